@@ -1,0 +1,80 @@
+"""What every test file may use: the MNIST folder, and the rules for what may be skipped."""
+
+import os
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+MNIST_FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+
+
+def is_set(variable: str) -> bool:
+    """Whether an environment variable is set to something other than no."""
+    return os.environ.get(variable, "").lower() not in ("", "0", "false", "no")
+
+
+def find_mnist() -> Path | None:
+    """The folder with the four MNIST files, gzipped or not: in GPUNN_DATA, else in shared/data beside the checkout."""
+    roots = [Path(value) for value in [os.environ.get("GPUNN_DATA", "")] if value]
+    roots.append(ROOT.parent / "shared" / "data")
+    for folder in (folder for root in roots for folder in (root / "mnist", root)):
+        if all((folder / name).is_file() or (folder / f"{name}.gz").is_file() for name in MNIST_FILES):
+            return folder
+    return None
+
+
+@pytest.fixture(scope="session")
+def mnist_folder() -> Path:
+    """The folder with the MNIST files. Where it is missing the test is skipped, in CI it fails."""
+    folder = find_mnist()
+    if folder is None:
+        message = "MNIST not found: set GPUNN_DATA to a folder that holds mnist/train-images-idx3-ubyte.gz and so on"
+        if is_set("CI"):
+            pytest.fail(message, pytrace=False)
+        pytest.skip(message)
+    return folder
+
+
+def why_no_gpu() -> str:
+    """Why no CUDA device can be used here, or "" if one can."""
+    try:
+        import cupy
+    except ImportError as error:
+        return f"CuPy cannot be imported ({error})"
+    try:
+        count = cupy.cuda.runtime.getDeviceCount()
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        return f"no CUDA device ({error})"
+    return "" if count else "no CUDA device"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the tests that need a CUDA device as skipped, one by one and with the reason, where there is none."""
+    needing = [item for item in items if item.get_closest_marker("gpu")]
+    reason = why_no_gpu() if needing else ""
+    if reason:
+        for item in needing:
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Under GPUNN_REQUIRE_ALL=1 a skipped test is a failed one, tests for a GPU apart.
+
+    The marker decides what is excused, not the reason given: a test without it cannot hide behind a missing GPU.
+    """
+    report = yield
+    if report.skipped and is_set("GPUNN_REQUIRE_ALL") and not item.get_closest_marker("gpu"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid}: skipped, but GPUNN_REQUIRE_ALL is set: {reason}"
+    return report
