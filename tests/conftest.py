@@ -1,6 +1,7 @@
 """What every test file may use: the MNIST folder, and the rules for what may be skipped."""
 
 import os
+import warnings
 from collections.abc import Generator
 from pathlib import Path
 
@@ -21,7 +22,10 @@ def is_set(variable: str) -> bool:
 
 
 def find_mnist() -> Path | None:
-    """The folder with the four MNIST files, gzipped or not: in GPUNN_DATA, else in shared/data beside the checkout."""
+    """The folder with the four MNIST files, gzipped or not.
+
+    Looked for in GPUNN_DATA, then in shared/data beside the checkout; each itself or its folder mnist.
+    """
     roots = [Path(value) for value in [os.environ.get("GPUNN_DATA", "")] if value]
     roots.append(ROOT.parent / "shared" / "data")
     for folder in (folder for root in roots for folder in (root / "mnist", root)):
@@ -35,7 +39,7 @@ def mnist_folder() -> Path:
     """The folder with the MNIST files. Where it is missing the test is skipped, in CI it fails."""
     folder = find_mnist()
     if folder is None:
-        message = "MNIST not found: set GPUNN_DATA to a folder that holds mnist/train-images-idx3-ubyte.gz and so on"
+        message = "MNIST not found: set GPUNN_DATA to the folder of mnist/train-images-idx3-ubyte.gz and so on"
         if is_set("CI"):
             pytest.fail(message, pytrace=False)
         pytest.skip(message)
@@ -45,18 +49,20 @@ def mnist_folder() -> Path:
 def why_no_gpu() -> str:
     """Why no CUDA device can be used here, or "" if one can."""
     try:
-        import cupy
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # CuPy warns at import of what it does not find
+            import cupy
     except ImportError as error:
-        return f"CuPy cannot be imported ({error})"
+        return f"CuPy cannot be imported: {error}"
     try:
         count = cupy.cuda.runtime.getDeviceCount()
     except cupy.cuda.runtime.CUDARuntimeError as error:
-        return f"no CUDA device ({error})"
+        return f"no CUDA device: {error}"
     return "" if count else "no CUDA device"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks the tests that need a CUDA device as skipped, one by one and with the reason, where there is none."""
+    """Marks the tests that need a CUDA device as skipped, one by one and with the reason, if there is none."""
     needing = [item for item in items if item.get_closest_marker("gpu")]
     reason = why_no_gpu() if needing else ""
     if reason:
@@ -64,17 +70,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason=reason))
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo[None]
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Under GPUNN_REQUIRE_ALL=1 a skipped test is a failed one, tests for a GPU apart.
-
-    The marker decides what is excused, not the reason given: a test without it cannot hide behind a missing GPU.
-    """
-    report = yield
-    if report.skipped and is_set("GPUNN_REQUIRE_ALL") and not item.get_closest_marker("gpu"):
+def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
+    if report.skipped and is_set("GPUNN_REQUIRE_ALL") and not hasattr(report, "wasxfail"):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
         report.outcome = "failed"
-        report.longrepr = f"{item.nodeid}: skipped, but GPUNN_REQUIRE_ALL is set: {reason}"
+        report.longrepr = f"{report.nodeid}: GPUNN_REQUIRE_ALL is set, so this must not be skipped: {reason}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Under GPUNN_REQUIRE_ALL=1 a skipped test fails; those for a GPU do so only under GPUNN_REQUIRE_GPU=1.
+
+    The marker decides what is excused, not the reason given: a test without it cannot hide behind a missing
+    GPU.
+    """
+    report = yield
+    if not item.get_closest_marker("gpu") or is_set("GPUNN_REQUIRE_GPU"):
+        _refuse_skip(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Under GPUNN_REQUIRE_ALL=1 a file that skips itself as a whole is an error."""
+    report = yield
+    _refuse_skip(report)
     return report
