@@ -39,7 +39,7 @@ def mnist_folder() -> Path:
     """The folder with the MNIST files. Where it is missing the test is skipped, in CI it fails."""
     folder = find_mnist()
     if folder is None:
-        message = "MNIST not found: set GPUNN_DATA to the folder of mnist/train-images-idx3-ubyte.gz and so on"
+        message = "MNIST not found: set GPUNN_DATA to the folder of mnist/train-images-idx3-ubyte.gz etc."
         if is_set("CI"):
             pytest.fail(message, pytrace=False)
         pytest.skip(message)
@@ -62,7 +62,7 @@ def why_no_gpu() -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks the tests that need a CUDA device as skipped, one by one and with the reason, if there is none."""
+    """Marks the tests that need a CUDA device as skipped, each with the reason, if there is none."""
     needing = [item for item in items if item.get_closest_marker("gpu")]
     reason = why_no_gpu() if needing else ""
     if reason:
