@@ -1,0 +1,192 @@
+# shellcheck shell=sh
+# Sourced by train.sh and test.sh: makes .venv in the repository's root, unless it is there and up to date.
+#
+# PYTHON        the Python to make it with          (default: the first of 3.11 or newer that is found)
+# GPUNN_EXTRA   cuda13, cuda12 or cpu               (default: what fits the NVIDIA driver)
+
+root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd -P)
+venv=$root/.venv
+state=$venv/gpunn-setup      # written last, so a .venv that has it is complete
+making=$root/.venv.making    # there while .venv is being made, so what it leaves behind is half-made
+lock=$root/.venv.lock
+
+say() { printf 'gpunn: %s\n' "$*" >&2; }
+die() { say "$*"; exit 1; }
+
+is_python() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; }
+
+# Sets python. A candidate is run, not only looked up: a shim of pyenv's is there and still cannot be run.
+find_python() {
+    if [ -n "${PYTHON:-}" ]; then
+        is_python "$PYTHON" || die "PYTHON=$PYTHON is no Python 3.11 or newer: set it to one, or unset it"
+        python=$PYTHON
+        return
+    fi
+    python=
+    for candidate in python3.13 python3.12 python3.11 python3 python; do
+        is_python "$candidate" || continue
+        # The first that can make an environment by itself; else the first of all.
+        if "$candidate" -c 'import venv, ensurepip' >/dev/null 2>&1; then
+            python=$candidate
+            return
+        fi
+        python=${python:-$candidate}
+    done
+    if [ -z "$python" ] && command -v uv >/dev/null 2>&1; then
+        python=$(uv python find '>=3.11' 2>/dev/null) || python=
+    fi
+    [ -n "$python" ] || die "Python 3.11 or newer was not found: install it, or set PYTHON to one that is elsewhere"
+}
+
+make_venv() {
+    if "$python" -c 'import venv, ensurepip' >/dev/null 2>&1; then
+        "$python" -m venv "$venv"
+    elif "$python" -m virtualenv --version >/dev/null 2>&1; then
+        "$python" -m virtualenv --quiet "$venv"
+    elif command -v virtualenv >/dev/null 2>&1; then
+        virtualenv --quiet --python "$python" "$venv"
+    elif command -v uv >/dev/null 2>&1; then
+        uv venv --quiet --seed --python "$python" "$venv"
+    else
+        die "$python cannot make virtual environments: install python3-venv (Debian, Ubuntu: apt install python3-venv)"
+    fi || die "making $venv with $python failed: see the lines above, or set PYTHON to another Python"
+}
+
+# Sets cuda to the extra that fits, cuda_reason to why there is none. The same code as gpunn doctor decides.
+choose_cuda() {
+    cuda_reason="GPUNN_EXTRA=${GPUNN_EXTRA:-}"
+    case ${GPUNN_EXTRA:-auto} in
+        cuda12 | cuda13 | cpu) cuda=$GPUNN_EXTRA ;;
+        auto)
+            # What is installed must not depend on which GPUs this one run may see.
+            cuda=$(unset CUDA_VISIBLE_DEVICES; "$venv/bin/python" -I "$root/gpunn/doctor.py")
+            cuda_reason=$(printf '%s\n' "$cuda" | sed -n 2p)
+            cuda=$(printf '%s\n' "$cuda" | sed -n 1p)
+            ;;
+        *) die "GPUNN_EXTRA=$GPUNN_EXTRA is unknown: set it to cuda13, cuda12 or cpu, or unset it" ;;
+    esac
+}
+
+# Runs pip and shows a line for each large download; the whole log stays in .venv.
+install() {
+    log=$venv/gpunn-setup.log
+    # The root may have blanks or brackets in its name, so pip is given none of it.
+    {
+        (cd "$root" && exec "$venv/bin/python" -m pip install --disable-pip-version-check --progress-bar off \
+            --editable ".$1") 2>&1 && echo "exit 0" || echo "exit 1"
+    } | tee "$log" | while IFS= read -r line; do
+        case $line in
+            *Downloading*" MB)" | *Downloading*" GB)")
+                line=${line##*Downloading }
+                size=${line##* (}
+                say "  downloading ${line%%-*}, ${size%)}"
+                ;;
+            "Installing collected packages"*) say "  installing the packages" ;;
+        esac
+    done
+    [ "$(tail -n 1 "$log")" = "exit 0" ] && return
+    grep -i 'error' "$log" | tail -n 3 >&2
+    die "the installation failed (everything it said is in $log): check the network, then run this again"
+}
+
+# What must be the same for .venv to be up to date. Reads files only: nvidia-smi can take seconds.
+current_key() {
+    driver=none
+    [ ! -r /proc/driver/nvidia/version ] || IFS= read -r driver < /proc/driver/nvidia/version || :
+    [ ! -e /dev/nvidiactl ] && [ ! -e /dev/dxg ] || driver="$driver, with devices"
+    printf '%s; %s; %s; %s' "$(cksum < "$root/pyproject.toml")" "$driver" "${GPUNN_EXTRA:-auto}" "$root"
+}
+
+base_of() { "$1" -c 'import os, sys; print(os.path.realpath(sys._base_executable))'; }
+
+# Sets had (the extras installed), known (the key they were installed under), base, maker from the state file.
+read_state() {
+    had='' known='' base='' maker=''
+    [ -r "$state" ] && { IFS= read -r known && IFS= read -r had && IFS= read -r base && IFS= read -r maker; } < "$state"
+}
+
+is_ready() {
+    read_state && [ -x "$venv/bin/python" ] && [ "$known" = "$key" ] || return 1
+    [ -z "$1" ] || case ",$had," in *",$1,"*) ;; *) return 1 ;; esac
+    [ -z "${PYTHON:-}" ] || [ "$(base_of "$PYTHON" 2>/dev/null)" = "$base" ]
+}
+
+take_lock() {
+    waited=0
+    until mkdir "$lock" 2>/dev/null; do
+        [ -d "$lock" ] || die "$root cannot be written: use a checkout of your own"
+        owner=$(cat "$lock/pid" 2>/dev/null) || owner=
+        # A dead owner was interrupted; one that has not written its number within 5 seconds is dead, too.
+        if { [ -n "$owner" ] && ! kill -0 "$owner" 2>/dev/null; } || { [ -z "$owner" ] && [ $waited -ge 5 ]; }; then
+            rm -rf "$lock"
+            continue
+        fi
+        [ $waited -ne 0 ] || say "another run is setting up .venv: waiting for it"
+        waited=$((waited + 1))
+        sleep 1
+    done
+    echo $$ > "$lock/pid"
+    trap 'rm -rf "$lock"' EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM HUP
+}
+
+# Whether .venv has to be made anew: it is missing, half-made, or does not run here any more.
+must_make() {
+    [ ! -e "$making" ] && [ -d "$venv" ] || return 0
+    if ! read_state; then
+        # Made by hand: it is used, and never removed.
+        maker=user
+        base=$(base_of "$venv/bin/python" 2>/dev/null) || base=
+    fi
+    wrong=
+    is_python "$venv/bin/python" || wrong="does not run, or is older than Python 3.11"
+    [ -n "$wrong" ] || case $known in *"; $root" | '') ;; *) wrong="was made for another folder" ;; esac
+    if [ -z "$wrong" ] && [ -n "${PYTHON:-}" ] && [ "$(base_of "$PYTHON")" != "$base" ]; then
+        wrong="is not of $PYTHON"
+    fi
+    [ -n "$wrong" ] || return 1
+    [ "$maker" != user ] || die ".venv $wrong, and was not made by this script: remove it, or mend it"
+    return 0
+}
+
+# setup [test]: makes sure that .venv holds gpunn, with its test extra if that is asked for.
+setup() {
+    key=$(current_key)
+    is_ready "${1:-}" && return
+    take_lock
+    is_ready "${1:-}" || build "${1:-}"
+    rm -rf "$lock"
+    trap - EXIT INT TERM HUP
+}
+
+build() {
+    if must_make; then
+        find_python
+        say "making .venv with $("$python" -V 2>&1) (only this once)"
+        had='' maker=script
+        : > "$making"
+        rm -rf "$venv"
+        make_venv
+        base=$(base_of "$venv/bin/python")
+    fi
+    choose_cuda
+    if [ "$cuda" = cpu ]; then
+        say "installing for the CPU: $cuda_reason"
+        extras=
+    else
+        say "installing for the GPU with the extra $cuda, about 1 GB"
+        extras=$cuda
+    fi
+    for extra in $(echo "$had" | tr , ' ') "$1"; do
+        case ",$extras," in *",$extra,"*) continue ;; esac
+        case $extra in cuda*) ;; *) extras=$extras${extras:+,}$extra ;; esac
+    done
+    # An update that breaks off leaves packages half replaced, so from here on .venv counts as half-made.
+    [ "$maker" = user ] || : > "$making"
+    rm -f "$state"
+    install "${extras:+[$extras]}"
+    printf '%s\n%s\n%s\n%s\n' "$key" "$extras" "$base" "$maker" > "$state"
+    rm -f "$making"
+    say "ready"
+}
