@@ -257,11 +257,19 @@ def _folder_finding(name: str, folder: Path, variable: str) -> Finding:
     return Finding(name, "ok", str(folder))
 
 
-def data_folder() -> Path:
-    """Where data sets are kept: GPUNN_DATA, else the user's cache."""
-    import pooch
+def _data_findings() -> list[Finding]:
+    from gpunn.data.load import user_cache
 
-    return Path(os.environ.get("GPUNN_DATA") or pooch.os_cache("gpunn"))
+    findings = [_folder_finding("data cache", user_cache(), "XDG_CACHE_HOME")]
+    if named := os.environ.get("GPUNN_DATA"):
+        there = Path(named).is_dir()
+        mend = "let GPUNN_DATA name a folder, or unset it"
+        findings.append(
+            Finding("GPUNN_DATA", "ok", named)
+            if there
+            else Finding("GPUNN_DATA", "warn", f"{named}: no folder", mend)
+        )
+    return findings
 
 
 def kernel_cache() -> Path:
@@ -283,7 +291,7 @@ def diagnose() -> list[Finding]:
         Finding("Python", "ok", f"{python}, {sys.executable}"),
         *(_version_finding(package) for package in ("numpy", "matplotlib", "safetensors", "pooch")),
         _blas_finding(),
-        _folder_finding("data", data_folder(), "GPUNN_DATA"),
+        *_data_findings(),
         _folder_finding("kernel cache", kernel_cache(), "CUPY_CACHE_DIR"),
     ]
     driver = read_driver()

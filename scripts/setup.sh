@@ -111,22 +111,24 @@ is_ready() {
     [ -z "${PYTHON:-}" ] || [ "$(base_of "$PYTHON" 2>/dev/null)" = "$base" ]
 }
 
+# The lock is a link to its owner's process number, so it never exists without one.
 take_lock() {
     waited=0
-    until mkdir "$lock" 2>/dev/null; do
-        [ -d "$lock" ] || die "$root cannot be written: use a checkout of your own"
-        owner=$(cat "$lock/pid" 2>/dev/null) || owner=
-        # A dead owner was interrupted; one that has not written its number within 5 seconds is dead, too.
-        if { [ -n "$owner" ] && ! kill -0 "$owner" 2>/dev/null; } || { [ -z "$owner" ] && [ $waited -ge 5 ]; }; then
-            rm -rf "$lock"
+    until ln -s $$ "$lock" 2>/dev/null; do
+        [ -w "$root" ] || die "$root cannot be written: use a checkout of your own"
+        owner=$(readlink "$lock") || continue
+        if ! kill -0 "$owner" 2>/dev/null && mkdir "$lock.breaking" 2>/dev/null; then
+            # The owner was killed. Only one run at a time looks once more, and removes the lock.
+            [ "$(readlink "$lock")" != "$owner" ] || rm -f "$lock"
+            rmdir "$lock.breaking"
             continue
         fi
         [ $waited -ne 0 ] || say "another run is setting up .venv: waiting for it"
+        [ $waited -lt 3600 ] || die "another run has been setting up .venv for an hour: if none is, remove $lock*"
         waited=$((waited + 1))
         sleep 1
     done
-    echo $$ > "$lock/pid"
-    trap 'rm -rf "$lock"' EXIT
+    trap 'rm -f "$lock"' EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM HUP
 }
@@ -156,7 +158,7 @@ setup() {
     is_ready "${1:-}" && return
     take_lock
     is_ready "${1:-}" || build "${1:-}"
-    rm -rf "$lock"
+    rm -f "$lock"
     trap - EXIT INT TERM HUP
 }
 
@@ -178,10 +180,8 @@ build() {
         say "installing for the GPU with the extra $cuda, about 1 GB"
         extras=$cuda
     fi
-    for extra in $(echo "$had" | tr , ' ') "$1"; do
-        case ",$extras," in *",$extra,"*) continue ;; esac
-        case $extra in cuda*) ;; *) extras=$extras${extras:+,}$extra ;; esac
-    done
+    # What a run of the other script asked for stays.
+    case ",$had,$1," in *,test,*) extras=$extras${extras:+,}test ;; esac
     # An update that breaks off leaves packages half replaced, so from here on .venv counts as half-made.
     [ "$maker" = user ] || : > "$making"
     rm -f "$state"

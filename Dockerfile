@@ -1,0 +1,43 @@
+# gpunn with CUDA from NVIDIA's wheels; the driver comes from the host's NVIDIA container toolkit.
+#   docker build -t gpunn .                                  for a driver with CUDA 13
+#   docker build -t gpunn --build-arg EXTRA=cuda12 .         for CUDA 12; an empty EXTRA is for the CPU
+#   docker run --rm --gpus all -v gpunn-cache:/cache -v "$PWD:/data" --user "$(id -u):$(id -g)" gpunn train
+
+# Any image with a Python 3.11 or newer, with venv, as python3.
+ARG BASE=python:3.12-slim
+
+FROM ${BASE} AS builder
+ARG EXTRA=cuda13
+WORKDIR /source
+# The dependencies first, from the project's table alone: a change of the code does not load them again.
+COPY pyproject.toml README.md LICENSE ./
+COPY gpunn/__init__.py gpunn/
+RUN python3 -m venv /opt/gpunn \
+    && /opt/gpunn/bin/python -m pip install --no-cache-dir ".${EXTRA:+[${EXTRA}]}"
+COPY gpunn gpunn
+# Left out of what is copied below: pip, the packages' own tests, and static libraries, which only a linker reads.
+# The headers stay, NVRTC compiles with them; so does the byte code, which the user of the image cannot write.
+RUN /opt/gpunn/bin/python -m pip install --no-cache-dir --no-deps --force-reinstall . \
+    && /opt/gpunn/bin/python -m pip uninstall --yes --quiet pip \
+    && find /opt/gpunn -name '*.a' -delete \
+    && find /opt/gpunn -type d \( -path '*/numpy/*/tests' -o -path '*/matplotlib/tests' \) -prune -exec rm -rf {} +
+
+FROM ${BASE}
+LABEL org.opencontainers.image.title="gpunn" \
+    org.opencontainers.image.description="Neural networks trained straight from their equations" \
+    org.opencontainers.image.licenses="MIT"
+COPY --from=builder /opt/gpunn /opt/gpunn
+# Compiled kernels and downloaded data sets last longer than a container. Any user may be given by --user.
+RUN mkdir -p /cache /data && chmod 1777 /cache /data
+ENV PATH=/opt/gpunn/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    HOME=/cache \
+    XDG_CACHE_HOME=/cache \
+    CUPY_CACHE_DIR=/cache/cupy \
+    NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility
+VOLUME /cache
+WORKDIR /data
+USER 1000:1000
+ENTRYPOINT ["gpunn"]
+CMD ["--help"]

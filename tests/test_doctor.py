@@ -1,0 +1,259 @@
+"""What the doctor says for drivers, GPUs and packages that this machine need not have."""
+
+import ctypes
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpunn import doctor
+from gpunn.doctor import Driver, Finding, Gpu, cuda_advice, diagnose, fitting_extra, format_findings
+
+HOPPER = Gpu("NVIDIA H100", 80 * 2**30, (9, 0))
+PASCAL = Gpu("GeForce GTX 1080", 8 * 2**30, (6, 1))
+KEPLER = Gpu("Tesla K40", 12 * 2**30, (3, 5))
+
+Machine = Callable[..., None]
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
+    """Makes the doctor see a driver, installed packages and CUDA libraries that cannot be loaded."""
+
+    def pretend(driver: Driver, packages: dict[str, str], broken: dict[str, str] | None = None) -> None:
+        monkeypatch.setattr(doctor, "read_driver", lambda: driver)
+        monkeypatch.setattr(doctor, "installed", lambda package: packages.get(package, ""))
+        monkeypatch.setattr(doctor, "_library_problem", lambda name: (broken or {}).get(name, ""))
+        has_cupy = any(package.startswith("cupy") for package in packages)
+        monkeypatch.setattr(
+            doctor.importlib.util, "find_spec", lambda name: object() if name != "cupy" or has_cupy else None
+        )
+
+    return pretend
+
+
+def everything(cupy: str = "cupy-cuda13x") -> dict[str, str]:
+    return {cupy: "14.2.0", "nvmath-python": "1.0.0"}
+
+
+@pytest.mark.parametrize(
+    ("version", "gpus", "extra"),
+    [
+        (13000, (HOPPER,), "cuda13"),
+        (14010, (HOPPER,), "cuda13"),
+        (12090, (HOPPER,), "cuda12"),
+        (12000, (HOPPER, PASCAL), "cuda12"),
+        (13000, (PASCAL,), "cuda12"),
+        (13000, (HOPPER, PASCAL), "cuda12"),
+        (11080, (HOPPER,), ""),
+        (12020, (KEPLER,), ""),
+    ],
+)
+def test_the_extra_fits_the_driver_and_the_oldest_gpu(
+    version: int, gpus: tuple[Gpu, ...], extra: str
+) -> None:
+    fit = fitting_extra(Driver(version, gpus))
+    assert fit.extra == extra
+    assert bool(fit.problem) == bool(fit.mend) == (not extra)
+
+
+def test_a_machine_with_everything_needs_no_advice(machine: Machine) -> None:
+    machine(Driver(13000, (HOPPER,)), everything())
+    assert cuda_advice() == ""
+
+
+def test_without_a_driver_the_advice_names_it_first(machine: Machine) -> None:
+    machine(Driver(problem=doctor._NO_DRIVER), {})
+    assert cuda_advice().startswith("no NVIDIA driver was found: install one")
+
+
+def test_an_old_driver_is_told_what_it_supports_and_what_is_needed(machine: Machine) -> None:
+    machine(Driver(11080, (HOPPER,)), everything())
+    assert cuda_advice() == (
+        "the NVIDIA driver supports CUDA 11.8 at most, 12.0 is needed: update the driver to 525 or newer"
+    )
+
+
+def test_a_gpu_that_is_too_old_is_named(machine: Machine) -> None:
+    machine(Driver(12020, (KEPLER,)), everything("cupy-cuda12x"))
+    assert cuda_advice().startswith("Tesla K40, 12 GiB, compute capability 3.5 is too old")
+
+
+@pytest.mark.parametrize(("version", "extra"), [(13000, "cuda13"), (12040, "cuda12")])
+def test_without_cupy_the_advice_is_the_extra_that_fits(machine: Machine, version: int, extra: str) -> None:
+    machine(Driver(version, (HOPPER,)), {})
+    advice = cuda_advice()
+    assert advice.startswith(f"CuPy is not installed: {sys.executable} -m pip install ")
+    assert f"[{extra}]" in advice
+
+
+def test_cupy_for_a_newer_cuda_than_the_driver_is_replaced(machine: Machine) -> None:
+    machine(Driver(12040, (HOPPER,)), everything("cupy-cuda13x"))
+    advice = cuda_advice()
+    assert advice.startswith("CuPy is built for CUDA 13, the driver goes up to 12.4: ")
+    assert "pip uninstall -y cupy-cuda13x && " in advice
+    assert "[cuda12]" in advice
+
+
+def test_cupy_that_has_dropped_the_gpu_is_replaced(machine: Machine) -> None:
+    machine(Driver(13000, (PASCAL,)), everything("cupy-cuda13x"))
+    assert cuda_advice().startswith("CuPy is built for CUDA 13, which has dropped the GeForce GTX 1080: ")
+
+
+def test_cupy_for_cuda_12_is_fine_with_a_newer_driver(machine: Machine) -> None:
+    machine(Driver(13000, (HOPPER,)), everything("cupy-cuda12x"))
+    assert cuda_advice() == ""
+
+
+def test_two_cupys_are_one_too_many(machine: Machine) -> None:
+    machine(Driver(13000, (HOPPER,)), everything("cupy-cuda12x") | everything("cupy-cuda13x"))
+    assert "only one may be installed" in cuda_advice()
+
+
+@pytest.mark.parametrize("library", list(doctor.LIBRARIES))
+def test_a_missing_library_is_mended_by_the_extra_of_the_installed_cupy(
+    machine: Machine, library: str
+) -> None:
+    machine(Driver(13000, (HOPPER,)), everything("cupy-cuda13x"), {library: "not found"})
+    advice = cuda_advice()
+    assert advice.startswith(f"{doctor.LIBRARIES[library]} cannot be loaded: not found: ")
+    assert "[cuda13]" in advice
+
+
+def test_missing_bindings_of_cublas_are_named(machine: Machine) -> None:
+    machine(Driver(13000, (HOPPER,)), {"cupy-cuda13x": "14.2.0"})
+    assert cuda_advice().startswith("nvmath-python is not installed: ")
+
+
+def test_a_hidden_gpu_is_mended_by_showing_it(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    machine(Driver(13000, problem="the NVIDIA driver shows no GPU"), everything())
+    assert cuda_advice() == "the NVIDIA driver shows no GPU: unset CUDA_VISIBLE_DEVICES"
+
+
+class FakeLibrary:
+    """The driver's library, which writes through the pointers it is given as the real one does."""
+
+    def __init__(self, gpus: list[Gpu], error: int = 0) -> None:
+        self.gpus = gpus
+        self.error = error
+
+    def cuDriverGetVersion(self, version: Any) -> int:
+        version._obj.value = 13000
+        return 0
+
+    def cuInit(self, flags: int) -> int:
+        return self.error
+
+    def cuGetErrorString(self, code: int, text: Any) -> int:
+        text._obj.value = b"no CUDA-capable device is detected"
+        return 0
+
+    def cuDeviceGetCount(self, count: Any) -> int:
+        count._obj.value = len(self.gpus)
+        return 0
+
+    def cuDeviceGet(self, device: Any, index: int) -> int:
+        device._obj.value = index
+        return 0
+
+    def cuDeviceGetName(self, name: Any, size: int, device: Any) -> int:
+        name.value = self.gpus[device.value].name.encode()[: size - 1]
+        return 0
+
+    def cuDeviceTotalMem_v2(self, memory: Any, device: Any) -> int:
+        memory._obj.value = self.gpus[device.value].memory
+        return 0
+
+    def cuDeviceGetAttribute(self, value: Any, attribute: int, device: Any) -> int:
+        value._obj.value = self.gpus[device.value].capability[{75: 0, 76: 1}[attribute]]
+        return 0
+
+
+def test_the_driver_is_asked_for_its_version_and_every_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: FakeLibrary([HOPPER, PASCAL]))
+    assert doctor.read_driver() == Driver(13000, (HOPPER, PASCAL))
+
+
+def test_an_error_of_the_driver_is_given_in_its_own_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: FakeLibrary([], error=100))
+    driver = doctor.read_driver()
+    assert driver.problem == "the NVIDIA driver reports: no CUDA-capable device is detected (error 100)"
+    assert not driver.gpus
+
+
+def test_a_machine_without_the_library_has_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise OSError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setattr(ctypes, "CDLL", missing)
+    assert doctor.read_driver().problem == doctor._NO_DRIVER
+
+
+def test_what_cuda_lacks_is_no_failure_where_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "read_driver", lambda: Driver(problem=doctor._NO_DRIVER))
+    findings = diagnose()
+    assert [finding for finding in findings if finding.status == "missing"] == []
+    assert {"gpunn", "Python", "numpy", "BLAS", "data cache", "kernel cache", "NVIDIA driver", "CuPy"} <= {
+        finding.name for finding in findings
+    }
+
+
+def test_every_finding_that_is_not_well_has_a_mend(machine: Machine) -> None:
+    machine(Driver(problem=doctor._NO_DRIVER), {}, dict.fromkeys(doctor.LIBRARIES, "not found"))
+    findings = diagnose()
+    assert [finding for finding in findings if finding.status != "ok" and not finding.mend] == []
+    assert any(finding.status == "missing" for finding in findings)
+
+
+def test_the_blas_of_numpy_is_found_with_its_threads() -> None:
+    blas = next(finding for finding in diagnose() if finding.name == "BLAS")
+    assert blas.status == "ok"
+    assert "threads" in blas.value
+
+
+def test_a_folder_that_cannot_be_made_is_a_warning(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    finding = doctor._folder_finding("kernel cache", file / "folder", "CUPY_CACHE_DIR")
+    assert finding.status == "warn"
+    assert finding.mend.startswith("export CUPY_CACHE_DIR=")
+
+
+def test_a_folder_that_is_still_to_be_made_is_fine_and_not_made(tmp_path: Path) -> None:
+    folder = tmp_path / "a" / "b"
+    assert doctor._folder_finding("kernel cache", folder, "CUPY_CACHE_DIR").status == "ok"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_data_folder_that_is_not_there_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GPUNN_DATA", str(tmp_path / "nowhere"))
+    named = next(finding for finding in diagnose() if finding.name == "GPUNN_DATA")
+    assert named.status == "warn"
+    assert named.mend
+
+
+def test_findings_with_one_mend_show_it_once() -> None:
+    findings = [
+        Finding("a", "warn", "1", "mend it"),
+        Finding("b", "warn", "2", "mend it"),
+        Finding("c", "ok", "3"),
+    ]
+    text = format_findings(findings)
+    assert text.count("mend it") == 1
+    assert [line.split()[0] for line in text.splitlines()] == ["warn", "warn", "->", "ok"]
+
+
+def test_a_bare_python_runs_the_doctor_before_anything_is_installed() -> None:
+    # -I -S: neither the packages that are installed nor the folder of the file can be imported.
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", doctor.__file__], capture_output=True, text=True, check=True, timeout=60
+    )
+    extra, reason = done.stdout.split("\n", 1)
+    assert extra in {"cpu", "cuda12", "cuda13"}
+    assert bool(reason.strip()) == (extra == "cpu")
