@@ -1,4 +1,4 @@
-"""What may be skipped, and where a skip is a failure: the rules of conftest.py, on small tests of their own."""
+"""What may be skipped, and where a skip is a failure: the rules of conftest.py, on small tests."""
 
 import os
 import shutil
