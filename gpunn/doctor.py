@@ -128,11 +128,7 @@ def fitting_extra(driver: Driver) -> Fit:
 def install_command(extra: str) -> str:
     """The command that adds an extra to this very Python, from the checkout where there is one."""
     root = Path(__file__).resolve().parent.parent
-    source = (
-        f"-e {shlex.quote(f'{root}[{extra}]')}"
-        if (root / "pyproject.toml").is_file()
-        else f"'gpunn[{extra}]'"
-    )
+    source = f"-e {shlex.quote(f'{root}[{extra}]')}" if (root / "pyproject.toml").is_file() else f"'gpunn[{extra}]'"
     return f"{_PIP} install {source}"
 
 
@@ -228,8 +224,7 @@ def _blas_finding() -> Finding:
 
     pools: list[dict[str, Any]] = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
     value = "; ".join(
-        f"{pool['internal_api']} {pool['version'] or '?'}, {pool['num_threads']} threads, "
-        f"{Path(pool['filepath']).name}"
+        f"{pool['internal_api']} {pool['version'] or '?'}, {pool['num_threads']} threads, {Path(pool['filepath']).name}"
         for pool in pools
     )
     if not pools:
@@ -237,9 +232,7 @@ def _blas_finding() -> Finding:
             "BLAS", "warn", "none recognised: the CPU may be slow", f"{_PIP} install --force-reinstall numpy"
         )
     if len(pools) > 1:
-        return Finding(
-            "BLAS", "warn", f"{value}: two pools of threads are slow", "import neither SciPy nor PyTorch"
-        )
+        return Finding("BLAS", "warn", f"{value}: two pools of threads are slow", "import neither SciPy nor PyTorch")
     return Finding("BLAS", "ok", value)
 
 
@@ -265,9 +258,7 @@ def _data_findings() -> list[Finding]:
         there = Path(named).is_dir()
         mend = "let GPUNN_DATA name a folder, or unset it"
         findings.append(
-            Finding("GPUNN_DATA", "ok", named)
-            if there
-            else Finding("GPUNN_DATA", "warn", f"{named}: no folder", mend)
+            Finding("GPUNN_DATA", "ok", named) if there else Finding("GPUNN_DATA", "warn", f"{named}: no folder", mend)
         )
     return findings
 

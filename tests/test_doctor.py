@@ -52,9 +52,7 @@ def everything(cupy: str = "cupy-cuda13x") -> dict[str, str]:
         (12020, (KEPLER,), ""),
     ],
 )
-def test_the_extra_fits_the_driver_and_the_oldest_gpu(
-    version: int, gpus: tuple[Gpu, ...], extra: str
-) -> None:
+def test_the_extra_fits_the_driver_and_the_oldest_gpu(version: int, gpus: tuple[Gpu, ...], extra: str) -> None:
     fit = fitting_extra(Driver(version, gpus))
     assert fit.extra == extra
     assert bool(fit.problem) == bool(fit.mend) == (not extra)
@@ -114,9 +112,7 @@ def test_two_cupys_are_one_too_many(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("library", list(doctor.LIBRARIES))
-def test_a_missing_library_is_mended_by_the_extra_of_the_installed_cupy(
-    machine: Machine, library: str
-) -> None:
+def test_a_missing_library_is_mended_by_the_extra_of_the_installed_cupy(machine: Machine, library: str) -> None:
     machine(Driver(13000, (HOPPER,)), everything("cupy-cuda13x"), {library: "not found"})
     advice = cuda_advice()
     assert advice.startswith(f"{doctor.LIBRARIES[library]} cannot be loaded: not found: ")
@@ -229,9 +225,7 @@ def test_a_folder_that_is_still_to_be_made_is_fine_and_not_made(tmp_path: Path) 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_data_folder_that_is_not_there_is_a_warning(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_data_folder_that_is_not_there_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GPUNN_DATA", str(tmp_path / "nowhere"))
     named = next(finding for finding in diagnose() if finding.name == "GPUNN_DATA")
     assert named.status == "warn"

@@ -140,9 +140,7 @@ def test_the_version_is_the_changelogs() -> None:
 def test_a_cpu_install_asks_for_nothing_of_cuda() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     assert [
-        name
-        for name in project["dependencies"]
-        if re.search("cu(da|py|blas)|nvidia|nvmath|scipy|torch", name)
+        name for name in project["dependencies"] if re.search("cu(da|py|blas)|nvidia|nvmath|scipy|torch", name)
     ] == []
 
 

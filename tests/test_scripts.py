@@ -164,9 +164,7 @@ def test_the_cuda_extra_can_be_chosen(ready: Checkout) -> None:
 def test_an_unknown_cuda_extra_is_refused(ready: Checkout) -> None:
     done = ready.run("train.sh", GPUNN_EXTRA="cuda11")
     assert done.returncode == 1
-    assert (
-        done.stderr == "gpunn: GPUNN_EXTRA=cuda11 is unknown: set it to cuda13, cuda12 or cpu, or unset it\n"
-    )
+    assert done.stderr == "gpunn: GPUNN_EXTRA=cuda11 is unknown: set it to cuda13, cuda12 or cpu, or unset it\n"
 
 
 def test_a_failed_installation_says_so_and_is_mended_by_the_next_run(checkout: Checkout) -> None:
@@ -192,9 +190,7 @@ def test_a_half_made_environment_is_made_anew(ready: Checkout) -> None:
 
 
 def test_the_lock_of_a_run_that_was_killed_is_broken(checkout: Checkout) -> None:
-    dead = subprocess.run(
-        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True
-    )
+    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
     (checkout.root / ".venv.lock").symlink_to(dead.stdout.strip())
     checkout.add_python()
     assert checkout.run("train.sh").stdout == "[train]"
@@ -227,17 +223,14 @@ def test_a_machine_without_python_is_told_what_to_install(checkout: Checkout) ->
     done = checkout.run("train.sh")
     assert done.returncode == 1
     assert (
-        done.stderr
-        == "gpunn: Python 3.11 or newer was not found: install it, or set PYTHON to one that is elsewhere\n"
+        done.stderr == "gpunn: Python 3.11 or newer was not found: install it, or set PYTHON to one that is elsewhere\n"
     )
     assert not (checkout.root / ".venv").exists()
 
 
 def test_a_shim_that_cannot_be_run_is_passed_over(checkout: Checkout) -> None:
     checkout.add_python()
-    checkout.write(
-        checkout.bin / "python3.13", "#!/bin/sh\necho 'python3.13: command not found' >&2\nexit 127\n"
-    )
+    checkout.write(checkout.bin / "python3.13", "#!/bin/sh\necho 'python3.13: command not found' >&2\nexit 127\n")
     done = checkout.run("train.sh")
     assert done.stdout == "[train]"
     assert "command not found" not in done.stderr
@@ -255,7 +248,4 @@ def test_a_wrong_choice_of_python_is_named(ready: Checkout) -> None:
     shutil.rmtree(ready.root / ".venv")
     done = ready.run("train.sh", PYTHON="/nowhere/python")
     assert done.returncode == 1
-    assert (
-        done.stderr
-        == "gpunn: PYTHON=/nowhere/python is no Python 3.11 or newer: set it to one, or unset it\n"
-    )
+    assert done.stderr == "gpunn: PYTHON=/nowhere/python is no Python 3.11 or newer: set it to one, or unset it\n"

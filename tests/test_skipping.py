@@ -19,9 +19,7 @@ def outcome(folder: Path, test: str, **variables: str) -> tuple[int, str]:
     shutil.copy(CONFTEST, tests)
     (tests / "test_it.py").write_text(f"import pytest\n\n{test}", "utf-8")
     (tests / "pytest.ini").write_text(OPTIONS, "utf-8")
-    kept = {
-        name: value for name, value in os.environ.items() if not name.startswith(("GPUNN_", "CI", "PYTEST"))
-    }
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("GPUNN_", "CI", "PYTEST"))}
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-rs", "-p", "no:cacheprovider", tests],
         cwd=tests,
