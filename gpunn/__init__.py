@@ -1,3 +1,50 @@
 """Neural networks trained straight from their equations, on CUDA through CuPy and on CPUs through NumPy."""
 
+from gpunn.checkpoint import load_model
+from gpunn.data import Data, Samples, load_data
+from gpunn.errors import GpunnError
+from gpunn.history import History, Record
+from gpunn.initializers import Glorot, He, LeCun, Normal
+from gpunn.layers import Dense, Flatten, LeakyReLU, ReLU, Sigmoid, Softmax, Softplus, Tanh
+from gpunn.losses import BinaryCrossEntropy, MeanSquaredError, SoftmaxCrossEntropy
+from gpunn.model import Evaluation, Sequential
+from gpunn.optimizers import SGD, Adam
+from gpunn.regularizers import L1, L2
+from gpunn.schedules import Constant, Cosine, OneCycle, StepDecay
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "L1",
+    "L2",
+    "SGD",
+    "Adam",
+    "BinaryCrossEntropy",
+    "Constant",
+    "Cosine",
+    "Data",
+    "Dense",
+    "Evaluation",
+    "Flatten",
+    "Glorot",
+    "GpunnError",
+    "He",
+    "History",
+    "LeCun",
+    "LeakyReLU",
+    "MeanSquaredError",
+    "Normal",
+    "OneCycle",
+    "ReLU",
+    "Record",
+    "Samples",
+    "Sequential",
+    "Sigmoid",
+    "Softmax",
+    "SoftmaxCrossEntropy",
+    "Softplus",
+    "StepDecay",
+    "Tanh",
+    "load_data",
+    "load_model",
+]

@@ -1,0 +1,303 @@
+"""Where arrays live and kernels run: NumPy on the CPU, CuPy on a CUDA device, behind one object.
+
+A model is built on a backend and holds it; there is no current backend. Only this file and `cublas.py` import CuPy,
+and only when a CUDA device is asked for.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from functools import cache
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from gpunn import blas
+from gpunn.errors import DeviceError, OptionError
+from gpunn.kernels.kernel import Array, Elementwise, Raw
+
+
+class Backend(ABC):
+    """Arrays, running kernels, and the one matrix product, on one device.
+
+    Attributes:
+        device: "cpu" or "cuda:N".
+        description: the device in words.
+        reason: why this device was taken.
+    """
+
+    device: str
+    description: str
+    reason: str = ""
+
+    @abstractmethod
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+        """An array whose elements are not set."""
+
+    @abstractmethod
+    def zeros(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+        """An array of zeros."""
+
+    @abstractmethod
+    def asarray(self, values: Any, dtype: DTypeLike | None = None) -> Array:
+        """The values as a C-contiguous array of this device; no copy where they are one already."""
+
+    @abstractmethod
+    def to_host(self, array: Array) -> NDArray[Any]:
+        """A copy of the array in host memory, which waits until the device has computed it."""
+
+    @abstractmethod
+    def assign(self, target: Array, values: Any) -> None:
+        """Write values, of this device or the host, into an array of this device."""
+
+    @abstractmethod
+    def run(self, kernel: Elementwise | Raw, *arguments: Any) -> None:
+        """Run a kernel record on arrays of this device."""
+
+    @abstractmethod
+    def gemm(self, alpha: float, a: Array, b: Array, beta: float, c: Array) -> None:
+        """c := alpha a b + beta c, the one matrix product of the library.
+
+        Args:
+            alpha: factor of the product.
+            a: (m, k), rows or columns contiguous: a transpose is a view.
+            b: (k, n), likewise.
+            beta: factor of what c held; with 0, c need not be set before.
+            c: (m, n), rows contiguous.
+        """
+
+    @abstractmethod
+    def synchronize(self) -> None:
+        """Wait until everything that was started on the device is done."""
+
+    @abstractmethod
+    def free_bytes(self) -> int:
+        """Memory that could still be taken on the device."""
+
+
+class NumpyBackend(Backend):
+    """The CPU: kernels are their NumPy twins, and the product is the BLAS that NumPy brought."""
+
+    device = "cpu"
+
+    def __init__(self) -> None:
+        self.description = f"CPU, NumPy {np.__version__}, {blas.description()}"
+        self.gemm = blas.gemm  # type: ignore[method-assign]  # a step makes few, short calls: no wrapper between
+
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+        return np.empty(shape, dtype)
+
+    def zeros(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+        return np.zeros(shape, dtype)
+
+    def asarray(self, values: Any, dtype: DTypeLike | None = None) -> Array:
+        return np.ascontiguousarray(values, dtype)
+
+    def to_host(self, array: Array) -> NDArray[Any]:
+        return np.array(array)
+
+    def assign(self, target: Array, values: Any) -> None:
+        target[...] = values
+
+    def run(self, kernel: Elementwise | Raw, *arguments: Any) -> None:
+        kernel.host(*arguments)
+
+    def gemm(self, alpha: float, a: Array, b: Array, beta: float, c: Array) -> None:
+        blas.gemm(alpha, a, b, beta, c)
+
+    def synchronize(self) -> None:
+        pass
+
+    def free_bytes(self) -> int:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+class CupyBackend(Backend):
+    """A CUDA device through CuPy."""
+
+    def __init__(self, index: int) -> None:
+        import cupy
+
+        from gpunn.cublas import Cublas
+
+        self.cupy = cupy
+        self.index = index
+        self.device = f"cuda:{index}"
+        with cupy.cuda.Device(index):
+            properties = cupy.cuda.runtime.getDeviceProperties(index)
+            # Not a non-blocking stream: what a user does with our arrays on CuPy's own stream must see our work done.
+            self.stream = cupy.cuda.Stream()
+            self.cublas = Cublas(self.stream.ptr)
+        name = properties["name"].decode()
+        self.description = (
+            f"{name}, {properties['totalGlobalMem'] / 2**30:.0f} GiB, compute capability "
+            f"{properties['major']}.{properties['minor']}, CuPy {cupy.__version__}"
+        )
+        self._compiled: dict[tuple[str, ...], Any] = {}
+
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+        with self.cupy.cuda.Device(self.index), self.stream:
+            return self.cupy.empty(shape, dtype)
+
+    def zeros(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+        with self.cupy.cuda.Device(self.index), self.stream:
+            return self.cupy.zeros(shape, dtype)
+
+    def asarray(self, values: Any, dtype: DTypeLike | None = None) -> Array:
+        with self.cupy.cuda.Device(self.index), self.stream:
+            return self.cupy.ascontiguousarray(self.cupy.asarray(values, dtype))
+
+    def to_host(self, array: Array) -> NDArray[Any]:
+        with self.cupy.cuda.Device(self.index):
+            return np.asarray(self.cupy.asnumpy(array, stream=self.stream))
+
+    def assign(self, target: Array, values: Any) -> None:
+        with self.cupy.cuda.Device(self.index), self.stream:
+            target[...] = self.cupy.asarray(values)
+
+    def run(self, kernel: Elementwise | Raw, *arguments: Any) -> None:
+        with self.cupy.cuda.Device(self.index), self.stream:
+            if isinstance(kernel, Elementwise):
+                self._elementwise(kernel)(*arguments)
+                return
+            launch = kernel.launch(*arguments)
+            blocks = launch.blocks if isinstance(launch.blocks, tuple) else (launch.blocks,)
+            types = {name: arguments[at].dtype for name, at in kernel.types.items()}
+            self._raw(kernel, types)(
+                blocks, (launch.threads,), tuple(_typed(value, types.get("T")) for value in launch.arguments)
+            )
+
+    def _elementwise(self, kernel: Elementwise) -> Any:
+        function = self._compiled.get((kernel.name,))
+        if function is None:
+            function = self._compiled[kernel.name,] = self.cupy.ElementwiseKernel(
+                kernel.inputs, kernel.outputs, kernel.operation, kernel.name, preamble=kernel.preamble
+            )
+        return function
+
+    def _raw(self, kernel: Raw, types: dict[str, np.dtype[Any]]) -> Any:
+        key = (kernel.name, *(str(dtype) for dtype in types.values()))
+        function = self._compiled.get(key)
+        if function is None:
+            function = self._compiled[key] = self.cupy.RawKernel(cuda_source(kernel, types), kernel.name)
+        return function
+
+    def gemm(self, alpha: float, a: Array, b: Array, beta: float, c: Array) -> None:
+        self.cublas.gemm(alpha, a, b, beta, c)
+
+    def synchronize(self) -> None:
+        self.stream.synchronize()
+
+    def free_bytes(self) -> int:
+        with self.cupy.cuda.Device(self.index):
+            free, _ = self.cupy.cuda.runtime.memGetInfo()
+            return int(free) + int(self.cupy.get_default_memory_pool().free_bytes())
+
+
+_CUDA_NAMES = {
+    "float16": "__half",
+    "float32": "float",
+    "float64": "double",
+    "uint8": "unsigned char",
+    "int32": "int",
+    "int64": "long long",
+    "uint32": "unsigned",
+}
+
+
+def cuda_source(kernel: Raw, types: dict[str, np.dtype[Any]]) -> str:
+    """The CUDA C++ of a raw kernel with its type names set."""
+    names = "".join(f"typedef {_CUDA_NAMES[str(dtype)]} {name};\n" for name, dtype in types.items())
+    return names + kernel.preamble + kernel.source
+
+
+def _typed(value: Any, dtype: np.dtype[Any] | None) -> Any:
+    """A Python scalar as what the CUDA function declares: `int`, or the network's type."""
+    if isinstance(value, bool):
+        return np.bool_(value)
+    if isinstance(value, int):
+        return np.int32(value)
+    if isinstance(value, float):
+        return (dtype or np.dtype(np.float32)).type(value)
+    return value
+
+
+class Buffer:
+    """Memory for the largest batch, seen as (*shape, n) for any batch of n samples up to that.
+
+    Samples are the last axis, so a short batch is a shorter stretch of the same memory, still contiguous.
+    """
+
+    def __init__(self, backend: Backend, shape: tuple[int, ...], capacity: int, dtype: DTypeLike) -> None:
+        self.shape = shape
+        self.nbytes = prod(shape) * capacity * np.dtype(dtype).itemsize
+        self._flat = backend.empty((prod(shape) * capacity,), dtype)
+        self._views: dict[int, Array] = {}
+
+    def __getitem__(self, n: int) -> Array:
+        """The view for a batch of n samples; the same object each time."""
+        view = self._views.get(n)
+        if view is None:
+            view = self._flat[: prod(self.shape) * n].reshape(*self.shape, n)
+            self._views[n] = view
+        return view
+
+
+@cache
+def _backend(device: str) -> Backend:
+    return NumpyBackend() if device == "cpu" else CupyBackend(int(device.partition(":")[2]))
+
+
+def backend_of(array: Array) -> Backend:
+    """The backend whose memory an array lies in."""
+    return _backend("cpu" if isinstance(array, np.ndarray) else f"cuda:{array.device.id}")
+
+
+def select(device: str = "auto") -> Backend:
+    """The backend for a device by name.
+
+    Args:
+        device: "auto" (CUDA where it can be used, else the CPU), "cpu", "cuda" or "cuda:N".
+
+    Returns:
+        The backend; its `reason` says why it was taken.
+
+    Raises:
+        OptionError: no such device name.
+        DeviceError: a CUDA device was asked for and cannot be used.
+    """
+    if device == "cpu":
+        backend, reason = _backend("cpu"), "asked for"
+    elif device == "auto":
+        trouble = cuda_trouble(0)
+        backend = _backend("cpu" if trouble else "cuda:0")
+        reason = f"no CUDA: {trouble}" if trouble else "a CUDA device is there"
+    elif device == "cuda" or (device.startswith("cuda:") and device[5:].isdecimal()):
+        index = int(device[5:] or 0)
+        if trouble := cuda_trouble(index):
+            raise DeviceError(f"device {device!r} cannot be used: {trouble}; or take --device cpu")
+        backend, reason = _backend(f"cuda:{index}"), "asked for"
+    else:
+        raise OptionError(f"unknown device {device!r}: expected auto, cpu, cuda or cuda:N")
+    backend.reason = reason
+    return backend
+
+
+def cuda_trouble(index: int = 0) -> str:
+    """Why CUDA device `index` cannot be used and what mends that, in one line; empty when it can."""
+    from gpunn.doctor import cuda_advice
+
+    if advice := cuda_advice():
+        return advice
+    import cupy
+
+    try:
+        devices = int(cupy.cuda.runtime.getDeviceCount())
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        return f"{error}: see gpunn doctor"
+    if index >= devices:
+        return f"there is no device {index}, only {devices}: the first is cuda:0"
+    return ""

@@ -1,0 +1,99 @@
+"""Batches: samples on the device in their smallest form, gathered and converted one batch at a time."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from gpunn.backend import Backend, Buffer
+from gpunn.data import Samples
+from gpunn.kernels import batches as kernels
+from gpunn.kernels.kernel import Array
+from gpunn.layers.base import Shape, inside
+
+
+class InputBuffer:
+    """Where the network reads its batch: memory laid out as its first layer likes it.
+
+    For features that is batch-first, whole rows copied at once, and seen transposed, since a product takes either way
+    round; for images it is samples-last, which convolution needs.
+
+    Args:
+        backend: whose memory.
+        shape: of a sample.
+        capacity: samples of the largest batch.
+        dtype: of the network.
+    """
+
+    def __init__(self, backend: Backend, shape: Shape, capacity: int, dtype: DTypeLike) -> None:
+        self.shape = inside(shape)
+        self._buffer = Buffer(backend, self.shape, capacity, dtype)
+        self._views: dict[int, tuple[Array, Array]] = {}
+
+    def views(self, n: int) -> tuple[Array, Array]:
+        """The memory for n samples, seen as (n, features) to write and samples-last to read."""
+        if n not in self._views:
+            memory = self._buffer[n]
+            if memory.ndim == 2:
+                rows = memory.reshape(n, -1)
+                self._views[n] = rows, rows.T
+            else:
+                self._views[n] = memory.reshape(-1, n).T, memory
+        return self._views[n]
+
+
+def rows_of(inputs: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Samples as rows (n, features), images in the order channel, height, width."""
+    if inputs.ndim == 4 and inputs.shape[3] > 1:
+        inputs = inputs.transpose(0, 3, 1, 2)
+    return np.ascontiguousarray(inputs.reshape(len(inputs), -1))
+
+
+class Batches:
+    """Samples that lie on a device as they came, bytes as bytes.
+
+    Args:
+        backend: of the device.
+        samples: inputs and targets.
+        dtype: of the network, for targets that are no labels.
+    """
+
+    def __init__(self, backend: Backend, samples: Samples, dtype: DTypeLike) -> None:
+        self._run = backend.run
+        self.size = len(samples)
+        self.scale = samples.scale
+        rows = rows_of(samples.inputs)
+        if rows.dtype != np.uint8:
+            rows = rows.astype(dtype, copy=False)
+        self.rows = backend.asarray(rows)
+        self.has_labels = samples.targets.ndim == 1
+        self.targets = backend.asarray(samples.targets, np.int32 if self.has_labels else dtype)
+        shape = () if self.has_labels else (samples.targets.shape[1],)
+        self._taken = {"backend": backend, "shape": shape, "dtype": self.targets.dtype}
+        self._capacity = 0
+
+    def take(self, order: Array, step: Array, batch_size: int, n: int, rows: Array) -> Array:
+        """Gather the n samples that begin at order[step · batch_size].
+
+        Args:
+            order: int32 permutation of the samples.
+            step: one element, the number of the batch.
+            batch_size: samples of a full batch.
+            n: samples of this one.
+            rows: (n, features), where the converted inputs go.
+
+        Returns:
+            The targets: int32 labels (n,), or (outputs, n).
+        """
+        if n > self._capacity:
+            self._buffer, self._capacity = (
+                Buffer(capacity=max(n, batch_size), **self._taken),
+                max(n, batch_size),
+            )
+        targets = self._buffer[n]
+        self._run(kernels.gather, self.rows, order, step, batch_size, self.scale, rows)
+        if self.has_labels:
+            self._run(kernels.gather_labels, self.targets, order, step, batch_size, targets)
+        else:
+            self._run(kernels.gather, self.targets, order, step, batch_size, 1.0, targets.T)
+        return targets

@@ -1,0 +1,123 @@
+"""c := alpha a b + beta c on the CPU, through the BLAS that NumPy itself has loaded.
+
+NumPy's `matmul` knows no alpha and beta: the update of (21) would be a product, a scaling and a subtraction, where BLAS
+does it in one call and without an array for the gradient. A second BLAS beside NumPy's would bring a second pool of
+threads, which makes both ten times slower. So we call the one that is there, OpenBLAS in NumPy's wheels, through its C
+interface.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+_ROW_MAJOR, _PLAIN, _TRANSPOSED = 101, 111, 112
+_Gemm = Callable[..., None]
+
+
+class _Library(NamedTuple):
+    sgemm: _Gemm
+    dgemm: _Gemm
+    name: str
+
+
+@cache
+def _library() -> _Library | None:
+    """NumPy's own OpenBLAS, or None where NumPy came with another BLAS."""
+    from threadpoolctl import threadpool_info
+
+    for pool in threadpool_info():
+        if pool.get("internal_api") != "openblas":
+            continue
+        library = ctypes.CDLL(pool["filepath"])
+        # The names say who built it and how wide its integers are: NumPy's wheels, then distributions.
+        for pattern, width in (
+            ("scipy_cblas_{}64_", ctypes.c_int64),
+            ("cblas_{}64_", ctypes.c_int64),
+            ("scipy_cblas_{}", ctypes.c_int32),
+            ("cblas_{}", ctypes.c_int32),
+        ):
+            if hasattr(library, pattern.format("sgemm")) and hasattr(library, pattern.format("dgemm")):
+                single = _bind(getattr(library, pattern.format("sgemm")), width, ctypes.c_float)
+                double = _bind(getattr(library, pattern.format("dgemm")), width, ctypes.c_double)
+                return _Library(single, double, f"OpenBLAS {pool['version']}")
+    return None
+
+
+def _bind(function: Any, integer: Any, real: Any) -> _Gemm:
+    enum, pointer = ctypes.c_int, ctypes.c_void_p
+    function.argtypes = [enum, enum, enum, integer, integer, integer, real]
+    function.argtypes += [pointer, integer, pointer, integer, real, pointer, integer]
+    function.restype = None
+    return function  # type: ignore[no-any-return]
+
+
+def description() -> str:
+    """The BLAS in use and its threads, in words."""
+    library = _library()
+    return f"{library.name}, {threads()} threads" if library else "NumPy's matmul (its BLAS is not OpenBLAS)"
+
+
+def threads() -> int:
+    """Threads of the BLAS pool, 1 where it is not known."""
+    from threadpoolctl import threadpool_info
+
+    return max((pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"), default=1)
+
+
+def gemm(alpha: float, a: NDArray[Any], b: NDArray[Any], beta: float, c: NDArray[Any]) -> None:
+    """c := alpha a b + beta c, in float32 or float64.
+
+    Args:
+        alpha: factor of the product.
+        a: (m, k), rows or columns contiguous.
+        b: (k, n), likewise.
+        beta: factor of what c held; with 0, c need not be set before.
+        c: (m, n), rows contiguous.
+    """
+    library = _library()
+    if library is None:
+        _gemm_by_matmul(alpha, a, b, beta, c)
+        return
+    (m, k), (inner, n) = a.shape, b.shape
+    size = c.itemsize
+    if inner != k or c.shape != (m, n) or not a.dtype == b.dtype == c.dtype or c.strides[1] != size:
+        raise ValueError(f"gemm cannot write {a.shape} {a.dtype} times {b.shape} {b.dtype} to {c.shape} {c.dtype}")
+    trans_a, lda = _order(a, size)
+    trans_b, ldb = _order(b, size)
+    function = library.sgemm if size == 4 else library.dgemm
+    function(
+        _ROW_MAJOR, trans_a, trans_b, m, n, k,
+        alpha, a.ctypes.data, lda, b.ctypes.data, ldb,
+        beta, c.ctypes.data, max(c.strides[0] // size, n),
+    )  # fmt: skip
+
+
+def _order(x: NDArray[Any], size: int) -> tuple[int, int]:
+    """Whether a matrix lies transposed in memory, and its leading dimension (at least its row's length for BLAS)."""
+    rows, columns = x.strides
+    if columns == size and (rows >= size * x.shape[1] or x.shape[0] == 1):
+        return _PLAIN, max(rows // size, x.shape[1])
+    if rows == size and (columns >= size * x.shape[0] or x.shape[1] == 1):
+        return _TRANSPOSED, max(columns // size, x.shape[0])
+    if x.shape[1] == 1:  # one column with any stride is a plain matrix with that leading dimension
+        return _PLAIN, rows // size
+    if x.shape[0] == 1:
+        return _TRANSPOSED, columns // size
+    raise ValueError(f"gemm takes matrices with contiguous rows or columns, got strides {x.strides} for {x.shape}")
+
+
+def _gemm_by_matmul(alpha: float, a: NDArray[Any], b: NDArray[Any], beta: float, c: NDArray[Any]) -> None:
+    product = np.matmul(a, b)
+    if alpha != 1:
+        product *= c.dtype.type(alpha)
+    if beta == 0:
+        c[...] = product
+    else:
+        c *= c.dtype.type(beta)
+        c += product

@@ -1,0 +1,107 @@
+"""Layers, losses and the rest as plain dictionaries and back, for experiment files and model files.
+
+Only the names in `PARTS` can be made: what a file says is looked up in that closed list, never imported or executed.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from gpunn import initializers, layers, losses, optimizers, regularizers, schedules
+from gpunn.errors import OptionError
+
+PARTS: dict[str, dict[str, type]] = {
+    "layer": {
+        kind.__name__: kind
+        for kind in (
+            layers.Dense,
+            layers.Flatten,
+            layers.LeakyReLU,
+            layers.ReLU,
+            layers.Sigmoid,
+            layers.Softmax,
+            layers.Softplus,
+            layers.Tanh,
+        )
+    },
+    "loss": {
+        kind.__name__: kind for kind in (losses.BinaryCrossEntropy, losses.MeanSquaredError, losses.SoftmaxCrossEntropy)
+    },
+    "regularizer": {kind.__name__: kind for kind in (regularizers.L1, regularizers.L2)},
+    "optimizer": {kind.__name__: kind for kind in (optimizers.SGD, optimizers.Adam)},
+    "schedule": {
+        kind.__name__: kind for kind in (schedules.Constant, schedules.StepDecay, schedules.Cosine, schedules.OneCycle)
+    },
+    "initializer": {
+        kind.__name__: kind
+        for kind in (
+            initializers.Constant,
+            initializers.Glorot,
+            initializers.He,
+            initializers.LeCun,
+            initializers.Normal,
+        )
+    },
+}
+"""Every part that a file may name, by its kind."""
+
+_NESTED = {"weights": "initializer", "learning_rate": "schedule"}
+
+
+def arguments_of(part: Any) -> dict[str, Any]:
+    """The constructor's arguments of a part, by name; a part keeps each under the argument's own name."""
+    return {name: getattr(part, name) for name in _options(type(part))}
+
+
+def _options(kind: type) -> list[str]:
+    """Names of the constructor's arguments."""
+    parameters = inspect.signature(kind).parameters.values()
+    return [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+
+
+def to_config(part: Any) -> dict[str, Any]:
+    """A part as a dictionary: its `type` and its arguments; parts within it likewise."""
+    config: dict[str, Any] = {"type": type(part).__name__}
+    for name, value in arguments_of(part).items():
+        if value is None:
+            continue
+        is_part = any(type(value) in kinds.values() for kinds in PARTS.values())
+        if is_part:
+            value = to_config(value)
+        config[name] = list(value) if isinstance(value, tuple) else value
+    return config
+
+
+def from_config(kind: str, config: Any) -> Any:
+    """A part from its dictionary, or from its bare name.
+
+    Args:
+        kind: key of `PARTS`.
+        config: as `to_config` gave it.
+
+    Raises:
+        OptionError: an unknown type or argument, or a value that the part refuses.
+    """
+    config = {"type": config} if isinstance(config, str) else config
+    if not isinstance(config, dict) or not isinstance(config.get("type"), str):
+        raise OptionError(f"a {kind} must be a table with a type, got {config!r}")
+    arguments = dict(config)
+    name = arguments.pop("type")
+    if name not in PARTS[kind]:
+        raise OptionError(f"unknown {kind} {name!r}: expected one of {', '.join(sorted(PARTS[kind]))}")
+    made = PARTS[kind][name]
+    known = _options(made)
+    for argument, value in arguments.items():
+        if argument not in known:
+            raise OptionError(f"{name} has no option {argument!r}: expected {', '.join(known) or 'none'}")
+        if argument in _NESTED and isinstance(value, dict):
+            arguments[argument] = from_config(_NESTED[argument], value)
+        elif isinstance(value, list):
+            arguments[argument] = tuple(value)
+    try:
+        return made(**arguments)
+    except OptionError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise OptionError(f"{name} cannot be made from {arguments}: {error}") from None

@@ -1,0 +1,36 @@
+"""The errors that gpunn raises on purpose: each says what was expected, what came, and how to mend it.
+
+The program prints them as one line. Everything else that escapes is a defect and keeps its traceback.
+"""
+
+
+class GpunnError(Exception):
+    """Base of all errors below; the program ends with exit code 1."""
+
+
+class OptionError(GpunnError, ValueError):
+    """An option, name or hyper-parameter that does not exist or is out of range; exit code 2."""
+
+
+class ShapeError(GpunnError, ValueError):
+    """Arrays or layers whose shapes do not fit together."""
+
+
+class DataError(GpunnError, ValueError):
+    """A data set that is missing, damaged, or holds values that cannot be trained on."""
+
+
+class DeviceError(GpunnError, RuntimeError):
+    """A device that is not there or cannot be used, with the reason and the mend."""
+
+
+class DivergenceError(GpunnError, ArithmeticError):
+    """The cost left the finite numbers, or grew far beyond that of the untrained network."""
+
+
+class ModelFileError(GpunnError, ValueError):
+    """A model file that is damaged, or not one of gpunn's."""
+
+
+class OutputError(GpunnError, OSError):
+    """A result that cannot be written: full or read-only disk, a folder that is in use."""

@@ -1,0 +1,91 @@
+"""Distributions of initial weights; biases begin as one constant.
+
+Drawn on the host in float64 from a Philox stream of their own for each parameter, so a seed gives the same weights on
+every device and in every dtype.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from math import sqrt
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Initializer(ABC):
+    """Draws the initial values of a parameter."""
+
+    @abstractmethod
+    def __call__(
+        self, shape: tuple[int, ...], fan_in: int, fan_out: int, generator: np.random.Generator
+    ) -> NDArray[Any]:
+        """Values of the given shape.
+
+        Args:
+            shape: of the parameter.
+            fan_in: inputs that one unit sums over.
+            fan_out: units that one input feeds.
+            generator: the source of random numbers.
+        """
+
+
+class He(Initializer):
+    """N(0, √(2/fan_in)), for ReLU and its like (K. He et al., 2015)."""
+
+    def __call__(
+        self, shape: tuple[int, ...], fan_in: int, fan_out: int, generator: np.random.Generator
+    ) -> NDArray[Any]:
+        return generator.normal(0.0, sqrt(2 / fan_in), shape)
+
+
+class Glorot(Initializer):
+    """Uniform on ±√(6/(fan_in + fan_out)), for sigmoid, tanh and outputs (X. Glorot, Y. Bengio, 2010)."""
+
+    def __call__(
+        self, shape: tuple[int, ...], fan_in: int, fan_out: int, generator: np.random.Generator
+    ) -> NDArray[Any]:
+        limit = sqrt(6 / (fan_in + fan_out))
+        return generator.uniform(-limit, limit, shape)
+
+
+class LeCun(Initializer):
+    """N(0, 1/√fan_in) (Y. LeCun et al., 1998; the improved start of Nielsen's chapter 3)."""
+
+    def __call__(
+        self, shape: tuple[int, ...], fan_in: int, fan_out: int, generator: np.random.Generator
+    ) -> NDArray[Any]:
+        return generator.normal(0.0, 1 / sqrt(fan_in), shape)
+
+
+class Normal(Initializer):
+    """N(0, deviation), the plain normal distribution of the textbooks.
+
+    Args:
+        deviation: standard deviation.
+    """
+
+    def __init__(self, deviation: float = 1.0) -> None:
+        self.deviation = deviation
+
+    def __call__(
+        self, shape: tuple[int, ...], fan_in: int, fan_out: int, generator: np.random.Generator
+    ) -> NDArray[Any]:
+        return generator.normal(0.0, self.deviation, shape)
+
+
+class Constant(Initializer):
+    """One value for all.
+
+    Args:
+        value: that value.
+    """
+
+    def __init__(self, value: float = 0.0) -> None:
+        self.value = value
+
+    def __call__(
+        self, shape: tuple[int, ...], fan_in: int, fan_out: int, generator: np.random.Generator
+    ) -> NDArray[Any]:
+        return np.full(shape, self.value)

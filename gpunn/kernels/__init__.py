@@ -1,0 +1,18 @@
+"""Every operation of gpunn as a record: its CUDA source and its NumPy twin, side by side."""
+
+from gpunn.kernels import activations, batches, linear, losses, random, sgd
+from gpunn.kernels.kernel import Array, Elementwise, Launch, Raw, registry
+
+__all__ = [
+    "Array",
+    "Elementwise",
+    "Launch",
+    "Raw",
+    "activations",
+    "batches",
+    "linear",
+    "losses",
+    "random",
+    "registry",
+    "sgd",
+]

@@ -1,0 +1,121 @@
+"""Random numbers that are a pure function of (seed, purpose, step, element): Philox4x32-10.
+
+J. K. Salmon, M. A. Moraes, R. O. Dror, D. E. Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC'11. A counter of
+128 bits and a key of 64 go in, 128 random bits come out; nothing is remembered in between. So a dropout mask is drawn
+again in back-propagation instead of being stored, and CPU and GPU draw the same bits.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpunn.kernels.kernel import Array, Launch, Raw, blocks_for
+
+_THREADS = 256
+_MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
+_WEYL = (0x9E3779B9, 0xBB67AE85)
+_LOW = np.uint64(0xFFFFFFFF)
+_32 = np.uint64(32)
+
+
+class Purpose(IntEnum):
+    """What random numbers are for: the second word of the key, so that no two purposes share a stream."""
+
+    TEST = 0
+    WEIGHTS = 1
+    SHUFFLE = 2
+    DROPOUT = 3
+    AUGMENTATION = 4
+
+
+def philox(counter: tuple[Array | int, Array | int, Array | int, Array | int], key: tuple[int, int]) -> Array:
+    """Philox4x32-10 of every counter.
+
+    Args:
+        counter: four words of 32 bits, arrays that broadcast together.
+        key: two words of 32 bits.
+
+    Returns:
+        uint32 array (4, ...): the four random words of each counter.
+    """
+    words = np.broadcast_arrays(*(np.asarray(word, dtype=np.uint64) for word in counter))
+    c0, c1, c2, c3 = (word.copy() for word in words)
+    k0, k1 = key
+    for _ in range(10):
+        product0 = c0 * _MULTIPLIERS[0]
+        product1 = c2 * _MULTIPLIERS[1]
+        c0, c1, c2, c3 = (
+            (product1 >> _32) ^ c1 ^ np.uint64(k0),
+            product1 & _LOW,
+            (product0 >> _32) ^ c3 ^ np.uint64(k1),
+            product0 & _LOW,
+        )
+        k0 = (k0 + _WEYL[0]) & 0xFFFFFFFF
+        k1 = (k1 + _WEYL[1]) & 0xFFFFFFFF
+    return np.stack([c0, c1, c2, c3]).astype(np.uint32)
+
+
+def random_words(count: int, *, seed: int, purpose: Purpose, step: int = 0, stream: int = 0) -> NDArray[np.uint32]:
+    """The first `count` words of the stream (seed, purpose, step, stream): word 4i+k is word k of counter i."""
+    blocks = np.arange((count + 3) // 4, dtype=np.uint64)
+    words = philox((blocks, step & 0xFFFFFFFF, step >> 32, stream), (seed, purpose))
+    return np.ascontiguousarray(words.T).reshape(-1)[:count]
+
+
+def epoch_order(n: int, *, seed: int, epoch: int) -> NDArray[np.int32]:
+    """The order in which an epoch visits the n training examples, a pure function of (seed, epoch).
+
+    Every example draws 32 random bits and they are sorted by them, the number of the example breaking ties.
+    """
+    words = random_words(n, seed=seed, purpose=Purpose.SHUFFLE, step=epoch).astype(np.uint64)
+    keys = (words << _32) | np.arange(n, dtype=np.uint64)
+    keys.sort()
+    return (keys & _LOW).astype(np.int32)
+
+
+PHILOX = """
+__device__ inline uint4 philox4x32(uint4 c, unsigned k0, unsigned k1) {
+    for (int round = 0; round < 10; ++round) {
+        unsigned long long p0 = 0xD2511F53ull * c.x, p1 = 0xCD9E8D57ull * c.z;
+        c = make_uint4((unsigned)(p1 >> 32) ^ c.y ^ k0, (unsigned)p1,
+                       (unsigned)(p0 >> 32) ^ c.w ^ k1, (unsigned)p0);
+        k0 += 0x9E3779B9u;
+        k1 += 0xBB67AE85u;
+    }
+    return c;
+}
+"""
+"""The same generator in CUDA C++, to be put before a kernel that draws."""
+
+
+def _random_bits(seed: int, purpose: int, step: Array, stream: int, bits: Array) -> None:
+    words = random_words(bits.size, seed=seed, purpose=Purpose(purpose), step=int(step[0]), stream=stream)
+    bits[...] = words.reshape(bits.shape)
+
+
+def _random_bits_launch(seed: int, purpose: int, step: Array, stream: int, bits: Array) -> Launch:
+    blocks = blocks_for(blocks_for(bits.size, 4), _THREADS)
+    return Launch(blocks, _THREADS, (np.uint32(seed), int(purpose), step, stream, bits, bits.size))
+
+
+random_bits = Raw(
+    "random_bits",
+    """
+extern "C" __global__ void random_bits(unsigned seed, int purpose, const int* step, int stream, unsigned* bits,
+                                       int count) {
+    int block = blockIdx.x * blockDim.x + threadIdx.x;
+    if (4 * block >= count) return;
+    uint4 words = philox4x32(make_uint4(block, step[0], 0, stream), seed, purpose);
+    unsigned four[4] = {words.x, words.y, words.z, words.w};
+    for (int k = 0; k < 4 && 4 * block + k < count; ++k) bits[4 * block + k] = four[k];
+}
+""",
+    launch=_random_bits_launch,
+    host=_random_bits,
+    types={},
+    preamble=PHILOX,
+)
+"""bits[e] := the random word of (seed, purpose, step, stream, element e)."""

@@ -1,0 +1,161 @@
+"""Updates of all parameters at once, on the flat arrays: (4), (20)–(22), momentum, Nesterov's, and Adam.
+
+The first `decayed` elements are weights and feel the regularisers (λ/n for L1 and L2); the rest are biases and
+BatchNorm's γ and β, which do not (22). `rate` is the table of learning rates of the epoch and `step` a one-element
+array, the number of the step in the epoch: on a GPU both live on the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from gpunn.kernels.kernel import Array, Elementwise
+
+# The host twins go block by block so that what one pass leaves is still in the cache for the next: 16 Ki floats of
+# three arrays and a scratch are 256 KB.
+_BLOCK = 16384
+
+
+def _blocks(size: int, decayed: int) -> Iterator[tuple[slice, bool]]:
+    """Slices of at most a block, each all decayed or not decayed at all."""
+    for begin, end, decays in ((0, decayed, True), (decayed, size, False)):
+        for start in range(begin, end, _BLOCK):
+            yield slice(start, min(start + _BLOCK, end)), decays
+
+
+def _regularised(g: Array, w: Array, decays: bool, l1: float, l2: float) -> Array:
+    """∂C/∂w of the regularised cost (19), in an array of its own."""
+    total = g.copy()
+    if decays and l2:
+        total += w * w.dtype.type(l2)
+    if decays and l1:
+        total += np.sign(w) * w.dtype.type(l1)
+    return total
+
+
+def _sgd(gradient: Array, rate: Array, step: Array, decayed: int, l1: float, l2: float, value: Array) -> None:
+    eta = rate[int(step[0])]
+    for at, decays in _blocks(value.size, decayed):
+        change = _regularised(gradient[at], value[at], decays, l1, l2)
+        change *= eta
+        value[at] -= change
+
+
+_REGULARISED = """
+template <typename T> __device__ inline T regularised(T g, T w, bool decays, T l1, T l2) {
+    return decays ? g + l2 * w + l1 * T((w > T(0)) - (w < T(0))) : g;
+}
+"""
+
+sgd = Elementwise(
+    "sgd",
+    "T gradient, raw T rate, raw int32 step, int32 decayed, T l1, T l2",
+    "T value",
+    "value -= rate[step[0]] * regularised(gradient, value, i < decayed, l1, l2);",
+    host=_sgd,
+    preamble=_REGULARISED,
+)
+"""w := w - η (∂C₀/∂w + (λ/n) w) for decayed elements (20), p := p - η ∂C/∂p for the others (4)."""
+
+
+def _momentum(
+    gradient: Array,
+    rate: Array,
+    step: Array,
+    decayed: int,
+    l1: float,
+    l2: float,
+    momentum: float,
+    nesterov: bool,
+    velocity: Array,
+    value: Array,
+) -> None:
+    eta = rate[int(step[0])]
+    mu = value.dtype.type(momentum)
+    for at, decays in _blocks(value.size, decayed):
+        change = _regularised(gradient[at], value[at], decays, l1, l2)
+        v = velocity[at]
+        v *= mu
+        v += change
+        if nesterov:
+            change += v * mu
+        else:
+            change[...] = v
+        change *= eta
+        value[at] -= change
+
+
+momentum_sgd = Elementwise(
+    "momentum_sgd",
+    "T gradient, raw T rate, raw int32 step, int32 decayed, T l1, T l2, T momentum, bool nesterov",
+    "T velocity, T value",
+    """
+    T g = regularised(gradient, value, i < decayed, l1, l2);
+    velocity = momentum * velocity + g;
+    value -= rate[step[0]] * (nesterov ? g + momentum * velocity : velocity);
+    """,
+    host=_momentum,
+    preamble=_REGULARISED,
+)
+"""v := μ v + g, w := w - η v; with Nesterov's w := w - η (g + μ v). g holds the regulariser (19)."""
+
+
+def _adam(
+    gradient: Array,
+    rate: Array,
+    step: Array,
+    count: Array,
+    decayed: int,
+    l1: float,
+    l2: float,
+    beta1: float,
+    beta2: float,
+    epsilon: float,
+    first: Array,
+    second: Array,
+    value: Array,
+) -> None:
+    eta = float(rate[int(step[0])])
+    t = float(count[0]) + 1
+    size = value.dtype.type(eta / (1 - beta1**t))
+    spread = value.dtype.type(1 / np.sqrt(1 - beta2**t))
+    for at, decays in _blocks(value.size, decayed):
+        g = _regularised(gradient[at], value[at], decays, l1, l2)
+        m, v = first[at], second[at]
+        m *= value.dtype.type(beta1)
+        m += g * value.dtype.type(1 - beta1)
+        v *= value.dtype.type(beta2)
+        g *= g
+        g *= value.dtype.type(1 - beta2)
+        v += g
+        np.sqrt(v, out=g)
+        g *= spread
+        g += value.dtype.type(epsilon)
+        np.divide(m, g, out=g)
+        g *= size
+        value[at] -= g
+
+
+adam = Elementwise(
+    "adam",
+    "T gradient, raw T rate, raw int32 step, raw int32 count, int32 decayed, T l1, T l2, "
+    "float64 beta1, float64 beta2, T epsilon",
+    "T first, T second, T value",
+    """
+    T g = regularised(gradient, value, i < decayed, l1, l2);
+    double t = count[0] + 1.0;
+    first = T(beta1) * first + T(1.0 - beta1) * g;
+    second = T(beta2) * second + T(1.0 - beta2) * g * g;
+    T size = T(rate[step[0]] / (1.0 - pow(beta1, t)));
+    T spread = T(1.0 / sqrt(1.0 - pow(beta2, t)));
+    value -= size * first / (sqrt(second) * spread + epsilon);
+    """,
+    host=_adam,
+    preamble=_REGULARISED,
+)
+"""Adam (D. P. Kingma, J. Ba, 2015, algorithm 1): m, v are running means of g and g², t = count + 1 the step.
+
+w := w - η m̂ / (√v̂ + ε), m̂ = m / (1 - β₁ᵗ), v̂ = v / (1 - β₂ᵗ). g holds the regulariser (19).
+"""

@@ -1,0 +1,144 @@
+"""Activation functions as layers: a = f(z), and δ = ∂C/∂a ⊙ f′(z)."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from gpunn.errors import OptionError, ShapeError
+from gpunn.initializers import Glorot, He, Initializer, LeCun, Normal
+from gpunn.kernels import activations as kernels
+from gpunn.kernels.kernel import Array, Elementwise, Raw
+from gpunn.layers.base import BuildContext, Layer, Shape
+
+
+class Activation(Layer):
+    """a = f(z), element by element; shapes stay.
+
+    A subclass names its kernels. Where the derivative is written from a, the activation overwrites z if nothing else
+    needs it, and so takes no memory.
+    """
+
+    kernel: ClassVar[Elementwise | Raw]
+    gradient_kernel: ClassVar[Elementwise | Raw]
+    derivative_from_output: ClassVar[bool] = True
+    weights: ClassVar[type[Initializer]] = Glorot
+
+    output_is_free = False
+
+    def build(self, context: BuildContext, input_shape: Shape) -> Shape:
+        self._run = context.backend.run
+        in_place = context.may_overwrite_input and self.derivative_from_output
+        self._a = None if in_place else context.buffer(input_shape)
+        self._dz = context.buffer(input_shape) if context.is_last else None
+        self._needs_input_gradient = context.needs_input_gradient
+        return input_shape
+
+    def forward(self, x: Array, training: bool) -> Array:
+        a = x if self._a is None else self._a[x.shape[-1]]
+        self._run(self.kernel, x, *self._constants(), a)
+        self._seen = a if self.derivative_from_output else x
+        return a
+
+    def backward(self, dy: Array) -> Array | None:
+        if not self._needs_input_gradient:
+            return None
+        dz = dy if self._dz is None else self._dz[dy.shape[-1]]
+        self._run(self.gradient_kernel, dy, self._seen, *self._constants(), dz)
+        return dz
+
+    def _constants(self) -> tuple[Any, ...]:
+        return ()
+
+
+class Sigmoid(Activation):
+    """f(z) = 1 / (1 + e⁻ᶻ), f′ = a (1 − a)."""
+
+    family = "sigmoid"
+    kernel = kernels.sigmoid
+    gradient_kernel = kernels.sigmoid_gradient
+
+
+class Tanh(Activation):
+    """f(z) = tanh z, f′ = (1 − a)(1 + a)."""
+
+    family = "tanh"
+    kernel = kernels.tanh
+    gradient_kernel = kernels.tanh_gradient
+
+
+class ReLU(Activation):
+    """f(z) = max(z, 0), f′ = 1 where z > 0, else 0."""
+
+    family = "relu"
+    kernel = kernels.relu
+    gradient_kernel = kernels.relu_gradient
+    weights = He
+
+
+class LeakyReLU(Activation):
+    """f(z) = max(z, αz), f′ = 1 where z > 0, else α.
+
+    Args:
+        alpha: slope for negative z, at most 1.
+
+    Raises:
+        OptionError: alpha above 1, where max(z, αz) would no longer be z for positive z.
+    """
+
+    family = "leakyrelu"
+    kernel = kernels.leaky_relu
+    gradient_kernel = kernels.leaky_relu_gradient
+    derivative_from_output = False  # with a negative α the output does not tell the sign of z
+    output_is_free = True
+    weights = He
+
+    def __init__(self, alpha: float = 0.01) -> None:
+        if not alpha <= 1:
+            raise OptionError(f"alpha of LeakyReLU must be at most 1, got {alpha!r}")
+        self.alpha = float(alpha)
+
+    def _constants(self) -> tuple[Any, ...]:
+        return (self.alpha,)
+
+
+class Softplus(Activation):
+    """f(z) = ln(1 + eᶻ), f′ = sigmoid(z) = 1 − e⁻ᵃ."""
+
+    family = "softplus"
+    kernel = kernels.softplus
+    gradient_kernel = kernels.softplus_gradient
+    weights = He
+
+
+class Softmax(Activation):
+    """P(k | x) = e^{z_k} / Σ_i e^{z_i}, over the outputs of a sample; ∂C/∂z = a ⊙ (∂C/∂a − Σ ∂C/∂a ⊙ a).
+
+    As the last layer under SoftmaxCrossEntropy it is trained together with the cost, from z.
+    """
+
+    family = "softmax"
+    kernel = kernels.softmax
+    gradient_kernel = kernels.softmax_gradient
+
+    def build(self, context: BuildContext, input_shape: Shape) -> Shape:
+        if len(input_shape) != 1:
+            raise ShapeError(f"{context.name}: Softmax expects (outputs,), got {input_shape}: put Flatten() before it")
+        return super().build(context, input_shape)
+
+
+_WEIGHTS: dict[str, type[Initializer]] = {"he": He, "glorot": Glorot, "lecun": LeCun, "normal": Normal}
+
+
+def weights_for(weights: Initializer | str, following: Layer | None) -> Initializer:
+    """The distribution of a layer's initial weights: as named, or, for "auto", what suits the activation after it.
+
+    Raises:
+        OptionError: no distribution of that name.
+    """
+    if isinstance(weights, Initializer):
+        return weights
+    if weights == "auto":
+        return following.weights() if isinstance(following, Activation) else Glorot()
+    if weights not in _WEIGHTS:
+        raise OptionError(f"unknown weights {weights!r}: expected auto, {', '.join(_WEIGHTS)} or an initializer")
+    return _WEIGHTS[weights]()

@@ -1,0 +1,125 @@
+"""What every layer is: built once, then forward and backward over buffers made at build.
+
+Samples are the last axis inside the network, (features, batch) and (channels, height, width, batch), so the code reads
+as the equations do and every row over the batch is contiguous. Shapes that people see, in `build`, errors and the
+summary, are those of one sample: (features,) and (height, width, channels).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from numpy.typing import DTypeLike
+
+from gpunn.backend import Backend, Buffer
+from gpunn.errors import OptionError
+from gpunn.initializers import Initializer
+from gpunn.kernels.kernel import Array
+from gpunn.parameter import Parameter
+
+Shape = tuple[int, ...]
+
+
+def inside(shape: Shape) -> Shape:
+    """The shape of a sample as it lies inside the network: (height, width, channels) turned channels first."""
+    return (shape[2], shape[0], shape[1]) if len(shape) == 3 else shape
+
+
+@dataclass
+class BuildContext:
+    """What a layer is told when it is built, and where its memory comes from.
+
+    Attributes:
+        backend: where arrays live.
+        dtype: of the network.
+        capacity: samples of the largest batch.
+        name: of the layer, such as "dense1", for its parameters and errors.
+        needs_input_gradient: whether anything before the layer learns.
+        may_overwrite_input: whether the layer's output may take the memory of its input.
+        is_last: whether the gradient given to `backward` belongs to the caller and must stay as it is.
+        following: the layer that comes next.
+    """
+
+    backend: Backend
+    dtype: DTypeLike
+    capacity: int
+    name: str = ""
+    needs_input_gradient: bool = False
+    may_overwrite_input: bool = False
+    is_last: bool = False
+    following: Layer | None = None
+    parameters: list[Parameter] = field(default_factory=list)
+    buffer_bytes: int = 0
+
+    def buffer(self, shape: Shape) -> Buffer:
+        """Memory for a batch of samples of this shape."""
+        buffer = Buffer(self.backend, inside(shape), self.capacity, self.dtype)
+        self.buffer_bytes += buffer.nbytes
+        return buffer
+
+    def parameter(
+        self,
+        letter: str,
+        shape: Shape,
+        initializer: Initializer,
+        *,
+        fan_in: int = 1,
+        fan_out: int = 1,
+        decays: bool = False,
+    ) -> Parameter:
+        """A new parameter of this layer; its memory comes once all layers are built."""
+        parameter = Parameter(f"{self.name}.{letter}", shape, initializer, fan_in, fan_out, decays)
+        self.parameters.append(parameter)
+        return parameter
+
+
+class Layer(ABC):
+    """One step of the network.
+
+    Attributes:
+        family: what the layer's name begins with.
+        output_is_free: whether `backward` does without what `forward` returned, so that the next layer may
+            overwrite it.
+    """
+
+    family: ClassVar[str]
+    output_is_free: bool = True
+    name: str = ""
+
+    @abstractmethod
+    def build(self, context: BuildContext, input_shape: Shape) -> Shape:
+        """Check the shape of a sample, make parameters and buffers, and say what shape comes out.
+
+        Raises:
+            ShapeError: samples of this shape do not fit the layer.
+        """
+
+    @abstractmethod
+    def forward(self, x: Array, training: bool) -> Array:
+        """The layer's output for a batch, samples last, in a buffer that the layer owns."""
+
+    @abstractmethod
+    def backward(self, dy: Array) -> Array | None:
+        """From ∂C/∂output to ∂C/∂input; gradients of the layer's parameters are collected on the way.
+
+        Returns:
+            ∂C/∂input, or None where nothing before the layer learns.
+        """
+
+    def __repr__(self) -> str:
+        from gpunn.config import arguments_of
+
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in arguments_of(self).items())})"
+
+
+def positive_whole(value: Any, what: str, least: int = 1) -> int:
+    """The value as an int.
+
+    Raises:
+        OptionError: it is not a whole number, or below `least`.
+    """
+    if isinstance(value, bool) or int(value) != value or value < least:
+        raise OptionError(f"{what} must be a whole number of at least {least}, got {value!r}")
+    return int(value)

@@ -1,0 +1,25 @@
+"""Layers that only look at the same numbers in another shape."""
+
+from __future__ import annotations
+
+from math import prod
+
+from gpunn.kernels.kernel import Array
+from gpunn.layers.base import BuildContext, Layer, Shape, inside
+
+
+class Flatten(Layer):
+    """(height, width, channels) → (features,), in the order channel, height, width, as PyTorch and ONNX have it."""
+
+    family = "flatten"
+
+    def build(self, context: BuildContext, input_shape: Shape) -> Shape:
+        self._inside = inside(input_shape)
+        self.output_is_free = context.may_overwrite_input
+        return (prod(input_shape),)
+
+    def forward(self, x: Array, training: bool) -> Array:
+        return x.reshape(-1, x.shape[-1])
+
+    def backward(self, dy: Array) -> Array | None:
+        return dy.reshape(*self._inside, dy.shape[-1])

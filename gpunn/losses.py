@@ -1,0 +1,131 @@
+"""The costs, each with the gradient that back-propagation begins with."""
+
+from __future__ import annotations
+
+from abc import ABC
+from typing import Any, ClassVar
+
+import numpy as np
+
+from gpunn.backend import Backend, Buffer, backend_of
+from gpunn.errors import DataError, ShapeError
+from gpunn.kernels import losses as kernels
+from gpunn.kernels.kernel import Array, Raw
+from gpunn.layers import Layer, Sigmoid, Softmax
+
+
+class Loss(ABC):
+    """A cost, averaged over the batch.
+
+    By hand: `value = loss.forward(y, t)`, then `model.backward(loss.backward())`.
+
+    Attributes:
+        link: the activation that the cost contains, so that it can be computed from z; None where it takes the
+            network's outputs as they are. A network that ends in its link is trained from the z before it.
+        takes_labels: whether targets are class labels (batch,); else (batch, outputs), and labels become one-hot.
+        costs: the cost of each sample of the last batch.
+        gradient: ∂C/∂z of the last batch, (outputs, batch).
+    """
+
+    link: ClassVar[type[Layer] | None] = None
+    takes_labels: ClassVar[bool] = False
+    kernel: ClassVar[Raw]
+
+    costs: Array
+    gradient: Array
+    _key: tuple[Any, ...] = ()
+    _capacity = 0
+
+    def forward(self, y: Array, t: Any) -> Array:
+        """The cost of a batch.
+
+        Args:
+            y: (batch, outputs), what the network gave; logits z for a loss with a link.
+            t: labels (batch,) or targets (batch, outputs).
+
+        Returns:
+            The cost, a scalar of the backend.
+
+        Raises:
+            ShapeError: y and t do not belong together.
+            DataError: a label that is no output of the network.
+        """
+        if y.ndim != 2:
+            raise ShapeError(f"{type(self).__name__} expects outputs (batch, outputs), got {tuple(y.shape)}")
+        backend = backend_of(y)
+        n, outputs = y.shape
+        t = t if hasattr(t, "dtype") else np.asarray(t)
+        if t.ndim == 1 and len(t) == n and t.dtype.kind in "iu":
+            if int(t.min()) < 0 or int(t.max()) >= outputs:
+                raise DataError(f"labels must be 0 to {outputs - 1}, got {int(t.min())} to {int(t.max())}")
+            targets = backend.asarray(t, np.int32)
+        elif tuple(t.shape) == (n, outputs) and not self.takes_labels:
+            targets = backend.asarray(t.T, y.dtype)
+        else:
+            wanted = f"integer labels ({n},)" + ("" if self.takes_labels else f" or targets ({n}, {outputs})")
+            raise ShapeError(
+                f"{type(self).__name__} expects {wanted} for outputs {tuple(y.shape)}, got {tuple(t.shape)} {t.dtype}"
+            )
+        z = backend.asarray(y.T)
+        self.evaluate(backend, z, targets)
+        mean = backend.zeros((1,), np.float64)
+        backend.run(kernels.accumulate, self.costs, 1 / n, mean)
+        return mean[0]
+
+    def evaluate(self, backend: Backend, z: Array, targets: Array) -> None:
+        """Set `costs` and the gradient for a batch that lies samples-last on the device: the step's own entry.
+
+        Args:
+            backend: of the arrays.
+            z: (outputs, batch).
+            targets: int32 labels (batch,), or (outputs, batch).
+        """
+        outputs, n = z.shape
+        self._prepare(backend, outputs, n, z.dtype)
+        self.costs, self.gradient = self._costs[n], self._gradients[n]
+        if targets.ndim == 1 and not self.takes_labels:
+            labels, targets = targets, self._targets[n]
+            backend.run(kernels.one_hot, labels, targets)
+        backend.run(self.kernel, z, targets, self.gradient, self.costs)
+
+    def backward(self) -> Array:
+        """∂C/∂y of the last batch, (batch, outputs)."""
+        return self.gradient.T
+
+    def _prepare(self, backend: Backend, outputs: int, n: int, dtype: Any) -> None:
+        """Make the buffers, again where a larger batch or another network comes."""
+        key = (backend, outputs, dtype)
+        if self._key == key and n <= self._capacity:
+            return
+        self._key, self._capacity = key, n
+        self._gradients = Buffer(backend, (outputs,), n, dtype)
+        self._targets = Buffer(backend, (outputs,), 1 if self.takes_labels else n, dtype)
+        self._costs = Buffer(backend, (), n, dtype)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+
+class SoftmaxCrossEntropy(Loss):
+    """C = −(1/n) Σ ln softmax(z)_y for labels y; ∂C/∂z = (softmax(z) − onehot(y))/n. Takes logits."""
+
+    link = Softmax
+    takes_labels = True
+    kernel = kernels.softmax_cross_entropy
+
+
+class BinaryCrossEntropy(Loss):
+    """C = −(1/n) Σ y ln a + (1−y) ln(1−a) with a = sigmoid(z); ∂C/∂z = (a − y)/n (7). Takes logits.
+
+    The sigmoid belongs to the cost, so that neither ever leaves the finite numbers; by hand, give it the z before the
+    last Sigmoid. `fit` does so by itself for a network that ends in one.
+    """
+
+    link = Sigmoid
+    kernel = kernels.binary_cross_entropy
+
+
+class MeanSquaredError(Loss):
+    """C = (1/n) Σ ‖a − y‖²; ∂C/∂a = 2 (a − y)/n, and so (6) with the 2/n that it leaves to η."""
+
+    kernel = kernels.mean_squared_error

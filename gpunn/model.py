@@ -1,0 +1,396 @@
+"""A network: layers one after another, their parameters in flat arrays, built on one device."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gpunn.backend import Backend, select
+from gpunn.batches import Batches, InputBuffer
+from gpunn.data import Data, Samples
+from gpunn.errors import GpunnError, OptionError, ShapeError
+from gpunn.history import History
+from gpunn.kernels import losses as kernels
+from gpunn.kernels.kernel import Array
+from gpunn.layers.base import BuildContext, Layer, Shape, positive_whole
+from gpunn.losses import Loss
+from gpunn.optimizers import Optimizer
+from gpunn.parameter import Parameters
+from gpunn.regularizers import Regularizer
+
+EVALUATION_BATCH = 256
+"""Samples that go through the network at once when nothing is learned, where the training batch is smaller."""
+
+DTYPES = ("float32", "float64")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How well a network does on some samples.
+
+    Attributes:
+        loss: the cost C₀, without a regulariser; nan where the network knows no loss.
+        accuracy: share of right answers, 0 to 1; nan for float targets.
+        right: how many are right.
+        total: how many samples there are.
+    """
+
+    loss: float
+    accuracy: float
+    right: int
+    total: int
+
+
+class Sequential:
+    """Layers one after another.
+
+    Args:
+        layers: from input to output.
+
+    Attributes:
+        parameters: all weights and biases, after `build`.
+        loss: the cost it was trained with, or None.
+        backend: where it lives, after `build`.
+    """
+
+    def __init__(self, layers: Iterable[Layer]) -> None:
+        self.layers: list[Layer] = list(layers)
+        if not self.layers or not all(isinstance(layer, Layer) for layer in self.layers):
+            raise OptionError(f"a network is a list of layers such as [Dense(10)], got {self.layers!r}")
+        if len({id(layer) for layer in self.layers}) < len(self.layers):
+            raise OptionError("a layer stands in the network twice: make one for each place")
+        self.loss: Loss | None = None
+        self.class_names: tuple[str, ...] = ()
+        self.input_scale = 1.0
+        self.backend: Backend | None = None
+
+    # Building
+
+    def build(
+        self,
+        input_shape: Sequence[int],
+        batch_size: int = 32,
+        device: str | Backend = "auto",
+        dtype: str = "float32",
+        seed: int = 0,
+    ) -> Sequential:
+        """Make parameters with initial values, and every buffer that a batch needs.
+
+        Args:
+            input_shape: of one sample: (features,) or (height, width, channels).
+            batch_size: samples of the largest training batch.
+            device: "auto", "cpu", "cuda", "cuda:N", or a backend.
+            dtype: "float32", or "float64" for checks.
+            seed: of the initial weights, 0 to 2³² − 1.
+
+        Returns:
+            The network itself.
+
+        Raises:
+            ShapeError: layers that do not fit together.
+            OptionError, DeviceError: an argument that cannot be.
+        """
+        if dtype not in DTYPES:
+            raise OptionError(f"unknown dtype {dtype!r}: expected {' or '.join(DTYPES)}")
+        if not 0 <= seed < 2**32:
+            raise OptionError(f"seed must lie from 0 to {2**32 - 1}, got {seed}")
+        self.backend = backend = device if isinstance(device, Backend) else select(device)
+        self.dtype = dtype
+        self.seed = seed
+        self.batch_size = positive_whole(batch_size, "batch size")
+        self.capacity = max(self.batch_size, EVALUATION_BATCH)
+        self.input_shape = shape = tuple(positive_whole(size, "input shape") for size in input_shape)
+        if len(shape) not in (1, 3):
+            raise ShapeError(f"input shape must be (features,) or (height, width, channels), got {shape}")
+        self._input = InputBuffer(backend, shape, self.capacity, dtype)
+        context = BuildContext(backend, dtype, self.capacity)
+        counts: dict[str, int] = {}
+        self._sizes: list[tuple[Shape, int, int]] = []
+        for number, layer in enumerate(self.layers):
+            counts[layer.family] = counts.get(layer.family, 0) + 1
+            layer.name = context.name = f"{layer.family}{counts[layer.family]}"
+            context.needs_input_gradient = bool(context.parameters)
+            context.may_overwrite_input = number > 0 and self.layers[number - 1].output_is_free
+            context.is_last = number == len(self.layers) - 1
+            context.following = None if context.is_last else self.layers[number + 1]
+            before, bytes_before = len(context.parameters), context.buffer_bytes
+            shape = layer.build(context, shape)
+            learned = sum(p.size for p in context.parameters[before:])
+            self._sizes.append((shape, learned, context.buffer_bytes - bytes_before))
+        self.output_shape = shape
+        self.parameters = Parameters(context.parameters, backend, dtype)
+        self.parameters.draw(seed)
+        return self
+
+    def rebuild(self, batch_size: int, device: str | Backend, dtype: str) -> None:
+        """Build again for another batch, device or dtype, with the weights as they are."""
+        values = self.parameters.to_host()
+        self.build(self.input_shape, batch_size, device, dtype, self.seed)
+        self.parameters.load(values)
+
+    def _built(self) -> Backend:
+        if self.backend is None:
+            raise GpunnError("the network is not built yet: call build(input_shape) or fit(data) first")
+        return self.backend
+
+    # Forward and backward
+
+    def forward(self, x: ArrayLike, training: bool = False) -> Array:
+        """The output of the last layer for a batch (3).
+
+        Args:
+            x: (batch, *input_shape).
+            training: whether layers behave as in training.
+
+        Returns:
+            (batch, *output_shape), a view of a buffer that the next call overwrites.
+
+        Raises:
+            ShapeError: inputs of another shape, or more than the network was built for.
+        """
+        backend = self._built()
+        batch = self._samples(x)
+        if len(batch) > self.capacity:
+            raise ShapeError(
+                f"built for batches of up to {self.capacity} samples, got {len(batch)}: build with a larger"
+            )
+        if batch.ndim == 2:
+            inner = backend.asarray(batch, self.dtype).T
+        else:
+            inner = self._input.views(len(batch))[1]
+            backend.assign(inner, backend.asarray(batch, self.dtype).transpose(3, 1, 2, 0))
+        y = self.propagate(inner, training, self.layers)
+        return y.T if y.ndim == 2 else y.transpose(3, 1, 2, 0)
+
+    def backward(self, dy: Array) -> None:
+        """Back-propagate ∂C/∂output (8), (12), (13): sets `grad` of every parameter.
+
+        Args:
+            dy: (batch, *output_shape), such as `loss.backward()` gives.
+        """
+        backend = self._built()
+        self.backpropagate(backend.asarray(dy.T if dy.ndim == 2 else dy.transpose(3, 1, 2, 0)), self.layers)
+
+    def propagate(self, x: Array, training: bool, layers: Sequence[Layer]) -> Array:
+        """Forward through some layers, samples last."""
+        for layer in layers:
+            x = layer.forward(x, training)
+        return x
+
+    def backpropagate(self, dy: Array, layers: Sequence[Layer]) -> None:
+        """Backward through some layers, samples last, until nothing before learns."""
+        gradient: Array | None = dy
+        for layer in reversed(layers):
+            if gradient is None:
+                return
+            gradient = layer.backward(gradient)
+
+    def layers_under(self, loss: Loss | None) -> list[Layer]:
+        """The layers whose output the loss takes: all, but for a last one that the cost contains (its link)."""
+        if loss is not None and loss.link is not None and isinstance(self.layers[-1], loss.link):
+            return self.layers[:-1]
+        return self.layers
+
+    def _samples(self, x: Any) -> Any:
+        """A batch whose samples have the network's input shape."""
+        x = x if hasattr(x, "ndim") else np.asarray(x)
+        shape = tuple(x.shape[1:])
+        if shape == self.input_shape:
+            return x
+        if len(self.input_shape) == 1 and np.prod(shape, dtype=int) == self.input_shape[0] and x.ndim > 1:
+            return rows_of_images(x)
+        if shape == self.input_shape[:2] and self.input_shape[2] == 1:
+            return x.reshape(*x.shape, 1)
+        raise ShapeError(f"expected inputs (batch, {', '.join(map(str, self.input_shape))}), got {tuple(x.shape)}")
+
+    # Training
+
+    def fit(
+        self,
+        data: Data | Samples | tuple[ArrayLike, ArrayLike],
+        *,
+        loss: Loss | None = None,
+        optimizer: Optimizer | None = None,
+        regularizer: Regularizer | None = None,
+        epochs: int = 10,
+        batch_size: int = 128,
+        device: str | Backend = "auto",
+        dtype: str = "float32",
+        seed: int = 0,
+        validate_every: int | None = None,
+        patience: float | None = None,
+        progress: bool = True,
+    ) -> History:
+        """Train on `data.train`, watching `data.validation`; `data.test` is never looked at.
+
+        A network that is trained already goes on from its weights.
+
+        Args:
+            data: a data set, samples, or (x, y), which is split into training and validation.
+            loss: the cost; left out, SoftmaxCrossEntropy for labels and MeanSquaredError for float targets.
+            optimizer: left out, SGD(0.1, momentum=0.9).
+            regularizer: L1 or L2, or None.
+            epochs: times that the whole training set is gone through.
+            batch_size: samples of a minibatch; the last of an epoch may be shorter.
+            device: "auto", "cpu", "cuda", "cuda:N".
+            dtype: "float32" or "float64".
+            seed: of initial weights and the order of batches.
+            validate_every: steps from one look at the validation set to the next; left out, a quarter of an epoch.
+            patience: stop when the validation cost has not improved for so many epochs, and put back the weights
+                that were best; None trains to the end and keeps the last weights.
+            progress: whether to show how far it is.
+
+        Returns:
+            What was recorded.
+
+        Raises:
+            DivergenceError: the cost left the finite numbers or exploded; the last good weights are put back.
+            DataError, ShapeError, OptionError, DeviceError: arguments that cannot be.
+        """
+        from gpunn.training import Trainer
+
+        trainer = Trainer(
+            self,
+            data,
+            loss=loss,
+            optimizer=optimizer,
+            regularizer=regularizer,
+            epochs=epochs,
+            batch_size=batch_size,
+            device=device,
+            dtype=dtype,
+            seed=seed,
+            validate_every=validate_every,
+            patience=patience,
+            progress=progress,
+        )
+        return trainer.run()
+
+    # Using
+
+    def predict_proba(self, x: ArrayLike) -> NDArray[Any]:
+        """Outputs for inputs, as probabilities where the loss or the last layer makes them such.
+
+        Args:
+            x: (n, *input_shape). Bytes are scaled as the bytes of the training set were.
+
+        Returns:
+            (n, outputs).
+        """
+        backend = self._built()
+        x = np.asarray(self._samples(x))
+        scale = self.input_scale if x.dtype == np.uint8 else 1.0
+        outputs = np.empty((len(x), *self.output_shape), self.dtype)
+        for start in range(0, len(x), self.capacity):
+            part = np.asarray(x[start : start + self.capacity], self.dtype)
+            outputs[start : start + len(part)] = backend.to_host(self.forward(part if scale == 1 else part * scale))
+        link = None if self.loss is None else self.loss.link
+        if link is not None and not isinstance(self.layers[-1], link):
+            logits = np.ascontiguousarray(outputs.T)
+            link.kernel.host(logits, logits)  # type: ignore[attr-defined]  # links are activations
+            outputs = np.ascontiguousarray(logits.T)
+        return outputs
+
+    def predict(self, x: ArrayLike) -> NDArray[Any]:
+        """The best guess argmax_k P(k | x) for each input: labels (n,)."""
+        guesses: NDArray[Any] = np.argmax(self.predict_proba(x), axis=1)
+        return guesses
+
+    def evaluate(self, samples: Samples) -> Evaluation:
+        """Cost and accuracy on samples, nothing learned.
+
+        Raises:
+            ShapeError: samples of another shape than the network was built for.
+        """
+        backend = self._built()
+        self.check_samples(samples)
+        return Evaluator(self, Batches(backend, samples, self.dtype)).run()
+
+    def check_samples(self, samples: Samples) -> None:
+        """Raise ShapeError unless the network can take these inputs and give these targets."""
+        if fed_shape(self.layers, samples.shape) != self.input_shape:
+            raise ShapeError(f"the network was built for inputs {self.input_shape}, these samples are {samples.shape}")
+        outputs = int(np.prod(self.output_shape))
+        needed = samples.classes or samples.targets.shape[1]
+        if len(self.output_shape) != 1:
+            raise ShapeError(
+                f"the network gives {self.output_shape}, not (outputs,): end it with Flatten() and Dense()"
+            )
+        if needed > outputs if samples.classes else needed != outputs:
+            kind = "classes" if samples.classes else "targets"
+            raise ShapeError(
+                f"the data have {needed} {kind}, the network {outputs} outputs: end it with Dense({needed})"
+            )
+
+    def summary(self) -> str:
+        """Layers, shapes of their outputs, parameters and memory, as a table."""
+        from gpunn.reports.summary import summary
+
+        return summary(self)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write architecture and weights to one safetensors file."""
+        from gpunn.checkpoint import save_model
+
+        save_model(self, path)
+
+    def __repr__(self) -> str:
+        return f"Sequential([{', '.join(map(repr, self.layers))}])"
+
+
+class Evaluator:
+    """Runs samples that lie on the device through a network, and sums cost and right answers there."""
+
+    def __init__(self, model: Sequential, batches: Batches) -> None:
+        backend = model._built()
+        self.model, self.batches, self.backend = model, batches, backend
+        self._order = backend.asarray(np.arange(batches.size, dtype=np.int32))
+        self._step = backend.zeros((1,), np.int32)
+        self._totals = backend.zeros((2,), np.float64)
+        self._right = backend.empty((model.capacity,), model.dtype)
+
+    def run(self) -> Evaluation:
+        """One pass over all samples."""
+        model, backend, run = self.model, self.backend, self.backend.run
+        size, loss = model.capacity, model.loss
+        layers = model.layers_under(loss)
+        self.backend.assign(self._totals, 0.0)
+        for number, start in enumerate(range(0, self.batches.size, size)):
+            n = min(size, self.batches.size - start)
+            backend.assign(self._step, number)
+            rows, x = model._input.views(n)
+            targets = self.batches.take(self._order, self._step, size, n, rows)
+            z = model.propagate(x, False, layers)
+            if loss is not None:
+                loss.evaluate(backend, z, targets)
+                run(kernels.accumulate, loss.costs, 1.0, self._totals[:1])
+            if self.batches.has_labels:
+                run(kernels.right_answers, z, targets, self._right[:n])
+                run(kernels.accumulate, self._right[:n], 1.0, self._totals[1:])
+        cost, right = (float(total) for total in backend.to_host(self._totals))
+        size = self.batches.size
+        return Evaluation(
+            loss=cost / size if loss is not None else float("nan"),
+            accuracy=right / size if self.batches.has_labels else float("nan"),
+            right=round(right),
+            total=size,
+        )
+
+
+def fed_shape(layers: Sequence[Layer], shape: Shape) -> Shape:
+    """The shape of a sample as a network gets it: images go flat into a first layer that takes features."""
+    from gpunn.layers.dense import Dense
+
+    return (int(np.prod(shape)),) if isinstance(layers[0], Dense) else tuple(shape)
+
+
+def rows_of_images(x: Any) -> Any:
+    """(batch, height, width, channels) → (batch, features), in the order channel, height, width."""
+    if x.ndim == 4:
+        x = x.transpose(0, 3, 1, 2)
+    return x.reshape(len(x), -1)

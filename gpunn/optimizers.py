@@ -1,0 +1,177 @@
+"""Gradient descent: how gradients change parameters. Every optimizer is one kernel over the flat arrays."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from gpunn.errors import OptionError
+from gpunn.kernels import sgd as kernels
+from gpunn.kernels.kernel import Array
+from gpunn.parameter import Parameters
+from gpunn.regularizers import Regularizer
+from gpunn.schedules import Constant, Schedule
+
+
+class Optimizer(ABC):
+    """Changes parameters so that the cost falls.
+
+    Args:
+        learning_rate: η, or a schedule of it.
+    """
+
+    def __init__(self, learning_rate: float | Schedule) -> None:
+        self.learning_rate = learning_rate
+        self.schedule = learning_rate if isinstance(learning_rate, Schedule) else Constant(learning_rate)
+
+    def build(self, parameters: Parameters, regularizer: Regularizer | None = None, n: int = 1) -> None:
+        """Take the parameters to change, and make what is remembered of them.
+
+        Args:
+            parameters: of the network.
+            regularizer: its gradient is part of the update.
+            n: size of the training set, for λ/n.
+        """
+        self.parameters = parameters
+        self.l1, self.l2 = regularizer.coefficients(n) if regularizer else (0.0, 0.0)
+        self._run = parameters.backend.run
+        self._build()
+
+    @abstractmethod
+    def _build(self) -> None:
+        """Make what is remembered."""
+
+    def before_backward(self, rates: Array, step: Array) -> None:
+        """Called before the gradients of a step are computed."""
+
+    @abstractmethod
+    def update(self, rates: Array, step: Array, count: Array) -> None:
+        """Change the parameters by their gradients.
+
+        Args:
+            rates: the learning rates of the epoch's steps.
+            step: one element, the number of the step in the epoch.
+            count: one element, the steps done in the whole run.
+        """
+
+    @property
+    def state(self) -> dict[str, Array]:
+        """What is remembered from step to step, by name."""
+        return {}
+
+    def _zeros(self) -> Array:
+        return self.parameters.backend.zeros(self.parameters.values.shape, self.parameters.values.dtype)
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent: v := μ v + ∂C/∂p, p := p − η v; plain (4) where μ = 0.
+
+    With Nesterov's momentum p := p − η (∂C/∂p + μ v). Momentum is put as in PyTorch, so a schedule of η means the same.
+
+    Args:
+        learning_rate: η, or a schedule of it.
+        momentum: μ, 0 to below 1.
+        nesterov: whether the gradient is taken one step ahead.
+    """
+
+    def __init__(self, learning_rate: float | Schedule = 0.1, momentum: float = 0.0, nesterov: bool = False) -> None:
+        super().__init__(learning_rate)
+        if not 0 <= momentum < 1:
+            raise OptionError(f"momentum must lie from 0 to below 1, got {momentum!r}")
+        if nesterov and not momentum:
+            raise OptionError("nesterov needs a momentum above 0, got 0")
+        self.momentum = float(momentum)
+        self.nesterov = bool(nesterov)
+
+    def _build(self) -> None:
+        p = self.parameters
+        weights = [parameter for parameter in p if parameter.decays]
+        # Without a memory of gradients, (21) is the very product that would make the gradient, with another alpha and
+        # beta. On a device the rate would have to be known on the host, so there the update stays a kernel.
+        foldable = not self.momentum and not self.l1 and p.backend.device == "cpu"
+        self._folded = [w for w in weights if len(w.shape) == 2] if foldable else []
+        if len(self._folded) != len(weights):
+            self._folded = []
+        start = p.decayed if self._folded else 0
+        self._values, self._gradients = p.values[start:], p.gradients[start:]
+        self._decayed = p.decayed - start
+        self._velocity = self._zeros() if self.momentum else None
+
+    def before_backward(self, rates: Array, step: Array) -> None:
+        if self._folded:
+            eta = float(rates[int(step[0])])
+            for w in self._folded:
+                w.fold_update(-eta, 1 - eta * self.l2)
+
+    def update(self, rates: Array, step: Array, count: Array) -> None:
+        if self._velocity is None:
+            self._run(kernels.sgd, self._gradients, rates, step, self._decayed, self.l1, self.l2, self._values)
+        else:
+            self._run(
+                kernels.momentum_sgd,
+                self._gradients,
+                rates,
+                step,
+                self._decayed,
+                self.l1,
+                self.l2,
+                self.momentum,
+                self.nesterov,
+                self._velocity,
+                self._values,
+            )
+
+    @property
+    def state(self) -> dict[str, Array]:
+        return {} if self._velocity is None else {"velocity": self._velocity}
+
+
+class Adam(Optimizer):
+    """Adam (D. P. Kingma, J. Ba, 2015): steps of about η, whatever the size of the gradient.
+
+    Args:
+        learning_rate: η, or a schedule of it.
+        beta1: how long the mean of gradients remembers.
+        beta2: how long the mean of their squares remembers.
+        epsilon: added to the root, so that nothing is divided by 0.
+    """
+
+    def __init__(
+        self,
+        learning_rate: float | Schedule = 0.001,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        epsilon: float = 1e-8,
+    ) -> None:
+        super().__init__(learning_rate)
+        for name, beta in (("beta1", beta1), ("beta2", beta2)):
+            if not 0 <= beta < 1:
+                raise OptionError(f"{name} of Adam must lie from 0 to below 1, got {beta!r}")
+        if not epsilon > 0:
+            raise OptionError(f"epsilon of Adam must be above 0, got {epsilon!r}")
+        self.beta1, self.beta2, self.epsilon = float(beta1), float(beta2), float(epsilon)
+
+    def _build(self) -> None:
+        self._first, self._second = self._zeros(), self._zeros()
+
+    def update(self, rates: Array, step: Array, count: Array) -> None:
+        p = self.parameters
+        self._run(
+            kernels.adam,
+            p.gradients,
+            rates,
+            step,
+            count,
+            p.decayed,
+            self.l1,
+            self.l2,
+            self.beta1,
+            self.beta2,
+            self.epsilon,
+            self._first,
+            self._second,
+            p.values,
+        )
+
+    @property
+    def state(self) -> dict[str, Array]:
+        return {"first": self._first, "second": self._second}

@@ -1,0 +1,298 @@
+"""Training: the step, the epochs of freshly shuffled batches, and what is watched on the way."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from gpunn.backend import Backend, select
+from gpunn.batches import Batches
+from gpunn.data import Data, Samples
+from gpunn.errors import DataError, DivergenceError, OptionError
+from gpunn.history import History, Record
+from gpunn.kernels import batches as batch_kernels
+from gpunn.kernels import losses as loss_kernels
+from gpunn.kernels.random import epoch_order
+from gpunn.layers.base import positive_whole
+from gpunn.losses import Loss, MeanSquaredError, SoftmaxCrossEntropy
+from gpunn.model import Evaluator, fed_shape
+from gpunn.optimizers import SGD, Optimizer
+from gpunn.progress import Progress
+from gpunn.regularizers import Regularizer
+
+if TYPE_CHECKING:
+    from gpunn.model import Sequential
+
+EXPLOSION = 100.0
+"""How many times the cost of the untrained network, or 1 if that is more, counts as diverged."""
+
+
+LOOKS_PER_EPOCH = 4
+"""How often the validation set is looked at where nothing else is asked for."""
+
+
+class Step:
+    """One step of gradient descent on one minibatch, everything in memory made before.
+
+    Attributes:
+        order: int32, the order of the epoch.
+        rates: the learning rate of each step of the epoch.
+        step: one element, the number of the step in the epoch.
+        count: one element, the steps done in the whole run.
+        totals: sum of the costs and number of right answers since `reset_totals`.
+    """
+
+    def __init__(self, model: Sequential, batches: Batches, loss: Loss, optimizer: Optimizer, batch_size: int) -> None:
+        self.model, self.batches, self.loss, self.optimizer = model, batches, loss, optimizer
+        self.batch_size = batch_size
+        self.backend = backend = model._built()
+        self._layers = model.layers_under(loss)
+        self.steps_per_epoch = -(-batches.size // batch_size)
+        self.order = backend.zeros((batches.size,), np.int32)
+        self.rates = backend.zeros((self.steps_per_epoch,), model.dtype)
+        self.step = backend.zeros((1,), np.int32)
+        self.count = backend.zeros((1,), np.int32)
+        self.totals = backend.zeros((2,), np.float64)
+        self._cost, self._right = self.totals[:1], self.totals[1:]
+        self._answers = backend.zeros((batch_size,), model.dtype)
+
+    def start_epoch(self, order: Any, rates: Any) -> None:
+        """Begin an epoch: its order and its learning rates go to the device, its steps count from 0."""
+        self.backend.assign(self.order, order)
+        self.backend.assign(self.rates, np.asarray(rates, self.model.dtype))
+        self.backend.assign(self.step, 0)
+
+    def __call__(self, n: int) -> None:
+        """Gather n samples, forward (3), cost, backward (8) (12) (13), update (4) (20)–(22)."""
+        run, model = self.backend.run, self.model
+        rows, x = model._input.views(n)
+        targets = self.batches.take(self.order, self.step, self.batch_size, n, rows)
+        z = model.propagate(x, True, self._layers)
+        self.loss.evaluate(self.backend, z, targets)
+        run(loss_kernels.accumulate, self.loss.costs, 1.0, self._cost)
+        if self.batches.has_labels:
+            answers = self._answers[:n]
+            run(loss_kernels.right_answers, z, targets, answers)
+            run(loss_kernels.accumulate, answers, 1.0, self._right)
+        self.optimizer.before_backward(self.rates, self.step)
+        model.backpropagate(self.loss.gradient, self._layers)
+        self.optimizer.update(self.rates, self.step, self.count)
+        run(batch_kernels.advance, self.step, self.count)
+
+    def read_totals(self) -> tuple[float, float]:
+        """Sum of the costs and number of right answers; waits for the device."""
+        cost, right = self.backend.to_host(self.totals)
+        return float(cost), float(right)
+
+    def reset_totals(self) -> None:
+        """Begin to sum anew."""
+        self.backend.assign(self.totals, 0.0)
+
+
+class Trainer:
+    """A training from its first to its last epoch; see `Sequential.fit` for the arguments."""
+
+    def __init__(
+        self,
+        model: Sequential,
+        data: Data | Samples | tuple[ArrayLike, ArrayLike],
+        *,
+        loss: Loss | None = None,
+        optimizer: Optimizer | None = None,
+        regularizer: Regularizer | None = None,
+        epochs: int = 10,
+        batch_size: int = 128,
+        device: str | Backend = "auto",
+        dtype: str = "float32",
+        seed: int = 0,
+        validate_every: int | None = None,
+        patience: float | None = None,
+        progress: bool = True,
+    ) -> None:
+        self.model, self.data = model, as_data(data, seed)
+        train = self.data.train
+        self.epochs = positive_whole(epochs, "epochs")
+        batch_size = positive_whole(batch_size, "batch size")
+        if batch_size > len(train):
+            raise OptionError(
+                f"a batch of {batch_size} is larger than the {len(train)} training samples: "
+                f"take a batch size of at most {len(train)}"
+            )
+        if patience is not None and not patience > 0:
+            raise OptionError(f"patience must be above 0 epochs, got {patience!r}")
+        if patience is not None and self.data.validation is None:
+            raise OptionError("patience needs a validation set to watch: load the data with validation=0.1, say")
+        self.seed, self.patience = seed, patience
+        self.regularizer = regularizer
+        self.loss = loss or (SoftmaxCrossEntropy() if train.targets.ndim == 1 else MeanSquaredError())
+        if self.loss.takes_labels and train.targets.ndim != 1:
+            raise DataError(
+                f"{type(self.loss).__name__} needs labels, the data have float targets: take MeanSquaredError"
+            )
+        self.optimizer = optimizer or SGD(0.1, momentum=0.9)
+        backend = device if isinstance(device, Backend) else select(device)
+        self._build(backend, batch_size, dtype)
+        model.loss, model.class_names, model.input_scale = self.loss, self.data.class_names, train.scale
+        self.optimizer.build(model.parameters, regularizer, len(train))
+        self.step = Step(model, Batches(backend, train, dtype), self.loss, self.optimizer, batch_size)
+        steps = self.step.steps_per_epoch
+        self.validate_every = None if validate_every is None else positive_whole(validate_every, "validate_every")
+        validation = self.data.validation
+        self._validation = None if validation is None else Evaluator(model, Batches(backend, validation, dtype))
+        self.history = History()
+        self.progress = Progress(self.epochs, steps, len(train), progress)
+        self.epoch = 0
+        self._seconds_before = 0.0
+
+    def _build(self, backend: Backend, batch_size: int, dtype: str) -> None:
+        """Build the network, or build it again where it was made for something else."""
+        model, train = self.model, self.data.train
+        if model.backend is None:
+            model.build(fed_shape(model.layers, train.shape), batch_size, backend, dtype, self.seed)
+        elif model.backend is not backend or model.dtype != dtype or model.capacity < batch_size:
+            model.rebuild(batch_size, backend, dtype)
+        model.check_samples(train)
+        model.parameters.keep_gradients()
+
+    def run(self) -> History:
+        """Train to the end, or until patience runs out."""
+        self._began = time.perf_counter()
+        self._good = self._weights()
+        self._best: tuple[Record, Any] | None = None
+        try:
+            while self.epoch < self.epochs and not self.history.stopped:
+                self._run_epoch()
+                self.epoch += 1
+        finally:
+            self.progress.close()
+        if self.patience is not None and self._best is not None:
+            record, weights = self._best
+            if record is not self.history[-1]:
+                self._put_back(weights)
+                self.progress.say(f"the weights of step {record.step} are put back: validation cost was lowest there")
+        return self.history
+
+    def _run_epoch(self) -> None:
+        step, train = self.step, self.data.train
+        steps, size = step.steps_per_epoch, step.batch_size
+        begun = self.epoch + np.arange(steps) / steps
+        self._rates = self.optimizer.schedule.rates(begun, self.epochs)
+        step.start_epoch(epoch_order(len(train), seed=self.seed, epoch=self.epoch), self._rates)
+        self.progress.start_epoch(self.epoch)
+        self._samples = 0
+        step.reset_totals()
+        is_host = step.backend.device == "cpu"
+        for number in range(steps):
+            n = min(size, len(train) - number * size)
+            step(n)
+            self._samples += n
+            if number == self.epoch == 0:
+                self._untrained_cost = self._figures()[0]
+            # On the CPU the cost is at hand; on a device to look at it would stop the device, so it is looked at
+            # with every record.
+            if is_host and not math.isfinite(step.totals[0]):
+                self._diverged(number, "the cost is no longer a finite number")
+            self.progress.step(n, self._figures)
+            done = self.epoch * steps + number + 1
+            if self._is_time_to_look(number, done):
+                self._look(number, done)
+                if self.history.stopped:
+                    break
+        self.progress.end_epoch(self.history[-1] if self.history else None)
+
+    def _is_time_to_look(self, number: int, done: int) -> bool:
+        """Whether a record is due after step `number` of the epoch, the `done`-th in all."""
+        steps = self.step.steps_per_epoch
+        if self.validate_every is not None:
+            return done % self.validate_every == 0 or done == steps * self.epochs
+        return LOOKS_PER_EPOCH * (number + 1) // steps > LOOKS_PER_EPOCH * number // steps
+
+    def _figures(self) -> tuple[float, float]:
+        """Mean cost and accuracy since the last record."""
+        cost, right = self.step.read_totals()
+        accuracy = right / self._samples if self.step.batches.has_labels else float("nan")
+        return cost / self._samples, accuracy
+
+    def _look(self, number: int, done: int) -> None:
+        """Look at the network: record, judge, remember its weights where they are good or best."""
+        cost, accuracy = self._figures()
+        cost += self._penalty()
+        validation = self._validation.run() if self._validation else None
+        watched = validation.loss if validation else cost
+        record = Record(
+            step=done,
+            epoch=done / self.step.steps_per_epoch,
+            train_loss=cost,
+            train_accuracy=accuracy,
+            validation_loss=validation.loss if validation else float("nan"),
+            validation_accuracy=validation.accuracy if validation else float("nan"),
+            learning_rate=float(self._rates[number]),
+            seconds=self._seconds_before + time.perf_counter() - self._began,
+        )
+        if not math.isfinite(cost) or not math.isfinite(watched):
+            self._diverged(number, "the cost is no longer a finite number")
+        if watched > EXPLOSION * max(1.0, self._untrained_cost):
+            self._diverged(number, f"the cost has grown to {watched:.3g}")
+        since = self.history.append(record)
+        if since is not None:
+            self.progress.say(
+                f"overfitting (high variance) since step {since.step}, epoch {since.epoch:.1f}: the training cost "
+                "still falls, the validation cost no longer does"
+            )
+        self._good = self._weights()
+        if self._best is None or watched < self._watched(self._best[0]):
+            self._best = record, self._good
+        elif self.patience is not None and record.epoch - self._best[0].epoch >= self.patience:
+            self.history.stopped = f"no better validation cost for {self.patience:g} epochs"
+            self.progress.say(f"stopped: {self.history.stopped}")
+        self._samples = 0
+        self.step.reset_totals()
+
+    @staticmethod
+    def _watched(record: Record) -> float:
+        return record.train_loss if math.isnan(record.validation_loss) else record.validation_loss
+
+    def _penalty(self) -> float:
+        """λR of (17), with the weights as they are."""
+        if self.regularizer is None:
+            return 0.0
+        p = self.model.parameters
+        return self.regularizer.cost(p.backend.to_host(p.values[: p.decayed]), len(self.data.train))
+
+    def _weights(self) -> Any:
+        p = self.model.parameters
+        return p.backend.to_host(p.values)
+
+    def _put_back(self, weights: Any) -> None:
+        p = self.model.parameters
+        p.backend.assign(p.values, weights)
+
+    def _diverged(self, number: int, what: str) -> None:
+        self.progress.close()
+        self._put_back(self._good)
+        kept = f"step {self.history[-1].step}" if self.history else "the start"
+        rate = self._rates[number]
+        self.history.stopped = what
+        raise DivergenceError(
+            f"training diverged in epoch {self.epoch + 1}, step {self.epoch * self.step.steps_per_epoch + number + 1}: "
+            f"{what}; the weights of {kept} are kept. Try a learning rate below {rate:g}, such as {rate / 10:g}"
+        )
+
+
+def as_data(data: Data | Samples | tuple[ArrayLike, ArrayLike], seed: int) -> Data:
+    """What `fit` was given, as a data set.
+
+    Raises:
+        DataError: nothing that can be trained on.
+    """
+    if isinstance(data, Data):
+        return data
+    if isinstance(data, Samples):
+        return Data.from_samples(data, seed=seed)
+    if isinstance(data, tuple | list) and len(data) == 2:
+        return Data.from_arrays(data[0], data[1], seed=seed)
+    raise DataError(f"fit takes a data set, samples or (x, y), got {type(data).__name__}: see gpunn.load_data")
