@@ -1,0 +1,202 @@
+"""Data by name, from a folder or from a file; the named sets from disk where they are, else downloaded."""
+
+import hashlib
+import logging
+import os
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpunn.data.dataset import Data
+from gpunn.data.digits import CLASS_NAMES, digits_test, digits_train
+from gpunn.data.idx import idx_header, read_images, read_labels
+from gpunn.data.npz import ZIP_MAGIC, NpzFile
+from gpunn.data.published import MNIST, PUBLISHED, PublishedFile, PublishedSet
+from gpunn.data.samples import Samples
+from gpunn.errors import DataError, OptionError
+
+log = logging.getLogger(__name__)
+
+NAMES = ("digits", *PUBLISHED)
+
+
+def load_data(
+    source: str | PathLike[str] | Data = "digits",
+    *,
+    validation: float | str = 0.1,
+    limit: int | None = None,
+    seed: int = 0,
+) -> Data:
+    """Load data and split them into training and validation; the test set stays closed until `.test` is read.
+
+    Args:
+        source: "digits" (bundled), "mnist" or "fashion-mnist" (GPUNN_DATA, the user's cache, or downloaded);
+            a folder with the four IDX files; a .npz file; or Data, which are given back as they are. A folder
+            that has the name of a set is reached as "./mnist" or as a Path.
+        validation: fraction (0.1) or count (5000) of the training samples that is watched and not learned
+            from; 0 for none; "test" to watch the published test set instead.
+        limit: keep only the first `limit` training samples, before the split.
+        seed: of the split, which depends on nothing else but the labels.
+
+    Returns:
+        Data with `.train`, `.validation` and `.test`.
+
+    Raises:
+        OptionError: an unknown name; validation, limit or seed out of range.
+        DataError: missing, damaged or unfit files, or no network.
+        OutputError: the user's cache cannot be written.
+    """
+    if isinstance(source, Data):
+        return source
+    split: dict[str, Any] = {"validation": validation, "limit": limit, "seed": seed}
+    if isinstance(source, str) and source in NAMES:
+        if source == "digits":
+            return Data.from_samples(digits_train(), test=digits_test, class_names=CLASS_NAMES, name=source, **split)
+        return _published(PUBLISHED[source], split)
+    if not isinstance(source, str | PathLike) or not str(source):
+        raise OptionError(
+            f"data are a name ({', '.join(NAMES)}), a folder or a .npz file, got "
+            f"{type(source).__name__}{' (empty)' if isinstance(source, str) else ''}: for arrays use "
+            "Data.from_arrays(x, y)"
+        )
+    path = Path(source).expanduser().absolute()
+    if path.is_dir():
+        return _folder(path, split)
+    if path.is_file():
+        return _file(path, split)
+    raise _unknown(os.fspath(source), path)
+
+
+def user_cache() -> Path:
+    """The folder of this user's cache that downloaded sets are kept in."""
+    import pooch
+
+    return Path(pooch.os_cache("gpunn"))
+
+
+def _published(published: PublishedSet, split: dict[str, Any]) -> Data:
+    paths = _locate(published)
+    if paths is None:
+        from gpunn.data.download import download
+
+        paths = download(published, user_cache() / published.name)
+    images, labels, test_images, test_labels = published.files
+
+    def read(pair: tuple[PublishedFile, PublishedFile], where: tuple[Path, ...]) -> Samples:
+        pixels, digits = read_images(where[0]), read_labels(where[1])
+        _check_published(published, pair[0], where[0], pixels)
+        _check_published(published, pair[1], where[1], digits)
+        return _samples(where[0], pixels, where[1], digits, len(published.class_names))
+
+    return Data.from_samples(
+        read((images, labels), paths[:2]),
+        test=lambda: read((test_images, test_labels), paths[2:]),
+        class_names=published.class_names,
+        name=published.name,
+        **split,
+    )
+
+
+def _locate(published: PublishedSet) -> tuple[Path, ...] | None:
+    """The four files in GPUNN_DATA, its subfolder or the cache; a folder that lacks one is passed over."""
+    folders = []
+    if named := os.environ.get("GPUNN_DATA"):
+        root = Path(named).expanduser().absolute()
+        if not root.is_dir():
+            log.warning("GPUNN_DATA names %s, which is no folder: it is passed over", root)
+        folders = [root / published.name, root]
+    for folder in folders:
+        if paths := published.find(folder):
+            return paths
+    return published.find(user_cache() / published.name)
+
+
+def _check_published(published: PublishedSet, file: PublishedFile, path: Path, array: NDArray[np.uint8]) -> None:
+    """Own wrappers and names are welcome, other content is not: a name promises comparable results."""
+    own = f'load your own version by its folder, "{path.parent}"'
+    if array.shape not in (file.shape, (*file.shape, 1)):
+        raise DataError(
+            f"{path}: expected {file.shape} as {published.name} has it, got {array.shape}: get it again, or {own}"
+        )
+    digest = hashlib.sha256(idx_header(np.uint8, file.shape))
+    digest.update(np.ascontiguousarray(array).data)
+    got = digest.hexdigest()
+    for other in PUBLISHED.values():
+        if other.name != published.name and any(got == known.sha256 for known in other.files):
+            raise DataError(
+                f"{path}: this file is of {other.name}, expected {published.name}: let GPUNN_DATA name a "
+                f"folder with the subfolders {other.name} and {published.name}"
+            )
+    if file.sha256 and got != file.sha256:
+        raise DataError(
+            f"{path}: not the file that {published.name} was published with (SHA-256 of its content "
+            f"{got[:12]}..., expected {file.sha256[:12]}...): get it again, or {own}"
+        )
+
+
+def _folder(folder: Path, split: dict[str, Any]) -> Data:
+    paths = {file.stem: file.find(folder) for file in MNIST.files}
+    missing = [stem for stem, path in paths.items() if path is None]
+    if missing:
+        below = [str(folder / name) for name in PUBLISHED if PUBLISHED[name].find(folder / name)]
+        hint = f"; did you mean {below[0]}?" if below else ""
+        raise DataError(
+            f"{folder}: expected four IDX files, {', '.join(missing)} missing (each may end in .gz): put "
+            f"them there, or give a .npz file{hint}"
+        )
+    images, labels, test_images, test_labels = (path for path in paths.values() if path is not None)
+
+    train = _samples(images, read_images(images), labels, read_labels(labels), -1)
+    classes = train.classes
+
+    def open_test() -> Samples:
+        return _samples(test_images, read_images(test_images), test_labels, read_labels(test_labels), classes)
+
+    return Data.from_samples(train, test=open_test, name=folder.name, **split)
+
+
+def _samples(x: Path, images: NDArray[np.uint8], y: Path, labels: NDArray[np.uint8], classes: int) -> Samples:
+    """One half of a set of IDX files; errors name the file."""
+    if len(images) != len(labels):
+        raise DataError(
+            f"{x} holds {len(images):,} images, {y.name} {len(labels):,} labels: get two files that belong together"
+        )
+    try:
+        return Samples(images, labels, 1 / 255, classes)
+    except DataError as error:
+        raise DataError(f"{y}: {error}") from None
+
+
+def _file(path: Path, split: dict[str, Any]) -> Data:
+    try:
+        with path.open("rb") as raw:
+            start = raw.read(len(ZIP_MAGIC))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error}): check its permissions") from None
+    if start != ZIP_MAGIC:
+        idx = "idx" in path.name
+        mend = f"give its folder, {path.parent}" if idx else "save it with np.savez(path, x=x, y=y)"
+        raise DataError(f"{path}: expected a .npz file, got one that starts {start.hex(' ') or '(empty)'}: {mend}")
+    arrays = NpzFile(path)
+    test = arrays.test if arrays.has_test else None
+    x, y = arrays.train()
+    try:
+        return Data.from_arrays(x, y, test=test, name=path.stem, **split)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+
+
+def _unknown(given: str, path: Path) -> Exception:
+    if os.sep in given or "/" in given or path.suffix:
+        return DataError(f"{path}: there is no such file or folder: check the path, or give one of {', '.join(NAMES)}")
+    from difflib import get_close_matches
+
+    near = get_close_matches(given.lower().replace("_", "-"), NAMES, n=1)
+    guess = f'did you mean "{near[0]}"?' if near else "check its spelling"
+    return OptionError(
+        f'unknown data set "{given}": expected {", ".join(NAMES)}, a folder with the four IDX files, '
+        f"or a .npz file; {guess}"
+    )

@@ -1,0 +1,136 @@
+"""Arrays in a .npz file: x_train, y_train, x_test, y_test (the names of Keras), or x and y.
+
+The members are read by their own npy headers, not by np.load, which makes the array that a header promises
+before it knows whether the file holds as much. Objects (pickles) are refused.
+"""
+
+import math
+import warnings
+import zipfile
+import zlib
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpunn.data.reading import MAX_RATIO, MAX_UNPACKED, read_up_to
+from gpunn.errors import DataError
+
+ZIP_MAGIC = b"PK\x03\x04"
+_KEYS = "x_train, y_train, x_test, y_test (the last two may be left out), or x and y"
+
+
+class NpzFile:
+    """A .npz file whose names are known and whose arrays are read when they are asked for.
+
+    Args:
+        path: the file.
+
+    Raises:
+        DataError: no such file, no .npz file, or without the arrays that a data set needs.
+    """
+
+    def __init__(self, path: str | PathLike[str]) -> None:
+        self.path = Path(path).absolute()
+        names = self._names()
+        if {"x_train", "y_train"} <= names:
+            self.train_keys = ("x_train", "y_train")
+            halves = {"x_test", "y_test"} & names
+            if len(halves) == 1:
+                raise DataError(f"{self.path}: has {halves.pop()} but not its other half: give x_test and y_test")
+            self.has_test = bool(halves)
+        elif {"x", "y"} <= names:
+            self.train_keys = ("x", "y")
+            self.has_test = False
+        else:
+            got = ", ".join(sorted(names)[:8]) or "nothing"
+            raise DataError(
+                f"{self.path}: expected the arrays {_KEYS}; got {got}: save it with np.savez(path, x=x, y=y)"
+            )
+
+    def train(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        """(inputs, targets) to learn from."""
+        return self.read(self.train_keys[0]), self.read(self.train_keys[1])
+
+    def test(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        """(inputs, targets) of the test set."""
+        return self.read("x_test"), self.read("y_test")
+
+    def read(self, key: str) -> NDArray[Any]:
+        """One array.
+
+        Raises:
+            DataError: a damaged member, objects, or a size that the file cannot hold.
+        """
+        try:
+            with self._open() as archive:
+                return self._read(archive, key)
+        except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, RuntimeError) as error:
+            if isinstance(error, DataError):
+                raise
+            reason = (str(error).splitlines() or [""])[0][:200]
+            raise DataError(f"{self.path}: array {key} is damaged ({reason}): get or save the file again") from None
+        except OSError as error:
+            raise DataError(f"{self.path}: cannot be read ({error.strerror or error}): check its permissions") from None
+        except MemoryError:
+            raise DataError(f"{self.path}: array {key} does not fit into memory: use a smaller one") from None
+
+    def _read(self, archive: zipfile.ZipFile, key: str) -> NDArray[Any]:
+        member = archive.getinfo(key + ".npy")
+        self._check_member(member, key)
+        with archive.open(member) as stream:
+            version = np.lib.format.read_magic(stream)
+            if version != (1, 0):
+                raise DataError(f"{self.path}: array {key} is of npy version {version}: save it again with np.savez")
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # headers written by Python 2 are read all the same
+                shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(stream)
+            if dtype.kind not in "biuf":
+                raise DataError(f"{self.path}: array {key} must hold numbers, got {dtype}: objects are never loaded")
+            promised = math.prod(shape) * dtype.itemsize
+            held = member.file_size - stream.tell()
+            if min(shape, default=0) < 0 or promised != held:
+                raise DataError(
+                    f"{self.path}: array {key} promises {promised:,} bytes {shape}, got {held:,}: get or "
+                    "save the file again"
+                )
+            data = read_up_to(stream, promised)
+            if len(data) != promised:
+                raise DataError(f"{self.path}: array {key} is cut short: get or save the file again")
+        array = np.frombuffer(data, dtype=dtype)
+        return array.reshape(shape[::-1]).T if fortran_order else array.reshape(shape)
+
+    def _check_member(self, member: zipfile.ZipInfo, key: str) -> None:
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or member.flag_bits & 1:
+            raise DataError(f"{self.path}: array {key} is packed in an unusual way: save it again with np.savez")
+        stored = member.compress_type == zipfile.ZIP_STORED
+        packed = min(member.compress_size, self.path.stat().st_size)
+        if member.file_size > packed * (1 if stored else MAX_RATIO):
+            raise DataError(
+                f"{self.path}: array {key} promises {member.file_size:,} bytes, which {packed:,} packed "
+                "bytes cannot hold: get or save the file again"
+            )
+        if not stored and member.file_size > MAX_UNPACKED:
+            raise DataError(
+                f"{self.path}: array {key} promises {member.file_size:,} bytes, more than the "
+                f"{MAX_UNPACKED >> 30} GiB read from a packed array: save it with np.savez, not "
+                "np.savez_compressed"
+            )
+
+    def _open(self) -> zipfile.ZipFile:
+        return zipfile.ZipFile(self.path)
+
+    def _names(self) -> set[str]:
+        if not self.path.is_file():
+            raise DataError(f"{self.path}: there is no such file: check the path")
+        try:
+            with self._open() as archive:
+                return {name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")}
+        except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
+            raise DataError(
+                f"{self.path}: expected a .npz file ({error}): save it with np.savez(path, x=x, y=y)"
+            ) from None
+        except OSError as error:
+            raise DataError(f"{self.path}: cannot be read ({error.strerror or error}): check its permissions") from None
