@@ -6,6 +6,9 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+from harness import backend
+
+__all__ = ["backend"]
 
 ROOT = Path(__file__).resolve().parent.parent
 MNIST_FILES = (

@@ -17,6 +17,7 @@ def outcome(folder: Path, test: str, **variables: str) -> tuple[int, str]:
     tests = folder / "checkout" / "tests"
     tests.mkdir(parents=True)
     shutil.copy(CONFTEST, tests)
+    shutil.copy(CONFTEST.with_name("harness.py"), tests)
     (tests / "test_it.py").write_text(f"import pytest\n\n{test}", "utf-8")
     (tests / "pytest.ini").write_text(OPTIONS, "utf-8")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("GPUNN_", "CI", "PYTEST"))}

@@ -1,0 +1,392 @@
+"""For every kernel what it is given and what must come out, from the equations in float64, one number at a time.
+
+Python's `math` computes the expected values, not NumPy, so that a twin is never compared with itself. A kernel of the
+registry without a case fails in test_kernels.py: a file of its own for a new family is imported there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Case(NamedTuple):
+    """One call of a kernel: its arguments, and by the number of an argument what that array must hold afterwards.
+
+    `scale` is the size that rounding is measured by, where terms cancel; None for each value itself.
+    """
+
+    arguments: tuple[Any, ...]
+    expected: dict[int, NDArray[Any]]
+    scale: float | None = None
+
+
+CASES: dict[str, Callable[[str, np.random.Generator, int], list[Case]]] = {}
+"""By the kernel's name: from (dtype, generator, batch size) to calls of it."""
+
+
+def case(name: str) -> Callable[[Any], Any]:
+    """Let a function make the cases of a kernel."""
+
+    def register(function: Any) -> Any:
+        assert name not in CASES
+        CASES[name] = function
+        return function
+
+    return register
+
+
+SUBNORMAL = {"float32": 1e-42, "float64": 1e-310}
+EXTREMES = (0.0, -0.0, 1e-30, -1e-30, 1e-4, -1e-4, 0.5, -0.5, 1.0, -1.0, 17.0, -17.0, 40.0, -40.0)
+FAR = (87.0, -87.0, 89.0, -89.0, 104.0, -104.0, 710.0, -710.0, 1000.0, -1000.0, 1e30, -1e30)
+
+
+def numbers(dtype: str, rng: np.random.Generator, n: int, *, rows: int = 5, far: bool = True) -> NDArray[Any]:
+    """(rows, n) numbers, among them every extreme that fits."""
+    special = [*EXTREMES, SUBNORMAL[dtype], -SUBNORMAL[dtype], *(FAR if far else ())]
+    values = rng.normal(0, 3, rows * n)
+    values[: len(special)] = rng.permutation(special)[: values.size]
+    return rng.permutation(values).astype(dtype).reshape(rows, n)
+
+
+def each(function: Callable[..., float], *arrays: Any) -> NDArray[np.float64]:
+    """The function of each element, computed by Python in float64."""
+    arrays = np.broadcast_arrays(*(np.asarray(array, np.float64) for array in arrays))
+    values = [function(*(float(value) for value in row)) for row in zip(*(a.ravel() for a in arrays), strict=True)]
+    return np.array(values, np.float64).reshape(arrays[0].shape)
+
+
+def sigmoid(z: float) -> float:
+    return 1 / (1 + math.exp(-z)) if z > -700 else 0.0
+
+
+def softplus(z: float) -> float:
+    return z if z > 700 else math.log1p(math.exp(z))
+
+
+def columns(function: Callable[[list[float]], list[float]], z: NDArray[Any]) -> NDArray[np.float64]:
+    """The function of each sample's outputs."""
+    return np.array([function([float(v) for v in column]) for column in z.T], np.float64).T
+
+
+def softmax(z: list[float]) -> list[float]:
+    total = math.fsum(math.exp(v - max(z)) for v in z)
+    return [math.exp(v - max(z)) / total for v in z]
+
+
+# Activations: forward, in an array of its own and in place.
+
+for _name, _function in (
+    ("sigmoid", sigmoid),
+    ("tanh_activation", math.tanh),
+    ("relu", lambda z: max(z, 0.0)),
+    ("softplus", softplus),
+):
+
+    @case(_name)
+    def _forward(dtype: str, rng: Any, n: int, function: Any = _function) -> list[Case]:
+        z = numbers(dtype, rng, n)
+        expected = each(function, z)
+        return [Case((z, np.empty_like(z)), {0: z, 1: expected}), Case((z, z), {1: expected})]
+
+
+@case("leaky_relu")
+def _leaky_relu(dtype: str, rng: Any, n: int) -> list[Case]:
+    cases = []
+    for alpha in (0.01, 0.0, 1.0, -0.5):
+        z = numbers(dtype, rng, n)
+        slope = float(np.dtype(dtype).type(alpha))
+        expected = each(lambda v, s=slope: max(v, s * v), z)
+        cases += [Case((z, alpha, np.empty_like(z)), {0: z, 2: expected}), Case((z, alpha, z), {2: expected})]
+    return cases
+
+
+# Activations: δ = ∂C/∂a ⊙ f′(z), in an array of its own and in place of ∂C/∂a.
+
+
+def _gradient_cases(da: NDArray[Any], seen: NDArray[Any], expected: NDArray[Any], *constants: float) -> list[Case]:
+    last = 2 + len(constants)
+    return [
+        Case((da, seen, *constants, np.empty_like(da)), {0: da, 1: seen, last: expected}),
+        Case((da, seen, *constants, da), {1: seen, last: expected}),
+    ]
+
+
+for _name, _output, _slope in (
+    ("sigmoid_gradient", sigmoid, lambda a: a * (1 - a)),
+    ("tanh_gradient", math.tanh, lambda a: (1 - a) * (1 + a)),
+    ("relu_gradient", lambda z: max(z, 0.0), lambda a: 1.0 if a > 0 else 0.0),
+    ("softplus_gradient", softplus, lambda a: -math.expm1(-a)),
+):
+
+    @case(_name)
+    def _backward(dtype: str, rng: Any, n: int, output: Any = _output, slope: Any = _slope) -> list[Case]:
+        a = each(output, numbers(dtype, rng, n)).astype(dtype)
+        da = numbers(dtype, rng, n, far=False)
+        return _gradient_cases(da, a, each(lambda d, v: d * slope(v), da, a))
+
+
+@case("leaky_relu_gradient")
+def _leaky_relu_gradient(dtype: str, rng: Any, n: int) -> list[Case]:
+    cases = []
+    for alpha in (0.01, -0.5):
+        slope = float(np.dtype(dtype).type(alpha))
+        z, da = numbers(dtype, rng, n), numbers(dtype, rng, n, far=False)
+        cases += _gradient_cases(da, z, each(lambda d, v, s=slope: d if v > 0 else s * d, da, z), alpha)
+    return cases
+
+
+@case("softmax")
+def _softmax(dtype: str, rng: Any, n: int) -> list[Case]:
+    z = numbers(dtype, rng, n)
+    expected = columns(softmax, z)
+    # The exponent is rounded before e is raised to it: an error of |exponent| units, up to some hundreds.
+    return [Case((z, np.empty_like(z)), {0: z, 1: expected}, 1.0), Case((z, z), {1: expected}, 1.0)]
+
+
+@case("softmax_gradient")
+def _softmax_gradient(dtype: str, rng: Any, n: int) -> list[Case]:
+    a = columns(softmax, numbers(dtype, rng, n)).astype(dtype)
+    da = numbers(dtype, rng, n, far=False)
+    along = [math.fsum(float(d) * float(v) for d, v in zip(da[:, j], a[:, j], strict=True)) for j in range(n)]
+    expected = each(lambda d, v, s: v * (d - s), da, a, np.array(along))
+    return [case._replace(scale=80.0) for case in _gradient_cases(da, a, expected)]
+
+
+# Linear
+
+
+@case("add_bias")
+def _add_bias(dtype: str, rng: Any, n: int) -> list[Case]:
+    z, b = numbers(dtype, rng, n, far=False), numbers(dtype, rng, 1, far=False)
+    return [Case((b, z), {0: b, 1: each(lambda p, q: p + q, b, z)})]
+
+
+@case("row_sums")
+def _row_sums(dtype: str, rng: Any, n: int) -> list[Case]:
+    x = numbers(dtype, rng, n, far=False)
+    total = np.array([math.fsum(float(v) for v in row) for row in x])
+    images = rng.normal(size=(3, 2, 4, n)).astype(dtype)
+    totals = np.array([math.fsum(float(v) for v in row.ravel()) for row in images])
+    return [
+        Case((x, np.full(len(x), np.nan, dtype)), {0: x, 1: total}, 40.0),
+        Case((images, np.full(3, np.nan, dtype)), {1: totals}, 40.0),
+    ]
+
+
+# Costs
+
+
+def _outputs(dtype: str, n: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    return np.full((5, n), np.nan, dtype), np.full(n, np.nan, dtype)
+
+
+@case("softmax_cross_entropy")
+def _softmax_cross_entropy(dtype: str, rng: Any, n: int) -> list[Case]:
+    cases = []
+    for z, scale in (
+        (numbers(dtype, rng, n, far=False), 60.0),
+        (rng.choice([1000, -1000, 0], (5, n)).astype(dtype), 2000.0),
+    ):
+        labels = rng.integers(0, 5, n).astype(np.int32)
+        p = columns(softmax, z)
+        gradient = (p - (np.arange(5)[:, None] == labels)) / n
+        costs = []
+        for j, k in enumerate(labels):
+            column = [float(v) for v in z[:, j]]
+            costs.append(max(column) - column[k] + math.log(math.fsum(math.exp(v - max(column)) for v in column)))
+        cases += [
+            Case((z, labels, *_outputs(dtype, n)), {0: z, 1: labels, 3: np.array(costs)}, scale),
+            Case((z, labels, *_outputs(dtype, n)), {2: gradient}, 1.0),
+        ]
+    return cases
+
+
+@case("binary_cross_entropy")
+def _binary_cross_entropy(dtype: str, rng: Any, n: int) -> list[Case]:
+    z = rng.choice([1000, -1000, 0.0, -0.0, SUBNORMAL[dtype], 3, -3, 40, -40, 0.1], (5, n)).astype(dtype)
+    y = rng.choice([0, 1, 0.25], (5, n)).astype(dtype)
+    # -y ln a - (1 - y) ln(1 - a), where -ln a = softplus(-z) and -ln(1 - a) = softplus(z).
+    terms = each(lambda v, t: t * softplus(-v) + (1 - t) * softplus(v), z, y)
+    costs = np.array([math.fsum(column) for column in terms.T])
+    gradient = each(lambda v, t: (sigmoid(v) - t) / n, z, y)
+    return [
+        Case((z, y, *_outputs(dtype, n)), {0: z, 1: y, 3: costs}, 5000.0),
+        Case((z, y, *_outputs(dtype, n)), {2: gradient}, 1.0 / n),
+    ]
+
+
+@case("mean_squared_error")
+def _mean_squared_error(dtype: str, rng: Any, n: int) -> list[Case]:
+    a, y = numbers(dtype, rng, n, far=False), rng.normal(size=(5, n)).astype(dtype)
+    a[0, 0], a[1, 0] = 1000, -1000
+    squares = each(lambda p, q: (p - q) ** 2, a, y)
+    costs = np.array([math.fsum(column) for column in squares.T])
+    gradient = each(lambda p, q: 2 * (p - q) / n, a, y)
+    return [Case((a, y, *_outputs(dtype, n)), {0: a, 1: y, 2: gradient, 3: costs})]
+
+
+@case("one_hot")
+def _one_hot(dtype: str, rng: Any, n: int) -> list[Case]:
+    labels = rng.integers(0, 5, n).astype(np.int32)
+    expected = np.array([[float(labels[j] == k) for j in range(n)] for k in range(5)])
+    return [Case((labels, np.full((5, n), np.nan, dtype)), {0: labels, 1: expected})]
+
+
+@case("right_answers")
+def _right_answers(dtype: str, rng: Any, n: int) -> list[Case]:
+    scores = rng.integers(-2, 3, (5, n)).astype(dtype)  # so few values that there are ties
+    labels = rng.integers(0, 5, n).astype(np.int32)
+    guesses = [max(range(5), key=lambda k: (scores[k, j], -k)) for j in range(n)]
+    expected = np.array([float(guess == label) for guess, label in zip(guesses, labels, strict=True)])
+    return [Case((scores, labels, np.full(n, np.nan, dtype)), {0: scores, 1: labels, 2: expected})]
+
+
+@case("accumulate")
+def _accumulate(dtype: str, rng: Any, n: int) -> list[Case]:
+    values, total = rng.normal(size=n).astype(dtype), np.array([2.5])
+    expected = np.array([2.5 + 0.75 * math.fsum(float(v) for v in values)])
+    return [Case((values, 0.75, total), {0: values, 2: expected}, 10.0 + n)]
+
+
+# Batches
+
+
+@case("gather")
+def _gather(dtype: str, rng: Any, n: int) -> list[Case]:
+    size, features, step = 3 * n + 2, 4, np.array([2], np.int32)
+    order = rng.permutation(size).astype(np.int32)
+    picked = [int(order[2 * n + j]) for j in range(n)]
+    bytes_ = rng.integers(0, 256, (size, features)).astype(np.uint8)
+    floats = rng.normal(size=(size, features)).astype(dtype)
+    expected = np.array([[int(bytes_[i, f]) / 255 for f in range(features)] for i in picked])
+    plain = np.array([[float(floats[i, f]) for f in range(features)] for i in picked])
+    empty = np.full((n, features), np.nan, dtype)
+    over = np.full((features, n), np.nan, dtype).T  # seen turned round, as the batch of a convolution is
+    return [
+        Case((bytes_, order, step, n, 1 / 255, empty.copy()), {0: bytes_, 1: order, 2: step, 5: expected}),
+        Case((floats, order, step, n, 1.0, empty.copy()), {5: plain}),
+        Case((floats, order, step, n, 2.0, empty.copy()), {5: 2 * plain}),
+        Case((bytes_, order, step, n, 1 / 255, over), {5: expected}),
+        # The last batch of an epoch is shorter than the others, and begins where they end.
+        Case(
+            (floats, order, np.array([3], np.int32), n, 1.0, empty[:2].copy()), {5: floats[order[3 * n :][: min(2, n)]]}
+        ),
+    ]
+
+
+@case("gather_labels")
+def _gather_labels(dtype: str, rng: Any, n: int) -> list[Case]:
+    labels = rng.integers(0, 10, 3 * n + 2).astype(np.int32)
+    order, step = rng.permutation(labels.size).astype(np.int32), np.array([1], np.int32)
+    expected = np.array([int(labels[order[n + j]]) for j in range(n)])
+    return [Case((labels, order, step, n, np.full(n, -1, np.int32)), {0: labels, 1: order, 4: expected})]
+
+
+@case("advance")
+def _advance(dtype: str, rng: Any, n: int) -> list[Case]:
+    step, count = np.array([n], np.int32), np.array([1000 + n], np.int32)
+    return [Case((step, count), {0: np.array([n + 1]), 1: np.array([1001 + n])})]
+
+
+@case("random_bits")
+def _random_bits(dtype: str, rng: Any, n: int) -> list[Case]:
+    cases = []
+    for step, stream in ((0, 0), (77, 3)):
+        words = [word for block in range(n) for word in philox((block, step, 0, stream), (9, 3))]
+        short = 4 * n - 1  # the last counter is not used up
+        cases.append(
+            Case(
+                (9, 3, np.array([step], np.int32), stream, np.zeros(short, np.uint32)),
+                {4: np.array(words[:short], np.uint32)},
+            )
+        )
+    return cases
+
+
+def philox(counter: tuple[int, ...], key: tuple[int, int]) -> list[int]:
+    """Philox4x32-10 of one counter, in Python's integers (Salmon et al., 2011)."""
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(10):
+        high0, low0 = divmod(0xD2511F53 * c0, 2**32)
+        high1, low1 = divmod(0xCD9E8D57 * c2, 2**32)
+        c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
+        k0, k1 = (k0 + 0x9E3779B9) % 2**32, (k1 + 0xBB67AE85) % 2**32
+    return [c0, c1, c2, c3]
+
+
+# Updates
+
+
+class _State(NamedTuple):
+    """What an update is given, with as many weights as make the host's twin take several blocks."""
+
+    g: NDArray[Any]
+    w: NDArray[Any]
+    rate: NDArray[Any]
+    step: NDArray[Any]
+    decayed: int
+    l1: float
+    l2: float
+
+    @property
+    def regularised(self) -> NDArray[np.float64]:
+        def one(g: float, w: float, i: float) -> float:
+            if i >= self.decayed:
+                return g
+            return g + self.l2 * w + self.l1 * (math.copysign(1, w) if w else 0.0)
+
+        return each(one, self.g, self.w, np.arange(self.w.size))
+
+
+def _states(dtype: str, rng: Any, n: int) -> list[_State]:
+    states = []
+    for size, decayed, l1, l2 in ((n + 7, n + 2, 0.125, 0.0), (n + 7, n, 0.0, 0.25), (40000, 20000, 0.125, 0.25)):
+        g, w = rng.normal(size=size).astype(dtype), rng.normal(size=size).astype(dtype)
+        w[:: max(size // 5, 1)] = 0.0
+        rate = rng.uniform(0.1, 1, 4).astype(dtype)
+        states.append(_State(g, w, rate, np.array([2], np.int32), decayed, l1, l2))
+    return states
+
+
+@case("sgd")
+def _sgd(dtype: str, rng: Any, n: int) -> list[Case]:
+    return [
+        Case(
+            (s.g, s.rate, s.step, s.decayed, s.l1, s.l2, s.w), {0: s.g, 6: s.w - float(s.rate[2]) * s.regularised}, 8.0
+        )
+        for s in _states(dtype, rng, n)
+    ]
+
+
+@case("momentum_sgd")
+def _momentum_sgd(dtype: str, rng: Any, n: int) -> list[Case]:
+    cases = []
+    for nesterov in (False, True):
+        for s in _states(dtype, rng, n):
+            velocity, mu = rng.normal(size=s.w.size).astype(dtype), 0.875
+            v = mu * velocity.astype(np.float64) + s.regularised
+            change = s.regularised + mu * v if nesterov else v
+            arguments = (s.g, s.rate, s.step, s.decayed, s.l1, s.l2, mu, nesterov, velocity, s.w)
+            cases.append(Case(arguments, {0: s.g, 8: v, 9: s.w - float(s.rate[2]) * change}, 8.0))
+    return cases
+
+
+@case("adam")
+def _adam(dtype: str, rng: Any, n: int) -> list[Case]:
+    cases = []
+    for s in _states(dtype, rng, n):
+        first, second = rng.normal(size=s.w.size).astype(dtype), rng.uniform(0, 2, s.w.size).astype(dtype)
+        beta1, beta2, epsilon, count = 0.75, 0.96875, 2.0**-10, np.array([6], np.int32)
+        m = beta1 * first.astype(np.float64) + (1 - beta1) * s.regularised
+        v = beta2 * second.astype(np.float64) + (1 - beta2) * s.regularised**2
+        m_hat, v_hat = m / (1 - beta1**7), v / (1 - beta2**7)
+        w = s.w - float(s.rate[2]) * each(lambda p, q: p / (math.sqrt(q) + 2.0**-10), m_hat, v_hat)
+        arguments = (s.g, s.rate, s.step, count, s.decayed, s.l1, s.l2, beta1, beta2, epsilon, first, second, s.w)
+        cases.append(Case(arguments, {0: s.g, 3: count, 10: m, 11: v, 12: w}, 8.0))
+    return cases
