@@ -5,7 +5,21 @@ from gpunn.data import Data, Samples, load_data
 from gpunn.errors import GpunnError
 from gpunn.history import History, Record
 from gpunn.initializers import Glorot, He, LeCun, Normal
-from gpunn.layers import Dense, Flatten, LeakyReLU, ReLU, Sigmoid, Softmax, Softplus, Tanh
+from gpunn.layers import (
+    AveragePool2D,
+    BatchNorm,
+    Conv2D,
+    Dense,
+    Dropout,
+    Flatten,
+    LeakyReLU,
+    MaxPool2D,
+    ReLU,
+    Sigmoid,
+    Softmax,
+    Softplus,
+    Tanh,
+)
 from gpunn.losses import BinaryCrossEntropy, MeanSquaredError, SoftmaxCrossEntropy
 from gpunn.model import Evaluation, Sequential
 from gpunn.optimizers import SGD, Adam
@@ -19,11 +33,15 @@ __all__ = [
     "L2",
     "SGD",
     "Adam",
+    "AveragePool2D",
+    "BatchNorm",
     "BinaryCrossEntropy",
     "Constant",
+    "Conv2D",
     "Cosine",
     "Data",
     "Dense",
+    "Dropout",
     "Evaluation",
     "Flatten",
     "Glorot",
@@ -32,6 +50,7 @@ __all__ = [
     "History",
     "LeCun",
     "LeakyReLU",
+    "MaxPool2D",
     "MeanSquaredError",
     "Normal",
     "OneCycle",

@@ -9,7 +9,9 @@ interface.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -24,6 +26,8 @@ class _Library(NamedTuple):
     sgemm: _Gemm
     dgemm: _Gemm
     name: str
+    get_threads: Callable[[], int]
+    set_threads: Callable[[int], None]
 
 
 @cache
@@ -36,16 +40,23 @@ def _library() -> _Library | None:
             continue
         library = ctypes.CDLL(pool["filepath"])
         # The names say who built it and how wide its integers are: NumPy's wheels, then distributions.
-        for pattern, width in (
-            ("scipy_cblas_{}64_", ctypes.c_int64),
-            ("cblas_{}64_", ctypes.c_int64),
-            ("scipy_cblas_{}", ctypes.c_int32),
-            ("cblas_{}", ctypes.c_int32),
+        for prefix, suffix, width in (
+            ("scipy_", "64_", ctypes.c_int64),
+            ("", "64_", ctypes.c_int64),
+            ("scipy_", "", ctypes.c_int32),
+            ("", "", ctypes.c_int32),
         ):
-            if hasattr(library, pattern.format("sgemm")) and hasattr(library, pattern.format("dgemm")):
-                single = _bind(getattr(library, pattern.format("sgemm")), width, ctypes.c_float)
-                double = _bind(getattr(library, pattern.format("dgemm")), width, ctypes.c_double)
-                return _Library(single, double, f"OpenBLAS {pool['version']}")
+            names = ("cblas_sgemm", "cblas_dgemm", "openblas_get_num_threads", "openblas_set_num_threads")
+            functions: list[Any] = [getattr(library, f"{prefix}{name}{suffix}", None) for name in names]
+            if all(functions):
+                sgemm, dgemm, get_threads, set_threads = functions
+                return _Library(
+                    _bind(sgemm, width, ctypes.c_float),
+                    _bind(dgemm, width, ctypes.c_double),
+                    f"OpenBLAS {pool['version']}",
+                    get_threads,
+                    set_threads,
+                )
     return None
 
 
@@ -68,6 +79,33 @@ def threads() -> int:
     from threadpoolctl import threadpool_info
 
     return max((pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"), default=1)
+
+
+_threads_lock = threading.Lock()
+_single_threaded = 0
+_threads_before = 1
+
+
+@contextmanager
+def single_threaded() -> Iterator[None]:
+    """BLAS works with one thread inside, for a caller that has threads of its own."""
+    global _single_threaded, _threads_before
+    library = _library()
+    if library is None:
+        yield
+        return
+    with _threads_lock:
+        if _single_threaded == 0:
+            _threads_before = library.get_threads()
+            library.set_threads(1)
+        _single_threaded += 1
+    try:
+        yield
+    finally:
+        with _threads_lock:
+            _single_threaded -= 1
+            if _single_threaded == 0:
+                library.set_threads(_threads_before)
 
 
 def gemm(alpha: float, a: NDArray[Any], b: NDArray[Any], beta: float, c: NDArray[Any]) -> None:

@@ -38,7 +38,7 @@ def save_model(model: Sequential, path: str | os.PathLike[str]) -> None:
         "class_names": model.class_names,
         "dtype": model.dtype,
     }
-    write_atomically(path, save(model.parameters.to_host(), metadata={"gpunn": json.dumps(description)}))
+    write_atomically(path, save(model.arrays(), metadata={"gpunn": json.dumps(description)}))
 
 
 def load_model(path: str | os.PathLike[str], device: str = "auto", batch_size: int = 32) -> Sequential:
@@ -86,7 +86,7 @@ def load_model(path: str | os.PathLike[str], device: str = "auto", batch_size: i
             raise
         raise ModelFileError(f"{path} describes no network that can be made: {error}") from None
     _check_arrays(path, model, arrays)
-    model.parameters.load(arrays)
+    model.load_arrays(arrays)
     return model
 
 
@@ -107,14 +107,20 @@ def _description(path: Path, metadata: Any) -> dict[str, Any]:
 def _check_sizes(description: dict[str, Any], expected: int) -> None:
     """Refuse a description that would take far more memory than the file has numbers for."""
     shape = description["input_shape"]
-    units = [layer.get("units", 1) for layer in description["layers"] if isinstance(layer, dict)]
-    for size in (*shape, *units):
+    layers = [layer for layer in description["layers"] if isinstance(layer, dict)]
+    numbers = [value for layer in layers for key in ("units", "filters", "size") for value in _flat(layer.get(key, 1))]
+    for size in (*shape, *numbers):
         if not isinstance(size, int) or not 0 < size <= max(expected, 2**16):
             raise ModelFileError(f"a size of {size!r} does not fit the {expected} numbers of the file")
 
 
+def _flat(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
 def _check_arrays(path: Path, model: Sequential, arrays: dict[str, Any]) -> None:
     wanted = {p.name: p.shape for p in model.parameters}
+    wanted |= {name: tuple(array.shape) for name, array in model.statistics.items()}
     if set(arrays) != set(wanted):
         missing = ", ".join(sorted(set(wanted) - set(arrays))) or "none"
         extra = ", ".join(sorted(set(arrays) - set(wanted))[:5]) or "none"

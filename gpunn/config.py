@@ -6,6 +6,7 @@ Only the names in `PARTS` can be made: what a file says is looked up in that clo
 from __future__ import annotations
 
 import inspect
+import math
 from typing import Any
 
 from gpunn import initializers, layers, losses, optimizers, regularizers, schedules
@@ -15,9 +16,14 @@ PARTS: dict[str, dict[str, type]] = {
     "layer": {
         kind.__name__: kind
         for kind in (
+            layers.AveragePool2D,
+            layers.BatchNorm,
+            layers.Conv2D,
             layers.Dense,
+            layers.Dropout,
             layers.Flatten,
             layers.LeakyReLU,
+            layers.MaxPool2D,
             layers.ReLU,
             layers.Sigmoid,
             layers.Softmax,
@@ -47,6 +53,10 @@ PARTS: dict[str, dict[str, type]] = {
 """Every part that a file may name, by its kind."""
 
 _NESTED = {"weights": "initializer", "learning_rate": "schedule"}
+_SCALARS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,), "str": (str,)}
+_WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
+# Sizes beyond could not be held anyhow, and would end in errors that speak of other things.
+_MOST = 2**31 - 1
 
 
 def arguments_of(part: Any) -> dict[str, Any]:
@@ -99,9 +109,31 @@ def from_config(kind: str, config: Any) -> Any:
             arguments[argument] = from_config(_NESTED[argument], value)
         elif isinstance(value, list):
             arguments[argument] = tuple(value)
+        _check(made, argument, arguments[argument])
     try:
         return made(**arguments)
     except OptionError:
         raise
     except (TypeError, ValueError) as error:
         raise OptionError(f"{name} cannot be made from {arguments}: {error}") from None
+
+
+def _check(made: type, argument: str, value: Any) -> None:
+    """Raise OptionError for a scalar of another type than the constructor's annotation has, or none that is finite."""
+    allowed = str(inspect.signature(made).parameters[argument].annotation).split(" | ")
+    if isinstance(value, int | float) and not isinstance(value, bool) and not abs(value) <= _MOST:
+        limit = "finite" if not math.isfinite(value) else f"at most {_MOST}"
+        raise OptionError(f"{argument} of {made.__name__} must be {limit}, got {value!r}")
+    if type(value).__name__ in ("tuple", "NoneType") or any(isinstance(value, kind) for kind in _parts(allowed)):
+        return
+    scalars = [kind for kind in allowed if kind in _SCALARS]
+    fits = any(isinstance(value, _SCALARS[kind]) and isinstance(value, bool) == (kind == "bool") for kind in scalars)
+    if not fits:
+        expected = " or ".join(_WORDS[kind] for kind in scalars) or "something else"
+        raise OptionError(f"{argument} of {made.__name__} must be {expected}, got {value!r}")
+
+
+def _parts(annotation: list[str]) -> list[type]:
+    """The base classes among the words of an annotation: a part may be an argument of another."""
+    bases = (initializers.Initializer, schedules.Schedule)
+    return [base for base in bases if base.__name__ in annotation]

@@ -30,6 +30,9 @@ class Initializer(ABC):
             generator: the source of random numbers.
         """
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{value:g}' for value in vars(self).values())})"
+
 
 class He(Initializer):
     """N(0, √(2/fan_in)), for ReLU and its like (K. He et al., 2015)."""

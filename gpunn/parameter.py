@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 from typing import Any, overload
 
@@ -25,10 +25,13 @@ class Parameter:
         value: view into the flat array of values.
         grad: view into the flat array of gradients, which `backward` assigns. None where the update is folded into
             the product that would make it.
+        matrix, gradient_matrix: value and gradient as (units, everything else).
     """
 
     value: Array
     grad: Array | None
+    matrix: Array
+    gradient_matrix: Array
 
     def __init__(
         self,
@@ -43,12 +46,12 @@ class Parameter:
         self.shape = shape
         self.size = prod(shape)
         self.decays = decays
-        self._initializer = initializer
+        self.initializer = initializer
         self._fans = fan_in, fan_out
 
     def initial(self, generator: np.random.Generator) -> NDArray[Any]:
         """Freshly drawn values."""
-        return self._initializer(self.shape, *self._fans, generator)
+        return self.initializer(self.shape, *self._fans, generator)
 
     def bind(self, backend: Backend, value: Array, grad: Array) -> None:
         """Take the memory that the parameter lives in."""
@@ -57,19 +60,20 @@ class Parameter:
         self.column = value.reshape(-1, 1)  # a bias beside (units, batch)
         self._gemm = backend.gemm
         self._alpha, self._beta = 1.0, 0.0
-        self._target = self._matrix = value.reshape(self.shape[0], -1)
+        self.matrix = value.reshape(self.shape[0], -1)
+        self.gradient_matrix = grad.reshape(self.matrix.shape)
         self.keep_gradient(grad)
 
     def keep_gradient(self, grad: Array) -> None:
         """Let `collect` write the gradient: grad := δ aᵀ."""
         self.grad = grad.reshape(self.shape)
-        self._target = grad.reshape(self._matrix.shape)
+        self._target = self.gradient_matrix
         self._alpha, self._beta = 1.0, 0.0
 
     def fold_update(self, alpha: float, beta: float) -> None:
         """Let `collect` do the update itself (21): w := beta w + alpha δ aᵀ, with no gradient array between."""
         self.grad = None
-        self._target = self._matrix
+        self._target = self.matrix
         self._alpha, self._beta = alpha, beta
 
     def collect(self, delta: Array, a: Array) -> None:
@@ -123,7 +127,7 @@ class Parameters(Sequence[Parameter]):
         for p in self._parameters:
             p.keep_gradient(self.gradients[self._places[p.name]])
 
-    def load(self, values: dict[str, NDArray[Any]]) -> None:
+    def load(self, values: Mapping[str, NDArray[Any]]) -> None:
         """Set all values from host arrays by name."""
         host = np.empty(self.values.shape, self.values.dtype)
         for p in self._parameters:

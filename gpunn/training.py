@@ -17,6 +17,7 @@ from gpunn.history import History, Record
 from gpunn.kernels import batches as batch_kernels
 from gpunn.kernels import losses as loss_kernels
 from gpunn.kernels.random import epoch_order
+from gpunn.layers import BatchNorm
 from gpunn.layers.base import positive_whole
 from gpunn.losses import Loss, MeanSquaredError, SoftmaxCrossEntropy
 from gpunn.model import Evaluator, fed_shape
@@ -42,7 +43,6 @@ class Step:
         order: int32, the order of the epoch.
         rates: the learning rate of each step of the epoch.
         step: one element, the number of the step in the epoch.
-        count: one element, the steps done in the whole run.
         totals: sum of the costs and number of right answers since `reset_totals`.
     """
 
@@ -50,12 +50,11 @@ class Step:
         self.model, self.batches, self.loss, self.optimizer = model, batches, loss, optimizer
         self.batch_size = batch_size
         self.backend = backend = model._built()
-        self._layers = model.layers_under(loss)
+        self._stages = model.stages_under(loss)
         self.steps_per_epoch = -(-batches.size // batch_size)
         self.order = backend.zeros((batches.size,), np.int32)
         self.rates = backend.zeros((self.steps_per_epoch,), model.dtype)
         self.step = backend.zeros((1,), np.int32)
-        self.count = backend.zeros((1,), np.int32)
         self.totals = backend.zeros((2,), np.float64)
         self._cost, self._right = self.totals[:1], self.totals[1:]
         self._answers = backend.zeros((batch_size,), model.dtype)
@@ -69,9 +68,9 @@ class Step:
     def __call__(self, n: int) -> None:
         """Gather n samples, forward (3), cost, backward (8) (12) (13), update (4) (20)–(22)."""
         run, model = self.backend.run, self.model
-        rows, x = model._input.views(n)
+        rows, x = model.input.views(n)
         targets = self.batches.take(self.order, self.step, self.batch_size, n, rows)
-        z = model.propagate(x, True, self._layers)
+        z = model.propagate(x, True, self._stages)
         self.loss.evaluate(self.backend, z, targets)
         run(loss_kernels.accumulate, self.loss.costs, 1.0, self._cost)
         if self.batches.has_labels:
@@ -79,9 +78,9 @@ class Step:
             run(loss_kernels.right_answers, z, targets, answers)
             run(loss_kernels.accumulate, answers, 1.0, self._right)
         self.optimizer.before_backward(self.rates, self.step)
-        model.backpropagate(self.loss.gradient, self._layers)
-        self.optimizer.update(self.rates, self.step, self.count)
-        run(batch_kernels.advance, self.step, self.count)
+        model.backpropagate(self.loss.gradient, self._stages)
+        self.optimizer.update(self.rates, self.step, model.count)
+        run(batch_kernels.advance, self.step, model.count)
 
     def read_totals(self) -> tuple[float, float]:
         """Sum of the costs and number of right answers; waits for the device."""
@@ -121,6 +120,12 @@ class Trainer:
             raise OptionError(
                 f"a batch of {batch_size} is larger than the {len(train)} training samples: "
                 f"take a batch size of at most {len(train)}"
+            )
+        rest = len(train) % batch_size
+        if rest == 1 and any(isinstance(layer, BatchNorm) for layer in model.layers):
+            raise OptionError(
+                f"{len(train)} samples in batches of {batch_size} leave a batch of one, which BatchNorm cannot "
+                f"normalise: take a batch size of {batch_size + 1}, say"
             )
         if patience is not None and not patience > 0:
             raise OptionError(f"patience must be above 0 epochs, got {patience!r}")
@@ -271,9 +276,13 @@ class Trainer:
         p = self.model.parameters
         p.backend.assign(p.values, weights)
 
+    def put_back_good(self) -> None:
+        """Put back the weights of the last record: those of a training that is cut off in the middle of a step."""
+        self._put_back(self._good)
+
     def _diverged(self, number: int, what: str) -> None:
         self.progress.close()
-        self._put_back(self._good)
+        self.put_back_good()
         kept = f"step {self.history[-1].step}" if self.history else "the start"
         rate = self._rates[number]
         self.history.stopped = what

@@ -1,6 +1,17 @@
 """Every operation of gpunn as a record: its CUDA source and its NumPy twin, side by side."""
 
-from gpunn.kernels import activations, batches, linear, losses, random, sgd
+from gpunn.kernels import (
+    activations,
+    batches,
+    convolution,
+    dropout,
+    linear,
+    losses,
+    normalization,
+    pooling,
+    random,
+    sgd,
+)
 from gpunn.kernels.kernel import Array, Elementwise, Launch, Raw, registry
 
 __all__ = [
@@ -10,8 +21,12 @@ __all__ = [
     "Raw",
     "activations",
     "batches",
+    "convolution",
+    "dropout",
     "linear",
     "losses",
+    "normalization",
+    "pooling",
     "random",
     "registry",
     "sgd",

@@ -23,6 +23,11 @@ class Activation(Layer):
     derivative_from_output: ClassVar[bool] = True
     weights: ClassVar[type[Initializer]] = Glorot
 
+    @property
+    def increases(self) -> bool:
+        """Whether z₁ ≤ z₂ means f(z₁) ≤ f(z₂), so that the largest z has the largest a."""
+        return True
+
     output_is_free = False
 
     def build(self, context: BuildContext, input_shape: Shape) -> Shape:
@@ -97,6 +102,10 @@ class LeakyReLU(Activation):
             raise OptionError(f"alpha of LeakyReLU must be at most 1, got {alpha!r}")
         self.alpha = float(alpha)
 
+    @property
+    def increases(self) -> bool:
+        return self.alpha >= 0
+
     def _constants(self) -> tuple[Any, ...]:
         return (self.alpha,)
 
@@ -119,17 +128,18 @@ class Softmax(Activation):
     family = "softmax"
     kernel = kernels.softmax
     gradient_kernel = kernels.softmax_gradient
+    increases = False  # each output depends on all inputs
 
-    def build(self, context: BuildContext, input_shape: Shape) -> Shape:
+    def output_shape(self, input_shape: Shape) -> Shape:
         if len(input_shape) != 1:
-            raise ShapeError(f"{context.name}: Softmax expects (outputs,), got {input_shape}: put Flatten() before it")
-        return super().build(context, input_shape)
+            raise ShapeError(f"{self.name}: Softmax expects (outputs,), got {input_shape}: put Flatten() before it")
+        return input_shape
 
 
 _WEIGHTS: dict[str, type[Initializer]] = {"he": He, "glorot": Glorot, "lecun": LeCun, "normal": Normal}
 
 
-def weights_for(weights: Initializer | str, following: Layer | None) -> Initializer:
+def weights_for(weights: Initializer | str, activation: Layer | None) -> Initializer:
     """The distribution of a layer's initial weights: as named, or, for "auto", what suits the activation after it.
 
     Raises:
@@ -138,7 +148,7 @@ def weights_for(weights: Initializer | str, following: Layer | None) -> Initiali
     if isinstance(weights, Initializer):
         return weights
     if weights == "auto":
-        return following.weights() if isinstance(following, Activation) else Glorot()
+        return activation.weights() if isinstance(activation, Activation) else Glorot()
     if weights not in _WEIGHTS:
         raise OptionError(f"unknown weights {weights!r}: expected auto, {', '.join(_WEIGHTS)} or an initializer")
     return _WEIGHTS[weights]()

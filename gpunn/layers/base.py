@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import numpy as np
 from numpy.typing import DTypeLike
 
 from gpunn.backend import Backend, Buffer
@@ -39,7 +40,11 @@ class BuildContext:
         needs_input_gradient: whether anything before the layer learns.
         may_overwrite_input: whether the layer's output may take the memory of its input.
         is_last: whether the gradient given to `backward` belongs to the caller and must stay as it is.
-        following: the layer that comes next.
+        activation: the activation function that comes next, if any.
+        batch_size: samples of a training batch.
+        seed: of the run.
+        number: of the layer in the network, to tell its random numbers from another's.
+        count: one element, the steps done in the whole run.
     """
 
     backend: Backend
@@ -49,15 +54,36 @@ class BuildContext:
     needs_input_gradient: bool = False
     may_overwrite_input: bool = False
     is_last: bool = False
-    following: Layer | None = None
+    activation: Layer | None = None
+    batch_size: int = 1
+    seed: int = 0
+    number: int = 0
+    count: Array = None
     parameters: list[Parameter] = field(default_factory=list)
-    buffer_bytes: int = 0
+    statistics: dict[str, Array] = field(default_factory=dict)
+    buffer_bytes: dict[str, int] = field(default_factory=dict)
 
-    def buffer(self, shape: Shape) -> Buffer:
-        """Memory for a batch of samples of this shape."""
-        buffer = Buffer(self.backend, inside(shape), self.capacity, self.dtype)
-        self.buffer_bytes += buffer.nbytes
+    def buffer(self, shape: Shape, dtype: DTypeLike | None = None) -> Buffer:
+        """Memory for a batch of samples of this shape, of the network's dtype where none is given."""
+        buffer = Buffer(self.backend, inside(shape), self.capacity, self.dtype if dtype is None else dtype)
+        self._count_bytes(buffer.nbytes)
         return buffer
+
+    def scratch(self, shape: Shape) -> Array:
+        """Memory of this very shape, for what is forgotten at once."""
+        array = self.backend.empty(shape, self.dtype)
+        self._count_bytes(array.nbytes)
+        return array
+
+    def _count_bytes(self, nbytes: int) -> None:
+        self.buffer_bytes[self.name] = self.buffer_bytes.get(self.name, 0) + nbytes
+
+    def statistic(self, word: str, shape: Shape, value: float) -> Array:
+        """Numbers that the layer remembers but that are not learned, saved with the network."""
+        array = self.backend.zeros(shape, self.dtype)
+        self.backend.assign(array, value)
+        self.statistics[f"{self.name}.{word}"] = array
+        return array
 
     def parameter(
         self,
@@ -88,9 +114,21 @@ class Layer(ABC):
     output_is_free: bool = True
     name: str = ""
 
+    def stages(self) -> list[Layer]:
+        """What is run for the layer, one after another: itself, or itself and what it leaves to a stage of its own."""
+        return [self]
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        """The shape of a sample that comes out.
+
+        Raises:
+            ShapeError: samples of this shape do not fit the layer.
+        """
+        return input_shape
+
     @abstractmethod
     def build(self, context: BuildContext, input_shape: Shape) -> Shape:
-        """Check the shape of a sample, make parameters and buffers, and say what shape comes out.
+        """Make parameters and buffers for samples of this shape, and say what shape comes out.
 
         Raises:
             ShapeError: samples of this shape do not fit the layer.
@@ -120,6 +158,14 @@ def positive_whole(value: Any, what: str, least: int = 1) -> int:
     Raises:
         OptionError: it is not a whole number, or below `least`.
     """
-    if isinstance(value, bool) or int(value) != value or value < least:
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer) or value % 1 or value < least:
         raise OptionError(f"{what} must be a whole number of at least {least}, got {value!r}")
     return int(value)
+
+
+def pair(value: Any, what: str, least: int = 1) -> tuple[int, int]:
+    """Two whole numbers, down and across, from one or two."""
+    values = tuple(value) if isinstance(value, tuple | list) else (value, value)
+    if len(values) != 2:
+        raise OptionError(f"{what} must be one number or two, got {value!r}")
+    return positive_whole(values[0], what, least), positive_whole(values[1], what, least)

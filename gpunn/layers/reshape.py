@@ -13,10 +13,13 @@ class Flatten(Layer):
 
     family = "flatten"
 
+    def output_shape(self, input_shape: Shape) -> Shape:
+        return (prod(input_shape),)
+
     def build(self, context: BuildContext, input_shape: Shape) -> Shape:
         self._inside = inside(input_shape)
         self.output_is_free = context.may_overwrite_input
-        return (prod(input_shape),)
+        return self.output_shape(input_shape)
 
     def forward(self, x: Array, training: bool) -> Array:
         return x.reshape(-1, x.shape[-1])

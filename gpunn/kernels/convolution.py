@@ -1,0 +1,221 @@
+"""Convolution as matrix products: patches of the input become columns, and columns are added back into an input.
+
+Arrays are samples-last: images (channels, height, width, batch), columns (channels · size · size, rows · width_out ·
+batch). In that layout every copy runs over whole rows of samples. Work goes by blocks of output rows, so that a block's
+columns stay in the cache (CPU) and never take many times the memory of the input (GPU).
+
+`geometry` is (size_h, size_w, stride_h, stride_w, pad_top, pad_left) throughout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TypeAlias
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+
+from gpunn.kernels.kernel import Array, Launch, Raw, blocks_for
+
+Geometry: TypeAlias = tuple[int, int, int, int, int, int]
+
+_THREADS = 256
+
+
+def _taps(geometry: Geometry, rows: range, width_out: int, height: int, width: int) -> Iterator[tuple[slice, ...]]:
+    """For every place in the filter: the output rows and columns that it reaches, and the input it sees there.
+
+    Yields:
+        rows and columns within the block of output rows, rows and columns of the input; only what lies inside it.
+    """
+    size_h, size_w, stride_h, stride_w, top, left = geometry
+    for u in range(size_h):
+        first, last = _inside(u - top, stride_h, height, rows)
+        for v in range(size_w):
+            begin, end = _inside(v - left, stride_w, width, range(width_out))
+            y, x = first * stride_h + u - top, begin * stride_w + v - left
+            yield (
+                slice(first - rows.start, max(last, first) - rows.start),
+                slice(begin, max(end, begin)),
+                slice(max(y, 0), max(y + (last - first - 1) * stride_h + 1, 0), stride_h),
+                slice(max(x, 0), max(x + (end - begin - 1) * stride_w + 1, 0), stride_w),
+            )
+
+
+def _inside(offset: int, stride: int, size: int, positions: range) -> tuple[int, int]:
+    """The positions p of a range for which 0 <= p · stride + offset < size, as first and end."""
+    first = max(positions.start, -(offset // stride))
+    end = min(positions.stop, (size - 1 - offset) // stride + 1)
+    return first, max(first, end)
+
+
+def _im2col(x: Array, first_row: int, width_out: int, geometry: Geometry, columns: Array) -> None:
+    channels, height, width, n = x.shape
+    size_h, size_w, stride_h, stride_w, top, left = geometry
+    rows = columns.shape[1] // (width_out * n)
+    blocks = columns.reshape(channels, size_h, size_w, rows, width_out, n)
+    down, across = x.strides[1:3]
+    reaches = (first_row + rows - 1) * stride_h + size_h - top <= height
+    if first_row * stride_h >= top and left == 0 and reaches and (width_out - 1) * stride_w + size_w <= width:
+        # Nothing but the image is seen: all patches are one strided view, copied in one go.
+        patches = as_strided(
+            x[:, first_row * stride_h - top :],
+            (channels, size_h, size_w, rows, width_out, n),
+            (x.strides[0], down, across, down * stride_h, across * stride_w, x.strides[3]),
+            writeable=False,
+        )
+        np.copyto(blocks, patches)
+        return
+    taps = _taps(geometry, range(first_row, first_row + rows), width_out, height, width)
+    for place, (i, j, y, x_at) in enumerate(taps):
+        block = blocks[:, place // size_w, place % size_w]
+        _zero_outside(block, i, j)
+        block[:, i, j] = x[:, y, x_at]
+
+
+def _zero_outside(block: Array, i: slice, j: slice) -> None:
+    """Zero what lies outside rows i and columns j of (channels, rows, columns, batch)."""
+    block[:, : i.start] = 0
+    block[:, i.stop :] = 0
+    block[:, i, : j.start] = 0
+    block[:, i, j.stop :] = 0
+
+
+def _im2col_launch(x: Array, first_row: int, width_out: int, geometry: Geometry, columns: Array) -> Launch:
+    _, height, width, n = x.shape
+    rows = columns.shape[1] // (width_out * n)
+    return Launch(
+        blocks_for(columns.size, _THREADS),
+        _THREADS,
+        (x, columns, first_row, rows, width_out, *geometry, height, width, n, columns.shape[0]),
+    )
+
+
+im2col = Raw(
+    "im2col",
+    """
+extern "C" __global__ void im2col(const T* x, T* columns, int first_row, int rows, int width_out,
+                                  int size_h, int size_w, int stride_h, int stride_w, int top, int left,
+                                  int height, int width, int n, int taps) {
+    long long at = (long long)blockIdx.x * blockDim.x + threadIdx.x;
+    long long length = (long long)rows * width_out * n;
+    if (at >= taps * length) return;
+    // Neighbouring threads take neighbouring samples: reads and writes both run along the batch.
+    int tap = at / length;
+    int place = at % length;
+    int j = place % n;
+    int column = place / n % width_out;
+    int row = first_row + place / n / width_out;
+    int y = row * stride_h + tap / size_w % size_h - top;
+    int x_at = column * stride_w + tap % size_w - left;
+    int channel = tap / (size_w * size_h);
+    bool inside = y >= 0 && y < height && x_at >= 0 && x_at < width;
+    columns[at] = inside ? x[(((long long)channel * height + y) * width + x_at) * n + j] : T(0);
+}
+""",
+    launch=_im2col_launch,
+    host=_im2col,
+)
+"""columns[(c, u, v), (i, j, sample)] := x[c, i·stride + u − pad, j·stride + v − pad, sample], 0 outside the image."""
+
+
+def _col2im(columns: Array, first_row: int, rows: int, width_out: int, geometry: Geometry, dx: Array) -> None:
+    channels, height, width, n = dx.shape
+    size_h, size_w = geometry[:2]
+    blocks = columns.reshape(channels, size_h, size_w, rows, width_out, n)
+    taps = _taps(geometry, range(first_row, first_row + rows), width_out, height, width)
+    for place, (i, j, y, x_at) in enumerate(taps):
+        dx[:, y, x_at] += blocks[:, place // size_w, place % size_w, i, j]
+
+
+def _col2im_launch(columns: Array, first_row: int, rows: int, width_out: int, geometry: Geometry, dx: Array) -> Launch:
+    channels, height, width, n = dx.shape
+    return Launch(
+        blocks_for(dx.size, _THREADS),
+        _THREADS,
+        (columns, dx, first_row, rows, width_out, *geometry, channels, height, width, n),
+    )
+
+
+col2im = Raw(
+    "col2im",
+    """
+extern "C" __global__ void col2im(const T* columns, T* dx, int first_row, int rows, int width_out,
+                                  int size_h, int size_w, int stride_h, int stride_w, int top, int left,
+                                  int channels, int height, int width, int n) {
+    long long at = (long long)blockIdx.x * blockDim.x + threadIdx.x;
+    if (at >= (long long)channels * height * width * n) return;
+    // One thread gathers all that one input gave to the block, in an order that never changes: no atomics.
+    int j = at % n;
+    int x_at = at / n % width;
+    int y = at / n / width % height;
+    int channel = at / n / width / height;
+    T sum = T(0);
+    for (int u = 0; u < size_h; ++u) {
+        int down = y + top - u;
+        if (down < 0 || down % stride_h) continue;
+        int row = down / stride_h - first_row;
+        if (row < 0 || row >= rows) continue;
+        for (int v = 0; v < size_w; ++v) {
+            int across = x_at + left - v;
+            if (across < 0 || across % stride_w) continue;
+            int column = across / stride_w;
+            if (column >= width_out) continue;
+            long long tap = ((long long)channel * size_h + u) * size_w + v;
+            sum += columns[((tap * rows + row) * width_out + column) * n + j];
+        }
+    }
+    dx[at] += sum;
+}
+""",
+    launch=_col2im_launch,
+    host=_col2im,
+)
+"""dx[c, i·stride + u − pad, j·stride + v − pad, sample] += columns[(c, u, v), (i, j, sample)], for places inside."""
+
+
+def _set_zero(x: Array) -> None:
+    x.fill(0)
+
+
+def _set_zero_launch(x: Array) -> Launch:
+    return Launch(blocks_for(x.size, _THREADS), _THREADS, (x, x.size))
+
+
+set_zero = Raw(
+    "set_zero",
+    """
+extern "C" __global__ void set_zero(T* x, int size) {
+    int at = blockIdx.x * blockDim.x + threadIdx.x;
+    if (at < size) x[at] = T(0);
+}
+""",
+    launch=_set_zero_launch,
+    host=_set_zero,
+)
+"""x := 0."""
+
+
+def _add_rows(parts: Array, total: Array) -> None:
+    np.add.reduce(parts, axis=0, out=total)
+
+
+def _add_rows_launch(parts: Array, total: Array) -> Launch:
+    return Launch(blocks_for(total.size, _THREADS), _THREADS, (parts, total, len(parts), total.size))
+
+
+add_parts = Raw(
+    "add_parts",
+    """
+extern "C" __global__ void add_parts(const T* parts, T* total, int count, int size) {
+    int at = blockIdx.x * blockDim.x + threadIdx.x;
+    if (at >= size) return;
+    T sum = T(0);
+    for (int part = 0; part < count; ++part) sum += parts[(long long)part * size + at];
+    total[at] = sum;
+}
+""",
+    launch=_add_rows_launch,
+    host=_add_rows,
+)
+"""total := Σ_p parts[p], always in the same order."""

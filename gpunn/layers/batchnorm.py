@@ -1,0 +1,136 @@
+"""Batch normalisation, (23) and (24)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpunn.errors import OptionError, ShapeError
+from gpunn.initializers import Constant
+from gpunn.kernels import normalization as kernels
+from gpunn.kernels.kernel import Array
+from gpunn.layers.base import BuildContext, Layer, Shape
+
+
+class BatchNorm(Layer):
+    """x̂ = (x − x̄)/√(σ² + ε) (23), y = γ x̂ + β (24), over the minibatch; images also over height and width.
+
+    γ and β are learned and not decayed. When not training, x̄ and σ² are remembered: running averages of training,
+    r := (1 − momentum) r + momentum · (value of the batch), or, after `Sequential.recompute_statistics`, those of the
+    whole training set (S. Ioffe, C. Szegedy, 2015).
+
+    Args:
+        epsilon: ε.
+        momentum: share of the newest batch in the running averages.
+
+    Raises:
+        ShapeError: in training, fewer than two values a channel, whose variance says nothing.
+    """
+
+    family = "batchnorm"
+
+    def __init__(self, epsilon: float = 1e-5, momentum: float = 0.1) -> None:
+        if not epsilon > 0:
+            raise OptionError(f"epsilon of BatchNorm must be above 0, got {epsilon!r}")
+        if not 0 < momentum <= 1:
+            raise OptionError(f"momentum of BatchNorm must lie above 0 and up to 1, got {momentum!r}")
+        self.epsilon, self.momentum = float(epsilon), float(momentum)
+
+    def build(self, context: BuildContext, input_shape: Shape) -> Shape:
+        self._backend = context.backend
+        self._channels = channels = input_shape[-1]
+        self.gamma = context.parameter("gamma", (channels,), Constant(1.0))
+        self.beta = context.parameter("beta", (channels,), Constant(0.0))
+        self.mean = context.statistic("mean", (channels,), 0.0)
+        self.variance = context.statistic("variance", (channels,), 1.0)
+        self._batch_mean = context.backend.zeros((channels,), context.dtype)
+        self._batch_variance = context.backend.zeros((channels,), context.dtype)
+        self._normalized = context.buffer(input_shape)
+        self._y = context.buffer(input_shape)
+        self._dx = context.buffer(input_shape) if context.is_last else None
+        self._needs_input_gradient = context.needs_input_gradient
+        self._seen: Statistics | None = None
+        return input_shape
+
+    def forward(self, x: Array, training: bool) -> Array:
+        y = self._y[x.shape[-1]]
+        if training or self._seen is not None:
+            self._normalize(x, y)
+        else:
+            columns = (self.gamma.column, self.beta.column, self.mean.reshape(-1, 1), self.variance.reshape(-1, 1))
+            flat = x.reshape(self._channels, -1)
+            self._backend.run(kernels.normalize_as_remembered, flat, *columns, self.epsilon, y.reshape(flat.shape))
+        return y
+
+    def _normalize(self, x: Array, y: Array) -> None:
+        values = x.size // self._channels
+        if values < 2:
+            raise ShapeError(
+                f"{self.name}: BatchNorm in training needs at least two values a channel, got a batch of one: "
+                "take a larger batch"
+            )
+        # While statistics are gathered, the running averages stay as they are: momentum 0.
+        momentum = 0.0 if self._seen is not None else self.momentum
+        self._backend.run(
+            kernels.normalize,
+            x,
+            self.gamma.value,
+            self.beta.value,
+            self.epsilon,
+            momentum,
+            self._batch_mean,
+            self._batch_variance,
+            self.mean,
+            self.variance,
+            self._normalized[x.shape[-1]],
+            y,
+        )
+        if self._seen is not None:
+            to_host = self._backend.to_host
+            self._seen.add(values, to_host(self._batch_mean), to_host(self._batch_variance))
+
+    def backward(self, dy: Array) -> Array | None:
+        n = dy.shape[-1]
+        dx = dy if self._dx is None else self._dx[n]
+        self._backend.run(
+            kernels.normalize_gradient,
+            dy,
+            self._normalized[n],
+            self.gamma.value,
+            self._batch_variance,
+            self.epsilon,
+            self.gamma.grad,
+            self.beta.grad,
+            dx,
+        )
+        return dx if self._needs_input_gradient else None
+
+    def start_gathering(self) -> None:
+        """From now on normalise by the batch, and gather the statistics of all that comes through."""
+        self._seen = Statistics(self._channels)
+
+    def stop_gathering(self) -> None:
+        """Remember what was gathered."""
+        if self._seen is not None and self._seen.count:
+            self._backend.assign(self.mean, self._seen.mean.astype(self.mean.dtype))
+            self._backend.assign(self.variance, (self._seen.squares / self._seen.count).astype(self.variance.dtype))
+        self._seen = None
+
+
+class Statistics:
+    """Mean and squared distances of values that come in parts, in float64 (T. Chan, G. Golub, R. LeVeque, 1979)."""
+
+    def __init__(self, channels: int) -> None:
+        self.count = 0
+        self.mean = np.zeros(channels)
+        self.squares = np.zeros(channels)
+
+    def add(self, count: int, mean: NDArray[Any], variance: NDArray[Any]) -> None:
+        """Add a part by its size, means and variances."""
+        total = self.count + count
+        distance = mean.astype(np.float64) - self.mean
+        self.squares += variance.astype(np.float64) * count + distance**2 * (self.count * count / total)
+        self.mean += distance * (count / total)
+        self.count = total

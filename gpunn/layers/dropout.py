@@ -1,0 +1,54 @@
+"""Dropout, against overfitting."""
+
+from __future__ import annotations
+
+from gpunn.errors import OptionError
+from gpunn.kernels.dropout import dropout
+from gpunn.kernels.kernel import Array
+from gpunn.layers.base import BuildContext, Layer, Shape
+
+
+class Dropout(Layer):
+    """In training each unit is 0 with probability p and scaled by 1/(1 − p) else; when not training, the identity.
+
+    Scaling in training instead of multiplying the outgoing weights by (1 − p) afterwards is the same in expectation
+    (N. Srivastava et al., 2014, section 10). The mask is a pure function of (seed, layer, step), drawn again in
+    back-propagation.
+
+    Args:
+        p: probability that a unit is switched off, 0 to below 1.
+    """
+
+    family = "dropout"
+
+    def __init__(self, p: float = 0.5) -> None:
+        if not 0 <= p < 1:
+            raise OptionError(f"p of Dropout must lie from 0 to below 1, got {p!r}")
+        self.p = float(p)
+
+    def build(self, context: BuildContext, input_shape: Shape) -> Shape:
+        self._run = context.backend.run
+        threshold = round(self.p * 2**32)
+        self._draw = (context.seed, context.number, context.count, threshold, 1 / (1 - self.p))
+        self._y = None if context.may_overwrite_input else context.buffer(input_shape)
+        self._dx = context.buffer(input_shape) if context.is_last else None
+        self.output_is_free = context.may_overwrite_input or (self._y is not None and self.p > 0)
+        self._needs_input_gradient = context.needs_input_gradient
+        return input_shape
+
+    def forward(self, x: Array, training: bool) -> Array:
+        self._dropped = training and self.p > 0
+        if not self._dropped:
+            return x
+        y = x if self._y is None else self._y[x.shape[-1]]
+        self._run(dropout, x, *self._draw, y)
+        return y
+
+    def backward(self, dy: Array) -> Array | None:
+        if not self._needs_input_gradient:
+            return None
+        if not self._dropped:
+            return dy
+        dx = dy if self._dx is None else self._dx[dy.shape[-1]]
+        self._run(dropout, dy, *self._draw, dx)
+        return dx
