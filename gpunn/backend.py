@@ -312,7 +312,7 @@ def select(device: str = "auto") -> Backend:
         trouble = cuda_trouble(0)
         backend = _backend("cpu" if trouble else "cuda:0")
         reason = f"no CUDA: {trouble}" if trouble else "a CUDA device is there"
-    elif device == "cuda" or (device.startswith("cuda:") and device[5:].isdecimal()):
+    elif isinstance(device, str) and (device == "cuda" or (device.startswith("cuda:") and device[5:].isdecimal())):
         index = int(device[5:] or 0)
         if trouble := cuda_trouble(index):
             raise DeviceError(f"device {device!r} cannot be used: {trouble}; or take --device cpu")

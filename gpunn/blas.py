@@ -118,21 +118,30 @@ def gemm(alpha: float, a: NDArray[Any], b: NDArray[Any], beta: float, c: NDArray
         beta: factor of what c held; with 0, c need not be set before.
         c: (m, n), rows contiguous.
     """
+    (m, k), (inner, n) = a.shape, b.shape
+    size = c.itemsize
+    across, along = c.strides
+    # Not only for good messages: BLAS would write beside a c whose rows do not lie one after another.
+    if (
+        inner != k
+        or c.shape != (m, n)
+        or not a.dtype == b.dtype == c.dtype
+        or c.dtype.char not in "fd"
+        or (along != size and n > 1)
+        or (across < n * size and m > 1)
+    ):
+        raise ValueError(f"gemm cannot write {a.shape} {a.dtype} times {b.shape} {b.dtype} to {c.shape} {c.dtype}")
     library = _library()
     if library is None:
         _gemm_by_matmul(alpha, a, b, beta, c)
         return
-    (m, k), (inner, n) = a.shape, b.shape
-    size = c.itemsize
-    if inner != k or c.shape != (m, n) or not a.dtype == b.dtype == c.dtype or c.strides[1] != size:
-        raise ValueError(f"gemm cannot write {a.shape} {a.dtype} times {b.shape} {b.dtype} to {c.shape} {c.dtype}")
     trans_a, lda = _order(a, size)
     trans_b, ldb = _order(b, size)
     function = library.sgemm if size == 4 else library.dgemm
     function(
         _ROW_MAJOR, trans_a, trans_b, m, n, k,
         alpha, a.ctypes.data, lda, b.ctypes.data, ldb,
-        beta, c.ctypes.data, max(c.strides[0] // size, n),
+        beta, c.ctypes.data, max(across // size, n),
     )  # fmt: skip
 
 
@@ -143,9 +152,10 @@ def _order(x: NDArray[Any], size: int) -> tuple[int, int]:
         return _PLAIN, max(rows // size, x.shape[1])
     if rows == size and (columns >= size * x.shape[0] or x.shape[1] == 1):
         return _TRANSPOSED, max(columns // size, x.shape[0])
-    if x.shape[1] == 1:  # one column with any stride is a plain matrix with that leading dimension
+    # One column with any stride is a plain matrix with that leading dimension.
+    if x.shape[1] == 1 and rows >= size:
         return _PLAIN, rows // size
-    if x.shape[0] == 1:
+    if x.shape[0] == 1 and columns >= size:
         return _TRANSPOSED, columns // size
     raise ValueError(f"gemm takes matrices with contiguous rows or columns, got strides {x.strides} for {x.shape}")
 

@@ -1,0 +1,254 @@
+"""The backend: one matrix product, arrays, devices by name, and memory for a batch."""
+
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from harness import DTYPES, one_line, relative_error
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from gpunn import blas
+from gpunn.backend import Backend, Buffer, backend_of, cuda_trouble, select
+from gpunn.errors import DeviceError, OptionError
+
+SIZE = st.integers(1, 17)
+TOLERANCE = {"float32": 1e-6, "float64": 1e-15}
+
+
+@pytest.fixture(params=["BLAS", "matmul"])
+def product(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Both ways that the CPU has, the one without OpenBLAS too."""
+    if request.param == "matmul":
+        monkeypatch.setattr(blas, "_library", lambda: None)
+    return request.param
+
+
+def by_hand(
+    alpha: float, a: NDArray[np.generic], b: NDArray[np.generic], beta: float, c: NDArray[np.generic]
+) -> NDArray[np.float64]:
+    """c := alpha a b + beta c, sum by sum in float64."""
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    products = (a[:, :, None] * b[None, :, :]).sum(axis=1)
+    return alpha * products + (beta * c.astype(np.float64) if beta else 0.0)
+
+
+def laid_out(rng: np.random.Generator, shape: tuple[int, int], dtype: str, layout: str) -> NDArray[np.generic]:
+    """A matrix that lies in memory as itself, transposed, or as a part of a larger one either way."""
+    rows, columns = shape
+    if layout == "plain":
+        return rng.normal(size=shape).astype(dtype)
+    if layout == "transposed":
+        return rng.normal(size=(columns, rows)).astype(dtype).T
+    if layout == "part":
+        return rng.normal(size=(rows + 2, columns + 3)).astype(dtype)[1:-1, 2:-1]
+    return rng.normal(size=(columns + 2, rows + 3)).astype(dtype)[1:-1, 2:-1].T
+
+
+LAYOUTS = st.sampled_from(["plain", "transposed", "part", "part transposed"])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@settings(deadline=None, max_examples=60)
+@given(
+    SIZE, SIZE, SIZE, LAYOUTS, LAYOUTS, st.sampled_from(["plain", "part"]),
+    st.sampled_from([1.0, -0.5]), st.sampled_from([0.0, 1.0, 0.75]), st.integers(0, 99),
+)  # fmt: skip
+def test_gemm_takes_every_layout_and_factor(
+    backend: Backend, dtype: str, m: int, k: int, n: int, of_a: str, of_b: str, of_c: str, alpha: float, beta: float,
+    seed: int,
+) -> None:  # fmt: skip
+    rng = np.random.default_rng(seed)
+    a, b, c = laid_out(rng, (m, k), dtype, of_a), laid_out(rng, (k, n), dtype, of_b), laid_out(rng, (m, n), dtype, of_c)
+    expected = by_hand(alpha, a, b, beta, c)
+    if backend.device == "cpu":
+        backend.gemm(alpha, a, b, beta, c)
+        result = c
+    else:
+        moved = [backend.asarray(x) if x.flags.c_contiguous else backend.asarray(x.T).T for x in (a, b)]
+        target = backend.asarray(c)
+        backend.gemm(alpha, *moved, beta, target)
+        result = backend.to_host(target)
+    assert relative_error(result, expected) <= TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 1), (1, 5, 1), (5, 1, 5), (1, 5, 5), (5, 5, 1), (1, 1, 5), (5, 1, 1), (9, 7, 8)]
+)
+def test_the_product_without_openblas_gives_the_same(product: str, dtype: str, shape: tuple[int, int, int]) -> None:
+    m, k, n = shape
+    for of_a in ("plain", "part transposed"):
+        for beta in (0.0, 1.0, -0.25):
+            rng = np.random.default_rng(m + k + n)
+            a, b, c = (laid_out(rng, s, dtype, of_a if s == (m, k) else "plain") for s in ((m, k), (k, n), (m, n)))
+            c = np.ascontiguousarray(c)
+            expected = by_hand(1.5, a, b, beta, c)
+            blas.gemm(1.5, a, b, beta, c)
+            assert relative_error(c, expected) <= TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_gemm_ignores_what_c_held_where_beta_is_zero(product: str, dtype: str) -> None:
+    a, b, c = np.ones((3, 4), dtype), np.ones((4, 2), dtype), np.full((3, 2), np.nan, dtype)
+    blas.gemm(1.0, a, b, 0.0, c)
+    np.testing.assert_array_equal(c, 4.0)
+
+
+def test_gemm_writes_nothing_beside_its_part_of_an_array(product: str) -> None:
+    whole = np.full((6, 7), 9.0)
+    blas.gemm(1.0, np.ones((3, 2)), np.ones((2, 4)), 0.0, whole[1:4, 2:6])
+    expected = np.full((6, 7), 9.0)
+    expected[1:4, 2:6] = 2.0
+    np.testing.assert_array_equal(whole, expected)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "c"),
+    [
+        (np.ones((3, 4)), np.ones((5, 2)), np.ones((3, 2))),
+        (np.ones((3, 4)), np.ones((4, 2)), np.ones((2, 3))),
+        (np.ones((3, 4)), np.ones((4, 2)), np.ones((4, 3, 2))[0, :, :1]),
+        (np.ones((1, 4)), np.ones((4, 2)), np.ones((3, 2))),
+        (np.ones((3, 4), np.float32), np.ones((4, 2)), np.ones((3, 2))),
+        (np.ones((3, 4)), np.ones((4, 2)), np.ones((3, 2), np.float32)),
+        (np.ones((3, 4), np.int32), np.ones((4, 2), np.int32), np.ones((3, 2), np.int32)),
+        (np.ones((3, 4)), np.ones((4, 2)), np.ones((2, 3)).T),
+        (np.ones((3, 4)), np.ones((4, 2)), np.ones((3, 2))[::-1]),
+        (np.ones((3, 4)), np.ones((4, 2)), np.broadcast_to(np.ones(2), (3, 2))),
+    ],
+)
+def test_gemm_refuses_what_does_not_fit(
+    product: str, a: NDArray[np.generic], b: NDArray[np.generic], c: NDArray[np.generic]
+) -> None:
+    before = c.copy()
+    with pytest.raises(ValueError, match="gemm cannot write"):
+        blas.gemm(1.0, a, b, 0.0, c)
+    np.testing.assert_array_equal(c, before)
+
+
+@pytest.mark.parametrize(
+    "a",
+    [np.ones((6, 8))[::2, ::2], np.ones((3, 4))[::-1], np.ones((3, 4))[:, ::-1], np.broadcast_to(np.ones(4), (3, 4))],
+)
+def test_gemm_refuses_strides_that_blas_does_not_know(a: NDArray[np.generic]) -> None:
+    with pytest.raises(ValueError, match="contiguous rows or columns"):
+        blas.gemm(1.0, a, np.ones((4, 2)), 0.0, np.ones((3, 2)))
+    with pytest.raises(ValueError, match="contiguous rows or columns"):
+        blas.gemm(1.0, np.ones((2, 4)), a.T, 0.0, np.ones((2, 3)))
+
+
+@pytest.mark.parametrize("a", [np.broadcast_to(np.ones(1), (3, 1)), np.ones((3, 1))[::-1]])
+def test_gemm_computes_or_refuses_one_column_of_any_stride(a: NDArray[np.generic]) -> None:
+    c = np.full((3, 2), np.nan)
+    try:
+        blas.gemm(1.0, a, np.ones((1, 2)), 0.0, c)
+    except ValueError as error:
+        assert "contiguous rows or columns" in one_line(error)
+    else:
+        np.testing.assert_array_equal(c, 1.0)
+
+
+def test_nan_in_a_product_is_seen(backend: Backend) -> None:
+    a = np.ones((3, 4))
+    a[1, 2] = np.nan
+    c = backend.zeros((3, 2), np.float64)
+    backend.gemm(1.0, backend.asarray(a), backend.asarray(np.ones((4, 2))), 0.0, c)
+    np.testing.assert_array_equal(np.isnan(backend.to_host(c)), [[False] * 2, [True] * 2, [False] * 2])
+
+
+def test_the_blas_in_use_is_named() -> None:
+    assert "OpenBLAS" in blas.description()
+    assert blas.threads() >= 1
+
+
+def test_without_openblas_the_description_says_what_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blas, "_library", lambda: None)
+    assert "matmul" in blas.description()
+
+
+# Arrays
+
+
+def test_arrays_go_to_a_device_and_come_back(backend: Backend) -> None:
+    values = np.arange(12, dtype=np.float32).reshape(3, 4)
+    array = backend.asarray(values.T)
+    assert array.flags.c_contiguous
+    np.testing.assert_array_equal(backend.to_host(array), values.T)
+    assert backend.asarray(values, np.float64).dtype == np.float64
+    assert backend.empty((2, 3), np.int32).shape == (2, 3)
+    assert not backend.to_host(backend.zeros((2, 3), np.float32)).any()
+
+
+def test_a_host_copy_does_not_change_with_its_array(backend: Backend) -> None:
+    array = backend.zeros((3,), np.float32)
+    host = backend.to_host(array)
+    backend.assign(array, 1.0)
+    np.testing.assert_array_equal(host, 0.0)
+    np.testing.assert_array_equal(backend.to_host(array), 1.0)
+    backend.assign(array, np.array([1, 2, 3], np.float64))
+    np.testing.assert_array_equal(backend.to_host(array), [1, 2, 3])
+
+
+def test_an_array_knows_its_backend(backend: Backend) -> None:
+    assert backend_of(backend.zeros((1,), np.float32)).device == backend.device
+
+
+def test_a_backend_describes_its_device(backend: Backend) -> None:
+    backend.synchronize()
+    assert backend.free_bytes() > 0
+    assert backend.description
+    assert backend.reason == "asked for"
+
+
+def test_a_short_batch_is_a_stretch_of_the_same_memory(backend: Backend) -> None:
+    buffer = Buffer(backend, (3, 2), 5, np.float32)
+    assert buffer.nbytes == 3 * 2 * 5 * 4
+    full, short = buffer[5], buffer[2]
+    assert full.shape == (3, 2, 5)
+    assert short.shape == (3, 2, 2)
+    assert short.flags.c_contiguous
+    backend.assign(full, np.arange(30).reshape(3, 2, 5))
+    np.testing.assert_array_equal(backend.to_host(short).ravel(), np.arange(12))
+    assert buffer[2] is short
+
+
+# Devices by name
+
+
+def test_the_cpu_is_taken_when_asked_for() -> None:
+    backend = select("cpu")
+    assert (backend.device, backend.reason) == ("cpu", "asked for")
+    assert backend is select("cpu")
+    assert "NumPy" in backend.description
+
+
+@pytest.mark.parametrize("device", ["", "gpu", "CPU", "cuda:", "cuda:x", "cuda:-1", "cuda:1.5", "cuda1", None, 3])
+def test_an_unknown_device_is_refused_with_those_there_are(device: str) -> None:
+    with pytest.raises(OptionError, match="unknown device .*expected auto, cpu, cuda or cuda:N"):
+        select(device)
+
+
+def test_auto_says_why_it_took_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gpunn.backend.cuda_trouble", lambda index=0: "the driver is missing")
+    backend = select("auto")
+    assert (backend.device, backend.reason) == ("cpu", "no CUDA: the driver is missing")
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:1"])
+def test_a_cuda_device_that_is_not_there_is_refused_with_the_reason(
+    device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gpunn.backend.cuda_trouble", lambda index=0: f"no device {index}")
+    with pytest.raises(DeviceError) as caught:
+        select(device)
+    assert f"no device {int(device == 'cuda:1')}" in one_line(caught.value)
+    assert "cpu" in one_line(caught.value)
+
+
+def test_whether_cuda_can_be_used_is_said_in_one_line_at_most() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # CuPy warns at import of what it does not find
+        assert "\n" not in cuda_trouble(0)
