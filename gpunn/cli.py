@@ -1,0 +1,184 @@
+"""The program `gpunn`: one thin function a command, which imports what it alone needs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from types import FrameType
+from typing import Any, NoReturn
+
+import click
+
+from gpunn import __version__
+from gpunn.errors import GpunnError, OptionError
+
+INTERRUPTED, TERMINATED = 130, 143
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: what was begun is put in order as after Ctrl-C, only the exit code differs."""
+
+
+def _say(line: str) -> None:
+    # At once, so that it keeps its place between the lines of progress on standard error.
+    click.echo(line)
+    sys.stdout.flush()
+
+
+def _note(line: str) -> None:
+    click.echo(line, err=True)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="gpunn %(version)s")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error (also: GPUNN_DEBUG=1).")
+def cli(debug: bool) -> None:
+    """Train neural networks straight from their equations, on CUDA GPUs and on CPUs."""
+
+
+@cli.command()
+@click.argument("data", required=False)
+@click.option("--recipe", default="mlp", show_default=True, metavar="NAME|FILE.toml", help="What to train and how.")
+@click.option("--epochs", type=int, metavar="N", help="Times that all training samples are gone through.")
+@click.option("--batch-size", type=int, metavar="N", help="Samples of a minibatch.")
+@click.option("--learning-rate", type=float, metavar="X", help="η; the highest where the recipe has a schedule.")
+@click.option("--seed", type=int, metavar="N", help="Of the split, the initial weights and the order of samples.")
+@click.option("--device", metavar="D", help="auto, cpu, cuda or cuda:N.")
+@click.option("--out", metavar="RUN", help="The run folder; left out, the next free runs/<data>-<recipe>-<n>.")
+def train(
+    data: str | None,
+    recipe: str,
+    epochs: int | None,
+    batch_size: int | None,
+    learning_rate: float | None,
+    seed: int | None,
+    device: str | None,
+    out: str | None,
+) -> None:
+    """Train a network on DATA and write a run folder.
+
+    DATA is digits (bundled), mnist, fashion-mnist, a folder with the four IDX files or a .npz file; left out, what the
+    recipe names. `gpunn recipes` lists the recipes.
+    """
+    from gpunn import run
+    from gpunn.recipes import read_experiment
+
+    experiment = read_experiment(recipe).with_options(
+        data=data, learning_rate=learning_rate, epochs=epochs, batch_size=batch_size, seed=seed, device=device
+    )
+    run.train(experiment, out, _say)
+
+
+@cli.command()
+@click.argument("run")
+@click.argument("data", required=False)
+@click.option("--device", default="auto", show_default=True, metavar="D", help="auto, cpu, cuda or cuda:N.")
+def evaluate(run: str, data: str | None, device: str) -> None:
+    """Measure the network of a run on the test set of DATA, by default of the data it was trained on.
+
+    RUN is a run folder or a model file. Data without a test set are measured as a whole.
+    """
+    from gpunn.use import evaluate_run
+
+    _say(evaluate_run(run, data, device))
+
+
+@cli.command()
+@click.argument("run")
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.option("--format", "form", type=click.Choice(["text", "csv", "json"]), default="text", show_default=True)
+@click.option(
+    "--invert",
+    type=click.Choice(["auto", "always", "never"]),
+    default="auto",
+    show_default=True,
+    help="Exchange dark and light of images: auto where the background is light.",
+)
+@click.option("--device", default="auto", show_default=True, metavar="D", help="auto, cpu, cuda or cuda:N.")
+def predict(run: str, files: tuple[str, ...], form: str, invert: str, device: str) -> None:
+    """Say what the network of a run sees in each FILE: file, label and probability, one line a sample.
+
+    A FILE is an image, a .npy or .npz file, or an IDX file. Images become grey (or RGB) and are fitted into the size of
+    the network's input.
+    """
+    from gpunn.use import format_answers, predict_files
+
+    _say(format_answers(predict_files(run, files, device, invert, _note), form))
+
+
+@cli.command()
+def doctor() -> None:
+    """Say what is installed, what is missing for a GPU and what mends it; test every kernel where there is a GPU."""
+    from gpunn.backend import cuda_trouble
+    from gpunn.doctor import diagnose, format_findings
+
+    findings = diagnose()
+    _say(format_findings(findings))
+    failed = any(finding.status == "missing" for finding in findings)
+    if not cuda_trouble():
+        from gpunn.selftest import self_test
+
+        failed = not self_test("cuda", _say) or failed
+    if failed:
+        raise SystemExit(1)
+
+
+@cli.command()
+def recipes() -> None:
+    """List the recipes that come with gpunn."""
+    from gpunn.recipes import read_experiment, recipes
+
+    known = recipes()
+    for name in known:
+        experiment = read_experiment(name)
+        _say(f"{name:{max(map(len, known))}}  {experiment.data.source:6}  {experiment.description}")
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run the program; it ends with 0, 1 (failed, one line says why), 2 (wrong usage), 130 or 143 (a signal)."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in arguments or os.environ.get("GPUNN_DEBUG", "") not in ("", "0")
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        cli.main(arguments, prog_name="gpunn", standalone_mode=False)
+    except click.ClickException as error:
+        sys.exit(_fail(_usage(error), error.exit_code))
+    except (KeyboardInterrupt, click.Abort) as error:
+        sys.exit(TERMINATED if isinstance(error, _Terminated) else INTERRUPTED)
+    except BrokenPipeError:
+        # Whoever reads, such as `head`, has seen enough; what is still in the buffer has nowhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:  # noqa: BLE001 - the last place where an error can be told in a line
+        if debug:
+            traceback.print_exc()
+        sys.exit(_fail(_line(error), 2 if isinstance(error, OptionError) else 1))
+    sys.exit(0)
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> None:
+    raise _Terminated
+
+
+def _fail(line: str, code: int) -> int:
+    _note(f"gpunn: {' '.join(line.split())}")
+    return code
+
+
+def _usage(error: click.ClickException) -> str:
+    context: Any = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "gpunn"
+    return f"{error.format_message().rstrip('.')}: see {command} --help"
+
+
+def _line(error: Exception) -> str:
+    if isinstance(error, GpunnError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return f"out of memory{f' ({error})' if str(error) else ''}: take a smaller batch, network or data set"
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror or error}: check the path, its permissions and the space on its disk"
+    return f"a defect of gpunn: {type(error).__name__}: {error}; please report it with what GPUNN_DEBUG=1 shows"

@@ -1,0 +1,194 @@
+"""Experiments: everything that decides on a run, completed, and written so that it runs the same again."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gpunn.config import from_config, to_config
+from gpunn.data import NAMES, Data, load_data
+from gpunn.errors import DataError
+from gpunn.layers import Layer
+from gpunn.model import Sequential
+
+if TYPE_CHECKING:
+    from gpunn.training import Trainer
+
+OUTPUTS = "outputs"
+"""As `units` of a Dense: as many as the data have classes, or float targets."""
+
+
+@dataclass(frozen=True)
+class DataPart:
+    """`[data]`: what `load_data` is given, and what it gave.
+
+    Attributes:
+        source: name, folder or .npz file.
+        validation: fraction, count, or "test".
+        limit: only the first so many training samples; None for all.
+        shape: of one sample, (features,) or (height, width, channels); () before the data were loaded.
+        sha256: of the training samples; "" before the data were loaded.
+    """
+
+    source: str = "digits"
+    validation: float | int | str = 0.1
+    limit: int | None = None
+    shape: tuple[int, ...] = ()
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
+class TrainingPart:
+    """`[training]`: the arguments of `Sequential.fit` by the same names."""
+
+    epochs: int = 10
+    batch_size: int = 128
+    seed: int = 0
+    device: str = "auto"
+    dtype: str = "float32"
+    validate_every: int | None = None
+    patience: float | None = None
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that decides on a run.
+
+    Attributes:
+        name: of the recipe, also part of the run folder's name.
+        description: one line.
+        layers, loss, optimizer, regularizer: as `gpunn.config` has them; a loss of None is chosen by the targets.
+        version: of gpunn, where a run was made by it.
+    """
+
+    name: str
+    layers: tuple[dict[str, Any], ...]
+    optimizer: dict[str, Any]
+    description: str = ""
+    data: DataPart = field(default_factory=DataPart)
+    training: TrainingPart = field(default_factory=TrainingPart)
+    loss: dict[str, Any] | None = None
+    regularizer: dict[str, Any] | None = None
+    version: str = ""
+
+    def with_options(
+        self, *, data: str | None = None, learning_rate: float | None = None, **training: Any
+    ) -> Experiment:
+        """Another experiment, some of it replaced; None leaves a thing as it is.
+
+        Args:
+            data: name, folder or .npz file.
+            learning_rate: η; where a schedule is used, the rate that it is measured by.
+            training: fields of `TrainingPart`.
+
+        Raises:
+            OptionError: a value that cannot be.
+        """
+        changed = {name: value for name, value in training.items() if value is not None}
+        part = self.data if data is None else replace(self.data, source=_located(data))
+        if data is not None or "seed" in changed:
+            part = replace(part, shape=(), sha256="")  # other samples, so these fingerprints no longer apply
+        optimizer = self.optimizer if learning_rate is None else _with_rate(self.optimizer, learning_rate)
+        return replace(self, data=part, optimizer=optimizer, training=replace(self.training, **changed))
+
+    def load_data(self) -> Data:
+        """The data, which must be those that the experiment was written with.
+
+        Raises:
+            DataError: they are missing, damaged, or no longer the same.
+        """
+        part = self.data
+        data = load_data(part.source, validation=part.validation, limit=part.limit, seed=self.training.seed)
+        if part.sha256 and data.train.sha256() != part.sha256:
+            raise DataError(
+                f"{part.source} does not hold the training data that this experiment was made with: name the data on "
+                "the command line to train on them all the same"
+            )
+        return data
+
+    def model(self, data: Data) -> Sequential:
+        """The network for some data, not yet built."""
+        outputs = data.train.classes or data.train.targets.shape[1]
+        return Sequential(from_config("layer", with_units(layer, outputs)) for layer in self.layers)
+
+    def trainer(self, data: Data, *, progress: bool = True) -> Trainer:
+        """Everything ready to train.
+
+        Raises:
+            ShapeError, DataError, OptionError, DeviceError: parts that do not fit together.
+        """
+        from gpunn.training import Trainer
+
+        return Trainer(
+            self.model(data),
+            data,
+            loss=None if self.loss is None else from_config("loss", self.loss),
+            optimizer=from_config("optimizer", self.optimizer),
+            regularizer=None if self.regularizer is None else from_config("regularizer", self.regularizer),
+            progress=progress,
+            **asdict(self.training),
+        )
+
+    def resolved(self, trainer: Trainer) -> Experiment:
+        """The experiment with nothing left open: data, device, cost and initial weights as the trainer has them."""
+        from gpunn import __version__
+
+        backend = trainer.model.backend
+        assert backend is not None
+        train = trainer.data.train
+        return replace(
+            self,
+            data=replace(self.data, source=_located(self.data.source), shape=train.shape, sha256=train.sha256()),
+            training=replace(self.training, device=backend.device),
+            layers=tuple(_decided(layer) for layer in trainer.model.layers),
+            loss=to_config(trainer.loss),
+            optimizer=to_config(trainer.optimizer),
+            regularizer=None if trainer.regularizer is None else to_config(trainer.regularizer),
+            version=__version__,
+        )
+
+    def to_toml(self) -> str:
+        """The experiment as a file that `read_experiment` reads."""
+        import tomli_w
+
+        order = ("version", "name", "description", "data", "training", "layers", "loss", "optimizer", "regularizer")
+        everything = {name: _plain(value) for name, value in asdict(self).items()}
+        return tomli_w.dumps({name: everything[name] for name in order if everything[name] not in (None, "")})
+
+
+def _decided(layer: Layer) -> dict[str, Any]:
+    """A built layer as a table, its initial weights as they were drawn and not "auto"."""
+    config = to_config(layer)
+    weights = getattr(layer, "w", None)
+    return config if weights is None else {**config, "weights": to_config(weights.initializer)}
+
+
+def with_units(layer: Any, outputs: int) -> Any:
+    """A layer's table with `units = "outputs"` replaced by a number."""
+    return {**layer, "units": outputs} if isinstance(layer, dict) and layer.get("units") == OUTPUTS else layer
+
+
+def _with_rate(optimizer: dict[str, Any], rate: float) -> dict[str, Any]:
+    """An optimizer's table with another learning rate, as a schedule measures it."""
+    given = optimizer.get("learning_rate")
+    if isinstance(given, dict):
+        key = "peak" if given["type"] == "OneCycle" else "rate"
+        changed = {**optimizer, "learning_rate": {**given, key: rate}}
+    else:
+        changed = {**optimizer, "learning_rate": rate}
+    from_config("optimizer", changed)
+    return changed
+
+
+def _located(source: str) -> str:
+    """A source that means the same from another folder: names stay, paths become absolute."""
+    path = Path(source).expanduser()
+    return source if source in NAMES or not path.exists() else str(path.absolute())
+
+
+def _plain(value: Any) -> Any:
+    """Without the None and the empty things that TOML has no word for, tuples as lists."""
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items() if inner is not None and inner not in ("", ())}
+    return [_plain(inner) for inner in value] if isinstance(value, tuple | list) else value

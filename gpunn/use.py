@@ -1,0 +1,148 @@
+"""What is done with the network of a run: measuring it on data, and asking it about files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from gpunn.checkpoint import load_model
+from gpunn.data import load_data
+from gpunn.errors import DataError, GpunnError, ModelFileError
+from gpunn.experiment import Experiment
+from gpunn.inputs import read_inputs
+from gpunn.model import Sequential
+from gpunn.recipes import read_experiment
+from gpunn.run import EXPERIMENT, MODEL
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a network says of one sample.
+
+    Attributes:
+        file: where the sample is.
+        sample: its number in the file, from 0.
+        label: the class of the highest output; "" where the network was not trained on classes.
+        probability: of that class; the first output where there are no classes.
+        outputs: all outputs.
+    """
+
+    file: str
+    sample: int
+    label: str
+    probability: float
+    outputs: list[float]
+
+
+def load_run(run: str, device: str = "auto") -> tuple[Sequential, Experiment | None]:
+    """The network of a run folder or a model file, and the experiment that lies beside it, if one does.
+
+    Raises:
+        ModelFileError: there is no network, or it is damaged.
+    """
+    path = Path(run)
+    if path.is_dir():
+        if not (path / MODEL).is_file():
+            raise ModelFileError(f"{path} holds no {MODEL}: give a folder that gpunn train has made")
+        path /= MODEL
+    elif not path.exists():
+        raise ModelFileError(f"there is no run {path}: give a folder that gpunn train has made, or a model file")
+    model = load_model(path, device)
+    written = path.with_name(EXPERIMENT)
+    return model, read_experiment(str(written)) if path.name == MODEL and written.is_file() else None
+
+
+def evaluate_run(run: str, source: str | None = None, device: str = "auto") -> str:
+    """Accuracy and cost of a run's network, as one line.
+
+    Args:
+        run: run folder or model file.
+        source: the data; None for those it was trained on.
+        device: to compute on.
+
+    Raises:
+        GpunnError: the run or the data cannot be read, or do not fit together.
+    """
+    model, experiment = load_run(run, device)
+    if source is None and experiment is None:
+        raise GpunnError(f"{run} does not say what it was trained on: name the data, gpunn evaluate {run} DATA")
+    if source is None and experiment is not None:
+        data = experiment.load_data()
+        samples, part = (data.validation or data.train, "validation set") if not data.has_test else (None, "test set")
+    else:
+        data = load_data(source or "", validation=0)
+        samples, part = (data.train, "all samples") if not data.has_test else (None, "test set")
+    samples = samples or data.test
+    assert samples is not None
+    result = model.evaluate(samples)
+    figures = []
+    if not math.isnan(result.accuracy):
+        figures.append(f"accuracy {result.accuracy:.2%} ({result.right:,} of {result.total:,})")
+    if not math.isnan(result.loss):
+        figures.append(f"cost {result.loss:.4f}")
+    return f"{data.name}, {part} ({result.total:,}): {', '.join(figures)}"
+
+
+def predict_files(
+    run: str, files: Iterable[str], device: str = "auto", invert: str = "auto", note: Callable[[str], None] = print
+) -> Iterator[Answer]:
+    """What a run's network says of every sample in some files.
+
+    Args:
+        run: run folder or model file.
+        files: images, .npy, .npz or IDX files.
+        device: to compute on.
+        invert: see `read_inputs`.
+        note: see `read_inputs`.
+
+    Raises:
+        GpunnError: the run or a file cannot be read, or do not fit together.
+    """
+    model, experiment = load_run(run, device)
+    shape = experiment.data.shape if experiment is not None and experiment.data.shape else model.input_shape
+    if math.prod(shape) != math.prod(model.input_shape):
+        raise DataError(f"{run}: its {EXPERIMENT} is of samples {shape}, its network of {model.input_shape}")
+    # All files are read before the first answer: a wrong one is found before anything is printed.
+    inputs = [(file, read_inputs(Path(file), shape, invert=invert, note=note)) for file in files]
+    return _answers(model, inputs)
+
+
+def _answers(model: Sequential, inputs: Iterable[tuple[str, object]]) -> Iterator[Answer]:
+    for file, samples in inputs:
+        for number, row in enumerate(model.predict_proba(samples)):  # type: ignore[arg-type]
+            best = int(row.argmax()) if model.class_names else 0
+            label = model.class_names[best] if best < len(model.class_names) else str(best)
+            outputs = [float(value) for value in row]
+            yield Answer(file, number, label if model.class_names else "", outputs[best], outputs)
+
+
+def format_answers(answers: Iterable[Answer], form: str) -> str:
+    """Answers as text, CSV or JSON.
+
+    Args:
+        answers: of one or more files.
+        form: "text" (one line a sample), "csv" or "json" (with all outputs).
+    """
+    found = list(answers)
+    if form == "json":
+        return json.dumps([asdict(answer) for answer in found], indent=2, ensure_ascii=False)
+    if form == "csv":
+        stream = io.StringIO()
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(("file", "sample", "label", "probability"))
+        writer.writerows((a.file, a.sample, a.label, f"{a.probability:.6f}") for a in found)
+        return stream.getvalue().rstrip("\n")
+    several = {answer.file for answer in found if answer.sample}
+    names = [f"{a.file}[{a.sample}]" if a.file in several else a.file for a in found]
+    width = max(map(len, names), default=0)
+    wide = max((len(answer.label) for answer in found), default=0)
+    lines = []
+    for name, a in zip(names, found, strict=True):
+        said = f"{a.label:{wide}}  {a.probability:.2%}" if a.label else "  ".join(f"{x:.6g}" for x in a.outputs)
+        lines.append(f"{name:{width}}  {said}")
+    return "\n".join(lines)
