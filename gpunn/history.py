@@ -1,0 +1,243 @@
+"""What a training run recorded: its cost and accuracy on training and validation data, in memory and as CSV."""
+
+import contextlib
+import math
+import os
+import re
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from typing import overload
+
+from gpunn.errors import DataError, OutputError
+from gpunn.overfitting import OverfittingDetector
+
+
+@dataclass(frozen=True)
+class Record:
+    """One look at the model in training.
+
+    Args:
+        step: minibatches done since the start of the run.
+        epoch: step / (steps per epoch), so 1.0 is the end of the first epoch.
+        train_loss: mean training cost since the previous record, λR of equation (17) contained.
+        train_accuracy: share of right answers on the training samples since the previous record, 0 to 1;
+            nan for regression.
+        validation_loss: cost on the whole validation set; nan where there is none.
+        validation_accuracy: share of right answers on it, 0 to 1; nan where there is none.
+        learning_rate: η at this step.
+        seconds: since the start of the run.
+    """
+
+    step: int
+    epoch: float
+    train_loss: float
+    train_accuracy: float
+    validation_loss: float
+    validation_accuracy: float
+    learning_rate: float
+    seconds: float
+
+
+COLUMNS = tuple(field.name for field in fields(Record))
+
+_INTEGER = re.compile(r"[0-9]{1,18}")
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?|nan|-?inf")
+
+
+class History(Sequence[Record]):
+    """The records of a run in the order of their steps.
+
+    Args:
+        records: what was recorded so far; appended one by one.
+
+    Attributes:
+        records: the list of `Record`.
+        overfitting_since: the record since which the model overfits, or None; see `OverfittingDetector`.
+        stopped: "", or why training ended before its last epoch.
+    """
+
+    def __init__(self, records: Iterable[Record] = ()) -> None:
+        self.records: list[Record] = []
+        self.overfitting_since: Record | None = None
+        self.stopped = ""
+        self._detector = OverfittingDetector()
+        for record in records:
+            self.append(record)
+
+    def append(self, record: Record) -> Record | None:
+        """Add the next record, and judge by it whether the model overfits.
+
+        Returns:
+            The record since which the model overfits, once: from the call that found it. Else None.
+
+        Raises:
+            ValueError: if its step is not after the last record's.
+        """
+        if self.records and record.step <= self.records[-1].step:
+            raise ValueError(f"expected a record after step {self.records[-1].step}, got step {record.step}")
+        self.records.append(record)
+        since = self._detector.observe(record)
+        if since is not None:
+            self.overfitting_since = since
+        return since
+
+    @property
+    def best(self) -> Record | None:
+        """The first record of the lowest finite validation cost, of training cost if none was validated."""
+        validated = [record for record in self.records if math.isfinite(record.validation_loss)]
+        if validated:
+            return min(validated, key=lambda record: record.validation_loss)
+        trained = [record for record in self.records if math.isfinite(record.train_loss)]
+        return min(trained, key=lambda record: record.train_loss, default=None)
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Record]: ...
+    def __getitem__(self, index: int | slice) -> Record | list[Record]:
+        return self.records[index]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __iter__(self) -> Iterator[Record]:
+        return iter(self.records)
+
+    def __repr__(self) -> str:
+        if not self.records:
+            return "History(no records)"
+        last = self.records[-1]
+        since = self.overfitting_since
+        tail = f", overfitting since step {since.step}" if since is not None else ""
+        return f"History({len(self)} records to step {last.step}, epoch {last.epoch:g}{tail})"
+
+    def __str__(self) -> str:
+        """A short table: the best and the last record."""
+        if not self.records:
+            return "no records yet"
+        heads = ("", "step", "epoch", "cost", "accuracy", "validation cost", "validation accuracy", "time")
+        rows: list[tuple[str, ...]] = [heads]
+        for name, record in (("best", self.best), ("last", self.records[-1])):
+            if record is not None:
+                rows.append((name, *_readable(record)))
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        lines = [
+            "  ".join(
+                cell.ljust(width) if column == 0 else cell.rjust(width)
+                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
+            for row in rows
+        ]
+        if self.overfitting_since is not None:
+            since = self.overfitting_since
+            lines.append(f"overfitting (high variance) since step {since.step}, epoch {since.epoch:.4g}")
+        if self.stopped:
+            lines.append(f"stopped: {self.stopped}")
+        return "\n".join(lines)
+
+    def write_csv(self, path: str | os.PathLike[str]) -> None:
+        """Write all records, one a line under a header; numbers read back to the same bits.
+
+        Raises:
+            OutputError: if the file cannot be written; an older file of that name is then untouched.
+        """
+        lines = [",".join(COLUMNS)]
+        for record in self.records:
+            step, *numbers = astuple(record)
+            lines.append(",".join([str(int(step)), *(repr(float(number)) for number in numbers)]))
+        write_atomically(path, ("\n".join(lines) + "\n").encode("ascii"))
+
+    @classmethod
+    def read_csv(cls, path: str | os.PathLike[str]) -> "History":
+        """Read what `write_csv` wrote. What the detector of overfitting said is found again; `stopped` is "".
+
+        Raises:
+            DataError: if the file is missing or damaged, with the line and what is wrong in it.
+        """
+        try:
+            text = Path(path).read_bytes().decode("ascii")
+        except UnicodeDecodeError as error:
+            byte = error.object[error.start]
+            raise DataError(f"{path}: expected a CSV of numbers, got byte {byte:#x}") from None
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read as a history: {error.strerror or error}") from None
+        lines = text.split("\n")
+        if lines[0] != ",".join(COLUMNS):
+            raise DataError(f"{path}: expected the header of a gpunn history, got {_shown(lines[0])}")
+        if lines.pop() != "":
+            raise DataError(f"{path}: line {len(lines) + 1} is cut off: delete that line to go on without it")
+        history = cls()
+        for number, line in enumerate(lines[1:], start=2):
+            try:
+                history.append(_parse(line))
+            except ValueError as error:
+                raise DataError(f"{path}: line {number}: {error}") from None
+        return history
+
+
+def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file so that its name shows the old content or all of the new one, whenever the power goes.
+
+    Raises:
+        OutputError: if it cannot be written; nothing half-written stays behind.
+    """
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            # Without it a crash of the machine may keep the new name and lose the content.
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    except OSError as error:
+        raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
+    finally:
+        # Also after Ctrl-C. A file that was renamed, or never made, is not there to be removed.
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _parse(line: str) -> Record:
+    """One line of the CSV; a ValueError says what is wrong with it."""
+    cells = line.split(",")
+    if len(cells) != len(COLUMNS):
+        raise ValueError(f"expected {len(COLUMNS)} numbers, got {len(cells)}")
+    if not _INTEGER.fullmatch(cells[0]):
+        raise ValueError(f"expected a whole number as step, got {_shown(cells[0])}")
+    for name, cell in zip(COLUMNS[1:], cells[1:], strict=True):
+        if not _NUMBER.fullmatch(cell):
+            raise ValueError(f"expected a number as {name}, got {_shown(cell)}")
+    numbers = dict(zip(COLUMNS[1:], map(float, cells[1:]), strict=True))
+    for name in ("epoch", "seconds"):
+        if not (math.isfinite(numbers[name]) and numbers[name] >= 0):
+            raise ValueError(f"expected {name} to be finite and not negative, got {numbers[name]}")
+    for name in ("train_accuracy", "validation_accuracy"):
+        if not (math.isnan(numbers[name]) or 0 <= numbers[name] <= 1):
+            raise ValueError(f"expected {name} between 0 and 1, got {numbers[name]}")
+    return Record(int(cells[0]), **numbers)
+
+
+def _readable(record: Record) -> tuple[str, ...]:
+    def share(value: float) -> str:
+        return "-" if math.isnan(value) else f"{value:.2%}"
+
+    def cost(value: float) -> str:
+        return "-" if math.isnan(value) else f"{value:.4g}"
+
+    return (
+        str(record.step),
+        f"{record.epoch:.4g}",
+        cost(record.train_loss),
+        share(record.train_accuracy),
+        cost(record.validation_loss),
+        share(record.validation_accuracy),
+        f"{record.seconds:.1f} s",
+    )
+
+
+def _shown(text: str) -> str:
+    """Foreign text for an error message: quoted, on one line, short."""
+    return repr(text if len(text) <= 40 else text[:40] + "…")
