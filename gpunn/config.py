@@ -59,9 +59,18 @@ _WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false",
 _MOST = 2**31 - 1
 
 
-def arguments_of(part: Any) -> dict[str, Any]:
-    """The constructor's arguments of a part, by name; a part keeps each under the argument's own name."""
-    return {name: getattr(part, name) for name in _options(type(part))}
+def arguments_of(part: Any, without_defaults: bool = False) -> dict[str, Any]:
+    """The constructor's arguments of a part, by name; a part keeps each under the argument's own name.
+
+    Args:
+        part: a layer, loss, schedule and so on.
+        without_defaults: leave out what is as it would be anyway.
+    """
+    values = {name: getattr(part, name) for name in _options(type(part))}
+    if without_defaults:
+        defaults = {name: p.default for name, p in inspect.signature(type(part)).parameters.items()}
+        return {name: value for name, value in values.items() if value not in (defaults[name], (defaults[name],) * 2)}
+    return values
 
 
 def _options(kind: type) -> list[str]:

@@ -194,28 +194,3 @@ extern "C" __global__ void set_zero(T* x, int size) {
     host=_set_zero,
 )
 """x := 0."""
-
-
-def _add_rows(parts: Array, total: Array) -> None:
-    np.add.reduce(parts, axis=0, out=total)
-
-
-def _add_rows_launch(parts: Array, total: Array) -> Launch:
-    return Launch(blocks_for(total.size, _THREADS), _THREADS, (parts, total, len(parts), total.size))
-
-
-add_parts = Raw(
-    "add_parts",
-    """
-extern "C" __global__ void add_parts(const T* parts, T* total, int count, int size) {
-    int at = blockIdx.x * blockDim.x + threadIdx.x;
-    if (at >= size) return;
-    T sum = T(0);
-    for (int part = 0; part < count; ++part) sum += parts[(long long)part * size + at];
-    total[at] = sum;
-}
-""",
-    launch=_add_rows_launch,
-    host=_add_rows,
-)
-"""total := Σ_p parts[p], always in the same order."""

@@ -12,10 +12,12 @@ from typing import TypeAlias
 import numpy as np
 
 from gpunn.kernels.kernel import Array, Launch, Raw, blocks_for
+from gpunn.kernels.threads import cores, parallel
 
 Window: TypeAlias = tuple[int, int, int, int]
 
 _THREADS = 256
+_PIECE = 2**18  # bytes of output that are worked on at once
 
 
 def _places(x: Array, y: Array, window: Window) -> Iterator[Array]:
@@ -32,30 +34,57 @@ def _overlaps(window: Window) -> bool:
     return size_h > stride_h or size_w > stride_w
 
 
+def _pieces(x: Array, y: Array) -> tuple[int, int]:
+    """In how many pieces of whole channels to work, so that a piece stays in the cache, and the channels of one."""
+    channels = len(x)
+    each = max(1, min(-(-channels // cores()), _PIECE // max(1, y.nbytes // channels)))
+    return -(-channels // each), each
+
+
 def _max_pool(x: Array, window: Window, y: Array, choice: Array) -> None:
-    better = np.empty(y.shape, np.bool_)
-    for place, seen in enumerate(_places(x, y, window)):
-        if place == 0:
-            np.copyto(y, seen)
-            choice.fill(0)
-            continue
-        np.greater(seen, y, out=better)
-        np.maximum(seen, y, out=y)
-        np.copyto(choice, place, where=better)
+    pieces, channels = _pieces(x, y)
+
+    def piece(number: int) -> None:
+        at = slice(number * channels, (number + 1) * channels)
+        best, chosen = y[at], choice[at]
+        better = np.empty(best.shape, np.bool_)
+        place_if_better = better.view(np.uint8)
+        for place, seen in enumerate(_places(x[at], best, window)):
+            if place == 0:
+                np.copyto(best, seen)
+                chosen.fill(0)
+                continue
+            np.greater(seen, best, out=better)
+            np.maximum(seen, best, out=best)
+            # Places only grow, so the larger of two choices is the later one: cheaper than a masked copy.
+            np.multiply(place_if_better, np.uint8(place), out=place_if_better)
+            np.maximum(chosen, place_if_better, out=chosen)
+
+    parallel(piece, pieces, x.nbytes)
 
 
 def _max_pool_gradient(dy: Array, choice: Array, window: Window, dx: Array) -> None:
     covers_all = not _overlaps(window) and (dx.size == dy.size * window[0] * window[1])
-    if not covers_all:
-        dx.fill(0)
-    chosen = np.empty(dy.shape, dy.dtype)
-    for place, seen in enumerate(_places(dx, dy, window)):
-        np.copyto(chosen, np.equal(choice, place).view(np.int8))
-        if covers_all:
-            np.multiply(dy, chosen, out=seen)
-        else:
-            np.multiply(dy, chosen, out=chosen)
-            seen += chosen
+    pieces, channels = _pieces(dx, dy)
+
+    def piece(number: int) -> None:
+        at = slice(number * channels, (number + 1) * channels)
+        gradient = dy[at]
+        if not covers_all:
+            dx[at].fill(0)
+        is_choice = np.empty(gradient.shape, np.bool_)
+        share = np.empty(gradient.shape, dy.dtype)
+        for place, seen in enumerate(_places(dx[at], gradient, window)):
+            # A conversion and a product of equal types are vectorised, a product of mixed types is not.
+            np.equal(choice[at], place, out=is_choice)
+            np.copyto(share, is_choice.view(np.int8))
+            if covers_all:
+                np.multiply(gradient, share, out=seen)
+            else:
+                np.multiply(gradient, share, out=share)
+                seen += share
+
+    parallel(piece, pieces, dx.nbytes)
 
 
 def _launch_of(each: Array, *arguments: object) -> Launch:

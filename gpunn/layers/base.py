@@ -149,7 +149,8 @@ class Layer(ABC):
     def __repr__(self) -> str:
         from gpunn.config import arguments_of
 
-        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in arguments_of(self).items())})"
+        shown = arguments_of(self, without_defaults=True).items()
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown)})"
 
 
 def positive_whole(value: Any, what: str, least: int = 1) -> int:

@@ -1,0 +1,228 @@
+"""Two ways to make the matrix products of a convolution: by patches, on any device, and by rows, on the CPU.
+
+Both compute the same sums. Patches are the textbook's im2col, few large products: what a GPU likes. Rows need a
+`size`-th of its copies, with a product for each row of the output: what a cache likes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from gpunn.kernels.convolution import Geometry, col2im, im2col, set_zero
+from gpunn.kernels.kernel import Array
+from gpunn.layers.base import BuildContext
+from gpunn.parameter import Parameter
+
+
+@dataclass(frozen=True)
+class Extent:
+    """The sizes of a convolution: `filters` of `size`, over images of (channels, height, width), at (rows, columns)."""
+
+    filters: int
+    size: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    channels: int
+    height: int
+    width: int
+    rows: int
+    columns: int
+
+
+class Products(Protocol):
+    """Z = W A, ∂C/∂W = Δ Aᵀ and ∂C/∂A = Wᵀ Δ, where A holds what each filter sees at each place."""
+
+    def forward(self, w: Parameter, x: Array, z: Array) -> None:
+        """z := the products; x is (channels, height, width, n), z (filters, rows, columns, n)."""
+
+    def weight_gradient(self, x: Array, delta: Array, w: Parameter) -> None:
+        """Set the gradient of w; delta is like z."""
+
+    def input_gradient(self, w: Parameter, delta: Array, dx: Array) -> None:
+        """dx := ∂C/∂x."""
+
+
+class PatchProducts:
+    """All patches of a block of output rows as the columns of one matrix (im2col).
+
+    Args:
+        context: where memory comes from.
+        extent: of the convolution.
+    """
+
+    def __init__(self, context: BuildContext, extent: Extent) -> None:
+        self._backend, self._extent = context.backend, extent
+        self._geometry: Geometry = (*extent.size, *extent.stride, *extent.padding)
+        self._taps = extent.channels * extent.size[0] * extent.size[1]
+        row = self._taps * extent.columns
+        fitting = context.backend.block_elements // (row * context.batch_size)
+        self._block = max(1, min(extent.rows, fitting))
+        self._columns = context.scratch((self._block * row * context.capacity,))
+
+    def forward(self, w: Parameter, x: Array, z: Array) -> None:
+        z = z.reshape(len(z), -1)
+        for columns, span, _, _ in self._blocks(x.shape[3]):
+            self._fill(x, columns, span)
+            self._backend.gemm(1.0, w.matrix, columns, 0.0, z[:, span])
+
+    def weight_gradient(self, x: Array, delta: Array, w: Parameter) -> None:
+        delta = delta.reshape(len(delta), -1)
+        for columns, span, first, _ in self._blocks(x.shape[3]):
+            self._fill(x, columns, span)
+            self._backend.gemm(1.0, delta[:, span], columns.T, 1.0 if first else 0.0, w.gradient_matrix)
+
+    def input_gradient(self, w: Parameter, delta: Array, dx: Array) -> None:
+        delta = delta.reshape(len(delta), -1)
+        self._backend.run(set_zero, dx)
+        for columns, span, first, last in self._blocks(dx.shape[3]):
+            self._backend.gemm(1.0, w.matrix.T, delta[:, span], 0.0, columns)
+            self._backend.run(col2im, columns, first, last - first, self._extent.columns, self._geometry, dx)
+
+    def _blocks(self, n: int) -> Iterator[tuple[Array, slice, int, int]]:
+        """For each block of output rows: its columns of A, where it lies in z, its first row and its end."""
+        rows, width = self._extent.rows, self._extent.columns * n
+        for first in range(0, rows, self._block):
+            last = min(first + self._block, rows)
+            span = slice(first * width, last * width)
+            yield self._columns[: self._taps * (last - first) * width].reshape(self._taps, -1), span, first, last
+
+    def _fill(self, x: Array, columns: Array, span: slice) -> None:
+        width = self._extent.columns
+        self._backend.run(im2col, x, span.start // (width * x.shape[3]), width, self._geometry, columns)
+
+
+class RowProducts:
+    """Input rows, widened to what each place of a filter's row sees; a filter's height of them is a window of memory.
+
+    Input row p becomes R[p], (channels · size_w, columns · n): entry (c, v) is row p of channel c, shifted by v. What
+    the filters see from output row i is R[i·stride : i·stride + size_h], which lies in one piece, so
+    z[:, i] = W R[i·stride …] with W as (filters, size_h · channels · size_w), and in back-propagation the same window
+    takes Wᵀ Δ with beta = 1. So only size_w of the size_h · size_w copies of im2col, and of the sums of col2im, are
+    made; the rest is overlap.
+
+    Args:
+        context: where memory comes from; the CPU.
+        extent: of the convolution.
+    """
+
+    def __init__(self, context: BuildContext, extent: Extent) -> None:
+        self._backend, self._extent = context.backend, extent
+        workers = context.backend.workers
+        self._row = extent.channels * extent.size[1] * extent.columns
+        fitting = context.backend.block_elements // (self._row * context.batch_size)
+        self._block = max(1, min(-(-extent.rows // workers), fitting))
+        window = (self._block - 1) * extent.stride[0] + extent.size[0]
+        self._scratch = [context.scratch((window * self._row * context.capacity,)) for _ in range(workers)]
+        self._parts = context.scratch((workers, extent.filters, extent.size[0] * extent.channels * extent.size[1]))
+
+    def forward(self, w: Parameter, x: Array, z: Array) -> None:
+        matrix = self._arranged(w.value)
+        z = z.reshape(*z.shape[:2], -1)
+
+        def block(worker: int, first: int, last: int) -> None:
+            for row, window in self._windows(worker, x, first, last):
+                self._backend.gemm(1.0, matrix, window, 0.0, z[:, row])
+
+        self._backend.share(block, self._extent.rows, self._block, self._work(x.shape[3]))
+
+    def weight_gradient(self, x: Array, delta: Array, w: Parameter) -> None:
+        delta = delta.reshape(*delta.shape[:2], -1)
+        begun = [False] * len(self._parts)
+
+        def block(worker: int, first: int, last: int) -> None:
+            for row, window in self._windows(worker, x, first, last):
+                self._backend.gemm(1.0, delta[:, row], window.T, float(begun[worker]), self._parts[worker])
+                begun[worker] = True
+
+        self._backend.share(block, self._extent.rows, self._block, self._work(x.shape[3]))
+        total = self._parts[0]
+        for worker in range(1, sum(begun)):
+            total += self._parts[worker]
+        e = self._extent
+        np.copyto(w.grad, total.reshape(e.filters, e.size[0], e.channels, e.size[1]).transpose(0, 2, 1, 3))
+
+    def input_gradient(self, w: Parameter, delta: Array, dx: Array) -> None:
+        channels = self._extent.channels
+        delta = delta.reshape(*delta.shape[:2], -1)
+        dx.fill(0)
+
+        def of_channels(worker: int, begin: int, end: int) -> None:
+            # Workers take channels of their own: so no two add to the same place.
+            matrix = self._arranged(w.value[:, begin:end]).T
+            for first in range(0, self._extent.rows, self._block):
+                last = min(first + self._block, self._extent.rows)
+                self._add_rows(worker, matrix, delta, first, last, dx[begin:end])
+
+        self._backend.share(of_channels, channels, -(-channels // len(self._parts)), self._work(dx.shape[3]))
+
+    def _add_rows(self, worker: int, matrix: Array, delta: Array, first: int, last: int, dx: Array) -> None:
+        """Add to dx what output rows first to last have to say, for some of its channels."""
+        e = self._extent
+        channels, n = len(dx), dx.shape[3]
+        rows = self._rows(worker, channels, first, last, n)
+        flat = rows.reshape(len(rows), channels * e.size[1], -1)
+        flat[e.size[0] :] = 0
+        for row in range(first, last):
+            start = (row - first) * e.stride[0]
+            window = flat[start : start + e.size[0]].reshape(matrix.shape[0], -1)
+            self._backend.gemm(1.0, matrix, delta[:, row], 1.0 if row > first else 0.0, window)
+        top = first * e.stride[0] - e.padding[0]
+        inside = slice(max(0, top), min(e.height, top + len(rows)))
+        for v, seen, columns in self._shifts():
+            dx[:, inside, seen] += rows[inside.start - top : inside.stop - top, :, v, columns].swapaxes(0, 1)
+
+    def _windows(self, worker: int, x: Array, first: int, last: int) -> Iterator[tuple[int, Array]]:
+        """For each output row from first to last: its number, and what the filters see from it."""
+        e = self._extent
+        rows = self._rows(worker, e.channels, first, last, x.shape[3])
+        done = 0
+        for row in range(first, last):
+            start = (row - first) * e.stride[0]
+            # Only now, so that the rows are still in the cache when they are multiplied.
+            self._widen(x, rows, max(done, start), start + e.size[0], first * e.stride[0] - e.padding[0])
+            done = start + e.size[0]
+            yield row, rows[start:done].reshape(self._parts.shape[2], -1)
+
+    def _widen(self, x: Array, rows: Array, begin: int, end: int, top: int) -> None:
+        """Fill rows begin to end of R; its row p is row top + p of the image, zero outside."""
+        e = self._extent
+        inside = slice(min(max(begin, -top), end), max(min(end, e.height - top), begin))
+        rows[begin : inside.start] = 0
+        rows[max(inside.stop, inside.start) : end] = 0
+        if inside.start >= inside.stop:
+            return
+        picture = x[:, top + inside.start : top + inside.stop].swapaxes(0, 1)
+        for v, seen, columns in self._shifts():
+            target = rows[inside, :, v]
+            target[:, :, : columns.start] = 0
+            target[:, :, columns.stop :] = 0
+            target[:, :, columns] = picture[:, :, seen]
+
+    def _shifts(self) -> Iterator[tuple[int, slice, slice]]:
+        """For each place v in a filter's row: the image columns seen there, and the output columns that see them."""
+        e = self._extent
+        (_, stride), left = e.stride, e.padding[1]
+        for v in range(e.size[1]):
+            begin = max(0, -((v - left) // stride))
+            end = max(begin, min(e.columns, (e.width - 1 - v + left) // stride + 1))
+            at = begin * stride + v - left
+            yield v, slice(max(at, 0), max(at + (end - begin - 1) * stride + 1, 0), stride), slice(begin, end)
+
+    def _rows(self, worker: int, channels: int, first: int, last: int, n: int) -> Array:
+        """A worker's memory for R of output rows first to last: (rows, channels, size_w, columns, n)."""
+        e = self._extent
+        count = (last - first - 1) * e.stride[0] + e.size[0]
+        shape = (count, channels, e.size[1], e.columns, n)
+        return self._scratch[worker][: count * channels * e.size[1] * e.columns * n].reshape(shape)
+
+    def _arranged(self, w: Array) -> Array:
+        """W as (filters, size_h · channels · size_w): the order in which a window lies in memory."""
+        return np.ascontiguousarray(w.transpose(0, 2, 1, 3)).reshape(len(w), -1)
+
+    def _work(self, n: int) -> int:
+        """Bytes that the products read, to see whether they are worth a second thread."""
+        return self._row * n * self._extent.rows * self._extent.size[0] * self._parts.itemsize
