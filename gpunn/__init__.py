@@ -1,5 +1,6 @@
 """Neural networks trained straight from their equations, on CUDA through CuPy and on CPUs through NumPy."""
 
+from gpunn.augmentation import Augmentation
 from gpunn.checkpoint import load_model
 from gpunn.data import Data, Samples, load_data
 from gpunn.errors import GpunnError
@@ -33,6 +34,7 @@ __all__ = [
     "L2",
     "SGD",
     "Adam",
+    "Augmentation",
     "AveragePool2D",
     "BatchNorm",
     "BinaryCrossEntropy",

@@ -219,7 +219,9 @@ class CupyBackend(Backend):
         key = (kernel.name, *(str(dtype) for dtype in types.values()))
         function = self._compiled.get(key)
         if function is None:
-            function = self._compiled[key] = self.cupy.RawKernel(cuda_source(kernel, types), kernel.name)
+            function = self._compiled[key] = self.cupy.RawKernel(
+                cuda_source(kernel, types), kernel.name, options=kernel.options
+            )
         return function
 
     def gemm(self, alpha: float, a: Array, b: Array, beta: float, c: Array) -> None:

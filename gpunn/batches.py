@@ -5,9 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from gpunn.augmentation import Augmentation
 from gpunn.backend import Backend, Buffer
 from gpunn.data import Samples
+from gpunn.errors import ShapeError
 from gpunn.kernels import batches as kernels
+from gpunn.kernels.augmentation import gather_augmented
 from gpunn.kernels.kernel import Array
 from gpunn.layers.base import Shape, inside
 
@@ -56,9 +59,25 @@ class Batches:
         backend: of the device.
         samples: inputs and targets.
         dtype: of the network, for targets that are no labels.
+        augmentation: how images are changed when they are taken.
+        seed: of the augmentation.
+
+    Raises:
+        ShapeError: samples that are no images are to be augmented.
     """
 
-    def __init__(self, backend: Backend, samples: Samples, dtype: DTypeLike) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        samples: Samples,
+        dtype: DTypeLike,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+    ) -> None:
+        if augmentation is not None and len(samples.shape) != 3:
+            raise ShapeError(f"augmentation needs images (height, width, channels), got samples of {samples.shape}")
+        self._augmentation, self._seed = augmentation, seed
+        self._image = inside(samples.shape)
         self._run = backend.run
         self.size = len(samples)
         self.scale = samples.scale
@@ -72,7 +91,7 @@ class Batches:
         self._taken = {"backend": backend, "shape": shape, "dtype": self.targets.dtype}
         self._capacity = 0
 
-    def take(self, order: Array, step: Array, batch_size: int, n: int, rows: Array) -> Array:
+    def take(self, order: Array, step: Array, batch_size: int, n: int, rows: Array, count: Array = None) -> Array:
         """Gather the n samples that begin at order[step · batch_size].
 
         Args:
@@ -81,6 +100,7 @@ class Batches:
             batch_size: samples of a full batch.
             n: samples of this one.
             rows: (n, features), where the converted inputs go.
+            count: one element, the steps done in the whole run, for the augmentation.
 
         Returns:
             The targets: int32 labels (n,), or (outputs, n).
@@ -91,7 +111,11 @@ class Batches:
                 max(n, batch_size),
             )
         targets = self._buffer[n]
-        self._run(kernels.gather, self.rows, order, step, batch_size, self.scale, rows)
+        if self._augmentation is None:
+            self._run(kernels.gather, self.rows, order, step, batch_size, self.scale, rows)
+        else:
+            drawn = (self._seed, count, self._augmentation.limits, self._image)
+            self._run(gather_augmented, self.rows, order, step, batch_size, self.scale, *drawn, rows)
         if self.has_labels:
             self._run(kernels.gather_labels, self.targets, order, step, batch_size, targets)
         else:

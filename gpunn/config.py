@@ -10,6 +10,7 @@ import math
 from typing import Any
 
 from gpunn import initializers, layers, losses, optimizers, regularizers, schedules
+from gpunn.augmentation import Augmentation
 from gpunn.errors import OptionError
 
 PARTS: dict[str, dict[str, type]] = {
@@ -39,6 +40,7 @@ PARTS: dict[str, dict[str, type]] = {
     "schedule": {
         kind.__name__: kind for kind in (schedules.Constant, schedules.StepDecay, schedules.Cosine, schedules.OneCycle)
     },
+    "augmentation": {"Augmentation": Augmentation},
     "initializer": {
         kind.__name__: kind
         for kind in (

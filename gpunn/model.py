@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gpunn.augmentation import Augmentation
 from gpunn.backend import Backend, select
 from gpunn.batches import Batches, InputBuffer
 from gpunn.data import Data, Samples
@@ -252,6 +253,8 @@ class Sequential:
         device: str | Backend = "auto",
         dtype: str = "float32",
         seed: int = 0,
+        augmentation: Augmentation | None = None,
+        recompute_statistics: bool = False,
         validate_every: int | None = None,
         patience: float | None = None,
         progress: bool = True,
@@ -270,6 +273,9 @@ class Sequential:
             device: "auto", "cpu", "cuda", "cuda:N".
             dtype: "float32" or "float64".
             seed: of initial weights and the order of batches.
+            augmentation: how training images are changed a little each time they are seen.
+            recompute_statistics: let BatchNorm remember the statistics of the whole training set at the end, instead
+                of running averages.
             validate_every: steps from one look at the validation set to the next; left out, a quarter of an epoch.
             patience: stop when the validation cost has not improved for so many epochs, and put back the weights
                 that were best; None trains to the end and keeps the last weights.
@@ -295,6 +301,8 @@ class Sequential:
             device=device,
             dtype=dtype,
             seed=seed,
+            augmentation=augmentation,
+            recompute_statistics=recompute_statistics,
             validate_every=validate_every,
             patience=patience,
             progress=progress,

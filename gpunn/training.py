@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from gpunn.augmentation import Augmentation
 from gpunn.backend import Backend, select
 from gpunn.batches import Batches
 from gpunn.data import Data, Samples
@@ -69,7 +70,7 @@ class Step:
         """Gather n samples, forward (3), cost, backward (8) (12) (13), update (4) (20)–(22)."""
         run, model = self.backend.run, self.model
         rows, x = model.input.views(n)
-        targets = self.batches.take(self.order, self.step, self.batch_size, n, rows)
+        targets = self.batches.take(self.order, self.step, self.batch_size, n, rows, model.count)
         z = model.propagate(x, True, self._stages)
         self.loss.evaluate(self.backend, z, targets)
         run(loss_kernels.accumulate, self.loss.costs, 1.0, self._cost)
@@ -108,6 +109,8 @@ class Trainer:
         device: str | Backend = "auto",
         dtype: str = "float32",
         seed: int = 0,
+        augmentation: Augmentation | None = None,
+        recompute_statistics: bool = False,
         validate_every: int | None = None,
         patience: float | None = None,
         progress: bool = True,
@@ -143,7 +146,9 @@ class Trainer:
         self._build(backend, batch_size, dtype)
         model.loss, model.class_names, model.input_scale = self.loss, self.data.class_names, train.scale
         self.optimizer.build(model.parameters, regularizer, len(train))
-        self.step = Step(model, Batches(backend, train, dtype), self.loss, self.optimizer, batch_size)
+        self.recompute_statistics = recompute_statistics
+        batches = Batches(backend, train, dtype, augmentation, seed)
+        self.step = Step(model, batches, self.loss, self.optimizer, batch_size)
         steps = self.step.steps_per_epoch
         self.validate_every = None if validate_every is None else positive_whole(validate_every, "validate_every")
         validation = self.data.validation
@@ -179,6 +184,8 @@ class Trainer:
             if record is not self.history[-1]:
                 self._put_back(weights)
                 self.progress.say(f"the weights of step {record.step} are put back: validation cost was lowest there")
+        if self.recompute_statistics:
+            self.model.recompute_statistics(self.data.train)
         return self.history
 
     def _run_epoch(self) -> None:

@@ -2,6 +2,7 @@
 
 from gpunn.kernels import (
     activations,
+    augmentation,
     batches,
     convolution,
     dropout,
@@ -20,6 +21,7 @@ __all__ = [
     "Launch",
     "Raw",
     "activations",
+    "augmentation",
     "batches",
     "convolution",
     "dropout",

@@ -67,6 +67,8 @@ class Raw:
         launch: from the arguments of a call to its grid, block and CUDA arguments.
         host: the NumPy twin, called with the same arguments as `launch`.
         types: the type names of `source`, each with the number of the argument whose dtype it is.
+        preamble: CUDA C++ that stands before the source: functions that it calls.
+        options: for the compiler.
     """
 
     name: str
@@ -75,6 +77,7 @@ class Raw:
     host: Callable[..., None]
     types: Mapping[str, int] = field(default_factory=lambda: {"T": 0})
     preamble: str = ""
+    options: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _register(self)

@@ -143,7 +143,8 @@ class RowProducts:
         for worker in range(1, sum(begun)):
             total += self._parts[worker]
         e = self._extent
-        np.copyto(w.grad, total.reshape(e.filters, e.size[0], e.channels, e.size[1]).transpose(0, 2, 1, 3))
+        gradient: Array = w.grad
+        gradient[...] = total.reshape(e.filters, e.size[0], e.channels, e.size[1]).transpose(0, 2, 1, 3)
 
     def input_gradient(self, w: Parameter, delta: Array, dx: Array) -> None:
         channels = self._extent.channels
@@ -225,4 +226,4 @@ class RowProducts:
 
     def _work(self, n: int) -> int:
         """Bytes that the products read, to see whether they are worth a second thread."""
-        return self._row * n * self._extent.rows * self._extent.size[0] * self._parts.itemsize
+        return int(self._row * n * self._extent.rows * self._extent.size[0] * self._parts.itemsize)

@@ -1,0 +1,40 @@
+"""Synthetic data: more examples than there are, from small changes to those that there are."""
+
+from __future__ import annotations
+
+from math import radians, tan
+
+from gpunn.errors import OptionError
+from gpunn.kernels.augmentation import Limits
+
+
+class Augmentation:
+    """Moves every training image a little, another way each time it is seen, inside the gather of the batch.
+
+    All numbers are limits: what is done to an image is drawn evenly between minus and plus each. Places outside the
+    image are 0; between pixels it is interpolated linearly.
+
+    Args:
+        shift: pixels, down and across.
+        rotation: degrees, below 90.
+        scale: share by which it grows or shrinks, 0.1 for 90 to 110 %.
+        shear: how far a row is moved for each row from the middle.
+    """
+
+    def __init__(self, shift: float = 0.0, rotation: float = 0.0, scale: float = 0.0, shear: float = 0.0) -> None:
+        ends = {"shift": (shift, 1e6), "rotation": (rotation, 90), "scale": (scale, 1), "shear": (shear, 10)}
+        for name, (value, end) in ends.items():
+            if not 0 <= value < end:
+                raise OptionError(f"{name} of Augmentation must lie from 0 to below {end:g}, got {value!r}")
+        self.shift, self.rotation, self.scale, self.shear = float(shift), float(rotation), float(scale), float(shear)
+
+    @property
+    def limits(self) -> Limits:
+        """What the kernel is given."""
+        return self.shift, tan(radians(self.rotation) / 2), self.scale, self.shear
+
+    def __repr__(self) -> str:
+        return (
+            f"Augmentation(shift={self.shift:g}, rotation={self.rotation:g}, scale={self.scale:g}, "
+            f"shear={self.shear:g})"
+        )

@@ -1,0 +1,162 @@
+"""Synthetic data: the gather of a batch that also shifts, turns, stretches and shears every image a little.
+
+Drawn from Philox by (seed, step, sample), and computed in float32 with every operation rounded by itself, so that CPU
+and GPU see the same pictures to the last bit.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import numpy as np
+
+from gpunn.kernels.kernel import Array, Launch, Raw, blocks_for
+from gpunn.kernels.random import PHILOX, Purpose, random_words
+
+Limits: TypeAlias = tuple[float, float, float, float]
+"""The largest (shift in pixels, tan of half the angle, change of scale, shear), drawn between minus and plus it."""
+
+_THREADS = 128
+
+
+def transforms(n: int, seed: int, step: int, limits: Limits) -> Array:
+    """The maps of n samples from places in the picture to places in the image, float32 (6, n, 1, 1).
+
+    With x and y from the middle: x' = m₀ x + m₁ y + m₂, y' = m₃ x + m₄ y + m₅. A turn by θ is written with
+    t = tan(θ/2): cos θ = (1 − t²)/(1 + t²), sin θ = 2t/(1 + t²), which needs no function that devices round
+    differently.
+    """
+    words = random_words(8 * n, seed=seed, purpose=Purpose.AUGMENTATION, step=step).reshape(n, 8)
+    unit = (words >> np.uint32(8)).astype(np.float32).T * np.float32(2**-23) - np.float32(1)
+    shift, half_tangent, scale, shear = (np.float32(limit) for limit in limits)
+    t = unit[2] * half_tangent
+    square = t * t
+    below = np.float32(1) / (square + np.float32(1))
+    size = unit[3] * scale + np.float32(1)
+    cosine = (np.float32(1) - square) * below * size
+    sine = (t + t) * below * size
+    sheared = unit[4] * shear * size - sine
+    return np.stack([cosine, sheared, unit[0] * shift, sine, cosine, unit[1] * shift])[:, :, None, None]
+
+
+def _gather_augmented(
+    data: Array,
+    order: Array,
+    step: Array,
+    batch_size: int,
+    scale: float,
+    seed: int,
+    count: Array,
+    limits: Limits,
+    shape: tuple[int, int, int],
+    x: Array,
+) -> None:
+    n = len(x)
+    channels, height, width = shape
+    start = int(step[0]) * batch_size
+    images = data[order[start : start + n]].reshape(n, channels, height, width)
+    # A border of zeros: whatever is looked up outside the image finds it there.
+    framed = np.zeros((n, channels, height + 2, width + 2), np.float32)
+    framed[:, :, 1:-1, 1:-1] = images
+    m = transforms(n, seed, int(count[0]), limits)
+    down = (np.arange(height, dtype=np.float32) - np.float32((height - 1) / 2))[:, None]
+    across = np.arange(width, dtype=np.float32) - np.float32((width - 1) / 2)
+    at_x = (m[0] * across + m[1] * down) + (m[2] + np.float32((width - 1) / 2))
+    at_y = (m[3] * across + m[4] * down) + (m[5] + np.float32((height - 1) / 2))
+    left, top = np.floor(at_x), np.floor(at_y)
+    part_x, part_y = at_x - left, at_y - top
+    first = np.clip(left, -1, width).astype(np.intp) + 1
+    second = np.clip(left + np.float32(1), -1, width).astype(np.intp) + 1
+    upper = (np.clip(top, -1, height).astype(np.intp) + 1) * (width + 2)
+    lower = (np.clip(top + np.float32(1), -1, height).astype(np.intp) + 1) * (width + 2)
+    samples = np.arange(n)[:, None, None] * (channels * (height + 2) * (width + 2))
+    flat = framed.reshape(-1)
+    picture = x.T.reshape(channels, height, width, n) if x.strides[0] == x.itemsize else None
+    rows = None if picture is not None else x.reshape(n, channels, height, width)
+    for channel in range(channels):
+        base = samples + channel * ((height + 2) * (width + 2))
+        above = _between(flat, base + upper, first, second, part_x)
+        below = _between(flat, base + lower, first, second, part_x)
+        values = (above + (below - above) * part_y) * np.float32(scale)
+        if picture is not None:
+            picture[channel] = values.transpose(1, 2, 0)
+        else:
+            rows[:, channel] = values  # type: ignore[index]  # one of the two is always set
+
+
+def _between(flat: Array, row: Array, first: Array, second: Array, part: Array) -> Array:
+    a = flat[row + first]
+    return a + (flat[row + second] - a) * part
+
+
+def _gather_augmented_launch(
+    data: Array,
+    order: Array,
+    step: Array,
+    batch_size: int,
+    scale: float,
+    seed: int,
+    count: Array,
+    limits: Limits,
+    shape: tuple[int, int, int],
+    x: Array,
+) -> Launch:
+    n, features = x.shape
+    strides = tuple(stride // x.itemsize for stride in x.strides)
+    numbers = (np.float32(scale), np.uint32(seed), int(Purpose.AUGMENTATION), count, *map(np.float32, limits))
+    return Launch(
+        blocks_for(n * features, _THREADS),
+        _THREADS,
+        (data, order, step, batch_size, *numbers, *shape, x, n, *strides),
+    )
+
+
+gather_augmented = Raw(
+    "gather_augmented",
+    """
+__device__ inline float pixel(const D* image, int y, int x, int height, int width) {
+    return y < 0 || y >= height || x < 0 || x >= width ? 0.0f : float(image[y * width + x]);
+}
+
+__device__ inline float unit(unsigned word) { return float(word >> 8) * 1.1920928955078125e-07f - 1.0f; }
+
+extern "C" __global__ void gather_augmented(const D* data, const int* order, const int* step, int batch_size,
+                                            float scale, unsigned seed, int purpose, const int* count, float shift,
+                                            float half_tangent, float stretch, float shear, int channels, int height,
+                                            int width, T* x, int n, int row_stride, int column_stride) {
+    int at = blockIdx.x * blockDim.x + threadIdx.x;
+    int features = channels * height * width;
+    if (at >= n * features) return;
+    int j = column_stride == 1 ? at / features : at % n;
+    int f = column_stride == 1 ? at % features : at / n;
+    uint4 a = philox4x32(make_uint4(2 * j, count[0], 0, 0), seed, purpose);
+    uint4 b = philox4x32(make_uint4(2 * j + 1, count[0], 0, 0), seed, purpose);
+    float t = unit(a.z) * half_tangent;
+    float square = t * t;
+    float below = 1.0f / (square + 1.0f);
+    float size = unit(a.w) * stretch + 1.0f;
+    float cosine = (1.0f - square) * below * size;
+    float sine = (t + t) * below * size;
+    float sheared = unit(b.x) * shear * size - sine;
+    float middle_x = (width - 1) / 2.0f, middle_y = (height - 1) / 2.0f;
+    float across = float(f % width) - middle_x, down = float(f / width % height) - middle_y;
+    float at_x = (cosine * across + sheared * down) + (unit(a.x) * shift + middle_x);
+    float at_y = (sine * across + cosine * down) + (unit(a.y) * shift + middle_y);
+    float left = floorf(at_x), top = floorf(at_y);
+    float part_x = at_x - left, part_y = at_y - top;
+    int column = (int)left, row = (int)top;
+    const D* image = data + (long long)order[step[0] * batch_size + j] * features
+                     + (long long)(f / (height * width)) * height * width;
+    float p = pixel(image, row, column, height, width), q = pixel(image, row + 1, column, height, width);
+    float upper = p + (pixel(image, row, column + 1, height, width) - p) * part_x;
+    float lower = q + (pixel(image, row + 1, column + 1, height, width) - q) * part_x;
+    x[(long long)j * row_stride + (long long)f * column_stride] = T((upper + (lower - upper) * part_y) * scale);
+}
+""",
+    launch=_gather_augmented_launch,
+    host=_gather_augmented,
+    types={"D": 0, "T": 9},
+    preamble=PHILOX,
+    options=("--fmad=false",),
+)
+"""As `gather`, of images that are each moved by a map of their own, `transforms`, with bilinear interpolation."""
