@@ -18,17 +18,19 @@ from gpunn.layers.base import Shape, inside
 class InputBuffer:
     """Where the network reads its batch: memory laid out as its first layer likes it.
 
-    For features that is batch-first, whole rows copied at once, and seen transposed, since a product takes either way
-    round; for images it is samples-last, which convolution needs.
+    For a product that is batch-first, whole rows copied at once, and seen transposed, since it takes either way round;
+    for everything else it is samples-last and contiguous, as inside the network.
 
     Args:
         backend: whose memory.
         shape: of a sample.
         capacity: samples of the largest batch.
         dtype: of the network.
+        as_rows: whether the first layer is a product of features.
     """
 
-    def __init__(self, backend: Backend, shape: Shape, capacity: int, dtype: DTypeLike) -> None:
+    def __init__(self, backend: Backend, shape: Shape, capacity: int, dtype: DTypeLike, *, as_rows: bool) -> None:
+        self._as_rows = as_rows
         self.shape = inside(shape)
         self._buffer = Buffer(backend, self.shape, capacity, dtype)
         self._views: dict[int, tuple[Array, Array]] = {}
@@ -37,7 +39,7 @@ class InputBuffer:
         """The memory for n samples, seen as (n, features) to write and samples-last to read."""
         if n not in self._views:
             memory = self._buffer[n]
-            if memory.ndim == 2:
+            if self._as_rows:
                 rows = memory.reshape(n, -1)
                 self._views[n] = rows, rows.T
             else:

@@ -7,11 +7,13 @@ every device and in every dtype.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from math import sqrt
+from math import isfinite, sqrt
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from gpunn.errors import OptionError
 
 
 class Initializer(ABC):
@@ -70,7 +72,9 @@ class Normal(Initializer):
     """
 
     def __init__(self, deviation: float = 1.0) -> None:
-        self.deviation = deviation
+        if not 0 <= deviation < float("inf"):
+            raise OptionError(f"deviation of Normal must be at least 0 and finite, got {deviation!r}")
+        self.deviation = float(deviation)
 
     def __call__(
         self, shape: tuple[int, ...], fan_in: int, fan_out: int, generator: np.random.Generator
@@ -86,7 +90,9 @@ class Constant(Initializer):
     """
 
     def __init__(self, value: float = 0.0) -> None:
-        self.value = value
+        if not isfinite(value):
+            raise OptionError(f"value of Constant must be finite, got {value!r}")
+        self.value = float(value)
 
     def __call__(
         self, shape: tuple[int, ...], fan_in: int, fan_out: int, generator: np.random.Generator

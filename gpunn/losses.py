@@ -55,6 +55,8 @@ class Loss(ABC):
         backend = backend_of(y)
         n, outputs = y.shape
         t = t if hasattr(t, "dtype") else np.asarray(t)
+        if not n:
+            raise ShapeError(f"{type(self).__name__} expects at least one sample, got outputs {tuple(y.shape)}")
         if t.ndim == 1 and len(t) == n and t.dtype.kind in "iu":
             if int(t.min()) < 0 or int(t.max()) >= outputs:
                 raise DataError(f"labels must be 0 to {outputs - 1}, got {int(t.min())} to {int(t.max())}")

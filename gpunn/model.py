@@ -112,7 +112,8 @@ class Sequential:
         self._name_layers()
         self.shapes = [shape := layer.output_shape(shape) for layer in self.layers]
         self.output_shape = shape
-        self.input = InputBuffer(backend, self.input_shape, self.capacity, dtype)
+        self._takes_rows = isinstance(self.layers[0], Dense)
+        self.input = InputBuffer(backend, self.input_shape, self.capacity, dtype, as_rows=self._takes_rows)
         self.count = backend.zeros((1,), np.int32)
         context = BuildContext(backend, dtype, self.capacity, batch_size=self.batch_size, seed=seed, count=self.count)
         self._build_stages(context)
@@ -140,7 +141,7 @@ class Sequential:
             context.name, context.number = stage.name, number
             context.needs_input_gradient = bool(context.parameters)
             context.may_overwrite_input = number > 0 and self.stages[number - 1].output_is_free
-            context.is_last = number == len(self.stages) - 1
+            context.is_last = all(later.hands_gradient_on for later in self.stages[number + 1 :])
             context.activation = next((s for s in self.stages[number + 1 :] if isinstance(s, Activation)), None)
             shape = stage.build(context, shape)
 
@@ -189,11 +190,12 @@ class Sequential:
             raise ShapeError(
                 f"built for batches of up to {self.capacity} samples, got {len(batch)}: build with a larger"
             )
-        if batch.ndim == 2:
-            inner = backend.asarray(batch, self.dtype).T
+        values = backend.asarray(batch, self.dtype)
+        if self._takes_rows:
+            inner = values.T
         else:
             inner = self.input.views(len(batch))[1]
-            backend.assign(inner, backend.asarray(batch, self.dtype).transpose(3, 1, 2, 0))
+            backend.assign(inner, values.T if values.ndim == 2 else values.transpose(3, 1, 2, 0))
         y = self.propagate(inner, training, self.stages)
         return y.T if y.ndim == 2 else y.transpose(3, 1, 2, 0)
 

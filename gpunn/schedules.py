@@ -75,6 +75,8 @@ class Cosine(Schedule):
 
     def __init__(self, rate: float, final: float = 0.0) -> None:
         self.rate = _rate(rate, "learning rate")
+        if not 0 <= final < float("inf"):
+            raise OptionError(f"final of Cosine must be at least 0 and finite, got {final!r}")
         self.final = float(final)
 
     def rates(self, epochs: NDArray[Any], total: int) -> NDArray[Any]:

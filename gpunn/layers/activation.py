@@ -87,7 +87,7 @@ class LeakyReLU(Activation):
         alpha: slope for negative z, at most 1.
 
     Raises:
-        OptionError: alpha above 1, where max(z, αz) would no longer be z for positive z.
+        OptionError: alpha not finite, or above 1, where max(z, αz) would no longer be z for positive z.
     """
 
     family = "leakyrelu"
@@ -98,8 +98,8 @@ class LeakyReLU(Activation):
     weights = He
 
     def __init__(self, alpha: float = 0.01) -> None:
-        if not alpha <= 1:
-            raise OptionError(f"alpha of LeakyReLU must be at most 1, got {alpha!r}")
+        if not float("-inf") < alpha <= 1:
+            raise OptionError(f"alpha of LeakyReLU must be finite and at most 1, got {alpha!r}")
         self.alpha = float(alpha)
 
     @property

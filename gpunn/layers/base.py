@@ -108,10 +108,12 @@ class Layer(ABC):
         family: what the layer's name begins with.
         output_is_free: whether `backward` does without what `forward` returned, so that the next layer may
             overwrite it.
+        hands_gradient_on: whether what `backward` returns may be the very memory that it was given.
     """
 
     family: ClassVar[str]
     output_is_free: bool = True
+    hands_gradient_on: ClassVar[bool] = False
     name: str = ""
 
     def stages(self) -> list[Layer]:

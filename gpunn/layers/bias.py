@@ -16,6 +16,7 @@ class Bias(Layer):
     """
 
     family = "bias"
+    hands_gradient_on = True
 
     def __init__(self, value: float = 0.0) -> None:
         self.value = value

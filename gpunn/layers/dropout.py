@@ -20,6 +20,7 @@ class Dropout(Layer):
     """
 
     family = "dropout"
+    hands_gradient_on = True  # where nothing was dropped
 
     def __init__(self, p: float = 0.5) -> None:
         if not 0 <= p < 1:

@@ -12,6 +12,7 @@ class Flatten(Layer):
     """(height, width, channels) → (features,), in the order channel, height, width, as PyTorch and ONNX have it."""
 
     family = "flatten"
+    hands_gradient_on = True
 
     def output_shape(self, input_shape: Shape) -> Shape:
         return (prod(input_shape),)
