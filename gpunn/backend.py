@@ -254,7 +254,9 @@ def cuda_source(kernel: Raw, types: dict[str, np.dtype[Any]]) -> str:
 
 
 def _typed(value: Any, dtype: np.dtype[Any] | None) -> Any:
-    """A Python scalar as what the CUDA function declares: `int`, or the network's type."""
+    """A Python scalar as what the CUDA function declares: `int`, or the network's type; one of NumPy's as it is."""
+    if isinstance(value, np.generic):  # first: np.float64 is a float too, and a kernel that says double means it
+        return value
     if isinstance(value, bool):
         return np.bool_(value)
     if isinstance(value, int):
