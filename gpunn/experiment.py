@@ -19,6 +19,10 @@ OUTPUTS = "outputs"
 """As `units` of a Dense: as many as the data have classes, or float targets."""
 
 
+# Fewer samples say too little about the gradient for the learning rates of the recipes.
+_LEAST_BATCH = 8
+
+
 @dataclass(frozen=True)
 class DataPart:
     """`[data]`: what `load_data` is given, and what it gave.
@@ -40,7 +44,12 @@ class DataPart:
 
 @dataclass(frozen=True)
 class TrainingPart:
-    """`[training]`: the arguments of `Sequential.fit` by the same names."""
+    """`[training]`: the arguments of `Sequential.fit` by the same names.
+
+    Attributes:
+        least_steps: steps that an epoch has at least; batches are made smaller where the samples are few. 0 leaves
+            `batch_size` as it is.
+    """
 
     epochs: int = 10
     batch_size: int = 128
@@ -49,6 +58,14 @@ class TrainingPart:
     dtype: str = "float32"
     validate_every: int | None = None
     patience: float | None = None
+    least_steps: int = 0
+
+    def for_samples(self, count: int) -> TrainingPart:
+        """With the batch size that `least_steps` makes of it for so many training samples."""
+        if not self.least_steps:
+            return self
+        fitting = max(_LEAST_BATCH, count // self.least_steps)
+        return replace(self, batch_size=min(self.batch_size, fitting, count), least_steps=0)
 
 
 @dataclass(frozen=True)
@@ -73,20 +90,28 @@ class Experiment:
     version: str = ""
 
     def with_options(
-        self, *, data: str | None = None, learning_rate: float | None = None, **training: Any
+        self,
+        *,
+        data: str | None = None,
+        learning_rate: float | None = None,
+        batch_size: int | None = None,
+        **training: Any,
     ) -> Experiment:
         """Another experiment, some of it replaced; None leaves a thing as it is.
 
         Args:
             data: name, folder or .npz file.
             learning_rate: η; where a schedule is used, the rate that it is measured by.
-            training: fields of `TrainingPart`.
+            batch_size: exactly so many, however few samples there are.
+            training: other fields of `TrainingPart`.
 
         Raises:
             OptionError: a value that cannot be.
         """
         changed = {name: value for name, value in training.items() if value is not None}
         part = self.data if data is None else replace(self.data, source=_located(data))
+        if batch_size is not None:
+            changed.update(batch_size=batch_size, least_steps=0)
         if data is not None or "seed" in changed:
             part = replace(part, shape=(), sha256="")  # other samples, so these fingerprints no longer apply
         optimizer = self.optimizer if learning_rate is None else _with_rate(self.optimizer, learning_rate)
@@ -120,6 +145,8 @@ class Experiment:
         """
         from gpunn.training import Trainer
 
+        options = asdict(self.training.for_samples(len(data.train)))
+        del options["least_steps"]
         return Trainer(
             self.model(data),
             data,
@@ -127,7 +154,7 @@ class Experiment:
             optimizer=from_config("optimizer", self.optimizer),
             regularizer=None if self.regularizer is None else from_config("regularizer", self.regularizer),
             progress=progress,
-            **asdict(self.training),
+            **options,
         )
 
     def resolved(self, trainer: Trainer) -> Experiment:
@@ -140,7 +167,7 @@ class Experiment:
         return replace(
             self,
             data=replace(self.data, source=_located(self.data.source), shape=train.shape, sha256=train.sha256()),
-            training=replace(self.training, device=backend.device),
+            training=replace(self.training.for_samples(len(train)), device=backend.device),
             layers=tuple(_decided(layer) for layer in trainer.model.layers),
             loss=to_config(trainer.loss),
             optimizer=to_config(trainer.optimizer),

@@ -181,7 +181,10 @@ def _write_training(folder: Path, experiment: Experiment, trainer: Trainer) -> N
     """What there is of a training, whole or not. The network first: it is the dearest."""
     trainer.model.save(folder / MODEL)
     trainer.history.write_csv(folder / HISTORY)
-    reports.plot_curves(trainer.history, folder / CURVES, title=f"{experiment.name} on {trainer.data.name}")
+    # With a regularizer the training cost may lie above the validation cost, and nobody should wonder why.
+    note = f" (training cost with λR, {trainer.regularizer!r})" if trainer.regularizer else ""
+    title = f"{experiment.name} on {trainer.data.name}{note}"
+    reports.plot_curves(trainer.history, folder / CURVES, title=title)
 
 
 def _finish(folder: Path, experiment: Experiment, trainer: Trainer, say: Say) -> None:
