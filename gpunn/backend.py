@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from functools import cache
 from math import prod
 from typing import Any
@@ -19,7 +18,6 @@ from numpy.typing import DTypeLike, NDArray
 from gpunn import blas
 from gpunn.errors import DeviceError, OptionError
 from gpunn.kernels.kernel import Array, Elementwise, Raw
-from gpunn.kernels.threads import WORTHWHILE, cores, parallel
 
 
 class Backend(ABC):
@@ -29,14 +27,12 @@ class Backend(ABC):
         device: "cpu" or "cuda:N".
         description: the device in words.
         reason: why this device was taken.
-        workers: how many may work side by side in `share`.
         block_elements: how large a block of scratch memory best is.
     """
 
     device: str
     description: str
     reason: str = ""
-    workers: int = 1
     block_elements: int
 
     @abstractmethod
@@ -75,18 +71,6 @@ class Backend(ABC):
             c: (m, n), rows contiguous.
         """
 
-    def share(self, function: Callable[[int, int, int], None], total: int, block: int, nbytes: int = 0) -> None:
-        """Call function(worker, first, last) for blocks of 0 … total, perhaps by several workers at once.
-
-        Args:
-            function: is given the number of its worker, below `workers`, and the range of its block.
-            total: end of the whole range.
-            block: length of a block.
-            nbytes: size of the work, to see whether sharing it out pays.
-        """
-        for first in range(0, total, block):
-            function(0, first, min(first + block, total))
-
     @abstractmethod
     def synchronize(self) -> None:
         """Wait until everything that was started on the device is done."""
@@ -100,10 +84,9 @@ class NumpyBackend(Backend):
     """The CPU: kernels are their NumPy twins, and the product is the BLAS that NumPy brought."""
 
     device = "cpu"
-    block_elements = 2**18  # 1 MiB of floats: half of a second-level cache, the rest is for what it is multiplied by
+    block_elements = 2**20  # 4 MiB of floats: what the second-level caches of two cores hold
 
     def __init__(self) -> None:
-        self.workers = cores()
         self.description = f"CPU, NumPy {np.__version__}, {blas.description()}"
         self.gemm = blas.gemm  # type: ignore[method-assign]  # a step makes few, short calls: no wrapper between
 
@@ -127,21 +110,6 @@ class NumpyBackend(Backend):
 
     def gemm(self, alpha: float, a: Array, b: Array, beta: float, c: Array) -> None:
         blas.gemm(alpha, a, b, beta, c)
-
-    def share(self, function: Callable[[int, int, int], None], total: int, block: int, nbytes: int = 0) -> None:
-        blocks = -(-total // block)
-        workers = min(self.workers, blocks)
-        if workers < 2 or nbytes < WORTHWHILE:
-            super().share(function, total, block)
-            return
-
-        def work(worker: int) -> None:
-            for number in range(worker * blocks // workers, (worker + 1) * blocks // workers):
-                function(worker, number * block, min((number + 1) * block, total))
-
-        # One thread of BLAS for each of ours: more would wait for one another.
-        with blas.single_threaded():
-            parallel(work, workers)
 
     def synchronize(self) -> None:
         pass

@@ -9,9 +9,7 @@ interface.
 from __future__ import annotations
 
 import ctypes
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -79,33 +77,6 @@ def threads() -> int:
     from threadpoolctl import threadpool_info
 
     return max((pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"), default=1)
-
-
-_threads_lock = threading.Lock()
-_single_threaded = 0
-_threads_before = 1
-
-
-@contextmanager
-def single_threaded() -> Iterator[None]:
-    """BLAS works with one thread inside, for a caller that has threads of its own."""
-    global _single_threaded, _threads_before
-    library = _library()
-    if library is None:
-        yield
-        return
-    with _threads_lock:
-        if _single_threaded == 0:
-            _threads_before = library.get_threads()
-            library.set_threads(1)
-        _single_threaded += 1
-    try:
-        yield
-    finally:
-        with _threads_lock:
-            _single_threaded -= 1
-            if _single_threaded == 0:
-                library.set_threads(_threads_before)
 
 
 def gemm(alpha: float, a: NDArray[Any], b: NDArray[Any], beta: float, c: NDArray[Any]) -> None:
