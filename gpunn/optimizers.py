@@ -146,8 +146,8 @@ class Adam(Optimizer):
         for name, beta in (("beta1", beta1), ("beta2", beta2)):
             if not 0 <= beta < 1:
                 raise OptionError(f"{name} of Adam must lie from 0 to below 1, got {beta!r}")
-        if not epsilon > 0:
-            raise OptionError(f"epsilon of Adam must be above 0, got {epsilon!r}")
+        if not 0 < epsilon < float("inf"):
+            raise OptionError(f"epsilon of Adam must be above 0 and finite, got {epsilon!r}")
         self.beta1, self.beta2, self.epsilon = float(beta1), float(beta2), float(epsilon)
 
     def _build(self) -> None:

@@ -174,7 +174,7 @@ def _watched(data: Data) -> str:
 
 
 def _last(trainer: Trainer) -> str:
-    return f"step {trainer.history[-1].step}" if trainer.history else "the start"
+    return f"step {trainer.kept}" if trainer.kept else "the start"
 
 
 def _write_training(folder: Path, experiment: Experiment, trainer: Trainer) -> None:
