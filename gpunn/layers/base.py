@@ -142,7 +142,7 @@ class Layer(ABC):
 
     @abstractmethod
     def backward(self, dy: Array) -> Array | None:
-        """From ∂C/∂output to ∂C/∂input; gradients of the layer's parameters are collected on the way.
+        """From δ = ∂C/∂output (5) to ∂C/∂input (8); gradients of the layer's parameters are collected on the way.
 
         Returns:
             ∂C/∂input, or None where nothing before the layer learns.
@@ -163,17 +163,6 @@ def positive_whole(value: Any, what: str, least: int = 1) -> int:
     """
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer) or value % 1 or value < least:
         raise OptionError(f"{what} must be a whole number of at least {least}, got {value!r}")
-    return int(value)
-
-
-def checked_seed(value: Any) -> int:
-    """The seed as an int, a word of Philox's key.
-
-    Raises:
-        OptionError: it is no whole number from 0 to 2³² − 1.
-    """
-    if positive_whole(value, "seed", least=0) >= 2**32:
-        raise OptionError(f"seed must be a whole number from 0 to {2**32 - 1}, got {value!r}")
     return int(value)
 
 
