@@ -116,7 +116,7 @@ extern "C" __global__ void max_pool(const T* x, T* y, unsigned char* choice, int
     for (int place = 1; place < size_h * size_w; ++place) {
         T v = corner[((long long)(place / size_w) * width + place % size_w) * n];
         if (v > best) chosen = place;
-        if (!(v <= best)) best = v;
+        if (v > best || v != v) best = v;  // a NaN stays, whatever comes after it
     }
     y[at] = best;
     choice[at] = chosen;
