@@ -204,8 +204,10 @@ def _normalize_as_remembered(
     x: Array, gamma: Array, beta: Array, mean: Array, variance: Array, epsilon: float, y: Array
 ) -> None:
     scale = gamma / np.sqrt(variance + variance.dtype.type(epsilon))
-    np.multiply(x, scale, out=y)
-    np.add(y, beta - mean * scale, out=y)
+    # One pass more than x · scale + (beta − mean · scale), whose terms cancel where the mean is far above the spread.
+    np.subtract(x, mean, out=y)
+    np.multiply(y, scale, out=y)
+    np.add(y, beta, out=y)
 
 
 normalize_as_remembered = Elementwise(
