@@ -29,11 +29,12 @@ class Dropout(Layer):
 
     def build(self, context: BuildContext, input_shape: Shape) -> Shape:
         self._run = context.backend.run
-        threshold = round(self.p * 2**32)
+        threshold = min(round(self.p * 2**32), 2**32 - 1)
         self._draw = (context.seed, context.number, context.count, threshold, 1 / (1 - self.p))
         self._y = None if context.may_overwrite_input else context.buffer(input_shape)
         self._dx = context.buffer(input_shape) if context.is_last else None
-        self.output_is_free = context.may_overwrite_input or (self._y is not None and self.p > 0)
+        # When nothing is dropped the output is the input itself, so a buffer of its own sets nothing free.
+        self.output_is_free = context.may_overwrite_input
         self._needs_input_gradient = context.needs_input_gradient
         return input_shape
 
