@@ -149,6 +149,8 @@ class RowProducts:
                 self._backend.gemm(1.0, matrix, delta[:, row], 1.0 if at else 0.0, window)
             top = first * e.stride[0] - e.padding[0]
             inside = slice(max(0, top), min(e.height, top + len(rows)))
+            if inside.start >= inside.stop:
+                continue  # these rows lie in the padding
             for v, seen, columns in self._shifts():
                 dx[:, inside, seen] += rows[inside.start - top : inside.stop - top, :, v, columns].swapaxes(0, 1)
 
