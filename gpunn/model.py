@@ -14,12 +14,12 @@ from gpunn.augmentation import Augmentation
 from gpunn.backend import Backend, select
 from gpunn.batches import Batches, InputBuffer
 from gpunn.data import Data, Samples
-from gpunn.errors import DataError, GpunnError, OptionError, ShapeError
+from gpunn.errors import GpunnError, OptionError, ShapeError
 from gpunn.history import History
 from gpunn.kernels import losses as kernels
 from gpunn.kernels.kernel import Array
 from gpunn.layers import Activation, BatchNorm, Bias, Dense, MaxPool2D
-from gpunn.layers.base import BuildContext, Layer, Shape, checked_seed, positive_whole
+from gpunn.layers.base import BuildContext, Layer, Shape, positive_whole
 from gpunn.losses import Loss
 from gpunn.optimizers import Optimizer
 from gpunn.parameter import Parameters
@@ -99,12 +99,12 @@ class Sequential:
         """
         if dtype not in DTYPES:
             raise OptionError(f"unknown dtype {dtype!r}: expected {' or '.join(DTYPES)}")
-        seed, batch_size = checked_seed(seed), positive_whole(batch_size, "batch size")
-        backend = device if isinstance(device, Backend) else select(device)
-        self.backend = None  # until the last layer is built: one that fails leaves no half-built network
+        if not 0 <= seed < 2**32:
+            raise OptionError(f"seed must lie from 0 to {2**32 - 1}, got {seed}")
+        self.backend = backend = device if isinstance(device, Backend) else select(device)
         self.dtype = dtype
         self.seed = seed
-        self.batch_size = batch_size
+        self.batch_size = positive_whole(batch_size, "batch size")
         self.capacity = max(self.batch_size, EVALUATION_BATCH)
         self.input_shape = shape = tuple(positive_whole(size, "input shape") for size in input_shape)
         if len(shape) not in (1, 3):
@@ -121,7 +121,6 @@ class Sequential:
         self.buffer_bytes = context.buffer_bytes
         self.parameters = Parameters(context.parameters, backend, dtype)
         self.parameters.draw(seed)
-        self.backend = backend
         return self
 
     def _name_layers(self) -> None:
@@ -370,23 +369,16 @@ class Sequential:
             raise OptionError("the network has no BatchNorm, so no statistics to recompute")
         for layer in layers:
             layer.start_gathering()
+        # Not such that one sample is left over, which BatchNorm could not normalise.
+        sizes = (size for size in range(self.capacity, 1, -1) if len(samples) % size != 1)
         try:
-            Evaluator(self, Batches(self._built(), samples, self.dtype)).run()
+            Evaluator(self, Batches(self._built(), samples, self.dtype)).run(next(sizes, self.capacity))
         finally:
             for layer in layers:
                 layer.stop_gathering()
 
     def check_samples(self, samples: Samples) -> None:
-        """Raise an error unless the network can take these inputs and give these targets.
-
-        Raises:
-            DataError: no samples, or targets of a kind that the loss does not take.
-            ShapeError: inputs of another shape, or more classes or targets than outputs.
-        """
-        if not isinstance(samples, Samples):
-            raise DataError(f"expected samples such as data.test, got {type(samples).__name__}: see gpunn.Samples")
-        if self.loss is not None and self.loss.takes_labels and not samples.classes:
-            raise DataError(f"{type(self.loss).__name__} needs labels, these samples have float targets")
+        """Raise ShapeError unless the network can take these inputs and give these targets."""
         if fed_shape(self.layers, samples.shape) != self.input_shape:
             raise ShapeError(f"the network was built for inputs {self.input_shape}, these samples are {samples.shape}")
         outputs = int(np.prod(self.output_shape))
@@ -428,10 +420,10 @@ class Evaluator:
         self._totals = backend.zeros((2,), np.float64)
         self._right = backend.empty((model.capacity,), model.dtype)
 
-    def run(self) -> Evaluation:
-        """One pass over all samples."""
+    def run(self, size: int | None = None) -> Evaluation:
+        """One pass over all samples, `size` at once; left out, as many as the network was built for."""
         model, backend, run = self.model, self.backend, self.backend.run
-        size, loss = model.capacity, model.loss
+        size, loss = size or model.capacity, model.loss
         stages = model.stages_under(loss)
         self.backend.assign(self._totals, 0.0)
         for number, start in enumerate(range(0, self.batches.size, size)):
