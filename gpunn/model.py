@@ -14,12 +14,12 @@ from gpunn.augmentation import Augmentation
 from gpunn.backend import Backend, select
 from gpunn.batches import Batches, InputBuffer
 from gpunn.data import Data, Samples
-from gpunn.errors import GpunnError, OptionError, ShapeError
+from gpunn.errors import DataError, GpunnError, OptionError, ShapeError
 from gpunn.history import History
 from gpunn.kernels import losses as kernels
 from gpunn.kernels.kernel import Array
 from gpunn.layers import Activation, BatchNorm, Bias, Dense, MaxPool2D
-from gpunn.layers.base import BuildContext, Layer, Shape, positive_whole
+from gpunn.layers.base import BuildContext, Layer, Shape, checked_seed, positive_whole
 from gpunn.losses import Loss
 from gpunn.optimizers import Optimizer
 from gpunn.parameter import Parameters
@@ -99,12 +99,12 @@ class Sequential:
         """
         if dtype not in DTYPES:
             raise OptionError(f"unknown dtype {dtype!r}: expected {' or '.join(DTYPES)}")
-        if not 0 <= seed < 2**32:
-            raise OptionError(f"seed must lie from 0 to {2**32 - 1}, got {seed}")
-        self.backend = backend = device if isinstance(device, Backend) else select(device)
+        seed, batch_size = checked_seed(seed), positive_whole(batch_size, "batch size")
+        backend = device if isinstance(device, Backend) else select(device)
+        self.backend = None  # until the last layer is built: one that fails leaves no half-built network
         self.dtype = dtype
         self.seed = seed
-        self.batch_size = positive_whole(batch_size, "batch size")
+        self.batch_size = batch_size
         self.capacity = max(self.batch_size, EVALUATION_BATCH)
         self.input_shape = shape = tuple(positive_whole(size, "input shape") for size in input_shape)
         if len(shape) not in (1, 3):
@@ -121,6 +121,7 @@ class Sequential:
         self.buffer_bytes = context.buffer_bytes
         self.parameters = Parameters(context.parameters, backend, dtype)
         self.parameters.draw(seed)
+        self.backend = backend
         return self
 
     def _name_layers(self) -> None:
@@ -378,7 +379,16 @@ class Sequential:
                 layer.stop_gathering()
 
     def check_samples(self, samples: Samples) -> None:
-        """Raise ShapeError unless the network can take these inputs and give these targets."""
+        """Raise an error unless the network can take these inputs and give these targets.
+
+        Raises:
+            DataError: no samples, or targets of a kind that the loss does not take.
+            ShapeError: inputs of another shape, or more classes or targets than outputs.
+        """
+        if not isinstance(samples, Samples):
+            raise DataError(f"expected samples such as data.test, got {type(samples).__name__}: see gpunn.Samples")
+        if self.loss is not None and self.loss.takes_labels and not samples.classes:
+            raise DataError(f"{type(self.loss).__name__} needs labels, these samples have float targets")
         if fed_shape(self.layers, samples.shape) != self.input_shape:
             raise ShapeError(f"the network was built for inputs {self.input_shape}, these samples are {samples.shape}")
         outputs = int(np.prod(self.output_shape))

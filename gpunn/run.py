@@ -22,7 +22,7 @@ import numpy as np
 
 from gpunn import reports
 from gpunn.data import Data, Samples
-from gpunn.errors import DivergenceError, OutputError
+from gpunn.errors import DataError, DivergenceError, OutputError, ShapeError
 from gpunn.experiment import Experiment
 from gpunn.history import Record, write_atomically
 from gpunn.model import Evaluation, Sequential
@@ -191,8 +191,12 @@ def _finish(folder: Path, experiment: Experiment, trainer: Trainer, say: Say) ->
     """Write the results, and open the test set: here, once, and nowhere else."""
     _write_training(folder, experiment, trainer)
     data, model = trainer.data, trainer.model
-    tested = data.test
-    result = None if tested is None else model.evaluate(tested)
+    try:
+        tested = data.test
+        result = None if tested is None else model.evaluate(tested)
+    except (DataError, ShapeError) as error:
+        _write_metrics(folder, _metrics(experiment, trainer, None, str(error)))
+        raise type(error)(f"{error}; the trained network is kept in {folder}") from None
     pictures = [CURVES]
     shown, part = (data.validation, "validation set") if tested is None else (tested, "test set")
     if shown is not None and shown.classes:

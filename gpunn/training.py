@@ -13,13 +13,13 @@ from gpunn.augmentation import Augmentation
 from gpunn.backend import Backend, select
 from gpunn.batches import Batches
 from gpunn.data import Data, Samples
-from gpunn.errors import DataError, DivergenceError, OptionError
+from gpunn.errors import DataError, DivergenceError, GpunnError, OptionError
 from gpunn.history import History, Record
 from gpunn.kernels import batches as batch_kernels
 from gpunn.kernels import losses as loss_kernels
 from gpunn.kernels.random import epoch_order
 from gpunn.layers import BatchNorm
-from gpunn.layers.base import positive_whole
+from gpunn.layers.base import checked_seed, positive_whole
 from gpunn.losses import Loss, MeanSquaredError, SoftmaxCrossEntropy
 from gpunn.model import Evaluator, fed_shape
 from gpunn.optimizers import SGD, Optimizer
@@ -94,7 +94,11 @@ class Step:
 
 
 class Trainer:
-    """A training from its first to its last epoch; see `Sequential.fit` for the arguments."""
+    """A training from its first to its last epoch; see `Sequential.fit` for the arguments.
+
+    Attributes:
+        kept: the step whose weights were put back where training was cut off, 0 for those of the start.
+    """
 
     def __init__(
         self,
@@ -115,6 +119,7 @@ class Trainer:
         patience: float | None = None,
         progress: bool = True,
     ) -> None:
+        seed = checked_seed(seed)
         self.model, self.data = model, as_data(data, seed)
         train = self.data.train
         self.epochs = positive_whole(epochs, "epochs")
@@ -149,6 +154,8 @@ class Trainer:
         self.recompute_statistics = recompute_statistics
         batches = Batches(backend, train, dtype, augmentation, seed)
         self.step = Step(model, batches, self.loss, self.optimizer, batch_size)
+        # Adam counts from its own first step, not from that of an earlier training.
+        backend.assign(model.count, 0)
         steps = self.step.steps_per_epoch
         self.validate_every = None if validate_every is None else positive_whole(validate_every, "validate_every")
         validation = self.data.validation
@@ -161,24 +168,35 @@ class Trainer:
     def _build(self, backend: Backend, batch_size: int, dtype: str) -> None:
         """Build the network, or build it again where it was made for something else."""
         model, train = self.model, self.data.train
-        if model.backend is None:
+        is_new = model.backend is None
+        if is_new:
             model.build(fed_shape(model.layers, train.shape), batch_size, backend, dtype, self.seed)
         elif model.backend is not backend or model.dtype != dtype or model.capacity < batch_size:
             model.rebuild(batch_size, backend, dtype)
-        model.check_samples(train)
-        model.parameters.keep_gradients()
+        try:
+            model.check_samples(train)
+        except GpunnError:
+            if is_new:
+                model.backend = None  # the next data may be of another shape
+            raise
 
     def run(self) -> History:
         """Train to the end, or until patience runs out."""
         self._began = time.perf_counter()
-        self._good = self._weights()
+        self._good = self._last = self._weights()
+        self._good_step = self._last_step = self.kept = 0
         self._best: tuple[Record, Any] | None = None
+        self._samples = 0
+        self.step.reset_totals()
         try:
-            while self.epoch < self.epochs and not self.history.stopped:
-                self._run_epoch()
-                self.epoch += 1
+            # What leaves the finite numbers is said in one line by the checks below, not by warnings on the way.
+            with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+                while self.epoch < self.epochs and not self.history.stopped:
+                    self._run_epoch()
+                    self.epoch += 1
         finally:
             self.progress.close()
+            self.model.parameters.keep_gradients()  # for a `backward` by hand, which must not change the weights
         if self.patience is not None and self._best is not None:
             record, weights = self._best
             if record is not self.history[-1]:
@@ -195,8 +213,6 @@ class Trainer:
         self._rates = self.optimizer.schedule.rates(begun, self.epochs)
         step.start_epoch(epoch_order(len(train), seed=self.seed, epoch=self.epoch), self._rates)
         self.progress.start_epoch(self.epoch)
-        self._samples = 0
-        step.reset_totals()
         is_host = step.backend.device == "cpu"
         for number in range(steps):
             n = min(size, len(train) - number * size)
@@ -249,15 +265,20 @@ class Trainer:
             self._diverged(number, "the cost is no longer a finite number")
         if watched > EXPLOSION * max(1.0, self._untrained_cost):
             self._diverged(number, f"the cost has grown to {watched:.3g}")
+        weights = self._weights()
+        if validation is None and not np.isfinite(weights[0]).all():
+            self._diverged(number, "the weights are no longer finite numbers")
         since = self.history.append(record)
         if since is not None:
             self.progress.say(
                 f"overfitting (high variance) since step {since.step}, epoch {since.epoch:.1f}: the training cost "
                 "still falls, the validation cost no longer does"
             )
-        self._good = self._weights()
+        # A validation cost judges the weights as they are; the training cost is from before the last update.
+        good = (weights, done) if validation else (self._last, self._last_step)
+        (self._good, self._good_step), self._last, self._last_step = good, weights, done
         if self._best is None or watched < self._watched(self._best[0]):
-            self._best = record, self._good
+            self._best = record, weights
         elif self.patience is not None and record.epoch - self._best[0].epoch >= self.patience:
             self.history.stopped = f"no better validation cost for {self.patience:g} epochs"
             self.progress.say(f"stopped: {self.history.stopped}")
@@ -275,26 +296,28 @@ class Trainer:
         p = self.model.parameters
         return self.regularizer.cost(p.backend.to_host(p.values[: p.decayed]), len(self.data.train))
 
-    def _weights(self) -> Any:
-        # With the statistics of BatchNorm: the weights of one step are no good with the averages of another.
-        model = self.model
-        backend = model.parameters.backend
-        return backend.to_host(model.parameters.values), [backend.to_host(s) for s in model.statistics.values()]
+    def _weights(self) -> tuple[Any, dict[str, Any]]:
+        """Copies of the parameters and of what BatchNorm remembers."""
+        model, to_host = self.model, self.step.backend.to_host
+        return to_host(model.parameters.values), {name: to_host(a) for name, a in model.statistics.items()}
 
-    def _put_back(self, weights: Any) -> None:
-        p = self.model.parameters
-        p.backend.assign(p.values, weights[0])
-        for remembered, values in zip(self.model.statistics.values(), weights[1], strict=True):
-            p.backend.assign(remembered, values)
+    def _put_back(self, weights: tuple[Any, dict[str, Any]]) -> None:
+        model, assign = self.model, self.step.backend.assign
+        values, statistics = weights
+        assign(model.parameters.values, values)
+        for name, remembered in statistics.items():
+            assign(model.statistics[name], remembered)
 
     def put_back_good(self) -> None:
         """Put back the weights of the last record: those of a training that is cut off in the middle of a step."""
-        self._put_back(self._good)
+        self._put_back(self._last)
+        self.kept = self._last_step
 
     def _diverged(self, number: int, what: str) -> None:
         self.progress.close()
-        self.put_back_good()
-        kept = f"step {self.history[-1].step}" if self.history else "the start"
+        self._put_back(self._good)
+        self.kept = self._good_step
+        kept = f"step {self.kept}" if self.kept else "the start"
         rate = self._rates[number]
         self.history.stopped = what
         raise DivergenceError(

@@ -166,6 +166,17 @@ def positive_whole(value: Any, what: str, least: int = 1) -> int:
     return int(value)
 
 
+def checked_seed(value: Any) -> int:
+    """The seed as an int, a word of Philox's key.
+
+    Raises:
+        OptionError: it is no whole number from 0 to 2³² − 1.
+    """
+    if positive_whole(value, "seed", least=0) >= 2**32:
+        raise OptionError(f"seed must be a whole number from 0 to {2**32 - 1}, got {value!r}")
+    return int(value)
+
+
 def pair(value: Any, what: str, least: int = 1) -> tuple[int, int]:
     """Two whole numbers, down and across, from one or two."""
     values = tuple(value) if isinstance(value, tuple | list) else (value, value)
