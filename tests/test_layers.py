@@ -235,7 +235,8 @@ def test_unknown_weights_are_refused_with_those_there_are(backend: Backend) -> N
 
 def test_a_layer_shows_how_it_was_made() -> None:
     assert repr(LeakyReLU(0.2)) == "LeakyReLU(alpha=0.2)"
-    assert repr(Dense(7)) == "Dense(units=7, weights='auto', bias=0.0)"
+    assert repr(Dense(7)) == "Dense(units=7)"
+    assert repr(Dense(7, weights="he")) == "Dense(units=7, weights='he')"
 
 
 # Initial values
