@@ -70,7 +70,8 @@ def softplus(z: float) -> float:
 
 def columns(function: Callable[[list[float]], list[float]], z: NDArray[Any]) -> NDArray[np.float64]:
     """The function of each sample's outputs."""
-    return np.array([function([float(v) for v in column]) for column in z.T], np.float64).T
+    # In C order, as buffers are: a raw kernel is told no strides.
+    return np.array([function([float(v) for v in column]) for column in z.T], np.float64).T.copy()
 
 
 def softmax(z: list[float]) -> list[float]:
