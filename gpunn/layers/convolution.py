@@ -22,7 +22,8 @@ class Conv2D(Layer):
         filters: number of filters, the channels that come out.
         size: height and width of a filter, or one number for both.
         stride: steps between its places, down and across, or one number.
-        padding: "valid" for none, "same" for an output of ⌈size/stride⌉, or how many zeros on each side.
+        padding: "valid" for none; how many zeros on each side, one number or two; or "same" for ⌈height/stride⌉ rows and
+            ⌈width/stride⌉ columns, half of the zeros on each side and an odd one at the bottom and right.
         bias: the constant that biases begin with; False for no bias.
         weights: distribution of the initial weights, as for `Dense`.
 
@@ -58,7 +59,9 @@ class Conv2D(Layer):
 
     def output_shape(self, input_shape: Shape) -> Shape:
         if len(input_shape) != 3:
-            raise ShapeError(f"{self.name}: Conv2D expects (height, width, channels), got {input_shape}")
+            raise ShapeError(
+                f"{self.name}: Conv2D expects (height, width, channels), got {input_shape}: put it before Flatten()"
+            )
         rows, columns = (self._extent(axis, input_shape)[1] for axis in (0, 1))
         return (rows, columns, self.filters)
 

@@ -1,0 +1,123 @@
+"""Convolutions and poolings of any shape, for Hypothesis; and what they compute, from their definitions."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from hypothesis import assume
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+Pair = tuple[int, int]
+
+
+class Convolution(NamedTuple):
+    """What Conv2D is made with, and what it is given."""
+
+    filters: int
+    size: Pair
+    stride: Pair
+    padding: Any
+    shape: tuple[int, int, int]
+    n: int
+    seed: int
+
+    @property
+    def pads(self) -> tuple[Pair, Pair]:
+        """Zeros before and after, down and across; of "same" the larger half comes after."""
+        if self.padding == "same":
+            places = [-(-length // step) for length, step in zip(self.shape, self.stride, strict=False)]
+            totals = [
+                max(0, (count - 1) * step + size - length)
+                for count, step, size, length in zip(places, self.stride, self.size, self.shape, strict=False)
+            ]
+            return (totals[0] // 2, -(-totals[0] // 2)), (totals[1] // 2, -(-totals[1] // 2))
+        down, across = (0, 0) if self.padding == "valid" else np.broadcast_to(self.padding, 2).tolist()
+        return (down, down), (across, across)
+
+    @property
+    def fits(self) -> bool:
+        lengths = [length + sum(pad) for length, pad in zip(self.shape, self.pads, strict=False)]
+        return lengths[0] >= self.size[0] and lengths[1] >= self.size[1]
+
+    def inputs(self, rng: np.random.Generator) -> NDArray[np.float64]:
+        return rng.normal(size=(self.n, *self.shape))
+
+
+def small(least: int, most: int) -> st.SearchStrategy[Pair]:
+    return st.tuples(st.integers(least, most), st.integers(least, most))
+
+
+@st.composite
+def convolutions(draw: st.DrawFn, *, longest: int = 7) -> Convolution:
+    """Any that fits: 1×1, as large as the image, strides above the size, padding above the size."""
+    padding = st.one_of(st.sampled_from(["valid", "same"]), st.integers(0, 4), small(0, 6))
+    made = Convolution(
+        filters=draw(st.integers(1, 3)),
+        size=draw(small(1, 5)),
+        stride=draw(small(1, 4)),
+        padding=draw(padding),
+        shape=(draw(st.integers(1, longest)), draw(st.integers(1, longest)), draw(st.integers(1, 3))),
+        n=draw(st.integers(1, 4)),
+        seed=draw(st.integers(0, 999)),
+    )
+    assume(made.fits)
+    return made
+
+
+class Pooling(NamedTuple):
+    """What a pooling layer is made with, and what it is given."""
+
+    size: Pair
+    stride: Pair
+    shape: tuple[int, int, int]
+    n: int
+    seed: int
+
+    def inputs(self, rng: np.random.Generator) -> NDArray[np.float64]:
+        """No two of them nearer than 0.1, so that central differences see one maximum."""
+        x = rng.permutation(self.n * int(np.prod(self.shape))) / 10
+        return x.reshape(self.n, *self.shape)
+
+
+@st.composite
+def poolings(draw: st.DrawFn, *, longest: int = 7) -> Pooling:
+    """Any that fits: overlapping, with gaps between, with what is left over at the edges."""
+    size = draw(small(1, 4))
+    return Pooling(
+        size=size,
+        stride=draw(small(1, 5)),
+        shape=(draw(st.integers(size[0], longest)), draw(st.integers(size[1], longest)), draw(st.integers(1, 3))),
+        n=draw(st.integers(1, 4)),
+        seed=draw(st.integers(0, 999)),
+    )
+
+
+def padded(x: NDArray[Any], pads: tuple[Pair, Pair]) -> NDArray[Any]:
+    return np.pad(x, ((0, 0), *pads, (0, 0)))
+
+
+def places(length: int, size: int, stride: int) -> list[int]:
+    """Where windows begin that lie wholly inside, counted one by one."""
+    return [begin for begin in range(0, length, stride) if begin + size <= length]
+
+
+def windows(x: NDArray[Any], size: Pair, stride: Pair) -> Any:
+    """For every window: its row and column, and what is seen through it, (n, size, size, channels)."""
+    for i, top in enumerate(places(x.shape[1], size[0], stride[0])):
+        for j, left in enumerate(places(x.shape[2], size[1], stride[1])):
+            yield i, j, x[:, top : top + size[0], left : left + size[1]]
+
+
+def convolve(x: NDArray[Any], w: NDArray[Any], b: NDArray[Any], made: Convolution) -> NDArray[Any]:
+    """z[f] = Σ_{c,u,v} w[f, c, u, v] a[c, ...] + b[f] at every place, from the definition."""
+    x = padded(x, made.pads)
+    values = {(i, j): np.einsum("nuvc,fcuv->nf", seen, w) + b for i, j, seen in windows(x, made.size, made.stride)}
+    return as_image(values)
+
+
+def as_image(values: dict[Pair, NDArray[Any]]) -> NDArray[Any]:
+    """(n, rows, columns, channels) from the values (n, channels) of each row and column."""
+    rows, columns = (1 + max(at) for at in zip(*values, strict=True))
+    return np.stack([np.stack([values[i, j] for j in range(columns)], axis=1) for i in range(rows)], axis=1)

@@ -1,0 +1,144 @@
+"""One layer by itself, in float64 and batch first: to be compared with its equation, differences, and other libraries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from harness import central_differences, relative_error
+from numpy.typing import NDArray
+
+from gpunn.backend import Backend
+from gpunn.layers import BuildContext, Layer
+from gpunn.parameter import Parameters
+
+ERROR = 1e-6
+
+
+class Alone:
+    """A layer that is built as if something before it learned and nothing came after it.
+
+    Args:
+        layer: a new one.
+        shape: of a sample that it is given.
+        backend: where it lives.
+        first: whether nothing before it learns.
+        dtype: of its numbers.
+        capacity: samples of the largest batch.
+    """
+
+    def __init__(
+        self,
+        layer: Layer,
+        shape: tuple[int, ...],
+        backend: Backend,
+        *,
+        first: bool = False,
+        dtype: str = "float64",
+        capacity: int = 8,
+        seed: int = 0,
+    ) -> None:
+        self.backend, self.dtype, self.stages = backend, dtype, layer.stages()
+        self.count = backend.zeros((1,), np.int32)
+        self.context = BuildContext(backend, dtype, capacity, batch_size=4, seed=seed, count=self.count)
+        for number, stage in enumerate(self.stages):
+            stage.name = self.context.name = f"{layer.family}1"
+            self.context.number = number
+            self.context.needs_input_gradient = not first or number > 0
+            self.context.is_last = all(later.hands_gradient_on for later in self.stages[number + 1 :])
+            shape = stage.build(self.context, shape)
+        self.shape = shape
+        self.parameters = Parameters(self.context.parameters, backend, dtype)
+        self.parameters.draw(seed)
+
+    def set(self, **values: Any) -> Alone:
+        """Give parameters and statistics their values, by the last word of their names."""
+        for word, value in values.items():
+            arrays = {p.name: p.value for p in self.parameters} | self.context.statistics
+            (array,) = (a for name, a in arrays.items() if name.endswith(f".{word}"))
+            self.backend.assign(array, np.asarray(value, self.dtype))
+        return self
+
+    def draw(self, rng: np.random.Generator) -> Alone:
+        """Give every parameter random values."""
+        for p in self.parameters:
+            self.backend.assign(p.value, rng.normal(size=p.shape).astype(self.dtype))
+        return self
+
+    def value(self, word: str) -> NDArray[Any]:
+        """A parameter or statistic by the last word of its name."""
+        arrays = {p.name: p.value for p in self.parameters} | self.context.statistics
+        return self.backend.to_host(next(array for name, array in arrays.items() if name.endswith(f".{word}")))
+
+    def grad(self, word: str) -> NDArray[Any]:
+        """The gradient of a parameter."""
+        return self.backend.to_host(next(p.grad for p in self.parameters if p.name.endswith(f".{word}")))
+
+    def forward(self, x: NDArray[Any], training: bool = True) -> NDArray[Any]:
+        """Batch first in, batch first out."""
+        y = self.backend.asarray(samples_last(np.asarray(x, self.dtype)))
+        for stage in self.stages:
+            y = stage.forward(y, training)
+        return batch_first(self.backend.to_host(y))
+
+    def backward(self, dy: NDArray[Any]) -> NDArray[Any] | None:
+        """From ∂C/∂y to ∂C/∂x."""
+        gradient: Any = self.backend.asarray(samples_last(np.asarray(dy, self.dtype)))
+        for stage in reversed(self.stages):
+            gradient = stage.backward(gradient)
+        return None if gradient is None else batch_first(self.backend.to_host(gradient))
+
+
+def samples_last(x: NDArray[Any]) -> NDArray[Any]:
+    """(batch, height, width, channels) → (channels, height, width, batch); (batch, features) → (features, batch)."""
+    return np.ascontiguousarray(x.transpose(3, 1, 2, 0) if x.ndim == 4 else x.T)
+
+
+def batch_first(x: NDArray[Any]) -> NDArray[Any]:
+    """`samples_last` undone."""
+    return np.ascontiguousarray(x.transpose(3, 1, 2, 0) if x.ndim == 4 else x.T)
+
+
+def assert_gradients(alone: Alone, x: NDArray[Any], rng: np.random.Generator, training: bool = True) -> None:
+    """Back-propagation of a layer gives the central differences of C = Σ v ⊙ y, by its inputs and its parameters."""
+    x = np.array(x, np.float64)
+    v = rng.normal(size=alone.forward(x, training).shape)
+    dx = alone.backward(v)
+    gradients = {p.name: alone.backend.to_host(p.grad) for p in alone.parameters}
+
+    def cost() -> float:
+        return float((v * alone.forward(x, training)).sum())
+
+    assert dx is not None
+    assert_close(dx, central_differences(cost, x), "inputs")
+    for p in alone.parameters:
+        values = alone.backend.to_host(p.value)
+
+        def cost_by_parameter(p: Any = p, values: NDArray[Any] = values) -> float:
+            alone.backend.assign(p.value, values)
+            return cost()
+
+        numeric = central_differences(cost_by_parameter, values)
+        alone.backend.assign(p.value, values)
+        assert_close(gradients[p.name], numeric, p.name)
+
+
+def assert_close(actual: NDArray[Any], numeric: NDArray[Any], what: str) -> None:
+    """Within the error that central differences have."""
+    # Where the gradient itself is no more than rounding of the cost, nothing can be said of its digits.
+    if max(np.abs(numeric).max(initial=0), np.abs(actual).max(initial=0)) > 1e-8:
+        assert relative_error(actual, numeric) <= ERROR, what
+
+
+@contextmanager
+def blocks_of(backend: Backend, elements: int | None) -> Iterator[None]:
+    """Layers that are built inside work in blocks of so many elements; None leaves the backend its own."""
+    before = backend.block_elements
+    if elements is not None:
+        backend.block_elements = elements
+    try:
+        yield
+    finally:
+        backend.block_elements = before
