@@ -17,8 +17,9 @@ from gpunn.data import Data, Samples
 from gpunn.errors import DataError, GpunnError, OptionError, ShapeError
 from gpunn.history import History
 from gpunn.kernels import losses as kernels
+from gpunn.kernels.fused import with_bias
 from gpunn.kernels.kernel import Array
-from gpunn.layers import Activation, BatchNorm, Bias, Dense, MaxPool2D
+from gpunn.layers import Activation, BatchNorm, Bias, BiasActivation, Conv2D, Dense, MaxPool2D
 from gpunn.layers.base import BuildContext, Layer, Shape, checked_seed, positive_whole
 from gpunn.losses import Loss
 from gpunn.optimizers import Optimizer
@@ -133,17 +134,18 @@ class Sequential:
 
     def _build_stages(self, context: BuildContext) -> None:
         """Put the stages of all layers in the order in which they run, and build them."""
-        owners = [(stage, layer) for layer in self.layers for stage in layer.stages()]
-        for stage, layer in owners:
+        stages = [(stage, layer) for layer in self.layers for stage in layer.stages()]
+        for stage, layer in stages:
             stage.name = layer.name
-        self.stages = arranged([stage for stage, _ in owners])
+        self.stages = arranged([stage for stage, _ in stages])
+        activations = {layer.name: activation_after(self.layers[at + 1 :]) for at, layer in enumerate(self.layers)}
         shape = self.input_shape
         for number, stage in enumerate(self.stages):
             context.name, context.number = stage.name, number
             context.needs_input_gradient = bool(context.parameters)
             context.may_overwrite_input = number > 0 and self.stages[number - 1].output_is_free
             context.is_last = all(later.hands_gradient_on for later in self.stages[number + 1 :])
-            context.activation = next((s for s in self.stages[number + 1 :] if isinstance(s, Activation)), None)
+            context.activation = activations[stage.name]
             shape = stage.build(context, shape)
 
     def rebuild(self, batch_size: int, device: str | Backend, dtype: str) -> None:
@@ -226,8 +228,13 @@ class Sequential:
 
     def stages_under(self, loss: Loss | None) -> list[Layer]:
         """The stages whose output the loss takes: all, but for a last one that the cost contains (its link)."""
-        if loss is not None and loss.link is not None and isinstance(self.stages[-1], loss.link):
-            return self.stages[:-1]
+        *before, last = self.stages
+        if loss is None or loss.link is None:
+            return self.stages
+        if isinstance(last, loss.link):
+            return before
+        if isinstance(last, BiasActivation) and isinstance(last.activation, loss.link):
+            return [*before, last.bias]
         return self.stages
 
     def _samples(self, x: Any) -> Any:
@@ -459,7 +466,7 @@ class Evaluator:
 
 
 def arranged(stages: Sequence[Layer]) -> list[Layer]:
-    """The stages in the order in which they run: max pooling before the bias and activation that it follows.
+    """The stages as they run: max pooling before the bias and activation that it follows, and these two as one.
 
     Neither changes which of two values is the larger, so the result is the same to the last bit, on a quarter of the
     elements.
@@ -471,7 +478,28 @@ def arranged(stages: Sequence[Layer]) -> list[Layer]:
             while at and (isinstance(s := ordered[at - 1], Bias) or (isinstance(s, Activation) and s.increases)):
                 at -= 1
         ordered.insert(at, stage)
-    return ordered
+    fused: list[Layer] = []
+    for stage in ordered:
+        if (
+            fused
+            and isinstance(bias := fused[-1], Bias)
+            and isinstance(stage, Activation)
+            and stage.kernel in with_bias
+        ):
+            fused[-1] = BiasActivation(bias, stage)
+        else:
+            fused.append(stage)
+    return fused
+
+
+def activation_after(layers: Sequence[Layer]) -> Activation | None:
+    """The activation function that a layer with weights feeds, which decides how its weights begin."""
+    for layer in layers:
+        if isinstance(layer, Activation):
+            return layer
+        if isinstance(layer, Dense | Conv2D):
+            return None
+    return None
 
 
 def fed_shape(layers: Sequence[Layer], shape: Shape) -> Shape:

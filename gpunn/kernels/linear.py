@@ -15,28 +15,9 @@ add_bias = Elementwise("add_bias", "T b", "T z", "z += b;", host=_add_bias)
 """z := z + b, with b of shape (units, 1) beside z of shape (units, batch)."""
 
 
-_ROW_THREADS = 128
+_THREADS = 128
 
-
-def _per_row(x: Array, total: Array) -> Launch:
-    rows = x.shape[0]
-    return Launch(rows, _ROW_THREADS, (x, total, x.size // rows))
-
-
-def _row_sums(x: Array, total: Array) -> None:
-    np.add.reduce(x.reshape(x.shape[0], -1), axis=1, out=total)
-
-
-row_sums = Raw(
-    "row_sums",
-    """
-extern "C" __global__ void row_sums(const T* x, T* total, int n) {
-    // One block a row: the sum of a unit's δ over the batch is one pass over contiguous memory, in an order that
-    // never changes, so the same numbers give the same bits.
-    __shared__ T part[128];
-    const T* row = x + (long long)blockIdx.x * n;
-    T sum = T(0);
-    for (int j = threadIdx.x; j < n; j += blockDim.x) sum += row[j];
+ROW_SUM = """
     part[threadIdx.x] = sum;
     __syncthreads();
     for (int half = blockDim.x / 2; half > 0; half /= 2) {
@@ -44,9 +25,36 @@ extern "C" __global__ void row_sums(const T* x, T* total, int n) {
         __syncthreads();
     }
     if (threadIdx.x == 0) total[blockIdx.x] = part[0];
-}
+"""
+"""CUDA: the `sum` of each thread of a block, added up in an order that never changes, to total[block]."""
+
+
+def rows_launch(x: Array, rows: int, arguments: tuple[Array, ...]) -> Launch:
+    """A block for each row of x, seen as (rows, values); the number of values is the last argument."""
+    return Launch(rows, _THREADS, (*arguments, x.size // rows))
+
+
+def _row_sums_launch(x: Array, total: Array) -> Launch:
+    return rows_launch(x, len(total), (x, total))
+
+
+def _row_sums(x: Array, total: Array) -> None:
+    np.add.reduce(x.reshape(len(total), -1), axis=1, out=total)
+
+
+# One block a row: the sum of a unit's δ over the batch is one pass over contiguous memory.
+row_sums = Raw(
+    "row_sums",
+    f"""
+extern "C" __global__ void row_sums(const T* x, T* total, int n) {{
+    __shared__ T part[128];
+    const T* row = x + (long long)blockIdx.x * n;
+    T sum = T(0);
+    for (int j = threadIdx.x; j < n; j += blockDim.x) sum += row[j];
+    {ROW_SUM}
+}}
 """,
-    launch=_per_row,
+    launch=_row_sums_launch,
     host=_row_sums,
 )
 """total[u] := Σ_j x[u, j]: in the samples-last layout the bias gradient of (12) for a batch."""

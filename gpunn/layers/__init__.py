@@ -3,7 +3,7 @@
 from gpunn.layers.activation import Activation, LeakyReLU, ReLU, Sigmoid, Softmax, Softplus, Tanh
 from gpunn.layers.base import BuildContext, Layer
 from gpunn.layers.batchnorm import BatchNorm
-from gpunn.layers.bias import Bias
+from gpunn.layers.bias import Bias, BiasActivation
 from gpunn.layers.convolution import Conv2D
 from gpunn.layers.dense import Dense
 from gpunn.layers.dropout import Dropout
@@ -15,6 +15,7 @@ __all__ = [
     "AveragePool2D",
     "BatchNorm",
     "Bias",
+    "BiasActivation",
     "BuildContext",
     "Conv2D",
     "Dense",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from gpunn.initializers import Constant
+from gpunn.kernels.fused import with_bias
 from gpunn.kernels.kernel import Array
 from gpunn.kernels.linear import add_bias, row_sums
+from gpunn.layers.activation import Activation
 from gpunn.layers.base import BuildContext, Layer, Shape
 
 
@@ -16,7 +18,6 @@ class Bias(Layer):
     """
 
     family = "bias"
-    hands_gradient_on = True
 
     def __init__(self, value: float = 0.0) -> None:
         self.value = value
@@ -34,3 +35,36 @@ class Bias(Layer):
     def backward(self, dy: Array) -> Array | None:
         self._run(row_sums, dy, self.b.grad)
         return dy
+
+
+class BiasActivation(Layer):
+    """a = f(z + b) in one pass, and δ = ∂C/∂a ⊙ f′(z) with its sum ∂C/∂b in one: what a GPU launches once.
+
+    Args:
+        bias: the stage before.
+        activation: the stage after, its derivative written from its output.
+    """
+
+    family = "bias"
+    output_is_free = False
+
+    def __init__(self, bias: Bias, activation: Activation) -> None:
+        self.bias = bias
+        self.name = bias.name
+        self._kernels = with_bias[activation.kernel]
+        self.activation = activation
+
+    def build(self, context: BuildContext, input_shape: Shape) -> Shape:
+        self._dz = context.buffer(input_shape) if context.is_last else None
+        return self.bias.build(context, input_shape)
+
+    def forward(self, x: Array, training: bool) -> Array:
+        b = self.bias.b
+        self.bias._run(self._kernels.forward, b.column, x.reshape(b.size, -1))
+        self._a = x
+        return x
+
+    def backward(self, dy: Array) -> Array | None:
+        dz = dy if self._dz is None else self._dz[dy.shape[-1]]
+        self.bias._run(self._kernels.backward, dy, self._a, dz, self.bias.b.grad)
+        return dz

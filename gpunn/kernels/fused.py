@@ -1,0 +1,70 @@
+"""Bias and activation in one pass, and their gradients in one: (2) with (3), and (8) with (12).
+
+Made from the records of the activations, so each formula still stands in one place. On a GPU each pass that is saved is
+a launch; on the CPU the twins are those of the parts.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from gpunn.kernels import activations
+from gpunn.kernels.kernel import Array, Elementwise, Launch, Raw
+from gpunn.kernels.linear import ROW_SUM, row_sums, rows_launch
+
+
+class Fused(NamedTuple):
+    """The kernels of an activation together with the bias before it.
+
+    Attributes:
+        forward: a := f(a + b), with b of shape (units, 1) beside a of shape (units, values).
+        backward: dz := da ⊙ f′(z) and db[u] := Σ_j dz[u, j]; dz may be da.
+    """
+
+    forward: Elementwise
+    backward: Raw
+
+
+def _fuse(activation: Elementwise, gradient: Elementwise) -> Fused:
+    def forward(b: Array, a: Array) -> None:
+        a += b
+        activation.host(a, a)
+
+    def backward(da: Array, a: Array, dz: Array, db: Array) -> None:
+        gradient.host(da, a, dz)
+        row_sums.host(dz, db)
+
+    def launch(da: Array, a: Array, dz: Array, db: Array) -> Launch:
+        return rows_launch(da, len(db), (da, a, dz, db))
+
+    name = f"{gradient.name}_and_sums"
+    source = f"""
+extern "C" __global__ void {name}(const T* das, const T* as, T* dzs, T* total, int n) {{
+    __shared__ T part[128];
+    long long start = (long long)blockIdx.x * n;
+    T sum = T(0);
+    for (int j = threadIdx.x; j < n; j += blockDim.x) {{
+        T da = das[start + j], a = as[start + j], dz;
+        {gradient.operation}
+        dzs[start + j] = dz;
+        sum += dz;
+    }}
+    {ROW_SUM}
+}}
+"""
+    return Fused(
+        Elementwise(f"bias_{activation.name}", "T b", "T a", f"T z = a + b; {activation.operation}", host=forward),
+        Raw(name, source, launch=launch, host=backward),
+    )
+
+
+with_bias: dict[Elementwise | Raw, Fused] = {
+    activation: _fuse(activation, gradient)
+    for activation, gradient in (
+        (activations.sigmoid, activations.sigmoid_gradient),
+        (activations.tanh, activations.tanh_gradient),
+        (activations.relu, activations.relu_gradient),
+        (activations.softplus, activations.softplus_gradient),
+    )
+}
+"""For each activation whose derivative is written from its output: what it is together with a bias."""
