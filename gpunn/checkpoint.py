@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from gpunn.backend import select
 from gpunn.config import from_config, to_config
 from gpunn.errors import GpunnError, ModelFileError
 from gpunn.history import write_atomically
-
-if TYPE_CHECKING:
-    from gpunn.model import Sequential
+from gpunn.layers.base import positive_whole
+from gpunn.model import DTYPES, Sequential
 
 FORMAT = 1
-_MAX_PARAMETERS = 2**31
+MOST_INPUTS = 2**20
+"""Inputs of one sample, or units of a layer, that a file may ask for whatever its size."""
 
 
 def save_model(model: Sequential, path: str | os.PathLike[str]) -> None:
@@ -51,82 +53,73 @@ def load_model(path: str | os.PathLike[str], device: str = "auto", batch_size: i
 
     Raises:
         ModelFileError: the file is missing, damaged, or not one of gpunn's.
-        DeviceError: the device cannot be used.
+        OptionError, DeviceError: the device or the batch size cannot be.
     """
     from safetensors import SafetensorError, safe_open
 
-    from gpunn.model import DTYPES, Sequential
-
+    backend, batch_size = select(device), positive_whole(batch_size, "batch size")
     path = Path(path)
     if not path.is_file():
         raise ModelFileError(f"there is no model file {path}: give the path that save or gpunn train wrote")
     try:
         with safe_open(path, framework="numpy") as file:
-            description = _description(path, file.metadata())
+            description = _description(file.metadata())
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except (SafetensorError, OSError) as error:
-        raise ModelFileError(f"{path} is damaged or no model file: {error}") from None
+    except ModelFileError as error:
+        raise ModelFileError(f"{path} {error}") from None
+    # What is no NumPy type, such as bfloat16, is an AttributeError or TypeError in one version or another.
+    except (SafetensorError, OSError, AttributeError, TypeError, ValueError, MemoryError) as error:
+        raise ModelFileError(f"{path} is damaged or no model file: {_in_one_line(error)}") from None
     try:
-        layers = [from_config("layer", layer) for layer in description["layers"]]
-        model = Sequential(layers)
-        if description["dtype"] not in DTYPES:
-            raise ModelFileError(f"unknown dtype {description['dtype']!r}")
-        expected = sum(array.size for array in arrays.values())
-        _check_sizes(description, expected)
-        model.build(description["input_shape"], batch_size, device, description["dtype"])
+        model = Sequential([from_config("layer", layer) for layer in description["layers"]])
+        _check_sizes(description, arrays)
+        model.build_with(arrays, description["input_shape"], batch_size, backend, description["dtype"])
         model.loss = None if description["loss"] is None else from_config("loss", description["loss"])
         model.class_names = tuple(str(name) for name in description["class_names"])
-        model.input_scale = float(description["input_scale"])
-    except ModelFileError as error:
-        raise ModelFileError(f"{path}: {error}") from None
-    except (GpunnError, KeyError, TypeError, ValueError) as error:
-        from gpunn.errors import DeviceError
-
-        if isinstance(error, DeviceError):
-            raise
-        raise ModelFileError(f"{path} describes no network that can be made: {error}") from None
-    _check_arrays(path, model, arrays)
-    model.load_arrays(arrays)
+        model.input_scale = _scale(description["input_scale"])
+    except (GpunnError, KeyError, TypeError, ValueError, ArithmeticError, MemoryError) as error:
+        raise ModelFileError(f"{path} describes no network that can be made: {_in_one_line(error)}") from None
     return model
 
 
-def _description(path: Path, metadata: Any) -> dict[str, Any]:
+def _in_one_line(error: Exception) -> str:
+    """What an error says, which may hold text of the file: one line, and not a long one."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 300 else f"{text[:300]}…"
+
+
+def _description(metadata: Any) -> dict[str, Any]:
     try:
         description = json.loads((metadata or {})["gpunn"])
     except KeyError:
-        raise ModelFileError(
-            f"{path} holds tensors but no network of gpunn: was it saved by another library?"
-        ) from None
+        raise ModelFileError("holds tensors but no network of gpunn: was it saved by another library?") from None
     except (ValueError, RecursionError):
-        raise ModelFileError(f"{path} is damaged: its description is no JSON") from None
+        raise ModelFileError("is damaged: its description is no JSON") from None
     if not isinstance(description, dict) or description.get("format") != FORMAT:
-        raise ModelFileError(f"{path} has a format that this version does not know (expected {FORMAT}): update gpunn")
+        raise ModelFileError(f"has a format that this version does not know (expected {FORMAT}): update gpunn")
+    if description.get("dtype") not in DTYPES:
+        raise ModelFileError(f"has an unknown dtype: expected {' or '.join(DTYPES)}")
     return description
 
 
-def _check_sizes(description: dict[str, Any], expected: int) -> None:
+def _scale(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+        raise ModelFileError(f"input_scale must be a number above 0, got {value!r}")
+    return float(value)
+
+
+def _check_sizes(description: dict[str, Any], arrays: dict[str, Any]) -> None:
     """Refuse a description that would take far more memory than the file has numbers for."""
-    shape = description["input_shape"]
+    expected = sum(array.size for array in arrays.values())
     layers = [layer for layer in description["layers"] if isinstance(layer, dict)]
-    numbers = [value for layer in layers for key in ("units", "filters", "size") for value in _flat(layer.get(key, 1))]
-    for size in (*shape, *numbers):
-        if not isinstance(size, int) or not 0 < size <= max(expected, 2**16):
+    shape = [positive_whole(size, "input shape") for size in description["input_shape"]]
+    sizes: list[Any] = [*shape, prod(shape)]
+    for key in ("units", "filters", "size", "padding"):
+        values = [layer.get(key, 1) for layer in layers]
+        sizes += [size for value in values for size in (value if isinstance(value, list) else [value])]
+    for size in sizes:
+        if isinstance(size, int) and not size <= max(expected, MOST_INPUTS):
             raise ModelFileError(f"a size of {size!r} does not fit the {expected} numbers of the file")
-
-
-def _flat(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
-
-
-def _check_arrays(path: Path, model: Sequential, arrays: dict[str, Any]) -> None:
-    wanted = {p.name: p.shape for p in model.parameters}
-    wanted |= {name: tuple(array.shape) for name, array in model.statistics.items()}
-    if set(arrays) != set(wanted):
-        missing = ", ".join(sorted(set(wanted) - set(arrays))) or "none"
-        extra = ", ".join(sorted(set(arrays) - set(wanted))[:5]) or "none"
-        raise ModelFileError(f"{path} does not fit its network: missing {missing}; not expected {extra}")
-    for name, shape in wanted.items():
-        if arrays[name].shape != shape or arrays[name].dtype != np.dtype(model.dtype):
-            raise ModelFileError(
-                f"{path}: {name} must be {model.dtype} {shape}, got {arrays[name].dtype} {arrays[name].shape}"
-            )
+    for name, array in arrays.items():
+        if array.dtype != np.dtype(description["dtype"]):
+            raise ModelFileError(f"{name!r} must be {description['dtype']}, got {array.dtype}")

@@ -98,6 +98,22 @@ class Sequential:
             ShapeError: layers that do not fit together.
             OptionError, DeviceError: an argument that cannot be.
         """
+        return self.build_with(None, input_shape, batch_size, device, dtype, seed)
+
+    def build_with(
+        self,
+        arrays: Mapping[str, NDArray[Any]] | None,
+        input_shape: Sequence[int],
+        batch_size: int,
+        device: str | Backend,
+        dtype: str,
+        seed: int = 0,
+    ) -> Sequential:
+        """Build with the values that `arrays` gave in place of initial ones; see `build`.
+
+        Raises:
+            ShapeError: arrays of another network, which is found out before memory is taken for its parameters.
+        """
         if dtype not in DTYPES:
             raise OptionError(f"unknown dtype {dtype!r}: expected {' or '.join(DTYPES)}")
         seed, batch_size = checked_seed(seed), positive_whole(batch_size, "batch size")
@@ -120,9 +136,14 @@ class Sequential:
         self._build_stages(context)
         self.statistics = context.statistics
         self.buffer_bytes = context.buffer_bytes
+        if arrays is not None:
+            _check_arrays(arrays, context)
         self.parameters = Parameters(context.parameters, backend, dtype)
-        self.parameters.draw(seed)
         self.backend = backend
+        if arrays is None:
+            self.parameters.draw(seed)
+        else:
+            self.load_arrays(arrays)
         return self
 
     def _name_layers(self) -> None:
@@ -150,9 +171,7 @@ class Sequential:
 
     def rebuild(self, batch_size: int, device: str | Backend, dtype: str) -> None:
         """Build again for another batch, device or dtype, with the weights as they are."""
-        arrays = self.arrays()
-        self.build(self.input_shape, batch_size, device, dtype, self.seed)
-        self.load_arrays(arrays)
+        self.build_with(self.arrays(), self.input_shape, batch_size, device, dtype, self.seed)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Copies of everything the network has learned and remembers, by name."""
@@ -463,6 +482,19 @@ class Evaluator:
             right=round(right),
             total=size,
         )
+
+
+def _check_arrays(arrays: Mapping[str, NDArray[Any]], context: BuildContext) -> None:
+    """Raise ShapeError unless these are the arrays of the network that is being built."""
+    wanted = {p.name: p.shape for p in context.parameters}
+    wanted |= {name: tuple(array.shape) for name, array in context.statistics.items()}
+    if set(arrays) != set(wanted):
+        missing = ", ".join(sorted(set(wanted) - set(arrays))[:5]) or "none"
+        extra = ", ".join(map(repr, sorted(set(arrays) - set(wanted))[:5])) or "none"
+        raise ShapeError(f"the arrays do not fit the network: missing {missing}; not expected {extra}")
+    for name, shape in wanted.items():
+        if arrays[name].shape != shape:
+            raise ShapeError(f"{name} must be of shape {shape}, got {arrays[name].shape}")
 
 
 def arranged(stages: Sequence[Layer]) -> list[Layer]:

@@ -1,0 +1,141 @@
+"""Parts as dictionaries and back; only names on the list can be made."""
+
+import json
+from typing import Any
+
+import pytest
+from harness import one_line
+
+from gpunn import (
+    L1,
+    L2,
+    SGD,
+    Adam,
+    AveragePool2D,
+    BatchNorm,
+    BinaryCrossEntropy,
+    Constant,
+    Conv2D,
+    Cosine,
+    Dense,
+    Dropout,
+    Flatten,
+    Glorot,
+    He,
+    LeakyReLU,
+    LeCun,
+    MaxPool2D,
+    MeanSquaredError,
+    Normal,
+    OneCycle,
+    ReLU,
+    Sigmoid,
+    Softmax,
+    SoftmaxCrossEntropy,
+    Softplus,
+    StepDecay,
+    Tanh,
+    initializers,
+)
+from gpunn.augmentation import Augmentation
+from gpunn.config import PARTS, arguments_of, from_config, to_config
+from gpunn.errors import OptionError
+
+EXAMPLES: dict[str, list[Any]] = {
+    "layer": [
+        Dense(3), Dense(4, "he", 0.5), Dense(4, Normal(0.3)), Dense(2, LeCun()), Dense(5, bias=False),
+        Conv2D(3, 2), Conv2D(4, (3, 2), stride=(2, 1), padding=1), MaxPool2D(2), MaxPool2D((3, 2), 1),
+        AveragePool2D(2), AveragePool2D(3, (2, 1)), BatchNorm(), BatchNorm(1e-3, 0.5), Dropout(0.25), Flatten(),
+        Sigmoid(), Tanh(), ReLU(), LeakyReLU(), LeakyReLU(-0.25), Softplus(), Softmax(),
+    ],
+    "loss": [MeanSquaredError(), BinaryCrossEntropy(), SoftmaxCrossEntropy()],
+    "regularizer": [L1(0.5), L2(5.0)],
+    "optimizer": [
+        SGD(), SGD(0.5, 0.9, nesterov=True), SGD(Cosine(0.5, 0.1), 0.5), Adam(), Adam(OneCycle(0.1), 0.8, 0.9, 1e-6),
+    ],
+    "schedule": [Constant(0.5), StepDecay(0.5, 0.25, 3), Cosine(0.5, 0.25), OneCycle(0.5, 0.25, 10.0, 100.0)],
+    "augmentation": [Augmentation(), Augmentation(2.0, 15, 0.1, 0.2)],
+    "initializer": [Normal(0.3), He(), Glorot(), LeCun(), initializers.Constant(0.5)],
+}  # fmt: skip
+ALL = [(kind, part) for kind, parts in EXAMPLES.items() for part in parts]
+
+
+def same(a: Any, b: Any) -> bool:
+    """Of one type, with the same arguments, parts within parts too."""
+    if type(a) is not type(b):
+        return False
+    if not any(type(a) in kinds.values() for kinds in PARTS.values()):
+        return bool(a == b)
+    mine, other = arguments_of(a), arguments_of(b)
+    return mine.keys() == other.keys() and all(same(mine[name], other[name]) for name in mine)
+
+
+@pytest.mark.parametrize(("kind", "part"), ALL, ids=lambda value: value if isinstance(value, str) else repr(value))
+def test_a_part_comes_back_from_its_dictionary(kind: str, part: Any) -> None:
+    config = to_config(part)
+    assert config["type"] == type(part).__name__
+    assert same(from_config(kind, json.loads(json.dumps(config))), part)
+
+
+@pytest.mark.parametrize("kind", sorted(PARTS))
+def test_every_part_that_a_file_may_name_is_tried_above(kind: str) -> None:
+    assert {type(part).__name__ for part in EXAMPLES[kind]} >= set(PARTS[kind]) - {"Constant"}
+
+
+def test_a_bare_name_is_a_part_without_options() -> None:
+    assert isinstance(from_config("layer", "ReLU"), ReLU)
+    assert isinstance(from_config("loss", "MeanSquaredError"), MeanSquaredError)
+
+
+def test_options_that_are_left_out_take_their_defaults() -> None:
+    assert same(from_config("optimizer", {"type": "SGD", "momentum": 0.5}), SGD(0.1, 0.5))
+
+
+def test_making_a_part_leaves_its_dictionary_as_it_was() -> None:
+    config = {"type": "SGD", "learning_rate": {"type": "Cosine", "rate": 0.5}}
+    copy = json.loads(json.dumps(config))
+    from_config("optimizer", config)
+    assert config == copy
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "message"),
+    [
+        ("layer", "Magic", r"unknown layer 'Magic': expected one of AveragePool2D, BatchNorm"),
+        ("layer", {"type": "magic\n"}, r"unknown layer 'magic\\n'"),
+        ("layer", {"type": "SGD"}, "unknown layer 'SGD'"),
+        ("layer", {"type": "__import__"}, "unknown layer '__import__'"),
+        ("optimizer", {"type": "Dense", "units": 3}, "unknown optimizer 'Dense': expected one of Adam, SGD"),
+        ("layer", {}, "a layer must be a table with a type"),
+        ("layer", {"units": 3}, "a layer must be a table with a type"),
+        ("layer", {"type": 3}, "a layer must be a table with a type"),
+        ("layer", 3, "a layer must be a table with a type"),
+        ("layer", None, "a layer must be a table with a type"),
+        ("layer", ["Dense"], "a layer must be a table with a type"),
+        ("layer", {"type": "Dense", "unit": 3}, "Dense has no option 'unit': expected units, weights, bias"),
+        ("layer", {"type": "ReLU", "x": 3}, "ReLU has no option 'x': expected none"),
+        ("layer", {"type": "Dense", "self": 3}, "Dense has no option 'self'"),
+        ("layer", {"type": "Dense"}, "Dense cannot be made"),
+        ("layer", {"type": "Dense", "units": "3"}, "units of Dense must be a whole number, got '3'"),
+        ("layer", {"type": "Dense", "units": 3, "bias": "x"}, "bias of Dense must be"),
+        ("layer", {"type": "Dense", "units": 3, "weights": 4}, "weights of Dense must be"),
+        ("layer", {"type": "Dense", "units": 3, "weights": {"type": "Magic"}}, "unknown initializer 'Magic'"),
+        ("layer", {"type": "Dropout", "p": 1.0}, "p of Dropout"),
+        ("layer", {"type": "Dropout", "p": float("nan")}, "p of Dropout must be finite"),
+        ("optimizer", {"type": "SGD", "learning_rate": "fast"}, "learning_rate of SGD must be"),
+        ("optimizer", {"type": "SGD", "learning_rate": -1}, "learning rate must be above 0"),
+        ("optimizer", {"type": "SGD", "learning_rate": 10**320}, "learning_rate of SGD must be at most"),
+        ("optimizer", {"type": "SGD", "learning_rate": {"type": "Magic"}}, "unknown schedule 'Magic'"),
+        ("optimizer", {"type": "SGD", "learning_rate": {"type": "Cosine"}}, "Cosine cannot be made"),
+        ("optimizer", {"type": "SGD", "nesterov": 1}, "nesterov of SGD must be true or false"),
+        ("optimizer", {"type": "SGD", "momentum": True}, "momentum of SGD must be a number"),
+        ("regularizer", {"type": "L2", "strength": "5"}, "strength of L2 must be a number"),
+        ("regularizer", {"type": "L2", "strength": -5}, "strength of L2 must be at least 0"),
+        ("schedule", {"type": "Constant", "rate": [0.1]}, "Constant"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_made_says_what_was_expected(kind: str, config: Any, message: str) -> None:
+    with pytest.raises(OptionError, match=message) as caught:
+        from_config(kind, config)
+    one_line(caught.value)
