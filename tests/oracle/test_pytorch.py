@@ -1,0 +1,251 @@
+"""Against PyTorch in float64: outputs, every gradient, costs and whole trajectories, over random shapes.
+
+PyTorch is an oracle for the tests and never a dependency. Where it is missing these tests are skipped, unless
+GPUNN_REQUIRE_ALL=1.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from gpunn import (
+    L1,
+    L2,
+    SGD,
+    Adam,
+    BinaryCrossEntropy,
+    Dense,
+    Flatten,
+    LeakyReLU,
+    MeanSquaredError,
+    ReLU,
+    Samples,
+    Sequential,
+    Sigmoid,
+    Softmax,
+    SoftmaxCrossEntropy,
+    Softplus,
+    Tanh,
+)
+from gpunn.data import Data
+from gpunn.kernels.random import epoch_order
+from gpunn.layers import Layer
+from gpunn.losses import Loss
+from gpunn.regularizers import Regularizer
+
+ERROR = 1e-10
+
+
+@pytest.fixture(scope="session")
+def torch() -> Any:
+    """PyTorch with one thread: its pool beside that of NumPy's BLAS would slow both."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        module = pytest.importorskip("torch", reason="PyTorch is not installed: pip install torch")
+    module.set_num_threads(1)
+    return module
+
+
+def assert_agree(ours: Any, theirs: Any, what: str = "") -> None:
+    """Equal to 1e-10, relative to the largest element."""
+    ours, theirs = np.asarray(ours), theirs.detach().numpy()
+    assert ours.shape == theirs.shape, what
+    size = max(1e-6, float(np.abs(theirs).max(initial=0.0)))
+    assert float(np.abs(ours - theirs).max(initial=0.0)) <= ERROR * size, what
+
+
+ACTIVATIONS: list[Any] = [Sigmoid, Tanh, ReLU, LeakyReLU, Softplus, Softmax]
+
+
+def theirs_of(torch: Any, layer: Layer) -> Any:
+    """The same layer of theirs; a Dense comes with its shapes once they are known."""
+    nn = torch.nn
+    return {
+        "Sigmoid": nn.Sigmoid,
+        "Tanh": nn.Tanh,
+        "ReLU": nn.ReLU,
+        "LeakyReLU": lambda: nn.LeakyReLU(0.01),
+        "Softplus": lambda: nn.Softplus(threshold=1000),
+        "Softmax": lambda: nn.Softmax(dim=1),
+        "Flatten": nn.Flatten,
+    }[type(layer).__name__]()
+
+
+def pair(torch: Any, layers: Sequence[Layer], shape: tuple[int, ...], batch_size: int, seed: int) -> tuple[Any, Any]:
+    """Our network, and theirs with its weights."""
+    model = Sequential(layers).build(shape, batch_size, "cpu", "float64", seed)
+    rng = np.random.default_rng(seed)
+    twins, inputs = [], int(np.prod(shape))
+    for layer in layers:
+        if isinstance(layer, Dense):
+            twin = torch.nn.Linear(inputs, layer.units, dtype=torch.float64)
+            inputs = layer.units
+            w, b = model.parameters[f"{layer.name}.w"], model.parameters[f"{layer.name}.b"]
+            b.value[...] = rng.normal(size=b.shape)
+            with torch.no_grad():
+                twin.weight.copy_(torch.from_numpy(w.value.copy()))
+                twin.bias.copy_(torch.from_numpy(b.value.copy()))
+            twins.append(twin)
+        else:
+            twins.append(theirs_of(torch, layer))
+    return model, torch.nn.Sequential(*twins)
+
+
+def parameters_of(model: Sequential, theirs: Any) -> list[tuple[Any, Any]]:
+    return list(zip(model.parameters, theirs.parameters(), strict=True))
+
+
+def cost_of(torch: Any, loss: Loss, y: Any, t: NDArray[Any]) -> Any:
+    """The cost of theirs, normalised as equations.md has it: summed over outputs, averaged over samples."""
+    functional = torch.nn.functional
+    if isinstance(loss, SoftmaxCrossEntropy):
+        return functional.cross_entropy(y, torch.from_numpy(t))
+    if isinstance(loss, BinaryCrossEntropy):
+        return functional.binary_cross_entropy_with_logits(y, torch.from_numpy(t), reduction="sum") / len(t)
+    return functional.mse_loss(y, torch.from_numpy(t), reduction="sum") / len(t)
+
+
+def targets_for(loss: Loss, n: int, outputs: int, rng: np.random.Generator) -> NDArray[Any]:
+    if isinstance(loss, SoftmaxCrossEntropy):
+        return rng.integers(0, outputs, n)
+    return rng.uniform(0, 1, (n, outputs))
+
+
+@st.composite
+def stacks(draw: st.DrawFn) -> tuple[list[Layer], tuple[int, ...]]:
+    """Layers of any depth and width, for features or images."""
+    is_image = draw(st.booleans())
+    shape = tuple(draw(st.lists(st.integers(1, 4), min_size=3, max_size=3))) if is_image else (draw(st.integers(1, 9)),)
+    layers: list[Layer] = [Flatten()] if is_image else []
+    for _ in range(draw(st.integers(0, 4))):
+        layers.append(Dense(draw(st.integers(1, 9))))
+        layers.append(draw(st.sampled_from(ACTIVATIONS))())
+    layers.append(Dense(draw(st.integers(1, 6))))
+    if draw(st.booleans()):
+        layers.append(draw(st.sampled_from(ACTIVATIONS))())
+    return layers, shape
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    stacks(),
+    st.sampled_from([MeanSquaredError, BinaryCrossEntropy, SoftmaxCrossEntropy]),
+    st.integers(1, 12),
+    st.integers(0, 999),
+    st.sampled_from([0.1, 1.0, 30.0]),
+)
+def test_outputs_costs_and_gradients_are_pytorchs(
+    torch: Any, stack: tuple[list[Layer], tuple[int, ...]], kind: type[Loss], n: int, seed: int, size: float
+) -> None:
+    layers, shape = stack
+    model, theirs = pair(torch, layers, shape, n, seed)
+    rng, loss = np.random.default_rng(seed + 1), kind()
+    x = rng.normal(0, size, (n, *shape))
+    y = model.forward(x, training=True)
+    given_x = torch.from_numpy(x if x.ndim == 2 else np.ascontiguousarray(x.transpose(0, 3, 1, 2)))
+    expected = theirs(given_x)
+    assert_agree(y, expected, "outputs")
+
+    t = targets_for(loss, n, y.shape[1], rng)
+    expected.retain_grad()
+    cost = cost_of(torch, loss, expected, t)
+    cost.backward()
+    assert_agree(loss.forward(y, t), cost, "cost")
+    assert_agree(loss.backward(), expected.grad, "gradient of the cost")
+    model.backward(loss.backward())
+    for ours, twin in parameters_of(model, theirs):
+        assert_agree(ours.grad, twin.grad, ours.name)
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    st.sampled_from([MeanSquaredError, BinaryCrossEntropy, SoftmaxCrossEntropy]),
+    st.integers(1, 20),
+    st.integers(1, 20),
+    st.sampled_from([1e-3, 1.0, 30.0, 1000.0]),
+    st.integers(0, 999),
+)
+def test_costs_are_pytorchs_near_and_far(
+    torch: Any, kind: type[Loss], n: int, outputs: int, size: float, seed: int
+) -> None:
+    rng, loss = np.random.default_rng(seed), kind()
+    z, t = rng.normal(0, size, (n, outputs)), targets_for(loss, n, outputs, rng)
+    logits = torch.from_numpy(z.copy()).requires_grad_()
+    cost = cost_of(torch, loss, logits, t)
+    cost.backward()
+    assert_agree(loss.forward(z, t), cost)
+    assert_agree(loss.backward(), logits.grad)
+
+
+OPTIMIZERS = {
+    "plain": (lambda: SGD(0.2), lambda torch, groups: torch.optim.SGD(groups, lr=0.2)),
+    "momentum": (lambda: SGD(0.05, 0.9), lambda torch, groups: torch.optim.SGD(groups, lr=0.05, momentum=0.9)),
+    "nesterov": (
+        lambda: SGD(0.05, 0.9, nesterov=True),
+        lambda torch, groups: torch.optim.SGD(groups, lr=0.05, momentum=0.9, nesterov=True),
+    ),
+    "adam": (lambda: Adam(0.01), lambda torch, groups: torch.optim.Adam(groups, lr=0.01)),
+    "adam of other constants": (
+        lambda: Adam(0.01, 0.7, 0.95, 1e-4),
+        lambda torch, groups: torch.optim.Adam(groups, lr=0.01, betas=(0.7, 0.95), eps=1e-4),
+    ),
+}
+
+
+@pytest.mark.parametrize("regularizer", [None, L2(5.0), L1(0.5)], ids=repr)
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_training_is_pytorchs_step_by_step(torch: Any, name: str, regularizer: Regularizer | None) -> None:
+    """Ten epochs of shuffled batches, the last one shorter; L2 is a weight decay of λ/n on weights only."""
+    make, make_theirs = OPTIMIZERS[name]
+    rng, n, batch_size, epochs = np.random.default_rng(7), 50, 16, 10
+    x, labels = rng.normal(size=(n, 6)), rng.integers(0, 4, n)
+    model, theirs = pair(torch, [Dense(7), Tanh(), Dense(5), ReLU(), Dense(4)], (6,), batch_size, 3)
+
+    strength = regularizer.strength / n if regularizer else 0.0
+    decay = strength if isinstance(regularizer, L2) else 0.0
+    weights = [p for p in theirs.parameters() if p.ndim == 2]
+    biases = [p for p in theirs.parameters() if p.ndim == 1]
+    optimizer = make_theirs(torch, [{"params": weights, "weight_decay": decay}, {"params": biases}])
+    costs = []
+    for epoch in range(epochs):
+        order = epoch_order(n, seed=11, epoch=epoch)
+        for start in range(0, n, batch_size):
+            rows = order[start : start + batch_size]
+            optimizer.zero_grad()
+            cost = cost_of(torch, SoftmaxCrossEntropy(), theirs(torch.from_numpy(x[rows])), labels[rows])
+            costs.append(float(cost.detach()))
+            if isinstance(regularizer, L1):
+                cost = cost + strength * sum(w.abs().sum() for w in weights)
+            cost.backward()
+            optimizer.step()
+
+    data = Data("toy", Samples(x, labels, classes=4), None, ("a", "b", "c", "d"))
+    history = model.fit(
+        data, optimizer=make(), regularizer=regularizer, epochs=epochs, batch_size=batch_size, seed=11,
+        dtype="float64", device="cpu", validate_every=1, progress=False,
+    )  # fmt: skip
+    for ours, twin in parameters_of(model, theirs):
+        assert_agree(ours.value, twin, ours.name)
+    assert len(history) == len(costs) == 40
+    if regularizer is None:
+        np.testing.assert_allclose([record.train_loss for record in history], costs, rtol=1e-9)
+
+
+def test_probabilities_are_pytorchs(torch: Any) -> None:
+    model, theirs = pair(torch, [Dense(5), ReLU(), Dense(4)], (3,), 8, 1)
+    x = np.random.default_rng(0).normal(0, 5, (600, 3))
+    for loss, function in (
+        (SoftmaxCrossEntropy(), lambda z: torch.softmax(z, dim=1)),
+        (BinaryCrossEntropy(), torch.sigmoid),
+        (MeanSquaredError(), lambda z: z),
+    ):
+        model.loss = loss
+        assert_agree(model.predict_proba(x), function(theirs(torch.from_numpy(x))))
