@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from math import prod
 from typing import Any
@@ -16,7 +18,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gpunn import blas
-from gpunn.errors import DeviceError, OptionError
+from gpunn.errors import CaptureError, DeviceError, OptionError
 from gpunn.kernels.kernel import Array, Elementwise, Raw
 
 
@@ -27,12 +29,14 @@ class Backend(ABC):
         device: "cpu" or "cuda:N".
         description: the device in words.
         reason: why this device was taken.
+        has_graphs: whether work can be recorded and replayed (`capture`).
         block_elements: how large a block of scratch memory best is.
     """
 
     device: str
     description: str
     reason: str = ""
+    has_graphs: bool = False
     block_elements: int
 
     @abstractmethod
@@ -74,6 +78,23 @@ class Backend(ABC):
     @abstractmethod
     def synchronize(self) -> None:
         """Wait until everything that was started on the device is done."""
+
+    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
+        """Record what some work does on the device, without doing it, as one graph.
+
+        Everything that the work uses must have been made before: it runs kernels and products, and nothing else. Do
+        it once without capturing, so that every kernel is compiled.
+
+        Args:
+            work: runs kernels and products of this backend.
+
+        Returns:
+            What does all of it again, at the cost of one launch.
+
+        Raises:
+            CaptureError: the device cannot record it, with the reason.
+        """
+        raise CaptureError(f"{self.device} has no graphs")
 
     @abstractmethod
     def free_bytes(self) -> int:
@@ -120,6 +141,8 @@ class NumpyBackend(Backend):
 
 class CupyBackend(Backend):
     """A CUDA device through CuPy."""
+
+    has_graphs = True
 
     block_elements = 2**24  # 64 MiB of floats: enough to fill the device, little beside its memory
 
@@ -197,6 +220,23 @@ class CupyBackend(Backend):
 
     def synchronize(self) -> None:
         self.stream.synchronize()
+
+    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
+        stream = self.stream
+        with self.cupy.cuda.Device(self.index), stream:
+            stream.begin_capture()
+            try:
+                work()
+            except Exception as error:
+                with suppress(Exception):  # a broken capture ends with an error of its own
+                    stream.end_capture()
+                raise CaptureError(f"{type(error).__name__}: {error}") from error
+            graph = stream.end_capture()
+
+        def replay() -> None:
+            graph.launch(stream)
+
+        return replay
 
     def free_bytes(self) -> int:
         with self.cupy.cuda.Device(self.index):

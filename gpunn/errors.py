@@ -24,6 +24,10 @@ class DeviceError(GpunnError, RuntimeError):
     """A device that is not there or cannot be used, with the reason and the mend."""
 
 
+class CaptureError(GpunnError, RuntimeError):
+    """A training step that cannot be recorded as one graph, with the reason; it can still be done kernel by kernel."""
+
+
 class DivergenceError(GpunnError, ArithmeticError):
     """The cost left the finite numbers, or grew far beyond that of the untrained network."""
 

@@ -286,6 +286,7 @@ class Sequential:
         recompute_statistics: bool = False,
         validate_every: int | None = None,
         patience: float | None = None,
+        capture: bool = True,
         progress: bool = True,
     ) -> History:
         """Train on `data.train`, watching `data.validation`; `data.test` is never looked at.
@@ -308,6 +309,7 @@ class Sequential:
             validate_every: steps from one look at the validation set to the next; left out, a quarter of an epoch.
             patience: stop when the validation cost has not improved for so many epochs, and put back the weights
                 that were best; None trains to the end and keeps the last weights.
+            capture: whether a CUDA device replays the step as one graph; False runs it kernel by kernel, to debug.
             progress: whether to show how far it is.
 
         Returns:
@@ -334,6 +336,7 @@ class Sequential:
             recompute_statistics=recompute_statistics,
             validate_every=validate_every,
             patience=patience,
+            capture=capture,
             progress=progress,
         )
         return trainer.run()

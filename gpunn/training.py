@@ -1,4 +1,4 @@
-"""Training: the step, the epochs of freshly shuffled batches, and what is watched on the way."""
+"""Training: epochs of freshly shuffled batches, and what is watched on the way."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ from gpunn.batches import Batches
 from gpunn.data import Data, Samples
 from gpunn.errors import DataError, DivergenceError, GpunnError, OptionError
 from gpunn.history import History, Record
-from gpunn.kernels import batches as batch_kernels
-from gpunn.kernels import losses as loss_kernels
 from gpunn.kernels.random import epoch_order
 from gpunn.layers import BatchNorm
 from gpunn.layers.base import checked_seed, positive_whole
@@ -25,6 +23,7 @@ from gpunn.model import Evaluator, fed_shape
 from gpunn.optimizers import SGD, Optimizer
 from gpunn.progress import Progress
 from gpunn.regularizers import Regularizer
+from gpunn.step import Step
 
 if TYPE_CHECKING:
     from gpunn.model import Sequential
@@ -35,62 +34,6 @@ EXPLOSION = 100.0
 
 LOOKS_PER_EPOCH = 4
 """How often the validation set is looked at where nothing else is asked for."""
-
-
-class Step:
-    """One step of gradient descent on one minibatch, everything in memory made before.
-
-    Attributes:
-        order: int32, the order of the epoch.
-        rates: the learning rate of each step of the epoch.
-        step: one element, the number of the step in the epoch.
-        totals: sum of the costs and number of right answers since `reset_totals`.
-    """
-
-    def __init__(self, model: Sequential, batches: Batches, loss: Loss, optimizer: Optimizer, batch_size: int) -> None:
-        self.model, self.batches, self.loss, self.optimizer = model, batches, loss, optimizer
-        self.batch_size = batch_size
-        self.backend = backend = model._built()
-        self._stages = model.stages_under(loss)
-        self.steps_per_epoch = -(-batches.size // batch_size)
-        self.order = backend.zeros((batches.size,), np.int32)
-        self.rates = backend.zeros((self.steps_per_epoch,), model.dtype)
-        self.step = backend.zeros((1,), np.int32)
-        self.totals = backend.zeros((2,), np.float64)
-        self._cost, self._right = self.totals[:1], self.totals[1:]
-        self._answers = backend.zeros((batch_size,), model.dtype)
-
-    def start_epoch(self, order: Any, rates: Any) -> None:
-        """Begin an epoch: its order and its learning rates go to the device, its steps count from 0."""
-        self.backend.assign(self.order, order)
-        self.backend.assign(self.rates, np.asarray(rates, self.model.dtype))
-        self.backend.assign(self.step, 0)
-
-    def __call__(self, n: int) -> None:
-        """Gather n samples, forward (3), cost, backward (8) (12) (13), update (4) (20)–(22)."""
-        run, model = self.backend.run, self.model
-        rows, x = model.input.views(n)
-        targets = self.batches.take(self.order, self.step, self.batch_size, n, rows, model.count)
-        z = model.propagate(x, True, self._stages)
-        self.loss.evaluate(self.backend, z, targets)
-        run(loss_kernels.accumulate, self.loss.costs, 1.0, self._cost)
-        if self.batches.has_labels:
-            answers = self._answers[:n]
-            run(loss_kernels.right_answers, z, targets, answers)
-            run(loss_kernels.accumulate, answers, 1.0, self._right)
-        self.optimizer.before_backward(self.rates, self.step)
-        model.backpropagate(self.loss.gradient, self._stages)
-        self.optimizer.update(self.rates, self.step, model.count)
-        run(batch_kernels.advance, self.step, model.count)
-
-    def read_totals(self) -> tuple[float, float]:
-        """Sum of the costs and number of right answers; waits for the device."""
-        cost, right = self.backend.to_host(self.totals)
-        return float(cost), float(right)
-
-    def reset_totals(self) -> None:
-        """Begin to sum anew."""
-        self.backend.assign(self.totals, 0.0)
 
 
 class Trainer:
@@ -117,6 +60,7 @@ class Trainer:
         recompute_statistics: bool = False,
         validate_every: int | None = None,
         patience: float | None = None,
+        capture: bool = True,
         progress: bool = True,
     ) -> None:
         seed = checked_seed(seed)
@@ -153,7 +97,7 @@ class Trainer:
         self.optimizer.build(model.parameters, regularizer, len(train))
         self.recompute_statistics = recompute_statistics
         batches = Batches(backend, train, dtype, augmentation, seed)
-        self.step = Step(model, batches, self.loss, self.optimizer, batch_size)
+        self.step = Step(model, batches, self.loss, self.optimizer, batch_size, capture)
         # Adam counts from its own first step, not from that of an earlier training.
         backend.assign(model.count, 0)
         steps = self.step.steps_per_epoch
@@ -220,6 +164,8 @@ class Trainer:
             self._samples += n
             if number == self.epoch == 0:
                 self._untrained_cost = self._figures()[0]
+                if step.trouble:
+                    self.progress.say(f"training kernel by kernel, not by graph: {step.trouble}")
             # On the CPU the cost is at hand; on a device to look at it would stop the device, so it is looked at
             # with every record.
             if is_host and not math.isfinite(step.totals[0]):

@@ -1,0 +1,117 @@
+"""The training step: the one place where gradient descent on a minibatch is written down, and its graph."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gpunn.batches import Batches
+from gpunn.errors import CaptureError
+from gpunn.kernels import batches as batch_kernels
+from gpunn.kernels import losses as loss_kernels
+from gpunn.losses import Loss
+from gpunn.optimizers import Optimizer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gpunn.model import Sequential
+
+
+class Step:
+    """One step of gradient descent on one minibatch, everything in memory made before.
+
+    It takes nothing from the host but the number of its samples: the order of the epoch, its learning rates, the number
+    of the step and the sums of cost and right answers live on the device. So on a CUDA device a step of a full batch is
+    recorded once, after one that was run kernel by kernel, and then replayed.
+
+    Args:
+        model: built on the device.
+        batches: the training set, on the device.
+        loss: the cost.
+        optimizer: built for the parameters of the model.
+        batch_size: samples of a full batch.
+        capture: whether to record the step where the device can.
+
+    Attributes:
+        order: int32, the order of the epoch.
+        rates: the learning rate of each step of the epoch.
+        step: one element, the number of the step in the epoch.
+        totals: sum of the costs and number of right answers since `reset_totals`.
+        trouble: why the step could not be recorded; empty where it was, or was not to be.
+    """
+
+    def __init__(
+        self,
+        model: Sequential,
+        batches: Batches,
+        loss: Loss,
+        optimizer: Optimizer,
+        batch_size: int,
+        capture: bool = True,
+    ) -> None:
+        self.model, self.batches, self.loss, self.optimizer = model, batches, loss, optimizer
+        self.batch_size = batch_size
+        self.backend = backend = model._built()
+        self._stages = model.stages_under(loss)
+        self.steps_per_epoch = -(-batches.size // batch_size)
+        self.order = backend.zeros((batches.size,), np.int32)
+        self.rates = backend.zeros((self.steps_per_epoch,), model.dtype)
+        self.step = backend.zeros((1,), np.int32)
+        self.totals = backend.zeros((2,), np.float64)
+        self._cost, self._right = self.totals[:1], self.totals[1:]
+        self._answers = backend.zeros((batch_size,), model.dtype)
+        self.trouble = ""
+        self._is_to_capture = capture and backend.has_graphs
+        self._replay: Callable[[], None] | None = None
+
+    def start_epoch(self, order: Any, rates: Any) -> None:
+        """Begin an epoch: its order and its learning rates go to the device, its steps count from 0."""
+        self.backend.assign(self.order, order)
+        self.backend.assign(self.rates, np.asarray(rates, self.model.dtype))
+        self.backend.assign(self.step, 0)
+
+    def __call__(self, n: int) -> None:
+        """Do the next step of the epoch, on n samples: a full batch, or what is left of the epoch."""
+        if n != self.batch_size:
+            self._compute(n)
+        elif self._replay is not None:
+            self._replay()
+        else:
+            self._compute(n)
+            if self._is_to_capture:
+                self._capture()
+
+    def _compute(self, n: int) -> None:
+        """Gather n samples, forward (3), cost, backward (8) (12) (13), update (4) (20)–(22)."""
+        run, model = self.backend.run, self.model
+        rows, x = model.input.views(n)
+        targets = self.batches.take(self.order, self.step, self.batch_size, n, rows, model.count)
+        z = model.propagate(x, True, self._stages)
+        self.loss.evaluate(self.backend, z, targets)
+        run(loss_kernels.accumulate, self.loss.costs, 1.0, self._cost)
+        if self.batches.has_labels:
+            answers = self._answers[:n]
+            run(loss_kernels.right_answers, z, targets, answers)
+            run(loss_kernels.accumulate, answers, 1.0, self._right)
+        self.optimizer.before_backward(self.rates, self.step)
+        model.backpropagate(self.loss.gradient, self._stages)
+        self.optimizer.update(self.rates, self.step, model.count)
+        run(batch_kernels.advance, self.step, model.count)
+
+    def _capture(self) -> None:
+        self._is_to_capture = False
+        try:
+            self._replay = self.backend.capture(lambda: self._compute(self.batch_size))
+        except CaptureError as error:
+            self.trouble = str(error)
+
+    def read_totals(self) -> tuple[float, float]:
+        """Sum of the costs and number of right answers; waits for the device."""
+        cost, right = self.backend.to_host(self.totals)
+        return float(cost), float(right)
+
+    def reset_totals(self) -> None:
+        """Begin to sum anew."""
+        self.backend.assign(self.totals, 0.0)
