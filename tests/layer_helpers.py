@@ -1,4 +1,4 @@
-"""One layer by itself, in float64 and batch first: to be compared with its equation, differences, and other libraries."""
+"""One layer by itself, in float64 and batch first, to be compared with equations, differences and other libraries."""
 
 from __future__ import annotations
 

@@ -22,8 +22,8 @@ class Conv2D(Layer):
         filters: number of filters, the channels that come out.
         size: height and width of a filter, or one number for both.
         stride: steps between its places, down and across, or one number.
-        padding: "valid" for none; how many zeros on each side, one number or two; or "same" for ⌈height/stride⌉ rows and
-            ⌈width/stride⌉ columns, half of the zeros on each side and an odd one at the bottom and right.
+        padding: "valid" for none; how many zeros on each side, one number or two; or "same" for ⌈height/stride⌉ rows
+            and ⌈width/stride⌉ columns, half of the zeros on each side and an odd one at the bottom and right.
         bias: the constant that biases begin with; False for no bias.
         weights: distribution of the initial weights, as for `Dense`.
 

@@ -17,13 +17,13 @@ class _Pool2D(Layer):
         kind = type(self).__name__
         self.size = pair(size, f"size of {kind}")
         self.stride = self.size if stride is None else pair(stride, f"stride of {kind}")
-        if self.size[0] * self.size[1] > 256:
-            raise OptionError(f"a window of {kind} has at most 256 places, got {self.size[0]}×{self.size[1]}")
 
     def output_shape(self, input_shape: Shape) -> Shape:
         kind = type(self).__name__
         if len(input_shape) != 3:
-            raise ShapeError(f"{self.name}: {kind} expects (height, width, channels), got {input_shape}")
+            raise ShapeError(
+                f"{self.name}: {kind} expects (height, width, channels), got {input_shape}: put it before Flatten()"
+            )
         height, width, channels = input_shape
         if self.size[0] > height or self.size[1] > width:
             raise ShapeError(
@@ -58,6 +58,12 @@ class MaxPool2D(_Pool2D):
     """
 
     family = "maxpool"
+
+    def __init__(self, size: int | tuple[int, int] = 2, stride: int | tuple[int, int] | None = None) -> None:
+        super().__init__(size, stride)
+        if self.size[0] * self.size[1] > 256:
+            # The chosen place is kept in a byte.
+            raise OptionError(f"a window of MaxPool2D has at most 256 places, got {self.size[0]}×{self.size[1]}")
 
     def build(self, context: BuildContext, input_shape: Shape) -> Shape:
         shape = super().build(context, input_shape)
