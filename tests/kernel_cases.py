@@ -1,7 +1,7 @@
 """For every kernel what it is given and what must come out, from the equations in float64, one number at a time.
 
 Python's `math` computes the expected values, not NumPy, so that a twin is never compared with itself. A kernel of the
-registry without a case fails in test_kernels.py: a file of its own for a new family is imported there.
+registry without a case fails in test_kernels.py, which imports those of images from kernel_cases_images.py.
 """
 
 from __future__ import annotations

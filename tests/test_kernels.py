@@ -1,5 +1,6 @@
 """Every kernel against a float64 reference of its own, at the extremes too, on every device."""
 
+import kernel_cases_images  # noqa: F401 - adds its cases
 import numpy as np
 import pytest
 from harness import DTYPES, assert_near, call
