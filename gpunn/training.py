@@ -75,9 +75,10 @@ class Trainer:
             )
         rest = len(train) % batch_size
         if rest == 1 and any(isinstance(layer, BatchNorm) for layer in model.layers):
+            fitting = next(size for size in range(batch_size + 1, len(train) + 1) if len(train) % size != 1)
             raise OptionError(
                 f"{len(train)} samples in batches of {batch_size} leave a batch of one, which BatchNorm cannot "
-                f"normalise: take a batch size of {batch_size + 1}, say"
+                f"normalise: take a batch size of {fitting}, say"
             )
         if patience is not None and not patience > 0:
             raise OptionError(f"patience must be above 0 epochs, got {patience!r}")
