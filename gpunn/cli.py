@@ -146,7 +146,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except click.ClickException as error:
         sys.exit(_fail(_usage(error), error.exit_code))
     except (KeyboardInterrupt, click.Abort) as error:
-        sys.exit(TERMINATED if isinstance(error, _Terminated) else INTERRUPTED)
+        # click makes its own Abort of whatever interrupts it.
+        sys.exit(TERMINATED if _Terminated in (type(error), type(error.__cause__)) else INTERRUPTED)
     except BrokenPipeError:
         # Whoever reads, such as `head`, has seen enough; what is still in the buffer has nowhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

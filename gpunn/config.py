@@ -132,9 +132,10 @@ def from_config(kind: str, config: Any) -> Any:
 def _check(made: type, argument: str, value: Any) -> None:
     """Raise OptionError for a scalar of another type than the constructor's annotation has, or none that is finite."""
     allowed = str(inspect.signature(made).parameters[argument].annotation).split(" | ")
-    if isinstance(value, int | float) and not isinstance(value, bool) and not abs(value) <= _MOST:
-        limit = "finite" if isinstance(value, float) and not math.isfinite(value) else f"at most {_MOST}"
-        raise OptionError(f"{argument} of {made.__name__} must be {limit}, got {value!r}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise OptionError(f"{argument} of {made.__name__} must be finite, got {value!r}")
+    if isinstance(value, int) and abs(value) > _MOST:
+        raise OptionError(f"{argument} of {made.__name__} must be at most {_MOST}, got {value!r}")
     if type(value).__name__ in ("tuple", "NoneType") or any(isinstance(value, kind) for kind in _parts(allowed)):
         return
     scalars = [kind for kind in allowed if kind in _SCALARS]

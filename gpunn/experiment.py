@@ -20,7 +20,7 @@ OUTPUTS = "outputs"
 
 
 # Fewer samples say too little about the gradient for the learning rates of the recipes.
-_LEAST_BATCH = 8
+_LEAST_BATCH = 32
 
 
 @dataclass(frozen=True)

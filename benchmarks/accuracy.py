@@ -1,0 +1,54 @@
+"""Test accuracy of a recipe over some seeds, as JSON in results/.
+
+python benchmarks/accuracy.py RECIPE [DATA] [--seeds 0,1,2] [--device D]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from statistics import fmean
+
+from machine import command, machine
+
+from gpunn import run
+from gpunn.recipes import read_experiment
+
+RESULTS = Path(__file__).parent / "results"
+KEPT = (
+    "seed", "test_accuracy", "test_loss", "validation_accuracy", "epochs", "seconds", "samples_per_second", "device",
+    "device_description",
+)  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("recipe")
+    parser.add_argument("data", nargs="?")
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--device")
+    options = parser.parse_args()
+    runs = []
+    for seed in map(int, options.seeds.split(",")):
+        experiment = read_experiment(options.recipe).with_options(data=options.data, seed=seed, device=options.device)
+        with tempfile.TemporaryDirectory() as folder:
+            made = run.train(experiment, Path(folder) / "run", print, progress=False)
+            metrics = json.loads((made / run.METRICS).read_text("utf-8"))
+        runs.append({key: metrics[key] for key in KEPT})
+    result = {
+        "what": f"test accuracy of {experiment.name} on {metrics['data']}",
+        "command": command(),
+        "machine": machine(),
+        "mean_test_accuracy": fmean(each["test_accuracy"] for each in runs),
+        "runs": runs,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    target = RESULTS / f"accuracy-{metrics['data']}-{experiment.name}-{runs[0]['device'].partition(':')[0]}.json"
+    target.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
+    print(f"mean test accuracy {result['mean_test_accuracy']:.4f}: {target}")
+
+
+if __name__ == "__main__":
+    main()

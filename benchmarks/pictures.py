@@ -1,0 +1,30 @@
+"""The pictures of a run as small files for docs/images/.
+
+python -m gpunn train mnist --out RUN && python benchmarks/pictures.py RUN
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from PIL import Image
+
+from gpunn import run
+
+IMAGES = Path(__file__).resolve().parent.parent / "docs" / "images"
+
+
+def shrink(source: Path, target: Path) -> None:
+    """The picture in 256 colours, a third of its size."""
+    Image.open(source).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(target, optimize=True)
+
+
+def main() -> None:
+    IMAGES.mkdir(exist_ok=True)
+    for name in (run.CURVES, run.CONFUSION, run.MISTAKES):
+        shrink(Path(sys.argv[1]) / name, IMAGES / name)
+
+
+if __name__ == "__main__":
+    main()
