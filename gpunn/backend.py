@@ -165,6 +165,7 @@ class CupyBackend(Backend):
             f"{properties['major']}.{properties['minor']}, CuPy {cupy.__version__}"
         )
         self._compiled: dict[tuple[str, ...], Any] = {}
+        self._recorded: list[tuple[Any, ...]] | None = None  # the arguments of a capture that is under way
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
         with self.cupy.cuda.Device(self.index), self.stream:
@@ -187,6 +188,8 @@ class CupyBackend(Backend):
             target[...] = self.cupy.asarray(values)
 
     def run(self, kernel: Elementwise | Raw, *arguments: Any) -> None:
+        if self._recorded is not None:
+            self._recorded.append(arguments)
         with self.cupy.cuda.Device(self.index), self.stream:
             if isinstance(kernel, Elementwise):
                 self._elementwise(kernel)(*arguments)
@@ -216,6 +219,8 @@ class CupyBackend(Backend):
         return function
 
     def gemm(self, alpha: float, a: Array, b: Array, beta: float, c: Array) -> None:
+        if self._recorded is not None:
+            self._recorded.append((a, b, c))
         self.cublas.gemm(alpha, a, b, beta, c)
 
     def synchronize(self) -> None:
@@ -223,6 +228,8 @@ class CupyBackend(Backend):
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
         stream = self.stream
+        # A graph knows addresses only: what it works on must not be given back to the pool, and so to others.
+        kept = self._recorded = []
         with self.cupy.cuda.Device(self.index), stream:
             stream.begin_capture()
             try:
@@ -231,9 +238,11 @@ class CupyBackend(Backend):
                 with suppress(Exception):  # a broken capture ends with an error of its own
                     stream.end_capture()
                 raise CaptureError(f"{type(error).__name__}: {error}") from error
+            finally:
+                self._recorded = None
             graph = stream.end_capture()
 
-        def replay() -> None:
+        def replay(_kept: list[tuple[Any, ...]] = kept) -> None:
             graph.launch(stream)
 
         return replay
