@@ -74,8 +74,8 @@ def train(experiment: Experiment, out: str | os.PathLike[str] | None, say: Say, 
     except DivergenceError as error:
         stopped = str(error)
         raise
-    except BaseException:
-        stopped = "interrupted"
+    except BaseException as error:
+        stopped = "interrupted" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"
         trainer.put_back_good()
         raise
     finally:
@@ -220,7 +220,6 @@ def draw_answers(folder: Path, model: Sequential, samples: Samples, class_names:
 def _metrics(experiment: Experiment, trainer: Trainer, result: Evaluation | None, stopped: str) -> dict[str, Any]:
     history, data = trainer.history, trainer.data
     last = history[-1] if len(history) else None
-    best, since = history.best, history.overfitting_since
     epochs = last.epoch if last else 0.0
     seconds = last.seconds if last else 0.0
     return {
@@ -246,8 +245,8 @@ def _metrics(experiment: Experiment, trainer: Trainer, result: Evaluation | None
         "train_accuracy": last.train_accuracy if last else None,
         "validation_loss": last.validation_loss if last else None,
         "validation_accuracy": last.validation_accuracy if last else None,
-        "best": _figures(best),
-        "overfitting_since": _figures(since),
+        "best": _figures(history.best),
+        "overfitting_since": _figures(history.overfitting_since),
         "stopped": stopped,
     }
 

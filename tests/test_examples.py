@@ -1,0 +1,66 @@
+"""What the README and the examples show runs as it stands, and the files that they name are there."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gpunn.recipes import parse_experiment, recipes
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", ROOT / "docs" / "recipes.md"]
+
+
+def run_python(*arguments: str, cwd: Path) -> str:
+    """What a Python program prints."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", *arguments], cwd=cwd, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The code blocks of a page in one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def test_the_classroom_example_learns_the_digits(tmp_path: Path) -> None:
+    out = run_python(str(ROOT / "examples" / "mnist_dense.py"), "digits", cwd=tmp_path)
+    accuracy = float(re.findall(r"test accuracy ([\d.]+)%", out)[0])
+    assert accuracy > 90
+    assert (tmp_path / "mnist_dense.safetensors").is_file()
+
+
+def test_the_classroom_example_is_about_30_lines() -> None:
+    code = (ROOT / "examples" / "mnist_dense.py").read_text("utf-8").splitlines()
+    assert len([line for line in code if line.strip()]) <= 35
+
+
+def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
+    (code,) = blocks(ROOT / "README.md", "python")
+    out = run_python("-c", code, cwd=tmp_path)
+    assert "Dense(units=128)" in out
+    assert "accuracy=0.9" in out
+
+
+def test_the_experiment_of_the_page_is_one() -> None:
+    (text,) = blocks(ROOT / "docs" / "recipes.md", "toml")
+    experiment = parse_experiment(text, "page")
+    assert (experiment.name, experiment.training.patience) == ("mine", 3)
+
+
+def test_the_page_has_every_recipe() -> None:
+    text = (ROOT / "docs" / "recipes.md").read_text("utf-8")
+    assert all(f"| `{name}`" in text for name in recipes())
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_a_page_links_to_is_there(page: Path) -> None:
+    links = re.findall(r"\]\((?!http)([^)#]+)", page.read_text("utf-8"))
+    assert links
+    assert [link for link in links if not (page.parent / link).exists()] == []
