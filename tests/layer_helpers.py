@@ -91,6 +91,24 @@ class Alone:
         return None if gradient is None else batch_first(self.backend.to_host(gradient))
 
 
+class AsIs(Layer):
+    """The identity, with memory of its own: what stands before and after it shares none, and is not put together."""
+
+    family = "asis"
+
+    def build(self, context: BuildContext, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        self._backend, self._buffer = context.backend, context.buffer(input_shape)
+        return input_shape
+
+    def forward(self, x: Any, training: bool) -> Any:
+        y = self._buffer[x.shape[-1]]
+        self._backend.assign(y, x)
+        return y
+
+    def backward(self, dy: Any) -> Any:
+        return dy
+
+
 def samples_last(x: NDArray[Any]) -> NDArray[Any]:
     """(batch, height, width, channels) → (channels, height, width, batch); (batch, features) → (features, batch)."""
     return np.ascontiguousarray(x.transpose(3, 1, 2, 0) if x.ndim == 4 else x.T)

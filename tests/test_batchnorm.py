@@ -27,7 +27,7 @@ from gpunn import (
     load_model,
 )
 from gpunn.backend import Backend
-from gpunn.errors import DivergenceError, OptionError, ShapeError
+from gpunn.errors import OptionError, ShapeError
 
 SHAPES = st.one_of(st.tuples(st.integers(1, 5)), st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(1, 3)))
 EPSILON = 1e-5
@@ -361,28 +361,6 @@ def test_statistics_are_saved_and_loaded(backend: Backend, tmp_path: Path) -> No
         np.testing.assert_array_equal(arrays[name], array)
     x = data.train.inputs[:20]
     np.testing.assert_array_equal(loaded.predict_proba(x), model.predict_proba(x))
-
-
-def test_best_weights_are_put_back_with_the_statistics_they_belong_to(backend: Backend) -> None:
-    data = load_data("digits", limit=300)
-    model = Sequential([Dense(8), BatchNorm(), ReLU(), Dense(10)])
-    history = model.fit(
-        data, optimizer=SGD(3.0), epochs=12, batch_size=32, device=backend, progress=False, patience=20.0
-    )
-    assert data.validation is not None
-    assert history.best is not None
-    assert history.best is not history[-1]
-    assert model.evaluate(data.validation).loss == history.best.validation_loss
-
-
-def test_a_training_that_diverges_leaves_finite_statistics(backend: Backend) -> None:
-    rng = np.random.default_rng(0)
-    data = Data("wild", Samples(rng.normal(size=(64, 3)), rng.normal(size=(64, 1))), None, ())
-    model = Sequential([Dense(8), BatchNorm(), Dense(8), ReLU(), Dense(1)])
-    with pytest.raises(DivergenceError):
-        model.fit(data, optimizer=SGD(1e6), epochs=5, batch_size=16, device=backend, progress=False)
-    assert all(np.isfinite(array).all() for array in model.arrays().values())
-    assert np.isfinite(model.predict_proba(data.train.inputs)).all()
 
 
 # Batches of one, and options that cannot be

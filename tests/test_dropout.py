@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 from harness import one_line
 from kernel_cases import philox
-from layer_helpers import Alone, assert_gradients, samples_last
+from layer_helpers import Alone, AsIs, assert_gradients, samples_last
 from numpy.typing import NDArray
 
 from gpunn import (
-    AveragePool2D,
     Conv2D,
     Dense,
     Dropout,
@@ -230,28 +229,6 @@ def test_nothing_is_overwritten_that_back_propagation_needs(
         model.backward(loss.backward())
         gradients.append(backend.to_host(model.parameters["dense1.w"].grad))
     np.testing.assert_array_equal(gradients[0], gradients[1])
-
-
-class AsIs(AveragePool2D):
-    """The identity, with memory of its own that no other layer shares."""
-
-    family = "asis"
-    output_is_free = True
-
-    def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
-        return input_shape
-
-    def build(self, context: Any, input_shape: tuple[int, ...]) -> tuple[int, ...]:
-        self._backend, self._buffer = context.backend, context.buffer(input_shape)
-        return input_shape
-
-    def forward(self, x: Any, training: bool) -> Any:
-        y = self._buffer[x.shape[-1]]
-        self._backend.assign(y, x)
-        return y
-
-    def backward(self, dy: Any) -> Any:
-        return dy
 
 
 def test_the_inputs_of_a_network_are_not_dropped_in_place(backend: Backend) -> None:
