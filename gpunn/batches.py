@@ -93,16 +93,15 @@ class Batches:
         self._taken = {"backend": backend, "shape": shape, "dtype": self.targets.dtype}
         self._capacity = 0
 
-    def take(self, order: Array, step: Array, batch_size: int, n: int, rows: Array, count: Array = None) -> Array:
-        """Gather the n samples that begin at order[step · batch_size].
+    def take(self, order: Array, clock: Array, batch_size: int, n: int, rows: Array) -> Array:
+        """Begin a step: gather the n samples that begin at order[step · batch_size].
 
         Args:
             order: int32 permutation of the samples.
-            step: one element, the number of the batch.
+            clock: which step it is; see `gpunn.kernels.batches`.
             batch_size: samples of a full batch.
             n: samples of this one.
             rows: (n, features), where the converted inputs go.
-            count: one element, the steps done in the whole run, for the augmentation.
 
         Returns:
             The targets: int32 labels (n,), or (outputs, n).
@@ -113,13 +112,10 @@ class Batches:
                 max(n, batch_size),
             )
         targets = self._buffer[n]
+        batch = (self.rows, self.targets, order, clock, batch_size, self.scale)
         if self._augmentation is None:
-            self._run(kernels.gather, self.rows, order, step, batch_size, self.scale, rows)
+            self._run(kernels.gather, *batch, rows, targets)
         else:
-            drawn = (self._seed, count, self._augmentation.limits, self._image)
-            self._run(gather_augmented, self.rows, order, step, batch_size, self.scale, *drawn, rows)
-        if self.has_labels:
-            self._run(kernels.gather_labels, self.targets, order, step, batch_size, targets)
-        else:
-            self._run(kernels.gather, self.targets, order, step, batch_size, 1.0, targets.T)
+            drawn = (self._seed, self._augmentation.limits, self._image)
+            self._run(gather_augmented, *batch, *drawn, rows, targets)
         return targets

@@ -69,18 +69,30 @@ class Loss(ABC):
                 f"{type(self).__name__} expects {wanted} for outputs {tuple(y.shape)}, got {tuple(t.shape)} {t.dtype}"
             )
         z = backend.asarray(y.T)
-        self.evaluate(backend, z, targets)
-        mean = backend.zeros((1,), np.float64)
-        backend.run(kernels.accumulate, self.costs, 1 / n, mean)
-        return mean[0]
+        totals = backend.zeros((2,), np.float64)
+        self.evaluate(backend, z, targets, totals, 1 / n)
+        return totals[0]
 
-    def evaluate(self, backend: Backend, z: Array, targets: Array) -> None:
+    def evaluate(
+        self,
+        backend: Backend,
+        z: Array,
+        targets: Array,
+        totals: Array,
+        weight: float = 1.0,
+        bias: Array | None = None,
+        bias_gradient: Array | None = None,
+    ) -> None:
         """Set `costs` and the gradient for a batch that lies samples-last on the device: the step's own entry.
 
         Args:
             backend: of the arrays.
             z: (outputs, batch).
             targets: int32 labels (batch,), or (outputs, batch).
+            totals: gains weight · Σ costs, and the number of right answers.
+            weight: of this batch's costs.
+            bias: of the last layer, where it is left to the cost: (outputs,), added to z.
+            bias_gradient: where the gradient of the bias goes, or None.
         """
         outputs, n = z.shape
         self._prepare(backend, outputs, n, z.dtype)
@@ -88,7 +100,9 @@ class Loss(ABC):
         if targets.ndim == 1 and not self.takes_labels:
             labels, targets = targets, self._targets[n]
             backend.run(kernels.one_hot, labels, targets)
-        backend.run(self.kernel, z, targets, self.gradient, self.costs)
+        bias = self._no_bias if bias is None else bias
+        bias_gradient = self._scratch if bias_gradient is None else bias_gradient
+        backend.run(self.kernel, z, bias, targets, weight, self.gradient, bias_gradient, self.costs, totals)
 
     def backward(self) -> Array:
         """∂C/∂y of the last batch, (batch, outputs)."""
@@ -103,6 +117,7 @@ class Loss(ABC):
         self._gradients = Buffer(backend, (outputs,), n, dtype)
         self._targets = Buffer(backend, (outputs,), 1 if self.takes_labels else n, dtype)
         self._costs = Buffer(backend, (), n, dtype)
+        self._no_bias, self._scratch = backend.zeros((outputs,), dtype), backend.zeros((outputs,), dtype)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"

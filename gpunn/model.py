@@ -16,14 +16,14 @@ from gpunn.batches import Batches, InputBuffer
 from gpunn.data import Data, Samples
 from gpunn.errors import DataError, GpunnError, OptionError, ShapeError
 from gpunn.history import History
-from gpunn.kernels import losses as kernels
+from gpunn.kernels.batches import COUNT, NEXT_STEP
 from gpunn.kernels.fused import with_bias
 from gpunn.kernels.kernel import Array
 from gpunn.layers import Activation, BatchNorm, Bias, BiasActivation, Conv2D, Dense, MaxPool2D
 from gpunn.layers.base import BuildContext, Layer, Shape, checked_seed, positive_whole
-from gpunn.losses import Loss
+from gpunn.losses import Loss, MeanSquaredError
 from gpunn.optimizers import Optimizer
-from gpunn.parameter import Parameters
+from gpunn.parameter import Parameter, Parameters
 from gpunn.regularizers import Regularizer
 
 EVALUATION_BATCH = 256
@@ -131,8 +131,10 @@ class Sequential:
         self.output_shape = shape
         self._takes_rows = isinstance(self.layers[0], Dense)
         self.input = InputBuffer(backend, self.input_shape, self.capacity, dtype, as_rows=self._takes_rows)
-        self.count = backend.zeros((1,), np.int32)
-        context = BuildContext(backend, dtype, self.capacity, batch_size=self.batch_size, seed=seed, count=self.count)
+        self.clock = backend.zeros((4,), np.int32)
+        context = BuildContext(
+            backend, dtype, self.capacity, batch_size=self.batch_size, seed=seed, count=self.clock[COUNT : COUNT + 1]
+        )
         self._build_stages(context)
         self.statistics = context.statistics
         self.buffer_bytes = context.buffer_bytes
@@ -229,7 +231,8 @@ class Sequential:
         """
         backend = self._built()
         self.backpropagate(backend.asarray(dy.T if dy.ndim == 2 else dy.transpose(3, 1, 2, 0)), self.stages)
-        self.count += 1  # the next step drops out other units
+        # The next step drops out other units.
+        backend.assign(self.clock[COUNT : COUNT + 1], int(backend.to_host(self.clock)[COUNT]) + 1)
 
     def propagate(self, x: Array, training: bool, stages: Sequence[Layer]) -> Array:
         """Forward through some stages, samples last."""
@@ -245,16 +248,22 @@ class Sequential:
                 return
             gradient = stage.backward(gradient)
 
-    def stages_under(self, loss: Loss | None) -> list[Layer]:
-        """The stages whose output the loss takes: all, but for a last one that the cost contains (its link)."""
+    def stages_under(self, loss: Loss | None) -> tuple[list[Layer], Parameter | None]:
+        """What runs before a cost: not a last activation that the cost contains (its link), nor the last bias.
+
+        Returns:
+            The stages, and the bias that is left to the cost, or None.
+        """
         *before, last = self.stages
-        if loss is None or loss.link is None:
-            return self.stages
-        if isinstance(last, loss.link):
-            return before
-        if isinstance(last, BiasActivation) and isinstance(last.activation, loss.link):
-            return [*before, last.bias]
-        return self.stages
+        stages = self.stages
+        if loss is not None and loss.link is not None:
+            if isinstance(last, loss.link):
+                stages = before
+            elif isinstance(last, BiasActivation) and isinstance(last.activation, loss.link):
+                stages = [*before, last.bias]
+        if isinstance(bias := stages[-1], Bias):
+            return stages[:-1], bias.b
+        return stages, None
 
     def _samples(self, x: Any) -> Any:
         """A batch whose samples have the network's input shape."""
@@ -455,35 +464,30 @@ class Evaluator:
         backend = model._built()
         self.model, self.batches, self.backend = model, batches, backend
         self._order = backend.asarray(np.arange(batches.size, dtype=np.int32))
-        self._step = backend.zeros((1,), np.int32)
+        self._clock = backend.zeros((4,), np.int32)
         self._totals = backend.zeros((2,), np.float64)
-        self._right = backend.empty((model.capacity,), model.dtype)
+        # A cost of its own: that of the training keeps the buffers that it was recorded with.
+        self._loss = MeanSquaredError() if model.loss is None else type(model.loss)()
 
     def run(self, size: int | None = None) -> Evaluation:
         """One pass over all samples, `size` at once; left out, as many as the network was built for."""
-        model, backend, run = self.model, self.backend, self.backend.run
-        size, loss = size or model.capacity, model.loss
-        stages = model.stages_under(loss)
-        self.backend.assign(self._totals, 0.0)
-        for number, start in enumerate(range(0, self.batches.size, size)):
-            n = min(size, self.batches.size - start)
-            backend.assign(self._step, number)
+        model, backend, batches = self.model, self.backend, self.batches
+        size = size or model.capacity
+        stages, bias = model.stages_under(model.loss)
+        backend.assign(self._totals, 0.0)
+        for number, start in enumerate(range(0, batches.size, size)):
+            n = min(size, batches.size - start)
+            backend.assign(self._clock[NEXT_STEP : NEXT_STEP + 1], number)
             rows, x = model.input.views(n)
-            targets = self.batches.take(self._order, self._step, size, n, rows)
+            targets = batches.take(self._order, self._clock, size, n, rows)
             z = model.propagate(x, False, stages)
-            if loss is not None:
-                loss.evaluate(backend, z, targets)
-                run(kernels.accumulate, loss.costs, 1.0, self._totals[:1])
-            if self.batches.has_labels:
-                run(kernels.right_answers, z, targets, self._right[:n])
-                run(kernels.accumulate, self._right[:n], 1.0, self._totals[1:])
+            self._loss.evaluate(backend, z, targets, self._totals, bias=None if bias is None else bias.value)
         cost, right = (float(total) for total in backend.to_host(self._totals))
-        size = self.batches.size
         return Evaluation(
-            loss=cost / size if loss is not None else float("nan"),
-            accuracy=right / size if self.batches.has_labels else float("nan"),
+            loss=cost / batches.size if model.loss is not None else float("nan"),
+            accuracy=right / batches.size if batches.has_labels else float("nan"),
             right=round(right),
-            total=size,
+            total=batches.size,
         )
 
 

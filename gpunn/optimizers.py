@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 
 from gpunn.errors import OptionError
 from gpunn.kernels import sgd as kernels
+from gpunn.kernels.batches import STEP
 from gpunn.kernels.kernel import Array
 from gpunn.parameter import Parameters
 from gpunn.regularizers import Regularizer
@@ -40,17 +41,16 @@ class Optimizer(ABC):
     def _build(self) -> None:
         """Make what is remembered."""
 
-    def before_backward(self, rates: Array, step: Array) -> None:
+    def before_backward(self, rates: Array, clock: Array) -> None:
         """Called before the gradients of a step are computed."""
 
     @abstractmethod
-    def update(self, rates: Array, step: Array, count: Array) -> None:
-        """Change the parameters by their gradients.
+    def update(self, rates: Array, clock: Array) -> None:
+        """Change the parameters by their gradients, and end the step.
 
         Args:
             rates: the learning rates of the epoch's steps.
-            step: one element, the number of the step in the epoch.
-            count: one element, the steps done in the whole run.
+            clock: which step it is, and which comes next; see `gpunn.kernels.batches`.
         """
 
     @property
@@ -96,21 +96,20 @@ class SGD(Optimizer):
         self._decayed = p.decayed - start
         self._velocity = self._zeros() if self.momentum else None
 
-    def before_backward(self, rates: Array, step: Array) -> None:
+    def before_backward(self, rates: Array, clock: Array) -> None:
         if self._folded:
-            eta = float(rates[int(step[0])])
+            eta = float(rates[int(clock[STEP])])
             for w in self._folded:
                 w.fold_update(-eta, 1 - eta * self.l2)
 
-    def update(self, rates: Array, step: Array, count: Array) -> None:
+    def update(self, rates: Array, clock: Array) -> None:
         if self._velocity is None:
-            self._run(kernels.sgd, self._gradients, rates, step, self._decayed, self.l1, self.l2, self._values)
+            self._run(kernels.sgd, self._gradients, rates, self._decayed, self.l1, self.l2, self._values, clock)
         else:
             self._run(
                 kernels.momentum_sgd,
                 self._gradients,
                 rates,
-                step,
                 self._decayed,
                 self.l1,
                 self.l2,
@@ -118,6 +117,7 @@ class SGD(Optimizer):
                 self.nesterov,
                 self._velocity,
                 self._values,
+                clock,
             )
 
     @property
@@ -153,14 +153,12 @@ class Adam(Optimizer):
     def _build(self) -> None:
         self._first, self._second = self._zeros(), self._zeros()
 
-    def update(self, rates: Array, step: Array, count: Array) -> None:
+    def update(self, rates: Array, clock: Array) -> None:
         p = self.parameters
         self._run(
             kernels.adam,
             p.gradients,
             rates,
-            step,
-            count,
             p.decayed,
             self.l1,
             self.l2,
@@ -170,6 +168,7 @@ class Adam(Optimizer):
             self._first,
             self._second,
             p.values,
+            clock,
         )
 
     @property

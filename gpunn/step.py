@@ -8,8 +8,7 @@ import numpy as np
 
 from gpunn.batches import Batches
 from gpunn.errors import CaptureError
-from gpunn.kernels import batches as batch_kernels
-from gpunn.kernels import losses as loss_kernels
+from gpunn.kernels.batches import NEXT_STEP
 from gpunn.losses import Loss
 from gpunn.optimizers import Optimizer
 
@@ -37,7 +36,6 @@ class Step:
     Attributes:
         order: int32, the order of the epoch.
         rates: the learning rate of each step of the epoch.
-        step: one element, the number of the step in the epoch.
         totals: sum of the costs and number of right answers since `reset_totals`.
         trouble: why the step could not be recorded; empty where it was, or was not to be.
     """
@@ -54,14 +52,12 @@ class Step:
         self.model, self.batches, self.loss, self.optimizer = model, batches, loss, optimizer
         self.batch_size = batch_size
         self.backend = backend = model._built()
-        self._stages = model.stages_under(loss)
+        self._stages, bias = model.stages_under(loss)
+        self._bias = () if bias is None else (bias.value, bias.grad)
         self.steps_per_epoch = -(-batches.size // batch_size)
         self.order = backend.zeros((batches.size,), np.int32)
         self.rates = backend.zeros((self.steps_per_epoch,), model.dtype)
-        self.step = backend.zeros((1,), np.int32)
         self.totals = backend.zeros((2,), np.float64)
-        self._cost, self._right = self.totals[:1], self.totals[1:]
-        self._answers = backend.zeros((batch_size,), model.dtype)
         self.trouble = ""
         self._is_to_capture = capture and backend.has_graphs
         self._replay: Callable[[], None] | None = None
@@ -70,7 +66,7 @@ class Step:
         """Begin an epoch: its order and its learning rates go to the device, its steps count from 0."""
         self.backend.assign(self.order, order)
         self.backend.assign(self.rates, np.asarray(rates, self.model.dtype))
-        self.backend.assign(self.step, 0)
+        self.backend.assign(self.model.clock[NEXT_STEP : NEXT_STEP + 1], 0)
 
     def __call__(self, n: int) -> None:
         """Do the next step of the epoch, on n samples: a full batch, or what is left of the epoch."""
@@ -85,20 +81,14 @@ class Step:
 
     def _compute(self, n: int) -> None:
         """Gather n samples, forward (3), cost, backward (8) (12) (13), update (4) (20)–(22)."""
-        run, model = self.backend.run, self.model
+        model, clock = self.model, self.model.clock
         rows, x = model.input.views(n)
-        targets = self.batches.take(self.order, self.step, self.batch_size, n, rows, model.count)
+        targets = self.batches.take(self.order, clock, self.batch_size, n, rows)
         z = model.propagate(x, True, self._stages)
-        self.loss.evaluate(self.backend, z, targets)
-        run(loss_kernels.accumulate, self.loss.costs, 1.0, self._cost)
-        if self.batches.has_labels:
-            answers = self._answers[:n]
-            run(loss_kernels.right_answers, z, targets, answers)
-            run(loss_kernels.accumulate, answers, 1.0, self._right)
-        self.optimizer.before_backward(self.rates, self.step)
+        self.loss.evaluate(self.backend, z, targets, self.totals, 1.0, *self._bias)
+        self.optimizer.before_backward(self.rates, clock)
         model.backpropagate(self.loss.gradient, self._stages)
-        self.optimizer.update(self.rates, self.step, model.count)
-        run(batch_kernels.advance, self.step, model.count)
+        self.optimizer.update(self.rates, clock)
 
     def _capture(self) -> None:
         self._is_to_capture = False

@@ -100,7 +100,7 @@ class Trainer:
         batches = Batches(backend, train, dtype, augmentation, seed)
         self.step = Step(model, batches, self.loss, self.optimizer, batch_size, capture)
         # Adam counts from its own first step, not from that of an earlier training.
-        backend.assign(model.count, 0)
+        backend.assign(model.clock, 0)
         steps = self.step.steps_per_epoch
         self.validate_every = None if validate_every is None else positive_whole(validate_every, "validate_every")
         validation = self.data.validation

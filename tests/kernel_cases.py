@@ -182,8 +182,35 @@ def _row_sums(dtype: str, rng: Any, n: int) -> list[Case]:
 # Costs
 
 
-def _outputs(dtype: str, n: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    return np.full((5, n), np.nan, dtype), np.full(n, np.nan, dtype)
+def _cost_case(
+    z: NDArray[Any], bias: NDArray[Any], targets: NDArray[Any], costs: NDArray[Any], gradient: NDArray[Any],
+    rights: int, scale: float, gradient_scale: float,
+) -> list[Case]:  # fmt: skip
+    """Calls of a cost with all that it must write."""
+    dtype, (outputs, n), weight = z.dtype, z.shape, 0.75
+
+    def arguments() -> tuple[Any, ...]:
+        unset = np.full((outputs, n), np.nan, dtype), np.full(outputs, np.nan, dtype), np.full(n, np.nan, dtype)
+        return z, bias, targets, weight, *unset, np.array([2.5, 3.0])
+
+    sums = np.array([math.fsum(float(v) for v in row) for row in gradient])
+    totals = np.array([2.5 + weight * math.fsum(costs), 3.0 + rights])
+    return [
+        Case(arguments(), {0: z, 1: bias, 2: targets, 6: costs}, scale),
+        Case(arguments(), {4: gradient}, gradient_scale),
+        Case(arguments(), {5: sums}, 1.0 + n * gradient_scale),
+        # The sums are in float64, of costs that were rounded to the network's dtype.
+        Case(arguments(), {7: totals}, scale * n * float(np.finfo(dtype).eps / np.finfo(np.float64).eps)),
+    ]
+
+
+def _guess(column: list[float]) -> int:
+    return max(range(len(column)), key=lambda k: (column[k], -k))
+
+
+def _sums(z: NDArray[Any], bias: NDArray[Any]) -> NDArray[np.float64]:
+    """z + bias as the kernel rounds it."""
+    return (z + bias[:, None]).astype(np.float64)
 
 
 @case("softmax_cross_entropy")
@@ -192,43 +219,46 @@ def _softmax_cross_entropy(dtype: str, rng: Any, n: int) -> list[Case]:
     for z, scale in (
         (numbers(dtype, rng, n, far=False), 60.0),
         (rng.choice([1000, -1000, 0], (5, n)).astype(dtype), 2000.0),
+        (rng.integers(-2, 3, (5, n)).astype(dtype), 60.0),  # so few values that there are ties
     ):
+        bias = rng.choice([0.0, 0.5, -0.25], 5).astype(dtype)
         labels = rng.integers(0, 5, n).astype(np.int32)
-        p = columns(softmax, z)
-        gradient = (p - (np.arange(5)[:, None] == labels)) / n
-        costs = []
+        sums = _sums(z, bias)
+        gradient = (columns(softmax, sums) - (np.arange(5)[:, None] == labels)) / n
+        costs, rights = [], 0
         for j, k in enumerate(labels):
-            column = [float(v) for v in z[:, j]]
+            column = [float(v) for v in sums[:, j]]
             costs.append(max(column) - column[k] + math.log(math.fsum(math.exp(v - max(column)) for v in column)))
-        cases += [
-            Case((z, labels, *_outputs(dtype, n)), {0: z, 1: labels, 3: np.array(costs)}, scale),
-            Case((z, labels, *_outputs(dtype, n)), {2: gradient}, 1.0),
-        ]
+            rights += _guess(column) == k
+        cases += _cost_case(z, bias, labels, np.array(costs), gradient, rights, scale, 1.0)
     return cases
 
 
 @case("binary_cross_entropy")
 def _binary_cross_entropy(dtype: str, rng: Any, n: int) -> list[Case]:
     z = rng.choice([1000, -1000, 0.0, -0.0, SUBNORMAL[dtype], 3, -3, 40, -40, 0.1], (5, n)).astype(dtype)
+    bias = rng.choice([0.0, 0.5], 5).astype(dtype)
     y = rng.choice([0, 1, 0.25], (5, n)).astype(dtype)
+    sums = _sums(z, bias)
     # -y ln a - (1 - y) ln(1 - a), where -ln a = softplus(-z) and -ln(1 - a) = softplus(z).
-    terms = each(lambda v, t: t * softplus(-v) + (1 - t) * softplus(v), z, y)
+    terms = each(lambda v, t: t * softplus(-v) + (1 - t) * softplus(v), sums, y)
     costs = np.array([math.fsum(column) for column in terms.T])
-    gradient = each(lambda v, t: (sigmoid(v) - t) / n, z, y)
-    return [
-        Case((z, y, *_outputs(dtype, n)), {0: z, 1: y, 3: costs}, 5000.0),
-        Case((z, y, *_outputs(dtype, n)), {2: gradient}, 1.0 / n),
-    ]
+    gradient = each(lambda v, t: (sigmoid(v) - t) / n, sums, y)
+    rights = sum(_guess(list(sums[:, j])) == _guess(list(y[:, j])) for j in range(n))
+    return _cost_case(z, bias, y, costs, gradient, rights, 5000.0, 1.0 / n)
 
 
 @case("mean_squared_error")
 def _mean_squared_error(dtype: str, rng: Any, n: int) -> list[Case]:
     a, y = numbers(dtype, rng, n, far=False), rng.normal(size=(5, n)).astype(dtype)
     a[0, 0], a[1, 0] = 1000, -1000
-    squares = each(lambda p, q: (p - q) ** 2, a, y)
+    bias = rng.choice([0.0, 0.5], 5).astype(dtype)
+    sums = _sums(a, bias)
+    squares = each(lambda p, q: (p - q) ** 2, sums, y)
     costs = np.array([math.fsum(column) for column in squares.T])
-    gradient = each(lambda p, q: 2 * (p - q) / n, a, y)
-    return [Case((a, y, *_outputs(dtype, n)), {0: a, 1: y, 2: gradient, 3: costs})]
+    gradient = each(lambda p, q: 2 * (p - q) / n, sums, y)
+    rights = sum(_guess(list(sums[:, j])) == _guess(list(y[:, j])) for j in range(n))
+    return _cost_case(a, bias, y, costs, gradient, rights, 2e6, 4000.0)
 
 
 @case("one_hot")
@@ -238,60 +268,35 @@ def _one_hot(dtype: str, rng: Any, n: int) -> list[Case]:
     return [Case((labels, np.full((5, n), np.nan, dtype)), {0: labels, 1: expected})]
 
 
-@case("right_answers")
-def _right_answers(dtype: str, rng: Any, n: int) -> list[Case]:
-    scores = rng.integers(-2, 3, (5, n)).astype(dtype)  # so few values that there are ties
-    labels = rng.integers(0, 5, n).astype(np.int32)
-    guesses = [max(range(5), key=lambda k: (scores[k, j], -k)) for j in range(n)]
-    expected = np.array([float(guess == label) for guess, label in zip(guesses, labels, strict=True)])
-    return [Case((scores, labels, np.full(n, np.nan, dtype)), {0: scores, 1: labels, 2: expected})]
-
-
-@case("accumulate")
-def _accumulate(dtype: str, rng: Any, n: int) -> list[Case]:
-    values, total = rng.normal(size=n).astype(dtype), np.array([2.5])
-    expected = np.array([2.5 + 0.75 * math.fsum(float(v) for v in values)])
-    return [Case((values, 0.75, total), {0: values, 2: expected}, 10.0 + n)]
-
-
 # Batches
 
 
 @case("gather")
 def _gather(dtype: str, rng: Any, n: int) -> list[Case]:
-    size, features, step = 3 * n + 2, 4, np.array([2], np.int32)
+    size, features = 3 * n + 2, 4
     order = rng.permutation(size).astype(np.int32)
-    picked = [int(order[2 * n + j]) for j in range(n)]
     bytes_ = rng.integers(0, 256, (size, features)).astype(np.uint8)
     floats = rng.normal(size=(size, features)).astype(dtype)
-    expected = np.array([[int(bytes_[i, f]) / 255 for f in range(features)] for i in picked])
-    plain = np.array([[float(floats[i, f]) for f in range(features)] for i in picked])
-    empty = np.full((n, features), np.nan, dtype)
-    over = np.full((features, n), np.nan, dtype).T  # seen turned round, as the batch of a convolution is
-    return [
-        Case((bytes_, order, step, n, 1 / 255, empty.copy()), {0: bytes_, 1: order, 2: step, 5: expected}),
-        Case((floats, order, step, n, 1.0, empty.copy()), {5: plain}),
-        Case((floats, order, step, n, 2.0, empty.copy()), {5: 2 * plain}),
-        Case((bytes_, order, step, n, 1 / 255, over), {5: expected}),
-        # The last batch of an epoch is shorter than the others, and begins where they end.
-        Case(
-            (floats, order, np.array([3], np.int32), n, 1.0, empty[:2].copy()), {5: floats[order[3 * n :][: min(2, n)]]}
-        ),
-    ]
-
-
-@case("gather_labels")
-def _gather_labels(dtype: str, rng: Any, n: int) -> list[Case]:
-    labels = rng.integers(0, 10, 3 * n + 2).astype(np.int32)
-    order, step = rng.permutation(labels.size).astype(np.int32), np.array([1], np.int32)
-    expected = np.array([int(labels[order[n + j]]) for j in range(n)])
-    return [Case((labels, order, step, n, np.full(n, -1, np.int32)), {0: labels, 1: order, 4: expected})]
-
-
-@case("advance")
-def _advance(dtype: str, rng: Any, n: int) -> list[Case]:
-    step, count = np.array([n], np.int32), np.array([1000 + n], np.int32)
-    return [Case((step, count), {0: np.array([n + 1]), 1: np.array([1001 + n])})]
+    labels = rng.integers(0, 10, size).astype(np.int32)
+    outputs = rng.normal(size=(size, 3)).astype(dtype)
+    cases = []
+    for data, targets, scale, step, count, turned in (
+        (bytes_, labels, 1 / 255, 2, n, False),
+        (floats, labels, 1.0, 2, n, False),
+        (floats, outputs, 2.0, 1, n, False),
+        (bytes_, outputs, 1 / 255, 0, n, True),  # seen turned round, as the batch of a convolution is
+        (floats, labels, 1.0, 3, min(2, n), False),  # the last batch of an epoch begins where the others end
+    ):
+        picked = [int(order[step * n + j]) for j in range(count)]
+        x = np.full((features, count), np.nan, dtype).T if turned else np.full((count, features), np.nan, dtype)
+        expected = np.array([[float(data[i, f]) * scale for f in range(features)] for i in picked])
+        t = np.full(count, -1, np.int32) if targets.ndim == 1 else np.full((3, count), np.nan, dtype)
+        wanted = np.array([targets[i] for i in picked]).T
+        clock = np.array([7, 70, step, 1000 + step], np.int32)
+        after = np.array([step, 1000 + step, step, 1000 + step])
+        arguments = (data, targets, order, clock, n, scale, x, t)
+        cases.append(Case(arguments, {0: data, 1: targets, 2: order, 3: after, 6: expected, 7: wanted}))
+    return cases
 
 
 @case("random_bits")
@@ -330,10 +335,14 @@ class _State(NamedTuple):
     g: NDArray[Any]
     w: NDArray[Any]
     rate: NDArray[Any]
-    step: NDArray[Any]
     decayed: int
     l1: float
     l2: float
+
+    @property
+    def clock(self) -> NDArray[Any]:
+        """The third step of its epoch, the seventh of all."""
+        return np.array([2, 6, 0, 0], np.int32)
 
     @property
     def regularised(self) -> NDArray[np.float64]:
@@ -351,18 +360,21 @@ def _states(dtype: str, rng: Any, n: int) -> list[_State]:
         g, w = rng.normal(size=size).astype(dtype), rng.normal(size=size).astype(dtype)
         w[:: max(size // 5, 1)] = 0.0
         rate = rng.uniform(0.1, 1, 4).astype(dtype)
-        states.append(_State(g, w, rate, np.array([2], np.int32), decayed, l1, l2))
+        states.append(_State(g, w, rate, decayed, l1, l2))
     return states
+
+
+AFTER = np.array([2, 6, 3, 7])
+"""The clock after an update: the next step is set."""
 
 
 @case("sgd")
 def _sgd(dtype: str, rng: Any, n: int) -> list[Case]:
-    return [
-        Case(
-            (s.g, s.rate, s.step, s.decayed, s.l1, s.l2, s.w), {0: s.g, 6: s.w - float(s.rate[2]) * s.regularised}, 8.0
-        )
-        for s in _states(dtype, rng, n)
-    ]
+    cases = []
+    for s in _states(dtype, rng, n):
+        arguments = (s.g, s.rate, s.decayed, s.l1, s.l2, s.w, s.clock)
+        cases.append(Case(arguments, {0: s.g, 5: s.w - float(s.rate[2]) * s.regularised, 6: AFTER}, 8.0))
+    return cases
 
 
 @case("momentum_sgd")
@@ -373,8 +385,8 @@ def _momentum_sgd(dtype: str, rng: Any, n: int) -> list[Case]:
             velocity, mu = rng.normal(size=s.w.size).astype(dtype), 0.875
             v = mu * velocity.astype(np.float64) + s.regularised
             change = s.regularised + mu * v if nesterov else v
-            arguments = (s.g, s.rate, s.step, s.decayed, s.l1, s.l2, mu, nesterov, velocity, s.w)
-            cases.append(Case(arguments, {0: s.g, 8: v, 9: s.w - float(s.rate[2]) * change}, 8.0))
+            arguments = (s.g, s.rate, s.decayed, s.l1, s.l2, mu, nesterov, velocity, s.w, s.clock)
+            cases.append(Case(arguments, {0: s.g, 7: v, 8: s.w - float(s.rate[2]) * change, 9: AFTER}, 8.0))
     return cases
 
 
@@ -383,11 +395,11 @@ def _adam(dtype: str, rng: Any, n: int) -> list[Case]:
     cases = []
     for s in _states(dtype, rng, n):
         first, second = rng.normal(size=s.w.size).astype(dtype), rng.uniform(0, 2, s.w.size).astype(dtype)
-        beta1, beta2, epsilon, count = 0.75, 0.96875, 2.0**-10, np.array([6], np.int32)
+        beta1, beta2, epsilon = 0.75, 0.96875, 2.0**-10
         m = beta1 * first.astype(np.float64) + (1 - beta1) * s.regularised
         v = beta2 * second.astype(np.float64) + (1 - beta2) * s.regularised**2
         m_hat, v_hat = m / (1 - beta1**7), v / (1 - beta2**7)
         w = s.w - float(s.rate[2]) * each(lambda p, q: p / (math.sqrt(q) + 2.0**-10), m_hat, v_hat)
-        arguments = (s.g, s.rate, s.step, count, s.decayed, s.l1, s.l2, beta1, beta2, epsilon, first, second, s.w)
-        cases.append(Case(arguments, {0: s.g, 3: count, 10: m, 11: v, 12: w}, 8.0))
+        arguments = (s.g, s.rate, s.decayed, s.l1, s.l2, beta1, beta2, epsilon, first, second, s.w, s.clock)
+        cases.append(Case(arguments, {0: s.g, 8: m, 9: v, 10: w, 11: AFTER}, 8.0))
     return cases

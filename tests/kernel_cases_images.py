@@ -66,21 +66,16 @@ def _im2col(dtype: str, rng: np.random.Generator, n: int) -> list[Case]:
 def _col2im(dtype: str, rng: np.random.Generator, n: int) -> list[Case]:
     n, cases = some(n), []
     for height, width, geometry, rows, across in GEOMETRIES:
-        for first in (0, 1):
+        for first, adds in ((0, False), (1, True)):
             columns = rng.normal(size=(2, *geometry[:2], rows - first, across, n)).astype(dtype)
             dx = rng.normal(size=(2, height, width, n)).astype(dtype)
-            expected = dx.astype(np.float64)
+            expected = dx.astype(np.float64) * adds
             for i, j, u, v, y, at in taps(geometry, first, rows - first, across):
                 if 0 <= y < height and 0 <= at < width:
                     expected[:, y, at] += columns[:, u, v, i, j]
             flat = columns.reshape(2 * geometry[0] * geometry[1], -1)
-            cases.append(Case((flat, first, rows - first, across, geometry, dx), {0: flat, 5: expected}, 10.0))
+            cases.append(Case((flat, first, rows - first, across, geometry, adds, dx), {0: flat, 6: expected}, 10.0))
     return cases
-
-
-@case("set_zero")
-def _set_zero(dtype: str, rng: np.random.Generator, n: int) -> list[Case]:
-    return [Case((np.full((3, n), np.nan, dtype),), {0: np.zeros((3, n))})]
 
 
 def windows(window: tuple[int, ...], rows: int, across: int) -> Iterator[tuple[int, int, list[tuple[int, int]]]]:
@@ -226,7 +221,7 @@ def _gather_augmented(dtype: str, rng: np.random.Generator, n: int) -> list[Case
     n, (channels, height, width) = some(n), (2, 5, 4)
     features, cases = channels * height * width, []
     size = 2 * n + 1
-    order, step, count = rng.permutation(size).astype(np.int32), np.array([1], np.int32), np.array([9], np.int32)
+    order, labels = rng.permutation(size).astype(np.int32), rng.integers(0, 10, size).astype(np.int32)
     data = rng.integers(0, 256, (size, features)).astype(np.uint8)
     for limits in ((0.0, 0.0, 0.0, 0.0), (2.0, 0.125, 0.25, 0.125)):
         expected = np.zeros((n, channels, height, width))
@@ -242,12 +237,14 @@ def _gather_augmented(dtype: str, rng: np.random.Generator, n: int) -> list[Case
                     across = stretch * (math.cos(angle) * x + (shear - math.sin(angle)) * y) + drawn[0] * limits[0]
                     down = stretch * (math.sin(angle) * x + math.cos(angle) * y) + drawn[1] * limits[0]
                     expected[s, :, i, j] = _between(image, down + (height - 1) / 2, across + (width - 1) / 2)
-        arguments = (data, order, step, n, 1 / 256, 3, count, limits, (channels, height, width))
+        t, after = labels[order[n : 2 * n]], np.array([1, 9, 1, 9])
         wanted = expected.reshape(n, features) / 256
         for out in (np.full((n, features), np.nan, dtype), np.full((features, n), np.nan, dtype).T):
             # Computed in float32 whatever the network's dtype, so that every device sees the same pictures.
             scale = 1.0 if dtype == "float32" else float(np.finfo(np.float32).eps / np.finfo(np.float64).eps)
-            cases.append(Case((*arguments, out), {0: data, 1: order, 9: wanted}, 4 * scale))
+            arguments = (data, labels, order, np.array([0, 8, 1, 9], np.int32), n, 1 / 256, 3, limits)
+            written = ((channels, height, width), out, np.full(n, -1, np.int32))
+            cases.append(Case((*arguments, *written), {0: data, 3: after, 9: wanted, 10: t}, 4 * scale))
     return cases
 
 

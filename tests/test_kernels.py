@@ -71,7 +71,9 @@ def test_a_gradient_lets_nan_through(backend: Backend, name: str) -> None:
 def test_a_cost_lets_nan_through(backend: Backend, name: str) -> None:
     z = np.array([[1.0, np.nan, 0.5], [0.0, 1.0, -3.0]])
     targets = np.array([0, 1, 1], np.int32) if name.startswith("softmax") else np.eye(2)[:, [0, 1, 1]].copy()
-    *_, gradient, costs = call(backend, registry[name], z, targets, np.zeros((2, 3)), np.zeros(3))
+    unset = (np.zeros((2, 3)), np.zeros(2), np.zeros(3), np.zeros(2))
+    *_, gradient, _, costs, totals = call(backend, registry[name], z, np.zeros(2), targets, 1.0, *unset)
+    assert np.isnan(totals[0])
     np.testing.assert_array_equal(np.isnan(costs), [False, True, False])
     assert np.isnan(gradient[0, 1])
     assert np.isfinite(gradient[:, [0, 2]]).all()
@@ -119,7 +121,12 @@ def test_softmax_adds_up_to_one_and_ignores_a_constant(backend: Backend) -> None
 
 def test_sums_are_the_same_to_the_bit_each_time(backend: Backend) -> None:
     values = np.random.default_rng(0).normal(size=10_001).astype(np.float32)
-    totals = {call(backend, losses.accumulate, values, 1.0, np.zeros(1))[2].tobytes() for _ in range(3)}
+    z, labels = values[:10_000].reshape(10, 1000), np.zeros(1000, np.int32)
+    unset = [np.zeros(shape, np.float32) for shape in ((10, 1000), 10, 1000)]
+    totals = {
+        call(backend, losses.softmax_cross_entropy, z, unset[1] * 0, labels, 1.0, *unset, np.zeros(2))[7].tobytes()
+        for _ in range(3)
+    }
     rows = {call(backend, registry["row_sums"], values[None], np.zeros(1, np.float32))[1].tobytes() for _ in range(3)}
     assert len(totals) == len(rows) == 1
 
@@ -127,6 +134,6 @@ def test_sums_are_the_same_to_the_bit_each_time(backend: Backend) -> None:
 def test_a_regulariser_leaves_a_weight_of_zero_alone(backend: Backend) -> None:
     """With L1 the gradient gains (λ/n) sign w, which is 0 at w = 0."""
     w, g = np.array([0.0, -0.0, 2.0, -2.0]), np.zeros(4)
-    rate, step = np.array([1.0]), np.zeros(1, np.int32)
-    *_, after = call(backend, registry["sgd"], g, rate, step, 4, 0.5, 0.0, w)
+    rate, clock = np.array([1.0]), np.zeros(4, np.int32)
+    *_, after, _ = call(backend, registry["sgd"], g, rate, 4, 0.5, 0.0, w, clock)
     np.testing.assert_array_equal(after, [0.0, 0.0, 1.5, -1.5])

@@ -41,11 +41,11 @@ def followed(
     rates = backend.asarray(RATES, dtype)
     trajectory = []
     for number in range(len(RATES)):
-        step = backend.asarray(np.array([number], np.int32))
-        optimizer.before_backward(rates, step)
+        clock = backend.asarray(np.array([number, number, 0, 0], np.int32))
+        optimizer.before_backward(rates, clock)
         for name, gradient in gradient_of(number, model.parameters.to_host()).items():
             backend.assign(model.parameters[name].grad, gradient)
-        optimizer.update(rates, step, step)
+        optimizer.update(rates, clock)
         trajectory.append(model.parameters.to_host())
     return trajectory
 
@@ -139,11 +139,11 @@ def test_the_update_inside_the_product_is_that_of_the_kernel(dtype: str, strengt
             optimizer._decayed = p.decayed
         rng = np.random.default_rng(0)
         for number in range(len(RATES)):
-            rates, step = np.asarray(RATES, dtype), np.array([number], np.int32)
+            rates, clock = np.asarray(RATES, dtype), np.array([number, number, 0, 0], np.int32)
             loss.forward(model.forward(rng.normal(size=(6, 5)), training=True), rng.integers(0, 3, 6))
-            optimizer.before_backward(rates, step)
+            optimizer.before_backward(rates, clock)
             model.backward(loss.backward())
-            optimizer.update(rates, step, step)
+            optimizer.update(rates, clock)
         weights = [p for p in model.parameters if p.decays]
         assert all((p.grad is None) == folds for p in weights)
         results.append(model.parameters.to_host())

@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from gpunn.kernels.batches import BEGIN_STEP, COUNT, picked, placed
 from gpunn.kernels.kernel import Array, Launch, Raw, blocks_for
 from gpunn.kernels.random import PHILOX, Purpose, random_words
 
@@ -41,24 +42,24 @@ def transforms(n: int, seed: int, step: int, limits: Limits) -> Array:
 
 def _gather_augmented(
     data: Array,
+    targets: Array,
     order: Array,
-    step: Array,
+    clock: Array,
     batch_size: int,
     scale: float,
     seed: int,
-    count: Array,
     limits: Limits,
     shape: tuple[int, int, int],
     x: Array,
+    t: Array,
 ) -> None:
     n = len(x)
     channels, height, width = shape
-    start = int(step[0]) * batch_size
-    images = data[order[start : start + n]].reshape(n, channels, height, width)
+    images = picked(data, targets, order, clock, batch_size, t).reshape(n, channels, height, width)
     # A border of zeros: whatever is looked up outside the image finds it there.
     framed = np.zeros((n, channels, height + 2, width + 2), np.float32)
     framed[:, :, 1:-1, 1:-1] = images
-    m = transforms(n, seed, int(count[0]), limits)
+    m = transforms(n, seed, int(clock[COUNT]), limits)
     down = (np.arange(height, dtype=np.float32) - np.float32((height - 1) / 2))[:, None]
     across = np.arange(width, dtype=np.float32) - np.float32((width - 1) / 2)
     at_x = (m[0] * across + m[1] * down) + (m[2] + np.float32((width - 1) / 2))
@@ -91,23 +92,23 @@ def _between(flat: Array, row: Array, first: Array, second: Array, part: Array) 
 
 def _gather_augmented_launch(
     data: Array,
+    targets: Array,
     order: Array,
-    step: Array,
+    clock: Array,
     batch_size: int,
     scale: float,
     seed: int,
-    count: Array,
     limits: Limits,
     shape: tuple[int, int, int],
     x: Array,
+    t: Array,
 ) -> Launch:
-    n, features = x.shape
-    strides = tuple(stride // x.itemsize for stride in x.strides)
-    numbers = (np.float32(scale), np.uint32(seed), int(Purpose.AUGMENTATION), count, *map(np.float32, limits))
+    n, _, *strides = placed(x)
+    numbers = (np.float32(scale), np.uint32(seed), int(Purpose.AUGMENTATION), *map(np.float32, limits))
     return Launch(
-        blocks_for(n * features, _THREADS),
+        blocks_for(max(x.size, t.size), _THREADS),
         _THREADS,
-        (data, order, step, batch_size, *numbers, *shape, x, n, *strides),
+        (data, targets, order, clock, batch_size, *numbers, *shape, x, t, n, *strides, t.size // n),
     )
 
 
@@ -120,23 +121,25 @@ __device__ inline float pixel(const D* image, int y, int x, int height, int widt
 
 __device__ inline float unit(unsigned word) { return float(word >> 8) * 1.1920928955078125e-07f - 1.0f; }
 
-extern "C" __global__ void gather_augmented(const D* data, const int* order, const int* step, int batch_size,
-                                            float scale, unsigned seed, int purpose, const int* count, float shift,
+extern "C" __global__ void gather_augmented(const D* data, const S* targets, const int* order, int* clock,
+                                            int batch_size, float scale, unsigned seed, int purpose, float shift,
                                             float half_tangent, float stretch, float shear, int channels, int height,
-                                            int width, T* x, int n, int row_stride, int column_stride) {
+                                            int width, T* x, S* t, int n, int row_stride, int column_stride,
+                                            int outputs) {
     int at = blockIdx.x * blockDim.x + threadIdx.x;
+    begin_step(targets, order, clock, batch_size, t, at, n, outputs);
     int features = channels * height * width;
     if (at >= n * features) return;
     int j = column_stride == 1 ? at / features : at % n;
     int f = column_stride == 1 ? at % features : at / n;
-    uint4 a = philox4x32(make_uint4(2 * j, count[0], 0, 0), seed, purpose);
-    uint4 b = philox4x32(make_uint4(2 * j + 1, count[0], 0, 0), seed, purpose);
-    float t = unit(a.z) * half_tangent;
-    float square = t * t;
+    uint4 a = philox4x32(make_uint4(2 * j, clock[3], 0, 0), seed, purpose);
+    uint4 b = philox4x32(make_uint4(2 * j + 1, clock[3], 0, 0), seed, purpose);
+    float tangent = unit(a.z) * half_tangent;
+    float square = tangent * tangent;
     float below = 1.0f / (square + 1.0f);
     float size = unit(a.w) * stretch + 1.0f;
     float cosine = (1.0f - square) * below * size;
-    float sine = (t + t) * below * size;
+    float sine = (tangent + tangent) * below * size;
     float sheared = unit(b.x) * shear * size - sine;
     float middle_x = (width - 1) / 2.0f, middle_y = (height - 1) / 2.0f;
     float across = float(f % width) - middle_x, down = float(f / width % height) - middle_y;
@@ -145,7 +148,7 @@ extern "C" __global__ void gather_augmented(const D* data, const int* order, con
     float left = floorf(at_x), top = floorf(at_y);
     float part_x = at_x - left, part_y = at_y - top;
     int column = (int)left, row = (int)top;
-    const D* image = data + (long long)order[step[0] * batch_size + j] * features
+    const D* image = data + (long long)order[clock[2] * batch_size + j] * features
                      + (long long)(f / (height * width)) * height * width;
     float p = pixel(image, row, column, height, width), q = pixel(image, row + 1, column, height, width);
     float upper = p + (pixel(image, row, column + 1, height, width) - p) * part_x;
@@ -155,8 +158,8 @@ extern "C" __global__ void gather_augmented(const D* data, const int* order, con
 """,
     launch=_gather_augmented_launch,
     host=_gather_augmented,
-    types={"D": 0, "T": 9},
-    preamble=PHILOX,
+    types={"D": 0, "S": 1, "T": 9},
+    preamble=PHILOX + BEGIN_STEP,
     options=("--fmad=false",),
 )
 """As `gather`, of images that are each moved by a map of their own, `transforms`, with bilinear interpolation."""

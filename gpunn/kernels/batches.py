@@ -1,8 +1,11 @@
 """The batch: rows of the data set, picked in the order of the epoch, turned into what the network computes with.
 
-The data set is (N, features) in bytes or floats, `order` is a permutation of its rows, and `step` is a one-element
-array, the number of the step in the epoch: a batch begins at order[step · batch_size]. On a GPU the step lives on the
-device, since a replayed graph has its scalars frozen.
+The data set is (N, features) in bytes or floats, its targets labels (N,) or floats (N, outputs), and `order` is a
+permutation of its rows. Which batch it is stands in the clock.
+
+The clock is an array of four: the number of this step in its epoch and in the whole run, and those of the next one. On
+a GPU it lives on the device, since a replayed graph has its scalars frozen. The gather makes the next step this one,
+the update of the parameters sets the next one: so no kernel writes what others read at the same time.
 """
 
 from __future__ import annotations
@@ -13,94 +16,84 @@ from gpunn.kernels.kernel import Array, Launch, Raw, blocks_for
 
 _THREADS = 256
 
-
-def _rows_of(order: Array, step: Array, batch_size: int, n: int) -> Array:
-    start = int(step[0]) * batch_size
-    return order[start : start + n]
+STEP, COUNT, NEXT_STEP, NEXT_COUNT = range(4)
+"""The places of the clock."""
 
 
-def _gather(data: Array, order: Array, step: Array, batch_size: int, scale: float, x: Array) -> None:
-    rows = data[_rows_of(order, step, batch_size, x.shape[0])]
+def picked(data: Array, targets: Array, order: Array, clock: Array, batch_size: int, t: Array) -> Array:
+    """Begin a step on the host: set the clock and the targets, and give the rows of the batch."""
+    clock[:NEXT_STEP] = clock[NEXT_STEP:]
+    n = t.shape[-1]
+    start = int(clock[STEP]) * batch_size
+    rows = order[start : start + n]
+    if t.ndim == 1:
+        np.take(targets, rows, out=t, mode="clip")
+    else:
+        t[...] = targets[rows].T
+    return data[rows]
+
+
+def _gather(
+    data: Array, targets: Array, order: Array, clock: Array, batch_size: int, scale: float, x: Array, t: Array
+) -> None:
+    rows = picked(data, targets, order, clock, batch_size, t)
     # A plain conversion is vectorised and a mixed multiplication is not: two passes beat one.
     np.copyto(x, rows, casting="unsafe")
     if scale != 1.0:
         np.multiply(x, x.dtype.type(scale), out=x)
 
 
-def _gather_launch(data: Array, order: Array, step: Array, batch_size: int, scale: float, x: Array) -> Launch:
+def placed(x: Array) -> tuple[int, int, int, int]:
+    """What a kernel needs of (batch, features) to find its places: both sizes and both strides in elements."""
     n, features = x.shape
-    row_stride, column_stride = (stride // x.itemsize for stride in x.strides)
+    return n, features, x.strides[0] // x.itemsize, x.strides[1] // x.itemsize
+
+
+def _gather_launch(
+    data: Array, targets: Array, order: Array, clock: Array, batch_size: int, scale: float, x: Array, t: Array
+) -> Launch:
+    outputs = t.size // len(x)
     return Launch(
-        blocks_for(n * features, _THREADS),
+        blocks_for(max(x.size, t.size), _THREADS),
         _THREADS,
-        (data, order, step, batch_size, float(scale), x, n, features, row_stride, column_stride),
+        (data, targets, order, clock, batch_size, float(scale), x, t, *placed(x), outputs),
     )
 
+
+BEGIN_STEP = """
+// Element `at` of the targets; and the first thread of all takes the next step for this one.
+__device__ inline void begin_step(const S* targets, const int* order, int* clock, int batch_size, S* t, int at, int n,
+                                  int outputs) {
+    if (at < n * outputs) t[at] = targets[(long long)order[clock[2] * batch_size + at % n] * outputs + at / n];
+    if (at == 0) {
+        clock[0] = clock[2];
+        clock[1] = clock[3];
+    }
+}
+"""
 
 gather = Raw(
     "gather",
     """
-extern "C" __global__ void gather(const D* data, const int* order, const int* step, int batch_size, T scale,
-                                  T* x, int n, int features, int row_stride, int column_stride) {
+extern "C" __global__ void gather(const D* data, const S* targets, const int* order, int* clock, int batch_size,
+                                  T scale, T* x, S* t, int n, int features, int row_stride, int column_stride,
+                                  int outputs) {
     int at = blockIdx.x * blockDim.x + threadIdx.x;
+    begin_step(targets, order, clock, batch_size, t, at, n, outputs);
     if (at >= n * features) return;
     // Neighbouring threads write neighbouring places, whichever way round x lies in memory.
     int j = column_stride == 1 ? at / features : at % n;
     int f = column_stride == 1 ? at % features : at / n;
     x[(long long)j * row_stride + (long long)f * column_stride] =
-        T(data[(long long)order[step[0] * batch_size + j] * features + f]) * scale;
+        T(data[(long long)order[clock[2] * batch_size + j] * features + f]) * scale;
 }
 """,
     launch=_gather_launch,
     host=_gather,
-    types={"D": 0, "T": 5},
+    types={"D": 0, "S": 1, "T": 6},
+    preamble=BEGIN_STEP,
 )
-"""x[j] := scale · data[order[step · batch_size + j]]; x is (batch, features), or samples-last transposed."""
+"""x[j] := scale · data[order[step · batch_size + j]], t[…, j] := targets[order[step · batch_size + j]].
 
-
-def _gather_labels(labels: Array, order: Array, step: Array, batch_size: int, t: Array) -> None:
-    np.take(labels, _rows_of(order, step, batch_size, t.size), out=t, mode="clip")
-
-
-def _gather_labels_launch(labels: Array, order: Array, step: Array, batch_size: int, t: Array) -> Launch:
-    return Launch(blocks_for(t.size, _THREADS), _THREADS, (labels, order, step, batch_size, t, t.size))
-
-
-gather_labels = Raw(
-    "gather_labels",
-    """
-extern "C" __global__ void gather_labels(const int* labels, const int* order, const int* step, int batch_size,
-                                         int* t, int n) {
-    int j = blockIdx.x * blockDim.x + threadIdx.x;
-    if (j < n) t[j] = labels[order[step[0] * batch_size + j]];
-}
-""",
-    launch=_gather_labels_launch,
-    host=_gather_labels,
-    types={},
-)
-"""t[j] := labels[order[step · batch_size + j]]."""
-
-
-def _advance(step: Array, count: Array) -> None:
-    step += 1
-    count += 1
-
-
-def _advance_launch(step: Array, count: Array) -> Launch:
-    return Launch(1, 1, (step, count))
-
-
-advance = Raw(
-    "advance",
-    """
-extern "C" __global__ void advance(int* step, int* count) {
-    step[0] += 1;
-    count[0] += 1;
-}
-""",
-    launch=_advance_launch,
-    host=_advance,
-    types={},
-)
-"""One step further: in the epoch, and in the whole run."""
+x is (batch, features), or samples-last transposed; t labels (batch,), or (outputs, batch).
+"""

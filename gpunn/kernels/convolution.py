@@ -119,7 +119,11 @@ extern "C" __global__ void im2col(const T* x, T* columns, int first_row, int row
 """columns[(c, u, v), (i, j, sample)] := x[c, i·stride + u − pad, j·stride + v − pad, sample], 0 outside the image."""
 
 
-def _col2im(columns: Array, first_row: int, rows: int, width_out: int, geometry: Geometry, dx: Array) -> None:
+def _col2im(
+    columns: Array, first_row: int, rows: int, width_out: int, geometry: Geometry, adds: bool, dx: Array
+) -> None:
+    if not adds:
+        dx.fill(0)
     channels, height, width, n = dx.shape
     size_h, size_w = geometry[:2]
     blocks = columns.reshape(channels, size_h, size_w, rows, width_out, n)
@@ -128,12 +132,14 @@ def _col2im(columns: Array, first_row: int, rows: int, width_out: int, geometry:
         dx[:, y, x_at] += blocks[:, place // size_w, place % size_w, i, j]
 
 
-def _col2im_launch(columns: Array, first_row: int, rows: int, width_out: int, geometry: Geometry, dx: Array) -> Launch:
+def _col2im_launch(
+    columns: Array, first_row: int, rows: int, width_out: int, geometry: Geometry, adds: bool, dx: Array
+) -> Launch:
     channels, height, width, n = dx.shape
     return Launch(
         blocks_for(dx.size, _THREADS),
         _THREADS,
-        (columns, dx, first_row, rows, width_out, *geometry, channels, height, width, n),
+        (columns, dx, first_row, rows, width_out, *geometry, int(adds), channels, height, width, n),
     )
 
 
@@ -141,7 +147,7 @@ col2im = Raw(
     "col2im",
     """
 extern "C" __global__ void col2im(const T* columns, T* dx, int first_row, int rows, int width_out,
-                                  int size_h, int size_w, int stride_h, int stride_w, int top, int left,
+                                  int size_h, int size_w, int stride_h, int stride_w, int top, int left, int adds,
                                   int channels, int height, int width, int n) {
     long long at = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (at >= (long long)channels * height * width * n) return;
@@ -165,32 +171,13 @@ extern "C" __global__ void col2im(const T* columns, T* dx, int first_row, int ro
             sum += columns[((tap * rows + row) * width_out + column) * n + j];
         }
     }
-    dx[at] += sum;
+    dx[at] = adds ? dx[at] + sum : sum;
 }
 """,
     launch=_col2im_launch,
     host=_col2im,
 )
-"""dx[c, i·stride + u − pad, j·stride + v − pad, sample] += columns[(c, u, v), (i, j, sample)], for places inside."""
+"""dx[c, i·stride + u − pad, j·stride + v − pad, sample] += columns[(c, u, v), (i, j, sample)], for places inside.
 
-
-def _set_zero(x: Array) -> None:
-    x.fill(0)
-
-
-def _set_zero_launch(x: Array) -> Launch:
-    return Launch(blocks_for(x.size, _THREADS), _THREADS, (x, x.size))
-
-
-set_zero = Raw(
-    "set_zero",
-    """
-extern "C" __global__ void set_zero(T* x, int size) {
-    int at = blockIdx.x * blockDim.x + threadIdx.x;
-    if (at < size) x[at] = T(0);
-}
-""",
-    launch=_set_zero_launch,
-    host=_set_zero,
-)
-"""x := 0."""
+Without `adds`, dx begins as 0.
+"""

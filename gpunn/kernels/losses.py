@@ -1,27 +1,111 @@
-"""The costs, a value for each sample and the gradient by the network's output in one pass; and the right answers.
+"""The costs: in one pass over a batch its cost, the gradients by z and by the last bias, and the right answers.
 
-All arrays are samples-last: outputs and targets are (outputs, batch), labels and costs (batch,). Gradients already
-hold the 1/n of the mean over the batch. Costs are computed from z in forms that stay finite for every finite z.
+All arrays are samples-last: outputs and targets are (outputs, batch), labels and costs (batch,). The last bias is added
+here: z + bias is what the cost is of. Gradients hold the 1/n of the mean over the batch. Costs are computed from z in
+forms that stay finite for every finite z. `totals` gains weight · Σ costs, and the number of right answers: those where
+the first of the largest outputs is that of the largest target.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 
 from gpunn.kernels.kernel import Array, Launch, Raw, blocks_for
 
-_THREADS = 128
+_THREADS = 256
 
 
-def _per_sample(z: Array, targets: Array, gradient: Array, costs: Array) -> Launch:
-    outputs, n = z.shape
-    return Launch(blocks_for(n, _THREADS), _THREADS, (z, targets, gradient, costs, outputs, n))
+def _finish(gradient: Array, right: Array, costs: Array, weight: float, bias_gradient: Array, totals: Array) -> None:
+    np.add.reduce(gradient, axis=1, out=bias_gradient)
+    totals[0] += weight * float(np.add.reduce(costs, dtype=np.float64))
+    totals[1] += np.count_nonzero(right)
 
 
-def _softmax_cross_entropy(z: Array, labels: Array, gradient: Array, costs: Array) -> None:
+def _launch(
+    z: Array,
+    bias: Array,
+    targets: Array,
+    weight: float,
+    gradient: Array,
+    bias_gradient: Array,
+    costs: Array,
+    totals: Array,
+) -> Launch:
+    arrays = (z, bias, targets, gradient, bias_gradient, costs, totals)
+    return Launch(1, _THREADS, (*arrays, np.float64(weight), *z.shape))
+
+
+def _cost(name: str, targets: str, sample: str, host: Callable[..., None]) -> Raw:
+    """A record whose CUDA source differs from the others' in what it does for one sample.
+
+    Args:
+        name: of the kernel.
+        targets: C++ type of the targets.
+        sample: C++ that sets `cost` and `is_right` and writes the gradient of sample j.
+        host: the NumPy twin.
+    """
+    # One block: a batch has few outputs, and so all its sums are made here, in an order that never changes.
+    source = f"""
+__device__ inline double sum_of_block(double value, double* part) {{
+    part[threadIdx.x] = value;
+    __syncthreads();
+    for (int half = blockDim.x / 2; half > 0; half /= 2) {{
+        if (threadIdx.x < half) part[threadIdx.x] += part[threadIdx.x + half];
+        __syncthreads();
+    }}
+    double sum = part[0];
+    __syncthreads();
+    return sum;
+}}
+
+extern "C" __global__ void {name}(const T* z, const T* bias, const {targets}* targets, T* gradient, T* bias_gradient,
+                                  T* costs, double* totals, double weight, int outputs, int n) {{
+    __shared__ double part[256];
+    double sum = 0.0, right = 0.0;
+    for (int j = threadIdx.x; j < n; j += blockDim.x) {{
+        T cost = T(0);
+        bool is_right;
+        {sample}
+        costs[j] = cost;
+        sum += cost;
+        right += is_right;
+    }}
+    sum = sum_of_block(sum, part);
+    right = sum_of_block(right, part);
+    if (threadIdx.x == 0) {{
+        totals[0] += weight * sum;
+        totals[1] += right;
+    }}
+    // A warp for each output, over the gradient that the block has written.
+    int lane = threadIdx.x % 32;
+    for (int k = threadIdx.x / 32; k < outputs; k += blockDim.x / 32) {{
+        T total = T(0);
+        for (int j = lane; j < n; j += 32) total += gradient[(long long)k * n + j];
+        for (int offset = 16; offset > 0; offset /= 2) total += __shfl_down_sync(0xffffffffu, total, offset);
+        if (lane == 0) bias_gradient[k] = total;
+    }}
+}}
+"""
+    return Raw(name, source, launch=_launch, host=host)
+
+
+def _softmax_cross_entropy(
+    z: Array,
+    bias: Array,
+    labels: Array,
+    weight: float,
+    gradient: Array,
+    bias_gradient: Array,
+    costs: Array,
+    totals: Array,
+) -> None:
     n = z.shape[1]
     columns = np.arange(n)
-    np.subtract(z, np.maximum.reduce(z, axis=0), out=gradient)
+    np.add(z, bias[:, None], out=gradient)
+    right = np.argmax(gradient, axis=0) == labels
+    np.subtract(gradient, np.maximum.reduce(gradient, axis=0), out=gradient)
     of_label = gradient[labels, columns]
     np.exp(gradient, out=gradient)
     total = np.add.reduce(gradient, axis=0)
@@ -30,33 +114,46 @@ def _softmax_cross_entropy(z: Array, labels: Array, gradient: Array, costs: Arra
     total *= n
     np.divide(gradient, total, out=gradient)
     gradient[labels, columns] -= gradient.dtype.type(1 / n)
+    _finish(gradient, right, costs, weight, bias_gradient, totals)
 
 
-softmax_cross_entropy = Raw(
+softmax_cross_entropy = _cost(
     "softmax_cross_entropy",
+    "int",
     """
-extern "C" __global__ void softmax_cross_entropy(const T* z, const int* labels, T* gradient, T* costs,
-                                                 int classes, int n) {
-    int j = blockIdx.x * blockDim.x + threadIdx.x;
-    if (j >= n) return;
-    T largest = z[j];
-    for (int k = 1; k < classes; ++k) { T v = z[(long long)k * n + j]; if (v > largest) largest = v; }
-    T sum = T(0);
-    for (int k = 0; k < classes; ++k) sum += exp(z[(long long)k * n + j] - largest);
-    costs[j] = log(sum) - (z[(long long)labels[j] * n + j] - largest);
-    for (int k = 0; k < classes; ++k) {
-        long long at = (long long)k * n + j;
-        gradient[at] = (exp(z[at] - largest) / sum - T(k == labels[j])) / T(n);
-    }
-}
+        int guess = 0;
+        T largest = z[j] + bias[0];
+        for (int k = 1; k < outputs; ++k) {
+            T v = z[(long long)k * n + j] + bias[k];
+            if (v > largest) { largest = v; guess = k; }
+        }
+        T total = T(0);
+        for (int k = 0; k < outputs; ++k) total += exp(z[(long long)k * n + j] + bias[k] - largest);
+        int label = targets[j];
+        is_right = guess == label;
+        cost = log(total) - (z[(long long)label * n + j] + bias[label] - largest);
+        for (int k = 0; k < outputs; ++k) {
+            long long at = (long long)k * n + j;
+            gradient[at] = (exp(z[at] + bias[k] - largest) / total - T(k == label)) / T(n);
+        }
 """,
-    launch=_per_sample,
-    host=_softmax_cross_entropy,
+    _softmax_cross_entropy,
 )
-"""costs[j] := -ln softmax(z)_label (log-sum-exp form), gradient := (softmax(z) - onehot(label)) / n."""
+"""costs[j] := -ln softmax(z + b)_label (log-sum-exp form), gradient := (softmax(z + b) - onehot(label)) / n."""
 
 
-def _binary_cross_entropy(z: Array, targets: Array, gradient: Array, costs: Array) -> None:
+def _binary_cross_entropy(
+    z: Array,
+    bias: Array,
+    targets: Array,
+    weight: float,
+    gradient: Array,
+    bias_gradient: Array,
+    costs: Array,
+    totals: Array,
+) -> None:
+    z = z + bias[:, None]
+    right = np.argmax(z, axis=0) == np.argmax(targets, axis=0)
     # -y ln a - (1 - y) ln(1 - a) with a = sigmoid(z) is max(z, 0) - z y + ln(1 + e^{-|z|}).
     exponential = np.abs(z)
     np.negative(exponential, out=exponential)
@@ -69,56 +166,63 @@ def _binary_cross_entropy(z: Array, targets: Array, gradient: Array, costs: Arra
     np.divide(np.where(z >= 0, z.dtype.type(1), exponential), exponential + 1, out=gradient)
     gradient -= targets
     gradient *= z.dtype.type(1 / z.shape[1])
+    _finish(gradient, right, costs, weight, bias_gradient, totals)
 
 
-binary_cross_entropy = Raw(
+_WITH_TARGETS = """
+        int guess = 0, wanted = 0;
+        T largest = z[j] + bias[0], most = targets[j];
+        for (int k = 0; k < outputs; ++k) {
+            long long at = (long long)k * n + j;
+            T v = z[at] + bias[k], y = targets[at];
+            if (v > largest) { largest = v; guess = k; }
+            if (y > most) { most = y; wanted = k; }
+            %s
+        }
+        is_right = guess == wanted;
+"""
+
+binary_cross_entropy = _cost(
     "binary_cross_entropy",
-    """
-extern "C" __global__ void binary_cross_entropy(const T* z, const T* targets, T* gradient, T* costs,
-                                                int outputs, int n) {
-    int j = blockIdx.x * blockDim.x + threadIdx.x;
-    if (j >= n) return;
-    T cost = T(0);
-    for (int k = 0; k < outputs; ++k) {
-        long long at = (long long)k * n + j;
-        T v = z[at], y = targets[at], e = exp(-abs(v));
-        cost += (v < T(0) ? T(0) : v) - v * y + log1p(e);
-        gradient[at] = ((v >= T(0) ? T(1) : e) / (T(1) + e) - y) / T(n);
-    }
-    costs[j] = cost;
-}
+    "T",
+    _WITH_TARGETS
+    % """
+            T e = exp(-abs(v));
+            cost += (v < T(0) ? T(0) : v) - v * y + log1p(e);
+            gradient[at] = ((v >= T(0) ? T(1) : e) / (T(1) + e) - y) / T(n);
 """,
-    launch=_per_sample,
-    host=_binary_cross_entropy,
+    _binary_cross_entropy,
 )
-"""costs[j] := -Σ y ln a + (1 - y) ln(1 - a) with a = sigmoid(z); gradient := (a - y) / n, (7)."""
+"""costs[j] := -Σ y ln a + (1 - y) ln(1 - a) with a = sigmoid(z + b); gradient := (a - y) / n, (7)."""
 
 
-def _mean_squared_error(a: Array, targets: Array, gradient: Array, costs: Array) -> None:
-    np.subtract(a, targets, out=gradient)
+def _mean_squared_error(
+    a: Array,
+    bias: Array,
+    targets: Array,
+    weight: float,
+    gradient: Array,
+    bias_gradient: Array,
+    costs: Array,
+    totals: Array,
+) -> None:
+    np.add(a, bias[:, None], out=gradient)
+    right = np.argmax(gradient, axis=0) == np.argmax(targets, axis=0)
+    np.subtract(gradient, targets, out=gradient)
     np.add.reduce(np.square(gradient), axis=0, out=costs)
     gradient *= a.dtype.type(2 / a.shape[1])
+    _finish(gradient, right, costs, weight, bias_gradient, totals)
 
 
-mean_squared_error = Raw(
+mean_squared_error = _cost(
     "mean_squared_error",
-    """
-extern "C" __global__ void mean_squared_error(const T* a, const T* targets, T* gradient, T* costs,
-                                              int outputs, int n) {
-    int j = blockIdx.x * blockDim.x + threadIdx.x;
-    if (j >= n) return;
-    T cost = T(0);
-    for (int k = 0; k < outputs; ++k) {
-        long long at = (long long)k * n + j;
-        T difference = a[at] - targets[at];
-        cost += difference * difference;
-        gradient[at] = difference * (T(2) / T(n));
-    }
-    costs[j] = cost;
-}
+    "T",
+    _WITH_TARGETS
+    % """
+            cost += (v - y) * (v - y);
+            gradient[at] = (v - y) * (T(2) / T(n));
 """,
-    launch=_per_sample,
-    host=_mean_squared_error,
+    _mean_squared_error,
 )
 """costs[j] := ‖a - y‖², gradient := 2 (a - y) / n: the true gradient of the cost as written, (6) with its 2/n."""
 
@@ -129,8 +233,7 @@ def _one_hot(labels: Array, targets: Array) -> None:
 
 
 def _one_hot_launch(labels: Array, targets: Array) -> Launch:
-    outputs, n = targets.shape
-    return Launch(blocks_for(outputs * n, _THREADS), _THREADS, (labels, targets, outputs, n))
+    return Launch(blocks_for(targets.size, _THREADS), _THREADS, (labels, targets, *targets.shape))
 
 
 one_hot = Raw(
@@ -146,63 +249,3 @@ extern "C" __global__ void one_hot(const int* labels, T* targets, int outputs, i
     types={"T": 1},
 )
 """targets[k, j] := 1 where k is the label of sample j, else 0."""
-
-
-def _right_answers(scores: Array, labels: Array, right: Array) -> None:
-    np.equal(np.argmax(scores, axis=0), labels, out=right, casting="unsafe")
-
-
-def _right_answers_launch(scores: Array, labels: Array, right: Array) -> Launch:
-    classes, n = scores.shape
-    return Launch(blocks_for(n, _THREADS), _THREADS, (scores, labels, right, classes, n))
-
-
-right_answers = Raw(
-    "right_answers",
-    """
-extern "C" __global__ void right_answers(const T* scores, const int* labels, T* right, int classes, int n) {
-    int j = blockIdx.x * blockDim.x + threadIdx.x;
-    if (j >= n) return;
-    int guess = 0;
-    T best = scores[j];
-    for (int k = 1; k < classes; ++k) {
-        T v = scores[(long long)k * n + j];
-        if (v > best) { best = v; guess = k; }
-    }
-    right[j] = T(guess == labels[j]);
-}
-""",
-    launch=_right_answers_launch,
-    host=_right_answers,
-)
-"""right[j] := 1 where argmax_k scores[k, j], the first of equals, is the label of sample j, else 0."""
-
-
-def _accumulate(values: Array, weight: float, total: Array) -> None:
-    total += float(np.add.reduce(values, dtype=np.float64)) * weight
-
-
-def _accumulate_launch(values: Array, weight: float, total: Array) -> Launch:
-    return Launch(1, _THREADS, (values, np.float64(weight), total, values.size))
-
-
-accumulate = Raw(
-    "accumulate",
-    """
-extern "C" __global__ void accumulate(const T* values, double weight, double* total, int n) {
-    __shared__ double part[128];
-    double sum = 0.0;
-    for (int j = threadIdx.x; j < n; j += blockDim.x) sum += values[j];
-    part[threadIdx.x] = sum;
-    __syncthreads();
-    for (int half = blockDim.x / 2; half > 0; half /= 2) {
-        if (threadIdx.x < half) part[threadIdx.x] += part[threadIdx.x + half];
-        __syncthreads();
-    }
-    if (threadIdx.x == 0) total[0] += weight * part[0];
-}
-""",
-    launch=_accumulate_launch,
-    host=_accumulate,
-)
-"""total[0] := total[0] + weight · Σ_j values[j], in float64 and in an order that never changes."""

@@ -1,8 +1,8 @@
 """Updates of all parameters at once, on the flat arrays: (4), (20)–(22), momentum, Nesterov's, and Adam.
 
 The first `decayed` elements are weights and feel the regularisers (λ/n for L1 and L2); the rest are biases and
-BatchNorm's γ and β, which do not (22). `rate` is the table of learning rates of the epoch and `step` a one-element
-array, the number of the step in the epoch: on a GPU both live on the device.
+BatchNorm's γ and β, which do not (22). `rate` is the table of learning rates of the epoch, and `clock` says which step
+it is (see `batches`); the update ends the step by setting the next one.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from gpunn.kernels.batches import COUNT, NEXT_STEP, STEP
 from gpunn.kernels.kernel import Array, Elementwise
 
 # The host twins go block by block so that what one pass leaves is still in the cache for the next: 16 Ki floats of
@@ -25,6 +26,10 @@ def _blocks(size: int, decayed: int) -> Iterator[tuple[slice, bool]]:
             yield slice(start, min(start + _BLOCK, end)), decays
 
 
+def _end_step(clock: Array) -> None:
+    clock[NEXT_STEP:] = clock[:NEXT_STEP] + 1
+
+
 def _regularised(g: Array, w: Array, decays: bool, l1: float, l2: float) -> Array:
     """∂C/∂w of the regularised cost (19), in an array of its own."""
     total = g.copy()
@@ -35,27 +40,36 @@ def _regularised(g: Array, w: Array, decays: bool, l1: float, l2: float) -> Arra
     return total
 
 
-def _sgd(gradient: Array, rate: Array, step: Array, decayed: int, l1: float, l2: float, value: Array) -> None:
-    eta = rate[int(step[0])]
+def _sgd(gradient: Array, rate: Array, decayed: int, l1: float, l2: float, value: Array, clock: Array) -> None:
+    eta = rate[int(clock[STEP])]
     for at, decays in _blocks(value.size, decayed):
         change = _regularised(gradient[at], value[at], decays, l1, l2)
         change *= eta
         value[at] -= change
+    _end_step(clock)
 
 
-_REGULARISED = """
+_PREAMBLE = """
 template <typename T> __device__ inline T regularised(T g, T w, bool decays, T l1, T l2) {
     return decays ? g + l2 * w + l1 * T((w > T(0)) - (w < T(0))) : g;
 }
 """
 
+# Nobody reads the places of the next step here, so one thread may set them while others still work.
+_END_STEP = """
+    if (i == 0) {
+        clock[2] = clock[0] + 1;
+        clock[3] = clock[1] + 1;
+    }
+"""
+
 sgd = Elementwise(
     "sgd",
-    "T gradient, raw T rate, raw int32 step, int32 decayed, T l1, T l2",
-    "T value",
-    "value -= rate[step[0]] * regularised(gradient, value, i < decayed, l1, l2);",
+    "T gradient, raw T rate, int32 decayed, T l1, T l2",
+    "T value, raw int32 clock",
+    "value -= rate[clock[0]] * regularised(gradient, value, i < decayed, l1, l2);" + _END_STEP,
     host=_sgd,
-    preamble=_REGULARISED,
+    preamble=_PREAMBLE,
 )
 """w := w - η (∂C₀/∂w + (λ/n) w) for decayed elements (20), p := p - η ∂C/∂p for the others (4)."""
 
@@ -63,7 +77,6 @@ sgd = Elementwise(
 def _momentum(
     gradient: Array,
     rate: Array,
-    step: Array,
     decayed: int,
     l1: float,
     l2: float,
@@ -71,8 +84,9 @@ def _momentum(
     nesterov: bool,
     velocity: Array,
     value: Array,
+    clock: Array,
 ) -> None:
-    eta = rate[int(step[0])]
+    eta = rate[int(clock[STEP])]
     mu = value.dtype.type(momentum)
     for at, decays in _blocks(value.size, decayed):
         change = _regularised(gradient[at], value[at], decays, l1, l2)
@@ -85,19 +99,21 @@ def _momentum(
             change[...] = v
         change *= eta
         value[at] -= change
+    _end_step(clock)
 
 
 momentum_sgd = Elementwise(
     "momentum_sgd",
-    "T gradient, raw T rate, raw int32 step, int32 decayed, T l1, T l2, T momentum, bool nesterov",
-    "T velocity, T value",
+    "T gradient, raw T rate, int32 decayed, T l1, T l2, T momentum, bool nesterov",
+    "T velocity, T value, raw int32 clock",
     """
     T g = regularised(gradient, value, i < decayed, l1, l2);
     velocity = momentum * velocity + g;
-    value -= rate[step[0]] * (nesterov ? g + momentum * velocity : velocity);
-    """,
+    value -= rate[clock[0]] * (nesterov ? g + momentum * velocity : velocity);
+    """
+    + _END_STEP,
     host=_momentum,
-    preamble=_REGULARISED,
+    preamble=_PREAMBLE,
 )
 """v := μ v + g, w := w - η v; with Nesterov's w := w - η (g + μ v). g holds the regulariser (19)."""
 
@@ -105,8 +121,6 @@ momentum_sgd = Elementwise(
 def _adam(
     gradient: Array,
     rate: Array,
-    step: Array,
-    count: Array,
     decayed: int,
     l1: float,
     l2: float,
@@ -116,9 +130,10 @@ def _adam(
     first: Array,
     second: Array,
     value: Array,
+    clock: Array,
 ) -> None:
-    eta = float(rate[int(step[0])])
-    t = float(count[0]) + 1
+    eta = float(rate[int(clock[STEP])])
+    t = float(clock[COUNT]) + 1
     size = value.dtype.type(eta / (1 - beta1**t))
     spread = value.dtype.type(1 / np.sqrt(1 - beta2**t))
     for at, decays in _blocks(value.size, decayed):
@@ -136,26 +151,27 @@ def _adam(
         np.divide(m, g, out=g)
         g *= size
         value[at] -= g
+    _end_step(clock)
 
 
 adam = Elementwise(
     "adam",
-    "T gradient, raw T rate, raw int32 step, raw int32 count, int32 decayed, T l1, T l2, "
-    "float64 beta1, float64 beta2, T epsilon",
-    "T first, T second, T value",
+    "T gradient, raw T rate, int32 decayed, T l1, T l2, float64 beta1, float64 beta2, T epsilon",
+    "T first, T second, T value, raw int32 clock",
     """
     T g = regularised(gradient, value, i < decayed, l1, l2);
-    double t = count[0] + 1.0;
+    double t = clock[1] + 1.0;
     first = T(beta1) * first + T(1.0 - beta1) * g;
     second = T(beta2) * second + T(1.0 - beta2) * g * g;
-    T size = T(rate[step[0]] / (1.0 - pow(beta1, t)));
+    T size = T(rate[clock[0]] / (1.0 - pow(beta1, t)));
     T spread = T(1.0 / sqrt(1.0 - pow(beta2, t)));
     value -= size * first / (sqrt(second) * spread + epsilon);
-    """,
+    """
+    + _END_STEP,
     host=_adam,
-    preamble=_REGULARISED,
+    preamble=_PREAMBLE,
 )
-"""Adam (D. P. Kingma, J. Ba, 2015, algorithm 1): m, v are running means of g and g², t = count + 1 the step.
+"""Adam (D. P. Kingma, J. Ba, 2015, algorithm 1): m, v are running means of g and g², t the number of the step from 1.
 
 w := w - η m̂ / (√v̂ + ε), m̂ = m / (1 - β₁ᵗ), v̂ = v / (1 - β₂ᵗ). g holds the regulariser (19).
 """

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
-from gpunn.kernels.convolution import Geometry, col2im, im2col, set_zero
+from gpunn.kernels.convolution import Geometry, col2im, im2col
 from gpunn.kernels.kernel import Array
 from gpunn.layers.base import BuildContext
 from gpunn.parameter import Parameter
@@ -78,10 +78,10 @@ class PatchProducts:
 
     def input_gradient(self, w: Parameter, delta: Array, dx: Array) -> None:
         delta = delta.reshape(len(delta), -1)
-        self._backend.run(set_zero, dx)
         for columns, span, first, last in self._blocks(dx.shape[3]):
             self._backend.gemm(1.0, w.matrix.T, delta[:, span], 0.0, columns)
-            self._backend.run(col2im, columns, first, last - first, self._extent.columns, self._geometry, dx)
+            where = (first, last - first, self._extent.columns, self._geometry)
+            self._backend.run(col2im, columns, *where, first > 0, dx)
 
     def _blocks(self, n: int) -> Iterator[tuple[Array, slice, int, int]]:
         """For each block of output rows: its columns of A, where it lies in z, its first row and its end."""

@@ -107,15 +107,10 @@ def _col2im(dtype: str, rng: np.random.Generator, n: int) -> Iterable[Call]:
     n = _some(n)
     for height, width, geometry, rows, across in _GEOMETRIES:
         taps = 2 * geometry[0] * geometry[1]
-        for first in (0, 1):
+        for first, adds in ((0, False), (1, True)):
             columns = _normal(rng, taps, (rows - first) * across * n, dtype=dtype)
             dx = _normal(rng, 2, height, width, n, dtype=dtype)
-            yield Call((columns, first, rows - first, across, geometry, dx), 10.0)
-
-
-@arguments("set_zero")
-def _set_zero(dtype: str, rng: np.random.Generator, n: int) -> Iterable[Call]:
-    yield Call((unset((3, n), dtype),))
+            yield Call((columns, first, rows - first, across, geometry, adds, dx), 10.0)
 
 
 # Pooling: windows (size, stride), each down and across.
@@ -211,12 +206,12 @@ def _dropout(dtype: str, rng: np.random.Generator, n: int) -> Iterable[Call]:
 def _gather_augmented(dtype: str, rng: np.random.Generator, n: int) -> Iterable[Call]:
     n = _some(n)
     shape, size = (2, 6, 5), 2 * n + 3
-    order, step, count = rng.permutation(size).astype(np.int32), np.array([1], np.int32), np.array([9], np.int32)
+    order, clock = rng.permutation(size).astype(np.int32), np.array([0, 8, 1, 9], np.int32)
     images = rng.integers(0, 256, (size, 60)).astype(np.uint8)
     floats = _normal(rng, size, 60, dtype="float32").astype(dtype)
+    labels = rng.integers(0, 10, size).astype(np.int32)
     for limits in ((0.0, 0.0, 0.0, 0.0), (2.0, 0.2, 0.15, 0.1)):
         for data, scale in ((images, 1 / 255), (floats, 1.0)):
-            drawn = (data, order, step, n, scale, 3, count, limits, shape)
-            # Batch first, and samples last seen turned round.
-            yield Call((*drawn, unset((n, 60), dtype)))
-            yield Call((*drawn, unset((60, n), dtype).T))
+            for rows in (unset((n, 60), dtype), unset((60, n), dtype).T):  # batch first, and samples last turned round
+                drawn = (data, labels, order, clock.copy(), n, scale, 3, limits, shape)
+                yield Call((*drawn, rows, unset((n,), np.int32)))
