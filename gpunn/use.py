@@ -143,6 +143,11 @@ def format_answers(answers: Iterable[Answer], form: str) -> str:
     wide = max((len(answer.label) for answer in found), default=0)
     lines = []
     for name, a in zip(names, found, strict=True):
-        said = f"{a.label:{wide}}  {a.probability:.2%}" if a.label else "  ".join(f"{x:.6g}" for x in a.outputs)
+        said = f"{a.label:{wide}}  {_percent(a.probability)}" if a.label else "  ".join(f"{x:.6g}" for x in a.outputs)
         lines.append(f"{name:{width}}  {said}")
     return "\n".join(lines)
+
+
+def _percent(share: float) -> str:
+    """What is only nearly sure is not called 100 %."""
+    return ">99.99%" if 0.99995 <= share < 1 else f"{share:.2%}"

@@ -388,7 +388,7 @@ def test_predict_prints_a_line_a_sample(trained: tuple[Path, Done], samples: Som
     name, label, share = lines[3].split()
     assert name == f"{path}[3]"
     assert int(label) == expected[3].argmax()
-    assert share == f"{expected[3].max():.2%}"
+    assert share in (f"{expected[3].max():.2%}", ">99.99%")
 
 
 def test_predict_gives_csv_and_json(trained: tuple[Path, Done], samples: Some) -> None:
