@@ -189,18 +189,16 @@ def _cost_case(
     """Calls of a cost with all that it must write."""
     dtype, (outputs, n), weight = z.dtype, z.shape, 0.75
 
-    def arguments() -> tuple[Any, ...]:
-        unset = np.full((outputs, n), np.nan, dtype), np.full(outputs, np.nan, dtype), np.full(n, np.nan, dtype)
-        return z, bias, targets, weight, *unset, np.array([2.5, 3.0])
-
+    unset = np.full((outputs, n), np.nan, dtype), np.full(outputs, np.nan, dtype), np.full(n, np.nan, dtype)
+    arguments = (z, bias, targets, weight, *unset, np.array([2.5, 3.0]))
     sums = np.array([math.fsum(float(v) for v in row) for row in gradient])
     totals = np.array([2.5 + weight * math.fsum(costs), 3.0 + rights])
     return [
-        Case(arguments(), {0: z, 1: bias, 2: targets, 6: costs}, scale),
-        Case(arguments(), {4: gradient}, gradient_scale),
-        Case(arguments(), {5: sums}, 1.0 + n * gradient_scale),
+        Case(arguments, {0: z, 1: bias, 2: targets, 6: costs}, scale),
+        Case(arguments, {4: gradient}, gradient_scale),
+        Case(arguments, {5: sums}, 1.0 + n * gradient_scale),
         # The sums are in float64, of costs that were rounded to the network's dtype.
-        Case(arguments(), {7: totals}, scale * n * float(np.finfo(dtype).eps / np.finfo(np.float64).eps)),
+        Case(arguments, {7: totals}, scale * n * float(np.finfo(dtype).eps / np.finfo(np.float64).eps)),
     ]
 
 

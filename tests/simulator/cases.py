@@ -1,4 +1,4 @@
-"""What every kernel is called with in the simulator, and on a GPU: arguments from a dtype, a generator and a batch size.
+"""What every kernel is called with in the simulator: arguments from a dtype, a generator and a batch size.
 
 `tests/kernel_cases.py` has calls for most kernels, with what must come out; here a kernel's twin says that, so a new
 kernel needs its arguments only: a function under its name. Arrays that are written and not read are `unset`, so a
@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import kernel_cases
+import kernel_cases_images  # noqa: F401 - adds its cases
 import numpy as np
 
 from gpunn.kernels import Raw, registry
@@ -24,10 +25,12 @@ class Call(NamedTuple):
     Attributes:
         arguments: of the call; an array that stands twice is one array.
         scale: the size that rounding is measured by where terms cancel; None for each value itself.
+        compared: the numbers of the arguments that the scale is for; None for all arrays.
     """
 
     arguments: tuple[Any, ...]
     scale: float | None = None
+    compared: tuple[int, ...] | None = None
 
 
 _ARGUMENTS: dict[str, Callable[[str, np.random.Generator, int], Iterable[Call]]] = {}
@@ -58,12 +61,13 @@ def calls(name: str, dtype: str, sizes: Iterable[int] = SIZES) -> list[Call]:
     found = []
     for n in sizes:
         if name in kernel_cases.CASES:
-            seen = set()
+            # Cases may share a call, and look at different results of it, each with a scale of its own.
+            shared: dict[int, Call] = {}
             for case in kernel_cases.CASES[name](dtype, np.random.default_rng(n), n):
-                # Two cases may share a call, and look at different results of it.
-                if (key := tuple(map(id, case.arguments))) not in seen:
-                    found.append(Call(case.arguments, case.scale))
-                seen.add(key)
+                key = id(case.arguments)
+                scales = [s for s in (case.scale, shared[key].scale if key in shared else None) if s is not None]
+                shared[key] = Call(case.arguments, max(scales, default=None))
+            found += shared.values()
         if name in _ARGUMENTS:
             found += _ARGUMENTS[name](dtype, np.random.default_rng(n), n)
     assert found, f"the kernel {name} has no call: give it one in tests/simulator/cases.py or tests/kernel_cases.py"
