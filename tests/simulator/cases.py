@@ -25,12 +25,10 @@ class Call(NamedTuple):
     Attributes:
         arguments: of the call; an array that stands twice is one array.
         scale: the size that rounding is measured by where terms cancel; None for each value itself.
-        compared: the numbers of the arguments that the scale is for; None for all arrays.
     """
 
     arguments: tuple[Any, ...]
     scale: float | None = None
-    compared: tuple[int, ...] | None = None
 
 
 _ARGUMENTS: dict[str, Callable[[str, np.random.Generator, int], Iterable[Call]]] = {}

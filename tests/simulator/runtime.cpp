@@ -354,9 +354,12 @@ void sim_fail(const char* format, ...) {
 void sim_out_of_bounds(const Region* region, const char* at, int size, int writes) {
     if (!region) sim_fail("%s through a null pointer", writes ? "writes" : "reads");
     long long offset = at - region->begin;
-    sim_fail("%s element %lld of `%s`, which has %lld: out of bounds%s", writes ? "writes" : "reads",
-             offset >= 0 ? offset / size : -((size - 1 - offset) / size), region->name, (long long)(region->end - region->begin) / size,
-             offset % size ? ", or not aligned" : "");
+    const char* does = writes ? "writes" : "reads";
+    if (at >= region->begin && at + size <= region->end)
+        sim_fail("%s %d bytes at byte %lld of `%s`: not aligned", does, size, offset, region->name);
+    sim_fail("%s element %lld of `%s`, which has %lld: out of bounds", does,
+             offset >= 0 ? offset / size : -((size - 1 - offset) / size), region->name,
+             (long long)(region->end - region->begin) / size);
 }
 
 void sim_never_written(const Region* region, const char* at, int size) {
