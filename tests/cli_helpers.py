@@ -10,6 +10,8 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
+
 ROOT = Path(__file__).resolve().parent.parent
 
 # Two steps an epoch: enough for every line of a run.
@@ -28,6 +30,18 @@ units = "outputs"
 type = "SGD"
 learning_rate = 0.1
 """
+
+
+WITHOUT_GPU = {"CUDA_VISIBLE_DEVICES": "-1"}
+
+
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of the test's own, with the tiny experiment in it; to be made a fixture of."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("GPUNN_DATA", raising=False)
+    monkeypatch.delenv("GPUNN_DEBUG", raising=False)
+    (tmp_path / "tiny.toml").write_text(TINY)
+    return tmp_path
 
 
 class Done(NamedTuple):
