@@ -56,6 +56,7 @@ class TrainingPart:
     seed: int = 0
     device: str = "auto"
     dtype: str = "float32"
+    recompute_statistics: bool = False
     validate_every: int | None = None
     patience: float | None = None
     least_steps: int = 0
@@ -75,7 +76,8 @@ class Experiment:
     Attributes:
         name: of the recipe, also part of the run folder's name.
         description: one line.
-        layers, loss, optimizer, regularizer: as `gpunn.config` has them; a loss of None is chosen by the targets.
+        layers, loss, optimizer, regularizer, augmentation: as `gpunn.config` has them; a loss of None is chosen by the
+            targets.
         version: of gpunn, where a run was made by it.
     """
 
@@ -87,6 +89,7 @@ class Experiment:
     training: TrainingPart = field(default_factory=TrainingPart)
     loss: dict[str, Any] | None = None
     regularizer: dict[str, Any] | None = None
+    augmentation: dict[str, Any] | None = None
     version: str = ""
 
     def with_options(
@@ -153,6 +156,7 @@ class Experiment:
             loss=None if self.loss is None else from_config("loss", self.loss),
             optimizer=from_config("optimizer", self.optimizer),
             regularizer=None if self.regularizer is None else from_config("regularizer", self.regularizer),
+            augmentation=None if self.augmentation is None else from_config("augmentation", self.augmentation),
             progress=progress,
             **options,
         )
@@ -179,7 +183,8 @@ class Experiment:
         """The experiment as a file that `read_experiment` reads."""
         import tomli_w
 
-        order = ("version", "name", "description", "data", "training", "layers", "loss", "optimizer", "regularizer")
+        order = ("version", "name", "description", "data", "training", "layers", "loss", "optimizer")
+        order += ("regularizer", "augmentation")
         everything = {name: _plain(value) for name, value in asdict(self).items()}
         return tomli_w.dumps({name: everything[name] for name in order if everything[name] not in (None, "")})
 

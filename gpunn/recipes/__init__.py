@@ -82,7 +82,7 @@ def _parse(table: dict[str, Any], stem: str) -> Experiment:
     # Everything is made once, so that what cannot be is said before any data are read.
     for layer in layers:
         from_config("layer", with_units(layer, 1))
-    for kind in ("optimizer", "loss", "regularizer"):
+    for kind in ("optimizer", "loss", "regularizer", "augmentation"):
         if kind in table:
             from_config(kind, table[kind])
     name = _text(table.get("name", stem), "name")
@@ -97,6 +97,7 @@ def _parse(table: dict[str, Any], stem: str) -> Experiment:
         loss=_table(table["loss"]) if "loss" in table else None,
         optimizer=_table(table["optimizer"]),
         regularizer=_table(table["regularizer"]) if "regularizer" in table else None,
+        augmentation=_table(table["augmentation"]) if "augmentation" in table else None,
         version=_text(table.get("version", ""), "version"),
     )
 
