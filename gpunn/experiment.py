@@ -183,8 +183,8 @@ class Experiment:
         """The experiment as a file that `read_experiment` reads."""
         import tomli_w
 
-        order = ("version", "name", "description", "data", "training", "layers", "loss", "optimizer")
-        order += ("regularizer", "augmentation")
+        order = ["version", "name", "description", "data", "training", "layers", "loss", "optimizer", "regularizer"]
+        order.append("augmentation")
         everything = {name: _plain(value) for name, value in asdict(self).items()}
         return tomli_w.dumps({name: everything[name] for name in order if everything[name] not in (None, "")})
 
