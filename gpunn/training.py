@@ -96,7 +96,7 @@ class Trainer:
         self._build(backend, batch_size, dtype)
         model.loss, model.class_names, model.input_scale = self.loss, self.data.class_names, train.scale
         self.optimizer.build(model.parameters, regularizer, len(train))
-        self.recompute_statistics = recompute_statistics
+        self.recompute_statistics, self.augmentation = recompute_statistics, augmentation
         batches = Batches(backend, train, dtype, augmentation, seed)
         self.step = Step(model, batches, self.loss, self.optimizer, batch_size, capture)
         # Adam counts from its own first step, not from that of an earlier training.

@@ -33,7 +33,8 @@ def test_a_recipe_is_what_it_says_after_writing_and_reading(name: str) -> None:
 
 
 def test_the_recipes_are_in_the_package() -> None:
-    assert set(recipes()) == {"mlp", "nielsen-100", "nielsen-overfitting", "nielsen-regularized"}
+    dense = {"mlp", "nielsen-100", "nielsen-overfitting", "nielsen-regularized"}
+    assert set(recipes()) == dense | {"fast99", "lenet", "lenet-bn", "lenet-digits"}
 
 
 @pytest.mark.parametrize(
@@ -137,13 +138,21 @@ def test_every_part_can_be_said_in_a_file() -> None:
     text = changed(
         ('type = "SGD"', 'type = "Adam"'),
         ("learning_rate = 0.1", 'learning_rate = { type = "Cosine", rate = 0.01 }'),
-        ("[optimizer]", '[regularizer]\ntype = "L1"\nstrength = 0.1\n[optimizer]'),
-        ("epochs = 2", 'epochs = 2\nvalidate_every = 1\npatience = 1.5\ndtype = "float64"'),
+        (
+            "[optimizer]",
+            '[regularizer]\ntype = "L1"\nstrength = 0.1\n[augmentation]\nshift = 1.0\n'
+            'type = "Augmentation"\n[optimizer]',
+        ),
+        (
+            "epochs = 2",
+            'epochs = 2\nvalidate_every = 1\npatience = 1.5\ndtype = "float64"\nrecompute_statistics = false',
+        ),
     )
     trainer = parse_experiment(text, "tiny").trainer(gn.load_data("digits"), progress=False)
     assert isinstance(trainer.optimizer, gn.Adam)
     assert isinstance(trainer.optimizer.learning_rate, gn.Cosine)
     assert isinstance(trainer.regularizer, gn.L1)
+    assert trainer.augmentation is not None and trainer.augmentation.shift == 1.0
     assert (trainer.validate_every, trainer.patience, trainer.model.dtype) == (1, 1.5, "float64")
     resolved = parse_experiment(text, "tiny").resolved(trainer)
     assert parse_experiment(resolved.to_toml(), "again") == resolved

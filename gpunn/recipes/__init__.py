@@ -117,7 +117,8 @@ def _checked(value: Any, annotation: str, what: str) -> Any:
     if annotation.startswith("tuple") and isinstance(value, list):
         return tuple(_checked(size, "int", what) for size in value)
     if isinstance(value, bool):
-        pass
+        if annotation == "bool":
+            return value
     elif isinstance(value, int) and ("int" in allowed or "float" in allowed):
         if abs(value) <= (2**32 - 1 if what.endswith("seed") else _MOST):
             return value
@@ -126,7 +127,7 @@ def _checked(value: Any, annotation: str, what: str) -> Any:
             return value
     elif isinstance(value, str) and "str" in allowed:
         return value
-    words = {"int": "a whole number", "float": "a number", "str": "a text", "None": ""}
+    words = {"int": "a whole number", "float": "a number", "str": "a text", "bool": "true or false", "None": ""}
     expected = " or ".join(words.get(kind, "a list of whole numbers") for kind in allowed if kind != "None")
     raise OptionError(f"{what} must be {expected}, got {value!r}")
 
