@@ -23,7 +23,7 @@ _MOST = 2**31 - 1
 
 def recipes() -> dict[str, Path]:
     """The recipes that come with gpunn, by name."""
-    return {path.stem: path for path in sorted(FOLDER.glob("*.toml"))}
+    return {path.stem: path for path in sorted(FOLDER.glob("*.toml"), key=lambda path: path.stem)}
 
 
 def read_experiment(recipe: str) -> Experiment:
