@@ -127,6 +127,13 @@ def test_back_propagation_through_single_units(backend: Backend) -> None:
     check(model, MeanSquaredError(), rng.normal(size=(3, 1)), rng.normal(size=(3, 1)))
 
 
+def test_back_propagation_through_activations_in_a_row(backend: Backend) -> None:
+    """None overwrites the output that the derivative of the one before is written from."""
+    rng = np.random.default_rng(6)
+    model = built([Dense(4), Sigmoid(), Tanh(), Softplus(), Sigmoid(), Dense(3)], (5,), backend)
+    check(model, MeanSquaredError(), rng.normal(size=(6, 5)), rng.normal(size=(6, 3)))
+
+
 @settings(deadline=None, max_examples=60)
 @given(data=st.data())
 def test_back_propagation_through_stacks_of_any_depth(backend: Backend, data: st.DataObject) -> None:
@@ -136,7 +143,7 @@ def test_back_propagation_through_stacks_of_any_depth(backend: Backend, data: st
     layers: list[Layer] = [Flatten()] if flat else []
     for _ in range(data.draw(st.integers(1, 4), label="depth")):
         layers.append(Dense(data.draw(st.integers(1, 5))))
-        layers += [data.draw(choice)() for _ in range(data.draw(st.integers(0, 2)))]
+        layers += [data.draw(choice)() for _ in range(data.draw(st.integers(0, 3)))]
         if data.draw(st.booleans()):
             layers.append(Flatten())
     outputs = data.draw(st.integers(1, 4))

@@ -146,6 +146,10 @@ def test_layers_that_do_not_fit_leave_no_half_built_network(backend: Backend) ->
     with pytest.raises(GpunnError, match="not built yet"):
         model.forward(some(2, 4, 4, 1))
     assert model.build((4,), device=backend).output_shape == (3,)
+    with pytest.raises(ShapeError, match=r"put Flatten\(\) before it"):
+        model.build((4, 4, 1), device=backend)
+    with pytest.raises(GpunnError, match="not built yet"):
+        model.forward(some(2))
 
 
 def test_a_seed_from_numpy_is_that_seed(backend: Backend) -> None:

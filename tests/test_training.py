@@ -367,13 +367,14 @@ def test_without_patience_the_last_weights_stay(backend: Backend) -> None:
 
 @pytest.mark.parametrize("validation", [0, 0.2])
 @pytest.mark.parametrize("rate", [1e3, 1e12, 1e30, 1e300])
+@pytest.mark.parametrize("every", [1, None])
 def test_a_rate_that_is_far_too_high_ends_with_advice_and_finite_weights(
-    backend: Backend, rate: float, validation: float
+    backend: Backend, rate: float, validation: float, every: int | None
 ) -> None:
     data = classes(validation=validation)
     model = Sequential([Dense(8), ReLU(), Dense(8), ReLU(), Dense(3)])
     with pytest.raises(DivergenceError) as caught:
-        fitted(backend, data, model, optimizer=SGD(rate), loss=MeanSquaredError(), epochs=20)
+        fitted(backend, data, model, optimizer=SGD(rate), loss=MeanSquaredError(), epochs=20, validate_every=every)
     message = one_line(caught.value)
     assert "training diverged in epoch" in message
     assert f"Try a learning rate below {rate:g}" in message
@@ -381,17 +382,23 @@ def test_a_rate_that_is_far_too_high_ends_with_advice_and_finite_weights(
     assert np.isfinite(model.evaluate(data.train).loss)
 
 
+@pytest.mark.parametrize("every", [1, 2])
 @pytest.mark.parametrize("validation", [0, 0.2])
-def test_weights_that_were_good_are_kept_when_a_later_rate_is_too_high(backend: Backend, validation: float) -> None:
+def test_weights_that_were_good_are_kept_when_a_later_rate_is_too_high(
+    backend: Backend, validation: float, every: int
+) -> None:
+    """Not those of a record whose training cost was fine and whose last update was not."""
+
     class Spike(Cosine):
         def rates(self, epochs: NDArray[Any], total: int) -> NDArray[Any]:
             return np.where(epochs < 5, 0.1, 1e15)
 
     data = classes(validation=validation)
     model = network()
+    options = {"optimizer": SGD(Spike(1.0)), "loss": MeanSquaredError(), "epochs": 9, "validate_every": every}
     with pytest.raises(DivergenceError, match="the weights of step") as caught:
-        fitted(backend, data, model, optimizer=SGD(Spike(1.0)), loss=MeanSquaredError(), epochs=9, validate_every=2)
-    assert "the weights of step" in one_line(caught.value)
+        fitted(backend, data, model, **options)
+    one_line(caught.value)
     assert model.evaluate(data.train).accuracy > 0.9
 
 
