@@ -10,6 +10,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
+from copy import copy
 from functools import cache
 from math import prod
 from typing import Any
@@ -29,6 +30,7 @@ class Backend(ABC):
         device: "cpu" or "cuda:N".
         description: the device in words.
         reason: why this device was taken.
+        precision: what products of float32 are computed in.
         has_graphs: whether work can be recorded and replayed (`capture`).
         block_elements: how large a block of scratch memory best is.
     """
@@ -37,6 +39,7 @@ class Backend(ABC):
     description: str
     reason: str = ""
     has_graphs: bool = False
+    precision: str = "float32"
     block_elements: int
 
     @abstractmethod
@@ -166,6 +169,16 @@ class CupyBackend(Backend):
         )
         self._compiled: dict[tuple[str, ...], Any] = {}
         self._recorded: list[tuple[Any, ...]] | None = None  # the arguments of a capture that is under way
+
+    def in_precision(self, precision: str) -> CupyBackend:
+        """The same device and stream, with products computed in another precision."""
+        from gpunn.cublas import Cublas
+
+        other = copy(self)
+        other.precision = precision
+        with self.cupy.cuda.Device(self.index):
+            other.cublas = Cublas(self.stream.ptr, precision)
+        return other
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
         with self.cupy.cuda.Device(self.index), self.stream:
@@ -305,8 +318,12 @@ class Buffer:
 
 
 @cache
-def _backend(device: str) -> Backend:
-    return NumpyBackend() if device == "cpu" else CupyBackend(int(device.partition(":")[2]))
+def _backend(device: str, precision: str = "float32") -> Backend:
+    if device == "cpu":
+        return NumpyBackend()
+    if precision != "float32" and isinstance(plain := _backend(device), CupyBackend):
+        return plain.in_precision(precision)  # on the same stream: what one computes the other sees done
+    return CupyBackend(int(device.partition(":")[2]))
 
 
 def backend_of(array: Array) -> Backend:
@@ -314,32 +331,41 @@ def backend_of(array: Array) -> Backend:
     return _backend("cpu" if isinstance(array, np.ndarray) else f"cuda:{array.device.id}")
 
 
-def select(device: str = "auto") -> Backend:
+PRECISIONS = ("float32", "tf32", "bfloat16")
+
+
+def select(device: str = "auto", precision: str = "float32") -> Backend:
     """The backend for a device by name.
 
     Args:
         device: "auto" (CUDA where it can be used, else the CPU), "cpu", "cuda" or "cuda:N".
+        precision: what products of float32 are computed in: "float32", or on a CUDA device "tf32" or "bfloat16", which
+            round the factors and use the tensor cores; weights, sums, costs and statistics stay float32.
 
     Returns:
         The backend; its `reason` says why it was taken.
 
     Raises:
-        OptionError: no such device name.
+        OptionError: no such device or precision, or one that the device does not have.
         DeviceError: a CUDA device was asked for and cannot be used.
     """
+    if precision not in PRECISIONS:
+        raise OptionError(f"unknown precision {precision!r}: expected {', '.join(PRECISIONS)}")
     if device == "cpu":
         backend, reason = _backend("cpu"), "asked for"
     elif device == "auto":
         trouble = cuda_trouble(0)
-        backend = _backend("cpu" if trouble else "cuda:0")
+        backend = _backend("cpu") if trouble else _backend("cuda:0", precision)
         reason = f"no CUDA: {trouble}" if trouble else "a CUDA device is there"
     elif isinstance(device, str) and (device == "cuda" or (device.startswith("cuda:") and device[5:].isdecimal())):
         index = int(device[5:] or 0)
         if trouble := cuda_trouble(index):
             raise DeviceError(f"device {device!r} cannot be used: {trouble}; or take --device cpu")
-        backend, reason = _backend(f"cuda:{index}"), "asked for"
+        backend, reason = _backend(f"cuda:{index}", precision), "asked for"
     else:
         raise OptionError(f"unknown device {device!r}: expected auto, cpu, cuda or cuda:N")
+    if backend.precision != precision:
+        raise OptionError(f"precision {precision!r} needs a CUDA device, and this is {backend.device}: take float32")
     backend.reason = reason
     return backend
 

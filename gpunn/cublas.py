@@ -14,15 +14,23 @@ from gpunn.kernels.kernel import Array
 
 _WORKSPACE_BYTES = 32 * 2**20  # what NVIDIA recommends for Hopper; older devices ask for 4 MiB
 
+_COMPUTE_TYPES = {
+    "float32": "COMPUTE_32F",
+    "tf32": "COMPUTE_32F_FAST_TF32",
+    "bfloat16": "COMPUTE_32F_FAST_16BF",
+}
+
 
 class Cublas:
     """A cuBLAS handle that works on one stream.
 
     Args:
         stream: address of the CUDA stream; the device it belongs to must be current.
+        precision: what products of float32 are computed in. Sums are float32 always; "tf32" rounds the factors to 10
+            bits of mantissa, "bfloat16" to 7, and both use the tensor cores.
     """
 
-    def __init__(self, stream: int) -> None:
+    def __init__(self, stream: int, precision: str = "float32") -> None:
         import cupy
         from nvmath import CudaDataType
         from nvmath.bindings import cublas
@@ -35,7 +43,7 @@ class Cublas:
         self._types: dict[str, tuple[int, int, Any]] = {
             "float32": (
                 int(CudaDataType.CUDA_R_32F),
-                int(cublas.ComputeType.COMPUTE_32F),
+                int(getattr(cublas.ComputeType, _COMPUTE_TYPES[precision])),
                 np.zeros(2, np.float32),
             ),
             "float64": (

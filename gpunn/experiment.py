@@ -56,6 +56,7 @@ class TrainingPart:
     seed: int = 0
     device: str = "auto"
     dtype: str = "float32"
+    precision: str = "float32"
     recompute_statistics: bool = False
     validate_every: int | None = None
     patience: float | None = None

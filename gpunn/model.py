@@ -290,6 +290,7 @@ class Sequential:
         batch_size: int = 128,
         device: str | Backend = "auto",
         dtype: str = "float32",
+        precision: str = "float32",
         seed: int = 0,
         augmentation: Augmentation | None = None,
         recompute_statistics: bool = False,
@@ -311,6 +312,8 @@ class Sequential:
             batch_size: samples of a minibatch; the last of an epoch may be shorter.
             device: "auto", "cpu", "cuda", "cuda:N".
             dtype: "float32" or "float64".
+            precision: "float32", or on a CUDA device "tf32" or "bfloat16" for products on the tensor cores, with
+                weights, sums, costs and statistics in float32.
             seed: of initial weights and the order of batches.
             augmentation: how training images are changed a little each time they are seen.
             recompute_statistics: let BatchNorm remember the statistics of the whole training set at the end, instead
@@ -340,6 +343,7 @@ class Sequential:
             batch_size=batch_size,
             device=device,
             dtype=dtype,
+            precision=precision,
             seed=seed,
             augmentation=augmentation,
             recompute_statistics=recompute_statistics,

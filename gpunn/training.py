@@ -55,6 +55,7 @@ class Trainer:
         batch_size: int = 128,
         device: str | Backend = "auto",
         dtype: str = "float32",
+        precision: str = "float32",
         seed: int = 0,
         augmentation: Augmentation | None = None,
         recompute_statistics: bool = False,
@@ -92,7 +93,9 @@ class Trainer:
                 f"{type(self.loss).__name__} needs labels, the data have float targets: take MeanSquaredError"
             )
         self.optimizer = optimizer or SGD(0.1, momentum=0.9)
-        backend = device if isinstance(device, Backend) else select(device)
+        backend = device if isinstance(device, Backend) else select(device, precision)
+        if backend.precision != "float32" and dtype != "float32":
+            raise OptionError(f"precision {backend.precision!r} rounds products of float32, and the dtype is {dtype}")
         self._build(backend, batch_size, dtype)
         model.loss, model.class_names, model.input_scale = self.loss, self.data.class_names, train.scale
         self.optimizer.build(model.parameters, regularizer, len(train))

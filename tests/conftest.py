@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from harness import backend
+from hypothesis import settings
 
 __all__ = ["backend"]
 
@@ -35,6 +36,12 @@ def find_mnist() -> Path | None:
         if all((folder / name).is_file() or (folder / f"{name}.gz").is_file() for name in MNIST_FILES):
             return folder
     return None
+
+
+# In CI the same examples each time, so that a failure is of the change and not of chance; elsewhere new ones.
+settings.register_profile("ci", derandomize=True, deadline=None, print_blob=True)
+if is_set("CI"):
+    settings.load_profile("ci")
 
 
 @pytest.fixture(scope="session")

@@ -28,6 +28,7 @@ class ComputeType(enum.IntEnum):
     COMPUTE_32F_PEDANTIC = 69
     COMPUTE_64F = 70
     COMPUTE_64F_PEDANTIC = 71
+    COMPUTE_32F_FAST_16BF = 75
     COMPUTE_32F_FAST_TF32 = 77
 
 
@@ -51,6 +52,7 @@ _DTYPES = {
 _SCALARS = {
     ComputeType.COMPUTE_32F: np.float32,
     ComputeType.COMPUTE_32F_PEDANTIC: np.float32,
+    ComputeType.COMPUTE_32F_FAST_16BF: np.float32,
     ComputeType.COMPUTE_32F_FAST_TF32: np.float32,
     ComputeType.COMPUTE_64F: np.float64,
     ComputeType.COMPUTE_64F_PEDANTIC: np.float64,
@@ -61,6 +63,12 @@ def rounded_to_tf32(x: np.ndarray) -> np.ndarray:
     """Float32 numbers with the 10 bits of mantissa that TF32 has, rounded to nearest, ties to even."""
     bits = x.view(np.uint32)
     return ((bits + 0xFFF + (bits >> 13 & 1)) & np.uint32(0xFFFFE000)).view(np.float32)
+
+
+def rounded_to_bfloat16(x: np.ndarray) -> np.ndarray:
+    """Float32 numbers with the 7 bits of mantissa that bfloat16 has, rounded to nearest, ties to even."""
+    bits = x.view(np.uint32)
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) & np.uint32(0xFFFF0000)).view(np.float32)
 
 
 @dataclass
@@ -145,6 +153,8 @@ class Cublas:
             p, q = left.astype(scalar, copy=False), right.astype(scalar, copy=False)
             if compute_type == ComputeType.COMPUTE_32F_FAST_TF32:
                 p, q = rounded_to_tf32(p), rounded_to_tf32(q)
+            if compute_type == ComputeType.COMPUTE_32F_FAST_16BF:
+                p, q = rounded_to_bfloat16(p), rounded_to_bfloat16(q)
             product = (p @ q) * factor
             if keep:
                 product += keep * result
