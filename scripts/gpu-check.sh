@@ -1,10 +1,26 @@
 #!/bin/sh
-# What only a machine with a GPU can show: the doctor's self-test, and the tests marked gpu, none of them skipped.
+# Everything that only a machine with a GPU can show, in one call: the doctor with its self-test, the tests marked gpu
+# (none of them skipped), small experiments, accuracies of the recipes beside those of the CPU. A short table comes last;
+# JSON goes to the folder in OUT, else to benchmarks/results.
 set -eu
 # shellcheck source=scripts/setup.sh
 . "$(dirname -- "$0")/setup.sh"
 setup test
 cd "$root"
-"$venv/bin/gpunn" doctor
-export GPUNN_REQUIRE_ALL=1 GPUNN_REQUIRE_GPU=1
-exec "$venv/bin/python" -m pytest -m gpu "$@"
+failed=""
+step() { # name, command: runs it, and goes on where it fails
+    name=$1
+    shift
+    printf '\n== %s\n' "$name"
+    "$@" || failed="$failed $name"
+}
+step doctor "$venv/bin/gpunn" doctor
+step tests env GPUNN_REQUIRE_ALL=1 GPUNN_REQUIRE_GPU=1 "$venv/bin/python" -m pytest -q -m gpu "$@"
+if [ -n "${GPUNN_DATA:-}" ]; then
+    for recipe in mlp lenet lenet-bn; do
+        step "accuracy of $recipe" "$venv/bin/python" benchmarks/accuracy.py "$recipe" mnist --device cuda
+    done
+fi
+step questions "$venv/bin/python" benchmarks/gpu_questions.py ${OUT:+"$OUT"}
+if [ -n "$failed" ]; then printf "\nfailed:%s\n" "$failed"; exit 1; fi
+printf "\nall passed\n"
