@@ -32,6 +32,10 @@ class DivergenceError(GpunnError, ArithmeticError):
     """The cost left the finite numbers, or grew far beyond that of the untrained network."""
 
 
+class MemoryShortageError(GpunnError, MemoryError):
+    """Memory ran out on a device or the host: what was needed, what was free, and a batch size that would fit."""
+
+
 class ModelFileError(GpunnError, ValueError):
     """A model file that is damaged, or not one of gpunn's."""
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from gpunn.kernels.random import epoch_order
 from gpunn.layers import BatchNorm
 from gpunn.layers.base import checked_seed, positive_whole
 from gpunn.losses import Loss, MeanSquaredError, SoftmaxCrossEntropy
+from gpunn.memory import shortage
 from gpunn.model import Evaluator, fed_shape
 from gpunn.optimizers import SGD, Optimizer
 from gpunn.progress import Progress
@@ -96,22 +99,36 @@ class Trainer:
         backend = device if isinstance(device, Backend) else select(device, precision)
         if backend.precision != "float32" and dtype != "float32":
             raise OptionError(f"precision {backend.precision!r} rounds products of float32, and the dtype is {dtype}")
-        self._build(backend, batch_size, dtype)
-        model.loss, model.class_names, model.input_scale = self.loss, self.data.class_names, train.scale
-        self.optimizer.build(model.parameters, regularizer, len(train))
         self.recompute_statistics, self.augmentation = recompute_statistics, augmentation
-        batches = Batches(backend, train, dtype, augmentation, seed)
-        self.step = Step(model, batches, self.loss, self.optimizer, batch_size, capture)
-        # Adam counts from its own first step, not from that of an earlier training.
-        backend.assign(model.clock, 0)
-        steps = self.step.steps_per_epoch
         self.validate_every = None if validate_every is None else positive_whole(validate_every, "validate_every")
-        validation = self.data.validation
-        self._validation = None if validation is None else Evaluator(model, Batches(backend, validation, dtype))
+        self._memory = (batch_size, backend, dtype, backend.free_bytes())
+        with self._enough_memory():
+            self._build(backend, batch_size, dtype)
+            model.loss, model.class_names, model.input_scale = self.loss, self.data.class_names, train.scale
+            self.optimizer.build(model.parameters, regularizer, len(train))
+            batches = Batches(backend, train, dtype, augmentation, seed)
+            self.step = Step(model, batches, self.loss, self.optimizer, batch_size, capture)
+            # Adam counts from its own first step, not from that of an earlier training.
+            backend.assign(model.clock, 0)
+            validation = self.data.validation
+            self._validation = None if validation is None else Evaluator(model, Batches(backend, validation, dtype))
+        steps = self.step.steps_per_epoch
         self.history = History()
         self.progress = Progress(self.epochs, steps, len(train), progress)
         self.epoch = 0
         self._seconds_before = 0.0
+
+    @contextmanager
+    def _enough_memory(self) -> Iterator[None]:
+        """Say what was needed and what would fit, where memory runs out inside."""
+        try:
+            yield
+        except MemoryError as error:
+            batch_size, backend, dtype, free = self._memory
+            samples = [s for s in (self.data.train, self.data.validation) if s is not None]
+            data = sum(s.inputs.nbytes + s.targets.nbytes + 4 * len(s) for s in samples)
+            shape = fed_shape(self.model.layers, self.data.train.shape)
+            raise shortage(error, self.model.layers, shape, batch_size, backend, dtype, data, free) from None
 
     def _build(self, backend: Backend, batch_size: int, dtype: str) -> None:
         """Build the network, or build it again where it was made for something else."""
@@ -138,7 +155,7 @@ class Trainer:
         self.step.reset_totals()
         try:
             # What leaves the finite numbers is said in one line by the checks below, not by warnings on the way.
-            with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+            with np.errstate(over="ignore", divide="ignore", invalid="ignore"), self._enough_memory():
                 while self.epoch < self.epochs and not self.history.stopped:
                     self._run_epoch()
                     self.epoch += 1

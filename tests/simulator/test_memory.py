@@ -1,0 +1,58 @@
+"""What is said when the memory of the simulated device runs out, and what can be done afterwards."""
+
+import re
+
+import numpy as np
+import pytest
+
+import gpunn as gn
+from gpunn.backend import select
+from gpunn.errors import MemoryShortageError
+from gpunn.memory import bytes_of_network
+from simulator.installing import installed
+from simulator.machine import Machine
+
+pytestmark = pytest.mark.simulator
+
+
+def _network() -> gn.Sequential:
+    return gn.Sequential([gn.Conv2D(8, 3), gn.ReLU(), gn.MaxPool2D(), gn.Flatten(), gn.Dense(10)])
+
+
+def _images() -> gn.Data:
+    rng = np.random.default_rng(0)
+    return gn.Data.from_arrays(
+        rng.integers(0, 256, (1000, 28, 28, 1)).astype(np.uint8), rng.integers(0, 10, 1000), validation=0
+    )
+
+
+def test_the_bytes_of_a_network_are_counted_without_taking_any(machine: Machine) -> None:
+    backend, before = select("cuda"), machine.used
+    layers = _network().layers
+    counted = bytes_of_network(layers, (8, 8, 1), 1000, backend, "float32")
+    assert machine.used == before
+    model = gn.Sequential(layers).build((8, 8, 1), 1000, backend)
+    assert model.backend is backend
+    taken = machine.used - before
+    assert taken == pytest.approx(counted, rel=0.02)
+    assert bytes_of_network(layers, (8, 8, 1), 10**6, backend, "float32") > 500 * counted
+
+
+def test_a_batch_that_does_not_fit_is_refused_with_one_that_would() -> None:
+    data = _images()
+    with installed(Machine(memory=96 * 2**20)) as small:
+        small.scheduling.races = False
+        with pytest.raises(MemoryShortageError) as caught:
+            _network().fit(data, epochs=1, batch_size=1000, device="cuda", progress=False)
+        message = str(caught.value)
+        found = re.fullmatch(
+            r"out of memory on cuda:0: batches of 1000 need about ([\d.]+) GiB, ([\d.]+) GiB were free: "
+            r"a batch size of (\d+) would fit \(Out of memory .*\)",
+            message,
+        )
+        assert found, message
+        assert float(found[1]) > float(found[2])
+        del caught
+        # What was advised does fit, and the device is usable as before.
+        history = _network().fit(data, epochs=1, batch_size=int(found[3]), device="cuda", progress=False)
+        assert len(history) > 0
