@@ -119,8 +119,13 @@ def batch_first(x: NDArray[Any]) -> NDArray[Any]:
     return np.ascontiguousarray(x.transpose(3, 1, 2, 0) if x.ndim == 4 else x.T)
 
 
-def assert_gradients(alone: Alone, x: NDArray[Any], rng: np.random.Generator, training: bool = True) -> None:
-    """Back-propagation of a layer gives the central differences of C = Σ v ⊙ y, by its inputs and its parameters."""
+def assert_gradients(
+    alone: Alone, x: NDArray[Any], rng: np.random.Generator, training: bool = True, directions: int | None = None
+) -> None:
+    """Back-propagation of a layer gives the central differences of C = Σ v ⊙ y, by its inputs and its parameters.
+
+    Element by element; or in so many random directions, each of which sees an error in any element.
+    """
     x = np.array(x, np.float64)
     v = rng.normal(size=alone.forward(x, training).shape)
     dx = alone.backward(v)
@@ -129,8 +134,15 @@ def assert_gradients(alone: Alone, x: NDArray[Any], rng: np.random.Generator, tr
     def cost() -> float:
         return float((v * alone.forward(x, training)).sum())
 
+    def compare(gradient: NDArray[Any], function: Any, at: NDArray[Any], what: str) -> None:
+        if directions is None:
+            assert_close(gradient, central_differences(function, at), what)
+            return
+        for _ in range(directions):
+            assert_close_along(gradient, function, at, rng, what)
+
     assert dx is not None
-    assert_close(dx, central_differences(cost, x), "inputs")
+    compare(dx, cost, x, "inputs")
     for p in alone.parameters:
         values = alone.backend.to_host(p.value)
 
@@ -138,9 +150,8 @@ def assert_gradients(alone: Alone, x: NDArray[Any], rng: np.random.Generator, tr
             alone.backend.assign(p.value, values)
             return cost()
 
-        numeric = central_differences(cost_by_parameter, values)
+        compare(gradients[p.name], cost_by_parameter, values, p.name)
         alone.backend.assign(p.value, values)
-        assert_close(gradients[p.name], numeric, p.name)
 
 
 def assert_close(actual: NDArray[Any], numeric: NDArray[Any], what: str) -> None:
@@ -148,6 +159,24 @@ def assert_close(actual: NDArray[Any], numeric: NDArray[Any], what: str) -> None
     # Where the gradient itself is no more than rounding of the cost, nothing can be said of its digits.
     if max(np.abs(numeric).max(initial=0), np.abs(actual).max(initial=0)) > 1e-8:
         assert relative_error(actual, numeric) <= ERROR, what
+
+
+def assert_close_along(
+    gradient: NDArray[Any], function: Any, at: NDArray[Any], rng: np.random.Generator, what: str, h: float = 1e-5
+) -> None:
+    """The derivative in a random direction is the gradient's; `at` is changed in place and put back."""
+    direction = rng.normal(size=at.shape)
+    direction /= np.sqrt(np.square(direction).sum())
+    kept = at.copy()
+    at[...] = kept + h * direction
+    above = function()
+    at[...] = kept - h * direction
+    numeric = (above - function()) / (2 * h)
+    at[...] = kept
+    size = np.sqrt(np.square(gradient).sum())
+    # Rounding of the cost itself, which may be large beside its change.
+    noise = 4 * np.finfo(np.float64).eps * max(abs(above), 1.0) / h
+    assert abs(numeric - (gradient * direction).sum()) <= ERROR * size + noise, what
 
 
 @contextmanager

@@ -69,7 +69,16 @@ def test_back_propagation_through_a_normalised_batch(
     alone.set(mean=rng.normal(size=channels), variance=rng.uniform(0.5, 2, channels))
     x = rng.normal(0.5, 2, (n, *shape))
     # In training a step changes the running averages, but not what comes out.
-    assert_gradients(alone, x, rng, training)
+    assert_gradients(alone, x, rng, training, directions=3)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("shape", [(3,), (3, 2, 2)], ids=["dense", "images"])
+def test_back_propagation_element_by_element(backend: Backend, shape: tuple[int, ...], training: bool) -> None:
+    rng = np.random.default_rng(13)
+    alone = Alone(BatchNorm(), shape, backend).draw(rng)
+    alone.set(mean=rng.normal(size=shape[-1]), variance=rng.uniform(0.5, 2, shape[-1]))
+    assert_gradients(alone, rng.normal(1, 2, (4, *shape)), rng, training)
 
 
 def test_back_propagation_follows_the_mode_of_the_last_forward(backend: Backend) -> None:
