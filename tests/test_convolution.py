@@ -150,7 +150,9 @@ def test_the_first_layer_computes_no_gradient_of_its_input(backend: Backend) -> 
 def products_of(
     kind: type[PatchProducts] | type[RowProducts], backend: Backend, extent: Extent, capacity: int
 ) -> tuple[Products, Any, Parameters]:
-    context = BuildContext(backend, "float64", capacity, batch_size=max(1, capacity - 1), name="conv1")
+    context = BuildContext(
+        backend, "float64", capacity, batch_size=max(1, capacity - 1), name="conv1", needs_input_gradient=True
+    )
     w = context.parameter("w", (extent.filters, extent.channels, *extent.size), Constant(0.0))
     return kind(context, extent), w, Parameters(context.parameters, backend, "float64")
 

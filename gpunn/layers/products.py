@@ -101,9 +101,9 @@ class RowProducts:
 
     Input row p becomes R[p], (channels · size_w, columns · n): entry (c, v) is row p of channel c, shifted by v. What
     the filters see from output row i is R[i·stride : i·stride + size_h], which lies in one piece, so
-    z[:, i] = W R[i·stride …] with W as (filters, size_h · channels · size_w), and in back-propagation the same window
-    takes Wᵀ Δ with beta = 1. So only size_w of the size_h · size_w copies of im2col, and of the sums of col2im, are
-    made; the rest is overlap.
+    z[:, i] = W R[i·stride …] with W as (filters, size_h · channels · size_w). In back-propagation the output rows that
+    see input row p lie next to each other, in Δ with its rows first, so one product gives all of ∂C/∂R[p]. So only
+    size_w of the size_h · size_w copies of im2col, and of the sums of col2im, are made.
 
     Args:
         context: where memory comes from; the CPU.
@@ -119,6 +119,8 @@ class RowProducts:
         self._scratch = context.scratch((window * row * context.capacity,))
         self._taps = extent.size[0] * extent.channels * extent.size[1]
         self._gradient = context.scratch((self._taps, extent.filters))
+        pixels = extent.filters * extent.rows * extent.columns if context.needs_input_gradient else 0
+        self._turned = context.scratch((pixels * context.capacity,))
 
     def forward(self, w: Parameter, x: Array, z: Array) -> None:
         matrix = self._arranged(w.value)
@@ -136,23 +138,35 @@ class RowProducts:
         gradient[...] = self._gradient.reshape(e.size[0], e.channels, e.size[1], e.filters).transpose(3, 1, 0, 2)
 
     def input_gradient(self, w: Parameter, delta: Array, dx: Array) -> None:
-        e = self._extent
-        matrix = self._arranged(w.value).T
-        delta = delta.reshape(*delta.shape[:2], -1)
-        dx.fill(0)
-        for first, rows in self._blocks(dx.shape[3]):
-            flat = rows.reshape(len(rows), e.channels * e.size[1], -1)
-            flat[e.size[0] :] = 0
-            for at in range(0, len(rows) - e.size[0] + 1, e.stride[0]):
-                row = first + at // e.stride[0]
-                window = flat[at : at + e.size[0]].reshape(self._taps, -1)
-                self._backend.gemm(1.0, matrix, delta[:, row], 1.0 if at else 0.0, window)
-            top = first * e.stride[0] - e.padding[0]
-            inside = slice(max(0, top), min(e.height, top + len(rows)))
-            if inside.start >= inside.stop:
-                continue  # these rows lie in the padding
+        e, n = self._extent, dx.shape[3]
+        turned = self._turned[: delta.size].reshape(e.rows, e.filters, -1)
+        np.copyto(turned, delta.reshape(e.filters, e.rows, -1).swapaxes(0, 1))
+        turned = turned.reshape(e.rows * e.filters, -1)
+        row = self._scratch[: e.channels * e.size[1] * turned.shape[1]].reshape(-1, turned.shape[1])
+        matrices = [self._seen_from(w.value, remainder) for remainder in range(e.stride[0])]
+        for y in range(e.height):
+            last, remainder = divmod(y + e.padding[0], e.stride[0])
+            matrix = matrices[remainder]
+            first = last + 1 - matrix.shape[1] // e.filters
+            begin, end = max(0, first), min(e.rows, last + 1)
+            target = dx[:, y]
+            target.fill(0)
+            if begin >= end:
+                continue  # no filter sees this row
+            some = matrix[:, (begin - first) * e.filters : (end - first) * e.filters]
+            self._backend.gemm(1.0, some, turned[begin * e.filters : end * e.filters], 0.0, row)
+            shifted = row.reshape(e.channels, e.size[1], e.columns, n)
             for v, seen, columns in self._shifts():
-                dx[:, inside, seen] += rows[inside.start - top : inside.stop - top, :, v, columns].swapaxes(0, 1)
+                target[:, seen] += shifted[:, v, columns]
+
+    def _seen_from(self, w: Array, remainder: int) -> Array:
+        """W as (channels · size_w, places · filters), for input rows whose number leaves this remainder by the stride.
+
+        Such a row is seen at the filter's rows u = remainder, remainder + stride, …, by output rows that lie next to
+        each other; the larger u, the earlier the output row.
+        """
+        places = np.arange(remainder, self._extent.size[0], self._extent.stride[0])[::-1]
+        return np.ascontiguousarray(w[:, :, places].transpose(1, 3, 2, 0)).reshape(w.shape[1] * w.shape[3], -1)
 
     def _blocks(self, n: int) -> Iterator[tuple[int, Array]]:
         """For each block of output rows: its first, and memory for R of all of it."""
