@@ -71,8 +71,13 @@ def arguments_of(part: Any, without_defaults: bool = False) -> dict[str, Any]:
     values = {name: getattr(part, name) for name in _options(type(part))}
     if without_defaults:
         defaults = {name: p.default for name, p in inspect.signature(type(part)).parameters.items()}
-        return {name: value for name, value in values.items() if value not in (defaults[name], (defaults[name],) * 2)}
+        return {name: value for name, value in values.items() if not _is_default(value, defaults[name])}
     return values
+
+
+def _is_default(value: Any, default: Any) -> bool:
+    """Whether an argument is as it would be anyway; False is not 0, as `bias=False` is not a bias of 0."""
+    return value in (default, (default, default)) and (value is False) == (default is False)
 
 
 def _options(kind: type) -> list[str]:

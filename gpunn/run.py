@@ -21,19 +21,19 @@ from typing import Any
 import numpy as np
 
 from gpunn import reports
-from gpunn.data import Data, Samples
+from gpunn.data import Data
 from gpunn.errors import DataError, DivergenceError, OutputError, ShapeError
 from gpunn.experiment import Experiment
 from gpunn.history import Record, write_atomically
-from gpunn.model import Evaluation, Sequential
+from gpunn.model import Evaluation
+from gpunn.reports.pictures import ACTIVATIONS, CONFUSION, CURVES, FILTERS, MISTAKES, draw_answers, draw_network
 from gpunn.reports.summary import size
 from gpunn.training import Trainer
 
 EXPERIMENT, HISTORY, METRICS, MODEL = "experiment.toml", "history.csv", "metrics.json", "model.safetensors"
-CURVES, CONFUSION, MISTAKES = "curves.png", "confusion.png", "mistakes.png"
-FILES = (EXPERIMENT, HISTORY, METRICS, MODEL, CURVES, CONFUSION, MISTAKES)
+FILES = (EXPERIMENT, HISTORY, METRICS, MODEL, CURVES, CONFUSION, MISTAKES, FILTERS, ACTIVATIONS)
 
-# What a run writes besides its network: three pictures and some text.
+# What a run writes besides its network: five pictures and some text.
 _ROOM = 2 << 20
 
 Say = Callable[[str], None]
@@ -202,19 +202,11 @@ def _finish(folder: Path, experiment: Experiment, trainer: Trainer, say: Say) ->
     if shown is not None and shown.classes:
         draw_answers(folder, model, shown, data.class_names, f"{experiment.name} on {data.name}, {part}")
         pictures += [CONFUSION, MISTAKES]
+    pictures += draw_network(folder, model, data, f"{experiment.name} on {data.name}")
     _write_metrics(folder, _metrics(experiment, trainer, result, trainer.history.stopped))
     for line in _conclusions(trainer, result):
         say(line)
     say(f"pictures       {', '.join(str(folder / name) for name in pictures)}")
-
-
-def draw_answers(folder: Path, model: Sequential, samples: Samples, class_names: tuple[str, ...], title: str) -> None:
-    """Write confusion.png and mistakes.png of a network's answers to some samples."""
-    inputs = samples.inputs * np.float32(samples.scale)
-    probabilities = model.predict_proba(inputs)[:, : len(class_names)]
-    matrix = reports.confusion_matrix(samples.targets, np.argmax(probabilities, axis=1), len(class_names))
-    reports.plot_confusion(matrix, class_names, folder / CONFUSION, title)
-    reports.plot_mistakes(inputs, samples.targets, probabilities, class_names, folder / MISTAKES, title=title)
 
 
 def _metrics(experiment: Experiment, trainer: Trainer, result: Evaluation | None, stopped: str) -> dict[str, Any]:

@@ -10,12 +10,22 @@ import sys
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
 from gpunn.errors import DataError, OptionError, OutputError, ShapeError
 from gpunn.history import History, Record
-from gpunn.reports import confusion_matrix, plot_confusion, plot_curves, plot_mistakes, style
+from gpunn.reports import (
+    Answers,
+    confusion_matrix,
+    plot_activations,
+    plot_confusion,
+    plot_curves,
+    plot_filters,
+    plot_mistakes,
+    style,
+)
 from gpunn.reports.style import percent
 
 NAN = float("nan")
@@ -160,6 +170,22 @@ def test_a_reference_that_does_not_fit_is_refused(tmp_path, reference, error, me
     with pytest.raises(error, match=message):
         plot_curves(history(), tmp_path / "curves.png", reference=reference)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_value_of_a_best_record_at_the_bottom_is_written_above_it(tmp_path, monkeypatch):
+    """Below, it would lie on the axis."""
+    places = {}
+    annotate = Axes.annotate
+
+    def noted(axes, text, xy, **options):
+        places.setdefault(axes.get_title(), options["xytext"][1])
+        return annotate(axes, text, xy, **options)
+
+    monkeypatch.setattr(Axes, "annotate", noted)
+    plot_curves(history(train_loss=1.2), tmp_path / "bottom.png")
+    assert places.pop("cost") > 0
+    plot_curves(history(train_loss=0.5), tmp_path / "middle.png")
+    assert places["cost"] < 0
 
 
 # Confusion
@@ -351,7 +377,16 @@ PICTURES = {
     "curves": lambda path, seed=0: plot_curves(history(validation_accuracy=0.8 + 0.01 * seed), path, title="$x_$"),
     "confusion": lambda path, seed=0: plot_confusion([[5, 1], [seed, 2]], ["$a", "b$"], path, "$\\frac$"),
     "mistakes": lambda path, seed=0: plot_mistakes(*mistakes(count=4, seed=seed), ["$a", "b$", "ﬀ" * 50], path),
+    "filters": lambda path, seed=0: plot_filters(maps(seed)[:, None], path, name="$conv", title="$x_$"),
+    "activations": lambda path, seed=0: plot_activations(
+        maps(seed)[:1].transpose(1, 2, 0), [Answers("$conv", maps(seed))], path, name="$a"
+    ),
 }
+
+
+def maps(seed):
+    """(3, 4, 5) numbers."""
+    return np.random.Generator(np.random.Philox(seed)).normal(size=(3, 4, 5))
 
 
 @pytest.mark.parametrize("name", PICTURES)

@@ -28,8 +28,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_run_folder_holds_every_file_and_no_other(folder: Path) -> None:
-    assert {path.name for path in folder.iterdir()} == set(run.FILES)
-    for name in (run.CURVES, run.CONFUSION, run.MISTAKES):
+    assert {path.name for path in folder.iterdir()} == set(run.FILES) - {run.ACTIVATIONS}  # a network without filters
+    for name in (run.CURVES, run.CONFUSION, run.MISTAKES, run.FILTERS):
         assert (folder / name).read_bytes().startswith(PNG)
 
 
@@ -67,6 +67,33 @@ def test_the_test_set_is_closed_until_the_training_is_over(tmp_path: Path, monke
     run.train(parse_experiment(TINY, "tiny"), tmp_path / "run", silent, progress=False)
     assert opened == [False]
     assert data.test_is_open
+
+
+CONVOLUTION = """[[layers]]
+type = "Conv2D"
+filters = 2
+[[layers]]
+type = "Flatten"
+[[layers]]"""
+
+
+def test_a_run_with_a_convolution_shows_what_its_filters_answer(tmp_path: Path) -> None:
+    said: list[str] = []
+    experiment = parse_experiment(TINY.replace("[[layers]]", CONVOLUTION), "tiny").with_options(epochs=1)
+    out = run.train(experiment, tmp_path / "run", said.append, progress=False)
+    assert {path.name for path in out.iterdir()} == set(run.FILES)
+    pictures = next(line for line in said if line.startswith("pictures"))
+    for name in (run.FILTERS, run.ACTIVATIONS):
+        assert (out / name).read_bytes().startswith(PNG)
+        assert str(out / name) in pictures
+
+
+def test_a_run_on_features_has_no_filters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = np.random.default_rng(0).normal(size=(900, 4))
+    data = gn.Data.from_arrays(x, (x[:, 0] > 0).astype(int), validation=100)
+    monkeypatch.setattr("gpunn.experiment.load_data", lambda *_, **__: data)
+    out = run.train(parse_experiment(TINY, "tiny"), tmp_path / "run", silent, progress=False)
+    assert {path.name for path in out.iterdir()} == set(run.FILES) - {run.FILTERS, run.ACTIVATIONS}
 
 
 def test_a_watched_test_set_is_said_to_be_one(tmp_path: Path) -> None:

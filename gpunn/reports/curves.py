@@ -169,9 +169,12 @@ def _mark(axes: "Axes", history: History, measure: str) -> None:
 
 
 def _say_value(axes: "Axes", epoch: float, value: float, shown: str) -> None:
-    right = axes.transData.transform((epoch, value))[0] > axes.transAxes.transform((0.75, 0))[0]
+    axes.get_ylim()  # which brings the limits up to date
+    across, up = axes.transAxes.inverted().transform(axes.transData.transform((epoch, value)))
+    right = across > 0.75
+    # Below the ring, but not on the axis.
     axes.annotate(
-        shown, (epoch, value), xytext=(-9 if right else 9, -13), textcoords="offset points",
+        shown, (epoch, value), xytext=(-9 if right else 9, 7 if up < 0.15 else -13), textcoords="offset points",
         ha="right" if right else "left", color=BEST, fontsize=9.5, fontweight="bold", zorder=6,
         bbox={"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.75},
     )  # fmt: skip

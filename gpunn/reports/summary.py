@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from gpunn.layers import AveragePool2D, Layer, MaxPool2D
 
 if TYPE_CHECKING:
     from gpunn.model import Sequential
@@ -18,7 +20,7 @@ def summary(model: Sequential) -> str:
     for layer, shape in zip(model.layers, model.shapes, strict=True):
         learned = sum(p.size for p in model.parameters if p.name.startswith(f"{layer.name}."))
         nbytes = model.buffer_bytes.get(layer.name, 0)
-        rows.append((repr(layer), _shape(shape), f"{learned:,}" if learned else "", size(nbytes) if nbytes else ""))
+        rows.append((_words(layer), _shape(shape), f"{learned:,}" if learned else "", size(nbytes) if nbytes else ""))
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(4)]
     line = "  ".join("─" * width for width in widths)
 
@@ -35,6 +37,22 @@ def summary(model: Sequential) -> str:
         f"batches of up to {model.capacity}; {model.dtype} on {model._built().device}"
     )
     return "\n".join([text(head), line, *map(text, rows), line, last])
+
+
+def _words(layer: Layer) -> str:
+    """A layer as one writes it: a pair of equals as one number; the size of a window, and what was set."""
+    from gpunn.config import arguments_of
+
+    shown = arguments_of(layer, without_defaults=True)
+    values = {name: value for name, value in arguments_of(layer).items() if name in shown or name == "size"}
+    if isinstance(layer, MaxPool2D | AveragePool2D) and values.get("stride") == values["size"]:
+        del values["stride"]
+    return f"{type(layer).__name__}({', '.join(f'{name}={_short(value)}' for name, value in values.items())})"
+
+
+def _short(value: Any) -> str:
+    equals = isinstance(value, tuple) and len(set(value)) == 1
+    return repr(value[0] if equals else value)
 
 
 def _shape(shape: tuple[int, ...]) -> str:

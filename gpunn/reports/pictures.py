@@ -1,0 +1,55 @@
+"""The pictures of a trained network: which there are, and of what."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gpunn import reports
+
+if TYPE_CHECKING:
+    from gpunn.data import Data, Samples
+    from gpunn.model import Sequential
+
+CURVES, CONFUSION, MISTAKES = "curves.png", "confusion.png", "mistakes.png"
+FILTERS, ACTIVATIONS = "filters.png", "activations.png"
+
+
+def draw_network(folder: Path, model: Sequential, data: Data, title: str) -> list[str]:
+    """Write filters.png and activations.png of a network, each where there is something to draw.
+
+    The image that is answered to comes from the validation set, else from the training set: never from a test set that
+    was not watched anyhow.
+
+    Returns:
+        The names of the files.
+    """
+    written = []
+    if (first := reports.first_filters(model, data.train.shape)) is not None:
+        name, weights = first
+        reports.plot_filters(weights, folder / FILTERS, name=name, title=title)
+        written.append(FILTERS)
+    samples = data.validation or data.train
+    # The first sample of the last class: of digits a 9, which has a curve and a line.
+    at = int(np.argmax(samples.targets)) if samples.classes else 0
+    image = samples.inputs[at] * np.float32(samples.scale)
+    if answers := reports.answers_to(model, image):
+        name = "input"
+        if samples.classes and data.class_names:
+            name = f"is {data.class_names[samples.targets[at]]}, "
+            said = int(model.predict(image[None])[0])
+            name += f"said {data.class_names[said] if said < len(data.class_names) else said}"
+        reports.plot_activations(image, answers, folder / ACTIVATIONS, name=name, title=title)
+        written.append(ACTIVATIONS)
+    return written
+
+
+def draw_answers(folder: Path, model: Sequential, samples: Samples, class_names: tuple[str, ...], title: str) -> None:
+    """Write confusion.png and mistakes.png of a network's answers to some samples."""
+    inputs = samples.inputs * np.float32(samples.scale)
+    probabilities = model.predict_proba(inputs)[:, : len(class_names)]
+    matrix = reports.confusion_matrix(samples.targets, np.argmax(probabilities, axis=1), len(class_names))
+    reports.plot_confusion(matrix, class_names, folder / CONFUSION, title)
+    reports.plot_mistakes(inputs, samples.targets, probabilities, class_names, folder / MISTAKES, title=title)
