@@ -69,7 +69,10 @@ def _bind(function: Any, integer: Any, real: Any) -> _Gemm:
 def description() -> str:
     """The BLAS in use and its threads, in words."""
     library = _library()
-    return f"{library.name}, {threads()} threads" if library else "NumPy's matmul (its BLAS is not OpenBLAS)"
+    if library is None:
+        return "NumPy's matmul (its BLAS is not OpenBLAS)"
+    count = threads()
+    return f"{library.name}, {count} thread{'s' if count != 1 else ''}"
 
 
 def threads() -> int:

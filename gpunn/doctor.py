@@ -224,7 +224,8 @@ def _blas_finding() -> Finding:
 
     pools: list[dict[str, Any]] = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
     value = "; ".join(
-        f"{pool['internal_api']} {pool['version'] or '?'}, {pool['num_threads']} threads, {Path(pool['filepath']).name}"
+        f"{pool['internal_api']} {pool['version'] or '?'}, {pool['num_threads']} "
+        f"thread{'s' if pool['num_threads'] != 1 else ''}, {Path(pool['filepath']).name}"
         for pool in pools
     )
     if not pools:
