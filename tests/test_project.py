@@ -95,22 +95,6 @@ def test_no_tracked_file_names_a_machine() -> None:
     assert found == []
 
 
-def test_importing_gpunn_takes_less_than_a_quarter_second() -> None:
-    # The least of several runs: the others measure what else the machine is doing.
-    command = [
-        sys.executable,
-        "-c",
-        "import time; t = time.perf_counter(); import gpunn; print(time.perf_counter() - t)",
-    ]
-    seconds = []
-    for _ in range(8):
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
-        seconds.append(float(done.stdout))
-        if min(seconds) < 0.25:
-            break
-    assert min(seconds) < 0.25
-
-
 def test_importing_gpunn_imports_nothing_that_can_wait() -> None:
     code = f"import sys, gpunn; print([name for name in {LATE} if name in sys.modules])"
     done = subprocess.run(

@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from time import perf_counter
 
 import pytest
 
@@ -130,13 +129,10 @@ def test_train_passes_every_argument_on_as_it_is(ready: Checkout) -> None:
     assert done.stdout == "[train][--epochs][3][a b][*]"
 
 
-def test_a_second_run_installs_nothing_and_starts_at_once(ready: Checkout) -> None:
-    started = perf_counter()
+def test_a_second_run_installs_nothing(ready: Checkout) -> None:
     done = ready.run("train.sh", "again")
-    seconds = perf_counter() - started
     assert (done.returncode, done.stdout, done.stderr) == (0, "[train][again]", "")
     assert ready.installs() == 1
-    assert seconds < 0.5
 
 
 def test_the_tests_are_added_to_what_training_installed(ready: Checkout) -> None:
