@@ -4,6 +4,7 @@ from gpunn.augmentation import Augmentation
 from gpunn.checkpoint import load_model
 from gpunn.data import Data, Samples, load_data
 from gpunn.errors import GpunnError
+from gpunn.evaluation import Evaluation
 from gpunn.history import History, Record
 from gpunn.initializers import Glorot, He, LeCun, Normal
 from gpunn.layers import (
@@ -22,7 +23,7 @@ from gpunn.layers import (
     Tanh,
 )
 from gpunn.losses import BinaryCrossEntropy, MeanSquaredError, SoftmaxCrossEntropy
-from gpunn.model import Evaluation, Sequential
+from gpunn.model import Sequential
 from gpunn.optimizers import SGD, Adam
 from gpunn.regularizers import L1, L2
 from gpunn.schedules import Constant, Cosine, OneCycle, StepDecay

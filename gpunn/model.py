@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,38 +14,22 @@ from gpunn.backend import Backend, select
 from gpunn.batches import Batches, InputBuffer
 from gpunn.data import Data, Samples
 from gpunn.errors import DataError, GpunnError, OptionError, ShapeError
+from gpunn.evaluation import Evaluation, Evaluator
 from gpunn.history import History
-from gpunn.kernels.batches import COUNT, NEXT_STEP
-from gpunn.kernels.fused import with_bias
+from gpunn.kernels.batches import COUNT
 from gpunn.kernels.kernel import Array
-from gpunn.layers import Activation, BatchNorm, Bias, BiasActivation, Conv2D, Dense, MaxPool2D
+from gpunn.layers import BatchNorm, Bias, BiasActivation, Dense
 from gpunn.layers.base import BuildContext, Layer, Shape, checked_seed, positive_whole
-from gpunn.losses import Loss, MeanSquaredError
+from gpunn.losses import Loss
 from gpunn.optimizers import Optimizer
 from gpunn.parameter import Parameter, Parameters
 from gpunn.regularizers import Regularizer
+from gpunn.stages import activation_after, arranged
 
 EVALUATION_BATCH = 256
 """Samples that go through the network at once when nothing is learned, where the training batch is smaller."""
 
 DTYPES = ("float32", "float64")
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """How well a network does on some samples.
-
-    Attributes:
-        loss: the cost C₀, without a regulariser; nan where the network knows no loss.
-        accuracy: share of right answers, 0 to 1; nan for float targets.
-        right: how many are right.
-        total: how many samples there are.
-    """
-
-    loss: float
-    accuracy: float
-    right: int
-    total: int
 
 
 class Sequential:
@@ -461,40 +444,6 @@ class Sequential:
         return f"Sequential([{', '.join(map(repr, self.layers))}])"
 
 
-class Evaluator:
-    """Runs samples that lie on the device through a network, and sums cost and right answers there."""
-
-    def __init__(self, model: Sequential, batches: Batches) -> None:
-        backend = model._built()
-        self.model, self.batches, self.backend = model, batches, backend
-        self._order = backend.asarray(np.arange(batches.size, dtype=np.int32))
-        self._clock = backend.zeros((4,), np.int32)
-        self._totals = backend.zeros((2,), np.float64)
-        # A cost of its own: that of the training keeps the buffers that it was recorded with.
-        self._loss = MeanSquaredError() if model.loss is None else type(model.loss)()
-
-    def run(self, size: int | None = None) -> Evaluation:
-        """One pass over all samples, `size` at once; left out, as many as the network was built for."""
-        model, backend, batches = self.model, self.backend, self.batches
-        size = size or model.capacity
-        stages, bias = model.stages_under(model.loss)
-        backend.assign(self._totals, 0.0)
-        for number, start in enumerate(range(0, batches.size, size)):
-            n = min(size, batches.size - start)
-            backend.assign(self._clock[NEXT_STEP : NEXT_STEP + 1], number)
-            rows, x = model.input.views(n)
-            targets = batches.take(self._order, self._clock, size, n, rows)
-            z = model.propagate(x, False, stages)
-            self._loss.evaluate(backend, z, targets, self._totals, bias=None if bias is None else bias.value)
-        cost, right = (float(total) for total in backend.to_host(self._totals))
-        return Evaluation(
-            loss=cost / batches.size if model.loss is not None else float("nan"),
-            accuracy=right / batches.size if batches.has_labels else float("nan"),
-            right=round(right),
-            total=batches.size,
-        )
-
-
 def _check_arrays(arrays: Mapping[str, NDArray[Any]], context: BuildContext) -> None:
     """Raise ShapeError unless these are the arrays of the network that is being built."""
     wanted = {p.name: p.shape for p in context.parameters}
@@ -506,43 +455,6 @@ def _check_arrays(arrays: Mapping[str, NDArray[Any]], context: BuildContext) -> 
     for name, shape in wanted.items():
         if arrays[name].shape != shape:
             raise ShapeError(f"{name} must be of shape {shape}, got {arrays[name].shape}")
-
-
-def arranged(stages: Sequence[Layer]) -> list[Layer]:
-    """The stages as they run: max pooling before the bias and activation that it follows, and these two as one.
-
-    Neither changes which of two values is the larger, so the result is the same to the last bit, on a quarter of the
-    elements.
-    """
-    ordered: list[Layer] = []
-    for stage in stages:
-        at = len(ordered)
-        if isinstance(stage, MaxPool2D):
-            while at and (isinstance(s := ordered[at - 1], Bias) or (isinstance(s, Activation) and s.increases)):
-                at -= 1
-        ordered.insert(at, stage)
-    fused: list[Layer] = []
-    for stage in ordered:
-        if (
-            fused
-            and isinstance(bias := fused[-1], Bias)
-            and isinstance(stage, Activation)
-            and stage.kernel in with_bias
-        ):
-            fused[-1] = BiasActivation(bias, stage)
-        else:
-            fused.append(stage)
-    return fused
-
-
-def activation_after(layers: Sequence[Layer]) -> Activation | None:
-    """The activation function that a layer with weights feeds, which decides how its weights begin."""
-    for layer in layers:
-        if isinstance(layer, Activation):
-            return layer
-        if isinstance(layer, Dense | Conv2D):
-            return None
-    return None
 
 
 def fed_shape(layers: Sequence[Layer], shape: Shape) -> Shape:

@@ -23,9 +23,9 @@ import numpy as np
 from gpunn import reports
 from gpunn.data import Data
 from gpunn.errors import DataError, DivergenceError, OutputError, ShapeError
+from gpunn.evaluation import Evaluation
 from gpunn.experiment import Experiment
 from gpunn.history import Record, write_atomically
-from gpunn.model import Evaluation
 from gpunn.reports.pictures import ACTIVATIONS, CONFUSION, CURVES, FILTERS, MISTAKES, draw_answers, draw_network
 from gpunn.reports.summary import size
 from gpunn.training import Trainer

@@ -16,13 +16,14 @@ from gpunn.backend import Backend, select
 from gpunn.batches import Batches
 from gpunn.data import Data, Samples
 from gpunn.errors import DataError, DivergenceError, GpunnError, OptionError
+from gpunn.evaluation import Evaluator
 from gpunn.history import History, Record
 from gpunn.kernels.random import epoch_order
 from gpunn.layers import BatchNorm
 from gpunn.layers.base import checked_seed, positive_whole
 from gpunn.losses import Loss, MeanSquaredError, SoftmaxCrossEntropy
 from gpunn.memory import shortage
-from gpunn.model import Evaluator, fed_shape
+from gpunn.model import fed_shape
 from gpunn.optimizers import SGD, Optimizer
 from gpunn.progress import Progress
 from gpunn.regularizers import Regularizer
