@@ -141,6 +141,8 @@ def test_a_spread_small_beside_the_mean_is_not_lost(backend: Backend, training: 
     np.testing.assert_allclose(alone.value("mean"), mean, rtol=0, atol=0.001)
     if not training:
         y = of_channels(alone.forward(x, training=False).astype(np.float64))
+        by_these = normalised(values, *(alone.value(word).astype(np.float64) for word in ("mean", "variance")), 1, 0)
+        np.testing.assert_allclose(y, by_these, atol=1e-5)
     expected = (values - mean) / np.sqrt(variance + EPSILON)
     np.testing.assert_allclose(y, expected, atol=0.1)
     np.testing.assert_allclose(y.std(axis=0), expected.std(axis=0), rtol=0.01)

@@ -62,6 +62,7 @@ def test_back_propagation_through_a_convolution(backend: Backend, made: Convolut
         ((1, 1), (1, 1), "valid", (3, 4, 3)),
         ((1, 1), (2, 3), 0, (5, 7, 2)),
         ((1, 3), (1, 2), (0, 1), (4, 7, 2)),
+        ((1, 2), (1, 4), (0, 1), (4, 7, 2)),  # padded on the left only: on the right the stride ends before the zeros
         ((3, 1), (2, 1), (1, 0), (7, 4, 2)),
         ((2, 2), (3, 4), "valid", (8, 9, 2)),  # stride above the size: some inputs are never seen
         ((5, 4), (1, 1), "valid", (5, 4, 2)),  # as large as the image

@@ -53,6 +53,7 @@ def test_back_propagation_through_pooling(backend: Backend, kind: type[Any], mad
         ((2, 2), (2, 2), (6, 6, 2)),
         ((2, 2), (2, 2), (7, 5, 2)),  # a row and a column are left over
         ((3, 3), (2, 2), (8, 7, 2)),  # overlapping
+        ((3, 3), (2, 2), (6, 6, 1)),  # overlapping, with as many places as the image has pixels
         ((3, 2), (1, 1), (5, 6, 1)),
         ((2, 2), (3, 4), (8, 9, 2)),  # gaps between
         ((3, 1), (2, 3), (7, 7, 1)),  # overlapping down, gaps across
