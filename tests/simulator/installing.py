@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+from threadpoolctl import threadpool_limits
 
 from gpunn import backend, doctor
 from simulator.cupy_module import make_modules
@@ -17,7 +18,8 @@ _PACKAGES = {"cupy-cuda13x": "14.2.0", "nvmath-python": "1.0.0"}
 def installed(machine: Machine) -> Iterator[Machine]:
     """Within it, `device="cuda"` is the simulated machine."""
     gpu = doctor.Gpu("simulated device", machine.memory, (9, 0))
-    with pytest.MonkeyPatch.context() as patch:
+    # Its products are small: a pool of threads for them only waits for the other work of the machine.
+    with threadpool_limits(1, "blas"), pytest.MonkeyPatch.context() as patch:
         for name in [name for name in sys.modules if name.partition(".")[0] in ("cupy", "nvmath")]:
             patch.delitem(sys.modules, name)
         for name, module in make_modules(machine).items():

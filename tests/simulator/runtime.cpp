@@ -54,7 +54,6 @@ const size_t STACK = 128 * 1024;
 
 struct Fiber {
     jmp_buf context;
-    ucontext_t fresh;
     bool is_fresh = true;
     State state;
     Index index;
@@ -84,6 +83,8 @@ std::vector<Warp> warps;
 std::vector<SharedArray> shared_arrays;
 char* stacks;
 size_t stacks_for;
+std::vector<uint32_t> round_of_fibers; // those that run before barriers are looked at again
+size_t next_of_round;
 jmp_buf scheduler;
 uint32_t current, block_number, epoch;
 uint64_t random_state;
@@ -116,12 +117,34 @@ void arrange(std::vector<uint32_t>& threads) {
     }
 }
 
-void to_scheduler() { _longjmp(scheduler, 1); }
+void fiber_main();
+
+[[noreturn]] void resume(uint32_t number) {
+    Fiber& fiber = fibers[number];
+    current = number;
+    threadIdx = fiber.index;
+    if (!fiber.is_fresh) _longjmp(fiber.context, 1);
+    fiber.is_fresh = false;
+    static ucontext_t fresh; // only to get on the fiber's stack: from then on it keeps its own context
+    getcontext(&fresh);
+    fresh.uc_stack.ss_sp = stacks + number * STACK;
+    fresh.uc_stack.ss_size = STACK;
+    fresh.uc_link = nullptr;
+    makecontext(&fresh, fiber_main, 0);
+    setcontext(&fresh);
+    abort(); // setcontext does not return
+}
+
+// One fiber hands over to the next of the round by itself, the last to the scheduler.
+[[noreturn]] void go_on() {
+    if (next_of_round < round_of_fibers.size()) resume(round_of_fibers[next_of_round++]);
+    _longjmp(scheduler, 1);
+}
 
 void hand_over(State state) {
     Fiber& fiber = fibers[current];
     fiber.state = state;
-    if (!_setjmp(fiber.context)) to_scheduler();
+    if (!_setjmp(fiber.context)) go_on();
 }
 
 void fiber_main() {
@@ -129,21 +152,6 @@ void fiber_main() {
         launch.entry(launch.arguments);
         hand_over(DONE);
     }
-}
-
-void run(uint32_t number) {
-    Fiber& fiber = fibers[number];
-    current = number;
-    threadIdx = fiber.index;
-    if (_setjmp(scheduler)) return;
-    if (!fiber.is_fresh) _longjmp(fiber.context, 1);
-    fiber.is_fresh = false;
-    getcontext(&fiber.fresh);
-    fiber.fresh.uc_stack.ss_sp = stacks + number * STACK;
-    fiber.fresh.uc_stack.ss_size = STACK;
-    fiber.fresh.uc_link = nullptr;
-    makecontext(&fiber.fresh, fiber_main, 0);
-    setcontext(&fiber.fresh);
 }
 
 void make_fibers(size_t count) {
@@ -236,25 +244,23 @@ bool release_warp(uint32_t number, uint32_t threads) {
 }
 
 void run_block_in_fibers(uint32_t threads) {
-    std::vector<uint32_t> ready;
     for (;;) {
-        ready.clear();
+        round_of_fibers.clear();
         for (uint32_t t = 0; t < threads; ++t)
-            if (fibers[t].state == READY) ready.push_back(t);
-        if (ready.empty()) {
+            if (fibers[t].state == READY) round_of_fibers.push_back(t);
+        if (round_of_fibers.empty()) {
             bool released = false, all_done = true;
             for (uint32_t w = 0; w < warps.size(); ++w) released |= release_warp(w, threads);
             if (!released) released = release_barrier(threads);
             for (uint32_t t = 0; t < threads; ++t) all_done &= fibers[t].state == DONE;
             if (all_done) return;
-            if (!released) sim_fail("deadlock: no thread of the block can go on, some wait at __syncthreads, some at a warp function");
+            if (!released)
+                sim_fail("deadlock: no thread of the block can go on, some wait at __syncthreads, some at a warp function");
             continue;
         }
-        arrange(ready);
-        for (uint32_t t : ready) {
-            run(t);
-            if (message[0]) return;
-        }
+        arrange(round_of_fibers);
+        next_of_round = 0;
+        if (!_setjmp(scheduler)) go_on();
     }
 }
 
@@ -284,7 +290,6 @@ void run_grid(uint32_t threads, bool synchronizes) {
             in_fibers = true;
             run_block_in_fibers(threads);
             in_fibers = false;
-            if (message[0]) return;
         } else { // nobody waits for anybody: each thread runs to its end
             arrange(thread_order);
             for (uint32_t t : thread_order) {
