@@ -156,7 +156,7 @@ def _mark(axes: "Axes", history: History, measure: str) -> None:
         if math.isfinite(value):
             shown = f"{value:.4g}" if measure == "loss" else f"{value:.2f} %"
             axes.plot(
-                best.epoch, value, ls="", marker="o", ms=9, mfc="white", mec=BEST, mew=2.2, zorder=5,
+                best.epoch, value, ls="", marker="o", ms=9, mfc="white", mec=BEST, mew=2.2, zorder=5, clip_on=False,
                 label=f"lowest {_SERIES[part][0]} cost: step {best.step}, epoch {best.epoch:.4g}",
             )  # fmt: skip
             _say_value(axes, best.epoch, value, shown)
@@ -170,14 +170,31 @@ def _mark(axes: "Axes", history: History, measure: str) -> None:
 
 def _say_value(axes: "Axes", epoch: float, value: float, shown: str) -> None:
     axes.get_ylim()  # which brings the limits up to date
-    across, up = axes.transAxes.inverted().transform(axes.transData.transform((epoch, value)))
+    across = axes.transAxes.inverted().transform(axes.transData.transform((epoch, value)))[0]
     right = across > 0.75
-    # Below the ring, but not on the axis.
     axes.annotate(
-        shown, (epoch, value), xytext=(-9 if right else 9, 7 if up < 0.15 else -13), textcoords="offset points",
-        ha="right" if right else "left", color=BEST, fontsize=9.5, fontweight="bold", zorder=6,
+        shown, (epoch, value), xytext=(-9 if right else 9, _free_place(axes, epoch, value, right)),
+        textcoords="offset points", va="center", ha="right" if right else "left", color=BEST, fontsize=9.5,
+        fontweight="bold", zorder=6,
         bbox={"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.75},
     )  # fmt: skip
+
+
+def _free_place(axes: "Axes", epoch: float, value: float, right: bool) -> float:
+    """How far above a point, in points, words beside it cross neither a curve nor the axis; just below, if they can."""
+    scale = 72 / axes.get_figure(root=True).dpi  # type: ignore[union-attr]
+    x, y = axes.transData.transform((epoch, value)) * scale
+    bottom, top = (axes.transAxes.transform((0.0, up))[1] * scale for up in (0.0, 1.0))
+    beside = x + np.linspace(9, 52, 12) * (-1 if right else 1)
+    curves = [axes.transData.transform(line.get_xydata()) * scale for line in axes.lines]
+    heights = [
+        np.interp(beside, curve[:, 0], curve[:, 1], left=np.nan, right=np.nan) for curve in curves if len(curve) > 1
+    ]
+    for distance in (-12.0, 14.0, -24.0, 26.0, 38.0):
+        at = y + distance
+        if bottom + 9 < at < top - 7 and not any((np.abs(height - at) < 9).any() for height in heights):
+            return distance
+    return -12.0 if y - 12 > bottom + 9 else 14.0
 
 
 def _draw_rate(axes: "Axes", curves: Mapping[str, Any], *, words: bool) -> None:

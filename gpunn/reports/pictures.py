@@ -29,7 +29,9 @@ def draw_network(folder: Path, model: Sequential, data: Data, title: str) -> lis
     written = []
     if (first := reports.first_filters(model, data.train.shape)) is not None:
         name, weights = first
-        reports.plot_filters(weights, folder / FILTERS, name=name, title=title)
+        # Of units that see the whole image fewer: they need the room.
+        count = 64 if max(weights.shape[2:]) <= 12 else 36
+        reports.plot_filters(weights, folder / FILTERS, name=name, count=count, title=title)
         written.append(FILTERS)
     samples = data.validation or data.train
     # The first sample of the last class: of digits a 9, which has a curve and a line.
