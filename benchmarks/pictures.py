@@ -1,6 +1,7 @@
 """The pictures of a run as small files for docs/images/.
 
 python -m gpunn train mnist --out RUN && python benchmarks/pictures.py RUN
+python -m gpunn train mnist --recipe lenet --epochs 4 --out RUN && python benchmarks/pictures.py RUN filters activations
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ def shrink(source: Path, target: Path) -> None:
 
 def main() -> None:
     IMAGES.mkdir(exist_ok=True)
-    for name in (run.CURVES, run.CONFUSION, run.MISTAKES):
+    names = [f"{name}.png" for name in sys.argv[2:]] or [run.CURVES, run.CONFUSION, run.MISTAKES]
+    for name in names:
         shrink(Path(sys.argv[1]) / name, IMAGES / name)
 
 

@@ -36,16 +36,27 @@ def test_the_classroom_example_learns_the_digits(tmp_path: Path) -> None:
     assert (tmp_path / "mnist_dense.safetensors").is_file()
 
 
-def test_the_classroom_example_is_about_30_lines() -> None:
-    code = (ROOT / "examples" / "mnist_dense.py").read_text("utf-8").splitlines()
-    assert len([line for line in code if line.strip()]) <= 35
+def test_the_example_of_convolution_learns_the_digits_and_draws_what_it_has_learned(tmp_path: Path) -> None:
+    out = run_python(str(ROOT / "examples" / "mnist_convolution.py"), "digits", cwd=tmp_path)
+    accuracy = float(re.findall(r"test accuracy ([\d.]+)%", out)[0])
+    assert accuracy > 93
+    assert {path.name for path in tmp_path.iterdir()} == {"filters.png", "activations.png"}
+
+
+@pytest.mark.parametrize(("name", "lines"), [("mnist_dense", 35), ("mnist_convolution", 40)])
+def test_a_classroom_example_is_short(name: str, lines: int) -> None:
+    code = (ROOT / "examples" / f"{name}.py").read_text("utf-8").splitlines()
+    assert len([line for line in code if line.strip()]) <= lines
 
 
 def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
-    (code,) = blocks(ROOT / "README.md", "python")
-    out = run_python("-c", code, cwd=tmp_path)
+    dense, convolutional = blocks(ROOT / "README.md", "python")
+    out = run_python("-c", dense, cwd=tmp_path)
     assert "Dense(units=128)" in out
     assert "accuracy=0.9" in out
+    out = run_python("-c", dense + convolutional, cwd=tmp_path)
+    assert "Conv2D(filters=20, size=5, padding='same')" in out
+    assert out.count("accuracy=0.9") == 2
 
 
 def test_the_experiment_of_the_page_is_one() -> None:
