@@ -397,11 +397,13 @@ class Sequential:
             layer.start_gathering()
         # Not such that one sample is left over, which BatchNorm could not normalise.
         sizes = (size for size in range(self.capacity, 1, -1) if len(samples) % size != 1)
+        is_done = False
         try:
             Evaluator(self, Batches(self._built(), samples, self.dtype)).run(next(sizes, self.capacity))
+            is_done = True
         finally:
             for layer in layers:
-                layer.stop_gathering()
+                layer.stop_gathering(keep=is_done)
 
     def check_samples(self, samples: Samples) -> None:
         """Raise an error unless the network can take these inputs and give these targets.

@@ -307,6 +307,31 @@ def test_fit_recomputes_at_the_end_if_told_so(backend: Backend) -> None:
         np.testing.assert_array_equal(told[name], array)
 
 
+def test_a_pass_that_is_cut_off_leaves_the_statistics_as_they_were(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = digits(600)
+    model = fitted(network(BatchNorm()), data, backend)
+    before, propagate, calls = model.arrays(), model.propagate, []
+
+    def cut_off(*arguments: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return propagate(*arguments)
+
+    monkeypatch.setattr(model, "propagate", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        model.recompute_statistics(data)
+    assert len(calls) == 3
+    for name, array in model.arrays().items():
+        np.testing.assert_array_equal(array, before[name])
+    monkeypatch.undo()
+    model.propagate(backend.asarray(np.zeros((1, 8, 8, 1), np.float32)), False, model.stages)  # as remembered again
+    for name, array in model.arrays().items():
+        np.testing.assert_array_equal(array, before[name])
+
+
 def test_gradients_by_recomputed_statistics(backend: Backend) -> None:
     rng = np.random.default_rng(9)
     samples = Samples(rng.normal(2, 3, (40, 3)), rng.integers(0, 2, 40))

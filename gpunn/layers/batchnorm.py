@@ -130,9 +130,9 @@ class BatchNorm(Layer):
         """From now on normalise by the batch, and gather the statistics of all that comes through."""
         self._seen = Statistics(self._channels)
 
-    def stop_gathering(self) -> None:
-        """Remember what was gathered."""
-        if self._seen is not None and self._seen.count:
+    def stop_gathering(self, keep: bool) -> None:
+        """Remember what was gathered, or, where that is only a part, what was remembered before."""
+        if self._seen is not None and self._seen.count and keep:
             self._backend.assign(self.mean, self._seen.mean.astype(self.mean.dtype))
             self._backend.assign(self.variance, (self._seen.squares / self._seen.count).astype(self.variance.dtype))
         self._seen = None
