@@ -1,0 +1,148 @@
+"""Rounds of all peers in turn, A B A B, and what comes out of them."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from peers import Peer, WorkerError, WorkerProcess, python_for
+from workloads import Workload, images, prepare
+
+PAUSE = 0.1
+"""Seconds between two workers: threads of the last one may still be spinning."""
+QUIET = 0.10
+"""Share of the processors that other programs may use in a round before it counts as disturbed."""
+AGAIN = 2
+"""How often a disturbed round is done again before it is taken as it is, and marked."""
+
+
+def busy_seconds() -> float:
+    """Processor time that everything on this machine has used so far, with what a hypervisor took; 0 if unknown."""
+    try:
+        words = Path("/proc/stat").read_text().split("\n", 1)[0].split()
+    except OSError:
+        return 0.0
+    user, nice, system, _, _, irq, softirq, steal = map(int, words[1:9])
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
+def measured_round(worker: WorkerProcess, seed: int) -> dict[str, Any]:
+    """One round with the share of the processors that others took meanwhile."""
+    time.sleep(PAUSE)
+    before, begun = busy_seconds(), time.perf_counter()
+    answer = worker.round(seed)
+    wall = time.perf_counter() - begun
+    # Own time is that of the timed part, and the answer is computed outside it: the estimate is on the safe side.
+    others = (busy_seconds() - before - answer["total_cpu"]) / (wall * (os.cpu_count() or 1))
+    return answer | {"others": max(0.0, others)}
+
+
+def rounds_of(
+    workload: Workload,
+    peers: Sequence[Peer],
+    count: int,
+    device: str,
+    precision: str,
+    peers_python: str,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """All peers' rounds of one workload, with those that could not take part and why."""
+    data, source = images(workload.shape)
+    seeds = list(range(count)) if workload.kind == "train" else [0]
+    found: dict[str, dict[str, Any]] = {}
+    absent: dict[str, str] = {}
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        folder = Path(name)
+        prepare(workload, folder, seeds, data)
+        workers: dict[str, WorkerProcess] = {}
+        for peer in peers:
+            try:
+                worker = WorkerProcess(peer, python_for(peer, peers_python), folder, device, precision)
+                stack.callback(worker.close)
+                if not workload.apart:
+                    worker.round(0)  # the warm-up: compilers, caches, threads
+            except WorkerError as error:
+                absent[peer.name] = str(error)
+                say(f"  {peer.name}: {error}")
+                continue
+            found[peer.name] = {"about": worker.about, "rounds": []}
+            if workload.apart:
+                worker.close()
+            else:
+                workers[peer.name] = worker
+        for number in range(count):
+            for peer in peers:
+                if peer.name not in found:
+                    continue
+                seed = number if workload.kind == "train" else 0
+                for _ in range(1 + AGAIN):
+                    if workload.apart:
+                        answer = _apart(peer, python_for(peer, peers_python), folder, device, precision)
+                    else:
+                        answer = measured_round(workers[peer.name], seed)
+                    if answer["others"] <= QUIET:
+                        break
+                found[peer.name]["rounds"].append(answer)
+    return {"data": source, "found": found, "absent": absent}
+
+
+def _apart(peer: Peer, python: str, folder: Path, device: str, precision: str) -> dict[str, Any]:
+    """A round from the start of a process to the end of its work."""
+    time.sleep(PAUSE)
+    before = busy_seconds()
+    worker = WorkerProcess(peer, python, folder, device, precision)
+    try:
+        answer = worker.round(0)
+        seconds = time.perf_counter() - worker.began
+    finally:
+        worker.close()
+    others = (busy_seconds() - before - answer["total_cpu"]) / (seconds * (os.cpu_count() or 1))
+    return answer | {"seconds": seconds, "others": max(0.0, others)}
+
+
+def summarised(workload: Workload, measured: dict[str, Any]) -> dict[str, Any]:
+    """Medians, spreads and ratios of one workload, and whether all peers have done the same."""
+    found = measured["found"]
+    per_unit = workload.steps if workload.kind != "train" else 1
+    rows = []
+    losses = [median(each["loss"] for each in entry["rounds"]) for entry in found.values()]
+    middle = median(losses) if losses else float("nan")
+    reference = [each["seconds"] for each in found["gpunn"]["rounds"]] if "gpunn" in found else None
+    for (name, entry), loss in zip(found.items(), losses, strict=True):
+        seconds = np.array([each["seconds"] for each in entry["rounds"]])
+        row = {
+            "peer": name,
+            **entry["about"],
+            "median_seconds": float(np.median(seconds)) / per_unit,
+            "least_seconds": float(seconds.min()) / per_unit,
+            "most_seconds": float(seconds.max()) / per_unit,
+            "rounds_seconds": [float(value) / per_unit for value in seconds],
+            "loss": loss,
+            "accuracy": float(np.mean([each["accuracy"] for each in entry["rounds"]])),
+            "peak_bytes": max(each["peak_bytes"] for each in entry["rounds"]),
+            "device_bytes": max(each["device_bytes"] for each in entry["rounds"]),
+            "others": [round(each["others"], 3) for each in entry["rounds"]],
+            "agrees": bool(abs(loss - middle) <= workload.agreement * abs(middle) + 1e-3),
+        }
+        if reference is not None:
+            row["times_gpunn"] = float(np.median(seconds / np.array(reference)))
+        rows.append(row)
+    return {
+        "name": workload.name,
+        "group": workload.group,
+        "kind": workload.kind,
+        "batch": workload.batch,
+        "steps": workload.steps,
+        "data": measured["data"],
+        "scale": workload.scale,
+        "agreement": workload.agreement,
+        "results": rows,
+        "absent": measured["absent"],
+    }

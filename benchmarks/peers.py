@@ -1,0 +1,129 @@
+"""The peers, each in a process of its own: who they are, how they are started, what they answer."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+WORKERS = Path(__file__).resolve().parent / "workers"
+PATIENCE = 1800.0
+"""Seconds after which a worker that says nothing is given up: compilers may take minutes."""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A library in one way of using it.
+
+    Args:
+        name: in tables.
+        worker: file in workers/.
+        mode: what the worker is told.
+        install: what installs it.
+        kinds: of workloads that it does.
+        devices: it runs on.
+        does_images: whether it has convolutions.
+    """
+
+    name: str
+    worker: str
+    mode: str
+    install: str = ""
+    kinds: tuple[str, ...] = ("steps", "predict", "train")
+    devices: tuple[str, ...] = ("cpu", "cuda")
+    does_images: bool = True
+
+
+_TORCH, _JAX = "pip install torch==2.13.0", "pip install jax==0.10.2"
+PEERS = (
+    Peer("gpunn", "gpunn_worker.py", "fit"),
+    Peer("PyTorch eager", "torch_worker.py", "eager", _TORCH),
+    Peer("PyTorch compile", "torch_worker.py", "compile", _TORCH, kinds=("steps",)),
+    Peer("PyTorch CUDA graph", "torch_worker.py", "graph", _TORCH, kinds=("steps",), devices=("cuda",)),
+    Peer("JAX jit", "jax_worker.py", "jit", _JAX, kinds=("steps", "predict")),
+    Peer("JAX scan", "jax_worker.py", "scan", _JAX, kinds=("steps",)),
+    Peer("scikit-learn", "sklearn_worker.py", "mlp", "pip install scikit-learn==1.9.1", kinds=("steps", "predict"),
+         devices=("cpu",), does_images=False),
+    Peer("CuPy loop", "cupy_worker.py", "loop", "pip install 'gpunn[cuda12]'", kinds=("steps",), devices=("cuda",),
+         does_images=False),
+)  # fmt: skip
+
+
+class WorkerError(Exception):
+    """A worker that cannot do the work: a missing library, or one that failed; the text says which."""
+
+
+class WorkerProcess:
+    """One worker that runs.
+
+    Args:
+        peer: whose.
+        python: the interpreter, which may be of another environment.
+        folder: of the task.
+        device: "cpu" or "cuda".
+        precision: of products.
+    """
+
+    def __init__(self, peer: Peer, python: str, folder: Path, device: str, precision: str) -> None:
+        self.peer = peer
+        # Every library is to take all cores in its own way: limits that the shell has set are not handed on.
+        env = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+        env["PYTHONPATH"] = os.pathsep.join([str(WORKERS), *([str(ROOT)] if peer.name == "gpunn" else [])])
+        self.began = time.perf_counter()
+        self.process = subprocess.Popen(
+            [python, str(WORKERS / peer.worker), str(folder), peer.mode, device, precision],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env,
+        )  # fmt: skip
+        self.about: dict[str, Any] = self._answer()["ready"]
+
+    def round(self, seed: int) -> dict[str, Any]:
+        """One round: what it took, and the cost after it."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{seed}\n")
+        self.process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        readable, _, _ = select.select([self.process.stdout], [], [], PATIENCE)
+        line = self.process.stdout.readline() if readable else ""
+        answer: dict[str, Any] = json.loads(line) if line else {"failed": self._last_words(bool(readable))}
+        if "missing" in answer:
+            self.close()
+            raise WorkerError(f"not installed ({answer['missing']}): {self.peer.install}")
+        if "failed" in answer:
+            self.close()
+            raise WorkerError(f"failed: {answer['failed']}")
+        return answer
+
+    def _last_words(self, ended: bool) -> str:
+        if not ended:
+            return f"no answer within {PATIENCE:.0f} s"
+        assert self.process.stderr is not None
+        lines = self.process.stderr.read().strip().splitlines()
+        return lines[-1] if lines else f"ended with exit code {self.process.wait()}"
+
+    def close(self) -> None:
+        """End it."""
+        if self.process.stdin is not None and not self.process.stdin.closed:
+            self.process.stdin.close()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        for stream in (self.process.stdout, self.process.stderr):
+            if stream is not None:
+                stream.close()
+
+
+def python_for(peer: Peer, peers_python: str) -> str:
+    """gpunn runs in this environment, the others in one that may be another."""
+    return sys.executable if peer.name == "gpunn" else peers_python

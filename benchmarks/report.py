@@ -1,0 +1,81 @@
+"""Tables and the bar chart of what `bench.py` measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+
+def duration(seconds: float) -> str:
+    """A time with three digits and its unit."""
+    for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}" if seconds < 1000 * size else f"{seconds / size:.0f} {unit}"
+    return f"{seconds * 1e6:.2f} µs"
+
+
+def rows_of(workload: dict[str, Any]) -> list[tuple[str, ...]]:
+    """The lines of a workload's table, as texts."""
+    rows = []
+    for row in workload["results"]:
+        disturbed = sum(share > 0.1 for share in row["others"])
+        notes = [] if row["agrees"] else ["COST DIFFERS"]
+        notes += [f"{disturbed} disturbed rounds"] if disturbed else []
+        rows.append((
+            f"{row['peer']} {row['version'].split('+')[0]}",
+            duration(row["median_seconds"]),
+            f"{duration(row['least_seconds'])} – {duration(row['most_seconds'])}",
+            f"{row['times_gpunn']:.2f}" if "times_gpunn" in row else "",
+            f"{row['loss']:.4f}",
+            f"{row['peak_bytes'] / 2**20:.0f} MiB",
+            ", ".join(notes),
+        ))  # fmt: skip
+    return rows
+
+
+HEADINGS = ("", "median", "spread", "times gpunn's", "cost after", "peak memory", "")
+
+
+def table(workload: dict[str, Any]) -> str:
+    """A workload as a table for a terminal."""
+    rows = [HEADINGS, *rows_of(workload)]
+    widths = [max(len(row[at]) for row in rows) for at in range(len(HEADINGS))]
+    lines = [
+        "  " + "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def chart(workloads: Sequence[dict[str, Any]], path: Path) -> None:
+    """Bars: how many times gpunn's time each peer takes."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    drawn = [each for each in workloads if any("times_gpunn" in row for row in each["results"])]
+    if not drawn:
+        return
+    names = list(dict.fromkeys(row["peer"] for each in drawn for row in each["results"]))
+    figure = Figure(figsize=(9, 0.8 + sum(0.22 * len(each["results"]) + 0.25 for each in drawn)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    at, ticks = 0.0, []
+    for each in drawn:
+        top = at
+        for row in each["results"]:
+            value = row["times_gpunn"]
+            axes.barh(at, value, height=0.8, color=f"C{names.index(row['peer'])}")
+            axes.text(value, at, f" {value:.2g}", va="center", fontsize=7)
+            at += 1
+        ticks.append(((top + at - 1) / 2, each["name"]))
+        at += 1
+    axes.set_yticks([place for place, _ in ticks], [name for _, name in ticks], fontsize=8)
+    axes.invert_yaxis()
+    axes.axvline(1, color="black", linewidth=0.8)
+    axes.set_xscale("log")
+    axes.set_xlabel("time, as a multiple of gpunn's (median of the rounds' ratios); right of the line gpunn is faster")
+    handles = [axes.barh(0, 0, color=f"C{number}", label=name) for number, name in enumerate(names)]
+    axes.legend(handles=handles, fontsize=8, loc="lower right")
+    partial = path.with_name(f".{path.name}.partial")
+    figure.savefig(partial, dpi=120, format="png")
+    partial.replace(path)

@@ -1,0 +1,171 @@
+"""PyTorch at work, as its users write it. Modes: eager, compile, graph (a CUDA graph of the whole step)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from protocol import Task, Worker, serve
+from torch import nn
+from torch.nn import functional as f
+
+
+def module(layer: dict[str, Any], channels: int, features: int) -> nn.Module:
+    """One layer as PyTorch's."""
+    kind = layer["type"]
+    if kind == "Dense":
+        return nn.Linear(features, layer["units"])
+    if kind == "Conv2D":
+        padding = layer["size"] // 2 if layer.get("padding") == "same" else 0
+        return nn.Conv2d(channels, layer["filters"], layer["size"], padding=padding)
+    if kind == "BatchNorm":
+        return nn.BatchNorm1d(features) if features else nn.BatchNorm2d(channels)
+    if kind == "Dropout":
+        return nn.Dropout(layer["p"])
+    return {"ReLU": nn.ReLU, "Sigmoid": nn.Sigmoid, "MaxPool2D": lambda: nn.MaxPool2d(2), "Flatten": nn.Flatten}[kind]()
+
+
+def network(task: Task, weights: dict[str, Any]) -> nn.Sequential:
+    """The network of a task; sizes of inputs are read off the weights."""
+    channels, features, modules = task.shape[2], 0 if task.is_images else int(np.prod(task.shape)), []
+    for number, layer in enumerate(task.layers):
+        if layer["type"] == "Dense":
+            features = weights[f"{number}.w"].shape[1]
+        modules.append(module(layer, channels, features))
+        if layer["type"] == "Dense":
+            features = layer["units"]
+        channels = layer.get("filters", channels)
+    return nn.Sequential(*modules)
+
+
+class Torch(Worker):
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.device = torch.device(task.device)
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = task.precision == "tf32"
+        torch.backends.cudnn.benchmark = True
+        self._make(0)
+
+    def _make(self, seed: int) -> None:
+        task = self.task
+        self.data = self._bytes(task.inputs)
+        self.labels = torch.from_numpy(task.labels.astype(np.int64)).to(self.device)
+        weights = task.weights(seed)
+        self.net = network(task, weights).to(self.device)
+        self._load(weights)
+        decayed = [p for p in self.net.parameters() if p.ndim > 1]
+        others = [p for p in self.net.parameters() if p.ndim == 1]
+        groups = [{"params": decayed, "weight_decay": task.decay}, {"params": others}] if task.decay else [
+            {"params": list(self.net.parameters())}
+        ]  # fmt: skip
+        # The fused update is PyTorch's fastest, on the CPU too.
+        self.optimizer = torch.optim.SGD(
+            groups, lr=task.rate, momentum=task.momentum, nesterov=task.momentum > 0, fused=True
+        )
+        self.forward = self._cost
+        if task.mode == "compile":
+            self.forward = torch.compile(self._cost)
+        self.order = torch.from_numpy(task.order(seed).astype(np.int64)).to(self.device)
+        self.graph: Any = None
+
+    def _bytes(self, inputs: Any) -> torch.Tensor:
+        x = torch.from_numpy(inputs)
+        x = x.permute(0, 3, 1, 2).contiguous() if self.task.is_images else x.reshape(len(x), -1)
+        return x.to(self.device)
+
+    def _load(self, weights: dict[str, Any]) -> None:
+        with torch.no_grad():
+            for name, value in weights.items():
+                number, _, letter = name.partition(".")
+                part = self.net[int(number)]
+                target = part.weight if letter in ("w", "gamma") else part.bias
+                target.copy_(torch.from_numpy(value))
+        for part in self.net:
+            if isinstance(part, nn.modules.batchnorm._BatchNorm):
+                part.reset_running_stats()
+
+    def _cost(self, index: torch.Tensor) -> torch.Tensor:
+        x = self.data[index].to(torch.float32) / 255
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.task.precision == "bfloat16"):
+            return f.cross_entropy(self.net(x), self.labels[index])
+
+    def _step(self, index: torch.Tensor) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        self.forward(index).backward()
+        self.optimizer.step()
+
+    def describe(self) -> dict[str, Any]:
+        name = torch.cuda.get_device_name() if self.device.type == "cuda" else "CPU"
+        return {"version": torch.__version__, "threads": torch.get_num_threads(), "device": name}
+
+    def reset(self, seed: int) -> None:
+        self.seed = seed
+        torch.manual_seed(seed)
+        if self.task.kind != "train":
+            self._load(self.task.weights(seed))
+        if self.task.mode == "graph" and self.graph is None:
+            self._capture()
+            self._load(self.task.weights(seed))
+
+    def _capture(self) -> None:
+        """The whole step as one graph, which reads the indices of its batch from a buffer."""
+        self.index = torch.zeros(self.task.batch, dtype=torch.int64, device=self.device)
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                self._step(self.index)
+        torch.cuda.current_stream().wait_stream(stream)
+        self.graph = torch.cuda.CUDAGraph()
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.cuda.graph(self.graph):
+            self.forward(self.index).backward()
+            self.optimizer.step()
+
+    def run(self) -> None:
+        task = self.task
+        if task.kind == "predict":
+            self.net.eval()
+            for _ in range(task.steps):
+                self._predict(task.inputs)
+            return
+        if task.kind == "train":
+            self._make(self.seed)
+        self._epoch()
+        if task.test_inputs is not None:
+            self.outputs(task.test_inputs)
+
+    def _epoch(self) -> None:
+        task = self.task
+        self.net.train()
+        for number, start in enumerate(range(0, len(self.order), task.batch)):
+            index = self.order[start : start + task.batch]
+            if self.graph is not None:
+                self.index.copy_(index)
+                self.graph.replay()
+                continue
+            if task.peak:
+                for group in self.optimizer.param_groups:
+                    group["lr"] = float(task.rates[number])
+            self._step(index)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    @torch.inference_mode()
+    def _predict(self, inputs: Any) -> Any:
+        """Probabilities for images in host memory, as an array there."""
+        return torch.softmax(self.net(self._bytes(inputs).to(torch.float32) / 255), 1).cpu().numpy()
+
+    @torch.inference_mode()
+    def outputs(self, inputs: Any) -> Any:
+        self.net.eval()
+        parts = (inputs[start : start + 1000] for start in range(0, len(inputs), 1000))
+        return np.concatenate([self.net(self._bytes(part).to(torch.float32) / 255).cpu().numpy() for part in parts])
+
+    def device_bytes(self) -> int:
+        return torch.cuda.max_memory_reserved() if self.device.type == "cuda" else 0
+
+
+if __name__ == "__main__":
+    serve(Torch)

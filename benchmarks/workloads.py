@@ -1,0 +1,211 @@
+"""The work that is measured: networks, batches, weights and orders, written to a folder that every worker reads.
+
+Nothing here is drawn by the library that is measured: weights come from NumPy, the order of the samples from
+`gpunn.kernels.random.epoch_order`, so all peers do the same arithmetic on the same samples.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpunn.data import load_data
+from gpunn.data.load import user_cache
+from gpunn.errors import GpunnError
+from gpunn.experiment import with_units
+from gpunn.kernels.random import epoch_order
+from gpunn.recipes import read_experiment
+from gpunn.schedules import OneCycle
+
+Shape = tuple[int, int, int]
+CHECKED = 2_000
+"""Samples whose cost is compared after the work."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Something that every peer does.
+
+    Args:
+        name: of the work.
+        group: what `bench.py` is asked for.
+        kind: "steps" (training steps, the gather of the batch from bytes included), "predict" (answers for `samples`
+            images, `steps` times over), or "train" (from bytes in host memory to the test result; a seed a round).
+        layers: as in experiment files.
+        shape: (height, width, channels) of an image.
+        batch: samples of a minibatch.
+        steps: that are timed together.
+        samples: of the data set; 0 for as many as the steps need.
+        rate: η.
+        momentum: Nesterov's, 0 for plain gradient descent.
+        decay: λ/n of L2, for weights only.
+        peak: of a one-cycle schedule, in place of `rate`.
+        agreement: how far the costs of two peers may lie apart after the work, as a share.
+        apart: a fresh process for every round, timed from its start to the end of the work.
+    """
+
+    name: str
+    group: str
+    layers: tuple[dict[str, Any], ...]
+    kind: str = "steps"
+    shape: Shape = (28, 28, 1)
+    batch: int = 128
+    steps: int = 468
+    samples: int = 0
+    rate: float = 0.1
+    momentum: float = 0.0
+    decay: float = 0.0
+    peak: float = 0.0
+    agreement: float = 0.01
+    apart: bool = False
+    scale: dict[str, float] = field(default_factory=dict)
+    """For work that is one point of a curve: the quantities that grow, such as {"width": 512}."""
+
+
+def dense(*units: int) -> tuple[dict[str, Any], ...]:
+    """Fully-connected layers with ReLU between them."""
+    layers: list[dict[str, Any]] = []
+    for size in units:
+        layers += [{"type": "Dense", "units": size}, {"type": "ReLU"}]
+    return tuple(layers[:-1])
+
+
+def recipe(name: str) -> tuple[dict[str, Any], ...]:
+    """The layers of a recipe, for ten classes."""
+    return tuple(with_units(layer, 10) for layer in read_experiment(name).layers)
+
+
+def three_by_three() -> tuple[dict[str, Any], ...]:
+    """3×3 convolutions of 64, 128 and 256 filters, each with ReLU, BatchNorm and pooling."""
+    layers: list[dict[str, Any]] = []
+    for filters in (64, 128, 256):
+        layers.append({"type": "Conv2D", "filters": filters, "size": 3, "padding": "same"})
+        layers += [{"type": "ReLU"}, {"type": "BatchNorm"}, {"type": "MaxPool2D"}]
+    return (*layers, {"type": "Flatten"}, {"type": "Dense", "units": 10})
+
+
+def workloads() -> list[Workload]:
+    """All of them, the quick ones first."""
+    nets = {"784-30-10": dense(30, 10), "784-128-10": dense(128, 10), "784-512-512-10": dense(512, 512, 10)}
+    found = [Workload(f"{name}, batch 128", "dense", layers) for name, layers in nets.items()]
+    found += [
+        Workload(f"{name}, batch 1024", "dense", layers, batch=1024, steps=58, rate=0.2)
+        for name, layers in nets.items()
+    ]
+    lenet, lenet_bn = recipe("lenet"), recipe("lenet-bn")
+    found += [
+        Workload("lenet, batch 128", "conv", lenet, steps=60, rate=0.05),
+        # What is dropped out differs from library to library, so costs agree only roughly.
+        Workload("lenet-bn, batch 128", "conv", lenet_bn, steps=60, rate=0.05, agreement=0.25),
+        Workload("lenet, batch 1024", "conv1024", lenet, batch=1024, steps=8, rate=0.1),
+        Workload("lenet-bn, batch 1024", "conv1024", lenet_bn, batch=1024, steps=8, rate=0.1, agreement=0.25),
+        Workload(
+            "3×3 64-128-256 on 32×32×3, batch 128", "deep", three_by_three(), shape=(32, 32, 3), steps=4, rate=0.02,
+            agreement=0.05,
+        ),
+    ]  # fmt: skip
+    for name, layers, times in (("784-128-10", nets["784-128-10"], 2000), ("lenet", lenet, 300)):
+        found += [
+            Workload(f"{name}, predicting one image", "predict", layers, "predict", samples=1, steps=times),
+            Workload(f"{name}, predicting 10,000", "predict", layers, "predict", samples=10_000, steps=times // 100),
+        ]
+    found.append(Workload("start to the first step, 784-128-10", "start", nets["784-128-10"], steps=1, apart=True))
+    fast = read_experiment("fast99")
+    assert fast.regularizer is not None
+    found.append(
+        Workload(
+            "fast99: MNIST from bytes to the test result", "fast99", recipe("fast99"), "train",
+            batch=fast.training.batch_size, samples=60_000, momentum=fast.optimizer["momentum"],
+            peak=fast.optimizer["learning_rate"]["peak"], decay=fast.regularizer["strength"] / 60_000, agreement=0.5,
+        )
+    )  # fmt: skip
+    return found
+
+
+def images(shape: Shape) -> tuple[dict[str, NDArray[Any]], str]:
+    """Training and test images as bytes with their labels, and what they are: MNIST where it is found, else random."""
+    # Only where it lies already: nobody's benchmark begins with a download.
+    if shape == (28, 28, 1) and (os.environ.get("GPUNN_DATA") or (user_cache() / "mnist").is_dir()):
+        with suppress(GpunnError):
+            data = load_data("mnist", validation=0)
+            assert data.test is not None
+            found = {
+                "inputs": data.train.inputs,
+                "labels": data.train.targets,
+                "test-inputs": data.test.inputs,
+                "test-labels": data.test.targets,
+            }
+            return found, "MNIST"
+    rng = np.random.Generator(np.random.Philox(7))
+    made = {}
+    for name, count in (("", 60_000 if shape[0] == 28 else 10_000), ("test-", 10_000)):
+        made[f"{name}inputs"] = rng.integers(0, 256, (count, *shape), np.uint8)
+        made[f"{name}labels"] = rng.integers(0, 10, count, np.int32)
+    return made, "random bytes (speed does not depend on the values)"
+
+
+def weights(layers: Sequence[dict[str, Any]], shape: Shape, seed: int) -> dict[str, NDArray[np.float32]]:
+    """He's initial weights, biases 0, BatchNorm's γ 1 and β 0, by the number of the layer: "0.w", "0.b", …"""
+    rng = np.random.Generator(np.random.Philox(seed))
+    made: dict[str, NDArray[np.float32]] = {}
+    height, width, channels = shape
+    features = 0 if any(layer["type"] == "Flatten" for layer in layers) else math.prod(shape)
+
+    def draw(number: int, *size: int) -> None:
+        deviation = math.sqrt(2 / math.prod(size[1:]))
+        made[f"{number}.w"] = (rng.standard_normal(size) * deviation).astype(np.float32)
+        made[f"{number}.b"] = np.zeros(size[0], np.float32)
+
+    for number, layer in enumerate(layers):
+        kind = layer["type"]
+        if kind == "Dense":
+            draw(number, layer["units"], features)
+            features = layer["units"]
+        elif kind == "Conv2D":
+            draw(number, layer["filters"], channels, layer["size"], layer["size"])
+            channels = layer["filters"]
+            if layer.get("padding", "valid") != "same":
+                height, width = height - layer["size"] + 1, width - layer["size"] + 1
+        elif kind == "MaxPool2D":
+            height, width = height // 2, width // 2
+        elif kind == "Flatten":
+            features = height * width * channels
+        elif kind == "BatchNorm":
+            made[f"{number}.gamma"] = np.ones(features or channels, np.float32)
+            made[f"{number}.beta"] = np.zeros(features or channels, np.float32)
+    return made
+
+
+def prepare(workload: Workload, folder: Path, seeds: Sequence[int], data: dict[str, NDArray[Any]]) -> None:
+    """Write everything that a worker needs into a folder."""
+    count = workload.samples or workload.batch * workload.steps
+    if workload.kind == "predict":
+        count = min(count, len(data["test-inputs"]))
+        np.save(folder / "inputs.npy", data["test-inputs"][:count])
+        np.save(folder / "labels.npy", data["test-labels"][:count])
+    else:
+        count = min(count, len(data["inputs"]))
+        np.save(folder / "inputs.npy", data["inputs"][:count])
+        np.save(folder / "labels.npy", data["labels"][:count])
+    if workload.kind == "train":
+        np.save(folder / "test-inputs.npy", data["test-inputs"])
+        np.save(folder / "test-labels.npy", data["test-labels"])
+    steps = -(-count // workload.batch)
+    rates = np.full(steps, workload.rate)
+    if workload.peak:
+        rates = OneCycle(workload.peak).rates(np.arange(steps) / steps, 1)
+    np.save(folder / "rates.npy", rates)
+    for seed in seeds:
+        np.save(folder / f"order-{seed}.npy", epoch_order(count, seed=seed, epoch=0))
+        np.savez(folder / f"weights-{seed}.npz", **weights(workload.layers, workload.shape, seed))
+    task = {key: value for key, value in asdict(workload).items() if key not in ("apart", "scale", "agreement")}
+    (folder / "task.json").write_text(json.dumps(task | {"checked": CHECKED}), "utf-8")
