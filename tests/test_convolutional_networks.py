@@ -206,15 +206,14 @@ def trained(backend: Backend, layers: list[Layer], seed: int = 0, **options: Any
     ("layers", "options"),
     [
         (lenet(), {"optimizer": SGD(0.03, momentum=0.9)}),
-        (lenet(norm=True), {"optimizer": SGD(0.03, momentum=0.9), "recompute_statistics": True}),
         (lenet(norm=True, drop=0.3), {"optimizer": Adam(0.01), "augmentation": Augmentation(shift=0.5, rotation=5.0)}),
         (lenet(), {"optimizer": SGD(0.2)}),  # whose updates of dense layers are folded into their products
-        (lenet(norm=True), {"optimizer": Adam(0.01), "regularizer": L2(0.1)}),
+        (lenet(norm=True), {"optimizer": Adam(0.01), "regularizer": L2(0.1), "recompute_statistics": True}),
     ],
-    ids=["plain", "norm", "norm-dropout-augmentation", "sgd", "adam"],
+    ids=["plain", "norm-dropout-augmentation", "sgd", "norm-adam"],
 )
 def test_networks_of_convolutions_learn_the_digits(backend: Backend, layers: list[Layer], options: Any) -> None:
-    model, history = trained(backend, layers, epochs=6, **options)
+    model, history = trained(backend, layers, epochs=5, **options)
     losses = [record.train_loss for record in history]
     assert losses[-1] < 0.4 * losses[0]
     assert history[-1].validation_accuracy > 0.8
@@ -225,7 +224,7 @@ def test_networks_of_convolutions_learn_the_digits(backend: Backend, layers: lis
 def test_the_same_seed_gives_the_same_bytes(backend: Backend, augmentation: Augmentation | None) -> None:
     runs = []
     for seed in (0, 0, 1):
-        model, history = trained(backend, lenet(norm=True, drop=0.3), seed, limit=200, augmentation=augmentation)
+        model, history = trained(backend, lenet(norm=True, drop=0.3), seed, limit=100, augmentation=augmentation)
         arrays = b"".join(array.tobytes() for array in model.arrays().values())
         runs.append((arrays, [record.train_loss for record in history]))
     assert runs[0] == runs[1]
