@@ -140,8 +140,8 @@ def test_every_part_can_be_said_in_a_file() -> None:
         ("learning_rate = 0.1", 'learning_rate = { type = "Cosine", rate = 0.01 }'),
         (
             "[optimizer]",
-            '[regularizer]\ntype = "L1"\nstrength = 0.1\n[augmentation]\nshift = 1.0\n'
-            'type = "Augmentation"\n[optimizer]',
+            ('[regularizer]\ntype = "L1"\nstrength = 0.1\n[augmentation]\nshift = 1.0\n'
+            'type = "Augmentation"\n[optimizer]'),
         ),
         (
             "epochs = 2",
@@ -152,7 +152,8 @@ def test_every_part_can_be_said_in_a_file() -> None:
     assert isinstance(trainer.optimizer, gn.Adam)
     assert isinstance(trainer.optimizer.learning_rate, gn.Cosine)
     assert isinstance(trainer.regularizer, gn.L1)
-    assert trainer.augmentation is not None and trainer.augmentation.shift == 1.0
+    assert trainer.augmentation is not None
+    assert trainer.augmentation.shift == 1.0
     assert (trainer.validate_every, trainer.patience, trainer.model.dtype) == (1, 1.5, "float64")
     resolved = parse_experiment(text, "tiny").resolved(trainer)
     assert parse_experiment(resolved.to_toml(), "again") == resolved
