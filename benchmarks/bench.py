@@ -1,9 +1,9 @@
 """gpunn and its peers at the same work, side by side: a table, a bar chart and JSON.
 
-python benchmarks/bench.py [GROUP...] [--rounds 5] [--device cpu] [--peers gpunn,PyTorch] [--out FOLDER]
+python benchmarks/bench.py [GROUP...] [--rounds 5] [--device D] [--peers gpunn,PyTorch] [--out FOLDER]
 
 Each peer works in a process of its own; they take turns, A B A B; a ratio is the median of the ratios of the rounds.
-Groups: dense, conv, conv1024, deep, predict, start, fast99; left out, all of them.
+Groups: dense, conv, conv1024, deep, predict, start, fast99, growth; left out, all of them.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ from typing import Any
 from machine import machine
 from measure import rounds_of, summarised
 from peers import PEERS, ROOT, Peer
-from report import chart, table
+from report import chart, growth_chart, table
 from workloads import Workload, workloads
+
+from gpunn.backend import select
 
 
 def commit() -> str:
@@ -58,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("groups", nargs="*", metavar="GROUP", help=", ".join(groups))
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     parser.add_argument("--precision", default="float32", choices=["float32", "tf32", "bfloat16"])
     parser.add_argument("--peers", default="", help="only those whose names begin so, with commas between")
     parser.add_argument("--peers-python", default=os.environ.get("GPUNN_PEERS_PYTHON", sys.executable),
@@ -68,6 +70,10 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if unknown := set(options.groups) - set(groups):
         parser.error(f"unknown group {', '.join(sorted(unknown))}: expected {', '.join(groups)}")
+    if options.rounds < 1:
+        parser.error("--rounds must be at least 1")
+    if options.device == "auto":
+        options.device = select("auto").device.partition(":")[0]
     peers = chosen_peers(options.peers, options.device)
     done: list[dict[str, Any]] = []
     options.out.mkdir(parents=True, exist_ok=True)
@@ -84,7 +90,8 @@ def main(arguments: list[str] | None = None) -> int:
         write(options, done)
     if done:
         chart(done, options.out / "benchmarks.png")
-        print(f"written to {options.out}/benchmarks.json and benchmarks.png")
+        growth_chart(done, options.out / "growth.png")
+        print(f"written to {', '.join(map(str, sorted(options.out.glob('*.*'))))}")
     return 0 if all(row["agrees"] for each in done for row in each["results"]) else 1
 
 

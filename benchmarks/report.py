@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 
 def duration(seconds: float) -> str:
     """A time with three digits and its unit."""
@@ -52,7 +54,7 @@ def chart(workloads: Sequence[dict[str, Any]], path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    drawn = [each for each in workloads if any("times_gpunn" in row for row in each["results"])]
+    drawn = [each for each in workloads if not each["scale"] and any("times_gpunn" in row for row in each["results"])]
     if not drawn:
         return
     names = list(dict.fromkeys(row["peer"] for each in drawn for row in each["results"]))
@@ -76,6 +78,53 @@ def chart(workloads: Sequence[dict[str, Any]], path: Path) -> None:
     axes.set_xlabel("time, as a multiple of gpunn's (median of the rounds' ratios); right of the line gpunn is faster")
     handles = [axes.barh(0, 0, color=f"C{number}", label=name) for number, name in enumerate(names)]
     axes.legend(handles=handles, fontsize=8, loc="lower right")
+    save(figure, path)
+
+
+def save(figure: Any, path: Path) -> None:
+    """Write a picture whole, or not at all."""
     partial = path.with_name(f".{path.name}.partial")
     figure.savefig(partial, dpi=120, format="png")
     partial.replace(path)
+
+
+Curves = dict[str, dict[str, list[tuple[float, float]]]]
+
+
+def curves_of(workloads: Sequence[dict[str, Any]]) -> Curves:
+    """For each quantity that grows and each peer, its values with seconds: of a step, or for data of an epoch."""
+    found: Curves = {}
+    for each in workloads:
+        for what, value in each["scale"].items():
+            for row in each["results"]:
+                seconds = row["median_seconds"] * (each["steps"] if what == "data" else 1)
+                found.setdefault(what, {}).setdefault(row["peer"], []).append((value, seconds))
+    return found
+
+
+def slope(points: Sequence[tuple[float, float]]) -> float:
+    """The power of growth: the least-squares slope of ln seconds over ln value."""
+    x, y = np.log(np.array(points)).T
+    x, y = x - x.mean(), y - y.mean()
+    return float((x * y).sum() / (x * x).sum())
+
+
+def growth_chart(workloads: Sequence[dict[str, Any]], path: Path) -> None:
+    """Log-log curves of time against what grows, with their slopes."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    curves = curves_of(workloads)
+    if not curves:
+        return
+    figure = Figure(figsize=(11, 3.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, (what, peers) in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves.items(), strict=True):
+        for peer, points in peers.items():
+            label = f"{peer}: {slope(points):.2f}" if len(points) > 1 else peer
+            axes.loglog(*zip(*points, strict=True), marker="o", markersize=3, linewidth=1, label=label)
+        axes.set_xlabel(what)
+        axes.set_ylabel("seconds an epoch" if what == "data" else "seconds a step")
+        axes.legend(fontsize=6, title="slope", title_fontsize=6)
+        axes.grid(which="both", linewidth=0.3)
+    save(figure, path)

@@ -128,7 +128,22 @@ def workloads() -> list[Workload]:
             peak=fast.optimizer["learning_rate"]["peak"], decay=fast.regularizer["strength"] / 60_000, agreement=0.5,
         )
     )  # fmt: skip
-    return found
+    return found + growing()
+
+
+def growing() -> list[Workload]:
+    """784-128-10 at batch 128, with one quantity growing at a time; about as many images each."""
+
+    def one(what: str, value: int, layers: tuple[dict[str, Any], ...], batch: int, steps: int) -> Workload:
+        name = f"growth with {what}: {value:,}"
+        return Workload(
+            name, "growth", layers, batch=batch, steps=steps, rate=0.02, scale={what: value}, agreement=0.05
+        )
+
+    found = [one("batch", b, dense(128, 10), b, max(4, 16_384 // b)) for b in (16, 64, 256, 1024, 4096)]
+    found += [one("width", w, dense(w, 10), 128, max(8, 12_800 // w)) for w in (32, 128, 512, 2048)]
+    found += [one("depth", d, dense(*[128] * d, 10), 128, max(16, 128 // d)) for d in (1, 2, 4, 8, 16)]
+    return found + [one("data", n, dense(128, 10), 128, n // 128) for n in (1024, 4096, 16_384, 57_344)]
 
 
 def images(shape: Shape) -> tuple[dict[str, NDArray[Any]], str]:

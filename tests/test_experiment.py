@@ -140,8 +140,10 @@ def test_every_part_can_be_said_in_a_file() -> None:
         ("learning_rate = 0.1", 'learning_rate = { type = "Cosine", rate = 0.01 }'),
         (
             "[optimizer]",
-            ('[regularizer]\ntype = "L1"\nstrength = 0.1\n[augmentation]\nshift = 1.0\n'
-            'type = "Augmentation"\n[optimizer]'),
+            (
+                '[regularizer]\ntype = "L1"\nstrength = 0.1\n[augmentation]\nshift = 1.0\n'
+                'type = "Augmentation"\n[optimizer]'
+            ),
         ),
         (
             "epochs = 2",

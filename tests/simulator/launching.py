@@ -80,9 +80,9 @@ class Scheduling:
 
 def extent(array: np.ndarray) -> tuple[int, int]:
     """First and one past the last byte that the elements of an array take."""
+    begin = end = array.__array_interface__["data"][0]  # array.ctypes.data, at a fifth of its time
     if array.size == 0:
-        return array.ctypes.data, array.ctypes.data
-    begin = end = array.ctypes.data
+        return begin, end
     for size, stride in zip(array.shape, array.strides, strict=True):
         begin += min(0, (size - 1) * stride)
         end += max(0, (size - 1) * stride)

@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,8 +21,14 @@ def backend() -> Iterator[Backend]:
         yield select("cuda")
 
 
+# These train for long, or draw hundreds of networks: minutes in the simulator, and what they show others show too.
+TOO_LONG = re.compile(
+    r"_learns?_|noise_is_overfitted|through_stacks_of_any|through_networks_of_any|recomputed_in_one_pass"
+)
+
 for _path in sorted(Path(__file__).parents[1].glob("test_*.py")):
     if "backend: Backend" in _path.read_text("utf-8"):
         for _name, _test in vars(importlib.import_module(_path.stem)).items():
-            if _name.startswith("test_") and "backend" in inspect.signature(_test).parameters:
+            is_a_test = _name.startswith("test_") and not TOO_LONG.search(_name)
+            if is_a_test and "backend" in inspect.signature(_test).parameters:
                 globals()[f"{_path.stem}_{_name.removeprefix('test_')}"] = _test
