@@ -234,7 +234,9 @@ class CupyBackend(Backend):
     def gemm(self, alpha: float, a: Array, b: Array, beta: float, c: Array) -> None:
         if self._recorded is not None:
             self._recorded.append((a, b, c))
-        self.cublas.gemm(alpha, a, b, beta, c)
+        # A handle of cuBLAS may be used only while the device that it was made on is the current one.
+        with self.cupy.cuda.Device(self.index):
+            self.cublas.gemm(alpha, a, b, beta, c)
 
     def synchronize(self) -> None:
         self.stream.synchronize()
@@ -247,16 +249,20 @@ class CupyBackend(Backend):
             stream.begin_capture()
             try:
                 work()
-            except Exception as error:
+                graph = stream.end_capture()
+            except BaseException as error:
+                # Whatever it was, Ctrl-C too: a stream that is left capturing would refuse all that comes after.
                 with suppress(Exception):  # a broken capture ends with an error of its own
                     stream.end_capture()
-                raise CaptureError(f"{type(error).__name__}: {error}") from error
+                if isinstance(error, Exception):
+                    raise CaptureError(f"{type(error).__name__}: {error}") from error
+                raise
             finally:
                 self._recorded = None
-            graph = stream.end_capture()
 
         def replay(_kept: list[tuple[Any, ...]] = kept) -> None:
-            graph.launch(stream)
+            with self.cupy.cuda.Device(self.index):
+                graph.launch(stream)
 
         return replay
 

@@ -58,6 +58,8 @@ class Cublas:
         (m, k), (inner, n) = a.shape, b.shape
         if inner != k or c.shape != (m, n) or not a.dtype == b.dtype == c.dtype:
             raise ValueError(f"gemm cannot write {a.shape} {a.dtype} times {b.shape} {b.dtype} to {c.shape} {c.dtype}")
+        if n > 1 and c.strides[1] != c.itemsize:
+            raise ValueError(f"gemm writes rows that are contiguous, got strides {c.strides}")
         kind, compute, scalars = self._types[str(c.dtype)]
         scalars[0], scalars[1] = alpha, beta
         transpose_a, lda = self._order(a)

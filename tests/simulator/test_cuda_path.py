@@ -370,6 +370,25 @@ def test_what_is_captured_is_not_done_until_it_is_launched(machine: Machine) -> 
     np.testing.assert_array_equal(backend.to_host(x), [0, 2])
 
 
+def test_a_capture_that_is_broken_off_leaves_the_device_usable(machine: Machine) -> None:
+    backend = select("cuda")
+    x = backend.zeros((4,), np.float32)
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        backend.capture(stop)
+    assert not backend.to_host(x).any()
+
+
+def test_a_product_into_a_transposed_matrix_is_refused(machine: Machine) -> None:
+    backend = select("cuda")
+    a = backend.zeros((2, 2), np.float32)
+    with pytest.raises(ValueError, match="gemm writes rows that are contiguous"):
+        backend.gemm(1.0, a, a, 0.0, backend.zeros((2, 2), np.float32).T)
+
+
 def test_running_out_of_memory_is_an_error_and_the_device_is_usable_after(machine: Machine) -> None:
     backend = select("cuda")
     used = machine.used
