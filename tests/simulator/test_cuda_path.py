@@ -15,6 +15,7 @@ from gpunn.backend import select
 from gpunn.batches import Batches
 from gpunn.errors import DeviceError
 from gpunn.kernels.random import epoch_order
+from gpunn.selftest import self_test
 from gpunn.step import Step
 from simulator.machine import CUDARuntimeError, Machine, OutOfMemoryError
 
@@ -213,6 +214,13 @@ def test_validation_batches_larger_than_those_of_the_training_leave_its_graph_al
     reference, expected = trained(network, "cpu", validate_every=3)
     assert distance(replayed, reference) < network.bound
     np.testing.assert_allclose([r.train_loss for r in history], [r.train_loss for r in expected], rtol=1e-3)
+
+
+def test_the_doctors_self_test_finds_every_kernel_right(machine: Machine) -> None:
+    machine.scheduling.races = False
+    said: list[str] = []
+    assert self_test("cuda", said.append)
+    assert [line for line in said if not line.startswith("ok")] == []
 
 
 # What a step asks of the device

@@ -1,5 +1,8 @@
 """The simulator itself: what a kernel does wrong is caught, what it does right is not."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -353,3 +356,18 @@ def test_a_failed_launch_leaves_the_next_one_alone() -> None:
 def test_without_a_compiler_the_reason_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     assert "needs g++: install it" in missing_compiler()
+
+
+@pytest.mark.parametrize(("required", "code", "outcome"), [("", 0, "1 skipped"), ("1", 1, "must not be skipped")])
+def test_without_a_compiler_a_test_is_skipped_here_and_fails_in_ci(required: str, code: int, outcome: str) -> None:
+    test = f"{__file__}::test_poison_is_found_where_it_is_and_nowhere_else"
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test],
+        env={**os.environ, "PATH": "", "GPUNN_REQUIRE_ALL": required},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == code, done.stdout
+    assert outcome in done.stdout
+    assert "needs g++: install it" in done.stdout
