@@ -23,7 +23,7 @@ def backend() -> Iterator[Backend]:
 
 # These train for long, or draw hundreds of networks: minutes in the simulator, and what they show others show too.
 TOO_LONG = re.compile(
-    r"_learns?_|noise_is_overfitted|through_stacks_of_any|through_networks_of_any|recomputed_in_one_pass"
+    r"_learns?_|noise_is_overfitted|through_(stacks|networks)_of_any|through_whole_networks|recomputed_in_one_pass"
 )
 
 for _path in sorted(Path(__file__).parents[1].glob("test_*.py")):
