@@ -78,6 +78,10 @@ class Backend(ABC):
             c: (m, n), rows contiguous.
         """
 
+    def planned(self, a: Array, b: Array, c: Array) -> Callable[[float, float], None]:
+        """`gemm` for arrays that stay where they are: (alpha, beta) → c := alpha a b + beta c."""
+        return lambda alpha, beta: self.gemm(alpha, a, b, beta, c)
+
     @abstractmethod
     def synchronize(self) -> None:
         """Wait until everything that was started on the device is done."""
@@ -112,7 +116,8 @@ class NumpyBackend(Backend):
 
     def __init__(self) -> None:
         self.description = f"CPU, NumPy {np.__version__}, {blas.description()}"
-        self.gemm = blas.gemm  # type: ignore[method-assign]  # a step makes few, short calls: no wrapper between
+        # A step makes short calls: no wrapper between.
+        self.gemm, self.planned = blas.gemm, blas.planned  # type: ignore[method-assign]
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
         return np.empty(shape, dtype)

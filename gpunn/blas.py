@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 _ROW_MAJOR, _PLAIN, _TRANSPOSED = 101, 111, 112
 _Gemm = Callable[..., None]
+Planned = Callable[[float, float], None]
 
 
 class _Library(NamedTuple):
@@ -26,6 +27,7 @@ class _Library(NamedTuple):
     name: str
     get_threads: Callable[[], int]
     set_threads: Callable[[int], None]
+    integer: Any
 
 
 @cache
@@ -48,22 +50,17 @@ def _library() -> _Library | None:
             functions: list[Any] = [getattr(library, f"{prefix}{name}{suffix}", None) for name in names]
             if all(functions):
                 sgemm, dgemm, get_threads, set_threads = functions
+                # Without argument types: what is passed is of C's types already, which takes a third of the time.
+                sgemm.restype = dgemm.restype = None
                 return _Library(
-                    _bind(sgemm, width, ctypes.c_float),
-                    _bind(dgemm, width, ctypes.c_double),
+                    sgemm,
+                    dgemm,
                     f"OpenBLAS {pool['version']}",
                     get_threads,
                     set_threads,
+                    width,
                 )
     return None
-
-
-def _bind(function: Any, integer: Any, real: Any) -> _Gemm:
-    enum, pointer = ctypes.c_int, ctypes.c_void_p
-    function.argtypes = [enum, enum, enum, integer, integer, integer, real]
-    function.argtypes += [pointer, integer, pointer, integer, real, pointer, integer]
-    function.restype = None
-    return function  # type: ignore[no-any-return]
 
 
 def description() -> str:
@@ -92,6 +89,14 @@ def gemm(alpha: float, a: NDArray[Any], b: NDArray[Any], beta: float, c: NDArray
         beta: factor of what c held; with 0, c need not be set before.
         c: (m, n), rows contiguous.
     """
+    planned(a, b, c)(alpha, beta)
+
+
+def planned(a: NDArray[Any], b: NDArray[Any], c: NDArray[Any]) -> Planned:
+    """`gemm` for arrays that stay where they are: (alpha, beta) → c := alpha a b + beta c.
+
+    To check three arrays and to find their addresses takes some ten times as long as to call BLAS.
+    """
     (m, k), (inner, n) = a.shape, b.shape
     size = c.itemsize
     across, along = c.strides
@@ -107,16 +112,36 @@ def gemm(alpha: float, a: NDArray[Any], b: NDArray[Any], beta: float, c: NDArray
         raise ValueError(f"gemm cannot write {a.shape} {a.dtype} times {b.shape} {b.dtype} to {c.shape} {c.dtype}")
     library = _library()
     if library is None:
-        _gemm_by_matmul(alpha, a, b, beta, c)
-        return
+        return lambda alpha, beta: _gemm_by_matmul(alpha, a, b, beta, c)
     trans_a, lda = _order(a, size)
     trans_b, ldb = _order(b, size)
-    function = library.sgemm if size == 4 else library.dgemm
-    function(
-        _ROW_MAJOR, trans_a, trans_b, m, n, k,
-        alpha, a.ctypes.data, lda, b.ctypes.data, ldb,
-        beta, c.ctypes.data, max(across // size, n),
+    function, real = (library.sgemm, ctypes.c_float) if size == 4 else (library.dgemm, ctypes.c_double)
+    integer, enum = library.integer, ctypes.c_int
+    first, second = real(), real()
+    arguments = (
+        enum(_ROW_MAJOR), enum(trans_a), enum(trans_b), integer(m), integer(n), integer(k),
+        first, _address(a), integer(lda), _address(b), integer(ldb),
+        second, _address(c), integer(max(across // size, n)),
     )  # fmt: skip
+
+    def product(alpha: float, beta: float, _kept: Any = (a, b, c)) -> None:
+        first.value, second.value = alpha, beta
+        function(*arguments)
+
+    return product
+
+
+_Memory = ctypes.c_char * 0
+
+
+def _address(x: NDArray[Any]) -> Any:
+    """Where an array lies, as ctypes takes it; by the shortest way there is."""
+    flags = x.flags
+    if flags.carray:
+        return _Memory.from_buffer(x)  # type: ignore[arg-type]  # an array is a buffer
+    if flags.fnc and flags.writeable:
+        return _Memory.from_buffer(x.T)  # type: ignore[arg-type]
+    return ctypes.c_void_p(x.ctypes.data)
 
 
 def _order(x: NDArray[Any], size: int) -> tuple[int, int]:

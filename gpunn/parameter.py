@@ -13,6 +13,7 @@ from gpunn.backend import Backend
 from gpunn.initializers import Initializer
 from gpunn.kernels.kernel import Array
 from gpunn.kernels.random import Purpose
+from gpunn.product import Product
 
 
 class Parameter:
@@ -58,7 +59,7 @@ class Parameter:
         self.value = value.reshape(self.shape)
         self.grad = grad.reshape(self.shape)
         self.column = value.reshape(-1, 1)  # a bias beside (units, batch)
-        self._gemm = backend.gemm
+        self._product = Product(backend, transposed="b")
         self._alpha, self._beta = 1.0, 0.0
         self.matrix = value.reshape(self.shape[0], -1)
         self.gradient_matrix = grad.reshape(self.matrix.shape)
@@ -85,7 +86,7 @@ class Parameter:
             delta: (units, batch).
             a: (inputs, batch).
         """
-        self._gemm(self._alpha, delta, a.T, self._beta, self._target)
+        self._product(self._alpha, delta, a, self._beta, self._target)
 
     def __repr__(self) -> str:
         return f"Parameter({self.name}, {self.shape})"

@@ -8,6 +8,7 @@ from gpunn.kernels.kernel import Array
 from gpunn.layers.activation import weights_for
 from gpunn.layers.base import BuildContext, Layer, Shape, positive_whole
 from gpunn.layers.bias import Bias
+from gpunn.product import Product
 
 
 class Dense(Layer):
@@ -42,7 +43,8 @@ class Dense(Layer):
     def build(self, context: BuildContext, input_shape: Shape) -> Shape:
         shape = self.output_shape(input_shape)
         (inputs,) = input_shape
-        self._gemm = context.backend.gemm
+        self._forward = Product(context.backend)
+        self._backward = Product(context.backend, transposed="a")
         weights = weights_for(self.weights, context.activation)
         self.w = context.parameter("w", (self.units, inputs), weights, fan_in=inputs, fan_out=self.units, decays=True)
         self._z = context.buffer(shape)
@@ -52,13 +54,13 @@ class Dense(Layer):
     def forward(self, x: Array, training: bool) -> Array:
         self._a = x
         z = self._z[x.shape[1]]
-        self._gemm(1.0, self.w.value, x, 0.0, z)
+        self._forward(1.0, self.w.value, x, 0.0, z)
         return z
 
     def backward(self, dy: Array) -> Array | None:
         da = None
         if self._da is not None:
             da = self._da[dy.shape[1]]
-            self._gemm(1.0, self.w.value.T, dy, 0.0, da)
+            self._backward(1.0, self.w.value, dy, 0.0, da)
         self.w.collect(dy, self._a)
         return da
