@@ -30,7 +30,7 @@ def picked(data: Array, targets: Array, order: Array, clock: Array, batch_size: 
         np.take(targets, rows, out=t, mode="clip")
     else:
         t[...] = targets[rows].T
-    return data[rows]
+    return data.take(rows, axis=0, mode="clip")
 
 
 def _gather(

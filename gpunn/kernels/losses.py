@@ -102,18 +102,20 @@ def _softmax_cross_entropy(
     totals: Array,
 ) -> None:
     n = z.shape[1]
-    columns = np.arange(n)
+    # By places in the flat array: NumPy takes a third of the time that it takes with an index for each axis.
+    flat, at = gradient.reshape(-1), labels * np.intp(n)
+    at += np.arange(n)
     np.add(z, bias[:, None], out=gradient)
-    right = np.argmax(gradient, axis=0) == labels
+    right = gradient.argmax(axis=0) == labels
     np.subtract(gradient, np.maximum.reduce(gradient, axis=0), out=gradient)
-    of_label = gradient[labels, columns]
+    of_label = flat.take(at)
     np.exp(gradient, out=gradient)
     total = np.add.reduce(gradient, axis=0)
     np.log(total, out=costs)
     costs -= of_label
     total *= n
     np.divide(gradient, total, out=gradient)
-    gradient[labels, columns] -= gradient.dtype.type(1 / n)
+    flat[at] -= gradient.dtype.type(1 / n)
     _finish(gradient, right, costs, weight, bias_gradient, totals)
 
 
