@@ -48,10 +48,10 @@ def chosen_peers(names: str, device: str) -> list[Peer]:
     ]
 
 
-def fits(peer: Peer, workload: Workload) -> bool:
+def fits(peer: Peer, workload: Workload, device: str) -> bool:
     """Whether a peer can do a workload at all."""
     is_images = any(layer["type"] == "Flatten" for layer in workload.layers)
-    return workload.kind in peer.kinds and (peer.does_images or not is_images)
+    return workload.kind in peer.kinds and (not is_images or device in peer.images_on)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -82,7 +82,7 @@ def main(arguments: list[str] | None = None) -> int:
             continue
         print(f"{workload.name}", flush=True)
         measured = rounds_of(
-            workload, [peer for peer in peers if fits(peer, workload)], options.rounds, options.device,
+            workload, [peer for peer in peers if fits(peer, workload, options.device)], options.rounds, options.device,
             options.precision, options.peers_python, print,
         )  # fmt: skip
         done.append(summarised(workload, measured))

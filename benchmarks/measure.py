@@ -81,16 +81,29 @@ def rounds_of(
             for peer in peers:
                 if peer.name not in found:
                     continue
-                seed = number if workload.kind == "train" else 0
-                for _ in range(1 + AGAIN):
+                python = python_for(peer, peers_python)
+
+                def one(peer: Peer = peer, python: str = python, number: int = number) -> dict[str, Any]:
                     if workload.apart:
-                        answer = _apart(peer, python_for(peer, peers_python), folder, device, precision)
-                    else:
-                        answer = measured_round(workers[peer.name], seed)
-                    if answer["others"] <= QUIET:
-                        break
-                found[peer.name]["rounds"].append(answer)
+                        return _apart(peer, python, folder, device, precision)
+                    return measured_round(workers[peer.name], number if workload.kind == "train" else 0)
+
+                try:
+                    found[peer.name]["rounds"].append(_undisturbed(one))
+                except WorkerError as error:
+                    del found[peer.name]
+                    absent[peer.name] = str(error)
+                    say(f"  {peer.name}: {error}")
     return {"data": source, "found": found, "absent": absent}
+
+
+def _undisturbed(one: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """A round in which other programs left the processors alone, or else the last that was tried."""
+    for _ in range(AGAIN):
+        answer = one()
+        if answer["others"] <= QUIET:
+            return answer
+    return one()
 
 
 def _apart(peer: Peer, python: str, folder: Path, device: str, precision: str) -> dict[str, Any]:

@@ -17,6 +17,8 @@ from protocol import Task, Worker, serve
 MOMENTUM, EPSILON = 0.1, 1e-5  # of BatchNorm
 
 Tree = dict[str, Any]
+State = tuple[Tree, Tree]
+"""Parameters, and the statistics that BatchNorm remembers."""
 
 
 def propagate(task: Task, parameters: Tree, statistics: Tree, x: Any, key: Any) -> tuple[Any, Tree]:
@@ -67,24 +69,27 @@ class Jax(Worker):
         self.labels = jnp.asarray(task.labels)
         self.order = jnp.asarray(task.order(0))
 
-        def cost(parameters: Tree, statistics: Tree, index: Any, key: Any) -> tuple[Any, Tree]:
-            x = self.data[index].astype(jnp.float32) / 255
-            z, after = propagate(task, parameters, statistics, x, key)
-            chosen = jnp.take_along_axis(jax.nn.log_softmax(z), self.labels[index][:, None], 1)
-            return -chosen.mean(), after
+        # Data go in as arguments: those that a function only sees are constants to XLA, which folds for minutes.
+        def cost(parameters: Tree, statistics: Tree, x: Any, labels: Any, key: Any) -> tuple[Any, Tree]:
+            z, after = propagate(task, parameters, statistics, x.astype(jnp.float32) / 255, key)
+            return -jnp.take_along_axis(jax.nn.log_softmax(z), labels[:, None], 1).mean(), after
 
-        def step(state: tuple[Tree, Tree], data: tuple[Any, Any]) -> tuple[tuple[Tree, Tree], Any]:
-            (parameters, statistics), (index, key) = state, data
-            (value, after), gradient = jax.value_and_grad(cost, has_aux=True)(parameters, statistics, index, key)
+        def step(state: State, data: Any, labels: Any, index: Any, key: Any) -> tuple[State, Any]:
+            parameters, statistics = state
+            differentiated = jax.value_and_grad(cost, has_aux=True)
+            (value, after), gradient = differentiated(parameters, statistics, data[index], labels[index], key)
             return (jax.tree.map(lambda p, g: p - task.rate * g, parameters, gradient), after), value
 
-        def one(state: tuple[Tree, Tree], order: Any, number: Any) -> tuple[tuple[Tree, Tree], Any]:
+        def one(state: State, data: Any, labels: Any, order: Any, number: Any) -> tuple[State, Any]:
             index = lax.dynamic_slice_in_dim(order, number * task.batch, task.batch)
-            return step(state, (index, jax.random.fold_in(jax.random.key(0), number)))
+            return step(state, data, labels, index, jax.random.fold_in(jax.random.key(0), number))
 
-        def epoch(state: tuple[Tree, Tree], order: Any) -> tuple[tuple[Tree, Tree], Any]:
+        def epoch(state: State, data: Any, labels: Any, order: Any) -> tuple[State, Any]:
+            def body(state: State, given: tuple[Any, Any]) -> tuple[State, Any]:
+                return step(state, data, labels, *given)
+
             keys = jax.random.split(jax.random.key(0), task.steps)
-            return lax.scan(step, state, (order.reshape(task.steps, task.batch), keys))
+            return lax.scan(body, state, (order.reshape(task.steps, task.batch), keys))
 
         self.one = jax.jit(one, donate_argnums=0)
         self.epoch = jax.jit(epoch, donate_argnums=0)
@@ -117,10 +122,10 @@ class Jax(Worker):
                 np.asarray(self.probabilities(self.state, self._bytes(task.inputs)))
             return
         if task.mode == "scan":
-            self.state, _ = self.epoch(self.state, self.order)
+            self.state, _ = self.epoch(self.state, self.data, self.labels, self.order)
         else:
             for number in range(task.steps):
-                self.state, _ = self.one(self.state, self.order, number)
+                self.state, _ = self.one(self.state, self.data, self.labels, self.order, number)
         jax.block_until_ready(self.state)
 
     def outputs(self, inputs: Any) -> Any:
