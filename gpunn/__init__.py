@@ -1,7 +1,7 @@
 """Neural networks trained straight from their equations, on CUDA through CuPy and on CPUs through NumPy."""
 
 from gpunn.augmentation import Augmentation
-from gpunn.checkpoint import load_model
+from gpunn.model_file import load_model
 from gpunn.data import Data, Samples, load_data
 from gpunn.errors import GpunnError
 from gpunn.evaluation import Evaluation

@@ -438,7 +438,7 @@ class Sequential:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write architecture and weights to one safetensors file."""
-        from gpunn.checkpoint import save_model
+        from gpunn.model_file import save_model
 
         save_model(self, path)
 

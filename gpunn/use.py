@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from gpunn.checkpoint import load_model
+from gpunn.model_file import load_model
 from gpunn.data import load_data
 from gpunn.errors import DataError, GpunnError, ModelFileError
 from gpunn.experiment import Experiment
