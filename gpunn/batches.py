@@ -83,7 +83,7 @@ class Batches:
         self._run = backend.run
         self.size = len(samples)
         self.scale = samples.scale
-        rows = rows_of(samples.inputs)
+        rows = rows_of(np.asarray(samples.inputs))
         if rows.dtype != np.uint8:
             rows = rows.astype(dtype, copy=False)
         self.rows = backend.asarray(rows)

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gpunn.data.mapped import in_blocks
 from gpunn.errors import DataError
 
 # A label of millions is an identifier, not a class; an output layer that wide would only fail later.
@@ -23,7 +24,7 @@ def checked_inputs(x: ArrayLike) -> NDArray[Any]:
     Raises:
         DataError: not numbers, wrong number of dimensions, no samples, NaN or infinity.
     """
-    array = _as_array(x, "inputs")
+    array = as_array(x, "inputs")
     if array.ndim not in (2, 3, 4):
         mend = "x.reshape(-1, 1) makes one feature of it" if array.ndim == 1 else "x.reshape(len(x), -1) flattens it"
         raise DataError(
@@ -53,7 +54,7 @@ def checked_targets(y: ArrayLike, classes: int | None) -> tuple[NDArray[Any], in
     Raises:
         DataError: neither, no targets, labels out of range, NaN or infinity.
     """
-    array = _as_array(y, "targets")
+    array = as_array(y, "targets")
     if not array.size:
         raise DataError(f"targets hold no values, got shape {array.shape}: give one target for each input")
     if array.dtype.kind == "f":
@@ -101,7 +102,12 @@ def _float_targets(array: NDArray[Any], classes: int | None) -> NDArray[Any]:
     return np.ascontiguousarray(array)
 
 
-def _as_array(values: ArrayLike, what: str) -> NDArray[Any]:
+def as_array(values: ArrayLike, what: str) -> NDArray[Any]:
+    """The values as an array of numbers.
+
+    Raises:
+        DataError: they are none.
+    """
     if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
         raise DataError(f"{what} have masked values, which NumPy would show as numbers: fill or drop them first")
     try:
@@ -122,18 +128,23 @@ def _as_float(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def _check_finite(array: NDArray[Any], what: str) -> None:
-    # The extremes show NaN and infinity without a temporary as large as the data.
-    with np.errstate(invalid="ignore"):
-        low, high = float(array.min()), float(array.max())
     limit = float(np.finfo(np.float32).max)
-    if -limit <= low and high <= limit:
-        return
-    bad = ~(np.abs(array) <= limit)
-    place = np.unravel_index(int(np.argmax(bad)), array.shape)
-    value = float(array[place])
-    got = "NaN" if np.isnan(value) else f"{value:g}"
-    raise DataError(
-        f"{what} must be finite float32 numbers, got {got} in sample {int(place[0])} at position "
-        f"{tuple(int(i) for i in place[1:])} ({int(np.count_nonzero(bad)):,} such values): fill or drop them "
-        "first"
-    )
+    count, first = 0, ""
+    for start, rows in in_blocks(array):
+        # The extremes show NaN and infinity without a temporary as large as the data.
+        with np.errstate(invalid="ignore"):
+            low, high = float(rows.min()), float(rows.max())
+        if -limit <= low and high <= limit:
+            continue
+        bad = ~(np.abs(rows) <= limit)
+        count += int(np.count_nonzero(bad))
+        if not first:
+            place = np.unravel_index(int(np.argmax(bad)), rows.shape)
+            value = float(rows[place])
+            got = "NaN" if np.isnan(value) else f"{value:g}"
+            position = tuple(int(i) for i in place[1:])
+            first = f"{got} in sample {start + int(place[0])} at position {position}"
+    if first:
+        raise DataError(
+            f"{what} must be finite float32 numbers, got {first} ({count:,} such values): fill or drop them first"
+        )

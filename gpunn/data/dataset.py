@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from gpunn.data.checks import checked_inputs
+from gpunn.data.checks import as_array
 from gpunn.data.samples import Samples, described
 from gpunn.data.split import plain_split, stratified_split, validation_count
 from gpunn.errors import DataError, OptionError
@@ -86,7 +86,8 @@ class Data:
         """Data from one's own arrays.
 
         Args:
-            x: (n, features), (n, height, width) or (n, height, width, channels).
+            x: (n, features), (n, height, width) or (n, height, width, channels); a memory map, as np.load gives it with
+                mmap_mode="r", stays in its file.
             y: labels, integers from 0 of shape (n,); or floats (n, outputs).
             test: (x, y), Samples, or a function that gives either; looked at on the first access to `.test`.
             validation: as for `load_data`.
@@ -100,7 +101,7 @@ class Data:
             DataError: values or shapes that cannot be trained on.
             OptionError: validation, limit or seed out of range.
         """
-        array = checked_inputs(x)
+        array = as_array(x, "inputs")
         factor = scale if scale is not None else 1 / 255 if array.dtype == np.uint8 else 1.0
         train = Samples(array, np.asarray(y), factor, -1 if class_names is None else _count(class_names, y))
 
@@ -112,7 +113,7 @@ class Data:
                 return given
             if not isinstance(given, tuple | list) or len(given) != 2:
                 raise DataError(f"test is (x, y) or Samples, got {type(given).__name__}")
-            return Samples(checked_inputs(given[0]), np.asarray(given[1]), factor, classes)
+            return Samples(given[0], np.asarray(given[1]), factor, classes)
 
         return cls.from_samples(
             train,

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from gpunn.data.mapped import is_to_map, mapped
 from gpunn.data.reading import MAX_RATIO, MAX_UNPACKED, Readable, opened, read_up_to
 from gpunn.errors import DataError
 
@@ -36,13 +37,17 @@ def read_idx(path: str | PathLike[str]) -> NDArray[Any]:
     return _read(Path(path), None)
 
 
-def read_images(path: str | PathLike[str]) -> NDArray[np.uint8]:
+def read_images(path: str | PathLike[str], memory_map: bool | None = False) -> NDArray[np.uint8]:
     """Images of bytes, (n, height, width, channels); a file of three dimensions has one channel.
 
+    Args:
+        path: the file.
+        memory_map: whether they stay in the file; None where it is large and not gzipped.
+
     Raises:
-        DataError: as `read_idx`, or the file holds something else.
+        DataError: as `read_idx`, or the file holds something else, or is to be mapped and gzipped.
     """
-    array = _read(Path(path), IMAGES)
+    array = _read(Path(path), IMAGES, memory_map)
     return array if array.ndim == 4 else array[..., None]
 
 
@@ -69,7 +74,7 @@ def idx_header(dtype: DTypeLike, shape: Sequence[int]) -> bytes:
     return bytes((0, 0, code, len(shape))) + b"".join(int(size).to_bytes(4, "big") for size in shape)
 
 
-def _read(path: Path, kind: str | None) -> NDArray[Any]:
+def _read(path: Path, kind: str | None, memory_map: bool | None = False) -> NDArray[Any]:
     with opened(path) as (stream, file_size):
         dtype, shape = _read_header(path, stream, kind)
         promised = math.prod(shape) * dtype.itemsize
@@ -79,6 +84,8 @@ def _read(path: Path, kind: str | None) -> NDArray[Any]:
             _check_gzip(path, promised, shown)
         elif file_size != header_size + promised:
             raise DataError(_wrong_size(path, shown, file_size - header_size, promised))
+        if is_to_map(path, promised, memory_map, is_packed=file_size is None):
+            return mapped(path, dtype, shape, header_size)
         data = read_up_to(stream, promised)
         if len(data) < promised:
             raise DataError(_wrong_size(path, shown, len(data), promised))

@@ -29,6 +29,7 @@ def load_data(
     validation: float | str = 0.1,
     limit: int | None = None,
     seed: int = 0,
+    memory_map: bool | None = None,
 ) -> Data:
     """Load data and split them into training and validation; the test set stays closed until `.test` is read.
 
@@ -40,13 +41,15 @@ def load_data(
             from; 0 for none; "test" to watch the published test set instead.
         limit: keep only the first `limit` training samples, before the split.
         seed: of the split, which depends on nothing else but the labels.
+        memory_map: whether the inputs stay in their file, so that they may be larger than memory: rows are read when
+            they are used. Left out, those of 1 GiB and more do where the file is not compressed.
 
     Returns:
         Data with `.train`, `.validation` and `.test`.
 
     Raises:
         OptionError: an unknown name; validation, limit or seed out of range.
-        DataError: missing, damaged or unfit files, or no network.
+        DataError: missing, damaged or unfit files, no network, or a compressed file that is to be memory-mapped.
         OutputError: the user's cache cannot be written.
     """
     if isinstance(source, Data):
@@ -54,8 +57,10 @@ def load_data(
     split: dict[str, Any] = {"validation": validation, "limit": limit, "seed": seed}
     if isinstance(source, str) and source in NAMES:
         if source == "digits":
+            if memory_map:
+                raise OptionError("the bundled digits are compressed and cannot be memory-mapped: leave memory_map out")
             return Data.from_samples(digits_train(), test=digits_test, class_names=CLASS_NAMES, name=source, **split)
-        return _published(PUBLISHED[source], split)
+        return _published(PUBLISHED[source], split, memory_map)
     if not isinstance(source, str | PathLike) or not str(source):
         raise OptionError(
             f"data are a name ({', '.join(NAMES)}), a folder or a .npz file, got "
@@ -64,9 +69,9 @@ def load_data(
         )
     path = Path(source).expanduser().absolute()
     if path.is_dir():
-        return _folder(path, split)
+        return _folder(path, split, memory_map)
     if path.is_file():
-        return _file(path, split)
+        return _file(path, split, memory_map)
     raise _unknown(os.fspath(source), path)
 
 
@@ -77,7 +82,7 @@ def user_cache() -> Path:
     return Path(pooch.os_cache("gpunn"))
 
 
-def _published(published: PublishedSet, split: dict[str, Any]) -> Data:
+def _published(published: PublishedSet, split: dict[str, Any], memory_map: bool | None) -> Data:
     paths = _locate(published)
     if paths is None:
         from gpunn.data.download import download
@@ -86,7 +91,7 @@ def _published(published: PublishedSet, split: dict[str, Any]) -> Data:
     images, labels, test_images, test_labels = published.files
 
     def read(pair: tuple[PublishedFile, PublishedFile], where: tuple[Path, ...]) -> Samples:
-        pixels, digits = read_images(where[0]), read_labels(where[1])
+        pixels, digits = read_images(where[0], memory_map), read_labels(where[1])
         _check_published(published, pair[0], where[0], pixels)
         _check_published(published, pair[1], where[1], digits)
         return _samples(where[0], pixels, where[1], digits, len(published.class_names))
@@ -137,7 +142,7 @@ def _check_published(published: PublishedSet, file: PublishedFile, path: Path, a
         )
 
 
-def _folder(folder: Path, split: dict[str, Any]) -> Data:
+def _folder(folder: Path, split: dict[str, Any], memory_map: bool | None) -> Data:
     paths = {file.stem: file.find(folder) for file in MNIST.files}
     missing = [stem for stem, path in paths.items() if path is None]
     if missing:
@@ -149,11 +154,12 @@ def _folder(folder: Path, split: dict[str, Any]) -> Data:
         )
     images, labels, test_images, test_labels = (path for path in paths.values() if path is not None)
 
-    train = _samples(images, read_images(images), labels, read_labels(labels), -1)
+    train = _samples(images, read_images(images, memory_map), labels, read_labels(labels), -1)
     classes = train.classes
 
     def open_test() -> Samples:
-        return _samples(test_images, read_images(test_images), test_labels, read_labels(test_labels), classes)
+        images, labels = read_images(test_images, memory_map), read_labels(test_labels)
+        return _samples(test_images, images, test_labels, labels, classes)
 
     return Data.from_samples(train, test=open_test, name=folder.name, **split)
 
@@ -170,7 +176,7 @@ def _samples(x: Path, images: NDArray[np.uint8], y: Path, labels: NDArray[np.uin
         raise DataError(f"{y}: {error}") from None
 
 
-def _file(path: Path, split: dict[str, Any]) -> Data:
+def _file(path: Path, split: dict[str, Any], memory_map: bool | None) -> Data:
     try:
         with path.open("rb") as raw:
             start = raw.read(len(ZIP_MAGIC))
@@ -180,7 +186,7 @@ def _file(path: Path, split: dict[str, Any]) -> Data:
         idx = "idx" in path.name
         mend = f"give its folder, {path.parent}" if idx else "save it with np.savez(path, x=x, y=y)"
         raise DataError(f"{path}: expected a .npz file, got one that starts {start.hex(' ') or '(empty)'}: {mend}")
-    arrays = NpzFile(path)
+    arrays = NpzFile(path, memory_map)
     test = arrays.test if arrays.has_test else None
     x, y = arrays.train()
     try:

@@ -5,6 +5,7 @@ before it knows whether the file holds as much. Objects (pickles) are refused.
 """
 
 import math
+import struct
 import warnings
 import zipfile
 import zlib
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpunn.data.mapped import is_to_map, mapped
 from gpunn.data.reading import MAX_RATIO, MAX_UNPACKED, read_up_to
 from gpunn.errors import DataError
 
@@ -27,13 +29,14 @@ class NpzFile:
 
     Args:
         path: the file.
+        memory_map: whether inputs stay in the file; None where they are large and not compressed.
 
     Raises:
         DataError: no such file, no .npz file, or without the arrays that a data set needs.
     """
 
-    def __init__(self, path: str | PathLike[str]) -> None:
-        self.path = Path(path).absolute()
+    def __init__(self, path: str | PathLike[str], memory_map: bool | None = False) -> None:
+        self.path, self.memory_map = Path(path).absolute(), memory_map
         names = self._names()
         if {"x_train", "y_train"} <= names:
             self.train_keys = ("x_train", "y_train")
@@ -52,21 +55,25 @@ class NpzFile:
 
     def train(self) -> tuple[NDArray[Any], NDArray[Any]]:
         """(inputs, targets) to learn from."""
-        return self.read(self.train_keys[0]), self.read(self.train_keys[1])
+        return self.read(self.train_keys[0], self.memory_map), self.read(self.train_keys[1])
 
     def test(self) -> tuple[NDArray[Any], NDArray[Any]]:
         """(inputs, targets) of the test set."""
-        return self.read("x_test"), self.read("y_test")
+        return self.read("x_test", self.memory_map), self.read("y_test")
 
-    def read(self, key: str) -> NDArray[Any]:
+    def read(self, key: str, memory_map: bool | None = False) -> NDArray[Any]:
         """One array.
+
+        Args:
+            key: its name.
+            memory_map: whether it stays in the file; None where it is large and not compressed.
 
         Raises:
             DataError: a damaged member, objects, or a size that the file cannot hold.
         """
         try:
             with self._open() as archive:
-                return self._read(archive, key)
+                return self._read(archive, key, memory_map)
         except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, RuntimeError) as error:
             if isinstance(error, DataError):
                 raise
@@ -77,7 +84,7 @@ class NpzFile:
         except MemoryError:
             raise DataError(f"{self.path}: array {key} does not fit into memory: use a smaller one") from None
 
-    def _read(self, archive: zipfile.ZipFile, key: str) -> NDArray[Any]:
+    def _read(self, archive: zipfile.ZipFile, key: str, memory_map: bool | None) -> NDArray[Any]:
         member = archive.getinfo(key + ".npy")
         self._check_member(member, key)
         with archive.open(member) as stream:
@@ -96,11 +103,22 @@ class NpzFile:
                     f"{self.path}: array {key} promises {promised:,} bytes {shape}, got {held:,}: get or "
                     "save the file again"
                 )
-            data = read_up_to(stream, promised)
-            if len(data) != promised:
-                raise DataError(f"{self.path}: array {key} is cut short: get or save the file again")
-        array = np.frombuffer(data, dtype=dtype)
+            is_packed = member.compress_type != zipfile.ZIP_STORED
+            if is_to_map(self.path, promised, memory_map, is_packed=is_packed):
+                array = mapped(self.path, dtype, (promised // dtype.itemsize,), self._start(member) + stream.tell())
+            else:
+                data = read_up_to(stream, promised)
+                if len(data) != promised:
+                    raise DataError(f"{self.path}: array {key} is cut short: get or save the file again")
+                array = np.frombuffer(data, dtype=dtype)
         return array.reshape(shape[::-1]).T if fortran_order else array.reshape(shape)
+
+    def _start(self, member: zipfile.ZipInfo) -> int:
+        """Where in the file a stored member begins: after a header whose last two parts are of any length."""
+        with self.path.open("rb") as file:
+            file.seek(member.header_offset + 26)
+            name, extra = struct.unpack("<HH", file.read(4))
+        return int(member.header_offset + 30 + name + extra)
 
     def _check_member(self, member: zipfile.ZipInfo, key: str) -> None:
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or member.flag_bits & 1:

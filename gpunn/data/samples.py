@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpunn.data.checks import checked_inputs, checked_targets
+from gpunn.data.mapped import Inputs, Rows, in_blocks, is_mapped
 from gpunn.errors import DataError
 
 
@@ -19,7 +20,8 @@ class Samples:
 
     Args:
         inputs: (n, features), (n, height, width) or (n, height, width, channels). uint8, float32 and float64
-            are kept, other numbers become float32; (n, height, width) gets one channel.
+            are kept, other numbers become float32; (n, height, width) gets one channel. A memory map stays in its
+            file: rows are read when they are used.
         targets: labels, integers from 0 of shape (n,), kept as int32; or floats (n, outputs).
         scale: what a network multiplies the inputs with (1/255 for images of bytes).
         classes: number of classes; left out, the largest label + 1. 0 for float targets.
@@ -29,13 +31,14 @@ class Samples:
             from 0 to classes - 1.
     """
 
-    inputs: NDArray[Any]
+    inputs: Inputs
     targets: NDArray[Any]
     scale: float = 1.0
     classes: int = -1
 
     def __post_init__(self) -> None:
-        inputs = checked_inputs(self.inputs)
+        # Rows are of an array that was checked.
+        inputs = self.inputs if isinstance(self.inputs, Rows) else checked_inputs(self.inputs)
         targets, classes = checked_targets(self.targets, None if self.classes == -1 else self.classes)
         if len(inputs) != len(targets):
             raise DataError(
@@ -64,7 +67,7 @@ class Samples:
         return self.inputs.shape[1:]
 
     def subset(self, indices: ArrayLike) -> "Samples":
-        """The samples at `indices` (whole numbers, or one boolean for each sample), copied.
+        """The samples at `indices` (whole numbers, or one boolean for each sample), copied but for a memory map.
 
         Raises:
             DataError: no index, or one that is out of range.
@@ -73,7 +76,14 @@ class Samples:
         if picked.ndim != 1 or picked.dtype.kind not in "iub" or not picked.size:
             raise DataError(f"indices are a list of whole numbers or booleans, not empty; got {described(picked)}")
         try:
-            return Samples(self.inputs[picked], self.targets[picked], self.scale, self.classes)
+            targets = self.targets[picked]
+            if isinstance(self.inputs, Rows):
+                inputs: Inputs = self.inputs.only(picked)
+            elif is_mapped(self.inputs):
+                inputs = Rows(self.inputs, np.arange(len(self))[picked])
+            else:
+                inputs = self.inputs[picked]
+            return Samples(inputs, targets, self.scale, self.classes)
         except IndexError:
             raise DataError(f"an index is out of range: there are {len(self):,} samples") from None
 
@@ -85,7 +95,8 @@ class Samples:
         """
         if count < 1:
             raise DataError(f"a set of samples holds at least one, got first({count})")
-        return Samples(self.inputs[:count], self.targets[:count], self.scale, self.classes)
+        inputs = self.inputs.only(slice(count)) if isinstance(self.inputs, Rows) else self.inputs[:count]
+        return Samples(inputs, self.targets[:count], self.scale, self.classes)
 
     def class_counts(self) -> NDArray[np.int64]:
         """How many samples each class has, (classes,); empty for float targets."""
@@ -97,9 +108,10 @@ class Samples:
         """Fingerprint of inputs, targets, scale and number of classes; the same on every machine."""
         digest = hashlib.sha256()
         for array in (self.inputs, self.targets):
-            little = array.astype(array.dtype.newbyteorder("<"), copy=False)
-            digest.update(f"{little.dtype.str} {little.shape}\n".encode())
-            digest.update(np.ascontiguousarray(little).data)
+            little = array.dtype.newbyteorder("<")
+            digest.update(f"{little.str} {array.shape}\n".encode())
+            for _, rows in in_blocks(array):
+                digest.update(np.ascontiguousarray(rows, little).data)
         digest.update(f"{self.scale.hex()} {self.classes}".encode())
         return digest.hexdigest()
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gpunn.data.mapped import Inputs, Rows
 from gpunn.errors import OptionError, ShapeError
 from gpunn.reports.style import FAINT, INK, TRAINING, VALIDATION, percent, picture, shortened
 
@@ -19,13 +20,14 @@ _LEAST_SIDE = 8
 
 
 def plot_mistakes(
-    inputs: ArrayLike,
+    inputs: ArrayLike | Rows,
     labels: ArrayLike,
     probabilities: ArrayLike,
     class_names: Sequence[str],
     path: str | os.PathLike[str],
     count: int = 24,
     title: str = "",
+    scale: float = 1.0,
 ) -> None:
     """Draw the `count` errors of the highest loss −ln p(true class), the worst first.
 
@@ -38,13 +40,15 @@ def plot_mistakes(
         path: the PNG to write.
         count: number of places.
         title: what the picture is of.
+        scale: what inputs are multiplied with to be drawn.
 
     Raises:
         ShapeError: if the arrays do not fit together.
         OptionError: if `count` is not positive.
         OutputError: if the file cannot be written.
     """
-    samples, true, shares = np.asarray(inputs), np.asarray(labels), np.asarray(probabilities)
+    samples: Inputs = inputs if isinstance(inputs, Rows) else np.asarray(inputs)
+    true, shares = np.asarray(labels), np.asarray(probabilities)
     if true.ndim != 1 or samples.ndim < 2 or len(samples) != len(true):
         raise ShapeError(f"expected inputs (n, …) and labels (n,), got {samples.shape} and {true.shape}")
     if shares.shape != (len(true), len(class_names)):
@@ -59,7 +63,8 @@ def plot_mistakes(
     wide = max(1.3, 0.15 + 0.066 * (13 + max(map(len, names))))
     columns = min(int(10.6 / wide), max(4, len(worst)))
     rows = max(1, math.ceil(len(worst) / columns))
-    images = _as_images(samples[worst])
+    shown = samples[worst] if scale == 1 else samples[worst] * np.float32(scale)
+    images = _as_images(shown)
     heading = _heading(len(worst), mistakes, len(true))
     with picture(path, max(wide * columns, 5.0), 1.78 * rows + 0.8, title or "Worst mistakes") as figure:
         if not len(worst):
@@ -68,10 +73,10 @@ def plot_mistakes(
             axes.text(0.5, 0.5, heading, ha="center", va="center", fontsize=14)
             return
         figure.supxlabel(heading, fontsize=9.5, color=FAINT)
-        limits = _limits(samples[worst])
+        limits = _limits(shown)
         for place, sample in enumerate(worst):
             axes = figure.add_subplot(rows, columns, place + 1)
-            _draw(axes, images[place] if images is not None else samples[sample].ravel(), limits)
+            _draw(axes, images[place] if images is not None else shown[place].ravel(), limits)
             said = int(np.argmax(shares[sample]))
             axes.set_title(
                 f"said {names[said]} ({percent(float(shares[sample, said]))})",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gpunn import reports
+from gpunn.data.mapped import in_blocks
 
 if TYPE_CHECKING:
     from gpunn.data import Data, Samples
@@ -50,8 +51,10 @@ def draw_network(folder: Path, model: Sequential, data: Data, title: str) -> lis
 
 def draw_answers(folder: Path, model: Sequential, samples: Samples, class_names: tuple[str, ...], title: str) -> None:
     """Write confusion.png and mistakes.png of a network's answers to some samples."""
-    inputs = samples.inputs * np.float32(samples.scale)
-    probabilities = model.predict_proba(inputs)[:, : len(class_names)]
+    scale = samples.scale
+    answers = [model.predict_proba(rows * np.float32(scale)) for _, rows in in_blocks(samples.inputs)]
+    probabilities = np.concatenate(answers)[:, : len(class_names)]
     matrix = reports.confusion_matrix(samples.targets, np.argmax(probabilities, axis=1), len(class_names))
     reports.plot_confusion(matrix, class_names, folder / CONFUSION, title)
-    reports.plot_mistakes(inputs, samples.targets, probabilities, class_names, folder / MISTAKES, title=title)
+    path = folder / MISTAKES
+    reports.plot_mistakes(samples.inputs, samples.targets, probabilities, class_names, path, title=title, scale=scale)

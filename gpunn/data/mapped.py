@@ -1,0 +1,92 @@
+"""Arrays that stay in their file: data sets may be larger than memory, since rows are read when they are asked for."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator
+from math import prod
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from gpunn.errors import DataError
+
+MAPPED_FROM = 1 << 30
+"""Bytes from which the array of an unpacked file stays in it where nothing else is asked for."""
+
+_BLOCK = 16 << 20
+
+
+class Rows:
+    """Some rows of an array that stays in its file, as a split picks them.
+
+    It has shape, dtype and length of an array, and gives arrays, read from the file, wherever it is indexed.
+
+    Args:
+        array: what they are rows of.
+        numbers: which rows, in this order.
+    """
+
+    def __init__(self, array: NDArray[Any], numbers: NDArray[np.integer]) -> None:
+        self.array, self.numbers = array, numbers
+        self.shape = (len(numbers), *array.shape[1:])
+        self.ndim, self.dtype = array.ndim, array.dtype
+        self.nbytes = prod(self.shape) * array.itemsize
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        """The rows at an index, a slice, or an array of indices or booleans."""
+        rows: NDArray[Any] = self.array[self.numbers[key]]
+        return rows
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
+        return self[:].astype(dtype or self.dtype, copy=False)
+
+    def only(self, key: NDArray[Any] | slice) -> Rows:
+        """Some of these rows, not read."""
+        return Rows(self.array, self.numbers[key])
+
+
+Inputs: TypeAlias = "NDArray[Any] | Rows"
+"""What samples are kept as: an array, in memory or in its file, or rows of one in a file."""
+
+
+def mapped(path: Path, dtype: DTypeLike, shape: tuple[int, ...], offset: int) -> NDArray[Any]:
+    """An array that stays in its file, from `offset` on; it cannot be written to."""
+    # Without NumPy's own subclass: its slices are slower to make, and nothing here asks for it.
+    return np.asarray(np.memmap(path, np.dtype(dtype), "r", offset, shape))
+
+
+def is_to_map(path: Path, nbytes: int, memory_map: bool | None, *, is_packed: bool) -> bool:
+    """Whether an array stays in its file.
+
+    Args:
+        path: the file.
+        nbytes: of the array.
+        memory_map: what was asked for; None leaves arrays from `MAPPED_FROM` bytes on in files where that can be.
+        is_packed: whether the array is compressed, and so cannot stay there.
+
+    Raises:
+        DataError: it was asked for and cannot be.
+    """
+    if memory_map and is_packed:
+        raise DataError(f"{path}: what is compressed cannot be memory-mapped: unpack it, or leave memory_map out")
+    return nbytes >= MAPPED_FROM and not is_packed if memory_map is None else memory_map
+
+
+def is_mapped(values: Any) -> bool:
+    """Whether an array, or what it is a view of, lies in a file."""
+    while isinstance(values, np.ndarray):
+        values = values.base
+    return isinstance(values, mmap.mmap | Rows)
+
+
+def in_blocks(values: Inputs, most: int | None = None) -> Iterator[tuple[int, NDArray[Any]]]:
+    """All of it, piece by piece: (number of the first row, the rows), at most `most` bytes of them, or one."""
+    rows = max(1, (most or _BLOCK) * len(values) // max(1, values.nbytes))
+    for start in range(0, len(values), rows):
+        yield start, values[start : start + rows]
