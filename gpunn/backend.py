@@ -7,6 +7,7 @@ and only when a CUDA device is asked for.
 from __future__ import annotations
 
 import os
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
@@ -85,6 +86,15 @@ class Backend(ABC):
     @abstractmethod
     def synchronize(self) -> None:
         """Wait until everything that was started on the device is done."""
+
+    def mark(self) -> Any:
+        """This point in the device's work, for `elapsed`."""
+        return time.perf_counter()
+
+    def elapsed(self, begin: Any, end: Any) -> float:
+        """Seconds from one mark to another, by the device's own clock; waits until it has come to the second."""
+        seconds: float = end - begin
+        return seconds
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
         """Record what some work does on the device, without doing it, as one graph.
@@ -245,6 +255,16 @@ class CupyBackend(Backend):
 
     def synchronize(self) -> None:
         self.stream.synchronize()
+
+    def mark(self) -> Any:
+        with self.cupy.cuda.Device(self.index):
+            event = self.cupy.cuda.Event()
+            event.record(self.stream)
+        return event
+
+    def elapsed(self, begin: Any, end: Any) -> float:
+        end.synchronize()
+        return float(self.cupy.cuda.get_elapsed_time(begin, end)) / 1000
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
         stream = self.stream

@@ -47,6 +47,7 @@ def cli(debug: bool) -> None:
 @click.option("--seed", type=int, metavar="N", help="Of the split, the initial weights and the order of samples.")
 @click.option("--device", metavar="D", help="auto, cpu, cuda or cuda:N.")
 @click.option("--out", metavar="RUN", help="The run folder; left out, the next free runs/<data>-<recipe>-<n>.")
+@click.option("--profile", is_flag=True, help="Show, at the end, where the time of a step goes.")
 def train(
     data: str | None,
     recipe: str,
@@ -56,6 +57,7 @@ def train(
     seed: int | None,
     device: str | None,
     out: str | None,
+    profile: bool,
 ) -> None:
     """Train a network on DATA and write a run folder.
 
@@ -68,7 +70,7 @@ def train(
     experiment = read_experiment(recipe).with_options(
         data=data, learning_rate=learning_rate, epochs=epochs, batch_size=batch_size, seed=seed, device=device
     )
-    run.train(experiment, out, _say)
+    run.train(experiment, out, _say, profiled=profile)
 
 
 @cli.command()

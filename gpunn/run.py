@@ -32,6 +32,7 @@ from gpunn.training import Trainer
 
 EXPERIMENT, HISTORY, METRICS, MODEL = "experiment.toml", "history.csv", "metrics.json", "model.safetensors"
 FILES = (EXPERIMENT, HISTORY, METRICS, MODEL, CURVES, CONFUSION, MISTAKES, FILTERS, ACTIVATIONS)
+PROFILE, PROFILE_PICTURE = "profile.json", "profile.png"  # only where they are asked for
 
 # What a run writes besides its network: five pictures and some text.
 _ROOM = 2 << 20
@@ -39,7 +40,14 @@ _ROOM = 2 << 20
 Say = Callable[[str], None]
 
 
-def train(experiment: Experiment, out: str | os.PathLike[str] | None, say: Say, *, progress: bool = True) -> Path:
+def train(
+    experiment: Experiment,
+    out: str | os.PathLike[str] | None,
+    say: Say,
+    *,
+    progress: bool = True,
+    profiled: bool = False,
+) -> Path:
     """Run an experiment and write its run folder.
 
     Args:
@@ -47,6 +55,7 @@ def train(experiment: Experiment, out: str | os.PathLike[str] | None, say: Say, 
         out: the folder; None for the next free runs/<data>-<recipe>-<n>.
         say: is given each line that a person should read.
         progress: whether the training shows how far it is.
+        profiled: whether to watch some more steps at the end, and to show where their time goes.
 
     Returns:
         The run folder.
@@ -86,6 +95,8 @@ def train(experiment: Experiment, out: str | os.PathLike[str] | None, say: Say, 
             say(f"stopped: the weights of {_last(trainer)}, history.csv and curves.png are in {folder}")
     with _mended():
         _finish(folder, experiment, trainer, say)
+        if profiled:
+            _profile(folder, experiment, trainer, say)
     return folder
 
 
@@ -207,6 +218,19 @@ def _finish(folder: Path, experiment: Experiment, trainer: Trainer, say: Say) ->
     for line in _conclusions(trainer, result):
         say(line)
     say(f"pictures       {', '.join(str(folder / name) for name in pictures)}")
+
+
+def _profile(folder: Path, experiment: Experiment, trainer: Trainer, say: Say) -> None:
+    """Write and show where the time of a step goes; after the results, which it must not change."""
+    from gpunn.profiling import profile
+
+    profiled = profile(trainer)
+    write_atomically(folder / PROFILE, (json.dumps(profiled.to_dict(), indent=2) + "\n").encode())
+    title = f"a step of {experiment.name} on {trainer.data.name}"
+    reports.plot_profile(profiled, folder / PROFILE_PICTURE, title=title)
+    say("")
+    say(reports.profile_table(profiled))
+    say(f"profile        {folder / PROFILE}, {folder / PROFILE_PICTURE}")
 
 
 def _metrics(experiment: Experiment, trainer: Trainer, result: Evaluation | None, stopped: str) -> dict[str, Any]:

@@ -36,6 +36,7 @@ class Step:
     Attributes:
         order: int32, the order of the epoch.
         rates: the learning rate of each step of the epoch.
+        stages: what runs, in order; see `Sequential.stages_under`.
         totals: sum of the costs and number of right answers since `reset_totals`.
         trouble: why the step could not be recorded; empty where it was, or was not to be.
     """
@@ -52,7 +53,7 @@ class Step:
         self.model, self.batches, self.loss, self.optimizer = model, batches, loss, optimizer
         self.batch_size = batch_size
         self.backend = backend = model._built()
-        self._stages, bias = model.stages_under(loss)
+        self.stages, bias = model.stages_under(loss)
         self._bias = () if bias is None else (bias.value, bias.grad)
         self.steps_per_epoch = -(-batches.size // batch_size)
         self.order = backend.zeros((batches.size,), np.int32)
@@ -71,29 +72,34 @@ class Step:
     def __call__(self, n: int) -> None:
         """Do the next step of the epoch, on n samples: a full batch, or what is left of the epoch."""
         if n != self.batch_size:
-            self._compute(n)
+            self.compute(n)
         elif self._replay is not None:
             self._replay()
         else:
-            self._compute(n)
+            self.compute(n)
             if self._is_to_capture:
                 self._capture()
 
-    def _compute(self, n: int) -> None:
-        """Gather n samples, forward (3), cost, backward (8) (12) (13), update (4) (20)–(22)."""
+    @property
+    def is_recorded(self) -> bool:
+        """Whether steps of a full batch are replayed as a graph."""
+        return self._replay is not None
+
+    def compute(self, n: int) -> None:
+        """Kernel by kernel: gather n samples, forward (3), cost, backward (8) (12) (13), update (4) (20)–(22)."""
         model, clock = self.model, self.model.clock
         rows, x = model.input.views(n)
         targets = self.batches.take(self.order, clock, self.batch_size, n, rows)
-        z = model.propagate(x, True, self._stages)
+        z = model.propagate(x, True, self.stages)
         self.loss.evaluate(self.backend, z, targets, self.totals, 1.0, *self._bias)
         self.optimizer.before_backward(self.rates, clock)
-        model.backpropagate(self.loss.gradient, self._stages)
+        model.backpropagate(self.loss.gradient, self.stages)
         self.optimizer.update(self.rates, clock)
 
     def _capture(self) -> None:
         self._is_to_capture = False
         try:
-            self._replay = self.backend.capture(lambda: self._compute(self.batch_size))
+            self._replay = self.backend.capture(lambda: self.compute(self.batch_size))
         except CaptureError as error:
             self.trouble = str(error)
 
