@@ -254,7 +254,7 @@ def _works(trainer: Trainer, hands_back: set[int]) -> dict[Key, Work]:
     model, step = trainer.model, trainer.step
     n, itemsize = step.batch_size, np.dtype(model.dtype).itemsize
     shape: Shape = model.input_shape
-    works = {(GATHER, -1): gather_work(n, prod(shape), trainer.data.train.inputs.itemsize, itemsize)}
+    works = {(GATHER, -1): gather_work(n, prod(shape), trainer.data.train.inputs.dtype.itemsize, itemsize)}
     for number, stage in enumerate(step.stages):
         given = stage.output_shape(shape)
         weights = getattr(stage, "w", None)
