@@ -1,7 +1,6 @@
 """Neural networks trained straight from their equations, on CUDA through CuPy and on CPUs through NumPy."""
 
 from gpunn.augmentation import Augmentation
-from gpunn.model_file import load_model
 from gpunn.data import Data, Samples, load_data
 from gpunn.errors import GpunnError
 from gpunn.evaluation import Evaluation
@@ -24,6 +23,7 @@ from gpunn.layers import (
 )
 from gpunn.losses import BinaryCrossEntropy, MeanSquaredError, SoftmaxCrossEntropy
 from gpunn.model import Sequential
+from gpunn.model_file import load_model
 from gpunn.optimizers import SGD, Adam
 from gpunn.regularizers import L1, L2
 from gpunn.schedules import Constant, Cosine, OneCycle, StepDecay

@@ -40,5 +40,9 @@ class ModelFileError(GpunnError, ValueError):
     """A model file that is damaged, or not one of gpunn's."""
 
 
+class CheckpointError(GpunnError, ValueError):
+    """A checkpoint that is damaged, or that a run cannot go on from, with the difference between them."""
+
+
 class OutputError(GpunnError, OSError):
     """A result that cannot be written: full or read-only disk, a folder that is in use."""

@@ -1,17 +1,16 @@
 """What a training run recorded: its cost and accuracy on training and validation data, in memory and as CSV."""
 
-import contextlib
 import math
 import os
 import re
-import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import overload
 
-from gpunn.errors import DataError, OutputError
+from gpunn.errors import DataError
 from gpunn.overfitting import OverfittingDetector
+from gpunn.storage import write_atomically
 
 
 @dataclass(frozen=True)
@@ -175,29 +174,6 @@ class History(Sequence[Record]):
             except ValueError as error:
                 raise DataError(f"{path}: line {number}: {error}") from None
         return history
-
-
-def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write a file so that its name shows the old content or all of the new one, whenever the power goes.
-
-    Raises:
-        OutputError: if it cannot be written; nothing half-written stays behind.
-    """
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            # Without it a crash of the machine may keep the new name and lose the content.
-            os.fsync(file.fileno())
-        temporary.replace(target)
-    except OSError as error:
-        raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
-    finally:
-        # Also after Ctrl-C. A file that was renamed, or never made, is not there to be removed.
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def _parse(line: str) -> Record:

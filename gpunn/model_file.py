@@ -13,9 +13,11 @@ import numpy as np
 from gpunn.backend import select
 from gpunn.config import from_config, to_config
 from gpunn.errors import GpunnError, ModelFileError
-from gpunn.history import write_atomically
 from gpunn.layers.base import positive_whole
 from gpunn.model import DTYPES, Sequential
+from gpunn.state import Arrays
+from gpunn.storage import write_atomically
+from gpunn.tensors import to_bytes
 
 FORMAT = 1
 MOST_INPUTS = 2**20
@@ -28,8 +30,16 @@ def save_model(model: Sequential, path: str | os.PathLike[str]) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
-    from safetensors.numpy import save
+    write_atomically(path, model_bytes(model))
 
+
+def model_bytes(model: Sequential, arrays: Arrays | None = None) -> bytes:
+    """The content of a model file.
+
+    Args:
+        model: its architecture.
+        arrays: what it had learned at some time; left out, what it has now.
+    """
     model._built()
     description = {
         "format": FORMAT,
@@ -40,7 +50,7 @@ def save_model(model: Sequential, path: str | os.PathLike[str]) -> None:
         "class_names": model.class_names,
         "dtype": model.dtype,
     }
-    write_atomically(path, save(model.arrays(), metadata={"gpunn": json.dumps(description)}))
+    return to_bytes(model.arrays() if arrays is None else arrays, {"gpunn": json.dumps(description)})
 
 
 def load_model(path: str | os.PathLike[str], device: str = "auto", batch_size: int = 32) -> Sequential:

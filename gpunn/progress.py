@@ -29,15 +29,16 @@ class Progress:
         self._began = time.perf_counter()
         self._done = 0
 
-    def start_epoch(self, epoch: int) -> None:
-        """An epoch begins, counted from 0."""
-        self._epoch, self._epoch_began = epoch, time.perf_counter()
+    def start_epoch(self, epoch: int, before: int = 0) -> None:
+        """An epoch begins, counted from 0, or what is left of it after the first `before` samples."""
+        self._epoch, self._epoch_began, self._before = epoch, time.perf_counter(), before
         if self.shown and self.is_terminal:
             from tqdm import tqdm
 
             # Seen no more than ten times a second: reading the cost waits for the device.
             self._bar = tqdm(
                 total=self.samples,
+                initial=before,
                 desc=f"epoch {epoch + 1}/{self.epochs}",
                 unit=" samples",
                 unit_scale=True,
@@ -60,7 +61,7 @@ class Progress:
 
     def end_epoch(self, record: Record | None) -> None:
         """The epoch is over; `record` is the last look at the network."""
-        self._done += 1
+        self._done += self.samples - self._before
         if not self.shown:
             return
         text = ""
@@ -74,8 +75,8 @@ class Progress:
             self._bar = None
             return
         now = time.perf_counter()
-        speed = self.samples / max(now - self._epoch_began, 1e-9)
-        left = (now - self._began) / self._done * (self.epochs - self._epoch - 1)
+        speed = (self.samples - self._before) / max(now - self._epoch_began, 1e-9)
+        left = (now - self._began) / self._done * self.samples * (self.epochs - self._epoch - 1)
         self.say(f"epoch {self._epoch + 1}/{self.epochs}: {text}, {speed:,.0f} samples/s, {_duration(left)} left")
 
     def say(self, text: str) -> None:

@@ -25,9 +25,10 @@ from gpunn.data import Data
 from gpunn.errors import DataError, DivergenceError, OutputError, ShapeError
 from gpunn.evaluation import Evaluation
 from gpunn.experiment import Experiment
-from gpunn.history import Record, write_atomically
+from gpunn.history import Record
 from gpunn.reports.pictures import ACTIVATIONS, CONFUSION, CURVES, FILTERS, MISTAKES, draw_answers, draw_network
 from gpunn.reports.summary import size
+from gpunn.storage import write_atomically
 from gpunn.training import Trainer
 
 EXPERIMENT, HISTORY, METRICS, MODEL = "experiment.toml", "history.csv", "metrics.json", "model.safetensors"
@@ -85,7 +86,7 @@ def train(
         raise
     except BaseException as error:
         stopped = "interrupted" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"
-        trainer.put_back_good()
+        trainer.put_back(trainer.watch.last)
         raise
     finally:
         if stopped:

@@ -63,11 +63,11 @@ class Step:
         self._is_to_capture = capture and backend.has_graphs
         self._replay: Callable[[], None] | None = None
 
-    def start_epoch(self, order: Any, rates: Any) -> None:
-        """Begin an epoch: its order and its learning rates go to the device, its steps count from 0."""
+    def start_epoch(self, order: Any, rates: Any, first: int = 0) -> None:
+        """Begin an epoch: its order and its learning rates go to the device, its steps count from `first`."""
         self.backend.assign(self.order, order)
         self.backend.assign(self.rates, np.asarray(rates, self.model.dtype))
-        self.backend.assign(self.model.clock[NEXT_STEP : NEXT_STEP + 1], 0)
+        self.backend.assign(self.model.clock[NEXT_STEP : NEXT_STEP + 1], first)
 
     def __call__(self, n: int) -> None:
         """Do the next step of the epoch, on n samples: a full batch, or what is left of the epoch."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -18,6 +18,7 @@ from gpunn.data import Data, Samples
 from gpunn.errors import DataError, DivergenceError, GpunnError, OptionError
 from gpunn.evaluation import Evaluator
 from gpunn.history import History, Record
+from gpunn.kernels.batches import NEXT_COUNT
 from gpunn.kernels.random import epoch_order
 from gpunn.layers import BatchNorm
 from gpunn.layers.base import checked_seed, positive_whole
@@ -27,14 +28,12 @@ from gpunn.model import fed_shape
 from gpunn.optimizers import SGD, Optimizer
 from gpunn.progress import Progress
 from gpunn.regularizers import Regularizer
+from gpunn.state import State, Weights
 from gpunn.step import Step
+from gpunn.watch import Watch
 
 if TYPE_CHECKING:
     from gpunn.model import Sequential
-
-EXPLOSION = 100.0
-"""How many times the cost of the untrained network, or 1 if that is more, counts as diverged."""
-
 
 LOOKS_PER_EPOCH = 4
 """How often the validation set is looked at where nothing else is asked for."""
@@ -44,8 +43,12 @@ class Trainer:
     """A training from its first to its last epoch; see `Sequential.fit` for the arguments.
 
     Attributes:
+        done: steps done so far.
+        watch: what the records have shown.
         kept: the step whose weights were put back where training was cut off, 0 for those of the start.
     """
+
+    _began: float | None
 
     def __init__(
         self,
@@ -113,11 +116,16 @@ class Trainer:
             backend.assign(model.clock, 0)
             validation = self.data.validation
             self._validation = None if validation is None else Evaluator(model, Batches(backend, validation, dtype))
-        steps = self.step.steps_per_epoch
-        self.history = History()
-        self.progress = Progress(self.epochs, steps, len(train), progress)
-        self.epoch = 0
-        self._seconds_before = 0.0
+            self.step.reset_totals()
+            self.watch = Watch(Weights(0, model.arrays()), patience)
+        self.progress = Progress(self.epochs, self.step.steps_per_epoch, len(train), progress)
+        self.done = self.kept = self._samples = 0
+        self._seconds_before, self._began = 0.0, None
+
+    @property
+    def history(self) -> History:
+        """What was recorded."""
+        return self.watch.history
 
     @contextmanager
     def _enough_memory(self) -> Iterator[None]:
@@ -146,65 +154,74 @@ class Trainer:
                 model.backend = None  # the next data may be of another shape
             raise
 
-    def run(self) -> History:
-        """Train to the end, or until patience runs out."""
+    def run(self, after_step: Callable[[], None] | None = None) -> History:
+        """Train to the end, or until patience runs out, and leave the network as it is to be used.
+
+        Args:
+            after_step: called between steps, where `state` is whole; whatever it raises ends the training there.
+        """
+        self.train(after_step)
+        self.finish()
+        return self.history
+
+    def train(self, after_step: Callable[[], None] | None = None) -> None:
+        """Train to the end, or until patience runs out; see `run`."""
         self._began = time.perf_counter()
-        self._good = self._last = self._weights()
-        self._good_step = self._last_step = self.kept = 0
-        self._best: tuple[Record, Any] | None = None
-        self._samples = 0
-        self.step.reset_totals()
         try:
             # What leaves the finite numbers is said in one line by the checks below, not by warnings on the way.
             with np.errstate(over="ignore", divide="ignore", invalid="ignore"), self._enough_memory():
-                while self.epoch < self.epochs and not self.history.stopped:
-                    self._run_epoch()
-                    self.epoch += 1
+                while self.done < self.epochs * self.step.steps_per_epoch and not self.history.stopped:
+                    self._run_epoch(after_step or (lambda: None))
         finally:
+            self._seconds_before = self._seconds()
+            self._began = None
             self.progress.close()
             self.model.parameters.keep_gradients()  # for a `backward` by hand, which must not change the weights
-        if self.patience is not None and self._best is not None:
-            record, weights = self._best
-            if record is not self.history[-1]:
-                self._put_back(weights)
-                self.progress.say(f"the weights of step {record.step} are put back: validation cost was lowest there")
+
+    def finish(self) -> None:
+        """Put back the best weights where patience asked for them, and let BatchNorm remember what it should."""
+        best = self.watch.best
+        if self.patience is not None and best is not None and best.step != self.history[-1].step:
+            self.model.load_arrays(best.arrays)
+            self.progress.say(f"the weights of step {best.step} are put back: validation cost was lowest there")
         if self.recompute_statistics:
             self.model.recompute_statistics(self.data.train)
-        return self.history
 
-    def _run_epoch(self) -> None:
+    def _run_epoch(self, after_step: Callable[[], None]) -> None:
+        """An epoch, or what is left of it."""
         step, train = self.step, self.data.train
         steps, size = step.steps_per_epoch, step.batch_size
-        begun = self.epoch + np.arange(steps) / steps
-        self._rates = self.optimizer.schedule.rates(begun, self.epochs)
-        step.start_epoch(epoch_order(len(train), seed=self.seed, epoch=self.epoch), self._rates)
-        self.progress.start_epoch(self.epoch)
+        epoch, first = divmod(self.done, steps)
+        self._rates = self.optimizer.schedule.rates(epoch + np.arange(steps) / steps, self.epochs)
+        step.start_epoch(epoch_order(len(train), seed=self.seed, epoch=epoch), self._rates, first)
+        self.progress.start_epoch(epoch, first * size)
         is_host = step.backend.device == "cpu"
-        for number in range(steps):
+        for number in range(first, steps):
             n = min(size, len(train) - number * size)
             step(n)
             self._samples += n
-            if number == self.epoch == 0:
-                self._untrained_cost = self._figures()[0]
+            self.done += 1
+            if self.watch.untrained_cost is None:
+                self.watch.untrained_cost = self._figures()[0]
                 if step.trouble:
                     self.progress.say(f"training kernel by kernel, not by graph: {step.trouble}")
             # On the CPU the cost is at hand; on a device to look at it would stop the device, so it is looked at
             # with every record.
             if is_host and not math.isfinite(step.totals[0]):
-                self._diverged(number, "the cost is no longer a finite number")
+                self._diverged("the cost is no longer a finite number")
             self.progress.step(n, self._figures)
-            done = self.epoch * steps + number + 1
-            if self._is_time_to_look(number, done):
-                self._look(number, done)
-                if self.history.stopped:
-                    break
+            if self._is_time_to_look(number):
+                self._look()
+            after_step()
+            if self.history.stopped:
+                break
         self.progress.end_epoch(self.history[-1] if self.history else None)
 
-    def _is_time_to_look(self, number: int, done: int) -> bool:
-        """Whether a record is due after step `number` of the epoch, the `done`-th in all."""
+    def _is_time_to_look(self, number: int) -> bool:
+        """Whether a record is due after step `number` of the epoch."""
         steps = self.step.steps_per_epoch
         if self.validate_every is not None:
-            return done % self.validate_every == 0 or done == steps * self.epochs
+            return self.done % self.validate_every == 0 or self.done == steps * self.epochs
         return LOOKS_PER_EPOCH * (number + 1) // steps > LOOKS_PER_EPOCH * number // steps
 
     def _figures(self) -> tuple[float, float]:
@@ -213,49 +230,31 @@ class Trainer:
         accuracy = right / self._samples if self.step.batches.has_labels else float("nan")
         return cost / self._samples, accuracy
 
-    def _look(self, number: int, done: int) -> None:
+    def _look(self) -> None:
         """Look at the network: record, judge, remember its weights where they are good or best."""
         cost, accuracy = self._figures()
-        cost += self._penalty()
         validation = self._validation.run() if self._validation else None
-        watched = validation.loss if validation else cost
         record = Record(
-            step=done,
-            epoch=done / self.step.steps_per_epoch,
-            train_loss=cost,
+            step=self.done,
+            epoch=self.done / self.step.steps_per_epoch,
+            train_loss=cost + self._penalty(),
             train_accuracy=accuracy,
             validation_loss=validation.loss if validation else float("nan"),
             validation_accuracy=validation.accuracy if validation else float("nan"),
-            learning_rate=float(self._rates[number]),
-            seconds=self._seconds_before + time.perf_counter() - self._began,
+            learning_rate=self._rate(),
+            seconds=self._seconds(),
         )
-        if not math.isfinite(cost) or not math.isfinite(watched):
-            self._diverged(number, "the cost is no longer a finite number")
-        if watched > EXPLOSION * max(1.0, self._untrained_cost):
-            self._diverged(number, f"the cost has grown to {watched:.3g}")
         weights = self._weights()
-        if validation is None and not np.isfinite(weights[0]).all():
-            self._diverged(number, "the weights are no longer finite numbers")
-        since = self.history.append(record)
-        if since is not None:
-            self.progress.say(
-                f"overfitting (high variance) since step {since.step}, epoch {since.epoch:.1f}: the training cost "
-                "still falls, the validation cost no longer does"
-            )
-        # A validation cost judges the weights as they are; the training cost is from before the last update.
-        good = (weights, done) if validation else (self._last, self._last_step)
-        (self._good, self._good_step), self._last, self._last_step = good, weights, done
-        if self._best is None or watched < self._watched(self._best[0]):
-            self._best = record, weights
-        elif self.patience is not None and record.epoch - self._best[0].epoch >= self.patience:
-            self.history.stopped = f"no better validation cost for {self.patience:g} epochs"
-            self.progress.say(f"stopped: {self.history.stopped}")
+        if trouble := self.watch.trouble(record, weights):
+            self._diverged(trouble)
+        for line in self.watch.add(record, weights):
+            self.progress.say(line)
         self._samples = 0
         self.step.reset_totals()
 
-    @staticmethod
-    def _watched(record: Record) -> float:
-        return record.train_loss if math.isnan(record.validation_loss) else record.validation_loss
+    def _rate(self) -> float:
+        """The learning rate of the last step."""
+        return float(self._rates[(self.done - 1) % self.step.steps_per_epoch])
 
     def _penalty(self) -> float:
         """λR of (17), with the weights as they are."""
@@ -264,33 +263,56 @@ class Trainer:
         p = self.model.parameters
         return self.regularizer.cost(p.backend.to_host(p.values[: p.decayed]), len(self.data.train))
 
-    def _weights(self) -> tuple[Any, dict[str, Any]]:
-        """Copies of the parameters and of what BatchNorm remembers."""
-        model, to_host = self.model, self.step.backend.to_host
-        return to_host(model.parameters.values), {name: to_host(a) for name, a in model.statistics.items()}
+    def _weights(self) -> Weights:
+        return Weights(self.done, self.model.arrays())
 
-    def _put_back(self, weights: tuple[Any, dict[str, Any]]) -> None:
-        model, assign = self.model, self.step.backend.assign
-        values, statistics = weights
-        assign(model.parameters.values, values)
-        for name, remembered in statistics.items():
-            assign(model.statistics[name], remembered)
+    def _seconds(self) -> float:
+        return self._seconds_before + (0.0 if self._began is None else time.perf_counter() - self._began)
 
-    def put_back_good(self) -> None:
-        """Put back the weights of the last record: those of a training that is cut off in the middle of a step."""
-        self._put_back(self._last)
-        self.kept = self._last_step
+    def state(self) -> State:
+        """Everything that the rest of the training depends on; to be asked for between two steps."""
+        to_host, watch = self.step.backend.to_host, self.watch
+        return State(
+            now=watch.last if watch.last.step == self.done else self._weights(),
+            last=watch.last,
+            good=watch.good,
+            best=watch.best,
+            optimizer={name: to_host(array) for name, array in self.optimizer.state.items()},
+            totals=to_host(self.step.totals),
+            samples=self._samples,
+            records=tuple(self.history),
+            stopped=self.history.stopped,
+            skipped=0,
+            untrained_cost=watch.untrained_cost,
+            seconds=self._seconds(),
+        )
 
-    def _diverged(self, number: int, what: str) -> None:
+    def restore(self, state: State) -> None:
+        """Go on from a state of the same training, whatever was done before."""
+        assign = self.step.backend.assign
+        self.model.load_arrays(state.now.arrays)
+        for name, array in self.optimizer.state.items():
+            assign(array, state.optimizer[name])
+        assign(self.step.totals, state.totals)
+        self.done, self._samples, self._seconds_before = state.now.step, state.samples, state.seconds
+        # The place in the epoch is set when the epoch begins.
+        assign(self.model.clock[NEXT_COUNT : NEXT_COUNT + 1], self.done)
+        self.watch.restore(state)
+
+    def put_back(self, weights: Weights) -> None:
+        """Leave the network as it was: for a training that was cut off, perhaps in the middle of a step."""
+        self.model.load_arrays(weights.arrays)
+        self.kept = weights.step
+
+    def _diverged(self, what: str) -> None:
         self.progress.close()
-        self._put_back(self._good)
-        self.kept = self._good_step
+        self.put_back(self.watch.good)
         kept = f"step {self.kept}" if self.kept else "the start"
-        rate = self._rates[number]
+        rate, epoch = self._rate(), (self.done - 1) // self.step.steps_per_epoch
         self.history.stopped = what
         raise DivergenceError(
-            f"training diverged in epoch {self.epoch + 1}, step {self.epoch * self.step.steps_per_epoch + number + 1}: "
-            f"{what}; the weights of {kept} are kept. Try a learning rate below {rate:g}, such as {rate / 10:g}"
+            f"training diverged in epoch {epoch + 1}, step {self.done}: {what}; the weights of {kept} are kept. "
+            f"Try a learning rate below {rate:g}, such as {rate / 10:g}"
         )
 
 

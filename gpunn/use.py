@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from gpunn.model_file import load_model
 from gpunn.data import load_data
 from gpunn.errors import DataError, GpunnError, ModelFileError
 from gpunn.experiment import Experiment
 from gpunn.inputs import read_inputs
 from gpunn.model import Sequential
+from gpunn.model_file import load_model
 from gpunn.recipes import read_experiment
 from gpunn.run import EXPERIMENT, MODEL
 

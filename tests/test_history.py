@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from gpunn.errors import DataError, OutputError
-from gpunn.history import History, Record, write_atomically
+from gpunn.history import History, Record
+from gpunn.storage import write_atomically
 
 NAN = float("nan")
 

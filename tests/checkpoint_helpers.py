@@ -1,0 +1,87 @@
+"""Trainings that use everything a state has, for the tests of checkpoints and of going on from them."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import astuple
+from typing import Any
+
+import numpy as np
+
+import gpunn as gn
+from gpunn.checkpoint import Origin
+from gpunn.state import State
+from gpunn.training import Trainer
+
+ORIGIN = Origin(
+    experiment='name = "x"\n',
+    data={"train": {"samples": 1, "shape": [2], "sha256": "ab"}, "validation": None},
+    versions={"gpunn": gn.__version__},
+)
+
+
+def images(count: int = 110, validation: float = 0.2) -> gn.Data:
+    """Small images of three classes."""
+    rng = np.random.default_rng(1)
+    labels = np.arange(count) % 3
+    pixels = rng.integers(0, 100, (count, 6, 6)) + 50 * labels[:, None, None]
+    return gn.Data.from_arrays(pixels.astype(np.uint8), labels, validation=validation)
+
+
+def convolutional() -> gn.Sequential:
+    """A network with everything that is remembered or drawn from step to step."""
+    return gn.Sequential([gn.Conv2D(3, size=3), gn.BatchNorm(), gn.ReLU(), gn.Flatten(), gn.Dropout(0.3), gn.Dense(3)])
+
+
+def momentum(**options: Any) -> Trainer:
+    """Dropout, BatchNorm and momentum: 6 steps an epoch, the last of them shorter."""
+    usual: dict[str, Any] = {
+        "optimizer": gn.SGD(0.05, momentum=0.9, nesterov=True),
+        "regularizer": gn.L2(0.5),
+        "epochs": 4,
+    }
+    return trainer(**usual | options)
+
+
+def adam(**options: Any) -> Trainer:
+    """Adam, synthetic data and a schedule, with early stopping and statistics gathered at the end."""
+    usual: dict[str, Any] = {
+        "optimizer": gn.Adam(gn.OneCycle(0.01)),
+        "augmentation": gn.Augmentation(shift=1.0, rotation=10.0),
+        "epochs": 4,
+        "patience": 2.0,
+        "recompute_statistics": True,
+        "validate_every": 5,
+    }
+    return trainer(**usual | options)
+
+
+def trainer(data: gn.Data | None = None, model: gn.Sequential | None = None, **options: Any) -> Trainer:
+    """A training that has not begun."""
+    usual = {"batch_size": 16, "device": "cpu", "seed": 3, "progress": False}
+    return Trainer(model or convolutional(), data or images(), **usual | options)
+
+
+def stopped_after(training: Trainer, steps: int) -> State:
+    """The state of a training after so many steps, where it is stopped."""
+
+    class EnoughError(Exception):
+        pass
+
+    def stop() -> None:
+        if training.done == steps:
+            raise EnoughError
+
+    if steps:
+        with suppress(EnoughError):
+            training.train(stop)
+    assert training.done == steps
+    return training.state()
+
+
+def outcome(training: Trainer) -> Any:
+    """Everything that a finished training leaves, but for the time it took: to be compared bit by bit."""
+    records = [[value.hex() for value in map(float, astuple(record)[:-1])] for record in training.history]
+    arrays = {name: array.tobytes() for name, array in training.model.arrays().items()}
+    remembered = {name: np.asarray(array).tobytes() for name, array in training.optimizer.state.items()}
+    return training.done, records, training.history.stopped, arrays, remembered
