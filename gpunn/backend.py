@@ -22,6 +22,7 @@ from numpy.typing import DTypeLike, NDArray
 from gpunn import blas
 from gpunn.errors import CaptureError, DeviceError, OptionError
 from gpunn.kernels.kernel import Array, Elementwise, Raw
+from gpunn.staging import PinnedStaging, Staging
 
 
 class Backend(ABC):
@@ -113,6 +114,10 @@ class Backend(ABC):
         """
         raise CaptureError(f"{self.device} has no graphs")
 
+    def staging(self, *arrays: Array) -> Staging:
+        """Memory of the host that arrays of this device are filled from while it computes."""
+        return Staging(*arrays)
+
     @abstractmethod
     def free_bytes(self) -> int:
         """Memory that could still be taken on the device."""
@@ -176,6 +181,8 @@ class CupyBackend(Backend):
             properties = cupy.cuda.runtime.getDeviceProperties(index)
             # Not a non-blocking stream: what a user does with our arrays on CuPy's own stream must see our work done.
             self.stream = cupy.cuda.Stream()
+            # For copies from the host, which are ordered by events and by nothing else.
+            self.copies = cupy.cuda.Stream(non_blocking=True)
             self.cublas = Cublas(self.stream.ptr)
         name = properties["name"].decode()
         self.description = (
@@ -290,6 +297,10 @@ class CupyBackend(Backend):
                 graph.launch(stream)
 
         return replay
+
+    def staging(self, *arrays: Array) -> Staging:
+        with self.cupy.cuda.Device(self.index):
+            return PinnedStaging(self.cupy, self.stream, self.copies, *arrays)
 
     def free_bytes(self) -> int:
         with self.cupy.cuda.Device(self.index):

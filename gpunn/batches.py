@@ -1,6 +1,9 @@
-"""Batches: samples on the device in their smallest form, gathered and converted one batch at a time."""
+"""Batches: samples in their smallest form, gathered on the device and converted one batch at a time."""
 
 from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -8,6 +11,7 @@ from numpy.typing import DTypeLike, NDArray
 from gpunn.augmentation import Augmentation
 from gpunn.backend import Backend, Buffer
 from gpunn.data import Samples
+from gpunn.data.mapped import in_blocks
 from gpunn.errors import ShapeError
 from gpunn.kernels import batches as kernels
 from gpunn.kernels.augmentation import gather_augmented
@@ -54,19 +58,31 @@ def rows_of(inputs: NDArray[np.generic]) -> NDArray[np.generic]:
     return np.ascontiguousarray(inputs.reshape(len(inputs), -1))
 
 
-class Batches:
-    """Samples that lie on a device as they came, bytes as bytes.
+class Batches(ABC):
+    """Samples that a network is given batch by batch, in the order of an epoch.
 
     Args:
         backend: of the device.
         samples: inputs and targets.
-        dtype: of the network, for targets that are no labels.
+        dtype: of the network, for inputs that are no bytes and targets that are no labels.
         augmentation: how images are changed when they are taken.
         seed: of the augmentation.
+
+    Attributes:
+        rows: (places, features) on the device, bytes as bytes.
+        targets: (places,) or (places, outputs) on the device.
+        order: int32 on the device, the place of each sample of the epoch, one after another.
+        batch_size: samples of a full batch, as `start` was told.
+        placement: where they lie and why, in words; "" where there is nothing to say.
 
     Raises:
         ShapeError: samples that are no images are to be augmented.
     """
+
+    rows: Array
+    targets: Array
+    order: Array
+    placement: str = ""
 
     def __init__(
         self,
@@ -80,42 +96,75 @@ class Batches:
             raise ShapeError(f"augmentation needs images (height, width, channels), got samples of {samples.shape}")
         self._augmentation, self._seed = augmentation, seed
         self._image = inside(samples.shape)
-        self._run = backend.run
+        self._backend, self._samples = backend, samples
         self.size = len(samples)
         self.scale = samples.scale
-        rows = rows_of(np.asarray(samples.inputs))
-        if rows.dtype != np.uint8:
-            rows = rows.astype(dtype, copy=False)
-        self.rows = backend.asarray(rows)
         self.has_labels = samples.targets.ndim == 1
-        self.targets = backend.asarray(samples.targets, np.int32 if self.has_labels else dtype)
-        shape = () if self.has_labels else (samples.targets.shape[1],)
-        self._taken = {"backend": backend, "shape": shape, "dtype": self.targets.dtype}
-        self._capacity = 0
+        self.row_dtype = np.dtype(np.uint8 if samples.inputs.dtype == np.uint8 else dtype)
+        self.target_dtype = np.dtype(np.int32 if self.has_labels else dtype)
+        self.batch_size = self._capacity = 0
 
-    def take(self, order: Array, clock: Array, batch_size: int, n: int, rows: Array) -> Array:
+    @abstractmethod
+    def start(self, batch_size: int, order: NDArray[np.integer] | None = None, first: int = 0) -> None:
+        """Begin to go through the samples.
+
+        Args:
+            batch_size: samples of a full batch.
+            order: of the samples; left out, that which they have.
+            first: the batch that is taken first.
+        """
+
+    def take(self, clock: Array, n: int, rows: Array) -> Array:
         """Begin a step: gather the n samples that begin at order[step · batch_size].
 
         Args:
-            order: int32 permutation of the samples.
             clock: which step it is; see `gpunn.kernels.batches`.
-            batch_size: samples of a full batch.
-            n: samples of this one.
+            n: samples of this batch.
             rows: (n, features), where the converted inputs go.
 
         Returns:
             The targets: int32 labels (n,), or (outputs, n).
         """
         if n > self._capacity:
-            self._buffer, self._capacity = (
-                Buffer(capacity=max(n, batch_size), **self._taken),
-                max(n, batch_size),
-            )
-        targets = self._buffer[n]
-        batch = (self.rows, self.targets, order, clock, batch_size, self.scale)
+            self._capacity = max(n, self.batch_size)
+            self._taken = Buffer(self._backend, self._samples.targets.shape[1:], self._capacity, self.target_dtype)
+        targets = self._taken[n]
+        batch = (self.rows, self.targets, self.order, clock, self.batch_size, self.scale)
         if self._augmentation is None:
-            self._run(kernels.gather, *batch, rows, targets)
+            self._backend.run(kernels.gather, *batch, rows, targets)
         else:
             drawn = (self._seed, self._augmentation.limits, self._image)
-            self._run(gather_augmented, *batch, *drawn, rows, targets)
+            self._backend.run(gather_augmented, *batch, *drawn, rows, targets)
         return targets
+
+    @property
+    def at_hand(self) -> int:
+        """How many samples may be taken before the next call of `given`."""
+        return self.size
+
+    def given(self, n: int) -> None:
+        """The device has been given the computing of n more samples, which has not to be done yet."""
+
+
+class DeviceBatches(Batches):
+    """Samples that lie on the device, all of them; see `Batches`."""
+
+    def __init__(self, backend: Backend, samples: Samples, dtype: DTypeLike, *augmentation: Any) -> None:
+        super().__init__(backend, samples, dtype, *augmentation)
+        inputs = samples.inputs
+        if backend.device == "cpu" and isinstance(inputs, np.ndarray):
+            self.rows = backend.asarray(rows_of(inputs), self.row_dtype)  # no copy where none is needed
+        else:
+            self.rows = backend.empty((self.size, int(np.prod(samples.shape))), self.row_dtype)
+            for start, part in in_blocks(inputs):
+                rows = rows_of(part).astype(self.row_dtype, copy=False)
+                backend.assign(self.rows[start : start + len(rows)], rows)
+        self.targets = backend.asarray(samples.targets, self.target_dtype)
+        self.order = backend.asarray(np.arange(self.size, dtype=np.int32))
+        self._is_shuffled = False
+
+    def start(self, batch_size: int, order: NDArray[np.integer] | None = None, first: int = 0) -> None:
+        self.batch_size = batch_size
+        if order is not None or self._is_shuffled:
+            self._backend.assign(self.order, np.arange(self.size, dtype=np.int32) if order is None else order)
+            self._is_shuffled = order is not None

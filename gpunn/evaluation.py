@@ -33,12 +33,11 @@ class Evaluation:
 
 
 class Evaluator:
-    """Runs samples that lie on the device through a network, and sums cost and right answers there."""
+    """Runs samples through a network, and sums cost and right answers on the device."""
 
     def __init__(self, model: Sequential, batches: Batches) -> None:
         backend = model._built()
         self.model, self.batches, self.backend = model, batches, backend
-        self._order = backend.asarray(np.arange(batches.size, dtype=np.int32))
         self._clock = backend.zeros((4,), np.int32)
         self._totals = backend.zeros((2,), np.float64)
         # A cost of its own: that of the training keeps the buffers that it was recorded with.
@@ -50,13 +49,15 @@ class Evaluator:
         size = size or model.capacity
         stages, bias = model.stages_under(model.loss)
         backend.assign(self._totals, 0.0)
+        batches.start(size)
         for number, start in enumerate(range(0, batches.size, size)):
             n = min(size, batches.size - start)
             backend.assign(self._clock[NEXT_STEP : NEXT_STEP + 1], number)
             rows, x = model.input.views(n)
-            targets = batches.take(self._order, self._clock, size, n, rows)
+            targets = batches.take(self._clock, n, rows)
             z = model.propagate(x, False, stages)
             self._loss.evaluate(backend, z, targets, self._totals, bias=None if bias is None else bias.value)
+            batches.given(n)
         cost, right = (float(total) for total in backend.to_host(self._totals))
         return Evaluation(
             loss=cost / batches.size if model.loss is not None else float("nan"),

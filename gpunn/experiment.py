@@ -60,6 +60,7 @@ class TrainingPart:
     recompute_statistics: bool = False
     validate_every: int | None = None
     patience: float | None = None
+    data_on: str = "auto"
     least_steps: int = 0
 
     def for_samples(self, count: int) -> TrainingPart:

@@ -86,22 +86,28 @@ def shortage(
         batch_size: that was asked for.
         backend: where memory ran out.
         dtype: of the network.
-        others: bytes of the data.
+        others: bytes of the data, where they were to lie on the device.
         free: bytes that were free before.
     """
 
-    def needed(size: int) -> int:
-        return bytes_of_network(layers, shape, size, backend, dtype) + others
+    def needed(count: int) -> int:
+        return bytes_of_network(layers, shape, count, backend, dtype) + others
 
     fitting = batch_size // 2
     while fitting and needed(fitting) > 0.9 * free:
         fitting //= 2
-    advice = f"a batch size of {fitting} would fit" if fitting else "take a smaller network or less data"
+    less = 'data_on="auto", which streams the data, a smaller network' if others else "a smaller network"
+    advice = f"a batch size of {fitting} would fit" if fitting else f"take {less} or less data"
     return MemoryShortageError(
-        f"out of memory on {backend.device}: batches of {batch_size} need about {_gib(needed(batch_size))}, "
-        f"{_gib(free)} were free: {advice} ({' '.join(str(error).split()) or type(error).__name__})"
+        f"out of memory on {backend.device}: batches of {batch_size} need about {size(needed(batch_size))}, "
+        f"{size(free)} were free: {advice} ({' '.join(str(error).split()) or type(error).__name__})"
     )
 
 
-def _gib(nbytes: int) -> str:
-    return f"{nbytes / 2**30:.2f} GiB"
+def size(nbytes: float) -> str:
+    """A number of bytes in the unit that reads best."""
+    for unit in ("B", "KiB", "MiB"):
+        if nbytes < 1024:
+            return f"{nbytes:.0f} {unit}" if unit == "B" else f"{nbytes:.1f} {unit}"
+        nbytes /= 1024
+    return f"{nbytes:.1f} GiB"

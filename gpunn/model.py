@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gpunn.augmentation import Augmentation
 from gpunn.backend import Backend, select
-from gpunn.batches import Batches, InputBuffer
+from gpunn.batches import InputBuffer
 from gpunn.data import Data, Samples
 from gpunn.errors import DataError, GpunnError, OptionError, ShapeError
 from gpunn.evaluation import Evaluation, Evaluator
@@ -23,6 +23,7 @@ from gpunn.layers.base import BuildContext, Layer, Shape, checked_seed, positive
 from gpunn.losses import Loss
 from gpunn.optimizers import Optimizer
 from gpunn.parameter import Parameter, Parameters
+from gpunn.placement import place
 from gpunn.regularizers import Regularizer
 from gpunn.stages import activation_after, arranged
 
@@ -279,6 +280,7 @@ class Sequential:
         recompute_statistics: bool = False,
         validate_every: int | None = None,
         patience: float | None = None,
+        data_on: str = "auto",
         capture: bool = True,
         progress: bool = True,
     ) -> History:
@@ -304,6 +306,8 @@ class Sequential:
             validate_every: steps from one look at the validation set to the next; left out, a quarter of an epoch.
             patience: stop when the validation cost has not improved for so many epochs, and put back the weights
                 that were best; None trains to the end and keeps the last weights.
+            data_on: where the data lie meanwhile: "device"; "host", from where each piece is copied to the device while
+                the one before is computed with; "auto" for the device where they fit. The numbers are the same.
             capture: whether a CUDA device replays the step as one graph; False runs it kernel by kernel, to debug.
             progress: whether to show how far it is.
 
@@ -332,9 +336,12 @@ class Sequential:
             recompute_statistics=recompute_statistics,
             validate_every=validate_every,
             patience=patience,
+            data_on=data_on,
             capture=capture,
             progress=progress,
         )
+        if trainer.placement:
+            trainer.progress.say(f"data on {trainer.placement}")
         return trainer.run()
 
     # Using
@@ -375,7 +382,7 @@ class Sequential:
         """
         backend = self._built()
         self.check_samples(samples)
-        return Evaluator(self, Batches(backend, samples, self.dtype)).run()
+        return Evaluator(self, place(backend, samples, self.dtype)).run()
 
     def recompute_statistics(self, samples: Samples | Data) -> None:
         """Let every BatchNorm remember the statistics of these samples instead of its running averages.
@@ -399,7 +406,7 @@ class Sequential:
         sizes = (size for size in range(self.capacity, 1, -1) if len(samples) % size != 1)
         is_done = False
         try:
-            Evaluator(self, Batches(self._built(), samples, self.dtype)).run(next(sizes, self.capacity))
+            Evaluator(self, place(self._built(), samples, self.dtype)).run(next(sizes, self.capacity))
             is_done = True
         finally:
             for layer in layers:

@@ -223,6 +223,7 @@ class _Watch:
         begin = self._mark()
         self._step.compute(n)
         self._steps.append((begin, self._mark(), self._marks))
+        self._step.batches.given(n)
 
     def parts(self, works: dict[Key, Work], rates: Rates) -> Iterator[Part]:
         """What was watched, pass by pass: means over the faster half of the steps, which nothing else disturbed."""

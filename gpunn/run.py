@@ -26,8 +26,8 @@ from gpunn.errors import DataError, DivergenceError, OutputError, ShapeError
 from gpunn.evaluation import Evaluation
 from gpunn.experiment import Experiment
 from gpunn.history import Record
+from gpunn.memory import size
 from gpunn.reports.pictures import ACTIVATIONS, CONFUSION, CURVES, FILTERS, MISTAKES, draw_answers, draw_network
-from gpunn.reports.summary import size
 from gpunn.storage import write_atomically
 from gpunn.training import Trainer
 
@@ -168,6 +168,8 @@ def _introduce(trainer: Trainer, folder: Path, say: Say) -> None:
     kind = f"{train.classes} classes" if train.classes else f"{train.targets.shape[1]} float targets"
     say(f"device      {backend.description} ({backend.reason})")
     say(f"data        {data.name}: {len(train):,} training samples of {shape}, {kind}{_watched(data)}")
+    if trainer.placement:
+        say(f"data on     {trainer.placement}")
     say(f"run folder  {folder}")
     say("")
     say(trainer.model.summary())

@@ -27,14 +27,13 @@ class Step:
 
     Args:
         model: built on the device.
-        batches: the training set, on the device.
+        batches: the training set.
         loss: the cost.
         optimizer: built for the parameters of the model.
         batch_size: samples of a full batch.
         capture: whether to record the step where the device can.
 
     Attributes:
-        order: int32, the order of the epoch.
         rates: the learning rate of each step of the epoch.
         stages: what runs, in order; see `Sequential.stages_under`.
         totals: sum of the costs and number of right answers since `reset_totals`.
@@ -56,7 +55,6 @@ class Step:
         self.stages, bias = model.stages_under(loss)
         self._bias = () if bias is None else (bias.value, bias.grad)
         self.steps_per_epoch = -(-batches.size // batch_size)
-        self.order = backend.zeros((batches.size,), np.int32)
         self.rates = backend.zeros((self.steps_per_epoch,), model.dtype)
         self.totals = backend.zeros((2,), np.float64)
         self.trouble = ""
@@ -65,7 +63,7 @@ class Step:
 
     def start_epoch(self, order: Any, rates: Any, first: int = 0) -> None:
         """Begin an epoch: its order and its learning rates go to the device, its steps count from `first`."""
-        self.backend.assign(self.order, order)
+        self.batches.start(self.batch_size, order, first)
         self.backend.assign(self.rates, np.asarray(rates, self.model.dtype))
         self.backend.assign(self.model.clock[NEXT_STEP : NEXT_STEP + 1], first)
 
@@ -79,6 +77,7 @@ class Step:
             self.compute(n)
             if self._is_to_capture:
                 self._capture()
+        self.batches.given(n)
 
     @property
     def is_recorded(self) -> bool:
@@ -89,7 +88,7 @@ class Step:
         """Kernel by kernel: gather n samples, forward (3), cost, backward (8) (12) (13), update (4) (20)–(22)."""
         model, clock = self.model, self.model.clock
         rows, x = model.input.views(n)
-        targets = self.batches.take(self.order, clock, self.batch_size, n, rows)
+        targets = self.batches.take(clock, n, rows)
         z = model.propagate(x, True, self.stages)
         self.loss.evaluate(self.backend, z, targets, self.totals, 1.0, *self._bias)
         self.optimizer.before_backward(self.rates, clock)

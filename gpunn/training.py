@@ -13,7 +13,6 @@ from numpy.typing import ArrayLike
 
 from gpunn.augmentation import Augmentation
 from gpunn.backend import Backend, select
-from gpunn.batches import Batches
 from gpunn.data import Data, Samples
 from gpunn.errors import DataError, DivergenceError, GpunnError, OptionError
 from gpunn.evaluation import Evaluator
@@ -26,6 +25,7 @@ from gpunn.losses import Loss, MeanSquaredError, SoftmaxCrossEntropy
 from gpunn.memory import shortage
 from gpunn.model import fed_shape
 from gpunn.optimizers import SGD, Optimizer
+from gpunn.placement import bytes_on_device, place
 from gpunn.progress import Progress
 from gpunn.regularizers import Regularizer
 from gpunn.state import State, Weights
@@ -45,6 +45,7 @@ class Trainer:
     Attributes:
         done: steps done so far.
         watch: what the records have shown.
+        placement: where the data lie, in words, where that is not the host's memory.
         kept: the step whose weights were put back where training was cut off, 0 for those of the start.
     """
 
@@ -68,6 +69,7 @@ class Trainer:
         recompute_statistics: bool = False,
         validate_every: int | None = None,
         patience: float | None = None,
+        data_on: str = "auto",
         capture: bool = True,
         progress: bool = True,
     ) -> None:
@@ -105,19 +107,23 @@ class Trainer:
             raise OptionError(f"precision {backend.precision!r} rounds products of float32, and the dtype is {dtype}")
         self.recompute_statistics, self.augmentation = recompute_statistics, augmentation
         self.validate_every = None if validate_every is None else positive_whole(validate_every, "validate_every")
-        self._memory = (batch_size, backend, dtype, backend.free_bytes())
+        self._memory = (batch_size, backend, dtype, backend.free_bytes(), data_on)
         with self._enough_memory():
             self._build(backend, batch_size, dtype)
             model.loss, model.class_names, model.input_scale = self.loss, self.data.class_names, train.scale
             self.optimizer.build(model.parameters, regularizer, len(train))
-            batches = Batches(backend, train, dtype, augmentation, seed)
+            batches = place(backend, train, dtype, augmentation, seed, data_on)
             self.step = Step(model, batches, self.loss, self.optimizer, batch_size, capture)
             # Adam counts from its own first step, not from that of an earlier training.
             backend.assign(model.clock, 0)
             validation = self.data.validation
-            self._validation = None if validation is None else Evaluator(model, Batches(backend, validation, dtype))
+            watched = None if validation is None else place(backend, validation, dtype, data_on=data_on)
+            self._validation = None if watched is None else Evaluator(model, watched)
             self.step.reset_totals()
             self.watch = Watch(Weights(0, model.arrays()), patience)
+        self.placement = batches.placement
+        if watched is not None and watched.placement:
+            self.placement += f"; for validation {watched.placement}"
         self.progress = Progress(self.epochs, self.step.steps_per_epoch, len(train), progress)
         self.done = self.kept = self._samples = 0
         self._seconds_before, self._began = 0.0, None
@@ -133,9 +139,9 @@ class Trainer:
         try:
             yield
         except MemoryError as error:
-            batch_size, backend, dtype, free = self._memory
-            samples = [s for s in (self.data.train, self.data.validation) if s is not None]
-            data = sum(s.inputs.nbytes + s.targets.nbytes + 4 * len(s) for s in samples)
+            batch_size, backend, dtype, free, data_on = self._memory
+            samples = [s for s in (self.data.train, self.data.validation) if s is not None and data_on == "device"]
+            data = sum(bytes_on_device(s, dtype) for s in samples)
             shape = fed_shape(self.model.layers, self.data.train.shape)
             raise shortage(error, self.model.layers, shape, batch_size, backend, dtype, data, free) from None
 

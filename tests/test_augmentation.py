@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gpunn import SGD, Augmentation, Conv2D, Data, Dense, Flatten, ReLU, Samples, Sequential, load_data
 from gpunn.backend import Backend, select
-from gpunn.batches import Batches, rows_of
+from gpunn.batches import DeviceBatches, rows_of
 from gpunn.errors import OptionError, ShapeError
 from gpunn.kernels.augmentation import transforms
 
@@ -33,13 +33,14 @@ def pictures(
 ) -> NDArray[Any]:
     """A batch as the network gets it, (n, height, width, channels)."""
     n = len(samples) if n is None else n
-    batches = Batches(backend, samples, dtype, augmentation, seed)
+    batches = DeviceBatches(backend, samples, dtype, augmentation, seed)
     order = np.arange(len(samples)) if order is None else order
     features = int(np.prod(samples.shape))
     memory = backend.asarray(np.full((features, n) if samples_last else (n, features), np.nan, dtype))
     rows = memory.T if samples_last else memory
     clock = backend.asarray(np.array([-1, -1, step, count], np.int32))
-    batches.take(backend.asarray(order, np.int32), clock, n, n, rows)
+    batches.start(n, order)
+    batches.take(clock, n, rows)
     taken = backend.to_host(memory)
     height, width, channels = samples.shape
     return (taken.T if samples_last else taken).reshape(n, channels, height, width).transpose(0, 2, 3, 1)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from gpunn.memory import size
 from gpunn.reports.style import FAINT, TRAINING, light_grid, picture
-from gpunn.reports.summary import size
 
 if TYPE_CHECKING:
     from gpunn.profiling import Part, Profile

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpunn.layers import AveragePool2D, Layer, MaxPool2D
+from gpunn.memory import size
 
 if TYPE_CHECKING:
     from gpunn.model import Sequential
@@ -57,12 +58,3 @@ def _short(value: Any) -> str:
 
 def _shape(shape: tuple[int, ...]) -> str:
     return " × ".join(map(str, shape))
-
-
-def size(nbytes: float) -> str:
-    """A number of bytes in the unit that reads best."""
-    for unit in ("B", "KiB", "MiB"):
-        if nbytes < 1024:
-            return f"{nbytes:.0f} {unit}" if unit == "B" else f"{nbytes:.1f} {unit}"
-        nbytes /= 1024
-    return f"{nbytes:.1f} GiB"

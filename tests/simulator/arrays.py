@@ -15,6 +15,11 @@ class MemoryPointer:
         self.mem = block
         self.ptr = block.address + offset
 
+    def copy_from_host_async(self, mem: int, size: int, stream: Any = None) -> None:
+        """Copy from pinned memory, when the stream comes to it."""
+        machine = self.mem.machine
+        machine.upload(self.mem, self.ptr - self.mem.address, mem, size, stream or machine.current_stream())
+
     def __add__(self, offset: int) -> "MemoryPointer":
         return MemoryPointer(self.mem, self.ptr - self.mem.address + offset)
 
@@ -166,7 +171,7 @@ class DeviceArray:
 
     def get(self, stream: Any = None, order: str = "C", out: Any = None, blocking: bool = True) -> np.ndarray:
         machine = self.machine
-        machine.synchronize(f"a copy of {self.nbytes} bytes to the host")
+        machine.synchronize(f"a copy of {self.nbytes} bytes to the host", stream or machine.current_stream())
         machine.counts.copies_to_host += 1
         machine.counts.bytes_to_host += self.nbytes
         host = np.array(self.host, order="C")

@@ -161,7 +161,7 @@ class Cublas:
             result[...] = product
             return left.nbytes + right.nbytes + (result.nbytes if keep else 0), result.nbytes
 
-        stream = self._machine.current_stream() if self._machine.capture is None else self._machine.capture.stream
+        stream = self._machine.blocking.get(state.stream)
         self._machine.submit("gemm", run, [left, right, result], stream)
 
     def _operand(

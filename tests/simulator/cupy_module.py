@@ -1,6 +1,5 @@
 """The stand-ins as modules: `cupy`, and `nvmath` with its bindings of cuBLAS, on a simulated machine."""
 
-import time
 import types
 from importlib.machinery import ModuleSpec
 from typing import Any
@@ -24,8 +23,9 @@ class Graph:
         if self._machine.capture is not None:
             self._machine.refuse("the launch of a graph")
         self._machine.counts.graphs += 1
+        stream = stream or self._machine.current_stream()
         for node in self.nodes:
-            self._machine.execute(node)
+            self._machine.launch(node, stream)
 
     def upload(self, stream: Any = None) -> None:
         """Nothing is to be done."""
@@ -33,7 +33,7 @@ class Graph:
 
 def _stream_class(machine: Machine) -> type:
     class Stream:
-        """A queue of work. Here all of it is done at once, so only captures tell streams apart."""
+        """A queue of work; see `simulator.streams`."""
 
         null: Any = None
         _count = 0
@@ -42,6 +42,8 @@ def _stream_class(machine: Machine) -> type:
             Stream._count += not null
             self.ptr = 0 if null else 0x10000 + Stream._count * 64
             self.device_id = -1 if null else 0
+            if not null and not non_blocking:
+                machine.blocking[self.ptr] = self
 
         def __enter__(self) -> Any:
             machine.streams.append(self)
@@ -51,7 +53,7 @@ def _stream_class(machine: Machine) -> type:
             machine.streams.pop()
 
         def synchronize(self) -> None:
-            machine.synchronize("a synchronisation")
+            machine.synchronize("a synchronisation", self)
 
         def begin_capture(self, mode: Any = None) -> None:
             machine.begin_capture(self)
@@ -63,21 +65,33 @@ def _stream_class(machine: Machine) -> type:
             return machine.capture is not None and machine.capture.stream is self
 
         def record(self, event: Any = None) -> Any:
-            return event or Event()
+            event = event or Event()
+            event.record(self)
+            return event
 
         def wait_event(self, event: Any) -> None:
-            """Nothing is to be done: the event's work is done already."""
+            """What this stream is given from now on comes after what the event was recorded for last, if it was."""
+            machine.refuse("a wait for an event of another stream")
+            if event.ticket is not None:
+                machine.queues.give(self, lambda: None, after=event.ticket)
 
     class Event:
-        def __init__(self, block: bool = False, disable_timing: bool = False) -> None:
-            self.done = True
+        def __init__(self, block: bool = False, disable_timing: bool = False, interprocess: bool = False) -> None:
+            self.ticket: Any = None
+
+        @property
+        def done(self) -> bool:
+            return self.ticket is None or self.ticket.is_reached
 
         def record(self, stream: Any = None) -> None:
-            """All that was asked for before is done already."""
-            self.time = time.perf_counter()
+            machine.refuse("the record of an event")
+            self.ticket = machine.queues.record(stream or Stream.null)
 
         def synchronize(self) -> None:
-            machine.synchronize("a wait for an event")
+            machine.refuse("a wait for an event")
+            machine.counts.synchronizations += 1
+            if self.ticket is not None:
+                machine.queues.finish(self.ticket.stream, self.ticket)
 
     Stream.null = Stream(null=True)
     Stream.event_class = Event
@@ -164,8 +178,9 @@ def make_modules(machine: Machine) -> dict[str, types.ModuleType]:
         Device=_Device,
         Stream=stream,
         Event=stream.event_class,
-        get_elapsed_time=lambda begin, end: 1000 * (end.time - begin.time),
+        get_elapsed_time=lambda begin, end: 1000 * (end.ticket.time - begin.ticket.time),
         Graph=Graph,
+        alloc_pinned_memory=machine.pin,
         MemoryPointer=arrays.MemoryPointer,
         runtime=runtime,
         memory=memory,

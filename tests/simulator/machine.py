@@ -1,16 +1,19 @@
 """The simulated device: memory that is poisoned when it is given and when it is given back, captures, and counts."""
 
 import bisect
+import ctypes
 import weakref
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from simulator.launching import Scheduling, extent
 from simulator.memory import poison
+from simulator.streams import Streams
 
 _ALIGNMENT = 512  # of CuPy's pool
 _QUARANTINE = 64 * 2**20  # bytes of memory given back whose addresses nobody gets
@@ -58,6 +61,7 @@ class Block:
         self.bytes = padded[start : start + nbytes]
         self.address = self.bytes.ctypes.data
         self.nbytes = nbytes
+        self.machine = machine
         poison(self.bytes.view(dtype))
         weakref.finalize(self, machine.give_back, self.address, self.bytes, dtype)
 
@@ -100,7 +104,10 @@ class Machine:
         self.scheduling = Scheduling()
         self.counts = Counts()
         self.capture: Capture | None = None
-        self.streams: list[object] = []  # those entered by `with`, the innermost last
+        self.queues = Streams()
+        self.streams: list[Any] = []  # those entered by `with`, the innermost last
+        self.blocking: dict[int, Any] = {}  # by address; what the default stream waits for
+        self._pinned: dict[int, np.ndarray] = {}
         self._addresses: list[int] = []
         self._blocks: dict[int, weakref.ref[Block]] = {}
         self._given_back: deque[np.ndarray] = deque()
@@ -174,12 +181,18 @@ class Machine:
         finally:
             self._refusing = before
 
-    def synchronize(self, what: str) -> None:
-        """The host waits for the device."""
+    def synchronize(self, what: str, stream: Any = None) -> None:
+        """The host waits for what a stream was given; left out, for all but those that do not block the default one."""
         self.refuse(what)
         self.counts.synchronizations += 1
+        self.finish(stream)
 
-    def current_stream(self) -> object | None:
+    def finish(self, stream: Any = None) -> None:
+        """Have a stream do what it was given, or all that block the default stream."""
+        for one in list(self.blocking.values()) if stream is None or stream.ptr == 0 else [stream]:
+            self.queues.finish(one)
+
+    def current_stream(self) -> Any | None:
         """The stream entered last, None for the default stream."""
         return self.streams[-1] if self.streams else None
 
@@ -201,22 +214,64 @@ class Machine:
                 blocks.append(weakref.ref(self.block_at(begin, end, f"an argument of {name}")))
         node = Node(name, run, tuple(blocks))
         if self.capture is None:
-            self.execute(node)
+            self.launch(node, stream)
         elif self.capture.stream is stream:
             self.capture.nodes.append(node)
         else:
             self.capture.problem = f"{name} on another stream"
             raise CUDARuntimeError(f"cudaErrorStreamCaptureImplicit: {name} on a stream that is not the one captured")
 
-    def execute(self, node: Node) -> None:
-        """Do it."""
-        if any(block() is None for block in node.blocks):
+    def launch(self, node: Node, stream: Any) -> None:
+        """Have a stream do it. What it works on is kept until then, as CuPy's pool keeps it for work of one stream."""
+        blocks = [block() for block in node.blocks]
+        if any(block is None for block in blocks):
             raise CUDARuntimeError(f"a graph replays {node.name} on memory that was given back")
-        read, written = node.run()
-        self.counts.launches += 1
-        self.counts.kernels[node.name] += 1
-        self.counts.bytes_read += read
-        self.counts.bytes_written += written
+
+        def do(_kept: Sequence[Block | None] = blocks) -> None:
+            read, written = node.run()
+            self.counts.launches += 1
+            self.counts.kernels[node.name] += 1
+            self.counts.bytes_read += read
+            self.counts.bytes_written += written
+
+        if stream is None or stream.ptr == 0:
+            self.finish()
+            do()
+        else:
+            self.queues.give(stream, do)
+
+    # Copies from pinned memory
+
+    def pin(self, nbytes: int) -> Any:
+        """Memory of the host that the device can read by itself; it holds poison, and poison again when it is freed."""
+        memory = np.full(max(1, nbytes), 0xA5, np.uint8)  # never given back: a copy may come too late
+        self._pinned[memory.ctypes.data] = memory
+        pinned = (ctypes.c_ubyte * len(memory)).from_buffer(memory)
+        weakref.finalize(pinned, memory.fill, 0xA5)
+        return pinned
+
+    def upload(self, block: Block, offset: int, source: int, nbytes: int, stream: Any) -> None:
+        """Copy from pinned memory some time: what lies there when the copy is made, not when it is asked for.
+
+        Raises:
+            CUDARuntimeError: the memory is not pinned, so that the copy would make the host wait.
+        """
+        self.refuse(f"a copy of {nbytes} bytes from the host")
+        for start, memory in self._pinned.items():
+            if start <= source and source + nbytes <= start + len(memory):
+                given = memory[source - start :][:nbytes]
+                break
+        else:
+            raise CUDARuntimeError(f"an asynchronous copy of {nbytes} bytes from memory that is not pinned")
+        target = block.bytes[offset : offset + nbytes]
+
+        def run() -> tuple[int, int]:
+            target[...] = given
+            self.counts.copies_to_device += 1
+            self.counts.bytes_to_device += nbytes
+            return 0, nbytes
+
+        self.launch(Node("upload", run, (weakref.ref(block),)), stream)
 
     # Captures
 

@@ -11,9 +11,9 @@ import gpunn as gn
 import gpunn.kernels
 from gpunn import doctor
 from gpunn.backend import select
-from gpunn.batches import Batches
 from gpunn.errors import DeviceError
 from gpunn.kernels.random import epoch_order
+from gpunn.placement import place
 from gpunn.selftest import self_test
 from gpunn.step import Step
 from simulator.machine import Machine
@@ -77,8 +77,8 @@ def trained(network: Network, device: str, dtype: str = "float32", **options: An
     source = data(network.images)
     epochs = -(-STEPS // -(-len(source.train) // network.batch_size))
     history = model.fit(
-        source, optimizer=network.optimizer(), epochs=epochs, batch_size=network.batch_size, device=device, dtype=dtype,
-        seed=3, progress=False, **{**network.options, **options},
+        source, optimizer=network.optimizer(), batch_size=network.batch_size, device=device, dtype=dtype, seed=3,
+        progress=False, **{"epochs": epochs, **network.options, **options},
     )  # fmt: skip
     return model, history
 
@@ -162,11 +162,11 @@ def test_shuffles_are_the_same_bit_for_bit(machine: Machine) -> None:
     model.build((784,), 16, "cuda")
     optimizer, loss = gn.SGD(0.1), gn.SoftmaxCrossEntropy()
     optimizer.build(model.parameters)
-    batches = Batches(select("cuda"), source.train, "float32")
+    batches = place(select("cuda"), source.train, "float32")
     step = Step(model, batches, loss, optimizer, 16)
     order = epoch_order(len(source.train), seed=5, epoch=2)
     step.start_epoch(order, np.full(step.steps_per_epoch, 0.1))
-    np.testing.assert_array_equal(select("cuda").to_host(step.order), epoch_order(len(source.train), seed=5, epoch=2))
+    np.testing.assert_array_equal(select("cuda").to_host(step.batches.order), order)
     for number in range(step.steps_per_epoch):
         n = min(16, len(source.train) - 16 * number)
         step(n)
@@ -230,7 +230,7 @@ def step_of(layers: list[gn.layers.Layer], optimizer: gn.optimizers.Optimizer, i
     model = gn.Sequential(layers)
     model.build((28, 28, 1) if images else (784,), batch_size, "cuda")
     optimizer.build(model.parameters, None, len(source.train))
-    step = Step(model, Batches(select("cuda"), source.train, "float32"), loss, optimizer, batch_size)
+    step = Step(model, place(select("cuda"), source.train, "float32"), loss, optimizer, batch_size)
     order = epoch_order(len(source.train), seed=0, epoch=0)
     step.start_epoch(order, np.full(step.steps_per_epoch, 0.1))
     step(batch_size)  # runs once kernel by kernel, and is recorded

@@ -46,7 +46,7 @@ def test_a_batch_that_does_not_fit_is_refused_with_one_that_would() -> None:
             _network().fit(data, epochs=1, batch_size=1000, device="cuda", progress=False)
         message = str(caught.value)
         found = re.fullmatch(
-            r"out of memory on cuda:0: batches of 1000 need about ([\d.]+) GiB, ([\d.]+) GiB were free: "
+            r"out of memory on cuda:0: batches of 1000 need about ([\d.]+) MiB, ([\d.]+) MiB were free: "
             r"a batch size of (\d+) would fit \(Out of memory .*\)",
             message,
         )

@@ -1,0 +1,82 @@
+"""Filling arrays of a device from the host while the device computes."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpunn.kernels.kernel import Array
+
+
+class Staging:
+    """Arrays of a device with memory of the host that they are filled from.
+
+    They are used in turn, without end: `claim`, write to `host`, `upload`, compute with them, `release`. This one is
+    for the host itself, where both are the same memory and nothing is to be copied or waited for.
+
+    Args:
+        arrays: of the device.
+
+    Attributes:
+        host: what the host writes to, an array for each.
+    """
+
+    def __init__(self, *arrays: Array) -> None:
+        self.host: tuple[NDArray[Any], ...] = arrays
+
+    def claim(self) -> None:
+        """Wait until the last upload is over, so that the host may write."""
+
+    def upload(self, n: int) -> None:
+        """Copy the first n rows of each array; what is computed after this call sees them.
+
+        Args:
+            n: rows.
+        """
+
+    def release(self) -> None:
+        """Everything that reads the arrays has been given to the device: the next upload begins when it is done."""
+
+
+class PinnedStaging(Staging):
+    """Staging in pinned memory, from which the device fetches by itself, on a stream beside that of the computing.
+
+    Two events keep the order: an upload waits for what last read the arrays, and what is computed next waits for the
+    upload. Neither makes the host wait; only `claim` does.
+
+    Args:
+        cupy: the module.
+        stream: where the device computes.
+        copies: where it copies.
+        arrays: of the device.
+    """
+
+    def __init__(self, cupy: Any, stream: Any, copies: Any, *arrays: Array) -> None:
+        super().__init__(*(_pinned(cupy, array) for array in arrays))
+        self._arrays, self._stream, self._copies = arrays, stream, copies
+        self._read, self._copied = (cupy.cuda.Event(disable_timing=True) for _ in range(2))
+        # The memory may have been another's before, whose work on it could still be going on.
+        stream.synchronize()
+
+    def claim(self) -> None:
+        self._copied.synchronize()
+
+    def upload(self, n: int) -> None:
+        self._copies.wait_event(self._read)
+        for host, array in zip(self.host, self._arrays, strict=True):
+            rows = host[:n]
+            array.data.copy_from_host_async(rows.ctypes.data, rows.nbytes, self._copies)
+        self._copied.record(self._copies)
+        self._stream.wait_event(self._copied)
+
+    def release(self) -> None:
+        self._read.record(self._stream)
+
+
+def _pinned(cupy: Any, like: Array) -> NDArray[Any]:
+    """Memory of the host that does not move, for as much as an array of the device holds."""
+    memory = cupy.cuda.alloc_pinned_memory(like.nbytes)
+    return np.frombuffer(memory, like.dtype, prod(like.shape)).reshape(like.shape)
