@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from copy import copy
 from functools import cache
@@ -84,6 +84,16 @@ class Backend(ABC):
         """`gemm` for arrays that stay where they are: (alpha, beta) → c := alpha a b + beta c."""
         return lambda alpha, beta: self.gemm(alpha, a, b, beta, c)
 
+    def planned_all(self, a: Sequence[Array], b: Sequence[Array], c: Sequence[Array]) -> Callable[[float, float], None]:
+        """Many such products, none of which depends on another: (alpha, beta) → c[i] := alpha a[i] b[i] + beta c[i]."""
+        products = [self.planned(*arrays) for arrays in zip(a, b, c, strict=True)]
+
+        def all_of_them(alpha: float, beta: float) -> None:
+            for product in products:
+                product(alpha, beta)
+
+        return all_of_them
+
     @abstractmethod
     def synchronize(self) -> None:
         """Wait until everything that was started on the device is done."""
@@ -132,7 +142,7 @@ class NumpyBackend(Backend):
     def __init__(self) -> None:
         self.description = f"CPU, NumPy {np.__version__}, {blas.description()}"
         # A step makes short calls: no wrapper between.
-        self.gemm, self.planned = blas.gemm, blas.planned  # type: ignore[method-assign]
+        self.gemm, self.planned, self.planned_all = blas.gemm, blas.planned, blas.planned_all  # type: ignore[method-assign]
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
         return np.empty(shape, dtype)

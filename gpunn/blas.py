@@ -9,7 +9,7 @@ interface.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -17,6 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 _ROW_MAJOR, _PLAIN, _TRANSPOSED = 101, 111, 112
+
+_LARGEST_OF_SMALL = 100**3
+"""m n k up to which OpenBLAS's batches take its kernels for small matrices, which crash for some shapes (0.3.31)."""
+
 _Gemm = Callable[..., None]
 Planned = Callable[[float, float], None]
 
@@ -28,6 +32,8 @@ class _Library(NamedTuple):
     get_threads: Callable[[], int]
     set_threads: Callable[[int], None]
     integer: Any
+    sgemm_batch: _Gemm | None
+    dgemm_batch: _Gemm | None
 
 
 @cache
@@ -52,14 +58,11 @@ def _library() -> _Library | None:
                 sgemm, dgemm, get_threads, set_threads = functions
                 # Without argument types: what is passed is of C's types already, which takes a third of the time.
                 sgemm.restype = dgemm.restype = None
+                # Younger than the rest: OpenBLAS has it since 0.3.29.
+                batches = [getattr(library, f"{prefix}cblas_{x}gemm_batch{suffix}", None) for x in "sd"]
                 return _Library(
-                    sgemm,
-                    dgemm,
-                    f"OpenBLAS {pool['version']}",
-                    get_threads,
-                    set_threads,
-                    width,
-                )
+                    sgemm, dgemm, f"OpenBLAS {pool['version']}", get_threads, set_threads, width, *batches
+                )  # fmt: skip
     return None
 
 
@@ -97,6 +100,94 @@ def planned(a: NDArray[Any], b: NDArray[Any], c: NDArray[Any]) -> Planned:
 
     To check three arrays and to find their addresses takes some ten times as long as to call BLAS.
     """
+    library = _library()
+    call = _checked(a, b, c)
+    if library is None:
+        return lambda alpha, beta: _gemm_by_matmul(alpha, a, b, beta, c)
+    function, real = (library.sgemm, ctypes.c_float) if c.itemsize == 4 else (library.dgemm, ctypes.c_double)
+    integer, enum = library.integer, ctypes.c_int
+    first, second = real(), real()
+    arguments = (
+        enum(_ROW_MAJOR), enum(call.trans_a), enum(call.trans_b), integer(call.m), integer(call.n), integer(call.k),
+        first, _address(a), integer(call.lda), _address(b), integer(call.ldb), second, _address(c), integer(call.ldc),
+    )  # fmt: skip
+
+    def product(alpha: float, beta: float, _kept: Any = (a, b, c)) -> None:
+        first.value, second.value = alpha, beta
+        function(*arguments)
+
+    return product
+
+
+def planned_all(a: Sequence[NDArray[Any]], b: Sequence[NDArray[Any]], c: Sequence[NDArray[Any]]) -> Planned:
+    """Many products that do not depend on one another: (alpha, beta) → c[i] := alpha a[i] b[i] + beta c[i].
+
+    BLAS gets them in one call. Each is done by one thread, so none waits for another in the middle of a product.
+
+    Args:
+        a: (m, k) each, as for `gemm`.
+        b: (k, n) each.
+        c: (m, n) each; no two overlap.
+    """
+    calls = [_checked(*arrays) for arrays in zip(a, b, c, strict=True)]
+    together = [i for i, call in enumerate(calls) if call.m * call.n * call.k > _LARGEST_OF_SMALL]
+    library, is_float = _library(), c[0].itemsize == 4
+    function = library and (library.sgemm_batch if is_float else library.dgemm_batch)
+    if library is None or function is None or len(together) < 2:
+        return _one_after_another([planned(*arrays) for arrays in zip(a, b, c, strict=True)])
+    alone = _one_after_another([planned(a[i], b[i], c[i]) for i in range(len(c)) if i not in together])
+    count = len(together)
+    real: Any = ctypes.c_float if is_float else ctypes.c_double
+    integers, enums = library.integer * count, ctypes.c_int * count
+    some = [calls[i] for i in together]
+    first, second = (real * count)(), (real * count)()
+
+    def addresses(arrays: Sequence[NDArray[Any]]) -> Any:
+        return (ctypes.c_void_p * count)(*(arrays[i].ctypes.data for i in together))
+
+    # Each product is a group of its own, so that they may be of different shapes.
+    arguments = (
+        ctypes.c_int(_ROW_MAJOR), enums(*(x.trans_a for x in some)), enums(*(x.trans_b for x in some)),
+        integers(*(x.m for x in some)), integers(*(x.n for x in some)), integers(*(x.k for x in some)),
+        first, addresses(a), integers(*(x.lda for x in some)), addresses(b), integers(*(x.ldb for x in some)),
+        second, addresses(c), integers(*(x.ldc for x in some)), library.integer(count), integers(*[1] * count),
+    )  # fmt: skip
+
+    def products(alpha: float, beta: float, _kept: Any = (a, b, c)) -> None:
+        first[:], second[:] = [alpha] * count, [beta] * count
+        function(*arguments)
+        alone(alpha, beta)
+
+    return products
+
+
+def _one_after_another(products: Sequence[Planned]) -> Planned:
+    def all_of_them(alpha: float, beta: float) -> None:
+        for product in products:
+            product(alpha, beta)
+
+    return all_of_them
+
+
+class _Call(NamedTuple):
+    """What BLAS is told of a product besides addresses."""
+
+    trans_a: int
+    trans_b: int
+    m: int
+    n: int
+    k: int
+    lda: int
+    ldb: int
+    ldc: int
+
+
+def _checked(a: NDArray[Any], b: NDArray[Any], c: NDArray[Any]) -> _Call:
+    """How a product is to be called.
+
+    Raises:
+        ValueError: it cannot be.
+    """
     (m, k), (inner, n) = a.shape, b.shape
     size = c.itemsize
     across, along = c.strides
@@ -110,25 +201,9 @@ def planned(a: NDArray[Any], b: NDArray[Any], c: NDArray[Any]) -> Planned:
         or (across < n * size and m > 1)
     ):
         raise ValueError(f"gemm cannot write {a.shape} {a.dtype} times {b.shape} {b.dtype} to {c.shape} {c.dtype}")
-    library = _library()
-    if library is None:
-        return lambda alpha, beta: _gemm_by_matmul(alpha, a, b, beta, c)
     trans_a, lda = _order(a, size)
     trans_b, ldb = _order(b, size)
-    function, real = (library.sgemm, ctypes.c_float) if size == 4 else (library.dgemm, ctypes.c_double)
-    integer, enum = library.integer, ctypes.c_int
-    first, second = real(), real()
-    arguments = (
-        enum(_ROW_MAJOR), enum(trans_a), enum(trans_b), integer(m), integer(n), integer(k),
-        first, _address(a), integer(lda), _address(b), integer(ldb),
-        second, _address(c), integer(max(across // size, n)),
-    )  # fmt: skip
-
-    def product(alpha: float, beta: float, _kept: Any = (a, b, c)) -> None:
-        first.value, second.value = alpha, beta
-        function(*arguments)
-
-    return product
+    return _Call(trans_a, trans_b, m, n, k, lda, ldb, max(across // size, n))
 
 
 _Memory = ctypes.c_char * 0

@@ -16,7 +16,8 @@ from gpunn.backend import Backend, select
 from gpunn.errors import OptionError, ShapeError
 from gpunn.initializers import Constant
 from gpunn.layers import BuildContext
-from gpunn.layers.products import Extent, PatchProducts, Products, RowProducts
+from gpunn.layers.products import Extent, PatchProducts, Products
+from gpunn.layers.rows import RowProducts
 from gpunn.parameter import Parameters
 
 BLOCKS = st.sampled_from([1, 50, 500, None])
@@ -201,24 +202,30 @@ def test_products_by_patches_and_by_rows_are_the_same(
         np.testing.assert_allclose(rows, patches, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("kind", [PatchProducts, RowProducts])
-def test_work_goes_by_blocks_that_are_no_larger_than_asked_for(kind: Any) -> None:
-    cpu = select("cpu")
-    extent = Extent(4, (3, 3), (1, 1), (0, 0), 2, 20, 20, 18, 18)
-    scratch = {}
-    for elements in (1, 5000, 10**9):
-        with blocks_of(cpu, elements):
-            context = BuildContext(cpu, "float64", 4, batch_size=4)
-            context.parameter("w", (4, 2, 3, 3), Constant(0.0))
-            kind(context, extent)
-        scratch[elements] = sum(context.buffer_bytes.values()) // 8
-    row = 2 * 18 * 4 * (9 if kind is PatchProducts else 3)
-    gradient = 0 if kind is PatchProducts else 4 * 18
-    between = 0 if kind is PatchProducts else 2 * row  # rows that the next window sees too
-    assert scratch[1] == row + between + gradient  # a row of the output at least
-    assert scratch[5000] <= 5000 + between + gradient
-    assert scratch[10**9] == 18 * row + between + gradient
-    assert scratch[1] < scratch[5000] < scratch[10**9]
+def scratch_of(kind: Any, backend: Backend, extent: Extent, elements: int) -> int:
+    with blocks_of(backend, elements):
+        context = BuildContext(backend, "float64", 4, batch_size=4)
+        context.parameter("w", (4, 2, 3, 3), Constant(0.0))
+        kind(context, extent)
+    return sum(context.buffer_bytes.values()) // 8
+
+
+def test_patches_go_by_blocks_that_are_no_larger_than_asked_for() -> None:
+    cpu, extent = select("cpu"), Extent(4, (3, 3), (1, 1), (0, 0), 2, 20, 20, 18, 18)
+    row = 2 * 9 * 18 * 4
+    assert scratch_of(PatchProducts, cpu, extent, 1) == row  # a row of the output at least
+    assert row < scratch_of(PatchProducts, cpu, extent, 5000) <= 5000
+    assert scratch_of(PatchProducts, cpu, extent, 10**9) == 18 * row
+
+
+@pytest.mark.parametrize(("channels", "pixels"), [(2, 3 * 18), (20, 20)])  # the filter's columns laid out, and not
+def test_rows_go_by_blocks_that_are_little_larger_than_asked_for(channels: int, pixels: int) -> None:
+    cpu, extent = select("cpu"), Extent(4, (3, 3), (1, 1), (0, 0), channels, 20, 20, 18, 18)
+    row, weights = channels * pixels * 4, 4 * channels * 9
+    seen_twice = 2 * row  # by the next block too
+    assert scratch_of(RowProducts, cpu, extent, 1) == 4 * row + seen_twice + 2 * weights  # four rows at least
+    assert scratch_of(RowProducts, cpu, extent, 8 * row) == 8 * row + seen_twice + (1 + 8) * weights
+    assert scratch_of(RowProducts, cpu, extent, 10**9) == 18 * row + seen_twice + (1 + 8) * weights
 
 
 # Shapes

@@ -238,8 +238,7 @@ def test_threads_give_the_same_bytes_as_one(monkeypatch: pytest.MonkeyPatch, cor
 
     runs = []
     for count in (1, cores):
-        for module in (threads, pooling):
-            monkeypatch.setattr(module, "cores", lambda count=count: count)
+        monkeypatch.setattr(threads, "cores", lambda count=count: count)
         monkeypatch.setattr(threads, "WORTHWHILE", 1)
         parallel = {"calls": 0}
         monkeypatch.setattr(threads, "_pool", counting(threads._pool, parallel))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from harness import DTYPES
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from gpunn import blas
 from gpunn.backend import Backend
@@ -56,3 +58,54 @@ def test_arrays_that_cannot_be_written_can_be_factors() -> None:
     blas.gemm(1.0, b.T, a.T, 0.0, turned := np.zeros((4, 3)))
     assert (c == 2).all()
     assert (turned == 2).all()
+
+
+@st.composite
+def many_products(draw: st.DrawFn) -> list[tuple[int, int, int]]:
+    """Sizes (m, k, n) of a few products, among them some on both sides of what OpenBLAS calls small."""
+    small = st.tuples(st.integers(1, 40), st.integers(1, 40), st.integers(1, 40))
+    large = st.tuples(st.integers(1, 130), st.integers(90, 130), st.integers(90, 130))
+    return draw(st.lists(st.one_of(small, large), min_size=1, max_size=6))
+
+
+@settings(deadline=None, max_examples=60)
+@given(sizes=many_products(), transposed=st.sampled_from(["", "a", "b"]), dtype=st.sampled_from(DTYPES))
+@example(sizes=[(100, 100, 100)] * 3, transposed="", dtype="float32")
+@example(sizes=[(101, 100, 100)] * 3, transposed="", dtype="float32")
+@example(sizes=[(1, 1001, 1000), (1000, 1001, 1), (1000, 2, 1000)], transposed="b", dtype="float64")
+def test_many_products_in_one_call_are_those_of_one_after_another(
+    backend: Backend, sizes: list[tuple[int, int, int]], transposed: str, dtype: str
+) -> None:
+    rng = np.random.default_rng(0)
+    left, right, results, expected = [], [], [], []
+    for m, k, n in sizes:
+        a = backend.asarray(rng.standard_normal((k, m) if transposed == "a" else (m, k)), dtype)
+        b = backend.asarray(rng.standard_normal((n, k) if transposed == "b" else (k, n)), dtype)
+        left.append(a.T if transposed == "a" else a)
+        right.append(b.T if transposed == "b" else b)
+        wider = backend.asarray(rng.standard_normal((m, n + 3)), dtype)
+        results.append(wider[:, 1 : n + 1])
+        expected.append(backend.to_host(wider))
+    products = backend.planned_all(left, right, results)
+    for alpha, beta in ((1.0, 0.0), (-0.5, 0.75)):
+        for a, b, c in zip(left, right, expected, strict=True):
+            c[:, 1:-2] = alpha * (backend.to_host(a) @ backend.to_host(b)) + beta * c[:, 1:-2]
+        products(alpha, beta)
+    bound = {"float32": 1e-5, "float64": 1e-13}[dtype]
+    for (m, k, n), c, want in zip(sizes, results, expected, strict=True):
+        whole = backend.to_host(c.base if isinstance(c, np.ndarray) else c)
+        shown = want if whole.shape == (m, n + 3) else want[:, 1:-2]
+        np.testing.assert_allclose(whole, shown, rtol=bound, atol=bound * k)
+
+
+def test_many_products_are_checked_each() -> None:
+    fits, fits_not = np.ones((3, 3)), np.ones((3, 2))
+    with pytest.raises(ValueError, match="gemm cannot write"):
+        blas.planned_all([fits, fits_not], [fits, fits], [np.ones((3, 3)), np.ones((3, 3))])
+
+
+def test_many_products_without_openblas_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blas, "_library", lambda: None)
+    c = [np.ones((2, 2)), np.ones((2, 2))]
+    blas.planned_all([np.eye(2), 2 * np.eye(2)], [np.ones((2, 2))] * 2, c)(1.0, 1.0)
+    assert [x.tolist() for x in c] == [[[2, 2], [2, 2]], [[3, 3], [3, 3]]]

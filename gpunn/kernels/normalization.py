@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from gpunn.kernels.kernel import Array, Elementwise, Launch, Raw
-from gpunn.kernels.threads import parallel
+from gpunn.kernels.threads import in_pieces
 
 _THREADS = 256
 
@@ -47,17 +47,17 @@ def _normalize(
     size = x.shape[1]
     real = x.dtype.type
 
-    def channel(c: int) -> None:
-        # A channel's rows stay in the cache from one pass to the next.
-        mean[c] = np.add.reduce(x[c]) / real(size)
-        np.subtract(x[c], mean[c], out=normalized[c])
-        np.square(normalized[c], out=y[c])
-        variance[c] = np.add.reduce(y[c]) / real(size)
-        np.multiply(normalized[c], real(1) / np.sqrt(variance[c] + real(epsilon)), out=normalized[c])
-        np.multiply(normalized[c], gamma[c], out=y[c])
-        np.add(y[c], beta[c], out=y[c])
+    def piece(channels: slice) -> None:
+        x_, h, y_ = x[channels], normalized[channels], y[channels]
+        np.divide(np.add.reduce(x_, axis=1), real(size), out=mean[channels])
+        np.subtract(x_, mean[channels, None], out=h)
+        np.square(h, out=y_)
+        np.divide(np.add.reduce(y_, axis=1), real(size), out=variance[channels])
+        np.multiply(h, 1 / np.sqrt(variance[channels, None] + real(epsilon)), out=h)
+        np.multiply(h, gamma[channels, None], out=y_)
+        np.add(y_, beta[channels, None], out=y_)
 
-    parallel(channel, channels, x.nbytes)
+    in_pieces(piece, channels, x.nbytes)
     running_mean *= real(1 - momentum)
     running_mean += real(momentum) * mean
     running_variance *= real(1 - momentum)
@@ -140,16 +140,17 @@ def _normalize_gradient(
     real = dy.dtype.type
     share = real(1 / dy.shape[1])
 
-    def channel(c: int) -> None:
-        product = dy[c] * normalized[c]
-        dgamma[c] = np.add.reduce(product)
-        dbeta[c] = np.add.reduce(dy[c])
-        np.multiply(normalized[c], -share * dgamma[c], out=product)
-        np.add(product, dy[c], out=dx[c])
-        np.subtract(dx[c], share * dbeta[c], out=dx[c])
-        np.multiply(dx[c], gamma[c] / np.sqrt(variance[c] + real(epsilon)), out=dx[c])
+    def piece(channels: slice) -> None:
+        dy_, h, dx_ = dy[channels], normalized[channels], dx[channels]
+        product = dy_ * h
+        np.add.reduce(product, axis=1, out=dgamma[channels])
+        np.add.reduce(dy_, axis=1, out=dbeta[channels])
+        np.multiply(h, -share * dgamma[channels, None], out=product)
+        np.add(product, dy_, out=dx_)
+        np.subtract(dx_, share * dbeta[channels, None], out=dx_)
+        np.multiply(dx_, gamma[channels, None] / np.sqrt(variance[channels, None] + real(epsilon)), out=dx_)
 
-    parallel(channel, channels, dy.nbytes)
+    in_pieces(piece, channels, dy.nbytes)
 
 
 def _normalize_gradient_launch(

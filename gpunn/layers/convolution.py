@@ -8,7 +8,8 @@ from gpunn.kernels.kernel import Array
 from gpunn.layers.activation import weights_for
 from gpunn.layers.base import BuildContext, Layer, Shape, pair, positive_whole
 from gpunn.layers.bias import Bias
-from gpunn.layers.products import Extent, PatchProducts, Products, RowProducts
+from gpunn.layers.products import Extent, PatchProducts, Products
+from gpunn.layers.rows import RowProducts
 
 
 class Conv2D(Layer):
