@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from gpunn.backend import Backend
-from gpunn.kernels.threads import WORTHWHILE, cores, parallel
+from gpunn.kernels.threads import WORTHWHILE, cores, in_pieces
 
 LARGE_COPY = 2**28
 """Bytes of the copy that stands for memory itself: more than most caches hold."""
@@ -97,4 +97,4 @@ def _copies(backend: Backend, nbytes: int) -> Iterator[Callable[[], None]]:
         backend.assign(array, 1)  # zeros that nobody has written may all be one page of memory
     yield partial(backend.assign, target, source)
     if parts > 1 and 2 * nbytes >= WORTHWHILE:
-        yield lambda: parallel(lambda part: np.copyto(target[part], source[part]), parts, 2 * nbytes)
+        yield lambda: in_pieces(lambda part: np.copyto(target[part], source[part]), parts, 2 * nbytes)
