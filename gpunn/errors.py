@@ -3,9 +3,20 @@
 The program prints them as one line. Everything else that escapes is a defect and keeps its traceback.
 """
 
+_HEAD, _TAIL = 380, 200
+
 
 class GpunnError(Exception):
-    """Base of all errors below; the program ends with exit code 1."""
+    """Base of all errors below; the program ends with exit code 1.
+
+    Args:
+        message: what is said. Since it may hold text of a file that somebody else made, it is kept as one line of
+            characters that a terminal prints and does not obey, and is cut in the middle where it is long: what was
+            wrong stands at its begin, the mend at its end.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(_in_one_line(message))
 
 
 class OptionError(GpunnError, ValueError):
@@ -46,3 +57,15 @@ class CheckpointError(GpunnError, ValueError):
 
 class OutputError(GpunnError, OSError):
     """A result that cannot be written: full or read-only disk, a folder that is in use."""
+
+
+def _in_one_line(text: str) -> str:
+    text = _cut(text)
+    if text.isprintable():
+        return text
+    # Escaped as in a literal of Python: \n, \x1b, \udc80.
+    return _cut("".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _HEAD + _TAIL else f"{text[:_HEAD]} … {text[-_TAIL:]}"

@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.data import read_idx
 from gpunn.data.checks import checked_inputs
-from gpunn.data.npz import NpzFile
-from gpunn.data.reading import GZIP_MAGIC
+from gpunn.data.npy import MAGIC, read_header
+from gpunn.data.npz import ZIP_MAGIC, NpzFile
+from gpunn.data.reading import GZIP_MAGIC, open_regular, opened, read_up_to
 from gpunn.errors import DataError
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-# Not every format that Pillow knows: some of them start other programs.
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-_MOST_PIXELS = 100_000_000
-INVERSIONS = ("auto", "always", "never")
+from gpunn.images import image_shape, read_image
 
 
 def read_inputs(
@@ -44,37 +37,22 @@ def read_inputs(
     Raises:
         DataError: the file is missing, damaged, of an unknown kind, or its samples have another shape.
     """
-    if not path.is_file():
-        found = "a folder" if path.is_dir() else "no file"
-        raise DataError(f"{path} is {found}: give images, .npy, .npz or IDX files")
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             start = file.read(6)
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error}): check its permissions") from None
-    if start == b"\x93NUMPY":
+        raise DataError(
+            f"{path} cannot be read ({error.strerror or error}): give images, .npy, .npz or IDX files"
+        ) from None
+    if start == MAGIC:
         array = _read_npy(path)
-    elif start[:4] == b"PK\x03\x04":
+    elif start.startswith(ZIP_MAGIC):
         array = _AnyArrays(path).only()
     elif start[:2] in (GZIP_MAGIC, b"\0\0"):
         array = read_idx(path)
     else:
-        return _read_image(path, image_shape(path, shape), invert, note).reshape(1, *shape)
+        return read_image(path, image_shape(path, shape), invert, note).reshape(1, *shape)
     return _as_samples(path, array, shape)
-
-
-def image_shape(path: Path, shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """(height, width, channels) of the images that a network takes; features that make a square are one.
-
-    Raises:
-        DataError: the network takes no images.
-    """
-    if len(shape) == 3 and shape[2] in (1, 3):
-        return shape[0], shape[1], shape[2]
-    side = math.isqrt(shape[0])
-    if len(shape) == 1 and side * side == shape[0]:
-        return side, side, 1
-    raise DataError(f"{path} is an image, the network takes arrays of {shape}: give .npy, .npz or IDX files")
 
 
 class _AnyArrays(NpzFile):
@@ -93,12 +71,20 @@ class _AnyArrays(NpzFile):
 
 
 def _read_npy(path: Path) -> NDArray[Any]:
-    try:
-        # As a map of the file, so that a header cannot promise more than the file holds.
-        return np.array(np.load(path, mmap_mode="r", allow_pickle=False))
-    except (ValueError, OSError, EOFError) as error:
-        reason = (str(error).splitlines() or [""])[0][:200]
-        raise DataError(f"{path} is no array of numbers that can be read ({reason}): save it with np.save") from None
+    with opened(path) as (stream, size):
+        try:
+            header = read_header(stream)
+        except DataError as error:
+            raise DataError(f"{path} {error}: save it with np.save") from None
+        held = (size or 0) - header.size
+        if header.nbytes != held:
+            raise DataError(
+                f"{path} promises {header.nbytes:,} bytes {header.shape}, got {held:,}: get or save the file again"
+            )
+        data = read_up_to(stream, held)
+    if len(data) != held:
+        raise DataError(f"{path} is cut short: get or save the file again")
+    return header.array(np.frombuffer(data, header.dtype))
 
 
 def _as_samples(path: Path, array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
@@ -117,66 +103,3 @@ def _as_samples(path: Path, array: NDArray[Any], shape: tuple[int, ...]) -> NDAr
         return checked_inputs(array)
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
-
-
-def _read_image(path: Path, shape: tuple[int, int, int], invert: str, note: Callable[[str], None]) -> NDArray[Any]:
-    """An image as (height, width, channels), 0 to 1: fitted in whole, its border's colour around it."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
-    height, width, channels = shape
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(path, formats=FORMATS) as opened:
-                if opened.width * opened.height > _MOST_PIXELS:
-                    raise DataError(f"{path}: {opened.width} × {opened.height} pixels are more than {_MOST_PIXELS:,}")
-                pixels = _grey_or_rgb(ImageOps.exif_transpose(opened), channels)
-    except UnidentifiedImageError:
-        kinds = ", ".join(FORMATS)
-        raise DataError(f"{path} is no file that can be read: give an image ({kinds}), .npy, .npz or IDX") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise DataError(f"{path}: the image is damaged ({reason}): get it again") from None
-    border = np.median(np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]]), axis=0)
-    light = float(np.mean(border)) > 0.5
-    if pixels.shape[:2] != (height, width):
-        note(f"{path}: {pixels.shape[1]} × {pixels.shape[0]} pixels, fitted into {width} × {height}")
-        pixels = _fitted(pixels, height, width, border)
-    if invert == "always" or (invert == "auto" and light):
-        if invert == "auto":
-            note(f"{path}: light background, so dark and light are exchanged (--invert never leaves them)")
-        pixels = 1 - pixels
-    return pixels.astype(np.float32)
-
-
-def _grey_or_rgb(image: Image, channels: int) -> NDArray[Any]:
-    """(height, width, channels) from 0 to 1; what is transparent is white."""
-    from PIL import Image
-
-    if image.mode.startswith(("I", "F")):
-        # 16 and 32 bits: Pillow would cut off what is above 255.
-        deep = np.asarray(image, dtype=np.float64)
-        most = 1.0 if image.mode == "F" and deep.max() <= 1 else 65535.0 if deep.max() > 255 else 255.0
-        return np.repeat(np.clip(deep / most, 0, 1)[..., None], channels, axis=2)
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"), dtype=np.float64) / 255
-    return pixels[..., None] if pixels.ndim == 2 else pixels
-
-
-def _fitted(pixels: NDArray[Any], height: int, width: int, border: NDArray[Any]) -> NDArray[Any]:
-    """The image scaled to fit, proportions kept, in the middle of a field of its border's colour."""
-    from PIL import Image
-
-    scale = min(height / pixels.shape[0], width / pixels.shape[1])
-    rows, columns = (max(1, round(length * scale)) for length in pixels.shape[:2])
-    field = np.broadcast_to(border, (height, width, pixels.shape[2])).copy()
-    top, left = (height - rows) // 2, (width - columns) // 2
-    for channel in range(pixels.shape[2]):
-        plane = Image.fromarray(pixels[..., channel].astype(np.float32))
-        # Means over areas where it shrinks: thin strokes fade but do not vanish.
-        small = plane.resize((columns, rows), Image.Resampling.BOX if scale < 1 else Image.Resampling.BILINEAR)
-        field[top : top + rows, left : left + columns, channel] = np.asarray(small)
-    fitted: NDArray[Any] = np.clip(field, 0, 1)
-    return fitted

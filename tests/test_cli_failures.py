@@ -232,7 +232,7 @@ def test_a_signal_ends_a_training_in_order(folder: Path, number: int, code: int)
 def test_an_error_nobody_foresaw_is_one_line_and_a_traceback_on_request(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gpunn.run.train", lambda *_: 1 / 0)
+    monkeypatch.setattr("gpunn.run.train", lambda *_, **__: 1 / 0)
     done = gpunn("train")
     assert done.code == 1
     assert done.err.startswith("gpunn: a defect of gpunn: ZeroDivisionError: division by zero; please report")
@@ -243,7 +243,7 @@ def test_an_error_nobody_foresaw_is_one_line_and_a_traceback_on_request(
 
 
 def test_running_out_of_memory_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise MemoryError("Unable to allocate 7 TiB")
 
     monkeypatch.setattr("gpunn.run.train", fail)

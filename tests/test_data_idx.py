@@ -1,6 +1,7 @@
 """IDX files: what is read, and what every way of damaging one says."""
 
 import gzip
+import os
 import tracemalloc
 import warnings
 from pathlib import Path
@@ -71,6 +72,36 @@ def test_a_gzip_file_of_several_members_is_read(tmp_path):
     content = idx_bytes(IMAGES)
     path = put(tmp_path, gzip.compress(content[:7]) + gzip.compress(b"") + gzip.compress(content[7:]))
     np.testing.assert_array_equal(read_idx(path), IMAGES)
+
+
+def test_zeros_may_follow_a_gzip_stream_and_nothing_else_may(tmp_path):
+    packed = gzip.compress(idx_bytes(IMAGES))
+    np.testing.assert_array_equal(read_idx(put(tmp_path, packed + bytes(5 << 20))), IMAGES)
+    assert "the gzip stream is damaged" in refused(put(tmp_path, packed + bytes(100) + b"more"))
+
+
+def test_the_members_of_a_gzip_file_are_counted(tmp_path):
+    packed = gzip.compress(idx_bytes(IMAGES))
+    np.testing.assert_array_equal(read_idx(put(tmp_path, gzip.compress(b"") * 1000 + packed)), IMAGES)
+    assert "more than 65,536 parts" in refused(put(tmp_path, gzip.compress(b"") * 70_000 + packed))
+
+
+def test_a_name_of_any_length_in_a_gzip_header_is_passed_over(tmp_path):
+    packed = gzip.compress(idx_bytes(IMAGES), mtime=0)
+    named = packed[:3] + b"\x08" + packed[4:10] + b"a" * (20 << 20) + b"\0" + packed[10:]
+    np.testing.assert_array_equal(read_idx(put(tmp_path, named)), IMAGES)
+
+
+@pytest.mark.parametrize("dtype", ["int16", "int32", "float32", "float64"])
+def test_numbers_are_put_into_this_machines_order_where_they_are(tmp_path, dtype):
+    path = put(tmp_path, idx_bytes(np.ones(1 << 20, dtype)))
+    size = path.stat().st_size
+    assert peak(lambda: read_idx(path)) < 1.2 * size + (2 << 20)
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    assert "it is no regular file" in refused(tmp_path / "pipe")
 
 
 def test_images_have_channels(tmp_path):
@@ -165,7 +196,7 @@ def test_a_set_of_no_images_is_refused(tmp_path):
 
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path):
-    assert "no such file" in refused(tmp_path / "nowhere")
+    assert "No such file" in refused(tmp_path / "nowhere")
     assert "it is a folder" in refused(tmp_path)
 
 

@@ -92,7 +92,7 @@ def _read(path: Path, kind: str | None, memory_map: bool | None = False) -> NDAr
         if stream.read(1):
             raise DataError(f"{path}: its header promises {shown}, but more follow: get the file again")
     array = np.frombuffer(data, dtype=dtype).reshape(shape)
-    return array.astype(dtype.newbyteorder("="), copy=False)
+    return array if dtype.isnative else array.byteswap(inplace=True).view(dtype.newbyteorder())
 
 
 def _read_header(path: Path, stream: Readable, kind: str | None) -> tuple[np.dtype[Any], tuple[int, ...]]:

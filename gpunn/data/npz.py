@@ -4,11 +4,12 @@ The members are read by their own npy headers, not by np.load, which makes the a
 before it knows whether the file holds as much. Objects (pickles) are refused.
 """
 
-import math
+import io
 import struct
-import warnings
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.data.mapped import is_to_map, mapped
-from gpunn.data.reading import MAX_RATIO, MAX_UNPACKED, read_up_to
+from gpunn.data.npy import read_header
+from gpunn.data.reading import MAX_RATIO, MAX_UNPACKED, open_regular, read_up_to
 from gpunn.errors import DataError
 
 ZIP_MAGIC = b"PK\x03\x04"
+# What `zipfile` raises on damaged files: a size that is no C integer is an OverflowError, and so on.
+_DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, KeyError, RuntimeError, OverflowError)
+_MOST_READ = 1 << 20
 _KEYS = "x_train, y_train, x_test, y_test (the last two may be left out), or x and y"
 
 
@@ -71,47 +76,31 @@ class NpzFile:
         Raises:
             DataError: a damaged member, objects, or a size that the file cannot hold.
         """
-        try:
-            with self._open() as archive:
-                return self._read(archive, key, memory_map)
-        except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, RuntimeError) as error:
-            if isinstance(error, DataError):
-                raise
-            reason = (str(error).splitlines() or [""])[0][:200]
-            raise DataError(f"{self.path}: array {key} is damaged ({reason}): get or save the file again") from None
-        except OSError as error:
-            raise DataError(f"{self.path}: cannot be read ({error.strerror or error}): check its permissions") from None
-        except MemoryError:
-            raise DataError(f"{self.path}: array {key} does not fit into memory: use a smaller one") from None
+        with self._opened(f"array {key} is damaged", "get or save the file again") as archive:
+            return self._read(archive, key, memory_map)
 
     def _read(self, archive: zipfile.ZipFile, key: str, memory_map: bool | None) -> NDArray[Any]:
         member = archive.getinfo(key + ".npy")
         self._check_member(member, key)
         with archive.open(member) as stream:
-            version = np.lib.format.read_magic(stream)
-            if version != (1, 0):
-                raise DataError(f"{self.path}: array {key} is of npy version {version}: save it again with np.savez")
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # headers written by Python 2 are read all the same
-                shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(stream)
-            if dtype.kind not in "biuf":
-                raise DataError(f"{self.path}: array {key} must hold numbers, got {dtype}: objects are never loaded")
-            promised = math.prod(shape) * dtype.itemsize
-            held = member.file_size - stream.tell()
-            if min(shape, default=0) < 0 or promised != held:
+            try:
+                header = read_header(stream)
+            except DataError as error:
+                raise DataError(f"{self.path}: array {key} {error}: save it again with np.savez") from None
+            promised, held = header.nbytes, member.file_size - header.size
+            if promised != held:
                 raise DataError(
-                    f"{self.path}: array {key} promises {promised:,} bytes {shape}, got {held:,}: get or "
+                    f"{self.path}: array {key} promises {promised:,} bytes {header.shape}, got {held:,}: get or "
                     "save the file again"
                 )
             is_packed = member.compress_type != zipfile.ZIP_STORED
             if is_to_map(self.path, promised, memory_map, is_packed=is_packed):
-                array = mapped(self.path, dtype, (promised // dtype.itemsize,), self._start(member) + stream.tell())
-            else:
-                data = read_up_to(stream, promised)
-                if len(data) != promised:
-                    raise DataError(f"{self.path}: array {key} is cut short: get or save the file again")
-                array = np.frombuffer(data, dtype=dtype)
-        return array.reshape(shape[::-1]).T if fortran_order else array.reshape(shape)
+                values = promised // header.dtype.itemsize
+                return header.array(mapped(self.path, header.dtype, (values,), self._start(member) + header.size))
+            data = read_up_to(stream, promised)
+        if len(data) != promised:
+            raise DataError(f"{self.path}: array {key} is cut short: get or save the file again")
+        return header.array(np.frombuffer(data, header.dtype))
 
     def _start(self, member: zipfile.ZipInfo) -> int:
         """Where in the file a stored member begins: after a header whose last two parts are of any length."""
@@ -137,18 +126,40 @@ class NpzFile:
                 "np.savez_compressed"
             )
 
-    def _open(self) -> zipfile.ZipFile:
-        return zipfile.ZipFile(self.path)
-
     def _names(self) -> set[str]:
-        if not self.path.is_file():
-            raise DataError(f"{self.path}: there is no such file: check the path")
+        with self._opened("expected a .npz file", "save it with np.savez(path, x=x, y=y)") as archive:
+            members = [name for name in archive.namelist() if name.endswith(".npy")]
+        names = {name.removesuffix(".npy") for name in members}
+        if len(names) < len(members):
+            raise DataError(f"{self.path}: holds two arrays of one name: save it again with np.savez")
+        return names
+
+    @contextmanager
+    def _opened(self, what: str, mend: str) -> Iterator[zipfile.ZipFile]:
+        """The archive; errors of reading say what is wrong and how to mend it."""
         try:
-            with self._open() as archive:
-                return {name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")}
-        except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
-            raise DataError(
-                f"{self.path}: expected a .npz file ({error}): save it with np.savez(path, x=x, y=y)"
-            ) from None
+            with _Bounded(open_regular(self.path)) as file, zipfile.ZipFile(file) as archive:
+                yield archive
+        except DataError:
+            raise
+        except _DAMAGE as error:
+            raise DataError(f"{self.path}: {what} ({error}): {mend}") from None
         except OSError as error:
-            raise DataError(f"{self.path}: cannot be read ({error.strerror or error}): check its permissions") from None
+            raise DataError(f"{self.path}: cannot be read ({error.strerror or error}): check the path") from None
+        except MemoryError:
+            raise DataError(f"{self.path}: does not fit into memory: use a smaller one") from None
+
+
+class _Bounded(io.BufferedReader):
+    """A file of which no more than a mebibyte is read at once: so long may the list of a zip file's members be.
+
+    `zipfile` reads the list as a whole, and takes twenty times its size in memory.
+    """
+
+    def __init__(self, file: io.BufferedReader) -> None:
+        super().__init__(file.detach())
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > _MOST_READ:
+            raise zipfile.BadZipFile("it lists too many members")
+        return super().read(size)

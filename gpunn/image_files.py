@@ -1,0 +1,196 @@
+"""Image files as Pillow gets to see them: of few formats, and without all that does not draw.
+
+Pillow knows some forty formats, one of which starts another program, and reads comments, profiles and EXIF tables
+piece by piece: a few megabytes of such pieces take it seconds and hundreds of megabytes. What is passed on is what
+pixels are made of. How much memory they take is known before they are decoded: `ImageFile.pixel_bytes`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from gpunn.data.reading import open_regular
+from gpunn.errors import DataError
+
+_MOST_PARTS = 1 << 16
+_MOST_SCANS = 64
+_MOST_TAGS = 200
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """What Pillow is given.
+
+    Attributes:
+        format: Pillow's name of it.
+        content: the file, or what draws in it.
+        pixel_bytes: memory that each pixel takes at most while it is decoded.
+        orientation: EXIF's number of how the image is turned, 1 to 8; 1 is upright.
+        shrinks: whether it can be decoded at a half, a quarter or an eighth of its size in that much less memory.
+    """
+
+    format: str
+    content: bytes
+    pixel_bytes: int = 4
+    orientation: int = 1
+    shrinks: bool = False
+
+
+def read_image_file(path: Path) -> ImageFile:
+    """An image file by its first bytes.
+
+    Raises:
+        DataError: it cannot be read, is of no format that is known, or is damaged.
+    """
+    try:
+        with open_regular(path) as file:
+            start = file.read(16)
+            kind = next((kind for kind in _KINDS if kind.magic.match(start)), None)
+            if kind is None:
+                known = ", ".join(kind.name for kind in _KINDS)
+                raise DataError(
+                    f"{path} is no file that can be read: give an image ({known}), .npy, .npz or IDX, got one that "
+                    f"starts {start[:8].hex(' ') or '(empty)'}"
+                )
+            size = os.fstat(file.fileno()).st_size
+            if size > kind.most_bytes:
+                raise DataError(
+                    f"{path}: {size:,} bytes are more than the {kind.most_bytes:,} that are read of a {kind.name} "
+                    "image: make it smaller"
+                )
+            content = start + file.read(kind.most_bytes)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error}): check the path") from None
+    try:
+        return kind.cleaned(content)
+    except (_DamageError, struct.error) as error:
+        reason = "it ends too early" if isinstance(error, struct.error) else error
+        raise DataError(f"{path}: the image is damaged ({reason}): get it again") from None
+
+
+class _DamageError(Exception):
+    """A file that is not as its format has it."""
+
+
+_PNG_DRAWN = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
+
+
+def _png(content: bytes) -> ImageFile:
+    """Only the chunks that draw, and what eXIf says of the orientation."""
+    kept, place, orientation = [content[:8]], 8, 1
+    for _ in range(_MOST_PARTS):
+        length, kind = struct.unpack_from(">I4s", content, place)
+        end = place + 12 + length
+        if end > len(content):
+            raise _DamageError(f"it ends inside its chunk {kind!r}")
+        if kind in _PNG_DRAWN:
+            kept.append(content[place:end])
+        elif kind == b"eXIf":
+            orientation = _orientation(content[place + 8 : end - 4])
+        if kind == b"IEND":
+            return ImageFile("PNG", b"".join(kept), orientation=orientation)
+        place = end
+    raise _DamageError(f"it has more than {_MOST_PARTS:,} chunks")
+
+
+_START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
+# Frames and their tables; JFIF and Adobe say what the components are.
+_JPEG_DRAWN = {*range(0xC0, 0xD0), 0xDB, 0xDD, 0xE0, 0xEE}
+_BASELINE = {0xC0, 0xC1}
+
+
+def _jpeg(content: bytes) -> ImageFile:
+    """Only the segments that draw, and what EXIF says of the orientation.
+
+    One that is stored in one scan is decoded row by row, at a smaller size if need be. Of one in several scans, such
+    as a progressive one, every coefficient is held until the end, two bytes each.
+    """
+    kept, place, orientation = [content[:2]], 2, 1
+    components, is_baseline = 0, False
+    for _ in range(_MOST_PARTS):
+        escape, marker, length = struct.unpack_from(">BBH", content, place)
+        end = place + 2 + length
+        if escape == marker == 0xFF:  # a filling byte
+            place += 1
+            continue
+        if escape != 0xFF or end > len(content):
+            raise _DamageError(f"there is no whole segment at byte {place:,}")
+        if marker == _START_OF_SCAN[1]:
+            break
+        segment = content[place:end]
+        if marker in _JPEG_DRAWN:
+            kept.append(segment)
+        if 0xC0 <= marker <= 0xC2 and len(segment) > 9:
+            components, is_baseline = segment[9], marker in _BASELINE
+        elif marker == 0xE1 and segment[4:10] == b"Exif\0\0":
+            orientation = _orientation(segment[10:])
+        place = end
+    else:
+        raise _DamageError(f"it has more than {_MOST_PARTS:,} segments")
+    # Within a scan a byte 0xff is followed by 0, so these are markers. What follows the end may be another image.
+    stop = content.find(_END_OF_IMAGE, place)
+    scans = content[place : None if stop < 0 else stop + 2]
+    count = scans.count(_START_OF_SCAN)
+    if count > _MOST_SCANS:
+        raise _DamageError(f"it has {count:,} scans, {_MOST_SCANS} are read")
+    is_one = is_baseline and count == 1 and scans[4:5] == bytes([components])
+    return ImageFile("JPEG", b"".join((*kept, scans)), 4 if is_one else 12, orientation, is_one)
+
+
+def _bmp(content: bytes) -> ImageFile:
+    size, compression = struct.unpack_from("<I12xI", content, 14)
+    if size >= 40 and compression not in (0, 3):  # none, or none with masks
+        raise _DamageError("it is compressed, and only plain ones are read")
+    return ImageFile("BMP", content)
+
+
+_PPM_NUMBER = rb"\s+(?:#.*\s+)?\d{1,5}"
+_PPM_HEADER = re.compile(rb"P(?:4(?:%b){2}|[56](?:%b){3})\s" % (_PPM_NUMBER, _PPM_NUMBER))
+
+
+def _ppm(content: bytes) -> ImageFile:
+    if _PPM_HEADER.match(content[:1000]) is None:
+        raise _DamageError("its header is none of a binary PBM, PGM or PPM")
+    return ImageFile("PPM", content)
+
+
+def _orientation(exif: bytes) -> int:
+    """EXIF's tag 274 of a TIFF header and its first directory; 1 where there is none, or nonsense."""
+    try:
+        order = {b"II": "<", b"MM": ">"}[exif[:2]]
+        (place,) = struct.unpack_from(f"{order}I", exif, 4)
+        (count,) = struct.unpack_from(f"{order}H", exif, place)
+        for number in range(min(count, _MOST_TAGS)):
+            tag, kind, _, value = struct.unpack_from(f"{order}HHIH", exif, place + 2 + 12 * number)
+            if (tag, kind) == (274, 3) and 1 <= value <= 8:
+                return int(value)
+    except (KeyError, struct.error):
+        pass
+    return 1
+
+
+class _Kind(NamedTuple):
+    """A format: its name, how its files begin, how large they may be, and what is passed on of them."""
+
+    name: str
+    magic: re.Pattern[bytes]
+    most_bytes: int
+    cleaned: Callable[[bytes], ImageFile]
+
+
+_KINDS = (
+    _Kind("PNG", re.compile(rb"\x89PNG\r\n\x1a\n"), 32 << 20, _png),
+    _Kind("JPEG", re.compile(rb"\xff\xd8\xff"), 32 << 20, _jpeg),
+    _Kind("BMP", re.compile(rb"BM"), 32 << 20, _bmp),
+    _Kind("PPM", re.compile(rb"P[456]\s"), 32 << 20, _ppm),
+    # The comments of a GIF take 35 times their size.
+    _Kind("GIF", re.compile(rb"GIF8[79]a"), 1 << 20, lambda content: ImageFile("GIF", content, 5)),
+    # The decoder keeps three whole images, and Pillow two.
+    _Kind("WebP", re.compile(rb"RIFF.{4}WEBP", re.DOTALL), 4 << 20, lambda content: ImageFile("WEBP", content, 20)),
+)
