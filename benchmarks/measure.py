@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from peers import Peer, WorkerError, WorkerProcess, python_for
+from profiles import profile_of
 from workloads import Workload, images, prepare
 
 PAUSE = 0.1
@@ -53,11 +54,28 @@ def rounds_of(
     peers_python: str,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """All peers' rounds of one workload, with those that could not take part and why."""
+    """All peers' rounds of one workload, with those that could not take part and why.
+
+    Args:
+        workload: what to do.
+        peers: in the order in which they take turns.
+        count: rounds.
+        device: "cpu" or "cuda".
+        precision: of products.
+        peers_python: interpreter of the peers' environment.
+        say: is given a line about each peer that cannot take part.
+
+    Returns:
+        What the `data` are, each peer's rounds (`found`), the peers that are `absent` or `left_out`, each with the
+        reason, and gpunn's `profile` where the steps of the workload can be profiled.
+    """
     data, source = images(workload.shape)
     seeds = list(range(count)) if workload.kind == "train" else [0]
     found: dict[str, dict[str, Any]] = {}
     absent: dict[str, str] = {}
+    left_out = {peer.name: why for peer in peers if (why := peer.why_not(workload, device))}
+    peers = [peer for peer in peers if peer.name not in left_out]
+    profile = None
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         prepare(workload, folder, seeds, data)
@@ -94,7 +112,13 @@ def rounds_of(
                     del found[peer.name]
                     absent[peer.name] = str(error)
                     say(f"  {peer.name}: {error}")
-    return {"data": source, "found": found, "absent": absent}
+        if "gpunn" in found and workload.is_profiled:
+            try:
+                profile = profile_of(folder, device, precision)
+            except WorkerError as error:
+                absent["profile"] = str(error)
+                say(f"  {error}")
+    return {"data": source, "found": found, "absent": absent, "left_out": left_out, "profile": profile}
 
 
 def _undisturbed(one: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -123,12 +147,14 @@ def _apart(peer: Peer, python: str, folder: Path, device: str, precision: str) -
 def summarised(workload: Workload, measured: dict[str, Any]) -> dict[str, Any]:
     """Medians, spreads and ratios of one workload, and whether all peers have done the same."""
     found = measured["found"]
+    accuracies = [float(np.mean([each["accuracy"] for each in entry["rounds"]])) for entry in found.values()]
+    middle_accuracy = median(accuracies) if accuracies else float("nan")
     per_unit = workload.steps if workload.kind != "train" else 1
     rows = []
     losses = [median(each["loss"] for each in entry["rounds"]) for entry in found.values()]
     middle = median(losses) if losses else float("nan")
     reference = [each["seconds"] for each in found["gpunn"]["rounds"]] if "gpunn" in found else None
-    for (name, entry), loss in zip(found.items(), losses, strict=True):
+    for (name, entry), loss, accuracy in zip(found.items(), losses, accuracies, strict=True):
         seconds = np.array([each["seconds"] for each in entry["rounds"]])
         row = {
             "peer": name,
@@ -138,14 +164,19 @@ def summarised(workload: Workload, measured: dict[str, Any]) -> dict[str, Any]:
             "most_seconds": float(seconds.max()) / per_unit,
             "rounds_seconds": [float(value) / per_unit for value in seconds],
             "loss": loss,
-            "accuracy": float(np.mean([each["accuracy"] for each in entry["rounds"]])),
+            "accuracy": accuracy,
             "peak_bytes": max(each["peak_bytes"] for each in entry["rounds"]),
             "device_bytes": max(each["device_bytes"] for each in entry["rounds"]),
             "others": [round(each["others"], 3) for each in entry["rounds"]],
-            "agrees": bool(abs(loss - middle) <= workload.agreement * abs(middle) + 1e-3),
+            "agrees": bool(
+                abs(loss - middle) <= workload.agreement * abs(middle) + 1e-3
+                and abs(accuracy - middle_accuracy) <= workload.accuracy_agreement
+            ),
         }
         if reference is not None:
-            row["times_gpunn"] = float(np.median(seconds / np.array(reference)))
+            ratios = seconds / np.array(reference)
+            row["times_gpunn"] = float(np.median(ratios))
+            row["rounds_times_gpunn"] = ratios.tolist()
         rows.append(row)
     return {
         "name": workload.name,
@@ -156,6 +187,9 @@ def summarised(workload: Workload, measured: dict[str, Any]) -> dict[str, Any]:
         "data": measured["data"],
         "scale": workload.scale,
         "agreement": workload.agreement,
+        "accuracy_agreement": workload.accuracy_agreement,
         "results": rows,
         "absent": measured["absent"],
+        "left_out": measured["left_out"],
+        "profile": measured["profile"],
     }

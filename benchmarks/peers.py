@@ -9,10 +9,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from workloads import Workload
 
 ROOT = Path(__file__).resolve().parent.parent
 WORKERS = Path(__file__).resolve().parent / "workers"
@@ -29,33 +32,72 @@ class Peer:
         worker: file in workers/.
         mode: what the worker is told.
         install: what installs it.
-        kinds: of workloads that it does.
         devices: it runs on.
-        images_on: devices where it does convolutions.
+        leaves_out: kinds and groups of workloads, "images" and "dense", "images on cpu", each with the reason why it is
+            not measured there.
     """
 
     name: str
     worker: str
     mode: str
     install: str = ""
-    kinds: tuple[str, ...] = ("steps", "predict", "train")
     devices: tuple[str, ...] = ("cpu", "cuda")
-    images_on: tuple[str, ...] = ("cpu", "cuda")
+    leaves_out: Mapping[str, str] = field(default_factory=dict)
+
+    def why_not(self, workload: Workload, device: str) -> str:
+        """Why it does not take part in a workload; empty where it does."""
+        layers = "images" if any(layer["type"] == "Flatten" for layer in workload.layers) else "dense"
+        words = (workload.kind, workload.group, layers, f"{layers} on {device}")
+        return next((self.leaves_out[word] for word in words if word in self.leaves_out), "")
 
 
 _TORCH, _JAX = "pip install torch==2.13.0", "pip install jax==0.10.2"
+_AS_EAGER = {
+    "predict": "predicts as PyTorch eager does",
+    "train": "the recipe is compared with PyTorch eager",
+    "start": "starts as PyTorch eager does",
+    "growth": "its curve is that of PyTorch eager, with another constant",
+}
+_COMPILED = {
+    "train": "the recipe is compared with PyTorch",
+    "start": "most of the time would be its compiler's",
+}
 PEERS = (
     Peer("gpunn", "gpunn_worker.py", "fit"),
     Peer("PyTorch eager", "torch_worker.py", "eager", _TORCH),
-    Peer("PyTorch compile", "torch_worker.py", "compile", _TORCH, kinds=("steps",)),
-    Peer("PyTorch CUDA graph", "torch_worker.py", "graph", _TORCH, kinds=("steps",), devices=("cuda",)),
-    Peer("JAX jit", "jax_worker.py", "jit", _JAX, kinds=("steps", "predict")),
-    # On a CPU, XLA's convolutions inside a loop take a slow way: 1 s for a step of lenet, where jit takes 0.06.
-    Peer("JAX scan", "jax_worker.py", "scan", _JAX, kinds=("steps",), images_on=("cuda",)),
-    Peer("scikit-learn", "sklearn_worker.py", "mlp", "pip install scikit-learn==1.9.1", kinds=("steps", "predict"),
-         devices=("cpu",), images_on=()),
-    Peer("CuPy loop", "cupy_worker.py", "loop", "pip install 'gpunn[cuda12]'", kinds=("steps",), devices=("cuda",),
-         images_on=()),
+    Peer(
+        "PyTorch channels last", "torch_worker.py", "channels_last", _TORCH,
+        leaves_out={"dense": "is PyTorch eager without images"},
+    ),
+    Peer(
+        "PyTorch compile", "torch_worker.py", "compile", _TORCH,
+        leaves_out=_COMPILED | {"growth": "every point would have to be compiled"},
+    ),
+    Peer("PyTorch CUDA graph", "torch_worker.py", "graph", _TORCH, devices=("cuda",), leaves_out=_AS_EAGER),
+    Peer(
+        "JAX jit", "jax_worker.py", "jit", _JAX,
+        leaves_out={"train": _COMPILED["train"], "growth": "JAX scan is the faster of the two"},
+    ),
+    Peer(
+        "JAX scan", "jax_worker.py", "scan", _JAX,
+        leaves_out=_COMPILED | {
+            "predict": "nothing to scan over",
+            "images on cpu": "convolutions inside a loop take XLA's slow way on a CPU, many times the time of JAX jit",
+        },
+    ),
+    Peer(
+        "scikit-learn", "sklearn_worker.py", "mlp", "pip install scikit-learn==1.9.1", devices=("cpu",),
+        leaves_out={"images": "has no convolutions"},
+    ),
+    Peer(
+        "CuPy loop", "cupy_worker.py", "loop", "pip install 'gpunn[cuda13]'", devices=("cuda",),
+        leaves_out={
+            "images": "a plain loop has no convolutions",
+            "predict": "only trains",
+            "start": "most of the time would be its compiler's",
+            "growth": "its time is that of its launches",
+        },
+    ),
 )  # fmt: skip
 
 
@@ -78,6 +120,8 @@ class WorkerProcess:
         self.peer = peer
         # Every library is to take all cores in its own way: limits that the shell has set are not handed on.
         env = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+        env["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # else JAX takes the device's memory from all others
+        env["CUPY_TF32"] = "1" if precision == "tf32" else "0"
         env["PYTHONPATH"] = os.pathsep.join([str(WORKERS), *([str(ROOT)] if peer.name == "gpunn" else [])])
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the process; a pipe could fill up
         self.began = time.perf_counter()

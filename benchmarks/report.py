@@ -1,4 +1,4 @@
-"""Tables and the bar chart of what `bench.py` measured."""
+"""Tables and charts of what `bench.py` measured."""
 
 from __future__ import annotations
 
@@ -7,46 +7,58 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from measure import QUIET
+
+from gpunn.reports.profiled import duration
+
+ROUNDS = 5
+"""The fewest rounds whose median is worth keeping."""
 
 
-def duration(seconds: float) -> str:
-    """A time with three digits and its unit."""
-    for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
-        if seconds >= size:
-            return f"{seconds / size:.3g} {unit}" if seconds < 1000 * size else f"{seconds / size:.0f} {unit}"
-    return f"{seconds * 1e6:.2f} µs"
+def headings(workload: dict[str, Any]) -> tuple[str, ...]:
+    """Of a workload's table."""
+    unit = {"steps": "a step", "predict": "a call", "train": "in all"}[workload["kind"]]
+    return "", "precision", unit, "spread", "times gpunn's", "spread", "cost", "accuracy", "peak memory", ""
 
 
 def rows_of(workload: dict[str, Any]) -> list[tuple[str, ...]]:
     """The lines of a workload's table, as texts."""
     rows = []
     for row in workload["results"]:
-        disturbed = sum(share > 0.1 for share in row["others"])
-        notes = [] if row["agrees"] else ["COST DIFFERS"]
+        disturbed = sum(share > QUIET for share in row["others"])
+        ratios = row.get("rounds_times_gpunn", [])
+        memory = f"{row['peak_bytes'] / 2**20:.0f} MiB"
+        memory += f", device {row['device_bytes'] / 2**20:.0f} MiB" if row["device_bytes"] else ""
+        notes = [] if row["agrees"] else ["COST OR ACCURACY DIFFERS"]
         notes += [f"{disturbed} disturbed rounds"] if disturbed else []
+        notes += [] if (count := len(row["rounds_seconds"])) >= ROUNDS else [f"only {count} of {ROUNDS} rounds"]
         rows.append((
             f"{row['peer']} {row['version'].split('+')[0]}",
+            row["precision"],
             duration(row["median_seconds"]),
             f"{duration(row['least_seconds'])} – {duration(row['most_seconds'])}",
-            f"{row['times_gpunn']:.2f}" if "times_gpunn" in row else "",
+            f"{row['times_gpunn']:.2f}" if ratios else "",
+            f"{min(ratios):.2f} – {max(ratios):.2f}" if ratios else "",
             f"{row['loss']:.4f}",
-            f"{row['peak_bytes'] / 2**20:.0f} MiB",
+            f"{row['accuracy']:.2%}",
+            memory,
             ", ".join(notes),
         ))  # fmt: skip
     return rows
 
 
-HEADINGS = ("", "median", "spread", "times gpunn's", "cost after", "peak memory", "")
-
-
-def table(workload: dict[str, Any]) -> str:
-    """A workload as a table for a terminal."""
-    rows = [HEADINGS, *rows_of(workload)]
-    widths = [max(len(row[at]) for row in rows) for at in range(len(HEADINGS))]
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of texts, the headings first, for a terminal."""
+    widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
     lines = [
         "  " + "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows
     ]
     return "\n".join(lines)
+
+
+def not_measured(workload: dict[str, Any]) -> list[str]:
+    """Who is not in the table, and why."""
+    return [f"{name}: {why}" for part in ("absent", "left_out") for name, why in workload[part].items()]
 
 
 def chart(workloads: Sequence[dict[str, Any]], path: Path) -> None:

@@ -1,16 +1,24 @@
-"""docs/benchmarks.md from the JSON of benchmarks/results/bench-*.json.
+"""docs/benchmarks.md, with its charts, from the JSON of benchmarks/results/bench-*.json.
 
-python benchmarks/bench.py dense --out bench && cp bench/benchmarks.json benchmarks/results/bench-cpu-dense.json
-python benchmarks/write_docs.py
+gpunn bench GROUP --keep && python benchmarks/write_docs.py
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from report import HEADINGS, chart, curves_of, growth_chart, rows_of, slope
+from report import chart, curves_of, growth_chart, headings, not_measured, rows_of, slope
+from targets import HEADINGS as TARGET_HEADINGS
+from targets import target_rows
+from workloads import workloads
+
+from gpunn.profiling import Profile
+from gpunn.reports.profiled import HEADINGS as PROFILE_HEADINGS
+from gpunn.reports.profiled import profile_notes, profile_rows
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -18,68 +26,141 @@ DOCS = ROOT / "docs"
 
 ABOUT = """# Benchmarks
 
-`python benchmarks/write_docs.py` makes this page from `benchmarks/results/bench-*.json`; every figure was measured.
+`gpunn bench` does the same work with gpunn and with each peer that is installed. Peers may live in an environment of
+their own; one that is missing is named, with what installs it, and the others are measured.
 
-`gpunn bench` does the same work with gpunn and with each peer that is installed:
+```sh
+python -m venv .venv.peers && .venv.peers/bin/pip install torch==2.13.0 jax==0.10.2 scikit-learn==1.9.1
+gpunn bench --quick --peers-python .venv.peers/bin/python          # a twentieth of the work: does everything run?
+gpunn bench dense conv --peers-python .venv.peers/bin/python       # two groups of workloads
+gpunn bench --help                                                 # all groups and options
+```
+
+It prints the tables below and writes `benchmarks.json`, `benchmarks.png` and `growth.png`.
 
 - Each library works in a process of its own, so that no two thread pools meet, with all cores in its own way. They take
   turns, A B A B. The first turn warms up and is not counted: compilers have compiled by then.
-- All begin with the same weights (drawn by NumPy) and see the same batches in the same order, in the same precision.
+- All begin with the same weights (drawn by NumPy) and see the same batches in the same order. Each line says in which
+  precision its library computed.
 - A step is a whole one: gather of the batch from bytes, conversion, forward, backward, update. gpunn's is the loop of
   `fit` with its shuffling, records and checks; those of the peers are bare loops.
-- Afterwards the cost of every network is computed by the same code. "Cost after" must agree, so nobody wins by
-  doing less; where it does not, the table says COST DIFFERS and the program ends with 1.
-- A time is the median of the rounds, with the least and the most; "times gpunn's" is the median of the ratios of each
-  round: above 1, gpunn is faster. A round in which other programs took more than a tenth of the processors is done
-  again, twice at most, and else marked as disturbed.
+- Afterwards cost and accuracy of every network, or of its predictions, are computed by the same code and must agree, so
+  that nobody wins by doing less; where they do not, the table says so and the program ends with 1.
+- A time is the median of the rounds, with the least and the most. "Times gpunn's" is the median of the ratios of each
+  round, with the least and the most: above 1, gpunn is faster. A round in which other programs took more than a tenth
+  of the processors is done again, twice at most, and else marked as disturbed.
 - Images are MNIST where `GPUNN_DATA` names it, else random bytes: the speed of a step does not depend on them.
+- Peak memory is that of the whole process, with the library itself and the images, on a device also of its allocator.
+- "Start" is from the start of the process to the end of the first step.
+- Where the time goes is measured as by `gpunn train --profile`, in a process of its own after the rounds.
+
+`python benchmarks/write_docs.py` makes this page of `benchmarks/results/bench-*.json`, which `gpunn bench --keep`
+writes.
 """
 
 
-def section(run: dict[str, Any]) -> str:
-    """One run of the program."""
-    machine = run["machine"]
-    versions = f"Python {machine['python']}, NumPy {machine['numpy']}"
-    load = f"load average at the end {run['load_average'][0]:.1f}"
+def markdown(rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table, the headings first."""
+    first, *rest = ("| " + " | ".join(row) + " |" for row in rows)
+    return [first, "|---" * len(rows[0]) + "|", *rest]
+
+
+def of_workload(workload: dict[str, Any]) -> Iterator[str]:
+    """What was measured of one workload, and where gpunn's time goes in it."""
+    yield from ("", f"### {workload['name']}", "", f"Data: {workload['data']}.", "")
+    yield from markdown([headings(workload), *rows_of(workload)])
+    if left := not_measured(workload):
+        yield from ("", f"Not measured: {'; '.join(left)}.")
+    if workload["profile"]:
+        profile = Profile.from_dict(workload["profile"])
+        yield from ("", "<details><summary>Where the time of gpunn's step goes</summary>", "")
+        yield from markdown([PROFILE_HEADINGS, *profile_rows(profile)])
+        yield from ("", " ".join(profile_notes(profile)), "", "</details>")
+
+
+def of_growth(workloads: Sequence[dict[str, Any]], picture: str) -> Iterator[str]:
+    """The slopes of the growth of time."""
+    curves = curves_of(workloads)
+    if not curves:
+        return
+    yield from ("", "### Growth", "", f"![Time against batch, width, depth and data](images/{picture})", "")
+    yield from ("784-128-10 at batch 128, one quantity growing at a time: slopes of ln seconds over its ln.", "")
+    peers = list(dict.fromkeys(peer for each in curves.values() for peer in each))
+    rows = [("", *peers)]
+    for what, each in curves.items():
+        rows.append((what, *(f"{slope(each[peer]):.2f}" if len(each.get(peer, [])) > 1 else "" for peer in peers)))
+    yield from markdown(rows)
+
+
+def device_of(runs: Sequence[dict[str, Any]]) -> str:
+    """What all of these runs ran on, in words."""
+    machine, device = runs[0]["machine"], runs[0]["device"]
+    words = f"{machine['processor']}, {machine['cores']} cores"
+    if device != "cpu":
+        rows = (row for run in runs for each in run["workloads"] for row in each["results"] if row["peer"] == "gpunn")
+        words = f"{next(row['device'] for row in rows)}; {words}"
+    return words
+
+
+def name_of(runs: Sequence[dict[str, Any]]) -> str:
+    """Of a machine's charts: its device and precision."""
+    return runs[0]["device"] + ("" if runs[0]["precision"] == "float32" else f"-{runs[0]['precision']}")
+
+
+def section(runs: Sequence[dict[str, Any]]) -> str:
+    """All runs on one machine."""
+    machine = runs[0]["machine"]
+    done = [workload for run in runs for workload in run["workloads"]]
     lines = [
-        f"## {machine['processor']}, {machine['cores']} cores, {run['device']}, {run['precision']}",
+        f"## {device_of(runs)}, {runs[0]['precision']}",
         "",
-        f"`{run['command']}`, {run['date']}, commit {run['commit']}, {versions}; {load}.",
+        f"Python {machine['python']}, NumPy {machine['numpy']}.",
     ]
-    for workload in run["workloads"]:
-        if workload["scale"]:
-            continue
-        lines += ["", f"### {workload['name']}", "", f"Data: {workload['data']}.", ""]
-        lines += ["| " + " | ".join(HEADINGS) + " |", "|---" * len(HEADINGS) + "|"]
-        lines += ["| " + " | ".join(row) + " |" for row in rows_of(workload)]
-        lines += [f"\n{name}: {why}." for name, why in workload["absent"].items()]
-    if curves := curves_of(run["workloads"]):
-        lines += ["", "### Growth", "", "Slope of ln seconds over ln of what grows.", ""]
-        peers = list(dict.fromkeys(peer for each in curves.values() for peer in each))
-        lines += ["| | " + " | ".join(peers) + " |", "|---" * (len(peers) + 1) + "|"]
-        for what, each in curves.items():
-            slopes = (f"{slope(each[peer]):.2f}" if len(each.get(peer, [])) > 1 else "" for peer in peers)
-            lines.append(f"| {what} | " + " | ".join(slopes) + " |")
-    return "\n".join(lines)
+    lines += ["", *markdown([("command", "date", "commit", "load at the end"), *(
+        (f"`{run['command']}`", run["date"], run["commit"], f"{run['load_average'][0]:.1f}") for run in runs
+    )])]  # fmt: skip
+    if rows := target_rows(runs[0]["device"], done):
+        lines += ["", "### What gpunn is to reach", "", *markdown([TARGET_HEADINGS, *rows])]
+    if any(not each["scale"] for each in done):
+        lines += ["", f"![Times of all peers as multiples of gpunn's](images/benchmarks-{name_of(runs)}.png)"]
+    for workload in done:
+        if not workload["scale"]:
+            lines += of_workload(workload)
+    return "\n".join([*lines, *of_growth(done, f"growth-{name_of(runs)}.png")])
 
 
-def page(runs: list[dict[str, Any]]) -> str:
+def page(runs: Sequence[dict[str, Any]]) -> str:
     """The whole page."""
-    pictures = [name for name in ("benchmarks", "growth") if (DOCS / "images" / f"{name}.png").is_file()]
-    parts = [ABOUT.rstrip(), *(f"![{name}](images/{name}.png)" for name in pictures), *map(section, runs)]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join([ABOUT.rstrip(), *map(section, by_machine(runs))]) + "\n"
+
+
+def by_machine(runs: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """The runs of each machine, device and precision."""
+
+    def key(run: dict[str, Any]) -> tuple[str, ...]:
+        machine = run["machine"]
+        return (
+            run["device"],
+            run["precision"],
+            *(str(machine[word]) for word in ("processor", "cores", "python", "numpy")),
+        )
+
+    return [list(each) for _, each in groupby(sorted(runs, key=key), key)]
 
 
 def read_runs(folder: Path = RESULTS) -> list[dict[str, Any]]:
-    """All runs that are kept."""
-    return [json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("bench-*.json"))]
+    """All runs that are kept, in the order in which `gpunn bench` has their groups."""
+    runs = [json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("bench-*.json"))]
+    order = {workload.name: number for number, workload in enumerate(workloads())}
+    return sorted(runs, key=lambda run: min(order.get(each["name"], len(order)) for each in run["workloads"]))
 
 
 def main() -> None:
     runs = read_runs()
-    done = [workload for run in runs for workload in run["workloads"]]
-    chart(done, DOCS / "images" / "benchmarks.png")
-    growth_chart(done, DOCS / "images" / "growth.png")
+    for each in by_machine(runs):
+        done = [workload for run in each for workload in run["workloads"]]
+        chart(done, DOCS / "images" / f"benchmarks-{name_of(each)}.png")
+        growth_chart(done, DOCS / "images" / f"growth-{name_of(each)}.png")
     (DOCS / "benchmarks.md").write_text(page(runs), "utf-8")
 
 

@@ -138,16 +138,12 @@ def recipes() -> None:
         _say(f"{name:{max(map(len, known))}}  {experiment.data.source:6}  {experiment.description}")
 
 
-@cli.command()
-@click.argument("groups", nargs=-1, metavar="[GROUP]...")
-@click.option("--rounds", type=int, default=5, show_default=True, metavar="N", help="Turns that each library has.")
-@click.option("--device", default="auto", show_default=True, metavar="D", help="auto, cpu or cuda.")
-@click.option("--out", default="bench", show_default=True, metavar="FOLDER", help="Where JSON and bar chart go.")
-def bench(groups: tuple[str, ...], rounds: int, device: str, out: str) -> None:
+@cli.command(add_help_option=False, context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[GROUP]... [OPTIONS]")
+def bench(arguments: tuple[str, ...]) -> None:
     """Time gpunn beside PyTorch, JAX, scikit-learn and CuPy, those that are installed, at the same work.
 
-    A GROUP is dense, conv, conv1024, deep, predict, start, fast99 or growth; left out, all of them, which takes long.
-    More options: python benchmarks/bench.py --help. The benchmarks come with the source, not with the package.
+    `gpunn bench --help` lists groups and options. The benchmarks come with the source, not with the package.
     """
     import subprocess
     from pathlib import Path
@@ -158,8 +154,7 @@ def bench(groups: tuple[str, ...], rounds: int, device: str, out: str) -> None:
             "the benchmarks come with the source, not with the package: clone the repository, pip install -e . in it, "
             "and run gpunn bench again"
         )
-    options = ["--rounds", str(rounds), "--device", device, "--out", out]
-    raise SystemExit(subprocess.run([sys.executable, str(script), *groups, *options], check=False).returncode)
+    raise SystemExit(subprocess.run([sys.executable, str(script), *arguments], check=False).returncode)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

@@ -19,7 +19,8 @@ class CupyLoop(Worker):
 
     def describe(self) -> dict[str, Any]:
         name = cp.cuda.runtime.getDeviceProperties(0)["name"].decode()
-        return {"version": cp.__version__, "threads": 1, "device": name}
+        precision = "tf32" if self.task.precision == "tf32" else "float32"  # CuPy knows no bfloat16
+        return {"version": cp.__version__, "threads": 1, "device": name, "precision": precision}
 
     def reset(self, seed: int) -> None:
         weights = self.task.weights(seed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,21 +11,18 @@ from protocol import Task, Worker, serve
 
 import gpunn as gn
 from gpunn.config import from_config
+from gpunn.state import Weights
 from gpunn.training import Trainer
 
 
 class Gpunn(Worker):
     def __init__(self, task: Task) -> None:
         self.task = task
-        self.samples = gn.Samples(task.inputs, task.labels, scale=1 / 255, classes=10)
-        self.test: gn.Samples | None = None
-        if task.test_inputs is not None:
-            self.test = gn.Samples(task.test_inputs, task.test_labels, scale=1 / 255, classes=10)
-        self.x = task.inputs
         self._make(0)
 
     def _make(self, seed: int) -> None:
         task = self.task
+        self.samples = gn.Samples(task.inputs, task.labels, scale=1 / 255, classes=10)
         self.model = gn.Sequential([from_config("layer", layer) for layer in task.layers])
         regularizer = gn.L2(task.decay * len(self.samples)) if task.decay else None
         rate = gn.OneCycle(task.peak) if task.peak else task.rate
@@ -34,44 +32,42 @@ class Gpunn(Worker):
             epochs=1, batch_size=min(task.batch, len(self.samples)), device=task.device, precision=task.precision,
             seed=seed, progress=False,
         )  # fmt: skip
-        self._load(seed)
-
-    def _load(self, seed: int) -> None:
-        drawn = self.task.weights(seed)
         arrays = self.model.arrays()
-        for name, value in drawn.items():
+        for name, value in task.weights(seed).items():
             number, _, letter = name.partition(".")
             arrays[f"{self.model.layers[int(number)].name}.{letter}"] = value
-        for name in arrays:
-            if name.endswith((".mean", ".variance")):
-                arrays[name] = np.full_like(arrays[name], name.endswith(".variance"))
         self.model.load_arrays(arrays)
+        start = Weights(0, arrays)
+        self.start = replace(self.trainer.state(), now=start, last=start, good=start)
 
     def describe(self) -> dict[str, Any]:
         backend = self.trainer.step.backend
         foreign = [name for name in ("torch", "jax", "sklearn") if name in __import__("sys").modules]
         assert not foreign, f"{foreign} beside gpunn: a second thread pool would slow both down"
-        return {"version": gn.__version__, "threads": os.cpu_count(), "device": backend.description}
+        return {
+            "version": gn.__version__, "threads": os.cpu_count(), "device": backend.description,
+            "precision": backend.precision,
+        }  # fmt: skip
 
     def reset(self, seed: int) -> None:
         self.seed = seed
         if self.task.kind == "train":
             return
-        self._load(seed)
-        self.trainer.epoch = 0
-        self.trainer.history = gn.History()
+        self.trainer.restore(self.start)
+        self.trainer.step.backend.synchronize()
 
-    def run(self) -> None:
+    def run(self) -> Any:
         task = self.task
         if task.kind == "predict":
             for _ in range(task.steps):
-                self.model.predict_proba(self.x)
-            return
+                probabilities = self.model.predict_proba(task.inputs)
+            return probabilities
         if task.kind == "train":
             self._make(self.seed)
         self.trainer.run()
-        if self.test is not None:
-            self.model.evaluate(self.test)
+        if task.kind == "train":
+            self.model.evaluate(gn.Samples(task.test_inputs, task.test_labels, scale=1 / 255, classes=10))
+        return None
 
     def outputs(self, inputs: Any) -> Any:
         return np.log(np.maximum(self.model.predict_proba(inputs), 1e-30))

@@ -101,7 +101,8 @@ class Jax(Worker):
         return jnp.asarray(inputs if self.task.is_images else inputs.reshape(len(inputs), -1))
 
     def describe(self) -> dict[str, Any]:
-        return {"version": jax.__version__, "threads": os.cpu_count(), "device": str(jax.devices()[0])}
+        about = {"version": jax.__version__, "threads": os.cpu_count(), "device": str(jax.devices()[0])}
+        return about | {"precision": self.task.precision}
 
     def reset(self, seed: int) -> None:
         parameters, statistics = {}, {}
@@ -115,18 +116,19 @@ class Jax(Worker):
         self.state = parameters, statistics
         jax.block_until_ready(self.state)
 
-    def run(self) -> None:
+    def run(self) -> Any:
         task = self.task
         if task.kind == "predict":
             for _ in range(task.steps):
-                np.asarray(self.probabilities(self.state, self._bytes(task.inputs)))
-            return
+                probabilities = np.asarray(self.probabilities(self.state, self._bytes(task.inputs)))
+            return probabilities
         if task.mode == "scan":
             self.state, _ = self.epoch(self.state, self.data, self.labels, self.order)
         else:
             for number in range(task.steps):
                 self.state, _ = self.one(self.state, self.data, self.labels, self.order, number)
         jax.block_until_ready(self.state)
+        return None
 
     def outputs(self, inputs: Any) -> Any:
         return np.asarray(self.infer(self.state, self._bytes(inputs)))

@@ -9,6 +9,7 @@ needs, so that no two BLAS or thread pools meet in one process.
 from __future__ import annotations
 
 import json
+import platform
 import resource
 import sys
 import time
@@ -74,15 +75,19 @@ class Worker(ABC):
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """Version, threads, device."""
+        """Version, threads, device, and the precision of products that it really computes in."""
 
     @abstractmethod
     def reset(self, seed: int) -> None:
         """Back to the initial weights; not timed."""
 
     @abstractmethod
-    def run(self) -> None:
-        """The work, until the device has done it; timed."""
+    def run(self) -> Any:
+        """The work, until the device has done it; timed.
+
+        Returns:
+            Of predictions, the probabilities that came out last, in host memory: (n, 10).
+        """
 
     @abstractmethod
     def outputs(self, inputs: Any) -> Any:
@@ -91,6 +96,15 @@ class Worker(ABC):
     def device_bytes(self) -> int:
         """The most memory taken on the device, 0 on a CPU."""
         return 0
+
+
+def answers_of(worker: Worker, task: Task, predicted: Any) -> tuple[Any, Any]:
+    """Logits and labels that the work is judged by: of what it predicted, or of what the trained network says."""
+    if task.kind == "predict":
+        return np.log(np.maximum(predicted, 1e-30)), task.labels[: len(predicted)]
+    if task.kind == "train":
+        return np.asarray(worker.outputs(task.test_inputs)), task.test_labels
+    return np.asarray(worker.outputs(task.inputs[: task.checked])), task.labels[: task.checked]
 
 
 def judged(outputs: Any, labels: Any) -> dict[str, float]:
@@ -114,16 +128,14 @@ def serve(worker_type: type[Worker]) -> None:
         task = Task(Path(folder), mode, device, precision)
         worker = worker_type(task)
         began_cpu = 0.0
-        say({"ready": worker.describe() | {"numpy": np.__version__}})
+        say({"ready": worker.describe() | {"numpy": np.__version__, "python": platform.python_version()}})
         for line in sys.stdin:
             worker.reset(int(line))
             cpu, begun = time.process_time(), time.perf_counter()
-            worker.run()
+            predicted = worker.run()
             seconds = time.perf_counter() - begun
             own = time.process_time() - cpu
-            judged_on = (task.inputs, task.labels) if task.test_inputs is None else (task.test_inputs, task.test_labels)
-            count = len(judged_on[0]) if task.kind == "train" else task.checked
-            found = judged(np.asarray(worker.outputs(judged_on[0][:count])), judged_on[1][:count])
+            found = judged(*answers_of(worker, task, predicted))
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
             answer = {"seconds": seconds, "cpu": own, "peak_bytes": peak, "device_bytes": worker.device_bytes()}
             say(answer | found | {"total_cpu": time.process_time() - began_cpu})

@@ -37,7 +37,12 @@ class ScikitLearn(Worker):
 
     def describe(self) -> dict[str, Any]:
         threads = max(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
-        return {"version": sklearn.__version__, "threads": threads, "device": "CPU"}
+        return {
+            "version": sklearn.__version__,
+            "threads": threads,
+            "device": "CPU",
+            "precision": str(self.model.coefs_[0].dtype),
+        }
 
     def reset(self, seed: int) -> None:
         weights = self.task.weights(seed)
@@ -46,12 +51,13 @@ class ScikitLearn(Worker):
             self.model.coefs_[at][...] = weights[f"{number}.w"].T
             self.model.intercepts_[at][...] = weights[f"{number}.b"]
 
-    def run(self) -> None:
+    def run(self) -> Any:
         if self.task.kind == "predict":
             for _ in range(self.task.steps):
-                self.model.predict_proba(self._floats(self.task.inputs))
-            return
+                probabilities = self.model.predict_proba(self._floats(self.task.inputs))
+            return probabilities
         self.model.partial_fit(self._floats(self.data[self.order]), self.task.labels[self.order])
+        return None
 
     def outputs(self, inputs: Any) -> Any:
         return np.log(np.maximum(self.model.predict_proba(self._floats(inputs)), 1e-30))

@@ -1,4 +1,8 @@
-"""PyTorch at work, as its users write it. Modes: eager, compile, graph (a CUDA graph of the whole step)."""
+"""PyTorch at work, as its users write it.
+
+Modes: eager, channels_last (the same with images in the layout that its convolutions like better), compile, and graph
+(a CUDA graph of the whole step).
+"""
 
 from __future__ import annotations
 
@@ -53,6 +57,8 @@ class Torch(Worker):
         self.labels = torch.from_numpy(task.labels.astype(np.int64)).to(self.device)
         weights = task.weights(seed)
         self.net = network(task, weights).to(self.device)
+        if task.mode == "channels_last":
+            self.net = self.net.to(memory_format=torch.channels_last)
         self._load(weights)
         decayed = [p for p in self.net.parameters() if p.ndim > 1]
         others = [p for p in self.net.parameters() if p.ndim == 1]
@@ -63,16 +69,18 @@ class Torch(Worker):
         self.optimizer = torch.optim.SGD(
             groups, lr=task.rate, momentum=task.momentum, nesterov=task.momentum > 0, fused=True
         )
-        self.forward = self._cost
+        self.forward, self.probabilities = self._cost, self._softmax
         if task.mode == "compile":
-            self.forward = torch.compile(self._cost)
+            self.forward, self.probabilities = torch.compile(self._cost), torch.compile(self._softmax)
         self.order = torch.from_numpy(task.order(seed).astype(np.int64)).to(self.device)
         self.graph: Any = None
 
     def _bytes(self, inputs: Any) -> torch.Tensor:
         x = torch.from_numpy(inputs)
-        x = x.permute(0, 3, 1, 2).contiguous() if self.task.is_images else x.reshape(len(x), -1)
-        return x.to(self.device)
+        if not self.task.is_images:
+            return x.reshape(len(x), -1).to(self.device)
+        layout = torch.channels_last if self.task.mode == "channels_last" else torch.contiguous_format
+        return x.permute(0, 3, 1, 2).contiguous(memory_format=layout).to(self.device)
 
     def _load(self, weights: dict[str, Any]) -> None:
         with torch.no_grad():
@@ -97,7 +105,8 @@ class Torch(Worker):
 
     def describe(self) -> dict[str, Any]:
         name = torch.cuda.get_device_name() if self.device.type == "cuda" else "CPU"
-        return {"version": torch.__version__, "threads": torch.get_num_threads(), "device": name}
+        about = {"version": torch.__version__, "threads": torch.get_num_threads(), "device": name}
+        return about | {"precision": self.task.precision}
 
     def reset(self, seed: int) -> None:
         self.seed = seed
@@ -107,6 +116,11 @@ class Torch(Worker):
         if self.task.mode == "graph" and self.graph is None:
             self._capture()
             self._load(self.task.weights(seed))
+        self._wait()
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
 
     def _capture(self) -> None:
         """The whole step as one graph, which reads the indices of its batch from a buffer."""
@@ -123,18 +137,19 @@ class Torch(Worker):
             self.forward(self.index).backward()
             self.optimizer.step()
 
-    def run(self) -> None:
+    def run(self) -> Any:
         task = self.task
         if task.kind == "predict":
             self.net.eval()
             for _ in range(task.steps):
-                self._predict(task.inputs)
-            return
+                probabilities = self._predict(task.inputs)
+            return probabilities
         if task.kind == "train":
             self._make(self.seed)
         self._epoch()
         if task.test_inputs is not None:
             self.outputs(task.test_inputs)
+        return None
 
     def _epoch(self) -> None:
         task = self.task
@@ -149,13 +164,15 @@ class Torch(Worker):
                 for group in self.optimizer.param_groups:
                     group["lr"] = float(task.rates[number])
             self._step(index)
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
+        self._wait()
 
     @torch.inference_mode()
     def _predict(self, inputs: Any) -> Any:
         """Probabilities for images in host memory, as an array there."""
-        return torch.softmax(self.net(self._bytes(inputs).to(torch.float32) / 255), 1).cpu().numpy()
+        return self.probabilities(self._bytes(inputs)).cpu().numpy()
+
+    def _softmax(self, pictures: torch.Tensor) -> torch.Tensor:
+        return torch.softmax(self.net(pictures.to(torch.float32) / 255), 1)
 
     @torch.inference_mode()
     def outputs(self, inputs: Any) -> Any:

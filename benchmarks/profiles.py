@@ -1,0 +1,28 @@
+"""Where the time of gpunn's steps goes in a workload: a profile in a process of its own, after the rounds."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from peers import ROOT, WORKERS, WorkerError
+
+
+def profile_of(folder: Path, device: str, precision: str) -> dict[str, Any]:
+    """The profile of a workload that lies in a folder, as `gpunn.profiling.Profile.to_dict` gives it.
+
+    Raises:
+        WorkerError: it could not be taken.
+    """
+    env = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    env["PYTHONPATH"] = os.pathsep.join([str(WORKERS), str(ROOT)])
+    command = [sys.executable, str(WORKERS / "gpunn_profile.py"), str(folder), device, precision]
+    done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
+    if done.returncode:
+        raise WorkerError(f"the profile failed: {(done.stderr.strip().splitlines() or ['it said nothing'])[-1]}")
+    profile: dict[str, Any] = json.loads(done.stdout)
+    return profile

@@ -1,0 +1,16 @@
+"""Where the time of gpunn's steps goes in a task, as JSON: python workers/gpunn_profile.py FOLDER DEVICE PRECISION."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from gpunn_worker import Gpunn
+from protocol import Task
+
+from gpunn.profiling import profile
+
+if __name__ == "__main__":
+    worker = Gpunn(Task(Path(sys.argv[1]), "fit", *sys.argv[2:]))
+    json.dump(profile(worker.trainer).to_dict(), sys.stdout)
