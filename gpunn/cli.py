@@ -6,19 +6,15 @@ import os
 import signal
 import sys
 import traceback
-from types import FrameType
 from typing import Any, NoReturn
 
 import click
 
 from gpunn import __version__
 from gpunn.errors import GpunnError, OptionError
+from gpunn.signals import Terminated, terminate
 
 INTERRUPTED, TERMINATED = 130, 143
-
-
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM: what was begun is put in order as after Ctrl-C, only the exit code differs."""
 
 
 def _say(line: str) -> None:
@@ -40,37 +36,57 @@ def cli(debug: bool) -> None:
 
 @cli.command()
 @click.argument("data", required=False)
-@click.option("--recipe", default="mlp", show_default=True, metavar="NAME|FILE.toml", help="What to train and how.")
+@click.option("--recipe", metavar="NAME|FILE.toml", help="What to train and how; left out, mlp.")
 @click.option("--epochs", type=int, metavar="N", help="Times that all training samples are gone through.")
 @click.option("--batch-size", type=int, metavar="N", help="Samples of a minibatch.")
 @click.option("--learning-rate", type=float, metavar="X", help="η; the highest where the recipe has a schedule.")
 @click.option("--seed", type=int, metavar="N", help="Of the split, the initial weights and the order of samples.")
 @click.option("--device", metavar="D", help="auto, cpu, cuda or cuda:N.")
 @click.option("--out", metavar="RUN", help="The run folder; left out, the next free runs/<data>-<recipe>-<n>.")
+@click.option("--resume", metavar="RUN", help="Go on with this run, or from this checkpoint of one.")
+@click.option(
+    "--checkpoint-every", type=int, metavar="N", help="Steps from one checkpoint to the next; left out, none."
+)
+@click.option("--checkpoint-minutes", type=float, metavar="X", help="Likewise by the clock; left out, 1; 0 for none.")
+@click.option("--checkpoint-keep", type=int, metavar="N", help="How many of the newest are kept; left out, 2.")
 @click.option("--profile", is_flag=True, help="Show, at the end, where the time of a step goes.")
 def train(
     data: str | None,
-    recipe: str,
+    recipe: str | None,
     epochs: int | None,
     batch_size: int | None,
     learning_rate: float | None,
     seed: int | None,
     device: str | None,
     out: str | None,
+    resume: str | None,
+    checkpoint_every: int | None,
+    checkpoint_minutes: float | None,
+    checkpoint_keep: int | None,
     profile: bool,
 ) -> None:
     """Train a network on DATA and write a run folder.
 
     DATA is digits (bundled), mnist, fashion-mnist, a folder with the four IDX files or a .npz file; left out, what the
     recipe names. `gpunn recipes` lists the recipes.
+
+    A run that was stopped goes on by --resume, to the same numbers as if it had not been. Then DATA says where its data
+    are now, and only --epochs, --device and how often there are checkpoints may be changed.
     """
     from gpunn import run
     from gpunn.recipes import read_experiment
 
-    experiment = read_experiment(recipe).with_options(
-        data=data, learning_rate=learning_rate, epochs=epochs, batch_size=batch_size, seed=seed, device=device
-    )
-    run.train(experiment, out, _say, profiled=profile)
+    checkpoints = {"every": checkpoint_every, "minutes": checkpoint_minutes, "keep": checkpoint_keep}
+    changes: dict[str, Any] = {"data": data, "epochs": epochs, "device": device, "checkpoints": checkpoints}
+    others: dict[str, Any] = {"learning_rate": learning_rate, "batch_size": batch_size, "seed": seed}
+    if resume is None:
+        experiment = read_experiment(recipe or "mlp").with_options(**changes, **others)
+        run.train(experiment, out, _say, profiled=profile)
+        return
+    for name, value in {"recipe": recipe, "out": out, **others}.items():
+        if value is not None:
+            raise OptionError(f"--{name.replace('_', '-')} cannot be given with --resume: it is that of the run")
+    run.resume(resume, _say, profiled=profile, **changes)
 
 
 @cli.command()
@@ -161,14 +177,14 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the program; it ends with 0, 1 (failed, one line says why), 2 (wrong usage), 130 or 143 (a signal)."""
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments or os.environ.get("GPUNN_DEBUG", "") not in ("", "0")
-    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGTERM, terminate)
     try:
         cli.main(arguments, prog_name="gpunn", standalone_mode=False)
     except click.ClickException as error:
         sys.exit(_fail(_usage(error), error.exit_code))
     except (KeyboardInterrupt, click.Abort) as error:
         # click makes its own Abort of whatever interrupts it.
-        sys.exit(TERMINATED if _Terminated in (type(error), type(error.__cause__)) else INTERRUPTED)
+        sys.exit(TERMINATED if Terminated in (type(error), type(error.__cause__)) else INTERRUPTED)
     except BrokenPipeError:
         # Whoever reads, such as `head`, has seen enough; what is still in the buffer has nowhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -178,10 +194,6 @@ def main(arguments: list[str] | None = None) -> NoReturn:
             traceback.print_exc()
         sys.exit(_fail(_line(error), 2 if isinstance(error, OptionError) else 1))
     sys.exit(0)
-
-
-def _terminate(_number: int, _frame: FrameType | None) -> None:
-    raise _Terminated
 
 
 def _fail(line: str, code: int) -> int:

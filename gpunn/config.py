@@ -99,6 +99,13 @@ def to_config(part: Any) -> dict[str, Any]:
     return config
 
 
+def to_built_config(layer: layers.base.Layer) -> dict[str, Any]:
+    """A built layer as a dictionary, its initial weights as they were drawn and not "auto"."""
+    config = to_config(layer)
+    weights = getattr(layer, "w", None)
+    return config if weights is None else {**config, "weights": to_config(weights.initializer)}
+
+
 def from_config(kind: str, config: Any) -> Any:
     """A part from its dictionary, or from its bare name.
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpunn.config import from_config, to_config
+from gpunn.config import from_config, to_built_config, to_config
 from gpunn.data import NAMES, Data, load_data
-from gpunn.errors import DataError
-from gpunn.layers import Layer
+from gpunn.errors import DataError, OptionError
+from gpunn.layers.base import positive_whole
 from gpunn.model import Sequential
 
 if TYPE_CHECKING:
@@ -72,6 +73,28 @@ class TrainingPart:
 
 
 @dataclass(frozen=True)
+class CheckpointPart:
+    """`[checkpoints]`: how often a run can be gone on from. It decides on nothing that is computed.
+
+    Attributes:
+        every: steps from one checkpoint to the next; None for none by steps.
+        minutes: from one checkpoint to the next; longer where writing one takes long; 0 for none by the clock.
+        keep: how many of the newest are kept.
+    """
+
+    every: int | None = None
+    minutes: float = 1.0
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        for name, value in (("every", self.every), ("keep", self.keep)):
+            if value is not None:
+                positive_whole(value, f"{name} of checkpoints")
+        if not 0 <= self.minutes < float("inf"):
+            raise OptionError(f"minutes of checkpoints must be 0 or more, got {self.minutes!r}")
+
+
+@dataclass(frozen=True)
 class Experiment:
     """Everything that decides on a run.
 
@@ -92,6 +115,7 @@ class Experiment:
     loss: dict[str, Any] | None = None
     regularizer: dict[str, Any] | None = None
     augmentation: dict[str, Any] | None = None
+    checkpoints: CheckpointPart = field(default_factory=CheckpointPart)
     version: str = ""
 
     def with_options(
@@ -100,6 +124,7 @@ class Experiment:
         data: str | None = None,
         learning_rate: float | None = None,
         batch_size: int | None = None,
+        checkpoints: Mapping[str, Any] | None = None,
         **training: Any,
     ) -> Experiment:
         """Another experiment, some of it replaced; None leaves a thing as it is.
@@ -108,19 +133,23 @@ class Experiment:
             data: name, folder or .npz file.
             learning_rate: η; where a schedule is used, the rate that it is measured by.
             batch_size: exactly so many, however few samples there are.
+            checkpoints: fields of `CheckpointPart`.
             training: other fields of `TrainingPart`.
 
         Raises:
             OptionError: a value that cannot be.
         """
-        changed = {name: value for name, value in training.items() if value is not None}
+        changed = _given(training)
         part = self.data if data is None else replace(self.data, source=_located(data))
         if batch_size is not None:
             changed.update(batch_size=batch_size, least_steps=0)
         if data is not None or "seed" in changed:
             part = replace(part, shape=(), sha256="")  # other samples, so these fingerprints no longer apply
         optimizer = self.optimizer if learning_rate is None else _with_rate(self.optimizer, learning_rate)
-        return replace(self, data=part, optimizer=optimizer, training=replace(self.training, **changed))
+        kept = replace(self.checkpoints, **_given(checkpoints or {}))
+        return replace(
+            self, data=part, optimizer=optimizer, training=replace(self.training, **changed), checkpoints=kept
+        )
 
     def load_data(self) -> Data:
         """The data, which must be those that the experiment was written with.
@@ -174,7 +203,7 @@ class Experiment:
             self,
             data=replace(self.data, source=_located(self.data.source), shape=train.shape, sha256=train.sha256()),
             training=replace(self.training.for_samples(len(train)), device=backend.device),
-            layers=tuple(_decided(layer) for layer in trainer.model.layers),
+            layers=tuple(to_built_config(layer) for layer in trainer.model.layers),
             loss=to_config(trainer.loss),
             optimizer=to_config(trainer.optimizer),
             regularizer=None if trainer.regularizer is None else to_config(trainer.regularizer),
@@ -186,16 +215,13 @@ class Experiment:
         import tomli_w
 
         order = ["version", "name", "description", "data", "training", "layers", "loss", "optimizer", "regularizer"]
-        order.append("augmentation")
+        order += ["augmentation", "checkpoints"]
         everything = {name: _plain(value) for name, value in asdict(self).items()}
         return tomli_w.dumps({name: everything[name] for name in order if everything[name] not in (None, "")})
 
 
-def _decided(layer: Layer) -> dict[str, Any]:
-    """A built layer as a table, its initial weights as they were drawn and not "auto"."""
-    config = to_config(layer)
-    weights = getattr(layer, "w", None)
-    return config if weights is None else {**config, "weights": to_config(weights.initializer)}
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def with_units(layer: Any, outputs: int) -> Any:

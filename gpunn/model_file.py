@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gpunn.backend import select
-from gpunn.config import from_config, to_config
+from gpunn.config import from_config, to_built_config, to_config
 from gpunn.errors import GpunnError, ModelFileError
 from gpunn.layers.base import positive_whole
 from gpunn.model import DTYPES, Sequential
@@ -43,7 +43,7 @@ def model_bytes(model: Sequential, arrays: Arrays | None = None) -> bytes:
     model._built()
     description = {
         "format": FORMAT,
-        "layers": [to_config(layer) for layer in model.layers],
+        "layers": [to_built_config(layer) for layer in model.layers],
         "loss": None if model.loss is None else to_config(model.loss),
         "input_shape": model.input_shape,
         "input_scale": model.input_scale,

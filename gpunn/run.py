@@ -1,44 +1,25 @@
-"""A training as a folder: the experiment, its history, its figures, the network and the pictures.
+"""A training as a folder: the experiment, its checkpoints, its history, its figures, the network and the pictures.
 
-Every file is written whole or not at all. `experiment.toml` comes first, so a disk that cannot be written is found
-before the training and not after it; `metrics.json` comes last, so a folder that has it is complete.
+`experiment.toml` comes first, so a disk that cannot be written is found before the training and not after it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
-import math
 import os
-import re
-import shutil
-import sys
-from collections.abc import Callable, Iterator
-from itertools import count
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from gpunn import reports
-from gpunn.data import Data
-from gpunn.errors import DataError, DivergenceError, OutputError, ShapeError
-from gpunn.evaluation import Evaluation
+from gpunn.errors import DivergenceError, OutputError
 from gpunn.experiment import Experiment
-from gpunn.history import Record
-from gpunn.memory import size
-from gpunn.reports.pictures import ACTIVATIONS, CONFUSION, CURVES, FILTERS, MISTAKES, draw_answers, draw_network
+from gpunn.keeper import Keeper
+from gpunn.results import Say, introduce, write_profile, write_results, write_stopped
+from gpunn.resume import located, origin_of, restored
+from gpunn.run_folder import CHECKPOINTS, EXPERIMENT, check_room, locked, new_folder
+from gpunn.signals import Signals
 from gpunn.storage import write_atomically
 from gpunn.training import Trainer
-
-EXPERIMENT, HISTORY, METRICS, MODEL = "experiment.toml", "history.csv", "metrics.json", "model.safetensors"
-FILES = (EXPERIMENT, HISTORY, METRICS, MODEL, CURVES, CONFUSION, MISTAKES, FILTERS, ACTIVATIONS)
-PROFILE, PROFILE_PICTURE = "profile.json", "profile.png"  # only where they are asked for
-
-# What a run writes besides its network: five pictures and some text.
-_ROOM = 2 << 20
-
-Say = Callable[[str], None]
 
 
 def train(
@@ -63,76 +44,102 @@ def train(
 
     Raises:
         DivergenceError: the cost left the finite numbers; the folder has the last good weights.
-        KeyboardInterrupt: likewise.
-        GpunnError: anything else that cannot be; then there is no folder.
+        KeyboardInterrupt: a signal came; the folder has a checkpoint of the step that was done last.
+        GpunnError: anything else that cannot be; where the training had not begun, there is no folder.
     """
-    data = experiment.load_data()
-    trainer = experiment.trainer(data, progress=progress)
-    experiment = experiment.resolved(trainer)
-    folder = make_folder(out, f"{data.name}-{experiment.name}")
-    try:
-        with _mended():
-            _check_room(folder, trainer)
-            write_atomically(folder / EXPERIMENT, experiment.to_toml().encode())
-    except BaseException:
-        _remove_empty(folder)
-        raise
-    _introduce(trainer, folder, say)
-    stopped = ""
-    try:
-        trainer.run()
-    except DivergenceError as error:
-        stopped = str(error)
-        raise
-    except BaseException as error:
-        stopped = "interrupted" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"
-        trainer.put_back(trainer.watch.last)
-        raise
-    finally:
-        if stopped:
+    with Signals() as signals:
+        data = experiment.load_data()
+        trainer = experiment.trainer(data, progress=progress)
+        experiment = experiment.resolved(trainer)
+        with new_folder(out, f"{data.name}-{experiment.name}", say) as folder:
             with _mended():
-                _write_training(folder, experiment, trainer)
-                _write_metrics(folder, _metrics(experiment, trainer, None, stopped))
-            say(f"stopped: the weights of {_last(trainer)}, history.csv and curves.png are in {folder}")
-    with _mended():
-        _finish(folder, experiment, trainer, say)
-        if profiled:
-            _profile(folder, experiment, trainer, say)
+                check_room(folder, trainer, experiment.checkpoints.keep)
+                write_atomically(folder / EXPERIMENT, experiment.to_toml().encode())
+            introduce(trainer, folder, say)
+            _run(folder, experiment, trainer, signals, say, profiled)
     return folder
 
 
-def make_folder(out: str | os.PathLike[str] | None, stem: str) -> Path:
-    """A folder for a new run.
+def resume(run: str, say: Say, *, progress: bool = True, profiled: bool = False, **changes: Any) -> Path:
+    """Go on with a run in its folder, from its newest whole checkpoint.
 
     Args:
-        out: where; it may be there, but must not hold a run. None for the next free runs/<stem>-<n>.
-        stem: of the name.
+        run: the run folder, or a checkpoint in one: what came after that is removed.
+        say: see `train`.
+        progress: see `train`.
+        profiled: see `train`.
+        changes: what is to be otherwise from now on, for `Experiment.with_options`: epochs, device, where the data
+            are, and checkpoints.
+
+    Returns:
+        The run folder.
 
     Raises:
-        OutputError: it holds a run, or cannot be made.
+        CheckpointError: there is nothing to go on from, or it is of another experiment or other data.
+        GpunnError, KeyboardInterrupt: see `train`.
     """
-    stem = re.sub(r"[^\w.-]+", "_", stem)
-    folder = Path("runs" if out is None else out)
+    folder, named = located(run)
+    with Signals() as signals, locked(folder, say):
+        experiment, trainer = restored(folder, named, changes, say, progress=progress)
+        with _mended():
+            check_room(folder, trainer, experiment.checkpoints.keep)
+            write_atomically(folder / EXPERIMENT, experiment.to_toml().encode())
+        introduce(trainer, folder, say)
+        if trainer.done:
+            say(f"resumed     from step {trainer.done}, epoch {trainer.done / trainer.step.steps_per_epoch:.4g}")
+        _run(folder, experiment, trainer, signals, say, profiled)
+    return folder
+
+
+def _run(folder: Path, experiment: Experiment, trainer: Trainer, signals: Signals, say: Say, profiled: bool) -> None:
+    """Train from where the trainer is to the end, and write the results."""
+    keeper = Keeper(folder / CHECKPOINTS, trainer, origin_of(experiment, trainer), experiment.checkpoints)
     try:
-        if out is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-            if there := [name for name in FILES if (folder / name).exists()]:
-                raise OutputError(
-                    f"{folder} already holds a run ({there[0]}): give another folder by --out, or remove this one"
-                )
-            return folder
-        folder.mkdir(exist_ok=True)
-        for number in count(1):
-            with contextlib.suppress(FileExistsError):
-                numbered = folder / f"{stem}-{number}"
-                numbered.mkdir()
-                return numbered
-    except OutputError:
+        with _mended():
+            with signals.held():
+                _train(folder, experiment, trainer, keeper, signals, say)
+            trainer.finish()
+            write_results(folder, experiment, trainer, say)
+            if profiled:
+                write_profile(folder, experiment, trainer, say)
+    except BaseException:
+        if keeper.step is not None:
+            say(f"checkpoint  step {keeper.step}: gpunn train --resume {folder} goes on from there")
         raise
-    except OSError as error:
-        reason = "there is a file of that name" if isinstance(error, FileExistsError) else error.strerror or error
-        raise OutputError(f"cannot make the run folder {folder}: {reason}: give another folder by --out") from None
-    raise AssertionError("there is always a next number")
+
+
+def _train(folder: Path, experiment: Experiment, trainer: Trainer, keeper: Keeper, signals: Signals, say: Say) -> None:
+    """Train with checkpoints; a training that is cut off leaves what there is of it."""
+
+    def after_step() -> None:
+        is_due = keeper.is_due()
+        is_to_stop = signals.pending is not None  # asked for once: what comes in after that waits for the next step
+        if is_due or is_to_stop:
+            keeper.save()
+        if is_to_stop:
+            signals.deliver()
+
+    try:
+        # At once: what cannot be written is found before the training, and whenever it is killed there is one.
+        keeper.save()
+        trainer.train(after_step)
+        keeper.save()
+    except OutputError:
+        raise  # there is no room for more
+    except BaseException as error:
+        if signals.is_urgent:
+            raise
+        if isinstance(error, DivergenceError):
+            stopped = str(error)
+        elif isinstance(error, KeyboardInterrupt):
+            stopped, trainer.kept = "interrupted", trainer.done
+        else:
+            stopped = f"{type(error).__name__}: {error}"
+            trainer.put_back(trainer.watch.last)
+        write_stopped(folder, experiment, trainer, stopped)
+        kept = f"step {trainer.kept}" if trainer.kept else "the start"
+        say(f"stopped: the weights of {kept}, history.csv and curves.png are in {folder}")
+        raise
 
 
 @contextlib.contextmanager
@@ -142,177 +149,3 @@ def _mended() -> Iterator[None]:
         yield
     except OutputError as error:
         raise OutputError(f"{error}: free some space there, or give another folder by --out") from None
-
-
-def _check_room(folder: Path, trainer: Trainer) -> None:
-    """A disk that is too full for the results is better found now than after the training."""
-    needed = trainer.model.parameters.values.nbytes + _ROOM
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise OutputError(f"{folder} has {size(free)} free, the results take about {size(needed)}")
-
-
-def _remove_empty(folder: Path) -> None:
-    """Leave nothing behind of a run that did not begin; folders that hold anything stay."""
-    with contextlib.suppress(OSError):
-        folder.rmdir()
-        if folder.parent == Path("runs"):
-            folder.parent.rmdir()
-
-
-def _introduce(trainer: Trainer, folder: Path, say: Say) -> None:
-    data, backend = trainer.data, trainer.model.backend
-    assert backend is not None
-    train = data.train
-    shape = " × ".join(map(str, train.shape))
-    kind = f"{train.classes} classes" if train.classes else f"{train.targets.shape[1]} float targets"
-    say(f"device      {backend.description} ({backend.reason})")
-    say(f"data        {data.name}: {len(train):,} training samples of {shape}, {kind}{_watched(data)}")
-    if trainer.placement:
-        say(f"data on     {trainer.placement}")
-    say(f"run folder  {folder}")
-    say("")
-    say(trainer.model.summary())
-    say("")
-
-
-def _watched(data: Data) -> str:
-    if data.validation_is_test:
-        assert data.validation is not None
-        return (
-            f"; the published test set ({len(data.validation):,}) is watched as validation set, "
-            "so its accuracy is no measure of unseen data"
-        )
-    watched = f"; {len(data.validation):,} for validation" if data.validation else "; none for validation"
-    return watched + ("; test set closed until the end" if data.has_test else "; no test set")
-
-
-def _last(trainer: Trainer) -> str:
-    return f"step {trainer.kept}" if trainer.kept else "the start"
-
-
-def _write_training(folder: Path, experiment: Experiment, trainer: Trainer) -> None:
-    """What there is of a training, whole or not. The network first: it is the dearest."""
-    trainer.model.save(folder / MODEL)
-    trainer.history.write_csv(folder / HISTORY)
-    # With a regularizer the training cost may lie above the validation cost, and nobody should wonder why.
-    note = f" (training cost with λR, {trainer.regularizer!r})" if trainer.regularizer else ""
-    title = f"{experiment.name} on {trainer.data.name}{note}"
-    reports.plot_curves(trainer.history, folder / CURVES, title=title)
-
-
-def _finish(folder: Path, experiment: Experiment, trainer: Trainer, say: Say) -> None:
-    """Write the results, and open the test set: here, once, and nowhere else."""
-    _write_training(folder, experiment, trainer)
-    data, model = trainer.data, trainer.model
-    try:
-        tested = data.test
-        result = None if tested is None else model.evaluate(tested)
-    except (DataError, ShapeError) as error:
-        _write_metrics(folder, _metrics(experiment, trainer, None, str(error)))
-        raise type(error)(f"{error}; the trained network is kept in {folder}") from None
-    pictures = [CURVES]
-    shown, part = (data.validation, "validation set") if tested is None else (tested, "test set")
-    if shown is not None and shown.classes:
-        draw_answers(folder, model, shown, data.class_names, f"{experiment.name} on {data.name}, {part}")
-        pictures += [CONFUSION, MISTAKES]
-    pictures += draw_network(folder, model, data, f"{experiment.name} on {data.name}")
-    _write_metrics(folder, _metrics(experiment, trainer, result, trainer.history.stopped))
-    for line in _conclusions(trainer, result):
-        say(line)
-    say(f"pictures       {', '.join(str(folder / name) for name in pictures)}")
-
-
-def _profile(folder: Path, experiment: Experiment, trainer: Trainer, say: Say) -> None:
-    """Write and show where the time of a step goes; after the results, which it must not change."""
-    from gpunn.profiling import profile
-
-    profiled = profile(trainer)
-    write_atomically(folder / PROFILE, (json.dumps(profiled.to_dict(), indent=2) + "\n").encode())
-    title = f"a step of {experiment.name} on {trainer.data.name}"
-    reports.plot_profile(profiled, folder / PROFILE_PICTURE, title=title)
-    say("")
-    say(reports.profile_table(profiled))
-    say(f"profile        {folder / PROFILE}, {folder / PROFILE_PICTURE}")
-
-
-def _metrics(experiment: Experiment, trainer: Trainer, result: Evaluation | None, stopped: str) -> dict[str, Any]:
-    history, data = trainer.history, trainer.data
-    last = history[-1] if len(history) else None
-    epochs = last.epoch if last else 0.0
-    seconds = last.seconds if last else 0.0
-    return {
-        "test_accuracy": result.accuracy if result else None,
-        "test_loss": result.loss if result else None,
-        "test_was_watched": data.validation_is_test,
-        "epochs": int(epochs) if epochs == int(epochs) else epochs,
-        "steps": last.step if last else 0,
-        "seconds": seconds,
-        "samples_per_second": epochs * len(data.train) / seconds if seconds else None,
-        "device": experiment.training.device,
-        "device_description": trainer.model.backend.description if trainer.model.backend else "",
-        "dtype": experiment.training.dtype,
-        "seed": experiment.training.seed,
-        "version": experiment.version,
-        "versions": {"python": ".".join(map(str, sys.version_info[:3])), "numpy": np.__version__},
-        "recipe": experiment.name,
-        "data": data.name,
-        "training_samples": len(data.train),
-        "validation_samples": len(data.validation) if data.validation else 0,
-        "parameters": int(trainer.model.parameters.values.size),
-        "train_loss": last.train_loss if last else None,
-        "train_accuracy": last.train_accuracy if last else None,
-        "validation_loss": last.validation_loss if last else None,
-        "validation_accuracy": last.validation_accuracy if last else None,
-        "best": _figures(history.best),
-        "overfitting_since": _figures(history.overfitting_since),
-        "stopped": stopped,
-    }
-
-
-def _figures(record: Record | None) -> dict[str, Any] | None:
-    if record is None:
-        return None
-    names = ("step", "epoch", "validation_loss", "validation_accuracy")
-    return {name: getattr(record, name) for name in names}
-
-
-def _write_metrics(folder: Path, metrics: dict[str, Any]) -> None:
-    text = json.dumps(_finite(metrics), indent=2, allow_nan=False, ensure_ascii=False)
-    write_atomically(folder / METRICS, (text + "\n").encode())
-
-
-def _finite(value: Any) -> Any:
-    """JSON knows no NaN: what there is no figure for is null."""
-    if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _conclusions(trainer: Trainer, result: Evaluation | None) -> Iterator[str]:
-    """What the run has shown, line by line."""
-    history, data = trainer.history, trainer.data
-    if result is not None:
-        note = " (watched while training: no measure of unseen data)" if data.validation_is_test else ""
-        if math.isnan(result.accuracy):
-            yield f"test cost      {result.loss:.4g}, {result.total:,} samples{note}"
-        else:
-            right = f"{result.right:,} of {result.total:,} right"
-            yield f"test accuracy  {result.accuracy:.2%}: {right}, cost {result.loss:.4f}{note}"
-    best, since, last = history.best, history.overfitting_since, history[-1]
-    if best is not None:
-        trained = math.isnan(best.validation_loss)
-        watched, value = ("training", best.train_loss) if trained else ("validation", best.validation_loss)
-        accuracy = "" if math.isnan(best.validation_accuracy) else f", accuracy {best.validation_accuracy:.2%}"
-        yield f"best epoch     {best.epoch:.4g} (step {best.step}): lowest {watched} cost, {value:.4f}{accuracy}"
-    if since is not None:
-        yield (
-            f"overfitting    (high variance) since step {since.step}, epoch {since.epoch:.4g}: the training cost still "
-            "fell, the validation cost rose; more data, a regularizer or fewer epochs help"
-        )
-    elif data.validation is not None:
-        yield "overfitting    none was seen"
-    if history.stopped:
-        yield f"stopped early  {history.stopped}"
-    speed = last.epoch * len(data.train) / last.seconds if last.seconds else 0.0
-    yield f"time           {last.seconds:.1f} s for {last.epoch:.4g} epochs, {speed:,.0f} samples/s"

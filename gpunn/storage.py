@@ -78,6 +78,20 @@ def remove_leftovers(folder: Path) -> None:
                 path.unlink(missing_ok=True)
 
 
+def remove_folder(path: Path) -> None:
+    """Remove a folder so that its name never shows a part of it.
+
+    Raises:
+        OutputError: it cannot be removed.
+    """
+    removed = _beside(path)
+    try:
+        path.rename(removed)
+        shutil.rmtree(removed)
+    except OSError as error:
+        raise OutputError(f"cannot remove {path}: {error.strerror or error}") from error
+
+
 def sync_folder(path: Path) -> None:
     """Wait until the disk knows the names in a folder."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -17,7 +17,7 @@ from gpunn.inputs import read_inputs
 from gpunn.model import Sequential
 from gpunn.model_file import load_model
 from gpunn.recipes import read_experiment
-from gpunn.run import EXPERIMENT, MODEL
+from gpunn.run_folder import EXPERIMENT, MODEL
 
 
 @dataclass(frozen=True)

@@ -138,7 +138,8 @@ def test_a_learning_rate_that_diverges_stops_and_keeps_the_last_good_weights(fol
     assert "Try a learning rate below" in done.err.splitlines()[-1]
     assert not [line for line in done.err.splitlines() if "Warning" in line]
     names = {path.name for path in (folder / "run").iterdir()}
-    assert names == {"experiment.toml", "history.csv", "model.safetensors", "curves.png", "metrics.json"}
+    files = {"experiment.toml", "history.csv", "model.safetensors", "curves.png", "metrics.json"}
+    assert names == files | {"checkpoints", ".lock"}
     metrics = json.loads((folder / "run" / "metrics.json").read_text())
     assert "training diverged" in metrics["stopped"]
     assert metrics["test_accuracy"] is None
@@ -162,10 +163,10 @@ def test_without_a_network_the_error_names_the_files_and_where_to_put_them(folde
 
 def test_a_folder_that_holds_a_run_is_refused_and_left_as_it_is(folder: Path) -> None:
     gpunn("train", "--recipe", "tiny.toml", "--out", "run")
-    before = {path.name: path.read_bytes() for path in (folder / "run").iterdir()}
+    before = {path: path.read_bytes() for path in (folder / "run").rglob("*") if path.is_file()}
     done = gpunn("train", "--recipe", "tiny.toml", "--seed", 1, "--out", "run")
     assert_one_line(done, 1, "run already holds a run", "--out")
-    assert {path.name: path.read_bytes() for path in (folder / "run").iterdir()} == before
+    assert {path: path.read_bytes() for path in (folder / "run").rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.parametrize("arguments", [("--out", "there"), ("--out", "there/run"), ()])
@@ -196,7 +197,7 @@ def test_a_full_disk_is_found_before_the_training(disk: Path) -> None:
 
 
 def test_a_disk_that_takes_no_more_bytes_is_one_line(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpunn.run._ROOM", -(1 << 30))  # as if there were room, and then there is none
+    monkeypatch.setattr("gpunn.run_folder._ROOM", -(1 << 30))  # as if there were room, and then there is none
     (disk / "filling").write_bytes(bytes(64 << 10))
     done = gpunn("train", "--recipe", "tiny.toml", "--out", disk / "run")
     assert_one_line(done, 1, "No space left on device", "--out")

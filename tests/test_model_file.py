@@ -34,6 +34,7 @@ from gpunn import (
     load_model,
 )
 from gpunn.backend import Backend
+from gpunn.config import to_built_config
 from gpunn.errors import DeviceError, GpunnError, ModelFileError, OptionError, OutputError
 
 
@@ -73,7 +74,7 @@ def test_a_model_comes_back_to_the_byte(backend: Backend, dtype: str, tmp_path: 
     again = load_model(path, backend.device)
     assert again.dtype == dtype
     assert (again.input_shape, again.class_names, again.input_scale) == ((4,), ("a", "b", "ç"), 1 / 255)
-    assert repr(again) == repr(model)
+    assert [to_built_config(layer) for layer in again.layers] == [to_built_config(layer) for layer in model.layers]
     assert isinstance(again.loss, SoftmaxCrossEntropy)
     for name, value in model.parameters.to_host().items():
         assert again.parameters.to_host()[name].tobytes() == value.tobytes()

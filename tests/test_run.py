@@ -12,6 +12,22 @@ import gpunn as gn
 from gpunn import run
 from gpunn.errors import DivergenceError, OutputError
 from gpunn.recipes import parse_experiment
+from gpunn.run_folder import (
+    ACTIVATIONS,
+    CHECKPOINTS,
+    CONFUSION,
+    CURVES,
+    FILES,
+    FILTERS,
+    HISTORY,
+    LOCK,
+    METRICS,
+    MISTAKES,
+    MODEL,
+    new_folder,
+)
+
+EVERY = {*FILES, CHECKPOINTS, LOCK}
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -28,14 +44,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_run_folder_holds_every_file_and_no_other(folder: Path) -> None:
-    assert {path.name for path in folder.iterdir()} == set(run.FILES) - {run.ACTIVATIONS}  # a network without filters
-    for name in (run.CURVES, run.CONFUSION, run.MISTAKES, run.FILTERS):
+    assert {path.name for path in folder.iterdir()} == EVERY - {ACTIVATIONS}  # a network without filters
+    for name in (CURVES, CONFUSION, MISTAKES, FILTERS):
         assert (folder / name).read_bytes().startswith(PNG)
 
 
 def test_the_metrics_are_those_of_the_network_on_the_test_set(folder: Path) -> None:
-    metrics = json.loads((folder / run.METRICS).read_text("utf-8"))
-    result = gn.load_model(folder / run.MODEL).evaluate(gn.load_data("digits").test)
+    metrics = json.loads((folder / METRICS).read_text("utf-8"))
+    result = gn.load_model(folder / MODEL).evaluate(gn.load_data("digits").test)
     assert metrics["test_accuracy"] == result.accuracy
     assert math.isclose(metrics["test_loss"], result.loss, rel_tol=1e-6)
     assert metrics["epochs"] == 2
@@ -45,8 +61,8 @@ def test_the_metrics_are_those_of_the_network_on_the_test_set(folder: Path) -> N
 
 
 def test_the_history_is_that_of_the_metrics(folder: Path) -> None:
-    metrics = json.loads((folder / run.METRICS).read_text("utf-8"))
-    history = gn.History.read_csv(folder / run.HISTORY)
+    metrics = json.loads((folder / METRICS).read_text("utf-8"))
+    history = gn.History.read_csv(folder / HISTORY)
     assert history[-1].step == metrics["steps"] == 4
     assert history[-1].validation_loss == metrics["validation_loss"]
     assert history.best is not None
@@ -81,9 +97,9 @@ def test_a_run_with_a_convolution_shows_what_its_filters_answer(tmp_path: Path) 
     said: list[str] = []
     experiment = parse_experiment(TINY.replace("[[layers]]", CONVOLUTION), "tiny").with_options(epochs=1)
     out = run.train(experiment, tmp_path / "run", said.append, progress=False)
-    assert {path.name for path in out.iterdir()} == set(run.FILES)
+    assert {path.name for path in out.iterdir()} == EVERY
     pictures = next(line for line in said if line.startswith("pictures"))
-    for name in (run.FILTERS, run.ACTIVATIONS):
+    for name in (FILTERS, ACTIVATIONS):
         assert (out / name).read_bytes().startswith(PNG)
         assert str(out / name) in pictures
 
@@ -93,7 +109,7 @@ def test_a_run_on_features_has_no_filters(tmp_path: Path, monkeypatch: pytest.Mo
     data = gn.Data.from_arrays(x, (x[:, 0] > 0).astype(int), validation=100)
     monkeypatch.setattr("gpunn.experiment.load_data", lambda *_, **__: data)
     out = run.train(parse_experiment(TINY, "tiny"), tmp_path / "run", silent, progress=False)
-    assert {path.name for path in out.iterdir()} == set(run.FILES) - {run.FILTERS, run.ACTIVATIONS}
+    assert {path.name for path in out.iterdir()} == EVERY - {FILTERS, ACTIVATIONS}
 
 
 def test_a_watched_test_set_is_said_to_be_one(tmp_path: Path) -> None:
@@ -102,7 +118,7 @@ def test_a_watched_test_set_is_said_to_be_one(tmp_path: Path) -> None:
     out = run.train(experiment, tmp_path / "run", said.append, progress=False)
     assert "is watched as validation set" in "\n".join(said)
     assert next(line for line in said if line.startswith("test accuracy")).endswith("no measure of unseen data)")
-    assert json.loads((out / run.METRICS).read_text("utf-8"))["test_was_watched"] is True
+    assert json.loads((out / METRICS).read_text("utf-8"))["test_was_watched"] is True
 
 
 def test_pictures_without_a_test_set_are_of_the_validation_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,9 +136,9 @@ def test_a_run_that_diverges_keeps_the_weights_before(tmp_path: Path) -> None:
     experiment = parse_experiment(TINY, "tiny").with_options(learning_rate=1e12)
     with pytest.raises(DivergenceError):
         run.train(experiment, tmp_path / "run", silent, progress=False)
-    values = gn.load_model(tmp_path / "run" / run.MODEL).parameters.to_host()
+    values = gn.load_model(tmp_path / "run" / MODEL).parameters.to_host()
     assert all(np.isfinite(value).all() for value in values.values())
-    assert not (tmp_path / "run" / run.CONFUSION).exists()
+    assert not (tmp_path / "run" / CONFUSION).exists()
 
 
 def test_nothing_is_left_where_the_first_file_cannot_be_written(
@@ -143,7 +159,7 @@ def test_a_disk_without_room_for_the_results_is_refused(tmp_path: Path, monkeypa
     class Usage:
         free = 1000
 
-    monkeypatch.setattr("gpunn.run.shutil.disk_usage", lambda _: Usage)
+    monkeypatch.setattr("gpunn.run_folder.shutil.disk_usage", lambda _: Usage)
     with pytest.raises(OutputError, match=r"has 1000 B free, the results take about 2\.0 MiB"):
         run.train(parse_experiment(TINY, "tiny"), tmp_path / "run", silent, progress=False)
     assert not (tmp_path / "run").exists()
@@ -151,13 +167,14 @@ def test_a_disk_without_room_for_the_results_is_refused(tmp_path: Path, monkeypa
 
 def test_names_of_data_become_names_of_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert run.make_folder(None, "my data/№ 1-mlp") == Path("runs/my_data_1-mlp-1")
-    assert run.make_folder(None, "my data/№ 1-mlp") == Path("runs/my_data_1-mlp-2")
+    with new_folder(None, "my data/№ 1-mlp", silent) as first, new_folder(None, "my data/№ 1-mlp", silent) as second:
+        assert (first, second) == (Path("runs/my_data_1-mlp-1"), Path("runs/my_data_1-mlp-2"))
 
 
 def test_a_folder_with_other_files_may_hold_a_run(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    assert run.make_folder(tmp_path, "x") == tmp_path
-    (tmp_path / run.HISTORY).write_text("")
-    with pytest.raises(OutputError, match="already holds a run"):
-        run.make_folder(tmp_path, "x")
+    with new_folder(tmp_path, "x", silent) as folder:
+        assert folder == tmp_path
+    (tmp_path / HISTORY).write_text("")
+    with pytest.raises(OutputError, match="already holds a run"), new_folder(tmp_path, "x", silent):
+        pass

@@ -12,7 +12,7 @@ from typing import Any
 
 from gpunn.config import from_config
 from gpunn.errors import OptionError
-from gpunn.experiment import DataPart, Experiment, TrainingPart, with_units
+from gpunn.experiment import CheckpointPart, DataPart, Experiment, TrainingPart, with_units
 
 FOLDER = Path(__file__).parent
 # Files of a few lines: what is larger is something else.
@@ -98,6 +98,7 @@ def _parse(table: dict[str, Any], stem: str) -> Experiment:
         optimizer=_table(table["optimizer"]),
         regularizer=_table(table["regularizer"]) if "regularizer" in table else None,
         augmentation=_table(table["augmentation"]) if "augmentation" in table else None,
+        checkpoints=_part(CheckpointPart, table.get("checkpoints", {}), "checkpoints"),
         version=_text(table.get("version", ""), "version"),
     )
 

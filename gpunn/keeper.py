@@ -1,0 +1,95 @@
+"""The checkpoints of a run: when one is written, which are kept, and which is the newest that is whole."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gpunn.checkpoint import Checkpoint, DamagedCheckpointError, Origin, open_checkpoint, write_checkpoint
+from gpunn.errors import CheckpointError
+from gpunn.experiment import CheckpointPart
+from gpunn.storage import remove_folder
+
+if TYPE_CHECKING:
+    from gpunn.training import Trainer
+
+MOST_SHARE = 0.02
+"""Of the time of a training, what checkpoints by the clock take at most."""
+
+_NAME = re.compile(r"step-(0|[1-9][0-9]{0,9})")
+
+
+class Keeper:
+    """Writes the checkpoints of a training.
+
+    Args:
+        folder: where they are.
+        trainer: of the training.
+        origin: of the run.
+        plan: how often, and how many are kept.
+
+    Attributes:
+        step: that the newest checkpoint is of; None where there is none.
+    """
+
+    def __init__(self, folder: Path, trainer: Trainer, origin: Origin, plan: CheckpointPart) -> None:
+        self.folder, self._trainer, self._origin, self._plan = folder, trainer, origin, plan
+        self.step: int | None = None
+        self._saved, self._took = time.monotonic(), 0.0
+
+    def is_due(self) -> bool:
+        """Whether it is time for a checkpoint; to be asked after a step."""
+        plan = self._plan
+        if plan.every is not None and self._trainer.done % plan.every == 0:
+            return True
+        pause = max(60 * plan.minutes, self._took / MOST_SHARE)
+        return plan.minutes > 0 and time.monotonic() - self._saved >= pause
+
+    def save(self) -> None:
+        """Write a checkpoint of the training as it is, and remove those that are no longer kept.
+
+        Raises:
+            OutputError: it cannot be written; those before still are.
+        """
+        trainer = self._trainer
+        if self.step != trainer.done:
+            began = time.monotonic()
+            self.folder.mkdir(exist_ok=True)
+            write_checkpoint(self.folder / f"step-{trainer.done}", trainer.state(), self._origin, trainer.model)
+            self.step = trainer.done
+            for _, path in listed(self.folder)[self._plan.keep :]:
+                remove_folder(path)
+            self._saved = time.monotonic()
+            self._took = self._saved - began
+
+
+def listed(folder: Path) -> list[tuple[int, Path]]:
+    """Step and path of every checkpoint in a folder, whole or not, the newest first."""
+    if not folder.is_dir():
+        return []
+    found = [(_NAME.fullmatch(path.name), path) for path in folder.iterdir()]
+    return sorted(((int(match[1]), path) for match, path in found if match), reverse=True)
+
+
+def newest(folder: Path, note: Callable[[str], None]) -> Checkpoint | None:
+    """The newest checkpoint that is whole; None where there is no checkpoint at all.
+
+    Args:
+        folder: of the checkpoints.
+        note: is told of each that is damaged.
+
+    Raises:
+        CheckpointError: all are damaged, or another version of gpunn wrote the newest.
+    """
+    there = listed(folder)
+    for _, path in there:
+        try:
+            return open_checkpoint(path)
+        except DamagedCheckpointError as error:
+            note(f"passed over a damaged checkpoint: {error}")
+    if there:
+        raise CheckpointError(f"{folder} holds no checkpoint that is whole: begin the run again in another folder")
+    return None

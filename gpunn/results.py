@@ -1,0 +1,191 @@
+"""What a run leaves and says: its history, its figures, the network and the pictures.
+
+Every file is written whole or not at all; `metrics.json` comes last, so a folder that has it is complete.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpunn import reports
+from gpunn.data import Data
+from gpunn.errors import DataError, ShapeError
+from gpunn.evaluation import Evaluation
+from gpunn.experiment import Experiment
+from gpunn.history import Record
+from gpunn.reports.pictures import CONFUSION, CURVES, MISTAKES, draw_answers, draw_network
+from gpunn.run_folder import HISTORY, METRICS, MODEL, PROFILE, PROFILE_PICTURE
+from gpunn.storage import write_atomically
+from gpunn.training import Trainer
+
+Say = Callable[[str], None]
+
+
+def introduce(trainer: Trainer, folder: Path, say: Say) -> None:
+    """Say what is trained on what, where, and into which folder."""
+    data, backend = trainer.data, trainer.model.backend
+    assert backend is not None
+    train = data.train
+    shape = " × ".join(map(str, train.shape))
+    kind = f"{train.classes} classes" if train.classes else f"{train.targets.shape[1]} float targets"
+    say(f"device      {backend.description} ({backend.reason})")
+    say(f"data        {data.name}: {len(train):,} training samples of {shape}, {kind}{_watched(data)}")
+    if trainer.placement:
+        say(f"data on     {trainer.placement}")
+    say(f"run folder  {folder}")
+    say("")
+    say(trainer.model.summary())
+    say("")
+
+
+def _watched(data: Data) -> str:
+    if data.validation_is_test:
+        assert data.validation is not None
+        return (
+            f"; the published test set ({len(data.validation):,}) is watched as validation set, "
+            "so its accuracy is no measure of unseen data"
+        )
+    watched = f"; {len(data.validation):,} for validation" if data.validation else "; none for validation"
+    return watched + ("; test set closed until the end" if data.has_test else "; no test set")
+
+
+def _write_training(folder: Path, experiment: Experiment, trainer: Trainer) -> None:
+    """What there is of a training, whole or not. The network first: it is the dearest."""
+    trainer.model.save(folder / MODEL)
+    trainer.history.write_csv(folder / HISTORY)
+    # With a regularizer the training cost may lie above the validation cost, and nobody should wonder why.
+    note = f" (training cost with λR, {trainer.regularizer!r})" if trainer.regularizer else ""
+    title = f"{experiment.name} on {trainer.data.name}{note}"
+    reports.plot_curves(trainer.history, folder / CURVES, title=title)
+
+
+def write_stopped(folder: Path, experiment: Experiment, trainer: Trainer, stopped: str) -> None:
+    """Write what there is of a training that did not come to its end, and why."""
+    _write_training(folder, experiment, trainer)
+    _write_metrics(folder, _metrics(experiment, trainer, None, stopped))
+
+
+def write_results(folder: Path, experiment: Experiment, trainer: Trainer, say: Say) -> None:
+    """Write the results, and open the test set: here, once, and nowhere else."""
+    _write_training(folder, experiment, trainer)
+    data, model = trainer.data, trainer.model
+    try:
+        tested = data.test
+        result = None if tested is None else model.evaluate(tested)
+    except (DataError, ShapeError) as error:
+        _write_metrics(folder, _metrics(experiment, trainer, None, str(error)))
+        raise type(error)(f"{error}; the trained network is kept in {folder}") from None
+    pictures = [CURVES]
+    shown, part = (data.validation, "validation set") if tested is None else (tested, "test set")
+    if shown is not None and shown.classes:
+        draw_answers(folder, model, shown, data.class_names, f"{experiment.name} on {data.name}, {part}")
+        pictures += [CONFUSION, MISTAKES]
+    pictures += draw_network(folder, model, data, f"{experiment.name} on {data.name}")
+    metrics = _metrics(experiment, trainer, result, trainer.history.stopped)
+    _write_metrics(folder, {**metrics, "finished": True})
+    for line in _conclusions(trainer, result):
+        say(line)
+    say(f"pictures       {', '.join(str(folder / name) for name in pictures)}")
+
+
+def write_profile(folder: Path, experiment: Experiment, trainer: Trainer, say: Say) -> None:
+    """Write and show where the time of a step goes; after the results, which it must not change."""
+    from gpunn.profiling import profile
+
+    profiled = profile(trainer)
+    write_atomically(folder / PROFILE, (json.dumps(profiled.to_dict(), indent=2) + "\n").encode())
+    title = f"a step of {experiment.name} on {trainer.data.name}"
+    reports.plot_profile(profiled, folder / PROFILE_PICTURE, title=title)
+    say("")
+    say(reports.profile_table(profiled))
+    say(f"profile        {folder / PROFILE}, {folder / PROFILE_PICTURE}")
+
+
+def _metrics(experiment: Experiment, trainer: Trainer, result: Evaluation | None, stopped: str) -> dict[str, Any]:
+    history, data = trainer.history, trainer.data
+    last = history[-1] if len(history) else None
+    epochs = last.epoch if last else 0.0
+    seconds = last.seconds if last else 0.0
+    return {
+        "test_accuracy": result.accuracy if result else None,
+        "test_loss": result.loss if result else None,
+        "test_was_watched": data.validation_is_test,
+        "epochs": int(epochs) if epochs == int(epochs) else epochs,
+        "steps": last.step if last else 0,
+        "seconds": seconds,
+        "samples_per_second": epochs * len(data.train) / seconds if seconds else None,
+        "device": experiment.training.device,
+        "device_description": trainer.model.backend.description if trainer.model.backend else "",
+        "dtype": experiment.training.dtype,
+        "seed": experiment.training.seed,
+        "version": experiment.version,
+        "versions": {"python": ".".join(map(str, sys.version_info[:3])), "numpy": np.__version__},
+        "recipe": experiment.name,
+        "data": data.name,
+        "training_samples": len(data.train),
+        "validation_samples": len(data.validation) if data.validation else 0,
+        "parameters": int(trainer.model.parameters.values.size),
+        "train_loss": last.train_loss if last else None,
+        "train_accuracy": last.train_accuracy if last else None,
+        "validation_loss": last.validation_loss if last else None,
+        "validation_accuracy": last.validation_accuracy if last else None,
+        "best": _figures(history.best),
+        "overfitting_since": _figures(history.overfitting_since),
+        "stopped": stopped,
+        "finished": False,
+    }
+
+
+def _figures(record: Record | None) -> dict[str, Any] | None:
+    if record is None:
+        return None
+    names = ("step", "epoch", "validation_loss", "validation_accuracy")
+    return {name: getattr(record, name) for name in names}
+
+
+def _write_metrics(folder: Path, metrics: dict[str, Any]) -> None:
+    text = json.dumps(_finite(metrics), indent=2, allow_nan=False, ensure_ascii=False)
+    write_atomically(folder / METRICS, (text + "\n").encode())
+
+
+def _finite(value: Any) -> Any:
+    """JSON knows no NaN: what there is no figure for is null."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _conclusions(trainer: Trainer, result: Evaluation | None) -> Iterator[str]:
+    """What the run has shown, line by line."""
+    history, data = trainer.history, trainer.data
+    if result is not None:
+        note = " (watched while training: no measure of unseen data)" if data.validation_is_test else ""
+        if math.isnan(result.accuracy):
+            yield f"test cost      {result.loss:.4g}, {result.total:,} samples{note}"
+        else:
+            right = f"{result.right:,} of {result.total:,} right"
+            yield f"test accuracy  {result.accuracy:.2%}: {right}, cost {result.loss:.4f}{note}"
+    best, since, last = history.best, history.overfitting_since, history[-1]
+    if best is not None:
+        trained = math.isnan(best.validation_loss)
+        watched, value = ("training", best.train_loss) if trained else ("validation", best.validation_loss)
+        accuracy = "" if math.isnan(best.validation_accuracy) else f", accuracy {best.validation_accuracy:.2%}"
+        yield f"best epoch     {best.epoch:.4g} (step {best.step}): lowest {watched} cost, {value:.4f}{accuracy}"
+    if since is not None:
+        yield (
+            f"overfitting    (high variance) since step {since.step}, epoch {since.epoch:.4g}: the training cost still "
+            "fell, the validation cost rose; more data, a regularizer or fewer epochs help"
+        )
+    elif data.validation is not None:
+        yield "overfitting    none was seen"
+    if history.stopped:
+        yield f"stopped early  {history.stopped}"
+    speed = last.epoch * len(data.train) / last.seconds if last.seconds else 0.0
+    yield f"time           {last.seconds:.1f} s for {last.epoch:.4g} epochs, {speed:,.0f} samples/s"
