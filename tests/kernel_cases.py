@@ -324,6 +324,11 @@ def philox(counter: tuple[int, ...], key: tuple[int, int]) -> list[int]:
     return [c0, c1, c2, c3]
 
 
+def halves(words: list[int]) -> list[int]:
+    """The 16 bits of each half of some words, the low one first: what dropout draws by."""
+    return [half for word in words for half in (word & 0xFFFF, word >> 16)]
+
+
 # Updates
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 from harness import one_line
-from kernel_cases import philox
+from kernel_cases import halves, philox
 from layer_helpers import Alone, AsIs, assert_gradients, samples_last
 from numpy.typing import NDArray
 
@@ -26,6 +26,11 @@ from gpunn.errors import OptionError
 SHAPES = [(40,), (6, 5, 3)]
 
 
+def taken(p: float) -> float:
+    """The probability that 16 bits can express."""
+    return round(p * 2**16) / 2**16
+
+
 def mask_of(y: NDArray[Any]) -> NDArray[np.bool_]:
     return y != 0
 
@@ -40,17 +45,17 @@ def test_each_unit_is_off_or_scaled_up(backend: Backend, shape: tuple[int, ...],
     y = Alone(Dropout(p), shape, backend).forward(x)
     on = mask_of(y)
     assert 0 < on.sum() < on.size
-    np.testing.assert_allclose(y[on], x[on] / (1 - p), rtol=1e-14)
+    np.testing.assert_allclose(y[on], x[on] / (1 - taken(p)), rtol=1e-14)
 
 
 def test_a_mask_is_drawn_by_seed_layer_step_and_element(backend: Backend) -> None:
-    """The random word of Philox4x32-10 at (element, step, layer), keyed by (seed, purpose), against p 2³²."""
+    """16 bits of Philox4x32-10 at (element, step, layer), keyed by (seed, purpose), against p 2¹⁶."""
     seed, number, step, p = 12, 0, 7, 0.3
     alone = Alone(Dropout(p), (5, 2, 3), backend, seed=seed)
     alone.backend.assign(alone.count, step)
     y = samples_last(alone.forward(np.ones((7, 5, 2, 3)))).ravel()
-    words = [word for block in range(-(-y.size // 4)) for word in philox((block, step, 0, number), (seed, 3))]
-    np.testing.assert_array_equal(mask_of(y), [word >= 0.3 * 2**32 for word in words[: y.size]])
+    words = [word for block in range(-(-y.size // 8)) for word in philox((block, step, 0, number), (seed, 3))]
+    np.testing.assert_array_equal(mask_of(y), [half >= taken(p) * 2**16 for half in halves(words)[: y.size]])
 
 
 def test_backward_drops_what_forward_dropped(backend: Backend) -> None:
@@ -60,7 +65,7 @@ def test_backward_drops_what_forward_dropped(backend: Backend) -> None:
         alone.backend.assign(alone.count, step)
         x, v = rng.uniform(1, 2, (8, 30)), rng.uniform(1, 2, (8, 30))
         on = mask_of(alone.forward(x))
-        np.testing.assert_allclose(alone.backward(v), v * on / 0.6, rtol=1e-14)
+        np.testing.assert_allclose(alone.backward(v), v * on / (1 - taken(0.4)), rtol=1e-14)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=["dense", "images"])

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from gpunn.kernels.kernel import Array, Launch, Raw, blocks_for
 
 _THREADS = 256
+_PIECE = 2**13  # counters that are drawn from at once: what is computed of them stays in the cache
 _MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 _LOW = np.uint64(0xFFFFFFFF)
@@ -31,7 +32,9 @@ class Purpose(IntEnum):
     AUGMENTATION = 4
 
 
-def philox(counter: tuple[Array | int, Array | int, Array | int, Array | int], key: tuple[int, int]) -> Array:
+def philox(
+    counter: tuple[Array | int, Array | int, Array | int, Array | int], key: tuple[int, int]
+) -> NDArray[np.uint32]:
     """Philox4x32-10 of every counter.
 
     Args:
@@ -39,30 +42,38 @@ def philox(counter: tuple[Array | int, Array | int, Array | int, Array | int], k
         key: two words of 32 bits.
 
     Returns:
-        uint32 array (4, ...): the four random words of each counter.
+        uint32 array (..., 4): the four random words of each counter.
     """
     words = np.broadcast_arrays(*(np.asarray(word, dtype=np.uint64) for word in counter))
-    c0, c1, c2, c3 = (word.copy() for word in words)
-    k0, k1 = key
-    for _ in range(10):
-        product0 = c0 * _MULTIPLIERS[0]
-        product1 = c2 * _MULTIPLIERS[1]
-        c0, c1, c2, c3 = (
-            (product1 >> _32) ^ c1 ^ np.uint64(k0),
-            product1 & _LOW,
-            (product0 >> _32) ^ c3 ^ np.uint64(k1),
-            product0 & _LOW,
-        )
-        k0 = (k0 + _WEYL[0]) & 0xFFFFFFFF
-        k1 = (k1 + _WEYL[1]) & 0xFFFFFFFF
-    return np.stack([c0, c1, c2, c3]).astype(np.uint32)
+    drawn = np.empty((words[0].size, 4), np.uint32)
+    columns = [word.reshape(-1) for word in words]
+    memory = np.empty((6, min(_PIECE, len(drawn))), np.uint64)
+    for start in range(0, len(drawn), _PIECE):
+        piece = drawn[start : start + _PIECE]
+        c0, c1, c2, c3, product0, product1 = memory[:, : len(piece)]
+        for c, column in zip((c0, c1, c2, c3), columns, strict=True):
+            c[...] = column[start : start + _PIECE]
+        k0, k1 = key
+        for _ in range(10):
+            np.multiply(c0, _MULTIPLIERS[0], out=product0)
+            np.multiply(c2, _MULTIPLIERS[1], out=product1)
+            for product, xor, k, high, low in ((product1, c1, k0, c0, c1), (product0, c3, k1, c2, c3)):
+                np.right_shift(product, _32, out=high)
+                np.bitwise_xor(high, xor, out=high)
+                np.bitwise_xor(high, np.uint64(k), out=high)
+                np.bitwise_and(product, _LOW, out=low)
+            k0 = (k0 + _WEYL[0]) & 0xFFFFFFFF
+            k1 = (k1 + _WEYL[1]) & 0xFFFFFFFF
+        for word, c in enumerate((c0, c1, c2, c3)):
+            piece[:, word] = c
+    return drawn.reshape(*words[0].shape, 4)
 
 
 def random_words(count: int, *, seed: int, purpose: Purpose, step: int = 0, stream: int = 0) -> NDArray[np.uint32]:
     """The first `count` words of the stream (seed, purpose, step, stream): word 4i+k is word k of counter i."""
     blocks = np.arange((count + 3) // 4, dtype=np.uint64)
     words = philox((blocks, step & 0xFFFFFFFF, step >> 32, stream), (seed, purpose))
-    return np.ascontiguousarray(words.T).reshape(-1)[:count]
+    return words.reshape(-1)[:count]
 
 
 def epoch_order(n: int, *, seed: int, epoch: int) -> NDArray[np.int32]:

@@ -199,7 +199,7 @@ def _dropout(dtype: str, rng: np.random.Generator, n: int) -> Iterable[Call]:
     count = np.array([5], np.int32)
     for probability in (0.0, 0.3, 0.5):
         x = _normal(rng, 3, n, dtype=dtype)
-        drawn = (7, 2, count, int(probability * 2**32), 1 / (1 - probability))
+        drawn = (7, 2, count, int(probability * 2**16), 1 / (1 - probability))
         yield Call((x, *drawn, unset((3, n), dtype)))
         yield Call((x, *drawn, x))
 
