@@ -324,9 +324,25 @@ def philox(counter: tuple[int, ...], key: tuple[int, int]) -> list[int]:
     return [c0, c1, c2, c3]
 
 
-def halves(words: list[int]) -> list[int]:
-    """The 16 bits of each half of some words, the low one first: what dropout draws by."""
-    return [half for word in words for half in (word & 0xFFFF, word >> 16)]
+def philox64(counter: tuple[int, ...], key: tuple[int, int]) -> list[int]:
+    """Philox4x64-10 of one counter, likewise."""
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(10):
+        high0, low0 = divmod(0xD2E7470EE14C6C93 * c0, 2**64)
+        high1, low1 = divmod(0xCA5A826395121157 * c2, 2**64)
+        c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
+        k0, k1 = (k0 + 0x9E3779B97F4A7C15) % 2**64, (k1 + 0xBB67AE8584CAA73B) % 2**64
+    return [c0, c1, c2, c3]
+
+
+def dropout_bits(count: int, step: int, stream: int, seed: int) -> list[int]:
+    """The 16 bits that each element draws: element 32 (4k + h) + i those of quarter h of word k of counter i + 1."""
+    bits = []
+    for group in range(-(-count // 512)):
+        words = [philox64((32 * group + i + 1, step, stream, 0), (seed, 3)) for i in range(32)]
+        bits += [words[i][k] >> 16 * h & 0xFFFF for k in range(4) for h in range(4) for i in range(32)]
+    return bits[:count]
 
 
 # Updates

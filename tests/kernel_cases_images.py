@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from kernel_cases import Case, case, each, halves, numbers, philox, sigmoid, softplus
+from kernel_cases import Case, case, dropout_bits, each, numbers, philox, sigmoid, softplus
 from numpy.typing import NDArray
 
 GEOMETRIES = [
@@ -207,8 +207,7 @@ def _dropout(dtype: str, rng: np.random.Generator, n: int) -> list[Case]:
     cases = []
     for p in (0.0, 0.25, 0.5):
         x, count = rng.normal(size=(3, n)).astype(dtype), np.array([5], np.int32)
-        words = [word for block in range(n) for word in philox((block, 5, 0, 2), (7, 3))][: 3 * n]
-        kept = np.array([half >= p * 2**16 for half in halves(words)[: 3 * n]]).reshape(3, n)
+        kept = np.array([bits >= p * 2**16 for bits in dropout_bits(3 * n, 5, 2, 7)]).reshape(3, n)
         expected = np.where(kept, x.astype(np.float64) / (1 - p), 0.0)
         drawn = (7, 2, count, int(p * 2**16), 1 / (1 - p))
         cases += [Case((x, *drawn, np.full_like(x, np.nan)), {0: x, 6: expected}), Case((x, *drawn, x), {6: expected})]

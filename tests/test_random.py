@@ -5,10 +5,11 @@ import pytest
 from harness import call
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kernel_cases import dropout_bits, philox64
 from kernel_cases import philox as philox_in_python
 
 from gpunn.backend import Backend
-from gpunn.kernels.random import Purpose, epoch_order, philox, random_bits, random_words
+from gpunn.kernels.random import Purpose, epoch_order, philox, random_bits, random_halves, random_words
 
 WORD = st.integers(0, 2**32 - 1)
 F = 0xFFFFFFFF
@@ -35,6 +36,26 @@ def test_philox_gives_the_known_answers_of_random123(
     counter: tuple[int, int, int, int], key: tuple[int, int], answer: str
 ) -> None:
     assert " ".join(f"{word:08x}" for word in philox(counter, key)) == answer
+
+
+@pytest.mark.parametrize(
+    ("counter", "key", "answer"),
+    [
+        ((0,) * 4, (0,) * 2, "16554d9eca36314c db20fe9d672d0fdc d7e772cee186176b 7e68b68aec7ba23b"),
+        ((2**64 - 1,) * 4, (2**64 - 1,) * 2, "87b092c3013fe90b 438c3c67be8d0224 9cc7d7c69cd777b6 a09caebf594f0ba0"),
+    ],
+)
+def test_the_wider_philox_of_the_tests_gives_the_known_answers_of_random123(
+    counter: tuple[int, int, int, int], key: tuple[int, int], answer: str
+) -> None:
+    assert " ".join(f"{word:016x}" for word in philox64(counter, key)) == answer
+
+
+@pytest.mark.parametrize("count", [1, 31, 32, 511, 512, 513, 1500])
+def test_halves_are_drawn_by_the_wider_philox(count: int) -> None:
+    drawn = random_halves(count, seed=2**32 - 1, purpose=Purpose.DROPOUT, step=2**31 - 1, stream=6)
+    assert drawn.dtype == np.uint16
+    assert drawn.tolist() == dropout_bits(count, 2**31 - 1, 6, 2**32 - 1)
 
 
 @settings(deadline=None)

@@ -1,8 +1,9 @@
-"""Random numbers that are a pure function of (seed, purpose, step, element): Philox4x32-10.
+"""Random numbers that are a pure function of (seed, purpose, step, element): Philox4x32-10 and Philox4x64-10.
 
 J. K. Salmon, M. A. Moraes, R. O. Dror, D. E. Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC'11. A counter of
-128 bits and a key of 64 go in, 128 random bits come out; nothing is remembered in between. So a dropout mask is drawn
-again in back-propagation instead of being stored, and CPU and GPU draw the same bits.
+four words and a key of two go in, four random words come out; nothing is remembered in between. So a dropout mask is
+drawn again in back-propagation instead of being stored, and CPU and GPU draw the same bits. Dropout, which needs many,
+takes the wider words: that generator NumPy has in C.
 """
 
 from __future__ import annotations
@@ -76,6 +77,19 @@ def random_words(count: int, *, seed: int, purpose: Purpose, step: int = 0, stre
     return words.reshape(-1)[:count]
 
 
+def random_halves(count: int, *, seed: int, purpose: Purpose, step: int = 0, stream: int = 0) -> NDArray[np.uint16]:
+    """16 random bits for each of `count` elements, by Philox4x64-10.
+
+    32 counters give the bits of 512 elements: quarter h of word k of counter i those of element 32 (4k + h) + i, so
+    that 32 threads of a GPU, each with a counter, take elements that lie side by side.
+    """
+    groups = -(-count // 512)
+    # NumPy steps before it draws, so the first counter is 1.
+    drawn = np.random.Philox(key=[seed, purpose], counter=[0, step, stream, 0]).random_raw(128 * groups)
+    quarters = drawn.astype("<u8", copy=False).view("<u2").reshape(groups, 32, 16)
+    return np.ascontiguousarray(quarters.swapaxes(1, 2)).reshape(-1)[:count]
+
+
 def epoch_order(n: int, *, seed: int, epoch: int) -> NDArray[np.int32]:
     """The order in which an epoch visits the n training examples, a pure function of (seed, epoch).
 
@@ -100,6 +114,22 @@ __device__ inline uint4 philox4x32(uint4 c, unsigned k0, unsigned k1) {
 }
 """
 """The same generator in CUDA C++, to be put before a kernel that draws."""
+
+
+PHILOX64 = """
+struct Words { unsigned long long w0, w1, w2, w3; };
+
+__device__ inline Words philox4x64(Words c, unsigned long long k0, unsigned long long k1) {
+    const unsigned long long m0 = 0xD2E7470EE14C6C93ull, m1 = 0xCA5A826395121157ull;
+    for (int round = 0; round < 10; ++round) {
+        c = Words{__umul64hi(m1, c.w2) ^ c.w1 ^ k0, m1 * c.w2, __umul64hi(m0, c.w0) ^ c.w3 ^ k1, m0 * c.w0};
+        k0 += 0x9E3779B97F4A7C15ull;
+        k1 += 0xBB67AE8584CAA73Bull;
+    }
+    return c;
+}
+"""
+"""The wider one."""
 
 
 def _random_bits(seed: int, purpose: int, step: Array, stream: int, bits: Array) -> None:

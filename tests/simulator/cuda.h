@@ -223,6 +223,9 @@ template <typename T> struct CArray {
 #define __device__ static
 #define __host__
 #define __constant__ static const
+inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) {
+    return (unsigned __int128)a * b >> 64;
+}
 #define __forceinline__ inline
 #define __noinline__
 #define __launch_bounds__(...)
