@@ -41,8 +41,14 @@ class _Pool2D(Layer):
         self._run = context.backend.run
         self._window: kernels.Window = (*self.size, *self.stride)
         self._y = context.buffer(shape)
-        self._dx = context.buffer(input_shape) if context.needs_input_gradient else None
+        self._needs_input_gradient = context.needs_input_gradient
+        # ∂C/∂x may take the memory of x, which is done with once it is pooled.
+        own = context.needs_input_gradient and not context.may_overwrite_input
+        self._dx = context.buffer(input_shape) if own else None
         return shape
+
+    def _input_gradient(self, n: int) -> Array:
+        return self._x if self._dx is None else self._dx[n]
 
 
 class MaxPool2D(_Pool2D):
@@ -71,16 +77,17 @@ class MaxPool2D(_Pool2D):
         return shape
 
     def forward(self, x: Array, training: bool) -> Array:
-        n = x.shape[3]
+        n, self._x = x.shape[3], x
         self._run(kernels.max_pool, x, self._window, self._y[n], self._choice[n])
         return self._y[n]
 
     def backward(self, dy: Array) -> Array | None:
-        if self._dx is None:
+        if not self._needs_input_gradient:
             return None
         n = dy.shape[3]
-        self._run(kernels.max_pool_gradient, dy, self._choice[n], self._window, self._dx[n])
-        return self._dx[n]
+        dx = self._input_gradient(n)
+        self._run(kernels.max_pool_gradient, dy, self._choice[n], self._window, dx)
+        return dx
 
 
 class AveragePool2D(_Pool2D):
@@ -92,13 +99,14 @@ class AveragePool2D(_Pool2D):
     family = "averagepool"
 
     def forward(self, x: Array, training: bool) -> Array:
-        n = x.shape[3]
+        n, self._x = x.shape[3], x
         self._run(kernels.average_pool, x, self._window, self._y[n])
         return self._y[n]
 
     def backward(self, dy: Array) -> Array | None:
-        if self._dx is None:
+        if not self._needs_input_gradient:
             return None
         n = dy.shape[3]
-        self._run(kernels.average_pool_gradient, dy, self._window, self._dx[n])
-        return self._dx[n]
+        dx = self._input_gradient(n)
+        self._run(kernels.average_pool_gradient, dy, self._window, dx)
+        return dx
