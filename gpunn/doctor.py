@@ -4,6 +4,7 @@ Run as a file by a bare Python, before anything is installed (`python -I gpunn/d
 extra that fits the driver: so at module level it imports the standard library only.
 """
 
+import contextlib
 import ctypes
 import importlib.metadata
 import importlib.util
@@ -237,6 +238,29 @@ def _blas_finding() -> Finding:
     return Finding("BLAS", "ok", value)
 
 
+CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
+"""Where Linux says how much of the processor a container may use: microseconds in each period, or "max"."""
+
+
+def _processor_finding() -> Finding:
+    """Whether the threads of BLAS have a core each; where not, a step can take a hundred times as long."""
+    from gpunn.blas import threads
+    from gpunn.kernels.threads import cores
+
+    count, allowed, busy = threads(), float(cores()), os.getloadavg()[0]
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = CPU_LIMIT.read_text().split()
+        allowed = min(allowed, int(quota) / int(period))
+    value = f"{allowed:g} core{'s' if allowed != 1 else ''}"
+    if count > max(1.0, allowed):
+        mend = f"export OPENBLAS_NUM_THREADS={max(1, int(allowed))}"
+        return Finding("processor", "warn", f"{value}, but BLAS has {count} threads, which wait for each other", mend)
+    if count > 1 and busy > allowed / 2:
+        what = f"{value}, and work for {busy:.1f} of them: threads of BLAS that wait for each other can be 100 × slower"
+        return Finding("processor", "warn", what, "end the other programs, or export OPENBLAS_NUM_THREADS=1")
+    return Finding("processor", "ok", value)
+
+
 def _folder_finding(name: str, folder: Path, variable: str) -> Finding:
     """Whether a file can be written in a folder, or in the nearest parent where it would be made."""
     mend = f"export {variable}=FOLDER with a folder that can be written"
@@ -283,6 +307,7 @@ def diagnose() -> list[Finding]:
         Finding("Python", "ok", f"{python}, {sys.executable}"),
         *(_version_finding(package) for package in ("numpy", "matplotlib", "safetensors", "pooch")),
         _blas_finding(),
+        _processor_finding(),
         *_data_findings(),
         _folder_finding("kernel cache", kernel_cache(), "CUPY_CACHE_DIR"),
     ]

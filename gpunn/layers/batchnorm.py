@@ -107,9 +107,9 @@ class BatchNorm(Layer):
             self._normalize_gradient(dy, self._batch_variance, dx)
         else:
             # Remembered statistics do not depend on x. Of the batch's kernel only the sums count here; what it writes
-            # beside them goes to y, which is done with.
+            # beside them goes over x̂, which is done with. Not to y: there dy may lie.
             self._as_remembered(self._x, self._ones, self._zeros, self.mean, self._normalized[n])
-            self._normalize_gradient(dy, self.variance, self._y[n])
+            self._normalize_gradient(dy, self.variance, self._normalized[n])
             self._as_remembered(dy, self.gamma.column, self._zeros, self._zeros, dx)
         return dx if self._needs_input_gradient else None
 

@@ -13,6 +13,8 @@ from gpunn.layers.base import BuildContext, Layer, Shape, pair
 class _Pool2D(Layer):
     """What both kinds of pooling have in common: windows, their sizes and shapes."""
 
+    _x: Array
+
     def __init__(self, size: int | tuple[int, int] = 2, stride: int | tuple[int, int] | None = None) -> None:
         kind = type(self).__name__
         self.size = pair(size, f"size of {kind}")

@@ -40,7 +40,7 @@ def test_the_bytes_of_a_network_are_counted_without_taking_any(machine: Machine)
 
 def test_a_batch_that_does_not_fit_is_refused_with_one_that_would() -> None:
     data = _images()
-    with installed(Machine(memory=96 * 2**20)) as small:
+    with installed(Machine(memory=64 * 2**20)) as small:
         small.scheduling.races = False
         with pytest.raises(MemoryShortageError) as caught:
             _network().fit(data, epochs=1, batch_size=1000, device="cuda", progress=False)
