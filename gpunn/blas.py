@@ -131,7 +131,7 @@ def planned_all(a: Sequence[NDArray[Any]], b: Sequence[NDArray[Any]], c: Sequenc
     """
     calls = [_checked(*arrays) for arrays in zip(a, b, c, strict=True)]
     together = [i for i, call in enumerate(calls) if call.m * call.n * call.k > _LARGEST_OF_SMALL]
-    library, is_float = _library(), c[0].itemsize == 4
+    library, is_float = _library(), all(x.itemsize == 4 for x in c)
     function = library and (library.sgemm_batch if is_float else library.dgemm_batch)
     if library is None or function is None or len(together) < 2:
         return _one_after_another([planned(*arrays) for arrays in zip(a, b, c, strict=True)])
