@@ -32,6 +32,8 @@ class _Library(NamedTuple):
     get_threads: Callable[[], int]
     set_threads: Callable[[int], None]
     integer: Any
+    sasum: Callable[..., float]
+    dasum: Callable[..., float]
     sgemm_batch: _Gemm | None
     dgemm_batch: _Gemm | None
 
@@ -52,17 +54,18 @@ def _library() -> _Library | None:
             ("scipy_", "", ctypes.c_int32),
             ("", "", ctypes.c_int32),
         ):
-            names = ("cblas_sgemm", "cblas_dgemm", "openblas_get_num_threads", "openblas_set_num_threads")
+            controls = ("openblas_get_num_threads", "openblas_set_num_threads")
+            names = ("cblas_sgemm", "cblas_dgemm", "cblas_sasum", "cblas_dasum", *controls)
             functions: list[Any] = [getattr(library, f"{prefix}{name}{suffix}", None) for name in names]
             if all(functions):
-                sgemm, dgemm, get_threads, set_threads = functions
+                sgemm, dgemm, sasum, dasum, get_threads, set_threads = functions
                 # Without argument types: what is passed is of C's types already, which takes a third of the time.
                 sgemm.restype = dgemm.restype = None
+                sasum.restype, dasum.restype = ctypes.c_float, ctypes.c_double
                 # Younger than the rest: OpenBLAS has it since 0.3.29.
                 batches = [getattr(library, f"{prefix}cblas_{x}gemm_batch{suffix}", None) for x in "sd"]
-                return _Library(
-                    sgemm, dgemm, f"OpenBLAS {pool['version']}", get_threads, set_threads, width, *batches
-                )  # fmt: skip
+                name = f"OpenBLAS {pool['version']}"
+                return _Library(sgemm, dgemm, name, get_threads, set_threads, width, sasum, dasum, *batches)
     return None
 
 
@@ -117,6 +120,23 @@ def planned(a: NDArray[Any], b: NDArray[Any], c: NDArray[Any]) -> Planned:
         function(*arguments)
 
     return product
+
+
+def planned_magnitude(x: NDArray[Any]) -> Callable[[], float]:
+    """Σ|x| of a contiguous array that stays where it is: not finite where any number is not, or where it overflows.
+
+    In a third of the time of NumPy's own reductions.
+    """
+    library = _library()
+    if library is None or not x.flags.c_contiguous or x.dtype.char not in "fd":
+        return lambda: float(np.abs(x).sum())
+    function = library.sasum if x.itemsize == 4 else library.dasum
+    arguments = (library.integer(x.size), _address(x), library.integer(1))
+
+    def magnitude(_kept: Any = x) -> float:
+        return function(*arguments)
+
+    return magnitude
 
 
 def planned_all(a: Sequence[NDArray[Any]], b: Sequence[NDArray[Any]], c: Sequence[NDArray[Any]]) -> Planned:

@@ -42,6 +42,7 @@ def cli(debug: bool) -> None:
 @click.option("--learning-rate", type=float, metavar="X", help="η; the highest where the recipe has a schedule.")
 @click.option("--seed", type=int, metavar="N", help="Of the split, the initial weights and the order of samples.")
 @click.option("--device", metavar="D", help="auto, cpu, cuda or cuda:N.")
+@click.option("--skip-bad-batches", is_flag=True, help="Go on without batches that lead to NaN or infinity.")
 @click.option("--out", metavar="RUN", help="The run folder; left out, the next free runs/<data>-<recipe>-<n>.")
 @click.option("--resume", metavar="RUN", help="Go on with this run, or from this checkpoint of one.")
 @click.option(
@@ -58,6 +59,7 @@ def train(
     learning_rate: float | None,
     seed: int | None,
     device: str | None,
+    skip_bad_batches: bool,
     out: str | None,
     resume: str | None,
     checkpoint_every: int | None,
@@ -71,13 +73,14 @@ def train(
     recipe names. `gpunn recipes` lists the recipes.
 
     A run that was stopped goes on by --resume, to the same numbers as if it had not been. Then DATA says where its data
-    are now, and only --epochs, --device and how often there are checkpoints may be changed.
+    are now, and only --epochs, --device, --skip-bad-batches and how often there are checkpoints may be changed.
     """
     from gpunn import run
     from gpunn.recipes import read_experiment
 
     checkpoints = {"every": checkpoint_every, "minutes": checkpoint_minutes, "keep": checkpoint_keep}
     changes: dict[str, Any] = {"data": data, "epochs": epochs, "device": device, "checkpoints": checkpoints}
+    changes["skip_bad_batches"] = skip_bad_batches or None
     others: dict[str, Any] = {"learning_rate": learning_rate, "batch_size": batch_size, "seed": seed}
     if resume is None:
         experiment = read_experiment(recipe or "mlp").with_options(**changes, **others)

@@ -61,6 +61,7 @@ class TrainingPart:
     recompute_statistics: bool = False
     validate_every: int | None = None
     patience: float | None = None
+    skip_bad_batches: bool = False
     data_on: str = "auto"
     least_steps: int = 0
 

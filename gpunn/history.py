@@ -55,12 +55,14 @@ class History(Sequence[Record]):
         records: the list of `Record`.
         overfitting_since: the record since which the model overfits, or None; see `OverfittingDetector`.
         stopped: "", or why training ended before its last epoch.
+        skipped: batches that were skipped because they led to numbers that are not finite.
     """
 
     def __init__(self, records: Iterable[Record] = ()) -> None:
         self.records: list[Record] = []
         self.overfitting_since: Record | None = None
         self.stopped = ""
+        self.skipped = 0
         self._detector = OverfittingDetector()
         for record in records:
             self.append(record)
@@ -132,6 +134,8 @@ class History(Sequence[Record]):
         if self.overfitting_since is not None:
             since = self.overfitting_since
             lines.append(f"overfitting (high variance) since step {since.step}, epoch {since.epoch:.4g}")
+        if self.skipped:
+            lines.append(f"skipped: {self.skipped} batches that led to numbers that are not finite")
         if self.stopped:
             lines.append(f"stopped: {self.stopped}")
         return "\n".join(lines)

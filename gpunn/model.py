@@ -280,6 +280,7 @@ class Sequential:
         recompute_statistics: bool = False,
         validate_every: int | None = None,
         patience: float | None = None,
+        skip_bad_batches: bool = False,
         data_on: str = "auto",
         capture: bool = True,
         progress: bool = True,
@@ -308,6 +309,8 @@ class Sequential:
                 that were best; None trains to the end and keeps the last weights.
             data_on: where the data lie meanwhile: "device"; "host", from where each piece is copied to the device while
                 the one before is computed with; "auto" for the device where they fit. The numbers are the same.
+            skip_bad_batches: go on without a batch that leads to numbers that are not finite, and count it in the
+                history, instead of ending there.
             capture: whether a CUDA device replays the step as one graph; False runs it kernel by kernel, to debug.
             progress: whether to show how far it is.
 
@@ -315,7 +318,10 @@ class Sequential:
             What was recorded.
 
         Raises:
-            DivergenceError: the cost left the finite numbers or exploded; the last good weights are put back.
+            DivergenceError: cost or weights left the finite numbers, or the cost exploded; the last good weights are
+                put back, and the message names the layer that was first.
+            KeyboardInterrupt: the weights of the last record are put back. In a notebook the history so far is
+                returned instead.
             DataError, ShapeError, OptionError, DeviceError: arguments that cannot be.
         """
         from gpunn.training import Trainer
@@ -336,6 +342,7 @@ class Sequential:
             recompute_statistics=recompute_statistics,
             validate_every=validate_every,
             patience=patience,
+            skip_bad_batches=skip_bad_batches,
             data_on=data_on,
             capture=capture,
             progress=progress,

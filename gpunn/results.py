@@ -138,6 +138,7 @@ def _metrics(experiment: Experiment, trainer: Trainer, result: Evaluation | None
         "validation_accuracy": last.validation_accuracy if last else None,
         "best": _figures(history.best),
         "overfitting_since": _figures(history.overfitting_since),
+        "skipped_batches": history.skipped,
         "stopped": stopped,
         "finished": False,
     }
@@ -185,6 +186,8 @@ def _conclusions(trainer: Trainer, result: Evaluation | None) -> Iterator[str]:
         )
     elif data.validation is not None:
         yield "overfitting    none was seen"
+    if history.skipped:
+        yield f"skipped        {history.skipped} batches that led to numbers that are not finite"
     if history.stopped:
         yield f"stopped early  {history.stopped}"
     speed = last.epoch * len(data.train) / last.seconds if last.seconds else 0.0

@@ -23,7 +23,7 @@ from gpunn.training import Trainer
 
 # What may differ between a run and what goes on with it. Of the data it is their fingerprint that is compared.
 _FREE = {"version", "description", "checkpoints", "data.source", "data.shape", "data.sha256"}
-_FREE |= {f"training.{name}" for name in ("epochs", "device", "data_on")}
+_FREE |= {f"training.{name}" for name in ("epochs", "device", "data_on", "skip_bad_batches")}
 _MOST_METRICS = 1 << 20
 
 

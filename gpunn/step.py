@@ -15,6 +15,7 @@ from gpunn.optimizers import Optimizer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from gpunn.finite import Skip
     from gpunn.model import Sequential
 
 
@@ -38,7 +39,10 @@ class Step:
         stages: what runs, in order; see `Sequential.stages_under`.
         totals: sum of the costs and number of right answers since `reset_totals`.
         trouble: why the step could not be recorded; empty where it was, or was not to be.
+        skip: what takes a step back that leads to numbers that are not finite; None where it stays as it is.
     """
+
+    skip: Skip | None = None
 
     def __init__(
         self,
@@ -86,6 +90,8 @@ class Step:
 
     def compute(self, n: int) -> None:
         """Kernel by kernel: gather n samples, forward (3), cost, backward (8) (12) (13), update (4) (20)–(22)."""
+        if self.skip is not None:
+            self.skip.begin()
         model, clock = self.model, self.model.clock
         rows, x = model.input.views(n)
         targets = self.batches.take(clock, n, rows)
@@ -94,6 +100,8 @@ class Step:
         self.optimizer.before_backward(self.rates, clock)
         model.backpropagate(self.loss.gradient, self.stages)
         self.optimizer.update(self.rates, clock)
+        if self.skip is not None:
+            self.skip.end(n)
 
     def _capture(self) -> None:
         self._is_to_capture = False

@@ -3,37 +3,42 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from gpunn.arguments import as_data, backend_for, checked_batch_size, checked_patience, loss_for
 from gpunn.augmentation import Augmentation
-from gpunn.backend import Backend, select
+from gpunn.backend import Backend
 from gpunn.data import Data, Samples
-from gpunn.errors import DataError, DivergenceError, GpunnError, OptionError
+from gpunn.errors import DivergenceError, GpunnError
 from gpunn.evaluation import Evaluator
+from gpunn.finite import FiniteCheck, Skip
 from gpunn.history import History, Record
 from gpunn.kernels.batches import NEXT_COUNT
 from gpunn.kernels.random import epoch_order
-from gpunn.layers import BatchNorm
 from gpunn.layers.base import checked_seed, positive_whole
-from gpunn.losses import Loss, MeanSquaredError, SoftmaxCrossEntropy
+from gpunn.losses import Loss
 from gpunn.memory import shortage
 from gpunn.model import fed_shape
 from gpunn.optimizers import SGD, Optimizer
 from gpunn.placement import bytes_on_device, place
 from gpunn.progress import Progress
 from gpunn.regularizers import Regularizer
-from gpunn.state import State, Weights
+from gpunn.state import Arrays, State, Weights
 from gpunn.step import Step
 from gpunn.watch import Watch
 
 if TYPE_CHECKING:
     from gpunn.model import Sequential
+
+CHECK_EVERY = 256
+"""Steps after which a device is asked whether cost and weights are still finite numbers."""
 
 LOOKS_PER_EPOCH = 4
 """How often the validation set is looked at where nothing else is asked for."""
@@ -69,6 +74,7 @@ class Trainer:
         recompute_statistics: bool = False,
         validate_every: int | None = None,
         patience: float | None = None,
+        skip_bad_batches: bool = False,
         data_on: str = "auto",
         capture: bool = True,
         progress: bool = True,
@@ -77,34 +83,12 @@ class Trainer:
         self.model, self.data = model, as_data(data, seed)
         train = self.data.train
         self.epochs = positive_whole(epochs, "epochs")
-        batch_size = positive_whole(batch_size, "batch size")
-        if batch_size > len(train):
-            raise OptionError(
-                f"a batch of {batch_size} is larger than the {len(train)} training samples: "
-                f"take a batch size of at most {len(train)}"
-            )
-        rest = len(train) % batch_size
-        if rest == 1 and any(isinstance(layer, BatchNorm) for layer in model.layers):
-            fitting = next(size for size in range(batch_size + 1, len(train) + 1) if len(train) % size != 1)
-            raise OptionError(
-                f"{len(train)} samples in batches of {batch_size} leave a batch of one, which BatchNorm cannot "
-                f"normalise: take a batch size of {fitting}, say"
-            )
-        if patience is not None and not patience > 0:
-            raise OptionError(f"patience must be above 0 epochs, got {patience!r}")
-        if patience is not None and self.data.validation is None:
-            raise OptionError("patience needs a validation set to watch: load the data with validation=0.1, say")
-        self.seed, self.patience = seed, patience
+        batch_size = checked_batch_size(batch_size, len(train), model.layers)
+        self.seed, self.patience = seed, checked_patience(patience, self.data)
         self.regularizer = regularizer
-        self.loss = loss or (SoftmaxCrossEntropy() if train.targets.ndim == 1 else MeanSquaredError())
-        if self.loss.takes_labels and train.targets.ndim != 1:
-            raise DataError(
-                f"{type(self.loss).__name__} needs labels, the data have float targets: take MeanSquaredError"
-            )
+        self.loss = loss_for(train.targets, loss)
         self.optimizer = optimizer or SGD(0.1, momentum=0.9)
-        backend = device if isinstance(device, Backend) else select(device, precision)
-        if backend.precision != "float32" and dtype != "float32":
-            raise OptionError(f"precision {backend.precision!r} rounds products of float32, and the dtype is {dtype}")
+        backend = backend_for(device, precision, dtype)
         self.recompute_statistics, self.augmentation = recompute_statistics, augmentation
         self.validate_every = None if validate_every is None else positive_whole(validate_every, "validate_every")
         self._memory = (batch_size, backend, dtype, backend.free_bytes(), data_on)
@@ -120,12 +104,21 @@ class Trainer:
             watched = None if validation is None else place(backend, validation, dtype, data_on=data_on)
             self._validation = None if watched is None else Evaluator(model, watched)
             self.step.reset_totals()
-            self.watch = Watch(Weights(0, model.arrays()), patience)
+            start = Weights(0, model.arrays())
+            self.watch = Watch(start, patience)
+            values, totals = model.parameters.values, self.step.totals
+            self._is_host = backend.device == "cpu"
+            self._finite = FiniteCheck(backend, values, totals)
+            if skip_bad_batches:
+                changed = [values, *self.optimizer.state.values(), *model.statistics.values(), totals]
+                self.step.skip = Skip(backend, changed)
+            self._back = start, self._remembered()
         self.placement = batches.placement
         if watched is not None and watched.placement:
             self.placement += f"; for validation {watched.placement}"
         self.progress = Progress(self.epochs, self.step.steps_per_epoch, len(train), progress)
         self.done = self.kept = self._samples = 0
+        self._epoch: int | None = None  # whose order and rates the step has
         self._seconds_before, self._began = 0.0, None
 
     @property
@@ -165,8 +158,19 @@ class Trainer:
 
         Args:
             after_step: called between steps, where `state` is whole; whatever it raises ends the training there.
+
+        Raises:
+            KeyboardInterrupt: with the weights of the last record put back. In a notebook or at a prompt the history
+                so far is returned instead.
         """
-        self.train(after_step)
+        try:
+            self.train(after_step)
+        except KeyboardInterrupt:
+            self.put_back(self.watch.last)
+            self.history.stopped = "interrupted"
+            if not hasattr(sys, "ps1"):  # a script is to end; who sits before a prompt wants to see what there is
+                raise
+            return self.history
         self.finish()
         return self.history
 
@@ -195,26 +199,14 @@ class Trainer:
 
     def _run_epoch(self, after_step: Callable[[], None]) -> None:
         """An epoch, or what is left of it."""
-        step, train = self.step, self.data.train
-        steps, size = step.steps_per_epoch, step.batch_size
+        steps = self.step.steps_per_epoch
         epoch, first = divmod(self.done, steps)
-        self._rates = self.optimizer.schedule.rates(epoch + np.arange(steps) / steps, self.epochs)
-        step.start_epoch(epoch_order(len(train), seed=self.seed, epoch=epoch), self._rates, first)
-        self.progress.start_epoch(epoch, first * size)
-        is_host = step.backend.device == "cpu"
+        self.progress.start_epoch(epoch, first * self.step.batch_size)
         for number in range(first, steps):
-            n = min(size, len(train) - number * size)
-            step(n)
-            self._samples += n
-            self.done += 1
+            n = self.do_step()
+            self._check_numbers()
             if self.watch.untrained_cost is None:
-                self.watch.untrained_cost = self._figures()[0]
-                if step.trouble:
-                    self.progress.say(f"training kernel by kernel, not by graph: {step.trouble}")
-            # On the CPU the cost is at hand; on a device to look at it would stop the device, so it is looked at
-            # with every record.
-            if is_host and not math.isfinite(step.totals[0]):
-                self._diverged("the cost is no longer a finite number")
+                self._see_untrained_cost()
             self.progress.step(n, self._figures)
             if self._is_time_to_look(number):
                 self._look()
@@ -222,6 +214,48 @@ class Trainer:
             if self.history.stopped:
                 break
         self.progress.end_epoch(self.history[-1] if self.history else None)
+
+    def do_step(self, compute: Callable[[int], None] | None = None) -> int:
+        """Do the next step, and begin its epoch where that has not been begun.
+
+        Args:
+            compute: what does it, for a number of samples; left out, the step.
+
+        Returns:
+            How many samples it was of.
+        """
+        step, train = self.step, self.data.train
+        steps, size = step.steps_per_epoch, step.batch_size
+        epoch, number = divmod(self.done, steps)
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._rates = self.optimizer.schedule.rates(epoch + np.arange(steps) / steps, self.epochs)
+            step.start_epoch(epoch_order(len(train), seed=self.seed, epoch=epoch), self._rates, number)
+        n = min(size, len(train) - number * size)
+        (compute or step)(n)
+        self.done += 1
+        self._samples += n
+        return n
+
+    def _check_numbers(self) -> None:
+        """See whether cost and weights are finite: after every step on the CPU, where they are at hand.
+
+        To look at a device is to wait for it, so there it is done every CHECK_EVERY steps, and with every record.
+        """
+        if self.step.skip is None and (self._is_host or self.done % CHECK_EVERY == 0):
+            if not self._finite.cost():
+                self._diverged("the cost is no longer a finite number")
+            if not self._finite.weights():
+                self._diverged("the weights are no longer finite numbers")
+
+    def _see_untrained_cost(self) -> None:
+        cost = self._figures()[0]
+        if math.isfinite(cost):
+            self.watch.untrained_cost = cost
+        elif self.step.skip is None:
+            self._diverged("the cost is no longer a finite number")
+        if self.step.trouble:
+            self.progress.say(f"training kernel by kernel, not by graph: {self.step.trouble}")
 
     def _is_time_to_look(self, number: int) -> bool:
         """Whether a record is due after step `number` of the epoch."""
@@ -233,11 +267,22 @@ class Trainer:
     def _figures(self) -> tuple[float, float]:
         """Mean cost and accuracy since the last record."""
         cost, right = self.step.read_totals()
-        accuracy = right / self._samples if self.step.batches.has_labels else float("nan")
-        return cost / self._samples, accuracy
+        samples = self._counted_samples()
+        if not samples:
+            return float("nan"), float("nan")
+        return cost / samples, right / samples if self.step.batches.has_labels else float("nan")
+
+    def _counted_samples(self) -> int:
+        """Samples that the sums since the last record are of."""
+        return self._samples if self.step.skip is None else self._samples - self.step.skip.read()[1]
 
     def _look(self) -> None:
         """Look at the network: record, judge, remember its weights where they are good or best."""
+        if not self._counted_samples():
+            begin = self._back[0].step
+            if self.done - begin >= self.step.steps_per_epoch:
+                self._diverged(f"every batch since step {begin} had to be skipped")
+            return  # there is no cost to record
         cost, accuracy = self._figures()
         validation = self._validation.run() if self._validation else None
         record = Record(
@@ -255,8 +300,21 @@ class Trainer:
             self._diverged(trouble)
         for line in self.watch.add(record, weights):
             self.progress.say(line)
+        self._count_skipped()
+        self._back = weights, self._remembered()
         self._samples = 0
         self.step.reset_totals()
+
+    def _count_skipped(self) -> None:
+        """Say how many batches were skipped since the last record, and count them."""
+        if self.step.skip is None:
+            return
+        batches, _ = self.step.skip.read()
+        self.step.skip.reset()
+        self.history.skipped += batches
+        if batches:
+            number = f"{batches} batches" if batches > 1 else "1 batch"
+            self.progress.say(f"{number} led to numbers that are not finite: skipped, {self.history.skipped} in all")
 
     def _rate(self) -> float:
         """The learning rate of the last step."""
@@ -283,55 +341,62 @@ class Trainer:
             last=watch.last,
             good=watch.good,
             best=watch.best,
-            optimizer={name: to_host(array) for name, array in self.optimizer.state.items()},
+            optimizer=self._remembered(),
             totals=to_host(self.step.totals),
-            samples=self._samples,
+            samples=self._counted_samples(),
             records=tuple(self.history),
             stopped=self.history.stopped,
-            skipped=0,
+            skipped=self.history.skipped + (0 if self.step.skip is None else self.step.skip.read()[0]),
             untrained_cost=watch.untrained_cost,
             seconds=self._seconds(),
         )
 
     def restore(self, state: State) -> None:
         """Go on from a state of the same training, whatever was done before."""
-        assign = self.step.backend.assign
-        self.model.load_arrays(state.now.arrays)
+        self._back = state.now, state.optimizer
+        self.go_back()
+        self.step.backend.assign(self.step.totals, state.totals)
+        self._samples, self._seconds_before = state.samples, state.seconds
+        self.watch.restore(state)
+
+    def go_back(self) -> None:
+        """Be where the training was at its last record, or where it was restored; for the watch nothing changes."""
+        (weights, remembered), assign = self._back, self.step.backend.assign
+        self.model.load_arrays(weights.arrays)
         for name, array in self.optimizer.state.items():
-            assign(array, state.optimizer[name])
-        assign(self.step.totals, state.totals)
-        self.done, self._samples, self._seconds_before = state.now.step, state.samples, state.seconds
+            assign(array, remembered[name])
+        self.step.reset_totals()
+        if self.step.skip is not None:
+            self.step.skip.reset()
+        self.done, self._samples, self._epoch = weights.step, 0, None
         # The place in the epoch is set when the epoch begins.
         assign(self.model.clock[NEXT_COUNT : NEXT_COUNT + 1], self.done)
-        self.watch.restore(state)
+
+    def _remembered(self) -> Arrays:
+        """Copies of what the optimizer remembers."""
+        to_host = self.step.backend.to_host
+        return {name: to_host(array) for name, array in self.optimizer.state.items()}
 
     def put_back(self, weights: Weights) -> None:
         """Leave the network as it was: for a training that was cut off, perhaps in the middle of a step."""
         self.model.load_arrays(weights.arrays)
         self.kept = weights.step
 
-    def _diverged(self, what: str) -> None:
+    def _diverged(self, what: str) -> NoReturn:
+        """End the training with the last good weights, and say what went wrong where."""
+        from gpunn.diagnosis import first_not_finite
+
+        rate, epoch, done = self._rate(), (self.done - 1) // self.step.steps_per_epoch, self.done
         self.progress.close()
+        if not what.startswith("the cost has grown"):
+            self.progress.say(f"looking for what went wrong: {done - self._back[0].step} steps are done again")
+            first = first_not_finite(self)
+            what += f"; first was {first}" if first else "; in no step of the training"
+        self.done = done
         self.put_back(self.watch.good)
         kept = f"step {self.kept}" if self.kept else "the start"
-        rate, epoch = self._rate(), (self.done - 1) // self.step.steps_per_epoch
         self.history.stopped = what
         raise DivergenceError(
-            f"training diverged in epoch {epoch + 1}, step {self.done}: {what}; the weights of {kept} are kept. "
+            f"training diverged in epoch {epoch + 1}, step {done}: {what}; the weights of {kept} are kept. "
             f"Try a learning rate below {rate:g}, such as {rate / 10:g}"
         )
-
-
-def as_data(data: Data | Samples | tuple[ArrayLike, ArrayLike], seed: int) -> Data:
-    """What `fit` was given, as a data set.
-
-    Raises:
-        DataError: nothing that can be trained on.
-    """
-    if isinstance(data, Data):
-        return data
-    if isinstance(data, Samples):
-        return Data.from_samples(data, seed=seed)
-    if isinstance(data, tuple | list) and len(data) == 2:
-        return Data.from_arrays(data[0], data[1], seed=seed)
-    raise DataError(f"fit takes a data set, samples or (x, y), got {type(data).__name__}: see gpunn.load_data")

@@ -77,7 +77,7 @@ class Watch:
     def restore(self, state: State) -> None:
         """Take up what the records of an earlier part of the training have shown."""
         self.history = History(state.records)
-        self.history.stopped = state.stopped
+        self.history.stopped, self.history.skipped = state.stopped, state.skipped
         self.last, self.good, self.best = state.last, state.good, state.best
         self.untrained_cost = state.untrained_cost
 

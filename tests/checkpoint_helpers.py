@@ -83,5 +83,7 @@ def outcome(training: Trainer) -> Any:
     """Everything that a finished training leaves, but for the time it took: to be compared bit by bit."""
     records = [[value.hex() for value in map(float, astuple(record)[:-1])] for record in training.history]
     arrays = {name: array.tobytes() for name, array in training.model.arrays().items()}
-    remembered = {name: np.asarray(array).tobytes() for name, array in training.optimizer.state.items()}
+    remembered = {
+        name: training.step.backend.to_host(array).tobytes() for name, array in training.optimizer.state.items()
+    }
     return training.done, records, training.history.stopped, arrays, remembered

@@ -422,3 +422,42 @@ def _adam(dtype: str, rng: Any, n: int) -> list[Case]:
         arguments = (s.g, s.rate, s.decayed, s.l1, s.l2, beta1, beta2, epsilon, first, second, s.w, s.clock)
         cases.append(Case(arguments, {0: s.g, 8: m, 9: v, 10: w, 11: AFTER}, 8.0))
     return cases
+
+
+@case("hold")
+def _hold(dtype: str, rng: Any, n: int) -> list[Case]:
+    x = numbers(dtype, rng, n)
+    return [Case((x, np.zeros_like(x)), {0: x, 1: x})]
+
+
+@case("mark_not_finite")
+def _mark_not_finite(dtype: str, rng: Any, n: int) -> list[Case]:
+    cases = []
+    for size in {1, n, 17 * n}:
+        for before in (0, 1):
+            largest = np.full(size, np.finfo(dtype).max, dtype)
+            cases.append(Case((largest, np.array([before], np.int32)), {0: largest, 1: np.array([before])}))
+        for bad in (np.nan, -np.nan, np.inf, -np.inf):
+            x = rng.normal(size=size).astype(dtype)
+            x[rng.integers(size)] = bad
+            cases.append(Case((x, np.zeros(1, np.int32)), {1: np.array([1])}))
+    return cases
+
+
+@case("take_back")
+def _take_back(dtype: str, rng: Any, n: int) -> list[Case]:
+    held, x = numbers(dtype, rng, n), numbers(dtype, rng, n)
+    cases = []
+    for flag, kept in ((0, x), (1, held)):
+        cases.append(Case((np.array([flag], np.int32), held, x), {0: np.array([flag]), 1: held, 2: kept}))
+    return cases
+
+
+@case("count_skipped")
+def _count_skipped(dtype: str, rng: Any, n: int) -> list[Case]:
+    cases = []
+    for flag in (0, 1):
+        before = [np.array([value], np.int32) for value in (flag, 3, 50)]
+        after = [np.array([value]) for value in (0, 3 + flag, 50 + flag * n)]
+        cases.append(Case((n, *before), dict(enumerate(after, start=1))))
+    return cases

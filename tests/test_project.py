@@ -21,7 +21,21 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 LATE = ("cupy", "matplotlib", "nvmath", "pooch", "requests", "safetensors", "tqdm")
 MATRIX_PRODUCTS = {"dot", "vdot", "inner", "matmul", "einsum", "tensordot", "linalg"}
 CUDA_MODULES = {"cupy", "cupyx", "cupy_backends", "nvmath"}
-EXECUTING_FORMATS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
+EXECUTING_FORMATS = {
+    "pickle",
+    "cPickle",
+    "dill",
+    "cloudpickle",
+    "joblib",
+    "marshal",
+    "shelve",
+    "dbm",
+    "copyreg",
+    "runpy",
+}
+EXECUTING_CALLS = {"eval", "exec", "compile", "__import__"}
+# NumPy's readers that can unpickle.
+UNPICKLING = {"load"}
 
 
 def imports(tree: ast.AST) -> Iterator[str]:
@@ -47,6 +61,25 @@ def module(request: pytest.FixtureRequest) -> tuple[Path, ast.Module]:
 
 def test_a_module_imports_no_format_that_can_execute(module: tuple[Path, ast.Module]) -> None:
     assert {name.partition(".")[0] for name in imports(module[1])} & EXECUTING_FORMATS == set()
+
+
+def test_a_module_makes_nothing_of_text_that_can_execute(module: tuple[Path, ast.Module]) -> None:
+    found = []
+    for node in ast.walk(module[1]):
+        if isinstance(node, ast.Name) and node.id in EXECUTING_CALLS:
+            found.append(ast.unparse(node))
+        if isinstance(node, ast.Call):
+            pickling = [word.value for word in node.keywords if word.arg == "allow_pickle"]
+            refuses = bool(pickling) and all(isinstance(v, ast.Constant) and v.value is False for v in pickling)
+            is_numpys = (
+                isinstance(node.func, ast.Attribute)
+                and node.func.attr in UNPICKLING
+                and isinstance(node.func.value, ast.Name)
+                and node.func.value.id in {"np", "numpy", "cupy"}
+            )
+            if (pickling or is_numpys) and not refuses:
+                found.append(ast.unparse(node))
+    assert found == []
 
 
 def test_only_the_backend_imports_cupy(module: tuple[Path, ast.Module]) -> None:

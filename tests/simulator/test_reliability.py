@@ -1,0 +1,113 @@
+"""Runs on a device that are cut off, or meet numbers that are not finite: as on the CPU, and no step waits for it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from checkpoint_helpers import ORIGIN, adam, momentum, outcome, stopped_after
+from harness import one_line
+
+import gpunn as gn
+from gpunn import training as module
+from gpunn.checkpoint import open_checkpoint, write_checkpoint
+from gpunn.errors import DivergenceError
+from gpunn.training import Trainer
+from simulator.machine import Machine
+
+
+@pytest.mark.parametrize("data_on", ["device", "host"])
+@pytest.mark.parametrize("make", [momentum, adam])
+def test_a_training_goes_on_from_any_step_to_the_same_bits(
+    machine: Machine, make: Callable[..., Trainer], data_on: str, tmp_path: Path
+) -> None:
+    """From graph to eager steps and back: the first step after is run kernel by kernel."""
+    machine.scheduling.races = False
+    options: dict[str, Any] = {"device": "cuda", "data_on": data_on}
+    whole = make(**options)
+    whole.run()
+    for cut in (0, 2, 6, 13):
+        first, second = make(**options), make(**options)
+        write_checkpoint(tmp_path / str(cut), stopped_after(first, cut), ORIGIN, first.model)
+        second.restore(open_checkpoint(tmp_path / str(cut)).state(second.state()))
+        second.run()
+        assert outcome(second) == outcome(whole)
+
+
+def with_overflow(samples: int = 96) -> gn.Data:
+    """Sums over one sample overflow; it is in one batch of every epoch."""
+    x = np.random.default_rng(0).normal(size=(samples, 5)).astype(np.float32)
+    x[37] = 3e38
+    return gn.Data.from_arrays(x, np.arange(samples) % 3, validation=0)
+
+
+def trainer(device: str, **options: Any) -> Trainer:
+    usual: dict[str, Any] = {"batch_size": 8, "epochs": 2, "progress": False, "optimizer": gn.SGD(0.1, momentum=0.9)}
+    layers = [gn.Dense(6), gn.BatchNorm(), gn.ReLU(), gn.Dropout(0.2), gn.Dense(3)]
+    return Trainer(gn.Sequential(layers), with_overflow(), device=device, **usual | options)
+
+
+def test_a_bad_batch_is_skipped_inside_the_recorded_step(machine: Machine) -> None:
+    """Once an epoch, as on the CPU."""
+    on_cpu, on_device = trainer("cpu", skip_bad_batches=True), trainer("cuda", skip_bad_batches=True)
+    on_cpu.run()
+    with np.errstate(all="ignore"):
+        on_device.run()
+    assert on_device.step.is_recorded
+    assert on_cpu.history.skipped == on_device.history.skipped == 2
+    for name, ours in on_cpu.model.arrays().items():
+        np.testing.assert_allclose(on_device.model.arrays()[name], ours, rtol=1e-3, atol=1e-4)
+
+
+def test_a_recorded_step_that_skips_is_still_one_graph(machine: Machine) -> None:
+    machine.scheduling.races = False
+    training = trainer("cuda", skip_bad_batches=True, optimizer=gn.SGD(0.1), validate_every=1000)
+    with np.errstate(all="ignore"):
+        training.train()
+    training.step.start_epoch(np.arange(96), np.full(12, 0.1))
+    machine.reset_counts()
+    with machine.refusing(), np.errstate(all="ignore"):
+        training.step(8)
+    assert machine.counts.graphs == 1
+
+
+@pytest.mark.parametrize("every", [4, 1000])
+def test_a_number_that_is_not_finite_is_found_within_so_many_steps_and_its_step_and_layer_named(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, every: int
+) -> None:
+    machine.scheduling.races = False
+    monkeypatch.setattr(module, "CHECK_EVERY", every)
+    training = trainer("cuda", validate_every=7)
+    with pytest.raises(DivergenceError) as caught, np.errstate(all="ignore"):
+        training.run()
+    message = one_line(caught.value)
+    found = int(message.split("step ")[1].split(":")[0])
+    bad = int(message.rpartition("in step ")[2].split(";")[0]) if "in step" in message else found
+    assert found - bad < min(every, 7)
+    assert found % min(every, 7) == 0
+    assert "first was the output of dense1, Dense(units=6)" in message
+    assert all(np.isfinite(array).all() for array in training.model.arrays().values())
+
+
+def test_weights_that_are_not_finite_are_found_though_the_cost_is(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """tanh makes 1 of infinity: the cost of a network that has lost a weight may look well."""
+    machine.scheduling.races = False
+    monkeypatch.setattr(module, "CHECK_EVERY", 5)
+    inputs = np.random.default_rng(0).uniform(1, 2, (30, 5)).astype(np.float32)
+    data = gn.Data.from_arrays(inputs, np.arange(30) % 3, validation=0)
+    layers = [gn.Dense(6), gn.Tanh(), gn.Dense(3)]
+    training = Trainer(gn.Sequential(layers), data, device="cuda", batch_size=3, validate_every=100, progress=False)
+
+    def spoil() -> None:
+        if training.done == 9:
+            backend = training.step.backend
+            backend.assign(training.model.parameters["dense1.w"].value, np.full((6, 5), np.inf))
+
+    with (
+        pytest.raises(DivergenceError, match="step 10: the weights are no longer finite numbers"),
+        np.errstate(all="ignore"),
+    ):
+        training.run(spoil)
