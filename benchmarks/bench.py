@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -24,7 +25,7 @@ from peers import PEERS, ROOT, Peer
 from report import ROUNDS, chart, growth_chart, headings, not_measured, rows_of, table
 from targets import HEADINGS as TARGET_HEADINGS
 from targets import target_rows
-from workloads import quickened, workloads
+from workloads import on_device, quickened, workloads
 
 from gpunn.backend import select
 
@@ -83,6 +84,8 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
         parser.error(
             f"--keep is for whole measurements: not with --quick, --only, --peers or fewer than {ROUNDS} rounds"
         )
+    if shutil.which(options.peers_python) is None:
+        parser.error(f"--peers-python {options.peers_python} is no program: give the python of the peers' environment")
     if options.device == "auto":
         options.device = select("auto").device.partition(":")[0]
     if options.device == "cpu" and options.precision != "float32":
@@ -102,6 +105,7 @@ def main(arguments: list[str] | None = None) -> int:
             if workload.group != group or options.only not in workload.name:
                 continue
             print(f"\n{workload.name}", flush=True)
+            workload = on_device(workload, options.device)
             workload = quickened(workload) if options.quick else workload
             measured = rounds_of(
                 workload, peers, options.rounds, options.device, options.precision, options.peers_python, print
@@ -118,7 +122,8 @@ def main(arguments: list[str] | None = None) -> int:
     if not options.quick and (rows := target_rows(options.device, done)):
         print("\n" + table([TARGET_HEADINGS, *rows]))
     print(f"\nwritten to {', '.join(map(str, sorted(options.out.glob('*.*'))))}")
-    return 0 if all(row["agrees"] for each in done for row in each["results"]) else 1
+    failed = any({"gpunn", "profile"} & set(each["absent"]) for each in done)
+    return 1 if failed or not all(row["agrees"] for each in done for row in each["results"]) else 0
 
 
 def kept_name(options: argparse.Namespace, group: str) -> str:

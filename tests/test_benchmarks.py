@@ -218,6 +218,12 @@ def test_what_is_kept_is_measured_whole(words: tuple[str, ...]) -> None:
     assert "--keep is for whole measurements" in done.stderr
 
 
+def test_peers_without_an_interpreter_are_wrong_usage() -> None:
+    done = program("dense", "--peers-python", "nowhere/bin/python")
+    assert done.returncode == 2
+    assert "--peers-python nowhere/bin/python is no program" in done.stderr
+
+
 def test_a_group_that_is_not_there_is_wrong_usage() -> None:
     done = program("nothing")
     assert done.returncode == 2
@@ -226,6 +232,24 @@ def test_a_group_that_is_not_there_is_wrong_usage() -> None:
 
 def test_the_slope_is_the_power_of_growth(bench: SimpleNamespace) -> None:
     assert bench.report.slope([(x, 3 * x**1.5) for x in (1, 10, 100)]) == pytest.approx(1.5)
+
+
+def test_an_epoch_of_everything_is_timed_on_a_gpu(bench: SimpleNamespace) -> None:
+    # A few steps, which take a CPU a second, would be over on a GPU before its clock is worth reading.
+    for work in bench.workloads.workloads():
+        steps = bench.workloads.on_device(work, "cuda").steps
+        if work.group in ("dense", "conv", "conv1024", "deep"):
+            assert 0 <= bench.workloads.AVAILABLE[work.shape] - steps * work.batch < work.batch
+        else:
+            assert steps == work.steps
+        assert bench.workloads.on_device(work, "cpu") == work
+
+
+def test_no_batch_is_cut_short(bench: SimpleNamespace) -> None:
+    # Peers that compile for one size of batch could not do it, and the others would do less.
+    for work in bench.workloads.workloads():
+        if work.kind == "steps":
+            assert work.batch * work.steps <= bench.workloads.AVAILABLE[work.shape]
 
 
 # What is to be reached
