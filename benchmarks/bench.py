@@ -19,10 +19,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from charts import chart, growth_chart
 from machine import machine
 from measure import rounds_of, summarised
 from peers import PEERS, ROOT, Peer
-from report import ROUNDS, chart, growth_chart, headings, not_measured, rows_of, table
+from report import ROUNDS, headings, not_measured, rows_of, table
 from targets import HEADINGS as TARGET_HEADINGS
 from targets import target_rows
 from workloads import on_device, quickened, workloads

@@ -1,9 +1,8 @@
-"""Tables and charts of what `bench.py` measured."""
+"""Tables of what `bench.py` measured."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -61,45 +60,6 @@ def not_measured(workload: dict[str, Any]) -> list[str]:
     return [f"{name}: {why}" for part in ("absent", "left_out") for name, why in workload[part].items()]
 
 
-def chart(workloads: Sequence[dict[str, Any]], path: Path) -> None:
-    """Bars: how many times gpunn's time each peer takes."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    drawn = [each for each in workloads if not each["scale"] and any("times_gpunn" in row for row in each["results"])]
-    if not drawn:
-        return
-    names = list(dict.fromkeys(row["peer"] for each in drawn for row in each["results"]))
-    figure = Figure(figsize=(9, 0.8 + sum(0.22 * len(each["results"]) + 0.25 for each in drawn)), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    at, ticks = 0.0, []
-    for each in drawn:
-        top = at
-        for row in each["results"]:
-            value = row["times_gpunn"]
-            axes.barh(at, value, height=0.8, color=f"C{names.index(row['peer'])}")
-            axes.text(value, at, f" {value:.2g}", va="center", fontsize=7)
-            at += 1
-        ticks.append(((top + at - 1) / 2, each["name"]))
-        at += 1
-    axes.set_yticks([place for place, _ in ticks], [name for _, name in ticks], fontsize=8)
-    axes.invert_yaxis()
-    axes.axvline(1, color="black", linewidth=0.8)
-    axes.set_xscale("log")
-    axes.set_xlabel("time, as a multiple of gpunn's (median of the rounds' ratios); right of the line gpunn is faster")
-    handles = [axes.barh(0, 0, color=f"C{number}", label=name) for number, name in enumerate(names)]
-    axes.legend(handles=handles, fontsize=8, loc="lower right")
-    save(figure, path)
-
-
-def save(figure: Any, path: Path) -> None:
-    """Write a picture whole, or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    figure.savefig(partial, dpi=120, format="png")
-    partial.replace(path)
-
-
 Curves = dict[str, dict[str, list[tuple[float, float]]]]
 
 
@@ -119,24 +79,3 @@ def slope(points: Sequence[tuple[float, float]]) -> float:
     x, y = np.log(np.array(points)).T
     x, y = x - x.mean(), y - y.mean()
     return float((x * y).sum() / (x * x).sum())
-
-
-def growth_chart(workloads: Sequence[dict[str, Any]], path: Path) -> None:
-    """Log-log curves of time against what grows, with their slopes."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    curves = curves_of(workloads)
-    if not curves:
-        return
-    figure = Figure(figsize=(11, 3.4), layout="constrained")
-    FigureCanvasAgg(figure)
-    for axes, (what, peers) in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves.items(), strict=True):
-        for peer, points in peers.items():
-            label = f"{peer}: {slope(points):.2f}" if len(points) > 1 else peer
-            axes.loglog(*zip(*points, strict=True), marker="o", markersize=3, linewidth=1, label=label)
-        axes.set_xlabel(what)
-        axes.set_ylabel("seconds an epoch" if what == "data" else "seconds a step")
-        axes.legend(fontsize=6, title="slope", title_fontsize=6)
-        axes.grid(which="both", linewidth=0.3)
-    save(figure, path)

@@ -11,7 +11,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from report import chart, curves_of, growth_chart, headings, not_measured, rows_of, slope
+from charts import chart, growth_chart
+from report import curves_of, headings, not_measured, rows_of, slope
 from targets import HEADINGS as TARGET_HEADINGS
 from targets import target_rows
 from workloads import workloads

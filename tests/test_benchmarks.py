@@ -76,6 +76,7 @@ def bench() -> Iterator[SimpleNamespace]:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(ROOT / "benchmarks"))
         patch.delenv("GPUNN_DATA", raising=False)
+        import charts
         import measure
         import peers
         import report
@@ -84,7 +85,13 @@ def bench() -> Iterator[SimpleNamespace]:
         import write_docs
 
         yield SimpleNamespace(
-            measure=measure, peers=peers, report=report, targets=targets, workloads=workloads, write_docs=write_docs
+            charts=charts,
+            measure=measure,
+            peers=peers,
+            report=report,
+            targets=targets,
+            workloads=workloads,
+            write_docs=write_docs,
         )
 
 
@@ -342,3 +349,14 @@ def test_growth_is_given_by_its_slopes(bench: SimpleNamespace) -> None:
     text = "\n".join(bench.write_docs.of_growth([point(width) for width in (1, 10, 100)], "growth-cpu.png"))
     assert "| width | 2.00 |" in text
     assert "images/growth-cpu.png" in text
+
+
+def test_the_charts_are_drawn_of_any_peers(bench: SimpleNamespace, tmp_path: Path) -> None:
+    one = {**work("w", {"PyTorch eager": 1.5, "JAX jit": 0.7}), "scale": {}, "steps": 1}
+    grown = [{**work("w", {"JAX jit": 1.1}), "scale": {"width": width}, "steps": 1} for width in (10, 100)]
+    bench.charts.chart([one, *grown], tmp_path / "bars.png")
+    bench.charts.growth_chart([one, *grown], tmp_path / "growth.png")
+    for name in ("bars", "growth"):
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    bench.charts.growth_chart([one], tmp_path / "none.png")
+    assert not (tmp_path / "none.png").exists()
