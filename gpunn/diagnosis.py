@@ -78,7 +78,7 @@ def first_not_finite(trainer: Trainer) -> str:
     first = last - 1 if trainer.step.backend.device == "cpu" else trainer.done
     while trainer.done < last:
         if trainer.done < first:
-            trainer.do_step()
+            trainer.do_steps()
         elif what := _look_at_step(trainer):
             return f"{what}, in step {trainer.done + 1}" if trainer.done + 1 < last else what
     return ""
@@ -103,7 +103,7 @@ def _look_at_step(trainer: Trainer) -> str:
             _check(step.backend, p.value, f"{p.name} after its update")
 
     try:
-        trainer.do_step(watched)
+        trainer.do_steps(compute=watched)
     except _NotFiniteError as error:
         return str(error)
     return ""

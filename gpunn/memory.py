@@ -60,10 +60,12 @@ def bytes_of_network(layers: Sequence[Layer], shape: Sequence[int], batch_size: 
     """What a network takes on a device, built for batches of a size: values, gradients and all buffers."""
     from gpunn.config import from_config, to_config
     from gpunn.model import Sequential
+    from gpunn.parameter import Parameters
 
     counting = _Counting(like)
     # New layers: those of the network keep what they were built with.
-    Sequential(from_config("layer", to_config(layer)) for layer in layers).build(shape, batch_size, counting, dtype)
+    model = Sequential(from_config("layer", to_config(layer)) for layer in layers)
+    Parameters(model.lay_out(shape, batch_size, counting, dtype).parameters, counting, dtype)
     return counting.nbytes
 
 

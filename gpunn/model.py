@@ -98,10 +98,25 @@ class Sequential:
         Raises:
             ShapeError: arrays of another network, which is found out before memory is taken for its parameters.
         """
+        backend = device if isinstance(device, Backend) else select(device)
+        context = self.lay_out(input_shape, batch_size, backend, dtype, seed)
+        if arrays is not None:
+            _check_arrays(arrays, context)
+        self.parameters = Parameters(context.parameters, backend, dtype)
+        self.backend = backend
+        if arrays is None:
+            self.parameters.draw(self.seed)
+        else:
+            self.load_arrays(arrays)
+        return self
+
+    def lay_out(
+        self, input_shape: Sequence[int], batch_size: int, backend: Backend, dtype: str, seed: int = 0
+    ) -> BuildContext:
+        """Make every buffer, and say which parameters there are; they have no memory yet. See `build`."""
         if dtype not in DTYPES:
             raise OptionError(f"unknown dtype {dtype!r}: expected {' or '.join(DTYPES)}")
         seed, batch_size = checked_seed(seed), positive_whole(batch_size, "batch size")
-        backend = device if isinstance(device, Backend) else select(device)
         self.backend = None  # until the last layer is built: one that fails leaves no half-built network
         self.dtype = dtype
         self.seed = seed
@@ -122,15 +137,7 @@ class Sequential:
         self._build_stages(context)
         self.statistics = context.statistics
         self.buffer_bytes = context.buffer_bytes
-        if arrays is not None:
-            _check_arrays(arrays, context)
-        self.parameters = Parameters(context.parameters, backend, dtype)
-        self.backend = backend
-        if arrays is None:
-            self.parameters.draw(seed)
-        else:
-            self.load_arrays(arrays)
-        return self
+        return context
 
     def _name_layers(self) -> None:
         """Name the layers dense1, relu1, dense2, and so on."""

@@ -19,12 +19,17 @@ if TYPE_CHECKING:
     from gpunn.model import Sequential
 
 
+STEPS_PER_GRAPH = 8
+"""What the host spends on a replay is then shared by so many steps, and eight of the smallest take a tenth of a
+millisecond: nobody waits longer to be heard. Measured nowhere yet; `benchmarks/gpu_questions.py` asks."""
+
+
 class Step:
     """One step of gradient descent on one minibatch, everything in memory made before.
 
     It takes nothing from the host but the number of its samples: the order of the epoch, its learning rates, the number
     of the step and the sums of cost and right answers live on the device. So on a CUDA device a step of a full batch is
-    recorded once, after one that was run kernel by kernel, and then replayed.
+    recorded once, after one that was run kernel by kernel, and then replayed; and so are several steps as one graph.
 
     Args:
         model: built on the device.
@@ -33,12 +38,13 @@ class Step:
         optimizer: built for the parameters of the model.
         batch_size: samples of a full batch.
         capture: whether to record the step where the device can.
+        steps_per_graph: how many steps are replayed as one graph where so many are asked for at once.
 
     Attributes:
         rates: the learning rate of each step of the epoch.
         stages: what runs, in order; see `Sequential.stages_under`.
         totals: sum of the costs and number of right answers since `reset_totals`.
-        trouble: why the step could not be recorded; empty where it was, or was not to be.
+        trouble: what could not be recorded and why; empty where all was, or nothing was to be.
         skip: what takes a step back that leads to numbers that are not finite; None where it stays as it is.
     """
 
@@ -52,9 +58,10 @@ class Step:
         optimizer: Optimizer,
         batch_size: int,
         capture: bool = True,
+        steps_per_graph: int = STEPS_PER_GRAPH,
     ) -> None:
         self.model, self.batches, self.loss, self.optimizer = model, batches, loss, optimizer
-        self.batch_size = batch_size
+        self.batch_size, self.steps_per_graph = batch_size, steps_per_graph
         self.backend = backend = model._built()
         self.stages, bias = model.stages_under(loss)
         self._bias = () if bias is None else (bias.value, bias.grad)
@@ -63,7 +70,7 @@ class Step:
         self.totals = backend.zeros((2,), np.float64)
         self.trouble = ""
         self._is_to_capture = capture and backend.has_graphs
-        self._replay: Callable[[], None] | None = None
+        self._graphs: dict[int, Callable[[], None]] = {}  # by the number of their steps
 
     def start_epoch(self, order: Any, rates: Any, first: int = 0) -> None:
         """Begin an epoch: its order and its learning rates go to the device, its steps count from `first`."""
@@ -72,21 +79,21 @@ class Step:
         self.backend.assign(self.model.clock[NEXT_STEP : NEXT_STEP + 1], first)
 
     def __call__(self, n: int) -> None:
-        """Do the next step of the epoch, on n samples: a full batch, or what is left of the epoch."""
-        if n != self.batch_size:
-            self.compute(n)
-        elif self._replay is not None:
-            self._replay()
-        else:
-            self.compute(n)
-            if self._is_to_capture:
-                self._capture()
-        self.batches.given(n)
+        """Do the next steps of the epoch, on n samples: full batches, and a shorter one that ends the epoch."""
+        while n > 0:
+            done = self._replay(min(n, self.batches.at_hand) // self.batch_size) * self.batch_size
+            if not done:
+                done = min(n, self.batch_size)
+                self.compute(done)
+                if done == self.batch_size and self._is_to_capture:
+                    self._capture(1)
+            self.batches.given(done)
+            n -= done
 
     @property
     def is_recorded(self) -> bool:
         """Whether steps of a full batch are replayed as a graph."""
-        return self._replay is not None
+        return 1 in self._graphs
 
     def compute(self, n: int) -> None:
         """Kernel by kernel: gather n samples, forward (3), cost, backward (8) (12) (13), update (4) (20)–(22)."""
@@ -103,12 +110,30 @@ class Step:
         if self.skip is not None:
             self.skip.end(n)
 
-    def _capture(self) -> None:
+    def _replay(self, full: int) -> int:
+        """Replay what one graph has of some steps of full batches; how many that were, 0 where none is recorded."""
+        if not full or not self.is_recorded:
+            return 0
+        if full >= self.steps_per_graph and self.steps_per_graph not in self._graphs:
+            self._capture(self.steps_per_graph)
+        steps = self.steps_per_graph if full >= self.steps_per_graph else 1
+        self._graphs[steps]()
+        return steps
+
+    def _capture(self, steps: int) -> None:
+        """Record some steps as one graph; where that cannot be, they will be done one by one."""
+
+        def work() -> None:
+            for _ in range(steps):
+                self.compute(self.batch_size)
+
         self._is_to_capture = False
         try:
-            self._replay = self.backend.capture(lambda: self.compute(self.batch_size))
+            self._graphs[steps] = self.backend.capture(work)
         except CaptureError as error:
-            self.trouble = str(error)
+            how = "kernel by kernel, not by graph" if steps == 1 else f"with a graph a step, not one for {steps}"
+            self.trouble = f"training {how}: {error}"
+            self.steps_per_graph = 1
 
     def read_totals(self) -> tuple[float, float]:
         """Sum of the costs and number of right answers; waits for the device."""

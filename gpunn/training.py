@@ -119,6 +119,7 @@ class Trainer:
         self.progress = Progress(self.epochs, self.step.steps_per_epoch, len(train), progress)
         self.done = self.kept = self._samples = 0
         self._epoch: int | None = None  # whose order and rates the step has
+        self._said = ""  # of what could not be recorded
         self._seconds_before, self._began = 0.0, None
 
     @property
@@ -202,27 +203,29 @@ class Trainer:
         steps = self.step.steps_per_epoch
         epoch, first = divmod(self.done, steps)
         self.progress.start_epoch(epoch, first * self.step.batch_size)
-        for number in range(first, steps):
-            n = self.do_step()
+        while self.done < (epoch + 1) * steps and not self.history.stopped:
+            n = self.do_steps(1 if self._is_host else self._steps_at_once())
             self._check_numbers()
             if self.watch.untrained_cost is None:
                 self._see_untrained_cost()
+            if self.step.trouble != self._said:
+                self._said = self.step.trouble
+                self.progress.say(self._said)
             self.progress.step(n, self._figures)
-            if self._is_time_to_look(number):
+            if self._is_time_to_look(self.done):
                 self._look()
             after_step()
-            if self.history.stopped:
-                break
         self.progress.end_epoch(self.history[-1] if self.history else None)
 
-    def do_step(self, compute: Callable[[int], None] | None = None) -> int:
-        """Do the next step, and begin its epoch where that has not been begun.
+    def do_steps(self, count: int = 1, compute: Callable[[int], None] | None = None) -> int:
+        """Do the next steps of an epoch, and begin it where that has not been done.
 
         Args:
-            compute: what does it, for a number of samples; left out, the step.
+            count: how many; no more than the epoch has left.
+            compute: what does one, for a number of samples; left out, the step itself.
 
         Returns:
-            How many samples it was of.
+            How many samples they were of.
         """
         step, train = self.step, self.data.train
         steps, size = step.steps_per_epoch, step.batch_size
@@ -231,11 +234,27 @@ class Trainer:
             self._epoch = epoch
             self._rates = self.optimizer.schedule.rates(epoch + np.arange(steps) / steps, self.epochs)
             step.start_epoch(epoch_order(len(train), seed=self.seed, epoch=epoch), self._rates, number)
-        n = min(size, len(train) - number * size)
-        (compute or step)(n)
-        self.done += 1
+        n = min(count * size, len(train) - number * size)
+        if compute is None:
+            step(n)
+        else:
+            compute(n)
+            step.batches.given(n)
+        self.done += count
         self._samples += n
         return n
+
+    def _steps_at_once(self) -> int:
+        """How many steps from here on a device may be given without anything to be done between them."""
+        step = self.step
+        if self.watch.untrained_cost is None:
+            return 1
+        most = min(step.steps_per_graph, step.steps_per_epoch - self.done % step.steps_per_epoch)
+        return next((count for count in range(1, most) if self._is_time_to_stop(self.done + count)), most)
+
+    def _is_time_to_stop(self, done: int) -> bool:
+        """Whether the network is looked at, or its numbers, after so many steps."""
+        return done % CHECK_EVERY == 0 or self._is_time_to_look(done)
 
     def _check_numbers(self) -> None:
         """See whether cost and weights are finite: after every step on the CPU, where they are at hand.
@@ -254,14 +273,13 @@ class Trainer:
             self.watch.untrained_cost = cost
         elif self.step.skip is None:
             self._diverged("the cost is no longer a finite number")
-        if self.step.trouble:
-            self.progress.say(f"training kernel by kernel, not by graph: {self.step.trouble}")
 
-    def _is_time_to_look(self, number: int) -> bool:
-        """Whether a record is due after step `number` of the epoch."""
+    def _is_time_to_look(self, done: int) -> bool:
+        """Whether a record is due after so many steps."""
         steps = self.step.steps_per_epoch
         if self.validate_every is not None:
-            return self.done % self.validate_every == 0 or self.done == steps * self.epochs
+            return done % self.validate_every == 0 or done == steps * self.epochs
+        number = (done - 1) % steps
         return LOOKS_PER_EPOCH * (number + 1) // steps > LOOKS_PER_EPOCH * number // steps
 
     def _figures(self) -> tuple[float, float]:

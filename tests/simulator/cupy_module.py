@@ -1,6 +1,8 @@
 """The stand-ins as modules: `cupy`, and `nvmath` with its bindings of cuBLAS, on a simulated machine."""
 
 import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
 from typing import Any
 
@@ -155,6 +157,14 @@ def make_modules(machine: Machine) -> dict[str, types.ModuleType]:
             array.fill(0)
         return array
 
+    @contextmanager
+    def using_allocator(allocator: Callable[[int], object]) -> Iterator[None]:
+        machine.allocator, before = allocator, machine.allocator
+        try:
+            yield
+        finally:
+            machine.allocator = before
+
     stream = _stream_class(machine)
     runtime = module(
         "cupy.cuda.runtime",
@@ -181,6 +191,7 @@ def make_modules(machine: Machine) -> dict[str, types.ModuleType]:
         get_elapsed_time=lambda begin, end: 1000 * (end.ticket.time - begin.ticket.time),
         Graph=Graph,
         alloc_pinned_memory=machine.pin,
+        using_allocator=using_allocator,
         MemoryPointer=arrays.MemoryPointer,
         runtime=runtime,
         memory=memory,

@@ -104,6 +104,7 @@ class Machine:
         self.scheduling = Scheduling()
         self.counts = Counts()
         self.capture: Capture | None = None
+        self.allocator: Callable[[int], object] | None = None  # asked before memory is given
         self.queues = Streams()
         self.streams: list[Any] = []  # those entered by `with`, the innermost last
         self.blocking: dict[int, Any] = {}  # by address; what the default stream waits for
@@ -123,6 +124,8 @@ class Machine:
     def allocate(self, nbytes: int, dtype: np.dtype) -> Block:
         """Memory that holds poison."""
         self.refuse(f"an allocation of {nbytes} bytes")
+        if self.allocator is not None:
+            self.allocator(nbytes)
         if self.used + nbytes > self.memory:
             raise OutOfMemoryError(
                 f"Out of memory allocating {nbytes:,} bytes (allocated so far: {self.used:,} bytes)."

@@ -9,7 +9,7 @@ import pytest
 
 import gpunn as gn
 import gpunn.kernels
-from gpunn.backend import select
+from gpunn.backend import CupyBackend, select
 from gpunn.errors import CaptureError
 from simulator.machine import CUDARuntimeError, Machine, OutOfMemoryError
 from simulator.test_cuda_path import NETWORKS, distance, trained
@@ -69,6 +69,30 @@ def test_a_step_that_cannot_be_recorded_says_why_and_trains_kernel_by_kernel(mac
     assert any("kernel by kernel, not by graph" in text and "to the host" in text for text in said)
     with_dropout = network._replace(layers=lambda: [gn.Dense(128), gn.ReLU(), gn.Dropout(0), gn.Dense(10)])
     assert distance(watched, trained(with_dropout, "cuda")[0]) == 0
+
+
+def test_several_steps_that_cannot_be_recorded_are_replayed_one_by_one(machine: Machine) -> None:
+    machine.scheduling.races = False
+    said: list[str] = []
+    network = NETWORKS["784-128-10"]
+    expected, _ = trained(network, "cuda", validate_every=1000)
+    capture = CupyBackend.capture
+    graphs: list[int] = []
+
+    def only_one(self: CupyBackend, work: Any) -> Any:
+        graphs.append(1)
+        if len(graphs) > 1:
+            raise CaptureError("no memory for so large a graph")
+        return capture(self, work)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gpunn.progress.Progress.say", lambda self, text: said.append(text))
+        patch.setattr(CupyBackend, "capture", only_one)
+        model, history = trained(network, "cuda", validate_every=1000)
+    assert "training with a graph a step, not one for 8: no memory for so large a graph" in said
+    assert len(graphs) == 2  # and not tried again
+    assert distance(model, expected) == 0
+    assert history[-1].step >= 50
 
 
 def test_a_graph_that_outlives_its_memory_is_caught(machine: Machine) -> None:

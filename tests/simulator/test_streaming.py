@@ -76,6 +76,16 @@ def test_streamed_samples_train_to_the_same_bits_in_every_order_of_copies_and_ke
         assert weights(network, data_on="host") == expected, f"order {order}"
 
 
+def test_several_steps_as_one_graph_stay_within_a_piece(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = weights(SMALL, data_on="device")
+    monkeypatch.setattr(streaming, "PIECE", 9 * 16 * 784)  # of ten batches: a graph of eight, one, and one
+    for order in ORDERS[:6]:
+        machine.queues.in_any_order(order)
+        machine.reset_counts()
+        assert weights(SMALL, data_on="host") == expected, f"order {order}"
+        assert machine.counts.graphs == 2 + 3  # the very first step is run kernel by kernel
+
+
 def test_samples_of_a_file_are_streamed_to_the_same_bits(machine: Machine, tmp_path: Any) -> None:
     source = data()
     np.save(tmp_path / "x.npy", np.concatenate([source.train.inputs, source.validation.inputs]))
