@@ -15,16 +15,25 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+from lt_product import LtProduct
 from machine import command, machine
 
 import gpunn as gn
 from gpunn.backend import CupyBackend, select
-from gpunn.kernels import activations, linear
+from gpunn.kernels import activations, fused, linear
 from gpunn.kernels.random import epoch_order
+from gpunn.streaming import PIECE
 from gpunn.training import Trainer
 
 Answer = tuple[str, float, str]
 """A question, a figure and its unit."""
+
+SIZES = (1024, 8192)
+COPIED = 2**28
+IMAGES = 20_000
+STEPS = 96
+STEPS_PER_GRAPH = (1, 2, 4, 8, 16, 32)
+"""How large the experiments are; the tests make them small."""
 
 
 def seconds(backend: CupyBackend, work: Callable[[], Any], times: int) -> float:
@@ -67,7 +76,7 @@ def products(backend: CupyBackend) -> Iterator[Answer]:
     replay()
     difference = np.abs(backend.to_host(replayed) - 2 * backend.to_host(eager)).max()
     yield "captured product: largest difference from an eager one", float(difference), ""
-    for size in (1024, 8192):
+    for size in SIZES:
         x, y = (backend.asarray(rng.normal(size=(size, size)), np.float32) for _ in range(2))
         z = backend.zeros((size, size), np.float32)
         for precision in ("float32", "tf32", "bfloat16"):
@@ -104,58 +113,144 @@ def launches(backend: CupyBackend) -> Iterator[Answer]:
 
 def bandwidth(backend: CupyBackend) -> Iterator[Answer]:
     """How near do element-wise kernels come to a copy?"""
-    size = 2**26  # 256 MB of float32
-    x, y = (backend.zeros((size,), np.float32) for _ in range(2))
+    x, y = (backend.zeros((COPIED // 4,), np.float32) for _ in range(2))
     copy = seconds(backend, lambda: backend.assign(y, x), 10)
-    yield "copy of 256 MB, read + written", 2 * x.nbytes / copy / 1e9, "GB/s"
+    what = f"of {COPIED >> 20} MiB"
+    yield f"copy {what}, read + written", 2 * x.nbytes / copy / 1e9, "GB/s"
     for kernel in (activations.relu, activations.sigmoid):
         took = seconds(backend, lambda kernel=kernel: backend.run(kernel, x, y), 10)
-        yield f"{kernel.name} of 256 MB, share of the copy's bandwidth", copy / took, ""
+        yield f"{kernel.name} {what}, share of the copy's bandwidth", copy / took, ""
 
 
-def steps(backend: CupyBackend) -> Iterator[Answer]:
-    """What does a training step cost, kernel by kernel and replayed?"""
+def digits() -> gn.Data:
+    """As many bytes as MNIST has, nearly; what they show is all one."""
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (20_000, 28, 28, 1)).astype(np.uint8)
-    data = gn.Data.from_arrays(images, rng.integers(0, 10, len(images)), validation=0)
+    images = rng.integers(0, 256, (IMAGES, 28, 28, 1)).astype(np.uint8)
+    return gn.Data.from_arrays(images, rng.integers(0, 10, len(images)), validation=0)
+
+
+def networks() -> dict[str, list[Any]]:
     conv = [gn.Conv2D(20, 5), gn.ReLU(), gn.MaxPool2D(), gn.Conv2D(40, 5), gn.ReLU(), gn.MaxPool2D(), gn.Flatten()]
-    networks: dict[str, list[Any]] = {
+    return {
         "784-128-10": [gn.Dense(128), gn.ReLU(), gn.Dense(10)],
         "784-512-512-10": [gn.Dense(512), gn.ReLU(), gn.Dense(512), gn.ReLU(), gn.Dense(10)],
         "lenet": [*conv, gn.Dense(100), gn.ReLU(), gn.Dense(10)],
     }
-    for name, layers in networks.items():
+
+
+def time_of_a_step(
+    backend: CupyBackend, layers: list[Any], data: gn.Data, at_once: int = 1, **options: Any
+) -> tuple[float, str]:
+    """Seconds of a step of 128 samples, so many given to the device at once; and what could not be recorded."""
+    model = gn.Sequential(layers)
+    trainer = Trainer(model, data, optimizer=gn.SGD(0.01), batch_size=128, device=backend, progress=False, **options)
+    step = trainer.step
+    step.steps_per_graph = at_once
+    order = epoch_order(len(data.train), seed=0, epoch=0)
+
+    def epoch() -> None:
+        step.start_epoch(order, np.full(step.steps_per_epoch, 0.01))
+        for _ in range(STEPS // at_once):
+            step(128 * at_once)
+
+    epoch()  # the first step is run kernel by kernel
+    took = seconds(backend, epoch, 1) / STEPS
+    model.backend = None
+    return took, step.trouble
+
+
+def steps(backend: CupyBackend) -> Iterator[Answer]:
+    """What does a training step cost, kernel by kernel and replayed?"""
+    data = digits()
+    for name, layers in networks().items():
         for capture in (False, True):
-            model = gn.Sequential(layers)
-            trainer = Trainer(
-                model, data, optimizer=gn.SGD(0.01), batch_size=128, device=backend, capture=capture, progress=False
-            )
-            step = trainer.step
-
-            def epoch(step: Any = step) -> None:
-                step.start_epoch(epoch_order(len(images), seed=0, epoch=0), np.full(step.steps_per_epoch, 0.01))
-                for _ in range(100):
-                    step(128)
-
-            took = seconds(backend, epoch, 1) / 100
+            took, trouble = time_of_a_step(backend, layers, data, capture=capture)
             how = "replayed" if capture else "kernel by kernel"
             yield f"step of {name}, batch 128, {how}", took * 1e6, "µs"
-            if step.trouble:
-                yield f"{name} could not be captured: {step.trouble}", float("nan"), ""
-            model.backend = None
+            if trouble:
+                yield f"{name}: {trouble}", float("nan"), ""
+
+
+def graphs(backend: CupyBackend) -> Iterator[Answer]:
+    """How many steps should one graph have? `gpunn.step.STEPS_PER_GRAPH` is what is taken now."""
+    data = digits()
+    for name, layers in networks().items():
+        for count in STEPS_PER_GRAPH:
+            took, trouble = time_of_a_step(backend, layers, data, count)
+            yield f"step of {name}, {count} in a graph", took * 1e6, "µs"
+            if trouble:
+                yield f"{name}: {trouble}", float("nan"), ""
+
+
+def streamed(backend: CupyBackend) -> Iterator[Answer]:
+    """What does it cost to stream the data, and does the copy go on beside the computing?"""
+    piece = backend.zeros((PIECE,), np.uint8)
+    staging = backend.staging(piece)
+
+    def upload() -> None:
+        staging.claim()
+        staging.upload(PIECE)
+        staging.release()
+
+    yield f"copy of {PIECE >> 20} MiB from pinned memory", PIECE / seconds(backend, upload, 20) / 1e9, "GB/s"
+    data = digits()
+    for name, layers in networks().items():
+        for place in ("device", "host"):
+            took, _ = time_of_a_step(backend, layers, data, 8, data_on=place)
+            yield f"step of {name}, data on the {place}", took * 1e6, "µs"
+
+
+def epilogs(backend: CupyBackend) -> Iterator[Answer]:
+    """Would bias and ReLU as an epilog of cublasLt be faster than in a kernel of their own, where they can be had?
+
+    The epilog wants the bias along the contiguous axis of the result, so batch-first memory, which ours is not.
+    """
+    rng = np.random.default_rng(0)
+    for units, inputs, batch in ((128, 784, 128), (512, 784, 128), (512, 512, 128), (4096, 4096, 1024)):
+        if units > SIZES[-1]:
+            continue
+        w, x, b = (
+            backend.asarray(rng.normal(size=s), np.float32) for s in ((units, inputs), (batch, inputs), (units, 1))
+        )
+        ours = backend.zeros((units, batch), np.float32)
+        theirs = backend.zeros((batch, units), np.float32)
+
+        def in_two(w: Any = w, x: Any = x, b: Any = b, ours: Any = ours) -> None:
+            backend.gemm(1.0, w, x.T, 0.0, ours)
+            backend.run(fused.with_bias[activations.relu].forward, b, ours)
+
+        product = LtProduct(backend, w, x, b, theirs)
+        in_two()
+        product()
+        expected = backend.to_host(ours).T
+        scale = float(np.abs(expected).max())
+        off = float(np.abs(backend.to_host(theirs) - expected).max()) / scale
+        shape = f"{units}×{inputs} by batch {batch}"
+        yield f"{shape}: largest difference of the epilog, of the largest value", off, ""
+        for how, work in (("product, then bias and ReLU", in_two), ("cublasLt with epilog", product)):
+            replay = backend.capture(lambda work=work: [work() for _ in range(10)] and None)
+            yield f"{shape}: {how}, replayed", seconds(backend, replay, 50) / 10 * 1e6, "µs"
+
+
+QUESTIONS = (products, launches, bandwidth, steps, graphs, streamed, epilogs)
+
+
+def ask(backend: CupyBackend) -> Iterator[Answer]:
+    """All answers; of a question that fails the reason, and the others all the same."""
+    for question in QUESTIONS:
+        try:
+            yield from question(backend)
+        except Exception as error:  # noqa: BLE001 - one question that fails must not silence the others
+            yield f"{question.__name__} failed: {type(error).__name__}: {error}", float("nan"), ""
 
 
 def main() -> None:
     backend = select("cuda")
     assert isinstance(backend, CupyBackend)
-    answers: list[Answer] = []
-    for question in (products, launches, bandwidth, steps):
-        try:
-            answers += question(backend)
-        except Exception as error:  # noqa: BLE001 - one question that fails must not silence the others
-            answers.append((f"{question.__name__} failed: {type(error).__name__}: {error}", float("nan"), ""))
-    for what, value, unit in answers:
-        print(f"{what:70} {value:12.4g} {unit}")
+    answers = []
+    for what, value, unit in ask(backend):
+        answers.append((what, value, unit))
+        print(f"{what:85} {value:12.4g} {unit}", flush=True)
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else os.environ.get("OUT", Path(__file__).parent / "results"))
     folder.mkdir(parents=True, exist_ok=True)
     result = {

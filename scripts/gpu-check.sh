@@ -1,7 +1,8 @@
 #!/bin/sh
 # Everything that only a machine with a GPU can show, in one call: the doctor with its self-test, the tests marked gpu
-# (none of them skipped), small experiments, accuracies of the recipes beside those of the CPU. A short table comes last;
-# JSON goes to the folder in OUT, else to benchmarks/results.
+# (none of them skipped), accuracies of the recipes, which must be those of the CPU, where GPUNN_DATA names MNIST, small
+# experiments, and the benchmarks beside those peers that are installed. What failed comes last; JSON goes to
+# benchmarks/results, that of experiments and benchmarks to the folder in OUT where it is set.
 set -eu
 # shellcheck source=scripts/setup.sh
 . "$(dirname -- "$0")/setup.sh"
@@ -22,5 +23,6 @@ if [ -n "${GPUNN_DATA:-}" ]; then
     done
 fi
 step questions "$venv/bin/python" benchmarks/gpu_questions.py ${OUT:+"$OUT"}
+step benchmarks "$venv/bin/python" benchmarks/bench.py --device cuda --rounds 3 --out "${OUT:-benchmarks/results/cuda}"
 if [ -n "$failed" ]; then printf "\nfailed:%s\n" "$failed"; exit 1; fi
 printf "\nall passed\n"

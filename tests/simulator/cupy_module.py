@@ -10,6 +10,7 @@ import numpy as np
 
 from simulator import arrays, kernels
 from simulator.cublas import Cublas, CudaDataType
+from simulator.cublaslt import CublasLt
 from simulator.machine import CUDARuntimeError, Machine, Node, OutOfMemoryError
 
 
@@ -216,8 +217,9 @@ def make_modules(machine: Machine) -> dict[str, types.ModuleType]:
             for name in ("float16", "float32", "float64", "int32", "int64", "uint8", "uint32", "bool_")
         },
     )
-    cublas = Cublas(machine).module(module)
-    bindings = module("nvmath.bindings", cublas=cublas)
+    library = Cublas(machine)
+    cublas, cublaslt = library.module(module), CublasLt(machine, library).module(module)
+    bindings = module("nvmath.bindings", cublas=cublas, cublasLt=cublaslt)
     nvmath = module("nvmath", CudaDataType=CudaDataType, bindings=bindings)
-    made = (cupy, cuda, runtime, memory, nvmath, bindings, cublas)
+    made = (cupy, cuda, runtime, memory, nvmath, bindings, cublas, cublaslt)
     return {one.__name__: one for one in made}
