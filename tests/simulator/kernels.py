@@ -11,6 +11,9 @@ from simulator.compiler import Parameter, Program, elementwise_program, raw_prog
 from simulator.launching import Argument, KernelError, ScalarArgument, array_argument, launch
 from simulator.machine import Machine
 
+_CACHE = 32 * 2**10
+"""Bytes of raw arrays that are fetched from memory once however often they are looked up; of more, each look counts."""
+
 
 def _check_name(name: str) -> None:
     if not re.fullmatch(r"[A-Za-z_]\w*", name):
@@ -113,7 +116,7 @@ class ElementwiseKernel:
             return
         program = self.program(types, tuple(isinstance(value, DeviceArray) for value in args))
         arguments: list[Argument] = []
-        read = written = 0
+        read = written = cached = 0
         for number, (p, value) in enumerate(zip(parameters, args, strict=True)):
             is_output = number >= len(self.inputs)
             if not isinstance(value, DeviceArray):
@@ -121,7 +124,9 @@ class ElementwiseKernel:
                 continue
             host = value.host if p.is_raw else np.broadcast_to(value.host, shape)
             arguments.append(array_argument(p.name, host, is_output))
-            if not p.is_raw:
+            if p.is_raw:
+                cached += value.nbytes
+            else:
                 read += value.nbytes * (p.name in self._reads)
                 written += value.nbytes * is_output
         arguments.append(ScalarArgument(np.int64(size)))
@@ -130,7 +135,7 @@ class ElementwiseKernel:
 
         def run() -> tuple[int, int]:
             raw_read, raw_written = launch(program, (-(-size // block),), (block,), arguments, machine.scheduling)
-            return read + raw_read, written + raw_written
+            return read + (min(raw_read, cached) if cached <= _CACHE else raw_read), written + raw_written
 
         memory = [value.host for value in args if isinstance(value, DeviceArray)]
         machine.submit(self.name, run, memory, machine.current_stream())
