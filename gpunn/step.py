@@ -81,7 +81,7 @@ class Step:
     def __call__(self, n: int) -> None:
         """Do the next steps of the epoch, on n samples: full batches, and a shorter one that ends the epoch."""
         while n > 0:
-            done = self._replay(min(n, self.batches.at_hand) // self.batch_size) * self.batch_size
+            done = self._replay(n) if self._graphs else 0
             if not done:
                 done = min(n, self.batch_size)
                 self.compute(done)
@@ -93,7 +93,7 @@ class Step:
     @property
     def is_recorded(self) -> bool:
         """Whether steps of a full batch are replayed as a graph."""
-        return 1 in self._graphs
+        return bool(self._graphs)
 
     def compute(self, n: int) -> None:
         """Kernel by kernel: gather n samples, forward (3), cost, backward (8) (12) (13), update (4) (20)–(22)."""
@@ -110,15 +110,15 @@ class Step:
         if self.skip is not None:
             self.skip.end(n)
 
-    def _replay(self, full: int) -> int:
-        """Replay what one graph has of some steps of full batches; how many that were, 0 where none is recorded."""
-        if not full or not self.is_recorded:
-            return 0
+    def _replay(self, n: int) -> int:
+        """Replay one graph, of several steps where so many of n samples are at hand; how many samples it has taken."""
+        full = min(n, self.batches.at_hand) // self.batch_size
         if full >= self.steps_per_graph and self.steps_per_graph not in self._graphs:
             self._capture(self.steps_per_graph)
-        steps = self.steps_per_graph if full >= self.steps_per_graph else 1
-        self._graphs[steps]()
-        return steps
+        steps = self.steps_per_graph if full >= self.steps_per_graph else min(full, 1)
+        if steps:
+            self._graphs[steps]()
+        return steps * self.batch_size
 
     def _capture(self, steps: int) -> None:
         """Record some steps as one graph; where that cannot be, they will be done one by one."""
