@@ -72,6 +72,7 @@ def stopped_after(training: Trainer, steps: int) -> State:
         if training.done == steps:
             raise EnoughError
 
+    training.step.steps_per_graph = 1  # so that it can be stopped after each; who goes on takes several at once
     if steps:
         with suppress(EnoughError):
             training.train(stop)
