@@ -56,38 +56,44 @@ def _gather_augmented(
     n = len(x)
     channels, height, width = shape
     images = picked(data, targets, order, clock, batch_size, t).reshape(n, channels, height, width)
-    # A border of zeros: whatever is looked up outside the image finds it there.
-    framed = np.zeros((n, channels, height + 2, width + 2), np.float32)
-    framed[:, :, 1:-1, 1:-1] = images
+    # A border of zeros, wide enough that with every place its neighbour to the right and below may be looked up.
+    line, frame = width + 4, (height + 4) * (width + 4)
+    framed = np.zeros((n, channels, height + 4, line), np.float32)
+    framed[:, :, 2:-2, 2:-2] = images
     m = transforms(n, seed, int(clock[COUNT]), limits)
     down = (np.arange(height, dtype=np.float32) - np.float32((height - 1) / 2))[:, None]
     across = np.arange(width, dtype=np.float32) - np.float32((width - 1) / 2)
     at_x = (m[0] * across + m[1] * down) + (m[2] + np.float32((width - 1) / 2))
     at_y = (m[3] * across + m[4] * down) + (m[5] + np.float32((height - 1) / 2))
     left, top = np.floor(at_x), np.floor(at_y)
-    part_x, part_y = at_x - left, at_y - top
-    first = np.clip(left, -1, width).astype(np.intp) + 1
-    second = np.clip(left + np.float32(1), -1, width).astype(np.intp) + 1
-    upper = (np.clip(top, -1, height).astype(np.intp) + 1) * (width + 2)
-    lower = (np.clip(top + np.float32(1), -1, height).astype(np.intp) + 1) * (width + 2)
-    samples = np.arange(n)[:, None, None] * (channels * (height + 2) * (width + 2))
+    part_x, part_y = np.subtract(at_x, left, out=at_x), np.subtract(at_y, top, out=at_y)
+    for place, last in ((left, width), (top, height)):
+        np.minimum(np.maximum(place, -2, out=place), last, out=place)
+    corner = (top.astype(np.intp) + 2) * line + left.astype(np.intp) + 2
+    corner += np.arange(n)[:, None, None] * (channels * frame)
     flat = framed.reshape(-1)
     picture = x.T.reshape(channels, height, width, n) if x.strides[0] == x.itemsize else None
     rows = None if picture is not None else x.reshape(n, channels, height, width)
     for channel in range(channels):
-        base = samples + channel * ((height + 2) * (width + 2))
-        above = _between(flat, base + upper, first, second, part_x)
-        below = _between(flat, base + lower, first, second, part_x)
-        values = (above + (below - above) * part_y) * np.float32(scale)
+        above = _between(flat[channel * frame :], corner, part_x)
+        values = _between(flat[channel * frame + line :], corner, part_x)
+        values -= above
+        values *= part_y
+        values += above
+        values *= np.float32(scale)
         if picture is not None:
             picture[channel] = values.transpose(1, 2, 0)
         else:
             rows[:, channel] = values  # type: ignore[index]  # one of the two is always set
 
 
-def _between(flat: Array, row: Array, first: Array, second: Array, part: Array) -> Array:
-    a = flat[row + first]
-    return a + (flat[row + second] - a) * part
+def _between(flat: Array, at: Array, part: Array) -> Array:
+    """a + (b − a) · part, a and b being neighbours."""
+    a, b = flat.take(at), flat[1:].take(at)
+    b -= a
+    b *= part
+    b += a
+    return b
 
 
 def _gather_augmented_launch(

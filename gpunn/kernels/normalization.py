@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from gpunn.kernels.kernel import Array, Elementwise, Launch, Raw
+from gpunn.kernels.linear import sums_of_rows
 from gpunn.kernels.threads import in_pieces
 
 _THREADS = 256
@@ -49,10 +50,9 @@ def _normalize(
 
     def piece(channels: slice) -> None:
         x_, h, y_ = x[channels], normalized[channels], y[channels]
-        np.divide(np.add.reduce(x_, axis=1), real(size), out=mean[channels])
+        np.divide(sums_of_rows(x_), real(size), out=mean[channels])
         np.subtract(x_, mean[channels, None], out=h)
-        np.square(h, out=y_)
-        np.divide(np.add.reduce(y_, axis=1), real(size), out=variance[channels])
+        np.divide(sums_of_rows(h, h), real(size), out=variance[channels])
         np.multiply(h, 1 / np.sqrt(variance[channels, None] + real(epsilon)), out=h)
         np.multiply(h, gamma[channels, None], out=y_)
         np.add(y_, beta[channels, None], out=y_)
@@ -142,10 +142,8 @@ def _normalize_gradient(
 
     def piece(channels: slice) -> None:
         dy_, h, dx_ = dy[channels], normalized[channels], dx[channels]
-        product = dy_ * h
-        np.add.reduce(product, axis=1, out=dgamma[channels])
-        np.add.reduce(dy_, axis=1, out=dbeta[channels])
-        np.multiply(h, -share * dgamma[channels, None], out=product)
+        dgamma[channels], dbeta[channels] = sums_of_rows(dy_, h), sums_of_rows(dy_)
+        product = np.multiply(h, -share * dgamma[channels, None])
         np.add(product, dy_, out=dx_)
         np.subtract(dx_, share * dbeta[channels, None], out=dx_)
         np.multiply(dx_, gamma[channels, None] / np.sqrt(variance[channels, None] + real(epsilon)), out=dx_)

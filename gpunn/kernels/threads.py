@@ -18,6 +18,9 @@ WORTHWHILE = 2**24
 PIECE = 2**19
 """Bytes of work that are done at once, of which there are two or three in a second-level cache."""
 
+PIECE_OF_THREAD = 2**21
+"""Likewise where several threads work: the longer the calls, the less they wait for each other."""
+
 _local = threading.local()
 
 
@@ -35,8 +38,8 @@ def _pool(_process: int) -> ThreadPoolExecutor:
 def in_pieces(function: Callable[[slice], None], count: int, nbytes: int) -> None:
     """Call function(slice) for stretches that together are 0 … count − 1.
 
-    They are short, so that what one pass over a piece leaves is still in the cache for the next; or, where there is
-    much to do, one a core.
+    They are short, so that what one pass over a piece leaves is still in the cache for the next. Where there is much to
+    do all cores take part.
 
     Args:
         function: what to do with some of the channels; it must not depend on any other.
@@ -44,16 +47,16 @@ def in_pieces(function: Callable[[slice], None], count: int, nbytes: int) -> Non
         nbytes: size of all the work.
     """
     workers = min(cores(), count)
-    if workers < 2 or nbytes < WORTHWHILE or getattr(_local, "inside", False):
-        each = max(1, PIECE * count // max(1, nbytes))
-        for start in range(0, count, each):
-            function(slice(start, min(start + each, count)))
+    is_alone = workers < 2 or nbytes < WORTHWHILE or getattr(_local, "inside", False)
+    each = max(1, (PIECE if is_alone else PIECE_OF_THREAD) * count // max(1, nbytes))
+    if is_alone:
+        _go_through(function, 0, count, each)
         return
 
     def part(worker: int) -> None:
         _local.inside = True
         try:
-            function(slice(worker * count // workers, (worker + 1) * count // workers))
+            _go_through(function, worker * count // workers, (worker + 1) * count // workers, each)
         finally:
             _local.inside = False
 
@@ -63,3 +66,8 @@ def in_pieces(function: Callable[[slice], None], count: int, nbytes: int) -> Non
     finally:
         for other in others:
             other.result()
+
+
+def _go_through(function: Callable[[slice], None], start: int, end: int, each: int) -> None:
+    for first in range(start, end, each):
+        function(slice(first, min(first + each, end)))
