@@ -76,6 +76,7 @@ class RowProducts:
         self._do("forward", self._plan_forward, x, z)
 
     def weight_gradient(self, x: Array, delta: Array, w: Parameter) -> None:
+        """As in `Products`; x is that of the last `forward`, which may still lie turned in memory."""
         e = self._extent
         self._do("weight gradient", self._plan_weight_gradient, x, delta)
         total = np.add.reduce(self._parts).reshape(self._moves, e.size[0], e.channels, self._slots, e.filters)
@@ -116,7 +117,8 @@ class RowProducts:
         delta = delta.reshape(*delta.shape[:2], -1)
         work: _Work = []
         for first, count, turn, seen in self._blocks(x):
-            work.append(turn)
+            if self._block < self._extent.rows:  # else all of it lies there since `forward`
+                work.append(turn)
             for begin in range(0, count, len(self._parts)):
                 some = [(i, v) for i in range(begin, min(begin + len(self._parts), count)) for v in range(self._moves)]
                 # (A Δᵀ) rather than (Δ Aᵀ): with the longer side first OpenBLAS is up to twice as fast.
