@@ -69,8 +69,10 @@ def _gather_augmented(
     part_x, part_y = np.subtract(at_x, left, out=at_x), np.subtract(at_y, top, out=at_y)
     for place, last in ((left, width), (top, height)):
         np.minimum(np.maximum(place, -2, out=place), last, out=place)
-    corner = (top.astype(np.intp) + 2) * line + left.astype(np.intp) + 2
-    corner += np.arange(n)[:, None, None] * (channels * frame)
+    corner = top.astype(np.int32)
+    corner *= np.int32(line)
+    corner += left.astype(np.int32)
+    corner = corner + (np.arange(n)[:, None, None] * (channels * frame) + 2 * line + 2)
     flat = framed.reshape(-1)
     picture = x.T.reshape(channels, height, width, n) if x.strides[0] == x.itemsize else None
     rows = None if picture is not None else x.reshape(n, channels, height, width)
@@ -89,7 +91,8 @@ def _gather_augmented(
 
 def _between(flat: Array, at: Array, part: Array) -> Array:
     """a + (b − a) · part, a and b being neighbours."""
-    a, b = flat.take(at), flat[1:].take(at)
+    # No place lies outside; to wrap around is only what NumPy does fastest.
+    a, b = flat.take(at, mode="wrap"), flat[1:].take(at, mode="wrap")
     b -= a
     b *= part
     b += a
