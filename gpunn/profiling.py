@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpunn.backend import Backend
 from gpunn.kernels.random import epoch_order
 from gpunn.layers import Bias, BiasActivation, Layer
 from gpunn.layers.base import Shape
@@ -111,14 +110,17 @@ def profile(trainer: Trainer, seconds: float = 1.0, rates: Rates | None = None) 
     with _put_back(trainer), np.errstate(over="ignore", divide="ignore", invalid="ignore"):
         batches = _full_batches(trainer)
         step(next(batches))  # the first compiles, and is recorded where the device can
-        on_host, whole = _measured(step.compute, next(batches), backend)
+        on_host, whole = _measured(step, next(batches))
         count = min(max(int(seconds / 2 / whole), _LEAST_STEPS), _MOST_STEPS)
+        # As training does them: on a device several at once, which are replayed as one graph.
+        together = min(step.steps_per_graph if step.is_recorded else 1, len(trainer.data.train) // step.batch_size)
         plain = []
-        for n in islice(batches, count):
-            rates.head_start(2 * on_host)
+        for n in islice(_full_batches(trainer, together), count):
+            rates.head_start(2 * together * on_host)
             begin = backend.mark()
             step(n)
-            plain.append(backend.elapsed(begin, backend.mark()))
+            plain.append(backend.elapsed(begin, backend.mark()) / together)
+        batches = _full_batches(trainer)
         with _Watch(step) as watch:
             for n in islice(batches, count):
                 rates.head_start(4 * on_host)  # to leave marks takes the host time too
@@ -153,25 +155,27 @@ def _put_back(trainer: Trainer) -> Iterator[None]:
             backend.assign(array, values)
         model.parameters.keep_gradients()
         trainer.step.reset_totals()
+        if trainer.step.skip is not None:
+            trainer.step.skip.reset()
 
 
-def _full_batches(trainer: Trainer) -> Iterator[int]:
-    """The size of a full batch, for ever; each time the epoch is at a place where there is one."""
+def _full_batches(trainer: Trainer, together: int = 1) -> Iterator[int]:
+    """The size of full batches, some together, for ever; each time the epoch is at a place where there are so many."""
     step, train = trainer.step, trainer.data.train
     order = epoch_order(len(train), seed=trainer.seed, epoch=0)
     rates = trainer.optimizer.schedule.rates(np.arange(step.steps_per_epoch) / step.steps_per_epoch, trainer.epochs)
     while True:
         step.start_epoch(order, rates)
-        yield from [step.batch_size] * (len(train) // step.batch_size)
+        yield from [together * step.batch_size] * (len(train) // step.batch_size // together)
 
 
-def _measured(compute: Callable[[int], None], n: int, backend: Backend) -> tuple[float, float]:
-    """Seconds of a step until the host is free again, and until the device is done."""
-    backend.synchronize()
+def _measured(step: Step, n: int) -> tuple[float, float]:
+    """Seconds of a step, kernel by kernel, until the host is free again, and until the device is done."""
+    step.backend.synchronize()
     begun = time.perf_counter()
-    compute(n)
+    step(n, replay=False)
     on_host = time.perf_counter() - begun
-    backend.synchronize()
+    step.backend.synchronize()
     return on_host, time.perf_counter() - begun
 
 
@@ -190,11 +194,13 @@ class _Watch:
         self._step, self._mark = step, step.backend.mark
         self._marks: list[tuple[Key, Any, Any]] = []
         self._steps: list[tuple[Any, Any, list[tuple[Key, Any, Any]]]] = []
+        self._methods: list[tuple[Any, str, Key]] = []
         self.hands_back: set[int] = set()
 
     def __enter__(self) -> _Watch:
         step = self._step
-        self._methods = [(step.batches, "take", (GATHER, -1)), (step.loss, "evaluate", (LOSS, -1))]
+        self._methods = [(step.batches, name, (GATHER, -1)) for name in ("take", "given")]
+        self._methods += [(step.loss, "evaluate", (LOSS, -1))]
         self._methods += [(step.optimizer, name, (UPDATE, -1)) for name in ("before_backward", "update")]
         for number, stage in enumerate(step.stages):
             self._methods += [(stage, "forward", (FORWARD, number)), (stage, "backward", (BACKWARD, number))]
@@ -221,9 +227,8 @@ class _Watch:
         """Run a step kernel by kernel."""
         self._marks = []
         begin = self._mark()
-        self._step.compute(n)
+        self._step(n, replay=False)
         self._steps.append((begin, self._mark(), self._marks))
-        self._step.batches.given(n)
 
     def parts(self, works: dict[Key, Work], rates: Rates) -> Iterator[Part]:
         """What was watched, pass by pass: means over the faster half of the steps, which nothing else disturbed."""

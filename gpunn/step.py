@@ -78,10 +78,15 @@ class Step:
         self.backend.assign(self.rates, np.asarray(rates, self.model.dtype))
         self.backend.assign(self.model.clock[NEXT_STEP : NEXT_STEP + 1], first)
 
-    def __call__(self, n: int) -> None:
-        """Do the next steps of the epoch, on n samples: full batches, and a shorter one that ends the epoch."""
+    def __call__(self, n: int, replay: bool = True) -> None:
+        """Do the next steps of the epoch, on n samples: full batches, and a shorter one that ends the epoch.
+
+        Args:
+            n: samples of all these steps.
+            replay: whether steps that were recorded may be replayed; else they run kernel by kernel.
+        """
         while n > 0:
-            done = self._replay(n) if self._graphs else 0
+            done = self._replay(n) if replay and self._graphs else 0
             if not done:
                 done = min(n, self.batch_size)
                 self.compute(done)

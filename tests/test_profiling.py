@@ -74,10 +74,10 @@ def test_the_parts_add_up_to_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
         (LOSS, ""),
         (BACKWARD, "dense2"), (BACKWARD, "dense1 bias, sigmoid"), (BACKWARD, "dense1"),
     ]  # fmt: skip
-    assert [each.seconds for each in parts] == [1] * 8
+    assert [each.seconds for each in parts] == [2] + [1] * 7  # batches are also told what was taken of them
     assert part(found, UPDATE).seconds == 2  # what comes before backward, and the update itself
-    assert part(found, BETWEEN).seconds == 11
-    assert found.seconds == 21
+    assert part(found, BETWEEN).seconds == 12
+    assert found.seconds == 23
 
 
 def test_the_steps_that_something_disturbed_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,14 +86,14 @@ def test_the_steps_that_something_disturbed_do_not_count(monkeypatch: pytest.Mon
 
     def mark() -> float:
         clock["marks"] += 1
-        # A step has 22 marks. The second half of them all happens on a busy machine.
-        clock["now"] += 1 if clock["marks"] <= 12 + 22 * 3 else 100
+        # A step has 24 marks. The second half of them all happens on a busy machine.
+        clock["now"] += 1 if clock["marks"] <= 12 + 24 * 3 else 100
         return clock["now"]
 
     monkeypatch.setattr(training.step.backend, "mark", mark)
     found = profile(training, seconds=0, rates=FixedRates())
     assert found.steps == 6
-    assert found.seconds == 21
+    assert found.seconds == 23
 
 
 def test_on_the_clock_no_part_is_negative(backend: Backend) -> None:
@@ -188,6 +188,16 @@ def test_every_recipe_can_be_profiled(name: str, backend: Backend) -> None:
     assert found.is_replayed == (backend.device != "cpu")
 
 
+def test_samples_that_are_streamed_can_be_profiled(backend: Backend, tmp_path: Path) -> None:
+    data = images()
+    np.save(tmp_path / "x.npy", data.train.inputs)
+    mapped = gn.Samples(np.load(tmp_path / "x.npy", mmap_mode="r"), data.train.targets, data.train.scale)
+    training = trainer([gn.Dense(10)], backend, data=gn.Data("mapped", mapped, None, ()), data_on="host")
+    found = profile(training, seconds=0, rates=FixedRates())
+    assert part(found, GATHER).nbytes == N * 784 * (1 + ITEM)
+    training.run()
+
+
 def remembered(training: Trainer) -> dict[str, Any]:
     model, to_host = training.model, training.step.backend.to_host
     state = {name: to_host(array) for name, array in training.optimizer.state.items()}
@@ -224,7 +234,7 @@ def test_who_takes_no_profile_pays_nothing(monkeypatch: pytest.MonkeyPatch) -> N
     training = trainer(dense())
     profile(training, rates=FixedRates())
     for owner in (*training.step.stages, training.step.batches, training.step.loss, training.step.optimizer):
-        assert not {"forward", "backward", "take", "evaluate", "before_backward", "update"} & set(vars(owner))
+        assert not {"forward", "backward", "take", "given", "evaluate", "before_backward", "update"} & set(vars(owner))
 
     def mark() -> None:
         raise AssertionError("a training without a profile takes times of its parts")
