@@ -309,8 +309,7 @@ class CupyBackend(Backend):
         return replay
 
     def staging(self, *arrays: Array) -> Staging:
-        with self.cupy.cuda.Device(self.index):
-            return PinnedStaging(self.cupy, self.stream, self.copies, *arrays)
+        return PinnedStaging(self.cupy, self.index, self.stream, self.copies, *arrays)
 
     def free_bytes(self) -> int:
         with self.cupy.cuda.Device(self.index):

@@ -49,31 +49,39 @@ class PinnedStaging(Staging):
 
     Args:
         cupy: the module.
+        index: of the device.
         stream: where the device computes.
         copies: where it copies.
         arrays: of the device.
     """
 
-    def __init__(self, cupy: Any, stream: Any, copies: Any, *arrays: Array) -> None:
+    def __init__(self, cupy: Any, index: int, stream: Any, copies: Any, *arrays: Array) -> None:
         super().__init__(*(_pinned(cupy, array) for array in arrays))
-        self._arrays, self._stream, self._copies = arrays, stream, copies
-        self._read, self._copied = (cupy.cuda.Event(disable_timing=True) for _ in range(2))
-        # The memory may have been another's before, whose work on it could still be going on.
-        stream.synchronize()
+        self._cupy, self._index, self._stream, self._copies, self._arrays = cupy, index, stream, copies, arrays
+        with self._device():
+            self._read, self._copied = (cupy.cuda.Event(disable_timing=True) for _ in range(2))
+            # The memory may have been another's before, whose work on it could still be going on.
+            stream.synchronize()
+
+    def _device(self) -> Any:
+        """Within it, the device of the streams is the current one, as events and copies want it."""
+        return self._cupy.cuda.Device(self._index)
 
     def claim(self) -> None:
         self._copied.synchronize()
 
     def upload(self, n: int) -> None:
-        self._copies.wait_event(self._read)
-        for host, array in zip(self.host, self._arrays, strict=True):
-            rows = host[:n]
-            array.data.copy_from_host_async(rows.ctypes.data, rows.nbytes, self._copies)
-        self._copied.record(self._copies)
-        self._stream.wait_event(self._copied)
+        with self._device():
+            self._copies.wait_event(self._read)
+            for host, array in zip(self.host, self._arrays, strict=True):
+                rows = host[:n]
+                array.data.copy_from_host_async(rows.ctypes.data, rows.nbytes, self._copies)
+            self._copied.record(self._copies)
+            self._stream.wait_event(self._copied)
 
     def release(self) -> None:
-        self._read.record(self._stream)
+        with self._device():
+            self._read.record(self._stream)
 
 
 def _pinned(cupy: Any, like: Array) -> NDArray[Any]:

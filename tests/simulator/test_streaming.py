@@ -1,15 +1,17 @@
 """Samples that are streamed to the device: the same bits in every order in which a device may copy and compute."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 import gpunn as gn
-from gpunn import streaming
+from gpunn import run, streaming
 from gpunn.backend import select
 from gpunn.errors import DivergenceError, MemoryShortageError
+from gpunn.recipes import read_experiment
 from gpunn.staging import PinnedStaging
 from simulator.installing import installed
 from simulator.launching import KernelError
@@ -130,6 +132,18 @@ def test_data_larger_than_the_memory_of_the_device_train_to_the_numbers_of_the_c
         assert model.evaluate(source.train).accuracy > 0.5
         with pytest.raises(MemoryShortageError, match=r'data_on="auto", which streams the data'):
             gn.Sequential(network).fit(source, device="cuda", data_on="device", **options)
+
+
+@pytest.mark.parametrize("data_on", ["auto", "host"])
+def test_a_run_says_where_its_data_lie_and_what_they_take(machine: Machine, tmp_path: Any, data_on: str) -> None:
+    experiment = read_experiment("mlp").with_options(device="cuda", epochs=1, data_on=data_on)
+    experiment = replace(experiment, data=replace(experiment.data, limit=720))
+    said: list[str] = []
+    run.train(experiment, tmp_path / "run", said.append, progress=False)
+    # 648 and 72 of 64 bytes, each with a label and a place in the order, of four bytes.
+    where, on = ("cuda:0", "") if data_on == "auto" else ("the host", ", streamed from memory to cuda:0")
+    assert f"data on     {where}: 45.6 KiB{on}; for validation {where}: 5.1 KiB{on}" in said
+    assert f'data_on = "{data_on}"' in (tmp_path / "run" / "experiment.toml").read_text("utf-8")
 
 
 # Caught
