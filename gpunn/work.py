@@ -29,7 +29,7 @@ class Work(NamedTuple):
 _TOUCHED: dict[type[Layer], tuple[tuple[int, int], tuple[int, int]]] = {
     Flatten: ((0, 0), (0, 0)),
     Bias: ((1, 1), (0, 1)),
-    BatchNorm: ((2, 1), (2, 1)),  # x̂ is kept, and read again
+    BatchNorm: ((1, 1), (2, 1)),  # x is read again, and ∂C/∂x written
     MaxPool2D: ((1, 1), (1, 1)),
     AveragePool2D: ((1, 1), (1, 1)),
     Dropout: ((1, 1), (1, 1)),

@@ -165,9 +165,9 @@ def _normalize(dtype: str, rng: np.random.Generator, n: int) -> list[Case]:
         y = gamma.reshape(column).astype(np.float64) * normalized + beta.reshape(column)
         remembered = 0.75 * running_mean.astype(np.float64) + 0.25 * means
         spread = 0.75 * running_variance.astype(np.float64) + 0.25 * variances * size / (size - 1)
-        written = [np.full(s, np.nan, dtype) for s in ((3,), (3,), shape, shape)]
+        written = [np.full(s, np.nan, dtype) for s in ((3,), (3,), shape)]
         arguments = (x, gamma, beta, 1e-3, 0.25, *written[:2], running_mean, running_variance, *written[2:])
-        expected = {0: x, 1: gamma, 2: beta, 5: means, 6: variances, 7: remembered, 8: spread, 9: normalized, 10: y}
+        expected = {0: x, 1: gamma, 2: beta, 5: means, 6: variances, 7: remembered, 8: spread, 9: y}
         cases.append(Case(arguments, expected, 100.0))
     return cases
 
@@ -175,19 +175,21 @@ def _normalize(dtype: str, rng: np.random.Generator, n: int) -> list[Case]:
 @case("normalize_gradient")
 def _normalize_gradient(dtype: str, rng: np.random.Generator, n: int) -> list[Case]:
     cases = []
-    for shape in ((3, n + 1), (3, 2, 2, some(n))):
-        dy, normalized = rng.normal(size=shape).astype(dtype), rng.normal(size=shape).astype(dtype)
-        gamma, variance = rng.normal(size=3).astype(dtype), rng.uniform(0.5, 2, 3).astype(dtype)
+    for shape, by_batch in (((3, n + 1), True), ((3, 2, 2, some(n)), True), ((3, n + 1), False)):
+        dy, x = rng.normal(size=shape).astype(dtype), rng.normal(size=shape).astype(dtype)
+        gamma, mean = rng.normal(size=3).astype(dtype), rng.normal(size=3).astype(dtype)
+        variance = rng.uniform(0.5, 2, 3).astype(dtype)
+        share = 3 / x.size if by_batch else 0.0
         by_gamma, by_beta, dx = np.zeros(3), np.zeros(3), np.zeros(shape)
         for c in range(3):
-            d, h = dy[c].astype(np.float64), normalized[c].astype(np.float64)
+            root = math.sqrt(float(variance[c]) + 1e-3)
+            d, h = dy[c].astype(np.float64), (x[c].astype(np.float64) - float(mean[c])) / root
             by_gamma[c], by_beta[c] = math.fsum((d * h).ravel()), math.fsum(d.ravel())
-            scale = float(gamma[c]) / math.sqrt(float(variance[c]) + 1e-3)
-            dx[c] = scale * (d - by_beta[c] / d.size - h * by_gamma[c] / d.size)
+            dx[c] = float(gamma[c]) / root * (d - by_beta[c] * share - h * by_gamma[c] * share)
         for out in (np.full(shape, np.nan, dtype), dy):
             sums = [np.full(3, np.nan, dtype) for _ in range(2)]
-            expected = {1: normalized, 5: by_gamma, 6: by_beta, 7: dx}
-            cases.append(Case((dy, normalized, gamma, variance, 1e-3, *sums, out), expected, 100.0))
+            expected = {1: x, 7: by_gamma, 8: by_beta, 9: dx}
+            cases.append(Case((dy, x, gamma, mean, variance, 1e-3, share, *sums, out), expected, 100.0))
     return cases
 
 

@@ -40,21 +40,19 @@ def _normalize(
     variance: Array,
     running_mean: Array,
     running_variance: Array,
-    normalized: Array,
     y: Array,
 ) -> None:
     channels = len(gamma)
-    x, normalized, y = (array.reshape(channels, -1) for array in (x, normalized, y))
+    x, y = (array.reshape(channels, -1) for array in (x, y))
     size = x.shape[1]
     real = x.dtype.type
 
     def piece(channels: slice) -> None:
-        x_, h, y_ = x[channels], normalized[channels], y[channels]
+        x_, y_ = x[channels], y[channels]
         np.divide(sums_of_rows(x_), real(size), out=mean[channels])
-        np.subtract(x_, mean[channels, None], out=h)
-        np.divide(sums_of_rows(h, h), real(size), out=variance[channels])
-        np.multiply(h, 1 / np.sqrt(variance[channels, None] + real(epsilon)), out=h)
-        np.multiply(h, gamma[channels, None], out=y_)
+        np.subtract(x_, mean[channels, None], out=y_)
+        np.divide(sums_of_rows(y_, y_), real(size), out=variance[channels])
+        np.multiply(y_, (gamma[channels] / np.sqrt(variance[channels] + real(epsilon)))[:, None], out=y_)
         np.add(y_, beta[channels, None], out=y_)
 
     in_pieces(piece, channels, x.nbytes)
@@ -74,12 +72,11 @@ def _normalize_launch(
     variance: Array,
     running_mean: Array,
     running_variance: Array,
-    normalized: Array,
     y: Array,
 ) -> Launch:
     channels = len(gamma)
     size = x.size // channels
-    arrays = (x, gamma, beta, mean, variance, running_mean, running_variance, normalized, y)
+    arrays = (x, gamma, beta, mean, variance, running_mean, running_variance, y)
     unbiased = momentum * size / (size - 1)
     return Launch(channels, _THREADS, (*arrays, float(epsilon), float(momentum), float(unbiased), size))
 
@@ -88,12 +85,10 @@ normalize = Raw(
     "normalize",
     """
 extern "C" __global__ void normalize(const T* x, const T* gamma, const T* beta, T* mean, T* variance, T* running_mean,
-                                     T* running_variance, T* normalized, T* y, T epsilon, T momentum, T unbiased,
-                                     int size) {
+                                     T* running_variance, T* y, T epsilon, T momentum, T unbiased, int size) {
     __shared__ T part[256];
     int c = blockIdx.x;
     x += (long long)c * size;
-    normalized += (long long)c * size;
     y += (long long)c * size;
     T sum = T(0);
     for (int at = threadIdx.x; at < size; at += blockDim.x) sum += x[at];
@@ -101,12 +96,8 @@ extern "C" __global__ void normalize(const T* x, const T* gamma, const T* beta, 
     sum = T(0);
     for (int at = threadIdx.x; at < size; at += blockDim.x) sum += (x[at] - m) * (x[at] - m);
     T v = block_sum(sum, part) / T(size);
-    T scale = T(1) / sqrt(v + epsilon);
-    for (int at = threadIdx.x; at < size; at += blockDim.x) {
-        T h = (x[at] - m) * scale;
-        normalized[at] = h;
-        y[at] = gamma[c] * h + beta[c];
-    }
+    T scale = gamma[c] / sqrt(v + epsilon);
+    for (int at = threadIdx.x; at < size; at += blockDim.x) y[at] = (x[at] - m) * scale + beta[c];
     if (threadIdx.x == 0) {
         mean[c] = m;
         variance[c] = v;
@@ -119,7 +110,7 @@ extern "C" __global__ void normalize(const T* x, const T* gamma, const T* beta, 
     host=_normalize,
     preamble=_SUM,
 )
-"""x̂ := (x − x̄)/√(σ² + ε) (23), y := γ x̂ + β (24), over each channel of a batch.
+"""y := γ x̂ + β (24), x̂ = (x − x̄)/√(σ² + ε) (23), over each channel of a batch. x̂ itself is not kept.
 
 The running averages follow: r := (1 − m) r + m x̄, and for the variance with σ² n/(n − 1), as PyTorch keeps it.
 """
@@ -127,65 +118,73 @@ The running averages follow: r := (1 − m) r + m x̄, and for the variance with
 
 def _normalize_gradient(
     dy: Array,
-    normalized: Array,
+    x: Array,
     gamma: Array,
+    mean: Array,
     variance: Array,
     epsilon: float,
+    share: float,
     dgamma: Array,
     dbeta: Array,
     dx: Array,
 ) -> None:
     channels = len(gamma)
-    dy, normalized, dx = (array.reshape(channels, -1) for array in (dy, normalized, dx))
+    dy, x, dx = (array.reshape(channels, -1) for array in (dy, x, dx))
     real = dy.dtype.type
-    share = real(1 / dy.shape[1])
 
     def piece(channels: slice) -> None:
-        dy_, h, dx_ = dy[channels], normalized[channels], dx[channels]
-        dgamma[channels], dbeta[channels] = sums_of_rows(dy_, h), sums_of_rows(dy_)
-        product = np.multiply(h, -share * dgamma[channels, None])
-        np.add(product, dy_, out=dx_)
-        np.subtract(dx_, share * dbeta[channels, None], out=dx_)
-        np.multiply(dx_, gamma[channels, None] / np.sqrt(variance[channels, None] + real(epsilon)), out=dx_)
+        dy_, dx_ = dy[channels], dx[channels]
+        scale = real(1) / np.sqrt(variance[channels] + real(epsilon))
+        change = np.subtract(x[channels], mean[channels, None])
+        dgamma[channels], dbeta[channels] = sums_of_rows(dy_, change) * scale, sums_of_rows(dy_)
+        if share:
+            np.multiply(change, (dgamma[channels] * scale * -real(share))[:, None], out=change)
+            np.subtract(change, (dbeta[channels] * real(share))[:, None], out=change)
+            dy_ = np.add(change, dy_, out=change)
+        np.multiply(dy_, (gamma[channels] * scale)[:, None], out=dx_)
 
     in_pieces(piece, channels, dy.nbytes)
 
 
 def _normalize_gradient_launch(
     dy: Array,
-    normalized: Array,
+    x: Array,
     gamma: Array,
+    mean: Array,
     variance: Array,
     epsilon: float,
+    share: float,
     dgamma: Array,
     dbeta: Array,
     dx: Array,
 ) -> Launch:
     channels = len(gamma)
-    arrays = (dy, normalized, gamma, variance, dgamma, dbeta, dx)
-    return Launch(channels, _THREADS, (*arrays, float(epsilon), dy.size // channels))
+    arrays = (dy, x, gamma, mean, variance, dgamma, dbeta, dx)
+    return Launch(channels, _THREADS, (*arrays, float(epsilon), float(share), dy.size // channels))
 
 
 normalize_gradient = Raw(
     "normalize_gradient",
     """
-extern "C" __global__ void normalize_gradient(const T* dy, const T* normalized, const T* gamma, const T* variance,
-                                              T* dgamma, T* dbeta, T* dx, T epsilon, int size) {
+extern "C" __global__ void normalize_gradient(const T* dy, const T* x, const T* gamma, const T* mean, const T* variance,
+                                              T* dgamma, T* dbeta, T* dx, T epsilon, T share, int size) {
     __shared__ T part[256];
     int c = blockIdx.x;
     dy += (long long)c * size;
-    normalized += (long long)c * size;
+    x += (long long)c * size;
     dx += (long long)c * size;
+    T m = mean[c], scale = T(1) / sqrt(variance[c] + epsilon);
     T by_gamma = T(0), by_beta = T(0);
     for (int at = threadIdx.x; at < size; at += blockDim.x) {
-        by_gamma += dy[at] * normalized[at];
+        by_gamma += dy[at] * (x[at] - m);
         by_beta += dy[at];
     }
-    by_gamma = block_sum(by_gamma, part);
+    by_gamma = block_sum(by_gamma, part) * scale;
     by_beta = block_sum(by_beta, part);
-    T scale = gamma[c] / sqrt(variance[c] + epsilon);
+    T through_variance = by_gamma * scale * share, through_mean = by_beta * share;
+    scale *= gamma[c];
     for (int at = threadIdx.x; at < size; at += blockDim.x)
-        dx[at] = scale * (dy[at] - by_beta / T(size) - normalized[at] * (by_gamma / T(size)));
+        dx[at] = scale * (dy[at] - through_mean - (x[at] - m) * through_variance);
     if (threadIdx.x == 0) {
         dgamma[c] = by_gamma;
         dbeta[c] = by_beta;
@@ -196,7 +195,10 @@ extern "C" __global__ void normalize_gradient(const T* dy, const T* normalized, 
     host=_normalize_gradient,
     preamble=_SUM,
 )
-"""∂C/∂γ := Σ dy ⊙ x̂, ∂C/∂β := Σ dy, dx := γ/√(σ² + ε) (dy − mean(dy) − x̂ mean(dy ⊙ x̂)). dx may be dy."""
+"""∂C/∂γ := Σ dy ⊙ x̂, ∂C/∂β := Σ dy, dx := γ/√(σ² + ε) (dy − share Σ dy − share x̂ Σ dy ⊙ x̂). dx may be dy.
+
+`share` is 1/n for the statistics of these n values a channel, and 0 for remembered ones, which do not depend on x.
+"""
 
 
 def _normalize_as_remembered(

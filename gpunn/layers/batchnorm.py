@@ -47,10 +47,6 @@ class BatchNorm(Layer):
         self.variance = context.statistic("variance", (channels,), 1.0)
         self._batch_mean = context.backend.zeros((channels,), context.dtype)
         self._batch_variance = context.backend.zeros((channels,), context.dtype)
-        self._zeros = context.backend.zeros((channels, 1), context.dtype)
-        self._ones = context.backend.zeros((channels, 1), context.dtype)
-        context.backend.assign(self._ones, 1.0)
-        self._normalized = context.buffer(input_shape)
         self._y = context.buffer(input_shape)
         self._dx = context.buffer(input_shape) if context.is_last else None
         self._needs_input_gradient = context.needs_input_gradient
@@ -59,19 +55,16 @@ class BatchNorm(Layer):
 
     def forward(self, x: Array, training: bool) -> Array:
         y = self._y[x.shape[-1]]
-        if training or self._seen is not None:
-            self._x = None
+        self._x, self._by_batch = x, training or self._seen is not None
+        if self._by_batch:
             self._normalize(x, y)
-        else:
-            self._x = x
-            self._as_remembered(x, self.gamma.column, self.beta.column, self.mean, y)
+            return y
+        flat, columns = x.reshape(self._channels, -1), (self.gamma.column, self.beta.column)
+        remembered = self.mean.reshape(-1, 1), self.variance.reshape(-1, 1)
+        self._backend.run(
+            kernels.normalize_as_remembered, flat, *columns, *remembered, self.epsilon, y.reshape(flat.shape)
+        )
         return y
-
-    def _as_remembered(self, x: Array, gamma: Array, beta: Array, mean: Array, y: Array) -> None:
-        """y := γ (x − mean)/√(remembered variance + ε) + β."""
-        columns = (gamma, beta, mean.reshape(-1, 1), self.variance.reshape(-1, 1))
-        flat = x.reshape(self._channels, -1)
-        self._backend.run(kernels.normalize_as_remembered, flat, *columns, self.epsilon, y.reshape(flat.shape))
 
     def _normalize(self, x: Array, y: Array) -> None:
         values = x.size // self._channels
@@ -93,7 +86,6 @@ class BatchNorm(Layer):
             self._batch_variance,
             self.mean,
             self.variance,
-            self._normalized[x.shape[-1]],
             y,
         )
         if self._seen is not None:
@@ -101,30 +93,22 @@ class BatchNorm(Layer):
             self._seen.add(values, to_host(self._batch_mean), to_host(self._batch_variance))
 
     def backward(self, dy: Array) -> Array | None:
-        n = dy.shape[-1]
-        dx = dy if self._dx is None else self._dx[n]
-        if self._x is None:
-            self._normalize_gradient(dy, self._batch_variance, dx)
-        else:
-            # Remembered statistics do not depend on x. Of the batch's kernel only the sums count here; what it writes
-            # beside them goes over x̂, which is done with. Not to y: there dy may lie.
-            self._as_remembered(self._x, self._ones, self._zeros, self.mean, self._normalized[n])
-            self._normalize_gradient(dy, self.variance, self._normalized[n])
-            self._as_remembered(dy, self.gamma.column, self._zeros, self._zeros, dx)
-        return dx if self._needs_input_gradient else None
-
-    def _normalize_gradient(self, dy: Array, variance: Array, dx: Array) -> None:
+        dx = dy if self._dx is None else self._dx[dy.shape[-1]]
+        statistics = (self._batch_mean, self._batch_variance) if self._by_batch else (self.mean, self.variance)
+        share = self._channels / dy.size if self._by_batch else 0.0
         self._backend.run(
             kernels.normalize_gradient,
             dy,
-            self._normalized[dy.shape[-1]],
+            self._x,
             self.gamma.value,
-            variance,
+            *statistics,
             self.epsilon,
+            share,
             self.gamma.grad,
             self.beta.grad,
             dx,
         )
+        return dx if self._needs_input_gradient else None
 
     def start_gathering(self) -> None:
         """From now on normalise by the batch, and gather the statistics of all that comes through."""

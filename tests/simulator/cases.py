@@ -169,19 +169,22 @@ def _normalize(dtype: str, rng: np.random.Generator, n: int) -> Iterable[Call]:
         x = 3 + _normal(rng, *shape, dtype=dtype)
         gamma, beta, running_mean, running_variance = (_normal(rng, shape[0], dtype=dtype) for _ in range(4))
         mean, variance = (unset((shape[0],), dtype) for _ in range(2))
-        written = (mean, variance, running_mean, running_variance, unset(shape, dtype), unset(shape, dtype))
+        written = (mean, variance, running_mean, running_variance, unset(shape, dtype))
         yield Call((x, gamma, beta, 1e-5, 0.1, *written), 100.0)
 
 
 @arguments("normalize_gradient")
 def _normalize_gradient(dtype: str, rng: np.random.Generator, n: int) -> Iterable[Call]:
     for shape in ((3, n + 1), (2, 2, 3, _some(n))):
-        dy, normalized = _normal(rng, *shape, dtype=dtype), _normal(rng, *shape, dtype=dtype)
-        gamma, variance = _normal(rng, shape[0], dtype=dtype), rng.uniform(0.5, 2, shape[0]).astype(dtype)
+        dy, x = _normal(rng, *shape, dtype=dtype), _normal(rng, *shape, dtype=dtype)
+        gamma, mean = _normal(rng, shape[0], dtype=dtype), _normal(rng, shape[0], dtype=dtype)
+        variance = rng.uniform(0.5, 2, shape[0]).astype(dtype)
         sums = (unset((shape[0],), dtype), unset((shape[0],), dtype))
-        yield Call((dy, normalized, gamma, variance, 1e-5, *sums, unset(shape, dtype)), 100.0)
-        # In place of dy
-        yield Call((dy.copy(), normalized, gamma, variance, 1e-5, *(sums[0].copy(), sums[1].copy()), dy), 100.0)
+        for share in (shape[0] / x.size, 0.0):
+            seen = (x, gamma, mean, variance, 1e-5, share)
+            yield Call((dy, *seen, *(total.copy() for total in sums), unset(shape, dtype)), 100.0)
+            # In place of dy
+            yield Call((copy := dy.copy(), *seen, *(total.copy() for total in sums), copy), 100.0)
 
 
 @arguments("normalize_as_remembered")
