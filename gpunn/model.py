@@ -30,6 +30,9 @@ from gpunn.stages import activation_after, arranged
 EVALUATION_BATCH = 256
 """Samples that go through the network at once when nothing is learned, where the training batch is smaller."""
 
+FEW = 8
+"""Samples up to which `forward` copies its batch, so that its products are planned for the same memory each time."""
+
 DTYPES = ("float32", "float64")
 
 
@@ -205,12 +208,14 @@ class Sequential:
             raise ShapeError(
                 f"built for batches of up to {self.capacity} samples, got {len(batch)}: build with a larger"
             )
-        values = backend.asarray(batch, self.dtype)
-        if self._takes_rows:
-            inner = values.T
-        else:
-            inner = self.input.views(len(batch))[1]
+        rows, inner = self.input.views(len(batch))
+        if not self._takes_rows:
+            values = backend.asarray(batch, self.dtype)
             backend.assign(inner, values.T if values.ndim == 2 else values.transpose(3, 1, 2, 0))
+        elif len(batch) <= FEW:
+            backend.assign(rows, batch)  # a copy of few takes less than a product planned anew
+        else:
+            inner = backend.asarray(batch, self.dtype).T
         y = self.propagate(inner, training, self.stages)
         return y.T if y.ndim == 2 else y.transpose(3, 1, 2, 0)
 
@@ -372,16 +377,19 @@ class Sequential:
         backend = self._built()
         x = np.asarray(self._samples(x))
         scale = self.input_scale if x.dtype == np.uint8 else 1.0
-        outputs = np.empty((len(x), *self.output_shape), self.dtype)
+        parts = []
         for start in range(0, len(x), self.capacity):
             part = np.asarray(x[start : start + self.capacity], self.dtype)
-            outputs[start : start + len(part)] = backend.to_host(self.forward(part if scale == 1 else part * scale))
+            parts.append(backend.to_host(self.forward(part if scale == 1 else part * scale)))
+        outputs = (
+            parts[0] if len(parts) == 1 else np.concatenate([*parts, np.empty((0, *self.output_shape), self.dtype)])
+        )
         link = None if self.loss is None else self.loss.link
         if link is not None and not isinstance(self.layers[-1], link):
-            logits = np.ascontiguousarray(outputs.T)
-            link.kernel.host(logits, logits)  # type: ignore[attr-defined]  # links are activations
-            outputs = np.ascontiguousarray(logits.T)
-        return outputs
+            # The kernel of a link works on samples as columns.
+            columns = outputs.T
+            link.kernel.host(columns, columns)  # type: ignore[attr-defined]  # links are activations
+        return np.ascontiguousarray(outputs)
 
     def predict(self, x: ArrayLike) -> NDArray[Any]:
         """The best guess argmax_k P(k | x) for each input: labels (n,)."""
