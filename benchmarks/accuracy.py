@@ -16,6 +16,7 @@ from machine import command, machine
 
 from gpunn import run
 from gpunn.recipes import read_experiment
+from gpunn.run_folder import METRICS
 
 RESULTS = Path(__file__).parent / "results"
 ALIKE = 0.0015
@@ -33,13 +34,14 @@ def main() -> str | None:
     parser.add_argument("data", nargs="?")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--device")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the JSON")
     options = parser.parse_args()
     runs = []
     for seed in map(int, options.seeds.split(",")):
         experiment = read_experiment(options.recipe).with_options(data=options.data, seed=seed, device=options.device)
         with tempfile.TemporaryDirectory() as folder:
             made = run.train(experiment, Path(folder) / "run", print, progress=False)
-            metrics = json.loads((made / run.METRICS).read_text("utf-8"))
+            metrics = json.loads((made / METRICS).read_text("utf-8"))
         runs.append({key: metrics[key] for key in KEPT})
     result = {
         "what": f"test accuracy of {experiment.name} on {metrics['data']}",
@@ -48,9 +50,9 @@ def main() -> str | None:
         "mean_test_accuracy": fmean(each["test_accuracy"] for each in runs),
         "runs": runs,
     }
-    RESULTS.mkdir(exist_ok=True)
+    options.out.mkdir(exist_ok=True)
     device, stem = runs[0]["device"].partition(":")[0], f"accuracy-{metrics['data']}-{experiment.name}"
-    target, on_cpu = RESULTS / f"{stem}-{device}.json", RESULTS / f"{stem}-cpu.json"
+    target, on_cpu = options.out / f"{stem}-{device}.json", RESULTS / f"{stem}-cpu.json"
     target.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
     print(f"mean test accuracy {result['mean_test_accuracy']:.4f}: {target}")
     if device == "cpu" or not on_cpu.is_file():

@@ -21,6 +21,7 @@ from pictures import IMAGES, shrink
 from gpunn import History, run
 from gpunn.recipes import read_experiment
 from gpunn.reports import plot_curves
+from gpunn.run_folder import HISTORY
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -48,7 +49,7 @@ def measure(name: str, seed: int) -> tuple[History, dict[str, Any]]:
     experiment = read_experiment(f"nielsen-{name}").with_options(seed=seed, device="cpu")
     with tempfile.TemporaryDirectory() as folder:
         made = run.train(experiment, Path(folder) / "run", print, progress=False)
-        history = History.read_csv(made / run.HISTORY)
+        history = History.read_csv(made / HISTORY)
     since, best, last = history.overfitting_since, history.best, history[-1]
     return history, {
         "recipe": experiment.name,

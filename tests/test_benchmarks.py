@@ -360,3 +360,19 @@ def test_the_charts_are_drawn_of_any_peers(bench: SimpleNamespace, tmp_path: Pat
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     bench.charts.growth_chart([one], tmp_path / "none.png")
     assert not (tmp_path / "none.png").exists()
+
+
+def test_accuracies_of_a_recipe_are_written_with_their_mean(tmp_path: Path) -> None:
+    script = Path(__file__).parent.parent / "benchmarks" / "accuracy.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "mlp", "digits", "--seeds", "0,1", "--device", "cpu", "--out", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "accuracy-digits-mlp-cpu.json").read_text("utf-8"))
+    accuracies = [run["test_accuracy"] for run in result["runs"]]
+    assert [run["seed"] for run in result["runs"]] == [0, 1]
+    assert result["mean_test_accuracy"] == pytest.approx(sum(accuracies) / 2)
+    assert min(accuracies) > 0.95
