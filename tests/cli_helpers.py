@@ -1,6 +1,8 @@
 """Running the program in this process, as a terminal would, and what every failure of it looks like."""
 
+import csv
 import io
+import json
 import os
 import signal
 import subprocess
@@ -8,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -75,10 +77,26 @@ def gpunn(*arguments: object) -> Done:
     return Done(code, out.getvalue(), err.getvalue())
 
 
-def start(*arguments: object, cwd: Path, **environment: str) -> subprocess.Popen[str]:
+PROGRAM = ("-m", "gpunn")
+
+_UNDRAWN = """
+import sys
+from gpunn import results
+from gpunn.cli import main
+results.draw_answers = results.draw_network = lambda *_, **__: []
+results.reports.plot_curves = lambda _, path, **__: path.write_bytes(b"")
+main(sys.argv[1:])
+"""
+WITHOUT_PICTURES = ("-c", _UNDRAWN)
+"""The program, but that it draws nothing: pictures take longer than tiny trainings, and have tests of their own."""
+
+
+def start(
+    *arguments: object, cwd: Path, program: tuple[str, str] = PROGRAM, **environment: str
+) -> subprocess.Popen[str]:
     """`python -m gpunn ARGUMENTS` in a process of its own."""
     return subprocess.Popen(
-        [sys.executable, "-m", "gpunn", *map(str, arguments)],
+        [sys.executable, *program, *map(str, arguments)],
         cwd=cwd,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1", **environment},
         stdout=subprocess.PIPE,
@@ -107,3 +125,26 @@ def assert_one_line(done: Done, code: int, *words: str) -> None:
     assert "defect" not in done.err
     for word in words:
         assert word in lines[0], f"{word!r} is not in {lines[0]!r}"
+
+
+def results_of(path: Path) -> dict[str, Any]:
+    """What a run has computed, to the last bit: all that it wrote but for times and paths."""
+    from gpunn.keeper import listed
+
+    with (path / "history.csv").open() as file:
+        history = [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
+    metrics = json.loads((path / "metrics.json").read_text())
+    for key in ("seconds", "samples_per_second"):
+        del metrics[key]
+    newest = listed(path / "checkpoints")[0][1]
+    states = {name: (newest / name).read_bytes() for name in ("model.safetensors", "best.safetensors")}
+    return {"model": (path / "model.safetensors").read_bytes(), "history": history, "metrics": metrics} | states
+
+
+def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let runs in this process draw nothing; see WITHOUT_PICTURES."""
+    from gpunn import results
+
+    for name in ("draw_answers", "draw_network"):
+        monkeypatch.setattr(results, name, lambda *_, **__: [])
+    monkeypatch.setattr(results.reports, "plot_curves", lambda _, path, **__: path.write_bytes(b""))

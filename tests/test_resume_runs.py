@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import shutil
@@ -15,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cli_helpers import assert_one_line, gpunn, own_folder, start
+from cli_helpers import assert_one_line, gpunn, own_folder, results_of, start, without_pictures
 from data_helpers import small_set, write_set
 
 import gpunn as gn
@@ -59,11 +58,8 @@ STEPS = 33
 
 @pytest.fixture(scope="module", autouse=True)
 def _plain() -> Iterator[None]:
-    """Pictures take longer than these runs, and are the subject of other tests."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("draw_answers", "draw_network"):
-            patch.setattr(gpunn_results, name, lambda *_, **__: [])
-        patch.setattr(gpunn_results.reports, "plot_curves", lambda _, path, **__: path.write_bytes(b""))
+        without_pictures(patch)
         yield
 
 
@@ -107,18 +103,6 @@ def kill(number: int = signal.SIGINT) -> None:
     os.kill(os.getpid(), number)
 
 
-def results(path: Path) -> dict[str, Any]:
-    """What a run has computed, to the last bit: all that it wrote but for times and paths."""
-    with (path / "history.csv").open() as file:
-        history = [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
-    metrics = json.loads((path / "metrics.json").read_text())
-    for key in ("seconds", "samples_per_second"):
-        del metrics[key]
-    newest = listed(path / "checkpoints")[0][1]
-    states = {name: (newest / name).read_bytes() for name in ("model.safetensors", "best.safetensors")}
-    return {"model": (path / "model.safetensors").read_bytes(), "history": history, "metrics": metrics} | states
-
-
 def steps_of(path: Path) -> list[int]:
     return [step for step, _ in listed(path / "checkpoints")]
 
@@ -128,7 +112,7 @@ def steps_of(path: Path) -> list[int]:
 
 def test_two_runs_of_one_seed_are_the_same_bytes(undisturbed: Path, folder: Path) -> None:
     assert train().code == 0
-    assert results(folder / "run") == results(undisturbed)
+    assert results_of(folder / "run") == results_of(undisturbed)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -149,7 +133,7 @@ def test_a_signal_in_training_saves_and_says_how_to_go_on_to_the_same_bytes(
     done = resume()
     assert done.code == 0, done.err
     assert f"resumed     from step {steps}, epoch" in done.out
-    assert results(folder / "run") == results(undisturbed)
+    assert results_of(folder / "run") == results_of(undisturbed)
 
 
 def _once(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, number: int, after: int = 0) -> None:
@@ -187,7 +171,7 @@ def test_a_signal_while_something_else_is_done_loses_nothing_either(
     assert f"checkpoint  step {saved}: gpunn train --resume run" in done.out
     assert "Traceback" not in done.err
     assert resume().code == 0
-    assert results(folder / "run") == results(undisturbed)
+    assert results_of(folder / "run") == results_of(undisturbed)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -227,7 +211,7 @@ def test_a_second_signal_stops_at_once_and_loses_only_what_the_last_checkpoint_l
     assert steps_of(folder / "run") == [10, 0]
     assert not (folder / "run" / "metrics.json").exists()
     assert resume().code == 0
-    assert results(folder / "run") == results(undisturbed)
+    assert results_of(folder / "run") == results_of(undisturbed)
 
 
 def test_a_run_may_be_stopped_again_and_again(undisturbed: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,7 +220,7 @@ def test_a_run_may_be_stopped_again_and_again(undisturbed: Path, folder: Path, m
             at_step(patch, steps + 1, kill)
             assert (resume() if number else train()).code == 130
     assert resume().code == 0
-    assert results(folder / "run") == results(undisturbed)
+    assert results_of(folder / "run") == results_of(undisturbed)
 
 
 # Which checkpoint
@@ -261,7 +245,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_said_to_be(undisturbed: Path, f
     assert done.code == 0, done.err
     assert f"passed over a damaged checkpoint: {Path('run/checkpoints/step-33/state.safetensors')} has" in done.out
     assert "resumed     from step 30" in done.out
-    assert results(folder / "run") == results(undisturbed)
+    assert results_of(folder / "run") == results_of(undisturbed)
 
 
 def test_without_a_whole_checkpoint_nothing_is_gone_on_with(folder: Path) -> None:
@@ -279,7 +263,7 @@ def test_any_checkpoint_may_be_gone_on_from(undisturbed: Path, folder: Path) -> 
     done = resume(run="run/checkpoints/step-30/")
     assert done.code == 0, done.err
     assert "step-33 is removed: the run goes on from step 30" in done.out
-    assert results(folder / "run") == results(undisturbed)
+    assert results_of(folder / "run") == results_of(undisturbed)
 
 
 def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(undisturbed: Path, folder: Path) -> None:
@@ -290,7 +274,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(undistur
     done = resume()
     assert done.code == 0, done.err
     assert "run has no checkpoint yet: it begins again" in done.out
-    assert results(folder / "run") == results(undisturbed)
+    assert results_of(folder / "run") == results_of(undisturbed)
 
 
 def test_what_a_killed_process_left_half_written_is_removed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -309,10 +293,10 @@ def test_what_a_killed_process_left_half_written_is_removed(folder: Path, monkey
 
 def test_a_finished_run_is_not_run_again(folder: Path) -> None:
     train()
-    before = results(folder / "run")
+    before = results_of(folder / "run")
     assert_one_line(resume(), 1, "run is finished: give more epochs than 3 by --epochs")
     assert_one_line(resume("--epochs", 3), 1, "run is finished")
-    assert results(folder / "run") == before
+    assert results_of(folder / "run") == before
 
 
 def test_a_finished_run_goes_on_for_more_epochs(folder: Path) -> None:
@@ -446,7 +430,7 @@ def test_a_second_run_into_a_folder_is_refused_while_the_first_is_at_work(
         assert train().code == 0
     for done in seconds:
         assert_one_line(done, 1, "another gpunn train is at work in run")
-    assert results(folder / "run") == results(undisturbed)
+    assert results_of(folder / "run") == results_of(undisturbed)
 
 
 def test_the_lock_of_a_process_that_was_killed_is_free(folder: Path) -> None:
@@ -499,7 +483,7 @@ def test_a_disk_that_fills_up_is_one_line_and_leaves_the_checkpoint_before(
     (disk / "filling").unlink()
     done = resume(run=disk / "run")
     assert done.code == 0, done.err
-    assert results(disk / "run") == results(undisturbed)
+    assert results_of(disk / "run") == results_of(undisturbed)
 
 
 def test_a_disk_that_turns_read_only_is_one_line_and_leaves_the_checkpoint_before(
@@ -522,4 +506,4 @@ def test_a_disk_that_turns_read_only_is_one_line_and_leaves_the_checkpoint_befor
     remount("rw")
     done = resume(run=disk / "run")
     assert done.code == 0, done.err
-    assert results(disk / "run") == results(undisturbed)
+    assert results_of(disk / "run") == results_of(undisturbed)
