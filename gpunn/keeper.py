@@ -37,13 +37,16 @@ class Keeper:
 
     def __init__(self, folder: Path, trainer: Trainer, origin: Origin, plan: CheckpointPart) -> None:
         self.folder, self._trainer, self._origin, self._plan = folder, trainer, origin, plan
-        self.step: int | None = None
+        # What a run goes on from is there, and is not written again: while it was replaced there would be none.
+        self.step: int | None = trainer.done if (folder / f"step-{trainer.done}").is_dir() else None
+        self._asked = trainer.done
         self._saved, self._took = time.monotonic(), 0.0
 
     def is_due(self) -> bool:
         """Whether it is time for a checkpoint; to be asked after a step."""
-        plan = self._plan
-        if plan.every is not None and self._trainer.done % plan.every == 0:
+        plan, before, self._asked = self._plan, self._asked, self._trainer.done
+        # A device may have been given several steps at once.
+        if plan.every is not None and self._asked // plan.every > before // plan.every:
             return True
         pause = max(60 * plan.minutes, self._took / MOST_SHARE)
         return plan.minutes > 0 and time.monotonic() - self._saved >= pause
@@ -53,9 +56,11 @@ class Keeper:
 
         Raises:
             OutputError: it cannot be written; those before still are.
+            DivergenceError: there are numbers that are not finite, which no checkpoint is made of.
         """
         trainer = self._trainer
         if self.step != trainer.done:
+            trainer.check_numbers()
             began = time.monotonic()
             self.folder.mkdir(exist_ok=True)
             write_checkpoint(self.folder / f"step-{trainer.done}", trainer.state(), self._origin, trainer.model)

@@ -57,6 +57,8 @@ def restored(
         CheckpointError: nothing to go on from, or another experiment or other data, with the difference.
         GpunnError: what the experiment needs is not there.
     """
+    if (folder / CHECKPOINTS).is_symlink():
+        raise CheckpointError(f"{folder / CHECKPOINTS} is a link: what is removed and written there must be of the run")
     remove_leftovers(folder)
     if (folder / CHECKPOINTS).is_dir():
         remove_leftovers(folder / CHECKPOINTS)

@@ -205,7 +205,9 @@ class Trainer:
         self.progress.start_epoch(epoch, first * self.step.batch_size)
         while self.done < (epoch + 1) * steps and not self.history.stopped:
             n = self.do_steps(1 if self._is_host else self._steps_at_once())
-            self._check_numbers()
+            # To look at a device is to wait for it.
+            if self._is_host or self.done % CHECK_EVERY == 0:
+                self.check_numbers()
             if self.watch.untrained_cost is None:
                 self._see_untrained_cost()
             if self.step.trouble != self._said:
@@ -256,12 +258,13 @@ class Trainer:
         """Whether the network is looked at, or its numbers, after so many steps."""
         return done % CHECK_EVERY == 0 or self._is_time_to_look(done)
 
-    def _check_numbers(self) -> None:
-        """See whether cost and weights are finite: after every step on the CPU, where they are at hand.
+    def check_numbers(self) -> None:
+        """See whether cost and weights are finite; waits for the device.
 
-        To look at a device is to wait for it, so there it is done every CHECK_EVERY steps, and with every record.
+        Raises:
+            DivergenceError: they are not, and such steps are not to be skipped.
         """
-        if self.step.skip is None and (self._is_host or self.done % CHECK_EVERY == 0):
+        if self.step.skip is None:
             if not self._finite.cost():
                 self._diverged("the cost is no longer a finite number")
             if not self._finite.weights():

@@ -10,14 +10,16 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from gpunn.checkpoint import BEST
 from gpunn.data import load_data
 from gpunn.errors import DataError, GpunnError, ModelFileError
 from gpunn.experiment import Experiment
 from gpunn.inputs import read_inputs
+from gpunn.keeper import listed
 from gpunn.model import Sequential
 from gpunn.model_file import load_model
 from gpunn.recipes import read_experiment
-from gpunn.run_folder import EXPERIMENT, MODEL
+from gpunn.run_folder import CHECKPOINTS, EXPERIMENT, MODEL
 
 
 @dataclass(frozen=True)
@@ -48,13 +50,20 @@ def load_run(run: str, device: str = "auto") -> tuple[Sequential, Experiment | N
     path = Path(run)
     if path.is_dir():
         if not (path / MODEL).is_file():
-            raise ModelFileError(f"{path} holds no {MODEL}: give a folder that gpunn train has made")
+            raise ModelFileError(f"{path} holds no {MODEL}: {_mend(path)}")
         path /= MODEL
     elif not path.exists():
         raise ModelFileError(f"there is no run {path}: give a folder that gpunn train has made, or a model file")
     model = load_model(path, device)
     written = path.with_name(EXPERIMENT)
     return model, read_experiment(str(written)) if path.name == MODEL and written.is_file() else None
+
+
+def _mend(path: Path) -> str:
+    """What to do about a folder that has no network."""
+    if there := listed(path / CHECKPOINTS):
+        return f"its training has not ended: gpunn train --resume {path}, or take {there[0][1] / BEST}"
+    return "give a folder that gpunn train has made"
 
 
 def evaluate_run(run: str, source: str | None = None, device: str = "auto") -> str:

@@ -1,14 +1,17 @@
-"""SIGKILL at random moments of runs, and what is left of them: python tests/killing.py --kills 200
+"""Signals at random moments of runs, and what is left of them: python tests/killing.py --kills 200 [--signal INT]
 
-Each run is killed once, at any moment from its first checkpoint to its end, and then gone on with; one experiment has a
+Each run gets one signal, at any moment from its first checkpoint to its end, and then goes on; one experiment has a
 checkpoint after every step, the other after every third. A checkpoint must be there that is whole, none may be damaged,
-and the run must end in the bytes of one that was never killed.
+and the run must end in the bytes of one that nothing happened to. After INT and TERM the program must have ended by
+itself, with 130 or 143 and no traceback.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -20,6 +23,8 @@ from typing import Any
 from cli_helpers import WITHOUT_PICTURES, results_of, start
 
 from gpunn.keeper import listed, newest
+
+CODES = {signal.SIGKILL: -signal.SIGKILL, signal.SIGINT: 130, signal.SIGTERM: 143}
 
 DENSE = """
 name = "dense"
@@ -125,8 +130,8 @@ class Killing:
             out, err = process.communicate(timeout=600)
         assert process.returncode == 0, (out, err)
 
-    def kill(self, number: int, after: float) -> str:
-        """Kill a run so many seconds after its first checkpoint, go on with it, and compare.
+    def kill(self, number: int, after: float, sent: signal.Signals) -> str:
+        """Send a run a signal so many seconds after its first checkpoint, go on with it, and compare.
 
         Returns:
             When it was killed, in words.
@@ -139,25 +144,35 @@ class Killing:
         with self._begin(run) as process:
             self._wait_for_checkpoint(run, process)
             time.sleep(after)
-            process.kill()
-            process.communicate()
-        is_over = process.returncode == 0
+            process.send_signal(sent)
+            _, err = process.communicate(timeout=600)
+        assert "Traceback" not in err
+        # Python that is on its way out has put its handlers away: it dies of the signal, with all done.
+        is_over = process.returncode == 0 or (process.returncode == -sent and _is_finished(path))
+        assert is_over or process.returncode == CODES[sent], (process.returncode, err)
         is_saving = bool(list(path.glob("checkpoints/.*.tmp")))
         damaged: list[str] = []
         checkpoint = newest(path / "checkpoints", damaged.append)
         assert checkpoint is not None, f"{run}: no checkpoint"
         assert not damaged, damaged
         is_trained = checkpoint.step == listed(self.folder / f"{self.name}-undisturbed" / "checkpoints")[0][0]
-        if not is_over and not (path / "metrics.json").exists():
+        if not _is_finished(path):
             self._finished(self._start("--resume", run))
         assert results_of(path) == self.expected, f"{run}: killed at step {checkpoint.step}, ends in other bytes"
         if is_over:
             return "after its end"
-        return "while saving" if is_saving else "while writing results" if is_trained else "in a step or between"
+        return "while saving" if is_saving else "while writing results" if is_trained else "in the training"
 
 
-def kill_runs(folder: Path, kills: int, seed: int, epochs: int, say: Any = print) -> Counter[str]:
-    """Kill so many runs, and count when that was."""
+def _is_finished(path: Path) -> bool:
+    metrics = path / "metrics.json"
+    return metrics.exists() and json.loads(metrics.read_text())["finished"]
+
+
+def kill_runs(
+    folder: Path, kills: int, seed: int, epochs: int, sent: signal.Signals = signal.SIGKILL, say: Any = print
+) -> Counter[str]:
+    """Send so many runs a signal, and count when that was."""
     rng = random.Random(seed)
     experiments = (("dense", DENSE, 1), ("convolutional", CONVOLUTIONAL, 3))
     made = [Killing(folder, name, text.format(epochs=epochs), every) for name, text, every in experiments]
@@ -167,9 +182,9 @@ def kill_runs(folder: Path, kills: int, seed: int, epochs: int, say: Any = print
     moments: Counter[str] = Counter()
     for number in range(kills):
         each = made[number % len(made)]
-        when = each.kill(number, rng.uniform(0, each.ended))
+        when = each.kill(number, rng.uniform(0, each.ended), sent)
         moments[when] += 1
-        say(f"{number + 1}/{kills}: killed {when}, went on to the same bytes")
+        say(f"{number + 1}/{kills}: {sent.name} {when}, went on to the same bytes")
     return moments
 
 
@@ -179,11 +194,13 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--signal", choices=["KILL", "INT", "TERM"], default="KILL")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        moments = kill_runs(Path(folder), options.kills, options.seed, options.epochs)
+        sent = signal.Signals[f"SIG{options.signal}"]
+        moments = kill_runs(Path(folder), options.kills, options.seed, options.epochs, sent)
     when = ", ".join(f"{count} {when}" for when, count in moments.most_common())
-    print(f"{moments.total()} of {options.kills} went on to the same bytes; killed {when}")
+    print(f"{moments.total()} of {options.kills} went on to the same bytes; {options.signal} came {when}")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Runs that are killed by SIGKILL: a few of the 200 that python tests/killing.py does."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,9 @@ from killing import kill_runs
 folder = pytest.fixture(autouse=True)(own_folder)
 
 
-def test_killed_runs_leave_a_whole_checkpoint_and_go_on_to_the_same_bytes(folder: Path) -> None:
-    moments = kill_runs(folder, kills=4, seed=1, epochs=2, say=lambda _: None)
-    assert moments.total() == 4
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
+def test_runs_that_are_killed_leave_a_whole_checkpoint_and_go_on_to_the_same_bytes(
+    folder: Path, sent: signal.Signals
+) -> None:
+    moments = kill_runs(folder, kills=3, seed=1, epochs=2, sent=sent, say=lambda _: None)
+    assert moments.total() == 3

@@ -288,6 +288,24 @@ def test_what_a_killed_process_left_half_written_is_removed(folder: Path, monkey
     assert not list((folder / "run").rglob("*.tmp"))
 
 
+def test_a_folder_of_checkpoints_that_is_a_link_is_not_touched(folder: Path) -> None:
+    train()
+    checkpoints = folder / "run" / "checkpoints"
+    checkpoints.rename(folder / "elsewhere")
+    checkpoints.symlink_to(folder / "elsewhere", target_is_directory=True)
+    before = sorted((folder / "elsewhere").rglob("*"))
+    assert_one_line(resume("--epochs", 9), 1, "run/checkpoints is a link")
+    assert sorted((folder / "elsewhere").rglob("*")) == before
+
+
+def test_the_best_network_of_a_run_that_was_killed_can_be_used(folder: Path) -> None:
+    train("--checkpoint-every", 10)
+    (folder / "run" / "model.safetensors").unlink()
+    best = Path("run/checkpoints/step-33/best.safetensors")
+    assert_one_line(gpunn("evaluate", "run"), 1, "gpunn train --resume run", f"or take {best}")
+    assert "accuracy" in gpunn("evaluate", best, "digits").out
+
+
 # More epochs
 
 

@@ -10,9 +10,12 @@ from checkpoint_helpers import ORIGIN, adam, momentum, outcome, stopped_after
 from harness import one_line
 
 import gpunn as gn
+from gpunn import streaming
 from gpunn import training as module
 from gpunn.checkpoint import open_checkpoint, write_checkpoint
 from gpunn.errors import DivergenceError
+from gpunn.experiment import CheckpointPart
+from gpunn.keeper import Keeper, listed
 from gpunn.training import Trainer
 from simulator.machine import Machine
 
@@ -72,13 +75,15 @@ def test_a_recorded_step_that_skips_is_still_one_graph(machine: Machine) -> None
     assert machine.counts.graphs == 1
 
 
+@pytest.mark.parametrize("data_on", ["device", "host"])
 @pytest.mark.parametrize("every", [4, 1000])
 def test_a_number_that_is_not_finite_is_found_within_so_many_steps_and_its_step_and_layer_named(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch, every: int
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, every: int, data_on: str
 ) -> None:
     machine.scheduling.races = False
     monkeypatch.setattr(module, "CHECK_EVERY", every)
-    training = trainer("cuda", validate_every=7)
+    monkeypatch.setattr(streaming, "PIECE", 200)
+    training = trainer("cuda", validate_every=7, data_on=data_on)
     with pytest.raises(DivergenceError) as caught, np.errstate(all="ignore"):
         training.run()
     message = one_line(caught.value)
@@ -113,3 +118,20 @@ def test_weights_that_are_not_finite_are_found_though_the_cost_is(
         np.errstate(all="ignore"),
     ):
         training.run(spoil)
+
+
+def test_no_checkpoint_is_made_of_numbers_that_are_not_finite(machine: Machine, tmp_path: Path) -> None:
+    """Though nobody has looked at the device since they became so."""
+    machine.scheduling.races = False
+    training = trainer("cuda", validate_every=1000)
+    kept = Keeper(tmp_path / "checkpoints", training, ORIGIN, CheckpointPart(every=2))
+
+    def after_step() -> None:
+        if kept.is_due():
+            kept.save()
+
+    with pytest.raises(DivergenceError, match="first was the output of dense1"), np.errstate(all="ignore"):
+        training.train(after_step)
+    for _, path in listed(tmp_path / "checkpoints"):
+        state = open_checkpoint(path).state(trainer("cuda").state())
+        assert all(np.isfinite(array).all() for array in state.now.arrays.values())
