@@ -7,12 +7,12 @@ marks while a profile is taken, and only then. So the step itself knows nothing 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
 from math import prod
-from statistics import median
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -62,8 +62,8 @@ class Profile:
         device, dtype, precision: what it ran on and in.
         is_replayed: whether training replays the step as one graph, inside which nothing can be timed, so that the
             parts were timed kernel by kernel.
-        steps: so many were watched; the parts are means over the faster half of them.
-        step_seconds: of a step as training runs it, unwatched: the median.
+        steps: so many were watched; all times are means over the faster half of them, which nothing else disturbed.
+        step_seconds: of a step as training runs it, unwatched.
         parts: in the order in which they run.
         product_size, product_flops: the product that stands for the machine's own: rows and columns, FLOPs a second.
         copy_bytes, copy_rate: likewise of the copy in memory: bytes read and written, bytes a second.
@@ -133,7 +133,7 @@ def profile(trainer: Trainer, seconds: float = 1.0, rates: Rates | None = None) 
         precision=backend.precision,
         is_replayed=step.is_recorded,
         steps=count,
-        step_seconds=median(plain),
+        step_seconds=fmean(_faster_half(plain)),
         parts=tuple(parts),
         product_size=rates.size,
         product_flops=rates.flops,
@@ -177,6 +177,11 @@ def _measured(step: Step, n: int) -> tuple[float, float]:
     on_host = time.perf_counter() - begun
     step.backend.synchronize()
     return on_host, time.perf_counter() - begun
+
+
+def _faster_half(steps: Sequence[Any], seconds: Callable[[Any], float] = float) -> list[Any]:
+    """The half of some steps that took the fewest seconds."""
+    return sorted(steps, key=seconds)[: (len(steps) + 1) // 2]
 
 
 Key = tuple[str, int]
@@ -231,10 +236,10 @@ class _Watch:
         self._steps.append((begin, self._mark(), self._marks))
 
     def parts(self, works: dict[Key, Work], rates: Rates) -> Iterator[Part]:
-        """What was watched, pass by pass: means over the faster half of the steps, which nothing else disturbed."""
+        """What was watched, pass by pass."""
         elapsed = self._step.backend.elapsed
         taken = [(elapsed(begin, end), marks) for begin, end, marks in self._steps]
-        faster = sorted(taken, key=lambda each: each[0])[: (len(taken) + 1) // 2]
+        faster = _faster_half(taken, lambda step: step[0])
         seconds: dict[Key, float] = {}
         for _, marks in faster:
             for key, begin, end in marks:
