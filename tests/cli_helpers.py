@@ -134,7 +134,7 @@ def results_of(path: Path) -> dict[str, Any]:
     with (path / "history.csv").open() as file:
         history = [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
     metrics = json.loads((path / "metrics.json").read_text())
-    for key in ("seconds", "samples_per_second"):
+    for key in ("seconds", "samples_per_second", "device_description"):  # the last says how many threads BLAS has
         del metrics[key]
     newest = listed(path / "checkpoints")[0][1]
     states = {name: (newest / name).read_bytes() for name in ("model.safetensors", "best.safetensors")}
