@@ -21,6 +21,7 @@ from gpunn.layers import (
     Softplus,
     Tanh,
 )
+from gpunn.limits import set_memory_limit
 from gpunn.losses import BinaryCrossEntropy, MeanSquaredError, SoftmaxCrossEntropy
 from gpunn.model import Sequential
 from gpunn.model_file import load_model
@@ -69,4 +70,5 @@ __all__ = [
     "Tanh",
     "load_data",
     "load_model",
+    "set_memory_limit",
 ]

@@ -6,7 +6,6 @@ and only when a CUDA device is asked for.
 
 from __future__ import annotations
 
-import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from gpunn import blas
+from gpunn import blas, limits
 from gpunn.errors import CaptureError, DeviceError, OptionError
 from gpunn.kernels.kernel import Array, Elementwise, Raw
 from gpunn.staging import PinnedStaging, Staging
@@ -35,6 +34,7 @@ class Backend(ABC):
         precision: what products of float32 are computed in.
         has_graphs: whether work can be recorded and replayed (`capture`).
         block_elements: how large a block of scratch memory best is.
+        memory_error: what is raised where the device's memory runs out.
     """
 
     device: str
@@ -43,6 +43,7 @@ class Backend(ABC):
     has_graphs: bool = False
     precision: str = "float32"
     block_elements: int
+    memory_error: type[MemoryError] = MemoryError
 
     @abstractmethod
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
@@ -132,6 +133,9 @@ class Backend(ABC):
     def free_bytes(self) -> int:
         """Memory that could still be taken on the device."""
 
+    def limit_memory(self, nbytes: int | None) -> None:
+        """Let the device's pool of memory grow no further; None for no bound. The host has no pool: see `limits`."""
+
 
 class NumpyBackend(Backend):
     """The CPU: kernels are their NumPy twins, and the product is the BLAS that NumPy brought."""
@@ -169,7 +173,7 @@ class NumpyBackend(Backend):
         pass
 
     def free_bytes(self) -> int:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return limits.free_bytes()
 
 
 class CupyBackend(Backend):
@@ -199,6 +203,8 @@ class CupyBackend(Backend):
             f"{name}, {properties['totalGlobalMem'] / 2**30:.0f} GiB, compute capability "
             f"{properties['major']}.{properties['minor']}, CuPy {cupy.__version__}"
         )
+        self.memory_error = cupy.cuda.memory.OutOfMemoryError
+        self._is_limited = False
         self._compiled: dict[tuple[str, ...], Any] = {}
         self._recorded: list[tuple[Any, ...]] | None = None  # the arguments of a capture that is under way
 
@@ -314,7 +320,16 @@ class CupyBackend(Backend):
     def free_bytes(self) -> int:
         with self.cupy.cuda.Device(self.index):
             free, _ = self.cupy.cuda.runtime.memGetInfo()
-            return int(free) + int(self.cupy.get_default_memory_pool().free_bytes())
+            pool = self.cupy.get_default_memory_pool()
+            free = int(free) + int(pool.free_bytes())
+            return max(0, min(free, pool.get_limit() - pool.used_bytes())) if pool.get_limit() else free
+
+    def limit_memory(self, nbytes: int | None) -> None:
+        if nbytes is None and not self._is_limited:
+            return  # it may have a bound that is not of our making
+        self._is_limited = nbytes is not None
+        with self.cupy.cuda.Device(self.index):
+            self.cupy.get_default_memory_pool().set_limit(size=nbytes or 0)
 
 
 _CUDA_NAMES = {
@@ -418,6 +433,7 @@ def select(device: str = "auto", precision: str = "float32") -> Backend:
     if backend.precision != precision:
         raise OptionError(f"precision {precision!r} needs a CUDA device, and this is {backend.device}: take float32")
     backend.reason = reason
+    backend.limit_memory(limits.memory_limit())
     return backend
 
 

@@ -12,6 +12,7 @@ import click
 
 from gpunn import __version__
 from gpunn.errors import GpunnError, OptionError
+from gpunn.limits import set_memory_limit
 from gpunn.signals import Terminated, terminate
 
 INTERRUPTED, TERMINATED = 130, 143
@@ -34,6 +35,21 @@ def cli(debug: bool) -> None:
     """Train neural networks straight from their equations, on CUDA GPUs and on CPUs."""
 
 
+def _set_memory_limit(context: click.Context, _parameter: click.Parameter, limit: str | None) -> None:
+    if limit is not None:
+        set_memory_limit(limit)
+        context.call_on_close(lambda: set_memory_limit(None))
+
+
+_memory_limit = click.option(
+    "--memory-limit",
+    metavar="SIZE",
+    expose_value=False,
+    callback=_set_memory_limit,
+    help="Such as 2GB: take no more, of the host and of the GPU each, and say what would fit.",
+)
+
+
 @cli.command()
 @click.argument("data", required=False)
 @click.option("--recipe", metavar="NAME|FILE.toml", help="What to train and how; left out, mlp.")
@@ -51,6 +67,7 @@ def cli(debug: bool) -> None:
 @click.option("--checkpoint-minutes", type=float, metavar="X", help="Likewise by the clock; left out, 1; 0 for none.")
 @click.option("--checkpoint-keep", type=int, metavar="N", help="How many of the newest are kept; left out, 2.")
 @click.option("--profile", is_flag=True, help="Show, at the end, where the time of a step goes.")
+@_memory_limit
 def train(
     data: str | None,
     recipe: str | None,
@@ -96,6 +113,7 @@ def train(
 @click.argument("run")
 @click.argument("data", required=False)
 @click.option("--device", default="auto", show_default=True, metavar="D", help="auto, cpu, cuda or cuda:N.")
+@_memory_limit
 def evaluate(run: str, data: str | None, device: str) -> None:
     """Measure the network of a run on the test set of DATA, by default of the data it was trained on.
 
@@ -118,6 +136,7 @@ def evaluate(run: str, data: str | None, device: str) -> None:
     help="Exchange dark and light of images: auto where the background is light.",
 )
 @click.option("--device", default="auto", show_default=True, metavar="D", help="auto, cpu, cuda or cuda:N.")
+@_memory_limit
 def predict(run: str, files: tuple[str, ...], form: str, invert: str, device: str) -> None:
     """Say what the network of a run sees in each FILE: file, label and probability, one line a sample.
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from gpunn import initializers, layers, losses, optimizers, regularizers, schedules
@@ -59,6 +61,8 @@ _SCALARS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "
 _WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
 # Sizes beyond could not be held anyhow, and would end in errors that speak of other things.
 _MOST = 2**31 - 1
+MOST_LAYERS = 1000
+"""Layers that a file may ask for: a word of five letters is enough for one."""
 
 
 def arguments_of(part: Any, without_defaults: bool = False) -> dict[str, Any]:
@@ -70,7 +74,7 @@ def arguments_of(part: Any, without_defaults: bool = False) -> dict[str, Any]:
     """
     values = {name: getattr(part, name) for name in _options(type(part))}
     if without_defaults:
-        defaults = {name: p.default for name, p in inspect.signature(type(part)).parameters.items()}
+        defaults = {name: p.default for name, p in _parameters(part.__class__).items()}
         return {name: value for name, value in values.items() if not _is_default(value, defaults[name])}
     return values
 
@@ -80,10 +84,15 @@ def _is_default(value: Any, default: Any) -> bool:
     return value in (default, (default, default)) and (value is False) == (default is False)
 
 
+@cache
+def _parameters(kind: type) -> Mapping[str, inspect.Parameter]:
+    """The constructor's parameters; cached, since to ask Python for them takes longer than all the rest."""
+    return inspect.signature(kind).parameters
+
+
 def _options(kind: type) -> list[str]:
     """Names of the constructor's arguments."""
-    parameters = inspect.signature(kind).parameters.values()
-    return [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+    return [p.name for p in _parameters(kind).values() if p.kind is p.POSITIONAL_OR_KEYWORD]
 
 
 def to_config(part: Any) -> dict[str, Any]:
@@ -143,7 +152,7 @@ def from_config(kind: str, config: Any) -> Any:
 
 def _check(made: type, argument: str, value: Any) -> None:
     """Raise OptionError for a scalar of another type than the constructor's annotation has, or none that is finite."""
-    allowed = str(inspect.signature(made).parameters[argument].annotation).split(" | ")
+    allowed = str(_parameters(made)[argument].annotation).split(" | ")
     if isinstance(value, float) and not math.isfinite(value):
         raise OptionError(f"{argument} of {made.__name__} must be finite, got {value!r}")
     if isinstance(value, int) and abs(value) > _MOST:

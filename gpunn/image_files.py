@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from gpunn.data.reading import open_regular
 from gpunn.errors import DataError
+from gpunn.storage import open_regular
 
 _MOST_PARTS = 1 << 16
 _MOST_SCANS = 64

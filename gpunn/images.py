@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpunn.errors import DataError
+from gpunn.errors import DataError, GpunnError, MemoryShortageError
 from gpunn.image_files import ImageFile, read_image_file
+from gpunn.limits import require
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -51,6 +52,7 @@ def read_image(path: Path, shape: tuple[int, int, int], invert: str, note: Calla
 
     Raises:
         DataError: it cannot be read, is damaged, or would take too much memory.
+        MemoryShortageError: less than that is free.
     """
     height, width, _ = shape
     pixels, size = _decoded(path, read_image_file(path), shape)
@@ -58,7 +60,7 @@ def read_image(path: Path, shape: tuple[int, int, int], invert: str, note: Calla
     light = float(np.mean(border)) > 0.5
     if size != (height, width):
         note(f"{path}: {size[1]} × {size[0]} pixels, fitted into {width} × {height}")
-        pixels = _fitted(pixels, height, width, border)
+        pixels = _fitted(pixels, size, height, width, border)
     if invert == "always" or (invert == "auto" and light):
         if invert == "auto":
             note(f"{path}: light background, so dark and light are exchanged (--invert never leaves them)")
@@ -85,9 +87,12 @@ def _decoded(path: Path, file: ImageFile, shape: tuple[int, int, int]) -> tuple[
                         f"{path}: {width} × {height} pixels are too many: this image could be read with "
                         f"{_MOST_BYTES // file.pixel_bytes:,} of them, make it smaller"
                     )
+                require(_bytes(image, file), str(path))
                 return _upright(_shrunk(image, file.orientation, shape), file.orientation), size
-    except DataError:
+    except GpunnError:
         raise
+    except MemoryError:
+        raise MemoryShortageError(f"{path}: the image does not fit into memory: make it smaller") from None
     except Exception as error:  # noqa: BLE001 - on damaged files Pillow raises nearly everything that there is
         raise DataError(f"{path}: the image is damaged ({error or type(error).__name__}): get it again") from None
 
@@ -103,7 +108,8 @@ def _shrunk(image: Image, orientation: int, shape: tuple[int, int, int]) -> NDAr
     """
     height, width = shape[:2] if orientation <= 4 else shape[1::-1]
     most_rows = max(1, _BAND // image.width)
-    side = max(1, min(image.height // height // _SPARE, image.width // width // _SPARE, most_rows))
+    # It is fitted in whole, so the longer side says how much it shrinks.
+    side = max(1, min(max(image.height // height, image.width // width) // _SPARE, most_rows))
     rows = most_rows // side * side
     white = _white(image)
     bands = []
@@ -156,12 +162,12 @@ def _grey_or_rgb(image: Image, channels: int, white: float) -> NDArray[Any]:
     return pixels[..., None] if pixels.ndim == 2 else pixels
 
 
-def _fitted(pixels: NDArray[Any], height: int, width: int, border: NDArray[Any]) -> NDArray[Any]:
-    """The image scaled to fit, proportions kept, in the middle of a field of its border's colour."""
+def _fitted(pixels: NDArray[Any], size: tuple[int, int], height: int, width: int, border: NDArray[Any]) -> NDArray[Any]:
+    """An image of a size scaled to fit, proportions kept, in the middle of a field of its border's colour."""
     from PIL import Image
 
-    scale = min(height / pixels.shape[0], width / pixels.shape[1])
-    rows, columns = (max(1, round(length * scale)) for length in pixels.shape[:2])
+    scale = min(height / size[0], width / size[1])
+    rows, columns = (max(1, round(length * scale)) for length in size)
     field = np.broadcast_to(border, (height, width, pixels.shape[2])).copy()
     top, left = (height - rows) // 2, (width - columns) // 2
     for channel in range(pixels.shape[2]):

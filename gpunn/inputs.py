@@ -14,9 +14,10 @@ from gpunn.data import read_idx
 from gpunn.data.checks import checked_inputs
 from gpunn.data.npy import MAGIC, read_header
 from gpunn.data.npz import ZIP_MAGIC, NpzFile
-from gpunn.data.reading import GZIP_MAGIC, open_regular, opened, read_up_to
+from gpunn.data.reading import GZIP_MAGIC, opened, read_up_to
 from gpunn.errors import DataError
 from gpunn.images import image_shape, read_image
+from gpunn.storage import open_regular
 
 
 def read_inputs(
@@ -81,7 +82,7 @@ def _read_npy(path: Path) -> NDArray[Any]:
             raise DataError(
                 f"{path} promises {header.nbytes:,} bytes {header.shape}, got {held:,}: get or save the file again"
             )
-        data = read_up_to(stream, held)
+        data = read_up_to(stream, held, str(path))
     if len(data) != held:
         raise DataError(f"{path} is cut short: get or save the file again")
     return header.array(np.frombuffer(data, header.dtype))

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from copy import copy
+from functools import wraps
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 
+from gpunn import limits
 from gpunn.backend import Backend
 from gpunn.errors import MemoryShortageError
 from gpunn.kernels.kernel import Array, Elementwise, Raw
+from gpunn.limits import size
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from gpunn.layers import Layer
+    from gpunn.model import Sequential
+
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 class _Counting(Backend):
@@ -56,17 +64,66 @@ class _Counting(Backend):
         return 0
 
 
-def bytes_of_network(layers: Sequence[Layer], shape: Sequence[int], batch_size: int, like: Backend, dtype: str) -> int:
-    """What a network takes on a device, built for batches of a size: values, gradients and all buffers."""
-    from gpunn.config import from_config, to_config
-    from gpunn.model import Sequential
+def bytes_of_network(
+    layers: Sequence[Layer],
+    shape: Sequence[int],
+    batch_size: int,
+    like: Backend,
+    dtype: str,
+    arrays: Mapping[str, NDArray[Any]] | None = None,
+) -> int:
+    """What a network takes on a device, built for batches of a size: values, gradients and all buffers.
+
+    Raises:
+        ShapeError: the arrays are not those of the network.
+    """
+    from gpunn.model import Sequential, check_arrays
     from gpunn.parameter import Parameters
 
     counting = _Counting(like)
-    # New layers: those of the network keep what they were built with.
-    model = Sequential(from_config("layer", to_config(layer)) for layer in layers)
-    Parameters(model.lay_out(shape, batch_size, counting, dtype).parameters, counting, dtype)
+    # Copies: the layers themselves keep what they were built with.
+    network = Sequential(copy(layer) for layer in layers)
+    context = network.lay_out(shape, batch_size, counting, dtype)
+    if arrays is not None:
+        check_arrays(arrays, context)
+    Parameters(context.parameters, counting, dtype)
     return counting.nbytes
+
+
+def require_for_network(
+    layers: Sequence[Layer],
+    shape: Sequence[int],
+    batch_size: int,
+    backend: Backend,
+    dtype: str,
+    arrays: Mapping[str, NDArray[Any]] | None,
+) -> None:
+    """Refuse to build a network on the host that there is not enough memory for: the host would promise it.
+
+    Raises:
+        ShapeError: the arrays are not those of the network.
+        MemoryShortageError: as `shortage` words it.
+    """
+    if backend.device == "cpu":
+        free = backend.free_bytes()
+        if bytes_of_network(layers, shape, batch_size, backend, dtype, arrays) > free:
+            raise _shortage("nothing was taken", layers, shape, batch_size, backend, dtype, 0, free)
+
+
+def explained(method: Method) -> Method:
+    """A method of a network that says what is needed and what would fit, where memory runs out in it."""
+
+    @wraps(method)
+    def explaining(network: Sequential, *arguments: Any, **options: Any) -> Any:
+        try:
+            return method(network, *arguments, **options)
+        except MemoryError as error:
+            n, backend = network, network.backend
+            assert backend is not None
+            free = backend.free_bytes()
+            raise shortage(error, n.layers, n.input_shape, n.capacity, backend, n.dtype, 0, free) from None
+
+    return cast(Method, explaining)
 
 
 def shortage(
@@ -86,12 +143,31 @@ def shortage(
         layers: of the network.
         shape: of a sample.
         batch_size: that was asked for.
-        backend: where memory ran out.
+        backend: of the network.
         dtype: of the network.
         others: bytes of the data, where they were to lie on the device.
         free: bytes that were free before.
     """
+    if isinstance(error, MemoryShortageError):
+        return error  # it says all this already
+    reason = " ".join(str(error).split()) or type(error).__name__
+    if not isinstance(error, backend.memory_error):
+        return MemoryShortageError(
+            f"out of memory on the host, where {size(limits.free_bytes())} are free: use less data ({reason})"
+        )
+    return _shortage(reason, layers, shape, batch_size, backend, dtype, others, free)
 
+
+def _shortage(
+    reason: str,
+    layers: Sequence[Layer],
+    shape: Sequence[int],
+    batch_size: int,
+    backend: Backend,
+    dtype: str,
+    others: int,
+    free: int,
+) -> MemoryShortageError:
     def needed(count: int) -> int:
         return bytes_of_network(layers, shape, count, backend, dtype) + others
 
@@ -102,14 +178,5 @@ def shortage(
     advice = f"a batch size of {fitting} would fit" if fitting else f"take {less} or less data"
     return MemoryShortageError(
         f"out of memory on {backend.device}: batches of {batch_size} need about {size(needed(batch_size))}, "
-        f"{size(free)} were free: {advice} ({' '.join(str(error).split()) or type(error).__name__})"
+        f"{size(free)} were free: {advice} ({reason})"
     )
-
-
-def size(nbytes: float) -> str:
-    """A number of bytes in the unit that reads best."""
-    for unit in ("B", "KiB", "MiB"):
-        if nbytes < 1024:
-            return f"{nbytes:.0f} {unit}" if unit == "B" else f"{nbytes:.1f} {unit}"
-        nbytes /= 1024
-    return f"{nbytes:.1f} GiB"

@@ -21,6 +21,7 @@ from gpunn.kernels.kernel import Array
 from gpunn.layers import BatchNorm, Bias, BiasActivation, Dense
 from gpunn.layers.base import BuildContext, Layer, Shape, checked_seed, positive_whole
 from gpunn.losses import Loss
+from gpunn.memory import explained, require_for_network
 from gpunn.optimizers import Optimizer
 from gpunn.parameter import Parameter, Parameters
 from gpunn.placement import place
@@ -84,6 +85,7 @@ class Sequential:
         Raises:
             ShapeError: layers that do not fit together.
             OptionError, DeviceError: an argument that cannot be.
+            MemoryShortageError: the host has less memory than the network needs; none is taken.
         """
         return self.build_with(None, input_shape, batch_size, device, dtype, seed)
 
@@ -100,11 +102,13 @@ class Sequential:
 
         Raises:
             ShapeError: arrays of another network, which is found out before memory is taken for its parameters.
+            MemoryShortageError: the host has less memory than the network needs.
         """
         backend = device if isinstance(device, Backend) else select(device)
+        require_for_network(self.layers, input_shape, batch_size, backend, dtype, arrays)
         context = self.lay_out(input_shape, batch_size, backend, dtype, seed)
         if arrays is not None:
-            _check_arrays(arrays, context)
+            check_arrays(arrays, context)
         self.parameters = Parameters(context.parameters, backend, dtype)
         self.backend = backend
         if arrays is None:
@@ -365,6 +369,7 @@ class Sequential:
 
     # Using
 
+    @explained
     def predict_proba(self, x: ArrayLike) -> NDArray[Any]:
         """Outputs for inputs, as probabilities where the loss or the last layer makes them such.
 
@@ -396,6 +401,7 @@ class Sequential:
         guesses: NDArray[Any] = np.argmax(self.predict_proba(x), axis=1)
         return guesses
 
+    @explained
     def evaluate(self, samples: Samples) -> Evaluation:
         """Cost and accuracy on samples, nothing learned.
 
@@ -406,6 +412,7 @@ class Sequential:
         self.check_samples(samples)
         return Evaluator(self, place(backend, samples, self.dtype)).run()
 
+    @explained
     def recompute_statistics(self, samples: Samples | Data) -> None:
         """Let every BatchNorm remember the statistics of these samples instead of its running averages.
 
@@ -475,7 +482,7 @@ class Sequential:
         return f"Sequential([{', '.join(map(repr, self.layers))}])"
 
 
-def _check_arrays(arrays: Mapping[str, NDArray[Any]], context: BuildContext) -> None:
+def check_arrays(arrays: Mapping[str, NDArray[Any]], context: BuildContext) -> None:
     """Raise ShapeError unless these are the arrays of the network that is being built."""
     wanted = {p.name: p.shape for p in context.parameters}
     wanted |= {name: tuple(array.shape) for name, array in context.statistics.items()}

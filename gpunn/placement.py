@@ -13,7 +13,7 @@ from gpunn.batches import Batches, DeviceBatches
 from gpunn.data import Samples
 from gpunn.data.mapped import is_mapped
 from gpunn.errors import OptionError
-from gpunn.memory import size
+from gpunn.limits import size
 from gpunn.streaming import StreamedBatches
 
 PLACES = ("auto", "device", "host")

@@ -13,7 +13,7 @@ from itertools import count
 from pathlib import Path
 
 from gpunn.errors import OutputError
-from gpunn.memory import size
+from gpunn.limits import size
 from gpunn.reports.pictures import ACTIVATIONS, CONFUSION, CURVES, FILTERS, MISTAKES
 from gpunn.training import Trainer
 

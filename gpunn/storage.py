@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import secrets
 import shutil
@@ -104,17 +105,24 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def open_regular(path: Path) -> int:
-    """A descriptor to read a regular file by: no link that may lead elsewhere, no pipe that may never answer.
+def open_regular(path: Path, *, follow_links: bool = True) -> io.BufferedReader:
+    """A regular file, opened to be read; what is none might never end, or never begin to answer.
+
+    Args:
+        path: of the file.
+        follow_links: whether it may be a link; not where a folder must hold its own files.
 
     Raises:
-        OSError: there is none, or it is something else.
+        OSError: it cannot be opened, or is a folder, a pipe, a socket or a device.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(errno.EINVAL, "it is no regular file", str(path))
-    return descriptor
+    # Without O_NONBLOCK the opening of a pipe waits for somebody to write.
+    links = 0 if follow_links else os.O_NOFOLLOW
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | links)
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, "it is a folder" if stat.S_ISDIR(mode) else "it is no regular file", str(path))
 
 
 def _beside(path: Path) -> Path:

@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gpunn.data.mapped import in_blocks
 from gpunn.errors import DataError
+from gpunn.limits import require
 
 # A label of millions is an identifier, not a class; an output layer that wide would only fail later.
 MAX_CLASSES = 65_536
@@ -123,8 +124,11 @@ def as_array(values: ArrayLike, what: str) -> NDArray[Any]:
 def _as_float(array: NDArray[Any]) -> NDArray[Any]:
     """float32 and float64 stay, in this machine's byte order; the rest becomes the next that is enough."""
     wide = array.dtype.kind == "f" and array.dtype.itemsize >= 8
+    dtype = np.dtype(np.float64 if wide else np.float32)
+    if array.dtype != dtype:
+        require(array.size * dtype.itemsize, f"a copy as {dtype}")
     with np.errstate(over="ignore"):
-        return array.astype(np.float64 if wide else np.float32, copy=False)
+        return array.astype(dtype, copy=False)
 
 
 def _check_finite(array: NDArray[Any], what: str) -> None:

@@ -86,7 +86,7 @@ def _read(path: Path, kind: str | None, memory_map: bool | None = False) -> NDAr
             raise DataError(_wrong_size(path, shown, file_size - header_size, promised))
         if is_to_map(path, promised, memory_map, is_packed=file_size is None):
             return mapped(path, dtype, shape, header_size)
-        data = read_up_to(stream, promised)
+        data = read_up_to(stream, promised, str(path))
         if len(data) < promised:
             raise DataError(_wrong_size(path, shown, len(data), promised))
         if stream.read(1):

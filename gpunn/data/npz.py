@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from gpunn.data.mapped import is_to_map, mapped
 from gpunn.data.npy import read_header
-from gpunn.data.reading import MAX_RATIO, MAX_UNPACKED, open_regular, read_up_to
-from gpunn.errors import DataError
+from gpunn.data.reading import MAX_RATIO, MAX_UNPACKED, read_up_to
+from gpunn.errors import DataError, GpunnError
+from gpunn.storage import open_regular
 
 ZIP_MAGIC = b"PK\x03\x04"
 # What `zipfile` raises on damaged files: a size that is no C integer is an OverflowError, and so on.
@@ -97,7 +98,7 @@ class NpzFile:
             if is_to_map(self.path, promised, memory_map, is_packed=is_packed):
                 values = promised // header.dtype.itemsize
                 return header.array(mapped(self.path, header.dtype, (values,), self._start(member) + header.size))
-            data = read_up_to(stream, promised)
+            data = read_up_to(stream, promised, f"array {key} of {self.path}")
         if len(data) != promised:
             raise DataError(f"{self.path}: array {key} is cut short: get or save the file again")
         return header.array(np.frombuffer(data, header.dtype))
@@ -140,7 +141,7 @@ class NpzFile:
         try:
             with _Bounded(open_regular(self.path)) as file, zipfile.ZipFile(file) as archive:
                 yield archive
-        except DataError:
+        except GpunnError:
             raise
         except _DAMAGE as error:
             raise DataError(f"{self.path}: {what} ({error}): {mend}") from None

@@ -1,9 +1,6 @@
 """Reading files that may be damaged or hostile: no more memory is taken than there is real content."""
 
-import errno
-import io
 import os
-import stat
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +8,8 @@ from pathlib import Path
 from typing import Protocol
 
 from gpunn.errors import DataError, GpunnError
+from gpunn.limits import require
+from gpunn.storage import open_regular
 
 GZIP_MAGIC = b"\x1f\x8b"
 # Deflate cannot do better than 1032:1 (zlib's technical notes), so a header that promises more is a lie.
@@ -28,21 +27,6 @@ class Readable(Protocol):
     """Anything that gives bytes."""
 
     def read(self, size: int, /) -> bytes: ...
-
-
-def open_regular(path: Path) -> io.BufferedReader:
-    """A regular file, opened to be read; what is none might never end, or never begin to answer.
-
-    Raises:
-        OSError: it cannot be opened, or is a folder, a pipe, a socket or a device.
-    """
-    # Without O_NONBLOCK the opening of a pipe waits for somebody to write.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    mode = os.fstat(descriptor).st_mode
-    if stat.S_ISREG(mode):
-        return os.fdopen(descriptor, "rb")
-    os.close(descriptor)
-    raise OSError(errno.EINVAL, "it is a folder" if stat.S_ISDIR(mode) else "it is no regular file", str(path))
 
 
 @contextmanager
@@ -127,8 +111,18 @@ class Gunzip:
         return True
 
 
-def read_up_to(stream: Readable, size: int) -> bytearray:
-    """The next `size` bytes, or what there is; memory grows with the content, not with the promise."""
+def read_up_to(stream: Readable, size: int, what: str = "a file") -> bytearray:
+    """The next `size` bytes, or what there is; memory grows with the content, not with the promise.
+
+    Args:
+        stream: to read.
+        size: that is promised.
+        what: it is read of.
+
+    Raises:
+        MemoryShortageError: there is less memory than is promised.
+    """
+    require(size, what)
     data = bytearray()
     while len(data) < size:
         chunk = stream.read(min(_CHUNK, size - len(data)))

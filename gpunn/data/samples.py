@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from gpunn.data.checks import checked_inputs, checked_targets
 from gpunn.data.mapped import Inputs, Rows, in_blocks, is_mapped
 from gpunn.errors import DataError
+from gpunn.limits import require
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -71,6 +72,7 @@ class Samples:
 
         Raises:
             DataError: no index, or one that is out of range.
+            MemoryShortageError: there is not memory enough for the copy.
         """
         picked = np.asarray(indices)
         if picked.ndim != 1 or picked.dtype.kind not in "iub" or not picked.size:
@@ -82,6 +84,7 @@ class Samples:
             elif is_mapped(self.inputs):
                 inputs = Rows(self.inputs, np.arange(len(self))[picked])
             else:
+                require(len(targets) * self.inputs[:1].nbytes, "a copy of samples")
                 inputs = self.inputs[picked]
             return Samples(inputs, targets, self.scale, self.classes)
         except IndexError:

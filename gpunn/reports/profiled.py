@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from gpunn.memory import size
+from gpunn.limits import size
 from gpunn.reports.style import FAINT, TRAINING, light_grid, picture
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpunn.layers import AveragePool2D, Layer, MaxPool2D
-from gpunn.memory import size
+from gpunn.limits import size
 
 if TYPE_CHECKING:
     from gpunn.model import Sequential

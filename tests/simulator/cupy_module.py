@@ -124,6 +124,12 @@ class _Pool:
     def used_bytes(self) -> int:
         return self._machine.used
 
+    def set_limit(self, size: int | None = None, fraction: float | None = None) -> None:
+        self._machine.limit = size or 0
+
+    def get_limit(self) -> int:
+        return self._machine.limit
+
     def total_bytes(self) -> int:
         return self._machine.used
 

@@ -94,12 +94,14 @@ class Machine:
         memory: bytes that it has.
 
     Attributes:
+        limit: bytes that CuPy's pool may take of it; 0 for all.
         scheduling: the order of threads, and whether races are looked for.
         counts: what was asked of it since `reset_counts`.
     """
 
     def __init__(self, memory: int = 2**31) -> None:
         self.memory = memory
+        self.limit = 0
         self.used = 0
         self.scheduling = Scheduling()
         self.counts = Counts()
@@ -126,7 +128,7 @@ class Machine:
         self.refuse(f"an allocation of {nbytes} bytes")
         if self.allocator is not None:
             self.allocator(nbytes)
-        if self.used + nbytes > self.memory:
+        if self.used + nbytes > min(self.memory, self.limit or self.memory):
             raise OutOfMemoryError(
                 f"Out of memory allocating {nbytes:,} bytes (allocated so far: {self.used:,} bytes)."
             )

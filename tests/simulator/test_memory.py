@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import gpunn as gn
+from gpunn import limits
 from gpunn.backend import select
 from gpunn.errors import MemoryShortageError
 from gpunn.memory import bytes_of_network
@@ -56,3 +57,31 @@ def test_a_batch_that_does_not_fit_is_refused_with_one_that_would() -> None:
         # What was advised does fit, and the device is usable as before.
         history = _network().fit(data, epochs=1, batch_size=int(found[3]), device="cuda", progress=False)
         assert len(history) > 0
+
+
+def test_a_limit_bounds_the_pool_of_the_device() -> None:
+    with installed(Machine(memory=2**40)) as machine:
+        machine.scheduling.races = False
+        gn.set_memory_limit(limits.resident_bytes() + 2**26)
+        try:
+            backend = select("cuda")
+            assert machine.limit == limits.memory_limit()
+            assert backend.free_bytes() <= machine.limit
+            with pytest.raises(MemoryError, match="Out of memory"):
+                backend.empty((machine.limit + 1,), np.uint8)
+        finally:
+            gn.set_memory_limit(None)
+        assert select("cuda").empty((machine.limit + 1,), np.uint8).nbytes == machine.limit + 1
+        assert machine.limit == 0
+
+
+def test_memory_of_the_host_that_runs_out_is_not_said_to_be_the_devices(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError("Unable to allocate 7 TiB")
+
+    model = _network().build((28, 28, 1), 10, "cuda")
+    monkeypatch.setattr("gpunn.model.place", fail)
+    with pytest.raises(MemoryShortageError, match=r"out of memory on the host, where .*Unable to allocate 7 TiB"):
+        model.evaluate(_images().train)
