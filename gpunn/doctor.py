@@ -305,7 +305,7 @@ def diagnose() -> list[Finding]:
     findings = [
         Finding("gpunn", "ok", __version__),
         Finding("Python", "ok", f"{python}, {sys.executable}"),
-        *(_version_finding(package) for package in ("numpy", "matplotlib", "safetensors", "pooch")),
+        *(_version_finding(package) for package in ("numpy", "matplotlib", "pillow", "pooch")),
         _blas_finding(),
         _processor_finding(),
         *_data_findings(),

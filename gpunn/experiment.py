@@ -244,8 +244,11 @@ def _with_rate(optimizer: dict[str, Any], rate: float) -> dict[str, Any]:
 
 def _located(source: str) -> str:
     """A source that means the same from another folder: names stay, paths become absolute."""
-    path = Path(source).expanduser()
-    return source if source in NAMES or not path.exists() else str(path.absolute())
+    try:
+        path = Path(source).expanduser()
+        return source if source in NAMES or not path.exists() else str(path.absolute())
+    except (OSError, RuntimeError):
+        return source  # what is wrong with it is said when the data are loaded
 
 
 def _plain(value: Any) -> Any:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import overload
 
 from gpunn.errors import DataError
+from gpunn.limits import require
 from gpunn.overfitting import OverfittingDetector
-from gpunn.storage import write_atomically
+from gpunn.storage import open_regular, write_atomically
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,9 @@ class Record:
 
 
 COLUMNS = tuple(field.name for field in fields(Record))
+
+_LONGEST_LINE = 1000
+_RECORD_BYTES = 30  # that a record takes in memory for each byte of the shortest line that is one
 
 _INTEGER = re.compile(r"[0-9]{1,18}")
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?|nan|-?inf")
@@ -159,24 +163,22 @@ class History(Sequence[Record]):
         Raises:
             DataError: if the file is missing or damaged, with the line and what is wrong in it.
         """
+        history = cls()
         try:
-            text = Path(path).read_bytes().decode("ascii")
-        except UnicodeDecodeError as error:
-            byte = error.object[error.start]
-            raise DataError(f"{path}: expected a CSV of numbers, got byte {byte:#x}") from None
+            with open_regular(Path(path)) as file:
+                require(_RECORD_BYTES * os.fstat(file.fileno()).st_size, str(path))
+                head = file.readline(_LONGEST_LINE).decode("latin-1")
+                if head != ",".join(COLUMNS) + "\n":
+                    raise DataError(f"{path}: expected the header of a gpunn history, got {_shown(head)}")
+                for number, line in enumerate(iter(lambda: file.readline(_LONGEST_LINE), b""), start=2):
+                    if not line.endswith(b"\n"):
+                        raise DataError(f"{path}: line {number} is cut off: delete that line to go on without it")
+                    try:
+                        history.append(_parse(line[:-1].decode("latin-1")))
+                    except ValueError as error:
+                        raise DataError(f"{path}: line {number}: {error}") from None
         except OSError as error:
             raise DataError(f"{path}: cannot be read as a history: {error.strerror or error}") from None
-        lines = text.split("\n")
-        if lines[0] != ",".join(COLUMNS):
-            raise DataError(f"{path}: expected the header of a gpunn history, got {_shown(lines[0])}")
-        if lines.pop() != "":
-            raise DataError(f"{path}: line {len(lines) + 1} is cut off: delete that line to go on without it")
-        history = cls()
-        for number, line in enumerate(lines[1:], start=2):
-            try:
-                history.append(_parse(line))
-            except ValueError as error:
-                raise DataError(f"{path}: line {number}: {error}") from None
         return history
 
 

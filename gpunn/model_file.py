@@ -11,17 +11,20 @@ from typing import Any
 import numpy as np
 
 from gpunn.backend import select
-from gpunn.config import from_config, to_built_config, to_config
-from gpunn.errors import GpunnError, ModelFileError
+from gpunn.config import MOST_LAYERS, from_config, to_built_config, to_config
+from gpunn.errors import DataError, GpunnError, ModelFileError
 from gpunn.layers.base import positive_whole
+from gpunn.memory import shortage
 from gpunn.model import DTYPES, Sequential
 from gpunn.state import Arrays
-from gpunn.storage import write_atomically
-from gpunn.tensors import to_bytes
+from gpunn.storage import open_regular, write_atomically
+from gpunn.tensors import read_header, read_values, to_bytes
 
 FORMAT = 1
 MOST_INPUTS = 2**20
 """Inputs of one sample, or units of a layer, that a file may ask for whatever its size."""
+# With the names of 65,536 classes.
+_MOST_HEADER = 2 << 20
 
 
 def save_model(model: Sequential, path: str | os.PathLike[str]) -> None:
@@ -63,44 +66,43 @@ def load_model(path: str | os.PathLike[str], device: str = "auto", batch_size: i
 
     Raises:
         ModelFileError: the file is missing, damaged, or not one of gpunn's.
+        MemoryShortageError: there is less memory than the network needs.
         OptionError, DeviceError: the device or the batch size cannot be.
     """
-    from safetensors import SafetensorError, safe_open
-
     backend, batch_size = select(device), positive_whole(batch_size, "batch size")
     path = Path(path)
-    if not path.is_file():
-        raise ModelFileError(f"there is no model file {path}: give the path that save or gpunn train wrote")
     try:
-        with safe_open(path, framework="numpy") as file:
-            description = _description(file.metadata())
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        with open_regular(path) as file:
+            header = read_header(file, _MOST_HEADER)
+            description = _description(header.metadata)
+            arrays = read_values(file, header, str(path))
     except ModelFileError as error:
         raise ModelFileError(f"{path} {error}") from None
-    # What is no NumPy type, such as bfloat16, is an AttributeError or TypeError in one version or another.
-    except (SafetensorError, OSError, AttributeError, TypeError, ValueError, MemoryError) as error:
-        raise ModelFileError(f"{path} is damaged or no model file: {_in_one_line(error)}") from None
+    except DataError as error:
+        raise ModelFileError(f"{path} is damaged or no model file: {error}") from None
+    except OSError as error:
+        raise ModelFileError(
+            f"there is no model file {path} ({error.strerror or error}): give the path that save or gpunn train wrote"
+        ) from None
     try:
         model = Sequential([from_config("layer", layer) for layer in description["layers"]])
         _check_sizes(description, arrays)
         model.build_with(arrays, description["input_shape"], batch_size, backend, description["dtype"])
         model.loss = None if description["loss"] is None else from_config("loss", description["loss"])
-        model.class_names = tuple(str(name) for name in description["class_names"])
+        model.class_names = _names(description["class_names"])
         model.input_scale = _scale(description["input_scale"])
-    except (GpunnError, KeyError, TypeError, ValueError, ArithmeticError, MemoryError) as error:
-        raise ModelFileError(f"{path} describes no network that can be made: {_in_one_line(error)}") from None
+    except MemoryError as error:
+        shape, dtype = description["input_shape"], description["dtype"]
+        raise shortage(error, model.layers, shape, batch_size, backend, dtype, 0, backend.free_bytes()) from None
+    except (GpunnError, KeyError, TypeError, ValueError, ArithmeticError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else error
+        raise ModelFileError(f"{path} describes no network that can be made: {reason}") from None
     return model
 
 
-def _in_one_line(error: Exception) -> str:
-    """What an error says, which may hold text of the file: one line, and not a long one."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 300 else f"{text[:300]}…"
-
-
-def _description(metadata: Any) -> dict[str, Any]:
+def _description(metadata: dict[str, str]) -> dict[str, Any]:
     try:
-        description = json.loads((metadata or {})["gpunn"])
+        description = json.loads(metadata["gpunn"])
     except KeyError:
         raise ModelFileError("holds tensors but no network of gpunn: was it saved by another library?") from None
     except (ValueError, RecursionError):
@@ -109,7 +111,16 @@ def _description(metadata: Any) -> dict[str, Any]:
         raise ModelFileError(f"has a format that this version does not know (expected {FORMAT}): update gpunn")
     if description.get("dtype") not in DTYPES:
         raise ModelFileError(f"has an unknown dtype: expected {' or '.join(DTYPES)}")
+    layers = description.get("layers")
+    if not isinstance(layers, list) or len(layers) > MOST_LAYERS:
+        raise ModelFileError(f"is damaged: 'layers' must be a list of at most {MOST_LAYERS:,}")
     return description
+
+
+def _names(names: Any) -> tuple[str, ...]:
+    if not isinstance(names, list) or not all(isinstance(name, str) and name.isprintable() for name in names):
+        raise ModelFileError("class_names must be texts of one line")
+    return tuple(names)
 
 
 def _scale(value: Any) -> float:

@@ -18,7 +18,7 @@ from gpunn.experiment import Experiment
 from gpunn.keeper import listed, newest
 from gpunn.recipes import parse_experiment, read_experiment
 from gpunn.run_folder import CHECKPOINTS, EXPERIMENT, METRICS
-from gpunn.storage import remove_folder, remove_leftovers
+from gpunn.storage import open_regular, remove_folder, remove_leftovers
 from gpunn.training import Trainer
 
 # What may differ between a run and what goes on with it. Of the data it is their fingerprint that is compared.
@@ -60,6 +60,8 @@ def restored(
     if (folder / CHECKPOINTS).is_symlink():
         raise CheckpointError(f"{folder / CHECKPOINTS} is a link: what is removed and written there must be of the run")
     remove_leftovers(folder)
+    if (folder / CHECKPOINTS).is_symlink():  # what is removed there would be another's
+        raise CheckpointError(f"{folder / CHECKPOINTS} is a link: the checkpoints of a run are in its folder")
     if (folder / CHECKPOINTS).is_dir():
         remove_leftovers(folder / CHECKPOINTS)
     checkpoint = newest(folder / CHECKPOINTS, note) if named is None else open_checkpoint(named)
@@ -131,9 +133,9 @@ def _experiment(checkpoint: Checkpoint) -> Experiment:
 
 def _check_unfinished(folder: Path, made: Experiment | None, asked: Experiment) -> None:
     """Raise CheckpointError where the results of the run are there and no more epochs are asked for."""
-    path = folder / METRICS
     try:
-        metrics = json.loads(path.read_bytes()) if path.stat().st_size <= _MOST_METRICS else {}
+        with open_regular(folder / METRICS, follow_links=False) as file:
+            metrics = json.loads(file.read(_MOST_METRICS))
     except (OSError, ValueError, RecursionError):
         return
     if not isinstance(metrics, dict) or metrics.get("finished") is not True:

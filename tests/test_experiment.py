@@ -1,14 +1,16 @@
 """Experiment files: what they may say, what is refused, and that what was written runs the same again."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from cli_helpers import TINY, assert_one_line, gpunn
+from harness import one_line
 
 import gpunn as gn
 from gpunn.config import to_config
-from gpunn.errors import DataError, OptionError
+from gpunn.errors import DataError, GpunnError, OptionError
 from gpunn.experiment import Experiment
 from gpunn.recipes import parse_experiment, read_experiment, recipes
 
@@ -216,6 +218,45 @@ def _build(experiment: Experiment) -> None:
 def test_what_is_no_experiment_is_refused(text: str) -> None:
     with pytest.raises(OptionError):
         parse_experiment(text, "tiny.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("a." * 30_000 + "a = 1", "line 1 has more than 16 dots"),
+        ("[" + "a." * 30_000 + "a]", "line 1 has more than 16 dots"),
+        ("a = " + "9" * 5000, "is no experiment"),
+        ("a = 0x" + "9" * 50_000, "no key 'a'"),
+        ('layers = ["ReLU"]\noptimizer = 0x' + "9" * 50_000, "is no experiment"),
+        ('layers = ["ReLU"]\noptimizer = "SGD"\n[training]\nseed = 0x' + "9" * 50_000, "is no experiment"),
+        ("layers = [" + '"ReLU",' * 1001 + "]\noptimizer = 'SGD'", "a list of 1 to 1,000 tables"),
+        ("layers = ['" + "x" * 50_000 + "']\noptimizer = 'SGD'", "unknown layer 'xxx"),
+        ("x" * 50_000 + " = 1", "has no key 'xxx"),
+        ("layers = ['ReLU']\noptimizer = 'SGD'\n[data]\nshape = [-28, -28, 1]", "data.shape must be"),
+        ("layers = ['ReLU']\noptimizer = 'SGD'\n[data]\nshape = [0]", "data.shape must be"),
+        ("layers = ['ReLU']\noptimizer = 'SGD'\n[data]\nshape = [4, 4]", "data.shape must be"),
+        ("layers = ['ReLU']\noptimizer = 'SGD'\nname = '../../out'", "name must be letters"),
+    ],
+    ids=lambda value: value[:40],
+)
+def test_a_hostile_experiment_is_refused_in_one_line(text: str, word: str) -> None:
+    with pytest.raises(OptionError) as caught:
+        parse_experiment(text, "tiny.toml")
+    assert word in one_line(caught.value)
+
+
+@pytest.mark.parametrize("source", ["~nobody-of-that-name/x", "x" * 5000, "/" + "x/" * 3000, "a\0b", "/dev/zero"])
+def test_data_that_cannot_be_looked_for_are_refused_in_one_line(source: str) -> None:
+    experiment = parse_experiment(TINY, "tiny").with_options(data=source)
+    with pytest.raises(GpunnError) as caught:
+        experiment.load_data()
+    one_line(caught.value)
+
+
+def test_a_pipe_is_no_experiment(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.toml")
+    with pytest.raises(OptionError, match="it is no regular file"):
+        read_experiment(str(tmp_path / "pipe.toml"))
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"#" * (2 << 20)], ids=["bytes", "2 MiB"])

@@ -117,7 +117,7 @@ def test_an_empty_history_comes_back_empty(tmp_path):
         (lambda text: text + "4,nan,1.0,0.5,1.0,0.5,0.1,1.0\n", "epoch to be finite"),
         (lambda text: text + "4,0.4,1.0,1.5,1.0,0.5,0.1,1.0\n", "train_accuracy between 0 and 1, got 1.5"),
         (lambda text: text + "4,0.4,1.0,0.5,1.0,0.5,0.1,-1.0\n", "seconds to be finite and not negative"),
-        (lambda text: text + "9" * 5000 + ",0.4,1.0,0.5,1.0,0.5,0.1,1.0\n", "whole number as step"),
+        (lambda text: text + "9" * 500 + ",0.4,1.0,0.5,1.0,0.5,0.1,1.0\n", "whole number as step"),
         (lambda text: text + "4,0.4,1.0,0.5,1.0,0.5,0.1,1.0\r\n", "number as seconds"),
     ],
 )
@@ -132,7 +132,7 @@ def test_a_damaged_file_is_named_in_one_line_with_the_damage(written, damage, wo
 
 def test_a_binary_file_is_no_history(written):
     written.write_bytes(b"\x89PNG\r\n")
-    with pytest.raises(DataError, match="got byte 0x89"):
+    with pytest.raises(DataError, match=r"expected the header of a gpunn history, got '.x89PNG"):
         History.read_csv(written)
 
 

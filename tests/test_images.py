@@ -74,6 +74,17 @@ def test_a_large_image_is_shrunk_to_means_of_its_pixels(tmp_path: Path, size: tu
     np.testing.assert_allclose(read(tmp_path / "a.png"), expected(image), atol=0.01)
 
 
+def test_a_long_image_keeps_its_proportions_and_takes_little_memory(tmp_path: Path) -> None:
+    Image.new("L", (60_000, 150), 200).save(tmp_path / "a.png")
+    assert peak_of(tmp_path / "a.png") < 64 << 20
+    middle = read(tmp_path / "a.png")[..., 0]
+    np.testing.assert_allclose(middle, 200 / 255, rtol=1e-6)  # its border is of its own colour
+    image = gradient(300, 3000)
+    image.save(tmp_path / "a.png")
+    small = np.asarray(image.convert("F").resize((28, 3), Image.Resampling.BOX)) / 255
+    np.testing.assert_allclose(read(tmp_path / "a.png")[12:15, :, 0], small, atol=0.02)
+
+
 def test_a_photograph_is_shrunk_while_it_is_decoded(tmp_path: Path) -> None:
     image = gradient(4000, 4000)
     path = put(tmp_path, encoded(Image.merge("RGB", [image] * 3), "JPEG"))

@@ -1,6 +1,8 @@
 """Models as files: what is saved comes back to the byte, and a damaged or hostile file is refused in one line."""
 
 import json
+import os
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -228,6 +230,99 @@ def test_a_tensor_of_a_dtype_that_numpy_lacks_is_refused(tmp_path: Path, dtype: 
     refused(tmp_path / "m")
 
 
+def with_header(path: Path, header: bytes, values: bytes = b"") -> Path:
+    path.write_bytes(len(header).to_bytes(8, "little") + header + values)
+    return path
+
+
+def entries(*rows: tuple[str, str, list[int], list[int]]) -> bytes:
+    metadata = {"gpunn": json.dumps({"format": 1, "dtype": "float32", "layers": []})}
+    tensors = {name: {"dtype": dtype, "shape": shape, "data_offsets": place} for name, dtype, shape, place in rows}
+    return json.dumps({"__metadata__": metadata, **tensors}).encode()
+
+
+@pytest.mark.parametrize(
+    ("rows", "nbytes", "word"),
+    [
+        ([("a", "F32", [1], [0, 4]), ("b", "F32", [1], [0, 4])], 4, "the place of 'b' begins at byte 0, expected 4"),
+        ([("a", "F32", [2], [0, 8]), ("b", "F32", [2], [4, 12])], 12, "begins at byte 4, expected 8"),
+        ([("a", "F32", [1], [0, 4]), ("b", "F32", [1], [8, 12])], 12, "begins at byte 8, expected 4"),
+        ([("a", "F32", [1], [4, 8])], 8, "begins at byte 4, expected 0"),
+        ([("a", "F32", [1], [0, 8])], 8, "takes 4 bytes, its place has 8"),
+        ([("a", "F32", [2**62, 2**62], [0, 4])], 4, "'a' takes"),
+        ([("a", "F32", [-1], [0, -4])], 0, "has no shape"),
+        ([("a", "F32", [True], [0, 4])], 4, "has no shape"),
+        ([("a", "F32", [1.0], [0, 4])], 4, "has no shape"),
+        ([("a", "F32", [1] * 100, [0, 4])], 4, "has no shape"),
+        ([("a", "F32", [2**63], [0, 2**65])], 4, "has no shape"),
+        ([("a", "O", [1], [0, 4])], 4, "has the type 'O'"),
+        ([("a", "F32", [1], [0, 4])], 5, "its arrays take 4 bytes, the file has 5"),
+        ([("a", "F32", [1], [0, 4])], 3, "its arrays take 4 bytes, the file has 3"),
+        ([("a", "F32", [10**9, 10**6], [0, 4 * 10**15])], 3, "its arrays take 4,000,000,000,000,000 bytes"),
+    ],
+)
+def test_arrays_that_overlap_leave_gaps_or_promise_too_much_are_refused(
+    tmp_path: Path, rows: list[Any], nbytes: int, word: str
+) -> None:
+    assert word in refused(with_header(tmp_path / "m", entries(*rows), bytes(nbytes)))
+
+
+@pytest.mark.parametrize(
+    ("header", "word"),
+    [
+        (b"[]", "its header is no table"),
+        (b"[" * 100_000, "its header is no JSON"),
+        (b'{"a":' * 100_000, "its header is no JSON"),
+        (b'{"a": NaN}', "NaN is no number"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "its header is no JSON"),
+        (b'{"a": 1, "a": 1}', "a name stands in it twice"),
+        (b'{"a": 1}', "'a' must have dtype, shape and data_offsets"),
+        (b'{"__metadata__": {"gpunn": 1}}', "are no texts"),
+        (b'{"__metadata__": []}', "are no texts"),
+        (b"\xff{}", "its header is no JSON"),
+    ],
+)
+def test_a_header_that_is_none_is_refused(tmp_path: Path, header: bytes, word: str) -> None:
+    assert word in refused(with_header(tmp_path / "m", header))
+
+
+def test_a_million_names_are_refused_unread(tmp_path: Path) -> None:
+    entry = b'"%d":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}'
+    path = with_header(tmp_path / "m", b"{" + b",".join(entry % number for number in range(1_000_000)) + b"}")
+    tracemalloc.start()
+    try:
+        assert "at most 2,097,152 are read" in refused(path)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_length_beyond_the_file_is_refused(tmp_path: Path) -> None:
+    for length in (3, 2**31, 2**63, 2**64 - 1):
+        (tmp_path / "m").write_bytes(length.to_bytes(8, "little") + b"{}")
+        assert f"its header promises {length:,} bytes, the file has 10" in refused(tmp_path / "m")
+
+
+def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "m")
+    assert "it is no regular file" in refused(tmp_path / "m")
+
+
+def test_a_file_that_is_cut_short_while_it_is_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would kill a process that has mapped it."""
+    from gpunn import model_file
+
+    def cut(file: Any, *rest: Any) -> Any:
+        os.truncate(path, path.stat().st_size - 40)
+        return model_file_read(file, *rest)
+
+    path = tmp_path / "m"
+    Sequential([Dense(50)]).build((2000,), device="cpu").save(path)
+    model_file_read = model_file.read_values
+    monkeypatch.setattr(model_file, "read_values", cut)
+    assert "it ends within 'dense" in refused(path)
+
+
 # Descriptions
 
 
@@ -317,6 +412,14 @@ HOSTILE: list[dict[str, Any]] = [
     {"input_scale": 10**400},
     {"class_names": None},
     {"class_names": 3},
+    {"class_names": "abc"},
+    {"class_names": {"a": 1}},
+    {"class_names": [1, 2, 3]},
+    {"class_names": ["a\n", "b", "c"]},
+    {"class_names": ["\x1b[31m", "b", "c"]},
+    {"class_names": ["\ud800", "b", "c"]},
+    {"layers": ["ReLU"] * 1001},
+    {"layers": ["ReLU"] * 100_000},
 ]
 
 

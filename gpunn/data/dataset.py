@@ -218,6 +218,8 @@ def _names(class_names: Sequence[str] | None, classes: int) -> tuple[str, ...]:
     names = tuple(str(name) for name in class_names)
     if len(names) != classes:
         raise DataError(f"expected {classes} class names, one for each class, got {len(names)}")
+    if not all(name.isprintable() for name in names):
+        raise DataError("class names are texts of one line that can be printed: give others")
     if len(set(names)) != len(names):
         raise DataError("two classes have the same name: give each class a name of its own")
     return names

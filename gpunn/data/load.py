@@ -17,6 +17,7 @@ from gpunn.data.npz import ZIP_MAGIC, NpzFile
 from gpunn.data.published import MNIST, PUBLISHED, PublishedFile, PublishedSet
 from gpunn.data.samples import Samples
 from gpunn.errors import DataError, OptionError
+from gpunn.storage import open_regular
 
 log = logging.getLogger(__name__)
 
@@ -67,10 +68,14 @@ def load_data(
             f"{type(source).__name__}{' (empty)' if isinstance(source, str) else ''}: for arrays use "
             "Data.from_arrays(x, y)"
         )
-    path = Path(source).expanduser().absolute()
-    if path.is_dir():
+    try:
+        path = Path(source).expanduser().absolute()
+        is_folder, is_there = path.is_dir(), path.exists()
+    except (OSError, RuntimeError) as error:  # a name that is too long, or the home of somebody who is not known
+        raise DataError(f"{source}: cannot be looked for ({error}): check the path") from None
+    if is_folder:
         return _folder(path, split, memory_map)
-    if path.is_file():
+    if is_there:
         return _file(path, split, memory_map)
     raise _unknown(os.fspath(source), path)
 
@@ -178,10 +183,10 @@ def _samples(x: Path, images: NDArray[np.uint8], y: Path, labels: NDArray[np.uin
 
 def _file(path: Path, split: dict[str, Any], memory_map: bool | None) -> Data:
     try:
-        with path.open("rb") as raw:
+        with open_regular(path) as raw:
             start = raw.read(len(ZIP_MAGIC))
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error}): check its permissions") from None
+        raise DataError(f"{path}: cannot be read ({error.strerror or error}): check the path") from None
     if start != ZIP_MAGIC:
         idx = "idx" in path.name
         mend = f"give its folder, {path.parent}" if idx else "save it with np.savez(path, x=x, y=y)"

@@ -10,13 +10,16 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from gpunn.config import from_config
+from gpunn.config import MOST_LAYERS, from_config
 from gpunn.errors import OptionError
 from gpunn.experiment import CheckpointPart, DataPart, Experiment, TrainingPart, with_units
+from gpunn.storage import open_regular
 
 FOLDER = Path(__file__).parent
 # Files of a few lines: what is larger is something else.
-_MOST_BYTES = 1 << 20
+_MOST_BYTES = 1 << 16
+# Of a line: dots between the parts of a key take tomllib the square of their number, and more in memory.
+_MOST_DOTS = 16
 # Sizes beyond could not be held anyhow, and would end in errors that speak of other things.
 _MOST = 2**31 - 1
 
@@ -41,7 +44,7 @@ def read_experiment(recipe: str) -> Experiment:
         guess = f", did you mean {near[0]}?" if near else ""
         raise OptionError(f"unknown recipe {recipe!r}: expected {', '.join(known)} or a .toml file{guess}")
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             content = file.read(_MOST_BYTES + 1)
     except OSError as error:
         raise OptionError(f"recipe {path} cannot be read ({error.strerror or error}): check the path") from None
@@ -61,6 +64,9 @@ def parse_experiment(text: str, where: str) -> Experiment:
         OptionError: no TOML, an unknown key, or a value that cannot be.
     """
     try:
+        for number, line in enumerate(text.splitlines(), 1):
+            if line.count(".") > _MOST_DOTS:
+                raise OptionError(f"line {number} has more than {_MOST_DOTS} dots, and no experiment needs so many")
         table = tomllib.loads(text)
         return _parse(table, Path(where).stem)
     except tomllib.TOMLDecodeError as error:
@@ -69,6 +75,8 @@ def parse_experiment(text: str, where: str) -> Experiment:
         raise OptionError(f"{where} is no experiment: its tables are nested too deeply") from None
     except OptionError as error:
         raise OptionError(f"{where}: {error}") from None
+    except ValueError as error:  # a number of more digits than Python reads or shows
+        raise OptionError(f"{where} is no experiment: {error}") from None
 
 
 def _parse(table: dict[str, Any], stem: str) -> Experiment:
@@ -77,8 +85,8 @@ def _parse(table: dict[str, Any], stem: str) -> Experiment:
         if key not in table:
             raise OptionError(f"{key} is missing: an experiment has layers and an optimizer")
     layers = table["layers"]
-    if not isinstance(layers, list) or not layers:
-        raise OptionError("layers must be a list of tables, each with a type")
+    if not isinstance(layers, list) or not 0 < len(layers) <= MOST_LAYERS:
+        raise OptionError(f"layers must be a list of 1 to {MOST_LAYERS:,} tables, each with a type")
     # Everything is made once, so that what cannot be is said before any data are read.
     for layer in layers:
         from_config("layer", with_units(layer, 1))
@@ -88,10 +96,13 @@ def _parse(table: dict[str, Any], stem: str) -> Experiment:
     name = _text(table.get("name", stem), "name")
     if not name or not all(character.isalnum() or character in "-_." for character in name) or name.startswith("."):
         raise OptionError(f"name must be letters, digits, '-', '_' and '.', got {name!r}")
+    data = _part(DataPart, table.get("data", {}), "data")
+    if len(data.shape) not in (0, 1, 3) or not all(size > 0 for size in data.shape):
+        raise OptionError(f"data.shape must be [features] or [height, width, channels], got {list(data.shape)}")
     return Experiment(
         name=name,
         description=_text(table.get("description", ""), "description"),
-        data=_part(DataPart, table.get("data", {}), "data"),
+        data=data,
         training=_part(TrainingPart, table.get("training", {}), "training"),
         layers=tuple(_table(layer) for layer in layers),
         loss=_table(table["loss"]) if "loss" in table else None,
