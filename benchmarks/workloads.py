@@ -113,15 +113,12 @@ def workloads() -> list[Workload]:
         for name, layers in nets.items()
     ]
     lenet, lenet_bn = recipe("lenet"), recipe("lenet-bn")
-    # On black paper the places of a pooling window are equal but for rounding, which so decides where gradients go: the
-    # libraries part, after 40 steps by 0.6 % of the cost.
-    rounded = {"agreement": 0.03, "accuracy_agreement": 0.02}
     # What is dropped out differs from library to library, so what they learn agrees only roughly.
-    thinned = {"agreement": 0.25, "accuracy_agreement": 0.08}
+    thinned = {"agreement": 0.25, "accuracy_agreement": 0.05}
     found += [
-        Workload("lenet, batch 128", "conv", lenet, steps=40, rate=0.05, **rounded),
+        Workload("lenet, batch 128", "conv", lenet, steps=40, rate=0.05),
         Workload("lenet-bn, batch 128", "conv", lenet_bn, steps=24, rate=0.05, **thinned),
-        Workload("lenet, batch 1024", "conv1024", lenet, batch=1024, steps=4, rate=0.1, **rounded),
+        Workload("lenet, batch 1024", "conv1024", lenet, batch=1024, steps=4, rate=0.1),
         Workload("lenet-bn, batch 1024", "conv1024", lenet_bn, batch=1024, steps=3, rate=0.1, **thinned),
         Workload(
             "3×3 64-128-256 on 32×32×3, batch 128", "deep", three_by_three(), shape=(32, 32, 3), steps=4, rate=0.02,

@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# Sourced by train.sh and test.sh: makes .venv in the repository's root, unless it is there and up to date.
+# Sourced by the other scripts: makes .venv in the repository's root, unless it is there and up to date.
 #
 # PYTHON        the Python to make it with          (default: the first of 3.11 or newer that is found)
 # GPUNN_EXTRA   cuda13, cuda12 or cpu               (default: what fits the NVIDIA driver)
@@ -180,8 +180,10 @@ build() {
         say "installing for the GPU with the extra $cuda, about 1 GB"
         extras=$cuda
     fi
-    # What a run of the other script asked for stays.
-    case ",$had,$1," in *,test,*) extras=$extras${extras:+,}test ;; esac
+    # What a run of another script asked for stays.
+    for extra in test fuzz; do
+        case ",$had,$1," in *,"$extra",*) extras=$extras${extras:+,}$extra ;; esac
+    done
     # An update that breaks off leaves packages half replaced, so from here on .venv counts as half-made.
     [ "$maker" = user ] || : > "$making"
     rm -f "$state"

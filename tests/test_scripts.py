@@ -28,7 +28,7 @@ case "$1 $2" in
         echo "pip $*" >> "$PIP_LOG"
         [ ! -e "$PIP_LOG.fails" ] || { echo "ERROR: no network"; exit 1; }
         ;;
-    "-m pytest") printf "[%s]" "$@" ;;
+    "-m pytest" | "-m fuzz") printf "[%s]" "$@" ;;
     *) exec PYTHON "$@" ;;
 esac
 END
@@ -141,6 +141,12 @@ def test_the_tests_are_added_to_what_training_installed(ready: Checkout) -> None
     ready.run("train.sh")
     ready.run("test.sh")
     assert ready.installs() == 2
+
+
+def test_the_fuzzer_is_added_to_the_tests(ready: Checkout) -> None:
+    ready.run("test.sh")
+    assert ready.run("fuzz.sh", "idx", "--runs", "9").stdout == "[-m][fuzz][idx][--runs][9]"
+    assert ready.pip_log.read_text("utf-8").rstrip().endswith(".[test,fuzz]")
 
 
 def test_a_changed_project_is_installed_again_with_what_was_there(ready: Checkout) -> None:

@@ -1,0 +1,28 @@
+"""Histories of trainings as CSV."""
+
+from fuzz.harness import Target
+from gpunn.history import COLUMNS, History
+
+_HEAD = ",".join(COLUMNS).encode() + b"\n"
+_ROW = b"1,0.25,2.3,0.1,nan,nan,0.1,0.5\n"
+
+TARGET = Target(
+    name="histories",
+    read=History.read_csv,
+    seeds=lambda: {
+        "three": _HEAD + _ROW + b"2,0.5,1.3e-05,0.5,1.0,0.5,0.1,1.0\n3,0.75,inf,1.0,-inf,0.0,0.1,2.0\n",
+        "none": _HEAD,
+    },
+    hostile={
+        "lines without end": lambda: _HEAD + b"\n" * 5_000_000,
+        "one line without end": lambda: _HEAD + b"1" * 5_000_000,
+        "a head without end": lambda: b"step," * 1_000_000,
+        "fifty thousand records": lambda: (
+            _HEAD + b"".join(b"%d,0,0,0,0,0,0,0\n" % number for number in range(1, 50_001))
+        ),
+        "a long number": lambda: _HEAD + b"9" * 900 + b"," * 7 + b"\n",
+        "digits of another script": lambda: _HEAD + "٣,0,0,0,0,0,0,0\n".encode(),
+        "steps that go back": lambda: _HEAD + _ROW + _ROW,
+    },
+    words=(b"nan", b"inf", b"-", b"e308", b",", b"\n", _ROW),
+)
