@@ -105,6 +105,7 @@ class Sequential:
             MemoryShortageError: the host has less memory than the network needs.
         """
         backend = device if isinstance(device, Backend) else select(device)
+        self.backend = None  # until the last layer is built: one that fails leaves no half-built network
         require_for_network(self.layers, input_shape, batch_size, backend, dtype, arrays)
         context = self.lay_out(input_shape, batch_size, backend, dtype, seed)
         if arrays is not None:
@@ -124,7 +125,6 @@ class Sequential:
         if dtype not in DTYPES:
             raise OptionError(f"unknown dtype {dtype!r}: expected {' or '.join(DTYPES)}")
         seed, batch_size = checked_seed(seed), positive_whole(batch_size, "batch size")
-        self.backend = None  # until the last layer is built: one that fails leaves no half-built network
         self.dtype = dtype
         self.seed = seed
         self.batch_size = batch_size

@@ -192,6 +192,7 @@ trained = model()
 trained.fit(data, epochs=1, batch_size=50, device="cpu", progress=False)  # every buffer of the BLAS is made
 wide = gn.Sequential([gn.Dense(10_000)]).build((4,), 32, "cpu")
 wide.predict_proba(np.zeros((256, 4)))
+large = gn.Samples(np.zeros((60_000, 28, 28, 1)), np.arange(60_000) % 10)
 limits.free_bytes = lambda: 2**40  # as if all were free: NumPy is the first to notice
 taken = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (taken + (100 << 20),) * 2)
@@ -199,7 +200,7 @@ resource.setrlimit(resource.RLIMIT_AS, (taken + (100 << 20),) * 2)
 for what in (
     lambda: model().fit(data, epochs=1, batch_size=4000, device="cpu", progress=False),
     lambda: wide.predict_proba(np.zeros((20_000, 4))),
-    lambda: trained.evaluate(gn.Samples(np.zeros((12_000, 28, 28, 1), np.float64), np.arange(12_000) % 10)),
+    lambda: trained.evaluate(large),
 ):
     try:
         what()
