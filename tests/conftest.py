@@ -1,6 +1,7 @@
 """What every test file may use: the MNIST folder, and the rules for what may be skipped."""
 
 import os
+import signal
 import warnings
 from collections.abc import Generator
 from pathlib import Path
@@ -10,6 +11,10 @@ from harness import backend
 from hypothesis import settings
 
 __all__ = ["backend"]
+
+# A shell gives a job in the background no SIGINT, and it gives none to its children: tests that send one need it back.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 MNIST_FILES = (
