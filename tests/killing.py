@@ -9,6 +9,7 @@ itself, with 130 or 143 and no traceback.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import random
 import signal
@@ -134,7 +135,7 @@ class Killing:
         """Send a run a signal so many seconds after its first checkpoint, go on with it, and compare.
 
         Returns:
-            When it was killed, in words.
+            When it was killed, in words; "" where it had ended before.
 
         Raises:
             AssertionError: something was lost.
@@ -160,7 +161,7 @@ class Killing:
             self._finished(self._start("--resume", run))
         assert results_of(path) == self.expected, f"{run}: killed at step {checkpoint.step}, ends in other bytes"
         if is_over:
-            return "after its end"
+            return ""
         return "while saving" if is_saving else "while writing results" if is_trained else "in the training"
 
 
@@ -180,11 +181,14 @@ def kill_runs(
         times = f"trained {each.trained:.1f} s and ended {each.ended:.1f} s later"
         say(f"{each.name}: first checkpoint after {each.first:.1f} s, {times}")
     moments: Counter[str] = Counter()
-    for number in range(kills):
+    for number in itertools.count():
         each = made[number % len(made)]
         when = each.kill(number, rng.uniform(0, each.ended), sent)
-        moments[when] += 1
-        say(f"{number + 1}/{kills}: {sent.name} {when}, went on to the same bytes")
+        if when:  # else it had ended before
+            moments[when] += 1
+            say(f"{moments.total()}/{kills}: {sent.name} {when}, went on to the same bytes")
+        if moments.total() == kills:
+            break
     return moments
 
 
