@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cli_helpers import without_pictures
 
 import gpunn as gn
 from gpunn import run, streaming
@@ -135,14 +136,17 @@ def test_data_larger_than_the_memory_of_the_device_train_to_the_numbers_of_the_c
 
 
 @pytest.mark.parametrize("data_on", ["auto", "host"])
-def test_a_run_says_where_its_data_lie_and_what_they_take(machine: Machine, tmp_path: Any, data_on: str) -> None:
+def test_a_run_says_where_its_data_lie_and_what_they_take(
+    machine: Machine, tmp_path: Any, monkeypatch: pytest.MonkeyPatch, data_on: str
+) -> None:
+    without_pictures(monkeypatch)
     experiment = read_experiment("mlp").with_options(device="cuda", epochs=1, data_on=data_on)
-    experiment = replace(experiment, data=replace(experiment.data, limit=720))
+    experiment = replace(experiment, data=replace(experiment.data, limit=400))
     said: list[str] = []
     run.train(experiment, tmp_path / "run", said.append, progress=False)
-    # 648 and 72 of 64 bytes, each with a label and a place in the order, of four bytes.
+    # 360 and 40 of 64 bytes, each with a label and a place in the order, of four bytes.
     where, on = ("cuda:0", "") if data_on == "auto" else ("the host", ", streamed from memory to cuda:0")
-    assert f"data on     {where}: 45.6 KiB{on}; for validation {where}: 5.1 KiB{on}" in said
+    assert f"data on     {where}: 25.3 KiB{on}; for validation {where}: 2.8 KiB{on}" in said
     assert f'data_on = "{data_on}"' in (tmp_path / "run" / "experiment.toml").read_text("utf-8")
 
 
