@@ -69,8 +69,8 @@ def read_image_file(path: Path) -> ImageFile:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}): check the path") from None
     try:
         return kind.cleaned(content)
-    except (_DamageError, struct.error) as error:
-        reason = "it ends too early" if isinstance(error, struct.error) else error
+    except (_DamageError, struct.error, IndexError) as error:
+        reason = error if isinstance(error, _DamageError) else "it ends too early"
         raise DataError(f"{path}: the image is damaged ({reason}): get it again") from None
 
 
@@ -160,6 +160,24 @@ def _ppm(content: bytes) -> ImageFile:
     return ImageFile("PPM", content)
 
 
+_GIF_EXTENSION, _GIF_FRAME = 0x21, 0x2C
+
+
+def _gif(content: bytes) -> ImageFile:
+    """As it is, if its first frame lies within it: Pillow makes room for a larger one after its size was looked at."""
+    width, height, flags = struct.unpack_from("<HHB", content, 6)
+    place = 13 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
+    while content[place] == _GIF_EXTENSION:
+        place += 2
+        while content[place]:
+            place += 1 + content[place]
+        place += 1
+    kind, left, top, columns, rows = struct.unpack_from("<B4H", content, place)
+    if kind != _GIF_FRAME or left + columns > width or top + rows > height:
+        raise _DamageError(f"it has no frame within its {width} × {height} pixels")
+    return ImageFile("GIF", content, 5)
+
+
 def _orientation(exif: bytes) -> int:
     """EXIF's tag 274 of a TIFF header and its first directory; 1 where there is none, or nonsense."""
     try:
@@ -190,7 +208,7 @@ _KINDS = (
     _Kind("BMP", re.compile(rb"BM"), 32 << 20, _bmp),
     _Kind("PPM", re.compile(rb"P[456]\s"), 32 << 20, _ppm),
     # The comments of a GIF take 35 times their size.
-    _Kind("GIF", re.compile(rb"GIF8[79]a"), 1 << 20, lambda content: ImageFile("GIF", content, 5)),
+    _Kind("GIF", re.compile(rb"GIF8[79]a"), 1 << 20, _gif),
     # The decoder keeps three whole images, and Pillow two.
     _Kind("WebP", re.compile(rb"RIFF.{4}WEBP", re.DOTALL), 4 << 20, lambda content: ImageFile("WEBP", content, 20)),
 )

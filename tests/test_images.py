@@ -224,6 +224,14 @@ def test_a_ppm_of_another_kind_is_refused(tmp_path: Path, content: bytes) -> Non
     assert "is no file that can be read" in said or "its header is none of a binary" in said
 
 
+def test_a_frame_that_is_larger_than_its_gif_is_refused(tmp_path: Path) -> None:
+    """Fuzzing found it: it was decoded at the frame's size, of which nothing had been asked."""
+    content = bytearray(encoded(gradient(9, 7), "GIF"))
+    place = content.index(b",\0\0\0\0\x07\0\x09\0")
+    content[place + 5 : place + 9] = struct.pack("<2H", 34_000, 6000)
+    assert "no frame within its 7 × 9 pixels" in refused(put(tmp_path, bytes(content)))
+
+
 def test_a_compressed_bmp_is_refused(tmp_path: Path) -> None:
     content = bytearray(encoded(Image.new("L", (28, 28)), "BMP"))
     content[30] = 1
