@@ -6,6 +6,7 @@ and only when a CUDA device is asked for.
 
 from __future__ import annotations
 
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -177,7 +178,10 @@ class NumpyBackend(Backend):
 
 
 class CupyBackend(Backend):
-    """A CUDA device through CuPy."""
+    """A CUDA device through CuPy.
+
+    Threads may share it: what one gives to the stream does not get into the capture of another.
+    """
 
     has_graphs = True
 
@@ -190,6 +194,7 @@ class CupyBackend(Backend):
 
         self.cupy = cupy
         self.index = index
+        self.lock = threading.RLock()
         self.device = f"cuda:{index}"
         with cupy.cuda.Device(index):
             properties = cupy.cuda.runtime.getDeviceProperties(index)
@@ -219,29 +224,29 @@ class CupyBackend(Backend):
         return other
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
-        with self.cupy.cuda.Device(self.index), self.stream:
+        with self.lock, self.cupy.cuda.Device(self.index), self.stream:
             return self.cupy.empty(shape, dtype)
 
     def zeros(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
-        with self.cupy.cuda.Device(self.index), self.stream:
+        with self.lock, self.cupy.cuda.Device(self.index), self.stream:
             return self.cupy.zeros(shape, dtype)
 
     def asarray(self, values: Any, dtype: DTypeLike | None = None) -> Array:
-        with self.cupy.cuda.Device(self.index), self.stream:
+        with self.lock, self.cupy.cuda.Device(self.index), self.stream:
             return self.cupy.ascontiguousarray(self.cupy.asarray(values, dtype))
 
     def to_host(self, array: Array) -> NDArray[Any]:
-        with self.cupy.cuda.Device(self.index):
+        with self.lock, self.cupy.cuda.Device(self.index):
             return np.asarray(self.cupy.asnumpy(array, stream=self.stream))
 
     def assign(self, target: Array, values: Any) -> None:
-        with self.cupy.cuda.Device(self.index), self.stream:
+        with self.lock, self.cupy.cuda.Device(self.index), self.stream:
             target[...] = self.cupy.asarray(values)
 
     def run(self, kernel: Elementwise | Raw, *arguments: Any) -> None:
-        if self._recorded is not None:
-            self._recorded.append(arguments)
-        with self.cupy.cuda.Device(self.index), self.stream:
+        with self.lock, self.cupy.cuda.Device(self.index), self.stream:
+            if self._recorded is not None:
+                self._recorded.append(arguments)
             if isinstance(kernel, Elementwise):
                 self._elementwise(kernel)(*arguments)
                 return
@@ -270,17 +275,17 @@ class CupyBackend(Backend):
         return function
 
     def gemm(self, alpha: float, a: Array, b: Array, beta: float, c: Array) -> None:
-        if self._recorded is not None:
-            self._recorded.append((a, b, c))
         # A handle of cuBLAS may be used only while the device that it was made on is the current one.
-        with self.cupy.cuda.Device(self.index):
+        with self.lock, self.cupy.cuda.Device(self.index):
+            if self._recorded is not None:
+                self._recorded.append((a, b, c))
             self.cublas.gemm(alpha, a, b, beta, c)
 
     def synchronize(self) -> None:
         self.stream.synchronize()
 
     def mark(self) -> Any:
-        with self.cupy.cuda.Device(self.index):
+        with self.lock, self.cupy.cuda.Device(self.index):
             event = self.cupy.cuda.Event()
             event.record(self.stream)
         return event
@@ -291,9 +296,9 @@ class CupyBackend(Backend):
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
         stream = self.stream
-        # A graph knows addresses only: what it works on must not be given back to the pool, and so to others.
-        kept = self._recorded = []
-        with self.cupy.cuda.Device(self.index), stream:
+        with self.lock, self.cupy.cuda.Device(self.index), stream:
+            # A graph knows addresses only: what it works on must not be given back to the pool, and so to others.
+            kept = self._recorded = []
             stream.begin_capture()
             try:
                 work()
@@ -309,13 +314,13 @@ class CupyBackend(Backend):
                 self._recorded = None
 
         def replay(_kept: list[tuple[Any, ...]] = kept) -> None:
-            with self.cupy.cuda.Device(self.index):
+            with self.lock, self.cupy.cuda.Device(self.index):
                 graph.launch(stream)
 
         return replay
 
     def staging(self, *arrays: Array) -> Staging:
-        return PinnedStaging(self.cupy, self.index, self.stream, self.copies, *arrays)
+        return PinnedStaging(self, *arrays)
 
     def free_bytes(self) -> int:
         with self.cupy.cuda.Device(self.index):

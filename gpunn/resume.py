@@ -96,18 +96,18 @@ def restored(
 
 def origin_of(experiment: Experiment, trainer: Trainer) -> Origin:
     """What a run is made of, to be written beside its states."""
-    return Origin(experiment.to_toml(), fingerprint(trainer.data), versions(trainer))
+    return Origin(experiment.to_toml(), fingerprint(trainer.data, experiment.data.sha256), versions(trainer))
 
 
-def fingerprint(data: Data) -> dict[str, Any]:
-    """Number, shape and SHA-256 of what a training sees."""
+def fingerprint(data: Data, sha256: str = "") -> dict[str, Any]:
+    """Number, shape and SHA-256 of what a training sees; that of the training samples where it is not known yet."""
 
-    def of(samples: Samples | None) -> dict[str, Any] | None:
+    def of(samples: Samples | None, known: str = "") -> dict[str, Any] | None:
         if samples is None:
             return None
-        return {"samples": len(samples), "shape": list(samples.shape), "sha256": samples.sha256()}
+        return {"samples": len(samples), "shape": list(samples.shape), "sha256": known or samples.sha256()}
 
-    return {"train": of(data.train), "validation": of(data.validation)}
+    return {"train": of(data.train, sha256), "validation": of(data.validation)}
 
 
 def versions(trainer: Trainer) -> dict[str, str]:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.kernels.kernel import Array
+
+if TYPE_CHECKING:
+    from gpunn.backend import CupyBackend
 
 
 class Staging:
@@ -48,24 +53,24 @@ class PinnedStaging(Staging):
     upload. Neither makes the host wait; only `claim` does.
 
     Args:
-        cupy: the module.
-        index: of the device.
-        stream: where the device computes.
-        copies: where it copies.
+        backend: of the device.
         arrays: of the device.
     """
 
-    def __init__(self, cupy: Any, index: int, stream: Any, copies: Any, *arrays: Array) -> None:
+    def __init__(self, backend: CupyBackend, *arrays: Array) -> None:
+        cupy = backend.cupy
         super().__init__(*(_pinned(cupy, array) for array in arrays))
-        self._cupy, self._index, self._stream, self._copies, self._arrays = cupy, index, stream, copies, arrays
+        self._backend, self._stream, self._copies, self._arrays = backend, backend.stream, backend.copies, arrays
         with self._device():
             self._read, self._copied = (cupy.cuda.Event(disable_timing=True) for _ in range(2))
             # The memory may have been another's before, whose work on it could still be going on.
-            stream.synchronize()
+            self._stream.synchronize()
 
-    def _device(self) -> Any:
-        """Within it, the device of the streams is the current one, as events and copies want it."""
-        return self._cupy.cuda.Device(self._index)
+    @contextmanager
+    def _device(self) -> Iterator[None]:
+        """Within it the device of the streams is the current one, as events and copies want it, and nobody captures."""
+        with self._backend.lock, self._backend.cupy.cuda.Device(self._backend.index):
+            yield
 
     def claim(self) -> None:
         self._copied.synchronize()

@@ -1,6 +1,9 @@
 """Runs on a device that are cut off, or meet numbers that are not finite: as on the CPU, and no step waits for it."""
 
+import sys
+import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -135,3 +138,27 @@ def test_no_checkpoint_is_made_of_numbers_that_are_not_finite(machine: Machine, 
     for _, path in listed(tmp_path / "checkpoints"):
         state = open_checkpoint(path).state(trainer("cuda").state())
         assert all(np.isfinite(array).all() for array in state.now.arrays.values())
+
+
+def test_trainings_in_threads_share_a_device_and_do_not_disturb_each_other(machine: Machine) -> None:
+    """Neither gets into what the other records, though both use one stream."""
+    machine.scheduling.races = False
+    makes = [partial(momentum, device="cuda"), partial(adam, device="cuda", data_on="host"), momentum]
+    alone = [make() for make in makes]
+    for training in alone:
+        training.run()
+    together = [make() for make in makes]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        workers = [threading.Thread(target=training.run, daemon=True) for training in together]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join(timeout=120)
+            assert not worker.is_alive()
+    finally:
+        sys.setswitchinterval(interval)
+    for one, other in zip(alone, together, strict=True):
+        assert other.step.is_recorded == (other.step.backend.device != "cpu")
+        assert outcome(one) == outcome(other)
