@@ -29,8 +29,6 @@ class _Library(NamedTuple):
     sgemm: _Gemm
     dgemm: _Gemm
     name: str
-    get_threads: Callable[[], int]
-    set_threads: Callable[[int], None]
     integer: Any
     sasum: Callable[..., float]
     dasum: Callable[..., float]
@@ -54,18 +52,17 @@ def _library() -> _Library | None:
             ("scipy_", "", ctypes.c_int32),
             ("", "", ctypes.c_int32),
         ):
-            controls = ("openblas_get_num_threads", "openblas_set_num_threads")
-            names = ("cblas_sgemm", "cblas_dgemm", "cblas_sasum", "cblas_dasum", *controls)
+            names = ("cblas_sgemm", "cblas_dgemm", "cblas_sasum", "cblas_dasum")
             functions: list[Any] = [getattr(library, f"{prefix}{name}{suffix}", None) for name in names]
             if all(functions):
-                sgemm, dgemm, sasum, dasum, get_threads, set_threads = functions
+                sgemm, dgemm, sasum, dasum = functions
                 # Without argument types: what is passed is of C's types already, which takes a third of the time.
                 sgemm.restype = dgemm.restype = None
                 sasum.restype, dasum.restype = ctypes.c_float, ctypes.c_double
                 # Younger than the rest: OpenBLAS has it since 0.3.29.
                 batches = [getattr(library, f"{prefix}cblas_{x}gemm_batch{suffix}", None) for x in "sd"]
                 name = f"OpenBLAS {pool['version']}"
-                return _Library(sgemm, dgemm, name, get_threads, set_threads, width, sasum, dasum, *batches)
+                return _Library(sgemm, dgemm, name, width, sasum, dasum, *batches)
     return None
 
 

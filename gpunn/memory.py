@@ -107,7 +107,8 @@ def require_for_network(
     if backend.device == "cpu":
         free = backend.free_bytes()
         if bytes_of_network(layers, shape, batch_size, backend, dtype, arrays) > free:
-            raise _shortage("nothing was taken", layers, shape, batch_size, backend, dtype, 0, free)
+            error = MemoryError("nothing was taken")
+            raise shortage(error, layers, shape, batch_size, backend, dtype, 0, free)
 
 
 def explained(method: Method) -> Method:
@@ -155,19 +156,7 @@ def shortage(
         return MemoryShortageError(
             f"out of memory on the host, where {size(limits.free_bytes())} are free: use less data ({reason})"
         )
-    return _shortage(reason, layers, shape, batch_size, backend, dtype, others, free)
 
-
-def _shortage(
-    reason: str,
-    layers: Sequence[Layer],
-    shape: Sequence[int],
-    batch_size: int,
-    backend: Backend,
-    dtype: str,
-    others: int,
-    free: int,
-) -> MemoryShortageError:
     def needed(count: int) -> int:
         return bytes_of_network(layers, shape, count, backend, dtype) + others
 

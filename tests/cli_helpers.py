@@ -148,3 +148,18 @@ def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("draw_answers", "draw_network"):
         monkeypatch.setattr(results, name, lambda *_, **__: [])
     monkeypatch.setattr(results.reports, "plot_curves", lambda _, path, **__: path.write_bytes(b""))
+
+
+@contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[Path]:
+    """A disk of so many bytes ("64k") below a folder, which only root can mount."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small disk needs root")
+    path = folder / "disk"
+    path.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", path], capture_output=True).returncode:
+        pytest.skip("this machine lets nobody mount a small disk")
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", path], check=True)

@@ -1,7 +1,6 @@
 """What the program refuses, in one line and with nothing left behind, and how it ends when it is stopped."""
 
 import json
-import os
 import signal
 import subprocess
 import time
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cli_helpers import TINY, WITHOUT_GPU, assert_one_line, gpunn, own_folder, program, start
+from cli_helpers import TINY, WITHOUT_GPU, assert_one_line, gpunn, own_folder, program, small_disk, start
 from data_helpers import idx_bytes, small_set, write_set
 
 import gpunn as gn
@@ -179,15 +178,8 @@ def test_a_file_in_the_place_of_the_folder_is_one_line(folder: Path, arguments: 
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of a few pages, which only root can mount."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small disk needs root")
-    path = tmp_path / "disk"
-    path.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", path], capture_output=True).returncode:
-        pytest.skip("this machine lets nobody mount a small disk")
-    yield path
-    subprocess.run(["umount", path], check=True)
+    with small_disk(tmp_path, "64k") as path:
+        yield path
 
 
 def test_a_full_disk_is_found_before_the_training(disk: Path) -> None:

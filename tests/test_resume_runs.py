@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cli_helpers import assert_one_line, gpunn, own_folder, results_of, start, without_pictures
+from cli_helpers import assert_one_line, gpunn, own_folder, results_of, small_disk, start, without_pictures
 from data_helpers import small_set, write_set
 
 import gpunn as gn
@@ -466,15 +466,8 @@ def test_the_lock_of_a_process_that_was_killed_is_free(folder: Path) -> None:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of half a mebibyte, which only root can mount."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small disk needs root")
-    path = tmp_path / "disk"
-    path.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", path], capture_output=True).returncode:
-        pytest.skip("this machine lets nobody mount a small disk")
-    yield path
-    subprocess.run(["umount", path], check=True)
+    with small_disk(tmp_path, "512k") as path:
+        yield path
 
 
 def test_a_disk_that_fills_up_is_one_line_and_leaves_the_checkpoint_before(

@@ -136,10 +136,10 @@ class RowProducts:
         work: _Work = [partial(np.copyto, turned, delta.swapaxes(0, 1))]
         turned = turned.reshape(e.rows * e.filters, -1)
         moved = self._moved[: e.channels * e.columns * n].reshape(e.channels, -1)
+        # Longest sums first: those that are done side by side take the same time.
+        rows = sorted(self._seers(), key=lambda row: row[2] - row[3])
         for v, pixels, places in _shifts(e):
             met = turned[:, places.start * n : places.stop * n]
-            # Longest sums first: those that are done side by side take the same time.
-            rows = sorted(self._seers(), key=lambda row: row[2] - row[3])
             weights, deltas, targets = [], [], []
             for y, remainder, begin, end, first in rows:
                 weights.append(self._backward_weights[remainder][v][:, begin * e.filters : end * e.filters])
@@ -149,10 +149,11 @@ class RowProducts:
                 targets = [target.reshape(e.channels, -1) for target in targets]
                 work.append(partial(self._backend.planned_all(weights, deltas, targets), 1.0, 1.0))
                 continue
-            product_target = moved[:, : met.shape[1]]
+            # BLAS cannot write to every second pixel.
+            between = moved[:, : met.shape[1]]
             for a, b, target in zip(weights, deltas, targets, strict=True):
-                work.append(partial(self._backend.planned(a, b, product_target), 1.0, 0.0))
-                work.append(partial(np.add, target, product_target.reshape(target.shape), target))
+                work.append(partial(self._backend.planned(a, b, between), 1.0, 0.0))
+                work.append(partial(np.add, target, between.reshape(target.shape), target))
         return work
 
     def _seers(self) -> Iterator[tuple[int, int, int, int, int]]:
