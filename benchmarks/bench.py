@@ -22,13 +22,14 @@ from typing import Any
 from charts import chart, growth_chart
 from machine import machine
 from measure import rounds_of, summarised
-from peers import PEERS, ROOT, Peer
+from peers import PEERS, PLAIN, ROOT, Peer
 from report import ROUNDS, headings, not_measured, rows_of, table
 from targets import HEADINGS as TARGET_HEADINGS
 from targets import target_rows
 from workloads import on_device, quickened, workloads
 
 from gpunn.backend import select
+from gpunn.kernels.loops import version
 
 RESULTS = ROOT / "benchmarks" / "results"
 
@@ -52,7 +53,9 @@ def chosen_peers(names: str, device: str) -> list[Peer]:
     return [
         peer
         for peer in PEERS
-        if device in peer.devices and (not wanted or any(peer.name.lower().startswith(name) for name in wanted))
+        if device in peer.devices
+        and (peer.name != PLAIN or version())  # else "gpunn" itself is that
+        and (not wanted or any(peer.name.lower().startswith(name) for name in wanted))
     ]
 
 

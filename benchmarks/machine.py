@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 import gpunn
+from gpunn.kernels.loops import version
 
 
 def machine() -> dict[str, Any]:
@@ -25,6 +26,7 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "numpy": np.__version__,
+        "numba": version(),
         "gpunn": gpunn.__version__,
     }
 

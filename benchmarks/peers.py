@@ -17,6 +17,8 @@ from typing import Any
 
 from workloads import Workload
 
+from gpunn.kernels.loops import OFF
+
 ROOT = Path(__file__).resolve().parent.parent
 WORKERS = Path(__file__).resolve().parent / "workers"
 PATIENCE = 1800.0
@@ -44,6 +46,11 @@ class Peer:
     devices: tuple[str, ...] = ("cpu", "cuda")
     leaves_out: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def is_gpunn(self) -> bool:
+        """Whether it is gpunn itself, in one of its ways."""
+        return self.name.startswith("gpunn")
+
     def why_not(self, workload: Workload, device: str) -> str:
         """Why it does not take part in a workload; empty where it does."""
         layers = "images" if any(layer["type"] == "Flatten" for layer in workload.layers) else "dense"
@@ -62,8 +69,12 @@ _COMPILED = {
     "train": "the recipe is compared with PyTorch",
     "start": "most of the time would be its compiler's",
 }
+PLAIN = "gpunn without Numba"
+"""What the base install does, beside the row of a gpunn that has the extra `numba`."""
 PEERS = (
     Peer("gpunn", "gpunn_worker.py", "fit"),
+    Peer(PLAIN, "gpunn_worker.py", "plain", "pip install 'gpunn[numba]'", devices=("cpu",),
+         leaves_out={"growth": "its curves are those of gpunn, with another constant"}),
     Peer("PyTorch eager", "torch_worker.py", "eager", _TORCH),
     Peer(
         "PyTorch channels last", "torch_worker.py", "channels_last", _TORCH,
@@ -122,7 +133,9 @@ class WorkerProcess:
         env = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
         env["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # else JAX takes the device's memory from all others
         env["CUPY_TF32"] = "1" if precision == "tf32" else "0"
-        env["PYTHONPATH"] = os.pathsep.join([str(WORKERS), *([str(ROOT)] if peer.name == "gpunn" else [])])
+        env["PYTHONPATH"] = os.pathsep.join([str(WORKERS), *([str(ROOT)] if peer.is_gpunn else [])])
+        if peer.name == PLAIN:
+            env[OFF] = "0"
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the process; a pipe could fill up
         self.began = time.perf_counter()
         self.process = subprocess.Popen(
@@ -177,4 +190,4 @@ class WorkerProcess:
 
 def python_for(peer: Peer, peers_python: str) -> str:
     """gpunn runs in this environment, the others in one that may be another."""
-    return sys.executable if peer.name == "gpunn" else peers_python
+    return sys.executable if peer.is_gpunn else peers_python

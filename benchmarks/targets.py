@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from peers import PLAIN
+
 from gpunn.reports.profiled import duration
 
 FASTEST = "the fastest peer"
@@ -72,7 +74,7 @@ def verdict(target: Target, workloads: Sequence[dict[str, Any]]) -> tuple[str, s
     rows = {} if workload is None else {row["peer"]: row for row in workload["results"]}
     if workload is None or "gpunn" not in rows:
         return "", ""
-    own = rows.pop("gpunn")
+    own, plain = rows.pop("gpunn"), rows.pop(PLAIN, None)
     if target.accuracy:
         # Random bytes, which stand in for MNIST where it is missing, have nothing to learn.
         if workload["data"] != "MNIST":
@@ -88,8 +90,10 @@ def verdict(target: Target, workloads: Sequence[dict[str, Any]]) -> tuple[str, s
         return "", ""
     # Who did another piece of work has not been beaten, nor has it won.
     agree = own["agrees"] and rival["agrees"]
-    name = f" ({rival['peer']})" if target.against == FASTEST else ""
-    return f"{rival['times_gpunn']:.2f}{name}", _word(agree and rival["times_gpunn"] >= target.least)
+    note = f" ({rival['peer']})" if target.against == FASTEST else ""
+    if plain is not None:
+        note += f" ({rival['times_gpunn'] / plain['times_gpunn']:.2f} without Numba)"
+    return f"{rival['times_gpunn']:.2f}{note}", _word(agree and rival["times_gpunn"] >= target.least)
 
 
 def _word(is_met: bool) -> str:

@@ -115,7 +115,8 @@ def section(runs: Sequence[dict[str, Any]]) -> str:
     lines = [
         f"## {device_of(runs)}, {runs[0]['precision']}",
         "",
-        f"Python {machine['python']}, NumPy {machine['numpy']}.",
+        f"Python {machine['python']}, NumPy {machine['numpy']}"
+        + (f", Numba {machine['numba']}." if machine.get("numba") else "."),
     ]
     lines += ["", *markdown([("command", "date", "commit", "load at the end"), *(
         (f"`{run['command']}`", run["date"], run["commit"], f"{run['load_average'][0]:.1f}") for run in runs

@@ -21,6 +21,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from gpunn import blas, limits
 from gpunn.errors import CaptureError, DeviceError, OptionError
+from gpunn.kernels import loops
 from gpunn.kernels.kernel import Array, Elementwise, Raw
 from gpunn.staging import PinnedStaging, Staging
 
@@ -145,7 +146,8 @@ class NumpyBackend(Backend):
     block_elements = 2**20  # 4 MiB of floats: what the second-level caches of two cores hold
 
     def __init__(self) -> None:
-        self.description = f"CPU, NumPy {np.__version__}, {blas.description()}"
+        numba = f", Numba {loops.version()}" if loops.version() else ""
+        self.description = f"CPU, NumPy {np.__version__}, {blas.description()}{numba}"
         # A step makes short calls: no wrapper between.
         self.gemm, self.planned, self.planned_all = blas.gemm, blas.planned, blas.planned_all  # type: ignore[method-assign]
 

@@ -72,7 +72,7 @@ def test_limits_of_zero_are_the_plain_gather_to_the_bit(
 
 def moved(backend: Backend, samples: Samples, augmentation: Augmentation, count: int = 5) -> Any:
     """Pictures, and the maps that they were made with: (n, 6), rows m₀ … m₅."""
-    maps = transforms(len(samples), 3, count, augmentation.limits)[:, :, 0, 0].T.astype(np.float64)
+    maps = transforms(len(samples), 3, count, augmentation.limits).T.astype(np.float64)
     return pictures(backend, samples, augmentation, count=count), maps
 
 
@@ -118,7 +118,7 @@ def test_each_picture_is_its_image_seen_through_its_map(
 def test_maps_are_drawn_evenly_between_minus_and_plus_the_limits(limits: tuple[float, ...]) -> None:
     """Two counters of Philox for a sample: shift across and down, half a turn's tangent, growth; shear."""
     shift, half_tangent, scale, shear = limits
-    maps = transforms(50, 8, 11, limits)[:, :, 0, 0].T
+    maps = transforms(50, 8, 11, limits).T
     drawn = []
     for sample, m in enumerate(maps):
         a, b = (philox((2 * sample + half, 11, 0, 0), (8, 4)) for half in (0, 1))
@@ -141,7 +141,7 @@ def test_a_shift_by_whole_pixels_is_exact(monkeypatch: pytest.MonkeyPatch, down:
 
     def shifts(n: int, *_: Any) -> NDArray[Any]:
         m = np.array([1, 0, -across, 0, 1, -down], np.float32)
-        return np.repeat(m[:, None], n, axis=1)[:, :, None, None]
+        return np.repeat(m[:, None], n, axis=1)
 
     monkeypatch.setattr(kernels, "transforms", shifts)
     samples = images(scale=1 / 255)

@@ -76,6 +76,7 @@ def bench() -> Iterator[SimpleNamespace]:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(ROOT / "benchmarks"))
         patch.delenv("GPUNN_DATA", raising=False)
+        import bench as program
         import charts
         import measure
         import peers
@@ -86,6 +87,7 @@ def bench() -> Iterator[SimpleNamespace]:
 
         yield SimpleNamespace(
             charts=charts,
+            program=program,
             measure=measure,
             peers=peers,
             report=report,
@@ -292,6 +294,21 @@ def test_the_fastest_peer_is_the_one_with_the_least_time(bench: SimpleNamespace)
     target = bench.targets.Target("cuda", "w", bench.targets.FASTEST, 2.0)
     found = work("w", {"PyTorch eager": 9.0, "JAX scan": 1.8})
     assert bench.targets.verdict(target, [found]) == ("1.80 (JAX scan)", "missed")
+
+
+def test_without_numba_stands_beside_it_and_is_no_peer(bench: SimpleNamespace) -> None:
+    plain = bench.peers.PLAIN
+    found = work("w", {plain: 1.25, "PyTorch eager": 1.5})
+    target = bench.targets.Target("cpu", "w", "PyTorch eager", 1.5)
+    assert bench.targets.verdict(target, [found]) == ("1.50 (1.20 without Numba)", "met")
+    fastest = bench.targets.Target("cpu", "w", bench.targets.FASTEST, 2.0)
+    assert bench.targets.verdict(fastest, [found]) == ("1.50 (PyTorch eager) (1.20 without Numba)", "missed")
+
+
+def test_without_numba_there_is_one_row_of_gpunn(bench: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    for installed, expected in (("0.61", ["gpunn", bench.peers.PLAIN]), ("", ["gpunn"])):
+        monkeypatch.setattr(bench.program, "version", lambda installed=installed: installed)
+        assert [peer.name for peer in bench.program.chosen_peers("gpunn", "cpu")] == expected
 
 
 def test_who_did_other_work_has_met_nothing(bench: SimpleNamespace) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from gpunn.kernels.batches import BEGIN_STEP, COUNT, picked, placed
 from gpunn.kernels.kernel import Array, Launch, Raw, blocks_for
+from gpunn.kernels.loops import in_loops
 from gpunn.kernels.random import PHILOX, Purpose, random_words
 
 Limits: TypeAlias = tuple[float, float, float, float]
@@ -21,7 +22,7 @@ _THREADS = 128
 
 
 def transforms(n: int, seed: int, step: int, limits: Limits) -> Array:
-    """The maps of n samples from places in the picture to places in the image, float32 (6, n, 1, 1).
+    """The maps of n samples from places in the picture to places in the image, float32 (6, n).
 
     With x and y from the middle: x' = m₀ x + m₁ y + m₂, y' = m₃ x + m₄ y + m₅. A turn by θ is written with
     t = tan(θ/2): cos θ = (1 − t²)/(1 + t²), sin θ = 2t/(1 + t²), which needs no function that devices round
@@ -37,7 +38,74 @@ def transforms(n: int, seed: int, step: int, limits: Limits) -> Array:
     cosine = (np.float32(1) - square) * below * size
     sine = (t + t) * below * size
     sheared = unit[4] * shear * size - sine
-    return np.stack([cosine, sheared, unit[0] * shift, sine, cosine, unit[1] * shift])[:, :, None, None]
+    return np.stack([cosine, sheared, unit[0] * shift, sine, cosine, unit[1] * shift])
+
+
+def _sample_loops(framed: Array, m: Array, scale: float, pictures: Array) -> None:
+    n, channels, frame_height, line = framed.shape
+    height, width = frame_height - 4, line - 4
+    middle_x, middle_y = np.float32((width - 1) / 2), np.float32((height - 1) / 2)
+    flat = framed.reshape(-1)
+    place = np.empty(n, np.int32)
+    part_x, part_y = np.empty(n, np.float32), np.empty(n, np.float32)
+    for y in range(height):
+        down = np.float32(y) - middle_y
+        for x in range(width):
+            across = np.float32(x) - middle_x
+            for j in range(n):
+                at_x = (m[0, j] * across + m[1, j] * down) + (m[2, j] + middle_x)
+                at_y = (m[3, j] * across + m[4, j] * down) + (m[5, j] + middle_y)
+                left, top = np.floor(at_x), np.floor(at_y)
+                part_x[j], part_y[j] = at_x - left, at_y - top
+                left = min(max(left, np.float32(-2)), np.float32(width))
+                top = min(max(top, np.float32(-2)), np.float32(height))
+                place[j] = ((j * channels * frame_height) + np.int32(top) + 2) * line + np.int32(left) + 2
+            for channel in range(channels):
+                out = pictures[channel, y, x]
+                for j in range(n):
+                    at = np.uint32(place[j] + channel * frame_height * line)
+                    upper, lower = flat[at], flat[at + line]
+                    upper += (flat[at + 1] - upper) * part_x[j]
+                    lower += (flat[at + line + 1] - lower) * part_x[j]
+                    out[j] = ((lower - upper) * part_y[j] + upper) * scale
+
+
+@in_loops(_sample_loops)
+def _sample(framed: Array, m: Array, scale: float, pictures: Array) -> None:
+    n, channels, frame_height, line = framed.shape
+    height, width, frame = frame_height - 4, line - 4, frame_height * line
+    m = m[:, :, None, None]
+    down = (np.arange(height, dtype=np.float32) - np.float32((height - 1) / 2))[:, None]
+    across = np.arange(width, dtype=np.float32) - np.float32((width - 1) / 2)
+    at_x = (m[0] * across + m[1] * down) + (m[2] + np.float32((width - 1) / 2))
+    at_y = (m[3] * across + m[4] * down) + (m[5] + np.float32((height - 1) / 2))
+    left, top = np.floor(at_x), np.floor(at_y)
+    part_x, part_y = np.subtract(at_x, left, out=at_x), np.subtract(at_y, top, out=at_y)
+    for place, last in ((left, width), (top, height)):
+        np.minimum(np.maximum(place, -2, out=place), last, out=place)
+    corner = top.astype(np.int32)
+    corner *= np.int32(line)
+    corner += left.astype(np.int32)
+    corner = corner + (np.arange(n)[:, None, None] * (channels * frame) + 2 * line + 2)
+    flat = framed.reshape(-1)
+    for channel in range(channels):
+        above = _between(flat[channel * frame :], corner, part_x)
+        values = _between(flat[channel * frame + line :], corner, part_x)
+        values -= above
+        values *= part_y
+        values += above
+        values *= scale
+        pictures[channel] = values.transpose(1, 2, 0)
+
+
+def _between(flat: Array, at: Array, part: Array) -> Array:
+    """a + (b − a) · part, a and b being neighbours."""
+    # No place lies outside; to wrap around is only what NumPy does fastest.
+    a, b = flat.take(at, mode="wrap"), flat[1:].take(at, mode="wrap")
+    b -= a
+    b *= part
+    b += a
+    return b
 
 
 def _gather_augmented(
@@ -57,46 +125,15 @@ def _gather_augmented(
     channels, height, width = shape
     images = picked(data, targets, order, clock, batch_size, t).reshape(n, channels, height, width)
     # A border of zeros, wide enough that with every place its neighbour to the right and below may be looked up.
-    line, frame = width + 4, (height + 4) * (width + 4)
-    framed = np.zeros((n, channels, height + 4, line), np.float32)
+    framed = np.zeros((n, channels, height + 4, width + 4), np.float32)
     framed[:, :, 2:-2, 2:-2] = images
     m = transforms(n, seed, int(clock[COUNT]), limits)
-    down = (np.arange(height, dtype=np.float32) - np.float32((height - 1) / 2))[:, None]
-    across = np.arange(width, dtype=np.float32) - np.float32((width - 1) / 2)
-    at_x = (m[0] * across + m[1] * down) + (m[2] + np.float32((width - 1) / 2))
-    at_y = (m[3] * across + m[4] * down) + (m[5] + np.float32((height - 1) / 2))
-    left, top = np.floor(at_x), np.floor(at_y)
-    part_x, part_y = np.subtract(at_x, left, out=at_x), np.subtract(at_y, top, out=at_y)
-    for place, last in ((left, width), (top, height)):
-        np.minimum(np.maximum(place, -2, out=place), last, out=place)
-    corner = top.astype(np.int32)
-    corner *= np.int32(line)
-    corner += left.astype(np.int32)
-    corner = corner + (np.arange(n)[:, None, None] * (channels * frame) + 2 * line + 2)
-    flat = framed.reshape(-1)
-    picture = x.T.reshape(channels, height, width, n) if x.strides[0] == x.itemsize else None
-    rows = None if picture is not None else x.reshape(n, channels, height, width)
-    for channel in range(channels):
-        above = _between(flat[channel * frame :], corner, part_x)
-        values = _between(flat[channel * frame + line :], corner, part_x)
-        values -= above
-        values *= part_y
-        values += above
-        values *= np.float32(scale)
-        if picture is not None:
-            picture[channel] = values.transpose(1, 2, 0)
-        else:
-            rows[:, channel] = values  # type: ignore[index]  # one of the two is always set
-
-
-def _between(flat: Array, at: Array, part: Array) -> Array:
-    """a + (b − a) · part, a and b being neighbours."""
-    # No place lies outside; to wrap around is only what NumPy does fastest.
-    a, b = flat.take(at, mode="wrap"), flat[1:].take(at, mode="wrap")
-    b -= a
-    b *= part
-    b += a
-    return b
+    if x.strides[0] == x.itemsize:
+        _sample(framed, m, np.float32(scale), x.T.reshape(channels, height, width, n))
+    else:
+        pictures = np.empty((channels, height, width, n), x.dtype)
+        _sample(framed, m, np.float32(scale), pictures)
+        x.reshape(n, channels, height, width)[...] = pictures.transpose(3, 0, 1, 2)
 
 
 def _gather_augmented_launch(

@@ -5,16 +5,33 @@ from __future__ import annotations
 import numpy as np
 
 from gpunn.kernels.kernel import Array, Launch, Raw, blocks_for
-from gpunn.kernels.random import PHILOX64, Purpose, random_halves
+from gpunn.kernels.loops import in_loops
+from gpunn.kernels.random import PHILOX64, Purpose, halves_of, random_groups
 
 _THREADS = 256
 
 
+def _switch_off_loops(x: Array, words: Array, threshold: int, scale: float, y: Array) -> None:
+    for group in range(words.shape[0]):
+        drawn = words[group]
+        for quarter in range(16):
+            first = 512 * group + 32 * quarter
+            shift = np.uint64(16 * (quarter % 4))
+            for i in range(min(32, len(x) - first)):
+                bits = (drawn[i, quarter // 4] >> shift) & np.uint64(0xFFFF)
+                y[first + i] = x[first + i] * (scale if bits >= threshold else x.dtype.type(0))
+
+
+@in_loops(_switch_off_loops)
+def _switch_off(x: Array, words: Array, threshold: int, scale: float, y: Array) -> None:
+    factor = np.greater_equal(halves_of(words, len(x)), threshold).view(np.int8).astype(x.dtype)
+    factor *= scale
+    np.multiply(x, factor, out=y)
+
+
 def _dropout(x: Array, seed: int, stream: int, count: Array, threshold: int, scale: float, y: Array) -> None:
-    drawn = random_halves(x.size, seed=seed, purpose=Purpose.DROPOUT, step=int(count[0]), stream=stream)
-    factor = np.greater_equal(drawn, np.uint16(threshold)).view(np.int8).astype(x.dtype)
-    factor *= x.dtype.type(scale)
-    np.multiply(x, factor.reshape(x.shape), out=y)
+    words = random_groups(x.size, seed=seed, purpose=Purpose.DROPOUT, step=int(count[0]), stream=stream)
+    _switch_off(x.reshape(-1), words, np.uint64(threshold), x.dtype.type(scale), y.reshape(-1))
 
 
 def _dropout_launch(x: Array, seed: int, stream: int, count: Array, threshold: int, scale: float, y: Array) -> Launch:

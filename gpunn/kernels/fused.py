@@ -6,11 +6,13 @@ a launch; on the CPU the twins are those of the parts.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
 
 from gpunn.kernels import activations
 from gpunn.kernels.kernel import Array, Elementwise, Launch, Raw
 from gpunn.kernels.linear import ROW_SUM, row_sums, rows_launch
+from gpunn.kernels.loops import in_loops
 
 
 class Fused(NamedTuple):
@@ -25,7 +27,29 @@ class Fused(NamedTuple):
     backward: Raw
 
 
-def _fuse(activation: Elementwise, gradient: Elementwise) -> Fused:
+def _bias_relu_loops(b: Array, a: Array) -> None:
+    for unit in range(a.shape[0]):
+        row, bias = a[unit], b[unit, 0]
+        for j in range(len(row)):
+            z = row[j] + bias
+            row[j] = a.dtype.type(0) if z < 0 else z
+
+
+def _relu_gradient_and_sums_loops(da: Array, a: Array, dz: Array, db: Array) -> None:
+    for unit in range(a.shape[0]):
+        upper, seen, lower = da[unit], a[unit], dz[unit]
+        total = a.dtype.type(0)
+        for j in range(len(seen)):
+            delta = upper[j] * upper.dtype.type(seen[j] > 0)
+            lower[j] = delta
+            total += delta
+        db[unit] = total
+
+
+_Body: TypeAlias = Callable[..., None]
+
+
+def _fuse(activation: Elementwise, gradient: Elementwise, loops: tuple[_Body, _Body] | None = None) -> Fused:
     def forward(b: Array, a: Array) -> None:
         a += b
         activation.host(a, a)
@@ -33,6 +57,13 @@ def _fuse(activation: Elementwise, gradient: Elementwise) -> Fused:
     def backward(da: Array, a: Array, dz: Array, db: Array) -> None:
         gradient.host(da, a, dz)
         row_sums.host(dz, db)
+
+    if loops:
+        forward, backward = in_loops(loops[0])(forward), in_loops(loops[1])(backward)
+
+    def by_rows(da: Array, a: Array, dz: Array, db: Array) -> None:
+        units = len(db)
+        backward(da.reshape(units, -1), a.reshape(units, -1), dz.reshape(units, -1), db)
 
     def launch(da: Array, a: Array, dz: Array, db: Array) -> Launch:
         return rows_launch(da, len(db), (da, a, dz, db))
@@ -54,16 +85,16 @@ extern "C" __global__ void {name}(const T* das, const T* as, T* dzs, T* total, i
 """
     return Fused(
         Elementwise(f"bias_{activation.name}", "T b", "T a", f"T z = a + b; {activation.operation}", host=forward),
-        Raw(name, source, launch=launch, host=backward),
+        Raw(name, source, launch=launch, host=by_rows),
     )
 
 
 with_bias: dict[Elementwise | Raw, Fused] = {
-    activation: _fuse(activation, gradient)
-    for activation, gradient in (
+    activation: _fuse(activation, *others)
+    for activation, *others in (
         (activations.sigmoid, activations.sigmoid_gradient),
         (activations.tanh, activations.tanh_gradient),
-        (activations.relu, activations.relu_gradient),
+        (activations.relu, activations.relu_gradient, (_bias_relu_loops, _relu_gradient_and_sums_loops)),
         (activations.softplus, activations.softplus_gradient),
     )
 }

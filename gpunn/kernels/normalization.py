@@ -10,6 +10,7 @@ import numpy as np
 
 from gpunn.kernels.kernel import Array, Elementwise, Launch, Raw
 from gpunn.kernels.linear import sums_of_rows
+from gpunn.kernels.loops import in_loops
 from gpunn.kernels.threads import in_pieces
 
 _THREADS = 256
@@ -30,6 +31,39 @@ __device__ inline T block_sum(T value, T* part) {
 """
 
 
+def _normalize_loops(
+    x: Array, gamma: Array, beta: Array, epsilon: float, mean: Array, variance: Array, y: Array
+) -> None:
+    size = x.shape[1]
+    real = x.dtype.type
+    for channel in range(x.shape[0]):
+        row, out = x[channel], y[channel]
+        total = real(0)
+        for j in range(size):
+            total += row[j]
+        middle = total / real(size)
+        total = real(0)
+        for j in range(size):
+            total += (row[j] - middle) * (row[j] - middle)
+        mean[channel], variance[channel] = middle, total / real(size)
+        scale, shift = gamma[channel] / np.sqrt(variance[channel] + epsilon), beta[channel]
+        for j in range(size):
+            out[j] = (row[j] - middle) * scale + shift
+
+
+@in_loops(_normalize_loops)
+def _normalize_passes(
+    x: Array, gamma: Array, beta: Array, epsilon: float, mean: Array, variance: Array, y: Array
+) -> None:
+    real = x.dtype.type
+    size = real(x.shape[1])
+    np.divide(sums_of_rows(x), size, out=mean)
+    np.subtract(x, mean[:, None], out=y)
+    np.divide(sums_of_rows(y, y), size, out=variance)
+    np.multiply(y, (gamma / np.sqrt(variance + epsilon))[:, None], out=y)
+    np.add(y, beta[:, None], out=y)
+
+
 def _normalize(
     x: Array,
     gamma: Array,
@@ -48,12 +82,8 @@ def _normalize(
     real = x.dtype.type
 
     def piece(channels: slice) -> None:
-        x_, y_ = x[channels], y[channels]
-        np.divide(sums_of_rows(x_), real(size), out=mean[channels])
-        np.subtract(x_, mean[channels, None], out=y_)
-        np.divide(sums_of_rows(y_, y_), real(size), out=variance[channels])
-        np.multiply(y_, (gamma[channels] / np.sqrt(variance[channels] + real(epsilon)))[:, None], out=y_)
-        np.add(y_, beta[channels, None], out=y_)
+        statistics = mean[channels], variance[channels]
+        _normalize_passes(x[channels], gamma[channels], beta[channels], real(epsilon), *statistics, y[channels])
 
     in_pieces(piece, channels, x.nbytes)
     running_mean *= real(1 - momentum)
@@ -116,6 +146,39 @@ The running averages follow: r := (1 − m) r + m x̄, and for the variance with
 """
 
 
+def _normalize_gradient_loops(
+    dy: Array, x: Array, gamma: Array, mean: Array, scale: Array, share: float, dgamma: Array, dbeta: Array, dx: Array
+) -> None:
+    size = x.shape[1]
+    for channel in range(x.shape[0]):
+        delta, row, out = dy[channel], x[channel], dx[channel]
+        middle = mean[channel]
+        by_gamma = by_beta = x.dtype.type(0)
+        for j in range(size):
+            by_gamma += delta[j] * (row[j] - middle)
+            by_beta += delta[j]
+        by_gamma *= scale[channel]
+        dgamma[channel], dbeta[channel] = by_gamma, by_beta
+        by_gamma *= scale[channel] * share
+        by_beta *= share
+        factor = gamma[channel] * scale[channel]
+        for j in range(size):
+            out[j] = (delta[j] - by_beta - (row[j] - middle) * by_gamma) * factor
+
+
+@in_loops(_normalize_gradient_loops)
+def _normalize_gradient_passes(
+    dy: Array, x: Array, gamma: Array, mean: Array, scale: Array, share: float, dgamma: Array, dbeta: Array, dx: Array
+) -> None:
+    change = np.subtract(x, mean[:, None])
+    dgamma[:], dbeta[:] = sums_of_rows(dy, change) * scale, sums_of_rows(dy)
+    if share:
+        np.multiply(change, (dgamma * scale * -share)[:, None], out=change)
+        np.subtract(change, (dbeta * share)[:, None], out=change)
+        dy = np.add(change, dy, out=change)
+    np.multiply(dy, (gamma * scale)[:, None], out=dx)
+
+
 def _normalize_gradient(
     dy: Array,
     x: Array,
@@ -133,15 +196,11 @@ def _normalize_gradient(
     real = dy.dtype.type
 
     def piece(channels: slice) -> None:
-        dy_, dx_ = dy[channels], dx[channels]
         scale = real(1) / np.sqrt(variance[channels] + real(epsilon))
-        change = np.subtract(x[channels], mean[channels, None])
-        dgamma[channels], dbeta[channels] = sums_of_rows(dy_, change) * scale, sums_of_rows(dy_)
-        if share:
-            np.multiply(change, (dgamma[channels] * scale * -real(share))[:, None], out=change)
-            np.subtract(change, (dbeta[channels] * real(share))[:, None], out=change)
-            dy_ = np.add(change, dy_, out=change)
-        np.multiply(dy_, (gamma[channels] * scale)[:, None], out=dx_)
+        _normalize_gradient_passes(
+            dy[channels], x[channels], gamma[channels], mean[channels], scale, real(share), dgamma[channels],
+            dbeta[channels], dx[channels],
+        )  # fmt: skip
 
     in_pieces(piece, channels, dy.nbytes)
 

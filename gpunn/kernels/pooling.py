@@ -12,6 +12,7 @@ from typing import TypeAlias
 import numpy as np
 
 from gpunn.kernels.kernel import Array, Launch, Raw, blocks_for
+from gpunn.kernels.loops import in_loops
 from gpunn.kernels.threads import in_pieces
 
 Window: TypeAlias = tuple[int, int, int, int]
@@ -33,46 +34,85 @@ def _overlaps(window: Window) -> bool:
     return size_h > stride_h or size_w > stride_w
 
 
+def _max_pool_loops(x: Array, window: Window, y: Array, choice: Array) -> None:
+    size_h, size_w, stride_h, stride_w = window
+    for channel in range(y.shape[0]):
+        for row in range(y.shape[1]):
+            for column in range(y.shape[2]):
+                best, chosen = y[channel, row, column], choice[channel, row, column]
+                best[:] = x[channel, row * stride_h, column * stride_w]
+                chosen[:] = 0
+                for place in range(1, size_h * size_w):
+                    seen = x[channel, row * stride_h + place // size_w, column * stride_w + place % size_w]
+                    for j in range(len(best)):
+                        is_better = seen[j] > best[j]
+                        is_nan = seen[j] != seen[j]
+                        best[j] = seen[j] if is_better or is_nan else best[j]
+                        chosen[j] = np.uint8(place) if is_better else chosen[j]
+
+
+@in_loops(_max_pool_loops)
+def _max_pool_passes(x: Array, window: Window, y: Array, choice: Array) -> None:
+    better = np.empty(y.shape, np.bool_)
+    place_if_better = better.view(np.uint8)
+    values = np.empty(y.shape, x.dtype)
+    for place, seen in enumerate(_places(x, y, window)):
+        if place == 0:
+            np.copyto(y, seen)
+            choice.fill(0)
+            continue
+        # NumPy copies with strides five times as fast as it calculates with them.
+        np.copyto(values, seen)
+        np.greater(values, y, out=better)
+        np.maximum(values, y, out=y)
+        # Places only grow, so the larger of two choices is the later one: cheaper than a masked copy.
+        np.multiply(place_if_better, np.uint8(place), out=place_if_better)
+        np.maximum(choice, place_if_better, out=choice)
+
+
 def _max_pool(x: Array, window: Window, y: Array, choice: Array) -> None:
     def piece(channels: slice) -> None:
-        best, chosen = y[channels], choice[channels]
-        better = np.empty(best.shape, np.bool_)
-        place_if_better = better.view(np.uint8)
-        values = np.empty(best.shape, x.dtype)
-        for place, seen in enumerate(_places(x[channels], best, window)):
-            if place == 0:
-                np.copyto(best, seen)
-                chosen.fill(0)
-                continue
-            # NumPy copies with strides five times as fast as it calculates with them.
-            np.copyto(values, seen)
-            np.greater(values, best, out=better)
-            np.maximum(values, best, out=best)
-            # Places only grow, so the larger of two choices is the later one: cheaper than a masked copy.
-            np.multiply(place_if_better, np.uint8(place), out=place_if_better)
-            np.maximum(chosen, place_if_better, out=chosen)
+        _max_pool_passes(x[channels], window, y[channels], choice[channels])
 
     in_pieces(piece, len(x), x.nbytes)
 
 
+def _max_pool_gradient_loops(dy: Array, choice: Array, window: Window, dx: Array) -> None:
+    size_h, size_w, stride_h, stride_w = window
+    for channel in range(dy.shape[0]):
+        for row in range(dy.shape[1]):
+            for column in range(dy.shape[2]):
+                gradient, chosen = dy[channel, row, column], choice[channel, row, column]
+                for place in range(size_h * size_w):
+                    target = dx[channel, row * stride_h + place // size_w, column * stride_w + place % size_w]
+                    for j in range(len(gradient)):
+                        share = gradient[j] * gradient.dtype.type(chosen[j] == place)
+                        target[j] = share
+
+
+@in_loops(_max_pool_gradient_loops)
+def _max_pool_gradient_passes(dy: Array, choice: Array, window: Window, dx: Array) -> None:
+    is_choice = np.empty(dy.shape, np.bool_)
+    share = np.empty(dy.shape, dy.dtype)
+    for place, seen in enumerate(_places(dx, dy, window)):
+        # A conversion and a product of equal types are vectorised, a product of mixed types is not.
+        np.equal(choice, place, out=is_choice)
+        np.copyto(share, is_choice.view(np.int8))
+        np.multiply(dy, share, out=share)
+        np.copyto(seen, share)
+
+
 def _max_pool_gradient(dy: Array, choice: Array, window: Window, dx: Array) -> None:
-    covers_all = not _overlaps(window) and (dx.size == dy.size * window[0] * window[1])
+    covers_once = not _overlaps(window) and (dx.size == dy.size * window[0] * window[1])
 
     def piece(channels: slice) -> None:
         gradient, chosen, target = dy[channels], choice[channels], dx[channels]
-        if not covers_all:
-            target.fill(0)
-        is_choice = np.empty(gradient.shape, np.bool_)
-        share = np.empty(gradient.shape, dy.dtype)
+        if covers_once:
+            _max_pool_gradient_passes(gradient, chosen, window, target)
+            return
+        target.fill(0)
         for place, seen in enumerate(_places(target, gradient, window)):
-            # A conversion and a product of equal types are vectorised, a product of mixed types is not.
-            np.equal(chosen, place, out=is_choice)
-            np.copyto(share, is_choice.view(np.int8))
-            np.multiply(gradient, share, out=share)
-            if covers_all:
-                np.copyto(seen, share)
-            else:
-                seen += share
+            seen += gradient * (chosen == place)
 
     in_pieces(piece, len(dx), dx.nbytes)
 

@@ -77,16 +77,26 @@ def random_words(count: int, *, seed: int, purpose: Purpose, step: int = 0, stre
     return words.reshape(-1)[:count]
 
 
-def random_halves(count: int, *, seed: int, purpose: Purpose, step: int = 0, stream: int = 0) -> NDArray[np.uint16]:
-    """16 random bits for each of `count` elements, by Philox4x64-10.
+def random_groups(count: int, *, seed: int, purpose: Purpose, step: int = 0, stream: int = 0) -> NDArray[np.uint64]:
+    """At least 16 random bits for each of `count` elements, by Philox4x64-10: the words of 32 counters for every 512.
+
+    Returns:
+        uint64 array (groups, 32, 4): see `halves_of`.
+    """
+    groups = -(-count // 512)
+    # NumPy steps before it draws, so the first counter is 1.
+    generator = np.random.Philox(key=[seed, purpose], counter=[0, step, stream, 0])
+    words: NDArray[np.uint64] = generator.random_raw(128 * groups)
+    return words.reshape(groups, 32, 4)
+
+
+def halves_of(words: NDArray[np.uint64], count: int) -> NDArray[np.uint16]:
+    """The 16 random bits of each of `count` elements.
 
     32 counters give the bits of 512 elements: quarter h of word k of counter i those of element 32 (4k + h) + i, so
     that 32 threads of a GPU, each with a counter, take elements that lie side by side.
     """
-    groups = -(-count // 512)
-    # NumPy steps before it draws, so the first counter is 1.
-    drawn = np.random.Philox(key=[seed, purpose], counter=[0, step, stream, 0]).random_raw(128 * groups)
-    quarters = drawn.astype("<u8", copy=False).view("<u2").reshape(groups, 32, 16)
+    quarters = words.astype("<u8", copy=False).view("<u2")
     return np.ascontiguousarray(quarters.swapaxes(1, 2)).reshape(-1)[:count]
 
 

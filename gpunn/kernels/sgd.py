@@ -13,6 +13,7 @@ import numpy as np
 
 from gpunn.kernels.batches import COUNT, NEXT_STEP, STEP
 from gpunn.kernels.kernel import Array, Elementwise
+from gpunn.kernels.loops import in_loops
 
 # The host twins go block by block so that what one pass leaves is still in the cache for the next: 16 Ki floats of
 # three arrays and a scratch are 256 KB.
@@ -74,6 +75,38 @@ sgd = Elementwise(
 """w := w - η (∂C₀/∂w + (λ/n) w) for decayed elements (20), p := p - η ∂C/∂p for the others (4)."""
 
 
+def _momentum_loops(
+    gradient: Array, eta: float, decayed: int, l1: float, l2: float, mu: float, nesterov: bool, velocity: Array,
+    value: Array,
+) -> None:  # fmt: skip
+    for at in range(len(value)):
+        w, g, v = value[at], gradient[at], velocity[at]
+        if at < decayed:
+            g += l2 * w
+            g += l1 * np.sign(w)
+        v = mu * v + g
+        velocity[at] = v
+        value[at] = w - eta * (g + mu * v if nesterov else v)
+
+
+@in_loops(_momentum_loops)
+def _momentum_passes(
+    gradient: Array, eta: float, decayed: int, l1: float, l2: float, mu: float, nesterov: bool, velocity: Array,
+    value: Array,
+) -> None:  # fmt: skip
+    for at, decays in _blocks(value.size, decayed):
+        change = _regularised(gradient[at], value[at], decays, l1, l2)
+        v = velocity[at]
+        v *= mu
+        v += change
+        if nesterov:
+            change += v * mu
+        else:
+            change[...] = v
+        change *= eta
+        value[at] -= change
+
+
 def _momentum(
     gradient: Array,
     rate: Array,
@@ -86,19 +119,9 @@ def _momentum(
     value: Array,
     clock: Array,
 ) -> None:
-    eta = rate[int(clock[STEP])]
-    mu = value.dtype.type(momentum)
-    for at, decays in _blocks(value.size, decayed):
-        change = _regularised(gradient[at], value[at], decays, l1, l2)
-        v = velocity[at]
-        v *= mu
-        v += change
-        if nesterov:
-            change += v * mu
-        else:
-            change[...] = v
-        change *= eta
-        value[at] -= change
+    real = value.dtype.type
+    constants = rate[int(clock[STEP])], decayed, real(l1), real(l2), real(momentum), nesterov
+    _momentum_passes(gradient, *constants, velocity, value)
     _end_step(clock)
 
 

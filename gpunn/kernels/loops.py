@@ -1,0 +1,76 @@
+"""Host twins written as loops, which Numba compiles where it is installed (the extra `numba`).
+
+NumPy goes over its arrays once for each operation, and what one pass wrote the next must fetch again; a loop does all
+of a formula while the numbers are in registers. The numbers agree with the passes' to rounding, since only sums are
+added up in another order, and are the same from run to run.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import threading
+from collections.abc import Callable
+from functools import cache, wraps
+from typing import Any, TypeAlias
+
+import numpy as np
+
+OFF = "GPUNN_NUMBA"
+"""Environment variable that, set to 0, leaves Numba unused."""
+
+WORTHWHILE = 2**19
+"""Bytes of the largest array from which on loops are used: small networks do without Numba's half second of loading."""
+
+_Body: TypeAlias = Callable[..., None]
+
+twins: list[tuple[_Body, _Body]] = []
+"""Passes and loops that do the same, for the tests."""
+
+_compiling = threading.Lock()
+
+
+@cache
+def version() -> str:
+    """The version of the Numba in use, empty where there is none."""
+    if os.environ.get(OFF) == "0":
+        return ""
+    try:
+        return importlib.metadata.version("numba")
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+@cache
+def compiled(loops: _Body) -> _Body:
+    """The machine code of loops, which is kept for the next process where that can be written.
+
+    Sums may be added up in any order, by several lanes at once; nothing else is relaxed.
+    """
+    import numba
+
+    options: dict[str, Any] = {"nogil": True, "fastmath": {"reassoc"}, "error_model": "numpy"}
+    with _compiling:
+        try:
+            body: _Body = numba.njit(cache=True, **options)(loops)
+        except RuntimeError:  # neither beside the module nor in the user's cache
+            body = numba.njit(**options)(loops)
+    return body
+
+
+def in_loops(loops: _Body) -> Callable[[_Body], _Body]:
+    """For a function of NumPy's passes: do `loops` instead where Numba is installed and the arrays are large."""
+
+    def beside(passes: _Body) -> _Body:
+        twins.append((passes, loops))
+        if not version():
+            return passes
+
+        @wraps(passes)
+        def either(*arguments: Any) -> None:
+            is_large = any(isinstance(each, np.ndarray) and each.nbytes >= WORTHWHILE for each in arguments)
+            (compiled(loops) if is_large else passes)(*arguments)
+
+        return either
+
+    return beside

@@ -1,0 +1,128 @@
+"""The loops that Numba compiles do what NumPy's passes do: every kernel that has them, and whole trainings."""
+
+import importlib
+import os
+import subprocess
+import sys
+
+import kernel_cases_images  # noqa: F401 - adds its cases
+import numpy as np
+import pytest
+from harness import DTYPES, assert_near, call
+from kernel_cases import CASES
+
+from gpunn.backend import NumpyBackend
+from gpunn.kernels import loops, registry
+
+KERNELS = (
+    "bias_relu", "dropout", "gather_augmented", "max_pool", "max_pool_gradient", "momentum_sgd", "normalize",
+    "normalize_gradient", "relu_gradient_and_sums",
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def numba(request: pytest.FixtureRequest) -> None:
+    if not loops.version():
+        message = "Numba is not installed, or switched off: pip install 'gpunn[numba]'"
+        if os.environ.get("GPUNN_REQUIRE_ALL"):
+            pytest.fail(message)
+        pytest.skip(message)
+
+
+@pytest.fixture
+def used(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """However small the arrays are, loops; gives the names of those that were called."""
+    names: set[str] = set()
+    compiled = loops.compiled
+
+    def noted(body):
+        names.add(body.__name__)
+        return compiled(body)
+
+    monkeypatch.setattr(loops, "WORTHWHILE", 0)
+    monkeypatch.setattr(loops, "compiled", noted)
+    return names
+
+
+@pytest.mark.parametrize("n", [1, 7, 150])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", KERNELS)
+def test_loops_compute_the_equation(used: set[str], name: str, dtype: str, n: int) -> None:
+    for case in CASES[name](dtype, np.random.default_rng(n), n):
+        after = call(NumpyBackend(), registry[name], *case.arguments)
+        for at, expected in case.expected.items():
+            if after[at].dtype.kind in "iu":
+                np.testing.assert_array_equal(after[at], expected)
+            else:
+                unchanged = expected is case.arguments[at]
+                assert_near(after[at], expected, ulps=0 if unchanged else 8, scale=case.scale, what=f"{name}, {at}")
+    assert used
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_loops_let_numbers_through_that_are_not_finite(
+    used: set[str], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    rng = np.random.default_rng(1)
+    for case in CASES[name]("float32", rng, 8):
+        first = next(each for each in case.arguments if isinstance(each, np.ndarray) and each.dtype.kind == "f")
+        first.flat[:: max(2, first.size // 3)] = np.nan
+        first.flat[1 :: max(2, first.size // 3)] = -np.inf
+        with np.errstate(all="ignore"):
+            by_loops = call(NumpyBackend(), registry[name], *case.arguments)
+            with monkeypatch.context() as patch:
+                patch.setattr(loops, "WORTHWHILE", sys.maxsize)
+                by_passes = call(NumpyBackend(), registry[name], *case.arguments)
+        for one, other in zip(by_loops, by_passes, strict=True):
+            if isinstance(one, np.ndarray):
+                # What is not finite must be seen by whoever looks; which of inf and NaN it is may differ.
+                finite = np.isfinite(one)
+                assert np.isfinite(other[finite]).all()
+                np.testing.assert_allclose(one[finite], other[finite], rtol=1e-4, atol=1e-4)
+
+
+def test_every_loop_has_a_kernel_that_is_tested(used: set[str]) -> None:
+    for name in KERNELS:
+        for case in CASES[name]("float32", np.random.default_rng(0), 7):
+            call(NumpyBackend(), registry[name], *case.arguments)
+    assert used == {body.__name__ for _, body in loops.twins}
+
+
+def test_small_arrays_leave_numba_alone() -> None:
+    code = """
+import sys
+import numpy as np
+import gpunn as gn
+model = gn.Sequential([gn.Dense(20), gn.ReLU(), gn.Dense(3)])
+x = np.random.default_rng(0).random((64, 8), np.float32)
+model.fit(gn.Samples(x, np.arange(64) % 3), epochs=2, batch_size=16, device="cpu", progress=False)
+assert "numba" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_numba_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "from gpunn.kernels import loops; assert loops.version() == '' and CODE"
+    code = code.replace("CODE", "all(passes.__name__ for passes, _ in loops.twins)")
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, loops.OFF: "0"})
+
+
+def test_where_nothing_can_be_written_loops_are_compiled_for_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    numba = importlib.import_module("numba")
+    njit, asked = numba.njit, []
+
+    def refusing(*, cache: bool = False, **options: object):
+        asked.append(cache)
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return njit(**options)
+
+    def doubled(x: np.ndarray) -> None:
+        for i in range(len(x)):
+            x[i] *= 2
+
+    monkeypatch.setattr(numba, "njit", refusing)
+    x = np.ones(3)
+    loops.compiled(doubled)(x)
+    assert asked == [True, False]
+    assert x.tolist() == [2, 2, 2]
