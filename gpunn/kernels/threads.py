@@ -12,6 +12,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
+from gpunn.kernels import loops
+
 WORTHWHILE = 2**24
 """Bytes of work below which handing half of it to another thread costs more than it brings: measured, it doubled."""
 
@@ -38,8 +40,8 @@ def _pool(_process: int) -> ThreadPoolExecutor:
 def in_pieces(function: Callable[[slice], None], count: int, nbytes: int) -> None:
     """Call function(slice) for stretches that together are 0 … count − 1.
 
-    They are short, so that what one pass over a piece leaves is still in the cache for the next. Where there is much to
-    do all cores take part.
+    They are short, so that what one pass over a piece leaves is still in the cache for the next; compiled loops, which
+    go over everything once, are not cut. Where there is much to do all cores take part.
 
     Args:
         function: what to do with some of the channels; it must not depend on any other.
@@ -48,7 +50,8 @@ def in_pieces(function: Callable[[slice], None], count: int, nbytes: int) -> Non
     """
     workers = min(cores(), count)
     is_alone = workers < 2 or nbytes < WORTHWHILE or getattr(_local, "inside", False)
-    each = max(1, (PIECE if is_alone else PIECE_OF_THREAD) * count // max(1, nbytes))
+    piece = PIECE if is_alone else PIECE_OF_THREAD
+    each = count if loops.version() else max(1, piece * count // max(1, nbytes))
     if is_alone:
         _go_through(function, 0, count, each)
         return
