@@ -79,7 +79,7 @@ def products(backend: CupyBackend) -> Iterator[Answer]:
     for size in SIZES:
         x, y = (backend.asarray(rng.normal(size=(size, size)), np.float32) for _ in range(2))
         z = backend.zeros((size, size), np.float32)
-        for precision in ("float32", "tf32", "bfloat16"):
+        for precision in ("float32", "tf32", "bfloat16", "float16"):
             there = select(backend.device, precision)
             took = seconds(backend, lambda there=there, x=x, y=y, z=z: there.gemm(1.0, x, y, 0.0, z), 5)
             yield f"product of {size}² in {precision}", 2 * size**3 / took / 1e12, "TFLOP/s"

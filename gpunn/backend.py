@@ -404,7 +404,7 @@ def backend_of(array: Array) -> Backend:
     return _backend("cpu" if isinstance(array, np.ndarray) else f"cuda:{array.device.id}")
 
 
-PRECISIONS = ("float32", "tf32", "bfloat16")
+PRECISIONS = ("float32", "tf32", "bfloat16", "float16")
 
 
 def select(device: str = "auto", precision: str = "float32") -> Backend:
@@ -412,8 +412,9 @@ def select(device: str = "auto", precision: str = "float32") -> Backend:
 
     Args:
         device: "auto" (CUDA where it can be used, else the CPU), "cpu", "cuda" or "cuda:N".
-        precision: what products of float32 are computed in: "float32", or on a CUDA device "tf32" or "bfloat16", which
-            round the factors and use the tensor cores; weights, sums, costs and statistics stay float32.
+        precision: what products of float32 are computed in: "float32", or on a CUDA device "tf32", "bfloat16" or
+            "float16", which round the factors and use the tensor cores; weights, sums, costs and statistics stay
+            float32.
 
     Returns:
         The backend; its `reason` says why it was taken.

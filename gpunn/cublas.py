@@ -18,6 +18,7 @@ _COMPUTE_TYPES = {
     "float32": "COMPUTE_32F",
     "tf32": "COMPUTE_32F_FAST_TF32",
     "bfloat16": "COMPUTE_32F_FAST_16BF",
+    "float16": "COMPUTE_32F_FAST_16F",
 }
 
 
@@ -27,7 +28,7 @@ class Cublas:
     Args:
         stream: address of the CUDA stream; the device it belongs to must be current.
         precision: what products of float32 are computed in. Sums are float32 always; "tf32" rounds the factors to 10
-            bits of mantissa, "bfloat16" to 7, and both use the tensor cores.
+            bits of mantissa, "bfloat16" to 7, "float16" to 10 and to its range, and all three use the tensor cores.
     """
 
     def __init__(self, stream: int, precision: str = "float32") -> None:

@@ -314,8 +314,8 @@ class Sequential:
             batch_size: samples of a minibatch; the last of an epoch may be shorter.
             device: "auto", "cpu", "cuda", "cuda:N".
             dtype: "float32" or "float64".
-            precision: "float32", or on a CUDA device "tf32" or "bfloat16" for products on the tensor cores, with
-                weights, sums, costs and statistics in float32.
+            precision: "float32", or on a CUDA device "tf32", "bfloat16" or "float16" for products on the tensor
+                cores, with weights, sums, costs and statistics in float32. Factors above 65,504 overflow in "float16".
             seed: of initial weights and the order of batches.
             augmentation: how training images are changed a little each time they are seen.
             recompute_statistics: let BatchNorm remember the statistics of the whole training set at the end, instead

@@ -145,7 +145,7 @@ def test_shuffled_batches_are_the_same_on_both_devices_to_the_bit(backend: Backe
 
 # Precision and memory
 
-BOUNDS = {"float32": 2.0**-20, "tf32": 2.0**-10, "bfloat16": 2.0**-7}
+BOUNDS = {"float32": 2.0**-20, "tf32": 2.0**-10, "bfloat16": 2.0**-7, "float16": 2.0**-10}
 
 
 @pytest.mark.parametrize("precision", BOUNDS)

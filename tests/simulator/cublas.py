@@ -28,6 +28,7 @@ class ComputeType(enum.IntEnum):
     COMPUTE_32F_PEDANTIC = 69
     COMPUTE_64F = 70
     COMPUTE_64F_PEDANTIC = 71
+    COMPUTE_32F_FAST_16F = 74
     COMPUTE_32F_FAST_16BF = 75
     COMPUTE_32F_FAST_TF32 = 77
 
@@ -52,6 +53,7 @@ _DTYPES = {
 _SCALARS = {
     ComputeType.COMPUTE_32F: np.float32,
     ComputeType.COMPUTE_32F_PEDANTIC: np.float32,
+    ComputeType.COMPUTE_32F_FAST_16F: np.float32,
     ComputeType.COMPUTE_32F_FAST_16BF: np.float32,
     ComputeType.COMPUTE_32F_FAST_TF32: np.float32,
     ComputeType.COMPUTE_64F: np.float64,
@@ -155,6 +157,9 @@ class Cublas:
                 p, q = rounded_to_tf32(p), rounded_to_tf32(q)
             if compute_type == ComputeType.COMPUTE_32F_FAST_16BF:
                 p, q = rounded_to_bfloat16(p), rounded_to_bfloat16(q)
+            if compute_type == ComputeType.COMPUTE_32F_FAST_16F:
+                with np.errstate(over="ignore"):
+                    p, q = (each.astype(np.float16).astype(np.float32) for each in (p, q))
             product = (p @ q) * factor
             if keep:
                 product += keep * result

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.simulator
 
 # The largest error of a product, as a share of the sum of its absolute terms: half a unit in the last place of each
 # factor, and the rounding of float32 sums beside it.
-BOUNDS = {"float32": 2.0**-20, "tf32": 2.0**-10, "bfloat16": 2.0**-7}
+BOUNDS = {"float32": 2.0**-20, "tf32": 2.0**-10, "bfloat16": 2.0**-7, "float16": 2.0**-10}
 
 
 def _error(precision: str) -> float:
@@ -29,7 +29,7 @@ def _error(precision: str) -> float:
 def test_the_error_of_a_product_is_that_of_its_precision(machine: Machine) -> None:
     errors = {precision: _error(precision) for precision in BOUNDS}
     assert all(errors[precision] <= bound for precision, bound in BOUNDS.items())
-    assert errors["float32"] < errors["tf32"] < errors["bfloat16"]
+    assert errors["float32"] < errors["tf32"] == errors["float16"] < errors["bfloat16"]
 
 
 def test_a_network_learns_the_same_in_every_precision(machine: Machine) -> None:
@@ -41,8 +41,18 @@ def test_a_network_learns_the_same_in_every_precision(machine: Machine) -> None:
         costs[precision] = history[-1].train_loss
         assert all(p.value.dtype == np.float32 for p in model.parameters)
     assert costs["tf32"] != costs["float32"] != costs["bfloat16"]
+    assert costs["float16"] == pytest.approx(costs["float32"], rel=0.01)
     assert costs["tf32"] == pytest.approx(costs["float32"], rel=0.01)
     assert costs["bfloat16"] == pytest.approx(costs["float32"], rel=0.05)
+
+
+def test_numbers_beyond_float16_are_infinite_and_seen(machine: Machine) -> None:
+    backend = select("cuda", "float16")
+    c = backend.zeros((1, 1), np.float32)
+    for large, finite in ((6e4, True), (7e4, False)):
+        a, b = (backend.asarray(np.array([[value]], np.float32)) for value in (large, 1.0))
+        backend.gemm(1.0, a, b, 0.0, c)
+        assert np.isfinite(backend.to_host(c)).all() == finite
 
 
 def test_the_cpu_has_one_precision() -> None:
@@ -51,7 +61,7 @@ def test_the_cpu_has_one_precision() -> None:
 
 
 def test_an_unknown_precision_is_refused_with_those_there_are() -> None:
-    with pytest.raises(OptionError, match="unknown precision 'half': expected float32, tf32, bfloat16"):
+    with pytest.raises(OptionError, match="unknown precision 'half': expected float32, tf32, bfloat16, float16"):
         select("cpu", "half")
 
 
