@@ -64,7 +64,7 @@ def read_image_file(path: Path) -> ImageFile:
                     f"{path}: {size:,} bytes are more than the {kind.most_bytes:,} that are read of a {kind.name} "
                     "image: make it smaller"
                 )
-            content = start + file.read(kind.most_bytes)
+            content = start + file.read(size)  # not most_bytes: what is asked for is allocated
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}): check the path") from None
     try:

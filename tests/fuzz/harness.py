@@ -151,6 +151,12 @@ def _bounded(nbytes: int) -> Iterator[None]:
         signal.signal(signal.SIGPROF, before)
 
 
+def _let_go(error: BaseException | None) -> None:
+    """Of what the frames hold that an error went through: an image, say, which the next reader's bounds would count."""
+    while error is not None:
+        error.__traceback__, error = None, error.__context__
+
+
 def each(path: Path, *readers: Callable[[Path], object]) -> None:
     """Let every reader have a file, and its own time; raises what the last said of it where all refused it."""
     refused = []
@@ -161,5 +167,6 @@ def each(path: Path, *readers: Callable[[Path], object]) -> None:
         except GpunnError as error:
             _check_words(str(error))
             refused.append(error)
+            _let_go(error)
     if len(refused) == len(readers):
         raise refused[-1]
