@@ -59,11 +59,9 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             made.append(costs(recipe, Path(folder)))
         last = made[-1]
-        print(
-            f"{recipe:12}  {last['parameters']:>7,} parameters: a checkpoint of {last['checkpoint_bytes'] / 1e6:.1f} MB "
-            f"in {last['checkpoint_seconds'] * 1e3:.1f} ms; the check {last['check_seconds'] * 1e6:.1f} µs of a step of "
-            f"{last['step_seconds'] * 1e6:,.0f} µs"
-        )
+        size, took = f"{last['checkpoint_bytes'] / 1e6:.1f} MB", f"{last['checkpoint_seconds'] * 1e3:.1f} ms"
+        check, step = f"{last['check_seconds'] * 1e6:.1f} µs", f"{last['step_seconds'] * 1e6:,.0f} µs"
+        print(f"{recipe:12}  {last['parameters']:>7,} parameters; {size} in {took}; checked in {check} of {step}")
     result = {"what": "the cost of checkpoints and of the check for finite numbers", "command": command(),
               "machine": machine(), "costs": made}  # fmt: skip
     (RESULTS / "guarantees-cpu.json").write_text(json.dumps(result, indent=2) + "\n", "utf-8")
