@@ -6,6 +6,7 @@ extra that fits the driver: so at module level it imports the standard library o
 
 import contextlib
 import ctypes
+import importlib
 import importlib.metadata
 import importlib.util
 import os
@@ -262,10 +263,15 @@ def _processor_finding() -> Finding:
 
 
 def _loops_finding() -> Finding:
-    """Whether the loops of the CPU's kernels are compiled: networks for images are then faster by a fifth or so."""
+    """Whether the loops of the CPU's kernels are compiled: networks for images are then faster."""
     from gpunn.kernels.loops import OFF, version
 
     if version():
+        try:
+            importlib.import_module("numba")
+        except ImportError as error:
+            mend = f"{_PIP} install --upgrade numba, or export {OFF}=0"
+            return Finding("Numba", "warn", f"{version()} cannot be used: {error}", mend)
         return Finding("Numba", "ok", f"{version()}: compiles the loops of larger networks")
     if installed("numba"):
         return Finding("Numba", "ok", f"{installed('numba')}, unused: {OFF} is 0")

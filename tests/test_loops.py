@@ -12,6 +12,7 @@ from harness import DTYPES, assert_near, call
 from kernel_cases import CASES
 
 from gpunn.backend import NumpyBackend
+from gpunn.doctor import diagnose
 from gpunn.kernels import loops, registry
 
 KERNELS = (
@@ -101,10 +102,24 @@ assert "numba" not in sys.modules
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_numba_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    code = "from gpunn.kernels import loops; assert loops.version() == '' and CODE"
-    code = code.replace("CODE", "all(passes.__name__ for passes, _ in loops.twins)")
-    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, loops.OFF: "0"})
+def test_numba_can_be_switched_off() -> None:
+    code = """
+from gpunn.kernels import loops, pooling
+print(repr(loops.version()), hasattr(pooling._max_pool_passes, "__wrapped__"))
+"""
+    for value, expected in (("0", "'' False"), ("1", f"{loops.version()!r} True")):
+        environment = {**os.environ, loops.OFF: value}
+        done = subprocess.run([sys.executable, "-c", code], check=True, env=environment, capture_output=True, text=True)
+        assert done.stdout.strip() == expected
+
+
+def test_a_numba_that_cannot_be_imported_is_said_with_its_mend(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "numba", None)
+    with pytest.raises(ImportError, match=r"Numba .* cannot be used .*upgrade numba, or export GPUNN_NUMBA=0"):
+        loops.compiled(lambda x: None)
+    (finding,) = [each for each in diagnose() if each.name == "Numba"]
+    assert finding.status == "warn"
+    assert "upgrade numba" in finding.mend
 
 
 def test_where_nothing_can_be_written_loops_are_compiled_for_the_process(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,8 +46,16 @@ def compiled(loops: _Body) -> _Body:
     """The machine code of loops, which is kept for the next process where that can be written.
 
     Sums may be added up in any order, by several lanes at once; nothing else is relaxed.
+
+    Raises:
+        ImportError: Numba is installed and cannot be used, beside a NumPy that is newer than it knows, say.
     """
-    import numba
+    try:
+        import numba
+    except ImportError as error:
+        raise ImportError(
+            f"Numba {version()} cannot be used ({error}): pip install --upgrade numba, or export {OFF}=0"
+        ) from None
 
     options: dict[str, Any] = {"nogil": True, "fastmath": {"reassoc"}, "error_model": "numpy"}
     with _compiling:

@@ -90,8 +90,8 @@ def _max_pool_gradient_loops(dy: Array, choice: Array, window: Window, dx: Array
                         target[j] = share
 
 
-@in_loops(_max_pool_gradient_loops)
-def _max_pool_gradient_passes(dy: Array, choice: Array, window: Window, dx: Array) -> None:
+def _shares(dy: Array, choice: Array, window: Window, dx: Array) -> Iterator[tuple[Array, Array]]:
+    """For each place in the window: what lies there in every window of dx, and its share of the gradient."""
     is_choice = np.empty(dy.shape, np.bool_)
     share = np.empty(dy.shape, dy.dtype)
     for place, seen in enumerate(_places(dx, dy, window)):
@@ -99,6 +99,12 @@ def _max_pool_gradient_passes(dy: Array, choice: Array, window: Window, dx: Arra
         np.equal(choice, place, out=is_choice)
         np.copyto(share, is_choice.view(np.int8))
         np.multiply(dy, share, out=share)
+        yield seen, share
+
+
+@in_loops(_max_pool_gradient_loops)
+def _max_pool_gradient_passes(dy: Array, choice: Array, window: Window, dx: Array) -> None:
+    for seen, share in _shares(dy, choice, window, dx):
         np.copyto(seen, share)
 
 
@@ -111,8 +117,8 @@ def _max_pool_gradient(dy: Array, choice: Array, window: Window, dx: Array) -> N
             _max_pool_gradient_passes(gradient, chosen, window, target)
             return
         target.fill(0)
-        for place, seen in enumerate(_places(target, gradient, window)):
-            seen += gradient * (chosen == place)
+        for seen, share in _shares(gradient, chosen, window, target):
+            seen += share
 
     in_pieces(piece, len(dx), dx.nbytes)
 
