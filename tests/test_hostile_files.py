@@ -1,12 +1,17 @@
-"""Files made by malice and by chance: loaded, or refused in one line, soon, and in little memory; see fuzz."""
+"""Files made by malice and by chance: loaded, or refused in one line, soon, and in little memory; see fuzz.
+
+Where memory is what matters, files are read in a process of its own: in one that has run thousands of tests, the C
+library holds free memory of any size, which it gives to a reader without asking the kernel that bounds it.
+"""
 
 from __future__ import annotations
 
-import gc
 import mmap
+import multiprocessing
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -34,6 +39,13 @@ MUTATED = 1000
 targets = pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
 
 
+@pytest.fixture(scope="module")
+def fresh() -> Iterator[ProcessPoolExecutor]:
+    """A process that has done nothing else."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        yield process
+
+
 @targets
 def test_files_as_they_should_be_are_read(target: Target) -> None:
     with scratch() as folder:
@@ -42,24 +54,32 @@ def test_files_as_they_should_be_are_read(target: Target) -> None:
             assert check(target, target.file(data), folder) is None, name
 
 
-# Hypothesis watches the collector of garbage by a function of its own, which fails where nothing more can be called.
-@pytest.mark.filterwarnings("ignore:Exception ignored in. .function gc_cum:pytest.PytestUnraisableExceptionWarning")
+def _read_what_does_harm(name: str, file: str) -> None:
+    target = TARGETS[name]
+    with scratch() as folder:
+        warm_up(target, folder)
+        check(target, target.hostile[file](), folder)
+
+
 @pytest.mark.parametrize(
-    ("target", "name"),
-    [pytest.param(target, name, id=f"{target.name}: {name}") for target in TARGETS.values() for name in target.hostile],
+    ("name", "file"),
+    [pytest.param(name, file, id=f"{name}: {file}") for name, target in TARGETS.items() for file in target.hostile],
 )
-def test_files_that_were_made_to_do_harm_do_none(target: Target, name: str) -> None:
-    with scratch() as folder:
-        warm_up(target, folder)
-        check(target, target.hostile[name](), folder)
+def test_files_that_were_made_to_do_harm_do_none(fresh: ProcessPoolExecutor, name: str, file: str) -> None:
+    fresh.submit(_read_what_does_harm, name, file).result()
 
 
-@targets
-def test_what_was_once_treated_wrongly_is_so_no_more(target: Target) -> None:
+def _read_what_did_harm(name: str) -> None:
+    target = TARGETS[name]
     with scratch() as folder:
         warm_up(target, folder)
-        for data in regressions(target.name).values():
+        for data in regressions(name).values():
             check(target, target.file(data), folder)
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_what_was_once_treated_wrongly_is_so_no_more(fresh: ProcessPoolExecutor, name: str) -> None:
+    fresh.submit(_read_what_did_harm, name).result()
 
 
 @targets
@@ -190,13 +210,15 @@ WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
+def _read_wrongly(name: str) -> None:
+    with scratch() as folder:
+        check(Target("wrong", WRONG[name][0], dict), b"x", folder)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("name", WRONG)
-def test_the_harness_finds_a_reader_that_is_wrong(name: str) -> None:
-    read, words = WRONG[name]
-    target = Target("wrong", read, dict)  # type: ignore[arg-type]
-    gc.collect()  # what other tests have left behind would be given back within the bounds, and make them wider
-    with scratch() as folder, pytest.raises(Finding, match=words):
-        check(target, b"x", folder)
+def test_the_harness_finds_a_reader_that_is_wrong(fresh: ProcessPoolExecutor, name: str) -> None:
+    with pytest.raises(Finding, match=WRONG[name][1]):
+        fresh.submit(_read_wrongly, name).result()
 
 
 def test_the_harness_lets_a_reader_take_what_it_may() -> None:
