@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Sequence
 from functools import cache
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +21,9 @@ _ROW_MAJOR, _PLAIN, _TRANSPOSED = 101, 111, 112
 
 _LARGEST_OF_SMALL = 100**3
 """m n k up to which OpenBLAS's batches take its kernels for small matrices, which crash for some shapes (0.3.31)."""
+
+_LARGEST_IN_PARTS = 2**25
+"""m n k up to which a product whose result is wider than high is quicker as one part a thread, which none waits for."""
 
 _Gemm = Callable[..., None]
 Planned = Callable[[float, float], None]
@@ -34,6 +38,7 @@ class _Library(NamedTuple):
     dasum: Callable[..., float]
     sgemm_batch: _Gemm | None
     dgemm_batch: _Gemm | None
+    threads: Callable[[], int]
 
 
 @cache
@@ -52,17 +57,17 @@ def _library() -> _Library | None:
             ("scipy_", "", ctypes.c_int32),
             ("", "", ctypes.c_int32),
         ):
-            names = ("cblas_sgemm", "cblas_dgemm", "cblas_sasum", "cblas_dasum")
+            names = ("cblas_sgemm", "cblas_dgemm", "cblas_sasum", "cblas_dasum", "openblas_get_num_threads")
             functions: list[Any] = [getattr(library, f"{prefix}{name}{suffix}", None) for name in names]
             if all(functions):
-                sgemm, dgemm, sasum, dasum = functions
+                sgemm, dgemm, sasum, dasum, count = functions
                 # Without argument types: what is passed is of C's types already, which takes a third of the time.
                 sgemm.restype = dgemm.restype = None
                 sasum.restype, dasum.restype = ctypes.c_float, ctypes.c_double
                 # Younger than the rest: OpenBLAS has it since 0.3.29.
-                batches = [getattr(library, f"{prefix}cblas_{x}gemm_batch{suffix}", None) for x in "sd"]
+                sbatch, dbatch = (getattr(library, f"{prefix}cblas_{x}gemm_batch{suffix}", None) for x in "sd")
                 name = f"OpenBLAS {pool['version']}"
-                return _Library(sgemm, dgemm, name, width, sasum, dasum, *batches)
+                return _Library(sgemm, dgemm, name, width, sasum, dasum, sbatch, dbatch, count)
     return None
 
 
@@ -104,6 +109,8 @@ def planned(a: NDArray[Any], b: NDArray[Any], c: NDArray[Any]) -> Planned:
     call = _checked(a, b, c)
     if library is None:
         return lambda alpha, beta: _gemm_by_matmul(alpha, a, b, beta, c)
+    if parts := _parts(call, library):
+        return planned_all([a] * len(parts), [b[:, part] for part in parts], [c[:, part] for part in parts])
     function, real = (library.sgemm, ctypes.c_float) if c.itemsize == 4 else (library.dgemm, ctypes.c_double)
     integer, enum = library.integer, ctypes.c_int
     first, second = real(), real()
@@ -117,6 +124,16 @@ def planned(a: NDArray[Any], b: NDArray[Any], c: NDArray[Any]) -> Planned:
         function(*arguments)
 
     return product
+
+
+def _parts(call: _Call, library: _Library) -> list[slice]:
+    """The columns that each thread should compute, empty where BLAS itself shares the product out as well."""
+    height = max(1, call.m * call.k)
+    if call.m >= call.n or height * call.n > _LARGEST_IN_PARTS or not (library.sgemm_batch and library.dgemm_batch):
+        return []
+    count = min(library.threads(), call.n // (_LARGEST_OF_SMALL // height + 1))
+    places = [call.n * part // count for part in range(count + 1)] if count > 1 else []
+    return [slice(*ends) for ends in pairwise(places)]
 
 
 def planned_magnitude(x: NDArray[Any]) -> Callable[[], float]:

@@ -84,7 +84,7 @@ def restored(
         raise CheckpointError(f"{asked.data.source} does not hold the data of {checkpoint.path}: {difference}")
     trainer = asked.trainer(data, progress=progress)
     state = checkpoint.state(trainer.state())
-    total = trainer.epochs * trainer.step.steps_per_epoch
+    total = trainer.steps
     if state.now.step > total:
         raise OptionError(f"{checkpoint.path} is past {trainer.epochs} epochs ({total} steps): give more epochs")
     trainer.restore(state)

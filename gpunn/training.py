@@ -20,6 +20,7 @@ from gpunn.errors import DivergenceError, GpunnError
 from gpunn.evaluation import Evaluator
 from gpunn.finite import FiniteCheck, Skip
 from gpunn.history import History, Record
+from gpunn.kernels import loops
 from gpunn.kernels.batches import NEXT_COUNT
 from gpunn.kernels.random import epoch_order
 from gpunn.layers.base import checked_seed, positive_whole
@@ -154,6 +155,11 @@ class Trainer:
                 model.backend = None  # the next data may be of another shape
             raise
 
+    @property
+    def steps(self) -> int:
+        """Of the whole training."""
+        return self.epochs * self.step.steps_per_epoch
+
     def run(self, after_step: Callable[[], None] | None = None) -> History:
         """Train to the end, or until patience runs out, and leave the network as it is to be used.
 
@@ -180,8 +186,9 @@ class Trainer:
         self._began = time.perf_counter()
         try:
             # What leaves the finite numbers is said in one line by the checks below, not by warnings on the way.
-            with np.errstate(over="ignore", divide="ignore", invalid="ignore"), self._enough_memory():
-                while self.done < self.epochs * self.step.steps_per_epoch and not self.history.stopped:
+            quiet = np.errstate(over="ignore", divide="ignore", invalid="ignore")
+            with quiet, self._enough_memory(), loops.for_training(self.steps):
+                while self.done < self.steps and not self.history.stopped:
                     self._run_epoch(after_step or (lambda: None))
         finally:
             self._seconds_before = self._seconds()

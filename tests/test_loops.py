@@ -4,6 +4,7 @@ import importlib
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import kernel_cases_images  # noqa: F401 - adds its cases
 import numpy as np
@@ -11,13 +12,16 @@ import pytest
 from harness import DTYPES, assert_near, call
 from kernel_cases import CASES
 
+import gpunn as gn
 from gpunn.backend import NumpyBackend
 from gpunn.doctor import diagnose
 from gpunn.kernels import loops, registry
+from gpunn.kernels.activations import relu
+from gpunn.kernels.fused import with_bias
 
 KERNELS = (
-    "bias_relu", "dropout", "gather_augmented", "max_pool", "max_pool_gradient", "momentum_sgd", "normalize",
-    "normalize_gradient", "relu_gradient_and_sums",
+    "bias_relu", "dropout", "gather", "gather_augmented", "max_pool", "max_pool_gradient", "momentum_sgd", "normalize",
+    "normalize_gradient", "relu_gradient_and_sums", "sgd", "softmax_cross_entropy",
 )  # fmt: skip
 
 
@@ -100,6 +104,35 @@ model.fit(gn.Samples(x, np.arange(64) % 3), epochs=2, batch_size=16, device="cpu
 assert "numba" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_long_training_uses_loops_for_small_arrays_too(used: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loops, "WORTHWHILE", 2**19)
+    monkeypatch.setattr(loops, "LONG", 8)
+    x = np.random.default_rng(0).random((64, 8), np.float32)
+    samples = gn.Samples(x, np.arange(64) % 3)
+    for epochs, expected in ((1, False), (2, True)):  # of four steps
+        model = gn.Sequential([gn.Dense(20), gn.ReLU(), gn.Dense(3)])
+        model.fit(samples, optimizer=gn.SGD(0.1), epochs=epochs, batch_size=16, device="cpu", progress=False)
+        assert ("_gather_rows_loops" in used) == expected
+    assert used == {
+        "_gather_rows_loops", "_bias_relu_loops", "_softmax_cross_entropy_loops", "_relu_gradient_and_sums_loops",
+        "_sgd_loops",
+    }  # fmt: skip
+    used.clear()
+    model.evaluate(samples)  # no longer part of it
+    assert not used
+
+
+def test_whether_a_training_is_long_is_a_matter_of_its_thread(used: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loops, "WORTHWHILE", 2**19)
+    b, a = np.ones((2, 1), np.float32), np.ones((2, 3), np.float32)
+    with loops.for_training(loops.LONG), ThreadPoolExecutor(1) as other:
+        other.submit(with_bias[relu].forward.host, b, a).result()
+        assert not used
+        with_bias[relu].forward.host(b, a)
+        assert used
+    assert a.tolist() == [[3, 3, 3]] * 2
 
 
 def test_numba_can_be_switched_off() -> None:

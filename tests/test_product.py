@@ -98,6 +98,42 @@ def test_many_products_in_one_call_are_those_of_one_after_another(
         np.testing.assert_allclose(whole, shown, rtol=bound, atol=bound * k)
 
 
+@pytest.mark.parametrize("threads", [1, 2, 3, 64])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("m", "k", "n"), [(30, 784, 128), (30, 128, 784), (101, 200, 151), (128, 784, 64), (7, 3, 9)])
+def test_a_product_is_the_same_in_however_many_parts(
+    monkeypatch: pytest.MonkeyPatch, m: int, k: int, n: int, dtype: str, threads: int
+) -> None:
+    library = blas._library()
+    if library is None:
+        pytest.skip("NumPy came without OpenBLAS")
+    monkeypatch.setattr(blas, "_library", lambda: library._replace(threads=lambda: threads))
+    rng = np.random.default_rng(0)
+    a, b, wider = (rng.standard_normal(shape).astype(dtype) for shape in ((m, k), (k, n), (m, n + 2)))
+    expected = wider.copy()
+    expected[:, 1:-1] = 2 * (a @ b) - 0.5 * wider[:, 1:-1]
+    blas.gemm(2.0, a, b, -0.5, wider[:, 1:-1])
+    bound = {"float32": 1e-5, "float64": 1e-13}[dtype]
+    np.testing.assert_allclose(wider, expected, rtol=bound, atol=bound * k)
+
+
+def test_small_wide_products_are_cut_into_parts_and_others_are_not() -> None:
+    library = blas._library()
+    if library is None or library.sgemm_batch is None or library.dgemm_batch is None:
+        pytest.skip("NumPy's BLAS has no batches of products")
+
+    def widths(m: int, k: int, n: int, threads: int) -> list[int]:
+        call = blas._checked(np.empty((m, k)), np.empty((k, n)), np.empty((m, n)))
+        return [part.stop - part.start for part in blas._parts(call, library._replace(threads=lambda: threads))]
+
+    assert widths(30, 784, 128, 2) == [64, 64]
+    assert widths(30, 784, 128, 16) == [64, 64]  # thirds would be small
+    assert widths(100, 128, 784, 16) == [87, 87, 87, 87, 87, 87, 87, 87, 88]
+    assert widths(30, 784, 128, 1) == []
+    assert widths(128, 784, 64, 2) == []
+    assert widths(512, 128, 784, 2) == []
+
+
 def test_many_products_are_checked_each() -> None:
     fits, fits_not = np.ones((3, 3)), np.ones((3, 2))
     with pytest.raises(ValueError, match="gemm cannot write"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -11,8 +12,13 @@ from protocol import Task, Worker, serve
 
 import gpunn as gn
 from gpunn.config import from_config
+from gpunn.kernels.loops import LONG
 from gpunn.state import Weights
 from gpunn.training import Trainer
+
+
+class _Enough(Exception):  # noqa: N818 - no error
+    """All steps that are timed have been done."""
 
 
 class Gpunn(Worker):
@@ -29,8 +35,8 @@ class Gpunn(Worker):
         self.trainer = Trainer(
             self.model, gn.Data("bench", self.samples, None, ()), loss=gn.SoftmaxCrossEntropy(),
             optimizer=gn.SGD(rate, momentum=task.momentum, nesterov=task.momentum > 0), regularizer=regularizer,
-            epochs=1, batch_size=min(task.batch, len(self.samples)), device=task.device, precision=task.precision,
-            seed=seed, progress=False,
+            epochs=self._epochs(), batch_size=min(task.batch, len(self.samples)), device=task.device,
+            precision=task.precision, seed=seed, progress=False,
         )  # fmt: skip
         arrays = self.model.arrays()
         for name, value in task.weights(seed).items():
@@ -39,6 +45,14 @@ class Gpunn(Worker):
         self.model.load_arrays(arrays)
         start = Weights(0, arrays)
         self.start = replace(self.trainer.state(), now=start, last=start, good=start)
+
+    def _epochs(self) -> int:
+        """Of the training: what is timed of steps are the first of a long one, else the whole."""
+        return 1 + LONG // self.task.steps if self.task.kind == "steps" and self.task.steps > 1 else 1
+
+    def _stop(self) -> None:
+        if self.trainer.done == self.task.steps:
+            raise _Enough
 
     def describe(self) -> dict[str, Any]:
         backend = self.trainer.step.backend
@@ -64,7 +78,8 @@ class Gpunn(Worker):
             return probabilities
         if task.kind == "train":
             self._make(self.seed)
-        self.trainer.run()
+        with suppress(_Enough):
+            self.trainer.run(self._stop if task.kind == "steps" else None)
         if task.kind == "train":
             self.model.evaluate(gn.Samples(task.test_inputs, task.test_labels, scale=1 / 255, classes=10))
         return None

@@ -13,6 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from gpunn.kernels.kernel import Array, Launch, Raw, blocks_for
+from gpunn.kernels.loops import in_loops
 
 _THREADS = 256
 
@@ -33,7 +34,22 @@ def picked(data: Array, targets: Array, order: Array, clock: Array, batch_size: 
     return data.take(rows, axis=0, mode="clip")
 
 
-def _gather(
+def _gather_rows_loops(
+    data: Array, targets: Array, order: Array, clock: Array, batch_size: int, scale: float, x: Array, t: Array
+) -> None:
+    clock[STEP], clock[COUNT] = clock[NEXT_STEP], clock[NEXT_COUNT]
+    start, factor = clock[STEP] * batch_size, x.dtype.type(scale)
+    for j in range(x.shape[0]):
+        row = order[start + j]
+        for f in range(x.shape[1]):
+            x[j, f] = data[row, f] * factor
+        if t.ndim == 1:
+            t[j] = targets[row]
+        else:
+            t[:, j] = targets[row]
+
+
+def _gather_passes(
     data: Array, targets: Array, order: Array, clock: Array, batch_size: int, scale: float, x: Array, t: Array
 ) -> None:
     rows = picked(data, targets, order, clock, batch_size, t)
@@ -41,6 +57,16 @@ def _gather(
     np.copyto(x, rows, casting="unsafe")
     if scale != 1.0:
         np.multiply(x, x.dtype.type(scale), out=x)
+
+
+_gather_rows = in_loops(_gather_rows_loops, slice(6, None))(_gather_passes)
+
+
+def _gather(
+    data: Array, targets: Array, order: Array, clock: Array, batch_size: int, scale: float, x: Array, t: Array
+) -> None:
+    gather_into = _gather_rows if x.flags.c_contiguous else _gather_passes
+    gather_into(data, targets, order, clock, batch_size, scale, x, t)
 
 
 def placed(x: Array) -> tuple[int, int, int, int]:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache, wraps
 from typing import Any, TypeAlias
 
@@ -20,7 +21,13 @@ OFF = "GPUNN_NUMBA"
 """Environment variable that, set to 0, leaves Numba unused."""
 
 WORTHWHILE = 2**19
-"""Bytes of the largest array from which on loops are used: small networks do without Numba's half second of loading."""
+"""Bytes of the largest array from which on loops are used in a short training, and outside of one.
+
+Small networks save less than the half second that it takes to load Numba.
+"""
+
+LONG = 10_000
+"""Steps from which on a training is a long one, which uses all loops it can: by a tenth of a millisecond each."""
 
 _Body: TypeAlias = Callable[..., None]
 
@@ -28,6 +35,20 @@ twins: list[tuple[_Body, _Body]] = []
 """Passes and loops that do the same, for the tests."""
 
 _compiling = threading.Lock()
+_of_thread = threading.local()
+
+
+@contextmanager
+def for_training(steps: int) -> Iterator[None]:
+    """Within, what this thread computes is part of a training of so many steps.
+
+    The number is that of the whole training, so that one which is resumed does the same as one which never stopped.
+    """
+    _of_thread.is_long = steps >= LONG
+    try:
+        yield
+    finally:
+        _of_thread.is_long = False
 
 
 @cache
@@ -66,8 +87,13 @@ def compiled(loops: _Body) -> _Body:
     return body
 
 
-def in_loops(loops: _Body) -> Callable[[_Body], _Body]:
-    """For a function of NumPy's passes: do `loops` instead where Numba is installed and the arrays are large."""
+def in_loops(loops: _Body, sized_by: slice = slice(None)) -> Callable[[_Body], _Body]:
+    """For a function of NumPy's passes: do `loops` instead where Numba is installed and that pays.
+
+    Args:
+        loops: what Numba compiles.
+        sized_by: the arguments whose size tells how much there is to do; a data set that is picked from does not.
+    """
 
     def beside(passes: _Body) -> _Body:
         twins.append((passes, loops))
@@ -76,8 +102,10 @@ def in_loops(loops: _Body) -> Callable[[_Body], _Body]:
 
         @wraps(passes)
         def either(*arguments: Any) -> None:
-            is_large = any(isinstance(each, np.ndarray) and each.nbytes >= WORTHWHILE for each in arguments)
-            (compiled(loops) if is_large else passes)(*arguments)
+            pays = getattr(_of_thread, "is_long", False) or any(
+                isinstance(each, np.ndarray) and each.nbytes >= WORTHWHILE for each in arguments[sized_by]
+            )
+            (compiled(loops) if pays else passes)(*arguments)
 
         return either
 

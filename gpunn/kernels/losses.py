@@ -13,6 +13,7 @@ from collections.abc import Callable
 import numpy as np
 
 from gpunn.kernels.kernel import Array, Launch, Raw, blocks_for
+from gpunn.kernels.loops import in_loops
 
 _THREADS = 256
 
@@ -91,6 +92,50 @@ extern "C" __global__ void {name}(const T* z, const T* bias, const {targets}* ta
     return Raw(name, source, launch=_launch, host=host)
 
 
+def _softmax_cross_entropy_loops(
+    z: Array,
+    bias: Array,
+    labels: Array,
+    weight: float,
+    gradient: Array,
+    bias_gradient: Array,
+    costs: Array,
+    totals: Array,
+) -> None:
+    outputs, n = z.shape
+    real = z.dtype.type
+    bias_gradient[:] = real(0)
+    cost, right = 0.0, 0
+    for j in range(n):
+        guess = 0
+        largest = z[0, j] + bias[0]
+        for k in range(outputs):
+            v = z[k, j] + bias[k]
+            gradient[k, j] = v
+            if v > largest or (np.isnan(v) and not np.isnan(largest)):  # as NumPy has it: NaN is above all
+                largest, guess = v, k
+        label = labels[j]
+        of_label = gradient[label, j] - largest
+        total = real(0)
+        for k in range(outputs):
+            e = np.exp(gradient[k, j] - largest)
+            gradient[k, j] = e
+            total += e
+        costs[j] = np.log(total) - of_label
+        total *= real(n)
+        for k in range(outputs):
+            share = gradient[k, j] / total
+            if k == label:
+                share -= real(1 / n)
+            gradient[k, j] = share
+            bias_gradient[k] += share
+        cost += costs[j]
+        right += guess == label
+    totals[0] += weight * cost
+    totals[1] += right
+
+
+@in_loops(_softmax_cross_entropy_loops)
 def _softmax_cross_entropy(
     z: Array,
     bias: Array,

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from gpunn.kernels.batches import COUNT, NEXT_STEP, STEP
+from gpunn.kernels.batches import COUNT, NEXT_COUNT, NEXT_STEP, STEP
 from gpunn.kernels.kernel import Array, Elementwise
 from gpunn.kernels.loops import in_loops
 
@@ -41,6 +41,19 @@ def _regularised(g: Array, w: Array, decays: bool, l1: float, l2: float) -> Arra
     return total
 
 
+def _sgd_loops(gradient: Array, rate: Array, decayed: int, l1: float, l2: float, value: Array, clock: Array) -> None:
+    eta = rate[clock[STEP]]
+    first, second = value.dtype.type(l1), value.dtype.type(l2)
+    for at in range(len(value)):
+        w, g = value[at], gradient[at]
+        if at < decayed:
+            g += second * w
+            g += first * np.sign(w)
+        value[at] = w - eta * g
+    clock[NEXT_STEP], clock[NEXT_COUNT] = clock[STEP] + 1, clock[COUNT] + 1
+
+
+@in_loops(_sgd_loops)
 def _sgd(gradient: Array, rate: Array, decayed: int, l1: float, l2: float, value: Array, clock: Array) -> None:
     eta = rate[int(clock[STEP])]
     for at, decays in _blocks(value.size, decayed):
