@@ -22,8 +22,11 @@ _ROW_MAJOR, _PLAIN, _TRANSPOSED = 101, 111, 112
 _LARGEST_OF_SMALL = 100**3
 """m n k up to which OpenBLAS's batches take its kernels for small matrices, which crash for some shapes (0.3.31)."""
 
-_LARGEST_IN_PARTS = 2**25
-"""m n k up to which a product whose result is wider than high is quicker as one part a thread, which none waits for."""
+_LARGEST_IN_PARTS = 2**25 - 1
+"""m n k up to which a product is quicker as one part a thread, none of which waits for another."""
+
+_LEAST_OF_PART = 48
+"""Rows or columns of a part at least: what a thread lays out of the other factor must be worth it."""
 
 _Gemm = Callable[..., None]
 Planned = Callable[[float, float], None]
@@ -110,6 +113,8 @@ def planned(a: NDArray[Any], b: NDArray[Any], c: NDArray[Any]) -> Planned:
     if library is None:
         return lambda alpha, beta: _gemm_by_matmul(alpha, a, b, beta, c)
     if parts := _parts(call, library):
+        if call.m >= call.n:
+            return planned_all([a[part] for part in parts], [b] * len(parts), [c[part] for part in parts])
         return planned_all([a] * len(parts), [b[:, part] for part in parts], [c[:, part] for part in parts])
     function, real = (library.sgemm, ctypes.c_float) if c.itemsize == 4 else (library.dgemm, ctypes.c_double)
     integer, enum = library.integer, ctypes.c_int
@@ -127,12 +132,12 @@ def planned(a: NDArray[Any], b: NDArray[Any], c: NDArray[Any]) -> Planned:
 
 
 def _parts(call: _Call, library: _Library) -> list[slice]:
-    """The columns that each thread should compute, empty where BLAS itself shares the product out as well."""
-    height = max(1, call.m * call.k)
-    if call.m >= call.n or height * call.n > _LARGEST_IN_PARTS or not (library.sgemm_batch and library.dgemm_batch):
+    """What each thread should compute of the longer side of c, empty where BLAS itself shares it out as well."""
+    longer, rest = max(call.m, call.n), max(1, min(call.m, call.n) * call.k)
+    if longer * rest > _LARGEST_IN_PARTS or not (library.sgemm_batch and library.dgemm_batch):
         return []
-    count = min(library.threads(), call.n // (_LARGEST_OF_SMALL // height + 1))
-    places = [call.n * part // count for part in range(count + 1)] if count > 1 else []
+    count = min(library.threads(), longer // max(_LEAST_OF_PART, _LARGEST_OF_SMALL // rest + 1))
+    places = [longer * part // count for part in range(count + 1)] if count > 1 else []
     return [slice(*ends) for ends in pairwise(places)]
 
 

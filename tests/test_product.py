@@ -117,7 +117,7 @@ def test_a_product_is_the_same_in_however_many_parts(
     np.testing.assert_allclose(wider, expected, rtol=bound, atol=bound * k)
 
 
-def test_small_wide_products_are_cut_into_parts_and_others_are_not() -> None:
+def test_products_are_cut_along_their_longer_side_into_parts_that_are_worth_it() -> None:
     library = blas._library()
     if library is None or library.sgemm_batch is None or library.dgemm_batch is None:
         pytest.skip("NumPy's BLAS has no batches of products")
@@ -129,9 +129,11 @@ def test_small_wide_products_are_cut_into_parts_and_others_are_not() -> None:
     assert widths(30, 784, 128, 2) == [64, 64]
     assert widths(30, 784, 128, 16) == [64, 64]  # thirds would be small
     assert widths(100, 128, 784, 16) == [87, 87, 87, 87, 87, 87, 87, 87, 88]
+    assert widths(256, 784, 128, 16) == [51, 51, 51, 51, 52]
+    assert widths(784, 30, 128, 2) == [392, 392]
     assert widths(30, 784, 128, 1) == []
-    assert widths(128, 784, 64, 2) == []
-    assert widths(512, 128, 784, 2) == []
+    assert widths(10, 30, 128, 2) == []
+    assert widths(512, 512, 128, 2) == []
 
 
 def test_many_products_are_checked_each() -> None:
