@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpunn.kernels import loops
 from gpunn.kernels.random import epoch_order
 from gpunn.layers import Bias, BiasActivation, Layer
 from gpunn.layers.base import Shape
@@ -109,7 +108,7 @@ def profile(trainer: Trainer, seconds: float = 1.0, rates: Rates | None = None) 
     step, backend = trainer.step, trainer.step.backend
     rates = rates or Rates(backend, trainer.model.dtype)
     quiet = np.errstate(over="ignore", divide="ignore", invalid="ignore")
-    with _put_back(trainer), quiet, loops.for_training(trainer.steps):
+    with _put_back(trainer), quiet, trainer.loops():
         batches = _full_batches(trainer)
         step(next(batches))  # the first compiles, and is recorded where the device can
         on_host, whole = _measured(step, next(batches))

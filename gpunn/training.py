@@ -6,7 +6,8 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from math import prod
 from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
@@ -160,6 +161,11 @@ class Trainer:
         """Of the whole training."""
         return self.epochs * self.step.steps_per_epoch
 
+    def loops(self) -> AbstractContextManager[None]:
+        """Within, twins are taken as this training takes them."""
+        largest = max(map(prod, self.model.shapes)) * self.step.batch_size * np.dtype(self.model.dtype).itemsize
+        return loops.for_training(self.steps, largest)
+
     def run(self, after_step: Callable[[], None] | None = None) -> History:
         """Train to the end, or until patience runs out, and leave the network as it is to be used.
 
@@ -187,7 +193,7 @@ class Trainer:
         try:
             # What leaves the finite numbers is said in one line by the checks below, not by warnings on the way.
             quiet = np.errstate(over="ignore", divide="ignore", invalid="ignore")
-            with quiet, self._enough_memory(), loops.for_training(self.steps):
+            with quiet, self._enough_memory(), self.loops():
                 while self.done < self.steps and not self.history.stopped:
                     self._run_epoch(after_step or (lambda: None))
         finally:

@@ -106,28 +106,32 @@ assert "numba" not in sys.modules
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_a_long_training_uses_loops_for_small_arrays_too(used: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loops, "WORTHWHILE", 2**19)
+@pytest.mark.parametrize(
+    ("epochs", "worthwhile", "uses_loops"), [(1, 2**19, False), (2, 2**19, True), (1, 4 * 20 * 16, True)]
+)
+def test_a_training_that_is_long_or_large_uses_loops_for_small_arrays_too(
+    used: set[str], monkeypatch: pytest.MonkeyPatch, epochs: int, worthwhile: int, uses_loops: bool
+) -> None:
+    monkeypatch.setattr(loops, "WORTHWHILE", worthwhile)
     monkeypatch.setattr(loops, "LONG", 8)
     x = np.random.default_rng(0).random((64, 8), np.float32)
     samples = gn.Samples(x, np.arange(64) % 3)
-    for epochs, expected in ((1, False), (2, True)):  # of four steps
-        model = gn.Sequential([gn.Dense(20), gn.ReLU(), gn.Dense(3)])
-        model.fit(samples, optimizer=gn.SGD(0.1), epochs=epochs, batch_size=16, device="cpu", progress=False)
-        assert ("_gather_rows_loops" in used) == expected
-    assert used == {
+    model = gn.Sequential([gn.Dense(20), gn.ReLU(), gn.Dense(3)])
+    model.fit(samples, optimizer=gn.SGD(0.1), epochs=epochs, batch_size=16, device="cpu", progress=False)
+    every = {
         "_gather_rows_loops", "_bias_relu_loops", "_softmax_cross_entropy_loops", "_relu_gradient_and_sums_loops",
         "_sgd_loops",
     }  # fmt: skip
+    assert used == (every if uses_loops else set())
     used.clear()
-    model.evaluate(samples)  # no longer part of it
+    model.predict(x[:3])  # no longer part of it
     assert not used
 
 
 def test_whether_a_training_is_long_is_a_matter_of_its_thread(used: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loops, "WORTHWHILE", 2**19)
     b, a = np.ones((2, 1), np.float32), np.ones((2, 3), np.float32)
-    with loops.for_training(loops.LONG), ThreadPoolExecutor(1) as other:
+    with loops.for_training(loops.LONG, 0), ThreadPoolExecutor(1) as other:
         other.submit(with_bias[relu].forward.host, b, a).result()
         assert not used
         with_bias[relu].forward.host(b, a)

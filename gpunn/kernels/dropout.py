@@ -12,14 +12,16 @@ _THREADS = 256
 
 
 def _switch_off_loops(x: Array, words: Array, threshold: int, scale: float, y: Array) -> None:
+    turned = np.empty((16, 32), np.uint16)
+    halves = turned.reshape(512)
     for group in range(words.shape[0]):
-        drawn = words[group]
-        for quarter in range(16):
-            first = 512 * group + 32 * quarter
-            shift = np.uint64(16 * (quarter % 4))
-            for i in range(min(32, len(x) - first)):
-                bits = (drawn[i, quarter // 4] >> shift) & np.uint64(0xFFFF)
-                y[first + i] = x[first + i] * (scale if bits >= threshold else x.dtype.type(0))
+        for i in range(32):
+            for k in range(4):
+                for h in range(4):
+                    turned[4 * k + h, i] = words[group, i, k] >> np.uint64(16 * h) & np.uint64(0xFFFF)
+        some, result = x[512 * group : 512 * (group + 1)], y[512 * group : 512 * (group + 1)]
+        for at in range(len(some)):
+            result[at] = some[at] * (scale if halves[at] >= threshold else x.dtype.type(0))
 
 
 @in_loops(_switch_off_loops)

@@ -21,13 +21,10 @@ OFF = "GPUNN_NUMBA"
 """Environment variable that, set to 0, leaves Numba unused."""
 
 WORTHWHILE = 2**19
-"""Bytes of the largest array from which on loops are used in a short training, and outside of one.
-
-Small networks save less than the half second that it takes to load Numba.
-"""
+"""Bytes of the largest array from which on loops are used: less does not pay for the half second of loading Numba."""
 
 LONG = 10_000
-"""Steps from which on a training is a long one, which uses all loops it can: by a tenth of a millisecond each."""
+"""Steps from which on a training uses loops for all its arrays: they save a tenth of a millisecond a step."""
 
 _Body: TypeAlias = Callable[..., None]
 
@@ -39,16 +36,18 @@ _of_thread = threading.local()
 
 
 @contextmanager
-def for_training(steps: int) -> Iterator[None]:
-    """Within, what this thread computes is part of a training of so many steps.
+def for_training(steps: int, nbytes: int) -> Iterator[None]:
+    """Within, what this thread computes is part of a training: all in loops, where it is long or loads Numba anyway.
 
-    The number is that of the whole training, so that one which is resumed does the same as one which never stopped.
+    Args:
+        steps: of the whole training, so that one which is resumed does the same as one which never stopped.
+        nbytes: of its largest array.
     """
-    _of_thread.is_long = steps >= LONG
+    _of_thread.takes_all = steps >= LONG or nbytes >= WORTHWHILE
     try:
         yield
     finally:
-        _of_thread.is_long = False
+        _of_thread.takes_all = False
 
 
 @cache
@@ -102,10 +101,15 @@ def in_loops(loops: _Body, sized_by: slice = slice(None)) -> Callable[[_Body], _
 
         @wraps(passes)
         def either(*arguments: Any) -> None:
-            pays = getattr(_of_thread, "is_long", False) or any(
-                isinstance(each, np.ndarray) and each.nbytes >= WORTHWHILE for each in arguments[sized_by]
-            )
-            (compiled(loops) if pays else passes)(*arguments)
+            body = passes
+            if getattr(_of_thread, "takes_all", False):
+                body = compiled(loops)
+            else:
+                for each in arguments[sized_by]:
+                    if isinstance(each, np.ndarray) and each.nbytes >= WORTHWHILE:
+                        body = compiled(loops)
+                        break
+            body(*arguments)
 
         return either
 

@@ -19,11 +19,14 @@ class Flatten(Layer):
 
     def build(self, context: BuildContext, input_shape: Shape) -> Shape:
         self._inside = inside(input_shape)
+        self._x: Array = None
         self.output_is_free = context.may_overwrite_input
         return self.output_shape(input_shape)
 
     def forward(self, x: Array, training: bool) -> Array:
-        return x.reshape(-1, x.shape[-1])
+        if x is not self._x:  # the same view each time, for which the products that follow are planned
+            self._x, self._y = x, x.reshape(-1, x.shape[-1])
+        return self._y
 
     def backward(self, dy: Array) -> Array | None:
         return dy.reshape(*self._inside, dy.shape[-1])
