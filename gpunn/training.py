@@ -162,8 +162,10 @@ class Trainer:
         return self.epochs * self.step.steps_per_epoch
 
     def loops(self) -> AbstractContextManager[None]:
-        """Within, twins are taken as this training takes them."""
-        largest = max(map(prod, self.model.shapes)) * self.step.batch_size * np.dtype(self.model.dtype).itemsize
+        """Within, twins are taken as this training takes them: NumPy's passes or Numba's loops."""
+        model = self.model
+        features = max(map(prod, (model.input_shape, *model.shapes)))
+        largest = features * self.step.batch_size * np.dtype(model.dtype).itemsize
         return loops.for_training(self.steps, largest)
 
     def run(self, after_step: Callable[[], None] | None = None) -> History:

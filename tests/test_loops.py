@@ -139,6 +139,17 @@ def test_whether_a_training_is_long_is_a_matter_of_its_thread(used: set[str], mo
     assert a.tolist() == [[3, 3, 3]] * 2
 
 
+def test_a_training_within_another_leaves_it_as_it_was(used: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loops, "WORTHWHILE", 2**19)
+    b, a = np.ones((2, 1), np.float32), np.ones((2, 3), np.float32)
+    with loops.for_training(loops.LONG, 0):
+        with loops.for_training(1, 0):
+            with_bias[relu].forward.host(b, a)
+            assert not used
+        with_bias[relu].forward.host(b, a)
+        assert used
+
+
 def test_numba_can_be_switched_off() -> None:
     code = """
 from gpunn.kernels import loops, pooling

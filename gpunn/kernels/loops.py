@@ -41,13 +41,14 @@ def for_training(steps: int, nbytes: int) -> Iterator[None]:
 
     Args:
         steps: of the whole training, so that one which is resumed does the same as one which never stopped.
-        nbytes: of its largest array.
+        nbytes: of the largest array that a batch is in on its way through the network.
     """
+    before = getattr(_of_thread, "takes_all", False)  # of a training that another one is part of
     _of_thread.takes_all = steps >= LONG or nbytes >= WORTHWHILE
     try:
         yield
     finally:
-        _of_thread.takes_all = False
+        _of_thread.takes_all = before
 
 
 @cache
