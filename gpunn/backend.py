@@ -25,6 +25,9 @@ from gpunn.kernels import loops
 from gpunn.kernels.kernel import Array, Elementwise, Raw
 from gpunn.staging import PinnedStaging, Staging
 
+_LINE = 64
+"""Bytes of a cache line, and of the widest vector of a CPU."""
+
 
 class Backend(ABC):
     """Arrays, running kernels, and the one matrix product, on one device.
@@ -139,6 +142,14 @@ class Backend(ABC):
         """Let the device's pool of memory grow no further; None for no bound. The host has no pool: see `limits`."""
 
 
+def _aligned(make: Callable[..., NDArray[np.uint8]], shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+    """An array that begins where a cache line does, so that no vector lies across two; NumPy's begin anywhere."""
+    nbytes = prod(shape) * np.dtype(dtype).itemsize
+    memory = make(nbytes + _LINE, np.uint8)
+    first = -memory.ctypes.data % _LINE
+    return memory[first : first + nbytes].view(dtype).reshape(shape)
+
+
 class NumpyBackend(Backend):
     """The CPU: kernels are their NumPy twins, and the product is the BLAS that NumPy brought."""
 
@@ -152,10 +163,10 @@ class NumpyBackend(Backend):
         self.gemm, self.planned, self.planned_all = blas.gemm, blas.planned, blas.planned_all  # type: ignore[method-assign]
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
-        return np.empty(shape, dtype)
+        return _aligned(np.empty, shape, dtype)
 
     def zeros(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
-        return np.zeros(shape, dtype)
+        return _aligned(np.zeros, shape, dtype)
 
     def asarray(self, values: Any, dtype: DTypeLike | None = None) -> Array:
         return np.ascontiguousarray(values, dtype)

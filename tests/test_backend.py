@@ -190,6 +190,24 @@ def test_arrays_go_to_a_device_and_come_back(backend: Backend) -> None:
     assert not backend.to_host(backend.zeros((2, 3), np.float32)).any()
 
 
+@pytest.mark.parametrize("dtype", ["uint8", *DTYPES])
+@pytest.mark.parametrize("shape", [(), (0,), (1,), (3, 5), (784, 129)])
+def test_arrays_of_the_cpu_begin_where_a_cache_line_does(dtype: str, shape: tuple[int, ...]) -> None:
+    backend, kept = select("cpu"), []
+    for _ in range(20):
+        zeros, array = backend.zeros(shape, dtype), backend.empty(shape, dtype)
+        kept += [zeros, array]
+        assert not zeros.any()
+        for each in (zeros, array):
+            assert (each.shape, each.dtype) == (shape, dtype)
+            assert each.flags.carray
+            assert each.ctypes.data % 64 == 0 or not each.size
+    for number, each in enumerate(kept):
+        each[...] = number
+    for number, each in enumerate(kept):
+        assert (each == number).all()
+
+
 def test_a_host_copy_does_not_change_with_its_array(backend: Backend) -> None:
     array = backend.zeros((3,), np.float32)
     host = backend.to_host(array)

@@ -86,19 +86,37 @@ def test_back_propagation_through_convolutions_of_every_kind(
         assert_gradients(alone, x, rng, directions=3 if block else None)
 
 
-def test_a_shorter_batch_sees_nothing_of_a_longer_one_before_it(backend: Backend) -> None:
+@pytest.mark.parametrize("n", [3, 1])  # a single image goes by patches where it is not padded
+@pytest.mark.parametrize("padding", [1, 0])
+def test_a_shorter_batch_sees_nothing_of_a_longer_one_before_it(backend: Backend, padding: int, n: int) -> None:
     rng = np.random.default_rng(0)
-    long, short = rng.normal(size=(8, 6, 5, 2)), rng.normal(size=(3, 6, 5, 2))
+    long, short = rng.normal(size=(8, 6, 5, 2)), rng.normal(size=(n, 6, 5, 2))
     for size in ((3, 2), (1, 2)):
-        used, fresh = (Alone(Conv2D(3, size, padding=1), (6, 5, 2), backend) for _ in range(2))
+        used, fresh = (Alone(Conv2D(3, size, padding=padding), (6, 5, 2), backend) for _ in range(2))
         v = rng.normal(size=(8, *used.shape))
         used.forward(long)
         used.backward(v)
         results = []
         for alone in (used, fresh):
-            results.append((alone.forward(short), alone.backward(v[:3]), alone.grad("w"), alone.grad("b")))
+            results.append((alone.forward(short), alone.backward(v[:n]), alone.grad("w"), alone.grad("b")))
         for once, again in zip(*results, strict=True):
             np.testing.assert_array_equal(once, again)
+
+
+def test_a_single_image_gets_what_it_gets_among_others(backend: Backend) -> None:
+    rng = np.random.default_rng(4)
+    x = rng.normal(size=(2, 9, 8, 3))
+    alone = Alone(Conv2D(4, (3, 5), stride=(2, 1)), (9, 8, 3), backend).draw(rng)
+    v = rng.normal(size=(2, *alone.shape))
+    both = alone.forward(x), alone.backward(v), alone.grad("w").copy(), alone.grad("b").copy()
+    first, second = (
+        (alone.forward(x[i : i + 1]), alone.backward(v[i : i + 1]), alone.grad("w").copy(), alone.grad("b").copy())
+        for i in range(2)
+    )
+    for at in (0, 1):
+        np.testing.assert_allclose(np.concatenate([first[at], second[at]]), both[at], rtol=1e-12, atol=1e-12)
+    for at in (2, 3):
+        np.testing.assert_allclose(first[at] + second[at], both[at], rtol=1e-12, atol=1e-12)
 
 
 def test_a_filter_of_one_pixel_is_a_dense_layer_at_each_pixel(backend: Backend) -> None:

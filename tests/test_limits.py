@@ -1,5 +1,6 @@
 """Memory: what is too much is refused before it is taken, in one line, and the process goes on; see also simulator."""
 
+import gc
 import gzip
 import mmap
 import resource
@@ -35,6 +36,7 @@ def _no_limit_afterwards() -> Iterator[None]:
 
 def leave(nbytes: int) -> None:
     """Set a limit that leaves so many bytes."""
+    gc.collect()  # what other tests have left must not be given back a moment later
     gn.set_memory_limit(limits.resident_bytes() + nbytes)
 
 

@@ -6,34 +6,63 @@ import numpy as np
 
 from gpunn.kernels.kernel import Array, Launch, Raw, blocks_for
 from gpunn.kernels.loops import in_loops
-from gpunn.kernels.random import PHILOX64, Purpose, halves_of, random_groups
+from gpunn.kernels.random import MULTIPLIERS64, PHILOX64, WEYL64, Purpose, halves_of, random_groups
 
 _THREADS = 256
+_PURPOSE = int(Purpose.DROPOUT)
+_32, _LOW = np.uint64(32), np.uint64(0xFFFFFFFF)
+(_M0_LOW, _M0_HIGH), (_M1_LOW, _M1_HIGH) = ((m & _LOW, m >> _32) for m in map(np.uint64, MULTIPLIERS64))
+_WEYL = (np.uint64(WEYL64[0]), np.uint64(WEYL64[1]))
 
 
-def _switch_off_loops(x: Array, words: Array, threshold: int, scale: float, y: Array) -> None:
-    turned = np.empty((16, 32), np.uint16)
-    halves = turned.reshape(512)
-    for group in range(words.shape[0]):
+def _switch_off_loops(x: Array, seed: int, step: int, stream: int, threshold: int, scale: float, y: Array) -> None:
+    words = np.empty((4, 32), np.uint64)
+    quarters = np.empty((4, 4, 32), np.uint16)
+    bits = quarters.reshape(512)
+    for first in range(0, len(x), 512):
+        for i in range(32):
+            words[0, i], words[1, i], words[2, i], words[3, i] = first // 16 + i + 1, step, stream, 0
+        k0, k1 = np.uint64(seed), np.uint64(_PURPOSE)
+        for _ in range(10):
+            for i in range(32):
+                # Products of 64 bits by 64 as four of 32 by 32, which there are vectors of.
+                low, high = words[0, i] & _LOW, words[0, i] >> _32
+                least = low * _M0_LOW
+                middle = low * _M0_HIGH + (least >> _32)
+                other = high * _M0_LOW + (middle & _LOW)
+                high0 = high * _M0_HIGH + (middle >> _32) + (other >> _32)
+                low0 = other << _32 | least & _LOW
+                low, high = words[2, i] & _LOW, words[2, i] >> _32
+                least = low * _M1_LOW
+                middle = low * _M1_HIGH + (least >> _32)
+                other = high * _M1_LOW + (middle & _LOW)
+                high1 = high * _M1_HIGH + (middle >> _32) + (other >> _32)
+                low1 = other << _32 | least & _LOW
+                words[0, i] = high1 ^ words[1, i] ^ k0
+                words[1, i] = low1
+                words[2, i] = high0 ^ words[3, i] ^ k1
+                words[3, i] = low0
+            k0 += _WEYL[0]
+            k1 += _WEYL[1]
         for i in range(32):
             for k in range(4):
                 for h in range(4):
-                    turned[4 * k + h, i] = words[group, i, k] >> np.uint64(16 * h) & np.uint64(0xFFFF)
-        some, result = x[512 * group : 512 * (group + 1)], y[512 * group : 512 * (group + 1)]
+                    quarters[k, h, i] = words[k, i] >> np.uint64(16 * h)
+        some, result = x[first : first + 512], y[first : first + 512]
         for at in range(len(some)):
-            result[at] = some[at] * (scale if halves[at] >= threshold else x.dtype.type(0))
+            result[at] = some[at] * (scale if bits[at] >= threshold else x.dtype.type(0))
 
 
 @in_loops(_switch_off_loops)
-def _switch_off(x: Array, words: Array, threshold: int, scale: float, y: Array) -> None:
+def _switch_off(x: Array, seed: int, step: int, stream: int, threshold: int, scale: float, y: Array) -> None:
+    words = random_groups(x.size, seed=seed, purpose=Purpose.DROPOUT, step=step, stream=stream)
     factor = np.greater_equal(halves_of(words, len(x)), threshold).view(np.int8).astype(x.dtype)
     factor *= scale
     np.multiply(x, factor, out=y)
 
 
 def _dropout(x: Array, seed: int, stream: int, count: Array, threshold: int, scale: float, y: Array) -> None:
-    words = random_groups(x.size, seed=seed, purpose=Purpose.DROPOUT, step=int(count[0]), stream=stream)
-    _switch_off(x.reshape(-1), words, np.uint64(threshold), x.dtype.type(scale), y.reshape(-1))
+    _switch_off(x.reshape(-1), seed, int(count[0]), stream, np.uint16(threshold), x.dtype.type(scale), y.reshape(-1))
 
 
 def _dropout_launch(x: Array, seed: int, stream: int, count: Array, threshold: int, scale: float, y: Array) -> Launch:

@@ -19,6 +19,9 @@ _THREADS = 256
 _PIECE = 2**13  # counters that are drawn from at once: what is computed of them stays in the cache
 _MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
 _WEYL = (0x9E3779B9, 0xBB67AE85)
+MULTIPLIERS64 = (0xD2E7470EE14C6C93, 0xCA5A826395121157)
+WEYL64 = (0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B)
+"""Of Philox4x64-10."""
 _LOW = np.uint64(0xFFFFFFFF)
 _32 = np.uint64(32)
 

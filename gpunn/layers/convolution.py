@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from gpunn.errors import OptionError, ShapeError
 from gpunn.initializers import Initializer
 from gpunn.kernels.kernel import Array
@@ -97,20 +99,31 @@ class Conv2D(Layer):
         # Where a window of rows is one with the patch there is nothing to save, and the patches need fewer products.
         by_rows = context.backend.device == "cpu" and self.size[0] > 1
         self._products: Products = RowProducts(context, extent) if by_rows else PatchProducts(context, extent)
+        # The rows of a single image are so short that their many products take longer than its patches, which without
+        # padding are one copy.
+        is_slow_alone = by_rows and not any(padding)
+        one = replace(context, capacity=1, batch_size=1)
+        self._products_of_one = PatchProducts(one, extent) if is_slow_alone else self._products
         self._z = context.buffer(shape)
         self._dx = context.buffer(input_shape) if context.needs_input_gradient else None
         return shape
 
     def forward(self, x: Array, training: bool) -> Array:
         self._a = x
-        z = self._z[x.shape[3]]
-        self._products.forward(self.w, x, z)
+        n = x.shape[3]
+        z = self._z[n]
+        self._products_for(n).forward(self.w, x, z)
         return z
 
     def backward(self, dy: Array) -> Array | None:
         dx = None
+        n = dy.shape[3]
+        products = self._products_for(n)
         if self._dx is not None:
-            dx = self._dx[dy.shape[3]]
-            self._products.input_gradient(self.w, dy, dx)
-        self._products.weight_gradient(self._a, dy, self.w)
+            dx = self._dx[n]
+            products.input_gradient(self.w, dy, dx)
+        products.weight_gradient(self._a, dy, self.w)
         return dx
+
+    def _products_for(self, n: int) -> Products:
+        return self._products_of_one if n == 1 else self._products
