@@ -67,8 +67,8 @@ class Backend(ABC):
         """A copy of the array in host memory, which waits until the device has computed it."""
 
     @abstractmethod
-    def assign(self, target: Array, values: Any) -> None:
-        """Write values, of this device or the host, into an array of this device."""
+    def assign(self, target: Array, values: Any, scale: float = 1.0) -> None:
+        """target := values · scale; the values are of this device or the host, the target of this device."""
 
     @abstractmethod
     def run(self, kernel: Elementwise | Raw, *arguments: Any) -> None:
@@ -174,8 +174,10 @@ class NumpyBackend(Backend):
     def to_host(self, array: Array) -> NDArray[Any]:
         return np.array(array)
 
-    def assign(self, target: Array, values: Any) -> None:
+    def assign(self, target: Array, values: Any, scale: float = 1.0) -> None:
         target[...] = values
+        if scale != 1:  # afterwards: to convert and multiply in one takes NumPy longer
+            target *= target.dtype.type(scale)
 
     def run(self, kernel: Elementwise | Raw, *arguments: Any) -> None:
         kernel.host(*arguments)
@@ -252,9 +254,11 @@ class CupyBackend(Backend):
         with self.lock, self.cupy.cuda.Device(self.index):
             return np.asarray(self.cupy.asnumpy(array, stream=self.stream))
 
-    def assign(self, target: Array, values: Any) -> None:
+    def assign(self, target: Array, values: Any, scale: float = 1.0) -> None:
         with self.lock, self.cupy.cuda.Device(self.index), self.stream:
             target[...] = self.cupy.asarray(values)
+            if scale != 1:
+                target *= target.dtype.type(scale)
 
     def run(self, kernel: Elementwise | Raw, *arguments: Any) -> None:
         with self.lock, self.cupy.cuda.Device(self.index), self.stream:

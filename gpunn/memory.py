@@ -48,7 +48,7 @@ class _Counting(Backend):
     def to_host(self, array: Array) -> Array:
         return array
 
-    def assign(self, target: Array, values: Any) -> None:
+    def assign(self, target: Array, values: Any, scale: float = 1.0) -> None:
         pass
 
     def run(self, kernel: Elementwise | Raw, *arguments: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -206,20 +207,24 @@ class Sequential:
         Raises:
             ShapeError: inputs of another shape, or more than the network was built for.
         """
+        self._built()
+        return self._forward(self._samples(x), training)
+
+    def _forward(self, batch: Any, training: bool = False, scale: float = 1.0) -> Array:
+        """`forward` of a batch whose samples have the network's input shape, its numbers times scale."""
         backend = self._built()
-        batch = self._samples(x)
         if len(batch) > self.capacity:
             raise ShapeError(
                 f"built for batches of up to {self.capacity} samples, got {len(batch)}: build with a larger"
             )
         rows, inner = self.input.views(len(batch))
         if not self._takes_rows:
-            values = backend.asarray(batch, self.dtype)
-            backend.assign(inner, values.T if values.ndim == 2 else values.transpose(3, 1, 2, 0))
-        elif len(batch) <= FEW:
-            backend.assign(rows, batch)  # a copy of few takes less than a product planned anew
+            values = backend.asarray(batch)
+            backend.assign(inner, values.T if values.ndim == 2 else values.transpose(3, 1, 2, 0), scale)
+        elif len(batch) <= FEW or scale != 1 or batch.dtype != self.dtype:
+            backend.assign(rows, batch, scale)  # a copy of few takes less than a product planned anew
         else:
-            inner = backend.asarray(batch, self.dtype).T
+            inner = backend.asarray(batch).T
         y = self.propagate(inner, training, self.stages)
         return y.T if y.ndim == 2 else y.transpose(3, 1, 2, 0)
 
@@ -271,7 +276,7 @@ class Sequential:
         shape = tuple(x.shape[1:])
         if shape == self.input_shape:
             return x
-        if len(self.input_shape) == 1 and np.prod(shape, dtype=int) == self.input_shape[0] and x.ndim > 1:
+        if len(self.input_shape) == 1 and prod(shape) == self.input_shape[0] and x.ndim > 1:
             return rows_of_images(x)
         if shape == self.input_shape[:2] and self.input_shape[2] == 1:
             return x.reshape(*x.shape, 1)
@@ -384,8 +389,7 @@ class Sequential:
         scale = self.input_scale if x.dtype == np.uint8 else 1.0
         parts = []
         for start in range(0, len(x), self.capacity):
-            part = np.asarray(x[start : start + self.capacity], self.dtype)
-            parts.append(backend.to_host(self.forward(part if scale == 1 else part * scale)))
+            parts.append(backend.to_host(self._forward(x[start : start + self.capacity], scale=scale)))
         outputs = (
             parts[0] if len(parts) == 1 else np.concatenate([*parts, np.empty((0, *self.output_shape), self.dtype)])
         )
@@ -454,7 +458,7 @@ class Sequential:
             raise DataError(f"{type(self.loss).__name__} needs labels, these samples have float targets")
         if fed_shape(self.layers, samples.shape) != self.input_shape:
             raise ShapeError(f"the network was built for inputs {self.input_shape}, these samples are {samples.shape}")
-        outputs = int(np.prod(self.output_shape))
+        outputs = prod(self.output_shape)
         needed = samples.classes or samples.targets.shape[1]
         if len(self.output_shape) != 1:
             raise ShapeError(
@@ -497,7 +501,7 @@ def check_arrays(arrays: Mapping[str, NDArray[Any]], context: BuildContext) -> N
 
 def fed_shape(layers: Sequence[Layer], shape: Shape) -> Shape:
     """The shape of a sample as a network gets it: images go flat into a first layer that takes features."""
-    return (int(np.prod(shape)),) if isinstance(layers[0], Dense) else tuple(shape)
+    return (prod(shape),) if isinstance(layers[0], Dense) else tuple(shape)
 
 
 def rows_of_images(x: Any) -> Any:
