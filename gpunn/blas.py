@@ -113,7 +113,8 @@ def planned(a: NDArray[Any], b: NDArray[Any], c: NDArray[Any]) -> Planned:
     if library is None:
         return lambda alpha, beta: _gemm_by_matmul(alpha, a, b, beta, c)
     if parts := _parts(call, library):
-        if call.m >= call.n:
+        # A square one between columns: the samples of a first layer lie transposed, and are so laid out once only.
+        if call.m > call.n:
             return planned_all([a[part] for part in parts], [b] * len(parts), [c[part] for part in parts])
         return planned_all([a] * len(parts), [b[:, part] for part in parts], [c[:, part] for part in parts])
     function, real = (library.sgemm, ctypes.c_float) if c.itemsize == 4 else (library.dgemm, ctypes.c_double)

@@ -136,6 +136,23 @@ def test_products_are_cut_along_their_longer_side_into_parts_that_are_worth_it()
     assert widths(512, 512, 128, 2) == []
 
 
+@pytest.mark.parametrize(
+    ("m", "n", "part"),
+    [(30, 128, (30, 64)), (128, 30, (64, 30)), (128, 128, (128, 64))],  # a square between columns
+)
+def test_it_is_the_longer_side_that_is_cut(
+    monkeypatch: pytest.MonkeyPatch, m: int, n: int, part: tuple[int, int]
+) -> None:
+    library = blas._library()
+    if library is None or library.sgemm_batch is None or library.dgemm_batch is None:
+        pytest.skip("NumPy's BLAS has no batches of products")
+    shapes: list[tuple[int, ...]] = []
+    monkeypatch.setattr(blas, "_library", lambda: library._replace(threads=lambda: 2))
+    monkeypatch.setattr(blas, "planned_all", lambda a, b, c: shapes.extend(each.shape for each in c))
+    blas.planned(np.empty((m, 784)), np.empty((784, n)), np.empty((m, n)))
+    assert shapes == [part, part]
+
+
 def test_many_products_are_checked_each() -> None:
     fits, fits_not = np.ones((3, 3)), np.ones((3, 2))
     with pytest.raises(ValueError, match="gemm cannot write"):
