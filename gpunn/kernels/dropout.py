@@ -16,6 +16,14 @@ _WEYL = (np.uint64(WEYL64[0]), np.uint64(WEYL64[1]))
 
 
 def _switch_off_loops(x: Array, seed: int, step: int, stream: int, threshold: int, scale: float, y: Array) -> None:
+    def product(word: np.uint64, by_low: np.uint64, by_high: np.uint64) -> tuple[np.uint64, np.uint64]:
+        """The upper and lower 64 bits, from four products of 32 bits by 32, which there are vectors of."""
+        low, high = word & _LOW, word >> _32
+        least = low * by_low
+        middle = low * by_high + (least >> _32)
+        other = high * by_low + (middle & _LOW)
+        return high * by_high + (middle >> _32) + (other >> _32), other << _32 | least & _LOW
+
     words = np.empty((4, 32), np.uint64)
     quarters = np.empty((4, 4, 32), np.uint16)
     bits = quarters.reshape(512)
@@ -25,19 +33,8 @@ def _switch_off_loops(x: Array, seed: int, step: int, stream: int, threshold: in
         k0, k1 = np.uint64(seed), np.uint64(_PURPOSE)
         for _ in range(10):
             for i in range(32):
-                # Products of 64 bits by 64 as four of 32 by 32, which there are vectors of.
-                low, high = words[0, i] & _LOW, words[0, i] >> _32
-                least = low * _M0_LOW
-                middle = low * _M0_HIGH + (least >> _32)
-                other = high * _M0_LOW + (middle & _LOW)
-                high0 = high * _M0_HIGH + (middle >> _32) + (other >> _32)
-                low0 = other << _32 | least & _LOW
-                low, high = words[2, i] & _LOW, words[2, i] >> _32
-                least = low * _M1_LOW
-                middle = low * _M1_HIGH + (least >> _32)
-                other = high * _M1_LOW + (middle & _LOW)
-                high1 = high * _M1_HIGH + (middle >> _32) + (other >> _32)
-                low1 = other << _32 | least & _LOW
+                high0, low0 = product(words[0, i], _M0_LOW, _M0_HIGH)
+                high1, low1 = product(words[2, i], _M1_LOW, _M1_HIGH)
                 words[0, i] = high1 ^ words[1, i] ^ k0
                 words[1, i] = low1
                 words[2, i] = high0 ^ words[3, i] ^ k1
