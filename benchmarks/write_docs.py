@@ -44,9 +44,8 @@ It prints the tables below and writes `benchmarks.json`, `benchmarks.png` and `g
 - All begin with the same weights (drawn by NumPy) and see the same batches in the same order. Each line says in which
   precision its library computed.
 - A step is a whole one: gather of the batch from bytes, conversion, forward, backward, update. gpunn's is the loop of
-  `fit` with its shuffling, records and checks; those of the peers are bare loops. From commit
-  d8e51d1 on its steps are the first of a training of 10,000, which takes all loops of Numba, before that they were a
-  training of their own; "start" and `fast99` are what they are.
+  `fit` with its shuffling, records and checks; those of the peers are bare loops. Its steps are the first of a training
+  of 10,000, which takes all loops of Numba; "start" and `fast99` are what they are.
 - Afterwards cost and accuracy of every network, or of its predictions, are computed by the same code and must agree, so
   that nobody wins by doing less; where they do not, the table says so and the program ends with 1.
 - A time is the median of the rounds, with the least and the most. "Times gpunn's" is the median of the ratios of each
