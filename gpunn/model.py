@@ -215,7 +215,8 @@ class Sequential:
         backend = self._built()
         if len(batch) > self.capacity:
             raise ShapeError(
-                f"built for batches of up to {self.capacity} samples, got {len(batch)}: build with a larger"
+                f"built for batches of up to {self.capacity} samples, got {len(batch)}: build with "
+                f"batch_size={len(batch)}, or call predict_proba, which takes any number"
             )
         rows, inner = self.input.views(len(batch))
         if not self._takes_rows:

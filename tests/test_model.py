@@ -180,7 +180,8 @@ def test_inputs_of_another_shape_are_refused(backend: Backend) -> None:
 
 def test_a_batch_beyond_the_capacity_is_refused(backend: Backend) -> None:
     model = network(backend)
-    with pytest.raises(ShapeError, match=rf"built for batches of up to {model.capacity} samples, got"):
+    refusal = rf"batches of up to {model.capacity} samples, got {model.capacity + 1}: build with batch_size="
+    with pytest.raises(ShapeError, match=refusal):
         model.forward(some(model.capacity + 1))
 
 
