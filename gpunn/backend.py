@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from copy import copy
+from dataclasses import dataclass
 from functools import cache
 from math import prod
 from typing import Any
@@ -142,8 +143,18 @@ class Backend(ABC):
         """Let the device's pool of memory grow no further; None for no bound. The host has no pool: see `limits`."""
 
 
+_MOST = 2**62
+"""Bytes that no memory has. NumPy refuses more with errors of several kinds; CuPy counts modulo 2⁶⁴ and gives less."""
+
+
+def _refuse_the_impossible(shape: tuple[int, ...], dtype: DTypeLike, error: Callable[[int], MemoryError]) -> None:
+    if (nbytes := prod(shape) * np.dtype(dtype).itemsize) >= _MOST:
+        raise error(nbytes)
+
+
 def _aligned(make: Callable[..., NDArray[np.uint8]], shape: tuple[int, ...], dtype: DTypeLike) -> Array:
     """An array that begins where a cache line does, so that no vector lies across two; NumPy's begin anywhere."""
+    _refuse_the_impossible(shape, dtype, lambda n: MemoryError(f"Unable to allocate {n / 2**60:.0f} EiB"))
     nbytes = prod(shape) * np.dtype(dtype).itemsize
     memory = make(nbytes + _LINE, np.uint8)
     first = -memory.ctypes.data % _LINE
@@ -192,6 +203,19 @@ class NumpyBackend(Backend):
         return limits.free_bytes()
 
 
+@dataclass
+class _Shared:
+    """What the backends of a CUDA device have in common, whatever their precision.
+
+    Attributes:
+        is_limited: whether the memory pool has a bound of our making.
+        recorded: arguments of the capture that is under way.
+    """
+
+    is_limited: bool = False
+    recorded: list[tuple[Any, ...]] | None = None
+
+
 class CupyBackend(Backend):
     """A CUDA device through CuPy.
 
@@ -217,16 +241,16 @@ class CupyBackend(Backend):
             self.stream = cupy.cuda.Stream()
             # For copies from the host, which are ordered by events and by nothing else.
             self.copies = cupy.cuda.Stream(non_blocking=True)
-            self.cublas = Cublas(self.stream.ptr)
+            with self.stream:  # whose work alone may have used the memory of cuBLAS's workspace before
+                self.cublas = Cublas(self.stream.ptr)
         name = properties["name"].decode()
         self.description = (
             f"{name}, {properties['totalGlobalMem'] / 2**30:.0f} GiB, compute capability "
             f"{properties['major']}.{properties['minor']}, CuPy {cupy.__version__}"
         )
         self.memory_error = cupy.cuda.memory.OutOfMemoryError
-        self._is_limited = False
         self._compiled: dict[tuple[str, ...], Any] = {}
-        self._recorded: list[tuple[Any, ...]] | None = None  # the arguments of a capture that is under way
+        self._shared = _Shared()
 
     def in_precision(self, precision: str) -> CupyBackend:
         """The same device and stream, with products computed in another precision."""
@@ -234,36 +258,61 @@ class CupyBackend(Backend):
 
         other = copy(self)
         other.precision = precision
-        with self.cupy.cuda.Device(self.index):
+        with self.lock, self.cupy.cuda.Device(self.index), self.stream:
             other.cublas = Cublas(self.stream.ptr, precision)
         return other
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
         with self.lock, self.cupy.cuda.Device(self.index), self.stream:
+            self._refuse_the_impossible(shape, dtype)
             return self.cupy.empty(shape, dtype)
 
     def zeros(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
         with self.lock, self.cupy.cuda.Device(self.index), self.stream:
+            self._refuse_the_impossible(shape, dtype)
             return self.cupy.zeros(shape, dtype)
 
+    def _refuse_the_impossible(self, shape: tuple[int, ...], dtype: DTypeLike) -> None:
+        taken = self.cupy.get_default_memory_pool().total_bytes
+        _refuse_the_impossible(shape, dtype, lambda nbytes: self.memory_error(nbytes, taken()))
+
     def asarray(self, values: Any, dtype: DTypeLike | None = None) -> Array:
-        with self.lock, self.cupy.cuda.Device(self.index), self.stream:
-            return self.cupy.ascontiguousarray(self.cupy.asarray(values, dtype))
+        with self.lock, self.cupy.cuda.Device(self.index):
+            values = self._ours(values)
+            with self.stream:
+                return self.cupy.ascontiguousarray(self.cupy.asarray(values, dtype))
+
+    def _ours(self, values: Any) -> Any:
+        """Values that our stream may read; those of another stream or device are waited for, but not by the host."""
+        if not isinstance(values, self.cupy.ndarray):
+            return values
+        with self.cupy.cuda.Device(values.device.id):
+            theirs = self.cupy.cuda.get_current_stream()
+            # The default stream and ours wait for each other anyhow.
+            if theirs.ptr not in (0, self.stream.ptr) or values.device.id != self.index:
+                self.stream.wait_event(theirs.record())
+        if values.device.id == self.index:
+            return values
+        with self.stream:
+            return values.copy()
 
     def to_host(self, array: Array) -> NDArray[Any]:
-        with self.lock, self.cupy.cuda.Device(self.index):
+        # The stream is the current one too: an array that is not contiguous is made so there before it is copied.
+        with self.lock, self.cupy.cuda.Device(self.index), self.stream:
             return np.asarray(self.cupy.asnumpy(array, stream=self.stream))
 
     def assign(self, target: Array, values: Any, scale: float = 1.0) -> None:
-        with self.lock, self.cupy.cuda.Device(self.index), self.stream:
-            target[...] = self.cupy.asarray(values)
-            if scale != 1:
-                target *= target.dtype.type(scale)
+        with self.lock, self.cupy.cuda.Device(self.index):
+            values = self._ours(values)
+            with self.stream:
+                target[...] = self.cupy.asarray(values)
+                if scale != 1:
+                    target *= target.dtype.type(scale)
 
     def run(self, kernel: Elementwise | Raw, *arguments: Any) -> None:
         with self.lock, self.cupy.cuda.Device(self.index), self.stream:
-            if self._recorded is not None:
-                self._recorded.append(arguments)
+            if self._shared.recorded is not None:
+                self._shared.recorded.append(arguments)
             if isinstance(kernel, Elementwise):
                 self._elementwise(kernel)(*arguments)
                 return
@@ -294,12 +343,13 @@ class CupyBackend(Backend):
     def gemm(self, alpha: float, a: Array, b: Array, beta: float, c: Array) -> None:
         # A handle of cuBLAS may be used only while the device that it was made on is the current one.
         with self.lock, self.cupy.cuda.Device(self.index):
-            if self._recorded is not None:
-                self._recorded.append((a, b, c))
+            if self._shared.recorded is not None:
+                self._shared.recorded.append((a, b, c))
             self.cublas.gemm(alpha, a, b, beta, c)
 
     def synchronize(self) -> None:
-        self.stream.synchronize()
+        with self.lock:  # to wait for a stream that another thread captures would spoil its capture
+            self.stream.synchronize()
 
     def mark(self) -> Any:
         with self.lock, self.cupy.cuda.Device(self.index):
@@ -315,7 +365,7 @@ class CupyBackend(Backend):
         stream = self.stream
         with self.lock, self.cupy.cuda.Device(self.index), stream:
             # A graph knows addresses only: what it works on must not be given back to the pool, and so to others.
-            kept = self._recorded = []
+            kept = self._shared.recorded = []
             stream.begin_capture()
             try:
                 work()
@@ -328,7 +378,7 @@ class CupyBackend(Backend):
                     raise CaptureError(f"{type(error).__name__}: {error}") from error
                 raise
             finally:
-                self._recorded = None
+                self._shared.recorded = None
 
         def replay(_kept: list[tuple[Any, ...]] = kept) -> None:
             with self.lock, self.cupy.cuda.Device(self.index):
@@ -347,9 +397,9 @@ class CupyBackend(Backend):
             return max(0, min(free, pool.get_limit() - pool.used_bytes())) if pool.get_limit() else free
 
     def limit_memory(self, nbytes: int | None) -> None:
-        if nbytes is None and not self._is_limited:
+        if nbytes is None and not self._shared.is_limited:
             return  # it may have a bound that is not of our making
-        self._is_limited = nbytes is not None
+        self._shared.is_limited = nbytes is not None
         with self.cupy.cuda.Device(self.index):
             self.cupy.get_default_memory_pool().set_limit(size=nbytes or 0)
 
@@ -405,11 +455,20 @@ class Buffer:
         return view
 
 
-@cache
+_making = threading.RLock()
+
+
 def _backend(device: str, precision: str = "float32") -> Backend:
+    """The one backend of a device and precision: two would be two streams, without an order between their work."""
+    with _making:  # threads that ask at once are given the same one
+        return _made(device, precision)
+
+
+@cache  # by both arguments, always: a call that leaves one out would be another key
+def _made(device: str, precision: str, /) -> Backend:
     if device == "cpu":
         return NumpyBackend()
-    if precision != "float32" and isinstance(plain := _backend(device), CupyBackend):
+    if precision != "float32" and isinstance(plain := _made(device, "float32"), CupyBackend):
         return plain.in_precision(precision)  # on the same stream: what one computes the other sees done
     return CupyBackend(int(device.partition(":")[2]))
 

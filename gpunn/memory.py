@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from copy import copy
 from functools import wraps
 from math import prod
@@ -35,7 +37,9 @@ class _Counting(Backend):
         self.nbytes = 0
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
-        self.nbytes += prod(shape) * np.dtype(dtype).itemsize
+        self.nbytes += (nbytes := prod(shape) * np.dtype(dtype).itemsize)
+        if nbytes > sys.maxsize:
+            raise MemoryError(f"{size(nbytes)} are more than any memory has")
         # One element, seen as all of them.
         return as_strided(np.zeros(1, dtype), shape, (0,) * len(shape))
 
@@ -83,10 +87,11 @@ def bytes_of_network(
     counting = _Counting(like)
     # Copies: the layers themselves keep what they were built with.
     network = Sequential(copy(layer) for layer in layers)
-    context = network.lay_out(shape, batch_size, counting, dtype)
-    if arrays is not None:
-        check_arrays(arrays, context)
-    Parameters(context.parameters, counting, dtype)
+    with suppress(MemoryError):  # an array beyond all memory: what is counted so far is enough
+        context = network.lay_out(shape, batch_size, counting, dtype)
+        if arrays is not None:
+            check_arrays(arrays, context)
+        Parameters(context.parameters, counting, dtype)
     return counting.nbytes
 
 

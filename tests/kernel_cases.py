@@ -17,12 +17,14 @@ from numpy.typing import NDArray
 class Case(NamedTuple):
     """One call of a kernel: its arguments, and by the number of an argument what that array must hold afterwards.
 
-    `scale` is the size that rounding is measured by, where terms cancel; None for each value itself.
+    `scale` is the size that rounding is measured by, where terms cancel; None for each value itself. `on_device` is
+    what comes out instead on a CUDA device, to which subnormal numbers of float32 are zeros.
     """
 
     arguments: tuple[Any, ...]
     expected: dict[int, NDArray[Any]]
     scale: float | None = None
+    on_device: dict[int, NDArray[Any]] = {}  # noqa: RUF012 - never changed
 
 
 CASES: dict[str, Callable[[str, np.random.Generator, int], list[Case]]] = {}
@@ -51,6 +53,12 @@ def numbers(dtype: str, rng: np.random.Generator, n: int, *, rows: int = 5, far:
     values = rng.normal(0, 3, rows * n)
     values[: len(special)] = rng.permutation(special)[: values.size]
     return rng.permutation(values).astype(dtype).reshape(rows, n)
+
+
+def flushed(values: NDArray[Any]) -> NDArray[Any]:
+    """Values as a kernel of CuPy sees them: it is compiled with -ftz=true, which float64 does not mind."""
+    is_subnormal = (np.abs(values) < np.finfo(np.float32).tiny) & (values.dtype == np.float32)
+    return np.where(is_subnormal, np.copysign(0, values), values).astype(values.dtype)
 
 
 def each(function: Callable[..., float], *arrays: Any) -> NDArray[np.float64]:
@@ -117,6 +125,14 @@ def _gradient_cases(da: NDArray[Any], seen: NDArray[Any], expected: NDArray[Any]
     ]
 
 
+def _slope_cases(
+    da: NDArray[Any], seen: NDArray[Any], gradient: Callable[[float, float], float], *constants: float
+) -> list[Case]:
+    on_device = {2 + len(constants): each(gradient, da, flushed(seen))}
+    cases = _gradient_cases(da, seen, each(gradient, da, seen), *constants)
+    return [case._replace(on_device=on_device) for case in cases]
+
+
 for _name, _output, _slope in (
     ("sigmoid_gradient", sigmoid, lambda a: a * (1 - a)),
     ("tanh_gradient", math.tanh, lambda a: (1 - a) * (1 + a)),
@@ -128,7 +144,7 @@ for _name, _output, _slope in (
     def _backward(dtype: str, rng: Any, n: int, output: Any = _output, slope: Any = _slope) -> list[Case]:
         a = each(output, numbers(dtype, rng, n)).astype(dtype)
         da = numbers(dtype, rng, n, far=False)
-        return _gradient_cases(da, a, each(lambda d, v: d * slope(v), da, a))
+        return _slope_cases(da, a, lambda d, v: d * slope(v))
 
 
 @case("leaky_relu_gradient")
@@ -137,7 +153,7 @@ def _leaky_relu_gradient(dtype: str, rng: Any, n: int) -> list[Case]:
     for alpha in (0.01, -0.5):
         slope = float(np.dtype(dtype).type(alpha))
         z, da = numbers(dtype, rng, n), numbers(dtype, rng, n, far=False)
-        cases += _gradient_cases(da, z, each(lambda d, v, s=slope: d if v > 0 else s * d, da, z), alpha)
+        cases += _slope_cases(da, z, lambda d, v, s=slope: d if v > 0 else s * d, alpha)
     return cases
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from kernel_cases import Case, case, dropout_bits, each, numbers, philox, sigmoid, softplus
+from kernel_cases import Case, case, dropout_bits, each, flushed, numbers, philox, sigmoid, softplus
 from numpy.typing import NDArray
 
 GEOMETRIES = [
@@ -278,10 +278,13 @@ for _name, _function, _slope in (
     def _with_sums(dtype: str, rng: Any, n: int, function: Any = _function, slope: Any = _slope) -> list[Case]:
         a = each(function, numbers(dtype, rng, n)).astype(dtype)
         da = numbers(dtype, rng, n, far=False)
-        dz = each(lambda d, v: d * slope(v), da, a)
-        db = np.array([math.fsum(row) for row in dz])
+        dz, device_dz = (each(lambda d, v: d * slope(v), da, seen) for seen in (a, flushed(a)))
+        db, device_db = (np.array([math.fsum(row) for row in gradient]) for gradient in (dz, device_dz))
         cases = []
         for out in (np.full_like(da, np.nan), da):
             arguments = (da, a, out, np.full(len(a), np.nan, dtype))
-            cases += [Case(arguments, {1: a, 2: dz}), Case(arguments, {3: db}, 40.0)]
+            cases += [
+                Case(arguments, {1: a, 2: dz}, on_device={2: device_dz}),
+                Case(arguments, {3: db}, 40.0, on_device={3: device_db}),
+            ]
         return cases

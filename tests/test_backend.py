@@ -1,7 +1,11 @@
 """The backend: one matrix product, arrays, devices by name, and memory for a batch."""
 
+import threading
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import cache
 
 import numpy as np
 import pytest
@@ -10,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from gpunn import backend as module
 from gpunn import blas
-from gpunn.backend import Backend, Buffer, backend_of, cuda_trouble, select
+from gpunn.backend import Backend, Buffer, NumpyBackend, backend_of, cuda_trouble, select
 from gpunn.errors import DeviceError, OptionError
 
 SIZE = st.integers(1, 17)
@@ -208,6 +213,35 @@ def test_arrays_of_the_cpu_begin_where_a_cache_line_does(dtype: str, shape: tupl
         assert (each == number).all()
 
 
+@pytest.mark.parametrize("shape", [(1 << 62,), (1 << 40, 1 << 40), (1 << 31, 1 << 31, 1 << 31), ((1 << 60) + 1,)])
+def test_an_array_beyond_all_memory_is_refused_as_memory_that_ran_out(backend: Backend, shape: tuple[int, ...]) -> None:
+    for make in (backend.empty, backend.zeros):
+        with pytest.raises(backend.memory_error):
+            make(shape, np.float32)
+
+
+@pytest.mark.gpu
+def test_what_a_stream_of_the_callers_own_computes_is_waited_for() -> None:
+    backend = select("cuda")
+    with backend.cupy.cuda.Stream(non_blocking=True):
+        values = backend.cupy.full((3, 4), 3, np.float32)
+        moved = backend.asarray(values.T)
+        assigned = backend.zeros((3, 4), np.float32)
+        backend.assign(assigned, values, 2.0)
+    np.testing.assert_array_equal(backend.to_host(moved), np.full((4, 3), 3))
+    np.testing.assert_array_equal(backend.to_host(assigned.T), np.full((4, 3), 6))
+
+
+@pytest.mark.gpu
+def test_a_bound_of_memory_is_that_of_the_device_whatever_the_precision() -> None:
+    backend = select("cuda")
+    pool = backend.cupy.get_default_memory_pool()
+    select("cuda", "tf32").limit_memory(2**30)
+    assert pool.get_limit() == 2**30
+    backend.limit_memory(None)
+    assert pool.get_limit() == 0
+
+
 def test_a_host_copy_does_not_change_with_its_array(backend: Backend) -> None:
     array = backend.zeros((3,), np.float32)
     host = backend.to_host(array)
@@ -219,7 +253,32 @@ def test_a_host_copy_does_not_change_with_its_array(backend: Backend) -> None:
 
 
 def test_an_array_knows_its_backend(backend: Backend) -> None:
-    assert backend_of(backend.zeros((1,), np.float32)).device == backend.device
+    assert backend_of(backend.zeros((1,), np.float32)) is backend
+
+
+def test_a_device_has_one_backend_for_each_precision_and_one_stream(backend: Backend) -> None:
+    """Two streams of a device have no order between them: one would read what the other has not written yet."""
+    assert select(backend.device) is select(device=backend.device, precision="float32") is backend
+    if backend.device != "cpu":
+        rounded = select(backend.device, "tf32")
+        assert rounded is select(backend.device, precision="tf32") is not backend
+        assert rounded.stream is backend.stream
+        assert rounded.lock is backend.lock
+
+
+def test_threads_that_ask_at_once_are_given_one_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    all_asking = threading.Barrier(2, timeout=0.2)
+
+    class Slow(NumpyBackend):
+        def __init__(self) -> None:
+            with suppress(threading.BrokenBarrierError):  # nobody else comes where one waits for the other
+                all_asking.wait()
+
+    monkeypatch.setattr(module, "NumpyBackend", Slow)
+    monkeypatch.setattr(module, "_made", cache(module._made.__wrapped__))
+    with ThreadPoolExecutor(2) as pool:
+        one, other = pool.map(select, ["cpu", "cpu"])
+    assert one is other
 
 
 def test_a_backend_describes_its_device(backend: Backend) -> None:

@@ -29,8 +29,8 @@ def installed(machine: Machine) -> Iterator[Machine]:
         patch.setattr(doctor, "read_driver", lambda: doctor.Driver(13000, (gpu,)))
         patch.setattr(doctor, "installed", lambda package: _PACKAGES.get(package) or found(package))
         patch.setattr(doctor, "_library_problem", lambda name: "")
-        backend._backend.cache_clear()
+        backend._made.cache_clear()
         try:
             yield machine
         finally:
-            backend._backend.cache_clear()
+            backend._made.cache_clear()
