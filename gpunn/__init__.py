@@ -1,5 +1,8 @@
 """Neural networks trained straight from their equations, on CUDA through CuPy and on CPUs through NumPy."""
 
+import gpunn.starting  # noqa: F401  # first: what follows takes its time
+
+# isort: split
 from gpunn.augmentation import Augmentation
 from gpunn.data import Data, Samples, load_data
 from gpunn.errors import GpunnError

@@ -10,29 +10,32 @@ from typing import Any, NoReturn
 
 import click
 
-from gpunn import __version__
-from gpunn.errors import GpunnError, OptionError
+from gpunn import __version__, starting, streams
+from gpunn.errors import GpunnError, OptionError, in_one_line
 from gpunn.limits import set_memory_limit
-from gpunn.signals import Terminated, terminate
+from gpunn.signals import Terminated, install
 
-INTERRUPTED, TERMINATED = 130, 143
+INTERRUPTED = 130
 
 
 def _say(line: str) -> None:
-    # At once, so that it keeps its place between the lines of progress on standard error.
-    click.echo(line)
-    sys.stdout.flush()
+    # Past click, which writes UTF-8 to a stream of ASCII; and at once, so that it keeps its place between the lines of
+    # progress on standard error.
+    print(line, flush=True)
 
 
 def _note(line: str) -> None:
-    click.echo(line, err=True)
+    print(line, file=sys.stderr, flush=True)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
 @click.version_option(__version__, message="gpunn %(version)s")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error (also: GPUNN_DEBUG=1).")
-def cli(debug: bool) -> None:
+@click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error (also: GPUNN_DEBUG=1).")
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Train neural networks straight from their equations, on CUDA GPUs and on CPUs."""
+    if context.invoked_subcommand is None:
+        _say(context.get_help())
 
 
 def _set_memory_limit(context: click.Context, _parameter: click.Parameter, limit: str | None) -> None:
@@ -55,7 +58,7 @@ _memory_limit = click.option(
 @click.option("--recipe", metavar="NAME|FILE.toml", help="What to train and how; left out, mlp.")
 @click.option("--epochs", type=int, metavar="N", help="Times that all training samples are gone through.")
 @click.option("--batch-size", type=int, metavar="N", help="Samples of a minibatch.")
-@click.option("--learning-rate", type=float, metavar="X", help="η; the highest where the recipe has a schedule.")
+@click.option("--learning-rate", type=float, metavar="X", help="The highest where the recipe has a schedule.")
 @click.option("--seed", type=int, metavar="N", help="Of the split, the initial weights and the order of samples.")
 @click.option("--device", metavar="D", help="auto, cpu, cuda or cuda:N.")
 @click.option("--skip-bad-batches", is_flag=True, help="Go on without batches that lead to NaN or infinity.")
@@ -100,6 +103,8 @@ def train(
     changes["skip_bad_batches"] = skip_bad_batches or None
     others: dict[str, Any] = {"learning_rate": learning_rate, "batch_size": batch_size, "seed": seed}
     if resume is None:
+        if out is not None and not out.strip():
+            raise OptionError("--out must name a folder, got an empty name: leave it out for the next free one in runs")
         experiment = read_experiment(recipe or "mlp").with_options(**changes, **others)
         run.train(experiment, out, _say, profiled=profile)
         return
@@ -141,11 +146,18 @@ def predict(run: str, files: tuple[str, ...], form: str, invert: str, device: st
     """Say what the network of a run sees in each FILE: file, label and probability, one line a sample.
 
     A FILE is an image, a .npy or .npz file, or an IDX file. Images become grey (or RGB) and are fitted into the size of
-    the network's input.
+    the network's input. What cannot be read is named, and the rest answered; the exit code is then 1.
     """
     from gpunn.use import format_answers, predict_files
 
-    _say(format_answers(predict_files(run, files, device, invert, _note), form))
+    refused: list[str] = []
+    answers = list(predict_files(run, files, device, invert, _note, refused.append))
+    if answers or form != "text":
+        _say(format_answers(answers, form, sys.stdout.encoding or "utf-8"))
+    for line in refused:
+        _fail(line, 1)
+    if refused:
+        raise SystemExit(1)
 
 
 @cli.command()
@@ -183,7 +195,7 @@ def bench(arguments: tuple[str, ...]) -> None:
 
     `gpunn bench --help` lists groups and options. The benchmarks come with the source, not with the package.
     """
-    import subprocess
+    import runpy
     from pathlib import Path
 
     script = Path(__file__).resolve().parent.parent / "benchmarks" / "bench.py"
@@ -192,34 +204,53 @@ def bench(arguments: tuple[str, ...]) -> None:
             "the benchmarks come with the source, not with the package: clone the repository, pip install -e . in it, "
             "and run gpunn bench again"
         )
-    raise SystemExit(subprocess.run([sys.executable, str(script), *arguments], check=False).returncode)
+    # In this process, so that a signal ends it as it ends the other commands.
+    sys.path.insert(0, str(script.parent))
+    sys.argv = [str(script), *arguments]
+    runpy.run_path(str(script), run_name="__main__")
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
-    """Run the program; it ends with 0, 1 (failed, one line says why), 2 (wrong usage), 130 or 143 (a signal)."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    """Run the program; it ends with 0, 1 (failed, one line says why), 2 (wrong usage) or 128 + a signal."""
+    streams.prepare()
+    install()
+    is_program = starting.is_leaving()
+    try:
+        if is_program:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        code = _run(sys.argv[1:] if arguments is None else arguments)
+    except KeyboardInterrupt as error:  # while an error was told
+        code = _interrupted(error)
+    finally:
+        if is_program:  # what Python still has to do needs no order either
+            signal.signal(signal.SIGINT, starting.leave)
+    sys.exit(code)
+
+
+def _run(arguments: list[str]) -> int:
+    """Run a command; its exit code."""
     debug = "--debug" in arguments or os.environ.get("GPUNN_DEBUG", "") not in ("", "0")
-    signal.signal(signal.SIGTERM, terminate)
     try:
         cli.main(arguments, prog_name="gpunn", standalone_mode=False)
     except click.ClickException as error:
-        sys.exit(_fail(_usage(error), error.exit_code))
+        return _fail(_usage(error), error.exit_code)
     except (KeyboardInterrupt, click.Abort) as error:
-        # click makes its own Abort of whatever interrupts it.
-        sys.exit(TERMINATED if Terminated in (type(error), type(error.__cause__)) else INTERRUPTED)
-    except BrokenPipeError:
-        # Whoever reads, such as `head`, has seen enough; what is still in the buffer has nowhere to go.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        return _interrupted(error)
     except Exception as error:  # noqa: BLE001 - the last place where an error can be told in a line
         if debug:
             traceback.print_exc()
-        sys.exit(_fail(_line(error), 2 if isinstance(error, OptionError) else 1))
-    sys.exit(0)
+        return _fail(_line(error), 2 if isinstance(error, OptionError) else 1)
+    return 0
+
+
+def _interrupted(error: BaseException) -> int:
+    # click makes its own Abort of whatever interrupts it.
+    cause = error if isinstance(error, Terminated) else error.__cause__
+    return 128 + cause.number if isinstance(cause, Terminated) else INTERRUPTED
 
 
 def _fail(line: str, code: int) -> int:
-    _note(f"gpunn: {' '.join(line.split())}")
+    _note(f"gpunn: {in_one_line(' '.join(line.split()))}")
     return code
 
 

@@ -16,7 +16,7 @@ class GpunnError(Exception):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(_in_one_line(message))
+        super().__init__(in_one_line(message))
 
 
 class OptionError(GpunnError, ValueError):
@@ -59,7 +59,8 @@ class OutputError(GpunnError, OSError):
     """A result that cannot be written: full or read-only disk, a folder that is in use."""
 
 
-def _in_one_line(text: str) -> str:
+def in_one_line(text: str) -> str:
+    """A text as one line of characters that a terminal prints and does not obey, cut in the middle where it is long."""
     text = _cut(text)
     if text.isprintable():
         return text

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from gpunn.config import from_config, to_built_config, to_config
 from gpunn.data import NAMES, Data, load_data
@@ -218,6 +220,7 @@ class Experiment:
         order = ["version", "name", "description", "data", "training", "layers", "loss", "optimizer", "regularizer"]
         order += ["augmentation", "checkpoints"]
         everything = {name: _plain(value) for name, value in asdict(self).items()}
+        everything["data"]["source"] = _written(self.data.source)
         return tomli_w.dumps({name: everything[name] for name in order if everything[name] not in (None, "")})
 
 
@@ -249,6 +252,23 @@ def _located(source: str) -> str:
         return source if source in NAMES or not path.exists() else str(path.absolute())
     except (OSError, RuntimeError):
         return source  # what is wrong with it is said when the data are loaded
+
+
+_URI = "file://"
+
+
+def _written(source: str) -> str:
+    """A source as a file can hold it: a path whose bytes are no UTF-8 becomes a URI."""
+    try:
+        source.encode()
+    except UnicodeEncodeError:
+        return _URI + quote_from_bytes(os.fsencode(Path(source).absolute()))
+    return source
+
+
+def read_source(written: str) -> str:
+    """The source that `to_toml` has written."""
+    return os.fsdecode(unquote_to_bytes(written.removeprefix(_URI))) if written.startswith(_URI) else written
 
 
 def _plain(value: Any) -> Any:

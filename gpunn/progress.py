@@ -22,9 +22,10 @@ class Progress:
     """
 
     def __init__(self, epochs: int, steps: int, samples: int, shown: bool = True, stream: TextIO | None = None) -> None:
-        self.epochs, self.steps, self.samples, self.shown = epochs, steps, samples, shown
+        self.epochs, self.steps, self.samples = epochs, steps, samples
         self.stream = stream or sys.stderr
-        self.is_terminal = self.stream.isatty()
+        self.shown = shown and self.stream is not None  # a program without a console may have none
+        self.is_terminal = self.shown and self.stream.isatty()
         self._bar: Any = None
         self._began = time.perf_counter()
         self._done = 0

@@ -17,7 +17,7 @@ from gpunn.errors import CheckpointError, OptionError
 from gpunn.experiment import Experiment
 from gpunn.keeper import listed, newest
 from gpunn.recipes import parse_experiment, read_experiment
-from gpunn.run_folder import CHECKPOINTS, EXPERIMENT, METRICS
+from gpunn.run_folder import CHECKPOINTS, EXPERIMENT, METRICS, holds_run
 from gpunn.storage import open_regular, remove_folder, remove_leftovers
 from gpunn.training import Trainer
 
@@ -34,11 +34,16 @@ def located(run: str) -> tuple[Path, Path | None]:
         CheckpointError: there is no such folder.
     """
     path = Path(run)
+    named: Path | None
     if not path.is_dir():
         raise CheckpointError(f"there is no run folder {path}: give one that gpunn train has made")
     if path.absolute().parent.name == CHECKPOINTS:
-        return path.parent.parent, path
-    return path, None
+        path, named = path.parent.parent, path
+    else:
+        named = None
+    if not holds_run(path):  # before anything is written there or removed: it is somebody else's
+        raise CheckpointError(f"{path} holds no run to go on with: neither checkpoints nor {EXPERIMENT}")
+    return path, named
 
 
 def restored(
@@ -67,7 +72,7 @@ def restored(
     checkpoint = newest(folder / CHECKPOINTS, note) if named is None else open_checkpoint(named)
     written = folder / EXPERIMENT
     if checkpoint is None and not written.is_file():
-        raise CheckpointError(f"{folder} holds no run to go on with: neither checkpoints nor {EXPERIMENT}")
+        raise CheckpointError(f"{folder} holds no checkpoint and no {EXPERIMENT}: there is nothing to go on with")
     made = None if checkpoint is None else _experiment(checkpoint)
     asked = (read_experiment(str(written)) if made is None or written.is_file() else made).with_options(**changes)
     _check_unfinished(folder, made, asked)

@@ -54,8 +54,8 @@ def train(
         with new_folder(out, f"{data.name}-{experiment.name}", say) as folder:
             with _mended():
                 check_room(folder, trainer, experiment.checkpoints.keep)
+                introduce(trainer, folder, say)  # first, so that nothing is left where nothing can be said
                 write_atomically(folder / EXPERIMENT, experiment.to_toml().encode())
-            introduce(trainer, folder, say)
             _run(folder, experiment, trainer, signals, say, profiled)
     return folder
 

@@ -31,25 +31,49 @@ def new_folder(out: str | os.PathLike[str] | None, stem: str, note: Callable[[st
     """A folder for a new run, locked; where nothing is written to it, nothing stays.
 
     Args:
-        out: where; it may be there, but must not hold a run. None for the next free runs/<stem>-<n>.
+        out: where; what is there must be a folder, and empty. None for the next free runs/<stem>-<n>.
         stem: of the name.
         note: see `locked`.
 
     Raises:
-        OutputError: it holds a run, is in use, or cannot be made.
+        OutputError: it holds a run or anything else, is in use, or cannot be made.
     """
     folder = _made(out, stem)
+    if not holds_run(folder):
+        _check_empty(folder)  # before a lock is made in a folder that is somebody else's
     with locked(folder, note):
         try:
-            if there := [name for name in (*FILES, CHECKPOINTS) if (folder / name).exists()]:
+            if holds_run(folder):
                 raise OutputError(
-                    f"{folder} already holds a run ({there[0]}): go on with it by --resume {folder}, give another "
-                    "folder by --out, or remove this one"
+                    f"{folder} already holds a run: go on with it by --resume {folder}, give another folder by --out, "
+                    "or remove this one"
                 )
+            _check_empty(folder)
             yield folder
         except BaseException:
             _remove_empty(folder)
             raise
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether a folder is that of a run: what a run writes first is there."""
+    with contextlib.suppress(OSError):
+        return (folder / EXPERIMENT).is_file() or (folder / CHECKPOINTS).is_dir()
+    return False
+
+
+def _check_empty(folder: Path) -> None:
+    """Raise OutputError where a folder holds what no run has left."""
+    try:
+        there = sorted(path.name for path in folder.iterdir() if path.name != LOCK)
+    except OSError as error:
+        raise OutputError(f"cannot read {folder}: {error.strerror or error}: give another folder by --out") from None
+    if there:
+        more = f" and {len(there) - 1:,} more" if len(there) > 1 else ""
+        raise OutputError(
+            f"{folder} is no run and not empty: it holds {there[0]}{more}: give a new or an empty folder by --out, "
+            f"such as {folder / 'run'}"
+        )
 
 
 def _made(out: str | os.PathLike[str] | None, stem: str) -> Path:
@@ -66,7 +90,10 @@ def _made(out: str | os.PathLike[str] | None, stem: str) -> Path:
                 numbered.mkdir()
                 return numbered
     except OSError as error:
-        reason = "there is a file of that name" if isinstance(error, FileExistsError) else error.strerror or error
+        reason: object = error.strerror or error
+        if isinstance(error, FileExistsError | NotADirectoryError):
+            is_link = any(path.is_symlink() and not path.exists() for path in (folder, *folder.parents))
+            reason = "there is a link of that name that leads nowhere" if is_link else "there is a file of that name"
         raise OutputError(f"cannot make the run folder {folder}: {reason}: give another folder by --out") from None
     raise AssertionError("there is always a next number")
 
@@ -85,7 +112,9 @@ def locked(folder: Path, note: Callable[[str], None]) -> Iterator[None]:
     try:
         descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     except OSError as error:
-        raise OutputError(f"cannot write to {folder}: {error.strerror or error}") from None
+        raise OutputError(
+            f"cannot write to {folder}: {error.strerror or error}: give another folder by --out"
+        ) from None
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: the first waits until a step is done and saved, the second does not."""
+"""SIGINT, SIGTERM and SIGHUP: the first waits until a step is done and saved, the second does not."""
 
 from __future__ import annotations
 
@@ -13,16 +13,31 @@ from typing import Any
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM: what was begun is put in order as after Ctrl-C, only the exit code differs."""
+    """SIGTERM or SIGHUP: what was begun is put in order as after Ctrl-C, only the exit code differs.
+
+    Args:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int = signal.SIGTERM) -> None:
+        super().__init__()
+        self.number = int(number)
 
 
-def terminate(_number: int, _frame: FrameType | None) -> None:
-    """A handler that makes an exception of SIGTERM, as Python makes KeyboardInterrupt of SIGINT."""
-    raise Terminated
+def terminate(number: int, _frame: FrameType | None) -> None:
+    """A handler that makes an exception of a signal, as Python makes KeyboardInterrupt of SIGINT."""
+    raise Terminated(number)
+
+
+def install() -> None:
+    """Let SIGTERM, and SIGHUP when the terminal is closed, be exceptions; what is ignored, as by nohup, stays so."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, terminate)
 
 
 class Signals:
-    """Takes SIGINT and SIGTERM while it is entered: at once, or, where they are held, when `deliver` is called.
+    """Takes SIGINT, SIGTERM and SIGHUP while it is entered: at once, or, where they are held, when `deliver` is called.
 
     Handlers belong to the main thread. In any other nothing is installed, and nothing is ever pending.
 
@@ -39,7 +54,7 @@ class Signals:
 
     def __enter__(self) -> Signals:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 # What was told to ignore a signal, by nohup or a shell's &, goes on ignoring it.
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     self._before[number] = signal.signal(number, self._take)
@@ -60,7 +75,7 @@ class Signals:
             self._is_held = False
 
     def deliver(self) -> None:
-        """Raise what is pending: KeyboardInterrupt for SIGINT, Terminated for SIGTERM."""
+        """Raise what is pending: KeyboardInterrupt for SIGINT, else Terminated."""
         if self.pending is not None:
             raise _exception(self.pending)
 
@@ -76,7 +91,7 @@ class Signals:
 
 
 def _exception(number: int) -> KeyboardInterrupt:
-    return Terminated() if number == signal.SIGTERM else KeyboardInterrupt()
+    return KeyboardInterrupt() if number == signal.SIGINT else Terminated(number)
 
 
 def _tell(line: str) -> None:

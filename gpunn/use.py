@@ -12,7 +12,7 @@ from pathlib import Path
 
 from gpunn.checkpoint import BEST
 from gpunn.data import load_data
-from gpunn.errors import DataError, GpunnError, ModelFileError
+from gpunn.errors import DataError, GpunnError, ModelFileError, in_one_line
 from gpunn.experiment import Experiment
 from gpunn.inputs import read_inputs
 from gpunn.keeper import listed
@@ -20,6 +20,7 @@ from gpunn.model import Sequential
 from gpunn.model_file import load_model
 from gpunn.recipes import read_experiment
 from gpunn.run_folder import CHECKPOINTS, EXPERIMENT, MODEL
+from gpunn.streams import can_encode
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,12 @@ def evaluate_run(run: str, source: str | None = None, device: str = "auto") -> s
 
 
 def predict_files(
-    run: str, files: Iterable[str], device: str = "auto", invert: str = "auto", note: Callable[[str], None] = print
+    run: str,
+    files: Iterable[str],
+    device: str = "auto",
+    invert: str = "auto",
+    note: Callable[[str], None] = print,
+    refused: Callable[[str], None] | None = None,
 ) -> Iterator[Answer]:
     """What a run's network says of every sample in some files.
 
@@ -108,6 +114,7 @@ def predict_files(
         device: to compute on.
         invert: see `read_inputs`.
         note: see `read_inputs`.
+        refused: is given a line for each file that cannot be answered; the others are. Left out, it is raised.
 
     Raises:
         GpunnError: the run or a file cannot be read, or do not fit together.
@@ -116,9 +123,23 @@ def predict_files(
     shape = experiment.data.shape if experiment is not None and experiment.data.shape else model.input_shape
     if math.prod(shape) != math.prod(model.input_shape):
         raise DataError(f"{run}: its {EXPERIMENT} is of samples {shape}, its network of {model.input_shape}")
-    # All files are read before the first answer: a wrong one is found before anything is printed.
-    inputs = [(file, read_inputs(Path(file), shape, invert=invert, note=note)) for file in files]
-    return _answers(model, inputs)
+
+    def answered() -> Iterator[Answer]:
+        for file in files:
+            try:
+                if Path(file).is_dir():
+                    raise DataError(f"{file} is a folder: name the files in it, such as {Path(file) / '*'}")
+                samples = read_inputs(Path(file), shape, invert=invert, note=note)
+                answers = list(_answers(model, [(file, samples)]))
+            except (GpunnError, OSError) as error:
+                if refused is None:
+                    raise
+                # Which of many files it is must be said, by whomever the error is raised.
+                refused(str(error) if in_one_line(file) in str(error) else f"{file}: {error}")
+            else:
+                yield from answers
+
+    return answered()
 
 
 def _answers(model: Sequential, inputs: Iterable[tuple[str, object]]) -> Iterator[Answer]:
@@ -130,16 +151,19 @@ def _answers(model: Sequential, inputs: Iterable[tuple[str, object]]) -> Iterato
             yield Answer(file, number, label if model.class_names else "", outputs[best], outputs)
 
 
-def format_answers(answers: Iterable[Answer], form: str) -> str:
+def format_answers(answers: Iterable[Answer], form: str, encoding: str = "utf-8") -> str:
     """Answers as text, CSV or JSON.
 
     Args:
         answers: of one or more files.
         form: "text" (one line a sample), "csv" or "json" (with all outputs).
+        encoding: of where they go; JSON escapes what that has not.
     """
     found = list(answers)
     if form == "json":
-        return json.dumps([asdict(answer) for answer in found], indent=2, ensure_ascii=False)
+        table = [asdict(answer) for answer in found]
+        text = json.dumps(table, indent=2, ensure_ascii=False)
+        return text if can_encode(text, encoding) else json.dumps(table, indent=2)
     if form == "csv":
         stream = io.StringIO()
         writer = csv.writer(stream, lineterminator="\n")
@@ -147,7 +171,7 @@ def format_answers(answers: Iterable[Answer], form: str) -> str:
         writer.writerows((a.file, a.sample, a.label, f"{a.probability:.6f}") for a in found)
         return stream.getvalue().rstrip("\n")
     several = {answer.file for answer in found if answer.sample}
-    names = [f"{a.file}[{a.sample}]" if a.file in several else a.file for a in found]
+    names = [in_one_line(f"{a.file}[{a.sample}]" if a.file in several else a.file) for a in found]
     width = max(map(len, names), default=0)
     wide = max((len(answer.label) for answer in found), default=0)
     lines = []

@@ -55,12 +55,13 @@ class Done(NamedTuple):
 
 
 @contextmanager
-def _kept_signal() -> Iterator[None]:
-    handler = signal.getsignal(signal.SIGTERM)
+def _kept_signals() -> Iterator[None]:
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def gpunn(*arguments: object) -> Done:
@@ -69,7 +70,7 @@ def gpunn(*arguments: object) -> Done:
 
     out, err = io.StringIO(), io.StringIO()
     code = 0
-    with redirect_stdout(out), redirect_stderr(err), _kept_signal():
+    with redirect_stdout(out), redirect_stderr(err), _kept_signals():
         try:
             main([str(argument) for argument in arguments])
         except SystemExit as stop:

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -162,14 +161,63 @@ def test_predict_says_the_same_of_npz_and_idx(trained: tuple[Path, Done], sample
     assert len({tuple(line.split()[-2:] for line in text.splitlines()).__repr__() for text in said}) == 1
 
 
-def test_predict_of_a_wrong_file_prints_no_answer(trained: tuple[Path, Done], samples: Some, folder: Path) -> None:
+@pytest.mark.parametrize("form", ["text", "csv", "json"])
+def test_predict_answers_the_good_files_among_bad_ones(
+    trained: tuple[Path, Done], samples: Some, folder: Path, form: str
+) -> None:
     np.save(folder / "wrong.npy", np.ones((3, 5)))
-    done = gpunn("predict", trained[0], samples[0], "wrong.npy")
-    assert_one_line(done, 1, "wrong.npy", "(3, 5)")
-    assert done.out == ""
+    np.save(folder / "nan.npy", np.full((2, 64), np.nan))
+    (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    (folder / "some").mkdir()
+    bad = ["wrong.npy", "gone.png", "broken.png", "nan.npy", "some"]
+    done = gpunn("predict", trained[0], *bad[:2], samples[0], *bad[2:], "--format", form)
+    assert done.code == 1
+    assert done.out == gpunn("predict", trained[0], samples[0], "--format", form).out
+    lines = done.err.splitlines()
+    assert len(lines) == len(bad)
+    for line, name in zip(lines, bad, strict=True):
+        assert line.startswith("gpunn: ")
+        assert name in line
+    assert "some is a folder: name the files in it, such as some/*" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("form", "nothing"), [("text", ""), ("csv", "file,sample,label,probability\n"), ("json", "[]\n")]
+)
+def test_predict_without_a_good_file_answers_nothing(trained: tuple[Path, Done], form: str, nothing: str) -> None:
+    done = gpunn("predict", trained[0], "gone", "--format", form)
+    assert_one_line(done, 1, "gone")
+    assert done.out == nothing
+
+
+def test_predict_of_one_file_raises_in_python(trained: tuple[Path, Done]) -> None:
+    from gpunn.use import predict_files
+
+    with pytest.raises(gn.GpunnError, match="gone"):
+        list(predict_files(str(trained[0]), ["gone"]))
 
 
 # The rest
+
+
+@pytest.mark.parametrize("arguments", [(), ("--debug",)])
+def test_without_a_command_the_help_is_printed(arguments: tuple[str, ...]) -> None:
+    """Who types the name alone asks for it: nothing has failed."""
+    done = gpunn(*arguments)
+    assert (done.code, done.err) == (0, "")
+    assert done.out == gpunn("--help").out
+    assert len(done.out.splitlines()) > 10
+
+
+@pytest.mark.parametrize("width", [60, 80])
+@pytest.mark.parametrize("command", ["", "train", "evaluate", "predict", "doctor", "recipes"])
+def test_help_fits_and_is_plain_ascii(command: str, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """click writes past what a stream can show, so there must be nothing to replace."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    done = gpunn(*command.split(), "--help")
+    assert done.code == 0
+    assert done.out.isascii()
+    assert max(map(len, done.out.splitlines())) <= width
 
 
 def test_recipes_lists_each_in_one_line() -> None:
@@ -198,11 +246,3 @@ def test_help_imports_nothing_that_can_wait() -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert "train" in done.stdout
     assert done.stdout.splitlines()[-1] == "[]"
-
-
-def test_a_reader_that_has_seen_enough_is_no_error(folder: Path) -> None:
-    command = f"{sys.executable} -m gpunn recipes | head -n 1"
-    done = subprocess.run(
-        ["sh", "-c", command], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
-    )
-    assert done.stderr == ""

@@ -171,10 +171,21 @@ def test_names_of_data_become_names_of_folders(tmp_path: Path, monkeypatch: pyte
         assert (first, second) == (Path("runs/my_data_1-mlp-1"), Path("runs/my_data_1-mlp-2"))
 
 
-def test_a_folder_with_other_files_may_hold_a_run(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("mine")
-    with new_folder(tmp_path, "x", silent) as folder:
-        assert folder == tmp_path
-    (tmp_path / HISTORY).write_text("")
-    with pytest.raises(OutputError, match="already holds a run"), new_folder(tmp_path, "x", silent):
+@pytest.mark.parametrize("name", ["notes.txt", ".hidden", HISTORY, "sub/"])
+def test_a_folder_that_is_neither_empty_nor_a_run_is_refused_and_left_as_it_is(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir() if name.endswith("/") else (tmp_path / name).write_text("mine")
+    with pytest.raises(OutputError, match="is no run and not empty"), new_folder(tmp_path, "x", silent):
         pass
+    assert [path.name for path in tmp_path.iterdir()] == [name.rstrip("/")]
+
+
+def test_an_empty_folder_a_link_to_one_and_one_that_was_only_locked_may_hold_a_run(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to("empty", target_is_directory=True)
+    with new_folder(tmp_path / "link", "x", silent) as folder:
+        (folder / "experiment.toml").write_text("")
+    with pytest.raises(OutputError, match="already holds a run"), new_folder(tmp_path / "empty", "x", silent):
+        pass
+    (tmp_path / "empty" / "experiment.toml").unlink()
+    with new_folder(tmp_path / "empty", "x", silent) as folder:
+        assert folder == tmp_path / "empty"

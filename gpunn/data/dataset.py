@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from gpunn.data.checks import as_array
 from gpunn.data.samples import Samples, described
 from gpunn.data.split import plain_split, stratified_split, validation_count
-from gpunn.errors import DataError, OptionError
+from gpunn.errors import DataError, OptionError, in_one_line
 
 
 class Data:
@@ -34,7 +34,7 @@ class Data:
         *,
         validation_is_test: bool = False,
     ) -> None:
-        self.name = name
+        self.name = in_one_line(name)  # a file's perhaps, and so of any bytes
         self.train = train
         self.validation = validation
         self.class_names = class_names

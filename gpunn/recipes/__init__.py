@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from gpunn.config import MOST_LAYERS, from_config
 from gpunn.errors import OptionError
-from gpunn.experiment import CheckpointPart, DataPart, Experiment, TrainingPart, with_units
+from gpunn.experiment import CheckpointPart, DataPart, Experiment, TrainingPart, read_source, with_units
 from gpunn.storage import open_regular
 
 FOLDER = Path(__file__).parent
@@ -68,7 +69,8 @@ def parse_experiment(text: str, where: str) -> Experiment:
             if line.count(".") > _MOST_DOTS:
                 raise OptionError(f"line {number} has more than {_MOST_DOTS} dots, and no experiment needs so many")
         table = tomllib.loads(text)
-        return _parse(table, Path(where).stem)
+        # A file may have a name that no run may have.
+        return _parse(table, re.sub(r"[^\w.-]+", "_", Path(where).stem).lstrip(".") or "experiment")
     except tomllib.TOMLDecodeError as error:
         raise OptionError(f"{where} is no TOML: {' '.join(str(error).split())}") from None
     except RecursionError:
@@ -97,6 +99,7 @@ def _parse(table: dict[str, Any], stem: str) -> Experiment:
     if not name or not all(character.isalnum() or character in "-_." for character in name) or name.startswith("."):
         raise OptionError(f"name must be letters, digits, '-', '_' and '.', got {name!r}")
     data = _part(DataPart, table.get("data", {}), "data")
+    data = replace(data, source=read_source(data.source))
     if len(data.shape) not in (0, 1, 3) or not all(size > 0 for size in data.shape):
         raise OptionError(f"data.shape must be [features] or [height, width, channels], got {list(data.shape)}")
     return Experiment(

@@ -1,0 +1,35 @@
+"""The program before `main` and after it: Ctrl-C then ends it at once, and without a traceback.
+
+Importing takes a good part of a second, in which an exception could be caught nowhere. So the package imports this
+module first. Where gpunn is not the program but a library, nothing is done.
+"""
+
+from __future__ import annotations
+
+import _signal as signal  # type: ignore[import-not-found]  # `signal` itself imports more, and so does what this module does without
+import os
+import sys
+
+
+def leave(number: int, _frame: object) -> None:
+    """A handler of signals for as long as nothing has to be put in order."""
+    os._exit(128 + number)
+
+
+def _is_program() -> bool:
+    if os.path.basename(sys.argv[0] if sys.argv else "") == "gpunn":  # noqa: PTH119 - pathlib takes its time
+        return True
+    # `python -m gpunn` imports the package before it knows which file it runs.
+    words = iter(sys.orig_argv[1:])
+    option = next((word for word in words if word.startswith("-") and word.endswith("m")), "")
+    return bool(option) and sys.argv[:1] == ["-m"] and next(words, "").partition(".")[0] == "gpunn"
+
+
+def is_leaving() -> bool:
+    """Whether Ctrl-C ends the program at once."""
+    return signal.getsignal(signal.SIGINT) is leave
+
+
+# What was told to ignore it, by a shell's &, goes on ignoring it.
+if _is_program() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, leave)

@@ -1,0 +1,93 @@
+"""Standard streams that the program can rely on, whatever it was started with: files, pipes, terminals, or nothing.
+
+A character that a stream cannot show is replaced, a stream that is missing swallows what is written, and so does one
+whose reader has gone: what a training has computed must not be lost for a line that nobody reads.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import errno
+import io
+import os
+import sys
+from typing import Any, TextIO
+
+REPLACED = "gpunn.replaced"
+"""The error handler of the standard streams, by its name in `codecs`."""
+
+# Of what the program says itself: as wide, where that can be, so that tables stay tables.
+_PLAIN = {
+    "×": "x", "─": "-", "━": "-", "│": "|", "…": "...", "–": "-", "—": "-", "−": "-", "→": "->", "≥": ">=", "≤": "<=",
+    "±": "+-", "·": ".", "²": "^2", "³": "^3", "µ": "u", "μ": "mu", "η": "eta", "λ": "lambda", "β": "beta",
+    "ε": "epsilon", "█": "#", "\N{NO-BREAK SPACE}": " ", "‘": "'", "’": "'", "“": '"', "”": '"',
+}  # fmt: skip
+# Nobody reads any more: the other end of a pipe was closed, or the terminal hung up.
+_GONE = (errno.EPIPE, errno.EIO)
+
+
+class _Stream(io.FileIO):
+    """A descriptor that is written to as long as somebody reads, and fails once at the most: a full disk is said."""
+
+    _has_failed = False
+
+    def write(self, data: Any, /) -> int:
+        if not self._has_failed:
+            try:
+                return super().write(data)
+            except OSError as error:
+                self._has_failed = True
+                if error.errno not in _GONE:
+                    raise
+        return memoryview(data).nbytes
+
+
+def prepare() -> None:
+    """Let standard output and standard error be there, and take whatever is written to them.
+
+    Streams that were put in the place of the standard ones are left alone.
+    """
+    codecs.register_error(REPLACED, _replaced)
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # Else the next file that is opened, a checkpoint perhaps, would get what libraries print.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    if sys.stdout is sys.__stdout__:
+        sys.stdout = _relied_on(sys.stdout, 1)
+    if sys.stderr is sys.__stderr__:
+        sys.stderr = _relied_on(sys.stderr, 2)
+
+
+def can_encode(text: str, encoding: str) -> bool:
+    """Whether an encoding has all characters of a text."""
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _relied_on(stream: TextIO | None, descriptor: int) -> TextIO:
+    if stream is not None:
+        if type(stream) is not io.TextIOWrapper:
+            return stream
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    return io.TextIOWrapper(
+        io.BufferedWriter(_Stream(descriptor, "wb", closefd=False)),
+        encoding="utf-8" if stream is None else stream.encoding,
+        errors=REPLACED,
+        line_buffering=descriptor == 2 or (stream is not None and stream.line_buffering),
+        write_through=stream is not None and stream.write_through,
+    )
+
+
+def _replaced(error: UnicodeError) -> tuple[str, int]:
+    """What is shown of characters that a stream has not: plain ones that say the same, or as in a literal of Python."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end]
+    return "".join(_PLAIN.get(c) or c.encode("ascii", "backslashreplace").decode("ascii") for c in text), error.end
