@@ -93,7 +93,8 @@ def train(
     recipe names. `gpunn recipes` lists the recipes.
 
     A run that was stopped goes on by --resume, to the same numbers as if it had not been. Then DATA says where its data
-    are now, and only --epochs, --device, --skip-bad-batches and how often there are checkpoints may be changed.
+    are now, and only --epochs, --device, --skip-bad-batches and how often there are checkpoints may be changed; of a
+    run that has diverged --learning-rate too.
     """
     from gpunn import run
     from gpunn.recipes import read_experiment
@@ -101,7 +102,8 @@ def train(
     checkpoints = {"every": checkpoint_every, "minutes": checkpoint_minutes, "keep": checkpoint_keep}
     changes: dict[str, Any] = {"data": data, "epochs": epochs, "device": device, "checkpoints": checkpoints}
     changes["skip_bad_batches"] = skip_bad_batches or None
-    others: dict[str, Any] = {"learning_rate": learning_rate, "batch_size": batch_size, "seed": seed}
+    changes["learning_rate"] = learning_rate
+    others: dict[str, Any] = {"batch_size": batch_size, "seed": seed}
     if resume is None:
         if out is not None and not out.strip():
             raise OptionError("--out must name a folder, got an empty name: leave it out for the next free one in runs")

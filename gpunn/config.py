@@ -40,7 +40,8 @@ PARTS: dict[str, dict[str, type]] = {
     "regularizer": {kind.__name__: kind for kind in (regularizers.L1, regularizers.L2)},
     "optimizer": {kind.__name__: kind for kind in (optimizers.SGD, optimizers.Adam)},
     "schedule": {
-        kind.__name__: kind for kind in (schedules.Constant, schedules.StepDecay, schedules.Cosine, schedules.OneCycle)
+        kind.__name__: kind
+        for kind in (schedules.Changed, schedules.Constant, schedules.StepDecay, schedules.Cosine, schedules.OneCycle)
     },
     "augmentation": {"Augmentation": Augmentation},
     "initializer": {
@@ -56,7 +57,7 @@ PARTS: dict[str, dict[str, type]] = {
 }
 """Every part that a file may name, by its kind."""
 
-_NESTED = {"weights": "initializer", "learning_rate": "schedule"}
+_NESTED = {"weights": "initializer", "learning_rate": "schedule", "before": "schedule", "after": "schedule"}
 _SCALARS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,), "str": (str,)}
 _WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
 # Sizes beyond could not be held anyhow, and would end in errors that speak of other things.

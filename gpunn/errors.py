@@ -40,7 +40,16 @@ class CaptureError(GpunnError, RuntimeError):
 
 
 class DivergenceError(GpunnError, ArithmeticError):
-    """The cost left the finite numbers, or grew far beyond that of the untrained network."""
+    """The cost left the finite numbers, or grew far beyond that of the untrained network.
+
+    Args:
+        message: what is said.
+        learning_rate: the one that is advised, or None.
+    """
+
+    def __init__(self, message: str, learning_rate: float | None = None) -> None:
+        super().__init__(message)
+        self.learning_rate = learning_rate
 
 
 class MemoryShortageError(GpunnError, MemoryError):

@@ -154,6 +154,18 @@ class Experiment:
             self, data=part, optimizer=optimizer, training=replace(self.training, **changed), checkpoints=kept
         )
 
+    def with_changed_rate(self, learning_rate: float, epoch: float) -> Experiment:
+        """Another experiment, whose learning rate is another one from an epoch on.
+
+        Raises:
+            OptionError: a rate that cannot be.
+        """
+        after = _with_rate(self.optimizer, learning_rate)["learning_rate"]
+        changed = {"type": "Changed", "before": self.optimizer["learning_rate"], "at": epoch, "after": after}
+        optimizer = {**self.optimizer, "learning_rate": changed}
+        from_config("optimizer", optimizer)
+        return replace(self, optimizer=optimizer)
+
     def load_data(self) -> Data:
         """The data, which must be those that the experiment was written with.
 
@@ -236,6 +248,8 @@ def with_units(layer: Any, outputs: int) -> Any:
 def _with_rate(optimizer: dict[str, Any], rate: float) -> dict[str, Any]:
     """An optimizer's table with another learning rate, as a schedule measures it."""
     given = optimizer.get("learning_rate")
+    while isinstance(given, dict) and given["type"] == "Changed":
+        given = given["after"]
     if isinstance(given, dict):
         key = "peak" if given["type"] == "OneCycle" else "rate"
         changed = {**optimizer, "learning_rate": {**given, key: rate}}

@@ -65,8 +65,11 @@ class Keeper:
             self.folder.mkdir(exist_ok=True)
             write_checkpoint(self.folder / f"step-{trainer.done}", trainer.state(), self._origin, trainer.model)
             self.step = trainer.done
-            for _, path in listed(self.folder)[self._plan.keep :]:
-                remove_folder(path)
+            # A run that diverges goes on from one whose network was still good.
+            good = next((step for step, _ in listed(self.folder) if step <= trainer.watch.good.step), None)
+            for step, path in listed(self.folder)[self._plan.keep :]:
+                if step != good:
+                    remove_folder(path)
             self._saved = time.monotonic()
             self._took = self._saved - began
 
@@ -79,17 +82,18 @@ def listed(folder: Path) -> list[tuple[int, Path]]:
     return sorted(((int(match[1]), path) for match, path in found if match), reverse=True)
 
 
-def newest(folder: Path, note: Callable[[str], None]) -> Checkpoint | None:
+def newest(folder: Path, note: Callable[[str], None], most: int | None = None) -> Checkpoint | None:
     """The newest checkpoint that is whole; None where there is no checkpoint at all.
 
     Args:
         folder: of the checkpoints.
         note: is told of each that is damaged.
+        most: the last step whose checkpoint is wanted; None for any.
 
     Raises:
         CheckpointError: all are damaged, or another version of gpunn wrote the newest.
     """
-    there = listed(folder)
+    there = [(step, path) for step, path in listed(folder) if most is None or step <= most]
     for _, path in there:
         try:
             return open_checkpoint(path)

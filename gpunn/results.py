@@ -69,7 +69,7 @@ def _write_training(folder: Path, experiment: Experiment, trainer: Trainer) -> N
 def write_stopped(folder: Path, experiment: Experiment, trainer: Trainer, stopped: str) -> None:
     """Write what there is of a training that did not come to its end, and why."""
     _write_training(folder, experiment, trainer)
-    _write_metrics(folder, _metrics(experiment, trainer, None, stopped))
+    _write_metrics(folder, {**_metrics(experiment, trainer, None, stopped), "kept_step": trainer.kept})
 
 
 def write_results(folder: Path, experiment: Experiment, trainer: Trainer, say: Say) -> None:
@@ -186,6 +186,8 @@ def _conclusions(trainer: Trainer, result: Evaluation | None) -> Iterator[str]:
         )
     elif data.validation is not None:
         yield "overfitting    none was seen"
+    if line := trainer.verdict():
+        yield line
     if history.skipped:
         yield f"skipped        {history.skipped} batches that led to numbers that are not finite"
     if history.stopped:

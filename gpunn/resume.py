@@ -69,19 +69,24 @@ def restored(
         raise CheckpointError(f"{folder / CHECKPOINTS} is a link: the checkpoints of a run are in its folder")
     if (folder / CHECKPOINTS).is_dir():
         remove_leftovers(folder / CHECKPOINTS)
-    checkpoint = newest(folder / CHECKPOINTS, note) if named is None else open_checkpoint(named)
+    others = {name: value for name, value in changes.items() if name != "learning_rate"}
+    rate = changes.get("learning_rate")
+    most = None if rate is None else diverged_from(str(folder))
+    checkpoint = newest(folder / CHECKPOINTS, note, most) if named is None else open_checkpoint(named)
     written = folder / EXPERIMENT
     if checkpoint is None and not written.is_file():
         raise CheckpointError(f"{folder} holds no checkpoint and no {EXPERIMENT}: there is nothing to go on with")
     made = None if checkpoint is None else _experiment(checkpoint)
-    asked = (read_experiment(str(written)) if made is None or written.is_file() else made).with_options(**changes)
+    asked = (read_experiment(str(written)) if made is None or written.is_file() else made).with_options(**others)
+    if rate is not None:
+        asked = asked.with_changed_rate(rate, 0.0 if made is None else _epoch(checkpoint, made))
     _check_unfinished(folder, made, asked)
     if checkpoint is None or made is None:
         # What a run does is a function of its experiment: from the start it is the same.
         trainer = asked.trainer(asked.load_data(), progress=progress)
         note(f"{folder} has no checkpoint yet: it begins again")
         return asked.resolved(trainer), trainer
-    if difference := _first(_experiments_differ(made, asked)):
+    if difference := _first(_experiments_differ(_with_later_rate(made, asked, checkpoint), asked)):
         raise CheckpointError(f"{checkpoint.path} is of another experiment than {written}: {difference}")
     # Compared here, with a difference that can be shown, and not by the loader.
     data = replace(asked, data=replace(asked.data, sha256="")).load_data()
@@ -136,14 +141,49 @@ def _experiment(checkpoint: Checkpoint) -> Experiment:
         raise CheckpointError(str(error)) from None
 
 
-def _check_unfinished(folder: Path, made: Experiment | None, asked: Experiment) -> None:
-    """Raise CheckpointError where the results of the run are there and no more epochs are asked for."""
+def diverged_from(run: str) -> int | None:
+    """The last good step of a run that has diverged; None of any other."""
+    path = Path(run)
+    metrics = _metrics(path.parent.parent if path.absolute().parent.name == CHECKPOINTS else path)
+    if not str(metrics.get("stopped")).startswith("training diverged"):
+        return None
+    good = metrics.get("kept_step", metrics.get("steps"))
+    return good if type(good) is int else 0
+
+
+def _epoch(checkpoint: Checkpoint | None, made: Experiment) -> float:
+    """The epoch at which a checkpoint was written, to the bits that a schedule is given for its next step."""
+    if checkpoint is None:
+        return 0.0
+    steps = -(-checkpoint.origin.data["train"]["samples"] // made.training.batch_size)
+    epoch, number = divmod(checkpoint.step, steps)
+    return float(epoch + number / steps)
+
+
+def _with_later_rate(made: Experiment, asked: Experiment, checkpoint: Checkpoint) -> Experiment:
+    """The experiment of a checkpoint, its learning rate changed as it is asked for, if only after the checkpoint."""
+    rate, now = made.optimizer.get("learning_rate"), asked.optimizer.get("learning_rate")
+    while isinstance(now, dict) and now.get("type") == "Changed" and now != rate:
+        if now["before"] == rate and _epoch(checkpoint, made) <= now["at"]:
+            return replace(made, optimizer={**made.optimizer, "learning_rate": asked.optimizer["learning_rate"]})
+        now = now["before"]
+    return made
+
+
+def _metrics(folder: Path) -> dict[str, Any]:
+    """What a run has written of itself, {} where it has not."""
     try:
         with open_regular(folder / METRICS, follow_links=False) as file:
             metrics = json.loads(file.read(_MOST_METRICS))
     except (OSError, ValueError, RecursionError):
-        return
-    if not isinstance(metrics, dict) or metrics.get("finished") is not True:
+        return {}
+    return metrics if isinstance(metrics, dict) else {}
+
+
+def _check_unfinished(folder: Path, made: Experiment | None, asked: Experiment) -> None:
+    """Raise CheckpointError where the results of the run are there and no more epochs are asked for."""
+    metrics = _metrics(folder)
+    if metrics.get("finished") is not True:
         return
     if metrics.get("stopped"):
         raise CheckpointError(f"{folder} is finished, it stopped early: there is nothing to go on with")

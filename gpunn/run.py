@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gpunn.errors import DivergenceError, OutputError
+from gpunn.errors import DivergenceError, OptionError, OutputError
 from gpunn.experiment import Experiment
 from gpunn.keeper import Keeper
 from gpunn.results import Say, introduce, write_profile, write_results, write_stopped
-from gpunn.resume import located, origin_of, restored
+from gpunn.resume import diverged_from, located, origin_of, restored
 from gpunn.run_folder import CHECKPOINTS, EXPERIMENT, check_room, locked, new_folder
 from gpunn.signals import Signals
 from gpunn.storage import write_atomically
@@ -69,7 +69,7 @@ def resume(run: str, say: Say, *, progress: bool = True, profiled: bool = False,
         progress: see `train`.
         profiled: see `train`.
         changes: what is to be otherwise from now on, for `Experiment.with_options`: epochs, device, where the data
-            are, and checkpoints.
+            are, and checkpoints; of a run that has diverged the learning rate too.
 
     Returns:
         The run folder.
@@ -78,6 +78,11 @@ def resume(run: str, say: Say, *, progress: bool = True, profiled: bool = False,
         CheckpointError: there is nothing to go on from, or it is of another experiment or other data.
         GpunnError, KeyboardInterrupt: see `train`.
     """
+    if changes.get("learning_rate") is not None and diverged_from(run) is None:
+        raise OptionError(
+            "--learning-rate cannot be given with --resume: it is that of the run, and may be changed only where "
+            "that has diverged"
+        )
     folder, named = located(run)
     with Signals() as signals, locked(folder, say):
         experiment, trainer = restored(folder, named, changes, say, progress=progress)
@@ -102,6 +107,12 @@ def _run(folder: Path, experiment: Experiment, trainer: Trainer, signals: Signal
             write_results(folder, experiment, trainer, say)
             if profiled:
                 write_profile(folder, experiment, trainer, say)
+    except DivergenceError as error:
+        say(
+            f"checkpoint  gpunn train --resume {folder} --learning-rate {error.learning_rate:g} goes on from the last "
+            "good one, at half the rate"
+        )
+        raise
     except BaseException:
         if keeper.step is not None:
             say(f"checkpoint  step {keeper.step}: gpunn train --resume {folder} goes on from there")

@@ -26,6 +26,11 @@ class Schedule(ABC):
             total: epochs that the whole training has.
         """
 
+    @property
+    def given(self) -> float | None:
+        """The rate that the schedule is measured by, which `--learning-rate` sets; None where there is none."""
+        return getattr(self, "rate", None)
+
 
 def _rate(value: float, what: str) -> float:
     if not 0 < value < float("inf"):
@@ -101,11 +106,44 @@ class OneCycle(Schedule):
         self.start = _rate(start, "start of OneCycle")
         self.end = _rate(end, "end of OneCycle")
 
+    @property
+    def given(self) -> float:
+        return self.peak
+
     def rates(self, epochs: NDArray[Any], total: int) -> NDArray[Any]:
         t = epochs / total
         up = _cosine(self.peak / self.start, self.peak, t / self.rise)
         down = _cosine(self.peak, self.peak / self.end, (t - self.rise) / (1 - self.rise))
         return np.where(t < self.rise, up, down)
+
+
+class Changed(Schedule):
+    """η of one schedule, and from some epoch on of another: of a run that went on with another learning rate.
+
+    Args:
+        before: η up to there, or a schedule of it.
+        at: the epoch, with fractions.
+        after: η from there on, or a schedule of it; its epochs are counted from the start too.
+    """
+
+    def __init__(self, before: float | Schedule, at: float, after: float | Schedule) -> None:
+        if not 0 <= at < float("inf"):
+            raise OptionError(f"at of Changed must be at least 0 and finite, got {at!r}")
+        self.before, self.at, self.after = before, float(at), after
+        self._before, self._after = (s if isinstance(s, Schedule) else Constant(s) for s in (before, after))
+        self._depth: int = 1 + max(getattr(s, "_depth", 0) for s in (before, after))
+        if self._depth > _MOST_CHANGES:
+            raise OptionError(f"the learning rate of a run can be changed {_MOST_CHANGES} times at the most")
+
+    @property
+    def given(self) -> float | None:
+        return self._after.given
+
+    def rates(self, epochs: NDArray[Any], total: int) -> NDArray[Any]:
+        return np.where(epochs < self.at, self._before.rates(epochs, total), self._after.rates(epochs, total))
+
+
+_MOST_CHANGES = 20
 
 
 def _cosine(begin: float, end: float, t: NDArray[Any]) -> NDArray[Any]:

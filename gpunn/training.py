@@ -34,7 +34,8 @@ from gpunn.progress import Progress
 from gpunn.regularizers import Regularizer
 from gpunn.state import Arrays, State, Weights
 from gpunn.step import Step
-from gpunn.watch import Watch
+from gpunn.verdict import no_better_than_chance
+from gpunn.watch import COMPARED, EXPLOSION, Watch, watched
 
 if TYPE_CHECKING:
     from gpunn.model import Sequential
@@ -187,6 +188,8 @@ class Trainer:
                 raise
             return self.history
         self.finish()
+        if line := self.verdict():
+            self.progress.say(line)
         return self.history
 
     def train(self, after_step: Callable[[], None] | None = None) -> None:
@@ -212,6 +215,13 @@ class Trainer:
             self.progress.say(f"the weights of step {best.step} are put back: validation cost was lowest there")
         if self.recompute_statistics:
             self.model.recompute_statistics(self.data.train)
+
+    def verdict(self) -> str:
+        """Whether the network does no better than chance, and why that may be; "" where it does better."""
+        record = self.history.best if self.patience is not None or not len(self.history) else self.history[-1]
+        if record is None:
+            return ""
+        return no_better_than_chance(self.data, self.loss, record, self.optimizer.schedule.given)
 
     def _run_epoch(self, after_step: Callable[[], None]) -> None:
         """An epoch, or what is left of it."""
@@ -332,7 +342,13 @@ class Trainer:
             seconds=self._seconds(),
         )
         weights = self._weights()
-        if trouble := self.watch.trouble(record, weights):
+        trouble = self.watch.trouble(record, weights)
+        if not trouble and self.watch.is_suspect(record):
+            if self._has_exploded(weights):
+                trouble = f"the cost has grown to {watched(record):.3g}"
+            else:
+                self.watch.forgiven = watched(record)
+        if trouble:
             self._diverged(trouble)
         for line in self.watch.add(record, weights):
             self.progress.say(line)
@@ -340,6 +356,15 @@ class Trainer:
         self._back = weights, self._remembered()
         self._samples = 0
         self.step.reset_totals()
+
+    def _has_exploded(self, weights: Weights) -> bool:
+        """Whether the network does far worse than the untrained one on the same training samples, spread over all."""
+        train, model = self.data.train, self.model
+        some = train.subset(np.linspace(0, len(train) - 1, min(len(train), COMPARED)).astype(np.int64))
+        model.load_arrays(self.watch.start.arrays)
+        untrained = model.evaluate(some).loss
+        model.load_arrays(weights.arrays)
+        return not model.evaluate(some).loss <= EXPLOSION * max(1.0, untrained)
 
     def _count_skipped(self) -> None:
         """Say how many batches were skipped since the last record, and count them."""
@@ -432,7 +457,11 @@ class Trainer:
         self.put_back(self.watch.good)
         kept = f"step {self.kept}" if self.kept else "the start"
         self.history.stopped = what
+        # What was set is advised upon, and not what a schedule had made of it at that moment.
+        given = self.optimizer.schedule.given
+        rate = rate if given is None else given
         raise DivergenceError(
             f"training diverged in epoch {epoch + 1}, step {done}: {what}; the weights of {kept} are kept. "
-            f"Try a learning rate below {rate:g}, such as {rate / 10:g}"
+            f"Try a learning rate below {rate:g}, such as {rate / 2:g}",
+            learning_rate=rate / 2,
         )

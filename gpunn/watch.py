@@ -11,7 +11,10 @@ from gpunn.history import History, Record
 from gpunn.state import State, Weights
 
 EXPLOSION = 100.0
-"""How many times the cost of the untrained network, or 1 if that is more, counts as diverged."""
+"""How many times the cost of the untrained network on the same samples, or 1 if that is more, counts as diverged."""
+
+COMPARED = 1024
+"""Training samples on which a network is compared with the untrained one, where a record raises the suspicion."""
 
 
 class Watch:
@@ -27,12 +30,15 @@ class Watch:
         good: the network as it was when a record last found it good.
         best: the network at the record of the lowest watched cost, or None.
         untrained_cost: mean cost of the first batch, or None before it.
+        start: the network before its first step.
+        forgiven: highest cost of a record that was suspected, and wrongly so: of an outlier, say.
     """
 
     def __init__(self, start: Weights, patience: float | None = None) -> None:
         self.history = History()
         self.patience = patience
-        self.last = self.good = start
+        self.start = self.last = self.good = start
+        self.forgiven = 0.0
         self.best: Weights | None = None
         self.untrained_cost: float | None = None
 
@@ -40,11 +46,16 @@ class Watch:
         """Why a record shows that the training diverged; "" where it does not."""
         if not math.isfinite(record.train_loss) or not math.isfinite(watched(record)):
             return "the cost is no longer a finite number"
-        if watched(record) > EXPLOSION * max(1.0, self.untrained_cost or 0.0):
-            return f"the cost has grown to {watched(record):.3g}"
         if not all(np.isfinite(array).all() for array in weights.arrays.values()):
             return "the weights are no longer finite numbers"
         return ""
+
+    def is_suspect(self, record: Record) -> bool:
+        """Whether a record's cost is so high that the network is to be compared with the untrained one.
+
+        It need not have diverged: one outlier in a small validation set makes a cost as high as it likes.
+        """
+        return watched(record) > EXPLOSION * max(1.0, self.untrained_cost or 0.0, self.forgiven)
 
     def add(self, record: Record, weights: Weights) -> Iterator[str]:
         """Take a record without trouble and the network at it.
