@@ -197,7 +197,6 @@ def bench(arguments: tuple[str, ...]) -> None:
 
     `gpunn bench --help` lists groups and options. The benchmarks come with the source, not with the package.
     """
-    import runpy
     from pathlib import Path
 
     script = Path(__file__).resolve().parent.parent / "benchmarks" / "bench.py"
@@ -209,7 +208,9 @@ def bench(arguments: tuple[str, ...]) -> None:
     # In this process, so that a signal ends it as it ends the other commands.
     sys.path.insert(0, str(script.parent))
     sys.argv = [str(script), *arguments]
-    runpy.run_path(str(script), run_name="__main__")
+    from bench import main as run_benchmarks  # type: ignore[import-not-found]
+
+    raise SystemExit(run_benchmarks())
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

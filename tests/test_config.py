@@ -40,6 +40,7 @@ from gpunn import (
 from gpunn.augmentation import Augmentation
 from gpunn.config import PARTS, arguments_of, from_config, to_config
 from gpunn.errors import OptionError
+from gpunn.schedules import Changed
 
 EXAMPLES: dict[str, list[Any]] = {
     "layer": [
@@ -53,7 +54,10 @@ EXAMPLES: dict[str, list[Any]] = {
     "optimizer": [
         SGD(), SGD(0.5, 0.9, nesterov=True), SGD(Cosine(0.5, 0.1), 0.5), Adam(), Adam(OneCycle(0.1), 0.8, 0.9, 1e-6),
     ],
-    "schedule": [Constant(0.5), StepDecay(0.5, 0.25, 3), Cosine(0.5, 0.25), OneCycle(0.5, 0.25, 10.0, 100.0)],
+    "schedule": [
+        Constant(0.5), StepDecay(0.5, 0.25, 3), Cosine(0.5, 0.25), OneCycle(0.5, 0.25, 10.0, 100.0),
+        Changed(0.5, 1.5, Cosine(0.1)),
+    ],
     "augmentation": [Augmentation(), Augmentation(2.0, 15, 0.1, 0.2)],
     "initializer": [Normal(0.3), He(), Glorot(), LeCun(), initializers.Constant(0.5)],
 }  # fmt: skip
