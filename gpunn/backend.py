@@ -23,6 +23,7 @@ from numpy.typing import DTypeLike, NDArray
 from gpunn import blas, limits
 from gpunn.errors import CaptureError, DeviceError, OptionError
 from gpunn.kernels import loops
+from gpunn.kernels.cores import crowd
 from gpunn.kernels.kernel import Array, Elementwise, Raw
 from gpunn.staging import PinnedStaging, Staging
 
@@ -169,6 +170,7 @@ class NumpyBackend(Backend):
 
     def __init__(self) -> None:
         numba = f", Numba {loops.version()}" if loops.version() else ""
+        crowd.free()  # a first look, so that it is known how busy others are when the first product comes
         self.description = f"CPU, NumPy {np.__version__}, {blas.description()}{numba}"
         # A step makes short calls: no wrapper between.
         self.gemm, self.planned, self.planned_all = blas.gemm, blas.planned, blas.planned_all  # type: ignore[method-assign]

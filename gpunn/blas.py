@@ -4,11 +4,18 @@ NumPy's `matmul` knows no alpha and beta: the update of (21) would be a product,
 does it in one call and without an array for the gradient. A second BLAS beside NumPy's would bring a second pool of
 threads, which makes both ten times slower. So we call the one that is there, OpenBLAS in NumPy's wheels, through its C
 interface.
+
+The threads of OpenBLAS wait for one another by spinning. So a product is never left to them as a whole: it is cut into
+parts, each computed by one thread from beginning to end, and handed over as a batch of as many parts as there are
+threads to use. The parts depend on the product and on `threads()`, and the numbers on nothing but the parts; how many
+threads compute them depends on how busy the machine is, and changes no bit.
 """
 
 from __future__ import annotations
 
 import ctypes
+import os
+import threading
 from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import pairwise
@@ -17,13 +24,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from gpunn.kernels.cores import cores, crowd
+
 _ROW_MAJOR, _PLAIN, _TRANSPOSED = 101, 111, 112
 
 _LARGEST_OF_SMALL = 100**3
 """m n k up to which OpenBLAS's batches take its kernels for small matrices, which crash for some shapes (0.3.31)."""
 
-_LARGEST_IN_PARTS = 2**25 - 1
-"""m n k up to which a product is quicker as one part a thread, none of which waits for another."""
+_LARGEST_OF_ONE = 2**19 - 1
+"""m n k up to which OpenBLAS leaves a product to the thread that asks for it, however many it has."""
+
+_LARGEST_SUM = 10**5
+"""Numbers that it adds up likewise."""
 
 _LEAST_OF_PART = 48
 """Rows or columns of a part at least: what a thread lays out of the other factor must be worth it."""
@@ -42,6 +54,10 @@ class _Library(NamedTuple):
     sgemm_batch: _Gemm | None
     dgemm_batch: _Gemm | None
     threads: Callable[[], int]
+
+    @property
+    def has_batches(self) -> bool:
+        return self.sgemm_batch is not None and self.dgemm_batch is not None
 
 
 @cache
@@ -80,14 +96,23 @@ def description() -> str:
     if library is None:
         return "NumPy's matmul (its BLAS is not OpenBLAS)"
     count = threads()
-    return f"{library.name}, {count} thread{'s' if count != 1 else ''}"
+    if count == 1:
+        return f"{library.name}, 1 thread"
+    return f"{library.name}, {'up to ' if shares_cores() else ''}{count} threads"
 
 
 def threads() -> int:
-    """Threads of the BLAS pool, 1 where it is not known."""
+    """Threads that a large product takes where nobody else needs the cores, 1 where it is not known."""
     from threadpoolctl import threadpool_info
 
-    return max((pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"), default=1)
+    count = max((pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"), default=1)
+    return min(count, cores()) if shares_cores() else count
+
+
+def shares_cores() -> bool:
+    """Whether products take no more threads than others leave cores: where OpenBLAS has batches, since 0.3.29."""
+    library = _library()
+    return library is not None and library.has_batches
 
 
 def gemm(alpha: float, a: NDArray[Any], b: NDArray[Any], beta: float, c: NDArray[Any]) -> None:
@@ -112,11 +137,20 @@ def planned(a: NDArray[Any], b: NDArray[Any], c: NDArray[Any]) -> Planned:
     call = _checked(a, b, c)
     if library is None:
         return lambda alpha, beta: _gemm_by_matmul(alpha, a, b, beta, c)
-    if parts := _parts(call, library):
-        # A square one between columns: the samples of a first layer lie transposed, and are so laid out once only.
-        if call.m > call.n:
-            return planned_all([a[part] for part in parts], [b] * len(parts), [c[part] for part in parts])
-        return planned_all([a] * len(parts), [b[:, part] for part in parts], [c[:, part] for part in parts])
+    size = call.m * call.n * call.k
+    if size <= _LARGEST_OF_ONE or not library.has_batches:
+        return _product(library, call, a, b, c)
+    parts = _parts(call, library)
+    if len(parts) == 1:
+        return _batch(library, [call], [a], [b], [c]) if size > _LARGEST_OF_SMALL else _product(library, call, a, b, c)
+    # A square one between columns: the samples of a first layer lie transposed, and are so laid out once only.
+    if call.m > call.n:
+        return planned_all([a[part] for part in parts], [b] * len(parts), [c[part] for part in parts])
+    return planned_all([a] * len(parts), [b[:, part] for part in parts], [c[:, part] for part in parts])
+
+
+def _product(library: _Library, call: _Call, a: NDArray[Any], b: NDArray[Any], c: NDArray[Any]) -> Planned:
+    """A product as a whole, by as many threads as OpenBLAS thinks right."""
     function, real = (library.sgemm, ctypes.c_float) if c.itemsize == 4 else (library.dgemm, ctypes.c_double)
     integer, enum = library.integer, ctypes.c_int
     first, second = real(), real()
@@ -133,13 +167,19 @@ def planned(a: NDArray[Any], b: NDArray[Any], c: NDArray[Any]) -> Planned:
 
 
 def _parts(call: _Call, library: _Library) -> list[slice]:
-    """What each thread should compute of the longer side of c, empty where BLAS itself shares it out as well."""
+    """The stretches of the longer side of c that are computed as products of their own, each by one thread."""
     longer, rest = max(call.m, call.n), max(1, min(call.m, call.n) * call.k)
-    if longer * rest > _LARGEST_IN_PARTS or not (library.sgemm_batch and library.dgemm_batch):
-        return []
-    count = min(library.threads(), longer // max(_LEAST_OF_PART, _LARGEST_OF_SMALL // rest + 1))
-    places = [longer * part // count for part in range(count + 1)] if count > 1 else []
-    return [slice(*ends) for ends in pairwise(places)]
+    count = longer // max(_LEAST_OF_PART, _LARGEST_OF_SMALL // rest + 1)
+    if count > 1:
+        count = min(count, library.threads(), cores())
+    if count < 2 and longer * rest <= _LARGEST_OF_SMALL:
+        # Two threads would be slower than one, and are what OpenBLAS would take.
+        count = min(longer, -(-longer * rest // _LARGEST_OF_ONE))
+    return _cut(longer, max(1, count))
+
+
+def _cut(length: int, count: int) -> list[slice]:
+    return [slice(*ends) for ends in pairwise(length * part // count for part in range(count + 1))]
 
 
 def planned_magnitude(x: NDArray[Any]) -> Callable[[], float]:
@@ -151,10 +191,12 @@ def planned_magnitude(x: NDArray[Any]) -> Callable[[], float]:
     if library is None or not x.flags.c_contiguous or x.dtype.char not in "fd":
         return lambda: float(np.abs(x).sum())
     function = library.sasum if x.itemsize == 4 else library.dasum
-    arguments = (library.integer(x.size), _address(x), library.integer(1))
+    flat, one = x.reshape(-1), library.integer(1)
+    parts = [flat[part] for part in _cut(x.size, -(-x.size // _LARGEST_SUM) or 1)]
+    arguments = [(library.integer(part.size), _address(part), one) for part in parts]
 
     def magnitude(_kept: Any = x) -> float:
-        return function(*arguments)
+        return sum(function(*each) for each in arguments)
 
     return magnitude
 
@@ -162,7 +204,7 @@ def planned_magnitude(x: NDArray[Any]) -> Callable[[], float]:
 def planned_all(a: Sequence[NDArray[Any]], b: Sequence[NDArray[Any]], c: Sequence[NDArray[Any]]) -> Planned:
     """Many products that do not depend on one another: (alpha, beta) → c[i] := alpha a[i] b[i] + beta c[i].
 
-    BLAS gets them in one call. Each is done by one thread, so none waits for another in the middle of a product.
+    BLAS gets them together. Each is done by one thread, so none waits for another in the middle of a product.
 
     Args:
         a: (m, k) each, as for `gemm`.
@@ -171,32 +213,64 @@ def planned_all(a: Sequence[NDArray[Any]], b: Sequence[NDArray[Any]], c: Sequenc
     """
     calls = [_checked(*arrays) for arrays in zip(a, b, c, strict=True)]
     together = [i for i, call in enumerate(calls) if call.m * call.n * call.k > _LARGEST_OF_SMALL]
-    library, is_float = _library(), all(x.itemsize == 4 for x in c)
-    function = library and (library.sgemm_batch if is_float else library.dgemm_batch)
-    if library is None or function is None or len(together) < 2:
+    library = _library()
+    if library is None or not library.has_batches or len(together) < 2:
         return _one_after_another([planned(*arrays) for arrays in zip(a, b, c, strict=True)])
-    alone = _one_after_another([planned(a[i], b[i], c[i]) for i in range(len(c)) if i not in together])
-    count = len(together)
-    real: Any = ctypes.c_float if is_float else ctypes.c_double
-    integers, enums = library.integer * count, ctypes.c_int * count
-    some = [calls[i] for i in together]
+    some = [[x[i] for i in together] for x in (a, b, c)]
+    others = [planned(a[i], b[i], c[i]) for i in range(len(c)) if i not in together]
+    return _one_after_another([_batch(library, [calls[i] for i in together], *some), *others])
+
+
+_computing: set[int] = set()
+"""Python threads that are inside a batch. It is for those who are alone there that OpenBLAS's threads work."""
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_computing.clear)
+
+
+def _batch(
+    library: _Library,
+    calls: Sequence[_Call],
+    a: Sequence[NDArray[Any]],
+    b: Sequence[NDArray[Any]],
+    c: Sequence[NDArray[Any]],
+) -> Planned:
+    """Products above 100³ multiplications, each by one thread, as many at a time as there are threads to use."""
+    function, real = (
+        (library.sgemm_batch, ctypes.c_float) if c[0].itemsize == 4 else (library.dgemm_batch, ctypes.c_double)
+    )
+    assert function is not None
+    count, most = len(calls), library.threads()
     first, second = (real * count)(), (real * count)()
 
-    def addresses(arrays: Sequence[NDArray[Any]]) -> Any:
-        return (ctypes.c_void_p * count)(*(arrays[i].ctypes.data for i in together))
+    def arguments(part: slice) -> tuple[Any, ...]:
+        some = calls[part]
+        integers, enums, pointers = library.integer * len(some), ctypes.c_int * len(some), ctypes.c_void_p * len(some)
+        addresses = [pointers(*(x.ctypes.data for x in arrays[part])) for arrays in (a, b, c)]
+        # Each product is a group of its own, so that they may be of different shapes.
+        return (
+            ctypes.c_int(_ROW_MAJOR), enums(*(x.trans_a for x in some)), enums(*(x.trans_b for x in some)),
+            integers(*(x.m for x in some)), integers(*(x.n for x in some)), integers(*(x.k for x in some)),
+            first, addresses[0], integers(*(x.lda for x in some)), addresses[1], integers(*(x.ldb for x in some)),
+            second, addresses[2], integers(*(x.ldc for x in some)), library.integer(len(some)),
+            integers(*[1] * len(some)),
+        )  # fmt: skip
 
-    # Each product is a group of its own, so that they may be of different shapes.
-    arguments = (
-        ctypes.c_int(_ROW_MAJOR), enums(*(x.trans_a for x in some)), enums(*(x.trans_b for x in some)),
-        integers(*(x.m for x in some)), integers(*(x.n for x in some)), integers(*(x.k for x in some)),
-        first, addresses(a), integers(*(x.lda for x in some)), addresses(b), integers(*(x.ldb for x in some)),
-        second, addresses(c), integers(*(x.ldc for x in some)), library.integer(count), integers(*[1] * count),
-    )  # fmt: skip
+    # The calls of BLAS, by the number of threads: each has no more products than that, so it takes no more threads.
+    rounds = {most: [arguments(slice(0, count))]}
 
     def products(alpha: float, beta: float, _kept: Any = (a, b, c)) -> None:
         first[:], second[:] = [alpha] * count, [beta] * count
-        function(*arguments)
-        alone(alpha, beta)
+        me = threading.get_ident()
+        try:
+            _computing.add(me)
+            threads = min(most, crowd.free()) if len(_computing) == 1 else 1
+            if threads not in rounds:
+                rounds[threads] = [arguments(part) for part in _cut(count, -(-count // threads))]
+            for each in rounds[threads]:
+                function(*each)
+        finally:
+            _computing.discard(me)
 
     return products
 

@@ -4,7 +4,6 @@ Run as a file by a bare Python, before anything is installed (`python -I gpunn/d
 extra that fits the driver: so at module level it imports the standard library only.
 """
 
-import contextlib
 import ctypes
 import importlib
 import importlib.metadata
@@ -239,22 +238,20 @@ def _blas_finding() -> Finding:
     return Finding("BLAS", "ok", value)
 
 
-CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
-"""Where Linux says how much of the processor a container may use: microseconds in each period, or "max"."""
-
-
 def _processor_finding() -> Finding:
-    """Whether the threads of BLAS have a core each; where not, a step can take a hundred times as long."""
-    from gpunn.blas import threads
-    from gpunn.kernels.threads import cores
+    """The cores, and whether threads of a BLAS that cannot be told to take fewer get one each.
 
-    count, allowed, busy = threads(), float(cores()), os.getloadavg()[0]
-    with contextlib.suppress(OSError, ValueError):
-        quota, period = CPU_LIMIT.read_text().split()
-        allowed = min(allowed, int(quota) / int(period))
-    value = f"{allowed:g} core{'s' if allowed != 1 else ''}"
-    if count > max(1.0, allowed):
-        mend = f"export OPENBLAS_NUM_THREADS={max(1, int(allowed))}"
+    Where they do not, they wait for each other, and a step can take a hundred times as long.
+    """
+    from gpunn.blas import shares_cores, threads
+    from gpunn.kernels.cores import cores
+
+    count, allowed, busy = threads(), cores(), os.getloadavg()[0]
+    value = f"{allowed} core{'s' if allowed != 1 else ''}"
+    if shares_cores():
+        return Finding("processor", "ok", value)
+    if count > allowed:
+        mend = f"export OPENBLAS_NUM_THREADS={allowed}"
         return Finding("processor", "warn", f"{value}, but BLAS has {count} threads, which wait for each other", mend)
     if count > 1 and busy > allowed / 2:
         what = f"{value}, and work for {busy:.1f} of them: threads of BLAS that wait for each other can be 100 × slower"

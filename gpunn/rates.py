@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from gpunn.backend import Backend
-from gpunn.kernels.threads import WORTHWHILE, cores, in_pieces
+from gpunn.kernels.cores import cores
+from gpunn.kernels.threads import WORTHWHILE, in_pieces
 
 LARGE_COPY = 2**28
 """Bytes of the copy that stands for memory itself: more than most caches hold."""

@@ -255,45 +255,39 @@ def test_a_bare_python_runs_the_doctor_before_anything_is_installed() -> None:
 
 
 def processor(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, threads: int, cores: int, load: float, limit: str = ""
+    monkeypatch: pytest.MonkeyPatch, threads: int, cores: int, load: float, *, shares: bool = False
 ) -> Finding:
-    limits = tmp_path / "cpu.max"
-    if limit:
-        limits.write_text(limit)
     monkeypatch.setattr("gpunn.blas.threads", lambda: threads)
-    monkeypatch.setattr("gpunn.kernels.threads.cores", lambda: cores)
+    monkeypatch.setattr("gpunn.blas.shares_cores", lambda: shares)
+    monkeypatch.setattr("gpunn.kernels.cores.cores", lambda: cores)
     monkeypatch.setattr(doctor.os, "getloadavg", lambda: (load, 0.0, 0.0))
-    monkeypatch.setattr(doctor, "CPU_LIMIT", limits)
     return doctor._processor_finding()
 
 
-@pytest.mark.parametrize(
-    ("threads", "cores", "load", "limit"),
-    [
-        (2, 2, 0.3, ""),
-        (2, 2, 0.3, "max 100000"),
-        (1, 16, 15.0, ""),
-        (2, 16, 0.0, "200000 100000"),
-        (1, 4, 0.0, "50000 100000"),
-    ],
-)
+@pytest.mark.parametrize(("threads", "cores", "load"), [(2, 2, 0.3), (1, 16, 15.0), (2, 16, 0.0), (1, 1, 0.0)])
 def test_threads_with_a_core_each_are_fine(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, threads: int, cores: int, load: float, limit: str
+    monkeypatch: pytest.MonkeyPatch, threads: int, cores: int, load: float
 ) -> None:
-    assert processor(monkeypatch, tmp_path, threads, cores, load, limit).status == "ok"
+    assert processor(monkeypatch, threads, cores, load).status == "ok"
 
 
-def test_a_busy_machine_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    finding = processor(monkeypatch, tmp_path, 2, 2, 1.7)
+@pytest.mark.parametrize(("threads", "cores", "load"), [(2, 2, 1.7), (16, 2, 0.0)])
+def test_a_busy_machine_needs_no_word_where_products_share_its_cores(
+    monkeypatch: pytest.MonkeyPatch, threads: int, cores: int, load: float
+) -> None:
+    assert processor(monkeypatch, threads, cores, load, shares=True).status == "ok"
+    assert processor(monkeypatch, threads, cores, load, shares=False).status == "warn"
+
+
+def test_a_busy_machine_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    finding = processor(monkeypatch, 2, 2, 1.7)
     assert finding.status == "warn"
     assert "work for 1.7 of them" in finding.value
     assert finding.mend.endswith("export OPENBLAS_NUM_THREADS=1")
 
 
-@pytest.mark.parametrize(("limit", "fitting"), [("250000 100000", 2), ("50000 100000", 1)])
-def test_more_threads_than_a_container_may_use_are_said(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, limit: str, fitting: int
-) -> None:
-    finding = processor(monkeypatch, tmp_path, 16, 16, 0.0, limit)
+@pytest.mark.parametrize("fitting", [1, 2])
+def test_more_threads_than_a_container_may_use_are_said(monkeypatch: pytest.MonkeyPatch, fitting: int) -> None:
+    finding = processor(monkeypatch, 16, fitting, 0.0)
     assert finding.status == "warn"
     assert finding.mend == f"export OPENBLAS_NUM_THREADS={fitting}"

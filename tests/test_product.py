@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import subprocess
+import sys
+from math import prod
+from typing import Any
+
 import numpy as np
 import pytest
 from harness import DTYPES
@@ -117,10 +124,9 @@ def test_a_product_is_the_same_in_however_many_parts(
     np.testing.assert_allclose(wider, expected, rtol=bound, atol=bound * k)
 
 
-def test_products_are_cut_along_their_longer_side_into_parts_that_are_worth_it() -> None:
-    library = blas._library()
-    if library is None or library.sgemm_batch is None or library.dgemm_batch is None:
-        pytest.skip("NumPy's BLAS has no batches of products")
+def test_products_are_cut_along_their_longer_side_into_parts_that_are_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    library = with_batches()
+    monkeypatch.setattr(blas, "cores", lambda: 64)
 
     def widths(m: int, k: int, n: int, threads: int) -> list[int]:
         call = blas._checked(np.empty((m, k)), np.empty((k, n)), np.empty((m, n)))
@@ -131,9 +137,160 @@ def test_products_are_cut_along_their_longer_side_into_parts_that_are_worth_it()
     assert widths(100, 128, 784, 16) == [87, 87, 87, 87, 87, 87, 87, 87, 88]
     assert widths(256, 784, 128, 16) == [51, 51, 51, 51, 52]
     assert widths(784, 30, 128, 2) == [392, 392]
-    assert widths(30, 784, 128, 1) == []
-    assert widths(10, 30, 128, 2) == []
-    assert widths(512, 512, 128, 2) == []
+    assert widths(512, 512, 128, 2) == [256, 256]
+    assert widths(30, 784, 128, 1) == [128]
+    assert widths(10, 30, 128, 2) == [128]
+    assert widths(30, 600, 100, 2) == [100]
+    assert widths(30, 300, 100, 2) == [50, 50]  # not for two threads, but such as OpenBLAS leaves to one
+    assert widths(1, 600_000, 1, 2) == [1]
+    monkeypatch.setattr(blas, "cores", lambda: 3)
+    assert widths(100, 128, 784, 16) == [261, 261, 262]
+
+
+def with_batches() -> blas._Library:
+    library = blas._library()
+    if library is None or not library.has_batches:
+        pytest.skip("NumPy's BLAS has no batches of products")
+    return library
+
+
+class Free:
+    """A machine on which others leave so many cores."""
+
+    def __init__(self, *counts: int) -> None:
+        self._counts = itertools.cycle(counts)
+
+    def free(self) -> int:
+        return next(self._counts)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("m", "k", "n"), [(30, 784, 128), (128, 784, 128), (512, 784, 128), (64, 64, 128), (65, 500, 77), (700, 701, 702)]
+)
+def test_a_busy_machine_changes_no_bit(monkeypatch: pytest.MonkeyPatch, m: int, k: int, n: int, dtype: str) -> None:
+    with_batches()
+    rng = np.random.default_rng(0)
+    a, b = (rng.standard_normal(shape).astype(dtype) for shape in ((m, k), (k, n)))
+    results = []
+    for free in (Free(2), Free(1), Free(1, 2)):
+        monkeypatch.setattr(blas, "crowd", free)
+        c = np.ones((m, n), dtype)
+        product = blas.planned(a, b, c)
+        for _ in range(3):
+            product(0.5, 0.5)
+        results.append(c.tobytes())
+    assert results[0] == results[1] == results[2]
+
+
+def recorded(monkeypatch: pytest.MonkeyPatch, threads: int) -> tuple[list[int], list[int]]:
+    """Let BLAS compute nothing: the products in each batch, and the m n k of each product that is none of a batch."""
+    library, batches, alone = with_batches(), [], []
+    monkeypatch.setattr(blas, "cores", lambda: threads)
+
+    def batch(*arguments: Any) -> None:
+        batches.append(arguments[-2].value)
+
+    def product(*arguments: Any) -> None:
+        alone.append(prod(argument.value for argument in arguments[3:6]))
+
+    recording = {"sgemm_batch": batch, "dgemm_batch": batch, "sgemm": product, "dgemm": product}
+    changed = library._replace(threads=lambda: threads, **recording)
+    monkeypatch.setattr(blas, "_library", lambda: changed)
+    return batches, alone
+
+
+@pytest.mark.parametrize(("free", "calls"), [(9, [4]), (4, [4]), (3, [2, 2]), (2, [2, 2]), (1, [1, 1, 1, 1])])
+def test_no_more_parts_at_once_than_others_leave_cores(
+    monkeypatch: pytest.MonkeyPatch, free: int, calls: list[int]
+) -> None:
+    """OpenBLAS takes as many threads as a batch has products."""
+    batches, alone = recorded(monkeypatch, 4)
+    monkeypatch.setattr(blas, "crowd", Free(free))
+    blas.planned(np.ones((200, 784)), np.ones((784, 128)), np.ones((200, 128)))(1.0, 0.0)
+    assert batches == calls
+    assert alone == []
+
+
+@settings(deadline=None, max_examples=60)
+@given(m=st.integers(1, 300), k=st.integers(1, 3000), n=st.integers(1, 300))
+@example(m=100, k=784, n=10)
+@example(m=64, k=64, n=128)
+@example(m=100, k=100, n=100)
+@example(m=3, k=100_000, n=3)
+def test_a_product_is_left_to_openblas_only_where_it_takes_one_thread(m: int, k: int, n: int) -> None:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        batches, alone = recorded(monkeypatch, 2)
+        monkeypatch.setattr(blas, "crowd", Free(1))
+        blas.gemm(1.0, np.ones((m, k)), np.ones((k, n)), 0.0, np.ones((m, n)))
+    assert set(batches) <= {1}
+    assert all(size < 2**19 for size in alone)
+    assert bool(batches) == (m * k * n > 100**3)
+
+
+def test_python_threads_that_multiply_at_once_take_a_thread_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    batches, _ = recorded(monkeypatch, 2)
+    monkeypatch.setattr(blas, "crowd", Free(2))
+    factors = np.ones((200, 784)), np.ones((784, 128)), np.ones((200, 128))
+    product = blas.planned(*factors)
+    monkeypatch.setattr(blas, "_computing", {-1})  # another one is inside
+    product(1.0, 0.0)
+    assert batches == [1, 1]
+    assert blas._computing == {-1}
+    blas._computing.clear()  # it has left
+    product(1.0, 0.0)
+    assert batches == [1, 1, 2]
+
+
+def test_an_interrupted_product_leaves_the_threads_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    library = with_batches()
+
+    def interrupted(*_arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(blas, "_library", lambda: library._replace(dgemm_batch=interrupted))
+    with pytest.raises(KeyboardInterrupt):
+        blas.gemm(1.0, np.ones((200, 784)), np.ones((784, 128)), 0.0, np.ones((200, 128)))
+    assert blas._computing == set()
+
+
+@pytest.mark.parametrize("size", [0, 1, 100_000, 100_001, 670_000])
+def test_a_sum_too_is_of_one_thread(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    library, sizes = with_batches(), []
+
+    def dasum(count: Any, *others: Any) -> float:
+        sizes.append(count.value)
+        return library.dasum(count, *others)
+
+    monkeypatch.setattr(blas, "_library", lambda: library._replace(dasum=dasum))
+    x = np.full(size, -0.5)
+    assert blas.planned_magnitude(x)() == size / 2
+    assert max(sizes, default=0) <= 100_000
+    if size:
+        x[-1] = np.nan
+        assert np.isnan(blas.planned_magnitude(x)())
+
+
+@pytest.mark.parametrize(("setting", "said"), [("1", "1 thread"), ("2", "up to 2 threads"), ("", "up to 2 threads")])
+def test_the_threads_asked_for_are_the_most(setting: str, said: str) -> None:
+    with_batches()
+    code = "from gpunn import blas; from gpunn.kernels import cores; print(cores.cores(), blas.description())"
+    environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    environment |= {"OPENBLAS_NUM_THREADS": setting} if setting else {}
+    answer = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    count, description = answer.stdout.strip().split(" ", 1)
+    if count == "1":
+        said = "1 thread"
+    elif not setting:
+        said = f"up to {count} threads"
+    assert description.endswith(f", {said}")
+
+
+def test_no_more_threads_than_the_container_has_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_batches()
+    monkeypatch.setattr(blas, "cores", lambda: 1)
+    assert blas.threads() == 1
+    assert blas.description().endswith(", 1 thread")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from cli_helpers import gpunn, own_folder, results_of, start, without_pictures
 from test_resume_runs import EXPERIMENT
 
 import gpunn as gn
+from gpunn import blas
 from gpunn.kernels import threads
 from gpunn.training import Trainer
 
@@ -72,6 +74,25 @@ def test_trainings_in_threads_do_not_disturb_each_other(monkeypatch: pytest.Monk
     assert errors == []
     for one, other in zip(alone, together, strict=True):
         assert outcome(one) == outcome(other)
+
+
+def convolution() -> Trainer:
+    """Rows of an image, whose products BLAS gets together."""
+    layers = [gn.Conv2D(32, 3, padding="same"), gn.ReLU(), gn.MaxPool2D(2), gn.Flatten(), gn.Dense(10)]
+    options: dict[str, Any] = {"batch_size": 500, "epochs": 2, "device": "cpu", "progress": False}
+    return Trainer(gn.Sequential(layers), gn.load_data("digits"), optimizer=gn.Adam(), **options)
+
+
+@pytest.mark.parametrize("make", [plain, convolution])
+def test_a_machine_that_others_use_changes_no_bit(monkeypatch: pytest.MonkeyPatch, make: Callable[[], Trainer]) -> None:
+    found = []
+    for counts in ((2,), (1,), (1, 2, 2, 1, 2)):
+        free = itertools.cycle(counts)
+        monkeypatch.setattr(blas.crowd, "free", lambda free=free: next(free))
+        training = make()
+        training.run()
+        found.append(outcome(training))
+    assert found[0] == found[1] == found[2]
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
 from gpunn.kernels import loops
+from gpunn.kernels.cores import cores
 
 WORTHWHILE = 2**24
 """Bytes of work below which handing half of it to another thread costs more than it brings: measured, it doubled."""
@@ -24,11 +25,6 @@ PIECE_OF_THREAD = 2**21
 """Likewise where several threads work: the longer the calls, the less they wait for each other."""
 
 _local = threading.local()
-
-
-def cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @cache
