@@ -9,9 +9,9 @@ from numpy.typing import ArrayLike
 from gpunn.backend import Backend, select
 from gpunn.data import Data, Samples
 from gpunn.errors import DataError, OptionError
-from gpunn.layers import BatchNorm, Layer
+from gpunn.layers import BatchNorm, Dense, Layer
 from gpunn.layers.base import positive_whole
-from gpunn.losses import Loss, MeanSquaredError, SoftmaxCrossEntropy
+from gpunn.losses import BinaryCrossEntropy, Loss, MeanSquaredError, SoftmaxCrossEntropy
 
 
 def as_data(data: Data | Samples | tuple[ArrayLike, ArrayLike], seed: int) -> Data:
@@ -62,14 +62,18 @@ def checked_patience(patience: float | None, data: Data) -> float | None:
     return patience
 
 
-def loss_for(targets: ArrayLike, loss: Loss | None) -> Loss:
+def loss_for(samples: Samples, loss: Loss | None, layers: Sequence[Layer]) -> Loss:
     """The cost; where it was left out, SoftmaxCrossEntropy for labels and MeanSquaredError for float targets.
+
+    For labels of two classes and a network of one output it is BinaryCrossEntropy.
 
     Raises:
         DataError: a cost of labels for float targets.
     """
-    are_labels = getattr(targets, "ndim", 1) == 1
-    chosen = loss or (SoftmaxCrossEntropy() if are_labels else MeanSquaredError())
+    are_labels = bool(samples.classes)
+    last = next((layer for layer in reversed(layers) if isinstance(layer, Dense)), None)
+    of_labels = BinaryCrossEntropy if samples.classes == 2 and last and last.units == 1 else SoftmaxCrossEntropy
+    chosen = loss or (of_labels() if are_labels else MeanSquaredError())
     if chosen.takes_labels and not are_labels:
         raise DataError(f"{type(chosen).__name__} needs labels, the data have float targets: take MeanSquaredError")
     return chosen

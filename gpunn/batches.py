@@ -73,6 +73,7 @@ class Batches(ABC):
         targets: (places,) or (places, outputs) on the device.
         order: int32 on the device, the place of each sample of the epoch, one after another.
         batch_size: samples of a full batch, as `start` was told.
+        samples: that they are of.
         placement: where they lie and why, in words; "" where there is nothing to say.
 
     Raises:
@@ -96,7 +97,7 @@ class Batches(ABC):
             raise ShapeError(f"augmentation needs images (height, width, channels), got samples of {samples.shape}")
         self._augmentation, self._seed = augmentation, seed
         self._image = inside(samples.shape)
-        self._backend, self._samples = backend, samples
+        self._backend, self.samples = backend, samples
         self.size = len(samples)
         self.scale = samples.scale
         self.has_labels = samples.targets.ndim == 1
@@ -127,7 +128,7 @@ class Batches(ABC):
         """
         if n > self._capacity:
             self._capacity = max(n, self.batch_size)
-            self._taken = Buffer(self._backend, self._samples.targets.shape[1:], self._capacity, self.target_dtype)
+            self._taken = Buffer(self._backend, self.samples.targets.shape[1:], self._capacity, self.target_dtype)
         targets = self._taken[n]
         batch = (self.rows, self.targets, self.order, clock, self.batch_size, self.scale)
         if self._augmentation is None:

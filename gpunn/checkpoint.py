@@ -15,14 +15,14 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gpunn.errors import CheckpointError, DataError
-from gpunn.history import COLUMNS, History, Record
+from gpunn.history import COLUMNS, History, Record, columns_of
 from gpunn.model_file import model_bytes
 from gpunn.state import Arrays, State, Weights
 from gpunn.storage import open_regular, write_folder
@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 MANIFEST, MODEL, BEST, STATE = "manifest.json", "model.safetensors", "best.safetensors", "state.safetensors"
+
+_COLUMNS: tuple[str, ...] = ("step", "epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
+_COLUMNS += ("learning_rate", "seconds")
+"""Of the records, since the first version; the others that a record has a number for lie beside them."""
 
 # An experiment of 64 KiB, which is the largest that is read, with every character escaped, and the rest.
 _MOST_BYTES = 1 << 19
@@ -89,7 +93,9 @@ class Checkpoint:
             weights[position["best"]] = self._read(BEST, network)
         layout: Layout = {f"optimizer/{name}": entry for name, entry in layout_of(like.optimizer).items()}
         layout["totals"] = layout_of({"": like.totals})[""]
-        layout["records"] = ((position["records"], len(COLUMNS)), "float64")
+        layout["records"] = ((position["records"], len(_COLUMNS)), "float64")
+        if figures := position.get("figures"):
+            layout["figures"] = ((position["records"], len(figures)), "float64")
         beside = {position["last"], position["good"]} - set(weights)
         layout |= {f"{step}/{name}": entry for step in beside for name, entry in network.items()}
         arrays = self._read(STATE, layout)
@@ -106,7 +112,7 @@ class Checkpoint:
             optimizer=_part(arrays, "optimizer/"),
             totals=arrays["totals"],
             samples=position["samples"],
-            records=self._records(arrays["records"]),
+            records=self._records(arrays["records"], arrays.get("figures"), figures or []),
             stopped=position["stopped"],
             skipped=position["skipped"],
             untrained_cost=position["untrained_cost"],
@@ -119,9 +125,12 @@ class Checkpoint:
         except DataError as error:
             raise CheckpointError(f"{self.path / name} does not fit this network and its optimizer: {error}") from None
 
-    def _records(self, rows: Any) -> tuple[Record, ...]:
+    def _records(self, rows: Any, more: Any, figures: list[str]) -> tuple[Record, ...]:
+        rows = rows if more is None else np.hstack([rows, more])
+        names = [*_COLUMNS, *figures]
         try:
-            return tuple(History(Record(int(row[0]), *map(float, row[1:])) for row in rows))
+            values = (dict(zip(names, map(float, row), strict=True)) for row in rows)
+            return tuple(History(Record(**{**value, "step": int(value["step"])}) for value in values))  # type: ignore[arg-type]
         except (ValueError, OverflowError) as error:
             raise CheckpointError(f"{self.path / STATE} holds no history: {error}") from None
 
@@ -157,6 +166,7 @@ def _files(state: State, origin: Origin, model: Sequential) -> Iterator[tuple[st
             "best": None if state.best is None else state.best.step,
             "samples": state.samples,
             "records": len(state.records),
+            "figures": _figures(state),
             "stopped": state.stopped,
             "skipped": state.skipped,
             "untrained_cost": state.untrained_cost,
@@ -168,6 +178,11 @@ def _files(state: State, origin: Origin, model: Sequential) -> Iterator[tuple[st
     yield MANIFEST, json.dumps(manifest, indent=2, allow_nan=False).encode("ascii")
 
 
+def _figures(state: State) -> list[str]:
+    """The columns of the records that are written beside the first ones."""
+    return [name for name in columns_of(state.records) if name not in _COLUMNS]
+
+
 def _arrays(state: State, model: Sequential) -> Iterator[tuple[str, bytes]]:
     yield MODEL, model_bytes(model, state.now.arrays)
     written = {state.now.step}
@@ -176,7 +191,10 @@ def _arrays(state: State, model: Sequential) -> Iterator[tuple[str, bytes]]:
         written.add(state.best.step)
     arrays = {f"optimizer/{name}": array for name, array in state.optimizer.items()}
     arrays["totals"] = state.totals
-    arrays["records"] = np.array([astuple(record) for record in state.records], np.float64).reshape(-1, len(COLUMNS))
+    for name, columns in (("records", _COLUMNS), ("figures", _figures(state))):
+        if columns:
+            rows = [[getattr(record, column) for column in columns] for record in state.records]
+            arrays[name] = np.array(rows, np.float64).reshape(-1, len(columns))
     for weights in (state.last, state.good):
         if weights.step not in written:
             arrays |= {f"{weights.step}/{name}": array for name, array in weights.arrays.items()}
@@ -255,6 +273,7 @@ _MANIFEST = {
         "best": (int, None),
         "samples": int,
         "records": int,
+        "figures": (list, None),
         "stopped": str,
         "skipped": int,
         "untrained_cost": (float, None),
@@ -291,6 +310,9 @@ def _check_values(manifest: dict[str, Any]) -> None:
     for name in ("samples", "skipped", "seconds"):
         if not 0 <= position[name] < math.inf:
             raise ValueError(f"{name} must be at least 0, got {position[name]!r:.40}")
+    figures = position.get("figures") or []
+    if not all(name in COLUMNS and name not in _COLUMNS for name in figures) or len(set(figures)) < len(figures):
+        raise ValueError(f"figures must be columns of a history, got {figures!r:.40}")
     for entry in (manifest["data"]["train"], manifest["data"]["validation"]):
         if entry is not None and not all(type(size) is int for size in entry["shape"]):
             raise ValueError("the shape of its samples must be whole numbers")

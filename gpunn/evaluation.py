@@ -1,35 +1,99 @@
-"""How well a network does: cost and right answers over samples, nothing learned."""
+"""How well a network does: the figures of its task over samples, nothing learned."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from gpunn.batches import Batches
+from gpunn.data import Samples
 from gpunn.kernels.batches import NEXT_STEP
-from gpunn.losses import MeanSquaredError
+from gpunn.losses import Loss, MeanSquaredError
+from gpunn.tasks import Task, in_words
 
 if TYPE_CHECKING:
     from gpunn.model import Sequential
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
-    """How well a network does on some samples.
+    """How well a network does on some samples; figures that do not apply to its task are nan, and not shown.
 
     Attributes:
         loss: the cost C₀, without a regulariser; nan where the network knows no loss.
-        accuracy: share of right answers, 0 to 1; nan for float targets.
-        right: how many are right.
-        total: how many samples there are.
+        accuracy: share of right answers, 0 to 1; nan for regression.
+        right: how many are right; 0 for regression.
+        total: how many answers there are: one a sample, or, where each output is a question by itself, one an output.
+        rmse: root mean squared error √(Σ ‖a − y‖² / (samples · outputs)); nan but for regression.
+        r2: R² = 1 − Σ ‖a − y‖² / Σ ‖y − ȳ‖² over all outputs, ȳ the mean target: 1 where all is right, 0 for answering
+            ȳ; nan but for regression, and where all targets are equal.
     """
 
     loss: float
     accuracy: float
     right: int
     total: int
+    rmse: float = math.nan
+    r2: float = math.nan
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """The figures that apply, by name."""
+        every = {"loss": self.loss, "accuracy": self.accuracy, "rmse": self.rmse, "r2": self.r2}
+        return {name: value for name, value in every.items() if not math.isnan(value)}
+
+    def __repr__(self) -> str:
+        counts = {"total": self.total} if math.isnan(self.accuracy) else {"right": self.right, "total": self.total}
+        fields = ", ".join(f"{name}={value!r}" for name, value in (self.figures | counts).items())
+        return f"Evaluation({fields})"
+
+    def __str__(self) -> str:
+        if math.isnan(self.accuracy):
+            return in_words(self.figures)
+        loss = {name: value for name, value in self.figures.items() if name == "loss"}
+        said = f"accuracy {self.accuracy:.2%} ({self.right:,} of {self.total:,} right)"
+        return f"{said}, {in_words(loss)}" if loss else said
+
+
+class Measure:
+    """Makes the figures of a task from sums over samples, such as a device has added up.
+
+    Args:
+        loss: whose sums they are; None for sums of squares that are no loss of the network.
+        samples: whose targets they are of.
+
+    Attributes:
+        task: of this loss on these targets.
+    """
+
+    def __init__(self, loss: Loss | None, samples: Samples) -> None:
+        self._has_loss = loss is not None
+        loss = MeanSquaredError() if loss is None else loss
+        self.task = loss.task(bool(samples.classes))
+        targets = samples.targets
+        self._answers = targets.shape[1] if self.task is Task.BINARY else 1
+        self._squares = self.task is Task.REGRESSION and isinstance(loss, MeanSquaredError)
+        if self._squares:
+            self._outputs = targets.shape[1]
+            varies = targets.max(axis=0) > targets.min(axis=0)  # else rounding would be all of its variance
+            self._variance = float(np.var(targets, axis=0, dtype=np.float64)[varies].sum())
+
+    def __call__(self, cost: float, right: float, samples: int) -> Evaluation:
+        """The figures of `samples` samples, whose costs and right answers add up to `cost` and `right`."""
+        if not samples:
+            return Evaluation(math.nan, math.nan, 0, 0)
+        mean, total = cost / samples, samples * self._answers
+        loss = mean if self._has_loss else math.nan
+        if self.task is not Task.REGRESSION:
+            return Evaluation(loss, right / total, round(right), total)
+        if not self._squares:
+            return Evaluation(loss, math.nan, 0, total)
+        rmse = math.sqrt(mean / self._outputs) if mean >= 0 else math.nan
+        r2 = 1 - mean / self._variance if self._variance else math.nan
+        return Evaluation(loss, math.nan, 0, total, rmse, r2)
 
 
 class Evaluator:
@@ -42,6 +106,7 @@ class Evaluator:
         self._totals = backend.zeros((2,), np.float64)
         # A cost of its own: that of the training keeps the buffers that it was recorded with.
         self._loss = MeanSquaredError() if model.loss is None else type(model.loss)()
+        self._measure = Measure(model.loss, batches.samples)
 
     def run(self, size: int | None = None) -> Evaluation:
         """One pass over all samples, `size` at once; left out, as many as the network was built for."""
@@ -59,9 +124,4 @@ class Evaluator:
             self._loss.evaluate(backend, z, targets, self._totals, bias=None if bias is None else bias.value)
             batches.given(n)
         cost, right = (float(total) for total in backend.to_host(self._totals))
-        return Evaluation(
-            loss=cost / batches.size if model.loss is not None else float("nan"),
-            accuracy=right / batches.size if batches.has_labels else float("nan"),
-            right=round(right),
-            total=batches.size,
-        )
+        return self._measure(cost, right, batches.size)

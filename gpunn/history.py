@@ -1,10 +1,10 @@
-"""What a training run recorded: its cost and accuracy on training and validation data, in memory and as CSV."""
+"""What a training run recorded: the figures of its task on training and validation data, in memory and as CSV."""
 
 import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, field, fields
 from pathlib import Path
 from typing import overload
 
@@ -12,20 +12,28 @@ from gpunn.errors import DataError
 from gpunn.limits import require
 from gpunn.overfitting import OverfittingDetector
 from gpunn.storage import open_regular, write_atomically
+from gpunn.tasks import FIGURES, shown
+
+_NOTHING = math.nan
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Record:
-    """One look at the model in training.
+    """One look at the model in training. Figures that do not apply are nan: not shown, and no column of the CSV.
 
     Args:
         step: minibatches done since the start of the run.
         epoch: step / (steps per epoch), so 1.0 is the end of the first epoch.
-        train_loss: mean training cost since the previous record, λR of equation (17) contained.
+        train_loss: mean training loss since the previous record: C₀ of equation (17), without λR.
         train_accuracy: share of right answers on the training samples since the previous record, 0 to 1;
             nan for regression.
-        validation_loss: cost on the whole validation set; nan where there is none.
-        validation_accuracy: share of right answers on it, 0 to 1; nan where there is none.
+        train_rmse: root mean squared error on the training samples since the previous record; for regression.
+        train_r2: their R², measured by the variance of all training targets; for regression.
+        validation_loss: loss on the whole validation set; nan where there is none.
+        validation_accuracy: share of right answers on it, 0 to 1; nan where there is none, and for regression.
+        validation_rmse: root mean squared error on the validation set; for regression.
+        validation_r2: R² on it; for regression.
+        penalty: λR of equation (17) at this step; nan without a regularizer.
         learning_rate: η at this step.
         seconds: since the start of the run.
     """
@@ -34,14 +42,35 @@ class Record:
     epoch: float
     train_loss: float
     train_accuracy: float
+    train_rmse: float = field(default=_NOTHING, kw_only=True)
+    train_r2: float = field(default=_NOTHING, kw_only=True)
     validation_loss: float
     validation_accuracy: float
+    validation_rmse: float = field(default=_NOTHING, kw_only=True)
+    validation_r2: float = field(default=_NOTHING, kw_only=True)
+    penalty: float = field(default=_NOTHING, kw_only=True)
     learning_rate: float
     seconds: float
 
+    def __post_init__(self) -> None:
+        # One NaN for all, so that records are equal where their numbers are.
+        for name in COLUMNS:
+            if getattr(self, name) != getattr(self, name):
+                object.__setattr__(self, name, _NOTHING)
 
-COLUMNS = tuple(field.name for field in fields(Record))
+    def figures(self, part: str) -> dict[str, float]:
+        """The figures that apply, by name, of "train" or "validation"."""
+        values = {name: float(getattr(self, f"{part}_{name}")) for name in FIGURES}
+        return {name: value for name, value in values.items() if not math.isnan(value)}
 
+    def __repr__(self) -> str:
+        values = dict(zip(COLUMNS, astuple(self), strict=True))
+        return f"Record({', '.join(f'{name}={value!r}' for name, value in values.items() if value == value)})"
+
+
+COLUMNS = tuple(each.name for each in fields(Record))
+
+_ALWAYS = ("step", "epoch", "train_loss", "learning_rate", "seconds")
 _LONGEST_LINE = 1000
 _RECORD_BYTES = 30  # that a record takes in memory for each byte of the shortest line that is one
 
@@ -122,11 +151,19 @@ class History(Sequence[Record]):
         """A short table: the best and the last record."""
         if not self.records:
             return "no records yet"
-        heads = ("", "step", "epoch", "cost", "accuracy", "validation cost", "validation accuracy", "time")
-        rows: list[tuple[str, ...]] = [heads]
-        for name, record in (("best", self.best), ("last", self.records[-1])):
-            if record is not None:
-                rows.append((name, *_readable(record)))
+        there = [(name, record) for name, record in (("best", self.best), ("last", self.records[-1])) if record]
+        figures = [
+            (f"{part}_{name}", f"{word}{FIGURES[name]}")
+            for part, word in (("train", ""), ("validation", "validation "))
+            for name in FIGURES
+            if any(name in record.figures(part) for record in self.records)
+        ]
+        if any(not math.isnan(record.penalty) for _, record in there):
+            figures.append(("penalty", "λR"))
+        rows = [["", "step", "epoch", *(word for _, word in figures), "time"]]
+        for name, record in there:
+            cells = [_cell(column, getattr(record, column)) for column, _ in figures]
+            rows.append([name, str(record.step), f"{record.epoch:.4g}", *cells, f"{record.seconds:.1f} s"])
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
         lines = [
             "  ".join(
@@ -145,15 +182,18 @@ class History(Sequence[Record]):
         return "\n".join(lines)
 
     def write_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write all records, one a line under a header; numbers read back to the same bits.
+        """Write all records, one a line under a header, without columns that no record has a number for.
+
+        Numbers read back to the same bits.
 
         Raises:
             OutputError: if the file cannot be written; an older file of that name is then untouched.
         """
-        lines = [",".join(COLUMNS)]
+        columns = columns_of(self.records)
+        lines = [",".join(columns)]
         for record in self.records:
-            step, *numbers = astuple(record)
-            lines.append(",".join([str(int(step)), *(repr(float(number)) for number in numbers)]))
+            numbers = [float(getattr(record, name)) for name in columns[1:]]
+            lines.append(",".join([str(int(record.step)), *map(repr, numbers)]))
         write_atomically(path, ("\n".join(lines) + "\n").encode("ascii"))
 
     @classmethod
@@ -168,13 +208,15 @@ class History(Sequence[Record]):
             with open_regular(Path(path)) as file:
                 require(_RECORD_BYTES * os.fstat(file.fileno()).st_size, str(path))
                 head = file.readline(_LONGEST_LINE).decode("latin-1")
-                if head != ",".join(COLUMNS) + "\n":
+                columns = head.removesuffix("\n").split(",")
+                # Any subset of what is known, in its order: a version before this one wrote fewer.
+                if not head.endswith("\n") or columns != [n for n in COLUMNS if n in columns or n in _ALWAYS]:
                     raise DataError(f"{path}: expected the header of a gpunn history, got {_shown(head)}")
                 for number, line in enumerate(iter(lambda: file.readline(_LONGEST_LINE), b""), start=2):
                     if not line.endswith(b"\n"):
                         raise DataError(f"{path}: line {number} is cut off: delete that line to go on without it")
                     try:
-                        history.append(_parse(line[:-1].decode("latin-1")))
+                        history.append(_parse(line[:-1].decode("latin-1"), columns))
                     except ValueError as error:
                         raise DataError(f"{path}: line {number}: {error}") from None
         except OSError as error:
@@ -182,17 +224,22 @@ class History(Sequence[Record]):
         return history
 
 
-def _parse(line: str) -> Record:
+def columns_of(records: Sequence[Record]) -> list[str]:
+    """The columns that some records have numbers for, and those that every history has."""
+    return [name for name in COLUMNS if name in _ALWAYS or any(not math.isnan(getattr(each, name)) for each in records)]
+
+
+def _parse(line: str, columns: Sequence[str]) -> Record:
     """One line of the CSV; a ValueError says what is wrong with it."""
     cells = line.split(",")
-    if len(cells) != len(COLUMNS):
-        raise ValueError(f"expected {len(COLUMNS)} numbers, got {len(cells)}")
+    if len(cells) != len(columns):
+        raise ValueError(f"expected {len(columns)} numbers, got {len(cells)}")
     if not _INTEGER.fullmatch(cells[0]):
         raise ValueError(f"expected a whole number as step, got {_shown(cells[0])}")
-    for name, cell in zip(COLUMNS[1:], cells[1:], strict=True):
+    for name, cell in zip(columns[1:], cells[1:], strict=True):
         if not _NUMBER.fullmatch(cell):
             raise ValueError(f"expected a number as {name}, got {_shown(cell)}")
-    numbers = dict(zip(COLUMNS[1:], map(float, cells[1:]), strict=True))
+    numbers = dict.fromkeys(COLUMNS[1:], _NOTHING) | dict(zip(columns[1:], map(float, cells[1:]), strict=True))
     for name in ("epoch", "seconds"):
         if not (math.isfinite(numbers[name]) and numbers[name] >= 0):
             raise ValueError(f"expected {name} to be finite and not negative, got {numbers[name]}")
@@ -202,22 +249,8 @@ def _parse(line: str) -> Record:
     return Record(int(cells[0]), **numbers)
 
 
-def _readable(record: Record) -> tuple[str, ...]:
-    def share(value: float) -> str:
-        return "-" if math.isnan(value) else f"{value:.2%}"
-
-    def cost(value: float) -> str:
-        return "-" if math.isnan(value) else f"{value:.4g}"
-
-    return (
-        str(record.step),
-        f"{record.epoch:.4g}",
-        cost(record.train_loss),
-        share(record.train_accuracy),
-        cost(record.validation_loss),
-        share(record.validation_accuracy),
-        f"{record.seconds:.1f} s",
-    )
+def _cell(column: str, value: float) -> str:
+    return "-" if math.isnan(value) else shown(column.rpartition("_")[2], value)
 
 
 def _shown(text: str) -> str:

@@ -6,12 +6,14 @@ from abc import ABC
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gpunn.backend import Backend, Buffer, backend_of
 from gpunn.errors import DataError, ShapeError
 from gpunn.kernels import losses as kernels
 from gpunn.kernels.kernel import Array, Raw
 from gpunn.layers import Layer, Sigmoid, Softmax
+from gpunn.tasks import Task
 
 
 class Loss(ABC):
@@ -22,19 +24,35 @@ class Loss(ABC):
     Attributes:
         link: the activation that the cost contains, so that it can be computed from z; None where it takes the
             network's outputs as they are. A network that ends in its link is trained from the z before it.
-        takes_labels: whether targets are class labels (batch,); else (batch, outputs), and labels become one-hot.
+        takes_labels: whether targets are class labels (batch,); else (batch, outputs), and labels become one-hot; for
+            one output alone, that of class 1, they become 0 and 1.
+        of_targets: the task of a network that is trained by this loss on float targets.
         costs: the cost of each sample of the last batch.
         gradient: ∂C/∂z of the last batch, (outputs, batch).
     """
 
     link: ClassVar[type[Layer] | None] = None
     takes_labels: ClassVar[bool] = False
+    of_targets: ClassVar[Task] = Task.REGRESSION
     kernel: ClassVar[Raw]
 
     costs: Array
     gradient: Array
     _key: tuple[Any, ...] = ()
     _capacity = 0
+
+    def task(self, has_labels: bool) -> Task:
+        """The task of a network that is trained by this loss on labels, or on float targets."""
+        return Task.CLASSES if has_labels or self.takes_labels else self.of_targets
+
+    def classes_of(self, outputs: int) -> int:
+        """How many classes so many outputs can tell apart."""
+        return 2 if outputs == 1 and not self.takes_labels else outputs
+
+    def check_targets(self, targets: NDArray[Any]) -> None:
+        """Raise DataError for targets on the host that this loss cannot be of."""
+        if self.takes_labels and targets.ndim != 1:
+            raise DataError(f"{type(self).__name__} needs labels, these samples have float targets")
 
     def forward(self, y: Array, t: Any) -> Array:
         """The cost of a batch.
@@ -58,8 +76,9 @@ class Loss(ABC):
         if not n:
             raise ShapeError(f"{type(self).__name__} expects at least one sample, got outputs {tuple(y.shape)}")
         if t.ndim == 1 and len(t) == n and t.dtype.kind in "iu":
-            if int(t.min()) < 0 or int(t.max()) >= outputs:
-                raise DataError(f"labels must be 0 to {outputs - 1}, got {int(t.min())} to {int(t.max())}")
+            most = self.classes_of(outputs) - 1
+            if int(t.min()) < 0 or int(t.max()) > most:
+                raise DataError(f"labels must be 0 to {most}, got {int(t.min())} to {int(t.max())}")
             targets = backend.asarray(t, np.int32)
         elif tuple(t.shape) == (n, outputs) and not self.takes_labels:
             targets = backend.asarray(t.T, y.dtype)
@@ -89,7 +108,8 @@ class Loss(ABC):
             backend: of the arrays.
             z: (outputs, batch).
             targets: int32 labels (batch,), or (outputs, batch).
-            totals: gains weight · Σ costs, and the number of right answers.
+            totals: gains weight · Σ costs, and the number of right answers: one a sample for labels, one an output for
+                float targets.
             weight: of this batch's costs.
             bias: of the last layer, where it is left to the cost: (outputs,), added to z.
             bias_gradient: where the gradient of the bias goes, or None.
@@ -97,12 +117,14 @@ class Loss(ABC):
         outputs, n = z.shape
         self._prepare(backend, outputs, n, z.dtype)
         self.costs, self.gradient = self._costs[n], self._gradients[n]
+        # Whether each output is a question by itself; a loss of labels need not be told.
+        each = () if self.takes_labels else (targets.ndim == 2 or outputs == 1,)
         if targets.ndim == 1 and not self.takes_labels:
             labels, targets = targets, self._targets[n]
             backend.run(kernels.one_hot, labels, targets)
         bias = self._no_bias if bias is None else bias
         bias_gradient = self._scratch if bias_gradient is None else bias_gradient
-        backend.run(self.kernel, z, bias, targets, weight, self.gradient, bias_gradient, self.costs, totals)
+        backend.run(self.kernel, z, bias, targets, weight, self.gradient, bias_gradient, self.costs, totals, *each)
 
     def backward(self) -> Array:
         """∂C/∂y of the last batch, (batch, outputs)."""
@@ -139,7 +161,16 @@ class BinaryCrossEntropy(Loss):
     """
 
     link = Sigmoid
+    of_targets = Task.BINARY
     kernel = kernels.binary_cross_entropy
+
+    def check_targets(self, targets: NDArray[Any]) -> None:
+        super().check_targets(targets)
+        if targets.ndim != 1 and not (targets.min() >= 0 and targets.max() <= 1):
+            raise DataError(
+                f"BinaryCrossEntropy needs targets from 0 to 1, got {targets.min():g} to {targets.max():g}: write 0 "
+                "for no and 1 for yes, or take MeanSquaredError"
+            )
 
 
 class MeanSquaredError(Loss):

@@ -19,7 +19,7 @@ from gpunn.evaluation import Evaluation, Evaluator
 from gpunn.history import History
 from gpunn.kernels.batches import COUNT
 from gpunn.kernels.kernel import Array
-from gpunn.layers import BatchNorm, Bias, BiasActivation, Dense
+from gpunn.layers import BatchNorm, Bias, BiasActivation, Dense, Sigmoid
 from gpunn.layers.base import BuildContext, Layer, Shape, checked_seed, positive_whole
 from gpunn.losses import Loss
 from gpunn.memory import explained, require_for_network
@@ -28,6 +28,7 @@ from gpunn.parameter import Parameter, Parameters
 from gpunn.placement import place
 from gpunn.regularizers import Regularizer
 from gpunn.stages import activation_after, arranged
+from gpunn.tasks import Task
 
 EVALUATION_BATCH = 256
 """Samples that go through the network at once when nothing is learned, where the training batch is smaller."""
@@ -47,6 +48,8 @@ class Sequential:
     Attributes:
         parameters: all weights and biases, after `build`.
         loss: the cost it was trained with, or None.
+        task: what it was trained for: classes, 0 or 1 for each output, or numbers; None where it was not by `fit`.
+        class_names: of the labels it was trained on.
         backend: where it lives, after `build`.
     """
 
@@ -57,6 +60,7 @@ class Sequential:
         if len({id(layer) for layer in self.layers}) < len(self.layers):
             raise OptionError("a layer stands in the network twice: make one for each place")
         self.loss: Loss | None = None
+        self.task: Task | None = None
         self.class_names: tuple[str, ...] = ()
         self.input_scale = 1.0
         self.backend: Backend | None = None
@@ -402,15 +406,52 @@ class Sequential:
         return np.ascontiguousarray(outputs)
 
     def predict(self, x: ArrayLike) -> NDArray[Any]:
-        """The best guess argmax_k P(k | x) for each input: labels (n,)."""
-        guesses: NDArray[Any] = np.argmax(self.predict_proba(x), axis=1)
-        return guesses
+        """The answer for each input, of the kind that the network was trained on.
+
+        Args:
+            x: (n, *input_shape).
+
+        Returns:
+            Trained on labels: class numbers (n,), the best guess argmax_k P(k | x); of one output alone 1 where it is
+            at least ½. Trained by `BinaryCrossEntropy` on float targets: 0 or 1 for each output, (n, outputs). Trained
+            by `MeanSquaredError` on float targets: the outputs, (n, outputs). So answers have the shape of the targets.
+        """
+        outputs = self.predict_proba(x)
+        return (self.task or self._likely_task()).answers(outputs)
+
+    def predict_names(self, x: ArrayLike) -> NDArray[Any]:
+        """The name of the class of each input: texts (n,); see `predict`.
+
+        Raises:
+            GpunnError: the network was not trained on labels, so that its answers have no names.
+        """
+        if not self.class_names:
+            raise GpunnError("the network knows no names of classes, since it was not trained on labels: use predict")
+        names = np.array(self.names_of_outputs)
+        named: NDArray[Any] = names[self.predict(x)]
+        return named
+
+    @property
+    def names_of_outputs(self) -> list[str]:
+        """A name for each class that can be answered; the number, where the training data had fewer classes."""
+        count = max(2, prod(self.output_shape))
+        return [*self.class_names, *map(str, range(len(self.class_names), count))]
+
+    def _likely_task(self) -> Task:
+        """What a network is for that was not trained by `fit`."""
+        if prod(self.output_shape) > 1:
+            return Task.CLASSES
+        gives_probability = isinstance(self.layers[-1], Sigmoid) or (
+            self.loss is not None and self.loss.link is Sigmoid
+        )
+        return Task.BINARY if gives_probability else Task.REGRESSION
 
     @explained
     def evaluate(self, samples: Samples) -> Evaluation:
-        """Cost and accuracy on samples, nothing learned.
+        """The figures of the network's task on samples, nothing learned: loss and accuracy, for regression RMSE and R².
 
         Raises:
+            DataError: targets of another kind than those of the training.
             ShapeError: samples of another shape than the network was built for.
         """
         backend = self._built()
@@ -446,17 +487,24 @@ class Sequential:
             for layer in layers:
                 layer.stop_gathering(keep=is_done)
 
-    def check_samples(self, samples: Samples) -> None:
+    def check_samples(self, samples: Samples, loss: Loss | None = None) -> None:
         """Raise an error unless the network can take these inputs and give these targets.
 
+        Args:
+            samples: to be taken.
+            loss: by which the network is to be trained on them; left out, they are of its training or like it.
+
         Raises:
-            DataError: no samples, or targets of a kind that the loss does not take.
+            DataError: no samples, or targets of a kind that the loss does not take, or was not trained on.
             ShapeError: inputs of another shape, or more classes or targets than outputs.
         """
         if not isinstance(samples, Samples):
             raise DataError(f"expected samples such as data.test, got {type(samples).__name__}: see gpunn.Samples")
-        if self.loss is not None and self.loss.takes_labels and not samples.classes:
-            raise DataError(f"{type(self.loss).__name__} needs labels, these samples have float targets")
+        if loss is None:
+            loss = self.loss
+            self._check_kind(samples)
+        if loss is not None:
+            loss.check_targets(samples.targets)
         if fed_shape(self.layers, samples.shape) != self.input_shape:
             raise ShapeError(f"the network was built for inputs {self.input_shape}, these samples are {samples.shape}")
         outputs = prod(self.output_shape)
@@ -465,11 +513,25 @@ class Sequential:
             raise ShapeError(
                 f"the network gives {self.output_shape}, not (outputs,): end it with Flatten() and Dense()"
             )
-        if needed > outputs if samples.classes else needed != outputs:
+        most = outputs if loss is None else loss.classes_of(outputs)
+        if needed > most if samples.classes else needed != outputs:
             kind = "classes" if samples.classes else "targets"
+            other = ", or take BinaryCrossEntropy" if samples.classes == 2 else ""
             raise ShapeError(
-                f"the data have {needed} {kind}, the network {outputs} outputs: end it with Dense({needed})"
+                f"the data have {needed} {kind}, the network {outputs} outputs: end it with Dense({needed}){other}"
             )
+
+    def _check_kind(self, samples: Samples) -> None:
+        """Raise DataError for labels where the network was trained on float targets, and the other way round."""
+        if self.task is None or self.loss is None:
+            return
+        outputs = prod(self.output_shape)
+        if outputs == 1 and self.loss.of_targets is Task.BINARY:
+            return  # one output answers 0 or 1, whether these are labels or floats
+        if (self.task is Task.CLASSES) != bool(samples.classes):
+            kinds = {True: "labels, whole numbers (n,)", False: f"float targets (n, {outputs})"}
+            trained, got = kinds[self.task is Task.CLASSES], kinds[bool(samples.classes)].split(",")[0].split(" (")[0]
+            raise DataError(f"the network was trained on {trained}, these samples have {got}: give the same kind")
 
     def summary(self) -> str:
         """Layers, shapes of their outputs, parameters and memory, as a table."""

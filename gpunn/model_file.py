@@ -18,6 +18,7 @@ from gpunn.memory import shortage
 from gpunn.model import DTYPES, Sequential
 from gpunn.state import Arrays
 from gpunn.storage import open_regular, write_atomically
+from gpunn.tasks import Task
 from gpunn.tensors import read_header, read_values, to_bytes
 
 FORMAT = 1
@@ -48,6 +49,7 @@ def model_bytes(model: Sequential, arrays: Arrays | None = None) -> bytes:
         "format": FORMAT,
         "layers": [to_built_config(layer) for layer in model.layers],
         "loss": None if model.loss is None else to_config(model.loss),
+        "task": None if model.task is None else model.task.value,
         "input_shape": model.input_shape,
         "input_scale": model.input_scale,
         "class_names": model.class_names,
@@ -90,6 +92,7 @@ def load_model(path: str | os.PathLike[str], device: str = "auto", batch_size: i
         model.build_with(arrays, description["input_shape"], batch_size, backend, description["dtype"])
         model.loss = None if description["loss"] is None else from_config("loss", description["loss"])
         model.class_names = _names(description["class_names"])
+        model.task = _task(description.get("task"), model)
         model.input_scale = _scale(description["input_scale"])
     except MemoryError as error:
         shape, dtype = description["input_shape"], description["dtype"]
@@ -121,6 +124,15 @@ def _names(names: Any) -> tuple[str, ...]:
     if not isinstance(names, list) or not all(isinstance(name, str) and name.isprintable() for name in names):
         raise ModelFileError("class_names must be texts of one line")
     return tuple(names)
+
+
+def _task(value: Any, model: Sequential) -> Task | None:
+    """What a network was trained for; files of earlier versions do not say it, but have names for labels alone."""
+    if value is None:
+        return None if model.loss is None else model.loss.task(bool(model.class_names))
+    if value not in [task.value for task in Task]:
+        raise ModelFileError(f"task must be {', '.join(task.value for task in Task)}, got {value!r:.40}")
+    return Task(value)
 
 
 def _scale(value: Any) -> float:

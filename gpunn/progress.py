@@ -1,17 +1,28 @@
-"""What a person sees while a network learns: a bar where output is a terminal, else one line an epoch."""
+"""What a person sees while a network learns: one line that is kept up to date on a terminal, else one an epoch."""
 
 from __future__ import annotations
 
+import os
 import sys
 import time
-from collections.abc import Callable
-from typing import Any, TextIO
+from collections.abc import Callable, Iterator, Mapping
+from typing import TextIO
 
+from gpunn.evaluation import Evaluation
 from gpunn.history import Record
+from gpunn.tasks import in_words
+
+_EVERY = 0.1
+"""Seconds from one change of the line to the next: to read the figures is to wait for the device."""
+_LEAST_BAR, _MOST_BAR = 8, 40
+_USUAL_WIDTH = 80
 
 
 class Progress:
-    """Shows how far a training is.
+    """Shows how far a training is: epoch, figures of training and validation, speed, time left for all epochs.
+
+    On a terminal this is one line, no wider than the terminal: words become shorter and numbers rounder where there is
+    less room. A line stays for each epoch. Elsewhere one line is written at the end of each epoch.
 
     Args:
         epochs: of the whole training.
@@ -23,82 +34,155 @@ class Progress:
 
     def __init__(self, epochs: int, steps: int, samples: int, shown: bool = True, stream: TextIO | None = None) -> None:
         self.epochs, self.steps, self.samples = epochs, steps, samples
-        self.stream = stream or sys.stderr
-        self.shown = shown and self.stream is not None  # a program without a console may have none
+        stream = stream or sys.stderr
+        self.shown = shown and stream is not None  # a program without a console has no streams
+        self.stream: TextIO = stream
         self.is_terminal = self.shown and self.stream.isatty()
-        self._bar: Any = None
-        self._began = time.perf_counter()
-        self._done = 0
+        self._began: float | None = None
+        self._done = 0  # samples since then
+        self._validation: dict[str, float] = {}
+        self._line = ""  # what stands in the last line of the terminal, and is to be written over
+        self._written = 0.0
 
     def start_epoch(self, epoch: int, before: int = 0) -> None:
         """An epoch begins, counted from 0, or what is left of it after the first `before` samples."""
-        self._epoch, self._epoch_began, self._before = epoch, time.perf_counter(), before
-        if self.shown and self.is_terminal:
-            from tqdm import tqdm
+        self._epoch, self._epoch_began = epoch, time.perf_counter()
+        self._began = self._epoch_began if self._began is None else self._began
+        self._at = self._before = before
 
-            # Seen no more than ten times a second: reading the cost waits for the device.
-            self._bar = tqdm(
-                total=self.samples,
-                initial=before,
-                desc=f"epoch {epoch + 1}/{self.epochs}",
-                unit=" samples",
-                unit_scale=True,
-                mininterval=0.1,
-                file=self.stream,
-                leave=True,
-                dynamic_ncols=True,
-            )
-
-    def step(self, n: int, figures: Callable[[], tuple[float, float]]) -> None:
+    def step(self, n: int, figures: Callable[[], Evaluation]) -> None:
         """n more samples are done.
 
         Args:
             n: samples of the step.
-            figures: gives mean cost and accuracy so far; called only when they are shown.
+            figures: gives the training figures so far; called only when they are shown.
         """
-        if self._bar is not None and self._bar.update(n):
-            cost, accuracy = figures()
-            self._bar.set_postfix_str(_figures("cost", cost, accuracy), refresh=False)
+        self._at += n
+        self._done += n
+        if self.shown and self.is_terminal and time.perf_counter() - self._written >= _EVERY:
+            self._write(figures().figures)
+
+    def look(self, record: Record) -> None:
+        """The network was looked at: these are the validation figures from now on."""
+        self._validation = record.figures("validation")
 
     def end_epoch(self, record: Record | None) -> None:
         """The epoch is over; `record` is the last look at the network."""
-        self._done += self.samples - self._before
         if not self.shown:
             return
-        text = ""
-        if record is not None:
-            text = _figures("cost", record.train_loss, record.train_accuracy)
-            if record.validation_loss == record.validation_loss:
-                text += ", " + _figures("validation", record.validation_loss, record.validation_accuracy)
-        if self._bar is not None:
-            self._bar.set_postfix_str(text, refresh=True)
-            self._bar.close()
-            self._bar = None
-            return
-        now = time.perf_counter()
-        speed = (self.samples - self._before) / max(now - self._epoch_began, 1e-9)
-        left = (now - self._began) / self._done * self.samples * (self.epochs - self._epoch - 1)
-        self.say(f"epoch {self._epoch + 1}/{self.epochs}: {text}, {speed:,.0f} samples/s, {_duration(left)} left")
+        training = {} if record is None else record.figures("train")
+        if self.is_terminal:
+            self._write(training)
+            self._leave_line()
+        else:
+            print(next(self._texts(training)), file=self.stream, flush=True)
 
     def say(self, text: str) -> None:
         """One line that stays."""
         if not self.shown:
             return
-        if self._bar is not None:
-            self._bar.write(text, file=self.stream)
-        else:
-            print(text, file=self.stream, flush=True)
+        self.stream.write(f"{_over(self._line, text)}\n{self._line}")
+        self.stream.flush()
 
     def close(self) -> None:
         """Leave the terminal as it was."""
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+        self._leave_line()
+
+    def _write(self, training: Mapping[str, float]) -> None:
+        line = fitting(self._texts(training), self._width() - 1, self._at / self.samples)
+        self.stream.write(_over(self._line, line))
+        self.stream.flush()
+        self._line, self._written = line, time.perf_counter()
+
+    def _leave_line(self) -> None:
+        if self._line:
+            self.stream.write("\n")
+            self.stream.flush()
+            self._line = ""
+
+    def _width(self) -> int:
+        """Columns of the terminal, which may change while it learns."""
+        try:
+            return os.get_terminal_size(self.stream.fileno()).columns or _USUAL_WIDTH
+        except (OSError, ValueError):  # no terminal with a size, such as a stream in memory
+            return _USUAL_WIDTH
+
+    def _texts(self, training: Mapping[str, float]) -> Iterator[str]:
+        """The line, from the widest to the shortest."""
+        now = time.perf_counter()
+        speed = (self._at - self._before) / max(now - self._epoch_began, 1e-9)
+        to_do = self.samples * (self.epochs - self._epoch) - self._at
+        left = _duration((now - (self._began or now)) / max(self._done, 1) * to_do)
+        place, validation = f"{self._epoch + 1}/{self.epochs}", self._validation
+        words = [in_words(training)] if training else []
+        words += [f"validation {in_words(validation)}"] if validation else []
+        yield ", ".join([f"epoch {place}: {words[0]}" if words else f"epoch {place}", *words[1:]]) + (
+            f", {speed:,.0f} samples/s, {left} left"
+        )
+        rate = f"{_short(speed)}/s {left} left"
+        for head, name, digits in (
+            ("epoch ", "validation", 4),
+            ("epoch ", "val", 4),
+            ("", "val", 4),
+            ("", "val", 3),
+            ("", "val", 2),
+        ):
+            parts = [f"{head}{place}"]
+            parts += [_compact(training, digits)] if training else []
+            parts += [f"{name} {_compact(validation, digits, is_after_name=True)}"] if validation else []
+            yield " ".join([*parts, rate])
 
 
-def _figures(name: str, cost: float, accuracy: float) -> str:
-    right = "" if accuracy != accuracy else f" ({accuracy:.2%})"
-    return f"{name} {cost:.4f}{right}"
+def _over(before: str, text: str) -> str:
+    """What writes a text over the line that stands there."""
+    return f"\r{text:{len(before)}}" if before else text
+
+
+def fitting(texts: Iterator[str], width: int, share: float) -> str:
+    """The first text that fits a width, and after it a bar of the rest, where there is enough.
+
+    Args:
+        texts: from the widest to the shortest.
+        width: columns.
+        share: of the bar that is full, 0 to 1.
+    """
+    text = ""
+    for text in texts:
+        if len(text) <= width:
+            break
+    bar = min(width - len(text) - 3, _MOST_BAR)
+    if bar >= _LEAST_BAR:
+        text += f" [{'#' * round(bar * share):{bar}}]"
+    return text[:width]
+
+
+def _compact(figures: Mapping[str, float], digits: int, is_after_name: bool = False) -> str:
+    """Figures in the fewest columns: "loss 0.0421 98.71%"; without the root mean squared error, which follows."""
+    parts = []
+    for name, value in figures.items():
+        if name == "loss":
+            parts += [_number(value, digits) if is_after_name else f"loss {_number(value, digits)}"]
+        elif name == "accuracy":
+            parts.append(f"{value:.{max(digits - 2, 0)}%}")
+        elif name == "r2":
+            parts.append(f"R² {_number(value, max(digits - 1, 1))}")
+    return " ".join(parts)
+
+
+def _number(value: float, digits: int) -> str:
+    """A number of so many digits after the point at most, fewer where there are some before it."""
+    if value and not 10.0**-digits <= abs(value) < 1e5:
+        return f"{value:.{max(digits - 3, 0)}e}".replace("e-0", "e-").replace("e+0", "e")
+    return f"{value:.{max(0, digits + 1 - len(str(int(abs(value)))))}f}"
+
+
+def _short(number: float) -> str:
+    """A number of three digits: 12.3k."""
+    for unit in ("", "k", "M"):
+        if number < 999.5:
+            return f"{number:.3g}{unit}"
+        number /= 1000
+    return f"{number:.3g}G"
 
 
 def _duration(seconds: float) -> str:

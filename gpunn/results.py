@@ -23,6 +23,7 @@ from gpunn.history import Record
 from gpunn.reports.pictures import CONFUSION, CURVES, MISTAKES, draw_answers, draw_network
 from gpunn.run_folder import HISTORY, METRICS, MODEL, PROFILE, PROFILE_PICTURE
 from gpunn.storage import write_atomically
+from gpunn.tasks import Task, in_words, shown
 from gpunn.training import Trainer
 
 Say = Callable[[str], None]
@@ -60,10 +61,7 @@ def _write_training(folder: Path, experiment: Experiment, trainer: Trainer) -> N
     """What there is of a training, whole or not. The network first: it is the dearest."""
     trainer.model.save(folder / MODEL)
     trainer.history.write_csv(folder / HISTORY)
-    # With a regularizer the training cost may lie above the validation cost, and nobody should wonder why.
-    note = f" (training cost with λR, {trainer.regularizer!r})" if trainer.regularizer else ""
-    title = f"{experiment.name} on {trainer.data.name}{note}"
-    reports.plot_curves(trainer.history, folder / CURVES, title=title)
+    reports.plot_curves(trainer.history, folder / CURVES, title=f"{experiment.name} on {trainer.data.name}")
 
 
 def write_stopped(folder: Path, experiment: Experiment, trainer: Trainer, stopped: str) -> None:
@@ -83,9 +81,9 @@ def write_results(folder: Path, experiment: Experiment, trainer: Trainer, say: S
         _write_metrics(folder, _metrics(experiment, trainer, None, str(error)))
         raise type(error)(f"{error}; the trained network is kept in {folder}") from None
     pictures = [CURVES]
-    shown, part = (data.validation, "validation set") if tested is None else (tested, "test set")
-    if shown is not None and shown.classes:
-        draw_answers(folder, model, shown, data.class_names, f"{experiment.name} on {data.name}, {part}")
+    drawn, part = (data.validation, "validation set") if tested is None else (tested, "test set")
+    if drawn is not None and drawn.classes:
+        draw_answers(folder, model, drawn, data.class_names, f"{experiment.name} on {data.name}, {part}")
         pictures += [CONFUSION, MISTAKES]
     pictures += draw_network(folder, model, data, f"{experiment.name} on {data.name}")
     metrics = _metrics(experiment, trainer, result, trainer.history.stopped)
@@ -113,9 +111,13 @@ def _metrics(experiment: Experiment, trainer: Trainer, result: Evaluation | None
     last = history[-1] if len(history) else None
     epochs = last.epoch if last else 0.0
     seconds = last.seconds if last else 0.0
+    task = trainer.loss.task(bool(data.train.classes))
+    tested = {f"test_{name}": getattr(result, name) if result else None for name in task.figures}
+    seen = [f"{part}_{name}" for part in ("train", "validation") for name in task.figures]
+    seen += ["penalty"] if trainer.regularizer else []
     return {
-        "test_accuracy": result.accuracy if result else None,
-        "test_loss": result.loss if result else None,
+        **tested,
+        "task": task.value,
         "test_was_watched": data.validation_is_test,
         "epochs": int(epochs) if epochs == int(epochs) else epochs,
         "steps": last.step if last else 0,
@@ -132,22 +134,19 @@ def _metrics(experiment: Experiment, trainer: Trainer, result: Evaluation | None
         "training_samples": len(data.train),
         "validation_samples": len(data.validation) if data.validation else 0,
         "parameters": int(trainer.model.parameters.values.size),
-        "train_loss": last.train_loss if last else None,
-        "train_accuracy": last.train_accuracy if last else None,
-        "validation_loss": last.validation_loss if last else None,
-        "validation_accuracy": last.validation_accuracy if last else None,
-        "best": _figures(history.best),
-        "overfitting_since": _figures(history.overfitting_since),
+        **{name: getattr(last, name) if last else None for name in seen},
+        "best": _figures(history.best, task),
+        "overfitting_since": _figures(history.overfitting_since, task),
         "skipped_batches": history.skipped,
         "stopped": stopped,
         "finished": False,
     }
 
 
-def _figures(record: Record | None) -> dict[str, Any] | None:
+def _figures(record: Record | None, task: Task) -> dict[str, Any] | None:
     if record is None:
         return None
-    names = ("step", "epoch", "validation_loss", "validation_accuracy")
+    names = ("step", "epoch", *(f"validation_{name}" for name in task.figures))
     return {name: getattr(record, name) for name in names}
 
 
@@ -169,16 +168,18 @@ def _conclusions(trainer: Trainer, result: Evaluation | None) -> Iterator[str]:
     if result is not None:
         note = " (watched while training: no measure of unseen data)" if data.validation_is_test else ""
         if math.isnan(result.accuracy):
-            yield f"test cost      {result.loss:.4g}, {result.total:,} samples{note}"
+            yield f"test set       {result}, {result.total:,} samples{note}"
         else:
             right = f"{result.right:,} of {result.total:,} right"
-            yield f"test accuracy  {result.accuracy:.2%}: {right}, cost {result.loss:.4f}{note}"
+            yield f"test accuracy  {result.accuracy:.2%}: {right}, {in_words({'loss': result.loss})}{note}"
     best, since, last = history.best, history.overfitting_since, history[-1]
     if best is not None:
-        trained = math.isnan(best.validation_loss)
-        watched, value = ("training", best.train_loss) if trained else ("validation", best.validation_loss)
-        accuracy = "" if math.isnan(best.validation_accuracy) else f", accuracy {best.validation_accuracy:.2%}"
-        yield f"best epoch     {best.epoch:.4g} (step {best.step}): lowest {watched} cost, {value:.4f}{accuracy}"
+        watched, part = ("training", "train") if math.isnan(best.validation_loss) else ("validation", "validation")
+        figures = in_words(best.figures(part))
+        yield f"best epoch     {best.epoch:.4g} (step {best.step}): lowest {watched} {figures}"
+    if trainer.regularizer is not None:
+        penalty = shown("penalty", last.penalty)
+        yield f"regularizer    {trainer.regularizer!r}: λR {penalty} at the end, contained in no loss above"
     if since is not None:
         yield (
             f"overfitting    (high variance) since step {since.step}, epoch {since.epoch:.4g}: the training cost still "

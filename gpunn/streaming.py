@@ -41,13 +41,13 @@ class StreamedBatches(Batches):
 
     def _make_room(self, batch_size: int) -> None:
         """Make buffers for two pieces, and the order of the places in them."""
-        backend, features = self._backend, int(np.prod(self._samples.shape))
+        backend, features = self._backend, int(np.prod(self.samples.shape))
         bytes_of_batch = batch_size * features * self.row_dtype.itemsize
         batches = min(max(1, PIECE // bytes_of_batch), -(-self.size // batch_size))
         self._piece = size = batches * batch_size
         self.batch_size = batch_size
         self.rows = backend.empty((2 * size, features), self.row_dtype)
-        self.targets = backend.empty((2 * size, *self._samples.targets.shape[1:]), self.target_dtype)
+        self.targets = backend.empty((2 * size, *self.samples.targets.shape[1:]), self.target_dtype)
         self.order = backend.asarray(np.arange(self.size, dtype=np.int32) % np.int32(2 * size))
         self._halves = [
             backend.staging(self.rows[half], self.targets[half]) for half in (slice(size), slice(size, 2 * size))
@@ -60,11 +60,11 @@ class StreamedBatches(Batches):
         places = self._epoch[number * self._piece :][: self._piece]
         rows, targets = half.host
         self._gather(places, rows[: len(places)])
-        targets[: len(places)] = self._samples.targets[places]
+        targets[: len(places)] = self.samples.targets[places]
         half.upload(len(places))
 
     def _gather(self, places: NDArray[np.integer], rows: NDArray[Any]) -> None:
-        inputs: Any = self._samples.inputs
+        inputs: Any = self.samples.inputs
         if isinstance(inputs, Rows):
             inputs, places = inputs.array, inputs.numbers[places]
         if inputs.dtype == rows.dtype and inputs.flags.aligned and (inputs.ndim != 4 or inputs.shape[3] == 1):

@@ -18,7 +18,7 @@ from gpunn.augmentation import Augmentation
 from gpunn.backend import Backend
 from gpunn.data import Data, Samples
 from gpunn.errors import DivergenceError, GpunnError
-from gpunn.evaluation import Evaluator
+from gpunn.evaluation import Evaluation, Evaluator, Measure
 from gpunn.finite import FiniteCheck, Skip
 from gpunn.history import History, Record
 from gpunn.kernels import loops
@@ -89,7 +89,7 @@ class Trainer:
         batch_size = checked_batch_size(batch_size, len(train), model.layers)
         self.seed, self.patience = seed, checked_patience(patience, self.data)
         self.regularizer = regularizer
-        self.loss = loss_for(train.targets, loss)
+        self.loss = loss_for(train, loss, model.layers)
         self.optimizer = optimizer or SGD(0.1, momentum=0.9)
         backend = backend_for(device, precision, dtype)
         self.recompute_statistics, self.augmentation = recompute_statistics, augmentation
@@ -98,6 +98,8 @@ class Trainer:
         with self._enough_memory():
             self._build(backend, batch_size, dtype)
             model.loss, model.class_names, model.input_scale = self.loss, self.data.class_names, train.scale
+            self._measure = Measure(self.loss, train)
+            model.task = self._measure.task
             self.optimizer.build(model.parameters, regularizer, len(train))
             batches = place(backend, train, dtype, augmentation, seed, data_on)
             self.step = Step(model, batches, self.loss, self.optimizer, batch_size, capture)
@@ -151,7 +153,7 @@ class Trainer:
         elif model.backend is not backend or model.dtype != dtype or model.capacity < batch_size:
             model.rebuild(batch_size, backend, dtype)
         try:
-            model.check_samples(train)
+            model.check_samples(train, self.loss)
         except GpunnError:
             if is_new:
                 model.backend = None  # the next data may be of another shape
@@ -296,7 +298,7 @@ class Trainer:
                 self._diverged("the weights are no longer finite numbers")
 
     def _see_untrained_cost(self) -> None:
-        cost = self._figures()[0]
+        cost = self._figures().loss
         if math.isfinite(cost):
             self.watch.untrained_cost = cost
         elif self.step.skip is None:
@@ -310,13 +312,9 @@ class Trainer:
         number = (done - 1) % steps
         return LOOKS_PER_EPOCH * (number + 1) // steps > LOOKS_PER_EPOCH * number // steps
 
-    def _figures(self) -> tuple[float, float]:
-        """Mean cost and accuracy since the last record."""
-        cost, right = self.step.read_totals()
-        samples = self._counted_samples()
-        if not samples:
-            return float("nan"), float("nan")
-        return cost / samples, right / samples if self.step.batches.has_labels else float("nan")
+    def _figures(self) -> Evaluation:
+        """The figures of the training samples since the last record, each as it was before its step."""
+        return self._measure(*self.step.read_totals(), self._counted_samples())
 
     def _counted_samples(self) -> int:
         """Samples that the sums since the last record are of."""
@@ -329,17 +327,22 @@ class Trainer:
             if self.done - begin >= self.step.steps_per_epoch:
                 self._diverged(f"every batch since step {begin} had to be skipped")
             return  # there is no cost to record
-        cost, accuracy = self._figures()
-        validation = self._validation.run() if self._validation else None
+        seen, nothing = self._figures(), float("nan")
+        watched = self._validation.run() if self._validation else Evaluation(nothing, nothing, 0, 0)
         record = Record(
             step=self.done,
             epoch=self.done / self.step.steps_per_epoch,
-            train_loss=cost + self._penalty(),
-            train_accuracy=accuracy,
-            validation_loss=validation.loss if validation else float("nan"),
-            validation_accuracy=validation.accuracy if validation else float("nan"),
+            train_loss=seen.loss,
+            train_accuracy=seen.accuracy,
+            validation_loss=watched.loss,
+            validation_accuracy=watched.accuracy,
             learning_rate=self._rate(),
             seconds=self._seconds(),
+            train_rmse=seen.rmse,
+            train_r2=seen.r2,
+            validation_rmse=watched.rmse,
+            validation_r2=watched.r2,
+            penalty=self._penalty(),
         )
         weights = self._weights()
         trouble = self.watch.trouble(record, weights)
@@ -350,6 +353,7 @@ class Trainer:
                 self.watch.forgiven = watched(record)
         if trouble:
             self._diverged(trouble)
+        self.progress.look(record)
         for line in self.watch.add(record, weights):
             self.progress.say(line)
         self._count_skipped()
@@ -382,9 +386,9 @@ class Trainer:
         return float(self._rates[(self.done - 1) % self.step.steps_per_epoch])
 
     def _penalty(self) -> float:
-        """λR of (17), with the weights as they are."""
+        """λR of (17), with the weights as they are; nan where there is no regularizer."""
         if self.regularizer is None:
-            return 0.0
+            return float("nan")
         p = self.model.parameters
         return self.regularizer.cost(p.backend.to_host(p.values[: p.decayed]), len(self.data.train))
 

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from gpunn.checkpoint import BEST
 from gpunn.data import load_data
@@ -21,6 +22,7 @@ from gpunn.model_file import load_model
 from gpunn.recipes import read_experiment
 from gpunn.run_folder import CHECKPOINTS, EXPERIMENT, MODEL
 from gpunn.streams import can_encode
+from gpunn.tasks import Task, by_class
 
 
 @dataclass(frozen=True)
@@ -30,9 +32,10 @@ class Answer:
     Attributes:
         file: where the sample is.
         sample: its number in the file, from 0.
-        label: the class of the highest output; "" where the network was not trained on classes.
-        probability: of that class; the first output where there are no classes.
+        label: the name of the class; "" where the network was not trained on classes.
+        probability: of that class; nan where there are none.
         outputs: all outputs.
+        answers: 0 or 1 for each output, where each is a question by itself.
     """
 
     file: str
@@ -40,6 +43,12 @@ class Answer:
     label: str
     probability: float
     outputs: list[float]
+    answers: tuple[int, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """All that applies, by name."""
+        applies = {"label": bool(self.label), "probability": bool(self.label), "answers": bool(self.answers)}
+        return {name: value for name, value in asdict(self).items() if applies.get(name, True)}
 
 
 def load_run(run: str, device: str = "auto") -> tuple[Sequential, Experiment | None]:
@@ -68,7 +77,7 @@ def _mend(path: Path) -> str:
 
 
 def evaluate_run(run: str, source: str | None = None, device: str = "auto") -> str:
-    """Accuracy and cost of a run's network, as one line.
+    """The figures of a run's network, as one line.
 
     Args:
         run: run folder or model file.
@@ -90,12 +99,7 @@ def evaluate_run(run: str, source: str | None = None, device: str = "auto") -> s
     samples = samples or data.test
     assert samples is not None
     result = model.evaluate(samples)
-    figures = []
-    if not math.isnan(result.accuracy):
-        figures.append(f"accuracy {result.accuracy:.2%} ({result.right:,} of {result.total:,})")
-    if not math.isnan(result.loss):
-        figures.append(f"cost {result.loss:.4f}")
-    return f"{data.name}, {part} ({result.total:,}): {', '.join(figures)}"
+    return f"{data.name}, {part} ({len(samples):,}): {result}"
 
 
 def predict_files(
@@ -144,11 +148,15 @@ def predict_files(
 
 def _answers(model: Sequential, inputs: Iterable[tuple[str, object]]) -> Iterator[Answer]:
     for file, samples in inputs:
-        for number, row in enumerate(model.predict_proba(samples)):  # type: ignore[arg-type]
-            best = int(row.argmax()) if model.class_names else 0
-            label = model.class_names[best] if best < len(model.class_names) else str(best)
-            outputs = [float(value) for value in row]
-            yield Answer(file, number, label if model.class_names else "", outputs[best], outputs)
+        rows = model.predict_proba(samples)  # type: ignore[arg-type]
+        if model.class_names:
+            shares, names = by_class(rows), model.names_of_outputs
+            for number, best in enumerate(Task.CLASSES.answers(rows)):
+                yield Answer(file, number, names[best], float(shares[number, best]), rows[number].tolist())
+            continue
+        answers = Task.BINARY.answers(rows).tolist() if model.task is Task.BINARY else [()] * len(rows)
+        for number, row in enumerate(rows):
+            yield Answer(file, number, "", math.nan, row.tolist(), tuple(answers[number]))
 
 
 def format_answers(answers: Iterable[Answer], form: str, encoding: str = "utf-8") -> str:
@@ -161,14 +169,15 @@ def format_answers(answers: Iterable[Answer], form: str, encoding: str = "utf-8"
     """
     found = list(answers)
     if form == "json":
-        table = [asdict(answer) for answer in found]
+        table = [answer.to_dict() for answer in found]
         text = json.dumps(table, indent=2, ensure_ascii=False)
         return text if can_encode(text, encoding) else json.dumps(table, indent=2)
     if form == "csv":
         stream = io.StringIO()
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(("file", "sample", "label", "probability"))
-        writer.writerows((a.file, a.sample, a.label, f"{a.probability:.6f}") for a in found)
+        first = found[0] if found else Answer("", 0, "none", 1.0, [])
+        writer.writerow(("file", "sample", *_columns(first)))
+        writer.writerows((a.file, a.sample, *_cells(a)) for a in found)
         return stream.getvalue().rstrip("\n")
     several = {answer.file for answer in found if answer.sample}
     names = [in_one_line(f"{a.file}[{a.sample}]" if a.file in several else a.file) for a in found]
@@ -176,9 +185,32 @@ def format_answers(answers: Iterable[Answer], form: str, encoding: str = "utf-8"
     wide = max((len(answer.label) for answer in found), default=0)
     lines = []
     for name, a in zip(names, found, strict=True):
-        said = f"{a.label:{wide}}  {_percent(a.probability)}" if a.label else "  ".join(f"{x:.6g}" for x in a.outputs)
+        if a.label:
+            said = f"{a.label:{wide}}  {_percent(a.probability)}"
+        elif a.answers:
+            shares = ", ".join(map(_percent, a.outputs))
+            said = f"{' '.join(map(str, a.answers))}  (probability of 1: {shares})"
+        else:
+            said = "  ".join(f"{x:.6g}" for x in a.outputs)
         lines.append(f"{name:{width}}  {said}")
     return "\n".join(lines)
+
+
+def _columns(answer: Answer) -> list[str]:
+    """Heads of the cells of an answer; several outputs are counted from 1."""
+    if answer.label:
+        return ["label", "probability"]
+    names = ["answer", "probability"] if answer.answers else ["output"]
+    count = len(answer.outputs)
+    return [name if count == 1 else f"{name}_{number}" for name in names for number in range(1, count + 1)]
+
+
+def _cells(answer: Answer) -> list[Any]:
+    if answer.label:
+        return [answer.label, f"{answer.probability:.6f}"]
+    if answer.answers:
+        return [*answer.answers, *(f"{value:.6f}" for value in answer.outputs)]
+    return [f"{value:.9g}" for value in answer.outputs]
 
 
 def _percent(share: float) -> str:

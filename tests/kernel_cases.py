@@ -200,13 +200,13 @@ def _row_sums(dtype: str, rng: Any, n: int) -> list[Case]:
 
 def _cost_case(
     z: NDArray[Any], bias: NDArray[Any], targets: NDArray[Any], costs: NDArray[Any], gradient: NDArray[Any],
-    rights: int, scale: float, gradient_scale: float,
+    rights: int, scale: float, gradient_scale: float, *each_output: bool,
 ) -> list[Case]:  # fmt: skip
     """Calls of a cost with all that it must write."""
     dtype, (outputs, n), weight = z.dtype, z.shape, 0.75
 
     unset = np.full((outputs, n), np.nan, dtype), np.full(outputs, np.nan, dtype), np.full(n, np.nan, dtype)
-    arguments = (z, bias, targets, weight, *unset, np.array([2.5, 3.0]))
+    arguments = (z, bias, targets, weight, *unset, np.array([2.5, 3.0]), *each_output)
     sums = np.array([math.fsum(float(v) for v in row) for row in gradient])
     totals = np.array([2.5 + weight * math.fsum(costs), 3.0 + rights])
     return [
@@ -220,6 +220,13 @@ def _cost_case(
 
 def _guess(column: list[float]) -> int:
     return max(range(len(column)), key=lambda k: (column[k], -k))
+
+
+def _rights(a: NDArray[Any], y: NDArray[Any], each_output: bool) -> int:
+    """Right answers: of each output by itself, or of samples."""
+    if each_output:
+        return int(sum((p >= 0.5) == (q >= 0.5) for p, q in zip(a.ravel(), y.ravel(), strict=True)))
+    return sum(_guess(list(a[:, j])) == _guess(list(y[:, j])) for j in range(a.shape[1]))
 
 
 def _sums(z: NDArray[Any], bias: NDArray[Any]) -> NDArray[np.float64]:
@@ -258,8 +265,11 @@ def _binary_cross_entropy(dtype: str, rng: Any, n: int) -> list[Case]:
     terms = each(lambda v, t: t * softplus(-v) + (1 - t) * softplus(v), sums, y)
     costs = np.array([math.fsum(column) for column in terms.T])
     gradient = each(lambda v, t: (sigmoid(v) - t) / n, sums, y)
-    rights = sum(_guess(list(sums[:, j])) == _guess(list(y[:, j])) for j in range(n))
-    return _cost_case(z, bias, y, costs, gradient, rights, 5000.0, 1.0 / n)
+    cases = []
+    for each_output in (False, True):
+        rights = _rights(each(sigmoid, sums) if each_output else sums, y, each_output)
+        cases += _cost_case(z, bias, y, costs, gradient, rights, 5000.0, 1.0 / n, each_output)
+    return cases
 
 
 @case("mean_squared_error")
@@ -271,15 +281,22 @@ def _mean_squared_error(dtype: str, rng: Any, n: int) -> list[Case]:
     squares = each(lambda p, q: (p - q) ** 2, sums, y)
     costs = np.array([math.fsum(column) for column in squares.T])
     gradient = each(lambda p, q: 2 * (p - q) / n, sums, y)
-    rights = sum(_guess(list(sums[:, j])) == _guess(list(y[:, j])) for j in range(n))
-    return _cost_case(a, bias, y, costs, gradient, rights, 2e6, 4000.0)
+    return [
+        case
+        for each_output in (False, True)
+        for case in _cost_case(a, bias, y, costs, gradient, _rights(sums, y, each_output), 2e6, 4000.0, each_output)
+    ]
 
 
 @case("one_hot")
 def _one_hot(dtype: str, rng: Any, n: int) -> list[Case]:
     labels = rng.integers(0, 5, n).astype(np.int32)
     expected = np.array([[float(labels[j] == k) for j in range(n)] for k in range(5)])
-    return [Case((labels, np.full((5, n), np.nan, dtype)), {0: labels, 1: expected})]
+    two = labels % 2
+    return [
+        Case((labels, np.full((5, n), np.nan, dtype)), {0: labels, 1: expected}),
+        Case((two, np.full((1, n), np.nan, dtype)), {0: two, 1: two[None].astype(float)}),  # one output is class 1
+    ]
 
 
 # Batches

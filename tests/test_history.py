@@ -103,6 +103,9 @@ def test_an_empty_history_comes_back_empty(tmp_path):
     [
         (lambda text: "", "header"),
         (lambda text: text.replace("epoch", "epochs", 1), "header"),
+        (lambda text: text.replace("seconds", "seconds,penalty", 1), "header"),
+        (lambda text: text.replace(",learning_rate", "", 1), "header"),
+        (lambda text: text.replace("step,", "step,step,", 1), "header"),
         (lambda text: text[:-1], "line 4 is cut off"),
         (lambda text: text[:-9], "line 4 is cut off"),
         (lambda text: text + "\n", "line 5: expected 8 numbers, got 1"),
@@ -175,9 +178,44 @@ def test_what_is_printed_says_how_the_run_stands():
 
 
 def test_missing_values_are_printed_as_a_dash():
-    text = str(History([record(train_accuracy=NAN, validation_loss=NAN, validation_accuracy=NAN)]))
+    missing = {"train_accuracy": NAN, "validation_loss": NAN, "validation_accuracy": NAN}
+    text = str(History([record(1), record(2, **missing)]))
     assert "nan" not in text
-    assert text.splitlines()[1].count(" -") == 3
+    assert text.splitlines()[2].count(" -") == 3
+
+
+def test_what_does_not_apply_is_no_column_of_anything(tmp_path):
+    regression = {"train_accuracy": NAN, "validation_accuracy": NAN, "train_rmse": 0.25, "train_r2": 0.5}
+    history = History([record(1, **regression), record(2, **regression, validation_rmse=0.5)])
+    heads = str(history).splitlines()[0]
+    assert "accuracy" not in heads
+    assert [name in heads for name in ("RMSE", "R²", "validation RMSE", "validation R²", "λR")] == [1, 1, 1, 0, 0]
+    assert "nan" not in repr(history[0])
+    assert "train_rmse=0.25" in repr(history[0])
+    history.write_csv(tmp_path / "history.csv")
+    head, first, _ = (tmp_path / "history.csv").read_text().splitlines()
+    assert head == "step,epoch,train_loss,train_rmse,train_r2,validation_loss,validation_rmse,learning_rate,seconds"
+    assert first.count("nan") == 1
+    assert History.read_csv(tmp_path / "history.csv").records == history.records
+
+
+def test_the_penalty_has_a_column_of_its_own(tmp_path):
+    history = History([record(1, penalty=0.125), record(2, penalty=0.25)])
+    history.write_csv(tmp_path / "history.csv")
+    assert "penalty" in (tmp_path / "history.csv").read_text().splitlines()[0].split(",")
+    assert [each.penalty for each in History.read_csv(tmp_path / "history.csv")] == [0.125, 0.25]
+    assert "λR" in str(history)
+
+
+def test_a_history_of_the_first_version_is_still_read(tmp_path):
+    (tmp_path / "history.csv").write_text(
+        "step,epoch,train_loss,train_accuracy,validation_loss,validation_accuracy,learning_rate,seconds\n"
+        "3,0.5,0.25,nan,0.5,nan,0.1,1.5\n"
+    )
+    expected = record(
+        3, epoch=0.5, train_loss=0.25, train_accuracy=NAN, validation_loss=0.5, validation_accuracy=NAN, seconds=1.5
+    )
+    assert History.read_csv(tmp_path / "history.csv").records == [expected]
 
 
 def test_a_failed_write_leaves_the_older_file_and_nothing_else(written, monkeypatch):

@@ -98,9 +98,9 @@ def test_curves_show_the_best_record_and_where_overfitting_began(tmp_path, words
     plot_curves(history(), tmp_path / "curves.png", title="mlp on digits")
     assert is_coloured(read(tmp_path / "curves.png"))
     assert "mlp on digits" in words()
-    assert "lowest validation cost: step 160, epoch 8" in words()
+    assert "lowest validation loss: step 160, epoch 8" in words()
     assert "overfitting (high variance) since step 160, epoch 8" in words()
-    assert "cost" in words()
+    assert "loss" in words()
     assert "right answers (%)" in words()
     assert "epoch" in words()
 
@@ -140,7 +140,7 @@ def test_a_regression_has_no_panel_of_accuracy(tmp_path, words):
 def test_without_validation_the_training_cost_stands_alone(tmp_path, words):
     plot_curves(history(validation_loss=NAN, validation_accuracy=NAN), tmp_path / "alone.png")
     assert "validation" not in words()
-    assert "lowest training cost: step 600, epoch 30" in words()
+    assert "lowest training loss: step 600, epoch 30" in words()
 
 
 def test_costs_that_are_not_finite_leave_a_gap(tmp_path):
@@ -183,9 +183,9 @@ def test_the_value_of_a_best_record_at_the_bottom_is_written_above_it(tmp_path, 
 
     monkeypatch.setattr(Axes, "annotate", noted)
     plot_curves(history(train_loss=1.2), tmp_path / "bottom.png")
-    assert places.pop("cost") > 0
+    assert places.pop("loss") > 0
     plot_curves(history(train_loss=0.5), tmp_path / "middle.png")
-    assert places["cost"] < 0
+    assert places["loss"] < 0
 
 
 # Confusion

@@ -2,8 +2,9 @@
 
 All arrays are samples-last: outputs and targets are (outputs, batch), labels and costs (batch,). The last bias is added
 here: z + bias is what the cost is of. Gradients hold the 1/n of the mean over the batch. Costs are computed from z in
-forms that stay finite for every finite z. `totals` gains weight · Σ costs, and the number of right answers: those where
-the first of the largest outputs is that of the largest target.
+forms that stay finite for every finite z. `totals` gains weight · Σ costs, and the number of right answers: of samples
+those where the first of the largest outputs is that of the largest target; where `each` output is a question by itself,
+of outputs those where a ≥ ½ if and only if y ≥ ½.
 """
 
 from __future__ import annotations
@@ -24,6 +25,13 @@ def _finish(gradient: Array, right: Array, costs: Array, weight: float, bias_gra
     totals[1] += np.count_nonzero(right)
 
 
+def _right(a: Array, targets: Array, each: bool) -> Array:
+    """Which answers are right: those of samples, or of each output."""
+    if each:
+        return (a >= 0.5) == (targets >= 0.5)
+    return np.argmax(a, axis=0) == np.argmax(targets, axis=0)
+
+
 def _launch(
     z: Array,
     bias: Array,
@@ -33,19 +41,21 @@ def _launch(
     bias_gradient: Array,
     costs: Array,
     totals: Array,
+    *each: bool,
 ) -> Launch:
     arrays = (z, bias, targets, gradient, bias_gradient, costs, totals)
-    return Launch(1, _THREADS, (*arrays, np.float64(weight), *z.shape))
+    return Launch(1, _THREADS, (*arrays, np.float64(weight), *z.shape, *map(int, each)))
 
 
-def _cost(name: str, targets: str, sample: str, host: Callable[..., None]) -> Raw:
+def _cost(name: str, targets: str, sample: str, host: Callable[..., None], more: str = "") -> Raw:
     """A record whose CUDA source differs from the others' in what it does for one sample.
 
     Args:
         name: of the kernel.
         targets: C++ type of the targets.
-        sample: C++ that sets `cost` and `is_right` and writes the gradient of sample j.
+        sample: C++ that sets `cost` and the number of right answers, `hits`, and writes the gradient of sample j.
         host: the NumPy twin.
+        more: C++ parameters that come last.
     """
     # One block: a batch has few outputs, and so all its sums are made here, in an order that never changes.
     source = f"""
@@ -62,16 +72,16 @@ __device__ inline double sum_of_block(double value, double* part) {{
 }}
 
 extern "C" __global__ void {name}(const T* z, const T* bias, const {targets}* targets, T* gradient, T* bias_gradient,
-                                  T* costs, double* totals, double weight, int outputs, int n) {{
+                                  T* costs, double* totals, double weight, int outputs, int n{more}) {{
     __shared__ double part[256];
     double sum = 0.0, right = 0.0;
     for (int j = threadIdx.x; j < n; j += blockDim.x) {{
         T cost = T(0);
-        bool is_right;
+        int hits = 0;
         {sample}
         costs[j] = cost;
         sum += cost;
-        right += is_right;
+        right += hits;
     }}
     sum = sum_of_block(sum, part);
     right = sum_of_block(right, part);
@@ -177,7 +187,7 @@ softmax_cross_entropy = _cost(
         T total = T(0);
         for (int k = 0; k < outputs; ++k) total += exp(z[(long long)k * n + j] + bias[k] - largest);
         int label = targets[j];
-        is_right = guess == label;
+        hits = guess == label;
         cost = log(total) - (z[(long long)label * n + j] + bias[label] - largest);
         for (int k = 0; k < outputs; ++k) {
             long long at = (long long)k * n + j;
@@ -198,9 +208,10 @@ def _binary_cross_entropy(
     bias_gradient: Array,
     costs: Array,
     totals: Array,
+    each: bool,
 ) -> None:
     z = z + bias[:, None]
-    right = np.argmax(z, axis=0) == np.argmax(targets, axis=0)
+    right = None if each else _right(z, targets, each)
     # -y ln a - (1 - y) ln(1 - a) with a = sigmoid(z) is max(z, 0) - z y + ln(1 + e^{-|z|}).
     exponential = np.abs(z)
     np.negative(exponential, out=exponential)
@@ -211,13 +222,15 @@ def _binary_cross_entropy(
     np.add.reduce(terms, axis=0, out=costs)
     # sigmoid(z) is 1/(1 + e^{-|z|}) for z >= 0, and e^{-|z|}/(1 + e^{-|z|}) below.
     np.divide(np.where(z >= 0, z.dtype.type(1), exponential), exponential + 1, out=gradient)
+    if right is None:  # asked of a and not of z, as `predict` does
+        right = _right(gradient, targets, each)
     gradient -= targets
     gradient *= z.dtype.type(1 / z.shape[1])
     _finish(gradient, right, costs, weight, bias_gradient, totals)
 
 
 _WITH_TARGETS = """
-        int guess = 0, wanted = 0;
+        int guess = 0, wanted = 0, agreed = 0;
         T largest = z[j] + bias[0], most = targets[j];
         for (int k = 0; k < outputs; ++k) {
             long long at = (long long)k * n + j;
@@ -226,7 +239,7 @@ _WITH_TARGETS = """
             if (y > most) { most = y; wanted = k; }
             %s
         }
-        is_right = guess == wanted;
+        hits = each ? agreed : guess == wanted;
 """
 
 binary_cross_entropy = _cost(
@@ -236,9 +249,12 @@ binary_cross_entropy = _cost(
     % """
             T e = exp(-abs(v));
             cost += (v < T(0) ? T(0) : v) - v * y + log1p(e);
-            gradient[at] = ((v >= T(0) ? T(1) : e) / (T(1) + e) - y) / T(n);
+            T a = (v >= T(0) ? T(1) : e) / (T(1) + e);
+            agreed += (a >= T(0.5)) == (y >= T(0.5));
+            gradient[at] = (a - y) / T(n);
 """,
     _binary_cross_entropy,
+    ", int each",
 )
 """costs[j] := -Σ y ln a + (1 - y) ln(1 - a) with a = sigmoid(z + b); gradient := (a - y) / n, (7)."""
 
@@ -252,9 +268,10 @@ def _mean_squared_error(
     bias_gradient: Array,
     costs: Array,
     totals: Array,
+    each: bool,
 ) -> None:
     np.add(a, bias[:, None], out=gradient)
-    right = np.argmax(gradient, axis=0) == np.argmax(targets, axis=0)
+    right = _right(gradient, targets, each)
     np.subtract(gradient, targets, out=gradient)
     np.add.reduce(np.square(gradient), axis=0, out=costs)
     gradient *= a.dtype.type(2 / a.shape[1])
@@ -267,16 +284,18 @@ mean_squared_error = _cost(
     _WITH_TARGETS
     % """
             cost += (v - y) * (v - y);
+            agreed += (v >= T(0.5)) == (y >= T(0.5));
             gradient[at] = (v - y) * (T(2) / T(n));
 """,
     _mean_squared_error,
+    ", int each",
 )
 """costs[j] := ‖a - y‖², gradient := 2 (a - y) / n: the true gradient of the cost as written, (6) with its 2/n."""
 
 
 def _one_hot(labels: Array, targets: Array) -> None:
-    targets.fill(0)
-    targets[labels, np.arange(labels.size)] = 1
+    outputs = len(targets)
+    np.equal(labels, np.arange(outputs)[:, None] + (outputs == 1), out=targets)
 
 
 def _one_hot_launch(labels: Array, targets: Array) -> Launch:
@@ -288,11 +307,11 @@ one_hot = Raw(
     """
 extern "C" __global__ void one_hot(const int* labels, T* targets, int outputs, int n) {
     int at = blockIdx.x * blockDim.x + threadIdx.x;
-    if (at < outputs * n) targets[at] = T(labels[at % n] == at / n);
+    if (at < outputs * n) targets[at] = T(labels[at % n] == at / n + (outputs == 1));
 }
 """,
     launch=_one_hot_launch,
     host=_one_hot,
     types={"T": 1},
 )
-"""targets[k, j] := 1 where k is the label of sample j, else 0."""
+"""targets[k, j] := 1 where k is the label of sample j, else 0; one output alone stands for class 1 of two."""

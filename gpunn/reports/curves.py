@@ -1,4 +1,4 @@
-"""Cost and accuracy over the epochs of a run, with its best record and where overfitting began."""
+"""The figures of a task over the epochs of a run, with its best record and where overfitting began."""
 
 import math
 import os
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from gpunn.errors import OptionError, ShapeError
 from gpunn.history import History, Record
 from gpunn.reports.style import BEST, OVERFITTING, RATE, TRAINING, VALIDATION, light_grid, picture
+from gpunn.tasks import FIGURES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,10 +30,9 @@ def plot_curves(
     title: str = "",
     reference: Mapping[str, Any] | None = None,
 ) -> None:
-    """Draw the costs and the accuracies of a run over its epochs; its learning rate where that changed.
+    """Draw loss and accuracy (for regression RMSE and R²) over the epochs; the learning rate where that changed.
 
-    The cost is on a logarithmic axis where it spans more than two decades. Without accuracies (regression) it
-    stands alone.
+    Loss and RMSE are on a logarithmic axis where they span more than two decades.
 
     Args:
         history: what was recorded.
@@ -51,9 +51,12 @@ def plot_curves(
     published = _reference(reference or {})
     rates = curves["learning_rate"]
     schedule = bool(np.unique(rates[np.isfinite(rates)]).size > 1)
-    measures = ["loss"]
-    if any(_drawable(both.get(f"{part}_accuracy")) for part in _SERIES for both in (curves, published)):
-        measures.append("accuracy")
+    there = (curves, published)
+    measures = [
+        name
+        for name in FIGURES
+        if name == "loss" or any(_drawable(both.get(f"{part}_{name}")) for part in _SERIES for both in there)
+    ]
     with picture(path, 5.4 * len(measures) if len(measures) > 1 else 7.0, 5.6 if schedule else 4.5, title) as figure:
         if not len(history) and not published:
             axes = figure.add_subplot()
@@ -124,26 +127,35 @@ def _draw_measure(axes: "Axes", measure: str, curves: Mapping[str, Any], publish
             )  # fmt: skip
             drawn.append(scale * published[key])
     light_grid(axes)
-    if measure == "loss":
-        axes.set_title("cost")
-        _scale_cost(axes, drawn)
-    else:
-        axes.set_title("accuracy")
+    axes.set_title(FIGURES[measure])
+    if measure == "accuracy":
         axes.set_ylabel("right answers (%)")
+    elif measure == "r2":
+        axes.set_ylabel("share of the variance that is explained")
+        _leave_out_below(axes, -1.0, drawn)
+    else:
+        _scale_cost(axes, drawn, "mean loss per sample" if measure == "loss" else "root mean squared error")
     axes.margins(x=0.02)
     axes.set_xlim(left=0.0)
 
 
-def _scale_cost(axes: "Axes", drawn: Sequence[NDArray[np.float64]]) -> None:
+def _leave_out_below(axes: "Axes", bottom: float, drawn: Sequence[NDArray[np.float64]]) -> None:
+    """Do not let the first records, far below, press the rest together."""
+    values = np.concatenate(drawn) if drawn else np.empty(0)
+    if (values < bottom).any() and (values > bottom).any():
+        axes.set_ylim(bottom=bottom)
+
+
+def _scale_cost(axes: "Axes", drawn: Sequence[NDArray[np.float64]], words: str) -> None:
     values = np.concatenate(drawn) if drawn else np.empty(0)
     values = values[np.isfinite(values)]
     if values.size and values.min() > 0 and values.max() / values.min() > 100:
         axes.set_yscale("log")
         # 0.01 rather than a power of ten: mathematical text is off, see the style.
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.set_ylabel("mean cost per sample (log scale)")
+        axes.set_ylabel(f"{words} (log scale)")
     else:
-        axes.set_ylabel("mean cost per sample")
+        axes.set_ylabel(words)
 
 
 def _mark(axes: "Axes", history: History, measure: str) -> None:
@@ -154,10 +166,10 @@ def _mark(axes: "Axes", history: History, measure: str) -> None:
         part = "validation" if validated else "train"
         value = getattr(best, f"{part}_{measure}") * (100.0 if measure == "accuracy" else 1.0)
         if math.isfinite(value):
-            shown = f"{value:.4g}" if measure == "loss" else f"{value:.2f} %"
+            shown = f"{value:.2f} %" if measure == "accuracy" else f"{value:.4g}"
             axes.plot(
                 best.epoch, value, ls="", marker="o", ms=9, mfc="white", mec=BEST, mew=2.2, zorder=5, clip_on=False,
-                label=f"lowest {_SERIES[part][0]} cost: step {best.step}, epoch {best.epoch:.4g}",
+                label=f"lowest {_SERIES[part][0]} loss: step {best.step}, epoch {best.epoch:.4g}",
             )  # fmt: skip
             _say_value(axes, best.epoch, value, shown)
     if since is not None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from gpunn import reports
 from gpunn.data.mapped import in_blocks
+from gpunn.tasks import Task, by_class
 
 if TYPE_CHECKING:
     from gpunn.data import Data, Samples
@@ -42,8 +43,7 @@ def draw_network(folder: Path, model: Sequential, data: Data, title: str) -> lis
         name = "input"
         if samples.classes and data.class_names:
             name = f"is {data.class_names[samples.targets[at]]}, "
-            said = int(model.predict(image[None])[0])
-            name += f"said {data.class_names[said] if said < len(data.class_names) else said}"
+            name += f"said {model.predict_names(image[None])[0]}"
         reports.plot_activations(image, answers, folder / ACTIVATIONS, name=name, title=title)
         written.append(ACTIVATIONS)
     return written
@@ -53,8 +53,10 @@ def draw_answers(folder: Path, model: Sequential, samples: Samples, class_names:
     """Write confusion.png and mistakes.png of a network's answers to some samples."""
     scale = samples.scale
     answers = [model.predict_proba(rows * np.float32(scale)) for _, rows in in_blocks(samples.inputs)]
-    probabilities = np.concatenate(answers)[:, : len(class_names)]
-    matrix = reports.confusion_matrix(samples.targets, np.argmax(probabilities, axis=1), len(class_names))
+    outputs = np.concatenate(answers)
+    probabilities = by_class(outputs)[:, : len(class_names)]
+    said = Task.CLASSES.answers(outputs if outputs.shape[1] == 1 else probabilities)
+    matrix = reports.confusion_matrix(samples.targets, said, len(class_names))
     reports.plot_confusion(matrix, class_names, folder / CONFUSION, title)
     path = folder / MISTAKES
     reports.plot_mistakes(samples.inputs, samples.targets, probabilities, class_names, path, title=title, scale=scale)

@@ -1,0 +1,59 @@
+"""The task of a network: its kind of answers, and the figures that say how good they are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+FIGURES = {"loss": "loss", "accuracy": "accuracy", "rmse": "RMSE", "r2": "R²"}
+"""The figures of every task, and what people call them."""
+
+
+class Task(Enum):
+    """The kind of question that a network answers; its loss and its targets decide on it (`Loss.task`)."""
+
+    CLASSES = "classes"
+    """Labels: one class for each sample; one output alone is that of class 1 of two."""
+    BINARY = "binary"
+    """Float targets from 0 to 1 under binary cross-entropy: 0 or 1 for each output by itself."""
+    REGRESSION = "regression"
+    """Other float targets: numbers."""
+
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """Names of the figures that apply."""
+        return ("loss", "rmse", "r2") if self is Task.REGRESSION else ("loss", "accuracy")
+
+    def answers(self, outputs: NDArray[Any]) -> NDArray[Any]:
+        """Answers that outputs (n, outputs) give: class numbers (n,), 0 or 1 (n, outputs), or the outputs."""
+        if self is Task.REGRESSION:
+            return outputs
+        if self is Task.CLASSES and outputs.shape[1] > 1:
+            guesses: NDArray[Any] = np.argmax(outputs, axis=1)
+            return guesses
+        each = (outputs >= 0.5).astype(np.intp)
+        return each[:, 0] if self is Task.CLASSES else each
+
+
+def by_class(outputs: NDArray[Any]) -> NDArray[Any]:
+    """Outputs with a column for each class: the output of class 1 alone is given that of class 0."""
+    return np.hstack([1 - outputs, outputs]) if outputs.shape[1] == 1 else outputs
+
+
+def in_words(figures: Mapping[str, float]) -> str:
+    """Figures by name as one text, those that are nan left out: "loss 0.0903, accuracy 98.06%"."""
+    return ", ".join(
+        f"{FIGURES[name]} {shown(name, value)}" for name, value in figures.items() if not math.isnan(value)
+    )
+
+
+def shown(name: str, value: float) -> str:
+    """One figure, with four digits or so."""
+    if name == "accuracy":
+        return f"{value:.2%}"
+    return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e5 else f"{value:.3g}"
