@@ -147,6 +147,8 @@ def evaluate(run: str, data: str | None, device: str) -> None:
 def predict(run: str, files: tuple[str, ...], form: str, invert: str, device: str) -> None:
     """Say what the network of a run sees in each FILE: file, label and probability, one line a sample.
 
+    A network that was trained on float targets answers 0 or 1 for each output, or numbers.
+
     A FILE is an image, a .npy or .npz file, or an IDX file. Images become grey (or RGB) and are fitted into the size of
     the network's input. What cannot be read is named, and the rest answered; the exit code is then 1.
     """

@@ -72,7 +72,7 @@ COLUMNS = tuple(each.name for each in fields(Record))
 
 _ALWAYS = ("step", "epoch", "train_loss", "learning_rate", "seconds")
 _LONGEST_LINE = 1000
-_RECORD_BYTES = 30  # that a record takes in memory for each byte of the shortest line that is one
+_RECORD_BYTES = 32  # that a record takes in memory for each byte of the shortest line that is one
 
 _INTEGER = re.compile(r"[0-9]{1,18}")
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?|nan|-?inf")

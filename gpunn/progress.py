@@ -120,16 +120,17 @@ class Progress:
             f", {speed:,.0f} samples/s, {left} left"
         )
         rate = f"{_short(speed)}/s {left} left"
-        for head, name, digits in (
-            ("epoch ", "validation", 4),
-            ("epoch ", "val", 4),
-            ("", "val", 4),
-            ("", "val", 3),
-            ("", "val", 2),
+        for head, accuracy, name, digits in (
+            ("epoch ", "accuracy ", "validation", 4),
+            ("epoch ", "accuracy ", "val", 4),
+            ("epoch ", "", "val", 4),
+            ("", "", "val", 4),
+            ("", "", "val", 3),
+            ("", "", "val", 2),
         ):
             parts = [f"{head}{place}"]
-            parts += [_compact(training, digits)] if training else []
-            parts += [f"{name} {_compact(validation, digits, is_after_name=True)}"] if validation else []
+            parts += [_compact(training, digits, "loss ", accuracy)] if training else []
+            parts += [f"{name} {_compact(validation, digits)}"] if validation else []
             yield " ".join([*parts, rate])
 
 
@@ -156,14 +157,14 @@ def fitting(texts: Iterator[str], width: int, share: float) -> str:
     return text[:width]
 
 
-def _compact(figures: Mapping[str, float], digits: int, is_after_name: bool = False) -> str:
-    """Figures in the fewest columns: "loss 0.0421 98.71%"; without the root mean squared error, which follows."""
+def _compact(figures: Mapping[str, float], digits: int, loss: str = "", accuracy: str = "") -> str:
+    """Figures in few columns, "loss 0.0421 98.71%"; without the root mean squared error, which the loss implies."""
     parts = []
     for name, value in figures.items():
         if name == "loss":
-            parts += [_number(value, digits) if is_after_name else f"loss {_number(value, digits)}"]
+            parts.append(f"{loss}{_number(value, digits)}")
         elif name == "accuracy":
-            parts.append(f"{value:.{max(digits - 2, 0)}%}")
+            parts.append(f"{accuracy}{value:.{max(digits - 2, 0)}%}")
         elif name == "r2":
             parts.append(f"R² {_number(value, max(digits - 1, 1))}")
     return " ".join(parts)
