@@ -256,6 +256,35 @@ def test_a_header_that_would_take_much_memory_is_not_read(written: Path, stopped
         _unchecked(written).state(stopped[1])
 
 
+def test_figures_of_the_task_and_the_penalty_come_back(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(80, 36))
+    data = gn.Data.from_arrays(x, x[:, :2], validation=0.2)
+    made = trainer(data, gn.Sequential([gn.Dense(2)]), regularizer=gn.L2(0.5), optimizer=gn.SGD(0.01), epochs=3)
+    state = stopped_after(made, 6)
+    assert state.records
+    write_checkpoint(tmp_path / "step-6", state, ORIGIN, made.model)
+    again = open_checkpoint(tmp_path / "step-6").state(state)
+    assert again.records == state.records
+    assert again.records[-1].validation_r2 == state.records[-1].validation_r2
+    assert again.records[-1].penalty > 0
+
+
+def test_a_checkpoint_of_the_version_before_knows_no_figures_beside(tmp_path: Path) -> None:
+    """It has eight columns, and its manifest says of no others."""
+    made = trainer(regularizer=None, optimizer=gn.SGD(0.05), epochs=3)
+    state = stopped_after(made, 7)
+    write_checkpoint(tmp_path / "step-7", state, ORIGIN, made.model)
+    rewrite(tmp_path / "step-7", lambda manifest: manifest["position"].pop("figures"))
+    assert open_checkpoint(tmp_path / "step-7").state(state).records == state.records
+
+
+@pytest.mark.parametrize("figures", [["seconds"], ["train_r2", "train_r2"], ["cost"], [1], [["penalty"]], 3])
+def test_figures_that_are_no_columns_are_refused(written: Path, figures: Any) -> None:
+    rewrite(written, lambda manifest: manifest["position"].update(figures=figures))
+    with pytest.raises(DamagedCheckpointError, match="figures must be"):
+        open_checkpoint(written)
+
+
 @pytest.mark.parametrize("rows", [[[1.0] + [0.0] * 7] * 4, [[float("nan")] * 8] * 4, [[float("inf")] * 8] * 4])
 def test_what_is_no_history_is_refused(
     rows: Any, tmp_path: Path, written: Path, stopped: tuple[Trainer, State]

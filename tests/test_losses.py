@@ -54,6 +54,16 @@ def test_labels_become_one_hot_where_a_cost_wants_targets(backend: Backend, loss
     assert value(backend, loss(), y, labels) == value(backend, loss(), y, np.eye(4)[labels])
 
 
+@pytest.mark.parametrize("loss", [MeanSquaredError, BinaryCrossEntropy])
+def test_labels_of_one_output_are_its_targets(backend: Backend, loss: type[Loss]) -> None:
+    y, labels = np.random.default_rng(0).normal(size=(6, 1)), np.array([0, 1, 1, 0, 1, 0])
+    cost, other = loss(), loss()
+    assert value(backend, cost, y, labels) == value(backend, other, y, labels[:, None].astype(float))
+    np.testing.assert_array_equal(backend.to_host(cost.backward()), backend.to_host(other.backward()))
+    with pytest.raises(DataError, match="labels must be 0 to 1, got 0 to 2"):
+        value(backend, loss(), y, np.array([0, 1, 2, 0, 1, 0]))
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("loss", [BinaryCrossEntropy, SoftmaxCrossEntropy])
 @pytest.mark.parametrize("size", [88.0, 104.0, 710.0, 1000.0, 1e30])

@@ -137,6 +137,30 @@ def test_a_regression_has_no_panel_of_accuracy(tmp_path, words):
     assert read(tmp_path / "regression.png").shape[1] < 7.5 * 50
 
 
+def test_a_regression_has_panels_of_its_own_figures(tmp_path, words):
+    nothing = {"train_accuracy": NAN, "validation_accuracy": NAN}
+    figures = {"train_rmse": 0.5, "train_r2": 0.9, "validation_rmse": 0.6, "validation_r2": 0.8}
+    plot_curves(history(**nothing, **figures), tmp_path / "regression.png")
+    for word in ("loss", "RMSE", "R²", "root mean squared error"):
+        assert word in words()
+    assert "accuracy" not in words()
+    assert "right answers" not in words()
+
+
+def test_first_records_far_below_do_not_press_r2_together(tmp_path, monkeypatch):
+    limits = {}
+    save = Figure.savefig
+
+    def noted(figure, *arguments, **options):
+        limits.update({axes.get_title(): axes.get_ylim() for axes in figure.axes})
+        return save(figure, *arguments, **options)
+
+    monkeypatch.setattr(Figure, "savefig", noted)
+    records = [dataclasses.replace(r, train_r2=-1e6 if r.step == 10 else 0.5, train_rmse=1.0) for r in history()]
+    plot_curves(History(records), tmp_path / "far.png")
+    assert limits["R²"][0] == -1.0
+
+
 def test_without_validation_the_training_cost_stands_alone(tmp_path, words):
     plot_curves(history(validation_loss=NAN, validation_accuracy=NAN), tmp_path / "alone.png")
     assert "validation" not in words()

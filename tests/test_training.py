@@ -213,6 +213,15 @@ def test_the_penalty_of_l1_is_recorded_beside_the_loss_and_not_in_it(backend: Ba
     assert shown[1][0].train_loss == plain[1][0].train_loss
 
 
+def test_a_penalty_far_above_the_loss_is_no_divergence_and_no_flat_curve(backend: Backend) -> None:
+    data = classes()
+    _, history = fitted(backend, data, regularizer=L2(1e-4), optimizer=SGD(0.1), epochs=8)
+    _, strong = fitted(backend, data, regularizer=L1(1e4), optimizer=SGD(1e-9), epochs=2)
+    assert strong[-1].penalty > 100 * strong[-1].train_loss
+    assert history[-1].train_loss < 0.5 * history[0].train_loss
+    assert "nan" not in repr(history[-1])
+
+
 def test_validation_is_the_cost_without_the_penalty(backend: Backend) -> None:
     data = classes()
     model, history = fitted(backend, data, regularizer=L2(20.0))
