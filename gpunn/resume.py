@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
@@ -98,6 +99,10 @@ def restored(
     if state.now.step > total:
         raise OptionError(f"{checkpoint.path} is past {trainer.epochs} epochs ({total} steps): give more epochs")
     trainer.restore(state)
+    if trainer.regularizer and (before := [record.step for record in state.records if math.isnan(record.penalty)]):
+        note(
+            f"an earlier version recorded the training loss with λR in it, up to step {before[-1]}; from here on apart"
+        )
     for line in _other_versions(checkpoint.origin.versions, versions(trainer)):
         note(f"not the same to the last bit: {line}")
     _forget_what_came_after(folder, checkpoint, note)
