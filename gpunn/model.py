@@ -317,7 +317,8 @@ class Sequential:
 
         Args:
             data: a data set, samples, or (x, y), which is split into training and validation.
-            loss: the cost; left out, SoftmaxCrossEntropy for labels and MeanSquaredError for float targets.
+            loss: the cost; left out, SoftmaxCrossEntropy for labels (BinaryCrossEntropy for two classes and one output)
+                and MeanSquaredError for float targets.
             optimizer: left out, SGD(0.1, momentum=0.9).
             regularizer: L1 or L2, or None.
             epochs: times that the whole training set is gone through.
@@ -491,8 +492,9 @@ class Sequential:
         """Raise an error unless the network can take these inputs and give these targets.
 
         Args:
-            samples: to be taken.
-            loss: by which the network is to be trained on them; left out, they are of its training or like it.
+            samples: Inputs and targets.
+            loss: The loss of a training on them that is about to begin; left out, that of the training before, whose
+                kind of targets they must have.
 
         Raises:
             DataError: no samples, or targets of a kind that the loss does not take, or was not trained on.
@@ -516,7 +518,9 @@ class Sequential:
         most = outputs if loss is None else loss.classes_of(outputs)
         if needed > most if samples.classes else needed != outputs:
             kind = "classes" if samples.classes else "targets"
-            other = ", or take BinaryCrossEntropy" if samples.classes == 2 else ""
+            other = ""
+            if samples.classes and outputs == 1:
+                other = ", or " + ("take BinaryCrossEntropy" if needed == 2 else "give numbers as floats (n, 1)")
             raise ShapeError(
                 f"the data have {needed} {kind}, the network {outputs} outputs: end it with Dense({needed}){other}"
             )
