@@ -75,6 +75,29 @@ def test_noise_on_the_published_curves_changes_no_verdict(white, smooth, length)
     assert late <= 2
 
 
+def with_penalty(validation, training, penalty):
+    """The verdict on a training with a regulariser."""
+    detector = OverfittingDetector()
+    for i, (v, t) in enumerate(zip(validation, training, strict=True)):
+        record = Record(i + 1, i + 1.0, float(t), 0.9, float(v), 0.9, 0.1, float(i), penalty=penalty)
+        if (since := detector.observe(record)) is not None:
+            return record.epoch, since.epoch
+    return None
+
+
+def test_a_penalty_far_above_the_loss_hides_no_overfitting():
+    validation, training = published("overfitting")
+    assert with_penalty(validation, training, penalty=100.0) is not None
+
+
+def test_with_a_regulariser_a_loss_that_hardly_rises_is_no_overfitting():
+    """The training loss falls to a hundredth of itself where the training is as it should be."""
+    epochs = np.arange(1, 101)
+    training, validation = np.exp(-epochs / 20), 1 + 0.0275 * np.clip((epochs - 10) / 30, 0, 1)
+    assert verdict(validation, training) is not None
+    assert with_penalty(validation, training, penalty=0.1) is None
+
+
 def test_the_verdict_hardly_depends_on_the_number_of_records_an_epoch():
     validation, training = published("overfitting")
     epochs = np.arange(1, 401)
