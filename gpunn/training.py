@@ -223,7 +223,8 @@ class Trainer:
         record = self.history.best if self.patience is not None or not len(self.history) else self.history[-1]
         if record is None:
             return ""
-        return no_better_than_chance(self.data, self.loss, record, self.optimizer.schedule.given)
+        outputs = prod(self.model.output_shape)
+        return no_better_than_chance(self.data, self.loss, record, self.optimizer.schedule.given, outputs)
 
     def _run_epoch(self, after_step: Callable[[], None]) -> None:
         """An epoch, or what is left of it."""
@@ -328,20 +329,20 @@ class Trainer:
                 self._diverged(f"every batch since step {begin} had to be skipped")
             return  # there is no cost to record
         seen, nothing = self._figures(), float("nan")
-        watched = self._validation.run() if self._validation else Evaluation(nothing, nothing, 0, 0)
+        validated = self._validation.run() if self._validation else Evaluation(nothing, nothing, 0, 0)
         record = Record(
             step=self.done,
             epoch=self.done / self.step.steps_per_epoch,
             train_loss=seen.loss,
             train_accuracy=seen.accuracy,
-            validation_loss=watched.loss,
-            validation_accuracy=watched.accuracy,
+            validation_loss=validated.loss,
+            validation_accuracy=validated.accuracy,
             learning_rate=self._rate(),
             seconds=self._seconds(),
             train_rmse=seen.rmse,
             train_r2=seen.r2,
-            validation_rmse=watched.rmse,
-            validation_r2=watched.r2,
+            validation_rmse=validated.rmse,
+            validation_r2=validated.r2,
             penalty=self._penalty(),
         )
         weights = self._weights()

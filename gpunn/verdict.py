@@ -17,7 +17,7 @@ _NEAR = 0.95
 _ROWS = 1 << 16
 
 
-def no_better_than_chance(data: Data, loss: Loss, last: Record, learning_rate: float | None) -> str:
+def no_better_than_chance(data: Data, loss: Loss, last: Record, learning_rate: float | None, outputs: int = 0) -> str:
     """Why a record shows a network that does no better than a constant answer, and what to do; "" where it does.
 
     Classes: the accuracy is that of always answering the commonest one, within two standard errors, and the cost near
@@ -28,13 +28,14 @@ def no_better_than_chance(data: Data, loss: Loss, last: Record, learning_rate: f
         loss: of the training.
         last: of the network as it is to be used.
         learning_rate: as it was set, or None.
+        outputs: Number of outputs; one alone is that of class 1 of two.
     """
     if data.validation is None:
         samples, part, cost, accuracy = data.train, "training", last.train_loss, last.train_accuracy
     else:
         samples, part = data.validation, "validation"
         cost, accuracy = last.validation_loss, last.validation_accuracy
-    constant = constant_cost(samples, loss)
+    constant = constant_cost(samples, loss, outputs)
     if samples.classes:
         chance = float(samples.class_counts().max()) / len(samples)
         margin = 2 * math.sqrt(chance * (1 - chance) / len(samples))
@@ -46,7 +47,7 @@ def no_better_than_chance(data: Data, loss: Loss, last: Record, learning_rate: f
             return ""
         shown = f"cost {cost:.4g}, and always answering the mean of the targets costs {constant:.4g}"
     # Where the training samples are known by heart, the learning rate is not to blame.
-    if part == "validation" and last.train_loss < 0.5 * constant_cost(data.train, loss):
+    if part == "validation" and last.train_loss < 0.5 * constant_cost(data.train, loss, outputs):
         causes = "targets that do not depend on the inputs or have outliers, or too few training samples"
     else:
         rate = "" if learning_rate is None else f" (try half of {learning_rate:g}: {learning_rate / 2:g})"
@@ -56,9 +57,11 @@ def no_better_than_chance(data: Data, loss: Loss, last: Record, learning_rate: f
     return f"no better than chance on the {part} samples: {shown}; the likeliest causes: {causes}"
 
 
-def constant_cost(samples: Samples, loss: Loss) -> float:
+def constant_cost(samples: Samples, loss: Loss, outputs: int = 0) -> float:
     """The lowest cost of a network that answers the same whatever its input; nan for a loss of somebody's own."""
     means, squares = _moments(samples)
+    if samples.classes and outputs == 1:
+        means, squares = means[1:], squares[1:]
     if isinstance(loss, SoftmaxCrossEntropy):
         return -float(np.sum(means * np.log(np.maximum(means, 1e-300))))
     if isinstance(loss, BinaryCrossEntropy):

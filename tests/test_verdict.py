@@ -121,6 +121,15 @@ def test_labels_that_mean_nothing_are_no_fault_of_the_learning_rate() -> None:
     assert "targets that do not depend on the inputs" in said
 
 
+@pytest.mark.parametrize("loss", [gn.BinaryCrossEntropy, gn.MeanSquaredError])
+def test_one_output_for_two_classes_is_compared_with_one_constant(loss: Any) -> None:
+    x = np.random.default_rng(0).normal(size=(200, 5))
+    data = gn.Data.from_arrays(x, (x[:, 0] > 0).astype(int), validation=0.5)
+    dead = gn.Dense(8, bias=-1000.0)
+    assert "no better than chance" in verdict(data, dead, gn.ReLU(), gn.Dense(1), gn.Sigmoid(), loss=loss())
+    assert verdict(data, gn.Dense(1), gn.Sigmoid(), loss=loss(), rate=0.3, epochs=20, batch_size=20) == ""
+
+
 def test_a_regression_that_is_no_better_than_the_mean_says_so() -> None:
     said = verdict(regression(), gn.Dense(1), loss=gn.MeanSquaredError(), rate=1e-9)
     assert "always answering the mean of the targets costs" in said
