@@ -126,7 +126,9 @@ def test_one_output_for_two_classes_is_compared_with_one_constant(loss: Any) -> 
     x = np.random.default_rng(0).normal(size=(200, 5))
     data = gn.Data.from_arrays(x, (x[:, 0] > 0).astype(int), validation=0.5)
     dead = gn.Dense(8, bias=-1000.0)
-    assert "no better than chance" in verdict(data, dead, gn.ReLU(), gn.Dense(1), gn.Sigmoid(), loss=loss())
+    assert "no better than chance" in verdict(
+        data, dead, gn.ReLU(), gn.Dense(1), gn.Sigmoid(), loss=loss(), batch_size=20
+    )
     assert verdict(data, gn.Dense(1), gn.Sigmoid(), loss=loss(), rate=0.3, epochs=20, batch_size=20) == ""
 
 
