@@ -1,47 +1,256 @@
-"""What `fit` was given: checked, and chosen where it was left out."""
+"""What `fit` and `evaluate` were given: checked, and chosen where it was left out."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from gpunn.backend import Backend, select
+from gpunn.config import as_part
 from gpunn.data import Data, Samples
-from gpunn.errors import DataError, OptionError
+from gpunn.data.checks import as_array, check_finite, is_binary, is_whole, numbered
+from gpunn.errors import DataError, OptionError, ShapeError
 from gpunn.layers import BatchNorm, Dense, Layer
 from gpunn.layers.base import positive_whole
 from gpunn.losses import BinaryCrossEntropy, Loss, MeanSquaredError, SoftmaxCrossEntropy
+from gpunn.scalars import real
+from gpunn.tasks import Task
+
+if TYPE_CHECKING:
+    from gpunn.model import Sequential
+
+log = logging.getLogger(__name__)
+
+BATCH = 128
+"""Samples of a minibatch where nothing else is asked for."""
+
+DTYPES = ("float32", "float64")
 
 
-def as_data(data: Data | Samples | tuple[ArrayLike, ArrayLike], seed: int) -> Data:
+def as_data(
+    data: Any, y: ArrayLike | None, validation: Any, seed: int, loss: Loss | None, layers: Sequence[Layer]
+) -> Data:
     """What `fit` was given, as a data set.
+
+    Args:
+        data: a data set, samples, (x, y), or x.
+        y: targets for x.
+        validation: what to watch in place of samples held back, (x, y) or Samples; None for those held back.
+        seed: of the split.
+        loss: the cost, if it was given.
+        layers: of the network.
 
     Raises:
         DataError: nothing that can be trained on.
+        OptionError: two validation sets.
     """
-    if isinstance(data, Data):
-        return data
+    held_back: dict[str, Any] = {} if validation is None else {"validation": 0}
+    if isinstance(data, Data | Samples) and y is not None:
+        raise DataError(f"fit takes {type(data).__name__} alone, or x and y, got {type(data).__name__} and y")
     if isinstance(data, Samples):
-        return Data.from_samples(data, seed=seed)
-    if isinstance(data, tuple | list) and len(data) == 2:
-        return Data.from_arrays(data[0], data[1], seed=seed)
-    raise DataError(f"fit takes a data set, samples or (x, y), got {type(data).__name__}: see gpunn.load_data")
+        data = Data.from_samples(data, seed=seed, **held_back)
+    elif y is not None or _is_pair(data):
+        x, y = data if y is None else (data, y)
+        if x is None:
+            raise DataError("fit takes a data set, samples, or x and y, got y without x")
+        data = Data.from_arrays(x, as_targets(y, loss, layers), seed=seed, **held_back)
+    elif not isinstance(data, Data):
+        mend = f"write fit(gpunn.load_data({data!r}))" if isinstance(data, str) else "see gpunn.load_data"
+        raise DataError(f"fit takes a data set, samples, or x and y, got {_named(data)}: {mend}")
+    if validation is not None:
+        if data.validation is not None:
+            raise OptionError(
+                f"the data have {len(data.validation):,} samples for validation already: leave validation_data out, or "
+                "load them with validation=0"
+            )
+        if _is_pair(validation):
+            validation = validation[0], as_targets(validation[1], loss, layers)
+        data = data.with_validation(validation)
+    made: Data = data.as_floats() if isinstance(loss, BinaryCrossEntropy) and data.train.one_hot else data
+    return made
 
 
-def checked_batch_size(batch_size: int, samples: int, layers: Sequence[Layer]) -> int:
-    """The batch size, if so many samples make such batches, for these layers.
+def as_samples(data: Any, y: ArrayLike | None, model: Sequential) -> Samples:
+    """What `evaluate` was given, as samples of the kind that the network was trained on.
+
+    Args:
+        data: samples, a data set of which the test set is meant, (x, y), or x.
+        y: targets for x.
+        model: the network, built.
 
     Raises:
-        OptionError: they do not.
+        DataError: nothing that can be evaluated on.
     """
-    size = positive_whole(batch_size, "batch size")
-    if size > samples:
-        raise OptionError(
-            f"a batch of {size} is larger than the {samples} training samples: take a batch size of at most {samples}"
-        )
+    is_floats = model.task not in (None, Task.CLASSES)
+    if isinstance(data, Data | Samples) and y is not None:
+        raise DataError(f"evaluate takes {type(data).__name__} alone, or x and y, got {type(data).__name__} and y")
+    if isinstance(data, Data):
+        if data.test is None:
+            raise DataError(f"{data.name} has no test set: evaluate its .validation, or (x, y)")
+        data = renumbered(data.test, data.class_names, model.class_names)
+    elif y is not None or _is_pair(data):
+        x, y = data if y is None else (data, y)
+        targets, _ = numbered(as_targets(y, model.loss, model.layers), model.class_names)
+        inputs = as_array(x, "inputs")
+        scale = model.input_scale if inputs.dtype == np.uint8 else 1.0
+        data = Samples(inputs, as_array(targets, "targets"), scale, len(model.class_names) or -1)
+    elif not isinstance(data, Samples):
+        raise DataError(f"expected samples such as data.test, a data set, or x and y, got {_named(data)}")
+    samples: Samples = data.as_floats() if is_floats and data.one_hot else data
+    return samples
+
+
+def as_targets(y: Any, loss: Loss | None, layers: Sequence[Layer]) -> Any:
+    """Targets (n,) as what the network can learn of them: numbers if it has one output, classes if it has several.
+
+    Args:
+        y: targets as they were given.
+        loss: the cost, if it was given.
+        layers: of the network.
+
+    Returns:
+        Labels, or floats (n, 1); what is clear without the network, and what is no numbers, as it was.
+    """
+    try:
+        array = as_array(y, "targets")
+    except DataError:
+        return y  # names are numbered later, and what is nothing at all is refused there
+    if array.ndim not in (1, 2) or array.shape[1:] not in ((), (1,)) or not array.size:
+        return array
+    outputs = next((layer.units for layer in reversed(layers) if isinstance(layer, Dense)), 0)
+    is_float, takes_labels = array.dtype.kind == "f", loss is not None and loss.takes_labels
+    if outputs == 1 and not takes_labels:
+        may_be_classes = not is_float and is_binary(array)
+        return array if may_be_classes else array.reshape(-1, 1).astype(np.float64)
+    if is_float and (takes_labels or outputs > 1) and is_whole(array.ravel()):
+        return array.ravel().astype(np.int64)
+    return array
+
+
+def renumbered(samples: Samples, names: Sequence[str], known: Sequence[str]) -> Samples:
+    """Samples with their labels numbered as a network does, where both have names for the classes.
+
+    Args:
+        samples: to evaluate on.
+        names: of their classes.
+        known: of the network's classes.
+
+    Raises:
+        DataError: a class that the network does not know.
+    """
+    are_named = all(any(name != str(k) for k, name in enumerate(given)) for given in (names, known))
+    if not are_named or not samples.classes or tuple(names) == tuple(known[: len(names)]):
+        return samples
+    targets, _ = numbered([names[k] for k in samples.targets], known)
+    return Samples(samples.inputs, as_array(targets, "targets"), samples.scale, len(known), samples.one_hot)
+
+
+def _is_pair(data: Any) -> bool:
+    return isinstance(data, tuple | list) and len(data) == 2
+
+
+def _named(data: Any) -> str:
+    return "nothing" if data is None else f"{type(data).__name__} without targets" if _is_array(data) else repr(data)
+
+
+def _is_array(data: Any) -> bool:
+    return hasattr(data, "__array__") or isinstance(data, list | tuple)
+
+
+def note_missing_classes(data: Data) -> None:
+    """Say which classes have no sample to learn from; a network never names them, and no figure shows it."""
+    train, names = data.train, data.class_names
+    missing = np.flatnonzero(train.class_counts() == 0)
+    if not len(missing):
+        if train.classes == 1:
+            log.warning("all training samples are of class %s: there is nothing to tell apart", *names)
+        return
+    shown = ", ".join(names[k] if k < len(names) else str(k) for k in missing[:5])
+    counted = f"none of the {len(train):,} training samples is of class {shown}"
+    counted += f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+    if missing.tolist() == [0]:
+        mend = "labels that begin at 1 are counted from 0 by y - 1"
+    else:
+        mend = "shuffle data that are sorted by class before a limit takes the first, or number the classes anew"
+    log.warning("%s, so %s not learned: %s", counted, "it is" if len(missing) == 1 else "they are", mend)
+
+
+def mend_outputs(samples: Samples, outputs: int) -> str:
+    """How a network whose outputs do not fit the targets is brought to fit them."""
+    if samples.classes == outputs + 1 and samples.targets.min() == 1:
+        return f"labels begin at 1, so y - 1 makes {outputs} classes of them"
+    mend = f"end it with Dense({samples.classes or samples.targets.shape[1]})"
+    if samples.classes and outputs == 1:
+        mend += ", or " + ("take BinaryCrossEntropy" if samples.classes == 2 else "give floats (n, 1) to learn numbers")
+    return mend
+
+
+def as_layers(layers: Any, more: tuple[Any, ...] = ()) -> list[Layer]:
+    """The layers of a network, each made, or by its class or name where it needs no arguments.
+
+    Raises:
+        OptionError: no list of layers.
+    """
+    if isinstance(layers, Layer | type) or more:
+        inside = ", ".join(map(repr, (layers, *more)))
+        raise OptionError(f"a network is a list of layers: write Sequential([{inside}])")
+    if not isinstance(layers, Iterable) or isinstance(layers, str | dict) or getattr(layers, "ndim", 1) == 0:
+        raise OptionError(f"a network is a list of layers such as [Dense(10)], got {layers!r}")
+    made = [as_part("layer", layer) for layer in layers]
+    if not made:
+        raise OptionError("a network is a list of layers such as [Dense(10)], got {layers!r}")
+    return made
+
+
+def as_shape(shape: Any) -> tuple[int, ...]:
+    """The shape of a sample from a number of features, or from (features,) or (height, width, channels).
+
+    Raises:
+        OptionError, ShapeError: no shape.
+    """
+    if isinstance(shape, str) or not isinstance(shape, Iterable) or getattr(shape, "ndim", 1) == 0:
+        shape = (shape,)
+    sizes = tuple(positive_whole(size, "input shape") for size in shape)
+    if len(sizes) not in (1, 3):
+        raise ShapeError(f"input shape must be (features,) or (height, width, channels), got {sizes}")
+    return sizes
+
+
+def checked_dtype(dtype: Any) -> str:
+    """The name of a dtype that networks compute in, from its name or NumPy's type.
+
+    Raises:
+        OptionError: another one.
+    """
+    try:
+        name = str(np.dtype(dtype).name)
+    except (TypeError, ValueError):
+        name = ""
+    if dtype is None or name not in DTYPES:
+        raise OptionError(f"unknown dtype {dtype!r}: expected {' or '.join(DTYPES)}")
+    return name
+
+
+def checked_batch_size(batch_size: int | None, samples: int, layers: Sequence[Layer]) -> int:
+    """The batch size for so many samples and these layers, no larger than the samples are.
+
+    Args:
+        batch_size: None for `BATCH`, or the next that leaves no batch of one to BatchNorm.
+        samples: of the training set.
+        layers: of the network.
+
+    Raises:
+        OptionError: no batch size, or it leaves a batch of one to BatchNorm.
+    """
+    size = min(samples, BATCH if batch_size is None else positive_whole(batch_size, "batch size"))
     if samples % size == 1 and any(isinstance(layer, BatchNorm) for layer in layers):
         fitting = next(larger for larger in range(size + 1, samples + 1) if samples % larger != 1)
+        if batch_size is None:
+            return fitting
         raise OptionError(
             f"{samples} samples in batches of {size} leave a batch of one, which BatchNorm cannot normalise: take a "
             f"batch size of {fitting}, say"
@@ -55,7 +264,7 @@ def checked_patience(patience: float | None, data: Data) -> float | None:
     Raises:
         OptionError: there is not, or they are no epochs.
     """
-    if patience is not None and not patience > 0:
+    if patience is not None and not real(patience, "patience") > 0:
         raise OptionError(f"patience must be above 0 epochs, got {patience!r}")
     if patience is not None and data.validation is None:
         raise OptionError("patience needs a validation set to watch: load the data with validation=0.1, say")
@@ -75,7 +284,12 @@ def loss_for(samples: Samples, loss: Loss | None, layers: Sequence[Layer]) -> Lo
     of_labels = BinaryCrossEntropy if samples.classes == 2 and last and last.units == 1 else SoftmaxCrossEntropy
     chosen = loss or (of_labels() if are_labels else MeanSquaredError())
     if chosen.takes_labels and not are_labels:
-        raise DataError(f"{type(chosen).__name__} needs labels, the data have float targets: take MeanSquaredError")
+        several = samples.targets.shape[1] > 1 and is_binary(samples.targets)
+        mend = "BinaryCrossEntropy for several classes at once" if several else "MeanSquaredError"
+        raise DataError(
+            f"{type(chosen).__name__} needs labels or rows of one 1, the data have float targets: take {mend}, or "
+            "y.argmax(axis=1) for the likeliest class"
+        )
     return chosen
 
 
@@ -89,3 +303,30 @@ def backend_for(device: str | Backend, precision: str, dtype: str) -> Backend:
     if backend.precision != "float32" and dtype != "float32":
         raise OptionError(f"precision {backend.precision!r} rounds products of float32, and the dtype is {dtype}")
     return backend
+
+
+def is_of_cupy(x: Any) -> bool:
+    """Whether x is an array of CuPy, which NumPy makes no array of by itself."""
+    return type(x).__module__.partition(".")[0] == "cupy"
+
+
+def as_batch(x: Any, shape: tuple[int, ...]) -> Any:
+    """What a network is asked: an array of finite numbers, batch first; an array of a device stays as it is.
+
+    Args:
+        x: whatever NumPy makes an array of, or an array of CuPy.
+        shape: of one sample, for a list without any.
+
+    Raises:
+        DataError: no numbers, or NaN and infinity among them.
+    """
+    if is_of_cupy(x):
+        return x
+    array = as_array(x, "inputs")
+    if array.shape == (0,):
+        return array.reshape(0, *shape)
+    if array.dtype.kind == "f" and array.ndim and array.size:
+        check_finite(array, "inputs")
+    if array.dtype.itemsize > 8 or not array.dtype.isnative:
+        return array.astype(np.float64 if array.dtype.itemsize > 8 else array.dtype.newbyteorder("="))
+    return array

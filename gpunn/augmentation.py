@@ -6,6 +6,7 @@ from math import radians, tan
 
 from gpunn.errors import OptionError
 from gpunn.kernels.augmentation import Limits
+from gpunn.scalars import real
 
 
 class Augmentation:
@@ -24,7 +25,7 @@ class Augmentation:
     def __init__(self, shift: float = 0.0, rotation: float = 0.0, scale: float = 0.0, shear: float = 0.0) -> None:
         ends = {"shift": (shift, 1e6), "rotation": (rotation, 90), "scale": (scale, 1), "shear": (shear, 10)}
         for name, (value, end) in ends.items():
-            if not 0 <= value < end:
+            if not 0 <= real(value, f"{name} of Augmentation") < end:
                 raise OptionError(f"{name} of Augmentation must lie from 0 to below {end:g}, got {value!r}")
         self.shift, self.rotation, self.scale, self.shear = float(shift), float(rotation), float(scale), float(shear)
 

@@ -499,15 +499,17 @@ def select(device: str = "auto", precision: str = "float32") -> Backend:
         OptionError: no such device or precision, or one that the device does not have.
         DeviceError: a CUDA device was asked for and cannot be used.
     """
-    if precision not in PRECISIONS:
+    if not isinstance(precision, str) or precision not in PRECISIONS:
         raise OptionError(f"unknown precision {precision!r}: expected {', '.join(PRECISIONS)}")
+    if not isinstance(device, str):
+        raise OptionError(f"unknown device {device!r}: expected auto, cpu, cuda or cuda:N")
     if device == "cpu":
         backend, reason = _backend("cpu"), "asked for"
     elif device == "auto":
         trouble = cuda_trouble(0)
         backend = _backend("cpu") if trouble else _backend("cuda:0", precision)
         reason = f"no CUDA: {trouble}" if trouble else "a CUDA device is there"
-    elif isinstance(device, str) and (device == "cuda" or (device.startswith("cuda:") and device[5:].isdecimal())):
+    elif device == "cuda" or (device.startswith("cuda:") and device[5:].isdecimal()):
         index = int(device[5:] or 0)
         if trouble := cuda_trouble(index):
             raise DeviceError(f"device {device!r} cannot be used: {trouble}; or take --device cpu")

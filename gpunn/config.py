@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping
+from difflib import get_close_matches
 from functools import cache
 from typing import Any
 
@@ -57,6 +58,20 @@ PARTS: dict[str, dict[str, type]] = {
 }
 """Every part that a file may name, by its kind."""
 
+_BASES: dict[str, type] = {
+    "layer": layers.Layer,
+    "loss": losses.Loss,
+    "regularizer": regularizers.Regularizer,
+    "optimizer": optimizers.Optimizer,
+    "schedule": schedules.Schedule,
+    "augmentation": Augmentation,
+    "initializer": initializers.Initializer,
+}
+_EXAMPLES = {"layer": "Dense(10)", "loss": "MeanSquaredError()", "regularizer": "L2(5.0)", "optimizer": "SGD(0.1)"}
+_EXAMPLES |= {"schedule": "Cosine(0.1)", "augmentation": "Augmentation(shift=1)", "initializer": "Normal(0.1)"}
+# What the field calls some of them, where it can mean nothing else.
+_ALIASES = {"mse": "meansquarederror", "bce": "binarycrossentropy"}
+_ALIASES |= dict.fromkeys(("categoricalcrossentropy", "sparsecategoricalcrossentropy"), "softmaxcrossentropy")
 _NESTED = {"weights": "initializer", "learning_rate": "schedule", "before": "schedule", "after": "schedule"}
 _SCALARS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,), "str": (str,)}
 _WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
@@ -132,7 +147,7 @@ def from_config(kind: str, config: Any) -> Any:
     arguments = dict(config)
     name = arguments.pop("type")
     if name not in PARTS[kind]:
-        raise OptionError(f"unknown {kind} {name!r}: expected one of {', '.join(sorted(PARTS[kind]))}")
+        raise _unknown(kind, name)
     made = PARTS[kind][name]
     known = _options(made)
     for argument, value in arguments.items():
@@ -149,6 +164,60 @@ def from_config(kind: str, config: Any) -> Any:
         raise
     except (TypeError, ValueError) as error:
         raise OptionError(f"{name} cannot be made from {arguments}: {error}") from None
+
+
+def as_part(kind: str, value: Any) -> Any:
+    """A part as it may be given in Python: made already, or by its class or name where it needs no arguments.
+
+    Args:
+        kind: key of `PARTS`.
+        value: a part, its class, its name in whatever letters, or its table as in an experiment file.
+
+    Raises:
+        OptionError: there is no such part, it needs arguments, or it is of another kind.
+    """
+    if isinstance(value, _BASES[kind]):
+        return value
+    if isinstance(value, dict):
+        return from_config(kind, value)
+    made = value
+    if isinstance(value, str):
+        word = _plain(value)
+        word = _ALIASES.get(word, word)
+        made = next((known for name, known in PARTS[kind].items() if _plain(name) == word), None)
+        if made is None:
+            raise _unknown(kind, value)
+    if not isinstance(made, type) or not issubclass(made, _BASES[kind]) or inspect.isabstract(made):
+        article = "an" if kind[0] in "aio" else "a"
+        raise OptionError(f"expected {article} {kind} such as {_EXAMPLES[kind]}, got {value!r}{_mend(kind, value)}")
+    needed = [
+        p.name
+        for p in inspect.signature(made).parameters.values()
+        if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD
+    ]
+    if needed:
+        raise OptionError(f"{made.__name__} needs {', '.join(needed)}: write {made.__name__}(...), got {value!r}")
+    return made()
+
+
+def _mend(kind: str, value: Any) -> str:
+    """What was probably meant by a number in the place of a part."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        name = {"regularizer": "L2", "optimizer": "SGD", "layer": "Dense", "initializer": "Normal"}.get(kind)
+        return f": write {name}({value!r})" if name else ""
+    return ""
+
+
+def _plain(name: str) -> str:
+    """A name without what differs from one library to the next: capitals, spaces, hyphens and the like."""
+    return "".join(filter(str.isalnum, name.lower()))
+
+
+def _unknown(kind: str, name: str) -> OptionError:
+    known = {_plain(part): part for part in PARTS[kind]}
+    near = get_close_matches(_plain(name[:80]), known, n=1)
+    guess = f"; did you mean {known[near[0]]}?" if near else ""
+    return OptionError(f"unknown {kind} {name!r}: expected one of {', '.join(sorted(PARTS[kind]))}{guess}")
 
 
 def _check(made: type, argument: str, value: Any) -> None:

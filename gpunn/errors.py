@@ -16,7 +16,7 @@ class GpunnError(Exception):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(in_one_line(message))
+        super().__init__(in_one_line(str(message)))
 
 
 class OptionError(GpunnError, ValueError):

@@ -174,6 +174,8 @@ class Experiment:
         """
         part = self.data
         data = load_data(part.source, validation=part.validation, limit=part.limit, seed=self.training.seed)
+        if self.loss is not None and self.loss["type"] == "BinaryCrossEntropy" and data.train.one_hot:
+            data = data.as_floats()  # as the trainer would, but the fingerprint is of what is trained on
         if part.sha256 and data.train.sha256() != part.sha256:
             raise DataError(
                 f"{part.source} does not hold the training data that this experiment was made with: name the data on "
@@ -217,7 +219,9 @@ class Experiment:
         return replace(
             self,
             data=replace(self.data, source=_located(self.data.source), shape=train.shape, sha256=train.sha256()),
-            training=replace(self.training.for_samples(len(train)), device=backend.device),
+            training=replace(
+                self.training.for_samples(len(train)), batch_size=trainer.step.batch_size, device=backend.device
+            ),
             layers=tuple(to_built_config(layer) for layer in trainer.model.layers),
             loss=to_config(trainer.loss),
             optimizer=to_config(trainer.optimizer),

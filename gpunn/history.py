@@ -5,13 +5,12 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass, field, fields
-from pathlib import Path
 from typing import overload
 
 from gpunn.errors import DataError
 from gpunn.limits import require
 from gpunn.overfitting import OverfittingDetector
-from gpunn.storage import open_regular, write_atomically
+from gpunn.storage import as_path, open_regular, write_atomically
 from gpunn.tasks import FIGURES, shown
 
 _NOTHING = math.nan
@@ -205,7 +204,7 @@ class History(Sequence[Record]):
         """
         history = cls()
         try:
-            with open_regular(Path(path)) as file:
+            with open_regular(as_path(path)) as file:
                 require(_RECORD_BYTES * os.fstat(file.fileno()).st_size, str(path))
                 head = file.readline(_LONGEST_LINE).decode("latin-1")
                 columns = head.removesuffix("\n").split(",")

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.errors import OptionError
+from gpunn.scalars import real
 
 
 class Initializer(ABC):
@@ -72,9 +73,9 @@ class Normal(Initializer):
     """
 
     def __init__(self, deviation: float = 1.0) -> None:
-        if not 0 <= deviation < float("inf"):
+        self.deviation = real(deviation, "deviation of Normal")
+        if not 0 <= self.deviation < float("inf"):
             raise OptionError(f"deviation of Normal must be at least 0 and finite, got {deviation!r}")
-        self.deviation = float(deviation)
 
     def __call__(
         self, shape: tuple[int, ...], fan_in: int, fan_out: int, generator: np.random.Generator
@@ -90,9 +91,9 @@ class Constant(Initializer):
     """
 
     def __init__(self, value: float = 0.0) -> None:
-        if not isfinite(value):
+        self.value = real(value, "value of Constant")
+        if not isfinite(self.value):
             raise OptionError(f"value of Constant must be finite, got {value!r}")
-        self.value = float(value)
 
     def __call__(
         self, shape: tuple[int, ...], fan_in: int, fan_out: int, generator: np.random.Generator

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.backend import Backend, Buffer, backend_of
+from gpunn.data.checks import as_array, is_one_hot
 from gpunn.errors import DataError, ShapeError
 from gpunn.kernels import losses as kernels
 from gpunn.kernels.kernel import Array, Raw
@@ -59,7 +60,7 @@ class Loss(ABC):
 
         Args:
             y: (batch, outputs), what the network gave; logits z for a loss with a link.
-            t: labels (batch,) or targets (batch, outputs).
+            t: labels (batch,), or targets (batch, outputs), which for a loss of labels are rows of one 1.
 
         Returns:
             The cost, a scalar of the backend.
@@ -68,14 +69,17 @@ class Loss(ABC):
             ShapeError: y and t do not belong together.
             DataError: a label that is no output of the network.
         """
+        y = y if hasattr(y, "ndim") else as_array(y, "outputs")
         if y.ndim != 2:
             raise ShapeError(f"{type(self).__name__} expects outputs (batch, outputs), got {tuple(y.shape)}")
         backend = backend_of(y)
         n, outputs = y.shape
-        t = t if hasattr(t, "dtype") else np.asarray(t)
+        t = t if hasattr(t, "dtype") else as_array(t, "targets")
         if not n:
             raise ShapeError(f"{type(self).__name__} expects at least one sample, got outputs {tuple(y.shape)}")
-        if t.ndim == 1 and len(t) == n and t.dtype.kind in "iu":
+        if self.takes_labels and isinstance(t, np.ndarray) and t.shape == (n, outputs) and is_one_hot(t):
+            t = t.argmax(axis=1)
+        if t.ndim == 1 and len(t) == n and t.dtype.kind in "iub":
             most = self.classes_of(outputs) - 1
             if int(t.min()) < 0 or int(t.max()) > most:
                 raise DataError(f"labels must be 0 to {most}, got {int(t.min())} to {int(t.max())}")

@@ -111,7 +111,13 @@ def require_for_network(
     """
     if backend.device == "cpu":
         free = backend.free_bytes()
-        if bytes_of_network(layers, shape, batch_size, backend, dtype, arrays) > free:
+        try:
+            needed = bytes_of_network(layers, shape, batch_size, backend, dtype, arrays)
+        except OverflowError:
+            raise MemoryShortageError(
+                "out of memory: a network of these sizes needs more than can be counted"
+            ) from None
+        if needed > free:
             error = MemoryError("nothing was taken")
             raise shortage(error, layers, shape, batch_size, backend, dtype, 0, free)
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gpunn.arguments import as_batch, as_layers, as_samples, as_shape, checked_dtype, is_of_cupy, mend_outputs
 from gpunn.augmentation import Augmentation
 from gpunn.backend import Backend, select
 from gpunn.batches import InputBuffer
@@ -36,14 +37,12 @@ EVALUATION_BATCH = 256
 FEW = 8
 """Samples up to which `forward` copies its batch, so that its products are planned for the same memory each time."""
 
-DTYPES = ("float32", "float64")
-
 
 class Sequential:
     """Layers one after another.
 
     Args:
-        layers: from input to output.
+        layers: from input to output; one that needs no arguments may be given by its class or name, such as "relu".
 
     Attributes:
         parameters: all weights and biases, after `build`.
@@ -53,10 +52,8 @@ class Sequential:
         backend: where it lives, after `build`.
     """
 
-    def __init__(self, layers: Iterable[Layer]) -> None:
-        self.layers: list[Layer] = list(layers)
-        if not self.layers or not all(isinstance(layer, Layer) for layer in self.layers):
-            raise OptionError(f"a network is a list of layers such as [Dense(10)], got {self.layers!r}")
+    def __init__(self, layers: Iterable[Layer | type[Layer] | str], *more: Layer) -> None:
+        self.layers = as_layers(layers, more)
         if len({id(layer) for layer in self.layers}) < len(self.layers):
             raise OptionError("a layer stands in the network twice: make one for each place")
         self.loss: Loss | None = None
@@ -110,6 +107,8 @@ class Sequential:
             MemoryShortageError: the host has less memory than the network needs.
         """
         backend = device if isinstance(device, Backend) else select(device)
+        input_shape, batch_size = as_shape(input_shape), positive_whole(batch_size, "batch size")
+        dtype, seed = checked_dtype(dtype), checked_seed(seed)
         self.backend = None  # until the last layer is built: one that fails leaves no half-built network
         require_for_network(self.layers, input_shape, batch_size, backend, dtype, arrays)
         context = self.lay_out(input_shape, batch_size, backend, dtype, seed)
@@ -127,16 +126,12 @@ class Sequential:
         self, input_shape: Sequence[int], batch_size: int, backend: Backend, dtype: str, seed: int = 0
     ) -> BuildContext:
         """Make every buffer, and say which parameters there are; they have no memory yet. See `build`."""
-        if dtype not in DTYPES:
-            raise OptionError(f"unknown dtype {dtype!r}: expected {' or '.join(DTYPES)}")
         seed, batch_size = checked_seed(seed), positive_whole(batch_size, "batch size")
-        self.dtype = dtype
+        self.dtype = checked_dtype(dtype)
         self.seed = seed
         self.batch_size = batch_size
         self.capacity = max(self.batch_size, EVALUATION_BATCH)
-        self.input_shape = shape = tuple(positive_whole(size, "input shape") for size in input_shape)
-        if len(shape) not in (1, 3):
-            raise ShapeError(f"input shape must be (features,) or (height, width, channels), got {shape}")
+        self.input_shape = shape = as_shape(input_shape)
         self._name_layers()
         self.shapes = [shape := layer.output_shape(shape) for layer in self.layers]
         self.output_shape = shape
@@ -211,8 +206,9 @@ class Sequential:
         Raises:
             ShapeError: inputs of another shape, or more than the network was built for.
         """
-        self._built()
-        return self._forward(self._samples(x), training)
+        backend = self._built()
+        batch = self._samples(x)
+        return self._forward(batch, training) if len(batch) else backend.zeros((0, *self.output_shape), self.dtype)
 
     def _forward(self, batch: Any, training: bool = False, scale: float = 1.0) -> Array:
         """`forward` of a batch whose samples have the network's input shape, its numbers times scale."""
@@ -277,7 +273,7 @@ class Sequential:
 
     def _samples(self, x: Any) -> Any:
         """A batch whose samples have the network's input shape."""
-        x = x if hasattr(x, "ndim") else np.asarray(x)
+        x = as_batch(x, self.input_shape)
         shape = tuple(x.shape[1:])
         if shape == self.input_shape:
             return x
@@ -285,19 +281,24 @@ class Sequential:
             return rows_of_images(x)
         if shape == self.input_shape[:2] and self.input_shape[2] == 1:
             return x.reshape(*x.shape, 1)
-        raise ShapeError(f"expected inputs (batch, {', '.join(map(str, self.input_shape))}), got {tuple(x.shape)}")
+        is_one = x.size == prod(self.input_shape) and x.shape[:1] != (1,)
+        mend = ": x[None] makes a batch of one sample" if is_one else ""
+        wanted = ", ".join(map(str, self.input_shape))
+        raise ShapeError(f"expected inputs (batch, {wanted}), got {tuple(x.shape)}{mend}")
 
     # Training
 
     def fit(
         self,
-        data: Data | Samples | tuple[ArrayLike, ArrayLike],
+        data: Data | Samples | tuple[ArrayLike, ArrayLike] | ArrayLike | None = None,
+        y: ArrayLike | None = None,
         *,
-        loss: Loss | None = None,
-        optimizer: Optimizer | None = None,
+        validation_data: Samples | tuple[ArrayLike, ArrayLike] | None = None,
+        loss: Loss | str | None = None,
+        optimizer: Optimizer | str | None = None,
         regularizer: Regularizer | None = None,
         epochs: int = 10,
-        batch_size: int = 128,
+        batch_size: int | None = None,
         device: str | Backend = "auto",
         dtype: str = "float32",
         precision: str = "float32",
@@ -313,16 +314,21 @@ class Sequential:
     ) -> History:
         """Train on `data.train`, watching `data.validation`; `data.test` is never looked at.
 
-        A network that is trained already goes on from its weights.
+        A network that is trained already goes on from its weights. A loss or an optimizer that needs no arguments may
+        be given by its class or name, in whatever letters: "MeanSquaredError" or "mse", "adam".
 
         Args:
-            data: a data set, samples, or (x, y), which is split into training and validation.
+            data: a data set, samples, (x, y), or x; all but a data set are split into training and validation.
+            y: targets for x. A network of one output takes (n,) as numbers to learn, one of several as classes.
+            validation_data: samples or (x, y) to watch, in place of some that are held back.
             loss: the cost; left out, SoftmaxCrossEntropy for labels (BinaryCrossEntropy for two classes and one output)
-                and MeanSquaredError for float targets.
+                and MeanSquaredError for float targets. Rows of one 1 are labels for these; BinaryCrossEntropy takes
+                them as several answers at once.
             optimizer: left out, SGD(0.1, momentum=0.9).
             regularizer: L1 or L2, or None.
             epochs: times that the whole training set is gone through.
-            batch_size: samples of a minibatch; the last of an epoch may be shorter.
+            batch_size: samples of a minibatch; the last of an epoch may be shorter. Left out, 128; never more than
+                there are.
             device: "auto", "cpu", "cuda", "cuda:N".
             dtype: "float32" or "float64".
             precision: "float32", or on a CUDA device "tf32", "bfloat16" or "float16" for products on the tensor
@@ -356,6 +362,8 @@ class Sequential:
         trainer = Trainer(
             self,
             data,
+            y,
+            validation_data=validation_data,
             loss=loss,
             optimizer=optimizer,
             regularizer=regularizer,
@@ -391,7 +399,7 @@ class Sequential:
             (n, outputs).
         """
         backend = self._built()
-        x = np.asarray(self._samples(x))
+        x = np.asarray(self._samples(backend.to_host(x) if is_of_cupy(x) else x))
         scale = self.input_scale if x.dtype == np.uint8 else 1.0
         parts = []
         for start in range(0, len(x), self.capacity):
@@ -448,14 +456,21 @@ class Sequential:
         return Task.BINARY if gives_probability else Task.REGRESSION
 
     @explained
-    def evaluate(self, samples: Samples) -> Evaluation:
+    def evaluate(
+        self, samples: Samples | Data | tuple[ArrayLike, ArrayLike] | ArrayLike, y: ArrayLike | None = None
+    ) -> Evaluation:
         """The figures of the network's task on samples, nothing learned: loss and accuracy, for regression RMSE and R².
 
+        Args:
+            samples: samples, (x, y), or x; of a data set, its test set.
+            y: targets for x.
+
         Raises:
-            DataError: targets of another kind than those of the training.
+            DataError: nothing that can be evaluated on, or targets of another kind than those of the training.
             ShapeError: samples of another shape than the network was built for.
         """
         backend = self._built()
+        samples = as_samples(samples, y, self)
         self.check_samples(samples)
         return Evaluator(self, place(backend, samples, self.dtype)).run()
 
@@ -518,11 +533,8 @@ class Sequential:
         most = outputs if loss is None else loss.classes_of(outputs)
         if needed > most if samples.classes else needed != outputs:
             kind = "classes" if samples.classes else "targets"
-            other = ""
-            if samples.classes and outputs == 1:
-                other = ", or " + ("take BinaryCrossEntropy" if needed == 2 else "give numbers as floats (n, 1)")
             raise ShapeError(
-                f"the data have {needed} {kind}, the network {outputs} outputs: end it with Dense({needed}){other}"
+                f"the data have {needed} {kind}, the network {outputs} outputs: {mend_outputs(samples, outputs)}"
             )
 
     def _check_kind(self, samples: Samples) -> None:
@@ -575,4 +587,4 @@ def rows_of_images(x: Any) -> Any:
     """(batch, height, width, channels) → (batch, features), in the order channel, height, width."""
     if x.ndim == 4:
         x = x.transpose(0, 3, 1, 2)
-    return x.reshape(len(x), -1)
+    return x.reshape(len(x), prod(x.shape[1:]))

@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 import os
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from gpunn.arguments import DTYPES
 from gpunn.backend import select
 from gpunn.config import MOST_LAYERS, from_config, to_built_config, to_config
 from gpunn.errors import DataError, GpunnError, ModelFileError
 from gpunn.layers.base import positive_whole
 from gpunn.memory import shortage
-from gpunn.model import DTYPES, Sequential
+from gpunn.model import Sequential
 from gpunn.state import Arrays
-from gpunn.storage import open_regular, write_atomically
+from gpunn.storage import as_path, open_regular, write_atomically
 from gpunn.tasks import Task
 from gpunn.tensors import read_header, read_values, to_bytes
 
@@ -72,7 +72,7 @@ def load_model(path: str | os.PathLike[str], device: str = "auto", batch_size: i
         OptionError, DeviceError: the device or the batch size cannot be.
     """
     backend, batch_size = select(device), positive_whole(batch_size, "batch size")
-    path = Path(path)
+    path = as_path(path)
     try:
         with open_regular(path) as file:
             header = read_header(file, _MOST_HEADER)

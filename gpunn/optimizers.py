@@ -10,6 +10,7 @@ from gpunn.kernels.batches import STEP
 from gpunn.kernels.kernel import Array
 from gpunn.parameter import Parameters
 from gpunn.regularizers import Regularizer
+from gpunn.scalars import flag, real
 from gpunn.schedules import Constant, Schedule
 
 
@@ -21,6 +22,13 @@ class Optimizer(ABC):
     """
 
     def __init__(self, learning_rate: float | Schedule) -> None:
+        if isinstance(learning_rate, str | type):
+            raise OptionError(
+                f"learning rate of {type(self).__name__} must be a number or a schedule such as Cosine(0.1), "
+                f"got {learning_rate!r}"
+            )
+        if not isinstance(learning_rate, Schedule):
+            learning_rate = real(learning_rate, f"learning rate of {type(self).__name__}")
         self.learning_rate = learning_rate
         self.schedule = learning_rate if isinstance(learning_rate, Schedule) else Constant(learning_rate)
 
@@ -75,12 +83,11 @@ class SGD(Optimizer):
 
     def __init__(self, learning_rate: float | Schedule = 0.1, momentum: float = 0.0, nesterov: bool = False) -> None:
         super().__init__(learning_rate)
-        if not 0 <= momentum < 1:
+        self.momentum, self.nesterov = real(momentum, "momentum"), flag(nesterov, "nesterov")
+        if not 0 <= self.momentum < 1:
             raise OptionError(f"momentum must lie from 0 to below 1, got {momentum!r}")
-        if nesterov and not momentum:
+        if self.nesterov and not self.momentum:
             raise OptionError("nesterov needs a momentum above 0, got 0")
-        self.momentum = float(momentum)
-        self.nesterov = bool(nesterov)
 
     def _build(self) -> None:
         p = self.parameters
@@ -144,9 +151,9 @@ class Adam(Optimizer):
     ) -> None:
         super().__init__(learning_rate)
         for name, beta in (("beta1", beta1), ("beta2", beta2)):
-            if not 0 <= beta < 1:
+            if not 0 <= real(beta, f"{name} of Adam") < 1:
                 raise OptionError(f"{name} of Adam must lie from 0 to below 1, got {beta!r}")
-        if not 0 < epsilon < float("inf"):
+        if not 0 < real(epsilon, "epsilon of Adam") < float("inf"):
             raise OptionError(f"epsilon of Adam must be above 0 and finite, got {epsilon!r}")
         self.beta1, self.beta2, self.epsilon = float(beta1), float(beta2), float(epsilon)
 

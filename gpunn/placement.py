@@ -48,7 +48,7 @@ def place(
         OptionError: no such place.
         ShapeError: samples that are no images are to be augmented.
     """
-    if data_on not in PLACES:
+    if not isinstance(data_on, str) or data_on not in PLACES:
         raise OptionError(f"data_on is {', '.join(map(repr, PLACES[:-1]))} or {PLACES[-1]!r}, got {data_on!r}")
     is_host, needed = backend.device == "cpu", bytes_on_device(samples, dtype)
     free = 0 if is_host else backend.free_bytes()

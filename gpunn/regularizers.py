@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.errors import OptionError
+from gpunn.scalars import real
 
 
 class Regularizer(ABC):
@@ -19,9 +20,9 @@ class Regularizer(ABC):
     """
 
     def __init__(self, strength: float) -> None:
-        if not 0 <= strength < float("inf"):
+        self.strength = real(strength, f"strength of {type(self).__name__}")
+        if not 0 <= self.strength < float("inf"):
             raise OptionError(f"strength of {type(self).__name__} must be at least 0, got {strength!r}")
-        self.strength = float(strength)
 
     @abstractmethod
     def coefficients(self, n: int) -> tuple[float, float]:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.errors import OptionError
+from gpunn.scalars import real
 
 
 class Schedule(ABC):
@@ -33,9 +34,10 @@ class Schedule(ABC):
 
 
 def _rate(value: float, what: str) -> float:
-    if not 0 < value < float("inf"):
+    number = real(value, what)
+    if not 0 < number < float("inf"):
         raise OptionError(f"{what} must be above 0 and finite, got {value!r}")
-    return float(value)
+    return number
 
 
 class Constant(Schedule):
@@ -80,9 +82,9 @@ class Cosine(Schedule):
 
     def __init__(self, rate: float, final: float = 0.0) -> None:
         self.rate = _rate(rate, "learning rate")
-        if not 0 <= final < float("inf"):
+        self.final = real(final, "final of Cosine")
+        if not 0 <= self.final < float("inf"):
             raise OptionError(f"final of Cosine must be at least 0 and finite, got {final!r}")
-        self.final = float(final)
 
     def rates(self, epochs: NDArray[Any], total: int) -> NDArray[Any]:
         return _cosine(self.rate, self.final, epochs / total)
@@ -100,9 +102,9 @@ class OneCycle(Schedule):
 
     def __init__(self, peak: float, rise: float = 0.3, start: float = 25.0, end: float = 1e4) -> None:
         self.peak = _rate(peak, "peak of OneCycle")
-        if not 0 < rise < 1:
+        self.rise = real(rise, "rise of OneCycle")
+        if not 0 < self.rise < 1:
             raise OptionError(f"rise of OneCycle must lie between 0 and 1, got {rise!r}")
-        self.rise = float(rise)
         self.start = _rate(start, "start of OneCycle")
         self.end = _rate(end, "end of OneCycle")
 

@@ -16,18 +16,34 @@ import stat
 from collections.abc import Iterable
 from pathlib import Path
 
-from gpunn.errors import OutputError
+from gpunn.errors import OptionError, OutputError
 
 _TEMPORARY = ".tmp"
+
+
+def as_path(path: str | os.PathLike[str]) -> Path:
+    """The path of a file.
+
+    Raises:
+        OptionError: it is no text and no path, or names nothing.
+    """
+    try:
+        given = os.fspath(path)
+    except TypeError:
+        given = None
+    if not isinstance(given, str) or "\0" in given or not Path(given).name:
+        raise OptionError(f"the path of a file is a text such as 'model.safetensors', got {path!r}")
+    return Path(given)
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
     """Write a file so that its name shows the old content or all of the new one.
 
     Raises:
+        OptionError: that is no path.
         OutputError: it cannot be written; nothing half-written stays behind.
     """
-    target = Path(path)
+    target = as_path(path)
     temporary = _beside(target)
     try:
         _write(temporary, content)

@@ -13,9 +13,18 @@ from typing import TYPE_CHECKING, NoReturn
 import numpy as np
 from numpy.typing import ArrayLike
 
-from gpunn.arguments import as_data, backend_for, checked_batch_size, checked_patience, loss_for
+from gpunn.arguments import (
+    as_data,
+    backend_for,
+    checked_batch_size,
+    checked_dtype,
+    checked_patience,
+    loss_for,
+    note_missing_classes,
+)
 from gpunn.augmentation import Augmentation
 from gpunn.backend import Backend
+from gpunn.config import as_part
 from gpunn.data import Data, Samples
 from gpunn.errors import DivergenceError, GpunnError
 from gpunn.evaluation import Evaluation, Evaluator, Measure
@@ -32,6 +41,7 @@ from gpunn.optimizers import SGD, Optimizer
 from gpunn.placement import bytes_on_device, place
 from gpunn.progress import Progress
 from gpunn.regularizers import Regularizer
+from gpunn.scalars import flag
 from gpunn.state import Arrays, State, Weights
 from gpunn.step import Step
 from gpunn.verdict import no_better_than_chance
@@ -62,13 +72,15 @@ class Trainer:
     def __init__(
         self,
         model: Sequential,
-        data: Data | Samples | tuple[ArrayLike, ArrayLike],
+        data: Data | Samples | tuple[ArrayLike, ArrayLike] | ArrayLike | None,
+        y: ArrayLike | None = None,
         *,
-        loss: Loss | None = None,
-        optimizer: Optimizer | None = None,
+        validation_data: Samples | tuple[ArrayLike, ArrayLike] | None = None,
+        loss: Loss | str | None = None,
+        optimizer: Optimizer | str | None = None,
         regularizer: Regularizer | None = None,
         epochs: int = 10,
-        batch_size: int = 128,
+        batch_size: int | None = None,
         device: str | Backend = "auto",
         dtype: str = "float32",
         precision: str = "float32",
@@ -83,16 +95,21 @@ class Trainer:
         progress: bool = True,
     ) -> None:
         seed = checked_seed(seed)
-        self.model, self.data = model, as_data(data, seed)
+        loss = None if loss is None else as_part("loss", loss)
+        self.model, self.data = model, as_data(data, y, validation_data, seed, loss, model.layers)
         train = self.data.train
         self.epochs = positive_whole(epochs, "epochs")
-        batch_size = checked_batch_size(batch_size, len(train), model.layers)
+        asked, batch_size = batch_size, checked_batch_size(batch_size, len(train), model.layers)
         self.seed, self.patience = seed, checked_patience(patience, self.data)
-        self.regularizer = regularizer
+        self.regularizer: Regularizer | None = None if regularizer is None else as_part("regularizer", regularizer)
         self.loss = loss_for(train, loss, model.layers)
-        self.optimizer = optimizer or SGD(0.1, momentum=0.9)
+        self.optimizer: Optimizer = SGD(0.1, momentum=0.9) if optimizer is None else as_part("optimizer", optimizer)
+        dtype = checked_dtype(dtype)
         backend = backend_for(device, precision, dtype)
-        self.recompute_statistics, self.augmentation = recompute_statistics, augmentation
+        augmentation = None if augmentation is None else as_part("augmentation", augmentation)
+        self.recompute_statistics, self.augmentation = flag(recompute_statistics, "recompute_statistics"), augmentation
+        skip_bad_batches, capture = flag(skip_bad_batches, "skip_bad_batches"), flag(capture, "capture")
+        progress = flag(progress, "progress")
         self.validate_every = None if validate_every is None else positive_whole(validate_every, "validate_every")
         self._memory = (batch_size, backend, dtype, backend.free_bytes(), data_on)
         with self._enough_memory():
@@ -100,7 +117,7 @@ class Trainer:
             model.loss, model.class_names, model.input_scale = self.loss, self.data.class_names, train.scale
             self._measure = Measure(self.loss, train)
             model.task = self._measure.task
-            self.optimizer.build(model.parameters, regularizer, len(train))
+            self.optimizer.build(model.parameters, self.regularizer, len(train))
             batches = place(backend, train, dtype, augmentation, seed, data_on)
             self.step = Step(model, batches, self.loss, self.optimizer, batch_size, capture)
             # Adam counts from its own first step, not from that of an earlier training.
@@ -122,6 +139,14 @@ class Trainer:
         if watched is not None and watched.placement:
             self.placement += f"; for validation {watched.placement}"
         self.progress = Progress(self.epochs, self.step.steps_per_epoch, len(train), progress)
+        note_missing_classes(self.data)
+        if asked is not None and asked > batch_size:
+            self.progress.say(f"batches of {batch_size} samples: a batch size of {asked} is more than there are")
+        if validation is not None and validation_data is None and not isinstance(data, Data):
+            self.progress.say(
+                f"{len(validation):,} of {len(train) + len(validation):,} samples are held back for validation: "
+                "validation_data gives others to watch, Data.from_arrays(x, y, validation=0) none"
+            )
         self.done = self.kept = self._samples = 0
         self._epoch: int | None = None  # whose order and rates the step has
         self._said = ""  # of what could not be recorded

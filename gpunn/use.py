@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from gpunn.arguments import renumbered
 from gpunn.checkpoint import BEST
 from gpunn.data import load_data
 from gpunn.errors import DataError, GpunnError, ModelFileError, in_one_line
@@ -98,6 +99,7 @@ def evaluate_run(run: str, source: str | None = None, device: str = "auto") -> s
         samples, part = (data.train, "all samples") if not data.has_test else (None, "test set")
     samples = samples or data.test
     assert samples is not None
+    samples = renumbered(samples, data.class_names, model.class_names)
     result = model.evaluate(samples)
     return f"{data.name}, {part} ({len(samples):,}): {result}"
 

@@ -69,6 +69,13 @@ def test_options_replace_what_the_recipe_says(folder: Path) -> None:
         assert line in written
 
 
+def test_a_batch_of_more_than_there_are_is_all_of_them_and_said(folder: Path) -> None:
+    done = gpunn("train", "--recipe", "tiny.toml", "--epochs", 1, "--batch-size", 5000, "--out", "run")
+    assert done.code == 0
+    assert "batches of 1293 samples: a batch size of 5000 is more than there are\n" in done.err
+    assert "batch_size = 1293\n" in (folder / "run" / "experiment.toml").read_text()
+
+
 def test_one_s_own_arrays_can_be_trained_on(folder: Path) -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(200, 5))

@@ -77,12 +77,21 @@ def test_a_value_that_is_not_finite_in_float32_is_named_with_its_place(value, pl
         ([0, -1, 2], "got -1 at index 1"),
         ([0, 1, 5], "expected 0 to 3 (4 classes), got 5 at index 2"),
         ([0, 1, 0.5], "no whole numbers"),
-        ([0.0, 1.0, 2.0], "y.astype(int)"),
-        ([[0], [1], [2]], "y.ravel()"),
-        ([[1, 0], [0, 1], [1, 0]], "y.argmax(axis=1)"),
+        ([[1, 0], [0, 1], [1, 0]], "rows of 2"),
+        ([[1.0, 0], [0, 1], [1, 0]], "rows of 2"),
+        ([[3, 0], [0, 1], [1, 0]], "y.argmax(axis=1)"),
+        ([1, 2, 4], "y - 1 counts from 0"),
+        ([-1, 1, -1], "(y > 0).astype(int) makes classes 0 and 1"),
+        ([0, np.nan, 1], "no whole numbers"),
+        ([[0.5], [1], [2]], "no whole numbers"),
         ([0, 1], "3 inputs, 2 targets"),
         ([], "no values"),
         (["a", "b", "c"], "must be numbers"),
+        ("abc", "must be numbers, got str"),
+        (None, "must be numbers, got NoneType"),
+        ({0: 1}, "must be numbers, got dict"),
+        ([0j, 1, 2], "must be numbers, got complex128"),
+        (np.zeros((3, 2, 2)), "y.reshape(len(y), -1)"),
         ([0, None, 1], "must be numbers"),
         ([[0], [1, 2], [3]], "no rectangular NumPy array"),
         (np.ma.masked_array([0, 1, 2], [0, 1, 0]), "masked"),
@@ -90,6 +99,108 @@ def test_a_value_that_is_not_finite_in_float32_is_named_with_its_place(value, pl
 )
 def test_labels_that_cannot_be_used_say_why_and_what_to_do(labels, said):
     assert said in refused(X[:3], labels, classes=4)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.int64, np.uint8, bool])
+def test_rows_of_one_1_are_classes(dtype):
+    samples = Samples(X, np.eye(4, dtype=dtype)[Y])
+    assert (samples.classes, samples.targets.dtype, samples.one_hot) == (4, np.int32, True)
+    np.testing.assert_array_equal(samples.targets, Y)
+    assert samples.subset([1, 2]).one_hot
+    assert samples.first(3).one_hot
+    np.testing.assert_array_equal(samples.as_floats().targets, np.eye(4)[Y])
+    assert samples.as_floats().classes == 0
+    assert samples.sha256() == Samples(X, Y).sha256()
+
+
+@pytest.mark.parametrize("wrong", [0.0, 2.0, 0.999, -1.0])
+def test_one_row_that_is_not_of_one_1_leaves_floats_what_they_are(wrong):
+    rows = np.eye(4)[Y]
+    rows[7, 3] = wrong
+    samples = Samples(X, rows)
+    assert (samples.classes, samples.one_hot) == (0, False)
+    np.testing.assert_array_equal(samples.targets, rows)
+
+
+def test_floats_that_are_asked_for_stay_floats_though_they_are_rows_of_one_1():
+    assert Samples(X, np.eye(4)[Y], classes=0).targets.shape == (20, 4)
+
+
+def test_zeros_and_ones_of_several_labels_are_float_targets_of_whatever_type():
+    several = (X[:, :1] > [[5, 9, 30]]).astype(int)
+    for dtype in (int, bool, np.uint8):
+        samples = Samples(X, several.astype(dtype))
+        assert (samples.classes, samples.targets.dtype) == (0, np.float32)
+        np.testing.assert_array_equal(samples.targets, several)
+
+
+@pytest.mark.parametrize("dtype", [int, bool, np.uint8, object])
+def test_labels_in_a_column_are_labels(dtype):
+    samples = Samples(X, (Y[:, None] > 1).astype(dtype))
+    assert (samples.classes, samples.targets.shape, samples.one_hot) == (2, (20,), False)
+
+
+def test_floats_of_one_output_need_no_second_axis():
+    np.testing.assert_array_equal(Samples(X, X[:, 0] / 3).targets, X[:, :1] / 3)
+    # A test set of whole numbers is of the kind that was trained on.
+    data = Data.from_arrays(X, X[:, 0] / 3, test=(X[:2], np.array([1, 2])))
+    np.testing.assert_array_equal(data.test.targets, [[1.0], [2.0]])
+
+
+def test_whole_numbers_kept_as_floats_are_labels_where_classes_are_known():
+    assert Samples(X, Y.astype(float), classes=4).targets.dtype == np.int32
+    assert Samples(X, Y.astype(float)[:, None], classes=4).targets.dtype == np.int32
+    assert Data.from_arrays(X, Y.astype(float), class_names=list("abcd")).train.classes == 4
+    assert "y.astype(int) for classes" in refused(X, Y.astype(float))
+
+
+@pytest.mark.parametrize("dtype", ["U", object, "S"])
+def test_names_as_labels_become_classes_in_alphabetical_order(dtype):
+    words = np.array(["dog", "cat", "owl", "ant"])[Y].astype(dtype)
+    data = Data.from_arrays(X, words, validation=0, test=(X[:2], ["owl", "ant"]))
+    assert data.class_names == ("ant", "cat", "dog", "owl")
+    np.testing.assert_array_equal(data.train.targets, np.array([2, 1, 3, 0])[Y])
+    np.testing.assert_array_equal(data.test.targets, [3, 0])
+    ordered = Data.from_arrays(X, words[:, None], class_names=["owl", "dog", "cat", "ant", "bee"], validation=0)
+    np.testing.assert_array_equal(ordered.train.targets, np.array([1, 2, 0, 3])[Y])
+    assert ordered.train.classes == 5
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "said"),
+    [
+        (["a", "b", "x"], ["a", "b"], "label 'x' at index 2 is no class: expected 'a', 'b'"),
+        (["a", None, "b"], None, "got None at index 1 among names"),
+        (["1", "2", "10"], None, "numbers written as texts, such as '1'"),
+        ([["a", "b"]] * 3, None, "must be numbers"),
+        ([0, 1, 1], {"a": 0, "b": 1}, "class_names is a list of names, got dict"),
+        ([0, 1, 1], 2, "class_names is a list of names, got int"),
+        ([[0], [1, 2], [3]], None, "no rectangular NumPy array"),
+    ],
+)
+def test_names_that_are_no_classes_say_so(labels, names, said):
+    with pytest.raises(DataError) as caught:
+        Data.from_arrays(X[:3], labels, class_names=names)
+    assert said in str(caught.value)
+    one_line(caught.value)
+
+
+def test_rows_of_one_1_fit_a_training_set_of_floats_and_of_labels():
+    rows = np.eye(2)[Y[:6] % 2]
+    data = Data.from_arrays(X, X / 40, test=Samples(X[:6], rows))
+    np.testing.assert_array_equal(data.test.targets, rows)
+    data = Data.from_arrays(X, Y % 2, test=(X[:6], rows))
+    np.testing.assert_array_equal(data.test.targets, Y[:6] % 2)
+    data = Data.from_arrays(X, np.eye(2)[Y % 2], test=(X[:6], Y[:6] % 2), validation=4)
+    assert data.as_floats().train.targets.shape == (16, 2)
+    assert data.as_floats().validation.targets.shape == (4, 2)
+    assert not data.as_floats().test_is_open
+    np.testing.assert_array_equal(data.as_floats().test.targets, rows)
+
+
+@pytest.mark.parametrize("classes", [-2, 2.5, "4", True, 10**9])
+def test_a_number_of_classes_is_a_whole_number(classes):
+    assert "classes" in refused(X, Y, classes=classes)
 
 
 def test_a_label_of_millions_is_no_class():

@@ -270,3 +270,30 @@ def test_a_damaged_test_set_is_found_when_it_is_opened_and_not_before(tmp_path):
     assert not data.test_is_open
     with pytest.raises(DataError, match="test set of a: expected inputs of shape"):
         _ = data.test
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int64])
+def test_rows_of_one_1_are_classes(tmp_path, dtype):
+    np.savez(tmp_path / "a.npz", x_train=X, y_train=np.eye(2, dtype=dtype)[Y], x_test=X[:4], y_test=np.eye(2)[Y[:4]])
+    data = load_data(tmp_path / "a.npz", validation=0)
+    assert (data.train.classes, data.test.classes, data.class_names) == (2, 2, ("0", "1"))
+    np.testing.assert_array_equal(data.train.targets, Y)
+
+
+def test_names_as_labels_are_read(tmp_path):
+    np.savez(tmp_path / "a.npz", x_train=X, y_train=np.array(["no", "yes"])[Y], x_test=X[:2], y_test=["yes", "no"])
+    data = load_data(tmp_path / "a.npz", validation=0)
+    assert data.class_names == ("no", "yes")
+    np.testing.assert_array_equal(data.train.targets, Y)
+    np.testing.assert_array_equal(data.test.targets, [1, 0])
+
+
+def test_texts_that_are_no_characters_and_texts_as_inputs_are_refused(tmp_path):
+    header = {"descr": "<U1", "fortran_order": False, "shape": (20,)}
+    numbers = npy({"descr": "<f4", "fortran_order": False, "shape": (20, 3)}, X.tobytes())
+    zipped(tmp_path / "a.npz", {"x": numbers, "y": npy(header, b"\xff" * 80)})
+    assert "targets" in refused(tmp_path / "a.npz")
+    np.savez(tmp_path / "b.npz", x=X.astype("U8"), y=Y)
+    assert "inputs must be numbers" in refused(tmp_path / "b.npz")
+    zipped(tmp_path / "c.npz", {"x": numbers, "y": npy(header | {"descr": "<U99999"}, b"")})
+    assert "must hold numbers" in refused(tmp_path / "c.npz")

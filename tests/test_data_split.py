@@ -92,6 +92,19 @@ def test_fractions_and_counts(validation, count):
     assert validation_count(validation, 100) == count
 
 
+@pytest.mark.parametrize(("total", "count"), [(1, 0), (4, 0), (10, 0), (19, 0), (20, 2), (24, 2), (30, 3)])
+def test_of_few_samples_a_fraction_holds_back_none_rather_than_one(total, count):
+    assert validation_count(0.1, total) == count
+    assert validation_count(0.5, 10) == 5
+    assert validation_count(1, 4) == 1
+
+
+def test_a_fraction_takes_no_more_than_the_classes_can_give():
+    assert validation_count(0.1, 30, most=0) == 0
+    assert validation_count(0.1, 30, most=2) == 2
+    assert validation_count(3, 30, most=2) == 3
+
+
 @pytest.mark.parametrize("validation", [1.0, -0.1, float("nan"), -1, 100, 0.999, True, "0.1", None, [3]])
 def test_what_is_no_fraction_or_count_is_refused_with_the_mend(validation):
     with pytest.raises(OptionError, match="fraction"):

@@ -1,6 +1,7 @@
 """Experiment files: what they may say, what is refused, and that what was written runs the same again."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,12 @@ from cli_helpers import TINY, assert_one_line, gpunn
 from harness import one_line
 
 import gpunn as gn
+from gpunn import run
 from gpunn.config import to_config
 from gpunn.errors import DataError, GpunnError, OptionError
 from gpunn.experiment import Experiment
 from gpunn.recipes import parse_experiment, read_experiment, recipes
+from gpunn.use import evaluate_run
 
 SMALL = gn.Data.from_arrays(np.random.default_rng(0).normal(size=(100, 4)), np.arange(100) % 3)
 
@@ -273,3 +276,28 @@ def test_a_seed_changes_the_split_so_the_fingerprint_is_dropped() -> None:
     wrong = parse_experiment(resolved.to_toml().replace(resolved.data.sha256, "0" * 64), "wrong")
     with pytest.raises(DataError, match="does not hold the training data"):
         wrong.load_data()
+
+
+@pytest.mark.parametrize(
+    ("kind", "loss"),
+    [("labels", None), ("names", "MeanSquaredError"), ("rows", "SoftmaxCrossEntropy"), ("rows", "BinaryCrossEntropy")],
+)
+def test_the_smallest_sets_run_and_run_again_to_the_bit(tmp_path: Path, kind: str, loss: str | None) -> None:
+    x, labels = np.array([[0.0, 0], [0, 1], [1, 0], [1, 1]]), np.array([0, 1, 1, 0])
+    y = {"labels": labels, "names": np.array(["no", "yes"])[labels], "rows": np.eye(2)[labels]}[kind]
+    np.savez(tmp_path / "xor.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    experiment = read_experiment("mlp").with_options(
+        data=str(tmp_path / "xor.npz"), device="cpu", epochs=40, learning_rate=0.05
+    )
+    experiment = replace(experiment, loss=None if loss is None else {"type": loss})
+    first = run.train(experiment, tmp_path / "first", lambda line: None, progress=False)
+    written = read_experiment(str(first / "experiment.toml"))
+    assert (written.training.batch_size, written.training.least_steps) == (4, 0)
+    again = run.train(written, tmp_path / "again", lambda line: None, progress=False)
+    assert (again / "model.safetensors").read_bytes() == (first / "model.safetensors").read_bytes()
+    assert (again / "experiment.toml").read_bytes() == (first / "experiment.toml").read_bytes()
+    model = gn.load_model(first / "model.safetensors", "cpu")
+    several = (kind, loss) == ("rows", "BinaryCrossEntropy")
+    assert model.class_names == (() if several else ("no", "yes") if kind == "names" else ("0", "1"))
+    np.testing.assert_array_equal(model.predict_proba(x).argmax(axis=1), labels)
+    assert "(4)" in evaluate_run(str(first), device="cpu")

@@ -101,9 +101,17 @@ def test_building_again_for_another_batch_or_dtype_keeps_the_weights(backend: Ba
 # Building what cannot be
 
 
-@pytest.mark.parametrize("layers", [[], [Dense], [Dense(3), "relu"], [None]])
-def test_a_network_is_made_of_layers(layers: list[Any]) -> None:
-    with pytest.raises(OptionError, match="a network is a list of layers"):
+@pytest.mark.parametrize(
+    ("layers", "said"),
+    [
+        ([], "a network is a list of layers"),
+        ([Dense], "Dense needs units"),
+        ([Dense(3), "rule"], "unknown layer 'rule'"),
+        ([None], "expected a layer such as"),
+    ],
+)
+def test_a_network_is_made_of_layers(layers: list[Any], said: str) -> None:
+    with pytest.raises(OptionError, match=said):
         Sequential(layers)
 
 
@@ -307,10 +315,10 @@ def test_an_evaluation_teaches_nothing(backend: Backend) -> None:
         (Samples(some(5, 3), np.arange(5) % 3), ShapeError, r"built for inputs \(4,\), these samples are \(3,\)"),
         (Samples(some(5), np.arange(5)), ShapeError, r"5 classes, the network 3 outputs: end it with Dense\(5\)"),
         (Samples(some(5), some(5, 2)), DataError, "needs labels"),
-        (None, DataError, "expected samples such as data.test, got NoneType"),
-        ((some(5), np.arange(5)), DataError, "expected samples such as data.test, got tuple"),
+        (None, DataError, "expected samples such as data.test, a data set, or x and y, got nothing"),
+        ((some(5), np.arange(5)), ShapeError, r"5 classes, the network 3 outputs: end it with Dense\(5\)"),
     ],
-    ids=["shape", "classes", "targets", "none", "tuple"],
+    ids=["shape", "classes", "targets", "none", "pair"],
 )
 def test_samples_that_do_not_fit_are_refused(backend: Backend, samples: Any, error: Any, message: str) -> None:
     model = network(backend)

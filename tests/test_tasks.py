@@ -251,7 +251,7 @@ def test_targets_of_binary_cross_entropy_lie_between_0_and_1(backend: Backend, y
 def test_one_output_for_softmax_or_for_three_classes_says_what_mends_it(backend: Backend) -> None:
     with pytest.raises(ShapeError, match=r"end it with Dense\(2\), or take BinaryCrossEntropy"):
         fitted(backend, LABELS, gn.Dense(1), loss=gn.SoftmaxCrossEntropy())
-    words = r"3 classes, the network 1 outputs: end it with Dense\(3\), or give numbers as floats \(n, 1\)"
+    words = r"3 classes, the network 1 outputs: end it with Dense\(3\), or give floats \(n, 1\) to learn numbers"
     with pytest.raises(ShapeError, match=words):
         fitted(backend, NUMBERS.argmax(axis=1), gn.Dense(1), loss=gn.BinaryCrossEntropy())
 

@@ -434,7 +434,6 @@ def test_a_nan_on_the_way_is_a_divergence_and_no_warning(backend: Backend) -> No
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"batch_size": 1000}, OptionError, "a batch of 1000 is larger than the 72 training samples"),
         ({"batch_size": 0}, OptionError, "batch size must be a whole number"),
         ({"batch_size": 2.5}, OptionError, "batch size must be a whole number"),
         ({"epochs": 0}, OptionError, "epochs must be a whole number"),

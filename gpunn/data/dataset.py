@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from gpunn.data.checks import as_array
+from gpunn.data.checks import as_array, numbered
 from gpunn.data.samples import Samples, described
 from gpunn.data.split import plain_split, stratified_split, validation_count
 from gpunn.errors import DataError, OptionError, in_one_line
+from gpunn.scalars import flag
 
 
 class Data:
@@ -34,11 +35,19 @@ class Data:
         *,
         validation_is_test: bool = False,
     ) -> None:
+        if not isinstance(train, Samples) or not isinstance(validation, Samples | None):
+            wrong = validation if isinstance(train, Samples) else train
+            raise DataError(
+                f"train and validation of Data are Samples, got {type(wrong).__name__}: use Data.from_arrays(x, y) for "
+                "arrays"
+            )
+        if open_test is not None and not callable(open_test):
+            raise DataError(f"open_test of Data is a function that gives Samples, got {type(open_test).__name__}")
         self.name = in_one_line(name)  # a file's perhaps, and so of any bytes
         self.train = train
         self.validation = validation
         self.class_names = class_names
-        self.validation_is_test = validation_is_test
+        self.validation_is_test = flag(validation_is_test, "validation_is_test")
         self._open_test = open_test
         self._test = validation if validation_is_test else None
 
@@ -47,6 +56,37 @@ class Data:
         test = "none" if not self.has_test else f"{len(self._test):,}" if self._test else "not opened"
         watched = " (the test set)" if self.validation_is_test else ""
         return f"Data({self.name}: train {self.train!r}, validation {validation}{watched}, test {test})"
+
+    def as_floats(self) -> "Data":
+        """The data with labels turned into float targets, rows of one 1; the test set is opened no sooner."""
+        if not self.train.classes:
+            return self
+
+        def open_test() -> Samples:
+            test = self.test
+            assert test is not None
+            return test.as_floats()
+
+        watched = None if self.validation is None else self.validation.as_floats()
+        test = open_test if self.has_test else None
+        return Data(self.name, self.train.as_floats(), watched, (), test, validation_is_test=self.validation_is_test)
+
+    def with_validation(self, validation: Any) -> "Data":
+        """The data, watched on other samples.
+
+        Args:
+            validation: (x, y) or Samples.
+
+        Raises:
+            DataError: samples of another kind than the training set.
+        """
+        watched = _fitting(
+            lambda: like(self.train, validation, self.class_names or None, "validation_data"),
+            self.train,
+            self.name,
+            "validation set",
+        )
+        return Data(self.name, self.train, watched, self.class_names, self._open_test)
 
     @property
     def has_test(self) -> bool:
@@ -88,12 +128,12 @@ class Data:
         Args:
             x: (n, features), (n, height, width) or (n, height, width, channels); a memory map, as np.load gives it with
                 mmap_mode="r", stays in its file.
-            y: labels, integers from 0 of shape (n,); or floats (n, outputs).
+            y: labels, integers from 0 of shape (n,), texts, or rows of one 1 (n, classes); or floats (n, outputs).
             test: (x, y), Samples, or a function that gives either; looked at on the first access to `.test`.
             validation: as for `load_data`.
             limit: as for `load_data`.
             seed: of the split.
-            class_names: one for each class.
+            class_names: one for each class; left out, the labels themselves.
             name: what reports call the data.
             scale: what a network multiplies x with; left out, 1/255 for bytes and 1 for everything else.
 
@@ -103,17 +143,13 @@ class Data:
         """
         array = as_array(x, "inputs")
         factor = scale if scale is not None else 1 / 255 if array.dtype == np.uint8 else 1.0
-        train = Samples(array, np.asarray(y), factor, -1 if class_names is None else _count(class_names, y))
-
-        classes = train.classes
+        count = -1 if class_names is None else _count(class_names)
+        y, class_names = numbered(y, class_names)
+        train = Samples(array, as_array(y, "targets"), factor, count)
+        names = class_names
 
         def open_test() -> Samples:
-            given = test() if callable(test) else test
-            if isinstance(given, Samples):
-                return given
-            if not isinstance(given, tuple | list) or len(given) != 2:
-                raise DataError(f"test is (x, y) or Samples, got {type(given).__name__}")
-            return Samples(given[0], np.asarray(given[1]), factor, classes)
+            return like(train, test() if callable(test) else test, names, "test")
 
         return cls.from_samples(
             train,
@@ -152,6 +188,10 @@ class Data:
             DataError: class names that do not fit the classes.
             OptionError: validation, limit or seed out of range; validation="test" without a test set.
         """
+        if not isinstance(samples, Samples):
+            raise DataError(
+                f"Data.from_samples takes Samples, got {type(samples).__name__}: Data.from_arrays(x, y) takes arrays"
+            )
         names = _names(class_names, samples.classes)
         if limit is not None:
             if not isinstance(limit, numbers.Integral) or isinstance(limit, bool) or limit < 1:
@@ -167,7 +207,8 @@ class Data:
                 )
             watched = _fitting(test, samples, name)
             return cls(name, samples, watched, names, test, validation_is_test=True)
-        count = validation_count(validation, len(samples))
+        most = len(samples) - int(np.count_nonzero(samples.class_counts())) if samples.classes else None
+        count = validation_count(validation, len(samples), most)
         if samples.classes:
             train, held = stratified_split(samples.targets, count, seed)
         else:
@@ -177,44 +218,70 @@ class Data:
         return cls(name, samples.subset(train), samples.subset(held), names, test)
 
 
-def _fitting(open_test: Callable[[], Samples], train: Samples, name: str) -> Samples:
-    """The test set, if it is of the same kind as the training set."""
+def like(train: Samples, given: Any, names: Sequence[str] | None, what: str) -> Samples:
+    """Samples, or (x, y) as samples, of the kind that is trained on.
+
+    Args:
+        train: what is trained on.
+        given: Samples or (x, y).
+        names: one for each class.
+        what: they are, for messages.
+
+    Raises:
+        DataError: neither, or of another kind.
+    """
+    if isinstance(given, Samples):
+        return given
+    if not isinstance(given, tuple | list) or len(given) != 2:
+        raise DataError(f"{what} is (x, y) or Samples, got {type(given).__name__}")
+    targets, _ = numbered(given[1], _names(names, train.classes))
+    return Samples(given[0], as_array(targets, "targets"), train.scale, train.classes)
+
+
+def _fitting(open_test: Callable[[], Samples], train: Samples, name: str, what: str = "test set") -> Samples:
+    """The test set, or `what` it is, if it is of the same kind as the training set."""
     try:
         test = open_test()
     except DataError as error:
-        raise DataError(f"test set of {name}: {error}") from None
+        raise DataError(f"{what} of {name}: {error}") from None
     if test.shape != train.shape:
         raise DataError(
-            f"test set of {name}: expected inputs of shape {train.shape} as in training, got {test.shape}; "
+            f"{what} of {name}: expected inputs of shape {train.shape} as in training, got {test.shape}; "
             "prepare both in the same way"
         )
+    if test.one_hot and not train.classes:
+        test = test.as_floats()
     if bool(test.classes) != bool(train.classes) or test.targets.shape[1:] != train.targets.shape[1:]:
         raise DataError(
-            f"test set of {name}: expected targets like those of training ({described(train.targets[:1])} "
+            f"{what} of {name}: expected targets like those of training ({described(train.targets[:1])} "
             f"each), got {described(test.targets[:1])}"
         )
     if test.classes > train.classes:
         raise DataError(
-            f"test set of {name}: holds labels up to {test.classes - 1}, training has {train.classes} "
+            f"{what} of {name}: holds labels up to {test.classes - 1}, training has {train.classes} "
             "classes; give class_names that cover both"
         )
     if test.scale != train.scale:
-        raise DataError(f"test set of {name}: expected scale {train.scale:g} as in training, got {test.scale:g}")
+        raise DataError(f"{what} of {name}: expected scale {train.scale:g} as in training, got {test.scale:g}")
     if test.classes < train.classes:
         return Samples(test.inputs, test.targets, test.scale, train.classes)
     return test
 
 
-def _count(class_names: Sequence[str], y: ArrayLike) -> int:
-    """The number of classes that the names stand for; a string is no list of names."""
+def _count(class_names: Sequence[str]) -> int:
+    """The number of classes that the names stand for, -1 where there are none; a string is no list of names."""
     if isinstance(class_names, str):
         raise DataError(f"class_names is a list of names, got the text {class_names!r}: write [{class_names!r}, ...]")
-    return len(class_names) if len(class_names) or np.asarray(y).dtype.kind in "iub" else -1
+    is_list = isinstance(class_names, Sequence) or getattr(class_names, "ndim", 0) == 1
+    if not is_list or any(isinstance(name, list | tuple | np.ndarray) for name in class_names):
+        raise DataError(f"class_names is a list of names, got {type(class_names).__name__}: write ['cat', 'dog']")
+    return len(class_names) or -1
 
 
 def _names(class_names: Sequence[str] | None, classes: int) -> tuple[str, ...]:
     if class_names is None:
         return tuple(str(k) for k in range(classes))
+    _count(class_names)
     names = tuple(str(name) for name in class_names)
     if len(names) != classes:
         raise DataError(f"expected {classes} class names, one for each class, got {len(names)}")

@@ -17,6 +17,7 @@ from gpunn.data.npz import ZIP_MAGIC, NpzFile
 from gpunn.data.published import MNIST, PUBLISHED, PublishedFile, PublishedSet
 from gpunn.data.samples import Samples
 from gpunn.errors import DataError, OptionError
+from gpunn.scalars import flag
 from gpunn.storage import open_regular
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,8 @@ def load_data(
     """
     if isinstance(source, Data):
         return source
+    if memory_map is not None:
+        memory_map = flag(memory_map, "memory_map")
     split: dict[str, Any] = {"validation": validation, "limit": limit, "seed": seed}
     if isinstance(source, str) and source in NAMES:
         if source == "digits":

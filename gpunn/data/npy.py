@@ -35,7 +35,7 @@ class NpyHeader:
     """What stands before the values.
 
     Attributes:
-        dtype: of the values, which are numbers.
+        dtype: of the values, which are numbers, or texts of a fixed length.
         shape: of the array.
         is_fortran: whether the first index runs fastest.
         size: bytes from the magic to the first value.
@@ -95,7 +95,8 @@ def _parsed(text: str, size: int) -> NpyHeader:
 
 
 def _dtype(text: str) -> np.dtype[Any]:
-    if re.fullmatch(r"[<>|=]?(b1|[iu][1248]|f[248])", text) is None:
+    # Texts of a fixed length may be labels; where numbers are wanted they are refused like any other.
+    if re.fullmatch(r"[<>|=]?(b1|[iu][1248]|f[248]|U[1-9][0-9]{0,3})", text) is None:
         raise DataError(f"must hold numbers, got {text!r}: objects are never loaded")
     return np.dtype(text)
 

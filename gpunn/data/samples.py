@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gpunn.data.checks import checked_inputs, checked_targets
+from gpunn.data.checks import MAX_CLASSES, as_array, checked_inputs, checked_targets
 from gpunn.data.mapped import Inputs, Rows, in_blocks, is_mapped
-from gpunn.errors import DataError
+from gpunn.errors import DataError, OptionError
 from gpunn.limits import require
+from gpunn.scalars import flag, real
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -23,9 +24,11 @@ class Samples:
         inputs: (n, features), (n, height, width) or (n, height, width, channels). uint8, float32 and float64
             are kept, other numbers become float32; (n, height, width) gets one channel. A memory map stays in its
             file: rows are read when they are used.
-        targets: labels, integers from 0 of shape (n,), kept as int32; or floats (n, outputs).
+        targets: labels, integers from 0 of shape (n,) or rows of one 1 (n, classes), kept as int32 (n,); or floats
+            (n, outputs), or (n,) for one output.
         scale: what a network multiplies the inputs with (1/255 for images of bytes).
         classes: number of classes; left out, the largest label + 1. 0 for float targets.
+        one_hot: whether the labels were given as rows of one 1, which BinaryCrossEntropy takes as they are.
 
     Raises:
         DataError: shapes that do not fit, no samples, NaN or infinity, labels that are no whole numbers
@@ -36,23 +39,33 @@ class Samples:
     targets: NDArray[Any]
     scale: float = 1.0
     classes: int = -1
+    one_hot: bool = False
 
     def __post_init__(self) -> None:
+        given = -1 if self.classes is None else self.classes
+        if isinstance(given, bool) or not isinstance(given, numbers.Integral) or not -1 <= given <= MAX_CLASSES:
+            raise DataError(f"classes are a number from 1, 0 for float targets, or left out, got {given!r}")
         # Rows are of an array that was checked.
         inputs = self.inputs if isinstance(self.inputs, Rows) else checked_inputs(self.inputs)
-        targets, classes = checked_targets(self.targets, None if self.classes == -1 else self.classes)
+        values = as_array(self.targets, "targets")
+        targets, classes = checked_targets(values, None if given == -1 else int(given))
         if len(inputs) != len(targets):
             raise DataError(
                 f"inputs and targets differ in length: {len(inputs):,} inputs, {len(targets):,} targets; "
                 "give one target for each input"
             )
-        scale = self.scale
-        if not isinstance(scale, numbers.Real) or not math.isfinite(scale) or scale <= 0:
-            raise DataError(f"scale is a finite number above 0, got {scale!r}: 1/255 suits images of bytes")
+        try:
+            scale = real(self.scale, "scale")
+        except OptionError:
+            scale = math.nan
+        if not 0 < scale < math.inf:
+            raise DataError(f"scale is a finite number above 0, got {self.scale!r}: 1/255 suits images of bytes")
         object.__setattr__(self, "inputs", inputs)
+        object.__setattr__(self, "scale", scale)
+        object.__setattr__(self, "classes", int(classes))
+        is_matrix = values.ndim == 2 and values.shape[1] > 1  # labels in one column are no rows of one 1
+        object.__setattr__(self, "one_hot", bool(classes) and (flag(self.one_hot, "one_hot") or is_matrix))
         object.__setattr__(self, "targets", targets)
-        object.__setattr__(self, "scale", float(scale))
-        object.__setattr__(self, "classes", classes)
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -74,7 +87,7 @@ class Samples:
             DataError: no index, or one that is out of range.
             MemoryShortageError: there is not memory enough for the copy.
         """
-        picked = np.asarray(indices)
+        picked = as_array(indices, "indices")
         if picked.ndim != 1 or picked.dtype.kind not in "iub" or not picked.size:
             raise DataError(f"indices are a list of whole numbers or booleans, not empty; got {described(picked)}")
         try:
@@ -86,7 +99,7 @@ class Samples:
             else:
                 require(len(targets) * self.inputs[:1].nbytes, "a copy of samples")
                 inputs = self.inputs[picked]
-            return Samples(inputs, targets, self.scale, self.classes)
+            return Samples(inputs, targets, self.scale, self.classes, self.one_hot)
         except IndexError:
             raise DataError(f"an index is out of range: there are {len(self):,} samples") from None
 
@@ -96,10 +109,19 @@ class Samples:
         Raises:
             DataError: a count below 1.
         """
-        if count < 1:
-            raise DataError(f"a set of samples holds at least one, got first({count})")
+        if isinstance(count, bool) or not isinstance(count, numbers.Integral) or count < 1:
+            raise DataError(f"a set of samples holds at least one, got first({count!r}): give a whole number")
+        count = min(int(count), len(self))
         inputs = self.inputs.only(slice(count)) if isinstance(self.inputs, Rows) else self.inputs[:count]
-        return Samples(inputs, self.targets[:count], self.scale, self.classes)
+        return Samples(inputs, self.targets[:count], self.scale, self.classes, self.one_hot)
+
+    def as_floats(self) -> "Samples":
+        """The samples with labels turned into float targets: rows of one 1, (n, classes); not copied otherwise."""
+        if not self.classes:
+            return self
+        rows = np.zeros((len(self), self.classes), np.float32)
+        rows[np.arange(len(self)), self.targets] = 1
+        return Samples(self.inputs, rows, self.scale, 0)
 
     def class_counts(self) -> NDArray[np.int64]:
         """How many samples each class has, (classes,); empty for float targets."""

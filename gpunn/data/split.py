@@ -8,19 +8,24 @@ from numpy.typing import NDArray
 
 from gpunn.errors import OptionError
 
+FEW = 20
+"""Samples below which a fraction that would hold back a single one holds back none: it would say nothing."""
+
 # Set apart from the other uses of a seed, so that a split and, say, the initial weights are independent.
 _PURPOSE = 0x5911
 
 
-def validation_count(validation: object, total: int) -> int:
+def validation_count(validation: object, total: int, most: int | None = None) -> int:
     """How many of `total` samples are set apart for validation.
 
     Args:
         validation: a fraction below 1 (float) or a count (int); 0 for none.
         total: number of samples there are.
+        most: what a fraction takes at most, where each class has to keep a sample.
 
     Returns:
-        The count; at least 1 for a fraction above 0, and below `total`.
+        The count, below `total`. A fraction above 0 gives at least 1, or none where that would be a single one of fewer
+        than `FEW`.
 
     Raises:
         OptionError: neither a fraction nor a count, or nothing would be left to train on.
@@ -37,6 +42,10 @@ def validation_count(validation: object, total: int) -> int:
                 "0.1, or a whole number for a count"
             )
         count = max(1, math.floor(fraction * total + 0.5)) if fraction > 0 else 0
+        if total < FEW and fraction * total < 2:
+            count = 0
+        elif most is not None and count < total:
+            count = min(count, most)
     else:
         raise OptionError(f'validation is a fraction (0.1), a count (5000), "test" or 0 for none, got {validation!r}')
     if count >= total:

@@ -9,6 +9,7 @@ from gpunn.initializers import Glorot, He, Initializer, LeCun, Normal
 from gpunn.kernels import activations as kernels
 from gpunn.kernels.kernel import Array, Elementwise, Raw
 from gpunn.layers.base import BuildContext, Layer, Shape
+from gpunn.scalars import real
 
 
 class Activation(Layer):
@@ -98,9 +99,9 @@ class LeakyReLU(Activation):
     weights = He
 
     def __init__(self, alpha: float = 0.01) -> None:
-        if not float("-inf") < alpha <= 1:
+        self.alpha = real(alpha, "alpha of LeakyReLU")
+        if not float("-inf") < self.alpha <= 1:
             raise OptionError(f"alpha of LeakyReLU must be finite and at most 1, got {alpha!r}")
-        self.alpha = float(alpha)
 
     @property
     def increases(self) -> bool:
@@ -139,16 +140,35 @@ class Softmax(Activation):
 _WEIGHTS: dict[str, type[Initializer]] = {"he": He, "glorot": Glorot, "lecun": LeCun, "normal": Normal}
 
 
+def checked_weights(weights: Any) -> Initializer | str:
+    """A distribution of initial weights, or its name in small letters.
+
+    Args:
+        weights: an initializer, its class, or its name.
+
+    Raises:
+        OptionError: no distribution.
+    """
+    if isinstance(weights, Initializer):
+        return weights
+    if isinstance(weights, str) and weights.lower() in ("auto", *_WEIGHTS):
+        return weights.lower()
+    if isinstance(weights, type) and weights in _WEIGHTS.values():
+        return weights()  # type: ignore[no-any-return]
+    raise OptionError(
+        f"unknown weights {weights!r}: expected auto, {', '.join(_WEIGHTS)}, or an initializer such as Normal(0.1)"
+    )
+
+
 def weights_for(weights: Initializer | str, activation: Layer | None) -> Initializer:
     """The distribution of a layer's initial weights: as named, or, for "auto", what suits the activation after it.
 
-    Raises:
-        OptionError: no distribution of that name.
+    Args:
+        weights: as `checked_weights` gave them.
+        activation: the one after the layer, if any.
     """
     if isinstance(weights, Initializer):
         return weights
     if weights == "auto":
         return activation.weights() if isinstance(activation, Activation) else Glorot()
-    if weights not in _WEIGHTS:
-        raise OptionError(f"unknown weights {weights!r}: expected auto, {', '.join(_WEIGHTS)} or an initializer")
     return _WEIGHTS[weights]()

@@ -22,6 +22,8 @@ from gpunn.parameter import Parameter
 
 Shape = tuple[int, ...]
 
+_MOST = 2**48  # of nothing has anybody as many, and NumPy counts no much further
+
 
 def inside(shape: Shape) -> Shape:
     """The shape of a sample as it lies inside the network: (height, width, channels) turned channels first."""
@@ -161,9 +163,12 @@ def positive_whole(value: Any, what: str, least: int = 1) -> int:
     Raises:
         OptionError: it is not a whole number, or below `least`.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float | np.integer) or value % 1 or value < least:
+    number = value.item() if isinstance(value, np.ndarray | np.generic) and not value.ndim else value
+    if isinstance(number, bool) or not isinstance(number, int | float) or number % 1 or number < least:
         raise OptionError(f"{what} must be a whole number of at least {least}, got {value!r}")
-    return int(value)
+    if number > _MOST:
+        raise OptionError(f"{what} must be at most {_MOST:,}, got {value!r}")
+    return int(number)
 
 
 def checked_seed(value: Any) -> int:

@@ -12,6 +12,7 @@ from gpunn.initializers import Constant
 from gpunn.kernels import normalization as kernels
 from gpunn.kernels.kernel import Array
 from gpunn.layers.base import BuildContext, Layer, Shape
+from gpunn.scalars import real
 
 
 class BatchNorm(Layer):
@@ -32,11 +33,11 @@ class BatchNorm(Layer):
     family = "batchnorm"
 
     def __init__(self, epsilon: float = 1e-5, momentum: float = 0.1) -> None:
-        if not epsilon > 0:
+        self.epsilon, self.momentum = real(epsilon, "epsilon of BatchNorm"), real(momentum, "momentum of BatchNorm")
+        if not 0 < self.epsilon < float("inf"):
             raise OptionError(f"epsilon of BatchNorm must be above 0, got {epsilon!r}")
-        if not 0 < momentum <= 1:
+        if not 0 < self.momentum <= 1:
             raise OptionError(f"momentum of BatchNorm must lie above 0 and up to 1, got {momentum!r}")
-        self.epsilon, self.momentum = float(epsilon), float(momentum)
 
     def build(self, context: BuildContext, input_shape: Shape) -> Shape:
         self._backend = context.backend

@@ -2,12 +2,33 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
+import numpy as np
+
+from gpunn.errors import OptionError
 from gpunn.initializers import Constant
 from gpunn.kernels.fused import with_bias
 from gpunn.kernels.kernel import Array
 from gpunn.kernels.linear import add_bias, row_sums
 from gpunn.layers.activation import Activation
 from gpunn.layers.base import BuildContext, Layer, Shape
+from gpunn.scalars import real
+
+
+def checked_bias(bias: Any, what: str) -> float | bool:
+    """The constant that biases begin with, or False for none; True is a bias like any other, and begins with 0.
+
+    Raises:
+        OptionError: neither a finite number nor a boolean.
+    """
+    if isinstance(bias, bool | np.bool_):
+        return 0.0 if bias else False
+    value = real(bias, f"bias of {what}")
+    if not math.isfinite(value):
+        raise OptionError(f"bias of {what} must be finite, or False for none, got {bias!r}")
+    return value
 
 
 class Bias(Layer):

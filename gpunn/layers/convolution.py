@@ -7,9 +7,9 @@ from dataclasses import replace
 from gpunn.errors import OptionError, ShapeError
 from gpunn.initializers import Initializer
 from gpunn.kernels.kernel import Array
-from gpunn.layers.activation import weights_for
+from gpunn.layers.activation import checked_weights, weights_for
 from gpunn.layers.base import BuildContext, Layer, Shape, pair, positive_whole
-from gpunn.layers.bias import Bias
+from gpunn.layers.bias import Bias, checked_bias
 from gpunn.layers.products import Extent, PatchProducts, Products
 from gpunn.layers.rows import RowProducts
 
@@ -54,8 +54,8 @@ class Conv2D(Layer):
             self.padding: tuple[int, int] | str = padding
         else:
             self.padding = pair(padding, "padding of Conv2D", least=0)
-        self.bias = bias
-        self.weights = weights
+        self.bias = checked_bias(bias, "Conv2D")
+        self.weights = checked_weights(weights)
 
     def stages(self) -> list[Layer]:
         return [self] if self.bias is False else [self, Bias(float(self.bias))]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from gpunn.errors import ShapeError
 from gpunn.initializers import Initializer
 from gpunn.kernels.kernel import Array
-from gpunn.layers.activation import weights_for
+from gpunn.layers.activation import checked_weights, weights_for
 from gpunn.layers.base import BuildContext, Layer, Shape, positive_whole
-from gpunn.layers.bias import Bias
+from gpunn.layers.bias import Bias, checked_bias
 from gpunn.product import Product
 
 
@@ -29,8 +29,8 @@ class Dense(Layer):
 
     def __init__(self, units: int, weights: Initializer | str = "auto", bias: float | bool = 0.0) -> None:
         self.units = positive_whole(units, "units of Dense")
-        self.weights = weights
-        self.bias = bias
+        self.weights = checked_weights(weights)
+        self.bias = checked_bias(bias, "Dense")
 
     def stages(self) -> list[Layer]:
         return [self] if self.bias is False else [self, Bias(float(self.bias))]

@@ -6,6 +6,7 @@ from gpunn.errors import OptionError
 from gpunn.kernels.dropout import dropout
 from gpunn.kernels.kernel import Array
 from gpunn.layers.base import BuildContext, Layer, Shape
+from gpunn.scalars import real
 
 
 class Dropout(Layer):
@@ -23,9 +24,9 @@ class Dropout(Layer):
     hands_gradient_on = True  # where nothing was dropped
 
     def __init__(self, p: float = 0.5) -> None:
-        if not 0 <= p < 1:
+        self.p = real(p, "p of Dropout")
+        if not 0 <= self.p < 1:
             raise OptionError(f"p of Dropout must lie from 0 to below 1, got {p!r}")
-        self.p = float(p)
 
     def build(self, context: BuildContext, input_shape: Shape) -> Shape:
         self._run = context.backend.run
