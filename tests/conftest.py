@@ -43,6 +43,21 @@ def find_mnist() -> Path | None:
     return None
 
 
+SIMULATES_CUDA = is_set("GPUNN_SIMULATED_CUDA")
+if SIMULATES_CUDA:  # before anything imports CuPy
+    from simulated_cuda.installing import NotSimulatedError, install
+
+    try:
+        install()
+    except NotSimulatedError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+def pytest_report_header() -> str | None:
+    """In which order the simulated device works: with that, a failure can be seen again."""
+    return f"simulated CUDA: FAKECUDA_ORDER={os.environ.get('FAKECUDA_ORDER', '-1')}" if SIMULATES_CUDA else None
+
+
 # In CI the same examples each time, so that a failure is of the change and not of chance; elsewhere new ones.
 settings.register_profile("ci", derandomize=True, deadline=None, print_blob=True)
 if is_set("CI"):
@@ -78,6 +93,13 @@ def why_no_gpu() -> str:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks the tests that need a CUDA device as skipped, each with the reason, if there is none."""
+    if not SIMULATES_CUDA:
+        how = (
+            "it is for the simulated CUDA: pip install '.[cuda13]', which needs no GPU, and set GPUNN_SIMULATED_CUDA=1"
+        )
+        for item in items:
+            if item.get_closest_marker("simulated_cuda"):
+                item.add_marker(pytest.mark.skip(reason=how))
     needing = [item for item in items if item.get_closest_marker("gpu")]
     reason = why_no_gpu() if needing else ""
     if reason:
@@ -94,13 +116,15 @@ def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Under GPUNN_REQUIRE_ALL=1 a skipped test fails; those for a GPU do so only under GPUNN_REQUIRE_GPU=1.
+    """Under GPUNN_REQUIRE_ALL=1 a skipped test fails; those for a GPU only where one is required or simulated.
 
     The marker decides what is excused, not the reason given: a test without it cannot hide behind a missing
     GPU.
     """
     report = yield
-    if not item.get_closest_marker("gpu") or is_set("GPUNN_REQUIRE_GPU"):
+    needs_gpu, needs_simulation = (item.get_closest_marker(name) for name in ("gpu", "simulated_cuda"))
+    is_excused = not SIMULATES_CUDA and (needs_simulation or (needs_gpu and not is_set("GPUNN_REQUIRE_GPU")))
+    if not is_excused:
         _refuse_skip(report)
     return report
 

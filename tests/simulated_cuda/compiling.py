@@ -1,0 +1,182 @@
+"""What stands behind the simulated NVRTC: g++, with the arithmetic that the options ask for.
+
+FAKECUDA_NVRTC=path has the real NVRTC of that path, which needs no GPU, compile each source first, with the very
+options that CuPy gives: what it refuses is refused. FAKECUDA_COUNT=1 writes a line to standard error for each.
+"""
+
+import ctypes
+import hashlib
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+
+_FLAGS = (
+    "-O1", "-fPIC", "-w", "-U_FORTIFY_SOURCE", "-fno-stack-protector", "-fno-strict-aliasing",
+    "-fno-threadsafe-statics", "-fvisibility=hidden", "-fno-tree-vectorize", "-fno-optimize-sibling-calls", "-mfma",
+)  # fmt: skip
+# What all element-wise kernels begin with: compiled once. Raw kernels do without.
+_CUPY_HEADERS = "cupy/complex.cuh", "cupy/carray.cuh", "cupy/atomics.cuh", "cupy/math_constants.h"
+_PROTOTYPE = ctypes.CFUNCTYPE(
+    ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.POINTER(ctypes.c_char_p), ctypes.c_void_p, ctypes.c_void_p,
+    ctypes.c_size_t,
+)  # fmt: skip
+_COMPILATION_FAILED = 6
+
+_KERNEL = re.compile(
+    r"__global__\s+(?:__launch_bounds__\s*\([^)]*\)\s*)?void\s+(?:__launch_bounds__\s*\([^)]*\)\s*)?(\w+)"
+)
+
+# Instructions on float64 that a subnormal number matters to, and calls of the C library's functions of float64.
+_ON_FLOAT64 = re.compile(
+    r"\s(v?(add|sub|mul|div|sqrt|min|max|u?comi|cmp\w*|fn?m(add|sub)\d*)sd\s"
+    r"|call\s+(exp|expm1|exp2|log|log1p|log2|log10|pow|tanh?|sinh?|cosh?|fmin|fmax|fmod|erf|erfc|cbrt)(@PLT)?$)"
+)
+
+
+def float32_alone(assembly: str) -> str:
+    """Take float64 out of the flushing of subnormal numbers, which the processor has for both types or none."""
+    lines = []
+    for line in assembly.splitlines():
+        is_apart = _ON_FLOAT64.search(line)
+        lines += ["\tldmxcsr\t.Lkeeping(%rip)", line, "\tldmxcsr\t.Lflushing(%rip)"] if is_apart else [line]
+    lines += ["\t.section .rodata", "\t.align 4", ".Lkeeping:", "\t.long 0x1f80", ".Lflushing:", "\t.long 0x9fc0", ""]
+    return "\n".join(lines)
+
+
+class Compiler:
+    """Compiles for the simulated NVRTC, and keeps what it made.
+
+    Args:
+        folder: where it is kept.
+        core: the simulated CUDA.
+    """
+
+    def __init__(self, folder: Path, core: ctypes.CDLL) -> None:
+        self.folder = folder
+        self._callback = _PROTOTYPE(self._compile)
+        core.simulated_compiler(self._callback)
+
+    def _compile(
+        self, source: bytes, count: int, options: "ctypes._Pointer[ctypes.c_char_p]", path: int, log: int, room: int
+    ) -> int:
+        given = [(options[i] or b"").decode() for i in range(count)]
+        try:
+            if os.environ.get("FAKECUDA_COUNT"):
+                shown = given if os.environ.get("FAKECUDA_OPTIONS") else [o for o in given if "arch" in o]
+                print("simulated CUDA: compile", *shown, file=sys.stderr)
+            if problem := real_nvrtc(source, given):
+                raise CompilationError(problem)
+            made = os.fsencode(self.library(source.decode(), given))
+            ctypes.memmove(path, made + b"\0", len(made) + 1)
+        except CompilationError as error:
+            text = str(error).encode()[: room - 1] + b"\0"
+            ctypes.memmove(log, text, len(text))
+            return _COMPILATION_FAILED
+        return 0
+
+    def library(self, source: str, options: Sequence[str]) -> Path:
+        """The shared library of a source, compiled where it is not kept from before."""
+        flags = [o.replace("--std", "-std") for o in options if o.startswith(("-I", "-D", "-std", "--std"))]
+        contracts = not {"--fmad=false", "-fmad=false"} & set(options)
+        flushes = bool({"-ftz=true", "--ftz=true", "--use_fast_math"} & set(options))
+        flags += ["-ffp-contract=fast" if contracts else "-ffp-contract=off"]
+        key = hashlib.sha256("\0".join([source, *flags, str(flushes)]).encode()).hexdigest()[:32]
+        library = self.folder / f"{key}.so"
+        if library.exists():
+            return library
+        synchronizes = int(bool(re.search(r"__sync|_sync\(", source)))
+        entries = [f"KERNEL({name}, {synchronizes}, {int(flushes)})" for name in _KERNEL.findall(source)]
+        header = self._header("cupy" if "#include <cupy/" in source else "device", flags)
+        with tempfile.TemporaryDirectory(dir=self.folder) as scratch:
+            text, assembly, made = (Path(scratch, name) for name in ("kernel.cpp", "kernel.s", "kernel.so"))
+            text.write_text(f'#line 1 "kernel.cu"\n{source}\n' + "\n".join(entries) + "\n", "utf-8")
+            _run(
+                [
+                    "g++",
+                    *_FLAGS,
+                    *self._includes(),
+                    *flags,
+                    "-include",
+                    str(header),
+                    "-S",
+                    str(text),
+                    "-o",
+                    str(assembly),
+                ]
+            )
+            if flushes:
+                assembly.write_text(float32_alone(assembly.read_text("utf-8")), "utf-8")
+            _run(["g++", "-shared", str(assembly), "-o", str(made)])
+            made.replace(library)
+        return library
+
+    def _includes(self) -> list[str]:
+        return [f"-I{HERE}", f"-I{HERE / 'shim'}"]
+
+    def _header(self, kind: str, flags: Sequence[str]) -> Path:
+        """A header that is compiled beforehand for these flags; g++ takes what lies beside it as .gch."""
+        key = hashlib.sha256("\0".join(flags).encode()).hexdigest()[:16]
+        header = self.folder / f"{kind}-{key}.h"
+        if not Path(f"{header}.gch").exists():
+            included = ["device.h", *(_CUPY_HEADERS if kind == "cupy" else ())]
+            with tempfile.TemporaryDirectory(dir=self.folder) as scratch:
+                text = Path(scratch, header.name)
+                text.write_text("".join(f"#include <{name}>\n" for name in included), "utf-8")
+                made = Path(scratch, f"{header.name}.gch")
+                _run(["g++", *_FLAGS, *self._includes(), *flags, "-x", "c++-header", str(text), "-o", str(made)])
+                text.replace(header)
+                made.replace(f"{header}.gch")
+        return header
+
+
+class CompilationError(Exception):
+    """What a compiler says of a source that it refuses."""
+
+
+def _run(command: Sequence[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise CompilationError(done.stderr[:4000])
+
+
+def real_nvrtc(source: bytes, options: Sequence[str]) -> str:
+    """What the real NVRTC says against a source; "" where it compiles, or where there is none to be asked."""
+    path = os.environ.get("FAKECUDA_NVRTC")
+    if not path:
+        return ""
+    nvrtc = _real(path)
+    program = ctypes.c_void_p()
+    nvrtc.nvrtcCreateProgram(ctypes.byref(program), source, b"kernel.cu", 0, None, None)
+    try:
+        given = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
+        if not nvrtc.nvrtcCompileProgram(program, len(options), given):
+            return ""
+        size = ctypes.c_size_t()
+        nvrtc.nvrtcGetProgramLogSize(program, ctypes.byref(size))
+        log = ctypes.create_string_buffer(max(1, size.value))
+        nvrtc.nvrtcGetProgramLog(program, log)
+        return log.value.decode("utf-8", "replace") or "it does not compile"
+    finally:
+        nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
+
+
+_loaded: dict[str, ctypes.CDLL] = {}
+
+
+def _real(path: str) -> ctypes.CDLL:
+    if path not in _loaded:
+        # In a namespace of its own: it must not find our functions in place of its own.
+        process = ctypes.CDLL(None)
+        process.dlmopen.restype = ctypes.c_void_p
+        handle = process.dlmopen(ctypes.c_long(-1), os.fsencode(path), os.RTLD_NOW)
+        if not handle:
+            process.dlerror.restype = ctypes.c_char_p
+            raise CompilationError(f"NVRTC cannot be loaded: {(process.dlerror() or b'').decode()}")
+        _loaded[path] = ctypes.CDLL(path, handle=handle)
+    return _loaded[path]

@@ -1,0 +1,58 @@
+"""What the simulated CUDA of this process can be asked: what was done, and in which order work is to be done."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from simulated_cuda.installing import install
+
+AT_ONCE, LATE = -1, 0
+"""Orders of work; any other number is the seed of a random one."""
+
+WAITS = ("cudaStreamSynchronize", "cudaEventSynchronize", "cudaDeviceSynchronize")
+TAKES = ("cudaMalloc", "cudaHostAlloc", "cudaFree", "cudaFreeHost")
+COPIES = ("cudaMemcpy", "cudaMemcpyAsync", "cudaMemcpyPeerAsync")
+
+
+class Core:
+    """The simulated CUDA of this process."""
+
+    def __init__(self) -> None:
+        self._library = install()
+        self.order = int(os.environ.get("FAKECUDA_ORDER", AT_ONCE))
+
+    def count(self, what: str) -> int:
+        """How often a function was called, or "kernels", "products" or "kernel NAME" were run, since `reset`."""
+        return int(self._library.simulated_count(what.encode()))
+
+    def counts(self, *names: str) -> dict[str, int]:
+        """Those that are not 0."""
+        return {name: count for name in names if (count := self.count(name))}
+
+    def reset(self) -> None:
+        """Count anew."""
+        self._library.simulated_reset()
+
+    def set_order(self, order: int) -> None:
+        """Do all work that was given, and from now on in this order."""
+        self._library.simulated_order(order)
+        self.order = order
+
+    @contextmanager
+    def refusing(self, *names: str) -> Iterator[None]:
+        """Within it none of these functions may be called; left out, none that takes memory, copies or waits."""
+        names = names or (*WAITS, *TAKES, *COPIES)
+        before = {name: self.count(name) for name in names}
+        yield
+        called = {name: more for name in names if (more := self.count(name) - before[name])}
+        assert not called, f"called where it must not be: {called}"
+
+
+_core: list[Core] = []
+
+
+def core() -> Core:
+    """The one there is."""
+    if not _core:
+        _core.append(Core())
+    return _core[0]

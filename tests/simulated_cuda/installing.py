@@ -1,0 +1,240 @@
+"""Puts the simulated CUDA where CuPy and nvmath look for the real one; nothing of theirs is changed but in memory.
+
+CuPy's wheel holds the CUDA runtime as static functions of one of its modules. They are local, but their names are
+there: each is overwritten with a jump to ours. All else is loaded by name, and found where that name is loaded already.
+"""
+
+import ctypes
+import hashlib
+import importlib.metadata
+import importlib.util
+import mmap
+import os
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+HERE = Path(__file__).resolve().parent
+RUNTIME = "cupy_backends.cuda.api.runtime"
+
+_FLAGS = ("-std=gnu++17", "-O3", "-g1", "-fPIC", "-w", "-U_FORTIFY_SOURCE", "-fno-stack-protector")
+
+
+class Wheel(NamedTuple):
+    """A wheel of CuPy that this is made for.
+
+    Attributes:
+        version: of the wheel.
+        cuda: major version of the CUDA that it is for.
+        functions: of the CUDA runtime that are linked into it.
+        headers: of CUDA, by their folder among the packages.
+    """
+
+    version: str
+    cuda: int
+    functions: int
+    headers: str
+
+
+WHEELS = {
+    "cupy-cuda13x": Wheel("14.2.0", 13, 437, "nvidia/cu13/include"),
+    "cupy-cuda12x": Wheel("14.2.0", 12, 421, "nvidia/cuda_runtime/include"),
+}
+
+
+class NotSimulatedError(Exception):
+    """Why there can be no simulated CUDA here."""
+
+
+def wheel() -> Wheel:
+    """The wheel of CuPy that is installed.
+
+    Raises:
+        NotSimulatedError: there is none, or one of another version, whose functions may be others.
+    """
+    for name, known in WHEELS.items():
+        try:
+            version = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        if version != known.version:
+            raise NotSimulatedError(
+                f"the simulated CUDA is made for {name} {known.version}, and {version} is installed: "
+                f"pip install {name}=={known.version}, or look at what is new and change WHEELS in {__file__}"
+            )
+        return known
+    raise NotSimulatedError("CuPy is not installed: pip install '.[cuda13]' brings it, and needs no GPU")
+
+
+def problem() -> str:
+    """Why there can be no simulated CUDA here, in one line, and what mends that; "" if there can."""
+    if sys.platform != "linux" or os.uname().machine != "x86_64":
+        return "the simulated CUDA is made for Linux on x86-64"
+    if shutil.which("g++") is None:
+        return "the simulated CUDA needs g++: install it (Debian, Ubuntu: apt install g++)"
+    try:
+        wheel()
+    except NotSimulatedError as error:
+        return str(error)
+    return ""
+
+
+def _packages() -> Path:
+    spec = importlib.util.find_spec("cupy_backends")
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parents[1]
+
+
+def _sonames(cuda: int) -> list[str]:
+    nvrtc = "libnvrtc.so.13" if cuda == 13 else "libnvrtc.so.12"
+    return ["libcuda.so.1", nvrtc, *(f"lib{name}.so.{cuda}" for name in ("cudart", "cublas", "cublasLt"))]
+
+
+@cache
+def build() -> Path:
+    """The folder of the libraries, made where they are not kept from before; kernels are kept there too."""
+    sources, installed = sorted(HERE.glob("*.cpp")), wheel()
+    compiler = subprocess.run(["g++", "--version"], capture_output=True, check=True).stdout
+    content = [path.read_bytes() for path in sorted([*HERE.rglob("*.h"), *sources, HERE / "compiling.py"])]
+    key = hashlib.sha256(b"\0".join([repr(installed).encode(), repr(_FLAGS).encode(), compiler, *content])).hexdigest()
+    cache_folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = cache_folder / "gpunn-tests" / f"cuda-{key[:24]}"
+    if folder.exists():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    headers = _packages() / installed.headers
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+
+        def compiled(source: Path) -> str:
+            made = f"{scratch}/{source.stem}.o"
+            include = (f"-I{headers}", f"-I{HERE / 'shim'}")
+            subprocess.run(["g++", *_FLAGS, *include, "-c", str(source), "-o", made], check=True)
+            return made
+
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            objects = list(pool.map(compiled, sources))
+        # Laid out as an installation of CUDA: CuPy looks for headers beside NVRTC.
+        whole = Path(scratch, "made")
+        libraries = whole / "lib"
+        libraries.mkdir(parents=True)
+        (whole / "include").symlink_to(headers)
+        core = str(libraries / "libsimulated.so")
+        subprocess.run(
+            ["g++", "-shared", *objects, "-o", core, "-Wl,-soname,libsimulated.so,-z,defs", "-ldl", "-lpthread"],
+            check=True,
+        )
+        for name in _sonames(installed.cuda):  # each an empty library that needs the one above
+            own = (f"-Wl,-soname,{name}", "-Wl,--no-as-needed", core, "-Wl,-rpath,$ORIGIN", "-o", str(libraries / name))
+            subprocess.run(["g++", "-shared", "-fPIC", "-x", "c++", "/dev/null", "-x", "none", *own], check=True)
+        for unneeded in objects:
+            Path(unneeded).unlink()
+        try:
+            whole.rename(folder)
+        except OSError:  # another process was faster
+            if not folder.exists():
+                raise
+    return folder
+
+
+def functions_in(path: Path) -> dict[str, tuple[int, int]]:
+    """Address and length of the functions of an ELF file by name, those too that it does not export."""
+    data = path.read_bytes()
+    (table,) = struct.unpack_from("<Q", data, 0x28)
+    size, count = struct.unpack_from("<HH", data, 0x3A)
+    sections = [struct.unpack_from("<IIQQQQIIQQ", data, table + number * size) for number in range(count)]
+    found = {}
+    for _, kind, _, _, begin, length, linked, *_ in sections:
+        if kind != 2:  # SHT_SYMTAB
+            continue
+        names = sections[linked][4]
+        for at in range(begin, begin + length, 24):
+            name, info, _, _, address, extent = struct.unpack_from("<IBBHQQ", data, at)
+            if info & 15 == 2 and address:  # STT_FUNC
+                end = data.index(b"\0", names + name)
+                found[data[names + name : end].decode()] = address, extent
+    return found
+
+
+_kept: list[Any] = []
+_JUMP = b"\xff\x25\0\0\0\0"  # to the address in the eight bytes behind it
+_LOAD = b"\x48\xbf"  # the eight bytes behind it, as a first argument
+
+
+def _divert(core: ctypes.CDLL) -> None:
+    """Let each function of the runtime in CuPy's module jump to ours, or to one that reports its name."""
+    folder, _, stem = RUNTIME.rpartition(".")
+    spec = importlib.util.find_spec(folder)
+    assert spec is not None
+    path = next(Path(next(iter(spec.submodule_search_locations or []))).glob(f"{stem}.*.so"))
+    functions = functions_in(path)
+    runtime = {n: place for n, place in functions.items() if n.startswith("cuda") and n[4:5].isupper()}
+    if len(runtime) != wheel().functions:
+        raise NotSimulatedError(
+            f"{path.name} holds {len(runtime)} functions of the CUDA runtime, expected {wheel().functions}: "
+            "another wheel, or one without names"
+        )
+    library, entry = ctypes.CDLL(str(path)), f"PyInit_{stem}"
+    base = _address(library, entry) - functions[entry][0]
+    process = ctypes.CDLL(None, use_errno=True)
+    room = mmap.mmap(-1, 32 * len(runtime), prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    room_at, used = ctypes.addressof(ctypes.c_char.from_buffer(room)), 0
+    for name, (address, extent) in runtime.items():
+        if extent < len(_JUMP) + 8:
+            raise NotSimulatedError(f"{name} in {path.name} is too short for a jump: {extent} bytes")
+        if hasattr(core, name):
+            target = _address(core, name)
+        else:
+            text = ctypes.create_string_buffer(name.encode())
+            _kept.append(text)
+            code = _LOAD + struct.pack("<Q", ctypes.addressof(text))
+            code += _JUMP + struct.pack("<Q", _address(core, "simulated_missing"))
+            room[used : used + len(code)] = code
+            target, used = room_at + used, used + len(code)
+        place = base + address
+        page = place & -mmap.PAGESIZE
+        if process.mprotect(ctypes.c_void_p(page), ctypes.c_size_t(place + 14 - page), 7):
+            raise OSError(ctypes.get_errno(), "mprotect")
+        ctypes.memmove(place, _JUMP + struct.pack("<Q", target), 14)
+    _kept.extend((library, room))
+
+
+def _address(library: ctypes.CDLL, name: str) -> int:
+    address = ctypes.cast(getattr(library, name), ctypes.c_void_p).value
+    assert address is not None
+    return address
+
+
+def install() -> ctypes.CDLL:
+    """Make CUDA ours in this process, which must not have imported CuPy yet; once is enough.
+
+    Returns:
+        The simulated CUDA, with functions of its own: `simulated_count`, `simulated_reset`, `simulated_order`.
+
+    Raises:
+        NotSimulatedError: it cannot be.
+    """
+    if _kept:
+        return _kept[0]
+    if reason := problem():
+        raise NotSimulatedError(reason)
+    if RUNTIME in sys.modules:
+        raise NotSimulatedError("CuPy is imported already: too late for a simulated CUDA")
+    folder = build()
+    core = ctypes.CDLL(str(folder / "lib" / "libsimulated.so"), mode=ctypes.RTLD_GLOBAL)
+    core.simulated_count.restype = ctypes.c_long
+    _kept.append(core)
+    _kept.extend(ctypes.CDLL(str(folder / "lib" / name), mode=ctypes.RTLD_GLOBAL) for name in _sonames(wheel().cuda))
+    from .compiling import Compiler
+
+    _kept.append(Compiler(folder, core))
+    os.environ.setdefault("CUPY_CACHE_DIR", str(folder / "cupy"))
+    os.environ.setdefault("CUPY_ACCELERATORS", "")  # those are kernels that nvcc compiled
+    _divert(core)
+    return core

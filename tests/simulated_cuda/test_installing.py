@@ -1,0 +1,57 @@
+"""The simulated CUDA is what CuPy and nvmath find, and nothing of CUDA is left beside it."""
+
+import pytest
+
+from simulated_cuda import installing
+from simulated_cuda.core import Core
+from simulated_cuda.processes import python
+
+
+def test_the_wheels_are_the_real_ones_and_their_cuda_is_ours(cuda: Core) -> None:
+    import cupy
+
+    assert cupy.__version__ == installing.wheel().version
+    assert cupy.cuda.runtime.getDeviceProperties(0)["name"].startswith(b"simulated device")
+    before = cuda.count("cudaMalloc")
+    cupy.cuda.runtime.free(cupy.cuda.runtime.malloc(1000))
+    assert cuda.count("cudaMalloc") == before + 1
+
+
+def test_a_function_that_is_not_simulated_says_its_name(cuda: Core, capfd: pytest.CaptureFixture[str]) -> None:
+    import cupy
+
+    with pytest.raises(cupy.cuda.runtime.CUDARuntimeError, match="cudaErrorNotSupported"):
+        cupy.cuda.runtime.deviceGetLimit(0)
+    assert "cudaDeviceGetLimit is not implemented" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ("for n, w in WHEELS.items(): WHEELS[n] = w._replace(version='14.1.9')", "is made for cupy"),
+        ("for n, w in WHEELS.items(): WHEELS[n] = w._replace(functions=436)", "functions of the CUDA"),
+        ("installing.functions_in = lambda path: {}", "holds 0 functions of the CUDA runtime"),
+    ],
+)  # fmt: skip
+def test_another_wheel_is_refused_loudly(change: str, reason: str) -> None:
+    imports = "from simulated_cuda import installing; from simulated_cuda.installing import WHEELS"
+    done = python("-c", f"{imports}\n{change}\ninstalling.install()", PYTHONPATH=str(installing.HERE.parent))
+    assert done.returncode == 1
+    assert reason in done.stderr
+    assert "NotSimulatedError" in done.stderr
+
+
+def test_a_failure_is_given_by_function_and_place() -> None:
+    code = "from gpunn.backend import select\nfor n in range(2, 6): select('cuda').empty((n << 20,), 'f4'); print(n)"
+    whole, broken = python("-c", code), python("-c", code, fail="cudaMalloc:3:2:on", log=1)
+    assert whole.stdout.split() == ["2", "3", "4", "5"], whole.stderr
+    assert broken.returncode == 1
+    assert "simulated CUDA: cudaMalloc -> 2" in broken.stderr
+    assert "OutOfMemoryError" in broken.stderr
+
+
+def test_the_program_runs_on_it_from_a_process_of_its_own() -> None:
+    done = python("-m", "gpunn", "doctor")
+    assert "simulated device" in done.stdout, done.stdout + done.stderr
+    assert "agree with NumPy" in done.stdout
+    assert done.returncode == 0
