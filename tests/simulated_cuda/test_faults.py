@@ -1,0 +1,344 @@
+"""Faults that a device may not show for years, put into gpunn one at a time: each is seen in some order of the work."""
+
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+import gpunn as gn
+from gpunn import backend as module
+from gpunn import cublas, staging, streaming
+from gpunn.backend import CupyBackend, select
+from gpunn.errors import GpunnError
+from gpunn.kernels import registry
+from gpunn.staging import PinnedStaging
+from gpunn.training import Trainer
+from simulated_cuda.core import AT_ONCE, LATE, Core
+
+ORDERS = (AT_ONCE, LATE, *range(1, 11))
+
+
+@pytest.fixture(autouse=True)
+def anew() -> Iterator[None]:
+    """Backends that are made within the test, and gone after it."""
+    module._made.cache_clear()
+    yield
+    module._made.cache_clear()
+
+
+# What is done, and whether it comes out right
+
+
+def _trained(data_on: str, pieces: int = 2) -> tuple[bytes, str]:
+    rng = np.random.default_rng(0)
+    # No labels: as a place in memory nonsense would end the process.
+    data = gn.Data.from_arrays(rng.normal(size=(150, 12)), rng.uniform(size=(150, 3)), validation=0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(streaming, "PIECE", pieces * 8 * 12 * 4)
+        layers = [gn.Dense(6), gn.ReLU(), gn.Dense(3)]
+        options: dict[str, Any] = {"epochs": 2, "batch_size": 8, "validate_every": 1000, "optimizer": gn.SGD(0.1, 0.9)}
+        options["loss"] = gn.MeanSquaredError()
+        trainer = Trainer(gn.Sequential(layers), data, device="cuda", data_on=data_on, progress=False, **options)
+        trainer.run()
+    weights = trainer.model.backend.to_host(trainer.model.parameters.values).tobytes()  # type: ignore[union-attr]
+    return weights, trainer.step.trouble
+
+
+@cache
+def _expected() -> bytes:
+    """Trained with everything as it is, all work done at once."""
+    return _trained("device")[0]
+
+
+def trains(data_on: str) -> bool:
+    weights, trouble = _trained(data_on)
+    return weights == _expected() and not trouble
+
+
+def streams() -> bool:
+    return trains("host")
+
+
+def records() -> bool:
+    return trains("device")
+
+
+def counts_the_cost() -> bool:
+    """By hand: the network on its backend, the cost on that of the arrays it is given."""
+    model = gn.Sequential([gn.Dense(3)]).build((4,), 5, "cuda", seed=1)
+    loss = gn.SoftmaxCrossEntropy()
+    cost = loss.forward(model.forward(np.ones((5, 4), np.float32)), np.arange(5) % 3)
+    on_cpu = gn.Sequential([gn.Dense(3)]).build((4,), 5, "cpu", seed=1)
+    expected = gn.SoftmaxCrossEntropy().forward(on_cpu.forward(np.ones((5, 4), np.float32)), np.arange(5) % 3)
+    return abs(float(select("cuda").to_host(cost)) - float(expected)) < 1e-5
+
+
+def keeps_what_it_recorded() -> bool:
+    """A graph works on memory that nobody else may be given."""
+    backend = select("cuda")
+    relu, z = registry["relu"], backend.asarray(np.full((4, 64), 2, np.float32))
+    backend.run(relu, z, backend.zeros(z.shape, z.dtype))
+    replay = backend.capture(lambda: backend.run(relu, z, backend.zeros_before))  # type: ignore[attr-defined]
+    backend.zeros_before = None  # type: ignore[attr-defined]
+    others = [backend.zeros(z.shape, z.dtype) for _ in range(4)]
+    replay()
+    return not any(backend.to_host(other).any() for other in others)
+
+
+def with_memory_of_its_own() -> bool:
+    backend = select("cuda")
+    backend.zeros_before = backend.zeros((4, 64), np.float32)  # type: ignore[attr-defined]
+    return keeps_what_it_recorded()
+
+
+def is_read_by_default_stream() -> bool:
+    """CuPy's own stream sees what ours did, without a word."""
+    backend = select("cuda")
+    z = backend.asarray(np.full((4, 64), 2, np.float32))
+    backend.run(registry["relu"], z, a := backend.zeros(z.shape, z.dtype))
+    return bool((backend.cupy.asnumpy(a + 1) == 3).all())
+
+
+def takes_arrays_of_another_stream() -> bool:
+    backend = select("cuda")
+    with backend.cupy.cuda.Stream(non_blocking=True):
+        values = backend.cupy.full((3, 4), 3, np.float32)
+        moved = backend.asarray(values.T)
+    return bool((backend.to_host(moved) == 3).all())
+
+
+def fills_memory_that_was_anothers() -> bool:
+    backend = select("cuda")
+    ones = backend.asarray(np.ones((4, 64), np.float32))
+    before = backend.empty((4, 64), np.float32)
+    backend.run(registry["relu"], ones, before)
+    at = before.data.ptr
+    del before
+    array = backend.empty((4, 64), np.float32)
+    assert array.data.ptr == at, "the pool gave other memory"
+    made = backend.staging(array)
+    made.host[0][...] = 7
+    made.upload(4)
+    made.claim()
+    return bool((backend.to_host(array) == 7).all())
+
+
+SCENARIOS: list[Callable[[], bool]] = [
+    streams, records, counts_the_cost, with_memory_of_its_own, is_read_by_default_stream,
+    takes_arrays_of_another_stream, fills_memory_that_was_anothers,
+]  # fmt: skip
+
+
+def is_right_in_every_order(cuda: Core, scenario: Callable[[], bool]) -> bool:
+    for order in ORDERS:
+        cuda.set_order(order)
+        try:
+            if not scenario():
+                return False
+        except GpunnError:  # numbers that are not finite, a capture that is refused
+            return False
+    return True
+
+
+# The faults
+
+
+def cache_by_call(patch: pytest.MonkeyPatch) -> None:
+    made = cache(lambda device, precision="float32": module._made.__wrapped__(device, precision))
+    patch.setattr(module, "_backend", made)
+    patch.setattr(module, "backend_of", lambda array: made(f"cuda:{array.device.id}"))
+
+
+def no_wait_for_the_copy(patch: pytest.MonkeyPatch) -> None:
+    wait = _stream_method(patch, "wait_event")
+    patch.setattr(
+        _Stream, "wait_event", lambda self, event: wait(self, event) if self.is_beside else None, raising=False
+    )
+
+
+def no_wait_for_the_reader(patch: pytest.MonkeyPatch) -> None:
+    wait = _stream_method(patch, "wait_event")
+    patch.setattr(
+        _Stream, "wait_event", lambda self, event: None if self.is_beside else wait(self, event), raising=False
+    )
+
+
+class _Stream:
+    """A stream of CuPy whose methods a fault may change; CuPy's own class does not let it."""
+
+    def __init__(self, stream: Any, is_beside: bool) -> None:
+        self.stream, self.is_beside = stream, is_beside
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def __enter__(self) -> Any:
+        return self.stream.__enter__()
+
+    def __exit__(self, *details: Any) -> Any:
+        return self.stream.__exit__(*details)
+
+
+def _stream_method(patch: pytest.MonkeyPatch, name: str) -> Callable[..., Any]:
+    """Have new stagings work on streams whose methods can be changed."""
+    make = PinnedStaging.__init__
+
+    def wrapped(self: PinnedStaging, backend: CupyBackend, *arrays: Any) -> None:
+        make(self, backend, *arrays)
+        self._waits = _Stream(backend.stream, False), _Stream(backend.copies, True)  # type: ignore[attr-defined]
+
+    def upload(self: PinnedStaging, n: int) -> None:
+        computing, copies = self._waits  # type: ignore[attr-defined]
+        with self._device():
+            copies.wait_event(self._read)
+            for host, array in zip(self.host, self._arrays, strict=True):
+                array.data.copy_from_host_async(host[:n].ctypes.data, host[:n].nbytes, self._copies)
+            self._copied.record(self._copies)
+            computing.wait_event(self._copied)
+
+    patch.setattr(PinnedStaging, "__init__", wrapped)
+    patch.setattr(PinnedStaging, "upload", upload)
+    return lambda self, event: self.stream.wait_event(event)
+
+
+def no_claim(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(PinnedStaging, "claim", lambda self: None)
+
+
+def no_release(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(PinnedStaging, "release", lambda self: None)
+
+
+def release_by_the_wrong_stream(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(PinnedStaging, "release", lambda self: self._read.record(self._copies))
+
+
+def one_pinned_memory_for_all(patch: pytest.MonkeyPatch) -> None:
+    """The host changes it before the copy of what was there."""
+    make, kept = staging._pinned, {}
+    patch.setattr(staging, "_pinned", lambda cupy, like: kept.setdefault((like.shape, like.dtype), make(cupy, like)))
+
+
+def waiting_for_the_wrong_stream(patch: pytest.MonkeyPatch) -> None:
+    def to_host(self: CupyBackend, array: Any) -> Any:
+        out = self.cupy.cuda.alloc_pinned_memory(max(1, array.nbytes))
+        with self.lock, self.cupy.cuda.Device(self.index):
+            array.data.copy_to_host_async(out.ptr, array.nbytes, self.stream)
+            self.copies.synchronize()
+        return np.frombuffer(out, array.dtype, array.size).reshape(array.shape).copy()
+
+    patch.setattr(CupyBackend, "to_host", to_host)
+
+
+def nothing_kept_of_a_capture(patch: pytest.MonkeyPatch) -> None:
+    class Forgetful:
+        is_limited, recorded = False, property(lambda self: None, lambda self, value: None)
+
+    patch.setattr(module, "_Shared", Forgetful)
+
+
+def kernels_on_the_default_stream(patch: pytest.MonkeyPatch) -> None:
+    run = CupyBackend.run
+
+    def without_stream(self: CupyBackend, *arguments: Any) -> None:
+        stream, self.stream = self.stream, self.cupy.cuda.Stream.null
+        try:
+            run(self, *arguments)
+        finally:
+            self.stream = stream
+
+    patch.setattr(CupyBackend, "run", without_stream)
+
+
+def products_on_the_default_stream(patch: pytest.MonkeyPatch) -> None:
+    make = cublas.Cublas.__init__
+    patch.setattr(cublas.Cublas, "__init__", lambda self, stream, *precision: make(self, 0, *precision))
+
+
+def products_without_a_workspace(patch: pytest.MonkeyPatch) -> None:
+    make = cublas.Cublas.__init__
+
+    def without(self: Any, stream: int, *precision: str) -> None:
+        make(self, stream, *precision)
+        self._cublas.set_stream(self._handle, stream)  # which takes the workspace away
+
+    patch.setattr(cublas.Cublas, "__init__", without)
+
+
+def a_stream_that_does_not_block(patch: pytest.MonkeyPatch) -> None:
+    make = CupyBackend.__init__
+
+    def changed(self: CupyBackend, index: int) -> None:
+        make(self, index)
+        self.stream = self.cupy.cuda.Stream(non_blocking=True)
+        self.cublas = cublas.Cublas(self.stream.ptr)
+
+    patch.setattr(CupyBackend, "__init__", changed)
+
+
+def no_wait_for_the_callers_stream(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(CupyBackend, "_ours", lambda self, values: values)
+
+
+def no_wait_for_who_had_the_memory(patch: pytest.MonkeyPatch) -> None:
+    make = PinnedStaging.__init__
+
+    def without(self: PinnedStaging, backend: CupyBackend, *arrays: Any) -> None:
+        stream, backend.stream = backend.stream, _Unwaited(backend.stream)
+        try:
+            make(self, backend, *arrays)
+        finally:
+            self._stream = backend.stream = stream
+
+    patch.setattr(PinnedStaging, "__init__", without)
+
+
+class _Unwaited(_Stream):
+    def __init__(self, stream: Any) -> None:
+        super().__init__(stream, False)
+
+    def synchronize(self) -> None:
+        pass
+
+
+class Fault(NamedTuple):
+    """What is put in, and where it is seen."""
+
+    put_in: Callable[[pytest.MonkeyPatch], None]
+    scenario: Callable[[], bool]
+
+
+FAULTS = [
+    Fault(cache_by_call, counts_the_cost),
+    Fault(no_wait_for_the_copy, streams),
+    Fault(no_wait_for_the_reader, streams),
+    Fault(no_claim, streams),
+    Fault(no_release, streams),
+    Fault(release_by_the_wrong_stream, streams),
+    Fault(one_pinned_memory_for_all, streams),
+    Fault(waiting_for_the_wrong_stream, records),
+    Fault(nothing_kept_of_a_capture, with_memory_of_its_own),
+    Fault(kernels_on_the_default_stream, records),
+    Fault(products_on_the_default_stream, records),
+    Fault(products_without_a_workspace, records),
+    Fault(a_stream_that_does_not_block, is_read_by_default_stream),
+    Fault(no_wait_for_the_callers_stream, takes_arrays_of_another_stream),
+    Fault(no_wait_for_who_had_the_memory, fills_memory_that_was_anothers),
+]
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
+def test_gpunn_is_right_in_every_order(cuda: Core, scenario: Callable[[], bool]) -> None:
+    _expected()
+    assert is_right_in_every_order(cuda, scenario), f"order {cuda.order}"
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.put_in.__name__)
+def test_a_fault_is_seen_in_some_order(cuda: Core, monkeypatch: pytest.MonkeyPatch, fault: Fault) -> None:
+    cuda.set_order(AT_ONCE)
+    _expected()
+    module._made.cache_clear()
+    fault.put_in(monkeypatch)
+    assert not is_right_in_every_order(cuda, fault.scenario)
