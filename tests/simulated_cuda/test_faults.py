@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from functools import cache
+from itertools import count
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -65,13 +66,17 @@ def records() -> bool:
     return trains("device")
 
 
+_numbers = count(1)
+"""One after another: what the memory that is taken holds from the last time must not be right again."""
+
+
 def counts_the_cost() -> bool:
     """By hand: the network on its backend, the cost on that of the arrays it is given."""
-    model = gn.Sequential([gn.Dense(3)]).build((4,), 5, "cuda", seed=1)
-    loss = gn.SoftmaxCrossEntropy()
-    cost = loss.forward(model.forward(np.ones((5, 4), np.float32)), np.arange(5) % 3)
-    on_cpu = gn.Sequential([gn.Dense(3)]).build((4,), 5, "cpu", seed=1)
-    expected = gn.SoftmaxCrossEntropy().forward(on_cpu.forward(np.ones((5, 4), np.float32)), np.arange(5) % 3)
+    seed, x, labels = next(_numbers), np.ones((5, 4), np.float32), np.arange(5) % 3
+    cost, expected = (
+        gn.SoftmaxCrossEntropy().forward(gn.Sequential([gn.Dense(3)]).build((4,), 5, on, seed=seed).forward(x), labels)
+        for on in ("cuda", "cpu")
+    )
     return abs(float(select("cuda").to_host(cost)) - float(expected)) < 1e-5
 
 
@@ -96,17 +101,19 @@ def with_memory_of_its_own() -> bool:
 def is_read_by_default_stream() -> bool:
     """CuPy's own stream sees what ours did, without a word."""
     backend = select("cuda")
-    z = backend.asarray(np.full((4, 64), 2, np.float32))
+    number = next(_numbers)
+    z = backend.asarray(np.full((4, 64), number, np.float32))
     backend.run(registry["relu"], z, a := backend.zeros(z.shape, z.dtype))
-    return bool((backend.cupy.asnumpy(a + 1) == 3).all())
+    return bool((backend.cupy.asnumpy(a + 1) == number + 1).all())
 
 
 def takes_arrays_of_another_stream() -> bool:
     backend = select("cuda")
+    number = next(_numbers)
     with backend.cupy.cuda.Stream(non_blocking=True):
-        values = backend.cupy.full((3, 4), 3, np.float32)
+        values = backend.cupy.full((3, 4), number, np.float32)
         moved = backend.asarray(values.T)
-    return bool((backend.to_host(moved) == 3).all())
+    return bool((backend.to_host(moved) == number).all())
 
 
 def fills_memory_that_was_anothers() -> bool:
