@@ -221,8 +221,8 @@ RUNTIME cudaStreamDestroy(cudaStream_t handle) {
     ENTER;
     Stream* stream = stream_of(handle);
     if (!stream) return failed(cudaErrorInvalidResourceHandle);
-    finish(stream);
-    streams.erase(stream);  // places in it are remembered by its address: it is never given to another
+    // What it was given is done all the same. Its address is never another's: places in it are remembered by it.
+    if (stream->queue.empty()) streams.erase(stream);
     return cudaSuccess;
 }
 RUNTIME cudaStreamGetFlags(cudaStream_t handle, unsigned* flags) {
