@@ -122,6 +122,10 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     GPU.
     """
     report = yield
+    if SIMULATES_CUDA and report.failed:
+        report.sections.append(
+            ("simulated CUDA", f"to see it again: FAKECUDA_ORDER={os.environ.get('FAKECUDA_ORDER', -1)}")
+        )
     needs_gpu, needs_simulation = (item.get_closest_marker(name) for name in ("gpu", "simulated_cuda"))
     is_excused = not SIMULATES_CUDA and (needs_simulation or (needs_gpu and not is_set("GPUNN_REQUIRE_GPU")))
     if not is_excused:

@@ -6,6 +6,7 @@ options that CuPy gives: what it refuses is refused. FAKECUDA_COUNT=1 writes a l
 
 import ctypes
 import hashlib
+import json
 import os
 import re
 import subprocess
@@ -13,6 +14,8 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+
+from simulated_cuda.nvrtc import by_real_nvrtc
 
 HERE = Path(__file__).resolve().parent
 
@@ -28,7 +31,7 @@ _PROTOTYPE = ctypes.CFUNCTYPE(
 )  # fmt: skip
 _COMPILATION_FAILED = 6
 
-_KERNEL = re.compile(
+KERNEL = re.compile(
     r"__global__\s+(?:__launch_bounds__\s*\([^)]*\)\s*)?void\s+(?:__launch_bounds__\s*\([^)]*\)\s*)?(\w+)"
 )
 
@@ -70,7 +73,8 @@ class Compiler:
             if os.environ.get("FAKECUDA_COUNT"):
                 shown = given if os.environ.get("FAKECUDA_OPTIONS") else [o for o in given if "arch" in o]
                 print("simulated CUDA: compile", *shown, file=sys.stderr)
-            if problem := real_nvrtc(source, given):
+            nvrtc = os.environ.get("FAKECUDA_NVRTC")
+            if nvrtc and (problem := by_real_nvrtc(nvrtc, [(source.decode(), given)])[0]):
                 raise CompilationError(problem)
             made = os.fsencode(self.library(source.decode(), given))
             ctypes.memmove(path, made + b"\0", len(made) + 1)
@@ -91,7 +95,7 @@ class Compiler:
         if library.exists():
             return library
         synchronizes = int(bool(re.search(r"__sync|_sync\(", source)))
-        entries = [f"KERNEL({name}, {synchronizes}, {int(flushes)})" for name in _KERNEL.findall(source)]
+        entries = [f"KERNEL({name}, {synchronizes}, {int(flushes)})" for name in KERNEL.findall(source)]
         header = self._header("cupy" if "#include <cupy/" in source else "device", flags)
         with tempfile.TemporaryDirectory(dir=self.folder) as scratch:
             text, assembly, made = (Path(scratch, name) for name in ("kernel.cpp", "kernel.s", "kernel.so"))
@@ -113,8 +117,16 @@ class Compiler:
             if flushes:
                 assembly.write_text(float32_alone(assembly.read_text("utf-8")), "utf-8")
             _run(["g++", "-shared", str(assembly), "-o", str(made)])
+            kept = Path(scratch, "kernel.json")
+            kept.write_text(json.dumps({"source": source, "options": list(options)}), "utf-8")
+            kept.replace(library.with_suffix(".json"))
             made.replace(library)
         return library
+
+    def compiled(self) -> list[tuple[str, list[str]]]:
+        """Source and options of all that was ever compiled here."""
+        kept = [json.loads(path.read_text("utf-8")) for path in sorted(self.folder.glob("*.json"))]
+        return [(one["source"], one["options"]) for one in kept]
 
     def _includes(self) -> list[str]:
         return [f"-I{HERE}", f"-I{HERE / 'shim'}"]
@@ -143,40 +155,3 @@ def _run(command: Sequence[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise CompilationError(done.stderr[:4000])
-
-
-def real_nvrtc(source: bytes, options: Sequence[str]) -> str:
-    """What the real NVRTC says against a source; "" where it compiles, or where there is none to be asked."""
-    path = os.environ.get("FAKECUDA_NVRTC")
-    if not path:
-        return ""
-    nvrtc = _real(path)
-    program = ctypes.c_void_p()
-    nvrtc.nvrtcCreateProgram(ctypes.byref(program), source, b"kernel.cu", 0, None, None)
-    try:
-        given = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
-        if not nvrtc.nvrtcCompileProgram(program, len(options), given):
-            return ""
-        size = ctypes.c_size_t()
-        nvrtc.nvrtcGetProgramLogSize(program, ctypes.byref(size))
-        log = ctypes.create_string_buffer(max(1, size.value))
-        nvrtc.nvrtcGetProgramLog(program, log)
-        return log.value.decode("utf-8", "replace") or "it does not compile"
-    finally:
-        nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
-
-
-_loaded: dict[str, ctypes.CDLL] = {}
-
-
-def _real(path: str) -> ctypes.CDLL:
-    if path not in _loaded:
-        # In a namespace of its own: it must not find our functions in place of its own.
-        process = ctypes.CDLL(None)
-        process.dlmopen.restype = ctypes.c_void_p
-        handle = process.dlmopen(ctypes.c_long(-1), os.fsencode(path), os.RTLD_NOW)
-        if not handle:
-            process.dlerror.restype = ctypes.c_char_p
-            raise CompilationError(f"NVRTC cannot be loaded: {(process.dlerror() or b'').decode()}")
-        _loaded[path] = ctypes.CDLL(path, handle=handle)
-    return _loaded[path]

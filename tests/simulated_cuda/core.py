@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from simulated_cuda.compiling import Compiler
 from simulated_cuda.installing import install
 
 AT_ONCE, LATE = -1, 0
@@ -19,6 +20,7 @@ class Core:
 
     def __init__(self) -> None:
         self._library = install()
+        self.compiler: Compiler = self._library.compiler  # type: ignore[attr-defined]
         self.order = int(os.environ.get("FAKECUDA_ORDER", AT_ONCE))
 
     def count(self, what: str) -> int:

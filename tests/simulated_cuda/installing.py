@@ -34,17 +34,19 @@ class Wheel(NamedTuple):
         cuda: major version of the CUDA that it is for.
         functions: of the CUDA runtime that are linked into it.
         headers: of CUDA, by their folder among the packages.
+        nvrtc: NVIDIA's own compiler, by its place among the packages.
     """
 
     version: str
     cuda: int
     functions: int
     headers: str
+    nvrtc: str
 
 
 WHEELS = {
-    "cupy-cuda13x": Wheel("14.2.0", 13, 437, "nvidia/cu13/include"),
-    "cupy-cuda12x": Wheel("14.2.0", 12, 421, "nvidia/cuda_runtime/include"),
+    "cupy-cuda13x": Wheel("14.2.0", 13, 437, "nvidia/cu13/include", "nvidia/cu13/lib/libnvrtc.so.13"),
+    "cupy-cuda12x": Wheel("14.2.0", 12, 421, "nvidia/cuda_runtime/include", "nvidia/cuda_nvrtc/lib/libnvrtc.so.12"),
 }
 
 
@@ -83,6 +85,11 @@ def problem() -> str:
     except NotSimulatedError as error:
         return str(error)
     return ""
+
+
+def real_nvrtc() -> Path:
+    """NVIDIA's own compiler, which needs no GPU."""
+    return _packages() / wheel().nvrtc
 
 
 def _packages() -> Path:
@@ -231,9 +238,10 @@ def install() -> ctypes.CDLL:
     core.simulated_count.restype = ctypes.c_long
     _kept.append(core)
     _kept.extend(ctypes.CDLL(str(folder / "lib" / name), mode=ctypes.RTLD_GLOBAL) for name in _sonames(wheel().cuda))
-    from .compiling import Compiler
+    from simulated_cuda.compiling import Compiler
 
-    _kept.append(Compiler(folder, core))
+    _kept.append(compiler := Compiler(folder, core))
+    core.compiler = compiler  # type: ignore[attr-defined]
     os.environ.setdefault("CUPY_CACHE_DIR", str(folder / "cupy"))
     os.environ.setdefault("CUPY_ACCELERATORS", "")  # those are kernels that nvcc compiled
     _divert(core)
