@@ -60,12 +60,13 @@ def wheel() -> Wheel:
     Raises:
         NotSimulatedError: there is none, or one of another version, whose functions may be others.
     """
+    spec = importlib.util.find_spec("cupy_backends")
+    beside = [] if spec is None or spec.origin is None else [str(Path(spec.origin).parents[1])]
     for name, known in WHEELS.items():
-        try:
-            version = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
+        found = next(iter(importlib.metadata.distributions(name=name, path=beside)), None)
+        if found is None:
             continue
-        if version != known.version:
+        if (version := found.version) != known.version:
             raise NotSimulatedError(
                 f"the simulated CUDA is made for {name} {known.version}, and {version} is installed: "
                 f"pip install {name}=={known.version}, or look at what is new and change WHEELS in {__file__}"
@@ -236,6 +237,7 @@ def install() -> ctypes.CDLL:
     folder = build()
     core = ctypes.CDLL(str(folder / "lib" / "libsimulated.so"), mode=ctypes.RTLD_GLOBAL)
     core.simulated_count.restype = ctypes.c_long
+    core.simulated_memory.restype = ctypes.c_size_t
     _kept.append(core)
     _kept.extend(ctypes.CDLL(str(folder / "lib" / name), mode=ctypes.RTLD_GLOBAL) for name in _sonames(wheel().cuda))
     from simulated_cuda.compiling import Compiler
