@@ -20,7 +20,7 @@ pytestmark = pytest.mark.gpu
 
 @pytest.fixture(scope="module")
 def backend() -> Backend:
-    """The CUDA device; tests/simulator runs the same tests on the simulated one."""
+    """The CUDA device; tests/simulated_cuda puts a simulated one under CuPy."""
     return select("cuda")
 
 

@@ -1,4 +1,4 @@
-"""Memory: what is too much is refused before it is taken, in one line, and the process goes on; see also simulator."""
+"""Memory: what is too much is refused before it is taken, in one line, and the process goes on."""
 
 import gc
 import gzip

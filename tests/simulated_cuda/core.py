@@ -1,5 +1,6 @@
 """What the simulated CUDA of this process can be asked: what was done, and in which order work is to be done."""
 
+import ctypes
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,6 +40,25 @@ class Core:
         """Do all work that was given, and from now on in this order."""
         self._library.simulated_order(order)
         self.order = order
+
+    @property
+    def launches(self) -> int:
+        """Kernels and products that were run."""
+        return self.count("kernels") + self.count("products")
+
+    @contextmanager
+    def memory(self, nbytes: int) -> Iterator[None]:
+        """Within it the device has so much memory that is free, beside what is in use."""
+        import cupy
+
+        cupy.get_default_memory_pool().free_all_blocks()
+        free, total = cupy.cuda.runtime.memGetInfo()
+        before = self._library.simulated_memory(ctypes.c_size_t(total - free + nbytes))
+        try:
+            yield
+        finally:
+            cupy.get_default_memory_pool().free_all_blocks()
+            self._library.simulated_memory(ctypes.c_size_t(before))
 
     @contextmanager
     def refusing(self, *names: str) -> Iterator[None]:

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <map>
+#include <utility>
 
 #include "cuda.h"
 
@@ -51,11 +52,11 @@ int device_of_memory(const void* address) {
     const Block* block = block_of(device_blocks, address, 1);
     return block ? block->device : -1;
 }
-size_t total_memory() {
-    static const size_t total = number_from_environment("FAKECUDA_MEMORY", 2L << 30);
-    return total;
-}
-size_t free_memory() { return total_memory() - used[current_device]; }
+static size_t total = number_from_environment("FAKECUDA_MEMORY", 2L << 30);
+size_t total_memory() { return total; }
+size_t free_memory() { return total - std::min(total, used[current_device]); }
+// From now on each device has so much memory; what was before.
+EXPORT size_t simulated_memory(size_t wanted) { return std::exchange(total, wanted); }
 
 RUNTIME cudaMalloc(void** begin, size_t size) {
     ENTER;

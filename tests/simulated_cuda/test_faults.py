@@ -24,9 +24,9 @@ ORDERS = (AT_ONCE, LATE, *range(1, 11))
 @pytest.fixture(autouse=True)
 def anew() -> Iterator[None]:
     """Backends that are made within the test, and gone after it."""
-    module._made.cache_clear()
-    yield
-    module._made.cache_clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_made", cache(module._made.__wrapped__))
+        yield
 
 
 # What is done, and whether it comes out right

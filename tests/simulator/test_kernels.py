@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 
 import gpunn.kernels
-from gpunn.backend import Backend, cuda_source, select
 from gpunn.kernels import Elementwise, registry
 from simulator import kernels
-from simulator.cases import Call, calls, dtypes
+from simulator.cases import calls, dtypes
 from simulator.compiler import Program, compile_all
-from simulator.machine import Machine
+from simulator.launching import Scheduling
 
 for _module in pkgutil.iter_modules(gpunn.kernels.__path__):
     importlib.import_module(f"gpunn.kernels.{_module.name}")
@@ -28,16 +27,7 @@ ULPS = 16
 
 def programs(name: str, dtype: str) -> Iterator[Program]:
     """What is compiled for the calls of a kernel."""
-    kernel = registry[name]
-    for call in calls(name, dtype, [3]):
-        if isinstance(kernel, Elementwise):
-            made = kernels.ElementwiseKernel(
-                kernel.inputs, kernel.outputs, kernel.operation, kernel.name, preamble=kernel.preamble
-            )
-            yield made.program({"T": np.dtype(dtype)}, [isinstance(a, np.ndarray) for a in call.arguments])
-        else:
-            types = {letter: call.arguments[at].dtype for letter, at in kernel.types.items()}
-            yield kernels.RawKernel(cuda_source(kernel, types), kernel.name).program
+    return (kernels.program(registry[name], call.arguments) for call in calls(name, dtype, [3]))
 
 
 @pytest.fixture(scope="module")
@@ -67,15 +57,6 @@ def on_host(arguments: Sequence[Any]) -> list[Any]:
     return [made.get(id(a), a) for a in arguments]
 
 
-def on_device(backend: Backend, arguments: Sequence[Any]) -> list[Any]:
-    made = {}
-    for a in arguments:
-        if isinstance(a, np.ndarray) and id(a) not in made:
-            order = np.argsort([-stride for stride in a.strides], kind="stable")
-            made[id(a)] = backend.asarray(a.transpose(order).copy()).transpose(*map(int, np.argsort(order)))
-    return [made.get(id(a), a) for a in arguments]
-
-
 def assert_twins(
     actual: np.ndarray, expected: np.ndarray, scale: float | None, what: str, dtype: str = "float32"
 ) -> None:
@@ -93,31 +74,25 @@ def assert_twins(
 
 
 @pytest.mark.parametrize(("name", "dtype"), [(name, dtype) for name in sorted(registry) for dtype in dtypes(name)])
-def test_a_kernel_equals_its_twin_in_every_order_of_its_threads(
-    machine: Machine, compiled: None, name: str, dtype: str
-) -> None:
-    backend, kernel = select("cuda"), registry[name]
+def test_a_kernel_equals_its_twin_in_every_order_of_its_threads(compiled: None, name: str, dtype: str) -> None:
+    kernel = registry[name]
     made = calls(name, dtype)
     orders = max(8, -(-SCHEDULES // len(made)))
     done = 0
     for number, call in enumerate(made):
         expected = on_host(call.arguments)
         kernel.host(*expected)
-        moved = on_device(backend, call.arguments)
         first: list[bytes] | None = None
         for order in range(orders):
-            for array, original in zip(moved, call.arguments, strict=True):
-                if isinstance(original, np.ndarray):
-                    array.host[...] = original
-            machine.scheduling.seed = order + 8 * orders * number
-            backend.run(kernel, *moved)
+            given = on_host(call.arguments)
+            kernels.run(kernel, given, Scheduling(seed=order + 8 * orders * number))
             done += 1
-            arrays = [(at, a) for at, a in enumerate(moved) if isinstance(expected[at], np.ndarray)]
-            bits = [array.host.tobytes() for _, array in arrays]
+            arrays = [(at, a) for at, a in enumerate(given) if isinstance(a, np.ndarray)]
+            bits = [array.tobytes() for _, array in arrays]
             if first is None:
                 first = bits
                 for at, array in arrays:
-                    assert_twins(array.host, expected[at], call.scale, f"{name}, call {number}, argument {at}", dtype)
+                    assert_twins(array, expected[at], call.scale, f"{name}, call {number}, argument {at}", dtype)
             assert bits == first, f"{name}, call {number}: another order of the threads, another result"
     assert done >= 100
 
@@ -131,12 +106,55 @@ def test_a_kernel_without_a_call_fails() -> None:
         calls("a kernel that nobody wrote", "float32")
 
 
-def test_a_call_is_found_wrong_where_kernel_and_twin_differ(machine: Machine) -> None:
+def test_a_call_is_found_wrong_where_kernel_and_twin_differ() -> None:
     """The comparison itself: of a twin that is a little wrong."""
-    backend = select("cuda")
-    call = Call((np.linspace(-1, 1, 50, dtype=np.float32).reshape(2, 25), np.zeros((2, 25), np.float32)))
-    moved = on_device(backend, call.arguments)
-    backend.run(registry["relu"], *moved)
-    wrong = np.maximum(call.arguments[0], 0) * np.float32(1.00001)
+    z, a = np.linspace(-1, 1, 50, dtype=np.float32).reshape(2, 25), np.zeros((2, 25), np.float32)
+    kernels.run(registry["relu"], (z, a), Scheduling())
     with pytest.raises(AssertionError, match="instead of"):
-        assert_twins(moved[1].host, wrong, None, "relu")
+        assert_twins(a, np.maximum(z, 0) * np.float32(1.00001), None, "relu")
+
+
+# Bytes moved
+
+
+def least_bytes(kernel: Elementwise, arguments: Sequence[Any]) -> int:
+    """Every input read once, every output written once, and read before where it is changed and not made anew."""
+    inputs, outputs = kernel.inputs.split(","), kernel.outputs.split(",")
+    is_changed = kernel.name.startswith(("add_bias", "bias_", "sgd", "momentum_sgd", "adam"))
+    least, seen = 0, set()
+    for number, (parameter, value) in enumerate(zip([*inputs, *outputs], arguments, strict=True)):
+        if "raw" in parameter or not hasattr(value, "nbytes") or value.ndim == 0:
+            continue
+        is_output = number >= len(inputs)
+        least += value.nbytes * (is_output + ((not is_output or is_changed) and id(value) not in seen))
+        seen.add(id(value))
+    return least
+
+
+OF_ONE_ELEMENT = {"count_skipped"}
+"""Kernels that are only run on single numbers, of which what all threads share is much."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name for name in sorted(registry) if isinstance(registry[name], Elementwise) and name not in OF_ONE_ELEMENT],
+)
+def test_elementwise_kernels_move_hardly_more_bytes_than_they_must(name: str) -> None:
+    kernel = registry[name]
+    assert isinstance(kernel, Elementwise)
+    looked_at = 0
+    for call in calls(name, "float32"):
+        arguments = on_host(call.arguments)
+        least = least_bytes(kernel, arguments)
+        if least < 2000:
+            continue  # of so little what all threads share is much
+        assert least <= sum(kernels.run(kernel, arguments, Scheduling(races=False))) <= 1.5 * least
+        looked_at += 1
+    assert looked_at
+
+
+def test_a_kernel_that_reads_each_number_twice_is_seen_to_move_more_bytes() -> None:
+    twice = Elementwise("twice", "raw T x", "T y", "y = x[i] + x[i ^ 1];", host=lambda x, y: None)
+    del registry["twice"]
+    x, y = np.zeros((10000,), np.float32), np.zeros((10000,), np.float32)
+    assert sum(kernels.run(twice, (x, y), Scheduling(races=False))) == 1.5 * (x.nbytes + y.nbytes)

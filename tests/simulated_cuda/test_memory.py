@@ -10,10 +10,7 @@ from gpunn import limits
 from gpunn.backend import select
 from gpunn.errors import MemoryShortageError
 from gpunn.memory import bytes_of_network
-from simulator.installing import installed
-from simulator.machine import Machine
-
-pytestmark = pytest.mark.simulator
+from simulated_cuda.core import Core
 
 
 def _network() -> gn.Sequential:
@@ -27,22 +24,23 @@ def _images() -> gn.Data:
     )
 
 
-def test_the_bytes_of_a_network_are_counted_without_taking_any(machine: Machine) -> None:
-    backend, before = select("cuda"), machine.used
+def test_the_bytes_of_a_network_are_counted_without_taking_any(cuda: Core) -> None:
+    backend = select("cuda")
+    used = backend.cupy.get_default_memory_pool().used_bytes
+    before = used()
     layers = _network().layers
     counted = bytes_of_network(layers, (8, 8, 1), 1000, backend, "float32")
-    assert machine.used == before
+    assert used() == before
     model = gn.Sequential(layers).build((8, 8, 1), 1000, backend)
     assert model.backend is backend
-    taken = machine.used - before
+    taken = used() - before
     assert taken == pytest.approx(counted, rel=0.02)
     assert bytes_of_network(layers, (8, 8, 1), 10**6, backend, "float32") > 500 * counted
 
 
-def test_a_batch_that_does_not_fit_is_refused_with_one_that_would() -> None:
+def test_a_batch_that_does_not_fit_is_refused_with_one_that_would(cuda: Core) -> None:
     data = _images()
-    with installed(Machine(memory=64 * 2**20)) as small:
-        small.scheduling.races = False
+    with cuda.memory(32 * 2**20):
         with pytest.raises(MemoryShortageError) as caught:
             _network().fit(data, epochs=1, batch_size=1000, device="cuda", progress=False)
         message = str(caught.value)
@@ -59,24 +57,24 @@ def test_a_batch_that_does_not_fit_is_refused_with_one_that_would() -> None:
         assert len(history) > 0
 
 
-def test_a_limit_bounds_the_pool_of_the_device() -> None:
-    with installed(Machine(memory=2**40)) as machine:
-        machine.scheduling.races = False
+def test_a_limit_bounds_the_pool_of_the_device(cuda: Core) -> None:
+    pool = select("cuda").cupy.get_default_memory_pool()
+    with cuda.memory(2**40):
         gn.set_memory_limit(limits.resident_bytes() + 2**26)
         try:
-            backend = select("cuda")
-            assert machine.limit == limits.memory_limit()
-            assert backend.free_bytes() <= machine.limit
+            backend, limit = select("cuda"), limits.memory_limit()
+            assert pool.get_limit() == limit
+            assert backend.free_bytes() <= limit
             with pytest.raises(MemoryError, match="Out of memory"):
-                backend.empty((machine.limit + 1,), np.uint8)
+                backend.empty((limit + 1,), np.uint8)
         finally:
             gn.set_memory_limit(None)
-        assert select("cuda").empty((machine.limit + 1,), np.uint8).nbytes == machine.limit + 1
-        assert machine.limit == 0
+        assert select("cuda").empty((limit + 1,), np.uint8).nbytes == limit + 1
+        assert pool.get_limit() == 0
 
 
 def test_memory_of_the_host_that_runs_out_is_not_said_to_be_the_devices(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch
+    cuda: Core, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
         raise MemoryError("Unable to allocate 7 TiB")

@@ -7,15 +7,14 @@ import pytest
 
 import gpunn as gn
 from gpunn.backend import select
-from simulator.machine import Machine
+from simulated_cuda.core import Core
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
-def questions(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Any:
+def questions(cuda: Core, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The module, its experiments made small."""
-    machine.scheduling.races = False
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     import gpu_questions
 

@@ -1,7 +1,7 @@
 """Samples that are streamed to the device: the same bits in every order in which a device may copy and compute."""
 
-from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -9,16 +9,13 @@ import pytest
 from cli_helpers import without_pictures
 
 import gpunn as gn
+from gpunn import backend as module
 from gpunn import run, streaming
 from gpunn.backend import select
-from gpunn.errors import DivergenceError, MemoryShortageError
+from gpunn.errors import MemoryShortageError
 from gpunn.recipes import read_experiment
-from gpunn.staging import PinnedStaging
-from simulator.installing import installed
-from simulator.launching import KernelError
-from simulator.machine import CUDARuntimeError, Machine
-from simulator.streams import Streams
-from simulator.test_cuda_path import NETWORKS, Network, data, distance, trained
+from simulated_cuda.core import AT_ONCE, LATE, WAITS, Core
+from simulated_cuda.test_cuda_path import NETWORKS, Network, data, distance, trained
 
 SMALL = Network(lambda: [gn.Dense(12), gn.ReLU(), gn.Dense(10)], lambda: gn.SGD(0.1, momentum=0.9))
 AUGMENTED = Network(
@@ -29,19 +26,13 @@ AUGMENTED = Network(
 )
 
 # As late as possible, as soon as may be, and mixed.
-ORDERS = range(14)
+ORDERS = (LATE, AT_ONCE, *range(1, 13))
 
 
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pieces of two batches, so that an epoch of ten has five and a short one."""
     monkeypatch.setattr(streaming, "PIECE", 2 * 16 * 784)
-
-
-@pytest.fixture
-def machine(machine: Machine) -> Iterator[Machine]:
-    machine.scheduling.races = False
-    return machine
 
 
 def weights(network: Network, **options: Any) -> bytes:
@@ -56,13 +47,11 @@ def weights(network: Network, **options: Any) -> bytes:
 @pytest.mark.parametrize(
     ("name", "capture"), [*((name, True) for name in NETWORKS), ("784-128-10", False), ("784-30-10, adam", False)]
 )
-def test_streamed_samples_train_to_the_bits_of_samples_on_the_device(
-    machine: Machine, name: str, capture: bool
-) -> None:
+def test_streamed_samples_train_to_the_bits_of_samples_on_the_device(cuda: Core, name: str, capture: bool) -> None:
     network = NETWORKS[name]
     options = {"epochs": 1 if network.images else 2, "capture": capture}
     resident, expected = trained(network, "cuda", **options, data_on="device")
-    machine.queues.in_any_order(2)
+    cuda.set_order(2)
     streamed, history = trained(network, "cuda", **options, data_on="host")
     assert distance(streamed, resident) == 0
     assert [r.train_loss for r in history] == [r.train_loss for r in expected]
@@ -71,25 +60,25 @@ def test_streamed_samples_train_to_the_bits_of_samples_on_the_device(
 
 @pytest.mark.parametrize("network", [SMALL, AUGMENTED], ids=["plain", "augmented"])
 def test_streamed_samples_train_to_the_same_bits_in_every_order_of_copies_and_kernels(
-    machine: Machine, network: Network
+    cuda: Core, network: Network
 ) -> None:
     expected = weights(network, data_on="device")
     for order in ORDERS:
-        machine.queues.in_any_order(order)
+        cuda.set_order(order)
         assert weights(network, data_on="host") == expected, f"order {order}"
 
 
-def test_several_steps_as_one_graph_stay_within_a_piece(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_steps_as_one_graph_stay_within_a_piece(cuda: Core, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = weights(SMALL, data_on="device")
     monkeypatch.setattr(streaming, "PIECE", 9 * 16 * 784)  # of ten batches: a graph of eight, one, and one
     for order in ORDERS[:6]:
-        machine.queues.in_any_order(order)
-        machine.reset_counts()
+        cuda.set_order(order)
+        cuda.reset()
         assert weights(SMALL, data_on="host") == expected, f"order {order}"
-        assert machine.counts.graphs == 2 + 3  # the very first step is run kernel by kernel
+        assert cuda.count("cudaGraphLaunch") == 2 + 3  # the very first step is run kernel by kernel
 
 
-def test_samples_of_a_file_are_streamed_to_the_same_bits(machine: Machine, tmp_path: Any) -> None:
+def test_samples_of_a_file_are_streamed_to_the_same_bits(cuda: Core, tmp_path: Any) -> None:
     source = data()
     np.save(tmp_path / "x.npy", np.concatenate([source.train.inputs, source.validation.inputs]))
     labels = np.concatenate([source.train.targets, source.validation.targets])
@@ -105,7 +94,7 @@ def test_samples_of_a_file_are_streamed_to_the_same_bits(machine: Machine, tmp_p
 # Larger than the device
 
 
-def test_data_larger_than_the_memory_of_the_device_train_to_the_numbers_of_the_cpu(machine: Machine) -> None:
+def test_data_larger_than_the_memory_of_the_device_train_to_the_numbers_of_the_cpu(cuda: Core) -> None:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 10, 1600)
     kinds = rng.integers(0, 256, (10, 4096))
@@ -117,9 +106,9 @@ def test_data_larger_than_the_memory_of_the_device_train_to_the_numbers_of_the_c
     expected.fit(source, device="cpu", **options)
     reference = expected.parameters.to_host()
     # Of which cuBLAS takes 32 MiB, the buffers for 256 samples 4 MiB, and the data would take 6.
-    with installed(Machine(memory=40 * 2**20)) as small:
-        small.scheduling.races = False
-        small.queues.in_any_order(3)
+    with cuda.memory(40 * 2**20), pytest.MonkeyPatch.context() as fresh:
+        fresh.setattr(module, "_made", cache(module._made.__wrapped__))
+        cuda.set_order(3)
         free = select("cuda").free_bytes()
         assert inputs.nbytes < free  # before the network is there, which takes its share
         model = gn.Sequential(network)
@@ -137,7 +126,7 @@ def test_data_larger_than_the_memory_of_the_device_train_to_the_numbers_of_the_c
 
 @pytest.mark.parametrize("data_on", ["auto", "host"])
 def test_a_run_says_where_its_data_lie_and_what_they_take(
-    machine: Machine, tmp_path: Any, monkeypatch: pytest.MonkeyPatch, data_on: str
+    cuda: Core, tmp_path: Any, monkeypatch: pytest.MonkeyPatch, data_on: str
 ) -> None:
     without_pictures(monkeypatch)
     experiment = read_experiment("mlp").with_options(device="cuda", epochs=1, data_on=data_on)
@@ -153,41 +142,9 @@ def test_a_run_says_where_its_data_lie_and_what_they_take(
 # Caught
 
 
-@pytest.mark.parametrize("missing", ["claim", "release", "wait"])
-def test_a_wait_that_is_missing_gives_other_numbers_in_some_order(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch, missing: str
-) -> None:
-    expected = weights(SMALL, data_on="device")
-    stream = select("cuda").stream
-    if missing == "wait":  # of the computing for the copy
-        wait = type(stream).wait_event
-        monkeypatch.setattr(
-            type(stream), "wait_event", lambda self, event: None if self is stream else wait(self, event)
-        )
-    else:
-        monkeypatch.setattr(PinnedStaging, missing, lambda self: None)
-
-    def is_right(order: int) -> bool:
-        machine.queues.in_any_order(order)
-        try:
-            return weights(SMALL, data_on="host") == expected
-        except (KernelError, DivergenceError):  # it read what was never written, or what made no sense
-            return False
-
-    assert not all(map(is_right, ORDERS))
-
-
-def test_memory_that_is_not_pinned_is_no_source_of_a_copy_beside_the_computing(machine: Machine) -> None:
+def test_a_copy_brings_what_is_there_when_it_is_made(cuda: Core) -> None:
     backend = select("cuda")
-    x = backend.zeros((4,), np.float32)
-    values = np.ones(4, np.float32)
-    with pytest.raises(CUDARuntimeError, match="copy of 16 bytes from memory that is not pinned"), backend.copies:
-        x.data.copy_from_host_async(values.ctypes.data, values.nbytes)
-
-
-def test_a_copy_brings_what_is_there_when_it_is_made(machine: Machine) -> None:
-    backend = select("cuda")
-    machine.queues.in_any_order(0)
+    cuda.set_order(0)
     x = backend.zeros((4,), np.float32)
     staging = backend.staging(x)
     staging.host[0][:] = 1
@@ -200,55 +157,31 @@ def test_a_copy_brings_what_is_there_when_it_is_made(machine: Machine) -> None:
     np.testing.assert_array_equal(backend.to_host(x), [3, 3, 2, 2])
     staging.host[0][:] = 4
     staging.upload(4)
-    del staging  # with a copy on its way: what it brings was given back
-    assert (backend.to_host(x).view(np.uint32) == 0xA5A5A5A5).all()
-
-
-def test_streams_do_their_work_in_order_and_wait_for_what_they_must() -> None:
-    for seed in range(50):
-        streams, done = Streams(), []
-        streams.in_any_order(seed)
-        streams.give("a", lambda done=done: done.append(1))
-        ticket = streams.record("a")
-        streams.give("b", lambda done=done: done.append(2), after=ticket)
-        streams.give("a", lambda done=done: done.append(3))
-        streams.give("c", lambda done=done: done.append(0))
-        if seed == 0:
-            assert done == []
-            streams.finish("b")
-            assert done == [1, 2]
-        if seed == 1:
-            assert done == [1, 2, 3, 0]
-        for stream in "abc":
-            streams.finish(stream)
-        assert done.index(1) < min(done.index(2), done.index(3))
-        assert sorted(done) == [0, 1, 2, 3]
+    np.testing.assert_array_equal(backend.to_host(x), [4, 4, 4, 4])
 
 
 # Beside the computing
 
 
-def test_the_next_piece_is_gathered_while_the_device_computes(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_next_piece_is_gathered_while_the_device_computes(cuda: Core, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a device that is as slow as can be, the host is ahead of it by the steps of a piece."""
-    pending: list[int] = []
+    done: list[tuple[int, int]] = []
     gather = streaming.StreamedBatches._gather
 
     def watched(self: Any, *arguments: Any) -> None:
         if self.size == len(data().train):
-            pending.append(len(machine.queues._queues.get(select("cuda").stream, ())))
+            done.append((cuda.count("cudaGraphLaunch"), cuda.count("kernel momentum_sgd")))
         gather(self, *arguments)
 
     monkeypatch.setattr(streaming.StreamedBatches, "_gather", watched)
-    machine.queues.in_any_order(0)
+    cuda.set_order(LATE)
     trained(SMALL, "cuda", epochs=1, data_on="host", validate_every=1000)
-    assert len(pending) == 5
+    assert len(done) == 5
     # But for the first piece, and the second, before which the first step's cost was read.
-    assert all(waiting > 10 for waiting in pending[2:]), pending
+    assert all(given - computed >= 1 for given, computed in done[2:]), done
 
 
-def test_streaming_allocates_nothing_and_waits_once_a_piece(machine: Machine) -> None:
+def test_streaming_allocates_nothing_and_waits_once_a_piece(cuda: Core) -> None:
     from gpunn.kernels.random import epoch_order
     from gpunn.training import Trainer
 
@@ -257,12 +190,11 @@ def test_streaming_allocates_nothing_and_waits_once_a_piece(machine: Machine) ->
     trainer = Trainer(model, source, batch_size=16, device="cuda", data_on="host", progress=False)
     step, n = trainer.step, len(source.train)
     for epoch in range(2):
-        machine.reset_counts()
+        cuda.reset()
         step.start_epoch(epoch_order(n, seed=0, epoch=epoch), np.full(step.steps_per_epoch, 0.1))
-        begun = machine.counts.allocations
+        begun = cuda.count("cudaMalloc")
         for number in range(step.steps_per_epoch):
             step(min(16, n - 16 * number))
-    assert machine.counts.allocations == begun
-    assert machine.counts.synchronizations == 5  # one for each piece of two steps
-    assert machine.counts.copies_to_host == 0
-    assert machine.counts.graphs == n // 16
+    assert cuda.count("cudaMalloc") == begun
+    assert sum(cuda.counts(*WAITS).values()) == 5  # one for each piece of two steps
+    assert cuda.count("cudaGraphLaunch") == n // 16

@@ -20,16 +20,15 @@ from gpunn.errors import DivergenceError
 from gpunn.experiment import CheckpointPart
 from gpunn.keeper import Keeper, listed
 from gpunn.training import Trainer
-from simulator.machine import Machine
+from simulated_cuda.core import Core
 
 
 @pytest.mark.parametrize("data_on", ["device", "host"])
 @pytest.mark.parametrize("make", [momentum, adam])
 def test_a_training_goes_on_from_any_step_to_the_same_bits(
-    machine: Machine, make: Callable[..., Trainer], data_on: str, tmp_path: Path
+    cuda: Core, make: Callable[..., Trainer], data_on: str, tmp_path: Path
 ) -> None:
     """From graph to eager steps and back: the first step after is run kernel by kernel."""
-    machine.scheduling.races = False
     options: dict[str, Any] = {"device": "cuda", "data_on": data_on}
     whole = make(**options)
     whole.run()
@@ -54,7 +53,7 @@ def trainer(device: str, **options: Any) -> Trainer:
     return Trainer(gn.Sequential(layers), with_overflow(), device=device, **usual | options)
 
 
-def test_a_bad_batch_is_skipped_inside_the_recorded_step(machine: Machine) -> None:
+def test_a_bad_batch_is_skipped_inside_the_recorded_step(cuda: Core) -> None:
     """Once an epoch, as on the CPU."""
     on_cpu, on_device = trainer("cpu", skip_bad_batches=True), trainer("cuda", skip_bad_batches=True)
     on_cpu.run()
@@ -66,24 +65,22 @@ def test_a_bad_batch_is_skipped_inside_the_recorded_step(machine: Machine) -> No
         np.testing.assert_allclose(on_device.model.arrays()[name], ours, rtol=1e-3, atol=1e-4)
 
 
-def test_a_recorded_step_that_skips_is_still_one_graph(machine: Machine) -> None:
-    machine.scheduling.races = False
+def test_a_recorded_step_that_skips_is_still_one_graph(cuda: Core) -> None:
     training = trainer("cuda", skip_bad_batches=True, optimizer=gn.SGD(0.1), validate_every=1000)
     with np.errstate(all="ignore"):
         training.train()
     training.step.start_epoch(np.arange(96), np.full(12, 0.1))
-    machine.reset_counts()
-    with machine.refusing(), np.errstate(all="ignore"):
+    cuda.reset()
+    with cuda.refusing(), np.errstate(all="ignore"):
         training.step(8)
-    assert machine.counts.graphs == 1
+    assert cuda.count("cudaGraphLaunch") == 1
 
 
 @pytest.mark.parametrize("data_on", ["device", "host"])
 @pytest.mark.parametrize("every", [4, 1000])
 def test_a_number_that_is_not_finite_is_found_within_so_many_steps_and_its_step_and_layer_named(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch, every: int, data_on: str
+    cuda: Core, monkeypatch: pytest.MonkeyPatch, every: int, data_on: str
 ) -> None:
-    machine.scheduling.races = False
     monkeypatch.setattr(module, "CHECK_EVERY", every)
     monkeypatch.setattr(streaming, "PIECE", 200)
     training = trainer("cuda", validate_every=7, data_on=data_on)
@@ -98,11 +95,8 @@ def test_a_number_that_is_not_finite_is_found_within_so_many_steps_and_its_step_
     assert all(np.isfinite(array).all() for array in training.model.arrays().values())
 
 
-def test_weights_that_are_not_finite_are_found_though_the_cost_is(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_that_are_not_finite_are_found_though_the_cost_is(cuda: Core, monkeypatch: pytest.MonkeyPatch) -> None:
     """tanh makes 1 of infinity: the cost of a network that has lost a weight may look well."""
-    machine.scheduling.races = False
     monkeypatch.setattr(module, "CHECK_EVERY", 5)
     inputs = np.random.default_rng(0).uniform(1, 2, (30, 5)).astype(np.float32)
     data = gn.Data.from_arrays(inputs, np.arange(30) % 3, validation=0)
@@ -123,9 +117,8 @@ def test_weights_that_are_not_finite_are_found_though_the_cost_is(
         training.run(spoil)
 
 
-def test_no_checkpoint_is_made_of_numbers_that_are_not_finite(machine: Machine, tmp_path: Path) -> None:
+def test_no_checkpoint_is_made_of_numbers_that_are_not_finite(cuda: Core, tmp_path: Path) -> None:
     """Though nobody has looked at the device since they became so."""
-    machine.scheduling.races = False
     training = trainer("cuda", validate_every=1000)
     kept = Keeper(tmp_path / "checkpoints", training, ORIGIN, CheckpointPart(every=2))
 
@@ -140,9 +133,8 @@ def test_no_checkpoint_is_made_of_numbers_that_are_not_finite(machine: Machine, 
         assert all(np.isfinite(array).all() for array in state.now.arrays.values())
 
 
-def test_trainings_in_threads_share_a_device_and_do_not_disturb_each_other(machine: Machine) -> None:
+def test_trainings_in_threads_share_a_device_and_do_not_disturb_each_other(cuda: Core) -> None:
     """Neither gets into what the other records, though both use one stream."""
-    machine.scheduling.races = False
     makes = [partial(momentum, device="cuda"), partial(adam, device="cuda", data_on="host"), momentum]
     alone = [make() for make in makes]
     for training in alone:

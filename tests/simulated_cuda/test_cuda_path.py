@@ -1,6 +1,6 @@
 """The whole CUDA path on the simulated device: networks trained, recorded, evaluated and saved as on the CPU."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,16 +12,13 @@ import gpunn as gn
 from gpunn import doctor
 from gpunn.backend import select
 from gpunn.errors import DeviceError
-from gpunn.kernels import Elementwise, registry
 from gpunn.kernels.random import epoch_order
 from gpunn.placement import place
 from gpunn.recipes import read_experiment
 from gpunn.selftest import self_test
 from gpunn.step import Step
 from gpunn.training import Trainer
-from simulator.cases import calls
-from simulator.machine import Machine
-from simulator.test_kernels import on_device
+from simulated_cuda.core import Core
 
 STEPS = 50
 
@@ -102,7 +99,7 @@ def distance(model: gn.Sequential, other: gn.Sequential) -> float:
 # The device is found
 
 
-def test_the_simulated_device_is_usable_and_taken(machine: Machine) -> None:
+def test_the_simulated_device_is_usable_and_taken(cuda: Core) -> None:
     assert doctor.cuda_advice() == ""
     assert select("auto").device == "cuda:0"
     assert select("auto").reason == "a CUDA device is there"
@@ -110,7 +107,7 @@ def test_the_simulated_device_is_usable_and_taken(machine: Machine) -> None:
     assert [f.status for f in doctor.diagnose() if f.name in ("NVIDIA driver", "GPU 0", "CuPy", "nvmath")] == ["ok"] * 4
 
 
-def test_a_device_that_is_not_there_is_refused(machine: Machine) -> None:
+def test_a_device_that_is_not_there_is_refused(cuda: Core) -> None:
     with pytest.raises(DeviceError, match="there is no device 1, only 1"):
         select("cuda:1")
 
@@ -119,9 +116,8 @@ def test_a_device_that_is_not_there_is_refused(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in NETWORKS if not NETWORKS[name].images])
-def test_fifty_steps_give_the_numbers_of_the_cpu(machine: Machine, name: str) -> None:
+def test_fifty_steps_give_the_numbers_of_the_cpu(cuda: Core, name: str) -> None:
     network = NETWORKS[name]
-    machine.scheduling.races = False
     model, history = trained(network, "cuda")
     reference, expected = trained(network, "cpu")
     assert history[-1].step >= STEPS
@@ -134,37 +130,24 @@ def test_fifty_steps_give_the_numbers_of_the_cpu(machine: Machine, name: str) ->
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_in_float64_fifty_steps_agree_to_ten_digits(machine: Machine, name: str) -> None:
+def test_in_float64_fifty_steps_agree_to_ten_digits(cuda: Core, name: str) -> None:
     network = NETWORKS[name]
-    machine.scheduling.races = False
     model, _ = trained(network, "cuda", "float64")
     reference, _ = trained(network, "cpu", "float64")
     assert distance(model, reference) < 1e-10
 
 
-def test_a_training_has_no_race_in_any_order_of_its_threads(machine: Machine) -> None:
-    network = NETWORKS["784-128-10"]._replace(batch_size=33)
-    results = []
-    for seed in (0, 1001):
-        machine.scheduling.seed = seed
-        model, _ = trained(network, "cuda")
-        results.append(model.parameters.to_host())
-    for name, values in results[0].items():
-        np.testing.assert_array_equal(values, results[1][name], err_msg=f"{name}: not the same bits in another order")
-
-
-def test_a_recorded_step_gives_the_bits_of_an_eager_one(machine: Machine) -> None:
-    machine.scheduling.races = False
+def test_a_recorded_step_gives_the_bits_of_an_eager_one(cuda: Core) -> None:
     for name in ("784-128-10", "784-30-10, adam"):
         replayed, _ = trained(NETWORKS[name], "cuda")
-        assert machine.counts.graphs > STEPS // 2
-        machine.reset_counts()
+        assert cuda.count("cudaGraphLaunch") > STEPS // 2
+        cuda.reset()
         eager, _ = trained(NETWORKS[name], "cuda", capture=False)
-        assert machine.counts.graphs == 0
+        assert cuda.count("cudaGraphLaunch") == 0
         assert distance(replayed, eager) == 0
 
 
-def test_shuffles_are_the_same_bit_for_bit(machine: Machine) -> None:
+def test_shuffles_are_the_same_bit_for_bit(cuda: Core) -> None:
     model, source = gn.Sequential([gn.Dense(10)]), data()
     model.build((784,), 16, "cuda")
     optimizer, loss = gn.SGD(0.1), gn.SoftmaxCrossEntropy()
@@ -182,7 +165,7 @@ def test_shuffles_are_the_same_bit_for_bit(machine: Machine) -> None:
         np.testing.assert_array_equal(seen, picked.reshape(n, -1) * np.float32(source.train.scale))
 
 
-def test_dropout_and_initial_weights_are_the_same_bit_for_bit(machine: Machine) -> None:
+def test_dropout_and_initial_weights_are_the_same_bit_for_bit(cuda: Core) -> None:
     outputs, weights = [], []
     x = np.random.default_rng(0).normal(size=(33, 20)).astype(np.float32)
     for device in ("cpu", "cuda"):
@@ -197,8 +180,7 @@ def test_dropout_and_initial_weights_are_the_same_bit_for_bit(machine: Machine) 
 # Used and kept as on the CPU
 
 
-def test_a_network_trained_on_the_device_predicts_and_evaluates_as_on_the_cpu(machine: Machine, tmp_path: Path) -> None:
-    machine.scheduling.races = False
+def test_a_network_trained_on_the_device_predicts_and_evaluates_as_on_the_cpu(cuda: Core, tmp_path: Path) -> None:
     layers = [gn.Conv2D(4, 5, stride=2), gn.BatchNorm(), gn.ReLU(), gn.AveragePool2D(2), gn.Flatten(), gn.Dense(10)]
     source = data(images=True)
     model = gn.Sequential(layers)
@@ -212,9 +194,8 @@ def test_a_network_trained_on_the_device_predicts_and_evaluates_as_on_the_cpu(ma
         assert loaded.evaluate(source.validation).right == evaluation.right
 
 
-def test_validation_batches_larger_than_those_of_the_training_leave_its_graph_alone(machine: Machine) -> None:
+def test_validation_batches_larger_than_those_of_the_training_leave_its_graph_alone(cuda: Core) -> None:
     """A graph writes to addresses: buffers that are made anew between its replays must not be those it writes to."""
-    machine.scheduling.races = False
     network = NETWORKS["784-128-10"]._replace(batch_size=4)
     replayed, history = trained(network, "cuda", validate_every=3)
     reference, expected = trained(network, "cpu", validate_every=3)
@@ -222,8 +203,7 @@ def test_validation_batches_larger_than_those_of_the_training_leave_its_graph_al
     np.testing.assert_allclose([r.train_loss for r in history], [r.train_loss for r in expected], rtol=1e-3)
 
 
-def test_the_doctors_self_test_finds_every_kernel_right(machine: Machine) -> None:
-    machine.scheduling.races = False
+def test_the_doctors_self_test_finds_every_kernel_right(cuda: Core) -> None:
     said: list[str] = []
     assert self_test("cuda", said.append)
     assert [line for line in said if not line.startswith("ok")] == []
@@ -258,12 +238,11 @@ def recipe(name: str, device: str, *, width: int = 1, **options: Any) -> Trainer
     return replace(experiment, layers=narrow).trainer(data(images=True, samples=850), progress=False)
 
 
-def test_fifty_steps_of_lenet_bn_give_the_numbers_of_the_cpu(machine: Machine) -> None:
+def test_fifty_steps_of_lenet_bn_give_the_numbers_of_the_cpu(cuda: Core) -> None:
     """The recipe with all that it has, a quarter as wide; at rates that so few samples bear.
 
     Even so its steps make a thousand times as much of a difference, which in float32 would leave four digits.
     """
-    machine.scheduling.races = False
     options: dict[str, Any] = {"width": 4, "batch_size": 32, "epochs": 2, "learning_rate": 0.02, "seed": 3}
     options["dtype"] = "float64"
     ours, theirs = (recipe("lenet-bn", device, **options) for device in ("cuda", "cpu"))
@@ -282,21 +261,18 @@ LAUNCHES = {"784-128-10, SGD": 10, "`lenet`": 29, "`lenet-bn`, with BatchNorm, D
 
 
 @pytest.mark.parametrize("name", LAUNCHES)
-def test_a_recorded_step_is_one_graph_of_few_launches_without_allocation_copy_or_wait(
-    machine: Machine, name: str
-) -> None:
-    machine.scheduling.races = False
+def test_a_recorded_step_is_one_graph_of_few_launches_without_allocation_copy_or_wait(cuda: Core, name: str) -> None:
     if name.startswith("`"):
         step = recipe(name.split("`")[1], "cuda", batch_size=8).step
         step.start_epoch(np.arange(step.batches.size), np.full(step.steps_per_epoch, 0.01))
         step(8)
     else:
         step = step_of([gn.Dense(128), gn.ReLU(), gn.Dense(10)], gn.SGD(0.1), False, 8)
-    machine.reset_counts()
-    with machine.refusing():
+    cuda.reset()
+    with cuda.refusing():
         step(8)
-    assert machine.counts.graphs == 1
-    assert machine.counts.launches == LAUNCHES[name], machine.counts.kernels
+    assert cuda.count("cudaGraphLaunch") == 1
+    assert cuda.launches == LAUNCHES[name]
 
 
 def test_the_page_about_gpus_says_how_many_launches_there_are() -> None:
@@ -306,62 +282,11 @@ def test_the_page_about_gpus_says_how_many_launches_there_are() -> None:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_an_eager_step_allocates_copies_and_waits_for_nothing(machine: Machine, name: str) -> None:
-    machine.scheduling.races = False
+def test_an_eager_step_allocates_copies_and_waits_for_nothing(cuda: Core, name: str) -> None:
     network = NETWORKS[name]
     step = step_of(network.layers(), network.optimizer(), network.images, 8)
     step._graphs.clear()
     step(5)  # a short batch, as the last of an epoch: its views are made now
-    with machine.refusing("an eager step"):
+    with cuda.refusing():
         step(8)
         step(5)
-
-
-def least_bytes(kernel: Elementwise, arguments: Sequence[Any]) -> int:
-    """Every input read once, every output written once, and read before where it is changed and not made anew."""
-    inputs, outputs = kernel.inputs.split(","), kernel.outputs.split(",")
-    is_changed = kernel.name.startswith(("add_bias", "bias_", "sgd", "momentum_sgd", "adam"))
-    least, seen = 0, set()
-    for number, (parameter, value) in enumerate(zip([*inputs, *outputs], arguments, strict=True)):
-        if "raw" in parameter or not hasattr(value, "nbytes") or value.ndim == 0:
-            continue
-        is_output = number >= len(inputs)
-        least += value.nbytes * (is_output + ((not is_output or is_changed) and id(value) not in seen))
-        seen.add(id(value))
-    return least
-
-
-OF_ONE_ELEMENT = {"count_skipped"}
-"""Kernels that are only run on single numbers, of which what all threads share is much."""
-
-
-@pytest.mark.parametrize(
-    "name",
-    [name for name in sorted(registry) if isinstance(registry[name], Elementwise) and name not in OF_ONE_ELEMENT],
-)
-def test_elementwise_kernels_move_hardly_more_bytes_than_they_must(machine: Machine, name: str) -> None:
-    backend, kernel = select("cuda"), registry[name]
-    assert isinstance(kernel, Elementwise)
-    machine.scheduling.races = False
-    looked_at = 0
-    for call in calls(name, "float32"):
-        arguments = on_device(backend, call.arguments)
-        least = least_bytes(kernel, arguments)
-        if least < 2000:
-            continue  # of so little what all threads share is much
-        machine.reset_counts()
-        backend.run(kernel, *arguments)
-        assert machine.counts.launches == 1
-        assert least <= machine.counts.bytes_read + machine.counts.bytes_written <= 1.5 * least
-        looked_at += 1
-    assert looked_at
-
-
-def test_a_kernel_that_reads_each_number_twice_is_seen_to_move_more_bytes(machine: Machine) -> None:
-    import cupy
-
-    twice = cupy.ElementwiseKernel("raw T x", "T y", "y = x[i] + x[i ^ 1];", "twice")
-    x, y = cupy.zeros((10000,), np.float32), cupy.zeros((10000,), np.float32)
-    machine.reset_counts()
-    twice(x, y)
-    assert machine.counts.bytes_read + machine.counts.bytes_written == 1.5 * (x.nbytes + y.nbytes)

@@ -6,9 +6,7 @@ import pytest
 import gpunn as gn
 from gpunn.backend import select
 from gpunn.errors import OptionError
-from simulator.machine import Machine
-
-pytestmark = pytest.mark.simulator
+from simulated_cuda.core import Core
 
 # The largest error of a product, as a share of the sum of its absolute terms: half a unit in the last place of each
 # factor, and the rounding of float32 sums beside it.
@@ -26,13 +24,13 @@ def _error(precision: str) -> float:
     return float(np.max(np.abs(backend.to_host(c) - exact) / terms))
 
 
-def test_the_error_of_a_product_is_that_of_its_precision(machine: Machine) -> None:
+def test_the_error_of_a_product_is_that_of_its_precision(cuda: Core) -> None:
     errors = {precision: _error(precision) for precision in BOUNDS}
     assert all(errors[precision] <= bound for precision, bound in BOUNDS.items())
     assert errors["float32"] < errors["tf32"] == errors["float16"] < errors["bfloat16"]
 
 
-def test_a_network_learns_the_same_in_every_precision(machine: Machine) -> None:
+def test_a_network_learns_the_same_in_every_precision(cuda: Core) -> None:
     data = gn.Data.from_samples(gn.load_data("digits").train.first(320), validation=0)
     costs = {}
     for precision in BOUNDS:
@@ -46,7 +44,7 @@ def test_a_network_learns_the_same_in_every_precision(machine: Machine) -> None:
     assert costs["bfloat16"] == pytest.approx(costs["float32"], rel=0.05)
 
 
-def test_numbers_beyond_float16_are_infinite_and_seen(machine: Machine) -> None:
+def test_numbers_beyond_float16_are_infinite_and_seen(cuda: Core) -> None:
     backend = select("cuda", "float16")
     c = backend.zeros((1, 1), np.float32)
     for large, finite in ((6e4, True), (7e4, False)):
@@ -65,7 +63,7 @@ def test_an_unknown_precision_is_refused_with_those_there_are() -> None:
         select("cpu", "half")
 
 
-def test_only_products_of_float32_are_rounded(machine: Machine) -> None:
+def test_only_products_of_float32_are_rounded(cuda: Core) -> None:
     model = gn.Sequential([gn.Dense(10)])
     with pytest.raises(OptionError, match="precision 'tf32' rounds products of float32, and the dtype is float64"):
         model.fit(gn.load_data("digits"), device="cuda", precision="tf32", dtype="float64")
