@@ -19,9 +19,11 @@ from simulated_cuda.nvrtc import by_real_nvrtc
 
 HERE = Path(__file__).resolve().parent
 
+# -fexpensive-optimizations contracts products and sums (-ffp-contract=fast alone does not), and costs little.
 _FLAGS = (
-    "-O1", "-fPIC", "-w", "-U_FORTIFY_SOURCE", "-fno-stack-protector", "-fno-strict-aliasing",
-    "-fno-threadsafe-statics", "-fvisibility=hidden", "-fno-tree-vectorize", "-fno-optimize-sibling-calls", "-mfma",
+    "-O1", "-fexpensive-optimizations", "-mfma", "-fPIC", "-w", "-U_FORTIFY_SOURCE", "-fno-stack-protector",
+    "-fno-strict-aliasing", "-fno-tree-vectorize", "-fno-threadsafe-statics", "-fno-optimize-sibling-calls",
+    "-fvisibility=hidden",
 )  # fmt: skip
 # What all element-wise kernels begin with: compiled once. Raw kernels do without.
 _CUPY_HEADERS = "cupy/complex.cuh", "cupy/carray.cuh", "cupy/atomics.cuh", "cupy/math_constants.h"
