@@ -6,8 +6,10 @@ and only when a CUDA device is asked for.
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -20,8 +22,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from gpunn import blas, limits
-from gpunn.errors import CaptureError, DeviceError, OptionError
+from gpunn import blas, kernel_cache, limits
+from gpunn.cuda_errors import line
+from gpunn.errors import CaptureError, DeviceError, GpunnError, OptionError
+from gpunn.gate import Gate
 from gpunn.kernels import loops
 from gpunn.kernels.cores import crowd
 from gpunn.kernels.kernel import Array, Elementwise, Raw
@@ -140,6 +144,9 @@ class Backend(ABC):
     def free_bytes(self) -> int:
         """Memory that could still be taken on the device."""
 
+    def give_back(self) -> None:
+        """Give back memory that is kept for later and holds nothing: pieces of it may fit no array of another size."""
+
     def limit_memory(self, nbytes: int | None) -> None:
         """Let the device's pool of memory grow no further; None for no bound. The host has no pool: see `limits`."""
 
@@ -229,15 +236,16 @@ class CupyBackend(Backend):
     block_elements = 2**24  # 64 MiB of floats: enough to fill the device, little beside its memory
 
     def __init__(self, index: int) -> None:
-        import cupy
+        cupy = import_cupy()
 
         from gpunn.cublas import Cublas
 
         self.cupy = cupy
         self.index = index
-        self.lock = threading.RLock()
+        self.memory_error = cupy.cuda.memory.OutOfMemoryError
+        self.lock, self.gate = (Gate(self._out_of_memory, is_lock) for is_lock in (True, False))
         self.device = f"cuda:{index}"
-        with cupy.cuda.Device(index):
+        with self.lock, cupy.cuda.Device(index):
             properties = cupy.cuda.runtime.getDeviceProperties(index)
             # Not a non-blocking stream: what a user does with our arrays on CuPy's own stream must see our work done.
             self.stream = cupy.cuda.Stream()
@@ -250,9 +258,13 @@ class CupyBackend(Backend):
             f"{name}, {properties['totalGlobalMem'] / 2**30:.0f} GiB, compute capability "
             f"{properties['major']}.{properties['minor']}, CuPy {cupy.__version__}"
         )
-        self.memory_error = cupy.cuda.memory.OutOfMemoryError
         self._compiled: dict[tuple[str, ...], Any] = {}
         self._shared = _Shared()
+
+    def _out_of_memory(self, text: str) -> MemoryError:
+        error: MemoryError = self.memory_error(0, 0)
+        error.args = (text,)
+        return error
 
     def in_precision(self, precision: str) -> CupyBackend:
         """The same device and stream, with products computed in another precision."""
@@ -282,7 +294,19 @@ class CupyBackend(Backend):
         with self.lock, self.cupy.cuda.Device(self.index):
             values = self._ours(values)
             with self.stream:
-                return self.cupy.ascontiguousarray(self.cupy.asarray(values, dtype))
+                return self.cupy.ascontiguousarray(self._brought(values, dtype))
+
+    def _brought(self, values: Any, dtype: DTypeLike | None = None) -> Array:
+        """Values as an array of the device. CuPy takes pinned memory for that; where it is refused, without."""
+        try:
+            return self.cupy.asarray(values, dtype)
+        except self.cupy.cuda.runtime.CUDARuntimeError:
+            if isinstance(values, self.cupy.ndarray):
+                raise
+            host = np.ascontiguousarray(values, dtype)
+            array = self.cupy.empty(host.shape, host.dtype)
+            array.data.copy_from_host(host.ctypes.data, host.nbytes)
+            return array
 
     def _ours(self, values: Any) -> Any:
         """Values that our stream may read; those of another stream or device are waited for, but not by the host."""
@@ -307,7 +331,7 @@ class CupyBackend(Backend):
         with self.lock, self.cupy.cuda.Device(self.index):
             values = self._ours(values)
             with self.stream:
-                target[...] = self.cupy.asarray(values)
+                target[...] = self._brought(values)
                 if scale != 1:
                     target *= target.dtype.type(scale)
 
@@ -360,16 +384,17 @@ class CupyBackend(Backend):
         return event
 
     def elapsed(self, begin: Any, end: Any) -> float:
-        end.synchronize()
-        return float(self.cupy.cuda.get_elapsed_time(begin, end)) / 1000
+        with self.gate:
+            end.synchronize()
+            return float(self.cupy.cuda.get_elapsed_time(begin, end)) / 1000
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
         stream = self.stream
         with self.lock, self.cupy.cuda.Device(self.index), stream:
             # A graph knows addresses only: what it works on must not be given back to the pool, and so to others.
             kept = self._shared.recorded = []
-            stream.begin_capture()
             try:
+                stream.begin_capture()
                 work()
                 graph = stream.end_capture()
             except BaseException as error:
@@ -377,6 +402,9 @@ class CupyBackend(Backend):
                 with suppress(Exception):  # a broken capture ends with an error of its own
                     stream.end_capture()
                 if isinstance(error, Exception):
+                    translated = self.gate.translated(error) or error
+                    if getattr(translated, "is_sticky", False):
+                        raise translated from error
                     raise CaptureError(f"{type(error).__name__}: {error}") from error
                 raise
             finally:
@@ -392,17 +420,21 @@ class CupyBackend(Backend):
         return PinnedStaging(self, *arrays)
 
     def free_bytes(self) -> int:
-        with self.cupy.cuda.Device(self.index):
+        with self.lock, self.cupy.cuda.Device(self.index):
             free, _ = self.cupy.cuda.runtime.memGetInfo()
             pool = self.cupy.get_default_memory_pool()
             free = int(free) + int(pool.free_bytes())
             return max(0, min(free, pool.get_limit() - pool.used_bytes())) if pool.get_limit() else free
 
+    def give_back(self) -> None:
+        with self.lock, self.cupy.cuda.Device(self.index):
+            self.cupy.get_default_memory_pool().free_all_blocks()
+
     def limit_memory(self, nbytes: int | None) -> None:
         if nbytes is None and not self._shared.is_limited:
             return  # it may have a bound that is not of our making
         self._shared.is_limited = nbytes is not None
-        with self.cupy.cuda.Device(self.index):
+        with self.lock, self.cupy.cuda.Device(self.index):
             self.cupy.get_default_memory_pool().set_limit(size=nbytes or 0)
 
 
@@ -506,14 +538,16 @@ def select(device: str = "auto", precision: str = "float32") -> Backend:
     if device == "cpu":
         backend, reason = _backend("cpu"), "asked for"
     elif device == "auto":
-        trouble = cuda_trouble(0)
-        backend = _backend("cpu") if trouble else _backend("cuda:0", precision)
-        reason = f"no CUDA: {trouble}" if trouble else "a CUDA device is there"
+        backend, reason = _best(precision)
     elif device == "cuda" or (device.startswith("cuda:") and device[5:].isdecimal()):
         index = int(device[5:] or 0)
         if trouble := cuda_trouble(index):
             raise DeviceError(f"device {device!r} cannot be used: {trouble}; or take --device cpu")
-        backend, reason = _backend(f"cuda:{index}", precision), "asked for"
+        try:
+            backend, reason = _backend(f"cuda:{index}", precision), "asked for"
+        except MemoryError as error:
+            trouble = line("CUDA", 2, str(error))
+            raise DeviceError(f"device {device!r} cannot be used: {trouble}; or take --device cpu") from None
     else:
         raise OptionError(f"unknown device {device!r}: expected auto, cpu, cuda or cuda:N")
     if backend.precision != precision:
@@ -523,18 +557,86 @@ def select(device: str = "auto", precision: str = "float32") -> Backend:
     return backend
 
 
+def _best(precision: str) -> tuple[Backend, str]:
+    """The first CUDA device that can be used, else the CPU, and why."""
+    from gpunn.doctor import read_driver
+
+    troubles = {0: cuda_trouble(0)}
+    if troubles[0]:
+        troubles |= {index: cuda_trouble(index) for index in range(1, len(read_driver().gpus))}
+    for index, trouble in troubles.items():
+        if not trouble:
+            try:
+                backend = _backend(f"cuda:{index}", precision)
+            except (DeviceError, MemoryError) as error:
+                troubles[index] = str(error)
+            else:
+                others = f", as cuda:0 cannot be used: {troubles[0]}" if index else ""
+                return backend, f"a CUDA device is there{others}"
+    return _backend("cpu"), f"no CUDA: {troubles[0]}"
+
+
 def cuda_trouble(index: int = 0) -> str:
-    """Why CUDA device `index` cannot be used and what mends that, in one line; empty when it can."""
+    """Why CUDA device `index` cannot be used and what mends that, in one line; empty when it can.
+
+    It is tried: CuPy is imported, a context made, a kernel compiled and run, a product computed.
+    """
     from gpunn.doctor import cuda_advice
+    from gpunn.trial import trials
 
-    if advice := cuda_advice():
+    if advice := cuda_advice(index):
         return advice
-    import cupy
-
-    try:
-        devices = int(cupy.cuda.runtime.getDeviceCount())
-    except cupy.cuda.runtime.CUDARuntimeError as error:
-        return f"{error}: see gpunn doctor"
-    if index >= devices:
-        return f"there is no device {index}, only {devices}: the first is cuda:0"
+    for _, attempt in trials(index):
+        try:
+            attempt()
+        except GpunnError as error:
+            return str(error)
+        except MemoryError as error:
+            return line("CUDA", 2, str(error))
     return ""
+
+
+def import_cupy() -> Any:
+    """CuPy, with all of it that is used here, and nvmath's bindings of cuBLAS.
+
+    Raises:
+        DeviceError: they cannot be imported, whatever the reason.
+    """
+    try:
+        if "cupy" not in sys.modules:
+            kernel_cache.prepare()
+        # Said each time; where it matters, for data that are streamed, the training says it once.
+        warnings.filterwarnings("ignore", "Using synchronous transfer as pinned memory")
+        import cupy
+        from nvmath.bindings import cublas  # noqa: F401
+
+        _ = cupy.ndarray, cupy.cuda.Device, cupy.RawKernel  # of a package that is half there some are not
+        kernel_cache.tolerate(getattr(cupy.cuda, "compiler", None))
+    except Exception as error:
+        from gpunn.doctor import reinstall_command
+
+        said = " ".join(str(error).split())[:200]
+        mend = reinstall_command()
+        if "GLIBCXX" in said or "CXXABI" in said or "GLIBC_" in said:
+            mend = (
+                "another, older libstdc++ is found first: take its folder out of LD_LIBRARY_PATH, or in conda "
+                "install libstdcxx-ng"
+            )
+        raise DeviceError(f"CuPy cannot be imported ({type(error).__name__}: {said}): {mend}") from error
+    return cupy
+
+
+def open_device(index: int) -> str:
+    """Make a context on a CUDA device, and say what memory it has left.
+
+    Raises:
+        DeviceError: there is no such device, or it cannot be used.
+    """
+    cupy = import_cupy()
+    with Gate(MemoryError):
+        devices = int(cupy.cuda.runtime.getDeviceCount())
+        if index >= devices:
+            raise DeviceError(f"there is no device {index}, only {devices}: the first is cuda:0")
+        with cupy.cuda.Device(index):
+            free, whole = cupy.cuda.runtime.memGetInfo()
+    return f"{limits.size(free)} of {limits.size(whole)} free"

@@ -139,6 +139,11 @@ class Batches(ABC):
         return targets
 
     @property
+    def trouble(self) -> str:
+        """Why samples come more slowly than they could; empty where they do not."""
+        return ""
+
+    @property
     def at_hand(self) -> int:
         """How many samples may be taken before the next call of `given`."""
         return self.size

@@ -226,9 +226,17 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         code = _run(sys.argv[1:] if arguments is None else arguments)
     except KeyboardInterrupt as error:  # while an error was told
         code = _interrupted(error)
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
     finally:
         if is_program:  # what Python still has to do needs no order either
             signal.signal(signal.SIGINT, starting.leave)
+    gate = sys.modules.get("gpunn.gate")
+    if gate is not None and gate.lost:
+        # CUDA refuses everything now: each of CuPy's objects would say so when it is taken down.
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(code)
     sys.exit(code)
 
 

@@ -4,14 +4,19 @@ Run as a file by a bare Python, before anything is installed (`python -I gpunn/d
 extra that fits the driver: so at module level it imports the standard library only.
 """
 
+import contextlib
 import ctypes
 import importlib
 import importlib.metadata
 import importlib.util
 import os
+import re
 import shlex
 import sys
 import tempfile
+import threading
+import types
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,9 +25,14 @@ from typing import Any, Literal
 OLDEST_GPU = {"cuda13": (7, 5), "cuda12": (5, 0)}
 OLDEST_DRIVER = {"cuda13": 13000, "cuda12": 12000}
 CUPY_PACKAGES = {"cupy-cuda13x": "cuda13", "cupy-cuda12x": "cuda12"}
+# For a CUDA that is too old, or for other GPUs; "cupy" is built by hand, for whatever CUDA was there, or is conda's.
+OTHER_CUPYS = ("cupy", "cupy-cuda11x", "cupy-cuda10x", "cupy-cuda102", "cupy-cuda110", "cupy-cuda111", "cupy-cuda115",
+               "cupy-cuda117", "cupy-rocm-4-3", "cupy-rocm-5-0", "cupy-rocm-6-0", "cupy-rocm-7-0")  # fmt: skip
+OLDEST_CUPY, OLDEST_NVMATH = (14, 2), (1, 0)
 LIBRARIES = {"cublas": "cuBLAS", "nvrtc": "NVRTC", "cudart": "CUDA runtime"}
 _PIP = f"{shlex.quote(sys.executable)} -m pip"
 _NO_DRIVER = "no NVIDIA driver was found"
+_SILENT = "the NVIDIA driver has not answered for"
 
 
 @dataclass(frozen=True)
@@ -42,25 +52,33 @@ class Gpu:
     name: str
     memory: int  # bytes
     capability: tuple[int, int]
+    pci: str = ""
+    mode: int = 0  # CUDA's compute mode: who may use it
 
     def __str__(self) -> str:
-        """The name, memory and compute capability, to be read."""
+        """The name, memory and compute capability, and where it sits, to be read."""
         major, minor = self.capability
-        return f"{self.name}, {self.memory / 2**30:.0f} GiB, compute capability {major}.{minor}"
+        where = f", PCI {self.pci}" if self.pci else ""
+        return f"{self.name}, {self.memory / 2**30:.0f} GiB, compute capability {major}.{minor}{where}"
 
 
 @dataclass(frozen=True)
 class Driver:
-    """The NVIDIA driver: the newest CUDA it supports (13000 is 13.0), its devices, why none can be used."""
+    """The NVIDIA driver: the newest CUDA it supports (13000 is 13.0), its devices, or why none can be used."""
 
     version: int = 0
     gpus: tuple[Gpu, ...] = ()
     problem: str = ""
+    code: int = 0
 
 
 def cuda_version(version: int) -> str:
     """A CUDA version as people write it: 12090 is 12.9."""
     return f"{version // 1000}.{version % 1000 // 10}"
+
+
+DRIVER_SECONDS = 60
+"""How long the driver may take to answer: that of a server with eight GPUs that were asleep needs a quarter of it."""
 
 
 def read_driver() -> Driver:
@@ -69,6 +87,22 @@ def read_driver() -> Driver:
         library = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
     except OSError:
         return Driver(problem=_NO_DRIVER)
+    answers: list[Driver] = []
+
+    def ask() -> None:
+        try:
+            answers.append(_ask(library))
+        except (AttributeError, ValueError, OSError) as error:  # a library of that name which is another's
+            answers.append(Driver(problem=f"the NVIDIA driver's library is none: {error}"))
+
+    # Of a driver that hangs no call comes back, not even by Ctrl-C: it is left in a thread that nobody waits for.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(DRIVER_SECONDS)
+    return answers[0] if answers else Driver(problem=f"{_SILENT} {DRIVER_SECONDS} s")
+
+
+def _ask(library: ctypes.CDLL) -> Driver:
     number = ctypes.c_int()
     library.cuDriverGetVersion(ctypes.byref(number))
     version = number.value
@@ -79,7 +113,7 @@ def read_driver() -> Driver:
         text = ctypes.c_char_p()
         library.cuGetErrorString(code, ctypes.byref(text))
         reason = (text.value or b"unknown error").decode("ascii", "replace")
-        return Driver(version, problem=f"the NVIDIA driver reports: {reason} (error {code})")
+        return Driver(version, problem=f"the NVIDIA driver reports: {reason} (error {code})", code=code)
     gpus = tuple(_read_gpu(library, index) for index in range(number.value))
     return Driver(version, gpus, "" if gpus else "the NVIDIA driver shows no GPU")
 
@@ -92,7 +126,12 @@ def _read_gpu(library: ctypes.CDLL, index: int) -> Gpu:
     library.cuDeviceTotalMem_v2(ctypes.byref(memory), device)
     library.cuDeviceGetAttribute(ctypes.byref(major), 75, device)  # COMPUTE_CAPABILITY_MAJOR
     library.cuDeviceGetAttribute(ctypes.byref(minor), 76, device)  # COMPUTE_CAPABILITY_MINOR
-    return Gpu(name.value.decode("utf-8", "replace"), memory.value, (major.value, minor.value))
+    pci, mode = ctypes.create_string_buffer(32), ctypes.c_int()
+    with contextlib.suppress(AttributeError, KeyError):  # not every stand-in for the driver has these
+        library.cuDeviceGetPCIBusId(pci, len(pci), device)
+        library.cuDeviceGetAttribute(ctypes.byref(mode), 20, device)  # COMPUTE_MODE
+    capability = major.value, minor.value
+    return Gpu(name.value.decode("utf-8", "replace"), memory.value, capability, pci.value.decode("ascii"), mode.value)
 
 
 @dataclass(frozen=True)
@@ -105,18 +144,12 @@ class Fit:
 
 
 def fitting_extra(driver: Driver) -> Fit:
-    """Chooses between cuda13 and cuda12 by the driver's version and the age of the GPUs."""
-    if driver.problem == _NO_DRIVER:
-        return Fit("", _NO_DRIVER, "install one (a container gets it from `docker run --gpus all`)")
+    """Chooses between cuda13 and cuda12 by the driver's version and the age of the GPUs that either can use."""
     if driver.problem:
-        hidden = "CUDA_VISIBLE_DEVICES" in os.environ
-        return Fit(
-            "",
-            driver.problem,
-            "unset CUDA_VISIBLE_DEVICES" if hidden else "see whether nvidia-smi shows a GPU",
-        )
+        return Fit("", driver.problem, _mend_of_driver(driver))
+    usable = [gpu for gpu in driver.gpus if gpu.capability >= min(OLDEST_GPU.values())]
     for extra, oldest in OLDEST_DRIVER.items():
-        if driver.version >= oldest and all(gpu.capability >= OLDEST_GPU[extra] for gpu in driver.gpus):
+        if usable and driver.version >= oldest and all(gpu.capability >= OLDEST_GPU[extra] for gpu in usable):
             return Fit(extra)
     newest = cuda_version(driver.version)
     if driver.version < min(OLDEST_DRIVER.values()):
@@ -126,11 +159,58 @@ def fitting_extra(driver: Driver) -> Fit:
     return Fit("", f"{old} is too old for CUDA 12", "hide it by CUDA_VISIBLE_DEVICES, or use the CPU")
 
 
+def _mend_of_driver(driver: Driver) -> str:
+    from gpunn.cuda_errors import WSL_MEND, hidden_mend, is_wsl, meaning
+
+    if driver.problem == _NO_DRIVER:
+        if is_wsl():
+            return f"{WSL_MEND}; its library is in /usr/lib/wsl/lib, which LD_LIBRARY_PATH may have to name"
+        # Of the variables only those of schedulers and of containers keep the driver itself away.
+        return "install one (a container gets it from `docker run --gpus all`)"
+    if driver.problem.startswith(_SILENT):
+        return "reboot: it hangs, as dmesg may say (Xid)"
+    if driver.code:
+        return meaning("CUDA", driver.code).mend
+    return hidden_mend() or meaning("CUDA", 100).mend
+
+
+IMAGE = "GPUNN_IMAGE"
+"""The environment variable that says that this is the project's image, which is built and never changed."""
+
+
 def install_command(extra: str) -> str:
     """The command that adds an extra to this very Python, from the checkout where there is one."""
+    if os.environ.get(IMAGE):
+        return f"docker build -t gpunn --build-arg EXTRA={extra} ."
     root = Path(__file__).resolve().parent.parent
-    source = f"-e {shlex.quote(f'{root}[{extra}]')}" if (root / "pyproject.toml").is_file() else f"'gpunn[{extra}]'"
-    return f"{_PIP} install {source}"
+    if (root / "pyproject.toml").is_file():
+        return f"{_PIP} install -e {shlex.quote(f'{root}[{extra}]')}"
+    # Never by the name gpunn, which may be anybody's where packages are found: by what the extra consists of.
+    return f"{_PIP} install {' '.join(map(shlex.quote, _needs_of(extra)))}"
+
+
+def _needs_of(extra: str) -> list[str]:
+    """The requirements of an extra, as the installed package has them."""
+    try:
+        needs = importlib.metadata.requires("gpunn") or []
+    except importlib.metadata.PackageNotFoundError:
+        needs = []
+    ends = tuple(f"extra == {quote}{extra}{quote}" for quote in "'\"")
+    return [need.partition(";")[0].strip() for need in needs if need.rstrip().endswith(ends)] or [f".[{extra}]"]
+
+
+def _replace_command(packages: Iterable[str], extra: str) -> str:
+    """The command that takes packages away and installs an extra."""
+    if os.environ.get(IMAGE):
+        return install_command(extra)
+    return f"{_PIP} uninstall -y {' '.join(packages)} && {install_command(extra)}"
+
+
+def reinstall_command() -> str:
+    """The command that replaces a CuPy that is damaged."""
+    found = [package for package in (*CUPY_PACKAGES, *OTHER_CUPYS) if installed(package)]
+    extra = next((CUPY_PACKAGES[package] for package in found if package in CUPY_PACKAGES), "cuda13")
+    return _replace_command(found, extra) if found else install_command(extra)
 
 
 def installed(package: str) -> str:
@@ -141,12 +221,16 @@ def installed(package: str) -> str:
         return ""
 
 
+_loaded: dict[str, str] = {}
+"""Where each CUDA library was loaded from, by the last question for its problem; its name ends with its version."""
+
+
 def _library_problem(name: str) -> str:
     """Why a CUDA library cannot be loaded, or "": asks the finder that CuPy and nvmath use themselves."""
     try:
         from cuda.pathfinder import load_nvidia_dynamic_lib
 
-        load_nvidia_dynamic_lib(name)
+        _loaded[name] = os.path.realpath(load_nvidia_dynamic_lib(name).abs_path or "")
     except ImportError:
         return "cuda-pathfinder is not installed"
     except (RuntimeError, OSError) as error:
@@ -154,59 +238,124 @@ def _library_problem(name: str) -> str:
     return ""
 
 
-def _cupy_finding(driver: Driver, extra: str) -> Finding:
-    found = {package: version for package in CUPY_PACKAGES if (version := installed(package))}
+def _is_older(version: str, oldest: tuple[int, int]) -> bool:
+    numbers = re.match(r"(\d+)\.(\d+)", version)
+    return numbers is not None and (int(numbers[1]), int(numbers[2])) < oldest
+
+
+def _cupy_finding(driver: Driver, extra: str, index: int) -> Finding:
+    known = (*CUPY_PACKAGES, *OTHER_CUPYS)
+    found = {package: version for package in known if (version := installed(package))}
     value = ", ".join(f"{package} {version}" for package, version in found.items())
     wanted = extra or "cuda13"
     if len(found) > 1:
-        mend = f"{_PIP} uninstall -y {' '.join(found)} && {install_command(wanted)}"
-        return Finding("CuPy", "missing", f"{value}: only one may be installed", mend)
+        return Finding("CuPy", "missing", f"{value}: only one may be installed", _replace_command(found, wanted))
     if importlib.util.find_spec("cupy") is None:
         return Finding("CuPy", "missing", "CuPy is not installed", install_command(wanted))
     for package, version in found.items():
-        fits = CUPY_PACKAGES[package]
-        if extra and OLDEST_DRIVER[fits] > driver.version:
+        fits = CUPY_PACKAGES.get(package, "")
+        gpu = driver.gpus[index] if index < len(driver.gpus) else None
+        if _is_older(version, OLDEST_CUPY):
+            has = f"CuPy is {version}, {OLDEST_CUPY[0]}.{OLDEST_CUPY[1]} or newer is needed"
+        elif package == "cupy":
+            return Finding("CuPy", "ok", f"{version}, not from a wheel")
+        elif not fits:
+            has = f"{package} is for no CUDA that can be used, 12 or 13 is needed"
+        elif extra and OLDEST_DRIVER[fits] > driver.version:
             has = f"CuPy is built for CUDA {fits[-2:]}, the driver goes up to {cuda_version(driver.version)}"
-        elif extra and any(gpu.capability < OLDEST_GPU[fits] for gpu in driver.gpus):
-            has = f"CuPy is built for CUDA {fits[-2:]}, which has dropped the {driver.gpus[0].name}"
+        elif extra and gpu is not None and gpu.capability < OLDEST_GPU[fits]:
+            has = f"CuPy is built for CUDA {fits[-2:]}, which has dropped the {gpu.name}"
         else:
             return Finding("CuPy", "ok", f"{version} for CUDA {fits[-2:]}")
-        mend = f"{_PIP} uninstall -y {package} && {install_command(extra)}"
-        return Finding("CuPy", "missing", has, mend)
-    return Finding("CuPy", "ok", installed("cupy") or "of unknown version")
+        return Finding("CuPy", "missing", has, _replace_command([package], wanted))
+    return Finding("CuPy", "ok", "of unknown version")
 
 
-def _cuda_findings(driver: Driver) -> list[Finding]:
+def _library_finding(library: str, name: str, extra: str, driver: Driver) -> Finding:
+    """Whether a library of CUDA is there, and of the CUDA that CuPy was built for."""
+    if problem := _library_problem(library):
+        return Finding(name, "missing", f"{name} cannot be loaded: {problem}", install_command(extra))
+    path = _loaded.pop(library, "")
+    major = re.search(r"\.so\.(\d+)", path) or re.search(r"64_(\d\d)", path)
+    if major is None or major[1] == extra[-2:]:
+        return Finding(name, "ok", f"found{f', CUDA {major[1]}' if major else ''}")
+    value = f"{name} of CUDA {major[1]} is loaded, CuPy is built for CUDA {extra[-2:]}: {path}"
+    theirs = f"cuda{major[1]}"
+    cupy = next(package for package, fits in CUPY_PACKAGES.items() if fits == extra)
+    if fitting_extra(driver).extra == theirs:  # others brought these libraries, and CuPy can follow
+        return Finding(name, "missing", value, _replace_command([cupy], theirs))
+    owners = {"cublas": "nvidia-cublas", "nvrtc": "nvidia-cuda-nvrtc", "cudart": "nvidia-cuda-runtime"}.values()
+    suffix = "" if theirs == "cuda13" else "-cu12"
+    wheels = [f"{owner}{suffix}" for owner in owners if installed(f"{owner}{suffix}")]
+    if wheels and "site-packages" in path:
+        return Finding(name, "missing", value, _replace_command(wheels, extra))
+    folder = shlex.quote(str(Path(path).parent))
+    return Finding(name, "missing", value, f"take {folder} out of LD_LIBRARY_PATH, and unset CUDA_PATH and CUDA_HOME")
+
+
+def _gpu_findings(driver: Driver, index: int) -> list[Finding]:
+    """The GPUs in CUDA's order, what else uses them, and who may."""
+    from gpunn.gpu_state import in_use, mode_problem, order
+
+    findings = []
+    for number, gpu in enumerate(driver.gpus):
+        value = f"{gpu}{in_use(gpu.pci, gpu.memory)}"
+        status: Literal["warn", "missing"] = "missing" if number == index else "warn"
+        if gpu.capability < min(OLDEST_GPU.values()):
+            mend = "take another by --device cuda:N, or hide it by CUDA_VISIBLE_DEVICES"
+            findings.append(Finding(f"GPU {number}", status, f"{gpu} is too old for CUDA 12", mend))
+        elif problem := mode_problem(gpu.mode):
+            findings.append(Finding(f"GPU {number}", "warn", f"{value}, {problem}", "sudo nvidia-smi -c 0"))
+        else:
+            findings.append(Finding(f"GPU {number}", "ok", value))
+    if len(driver.gpus) > 1:
+        findings.append(Finding("GPU order", "ok", order()))
+    return findings
+
+
+def _cuda_findings(driver: Driver, index: int = 0) -> list[Finding]:
     fit = fitting_extra(driver)
     extra = fit.extra
     if fit.problem:
         findings = [Finding("NVIDIA driver", "missing", fit.problem, fit.mend)]
     else:
         findings = [Finding("NVIDIA driver", "ok", f"for CUDA up to {cuda_version(driver.version)}")]
-    findings += [Finding(f"GPU {index}", "ok", str(gpu)) for index, gpu in enumerate(driver.gpus)]
-    cupy = _cupy_finding(driver, extra)
+    findings += _gpu_findings(driver, index)
+    cupy = _cupy_finding(driver, extra, index)
     findings.append(cupy)
     # The libraries belong to the CUDA that CuPy was built for, right or wrong; mending CuPy mends them too.
-    extra = extra or next((fits for package, fits in CUPY_PACKAGES.items() if installed(package)), "cuda13")
-    for library, name in LIBRARIES.items():
-        problem = _library_problem(library)
-        findings.append(
-            Finding(name, "missing", f"{name} cannot be loaded: {problem}", install_command(extra))
-            if problem
-            else Finding(name, "ok", "found")
-        )
+    extra = next((fits for package, fits in CUPY_PACKAGES.items() if installed(package)), extra or "cuda13")
+    findings += [_library_finding(library, name, extra, driver) for library, name in LIBRARIES.items()]
     version = installed("nvmath-python")
-    findings.append(
-        Finding("nvmath", "ok", version)
-        if version
-        else Finding("nvmath", "missing", "nvmath-python is not installed", install_command(extra))
-    )
+    if version and _is_older(version, OLDEST_NVMATH):
+        has = f"nvmath-python is {version}, {OLDEST_NVMATH[0]}.{OLDEST_NVMATH[1]} or newer is needed"
+        findings.append(Finding("nvmath", "missing", has, install_command(extra)))
+    elif version:
+        findings.append(Finding("nvmath", "ok", version))
+    else:
+        findings.append(Finding("nvmath", "missing", "nvmath-python is not installed", install_command(extra)))
     return findings
 
 
-def cuda_advice() -> str:
-    """Why no GPU can be used, and the mend, in one line; "" if nothing is seen to be missing."""
-    for finding in _cuda_findings(read_driver()):
+def _trial_findings(index: int) -> Iterator[Finding]:
+    """What comes of using a device, step by step, up to the first that fails."""
+    from gpunn.cuda_errors import line
+    from gpunn.errors import GpunnError
+    from gpunn.trial import trials
+
+    for name, attempt in trials(index):
+        try:
+            yield Finding(name, "ok", attempt())
+        except (GpunnError, MemoryError) as error:
+            said = str(error) if isinstance(error, GpunnError) else line("CUDA", 2, str(error))
+            what, _, mend = said.rpartition(": ")
+            yield Finding(name, "missing", what, mend)
+            return
+
+
+def cuda_advice(index: int = 0) -> str:
+    """Why a GPU cannot be used, and the mend, in one line; "" if nothing is seen to be missing."""
+    for finding in _cuda_findings(read_driver(), index):
         if finding.status == "missing":
             return f"{finding.value}: {finding.mend}"
     return ""
@@ -303,9 +452,17 @@ def _data_findings() -> list[Finding]:
     return findings
 
 
-def kernel_cache() -> Path:
-    """Where CuPy keeps compiled kernels: CUPY_CACHE_DIR, or its folder in the user's home."""
-    return Path(os.environ.get("CUPY_CACHE_DIR") or Path.home() / ".cupy" / "kernel_cache")
+def _cache_finding() -> Finding:
+    """Whether compiled kernels can be kept, and those that are there read: of another user's they cannot."""
+    from gpunn.kernel_cache import VARIABLE, kernel_cache
+
+    finding, folder = _folder_finding("kernel cache", kernel_cache(), VARIABLE), kernel_cache()
+    if finding.status == "ok" and folder.is_dir():
+        foreign = next((path for path in folder.iterdir() if not os.access(path, os.R_OK)), None)
+        if foreign is not None:
+            mend = f"export {VARIABLE}=FOLDER with a folder of your own"
+            return Finding("kernel cache", "warn", f"{folder}: {foreign.name} is another user's", mend)
+    return finding
 
 
 def diagnose() -> list[Finding]:
@@ -325,10 +482,12 @@ def diagnose() -> list[Finding]:
         _processor_finding(),
         _loops_finding(),
         *_data_findings(),
-        _folder_finding("kernel cache", kernel_cache(), "CUPY_CACHE_DIR"),
+        _cache_finding(),
     ]
     driver = read_driver()
     cuda = _cuda_findings(driver)
+    if driver.gpus and all(finding.status != "missing" for finding in cuda):
+        cuda += _trial_findings(0)
     if not driver.gpus:
         # Without a GPU nothing of CUDA is needed: the first line says so, the rest is for whoever adds one.
         cuda = [Finding(f.name, "warn" if f.status == "missing" else f.status, f.value, f.mend) for f in cuda]
@@ -347,5 +506,9 @@ def format_findings(findings: list[Finding]) -> str:
 
 
 if __name__ == "__main__":
+    # Nothing is installed yet: modules of the package are found in this folder, without what the package imports.
+    package = types.ModuleType("gpunn")
+    package.__path__ = [str(Path(__file__).resolve().parent)]
+    sys.modules["gpunn"] = package
     fit = fitting_extra(read_driver())
     sys.stdout.write(f"{fit.extra or 'cpu'}\n{fit.problem}{': ' if fit.problem else ''}{fit.mend}\n")

@@ -32,7 +32,13 @@ class DataError(GpunnError, ValueError):
 
 
 class DeviceError(GpunnError, RuntimeError):
-    """A device that is not there or cannot be used, with the reason and the mend."""
+    """A device that is not there or cannot be used, with the reason and the mend.
+
+    Attributes:
+        is_sticky: whether CUDA refuses everything from now on, until the process is started again.
+    """
+
+    is_sticky = False
 
 
 class CaptureError(GpunnError, RuntimeError):

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gpunn.arguments import as_batch, as_layers, as_samples, as_shape, checked_dtype, is_of_cupy, mend_outputs
+from gpunn.arguments import as_batch, as_layers, as_samples, as_shape, checked_dtype, mend_outputs
 from gpunn.augmentation import Augmentation
 from gpunn.backend import Backend, select
 from gpunn.batches import InputBuffer
 from gpunn.data import Data, Samples
 from gpunn.errors import DataError, GpunnError, OptionError, ShapeError
 from gpunn.evaluation import Evaluation, Evaluator
+from gpunn.foreign import on_host
 from gpunn.history import History
 from gpunn.kernels.batches import COUNT
 from gpunn.kernels.kernel import Array
@@ -399,7 +400,7 @@ class Sequential:
             (n, outputs).
         """
         backend = self._built()
-        x = np.asarray(self._samples(backend.to_host(x) if is_of_cupy(x) else x))
+        x = np.asarray(self._samples(on_host(x)))
         scale = self.input_scale if x.dtype == np.uint8 else 1.0
         parts = []
         for start in range(0, len(x), self.capacity):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpunn.errors import DeviceError
 from gpunn.kernels.kernel import Array
 
 if TYPE_CHECKING:
@@ -27,7 +28,10 @@ class Staging:
 
     Attributes:
         host: what the host writes to, an array for each.
+        trouble: why uploads are slower than they could be; empty where they are not.
     """
+
+    trouble: str = ""
 
     def __init__(self, *arrays: Array) -> None:
         self.host: tuple[NDArray[Any], ...] = arrays
@@ -59,7 +63,16 @@ class PinnedStaging(Staging):
 
     def __init__(self, backend: CupyBackend, *arrays: Array) -> None:
         cupy = backend.cupy
-        super().__init__(*(_pinned(cupy, array) for array in arrays))
+        try:
+            with backend.gate:
+                host = [_pinned(cupy, array) for array in arrays]
+        except (DeviceError, MemoryError) as error:
+            if getattr(error, "is_sticky", False):
+                raise
+            # The same calls copy from any memory; only that the host waits for its own part of it.
+            host = [np.empty(array.shape, array.dtype) for array in arrays]
+            self.trouble = f"data are copied from pageable memory, which is slower: pinned memory was refused ({error})"
+        super().__init__(*host)
         self._backend, self._stream, self._copies, self._arrays = backend, backend.stream, backend.copies, arrays
         with self._device():
             self._read, self._copied = (cupy.cuda.Event(disable_timing=True) for _ in range(2))
@@ -73,7 +86,8 @@ class PinnedStaging(Staging):
             yield
 
     def claim(self) -> None:
-        self._copied.synchronize()
+        with self._backend.gate:
+            self._copied.synchronize()
 
     def upload(self, n: int) -> None:
         with self._device():

@@ -73,6 +73,10 @@ class StreamedBatches(Batches):
             rows[...] = rows_of(inputs[places])
 
     @property
+    def trouble(self) -> str:
+        return next((half.trouble for half in self._halves if half.trouble), "")
+
+    @property
     def at_hand(self) -> int:
         return self._piece - self._done % self._piece
 

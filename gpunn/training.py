@@ -26,7 +26,7 @@ from gpunn.augmentation import Augmentation
 from gpunn.backend import Backend
 from gpunn.config import as_part
 from gpunn.data import Data, Samples
-from gpunn.errors import DivergenceError, GpunnError
+from gpunn.errors import DeviceError, DivergenceError, GpunnError
 from gpunn.evaluation import Evaluation, Evaluator, Measure
 from gpunn.finite import FiniteCheck, Skip
 from gpunn.history import History, Record
@@ -149,7 +149,7 @@ class Trainer:
             )
         self.done = self.kept = self._samples = 0
         self._epoch: int | None = None  # whose order and rates the step has
-        self._said = ""  # of what could not be recorded
+        self._said = {""}  # of what goes more slowly than it could
         self._seconds_before, self._began = 0.0, None
 
     @property
@@ -205,6 +205,8 @@ class Trainer:
         Raises:
             KeyboardInterrupt: with the weights of the last record put back. In a notebook or at a prompt the history
                 so far is returned instead.
+            DeviceError: the device failed; where it is lost to this process, the weights of the last record are kept
+                on the CPU.
         """
         try:
             self.train(after_step)
@@ -214,6 +216,10 @@ class Trainer:
             if not hasattr(sys, "ps1"):  # a script is to end; who sits before a prompt wants to see what there is
                 raise
             return self.history
+        except DeviceError as error:
+            if error.is_sticky:
+                self.put_back(self.watch.last)
+            raise
         self.finish()
         if line := self.verdict():
             self.progress.say(line)
@@ -263,9 +269,9 @@ class Trainer:
                 self.check_numbers()
             if self.watch.untrained_cost is None:
                 self._see_untrained_cost()
-            if self.step.trouble != self._said:
-                self._said = self.step.trouble
-                self.progress.say(self._said)
+            for trouble in sorted({self.step.trouble, self.step.batches.trouble} - self._said):
+                self._said.add(trouble)
+                self.progress.say(trouble)
             self.progress.step(n, self._figures)
             if self._is_time_to_look(self.done):
                 self._look()
@@ -469,8 +475,17 @@ class Trainer:
         return {name: to_host(array) for name, array in self.optimizer.state.items()}
 
     def put_back(self, weights: Weights) -> None:
-        """Leave the network as it was: for a training that was cut off, perhaps in the middle of a step."""
-        self.model.load_arrays(weights.arrays)
+        """Leave the network as it was: for a training that was cut off, perhaps in the middle of a step.
+
+        Where its device is lost, it is built again on the CPU.
+        """
+        model = self.model
+        try:
+            model.load_arrays(weights.arrays)
+        except DeviceError as error:
+            if not error.is_sticky:
+                raise
+            model.build_with(weights.arrays, model.input_shape, model.batch_size, "cpu", model.dtype, model.seed)
         self.kept = weights.step
 
     def _diverged(self, what: str) -> NoReturn:

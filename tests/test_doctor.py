@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from stub_driver import with_driver
 
 from gpunn import doctor
 from gpunn.doctor import Driver, Finding, Gpu, cuda_advice, diagnose, fitting_extra, format_findings
@@ -291,3 +292,116 @@ def test_more_threads_than_a_container_may_use_are_said(monkeypatch: pytest.Monk
     finding = processor(monkeypatch, 16, fitting, 0.0)
     assert finding.status == "warn"
     assert finding.mend == f"export OPENBLAS_NUM_THREADS={fitting}"
+
+
+# What people meet
+
+
+def test_the_gpu_that_was_asked_for_is_judged(machine: Machine) -> None:
+    machine(Driver(13000, (HOPPER, PASCAL)), everything("cupy-cuda13x"))
+    assert cuda_advice(0) == ""
+    assert cuda_advice(1).startswith("CuPy is built for CUDA 13, which has dropped the GeForce GTX 1080: ")
+    machine(Driver(12040, (KEPLER, HOPPER)), everything("cupy-cuda12x"))
+    assert cuda_advice(0).startswith("Tesla K40, 12 GiB, compute capability 3.5 is too old")
+    assert cuda_advice(1) == ""
+
+
+def test_a_gpu_that_is_too_old_does_not_keep_the_other_from_its_extra() -> None:
+    assert fitting_extra(Driver(12040, (KEPLER, HOPPER))).extra == "cuda12"
+    assert fitting_extra(Driver(13000, (HOPPER, KEPLER))).extra == "cuda13"
+
+
+@pytest.mark.parametrize(
+    ("packages", "said"),
+    [
+        ({"cupy-cuda11x": "13.6.0", "nvmath-python": "1.0.0"}, "CuPy is 13.6.0, 14.2 or newer is needed"),
+        ({"cupy-cuda11x": "14.2.0", "nvmath-python": "1.0.0"}, "cupy-cuda11x is for no CUDA that can be used"),
+        ({"cupy-cuda13x": "13.9.9", "nvmath-python": "1.0.0"}, "CuPy is 13.9.9, 14.2 or newer is needed"),
+        ({"cupy-cuda13x": "14.1.1", "nvmath-python": "1.0.0"}, "CuPy is 14.1.1, 14.2 or newer is needed"),
+        ({"cupy": "9.0", "nvmath-python": "1.0.0"}, "CuPy is 9.0, 14.2 or newer is needed"),
+        ({"cupy-cuda13x": "14.2.0", "nvmath-python": "0.9.0"}, "nvmath-python is 0.9.0, 1.0 or newer is needed"),
+        ({"cupy-cuda13x": "14.2.0", "cupy": "14.2.0"}, "only one may be installed"),
+        ({"cupy-cuda13x": "14.2.0", "cupy-cuda11x": "13.0"}, "only one may be installed"),
+    ],
+)
+def test_packages_that_are_too_old_are_refused_with_the_command(
+    machine: Machine, packages: dict[str, str], said: str
+) -> None:
+    machine(Driver(13000, (HOPPER,)), packages)
+    advice = cuda_advice()
+    assert said in advice
+    assert "[cuda13]" in advice
+
+
+@pytest.mark.parametrize(
+    ("cupy", "version", "path", "mend"),
+    [
+        ("cupy-cuda12x", 13000, "/x/site-packages/nvidia/cu13/lib/libcublas.so.13.1", "[cuda13]"),
+        ("cupy-cuda12x", 12080, "/x/site-packages/nvidia/cu13/lib/libcublas.so.13.1", "uninstall -y nvidia-cublas "),
+        ("cupy-cuda13x", 13000, "/usr/local/cuda-12.9/lib64/libcublas.so.12.9", "LD_LIBRARY_PATH"),
+    ],
+)
+def test_libraries_of_another_cuda_than_cupys_are_said(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, cupy: str, version: int, path: str, mend: str
+) -> None:
+    gpu = PASCAL if cupy == "cupy-cuda13x" and version < 13000 else HOPPER
+    machine(Driver(version, (gpu,)), everything(cupy) | {"nvidia-cublas": "13.1"})
+    if cupy == "cupy-cuda13x":  # the newest that fits is that of CuPy
+        machine(Driver(version, (HOPPER,)), everything(cupy))
+
+    def loaded(name: str) -> str:
+        doctor._loaded[name] = path if name == "cublas" else ""
+        return ""
+
+    monkeypatch.setattr(doctor, "_library_problem", loaded)
+    advice = cuda_advice()
+    major = re.search(r"so\.(\d+)", path)
+    assert major is not None
+    assert advice.startswith(f"cuBLAS of CUDA {major[1]} is loaded, CuPy is built for CUDA {cupy[9:11]}: {path}: ")
+    assert mend in advice
+
+
+BARE = [
+    ({"S_INIT": "999"}, "modprobe nvidia_uvm"),
+    ({"S_INIT": "803"}, "reboot"),
+    ({"S_INIT": "804"}, "compat"),
+    ({"S_INIT": "34"}, "stubs"),
+    ({"S_INIT": "802"}, "nvidia-fabricmanager"),
+    ({"S_INIT": "100"}, "nvidia-smi"),
+    ({"S_INIT": "46"}, "nvidia-smi -c 0"),
+    ({"S_INIT": "4242"}, "dmesg"),
+    ({"S_COUNT_CODE": "304"}, "/dev/nvidia"),
+    ({"S_COUNT": "0"}, "nvidia-smi"),
+    ({"S_COUNT": "0", "CUDA_VISIBLE_DEVICES": ""}, "unset CUDA_VISIBLE_DEVICES"),
+    ({"S_COUNT": "0", "CUDA_VISIBLE_DEVICES": "7"}, "CUDA_VISIBLE_DEVICES is '7'"),
+    ({"S_COUNT": "0", "CUDA_VISIBLE_DEVICES": "", "SLURM_JOB_ID": "1"}, "--gres=gpu:1"),
+    ({"S_INIT": "100", "CUDA_VISIBLE_DEVICES": "0", "SLURM_JOB_ID": "1"}, "--gres=gpu:1"),
+    ({"S_INIT": "803", "CUDA_VISIBLE_DEVICES": "0"}, "reboot"),
+    ({"S_VERSION": "11080"}, "update the driver to 525 or newer"),
+    ({"S_CC": "35"}, "too old for CUDA 12"),
+]
+
+
+@pytest.mark.parametrize(("variables", "mend"), BARE, ids=lambda value: str(value)[:60])
+def test_a_bare_python_is_told_what_mends_the_driver(variables: dict[str, str], mend: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", doctor.__file__],
+        capture_output=True, text=True, check=True, timeout=60, env=with_driver(**variables),
+    )  # fmt: skip
+    extra, reason = done.stdout.split("\n", 1)
+    assert extra == "cpu"
+    assert mend in reason
+    assert done.stderr == ""
+
+
+def test_gpus_are_shown_with_their_place_and_who_may_use_them() -> None:
+    script = "from gpunn.doctor import _cuda_findings, read_driver\nfor f in _cuda_findings(read_driver()): print(f)"
+    root = str(Path(doctor.__file__).parent.parent)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60,
+        env=with_driver(S_COUNT="2", S_CC="89,61", S_MODE="3", PYTHONPATH=root),
+    )  # fmt: skip
+    assert "PCI 0000:01:00.0" in done.stdout
+    assert "PCI 0000:02:00.0" in done.stdout
+    assert "compute mode exclusive process" in done.stdout
+    assert "CUDA_DEVICE_ORDER=PCI_BUS_ID" in done.stdout

@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpunn.data.mapped import in_blocks
-from gpunn.errors import DataError
+from gpunn.errors import DataError, DeviceError
+from gpunn.foreign import on_host
 from gpunn.limits import require
 
 # A label of millions is an identifier, not a class; an output layer that wide would only fail later.
@@ -217,10 +218,13 @@ def as_array(values: Any, what: str) -> NDArray[Any]:
     if isinstance(values, list | tuple) and any(getattr(value, "mode", "") in ("P", "PA") for value in values):
         raise DataError(f"{what} are pictures whose pixels are places in a palette: take picture.convert('L') or 'RGB'")
     try:
+        values = on_host(values)
         is_array = hasattr(values, "__array__") or not hasattr(values, "to_numpy")
         array = np.asarray(values if is_array else values.to_numpy())
         if array.dtype == object and array.ndim:
             array = np.asarray(array.tolist())
+    except DeviceError:
+        raise
     except (ValueError, TypeError, RuntimeError, OverflowError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{what} are no rectangular NumPy array ({reason}): make them np.array of one shape") from None
