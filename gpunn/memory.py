@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
     from gpunn.layers import Layer
     from gpunn.model import Sequential
+    from gpunn.optimizers import Optimizer
+
+_COPIES = 5
+"""Of the weights on the host: those of the last, good and best record, a new one, and what a checkpoint writes."""
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -75,8 +79,13 @@ def bytes_of_network(
     like: Backend,
     dtype: str,
     arrays: Mapping[str, NDArray[Any]] | None = None,
+    optimizer: Optimizer | None = None,
+    skips: bool = False,
 ) -> int:
     """What a network takes on a device, built for batches of a size: values, gradients and all buffers.
+
+    With an optimizer, what a training takes: also what the optimizer remembers, what is held to take steps back, and
+    copies of the weights: on the host those of the last, good and best record, on a device one that passes through.
 
     Raises:
         ShapeError: the arrays are not those of the network.
@@ -91,8 +100,16 @@ def bytes_of_network(
         context = network.lay_out(shape, batch_size, counting, dtype)
         if arrays is not None:
             check_arrays(arrays, context)
-        Parameters(context.parameters, counting, dtype)
-    return counting.nbytes
+        parameters = Parameters(context.parameters, counting, dtype)
+    if optimizer is None:
+        return counting.nbytes
+    before, values = counting.nbytes, int(parameters.values.size) * np.dtype(dtype).itemsize
+    copy(optimizer).build(parameters)
+    remembered = counting.nbytes - before
+    held = sum(int(array.size) * array.itemsize for array in network.statistics.values())
+    # Two copies of what the optimizer remembers: the old one stays until the new one is made.
+    copies = _COPIES * (values + held) + 2 * remembered if like.device == "cpu" else values
+    return counting.nbytes + copies + (values + held + remembered if skips else 0)
 
 
 def require_for_network(
@@ -122,6 +139,40 @@ def require_for_network(
             raise shortage(error, layers, shape, batch_size, backend, dtype, 0, free)
 
 
+def require_for_training(
+    layers: Sequence[Layer],
+    shape: Sequence[int],
+    batch_size: int,
+    backend: Backend,
+    dtype: str,
+    others: int,
+    optimizer: Optimizer,
+    skips: bool,
+    taken: int,
+) -> None:
+    """Refuse to begin a training on the host that there is not enough memory for.
+
+    Args:
+        layers: of the network.
+        shape: of a sample.
+        batch_size: samples of a full batch.
+        backend: of the device.
+        dtype: of the network.
+        others: bytes of the data, where they are copied.
+        optimizer: of the training.
+        skips: whether steps may be taken back.
+        taken: bytes that the network has taken already.
+
+    Raises:
+        MemoryShortageError: as `shortage` words it.
+    """
+    free = backend.free_bytes() + taken
+    needed = bytes_of_network(layers, shape, batch_size, backend, dtype, None, optimizer, skips)
+    if backend.device == "cpu" and needed + others > free:
+        error = MemoryError("nothing was taken")
+        raise shortage(error, layers, shape, batch_size, backend, dtype, others, free, optimizer, skips)
+
+
 def explained(method: Method) -> Method:
     """A method of a network that says what is needed and what would fit, where memory runs out in it."""
 
@@ -147,6 +198,8 @@ def shortage(
     dtype: str,
     others: int,
     free: int,
+    optimizer: Optimizer | None = None,
+    skips: bool = False,
 ) -> MemoryShortageError:
     """An error that says what a training would have needed, and what would fit.
 
@@ -159,6 +212,8 @@ def shortage(
         dtype: of the network.
         others: bytes of the data, where they were to lie on the device.
         free: bytes that were free before.
+        optimizer: of the training; None where there is none.
+        skips: whether steps may be taken back.
     """
     if isinstance(error, MemoryShortageError):
         return error  # it says all this already
@@ -169,7 +224,7 @@ def shortage(
         )
 
     def needed(count: int) -> int:
-        return bytes_of_network(layers, shape, count, backend, dtype) + others
+        return bytes_of_network(layers, shape, count, backend, dtype, None, optimizer, skips) + others
 
     fitting = batch_size // 2
     while fitting and needed(fitting) > 0.9 * free:

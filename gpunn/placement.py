@@ -75,3 +75,10 @@ def bytes_on_device(samples: Samples, dtype: DTypeLike) -> int:
     item = 1 if inputs.dtype == np.uint8 else np.dtype(dtype).itemsize
     target_item = 4 if targets.ndim == 1 else np.dtype(dtype).itemsize
     return prod(inputs.shape) * item + targets.size * target_item + 4 * len(samples)
+
+
+def is_converted(samples: Samples, dtype: DTypeLike) -> bool:
+    """Whether the host makes a copy of samples in memory, since the network takes them in another form."""
+    inputs = samples.inputs
+    is_kept = inputs.dtype in (np.dtype(np.uint8), np.dtype(dtype)) and (inputs.ndim != 4 or inputs.shape[3] == 1)
+    return not is_kept and not is_mapped(inputs)

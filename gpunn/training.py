@@ -35,10 +35,10 @@ from gpunn.kernels.batches import NEXT_COUNT
 from gpunn.kernels.random import epoch_order
 from gpunn.layers.base import checked_seed, positive_whole
 from gpunn.losses import Loss
-from gpunn.memory import shortage
+from gpunn.memory import bytes_of_network, require_for_training, shortage
 from gpunn.model import fed_shape
 from gpunn.optimizers import SGD, Optimizer
-from gpunn.placement import bytes_on_device, place
+from gpunn.placement import bytes_on_device, is_converted, place
 from gpunn.progress import Progress
 from gpunn.regularizers import Regularizer
 from gpunn.scalars import flag
@@ -111,8 +111,10 @@ class Trainer:
         skip_bad_batches, capture = flag(skip_bad_batches, "skip_bad_batches"), flag(capture, "capture")
         progress = flag(progress, "progress")
         self.validate_every = None if validate_every is None else positive_whole(validate_every, "validate_every")
-        self._memory = (batch_size, backend, dtype, backend.free_bytes(), data_on)
+        backend.give_back()
+        self._memory = (batch_size, backend, dtype, backend.free_bytes(), data_on, skip_bad_batches)
         with self._enough_memory():
+            self._require_memory()
             self._build(backend, batch_size, dtype)
             model.loss, model.class_names, model.input_scale = self.loss, self.data.class_names, train.scale
             self._measure = Measure(self.loss, train)
@@ -163,11 +165,31 @@ class Trainer:
         try:
             yield
         except MemoryError as error:
-            batch_size, backend, dtype, free, data_on = self._memory
-            samples = [s for s in (self.data.train, self.data.validation) if s is not None and data_on == "device"]
-            data = sum(bytes_on_device(s, dtype) for s in samples)
-            shape = fed_shape(self.model.layers, self.data.train.shape)
-            raise shortage(error, self.model.layers, shape, batch_size, backend, dtype, data, free) from None
+            batch_size, backend, dtype, free, _, skips = self._memory
+            layers, shape = self.model.layers, fed_shape(self.model.layers, self.data.train.shape)
+            others = self._bytes_of_data()
+            raise shortage(
+                error, layers, shape, batch_size, backend, dtype, others, free, self.optimizer, skips
+            ) from None
+
+    def _bytes_of_data(self) -> int:
+        """What the data take beside the network: on a device all of them, on the host where they are converted."""
+        _, backend, dtype, _, data_on, _ = self._memory
+        samples = [s for s in (self.data.train, self.data.validation) if s is not None]
+        if backend.device != "cpu":
+            return sum(bytes_on_device(s, dtype) for s in samples) if data_on == "device" else 0
+        return sum(bytes_on_device(s, dtype) for s in samples if data_on != "host" and is_converted(s, dtype))
+
+    def _require_memory(self) -> None:
+        """Refuse what the host has no memory for, before any is taken."""
+        batch_size, backend, dtype, _, _, skips = self._memory
+        model, taken = self.model, 0
+        if backend.device == "cpu":
+            if model.backend is backend:  # what it has it keeps, or gives back before it is built again
+                taken = bytes_of_network(model.layers, model.input_shape, model.batch_size, backend, model.dtype)
+            shape = fed_shape(model.layers, self.data.train.shape)
+            others = self._bytes_of_data()
+            require_for_training(model.layers, shape, batch_size, backend, dtype, others, self.optimizer, skips, taken)
 
     def _build(self, backend: Backend, batch_size: int, dtype: str) -> None:
         """Build the network, or build it again where it was made for something else."""

@@ -3,9 +3,11 @@
 import gc
 import gzip
 import mmap
+import os
 import resource
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from gpunn.data.idx import read_idx
 from gpunn.errors import MemoryShortageError, OptionError
 from gpunn.inputs import read_inputs
 from gpunn.memory import bytes_of_network
+from gpunn.optimizers import Optimizer
 
 folder = pytest.fixture(own_folder)
 
@@ -175,6 +178,115 @@ def test_a_network_that_is_too_large_for_any_batch_is_refused_at_once() -> None:
     assert model.backend is None
     with pytest.raises(gn.GpunnError, match="not built yet"):
         model.arrays()
+
+
+OPTIMIZERS = {
+    "plain": lambda: gn.SGD(0.01),
+    "momentum": lambda: gn.SGD(0.01, momentum=0.9),
+    "nesterov": lambda: gn.SGD(0.01, momentum=0.9, nesterov=True),
+    "Adam": lambda: gn.Adam(1e-4),
+}
+
+
+def wide_network() -> gn.Sequential:
+    return gn.Sequential([gn.Dense(600), gn.ReLU(), gn.Dense(600), gn.BatchNorm(), gn.ReLU(), gn.Dense(10)])
+
+
+def wide_data(dtype: str = "float32") -> gn.Data:
+    rng = np.random.default_rng(0)
+    return gn.Data.from_arrays(rng.normal(size=(3200, 64)).astype(dtype), np.arange(3200) % 10, validation=200)
+
+
+def test_every_optimizer_is_tried() -> None:
+    assert {type(make()) for make in OPTIMIZERS.values()} == set(Optimizer.__subclasses__())
+
+
+@pytest.mark.parametrize("skips", [False, True], ids=["", "skipping"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_training_takes_no_more_than_was_counted(name: str, skips: bool) -> None:
+    data, options = wide_data(), {"device": "cpu", "progress": False, "batch_size": 256, "skip_bad_batches": skips}
+    wide_network().fit(data, epochs=1, optimizer=OPTIMIZERS[name](), **options)  # what is loaded once is loaded
+    layers, backend = wide_network().layers, select("cpu")
+    counted = bytes_of_network(layers, (64,), 256, backend, "float32", None, OPTIMIZERS[name](), skips)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        wide_network().fit(data, epochs=2, optimizer=OPTIMIZERS[name](), **options)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < counted
+    assert peak > counted / 3  # nor is it said to take many times as much
+
+
+@pytest.mark.parametrize("skips", [False, True], ids=["", "skipping"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_the_batch_that_is_said_to_fit_does_fit(name: str, skips: bool) -> None:
+    data, options = wide_data("float64"), {"device": "cpu", "progress": False, "epochs": 1, "skip_bad_batches": skips}
+    wide_network().fit(data, optimizer=OPTIMIZERS[name](), batch_size=1000, **options)
+    layers, backend = wide_network().layers, select("cpu")
+    counted = bytes_of_network(layers, (64,), 3000, backend, "float32", None, OPTIMIZERS[name](), skips)
+    leave(int(0.9 * counted))
+    with pytest.raises(MemoryShortageError) as caught:
+        wide_network().fit(data, optimizer=OPTIMIZERS[name](), batch_size=3000, **options)
+    fitting = int(one_line(caught.value).partition("a batch size of ")[2].split()[0])
+    wide_network().fit(data, optimizer=OPTIMIZERS[name](), batch_size=fitting, **options)
+    assert limits.free_bytes() > 0
+
+
+def test_a_network_that_is_trained_again_is_not_counted_twice() -> None:
+    data, options = wide_data(), {"device": "cpu", "progress": False, "epochs": 1, "batch_size": 256}
+    model = wide_network()
+    model.fit(data, optimizer=gn.Adam(), **options)
+    counted = bytes_of_network(model.layers, (64,), 256, select("cpu"), "float32", None, gn.Adam())
+    of_network = bytes_of_network(model.layers, (64,), 256, select("cpu"), "float32")
+    leave(int(counted - of_network / 2))
+    model.fit(data, optimizer=gn.Adam(), **options)
+
+
+ADVISED = """
+import os, re, sys
+from simulated_cuda.installing import install
+install()
+import numpy as np
+import gpunn as gn
+from gpunn.backend import select
+from gpunn.errors import MemoryShortageError
+
+make, skips, place = eval(sys.argv[1]), sys.argv[2] == "True", sys.argv[3]
+rng = np.random.default_rng(0)
+data = gn.Data.from_arrays(rng.normal(size=(1200, 64)).astype("f4"), np.arange(1200) % 10, validation=200)
+size = 1000
+for attempt in range(8):
+    model = gn.Sequential([gn.Dense(500), gn.ReLU(), gn.Dense(500), gn.ReLU(), gn.Dense(10)])
+    try:
+        model.fit(data, epochs=1, batch_size=size, device="cuda", progress=False, optimizer=make(),
+                  skip_bad_batches=skips, data_on=place)
+    except MemoryShortageError as error:
+        print(error)
+        size = int(re.search(r"a batch size of (\\d+) would", str(error))[1])
+    else:
+        print("trained", attempt, size)
+        break
+"""
+
+
+@pytest.mark.simulated_cuda
+@pytest.mark.parametrize("place", ["auto", "device"])
+@pytest.mark.parametrize(
+    ("optimizer", "skips", "megabytes"),
+    [("lambda: gn.SGD(0.01)", False, 42), ("lambda: gn.Adam(1e-4)", False, 45), ("lambda: gn.Adam(1e-4)", True, 49)],
+)
+def test_the_batch_that_is_said_to_fit_does_fit_on_a_device(
+    optimizer: str, skips: bool, megabytes: int, place: str
+) -> None:
+    root = Path(__file__).resolve().parent
+    done = subprocess.run(
+        [sys.executable, "-c", ADVISED, optimizer, str(skips), place],
+        capture_output=True, text=True, timeout=300,
+        env=os.environ | {"PYTHONPATH": f"{root}:{root.parent}", "FAKECUDA_MEMORY": str(megabytes * 10**6)},
+    )  # fmt: skip
+    assert done.stdout.splitlines()[-1].startswith("trained 1 "), done.stdout + done.stderr
 
 
 OUT_OF_MEMORY = """
