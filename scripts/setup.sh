@@ -52,14 +52,17 @@ make_venv() {
     fi || die "making $venv with $python failed: see the lines above, or set PYTHON to another Python"
 }
 
-# Sets cuda to the extra that fits, cuda_reason to why there is none. The same code as gpunn doctor decides.
+# Says in two lines which extra fits the driver, or cpu, and why. The same code as gpunn doctor decides.
+# What is installed must not depend on which GPUs this one run may see.
+ask_doctor() { (unset CUDA_VISIBLE_DEVICES; exec "$venv/bin/python" -I "$root/gpunn/doctor.py"); }
+
+# Sets cuda to the extra that fits, cuda_reason to why there is none.
 choose_cuda() {
     cuda_reason="GPUNN_EXTRA=${GPUNN_EXTRA:-}"
     case ${GPUNN_EXTRA:-auto} in
         cuda12 | cuda13 | cpu) cuda=$GPUNN_EXTRA ;;
         auto)
-            # What is installed must not depend on which GPUs this one run may see.
-            cuda=$(unset CUDA_VISIBLE_DEVICES; "$venv/bin/python" -I "$root/gpunn/doctor.py")
+            cuda=$(ask_doctor)
             cuda_reason=$(printf '%s\n' "$cuda" | sed -n 2p)
             cuda=$(printf '%s\n' "$cuda" | sed -n 1p)
             ;;
@@ -67,19 +70,34 @@ choose_cuda() {
     esac
 }
 
-# Runs pip and shows a line for each large download; the whole log stays in .venv.
+# Runs pip and shows a line for each large download, and how far it is; the whole log stays in .venv.
 install() {
     log=$venv/gpunn-setup.log
+    # An older pip shows that to a terminal only.
+    bar=$("$venv/bin/python" -I -c '
+from importlib.metadata import version
+print("raw" if tuple(map(int, version("pip").split(".")[:2])) >= (24, 1) else "off")' 2>/dev/null) || bar=off
+    what='' shown=0
     # The root may have blanks or brackets in its name, so pip is given none of it.
     {
-        (cd "$root" && exec "$venv/bin/python" -m pip install --disable-pip-version-check --progress-bar off \
+        (cd "$root" && exec "$venv/bin/python" -m pip install --disable-pip-version-check --progress-bar "$bar" \
             --editable ".$1") 2>&1 && echo "exit 0" || echo "exit 1"
     } | tee "$log" | while IFS= read -r line; do
         case $line in
             *Downloading*" MB)" | *Downloading*" GB)")
                 line=${line##*Downloading }
                 size=${line##* (}
-                say "  downloading ${line%%-*}, ${size%)}"
+                what=${line%%-*} shown=0
+                say "  downloading $what, ${size%)}"
+                ;;
+            "Progress "[0-9]*" of "[0-9]*)
+                share=${line#Progress }
+                total=${share#* of }
+                share=$((${share% of *} * 10 / (total > 0 ? total : 1)))
+                # Ten lines for each file that takes a while.
+                [ "$total" -gt 50000000 ] && [ "$share" -gt "$shown" ] || continue
+                shown=$share
+                say "  downloading $what, ${share}0 %"
                 ;;
             "Installing collected packages"*) say "  installing the packages" ;;
         esac
@@ -89,11 +107,34 @@ install() {
     die "the installation failed (everything it said is in $log): check the network, then run this again"
 }
 
+# Removes what was installed for another CUDA than $cuda, which pip never does: of two CuPy wheels each has overwritten
+# files of the other, and the libraries of CUDA 13 are found before those of CUDA 12.
+remove_other_cuda() {
+    others=$("$venv/bin/python" -I -c '
+import re, sys
+from importlib.metadata import distributions
+names = {re.sub(r"[-_.]+", "-", dist.name).lower() for dist in distributions() if dist.name}
+cupys = {name for name in names if re.fullmatch(r"cupy|cupy-(cuda|rocm).*", name)}
+libraries = {"nvidia-cublas", "nvidia-cuda-nvrtc", "nvidia-cuda-runtime"}
+if cupys - {f"cupy-{sys.argv[1]}x"}:
+    print(*sorted(cupys | (names & libraries if sys.argv[1] == "cuda12" else set())))
+' "$cuda") || die "the packages in $venv cannot be listed: remove .venv, then run this again"
+    [ -n "$others" ] || return 0
+    say "removing $others, which $cuda cannot be beside"
+    # shellcheck disable=SC2086  # names of packages, to be split
+    "$venv/bin/python" -m pip uninstall --disable-pip-version-check --quiet --yes $others ||
+        die "removing $others failed: remove .venv, then run this again"
+}
+
 # What must be the same for .venv to be up to date. Reads files only: nvidia-smi can take seconds.
 current_key() {
     driver=none
     [ ! -r /proc/driver/nvidia/version ] || IFS= read -r driver < /proc/driver/nvidia/version || :
     [ ! -e /dev/nvidiactl ] && [ ! -e /dev/dxg ] || driver="$driver, with devices"
+    # An older GPU that was added may need another extra under the same driver.
+    for gpu in /proc/driver/nvidia/gpus/*/information; do
+        [ ! -r "$gpu" ] || { IFS= read -r model < "$gpu" && driver="$driver, $model"; } || :
+    done
     printf '%s; %s; %s; %s' "$(cksum < "$root/pyproject.toml")" "$driver" "${GPUNN_EXTRA:-auto}" "$root"
 }
 
@@ -108,6 +149,11 @@ read_state() {
 is_ready() {
     read_state && [ -x "$venv/bin/python" ] && [ "$known" = "$key" ] || return 1
     [ -z "$1" ] || case ",$had," in *",$1,"*) ;; *) return 1 ;; esac
+    # A driver may begin to work with no file changed: its library installed later, a reboot, a container with --gpus.
+    case ",$had,${GPUNN_EXTRA:-auto}" in
+        *,cuda*,auto) ;;
+        *,auto) case $(ask_doctor 2>/dev/null) in cuda*) return 1 ;; esac ;;
+    esac
     [ -z "${PYTHON:-}" ] || [ "$(base_of "$PYTHON" 2>/dev/null)" = "$base" ]
 }
 
@@ -187,6 +233,7 @@ build() {
     # An update that breaks off leaves packages half replaced, so from here on .venv counts as half-made.
     [ "$maker" = user ] || : > "$making"
     rm -f "$state"
+    [ "$cuda" = cpu ] || remove_other_cuda
     install "${extras:+[$extras]}"
     printf '%s\n%s\n%s\n%s\n' "$key" "$extras" "$base" "$maker" > "$state"
     rm -f "$making"
