@@ -1,7 +1,7 @@
 # gpunn with CUDA from NVIDIA's wheels; the driver comes from the host's NVIDIA container toolkit.
 #   docker build -t gpunn .                                  for a driver with CUDA 13
 #   docker build -t gpunn --build-arg EXTRA=cuda12 .         for CUDA 12; an empty EXTRA is for the CPU
-#   docker run --rm --gpus all -v gpunn-cache:/cache -v "$PWD:/data" --user "$(id -u):$(id -g)" gpunn train
+#   docker run --rm --gpus all -v gpunn-cache:/cache -v "$PWD:/data" --user "$(id -u):$(id -g)" gpunn train mnist
 
 # Any image with a Python 3.11 or newer, with venv, as python3.
 ARG BASE=python:3.12-slim
@@ -27,17 +27,19 @@ LABEL org.opencontainers.image.title="gpunn" \
     org.opencontainers.image.description="Neural networks trained straight from their equations" \
     org.opencontainers.image.licenses="MIT"
 COPY --from=builder /opt/gpunn /opt/gpunn
-# Compiled kernels and downloaded data sets last longer than a container. Any user may be given by --user.
-RUN mkdir -p /cache /data && chmod 1777 /cache /data
+# Compiled kernels and downloaded data sets last longer than a container. Any user may be given by --user: all share the
+# data, and each has kernels of their own, which CuPy lets nobody else read.
+RUN mkdir -p /cache/gpunn /data && chmod 1777 /cache /cache/gpunn /data
 ENV PATH=/opt/gpunn/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     HOME=/cache \
     XDG_CACHE_HOME=/cache \
     CUPY_CACHE_DIR=/cache/cupy \
+    GPUNN_IMAGE=1 \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 VOLUME /cache
 WORKDIR /data
 USER 1000:1000
-ENTRYPOINT ["gpunn"]
+ENTRYPOINT ["/bin/sh", "-c", "export CUPY_CACHE_DIR=\"$CUPY_CACHE_DIR-$(id -u)\"; exec gpunn \"$@\"", "gpunn"]
 CMD ["--help"]

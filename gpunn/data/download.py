@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import math
+import stat
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,7 +45,7 @@ def download(published: PublishedSet, folder: Path, mirrors: Sequence[str] | Non
     """
     order = list(published.mirrors if mirrors is None else mirrors)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        _make_shared(folder)
         # In the folder itself, so that putting a file in place is a rename.
         with tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as scratch:
             return tuple(
@@ -54,6 +55,17 @@ def download(published: PublishedSet, folder: Path, mirrors: Sequence[str] | Non
         if isinstance(error, OutputError):
             raise
         raise _unwritable(folder, error) from None
+
+
+def _make_shared(folder: Path) -> None:
+    """Make a folder that is open to whom its parent is: of a cache that all may write to, so is what is made in it."""
+    if folder.is_dir():
+        return
+    _make_shared(folder.parent)
+    folder.mkdir(exist_ok=True)
+    mode = folder.parent.stat().st_mode
+    if mode & stat.S_IWOTH:
+        folder.chmod(stat.S_IMODE(mode))
 
 
 def _fetch(published: PublishedSet, file: PublishedFile, mirrors: list[str], folder: Path, scratch: Path) -> Path:
