@@ -202,7 +202,7 @@ def as_layers(layers: Any, more: tuple[Any, ...] = ()) -> list[Layer]:
         raise OptionError(f"a network is a list of layers such as [Dense(10)], got {layers!r}")
     made = [as_part("layer", layer) for layer in layers]
     if not made:
-        raise OptionError("a network is a list of layers such as [Dense(10)], got {layers!r}")
+        raise OptionError(f"a network is a list of layers such as [Dense(10)], got {layers!r}")
     return made
 
 
@@ -247,7 +247,7 @@ def checked_batch_size(batch_size: int | None, samples: int, layers: Sequence[La
         OptionError: no batch size, or it leaves a batch of one to BatchNorm.
     """
     size = min(samples, BATCH if batch_size is None else positive_whole(batch_size, "batch size"))
-    if samples % size == 1 and any(isinstance(layer, BatchNorm) for layer in layers):
+    if samples % size == 1 and any(isinstance(layer, BatchNorm) and layer.trainable for layer in layers):
         fitting = next(larger for larger in range(size + 1, samples + 1) if samples % larger != 1)
         if batch_size is None:
             return fitting

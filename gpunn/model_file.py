@@ -13,10 +13,10 @@ from gpunn.arguments import DTYPES
 from gpunn.backend import select
 from gpunn.config import MOST_LAYERS, from_config, to_built_config, to_config
 from gpunn.errors import DataError, GpunnError, ModelFileError
-from gpunn.layers.base import positive_whole
+from gpunn.layers.base import checked_seed, positive_whole
 from gpunn.memory import shortage
 from gpunn.model import Sequential
-from gpunn.state import Arrays
+from gpunn.state import Weights
 from gpunn.storage import as_path, open_regular, write_atomically
 from gpunn.tasks import Task
 from gpunn.tensors import read_header, read_values, to_bytes
@@ -37,14 +37,15 @@ def save_model(model: Sequential, path: str | os.PathLike[str]) -> None:
     write_atomically(path, model_bytes(model))
 
 
-def model_bytes(model: Sequential, arrays: Arrays | None = None) -> bytes:
+def model_bytes(model: Sequential, weights: Weights | None = None) -> bytes:
     """The content of a model file.
 
     Args:
         model: its architecture.
-        arrays: what it had learned at some time; left out, what it has now.
+        weights: what it had learned at some time; left out, what it has now.
     """
     model._built()
+    trained = (model.epochs_trained, model.steps_trained) if weights is None else weights.trained
     description = {
         "format": FORMAT,
         "layers": [to_built_config(layer) for layer in model.layers],
@@ -54,8 +55,10 @@ def model_bytes(model: Sequential, arrays: Arrays | None = None) -> bytes:
         "input_scale": model.input_scale,
         "class_names": model.class_names,
         "dtype": model.dtype,
+        "seed": model.seed,
+        "trained": trained,
     }
-    return to_bytes(model.arrays() if arrays is None else arrays, {"gpunn": json.dumps(description)})
+    return to_bytes(model.arrays() if weights is None else weights.arrays, {"gpunn": json.dumps(description)})
 
 
 def load_model(path: str | os.PathLike[str], device: str = "auto", batch_size: int = 32) -> Sequential:
@@ -89,7 +92,9 @@ def load_model(path: str | os.PathLike[str], device: str = "auto", batch_size: i
     try:
         model = Sequential([from_config("layer", layer) for layer in description["layers"]])
         _check_sizes(description, arrays)
-        model.build_with(arrays, description["input_shape"], batch_size, backend, description["dtype"])
+        shape, seed = description["input_shape"], checked_seed(description.get("seed", 0))
+        model.build_with(arrays, shape, batch_size, backend, description["dtype"], seed)
+        model.count_on(*_trained(description.get("trained", [0, 0])))
         model.loss = None if description["loss"] is None else from_config("loss", description["loss"])
         model.class_names = _names(description["class_names"])
         model.task = _task(description.get("task"), model)
@@ -133,6 +138,12 @@ def _task(value: Any, model: Sequential) -> Task | None:
     if value not in [task.value for task in Task]:
         raise ModelFileError(f"task must be {', '.join(task.value for task in Task)}, got {value!r:.40}")
     return Task(value)
+
+
+def _trained(counts: Any) -> tuple[int, int]:
+    if not isinstance(counts, list) or len(counts) != 2 or not all(type(n) is int and 0 <= n < 2**31 for n in counts):
+        raise ModelFileError("trained must be its epochs and steps, two whole numbers below 2³¹")
+    return counts[0], counts[1]
 
 
 def _scale(value: Any) -> float:

@@ -52,6 +52,11 @@ def answers_to(model: Sequential, image: ArrayLike) -> list[Answers]:
     Raises:
         ShapeError: an image of another shape than the network was built for.
     """
+    with model.lock:
+        return _answers_to(model, image)
+
+
+def _answers_to(model: Sequential, image: ArrayLike) -> list[Answers]:
     names = _names(model.layers)
     if not names or model.backend is None:
         return []
