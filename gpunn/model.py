@@ -33,9 +33,11 @@ from gpunn.optimizers import Optimizer
 from gpunn.parameter import Parameter, Parameters
 from gpunn.placement import place
 from gpunn.regularizers import Regularizer
+from gpunn.scalars import flag
 from gpunn.stages import activation_after, arranged
 from gpunn.state import Memory
 from gpunn.tasks import Task
+from gpunn.training_inputs import TrainingInputs
 
 EVALUATION_BATCH = 256
 """Samples that go through the network at once when nothing is learned, where the training batch is smaller."""
@@ -84,6 +86,7 @@ class Sequential:
         backend: where it lives, after `build`.
         epochs_trained, steps_trained: how far it was trained, by all calls of `fit`; `backward` counts as a step.
         lock: held by every call while it works; re-entrant.
+        trained_on: how the inputs of its training were, or None; what it is asked is brought to the same form.
     """
 
     def __init__(self, layers: Iterable[Layer | type[Layer] | str], *more: Layer) -> None:
@@ -102,6 +105,7 @@ class Sequential:
         self.input_scale = 1.0
         self.epochs_trained = self.steps_trained = 0
         self.optimizer_memory: Memory | None = None
+        self.trained_on: TrainingInputs | None = None
         self.backend: Backend | None = None
         self.lock = threading.RLock()
 
@@ -332,13 +336,14 @@ class Sequential:
         Raises:
             ShapeError: inputs of another shape, or more than the network was built for.
         """
-        backend = self._built()
+        backend, training = self._built(), flag(training, "training")
         if training and self.is_frozen_anew:
             self.rebuild(self.batch_size, backend, self.dtype)
         batch = self._samples(x)
         if not len(batch):
             return backend.zeros((0, *self.output_shape), self.dtype)
-        view = self._forward(batch, training, keeps=True)
+        scale = 1.0 if self.trained_on is None else self.factor_of(batch)
+        view = self._forward(batch, training, scale, keeps=True)
         y = view.T if view.ndim == 2 else view.transpose(3, 1, 2, 0)
         result = backend.empty(y.shape, y.dtype)  # of its own: another thread may be next
         backend.assign(result, y)
@@ -432,9 +437,17 @@ class Sequential:
             return stages[:-1], bias.b
         return stages, None
 
+    def factor_of(self, batch: Any) -> float:
+        """What the numbers of a batch are multiplied with."""
+        if self.trained_on is None:
+            return self.input_scale if batch.dtype == np.uint8 else 1.0
+        return self.trained_on.factor(batch)
+
     def _samples(self, x: Any) -> Any:
         """A batch whose samples have the network's input shape."""
         x = as_batch(x, self.input_shape)
+        if self.trained_on is not None:
+            x = self.trained_on.arranged(x)
         shape = tuple(x.shape[1:])
         if shape == self.input_shape:
             return x
@@ -562,14 +575,19 @@ class Sequential:
         """Outputs for inputs, as probabilities where the loss or the last layer makes them such.
 
         Args:
-            x: (n, *input_shape). Bytes are scaled as the bytes of the training set were.
+            x: (n, *input_shape), or images flat in NumPy's order. Bytes and other whole numbers are scaled as those of
+                the training set were, and so are floats where it had floats.
 
         Returns:
             (n, outputs).
+
+        Raises:
+            ShapeError: inputs of another shape.
+            DataError: numbers of another range than those of the training.
         """
         backend = self._built()
         x = np.asarray(self._samples(backend.to_host(x) if is_of_cupy(x) else x))
-        scale = self.input_scale if x.dtype == np.uint8 else 1.0
+        scale = self.factor_of(x)
         parts = []
         for start in range(0, len(x), self.capacity):
             parts.append(backend.to_host(self._forward(x[start : start + self.capacity], scale=scale)))
@@ -640,7 +658,7 @@ class Sequential:
             ShapeError: samples of another shape than the network was built for.
         """
         backend = self._built()
-        samples = as_samples(samples, y, self)
+        samples = self.arranged(as_samples(samples, y, self))
         self.check_samples(samples)
         return Evaluator(self, place(backend, samples, self.dtype)).run()
 
@@ -657,7 +675,7 @@ class Sequential:
         Raises:
             OptionError: the network has no BatchNorm.
         """
-        samples = samples.train if isinstance(samples, Data) else samples
+        samples = self.arranged(samples.train if isinstance(samples, Data) else samples)
         self.check_samples(samples)
         layers = [layer for layer in self.layers if isinstance(layer, BatchNorm)]
         if not layers:
@@ -677,6 +695,16 @@ class Sequential:
             for layer in layers:
                 layer.stop_gathering(keep=is_done)
 
+    def arranged(self, samples: Samples) -> Samples:
+        """The samples in the shape of those that the network was trained on: images for flat rows of these, or rows.
+
+        Raises:
+            ShapeError: images of another shape.
+        """
+        if self.trained_on is None or not isinstance(samples, Samples):
+            return samples
+        return self.trained_on.arranged_samples(samples)
+
     def check_samples(self, samples: Samples, loss: Loss | None = None) -> None:
         """Raise an error unless the network can take these inputs and give these targets.
 
@@ -686,7 +714,8 @@ class Sequential:
                 kind of targets they must have.
 
         Raises:
-            DataError: no samples, or targets of a kind that the loss does not take, or was not trained on.
+            DataError: no samples, targets of a kind that the loss does not take, or was not trained on, or inputs of
+                another range than those of the training.
             ShapeError: inputs of another shape, or more classes or targets than outputs.
         """
         if not isinstance(samples, Samples):
@@ -698,6 +727,8 @@ class Sequential:
             loss.check_targets(samples.targets)
         if fed_shape(self.layers, samples.shape) != self.input_shape:
             raise ShapeError(f"the network was built for inputs {self.input_shape}, these samples are {samples.shape}")
+        if self.trained_on is not None:
+            self.trained_on.check_samples(samples)
         outputs = prod(self.output_shape)
         needed = samples.classes or samples.targets.shape[1]
         if len(self.output_shape) != 1:

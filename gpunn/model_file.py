@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import asdict, fields
 from math import prod
 from typing import Any
 
@@ -15,11 +16,12 @@ from gpunn.config import MOST_LAYERS, from_config, to_built_config, to_config
 from gpunn.errors import DataError, GpunnError, ModelFileError
 from gpunn.layers.base import checked_seed, positive_whole
 from gpunn.memory import shortage
-from gpunn.model import Sequential
+from gpunn.model import Sequential, fed_shape
 from gpunn.state import Weights
 from gpunn.storage import as_path, open_regular, write_atomically
 from gpunn.tasks import Task
 from gpunn.tensors import read_header, read_values, to_bytes
+from gpunn.training_inputs import TrainingInputs
 
 FORMAT = 1
 MOST_INPUTS = 2**20
@@ -58,6 +60,8 @@ def model_bytes(model: Sequential, weights: Weights | None = None) -> bytes:
         "seed": model.seed,
         "trained": trained,
     }
+    if model.trained_on is not None:
+        description["trained_on"] = asdict(model.trained_on)
     return to_bytes(model.arrays() if weights is None else weights.arrays, {"gpunn": json.dumps(description)})
 
 
@@ -99,6 +103,7 @@ def load_model(path: str | os.PathLike[str], device: str = "auto", batch_size: i
         model.class_names = _names(description["class_names"])
         model.task = _task(description.get("task"), model)
         model.input_scale = _scale(description["input_scale"])
+        model.trained_on = _trained_on(description.get("trained_on"), model)
     except MemoryError as error:
         shape, dtype = description["input_shape"], description["dtype"]
         raise shortage(error, model.layers, shape, batch_size, backend, dtype, 0, backend.free_bytes()) from None
@@ -150,6 +155,25 @@ def _scale(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
         raise ModelFileError(f"input_scale must be a number above 0, got {value!r}")
     return float(value)
+
+
+def _trained_on(value: Any, model: Sequential) -> TrainingInputs | None:
+    """How the inputs of the training were; None in files of versions that did not remember it."""
+    if value is None:
+        return None
+    names = {field.name for field in fields(TrainingInputs)}
+    if not isinstance(value, dict) or set(value) != names:
+        raise ModelFileError(f"trained_on must have {', '.join(sorted(names))}")
+    if not all(isinstance(value[name], list) for name in ("shape", "low", "high")) or len(value["shape"]) not in (1, 3):
+        raise ModelFileError("shape, low and high of trained_on must be lists, the shape of 1 or 3 sizes")
+    if not all(isinstance(value[name], bool) for name in ("is_bytes", "is_grey", "is_drawn")):
+        raise ModelFileError("is_bytes, is_grey and is_drawn of trained_on must be true or false")
+    shape = tuple(positive_whole(size, "shape of trained_on") for size in value["shape"])
+    if fed_shape(model.layers, shape) != model.input_shape:
+        raise ModelFileError(f"trained_on is of samples {shape}, the network of {model.input_shape}")
+    low, high = (tuple(map(float, value[name])) for name in ("low", "high"))
+    flags = {name: value[name] for name in ("is_bytes", "is_grey", "is_drawn", "ground")}
+    return TrainingInputs(shape, low=low, high=high, scale=_scale(value["scale"]), **flags)
 
 
 def _check_sizes(description: dict[str, Any], arrays: dict[str, Any]) -> None:

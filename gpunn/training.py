@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from gpunn.arguments import (
+    arranged_for,
     as_data,
     backend_for,
     checked_batch_size,
@@ -35,6 +36,7 @@ from gpunn.history import History, Record
 from gpunn.kernels import loops
 from gpunn.kernels.batches import NEXT_COUNT
 from gpunn.kernels.random import epoch_order
+from gpunn.layers import BatchNorm
 from gpunn.layers.base import checked_seed, positive_whole
 from gpunn.losses import Loss
 from gpunn.memory import shortage
@@ -46,6 +48,7 @@ from gpunn.regularizers import Regularizer
 from gpunn.scalars import flag
 from gpunn.state import Arrays, Memory, State, Trained, Weights
 from gpunn.step import Step
+from gpunn.training_inputs import TrainingInputs, check_seen
 from gpunn.verdict import no_better_than_chance
 from gpunn.watch import COMPARED, EXPLOSION, Watch, watched
 
@@ -98,7 +101,7 @@ class Trainer:
     ) -> None:
         seed = checked_seed(seed)
         loss = None if loss is None else as_part("loss", loss)
-        self.model, self.data = model, as_data(data, y, validation_data, seed, loss, model.layers)
+        self.model, self.data = model, arranged_for(model, as_data(data, y, validation_data, seed, loss, model.layers))
         train = self.data.train
         self.epochs = positive_whole(epochs, "epochs")
         asked, batch_size = batch_size, checked_batch_size(batch_size, len(train), model.layers)
@@ -122,6 +125,9 @@ class Trainer:
             model.loss, model.class_names, model.input_scale = self.loss, self.data.class_names, train.scale
             self._measure = Measure(self.loss, train)
             model.task = self._measure.task
+            model.trained_on = TrainingInputs.of(train)
+            if self.data.validation is not None:
+                model.trained_on.check_samples(self.data.validation)
             self._count_from = model.epochs_trained, model.steps_trained
             self._build_optimizer(self.regularizer)
             batches = place(backend, train, dtype, augmentation, seed, data_on)
@@ -186,6 +192,8 @@ class Trainer:
             model.rebuild(batch_size, backend, dtype)
         try:
             model.check_samples(train, self.loss)
+            if model.trained_on is None and not isinstance(model.layers[0], BatchNorm):
+                check_seen(train)
         except GpunnError:
             if is_new:
                 model.unbuild()  # the next data may be of another shape

@@ -60,7 +60,7 @@ def _answers_to(model: Sequential, image: ArrayLike) -> list[Answers]:
     names = _names(model.layers)
     if not names or model.backend is None:
         return []
-    model.forward(np.asarray(image)[None])
+    model._forward(model._samples(np.asarray(image)[None]))
     x = model.input.views(1)[1]  # which that forward has filled, and no stage overwrites
     answers: list[Answers] = []
     for stage in model.stages:
