@@ -74,6 +74,25 @@ def as_data(
     return made
 
 
+def arranged_for(model: Sequential, data: Data) -> Data:
+    """The data in the shape of those that a network was trained on before; see `Sequential.arranged`.
+
+    Raises:
+        ShapeError: images of another shape.
+    """
+    train = model.arranged(data.train)
+    if train is data.train:
+        return data
+
+    def open_test() -> Samples:
+        assert data.test is not None
+        return model.arranged(data.test)
+
+    validation = None if data.validation is None else model.arranged(data.validation)
+    test, watched = open_test if data.has_test else None, data.validation_is_test
+    return Data(data.name, train, validation, data.class_names, test, validation_is_test=watched)
+
+
 def as_samples(data: Any, y: ArrayLike | None, model: Sequential) -> Samples:
     """What `evaluate` was given, as samples of the kind that the network was trained on.
 
@@ -96,8 +115,7 @@ def as_samples(data: Any, y: ArrayLike | None, model: Sequential) -> Samples:
         x, y = data if y is None else (data, y)
         targets, _ = numbered(as_targets(y, model.loss, model.layers), model.class_names)
         inputs = as_array(x, "inputs")
-        scale = model.input_scale if inputs.dtype == np.uint8 else 1.0
-        data = Samples(inputs, as_array(targets, "targets"), scale, len(model.class_names) or -1)
+        data = Samples(inputs, as_array(targets, "targets"), model.factor_of(inputs), len(model.class_names) or -1)
     elif not isinstance(data, Samples):
         raise DataError(f"expected samples such as data.test, a data set, or x and y, got {_named(data)}")
     samples: Samples = data.as_floats() if is_floats and data.one_hot else data
@@ -202,7 +220,7 @@ def as_layers(layers: Any, more: tuple[Any, ...] = ()) -> list[Layer]:
         raise OptionError(f"a network is a list of layers such as [Dense(10)], got {layers!r}")
     made = [as_part("layer", layer) for layer in layers]
     if not made:
-        raise OptionError("a network is a list of layers such as [Dense(10)], got {layers!r}")
+        raise OptionError(f"a network is a list of layers such as [Dense(10)], got {layers!r}")
     return made
 
 
@@ -247,7 +265,7 @@ def checked_batch_size(batch_size: int | None, samples: int, layers: Sequence[La
         OptionError: no batch size, or it leaves a batch of one to BatchNorm.
     """
     size = min(samples, BATCH if batch_size is None else positive_whole(batch_size, "batch size"))
-    if samples % size == 1 and any(isinstance(layer, BatchNorm) for layer in layers):
+    if samples % size == 1 and any(isinstance(layer, BatchNorm) and layer.trainable for layer in layers):
         fitting = next(larger for larger in range(size + 1, samples + 1) if samples % larger != 1)
         if batch_size is None:
             return fitting

@@ -150,6 +150,19 @@ class Backend(ABC):
     def limit_memory(self, nbytes: int | None) -> None:
         """Let the device's pool of memory grow no further; None for no bound. The host has no pool: see `limits`."""
 
+    # There is one backend of a device: it is not copied with what it holds, and found again by name.
+
+    def __copy__(self) -> Backend:
+        other = object.__new__(type(self))
+        vars(other).update(vars(self))
+        return other
+
+    def __deepcopy__(self, memo: Any) -> Backend:
+        return self
+
+    def __reduce__(self) -> Any:
+        return _found_again, (self.device, self.precision)
+
 
 _MOST = 2**62
 """Bytes that no memory has. NumPy refuses more with errors of several kinds; CuPy counts modulo 2⁶⁴ and gives less."""
@@ -510,6 +523,11 @@ def _made(device: str, precision: str, /) -> Backend:
 def backend_of(array: Array) -> Backend:
     """The backend whose memory an array lies in."""
     return _backend("cpu" if isinstance(array, np.ndarray) else f"cuda:{array.device.id}")
+
+
+def _found_again(device: str, precision: str) -> Backend:
+    """The backend of a device by name, or the CPU's where that device cannot be used."""
+    return _backend("cpu") if device == "cpu" or cuda_trouble(int(device[5:])) else _backend(device, precision)
 
 
 PRECISIONS = ("float32", "tf32", "bfloat16", "float16")

@@ -184,10 +184,10 @@ def _figures(state: State) -> list[str]:
 
 
 def _arrays(state: State, model: Sequential) -> Iterator[tuple[str, bytes]]:
-    yield MODEL, model_bytes(model, state.now.arrays)
+    yield MODEL, model_bytes(model, state.now)
     written = {state.now.step}
     if state.best is not None:
-        yield BEST, model_bytes(model, state.best.arrays)
+        yield BEST, model_bytes(model, state.best)
         written.add(state.best.step)
     arrays = {f"optimizer/{name}": array for name, array in state.optimizer.items()}
     arrays["totals"] = state.totals

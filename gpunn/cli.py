@@ -140,7 +140,7 @@ def evaluate(run: str, data: str | None, device: str) -> None:
     type=click.Choice(["auto", "always", "never"]),
     default="auto",
     show_default=True,
-    help="Exchange dark and light of images: auto where the background is light.",
+    help="Exchange dark and light of images: auto where their background is not that of the training images.",
 )
 @click.option("--device", default="auto", show_default=True, metavar="D", help="auto, cpu, cuda or cuda:N.")
 @_memory_limit
@@ -149,8 +149,9 @@ def predict(run: str, files: tuple[str, ...], form: str, invert: str, device: st
 
     A network that was trained on float targets answers 0 or 1 for each output, or numbers.
 
-    A FILE is an image, a .npy or .npz file, or an IDX file. Images become grey (or RGB) and are fitted into the size of
-    the network's input. What cannot be read is named, and the rest answered; the exit code is then 1.
+    A FILE is an image, a .npy or .npz file, or an IDX file. Images become grey (or RGB), are fitted into the size of
+    the network's input, and are brought to the range and the background of the training images. What cannot be read is
+    named, and the rest answered; the exit code is then 1.
     """
     from gpunn.use import format_answers, predict_files
 

@@ -121,6 +121,8 @@ def to_config(part: Any) -> dict[str, Any]:
         if is_part:
             value = to_config(value)
         config[name] = list(value) if isinstance(value, tuple) else value
+    if isinstance(part, layers.base.Layer) and not part.trainable:
+        config["trainable"] = False
     return config
 
 
@@ -149,6 +151,9 @@ def from_config(kind: str, config: Any) -> Any:
     if name not in PARTS[kind]:
         raise _unknown(kind, name)
     made = PARTS[kind][name]
+    trainable = arguments.pop("trainable", True) if kind == "layer" else True
+    if not isinstance(trainable, bool):
+        raise OptionError(f"trainable of {name} must be true or false, got {trainable!r}")
     known = _options(made)
     for argument, value in arguments.items():
         if argument not in known:
@@ -159,11 +164,14 @@ def from_config(kind: str, config: Any) -> Any:
             arguments[argument] = tuple(value)
         _check(made, argument, arguments[argument])
     try:
-        return made(**arguments)
+        part = made(**arguments)
     except OptionError:
         raise
     except (TypeError, ValueError) as error:
         raise OptionError(f"{name} cannot be made from {arguments}: {error}") from None
+    if not trainable:
+        part.trainable = False
+    return part
 
 
 def as_part(kind: str, value: Any) -> Any:

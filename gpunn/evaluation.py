@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -105,7 +106,7 @@ class Evaluator:
         self._clock = backend.zeros((4,), np.int32)
         self._totals = backend.zeros((2,), np.float64)
         # A cost of its own: that of the training keeps the buffers that it was recorded with.
-        self._loss = MeanSquaredError() if model.loss is None else type(model.loss)()
+        self._loss = MeanSquaredError() if model.loss is None else copy(model.loss)
         self._measure = Measure(model.loss, batches.samples)
 
     def run(self, size: int | None = None) -> Evaluation:

@@ -5,24 +5,27 @@ from __future__ import annotations
 import io
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gpunn.data.ranges import bit_depth
 from gpunn.errors import DataError, GpunnError, MemoryShortageError
 from gpunn.image_files import ImageFile, read_image_file
 from gpunn.limits import require
+from gpunn.png import bands
+from gpunn.training_inputs import TrainingInputs, borders
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-# What decoding may take: ten million pixels of a PNG, and of a photograph, which is shrunk meanwhile, up to 64 times.
-_MOST_BYTES = 40 << 20
-_MOST_SHRINKING = 8
-_LONGEST_SIDE = 65_535
+# What decoding may take at any rate, and beside it for each byte of the file, a small one that asks for much being
+# refused: of photographs more, which are smooth where they are large.
+_MOST_BYTES, _MOST_PER_BYTE, _MOST_PER_BYTE_OF_JPEG, _MOST_OF_ANY = 40 << 20, 128, 512, 1 << 30
+_MOST_PIXELS, _LONGEST_SIDE = 220_000_000, 65_535
 # Pixels as floats at a time, and pixels of the image that are left for one of the network in the first shrinking.
 _BAND, _SPARE = 1 << 18, 4
 
@@ -41,7 +44,13 @@ def image_shape(path: Path, shape: tuple[int, ...]) -> tuple[int, int, int]:
     raise DataError(f"{path} is an image, the network takes arrays of {shape}: give .npy, .npz or IDX files")
 
 
-def read_image(path: Path, shape: tuple[int, int, int], invert: str, note: Callable[[str], None]) -> NDArray[Any]:
+def read_image(
+    path: Path,
+    shape: tuple[int, int, int],
+    invert: str,
+    note: Callable[[str], None],
+    trained_on: TrainingInputs | None = None,
+) -> NDArray[Any]:
     """An image as (height, width, channels), 0 to 1: fitted in whole, its border's colour around it.
 
     Args:
@@ -49,74 +58,199 @@ def read_image(path: Path, shape: tuple[int, int, int], invert: str, note: Calla
         shape: that it gets.
         invert: whether dark and light are exchanged.
         note: is given a line for what may surprise.
+        trained_on: what the images of the training were like; left out, light on dark.
 
     Raises:
         DataError: it cannot be read, is damaged, or would take too much memory.
         MemoryShortageError: less than that is free.
     """
-    height, width, _ = shape
-    pixels, size = _decoded(path, read_image_file(path), shape)
-    border = np.median(np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]]), axis=0)
+    height, width, channels = shape
+    ground = "dark" if trained_on is None else trained_on.ground
+    is_grey = channels == 1 or (trained_on is not None and trained_on.is_grey)
+    picture = _decoded(path, read_image_file(path), (height, width, 1 if is_grey else channels))
+    pixels, size = _on_ground(picture, None if trained_on is None or is_grey else ground), picture.size
+    border = np.median(borders(pixels[None])[0], axis=0)
     light = float(np.mean(border)) > 0.5
     if size != (height, width):
         note(f"{path}: {size[1]} × {size[0]} pixels, fitted into {width} × {height}")
         pixels = _fitted(pixels, size, height, width, border)
-    if invert == "always" or (invert == "auto" and light):
+    is_other = light if ground == "dark" else not light if ground == "light" else False
+    if invert == "always" or (invert == "auto" and is_other):
         if invert == "auto":
-            note(f"{path}: light background, so dark and light are exchanged (--invert never leaves them)")
+            background = "light background" if light else "dark background, in training it was light"
+            note(f"{path}: {background}, so dark and light are exchanged (--invert never leaves them)")
         pixels = 1 - pixels
-    return pixels.astype(np.float32)
+    return np.repeat(pixels.astype(np.float32), channels // pixels.shape[2], axis=2)
 
 
-def _decoded(path: Path, file: ImageFile, shape: tuple[int, int, int]) -> tuple[NDArray[Any], tuple[int, int]]:
-    """Upright pixels, a large image already shrunk to some multiple of the shape, and the image's (height, width)."""
+class _Picture(NamedTuple):
+    """An image, upright and perhaps shrunk, from 0 to 1.
+
+    Attributes:
+        pixels: (height, width, channels), as if nothing were transparent.
+        drawn: the pixels times how opaque they are, (height, width, channels), or None where nothing is transparent.
+        alpha: how opaque they are, (height, width, 1), or None.
+        size: (height, width) of the whole image.
+    """
+
+    pixels: NDArray[Any]
+    drawn: NDArray[Any] | None
+    alpha: NDArray[Any] | None
+    size: tuple[int, int]
+
+
+# Of the whole range: below that, what is drawn is not seen on its ground.
+_SEEN = 0.1
+
+
+def _on_ground(picture: _Picture, ground: str | None) -> NDArray[Any]:
+    """The pixels of an image, what is transparent white or black.
+
+    It is white, or of RGB the ground of the training images, unless the drawing would vanish there. Of grey, whichever
+    of both shows more of the drawing. Where all is equally transparent, the colours alone are the drawing.
+    """
+    if picture.alpha is None or picture.drawn is None or np.ptp(picture.alpha) < 1 / 512:
+        return picture.pixels
+    on_white, on_black = picture.drawn + (1 - picture.alpha), picture.drawn
+    contrasts = [float(np.ptp(pixels.mean(axis=2))) for pixels in (on_white, on_black)]
+    if ground is None:
+        is_black = contrasts[1] > contrasts[0] + _SEEN
+    elif ground == "dark":
+        is_black = contrasts[1] >= _SEEN
+    else:
+        is_black = contrasts[0] < _SEEN <= contrasts[1]
+    return (on_black if is_black else on_white).astype(np.float32)
+
+
+def _decoded(path: Path, file: ImageFile, shape: tuple[int, int, int]) -> _Picture:
+    """Upright pixels, of a large image already shrunk to some multiple of the shape."""
     from PIL import Image
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(file.content), formats=(file.format,)) as image:
-                width, height = image.size
-                size = (height, width) if file.orientation <= 4 else (width, height)
-                shrinking = 1
-                while file.shrinks and _bytes(image, file) > _MOST_BYTES and shrinking < _MOST_SHRINKING:
-                    shrinking *= 2
-                    image.draft(image.mode, (width // shrinking, height // shrinking))
-                if _bytes(image, file) > _MOST_BYTES or max(size) > _LONGEST_SIDE:
-                    raise DataError(
-                        f"{path}: {width} × {height} pixels are too many: this image could be read with "
-                        f"{_MOST_BYTES // file.pixel_bytes:,} of them, make it smaller"
-                    )
-                require(_bytes(image, file), str(path))
-                return _upright(_shrunk(image, file.orientation, shape), file.orientation), size
+            if file.size is not None:
+                _check_size(path, *file.size)
+            if file.is_in_bands:
+                width, height = file.size or (0, 0)
+                planes = _shrunk(width, height, lambda rows: bands(file.content, rows), file.orientation, shape)
+            else:
+                with _opened(file) as image:
+                    width, height = image.size
+                    _check_size(path, width, height)
+                    _check_memory(path, file, width, height)
+                    if file.shrinks:
+                        shrinking = _shrinking(file, width, height)
+                        image.draft(image.mode, (width // shrinking, height // shrinking))
+                    planes = _shrunk(*image.size, lambda rows: _crops(image, rows), file.orientation, shape)
     except GpunnError:
         raise
     except MemoryError:
         raise MemoryShortageError(f"{path}: the image does not fit into memory: make it smaller") from None
+    except Image.DecompressionBombError:
+        raise DataError(f"{path}: {_TOO_MANY}") from None
     except Exception as error:  # noqa: BLE001 - on damaged files Pillow raises nearly everything that there is
         raise DataError(f"{path}: the image is damaged ({error or type(error).__name__}): get it again") from None
+    upright = [None if plane is None else _upright(plane, file.orientation) for plane in planes]
+    size = (height, width) if file.orientation <= 4 else (width, height)
+    assert upright[0] is not None
+    return _Picture(upright[0], upright[1], upright[2], size)
 
 
-def _bytes(image: Image, file: ImageFile) -> int:
-    return image.width * image.height * file.pixel_bytes
+_TOO_MANY = (
+    f"pixels are too many: the image exceeds limits of {_LONGEST_SIDE:,} a side and {_MOST_PIXELS:,} in all: "
+    "make it smaller"
+)
 
 
-def _shrunk(image: Image, orientation: int, shape: tuple[int, int, int]) -> NDArray[Any]:
+def _check_size(path: Path, width: int, height: int) -> None:
+    if max(width, height) > _LONGEST_SIDE or width * height > _MOST_PIXELS:
+        raise DataError(f"{path}: {width} × {height} {_TOO_MANY}")
+
+
+def _opened(file: ImageFile) -> Image:
+    """The image, of which only the header has been read."""
+    from PIL import Image
+    from PIL.JpegImagePlugin import JpegImageFile
+
+    stream = io.BytesIO(file.content)
+    # Beyond 179 million pixels `open` takes an image for a bomb, and a photograph is not: it is decoded at an eighth.
+    return JpegImageFile(stream) if file.format == "JPEG" else Image.open(stream, formats=(file.format,))
+
+
+def _shrinking(file: ImageFile, width: int, height: int) -> int:
+    """By what a photograph is shrunk while it is decoded, so that it takes few bytes."""
+    return next((by for by in (1, 2, 4) if width * height * file.pixel_bytes <= _MOST_BYTES * by * by), 8)
+
+
+def _check_memory(path: Path, file: ImageFile, width: int, height: int) -> None:
+    """Refuse what would take too much memory, or more than is free."""
+    shrinking = _shrinking(file, width, height) if file.shrinks else 1
+    of_pixel = file.held_bytes + file.pixel_bytes / shrinking**2
+    nbytes = math.ceil(width * height * of_pixel)
+    per_byte = _MOST_PER_BYTE_OF_JPEG if file.format == "JPEG" else _MOST_PER_BYTE
+    most = min(_MOST_OF_ANY, _MOST_BYTES + per_byte * len(file.content))
+    if nbytes > most:
+        raise DataError(
+            f"{path}: {width} × {height} pixels are too many: of this {file.format} image {int(most / of_pixel):,} "
+            "could be read, make it smaller, or a PNG or a plain JPEG of it"
+        )
+    require(nbytes, str(path))
+
+
+def _crops(image: Image, rows: int) -> Iterator[Image]:
+    for top in range(0, image.height, rows):
+        yield image.crop((0, top, image.width, min(top + rows, image.height)))
+
+
+def _shrunk(
+    width: int,
+    height: int,
+    in_bands: Callable[[int], Iterable[Image | NDArray[Any]]],
+    orientation: int,
+    shape: tuple[int, int, int],
+) -> tuple[NDArray[Any], NDArray[Any] | None, NDArray[Any] | None]:
     """Means over squares of pixels, each as large as leaves `_SPARE` of them for one of the network.
 
     A band of rows at a time: floats of the whole image would take many times its memory.
+
+    Args:
+        width: of the image.
+        height: of the image.
+        in_bands: gives it from top to bottom, so many rows at a time.
+        orientation: of the image.
+        shape: that it will get.
+
+    Returns:
+        Pixels, pixels times alpha, and alpha; see `_Picture`.
     """
-    height, width = shape[:2] if orientation <= 4 else shape[1::-1]
-    most_rows = max(1, _BAND // image.width)
+    wanted = shape[:2] if orientation <= 4 else shape[1::-1]
+    most_rows = max(1, _BAND // width)
     # It is fitted in whole, so the longer side says how much it shrinks.
-    side = max(1, min(max(image.height // height, image.width // width) // _SPARE, most_rows))
-    rows = most_rows // side * side
-    white = _white(image)
-    bands = []
-    for top in range(0, image.height, rows):
-        band = _grey_or_rgb(image.crop((0, top, image.width, min(top + rows, image.height))), shape[2], white)
-        bands.append(_means(_means(band, side, 0), side, 1).astype(np.float32))
-    return np.concatenate(bands)
+    side = max(1, min(max(height // wanted[0], width // wanted[1]) // _SPARE, most_rows))
+    rows, depth, shrunk = most_rows // side * side, 0.0, []
+    for band in in_bands(rows):
+        values, alpha, most = _values(band, shape[2])
+        depth = max(depth, most)
+        if alpha is None:
+            shrunk.append(_squares(values, side))
+        elif alpha.size == 1:
+            small = _squares(values, side)
+            shrunk.append(np.concatenate([small, small * alpha, np.full_like(small[..., :1], alpha)], axis=2))
+        else:
+            shrunk.append(_squares(np.concatenate([values, values * alpha, alpha], axis=2), side))
+    planes = np.concatenate(shrunk)
+    channels = shape[2]
+    # Of 16 bits it is not said whether all of them are used.
+    white = bit_depth(depth)
+    if planes.shape[2] == channels:
+        return (planes / white).astype(np.float32), None, None
+    pixels, drawn, alpha = np.split(planes, (channels, 2 * channels), axis=2)
+    return pixels / white, drawn / white, alpha
+
+
+def _squares(values: NDArray[Any], side: int) -> NDArray[Any]:
+    return _means(_means(values, side, 0), side, 1)
 
 
 def _means(values: NDArray[Any], count: int, axis: int) -> NDArray[Any]:
@@ -139,27 +273,28 @@ def _upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
     return pixels[::-1] if mirrored in (2, 3) else pixels
 
 
-def _white(image: Image) -> float:
-    """The value that is white; of 16 bits it is not said whether all of them are used."""
-    if not image.mode.startswith("I"):
-        return 255.0
-    most: Any = image.getextrema()[1]
-    return 65535.0 if most > 255 else 255.0
-
-
-def _grey_or_rgb(image: Image, channels: int, white: float) -> NDArray[Any]:
-    """(height, width, channels) from 0 to 1; what is transparent is white."""
-    from PIL import Image
-
-    if image.mode.startswith("I"):
+def _values(band: Image | NDArray[Any], channels: int) -> tuple[NDArray[Any], NDArray[Any] | None, float]:
+    """Pixels as the file has them, how opaque each of them is or all are, 0 to 1, or None, and the largest value."""
+    alpha = None
+    if isinstance(band, np.ndarray) or band.mode.startswith("I"):
         # 16 bits: Pillow would cut off what is above 255.
-        deep = np.asarray(image, dtype=np.float64)
-        return np.repeat(np.clip(deep / white, 0, 1)[..., None], channels, axis=2)
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"), dtype=np.float64) / white
-    return pixels[..., None] if pixels.ndim == 2 else pixels
+        deep = np.asarray(band, dtype=np.float64)
+        deep = deep[..., None] if deep.ndim == 2 else deep
+        if deep.shape[2] in (2, 4):
+            deep, alpha = deep[..., :-1], deep[..., -1:] / 65_535
+        elif not isinstance(band, np.ndarray) and isinstance(clear := band.info.get("transparency"), int):
+            alpha = (deep != clear).astype(np.float64)
+        if channels == 1 and deep.shape[2] == 3:
+            deep = (deep * (0.299, 0.587, 0.114)).sum(axis=2, keepdims=True)
+        return np.broadcast_to(deep, (*deep.shape[:2], channels)), alpha, float(deep.max())
+    if band.has_transparency_data:
+        band = band.convert("RGBA")
+        alpha = np.asarray(band.getchannel("A"), dtype=np.float64)[..., None] / 255
+        if alpha.min() == alpha.max():
+            alpha = alpha[:1, :1]
+        band = band.convert("RGB")
+    pixels = np.asarray(band.convert("L" if channels == 1 else "RGB"), dtype=np.float64)
+    return pixels[..., None] if pixels.ndim == 2 else pixels, alpha, 255.0
 
 
 def _fitted(pixels: NDArray[Any], size: tuple[int, int], height: int, width: int, border: NDArray[Any]) -> NDArray[Any]:

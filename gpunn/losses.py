@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from abc import ABC
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,20 @@ from gpunn.kernels import losses as kernels
 from gpunn.kernels.kernel import Array, Raw
 from gpunn.layers import Layer, Sigmoid, Softmax
 from gpunn.tasks import Task
+
+
+class _Work(threading.local):
+    """The arrays that a loss works with: each thread has its own, so that threads and networks may share the loss."""
+
+    costs: Array
+    gradient: Array
+    all_costs: Buffer
+    gradients: Buffer
+    targets: Buffer
+    no_bias: Array
+    scratch: Array
+    key: tuple[Any, ...] = ()
+    capacity = 0
 
 
 class Loss(ABC):
@@ -37,10 +52,31 @@ class Loss(ABC):
     of_targets: ClassVar[Task] = Task.REGRESSION
     kernel: ClassVar[Raw]
 
-    costs: Array
-    gradient: Array
-    _key: tuple[Any, ...] = ()
-    _capacity = 0
+    _work: _Work
+
+    def __new__(cls, *_: Any, **__: Any) -> Self:
+        loss = super().__new__(cls)
+        loss._work = _Work()
+        return loss
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_work"}
+
+    @property
+    def costs(self) -> Array:
+        return self._work.costs
+
+    @costs.setter
+    def costs(self, value: Array) -> None:
+        self._work.costs = value
+
+    @property
+    def gradient(self) -> Array:
+        return self._work.gradient
+
+    @gradient.setter
+    def gradient(self, value: Array) -> None:
+        self._work.gradient = value
 
     def task(self, has_labels: bool) -> Task:
         """The task of a network that is trained by this loss on labels, or on float targets."""
@@ -119,31 +155,32 @@ class Loss(ABC):
             bias_gradient: where the gradient of the bias goes, or None.
         """
         outputs, n = z.shape
-        self._prepare(backend, outputs, n, z.dtype)
-        self.costs, self.gradient = self._costs[n], self._gradients[n]
+        work = self._work
+        self._prepare(work, backend, outputs, n, z.dtype)
+        work.costs, work.gradient = work.all_costs[n], work.gradients[n]
         # Whether each output is a question by itself; a loss of labels need not be told.
         each = () if self.takes_labels else (targets.ndim == 2 or outputs == 1,)
         if targets.ndim == 1 and not self.takes_labels:
-            labels, targets = targets, self._targets[n]
+            labels, targets = targets, work.targets[n]
             backend.run(kernels.one_hot, labels, targets)
-        bias = self._no_bias if bias is None else bias
-        bias_gradient = self._scratch if bias_gradient is None else bias_gradient
-        backend.run(self.kernel, z, bias, targets, weight, self.gradient, bias_gradient, self.costs, totals, *each)
+        bias = work.no_bias if bias is None else bias
+        bias_gradient = work.scratch if bias_gradient is None else bias_gradient
+        backend.run(self.kernel, z, bias, targets, weight, work.gradient, bias_gradient, work.costs, totals, *each)
 
     def backward(self) -> Array:
         """∂C/∂y of the last batch, (batch, outputs)."""
         return self.gradient.T
 
-    def _prepare(self, backend: Backend, outputs: int, n: int, dtype: Any) -> None:
+    def _prepare(self, work: _Work, backend: Backend, outputs: int, n: int, dtype: Any) -> None:
         """Make the buffers, again where a larger batch or another network comes."""
         key = (backend, outputs, dtype)
-        if self._key == key and n <= self._capacity:
+        if work.key == key and n <= work.capacity:
             return
-        self._key, self._capacity = key, n
-        self._gradients = Buffer(backend, (outputs,), n, dtype)
-        self._targets = Buffer(backend, (outputs,), 1 if self.takes_labels else n, dtype)
-        self._costs = Buffer(backend, (), n, dtype)
-        self._no_bias, self._scratch = backend.zeros((outputs,), dtype), backend.zeros((outputs,), dtype)
+        work.key, work.capacity = key, n
+        work.gradients = Buffer(backend, (outputs,), n, dtype)
+        work.targets = Buffer(backend, (outputs,), 1 if self.takes_labels else n, dtype)
+        work.all_costs = Buffer(backend, (), n, dtype)
+        work.no_bias, work.scratch = backend.zeros((outputs,), dtype), backend.zeros((outputs,), dtype)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"

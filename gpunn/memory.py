@@ -95,7 +95,7 @@ def bytes_of_network(
 
     counting = _Counting(like)
     # Copies: the layers themselves keep what they were built with.
-    network = Sequential(copy(layer) for layer in layers)
+    network = Sequential(layer.unbuilt() for layer in layers)
     with suppress(MemoryError):  # an array beyond all memory: what is counted so far is enough
         context = network.lay_out(shape, batch_size, counting, dtype)
         if arrays is not None:

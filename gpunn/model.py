@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from copy import copy
+from functools import wraps
 from math import prod
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpunn.arguments import as_batch, as_layers, as_samples, as_shape, checked_dtype, mend_outputs
 from gpunn.augmentation import Augmentation
-from gpunn.backend import Backend, select
+from gpunn.backend import Backend, Buffer, select
 from gpunn.batches import InputBuffer
 from gpunn.data import Data, Samples
 from gpunn.errors import DataError, GpunnError, OptionError, ShapeError
@@ -22,15 +26,19 @@ from gpunn.history import History
 from gpunn.kernels.batches import COUNT
 from gpunn.kernels.kernel import Array
 from gpunn.layers import BatchNorm, Bias, BiasActivation, Dense, Sigmoid
-from gpunn.layers.base import BuildContext, Layer, Shape, checked_seed, positive_whole
+from gpunn.layers.base import BuildContext, Layer, Shape, checked_seed, inside, positive_whole
+from gpunn.layers.base import Memory as LayerMemory
 from gpunn.losses import Loss
 from gpunn.memory import explained, require_for_network
 from gpunn.optimizers import Optimizer
 from gpunn.parameter import Parameter, Parameters
 from gpunn.placement import place
 from gpunn.regularizers import Regularizer
+from gpunn.scalars import flag
 from gpunn.stages import activation_after, arranged
+from gpunn.state import Memory
 from gpunn.tasks import Task
+from gpunn.training_inputs import TrainingInputs
 
 EVALUATION_BATCH = 256
 """Samples that go through the network at once when nothing is learned, where the training batch is smaller."""
@@ -38,30 +46,107 @@ EVALUATION_BATCH = 256
 FEW = 8
 """Samples up to which `forward` copies its batch, so that its products are planned for the same memory each time."""
 
+_OF_A_DEVICE = {"lock", "backend", "parameters", "input", "clock", "stages", "statistics", "buffer_bytes"}
+_OF_A_DEVICE |= {"_given", "_output_of", "_built_of", "_built_frozen"}
+"""Attributes that a copy of a network makes anew."""
+
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def alone(method: Method) -> Method:
+    """A method of a network that holds its lock: the calls of threads come one after another."""
+
+    @wraps(method)
+    def holding(network: Sequential, *arguments: Any, **options: Any) -> Any:
+        with network.lock:
+            return method(network, *arguments, **options)
+
+    return cast(Method, holding)
+
 
 class Sequential:
     """Layers one after another.
+
+    A layer that is part of another network stays there as it is: this one gets a layer of its own (see `layers`), which
+    begins with the weights and statistics that the other has now. Copies and pickles of a network are independent of
+    it and equal to the last bit; a pickle of one on a CUDA device is built on the CPU where there is none.
+
+    Threads may share a network: each call waits until that of another thread has ended, a whole `fit` too. Calls that
+    belong together, such as `forward` and `backward`, are kept together by `with network.lock:`.
 
     Args:
         layers: from input to output; one that needs no arguments may be given by its class or name, such as "relu".
 
     Attributes:
+        layers: as they are in this network; set `trainable` of these.
         parameters: all weights and biases, after `build`.
         loss: the cost it was trained with, or None.
         task: what it was trained for: classes, 0 or 1 for each output, or numbers; None where it was not by `fit`.
         class_names: of the labels it was trained on.
         backend: where it lives, after `build`.
+        epochs_trained, steps_trained: how far it was trained, by all calls of `fit`; `backward` counts as a step.
+        lock: held by every call while it works; re-entrant.
+        trained_on: how the inputs of its training were, or None; what it is asked is brought to the same form.
     """
 
     def __init__(self, layers: Iterable[Layer | type[Layer] | str], *more: Layer) -> None:
         self.layers = as_layers(layers, more)
-        if len({id(layer) for layer in self.layers}) < len(self.layers):
-            raise OptionError("a layer stands in the network twice: make one for each place")
+        for at, layer in enumerate(self.layers):
+            first = next(number for number, other in enumerate(self.layers) if other is layer)
+            if first < at:
+                raise OptionError(
+                    f"a layer stands in the network twice, {layer!r} in places {first + 1} and {at + 1}: write "
+                    f"{layer!r} again in place {at + 1}, so that each place has a layer of its own"
+                )
+        self._place_layers()
         self.loss: Loss | None = None
         self.task: Task | None = None
         self.class_names: tuple[str, ...] = ()
         self.input_scale = 1.0
+        self.epochs_trained = self.steps_trained = 0
+        self.optimizer_memory: Memory | None = None
+        self.trained_on: TrainingInputs | None = None
         self.backend: Backend | None = None
+        self.lock = threading.RLock()
+
+    def _place_layers(self) -> None:
+        """Take layers that are part of no network as they are, and of others copies."""
+        locks = {id(layer.memory.lock): layer.memory.lock for layer in self.layers if layer.memory is not None}
+        with ExitStack() as held:  # all values of one moment; in one order, so that no two threads wait for each other
+            for key in sorted(locks):
+                held.enter_context(locks[key])
+            self.layers = [copy(layer) if layer.is_placed else layer for layer in self.layers]
+        for layer in self.layers:
+            layer.is_placed = True
+
+    @property
+    def trainable(self) -> bool:
+        """Whether any layer is trainable; to set it is to set it for every layer."""
+        return any(layer.trainable for layer in self.layers)
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        for layer in self.layers:
+            layer.trainable = value
+
+    # Copying
+
+    @alone
+    def __getstate__(self) -> dict[str, Any]:
+        state = {name: value for name, value in vars(self).items() if name not in _OF_A_DEVICE}
+        if self.backend is None:
+            return {**state, "layers": [copy(layer) for layer in self.layers]}
+        return {**state, "layers": [layer.unbuilt() for layer in self.layers], "_built": (self._built(), self.arrays())}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        built = state.pop("_built", None)
+        vars(self).update(state, lock=threading.RLock(), backend=None)
+        self._place_layers()
+        if built is not None:
+            backend, arrays = built
+            self.build_with(arrays, self.input_shape, self.batch_size, backend, self.dtype, self.seed)
 
     # Building
 
@@ -92,6 +177,7 @@ class Sequential:
         """
         return self.build_with(None, input_shape, batch_size, device, dtype, seed)
 
+    @alone
     def build_with(
         self,
         arrays: Mapping[str, NDArray[Any]] | None,
@@ -110,18 +196,37 @@ class Sequential:
         backend = device if isinstance(device, Backend) else select(device)
         input_shape, batch_size = as_shape(input_shape), positive_whole(batch_size, "batch size")
         dtype, seed = checked_dtype(dtype), checked_seed(seed)
-        self.backend = None  # until the last layer is built: one that fails leaves no half-built network
+        self.unbuild()  # until the last layer is built: one that fails leaves no half-built network
         require_for_network(self.layers, input_shape, batch_size, backend, dtype, arrays)
         context = self.lay_out(input_shape, batch_size, backend, dtype, seed)
+        begun = {} if arrays is not None else _begun(self.layers, context)
         if arrays is not None:
             check_arrays(arrays, context)
         self.parameters = Parameters(context.parameters, backend, dtype)
         self.backend = backend
         if arrays is None:
             self.parameters.draw(self.seed)
-        else:
-            self.load_arrays(arrays)
+            self.epochs_trained, self.steps_trained, self.optimizer_memory = 0, 0, None
+        if arrays is not None or begun:
+            self.load_arrays(self.arrays() | begun if arrays is None else arrays)
+        self.count_on(self.epochs_trained, self.steps_trained)
+        held = {p.name: p.value for p in self.parameters} | self.statistics
+        for layer in self.layers:
+            begin = f"{layer.name}."
+            own = {name.removeprefix(begin): array for name, array in held.items() if name.startswith(begin)}
+            layer.memory = LayerMemory(self.lock, backend, own)
         return self
+
+    def unbuild(self) -> None:
+        """Be as if the network had not been built, so that the next data decide on its shape."""
+        self.backend = None
+        for layer in self.layers:
+            layer.memory = None
+
+    def count_on(self, epochs: int, steps: int) -> None:
+        """Let what comes next be the training after so many epochs and steps: its orders and masks are others."""
+        self.epochs_trained, self.steps_trained = epochs, steps
+        self._built().assign(self.clock[COUNT : COUNT + 1], steps)
 
     def lay_out(
         self, input_shape: Sequence[int], batch_size: int, backend: Backend, dtype: str, seed: int = 0
@@ -138,6 +243,9 @@ class Sequential:
         self.output_shape = shape
         self._takes_rows = isinstance(self.layers[0], Dense)
         self.input = InputBuffer(backend, self.input_shape, self.capacity, dtype, as_rows=self._takes_rows)
+        self._given = Buffer(backend, inside(self.output_shape), self.capacity, dtype)
+        self._output_of: tuple[int, tuple[int, ...]] | None = None  # thread and shape, where `backward` may follow
+        self._built_of, self._built_frozen = list(self.layers), [not layer.trainable for layer in self.layers]
         self.clock = backend.zeros((4,), np.int32)
         context = BuildContext(
             backend, dtype, self.capacity, batch_size=self.batch_size, seed=seed, count=self.clock[COUNT : COUNT + 1]
@@ -161,25 +269,41 @@ class Sequential:
             stage.name = layer.name
         self.stages = arranged([stage for stage, _ in stages])
         activations = {layer.name: activation_after(self.layers[at + 1 :]) for at, layer in enumerate(self.layers)}
+        frozen = {layer.name for layer in self.layers if not layer.trainable}
         shape = self.input_shape
         for number, stage in enumerate(self.stages):
             context.name, context.number = stage.name, number
-            context.needs_input_gradient = bool(context.parameters)
+            context.needs_input_gradient = not all(p.is_frozen for p in context.parameters)
+            context.is_frozen = stage.name in frozen
             context.may_overwrite_input = number > 0 and self.stages[number - 1].output_is_free
             context.is_last = all(later.hands_gradient_on for later in self.stages[number + 1 :])
             context.activation = activations[stage.name]
+            stage.remember_settings()
             shape = stage.build(context, shape)
 
+    @alone
     def rebuild(self, batch_size: int, device: str | Backend, dtype: str) -> None:
-        """Build again for another batch, device or dtype, with the weights as they are."""
-        self.build_with(self.arrays(), self.input_shape, batch_size, device, dtype, self.seed)
+        """Build again for another batch, device or dtype, with the weights as they are; it stays where that fails."""
+        arrays, before = self.arrays(), (self.batch_size, self._built(), self.dtype, self.seed)
+        try:
+            self.build_with(arrays, self.input_shape, batch_size, device, dtype, self.seed)
+        except BaseException:
+            self.build_with(arrays, self.input_shape, *before)
+            raise
 
+    @property
+    def is_frozen_anew(self) -> bool:
+        """Whether layers were frozen or released since the network was built: it is to be built again."""
+        return self._built_frozen != [not layer.trainable for layer in self.layers]
+
+    @alone
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Copies of everything the network has learned and remembers, by name."""
         backend = self._built()
         statistics = {name: backend.to_host(array) for name, array in self.statistics.items()}
         return self.parameters.to_host() | statistics
 
+    @alone
     def load_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Take what `arrays` gave."""
         backend = self._built()
@@ -190,10 +314,16 @@ class Sequential:
     def _built(self) -> Backend:
         if self.backend is None:
             raise GpunnError("the network is not built yet: call build(input_shape) or fit(data) first")
+        if self.layers != self._built_of:
+            raise GpunnError(
+                "the list of layers is no longer that of the built network: make another, Sequential(network.layers), "
+                "which begins with the weights of those that were built"
+            )
         return self.backend
 
     # Forward and backward
 
+    @alone
     def forward(self, x: ArrayLike, training: bool = False) -> Array:
         """The output of the last layer for a batch (3).
 
@@ -202,47 +332,83 @@ class Sequential:
             training: whether layers behave as in training.
 
         Returns:
-            (batch, *output_shape), a view of a buffer that the next call overwrites.
+            (batch, *output_shape), an array of the device.
 
         Raises:
             ShapeError: inputs of another shape, or more than the network was built for.
         """
-        backend = self._built()
+        backend, training = self._built(), flag(training, "training")
+        if training and self.is_frozen_anew:
+            self.rebuild(self.batch_size, backend, self.dtype)
         batch = self._samples(x)
-        return self._forward(batch, training) if len(batch) else backend.zeros((0, *self.output_shape), self.dtype)
+        if not len(batch):
+            return backend.zeros((0, *self.output_shape), self.dtype)
+        scale = 1.0 if self.trained_on is None else self.factor_of(batch)
+        view = self._forward(batch, training, scale, keeps=True)
+        y = view.T if view.ndim == 2 else view.transpose(3, 1, 2, 0)
+        result = backend.empty(y.shape, y.dtype)  # of its own: another thread may be next
+        backend.assign(result, y)
+        self._output_of = threading.get_ident(), y.shape
+        return result.T if y.ndim == 2 else result.transpose(3, 1, 2, 0)
 
-    def _forward(self, batch: Any, training: bool = False, scale: float = 1.0) -> Array:
-        """`forward` of a batch whose samples have the network's input shape, its numbers times scale."""
+    def _forward(self, batch: Any, training: bool = False, scale: float = 1.0, *, keeps: bool = False) -> Array:
+        """`forward` of a batch whose samples have the network's input shape, its numbers times scale.
+
+        Only where it `keeps` the batch may `backward` follow: then it is copied, and else let go of in the end.
+        """
         backend = self._built()
         if len(batch) > self.capacity:
             raise ShapeError(
                 f"built for batches of up to {self.capacity} samples, got {len(batch)}: build with "
                 f"batch_size={len(batch)}, or call predict_proba, which takes any number"
             )
-        rows, inner = self.input.views(len(batch))
+        rows, own = self.input.views(len(batch))
+        inner = own
         if not self._takes_rows:
             values = backend.asarray(batch)
             backend.assign(inner, values.T if values.ndim == 2 else values.transpose(3, 1, 2, 0), scale)
-        elif len(batch) <= FEW or scale != 1 or batch.dtype != self.dtype:
+        elif keeps or len(batch) <= FEW or scale != 1 or batch.dtype != self.dtype:
             backend.assign(rows, batch, scale)  # a copy of few takes less than a product planned anew
         else:
             inner = backend.asarray(batch).T
-        y = self.propagate(inner, training, self.stages)
+        try:
+            y = self.propagate(inner, training, self.stages)
+        finally:
+            if inner is not own:
+                self.layers[0].forget_batch()  # type: ignore[attr-defined]  # a Dense: see _takes_rows
         return y.T if y.ndim == 2 else y.transpose(3, 1, 2, 0)
 
+    @alone
     def backward(self, dy: Array) -> None:
         """Back-propagate ∂C/∂output (8), (12), (13): sets `grad` of every parameter, and ends the step.
 
         Args:
             dy: (batch, *output_shape), such as `loss.backward()` gives.
+
+        Raises:
+            GpunnError: the last that the network computed is no `forward` of this thread.
+            ShapeError: dy is not of the shape of the outputs.
         """
         backend = self._built()
-        self.backpropagate(backend.asarray(dy.T if dy.ndim == 2 else dy.transpose(3, 1, 2, 0)), self.stages)
+        thread, shape = self._output_of or (None, ())
+        if thread != threading.get_ident():
+            raise GpunnError(
+                "backward follows forward, and the network has computed something else since: call forward again, "
+                "and hold network.lock around both where threads share the network"
+            )
+        turned = dy.T if dy.ndim == 2 else dy.transpose(3, 1, 2, 0) if dy.ndim == 4 else dy
+        if tuple(turned.shape) != shape:
+            wanted = (shape[-1], *(shape[i] for i in ((1, 2, 0) if len(shape) == 4 else (0,))))
+            raise ShapeError(f"backward expects ∂C/∂output of shape {wanted}, got {tuple(dy.shape)}")
+        gradient = self._given[shape[-1]]
+        backend.assign(gradient, turned)
+        self.backpropagate(gradient, self.stages)
         # The next step drops out other units.
-        backend.assign(self.clock[COUNT : COUNT + 1], int(backend.to_host(self.clock)[COUNT]) + 1)
+        self.count_on(self.epochs_trained, self.steps_trained + 1)
 
     def propagate(self, x: Array, training: bool, stages: Sequence[Layer]) -> Array:
         """Forward through some stages, samples last."""
+        self._output_of = None
         for stage in stages:
             x = stage.forward(x, training)
         return x
@@ -272,9 +438,17 @@ class Sequential:
             return stages[:-1], bias.b
         return stages, None
 
+    def factor_of(self, batch: Any) -> float:
+        """What the numbers of a batch are multiplied with."""
+        if self.trained_on is None:
+            return self.input_scale if batch.dtype == np.uint8 else 1.0
+        return self.trained_on.factor(batch)
+
     def _samples(self, x: Any) -> Any:
         """A batch whose samples have the network's input shape."""
         x = as_batch(x, self.input_shape)
+        if self.trained_on is not None:
+            x = self.trained_on.arranged(x)
         shape = tuple(x.shape[1:])
         if shape == self.input_shape:
             return x
@@ -289,6 +463,7 @@ class Sequential:
 
     # Training
 
+    @alone
     def fit(
         self,
         data: Data | Samples | tuple[ArrayLike, ArrayLike] | ArrayLike | None = None,
@@ -315,8 +490,13 @@ class Sequential:
     ) -> History:
         """Train on `data.train`, watching `data.validation`; `data.test` is never looked at.
 
-        A network that is trained already goes on from its weights. A loss or an optimizer that needs no arguments may
-        be given by its class or name, in whatever letters: "MeanSquaredError" or "mse", "adam".
+        A network that is trained already goes on from its weights, and counts on: orders of epochs, dropout masks and
+        augmentation are those that would come next, so N calls for one epoch each, with a constant rate and the same
+        optimizer object (or none given), do the same to the last bit as one call for N epochs. A schedule begins anew
+        in each call, and so do the steps and epochs of the history that it returns.
+
+        A loss or an optimizer that needs no arguments may be given by its class or name, in whatever letters:
+        "MeanSquaredError" or "mse", "adam".
 
         Args:
             data: a data set, samples, (x, y), or x; all but a data set are split into training and validation.
@@ -325,7 +505,8 @@ class Sequential:
             loss: the cost; left out, SoftmaxCrossEntropy for labels (BinaryCrossEntropy for two classes and one output)
                 and MeanSquaredError for float targets. Rows of one 1 are labels for these; BinaryCrossEntropy takes
                 them as several answers at once.
-            optimizer: left out, SGD(0.1, momentum=0.9).
+            optimizer: left out, SGD(0.1, momentum=0.9). The one of the last call goes on with what it remembered; any
+                other begins afresh.
             regularizer: L1 or L2, or None.
             epochs: times that the whole training set is gone through.
             batch_size: samples of a minibatch; the last of an epoch may be shorter. Left out, 128; never more than
@@ -389,19 +570,25 @@ class Sequential:
 
     # Using
 
+    @alone
     @explained
     def predict_proba(self, x: ArrayLike) -> NDArray[Any]:
         """Outputs for inputs, as probabilities where the loss or the last layer makes them such.
 
         Args:
-            x: (n, *input_shape). Bytes are scaled as the bytes of the training set were.
+            x: (n, *input_shape), or images flat in NumPy's order. Bytes and other whole numbers are scaled as those of
+                the training set were, and so are floats where it had floats.
 
         Returns:
             (n, outputs).
+
+        Raises:
+            ShapeError: inputs of another shape.
+            DataError: numbers of another range than those of the training.
         """
         backend = self._built()
         x = np.asarray(self._samples(on_host(x)))
-        scale = self.input_scale if x.dtype == np.uint8 else 1.0
+        scale = self.factor_of(x)
         parts = []
         for start in range(0, len(x), self.capacity):
             parts.append(backend.to_host(self._forward(x[start : start + self.capacity], scale=scale)))
@@ -456,6 +643,7 @@ class Sequential:
         )
         return Task.BINARY if gives_probability else Task.REGRESSION
 
+    @alone
     @explained
     def evaluate(
         self, samples: Samples | Data | tuple[ArrayLike, ArrayLike] | ArrayLike, y: ArrayLike | None = None
@@ -471,10 +659,11 @@ class Sequential:
             ShapeError: samples of another shape than the network was built for.
         """
         backend = self._built()
-        samples = as_samples(samples, y, self)
+        samples = self.arranged(as_samples(samples, y, self))
         self.check_samples(samples)
         return Evaluator(self, place(backend, samples, self.dtype)).run()
 
+    @alone
     @explained
     def recompute_statistics(self, samples: Samples | Data) -> None:
         """Let every BatchNorm remember the statistics of these samples instead of its running averages.
@@ -487,11 +676,14 @@ class Sequential:
         Raises:
             OptionError: the network has no BatchNorm.
         """
-        samples = samples.train if isinstance(samples, Data) else samples
+        samples = self.arranged(samples.train if isinstance(samples, Data) else samples)
         self.check_samples(samples)
         layers = [layer for layer in self.layers if isinstance(layer, BatchNorm)]
         if not layers:
             raise OptionError("the network has no BatchNorm, so no statistics to recompute")
+        layers = [layer for layer in layers if layer.trainable]  # what is frozen keeps them
+        if not layers:
+            return
         for layer in layers:
             layer.start_gathering()
         # Not such that one sample is left over, which BatchNorm could not normalise.
@@ -504,6 +696,16 @@ class Sequential:
             for layer in layers:
                 layer.stop_gathering(keep=is_done)
 
+    def arranged(self, samples: Samples) -> Samples:
+        """The samples in the shape of those that the network was trained on: images for flat rows of these, or rows.
+
+        Raises:
+            ShapeError: images of another shape.
+        """
+        if self.trained_on is None or not isinstance(samples, Samples):
+            return samples
+        return self.trained_on.arranged_samples(samples)
+
     def check_samples(self, samples: Samples, loss: Loss | None = None) -> None:
         """Raise an error unless the network can take these inputs and give these targets.
 
@@ -513,7 +715,8 @@ class Sequential:
                 kind of targets they must have.
 
         Raises:
-            DataError: no samples, or targets of a kind that the loss does not take, or was not trained on.
+            DataError: no samples, targets of a kind that the loss does not take, or was not trained on, or inputs of
+                another range than those of the training.
             ShapeError: inputs of another shape, or more classes or targets than outputs.
         """
         if not isinstance(samples, Samples):
@@ -525,6 +728,8 @@ class Sequential:
             loss.check_targets(samples.targets)
         if fed_shape(self.layers, samples.shape) != self.input_shape:
             raise ShapeError(f"the network was built for inputs {self.input_shape}, these samples are {samples.shape}")
+        if self.trained_on is not None:
+            self.trained_on.check_samples(samples)
         outputs = prod(self.output_shape)
         needed = samples.classes or samples.targets.shape[1]
         if len(self.output_shape) != 1:
@@ -550,12 +755,14 @@ class Sequential:
             trained, got = kinds[self.task is Task.CLASSES], kinds[bool(samples.classes)].split(",")[0].split(" (")[0]
             raise DataError(f"the network was trained on {trained}, these samples have {got}: give the same kind")
 
+    @alone
     def summary(self) -> str:
         """Layers, shapes of their outputs, parameters and memory, as a table."""
         from gpunn.reports.summary import summary
 
         return summary(self)
 
+    @alone
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write architecture and weights to one safetensors file."""
         from gpunn.model_file import save_model
@@ -577,6 +784,28 @@ def check_arrays(arrays: Mapping[str, NDArray[Any]], context: BuildContext) -> N
     for name, shape in wanted.items():
         if arrays[name].shape != shape:
             raise ShapeError(f"{name} must be of shape {shape}, got {arrays[name].shape}")
+
+
+def _begun(layers: Sequence[Layer], context: BuildContext) -> dict[str, NDArray[Any]]:
+    """Values that layers bring with them from another network, by name.
+
+    Raises:
+        ShapeError: values of another shape than this network needs.
+    """
+    shapes = {p.name: p.shape for p in context.parameters}
+    shapes |= {name: tuple(array.shape) for name, array in context.statistics.items()}
+    begun = {}
+    for layer in layers:
+        for word, value in layer.begins_with.items():
+            name = f"{layer.name}.{word}"
+            if name in shapes and value.shape != shapes[name]:
+                raise ShapeError(
+                    f"{name} was learned in the shape {value.shape}, and here it must be {shapes[name]}: give the "
+                    f"layer inputs as there, or take a new {layer!r}"
+                )
+            if name in shapes:
+                begun[name] = value
+    return begun
 
 
 def fed_shape(layers: Sequence[Layer], shape: Shape) -> Shape:

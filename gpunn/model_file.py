@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import asdict, fields
 from math import prod
 from typing import Any
 
@@ -13,13 +14,14 @@ from gpunn.arguments import DTYPES
 from gpunn.backend import select
 from gpunn.config import MOST_LAYERS, from_config, to_built_config, to_config
 from gpunn.errors import DataError, GpunnError, ModelFileError
-from gpunn.layers.base import positive_whole
+from gpunn.layers.base import checked_seed, positive_whole
 from gpunn.memory import shortage
-from gpunn.model import Sequential
-from gpunn.state import Arrays
+from gpunn.model import Sequential, fed_shape
+from gpunn.state import Weights
 from gpunn.storage import as_path, open_regular, write_atomically
 from gpunn.tasks import Task
 from gpunn.tensors import read_header, read_values, to_bytes
+from gpunn.training_inputs import TrainingInputs
 
 FORMAT = 1
 MOST_INPUTS = 2**20
@@ -37,14 +39,15 @@ def save_model(model: Sequential, path: str | os.PathLike[str]) -> None:
     write_atomically(path, model_bytes(model))
 
 
-def model_bytes(model: Sequential, arrays: Arrays | None = None) -> bytes:
+def model_bytes(model: Sequential, weights: Weights | None = None) -> bytes:
     """The content of a model file.
 
     Args:
         model: its architecture.
-        arrays: what it had learned at some time; left out, what it has now.
+        weights: what it had learned at some time; left out, what it has now.
     """
     model._built()
+    trained = (model.epochs_trained, model.steps_trained) if weights is None else weights.trained
     description = {
         "format": FORMAT,
         "layers": [to_built_config(layer) for layer in model.layers],
@@ -54,8 +57,12 @@ def model_bytes(model: Sequential, arrays: Arrays | None = None) -> bytes:
         "input_scale": model.input_scale,
         "class_names": model.class_names,
         "dtype": model.dtype,
+        "seed": model.seed,
+        "trained": trained,
     }
-    return to_bytes(model.arrays() if arrays is None else arrays, {"gpunn": json.dumps(description)})
+    if model.trained_on is not None:
+        description["trained_on"] = asdict(model.trained_on)
+    return to_bytes(model.arrays() if weights is None else weights.arrays, {"gpunn": json.dumps(description)})
 
 
 def load_model(path: str | os.PathLike[str], device: str = "auto", batch_size: int = 32) -> Sequential:
@@ -89,11 +96,14 @@ def load_model(path: str | os.PathLike[str], device: str = "auto", batch_size: i
     try:
         model = Sequential([from_config("layer", layer) for layer in description["layers"]])
         _check_sizes(description, arrays)
-        model.build_with(arrays, description["input_shape"], batch_size, backend, description["dtype"])
+        shape, seed = description["input_shape"], checked_seed(description.get("seed", 0))
+        model.build_with(arrays, shape, batch_size, backend, description["dtype"], seed)
+        model.count_on(*_trained(description.get("trained", [0, 0])))
         model.loss = None if description["loss"] is None else from_config("loss", description["loss"])
         model.class_names = _names(description["class_names"])
         model.task = _task(description.get("task"), model)
         model.input_scale = _scale(description["input_scale"])
+        model.trained_on = _trained_on(description.get("trained_on"), model)
     except MemoryError as error:
         shape, dtype = description["input_shape"], description["dtype"]
         raise shortage(error, model.layers, shape, batch_size, backend, dtype, 0, backend.free_bytes()) from None
@@ -135,10 +145,35 @@ def _task(value: Any, model: Sequential) -> Task | None:
     return Task(value)
 
 
+def _trained(counts: Any) -> tuple[int, int]:
+    if not isinstance(counts, list) or len(counts) != 2 or not all(type(n) is int and 0 <= n < 2**31 for n in counts):
+        raise ModelFileError("trained must be its epochs and steps, two whole numbers below 2³¹")
+    return counts[0], counts[1]
+
+
 def _scale(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
         raise ModelFileError(f"input_scale must be a number above 0, got {value!r}")
     return float(value)
+
+
+def _trained_on(value: Any, model: Sequential) -> TrainingInputs | None:
+    """How the inputs of the training were; None in files of versions that did not remember it."""
+    if value is None:
+        return None
+    names = {field.name for field in fields(TrainingInputs)}
+    if not isinstance(value, dict) or set(value) != names:
+        raise ModelFileError(f"trained_on must have {', '.join(sorted(names))}")
+    if not all(isinstance(value[name], list) for name in ("shape", "low", "high")) or len(value["shape"]) not in (1, 3):
+        raise ModelFileError("shape, low and high of trained_on must be lists, the shape of 1 or 3 sizes")
+    if not all(isinstance(value[name], bool) for name in ("is_bytes", "is_grey", "is_drawn")):
+        raise ModelFileError("is_bytes, is_grey and is_drawn of trained_on must be true or false")
+    shape = tuple(positive_whole(size, "shape of trained_on") for size in value["shape"])
+    if fed_shape(model.layers, shape) != model.input_shape:
+        raise ModelFileError(f"trained_on is of samples {shape}, the network of {model.input_shape}")
+    low, high = (tuple(map(float, value[name])) for name in ("low", "high"))
+    flags = {name: value[name] for name in ("is_bytes", "is_grey", "is_drawn", "ground")}
+    return TrainingInputs(shape, low=low, high=high, scale=_scale(value["scale"]), **flags)
 
 
 def _check_sizes(description: dict[str, Any], arrays: dict[str, Any]) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 
+from gpunn.copies import Buildable
 from gpunn.errors import OptionError
 from gpunn.kernels import sgd as kernels
 from gpunn.kernels.batches import STEP
@@ -14,8 +16,11 @@ from gpunn.scalars import flag, real
 from gpunn.schedules import Constant, Schedule
 
 
-class Optimizer(ABC):
+class Optimizer(Buildable, ABC):
     """Changes parameters so that the cost falls.
+
+    `fit` works with a copy, so one object may serve several networks, also at once. Each of them keeps what its
+    optimizer remembered (momentum, means of gradients), and goes on with it in the next `fit` with the same object.
 
     Args:
         learning_rate: η, or a schedule of it.
@@ -30,16 +35,30 @@ class Optimizer(ABC):
         if not isinstance(learning_rate, Schedule):
             learning_rate = real(learning_rate, f"learning rate of {type(self).__name__}")
         self.learning_rate = learning_rate
-        self.schedule = learning_rate if isinstance(learning_rate, Schedule) else Constant(learning_rate)
+        _ = self.schedule  # which raises an error for a rate that cannot be
 
-    def build(self, parameters: Parameters, regularizer: Regularizer | None = None, n: int = 1) -> None:
+    @property
+    def schedule(self) -> Schedule:
+        """Learning rates as a schedule; a plain number is `Constant`."""
+        rate = self.learning_rate
+        return rate if isinstance(rate, Schedule) else Constant(rate)
+
+    @property
+    def identity(self) -> str:
+        """Tells this optimizer, and copies made of it from now on, from every other."""
+        return vars(self).setdefault("_identity", os.urandom(16).hex())  # type: ignore[no-any-return]
+
+    def build(self, parameters: Parameters, regularizer: Regularizer | None = None, n: int = 1, first: int = 0) -> None:
         """Take the parameters to change, and make what is remembered of them.
 
         Args:
             parameters: of the network.
             regularizer: its gradient is part of the update.
             n: size of the training set, for λ/n.
+            first: step of the network that was the first of this optimizer.
         """
+        self.remember_settings()
+        self.first = first
         self.parameters = parameters
         self.l1, self.l2 = regularizer.coefficients(n) if regularizer else (0.0, 0.0)
         self._run = parameters.backend.run
@@ -67,7 +86,7 @@ class Optimizer(ABC):
         return {}
 
     def _zeros(self) -> Array:
-        return self.parameters.backend.zeros(self.parameters.values.shape, self.parameters.values.dtype)
+        return self.parameters.backend.zeros(self.parameters.gradients.shape, self.parameters.gradients.dtype)
 
 
 class SGD(Optimizer):
@@ -91,7 +110,7 @@ class SGD(Optimizer):
 
     def _build(self) -> None:
         p = self.parameters
-        weights = [parameter for parameter in p if parameter.decays]
+        weights = [parameter for parameter in p if parameter.decays and not parameter.is_frozen]
         # Without a memory of gradients, (21) is the very product that would make the gradient, with another alpha and
         # beta. On a device the rate would have to be known on the host, so there the update stays a kernel.
         foldable = not self.momentum and not self.l1 and p.backend.device == "cpu"
@@ -99,7 +118,7 @@ class SGD(Optimizer):
         if len(self._folded) != len(weights):
             self._folded = []
         start = p.decayed if self._folded else 0
-        self._values, self._gradients = p.values[start:], p.gradients[start:]
+        self._values, self._gradients = p.learned[start:], p.gradients[start:]
         self._decayed = p.decayed - start
         self._velocity = self._zeros() if self.momentum else None
 
@@ -172,9 +191,10 @@ class Adam(Optimizer):
             self.beta1,
             self.beta2,
             self.epsilon,
+            self.first,
             self._first,
             self._second,
-            p.values,
+            p.learned,
             clock,
         )
 

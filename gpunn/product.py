@@ -20,9 +20,14 @@ class Product:
 
     def __init__(self, backend: Backend, transposed: str = "") -> None:
         self._backend, self._transposed = backend, transposed
+        self.forget()
+
+    def forget(self) -> None:
+        """Let go of the arrays of the last call."""
         self._a: Any = None
         self._b: Any = None
         self._c: Any = None
+        self._planned: Any = None
 
     def __call__(self, alpha: float, a: Array, b: Array, beta: float, c: Array) -> None:
         """See `Backend.gemm`."""
@@ -31,3 +36,7 @@ class Product:
             factors = a.T if self._transposed == "a" else a, b.T if self._transposed == "b" else b
             self._planned = self._backend.planned(*factors, c)
         self._planned(alpha, beta)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What is planned works on the very arrays that it was planned for, and those of a copy are others.
+        return {**vars(self), "_a": None, "_b": None, "_c": None, "_planned": None}

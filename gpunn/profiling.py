@@ -270,7 +270,7 @@ def _works(trainer: Trainer, hands_back: set[int]) -> dict[Key, Work]:
     for number, stage in enumerate(step.stages):
         given = stage.output_shape(shape)
         weights = getattr(stage, "w", None)
-        folded = weights is not None and weights.grad is None
+        folded = weights is not None and weights.grad is None and not weights.is_frozen
         works[FORWARD, number], works[BACKWARD, number] = stage_work(
             stage, shape, given, n, itemsize, hands_back=number in hands_back, folded=folded
         )

@@ -16,6 +16,24 @@ from gpunn.history import Record
 Arrays = dict[str, NDArray[Any]]
 """Arrays on the host, by name."""
 
+Trained = tuple[int, int]
+"""Epochs begun and steps done in all trainings of a network: what the next one counts on from."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What a network's optimizer remembered when its training ended.
+
+    Attributes:
+        of: which optimizer it was; see `Trainer`.
+        first: step of the network that was its first.
+        arrays: for each name of `Optimizer.state`, what was remembered of each parameter by its name.
+    """
+
+    of: Any
+    first: int
+    arrays: dict[str, Arrays]
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -24,10 +42,12 @@ class Weights:
     Attributes:
         step: steps done in the run, 0 for the start.
         arrays: parameters and statistics, as `Sequential.arrays` gives them.
+        trained: epochs and steps that the network had been trained for by then, in earlier trainings too.
     """
 
     step: int
     arrays: Arrays
+    trained: Trained = (0, 0)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from copy import copy
+from dataclasses import replace
 from math import prod
 from typing import TYPE_CHECKING, NoReturn
 
@@ -14,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from gpunn.arguments import (
+    arranged_for,
     as_data,
     backend_for,
     checked_batch_size,
@@ -26,13 +29,14 @@ from gpunn.augmentation import Augmentation
 from gpunn.backend import Backend
 from gpunn.config import as_part
 from gpunn.data import Data, Samples
-from gpunn.errors import DeviceError, DivergenceError, GpunnError
+from gpunn.errors import DeviceError, DivergenceError, GpunnError, OptionError
 from gpunn.evaluation import Evaluation, Evaluator, Measure
 from gpunn.finite import FiniteCheck, Skip
 from gpunn.history import History, Record
 from gpunn.kernels import loops
 from gpunn.kernels.batches import NEXT_COUNT
 from gpunn.kernels.random import epoch_order
+from gpunn.layers import BatchNorm
 from gpunn.layers.base import checked_seed, positive_whole
 from gpunn.losses import Loss
 from gpunn.memory import bytes_of_network, require_for_training, shortage
@@ -42,8 +46,9 @@ from gpunn.placement import bytes_on_device, is_converted, place
 from gpunn.progress import Progress
 from gpunn.regularizers import Regularizer
 from gpunn.scalars import flag
-from gpunn.state import Arrays, State, Weights
+from gpunn.state import Arrays, Memory, State, Trained, Weights
 from gpunn.step import Step
+from gpunn.training_inputs import TrainingInputs, check_seen
 from gpunn.verdict import no_better_than_chance
 from gpunn.watch import COMPARED, EXPLOSION, Watch, watched
 
@@ -96,14 +101,17 @@ class Trainer:
     ) -> None:
         seed = checked_seed(seed)
         loss = None if loss is None else as_part("loss", loss)
-        self.model, self.data = model, as_data(data, y, validation_data, seed, loss, model.layers)
+        self.model, self.data = model, arranged_for(model, as_data(data, y, validation_data, seed, loss, model.layers))
         train = self.data.train
         self.epochs = positive_whole(epochs, "epochs")
         asked, batch_size = batch_size, checked_batch_size(batch_size, len(train), model.layers)
         self.seed, self.patience = seed, checked_patience(patience, self.data)
         self.regularizer: Regularizer | None = None if regularizer is None else as_part("regularizer", regularizer)
         self.loss = loss_for(train, loss, model.layers)
-        self.optimizer: Optimizer = SGD(0.1, momentum=0.9) if optimizer is None else as_part("optimizer", optimizer)
+        # Copies of optimizer and loss work in it, so that other trainings may have the same ones meanwhile.
+        self._optimizer_of = optimizer.identity if isinstance(optimizer, Optimizer) else repr(optimizer)
+        chosen: Optimizer = SGD(0.1, momentum=0.9) if optimizer is None else as_part("optimizer", optimizer)
+        self.optimizer = chosen.unbuilt()
         dtype = checked_dtype(dtype)
         backend = backend_for(device, precision, dtype)
         augmentation = None if augmentation is None else as_part("augmentation", augmentation)
@@ -119,16 +127,19 @@ class Trainer:
             model.loss, model.class_names, model.input_scale = self.loss, self.data.class_names, train.scale
             self._measure = Measure(self.loss, train)
             model.task = self._measure.task
-            self.optimizer.build(model.parameters, self.regularizer, len(train))
+            model.trained_on = TrainingInputs.of(train)
+            if self.data.validation is not None:
+                model.trained_on.check_samples(self.data.validation)
+            self._count_from = model.epochs_trained, model.steps_trained
+            self._build_optimizer(self.regularizer)
             batches = place(backend, train, dtype, augmentation, seed, data_on)
-            self.step = Step(model, batches, self.loss, self.optimizer, batch_size, capture)
-            # Adam counts from its own first step, not from that of an earlier training.
-            backend.assign(model.clock, 0)
+            self.step = Step(model, batches, copy(self.loss), self.optimizer, batch_size, capture)
+            backend.assign(model.clock[NEXT_COUNT : NEXT_COUNT + 1], model.steps_trained)
             validation = self.data.validation
             watched = None if validation is None else place(backend, validation, dtype, data_on=data_on)
             self._validation = None if watched is None else Evaluator(model, watched)
             self.step.reset_totals()
-            start = Weights(0, model.arrays())
+            start = Weights(0, model.arrays(), self._count_from)
             self.watch = Watch(start, patience)
             values, totals = model.parameters.values, self.step.totals
             self._is_host = backend.device == "cpu"
@@ -197,14 +208,42 @@ class Trainer:
         is_new = model.backend is None
         if is_new:
             model.build(fed_shape(model.layers, train.shape), batch_size, backend, dtype, self.seed)
-        elif model.backend is not backend or model.dtype != dtype or model.capacity < batch_size:
+        elif (
+            model.backend is not backend or model.dtype != dtype or model.capacity < batch_size or model.is_frozen_anew
+        ):
             model.rebuild(batch_size, backend, dtype)
         try:
             model.check_samples(train, self.loss)
+            if model.trained_on is None and not isinstance(model.layers[0], BatchNorm):
+                check_seen(train)
         except GpunnError:
             if is_new:
-                model.backend = None  # the next data may be of another shape
+                model.unbuild()  # the next data may be of another shape
             raise
+        if len(model.parameters) and not model.parameters.gradients.size:
+            raise OptionError("every layer with weights is frozen: set trainable = True on one of network.layers")
+
+    def _build_optimizer(self, regularizer: Regularizer | None) -> None:
+        """Build the optimizer, with what the network keeps of it from the last training."""
+        model, memory = self.model, self.model.optimizer_memory
+        if memory is None or memory.of != self._optimizer_of:
+            memory = Memory(self._optimizer_of, model.steps_trained, {})
+        self.optimizer.build(model.parameters, regularizer, len(self.data.train), memory.first)
+        for name, array in self.optimizer.state.items():
+            if name in memory.arrays:
+                model.parameters.backend.assign(array, model.parameters.join(memory.arrays[name]))
+        model.optimizer_memory = None  # until this training has ended
+
+    def _keep_optimizer(self, remembered: Arrays) -> None:
+        """Let the network keep what its optimizer remembers, for the next training with the same one."""
+        split = self.model.parameters.split
+        arrays = {name: split(array) for name, array in remembered.items()}
+        self.model.optimizer_memory = Memory(self._optimizer_of, self.optimizer.first, arrays)
+
+    def _trained_at(self, step: int) -> Trained:
+        """Epochs and steps of the network after so many steps of this training."""
+        epochs, steps = self._count_from
+        return epochs - (-step // self.step.steps_per_epoch), steps + step
 
     @property
     def steps(self) -> int:
@@ -265,8 +304,10 @@ class Trainer:
     def finish(self) -> None:
         """Put back the best weights where patience asked for them, and let BatchNorm remember what it should."""
         best = self.watch.best
+        self._keep_optimizer(self._remembered())
+        self.model.count_on(*self._trained_at(self.done))  # for steps by hand, too
         if self.patience is not None and best is not None and best.step != self.history[-1].step:
-            self.model.load_arrays(best.arrays)
+            self.put_back(best)
             self.progress.say(f"the weights of step {best.step} are put back: validation cost was lowest there")
         if self.recompute_statistics:
             self.model.recompute_statistics(self.data.train)
@@ -316,7 +357,9 @@ class Trainer:
         if epoch != self._epoch:
             self._epoch = epoch
             self._rates = self.optimizer.schedule.rates(epoch + np.arange(steps) / steps, self.epochs)
-            step.start_epoch(epoch_order(len(train), seed=self.seed, epoch=epoch), self._rates, number)
+            step.start_epoch(
+                epoch_order(len(train), seed=self.seed, epoch=self._count_from[0] + epoch), self._rates, number
+            )
         n = min(count * size, len(train) - number * size)
         if compute is None:
             step(n)
@@ -324,6 +367,7 @@ class Trainer:
             compute(n)
             step.batches.given(n)
         self.done += count
+        self.model.epochs_trained, self.model.steps_trained = self._trained_at(self.done)
         self._samples += n
         return n
 
@@ -447,7 +491,7 @@ class Trainer:
         return self.regularizer.cost(p.backend.to_host(p.values[: p.decayed]), len(self.data.train))
 
     def _weights(self) -> Weights:
-        return Weights(self.done, self.model.arrays())
+        return Weights(self.done, self.model.arrays(), self._trained_at(self.done))
 
     def _seconds(self) -> float:
         return self._seconds_before + (0.0 if self._began is None else time.perf_counter() - self._began)
@@ -472,7 +516,10 @@ class Trainer:
 
     def restore(self, state: State) -> None:
         """Go on from a state of the same training, whatever was done before."""
-        self._back = state.now, state.optimizer
+        now, last, good = (replace(w, trained=self._trained_at(w.step)) for w in (state.now, state.last, state.good))
+        best = None if state.best is None else replace(state.best, trained=self._trained_at(state.best.step))
+        state = replace(state, now=now, last=last, good=good, best=best)
+        self._back = now, state.optimizer
         self.go_back()
         self.step.backend.assign(self.step.totals, state.totals)
         self._samples, self._seconds_before = state.samples, state.seconds
@@ -482,6 +529,7 @@ class Trainer:
         """Be where the training was at its last record, or where it was restored; for the watch nothing changes."""
         (weights, remembered), assign = self._back, self.step.backend.assign
         self.model.load_arrays(weights.arrays)
+        self.model.epochs_trained, self.model.steps_trained = weights.trained
         for name, array in self.optimizer.state.items():
             assign(array, remembered[name])
         self.step.reset_totals()
@@ -489,7 +537,7 @@ class Trainer:
             self.step.skip.reset()
         self.done, self._samples, self._epoch = weights.step, 0, None
         # The place in the epoch is set when the epoch begins.
-        assign(self.model.clock[NEXT_COUNT : NEXT_COUNT + 1], self.done)
+        assign(self.model.clock[NEXT_COUNT : NEXT_COUNT + 1], self.model.steps_trained)
 
     def _remembered(self) -> Arrays:
         """Copies of what the optimizer remembers."""
@@ -508,7 +556,11 @@ class Trainer:
             if not error.is_sticky:
                 raise
             model.build_with(weights.arrays, model.input_shape, model.batch_size, "cpu", model.dtype, model.seed)
+        model.count_on(*weights.trained)
         self.kept = weights.step
+        self.model.optimizer_memory = None
+        if weights is self._back[0]:
+            self._keep_optimizer(self._back[1])
 
     def _diverged(self, what: str) -> NoReturn:
         """End the training with the last good weights, and say what went wrong where."""

@@ -126,7 +126,9 @@ def predict_files(
         GpunnError: the run or a file cannot be read, or do not fit together.
     """
     model, experiment = load_run(run, device)
+    trained_on = model.trained_on
     shape = experiment.data.shape if experiment is not None and experiment.data.shape else model.input_shape
+    shape = shape if trained_on is None else trained_on.shape
     if math.prod(shape) != math.prod(model.input_shape):
         raise DataError(f"{run}: its {EXPERIMENT} is of samples {shape}, its network of {model.input_shape}")
 
@@ -135,7 +137,7 @@ def predict_files(
             try:
                 if Path(file).is_dir():
                     raise DataError(f"{file} is a folder: name the files in it, such as {Path(file) / '*'}")
-                samples = read_inputs(Path(file), shape, invert=invert, note=note)
+                samples = read_inputs(Path(file), shape, invert=invert, note=note, trained_on=trained_on)
                 answers = list(_answers(model, [(file, samples)]))
             except (GpunnError, OSError) as error:
                 if refused is None:

@@ -60,12 +60,13 @@ def stage_work(
     # Each weight is used once for every output place: one for Dense, rows × columns for Conv2D.
     flops = 2 * n * prod(given[:-1]) * weights.size
     # δ and a are read and ∂C/∂w written (13); w is read for wᵀ δ (8), which is written, or to be updated.
-    backward = outputs + inputs + weights.size
+    learns = not weights.is_frozen
+    backward = outputs + (inputs + weights.size if learns else 0)
     backward += weights.size if hands_back or folded else 0
     backward += inputs if hands_back else 0
     return (
         Work(flops, (inputs + weights.size + outputs) * itemsize),
-        Work(flops * (1 + hands_back), backward * itemsize),
+        Work(flops * (learns + hands_back), backward * itemsize),
     )
 
 

@@ -445,15 +445,15 @@ def _momentum_sgd(dtype: str, rng: Any, n: int) -> list[Case]:
 @case("adam")
 def _adam(dtype: str, rng: Any, n: int) -> list[Case]:
     cases = []
-    for s in _states(dtype, rng, n):
+    for begun, s in enumerate(_states(dtype, rng, n)):
         first, second = rng.normal(size=s.w.size).astype(dtype), rng.uniform(0, 2, s.w.size).astype(dtype)
         beta1, beta2, epsilon = 0.75, 0.96875, 2.0**-10
         m = beta1 * first.astype(np.float64) + (1 - beta1) * s.regularised
         v = beta2 * second.astype(np.float64) + (1 - beta2) * s.regularised**2
-        m_hat, v_hat = m / (1 - beta1**7), v / (1 - beta2**7)
+        m_hat, v_hat = m / (1 - beta1 ** (7 - begun)), v / (1 - beta2 ** (7 - begun))
         w = s.w - float(s.rate[2]) * each(lambda p, q: p / (math.sqrt(q) + 2.0**-10), m_hat, v_hat)
-        arguments = (s.g, s.rate, s.decayed, s.l1, s.l2, beta1, beta2, epsilon, first, second, s.w, s.clock)
-        cases.append(Case(arguments, {0: s.g, 8: m, 9: v, 10: w, 11: AFTER}, 8.0))
+        arguments = (s.g, s.rate, s.decayed, s.l1, s.l2, beta1, beta2, epsilon, begun, first, second, s.w, s.clock)
+        cases.append(Case(arguments, {0: s.g, 9: m, 10: v, 11: w, 12: AFTER}, 8.0))
     return cases
 
 

@@ -50,13 +50,14 @@ def test_a_classroom_example_is_short(name: str, lines: int) -> None:
 
 
 def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
-    dense, convolutional = blocks(ROOT / "README.md", "python")
+    dense, convolutional, reused = blocks(ROOT / "README.md", "python")
     out = run_python("-c", dense, cwd=tmp_path)
     assert "Dense(units=128)" in out
     assert "accuracy=0.9" in out
     out = run_python("-c", dense + convolutional, cwd=tmp_path)
     assert "Conv2D(filters=20, size=5, padding='same')" in out
     assert out.count("accuracy=0.9") == 2
+    run_python("-c", dense + reused, cwd=tmp_path)
 
 
 def test_the_experiment_of_the_page_is_one() -> None:

@@ -109,6 +109,90 @@ def test_bytes_stay_bytes_so_that_the_network_scales_them(tmp_path: Path) -> Non
     assert read_inputs(tmp_path / "a.npy", SHAPE).dtype == np.uint8
 
 
+# What is transparent
+
+
+STROKES = {
+    "black": (0, 0, 0), "white": (255, 255, 255), "yellow": (255, 230, 0), "blue": (0, 0, 160), "grey": (128, 128, 128),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("colour", STROKES)
+@pytest.mark.parametrize("form", ["RGBA", "LA", "palette", "WEBP"])
+def test_a_stroke_of_any_colour_on_nothing_is_light_on_dark(tmp_path: Path, colour: str, form: str) -> None:
+    rgba = np.zeros((28, 28, 4), np.uint8)
+    rgba[..., :3], rgba[..., 3] = STROKES[colour], stroke()
+    image = Image.fromarray(rgba)
+    if form == "palette":
+        image = image.quantize(4, Image.Quantize.FASTOCTREE)
+    elif form == "LA":
+        image = image.convert("LA")
+    image.save(tmp_path / "a", "WEBP" if form == "WEBP" else "PNG", **({"lossless": True} if form == "WEBP" else {}))
+    read = read_inputs(tmp_path / "a", SHAPE)[0, ..., 0]
+    assert read[stroke() == 0].max() < 0.01
+    assert read[stroke() > 0].min() > 0.45
+
+
+def test_where_all_is_equally_transparent_the_colours_are_the_drawing(tmp_path: Path) -> None:
+    for alpha in (0, 90, 255):
+        rgba = np.repeat(stroke()[..., None], 4, axis=2)
+        rgba[..., 3] = alpha
+        Image.fromarray(rgba).save(tmp_path / "a.png")
+        np.testing.assert_allclose(read_inputs(tmp_path / "a.png", SHAPE)[0, ..., 0], stroke() / 255, atol=0.01)
+
+
+# Nothing is drawn
+
+
+def blank(kind: str) -> Image.Image:
+    pixels = np.full((100, 100), 255, np.uint8)
+    if kind == "one pixel lit":
+        pixels = np.zeros((28, 28), np.uint8)
+        pixels[9, 9] = 255
+    elif kind == "noise of a scanner":
+        pixels -= np.random.default_rng(0).integers(0, 5, (100, 100)).astype(np.uint8)
+    image = Image.fromarray(pixels)
+    if kind == "of one pixel":
+        return image.crop((0, 0, 1, 1))
+    if kind == "transparent":
+        return Image.new("RGBA", (40, 40), (90, 9, 9, 0))
+    return Image.new("I;16", (40, 40)) if kind == "16 bits" else image
+
+
+@pytest.mark.parametrize(
+    "kind", ["white", "of one pixel", "one pixel lit", "noise of a scanner", "transparent", "16 bits"]
+)
+def test_a_picture_without_a_drawing_is_refused(tmp_path: Path, kind: str) -> None:
+    blank(kind).save(tmp_path / "a.png")
+    with pytest.raises(DataError, match=r"a\.png: nothing is drawn in it"):
+        read_inputs(tmp_path / "a.png", SHAPE)
+
+
+@pytest.mark.parametrize(
+    ("start", "name"),
+    [
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC"),
+        (b"\0\0\0\x1cftypavif", "AVIF"),
+        (b"\0\0\0\x20ftypisom", "a film"),
+        (b"II*\0\x08\0\0\0", "TIFF"),
+        (b"MM\0*\0\0\0\x08", "TIFF"),
+        (b"II*\0\x10\0\0\0CR\2\0", "raw photograph"),
+        (b"%PDF-1.7\n", "PDF"),
+        (b'<svg xmlns="http://www.w3.org/2000/svg">', "SVG"),
+        (b"<!DOCTYPE html><html>", "web page"),
+        (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
+        (b"\0\0\1\0\1\0\x10\x10", "icon"),
+        (b"8BPS\0\1", "Photoshop"),
+        (b"\x80\4\x95", "pickle"),
+    ],
+)
+def test_a_format_that_is_not_read_is_named_with_what_to_do(tmp_path: Path, start: bytes, name: str) -> None:
+    (tmp_path / "a").write_bytes(start + bytes(100))
+    with pytest.raises(DataError, match=rf"a is no file that can be read: .*{name}.*: \w+"):
+        read_inputs(tmp_path / "a", SHAPE)
+
+
 def png(width: int, height: int) -> bytes:
     """A PNG that promises a size and holds ten bytes of pixels."""
 

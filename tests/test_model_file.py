@@ -98,6 +98,17 @@ def test_every_layer_and_cost_comes_back(tmp_path: Path, layer: Any, loss: Any) 
     assert type(again.loss) is type(loss)
 
 
+def test_what_the_training_inputs_were_comes_back_and_may_be_missing(tmp_path: Path) -> None:
+    model = Sequential([Dense(2)])
+    model.fit(
+        (np.arange(240).reshape(20, 12) / 240, np.arange(20) % 2), epochs=1, batch_size=6, progress=False, device="cpu"
+    )
+    model.save(tmp_path / "m")
+    assert load_model(tmp_path / "m", "cpu").trained_on == model.trained_on is not None
+    path = rewritten(tmp_path / "old", lambda description, arrays: description.pop("trained_on", None))
+    assert load_model(path, "cpu").trained_on is None
+
+
 def test_what_batchnorm_remembers_comes_back(tmp_path: Path) -> None:
     model = Sequential([Conv2D(3, 3), BatchNorm(), ReLU(), MaxPool2D(2), Dropout(0.5), Flatten(), Dense(2)])
     rng = np.random.default_rng(0)
@@ -352,6 +363,11 @@ def test_a_description_that_is_none_is_refused(tmp_path: Path, text: str, messag
     assert message in refused(tmp_path / "m")
 
 
+RECORD: dict[str, Any] = {
+    "shape": [4], "is_bytes": False, "scale": 1.0, "low": [0.0], "high": [1.0], "ground": "dark", "is_grey": True,
+    "is_drawn": False,
+}  # fmt: skip
+
 HOSTILE: list[dict[str, Any]] = [
     {"layers": []},
     {"layers": None},
@@ -418,6 +434,32 @@ HOSTILE: list[dict[str, Any]] = [
     {"class_names": ["a\n", "b", "c"]},
     {"class_names": ["\x1b[31m", "b", "c"]},
     {"class_names": ["\ud800", "b", "c"]},
+    {"trained_on": 3},
+    {"trained_on": {}},
+    *(
+        {"trained_on": RECORD | change}
+        for change in (
+            {"shape": [5]},
+            {"shape": []},
+            {"shape": [2, 2]},
+            {"shape": [10**5] * 10_000},
+            {"shape": "4"},
+            {"shape": [-4]},
+            {"is_bytes": 1},
+            {"is_grey": None},
+            {"scale": 0},
+            {"scale": "1"},
+            {"low": []},
+            {"low": [0.0, 1.0]},
+            {"high": [float("nan")]},
+            {"high": [10**400]},
+            {"high": ["x"]},
+            {"high": 3},
+            {"ground": "green"},
+            {"ground": []},
+            {"more": 1},
+        )
+    ),
     {"layers": ["ReLU"] * 1001},
     {"layers": ["ReLU"] * 100_000},
 ]

@@ -286,11 +286,12 @@ def test_a_second_training_goes_on_from_the_weights(backend: Backend) -> None:
 
 
 @pytest.mark.parametrize("make", [lambda: SGD(0.1), lambda: SGD(0.1, momentum=0.9), lambda: Adam(0.05)])
-def test_a_second_training_is_that_of_a_fresh_network_with_the_same_weights(backend: Backend, make: Any) -> None:
-    """Nothing but the weights is left of the first: no momentum, no count of steps."""
+def test_another_optimizer_begins_afresh_from_the_weights_and_the_count(backend: Backend, make: Any) -> None:
+    """Nothing else is left of the first training: no momentum, and the steps of Adam count from its own first."""
     model, _ = fitted(backend, optimizer=make())
     fresh = network().build((4,), 16, backend)
     fresh.parameters.load(model.parameters.to_host())
+    fresh.count_on(model.epochs_trained, model.steps_trained)
     runs = [fitted(backend, model=one, optimizer=make(), seed=3) for one in (model, fresh)]
     assert without_time(runs[0][1]) == without_time(runs[1][1])
 

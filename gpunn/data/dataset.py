@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from gpunn.data.checks import as_array, numbered
+from gpunn.data.ranges import scaled_as_pixels
 from gpunn.data.samples import Samples, described
 from gpunn.data.split import plain_split, stratified_split, validation_count
 from gpunn.errors import DataError, OptionError, in_one_line
@@ -43,7 +44,7 @@ class Data:
             )
         if open_test is not None and not callable(open_test):
             raise DataError(f"open_test of Data is a function that gives Samples, got {type(open_test).__name__}")
-        self.name = in_one_line(name)  # a file's perhaps, and so of any bytes
+        self.name = in_one_line(str(name))  # a file's perhaps, and so of any bytes
         self.train = train
         self.validation = validation
         self.class_names = class_names
@@ -135,17 +136,18 @@ class Data:
             seed: of the split.
             class_names: one for each class; left out, the labels themselves.
             name: what reports call the data.
-            scale: what a network multiplies x with; left out, 1/255 for bytes and 1 for everything else.
+            scale: what a network multiplies x with; left out, 1/255 for bytes and other whole numbers from 0 to 255,
+                1 over the most of their bits for those of images of more, and 1 for everything else.
 
         Raises:
             DataError: values or shapes that cannot be trained on.
             OptionError: validation, limit or seed out of range.
         """
         array = as_array(x, "inputs")
-        factor = scale if scale is not None else 1 / 255 if array.dtype == np.uint8 else 1.0
+        inputs, factor = scaled_as_pixels(array) if scale is None else (array, scale)
         count = -1 if class_names is None else _count(class_names)
         y, class_names = numbered(y, class_names)
-        train = Samples(array, as_array(y, "targets"), factor, count)
+        train = Samples(inputs, as_array(y, "targets"), factor, count)
         names = class_names
 
         def open_test() -> Samples:

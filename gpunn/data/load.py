@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import os
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -96,21 +97,22 @@ def _published(published: PublishedSet, split: dict[str, Any], memory_map: bool 
         from gpunn.data.download import download
 
         paths = download(published, user_cache() / published.name)
-    images, labels, test_images, test_labels = published.files
-
-    def read(pair: tuple[PublishedFile, PublishedFile], where: tuple[Path, ...]) -> Samples:
-        pixels, digits = read_images(where[0], memory_map), read_labels(where[1])
-        _check_published(published, pair[0], where[0], pixels)
-        _check_published(published, pair[1], where[1], digits)
-        return _samples(where[0], pixels, where[1], digits, len(published.class_names))
-
     return Data.from_samples(
-        read((images, labels), paths[:2]),
-        test=lambda: read((test_images, test_labels), paths[2:]),
+        _read_published(published, 0, paths, memory_map),
+        test=partial(_read_published, published, 2, paths, memory_map),
         class_names=published.class_names,
         name=published.name,
         **split,
     )
+
+
+def _read_published(published: PublishedSet, first: int, paths: tuple[Path, ...], memory_map: bool | None) -> Samples:
+    """Images and labels of one part of a published set, whose first file is given by its number."""
+    x, y = paths[first], paths[first + 1]
+    pixels, digits = read_images(x, memory_map), read_labels(y)
+    _check_published(published, published.files[first], x, pixels)
+    _check_published(published, published.files[first + 1], y, digits)
+    return _samples(x, pixels, y, digits, len(published.class_names))
 
 
 def _locate(published: PublishedSet) -> tuple[Path, ...] | None:
@@ -163,13 +165,12 @@ def _folder(folder: Path, split: dict[str, Any], memory_map: bool | None) -> Dat
     images, labels, test_images, test_labels = (path for path in paths.values() if path is not None)
 
     train = _samples(images, read_images(images, memory_map), labels, read_labels(labels), -1)
-    classes = train.classes
-
-    def open_test() -> Samples:
-        images, labels = read_images(test_images, memory_map), read_labels(test_labels)
-        return _samples(test_images, images, test_labels, labels, classes)
-
+    open_test = partial(_read_files, test_images, test_labels, memory_map, train.classes)
     return Data.from_samples(train, test=open_test, name=folder.name, **split)
+
+
+def _read_files(images: Path, labels: Path, memory_map: bool | None, classes: int) -> Samples:
+    return _samples(images, read_images(images, memory_map), labels, read_labels(labels), classes)
 
 
 def _samples(x: Path, images: NDArray[np.uint8], y: Path, labels: NDArray[np.uint8], classes: int) -> Samples:

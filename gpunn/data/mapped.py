@@ -46,6 +46,15 @@ class Rows:
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
         return self[:].astype(dtype or self.dtype, copy=False)
 
+    @property
+    def size(self) -> int:
+        """Number of values."""
+        return prod(self.shape)
+
+    def reshape(self, *shape: int) -> Rows:
+        """These rows, (rows, *sample) in another shape of a sample, not read."""
+        return Rows(self.array.reshape(len(self.array), *shape[1:]), self.numbers)
+
     def only(self, key: NDArray[Any] | slice) -> Rows:
         """Some of these rows, not read."""
         return Rows(self.array, self.numbers[key])

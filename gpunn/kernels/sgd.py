@@ -163,13 +163,14 @@ def _adam(
     beta1: float,
     beta2: float,
     epsilon: float,
+    begun: int,
     first: Array,
     second: Array,
     value: Array,
     clock: Array,
 ) -> None:
     eta = float(rate[int(clock[STEP])])
-    t = float(clock[COUNT]) + 1
+    t = float(clock[COUNT] - begun) + 1
     size = value.dtype.type(eta / (1 - beta1**t))
     spread = value.dtype.type(1 / np.sqrt(1 - beta2**t))
     for at, decays in _blocks(value.size, decayed):
@@ -192,11 +193,11 @@ def _adam(
 
 adam = Elementwise(
     "adam",
-    "T gradient, raw T rate, int32 decayed, T l1, T l2, float64 beta1, float64 beta2, T epsilon",
+    "T gradient, raw T rate, int32 decayed, T l1, T l2, float64 beta1, float64 beta2, T epsilon, int32 begun",
     "T first, T second, T value, raw int32 clock",
     """
     T g = regularised(gradient, value, i < decayed, l1, l2);
-    double t = clock[1] + 1.0;
+    double t = clock[1] - begun + 1.0;
     first = T(beta1) * first + T(1.0 - beta1) * g;
     second = T(beta2) * second + T(1.0 - beta2) * g * g;
     T size = T(rate[clock[0]] / (1.0 - pow(beta1, t)));
@@ -207,7 +208,7 @@ adam = Elementwise(
     host=_adam,
     preamble=_PREAMBLE,
 )
-"""Adam (D. P. Kingma, J. Ba, 2015, algorithm 1): m, v are running means of g and g², t the number of the step from 1.
+"""Adam (D. P. Kingma, J. Ba, 2015, algorithm 1): m, v are running means of g and g², t counts steps after `begun`.
 
 w := w - η m̂ / (√v̂ + ε), m̂ = m / (1 - β₁ᵗ), v̂ = v / (1 - β₂ᵗ). g holds the regulariser (19).
 """

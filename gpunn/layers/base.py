@@ -8,13 +8,17 @@ summary, are those of one sample: (features,) and (height, width, channels).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 
 from gpunn.backend import Backend, Buffer
+from gpunn.copies import Buildable
 from gpunn.errors import OptionError
 from gpunn.initializers import Initializer
 from gpunn.kernels.kernel import Array
@@ -47,6 +51,7 @@ class BuildContext:
         seed: of the run.
         number: of the layer in the network, to tell its random numbers from another's.
         count: one element, the steps done in the whole run.
+        is_frozen: whether the layer learns nothing (`Layer.trainable`).
     """
 
     backend: Backend
@@ -61,6 +66,7 @@ class BuildContext:
     seed: int = 0
     number: int = 0
     count: Array = None
+    is_frozen: bool = False
     parameters: list[Parameter] = field(default_factory=list)
     statistics: dict[str, Array] = field(default_factory=dict)
     buffer_bytes: dict[str, int] = field(default_factory=dict)
@@ -98,15 +104,42 @@ class BuildContext:
         decays: bool = False,
     ) -> Parameter:
         """A new parameter of this layer; its memory comes once all layers are built."""
-        parameter = Parameter(f"{self.name}.{letter}", shape, initializer, fan_in, fan_out, decays)
+        name = f"{self.name}.{letter}"
+        parameter = Parameter(name, shape, initializer, fan_in, fan_out, decays, is_frozen=self.is_frozen)
         self.parameters.append(parameter)
         return parameter
 
 
-class Layer(ABC):
-    """One step of the network.
+@dataclass(frozen=True)
+class Memory:
+    """Where the values of a built layer are.
 
     Attributes:
+        lock: of the network.
+        backend: of the network.
+        arrays: parameters and statistics on the device, by the last word of their names.
+    """
+
+    lock: AbstractContextManager[Any]
+    backend: Backend
+    arrays: dict[str, Array]
+
+    def to_host(self) -> dict[str, NDArray[Any]]:
+        """Copies of all values."""
+        with self.lock:
+            return {word: self.backend.to_host(array) for word, array in self.arrays.items()}
+
+
+class Layer(Buildable, ABC):
+    """One step of the network.
+
+    A layer belongs to one network. Given to another, copied or pickled, it becomes a layer of its own that begins with
+    the weights and statistics which this one has.
+
+    Attributes:
+        trainable: False freezes the layer: nothing of it is learned or decayed, and in training it does what it does
+            in use, so BatchNorm goes by the statistics that it remembers and Dropout switches nothing off. Set it at
+            any time; `fit` and `forward` go by what it is then.
         family: what the layer's name begins with.
         output_is_free: whether `backward` does without what `forward` returned, so that the next layer may
             overwrite it.
@@ -117,6 +150,13 @@ class Layer(ABC):
     output_is_free: bool = True
     hands_gradient_on: ClassVar[bool] = False
     name: str = ""
+    trainable: bool = True
+    is_placed: bool = False
+    """Whether the layer is part of a network."""
+    begins_with: Mapping[str, NDArray[Any]] = MappingProxyType({})
+    """Values that parameters and statistics begin with when the layer is built, by the last word of their names."""
+    memory: Memory | None = None
+    """Where its values are, once the network is built."""
 
     def stages(self) -> list[Layer]:
         """What is run for the layer, one after another: itself, or itself and what it leaves to a stage of its own."""
@@ -149,6 +189,16 @@ class Layer(ABC):
         Returns:
             ∂C/∂input, or None where nothing before the layer learns.
         """
+
+    def settings(self) -> dict[str, Any]:
+        kept = super().settings()
+        for name in ("name", "is_placed", "begins_with", "memory", "_settings"):
+            kept.pop(name, None)
+        return kept if self.trainable else {**kept, "trainable": self.trainable}
+
+    def __getstate__(self) -> dict[str, Any]:
+        begins_with = self.begins_with if self.memory is None else self.memory.to_host()
+        return {**self.settings(), "begins_with": dict(begins_with)}
 
     def __repr__(self) -> str:
         from gpunn.config import arguments_of

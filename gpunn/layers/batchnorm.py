@@ -20,7 +20,7 @@ class BatchNorm(Layer):
 
     γ and β are learned and not decayed. When not training, x̄ and σ² are remembered: running averages of training,
     r := (1 − momentum) r + momentum · (value of the batch), or, after `Sequential.recompute_statistics`, those of the
-    whole training set (S. Ioffe, C. Szegedy, 2015).
+    whole training set (S. Ioffe, C. Szegedy, 2015). With `trainable = False` they are taken in training too, and stay.
 
     Args:
         epsilon: ε.
@@ -51,12 +51,14 @@ class BatchNorm(Layer):
         self._y = context.buffer(input_shape)
         self._dx = context.buffer(input_shape) if context.is_last else None
         self._needs_input_gradient = context.needs_input_gradient
+        self.is_frozen = context.is_frozen
+        self._zeros = context.backend.zeros((channels, 1), context.dtype) if self.is_frozen else None
         self._seen: Statistics | None = None
         return input_shape
 
     def forward(self, x: Array, training: bool) -> Array:
         y = self._y[x.shape[-1]]
-        self._x, self._by_batch = x, training or self._seen is not None
+        self._x, self._by_batch = x, (training and not self.is_frozen) or self._seen is not None
         if self._by_batch:
             self._normalize(x, y)
             return y
@@ -95,6 +97,8 @@ class BatchNorm(Layer):
 
     def backward(self, dy: Array) -> Array | None:
         dx = dy if self._dx is None else self._dx[dy.shape[-1]]
+        if self.is_frozen:
+            return self._frozen_gradient(dy, dx) if self._needs_input_gradient else None
         statistics = (self._batch_mean, self._batch_variance) if self._by_batch else (self.mean, self.variance)
         share = self._channels / dy.size if self._by_batch else 0.0
         self._backend.run(
@@ -110,6 +114,13 @@ class BatchNorm(Layer):
             dx,
         )
         return dx if self._needs_input_gradient else None
+
+    def _frozen_gradient(self, dy: Array, dx: Array) -> Array:
+        """dx := γ/√(σ² + ε) dy: of what γ, β and x̄ are, with remembered statistics, ∂C/∂x knows nothing more."""
+        flat, zeros = dy.reshape(self._channels, -1), self._zeros
+        columns = (self.gamma.column, zeros, zeros, self.variance.reshape(-1, 1))
+        self._backend.run(kernels.normalize_as_remembered, flat, *columns, self.epsilon, dx.reshape(flat.shape))
+        return dx
 
     def start_gathering(self) -> None:
         """From now on normalise by the batch, and gather the statistics of all that comes through."""

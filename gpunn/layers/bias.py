@@ -54,7 +54,8 @@ class Bias(Layer):
         return x
 
     def backward(self, dy: Array) -> Array | None:
-        self._run(row_sums, dy, self.b.grad)
+        if not self.b.is_frozen:
+            self._run(row_sums, dy, self.b.grad)
         return dy
 
 
@@ -87,5 +88,8 @@ class BiasActivation(Layer):
 
     def backward(self, dy: Array) -> Array | None:
         dz = dy if self._dz is None else self._dz[dy.shape[-1]]
-        self.bias._run(self._kernels.backward, dy, self._a, dz, self.bias.b.grad)
+        if self.bias.b.is_frozen:
+            self.bias._run(self.activation.gradient_kernel, dy, self._a, dz)
+        else:
+            self.bias._run(self._kernels.backward, dy, self._a, dz, self.bias.b.grad)
         return dz

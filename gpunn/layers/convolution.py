@@ -122,7 +122,8 @@ class Conv2D(Layer):
         if self._dx is not None:
             dx = self._dx[n]
             products.input_gradient(self.w, dy, dx)
-        products.weight_gradient(self._a, dy, self.w)
+        if not self.w.is_frozen:
+            products.weight_gradient(self._a, dy, self.w)
         return dx
 
     def _products_for(self, n: int) -> Products:

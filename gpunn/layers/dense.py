@@ -64,3 +64,8 @@ class Dense(Layer):
             self._backward(1.0, self.w.value, dy, 0.0, da)
         self.w.collect(dy, self._a)
         return da
+
+    def forget_batch(self) -> None:
+        """Let go of the inputs of the last `forward`; no `backward` follows it."""
+        self._a = None
+        self._forward.forget()

@@ -14,7 +14,7 @@ class Dropout(Layer):
 
     Scaling in training instead of multiplying the outgoing weights by (1 − p) afterwards is the same in expectation
     (N. Srivastava et al., 2014, section 10). The mask is a pure function of (seed, layer, step), drawn again in
-    back-propagation.
+    back-propagation. With `trainable = False` it is the identity in training too, as in a network that is only used.
 
     Args:
         p: probability that a unit is switched off, 0 to below 1; taken to the nearest 1/65,536.
@@ -33,6 +33,7 @@ class Dropout(Layer):
         # 16 random bits a unit: half of the work of 32. The scale is that of the p that they can express.
         threshold = min(round(self.p * 2**16), 2**16 - 1)
         self._draw = (context.seed, context.number, context.count, threshold, 2**16 / (2**16 - threshold))
+        self._drops = self.p > 0 and not context.is_frozen
         self._y = None if context.may_overwrite_input else context.buffer(input_shape)
         self._dx = context.buffer(input_shape) if context.is_last else None
         # When nothing is dropped the output is the input itself, so a buffer of its own sets nothing free.
@@ -41,7 +42,7 @@ class Dropout(Layer):
         return input_shape
 
     def forward(self, x: Array, training: bool) -> Array:
-        self._dropped = training and self.p > 0
+        self._dropped = training and self._drops
         if not self._dropped:
             return x
         y = x if self._y is None else self._y[x.shape[-1]]

@@ -52,10 +52,15 @@ def answers_to(model: Sequential, image: ArrayLike) -> list[Answers]:
     Raises:
         ShapeError: an image of another shape than the network was built for.
     """
+    with model.lock:
+        return _answers_to(model, image)
+
+
+def _answers_to(model: Sequential, image: ArrayLike) -> list[Answers]:
     names = _names(model.layers)
     if not names or model.backend is None:
         return []
-    model.forward(np.asarray(image)[None])
+    model._forward(model._samples(np.asarray(image)[None]))
     x = model.input.views(1)[1]  # which that forward has filled, and no stage overwrites
     answers: list[Answers] = []
     for stage in model.stages:

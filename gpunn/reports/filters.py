@@ -34,7 +34,8 @@ def first_filters(model: Sequential, shape: Shape) -> tuple[str, NDArray[Any]] |
     layer = next((layer for layer in model.layers if isinstance(layer, Conv2D | Dense)), None)
     if layer is None:
         return None
-    w = model.backend.to_host(layer.w.value)
+    with model.lock:
+        w = model.backend.to_host(layer.w.value)
     if w.ndim == 2:
         if w.shape[1] != int(np.prod(shape)):
             return None

@@ -43,7 +43,7 @@ def draw_network(folder: Path, model: Sequential, data: Data, title: str) -> lis
         name = "input"
         if samples.classes and data.class_names:
             name = f"is {data.class_names[samples.targets[at]]}, "
-            name += f"said {model.predict_names(image[None])[0]}"
+            name += f"said {model.predict_names(samples.inputs[at][None])[0]}"
         reports.plot_activations(image, answers, folder / ACTIVATIONS, name=name, title=title)
         written.append(ACTIVATIONS)
     return written
@@ -52,7 +52,7 @@ def draw_network(folder: Path, model: Sequential, data: Data, title: str) -> lis
 def draw_answers(folder: Path, model: Sequential, samples: Samples, class_names: tuple[str, ...], title: str) -> None:
     """Write confusion.png and mistakes.png of a network's answers to some samples."""
     scale = samples.scale
-    answers = [model.predict_proba(rows * np.float32(scale)) for _, rows in in_blocks(samples.inputs)]
+    answers = [model.predict_proba(rows) for _, rows in in_blocks(samples.inputs)]
     outputs = np.concatenate(answers)
     probabilities = by_class(outputs)[:, : len(class_names)]
     said = Task.CLASSES.answers(outputs if outputs.shape[1] == 1 else probabilities)

@@ -21,7 +21,10 @@ def summary(model: Sequential) -> str:
     for layer, shape in zip(model.layers, model.shapes, strict=True):
         learned = sum(p.size for p in model.parameters if p.name.startswith(f"{layer.name}."))
         nbytes = model.buffer_bytes.get(layer.name, 0)
-        rows.append((_words(layer), _shape(shape), f"{learned:,}" if learned else "", size(nbytes) if nbytes else ""))
+        frozen = ", frozen" if not layer.trainable else ""
+        rows.append(
+            (_words(layer) + frozen, _shape(shape), f"{learned:,}" if learned else "", size(nbytes) if nbytes else "")
+        )
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(4)]
     line = "  ".join("─" * width for width in widths)
 
@@ -33,9 +36,12 @@ def summary(model: Sequential) -> str:
     total = model.parameters.values.size
     item = np.dtype(model.dtype).itemsize
     buffers = sum(model.buffer_bytes.values())
+    still = {layer.name for layer in model.layers if not layer.trainable}
+    learned = sum(p.size for p in model.parameters if p.name.split(".")[0] not in still)
+    frozen = f" ({total - learned:,} frozen)" if learned < total else ""
     last = (
-        f"{total:,} parameters, {size(2 * total * item)} with their gradients; {size(buffers)} of buffers for "
-        f"batches of up to {model.capacity}; {model.dtype} on {model._built().device}"
+        f"{total:,} parameters{frozen}, {size((total + learned) * item)} with their gradients; {size(buffers)} of "
+        f"buffers for batches of up to {model.capacity}; {model.dtype} on {model._built().device}"
     )
     return "\n".join([text(head), line, *map(text, rows), line, last])
 
