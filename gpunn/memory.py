@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from copy import copy
 from functools import wraps
 from math import prod
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -95,16 +94,16 @@ def bytes_of_network(
 
     counting = _Counting(like)
     # Copies: the layers themselves keep what they were built with.
-    network = Sequential(layer.unbuilt() for layer in layers)
+    network, parameters = Sequential(layer.unbuilt() for layer in layers), None
     with suppress(MemoryError):  # an array beyond all memory: what is counted so far is enough
         context = network.lay_out(shape, batch_size, counting, dtype)
         if arrays is not None:
             check_arrays(arrays, context)
         parameters = Parameters(context.parameters, counting, dtype)
-    if optimizer is None:
+    if optimizer is None or parameters is None:
         return counting.nbytes
     before, values = counting.nbytes, int(parameters.values.size) * np.dtype(dtype).itemsize
-    copy(optimizer).build(parameters)
+    optimizer.unbuilt().build(parameters)
     remembered = counting.nbytes - before
     held = sum(int(array.size) * array.itemsize for array in network.statistics.values())
     # Two copies of what the optimizer remembers: the old one stays until the new one is made.
