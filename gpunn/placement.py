@@ -22,6 +22,13 @@ SHARE = 0.9
 """Of the free memory of a device that samples may take; what is made later, such as graphs, needs some too."""
 
 
+def checked_place(data_on: str) -> str:
+    """Where data are to lie, if there is such a place; else an OptionError."""
+    if not isinstance(data_on, str) or data_on not in PLACES:
+        raise OptionError(f"data_on is {', '.join(map(repr, PLACES[:-1]))} or {PLACES[-1]!r}, got {data_on!r}")
+    return data_on
+
+
 def place(
     backend: Backend,
     samples: Samples,
@@ -48,8 +55,7 @@ def place(
         OptionError: no such place.
         ShapeError: samples that are no images are to be augmented.
     """
-    if not isinstance(data_on, str) or data_on not in PLACES:
-        raise OptionError(f"data_on is {', '.join(map(repr, PLACES[:-1]))} or {PLACES[-1]!r}, got {data_on!r}")
+    data_on = checked_place(data_on)
     is_host, needed = backend.device == "cpu", bytes_on_device(samples, dtype)
     free = 0 if is_host else backend.free_bytes()
     if data_on == "auto":

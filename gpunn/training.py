@@ -42,7 +42,7 @@ from gpunn.losses import Loss
 from gpunn.memory import bytes_of_network, require_for_training, shortage
 from gpunn.model import fed_shape
 from gpunn.optimizers import SGD, Optimizer
-from gpunn.placement import bytes_on_device, is_converted, place
+from gpunn.placement import bytes_on_device, checked_place, is_converted, place
 from gpunn.progress import Progress
 from gpunn.regularizers import Regularizer
 from gpunn.scalars import flag
@@ -119,6 +119,7 @@ class Trainer:
         skip_bad_batches, capture = flag(skip_bad_batches, "skip_bad_batches"), flag(capture, "capture")
         progress = flag(progress, "progress")
         self.validate_every = None if validate_every is None else positive_whole(validate_every, "validate_every")
+        data_on = checked_place(data_on)
         backend.give_back()
         self._memory = (batch_size, backend, dtype, backend.free_bytes(), data_on, skip_bad_batches)
         with self._enough_memory():

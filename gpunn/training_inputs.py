@@ -20,6 +20,8 @@ LEAST_CONTRAST = 0.04
 
 # Rows that are looked at, and numbers in them: as many as show what all are like.
 _ROWS, _NUMBERS = 1024, 1 << 18
+_FAR_OUT = 0.05
+"""Of the samples, how many may be out of range without making the whole a set of another range."""
 _TIMES = 4
 """How far later inputs may go beyond those of the training before they are taken for inputs of another scale."""
 
@@ -132,9 +134,11 @@ class TrainingInputs:
         return factor
 
     def check_samples(self, samples: Samples) -> None:
-        """Raise a DataError unless these are of the training's range; see `factor`."""
+        """Raise a DataError unless these are of the training's range, but for a few that are far out; see `factor`."""
         rows = _spread(samples.inputs)
-        self.check_range(float(rows.min()), float(rows.max()), samples.scale, are_whole=rows.dtype == np.uint8)
+        flat = rows.reshape(len(rows), -1)
+        low, high = np.quantile(flat.min(axis=1), _FAR_OUT), np.quantile(flat.max(axis=1), 1 - _FAR_OUT)
+        self.check_range(float(low), float(high), samples.scale, are_whole=rows.dtype == np.uint8)
 
     def check_range(self, low: float, high: float, factor: float, *, are_whole: bool) -> None:
         """Raise a DataError unless numbers from low to high, multiplied with the factor, are such as it was trained on.
@@ -211,7 +215,7 @@ def check_seen(samples: Samples) -> None:
     """
     rows = _spread(samples.inputs)
     far = (np.abs(rows) > REACH / samples.scale).reshape(len(rows), -1).any(axis=1)
-    if far.mean() > 0.05:
+    if far.mean() > _FAR_OUT:
         low, high = float(rows.min()), float(rows.max())
         as_pixels = low >= 0 and (rows.ndim == 4 or (high <= 255 and not (rows % 1).any()))
         mend = f"divide them by {bit_depth(high)}, or " if as_pixels else ""

@@ -145,7 +145,8 @@ def test_elsewhere_there_is_one_line_an_epoch_with_the_same_figures() -> None:
 def test_a_training_shows_its_line(capsys: pytest.CaptureFixture[str]) -> None:
     x = np.random.default_rng(0).normal(size=(100, 4))
     gn.Sequential([gn.Dense(2)]).fit((x, x[:, :2]), epochs=2, batch_size=30, device="cpu", optimizer=gn.SGD(0.01))
-    first, second = capsys.readouterr().err.splitlines()
+    held_back, first, second = capsys.readouterr().err.splitlines()[:3]
+    assert held_back.startswith("10 of 100 samples are held back for validation")
     assert re.match(r"epoch 1/2: loss [\d.]+, RMSE [\d.]+, R² -?[\d.]+, validation loss [\d.]+, RMSE ", first)
     assert second.startswith("epoch 2/2")
 

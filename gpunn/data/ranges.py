@@ -25,7 +25,12 @@ def scaled_as_pixels(array: Inputs) -> tuple[Inputs, float]:
     Whole numbers of any width from 0 to 255 become bytes and are divided by 255 as bytes are; of images, and of uint16,
     those up to 65,535 by the most of their bits. A line says so. Numbers up to 20 and floats are left alone.
     """
-    if array.dtype.kind not in "iu" or not array.size or (array.dtype == np.uint8 and is_mapped(array)):
+    if (
+        array.dtype.kind not in "iu"
+        or not array.size
+        or not array.ndim
+        or (array.dtype == np.uint8 and is_mapped(array))
+    ):
         return array, 1 / 255 if array.dtype == np.uint8 else 1.0
     extremes = [(int(rows.min()), int(rows.max())) for _, rows in in_blocks(array)]
     low, high = min(low for low, _ in extremes), max(high for _, high in extremes)

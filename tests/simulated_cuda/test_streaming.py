@@ -100,9 +100,12 @@ def test_data_larger_than_the_memory_of_the_device_train_to_the_numbers_of_the_c
     kinds = rng.integers(0, 256, (10, 4096))
     inputs = (0.6 * kinds[labels] + 0.4 * rng.integers(0, 256, (1600, 4096))).astype(np.uint8)
     source = gn.Data.from_arrays(inputs, labels, validation=100)
-    network = [gn.Dense(16), gn.ReLU(), gn.Dense(10)]
+
+    def network() -> gn.Sequential:
+        return gn.Sequential([gn.Dense(16), gn.ReLU(), gn.Dense(10)])
+
     options: dict[str, Any] = {"epochs": 1, "batch_size": 50, "optimizer": gn.SGD(0.01, 0.9), "progress": False}
-    expected = gn.Sequential(network)
+    expected = network()
     expected.fit(source, device="cpu", **options)
     reference = expected.parameters.to_host()
     # Of which cuBLAS takes 32 MiB, the buffers for 256 samples 4 MiB, and the data would take 6.
@@ -111,7 +114,7 @@ def test_data_larger_than_the_memory_of_the_device_train_to_the_numbers_of_the_c
         cuda.set_order(3)
         free = select("cuda").free_bytes()
         assert inputs.nbytes < free  # before the network is there, which takes its share
-        model = gn.Sequential(network)
+        model = network()
         said: list[str] = []
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("gpunn.progress.Progress.say", lambda self, text: said.append(text))
@@ -121,7 +124,7 @@ def test_data_larger_than_the_memory_of_the_device_train_to_the_numbers_of_the_c
             np.testing.assert_allclose(value, reference[name], atol=1e-4)
         assert model.evaluate(source.train).accuracy > 0.5
         with pytest.raises(MemoryShortageError, match=r'data_on="auto", which streams the data'):
-            gn.Sequential(network).fit(source, device="cuda", data_on="device", **options)
+            network().fit(source, device="cuda", data_on="device", **options)
 
 
 @pytest.mark.parametrize("data_on", ["auto", "host"])

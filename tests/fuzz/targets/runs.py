@@ -22,7 +22,7 @@ def _read(path: Path) -> None:
     if not folder.exists():
         folder.mkdir()
         (folder / MODEL).write_bytes(model_bytes(a_model()))
-        (folder / _IMAGE).write_bytes(encoded(Image.fromarray(np.eye(9, dtype=np.uint8)), "PNG"))
+        (folder / _IMAGE).write_bytes(encoded(Image.fromarray(255 * np.eye(9, dtype=np.uint8)), "PNG"))
     (folder / EXPERIMENT).write_bytes(path.read_bytes())
     format_answers(predict_files(str(folder), [str(folder / _IMAGE)], "cpu", note=lambda _: None), "json")
 
