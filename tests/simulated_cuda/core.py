@@ -1,6 +1,7 @@
 """What the simulated CUDA of this process can be asked: what was done, and in which order work is to be done."""
 
 import ctypes
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,6 +52,7 @@ class Core:
         """Within it the device has so much memory that is free, beside what is in use."""
         import cupy
 
+        gc.collect()  # what nobody uses any more may lie in pieces between what is in use
         cupy.get_default_memory_pool().free_all_blocks()
         free, total = cupy.cuda.runtime.memGetInfo()
         before = self._library.simulated_memory(ctypes.c_size_t(total - free + nbytes))
