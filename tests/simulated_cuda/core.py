@@ -49,17 +49,21 @@ class Core:
 
     @contextmanager
     def memory(self, nbytes: int) -> Iterator[None]:
-        """Within it the device has so much memory that is free, beside what is in use."""
+        """Within it the device has so much memory that is free, and a pool that has no pieces of it yet."""
         import cupy
 
-        gc.collect()  # what nobody uses any more may lie in pieces between what is in use
-        cupy.get_default_memory_pool().free_all_blocks()
         free, total = cupy.cuda.runtime.memGetInfo()
         before = self._library.simulated_memory(ctypes.c_size_t(total - free + nbytes))
+        pool, usual = cupy.cuda.MemoryPool(), cupy.get_default_memory_pool
+        cupy.cuda.set_allocator(pool.malloc)
+        cupy.get_default_memory_pool = lambda: pool
         try:
             yield
         finally:
-            cupy.get_default_memory_pool().free_all_blocks()
+            cupy.get_default_memory_pool = usual
+            cupy.cuda.set_allocator(usual().malloc)
+            gc.collect()  # what an error still holds would count as in use
+            pool.free_all_blocks()
             self._library.simulated_memory(ctypes.c_size_t(before))
 
     @contextmanager

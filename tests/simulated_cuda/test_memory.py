@@ -58,8 +58,8 @@ def test_a_batch_that_does_not_fit_is_refused_with_one_that_would(cuda: Core) ->
 
 
 def test_a_limit_bounds_the_pool_of_the_device(cuda: Core) -> None:
-    pool = select("cuda").cupy.get_default_memory_pool()
     with cuda.memory(2**40):
+        pool = select("cuda").cupy.get_default_memory_pool()
         gn.set_memory_limit(limits.resident_bytes() + 2**26)
         try:
             backend, limit = select("cuda"), limits.memory_limit()
