@@ -422,15 +422,6 @@ def test_whatever_numpy_makes_an_array_of_is_answered(wrapped: Any) -> None:
     assert model.evaluate(wrapped(x), three()[1]) == model.evaluate(x, three()[1])
 
 
-def test_tensors_of_torch_are_answered() -> None:
-    torch = pytest.importorskip("torch")
-    model = gn.Sequential([gn.Dense(2)]).build((12,), device="cpu")
-    x = np.random.default_rng(0).normal(size=(5, 2, 3, 2)).astype("float32")
-    np.testing.assert_array_equal(model.predict(torch.tensor(x)), model.predict(x))
-    with pytest.raises(DataError, match="detach"):
-        model.predict(torch.tensor(x, requires_grad=True))
-
-
 def images() -> gn.Sequential:
     return gn.Sequential([gn.Conv2D(2), "relu", gn.Flatten(), gn.Dense(2)]).build((4, 4, 1), device="cpu")
 

@@ -36,6 +36,7 @@ from gpunn import (
     Tanh,
 )
 from gpunn.data import Data
+from gpunn.errors import DataError
 from gpunn.kernels.random import epoch_order
 from gpunn.layers import Layer
 from gpunn.losses import Loss
@@ -252,3 +253,11 @@ def test_probabilities_are_pytorchs(torch: Any) -> None:
     ):
         model.loss = loss
         assert_agree(model.predict_proba(x), function(theirs(torch.from_numpy(x))))
+
+
+def test_tensors_are_answered(torch: Any) -> None:
+    model = Sequential([Dense(2)]).build((12,), device="cpu")
+    x = np.random.default_rng(0).normal(size=(5, 2, 3, 2)).astype("float32")
+    np.testing.assert_array_equal(model.predict(torch.tensor(x)), model.predict(x))
+    with pytest.raises(DataError, match="detach"):
+        model.predict(torch.tensor(x, requires_grad=True))
