@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from gpunn.backend import Backend, select
 from gpunn.config import as_part
 from gpunn.data import Data, Samples
-from gpunn.data.checks import as_array, check_finite, is_binary, is_whole, numbered
+from gpunn.data.checks import as_array, is_binary, is_whole, numbered
 from gpunn.errors import DataError, OptionError, ShapeError
 from gpunn.layers import BatchNorm, Dense, Layer
 from gpunn.layers.base import positive_whole
@@ -329,22 +329,20 @@ def is_of_cupy(x: Any) -> bool:
 
 
 def as_batch(x: Any, shape: tuple[int, ...]) -> Any:
-    """What a network is asked: an array of finite numbers, batch first; an array of a device stays as it is.
+    """What a network is asked: an array of numbers, batch first; an array of a device stays as it is.
 
     Args:
         x: whatever NumPy makes an array of, or an array of CuPy.
         shape: of one sample, for a list without any.
 
     Raises:
-        DataError: no numbers, or NaN and infinity among them.
+        DataError: no numbers.
     """
     if is_of_cupy(x):
         return x
     array = as_array(x, "inputs")
     if array.shape == (0,):
         return array.reshape(0, *shape)
-    if array.dtype.kind == "f" and array.ndim and array.size:
-        check_finite(array, "inputs")
     if array.dtype.itemsize > 8 or not array.dtype.isnative:
         return array.astype(np.float64 if array.dtype.itemsize > 8 else array.dtype.newbyteorder("="))
     return array

@@ -19,6 +19,7 @@ from gpunn.augmentation import Augmentation
 from gpunn.backend import Backend, Buffer, select
 from gpunn.batches import InputBuffer
 from gpunn.data import Data, Samples
+from gpunn.data.checks import check_finite
 from gpunn.errors import DataError, GpunnError, OptionError, ShapeError
 from gpunn.evaluation import Evaluation, Evaluator
 from gpunn.foreign import on_host
@@ -343,7 +344,8 @@ class Sequential:
         batch = self._samples(x)
         if not len(batch):
             return backend.zeros((0, *self.output_shape), self.dtype)
-        scale = 1.0 if self.trained_on is None else self.factor_of(batch)
+        factor = self.factor_of(batch)
+        scale = 1.0 if self.trained_on is None else factor
         view = self._forward(batch, training, scale, keeps=True)
         y = view.T if view.ndim == 2 else view.transpose(3, 1, 2, 0)
         result = backend.empty(y.shape, y.dtype)  # of its own: another thread may be next
@@ -439,8 +441,14 @@ class Sequential:
         return stages, None
 
     def factor_of(self, batch: Any) -> float:
-        """What the numbers of a batch are multiplied with."""
+        """What the numbers of a batch are multiplied with.
+
+        Raises:
+            DataError: NaN or infinity among them, or numbers of another range than those of the training.
+        """
         if self.trained_on is None:
+            if isinstance(batch, np.ndarray) and batch.dtype.kind == "f" and batch.size:
+                check_finite(batch, "inputs")
             return self.input_scale if batch.dtype == np.uint8 else 1.0
         return self.trained_on.factor(batch)
 

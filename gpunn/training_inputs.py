@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.data import Samples
+from gpunn.data.checks import LARGEST, check_finite
 from gpunn.data.mapped import Inputs
 from gpunn.data.ranges import REACH, bit_depth
 from gpunn.errors import DataError, ShapeError
@@ -119,13 +121,15 @@ class TrainingInputs:
         255, and whole numbers of more bits by the most that these can be.
 
         Raises:
-            DataError: numbers of another range than those of the training.
+            DataError: NaN or infinity, or numbers of another range than those of the training.
         """
         if not isinstance(x, np.ndarray):  # on a device, where nobody waits for its extremes
             return self.scale if not self.is_bytes or x.dtype.kind in "iu" else 1.0
         if not x.size or x.dtype.kind not in "biuf":
             return 1.0
-        low, high = float(x.min()), float(x.max())
+        low, high = float(np.minimum.reduce(x, axis=None)), float(np.maximum.reduce(x, axis=None))
+        if not (low >= -LARGEST and high <= LARGEST):
+            check_finite(x, "inputs")
         if x.dtype.kind in "iu" and not self.is_bytes and self.scale == 1 and self._is_unit and high > 1:
             factor = 1 / bit_depth(high)
         else:
@@ -146,11 +150,11 @@ class TrainingInputs:
         What tells is only a range that no picture or table of the same preparation has: some times that of the
         training, below 0 where no pixel was, or none above 1 where pixels reached 255.
         """
-        own = max(map(abs, (*self.low, *self.high))) * self.scale
+        own, lowest = self._reach, self._lowest
         reach, is_of_pixels = max(abs(low), abs(high)) * factor, self.is_bytes or len(self.shape) == 3
         is_other = reach > _TIMES * own and (reach > REACH or (is_of_pixels and reach > _TIMES))
         if is_of_pixels:
-            is_other |= min(self.low) >= 0 and low * factor < -own / _TIMES
+            is_other |= lowest >= 0 and low * factor < -own / _TIMES
             is_as_seen = self.is_bytes and factor == 1 != self.scale
             is_other |= not are_whole and not is_as_seen and max(self.high) > 12 and 0 < high <= 1
         if is_other:
@@ -161,6 +165,16 @@ class TrainingInputs:
                 f"{min(self.low):.4g} to {max(self.high):.4g}{times}: prepare them as the training inputs were"
                 + (f", such as x / {bit_depth(high)}" if low >= 0 and high > 20 and self._is_unit else "")
             )
+
+    # Kept, since one image is asked for in the time of some thirty calls of Python.
+    @cached_property
+    def _reach(self) -> float:
+        """The largest number that the network saw, of either sign."""
+        return max(map(abs, (*self.low, *self.high))) * self.scale
+
+    @cached_property
+    def _lowest(self) -> float:
+        return min(self.low)
 
     @property
     def _is_unit(self) -> bool:

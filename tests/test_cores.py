@@ -57,10 +57,28 @@ def test_others_leave_what_they_do_not_use(
 ) -> None:
     machine, crowd = made(monkeypatch, size), cores.Crowd()
     assert crowd.free() == size  # nothing is known yet
-    machine.go_on(1.0, own, others)
+    machine.go_on(0.4, own, others)
     assert crowd.free() == free
-    machine.go_on(1.0, own, 0.0)
+    machine.go_on(0.4, own, 0.0)
     assert crowd.free() == size  # the others have ended
+
+
+def test_what_others_did_while_it_waited_says_nothing_of_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine, crowd = made(monkeypatch, 2), cores.Crowd()
+    assert crowd.free() == 2
+    machine.go_on(3.0, 0.1, 1.8)
+    assert crowd.free() == 2
+    machine.go_on(0.3, 1.0, 0.9)
+    assert crowd.free() == 1  # they go on
+
+
+def test_who_gets_next_to_nothing_gives_way_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine, crowd = made(monkeypatch, 2), cores.Crowd()
+    crowd.free()
+    for _ in range(2):  # products of seconds, so that it looks seldom
+        machine.go_on(3.0, 0.1, 1.8)
+        free = crowd.free()
+    assert free == 1
 
 
 def test_it_looks_a_few_times_a_second(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,6 +95,7 @@ class Crowd:
     def __init__(self) -> None:
         self._next, self._free = -inf, 1
         self._last: _Reading | None = None
+        self._was_idle = False
 
     def free(self) -> int:
         """Threads that would each get a core for themselves, or most of one: 1 to `cores()`.
@@ -121,6 +122,10 @@ class Crowd:
         # Of a parent's reading a forked child knows nothing, and another set of cores has other sums.
         if last is not None and last.process == os.getpid() and len(last.pools) == len(pools):
             seconds, own = now - last.now, self._last.own - last.own
+            # What others did while this process waited says nothing of now: the next look decides.
+            self._was_idle = not self._was_idle and seconds > 2 * EVERY and own < seconds / 4
+            if self._was_idle:
+                return
             for (size, used), (before_size, before) in zip(pools, last.pools, strict=True):
                 if size == before_size and seconds > 0:
                     free = min(free, size - max(0.0, used - before - own) / seconds)
