@@ -393,3 +393,12 @@ def test_accuracies_of_a_recipe_are_written_with_their_mean(tmp_path: Path) -> N
     assert [run["seed"] for run in result["runs"]] == [0, 1]
     assert result["mean_test_accuracy"] == pytest.approx(sum(accuracies) / 2)
     assert min(accuracies) > 0.95
+
+
+def test_trainings_side_by_side_take_what_one_thread_each_would_take() -> None:
+    trainings = json.loads((ROOT / "benchmarks" / "results" / "side-by-side-cpu.json").read_text("utf-8"))["trainings"]
+    ratios = {each["training"]: each["ratio"] for each in trainings}
+    assert list(ratios) == ["digits --epochs 30", "mnist --recipe lenet --epochs 1"]
+    assert max(ratios.values()) <= 1.3
+    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    assert all(f"{ratio:.2f}" in page for ratio in ratios.values())
