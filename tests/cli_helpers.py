@@ -92,11 +92,18 @@ WITHOUT_PICTURES = ("-c", _UNDRAWN)
 """The program, but that it draws nothing: pictures take longer than tiny trainings, and have tests of their own."""
 
 
-def start(
-    *arguments: object, cwd: Path, program: tuple[str, str] = PROGRAM, **environment: str
-) -> subprocess.Popen[str]:
+class Started(subprocess.Popen[str]):
+    """A process that ends with its `with` where a test fails inside: to wait for it might take for ever."""
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        if kind is not None:
+            self.kill()
+        super().__exit__(kind, *rest)
+
+
+def start(*arguments: object, cwd: Path, program: tuple[str, str] = PROGRAM, **environment: str) -> Started:
     """`python -m gpunn ARGUMENTS` in a process of its own."""
-    return subprocess.Popen(
+    return Started(
         [sys.executable, *program, *map(str, arguments)],
         cwd=cwd,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1", **environment},

@@ -12,9 +12,10 @@ from hypothesis import settings
 
 __all__ = ["backend"]
 
-# A shell gives a job in the background no SIGINT, and it gives none to its children: tests that send one need it back.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A shell gives a job in the background no SIGINT, nohup no SIGHUP, and children inherit that: tests that send one need it back.
+for number, default in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, default)
 
 ROOT = Path(__file__).resolve().parent.parent
 MNIST_FILES = (
