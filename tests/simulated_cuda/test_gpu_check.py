@@ -150,6 +150,7 @@ def test_tools_that_are_missing_are_said_and_steps_are_added_to_the_json(tmp_pat
     assert done.returncode == 0, done.stdout + done.stderr
     line = "-- not done: compute-sanitizer is not on the PATH: it comes with the CUDA toolkit"
     assert done.stdout.splitlines().count(line) == 3
+    assert done.stdout.endswith("\nall passed; 3 not done\n")
     done, result = check(tmp_path, "bytes")
     assert "-- not done: ncu is not on the PATH: it comes with the CUDA toolkit" in done.stdout.splitlines()
     assert set(result["steps"]) == {*(f"sanitizer-{tool}" for tool in TOOLS), "bytes"}
