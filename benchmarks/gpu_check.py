@@ -20,6 +20,7 @@ from gpu_steps import Step, steps
 from machine import RESULTS, ROOT, commit, machine, refuse_simulated, write_result
 
 KEPT = RESULTS / "gpu"
+HOW = {"missing": "not done", "failed": "failed"}
 
 
 def gpu() -> dict[str, Any]:
@@ -81,8 +82,9 @@ def one(step: Step, folder: Path) -> dict[str, Any]:
     print(f"\n== {step.name}", flush=True)
     found: dict[str, Any] = {"date": time.strftime("%Y-%m-%d"), "commit": commit()}
     if step.missing:
-        print(f"-- not done: {step.missing}", flush=True)
-        return found | {"missing": step.missing}
+        found["missing"] = step.missing
+        print(f"-- {in_words(found)}", flush=True)
+        return found
     shutil.rmtree(folder, ignore_errors=True)  # of an earlier run nothing is to be taken for a figure of this one
     folder.mkdir(parents=True)
     begun, log = time.perf_counter(), folder / "log.txt"
@@ -90,16 +92,19 @@ def one(step: Step, folder: Path) -> dict[str, Any]:
     found["seconds"] = round(time.perf_counter() - begun, 1)
     try:
         found |= step.figures(log.read_text("utf-8"))
-    except (OSError, ValueError) as error:  # it did not get as far as to write them
-        found["failed"] = " ".join(str(error).split())
-    if "missing" in found:
-        print(f"-- not done: {found['missing']}, {found['seconds']} s", flush=True)
-        return found
-    if status and "failed" not in found:
+    except Exception as error:  # noqa: BLE001 - what one step leaves must not end the others
+        # Without the path, which names the machine: this gets onto a page.
+        reason = " ".join(str(getattr(error, "strerror", "") or error).split())
+        found["failed"] = f"exit code {status}" if status else f"no figures: {reason}"
+    if status and "failed" not in found and "missing" not in found:
         found["failed"] = f"exit code {status}"
-    words = f"failed: {found['failed']}" if "failed" in found else "passed"
-    print(f"-- {words}, {found['seconds']} s", flush=True)
+    print(f"-- {in_words(found)}, {found['seconds']} s", flush=True)
     return found
+
+
+def in_words(found: dict[str, Any]) -> str:
+    """How a step went."""
+    return next((f"{how}: {found[key]}" for key, how in HOW.items() if key in found), "passed")
 
 
 def main() -> int:
@@ -130,8 +135,7 @@ def main() -> int:
         write_result(path, result)  # after each: a run that is cut off leaves what it has done
     print()
     for name, each in found.items():
-        words = each.get("missing") or each.get("failed") or "passed"
-        print(f"{name:24} {each.get('seconds', 0):8.1f} s  {words}")
+        print(f"{name:24} {each.get('seconds', 0):8.1f} s  {in_words(each)}")
     failed, missing = ([name for name, each in found.items() if word in each] for word in ("failed", "missing"))
     passed = "all passed" + (f"; {len(missing)} not done" if missing else "")
     print(f"\nfailed: {' '.join(failed)}" if failed else f"\n{passed}", flush=True)

@@ -9,12 +9,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from machine import RESULTS, ROOT, read_result
+from gpu_check import KEPT, in_words
+from machine import ROOT, read_result
 from write_docs import markdown
 
 from gpunn.reports.profiled import duration
 
-KEPT = RESULTS / "gpu"
 BEGIN, END = "<!-- written by benchmarks/gpu_page.py -->", "<!-- until here -->"
 NONE_YET = """None yet: nothing on this page has been run on a real GPU, as the machines that gpunn was built on have
 none. What stands in its place is said below, and what still waits for one is listed last."""
@@ -34,9 +34,7 @@ def read_checks(folder: Path = KEPT) -> list[Check]:
 
 def outcome(name: str, step: dict[str, Any]) -> str:
     """How a step went, in words."""
-    if "missing" in step:
-        return f"not done: {step['missing']}"
-    words = f"failed: {step['failed']}" if "failed" in step else "passed"
+    words = in_words(step)
     if tests := step.get("tests"):
         words += f"; {tests['passed']:,} tests passed, {tests['not_passed']} did not"
     if arguments := step.get("arguments"):

@@ -128,7 +128,8 @@ def test_a_tool_that_breaks_off_fails_its_step(tmp_path: Path) -> None:
     done, result = check(tmp_path, "sanitizer-memcheck", "bytes", stubs=stubs)
     assert done.returncode == 1
     assert done.stdout.endswith("\nfailed: sanitizer-memcheck bytes\n")
-    assert result["steps"]["sanitizer-memcheck"]["failed"] == "memcheck gave no summary"
+    assert result["steps"]["bytes"]["failed"] == "no figures: No such file or directory"
+    assert result["steps"]["sanitizer-memcheck"]["failed"] == "no figures: memcheck gave no summary"
 
 
 def test_the_bytes_of_each_kernel_are_those_of_ncu(tmp_path: Path) -> None:
