@@ -10,19 +10,17 @@ The peers are looked for in the environment of --peers-python (or GPUNN_PEERS_PY
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from charts import chart, growth_chart
-from machine import machine
+from machine import RESULTS, commit, machine, write_result
 from measure import rounds_of, summarised
-from peers import PEERS, PLAIN, ROOT, Peer
+from peers import PEERS, PLAIN, Peer
 from report import ROUNDS, headings, not_measured, rows_of, table
 from targets import HEADINGS as TARGET_HEADINGS
 from targets import target_rows
@@ -30,21 +28,6 @@ from workloads import on_device, quickened, workloads
 
 from gpunn.backend import select
 from gpunn.kernels.loops import version
-
-RESULTS = ROOT / "benchmarks" / "results"
-
-
-def commit() -> str:
-    """The commit that was measured, with "+" where code was changed since."""
-
-    def git(*words: str) -> str:
-        try:
-            return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
-        except (OSError, subprocess.CalledProcessError):
-            return ""
-
-    changed = git("status", "--porcelain", "-uno", "gpunn", "benchmarks/*.py")
-    return git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
 
 
 def chosen_peers(names: str, device: str) -> list[Peer]:
@@ -151,7 +134,7 @@ def write(path: Path, options: argparse.Namespace, groups: list[str], done: list
         "load_average": os.getloadavg(),
         "workloads": done,
     }
-    path.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
+    write_result(path, result)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,11 @@
 """What only a GPU can answer about gpunn, as small experiments; prints a table and writes JSON.
 
-python benchmarks/gpu_questions.py [FOLDER]     # the JSON goes to FOLDER, else to $OUT, else to benchmarks/results
+python benchmarks/gpu_questions.py [--small] [FOLDER]     # the JSON goes to FOLDER, else to benchmarks/results
 """
 
 from __future__ import annotations
 
-import json
-import os
+import argparse
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from lt_product import LtProduct
-from machine import command, machine
+from machine import RESULTS, command, machine, write_result
 
 import gpunn as gn
 from gpunn.backend import CupyBackend, select
@@ -33,34 +32,37 @@ COPIED = 2**28
 IMAGES = 20_000
 STEPS = 96
 STEPS_PER_GRAPH = (1, 2, 4, 8, 16, 32)
-"""How large the experiments are; the tests make them small."""
+ROUNDS = 5
+"""How large the experiments are, and of how many rounds the median is taken."""
+
+
+def shrink() -> None:
+    """Make all experiments so small that they show no more than that they run: a round, and in it work is done once."""
+    globals().update(SIZES=(64, 512), COPIED=1 << 16, IMAGES=600, STEPS=4, STEPS_PER_GRAPH=(1, 4), PIECE=1 << 16)
+    globals().update(ROUNDS=1, networks=lambda: {"784-16-10": [gn.Dense(16), gn.ReLU(), gn.Dense(10)]})
 
 
 def seconds(backend: CupyBackend, work: Callable[[], Any], times: int) -> float:
-    """Of one call among many, from start to the end of the work on the device; the median of five rounds."""
-    work()
-    rounds = []
-    for _ in range(5):
-        backend.synchronize()
-        begun = time.perf_counter()
-        for _ in range(times):
-            work()
-        backend.synchronize()
-        rounds.append((time.perf_counter() - begun) / times)
-    return median(rounds)
+    """Of one call among many, from start to the end of the work on the device; the median of the rounds."""
+    return _median_round(backend, work, times, backend.synchronize)
 
 
 def host_seconds(backend: CupyBackend, work: Callable[[], Any], times: int) -> float:
     """What one call costs the host, which does not wait for the device."""
+    return _median_round(backend, work, times, lambda: None)
+
+
+def _median_round(backend: CupyBackend, work: Callable[[], Any], times: int, end: Callable[[], None]) -> float:
     work()
-    rounds = []
-    for _ in range(5):
+    rounds, times = [], times if ROUNDS > 1 else 1
+    for _ in range(ROUNDS):
         backend.synchronize()
         begun = time.perf_counter()
         for _ in range(times):
             work()
+        end()
         rounds.append((time.perf_counter() - begun) / times)
-        backend.synchronize()
+    backend.synchronize()
     return median(rounds)
 
 
@@ -244,22 +246,27 @@ def ask(backend: CupyBackend) -> Iterator[Answer]:
             yield f"{question.__name__} failed: {type(error).__name__}: {error}", float("nan"), ""
 
 
-def main() -> None:
+def main() -> str | None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=Path, default=RESULTS)
+    parser.add_argument("--small", action="store_true", help="to see that it runs: its times say nothing")
+    options = parser.parse_args()
+    if options.small:
+        shrink()
     backend = select("cuda")
     assert isinstance(backend, CupyBackend)
-    answers = []
+    answers, failed = [], []
     for what, value, unit in ask(backend):
-        answers.append((what, value, unit))
         print(f"{what:85} {value:12.4g} {unit}", flush=True)
-    folder = Path(sys.argv[1] if len(sys.argv) > 1 else os.environ.get("OUT", Path(__file__).parent / "results"))
-    folder.mkdir(parents=True, exist_ok=True)
-    result = {
-        "command": command(),
-        "machine": machine() | {"device": backend.description},
-        "answers": [{"what": what, "value": value, "unit": unit} for what, value, unit in answers],
-    }
-    (folder / "gpu-questions.json").write_text(json.dumps(result, indent=2) + "\n", "utf-8")
+        if value == value:
+            answers.append({"what": what, "value": value, "unit": unit})
+        else:
+            failed.append(what)
+    about = machine() | {"device": backend.description}
+    result = {"command": command(), "machine": about, "answers": answers, "failed": failed}
+    write_result(options.folder / "gpu-questions.json", result)
+    return "; ".join(failed) or None
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,9 +1,11 @@
-"""What a measurement was made on and with, for the JSON files in results/."""
+"""What a measurement was made on and with, for the JSON files in results/, and how those are written and read."""
 
 from __future__ import annotations
 
+import json
 import os
 import platform
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,9 @@ import numpy as np
 
 import gpunn
 from gpunn.kernels.loops import version
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
 
 
 def machine() -> dict[str, Any]:
@@ -28,7 +33,13 @@ def machine() -> dict[str, Any]:
         "numpy": np.__version__,
         "numba": version(),
         "gpunn": gpunn.__version__,
+        **({"simulated": True} if is_simulated() else {}),
     }
+
+
+def is_simulated() -> bool:
+    """Whether CUDA in this process is the one of tests/simulated_cuda, whose figures are those of no GPU."""
+    return "simulated_cuda.installing" in sys.modules
 
 
 def command() -> str:
@@ -36,3 +47,36 @@ def command() -> str:
     threads = os.environ.get("OPENBLAS_NUM_THREADS")
     before = f"OPENBLAS_NUM_THREADS={threads} " if threads else ""
     return f"{before}python benchmarks/{Path(sys.argv[0]).name} {' '.join(sys.argv[1:])}".strip()
+
+
+def commit() -> str:
+    """The commit that was measured, with "+" where code was changed since."""
+
+    def git(*words: str) -> str:
+        try:
+            return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+        except (OSError, subprocess.CalledProcessError):
+            return ""
+
+    changed = git("status", "--porcelain", "-uno", "gpunn", "benchmarks/*.py")
+    return git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
+
+
+def write_result(path: Path, result: dict[str, Any]) -> None:
+    """Write a result as JSON; what the simulated CUDA gave goes nowhere below results/."""
+    refuse_simulated(path, result)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """Read a result that a page is to be made of."""
+    result: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    refuse_simulated(path, result, RESULTS)
+    return result
+
+
+def refuse_simulated(path: Path, result: dict[str, Any], folder: Path | None = None) -> None:
+    """End the program where a result of the simulated CUDA is below benchmarks/results, or said to be."""
+    if result["machine"].get("simulated") and (folder or path.resolve()).is_relative_to(RESULTS):
+        sys.exit(f"{path.name}: figures of the simulated CUDA are of no GPU: give them another folder than results/")

@@ -116,6 +116,17 @@ class WorkerError(Exception):
     """A worker that cannot do the work: a missing library, or one that failed; the text says which."""
 
 
+def environment(python: str, *folders: Path) -> dict[str, str]:
+    """The environment of a worker that finds modules in some folders.
+
+    Every library is to take all cores in its own way: limits that the shell has set are not handed on.
+    """
+    env = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    # What the shell has set is for this interpreter, and not for that of another environment.
+    shells = os.environ.get("PYTHONPATH", "") if python == sys.executable else ""
+    return env | {"PYTHONPATH": os.pathsep.join(filter(None, [*map(str, folders), shells]))}
+
+
 class WorkerProcess:
     """One worker that runs.
 
@@ -129,11 +140,9 @@ class WorkerProcess:
 
     def __init__(self, peer: Peer, python: str, folder: Path, device: str, precision: str) -> None:
         self.peer = peer
-        # Every library is to take all cores in its own way: limits that the shell has set are not handed on.
-        env = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+        env = environment(python, WORKERS, *([ROOT] if peer.is_gpunn else []))
         env["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # else JAX takes the device's memory from all others
         env["CUPY_TF32"] = "1" if precision == "tf32" else "0"
-        env["PYTHONPATH"] = os.pathsep.join([str(WORKERS), *([str(ROOT)] if peer.is_gpunn else [])])
         if peer.name == PLAIN:
             env[OFF] = "0"
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the process; a pipe could fill up

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-from peers import ROOT, WORKERS, WorkerError
+from peers import ROOT, WORKERS, WorkerError, environment
 
 
 def profile_of(folder: Path, device: str, precision: str) -> dict[str, Any]:
@@ -18,9 +17,8 @@ def profile_of(folder: Path, device: str, precision: str) -> dict[str, Any]:
     Raises:
         WorkerError: it could not be taken.
     """
-    env = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
-    env["PYTHONPATH"] = os.pathsep.join([str(WORKERS), str(ROOT)])
     command = [sys.executable, str(WORKERS / "gpunn_profile.py"), str(folder), device, precision]
+    env = environment(sys.executable, WORKERS, ROOT)
     done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
     if done.returncode:
         raise WorkerError(f"the profile failed: {(done.stderr.strip().splitlines() or ['it said nothing'])[-1]}")

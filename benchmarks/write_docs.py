@@ -5,13 +5,13 @@ gpunn bench GROUP --keep && python benchmarks/write_docs.py
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from charts import chart, growth_chart
+from machine import RESULTS, ROOT, read_result
 from report import curves_of, headings, not_measured, rows_of, slope
 from targets import HEADINGS as TARGET_HEADINGS
 from targets import target_rows
@@ -21,8 +21,6 @@ from gpunn.profiling import Profile
 from gpunn.reports.profiled import HEADINGS as PROFILE_HEADINGS
 from gpunn.reports.profiled import profile_notes, profile_rows
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "benchmarks" / "results"
 DOCS = ROOT / "docs"
 
 ABOUT = """# Benchmarks
@@ -153,7 +151,7 @@ def by_machine(runs: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
 
 def read_runs(folder: Path = RESULTS) -> list[dict[str, Any]]:
     """All runs that are kept, in the order in which `gpunn bench` has their groups."""
-    runs = [json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("bench-*.json"))]
+    runs = [read_result(path) for path in sorted(folder.glob("bench-*.json"))]
     order = {workload.name: number for number, workload in enumerate(workloads())}
     return sorted(runs, key=lambda run: min(order.get(each["name"], len(order)) for each in run["workloads"]))
 

@@ -142,10 +142,7 @@ class Backend(ABC):
 
     @abstractmethod
     def free_bytes(self) -> int:
-        """Memory that could still be taken on the device."""
-
-    def give_back(self) -> None:
-        """Give back memory that is kept for later and holds nothing: pieces of it may fit no array of another size."""
+        """Memory that one array could still take on the device; gives back first what is kept there for later."""
 
     def limit_memory(self, nbytes: int | None) -> None:
         """Let the device's pool of memory grow no further; None for no bound. The host has no pool: see `limits`."""
@@ -434,14 +431,11 @@ class CupyBackend(Backend):
 
     def free_bytes(self) -> int:
         with self.lock, self.cupy.cuda.Device(self.index):
-            free, _ = self.cupy.cuda.runtime.memGetInfo()
             pool = self.cupy.get_default_memory_pool()
-            free = int(free) + int(pool.free_bytes())
-            return max(0, min(free, pool.get_limit() - pool.used_bytes())) if pool.get_limit() else free
-
-    def give_back(self) -> None:
-        with self.lock, self.cupy.cuda.Device(self.index):
-            self.cupy.get_default_memory_pool().free_all_blocks()
+            # What the pool still holds then is in use, or a piece of a block that is: no large array gets that.
+            pool.free_all_blocks()
+            free = int(self.cupy.cuda.runtime.memGetInfo()[0])
+            return max(0, min(free, pool.get_limit() - pool.total_bytes())) if pool.get_limit() else free
 
     def limit_memory(self, nbytes: int | None) -> None:
         if nbytes is None and not self._shared.is_limited:

@@ -57,8 +57,8 @@ def place(
     """
     data_on = checked_place(data_on)
     is_host, needed = backend.device == "cpu", bytes_on_device(samples, dtype)
-    free = 0 if is_host else backend.free_bytes()
     if data_on == "auto":
+        free = 0 if is_host else backend.free_bytes()
         fits = not is_mapped(samples.inputs) if is_host else needed <= SHARE * free
     else:
         fits = data_on == "device"

@@ -120,7 +120,6 @@ class Trainer:
         progress = flag(progress, "progress")
         self.validate_every = None if validate_every is None else positive_whole(validate_every, "validate_every")
         data_on = checked_place(data_on)
-        backend.give_back()
         self._memory = (batch_size, backend, dtype, backend.free_bytes(), data_on, skip_bad_batches)
         with self._enough_memory():
             self._require_memory()

@@ -1,28 +1,25 @@
 #!/bin/sh
-# Everything that only a machine with a GPU can show, in one call: the doctor with its self-test, the tests marked gpu
-# (none of them skipped), accuracies of the recipes, which must be those of the CPU, where GPUNN_DATA names MNIST, small
-# experiments, and the benchmarks beside those peers that are installed. What failed comes last; JSON goes to
-# benchmarks/results, that of experiments and benchmarks to the folder in OUT where it is set.
+# Everything that only a machine with a GPU can show, in one call or in parts; docs/gpu.md says what each step shows.
+#
+#   scripts/gpu-check.sh [--small] [STEP ...] [-- ARGUMENTS OF PYTEST]
+#
+# GPUNN_PYTHON          a Python that has everything already: nothing is installed    (default: that of .venv)
+# OUT                   the folder of the JSON and of each step's log                 (default: benchmarks/results/gpu)
+# GPUNN_DATA            the folder of MNIST, for the accuracies of its recipes        (default: those of the digits only)
+# GPUNN_SIMULATED_CUDA  1 for the CUDA of tests/simulated_cuda, which is no GPU: small, to see that this script runs
 set -eu
 # shellcheck source=scripts/setup.sh
 . "$(dirname -- "$0")/setup.sh"
-setup test
 cd "$root"
-failed=""
-step() { # name, command: runs it, and goes on where it fails
-    name=$1
-    shift
-    printf '\n== %s\n' "$name"
-    "$@" || failed="$failed $name"
-}
-step doctor "$venv/bin/gpunn" doctor
-step tests env GPUNN_REQUIRE_ALL=1 GPUNN_REQUIRE_GPU=1 "$venv/bin/python" -m pytest -q -m gpu "$@"
-if [ -n "${GPUNN_DATA:-}" ]; then
-    for recipe in mlp lenet lenet-bn; do
-        step "accuracy of $recipe" "$venv/bin/python" benchmarks/accuracy.py "$recipe" mnist --device cuda
-    done
+if [ -n "${GPUNN_PYTHON:-}" ]; then
+    python=$GPUNN_PYTHON
+else
+    setup test
+    python=$venv/bin/python
 fi
-step questions "$venv/bin/python" benchmarks/gpu_questions.py ${OUT:+"$OUT"}
-step benchmarks "$venv/bin/python" benchmarks/bench.py --device cuda --rounds 3 --out "${OUT:-benchmarks/results/cuda}"
-if [ -n "$failed" ]; then printf "\nfailed:%s\n" "$failed"; exit 1; fi
-printf "\nall passed\n"
+if [ "${GPUNN_SIMULATED_CUDA:-}" = 1 ]; then
+    PYTHONPATH=$root/tests/simulated_cuda/everywhere${PYTHONPATH:+:$PYTHONPATH}
+    set -- --small "$@"
+fi
+export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
+exec "$python" benchmarks/gpu_check.py "$@"

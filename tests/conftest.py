@@ -103,6 +103,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason=how))
     needing = [item for item in items if item.get_closest_marker("gpu")]
     reason = why_no_gpu() if needing else ""
+    if needing and not reason and is_set("GPUNN_NO_POOL"):
+        import cupy
+
+        cupy.cuda.set_allocator(None)  # each array is memory of its own, with bounds that compute-sanitizer knows of
     if reason:
         for item in needing:
             item.add_marker(pytest.mark.skip(reason=reason))

@@ -227,6 +227,18 @@ def test_what_is_kept_is_measured_whole(words: tuple[str, ...]) -> None:
     assert "--keep is for whole measurements" in done.stderr
 
 
+def test_what_the_shell_adds_to_the_path_is_for_this_interpreter(
+    bench: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # So gpunn's workers find the CUDA of tests/simulated_cuda, and a peer's environment stays its own.
+    monkeypatch.setenv("PYTHONPATH", "added")
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
+    ours, theirs = (bench.peers.environment(python, tmp_path) for python in (sys.executable, "another/python"))
+    assert ours["PYTHONPATH"] == f"{tmp_path}{os.pathsep}added"
+    assert theirs["PYTHONPATH"] == str(tmp_path)
+    assert "OPENBLAS_NUM_THREADS" not in ours | theirs
+
+
 def test_peers_without_an_interpreter_are_wrong_usage() -> None:
     done = program("dense", "--peers-python", "nowhere/bin/python")
     assert done.returncode == 2

@@ -267,3 +267,17 @@ def test_a_wrong_choice_of_python_is_named(ready: Checkout) -> None:
     done = ready.run("train.sh", PYTHON="/nowhere/python")
     assert done.returncode == 1
     assert done.stderr == "gpunn: PYTHON=/nowhere/python is no Python 3.11 or newer: set it to one, or unset it\n"
+
+
+def test_the_check_of_a_gpu_takes_a_python_that_has_everything_and_installs_nothing(checkout: Checkout) -> None:
+    python = checkout.bin / "a python"
+    checkout.write(python, '#!/bin/sh\nprintf "[%s]" "$PYTHONPATH" "$@"\n')
+    arguments = ("tests", "--", "-k", "a or b")
+    done = checkout.run("gpu-check.sh", *arguments, GPUNN_PYTHON=str(python))
+    said = "[benchmarks/gpu_check.py]{}[tests][--][-k][a or b]"
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"[{checkout.root}]{said.format('')}", "")
+    simulated = checkout.run("gpu-check.sh", *arguments, GPUNN_PYTHON=str(python), GPUNN_SIMULATED_CUDA="1")
+    path = f"{checkout.root}:{checkout.root}/tests/simulated_cuda/everywhere"
+    assert simulated.stdout == f"[{path}]{said.format('[--small]')}"
+    assert checkout.installs() == 0
+    assert not (checkout.root / ".venv").exists()

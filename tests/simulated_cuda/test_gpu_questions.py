@@ -1,11 +1,11 @@
 """The experiments that wait for a GPU, on the simulated one: they run, and measure what they say."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-import gpunn as gn
 from gpunn.backend import select
 from simulated_cuda.core import Core
 
@@ -18,13 +18,9 @@ def questions(cuda: Core, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     import gpu_questions
 
-    # Once instead of many times, to see that it can be done; no time of a simulator means anything.
-    monkeypatch.setattr(gpu_questions, "seconds", lambda backend, work, times: work() or 1e-6)
-    monkeypatch.setattr(gpu_questions, "host_seconds", lambda backend, work, times: work() or 1e-6)
-    small = {"SIZES": (64, 512), "COPIED": 1 << 16, "IMAGES": 600, "STEPS": 4, "STEPS_PER_GRAPH": (1, 4)}
-    small |= {"PIECE": 1 << 16, "networks": lambda: {"784-16-10": [gn.Dense(16), gn.ReLU(), gn.Dense(10)]}}
-    for name, value in small.items():
-        monkeypatch.setattr(gpu_questions, name, value)
+    for name in ("SIZES", "COPIED", "IMAGES", "STEPS", "STEPS_PER_GRAPH", "PIECE", "ROUNDS", "networks"):
+        monkeypatch.setattr(gpu_questions, name, getattr(gpu_questions, name))  # which puts them back afterwards
+    gpu_questions.shrink()
     return gpu_questions
 
 
@@ -54,3 +50,18 @@ def test_a_question_that_fails_leaves_the_others(questions: Any, monkeypatch: py
     assert answers[0][0] == "fails failed: RuntimeError: no such thing"
     assert answers[1][0].startswith("captured product: largest difference")
     assert answers[1][1] < 1e-3
+
+
+def test_a_question_that_fails_fails_the_program(
+    questions: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(backend: Any) -> Any:
+        raise RuntimeError("no such thing")
+        yield
+
+    monkeypatch.setattr(questions, "QUESTIONS", (questions.products, fails))
+    monkeypatch.setattr("sys.argv", ["gpu_questions.py", "--small", str(tmp_path)])
+    assert questions.main() == "fails failed: RuntimeError: no such thing"
+    result = json.loads((tmp_path / "gpu-questions.json").read_text("utf-8"))
+    assert result["failed"] == ["fails failed: RuntimeError: no such thing"]
+    assert len(result["answers"]) == len(capsys.readouterr().out.splitlines()) - 1 > 5

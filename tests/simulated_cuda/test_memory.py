@@ -1,6 +1,9 @@
 """What is said when the memory of the simulated device runs out, and what can be done afterwards."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ from gpunn import limits
 from gpunn.backend import select
 from gpunn.errors import MemoryShortageError
 from gpunn.memory import bytes_of_network
+from gpunn.placement import place
 from simulated_cuda.core import Core
 
 
@@ -71,6 +75,38 @@ def test_a_limit_bounds_the_pool_of_the_device(cuda: Core) -> None:
             gn.set_memory_limit(None)
         assert select("cuda").empty((limit + 1,), np.uint8).nbytes == limit + 1
         assert pool.get_limit() == 0
+
+
+@contextmanager
+def _pieces(cuda: Core, stream: str, limit: int = 0) -> Iterator[Any]:
+    """40 MiB of memory, 24 of them in the pool and free, but for a piece of 512 bytes: no other array is given them."""
+    backend = select("cuda")
+    with cuda.memory(40 * 2**20):
+        backend.cupy.get_default_memory_pool().set_limit(size=limit)
+        with backend.stream if stream == "the same" else backend.cupy.cuda.Stream():
+            whole = backend.cupy.empty((24 * 2**20,), np.uint8)
+            del whole
+            piece = backend.cupy.empty((512,), np.uint8)
+        yield backend
+        del piece
+
+
+@pytest.mark.parametrize("limit", [0, 32 * 2**20])
+@pytest.mark.parametrize("stream", ["the same", "another"])
+def test_memory_is_free_that_one_array_can_take(cuda: Core, stream: str, limit: int) -> None:
+    with _pieces(cuda, stream, limit) as backend:
+        free = backend.free_bytes()
+        assert free == (limit or 40 * 2**20) - 24 * 2**20
+        assert backend.empty((free,), np.uint8).nbytes == free
+
+
+def test_data_that_fit_in_no_piece_of_the_free_memory_are_streamed(cuda: Core) -> None:
+    inputs = np.zeros((20, 2**20), np.uint8)
+    samples = gn.Samples(inputs, np.zeros(20, np.int64), classes=2)
+    with _pieces(cuda, "another") as backend:
+        batches = place(backend, samples, "float32")
+        assert batches.placement == "the host: 20.0 MiB, streamed from memory to cuda:0, where 16.0 MiB are free"
+        del batches
 
 
 def test_memory_of_the_host_that_runs_out_is_not_said_to_be_the_devices(
