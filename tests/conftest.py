@@ -12,7 +12,7 @@ from hypothesis import settings
 
 __all__ = ["backend"]
 
-# A shell gives a job in the background no SIGINT, nohup no SIGHUP, and children inherit that: tests that send one need it back.
+# A job in a shell's background ignores SIGINT, one under nohup SIGHUP, and so do children: tests that send them mind.
 for number, default in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, default)
