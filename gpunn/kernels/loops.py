@@ -16,6 +16,7 @@ from functools import cache, wraps
 from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 OFF = "GPUNN_NUMBA"
 """Environment variable that, set to 0, leaves Numba unused."""
@@ -60,6 +61,17 @@ def version() -> str:
         return importlib.metadata.version("numba")
     except importlib.metadata.PackageNotFoundError:
         return ""
+
+
+@cache
+def load() -> None:
+    """Load Numba with its compiler, where it is installed: a hundred megabytes, which then count as taken."""
+    if version():
+        compiled(_nothing)(np.zeros(1, np.float32))
+
+
+def _nothing(x: NDArray[Any]) -> None:
+    x[0] = 0
 
 
 @cache
