@@ -2,14 +2,17 @@
 
 import ctypes
 import re
+import shutil
 import subprocess
 import sys
+import venv
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from stub_driver import with_driver
+from stub_driver import stub_driver, with_driver
 from stub_wheels import make_wheel
 
 from gpunn import doctor
@@ -405,13 +408,14 @@ print("first", doctor.first_gpu(doctor.read_driver()))
 """
 
 
-def bare(packages: str, script: str = "", index: int = 0, **variables: str) -> str:
+def bare(packages: str, script: str = "", index: int = 0, python: str = "", **variables: str) -> str:
     """The same where no other packages than those in a folder are to be found."""
     # The package without what it imports, as the doctor has it before anything is installed.
     own = "import sys, types\nsys.modules['gpunn'] = gpunn = types.ModuleType('gpunn')\n"
     lines = f"{own}gpunn.__path__ = [{str(Path(doctor.__file__).parent)!r}]\n{script or SEEN}"
     done = subprocess.run(
-        [sys.executable, "-S", "-c", lines, str(index)], capture_output=True, text=True, check=True, timeout=60,
+        [python or sys.executable, *([] if python else ["-S"]), "-c", lines, str(index)],
+        capture_output=True, text=True, check=True, timeout=60,
         env=with_driver(PYTHONPATH=packages, **variables),
     )  # fmt: skip
     return done.stdout
@@ -476,6 +480,53 @@ def test_wheels_that_cannot_serve_are_refused_with_what_replaces_them(
     assert line.startswith("missing ")
     assert "[cuda13]" in line
     assert all(name.replace("_", "-") in line for name in packages if "cupy" in name and "nvmath" not in said)
+
+
+FOUND_IN = {
+    "cuda13": dict.fromkeys(("cublas", "cublasLt", "nvrtc", "cudart"), "nvidia/cu13/lib"),
+    "cuda12": {
+        "cublas": "nvidia/cublas/lib",
+        "cublasLt": "nvidia/cublas/lib",
+        "nvrtc": "nvidia/cuda_nvrtc/lib",
+        "cudart": "nvidia/cuda_runtime/lib",
+    },
+}
+
+
+@pytest.mark.simulated_cuda
+def test_libraries_of_cuda_13_that_others_brought_beside_cupy_for_12_are_said(tmp_path: Path) -> None:
+    from cuda import pathfinder  # the real one, which decides which of two libraries is loaded
+
+    venv.create(tmp_path / "env", symlinks=True)
+    site = next((tmp_path / "env" / "lib").glob("python3.*/site-packages"))
+    (site / "cuda").mkdir()
+    (site / "cuda" / "pathfinder").symlink_to(Path(pathfinder.__file__).parent)
+    (tmp_path / "wheels").mkdir()
+    brought = {"nvidia-cublas": "13.1.0", "nvidia-cuda-nvrtc": "13.0.1", "nvidia-cuda-runtime": "13.0.1"}
+    for name, version in ({"cupy-cuda12x": "14.2.0", "nvmath-python": "1.0.0"} | brought).items():
+        make_wheel(tmp_path / "wheels", name, version, files={"cupy/__init__.py": ""} if "cupy" in name else {})
+    for wheel in (tmp_path / "wheels").glob("*.whl"):
+        with zipfile.ZipFile(wheel) as packed:
+            packed.extractall(site)
+    for extra, folders in FOUND_IN.items():
+        for library, folder in folders.items():
+            (site / folder).mkdir(parents=True, exist_ok=True)
+            shutil.copy(stub_driver() / "libnvidia-ml.so.1", site / folder / f"lib{library}.so.{extra[-2:]}")
+    python = str(tmp_path / "env" / "bin" / "python")
+
+    def lines(version: str) -> list[str]:
+        said = bare("", python=python, S_VERSION=version).splitlines()
+        return [next(line for line in said if f" {name}: " in line) for name in doctor.LIBRARIES.values()]
+
+    for line, name in zip(lines("12080"), doctor.LIBRARIES.values(), strict=True):
+        said = f"missing {name}: {name} of CUDA 13 is loaded, CuPy is built for CUDA 12: {site}/nvidia/cu13"
+        assert line.startswith(said)
+        assert "pip uninstall -y nvidia-cublas nvidia-cuda-nvrtc nvidia-cuda-runtime && " in line
+        assert "[cuda12]" in line
+    # A driver that can do both lets CuPy follow.
+    assert all("pip uninstall -y cupy-cuda12x && " in line and "[cuda13]" in line for line in lines("13000"))
+    shutil.rmtree(site / "nvidia" / "cu13")
+    assert [line.partition(": ")[2] for line in lines("12080")] == ["found, CUDA 12 -> "] * 3
 
 
 def test_the_mend_of_a_damaged_cupy_is_the_one_that_fits_the_driver(wheels: Callable[..., str]) -> None:
