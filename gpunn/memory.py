@@ -200,11 +200,15 @@ def require_for_training(
     if backend.device != "cpu":
         return
     needed, largest = _count(layers, shape, batch_size, backend, dtype, None, optimizer, skips)
-    if largest >= loops.WORTHWHILE:
-        loops.load()  # the first kernel would load it, and what it takes is not free
-    free = backend.free_bytes() + taken
+    error, free = MemoryError("nothing was taken"), backend.free_bytes() + taken
+    if largest >= loops.WORTHWHILE:  # the first kernel would load Numba, and what it takes is not free
+        if free < (nbytes := loops.bytes_to_load()):
+            error = MemoryError(f"Numba takes {size(nbytes)} of it: export {loops.OFF}=0 does without")
+            free = 0
+        else:
+            loops.load()
+            free = backend.free_bytes() + taken
     if needed + others + UNCOUNTED > free:
-        error = MemoryError("nothing was taken")
         raise shortage(error, layers, shape, batch_size, backend, dtype, others, free, optimizer, skips)
 
 

@@ -408,13 +408,31 @@ def test_the_program_keeps_to_a_limit_in_one_line(folder: Path) -> None:
         .replace('units = "outputs"', "units = 100000\n[[layers]]\ntype = 'Dense'\nunits = 10")
     )
     (folder / "large.toml").write_text(text)
-    limit = f"{limits.resident_bytes() + (200 << 20)}"
+    limit = f"{limits.resident_bytes() + (340 << 20)}"
     done = gpunn("train", "--recipe", "large.toml", "--memory-limit", limit)
     assert_one_line(done, 1, "out of memory on cpu: batches of 700 need about ", "were free")
     assert not (folder / "runs").exists()
     assert limits.memory_limit() is None  # it is the command's, not the process's
     assert gpunn("train", "--recipe", "tiny.toml", "--memory-limit", limit, "--out", "run").code == 0
     assert gpunn("evaluate", "run", "--memory-limit", "2GiB").code == 0
+
+
+@pytest.mark.parametrize("megabytes", [170, 260, 340])
+def test_the_program_with_its_pictures_ends_below_its_limit_or_says_why_not(tmp_path: Path, megabytes: int) -> None:
+    command = [sys.executable, "-m", "gpunn", "train", "--recipe", "lenet-digits", "--epochs", "1", "--out", "run"]
+    script = (
+        "import resource, subprocess, sys; done = subprocess.run(sys.argv[1:]);"
+        "print(done.returncode, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss << 10)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *command, "--device", "cpu", "--memory-limit", f"{megabytes}MB"],
+        capture_output=True, text=True, timeout=300, cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parent.parent), "OPENBLAS_NUM_THREADS": "2"},
+    )  # fmt: skip
+    code, most = map(int, done.stdout.splitlines()[-1].split())
+    assert most <= megabytes * 10**6, f"{most / 10**6:.0f} MB: {done.stderr}"
+    assert code == (0 if megabytes == 340 else code), done.stderr
+    assert code == 0 or "out of memory on cpu: batches of 32 need" in done.stderr
 
 
 @pytest.mark.parametrize(("limit", "word"), [("much", "a size such as 2GB"), ("1MB", "taken already")])

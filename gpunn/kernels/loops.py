@@ -24,6 +24,9 @@ OFF = "GPUNN_NUMBA"
 WORTHWHILE = 2**19
 """Bytes of the largest array from which on loops are used: less does not pay for the half second of loading Numba."""
 
+LOADED = 120 << 20
+"""Bytes that Numba and its compiler take: 110 MiB were measured, half of it at the first function."""
+
 LONG = 10_000
 """Steps from which on a training uses loops for all its arrays: they save a tenth of a millisecond a step."""
 
@@ -68,6 +71,11 @@ def load() -> None:
     """Load Numba with its compiler, where it is installed: a hundred megabytes, which then count as taken."""
     if version():
         compiled(_nothing)(np.zeros(1, np.float32))
+
+
+def bytes_to_load() -> int:
+    """What `load` is about to take of the host's memory, roughly; 0 where it is loaded or not installed."""
+    return LOADED if version() and not load.cache_info().currsize else 0
 
 
 def _nothing(x: NDArray[Any]) -> None:
