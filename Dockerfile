@@ -41,5 +41,6 @@ ENV PATH=/opt/gpunn/bin:$PATH \
 VOLUME /cache
 WORKDIR /data
 USER 1000:1000
-ENTRYPOINT ["/bin/sh", "-c", "export CUPY_CACHE_DIR=\"$CUPY_CACHE_DIR-$(id -u)\"; exec gpunn \"$@\"", "gpunn"]
+# Each user has a home of their own on the volume: the next could not write into what another's matplotlib made there.
+ENTRYPOINT ["/bin/sh", "-c", "u=$(id -u); export HOME=\"$HOME/home-$u\" CUPY_CACHE_DIR=\"$CUPY_CACHE_DIR-$u\" MPLCONFIGDIR=\"$HOME/home-$u/matplotlib\"; mkdir -p \"$HOME\" 2>/dev/null; exec gpunn \"$@\"", "gpunn"]
 CMD ["--help"]

@@ -169,15 +169,16 @@ def predict(run: str, files: tuple[str, ...], form: str, invert: str, device: st
 def doctor() -> None:
     """Say what is installed, what is missing for a GPU and what mends it; test every kernel where there is a GPU."""
     from gpunn.backend import cuda_trouble
-    from gpunn.doctor import diagnose, format_findings
+    from gpunn.doctor import diagnose, first_gpu, format_findings, read_driver
 
     findings = diagnose()
     _say(format_findings(findings))
     failed = any(finding.status == "missing" for finding in findings)
-    if not cuda_trouble():
+    index = first_gpu(read_driver())
+    if not cuda_trouble(index):
         from gpunn.selftest import self_test
 
-        failed = not self_test("cuda", _say) or failed
+        failed = not self_test(f"cuda:{index}", _say) or failed
     if failed:
         raise SystemExit(1)
 

@@ -16,18 +16,19 @@ import sys
 import tempfile
 import threading
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 # CUDA 13 cannot compile for GPUs older than Turing, CUDA 12 for none older than Maxwell.
 OLDEST_GPU = {"cuda13": (7, 5), "cuda12": (5, 0)}
 OLDEST_DRIVER = {"cuda13": 13000, "cuda12": 12000}
 CUPY_PACKAGES = {"cupy-cuda13x": "cuda13", "cupy-cuda12x": "cuda12"}
 # For a CUDA that is too old, or for other GPUs; "cupy" is built by hand, for whatever CUDA was there, or is conda's.
-OTHER_CUPYS = ("cupy", "cupy-cuda11x", "cupy-cuda10x", "cupy-cuda102", "cupy-cuda110", "cupy-cuda111", "cupy-cuda115",
-               "cupy-cuda117", "cupy-rocm-4-3", "cupy-rocm-5-0", "cupy-rocm-6-0", "cupy-rocm-7-0")  # fmt: skip
+_OTHER_CUDAS = (70, 75, 80, 90, 91, 92, 100, 101, 102, *range(110, 118), "10x", "11x", "14x")
+OTHER_CUPYS = ("cupy", *(f"cupy-cuda{cuda}" for cuda in _OTHER_CUDAS),
+               *(f"cupy-rocm-{rocm}" for rocm in ("4-0", "4-2", "4-3", "5-0", "6-0", "7-0")))  # fmt: skip
 OLDEST_CUPY, OLDEST_NVMATH = (14, 2), (1, 0)
 LIBRARIES = {"cublas": "cuBLAS", "nvrtc": "NVRTC", "cudart": "CUDA runtime"}
 _PIP = f"{shlex.quote(sys.executable)} -m pip"
@@ -87,19 +88,29 @@ def read_driver() -> Driver:
         library = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
     except OSError:
         return Driver(problem=_NO_DRIVER)
-    answers: list[Driver] = []
 
-    def ask() -> None:
+    def ask() -> Driver:
         try:
-            answers.append(_ask(library))
+            return _ask(library)
         except (AttributeError, ValueError, OSError) as error:  # a library of that name which is another's
-            answers.append(Driver(problem=f"the NVIDIA driver's library is none: {error}"))
+            return Driver(problem=f"the NVIDIA driver's library is none: {error}")
 
-    # Of a driver that hangs no call comes back, not even by Ctrl-C: it is left in a thread that nobody waits for.
-    thread = threading.Thread(target=ask, daemon=True)
+    return answered(ask, Driver(problem=f"{_SILENT} {DRIVER_SECONDS} s"))
+
+
+Answer = TypeVar("Answer")
+
+
+def answered(ask: Callable[[], Answer], otherwise: Answer) -> Answer:
+    """What a question to the driver comes back with, or something else where it does not come back.
+
+    Of a driver that hangs no call comes back, not even by Ctrl-C: it is left in a thread that nobody waits for.
+    """
+    answers: list[Answer] = []
+    thread = threading.Thread(target=lambda: answers.append(ask()), daemon=True)
     thread.start()
     thread.join(DRIVER_SECONDS)
-    return answers[0] if answers else Driver(problem=f"{_SILENT} {DRIVER_SECONDS} s")
+    return answers[0] if answers else otherwise
 
 
 def _ask(library: ctypes.CDLL) -> Driver:
@@ -209,7 +220,8 @@ def _replace_command(packages: Iterable[str], extra: str) -> str:
 def reinstall_command() -> str:
     """The command that replaces a CuPy that is damaged."""
     found = [package for package in (*CUPY_PACKAGES, *OTHER_CUPYS) if installed(package)]
-    extra = next((CUPY_PACKAGES[package] for package in found if package in CUPY_PACKAGES), "cuda13")
+    fits = next((CUPY_PACKAGES[package] for package in found if package in CUPY_PACKAGES), "")
+    extra = fits or fitting_extra(read_driver()).extra or "cuda13"
     return _replace_command(found, extra) if found else install_command(extra)
 
 
@@ -293,34 +305,49 @@ def _library_finding(library: str, name: str, extra: str, driver: Driver) -> Fin
     return Finding(name, "missing", value, f"take {folder} out of LD_LIBRARY_PATH, and unset CUDA_PATH and CUDA_HOME")
 
 
-def _gpu_findings(driver: Driver, index: int) -> list[Finding]:
-    """The GPUs in CUDA's order, what else uses them, and who may."""
-    from gpunn.gpu_state import in_use, mode_problem, order
+def _gpu_findings(driver: Driver, index: int, in_use: Callable[[Gpu], str]) -> list[Finding]:
+    """The GPUs in CUDA's order, what else uses them, who may, and which are too old for what is installed."""
+    from gpunn.gpu_state import mode_problem, order
 
     findings = []
+    built_for = next((fits for package, fits in CUPY_PACKAGES.items() if installed(package)), "cuda12")
     for number, gpu in enumerate(driver.gpus):
-        value = f"{gpu}{in_use(gpu.pci, gpu.memory)}"
-        status: Literal["warn", "missing"] = "missing" if number == index else "warn"
+        name, value = f"GPU {number}", f"{gpu}{in_use(gpu)}"
         if gpu.capability < min(OLDEST_GPU.values()):
             mend = "take another by --device cuda:N, or hide it by CUDA_VISIBLE_DEVICES"
-            findings.append(Finding(f"GPU {number}", status, f"{gpu} is too old for CUDA 12", mend))
+            status: Literal["warn", "missing"] = "missing" if number == index else "warn"
+            findings.append(Finding(name, status, f"{gpu} is too old for CUDA 12", mend))
+        elif number != index and gpu.capability < OLDEST_GPU[built_for]:  # that of the one asked for stands with CuPy
+            mend = f"take another by --device cuda:N; for this one {_other_cupy('cuda12')}"
+            findings.append(Finding(name, "warn", f"{value} is too old for CUDA {built_for[-2:]}", mend))
         elif problem := mode_problem(gpu.mode):
-            findings.append(Finding(f"GPU {number}", "warn", f"{value}, {problem}", "sudo nvidia-smi -c 0"))
+            findings.append(Finding(name, "warn", f"{value}, {problem}", "sudo nvidia-smi -c 0"))
         else:
-            findings.append(Finding(f"GPU {number}", "ok", value))
+            findings.append(Finding(name, "ok", value))
     if len(driver.gpus) > 1:
         findings.append(Finding("GPU order", "ok", order()))
     return findings
 
 
-def _cuda_findings(driver: Driver, index: int = 0) -> list[Finding]:
+def _in_use(gpu: Gpu) -> str:
+    from gpunn.gpu_state import in_use
+
+    return answered(lambda: in_use(gpu.pci, gpu.memory), ", and its memory cannot be asked for: NVML does not answer")
+
+
+def _other_cupy(extra: str) -> str:
+    """The command that puts the CuPy of another extra in the place of what is installed."""
+    return _replace_command([package for package in (*CUPY_PACKAGES, *OTHER_CUPYS) if installed(package)], extra)
+
+
+def _cuda_findings(driver: Driver, index: int = 0, in_use: Callable[[Gpu], str] = lambda _: "") -> list[Finding]:
     fit = fitting_extra(driver)
     extra = fit.extra
     if fit.problem:
         findings = [Finding("NVIDIA driver", "missing", fit.problem, fit.mend)]
     else:
         findings = [Finding("NVIDIA driver", "ok", f"for CUDA up to {cuda_version(driver.version)}")]
-    findings += _gpu_findings(driver, index)
+    findings += _gpu_findings(driver, index, in_use)
     cupy = _cupy_finding(driver, extra, index)
     findings.append(cupy)
     # The libraries belong to the CUDA that CuPy was built for, right or wrong; mending CuPy mends them too.
@@ -351,6 +378,14 @@ def _trial_findings(index: int) -> Iterator[Finding]:
             what, _, mend = said.rpartition(": ")
             yield Finding(name, "missing", what, mend)
             return
+
+
+def first_gpu(driver: Driver) -> int:
+    """The first GPU that nothing is seen to be missing for; 0 where there is none."""
+    for index in range(len(driver.gpus)):
+        if all(finding.status != "missing" for finding in _cuda_findings(driver, index)):
+            return index
+    return 0
 
 
 def cuda_advice(index: int = 0) -> str:
@@ -485,9 +520,10 @@ def diagnose() -> list[Finding]:
         _cache_finding(),
     ]
     driver = read_driver()
-    cuda = _cuda_findings(driver)
+    index = first_gpu(driver)
+    cuda = _cuda_findings(driver, index, _in_use)
     if driver.gpus and all(finding.status != "missing" for finding in cuda):
-        cuda += _trial_findings(0)
+        cuda += _trial_findings(index)
     if not driver.gpus:
         # Without a GPU nothing of CUDA is needed: the first line says so, the rest is for whoever adds one.
         cuda = [Finding(f.name, "warn" if f.status == "missing" else f.status, f.value, f.mend) for f in cuda]

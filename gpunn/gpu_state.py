@@ -46,13 +46,15 @@ def in_use(pci: str, memory: int) -> str:
     library, handle, words = _management(), ctypes.c_void_p(), ""
     if library is None or not pci:
         return ""
-    with suppress(AttributeError):
+    with suppress(AttributeError):  # of an older driver not all are there
         if library.nvmlDeviceGetHandleByPciBusId_v2(pci.encode(), ctypes.byref(handle)):
             return ""
         used = _Memory()
         if not library.nvmlDeviceGetMemoryInfo(handle, ctypes.byref(used)):
-            words += f", {used.used / 2**30:.1f} GiB in use"
+            words = f", {used.used / 2**30:.1f} GiB in use"
         now, later = ctypes.c_uint(), ctypes.c_uint()
         if not library.nvmlDeviceGetMigMode(handle, ctypes.byref(now), ctypes.byref(later)) and now.value:
-            words += f", divided by MIG: this is an instance of {memory / 2**30:.0f} GiB"
+            # What is asked by the place on the bus is the whole GPU; CUDA sees one of its instances.
+            whole = f" of the {used.total / 2**30:.0f} GiB of the whole" if words else ""
+            words += f"{whole}, divided by MIG: this is an instance of {memory / 2**30:.0f} GiB"
     return words

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import re
 import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from gpunn.errors import MemoryShortageError, OptionError
@@ -20,6 +22,7 @@ _UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 _GROUPS, _OWN_GROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 _limit: int | None = None
+_reserved = 0
 
 
 def set_memory_limit(limit: int | str | None) -> None:
@@ -78,7 +81,18 @@ def require(nbytes: int, what: str) -> None:
 def free_bytes() -> int:
     """Memory of the host that may still be taken."""
     free = min(_free_of_machine(), *_free_of_groups())
-    return free if _limit is None else max(0, min(free, _limit - resident_bytes()))
+    return free if _limit is None else max(0, min(free, _limit - _reserved - resident_bytes()))
+
+
+@contextmanager
+def reserved(nbytes: int) -> Iterator[None]:
+    """Within, leave so many bytes of a limit that was set to what comes afterwards."""
+    global _reserved  # as the limit
+    _reserved += nbytes
+    try:
+        yield
+    finally:
+        _reserved -= nbytes
 
 
 def resident_bytes() -> int:

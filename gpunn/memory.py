@@ -16,6 +16,7 @@ from numpy.typing import DTypeLike, NDArray
 from gpunn import limits
 from gpunn.backend import Backend
 from gpunn.errors import MemoryShortageError
+from gpunn.kernels import loops
 from gpunn.kernels.kernel import Array, Elementwise, Raw
 from gpunn.limits import size
 
@@ -29,18 +30,31 @@ if TYPE_CHECKING:
 _COPIES = 5
 """Of the weights on the host: those of the last, good and best record, a new one, and what a checkpoint writes."""
 
+_OF_OUTPUTS = 6
+"""Arrays of a batch's outputs: targets, and targets and gradient of the cost, for the training and the validation."""
+
+UNCOUNTED = 16 << 20
+"""Bytes of the host that a training takes beside its arrays: the BLAS's own, machine code of kernels, records. They
+were at most 6 MiB in a process that had loaded nothing but Numba before."""
+
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 class _Counting(Backend):
-    """A stand-in for a backend whose arrays have a shape and no memory; it counts the bytes that they would take."""
+    """A stand-in for a backend whose arrays have a shape and no memory; it counts the bytes that they would take.
+
+    Attributes:
+        nbytes: of all arrays together.
+        largest: of the largest of them.
+    """
 
     def __init__(self, like: Backend) -> None:
         self.device, self.description, self.block_elements = like.device, like.description, like.block_elements
-        self.nbytes = 0
+        self.nbytes = self.largest = 0
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
         self.nbytes += (nbytes := prod(shape) * np.dtype(dtype).itemsize)
+        self.largest = max(self.largest, nbytes)
         if nbytes > sys.maxsize:
             raise MemoryError(f"{size(nbytes)} are more than any memory has")
         # One element, seen as all of them.
@@ -83,12 +97,27 @@ def bytes_of_network(
 ) -> int:
     """What a network takes on a device, built for batches of a size: values, gradients and all buffers.
 
-    With an optimizer, what a training takes: also what the optimizer remembers, what is held to take steps back, and
-    copies of the weights: on the host those of the last, good and best record, on a device one that passes through.
+    With an optimizer, what a training takes: also what the optimizer remembers, the targets of a batch and what the
+    cost makes of them, what is held to take steps back, and copies of the weights: on the host those of the last, good
+    and best record, on a device one that passes through.
 
     Raises:
         ShapeError: the arrays are not those of the network.
     """
+    return _count(layers, shape, batch_size, like, dtype, arrays, optimizer, skips)[0]
+
+
+def _count(
+    layers: Sequence[Layer],
+    shape: Sequence[int],
+    batch_size: int,
+    like: Backend,
+    dtype: str,
+    arrays: Mapping[str, NDArray[Any]] | None = None,
+    optimizer: Optimizer | None = None,
+    skips: bool = False,
+) -> tuple[int, int]:
+    """`bytes_of_network`, and the bytes of its largest array."""
     from gpunn.model import Sequential, check_arrays
     from gpunn.parameter import Parameters
 
@@ -101,14 +130,17 @@ def bytes_of_network(
             check_arrays(arrays, context)
         parameters = Parameters(context.parameters, counting, dtype)
     if optimizer is None or parameters is None:
-        return counting.nbytes
+        return counting.nbytes, counting.largest
+    for _ in range(_OF_OUTPUTS):
+        counting.empty((network.capacity, *network.output_shape), dtype)
     before, values = counting.nbytes, int(parameters.values.size) * np.dtype(dtype).itemsize
     optimizer.unbuilt().build(parameters)
     remembered = counting.nbytes - before
     held = sum(int(array.size) * array.itemsize for array in network.statistics.values())
     # Two copies of what the optimizer remembers: the old one stays until the new one is made.
     copies = _COPIES * (values + held) + 2 * remembered if like.device == "cpu" else values
-    return counting.nbytes + copies + (values + held + remembered if skips else 0)
+    taken_back = values + held + remembered if skips else 0
+    return counting.nbytes + copies + taken_back, counting.largest
 
 
 def require_for_network(
@@ -165,10 +197,18 @@ def require_for_training(
     Raises:
         MemoryShortageError: as `shortage` words it.
     """
-    free = backend.free_bytes() + taken
-    needed = bytes_of_network(layers, shape, batch_size, backend, dtype, None, optimizer, skips)
-    if backend.device == "cpu" and needed + others > free:
-        error = MemoryError("nothing was taken")
+    if backend.device != "cpu":
+        return
+    needed, largest = _count(layers, shape, batch_size, backend, dtype, None, optimizer, skips)
+    error, free = MemoryError("nothing was taken"), backend.free_bytes() + taken
+    if largest >= loops.WORTHWHILE:  # the first kernel would load Numba, and what it takes is not free
+        if free < (nbytes := loops.bytes_to_load()):
+            error = MemoryError(f"Numba takes {size(nbytes)} of it: export {loops.OFF}=0 does without")
+            free = 0
+        else:
+            loops.load()
+            free = backend.free_bytes() + taken
+    if needed + others + UNCOUNTED > free:
         raise shortage(error, layers, shape, batch_size, backend, dtype, others, free, optimizer, skips)
 
 
@@ -223,7 +263,8 @@ def shortage(
         )
 
     def needed(count: int) -> int:
-        return bytes_of_network(layers, shape, count, backend, dtype, None, optimizer, skips) + others
+        beside = others + (UNCOUNTED if optimizer is not None and backend.device == "cpu" else 0)
+        return bytes_of_network(layers, shape, count, backend, dtype, None, optimizer, skips) + beside
 
     fitting = batch_size // 2
     while fitting and needed(fitting) > 0.9 * free:

@@ -36,6 +36,7 @@ def place(
     augmentation: Augmentation | None = None,
     seed: int = 0,
     data_on: str = "auto",
+    later: int = 0,
 ) -> Batches:
     """Samples for the networks of a device.
 
@@ -47,6 +48,7 @@ def place(
         seed: of the augmentation.
         data_on: "device" for all samples on the device; "host" to leave them where they are and copy each piece while
             the one before is computed with; "auto" for the device where they fit, and on the CPU for samples in memory.
+        later: bytes of the device that are taken after the samples are placed.
 
     Returns:
         The samples; their `placement` says where they are and why. The numbers are the same either way.
@@ -58,7 +60,7 @@ def place(
     data_on = checked_place(data_on)
     is_host, needed = backend.device == "cpu", bytes_on_device(samples, dtype)
     if data_on == "auto":
-        free = 0 if is_host else backend.free_bytes()
+        free = 0 if is_host else max(0, backend.free_bytes() - later)
         fits = not is_mapped(samples.inputs) if is_host else needed <= SHARE * free
     else:
         fits = data_on == "device"

@@ -14,12 +14,16 @@ from typing import Any
 from gpunn.errors import DivergenceError, OptionError, OutputError
 from gpunn.experiment import Experiment
 from gpunn.keeper import Keeper
+from gpunn.limits import reserved
 from gpunn.results import Say, introduce, write_profile, write_results, write_stopped
 from gpunn.resume import diverged_from, located, origin_of, restored
 from gpunn.run_folder import CHECKPOINTS, EXPERIMENT, check_room, locked, new_folder
 from gpunn.signals import Signals
 from gpunn.storage import write_atomically
 from gpunn.training import Trainer
+
+PICTURES = 128 << 20
+"""Bytes of a memory limit that a training leaves for its pictures: 106 MiB were measured, 43 of them matplotlib's."""
 
 
 def train(
@@ -49,7 +53,8 @@ def train(
     """
     with Signals() as signals:
         data = experiment.load_data()
-        trainer = experiment.trainer(data, progress=progress)
+        with reserved(PICTURES):
+            trainer = experiment.trainer(data, progress=progress)
         experiment = experiment.resolved(trainer)
         with new_folder(out, f"{data.name}-{experiment.name}", say) as folder:
             with _mended():
@@ -85,7 +90,8 @@ def resume(run: str, say: Say, *, progress: bool = True, profiled: bool = False,
         )
     folder, named = located(run)
     with Signals() as signals, locked(folder, say):
-        experiment, trainer = restored(folder, named, changes, say, progress=progress)
+        with reserved(PICTURES):
+            experiment, trainer = restored(folder, named, changes, say, progress=progress)
         with _mended():
             check_room(folder, trainer, experiment.checkpoints.keep)
             write_atomically(folder / EXPERIMENT, experiment.to_toml().encode())

@@ -43,7 +43,8 @@ class StreamedBatches(Batches):
         """Make buffers for two pieces, and the order of the places in them."""
         backend, features = self._backend, int(np.prod(self.samples.shape))
         bytes_of_batch = batch_size * features * self.row_dtype.itemsize
-        batches = min(max(1, PIECE // bytes_of_batch), -(-self.size // batch_size))
+        most = min(PIECE, backend.free_bytes() // 4)  # of what is left, half for these two
+        batches = min(max(1, most // bytes_of_batch), -(-self.size // batch_size))
         self._piece = size = batches * batch_size
         self.batch_size = batch_size
         self.rows = backend.empty((2 * size, features), self.row_dtype)

@@ -132,11 +132,12 @@ class Trainer:
                 model.trained_on.check_samples(self.data.validation)
             self._count_from = model.epochs_trained, model.steps_trained
             self._build_optimizer(self.regularizer)
-            batches = place(backend, train, dtype, augmentation, seed, data_on)
+            later = self._bytes_to_come()
+            batches = place(backend, train, dtype, augmentation, seed, data_on, later)
             self.step = Step(model, batches, copy(self.loss), self.optimizer, batch_size, capture)
             backend.assign(model.clock[NEXT_COUNT : NEXT_COUNT + 1], model.steps_trained)
             validation = self.data.validation
-            watched = None if validation is None else place(backend, validation, dtype, data_on=data_on)
+            watched = None if validation is None else place(backend, validation, dtype, data_on=data_on, later=later)
             self._validation = None if watched is None else Evaluator(model, watched)
             self.step.reset_totals()
             start = Weights(0, model.arrays(), self._count_from)
@@ -190,6 +191,14 @@ class Trainer:
         if backend.device != "cpu":
             return sum(bytes_on_device(s, dtype) for s in samples) if data_on == "device" else 0
         return sum(bytes_on_device(s, dtype) for s in samples if data_on != "host" and is_converted(s, dtype))
+
+    def _bytes_to_come(self) -> int:
+        """What the training takes on the device beside the network; its optimizer may have taken its part already."""
+        batch_size, backend, dtype, _, _, skips = self._memory
+        if backend.device == "cpu":
+            return 0
+        network = self.model.layers, self.model.input_shape, batch_size, backend, dtype
+        return bytes_of_network(*network, None, self.optimizer, skips) - bytes_of_network(*network)
 
     def _require_memory(self) -> None:
         """Refuse what the host has no memory for, before any is taken."""

@@ -2,14 +2,18 @@
 
 import ctypes
 import re
+import shutil
 import subprocess
 import sys
+import venv
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from stub_driver import with_driver
+from stub_driver import stub_driver, with_driver
+from stub_wheels import make_wheel
 
 from gpunn import doctor
 from gpunn.doctor import Driver, Finding, Gpu, cuda_advice, diagnose, fitting_extra, format_findings
@@ -394,14 +398,183 @@ def test_a_bare_python_is_told_what_mends_the_driver(variables: dict[str, str], 
     assert done.stderr == ""
 
 
-def test_gpus_are_shown_with_their_place_and_who_may_use_them() -> None:
-    script = "from gpunn.doctor import _cuda_findings, read_driver\nfor f in _cuda_findings(read_driver()): print(f)"
-    root = str(Path(doctor.__file__).parent.parent)
+SEEN = """
+import sys
+from gpunn import doctor
+doctor.DRIVER_SECONDS = 5
+for finding in doctor._cuda_findings(doctor.read_driver(), int(sys.argv[1]), doctor._in_use):
+    print(f"{finding.status} {finding.name}: {finding.value} -> {finding.mend}")
+print("first", doctor.first_gpu(doctor.read_driver()))
+"""
+
+
+def bare(packages: str, script: str = "", index: int = 0, python: str = "", **variables: str) -> str:
+    """The same where no other packages than those in a folder are to be found."""
+    # The package without what it imports, as the doctor has it before anything is installed.
+    own = "import sys, types\nsys.modules['gpunn'] = gpunn = types.ModuleType('gpunn')\n"
+    lines = f"{own}gpunn.__path__ = [{str(Path(doctor.__file__).parent)!r}]\n{script or SEEN}"
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60,
-        env=with_driver(S_COUNT="2", S_CC="89,61", S_MODE="3", PYTHONPATH=root),
+        [python or sys.executable, *([] if python else ["-S"]), "-c", lines, str(index)],
+        capture_output=True, text=True, check=True, timeout=60,
+        env=with_driver(PYTHONPATH=packages, **variables),
     )  # fmt: skip
-    assert "PCI 0000:01:00.0" in done.stdout
-    assert "PCI 0000:02:00.0" in done.stdout
-    assert "compute mode exclusive process" in done.stdout
-    assert "CUDA_DEVICE_ORDER=PCI_BUS_ID" in done.stdout
+    return done.stdout
+
+
+def seen(index: int = 0, **variables: str) -> str:
+    """What a process of its own finds out about the GPUs of a stub driver, whose packages may be in PYTHONPATH too."""
+    path = f"{Path(doctor.__file__).parent.parent}:{variables.pop('PYTHONPATH', '')}"
+    done = subprocess.run(
+        [sys.executable, "-c", SEEN, str(index)], capture_output=True, text=True, check=True, timeout=60,
+        env=with_driver(PYTHONPATH=path, **variables),
+    )  # fmt: skip
+    return done.stdout
+
+
+def test_gpus_are_shown_with_their_place_and_who_may_use_them() -> None:
+    said = seen(S_COUNT="2", S_MODE="3")
+    assert "PCI 0000:01:00.0" in said
+    assert "PCI 0000:02:00.0" in said
+    assert said.count("compute mode exclusive process") == 2
+    assert said.count("-> sudo nvidia-smi -c 0") == 2
+    assert "GPU order: the fastest first; that of nvidia-smi by export CUDA_DEVICE_ORDER=PCI_BUS_ID ->" in said
+    said = seen(S_COUNT="2", CUDA_DEVICE_ORDER="PCI_BUS_ID", CUDA_VISIBLE_DEVICES="3,1")
+    assert "that of nvidia-smi (CUDA_DEVICE_ORDER=PCI_BUS_ID); CUDA_VISIBLE_DEVICES=3,1 ->" in said
+    assert "GPU order" not in seen()
+
+
+@pytest.fixture
+def wheels(tmp_path: Path) -> Callable[..., str]:
+    """Lets the real pip install wheels with nothing in them: (packages with versions) → a folder for PYTHONPATH."""
+
+    def install(**packages: str) -> str:
+        for package, version in packages.items():
+            name = package.replace("_", "-")
+            make_wheel(tmp_path, name, version, files={"cupy/__init__.py": ""} if name.startswith("cupy") else {})
+        command = [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--no-deps", "--target", tmp_path / "to"]
+        subprocess.run([*command, *tmp_path.glob("*.whl")], check=True, timeout=120)
+        return str(tmp_path / "to")
+
+    return install
+
+
+WHEELS = [
+    ({"cupy_cuda11x": "13.6.0"}, "CuPy is 13.6.0, 14.2 or newer is needed"),
+    ({"cupy_cuda11x": "14.2.0"}, "cupy-cuda11x is for no CUDA that can be used, 12 or 13 is needed"),
+    ({"cupy_cuda112": "10.6.0"}, "CuPy is 10.6.0, 14.2 or newer is needed"),
+    ({"cupy_cuda117": "11.0.0"}, "CuPy is 11.0.0, 14.2 or newer is needed"),
+    ({"cupy_cuda14x": "15.0.0"}, "cupy-cuda14x is for no CUDA that can be used, 12 or 13 is needed"),
+    ({"cupy_rocm_4_2": "10.6.0"}, "CuPy is 10.6.0, 14.2 or newer is needed"),
+    ({"cupy_cuda13x": "14.1.1"}, "CuPy is 14.1.1, 14.2 or newer is needed"),
+    ({"cupy_cuda12x": "13.6.0"}, "CuPy is 13.6.0, 14.2 or newer is needed"),
+    ({"cupy_cuda13x": "14.2.0", "cupy_cuda112": "10.6.0"}, "cupy-cuda13x 14.2.0, cupy-cuda112 10.6.0: only one"),
+    ({"cupy_cuda13x": "14.2.0", "nvmath_python": "0.9.0"}, "nvmath-python is 0.9.0, 1.0 or newer is needed"),
+]
+
+
+@pytest.mark.parametrize(("packages", "said"), WHEELS, ids=lambda value: str(value)[:50])
+def test_wheels_that_cannot_serve_are_refused_with_what_replaces_them(
+    wheels: Callable[..., str], packages: dict[str, str], said: str
+) -> None:
+    line = next(line for line in bare(wheels(**packages)).splitlines() if said in line)
+    assert line.startswith("missing ")
+    assert "[cuda13]" in line
+    assert all(name.replace("_", "-") in line for name in packages if "cupy" in name and "nvmath" not in said)
+
+
+FOUND_IN = {
+    "cuda13": dict.fromkeys(("cublas", "cublasLt", "nvrtc", "cudart"), "nvidia/cu13/lib"),
+    "cuda12": {
+        "cublas": "nvidia/cublas/lib",
+        "cublasLt": "nvidia/cublas/lib",
+        "nvrtc": "nvidia/cuda_nvrtc/lib",
+        "cudart": "nvidia/cuda_runtime/lib",
+    },
+}
+
+
+@pytest.mark.simulated_cuda
+def test_libraries_of_cuda_13_that_others_brought_beside_cupy_for_12_are_said(tmp_path: Path) -> None:
+    from cuda import pathfinder  # the real one, which decides which of two libraries is loaded
+
+    venv.create(tmp_path / "env", symlinks=True)
+    site = next((tmp_path / "env" / "lib").glob("python3.*/site-packages"))
+    (site / "cuda").mkdir()
+    (site / "cuda" / "pathfinder").symlink_to(Path(pathfinder.__file__).parent)
+    (tmp_path / "wheels").mkdir()
+    brought = {"nvidia-cublas": "13.1.0", "nvidia-cuda-nvrtc": "13.0.1", "nvidia-cuda-runtime": "13.0.1"}
+    for name, version in ({"cupy-cuda12x": "14.2.0", "nvmath-python": "1.0.0"} | brought).items():
+        make_wheel(tmp_path / "wheels", name, version, files={"cupy/__init__.py": ""} if "cupy" in name else {})
+    for wheel in (tmp_path / "wheels").glob("*.whl"):
+        with zipfile.ZipFile(wheel) as packed:
+            packed.extractall(site)
+    for extra, folders in FOUND_IN.items():
+        for library, folder in folders.items():
+            (site / folder).mkdir(parents=True, exist_ok=True)
+            shutil.copy(stub_driver() / "libnvidia-ml.so.1", site / folder / f"lib{library}.so.{extra[-2:]}")
+    python = str(tmp_path / "env" / "bin" / "python")
+
+    def lines(version: str) -> list[str]:
+        said = bare("", python=python, S_VERSION=version).splitlines()
+        return [next(line for line in said if f" {name}: " in line) for name in doctor.LIBRARIES.values()]
+
+    for line, name in zip(lines("12080"), doctor.LIBRARIES.values(), strict=True):
+        said = f"missing {name}: {name} of CUDA 13 is loaded, CuPy is built for CUDA 12: {site}/nvidia/cu13"
+        assert line.startswith(said)
+        assert "pip uninstall -y nvidia-cublas nvidia-cuda-nvrtc nvidia-cuda-runtime && " in line
+        assert "[cuda12]" in line
+    # A driver that can do both lets CuPy follow.
+    assert all("pip uninstall -y cupy-cuda12x && " in line and "[cuda13]" in line for line in lines("13000"))
+    shutil.rmtree(site / "nvidia" / "cu13")
+    assert [line.partition(": ")[2] for line in lines("12080")] == ["found, CUDA 12 -> "] * 3
+
+
+def test_the_mend_of_a_damaged_cupy_is_the_one_that_fits_the_driver(wheels: Callable[..., str]) -> None:
+    script = "from gpunn.doctor import reinstall_command; print(reinstall_command())"
+    folder = wheels(cupy_cuda11x="13.6.0")
+    assert "uninstall -y cupy-cuda11x && " in bare(folder, script, S_VERSION="12080")
+    assert "[cuda12]" in bare(folder, script, S_VERSION="12080")
+    assert "[cuda13]" in bare(folder, script)
+
+
+def test_an_older_gpu_beside_the_one_that_is_taken_is_named(wheels: Callable[..., str]) -> None:
+    packages = wheels(cupy_cuda13x="14.2.0", nvmath_python="1.0.0")
+    for order, old in (("61,89", 0), ("89,61", 1)):
+        said = bare(packages, index=1 - old, S_COUNT="2", S_CC=order).splitlines()
+        line = next(line for line in said if f" GPU {old}: " in line)
+        assert line.startswith("warn ")
+        assert "compute capability 6.1" in line
+        assert "is too old for CUDA 13 -> take another by --device cuda:N" in line
+        assert "[cuda12]" in line
+        assert next(line for line in said if f" GPU {1 - old}: " in line).startswith("ok ")
+
+
+@pytest.mark.parametrize(("mode", "who"), [("1", "one thread"), ("2", "nobody"), ("3", "one process")])
+def test_a_compute_mode_is_said_with_what_changes_it(mode: str, who: str) -> None:
+    said = next(line for line in seen(S_MODE=mode).splitlines() if "GPU 0" in line)
+    assert said.startswith("warn GPU 0: Stub GPU, 8 GiB")
+    assert f"which {who} may use" in said
+
+
+def test_memory_that_others_use_is_said() -> None:
+    said = seen(S_COUNT="2", S_USED="3072,512").splitlines()
+    assert "GPU 0: Stub GPU, 8 GiB, compute capability 8.6, PCI 0000:01:00.0, 3.0 GiB in use ->" in said[1]
+    assert "PCI 0000:02:00.0, 0.5 GiB in use ->" in said[2]
+
+
+def test_an_instance_of_mig_is_told_from_the_whole_gpu() -> None:
+    said = seen(S_COUNT="2", S_USED="10240", S_MIG="1,0").splitlines()
+    divided = "10.0 GiB in use of the 40 GiB of the whole, divided by MIG: this is an instance of 8 GiB ->"
+    assert divided in said[1]
+    assert "MIG" not in said[2]
+    # In a container the memory of the whole may be nobody's business.
+    assert "01:00.0, divided by MIG: this is an instance of 8 GiB ->" in seen(S_MIG="1", S_NVML_MEMORY="4")
+
+
+@pytest.mark.parametrize("variables", [{"S_NVML": "9"}, {"S_NVML_MEMORY": "4"}])
+def test_without_nvml_nothing_is_said_of_memory(variables: dict[str, str]) -> None:
+    assert "01:00.0 ->" in seen(**variables)
+
+
+def test_a_management_library_that_hangs_is_not_waited_for() -> None:
+    assert "NVML does not answer" in seen(S_NVML_HANG="1")

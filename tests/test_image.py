@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,22 +40,49 @@ def entrypoint() -> list[str]:
     return command
 
 
-def start(folder: Path, user: int, *arguments: str) -> str:
-    """What the program is started with in the image, on the volume `folder`, by a user."""
-    tools = folder.parent / f"tools-{user}"
+PROGRAM = """#!/bin/sh
+set -e
+umask 022
+for folder in "$HOME/.nv/ComputeCache" "$MPLCONFIGDIR" "$CUPY_CACHE_DIR"; do
+    mkdir -p "$folder"
+    echo "$$" > "$folder/kept"
+done
+echo "$HOME $MPLCONFIGDIR $CUPY_CACHE_DIR $# $*"
+"""
+
+
+def start(volume: Path, user: int, *arguments: str) -> str:
+    """What the program is started with in the image, on a volume, by a user who is another one where we may be root."""
+    tools = volume.parent / f"tools-{user}"
     tools.mkdir()
-    for name, text in {"id": f"echo {user}", "gpunn": 'echo "$CUPY_CACHE_DIR $# $*"'}.items():
-        (tools / name).write_text(f"#!/bin/sh\n{text}\n")
+    for name, text in {"id": f"#!/bin/sh\necho {user}\n", "gpunn": PROGRAM}.items():
+        (tools / name).write_text(text)
         (tools / name).chmod(0o755)
+    variables = {"PATH": f"{tools}:{os.environ['PATH']}", "HOME": f"{volume}", "CUPY_CACHE_DIR": f"{volume}/cupy"}
+    who: dict[str, Any] = {"user": user, "group": user, "extra_groups": []} if os.getuid() == 0 else {}
     command = [*entrypoint(), *arguments]
-    variables = {"PATH": f"{tools}:{os.environ['PATH']}", "CUPY_CACHE_DIR": f"{folder}/cupy"}
-    return subprocess.run(command, env=variables, capture_output=True, text=True, check=True, timeout=60).stdout
+    done = subprocess.run(command, env=variables, cwd="/", capture_output=True, text=True, timeout=60, **who)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
 
 
-def test_two_users_on_one_volume_have_kernels_of_their_own_and_every_argument_arrives(tmp_path: Path) -> None:
-    volume = tmp_path / "cache"
-    assert start(volume, 1000, "train", "a b", "*") == f"{volume}/cupy-1000 3 train a b *\n"
-    assert start(volume, 1234, "doctor") == f"{volume}/cupy-1234 1 doctor\n"
+def as_made_by_the_image(volume: Path) -> Path:
+    """A folder that everybody may write in, as the Dockerfile makes it."""
+    volume.mkdir()
+    volume.chmod(0o1777)
+    for parent in volume.parents:
+        if parent != Path("/") and not parent.stat().st_mode & stat.S_IXOTH:
+            parent.chmod(parent.stat().st_mode | stat.S_IXOTH)  # pytest's folders are one user's
+    return volume
+
+
+def test_two_users_on_one_volume_have_kernels_and_a_home_of_their_own_and_every_argument_arrives(
+    tmp_path: Path,
+) -> None:
+    volume = as_made_by_the_image(tmp_path / "cache")
+    for user, arguments, said in ((1000, ["train", "a b", "*"], "3 train a b *"), (1234, ["doctor"], "1 doctor")):
+        home = f"{volume}/home-{user}"
+        assert start(volume, user, *arguments) == f"{home} {home}/matplotlib {volume}/cupy-{user} {said}\n"
 
 
 TWO_USERS = """
@@ -85,12 +113,7 @@ sys.exit(as_user(1000, "fashion-mnist") or as_user(1234, "other"))
 
 
 def test_two_users_on_one_volume_share_the_data(tmp_path: Path) -> None:
-    volume = tmp_path / "cache"
-    volume.mkdir()
-    volume.chmod(0o1777)  # as the image makes it
-    for parent in volume.parents:
-        if parent != Path("/") and not parent.stat().st_mode & stat.S_IXOTH:
-            parent.chmod(parent.stat().st_mode | stat.S_IXOTH)  # pytest's folders are one user's
+    volume = as_made_by_the_image(tmp_path / "cache")
     variables = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-c", TWO_USERS, volume], env=variables, capture_output=True, text=True, timeout=60

@@ -4,6 +4,7 @@ import gc
 import gzip
 import mmap
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -23,7 +24,8 @@ from gpunn.backend import select
 from gpunn.data.idx import read_idx
 from gpunn.errors import MemoryShortageError, OptionError
 from gpunn.inputs import read_inputs
-from gpunn.memory import bytes_of_network
+from gpunn.kernels import loops
+from gpunn.memory import UNCOUNTED, bytes_of_network
 from gpunn.optimizers import Optimizer
 
 folder = pytest.fixture(own_folder)
@@ -159,6 +161,7 @@ def test_the_bytes_of_a_network_are_counted_without_taking_any() -> None:
 
 def test_a_batch_beyond_the_limit_is_refused_with_one_that_fits() -> None:
     data = images()
+    loops.load()
     leave(80 * MEBIBYTE)
     with pytest.raises(MemoryShortageError) as caught:
         network().fit(data, epochs=1, batch_size=3000, device="cpu", progress=False)
@@ -240,8 +243,59 @@ def test_a_network_that_is_trained_again_is_not_counted_twice() -> None:
     model.fit(data, optimizer=gn.Adam(), **options)
     counted = bytes_of_network(model.layers, (64,), 256, select("cpu"), "float32", None, gn.Adam())
     of_network = bytes_of_network(model.layers, (64,), 256, select("cpu"), "float32")
-    leave(int(counted - of_network / 2))
+    leave(int(counted + UNCOUNTED - of_network / 2))
     model.fit(data, optimizer=gn.Adam(), **options)
+
+
+FRESH = """
+import gc, re, sys
+import numpy as np
+import gpunn as gn
+from gpunn import limits
+from gpunn.errors import MemoryShortageError
+
+rng, (case, room) = np.random.default_rng(0), sys.argv[1:]
+flat = rng.normal(size=(3200, 784)).astype("f4")
+pixels, labels = (flat.reshape(-1, 28, 28, 1) * 40).astype("u1"), np.arange(3200) % 10
+wide = [gn.Dense(600), gn.ReLU(), gn.Dropout(0.5), gn.Dense(600), gn.BatchNorm(), gn.Tanh(), gn.Dense(10)]
+deep = [gn.Conv2D(8, 3), gn.BatchNorm(), gn.ReLU(), gn.MaxPool2D(), gn.Conv2D(16, 3), gn.Sigmoid(), gn.AveragePool2D(),
+        gn.Flatten(), gn.Dropout(0.3), gn.Dense(10)]
+moved = gn.Augmentation(shift=1, rotation=10, scale=0.1)
+inputs, targets, layers, options = {
+    "best weights": (flat[:, :64], labels, wide, {"optimizer": gn.Adam(1e-4), "patience": 3, "regularizer": gn.L1(1)}),
+    "skipping": (flat[:, :64], labels, wide, {"optimizer": gn.SGD(0.01, 0.9, True), "skip_bad_batches": True}),
+    "float64": (flat[:, :64].astype("f8"), labels, wide, {"regularizer": gn.L2(1.0), "dtype": "float64"}),
+    "wide targets": (flat, flat, [gn.Dense(32), gn.ReLU(), gn.Dense(784)], {"optimizer": gn.Adam(1e-3)}),
+    "images": (pixels, labels, deep, {"optimizer": gn.SGD(0.01), "augmentation": moved, "recompute_statistics": True}),
+}[case]
+data = gn.Data.from_arrays(inputs, targets, validation=200)
+gc.collect()
+limit = limits.resident_bytes() + (int(room) << 20)
+gn.set_memory_limit(limit)
+open("/proc/self/clear_refs", "w").write("5")  # the most that was taken is counted from here on
+size = 3000
+for attempt in range(3):
+    try:
+        gn.Sequential(layers).fit(data, epochs=1, batch_size=size, device="cpu", progress=False, **options)
+        break
+    except MemoryShortageError as error:
+        print(error)
+        size = int(re.search(r"a batch size of (\\d+) would", str(error))[1])
+most = int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) << 10
+print("trained", attempt, size, f"{(limit - most) / 2**20:.1f} MiB left", "within" if most <= limit else "above")
+"""
+
+
+@pytest.mark.parametrize(
+    ("case", "room"),
+    [("best weights", 160), ("skipping", 150), ("float64", 190), ("wide targets", 185), ("images", 180)],
+)
+def test_a_process_that_has_loaded_nothing_yet_ends_below_its_limit(case: str, room: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FRESH, case, str(room)], capture_output=True, text=True, timeout=300,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parent.parent), "OPENBLAS_NUM_THREADS": "2"},
+    )  # fmt: skip
+    assert re.fullmatch(r"trained 1 .* within", done.stdout.splitlines()[-1]), done.stdout + done.stderr
 
 
 ADVISED = """
@@ -354,13 +408,31 @@ def test_the_program_keeps_to_a_limit_in_one_line(folder: Path) -> None:
         .replace('units = "outputs"', "units = 100000\n[[layers]]\ntype = 'Dense'\nunits = 10")
     )
     (folder / "large.toml").write_text(text)
-    limit = f"{limits.resident_bytes() + (200 << 20)}"
+    limit = f"{limits.resident_bytes() + (340 << 20)}"
     done = gpunn("train", "--recipe", "large.toml", "--memory-limit", limit)
     assert_one_line(done, 1, "out of memory on cpu: batches of 700 need about ", "were free")
     assert not (folder / "runs").exists()
     assert limits.memory_limit() is None  # it is the command's, not the process's
     assert gpunn("train", "--recipe", "tiny.toml", "--memory-limit", limit, "--out", "run").code == 0
     assert gpunn("evaluate", "run", "--memory-limit", "2GiB").code == 0
+
+
+@pytest.mark.parametrize("megabytes", [170, 260, 340])
+def test_the_program_with_its_pictures_ends_below_its_limit_or_says_why_not(tmp_path: Path, megabytes: int) -> None:
+    command = [sys.executable, "-m", "gpunn", "train", "--recipe", "lenet-digits", "--epochs", "1", "--out", "run"]
+    script = (
+        "import resource, subprocess, sys; done = subprocess.run(sys.argv[1:]);"
+        "print(done.returncode, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss << 10)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *command, "--device", "cpu", "--memory-limit", f"{megabytes}MB"],
+        capture_output=True, text=True, timeout=300, cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parent.parent), "OPENBLAS_NUM_THREADS": "2"},
+    )  # fmt: skip
+    code, most = map(int, done.stdout.splitlines()[-1].split())
+    assert most <= megabytes * 10**6, f"{most / 10**6:.0f} MB: {done.stderr}"
+    assert code == (0 if megabytes == 340 else code), done.stderr
+    assert code == 0 or "out of memory on cpu: batches of 32 need" in done.stderr
 
 
 @pytest.mark.parametrize(("limit", "word"), [("much", "a size such as 2GB"), ("1MB", "taken already")])

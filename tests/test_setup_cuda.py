@@ -1,5 +1,6 @@
 """scripts/setup.sh with the real pip, stand-in wheels and a stub of the driver: one CuPy, the one that fits today."""
 
+import itertools
 import re
 import subprocess
 import sys
@@ -101,6 +102,52 @@ def test_a_driver_that_is_updated_gets_its_cupy_and_the_other_goes(machine: Cuda
     # Without a GPU nothing is removed.
     machine.train("cpu")
     assert machine.built_for() == "12"
+
+
+def test_a_driver_that_is_put_back_gets_back_its_cupy_and_one_that_goes_costs_nothing(machine: CudaCheckout) -> None:
+    driver = {"LD_LIBRARY_PATH": str(stub_driver())}
+    machine.version.write_text("NVRM version: 580.1\n")
+    machine.train(**driver, S_VERSION="13000")
+    for number, version, cuda in ((570, "12080", "12"), (580, "13000", "13"), (570, "12080", "12")):
+        machine.version.write_text(f"NVRM version: {number}.1\n")
+        machine.train(**driver, S_VERSION=version)
+        assert machine.built_for() == cuda
+        assert len([name for name in machine.packages() if name.startswith("cupy")]) == 1
+    machine.version.unlink()
+    assert "installing for the CPU: no NVIDIA driver was found" in machine.train().stderr
+    assert machine.built_for() == "12"
+    assert machine.train().stderr == ""
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(("cuda12", "cuda13", "cpu"))), ids="-".join)
+def test_the_extra_may_be_changed_by_hand_in_any_order(machine: CudaCheckout, order: tuple[str, ...]) -> None:
+    last = ""
+    for extra in order:
+        machine.train(extra)
+        last = last if extra == "cpu" else extra
+        assert not last or machine.built_for() == last[-2:]
+    assert machine.train(order[-1]).stderr == ""
+
+
+@pytest.mark.parametrize("by_hand", [False, True], ids=["", "made by hand"])
+def test_a_removal_or_an_installation_that_breaks_off_is_done_again(machine: CudaCheckout, by_hand: bool) -> None:
+    machine.train("cuda13")
+    if by_hand:
+        (machine.root / ".venv" / "gpunn-made").unlink()
+    whole = machine.wheels.rename(machine.wheels.with_name("away"))
+    with pytest.raises(AssertionError, match="check the network, then run this again"):
+        machine.train("cuda12")  # what was there is removed by now
+    whole.rename(machine.wheels)
+    machine.train("cuda12")
+    assert machine.built_for() == "12"
+    assert not machine.packages() & {"cupy-cuda13x", "nvidia-cublas"}
+    # pip is killed while it removes, CuPy last.
+    machine.train("cuda13")
+    python = machine.root / ".venv" / "bin" / "python"
+    subprocess.run([python, "-m", "pip", "uninstall", "-q", "-y", "nvidia-cublas"], check=True, timeout=60)
+    machine.train("cuda12")
+    assert machine.built_for() == "12"
+    assert not machine.packages() & {"cupy-cuda13x", "nvidia-cublas", "nvidia-cuda-nvrtc", "nvidia-cuda-runtime"}
 
 
 def test_any_other_cupy_goes_and_a_package_for_cupy_stays(machine: CudaCheckout) -> None:

@@ -61,6 +61,75 @@ def test_a_batch_that_does_not_fit_is_refused_with_one_that_would(cuda: Core) ->
         assert len(history) > 0
 
 
+OPTIMIZERS = {
+    "plain": lambda: gn.SGD(0.01),
+    "momentum": lambda: gn.SGD(0.01, momentum=0.9),
+    "nesterov": lambda: gn.SGD(0.01, momentum=0.9, nesterov=True),
+    "Adam": lambda: gn.Adam(1e-4),
+}
+MOVED = gn.Augmentation(shift=1, rotation=10, scale=0.1)
+OPTIONS: dict[str, dict[str, Any]] = {
+    "auto": {},
+    "best weights": {"patience": 2, "regularizer": gn.L1(1.0)},
+    "skipping": {"skip_bad_batches": True, "regularizer": gn.L2(1.0)},
+    "on the device": {"data_on": "device", "skip_bad_batches": True},
+    "images": {"augmentation": MOVED, "recompute_statistics": True, "skip_bad_batches": True},
+}
+
+
+def _deep() -> gn.Sequential:
+    blocks = [gn.Conv2D(2, 3), gn.BatchNorm(), gn.ReLU(), gn.MaxPool2D(), gn.Flatten(), gn.Dropout(0.3), gn.Dense(10)]
+    return gn.Sequential(blocks)
+
+
+def _wide() -> gn.Sequential:
+    blocks = [gn.Dense(300), gn.BatchNorm(), gn.ReLU(), gn.Dense(300), gn.Dropout(0.5), gn.Tanh(), gn.Dense(10)]
+    return gn.Sequential(blocks)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "how"),
+    [*((name, "auto") for name in OPTIMIZERS), *(("Adam", how) for how in OPTIONS if how != "auto")],
+)
+def test_whatever_memory_there_is_the_advice_is_followed_once(cuda: Core, optimizer: str, how: str) -> None:
+    rng, make = np.random.default_rng(0), _deep if how == "images" else _wide
+    images = rng.integers(0, 256, (450, 12, 12, 1)).astype(np.uint8)
+    rows = 6750 if how == "skipping" else 1350  # which would take the room of the weights that are held
+    flat = rng.normal(size=(rows, 64)).astype(np.float32)
+    inputs = images if how == "images" else flat
+    data = gn.Data.from_arrays(inputs, np.arange(len(inputs)) % 10, validation=len(inputs) // 9)
+    backend, trainer = select("cuda"), {"epochs": 1, "device": "cuda", "progress": False}
+    shape = (12, 12, 1) if how == "images" else (64,)
+    skips = "skip_bad_batches" in OPTIONS[how]
+    asked = 300 if how == "images" else 600
+    least, whole = (
+        bytes_of_network(make().layers, shape, size, backend, "float32", None, OPTIMIZERS[optimizer](), skips)
+        for size in (1, asked)
+    )
+    ends, refused = [], []
+    for share in (0.7, 1.1, 1.5):
+        with cuda.memory(int(share * whole)):
+            size = asked
+            for attempt in range(3):
+                try:
+                    made = OPTIMIZERS[optimizer]()
+                    make().fit(data, batch_size=size, optimizer=made, **trainer, **OPTIONS[how])
+                    ends.append((share, attempt, size))
+                    break
+                except MemoryShortageError as error:
+                    found = re.search(r"a batch size of (\d+) would fit", str(error))
+                    if found is None:
+                        refused.append(share)
+                        break
+                    size = int(found[1])
+    # No batch is said to fit only where that is so, or all data are to lie there too.
+    assert how == "on the device" or all(0.9 * share * whole < least for share in refused), refused
+    assert all(attempt <= 1 for _, attempt, _ in ends), ends
+    # Where there is room for the batch it is taken at once, and the data stay on the host where they would fill it.
+    assert all(attempt == 0 for share, attempt, _ in ends if share > 1) or how == "on the device", ends
+    assert any(attempt == 0 and size == asked for _, attempt, size in ends), ends
+
+
 def test_a_limit_bounds_the_pool_of_the_device(cuda: Core) -> None:
     with cuda.memory(2**40):
         pool = select("cuda").cupy.get_default_memory_pool()

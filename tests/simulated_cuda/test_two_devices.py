@@ -127,3 +127,20 @@ zero.run(relu, x, x)
     done = python("-c", f"{COMMON}{given}\n{work}", devices=2)
     assert done.returncode == 1
     assert re.search(message, done.stderr), done.stderr
+
+
+@pytest.mark.parametrize(("capabilities", "old"), [("61,90", "CUDA 13"), ("35,90", "CUDA 12")])
+def test_doctor_tries_the_first_gpu_that_can_be_used_and_names_the_other(capabilities: str, old: str) -> None:
+    script = "from gpunn.doctor import diagnose, format_findings; print(format_findings(diagnose()))"
+    done = python("-c", script, devices=2, cc=capabilities)
+    lines = done.stdout.splitlines()
+    named = next(line for line in lines if "  GPU 0  " in line)
+    assert named.startswith("warn")
+    assert f"is too old for {old}" in named
+    assert not [line for line in lines if line.startswith("missing")], done.stdout
+    assert next(line for line in lines if "  cuda:1  " in line).startswith("ok"), done.stdout
+    assert re.search(r"ok +product +right", done.stdout)
+    # What auto takes is the same one, and it says why.
+    reason = python("-c", "from gpunn.backend import select; b = select(); print(b.device, b.reason)", devices=2,
+                    cc=capabilities).stdout  # fmt: skip
+    assert reason.startswith("cuda:1 a CUDA device is there, as cuda:0 cannot be used: ")
