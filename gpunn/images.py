@@ -16,15 +16,20 @@ from gpunn.data.ranges import bit_depth
 from gpunn.errors import DataError, GpunnError, MemoryShortageError
 from gpunn.image_files import ImageFile, read_image_file
 from gpunn.limits import require
-from gpunn.png import bands
 from gpunn.training_inputs import TrainingInputs, borders
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from PIL.ImageFile import ImageFile as PillowFile
 
-# What decoding may take at any rate, and beside it for each byte of the file, a small one that asks for much being
-# refused: of photographs more, which are smooth where they are large.
-_MOST_BYTES, _MOST_PER_BYTE, _MOST_PER_BYTE_OF_JPEG, _MOST_OF_ANY = 40 << 20, 128, 512, 1 << 30
+# Memory that decoding may take: at any rate, for each byte of the file, and in all. A small file that promises much is
+# refused. Photographs are smooth where they are large; deflate packs 1032 bytes into one, and of RGB Pillow makes four
+# bytes of three, so that a large drawing in a PNG takes what its header promises.
+_MOST_BYTES, _MOST_OF_ANY = 40 << 20, 1 << 30
+_MOST_PER_BYTE = {"JPEG": 512, "PNG": 1376}
+_MOST_PER_BYTE_OF_OTHERS = 128
+# Memory that a pixel takes; of a decoder that keeps whole images beside Pillow's, more.
+_OF_PIXEL = {"GIF": 5, "WEBP": 20}
 _MOST_PIXELS, _LONGEST_SIDE = 220_000_000, 65_535
 # Pixels as floats at a time, and pixels of the image that are left for one of the network in the first shrinking.
 _BAND, _SPARE = 1 << 18, 4
@@ -46,6 +51,7 @@ def image_shape(path: Path, shape: tuple[int, ...]) -> tuple[int, int, int]:
 
 def read_image(
     path: Path,
+    form: str,
     shape: tuple[int, int, int],
     invert: str,
     note: Callable[[str], None],
@@ -55,6 +61,7 @@ def read_image(
 
     Args:
         path: of the file; see `read_inputs` for the rest.
+        form: Format of the file, one of `gpunn.data.kinds.IMAGE_FORMATS`.
         shape: that it gets.
         invert: whether dark and light are exchanged.
         note: is given a line for what may surprise.
@@ -67,7 +74,7 @@ def read_image(
     height, width, channels = shape
     ground = "dark" if trained_on is None else trained_on.ground
     is_grey = channels == 1 or (trained_on is not None and trained_on.is_grey)
-    picture = _decoded(path, read_image_file(path), (height, width, 1 if is_grey else channels))
+    picture = _decoded(path, read_image_file(path, form), (height, width, 1 if is_grey else channels))
     pixels, size = _on_ground(picture, None if trained_on is None or is_grey else ground), picture.size
     border = np.median(borders(pixels[None])[0], axis=0)
     light = float(np.mean(border)) > 0.5
@@ -130,25 +137,20 @@ def _decoded(path: Path, file: ImageFile, shape: tuple[int, int, int]) -> _Pictu
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if file.size is not None:
-                _check_size(path, *file.size)
-            if file.is_in_bands:
-                width, height = file.size or (0, 0)
-                planes = _shrunk(width, height, lambda rows: bands(file.content, rows), file.orientation, shape)
-            else:
-                with _opened(file) as image:
-                    width, height = image.size
-                    _check_size(path, width, height)
-                    _check_memory(path, file, width, height)
-                    if file.shrinks:
-                        shrinking = _shrinking(file, width, height)
-                        image.draft(image.mode, (width // shrinking, height // shrinking))
-                    planes = _shrunk(*image.size, lambda rows: _crops(image, rows), file.orientation, shape)
+                _check(path, file, *file.size)
+            with _opened(file) as image:
+                width, height = image.size
+                shrinking = _shrinking(width, height) if file.format == "JPEG" else 1
+                _check(path, file, width, height, 4 / shrinking**2 + _held(file, image))
+                image.draft(image.mode, (width // shrinking, height // shrinking))
+                in_bands = _deep_bands(file) if _is_deep(file) else lambda rows: _crops(image, rows)
+                planes = _shrunk(*image.size, in_bands, file.orientation, shape)
     except GpunnError:
         raise
     except MemoryError:
         raise MemoryShortageError(f"{path}: the image does not fit into memory: make it smaller") from None
     except Image.DecompressionBombError:
-        raise DataError(f"{path}: {_TOO_MANY}") from None
+        raise DataError(f"{path}: pixels are too many of this {file.format} image: make it smaller") from None
     except Exception as error:  # noqa: BLE001 - on damaged files Pillow raises nearly everything that there is
         raise DataError(f"{path}: the image is damaged ({error or type(error).__name__}): get it again") from None
     upright = [None if plane is None else _upright(plane, file.orientation) for plane in planes]
@@ -157,38 +159,33 @@ def _decoded(path: Path, file: ImageFile, shape: tuple[int, int, int]) -> _Pictu
     return _Picture(upright[0], upright[1], upright[2], size)
 
 
-_TOO_MANY = (
-    f"pixels are too many: the image exceeds limits of {_LONGEST_SIDE:,} a side and {_MOST_PIXELS:,} in all: "
-    "make it smaller"
-)
-
-
-def _check_size(path: Path, width: int, height: int) -> None:
-    if max(width, height) > _LONGEST_SIDE or width * height > _MOST_PIXELS:
-        raise DataError(f"{path}: {width} × {height} {_TOO_MANY}")
-
-
-def _opened(file: ImageFile) -> Image:
-    """The image, of which only the header has been read."""
+def _opened(file: ImageFile) -> PillowFile:
+    """Open an image, of which only the header is read."""
     from PIL import Image
     from PIL.JpegImagePlugin import JpegImageFile
+    from PIL.PngImagePlugin import PngImageFile
 
     stream = io.BytesIO(file.content)
-    # Beyond 179 million pixels `open` takes an image for a bomb, and a photograph is not: it is decoded at an eighth.
-    return JpegImageFile(stream) if file.format == "JPEG" else Image.open(stream, formats=(file.format,))
+    # Beyond 179 million pixels `open` takes an image for a bomb, and a photograph or a scan is none.
+    of_any_size = {"JPEG": JpegImageFile, "PNG": PngImageFile}.get(file.format)
+    return of_any_size(stream) if of_any_size else Image.open(stream, formats=(file.format,))
 
 
-def _shrinking(file: ImageFile, width: int, height: int) -> int:
-    """By what a photograph is shrunk while it is decoded, so that it takes few bytes."""
-    return next((by for by in (1, 2, 4) if width * height * file.pixel_bytes <= _MOST_BYTES * by * by), 8)
+def _shrinking(width: int, height: int) -> int:
+    """Choose by what a photograph is shrunk while it is decoded, so that it takes few bytes."""
+    return next((by for by in (1, 2, 4) if width * height * 4 <= _MOST_BYTES * by * by), 8)
 
 
-def _check_memory(path: Path, file: ImageFile, width: int, height: int) -> None:
-    """Refuse what would take too much memory, or more than is free."""
-    shrinking = _shrinking(file, width, height) if file.shrinks else 1
-    of_pixel = file.held_bytes + file.pixel_bytes / shrinking**2
+def _check(path: Path, file: ImageFile, width: int, height: int, of_pixel: float = 4) -> None:
+    """Refuse too many pixels, and what would take too much memory or more than is free."""
+    if max(width, height) > _LONGEST_SIDE or width * height > _MOST_PIXELS:
+        raise DataError(
+            f"{path}: {width} × {height} pixels are too many: the image exceeds limits of {_LONGEST_SIDE:,} a side and "
+            f"{_MOST_PIXELS:,} in all: make it smaller"
+        )
+    of_pixel = _OF_PIXEL.get(file.format, of_pixel) * (2 if _is_deep(file) else 1)
     nbytes = math.ceil(width * height * of_pixel)
-    per_byte = _MOST_PER_BYTE_OF_JPEG if file.format == "JPEG" else _MOST_PER_BYTE
+    per_byte = _MOST_PER_BYTE.get(file.format, _MOST_PER_BYTE_OF_OTHERS)
     most = min(_MOST_OF_ANY, _MOST_BYTES + per_byte * len(file.content))
     if nbytes > most:
         raise DataError(
@@ -196,6 +193,48 @@ def _check_memory(path: Path, file: ImageFile, width: int, height: int) -> None:
             "could be read, make it smaller, or a PNG or a plain JPEG of it"
         )
     require(nbytes, str(path))
+
+
+def _held(file: ImageFile, image: Image) -> float:
+    """Count bytes that each pixel takes until the end, however much a photograph is shrunk.
+
+    One that is stored in a single scan is decoded row by row. Of one in several scans, such as a progressive one, every
+    coefficient is held, two bytes each.
+    """
+    layers = getattr(image, "layer", ())  # of each component: name, samples across, samples down, table
+    if file.format != "JPEG" or (file.scan == len(layers) and not image.info.get("progressive")):
+        return 0
+    sampled = [across * down for _, across, down, _ in layers]
+    return float(2 * max(1, sum(sampled) / max(1, *sampled, 0)))
+
+
+def _is_deep(file: ImageFile) -> bool:
+    """Tell whether a PNG has 16 bits and is not grey, of which Pillow keeps the upper byte of each sample."""
+    depth, kind = file.content[24:26] if file.format == "PNG" else b"\0\0"
+    return depth == 16 and kind != 0
+
+
+def _deep_bands(file: ImageFile) -> Callable[[int], Iterator[NDArray[Any]]]:
+    """Read a PNG of 16 bits as arrays (rows, width, samples), by having Pillow take its bytes for other ones.
+
+    Two samples of 16 bits are four of 8; where there are more, the lower bytes are the upper ones of an image that is
+    read as if it were little-endian.
+    """
+
+    def taken_for(raw: str) -> PillowFile:
+        image = _opened(file)
+        image.tile = [(*tile[:3], raw) for tile in image.tile]  # type: ignore[misc]
+        return image
+
+    mode = {2: "RGB", 4: "LA", 6: "RGBA"}[file.content[25]]
+    images = [taken_for("RGBA")] if mode == "LA" else [taken_for(f"{mode};16{order}") for order in "BL"]
+
+    def bands(rows: int) -> Iterator[NDArray[Any]]:
+        for crops in zip(*(_crops(image, rows) for image in images), strict=True):
+            halves = np.stack([np.asarray(crop) for crop in crops], axis=-1)
+            yield halves.reshape(*halves.shape[:2], -1).view(">u2")
+
+    return bands
 
 
 def _crops(image: Image, rows: int) -> Iterator[Image]:
