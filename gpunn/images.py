@@ -1,4 +1,4 @@
-"""Images as inputs of a network: grey or RGB, fitted into its size, dark and light as it learned them."""
+"""Make images inputs of a network: grey or RGB, fitted into its size, dark and light as it learned them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _BAND, _SPARE = 1 << 18, 4
 
 
 def image_shape(path: Path, shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """(height, width, channels) of the images that a network takes; features that make a square are one.
+    """Give (height, width, channels) of the images that a network takes; features that make a square are an image.
 
     Raises:
         DataError: the network takes no images.
@@ -57,15 +57,15 @@ def read_image(
     note: Callable[[str], None],
     trained_on: TrainingInputs | None = None,
 ) -> NDArray[Any]:
-    """An image as (height, width, channels), 0 to 1: fitted in whole, its border's colour around it.
+    """Read an image as (height, width, channels), 0 to 1: fitted in whole, its border's colour around it.
 
     Args:
-        path: of the file; see `read_inputs` for the rest.
+        path: The file; see `read_inputs` for the rest.
         form: Format of the file, one of `gpunn.data.kinds.IMAGE_FORMATS`.
-        shape: that it gets.
-        invert: whether dark and light are exchanged.
-        note: is given a line for what may surprise.
-        trained_on: what the images of the training were like; left out, light on dark.
+        shape: Shape that the image gets.
+        invert: Whether dark and light are exchanged.
+        note: Function that is given a line for whatever may surprise.
+        trained_on: Description of the training images; left out, they were light on dark.
 
     Raises:
         DataError: it cannot be read, is damaged, or would take too much memory.
@@ -111,10 +111,10 @@ _SEEN = 0.1
 
 
 def _on_ground(picture: _Picture, ground: str | None) -> NDArray[Any]:
-    """The pixels of an image, what is transparent white or black.
+    """Lay an image on white or black.
 
-    It is white, or of RGB the ground of the training images, unless the drawing would vanish there. Of grey, whichever
-    of both shows more of the drawing. Where all is equally transparent, the colours alone are the drawing.
+    The ground is white, or of RGB that of the training images, unless the drawing would vanish there. Of grey, it is
+    whichever of both shows more of the drawing. Where all is equally transparent, the colours alone are the drawing.
     """
     if picture.alpha is None or picture.drawn is None or np.ptp(picture.alpha) < 1 / 512:
         return picture.pixels
@@ -130,7 +130,7 @@ def _on_ground(picture: _Picture, ground: str | None) -> NDArray[Any]:
 
 
 def _decoded(path: Path, file: ImageFile, shape: tuple[int, int, int]) -> _Picture:
-    """Upright pixels, of a large image already shrunk to some multiple of the shape."""
+    """Decode an image to upright pixels; a large one is shrunk to some multiple of the shape."""
     from PIL import Image
 
     try:
@@ -249,16 +249,16 @@ def _shrunk(
     orientation: int,
     shape: tuple[int, int, int],
 ) -> tuple[NDArray[Any], NDArray[Any] | None, NDArray[Any] | None]:
-    """Means over squares of pixels, each as large as leaves `_SPARE` of them for one of the network.
+    """Shrink an image to means over squares of pixels, each as large as leaves `_SPARE` of them for one of the network.
 
     A band of rows at a time: floats of the whole image would take many times its memory.
 
     Args:
-        width: of the image.
-        height: of the image.
-        in_bands: gives it from top to bottom, so many rows at a time.
-        orientation: of the image.
-        shape: that it will get.
+        width: Width of the image.
+        height: Height of the image.
+        in_bands: Function that gives the image from top to bottom, so many rows at a time.
+        orientation: EXIF's number of how it is turned.
+        shape: Shape that it will get.
 
     Returns:
         Pixels, pixels times alpha, and alpha; see `_Picture`.
@@ -293,7 +293,7 @@ def _squares(values: NDArray[Any], side: int) -> NDArray[Any]:
 
 
 def _means(values: NDArray[Any], count: int, axis: int) -> NDArray[Any]:
-    """Means over `count` neighbours along an axis, over fewer at its end."""
+    """Take means over `count` neighbours along an axis, over fewer at its end."""
     if count == 1:
         return values
     starts = np.arange(0, values.shape[axis], count)
@@ -303,7 +303,7 @@ def _means(values: NDArray[Any], count: int, axis: int) -> NDArray[Any]:
 
 
 def _upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """Pixels turned and mirrored as EXIF says they must be."""
+    """Turn and mirror pixels as EXIF says."""
     if orientation > 4:
         pixels = pixels.swapaxes(0, 1)
     mirrored = (orientation - 1) % 4
@@ -313,7 +313,7 @@ def _upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
 
 
 def _values(band: Image | NDArray[Any], channels: int) -> tuple[NDArray[Any], NDArray[Any] | None, float]:
-    """Pixels as the file has them, how opaque each of them is or all are, 0 to 1, or None, and the largest value."""
+    """Take from a band its pixels, how opaque each of them is or all are, 0 to 1, or None, and the largest value."""
     alpha = None
     if isinstance(band, np.ndarray) or band.mode.startswith("I"):
         # 16 bits: Pillow would cut off what is above 255.
@@ -337,7 +337,7 @@ def _values(band: Image | NDArray[Any], channels: int) -> tuple[NDArray[Any], ND
 
 
 def _fitted(pixels: NDArray[Any], size: tuple[int, int], height: int, width: int, border: NDArray[Any]) -> NDArray[Any]:
-    """An image of a size scaled to fit, proportions kept, in the middle of a field of its border's colour."""
+    """Scale an image of a size to fit, proportions kept, in the middle of a field of its border's colour."""
     from PIL import Image
 
     scale = min(height / size[0], width / size[1])

@@ -1,4 +1,4 @@
-"""Files of any kind as inputs of a network: images, NumPy arrays and IDX files."""
+"""Read files of any kind as inputs of a network: images, NumPy arrays and IDX files."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def read_inputs(
     note: Callable[[str], None] = lambda _: None,
     trained_on: TrainingInputs | None = None,
 ) -> NDArray[Any]:
-    """The samples in a file, as a network of this sample shape takes them.
+    """Read the samples in a file, as a network of this sample shape takes them.
 
     Args:
         path: an image, a .npy or .npz file, or an IDX file; its first bytes decide, not its name.
@@ -67,7 +67,7 @@ def read_inputs(
 
 
 def _as_samples(path: Path, array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-    """One sample or many; the values are looked at as those of a data set are."""
+    """Arrange an array as samples; the values are checked as those of a data set are."""
     features = math.prod(shape)
     fitting = (shape, shape[:2], (features,)) if len(shape) == 3 else (shape,)
     if array.shape in fitting:
