@@ -75,6 +75,8 @@ def read_image_file(path: Path, form: str) -> ImageFile:
 
 def _png(content: bytes) -> ImageFile:
     """Keep the chunks that draw, and take the orientation from eXIf."""
+    if content[12:16] != b"IHDR":
+        raise ValueError("it does not begin with its size")
     view, place, orientation = memoryview(content), 8, 1
     kept = [view[:8]]
     for _ in range(_MOST_PARTS):

@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile as PillowFile
 
 # Memory that decoding may take: at any rate, for each byte of the file, and in all. A small file that promises much is
-# refused. Photographs are smooth where they are large; deflate packs 1032 bytes into one, and of RGB Pillow makes four
-# bytes of three, so that a large drawing in a PNG takes what its header promises.
+# refused. Photographs are smooth where they are large. A PNG may take all that its header promises, since a large page
+# may be nearly blank: deflate packs 1032 bytes into one, and of RGB Pillow makes four bytes of three.
 _MOST_BYTES, _MOST_OF_ANY = 40 << 20, 1 << 30
 _MOST_PER_BYTE = {"JPEG": 512, "PNG": 1376}
 _MOST_PER_BYTE_OF_OTHERS = 128
-# Memory that a pixel takes; of a decoder that keeps whole images beside Pillow's, more.
-_OF_PIXEL = {"GIF": 5, "WEBP": 20}
+# Memory that a pixel takes, if not four bytes; of a decoder that keeps whole images beside Pillow's, more.
+_OF_PIXEL, _OF_PIXEL_OF_PNG = {"GIF": 5, "WEBP": 20}, {"1": 1, "L": 1, "P": 1, "I;16": 2}
 _MOST_PIXELS, _LONGEST_SIDE = 220_000_000, 65_535
 # Pixels as floats at a time, and pixels of the image that are left for one of the network in the first shrinking.
 _BAND, _SPARE = 1 << 18, 4
@@ -141,7 +141,8 @@ def _decoded(path: Path, file: ImageFile, shape: tuple[int, int, int]) -> _Pictu
             with _opened(file) as image:
                 width, height = image.size
                 shrinking = _shrinking(width, height) if file.format == "JPEG" else 1
-                _check(path, file, width, height, 4 / shrinking**2 + _held(file, image))
+                of_png = _OF_PIXEL_OF_PNG if file.format == "PNG" else {}
+                _check(path, file, width, height, of_png.get(image.mode, 4) / shrinking**2 + _held(file, image))
                 image.draft(image.mode, (width // shrinking, height // shrinking))
                 in_bands = _deep_bands(file) if _is_deep(file) else lambda rows: _crops(image, rows)
                 planes = _shrunk(*image.size, in_bands, file.orientation, shape)
@@ -186,6 +187,8 @@ def _check(path: Path, file: ImageFile, width: int, height: int, of_pixel: float
     of_pixel = _OF_PIXEL.get(file.format, of_pixel) * (2 if _is_deep(file) else 1)
     nbytes = math.ceil(width * height * of_pixel)
     per_byte = _MOST_PER_BYTE.get(file.format, _MOST_PER_BYTE_OF_OTHERS)
+    if file.format == "PNG":
+        per_byte *= max(1, 8 // file.content[24])  # pixels of a few bits take a byte each
     most = min(_MOST_OF_ANY, _MOST_BYTES + per_byte * len(file.content))
     if nbytes > most:
         raise DataError(
