@@ -98,6 +98,7 @@ def is_mapped(values: Any) -> bool:
 
 def in_blocks(values: Inputs, most: int | None = None) -> Iterator[tuple[int, NDArray[Any]]]:
     """All of it, piece by piece: (number of the first row, the rows), at most `most` bytes of them, or one."""
+    values = values if values.ndim else values.reshape(1)  # a single number
     rows = max(1, (most or _BLOCK) * len(values) // max(1, values.nbytes))
     for start in range(0, len(values), rows):
         yield start, values[start : start + rows]
