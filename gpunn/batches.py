@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -51,11 +52,11 @@ class InputBuffer:
         return self._views[n]
 
 
-def rows_of(inputs: NDArray[np.generic]) -> NDArray[np.generic]:
-    """Samples as rows (n, features), images in the order channel, height, width."""
+def rows_of(inputs: Any) -> Any:
+    """Turn samples into rows (n, features), images in the order channel, height, width; not copied where it can be."""
     if inputs.ndim == 4 and inputs.shape[3] > 1:
         inputs = inputs.transpose(0, 3, 1, 2)
-    return np.ascontiguousarray(inputs.reshape(len(inputs), -1))
+    return inputs.reshape(len(inputs), math.prod(inputs.shape[1:]))
 
 
 class Batches(ABC):
@@ -159,11 +160,13 @@ class DeviceBatches(Batches):
         super().__init__(backend, samples, dtype, *augmentation)
         inputs = samples.inputs
         if backend.device == "cpu" and isinstance(inputs, np.ndarray):
-            self.rows = backend.asarray(rows_of(inputs), self.row_dtype)  # no copy where none is needed
+            self.rows = backend.asarray(
+                np.ascontiguousarray(rows_of(inputs)), self.row_dtype
+            )  # no copy where none is needed
         else:
             self.rows = backend.empty((self.size, int(np.prod(samples.shape))), self.row_dtype)
             for start, part in in_blocks(inputs):
-                rows = rows_of(part).astype(self.row_dtype, copy=False)
+                rows = np.ascontiguousarray(rows_of(part), self.row_dtype)
                 backend.assign(self.rows[start : start + len(rows)], rows)
         self.targets = backend.asarray(samples.targets, self.target_dtype)
         self.order = backend.asarray(np.arange(self.size, dtype=np.int32))

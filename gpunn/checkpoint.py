@@ -26,7 +26,7 @@ from gpunn.history import COLUMNS, History, Record, columns_of
 from gpunn.model_file import model_bytes
 from gpunn.state import Arrays, State, Weights
 from gpunn.storage import open_regular, write_folder
-from gpunn.tensors import Layout, layout_of, read_arrays, to_bytes
+from gpunn.tensors import Layout, read_header, read_values, to_bytes
 
 if TYPE_CHECKING:
     from gpunn.model import Sequential
@@ -41,6 +41,8 @@ _COLUMNS += ("learning_rate", "seconds")
 # An experiment of 64 KiB, which is the largest that is read, with every character escaped, and the rest.
 _MOST_BYTES = 1 << 19
 _CHUNK = 1 << 20
+# What name, type and place of one array take in the header of a file, and what the description of a network takes.
+_HEADER_BYTES, _DESCRIPTION_BYTES = 1 << 10, 1 << 20
 
 
 class DamagedCheckpointError(CheckpointError):
@@ -87,12 +89,12 @@ class Checkpoint:
             CheckpointError: the arrays are those of another network or optimizer; the message shows the difference.
         """
         position = self._position
-        network = layout_of(like.now.arrays)
+        network = _layout_of(like.now.arrays)
         weights = {self.step: self._read(MODEL, network)}
         if position["best"] is not None:
             weights[position["best"]] = self._read(BEST, network)
-        layout: Layout = {f"optimizer/{name}": entry for name, entry in layout_of(like.optimizer).items()}
-        layout["totals"] = layout_of({"": like.totals})[""]
+        layout: Layout = {f"optimizer/{name}": entry for name, entry in _layout_of(like.optimizer).items()}
+        layout["totals"] = _layout_of({"": like.totals})[""]
         layout["records"] = ((position["records"], len(_COLUMNS)), "float64")
         if figures := position.get("figures"):
             layout["figures"] = ((position["records"], len(figures)), "float64")
@@ -120,10 +122,17 @@ class Checkpoint:
         )
 
     def _read(self, name: str, layout: Layout) -> Arrays:
+        """Read the arrays of a file that must hold these and no others: sizes are compared before memory is taken."""
+        path = self.path / name
         try:
-            return read_arrays(self.path / name, layout)
-        except DataError as error:
-            raise CheckpointError(f"{self.path / name} does not fit this network and its optimizer: {error}") from None
+            with open_regular(path, follow_links=False) as file:
+                header = read_header(file, _DESCRIPTION_BYTES + _HEADER_BYTES * len(layout))
+                if difference := _different(header.layout, layout):
+                    raise DataError(difference)
+                return read_values(file, header.layout, str(path))
+        except (DataError, OSError) as error:
+            reason = error.strerror or error if isinstance(error, OSError) else error
+            raise CheckpointError(f"{path} does not fit this network and its optimizer: {reason}") from None
 
     def _records(self, rows: Any, more: Any, figures: list[str]) -> tuple[Record, ...]:
         rows = rows if more is None else np.hstack([rows, more])
@@ -133,6 +142,26 @@ class Checkpoint:
             return tuple(History(Record(**{**value, "step": int(value["step"])}) for value in values))  # type: ignore[arg-type]
         except (ValueError, OverflowError) as error:
             raise CheckpointError(f"{self.path / STATE} holds no history: {error}") from None
+
+
+def _layout_of(arrays: Arrays) -> Layout:
+    return {name: (tuple(array.shape), str(array.dtype)) for name, array in arrays.items()}
+
+
+def _different(found: Layout, wanted: Layout) -> str:
+    """Describe the first differences between the arrays that are there and those that are wanted; "" if none."""
+
+    def described(layout: Layout, name: str) -> str:
+        shape, dtype = layout[name]
+        return f"{dtype} ({', '.join(map(str, shape))})"
+
+    changed = [name for name in wanted if name in found and found[name] != wanted[name]]
+    words = [f"{name} {described(wanted, name)} is missing" for name in sorted(wanted.keys() - found.keys())[:3]]
+    words += [
+        f"{name[:80]!r} {described(found, name)} is not expected" for name in sorted(found.keys() - wanted.keys())[:3]
+    ]
+    words += [f"{name} is {described(found, name)}, expected {described(wanted, name)}" for name in changed[:3]]
+    return "; ".join(words[:5])
 
 
 def write_checkpoint(path: Path, state: State, origin: Origin, model: Sequential) -> None:

@@ -1,4 +1,4 @@
-"""Images as inputs of a network: grey or RGB, fitted into its size, dark and light as it learned them."""
+"""Make images inputs of a network: grey or RGB, fitted into its size, dark and light as it learned them."""
 
 from __future__ import annotations
 
@@ -16,22 +16,27 @@ from gpunn.data.ranges import bit_depth
 from gpunn.errors import DataError, GpunnError, MemoryShortageError
 from gpunn.image_files import ImageFile, read_image_file
 from gpunn.limits import require
-from gpunn.png import bands
 from gpunn.training_inputs import TrainingInputs, borders
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from PIL.ImageFile import ImageFile as PillowFile
 
-# What decoding may take at any rate, and beside it for each byte of the file, a small one that asks for much being
-# refused: of photographs more, which are smooth where they are large.
-_MOST_BYTES, _MOST_PER_BYTE, _MOST_PER_BYTE_OF_JPEG, _MOST_OF_ANY = 40 << 20, 128, 512, 1 << 30
+# Memory that decoding may take: at any rate, for each byte of the file, and in all. A small file that promises much is
+# refused. Photographs are smooth where they are large. A PNG may take all that its header promises, since a large page
+# may be nearly blank: deflate packs 1032 bytes into one, and of RGB Pillow makes four bytes of three.
+_MOST_BYTES, _MOST_OF_ANY = 40 << 20, 1 << 30
+_MOST_PER_BYTE = {"JPEG": 512, "PNG": 1376}
+_MOST_PER_BYTE_OF_OTHERS = 128
+# Memory that a pixel takes, if not four bytes; of a decoder that keeps whole images beside Pillow's, more.
+_OF_PIXEL, _OF_PIXEL_OF_PNG = {"GIF": 5, "WEBP": 20}, {"1": 1, "L": 1, "P": 1, "I;16": 2}
 _MOST_PIXELS, _LONGEST_SIDE = 220_000_000, 65_535
 # Pixels as floats at a time, and pixels of the image that are left for one of the network in the first shrinking.
 _BAND, _SPARE = 1 << 18, 4
 
 
 def image_shape(path: Path, shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """(height, width, channels) of the images that a network takes; features that make a square are one.
+    """Give (height, width, channels) of the images that a network takes; features that make a square are an image.
 
     Raises:
         DataError: the network takes no images.
@@ -46,19 +51,21 @@ def image_shape(path: Path, shape: tuple[int, ...]) -> tuple[int, int, int]:
 
 def read_image(
     path: Path,
+    form: str,
     shape: tuple[int, int, int],
     invert: str,
     note: Callable[[str], None],
     trained_on: TrainingInputs | None = None,
 ) -> NDArray[Any]:
-    """An image as (height, width, channels), 0 to 1: fitted in whole, its border's colour around it.
+    """Read an image as (height, width, channels), 0 to 1: fitted in whole, its border's colour around it.
 
     Args:
-        path: of the file; see `read_inputs` for the rest.
-        shape: that it gets.
-        invert: whether dark and light are exchanged.
-        note: is given a line for what may surprise.
-        trained_on: what the images of the training were like; left out, light on dark.
+        path: The file; see `read_inputs` for the rest.
+        form: Format of the file, one of `gpunn.data.kinds.IMAGE_FORMATS`.
+        shape: Shape that the image gets.
+        invert: Whether dark and light are exchanged.
+        note: Function that is given a line for whatever may surprise.
+        trained_on: Description of the training images; left out, they were light on dark.
 
     Raises:
         DataError: it cannot be read, is damaged, or would take too much memory.
@@ -67,7 +74,7 @@ def read_image(
     height, width, channels = shape
     ground = "dark" if trained_on is None else trained_on.ground
     is_grey = channels == 1 or (trained_on is not None and trained_on.is_grey)
-    picture = _decoded(path, read_image_file(path), (height, width, 1 if is_grey else channels))
+    picture = _decoded(path, read_image_file(path, form), (height, width, 1 if is_grey else channels))
     pixels, size = _on_ground(picture, None if trained_on is None or is_grey else ground), picture.size
     border = np.median(borders(pixels[None])[0], axis=0)
     light = float(np.mean(border)) > 0.5
@@ -104,10 +111,10 @@ _SEEN = 0.1
 
 
 def _on_ground(picture: _Picture, ground: str | None) -> NDArray[Any]:
-    """The pixels of an image, what is transparent white or black.
+    """Lay an image on white or black.
 
-    It is white, or of RGB the ground of the training images, unless the drawing would vanish there. Of grey, whichever
-    of both shows more of the drawing. Where all is equally transparent, the colours alone are the drawing.
+    The ground is white, or of RGB that of the training images, unless the drawing would vanish there. Of grey, it is
+    whichever of both shows more of the drawing. Where all is equally transparent, the colours alone are the drawing.
     """
     if picture.alpha is None or picture.drawn is None or np.ptp(picture.alpha) < 1 / 512:
         return picture.pixels
@@ -123,32 +130,28 @@ def _on_ground(picture: _Picture, ground: str | None) -> NDArray[Any]:
 
 
 def _decoded(path: Path, file: ImageFile, shape: tuple[int, int, int]) -> _Picture:
-    """Upright pixels, of a large image already shrunk to some multiple of the shape."""
+    """Decode an image to upright pixels; a large one is shrunk to some multiple of the shape."""
     from PIL import Image
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if file.size is not None:
-                _check_size(path, *file.size)
-            if file.is_in_bands:
-                width, height = file.size or (0, 0)
-                planes = _shrunk(width, height, lambda rows: bands(file.content, rows), file.orientation, shape)
-            else:
-                with _opened(file) as image:
-                    width, height = image.size
-                    _check_size(path, width, height)
-                    _check_memory(path, file, width, height)
-                    if file.shrinks:
-                        shrinking = _shrinking(file, width, height)
-                        image.draft(image.mode, (width // shrinking, height // shrinking))
-                    planes = _shrunk(*image.size, lambda rows: _crops(image, rows), file.orientation, shape)
+                _check(path, file, *file.size)
+            with _opened(file) as image:
+                width, height = image.size
+                shrinking = _shrinking(width, height) if file.format == "JPEG" else 1
+                of_png = _OF_PIXEL_OF_PNG if file.format == "PNG" else {}
+                _check(path, file, width, height, of_png.get(image.mode, 4) / shrinking**2 + _held(file, image))
+                image.draft(image.mode, (width // shrinking, height // shrinking))
+                in_bands = _deep_bands(file) if _is_deep(file) else lambda rows: _crops(image, rows)
+                planes = _shrunk(*image.size, in_bands, file.orientation, shape)
     except GpunnError:
         raise
     except MemoryError:
         raise MemoryShortageError(f"{path}: the image does not fit into memory: make it smaller") from None
     except Image.DecompressionBombError:
-        raise DataError(f"{path}: {_TOO_MANY}") from None
+        raise DataError(f"{path}: pixels are too many of this {file.format} image: make it smaller") from None
     except Exception as error:  # noqa: BLE001 - on damaged files Pillow raises nearly everything that there is
         raise DataError(f"{path}: the image is damaged ({error or type(error).__name__}): get it again") from None
     upright = [None if plane is None else _upright(plane, file.orientation) for plane in planes]
@@ -157,38 +160,35 @@ def _decoded(path: Path, file: ImageFile, shape: tuple[int, int, int]) -> _Pictu
     return _Picture(upright[0], upright[1], upright[2], size)
 
 
-_TOO_MANY = (
-    f"pixels are too many: the image exceeds limits of {_LONGEST_SIDE:,} a side and {_MOST_PIXELS:,} in all: "
-    "make it smaller"
-)
-
-
-def _check_size(path: Path, width: int, height: int) -> None:
-    if max(width, height) > _LONGEST_SIDE or width * height > _MOST_PIXELS:
-        raise DataError(f"{path}: {width} × {height} {_TOO_MANY}")
-
-
-def _opened(file: ImageFile) -> Image:
-    """The image, of which only the header has been read."""
+def _opened(file: ImageFile) -> PillowFile:
+    """Open an image, of which only the header is read."""
     from PIL import Image
     from PIL.JpegImagePlugin import JpegImageFile
+    from PIL.PngImagePlugin import PngImageFile
 
     stream = io.BytesIO(file.content)
-    # Beyond 179 million pixels `open` takes an image for a bomb, and a photograph is not: it is decoded at an eighth.
-    return JpegImageFile(stream) if file.format == "JPEG" else Image.open(stream, formats=(file.format,))
+    # Beyond 179 million pixels `open` takes an image for a bomb, and a photograph or a scan is none.
+    of_any_size = {"JPEG": JpegImageFile, "PNG": PngImageFile}.get(file.format)
+    return of_any_size(stream) if of_any_size else Image.open(stream, formats=(file.format,))
 
 
-def _shrinking(file: ImageFile, width: int, height: int) -> int:
-    """By what a photograph is shrunk while it is decoded, so that it takes few bytes."""
-    return next((by for by in (1, 2, 4) if width * height * file.pixel_bytes <= _MOST_BYTES * by * by), 8)
+def _shrinking(width: int, height: int) -> int:
+    """Choose by what a photograph is shrunk while it is decoded, so that it takes few bytes."""
+    return next((by for by in (1, 2, 4) if width * height * 4 <= _MOST_BYTES * by * by), 8)
 
 
-def _check_memory(path: Path, file: ImageFile, width: int, height: int) -> None:
-    """Refuse what would take too much memory, or more than is free."""
-    shrinking = _shrinking(file, width, height) if file.shrinks else 1
-    of_pixel = file.held_bytes + file.pixel_bytes / shrinking**2
+def _check(path: Path, file: ImageFile, width: int, height: int, of_pixel: float = 4) -> None:
+    """Refuse too many pixels, and what would take too much memory or more than is free."""
+    if max(width, height) > _LONGEST_SIDE or width * height > _MOST_PIXELS:
+        raise DataError(
+            f"{path}: {width} × {height} pixels are too many: the image exceeds limits of {_LONGEST_SIDE:,} a side and "
+            f"{_MOST_PIXELS:,} in all: make it smaller"
+        )
+    of_pixel = _OF_PIXEL.get(file.format, of_pixel) * (2 if _is_deep(file) else 1)
     nbytes = math.ceil(width * height * of_pixel)
-    per_byte = _MOST_PER_BYTE_OF_JPEG if file.format == "JPEG" else _MOST_PER_BYTE
+    per_byte = _MOST_PER_BYTE.get(file.format, _MOST_PER_BYTE_OF_OTHERS)
+    if file.format == "PNG":
+        per_byte *= max(1, 8 // file.content[24])  # pixels of a few bits take a byte each
     most = min(_MOST_OF_ANY, _MOST_BYTES + per_byte * len(file.content))
     if nbytes > most:
         raise DataError(
@@ -196,6 +196,48 @@ def _check_memory(path: Path, file: ImageFile, width: int, height: int) -> None:
             "could be read, make it smaller, or a PNG or a plain JPEG of it"
         )
     require(nbytes, str(path))
+
+
+def _held(file: ImageFile, image: Image) -> float:
+    """Count bytes that each pixel takes until the end, however much a photograph is shrunk.
+
+    One that is stored in a single scan is decoded row by row. Of one in several scans, such as a progressive one, every
+    coefficient is held, two bytes each.
+    """
+    layers = getattr(image, "layer", ())  # of each component: name, samples across, samples down, table
+    if file.format != "JPEG" or (file.scan == len(layers) and not image.info.get("progressive")):
+        return 0
+    sampled = [across * down for _, across, down, _ in layers]
+    return float(2 * max(1, sum(sampled) / max(1, *sampled, 0)))
+
+
+def _is_deep(file: ImageFile) -> bool:
+    """Tell whether a PNG has 16 bits and is not grey, of which Pillow keeps the upper byte of each sample."""
+    depth, kind = file.content[24:26] if file.format == "PNG" else b"\0\0"
+    return depth == 16 and kind != 0
+
+
+def _deep_bands(file: ImageFile) -> Callable[[int], Iterator[NDArray[Any]]]:
+    """Read a PNG of 16 bits as arrays (rows, width, samples), by having Pillow take its bytes for other ones.
+
+    Two samples of 16 bits are four of 8; where there are more, the lower bytes are the upper ones of an image that is
+    read as if it were little-endian.
+    """
+
+    def taken_for(raw: str) -> PillowFile:
+        image = _opened(file)
+        image.tile = [(*tile[:3], raw) for tile in image.tile]  # type: ignore[misc]
+        return image
+
+    mode = {2: "RGB", 4: "LA", 6: "RGBA"}[file.content[25]]
+    images = [taken_for("RGBA")] if mode == "LA" else [taken_for(f"{mode};16{order}") for order in "BL"]
+
+    def bands(rows: int) -> Iterator[NDArray[Any]]:
+        for crops in zip(*(_crops(image, rows) for image in images), strict=True):
+            halves = np.stack([np.asarray(crop) for crop in crops], axis=-1)
+            yield halves.reshape(*halves.shape[:2], -1).view(">u2")
+
+    return bands
 
 
 def _crops(image: Image, rows: int) -> Iterator[Image]:
@@ -210,16 +252,16 @@ def _shrunk(
     orientation: int,
     shape: tuple[int, int, int],
 ) -> tuple[NDArray[Any], NDArray[Any] | None, NDArray[Any] | None]:
-    """Means over squares of pixels, each as large as leaves `_SPARE` of them for one of the network.
+    """Shrink an image to means over squares of pixels, each as large as leaves `_SPARE` of them for one of the network.
 
     A band of rows at a time: floats of the whole image would take many times its memory.
 
     Args:
-        width: of the image.
-        height: of the image.
-        in_bands: gives it from top to bottom, so many rows at a time.
-        orientation: of the image.
-        shape: that it will get.
+        width: Width of the image.
+        height: Height of the image.
+        in_bands: Function that gives the image from top to bottom, so many rows at a time.
+        orientation: EXIF's number of how it is turned.
+        shape: Shape that it will get.
 
     Returns:
         Pixels, pixels times alpha, and alpha; see `_Picture`.
@@ -254,7 +296,7 @@ def _squares(values: NDArray[Any], side: int) -> NDArray[Any]:
 
 
 def _means(values: NDArray[Any], count: int, axis: int) -> NDArray[Any]:
-    """Means over `count` neighbours along an axis, over fewer at its end."""
+    """Take means over `count` neighbours along an axis, over fewer at its end."""
     if count == 1:
         return values
     starts = np.arange(0, values.shape[axis], count)
@@ -264,7 +306,7 @@ def _means(values: NDArray[Any], count: int, axis: int) -> NDArray[Any]:
 
 
 def _upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """Pixels turned and mirrored as EXIF says they must be."""
+    """Turn and mirror pixels as EXIF says."""
     if orientation > 4:
         pixels = pixels.swapaxes(0, 1)
     mirrored = (orientation - 1) % 4
@@ -274,7 +316,7 @@ def _upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
 
 
 def _values(band: Image | NDArray[Any], channels: int) -> tuple[NDArray[Any], NDArray[Any] | None, float]:
-    """Pixels as the file has them, how opaque each of them is or all are, 0 to 1, or None, and the largest value."""
+    """Take from a band its pixels, how opaque each of them is or all are, 0 to 1, or None, and the largest value."""
     alpha = None
     if isinstance(band, np.ndarray) or band.mode.startswith("I"):
         # 16 bits: Pillow would cut off what is above 255.
@@ -298,7 +340,7 @@ def _values(band: Image | NDArray[Any], channels: int) -> tuple[NDArray[Any], ND
 
 
 def _fitted(pixels: NDArray[Any], size: tuple[int, int], height: int, width: int, border: NDArray[Any]) -> NDArray[Any]:
-    """An image of a size scaled to fit, proportions kept, in the middle of a field of its border's colour."""
+    """Scale an image of a size to fit, proportions kept, in the middle of a field of its border's colour."""
     from PIL import Image
 
     scale = min(height / size[0], width / size[1])

@@ -1,4 +1,4 @@
-"""Files of any kind as inputs of a network: images, NumPy arrays and IDX files."""
+"""Read files of any kind as inputs of a network: images, NumPy arrays and IDX files."""
 
 from __future__ import annotations
 
@@ -12,14 +12,18 @@ from numpy.typing import NDArray
 
 from gpunn.data import read_idx
 from gpunn.data.checks import checked_inputs
-from gpunn.data.npy import MAGIC, read_header
-from gpunn.data.npz import ZIP_MAGIC, NpzFile
-from gpunn.data.reading import GZIP_MAGIC, opened, read_up_to
+from gpunn.data.kinds import IDX, IMAGE_FORMATS, NPY, NPZ, kind_of_file
+from gpunn.data.npy import read_npy
+from gpunn.data.npz import NpzFile
 from gpunn.errors import DataError
-from gpunn.image_files import other_format
 from gpunn.images import image_shape, read_image
-from gpunn.storage import open_regular
 from gpunn.training_inputs import TrainingInputs, are_drawn
+
+_READERS: dict[str, Callable[[Path], NDArray[Any]]] = {
+    NPY: read_npy,
+    NPZ: lambda path: NpzFile(path).inputs(),
+    IDX: read_idx,
+}
 
 
 def read_inputs(
@@ -30,7 +34,7 @@ def read_inputs(
     note: Callable[[str], None] = lambda _: None,
     trained_on: TrainingInputs | None = None,
 ) -> NDArray[Any]:
-    """The samples in a file, as a network of this sample shape takes them.
+    """Read the samples in a file, as a network of this sample shape takes them.
 
     Args:
         path: an image, a .npy or .npz file, or an IDX file; its first bytes decide, not its name.
@@ -47,63 +51,23 @@ def read_inputs(
     Raises:
         DataError: the file is missing, damaged, of an unknown kind, or its samples have another shape.
     """
-    try:
-        with open_regular(path) as file:
-            start = file.read(32)
-    except OSError as error:
-        raise DataError(
-            f"{path} cannot be read ({error.strerror or error}): give images, .npy, .npz or IDX files"
-        ) from None
-    if start.startswith(MAGIC):
-        array = _read_npy(path)
-    elif start.startswith(ZIP_MAGIC):
-        array = _AnyArrays(path).only()
-    elif start[:2] in (GZIP_MAGIC, b"\0\0") and not other_format(start):
-        array = read_idx(path)
-    else:
-        size = image_shape(path, shape)
-        pixels = read_image(path, size, invert, note, trained_on)
-        # Of two rows all is border, and networks that were trained on patches of one colour are asked about such.
-        if min(size[:2]) > 2 and (trained_on is None or trained_on.is_drawn) and not are_drawn(pixels[None])[0]:
-            raise DataError(f"{path}: nothing is drawn in it: give an image with a drawing")
-        return (pixels if trained_on is None else trained_on.as_inputs(pixels)).reshape(1, *shape)
-    return _as_samples(path, array, shape)
-
-
-class _AnyArrays(NpzFile):
-    """A .npz file in which one array is looked for: x, x_test, or the only one there is."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path.absolute()
-        self.names = self._names()
-
-    def only(self) -> NDArray[Any]:
-        for key in ("x", "x_test", *(sorted(self.names) if len(self.names) == 1 else ())):
-            if key in self.names:
-                return self.read(key)
-        got = ", ".join(sorted(self.names)[:8]) or "nothing"
-        raise DataError(f"{self.path}: expected the array x, got {got}: save it with np.savez(path, x=x)")
-
-
-def _read_npy(path: Path) -> NDArray[Any]:
-    with opened(path) as (stream, size):
-        try:
-            header = read_header(stream)
-        except DataError as error:
-            raise DataError(f"{path} {error}: save it with np.save") from None
-        held = (size or 0) - header.size
-        if header.nbytes != held:
-            raise DataError(
-                f"{path} promises {header.nbytes:,} bytes {header.shape}, got {held:,}: get or save the file again"
-            )
-        data = read_up_to(stream, held, str(path))
-    if len(data) != held:
-        raise DataError(f"{path} is cut short: get or save the file again")
-    return header.array(np.frombuffer(data, header.dtype))
+    kind = kind_of_file(path, "give images, .npy, .npz or IDX files")
+    if kind.reader in _READERS:
+        return _as_samples(path, _READERS[kind.reader](path), shape)
+    if kind.reader not in IMAGE_FORMATS:
+        found = f"this is {kind.name}: {kind.mend}" if kind.mend else f"got {kind.name}"
+        known = ", ".join(IMAGE_FORMATS)
+        raise DataError(f"{path} is no file that can be read: give an image ({known}), .npy, .npz or IDX, {found}")
+    size = image_shape(path, shape)
+    pixels = read_image(path, kind.reader, size, invert, note, trained_on)
+    # Of two rows all is border, and networks that were trained on patches of one colour are asked about such.
+    if min(size[:2]) > 2 and (trained_on is None or trained_on.is_drawn) and not are_drawn(pixels[None])[0]:
+        raise DataError(f"{path}: nothing is drawn in it: give an image with a drawing")
+    return (pixels if trained_on is None else trained_on.as_inputs(pixels)).reshape(1, *shape)
 
 
 def _as_samples(path: Path, array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-    """One sample or many; the values are looked at as those of a data set are."""
+    """Arrange an array as samples; the values are checked as those of a data set are."""
     features = math.prod(shape)
     fitting = (shape, shape[:2], (features,)) if len(shape) == 3 else (shape,)
     if array.shape in fitting:

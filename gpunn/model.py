@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from gpunn.arguments import as_batch, as_layers, as_samples, as_shape, checked_dtype, mend_outputs
 from gpunn.augmentation import Augmentation
 from gpunn.backend import Backend, Buffer, select
-from gpunn.batches import InputBuffer
+from gpunn.batches import InputBuffer, rows_of
 from gpunn.data import Data, Samples
 from gpunn.data.checks import check_finite
 from gpunn.errors import DataError, GpunnError, OptionError, ShapeError
@@ -461,7 +461,7 @@ class Sequential:
         if shape == self.input_shape:
             return x
         if len(self.input_shape) == 1 and prod(shape) == self.input_shape[0] and x.ndim > 1:
-            return rows_of_images(x)
+            return rows_of(x)
         if shape == self.input_shape[:2] and self.input_shape[2] == 1:
             return x.reshape(*x.shape, 1)
         is_one = x.size == prod(self.input_shape) and x.shape[:1] != (1,)
@@ -819,10 +819,3 @@ def _begun(layers: Sequence[Layer], context: BuildContext) -> dict[str, NDArray[
 def fed_shape(layers: Sequence[Layer], shape: Shape) -> Shape:
     """The shape of a sample as a network gets it: images go flat into a first layer that takes features."""
     return (prod(shape),) if isinstance(layers[0], Dense) else tuple(shape)
-
-
-def rows_of_images(x: Any) -> Any:
-    """(batch, height, width, channels) → (batch, features), in the order channel, height, width."""
-    if x.ndim == 4:
-        x = x.transpose(0, 3, 1, 2)
-    return x.reshape(len(x), prod(x.shape[1:]))

@@ -84,7 +84,7 @@ def load_model(path: str | os.PathLike[str], device: str = "auto", batch_size: i
         with open_regular(path) as file:
             header = read_header(file, _MOST_HEADER)
             description = _description(header.metadata)
-            arrays = read_values(file, header, str(path))
+            arrays = read_values(file, header.layout, str(path))
     except ModelFileError as error:
         raise ModelFileError(f"{path} {error}") from None
     except DataError as error:

@@ -104,7 +104,7 @@ def test_a_shape_that_the_member_does_not_hold_is_refused(tmp_path, shape):
         assert tracemalloc.get_traced_memory()[1] < 1 << 20
     finally:
         tracemalloc.stop()
-    assert "promises" in message or "its shape is (-20, -3)" in message
+    assert ("must hold numbers" if shape[0] < 0 else "promises") in message
 
 
 def test_a_size_in_the_zip_directory_that_the_file_cannot_hold_is_refused(tmp_path):
@@ -115,13 +115,13 @@ def test_a_size_in_the_zip_directory_that_the_file_cannot_hold_is_refused(tmp_pa
     true = len(content).to_bytes(4, "little")
     assert raw.count(true) >= 4  # local header and directory of both members
     path.write_bytes(raw.replace(true, (size + len(content) - 100).to_bytes(4, "little")))
-    assert "cannot hold" in refused(path)
+    assert "that can be unpacked" in refused(path)
 
 
 def test_a_consistent_bomb_is_not_unpacked(tmp_path, monkeypatch):
     monkeypatch.setattr("gpunn.data.npz.MAX_UNPACKED", 1 << 20)
     np.savez_compressed(tmp_path / "a.npz", x=np.zeros((2 << 20, 1), np.uint8), y=Y)
-    assert "more than the" in refused(tmp_path / "a.npz")
+    assert "more than the 1,048,576 that can be unpacked" in refused(tmp_path / "a.npz")
 
 
 def test_a_changed_byte_is_found_by_the_checksum(tmp_path):
@@ -253,6 +253,9 @@ def test_a_file_of_another_format_is_refused(tmp_path):
     assert "expected a .npz file" in refused(path)
     path.write_bytes(b"")
     assert "(empty)" in refused(path)
+    for content, name in ((npy_of(X), "an array of NumPy (.npy)"), (b"\x80\4.", "a pickle"), (b"\0\0\x08\3", "an IDX")):
+        path.write_bytes(content)
+        assert f"expected a .npz file, got {name}" in refused(path)
 
 
 def test_nan_and_labels_out_of_range_name_the_file(tmp_path):

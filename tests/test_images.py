@@ -12,15 +12,18 @@ import pytest
 from harness import one_line
 from PIL import Image, ImageOps
 
-from gpunn import image_files, images
-from gpunn.errors import DataError
+import gpunn as gn
+from gpunn import images, limits
+from gpunn.data.kinds import kind_of_file
+from gpunn.errors import DataError, MemoryShortageError
 from gpunn.images import read_image
+from gpunn.inputs import read_inputs
 
 SHAPE = (28, 28, 1)
 
 
 def read(path: Path, shape: tuple[int, int, int] = SHAPE) -> np.ndarray:
-    return read_image(path, shape, "never", lambda _: None)
+    return read_image(path, kind_of_file(path, "").reader, shape, "never", lambda _: None)
 
 
 def refused(path: Path) -> str:
@@ -138,32 +141,22 @@ def noisy(height: int, width: int) -> np.ndarray:
     return np.stack(planes, axis=2).astype(np.uint8)
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGB", "RGBA"])
+@pytest.mark.parametrize("mode", ["1", "L", "I;16", "P", "LA", "RGB", "RGBA", "2", "16"])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_bands_of_a_png_are_what_pillow_reads_at_once(
+def test_a_png_is_the_same_band_by_band(
     tmp_path: Path, mode: str, channels: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     image = Image.fromarray(noisy(70, 90))
-    image = image.quantize(9) if mode == "P" else image.convert(mode)
+    if mode == "I;16":
+        image = Image.fromarray(noisy(70, 90)[..., 0].astype(np.uint16) * 211)
+    else:
+        image = image.quantize(int(mode) if mode.isdigit() else 9) if mode in "P 2 16" else image.convert(mode)
     if mode in ("LA", "RGBA"):
         image.putalpha(gradient(70, 90))
     path = put(tmp_path, encoded(image, "PNG"))
     whole = read(path, (70, 90, channels))
-    monkeypatch.setattr(image_files, "_LARGE_PNG", 1)
     monkeypatch.setattr(images, "_BAND", 900)
     np.testing.assert_array_equal(read(path, (70, 90, channels)), whole)
-
-
-@pytest.mark.parametrize("depth", [1, 2, 4])
-def test_bands_of_few_bits_are_what_pillow_reads_at_once(
-    tmp_path: Path, depth: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    image = Image.fromarray(noisy(33, 45)).quantize(2**depth)
-    path = put(tmp_path, encoded(image, "PNG", bits=depth))
-    whole = read(path, (33, 45, 3))
-    monkeypatch.setattr(image_files, "_LARGE_PNG", 1)
-    monkeypatch.setattr(images, "_BAND", 100)
-    np.testing.assert_array_equal(read(path, (33, 45, 3)), whole)
 
 
 def test_a_large_png_and_a_large_photograph_are_read_in_little_memory(tmp_path: Path) -> None:
@@ -190,12 +183,34 @@ def test_a_photograph_of_200_million_pixels_is_read(tmp_path: Path) -> None:
     assert peak_of(path) < (64 << 20) + 2 * path.stat().st_size
 
 
+@pytest.mark.parametrize(
+    ("mode", "size", "taken"),
+    [("RGB", (4960, 7016), "132.7"), ("L", (7016, 9933), "66.5"), ("1", (7016, 9933), "66.5")],
+)
+def test_a_scanned_page_with_little_on_it_is_read_where_there_is_memory_for_it(
+    tmp_path: Path, mode: str, size: tuple[int, int], taken: str
+) -> None:
+    """A4 and A3 of 600 dots an inch."""
+    page = Image.new(mode, size, "white")
+    page.paste(Image.new(mode, (1000, 5000), "black"), (1000, 1000))
+    path = put(tmp_path, encoded(page, "PNG"))
+    assert path.stat().st_size < 1 << 18
+    wanted = np.asarray(page.convert("F").resize((20, 28), Image.Resampling.BOX)) / 255
+    np.testing.assert_allclose(read(path)[:, 4:24, 0], wanted, atol=0.1)
+    gn.set_memory_limit(limits.resident_bytes() + (50 << 20))
+    try:
+        with pytest.raises(MemoryShortageError, match=rf"takes {taken} MiB of memory"):
+            read(path)
+    finally:
+        gn.set_memory_limit(None)
+
+
 def test_a_large_png_that_is_cut_off_or_promises_more_than_it_holds_is_refused(tmp_path: Path) -> None:
     content = encoded(gradient(3300, 3300), "PNG")
     at = content.index(b"IDAT")
     (length,) = struct.unpack_from(">I", content, at - 4)
     short = content[: at - 4] + chunk(b"IDAT", content[at + 4 : at + 4 + length // 2]) + chunk(b"IEND", b"")
-    assert "the image is damaged (it ends too early)" in refused(put(tmp_path, short))
+    assert "the image is damaged" in refused(put(tmp_path, short))
     header = struct.pack(">IIBBBBB", 12_000, 12_000, 8, 0, 0, 0, 0)
     head = content[:8] + chunk(b"IHDR", header)
     assert "12000 × 12000 pixels are too many" in refused(
@@ -203,22 +218,48 @@ def test_a_large_png_that_is_cut_off_or_promises_more_than_it_holds_is_refused(t
     )
 
 
-def deep_png(values: np.ndarray, kind: int) -> bytes:
-    """A PNG of 16 bits: 0 grey, 2 RGB, 4 grey with alpha, 6 RGBA."""
+SAMPLES = {0: 1, 2: 3, 4: 2, 6: 4}
+"""Of each pixel of a PNG: grey, RGB, grey with alpha, RGBA."""
+
+PASSES = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
+"""First row and column, and the steps to the next, of each pass of an interlaced PNG."""
+
+
+def deep_png(values: np.ndarray, kind: int, *, interlaced: bool = False) -> bytes:
+    """A PNG of 16 bits, every second row stored as its difference to the row above."""
     height, width = values.shape[:2]
-    rows = values.astype(">u2").reshape(height, -1).view(np.uint8)
-    data = zlib.compress(np.pad(rows, ((0, 0), (1, 0))).tobytes())
-    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    data = b""
+    for top, left, down, across in PASSES if interlaced else ((0, 0, 1, 1),):
+        part = np.ascontiguousarray(values[top::down, left::across].astype(">u2"))
+        rows = part.reshape(len(part), -1).view(np.uint8)
+        filters = np.arange(len(rows), dtype=np.uint8)[:, None] % 2 * 2
+        above = np.concatenate([np.zeros_like(rows[:1]), rows[:-1]])
+        data += np.hstack([filters, np.where(filters, rows - above, rows)]).tobytes()
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, interlaced))
+    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
 
 
-@pytest.mark.parametrize(("kind", "samples"), [(0, 1), (2, 3), (4, 2), (6, 4)])
+@pytest.mark.parametrize("kind", SAMPLES)
+@pytest.mark.parametrize("interlaced", [False, True])
+def test_every_bit_of_16_is_read(tmp_path: Path, kind: int, interlaced: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of colours and of what is half transparent, Pillow itself keeps eight."""
+    monkeypatch.setattr(images, "_BAND", 900)
+    values = np.random.default_rng(0).integers(0, 65_536, (56, 64, SAMPLES[kind]))
+    values[0, 0] = 65_535
+    if kind in (4, 6):
+        values[..., -1] = 65_535
+    pixels = values[..., :3] if kind in (2, 6) else np.repeat(values[..., :1], 3, axis=2)
+    shown = read(put(tmp_path, deep_png(values, kind, interlaced=interlaced)), (56, 64, 3))
+    np.testing.assert_allclose(shown, pixels / 65_535, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", SAMPLES)
 @pytest.mark.parametrize("bits", [10, 12, 14, 16])
-def test_16_bits_are_stretched_by_the_bits_that_are_there(tmp_path: Path, kind: int, samples: int, bits: int) -> None:
+def test_16_bits_are_stretched_by_the_bits_that_are_there(tmp_path: Path, kind: int, bits: int) -> None:
     most = 2**bits - 1
     grey = np.linspace(0, most, 28 * 28).reshape(28, 28, 1).round()
-    values = np.repeat(grey, samples, axis=2)
-    if samples in (2, 4):
+    values = np.repeat(grey, SAMPLES[kind], axis=2)
+    if kind in (4, 6):
         values[..., -1] = 65_535
     np.testing.assert_allclose(read(put(tmp_path, deep_png(values, kind))), grey / most, atol=1e-6)
 
@@ -321,7 +362,9 @@ def test_a_file_of_too_many_bytes_is_refused_unread(tmp_path: Path) -> None:
     ids=["written out", "a long comment", "a long number"],
 )
 def test_a_ppm_of_another_kind_is_refused(tmp_path: Path, content: bytes) -> None:
-    said = refused(put(tmp_path, content))
+    with pytest.raises(DataError) as caught:
+        read_inputs(put(tmp_path, content), SHAPE)
+    said = one_line(caught.value)
     assert "is no file that can be read" in said or "its header is none of a binary" in said
 
 

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from gpunn.data.dataset import Data
 from gpunn.data.digits import CLASS_NAMES, digits_test, digits_train
 from gpunn.data.idx import idx_header, read_images, read_labels
-from gpunn.data.npz import ZIP_MAGIC, NpzFile
+from gpunn.data.kinds import NPZ, kind_of_file
+from gpunn.data.npz import NpzFile
 from gpunn.data.published import MNIST, PUBLISHED, PublishedFile, PublishedSet
 from gpunn.data.samples import Samples
 from gpunn.errors import DataError, OptionError
 from gpunn.scalars import flag
-from gpunn.storage import open_regular
 
 log = logging.getLogger(__name__)
 
@@ -186,18 +186,11 @@ def _samples(x: Path, images: NDArray[np.uint8], y: Path, labels: NDArray[np.uin
 
 
 def _file(path: Path, split: dict[str, Any], memory_map: bool | None) -> Data:
-    try:
-        with open_regular(path) as raw:
-            start = raw.read(len(ZIP_MAGIC))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error}): check the path") from None
-    if start != ZIP_MAGIC:
-        idx = "idx" in path.name
-        mend = f"give its folder, {path.parent}" if idx else "save it with np.savez(path, x=x, y=y)"
-        raise DataError(f"{path}: expected a .npz file, got one that starts {start.hex(' ') or '(empty)'}: {mend}")
-    arrays = NpzFile(path, memory_map)
-    test = arrays.test if arrays.has_test else None
-    x, y = arrays.train()
+    kind = kind_of_file(path, "check the path")
+    if kind.reader != NPZ:
+        mend = f"give its folder, {path.parent}" if "idx" in path.name else "save it with np.savez(path, x=x, y=y)"
+        raise DataError(f"{path}: expected a .npz file, got {kind.name}: {mend}")
+    (x, y), test = NpzFile(path, memory_map).data()
     try:
         return Data.from_arrays(x, y, test=test, name=path.stem, **split)
     except DataError as error:

@@ -6,7 +6,7 @@ import mmap
 from collections.abc import Iterator
 from math import prod
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -64,10 +64,12 @@ Inputs: TypeAlias = "NDArray[Any] | Rows"
 """What samples are kept as: an array, in memory or in its file, or rows of one in a file."""
 
 
-def mapped(path: Path, dtype: DTypeLike, shape: tuple[int, ...], offset: int) -> NDArray[Any]:
-    """An array that stays in its file, from `offset` on; it cannot be written to."""
+def mapped(
+    path: Path, dtype: DTypeLike, shape: tuple[int, ...], offset: int, order: Literal["C", "F"] = "C"
+) -> NDArray[Any]:
+    """Map an array that stays in its file, from `offset` on; it cannot be written to."""
     # Without NumPy's own subclass: its slices are slower to make, and nothing here asks for it.
-    return np.asarray(np.memmap(path, np.dtype(dtype), "r", offset, shape))
+    return np.asarray(np.memmap(path, np.dtype(dtype), "r", offset, shape, order))
 
 
 def is_to_map(path: Path, nbytes: int, memory_map: bool | None, *, is_packed: bool) -> bool:
@@ -96,6 +98,7 @@ def is_mapped(values: Any) -> bool:
 
 def in_blocks(values: Inputs, most: int | None = None) -> Iterator[tuple[int, NDArray[Any]]]:
     """All of it, piece by piece: (number of the first row, the rows), at most `most` bytes of them, or one."""
+    values = values if values.ndim else values.reshape(1)  # a single number
     rows = max(1, (most or _BLOCK) * len(values) // max(1, values.nbytes))
     for start in range(0, len(values), rows):
         yield start, values[start : start + rows]
