@@ -94,6 +94,9 @@ def why_no_gpu() -> str:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks the tests that need a CUDA device as skipped, each with the reason, if there is none."""
+    for item in items:
+        if item.path.parent.name in ("simulated_cuda", "simulator"):
+            item.add_marker(pytest.mark.simulated_cuda)
     if not SIMULATES_CUDA:
         how = (
             "it is for the simulated CUDA: pip install '.[cuda13]', which needs no GPU, and set GPUNN_SIMULATED_CUDA=1"

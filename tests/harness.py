@@ -6,7 +6,7 @@ need the package to say what may be skipped.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,21 +29,25 @@ def backend(request: pytest.FixtureRequest) -> Backend:
     return select(request.param)
 
 
+def moved(backend: Backend, arguments: Sequence[Any]) -> list[Any]:
+    """Copies on the device; an array that is given twice is one array there too: so kernels are run in place."""
+    copies: dict[int, Any] = {}
+    for argument in arguments:
+        if isinstance(argument, np.ndarray):
+            turned = argument.ndim == 2 and not argument.flags.c_contiguous
+            copies[id(argument)] = backend.asarray(argument.T.copy()).T if turned else backend.asarray(argument.copy())
+    return [copies.get(id(argument), argument) for argument in arguments]
+
+
 def call(backend: Backend, kernel: Elementwise | Raw, *arguments: Any) -> list[Any]:
     """Run a kernel on copies of the arguments that live on the device.
-
-    An array that is given twice is one array on the device too: that is how kernels are run in place.
 
     Returns:
         The arguments after the call, arrays copied back to the host.
     """
-    moved: dict[int, Any] = {}
-    for argument in arguments:
-        if isinstance(argument, np.ndarray):
-            turned = argument.ndim == 2 and not argument.flags.c_contiguous
-            moved[id(argument)] = backend.asarray(argument.T.copy()).T if turned else backend.asarray(argument.copy())
-    backend.run(kernel, *(moved.get(id(argument), argument) for argument in arguments))
-    return [backend.to_host(moved[id(a)]) if id(a) in moved else a for a in arguments]
+    given = moved(backend, arguments)
+    backend.run(kernel, *given)
+    return [backend.to_host(a) if isinstance(b, np.ndarray) else a for a, b in zip(given, arguments, strict=True)]
 
 
 def assert_near(actual: Any, expected: Any, *, ulps: float = 8, scale: float | None = None, what: str = "") -> None:

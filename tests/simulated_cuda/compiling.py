@@ -23,7 +23,7 @@ HERE = Path(__file__).resolve().parent
 _FLAGS = (
     "-O1", "-fexpensive-optimizations", "-mfma", "-fPIC", "-w", "-U_FORTIFY_SOURCE", "-fno-stack-protector",
     "-fno-strict-aliasing", "-fno-tree-vectorize", "-fno-threadsafe-statics", "-fno-optimize-sibling-calls",
-    "-fvisibility=hidden",
+    "-fvisibility=hidden", f"-I{HERE}", f"-I{HERE / 'shim'}",
 )  # fmt: skip
 # What all element-wise kernels begin with: compiled once. Raw kernels do without.
 _CUPY_HEADERS = "cupy/complex.cuh", "cupy/carray.cuh", "cupy/atomics.cuh", "cupy/math_constants.h"
@@ -33,9 +33,35 @@ _PROTOTYPE = ctypes.CFUNCTYPE(
 )  # fmt: skip
 _COMPILATION_FAILED = 6
 
-KERNEL = re.compile(
-    r"__global__\s+(?:__launch_bounds__\s*\([^)]*\)\s*)?void\s+(?:__launch_bounds__\s*\([^)]*\)\s*)?(\w+)"
-)
+# With checks g++ calls checks.cpp before each access to memory, and where it finds something itself.
+_CHECKS = (
+    "-DCHECKED", "-fsanitize=thread", "--param=tsan-instrument-func-entry-exit=0", "-fno-sanitize-recover=all",
+    "-fsanitize=bounds,alignment,integer-divide-by-zero,signed-integer-overflow,shift",
+)  # fmt: skip
+
+_BOUNDS = r"(?:__launch_bounds__\s*\([^)]*\)\s*)?"
+_KERNEL = re.compile(rf"__global__\s+{_BOUNDS}void\s+{_BOUNDS}(\w+)\s*\(([^)]*)\)")
+_SHARED = re.compile(r"__shared__\s[^;]+;")
+
+
+def kernels_in(source: str) -> dict[str, list[tuple[str, str]]]:
+    """Type and name of the parameters of each kernel of a source."""
+    found = {}
+    for name, parameters in _KERNEL.findall(re.sub(r"//[^\n]*", "", source)):
+        each = re.findall(r"((?:<[^>]*>|[^,<])+?)\s*(\w+)\s*(?:,|$)", parameters)
+        found[name] = [(" ".join(kind.split()), parameter) for kind, parameter in each]
+    return found
+
+
+def _with_shared_arrays_told(source: str) -> str:
+    """Call `simulated_shared` behind each declaration of shared memory."""
+
+    def told(declaration: re.Match[str]) -> str:
+        names = re.findall(r"(\w+)\s*(?:\[[^\]]*\]\s*)*[,;]", declaration[0])
+        return declaration[0] + "".join(f' simulated_shared("{name}", &{name}, sizeof {name});' for name in names)
+
+    return _SHARED.sub(told, source)
+
 
 # Instructions on float64 that a subnormal number matters to, and calls of the C library's functions of float64.
 _ON_FLOAT64 = re.compile(
@@ -60,10 +86,13 @@ class Compiler:
     Args:
         folder: where it is kept.
         core: the simulated CUDA.
+
+    Attributes:
+        checks: whether what kernels do to memory is to be seen: see checks.cpp.
     """
 
     def __init__(self, folder: Path, core: ctypes.CDLL) -> None:
-        self.folder = folder
+        self.folder, self.checks = folder, False
         self._callback = _PROTOTYPE(self._compile)
         core.simulated_compiler(self._callback)
 
@@ -91,37 +120,29 @@ class Compiler:
         flags = [o.replace("--std", "-std") for o in options if o.startswith(("-I", "-D", "-std", "--std"))]
         contracts = not {"--fmad=false", "-fmad=false"} & set(options)
         flushes = bool({"-ftz=true", "--ftz=true", "--use_fast_math"} & set(options))
-        flags += ["-ffp-contract=fast" if contracts else "-ffp-contract=off"]
+        flags += ["-ffp-contract=fast" if contracts else "-ffp-contract=off", *(_CHECKS if self.checks else ())]
         key = hashlib.sha256("\0".join([source, *flags, str(flushes)]).encode()).hexdigest()[:32]
         library = self.folder / f"{key}.so"
         if library.exists():
             return library
         synchronizes = int(bool(re.search(r"__sync|_sync\(", source)))
-        entries = [f"KERNEL({name}, {synchronizes}, {int(flushes)})" for name in KERNEL.findall(source)]
+        entries = ""
+        for name, parameters in kernels_in(source).items():
+            names = "".join(f', "{parameter.removeprefix("_raw_")}"' for _, parameter in parameters)
+            entries += f"KERNEL({name}, {synchronizes}, {int(flushes)}{names or ', nullptr'})\n"
         header = self._header("cupy" if "#include <cupy/" in source else "device", flags)
+        told = _with_shared_arrays_told(source) if self.checks else source
         with tempfile.TemporaryDirectory(dir=self.folder) as scratch:
             text, assembly, made = (Path(scratch, name) for name in ("kernel.cpp", "kernel.s", "kernel.so"))
-            text.write_text(f'#line 1 "kernel.cu"\n{source}\n' + "\n".join(entries) + "\n", "utf-8")
-            _run(
-                [
-                    "g++",
-                    *_FLAGS,
-                    *self._includes(),
-                    *flags,
-                    "-include",
-                    str(header),
-                    "-S",
-                    str(text),
-                    "-o",
-                    str(assembly),
-                ]
-            )
+            text.write_text(f'#line 1 "kernel.cu"\n{told}\n{entries}', "utf-8")
+            _run("g++", *_FLAGS, *flags, "-include", header, "-S", text, "-o", assembly)
             if flushes:
                 assembly.write_text(float32_alone(assembly.read_text("utf-8")), "utf-8")
-            _run(["g++", "-shared", str(assembly), "-o", str(made)])
-            kept = Path(scratch, "kernel.json")
-            kept.write_text(json.dumps({"source": source, "options": list(options)}), "utf-8")
-            kept.replace(library.with_suffix(".json"))
+            _run("g++", "-shared", assembly, "-o", made)
+            if not self.checks:
+                kept = Path(scratch, "kernel.json")
+                kept.write_text(json.dumps({"source": source, "options": list(options)}), "utf-8")
+                kept.replace(library.with_suffix(".json"))
             made.replace(library)
         return library
 
@@ -130,9 +151,6 @@ class Compiler:
         kept = [json.loads(path.read_text("utf-8")) for path in sorted(self.folder.glob("*.json"))]
         return [(one["source"], one["options"]) for one in kept]
 
-    def _includes(self) -> list[str]:
-        return [f"-I{HERE}", f"-I{HERE / 'shim'}"]
-
     def _header(self, kind: str, flags: Sequence[str]) -> Path:
         """A header that is compiled beforehand for these flags; g++ takes what lies beside it as .gch."""
         key = hashlib.sha256("\0".join(flags).encode()).hexdigest()[:16]
@@ -140,10 +158,9 @@ class Compiler:
         if not Path(f"{header}.gch").exists():
             included = ["device.h", *(_CUPY_HEADERS if kind == "cupy" else ())]
             with tempfile.TemporaryDirectory(dir=self.folder) as scratch:
-                text = Path(scratch, header.name)
+                text, made = (Path(scratch, f"{header.name}{suffix}") for suffix in ("", ".gch"))
                 text.write_text("".join(f"#include <{name}>\n" for name in included), "utf-8")
-                made = Path(scratch, f"{header.name}.gch")
-                _run(["g++", *_FLAGS, *self._includes(), *flags, "-x", "c++-header", str(text), "-o", str(made)])
+                _run("g++", *_FLAGS, *flags, "-x", "c++-header", text, "-o", made)
                 text.replace(header)
                 made.replace(f"{header}.gch")
         return header
@@ -153,7 +170,7 @@ class CompilationError(Exception):
     """What a compiler says of a source that it refuses."""
 
 
-def _run(command: Sequence[str]) -> None:
+def _run(*command: str | Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise CompilationError(done.stderr[:4000])

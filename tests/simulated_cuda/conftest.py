@@ -1,16 +1,10 @@
-"""Marks the tests of this folder: they run on the simulated CUDA alone."""
+"""What the tests of the simulated CUDA use."""
 
 from collections.abc import Iterator
 
 import pytest
 
 from simulated_cuda.core import Core, core
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.path.parent.name == "simulated_cuda":
-            item.add_marker(pytest.mark.simulated_cuda)
 
 
 @pytest.fixture

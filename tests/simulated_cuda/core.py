@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
+
 from simulated_cuda.compiling import Compiler
 from simulated_cuda.installing import install
 
@@ -15,6 +17,10 @@ AT_ONCE, LATE = -1, 0
 WAITS = ("cudaStreamSynchronize", "cudaEventSynchronize", "cudaDeviceSynchronize")
 TAKES = ("cudaMalloc", "cudaHostAlloc", "cudaFree", "cudaFreeHost")
 COPIES = ("cudaMemcpy", "cudaMemcpyAsync", "cudaMemcpyPeerAsync")
+
+
+class KernelError(AssertionError):
+    """What a kernel did wrong: a race, a barrier that not all threads reach, an access outside of an array, ..."""
 
 
 class Core:
@@ -46,6 +52,41 @@ class Core:
     def launches(self) -> int:
         """Kernels and products that were run."""
         return self.count("kernels") + self.count("products")
+
+    @contextmanager
+    def compiling_checks(self) -> Iterator[None]:
+        """Within it CuPy has every kernel compiled anew, with checks, and every array is memory of its own."""
+        import cupy
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("CUPY_CACHE_DIR", str(self.compiler.folder / "cupy-checks"))
+            patch.setattr(self.compiler, "checks", True)
+            cupy.clear_memo()
+            cupy.cuda.set_allocator(None)
+            yield
+            cupy.cuda.set_allocator(cupy.get_default_memory_pool().malloc)
+            cupy.clear_memo()
+
+    @contextmanager
+    def checks(self, schedule: int = 0, races: bool = True) -> Iterator[None]:
+        """Within it kernels that were compiled with checks run in an order of their threads by number.
+
+        Raises:
+            KernelError: one did what a kernel must not.
+        """
+        self._library.simulated_checks(True, ctypes.c_ulonglong(schedule), races)
+        try:
+            yield
+            self.set_order(self.order)  # what was given is done
+            if problem := self._library.simulated_problem():
+                raise KernelError(problem.decode())
+        finally:
+            self._library.simulated_checks(False, ctypes.c_ulonglong(0), False)
+
+    @property
+    def moved(self) -> int:
+        """Bytes that the last kernel with checks read and wrote."""
+        return int(self._library.simulated_moved())
 
     @contextmanager
     def memory(self, nbytes: int) -> Iterator[None]:

@@ -48,6 +48,7 @@ size_t total_memory();
 size_t free_memory();  // of the current device
 bool is_device_memory(const void* begin, size_t size);
 int device_of_memory(const void* address);  // -1 where it is none of a device
+std::pair<char*, size_t> device_block(const void* address);  // what was taken at once; of size 0 where there is none
 
 // ---- streams.cpp
 
@@ -63,7 +64,7 @@ int device_of_stream(const void* stream);
 bool is_capturing(const void* stream);
 bool is_legacy(const void* stream);
 
-// ---- launching.cpp
+// ---- threads.cpp
 
 struct Kernel;
 cudaError_t run_grid(const Kernel* kernel, dim3 grid, dim3 block, void** parameters);

@@ -15,6 +15,7 @@
 struct uint3 {
     unsigned x, y, z;
 };
+#define OF_THREAD const  // to one thread they are, and it need not look them up again
 #include "kernel.h"
 
 #define __global__ __attribute__((visibility("default")))
@@ -29,24 +30,26 @@ struct uint3 {
 #define __restrict__ __restrict
 static const int warpSize = 32;
 
-// ---- threads that wait for each other
+// ---- threads that wait for each other; where in the source they do is told by a number of its own
 
 extern "C" {
-long long simulated_barrier(int kind, long long value);
+long long simulated_barrier(int site, int kind, long long value);
 int simulated_lane();
-unsigned long long simulated_shuffle(unsigned mask, unsigned long long value, int lane);
-unsigned simulated_ballot(unsigned mask, int predicate);
+void simulated_warp_barrier(int site, unsigned mask);
+unsigned long long simulated_shuffle(int site, unsigned mask, unsigned long long value, int lane);
+unsigned simulated_ballot(int site, unsigned mask, int predicate);
 }
-#define __syncthreads() simulated_barrier(3, 0)
-#define __syncthreads_count(p) (int)simulated_barrier(0, !!(p))
-#define __syncthreads_and(p) (int)simulated_barrier(1, !!(p))
-#define __syncthreads_or(p) (int)simulated_barrier(2, !!(p))
-inline void __syncwarp(unsigned mask = 0xffffffffu) { simulated_ballot(mask, 0); }
+#define __syncthreads() simulated_barrier(__COUNTER__, 3, 0)
+#define __syncthreads_count(p) (int)simulated_barrier(__COUNTER__, 0, !!(p))
+#define __syncthreads_and(p) (int)simulated_barrier(__COUNTER__, 1, !!(p))
+#define __syncthreads_or(p) (int)simulated_barrier(__COUNTER__, 2, !!(p))
+inline void warp_barrier(int site, unsigned mask = 0xffffffffu) { simulated_warp_barrier(site, mask); }
+#define __syncwarp(...) warp_barrier(__COUNTER__ __VA_OPT__(, ) __VA_ARGS__)
 inline void __threadfence() {}
 inline void __threadfence_block() {}
-inline unsigned __ballot_sync(unsigned mask, int p) { return simulated_ballot(mask, p); }
-inline int __any_sync(unsigned mask, int p) { return simulated_ballot(mask, p) != 0; }
-inline int __all_sync(unsigned mask, int p) { return simulated_ballot(mask, !p) == 0; }
+#define __ballot_sync(mask, p) simulated_ballot(__COUNTER__, mask, !!(p))
+#define __any_sync(mask, p) (simulated_ballot(__COUNTER__, mask, !!(p)) != 0)
+#define __all_sync(mask, p) (simulated_ballot(__COUNTER__, mask, !(p)) == 0)
 
 template <typename T> inline unsigned long long bits_of(T value) {
     unsigned long long bits = 0;
@@ -58,39 +61,55 @@ template <typename T> inline T from_bits(unsigned long long bits) {
     memcpy(&value, &bits, sizeof value);
     return value;
 }
-template <typename T> inline T shuffled(unsigned mask, T value, int lane, bool is_inside) {
-    return from_bits<T>(simulated_shuffle(mask, bits_of(value), is_inside ? lane : simulated_lane()));
+// As the programming guide has them: width is a power of two, and what falls out of the segment is the lane's own.
+template <typename T> inline T shuffled(int site, unsigned mask, T value, int lane, bool is_inside) {
+    return from_bits<T>(simulated_shuffle(site, mask, bits_of(value), is_inside ? lane : simulated_lane()));
 }
-template <typename T> inline T __shfl_sync(unsigned mask, T value, int source, int width = 32) {
-    return shuffled(mask, value, (simulated_lane() & ~(width - 1)) + (source & (width - 1)), true);
+template <typename T> inline T shuffle(int site, unsigned mask, T value, int source, int width = 32) {
+    return shuffled(site, mask, value, (simulated_lane() & ~(width - 1)) + (source & (width - 1)), true);
 }
-template <typename T> inline T __shfl_down_sync(unsigned mask, T value, unsigned by, int width = 32) {
+template <typename T> inline T shuffle_down(int site, unsigned mask, T value, unsigned by, int width = 32) {
     int lane = simulated_lane();
-    return shuffled(mask, value, lane + (int)by, (lane & (width - 1)) + (int)by < width);
+    return shuffled(site, mask, value, lane + (int)by, (lane & (width - 1)) + (int)by < width);
 }
-template <typename T> inline T __shfl_up_sync(unsigned mask, T value, unsigned by, int width = 32) {
+template <typename T> inline T shuffle_up(int site, unsigned mask, T value, unsigned by, int width = 32) {
     int lane = simulated_lane();
-    return shuffled(mask, value, lane - (int)by, (lane & (width - 1)) - (int)by >= 0);
+    return shuffled(site, mask, value, lane - (int)by, (lane & (width - 1)) - (int)by >= 0);
 }
-template <typename T> inline T __shfl_xor_sync(unsigned mask, T value, int lanes, int width = 32) {
+template <typename T> inline T shuffle_xor(int site, unsigned mask, T value, int lanes, int width = 32) {
     int lane = simulated_lane(), source = lane ^ lanes;
-    return shuffled(mask, value, source, source < (lane & ~(width - 1)) + width);
+    return shuffled(site, mask, value, source, source < (lane & ~(width - 1)) + width);
 }
+#define __shfl_sync(...) shuffle(__COUNTER__, __VA_ARGS__)
+#define __shfl_down_sync(...) shuffle_down(__COUNTER__, __VA_ARGS__)
+#define __shfl_up_sync(...) shuffle_up(__COUNTER__, __VA_ARGS__)
+#define __shfl_xor_sync(...) shuffle_xor(__COUNTER__, __VA_ARGS__)
 
-// ---- atomics: threads never run at once
+// ---- atomics: threads never run at once. With checks (CHECKED, see checks.cpp) no race is looked for in them.
+
+#ifdef CHECKED
+#define UNCHECKED __attribute__((no_sanitize("thread", "bounds", "alignment")))
+extern "C" void simulated_atomic(const void* address, size_t size);
+extern "C" void simulated_shared(const char* name, void* begin, size_t size);
+#else
+#define UNCHECKED
+inline void simulated_atomic(const void*, size_t) {}
+#endif
 
 #define ATOMIC(name, T, changed)                    \
-    inline T name(T* address, T value) {            \
+    UNCHECKED inline T name(T* address, T value) {  \
+        simulated_atomic(address, sizeof value);    \
         T old = *address;                           \
         *address = changed;                         \
         return old;                                 \
     }
-#define ATOMICS(T)                                                   \
-    ATOMIC(atomicAdd, T, old + value) ATOMIC(atomicExch, T, value)   \
-    inline T atomicCAS(T* address, T compared, T value) {            \
-        T old = *address;                                            \
-        if (old == compared) *address = value;                       \
-        return old;                                                  \
+#define ATOMICS(T)                                                      \
+    ATOMIC(atomicAdd, T, old + value) ATOMIC(atomicExch, T, value)      \
+    UNCHECKED inline T atomicCAS(T* address, T compared, T value) {     \
+        simulated_atomic(address, sizeof value);                        \
+        T old = *address;                                               \
+        if (old == compared) *address = value;                          \
+        return old;                                                     \
     }
 #define ATOMICS_OF_INTEGERS(T)                                                                            \
     ATOMICS(T) ATOMIC(atomicSub, T, old - value) ATOMIC(atomicMin, T, value < old ? value : old)          \
@@ -154,7 +173,7 @@ template <typename T> inline T __ldg(const T* address) { return *address; }
 
 template <typename... A> struct Caller {
     static constexpr size_t sizes[sizeof...(A) + 1] = {sizeof(A)..., 0};
-    template <void (*kernel)(A...), size_t... I> static void call(void** parameters, std::index_sequence<I...>) {
+    template <void (*kernel)(A...), size_t... I> UNCHECKED static void call(void** parameters, std::index_sequence<I...>) {
         kernel(*(A*)parameters[I]...);
     }
     template <void (*kernel)(A...)> static void call(void** parameters) {
@@ -163,7 +182,8 @@ template <typename... A> struct Caller {
 };
 template <typename... A> Caller<A...> caller_of(void (*)(A...));
 template <typename... A> constexpr int parameters_of(void (*)(A...)) { return sizeof...(A); }
-#define KERNEL(name, synchronizes, flushes)                                            \
+#define KERNEL(name, synchronizes, flushes, ...)                                       \
+    static const char* const names_##name[] = {__VA_ARGS__};                           \
     extern "C" __attribute__((visibility("default"))) const Kernel kernel_##name = {   \
         #name, decltype(caller_of(name))::template call<name>, parameters_of(name),    \
-        decltype(caller_of(name))::sizes, synchronizes, flushes};
+        decltype(caller_of(name))::sizes, names_##name, synchronizes, flushes};

@@ -237,7 +237,8 @@ def install() -> ctypes.CDLL:
     folder = build()
     core = ctypes.CDLL(str(folder / "lib" / "libsimulated.so"), mode=ctypes.RTLD_GLOBAL)
     core.simulated_count.restype = ctypes.c_long
-    core.simulated_memory.restype = ctypes.c_size_t
+    core.simulated_memory.restype = core.simulated_moved.restype = ctypes.c_size_t
+    core.simulated_problem.restype = ctypes.c_char_p
     _kept.append(core)
     _kept.extend(ctypes.CDLL(str(folder / "lib" / name), mode=ctypes.RTLD_GLOBAL) for name in _sonames(wheel().cuda))
     from simulated_cuda.compiling import Compiler

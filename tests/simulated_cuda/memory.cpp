@@ -17,12 +17,12 @@ struct Block {
 std::map<char*, Block> device_blocks, pinned_blocks;
 std::map<int, size_t> used;
 
-const size_t ALIGNMENT = 512;
+const size_t ALIGNMENT = 512, APART = 64 << 10;  // what lies just outside of a block is in no other
 const int NONSENSE = 0xA5;  // as floating point a tiny negative number: it spoils sums, and does not look like zero
 
 void* take(std::map<char*, Block>& blocks, size_t size, int device) {
     void* begin = nullptr;
-    if (posix_memalign(&begin, ALIGNMENT, std::max<size_t>(size, 1))) return nullptr;
+    if (posix_memalign(&begin, ALIGNMENT, size + APART)) return nullptr;
     memset(begin, NONSENSE, size);
     blocks[static_cast<char*>(begin)] = {size, device};
     return begin;
@@ -37,11 +37,11 @@ bool give_back(std::map<char*, Block>& blocks, void* begin) {
     return true;
 }
 
-const Block* block_of(const std::map<char*, Block>& blocks, const void* begin, size_t size) {
+const std::pair<char* const, Block>* block_of(const std::map<char*, Block>& blocks, const void* begin, size_t size) {
     auto at = blocks.upper_bound(const_cast<char*>(static_cast<const char*>(begin)));
     if (at == blocks.begin()) return nullptr;
     --at;
-    return static_cast<const char*>(begin) + size <= at->first + at->second.size ? &at->second : nullptr;
+    return static_cast<const char*>(begin) + size <= at->first + at->second.size ? &*at : nullptr;
 }
 bool is_pinned(const void* begin, size_t size) { return block_of(pinned_blocks, begin, size); }
 
@@ -49,8 +49,12 @@ bool is_pinned(const void* begin, size_t size) { return block_of(pinned_blocks, 
 
 bool is_device_memory(const void* begin, size_t size) { return block_of(device_blocks, begin, size); }
 int device_of_memory(const void* address) {
-    const Block* block = block_of(device_blocks, address, 1);
-    return block ? block->device : -1;
+    auto* block = block_of(device_blocks, address, 1);
+    return block ? block->second.device : -1;
+}
+std::pair<char*, size_t> device_block(const void* address) {
+    auto* block = block_of(device_blocks, address, 1);
+    return block ? std::pair(block->first, block->second.size) : std::pair<char*, size_t>();
 }
 static size_t total = number_from_environment("FAKECUDA_MEMORY", 2L << 30);
 size_t total_memory() { return total; }

@@ -14,16 +14,12 @@ from simulator.cases import calls, dtypes
 
 from gpunn.backend import select
 from gpunn.kernels import registry
-from simulated_cuda.compiling import KERNEL
+from simulated_cuda.compiling import kernels_in
 from simulated_cuda.core import core
 from simulated_cuda.installing import real_nvrtc
 from simulated_cuda.nvrtc import by_real_nvrtc
 
 ARCHITECTURES = (75, 80, 86, 90, 100, 120)
-
-
-def names_in(source: str) -> list[str]:
-    return KERNEL.findall(source)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +47,7 @@ def test_every_source_compiles_as_cupy_has_it_compiled(
         halves = list(pool.map(lambda half: by_real_nvrtc(nvrtc, half), (given[::2], given[1::2])))
     assert len(halves[0]) + len(halves[1]) == len(everything)
     assert [problem for half in halves for problem in half if problem] == []
-    found = {name for source, _ in everything for name in names_in(source)}
+    found = {name for source, _ in everything for name in kernels_in(source)}
     ours, cupys = found & set(registry), {name for name in found if name.startswith("cupy_")}
     assert ours == set(registry)
     print(f"sm_{architecture}: {len(everything)} sources, all {len(ours)} kernels, {len(cupys)} of CuPy's own")
@@ -59,7 +55,7 @@ def test_every_source_compiles_as_cupy_has_it_compiled(
 
 def test_cupys_cache_holds_nothing_that_was_not_compiled_here(everything: list[tuple[str, list[str]]]) -> None:
     cached = [path.read_bytes() for path in Path(os.environ["CUPY_CACHE_DIR"]).glob("*.cubin")]
-    found = {name for source, _ in everything for name in names_in(source)}
+    found = {name for source, _ in everything for name in kernels_in(source)}
     of_cache = {m.decode() for binary in cached for m in re.findall(rb"\0kernel_(\w+)\0", binary)}
     assert len(cached) >= len(registry)
     assert of_cache <= found

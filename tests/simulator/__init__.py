@@ -1,1 +1,1 @@
-"""Every CUDA kernel executed without a GPU: a simulator of CUDA's threads, and stand-ins for CuPy and cuBLAS."""
+"""What kernels must not do, looked for in every kernel as CuPy generates it, under random orders of its threads."""

@@ -13,7 +13,21 @@ import kernel_cases_images  # noqa: F401 - adds its cases
 import numpy as np
 
 from gpunn.kernels import Raw, registry
-from simulator.memory import unset
+
+_NEVER_WRITTEN = {4: np.array(0x7FA5A5A5, np.uint32), 8: np.array(0x7FF5A5A5A5A5A5A5, np.uint64)}
+"""Signalling NaNs: one that arithmetic made is quiet."""
+
+
+def unset(shape: tuple[int, ...], dtype: np.dtype | type | str) -> np.ndarray:
+    """An array whose elements were never written: of floats a NaN of its own, else 0xA5 in every byte (checks.cpp)."""
+    array = np.empty(shape, dtype)
+    if array.dtype.kind == "f":
+        pattern = _NEVER_WRITTEN[array.itemsize]
+        array.view(pattern.dtype).fill(pattern)
+    else:
+        array.view(np.uint8).fill(0xA5)
+    return array
+
 
 SIZES = (1, 33, 128, 257)
 """Batches: of one, about a warp, a block, and what is no multiple of either."""

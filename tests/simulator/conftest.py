@@ -1,14 +1,13 @@
-"""Marks the tests of the simulator; without g++ they are skipped, with the reason."""
+"""CuPy anew for the tests of this folder: every kernel is compiled with checks of what its threads do to memory."""
+
+from collections.abc import Iterator
 
 import pytest
+from simulated_cuda.core import Core, core
 
-from simulator.compiler import missing_compiler
 
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    reason = missing_compiler()
-    for item in items:
-        if item.path.parent.name == "simulator":
-            item.add_marker(pytest.mark.simulator)
-            if reason:
-                item.add_marker(pytest.mark.skip(reason=reason))
+@pytest.fixture(scope="module")
+def checked() -> Iterator[Core]:
+    """The simulated CUDA, and `checks` of it that find something."""
+    with core().compiling_checks():
+        yield core()

@@ -1,22 +1,20 @@
-"""Every kernel of the registry in the simulator, in many orders of its threads, against its NumPy twin."""
+"""Every kernel of the registry, as CuPy generates it, in many orders of its threads, against its NumPy twin."""
 
-import importlib
-import pkgutil
-from collections.abc import Iterator, Sequence
+import os
+import re
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
+from harness import moved
+from simulated_cuda.compiling import kernels_in
+from simulated_cuda.core import Core
 
-import gpunn.kernels
-from gpunn.kernels import Elementwise, registry
-from simulator import kernels
+from gpunn.backend import _CUDA_NAMES, CupyBackend, _typed, cuda_source
+from gpunn.kernels import Elementwise, Raw, registry
 from simulator.cases import calls, dtypes
-from simulator.compiler import Program, compile_all
-from simulator.launching import Scheduling
-
-for _module in pkgutil.iter_modules(gpunn.kernels.__path__):
-    importlib.import_module(f"gpunn.kernels.{_module.name}")
 
 SCHEDULES = 104
 """At least so many orders for each kernel and dtype, spread over its calls; eight for each are of every kind."""
@@ -25,36 +23,40 @@ ULPS = 16
 """Units in the last place between a kernel and its twin, of the value or of the size that its terms have."""
 
 
-def programs(name: str, dtype: str) -> Iterator[Program]:
-    """What is compiled for the calls of a kernel."""
-    return (kernels.program(registry[name], call.arguments) for call in calls(name, dtype, [3]))
+class Checked(CupyBackend):
+    """A backend whose kernels run with checks.
+
+    Args:
+        cuda: the simulated CUDA.
+    """
+
+    def __init__(self, cuda: Core) -> None:
+        super().__init__(0)
+        self.cuda = cuda
+
+    def called(
+        self, kernel: Elementwise | Raw, arguments: Sequence[Any], schedule: int = 0, races: bool = True
+    ) -> list:
+        """The arguments after a call on copies, back on the host."""
+        given = moved(self, arguments)
+        with self.cuda.checks(schedule, races):
+            self.run(kernel, *given)
+        return [self.to_host(a) if isinstance(b, np.ndarray) else a for a, b in zip(given, arguments, strict=True)]
 
 
 @pytest.fixture(scope="module")
-def compiled() -> None:
-    """All kernels compiled side by side, before the first runs."""
-    has_calls = [name for name in registry if not _problem(name)]
-    compile_all({p.key: p for name in has_calls for dtype in dtypes(name) for p in programs(name, dtype)}.values())
-
-
-def _problem(name: str) -> str:
-    try:
-        calls(name, "float32", [3])
-    except AssertionError as error:
-        return str(error)
-    return ""
-
-
-def copied(array: np.ndarray) -> np.ndarray:
-    """A copy whose axes lie in memory in the same order."""
-    order = np.argsort([-stride for stride in array.strides], kind="stable")
-    return array.transpose(order).copy().transpose(np.argsort(order))
+def backend(checked: Core) -> Checked:
+    """What was compiled without checks before is compiled with them side by side, before the first kernel runs."""
+    known = [one for one in checked.compiler.compiled() if registry.keys() & kernels_in(one[0])]
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        list(pool.map(lambda one: checked.compiler.library(*one), known))
+    return Checked(checked)
 
 
 def on_host(arguments: Sequence[Any]) -> list[Any]:
     """Copies; what is one array stays one."""
-    made = {id(a): copied(a) for a in arguments if isinstance(a, np.ndarray)}
-    return [made.get(id(a), a) for a in arguments]
+    copies = {id(a): a.copy(order="K") for a in arguments if isinstance(a, np.ndarray)}
+    return [copies.get(id(a), a) for a in arguments]
 
 
 def assert_twins(
@@ -74,7 +76,7 @@ def assert_twins(
 
 
 @pytest.mark.parametrize(("name", "dtype"), [(name, dtype) for name in sorted(registry) for dtype in dtypes(name)])
-def test_a_kernel_equals_its_twin_in_every_order_of_its_threads(compiled: None, name: str, dtype: str) -> None:
+def test_a_kernel_equals_its_twin_in_every_order_of_its_threads(backend: Checked, name: str, dtype: str) -> None:
     kernel = registry[name]
     made = calls(name, dtype)
     orders = max(8, -(-SCHEDULES // len(made)))
@@ -84,8 +86,7 @@ def test_a_kernel_equals_its_twin_in_every_order_of_its_threads(compiled: None, 
         kernel.host(*expected)
         first: list[bytes] | None = None
         for order in range(orders):
-            given = on_host(call.arguments)
-            kernels.run(kernel, given, Scheduling(seed=order + 8 * orders * number))
+            given = backend.called(kernel, call.arguments, order + 8 * orders * number)
             done += 1
             arrays = [(at, a) for at, a in enumerate(given) if isinstance(a, np.ndarray)]
             bits = [array.tobytes() for _, array in arrays]
@@ -98,7 +99,8 @@ def test_a_kernel_equals_its_twin_in_every_order_of_its_threads(compiled: None, 
 
 
 def test_every_kernel_of_the_registry_has_a_call() -> None:
-    assert [problem for name in sorted(registry) if (problem := _problem(name))] == []
+    for name in registry:
+        assert calls(name, "float32", [3])
 
 
 def test_a_kernel_without_a_call_fails() -> None:
@@ -106,12 +108,52 @@ def test_a_kernel_without_a_call_fails() -> None:
         calls("a kernel that nobody wrote", "float32")
 
 
-def test_a_call_is_found_wrong_where_kernel_and_twin_differ() -> None:
+def test_a_call_is_found_wrong_where_kernel_and_twin_differ(backend: Checked) -> None:
     """The comparison itself: of a twin that is a little wrong."""
-    z, a = np.linspace(-1, 1, 50, dtype=np.float32).reshape(2, 25), np.zeros((2, 25), np.float32)
-    kernels.run(registry["relu"], (z, a), Scheduling())
+    z = np.linspace(-1, 1, 50, dtype=np.float32).reshape(2, 25)
+    _, a = backend.called(registry["relu"], (z, np.zeros_like(z)))
     with pytest.raises(AssertionError, match="instead of"):
         assert_twins(a, np.maximum(z, 0) * np.float32(1.00001), None, "relu")
+
+
+# What CuPy passes on without a look
+
+_DTYPES = {name: np.dtype(dtype) for dtype, name in _CUDA_NAMES.items()} | {"bool": np.dtype(bool)}
+_DTYPES |= {"unsigned int": np.dtype(np.uint32), "unsigned long long": np.dtype(np.uint64)}
+
+
+def assert_declared(kernel: Raw, arguments: Sequence[Any]) -> None:
+    """Whether a raw kernel is given what it declares: number and types, and strides where arrays have any."""
+    types = {letter: arguments[at].dtype for letter, at in kernel.types.items()}
+    source = cuda_source(kernel, types)
+    aliases = {alias: kind for kind, alias in re.findall(r"\btypedef\s+([\w ]+?)\s+(\w+)\s*;", source)}
+    declared, given = kernels_in(source)[kernel.name], kernel.launch(*arguments).arguments
+    knows_strides = any("stride" in name for _, name in declared)
+    for (text, name), value in zip(declared, (_typed(value, types.get("T")) for value in given), strict=True):
+        kind = " ".join(re.sub(r"\bconst\b|__restrict__|\*", " ", text).split())
+        kinds = (np.ndarray if "*" in text else np.generic, _DTYPES[aliases.get(kind, kind)])
+        assert isinstance(value, kinds[0]), f"`{text} {name}` is given {value!r:.80}"
+        assert value.dtype == kinds[1], f"`{text} {name}` is given {value!r:.80}"
+        assert knows_strides or np.asarray(value).flags.c_contiguous, f"`{name}` is not contiguous"
+
+
+@pytest.mark.parametrize("name", [name for name in sorted(registry) if isinstance(registry[name], Raw)])
+def test_a_raw_kernel_is_given_what_it_declares(name: str) -> None:
+    for dtype in dtypes(name):
+        for call in calls(name, dtype, [3]):
+            assert_declared(registry[name], call.arguments)  # type: ignore[arg-type]
+
+
+def test_what_a_raw_kernel_does_not_declare_is_seen() -> None:
+    kernel, x = registry["row_sums"], np.zeros((3, 8), np.float32)
+    assert isinstance(kernel, Raw)
+    assert_declared(kernel, (x, np.zeros(3, np.float32)))
+    for arguments, message in (
+        ((x, np.zeros(3)), "total` is given array"),
+        ((x[:, ::2], x[:, 0]), "is not contiguous"),
+    ):
+        with pytest.raises(AssertionError, match=message):
+            assert_declared(kernel, arguments)
 
 
 # Bytes moved
@@ -139,22 +181,23 @@ OF_ONE_ELEMENT = {"count_skipped"}
     "name",
     [name for name in sorted(registry) if isinstance(registry[name], Elementwise) and name not in OF_ONE_ELEMENT],
 )
-def test_elementwise_kernels_move_hardly_more_bytes_than_they_must(name: str) -> None:
+def test_elementwise_kernels_move_hardly_more_bytes_than_they_must(backend: Checked, name: str) -> None:
     kernel = registry[name]
     assert isinstance(kernel, Elementwise)
     looked_at = 0
     for call in calls(name, "float32"):
-        arguments = on_host(call.arguments)
-        least = least_bytes(kernel, arguments)
+        least = least_bytes(kernel, call.arguments)
         if least < 2000:
             continue  # of so little what all threads share is much
-        assert least <= sum(kernels.run(kernel, arguments, Scheduling(races=False))) <= 1.5 * least
+        backend.called(kernel, call.arguments, races=False)
+        assert least <= backend.cuda.moved <= 1.5 * least
         looked_at += 1
     assert looked_at
 
 
-def test_a_kernel_that_reads_each_number_twice_is_seen_to_move_more_bytes() -> None:
+def test_a_kernel_that_reads_each_number_twice_is_seen_to_move_more_bytes(backend: Checked) -> None:
     twice = Elementwise("twice", "raw T x", "T y", "y = x[i] + x[i ^ 1];", host=lambda x, y: None)
     del registry["twice"]
     x, y = np.zeros((10000,), np.float32), np.zeros((10000,), np.float32)
-    assert sum(kernels.run(twice, (x, y), Scheduling(races=False))) == 1.5 * (x.nbytes + y.nbytes)
+    backend.called(twice, (x, y), races=False)
+    assert backend.cuda.moved == 1.5 * (x.nbytes + y.nbytes)

@@ -1,235 +1,300 @@
-"""The simulator itself: what a kernel does wrong is caught, what it does right is not."""
+"""The checks themselves: what a kernel does wrong is caught, what it does right is not."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from simulated_cuda.core import KernelError, core
 
 from gpunn.backend import cuda_source
 from gpunn.kernels import registry
-from simulator.compiler import CompilerError, Program, missing_compiler, raw_program
-from simulator.launching import KernelError, ScalarArgument, Scheduling, array_argument, launch
-from simulator.memory import is_poisoned, poison, unset
+from simulator.cases import unset
 
-ROW_SUMS = cuda_source(registry["row_sums"], {"T": np.dtype(np.float32)})
-BARRIERS = ["    part[threadIdx.x] = sum;\n    __syncthreads();", "half];\n        __syncthreads();"]
+pytestmark = pytest.mark.usefixtures("checked")
 
 
 def run(
-    source: str | Program,
-    *arguments: Any,
-    blocks: Sequence[int] = (1,),
-    threads: Sequence[int] = (64,),
-    schedules: int = 8,
-    races: bool = True,
-) -> None:
-    """Run a kernel called `kernel` in several orders; arrays are as they were left by the order before."""
-    program = source if isinstance(source, Program) else raw_program(f'extern "C" __global__ void {source}', "kernel")
-    packed = [
-        array_argument(p.name, a, not p.is_const) if isinstance(a, np.ndarray) else ScalarArgument(a)
-        for p, a in zip(program.parameters, arguments, strict=True)
-    ]
-    scheduling = Scheduling(races=races)
-    for _ in range(schedules):
-        launch(program, blocks, threads, packed, scheduling)
+    source: str, *arguments: Any, blocks: tuple[int, ...] = (1,), threads: tuple[int, ...] = (64,),
+    schedules: Sequence[int] = range(8), races: bool = True,
+) -> None:  # fmt: skip
+    """Run a kernel in several orders of its threads, on arrays as they were left by the order before.
+
+    Args:
+        source: of a kernel that is called `kernel`, from that name on, or whole, of one that is called `row_sums`.
+    """
+    import cupy
+
+    of_kernel = (f'extern "C" __global__ void {source}', "kernel")
+    kernel = cupy.RawKernel(*((source, "row_sums") if "__global__" in source else of_kernel))
+    given = tuple(cupy.asarray(a) if isinstance(a, np.ndarray) else a for a in arguments)
+    for schedule in schedules:
+        with core().checks(schedule, races):
+            kernel(blocks, threads, given)
+    for host, device in zip(arguments, given, strict=True):
+        if isinstance(host, np.ndarray):
+            host[...] = device.get()
 
 
-def sums(source: str, x: np.ndarray, schedules: int = 8, races: bool = True) -> np.ndarray:
-    total = unset((len(x),), np.float32)
-    program = raw_program(source, "row_sums")
-    run(program, x, total, np.int32(x.shape[1]), blocks=(len(x),), threads=(128,), schedules=schedules, races=races)
-    return total
-
+# Row sums, with and without their barriers
 
 X = np.random.default_rng(0).normal(size=(3, 300)).astype(np.float32)
+ROW_SUMS = cuda_source(registry["row_sums"], {"T": np.dtype(np.float32)})  # type: ignore[arg-type]
+BARRIERS = ["    part[threadIdx.x] = sum;\n    __syncthreads();", "half];\n        __syncthreads();"]
 
 
-# Barriers
+def are_right(source: str, schedules: Sequence[int] = range(8), races: bool = True) -> bool:
+    total = unset((len(X),), np.float32)
+    run(source, X, total, np.int32(X.shape[1]), blocks=(len(X),), threads=(128,), schedules=schedules, races=races)
+    return np.allclose(total, X.sum(axis=1), rtol=1e-5)
+
+
+def without(barrier: str) -> str:
+    assert ROW_SUMS.count(barrier) == 1
+    return ROW_SUMS.replace(barrier, barrier.replace("__syncthreads();", ""))
 
 
 @pytest.mark.parametrize("barrier", BARRIERS)
 @pytest.mark.parametrize("schedule", range(8))
 def test_a_removed_barrier_is_caught_under_every_schedule(barrier: str, schedule: int) -> None:
-    assert ROW_SUMS.count(barrier) == 1
-    program = raw_program(ROW_SUMS.replace(barrier, barrier.replace("__syncthreads();", "")), "row_sums")
-    arguments = [
-        array_argument("x", X, False),
-        array_argument("total", unset((3,), np.float32), True),
-        ScalarArgument(np.int32(300)),
-    ]
     with pytest.raises(KernelError, match=r"row_sums, schedule \d: block .*(race: it|reads element \d+ of `part`)"):
-        launch(program, (3,), (128,), arguments, Scheduling(seed=schedule))
+        are_right(without(barrier), [schedule])
 
 
 @pytest.mark.parametrize("barrier", BARRIERS)
 def test_a_removed_barrier_is_caught_by_its_numbers_too_where_races_are_not_looked_for(barrier: str) -> None:
     """In most orders: that is what the orders are for where a kernel is too large for a look at every access."""
-    program, caught = ROW_SUMS.replace(barrier, barrier.replace("__syncthreads();", "")), 0
+    caught = 0
     for schedule in range(16):
-        total = unset((3,), np.float32)
-        arguments = [array_argument("x", X, False), array_argument("total", total, True), ScalarArgument(np.int32(300))]
         try:
-            launch(raw_program(program, "row_sums"), (3,), (128,), arguments, Scheduling(seed=schedule, races=False))
-            caught += not np.allclose(total, X.sum(axis=1), rtol=1e-4)
+            caught += not are_right(without(barrier), [schedule], races=False)
         except KernelError:
             caught += 1
     assert caught >= 10
 
 
 def test_a_kernel_as_it_is_meant_is_right_under_every_schedule() -> None:
-    np.testing.assert_allclose(sums(ROW_SUMS, X, schedules=100), X.sum(axis=1), rtol=1e-5)
+    assert are_right(ROW_SUMS, range(100))
 
 
-def test_a_barrier_that_not_all_threads_reach_is_caught() -> None:
-    with pytest.raises(
-        KernelError, match="barrier divergence: 10 of 64 threads wait at __syncthreads, the others have"
-    ):
-        run("kernel(float* x) { if (threadIdx.x < 10) __syncthreads(); x[threadIdx.x] = 1.0f; }", np.zeros(64, "f4"))
+# What is wrong
 
 
-def test_two_barriers_of_two_branches_are_caught() -> None:
-    with pytest.raises(KernelError, match="barrier divergence: threads of a block wait at different __syncthreads"):
-        run("kernel(int n) { if (threadIdx.x < n) { __syncthreads(); } else { __syncthreads(); } }", np.int32(10))
+class Fault(NamedTuple):
+    """A kernel that does wrong, what it is run on, and what is said of it."""
+
+    source: str
+    message: str
+    arguments: tuple[Any, ...] = ()
+    blocks: int = 1
+    threads: int = 64
 
 
-def test_a_warp_function_that_a_named_lane_does_not_reach_is_caught() -> None:
-    with pytest.raises(KernelError, match="warp divergence: lane 31 has ended"):
-        run(
-            "kernel(int* x) { if (threadIdx.x % 32 < 31) x[threadIdx.x] = __ballot_sync(0xffffffffu, 1); }",
-            np.zeros(64, "i4"),
-        )
+def _of_x(source: str, message: str, size: int = 64, dtype: str = "f4", **launch: int) -> Fault:
+    kind = {"f4": "float", "f8": "double", "i4": "int"}[dtype]
+    return Fault(f"kernel({kind}* x) {{ {source} }}", message, (np.zeros(size, dtype),), **launch)
 
 
-def test_a_deadlock_is_caught() -> None:
-    source = "kernel() { if (threadIdx.x == 0) __syncwarp(); else __syncthreads(); }"
-    with pytest.raises(KernelError, match="deadlock: no thread of the block can go on"):
-        run(source)
+def _of_n(source: str, message: str, n: int) -> Fault:
+    return Fault(f"kernel(int n) {{ {source} }}", message, (np.int32(n),))
 
 
-# Memory
+def _read(element: str, message: str, x: np.ndarray | None = None, kind: str = "float") -> Fault:
+    x = np.zeros(100, "f4") if x is None else x
+    return Fault(f"kernel(const {kind}* x, {kind}* y) {{ y[0] = {element}; }}", message, (x, x[:1].copy()), threads=1)
 
 
-def test_a_write_out_of_bounds_is_caught_and_says_which() -> None:
-    x = np.zeros(100, np.float32)
-    with pytest.raises(
-        KernelError, match=r"thread \(\d+, 0, 0\): writes element 1\d\d of `x`, which has 100: out of bounds"
-    ):
-        run("kernel(float* x) { x[blockIdx.x * blockDim.x + threadIdx.x] = 1.0f; }", x, blocks=(2,))
+def _undefined(value: str, message: str) -> Fault:
+    source = f"kernel(int* x, int n) {{ x[0] = {value}; }}"
+    return Fault(source, f"line 1: {message}", (np.ones(1, "i4"), np.int32(0)), threads=1)
 
 
-@pytest.mark.parametrize(("expression", "element"), [("x[-1]", "-1"), ("*(x + 100)", "100"), ("(x + 50)[60]", "110")])
-def test_a_read_out_of_bounds_is_caught(expression: str, element: str) -> None:
-    with pytest.raises(KernelError, match=f"reads element {element} of `x`, which has 100"):
-        run(
-            f"kernel(const float* x, float* y) {{ y[0] = {expression}; }}",
-            np.zeros(100, "f4"),
-            np.zeros(1, "f4"),
-            threads=(1,),
-        )
+_S = "__shared__ float s[64]; s[threadIdx.x] = threadIdx.x;"
+_TWO = "__shared__ float s[64], t[64]; float* p = s; p[threadIdx.x + 1] = t[threadIdx.x] = 1.0f;"
+FAULTS = {
+    # Barriers
+    "a barrier that not all threads reach": _of_x(
+        "if (threadIdx.x < 10) __syncthreads(); x[threadIdx.x] = 1.0f;",
+        "barrier divergence: 10 of 64 threads wait at __syncthreads, the others have",
+    ),
+    "two barriers of two branches": _of_n(
+        "if (threadIdx.x < n) { __syncthreads(); } else { __syncthreads(); }",
+        "barrier divergence: threads of a block wait at different __syncthreads", 10,
+    ),
+    "a warp function that a named lane does not reach": _of_x(
+        "if (threadIdx.x % 32 < 31) x[threadIdx.x] = __ballot_sync(0xffffffffu, 1);",
+        "warp divergence: lane 31 has ended",
+    ),
+    "two warp functions of two branches": _of_x(
+        "if (threadIdx.x < 9) x[0] = __any_sync(0xffffffffu, 1); else x[1] = __all_sync(0xffffffffu, 1);",
+        "warp divergence: lanes 0 and 9 wait at different warp functions",
+    ),
+    "a mask that leaves the lane out": _of_x("__syncwarp(1);", "lane 1 calls a warp function whose mask 00000001"),
+    "a deadlock": Fault(
+        "kernel() { if (threadIdx.x == 0) __syncwarp(); else __syncthreads(); }",
+        "deadlock: no thread of the block can go on",
+    ),
+    "a shuffle from a lane that is not there": _of_x(
+        "x[threadIdx.x] = __shfl_sync(0xffffffffu, 1, 20);", "a shuffle reads lane 20", threads=16
+    ),
+    # Memory
+    "a write out of bounds": _of_x(
+        "x[blockIdx.x * blockDim.x + threadIdx.x] = 1.0f;",
+        r"thread \(\d+, 0, 0\): writes element 1\d\d of `x`, which has 100: out of bounds", size=100, blocks=2,
+    ),
+    "a read before the first": _read("x[-1]", "reads element -1 of `x`, which has 100"),
+    "a read behind the last": _read("*(x + 100)", "reads element 100 of `x`, which has 100"),
+    "a read far behind": _read("(x + 50)[60]", "reads element 110 of `x`, which has 100"),
+    "a null pointer": _of_x("*(float*)threadIdx.y = x[0];", "writes through a null pointer"),
+    "a write behind a view": Fault(
+        "kernel(float* x) { x[20] = 1.0f; }", "writes element 20 of `x`, which has 20", (np.zeros((10, 10), "f4")[2:4],)
+    ),
+    "an index of a shared array": _of_n(
+        "__shared__ float s[64]; s[threadIdx.x + 1] = 1.0f;", r"line 1: index 64 lies outside of 'float \[64\]'", 0
+    ),
+    "an inner index": _of_n("__shared__ float t[8][4]; t[0][n] = 1.0f;", r"index 4 lies outside of 'float \[4\]'", 4),
+    "an index of a local array": _of_n("int v[4] = {0}; v[n] += 1;", r"index -1 lies outside of 'int \[4\]'", -1),
+    "a pointer past a shared array": _of_n(_TWO, "writes element 64 of `s`, which has 64", 0),
+    "floats never written": _read("x[7]", "reads element 7 of `x`, which was never written", unset((64,), "f4")),
+    "doubles never written": _read("x[7]", "reads element 7 of `x`, which was never", unset((64,), "f8"), "double"),
+    "integers never written": _read("x[7]", "reads element 7 of `x`, which was never", unset((64,), "i4"), "int"),
+    "shared memory never written": _of_x("__shared__ float s[4]; x[0] = s[3];", "reads element 3 of `s`, which was"),
+    "shared memory of the block before": _of_x(
+        "__shared__ float s[1]; if (blockIdx.x == 0) s[0] = 1.0f; x[blockIdx.x] = s[0];",
+        "never written", blocks=2, threads=1,
+    ),
+    # Races
+    "two blocks that write one element": _of_x(
+        "x[threadIdx.x] = 1.0f;", r"race: it writes element \d+ of `x`, which thread \d+ of a block wrote", blocks=2
+    ),
+    "a neighbour that is read": _of_x(
+        "x[threadIdx.x] = x[(threadIdx.x + 1) % 64];", r"race: it (reads|writes) element \d+ of `x`"
+    ),
+    "a shuffle that is no barrier": _of_x(
+        f"{_S} __shfl_sync(0xffffffffu, 1, 0); x[threadIdx.x] = s[threadIdx.x ^ 5];", "race|never written"
+    ),
+    "another warp than the barrier's": _of_x(
+        f"{_S} __syncwarp(); x[threadIdx.x] = s[threadIdx.x ^ 32];", "race|never written"
+    ),
+    # Arithmetic
+    "a division": _undefined("1 / n", "integer division by zero"),
+    "a sum": _undefined("x[0] + 2147483647", "integer overflow in an addition"),
+    "a product": _undefined("x[0] * 65536 * 65536", "integer overflow in a multiplication"),
+    "a shift": _undefined("1 << (n + 40)", "shift by too many bits"),
+}  # fmt: skip
 
 
-def test_the_bounds_are_those_of_the_view_not_of_the_memory_round_it() -> None:
-    memory = np.zeros((10, 10), np.float32)
-    with pytest.raises(KernelError, match="writes element 20 of `x`, which has 20"):
-        run("kernel(float* x) { x[20] = 1.0f; }", memory[2:4], threads=(1,))
-    assert not memory.any()
-
-
-def test_an_index_outside_of_a_shared_or_a_local_array_is_caught() -> None:
-    with pytest.raises(KernelError, match="index 64 of shared array `part` lies outside of 64"):
-        run("kernel() { __shared__ float part[64]; part[threadIdx.x + 1] = 1.0f; }")
-    with pytest.raises(KernelError, match="index 4 of shared array `tile` lies outside of 4"):
-        run("kernel(int i) { __shared__ float tile[8][4]; tile[0][i] = 1.0f; }", np.int32(4))
-    with pytest.raises(KernelError, match="index outside of a local array"):
-        run("kernel(int i) { int four[4] = {0, 0, 0, 0}; four[i] += 1; }", np.int32(4))
-
-
-def test_memory_that_was_never_written_is_caught_when_it_is_read() -> None:
-    for dtype, name in ((np.float32, "float"), (np.float64, "double"), (np.int32, "int")):
-        with pytest.raises(KernelError, match=r"reads element \d+ of `x`, which was never written"):
-            run(
-                f"kernel(const {name}* x, {name}* y) {{ y[threadIdx.x] = x[threadIdx.x]; }}",
-                unset((64,), dtype),
-                np.zeros(64, dtype),
-            )
-    with pytest.raises(KernelError, match="reads element 3 of `part`, which was never written"):
-        run("kernel(float* x) { __shared__ float part[4]; x[0] = part[3]; }", np.zeros(1, "f4"), threads=(1,))
-
-
-def test_shared_memory_of_one_block_is_unset_again_for_the_next() -> None:
-    source = "kernel(float* x) { __shared__ float s[1]; if (blockIdx.x == 0) s[0] = 1.0f; x[blockIdx.x] = s[0]; }"
-    with pytest.raises(KernelError, match="never written"):
-        run(source, np.zeros(2, "f4"), blocks=(2,), threads=(1,))
-
-
-def test_poison_is_found_where_it_is_and_nowhere_else() -> None:
-    x = np.array([0.0, np.nan, np.inf, 1.0])
-    assert not is_poisoned(x)
-    poison(x[1:2])
-    assert is_poisoned(x)
-    assert is_poisoned(unset((3,), np.float32))
-
-
-# Races
-
-
-def test_two_blocks_that_write_one_element_are_a_race() -> None:
-    with pytest.raises(KernelError, match="race: it writes element 0 of `x`, which thread 0 of a block wrote"):
-        run("kernel(float* x) { x[threadIdx.x] = 1.0f; }", np.zeros(64, "f4"), blocks=(2,))
-
-
-def test_a_thread_that_reads_what_its_neighbour_writes_is_a_race() -> None:
-    with pytest.raises(KernelError, match=r"race: it (reads|writes) element \d+ of `x`"):
-        run("kernel(float* x) { x[threadIdx.x] = x[(threadIdx.x + 1) % 64]; }", np.zeros(64, "f4"))
+@pytest.mark.parametrize("what", FAULTS)
+def test_a_fault_is_caught_and_said(what: str) -> None:
+    fault = FAULTS[what]
+    with pytest.raises(KernelError, match=fault.message):
+        run(fault.source, *fault.arguments, blocks=(fault.blocks,), threads=(fault.threads,))
 
 
 def test_two_arguments_with_one_memory_race_too() -> None:
-    x = np.zeros(65, np.float32)
+    import cupy
+
+    x = cupy.zeros(65, np.float32)
     with pytest.raises(KernelError, match="race"):
         run("kernel(const float* x, float* y) { y[threadIdx.x] = x[threadIdx.x]; }", x[:64], x[1:])
 
 
+def test_vectors_are_loaded_whole_and_must_be_aligned() -> None:
+    import cupy
+
+    x, y = cupy.arange(9, dtype=np.float32), np.zeros(8, np.float32)
+    source = """kernel(const float* x, float* y) {
+        float4 v = reinterpret_cast<const float4*>(x)[threadIdx.x];
+        y[4 * threadIdx.x] = v.x + v.y + v.z + v.w; y[4 * threadIdx.x + 1] = v.w; }"""
+    run(source, x[:8], y, threads=(2,))
+    assert (y[0], y[4], y[5]) == (6, 22, 7)
+    with pytest.raises(KernelError, match=r"line 2: address of .*float4.* is not aligned"):
+        run(source, x[1:], y, threads=(2,))
+
+
+def test_a_failed_launch_leaves_the_next_one_alone() -> None:
+    for _ in range(3):
+        with pytest.raises(KernelError):
+            run("kernel(float* x) { if (threadIdx.x == 3) __syncthreads(); }", np.zeros(64, np.float32))
+        assert are_right(ROW_SUMS)
+
+
+def test_a_grid_that_no_device_starts_is_refused() -> None:
+    import cupy
+
+    for grid, block in (((1,), (1025,)), ((1, 70000), (1,)), ((1,), (0,))):
+        with pytest.raises(cupy.cuda.driver.CUDADriverError, match="invalid argument"):
+            run("kernel() { }", blocks=grid, threads=block)
+
+
+@pytest.mark.parametrize("source", ["x[0] = no_such_function();", "extern __shared__ float no_such_function[];"])
+def test_a_source_that_is_wrong_or_not_known_is_refused_and_not_misread(source: str) -> None:
+    import cupy
+
+    with pytest.raises(cupy.cuda.compiler.CompileException, match="no_such_function"):
+        run(f"kernel(float* x) {{ {source} }}", np.zeros(1, "f4"))
+
+
+@pytest.mark.parametrize(
+    ("operation", "message"),
+    [
+        ("y = x[i + 1]", "reads element 64 of `x`, which has 64: out of bounds"),
+        ("y = x[i]; if (i > 0) y += (&y)[-1]", r"(race: it reads|race: it writes|reads) element \d+ of `y`"),
+        ("y += x[i]", "reads element 0 of `y`, which was never written"),
+    ],
+)
+def test_a_fault_of_an_elementwise_kernel_is_caught_in_what_cupy_makes_of_it(operation: str, message: str) -> None:
+    import cupy
+
+    kernel = cupy.ElementwiseKernel("raw T x", "T y", operation)
+    x, y = cupy.zeros(64, "f4"), cupy.empty(64, "f4")
+    with pytest.raises(KernelError, match=message), core().checks():
+        kernel(x, y)
+
+
+def test_a_reduction_of_cupy_is_right_in_every_order_and_caught_where_it_is_not() -> None:
+    import cupy
+
+    total = cupy.ReductionKernel("T x", "T y", "x", "a + b", "y = a", "0", "total")
+    wrong = cupy.ReductionKernel("T x, raw T z", "T y", "x + z[_j + 601]", "a + b", "y = a", "0", "wrong")
+    x, y = cupy.asarray(X), cupy.empty(3, "f4")
+    for schedule in range(8):
+        with core().checks(schedule):
+            total(x, axis=1, out=y)
+        np.testing.assert_allclose(y.get(), X.sum(axis=1), rtol=1e-5)
+        with pytest.raises(KernelError, match="of `z`, which has 900: out of bounds"), core().checks(schedule):
+            wrong(x, x, axis=1, out=y)
+
+
+# What is right
+
+
 def test_a_barrier_orders_and_a_thread_may_do_with_its_own_what_it_likes() -> None:
     x = np.zeros(64, np.float32)
-    run(
-        "kernel(float* x) { x[threadIdx.x] += 1.0f; __syncthreads(); float v = x[63 - threadIdx.x];"
-        " __syncthreads(); x[threadIdx.x] = v; }",
-        x,
-    )
+    run("""kernel(float* x) {
+        x[threadIdx.x] += 1.0f; __syncthreads();
+        float v = x[63 - threadIdx.x]; __syncthreads();
+        x[threadIdx.x] = v; }""", x)  # fmt: skip
     np.testing.assert_array_equal(x, 8)
 
 
-def test_a_warp_barrier_orders_its_warp_and_a_shuffle_does_not() -> None:
-    source = (
-        "kernel(float* x) {{ __shared__ float s[64]; s[threadIdx.x] = threadIdx.x; {}"
-        " x[threadIdx.x] = s[threadIdx.x ^ {}]; }}"
-    )
+def test_a_warp_barrier_orders_its_warp() -> None:
     x = np.zeros(64, np.float32)
-    run(source.format("__syncwarp();", 5), x)
+    run(f"kernel(float* x) {{ {_S} __syncwarp(); x[threadIdx.x] = s[threadIdx.x ^ 5]; }}", x)
     np.testing.assert_array_equal(x, np.arange(64) ^ 5)
-    for between, lanes in (("__shfl_sync(0xffffffffu, 1, 0);", 5), ("__syncwarp();", 32)):
-        with pytest.raises(KernelError, match=r"race|never written"):
-            run(source.format(between, lanes), x)
-
-
-# What CUDA has
 
 
 def test_indices_count_in_three_dimensions() -> None:
     out = np.full((2, 3, 2, 4, 3, 2), -1, np.int32)  # blocks z y x, threads z y x
-    run(
-        "kernel(int* out) {"
-        " int block = (blockIdx.z * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;"
-        " int thread = (threadIdx.z * blockDim.y + threadIdx.y) * blockDim.x + threadIdx.x;"
-        " out[block * blockDim.x * blockDim.y * blockDim.z + thread] = block * 1000 + thread; }",
-        out,
-        blocks=(2, 3, 2),
-        threads=(2, 3, 4),
-    )
+    source = """kernel(int* out) {
+        int block = (blockIdx.z * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
+        int thread = (threadIdx.z * blockDim.y + threadIdx.y) * blockDim.x + threadIdx.x;
+        out[block * blockDim.x * blockDim.y * blockDim.z + thread] = block * 1000 + thread; }"""
+    run(source, out, blocks=(2, 3, 2), threads=(2, 3, 4))
     np.testing.assert_array_equal(out.reshape(12, 24), np.arange(12)[:, None] * 1000 + np.arange(24))
 
 
@@ -256,118 +321,58 @@ def test_warps_and_blocks_exchange_as_the_programming_guide_says(call: str, expe
     np.testing.assert_array_equal(out, [int(expected(i)) for i in range(64)])
 
 
-def test_a_warp_reduction_by_shuffles_is_right_in_float32_and_float64() -> None:
-    for dtype, name in ((np.float32, "float"), (np.float64, "double")):
-        x, out = np.random.default_rng(1).normal(size=64).astype(dtype), np.zeros(2, dtype)
-        run(
-            f"kernel(const {name}* x, {name}* out) {{ {name} v = x[threadIdx.x];"
-            " for (int d = 16; d > 0; d /= 2) v += __shfl_down_sync(0xffffffffu, v, d);"
-            " if (threadIdx.x % 32 == 0) out[threadIdx.x / 32] = v; }",
-            x,
-            out,
-        )
-        np.testing.assert_allclose(out, x.reshape(2, 32).sum(axis=1), rtol=1e-6)
-
-
-def test_a_shuffle_from_a_lane_that_is_not_there_is_caught() -> None:
-    with pytest.raises(KernelError, match="a shuffle reads lane 20"):
-        run("kernel(int* x) { x[threadIdx.x] = __shfl_sync(0xffffffffu, 1, 20); }", np.zeros(16, "i4"), threads=(16,))
+@pytest.mark.parametrize(("dtype", "kind"), [(np.float32, "float"), (np.float64, "double")])
+def test_a_warp_reduction_by_shuffles_is_right(dtype: type, kind: str) -> None:
+    x, out = np.random.default_rng(1).normal(size=64).astype(dtype), np.zeros(2, dtype)
+    source = f"""kernel(const {kind}* x, {kind}* out) {{
+        {kind} v = x[threadIdx.x];
+        for (int d = 16; d > 0; d /= 2) v += __shfl_down_sync(0xffffffffu, v, d);
+        if (threadIdx.x % 32 == 0) out[threadIdx.x / 32] = v; }}"""
+    run(source, x, out)
+    np.testing.assert_allclose(out, x.reshape(2, 32).sum(axis=1), rtol=1e-6)
 
 
 def test_atomics_add_up_in_every_order() -> None:
     count, total, largest = np.zeros(1, np.int32), np.zeros(1, np.float64), np.full(1, -1, np.int32)
-    run(
-        "kernel(int* count, double* total, int* largest) { __shared__ int in_block;"
-        " if (threadIdx.x == 0) in_block = 0; __syncthreads(); atomicAdd(&in_block, 1); __syncthreads();"
-        " if (threadIdx.x == 0) atomicAdd(count, in_block);"
-        " atomicAdd(&total[0], 0.5); atomicMax(largest, (int)(blockIdx.x * 64 + threadIdx.x)); }",
-        count,
-        total,
-        largest,
-        blocks=(5,),
-        schedules=8,
-    )
+    source = """kernel(int* count, double* total, int* largest) {
+        __shared__ int in_block;
+        if (threadIdx.x == 0) in_block = 0; __syncthreads(); atomicAdd(&in_block, 1); __syncthreads();
+        if (threadIdx.x == 0) atomicAdd(count, in_block);
+        atomicAdd(&total[0], 0.5); atomicMax(largest, (int)(blockIdx.x * 64 + threadIdx.x)); }"""
+    run(source, count, total, largest, blocks=(5,))
     assert (count[0], total[0], largest[0]) == (8 * 320, 8 * 160, 319)
 
 
-def test_vectors_are_loaded_whole_and_must_be_aligned() -> None:
-    x, y = np.arange(9, dtype=np.float32), np.zeros(8, np.float32)
-    source = (
-        "kernel(const float* x, float* y) { float4 v = reinterpret_cast<const float4*>(x)[threadIdx.x];"
-        " y[4 * threadIdx.x] = v.x + v.y + v.z + v.w; y[4 * threadIdx.x + 1] = v.w; }"
-    )
-    run(source, x[:8], y, threads=(2,))
-    assert (y[0], y[4], y[5]) == (6, 22, 7)
-    with pytest.raises(KernelError, match="not aligned"):
-        run(source, x[1:], y, threads=(2,))
-
-
-def test_functions_round_in_the_type_of_their_argument() -> None:
-    out, wide = np.zeros(5, np.float32), np.zeros(5, np.float64)
+@pytest.mark.parametrize(("dtype", "kind", "rtol"), [(np.float32, "float", 3e-7), (np.float64, "double", 1e-15)])
+def test_functions_round_in_the_type_of_their_argument(dtype: type, kind: str, rtol: float) -> None:
+    out, v = np.zeros(5, dtype), dtype(0.3)
     body = "out[0] = exp(v); out[1] = log1p(v); out[2] = expm1(v); out[3] = rsqrt(v); out[4] = max(min(v, w), tanh(v));"
-    run(f"kernel(float* out, float v, float w) {{ {body} }}", out, np.float32(0.3), np.float32(0.2), threads=(1,))
-    run(f"kernel(double* out, double v, double w) {{ {body} }}", wide, np.float64(0.3), np.float64(0.2), threads=(1,))
-    for got, dtype, rtol in ((out, np.float32, 3e-7), (wide, np.float64, 1e-15)):
-        v = dtype(0.3)
-        expected = [np.exp(v), np.log1p(v), np.expm1(v), 1 / np.sqrt(v), np.tanh(v)]
-        np.testing.assert_allclose(got, expected, rtol=rtol)
+    run(f"kernel({kind}* out, {kind} v, {kind} w) {{ {body} }}", out, v, dtype(0.2), threads=(1,))
+    np.testing.assert_allclose(out, [np.exp(v), np.log1p(v), np.expm1(v), 1 / np.sqrt(v), np.tanh(v)], rtol=rtol)
+
+
+def test_outside_of_checks_kernels_are_left_alone() -> None:
+    import cupy
+
+    y = cupy.empty(64, "f4")
+    cupy.ElementwiseKernel("raw T x", "T y", "y = x[i]")(cupy.empty(64, "f4"), y)
+    assert np.isfinite(y.get()).all()
 
 
 @pytest.mark.parametrize(
-    ("body", "message"),
-    [
-        ("x[0] = 1 / n;", "integer division by zero"),
-        ("x[0] = x[0] + 2147483647;", "integer overflow in an addition"),
-        ("x[0] = 1 << (n + 40);", "shift by too many bits"),
-        ("x[0] = x[0] * 65536 * 65536;", "integer overflow in a multiplication"),
-    ],
+    ("simulates", "code", "outcome"), [("", 0, r"pip install '.\[cuda13\]'"), ("1", 4, r"needs g\+\+: install it")]
 )
-def test_undefined_arithmetic_is_caught_with_its_line(body: str, message: str) -> None:
-    with pytest.raises(KernelError, match=rf"line 1: {message}"):
-        run(f"kernel(int* x, int n) {{ {body} }}", np.ones(1, "i4"), np.int32(0), threads=(1,))
-
-
-def test_a_grid_that_no_device_starts_is_refused() -> None:
-    for grid, block in (((1,), (1025,)), ((1, 70000), (1,)), ((1,), (0,))):
-        with pytest.raises(KernelError, match="no device starts"):
-            run("kernel() { }", blocks=grid, threads=block)
-
-
-def test_a_source_that_the_simulator_does_not_know_is_refused_and_not_misread() -> None:
-    with pytest.raises(CompilerError, match="does not know `auto`"):
-        raw_program('extern "C" __global__ void kernel(float* x) { auto v = x[0]; }', "kernel")
-    with pytest.raises(CompilerError, match="no `__global__ void kernel"):
-        raw_program("__device__ int kernel() { return 1; }", "kernel")
-
-
-def test_a_kernel_that_does_not_compile_says_what_the_compiler_says() -> None:
-    with pytest.raises(CompilerError, match=r"g\+\+ does not compile kernel:(.|\n)*no_such_function"):
-        run("kernel(float* x) { x[0] = no_such_function(); }", np.zeros(1, "f4"))
-
-
-def test_a_failed_launch_leaves_the_next_one_alone() -> None:
-    x = np.zeros(64, np.float32)
-    for _ in range(3):
-        with pytest.raises(KernelError):
-            run("kernel(float* x) { if (threadIdx.x == 3) __syncthreads(); }", x)
-        np.testing.assert_allclose(sums(ROW_SUMS, X), X.sum(axis=1), rtol=1e-5)
-
-
-def test_without_a_compiler_the_reason_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", "")
-    assert "needs g++: install it" in missing_compiler()
-
-
-@pytest.mark.parametrize(("required", "code", "outcome"), [("", 0, "1 skipped"), ("1", 1, "must not be skipped")])
-def test_without_a_compiler_a_test_is_skipped_here_and_fails_in_ci(required: str, code: int, outcome: str) -> None:
-    test = f"{__file__}::test_poison_is_found_where_it_is_and_nowhere_else"
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test],
-        env={**os.environ, "PATH": "", "GPUNN_REQUIRE_ALL": required},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+def test_where_it_cannot_run_one_line_says_how_to_get_it(simulates: str, code: int, outcome: str) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        f"{__file__}::test_a_fault_is_caught_and_said",
+    ]
+    switches = {"PATH": "", "GPUNN_SIMULATED_CUDA": simulates, "GPUNN_REQUIRE_ALL": ""}
+    done = subprocess.run(command, env=os.environ | switches, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == code, done.stdout
-    assert outcome in done.stdout
-    assert "needs g++: install it" in done.stdout
+    assert re.search(outcome, done.stdout + done.stderr)
