@@ -42,6 +42,18 @@ def case(name: str) -> Callable[[Any], Any]:
     return register
 
 
+_NEVER_WRITTEN = {4: np.array(0x7FA5A5A5, np.uint32), 8: np.array(0x7FF5A5A5A5A5A5A5, np.uint64)}
+"""Signalling NaNs: one that arithmetic made is quiet."""
+
+
+def unset(shape: int | tuple[int, ...], dtype: Any) -> NDArray[Any]:
+    """An array that was never written, which a kernel must not read: of NaNs, or with 0xA5 in every byte."""
+    array = np.empty(shape, dtype)
+    pattern = _NEVER_WRITTEN[array.itemsize] if array.dtype.kind == "f" else np.array(0xA5, np.uint8)
+    array.view(pattern.dtype).fill(pattern)
+    return array
+
+
 SUBNORMAL = {"float32": 1e-42, "float64": 1e-310}
 EXTREMES = (0.0, -0.0, 1e-30, -1e-30, 1e-4, -1e-4, 0.5, -0.5, 1.0, -1.0, 17.0, -17.0, 40.0, -40.0)
 FAR = (87.0, -87.0, 89.0, -89.0, 104.0, -104.0, 710.0, -710.0, 1000.0, -1000.0, 1e30, -1e30)
@@ -100,7 +112,7 @@ for _name, _function in (
     def _forward(dtype: str, rng: Any, n: int, function: Any = _function) -> list[Case]:
         z = numbers(dtype, rng, n)
         expected = each(function, z)
-        return [Case((z, np.empty_like(z)), {0: z, 1: expected}), Case((z, z), {1: expected})]
+        return [Case((z, unset(z.shape, dtype)), {0: z, 1: expected}), Case((z, z), {1: expected})]
 
 
 @case("leaky_relu")
@@ -110,7 +122,7 @@ def _leaky_relu(dtype: str, rng: Any, n: int) -> list[Case]:
         z = numbers(dtype, rng, n)
         slope = float(np.dtype(dtype).type(alpha))
         expected = each(lambda v, s=slope: max(v, s * v), z)
-        cases += [Case((z, alpha, np.empty_like(z)), {0: z, 2: expected}), Case((z, alpha, z), {2: expected})]
+        cases += [Case((z, alpha, unset(z.shape, dtype)), {0: z, 2: expected}), Case((z, alpha, z), {2: expected})]
     return cases
 
 
@@ -120,7 +132,7 @@ def _leaky_relu(dtype: str, rng: Any, n: int) -> list[Case]:
 def _gradient_cases(da: NDArray[Any], seen: NDArray[Any], expected: NDArray[Any], *constants: float) -> list[Case]:
     last = 2 + len(constants)
     return [
-        Case((da, seen, *constants, np.empty_like(da)), {0: da, 1: seen, last: expected}),
+        Case((da, seen, *constants, unset(da.shape, da.dtype)), {0: da, 1: seen, last: expected}),
         Case((da, seen, *constants, da), {1: seen, last: expected}),
     ]
 
@@ -162,7 +174,7 @@ def _softmax(dtype: str, rng: Any, n: int) -> list[Case]:
     z = numbers(dtype, rng, n)
     expected = columns(softmax, z)
     # The exponent is rounded before e is raised to it: an error of |exponent| units, up to some hundreds.
-    return [Case((z, np.empty_like(z)), {0: z, 1: expected}, 1.0), Case((z, z), {1: expected}, 1.0)]
+    return [Case((z, unset(z.shape, dtype)), {0: z, 1: expected}, 1.0), Case((z, z), {1: expected}, 1.0)]
 
 
 @case("softmax_gradient")
@@ -190,8 +202,8 @@ def _row_sums(dtype: str, rng: Any, n: int) -> list[Case]:
     images = rng.normal(size=(3, 2, 4, n)).astype(dtype)
     totals = np.array([math.fsum(float(v) for v in row.ravel()) for row in images])
     return [
-        Case((x, np.full(len(x), np.nan, dtype)), {0: x, 1: total}, 40.0),
-        Case((images, np.full(3, np.nan, dtype)), {1: totals}, 40.0),
+        Case((x, unset(len(x), dtype)), {0: x, 1: total}, 40.0),
+        Case((images, unset(3, dtype)), {1: totals}, 40.0),
     ]
 
 
@@ -205,8 +217,8 @@ def _cost_case(
     """Calls of a cost with all that it must write."""
     dtype, (outputs, n), weight = z.dtype, z.shape, 0.75
 
-    unset = np.full((outputs, n), np.nan, dtype), np.full(outputs, np.nan, dtype), np.full(n, np.nan, dtype)
-    arguments = (z, bias, targets, weight, *unset, np.array([2.5, 3.0]), *each_output)
+    written = unset((outputs, n), dtype), unset(outputs, dtype), unset(n, dtype)
+    arguments = (z, bias, targets, weight, *written, np.array([2.5, 3.0]), *each_output)
     sums = np.array([math.fsum(float(v) for v in row) for row in gradient])
     totals = np.array([2.5 + weight * math.fsum(costs), 3.0 + rights])
     return [
@@ -294,8 +306,8 @@ def _one_hot(dtype: str, rng: Any, n: int) -> list[Case]:
     expected = np.array([[float(labels[j] == k) for j in range(n)] for k in range(5)])
     two = labels % 2
     return [
-        Case((labels, np.full((5, n), np.nan, dtype)), {0: labels, 1: expected}),
-        Case((two, np.full((1, n), np.nan, dtype)), {0: two, 1: two[None].astype(float)}),  # one output is class 1
+        Case((labels, unset((5, n), dtype)), {0: labels, 1: expected}),
+        Case((two, unset((1, n), dtype)), {0: two, 1: two[None].astype(float)}),  # one output is class 1
     ]
 
 
@@ -319,9 +331,9 @@ def _gather(dtype: str, rng: Any, n: int) -> list[Case]:
         (floats, labels, 1.0, 3, min(2, n), False),  # the last batch of an epoch begins where the others end
     ):
         picked = [int(order[step * n + j]) for j in range(count)]
-        x = np.full((features, count), np.nan, dtype).T if turned else np.full((count, features), np.nan, dtype)
+        x = unset((features, count), dtype).T if turned else unset((count, features), dtype)
         expected = np.array([[float(data[i, f]) * scale for f in range(features)] for i in picked])
-        t = np.full(count, -1, np.int32) if targets.ndim == 1 else np.full((3, count), np.nan, dtype)
+        t = unset(count, np.int32) if targets.ndim == 1 else unset((3, count), dtype)
         wanted = np.array([targets[i] for i in picked]).T
         clock = np.array([7, 70, step, 1000 + step], np.int32)
         after = np.array([step, 1000 + step, step, 1000 + step])
@@ -460,7 +472,7 @@ def _adam(dtype: str, rng: Any, n: int) -> list[Case]:
 @case("hold")
 def _hold(dtype: str, rng: Any, n: int) -> list[Case]:
     x = numbers(dtype, rng, n)
-    return [Case((x, np.zeros_like(x)), {0: x, 1: x})]
+    return [Case((x, unset(x.shape, x.dtype)), {0: x, 1: x})]
 
 
 @case("mark_not_finite")

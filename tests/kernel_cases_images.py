@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import product
 from typing import Any
 
 import numpy as np
-from kernel_cases import Case, case, dropout_bits, each, flushed, numbers, philox, sigmoid, softplus
+from kernel_cases import Case, case, dropout_bits, each, flushed, numbers, philox, sigmoid, softplus, unset
 from numpy.typing import NDArray
 
 GEOMETRIES = [
@@ -27,12 +28,13 @@ WINDOWS = [
     (7, 5, (2, 2, 2, 2), 3, 2),  # a row and a column are left over
     (7, 7, (3, 3, 2, 2), 3, 3),  # windows overlap
     (5, 6, (2, 3, 3, 1), 2, 4),  # some inputs lie in no window
+    (4, 5, (4, 5, 1, 1), 1, 1),
 ]
 
 
 def some(n: int) -> int:
-    """A smaller batch: an image has many numbers."""
-    return min(n, 9)
+    """A smaller batch: an image has many numbers. More than a warp all the same."""
+    return min(n, 35)
 
 
 def taps(
@@ -58,7 +60,7 @@ def _im2col(dtype: str, rng: np.random.Generator, n: int) -> list[Case]:
                 if 0 <= y < height and 0 <= at < width:
                     columns[:, u, v, i, j] = x[:, y, at]
             flat = columns.reshape(2 * geometry[0] * geometry[1], -1)
-            cases.append(Case((x, first, across, geometry, np.full(flat.shape, np.nan, dtype)), {0: x, 4: flat}))
+            cases.append(Case((x, first, across, geometry, unset(flat.shape, dtype)), {0: x, 4: flat}))
     return cases
 
 
@@ -97,8 +99,8 @@ def _max_pool(dtype: str, rng: np.random.Generator, n: int) -> list[Case]:
                 for s in range(n):
                     seen = [float(x[c, p, q, s]) for p, q in places]
                     y[c, i, j, s], choice[c, i, j, s] = max(seen), seen.index(max(seen))
-        unset = (np.full(y.shape, np.nan, dtype), np.full(y.shape, 99, np.uint8))
-        cases.append(Case((x, window, *unset), {0: x, 2: y, 3: choice}))
+        written = unset(y.shape, dtype), unset(y.shape, np.uint8)
+        cases.append(Case((x, window, *written), {0: x, 2: y, 3: choice}))
     return cases
 
 
@@ -114,8 +116,7 @@ def _max_pool_gradient(dtype: str, rng: np.random.Generator, n: int) -> list[Cas
                 for s in range(n):
                     p, q = places[choice[c, i, j, s]]
                     dx[c, p, q, s] += float(dy[c, i, j, s])
-        unset = np.full(dx.shape, np.nan, dtype)
-        cases.append(Case((dy, choice, window, unset), {0: dy, 1: choice, 3: dx}, 10.0))
+        cases.append(Case((dy, choice, window, unset(dx.shape, dtype)), {0: dy, 1: choice, 3: dx}, 10.0))
     return cases
 
 
@@ -127,7 +128,7 @@ def _average_pool(dtype: str, rng: np.random.Generator, n: int) -> list[Case]:
         y = np.zeros((2, rows, across, n))
         for i, j, places in windows(window, rows, across):
             y[:, i, j] = sum(x[:, p, q].astype(np.float64) for p, q in places) / len(places)
-        cases.append(Case((x, window, np.full(y.shape, np.nan, dtype)), {0: x, 2: y}, 4.0))
+        cases.append(Case((x, window, unset(y.shape, dtype)), {0: x, 2: y}, 4.0))
     return cases
 
 
@@ -140,7 +141,7 @@ def _average_pool_gradient(dtype: str, rng: np.random.Generator, n: int) -> list
         for i, j, places in windows(window, rows, across):
             for p, q in places:
                 dx[:, p, q] += dy[:, i, j].astype(np.float64) / len(places)
-        cases.append(Case((dy, window, np.full(dx.shape, np.nan, dtype)), {0: dy, 2: dx}, 4.0))
+        cases.append(Case((dy, window, unset(dx.shape, dtype)), {0: dy, 2: dx}, 4.0))
     return cases
 
 
@@ -165,7 +166,7 @@ def _normalize(dtype: str, rng: np.random.Generator, n: int) -> list[Case]:
         y = gamma.reshape(column).astype(np.float64) * normalized + beta.reshape(column)
         remembered = 0.75 * running_mean.astype(np.float64) + 0.25 * means
         spread = 0.75 * running_variance.astype(np.float64) + 0.25 * variances * size / (size - 1)
-        written = [np.full(s, np.nan, dtype) for s in ((3,), (3,), shape)]
+        written = [unset(s, dtype) for s in ((3,), (3,), shape)]
         arguments = (x, gamma, beta, 1e-3, 0.25, *written[:2], running_mean, running_variance, *written[2:])
         expected = {0: x, 1: gamma, 2: beta, 5: means, 6: variances, 7: remembered, 8: spread, 9: y}
         cases.append(Case(arguments, expected, 100.0))
@@ -175,7 +176,12 @@ def _normalize(dtype: str, rng: np.random.Generator, n: int) -> list[Case]:
 @case("normalize_gradient")
 def _normalize_gradient(dtype: str, rng: np.random.Generator, n: int) -> list[Case]:
     cases = []
-    for shape, by_batch in (((3, n + 1), True), ((3, 2, 2, some(n)), True), ((3, n + 1), False)):
+    for shape, by_batch in (
+        ((3, n + 1), True),
+        ((3, 2, 2, some(n)), True),
+        ((3, n + 1), False),
+        ((3, 2, 2, some(n)), False),
+    ):
         dy, x = rng.normal(size=shape).astype(dtype), rng.normal(size=shape).astype(dtype)
         gamma, mean = rng.normal(size=3).astype(dtype), rng.normal(size=3).astype(dtype)
         variance = rng.uniform(0.5, 2, 3).astype(dtype)
@@ -186,8 +192,8 @@ def _normalize_gradient(dtype: str, rng: np.random.Generator, n: int) -> list[Ca
             d, h = dy[c].astype(np.float64), (x[c].astype(np.float64) - float(mean[c])) / root
             by_gamma[c], by_beta[c] = math.fsum((d * h).ravel()), math.fsum(d.ravel())
             dx[c] = float(gamma[c]) / root * (d - by_beta[c] * share - h * by_gamma[c] * share)
-        for out in (np.full(shape, np.nan, dtype), dy):
-            sums = [np.full(3, np.nan, dtype) for _ in range(2)]
+        for out in (unset(shape, dtype), dy):
+            sums = [unset(3, dtype) for _ in range(2)]
             expected = {1: x, 7: by_gamma, 8: by_beta, 9: dx}
             cases.append(Case((dy, x, gamma, mean, variance, 1e-3, share, *sums, out), expected, 100.0))
     return cases
@@ -198,7 +204,7 @@ def _normalize_as_remembered(dtype: str, rng: np.random.Generator, n: int) -> li
     x, variance = rng.normal(size=(3, n)).astype(dtype), rng.uniform(0.5, 2, (3, 1)).astype(dtype)
     gamma, beta, mean = (rng.normal(size=(3, 1)).astype(dtype) for _ in range(3))
     y = each(lambda v, g, b, m, s: g * (v - m) / math.sqrt(s + 1e-3) + b, x, gamma, beta, mean, variance)
-    return [Case((x, gamma, beta, mean, variance, 1e-3, np.full_like(x, np.nan)), {0: x, 6: y}, 10.0)]
+    return [Case((x, gamma, beta, mean, variance, 1e-3, unset(x.shape, dtype)), {0: x, 6: y}, 10.0)]
 
 
 # Drawing
@@ -212,7 +218,7 @@ def _dropout(dtype: str, rng: np.random.Generator, n: int) -> list[Case]:
         kept = np.array([bits >= p * 2**16 for bits in dropout_bits(3 * n, 5, 2, 7)]).reshape(3, n)
         expected = np.where(kept, x.astype(np.float64) / (1 - p), 0.0)
         drawn = (7, 2, count, int(p * 2**16), 1 / (1 - p))
-        cases += [Case((x, *drawn, np.full_like(x, np.nan)), {0: x, 6: expected}), Case((x, *drawn, x), {6: expected})]
+        cases += [Case((x, *drawn, unset(x.shape, dtype)), {0: x, 6: expected}), Case((x, *drawn, x), {6: expected})]
     return cases
 
 
@@ -223,8 +229,9 @@ def _gather_augmented(dtype: str, rng: np.random.Generator, n: int) -> list[Case
     features, cases = channels * height * width, []
     size = 2 * n + 1
     order, labels = rng.permutation(size).astype(np.int32), rng.integers(0, 10, size).astype(np.int32)
-    data = rng.integers(0, 256, (size, features)).astype(np.uint8)
-    for limits in ((0.0, 0.0, 0.0, 0.0), (2.0, 0.125, 0.25, 0.125)):
+    pixels = rng.integers(0, 256, (size, features)).astype(np.uint8)
+    sources = (pixels, 1 / 256), (rng.normal(size=(size, features)).astype(np.float32).astype(dtype), 1.0)
+    for (data, factor), limits in product(sources, ((0.0, 0.0, 0.0, 0.0), (2.0, 0.125, 0.25, 0.125))):
         expected = np.zeros((n, channels, height, width))
         for s in range(n):
             words = philox((2 * s, 9, 0, 0), (3, 4)) + philox((2 * s + 1, 9, 0, 0), (3, 4))
@@ -239,12 +246,12 @@ def _gather_augmented(dtype: str, rng: np.random.Generator, n: int) -> list[Case
                     down = stretch * (math.sin(angle) * x + math.cos(angle) * y) + drawn[1] * limits[0]
                     expected[s, :, i, j] = _between(image, down + (height - 1) / 2, across + (width - 1) / 2)
         t, after = labels[order[n : 2 * n]], np.array([1, 9, 1, 9])
-        wanted = expected.reshape(n, features) / 256
-        for out in (np.full((n, features), np.nan, dtype), np.full((features, n), np.nan, dtype).T):
+        wanted = expected.reshape(n, features) * factor
+        for out in (unset((n, features), dtype), unset((features, n), dtype).T):
             # Computed in float32 whatever the network's dtype, so that every device sees the same pictures.
             scale = 1.0 if dtype == "float32" else float(np.finfo(np.float32).eps / np.finfo(np.float64).eps)
-            arguments = (data, labels, order, np.array([0, 8, 1, 9], np.int32), n, 1 / 256, 3, limits)
-            written = ((channels, height, width), out, np.full(n, -1, np.int32))
+            arguments = (data, labels, order, np.array([0, 8, 1, 9], np.int32), n, factor, 3, limits)
+            written = ((channels, height, width), out, unset(n, np.int32))
             cases.append(Case((*arguments, *written), {0: data, 3: after, 9: wanted, 10: t}, 4 * scale))
     return cases
 
@@ -281,8 +288,8 @@ for _name, _function, _slope in (
         dz, device_dz = (each(lambda d, v: d * slope(v), da, seen) for seen in (a, flushed(a)))
         db, device_db = (np.array([math.fsum(row) for row in gradient]) for gradient in (dz, device_dz))
         cases = []
-        for out in (np.full_like(da, np.nan), da):
-            arguments = (da, a, out, np.full(len(a), np.nan, dtype))
+        for out in (unset(da.shape, dtype), da):
+            arguments = (da, a, out, unset(len(a), dtype))
             cases += [
                 Case(arguments, {1: a, 2: dz}, on_device={2: device_dz}),
                 Case(arguments, {3: db}, 40.0, on_device={3: device_db}),

@@ -316,6 +316,16 @@ def test_an_unknown_device_is_refused_with_those_there_are(device: str) -> None:
         select(device)
 
 
+def test_the_cpu_has_one_precision() -> None:
+    with pytest.raises(OptionError, match="precision 'tf32' needs a CUDA device, and this is cpu: take float32"):
+        select("cpu", "tf32")
+
+
+def test_an_unknown_precision_is_refused_with_those_there_are() -> None:
+    with pytest.raises(OptionError, match="unknown precision 'half': expected float32, tf32, bfloat16, float16"):
+        select("cpu", "half")
+
+
 def test_auto_says_why_it_took_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gpunn.backend.cuda_trouble", lambda index=0: "the driver is missing")
     backend = select("auto")

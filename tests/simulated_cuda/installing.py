@@ -152,22 +152,10 @@ def build() -> Path:
 
 
 def functions_in(path: Path) -> dict[str, tuple[int, int]]:
-    """Address and length of the functions of an ELF file by name, those too that it does not export."""
-    data = path.read_bytes()
-    (table,) = struct.unpack_from("<Q", data, 0x28)
-    size, count = struct.unpack_from("<HH", data, 0x3A)
-    sections = [struct.unpack_from("<IIQQQQIIQQ", data, table + number * size) for number in range(count)]
-    found = {}
-    for _, kind, _, _, begin, length, linked, *_ in sections:
-        if kind != 2:  # SHT_SYMTAB
-            continue
-        names = sections[linked][4]
-        for at in range(begin, begin + length, 24):
-            name, info, _, _, address, extent = struct.unpack_from("<IBBHQQ", data, at)
-            if info & 15 == 2 and address:  # STT_FUNC
-                end = data.index(b"\0", names + name)
-                found[data[names + name : end].decode()] = address, extent
-    return found
+    """Address and length of the functions of a library by name, those too that it does not export."""
+    listed = subprocess.run(["nm", "--print-size", str(path)], capture_output=True, text=True, check=True).stdout
+    rows = (line.split() for line in listed.splitlines())
+    return {row[3]: (int(row[0], 16), int(row[1], 16)) for row in rows if len(row) == 4 and row[2] in "tT"}
 
 
 _kept: list[Any] = []

@@ -15,7 +15,6 @@ from gpunn.errors import DeviceError
 from gpunn.kernels.random import epoch_order
 from gpunn.placement import place
 from gpunn.recipes import read_experiment
-from gpunn.selftest import self_test
 from gpunn.step import Step
 from gpunn.training import Trainer
 from simulated_cuda.core import Core
@@ -137,46 +136,6 @@ def test_in_float64_fifty_steps_agree_to_ten_digits(cuda: Core, name: str) -> No
     assert distance(model, reference) < 1e-10
 
 
-def test_a_recorded_step_gives_the_bits_of_an_eager_one(cuda: Core) -> None:
-    for name in ("784-128-10", "784-30-10, adam"):
-        replayed, _ = trained(NETWORKS[name], "cuda")
-        assert cuda.count("cudaGraphLaunch") > STEPS // 2
-        cuda.reset()
-        eager, _ = trained(NETWORKS[name], "cuda", capture=False)
-        assert cuda.count("cudaGraphLaunch") == 0
-        assert distance(replayed, eager) == 0
-
-
-def test_shuffles_are_the_same_bit_for_bit(cuda: Core) -> None:
-    model, source = gn.Sequential([gn.Dense(10)]), data()
-    model.build((784,), 16, "cuda")
-    optimizer, loss = gn.SGD(0.1), gn.SoftmaxCrossEntropy()
-    optimizer.build(model.parameters)
-    batches = place(select("cuda"), source.train, "float32")
-    step = Step(model, batches, loss, optimizer, 16)
-    order = epoch_order(len(source.train), seed=5, epoch=2)
-    step.start_epoch(order, np.full(step.steps_per_epoch, 0.1))
-    np.testing.assert_array_equal(select("cuda").to_host(step.batches.order), order)
-    for number in range(step.steps_per_epoch):
-        n = min(16, len(source.train) - 16 * number)
-        step(n)
-        seen = select("cuda").to_host(model.input.views(n)[0])
-        picked = source.train.inputs[order[16 * number :][:n]]
-        np.testing.assert_array_equal(seen, picked.reshape(n, -1) * np.float32(source.train.scale))
-
-
-def test_dropout_and_initial_weights_are_the_same_bit_for_bit(cuda: Core) -> None:
-    outputs, weights = [], []
-    x = np.random.default_rng(0).normal(size=(33, 20)).astype(np.float32)
-    for device in ("cpu", "cuda"):
-        model = gn.Sequential([gn.Dropout(0.4)]).build((20,), 33, device, seed=9)
-        outputs.append(model.backend.to_host(model.forward(x, training=True)))
-        weights.append(gn.Sequential([gn.Dense(7)]).build((20,), 33, device, seed=9).parameters.to_host()["dense1.w"])
-    np.testing.assert_array_equal(*outputs)
-    np.testing.assert_array_equal(*weights)
-    assert 0.3 < np.mean(outputs[0] == 0) < 0.5
-
-
 # Used and kept as on the CPU
 
 
@@ -201,12 +160,6 @@ def test_validation_batches_larger_than_those_of_the_training_leave_its_graph_al
     reference, expected = trained(network, "cpu", validate_every=3)
     assert distance(replayed, reference) < network.bound
     np.testing.assert_allclose([r.train_loss for r in history], [r.train_loss for r in expected], rtol=1e-3)
-
-
-def test_the_doctors_self_test_finds_every_kernel_right(cuda: Core) -> None:
-    said: list[str] = []
-    assert self_test("cuda", said.append)
-    assert [line for line in said if not line.startswith("ok")] == []
 
 
 # What a step asks of the device

@@ -104,7 +104,7 @@ def test_every_kernel_of_the_registry_has_a_call() -> None:
 
 
 def test_a_kernel_without_a_call_fails() -> None:
-    with pytest.raises(AssertionError, match="no call: give it one in tests/simulator/cases"):
+    with pytest.raises(AssertionError, match="no call: write a case for it in tests/kernel_cases"):
         calls("a kernel that nobody wrote", "float32")
 
 

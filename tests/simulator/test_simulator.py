@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from kernel_cases import unset
 from simulated_cuda.core import KernelError, core
 
 from gpunn.backend import cuda_source
 from gpunn.kernels import registry
-from simulator.cases import unset
 
 pytestmark = pytest.mark.usefixtures("checked")
 
