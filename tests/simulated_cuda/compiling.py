@@ -1,8 +1,4 @@
-"""What stands behind the simulated NVRTC: g++, with the arithmetic that the options ask for.
-
-FAKECUDA_NVRTC=path has the real NVRTC of that path, which needs no GPU, compile each source first, with the very
-options that CuPy gives: what it refuses is refused. FAKECUDA_COUNT=1 writes a line to standard error for each.
-"""
+"""What stands behind the simulated NVRTC: g++, with the arithmetic and the checks that are asked for."""
 
 import ctypes
 import hashlib
@@ -10,12 +6,9 @@ import json
 import os
 import re
 import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-
-from simulated_cuda.nvrtc import by_real_nvrtc
 
 HERE = Path(__file__).resolve().parent
 
@@ -101,12 +94,6 @@ class Compiler:
     ) -> int:
         given = [(options[i] or b"").decode() for i in range(count)]
         try:
-            if os.environ.get("FAKECUDA_COUNT"):
-                shown = given if os.environ.get("FAKECUDA_OPTIONS") else [o for o in given if "arch" in o]
-                print("simulated CUDA: compile", *shown, file=sys.stderr)
-            nvrtc = os.environ.get("FAKECUDA_NVRTC")
-            if nvrtc and (problem := by_real_nvrtc(nvrtc, [(source.decode(), given)])[0]):
-                raise CompilationError(problem)
             made = os.fsencode(self.library(source.decode(), given))
             ctypes.memmove(path, made + b"\0", len(made) + 1)
         except CompilationError as error:

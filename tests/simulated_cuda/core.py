@@ -5,6 +5,7 @@ import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import pytest
 
@@ -58,13 +59,11 @@ class Core:
         """Within it CuPy has every kernel compiled anew, with checks, and every array is memory of its own."""
         import cupy
 
-        with pytest.MonkeyPatch.context() as patch:
+        with pytest.MonkeyPatch.context() as patch, cupy.cuda.using_allocator(None):
             patch.setenv("CUPY_CACHE_DIR", str(self.compiler.folder / "cupy-checks"))
             patch.setattr(self.compiler, "checks", True)
             cupy.clear_memo()
-            cupy.cuda.set_allocator(None)
             yield
-            cupy.cuda.set_allocator(cupy.get_default_memory_pool().malloc)
             cupy.clear_memo()
 
     @contextmanager
@@ -117,11 +116,7 @@ class Core:
         assert not called, f"called where it must not be: {called}"
 
 
-_core: list[Core] = []
-
-
+@cache
 def core() -> Core:
     """The one there is."""
-    if not _core:
-        _core.append(Core())
-    return _core[0]
+    return Core()

@@ -141,8 +141,6 @@ def build() -> Path:
         for name in _sonames(installed.cuda):  # each an empty library that needs the one above
             own = (f"-Wl,-soname,{name}", "-Wl,--no-as-needed", core, "-Wl,-rpath,$ORIGIN", "-o", str(libraries / name))
             subprocess.run(["g++", "-shared", "-fPIC", "-x", "c++", "/dev/null", "-x", "none", *own], check=True)
-        for unneeded in objects:
-            Path(unneeded).unlink()
         try:
             whole.rename(folder)
         except OSError:  # another process was faster

@@ -159,55 +159,19 @@ def cache_by_call(patch: pytest.MonkeyPatch) -> None:
 
 
 def no_wait_for_the_copy(patch: pytest.MonkeyPatch) -> None:
-    wait = _stream_method(patch, "wait_event")
-    patch.setattr(
-        _Stream, "wait_event", lambda self, event: wait(self, event) if self.is_beside else None, raising=False
-    )
+    _let_wait(patch, lambda stream, backend: stream.ptr == backend.copies.ptr)
 
 
 def no_wait_for_the_reader(patch: pytest.MonkeyPatch) -> None:
-    wait = _stream_method(patch, "wait_event")
-    patch.setattr(
-        _Stream, "wait_event", lambda self, event: None if self.is_beside else wait(self, event), raising=False
-    )
+    _let_wait(patch, lambda stream, backend: stream.ptr != backend.copies.ptr)
 
 
-class _Stream:
-    """A stream of CuPy whose methods a fault may change; CuPy's own class does not let it."""
-
-    def __init__(self, stream: Any, is_beside: bool) -> None:
-        self.stream, self.is_beside = stream, is_beside
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.stream, name)
-
-    def __enter__(self) -> Any:
-        return self.stream.__enter__()
-
-    def __exit__(self, *details: Any) -> Any:
-        return self.stream.__exit__(*details)
-
-
-def _stream_method(patch: pytest.MonkeyPatch, name: str) -> Callable[..., Any]:
-    """Have new stagings work on streams whose methods can be changed."""
-    make = PinnedStaging.__init__
-
-    def wrapped(self: PinnedStaging, backend: CupyBackend, *arrays: Any) -> None:
-        make(self, backend, *arrays)
-        self._waits = _Stream(backend.stream, False), _Stream(backend.copies, True)  # type: ignore[attr-defined]
-
-    def upload(self: PinnedStaging, n: int) -> None:
-        computing, copies = self._waits  # type: ignore[attr-defined]
-        with self._device():
-            copies.wait_event(self._read)
-            for host, array in zip(self.host, self._arrays, strict=True):
-                array.data.copy_from_host_async(host[:n].ctypes.data, host[:n].nbytes, self._copies)
-            self._copied.record(self._copies)
-            computing.wait_event(self._copied)
-
-    patch.setattr(PinnedStaging, "__init__", wrapped)
-    patch.setattr(PinnedStaging, "upload", upload)
-    return lambda self, event: self.stream.wait_event(event)
+def _let_wait(patch: pytest.MonkeyPatch, waits: Callable[[Any, Any], bool]) -> None:
+    """Let streams wait for events where this says so."""
+    stream = select("cuda").cupy.cuda.Stream  # type: ignore[attr-defined]
+    wait = stream.wait_event
+    changed = lambda self, event: wait(self, event) if waits(self, module._backend("cuda:0")) else None  # noqa: E731
+    patch.setattr(stream, "wait_event", changed)
 
 
 def no_claim(patch: pytest.MonkeyPatch) -> None:
@@ -293,21 +257,11 @@ def no_wait_for_who_had_the_memory(patch: pytest.MonkeyPatch) -> None:
     make = PinnedStaging.__init__
 
     def without(self: PinnedStaging, backend: CupyBackend, *arrays: Any) -> None:
-        stream, backend.stream = backend.stream, _Unwaited(backend.stream)
-        try:
+        with pytest.MonkeyPatch.context() as within:
+            within.setattr(type(backend.stream), "synchronize", lambda stream: None)
             make(self, backend, *arrays)
-        finally:
-            self._stream = backend.stream = stream
 
     patch.setattr(PinnedStaging, "__init__", without)
-
-
-class _Unwaited(_Stream):
-    def __init__(self, stream: Any) -> None:
-        super().__init__(stream, False)
-
-    def synchronize(self) -> None:
-        pass
 
 
 class Fault(NamedTuple):

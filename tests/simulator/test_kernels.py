@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from harness import moved
+from kernel_cases import flushed
 from simulated_cuda.compiling import kernels_in
 from simulated_cuda.core import Core
 
@@ -53,9 +54,11 @@ def backend(checked: Core) -> Checked:
     return Checked(checked)
 
 
-def on_host(arguments: Sequence[Any]) -> list[Any]:
-    """Copies; what is one array stays one."""
+def for_twin(arguments: Sequence[Any]) -> list[Any]:
+    """Copies, with zeros where the kernel sees zeros; what is one array stays one."""
     copies = {id(a): a.copy(order="K") for a in arguments if isinstance(a, np.ndarray)}
+    for copied in copies.values():
+        copied[...] = flushed(copied)
     return [copies.get(id(a), a) for a in arguments]
 
 
@@ -82,7 +85,7 @@ def test_a_kernel_equals_its_twin_in_every_order_of_its_threads(backend: Checked
     orders = max(8, -(-SCHEDULES // len(made)))
     done = 0
     for number, call in enumerate(made):
-        expected = on_host(call.arguments)
+        expected = for_twin(call.arguments)
         kernel.host(*expected)
         first: list[bytes] | None = None
         for order in range(orders):
@@ -184,15 +187,13 @@ OF_ONE_ELEMENT = {"count_skipped"}
 def test_elementwise_kernels_move_hardly_more_bytes_than_they_must(backend: Checked, name: str) -> None:
     kernel = registry[name]
     assert isinstance(kernel, Elementwise)
-    looked_at = 0
+    ratios = []
     for call in calls(name, "float32"):
         least = least_bytes(kernel, call.arguments)
-        if least < 2000:
-            continue  # of so little what all threads share is much
-        backend.called(kernel, call.arguments, races=False)
-        assert least <= backend.cuda.moved <= 1.5 * least
-        looked_at += 1
-    assert looked_at
+        if least >= 2000:  # of less, what all threads share is much
+            backend.called(kernel, call.arguments, races=False)
+            ratios.append(backend.cuda.moved / least)
+    assert 1 <= max(ratios) <= 1.5  # less where there is nothing to do, as for `take_back`
 
 
 def test_a_kernel_that_reads_each_number_twice_is_seen_to_move_more_bytes(backend: Checked) -> None:
