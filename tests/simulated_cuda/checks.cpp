@@ -12,10 +12,23 @@
 
 namespace {
 
-const unsigned NONE = 0, MANY = ~0u;  // blocks and threads count from 1 in a cell
-struct Cell {                         // of an element: its last write, and its reads since those were last ordered
-    unsigned writer_block, writer, write_barriers, write_barriers_of_warp;
-    unsigned reader_block, reader_warp, reader, read_barriers, read_barriers_of_warp;
+const unsigned MANY = ~0u;  // blocks, warps and threads
+struct Moment {             // who came to an element, and when; block 0 for nobody
+    unsigned block, warp, thread, barriers, barriers_of_warp;
+
+    bool is_before(const Moment& now) const {
+        return !block || (block == now.block && (thread == now.thread || barriers < now.barriers ||
+                                                 (warp == now.warp && barriers_of_warp < now.barriers_of_warp)));
+    }
+    void add(const Moment& now) {  // another one that is not ordered after it
+        if (block != now.block) block = MANY;
+        if (block == MANY || warp != now.warp) warp = MANY;
+        thread = MANY;
+        barriers = now.barriers, barriers_of_warp = now.barriers_of_warp;
+    }
+};
+struct Cell {  // of an element: its last write, and its reads since then
+    Moment write, read;
 };
 
 struct Region {  // an array that the kernel may reach
@@ -39,45 +52,26 @@ struct Region {  // an array that the kernel may reach
 };
 std::vector<Region> regions;
 
-[[noreturn]] void race(const Region& region, const char* at, size_t size, bool writes, unsigned other, const char* did) {
+[[noreturn]] void race(const Region& region, const char* at, size_t size, bool writes, const Moment& other, const char* did) {
     char who[64] = "several threads";
-    if (other != MANY) snprintf(who, sizeof who, "thread %u of a block", other - 1);
+    if (other.thread != MANY) snprintf(who, sizeof who, "thread %u of a block", other.thread);
     fail("race: it %s element %zu of `%s`, which %s %s with no barrier between", writes ? "writes" : "reads",
          (at - region.begin) / size, region.name, who, did);
 }
 
 void look_for_races(Region& region, const char* at, size_t size, bool writes) {
-    const unsigned me = current + 1, warp = current / 32 + 1, of_warp = barriers_of_warp();
+    const Moment now{block_number, current / 32, current, barriers, barriers_of_warp()};
     Cell* cell = region.cell(at, size);
     for (Cell* end = cell + std::max<size_t>(1, size / region.cell_size); cell < end; ++cell) {
-        if (cell->writer && (cell->writer_block != block_number ||
-                             (cell->writer != me && cell->write_barriers == barriers &&
-                              ((cell->writer - 1) / 32 + 1 != warp || cell->write_barriers_of_warp == of_warp))))
-            race(region, at, size, writes, cell->writer, "wrote");
+        if (!cell->write.is_before(now)) race(region, at, size, writes, cell->write, "wrote");
         if (writes) {
-            if (cell->reader_block &&
-                (cell->reader_block != block_number ||
-                 (cell->read_barriers == barriers &&
-                  (cell->reader_warp != warp || (cell->read_barriers_of_warp == of_warp && cell->reader != me)))))
-                race(region, at, size, writes, cell->reader, "read");
-            cell->writer_block = block_number, cell->writer = me;
-            cell->write_barriers = barriers, cell->write_barriers_of_warp = of_warp;
-            cell->reader_block = NONE;
-            continue;
+            if (!cell->read.is_before(now)) race(region, at, size, writes, cell->read, "read");
+            *cell = {now, Moment()};
+        } else if (cell->read.is_before(now)) {
+            cell->read = now;
+        } else {
+            cell->read.add(now);
         }
-        if (cell->reader_block && cell->reader_block != block_number) {
-            cell->reader_block = cell->reader_warp = cell->reader = MANY;
-            continue;
-        }
-        if (!cell->reader_block || cell->read_barriers < barriers)
-            cell->reader_block = block_number, cell->reader_warp = warp, cell->reader = me;
-        else if (cell->reader_warp != warp)
-            cell->reader_warp = cell->reader = MANY;
-        else if (cell->read_barriers_of_warp < of_warp)
-            cell->reader = me;
-        else if (cell->reader != me)
-            cell->reader = MANY;
-        cell->read_barriers = barriers, cell->read_barriers_of_warp = of_warp;
     }
 }
 

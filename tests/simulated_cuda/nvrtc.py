@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 
 def by_real_nvrtc(path: str, sources: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
@@ -24,27 +25,20 @@ def by_real_nvrtc(path: str, sources: Sequence[tuple[str, Sequence[str]]]) -> li
     return list(json.loads(done.stdout))
 
 
-def _compiled(nvrtc: ctypes.CDLL, source: str, options: Sequence[str]) -> str:
-    program, size = ctypes.c_void_p(), ctypes.c_size_t()
-    nvrtc.nvrtcCreateProgram(ctypes.byref(program), source.encode(), b"kernel.cu", 0, None, None)
+def _problem(nvrtc: Any, source: str, options: Sequence[str]) -> str:
+    program = nvrtc.createProgram(source, "kernel.cu", (), ())
     try:
-        given = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
-        if nvrtc.nvrtcCompileProgram(program, len(options), given):
-            nvrtc.nvrtcGetProgramLogSize(program, ctypes.byref(size))
-            log = ctypes.create_string_buffer(max(1, size.value))
-            nvrtc.nvrtcGetProgramLog(program, log)
-            return log.value.decode("utf-8", "replace") or "it does not compile"
-        nvrtc.nvrtcGetCUBINSize(program, ctypes.byref(size))
-        code = ctypes.create_string_buffer(max(4, size.value))
-        nvrtc.nvrtcGetCUBIN(program, code)
-        return "" if code.raw[:4] == b"\x7fELF" else "it makes no code"
-    finally:
-        nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
+        nvrtc.compileProgram(program, tuple(options))
+    except nvrtc.NVRTCError:
+        return nvrtc.getProgramLog(program) or "it does not compile"
+    return "" if nvrtc.getCUBIN(program)[:4] == b"\x7fELF" else "it makes no code"
 
 
 def main() -> None:
-    nvrtc = ctypes.CDLL(sys.argv[1])
-    json.dump([_compiled(nvrtc, *one) for one in json.load(sys.stdin)], sys.stdout)
+    ctypes.CDLL(sys.argv[1])  # CuPy takes the one that is loaded
+    from cupy_backends.cuda.libs import nvrtc
+
+    json.dump([_problem(nvrtc, *one) for one in json.load(sys.stdin)], sys.stdout)
 
 
 if __name__ == "__main__":

@@ -78,19 +78,6 @@ def test_several_steps_as_one_graph_stay_within_a_piece(cuda: Core, monkeypatch:
         assert cuda.count("cudaGraphLaunch") == 2 + 3  # the very first step is run kernel by kernel
 
 
-def test_samples_of_a_file_are_streamed_to_the_same_bits(cuda: Core, tmp_path: Any) -> None:
-    source = data()
-    np.save(tmp_path / "x.npy", np.concatenate([source.train.inputs, source.validation.inputs]))
-    labels = np.concatenate([source.train.targets, source.validation.targets])
-    results = []
-    for mode, place in ((None, "device"), ("r", "device"), ("r", "host")):
-        inputs = np.load(tmp_path / "x.npy", mmap_mode=mode)
-        model = gn.Sequential(SMALL.layers())
-        model.fit((inputs, labels), epochs=2, batch_size=16, device="cuda", data_on=place, progress=False)
-        results.append(model.backend.to_host(model.parameters.values).tobytes())
-    assert results[0] == results[1] == results[2]
-
-
 # Larger than the device
 
 

@@ -266,10 +266,7 @@ def test_a_reduction_of_cupy_is_right_in_every_order_and_caught_where_it_is_not(
         with core().checks(schedule):
             total(x, axis=1, out=y)
         np.testing.assert_allclose(y.get(), X.sum(axis=1), rtol=1e-5)
-        with (
-            pytest.raises(KernelError, match="element 3 of `y`, which has 3|element . of `y`, which thread"),
-            core().checks(schedule),
-        ):
+        with pytest.raises(KernelError, match=r"element \d of `y`"), core().checks(schedule):
             wrong(x, axis=1, out=y)
 
 
