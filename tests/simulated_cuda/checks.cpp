@@ -127,6 +127,12 @@ void begin_checks(const Kernel* kernel, void** parameters) {
     }
 }
 
+void end_checks() {
+    auto is_untouched = [](const Region& region) { return !region.read && !region.written; };
+    if (!regions.empty() && std::all_of(regions.begin(), regions.end(), is_untouched))
+        fail("touches none of its arrays: it was compiled without checks");
+}
+
 void unset_shared_memory() {
     for (Region& region : regions)
         if (region.is_shared) {

@@ -58,9 +58,11 @@ class Core:
     def compiling_checks(self) -> Iterator[None]:
         """Within it CuPy has every kernel compiled anew, with checks, and every array is memory of its own."""
         import cupy
+        from cupy.cuda import compiler
 
+        kept = compiler._DiskKernelCacheBackend(str(self.compiler.folder / "cupy-checks"))
         with pytest.MonkeyPatch.context() as patch, cupy.cuda.using_allocator(None):
-            patch.setenv("CUPY_CACHE_DIR", str(self.compiler.folder / "cupy-checks"))
+            patch.setattr(compiler, "_kernel_cache_backend", kept)
             patch.setattr(self.compiler, "checks", True)
             cupy.clear_memo()
             yield

@@ -240,6 +240,7 @@ cudaError_t run_grid(const Kernel* kernel, dim3 grid, dim3 block, void** paramet
         return cudaErrorLaunchFailure;
     }
     run_blocks(threads);
+    if (schedule.checks) end_checks();
     return cudaSuccess;
 }
 

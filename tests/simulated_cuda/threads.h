@@ -22,4 +22,5 @@ bool is_on_stack(const char* address);            // of a thread
 // ---- checks.cpp
 
 void begin_checks(const Kernel* kernel, void** parameters);
+void end_checks();
 void unset_shared_memory();  // a block begins

@@ -351,6 +351,12 @@ def test_functions_round_in_the_type_of_their_argument(dtype: type, kind: str, r
     np.testing.assert_allclose(out, [np.exp(v), np.log1p(v), np.expm1(v), 1 / np.sqrt(v), np.tanh(v)], rtol=rtol)
 
 
+def test_a_kernel_without_checks_does_not_pass_for_one_with_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(core().compiler, "checks", False)
+    with pytest.raises(KernelError, match="it was compiled without checks"):
+        run("kernel(float* x) { x[threadIdx.x] = -1.0f; }", np.zeros(64, np.float32))
+
+
 def test_outside_of_checks_kernels_are_left_alone() -> None:
     import cupy
 
