@@ -75,10 +75,11 @@ class Core:
         Raises:
             KernelError: one did what a kernel must not.
         """
+        self.set_order(self.order)  # what was given before is done
         self._library.simulated_checks(True, ctypes.c_ulonglong(schedule), races)
         try:
             yield
-            self.set_order(self.order)  # what was given is done
+            self.set_order(self.order)
             if problem := self._library.simulated_problem():
                 raise KernelError(problem.decode())
         finally:
