@@ -222,6 +222,8 @@ def _replace_command(packages: Iterable[str], extra: str) -> str:
     """The command that takes packages away and installs an extra."""
     if os.environ.get(IMAGE):
         return install_command(extra)
+    if extra == "cuda12":  # the libraries of CUDA 13 would be found before its own
+        packages = [*packages, *(owner for owner in _OWNERS.values() if owner not in packages and installed(owner))]
     return f"{_PIP} uninstall -y {' '.join(packages)} && {install_command(extra)}"
 
 

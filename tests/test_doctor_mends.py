@@ -140,7 +140,7 @@ class Machine:
         done = self.run(f"{before} && '{self.python}' -m gpunn doctor")
         assert "Traceback" not in done.stderr, done.stderr
         assert done.stderr == "", done.stderr
-        assert done.returncode == 1  # there is no GPU that could be used, but for that of the stub
+        assert done.returncode in (0, 1)  # 0 where the driver shows no GPU: then none is needed
         found: list[Line] = []
         for line in done.stdout.splitlines():
             if (parts := re.match(r"(ok|warn|missing) +(\S.*?)  +(\S.*)", line)) is not None:
