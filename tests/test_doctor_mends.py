@@ -296,6 +296,12 @@ def test_a_toolkit_that_is_found_first_is_taken_out_of_the_way(machine: Machine)
     machine.state |= {"LD_LIBRARY_PATH": f"{toolkit}:{stub_driver()}", "S_VERSION": "12080"}
     cause = machine.cause()
     assert (cause.status, cause.name) == ("missing", "cuBLAS"), cause
+    assert cause.mend.startswith(f"take {toolkit} out of LD_LIBRARY_PATH")
+    machine.state["LD_LIBRARY_PATH"] = str(stub_driver())
+    cause = machine.cause()  # what the toolkit had stood in for
+    assert cause.value.startswith("cuBLAS cannot be loaded")
+    assert machine.run(cause.mend).returncode == 0
+    assert machine.cause().name == END[0]
 
 
 def test_a_variable_that_hides_the_gpus_is_unset(machine: Machine) -> None:
