@@ -38,7 +38,7 @@ def trouble_in(error: Exception) -> tuple[str, str]:
     if mend and whole.endswith(f": {mend}"):
         return whole.removesuffix(f": {mend}"), mend
     what, _, mend = whole.rpartition(": ")
-    return what, mend
+    return (what, mend) if what else (mend, "run gpunn doctor")
 
 
 def _kernel(backend: Backend) -> str:
