@@ -504,7 +504,7 @@ class CupyBackend(Backend):
             self.cupy.get_default_memory_pool().set_limit(size=nbytes or 0)
 
 
-class _NotRehearsedError(Exception):
+class _NotRehearsedError(BaseException):  # no Exception: who handles errors inside the work must not handle this
     """Work that looks at what it computes cannot be looked at without being done."""
 
 
