@@ -83,7 +83,9 @@ def swept(folder: Path, cases: list[tuple[dict[str, str], str]]) -> list[tuple[i
 
 def wrong(code: int | None, out: str, err: str) -> str:
     """What is wrong with how a case ended; "" where nothing is."""
-    lines = [line for line in err.splitlines() if not line.startswith(("epoch ", "compiling kernels ("))]
+    # What goes more slowly is said when it begins, whatever comes then.
+    going_on = ("epoch ", "compiling kernels (", "training kernel by kernel, ", "training with a graph a step, ")
+    lines = [line for line in err.splitlines() if not line.startswith(going_on)]
     if code not in (0, 1):
         return "it hangs" if code is None else f"it ends with {code}"
     for word in ("Traceback", "Exception ignored", "a defect of gpunn"):
@@ -95,7 +97,7 @@ def wrong(code: int | None, out: str, err: str) -> str:
         if not any(f"({library} error " in lines[0] for library in ("CUDA", "cuBLAS", "NVRTC")):
             return "" if "memory" in lines[0] else "it names no error"
         return "" if ": " in lines[0].rpartition("error ")[2] else "it says nothing of what to do"
-    if any("kernel by kernel" not in line and "with a graph a step" not in line for line in lines):
+    if lines:
         return "it goes on and says something else"
     return "" if "test accuracy" in out else "it has trained nothing"
 
