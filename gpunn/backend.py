@@ -24,7 +24,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from gpunn import blas, kernel_cache, limits
 from gpunn.cuda_errors import line
-from gpunn.errors import CaptureError, DeviceError, GpunnError, OptionError
+from gpunn.errors import CaptureError, DeviceError, OptionError
 from gpunn.gate import Gate
 from gpunn.kernels import loops
 from gpunn.kernels.cores import crowd
@@ -129,12 +129,22 @@ class Backend(ABC):
             work: runs kernels and products of this backend.
 
         Returns:
-            What does all of it again, at the cost of one launch.
+            What does all of it again, at the cost of one launch; or raises `CaptureError` and has done nothing.
 
         Raises:
             CaptureError: the device cannot record it, with the reason.
         """
         raise CaptureError(f"{self.device} has no graphs")
+
+    def compile_ahead(self, work: Callable[[], None], show: Callable[[int, int], None]) -> None:
+        """Compile the kernels that some work will run, which is not done, where they are not in the cache of kernels.
+
+        Of work that reads from the device on the way nothing is known before it is done: then nothing is compiled.
+
+        Args:
+            work: see `capture`; it may make memory of its own.
+            show: is given the number of each kernel that is compiled, from 1, and how many these are, before it is.
+        """
 
     def staging(self, *arrays: Array) -> Staging:
         """Memory of the host that arrays of this device are filled from while it computes."""
@@ -229,10 +239,12 @@ class _Shared:
     Attributes:
         is_limited: whether the memory pool has a bound of our making.
         recorded: arguments of the capture that is under way.
+        rehearsed: kernels and arguments of work that is looked at, and not done; see `compile_ahead`.
     """
 
     is_limited: bool = False
     recorded: list[tuple[Any, ...]] | None = None
+    rehearsed: list[tuple[Elementwise | Raw, tuple[Any, ...]]] | None = None
 
 
 class CupyBackend(Backend):
@@ -335,6 +347,8 @@ class CupyBackend(Backend):
     def to_host(self, array: Array) -> NDArray[Any]:
         # The stream is the current one too: an array that is not contiguous is made so there before it is copied.
         with self.lock, self.cupy.cuda.Device(self.index), self.stream:
+            if self._shared.rehearsed is not None:
+                raise _NotRehearsedError  # what would be read has not been computed
             return np.asarray(self.cupy.asnumpy(array, stream=self.stream))
 
     def assign(self, target: Array, values: Any, scale: float = 1.0) -> None:
@@ -347,6 +361,9 @@ class CupyBackend(Backend):
 
     def run(self, kernel: Elementwise | Raw, *arguments: Any) -> None:
         with self.lock, self.cupy.cuda.Device(self.index), self.stream:
+            if self._shared.rehearsed is not None:
+                self._shared.rehearsed.append((kernel, arguments))
+                return
             if self._shared.recorded is not None:
                 self._shared.recorded.append(arguments)
             if isinstance(kernel, Elementwise):
@@ -358,6 +375,35 @@ class CupyBackend(Backend):
             self._raw(kernel, types)(
                 blocks, (launch.threads,), tuple(_typed(value, types.get("T")) for value in launch.arguments)
             )
+
+    def compile_ahead(self, work: Callable[[], None], show: Callable[[int, int], None]) -> None:
+        with self.lock, self.cupy.cuda.Device(self.index):
+            plan = self._shared.rehearsed = []
+            try:
+                work()
+            except _NotRehearsedError:
+                return
+            finally:
+                self._shared.rehearsed = None
+        missing: dict[str, tuple[Elementwise | Raw, tuple[Any, ...]]] = {}
+        with kernel_cache.looking():
+            for kernel, arguments in plan:
+                try:
+                    self._load(kernel, arguments)
+                except kernel_cache.MissingError as error:
+                    missing.setdefault(str(error), (kernel, arguments))
+        for number, (kernel, arguments) in enumerate(missing.values(), 1):
+            show(number, len(missing))
+            self._load(kernel, arguments)
+
+    def _load(self, kernel: Elementwise | Raw, arguments: tuple[Any, ...]) -> None:
+        """Have a kernel on the device as `run` will want it, without running it."""
+        with self.lock, self.cupy.cuda.Device(self.index), self.stream:
+            if isinstance(kernel, Raw):
+                self._raw(kernel, {name: arguments[at].dtype for name, at in kernel.types.items()}).compile()
+            else:
+                with suppress(_NotLaunchedError):
+                    self._elementwise(kernel)(*arguments, stream=_NoStream())
 
     def _elementwise(self, kernel: Elementwise) -> Any:
         function = self._compiled.get((kernel.name,))
@@ -379,6 +425,8 @@ class CupyBackend(Backend):
     def gemm(self, alpha: float, a: Array, b: Array, beta: float, c: Array) -> None:
         # A handle of cuBLAS may be used only while the device that it was made on is the current one.
         with self.lock, self.cupy.cuda.Device(self.index):
+            if self._shared.rehearsed is not None:
+                return
             if self._shared.recorded is not None:
                 self._shared.recorded.append((a, b, c))
             self.cublas.gemm(alpha, a, b, beta, c)
@@ -415,6 +463,11 @@ class CupyBackend(Backend):
                     translated = self.gate.translated(error) or error
                     if getattr(translated, "is_sticky", False):
                         raise translated from error
+                    if stream.is_capturing():  # and so can be used for nothing else
+                        mend = "start the program again; where that comes back, update the driver"
+                        raise DeviceError(
+                            f"CUDA does not end a recording that failed ({translated}): {mend}", mend
+                        ) from error
                     raise CaptureError(f"{type(error).__name__}: {error}") from error
                 raise
             finally:
@@ -422,7 +475,13 @@ class CupyBackend(Backend):
 
         def replay(_kept: list[tuple[Any, ...]] = kept) -> None:
             with self.lock, self.cupy.cuda.Device(self.index):
-                graph.launch(stream)
+                try:
+                    graph.launch(stream)
+                except Exception as error:
+                    translated = self.gate.translated(error) or error
+                    if getattr(translated, "is_sticky", False):
+                        raise translated from error
+                    raise CaptureError(str(translated)) from error
 
         return replay
 
@@ -443,6 +502,22 @@ class CupyBackend(Backend):
         self._shared.is_limited = nbytes is not None
         with self.lock, self.cupy.cuda.Device(self.index):
             self.cupy.get_default_memory_pool().set_limit(size=nbytes or 0)
+
+
+class _NotRehearsedError(BaseException):  # no Exception: who handles errors inside the work must not handle this
+    """Work that looks at what it computes cannot be looked at without being done."""
+
+
+class _NotLaunchedError(Exception):
+    """A kernel got as far as to be launched."""
+
+
+class _NoStream:
+    """A stream that CuPy asks for its address when a kernel is compiled and loaded, and is to be launched."""
+
+    @property
+    def ptr(self) -> int:
+        raise _NotLaunchedError
 
 
 _CUDA_NAMES = {
@@ -594,17 +669,16 @@ def cuda_trouble(index: int = 0) -> str:
     It is tried: CuPy is imported, a context made, a kernel compiled and run, a product computed.
     """
     from gpunn.doctor import cuda_advice
-    from gpunn.trial import trials
+    from gpunn.trial import trials, trouble_in
 
     if advice := cuda_advice(index):
         return advice
     for _, attempt in trials(index):
         try:
             attempt()
-        except GpunnError as error:
-            return str(error)
-        except MemoryError as error:
-            return line("CUDA", 2, str(error))
+        except Exception as error:  # noqa: BLE001 - whatever it is, this device cannot be used
+            what, mend = trouble_in(error)
+            return f"{what}: {mend}"
     return ""
 
 
@@ -627,14 +701,18 @@ def import_cupy() -> Any:
     except Exception as error:
         from gpunn.doctor import reinstall_command
 
-        said = " ".join(str(error).split())[:200]
+        # CuPy wraps what the loader says in advice of its own.
+        first = error.__cause__ if isinstance(error.__cause__, ImportError) else error
+        said = " ".join(str(first).split())[:200]
         mend = reinstall_command()
-        if "GLIBCXX" in said or "CXXABI" in said or "GLIBC_" in said:
+        if "GLIBCXX" in said or "CXXABI" in said:
             mend = (
                 "another, older libstdc++ is found first: take its folder out of LD_LIBRARY_PATH, or in conda "
                 "install libstdcxx-ng"
             )
-        raise DeviceError(f"CuPy cannot be imported ({type(error).__name__}: {said}): {mend}") from error
+        elif "GLIBC_" in said:
+            mend = "this system is older than CuPy's wheels are made for: use a newer one, or the CPU"
+        raise DeviceError(f"CuPy cannot be imported ({type(error).__name__}: {said}): {mend}", mend) from error
     return cupy
 
 

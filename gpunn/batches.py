@@ -59,6 +59,11 @@ def rows_of(inputs: Any) -> Any:
     return inputs.reshape(len(inputs), math.prod(inputs.shape[1:]))
 
 
+def sizes_of(samples: int, batch_size: int) -> set[int]:
+    """The sizes of the batches that so many samples are gone through by."""
+    return {min(samples, batch_size), samples % batch_size} - {0}
+
+
 class Batches(ABC):
     """Samples that a network is given batch by batch, in the order of an epoch.
 

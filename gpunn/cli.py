@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import click
 
-from gpunn import __version__, starting, streams
+from gpunn import __version__, gate, starting, streams
 from gpunn.errors import GpunnError, OptionError, in_one_line
 from gpunn.limits import set_memory_limit
 from gpunn.signals import Terminated, install
@@ -221,6 +221,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the program; it ends with 0, 1 (failed, one line says why), 2 (wrong usage) or 128 + a signal."""
     streams.prepare()
     install()
+    gate.silence_destructors()
     is_program = starting.is_leaving()
     try:
         if is_program:
@@ -233,8 +234,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     finally:
         if is_program:  # what Python still has to do needs no order either
             signal.signal(signal.SIGINT, starting.leave)
-    gate = sys.modules.get("gpunn.gate")
-    if gate is not None and gate.lost:
+    if gate.lost:
         # CUDA refuses everything now: each of CuPy's objects would say so when it is taken down.
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
@@ -254,6 +254,7 @@ def _run(arguments: list[str]) -> int:
     except Exception as error:  # noqa: BLE001 - the last place where an error can be told in a line
         if debug:
             traceback.print_exc()
+        error = gate.translated(error) or error  # of a call that went through no gate
         return _fail(_line(error), 2 if isinstance(error, OptionError) else 1)
     return 0
 

@@ -166,7 +166,7 @@ CUBLAS: dict[int, Meaning] = {
 }
 """By the status of cuBLAS."""
 
-_LIBRARY = "run gpunn doctor, and install again what it names"
+_LIBRARY = "run gpunn doctor, and install again what it names; --device cpu needs no compiler"
 NVRTC: dict[int, Meaning] = {
     1: Meaning("NVRTC got no memory of the host", "end other programs"),
     2: Meaning("NVRTC could not begin a program", _LIBRARY),
@@ -174,7 +174,7 @@ NVRTC: dict[int, Meaning] = {
     4: Meaning("NVRTC was given a program that it does not know", _LIBRARY),
     5: Meaning("NVRTC does not know an option: it is of another CUDA than CuPy, or older than the GPU", _LIBRARY),
     6: Meaning(
-        "NVRTC could not compile a kernel", f"{_LIBRARY}: headers or libraries of another CUDA may be found first"
+        "NVRTC could not compile a kernel", f"headers or libraries of another CUDA may be found first: {_LIBRARY}"
     ),
     7: Meaning("NVRTC lacks its builtins, libnvrtc-builtins, of its very version", _LIBRARY),
     11: Meaning("NVRTC failed inside", _LIBRARY),
@@ -203,8 +203,12 @@ def meaning(library: str, code: int) -> Meaning:
 
 def line(library: str, code: int, said: str = "") -> str:
     """One line about an error: what it means, its number and the library's own words, and the mend."""
-    known = meaning(library, code)
-    return f"{known.what} ({library} error {code}{f', {said}' if said else ''}): {known.mend}"
+    return f"{told(library, code, said)}: {meaning(library, code).mend}"
+
+
+def told(library: str, code: int, said: str = "") -> str:
+    """The same without the mend."""
+    return f"{meaning(library, code).what} ({library} error {code}{f', {said}' if said else ''})"
 
 
 WSL_MEND = (

@@ -30,6 +30,7 @@ _OTHER_CUDAS = (70, 75, 80, 90, 91, 92, 100, 101, 102, *range(110, 118), "10x", 
 OTHER_CUPYS = ("cupy", *(f"cupy-cuda{cuda}" for cuda in _OTHER_CUDAS),
                *(f"cupy-rocm-{rocm}" for rocm in ("4-0", "4-2", "4-3", "5-0", "6-0", "7-0")))  # fmt: skip
 OLDEST_CUPY, OLDEST_NVMATH = (14, 2), (1, 0)
+_OWNERS = {"cublas": "nvidia-cublas", "nvrtc": "nvidia-cuda-nvrtc", "cudart": "nvidia-cuda-runtime"}
 LIBRARIES = {"cublas": "cuBLAS", "nvrtc": "NVRTC", "cudart": "CUDA runtime"}
 _PIP = f"{shlex.quote(sys.executable)} -m pip"
 _NO_DRIVER = "no NVIDIA driver was found"
@@ -82,11 +83,18 @@ DRIVER_SECONDS = 60
 """How long the driver may take to answer: that of a server with eight GPUs that were asleep needs a quarter of it."""
 
 
+WSL_DRIVER = "/usr/lib/wsl/lib/libcuda.so.1"
+"""Where Windows puts the driver's library. What is loaded from there is what CuPy finds when it asks by the name."""
+
+
 def read_driver() -> Driver:
     """Asks the NVIDIA driver itself, through ctypes: neither CuPy nor nvidia-smi is needed."""
-    try:
-        library = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
-    except OSError:
+    library: ctypes.CDLL | None = None
+    for name in ("nvcuda.dll",) if os.name == "nt" else ("libcuda.so.1", WSL_DRIVER):
+        with contextlib.suppress(OSError):
+            library = ctypes.CDLL(name)
+            break
+    if library is None:
         return Driver(problem=_NO_DRIVER)
 
     def ask() -> Driver:
@@ -175,7 +183,7 @@ def _mend_of_driver(driver: Driver) -> str:
 
     if driver.problem == _NO_DRIVER:
         if is_wsl():
-            return f"{WSL_MEND}; its library is in /usr/lib/wsl/lib, which LD_LIBRARY_PATH may have to name"
+            return f"{WSL_MEND}; {WSL_DRIVER} is then there"
         # Of the variables only those of schedulers and of containers keep the driver itself away.
         return "install one (a container gets it from `docker run --gpus all`)"
     if driver.problem.startswith(_SILENT):
@@ -214,6 +222,8 @@ def _replace_command(packages: Iterable[str], extra: str) -> str:
     """The command that takes packages away and installs an extra."""
     if os.environ.get(IMAGE):
         return install_command(extra)
+    if extra == "cuda12":  # the libraries of CUDA 13 would be found before its own
+        packages = [*packages, *(owner for owner in _OWNERS.values() if owner not in packages and installed(owner))]
     return f"{_PIP} uninstall -y {' '.join(packages)} && {install_command(extra)}"
 
 
@@ -285,8 +295,13 @@ def _cupy_finding(driver: Driver, extra: str, index: int) -> Finding:
 
 def _library_finding(library: str, name: str, extra: str, driver: Driver) -> Finding:
     """Whether a library of CUDA is there, and of the CUDA that CuPy was built for."""
+    suffix = "" if extra == "cuda13" else "-cu12"
     if problem := _library_problem(library):
-        return Finding(name, "missing", f"{name} cannot be loaded: {problem}", install_command(extra))
+        wheel = f"{_OWNERS[library]}{suffix}"
+        mend = install_command(extra)
+        if (version := installed(wheel)) and not os.environ.get(IMAGE):  # to pip all is there
+            mend = f"{_PIP} install --force-reinstall --no-deps {wheel}=={version}"
+        return Finding(name, "missing", f"{name} cannot be loaded: {problem}", mend)
     path = _loaded.pop(library, "")
     major = re.search(r"\.so\.(\d+)", path) or re.search(r"64_(\d\d)", path)
     if major is None or major[1] == extra[-2:]:
@@ -296,9 +311,8 @@ def _library_finding(library: str, name: str, extra: str, driver: Driver) -> Fin
     cupy = next(package for package, fits in CUPY_PACKAGES.items() if fits == extra)
     if fitting_extra(driver).extra == theirs:  # others brought these libraries, and CuPy can follow
         return Finding(name, "missing", value, _replace_command([cupy], theirs))
-    owners = {"cublas": "nvidia-cublas", "nvrtc": "nvidia-cuda-nvrtc", "cudart": "nvidia-cuda-runtime"}.values()
     suffix = "" if theirs == "cuda13" else "-cu12"
-    wheels = [f"{owner}{suffix}" for owner in owners if installed(f"{owner}{suffix}")]
+    wheels = [f"{owner}{suffix}" for owner in _OWNERS.values() if installed(f"{owner}{suffix}")]
     if wheels and "site-packages" in path:
         return Finding(name, "missing", value, _replace_command(wheels, extra))
     folder = shlex.quote(str(Path(path).parent))
@@ -366,17 +380,13 @@ def _cuda_findings(driver: Driver, index: int = 0, in_use: Callable[[Gpu], str] 
 
 def _trial_findings(index: int) -> Iterator[Finding]:
     """What comes of using a device, step by step, up to the first that fails."""
-    from gpunn.cuda_errors import line
-    from gpunn.errors import GpunnError
-    from gpunn.trial import trials
+    from gpunn.trial import trials, trouble_in
 
     for name, attempt in trials(index):
         try:
             yield Finding(name, "ok", attempt())
-        except (GpunnError, MemoryError) as error:
-            said = str(error) if isinstance(error, GpunnError) else line("CUDA", 2, str(error))
-            what, _, mend = said.rpartition(": ")
-            yield Finding(name, "missing", what, mend)
+        except Exception as error:  # noqa: BLE001 - the doctor survives what patients do
+            yield Finding(name, "missing", *trouble_in(error))
             return
 
 

@@ -34,11 +34,19 @@ class DataError(GpunnError, ValueError):
 class DeviceError(GpunnError, RuntimeError):
     """A device that is not there or cannot be used, with the reason and the mend.
 
+    Args:
+        message: what is said.
+        mend: the end of it that says what to do, where that is known by itself.
+
     Attributes:
         is_sticky: whether CUDA refuses everything from now on, until the process is started again.
     """
 
     is_sticky = False
+
+    def __init__(self, message: str, mend: str = "") -> None:
+        super().__init__(message)
+        self.mend = mend
 
 
 class CaptureError(GpunnError, RuntimeError):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gpunn.batches import Batches
+from gpunn.batches import Batches, sizes_of
 from gpunn.data import Samples
 from gpunn.kernels.batches import NEXT_STEP
 from gpunn.losses import Loss, MeanSquaredError
@@ -109,20 +109,31 @@ class Evaluator:
         self._loss = MeanSquaredError() if model.loss is None else copy(model.loss)
         self._measure = Measure(model.loss, batches.samples)
 
+    def rehearse(self, size: int) -> None:
+        """Compute a batch of each size that a pass by `size` has; see `Backend.compile_ahead`."""
+        for n in sizes_of(self.batches.size, size):
+            self.compute(n)
+
+    def compute(self, n: int) -> None:
+        """Add the cost and the right answers of the n samples that come next, kernel by kernel."""
+        model = self.model
+        stages, bias = model.stages_under(model.loss)
+        rows, x = model.input.views(n)
+        targets = self.batches.take(self._clock, n, rows)
+        z = model.propagate(x, False, stages)
+        self._loss.evaluate(self.backend, z, targets, self._totals, bias=None if bias is None else bias.value)
+
     def run(self, size: int | None = None) -> Evaluation:
         """One pass over all samples, `size` at once; left out, as many as the network was built for."""
         model, backend, batches = self.model, self.backend, self.batches
         size = size or model.capacity
-        stages, bias = model.stages_under(model.loss)
         backend.assign(self._totals, 0.0)
         batches.start(size)
+        model.compile_ahead(("evaluate", type(model.loss), batches.size % size), lambda: self.rehearse(size))
         for number, start in enumerate(range(0, batches.size, size)):
             n = min(size, batches.size - start)
             backend.assign(self._clock[NEXT_STEP : NEXT_STEP + 1], number)
-            rows, x = model.input.views(n)
-            targets = batches.take(self._clock, n, rows)
-            z = model.propagate(x, False, stages)
-            self._loss.evaluate(backend, z, targets, self._totals, bias=None if bias is None else bias.value)
+            self.compute(n)
             batches.given(n)
         cost, right = (float(total) for total in backend.to_host(self._totals))
         return self._measure(cost, right, batches.size)

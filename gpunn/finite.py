@@ -34,7 +34,7 @@ class FiniteCheck:
 
     def cost(self) -> bool:
         """Whether the cost is finite."""
-        return math.isfinite(float(self._totals[0]))
+        return math.isfinite(float((self._totals if self._is_host else self._backend.to_host(self._totals))[0]))
 
     def weights(self) -> bool:
         """Whether all weights are finite."""

@@ -7,18 +7,41 @@ import logging
 import os
 import shutil
 import tempfile
-from contextlib import suppress
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 log = logging.getLogger(__name__)
 
 VARIABLE = "CUPY_CACHE_DIR"
+_instead: list[Path] = []
+_thread = threading.local()
 
 
 def kernel_cache() -> Path:
     """Where CuPy keeps compiled kernels: CUPY_CACHE_DIR, or its folder in the user's home."""
     return Path(os.environ.get(VARIABLE) or Path("~/.cupy/kernel_cache").expanduser())
+
+
+class MissingError(Exception):
+    """A kernel that is not in the cache, by its name there."""
+
+
+@contextmanager
+def looking() -> Iterator[None]:
+    """Within, this thread compiles nothing: `MissingError` is raised for a kernel that is not in the cache."""
+    _thread.is_looking = True
+    try:
+        yield
+    finally:
+        _thread.is_looking = False
+
+
+def is_temporary() -> bool:
+    """Whether kernels go with this process."""
+    return bool(_instead)
 
 
 def prepare() -> None:
@@ -53,11 +76,14 @@ def tolerate(compiler: Any) -> None:
         has_moved = False
 
         def load(self, name: str) -> Any:
+            found = None
             try:
-                return super().load(name)
+                found = super().load(name)
             except OSError as error:
                 self.move(error)
-                return None
+            if found is None and getattr(_thread, "is_looking", False):
+                raise MissingError(name)
+            return found
 
         def save(self, name: str, cubin: bytes, source: str) -> None:
             try:
@@ -79,6 +105,7 @@ def tolerate(compiler: Any) -> None:
 def _temporary(folder: Path, error: Exception) -> Path:
     """A new folder in place of one that cannot be used; it goes with the process."""
     instead = Path(tempfile.mkdtemp(prefix="gpunn-kernels-"))
+    _instead.append(instead)
     atexit.register(shutil.rmtree, instead, ignore_errors=True)
     reason = getattr(error, "strerror", None) or error
     log.warning(

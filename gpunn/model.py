@@ -18,6 +18,7 @@ from gpunn.arguments import as_batch, as_layers, as_samples, as_shape, checked_d
 from gpunn.augmentation import Augmentation
 from gpunn.backend import Backend, Buffer, select
 from gpunn.batches import InputBuffer, rows_of
+from gpunn.compiling import Compiling
 from gpunn.data import Data, Samples
 from gpunn.data.checks import check_finite
 from gpunn.errors import DataError, GpunnError, OptionError, ShapeError
@@ -48,7 +49,7 @@ FEW = 8
 """Samples up to which `forward` copies its batch, so that its products are planned for the same memory each time."""
 
 _OF_A_DEVICE = {"lock", "backend", "parameters", "input", "clock", "stages", "statistics", "buffer_bytes"}
-_OF_A_DEVICE |= {"_given", "_output_of", "_built_of", "_built_frozen"}
+_OF_A_DEVICE |= {"_given", "_output_of", "_built_of", "_built_frozen", "_compiled"}
 """Attributes that a copy of a network makes anew."""
 
 
@@ -247,6 +248,7 @@ class Sequential:
         self._given = Buffer(backend, inside(self.output_shape), self.capacity, dtype)
         self._output_of: tuple[int, tuple[int, ...]] | None = None  # thread and shape, where `backward` may follow
         self._built_of, self._built_frozen = list(self.layers), [not layer.trainable for layer in self.layers]
+        self._compiled: set[tuple[Any, ...]] = set()
         self.clock = backend.zeros((4,), np.int32)
         context = BuildContext(
             backend, dtype, self.capacity, batch_size=self.batch_size, seed=seed, count=self.clock[COUNT : COUNT + 1]
@@ -374,6 +376,9 @@ class Sequential:
         else:
             inner = backend.asarray(batch).T
         try:
+            self.compile_ahead(
+                ("forward", training, len(batch) == 1), lambda: self.propagate(inner, training, self.stages)
+            )
             y = self.propagate(inner, training, self.stages)
         finally:
             if inner is not own:
@@ -414,6 +419,20 @@ class Sequential:
         for stage in stages:
             x = stage.forward(x, training)
         return x
+
+    def compile_ahead(self, what: tuple[Any, ...], work: Callable[[], Any], shown: bool = True) -> None:
+        """Compile what some work of this network will run, and show how far that is; see `Backend.compile_ahead`.
+
+        Args:
+            what: stands for the work: nothing is done where the same was asked for since the network was built.
+            work: is not done.
+            shown: whether anything is shown.
+        """
+        if what in self._compiled:
+            return
+        self._compiled.add(what)
+        with Compiling(shown) as show:
+            self._built().compile_ahead(work, show)
 
     def backpropagate(self, dy: Array, stages: Sequence[Layer]) -> None:
         """Backward through some stages, samples last, until nothing before learns."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpunn.batches import Batches
-from gpunn.errors import CaptureError, DeviceError
+from gpunn.errors import CaptureError
 from gpunn.kernels.batches import NEXT_STEP
 from gpunn.losses import Loss
 from gpunn.optimizers import Optimizer
@@ -124,10 +124,7 @@ class Step:
         if steps:
             try:
                 self._graphs[steps]()
-            except (DeviceError, MemoryError) as error:
-                if getattr(error, "is_sticky", False):
-                    raise
-                # A launch that is refused has done nothing.
+            except CaptureError as error:
                 self._graphs.clear()
                 self.steps_per_graph, steps = 1, 0
                 self.trouble = f"training kernel by kernel, not by graph: its replay was refused ({error})"

@@ -27,6 +27,8 @@ from gpunn.arguments import (
 )
 from gpunn.augmentation import Augmentation
 from gpunn.backend import Backend
+from gpunn.batches import sizes_of
+from gpunn.compiling import Compiling
 from gpunn.config import as_part
 from gpunn.data import Data, Samples
 from gpunn.errors import DeviceError, DivergenceError, GpunnError, OptionError
@@ -163,6 +165,7 @@ class Trainer:
             )
         self.done = self.kept = self._samples = 0
         self._epoch: int | None = None  # whose order and rates the step has
+        self._is_compiled = False
         self._said = {""}  # of what goes more slowly than it could
         self._seconds_before, self._began = 0.0, None
 
@@ -369,6 +372,10 @@ class Trainer:
             step.start_epoch(
                 epoch_order(len(train), seed=self.seed, epoch=self._count_from[0] + epoch), self._rates, number
             )
+            if not self._is_compiled:
+                self._is_compiled = True
+                with Compiling(self.progress.shown) as show:
+                    step.backend.compile_ahead(self._rehearse, show)
         n = min(count * size, len(train) - number * size)
         if compute is None:
             step(n)
@@ -379,6 +386,14 @@ class Trainer:
         self.model.epochs_trained, self.model.steps_trained = self._trained_at(self.done)
         self._samples += n
         return n
+
+    def _rehearse(self) -> None:
+        """Compute what steps and looks at the network are made of; see `Backend.compile_ahead`."""
+        for n in sizes_of(len(self.data.train), self.step.batch_size):
+            self.step.compute(n)
+        if self._validation is not None:
+            self._validation.batches.start(self.model.capacity)
+            self._validation.rehearse(self.model.capacity)
 
     def _steps_at_once(self) -> int:
         """How many steps from here on a device may be given without anything to be done between them."""
@@ -556,13 +571,13 @@ class Trainer:
     def put_back(self, weights: Weights) -> None:
         """Leave the network as it was: for a training that was cut off, perhaps in the middle of a step.
 
-        Where its device is lost, it is built again on the CPU.
+        Where its device does not take them any more, it is built again on the CPU.
         """
         model = self.model
         try:
             model.load_arrays(weights.arrays)
-        except DeviceError as error:
-            if not error.is_sticky:
+        except (RuntimeError, MemoryError):  # DeviceError too: what is wrong with the device has been said, or will be
+            if self._is_host:
                 raise
             model.build_with(weights.arrays, model.input_shape, model.batch_size, "cpu", model.dtype, model.seed)
         model.count_on(*weights.trained)

@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from gpunn.backend import Backend, _backend, import_cupy, open_device
-from gpunn.errors import DeviceError
+from gpunn.cuda_errors import meaning, told
+from gpunn.doctor import reinstall_command
+from gpunn.errors import DeviceError, GpunnError, in_one_line
 from gpunn.kernels.finite import mark_not_finite
 
 
@@ -22,6 +24,21 @@ def trials(index: int) -> Iterator[tuple[str, Callable[[], str]]]:
     yield "cuBLAS handle", lambda: _backend(f"cuda:{index}").device
     yield "kernel", lambda: _kernel(_backend(f"cuda:{index}"))
     yield "product", lambda: _product(_backend(f"cuda:{index}"))
+
+
+def trouble_in(error: Exception) -> tuple[str, str]:
+    """What a step that failed says of the device, and what mends it."""
+    if isinstance(error, MemoryError):
+        return told("CUDA", 2, str(error)), meaning("CUDA", 2).mend
+    if not isinstance(error, GpunnError):  # of a CuPy or driver that is not as it should be
+        said = in_one_line(" ".join(str(error).split()))
+        return f"{type(error).__name__}: {said:.200}", f"install CuPy again ({reinstall_command()}), or the driver"
+    mend = getattr(error, "mend", "")
+    whole = str(error)
+    if mend and whole.endswith(f": {mend}"):
+        return whole.removesuffix(f": {mend}"), mend
+    what, _, mend = whole.rpartition(": ")
+    return (what, mend) if what else (mend, "run gpunn doctor")
 
 
 def _kernel(backend: Backend) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from stub_driver import stub_driver
-from stub_wheels import folder_of_pip, make_cuda_wheels, make_wheel
+from stub_wheels import build_by_stub, folder_of_pip, make_cuda_wheels, make_wheel, offline
 from test_scripts import Checkout
 
 PYTHON = """#!/bin/sh
@@ -17,21 +17,6 @@ PYTHON -m venv --without-pip "$3"
 echo 'PIP' > "$3/lib/python3.MINOR/site-packages/pip.pth"
 printf '#!/bin/sh\\necho "[trained]"\\n' > "$3/bin/gpunn"
 chmod +x "$3/bin/gpunn"
-"""
-
-# What hatchling would do, offline: an empty package that needs what pyproject.toml says of each extra.
-BACKEND = """
-import sys, tomllib
-from pathlib import Path
-sys.path.insert(0, TESTS)
-
-def build_editable(folder, settings=None, metadata=None):
-    from stub_wheels import make_wheel
-    extras = tomllib.loads(Path("pyproject.toml").read_text())["project"]["optional-dependencies"]
-    chosen = {name: extras[name] for name in ("cuda12", "cuda13")}
-    needs = tuple(f"{need}; extra == '{name}'" for name, listed in chosen.items() for need in listed)
-    make_wheel(Path(folder), "gpunn", "1.0", needs, tuple(chosen))
-    return "gpunn-1.0-py3-none-any.whl"
 """
 
 
@@ -45,21 +30,12 @@ class CudaCheckout(Checkout):
         pip = str(folder_of_pip(folder / "pip"))
         python = PYTHON.replace("PYTHON", sys.executable).replace("MINOR", str(sys.version_info[1])).replace("PIP", pip)
         self.write(self.bin / "python3", python)
-        project = (self.root / "pyproject.toml").read_text("utf-8")
-        system = '[build-system]\nrequires = []\nbuild-backend = "stub_backend"\nbackend-path = ["."]\n\n'
-        (self.root / "pyproject.toml").write_text(system + project[project.index("[project]") :], "utf-8")
-        self.write(self.root / "stub_backend.py", BACKEND.replace("TESTS", repr(str(Path(__file__).parent))))
+        build_by_stub(self.root)
         setup = self.root / "scripts" / "setup.sh"
         setup.write_text(setup.read_text("utf-8").replace("/proc/driver/nvidia", str(folder)), "utf-8")
 
     def train(self, extra: str = "auto", **variables: str) -> subprocess.CompletedProcess[str]:
-        options = {
-            "PIP_NO_INDEX": "1",
-            "PIP_FIND_LINKS": str(self.wheels),
-            "PIP_NO_CACHE_DIR": "1",
-            "PIP_NO_BUILD_ISOLATION": "0",
-        }
-        done = self.run("train.sh", GPUNN_EXTRA=extra, **options, **variables)
+        done = self.run("train.sh", GPUNN_EXTRA=extra, **offline(self.wheels), **variables)
         assert done.stdout == "[trained]\n", done.stdout + done.stderr
         return done
 

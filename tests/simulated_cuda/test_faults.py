@@ -201,6 +201,7 @@ def waiting_for_the_wrong_stream(patch: pytest.MonkeyPatch) -> None:
 def nothing_kept_of_a_capture(patch: pytest.MonkeyPatch) -> None:
     class Forgetful:
         is_limited, recorded = False, property(lambda self: None, lambda self, value: None)
+        rehearsed = None
 
     patch.setattr(module, "_Shared", Forgetful)
 
