@@ -14,7 +14,7 @@ from gpunn.config import as_part
 from gpunn.data import Data, Samples
 from gpunn.data.checks import as_array, is_binary, is_whole, numbered
 from gpunn.errors import DataError, OptionError, ShapeError
-from gpunn.layers import BatchNorm, Dense, Layer
+from gpunn.layers import Layer
 from gpunn.layers.base import positive_whole
 from gpunn.losses import BinaryCrossEntropy, Loss, MeanSquaredError, SoftmaxCrossEntropy
 from gpunn.scalars import real
@@ -70,7 +70,7 @@ def as_data(
         if _is_pair(validation):
             validation = validation[0], as_targets(validation[1], loss, layers)
         data = data.with_validation(validation)
-    made: Data = data.as_floats() if isinstance(loss, BinaryCrossEntropy) and data.train.one_hot else data
+    made: Data = data.as_floats() if loss and loss.of_targets is Task.BINARY and data.train.one_hot else data
     return made
 
 
@@ -139,7 +139,7 @@ def as_targets(y: Any, loss: Loss | None, layers: Sequence[Layer]) -> Any:
         return y  # names are numbered later, and what is nothing at all is refused there
     if array.ndim not in (1, 2) or array.shape[1:] not in ((), (1,)) or not array.size:
         return array
-    outputs = next((layer.units for layer in reversed(layers) if isinstance(layer, Dense)), 0)
+    outputs = _outputs(layers)
     is_float, takes_labels = array.dtype.kind == "f", loss is not None and loss.takes_labels
     if outputs == 1 and not takes_labels:
         may_be_classes = not is_float and is_binary(array)
@@ -147,6 +147,11 @@ def as_targets(y: Any, loss: Loss | None, layers: Sequence[Layer]) -> Any:
     if is_float and (takes_labels or outputs > 1) and is_whole(array.ravel()):
         return array.ravel().astype(np.int64)
     return array
+
+
+def _outputs(layers: Sequence[Layer]) -> int:
+    """Outputs of a network, 0 where no layer says how many it has."""
+    return next((layer.outputs for layer in reversed(layers) if layer.outputs), 0)
 
 
 def renumbered(samples: Samples, names: Sequence[str], known: Sequence[str]) -> Samples:
@@ -265,7 +270,7 @@ def checked_batch_size(batch_size: int | None, samples: int, layers: Sequence[La
         OptionError: no batch size, or it leaves a batch of one to BatchNorm.
     """
     size = min(samples, BATCH if batch_size is None else positive_whole(batch_size, "batch size"))
-    if samples % size == 1 and any(isinstance(layer, BatchNorm) and layer.trainable for layer in layers):
+    if samples % size == 1 and any(layer.normalizes_batch and layer.trainable for layer in layers):
         fitting = next(larger for larger in range(size + 1, samples + 1) if samples % larger != 1)
         if batch_size is None:
             return fitting
@@ -298,8 +303,7 @@ def loss_for(samples: Samples, loss: Loss | None, layers: Sequence[Layer]) -> Lo
         DataError: a cost of labels for float targets.
     """
     are_labels = bool(samples.classes)
-    last = next((layer for layer in reversed(layers) if isinstance(layer, Dense)), None)
-    of_labels = BinaryCrossEntropy if samples.classes == 2 and last and last.units == 1 else SoftmaxCrossEntropy
+    of_labels = BinaryCrossEntropy if samples.classes == 2 and _outputs(layers) == 1 else SoftmaxCrossEntropy
     chosen = loss or (of_labels() if are_labels else MeanSquaredError())
     if chosen.takes_labels and not are_labels:
         several = samples.targets.shape[1] > 1 and is_binary(samples.targets)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from math import radians, tan
 
+from gpunn.config import base_of_kind
 from gpunn.errors import OptionError
 from gpunn.kernels.augmentation import Limits
 from gpunn.scalars import real
 
 
+@base_of_kind("augmentation", "Augmentation(shift=1)")
 class Augmentation:
     """Moves every training image a little, another way each time it is seen, inside the gather of the batch.
 

@@ -280,7 +280,7 @@ class CupyBackend(Backend):
             f"{name}, {properties['totalGlobalMem'] / 2**30:.0f} GiB, compute capability "
             f"{properties['major']}.{properties['minor']}, CuPy {cupy.__version__}"
         )
-        self._compiled: dict[tuple[str, ...], Any] = {}
+        self._compiled: dict[tuple[Elementwise | Raw | str, ...], Any] = {}
         self._shared = _Shared()
 
     def _out_of_memory(self, text: str) -> MemoryError:
@@ -369,12 +369,10 @@ class CupyBackend(Backend):
             if isinstance(kernel, Elementwise):
                 self._elementwise(kernel)(*arguments)
                 return
-            launch = kernel.launch(*arguments)
-            blocks = launch.blocks if isinstance(launch.blocks, tuple) else (launch.blocks,)
             types = {name: arguments[at].dtype for name, at in kernel.types.items()}
-            self._raw(kernel, types)(
-                blocks, (launch.threads,), tuple(_typed(value, types.get("T")) for value in launch.arguments)
-            )
+            function, launch = self._raw(kernel, types), kernel.launch(*arguments)
+            blocks = launch.blocks if isinstance(launch.blocks, tuple) else (launch.blocks,)
+            function(blocks, (launch.threads,), tuple(_typed(value, types.get("T")) for value in launch.arguments))
 
     def compile_ahead(self, work: Callable[[], None], show: Callable[[int, int], None]) -> None:
         with self.lock, self.cupy.cuda.Device(self.index):
@@ -406,15 +404,15 @@ class CupyBackend(Backend):
                     self._elementwise(kernel)(*arguments, stream=_NoStream())
 
     def _elementwise(self, kernel: Elementwise) -> Any:
-        function = self._compiled.get((kernel.name,))
+        function = self._compiled.get((kernel,))
         if function is None:
-            function = self._compiled[kernel.name,] = self.cupy.ElementwiseKernel(
-                kernel.inputs, kernel.outputs, kernel.operation, kernel.name, preamble=kernel.preamble
+            function = self._compiled[kernel,] = self.cupy.ElementwiseKernel(
+                kernel.inputs, kernel.outputs, _cuda_body(kernel), kernel.name, preamble=kernel.preamble
             )
         return function
 
     def _raw(self, kernel: Raw, types: dict[str, np.dtype[Any]]) -> Any:
-        key = (kernel.name, *(str(dtype) for dtype in types.values()))
+        key = (kernel, *map(str, types.values()))
         function = self._compiled.get(key)
         if function is None:
             function = self._compiled[key] = self.cupy.RawKernel(
@@ -534,7 +532,19 @@ _CUDA_NAMES = {
 def cuda_source(kernel: Raw, types: dict[str, np.dtype[Any]]) -> str:
     """The CUDA C++ of a raw kernel with its type names set."""
     names = "".join(f"typedef {_CUDA_NAMES[str(dtype)]} {name};\n" for name, dtype in types.items())
-    return names + kernel.preamble + kernel.source
+    return names + kernel.preamble + _cuda_body(kernel)
+
+
+def _cuda_body(kernel: Elementwise | Raw) -> str:
+    """The CUDA C++ of a kernel.
+
+    Raises:
+        DeviceError: it has none.
+    """
+    body = kernel.operation if isinstance(kernel, Elementwise) else kernel.source
+    if not body:
+        raise DeviceError(f"the kernel {kernel.name} is for the CPU only, it has no CUDA source: take device='cpu'")
+    return body
 
 
 def _typed(value: Any, dtype: np.dtype[Any] | None) -> Any:

@@ -1,78 +1,30 @@
-"""Layers, losses and the rest as plain dictionaries and back, for experiment files and model files.
+"""Parts by name: layers, losses and the rest enter here, and go into files as plain dictionaries and back.
 
-Only the names in `PARTS` can be made: what a file says is looked up in that closed list, never imported or executed.
+Only what has been registered can be made: a file's names are looked up in `PARTS`, never imported or executed.
 """
 
 from __future__ import annotations
 
 import inspect
+import json
 import math
-from collections.abc import Mapping
+import re
+from abc import ABC
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
-from gpunn import initializers, layers, losses, optimizers, regularizers, schedules
-from gpunn.augmentation import Augmentation
 from gpunn.errors import OptionError
 
-PARTS: dict[str, dict[str, type]] = {
-    "layer": {
-        kind.__name__: kind
-        for kind in (
-            layers.AveragePool2D,
-            layers.BatchNorm,
-            layers.Conv2D,
-            layers.Dense,
-            layers.Dropout,
-            layers.Flatten,
-            layers.LeakyReLU,
-            layers.MaxPool2D,
-            layers.ReLU,
-            layers.Sigmoid,
-            layers.Softmax,
-            layers.Softplus,
-            layers.Tanh,
-        )
-    },
-    "loss": {
-        kind.__name__: kind for kind in (losses.BinaryCrossEntropy, losses.MeanSquaredError, losses.SoftmaxCrossEntropy)
-    },
-    "regularizer": {kind.__name__: kind for kind in (regularizers.L1, regularizers.L2)},
-    "optimizer": {kind.__name__: kind for kind in (optimizers.SGD, optimizers.Adam)},
-    "schedule": {
-        kind.__name__: kind
-        for kind in (schedules.Changed, schedules.Constant, schedules.StepDecay, schedules.Cosine, schedules.OneCycle)
-    },
-    "augmentation": {"Augmentation": Augmentation},
-    "initializer": {
-        kind.__name__: kind
-        for kind in (
-            initializers.Constant,
-            initializers.Glorot,
-            initializers.He,
-            initializers.LeCun,
-            initializers.Normal,
-        )
-    },
-}
+PARTS: dict[str, dict[str, type]] = {}
 """Every part that a file may name, by its kind."""
 
-_BASES: dict[str, type] = {
-    "layer": layers.Layer,
-    "loss": losses.Loss,
-    "regularizer": regularizers.Regularizer,
-    "optimizer": optimizers.Optimizer,
-    "schedule": schedules.Schedule,
-    "augmentation": Augmentation,
-    "initializer": initializers.Initializer,
-}
-_EXAMPLES = {"layer": "Dense(10)", "loss": "MeanSquaredError()", "regularizer": "L2(5.0)", "optimizer": "SGD(0.1)"}
-_EXAMPLES |= {"schedule": "Cosine(0.1)", "augmentation": "Augmentation(shift=1)", "initializer": "Normal(0.1)"}
+_BASES: dict[str, type] = {}
+_EXAMPLES: dict[str, str] = {}
 # What the field calls some of them, where it can mean nothing else.
 _ALIASES = {"mse": "meansquarederror", "bce": "binarycrossentropy"}
 _ALIASES |= dict.fromkeys(("categoricalcrossentropy", "sparsecategoricalcrossentropy"), "softmaxcrossentropy")
-_NESTED = {"weights": "initializer", "learning_rate": "schedule", "before": "schedule", "after": "schedule"}
 _SCALARS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,), "str": (str,)}
 _WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
 # Sizes beyond could not be held anyhow, and would end in errors that speak of other things.
@@ -80,65 +32,175 @@ _MOST = 2**31 - 1
 MOST_LAYERS = 1000
 """Layers that a file may ask for: a word of five letters is enough for one."""
 
+Kind = TypeVar("Kind", bound=type)
 
-def arguments_of(part: Any, without_defaults: bool = False) -> dict[str, Any]:
-    """The constructor's arguments of a part, by name; a part keeps each under the argument's own name.
+
+def base_of_kind(kind: str, example: str) -> Callable[[Kind], Kind]:
+    """Make a class the base of a kind of part; one that is not abstract is a part itself.
 
     Args:
-        part: a layer, loss, schedule and so on.
-        without_defaults: leave out what is as it would be anyway.
+        kind: Key of `PARTS`, and the word for it in errors.
+        example: A part of this kind as it is written in Python.
     """
-    values = {name: getattr(part, name) for name in _options(type(part))}
+
+    def enter(base: Kind) -> Kind:
+        PARTS[kind] = {} if ABC in base.__mro__ else {base.__name__: base}
+        _BASES[kind], _EXAMPLES[kind] = base, example
+        return base
+
+    return enter
+
+
+def register(part: Kind) -> Kind:
+    """Let files name a class of your own: a layer, activation, loss, optimizer, schedule, regularizer or initializer.
+
+    Write it above the class, `@gn.register`. Files know a part by the name of its class and make it from the arguments
+    of its constructor, so it keeps each under the argument's own name. A cell of a notebook that is run again replaces
+    what it registered before.
+
+    Args:
+        part: A subclass of `gn.Layer`, `gn.Activation`, `gn.Loss` and so on.
+
+    Returns:
+        The class.
+
+    Raises:
+        OptionError: no such class, arguments that no file could give, or the name of another part.
+    """
+    kind = _kind_of(part) if isinstance(part, type) else None
+    if kind is None or part in _BASES.values():
+        raise OptionError(f"expected a subclass of gn.Layer, gn.Loss, gn.Optimizer and the like, got {part!r}")
+    for parameter in _parameters(part).values():
+        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+            raise OptionError(f"{part.__name__} has the argument {parameter}, which no file could give: give it a name")
+    name, known = part.__name__, PARTS[kind]
+    taken = next((other for other in known if _plain(other) == _plain(name)), name)
+    if taken in known and (taken != name or not _is_same(known[taken], part)):
+        where = known[taken].__module__
+        owner = "gpunn" if where.startswith("gpunn.") else where
+        raise OptionError(f"the {kind} {name!r} cannot be registered: {owner} has {taken} already, choose another name")
+    known[name] = part
+    return part
+
+
+def _is_same(part: type, other: type) -> bool:
+    """Whether two classes of one name are one that was defined again: in its module, or in a notebook and a file."""
+    modules = {part.__module__, other.__module__}
+    return len(modules) == 1 or ("__main__" in modules and not any(name.startswith("gpunn.") for name in modules))
+
+
+def _kind_of(part: type) -> str | None:
+    return next((kind for kind, base in _BASES.items() if issubclass(part, base)), None)
+
+
+def arguments_of(part: Any, without_defaults: bool = False) -> dict[str, Any]:
+    """List the constructor's arguments that a part keeps, by name.
+
+    Args:
+        part: A layer, loss, schedule and so on.
+        without_defaults: Whether to omit arguments that have their default value.
+    """
+    parameters = _parameters(type(part))
+    values = {name: getattr(part, name) for name in parameters if hasattr(part, name)}
     if without_defaults:
-        defaults = {name: p.default for name, p in _parameters(part.__class__).items()}
-        return {name: value for name, value in values.items() if not _is_default(value, defaults[name])}
+        return {name: value for name, value in values.items() if not _is_default(value, parameters[name].default)}
     return values
 
 
 def _is_default(value: Any, default: Any) -> bool:
     """Whether an argument is as it would be anyway; False is not 0, as `bias=False` is not a bias of 0."""
-    return value in (default, (default, default)) and (value is False) == (default is False)
+    if value is default:
+        return True
+    plain = (int, float, str, tuple)
+    is_equal = isinstance(value, plain) and value in (default, (default, default))
+    return is_equal and (value is False) == (default is False)
 
 
-@cache
-def _parameters(kind: type) -> Mapping[str, inspect.Parameter]:
-    """The constructor's parameters; cached, since to ask Python for them takes longer than all the rest."""
-    return inspect.signature(kind).parameters
+def written(part: Any) -> str:
+    """Write a part as the Python that makes it, without arguments that have their default value."""
+    shown = arguments_of(part, without_defaults=True).items()
+    return f"{type(part).__name__}({', '.join(f'{name}={value!r}' for name, value in shown)})"
 
 
-def _options(kind: type) -> list[str]:
-    """Names of the constructor's arguments."""
-    return [p.name for p in _parameters(kind).values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+def _parameters(part: type) -> Mapping[str, inspect.Parameter]:
+    """The constructor's parameters, by name."""
+    return _read_parameters(part)  # type: ignore[arg-type]  # it takes the hash of an instance for that of the class
+
+
+@cache  # since to ask Python for them takes longer than all the rest
+def _read_parameters(part: type) -> Mapping[str, inspect.Parameter]:
+    if part.__init__ is object.__init__:  # type: ignore[misc]
+        return {}
+    _, *parameters = inspect.signature(part.__init__).parameters.values()  # type: ignore[misc]
+    return {parameter.name: parameter for parameter in parameters}
 
 
 def to_config(part: Any) -> dict[str, Any]:
-    """A part as a dictionary: its `type` and its arguments; parts within it likewise."""
-    config: dict[str, Any] = {"type": type(part).__name__}
-    for name, value in arguments_of(part).items():
-        if value is None:
-            continue
-        is_part = any(type(value) in kinds.values() for kinds in PARTS.values())
-        if is_part:
-            value = to_config(value)
-        config[name] = list(value) if isinstance(value, tuple) else value
-    if isinstance(part, layers.base.Layer) and not part.trainable:
+    """Describe a part as a dictionary: its `type` and its arguments; parts within it likewise.
+
+    Raises:
+        OptionError: a part that could not be made from it again.
+    """
+    config = _described(part)
+    name = config["type"]
+    for argument, value in config.items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError):
+            raise OptionError(
+                f"{name} cannot go into a file: its argument {argument!r} must be a finite number, a text, a part, or "
+                f"a list of them, got {value!r:.60}"
+            ) from None
+    again = _described(from_config(_kind_of(type(part)) or "", config))
+    for argument in sorted(config.keys() | again.keys()):
+        if config.get(argument) != again.get(argument):
+            raise OptionError(
+                f"{name} would not come back from a file as it is: its {argument} would be {again.get(argument)!r:.40} "
+                f"and not {config.get(argument)!r:.40}; keep each argument in self as it was given"
+            )
+    return config
+
+
+def _described(part: Any) -> dict[str, Any]:
+    kind, name = _kind_of(type(part)), type(part).__name__
+    if kind is None or name not in PARTS[kind] or not _is_same(PARTS[kind][name], type(part)):
+        raise OptionError(
+            f"{name} of {type(part).__module__} is not registered, so no file can name it: write @gn.register above "
+            "its class"
+        )
+    config: dict[str, Any] = {"type": name}
+    kept = arguments_of(part)
+    for argument in _parameters(type(part)):
+        if argument not in kept:
+            raise OptionError(f"{name} does not keep its argument {argument!r}: set self.{argument} in its __init__")
+        if kept[argument] is not None:
+            config[argument] = _to_plain(kept[argument])
+    if kind == "layer" and not part.trainable:
         config["trainable"] = False
     return config
 
 
-def to_built_config(layer: layers.base.Layer) -> dict[str, Any]:
-    """A built layer as a dictionary, its initial weights as they were drawn and not "auto"."""
+def _to_plain(value: Any) -> Any:
+    """A value as JSON has it; what JSON has no word for stays."""
+    if isinstance(value, list | tuple):
+        return [_to_plain(each) for each in value]
+    return value if _kind_of(type(value)) is None else _described(value)
+
+
+def to_built_config(layer: Any) -> dict[str, Any]:
+    """Describe a built layer as a dictionary, its initial weights as they were drawn and not "auto"."""
     config = to_config(layer)
-    weights = getattr(layer, "w", None)
-    return config if weights is None else {**config, "weights": to_config(weights.initializer)}
+    if not layer.has_weights or layer.w is None or "weights" not in _parameters(type(layer)):
+        return config
+    return {**config, "weights": to_config(layer.w.initializer)}
 
 
 def from_config(kind: str, config: Any) -> Any:
-    """A part from its dictionary, or from its bare name.
+    """Make a part from its dictionary, or from its bare name.
 
     Args:
-        kind: key of `PARTS`.
-        config: as `to_config` gave it.
+        kind: Key of `PARTS`.
+        config: A dictionary of `to_config`.
 
     Raises:
         OptionError: an unknown type or argument, or a value that the part refuses.
@@ -154,14 +216,11 @@ def from_config(kind: str, config: Any) -> Any:
     trainable = arguments.pop("trainable", True) if kind == "layer" else True
     if not isinstance(trainable, bool):
         raise OptionError(f"trainable of {name} must be true or false, got {trainable!r}")
-    known = _options(made)
+    known = _parameters(made)
     for argument, value in arguments.items():
         if argument not in known:
             raise OptionError(f"{name} has no option {argument!r}: expected {', '.join(known) or 'none'}")
-        if argument in _NESTED and isinstance(value, dict):
-            arguments[argument] = from_config(_NESTED[argument], value)
-        elif isinstance(value, list):
-            arguments[argument] = tuple(value)
+        arguments[argument] = _from_plain(value, known[argument])
         _check(made, argument, arguments[argument])
     try:
         part = made(**arguments)
@@ -190,19 +249,14 @@ def as_part(kind: str, value: Any) -> Any:
         return from_config(kind, value)
     made = value
     if isinstance(value, str):
-        word = _plain(value)
-        word = _ALIASES.get(word, word)
-        made = next((known for name, known in PARTS[kind].items() if _plain(name) == word), None)
+        known, word = {_plain(name): part for name, part in PARTS[kind].items()}, _plain(value)
+        made = known.get(word) or known.get(_ALIASES.get(word, ""))
         if made is None:
             raise _unknown(kind, value)
     if not isinstance(made, type) or not issubclass(made, _BASES[kind]) or inspect.isabstract(made):
         article = "an" if kind[0] in "aio" else "a"
         raise OptionError(f"expected {article} {kind} such as {_EXAMPLES[kind]}, got {value!r}{_mend(kind, value)}")
-    needed = [
-        p.name
-        for p in inspect.signature(made).parameters.values()
-        if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD
-    ]
+    needed = [name for name, p in _parameters(made).items() if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
     if needed:
         raise OptionError(f"{made.__name__} needs {', '.join(needed)}: write {made.__name__}(...), got {value!r}")
     return made()
@@ -224,27 +278,48 @@ def _plain(name: str) -> str:
 def _unknown(kind: str, name: str) -> OptionError:
     known = {_plain(part): part for part in PARTS[kind]}
     near = get_close_matches(_plain(name[:80]), known, n=1)
-    guess = f"; did you mean {known[near[0]]}?" if near else ""
-    return OptionError(f"unknown {kind} {name!r}: expected one of {', '.join(sorted(PARTS[kind]))}{guess}")
+    guess = f"did you mean {known[near[0]]}, or " if near else ""
+    mend = f"{guess}one of your own? Then import the module that registers it by @gn.register before"
+    return OptionError(f"unknown {kind} {name!r}: expected one of {', '.join(sorted(PARTS[kind]))}; {mend}")
+
+
+def _from_plain(value: Any, parameter: inspect.Parameter) -> Any:
+    """An argument from what a file has: tables with a type are parts, lists are tuples."""
+    if isinstance(value, list):
+        return tuple(_from_plain(each, parameter) for each in value)
+    if not isinstance(value, dict) or not isinstance(name := value.get("type"), str):
+        return value
+    words = re.findall(r"\w+", _annotation(parameter))
+    named = [kind for kind, base in _BASES.items() if base.__name__ in words]
+    kinds = named or [kind for kind in PARTS if name in PARTS[kind]]
+    if len(kinds) == 1:
+        return from_config(kinds[0], value)
+    where = f"{parameter.name} must be annotated with its kind of part, such as gn.Layer, since"
+    raise OptionError(f"unknown part {name!r}" if not kinds else f"{where} {name!r} may be a {' or a '.join(kinds)}")
+
+
+def _annotation(parameter: inspect.Parameter) -> str:
+    """An annotation as it is written, "" where there is none."""
+    annotation = parameter.annotation
+    if annotation is parameter.empty:
+        return ""
+    return annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
 
 
 def _check(made: type, argument: str, value: Any) -> None:
     """Raise OptionError for a scalar of another type than the constructor's annotation has, or none that is finite."""
-    allowed = str(_parameters(made)[argument].annotation).split(" | ")
     if isinstance(value, float) and not math.isfinite(value):
         raise OptionError(f"{argument} of {made.__name__} must be finite, got {value!r}")
     if isinstance(value, int) and abs(value) > _MOST:
         raise OptionError(f"{argument} of {made.__name__} must be at most {_MOST}, got {value!r}")
-    if type(value).__name__ in ("tuple", "NoneType") or any(isinstance(value, kind) for kind in _parts(allowed)):
+    allowed = [word.rpartition(".")[2] for word in _annotation(_parameters(made)[argument]).split(" | ")]
+    bases = {base.__name__: base for base in _BASES.values()}
+    is_understood = all(word in {"None", *_SCALARS, *bases} or word.startswith("tuple[") for word in allowed)
+    parts = tuple(bases[word] for word in allowed if word in bases)
+    if not is_understood or value is None or isinstance(value, (tuple, *parts)):
         return
     scalars = [kind for kind in allowed if kind in _SCALARS]
     fits = any(isinstance(value, _SCALARS[kind]) and isinstance(value, bool) == (kind == "bool") for kind in scalars)
     if not fits:
-        expected = " or ".join(_WORDS[kind] for kind in scalars) or "something else"
+        expected = " or ".join(_WORDS[kind] for kind in scalars) or f"a {' or '.join(allowed)}"
         raise OptionError(f"{argument} of {made.__name__} must be {expected}, got {value!r}")
-
-
-def _parts(annotation: list[str]) -> list[type]:
-    """The base classes among the words of an annotation: a part may be an argument of another."""
-    bases = (initializers.Initializer, schedules.Schedule)
-    return [base for base in bases if base.__name__ in annotation]

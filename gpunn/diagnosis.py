@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gpunn.copies import Buildable, parts_of
 from gpunn.kernels.kernel import Array
-from gpunn.layers import BiasActivation, Layer
+from gpunn.layers import Layer
 from gpunn.parameter import Parameter
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class _Watched:
     def __init__(self, stage: Layer, trainer: Trainer) -> None:
         self._stage, self._trainer = stage, trainer
         layer = next(layer for layer in trainer.model.layers if layer.name == stage.name)
-        fused = f" with {stage.activation!r}" if isinstance(stage, BiasActivation) else ""
+        fused = f" with {stage.fused!r}" if stage.fused else ""
         self._name = f"{stage.name}, {layer!r}{fused}"
 
     def forward(self, x: Array, training: bool) -> Array:
@@ -57,10 +58,10 @@ class _Watched:
         _check(self._trainer.step.backend, array, what)
 
 
-def _parameters_of(stage: Layer) -> list[Parameter]:
+def _parameters_of(stage: Buildable) -> list[Parameter]:
     """The parameters whose gradients are there once the stage has gone backward."""
-    parts = [stage, *(part for part in vars(stage).values() if isinstance(part, Layer))]
-    return [value for part in parts for value in vars(part).values() if isinstance(value, Parameter)]
+    own = [value for value in vars(stage).values() if isinstance(value, Parameter)]
+    return own + [parameter for part in parts_of(stage) for parameter in _parameters_of(part)]
 
 
 def _check(backend: Backend, array: Array, what: str) -> None:

@@ -76,7 +76,7 @@ class Measure:
         self.task = loss.task(bool(samples.classes))
         targets = samples.targets
         self._answers = targets.shape[1] if self.task is Task.BINARY else 1
-        self._squares = self.task is Task.REGRESSION and isinstance(loss, MeanSquaredError)
+        self._squares = self.task is Task.REGRESSION and loss.is_squared_error
         if self._squares:
             self._outputs = targets.shape[1]
             varies = targets.max(axis=0) > targets.min(axis=0)  # else rounding would be all of its variance

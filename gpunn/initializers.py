@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpunn.config import base_of_kind, register
 from gpunn.errors import OptionError
 from gpunn.scalars import real
 
 
+@base_of_kind("initializer", "Normal(0.1)")
 class Initializer(ABC):
     """Draws the initial values of a parameter."""
 
@@ -34,9 +36,11 @@ class Initializer(ABC):
         """
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{value:g}' for value in vars(self).values())})"
+        shown = (f"{value:g}" if isinstance(value, float) else repr(value) for value in vars(self).values())
+        return f"{type(self).__name__}({', '.join(shown)})"
 
 
+@register
 class He(Initializer):
     """N(0, √(2/fan_in)), for ReLU and its like (K. He et al., 2015)."""
 
@@ -46,6 +50,7 @@ class He(Initializer):
         return generator.normal(0.0, sqrt(2 / fan_in), shape)
 
 
+@register
 class Glorot(Initializer):
     """Uniform on ±√(6/(fan_in + fan_out)), for sigmoid, tanh and outputs (X. Glorot, Y. Bengio, 2010)."""
 
@@ -56,6 +61,7 @@ class Glorot(Initializer):
         return generator.uniform(-limit, limit, shape)
 
 
+@register
 class LeCun(Initializer):
     """N(0, 1/√fan_in) (Y. LeCun et al., 1998; the improved start of Nielsen's chapter 3)."""
 
@@ -65,6 +71,7 @@ class LeCun(Initializer):
         return generator.normal(0.0, 1 / sqrt(fan_in), shape)
 
 
+@register
 class Normal(Initializer):
     """N(0, deviation), the plain normal distribution of the textbooks.
 
@@ -83,6 +90,7 @@ class Normal(Initializer):
         return generator.normal(0.0, self.deviation, shape)
 
 
+@register
 class Constant(Initializer):
     """One value for all.
 

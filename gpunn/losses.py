@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from abc import ABC
 from typing import Any, ClassVar, Self
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.backend import Backend, Buffer, backend_of
+from gpunn.config import base_of_kind, register, written
 from gpunn.data.checks import as_array, is_one_hot
 from gpunn.errors import DataError, ShapeError
 from gpunn.kernels import losses as kernels
@@ -32,6 +34,7 @@ class _Work(threading.local):
     capacity = 0
 
 
+@base_of_kind("loss", "MeanSquaredError()")
 class Loss(ABC):
     """A cost, averaged over the batch.
 
@@ -43,6 +46,7 @@ class Loss(ABC):
         takes_labels: whether targets are class labels (batch,); else (batch, outputs), and labels become one-hot; for
             one output alone, that of class 1, they become 0 and 1.
         of_targets: the task of a network that is trained by this loss on float targets.
+        is_squared_error: Whether the cost is the sum of squares of errors, so that RMSE and R² follow from it.
         costs: the cost of each sample of the last batch.
         gradient: ∂C/∂z of the last batch, (outputs, batch).
     """
@@ -50,6 +54,7 @@ class Loss(ABC):
     link: ClassVar[type[Layer] | None] = None
     takes_labels: ClassVar[bool] = False
     of_targets: ClassVar[Task] = Task.REGRESSION
+    is_squared_error: ClassVar[bool] = False
     kernel: ClassVar[Raw]
 
     _work: _Work
@@ -90,6 +95,15 @@ class Loss(ABC):
         """Raise DataError for targets on the host that this loss cannot be of."""
         if self.takes_labels and targets.ndim != 1:
             raise DataError(f"{type(self).__name__} needs labels, these samples have float targets")
+
+    def of_constant(self, means: NDArray[np.float64], squares: NDArray[np.float64]) -> float:
+        """The lowest cost of answers that are the same for all samples; nan where nobody has said it.
+
+        Args:
+            means: Mean of the targets of each output; labels count as one-hot.
+            squares: Mean of their squares.
+        """
+        return math.nan
 
     def forward(self, y: Array, t: Any) -> Array:
         """The cost of a batch.
@@ -165,7 +179,12 @@ class Loss(ABC):
             backend.run(kernels.one_hot, labels, targets)
         bias = work.no_bias if bias is None else bias
         bias_gradient = work.scratch if bias_gradient is None else bias_gradient
-        backend.run(self.kernel, z, bias, targets, weight, work.gradient, bias_gradient, work.costs, totals, *each)
+        arrays = work.gradient, bias_gradient, work.costs, totals
+        backend.run(self.kernel, z, bias, targets, weight, *arrays, *each, *self._constants())
+
+    def _constants(self) -> tuple[Any, ...]:
+        """Numbers that the kernel is given last."""
+        return ()
 
     def backward(self) -> Array:
         """∂C/∂y of the last batch, (batch, outputs)."""
@@ -183,9 +202,10 @@ class Loss(ABC):
         work.no_bias, work.scratch = backend.zeros((outputs,), dtype), backend.zeros((outputs,), dtype)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}()"
+        return written(self)
 
 
+@register
 class SoftmaxCrossEntropy(Loss):
     """C = −(1/n) Σ ln softmax(z)_y for labels y; ∂C/∂z = (softmax(z) − onehot(y))/n. Takes logits."""
 
@@ -193,7 +213,11 @@ class SoftmaxCrossEntropy(Loss):
     takes_labels = True
     kernel = kernels.softmax_cross_entropy
 
+    def of_constant(self, means: NDArray[np.float64], squares: NDArray[np.float64]) -> float:
+        return -float(np.sum(means * np.log(np.maximum(means, 1e-300))))
 
+
+@register
 class BinaryCrossEntropy(Loss):
     """C = −(1/n) Σ y ln a + (1−y) ln(1−a) with a = sigmoid(z); ∂C/∂z = (a − y)/n (7). Takes logits.
 
@@ -205,6 +229,10 @@ class BinaryCrossEntropy(Loss):
     of_targets = Task.BINARY
     kernel = kernels.binary_cross_entropy
 
+    def of_constant(self, means: NDArray[np.float64], squares: NDArray[np.float64]) -> float:
+        p = np.clip(means, 1e-15, 1 - 1e-15)
+        return -float(np.sum(means * np.log(p) + (1 - means) * np.log(1 - p)))
+
     def check_targets(self, targets: NDArray[Any]) -> None:
         super().check_targets(targets)
         if targets.ndim != 1 and not (targets.min() >= 0 and targets.max() <= 1):
@@ -214,7 +242,12 @@ class BinaryCrossEntropy(Loss):
             )
 
 
+@register
 class MeanSquaredError(Loss):
     """C = (1/n) Σ ‖a − y‖²; ∂C/∂a = 2 (a − y)/n, and so (6) with the 2/n that it leaves to η."""
 
     kernel = kernels.mean_squared_error
+    is_squared_error = True
+
+    def of_constant(self, means: NDArray[np.float64], squares: NDArray[np.float64]) -> float:
+        return float(np.sum(squares - means**2))

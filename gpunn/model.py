@@ -27,7 +27,6 @@ from gpunn.foreign import on_host
 from gpunn.history import History
 from gpunn.kernels.batches import COUNT
 from gpunn.kernels.kernel import Array
-from gpunn.layers import BatchNorm, Bias, BiasActivation, Dense, Sigmoid
 from gpunn.layers.base import BuildContext, Layer, Shape, checked_seed, inside, positive_whole
 from gpunn.layers.base import Memory as LayerMemory
 from gpunn.losses import Loss
@@ -243,7 +242,7 @@ class Sequential:
         self._name_layers()
         self.shapes = [shape := layer.output_shape(shape) for layer in self.layers]
         self.output_shape = shape
-        self._takes_rows = isinstance(self.layers[0], Dense)
+        self._takes_rows = self.layers[0].takes_rows
         self.input = InputBuffer(backend, self.input_shape, self.capacity, dtype, as_rows=self._takes_rows)
         self._given = Buffer(backend, inside(self.output_shape), self.capacity, dtype)
         self._output_of: tuple[int, tuple[int, ...]] | None = None  # thread and shape, where `backward` may follow
@@ -382,7 +381,7 @@ class Sequential:
             y = self.propagate(inner, training, self.stages)
         finally:
             if inner is not own:
-                self.layers[0].forget_batch()  # type: ignore[attr-defined]  # a Dense: see _takes_rows
+                self.layers[0].forget_batch()
         return y.T if y.ndim == 2 else y.transpose(3, 1, 2, 0)
 
     @alone
@@ -451,13 +450,9 @@ class Sequential:
         *before, last = self.stages
         stages = self.stages
         if loss is not None and loss.link is not None:
-            if isinstance(last, loss.link):
-                stages = before
-            elif isinstance(last, BiasActivation) and isinstance(last.activation, loss.link):
-                stages = [*before, last.bias]
-        if isinstance(bias := stages[-1], Bias):
-            return stages[:-1], bias.b
-        return stages, None
+            stages = [*before, *last.without(loss.link)]
+        bias = stages[-1].bias_for_loss if stages else None
+        return (stages if bias is None else stages[:-1]), bias
 
     def factor_of(self, batch: Any) -> float:
         """What the numbers of a batch are multiplied with.
@@ -665,10 +660,8 @@ class Sequential:
         """What a network is for that was not trained by `fit`."""
         if prod(self.output_shape) > 1:
             return Task.CLASSES
-        gives_probability = isinstance(self.layers[-1], Sigmoid) or (
-            self.loss is not None and self.loss.link is Sigmoid
-        )
-        return Task.BINARY if gives_probability else Task.REGRESSION
+        last = self.loss.link if self.loss is not None and self.loss.link is not None else self.layers[-1]
+        return Task.BINARY if last.gives_probability else Task.REGRESSION
 
     @alone
     @explained
@@ -705,7 +698,7 @@ class Sequential:
         """
         samples = self.arranged(samples.train if isinstance(samples, Data) else samples)
         self.check_samples(samples)
-        layers = [layer for layer in self.layers if isinstance(layer, BatchNorm)]
+        layers = [layer for layer in self.layers if layer.normalizes_batch]
         if not layers:
             raise OptionError("the network has no BatchNorm, so no statistics to recompute")
         layers = [layer for layer in layers if layer.trainable]  # what is frozen keeps them
@@ -837,4 +830,4 @@ def _begun(layers: Sequence[Layer], context: BuildContext) -> dict[str, NDArray[
 
 def fed_shape(layers: Sequence[Layer], shape: Shape) -> Shape:
     """The shape of a sample as a network gets it: images go flat into a first layer that takes features."""
-    return (prod(shape),) if isinstance(layers[0], Dense) else tuple(shape)
+    return (prod(shape),) if layers[0].takes_rows else tuple(shape)

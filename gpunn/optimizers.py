@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import TypeVar
 
+from gpunn.config import base_of_kind, register
 from gpunn.copies import Buildable
 from gpunn.errors import OptionError
 from gpunn.kernels import sgd as kernels
@@ -15,7 +18,16 @@ from gpunn.regularizers import Regularizer
 from gpunn.scalars import flag, real
 from gpunn.schedules import Constant, Schedule
 
+Update = TypeVar("Update", bound=Callable[..., None])
 
+
+def ending_step(update: Update) -> Update:
+    """Mark an `update` whose kernel ends the step too: a launch less, since one follows on all others."""
+    update.ends_step = True  # type: ignore[attr-defined]
+    return update
+
+
+@base_of_kind("optimizer", "SGD(0.1)")
 class Optimizer(Buildable, ABC):
     """Changes parameters so that the cost falls.
 
@@ -73,7 +85,7 @@ class Optimizer(Buildable, ABC):
 
     @abstractmethod
     def update(self, rates: Array, clock: Array) -> None:
-        """Change the parameters by their gradients, and end the step.
+        """Change the parameters by their gradients.
 
         Args:
             rates: the learning rates of the epoch's steps.
@@ -89,6 +101,7 @@ class Optimizer(Buildable, ABC):
         return self.parameters.backend.zeros(self.parameters.gradients.shape, self.parameters.gradients.dtype)
 
 
+@register
 class SGD(Optimizer):
     """Stochastic gradient descent: v := μ v + ∂C/∂p, p := p − η v; plain (4) where μ = 0.
 
@@ -128,6 +141,7 @@ class SGD(Optimizer):
             for w in self._folded:
                 w.fold_update(-eta, 1 - eta * self.l2)
 
+    @ending_step
     def update(self, rates: Array, clock: Array) -> None:
         if self._velocity is None:
             self._run(kernels.sgd, self._gradients, rates, self._decayed, self.l1, self.l2, self._values, clock)
@@ -151,6 +165,7 @@ class SGD(Optimizer):
         return {} if self._velocity is None else {"velocity": self._velocity}
 
 
+@register
 class Adam(Optimizer):
     """Adam (D. P. Kingma, J. Ba, 2015): steps of about η, whatever the size of the gradient.
 
@@ -179,6 +194,7 @@ class Adam(Optimizer):
     def _build(self) -> None:
         self._first, self._second = self._zeros(), self._zeros()
 
+    @ending_step
     def update(self, rates: Array, clock: Array) -> None:
         p = self.parameters
         self._run(

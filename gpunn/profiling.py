@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpunn.kernels.random import epoch_order
-from gpunn.layers import Bias, BiasActivation, Layer
+from gpunn.layers import Layer
 from gpunn.layers.base import Shape
 from gpunn.rates import Rates
 from gpunn.work import Work, gather_work, loss_work, stage_work, update_work
@@ -256,9 +256,8 @@ class _Watch:
 
 def _words(stage: Layer) -> str:
     """A stage by its layer's name, and what of the layer it is."""
-    if isinstance(stage, BiasActivation):
-        return f"{stage.name} bias, {stage.activation.family}"
-    return f"{stage.name} bias" if isinstance(stage, Bias) else stage.name
+    bias = " bias" if stage.family == "bias" else ""
+    return f"{stage.name}{bias}, {stage.fused.family}" if stage.fused else f"{stage.name}{bias}"
 
 
 def _works(trainer: Trainer, hands_back: set[int]) -> dict[Key, Work]:
@@ -269,8 +268,7 @@ def _works(trainer: Trainer, hands_back: set[int]) -> dict[Key, Work]:
     works = {(GATHER, -1): gather_work(n, prod(shape), trainer.data.train.inputs.dtype.itemsize, itemsize)}
     for number, stage in enumerate(step.stages):
         given = stage.output_shape(shape)
-        weights = getattr(stage, "w", None)
-        folded = weights is not None and weights.grad is None and not weights.is_frozen
+        folded = stage.w is not None and stage.w.grad is None and not stage.w.is_frozen
         works[FORWARD, number], works[BACKWARD, number] = stage_work(
             stage, shape, given, n, itemsize, hands_back=number in hands_back, folded=folded
         )

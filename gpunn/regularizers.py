@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpunn.config import base_of_kind, register
 from gpunn.errors import OptionError
 from gpunn.scalars import real
 
 
+@base_of_kind("regularizer", "L2(5.0)")
 class Regularizer(ABC):
     """A penalty on large weights.
 
@@ -36,6 +38,7 @@ class Regularizer(ABC):
         return f"{type(self).__name__}({self.strength:g})"
 
 
+@register
 class L2(Regularizer):
     """R = (1/2n) Σ w² (18), so ∂C/∂w gains (λ/n) w (19)."""
 
@@ -46,6 +49,7 @@ class L2(Regularizer):
         return self.strength / (2 * n) * float(np.square(weights, dtype=np.float64).sum())
 
 
+@register
 class L1(Regularizer):
     """R = (1/n) Σ |w|, so ∂C/∂w gains (λ/n) sign w, 0 at w = 0."""
 

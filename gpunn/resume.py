@@ -66,8 +66,6 @@ def restored(
     if (folder / CHECKPOINTS).is_symlink():
         raise CheckpointError(f"{folder / CHECKPOINTS} is a link: what is removed and written there must be of the run")
     remove_leftovers(folder)
-    if (folder / CHECKPOINTS).is_symlink():  # what is removed there would be another's
-        raise CheckpointError(f"{folder / CHECKPOINTS} is a link: the checkpoints of a run are in its folder")
     if (folder / CHECKPOINTS).is_dir():
         remove_leftovers(folder / CHECKPOINTS)
     others = {name: value for name, value in changes.items() if name != "learning_rate"}

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpunn.config import base_of_kind, register
 from gpunn.errors import OptionError
 from gpunn.scalars import real
 
 
+@base_of_kind("schedule", "Cosine(0.1)")
 class Schedule(ABC):
     """A learning rate that changes as training goes on."""
 
@@ -40,6 +42,7 @@ def _rate(value: float, what: str) -> float:
     return number
 
 
+@register
 class Constant(Schedule):
     """η, always.
 
@@ -54,6 +57,7 @@ class Constant(Schedule):
         return np.full(epochs.shape, self.rate)
 
 
+@register
 class StepDecay(Schedule):
     """η · factor^⌊epoch/every⌋.
 
@@ -72,6 +76,7 @@ class StepDecay(Schedule):
         return self.rate * self.factor ** np.floor(epochs / self.every)
 
 
+@register
 class Cosine(Schedule):
     """final + (η − final) (1 + cos πt)/2, t from 0 to 1 over the whole training (I. Loshchilov, F. Hutter, 2017).
 
@@ -90,6 +95,7 @@ class Cosine(Schedule):
         return _cosine(self.rate, self.final, epochs / total)
 
 
+@register
 class OneCycle(Schedule):
     """Up to `peak` and down again, both by a cosine (L. N. Smith, N. Topin, 2018).
 
@@ -119,6 +125,7 @@ class OneCycle(Schedule):
         return np.where(t < self.rise, up, down)
 
 
+@register
 class Changed(Schedule):
     """η of one schedule, and from some epoch on of another: of a run that went on with another learning rate.
 

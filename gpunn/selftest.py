@@ -17,6 +17,7 @@ import gpunn as gn
 from gpunn.backend import Backend, NumpyBackend, select
 from gpunn.kernels import Elementwise, Raw, registry
 from gpunn.kernels.random import random_bits
+from gpunn.kernels.sgd import end_step
 
 # Rounding of exp and log, and sums in another order; what is wrong is wrong by much more.
 _RELATIVE = {"float32": 5e-5, "float64": 1e-10}
@@ -99,6 +100,7 @@ def self_test(device: str | Backend, say: Callable[[str], None]) -> bool:
     for model, data, options in _trainings():
         model.fit(data, device=both, epochs=1, progress=False, **options)
     bits = np.zeros(1001, np.uint32)
+    both.run(end_step, np.array([1, 2], np.int32), np.zeros(2, np.int32))
     both.run(random_bits, 7, 1, np.array([3], np.int32), 2, bits)
     for name, what in sorted(both.wrong.items()):
         say(f"wrong    {name}: {what}")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gpunn.kernels.fused import with_bias
-from gpunn.layers import Activation, Bias, BiasActivation, Conv2D, Dense, Layer, MaxPool2D
+from gpunn.layers import Activation, Layer
 
 
 def arranged(stages: Sequence[Layer]) -> list[Layer]:
@@ -17,21 +16,13 @@ def arranged(stages: Sequence[Layer]) -> list[Layer]:
     ordered: list[Layer] = []
     for stage in stages:
         at = len(ordered)
-        if isinstance(stage, MaxPool2D):
-            while at and (isinstance(s := ordered[at - 1], Bias) or (isinstance(s, Activation) and s.increases)):
-                at -= 1
+        while stage.picks_largest and at and ordered[at - 1].increases:
+            at -= 1
         ordered.insert(at, stage)
     fused: list[Layer] = []
     for stage in ordered:
-        if (
-            fused
-            and isinstance(bias := fused[-1], Bias)
-            and isinstance(stage, Activation)
-            and stage.kernel in with_bias
-        ):
-            fused[-1] = BiasActivation(bias, stage)
-        else:
-            fused.append(stage)
+        both = fused[-1].fused_with(stage) if fused else None
+        fused[len(fused) - (both is not None) :] = [both or stage]
     return fused
 
 
@@ -40,6 +31,6 @@ def activation_after(layers: Sequence[Layer]) -> Activation | None:
     for layer in layers:
         if isinstance(layer, Activation):
             return layer
-        if isinstance(layer, Dense | Conv2D):
+        if layer.has_weights:
             return None
     return None

@@ -9,6 +9,7 @@ import numpy as np
 from gpunn.batches import Batches
 from gpunn.errors import CaptureError
 from gpunn.kernels.batches import NEXT_STEP
+from gpunn.kernels.sgd import end_step
 from gpunn.losses import Loss
 from gpunn.optimizers import Optimizer
 
@@ -69,6 +70,7 @@ class Step:
         self.rates = backend.zeros((self.steps_per_epoch,), model.dtype)
         self.totals = backend.zeros((2,), np.float64)
         self.trouble = ""
+        self._update_ends_step = getattr(type(optimizer).update, "ends_step", False)
         self._is_to_capture = capture and backend.has_graphs
         self._graphs: dict[int, Callable[[], None]] = {}  # by the number of their steps
 
@@ -112,6 +114,8 @@ class Step:
         self.optimizer.before_backward(self.rates, clock)
         model.backpropagate(self.loss.gradient, self.stages)
         self.optimizer.update(self.rates, clock)
+        if not self._update_ends_step:
+            self.backend.run(end_step, clock[:NEXT_STEP], clock[NEXT_STEP:])
         if self.skip is not None:
             self.skip.end(n)
 

@@ -38,7 +38,6 @@ from gpunn.history import History, Record
 from gpunn.kernels import loops
 from gpunn.kernels.batches import NEXT_COUNT
 from gpunn.kernels.random import epoch_order
-from gpunn.layers import BatchNorm
 from gpunn.layers.base import checked_seed, positive_whole
 from gpunn.losses import Loss
 from gpunn.memory import bytes_of_network, require_for_training, shortage
@@ -226,7 +225,7 @@ class Trainer:
             model.rebuild(batch_size, backend, dtype)
         try:
             model.check_samples(train, self.loss)
-            if model.trained_on is None and not isinstance(model.layers[0], BatchNorm):
+            if model.trained_on is None and not model.layers[0].normalizes_batch:
                 check_seen(train)
         except GpunnError:
             if is_new:

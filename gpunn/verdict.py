@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from gpunn.data import Data, Samples
 from gpunn.history import Record
-from gpunn.losses import BinaryCrossEntropy, Loss, MeanSquaredError, SoftmaxCrossEntropy
+from gpunn.losses import Loss
 
 _NEAR = 0.95
 """Share of the cost of a constant answer: above it a network whose answers are those of chance has learned nothing."""
@@ -62,14 +62,7 @@ def constant_cost(samples: Samples, loss: Loss, outputs: int = 0) -> float:
     means, squares = _moments(samples)
     if samples.classes and outputs == 1:
         means, squares = means[1:], squares[1:]
-    if isinstance(loss, SoftmaxCrossEntropy):
-        return -float(np.sum(means * np.log(np.maximum(means, 1e-300))))
-    if isinstance(loss, BinaryCrossEntropy):
-        p = np.clip(means, 1e-15, 1 - 1e-15)
-        return -float(np.sum(means * np.log(p) + (1 - means) * np.log(1 - p)))
-    if isinstance(loss, MeanSquaredError):
-        return float(np.sum(squares - means**2))
-    return float("nan")
+    return loss.of_constant(means, squares)
 
 
 def _moments(samples: Samples) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

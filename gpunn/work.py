@@ -9,7 +9,7 @@ from __future__ import annotations
 from math import prod
 from typing import NamedTuple
 
-from gpunn.layers import AveragePool2D, BatchNorm, Bias, Dropout, Flatten, Layer, MaxPool2D
+from gpunn.layers import Layer
 from gpunn.layers.base import Shape
 
 
@@ -23,19 +23,6 @@ class Work(NamedTuple):
 
     flops: int
     nbytes: int
-
-
-# How often the elements that a stage sees, and those that it gives, are read or written: forward, and backward.
-_TOUCHED: dict[type[Layer], tuple[tuple[int, int], tuple[int, int]]] = {
-    Flatten: ((0, 0), (0, 0)),
-    Bias: ((1, 1), (0, 1)),
-    BatchNorm: ((1, 1), (2, 1)),  # x is read again, and ∂C/∂x written
-    MaxPool2D: ((1, 1), (1, 1)),
-    AveragePool2D: ((1, 1), (1, 1)),
-    Dropout: ((1, 1), (1, 1)),
-}
-# An activation writes its gradient from ∂C/∂a and a.
-_ELEMENT_WISE = ((1, 1), (1, 2))
 
 
 def stage_work(
@@ -53,9 +40,9 @@ def stage_work(
         folded: whether its weights are updated by the very product that would give their gradient (21).
     """
     inputs, outputs = n * prod(seen), n * prod(given)
-    weights = getattr(stage, "w", None)
+    weights = stage.w
     if weights is None:
-        forward, backward = (inputs * ins + outputs * outs for ins, outs in _TOUCHED.get(type(stage), _ELEMENT_WISE))
+        forward, backward = (inputs * ins + outputs * outs for ins, outs in stage.traffic)
         return Work(0, forward * itemsize), Work(0, backward * itemsize)
     # Each weight is used once for every output place: one for Dense, rows × columns for Conv2D.
     flops = 2 * n * prod(given[:-1]) * weights.size

@@ -432,6 +432,12 @@ AFTER = np.array([2, 6, 3, 7])
 """The clock after an update: the next step is set."""
 
 
+@case("end_step")
+def _end_step(dtype: str, rng: Any, n: int) -> list[Case]:
+    now = np.array([n, 2 * n + 1], np.int32)
+    return [Case((now, np.zeros(2, np.int32)), {0: now, 1: now + 1})]
+
+
 @case("sgd")
 def _sgd(dtype: str, rng: Any, n: int) -> list[Case]:
     cases = []

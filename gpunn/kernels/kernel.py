@@ -7,19 +7,21 @@ This package imports NumPy only: turning a record into a running CUDA kernel is 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, TypeAlias
 
 Array: TypeAlias = Any
 """An array of the backend in use: `numpy.ndarray` or `cupy.ndarray`. Which of them is known only at run time."""
 
 registry: dict[str, Elementwise | Raw] = {}
-"""Every kernel of the library by name, for the tests, the self-test of `gpunn doctor`, and the compile test."""
+"""Every kernel by name, for the tests, the self-test of `gpunn doctor`, and the compile test."""
 
 
 def _register(kernel: Elementwise | Raw) -> None:
-    if kernel.name in registry:
-        raise ValueError(f"two kernels are called {kernel.name!r}: a name stands for one operation")
+    # A cell of a notebook that is run again defines its kernels again; those of the library have their names for good.
+    first = registry.get(kernel.name)
+    if first is not None and (getattr(first.host, "__module__", None) or "").startswith("gpunn."):
+        raise ValueError(f"two kernels are called {kernel.name!r}: one is of gpunn, choose another name for yours")
     registry[kernel.name] = kernel
 
 
@@ -32,15 +34,16 @@ class Elementwise:
         inputs: parameters in the notation of `cupy.ElementwiseKernel`; `T` is the dtype of the network,
             `raw` marks an array that is indexed by hand, `i` is the element's number.
         outputs: parameters that are written. They may be read first, and may be the same array as an input.
-        operation: CUDA C++ for one element.
+        operation: CUDA C++ for one element; left out, the kernel is for the CPU only.
         host: the NumPy twin, called with the same arguments.
         preamble: CUDA C++ that stands before the kernel: functions that the operation calls.
     """
 
     name: str
-    inputs: str
-    outputs: str
-    operation: str
+    inputs: str = ""
+    outputs: str = ""
+    operation: str = ""
+    _: KW_ONLY
     host: Callable[..., None]
     preamble: str = ""
 
@@ -63,7 +66,8 @@ class Raw:
 
     Args:
         name: its name in the registry, and of the `extern "C" __global__` function in `source`.
-        source: CUDA C++ in which `T` is the dtype of the network. Python integers arrive as `int`, floats as `T`.
+        source: CUDA C++ in which `T` is the dtype of the network. Python integers arrive as `int`, floats as `T`. Left
+            out, the kernel is for the CPU only, and `launch` is left out too.
         launch: from the arguments of a call to its grid, block and CUDA arguments.
         host: the NumPy twin, called with the same arguments as `launch`.
         types: the type names of `source`, each with the number of the argument whose dtype it is.
@@ -72,8 +76,9 @@ class Raw:
     """
 
     name: str
-    source: str
-    launch: Callable[..., Launch]
+    source: str = ""
+    _: KW_ONLY
+    launch: Callable[..., Launch] = lambda *_: Launch(0, 0, ())
     host: Callable[..., None]
     types: Mapping[str, int] = field(default_factory=lambda: {"T": 0})
     preamble: str = ""

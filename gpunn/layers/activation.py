@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from gpunn.config import register
 from gpunn.errors import OptionError, ShapeError
 from gpunn.initializers import Glorot, He, Initializer, LeCun, Normal
 from gpunn.kernels import activations as kernels
@@ -24,12 +25,8 @@ class Activation(Layer):
     derivative_from_output: ClassVar[bool] = True
     weights: ClassVar[type[Initializer]] = Glorot
 
-    @property
-    def increases(self) -> bool:
-        """Whether z₁ ≤ z₂ means f(z₁) ≤ f(z₂), so that the largest z has the largest a."""
-        return True
-
     output_is_free = False
+    traffic = ((1, 1), (1, 2))  # the gradient is written from ∂C/∂a and a
 
     def build(self, context: BuildContext, input_shape: Shape) -> Shape:
         self._run = context.backend.run
@@ -56,31 +53,39 @@ class Activation(Layer):
         return ()
 
 
+@register
 class Sigmoid(Activation):
     """f(z) = 1 / (1 + e⁻ᶻ), f′ = a (1 − a)."""
 
     family = "sigmoid"
+    gives_probability = True
+    increases = True
     kernel = kernels.sigmoid
     gradient_kernel = kernels.sigmoid_gradient
 
 
+@register
 class Tanh(Activation):
     """f(z) = tanh z, f′ = (1 − a)(1 + a)."""
 
     family = "tanh"
+    increases = True
     kernel = kernels.tanh
     gradient_kernel = kernels.tanh_gradient
 
 
+@register
 class ReLU(Activation):
     """f(z) = max(z, 0), f′ = 1 where z > 0, else 0."""
 
     family = "relu"
+    increases = True
     kernel = kernels.relu
     gradient_kernel = kernels.relu_gradient
     weights = He
 
 
+@register
 class LeakyReLU(Activation):
     """f(z) = max(z, αz), f′ = 1 where z > 0, else α.
 
@@ -111,15 +116,18 @@ class LeakyReLU(Activation):
         return (self.alpha,)
 
 
+@register
 class Softplus(Activation):
     """f(z) = ln(1 + eᶻ), f′ = sigmoid(z) = 1 − e⁻ᵃ."""
 
     family = "softplus"
+    increases = True
     kernel = kernels.softplus
     gradient_kernel = kernels.softplus_gradient
     weights = He
 
 
+@register
 class Softmax(Activation):
     """P(k | x) = e^{z_k} / Σ_i e^{z_i}, over the outputs of a sample; ∂C/∂z = a ⊙ (∂C/∂a − Σ ∂C/∂a ⊙ a).
 
@@ -129,7 +137,6 @@ class Softmax(Activation):
     family = "softmax"
     kernel = kernels.softmax
     gradient_kernel = kernels.softmax_gradient
-    increases = False  # each output depends on all inputs
 
     def output_shape(self, input_shape: Shape) -> Shape:
         if len(input_shape) != 1:

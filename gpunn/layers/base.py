@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gpunn.backend import Backend, Buffer
+from gpunn.config import base_of_kind, written
 from gpunn.copies import Buildable
 from gpunn.errors import OptionError
 from gpunn.initializers import Initializer
@@ -130,6 +131,7 @@ class Memory:
             return {word: self.backend.to_host(array) for word, array in self.arrays.items()}
 
 
+@base_of_kind("layer", "Dense(10)")
 class Layer(Buildable, ABC):
     """One step of the network.
 
@@ -144,11 +146,34 @@ class Layer(Buildable, ABC):
         output_is_free: whether `backward` does without what `forward` returned, so that the next layer may
             overwrite it.
         hands_gradient_on: whether what `backward` returns may be the very memory that it was given.
+        has_weights: Whether weights multiply its inputs: the parameter `w` of (units, …) once it is built.
+        outputs: Number of outputs of a sample, where it is the same whatever comes in.
+        takes_rows: Whether it takes features alone, so that images go flat into it where it comes first.
+        normalizes_batch: Whether it is trained on what the samples of a batch have in common: see `start_gathering`.
+        increases: Whether z₁ ≤ z₂ means f(z₁) ≤ f(z₂), element by element, so that the largest z has the largest a.
+        picks_largest: Whether it picks the largest of several elements, and so may come before what `increases`.
+        gives_probability: Whether each output is a probability by itself.
+        stride_is_size: Whether windows lie side by side where no `stride` was given.
+        is_pictured: Whether a picture of what the network answers may end with it.
+        traffic: How often the elements that it is given, and those that it returns, are read or written: forward, and
+            backward.
+        fused: The activation that is computed within this stage, if any.
     """
 
     family: ClassVar[str]
     output_is_free: bool = True
     hands_gradient_on: ClassVar[bool] = False
+    has_weights: ClassVar[bool] = False
+    outputs: int | None = None
+    takes_rows: ClassVar[bool] = False
+    normalizes_batch: ClassVar[bool] = False
+    picks_largest: ClassVar[bool] = False
+    gives_probability: ClassVar[bool] = False
+    stride_is_size: ClassVar[bool] = False
+    is_pictured: ClassVar[bool] = True
+    traffic: ClassVar[tuple[tuple[int, int], tuple[int, int]]] = ((1, 1), (1, 1))
+    fused: Layer | None = None
+    w: Parameter | None = None
     name: str = ""
     trainable: bool = True
     is_placed: bool = False
@@ -157,6 +182,10 @@ class Layer(Buildable, ABC):
     """Values that parameters and statistics begin with when the layer is built, by the last word of their names."""
     memory: Memory | None = None
     """Where its values are, once the network is built."""
+
+    @property
+    def increases(self) -> bool:
+        return False
 
     def stages(self) -> list[Layer]:
         """What is run for the layer, one after another: itself, or itself and what it leaves to a stage of its own."""
@@ -190,6 +219,28 @@ class Layer(Buildable, ABC):
             ∂C/∂input, or None where nothing before the layer learns.
         """
 
+    def fused_with(self, following: Layer) -> Layer | None:
+        """One stage that does what this one and the next do; None where there is none."""
+        return None
+
+    def without(self, link: type[Layer]) -> list[Layer]:
+        """What is left of this stage, the last, where the loss computes the activation `link` itself."""
+        return [] if isinstance(self, link) else [self]
+
+    @property
+    def bias_for_loss(self) -> Parameter | None:
+        """The bias, where that is all this stage adds, so that the loss can add it in the same pass."""
+        return None
+
+    def forget_batch(self) -> None:
+        """Let go of the inputs of the last `forward`; no `backward` follows it."""
+
+    def start_gathering(self) -> None:
+        """From now on gather the statistics of all that comes through, if the layer `normalizes_batch`."""
+
+    def stop_gathering(self, keep: bool) -> None:
+        """Remember what was gathered, or, where that is only a part, what was remembered before."""
+
     def settings(self) -> dict[str, Any]:
         kept = super().settings()
         for name in ("name", "is_placed", "begins_with", "memory", "_settings"):
@@ -201,10 +252,7 @@ class Layer(Buildable, ABC):
         return {**self.settings(), "begins_with": dict(begins_with)}
 
     def __repr__(self) -> str:
-        from gpunn.config import arguments_of
-
-        shown = arguments_of(self, without_defaults=True).items()
-        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown)})"
+        return written(self)
 
 
 def positive_whole(value: Any, what: str, least: int = 1) -> int:

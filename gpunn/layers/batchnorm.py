@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpunn.config import register
 from gpunn.errors import OptionError, ShapeError
 from gpunn.initializers import Constant
 from gpunn.kernels import normalization as kernels
@@ -15,6 +16,7 @@ from gpunn.layers.base import BuildContext, Layer, Shape
 from gpunn.scalars import real
 
 
+@register
 class BatchNorm(Layer):
     """x̂ = (x − x̄)/√(σ² + ε) (23), y = γ x̂ + β (24), over the minibatch; images also over height and width.
 
@@ -31,6 +33,9 @@ class BatchNorm(Layer):
     """
 
     family = "batchnorm"
+    normalizes_batch = True
+    is_pictured = False
+    traffic = ((1, 1), (2, 1))  # x is read again, and ∂C/∂x written
 
     def __init__(self, epsilon: float = 1e-5, momentum: float = 0.1) -> None:
         self.epsilon, self.momentum = real(epsilon, "epsilon of BatchNorm"), real(momentum, "momentum of BatchNorm")

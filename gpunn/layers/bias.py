@@ -14,6 +14,7 @@ from gpunn.kernels.kernel import Array
 from gpunn.kernels.linear import add_bias, row_sums
 from gpunn.layers.activation import Activation
 from gpunn.layers.base import BuildContext, Layer, Shape
+from gpunn.parameter import Parameter
 from gpunn.scalars import real
 
 
@@ -39,6 +40,8 @@ class Bias(Layer):
     """
 
     family = "bias"
+    increases = True
+    traffic = ((1, 1), (0, 1))
 
     def __init__(self, value: float = 0.0) -> None:
         self.value = value
@@ -48,6 +51,15 @@ class Bias(Layer):
         self._units = input_shape[-1]
         self.b = context.parameter("b", (self._units,), Constant(self.value))
         return input_shape
+
+    def fused_with(self, following: Layer) -> Layer | None:
+        # One of somebody's own may have the kernel of another and do more than that.
+        is_plain = isinstance(following, Activation) and type(following).forward is Activation.forward
+        return BiasActivation(self, following) if is_plain and following.kernel in with_bias else None
+
+    @property
+    def bias_for_loss(self) -> Parameter:
+        return self.b
 
     def forward(self, x: Array, training: bool) -> Array:
         self._run(add_bias, self.b.column, x.reshape(self._units, -1))
@@ -69,16 +81,20 @@ class BiasActivation(Layer):
 
     family = "bias"
     output_is_free = False
+    traffic = Activation.traffic
 
     def __init__(self, bias: Bias, activation: Activation) -> None:
         self.bias = bias
         self.name = bias.name
         self._kernels = with_bias[activation.kernel]
-        self.activation = activation
+        self.activation = self.fused = activation
 
     def build(self, context: BuildContext, input_shape: Shape) -> Shape:
         self._dz = context.buffer(input_shape) if context.is_last else None
         return self.bias.build(context, input_shape)
+
+    def without(self, link: type[Layer]) -> list[Layer]:
+        return [self.bias] if isinstance(self.activation, link) else [self]
 
     def forward(self, x: Array, training: bool) -> Array:
         b = self.bias.b

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from gpunn.config import register
 from gpunn.errors import OptionError, ShapeError
 from gpunn.initializers import Initializer
 from gpunn.kernels.kernel import Array
@@ -12,8 +13,10 @@ from gpunn.layers.base import BuildContext, Layer, Shape, pair, positive_whole
 from gpunn.layers.bias import Bias, checked_bias
 from gpunn.layers.products import Extent, PatchProducts, Products
 from gpunn.layers.rows import RowProducts
+from gpunn.parameter import Parameter
 
 
+@register
 class Conv2D(Layer):
     """z[f] = Σ_{c,u,v} w[f, c, u, v] a[c, i·stride + u − pad, j·stride + v − pad] + b[f].
 
@@ -35,6 +38,8 @@ class Conv2D(Layer):
     """
 
     family = "conv"
+    has_weights = True
+    w: Parameter
 
     def __init__(
         self,

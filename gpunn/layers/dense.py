@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from gpunn.config import register
 from gpunn.errors import ShapeError
 from gpunn.initializers import Initializer
 from gpunn.kernels.kernel import Array
 from gpunn.layers.activation import checked_weights, weights_for
 from gpunn.layers.base import BuildContext, Layer, Shape, positive_whole
 from gpunn.layers.bias import Bias, checked_bias
+from gpunn.parameter import Parameter
 from gpunn.product import Product
 
 
+@register
 class Dense(Layer):
     """z = w a + b: every unit sums over all inputs (1), (2).
 
@@ -26,9 +29,11 @@ class Dense(Layer):
     """
 
     family = "dense"
+    has_weights = takes_rows = True
+    w: Parameter
 
     def __init__(self, units: int, weights: Initializer | str = "auto", bias: float | bool = 0.0) -> None:
-        self.units = positive_whole(units, "units of Dense")
+        self.units = self.outputs = positive_whole(units, "units of Dense")
         self.weights = checked_weights(weights)
         self.bias = checked_bias(bias, "Dense")
 
@@ -66,6 +71,5 @@ class Dense(Layer):
         return da
 
     def forget_batch(self) -> None:
-        """Let go of the inputs of the last `forward`; no `backward` follows it."""
         self._a = None
         self._forward.forget()

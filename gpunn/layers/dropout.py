@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gpunn.config import register
 from gpunn.errors import OptionError
 from gpunn.kernels.dropout import dropout
 from gpunn.kernels.kernel import Array
@@ -9,6 +10,7 @@ from gpunn.layers.base import BuildContext, Layer, Shape
 from gpunn.scalars import real
 
 
+@register
 class Dropout(Layer):
     """In training each unit is 0 with probability p and scaled by 1/(1 − p) else; when not training, the identity.
 
@@ -21,6 +23,7 @@ class Dropout(Layer):
     """
 
     family = "dropout"
+    is_pictured = False
     hands_gradient_on = True  # where nothing was dropped
 
     def __init__(self, p: float = 0.5) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from gpunn.config import register
 from gpunn.errors import OptionError, ShapeError
 from gpunn.kernels import pooling as kernels
 from gpunn.kernels.kernel import Array
@@ -13,6 +14,7 @@ from gpunn.layers.base import BuildContext, Layer, Shape, pair
 class _Pool2D(Layer):
     """What both kinds of pooling have in common: windows, their sizes and shapes."""
 
+    stride_is_size = True
     _x: Array
 
     def __init__(self, size: int | tuple[int, int] = 2, stride: int | tuple[int, int] | None = None) -> None:
@@ -53,6 +55,7 @@ class _Pool2D(Layer):
         return self._x if self._dx is None else self._dx[n]
 
 
+@register
 class MaxPool2D(_Pool2D):
     """The largest of each window; its gradient goes to one place, the first of equals.
 
@@ -66,6 +69,7 @@ class MaxPool2D(_Pool2D):
     """
 
     family = "maxpool"
+    picks_largest = True
 
     def __init__(self, size: int | tuple[int, int] = 2, stride: int | tuple[int, int] | None = None) -> None:
         super().__init__(size, stride)
@@ -92,6 +96,7 @@ class MaxPool2D(_Pool2D):
         return dx
 
 
+@register
 class AveragePool2D(_Pool2D):
     """The mean of each window; its gradient goes to all of them alike.
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from math import prod
 
+from gpunn.config import register
 from gpunn.kernels.kernel import Array
 from gpunn.layers.base import BuildContext, Layer, Shape, inside
 
 
+@register
 class Flatten(Layer):
     """(height, width, channels) → (features,), in the order channel, height, width, as PyTorch and ONNX have it."""
 
     family = "flatten"
+    traffic = ((0, 0), (0, 0))
     hands_gradient_on = True
 
     def output_shape(self, input_shape: Shape) -> Shape:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpunn.errors import OptionError, ShapeError
-from gpunn.layers import BatchNorm, Conv2D, Dropout, Layer
+from gpunn.layers import Layer
 from gpunn.reports.style import FAINT, picture
 from gpunn.reports.tiles import colours, draw_tiles, grid
 
@@ -67,9 +67,9 @@ def _answers_to(model: Sequential, image: ArrayLike) -> list[Answers]:
         x = model.propagate(x, False, [stage])
         if x.ndim != 4:
             break
-        if isinstance(stage, Conv2D):
+        if _is_convolution(stage):
             answers.append(Answers(names[stage.name], np.empty(0)))
-        if answers and not isinstance(stage, BatchNorm | Dropout):
+        if answers and stage.is_pictured:
             # A stage may overwrite what the one before it returned, so this is copied here and not later.
             answers[-1] = Answers(answers[-1].name, model.backend.to_host(x)[..., 0])
     return answers
@@ -80,16 +80,20 @@ def _names(layers: Sequence[Layer]) -> dict[str, str]:
     groups: dict[str, list[str]] = {}
     waiting: list[str] = []
     for layer in layers:
-        if isinstance(layer, Conv2D):
+        if _is_convolution(layer):
             groups[layer.name], waiting = [layer.name], []
         elif layer.family in ("flatten", "dense"):
             break
         elif groups:
             waiting.append(layer.name)
-            if not isinstance(layer, BatchNorm | Dropout):
+            if layer.is_pictured:
                 groups[next(reversed(groups))] += waiting
                 waiting = []
     return {name: ", ".join(group) for name, group in groups.items()}
+
+
+def _is_convolution(layer: Layer) -> bool:
+    return layer.has_weights and not layer.takes_rows
 
 
 def plot_activations(

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpunn.errors import OptionError, ShapeError
-from gpunn.layers import Conv2D, Dense
 from gpunn.reports.style import FAINT, picture
 from gpunn.reports.tiles import colours, draw_tiles, extent, grid
 
@@ -31,8 +30,8 @@ def first_filters(model: Sequential, shape: Shape) -> tuple[str, NDArray[Any]] |
     """
     if model.backend is None or len(shape) != 3:
         return None
-    layer = next((layer for layer in model.layers if isinstance(layer, Conv2D | Dense)), None)
-    if layer is None:
+    layer = next((layer for layer in model.layers if layer.has_weights), None)
+    if layer is None or layer.w is None:
         return None
     with model.lock:
         w = model.backend.to_host(layer.w.value)

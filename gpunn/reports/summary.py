@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpunn.layers import AveragePool2D, Layer, MaxPool2D
+from gpunn.config import arguments_of
+from gpunn.layers import Layer
 from gpunn.limits import size
 
 if TYPE_CHECKING:
@@ -48,11 +49,9 @@ def summary(model: Sequential) -> str:
 
 def _words(layer: Layer) -> str:
     """A layer as one writes it: a pair of equals as one number; the size of a window, and what was set."""
-    from gpunn.config import arguments_of
-
     shown = arguments_of(layer, without_defaults=True)
     values = {name: value for name, value in arguments_of(layer).items() if name in shown or name == "size"}
-    if isinstance(layer, MaxPool2D | AveragePool2D) and values.get("stride") == values["size"]:
+    if layer.stride_is_size and values.get("stride") == values["size"]:
         del values["stride"]
     return f"{type(layer).__name__}({', '.join(f'{name}={_short(value)}' for name, value in values.items())})"
 
