@@ -11,7 +11,7 @@ ARG EXTRA=cuda13
 WORKDIR /source
 # The dependencies first, from the project's table alone: a change of the code does not load them again.
 COPY pyproject.toml README.md LICENSE ./
-COPY gpunn/__init__.py gpunn/
+COPY gpunn/__init__.py gpunn/version.py gpunn/
 RUN python3 -m venv /opt/gpunn \
     && /opt/gpunn/bin/python -m pip install --no-cache-dir ".${EXTRA:+[${EXTRA}]}"
 COPY gpunn gpunn

@@ -8,7 +8,7 @@ from gpunn.config import register
 from gpunn.data import Data, Samples, load_data
 from gpunn.errors import GpunnError
 from gpunn.evaluation import Evaluation
-from gpunn.history import History, Record
+from gpunn.history import History
 from gpunn.initializers import Glorot, He, Initializer, LeCun, Normal
 from gpunn.layers import (
     Activation,
@@ -29,13 +29,12 @@ from gpunn.layers import (
 )
 from gpunn.limits import set_memory_limit
 from gpunn.losses import BinaryCrossEntropy, Loss, MeanSquaredError, SoftmaxCrossEntropy
-from gpunn.model import Sequential
-from gpunn.model_file import load_model
 from gpunn.optimizers import SGD, Adam, Optimizer
+from gpunn.record import Record
 from gpunn.regularizers import L1, L2, Regularizer
 from gpunn.schedules import Constant, Cosine, OneCycle, Schedule, StepDecay
-
-__version__ = "0.1.0"
+from gpunn.sequential import Sequential, load_model
+from gpunn.version import __version__ as __version__
 
 __all__ = [
     "L1",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -19,9 +19,6 @@ from gpunn.layers.base import positive_whole
 from gpunn.losses import BinaryCrossEntropy, Loss, MeanSquaredError, SoftmaxCrossEntropy
 from gpunn.scalars import real
 from gpunn.tasks import Task
-
-if TYPE_CHECKING:
-    from gpunn.model import Sequential
 
 log = logging.getLogger(__name__)
 
@@ -53,73 +50,25 @@ def as_data(
         raise DataError(f"fit takes {type(data).__name__} alone, or x and y, got {type(data).__name__} and y")
     if isinstance(data, Samples):
         data = Data.from_samples(data, seed=seed, **held_back)
-    elif y is not None or _is_pair(data):
+    elif y is not None or is_pair(data):
         x, y = data if y is None else (data, y)
         if x is None:
             raise DataError("fit takes a data set, samples, or x and y, got y without x")
         data = Data.from_arrays(x, as_targets(y, loss, layers), seed=seed, **held_back)
     elif not isinstance(data, Data):
         mend = f"write fit(gpunn.load_data({data!r}))" if isinstance(data, str) else "see gpunn.load_data"
-        raise DataError(f"fit takes a data set, samples, or x and y, got {_named(data)}: {mend}")
+        raise DataError(f"fit takes a data set, samples, or x and y, got {named(data)}: {mend}")
     if validation is not None:
         if data.validation is not None:
             raise OptionError(
                 f"the data have {len(data.validation):,} samples for validation already: leave validation_data out, or "
                 "load them with validation=0"
             )
-        if _is_pair(validation):
+        if is_pair(validation):
             validation = validation[0], as_targets(validation[1], loss, layers)
         data = data.with_validation(validation)
     made: Data = data.as_floats() if loss and loss.of_targets is Task.BINARY and data.train.one_hot else data
     return made
-
-
-def arranged_for(model: Sequential, data: Data) -> Data:
-    """The data in the shape of those that a network was trained on before; see `Sequential.arranged`.
-
-    Raises:
-        ShapeError: images of another shape.
-    """
-    train = model.arranged(data.train)
-    if train is data.train:
-        return data
-
-    def open_test() -> Samples:
-        assert data.test is not None
-        return model.arranged(data.test)
-
-    validation = None if data.validation is None else model.arranged(data.validation)
-    test, watched = open_test if data.has_test else None, data.validation_is_test
-    return Data(data.name, train, validation, data.class_names, test, validation_is_test=watched)
-
-
-def as_samples(data: Any, y: ArrayLike | None, model: Sequential) -> Samples:
-    """What `evaluate` was given, as samples of the kind that the network was trained on.
-
-    Args:
-        data: samples, a data set of which the test set is meant, (x, y), or x.
-        y: targets for x.
-        model: the network, built.
-
-    Raises:
-        DataError: nothing that can be evaluated on.
-    """
-    is_floats = model.task not in (None, Task.CLASSES)
-    if isinstance(data, Data | Samples) and y is not None:
-        raise DataError(f"evaluate takes {type(data).__name__} alone, or x and y, got {type(data).__name__} and y")
-    if isinstance(data, Data):
-        if data.test is None:
-            raise DataError(f"{data.name} has no test set: evaluate its .validation, or (x, y)")
-        data = renumbered(data.test, data.class_names, model.class_names)
-    elif y is not None or _is_pair(data):
-        x, y = data if y is None else (data, y)
-        targets, _ = numbered(as_targets(y, model.loss, model.layers), model.class_names)
-        inputs = as_array(x, "inputs")
-        data = Samples(inputs, as_array(targets, "targets"), model.factor_of(inputs), len(model.class_names) or -1)
-    elif not isinstance(data, Samples):
-        raise DataError(f"expected samples such as data.test, a data set, or x and y, got {_named(data)}")
-    samples: Samples = data.as_floats() if is_floats and data.one_hot else data
-    return samples
 
 
 def as_targets(y: Any, loss: Loss | None, layers: Sequence[Layer]) -> Any:
@@ -172,11 +121,13 @@ def renumbered(samples: Samples, names: Sequence[str], known: Sequence[str]) -> 
     return Samples(samples.inputs, as_array(targets, "targets"), samples.scale, len(known), samples.one_hot)
 
 
-def _is_pair(data: Any) -> bool:
+def is_pair(data: Any) -> bool:
+    """Whether this is (x, y)."""
     return isinstance(data, tuple | list) and len(data) == 2
 
 
-def _named(data: Any) -> str:
+def named(data: Any) -> str:
+    """What errors call something that is no data set."""
     return "nothing" if data is None else f"{type(data).__name__} without targets" if _is_array(data) else repr(data)
 
 

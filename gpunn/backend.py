@@ -11,7 +11,7 @@ import threading
 import time
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from gpunn import blas, kernel_cache, limits
+from gpunn import blas, kernel_cache, limits, trial
 from gpunn.cuda_errors import line
 from gpunn.errors import CaptureError, DeviceError, OptionError
 from gpunn.gate import Gate
@@ -280,7 +280,7 @@ class CupyBackend(Backend):
             f"{name}, {properties['totalGlobalMem'] / 2**30:.0f} GiB, compute capability "
             f"{properties['major']}.{properties['minor']}, CuPy {cupy.__version__}"
         )
-        self._compiled: dict[tuple[Elementwise | Raw | str, ...], Any] = {}
+        self._compiled: dict[Any, Any] = {}  # by the record, not its name: a cell may define it again
         self._shared = _Shared()
 
     def _out_of_memory(self, text: str) -> MemoryError:
@@ -404,9 +404,9 @@ class CupyBackend(Backend):
                     self._elementwise(kernel)(*arguments, stream=_NoStream())
 
     def _elementwise(self, kernel: Elementwise) -> Any:
-        function = self._compiled.get((kernel,))
+        function = self._compiled.get(kernel)
         if function is None:
-            function = self._compiled[kernel,] = self.cupy.ElementwiseKernel(
+            function = self._compiled[kernel] = self.cupy.ElementwiseKernel(
                 kernel.inputs, kernel.outputs, _cuda_body(kernel), kernel.name, preamble=kernel.preamble
             )
         return function
@@ -673,13 +673,25 @@ def _best(precision: str) -> tuple[Backend, str]:
     return _backend("cpu"), f"no CUDA: {troubles[0]}"
 
 
+def trials(index: int) -> Iterator[tuple[str, Callable[[], str]]]:
+    """What a device is tried by, step by step: a name, and what says in words how it went.
+
+    Raises:
+        DeviceError, MemoryError: by a step that fails; those after it have no meaning then.
+    """
+    yield "CuPy import", lambda: f"CuPy {import_cupy().__version__}"
+    yield f"cuda:{index}", lambda: open_device(index)
+    yield "cuBLAS handle", lambda: _backend(f"cuda:{index}").device
+    yield "kernel", lambda: trial.kernel(_backend(f"cuda:{index}"))
+    yield "product", lambda: trial.product(_backend(f"cuda:{index}"))
+
+
 def cuda_trouble(index: int = 0) -> str:
     """Why CUDA device `index` cannot be used and what mends that, in one line; empty when it can.
 
     It is tried: CuPy is imported, a context made, a kernel compiled and run, a product computed.
     """
     from gpunn.doctor import cuda_advice
-    from gpunn.trial import trials, trouble_in
 
     if advice := cuda_advice(index):
         return advice
@@ -687,7 +699,7 @@ def cuda_trouble(index: int = 0) -> str:
         try:
             attempt()
         except Exception as error:  # noqa: BLE001 - whatever it is, this device cannot be used
-            what, mend = trouble_in(error)
+            what, mend = trial.trouble_in(error)
             return f"{what}: {mend}"
     return ""
 

@@ -17,19 +17,18 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from gpunn.errors import CheckpointError, DataError
-from gpunn.history import COLUMNS, History, Record, columns_of
+from gpunn.history import History, columns_of
+from gpunn.model import Network
 from gpunn.model_file import model_bytes
+from gpunn.record import COLUMNS, Record
 from gpunn.state import Arrays, State, Weights
 from gpunn.storage import open_regular, write_folder
 from gpunn.tensors import Layout, read_header, read_values, to_bytes
-
-if TYPE_CHECKING:
-    from gpunn.model import Sequential
 
 FORMAT = 1
 MANIFEST, MODEL, BEST, STATE = "manifest.json", "model.safetensors", "best.safetensors", "state.safetensors"
@@ -164,7 +163,7 @@ def _different(found: Layout, wanted: Layout) -> str:
     return "; ".join(words[:5])
 
 
-def write_checkpoint(path: Path, state: State, origin: Origin, model: Sequential) -> None:
+def write_checkpoint(path: Path, state: State, origin: Origin, model: Network) -> None:
     """Write a checkpoint; it is there whole or not at all.
 
     Args:
@@ -179,7 +178,7 @@ def write_checkpoint(path: Path, state: State, origin: Origin, model: Sequential
     write_folder(path, _files(state, origin, model))
 
 
-def _files(state: State, origin: Origin, model: Sequential) -> Iterator[tuple[str, bytes]]:
+def _files(state: State, origin: Origin, model: Network) -> Iterator[tuple[str, bytes]]:
     """Names and contents of the files, the manifest last."""
     listed = {}
     for name, content in _arrays(state, model):
@@ -212,7 +211,7 @@ def _figures(state: State) -> list[str]:
     return [name for name in columns_of(state.records) if name not in _COLUMNS]
 
 
-def _arrays(state: State, model: Sequential) -> Iterator[tuple[str, bytes]]:
+def _arrays(state: State, model: Network) -> Iterator[tuple[str, bytes]]:
     yield MODEL, model_bytes(model, state.now)
     written = {state.now.step}
     if state.best is not None:

@@ -10,10 +10,11 @@ from typing import Any, NoReturn
 
 import click
 
-from gpunn import __version__, gate, starting, streams
+from gpunn import gate, starting, streams
 from gpunn.errors import GpunnError, OptionError, in_one_line
 from gpunn.limits import set_memory_limit
 from gpunn.signals import Terminated, install
+from gpunn.version import __version__
 
 INTERRUPTED = 130
 

@@ -124,7 +124,7 @@ def written(part: Any) -> str:
 
 def _parameters(part: type) -> Mapping[str, inspect.Parameter]:
     """The constructor's parameters, by name."""
-    return _read_parameters(part)  # type: ignore[arg-type]  # it takes the hash of an instance for that of the class
+    return _read_parameters(part)
 
 
 @cache  # since to ask Python for them takes longer than all the rest

@@ -5,18 +5,31 @@ A training is a function of its seed, so what happened happens again.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 
+from gpunn.backend import Backend
 from gpunn.copies import Buildable, parts_of
 from gpunn.kernels.kernel import Array
 from gpunn.layers import Layer
+from gpunn.losses import Loss
+from gpunn.model import Network
 from gpunn.parameter import Parameter
+from gpunn.step import Step
 
-if TYPE_CHECKING:
-    from gpunn.backend import Backend
-    from gpunn.training import Trainer
+
+class Training(Protocol):
+    """A training that can be done over from its last record; see `gpunn.training.Trainer`."""
+
+    model: Network
+    loss: Loss
+    step: Step
+    done: int
+
+    def go_back(self) -> None: ...
+    def do_steps(self, count: int = 1, compute: Callable[[int], None] | None = None) -> int: ...
 
 
 class _NotFiniteError(Exception):
@@ -31,7 +44,7 @@ class _Watched:
         trainer: whose network it belongs to.
     """
 
-    def __init__(self, stage: Layer, trainer: Trainer) -> None:
+    def __init__(self, stage: Layer, trainer: Training) -> None:
         self._stage, self._trainer = stage, trainer
         layer = next(layer for layer in trainer.model.layers if layer.name == stage.name)
         fused = f" with {stage.fused!r}" if stage.fused else ""
@@ -69,7 +82,7 @@ def _check(backend: Backend, array: Array, what: str) -> None:
         raise _NotFiniteError(what)
 
 
-def first_not_finite(trainer: Trainer) -> str:
+def first_not_finite(trainer: Training) -> str:
     """What first was not finite since the last record, in words; "" where all was. The network is left anywhere.
 
     On the CPU every step is checked when it is done, so only the last is looked at; on a device all are.
@@ -85,7 +98,7 @@ def first_not_finite(trainer: Trainer) -> str:
     return ""
 
 
-def _look_at_step(trainer: Trainer) -> str:
+def _look_at_step(trainer: Training) -> str:
     """Do the next step and say what first was not finite in it; "" where all was."""
     model, step = trainer.model, trainer.step
     stages = step.stages

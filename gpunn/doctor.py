@@ -380,7 +380,8 @@ def _cuda_findings(driver: Driver, index: int = 0, in_use: Callable[[Gpu], str] 
 
 def _trial_findings(index: int) -> Iterator[Finding]:
     """What comes of using a device, step by step, up to the first that fails."""
-    from gpunn.trial import trials, trouble_in
+    from gpunn.backend import trials
+    from gpunn.trial import trouble_in
 
     for name, attempt in trials(index):
         try:
@@ -516,7 +517,7 @@ def diagnose() -> list[Finding]:
     Returns:
         Findings in the order in which they are best read: Python, packages, BLAS, folders, CUDA.
     """
-    from gpunn import __version__
+    from gpunn.version import __version__
 
     python = ".".join(map(str, sys.version_info[:3]))
     findings = [

@@ -6,17 +6,17 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from gpunn.config import from_config, to_built_config, to_config
 from gpunn.data import NAMES, Data, load_data
 from gpunn.errors import DataError, OptionError
 from gpunn.layers.base import positive_whole
-from gpunn.model import Sequential
-
-if TYPE_CHECKING:
-    from gpunn.training import Trainer
+from gpunn.sequential import Sequential
+from gpunn.tasks import Task
+from gpunn.training import Trainer
+from gpunn.version import __version__
 
 OUTPUTS = "outputs"
 """As `units` of a Dense: as many as the data have classes, or float targets."""
@@ -174,7 +174,7 @@ class Experiment:
         """
         part = self.data
         data = load_data(part.source, validation=part.validation, limit=part.limit, seed=self.training.seed)
-        if self.loss is not None and self.loss["type"] == "BinaryCrossEntropy" and data.train.one_hot:
+        if self.loss and data.train.one_hot and from_config("loss", self.loss).of_targets is Task.BINARY:
             data = data.as_floats()  # as the trainer would, but the fingerprint is of what is trained on
         if part.sha256 and data.train.sha256() != part.sha256:
             raise DataError(
@@ -194,8 +194,6 @@ class Experiment:
         Raises:
             ShapeError, DataError, OptionError, DeviceError: parts that do not fit together.
         """
-        from gpunn.training import Trainer
-
         options = asdict(self.training.for_samples(len(data.train)))
         del options["least_steps"]
         return Trainer(
@@ -211,8 +209,6 @@ class Experiment:
 
     def resolved(self, trainer: Trainer) -> Experiment:
         """The experiment with nothing left open: data, device, cost and initial weights as the trainer has them."""
-        from gpunn import __version__
-
         backend = trainer.model.backend
         assert backend is not None
         train = trainer.data.train

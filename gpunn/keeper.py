@@ -6,15 +6,12 @@ import re
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from gpunn.checkpoint import Checkpoint, DamagedCheckpointError, Origin, open_checkpoint, write_checkpoint
 from gpunn.errors import CheckpointError
 from gpunn.experiment import CheckpointPart
 from gpunn.storage import remove_folder
-
-if TYPE_CHECKING:
-    from gpunn.training import Trainer
+from gpunn.training import Trainer
 
 MOST_SHARE = 0.02
 """Of the time of a training, what checkpoints by the clock take at most."""

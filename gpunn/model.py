@@ -2,39 +2,33 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from copy import copy
 from functools import wraps
 from math import prod
-from typing import Any, TypeVar, cast
+from typing import Any, Self, TypeVar, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gpunn.arguments import as_batch, as_layers, as_samples, as_shape, checked_dtype, mend_outputs
-from gpunn.augmentation import Augmentation
+from gpunn.arguments import as_batch, as_layers, as_shape, checked_dtype
 from gpunn.backend import Backend, Buffer, select
 from gpunn.batches import InputBuffer, rows_of
 from gpunn.compiling import Compiling
-from gpunn.data import Data, Samples
+from gpunn.data import Samples
 from gpunn.data.checks import check_finite
-from gpunn.errors import DataError, GpunnError, OptionError, ShapeError
-from gpunn.evaluation import Evaluation, Evaluator
+from gpunn.errors import GpunnError, OptionError, ShapeError
 from gpunn.foreign import on_host
-from gpunn.history import History
 from gpunn.kernels.batches import COUNT
 from gpunn.kernels.kernel import Array
 from gpunn.layers.base import BuildContext, Layer, Shape, checked_seed, inside, positive_whole
 from gpunn.layers.base import Memory as LayerMemory
 from gpunn.losses import Loss
-from gpunn.memory import explained, require_for_network
+from gpunn.memory import count_bytes, explained, require
 from gpunn.optimizers import Optimizer
 from gpunn.parameter import Parameter, Parameters
-from gpunn.placement import place
-from gpunn.regularizers import Regularizer
 from gpunn.scalars import flag
 from gpunn.stages import activation_after, arranged
 from gpunn.state import Memory
@@ -59,37 +53,15 @@ def alone(method: Method) -> Method:
     """A method of a network that holds its lock: the calls of threads come one after another."""
 
     @wraps(method)
-    def holding(network: Sequential, *arguments: Any, **options: Any) -> Any:
+    def holding(network: Network, *arguments: Any, **options: Any) -> Any:
         with network.lock:
             return method(network, *arguments, **options)
 
     return cast(Method, holding)
 
 
-class Sequential:
-    """Layers one after another.
-
-    A layer that is part of another network stays there as it is: this one gets a layer of its own (see `layers`), which
-    begins with the weights and statistics that the other has now. Copies and pickles of a network are independent of
-    it and equal to the last bit; a pickle of one on a CUDA device is built on the CPU where there is none.
-
-    Threads may share a network: each call waits until that of another thread has ended, a whole `fit` too. Calls that
-    belong together, such as `forward` and `backward`, are kept together by `with network.lock:`.
-
-    Args:
-        layers: from input to output; one that needs no arguments may be given by its class or name, such as "relu".
-
-    Attributes:
-        layers: as they are in this network; set `trainable` of these.
-        parameters: all weights and biases, after `build`.
-        loss: the cost it was trained with, or None.
-        task: what it was trained for: classes, 0 or 1 for each output, or numbers; None where it was not by `fit`.
-        class_names: of the labels it was trained on.
-        backend: where it lives, after `build`.
-        epochs_trained, steps_trained: how far it was trained, by all calls of `fit`; `backward` counts as a step.
-        lock: held by every call while it works; re-entrant.
-        trained_on: how the inputs of its training were, or None; what it is asked is brought to the same form.
-    """
+class Network:
+    """Layers one after another with their parameters, built on one device; see `Sequential`."""
 
     def __init__(self, layers: Iterable[Layer | type[Layer] | str], *more: Layer) -> None:
         self.layers = as_layers(layers, more)
@@ -158,7 +130,7 @@ class Sequential:
         device: str | Backend = "auto",
         dtype: str = "float32",
         seed: int = 0,
-    ) -> Sequential:
+    ) -> Self:
         """Make parameters with initial values, and every buffer that a batch needs.
 
         Args:
@@ -187,7 +159,7 @@ class Sequential:
         device: str | Backend,
         dtype: str,
         seed: int = 0,
-    ) -> Sequential:
+    ) -> Self:
         """Build with the values that `arrays` gave in place of initial ones; see `build`.
 
         Raises:
@@ -198,7 +170,9 @@ class Sequential:
         input_shape, batch_size = as_shape(input_shape), positive_whole(batch_size, "batch size")
         dtype, seed = checked_dtype(dtype), checked_seed(seed)
         self.unbuild()  # until the last layer is built: one that fails leaves no half-built network
-        require_for_network(self.layers, input_shape, batch_size, backend, dtype, arrays)
+        require(
+            lambda count: bytes_of_network(self.layers, input_shape, count, backend, dtype, arrays), batch_size, backend
+        )
         context = self.lay_out(input_shape, batch_size, backend, dtype, seed)
         begun = {} if arrays is not None else _begun(self.layers, context)
         if arrays is not None:
@@ -312,6 +286,10 @@ class Sequential:
         self.parameters.load(arrays)
         for name, array in self.statistics.items():
             backend.assign(array, np.asarray(arrays[name], array.dtype))
+
+    def bytes_for(self, batch_size: int) -> int:
+        """Count the bytes that the network would take, built for batches of this size."""
+        return bytes_of_network(self.layers, self.input_shape, batch_size, self._built(), self.dtype)
 
     def _built(self) -> Backend:
         if self.backend is None:
@@ -483,113 +461,6 @@ class Sequential:
         wanted = ", ".join(map(str, self.input_shape))
         raise ShapeError(f"expected inputs (batch, {wanted}), got {tuple(x.shape)}{mend}")
 
-    # Training
-
-    @alone
-    def fit(
-        self,
-        data: Data | Samples | tuple[ArrayLike, ArrayLike] | ArrayLike | None = None,
-        y: ArrayLike | None = None,
-        *,
-        validation_data: Samples | tuple[ArrayLike, ArrayLike] | None = None,
-        loss: Loss | str | None = None,
-        optimizer: Optimizer | str | None = None,
-        regularizer: Regularizer | None = None,
-        epochs: int = 10,
-        batch_size: int | None = None,
-        device: str | Backend = "auto",
-        dtype: str = "float32",
-        precision: str = "float32",
-        seed: int = 0,
-        augmentation: Augmentation | None = None,
-        recompute_statistics: bool = False,
-        validate_every: int | None = None,
-        patience: float | None = None,
-        skip_bad_batches: bool = False,
-        data_on: str = "auto",
-        capture: bool = True,
-        progress: bool = True,
-    ) -> History:
-        """Train on `data.train`, watching `data.validation`; `data.test` is never looked at.
-
-        A network that is trained already goes on from its weights, and counts on: orders of epochs, dropout masks and
-        augmentation are those that would come next, so N calls for one epoch each, with a constant rate and the same
-        optimizer object (or none given), do the same to the last bit as one call for N epochs. A schedule begins anew
-        in each call, and so do the steps and epochs of the history that it returns.
-
-        A loss or an optimizer that needs no arguments may be given by its class or name, in whatever letters:
-        "MeanSquaredError" or "mse", "adam".
-
-        Args:
-            data: a data set, samples, (x, y), or x; all but a data set are split into training and validation.
-            y: targets for x. A network of one output takes (n,) as numbers to learn, one of several as classes.
-            validation_data: samples or (x, y) to watch, in place of some that are held back.
-            loss: the cost; left out, SoftmaxCrossEntropy for labels (BinaryCrossEntropy for two classes and one output)
-                and MeanSquaredError for float targets. Rows of one 1 are labels for these; BinaryCrossEntropy takes
-                them as several answers at once.
-            optimizer: left out, SGD(0.1, momentum=0.9). The one of the last call goes on with what it remembered; any
-                other begins afresh.
-            regularizer: L1 or L2, or None.
-            epochs: times that the whole training set is gone through.
-            batch_size: samples of a minibatch; the last of an epoch may be shorter. Left out, 128; never more than
-                there are.
-            device: "auto", "cpu", "cuda", "cuda:N".
-            dtype: "float32" or "float64".
-            precision: "float32", or on a CUDA device "tf32", "bfloat16" or "float16" for products on the tensor
-                cores, with weights, sums, costs and statistics in float32. Factors above 65,504 overflow in "float16".
-            seed: of initial weights and the order of batches.
-            augmentation: how training images are changed a little each time they are seen.
-            recompute_statistics: let BatchNorm remember the statistics of the whole training set at the end, instead
-                of running averages.
-            validate_every: steps from one look at the validation set to the next; left out, a quarter of an epoch.
-            patience: stop when the validation cost has not improved for so many epochs, and put back the weights
-                that were best; None trains to the end and keeps the last weights.
-            data_on: where the data lie meanwhile: "device"; "host", from where each piece is copied to the device while
-                the one before is computed with; "auto" for the device where they fit. The numbers are the same.
-            skip_bad_batches: go on without a batch that leads to numbers that are not finite, and count it in the
-                history, instead of ending there.
-            capture: whether a CUDA device replays the step as one graph; False runs it kernel by kernel, to debug.
-            progress: whether to show how far it is.
-
-        Returns:
-            What was recorded.
-
-        Raises:
-            DivergenceError: cost or weights left the finite numbers, or the cost exploded; the last good weights are
-                put back, and the message names the layer that was first.
-            KeyboardInterrupt: the weights of the last record are put back. In a notebook the history so far is
-                returned instead.
-            DataError, ShapeError, OptionError, DeviceError: arguments that cannot be.
-        """
-        from gpunn.training import Trainer
-
-        trainer = Trainer(
-            self,
-            data,
-            y,
-            validation_data=validation_data,
-            loss=loss,
-            optimizer=optimizer,
-            regularizer=regularizer,
-            epochs=epochs,
-            batch_size=batch_size,
-            device=device,
-            dtype=dtype,
-            precision=precision,
-            seed=seed,
-            augmentation=augmentation,
-            recompute_statistics=recompute_statistics,
-            validate_every=validate_every,
-            patience=patience,
-            skip_bad_batches=skip_bad_batches,
-            data_on=data_on,
-            capture=capture,
-            progress=progress,
-        )
-        if trainer.placement:
-            trainer.progress.say(f"data on {trainer.placement}")
-        return trainer.run()
-
     # Using
 
     @alone
@@ -663,59 +534,6 @@ class Sequential:
         last = self.loss.link if self.loss is not None and self.loss.link is not None else self.layers[-1]
         return Task.BINARY if last.gives_probability else Task.REGRESSION
 
-    @alone
-    @explained
-    def evaluate(
-        self, samples: Samples | Data | tuple[ArrayLike, ArrayLike] | ArrayLike, y: ArrayLike | None = None
-    ) -> Evaluation:
-        """The figures of the network's task on samples, nothing learned: loss and accuracy, for regression RMSE and R².
-
-        Args:
-            samples: samples, (x, y), or x; of a data set, its test set.
-            y: targets for x.
-
-        Raises:
-            DataError: nothing that can be evaluated on, or targets of another kind than those of the training.
-            ShapeError: samples of another shape than the network was built for.
-        """
-        backend = self._built()
-        samples = self.arranged(as_samples(samples, y, self))
-        self.check_samples(samples)
-        return Evaluator(self, place(backend, samples, self.dtype)).run()
-
-    @alone
-    @explained
-    def recompute_statistics(self, samples: Samples | Data) -> None:
-        """Let every BatchNorm remember the statistics of these samples instead of its running averages.
-
-        One pass: each layer is normalised by its batches, and their means and variances are put together.
-
-        Args:
-            samples: the training set.
-
-        Raises:
-            OptionError: the network has no BatchNorm.
-        """
-        samples = self.arranged(samples.train if isinstance(samples, Data) else samples)
-        self.check_samples(samples)
-        layers = [layer for layer in self.layers if layer.normalizes_batch]
-        if not layers:
-            raise OptionError("the network has no BatchNorm, so no statistics to recompute")
-        layers = [layer for layer in layers if layer.trainable]  # what is frozen keeps them
-        if not layers:
-            return
-        for layer in layers:
-            layer.start_gathering()
-        # Not such that one sample is left over, which BatchNorm could not normalise.
-        sizes = (size for size in range(self.capacity, 1, -1) if len(samples) % size != 1)
-        is_done = False
-        try:
-            Evaluator(self, place(self._built(), samples, self.dtype)).run(next(sizes, self.capacity))
-            is_done = True
-        finally:
-            for layer in layers:
-                layer.stop_gathering(keep=is_done)
-
     def arranged(self, samples: Samples) -> Samples:
         """The samples in the shape of those that the network was trained on: images for flat rows of these, or rows.
 
@@ -726,71 +544,48 @@ class Sequential:
             return samples
         return self.trained_on.arranged_samples(samples)
 
-    def check_samples(self, samples: Samples, loss: Loss | None = None) -> None:
-        """Raise an error unless the network can take these inputs and give these targets.
-
-        Args:
-            samples: Inputs and targets.
-            loss: The loss of a training on them that is about to begin; left out, that of the training before, whose
-                kind of targets they must have.
-
-        Raises:
-            DataError: no samples, targets of a kind that the loss does not take, or was not trained on, or inputs of
-                another range than those of the training.
-            ShapeError: inputs of another shape, or more classes or targets than outputs.
-        """
-        if not isinstance(samples, Samples):
-            raise DataError(f"expected samples such as data.test, got {type(samples).__name__}: see gpunn.Samples")
-        if loss is None:
-            loss = self.loss
-            self._check_kind(samples)
-        if loss is not None:
-            loss.check_targets(samples.targets)
-        if fed_shape(self.layers, samples.shape) != self.input_shape:
-            raise ShapeError(f"the network was built for inputs {self.input_shape}, these samples are {samples.shape}")
-        if self.trained_on is not None:
-            self.trained_on.check_samples(samples)
-        outputs = prod(self.output_shape)
-        needed = samples.classes or samples.targets.shape[1]
-        if len(self.output_shape) != 1:
-            raise ShapeError(
-                f"the network gives {self.output_shape}, not (outputs,): end it with Flatten() and Dense()"
-            )
-        most = outputs if loss is None else loss.classes_of(outputs)
-        if needed > most if samples.classes else needed != outputs:
-            kind = "classes" if samples.classes else "targets"
-            raise ShapeError(
-                f"the data have {needed} {kind}, the network {outputs} outputs: {mend_outputs(samples, outputs)}"
-            )
-
-    def _check_kind(self, samples: Samples) -> None:
-        """Raise DataError for labels where the network was trained on float targets, and the other way round."""
-        if self.task is None or self.loss is None:
-            return
-        outputs = prod(self.output_shape)
-        if outputs == 1 and self.loss.of_targets is Task.BINARY:
-            return  # one output answers 0 or 1, whether these are labels or floats
-        if (self.task is Task.CLASSES) != bool(samples.classes):
-            kinds = {True: "labels, whole numbers (n,)", False: f"float targets (n, {outputs})"}
-            trained, got = kinds[self.task is Task.CLASSES], kinds[bool(samples.classes)].split(",")[0].split(" (")[0]
-            raise DataError(f"the network was trained on {trained}, these samples have {got}: give the same kind")
-
-    @alone
-    def summary(self) -> str:
-        """Layers, shapes of their outputs, parameters and memory, as a table."""
-        from gpunn.reports.summary import summary
-
-        return summary(self)
-
-    @alone
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write architecture and weights to one safetensors file."""
-        from gpunn.model_file import save_model
-
-        save_model(self, path)
-
     def __repr__(self) -> str:
-        return f"Sequential([{', '.join(map(repr, self.layers))}])"
+        return f"{type(self).__name__}([{', '.join(map(repr, self.layers))}])"
+
+
+def count_network(
+    layers: Sequence[Layer],
+    shape: Sequence[int],
+    batch_size: int,
+    like: Backend,
+    dtype: str,
+    arrays: Mapping[str, NDArray[Any]] | None = None,
+    optimizer: Optimizer | None = None,
+    skips: bool = False,
+) -> tuple[int, int]:
+    """Count the bytes of a network of these layers, or of its training, and of its largest array.
+
+    Raises:
+        ShapeError: the arrays are not those of the network.
+    """
+    network = Network(layer.unbuilt() for layer in layers)  # copies: the layers keep what they were built with
+
+    def lay_out(counting: Backend) -> tuple[BuildContext, Shape]:
+        context = network.lay_out(shape, batch_size, counting, dtype)
+        if arrays is not None:
+            check_arrays(arrays, context)
+        return context, network.output_shape
+
+    return count_bytes(lay_out, like, dtype, optimizer, skips)
+
+
+def bytes_of_network(
+    layers: Sequence[Layer],
+    shape: Sequence[int],
+    batch_size: int,
+    like: Backend,
+    dtype: str,
+    arrays: Mapping[str, NDArray[Any]] | None = None,
+    optimizer: Optimizer | None = None,
+    skips: bool = False,
+) -> int:
+    """Count the bytes of a network of these layers, or of its training; see `count_network`."""
+    return count_network(layers, shape, batch_size, like, dtype, arrays, optimizer, skips)[0]
 
 
 def check_arrays(arrays: Mapping[str, NDArray[Any]], context: BuildContext) -> None:

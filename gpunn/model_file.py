@@ -6,7 +6,7 @@ import json
 import os
 from dataclasses import asdict, fields
 from math import prod
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -16,12 +16,14 @@ from gpunn.config import MOST_LAYERS, from_config, to_built_config, to_config
 from gpunn.errors import DataError, GpunnError, ModelFileError
 from gpunn.layers.base import checked_seed, positive_whole
 from gpunn.memory import shortage
-from gpunn.model import Sequential, fed_shape
+from gpunn.model import Network, bytes_of_network, fed_shape
 from gpunn.state import Weights
 from gpunn.storage import as_path, open_regular, write_atomically
 from gpunn.tasks import Task
 from gpunn.tensors import read_header, read_values, to_bytes
 from gpunn.training_inputs import TrainingInputs
+
+Model = TypeVar("Model", bound=Network)
 
 FORMAT = 1
 MOST_INPUTS = 2**20
@@ -30,24 +32,34 @@ MOST_INPUTS = 2**20
 _MOST_HEADER = 2 << 20
 
 
-def save_model(model: Sequential, path: str | os.PathLike[str]) -> None:
+def save_model(model: Network, path: str | os.PathLike[str]) -> None:
     """Write architecture and weights to one file, replaced in one go.
 
     Raises:
+        OptionError, ShapeError: a network that could not be loaded again; nothing is written.
         OutputError: the file cannot be written.
     """
-    write_atomically(path, model_bytes(model))
+    description, arrays = _described(model), model.arrays()
+    layers = [from_config("layer", layer) for layer in description["layers"]]
+    _check_sizes(description, arrays)
+    bytes_of_network(layers, model.input_shape, model.batch_size, model._built(), model.dtype, arrays)
+    write_atomically(path, to_bytes(arrays, {"gpunn": json.dumps(description)}))
 
 
-def model_bytes(model: Sequential, weights: Weights | None = None) -> bytes:
+def model_bytes(model: Network, weights: Weights | None = None) -> bytes:
     """The content of a model file.
 
     Args:
         model: its architecture.
         weights: what it had learned at some time; left out, what it has now.
     """
+    arrays, trained = (model.arrays(), None) if weights is None else (weights.arrays, weights.trained)
+    return to_bytes(arrays, {"gpunn": json.dumps(_described(model, trained))})
+
+
+def _described(model: Network, trained: tuple[int, int] | None = None) -> dict[str, Any]:
+    """What a model file says beside the numbers."""
     model._built()
-    trained = (model.epochs_trained, model.steps_trained) if weights is None else weights.trained
     description = {
         "format": FORMAT,
         "layers": [to_built_config(layer) for layer in model.layers],
@@ -58,26 +70,15 @@ def model_bytes(model: Sequential, weights: Weights | None = None) -> bytes:
         "class_names": model.class_names,
         "dtype": model.dtype,
         "seed": model.seed,
-        "trained": trained,
+        "trained": trained or (model.epochs_trained, model.steps_trained),
     }
     if model.trained_on is not None:
         description["trained_on"] = asdict(model.trained_on)
-    return to_bytes(model.arrays() if weights is None else weights.arrays, {"gpunn": json.dumps(description)})
+    return description
 
 
-def load_model(path: str | os.PathLike[str], device: str = "auto", batch_size: int = 32) -> Sequential:
-    """Read a model that `save` wrote, ready to predict or to go on training.
-
-    Args:
-        path: of the file.
-        device: to build it on.
-        batch_size: of the largest training batch.
-
-    Raises:
-        ModelFileError: the file is missing, damaged, or not one of gpunn's.
-        MemoryShortageError: there is less memory than the network needs.
-        OptionError, DeviceError: the device or the batch size cannot be.
-    """
+def read_model(kind: type[Model], path: str | os.PathLike[str], device: str, batch_size: int) -> Model:
+    """Read a model file as a network of some class; see `gpunn.load_model`."""
     backend, batch_size = select(device), positive_whole(batch_size, "batch size")
     path = as_path(path)
     try:
@@ -94,7 +95,7 @@ def load_model(path: str | os.PathLike[str], device: str = "auto", batch_size: i
             f"there is no model file {path} ({error.strerror or error}): give the path that save or gpunn train wrote"
         ) from None
     try:
-        model = Sequential([from_config("layer", layer) for layer in description["layers"]])
+        model = kind([from_config("layer", layer) for layer in description["layers"]])
         _check_sizes(description, arrays)
         shape, seed = description["input_shape"], checked_seed(description.get("seed", 0))
         model.build_with(arrays, shape, batch_size, backend, description["dtype"], seed)
@@ -105,9 +106,13 @@ def load_model(path: str | os.PathLike[str], device: str = "auto", batch_size: i
         model.input_scale = _scale(description["input_scale"])
         model.trained_on = _trained_on(description.get("trained_on"), model)
     except MemoryError as error:
-        shape, dtype = description["input_shape"], description["dtype"]
-        raise shortage(error, model.layers, shape, batch_size, backend, dtype, 0, backend.free_bytes()) from None
-    except (GpunnError, KeyError, TypeError, ValueError, ArithmeticError) as error:
+        dtype = description["dtype"]
+
+        def needed(count: int) -> int:
+            return bytes_of_network(model.layers, description["input_shape"], count, backend, dtype)
+
+        raise shortage(error, needed, batch_size, backend, 0, backend.free_bytes()) from None
+    except (GpunnError, KeyError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else error
         raise ModelFileError(f"{path} describes no network that can be made: {reason}") from None
     return model
@@ -136,7 +141,7 @@ def _names(names: Any) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _task(value: Any, model: Sequential) -> Task | None:
+def _task(value: Any, model: Network) -> Task | None:
     """What a network was trained for; files of earlier versions do not say it, but have names for labels alone."""
     if value is None:
         return None if model.loss is None else model.loss.task(bool(model.class_names))
@@ -157,7 +162,7 @@ def _scale(value: Any) -> float:
     return float(value)
 
 
-def _trained_on(value: Any, model: Sequential) -> TrainingInputs | None:
+def _trained_on(value: Any, model: Network) -> TrainingInputs | None:
     """How the inputs of the training were; None in files of versions that did not remember it."""
     if value is None:
         return None
@@ -179,11 +184,13 @@ def _trained_on(value: Any, model: Sequential) -> TrainingInputs | None:
 def _check_sizes(description: dict[str, Any], arrays: dict[str, Any]) -> None:
     """Refuse a description that would take far more memory than the file has numbers for."""
     expected = sum(array.size for array in arrays.values())
-    layers = [layer for layer in description["layers"] if isinstance(layer, dict)]
+    tables = [layer for layer in description["layers"] if isinstance(layer, dict)]
+    for table in tables:  # and those within it, which are added meanwhile
+        tables += [each for each in table.values() if isinstance(each, dict)]
     shape = [positive_whole(size, "input shape") for size in description["input_shape"]]
     sizes: list[Any] = [*shape, prod(shape)]
     for key in ("units", "filters", "size", "padding"):
-        values = [layer.get(key, 1) for layer in layers]
+        values = [layer.get(key, 1) for layer in tables]
         sizes += [size for value in values for size in (value if isinstance(value, list) else [value])]
     for size in sizes:
         if isinstance(size, int) and not size <= max(expected, MOST_INPUTS):

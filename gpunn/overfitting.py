@@ -3,10 +3,8 @@
 import math
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from gpunn.history import Record
+from gpunn.record import Record
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,7 @@ class OverfittingDetector:
         self._best: _Window | None = None
         self._said = False
 
-    def observe(self, record: "Record") -> "Record | None":
+    def observe(self, record: Record) -> Record | None:
         """Take the next record; a record without a finite training and validation cost is passed over.
 
         Returns:

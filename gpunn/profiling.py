@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from math import prod
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -21,11 +21,9 @@ from gpunn.kernels.random import epoch_order
 from gpunn.layers import Layer
 from gpunn.layers.base import Shape
 from gpunn.rates import Rates
+from gpunn.step import Step
+from gpunn.training import Trainer
 from gpunn.work import Work, gather_work, loss_work, stage_work, update_work
-
-if TYPE_CHECKING:
-    from gpunn.step import Step
-    from gpunn.training import Trainer
 
 GATHER, FORWARD, LOSS, BACKWARD, UPDATE = PASSES = ("gather", "forward", "loss", "backward", "update")
 BETWEEN = "between"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TextIO
 
 from gpunn.evaluation import Evaluation
-from gpunn.history import Record
+from gpunn.record import Record
 from gpunn.tasks import in_words
 
 _EVERY = 0.1

@@ -17,10 +17,12 @@ import numpy as np
 from gpunn import reports
 from gpunn.data import Data
 from gpunn.errors import DataError, ShapeError
-from gpunn.evaluation import Evaluation
+from gpunn.evaluation import Evaluation, evaluate
 from gpunn.experiment import Experiment
-from gpunn.history import Record
+from gpunn.model_file import save_model
+from gpunn.record import Record
 from gpunn.reports.pictures import CONFUSION, CURVES, MISTAKES, draw_answers, draw_network
+from gpunn.reports.summary import summary
 from gpunn.run_folder import HISTORY, METRICS, MODEL, PROFILE, PROFILE_PICTURE
 from gpunn.storage import write_atomically
 from gpunn.tasks import Task, in_words, shown
@@ -42,7 +44,7 @@ def introduce(trainer: Trainer, folder: Path, say: Say) -> None:
         say(f"data on     {trainer.placement}")
     say(f"run folder  {folder}")
     say("")
-    say(trainer.model.summary())
+    say(summary(trainer.model))
     say("")
 
 
@@ -59,7 +61,7 @@ def _watched(data: Data) -> str:
 
 def _write_training(folder: Path, experiment: Experiment, trainer: Trainer) -> None:
     """What there is of a training, whole or not. The network first: it is the dearest."""
-    trainer.model.save(folder / MODEL)
+    save_model(trainer.model, folder / MODEL)
     trainer.history.write_csv(folder / HISTORY)
     reports.plot_curves(trainer.history, folder / CURVES, title=f"{experiment.name} on {trainer.data.name}")
 
@@ -76,7 +78,7 @@ def write_results(folder: Path, experiment: Experiment, trainer: Trainer, say: S
     data, model = trainer.data, trainer.model
     try:
         tested = data.test
-        result = None if tested is None else model.evaluate(tested)
+        result = None if tested is None else evaluate(model, tested)
     except (DataError, ShapeError) as error:
         _write_metrics(folder, _metrics(experiment, trainer, None, str(error)))
         raise type(error)(f"{error}; the trained network is kept in {folder}") from None

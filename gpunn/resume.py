@@ -21,6 +21,7 @@ from gpunn.recipes import parse_experiment, read_experiment
 from gpunn.run_folder import CHECKPOINTS, EXPERIMENT, METRICS, holds_run
 from gpunn.storage import open_regular, remove_folder, remove_leftovers
 from gpunn.training import Trainer
+from gpunn.version import __version__
 
 # What may differ between a run and what goes on with it. Of the data it is their fingerprint that is compared.
 _FREE = {"version", "description", "checkpoints", "data.source", "data.shape", "data.sha256"}
@@ -125,8 +126,6 @@ def fingerprint(data: Data, sha256: str = "") -> dict[str, Any]:
 
 def versions(trainer: Trainer) -> dict[str, str]:
     """What the last bits of a training depend on."""
-    from gpunn import __version__
-
     backend = trainer.model.backend
     assert backend is not None
     return {

@@ -5,16 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.errors import DeviceError
+from gpunn.gate import Gate
 from gpunn.kernels.kernel import Array
 
-if TYPE_CHECKING:
-    from gpunn.backend import CupyBackend
+
+class Device(Protocol):
+    """What is needed of a CUDA device; see `gpunn.backend.CupyBackend`."""
+
+    cupy: Any
+    index: int
+    lock: Gate
+    gate: Gate
+    stream: Any
+    copies: Any
 
 
 class Staging:
@@ -61,7 +70,7 @@ class PinnedStaging(Staging):
         arrays: of the device.
     """
 
-    def __init__(self, backend: CupyBackend, *arrays: Array) -> None:
+    def __init__(self, backend: Device, *arrays: Array) -> None:
         cupy = backend.cupy
         try:
             with backend.gate:

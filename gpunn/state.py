@@ -11,7 +11,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from gpunn.history import Record
+from gpunn.record import Record
 
 Arrays = dict[str, NDArray[Any]]
 """Arrays on the host, by name."""

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from gpunn.batches import Batches
 from gpunn.errors import CaptureError
+from gpunn.finite import Skip
 from gpunn.kernels.batches import NEXT_STEP
 from gpunn.kernels.sgd import end_step
 from gpunn.losses import Loss
+from gpunn.model import Network
 from gpunn.optimizers import Optimizer
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from gpunn.finite import Skip
-    from gpunn.model import Sequential
-
 
 STEPS_PER_GRAPH = 8
 """What the host spends on a replay is then shared by so many steps, and eight of the smallest take a tenth of a
@@ -43,7 +39,7 @@ class Step:
 
     Attributes:
         rates: the learning rate of each step of the epoch.
-        stages: what runs, in order; see `Sequential.stages_under`.
+        stages: what runs, in order; see `Network.stages_under`.
         totals: sum of the costs and number of right answers since `reset_totals`.
         trouble: what could not be recorded and why; empty where all was, or nothing was to be.
         skip: what takes a step back that leads to numbers that are not finite; None where it stays as it is.
@@ -53,7 +49,7 @@ class Step:
 
     def __init__(
         self,
-        model: Sequential,
+        model: Network,
         batches: Batches,
         loss: Loss,
         optimizer: Optimizer,

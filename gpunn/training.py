@@ -10,13 +10,12 @@ from contextlib import AbstractContextManager, contextmanager
 from copy import copy
 from dataclasses import replace
 from math import prod
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from gpunn.arguments import (
-    arranged_for,
     as_data,
     backend_for,
     checked_batch_size,
@@ -31,20 +30,22 @@ from gpunn.batches import sizes_of
 from gpunn.compiling import Compiling
 from gpunn.config import as_part
 from gpunn.data import Data, Samples
+from gpunn.diagnosis import first_not_finite
 from gpunn.errors import DeviceError, DivergenceError, GpunnError, OptionError
-from gpunn.evaluation import Evaluation, Evaluator, Measure
+from gpunn.evaluation import Evaluation, Evaluator, Measure, arranged_for, check_samples, evaluate, recompute_statistics
 from gpunn.finite import FiniteCheck, Skip
-from gpunn.history import History, Record
+from gpunn.history import History
 from gpunn.kernels import loops
 from gpunn.kernels.batches import NEXT_COUNT
 from gpunn.kernels.random import epoch_order
 from gpunn.layers.base import checked_seed, positive_whole
 from gpunn.losses import Loss
-from gpunn.memory import bytes_of_network, require_for_training, shortage
-from gpunn.model import fed_shape
+from gpunn.memory import UNCOUNTED, require, shortage
+from gpunn.model import Network, bytes_of_network, count_network, fed_shape
 from gpunn.optimizers import SGD, Optimizer
 from gpunn.placement import bytes_on_device, checked_place, is_converted, place
 from gpunn.progress import Progress
+from gpunn.record import Record
 from gpunn.regularizers import Regularizer
 from gpunn.scalars import flag
 from gpunn.state import Arrays, Memory, State, Trained, Weights
@@ -52,9 +53,6 @@ from gpunn.step import Step
 from gpunn.training_inputs import TrainingInputs, check_seen
 from gpunn.verdict import no_better_than_chance
 from gpunn.watch import COMPARED, EXPLOSION, Watch, watched
-
-if TYPE_CHECKING:
-    from gpunn.model import Sequential
 
 CHECK_EVERY = 256
 """Steps after which a device is asked whether cost and weights are still finite numbers."""
@@ -77,7 +75,7 @@ class Trainer:
 
     def __init__(
         self,
-        model: Sequential,
+        model: Network,
         data: Data | Samples | tuple[ArrayLike, ArrayLike] | ArrayLike | None,
         y: ArrayLike | None = None,
         *,
@@ -179,12 +177,18 @@ class Trainer:
         try:
             yield
         except MemoryError as error:
-            batch_size, backend, dtype, free, _, skips = self._memory
-            layers, shape = self.model.layers, fed_shape(self.model.layers, self.data.train.shape)
-            others = self._bytes_of_data()
-            raise shortage(
-                error, layers, shape, batch_size, backend, dtype, others, free, self.optimizer, skips
-            ) from None
+            batch_size, backend, _, free, *_ = self._memory
+            raise shortage(error, self._bytes_for, batch_size, backend, self._bytes_of_data(), free) from None
+
+    def _counted(self, batch_size: int) -> tuple[int, int]:
+        """Count the bytes of this training beside its data, for a batch size, and of its largest array."""
+        _, backend, dtype, _, _, skips = self._memory
+        layers, shape = self.model.layers, fed_shape(self.model.layers, self.data.train.shape)
+        nbytes, largest = count_network(layers, shape, batch_size, backend, dtype, None, self.optimizer, skips)
+        return nbytes + (UNCOUNTED if backend.device == "cpu" else 0), largest
+
+    def _bytes_for(self, batch_size: int) -> int:
+        return self._counted(batch_size)[0]
 
     def _bytes_of_data(self) -> int:
         """What the data take beside the network: on a device all of them, on the host where they are converted."""
@@ -204,14 +208,11 @@ class Trainer:
 
     def _require_memory(self) -> None:
         """Refuse what the host has no memory for, before any is taken."""
-        batch_size, backend, dtype, _, _, skips = self._memory
-        model, taken = self.model, 0
-        if backend.device == "cpu":
-            if model.backend is backend:  # what it has it keeps, or gives back before it is built again
-                taken = bytes_of_network(model.layers, model.input_shape, model.batch_size, backend, model.dtype)
-            shape = fed_shape(model.layers, self.data.train.shape)
-            others = self._bytes_of_data()
-            require_for_training(model.layers, shape, batch_size, backend, dtype, others, self.optimizer, skips, taken)
+        batch_size, backend, *_ = self._memory
+        # What it has it keeps, or gives back before it is built again.
+        taken = self.model.bytes_for(self.model.batch_size) if self.model.backend is backend else 0
+        largest = self._counted(batch_size)[1] if backend.device == "cpu" else 0
+        require(self._bytes_for, batch_size, backend, self._bytes_of_data(), taken, largest)
 
     def _build(self, backend: Backend, batch_size: int, dtype: str) -> None:
         """Build the network, or build it again where it was made for something else."""
@@ -224,7 +225,7 @@ class Trainer:
         ):
             model.rebuild(batch_size, backend, dtype)
         try:
-            model.check_samples(train, self.loss)
+            check_samples(model, train, self.loss)
             if model.trained_on is None and not model.layers[0].normalizes_batch:
                 check_seen(train)
         except GpunnError:
@@ -321,7 +322,7 @@ class Trainer:
             self.put_back(best)
             self.progress.say(f"the weights of step {best.step} are put back: validation cost was lowest there")
         if self.recompute_statistics:
-            self.model.recompute_statistics(self.data.train)
+            recompute_statistics(self.model, self.data.train)
 
     def verdict(self) -> str:
         """Whether the network does no better than chance, and why that may be; "" where it does better."""
@@ -487,9 +488,9 @@ class Trainer:
         train, model = self.data.train, self.model
         some = train.subset(np.linspace(0, len(train) - 1, min(len(train), COMPARED)).astype(np.int64))
         model.load_arrays(self.watch.start.arrays)
-        untrained = model.evaluate(some).loss
+        untrained = evaluate(model, some).loss
         model.load_arrays(weights.arrays)
-        return not model.evaluate(some).loss <= EXPLOSION * max(1.0, untrained)
+        return not evaluate(model, some).loss <= EXPLOSION * max(1.0, untrained)
 
     def _count_skipped(self) -> None:
         """Say how many batches were skipped since the last record, and count them."""
@@ -587,8 +588,6 @@ class Trainer:
 
     def _diverged(self, what: str) -> NoReturn:
         """End the training with the last good weights, and say what went wrong where."""
-        from gpunn.diagnosis import first_not_finite
-
         rate, epoch, done = self._rate(), (self.done - 1) // self.step.steps_per_epoch, self.done
         self.progress.close()
         if not what.startswith("the cost has grown"):

@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
-from gpunn.backend import Backend, _backend, import_cupy, open_device
 from gpunn.cuda_errors import meaning, told
 from gpunn.doctor import reinstall_command
 from gpunn.errors import DeviceError, GpunnError, in_one_line
 from gpunn.kernels.finite import mark_not_finite
-
-
-def trials(index: int) -> Iterator[tuple[str, Callable[[], str]]]:
-    """What a device is tried by, step by step: a name, and what says in words how it went.
-
-    Raises:
-        DeviceError, MemoryError: by a step that fails; those after it have no meaning then.
-    """
-    yield "CuPy import", lambda: f"CuPy {import_cupy().__version__}"
-    yield f"cuda:{index}", lambda: open_device(index)
-    yield "cuBLAS handle", lambda: _backend(f"cuda:{index}").device
-    yield "kernel", lambda: _kernel(_backend(f"cuda:{index}"))
-    yield "product", lambda: _product(_backend(f"cuda:{index}"))
 
 
 def trouble_in(error: Exception) -> tuple[str, str]:
@@ -41,14 +27,16 @@ def trouble_in(error: Exception) -> tuple[str, str]:
     return (what, mend) if what else (mend, "run gpunn doctor")
 
 
-def _kernel(backend: Backend) -> str:
+def kernel(backend: Any) -> str:
+    """Run a kernel on a backend."""
     # One that every training uses, so that nothing is compiled for this alone.
     flag = backend.zeros((1,), np.int32)
     backend.run(mark_not_finite, backend.asarray(np.array([1, np.nan], np.float32)), flag)
     return _compared(float(backend.to_host(flag)[0]), 1, "a kernel")
 
 
-def _product(backend: Backend) -> str:
+def product(backend: Any) -> str:
+    """Compute a product on a backend."""
     a, b = (backend.asarray(np.array(rows, np.float32)) for rows in ([[1, 2], [3, 4]], [[5, 6], [7, 8]]))
     c = backend.zeros((2, 2), np.float32)
     backend.gemm(1.0, a, b, 0.0, c)

@@ -18,10 +18,9 @@ from gpunn.errors import DataError, GpunnError, ModelFileError, in_one_line
 from gpunn.experiment import Experiment
 from gpunn.inputs import read_inputs
 from gpunn.keeper import listed
-from gpunn.model import Sequential
-from gpunn.model_file import load_model
 from gpunn.recipes import read_experiment
 from gpunn.run_folder import CHECKPOINTS, EXPERIMENT, MODEL
+from gpunn.sequential import Sequential, load_model
 from gpunn.streams import can_encode
 from gpunn.tasks import Task, by_class
 

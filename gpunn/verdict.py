@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.data import Data, Samples
-from gpunn.history import Record
 from gpunn.losses import Loss
+from gpunn.record import Record
 
 _NEAR = 0.95
 """Share of the cost of a constant answer: above it a network whose answers are those of chance has learned nothing."""

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from gpunn.history import History, Record
+from gpunn.history import History
+from gpunn.record import Record
 from gpunn.state import State, Weights
 
 EXPLOSION = 100.0

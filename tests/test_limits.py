@@ -25,7 +25,8 @@ from gpunn.data.idx import read_idx
 from gpunn.errors import MemoryShortageError, OptionError
 from gpunn.inputs import read_inputs
 from gpunn.kernels import loops
-from gpunn.memory import UNCOUNTED, bytes_of_network
+from gpunn.memory import UNCOUNTED
+from gpunn.model import bytes_of_network
 from gpunn.optimizers import Optimizer
 
 folder = pytest.fixture(own_folder)

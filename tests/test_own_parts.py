@@ -22,7 +22,7 @@ from gpunn.backend import CupyBackend
 from gpunn.config import PARTS, from_config, to_built_config, to_config
 from gpunn.errors import DeviceError, ModelFileError, OptionError
 from gpunn.kernels import Elementwise, Raw, registry
-from gpunn.memory import bytes_of_network
+from gpunn.model import bytes_of_network
 from gpunn.training import Trainer
 
 folder = pytest.fixture(own_folder)

@@ -54,8 +54,9 @@ class Bias(Layer):
 
     def fused_with(self, following: Layer) -> Layer | None:
         # One of somebody's own may have the kernel of another and do more than that.
-        is_plain = isinstance(following, Activation) and type(following).forward is Activation.forward
-        return BiasActivation(self, following) if is_plain and following.kernel in with_bias else None
+        if not isinstance(following, Activation) or type(following).forward is not Activation.forward:
+            return None
+        return BiasActivation(self, following) if following.kernel in with_bias else None
 
     @property
     def bias_for_loss(self) -> Parameter:

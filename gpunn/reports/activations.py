@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gpunn.errors import OptionError, ShapeError
 from gpunn.layers import Layer
+from gpunn.model import Network
 from gpunn.reports.style import FAINT, picture
 from gpunn.reports.tiles import colours, draw_tiles, grid
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from gpunn.model import Sequential
 
 # Panels beside each other.
 _ACROSS = 3
@@ -39,7 +39,7 @@ class Answers:
     maps: NDArray[Any]
 
 
-def answers_to(model: Sequential, image: ArrayLike) -> list[Answers]:
+def answers_to(model: Network, image: ArrayLike) -> list[Answers]:
     """What each convolution of a network, with activation and pooling after it, answers to an image.
 
     Args:
@@ -56,7 +56,7 @@ def answers_to(model: Sequential, image: ArrayLike) -> list[Answers]:
         return _answers_to(model, image)
 
 
-def _answers_to(model: Sequential, image: ArrayLike) -> list[Answers]:
+def _answers_to(model: Network, image: ArrayLike) -> list[Answers]:
     names = _names(model.layers)
     if not names or model.backend is None:
         return []

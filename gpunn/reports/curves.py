@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.errors import OptionError, ShapeError
-from gpunn.history import History, Record
+from gpunn.history import History
+from gpunn.record import Record
 from gpunn.reports.style import BEST, OVERFITTING, RATE, TRAINING, VALIDATION, light_grid, picture
 from gpunn.tasks import FIGURES
 

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpunn.errors import OptionError, ShapeError
+from gpunn.layers.base import Shape
+from gpunn.model import Network
 from gpunn.reports.style import FAINT, picture
 from gpunn.reports.tiles import colours, draw_tiles, extent, grid
 
-if TYPE_CHECKING:
-    from gpunn.layers.base import Shape
-    from gpunn.model import Sequential
 
-
-def first_filters(model: Sequential, shape: Shape) -> tuple[str, NDArray[Any]] | None:
+def first_filters(model: Network, shape: Shape) -> tuple[str, NDArray[Any]] | None:
     """The weights of the first layer that has any, as images.
 
     Args:

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from gpunn import reports
+from gpunn.data import Data, Samples
 from gpunn.data.mapped import in_blocks
+from gpunn.model import Network
 from gpunn.tasks import Task, by_class
-
-if TYPE_CHECKING:
-    from gpunn.data import Data, Samples
-    from gpunn.model import Sequential
 
 CURVES, CONFUSION, MISTAKES = "curves.png", "confusion.png", "mistakes.png"
 FILTERS, ACTIVATIONS = "filters.png", "activations.png"
 
 
-def draw_network(folder: Path, model: Sequential, data: Data, title: str) -> list[str]:
+def draw_network(folder: Path, model: Network, data: Data, title: str) -> list[str]:
     """Write filters.png and activations.png of a network, each where there is something to draw.
 
     The image that is answered to comes from the validation set, else from the training set: never from a test set that
@@ -49,7 +46,7 @@ def draw_network(folder: Path, model: Sequential, data: Data, title: str) -> lis
     return written
 
 
-def draw_answers(folder: Path, model: Sequential, samples: Samples, class_names: tuple[str, ...], title: str) -> None:
+def draw_answers(folder: Path, model: Network, samples: Samples, class_names: tuple[str, ...], title: str) -> None:
     """Write confusion.png and mistakes.png of a network's answers to some samples."""
     scale = samples.scale
     answers = [model.predict_proba(rows) for _, rows in in_blocks(samples.inputs)]

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from gpunn.limits import size
+from gpunn.profiling import Part, Profile
 from gpunn.reports.style import FAINT, TRAINING, light_grid, picture
-
-if TYPE_CHECKING:
-    from gpunn.profiling import Part, Profile
 
 HEADINGS = ("pass", "stage", "time", "share", "GFLOP/s", "GB/s", "of the limit")
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from gpunn.config import arguments_of
 from gpunn.layers import Layer
 from gpunn.limits import size
-
-if TYPE_CHECKING:
-    from gpunn.model import Sequential
+from gpunn.model import Network
 
 
-def summary(model: Sequential) -> str:
+def summary(model: Network) -> str:
     """Layers, shapes of their outputs for one sample, parameters and bytes, as a table in plain text."""
     model._built()
     head = ("layer", "output shape", "parameters", "buffers")

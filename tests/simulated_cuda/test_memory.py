@@ -12,7 +12,7 @@ import gpunn as gn
 from gpunn import limits
 from gpunn.backend import select
 from gpunn.errors import MemoryShortageError
-from gpunn.memory import bytes_of_network
+from gpunn.model import bytes_of_network
 from gpunn.placement import place
 from simulated_cuda.core import Core
 
@@ -185,6 +185,6 @@ def test_memory_of_the_host_that_runs_out_is_not_said_to_be_the_devices(
         raise MemoryError("Unable to allocate 7 TiB")
 
     model = _network().build((28, 28, 1), 10, "cuda")
-    monkeypatch.setattr("gpunn.model.place", fail)
+    monkeypatch.setattr("gpunn.evaluation.place", fail)
     with pytest.raises(MemoryShortageError, match=r"out of memory on the host, where .*Unable to allocate 7 TiB"):
         model.evaluate(_images().train)

@@ -1,0 +1,43 @@
+"""Imports go one way: no module needs, by any way round, one that needs it, for types or inside a function either."""
+
+import ast
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import gpunn
+
+PACKAGE = Path(gpunn.__file__).parent
+# What `gpunn doctor` looks at is imported by its functions: the driver, which it also reads, comes before all else.
+COMMANDS = {"gpunn.doctor"}
+
+
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {name_of(path): path for path in PACKAGE.rglob("*.py")}
+
+
+def imports(name: str) -> set[str]:
+    """The modules of gpunn that one imports, and the packages that are imported with them."""
+    tree = ast.parse(MODULES[name].read_text("utf-8"))
+    found: set[str] = set()
+    for node in tree.body if name in COMMANDS else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            whole = {f"{node.module}.{alias.name}" for alias in node.names} & MODULES.keys()
+            found |= whole if len(whole) == len(node.names) else {*whole, node.module or ""}
+    inner = {module.rpartition(".")[0] for module in found} - {"", "gpunn"}
+    return (found | {package for package in inner if not name.startswith(package)}) & MODULES.keys() - {name}
+
+
+def test_no_import_goes_round_in_a_circle() -> None:
+    try:
+        TopologicalSorter({name: imports(name) for name in MODULES}).prepare()
+    except CycleError as error:
+        raise AssertionError(f"a circle of imports: {' <- '.join(error.args[1])}") from None
+
+
+def test_what_every_module_may_import_imports_no_part() -> None:
+    assert imports("gpunn.config") == {"gpunn.errors"}
