@@ -603,3 +603,10 @@ def test_a_kernel_without_cuda_source_says_on_cuda_that_it_is_for_the_cpu() -> N
         with pytest.raises(DeviceError, match=rf"{kernel.name} .*CPU only.*device='cpu'") as caught:
             compiled()
         one_line(caught.value)
+
+
+@pytest.mark.gpu
+def test_a_network_with_such_a_kernel_is_not_trained_on_a_gpu() -> None:
+    with pytest.raises(DeviceError, match=r"own_swish .*CPU only.*device='cpu'") as caught:
+        gn.Sequential([gn.Dense(3), Swish(), gn.Dense(2)]).fit(data(), epochs=1, device="cuda", progress=False)
+    one_line(caught.value)
