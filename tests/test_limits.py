@@ -202,7 +202,9 @@ def wide_data(dtype: str = "float32") -> gn.Data:
 
 
 def test_every_optimizer_is_tried() -> None:
-    assert {type(make()) for make in OPTIMIZERS.values()} == set(Optimizer.__subclasses__())
+    assert {type(make()) for make in OPTIMIZERS.values()} == {
+        kind for kind in Optimizer.__subclasses__() if kind.__module__.startswith("gpunn.")
+    }
 
 
 @pytest.mark.parametrize("skips", [False, True], ids=["", "skipping"])

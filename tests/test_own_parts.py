@@ -311,6 +311,41 @@ def test_a_run_of_ones_own_parts_resumes_to_the_same_bits(folder: Path) -> None:
     np.testing.assert_equal(gn.load_model(folder / "run" / "model.safetensors", "cpu").arrays(), whole)
 
 
+# What stands for a layer of gpunn is not taken for one
+
+
+class ElsewhereBack(gn.ReLU):
+    """max(z, 0), and back-propagated as something else."""
+
+    gradient_kernel = gn.Sigmoid.gradient_kernel
+
+
+class Doubled(gn.ReLU):
+    def forward(self, x: Any, training: bool) -> Any:
+        return np.multiply(super().forward(x, training), 2, out=x)
+
+
+class Halved(gn.ReLU):
+    def backward(self, dy: Any) -> Any:
+        return super().backward(dy / 2)
+
+
+@pytest.mark.parametrize("activation", [ElsewhereBack, Doubled, Halved])
+def test_a_subclass_of_an_activation_is_not_made_one_with_the_bias_before(activation: type[gn.Layer]) -> None:
+    def stages(kind: type[gn.Layer]) -> list[type]:
+        model = gn.Sequential([gn.Dense(3), kind(), gn.Dense(2)]).build((5,), 8, "cpu")
+        return [type(stage) for stage in model.stages]
+
+    assert activation in stages(activation)
+    assert gn.ReLU not in stages(gn.ReLU)
+
+
+def test_pooling_stays_behind_an_activation_of_ones_own_that_may_fall() -> None:
+    model = gn.Sequential([gn.Conv2D(2, 3), Swish(), gn.MaxPool2D(2), gn.Flatten(), gn.Dense(2)])
+    names = [type(stage).__name__ for stage in model.build((8, 8, 1), 4, "cpu").stages]
+    assert names.index("Swish") < names.index("MaxPool2D")
+
+
 # What cannot be loaded is not saved
 
 

@@ -21,10 +21,12 @@ class Fused(NamedTuple):
     Attributes:
         forward: a := f(a + b), with b of shape (units, 1) beside a of shape (units, values).
         backward: dz := da ⊙ f′(z) and db[u] := Σ_j dz[u, j]; dz may be da.
+        gradient: The kernel of f′ that `backward` is made of.
     """
 
     forward: Elementwise
     backward: Raw
+    gradient: Elementwise
 
 
 def _bias_relu_loops(b: Array, a: Array) -> None:
@@ -86,6 +88,7 @@ extern "C" __global__ void {name}(const T* das, const T* as, T* dzs, T* total, i
     return Fused(
         Elementwise(f"bias_{activation.name}", "T b", "T a", f"T z = a + b; {activation.operation}", host=forward),
         Raw(name, source, launch=launch, host=by_rows),
+        gradient,
     )
 
 

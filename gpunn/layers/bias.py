@@ -53,10 +53,12 @@ class Bias(Layer):
         return input_shape
 
     def fused_with(self, following: Layer) -> Layer | None:
-        # One of somebody's own may have the kernel of another and do more than that.
-        if not isinstance(following, Activation) or type(following).forward is not Activation.forward:
+        if not isinstance(following, Activation) or (both := with_bias.get(following.kernel)) is None:
             return None
-        return BiasActivation(self, following) if following.kernel in with_bias else None
+        # One of somebody's own may have the kernel of another, and do something else with it or on the way back.
+        kind = type(following)
+        is_plain = kind.forward is Activation.forward and kind.backward is Activation.backward
+        return BiasActivation(self, following) if is_plain and both.gradient is kind.gradient_kernel else None
 
     @property
     def bias_for_loss(self) -> Parameter:
