@@ -29,9 +29,9 @@ _COPIES = 5
 _OF_OUTPUTS = 6
 """Arrays of a batch's outputs: targets, and targets and gradient of the cost, for the training and the validation."""
 
-UNCOUNTED = 32 << 20
+UNCOUNTED = 40 << 20
 """Bytes of the host that a training takes beside its arrays: the BLAS's own, machine code of kernels, records. They
-were at most 6 MiB in a process that had loaded nothing but Numba before, 29 where Numba compiled its loops anew."""
+were at most 6 MiB in a process that had loaded nothing but Numba before, 35 where Numba compiled its loops anew."""
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 

@@ -232,7 +232,7 @@ def test_the_batch_that_is_said_to_fit_does_fit(name: str, skips: bool) -> None:
     wide_network().fit(data, optimizer=OPTIMIZERS[name](), batch_size=1000, **options)
     layers, backend = wide_network().layers, select("cpu")
     counted = bytes_of_network(layers, (64,), 3000, backend, "float32", None, OPTIMIZERS[name](), skips)
-    leave(int(0.9 * counted))
+    leave(int(0.9 * counted) + UNCOUNTED)
     with pytest.raises(MemoryShortageError) as caught:
         wide_network().fit(data, optimizer=OPTIMIZERS[name](), batch_size=3000, **options)
     fitting = int(one_line(caught.value).partition("a batch size of ")[2].split()[0])
@@ -291,7 +291,7 @@ print("trained", attempt, size, f"{(limit - most) / 2**20:.1f} MiB left", "withi
 
 @pytest.mark.parametrize(
     ("case", "room"),
-    [("best weights", 176), ("skipping", 166), ("float64", 206), ("wide targets", 201), ("images", 196)],
+    [("best weights", 184), ("skipping", 174), ("float64", 214), ("wide targets", 209), ("images", 204)],
 )
 @pytest.mark.parametrize("compiles", [False, True])
 def test_a_process_that_has_loaded_nothing_yet_ends_below_its_limit(

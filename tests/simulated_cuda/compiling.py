@@ -1,4 +1,7 @@
-"""What stands behind the simulated NVRTC: g++, with the arithmetic and the checks that are asked for."""
+"""What stands behind the simulated NVRTC: g++, with the arithmetic and the checks that are asked for.
+
+FAKECUDA_NVRTC=path has the real NVRTC of that path, which needs no GPU, compile each source first.
+"""
 
 import ctypes
 import hashlib
@@ -9,6 +12,8 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+
+from simulated_cuda.nvrtc import by_real_nvrtc
 
 HERE = Path(__file__).resolve().parent
 
@@ -94,6 +99,9 @@ class Compiler:
     ) -> int:
         given = [(options[i] or b"").decode() for i in range(count)]
         try:
+            nvrtc = os.environ.get("FAKECUDA_NVRTC")
+            if nvrtc and (problem := by_real_nvrtc(nvrtc, [(source.decode(), given)])[0]):
+                raise CompilationError(problem)
             made = os.fsencode(self.library(source.decode(), given))
             ctypes.memmove(path, made + b"\0", len(made) + 1)
         except CompilationError as error:
