@@ -44,6 +44,7 @@ def progress(stream: Any, width: int = 80, epochs: int = 30, epoch: int = 11, se
     made._width = lambda: width  # type: ignore[method-assign]
     made.start_epoch(epoch)
     made._began = made._epoch_began - seconds
+    made._epoch_began -= 1.0  # so that the speed does not depend on the machine
     made._done = epoch * 60_000
     return made
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import FrameType
 
 from gpunn.errors import GpunnError
+from gpunn.kernels import loops
 
 SECONDS = 1.0
 """Of the processor, not of the clock: a machine that is busy with other things makes nothing slower."""
@@ -72,6 +73,7 @@ def scratch() -> Iterator[Path]:
 
 def warm_up(target: Target, folder: Path) -> None:
     """Read every seed without bounds: what is imported at first use is not held against a file."""
+    loops.load()  # which a network that is bound would be refused for
     for data in target.seeds().values():
         path = folder / "file"
         path.write_bytes(target.file(data))
