@@ -36,7 +36,6 @@ from gpunn import (
     Tanh,
 )
 from gpunn.data import Data
-from gpunn.errors import DataError
 from gpunn.kernels.random import epoch_order
 from gpunn.layers import Layer
 from gpunn.losses import Loss
@@ -258,6 +257,6 @@ def test_probabilities_are_pytorchs(torch: Any) -> None:
 def test_tensors_are_answered(torch: Any) -> None:
     model = Sequential([Dense(2)]).build((12,), device="cpu")
     x = np.random.default_rng(0).normal(size=(5, 2, 3, 2)).astype("float32")
-    np.testing.assert_array_equal(model.predict(torch.tensor(x)), model.predict(x))
-    with pytest.raises(DataError, match="detach"):
-        model.predict(torch.tensor(x, requires_grad=True))
+    for wants_gradient in (False, True):
+        tensor = torch.tensor(x, requires_grad=wants_gradient)
+        np.testing.assert_array_equal(model.predict(tensor), model.predict(x))
