@@ -105,7 +105,7 @@ def test_images_go_flat_into_a_dense_layer_as_flatten_would_have_them(backend: B
 
 
 class Probe(Layer):
-    """Hands everything on, and keeps what it saw."""
+    """Hands everything on, and keeps what it saw; on a device a pass may be rehearsed before."""
 
     family = "probe"
     output_is_free = False
@@ -113,14 +113,16 @@ class Probe(Layer):
     def build(self, context: Any, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         self.context = context
         self.seen: list[Any] = []
+        self.passes: set[str] = set()
         return input_shape
 
     def forward(self, x: Any, training: bool) -> Any:
         self.seen.append(x)
+        self.passes.add("forward")
         return x
 
     def backward(self, dy: Any) -> Any:
-        self.seen.append(dy)
+        self.passes.add("backward")
         return dy
 
 
@@ -129,7 +131,7 @@ def test_the_first_layer_with_weights_computes_no_gradient_of_its_input(backend:
     model = built(backend, [probe, Dense(4), Sigmoid(), Dense(2)])
     model.forward(np.ones((2, 3)))
     model.backward(backend.asarray(np.ones((2, 2))))
-    assert len(probe.seen) == 1
+    assert probe.passes == {"forward"}
 
 
 @pytest.mark.parametrize("after", [[], [Flatten()], [Flatten(), Flatten()]], ids=len)
