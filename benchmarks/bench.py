@@ -26,7 +26,7 @@ from targets import HEADINGS as TARGET_HEADINGS
 from targets import target_rows
 from workloads import on_device, quickened, workloads
 
-from gpunn.backend import select
+from gpunn.backend.devices import select
 from gpunn.kernels.loops import version
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from report import curves_of, slope
 
-from gpunn.reports.profiled import duration
 from gpunn.reports.style import INK, light_grid, picture
+from gpunn.tools.profiler.report import duration
 
 
 def chart(workloads: Sequence[dict[str, Any]], path: Path) -> None:

@@ -25,7 +25,8 @@ HOW = {"missing": "not done", "failed": "failed"}
 
 def gpu() -> dict[str, Any]:
     """The device that gpunn takes, its driver and its libraries."""
-    from gpunn.backend import CupyBackend, select
+    from gpunn.backend.cuda import CupyBackend
+    from gpunn.backend.devices import select
 
     backend = select("cuda")
     assert isinstance(backend, CupyBackend)

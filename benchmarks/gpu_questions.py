@@ -18,11 +18,12 @@ from lt_product import LtProduct
 from machine import RESULTS, command, machine, write_result
 
 import gpunn as gn
-from gpunn.backend import CupyBackend, select
-from gpunn.kernels import activations, fused, linear
+from gpunn.backend.cuda import CupyBackend
+from gpunn.backend.devices import select
+from gpunn.data.streaming import PIECE
+from gpunn.kernels import activations, bias, fused
 from gpunn.kernels.random import epoch_order
-from gpunn.streaming import PIECE
-from gpunn.training import Trainer
+from gpunn.train.trainer import Trainer
 
 Answer = tuple[str, float, str]
 """A question, a figure and its unit."""
@@ -96,7 +97,7 @@ def launches(backend: CupyBackend) -> Iterator[Answer]:
         backend.run(activations.relu, z, z)
 
     def raw() -> None:
-        backend.run(linear.row_sums, z, total)
+        backend.run(bias.row_sums, z, total)
 
     def product() -> None:
         backend.gemm(1.0, z, z.T, 0.0, other)
@@ -174,7 +175,7 @@ def steps(backend: CupyBackend) -> Iterator[Answer]:
 
 
 def graphs(backend: CupyBackend) -> Iterator[Answer]:
-    """How many steps should one graph have? `gpunn.step.STEPS_PER_GRAPH` is what is taken now."""
+    """How many steps should one graph have? `gpunn.train.step.STEPS_PER_GRAPH` is what is taken now."""
     data = digits()
     for name, layers in networks().items():
         for count in STEPS_PER_GRAPH:

@@ -16,11 +16,11 @@ from typing import Any
 
 from machine import command, machine
 
-from gpunn.checkpoint import write_checkpoint
-from gpunn.finite import FiniteCheck
-from gpunn.profiling import profile
-from gpunn.recipes import read_experiment
-from gpunn.resume import origin_of
+from gpunn.experiments.recipes import read_experiment
+from gpunn.experiments.resume import origin_of
+from gpunn.saving.checkpoint import write_checkpoint
+from gpunn.tools.profiler.profile import profile
+from gpunn.train.finite import FiniteCheck
 
 RESULTS = Path(__file__).parent / "results"
 TIMES = 20

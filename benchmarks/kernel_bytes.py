@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 
 import gpunn as gn
-from gpunn.backend import select
+from gpunn.backend.devices import select
 from gpunn.config import from_config
-from gpunn.experiment import with_units
+from gpunn.experiments.experiment import with_units
+from gpunn.experiments.recipes import read_experiment
 from gpunn.kernels.random import epoch_order
-from gpunn.recipes import read_experiment
-from gpunn.training import Trainer
+from gpunn.train.trainer import Trainer
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from gpunn.backend import CupyBackend
+from gpunn.backend.cuda import CupyBackend
 
 
 class LtProduct:

@@ -20,10 +20,11 @@ from typing import Any
 from machine import command, machine
 from pictures import IMAGES, shrink
 
-from gpunn import History, run
-from gpunn.recipes import read_experiment
+from gpunn import History
+from gpunn.experiments import run
+from gpunn.experiments.folder import HISTORY
+from gpunn.experiments.recipes import read_experiment
 from gpunn.reports import plot_curves
-from gpunn.run_folder import HISTORY
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from gpunn import run
+from gpunn.experiments import run
 
 IMAGES = Path(__file__).resolve().parent.parent / "docs" / "images"
 

@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from gpunn.data import load_data
 from gpunn.data.load import user_cache
 from gpunn.errors import GpunnError
-from gpunn.experiment import with_units
+from gpunn.experiments.experiment import with_units
+from gpunn.experiments.recipes import read_experiment
 from gpunn.kernels.random import epoch_order
-from gpunn.recipes import read_experiment
-from gpunn.schedules import OneCycle
+from gpunn.train.schedules import OneCycle
 
 Shape = tuple[int, int, int]
 CHECKED = 2_000

@@ -1,16 +1,15 @@
 """Neural networks trained straight from their equations, on CUDA through CuPy and on CPUs through NumPy."""
 
-import gpunn.starting  # noqa: F401  # first: what follows takes its time
+import gpunn.experiments.starting  # noqa: F401  # first: what follows takes its time
 
 # isort: split
-from gpunn.augmentation import Augmentation
+from gpunn.backend.limits import set_memory_limit
 from gpunn.config import register
 from gpunn.data import Data, Samples, load_data
+from gpunn.data.augmentation import Augmentation
 from gpunn.errors import GpunnError
-from gpunn.evaluation import Evaluation
-from gpunn.history import History
-from gpunn.initializers import Glorot, He, Initializer, LeCun, Normal
-from gpunn.layers import (
+from gpunn.nn.initializers import Glorot, He, Initializer, LeCun, Normal
+from gpunn.nn.layers import (
     Activation,
     AveragePool2D,
     BatchNorm,
@@ -27,13 +26,14 @@ from gpunn.layers import (
     Softplus,
     Tanh,
 )
-from gpunn.limits import set_memory_limit
-from gpunn.losses import BinaryCrossEntropy, Loss, MeanSquaredError, SoftmaxCrossEntropy
-from gpunn.optimizers import SGD, Adam, Optimizer
-from gpunn.record import Record
-from gpunn.regularizers import L1, L2, Regularizer
-from gpunn.schedules import Constant, Cosine, OneCycle, Schedule, StepDecay
+from gpunn.nn.losses import BinaryCrossEntropy, Loss, MeanSquaredError, SoftmaxCrossEntropy
 from gpunn.sequential import Sequential, load_model
+from gpunn.train.evaluator import Evaluation
+from gpunn.train.history import History
+from gpunn.train.optimizers import SGD, Adam, Optimizer
+from gpunn.train.record import Record
+from gpunn.train.regularizers import L1, L2, Regularizer
+from gpunn.train.schedules import Constant, Cosine, OneCycle, Schedule, StepDecay
 from gpunn.version import __version__ as __version__
 
 __all__ = [

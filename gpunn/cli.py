@@ -10,10 +10,11 @@ from typing import Any, NoReturn
 
 import click
 
-from gpunn import gate, starting, streams
+from gpunn.backend import gate
+from gpunn.backend.limits import set_memory_limit
 from gpunn.errors import GpunnError, OptionError, in_one_line
-from gpunn.limits import set_memory_limit
-from gpunn.signals import Terminated, install
+from gpunn.experiments import starting, streams
+from gpunn.experiments.signals import Terminated, install
 from gpunn.version import __version__
 
 INTERRUPTED = 130
@@ -97,8 +98,8 @@ def train(
     are now, and only --epochs, --device, --skip-bad-batches and how often there are checkpoints may be changed; of a
     run that has diverged --learning-rate too.
     """
-    from gpunn import run
-    from gpunn.recipes import read_experiment
+    from gpunn.experiments import run
+    from gpunn.experiments.recipes import read_experiment
 
     checkpoints = {"every": checkpoint_every, "minutes": checkpoint_minutes, "keep": checkpoint_keep}
     changes: dict[str, Any] = {"data": data, "epochs": epochs, "device": device, "checkpoints": checkpoints}
@@ -127,7 +128,7 @@ def evaluate(run: str, data: str | None, device: str) -> None:
 
     RUN is a run folder or a model file. Data without a test set are measured as a whole.
     """
-    from gpunn.use import evaluate_run
+    from gpunn.experiments.predict import evaluate_run
 
     _say(evaluate_run(run, data, device))
 
@@ -154,7 +155,7 @@ def predict(run: str, files: tuple[str, ...], form: str, invert: str, device: st
     the network's input, and are brought to the range and the background of the training images. What cannot be read is
     named, and the rest answered; the exit code is then 1.
     """
-    from gpunn.use import format_answers, predict_files
+    from gpunn.experiments.predict import format_answers, predict_files
 
     refused: list[str] = []
     answers = list(predict_files(run, files, device, invert, _note, refused.append))
@@ -169,15 +170,16 @@ def predict(run: str, files: tuple[str, ...], form: str, invert: str, device: st
 @cli.command()
 def doctor() -> None:
     """Say what is installed, what is missing for a GPU and what mends it; test every kernel where there is a GPU."""
-    from gpunn.backend import cuda_trouble
-    from gpunn.doctor import diagnose, first_gpu, format_findings, read_driver
+    from gpunn.backend.devices import cuda_trouble
+    from gpunn.backend.driver import first_gpu, read_driver
+    from gpunn.tools.doctor import diagnose, format_findings
 
     findings = diagnose()
     _say(format_findings(findings))
     failed = any(finding.status == "missing" for finding in findings)
     index = first_gpu(read_driver())
     if not cuda_trouble(index):
-        from gpunn.selftest import self_test
+        from gpunn.tools.selftest import self_test
 
         failed = not self_test(f"cuda:{index}", _say) or failed
     if failed:
@@ -187,7 +189,7 @@ def doctor() -> None:
 @cli.command()
 def recipes() -> None:
     """List the recipes that come with gpunn."""
-    from gpunn.recipes import read_experiment, recipes
+    from gpunn.experiments.recipes import read_experiment, recipes
 
     known = recipes()
     for name in known:

@@ -6,17 +6,17 @@ import os
 
 from numpy.typing import ArrayLike
 
-from gpunn.augmentation import Augmentation
-from gpunn.backend import Backend
+from gpunn.backend.base import Backend
 from gpunn.data import Data, Samples
-from gpunn.evaluation import Evaluation, check_samples, evaluate, recompute_statistics
-from gpunn.history import History
-from gpunn.losses import Loss
-from gpunn.memory import explained
-from gpunn.model import Network, alone
-from gpunn.model_file import read_model, save_model
-from gpunn.optimizers import Optimizer
-from gpunn.regularizers import Regularizer
+from gpunn.data.augmentation import Augmentation
+from gpunn.nn.footprint import explained
+from gpunn.nn.losses import Loss
+from gpunn.nn.network import Network, alone
+from gpunn.saving.model_file import read_model, save_model
+from gpunn.train.evaluator import Evaluation, check_samples, evaluate, recompute_statistics
+from gpunn.train.history import History
+from gpunn.train.optimizers import Optimizer
+from gpunn.train.regularizers import Regularizer
 
 
 class Sequential(Network):
@@ -120,7 +120,7 @@ class Sequential(Network):
                 returned instead.
             DataError, ShapeError, OptionError, DeviceError: arguments that cannot be.
         """
-        from gpunn.training import Trainer
+        from gpunn.train.trainer import Trainer
 
         trainer = Trainer(
             self,
@@ -188,7 +188,7 @@ class Sequential(Network):
     @alone
     def summary(self) -> str:
         """Layers, shapes of their outputs, parameters and memory, as a table."""
-        from gpunn.reports.summary import summary
+        from gpunn.nn.summary import summary
 
         return summary(self)
 

@@ -34,7 +34,7 @@ make_venv() {
 
 # Says in two lines which extra fits the driver, or cpu, and why. The same code as gpunn doctor decides.
 # What is installed must not depend on which GPUs this one run may see.
-ask_doctor() { (unset CUDA_VISIBLE_DEVICES; exec "$venv/bin/python" -I "$root/gpunn/doctor.py"); }
+ask_doctor() { (unset CUDA_VISIBLE_DEVICES; exec "$venv/bin/python" -I "$root/gpunn/backend/driver.py"); }
 
 # The driver and the GPUs as files tell of them: nvidia-smi can take seconds.
 machine() {

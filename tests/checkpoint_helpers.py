@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 import gpunn as gn
-from gpunn.checkpoint import Origin
-from gpunn.state import State
-from gpunn.training import Trainer
+from gpunn.saving.checkpoint import Origin
+from gpunn.train.state import State
+from gpunn.train.trainer import Trainer
 
 ORIGIN = Origin(
     experiment='name = "x"\n',

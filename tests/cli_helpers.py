@@ -82,7 +82,7 @@ PROGRAM = ("-m", "gpunn")
 
 _UNDRAWN = """
 import sys
-from gpunn import results
+from gpunn.experiments import results
 from gpunn.cli import main
 results.draw_answers = results.draw_network = lambda *_, **__: []
 results.reports.plot_curves = lambda _, path, **__: path.write_bytes(b"")
@@ -137,7 +137,7 @@ def assert_one_line(done: Done, code: int, *words: str) -> None:
 
 def results_of(path: Path) -> dict[str, Any]:
     """What a run has computed, to the last bit: all that it wrote but for times and paths."""
-    from gpunn.keeper import listed
+    from gpunn.saving.checkpointer import listed
 
     with (path / "history.csv").open() as file:
         history = [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
@@ -151,7 +151,7 @@ def results_of(path: Path) -> dict[str, Any]:
 
 def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let runs in this process draw nothing; see WITHOUT_PICTURES."""
-    from gpunn import results
+    from gpunn.experiments import results
 
     for name in ("draw_answers", "draw_network"):
         monkeypatch.setattr(results, name, lambda *_, **__: [])

@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from gpunn.backend import Backend
+    from gpunn.backend.base import Backend
     from gpunn.kernels import Elementwise, Raw
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
@@ -24,7 +24,7 @@ DTYPES = ["float32", "float64"]
 @pytest.fixture(scope="session", params=DEVICES)
 def backend(request: pytest.FixtureRequest) -> Backend:
     """Every device in turn."""
-    from gpunn.backend import select
+    from gpunn.backend.devices import select
 
     return select(request.param)
 

@@ -23,7 +23,7 @@ from typing import Any
 
 from cli_helpers import WITHOUT_PICTURES, results_of, start
 
-from gpunn.keeper import listed, newest
+from gpunn.saving.checkpointer import listed, newest
 
 CODES = {signal.SIGKILL: -signal.SIGKILL, signal.SIGINT: 130, signal.SIGTERM: 143}
 

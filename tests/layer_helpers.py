@@ -10,9 +10,9 @@ import numpy as np
 from harness import central_differences, relative_error
 from numpy.typing import NDArray
 
-from gpunn.backend import Backend
-from gpunn.layers import BuildContext, Layer
-from gpunn.parameter import Parameters
+from gpunn.backend.base import Backend
+from gpunn.nn.layers import BuildContext, Layer
+from gpunn.nn.parameter import Parameters
 
 ERROR = 1e-6
 

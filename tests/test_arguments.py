@@ -1,6 +1,7 @@
 """What `fit`, `evaluate` and `predict` may be given: arrays, names, sets of any size; or one line that says why not."""
 
 import logging
+import re
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import gpunn as gn
-from gpunn.arguments import as_shape, checked_batch_size
-from gpunn.backend import Backend
+from gpunn.backend.base import Backend
 from gpunn.errors import DataError, GpunnError, OptionError, ShapeError
+from gpunn.nn.arguments import as_shape
+from gpunn.train.arguments import checked_batch_size
 
 QUIET: dict[str, Any] = {"progress": False, "device": "cpu"}
 CENTRES = np.array([[2.0, 0, 0, 1], [0, 2, 0, -1], [0, 0, 2, 0]])
@@ -37,6 +39,11 @@ def trained(outputs: int = 3, **options: Any) -> gn.Sequential:
 
 
 # Targets
+
+
+def shown(value: Any) -> str:
+    """A value in the name of a test, which must be the same in every process."""
+    return re.sub(r" at 0x[0-9a-f]+", "", str(value))
 
 
 @pytest.mark.parametrize("loss", [None, gn.SoftmaxCrossEntropy(), gn.MeanSquaredError(), "mse", gn.SoftmaxCrossEntropy])
@@ -262,7 +269,7 @@ def test_validation_data_are_watched_and_everything_else_is_learned(kind: str, v
         ({"data": three(), "validation_data": (three()[0], three()[0])}, DataError, "validation set of arrays: expect"),
         ({"data": three(), "loss": "cross"}, OptionError, "unknown loss 'cross': expected one of BinaryCrossEntropy"),
         ({"data": three(), "loss": "SoftmaxCrossEntrpy"}, OptionError, "did you mean SoftmaxCrossEntropy"),
-        ({"data": three(), "loss": gn.SGD()}, OptionError, r"expected a loss such as MeanSquaredError\(\), got <gpunn"),
+        ({"data": three(), "loss": gn.SGD()}, OptionError, r"expected a loss such as MeanSquaredError\(\), got SGD"),
         ({"data": three(), "loss": len}, OptionError, "expected a loss such as"),
         ({"data": three(), "optimizer": "adma"}, OptionError, "did you mean Adam"),
         ({"data": three(), "optimizer": 0.1}, OptionError, r"expected an optimizer .*: write SGD\(0.1\)"),
@@ -280,7 +287,7 @@ def test_validation_data_are_watched_and_everything_else_is_learned(kind: str, v
         ({"data": three(), "device": None}, OptionError, "unknown device None"),
         ({"data": three(), "seed": None}, OptionError, "seed must be a whole number"),
     ],
-    ids=str,
+    ids=shown,
 )
 def test_what_fit_cannot_take_is_one_line(options: dict[str, Any], error: type[GpunnError], said: str) -> None:
     with pytest.raises(error, match=said) as caught:
@@ -301,7 +308,7 @@ def test_what_fit_cannot_take_is_one_line(options: dict[str, Any], error: type[G
         ((np.full((3, 4), np.nan), [0, 1, 2]), "NaN"),
         ((np.zeros((0, 4)), []), "no values"),
     ],
-    ids=str,
+    ids=shown,
 )
 def test_what_evaluate_cannot_take_is_one_line(given: Any, said: str) -> None:
     model = trained(epochs=1)
@@ -485,7 +492,7 @@ def test_numbers_that_are_not_finite_get_no_answer(ask: str, value: float) -> No
         (np.zeros((0, 2, 3)), r"expected inputs \(batch, 4\), got \(0, 2, 3\)$"),
         (np.zeros((2, 0)), r"expected inputs \(batch, 4\), got \(2, 0\)$"),
     ],
-    ids=str,
+    ids=shown,
 )
 def test_what_a_network_cannot_be_asked_is_one_line(x: Any, said: str) -> None:
     model = trained(epochs=1)

@@ -10,8 +10,9 @@ from kernel_cases import philox
 from numpy.typing import NDArray
 
 from gpunn import SGD, Augmentation, Conv2D, Data, Dense, Flatten, ReLU, Samples, Sequential, load_data
-from gpunn.backend import Backend, select
-from gpunn.batches import DeviceBatches, rows_of
+from gpunn.backend.base import Backend
+from gpunn.backend.devices import select
+from gpunn.data.loader import DeviceBatches, rows_of
 from gpunn.errors import OptionError, ShapeError
 from gpunn.kernels.augmentation import transforms
 

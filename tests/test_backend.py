@@ -14,9 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from gpunn import backend as module
-from gpunn import blas
-from gpunn.backend import Backend, Buffer, NumpyBackend, backend_of, cuda_trouble, select
+from gpunn.backend import blas
+from gpunn.backend import devices as module
+from gpunn.backend.base import Backend, Buffer
+from gpunn.backend.cpu import NumpyBackend
+from gpunn.backend.devices import backend_of, cuda_trouble, select
 from gpunn.errors import DeviceError, OptionError
 
 SIZE = st.integers(1, 17)
@@ -327,7 +329,7 @@ def test_an_unknown_precision_is_refused_with_those_there_are() -> None:
 
 
 def test_auto_says_why_it_took_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpunn.backend.cuda_trouble", lambda index=0: "the driver is missing")
+    monkeypatch.setattr("gpunn.backend.devices.cuda_trouble", lambda index=0: "the driver is missing")
     backend = select("auto")
     assert (backend.device, backend.reason) == ("cpu", "no CUDA: the driver is missing")
 
@@ -336,7 +338,7 @@ def test_auto_says_why_it_took_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_cuda_device_that_is_not_there_is_refused_with_the_reason(
     device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gpunn.backend.cuda_trouble", lambda index=0: f"no device {index}")
+    monkeypatch.setattr("gpunn.backend.devices.cuda_trouble", lambda index=0: f"no device {index}")
     with pytest.raises(DeviceError) as caught:
         select(device)
     assert f"no device {int(device == 'cuda:1')}" in one_line(caught.value)

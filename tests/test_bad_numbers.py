@@ -14,13 +14,13 @@ from cli_helpers import gpunn, own_folder
 from harness import one_line
 
 import gpunn as gn
-from gpunn.backend import select
+from gpunn.backend.devices import select
 from gpunn.errors import DivergenceError
-from gpunn.finite import FiniteCheck
-from gpunn.keeper import listed
-from gpunn.layers.base import Layer
-from gpunn.state import Weights
-from gpunn.training import Trainer
+from gpunn.nn.layers.base import Layer
+from gpunn.saving.checkpointer import listed
+from gpunn.train.finite import FiniteCheck
+from gpunn.train.state import Weights
+from gpunn.train.trainer import Trainer
 
 folder = pytest.fixture(autouse=True)(own_folder)
 

@@ -26,7 +26,7 @@ from gpunn import (
     load_data,
     load_model,
 )
-from gpunn.backend import Backend
+from gpunn.backend.base import Backend
 from gpunn.errors import OptionError, ShapeError
 
 SHAPES = st.one_of(st.tuples(st.integers(1, 5)), st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(1, 3)))

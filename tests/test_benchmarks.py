@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from gpunn.profiling import Profile
+from gpunn.tools.profiler.profile import Profile
 
 ROOT = Path(__file__).resolve().parent.parent
 

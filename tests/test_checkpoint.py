@@ -18,7 +18,9 @@ from harness import one_line
 from safetensors.numpy import load_file, save_file
 
 import gpunn as gn
-from gpunn.checkpoint import (
+from gpunn.errors import CheckpointError, OutputError
+from gpunn.files import remove_leftovers
+from gpunn.saving.checkpoint import (
     BEST,
     MANIFEST,
     MODEL,
@@ -28,10 +30,8 @@ from gpunn.checkpoint import (
     open_checkpoint,
     write_checkpoint,
 )
-from gpunn.errors import CheckpointError, OutputError
-from gpunn.state import State
-from gpunn.storage import remove_leftovers
-from gpunn.training import Trainer
+from gpunn.train.state import State
+from gpunn.train.trainer import Trainer
 
 FILES = (MODEL, BEST, STATE, MANIFEST)
 

@@ -13,7 +13,7 @@ from cli_helpers import ROOT, WITHOUT_GPU, Done, assert_one_line, gpunn, own_fol
 from data_helpers import idx_bytes
 
 import gpunn as gn
-from gpunn.recipes import recipes
+from gpunn.experiments.recipes import recipes
 
 folder = pytest.fixture(autouse=True)(own_folder)
 
@@ -199,7 +199,7 @@ def test_predict_without_a_good_file_answers_nothing(trained: tuple[Path, Done],
 
 
 def test_predict_of_one_file_raises_in_python(trained: tuple[Path, Done]) -> None:
-    from gpunn.use import predict_files
+    from gpunn.experiments.predict import predict_files
 
     with pytest.raises(gn.GpunnError, match="gone"):
         list(predict_files(str(trained[0]), ["gone"]))

@@ -188,7 +188,7 @@ def test_a_full_disk_is_found_before_the_training(disk: Path) -> None:
 
 
 def test_a_disk_that_takes_no_more_bytes_is_one_line(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpunn.run_folder._ROOM", -(1 << 30))  # as if there were room, and then there is none
+    monkeypatch.setattr("gpunn.experiments.folder._ROOM", -(1 << 30))  # as if there were room, and then there is none
     (disk / "filling").write_bytes(bytes(64 << 10))
     done = gpunn("train", "--recipe", "tiny.toml", "--out", disk / "run")
     assert_one_line(done, 1, "No space left on device", "--out")
@@ -224,7 +224,7 @@ def test_a_signal_ends_a_training_in_order(folder: Path, number: int, code: int)
 def test_an_error_nobody_foresaw_is_one_line_and_a_traceback_on_request(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gpunn.run.train", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("gpunn.experiments.run.train", lambda *_, **__: 1 / 0)
     done = gpunn("train")
     assert done.code == 1
     assert done.err.startswith("gpunn: a defect of gpunn: ZeroDivisionError: division by zero; please report")
@@ -238,5 +238,5 @@ def test_running_out_of_memory_is_one_line(monkeypatch: pytest.MonkeyPatch) -> N
     def fail(*_: object, **__: object) -> None:
         raise MemoryError("Unable to allocate 7 TiB")
 
-    monkeypatch.setattr("gpunn.run.train", fail)
+    monkeypatch.setattr("gpunn.experiments.run.train", fail)
     assert_one_line(gpunn("train"), 1, "out of memory (Unable to allocate 7 TiB)", "smaller batch")

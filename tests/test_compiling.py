@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from test_gpu_failures import program
 
-from gpunn.compiling import Compiling
+from gpunn.backend.compiling import Compiling
 
 
 class Terminal(io.StringIO):
@@ -45,7 +45,7 @@ def test_where_nothing_is_compiled_or_to_be_shown_there_is_no_line() -> None:
 
 
 def test_of_a_temporary_cache_nobody_is_promised_that_it_is_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpunn.kernel_cache._instead", [Path("/tmp/gone")])
+    monkeypatch.setattr("gpunn.backend.kernel_cache._instead", [Path("/tmp/gone")])
     stream = io.StringIO()
     with Compiling(stream=stream) as show:
         show(1, 3)
@@ -77,7 +77,7 @@ TRACED = """
 import sys
 from simulated_cuda.installing import install
 library = install()
-from gpunn.backend import CupyBackend
+from gpunn.backend.cuda import CupyBackend
 from gpunn.cli import main
 class Terminal:
     def __init__(self, stream): self.stream = stream
@@ -91,7 +91,7 @@ def traced(self, work, show):
     ahead(self, work, show)
     print("ahead", count("nvrtcCompileProgram") - before[0], count("cuLaunchKernel") - before[1], flush=True)
 CupyBackend.compile_ahead = traced
-from gpunn.step import Step
+from gpunn.train.step import Step
 compute = Step.compute
 def computed(self, n):
     before = count("nvrtcCompileProgram")
@@ -149,7 +149,7 @@ from simulated_cuda.installing import install
 install()
 import numpy as np
 import gpunn as gn
-from gpunn.layers import BatchNorm
+from gpunn.nn.layers import BatchNorm
 data = gn.load_data("digits")
 def network():
     return gn.Sequential([gn.Dense(8), gn.BatchNorm(), gn.ReLU(), gn.Dense(10)])

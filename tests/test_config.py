@@ -35,12 +35,12 @@ from gpunn import (
     Softplus,
     StepDecay,
     Tanh,
-    initializers,
 )
-from gpunn.augmentation import Augmentation
 from gpunn.config import PARTS, arguments_of, from_config, to_config
+from gpunn.data.augmentation import Augmentation
 from gpunn.errors import OptionError
-from gpunn.schedules import Changed
+from gpunn.nn import initializers
+from gpunn.train.schedules import Changed
 
 EXAMPLES: dict[str, list[Any]] = {
     "layer": [

@@ -12,13 +12,14 @@ from layer_helpers import Alone, assert_gradients, blocks_of
 from numpy.typing import NDArray
 
 from gpunn import Conv2D, Dense, Flatten, ReLU, Sequential
-from gpunn.backend import Backend, select
+from gpunn.backend.base import Backend
+from gpunn.backend.devices import select
 from gpunn.errors import OptionError, ShapeError
-from gpunn.initializers import Constant
-from gpunn.layers import BuildContext
-from gpunn.layers.products import Extent, PatchProducts, Products
-from gpunn.layers.rows import RowProducts
-from gpunn.parameter import Parameters
+from gpunn.nn.initializers import Constant
+from gpunn.nn.layers import BuildContext
+from gpunn.nn.layers.conv_patches import Extent, PatchProducts, Products
+from gpunn.nn.layers.conv_rows import RowProducts
+from gpunn.nn.parameter import Parameters
 
 BLOCKS = st.sampled_from([1, 50, 500, None])
 """Elements of a block: one row of the output at a time, some, and all of it."""

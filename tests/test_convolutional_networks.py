@@ -34,11 +34,12 @@ from gpunn import (
     load_data,
     load_model,
 )
-from gpunn.backend import Backend
+from gpunn.backend.base import Backend
 from gpunn.config import to_built_config
 from gpunn.errors import ModelFileError, ShapeError
-from gpunn.kernels import pooling, threads
-from gpunn.layers import Layer
+from gpunn.kernels import parallel as threads
+from gpunn.kernels import pooling
+from gpunn.nn.layers import Layer
 
 H = 1e-5
 
@@ -235,7 +236,7 @@ def test_the_same_seed_gives_the_same_bytes(backend: Backend, augmentation: Augm
 @pytest.mark.parametrize("cores", [2, 3])
 def test_threads_give_the_same_bytes_as_one(monkeypatch: pytest.MonkeyPatch, cores: int) -> None:
     """What is shared out is whole channels, so no sum is added in another order."""
-    from gpunn.backend import select
+    from gpunn.backend.devices import select
 
     runs = []
     for count in (1, cores):

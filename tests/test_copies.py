@@ -34,7 +34,8 @@ from gpunn import (
     load_data,
     load_model,
 )
-from gpunn.backend import Backend, select
+from gpunn.backend.base import Backend
+from gpunn.backend.devices import select
 from gpunn.errors import GpunnError, OptionError, ShapeError
 
 COPIES: list[Callable[[Any], Any]] = [
@@ -163,7 +164,7 @@ def test_a_network_of_a_device_that_is_not_there_is_unpickled_on_the_cpu(monkeyp
     backend.device, backend.precision = "cuda:1", "tf32"
     model.backend = backend
     pickled = pickle.dumps(model)
-    monkeypatch.setattr("gpunn.backend.cuda_trouble", lambda index=0: "no driver")
+    monkeypatch.setattr("gpunn.backend.devices.cuda_trouble", lambda index=0: "no driver")
     other = pickle.loads(pickled)
     assert other.backend is select("cpu")
     assert bits(other) == bits(model)

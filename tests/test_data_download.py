@@ -15,7 +15,7 @@ from data_helpers import STEMS, breaks_off, fails, idx_bytes, one_line, sends, s
 from gpunn.data import load as load_module
 from gpunn.data import load_data
 from gpunn.data.download import download
-from gpunn.data.published import FASHION_MNIST, MNIST, PUBLISHED
+from gpunn.data.sources import FASHION_MNIST, MNIST, PUBLISHED
 from gpunn.errors import DataError, OutputError
 
 ARRAYS = small_set()

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from gpunn.data.idx import idx_header, read_idx, read_images, read_labels
+from gpunn.data.formats.idx import idx_header, read_idx, read_images, read_labels
 from gpunn.errors import DataError
 
 SHARED_FOLDER = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -14,7 +14,7 @@ from data_helpers import STEMS, idx_bytes, one_line, small_set, write_set
 from gpunn.data import NAMES, load_data
 from gpunn.data import load as load_module
 from gpunn.data.digits import IMAGES, LABELS
-from gpunn.data.published import MNIST, PUBLISHED
+from gpunn.data.sources import MNIST, PUBLISHED
 from gpunn.errors import DataError, OptionError
 
 

@@ -9,8 +9,8 @@ import pytest
 from data_helpers import STEMS, one_line, small_set, write_set
 
 from gpunn.data import Data, Samples, load_data
-from gpunn.data.idx import idx_header
-from gpunn.data.mapped import Rows, in_blocks, is_mapped
+from gpunn.data.formats.idx import idx_header
+from gpunn.data.memmap import Rows, in_blocks, is_mapped
 from gpunn.errors import DataError, OptionError
 
 
@@ -105,7 +105,7 @@ def test_large_files_stay_on_the_disk_without_being_asked_to(tmp_path: Path, mon
     packed = write_set(tmp_path / "packed", small_set(), packed=True)
     _, _, path = floats(tmp_path / "mine.npz")
     assert not any(is_mapped(load_data(source).train.inputs) for source in (folder, packed, path))
-    monkeypatch.setattr("gpunn.data.mapped.MAPPED_FROM", 100)
+    monkeypatch.setattr("gpunn.data.memmap.MAPPED_FROM", 100)
     assert is_mapped(load_data(folder).train.inputs)
     assert is_mapped(load_data(path).train.inputs)
     assert not is_mapped(load_data(packed).train.inputs)  # nothing else can be done with it
@@ -132,7 +132,7 @@ def test_a_number_that_is_not_finite_is_found_wherever_it_is(tmp_path: Path, mon
     x, y, _ = floats(tmp_path / "mine.npz")
     x[17, 2], x[33] = np.nan, np.inf
     path = npz(tmp_path / "wrong.npz", x, y)
-    monkeypatch.setattr("gpunn.data.mapped._BLOCK", 100)
+    monkeypatch.setattr("gpunn.data.memmap._BLOCK", 100)
     for kept in (True, False):
         with pytest.raises(DataError, match=r"got NaN in sample 17 at position \(2,\) \(6 such values\)"):
             load_data(path, memory_map=kept)

@@ -15,8 +15,10 @@ import pytest
 from stub_driver import stub_driver, with_driver
 from stub_wheels import make_wheel
 
-from gpunn import doctor
-from gpunn.doctor import Driver, Finding, Gpu, cuda_advice, diagnose, fitting_extra, format_findings
+from gpunn.backend import driver as nvidia
+from gpunn.backend.driver import Driver, Finding, Gpu, cuda_advice, fitting_extra
+from gpunn.tools import doctor
+from gpunn.tools.doctor import diagnose, format_findings
 
 HOPPER = Gpu("NVIDIA H100", 80 * 2**30, (9, 0))
 PASCAL = Gpu("GeForce GTX 1080", 8 * 2**30, (6, 1))
@@ -30,12 +32,13 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     """Makes the doctor see a driver, installed packages and CUDA libraries that cannot be loaded."""
 
     def pretend(driver: Driver, packages: dict[str, str], broken: dict[str, str] | None = None) -> None:
-        monkeypatch.setattr(doctor, "read_driver", lambda: driver)
-        monkeypatch.setattr(doctor, "installed", lambda package: packages.get(package, ""))
-        monkeypatch.setattr(doctor, "_library_problem", lambda name: (broken or {}).get(name, ""))
+        for module in (nvidia, doctor):
+            monkeypatch.setattr(module, "read_driver", lambda: driver)
+            monkeypatch.setattr(module, "installed", lambda package: packages.get(package, ""))
+        monkeypatch.setattr(nvidia, "library_problem", lambda name: (broken or {}).get(name, ""))
         has_cupy = any(package.startswith("cupy") for package in packages)
         monkeypatch.setattr(
-            doctor.importlib.util, "find_spec", lambda name: object() if name != "cupy" or has_cupy else None
+            nvidia.importlib.util, "find_spec", lambda name: object() if name != "cupy" or has_cupy else None
         )
 
     return pretend
@@ -70,7 +73,7 @@ def test_a_machine_with_everything_needs_no_advice(machine: Machine) -> None:
 
 
 def test_without_a_driver_the_advice_names_it_first(machine: Machine) -> None:
-    machine(Driver(problem=doctor._NO_DRIVER), {})
+    machine(Driver(problem=nvidia.NO_DRIVER), {})
     assert cuda_advice().startswith("no NVIDIA driver was found: install one")
 
 
@@ -117,11 +120,11 @@ def test_two_cupys_are_one_too_many(machine: Machine) -> None:
     assert "only one may be installed" in cuda_advice()
 
 
-@pytest.mark.parametrize("library", list(doctor.LIBRARIES))
+@pytest.mark.parametrize("library", list(nvidia.LIBRARIES))
 def test_a_missing_library_is_mended_by_the_extra_of_the_installed_cupy(machine: Machine, library: str) -> None:
     machine(Driver(13000, (HOPPER,)), everything("cupy-cuda13x"), {library: "not found"})
     advice = cuda_advice()
-    assert advice.startswith(f"{doctor.LIBRARIES[library]} cannot be loaded: not found: ")
+    assert advice.startswith(f"{nvidia.LIBRARIES[library]} cannot be loaded: not found: ")
     assert "[cuda13]" in advice
 
 
@@ -177,12 +180,12 @@ class FakeLibrary:
 
 def test_the_driver_is_asked_for_its_version_and_every_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ctypes, "CDLL", lambda name: FakeLibrary([HOPPER, PASCAL]))
-    assert doctor.read_driver() == Driver(13000, (HOPPER, PASCAL))
+    assert nvidia.read_driver() == Driver(13000, (HOPPER, PASCAL))
 
 
 def test_an_error_of_the_driver_is_given_in_its_own_words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ctypes, "CDLL", lambda name: FakeLibrary([], error=100))
-    driver = doctor.read_driver()
+    driver = nvidia.read_driver()
     assert driver.problem == "the NVIDIA driver reports: no CUDA-capable device is detected (error 100)"
     assert not driver.gpus
 
@@ -192,11 +195,11 @@ def test_a_machine_without_the_library_has_no_driver(monkeypatch: pytest.MonkeyP
         raise OSError(f"{name}: cannot open shared object file")
 
     monkeypatch.setattr(ctypes, "CDLL", missing)
-    assert doctor.read_driver().problem == doctor._NO_DRIVER
+    assert nvidia.read_driver().problem == nvidia.NO_DRIVER
 
 
 def test_what_cuda_lacks_is_no_failure_where_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "read_driver", lambda: Driver(problem=doctor._NO_DRIVER))
+    monkeypatch.setattr(doctor, "read_driver", lambda: Driver(problem=nvidia.NO_DRIVER))
     findings = diagnose()
     assert [finding for finding in findings if finding.status == "missing"] == []
     assert {"gpunn", "Python", "numpy", "BLAS", "data cache", "kernel cache", "NVIDIA driver", "CuPy"} <= {
@@ -205,7 +208,7 @@ def test_what_cuda_lacks_is_no_failure_where_there_is_no_gpu(monkeypatch: pytest
 
 
 def test_every_finding_that_is_not_well_has_a_mend(machine: Machine) -> None:
-    machine(Driver(problem=doctor._NO_DRIVER), {}, dict.fromkeys(doctor.LIBRARIES, "not found"))
+    machine(Driver(problem=nvidia.NO_DRIVER), {}, dict.fromkeys(nvidia.LIBRARIES, "not found"))
     findings = diagnose()
     assert [finding for finding in findings if finding.status != "ok" and not finding.mend] == []
     assert any(finding.status == "missing" for finding in findings)
@@ -252,7 +255,7 @@ def test_findings_with_one_mend_show_it_once() -> None:
 def test_a_bare_python_runs_the_doctor_before_anything_is_installed() -> None:
     # -I -S: neither the packages that are installed nor the folder of the file can be imported.
     done = subprocess.run(
-        [sys.executable, "-I", "-S", doctor.__file__], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-I", "-S", nvidia.__file__], capture_output=True, text=True, check=True, timeout=60
     )
     extra, reason = done.stdout.split("\n", 1)
     assert extra in {"cpu", "cuda12", "cuda13"}
@@ -262,8 +265,8 @@ def test_a_bare_python_runs_the_doctor_before_anything_is_installed() -> None:
 def processor(
     monkeypatch: pytest.MonkeyPatch, threads: int, cores: int, load: float, *, shares: bool = False
 ) -> Finding:
-    monkeypatch.setattr("gpunn.blas.threads", lambda: threads)
-    monkeypatch.setattr("gpunn.blas.shares_cores", lambda: shares)
+    monkeypatch.setattr("gpunn.backend.blas.threads", lambda: threads)
+    monkeypatch.setattr("gpunn.backend.blas.shares_cores", lambda: shares)
     monkeypatch.setattr("gpunn.kernels.cores.cores", lambda: cores)
     monkeypatch.setattr(doctor.os, "getloadavg", lambda: (load, 0.0, 0.0))
     return doctor._processor_finding()
@@ -354,10 +357,10 @@ def test_libraries_of_another_cuda_than_cupys_are_said(
         machine(Driver(version, (HOPPER,)), everything(cupy))
 
     def loaded(name: str) -> str:
-        doctor._loaded[name] = path if name == "cublas" else ""
+        nvidia._loaded[name] = path if name == "cublas" else ""
         return ""
 
-    monkeypatch.setattr(doctor, "_library_problem", loaded)
+    monkeypatch.setattr(nvidia, "library_problem", loaded)
     advice = cuda_advice()
     major = re.search(r"so\.(\d+)", path)
     assert major is not None
@@ -389,7 +392,7 @@ BARE = [
 @pytest.mark.parametrize(("variables", "mend"), BARE, ids=lambda value: str(value)[:60])
 def test_a_bare_python_is_told_what_mends_the_driver(variables: dict[str, str], mend: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-I", "-S", doctor.__file__],
+        [sys.executable, "-I", "-S", nvidia.__file__],
         capture_output=True, text=True, check=True, timeout=60, env=with_driver(**variables),
     )  # fmt: skip
     extra, reason = done.stdout.split("\n", 1)
@@ -400,19 +403,23 @@ def test_a_bare_python_is_told_what_mends_the_driver(variables: dict[str, str], 
 
 SEEN = """
 import sys
-from gpunn import doctor
-doctor.DRIVER_SECONDS = 5
-for finding in doctor._cuda_findings(doctor.read_driver(), int(sys.argv[1]), doctor._in_use):
+from gpunn.backend import driver
+driver.DRIVER_SECONDS = 5
+from gpunn.tools import doctor
+for finding in driver.cuda_findings(driver.read_driver(), int(sys.argv[1]), doctor._in_use):
     print(f"{finding.status} {finding.name}: {finding.value} -> {finding.mend}")
-print("first", doctor.first_gpu(doctor.read_driver()))
+print("first", driver.first_gpu(driver.read_driver()))
 """
 
 
 def bare(packages: str, script: str = "", index: int = 0, python: str = "", **variables: str) -> str:
     """The same where no other packages than those in a folder are to be found."""
     # The package without what it imports, as the doctor has it before anything is installed.
-    own = "import sys, types\nsys.modules['gpunn'] = gpunn = types.ModuleType('gpunn')\n"
-    lines = f"{own}gpunn.__path__ = [{str(Path(doctor.__file__).parent)!r}]\n{script or SEEN}"
+    folder = Path(nvidia.__file__).parent
+    own = "import sys, types\n"
+    for name, path in (("gpunn", folder.parent), ("gpunn.backend", folder)):
+        own += f"sys.modules[{name!r}] = types.ModuleType({name!r})\nsys.modules[{name!r}].__path__ = [{str(path)!r}]\n"
+    lines = f"{own}{script or SEEN}"
     done = subprocess.run(
         [python or sys.executable, *([] if python else ["-S"]), "-c", lines, str(index)],
         capture_output=True, text=True, check=True, timeout=60,
@@ -423,7 +430,7 @@ def bare(packages: str, script: str = "", index: int = 0, python: str = "", **va
 
 def seen(index: int = 0, **variables: str) -> str:
     """What a process of its own finds out about the GPUs of a stub driver, whose packages may be in PYTHONPATH too."""
-    path = f"{Path(doctor.__file__).parent.parent}:{variables.pop('PYTHONPATH', '')}"
+    path = f"{Path(nvidia.__file__).parents[2]}:{variables.pop('PYTHONPATH', '')}"
     done = subprocess.run(
         [sys.executable, "-c", SEEN, str(index)], capture_output=True, text=True, check=True, timeout=60,
         env=with_driver(PYTHONPATH=path, **variables),
@@ -516,9 +523,9 @@ def test_libraries_of_cuda_13_that_others_brought_beside_cupy_for_12_are_said(tm
 
     def lines(version: str) -> list[str]:
         said = bare("", python=python, S_VERSION=version).splitlines()
-        return [next(line for line in said if f" {name}: " in line) for name in doctor.LIBRARIES.values()]
+        return [next(line for line in said if f" {name}: " in line) for name in nvidia.LIBRARIES.values()]
 
-    for line, name in zip(lines("12080"), doctor.LIBRARIES.values(), strict=True):
+    for line, name in zip(lines("12080"), nvidia.LIBRARIES.values(), strict=True):
         said = f"missing {name}: {name} of CUDA 13 is loaded, CuPy is built for CUDA 12: {site}/nvidia/cu13"
         assert line.startswith(said)
         assert "pip uninstall -y nvidia-cublas nvidia-cuda-nvrtc nvidia-cuda-runtime && " in line
@@ -530,7 +537,7 @@ def test_libraries_of_cuda_13_that_others_brought_beside_cupy_for_12_are_said(tm
 
 
 def test_the_mend_of_a_damaged_cupy_is_the_one_that_fits_the_driver(wheels: Callable[..., str]) -> None:
-    script = "from gpunn.doctor import reinstall_command; print(reinstall_command())"
+    script = "from gpunn.backend.driver import reinstall_command; print(reinstall_command())"
     folder = wheels(cupy_cuda11x="13.6.0")
     assert "uninstall -y cupy-cuda11x && " in bare(folder, script, S_VERSION="12080")
     assert "[cuda12]" in bare(folder, script, S_VERSION="12080")

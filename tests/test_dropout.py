@@ -9,18 +9,8 @@ from kernel_cases import dropout_bits
 from layer_helpers import Alone, AsIs, assert_gradients, samples_last
 from numpy.typing import NDArray
 
-from gpunn import (
-    Conv2D,
-    Dense,
-    Dropout,
-    Flatten,
-    MeanSquaredError,
-    ReLU,
-    Sequential,
-    Sigmoid,
-    Tanh,
-)
-from gpunn.backend import Backend
+from gpunn import Conv2D, Dense, Dropout, Flatten, MeanSquaredError, ReLU, Sequential, Sigmoid, Tanh
+from gpunn.backend.base import Backend
 from gpunn.errors import OptionError
 
 SHAPES = [(40,), (6, 5, 3)]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gpunn.recipes import parse_experiment, recipes
+from gpunn.experiments.recipes import parse_experiment, recipes
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "docs" / "recipes.md"]
@@ -47,6 +47,16 @@ def test_the_example_of_convolution_learns_the_digits_and_draws_what_it_has_lear
 def test_a_classroom_example_is_short(name: str, lines: int) -> None:
     code = (ROOT / "examples" / f"{name}.py").read_text("utf-8").splitlines()
     assert len([line for line in code if line.strip()]) <= lines
+
+
+def test_the_screen_of_the_readme_is_what_comes_out(tmp_path: Path) -> None:
+    screen = (ROOT / "README.md").read_text("utf-8").partition("## What comes out\n\n```\n")[2].partition("```")[0]
+    out = run_python("-m", "gpunn", "train", "--device", "cpu", cwd=tmp_path)
+    lines = [line for line in screen.splitlines() if not line.startswith(("device", "test accuracy", "..."))]
+    assert len(lines) > 5
+    assert [line for line in lines if line not in out.splitlines()] == []
+    (accuracy,) = re.findall(r"^test accuracy  (9[78]\.\d\d)%: 35\d of 360 right, loss 0\.\d{4}$", out, re.MULTILINE)
+    assert 97.0 <= float(accuracy) <= 98.5
 
 
 def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:

@@ -10,12 +10,12 @@ from cli_helpers import TINY, assert_one_line, gpunn
 from harness import one_line
 
 import gpunn as gn
-from gpunn import run
 from gpunn.config import to_config
 from gpunn.errors import DataError, GpunnError, OptionError
-from gpunn.experiment import Experiment
-from gpunn.recipes import parse_experiment, read_experiment, recipes
-from gpunn.use import evaluate_run
+from gpunn.experiments import run
+from gpunn.experiments.experiment import Experiment
+from gpunn.experiments.predict import evaluate_run
+from gpunn.experiments.recipes import parse_experiment, read_experiment, recipes
 
 SMALL = gn.Data.from_arrays(np.random.default_rng(0).normal(size=(100, 4)), np.arange(100) % 3)
 

@@ -26,10 +26,10 @@ from gpunn import (
     Tanh,
     load_model,
 )
-from gpunn.backend import Backend
+from gpunn.backend.base import Backend
 from gpunn.config import from_config, to_config
 from gpunn.errors import GpunnError, OptionError, ShapeError
-from gpunn.layers import Layer
+from gpunn.nn.layers import Layer
 
 KW: dict[str, Any] = {"progress": False, "epochs": 2, "batch_size": 16, "dtype": "float64"}
 

@@ -21,7 +21,7 @@ from gpunn import (
     load_data,
     load_model,
 )
-from gpunn.backend import Backend
+from gpunn.backend.base import Backend
 from gpunn.errors import DivergenceError, ModelFileError
 
 OPTIMIZERS = [lambda: SGD(0.1), lambda: SGD(0.05, momentum=0.9), lambda: Adam(0.003), lambda: None]
@@ -159,8 +159,8 @@ def _described(model: Sequential, **changes: Any) -> bytes:
     """A model file whose description is changed; ... takes a key out."""
     import json
 
-    from gpunn.model_file import model_bytes
-    from gpunn.tensors import to_bytes
+    from gpunn.saving.model_file import model_bytes
+    from gpunn.saving.safetensors import to_bytes
 
     content = model_bytes(model)
     size = int.from_bytes(content[:8], "little")

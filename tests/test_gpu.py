@@ -8,12 +8,13 @@ import pytest
 from harness import one_line
 
 import gpunn as gn
-from gpunn.backend import Backend, select
-from gpunn.batches import DeviceBatches
+from gpunn.backend.base import Backend
+from gpunn.backend.devices import select
+from gpunn.data.loader import DeviceBatches
 from gpunn.errors import MemoryShortageError
 from gpunn.kernels.random import epoch_order
-from gpunn.layers import Layer
-from gpunn.training import Trainer
+from gpunn.nn.layers import Layer
+from gpunn.train.trainer import Trainer
 
 pytestmark = pytest.mark.gpu
 

@@ -10,8 +10,9 @@ from stub_driver import stub_driver
 from test_compiling import SMALL
 from test_gpu_failures import program
 
-from gpunn import cuda_errors, doctor
-from gpunn.doctor import Driver, fitting_extra
+from gpunn.backend import cuda_errors
+from gpunn.backend import driver as nvidia
+from gpunn.backend.driver import Driver, fitting_extra
 
 simulated = pytest.mark.simulated_cuda
 
@@ -123,12 +124,12 @@ def test_a_cupy_that_finds_an_older_library_of_the_system_is_told_from_one_that_
 
 # WSL2
 
-ASK = "import sys\nfrom gpunn import doctor\ndoctor.WSL_DRIVER = sys.argv[1]\nprint(doctor.read_driver())"
+ASK = "import sys\nfrom gpunn.backend import driver\ndriver.WSL_DRIVER = sys.argv[1]\nprint(driver.read_driver())"
 
 
 def test_the_library_that_windows_brings_is_found_where_the_loader_does_not_look() -> None:
     kept = {name: value for name, value in os.environ.items() if name != "LD_LIBRARY_PATH"}
-    environment = kept | {"PYTHONPATH": str(Path(doctor.__file__).parent.parent), "S_VERSION": "12060"}
+    environment = kept | {"PYTHONPATH": str(Path(nvidia.__file__).parents[2]), "S_VERSION": "12060"}
     for folder, found in ((stub_driver(), "version=12060"), (Path("/nowhere"), "no NVIDIA driver was found")):
         command = [sys.executable, "-c", ASK, str(folder / "libcuda.so.1")]
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60, env=environment)
@@ -140,5 +141,5 @@ def test_under_wsl2_the_driver_is_mended_in_windows(monkeypatch: pytest.MonkeyPa
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(cuda_errors, "is_wsl", lambda: True)
     assert cuda_errors.meaning("CUDA", code).mend == cuda_errors.WSL_MEND
-    for driver in (Driver(12000, problem="it says no", code=code), Driver(problem=doctor._NO_DRIVER)):
+    for driver in (Driver(12000, problem="it says no", code=code), Driver(problem=nvidia.NO_DRIVER)):
         assert fitting_extra(driver).mend.startswith("under WSL2 the driver is that of Windows")

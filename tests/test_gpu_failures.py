@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from gpunn import cuda_errors
-from gpunn.cuda_errors import CUBLAS, CUDA, NVRTC, line, meaning
+from gpunn.backend import cuda_errors
+from gpunn.backend.cuda_errors import CUBLAS, CUDA, NVRTC, line, meaning
 
 HERE = Path(__file__).resolve().parent
 
@@ -168,7 +168,7 @@ def test_a_kernel_cache_that_cannot_be_used_is_named_once_and_the_training_goes_
 def test_a_cache_that_fails_later_moves_to_a_temporary_folder(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     from types import SimpleNamespace
 
-    from gpunn.kernel_cache import tolerate
+    from gpunn.backend.kernel_cache import tolerate
 
     class Disk:
         def __init__(self, folder: str) -> None:

@@ -25,8 +25,8 @@ from simulated_cuda.installing import install
 install()
 import cupy
 from nvmath.bindings import cublas
-import gpunn.run, gpunn.training, gpunn.experiment, gpunn.model, gpunn.keeper, gpunn.trial, gpunn.doctor, gpunn.cli
-from gpunn import results
+import gpunn.cli, gpunn.experiments.run, gpunn.saving.checkpointer, gpunn.tools.doctor
+from gpunn.experiments import results
 results.draw_answers = results.draw_network = lambda *_, **__: []
 results.reports.plot_curves = lambda _, path, **__: path.write_bytes(b"")
 

@@ -29,10 +29,10 @@ from gpunn import (
     Softplus,
     Tanh,
 )
-from gpunn.backend import Backend
-from gpunn.layers import BiasActivation, Layer
-from gpunn.losses import Loss
-from gpunn.regularizers import Regularizer
+from gpunn.backend.base import Backend
+from gpunn.nn.layers import BiasActivation, Layer
+from gpunn.nn.losses import Loss
+from gpunn.train.regularizers import Regularizer
 
 ERROR = 1e-6
 H = 1e-5

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from gpunn.errors import DataError, OutputError
-from gpunn.history import History, Record
-from gpunn.storage import write_atomically
+from gpunn.files import write_atomically
+from gpunn.train.history import History, Record
 
 NAN = float("nan")
 

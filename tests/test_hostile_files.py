@@ -27,12 +27,12 @@ from fuzz.targets.models import a_model
 from PIL import Image
 
 import gpunn as gn
-from gpunn.data.idx import read_idx
+from gpunn.data.formats.idx import read_idx
+from gpunn.data.formats.inputs import read_inputs
 from gpunn.errors import DataError, GpunnError
-from gpunn.history import History
-from gpunn.inputs import read_inputs
-from gpunn.recipes import read_experiment
-from gpunn.run_folder import EXPERIMENT, MODEL
+from gpunn.experiments.folder import EXPERIMENT, MODEL
+from gpunn.experiments.recipes import read_experiment
+from gpunn.train.history import History
 
 MUTATED = 1000
 

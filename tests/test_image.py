@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gpunn import doctor
+from gpunn.backend import driver
 from gpunn.data.download import _make_shared
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -130,23 +130,23 @@ def test_a_cache_of_ones_own_stays_ones_own(tmp_path: Path) -> None:
 
 def test_in_the_image_the_mend_is_a_build_argument(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "GPUNN_IMAGE=1" in DOCKERFILE
-    monkeypatch.setenv(doctor.IMAGE, "1")
-    monkeypatch.setattr(doctor, "installed", lambda package: {"cupy-cuda13x": "14.2.0"}.get(package, ""))
-    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: object())
-    gpu = doctor.Gpu("NVIDIA L4", 24 << 30, (8, 9))
-    finding = doctor._cupy_finding(doctor.Driver(12080, (gpu,)), "cuda12", 0)
+    monkeypatch.setenv(driver.IMAGE, "1")
+    monkeypatch.setattr(driver, "installed", lambda package: {"cupy-cuda13x": "14.2.0"}.get(package, ""))
+    monkeypatch.setattr(driver.importlib.util, "find_spec", lambda name: object())
+    gpu = driver.Gpu("NVIDIA L4", 24 << 30, (8, 9))
+    finding = driver._cupy_finding(driver.Driver(12080, (gpu,)), "cuda12", 0)
     assert finding.status == "missing"
     assert finding.mend == "docker build -t gpunn --build-arg EXTRA=cuda12 ."
-    assert doctor.reinstall_command() == "docker build -t gpunn --build-arg EXTRA=cuda13 ."
+    assert driver.reinstall_command() == "docker build -t gpunn --build-arg EXTRA=cuda13 ."
 
 
 def test_outside_a_checkout_what_the_extra_consists_of_is_installed_never_a_package_of_this_name(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.delenv(doctor.IMAGE, raising=False)
-    monkeypatch.setattr(doctor, "__file__", str(tmp_path / "site-packages" / "gpunn" / "doctor.py"))
+    monkeypatch.delenv(driver.IMAGE, raising=False)
+    monkeypatch.setattr(driver, "__file__", str(tmp_path / "site-packages" / "gpunn" / "backend" / "driver.py"))
     for extra, cupy in (("cuda12", "cupy-cuda12x"), ("cuda13", "cupy-cuda13x")):
-        command = doctor.install_command(extra)
+        command = driver.install_command(extra)
         assert cupy in command
         assert "cuda-toolkit[cublas,cudart,nvrtc]" in command
         assert "nvmath-python" in command

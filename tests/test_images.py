@@ -13,11 +13,12 @@ from harness import one_line
 from PIL import Image, ImageOps
 
 import gpunn as gn
-from gpunn import images, limits
-from gpunn.data.kinds import kind_of_file
+from gpunn.backend import limits
+from gpunn.data.formats import image as images
+from gpunn.data.formats.image import read_image
+from gpunn.data.formats.inputs import read_inputs
+from gpunn.data.formats.kinds import kind_of_file
 from gpunn.errors import DataError, MemoryShortageError
-from gpunn.images import read_image
-from gpunn.inputs import read_inputs
 
 SHAPE = (28, 28, 1)
 

@@ -7,8 +7,25 @@ from pathlib import Path
 import gpunn
 
 PACKAGE = Path(gpunn.__file__).parent
-# What `gpunn doctor` looks at is imported by its functions: the driver, which it also reads, comes before all else.
-COMMANDS = {"gpunn.doctor"}
+ROOMS = [
+    "errors",
+    "version",
+    "scalars",
+    "files",
+    "config",
+    "kernels",
+    "backend",
+    "data",
+    "nn",
+    "train",
+    "saving",
+    "reports",
+    "sequential",
+    "tools",
+    "experiments",
+    "cli",
+]
+"""What lies in the package, in an order in which each imports nothing that comes after it."""
 
 
 def name_of(path: Path) -> str:
@@ -22,7 +39,7 @@ def imports(name: str) -> set[str]:
     """The modules of gpunn that one imports, and the packages that are imported with them."""
     tree = ast.parse(MODULES[name].read_text("utf-8"))
     found: set[str] = set()
-    for node in tree.body if name in COMMANDS else ast.walk(tree):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -37,6 +54,19 @@ def test_no_import_goes_round_in_a_circle() -> None:
         TopologicalSorter({name: imports(name) for name in MODULES}).prepare()
     except CycleError as error:
         raise AssertionError(f"a circle of imports: {' <- '.join(error.args[1])}") from None
+
+
+def test_no_room_imports_one_above_it() -> None:
+    floors = {room: floor for floor, room in enumerate(ROOMS)}
+    faces = {"gpunn", "gpunn.__main__"}
+    for name in MODULES.keys() - faces:
+        above = [other for other in imports(name) - faces if floors[other.split(".")[1]] > floors[name.split(".")[1]]]
+        assert not above, f"{name} imports {', '.join(above)}"
+
+
+def test_the_package_shows_its_rooms() -> None:
+    inside = {path.name.removesuffix(".py") for path in PACKAGE.iterdir() if path.suffix in ("", ".py")}
+    assert inside - {"__pycache__", "__init__", "__main__"} == set(ROOMS)
 
 
 def test_what_every_module_may_import_imports_no_part() -> None:

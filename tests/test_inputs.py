@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gpunn.data.formats.inputs import read_inputs
 from gpunn.errors import DataError
-from gpunn.inputs import read_inputs
 
 SHAPE = (28, 28, 1)
 

@@ -6,9 +6,9 @@ import pytest
 from harness import DTYPES, assert_near, call
 from kernel_cases import CASES, SUBNORMAL
 
-from gpunn.backend import Backend
+from gpunn.backend.base import Backend
 from gpunn.kernels import activations, losses, registry
-from gpunn.kernels.kernel import Elementwise
+from gpunn.kernels.record import Elementwise
 
 KERNELS = sorted(registry)
 FORWARD = ["sigmoid", "tanh_activation", "relu", "softplus", "leaky_relu", "softmax"]

@@ -23,10 +23,10 @@ from gpunn import (
     Softplus,
     Tanh,
 )
-from gpunn.backend import Backend
+from gpunn.backend.base import Backend
 from gpunn.errors import OptionError, ShapeError
-from gpunn.initializers import Constant, Initializer
-from gpunn.layers import Layer
+from gpunn.nn.initializers import Constant, Initializer
+from gpunn.nn.layers import Layer
 
 ACTIVATIONS = [Sigmoid, Tanh, ReLU, LeakyReLU, Softplus, Softmax]
 EQUATIONS: dict[type[Layer], Any] = {

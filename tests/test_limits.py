@@ -19,15 +19,15 @@ from data_helpers import idx_bytes
 from harness import one_line
 
 import gpunn as gn
-from gpunn import limits
-from gpunn.backend import select
-from gpunn.data.idx import read_idx
+from gpunn.backend import limits
+from gpunn.backend.devices import select
+from gpunn.data.formats.idx import read_idx
+from gpunn.data.formats.inputs import read_inputs
 from gpunn.errors import MemoryShortageError, OptionError
-from gpunn.inputs import read_inputs
 from gpunn.kernels import loops
-from gpunn.memory import UNCOUNTED
-from gpunn.model import bytes_of_network
-from gpunn.optimizers import Optimizer
+from gpunn.nn.footprint import UNCOUNTED
+from gpunn.nn.network import bytes_of_network
+from gpunn.train.optimizers import Optimizer
 
 folder = pytest.fixture(own_folder)
 
@@ -254,7 +254,7 @@ FRESH = """
 import gc, re, sys
 import numpy as np
 import gpunn as gn
-from gpunn import limits
+from gpunn.backend import limits
 from gpunn.errors import MemoryShortageError
 
 rng, (case, room) = np.random.default_rng(0), sys.argv[1:]
@@ -312,7 +312,7 @@ from simulated_cuda.installing import install
 install()
 import numpy as np
 import gpunn as gn
-from gpunn.backend import select
+from gpunn.backend.devices import select
 from gpunn.errors import MemoryShortageError
 
 make, skips, place = eval(sys.argv[1]), sys.argv[2] == "True", sys.argv[3]
@@ -355,7 +355,7 @@ OUT_OF_MEMORY = """
 import resource, sys
 import numpy as np
 import gpunn as gn
-from gpunn import limits
+from gpunn.backend import limits
 from gpunn.errors import MemoryShortageError
 
 rng = np.random.default_rng(0)

@@ -13,11 +13,11 @@ from harness import DTYPES, assert_near, call
 from kernel_cases import CASES
 
 import gpunn as gn
-from gpunn.backend import NumpyBackend
-from gpunn.doctor import diagnose
+from gpunn.backend.cpu import NumpyBackend
 from gpunn.kernels import loops, registry
 from gpunn.kernels.activations import relu
 from gpunn.kernels.fused import with_bias
+from gpunn.tools.doctor import diagnose
 
 KERNELS = (
     "bias_relu", "dropout", "gather", "gather_augmented", "max_pool", "max_pool_gradient", "momentum_sgd", "normalize",

@@ -9,9 +9,9 @@ from harness import DTYPES, one_line
 from numpy.typing import NDArray
 
 from gpunn import BinaryCrossEntropy, MeanSquaredError, Sigmoid, Softmax, SoftmaxCrossEntropy
-from gpunn.backend import Backend
+from gpunn.backend.base import Backend
 from gpunn.errors import DataError, ShapeError
-from gpunn.losses import Loss
+from gpunn.nn.losses import Loss
 
 LOSSES = [MeanSquaredError, BinaryCrossEntropy, SoftmaxCrossEntropy]
 

@@ -22,7 +22,7 @@ from gpunn import (
     SoftmaxCrossEntropy,
     Tanh,
 )
-from gpunn.backend import Backend
+from gpunn.backend.base import Backend
 from gpunn.errors import DataError, DeviceError, GpunnError, OptionError, ShapeError
 
 
@@ -352,6 +352,6 @@ def test_a_network_shows_how_it_was_made() -> None:
 
 
 def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpunn.backend.cuda_trouble", lambda index=0: "no driver")
+    monkeypatch.setattr("gpunn.backend.devices.cuda_trouble", lambda index=0: "no driver")
     with pytest.raises(DeviceError, match="no driver"):
         Sequential([Dense(3)]).build((4,), device="cuda")

@@ -35,7 +35,7 @@ from gpunn import (
     Tanh,
     load_model,
 )
-from gpunn.backend import Backend
+from gpunn.backend.base import Backend
 from gpunn.config import to_built_config
 from gpunn.errors import DeviceError, GpunnError, ModelFileError, OptionError, OutputError
 
@@ -321,7 +321,7 @@ def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
 
 def test_a_file_that_is_cut_short_while_it_is_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It would kill a process that has mapped it."""
-    from gpunn import model_file
+    from gpunn.saving import model_file
 
     def cut(file: Any, *rest: Any) -> Any:
         os.truncate(path, path.stat().st_size - 40)
@@ -495,6 +495,6 @@ def test_a_wrong_argument_is_no_fault_of_the_file(tmp_path: Path, monkeypatch: p
         load_model(tmp_path / "m", "gpu")
     with pytest.raises(OptionError, match="batch size"):
         load_model(tmp_path / "m", "cpu", batch_size=0)
-    monkeypatch.setattr("gpunn.backend.cuda_trouble", lambda index=0: "no driver")
+    monkeypatch.setattr("gpunn.backend.devices.cuda_trouble", lambda index=0: "no driver")
     with pytest.raises(DeviceError, match="no driver"):
         load_model(tmp_path / "m", "cuda")

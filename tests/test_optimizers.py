@@ -7,12 +7,13 @@ import pytest
 from harness import one_line
 from numpy.typing import NDArray
 
+import gpunn as gn
 from gpunn import L1, L2, SGD, Adam, Cosine, Dense, Sequential, SoftmaxCrossEntropy, Tanh
-from gpunn.backend import Backend
+from gpunn.backend.base import Backend
 from gpunn.errors import OptionError
-from gpunn.optimizers import Optimizer
-from gpunn.regularizers import Regularizer
-from gpunn.schedules import Constant
+from gpunn.train.optimizers import Optimizer
+from gpunn.train.regularizers import Regularizer
+from gpunn.train.schedules import Constant
 
 N = 50  # size of the training set
 RATES = np.array([0.5, 0.25, 0.125, 0.0625, 0.5])
@@ -124,7 +125,7 @@ def test_adams_first_step_is_as_long_as_the_rate_whatever_the_gradient(backend: 
 @pytest.mark.parametrize("strength", [0.0, 5.0])
 def test_the_update_inside_the_product_is_that_of_the_kernel(dtype: str, strength: float) -> None:
     """(21) as one gemm, w := (1 - ηλ/n) w - η δ aᵀ, against the gradient array and the kernel that follows it."""
-    from gpunn.backend import select
+    from gpunn.backend.devices import select
 
     backend = select("cpu")
     rng = np.random.default_rng(0)
@@ -228,3 +229,16 @@ def test_a_number_is_a_constant_rate_and_a_schedule_is_itself() -> None:
     assert SGD(0.25).schedule.rate == 0.25
     cosine = Cosine(0.5)
     assert Adam(cosine).schedule is cosine
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "SGD(learning_rate=0.2, momentum=0.9)",
+        "Adam()",
+        "SGD(learning_rate=Cosine(rate=0.1), momentum=0.5, nesterov=True)",
+        "OneCycle(peak=0.1)",
+    ],
+)
+def test_an_optimizer_is_shown_as_the_python_that_makes_it(text: str) -> None:
+    assert repr(eval(text, vars(gn))) == text

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpunn.history import Record
-from gpunn.overfitting import OverfittingDetector
+from gpunn.train.history import Record
+from gpunn.train.overfitting import OverfittingDetector
 
 
 def published(name):

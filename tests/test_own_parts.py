@@ -18,12 +18,12 @@ from harness import one_line
 from numpy.typing import NDArray
 
 import gpunn as gn
-from gpunn.backend import CupyBackend
+from gpunn.backend.cuda import CupyBackend
 from gpunn.config import PARTS, from_config, to_built_config, to_config
 from gpunn.errors import DeviceError, ModelFileError, OptionError
 from gpunn.kernels import Elementwise, Raw, registry
-from gpunn.model import bytes_of_network
-from gpunn.training import Trainer
+from gpunn.nn.network import bytes_of_network
+from gpunn.train.trainer import Trainer
 
 folder = pytest.fixture(own_folder)
 
@@ -623,7 +623,7 @@ def test_a_layer_in_a_layer_that_goes_to_another_network_is_one_of_its_own(train
 
 
 def test_the_link_of_the_checkpoints_is_looked_at_once() -> None:
-    tree = ast.parse((Path(gn.__file__).parent / "resume.py").read_text("utf-8"))
+    tree = ast.parse((Path(gn.__file__).parent / "experiments" / "resume.py").read_text("utf-8"))
     assert sum(isinstance(node, ast.Attribute) and node.attr == "is_symlink" for node in ast.walk(tree)) == 1
 
 

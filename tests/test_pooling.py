@@ -10,10 +10,10 @@ from image_strategies import Pooling, as_image, places, poolings, windows
 from layer_helpers import Alone, assert_gradients
 
 from gpunn import AveragePool2D, Conv2D, Dense, Flatten, MaxPool2D, Sequential
-from gpunn.backend import Backend
+from gpunn.backend.base import Backend
 from gpunn.errors import OptionError, ShapeError
+from gpunn.kernels import parallel as threads
 from gpunn.kernels import pooling as kernels
-from gpunn.kernels import threads
 
 BOTH = [MaxPool2D, AveragePool2D]
 REDUCTION = {MaxPool2D: np.max, AveragePool2D: np.mean}
@@ -96,7 +96,7 @@ def test_a_shorter_batch_sees_nothing_of_a_longer_one_before_it(backend: Backend
 def test_many_channels_in_pieces_for_several_threads_give_the_same_bits(
     monkeypatch: pytest.MonkeyPatch, kind: type[Any], dtype: str
 ) -> None:
-    from gpunn.backend import select
+    from gpunn.backend.devices import select
 
     rng = np.random.default_rng(1)
     x, v = rng.integers(-3, 4, (40, 24, 25, 7)), rng.normal(size=(40, 11, 12, 7))

@@ -15,9 +15,9 @@ from harness import DTYPES
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gpunn import blas
-from gpunn.backend import Backend
-from gpunn.product import Product
+from gpunn.backend import blas
+from gpunn.backend.base import Backend
+from gpunn.backend.product import Product
 
 
 def drawn(backend: Backend, *shape: int, dtype: str = "float32", seed: int = 0) -> np.ndarray:
@@ -274,7 +274,7 @@ def test_a_sum_too_is_of_one_thread(monkeypatch: pytest.MonkeyPatch, size: int) 
 @pytest.mark.parametrize(("setting", "said"), [("1", "1 thread"), ("2", "up to 2 threads"), ("", "up to 2 threads")])
 def test_the_threads_asked_for_are_the_most(setting: str, said: str) -> None:
     with_batches()
-    code = "from gpunn import blas; from gpunn.kernels import cores; print(cores.cores(), blas.description())"
+    code = "from gpunn.backend import blas; from gpunn.kernels import cores; print(cores.cores(), blas.description())"
     environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
     environment |= {"OPENBLAS_NUM_THREADS": setting} if setting else {}
     answer = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)

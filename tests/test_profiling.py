@@ -10,14 +10,25 @@ import pytest
 from cli_helpers import gpunn, own_folder
 
 import gpunn as gn
-from gpunn.backend import Backend
+from gpunn.backend.base import Backend
 from gpunn.errors import OutputError
-from gpunn.layers import Layer
-from gpunn.profiling import BACKWARD, BETWEEN, FORWARD, GATHER, LOSS, PASSES, UPDATE, Part, Profile, profile
-from gpunn.rates import Rates
-from gpunn.recipes import read_experiment, recipes
-from gpunn.reports import plot_profile, profile_table
-from gpunn.training import Trainer
+from gpunn.experiments.recipes import read_experiment, recipes
+from gpunn.nn.layers import Layer
+from gpunn.tools.profiler.machine import Rates
+from gpunn.tools.profiler.profile import (
+    BACKWARD,
+    BETWEEN,
+    FORWARD,
+    GATHER,
+    LOSS,
+    PASSES,
+    UPDATE,
+    Part,
+    Profile,
+    profile,
+)
+from gpunn.tools.profiler.report import plot_profile, profile_table
+from gpunn.train.trainer import Trainer
 
 folder = pytest.fixture(autouse=True)(own_folder)
 
@@ -128,7 +139,7 @@ def test_flops_and_bytes_of_a_dense_network_are_those_of_its_products() -> None:
 @pytest.mark.parametrize(
     ("optimizer", "memories"), [(gn.SGD(0.1, momentum=0.9), 1), (gn.Adam(), 2)], ids=["momentum", "Adam"]
 )
-def test_an_update_moves_what_is_remembered_too(optimizer: gn.optimizers.Optimizer, memories: int) -> None:
+def test_an_update_moves_what_is_remembered_too(optimizer: gn.Optimizer, memories: int) -> None:
     found = profile(trainer([gn.Dense(10)], optimizer=optimizer), rates=FixedRates())
     assert part(found, UPDATE).nbytes == ITEM * (3 + 2 * memories) * (784 * 10 + 10)
 
@@ -264,7 +275,7 @@ def test_a_failure_while_watching_takes_the_watch_away(monkeypatch: pytest.Monke
 
 
 def test_train_with_profile_shows_where_the_time_goes(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    monkeypatch.setattr("gpunn.profiling.Rates", lambda *_: FixedRates())
+    monkeypatch.setattr("gpunn.tools.profiler.profile.Rates", lambda *_: FixedRates())
     done = gpunn("train", "--recipe", "tiny.toml", "--profile", "--out", "run")
     assert done.code == 0, done.err
     found = Profile.from_dict(json.loads((folder / "run" / "profile.json").read_text("utf-8")))

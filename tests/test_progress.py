@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import gpunn as gn
-from gpunn.evaluation import Evaluation
-from gpunn.history import Record
-from gpunn.progress import Progress
+from gpunn.train.evaluator import Evaluation
+from gpunn.train.history import Record
+from gpunn.train.progress import Progress
 
 NAN = float("nan")
 CLASSES = Evaluation(0.0421234, 0.98712, 987, 1000)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from kernel_cases import dropout_bits, philox64
 from kernel_cases import philox as philox_in_python
 
-from gpunn.backend import Backend
+from gpunn.backend.base import Backend
 from gpunn.kernels.random import Purpose, epoch_order, halves_of, philox, random_bits, random_groups, random_words
 
 WORD = st.integers(0, 2**32 - 1)

@@ -15,7 +15,6 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from gpunn.errors import DataError, OptionError, OutputError, ShapeError
-from gpunn.history import History, Record
 from gpunn.reports import (
     Answers,
     confusion_matrix,
@@ -27,6 +26,7 @@ from gpunn.reports import (
     style,
 )
 from gpunn.reports.style import percent
+from gpunn.train.history import History, Record
 
 NAN = float("nan")
 
@@ -449,7 +449,7 @@ def test_a_full_disk_gives_one_line_and_leaves_the_older_picture(tmp_path, name,
 
 def test_reports_import_matplotlib_only_to_draw_and_never_pyplot(tmp_path):
     program = (
-        "import sys, gpunn.reports, gpunn.history\n"
+        "import sys, gpunn.reports, gpunn.train.history\n"
         "assert 'matplotlib' not in sys.modules\n"
         f"gpunn.reports.plot_confusion([[1]], ['a'], {str(tmp_path / 'a.png')!r})\n"
         "assert 'matplotlib' in sys.modules and 'matplotlib.pyplot' not in sys.modules\n"

@@ -14,7 +14,7 @@ from PIL import Image
 
 import gpunn as gn
 from gpunn.errors import OptionError, ShapeError
-from gpunn.layers import Layer
+from gpunn.nn.layers import Layer
 from gpunn.reports import Answers, answers_to, first_filters, plot_activations, plot_filters, style
 from gpunn.reports.pictures import ACTIVATIONS, FILTERS, draw_network
 from gpunn.reports.tiles import colours, extent, grid
@@ -326,7 +326,7 @@ def test_the_table_shows_windows_as_one_writes_them() -> None:
 
 @pytest.mark.parametrize("recipe", ["lenet", "lenet-bn", "fast99", "lenet-digits"])
 def test_the_table_of_a_recipe_fits_a_terminal(recipe: str) -> None:
-    from gpunn.recipes import read_experiment
+    from gpunn.experiments.recipes import read_experiment
 
     text = read_experiment(recipe).model(digits()).build((28, 28, 1), device="cpu").summary()
     *table, last = text.splitlines()

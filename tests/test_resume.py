@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from checkpoint_helpers import ORIGIN, adam, convolutional, images, momentum, outcome, stopped_after
 
-from gpunn.checkpoint import open_checkpoint, write_checkpoint
-from gpunn.evaluation import Evaluation, Evaluator
-from gpunn.training import Trainer
+from gpunn.saving.checkpoint import open_checkpoint, write_checkpoint
+from gpunn.train.evaluator import Evaluation, Evaluator
+from gpunn.train.trainer import Trainer
 
 STEPS = 24
 CUTS = [0, 1, 2, 4, 5, 6, 7, 9, 10, 11, 12, 13, 15, 16, 17, 18, 19, 20, 22, 23, 24]
@@ -63,15 +63,15 @@ def test_before_a_prompt_a_training_that_is_interrupted_returns_its_history(monk
     history = training.run(_interrupting(training, 10))
     assert [record.step for record in history] == [4, 8]
     assert history.stopped == "interrupted"
-    np.testing.assert_equal(training.model.arrays(), training.watch.last.arrays)
-    assert training.watch.last.step == 8
+    np.testing.assert_equal(training.model.arrays(), training.monitor.last.arrays)
+    assert training.monitor.last.step == 8
 
 
 def test_in_a_script_an_interruption_goes_on_upwards_with_the_weights_of_the_last_record() -> None:
     training = momentum(validate_every=4)
     with pytest.raises(KeyboardInterrupt):
         training.run(_interrupting(training, 10))
-    np.testing.assert_equal(training.model.arrays(), training.watch.last.arrays)
+    np.testing.assert_equal(training.model.arrays(), training.monitor.last.arrays)
 
 
 def test_fit_hands_the_history_of_an_interrupted_training_on(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,11 +18,13 @@ from cli_helpers import assert_one_line, gpunn, own_folder, results_of, small_di
 from data_helpers import small_set, write_set
 
 import gpunn as gn
-from gpunn import experiment, keeper, run_folder
-from gpunn import results as gpunn_results
-from gpunn.checkpoint import open_checkpoint
-from gpunn.evaluation import Evaluator
-from gpunn.keeper import listed
+from gpunn.experiments import experiment
+from gpunn.experiments import folder as run_folder
+from gpunn.experiments import results as gpunn_results
+from gpunn.saving import checkpointer as checkpointer
+from gpunn.saving.checkpoint import open_checkpoint
+from gpunn.saving.checkpointer import listed
+from gpunn.train.evaluator import Evaluator
 
 folder = pytest.fixture(autouse=True)(own_folder)
 
@@ -88,15 +90,15 @@ def resume(*arguments: object, run: object = "run") -> Any:
 
 def at_step(monkeypatch: pytest.MonkeyPatch, steps: int, do: Callable[[], object]) -> None:
     """Let something happen between two steps, once."""
-    original, happened = keeper.Keeper.is_due, []
+    original, happened = checkpointer.Checkpointer.is_due, []
 
-    def is_due(self: keeper.Keeper) -> bool:
+    def is_due(self: checkpointer.Checkpointer) -> bool:
         if self._trainer.done == steps and not happened:
             happened.append(True)
             do()
         return original(self)
 
-    monkeypatch.setattr(keeper.Keeper, "is_due", is_due)
+    monkeypatch.setattr(checkpointer.Checkpointer, "is_due", is_due)
 
 
 def kill(number: int = signal.SIGINT) -> None:
@@ -153,9 +155,9 @@ def _once(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, number: int, a
     ("owner", "name", "after", "saved"),
     [
         (Evaluator, "run", 3, 11),
-        (keeper, "write_checkpoint", 0, 1),
-        (keeper, "write_checkpoint", 1, 11),
-        (keeper, "write_checkpoint", 4, STEPS),
+        (checkpointer, "write_checkpoint", 0, 1),
+        (checkpointer, "write_checkpoint", 1, 11),
+        (checkpointer, "write_checkpoint", 4, STEPS),
         (gpunn_results, "draw_network", 0, STEPS),
         (gpunn_results, "write_atomically", 0, STEPS),
     ],
@@ -473,7 +475,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_disk_that_fills_up_is_one_line_and_leaves_the_checkpoint_before(
     undisturbed: Path, disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gpunn.run_folder._ROOM", 0)
+    monkeypatch.setattr("gpunn.experiments.folder._ROOM", 0)
 
     def fill() -> None:
         with (disk / "filling").open("wb", buffering=0) as file:
@@ -500,7 +502,7 @@ def test_a_disk_that_fills_up_is_one_line_and_leaves_the_checkpoint_before(
 def test_a_disk_that_turns_read_only_is_one_line_and_leaves_the_checkpoint_before(
     undisturbed: Path, disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gpunn.run_folder._ROOM", 0)
+    monkeypatch.setattr("gpunn.experiments.folder._ROOM", 0)
 
     def remount(mode: str) -> None:
         subprocess.run(["mount", "-o", f"remount,{mode}", disk], check=True)

@@ -9,10 +9,9 @@ import pytest
 from cli_helpers import TINY
 
 import gpunn as gn
-from gpunn import run
 from gpunn.errors import DivergenceError, OutputError
-from gpunn.recipes import parse_experiment
-from gpunn.run_folder import (
+from gpunn.experiments import run
+from gpunn.experiments.folder import (
     ACTIVATIONS,
     CHECKPOINTS,
     CONFUSION,
@@ -26,6 +25,7 @@ from gpunn.run_folder import (
     MODEL,
     new_folder,
 )
+from gpunn.experiments.recipes import parse_experiment
 
 EVERY = {*FILES, CHECKPOINTS, LOCK}
 
@@ -72,7 +72,7 @@ def test_the_history_is_that_of_the_metrics(folder: Path) -> None:
 def test_the_test_set_is_closed_until_the_training_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[bool] = []
     data = gn.load_data("digits")
-    monkeypatch.setattr("gpunn.experiment.load_data", lambda *_, **__: data)
+    monkeypatch.setattr("gpunn.experiments.experiment.load_data", lambda *_, **__: data)
     original = gn.History.write_csv
 
     def write(history: gn.History, path: Path) -> None:
@@ -107,7 +107,7 @@ def test_a_run_with_a_convolution_shows_what_its_filters_answer(tmp_path: Path) 
 def test_a_run_on_features_has_no_filters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     x = np.random.default_rng(0).normal(size=(900, 4))
     data = gn.Data.from_arrays(x, (x[:, 0] > 0).astype(int), validation=100)
-    monkeypatch.setattr("gpunn.experiment.load_data", lambda *_, **__: data)
+    monkeypatch.setattr("gpunn.experiments.experiment.load_data", lambda *_, **__: data)
     out = run.train(parse_experiment(TINY, "tiny"), tmp_path / "run", silent, progress=False)
     assert {path.name for path in out.iterdir()} == EVERY - {FILTERS, ACTIVATIONS}
 
@@ -124,7 +124,7 @@ def test_a_watched_test_set_is_said_to_be_one(tmp_path: Path) -> None:
 def test_pictures_without_a_test_set_are_of_the_validation_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     x = np.random.default_rng(0).normal(size=(900, 4))
     data = gn.Data.from_arrays(x, (x[:, 0] > 0).astype(int), validation=100)
-    monkeypatch.setattr("gpunn.experiment.load_data", lambda *_, **__: data)
+    monkeypatch.setattr("gpunn.experiments.experiment.load_data", lambda *_, **__: data)
     titles: list[str] = []
     monkeypatch.setattr("gpunn.reports.plot_confusion", lambda *arguments: titles.append(arguments[-1]))
     monkeypatch.setattr("gpunn.reports.plot_mistakes", lambda *_, **__: None)
@@ -149,7 +149,7 @@ def test_nothing_is_left_where_the_first_file_cannot_be_written(
     def full(path: Path, _: bytes) -> None:
         raise OutputError(f"cannot write {path}: No space left on device")
 
-    monkeypatch.setattr("gpunn.run.write_atomically", full)
+    monkeypatch.setattr("gpunn.experiments.run.write_atomically", full)
     with pytest.raises(OutputError, match="No space left on device: free some space there, or give another folder"):
         run.train(parse_experiment(TINY, "tiny"), None, silent, progress=False)
     assert list(tmp_path.iterdir()) == []
@@ -159,7 +159,7 @@ def test_a_disk_without_room_for_the_results_is_refused(tmp_path: Path, monkeypa
     class Usage:
         free = 1000
 
-    monkeypatch.setattr("gpunn.run_folder.shutil.disk_usage", lambda _: Usage)
+    monkeypatch.setattr("gpunn.experiments.folder.shutil.disk_usage", lambda _: Usage)
     with pytest.raises(OutputError, match=r"has 1000 B free, the results take about 2\.0 MiB"):
         run.train(parse_experiment(TINY, "tiny"), tmp_path / "run", silent, progress=False)
     assert not (tmp_path / "run").exists()

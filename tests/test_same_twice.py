@@ -15,9 +15,9 @@ from cli_helpers import gpunn, own_folder, results_of, start, without_pictures
 from test_resume_runs import EXPERIMENT
 
 import gpunn as gn
-from gpunn import blas
-from gpunn.kernels import threads
-from gpunn.training import Trainer
+from gpunn.backend import blas
+from gpunn.kernels import parallel as threads
+from gpunn.train.trainer import Trainer
 
 folder = pytest.fixture(autouse=True)(own_folder)
 

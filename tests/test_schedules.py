@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gpunn import Constant, Cosine, OneCycle, StepDecay
 from gpunn.errors import OptionError
-from gpunn.schedules import Schedule
+from gpunn.train.schedules import Schedule
 
 
 def rates(schedule: Schedule, *epochs: float, total: int = 10) -> list[float]:

@@ -71,9 +71,9 @@ class Checkout:
         self.root = folder / "a check out"  # the blanks are part of the test
         self.bin = folder / "bin"
         shutil.copytree(ROOT / "scripts", self.root / "scripts")
-        (self.root / "gpunn").mkdir()
-        for name in ("doctor.py", "cuda_errors.py"):  # what is run before anything is installed
-            shutil.copy(ROOT / "gpunn" / name, self.root / "gpunn")
+        (self.root / "gpunn" / "backend").mkdir(parents=True)
+        for name in ("driver.py", "cuda_errors.py", "gpu_state.py"):  # what is run before anything is installed
+            shutil.copy(ROOT / "gpunn" / "backend" / name, self.root / "gpunn" / "backend")
         shutil.copy(ROOT / "pyproject.toml", self.root)
         self.bin.mkdir()
         for tool in self.TOOLS:

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpunn.backend import NumpyBackend
+from gpunn.backend.cpu import NumpyBackend
 from gpunn.kernels import Elementwise, Raw, registry
-from gpunn.selftest import self_test
+from gpunn.tools.selftest import self_test
 
 
 class Wrong(NumpyBackend):

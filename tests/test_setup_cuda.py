@@ -150,7 +150,7 @@ def test_a_driver_that_appears_later_is_noticed(machine: CudaCheckout) -> None:
 
 
 def test_a_driver_that_never_answers_is_not_waited_for_for_ever(machine: CudaCheckout) -> None:
-    doctor = machine.root / "gpunn" / "doctor.py"
+    doctor = machine.root / "gpunn" / "backend" / "driver.py"
     doctor.write_text(doctor.read_text("utf-8").replace("DRIVER_SECONDS = 60", "DRIVER_SECONDS = 1"), "utf-8")
     done = machine.train(LD_LIBRARY_PATH=str(stub_driver()), S_HANG="1")
     assert "installing for the CPU: the NVIDIA driver has not answered for 1 s" in done.stderr

@@ -23,8 +23,8 @@ from gpunn import (
     Softplus,
     Tanh,
 )
-from gpunn.backend import Backend
-from gpunn.layers import Activation, Bias, Layer
+from gpunn.backend.base import Backend
+from gpunn.nn.layers import Activation, Bias, Layer
 
 INCREASING = [Sigmoid(), Tanh(), ReLU(), LeakyReLU(0.01), LeakyReLU(0.0), LeakyReLU(1.0), Softplus()]
 

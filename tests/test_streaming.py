@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 from harness import one_line
 
-from gpunn import SGD, Adam, Augmentation, BatchNorm, Conv2D, Data, Dense, Flatten, ReLU, Samples, Sequential, streaming
-from gpunn.backend import Backend, select
-from gpunn.batches import DeviceBatches
-from gpunn.data.mapped import is_mapped
+from gpunn import SGD, Adam, Augmentation, BatchNorm, Conv2D, Data, Dense, Flatten, ReLU, Samples, Sequential
+from gpunn.backend.base import Backend
+from gpunn.backend.devices import select
+from gpunn.data import streaming
+from gpunn.data.loader import DeviceBatches
+from gpunn.data.memmap import is_mapped
+from gpunn.data.placement import place
+from gpunn.data.streaming import StreamedBatches
 from gpunn.errors import OptionError
-from gpunn.kernels.batches import NEXT_STEP
-from gpunn.placement import place
-from gpunn.streaming import StreamedBatches
+from gpunn.kernels.gather import NEXT_STEP
 
 
 @pytest.fixture(autouse=True)

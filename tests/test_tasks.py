@@ -11,9 +11,9 @@ from cli_helpers import gpunn, own_folder
 from harness import one_line
 
 import gpunn as gn
-from gpunn.backend import Backend
+from gpunn.backend.base import Backend
 from gpunn.errors import DataError, GpunnError, ModelFileError, ShapeError
-from gpunn.tasks import Task
+from gpunn.nn.tasks import Task
 
 X = np.random.default_rng(0).normal(size=(300, 5)).astype(np.float32)
 W = np.random.default_rng(1).normal(size=(5, 3))

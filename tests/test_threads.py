@@ -27,7 +27,7 @@ from gpunn import (
     SoftmaxCrossEntropy,
     load_model,
 )
-from gpunn.backend import Backend
+from gpunn.backend.base import Backend
 from gpunn.errors import GpunnError, ShapeError
 
 KW: dict[str, Any] = {"progress": False, "epochs": 2, "batch_size": 16}

@@ -28,11 +28,11 @@ from gpunn import (
     Tanh,
     load_data,
 )
-from gpunn.backend import Backend
+from gpunn.backend.base import Backend
 from gpunn.errors import DataError, DivergenceError, GpunnError, OptionError, ShapeError
-from gpunn.history import Record
 from gpunn.kernels.random import epoch_order
-from gpunn.layers import Layer
+from gpunn.nn.layers import Layer
+from gpunn.train.history import Record
 
 
 def classes(n: int = 90, *, validation: float = 0.2, seed: int = 0, spread: float = 0.5) -> Data:

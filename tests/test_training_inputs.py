@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import gpunn as gn
-from gpunn.data.mapped import is_mapped
+from gpunn.data.memmap import is_mapped
+from gpunn.data.training_inputs import TrainingInputs
 from gpunn.errors import DataError, ShapeError
-from gpunn.training_inputs import TrainingInputs
-from gpunn.use import predict_files
+from gpunn.experiments.predict import predict_files
 
 KW: dict[str, Any] = {"progress": False, "device": "cpu"}
 DIGITS = gn.load_data("digits", validation=0).train
@@ -31,7 +31,7 @@ def colourful() -> NDArray[np.uint8]:
     return (BYTES * tint).astype(np.uint8)
 
 
-def trained(x: Any, y: Any = LABELS, *layers: gn.layers.base.Layer, epochs: int = 6, **fit: Any) -> gn.Sequential:
+def trained(x: Any, y: Any = LABELS, *layers: gn.Layer, epochs: int = 6, **fit: Any) -> gn.Sequential:
     model = gn.Sequential([*(layers or (gn.Dense(24), gn.ReLU())), gn.Dense(10)])
     model.fit(gn.Data.from_arrays(x, y, validation=0), epochs=epochs, batch_size=64, **KW, **fit)
     return model

@@ -13,8 +13,8 @@ from protocol import Task, Worker, serve
 import gpunn as gn
 from gpunn.config import from_config
 from gpunn.kernels.loops import LONG
-from gpunn.state import Weights
-from gpunn.training import Trainer
+from gpunn.train.state import Weights
+from gpunn.train.trainer import Trainer
 
 
 class _Enough(Exception):  # noqa: N818 - no error

@@ -1,7 +1,7 @@
 """Data: the bundled digits, MNIST and Fashion-MNIST by name, IDX folders, .npz files and one's own arrays."""
 
 from gpunn.data.dataset import Data
-from gpunn.data.idx import read_idx
+from gpunn.data.formats.idx import read_idx
 from gpunn.data.load import NAMES, load_data
 from gpunn.data.samples import Samples
 

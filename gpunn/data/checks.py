@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gpunn.data.mapped import in_blocks
+from gpunn.backend.foreign import on_host
+from gpunn.backend.limits import require
+from gpunn.data.memmap import in_blocks
 from gpunn.errors import DataError, DeviceError
-from gpunn.foreign import on_host
-from gpunn.limits import require
 
 # A label of millions is an identifier, not a class; an output layer that wide would only fail later.
 MAX_CLASSES = 65_536

@@ -6,7 +6,7 @@ Repository, 1998, https://doi.org/10.24432/C50P49, CC BY 4.0; see digits/README.
 
 from pathlib import Path
 
-from gpunn.data.idx import read_images, read_labels
+from gpunn.data.formats.idx import read_images, read_labels
 from gpunn.data.samples import Samples
 from gpunn.data.split import stratified_split
 

@@ -11,9 +11,9 @@ from typing import BinaryIO
 
 import numpy as np
 
-from gpunn.data.idx import idx_header
-from gpunn.data.published import PublishedFile, PublishedSet
-from gpunn.data.reading import opened
+from gpunn.data.formats.bounded import opened
+from gpunn.data.formats.idx import idx_header
+from gpunn.data.sources import PublishedFile, PublishedSet
 from gpunn.errors import DataError, OutputError
 
 log = logging.getLogger(__name__)

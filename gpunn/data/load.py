@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from gpunn.data.dataset import Data
 from gpunn.data.digits import CLASS_NAMES, digits_test, digits_train
-from gpunn.data.idx import idx_header, read_images, read_labels
-from gpunn.data.kinds import NPZ, kind_of_file
-from gpunn.data.npz import NpzFile
-from gpunn.data.published import MNIST, PUBLISHED, PublishedFile, PublishedSet
+from gpunn.data.formats.idx import idx_header, read_images, read_labels
+from gpunn.data.formats.kinds import NPZ, kind_of_file
+from gpunn.data.formats.npz import NpzFile
 from gpunn.data.samples import Samples
+from gpunn.data.sources import MNIST, PUBLISHED, PublishedFile, PublishedSet
 from gpunn.errors import DataError, OptionError
 from gpunn.scalars import flag
 

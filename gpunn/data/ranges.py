@@ -4,7 +4,7 @@ import logging
 
 import numpy as np
 
-from gpunn.data.mapped import Inputs, in_blocks, is_mapped
+from gpunn.data.memmap import Inputs, in_blocks, is_mapped
 
 log = logging.getLogger(__name__)
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gpunn.backend.limits import require
 from gpunn.data.checks import MAX_CLASSES, as_array, checked_inputs, checked_targets
-from gpunn.data.mapped import Inputs, Rows, in_blocks, is_mapped
+from gpunn.data.memmap import Inputs, Rows, in_blocks, is_mapped
 from gpunn.errors import DataError, OptionError
-from gpunn.limits import require
 from gpunn.scalars import flag, real
 
 

@@ -3,19 +3,19 @@
 from gpunn.kernels import (
     activations,
     augmentation,
-    batches,
+    bias,
     convolution,
     dropout,
-    finite,
     fused,
-    linear,
+    gather,
     losses,
     normalization,
     pooling,
     random,
-    sgd,
+    rollback,
+    updates,
 )
-from gpunn.kernels.kernel import Array, Elementwise, Launch, Raw, registry
+from gpunn.kernels.record import Array, Elementwise, Launch, Raw, registry
 
 __all__ = [
     "Array",
@@ -24,16 +24,16 @@ __all__ = [
     "Raw",
     "activations",
     "augmentation",
-    "batches",
+    "bias",
     "convolution",
     "dropout",
-    "finite",
     "fused",
-    "linear",
+    "gather",
     "losses",
     "normalization",
     "pooling",
     "random",
     "registry",
-    "sgd",
+    "rollback",
+    "updates",
 ]

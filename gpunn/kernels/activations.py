@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gpunn.kernels.kernel import Array, Elementwise, Launch, Raw, blocks_for
+from gpunn.kernels.record import Array, Elementwise, Launch, Raw, blocks_for
 
 
 def _sigmoid(z: Array, a: Array) -> None:

@@ -10,10 +10,10 @@ from typing import TypeAlias
 
 import numpy as np
 
-from gpunn.kernels.batches import BEGIN_STEP, COUNT, picked, placed
-from gpunn.kernels.kernel import Array, Launch, Raw, blocks_for
+from gpunn.kernels.gather import BEGIN_STEP, COUNT, picked, placed
 from gpunn.kernels.loops import in_loops
 from gpunn.kernels.random import PHILOX, Purpose, random_words
+from gpunn.kernels.record import Array, Launch, Raw, blocks_for
 
 Limits: TypeAlias = tuple[float, float, float, float]
 """The largest (shift in pixels, tan of half the angle, change of scale, shear), drawn between minus and plus it."""

@@ -15,7 +15,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from gpunn.kernels.kernel import Array, Launch, Raw, blocks_for
+from gpunn.kernels.record import Array, Launch, Raw, blocks_for
 
 Geometry: TypeAlias = tuple[int, int, int, int, int, int]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from gpunn.kernels.kernel import Array, Launch, Raw, blocks_for
 from gpunn.kernels.loops import in_loops
 from gpunn.kernels.random import MULTIPLIERS64, PHILOX64, WEYL64, Purpose, halves_of, random_groups
+from gpunn.kernels.record import Array, Launch, Raw, blocks_for
 
 _THREADS = 256
 _PURPOSE = int(Purpose.DROPOUT)

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
 from gpunn.kernels import activations
-from gpunn.kernels.kernel import Array, Elementwise, Launch, Raw
-from gpunn.kernels.linear import ROW_SUM, row_sums, rows_launch
+from gpunn.kernels.bias import ROW_SUM, row_sums, rows_launch
 from gpunn.kernels.loops import in_loops
+from gpunn.kernels.record import Array, Elementwise, Launch, Raw
 
 
 class Fused(NamedTuple):

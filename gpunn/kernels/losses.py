@@ -13,8 +13,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from gpunn.kernels.kernel import Array, Launch, Raw, blocks_for
 from gpunn.kernels.loops import in_loops
+from gpunn.kernels.record import Array, Launch, Raw, blocks_for
 
 _THREADS = 256
 

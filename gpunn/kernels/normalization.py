@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from gpunn.kernels.kernel import Array, Elementwise, Launch, Raw
-from gpunn.kernels.linear import sums_of_rows
+from gpunn.kernels.bias import sums_of_rows
 from gpunn.kernels.loops import in_loops
-from gpunn.kernels.threads import in_pieces
+from gpunn.kernels.parallel import in_pieces
+from gpunn.kernels.record import Array, Elementwise, Launch, Raw
 
 _THREADS = 256
 

@@ -11,9 +11,9 @@ from typing import TypeAlias
 
 import numpy as np
 
-from gpunn.kernels.kernel import Array, Launch, Raw, blocks_for
 from gpunn.kernels.loops import in_loops
-from gpunn.kernels.threads import in_pieces
+from gpunn.kernels.parallel import in_pieces
+from gpunn.kernels.record import Array, Launch, Raw, blocks_for
 
 Window: TypeAlias = tuple[int, int, int, int]
 

@@ -13,7 +13,7 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from gpunn.kernels.kernel import Array, Launch, Raw, blocks_for
+from gpunn.kernels.record import Array, Launch, Raw, blocks_for
 
 _THREADS = 256
 _PIECE = 2**13  # counters that are drawn from at once: what is computed of them stays in the cache

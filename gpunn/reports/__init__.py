@@ -1,11 +1,10 @@
-"""Pictures of a training run: curves, confusion matrix, mistakes, filters and what they answer, where time goes."""
+"""Pictures of a training run: curves, confusion matrix, mistakes, filters and what they answer."""
 
 from gpunn.reports.activations import Answers, answers_to, plot_activations
 from gpunn.reports.confusion import confusion_matrix, plot_confusion
 from gpunn.reports.curves import plot_curves
 from gpunn.reports.filters import first_filters, plot_filters
 from gpunn.reports.mistakes import plot_mistakes
-from gpunn.reports.profiled import plot_profile, profile_table
 
 __all__ = [
     "Answers",
@@ -17,6 +16,4 @@ __all__ = [
     "plot_curves",
     "plot_filters",
     "plot_mistakes",
-    "plot_profile",
-    "profile_table",
 ]

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpunn.errors import OptionError, ShapeError
-from gpunn.layers import Layer
-from gpunn.model import Network
+from gpunn.nn.layers import Layer
+from gpunn.nn.network import Network
 from gpunn.reports.style import FAINT, picture
 from gpunn.reports.tiles import colours, draw_tiles, grid
 

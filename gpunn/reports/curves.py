@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.errors import OptionError, ShapeError
-from gpunn.history import History
-from gpunn.record import Record
+from gpunn.nn.tasks import FIGURES
 from gpunn.reports.style import BEST, OVERFITTING, RATE, TRAINING, VALIDATION, light_grid, picture
-from gpunn.tasks import FIGURES
+from gpunn.train.history import History
+from gpunn.train.record import Record
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

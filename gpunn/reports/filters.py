@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gpunn.backend.base import Shape
 from gpunn.errors import OptionError, ShapeError
-from gpunn.layers.base import Shape
-from gpunn.model import Network
+from gpunn.nn.network import Network
 from gpunn.reports.style import FAINT, picture
 from gpunn.reports.tiles import colours, draw_tiles, extent, grid
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gpunn.data.mapped import Inputs, Rows
+from gpunn.data.memmap import Inputs, Rows
 from gpunn.errors import OptionError, ShapeError
 from gpunn.reports.style import FAINT, INK, TRAINING, VALIDATION, percent, picture, shortened
 

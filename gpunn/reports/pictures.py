@@ -8,9 +8,9 @@ import numpy as np
 
 from gpunn import reports
 from gpunn.data import Data, Samples
-from gpunn.data.mapped import in_blocks
-from gpunn.model import Network
-from gpunn.tasks import Task, by_class
+from gpunn.data.memmap import in_blocks
+from gpunn.nn.network import Network
+from gpunn.nn.tasks import Task, by_class
 
 CURVES, CONFUSION, MISTAKES = "curves.png", "confusion.png", "mistakes.png"
 FILTERS, ACTIVATIONS = "filters.png", "activations.png"

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
-from gpunn.storage import write_atomically
+from gpunn.files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -37,9 +37,9 @@ from gpunn import (
 )
 from gpunn.data import Data
 from gpunn.kernels.random import epoch_order
-from gpunn.layers import Layer
-from gpunn.losses import Loss
-from gpunn.regularizers import Regularizer
+from gpunn.nn.layers import Layer
+from gpunn.nn.losses import Loss
+from gpunn.train.regularizers import Regularizer
 
 ERROR = 1e-10
 

@@ -32,9 +32,9 @@ from gpunn import (
     Tanh,
     load_data,
 )
-from gpunn.backend import select
+from gpunn.backend.devices import select
 from gpunn.kernels.random import epoch_order
-from gpunn.layers import Layer
+from gpunn.nn.layers import Layer
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 import gpunn as gn
-import gpunn.kernels
-from gpunn.backend import CupyBackend, select
+from gpunn.backend.cuda import CupyBackend
+from gpunn.backend.devices import select
 from gpunn.errors import CaptureError
+from gpunn.kernels import registry
 from simulated_cuda.core import Core
 from simulated_cuda.test_cuda_path import NETWORKS, distance, trained
 
@@ -30,7 +31,7 @@ def test_what_a_graph_cannot_hold_is_refused_in_its_capture(cuda: Core, work: An
     with pytest.raises(CaptureError):
         backend.capture(lambda: work(backend, x))
     # The device is usable after.
-    backend.run(gn.kernels.registry["relu"], x, x)
+    backend.run(registry["relu"], x, x)
     assert not backend.to_host(x).any()
 
 
@@ -43,7 +44,7 @@ def test_a_step_that_cannot_be_recorded_says_why_and_trains_kernel_by_kernel(cud
     said: list[str] = []
     network = NETWORKS["784-128-10"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gpunn.progress.Progress.say", lambda self, text: said.append(text))
+        patch.setattr("gpunn.train.progress.Progress.say", lambda self, text: said.append(text))
         watched, _ = trained(
             network._replace(layers=lambda: [gn.Dense(128), gn.ReLU(), Looking(0), gn.Dense(10)]), "cuda"
         )
@@ -67,7 +68,7 @@ def test_several_steps_that_cannot_be_recorded_are_replayed_one_by_one(cuda: Cor
         return capture(self, work)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gpunn.progress.Progress.say", lambda self, text: said.append(text))
+        patch.setattr("gpunn.train.progress.Progress.say", lambda self, text: said.append(text))
         patch.setattr(CupyBackend, "capture", only_one)
         model, history = trained(network, "cuda", validate_every=1000)
     assert "training with a graph a step, not one for 8: no memory for so large a graph" in said
@@ -79,7 +80,7 @@ def test_several_steps_that_cannot_be_recorded_are_replayed_one_by_one(cuda: Cor
 def test_what_is_captured_is_not_done_until_it_is_launched(cuda: Core) -> None:
     backend = select("cuda")
     x = backend.asarray(np.array([-1.0, 2.0], np.float32))
-    replay = backend.capture(lambda: backend.run(gn.kernels.registry["relu"], x, x))
+    replay = backend.capture(lambda: backend.run(registry["relu"], x, x))
     np.testing.assert_array_equal(backend.to_host(x), [-1, 2])
     replay()
     np.testing.assert_array_equal(backend.to_host(x), [0, 2])

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 
 import gpunn as gn
-from gpunn import doctor
-from gpunn.backend import select
+from gpunn.backend import driver
+from gpunn.backend.devices import select
+from gpunn.data.placement import place
 from gpunn.errors import DeviceError
+from gpunn.experiments.recipes import read_experiment
 from gpunn.kernels.random import epoch_order
-from gpunn.placement import place
-from gpunn.recipes import read_experiment
-from gpunn.step import Step
-from gpunn.training import Trainer
+from gpunn.tools import doctor
+from gpunn.train.step import Step
+from gpunn.train.trainer import Trainer
 from simulated_cuda.core import Core
 
 STEPS = 50
@@ -25,8 +26,8 @@ STEPS = 50
 class Network(NamedTuple):
     """What is trained on both devices for 50 steps."""
 
-    layers: Callable[[], list[gn.layers.Layer]]
-    optimizer: Callable[[], gn.optimizers.Optimizer]
+    layers: Callable[[], list[gn.Layer]]
+    optimizer: Callable[[], gn.Optimizer]
     images: bool = False
     batch_size: int = 16
     options: dict[str, Any] = {}  # noqa: RUF012 - never changed
@@ -35,7 +36,7 @@ class Network(NamedTuple):
     bound: float = 1e-3
 
 
-def with_batchnorm() -> list[gn.layers.Layer]:
+def with_batchnorm() -> list[gn.Layer]:
     return [
         *(gn.Conv2D(6, 5, padding=2), gn.BatchNorm(), gn.ReLU(), gn.MaxPool2D(2)),
         *(gn.Conv2D(16, 5), gn.BatchNorm(), gn.ReLU(), gn.MaxPool2D(2)),
@@ -99,7 +100,7 @@ def distance(model: gn.Sequential, other: gn.Sequential) -> float:
 
 
 def test_the_simulated_device_is_usable_and_taken(cuda: Core) -> None:
-    assert doctor.cuda_advice() == ""
+    assert driver.cuda_advice() == ""
     assert select("auto").device == "cuda:0"
     assert select("auto").reason == "a CUDA device is there"
     assert select("cuda").description == "simulated device, 2 GiB, compute capability 9.0, CuPy 14.2.0"
@@ -165,7 +166,7 @@ def test_validation_batches_larger_than_those_of_the_training_leave_its_graph_al
 # What a step asks of the device
 
 
-def step_of(layers: list[gn.layers.Layer], optimizer: gn.optimizers.Optimizer, images: bool, batch_size: int) -> Step:
+def step_of(layers: list[gn.Layer], optimizer: gn.Optimizer, images: bool, batch_size: int) -> Step:
     source, loss = data(images), gn.SoftmaxCrossEntropy()
     model = gn.Sequential(layers)
     model.build((28, 28, 1) if images else (784,), batch_size, "cuda")

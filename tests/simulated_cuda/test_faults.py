@@ -9,13 +9,16 @@ import numpy as np
 import pytest
 
 import gpunn as gn
-from gpunn import backend as module
-from gpunn import cublas, staging, streaming
-from gpunn.backend import CupyBackend, select
+from gpunn.backend import cublas, staging
+from gpunn.backend import cuda as cuda_backend
+from gpunn.backend import devices as module
+from gpunn.backend.cuda import CupyBackend
+from gpunn.backend.devices import select
+from gpunn.backend.staging import PinnedStaging
+from gpunn.data import streaming
 from gpunn.errors import GpunnError
 from gpunn.kernels import registry
-from gpunn.staging import PinnedStaging
-from gpunn.training import Trainer
+from gpunn.train.trainer import Trainer
 from simulated_cuda.core import AT_ONCE, LATE, Core
 
 ORDERS = (AT_ONCE, LATE, *range(1, 11))
@@ -203,7 +206,7 @@ def nothing_kept_of_a_capture(patch: pytest.MonkeyPatch) -> None:
         is_limited, recorded = False, property(lambda self: None, lambda self, value: None)
         rehearsed = None
 
-    patch.setattr(module, "_Shared", Forgetful)
+    patch.setattr(cuda_backend, "_Shared", Forgetful)
 
 
 def kernels_on_the_default_stream(patch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gpunn.backend import select
+from gpunn.backend.devices import select
 from simulated_cuda.core import Core
 
 ROOT = Path(__file__).resolve().parents[2]

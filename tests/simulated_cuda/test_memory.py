@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 import gpunn as gn
-from gpunn import limits
-from gpunn.backend import select
+from gpunn.backend import limits
+from gpunn.backend.devices import select
+from gpunn.data.placement import place
 from gpunn.errors import MemoryShortageError
-from gpunn.model import bytes_of_network
-from gpunn.placement import place
+from gpunn.nn.network import bytes_of_network
 from simulated_cuda.core import Core
 
 
@@ -185,6 +185,6 @@ def test_memory_of_the_host_that_runs_out_is_not_said_to_be_the_devices(
         raise MemoryError("Unable to allocate 7 TiB")
 
     model = _network().build((28, 28, 1), 10, "cuda")
-    monkeypatch.setattr("gpunn.evaluation.place", fail)
+    monkeypatch.setattr("gpunn.train.evaluator.place", fail)
     with pytest.raises(MemoryShortageError, match=r"out of memory on the host, where .*Unable to allocate 7 TiB"):
         model.evaluate(_images().train)

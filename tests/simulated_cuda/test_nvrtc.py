@@ -12,7 +12,7 @@ import pytest
 from harness import call
 from simulator.cases import calls, dtypes
 
-from gpunn.backend import select
+from gpunn.backend.devices import select
 from gpunn.kernels import registry
 from simulated_cuda.compiling import kernels_in
 from simulated_cuda.core import core

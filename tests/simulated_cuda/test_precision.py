@@ -5,7 +5,7 @@ import pytest
 from test_gpu import error_of_a_product
 
 import gpunn as gn
-from gpunn.backend import PRECISIONS, select
+from gpunn.backend.devices import PRECISIONS, select
 from gpunn.errors import OptionError
 from simulated_cuda.core import Core
 

@@ -13,13 +13,12 @@ from checkpoint_helpers import ORIGIN, adam, momentum, outcome, stopped_after
 from harness import one_line
 
 import gpunn as gn
-from gpunn import streaming
-from gpunn import training as module
-from gpunn.checkpoint import open_checkpoint, write_checkpoint
+from gpunn.data import streaming
 from gpunn.errors import DivergenceError
-from gpunn.experiment import CheckpointPart
-from gpunn.keeper import Keeper, listed
-from gpunn.training import Trainer
+from gpunn.saving.checkpoint import open_checkpoint, write_checkpoint
+from gpunn.saving.checkpointer import Checkpointer, CheckpointPart, listed
+from gpunn.train import trainer as module
+from gpunn.train.trainer import Trainer
 from simulated_cuda.core import Core
 
 
@@ -120,7 +119,7 @@ def test_weights_that_are_not_finite_are_found_though_the_cost_is(cuda: Core, mo
 def test_no_checkpoint_is_made_of_numbers_that_are_not_finite(cuda: Core, tmp_path: Path) -> None:
     """Though nobody has looked at the device since they became so."""
     training = trainer("cuda", validate_every=1000)
-    kept = Keeper(tmp_path / "checkpoints", training, ORIGIN, CheckpointPart(every=2))
+    kept = Checkpointer(tmp_path / "checkpoints", training, ORIGIN, CheckpointPart(every=2))
 
     def after_step() -> None:
         if kept.is_due():

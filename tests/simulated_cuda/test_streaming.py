@@ -9,11 +9,12 @@ import pytest
 from cli_helpers import without_pictures
 
 import gpunn as gn
-from gpunn import backend as module
-from gpunn import run, streaming
-from gpunn.backend import select
+from gpunn.backend import devices as module
+from gpunn.backend.devices import select
+from gpunn.data import streaming
 from gpunn.errors import MemoryShortageError
-from gpunn.recipes import read_experiment
+from gpunn.experiments import run
+from gpunn.experiments.recipes import read_experiment
 from simulated_cuda.core import AT_ONCE, LATE, WAITS, Core
 from simulated_cuda.test_cuda_path import NETWORKS, Network, data, distance, trained
 
@@ -104,7 +105,7 @@ def test_data_larger_than_the_memory_of_the_device_train_to_the_numbers_of_the_c
         model = network()
         said: list[str] = []
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("gpunn.progress.Progress.say", lambda self, text: said.append(text))
+            patch.setattr("gpunn.train.progress.Progress.say", lambda self, text: said.append(text))
             model.fit(source, device="cuda", **options)
         assert said[0].startswith("data on the host: 5.9 MiB, streamed from memory to cuda:0, where ")
         for name, value in model.parameters.to_host().items():
@@ -173,7 +174,7 @@ def test_the_next_piece_is_gathered_while_the_device_computes(cuda: Core, monkey
 
 def test_streaming_allocates_nothing_and_waits_once_a_piece(cuda: Core) -> None:
     from gpunn.kernels.random import epoch_order
-    from gpunn.training import Trainer
+    from gpunn.train.trainer import Trainer
 
     source = data()
     model = gn.Sequential(SMALL.layers())

@@ -13,7 +13,7 @@ from kernel_cases import flushed
 from simulated_cuda.compiling import kernels_in
 from simulated_cuda.core import Core
 
-from gpunn.backend import _CUDA_NAMES, CupyBackend, _typed, cuda_source
+from gpunn.backend.cuda import _CUDA_NAMES, CupyBackend, _typed, cuda_source
 from gpunn.kernels import Elementwise, Raw, registry
 from simulator.cases import calls, dtypes
 

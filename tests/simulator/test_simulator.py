@@ -12,7 +12,7 @@ import pytest
 from kernel_cases import unset
 from simulated_cuda.core import KernelError, core
 
-from gpunn.backend import cuda_source
+from gpunn.backend.cuda import cuda_source
 from gpunn.kernels import registry
 
 pytestmark = pytest.mark.usefixtures("checked")

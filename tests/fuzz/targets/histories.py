@@ -1,7 +1,7 @@
 """Histories of trainings as CSV."""
 
 from fuzz.harness import Target
-from gpunn.history import COLUMNS, History
+from gpunn.train.history import COLUMNS, History
 
 _HEAD = b"step,epoch,train_loss,train_accuracy,validation_loss,validation_accuracy,learning_rate,seconds\n"
 _SHORT = b"step,epoch,train_loss,learning_rate,seconds\n"

@@ -6,7 +6,7 @@ import numpy as np
 from data_helpers import idx_bytes
 
 from fuzz.harness import Target, each
-from gpunn.data.idx import idx_header, read_idx, read_images, read_labels
+from gpunn.data.formats.idx import idx_header, read_idx, read_images, read_labels
 
 PLAIN, PACKED = b"\0", b"\1"
 

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from fuzz.harness import Target, each
-from gpunn.inputs import read_inputs
+from gpunn.data.formats.inputs import read_inputs
 
 AS_IT_IS, MENDED = b"\0", b"\1"
 

@@ -10,9 +10,9 @@ import numpy as np
 
 import gpunn as gn
 from fuzz.harness import Target
-from gpunn import limits
-from gpunn.memory import UNCOUNTED
-from gpunn.model_file import model_bytes
+from gpunn.backend import limits
+from gpunn.nn.footprint import UNCOUNTED
+from gpunn.saving.model_file import model_bytes
 
 AS_IT_IS, DESCRIPTION, HEADER = b"\0", b"\1", b"\2"
 

@@ -5,7 +5,7 @@ import io
 import numpy as np
 
 from fuzz.harness import Target, each
-from gpunn.inputs import read_inputs
+from gpunn.data.formats.inputs import read_inputs
 
 
 def npy_bytes(array: np.ndarray) -> bytes:

@@ -11,7 +11,7 @@ import numpy as np
 from fuzz.harness import Target, each
 from fuzz.targets.npy import HEADERS, header, npy_bytes, with_header
 from gpunn.data import load_data
-from gpunn.inputs import read_inputs
+from gpunn.data.formats.inputs import read_inputs
 
 WHOLE, STORED, DEFLATED = b"\0", b"\1", b"\2"
 _NAMES = ("x", "y", "x_train", "y_train", "x_test", "y_test")

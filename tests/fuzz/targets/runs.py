@@ -9,9 +9,9 @@ from fuzz.harness import Target
 from fuzz.targets import experiments
 from fuzz.targets.images import encoded
 from fuzz.targets.models import a_model, limited
-from gpunn.model_file import model_bytes
-from gpunn.run_folder import EXPERIMENT, MODEL
-from gpunn.use import format_answers, predict_files
+from gpunn.experiments.folder import EXPERIMENT, MODEL
+from gpunn.experiments.predict import format_answers, predict_files
+from gpunn.saving.model_file import model_bytes
 
 _IMAGE = "image.png"
 _NETWORK = "layers = ['ReLU']\noptimizer = 'SGD'\n[data]\nshape = "

@@ -1,0 +1,71 @@
+"""The backend of the CPU: NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from gpunn.backend import blas, limits
+from gpunn.backend.base import Backend, _refuse_the_impossible
+from gpunn.kernels import loops
+from gpunn.kernels.cores import crowd
+from gpunn.kernels.record import Array, Elementwise, Raw
+
+_LINE = 64
+"""Bytes of a cache line, and of the widest vector of a CPU."""
+
+
+def _aligned(make: Callable[..., NDArray[np.uint8]], shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+    """An array that begins where a cache line does, so that no vector lies across two; NumPy's begin anywhere."""
+    _refuse_the_impossible(shape, dtype, lambda n: MemoryError(f"Unable to allocate {n / 2**60:.0f} EiB"))
+    nbytes = prod(shape) * np.dtype(dtype).itemsize
+    memory = make(nbytes + _LINE, np.uint8)
+    first = -memory.ctypes.data % _LINE
+    return memory[first : first + nbytes].view(dtype).reshape(shape)
+
+
+class NumpyBackend(Backend):
+    """The CPU: kernels are their NumPy twins, and the product is the BLAS that NumPy brought."""
+
+    device = "cpu"
+    block_elements = 2**20  # 4 MiB of floats: what the second-level caches of two cores hold
+
+    def __init__(self) -> None:
+        numba = f", Numba {loops.version()}" if loops.version() else ""
+        crowd.free()  # a first look, so that it is known how busy others are when the first product comes
+        self.description = f"CPU, NumPy {np.__version__}, {blas.description()}{numba}"
+        # A step makes short calls: no wrapper between.
+        self.gemm, self.planned, self.planned_all = blas.gemm, blas.planned, blas.planned_all  # type: ignore[method-assign]
+
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+        return _aligned(np.empty, shape, dtype)
+
+    def zeros(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+        return _aligned(np.zeros, shape, dtype)
+
+    def asarray(self, values: Any, dtype: DTypeLike | None = None) -> Array:
+        return np.ascontiguousarray(values, dtype)
+
+    def to_host(self, array: Array) -> NDArray[Any]:
+        return np.array(array)
+
+    def assign(self, target: Array, values: Any, scale: float = 1.0) -> None:
+        target[...] = values
+        if scale != 1:  # afterwards: to convert and multiply in one takes NumPy longer
+            target *= target.dtype.type(scale)
+
+    def run(self, kernel: Elementwise | Raw, *arguments: Any) -> None:
+        kernel.host(*arguments)
+
+    def gemm(self, alpha: float, a: Array, b: Array, beta: float, c: Array) -> None:
+        blas.gemm(alpha, a, b, beta, c)
+
+    def synchronize(self) -> None:
+        pass
+
+    def free_bytes(self) -> int:
+        return limits.free_bytes()

@@ -1,0 +1,246 @@
+"""The inputs of a training as its network remembers them: what it is asked later is brought to the same form."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpunn.data import Samples
+from gpunn.data.checks import LARGEST, check_finite
+from gpunn.data.memmap import Inputs
+from gpunn.data.ranges import REACH, bit_depth
+from gpunn.errors import DataError, ShapeError
+
+GROUNDS = ("dark", "light", "mixed")
+LEAST_CONTRAST = 0.04
+"""Between the darkest and the lightest of a drawing, of the whole range; paper alone has less."""
+
+# Rows that are looked at, and numbers in them: as many as show what all are like.
+_ROWS, _NUMBERS = 1024, 1 << 18
+_FAR_OUT = 0.05
+"""Of the samples, how many may be out of range without making the whole a set of another range."""
+_TIMES = 4
+"""How far later inputs may go beyond those of the training before they are taken for inputs of another scale."""
+
+
+@dataclass(frozen=True)
+class TrainingInputs:
+    """How the inputs of a training were.
+
+    Attributes:
+        shape: of one sample as the data had it, (features,) or (height, width, channels).
+        is_bytes: whether they were bytes; floats of later inputs are then taken as already scaled.
+        scale: what they were multiplied with.
+        low, high: least and largest number of each channel before that, () where there are no images.
+        ground: of images, whether what lies around the drawing is "dark", "light", or sometimes either ("mixed").
+        is_grey: whether all channels of each pixel are equal.
+        is_drawn: whether something is drawn in every image, so that in a picture something must be.
+    """
+
+    shape: tuple[int, ...]
+    is_bytes: bool
+    scale: float
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    ground: str = "mixed"
+    is_grey: bool = False
+    is_drawn: bool = False
+
+    def __post_init__(self) -> None:
+        channels = self.shape[2] if len(self.shape) == 3 else 1
+        numbers = (*self.low, *self.high)
+        if len(self.low) != channels or len(self.high) != channels or not all(map(math.isfinite, numbers)):
+            raise DataError(f"low and high are {channels} finite numbers each, one for a channel")
+        if self.ground not in GROUNDS:
+            raise DataError(f"ground is {', '.join(GROUNDS)}, got {self.ground!r}")
+
+    @classmethod
+    def of(cls, samples: Samples) -> TrainingInputs:
+        """How these samples are, judged by rows that are spread over them."""
+        rows, shape = _spread(samples.inputs), samples.shape
+        flat = rows.reshape(-1, shape[2] if len(shape) == 3 else 1)
+        # Numbers that were spoilt since they were checked are found by the training, which says where they lead.
+        low, high = (tuple(map(float, np.nan_to_num(f.reduce(flat, axis=0)))) for f in (np.fmin, np.fmax))
+        made = cls(tuple(shape), rows.dtype == np.uint8, samples.scale, low, high)
+        side = math.isqrt(shape[0])
+        if len(shape) == 1 and side * side != shape[0]:
+            return made
+        pixels = rows.reshape(len(rows), *(shape if len(shape) == 3 else (side, side, 1)))
+        black, white = (float(np.mean(bound)) for bound in made.pixel_range)
+        unit = ((pixels - np.float32(black)) / np.float32(max(white - black, 1e-30))).astype(np.float32)
+        light = float(np.mean(np.median(borders(unit.mean(axis=3)), axis=1) > 0.5))
+        ground = "dark" if light <= 0.1 else "light" if light >= 0.9 else "mixed"
+        is_grey = pixels.shape[3] == 1 or bool((pixels == pixels[..., :1]).all())
+        return cls(made.shape, made.is_bytes, made.scale, low, high, ground, is_grey, bool(are_drawn(unit).all()))
+
+    # Shapes
+
+    def arranged(self, x: Any) -> Any:
+        """A batch in the shape that the samples of the training had, rows read in NumPy's order.
+
+        Args:
+            x: (batch, ...), an array or the inputs of samples; other numbers of features are left to whoever asks.
+
+        Raises:
+            ShapeError: images of another height, width or order of axes.
+        """
+        shape = tuple(x.shape[1:])
+        if shape == self.shape or math.prod(shape) != math.prod(self.shape) or x.ndim < 2:
+            return x
+        if len(self.shape) == 1:
+            return x.reshape(len(x), -1)
+        height, width, channels = self.shape
+        if len(shape) == 1:
+            return x if channels == 1 else x.reshape(len(x), *self.shape)
+        if shape == (height, width):
+            return x.reshape(*x.shape, 1)
+        order = "x.transpose(0, 2, 3, 1)" if shape == (channels, height, width) else "prepare them alike"
+        raise ShapeError(
+            f"the network was trained on images (n, {height}, {width}, {channels}), got {x.shape}: {order}"
+        )
+
+    def arranged_samples(self, samples: Samples) -> Samples:
+        """`arranged` of samples, not copied."""
+        inputs = self.arranged(samples.inputs)
+        if inputs is samples.inputs:
+            return samples
+        return Samples(inputs, samples.targets, samples.scale, samples.classes, samples.one_hot)
+
+    # Numbers
+
+    def factor(self, x: NDArray[Any]) -> float:
+        """What a batch is multiplied with before the network sees it.
+
+        Whole numbers are taken as those of the training were. Floats are too, but where the training had bytes they
+        are taken as the network saw these. Bytes for a network that was trained on floats from 0 to 1 are divided by
+        255, and whole numbers of more bits by the most that these can be.
+
+        Raises:
+            DataError: NaN or infinity, or numbers of another range than those of the training.
+        """
+        if not isinstance(x, np.ndarray):  # on a device, where nobody waits for its extremes
+            return self.scale if not self.is_bytes or x.dtype.kind in "iu" else 1.0
+        if not x.size or x.dtype.kind not in "biuf":
+            return 1.0
+        low, high = float(np.minimum.reduce(x, axis=None)), float(np.maximum.reduce(x, axis=None))
+        if not (low >= -LARGEST and high <= LARGEST):
+            check_finite(x, "inputs")
+        if x.dtype.kind in "iu" and not self.is_bytes and self.scale == 1 and self._is_unit and high > 1:
+            factor = 1 / bit_depth(high)
+        else:
+            factor = self.scale if not self.is_bytes or x.dtype.kind in "iu" else 1.0
+        self.check_range(low, high, factor, are_whole=x.dtype.kind in "iu")
+        return factor
+
+    def check_samples(self, samples: Samples) -> None:
+        """Raise a DataError unless these are of the training's range, but for a few that are far out; see `factor`."""
+        rows = _spread(samples.inputs)
+        flat = rows.reshape(len(rows), -1)
+        low, high = np.quantile(flat.min(axis=1), _FAR_OUT), np.quantile(flat.max(axis=1), 1 - _FAR_OUT)
+        self.check_range(float(low), float(high), samples.scale, are_whole=rows.dtype == np.uint8)
+
+    def check_range(self, low: float, high: float, factor: float, *, are_whole: bool) -> None:
+        """Raise a DataError unless numbers from low to high, multiplied with the factor, are such as it was trained on.
+
+        What tells is only a range that no picture or table of the same preparation has: some times that of the
+        training, below 0 where no pixel was, or none above 1 where pixels reached 255.
+        """
+        own, lowest = self._reach, self._lowest
+        reach, is_of_pixels = max(abs(low), abs(high)) * factor, self.is_bytes or len(self.shape) == 3
+        is_other = reach > _TIMES * own and (reach > REACH or (is_of_pixels and reach > _TIMES))
+        if is_of_pixels:
+            is_other |= lowest >= 0 and low * factor < -own / _TIMES
+            is_as_seen = self.is_bytes and factor == 1 != self.scale
+            is_other |= not are_whole and not is_as_seen and max(self.high) > 12 and 0 < high <= 1
+        if is_other:
+            times = "" if self.scale == 1 else f" times {self.scale:.4g}"
+            kind = "bytes" if self.is_bytes else "numbers"
+            raise DataError(
+                f"inputs reach from {low:.4g} to {high:.4g}, the network was trained on {kind} from "
+                f"{min(self.low):.4g} to {max(self.high):.4g}{times}: prepare them as the training inputs were"
+                + (f", such as x / {bit_depth(high)}" if low >= 0 and high > 20 and self._is_unit else "")
+            )
+
+    # Kept, since one image is asked for in the time of some thirty calls of Python.
+    @cached_property
+    def _reach(self) -> float:
+        """The largest number that the network saw, of either sign."""
+        return max(map(abs, (*self.low, *self.high))) * self.scale
+
+    @cached_property
+    def _lowest(self) -> float:
+        return min(self.low)
+
+    @property
+    def _is_unit(self) -> bool:
+        """Whether the network saw numbers from 0 to 1."""
+        return min(self.low) >= 0 and 0.5 < max(self.high) * self.scale <= 1 + 1e-6
+
+    # Pictures
+
+    @property
+    def pixel_range(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Black and white of each channel, in the numbers of the training before they were scaled.
+
+        The whole of 0 to 1, -1 to 1, 0 to 255 or 0 to 1/scale, where the images use more than half of it; else the
+        least and the largest number that there were, as of images that were standardised.
+        """
+        low, high = np.array(self.low), np.array(self.high)
+        for bottom, top in ((0.0, 1 / self.scale), (0.0, 1.0), (-1.0, 1.0), (0.0, 255.0)):
+            if (
+                bottom <= low.min() + 1e-6
+                and (low.min() < -0.5 or not bottom)
+                and top / 2 < high.max() <= top * 1.000001
+            ):
+                return np.full_like(low, bottom), np.full_like(high, top)
+        return low, high
+
+    def as_inputs(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
+        """Pixels from 0 to 1, (height, width, channels), as floats that `factor` takes for this range."""
+        black, white = self.pixel_range
+        factor = self.scale if self.is_bytes else 1.0
+        scaled: NDArray[np.float32] = ((black + pixels * (white - black)) * factor).astype(np.float32)
+        return scaled
+
+
+def borders(images: NDArray[Any]) -> NDArray[Any]:
+    """The pixels along the four sides of images (n, height, width, ...): (n, pixels, ...)."""
+    sides = (images[:, 0], images[:, -1], images[:, :, 0], images[:, :, -1])
+    return np.concatenate(sides, axis=1)
+
+
+def are_drawn(images: NDArray[Any]) -> NDArray[np.bool_]:
+    """Whether something is drawn in images (n, height, width, channels) from 0 to 1: more than paper, or one pixel."""
+    ground = np.median(borders(images), axis=1)[:, None, None]
+    departs = (np.abs(images - ground) >= LEAST_CONTRAST).any(axis=3)
+    drawn: NDArray[np.bool_] = np.count_nonzero(departs, axis=(1, 2)) > 1
+    return drawn
+
+
+def check_seen(samples: Samples) -> None:
+    """Raise a DataError where a network would see numbers that are too large to train on.
+
+    A few samples that are far out may be: their range as a whole is looked at.
+    """
+    rows = _spread(samples.inputs)
+    far = (np.abs(rows) > REACH / samples.scale).reshape(len(rows), -1).any(axis=1)
+    if far.mean() > _FAR_OUT:
+        low, high = float(rows.min()), float(rows.max())
+        as_pixels = low >= 0 and (rows.ndim == 4 or (high <= 255 and not (rows % 1).any()))
+        mend = f"divide them by {bit_depth(high)}, or " if as_pixels else ""
+        times = "" if samples.scale == 1 else f" times {samples.scale:.4g}"
+        raise DataError(
+            f"inputs reach from {low:.4g} to {high:.4g}{times}, and training needs numbers within {-REACH} to {REACH}: "
+            f"{mend}standardise each feature, (x - x.mean(axis=0)) / x.std(axis=0), or begin with BatchNorm()"
+        )
+
+
+def _spread(inputs: Inputs) -> NDArray[Any]:
+    """Rows that are spread evenly over the samples."""
+    count = min(len(inputs), _ROWS, max(16, _NUMBERS // math.prod(inputs.shape[1:])))
+    return np.asarray(inputs[np.linspace(0, len(inputs) - 1, count).astype(np.intp)])

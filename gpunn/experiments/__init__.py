@@ -1,0 +1,1 @@
+"""Runs as folders: experiments, recipes, resuming, results and predictions."""

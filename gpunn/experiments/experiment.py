@@ -1,0 +1,270 @@
+"""Experiments: everything that decides on a run, completed, and written so that it runs the same again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+from gpunn.config import from_config, to_built_config, to_config
+from gpunn.data import NAMES, Data, load_data
+from gpunn.errors import DataError
+from gpunn.nn.tasks import Task
+from gpunn.saving.checkpointer import CheckpointPart
+from gpunn.sequential import Sequential
+from gpunn.train.trainer import Trainer
+from gpunn.version import __version__
+
+OUTPUTS = "outputs"
+"""As `units` of a Dense: as many as the data have classes, or float targets."""
+
+
+# Fewer samples say too little about the gradient for the learning rates of the recipes.
+_LEAST_BATCH = 32
+
+
+@dataclass(frozen=True)
+class DataPart:
+    """`[data]`: what `load_data` is given, and what it gave.
+
+    Attributes:
+        source: name, folder or .npz file.
+        validation: fraction, count, or "test".
+        limit: only the first so many training samples; None for all.
+        shape: of one sample, (features,) or (height, width, channels); () before the data were loaded.
+        sha256: of the training samples; "" before the data were loaded.
+    """
+
+    source: str = "digits"
+    validation: float | int | str = 0.1
+    limit: int | None = None
+    shape: tuple[int, ...] = ()
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
+class TrainingPart:
+    """`[training]`: the arguments of `Sequential.fit` by the same names.
+
+    Attributes:
+        least_steps: steps that an epoch has at least; batches are made smaller where the samples are few. 0 leaves
+            `batch_size` as it is.
+    """
+
+    epochs: int = 10
+    batch_size: int = 128
+    seed: int = 0
+    device: str = "auto"
+    dtype: str = "float32"
+    precision: str = "float32"
+    recompute_statistics: bool = False
+    validate_every: int | None = None
+    patience: float | None = None
+    skip_bad_batches: bool = False
+    data_on: str = "auto"
+    least_steps: int = 0
+
+    def for_samples(self, count: int) -> TrainingPart:
+        """With the batch size that `least_steps` makes of it for so many training samples."""
+        if not self.least_steps:
+            return self
+        fitting = max(_LEAST_BATCH, count // self.least_steps)
+        return replace(self, batch_size=min(self.batch_size, fitting, count), least_steps=0)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that decides on a run.
+
+    Attributes:
+        name: of the recipe, also part of the run folder's name.
+        description: one line.
+        layers, loss, optimizer, regularizer, augmentation: as `gpunn.config` has them; a loss of None is chosen by the
+            targets.
+        version: of gpunn, where a run was made by it.
+    """
+
+    name: str
+    layers: tuple[dict[str, Any], ...]
+    optimizer: dict[str, Any]
+    description: str = ""
+    data: DataPart = field(default_factory=DataPart)
+    training: TrainingPart = field(default_factory=TrainingPart)
+    loss: dict[str, Any] | None = None
+    regularizer: dict[str, Any] | None = None
+    augmentation: dict[str, Any] | None = None
+    checkpoints: CheckpointPart = field(default_factory=CheckpointPart)
+    version: str = ""
+
+    def with_options(
+        self,
+        *,
+        data: str | None = None,
+        learning_rate: float | None = None,
+        batch_size: int | None = None,
+        checkpoints: Mapping[str, Any] | None = None,
+        **training: Any,
+    ) -> Experiment:
+        """Another experiment, some of it replaced; None leaves a thing as it is.
+
+        Args:
+            data: name, folder or .npz file.
+            learning_rate: η; where a schedule is used, the rate that it is measured by.
+            batch_size: exactly so many, however few samples there are.
+            checkpoints: fields of `CheckpointPart`.
+            training: other fields of `TrainingPart`.
+
+        Raises:
+            OptionError: a value that cannot be.
+        """
+        changed = _given(training)
+        part = self.data if data is None else replace(self.data, source=_located(data))
+        if batch_size is not None:
+            changed.update(batch_size=batch_size, least_steps=0)
+        if data is not None or "seed" in changed:
+            part = replace(part, shape=(), sha256="")  # other samples, so these fingerprints no longer apply
+        optimizer = self.optimizer if learning_rate is None else _with_rate(self.optimizer, learning_rate)
+        kept = replace(self.checkpoints, **_given(checkpoints or {}))
+        return replace(
+            self, data=part, optimizer=optimizer, training=replace(self.training, **changed), checkpoints=kept
+        )
+
+    def with_changed_rate(self, learning_rate: float, epoch: float) -> Experiment:
+        """Another experiment, whose learning rate is another one from an epoch on.
+
+        Raises:
+            OptionError: a rate that cannot be.
+        """
+        after = _with_rate(self.optimizer, learning_rate)["learning_rate"]
+        changed = {"type": "Changed", "before": self.optimizer["learning_rate"], "at": epoch, "after": after}
+        optimizer = {**self.optimizer, "learning_rate": changed}
+        from_config("optimizer", optimizer)
+        return replace(self, optimizer=optimizer)
+
+    def load_data(self) -> Data:
+        """The data, which must be those that the experiment was written with.
+
+        Raises:
+            DataError: they are missing, damaged, or no longer the same.
+        """
+        part = self.data
+        data = load_data(part.source, validation=part.validation, limit=part.limit, seed=self.training.seed)
+        if self.loss and data.train.one_hot and from_config("loss", self.loss).of_targets is Task.BINARY:
+            data = data.as_floats()  # as the trainer would, but the fingerprint is of what is trained on
+        if part.sha256 and data.train.sha256() != part.sha256:
+            raise DataError(
+                f"{part.source} does not hold the training data that this experiment was made with: name the data on "
+                "the command line to train on them all the same"
+            )
+        return data
+
+    def model(self, data: Data) -> Sequential:
+        """The network for some data, not yet built."""
+        outputs = data.train.classes or data.train.targets.shape[1]
+        return Sequential(from_config("layer", with_units(layer, outputs)) for layer in self.layers)
+
+    def trainer(self, data: Data, *, progress: bool = True) -> Trainer:
+        """Everything ready to train.
+
+        Raises:
+            ShapeError, DataError, OptionError, DeviceError: parts that do not fit together.
+        """
+        options = asdict(self.training.for_samples(len(data.train)))
+        del options["least_steps"]
+        return Trainer(
+            self.model(data),
+            data,
+            loss=None if self.loss is None else from_config("loss", self.loss),
+            optimizer=from_config("optimizer", self.optimizer),
+            regularizer=None if self.regularizer is None else from_config("regularizer", self.regularizer),
+            augmentation=None if self.augmentation is None else from_config("augmentation", self.augmentation),
+            progress=progress,
+            **options,
+        )
+
+    def resolved(self, trainer: Trainer) -> Experiment:
+        """The experiment with nothing left open: data, device, cost and initial weights as the trainer has them."""
+        backend = trainer.model.backend
+        assert backend is not None
+        train = trainer.data.train
+        return replace(
+            self,
+            data=replace(self.data, source=_located(self.data.source), shape=train.shape, sha256=train.sha256()),
+            training=replace(
+                self.training.for_samples(len(train)), batch_size=trainer.step.batch_size, device=backend.device
+            ),
+            layers=tuple(to_built_config(layer) for layer in trainer.model.layers),
+            loss=to_config(trainer.loss),
+            optimizer=to_config(trainer.optimizer),
+            regularizer=None if trainer.regularizer is None else to_config(trainer.regularizer),
+            version=__version__,
+        )
+
+    def to_toml(self) -> str:
+        """The experiment as a file that `read_experiment` reads."""
+        import tomli_w
+
+        order = ["version", "name", "description", "data", "training", "layers", "loss", "optimizer", "regularizer"]
+        order += ["augmentation", "checkpoints"]
+        everything = {name: _plain(value) for name, value in asdict(self).items()}
+        everything["data"]["source"] = _written(self.data.source)
+        return tomli_w.dumps({name: everything[name] for name in order if everything[name] not in (None, "")})
+
+
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def with_units(layer: Any, outputs: int) -> Any:
+    """A layer's table with `units = "outputs"` replaced by a number."""
+    return {**layer, "units": outputs} if isinstance(layer, dict) and layer.get("units") == OUTPUTS else layer
+
+
+def _with_rate(optimizer: dict[str, Any], rate: float) -> dict[str, Any]:
+    """An optimizer's table with another learning rate, as a schedule measures it."""
+    given = optimizer.get("learning_rate")
+    while isinstance(given, dict) and given["type"] == "Changed":
+        given = given["after"]
+    if isinstance(given, dict):
+        key = "peak" if given["type"] == "OneCycle" else "rate"
+        changed = {**optimizer, "learning_rate": {**given, key: rate}}
+    else:
+        changed = {**optimizer, "learning_rate": rate}
+    from_config("optimizer", changed)
+    return changed
+
+
+def _located(source: str) -> str:
+    """A source that means the same from another folder: names stay, paths become absolute."""
+    try:
+        path = Path(source).expanduser()
+        return source if source in NAMES or not path.exists() else str(path.absolute())
+    except (OSError, RuntimeError):
+        return source  # what is wrong with it is said when the data are loaded
+
+
+_URI = "file://"
+
+
+def _written(source: str) -> str:
+    """A source as a file can hold it: a path whose bytes are no UTF-8 becomes a URI."""
+    try:
+        source.encode()
+    except UnicodeEncodeError:
+        return _URI + quote_from_bytes(os.fsencode(Path(source).absolute()))
+    return source
+
+
+def read_source(written: str) -> str:
+    """The source that `to_toml` has written."""
+    return os.fsdecode(unquote_to_bytes(written.removeprefix(_URI))) if written.startswith(_URI) else written
+
+
+def _plain(value: Any) -> Any:
+    """Without the None and the empty things that TOML has no word for, tuples as lists."""
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items() if inner is not None and inner not in ("", ())}
+    return [_plain(inner) for inner in value] if isinstance(value, tuple | list) else value

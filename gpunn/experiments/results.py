@@ -1,0 +1,200 @@
+"""What a run leaves and says: its history, its figures, the network and the pictures.
+
+Every file is written whole or not at all; `metrics.json` comes last, so a folder that has it is complete.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpunn import reports
+from gpunn.data import Data
+from gpunn.errors import DataError, ShapeError
+from gpunn.experiments.experiment import Experiment
+from gpunn.experiments.folder import HISTORY, METRICS, MODEL, PROFILE, PROFILE_PICTURE
+from gpunn.files import write_atomically
+from gpunn.nn.summary import summary
+from gpunn.nn.tasks import Task, in_words, shown
+from gpunn.reports.pictures import CONFUSION, CURVES, MISTAKES, draw_answers, draw_network
+from gpunn.saving.model_file import save_model
+from gpunn.train.evaluator import Evaluation, evaluate
+from gpunn.train.record import Record
+from gpunn.train.trainer import Trainer
+
+Say = Callable[[str], None]
+
+
+def introduce(trainer: Trainer, folder: Path, say: Say) -> None:
+    """Say what is trained on what, where, and into which folder."""
+    data, backend = trainer.data, trainer.model.backend
+    assert backend is not None
+    train = data.train
+    shape = " × ".join(map(str, train.shape))
+    kind = f"{train.classes} classes" if train.classes else f"{train.targets.shape[1]} float targets"
+    say(f"device      {backend.description} ({backend.reason})")
+    say(f"data        {data.name}: {len(train):,} training samples of {shape}, {kind}{_watched(data)}")
+    if trainer.placement:
+        say(f"data on     {trainer.placement}")
+    say(f"run folder  {folder}")
+    say("")
+    say(summary(trainer.model))
+    say("")
+
+
+def _watched(data: Data) -> str:
+    if data.validation_is_test:
+        assert data.validation is not None
+        return (
+            f"; the published test set ({len(data.validation):,}) is watched as validation set, "
+            "so its accuracy is no measure of unseen data"
+        )
+    watched = f"; {len(data.validation):,} for validation" if data.validation else "; none for validation"
+    return watched + ("; test set closed until the end" if data.has_test else "; no test set")
+
+
+def _write_training(folder: Path, experiment: Experiment, trainer: Trainer) -> None:
+    """What there is of a training, whole or not. The network first: it is the dearest."""
+    save_model(trainer.model, folder / MODEL)
+    trainer.history.write_csv(folder / HISTORY)
+    reports.plot_curves(trainer.history, folder / CURVES, title=f"{experiment.name} on {trainer.data.name}")
+
+
+def write_stopped(folder: Path, experiment: Experiment, trainer: Trainer, stopped: str) -> None:
+    """Write what there is of a training that did not come to its end, and why."""
+    _write_training(folder, experiment, trainer)
+    _write_metrics(folder, {**_metrics(experiment, trainer, None, stopped), "kept_step": trainer.kept})
+
+
+def write_results(folder: Path, experiment: Experiment, trainer: Trainer, say: Say) -> None:
+    """Write the results, and open the test set: here, once, and nowhere else."""
+    _write_training(folder, experiment, trainer)
+    data, model = trainer.data, trainer.model
+    try:
+        tested = data.test
+        result = None if tested is None else evaluate(model, tested)
+    except (DataError, ShapeError) as error:
+        _write_metrics(folder, _metrics(experiment, trainer, None, str(error)))
+        raise type(error)(f"{error}; the trained network is kept in {folder}") from None
+    pictures = [CURVES]
+    drawn, part = (data.validation, "validation set") if tested is None else (tested, "test set")
+    if drawn is not None and drawn.classes:
+        draw_answers(folder, model, drawn, data.class_names, f"{experiment.name} on {data.name}, {part}")
+        pictures += [CONFUSION, MISTAKES]
+    pictures += draw_network(folder, model, data, f"{experiment.name} on {data.name}")
+    metrics = _metrics(experiment, trainer, result, trainer.history.stopped)
+    _write_metrics(folder, {**metrics, "finished": True})
+    for line in _conclusions(trainer, result):
+        say(line)
+    say(f"pictures       {', '.join(str(folder / name) for name in pictures)}")
+
+
+def write_profile(folder: Path, experiment: Experiment, trainer: Trainer, say: Say) -> None:
+    """Write and show where the time of a step goes; after the results, which it must not change."""
+    from gpunn.tools.profiler.profile import profile
+    from gpunn.tools.profiler.report import plot_profile, profile_table
+
+    profiled = profile(trainer)
+    write_atomically(folder / PROFILE, (json.dumps(profiled.to_dict(), indent=2) + "\n").encode())
+    title = f"a step of {experiment.name} on {trainer.data.name}"
+    plot_profile(profiled, folder / PROFILE_PICTURE, title=title)
+    say("")
+    say(profile_table(profiled))
+    say(f"profile        {folder / PROFILE}, {folder / PROFILE_PICTURE}")
+
+
+def _metrics(experiment: Experiment, trainer: Trainer, result: Evaluation | None, stopped: str) -> dict[str, Any]:
+    history, data = trainer.history, trainer.data
+    last = history[-1] if len(history) else None
+    epochs = last.epoch if last else 0.0
+    seconds = last.seconds if last else 0.0
+    task = trainer.loss.task(bool(data.train.classes))
+    tested = {f"test_{name}": getattr(result, name) if result else None for name in task.figures}
+    seen = [f"{part}_{name}" for part in ("train", "validation") for name in task.figures]
+    seen += ["penalty"] if trainer.regularizer else []
+    return {
+        **tested,
+        "task": task.value,
+        "test_was_watched": data.validation_is_test,
+        "epochs": int(epochs) if epochs == int(epochs) else epochs,
+        "steps": last.step if last else 0,
+        "seconds": seconds,
+        "samples_per_second": epochs * len(data.train) / seconds if seconds else None,
+        "device": experiment.training.device,
+        "device_description": trainer.model.backend.description if trainer.model.backend else "",
+        "dtype": experiment.training.dtype,
+        "seed": experiment.training.seed,
+        "version": experiment.version,
+        "versions": {"python": ".".join(map(str, sys.version_info[:3])), "numpy": np.__version__},
+        "recipe": experiment.name,
+        "data": data.name,
+        "training_samples": len(data.train),
+        "validation_samples": len(data.validation) if data.validation else 0,
+        "parameters": int(trainer.model.parameters.values.size),
+        **{name: getattr(last, name) if last else None for name in seen},
+        "best": _figures(history.best, task),
+        "overfitting_since": _figures(history.overfitting_since, task),
+        "skipped_batches": history.skipped,
+        "stopped": stopped,
+        "finished": False,
+    }
+
+
+def _figures(record: Record | None, task: Task) -> dict[str, Any] | None:
+    if record is None:
+        return None
+    names = ("step", "epoch", *(f"validation_{name}" for name in task.figures))
+    return {name: getattr(record, name) for name in names}
+
+
+def _write_metrics(folder: Path, metrics: dict[str, Any]) -> None:
+    text = json.dumps(_finite(metrics), indent=2, allow_nan=False, ensure_ascii=False)
+    write_atomically(folder / METRICS, (text + "\n").encode())
+
+
+def _finite(value: Any) -> Any:
+    """JSON knows no NaN: what there is no figure for is null."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _conclusions(trainer: Trainer, result: Evaluation | None) -> Iterator[str]:
+    """What the run has shown, line by line."""
+    history, data = trainer.history, trainer.data
+    if result is not None:
+        note = " (watched while training: no measure of unseen data)" if data.validation_is_test else ""
+        if math.isnan(result.accuracy):
+            yield f"test set       {result}, {result.total:,} samples{note}"
+        else:
+            right = f"{result.right:,} of {result.total:,} right"
+            yield f"test accuracy  {result.accuracy:.2%}: {right}, {in_words({'loss': result.loss})}{note}"
+    best, since, last = history.best, history.overfitting_since, history[-1]
+    if best is not None:
+        watched, part = ("training", "train") if math.isnan(best.validation_loss) else ("validation", "validation")
+        figures = in_words(best.figures(part))
+        yield f"best epoch     {best.epoch:.4g} (step {best.step}): lowest {watched} {figures}"
+    if trainer.regularizer is not None:
+        penalty = shown("penalty", last.penalty)
+        yield f"regularizer    {trainer.regularizer!r}: λR {penalty} at the end, contained in no loss above"
+    if since is not None:
+        yield (
+            f"overfitting    (high variance) since step {since.step}, epoch {since.epoch:.4g}: the training cost still "
+            "fell, the validation cost rose; more data, a regularizer or fewer epochs help"
+        )
+    elif data.validation is not None:
+        yield "overfitting    none was seen"
+    if line := trainer.verdict():
+        yield line
+    if history.skipped:
+        yield f"skipped        {history.skipped} batches that led to numbers that are not finite"
+    if history.stopped:
+        yield f"stopped early  {history.stopped}"
+    speed = last.epoch * len(data.train) / last.seconds if last.seconds else 0.0
+    yield f"time           {last.seconds:.1f} s for {last.epoch:.4g} epochs, {speed:,.0f} samples/s"

@@ -1,0 +1,1 @@
+"""Networks: layers, losses, parameters, and how they are built on a device."""

@@ -1,0 +1,210 @@
+"""How much memory a training needs, counted without taking any, and what to do where there is less."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from functools import wraps
+from math import prod
+from typing import Any, Protocol, TypeVar, cast
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+from numpy.typing import DTypeLike
+
+from gpunn.backend import limits
+from gpunn.backend.base import Backend, Shape
+from gpunn.backend.limits import size
+from gpunn.errors import MemoryShortageError
+from gpunn.kernels import loops
+from gpunn.kernels.record import Array, Elementwise, Raw
+from gpunn.nn.layers.base import BuildContext
+from gpunn.nn.parameter import Parameters
+
+_COPIES = 5
+"""Of the weights on the host: those of the last, good and best record, a new one, and what a checkpoint writes."""
+
+_OF_OUTPUTS = 6
+"""Arrays of a batch's outputs: targets, and targets and gradient of the cost, for the training and the validation."""
+
+UNCOUNTED = 40 << 20
+"""Bytes of the host that a training takes beside its arrays: the BLAS's own, machine code of kernels, records. They
+were at most 6 MiB in a process that had loaded nothing but Numba before, 35 where Numba compiled its loops anew."""
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+class Remembering(Protocol):
+    """An optimizer, as far as its memory is counted."""
+
+    def unbuilt(self) -> Remembering: ...
+    def build(self, parameters: Parameters) -> None: ...
+
+
+class _Counting(Backend):
+    """A stand-in for a backend whose arrays have a shape and no memory; it counts the bytes that they would take.
+
+    Attributes:
+        nbytes: of all arrays together.
+        largest: of the largest of them.
+    """
+
+    def __init__(self, like: Backend) -> None:
+        self.device, self.description, self.block_elements = like.device, like.description, like.block_elements
+        self.nbytes = self.largest = 0
+
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+        self.nbytes += (nbytes := prod(shape) * np.dtype(dtype).itemsize)
+        self.largest = max(self.largest, nbytes)
+        if nbytes > sys.maxsize:
+            raise MemoryError(f"{size(nbytes)} are more than any memory has")
+        # One element, seen as all of them.
+        return as_strided(np.zeros(1, dtype), shape, (0,) * len(shape))
+
+    def zeros(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+        return self.empty(shape, dtype)
+
+    def asarray(self, values: Any, dtype: DTypeLike | None = None) -> Array:
+        return values
+
+    def to_host(self, array: Array) -> Array:
+        return array
+
+    def assign(self, target: Array, values: Any, scale: float = 1.0) -> None:
+        pass
+
+    def run(self, kernel: Elementwise | Raw, *arguments: Any) -> None:
+        pass
+
+    def gemm(self, alpha: float, a: Array, b: Array, beta: float, c: Array) -> None:
+        pass
+
+    def synchronize(self) -> None:
+        pass
+
+    def free_bytes(self) -> int:
+        return 0
+
+
+def count_bytes(
+    lay_out: Callable[[Backend], tuple[BuildContext, Shape]],
+    like: Backend,
+    dtype: str,
+    optimizer: Remembering | None = None,
+    skips: bool = False,
+) -> tuple[int, int]:
+    """Count the bytes that a network takes on a device, and those of its largest array.
+
+    Values, gradients and all buffers; with an optimizer, what a training takes: also what the optimizer remembers, the
+    targets of a batch and what the cost makes of them, what is held to take steps back, and copies of the weights: on
+    the host those of the last, good and best record, on a device one that passes through.
+
+    Args:
+        lay_out: Makes every buffer on a backend, and says which parameters there are and what shape comes out.
+        like: Backend that the network is for.
+        dtype: Name of the network's dtype.
+        optimizer: Optimizer of the training.
+        skips: Whether steps may be taken back.
+    """
+    counting, parameters = _Counting(like), None
+    with suppress(MemoryError):  # an array beyond all memory: what is counted so far is enough
+        context, outputs = lay_out(counting)
+        parameters = Parameters(context.parameters, counting, dtype)
+    if optimizer is None or parameters is None:
+        return counting.nbytes, counting.largest
+    for _ in range(_OF_OUTPUTS):
+        counting.empty((context.capacity, *outputs), dtype)
+    before, values = counting.nbytes, int(parameters.values.size) * np.dtype(dtype).itemsize
+    optimizer.unbuilt().build(parameters)
+    remembered = counting.nbytes - before
+    held = sum(int(array.size) * array.itemsize for array in context.statistics.values())
+    # Two copies of what the optimizer remembers: the old one stays until the new one is made.
+    copies = _COPIES * (values + held) + 2 * remembered if like.device == "cpu" else values
+    taken_back = values + held + remembered if skips else 0
+    return counting.nbytes + copies + taken_back, counting.largest
+
+
+def require(
+    needed: Callable[[int], int],
+    batch_size: int,
+    backend: Backend,
+    others: int = 0,
+    taken: int = 0,
+    largest: int = 0,
+) -> None:
+    """Refuse what there is not enough memory for on the host: it would promise it.
+
+    Args:
+        needed: Bytes of the network or its training, for a batch size.
+        batch_size: Number of samples in a full batch.
+        backend: Backend of the network.
+        others: Bytes of the data, where they are copied.
+        taken: Bytes that the network has taken already.
+        largest: Bytes of the largest array that is about to be computed.
+
+    Raises:
+        MemoryShortageError: as `shortage` words it.
+    """
+    if backend.device != "cpu":
+        return
+    error, free = MemoryError("nothing was taken"), backend.free_bytes() + taken
+    try:
+        wanted = needed(batch_size) + others
+    except OverflowError:
+        raise MemoryShortageError("out of memory: a network of these sizes needs more than can be counted") from None
+    if largest >= loops.WORTHWHILE:  # the first kernel would load Numba, and what it takes is not free
+        if free < (nbytes := loops.bytes_to_load()):
+            error = MemoryError(f"Numba takes {size(nbytes)} of it: export {loops.OFF}=0 does without")
+            free = 0
+        else:
+            loops.load()
+            free = backend.free_bytes() + taken
+    if wanted > free:
+        raise shortage(error, needed, batch_size, backend, others, free)
+
+
+def explained(method: Method) -> Method:
+    """A method of a network that says what is needed and what would fit, where memory runs out in it."""
+
+    @wraps(method)
+    def explaining(network: Any, *arguments: Any, **options: Any) -> Any:
+        try:
+            return method(network, *arguments, **options)
+        except MemoryError as error:
+            backend = network._built()
+            raise shortage(error, network.bytes_for, network.capacity, backend, 0, backend.free_bytes()) from None
+
+    return cast(Method, explaining)
+
+
+def shortage(
+    error: MemoryError, needed: Callable[[int], int], batch_size: int, backend: Backend, others: int, free: int
+) -> MemoryShortageError:
+    """Say what a network or its training would have needed, and what would fit.
+
+    Args:
+        error: Error of the allocation.
+        needed: Bytes of it, for a batch size.
+        batch_size: Number of samples that was asked for.
+        backend: Backend of the network.
+        others: Bytes of the data, where they were to lie on the device.
+        free: Bytes that were free before.
+    """
+    if isinstance(error, MemoryShortageError):
+        return error  # it says all this already
+    reason = " ".join(str(error).split()) or type(error).__name__
+    if not isinstance(error, backend.memory_error):
+        return MemoryShortageError(
+            f"out of memory on the host, where {size(limits.free_bytes())} are free: use less data ({reason})"
+        )
+
+    fitting = batch_size // 2
+    while fitting and needed(fitting) + others > 0.9 * free:
+        fitting //= 2
+    less = 'data_on="auto", which streams the data, a smaller network' if others else "a smaller network"
+    advice = f"a batch size of {fitting} would fit" if fitting else f"take {less} or less data"
+    return MemoryShortageError(
+        f"out of memory on {backend.device}: batches of {batch_size} need about {size(needed(batch_size) + others)}, "
+        f"{size(free)} were free: {advice} ({reason})"
+    )

@@ -1,0 +1,182 @@
+"""Activation functions as layers: a = f(z), and δ = ∂C/∂a ⊙ f′(z)."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from gpunn.backend.base import Shape
+from gpunn.config import register
+from gpunn.errors import OptionError, ShapeError
+from gpunn.kernels import activations as kernels
+from gpunn.kernels.record import Array, Elementwise, Raw
+from gpunn.nn.initializers import Glorot, He, Initializer, LeCun, Normal
+from gpunn.nn.layers.base import BuildContext, Layer
+from gpunn.scalars import real
+
+
+class Activation(Layer):
+    """a = f(z), element by element; shapes stay.
+
+    A subclass names its kernels. Where the derivative is written from a, the activation overwrites z if nothing else
+    needs it, and so takes no memory.
+    """
+
+    kernel: ClassVar[Elementwise | Raw]
+    gradient_kernel: ClassVar[Elementwise | Raw]
+    derivative_from_output: ClassVar[bool] = True
+    weights: ClassVar[type[Initializer]] = Glorot
+
+    output_is_free = False
+    traffic = ((1, 1), (1, 2))  # the gradient is written from ∂C/∂a and a
+
+    def build(self, context: BuildContext, input_shape: Shape) -> Shape:
+        self._run = context.backend.run
+        in_place = context.may_overwrite_input and self.derivative_from_output
+        self._a = None if in_place else context.buffer(input_shape)
+        self._dz = context.buffer(input_shape) if context.is_last else None
+        self._needs_input_gradient = context.needs_input_gradient
+        return input_shape
+
+    def forward(self, x: Array, training: bool) -> Array:
+        a = x if self._a is None else self._a[x.shape[-1]]
+        self._run(self.kernel, x, *self._constants(), a)
+        self._seen = a if self.derivative_from_output else x
+        return a
+
+    def backward(self, dy: Array) -> Array | None:
+        if not self._needs_input_gradient:
+            return None
+        dz = dy if self._dz is None else self._dz[dy.shape[-1]]
+        self._run(self.gradient_kernel, dy, self._seen, *self._constants(), dz)
+        return dz
+
+    def _constants(self) -> tuple[Any, ...]:
+        return ()
+
+
+@register
+class Sigmoid(Activation):
+    """f(z) = 1 / (1 + e⁻ᶻ), f′ = a (1 − a)."""
+
+    family = "sigmoid"
+    gives_probability = True
+    increases = True
+    kernel = kernels.sigmoid
+    gradient_kernel = kernels.sigmoid_gradient
+
+
+@register
+class Tanh(Activation):
+    """f(z) = tanh z, f′ = (1 − a)(1 + a)."""
+
+    family = "tanh"
+    increases = True
+    kernel = kernels.tanh
+    gradient_kernel = kernels.tanh_gradient
+
+
+@register
+class ReLU(Activation):
+    """f(z) = max(z, 0), f′ = 1 where z > 0, else 0."""
+
+    family = "relu"
+    increases = True
+    kernel = kernels.relu
+    gradient_kernel = kernels.relu_gradient
+    weights = He
+
+
+@register
+class LeakyReLU(Activation):
+    """f(z) = max(z, αz), f′ = 1 where z > 0, else α.
+
+    Args:
+        alpha: slope for negative z, at most 1.
+
+    Raises:
+        OptionError: alpha not finite, or above 1, where max(z, αz) would no longer be z for positive z.
+    """
+
+    family = "leakyrelu"
+    kernel = kernels.leaky_relu
+    gradient_kernel = kernels.leaky_relu_gradient
+    derivative_from_output = False  # with a negative α the output does not tell the sign of z
+    output_is_free = True
+    weights = He
+
+    def __init__(self, alpha: float = 0.01) -> None:
+        self.alpha = real(alpha, "alpha of LeakyReLU")
+        if not float("-inf") < self.alpha <= 1:
+            raise OptionError(f"alpha of LeakyReLU must be finite and at most 1, got {alpha!r}")
+
+    @property
+    def increases(self) -> bool:
+        return self.alpha >= 0
+
+    def _constants(self) -> tuple[Any, ...]:
+        return (self.alpha,)
+
+
+@register
+class Softplus(Activation):
+    """f(z) = ln(1 + eᶻ), f′ = sigmoid(z) = 1 − e⁻ᵃ."""
+
+    family = "softplus"
+    increases = True
+    kernel = kernels.softplus
+    gradient_kernel = kernels.softplus_gradient
+    weights = He
+
+
+@register
+class Softmax(Activation):
+    """P(k | x) = e^{z_k} / Σ_i e^{z_i}, over the outputs of a sample; ∂C/∂z = a ⊙ (∂C/∂a − Σ ∂C/∂a ⊙ a).
+
+    As the last layer under SoftmaxCrossEntropy it is trained together with the cost, from z.
+    """
+
+    family = "softmax"
+    kernel = kernels.softmax
+    gradient_kernel = kernels.softmax_gradient
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        if len(input_shape) != 1:
+            raise ShapeError(f"{self.name}: Softmax expects (outputs,), got {input_shape}: put Flatten() before it")
+        return input_shape
+
+
+_WEIGHTS: dict[str, type[Initializer]] = {"he": He, "glorot": Glorot, "lecun": LeCun, "normal": Normal}
+
+
+def checked_weights(weights: Any) -> Initializer | str:
+    """A distribution of initial weights, or its name in small letters.
+
+    Args:
+        weights: an initializer, its class, or its name.
+
+    Raises:
+        OptionError: no distribution.
+    """
+    if isinstance(weights, Initializer):
+        return weights
+    if isinstance(weights, str) and weights.lower() in ("auto", *_WEIGHTS):
+        return weights.lower()
+    if isinstance(weights, type) and weights in _WEIGHTS.values():
+        return weights()  # type: ignore[no-any-return]
+    raise OptionError(
+        f"unknown weights {weights!r}: expected auto, {', '.join(_WEIGHTS)}, or an initializer such as Normal(0.1)"
+    )
+
+
+def weights_for(weights: Initializer | str, activation: Layer | None) -> Initializer:
+    """The distribution of a layer's initial weights: as named, or, for "auto", what suits the activation after it.
+
+    Args:
+        weights: as `checked_weights` gave them.
+        activation: the one after the layer, if any.
+    """
+    if isinstance(weights, Initializer):
+        return weights
+    if weights == "auto":
+        return activation.weights() if isinstance(activation, Activation) else Glorot()
+    return _WEIGHTS[weights]()

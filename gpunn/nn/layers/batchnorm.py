@@ -1,0 +1,157 @@
+"""Batch normalisation, (23) and (24)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpunn.backend.base import Shape
+from gpunn.config import register
+from gpunn.errors import OptionError, ShapeError
+from gpunn.kernels import normalization as kernels
+from gpunn.kernels.record import Array
+from gpunn.nn.initializers import Constant
+from gpunn.nn.layers.base import BuildContext, Layer
+from gpunn.scalars import real
+
+
+@register
+class BatchNorm(Layer):
+    """x̂ = (x − x̄)/√(σ² + ε) (23), y = γ x̂ + β (24), over the minibatch; images also over height and width.
+
+    γ and β are learned and not decayed. When not training, x̄ and σ² are remembered: running averages of training,
+    r := (1 − momentum) r + momentum · (value of the batch), or, after `Sequential.recompute_statistics`, those of the
+    whole training set (S. Ioffe, C. Szegedy, 2015). With `trainable = False` they are taken in training too, and stay.
+
+    Args:
+        epsilon: ε.
+        momentum: share of the newest batch in the running averages.
+
+    Raises:
+        ShapeError: in training, fewer than two values a channel, whose variance says nothing.
+    """
+
+    family = "batchnorm"
+    normalizes_batch = True
+    is_pictured = False
+    traffic = ((1, 1), (2, 1))  # x is read again, and ∂C/∂x written
+
+    def __init__(self, epsilon: float = 1e-5, momentum: float = 0.1) -> None:
+        self.epsilon, self.momentum = real(epsilon, "epsilon of BatchNorm"), real(momentum, "momentum of BatchNorm")
+        if not 0 < self.epsilon < float("inf"):
+            raise OptionError(f"epsilon of BatchNorm must be above 0, got {epsilon!r}")
+        if not 0 < self.momentum <= 1:
+            raise OptionError(f"momentum of BatchNorm must lie above 0 and up to 1, got {momentum!r}")
+
+    def build(self, context: BuildContext, input_shape: Shape) -> Shape:
+        self._backend = context.backend
+        self._channels = channels = input_shape[-1]
+        self.gamma = context.parameter("gamma", (channels,), Constant(1.0))
+        self.beta = context.parameter("beta", (channels,), Constant(0.0))
+        self.mean = context.statistic("mean", (channels,), 0.0)
+        self.variance = context.statistic("variance", (channels,), 1.0)
+        self._batch_mean = context.backend.zeros((channels,), context.dtype)
+        self._batch_variance = context.backend.zeros((channels,), context.dtype)
+        self._y = context.buffer(input_shape)
+        self._dx = context.buffer(input_shape) if context.is_last else None
+        self._needs_input_gradient = context.needs_input_gradient
+        self.is_frozen = context.is_frozen
+        self._zeros = context.backend.zeros((channels, 1), context.dtype) if self.is_frozen else None
+        self._seen: Statistics | None = None
+        return input_shape
+
+    def forward(self, x: Array, training: bool) -> Array:
+        y = self._y[x.shape[-1]]
+        self._x, self._by_batch = x, (training and not self.is_frozen) or self._seen is not None
+        if self._by_batch:
+            self._normalize(x, y)
+            return y
+        flat, columns = x.reshape(self._channels, -1), (self.gamma.column, self.beta.column)
+        remembered = self.mean.reshape(-1, 1), self.variance.reshape(-1, 1)
+        self._backend.run(
+            kernels.normalize_as_remembered, flat, *columns, *remembered, self.epsilon, y.reshape(flat.shape)
+        )
+        return y
+
+    def _normalize(self, x: Array, y: Array) -> None:
+        values = x.size // self._channels
+        if values < 2:
+            raise ShapeError(
+                f"{self.name}: BatchNorm in training needs at least two values a channel, got a batch of one: "
+                "take a larger batch"
+            )
+        # While statistics are gathered, the running averages stay as they are: momentum 0.
+        momentum = 0.0 if self._seen is not None else self.momentum
+        self._backend.run(
+            kernels.normalize,
+            x,
+            self.gamma.value,
+            self.beta.value,
+            self.epsilon,
+            momentum,
+            self._batch_mean,
+            self._batch_variance,
+            self.mean,
+            self.variance,
+            y,
+        )
+        if self._seen is not None:
+            to_host = self._backend.to_host
+            self._seen.add(values, to_host(self._batch_mean), to_host(self._batch_variance))
+
+    def backward(self, dy: Array) -> Array | None:
+        dx = dy if self._dx is None else self._dx[dy.shape[-1]]
+        if self.is_frozen:
+            return self._frozen_gradient(dy, dx) if self._needs_input_gradient else None
+        statistics = (self._batch_mean, self._batch_variance) if self._by_batch else (self.mean, self.variance)
+        share = self._channels / dy.size if self._by_batch else 0.0
+        self._backend.run(
+            kernels.normalize_gradient,
+            dy,
+            self._x,
+            self.gamma.value,
+            *statistics,
+            self.epsilon,
+            share,
+            self.gamma.grad,
+            self.beta.grad,
+            dx,
+        )
+        return dx if self._needs_input_gradient else None
+
+    def _frozen_gradient(self, dy: Array, dx: Array) -> Array:
+        """dx := γ/√(σ² + ε) dy: of what γ, β and x̄ are, with remembered statistics, ∂C/∂x knows nothing more."""
+        flat, zeros = dy.reshape(self._channels, -1), self._zeros
+        columns = (self.gamma.column, zeros, zeros, self.variance.reshape(-1, 1))
+        self._backend.run(kernels.normalize_as_remembered, flat, *columns, self.epsilon, dx.reshape(flat.shape))
+        return dx
+
+    def start_gathering(self) -> None:
+        """From now on normalise by the batch, and gather the statistics of all that comes through."""
+        self._seen = Statistics(self._channels)
+
+    def stop_gathering(self, keep: bool) -> None:
+        """Remember what was gathered, or, where that is only a part, what was remembered before."""
+        if self._seen is not None and self._seen.count and keep:
+            self._backend.assign(self.mean, self._seen.mean.astype(self.mean.dtype))
+            self._backend.assign(self.variance, (self._seen.squares / self._seen.count).astype(self.variance.dtype))
+        self._seen = None
+
+
+class Statistics:
+    """Mean and squared distances of values that come in parts, in float64 (T. Chan, G. Golub, R. LeVeque, 1979)."""
+
+    def __init__(self, channels: int) -> None:
+        self.count = 0
+        self.mean = np.zeros(channels)
+        self.squares = np.zeros(channels)
+
+    def add(self, count: int, mean: NDArray[Any], variance: NDArray[Any]) -> None:
+        """Add a part by its size, means and variances."""
+        total = self.count + count
+        distance = mean.astype(np.float64) - self.mean
+        self.squares += variance.astype(np.float64) * count + distance**2 * (self.count * count / total)
+        self.mean += distance * (count / total)
+        self.count = total

@@ -1,0 +1,115 @@
+"""The bias as a stage of its own, so that pooling can come between a product and its bias."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from gpunn.backend.base import Shape
+from gpunn.errors import OptionError
+from gpunn.kernels.bias import add_bias, row_sums
+from gpunn.kernels.fused import with_bias
+from gpunn.kernels.record import Array
+from gpunn.nn.initializers import Constant
+from gpunn.nn.layers.activation import Activation
+from gpunn.nn.layers.base import BuildContext, Layer
+from gpunn.nn.parameter import Parameter
+from gpunn.scalars import real
+
+
+def checked_bias(bias: Any, what: str) -> float | bool:
+    """The constant that biases begin with, or False for none; True is a bias like any other, and begins with 0.
+
+    Raises:
+        OptionError: neither a finite number nor a boolean.
+    """
+    if isinstance(bias, bool | np.bool_):
+        return 0.0 if bias else False
+    value = real(bias, f"bias of {what}")
+    if not math.isfinite(value):
+        raise OptionError(f"bias of {what} must be finite, or False for none, got {bias!r}")
+    return value
+
+
+class Bias(Layer):
+    """z := z + b, one b a unit or filter; ∂C/∂b = δ (12), summed over the batch: second stage of a layer with weights.
+
+    Args:
+        value: the constant that biases begin with.
+    """
+
+    family = "bias"
+    increases = True
+    traffic = ((1, 1), (0, 1))
+
+    def __init__(self, value: float = 0.0) -> None:
+        self.value = value
+
+    def build(self, context: BuildContext, input_shape: Shape) -> Shape:
+        self._run = context.backend.run
+        self._units = input_shape[-1]
+        self.b = context.parameter("b", (self._units,), Constant(self.value))
+        return input_shape
+
+    def fused_with(self, following: Layer) -> Layer | None:
+        if not isinstance(following, Activation) or (both := with_bias.get(following.kernel)) is None:
+            return None
+        # One of somebody's own may have the kernel of another, and do something else with it or on the way back.
+        kind = type(following)
+        is_plain = kind.forward is Activation.forward and kind.backward is Activation.backward
+        return BiasActivation(self, following) if is_plain and both.gradient is kind.gradient_kernel else None
+
+    @property
+    def bias_for_loss(self) -> Parameter:
+        return self.b
+
+    def forward(self, x: Array, training: bool) -> Array:
+        self._run(add_bias, self.b.column, x.reshape(self._units, -1))
+        return x
+
+    def backward(self, dy: Array) -> Array | None:
+        if not self.b.is_frozen:
+            self._run(row_sums, dy, self.b.grad)
+        return dy
+
+
+class BiasActivation(Layer):
+    """a = f(z + b) in one pass, and δ = ∂C/∂a ⊙ f′(z) with its sum ∂C/∂b in one: what a GPU launches once.
+
+    Args:
+        bias: the stage before.
+        activation: the stage after, its derivative written from its output.
+    """
+
+    family = "bias"
+    output_is_free = False
+    traffic = Activation.traffic
+
+    def __init__(self, bias: Bias, activation: Activation) -> None:
+        self.bias = bias
+        self.name = bias.name
+        self._kernels = with_bias[activation.kernel]
+        self.activation = self.fused = activation
+
+    def build(self, context: BuildContext, input_shape: Shape) -> Shape:
+        self._dz = context.buffer(input_shape) if context.is_last else None
+        return self.bias.build(context, input_shape)
+
+    def without(self, link: type[Layer]) -> list[Layer]:
+        return [self.bias] if isinstance(self.activation, link) else [self]
+
+    def forward(self, x: Array, training: bool) -> Array:
+        b = self.bias.b
+        self.bias._run(self._kernels.forward, b.column, x.reshape(b.size, -1))
+        self._a = x
+        return x
+
+    def backward(self, dy: Array) -> Array | None:
+        dz = dy if self._dz is None else self._dz[dy.shape[-1]]
+        if self.bias.b.is_frozen:
+            self.bias._run(self.activation.gradient_kernel, dy, self._a, dz)
+        else:
+            self.bias._run(self._kernels.backward, dy, self._a, dz, self.bias.b.grad)
+        return dz

@@ -1,0 +1,136 @@
+"""The convolutional layer: one small filter slid over the whole image, as matrix products over its patches."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from gpunn.backend.base import Shape
+from gpunn.config import register
+from gpunn.errors import OptionError, ShapeError
+from gpunn.kernels.record import Array
+from gpunn.nn.initializers import Initializer
+from gpunn.nn.layers.activation import checked_weights, weights_for
+from gpunn.nn.layers.base import BuildContext, Layer, pair, positive_whole
+from gpunn.nn.layers.bias import Bias, checked_bias
+from gpunn.nn.layers.conv_patches import Extent, PatchProducts, Products
+from gpunn.nn.layers.conv_rows import RowProducts
+from gpunn.nn.parameter import Parameter
+
+
+@register
+class Conv2D(Layer):
+    """z[f] = Σ_{c,u,v} w[f, c, u, v] a[c, i·stride + u − pad, j·stride + v − pad] + b[f].
+
+    With the patches that the filter sees as the columns of a matrix A, it is a fully-connected layer at each place:
+    Z = W A (2), ∂C/∂W = Δ Aᵀ (13), ∂C/∂A = Wᵀ Δ (8). A is made piece by piece and never whole; in back-propagation it
+    is made again, which is cheaper than to remember it. Two stages: the products here, and `Bias`.
+
+    Args:
+        filters: number of filters, the channels that come out.
+        size: height and width of a filter, or one number for both.
+        stride: steps between its places, down and across, or one number.
+        padding: "valid" for none; how many zeros on each side, one number or two; or "same" for ⌈height/stride⌉ rows
+            and ⌈width/stride⌉ columns, half of the zeros on each side and an odd one at the bottom and right.
+        bias: the constant that biases begin with; False for no bias.
+        weights: distribution of the initial weights, as for `Dense`.
+
+    Shapes: (height, width, channels) → (rows, columns, filters), rows = ⌊(height − size + 2 padding)/stride⌋ + 1; w is
+    (filters, channels, size, size), b is (filters,).
+    """
+
+    family = "conv"
+    has_weights = True
+    w: Parameter
+
+    def __init__(
+        self,
+        filters: int,
+        size: int | tuple[int, int] = 3,
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] | str = "valid",
+        bias: float | bool = 0.0,
+        weights: Initializer | str = "auto",
+    ) -> None:
+        self.filters = positive_whole(filters, "filters of Conv2D")
+        self.size = pair(size, "size of Conv2D")
+        self.stride = pair(stride, "stride of Conv2D")
+        if isinstance(padding, str):
+            if padding not in ("valid", "same"):
+                raise OptionError(f"padding of Conv2D must be 'valid', 'same' or a number, got {padding!r}")
+            self.padding: tuple[int, int] | str = padding
+        else:
+            self.padding = pair(padding, "padding of Conv2D", least=0)
+        self.bias = checked_bias(bias, "Conv2D")
+        self.weights = checked_weights(weights)
+
+    def stages(self) -> list[Layer]:
+        return [self] if self.bias is False else [self, Bias(float(self.bias))]
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        if len(input_shape) != 3:
+            raise ShapeError(
+                f"{self.name}: Conv2D expects (height, width, channels), got {input_shape}: put it before Flatten()"
+            )
+        rows, columns = (self._extent(axis, input_shape)[1] for axis in (0, 1))
+        return (rows, columns, self.filters)
+
+    def _extent(self, axis: int, input_shape: Shape) -> tuple[int, int]:
+        """Padding before the image and number of places of the filter, along height (0) or width (1)."""
+        length, size, stride = input_shape[axis], self.size[axis], self.stride[axis]
+        if self.padding == "same":
+            places = -(-length // stride)
+            return max(0, (places - 1) * stride + size - length) // 2, places
+        pad = 0 if isinstance(self.padding, str) else self.padding[axis]
+        if length + 2 * pad < size:
+            raise ShapeError(
+                f"{self.name}: a filter of {self.size[0]}×{self.size[1]} does not fit an image of {input_shape} with "
+                f"{pad} zeros on each side: take a smaller filter or padding='same'"
+            )
+        return pad, (length + 2 * pad - size) // stride + 1
+
+    def build(self, context: BuildContext, input_shape: Shape) -> Shape:
+        shape = self.output_shape(input_shape)
+        height, width, channels = input_shape
+        padding = self._extent(0, input_shape)[0], self._extent(1, input_shape)[0]
+        extent = Extent(self.filters, self.size, self.stride, padding, channels, height, width, *shape[:2])
+        places = self.size[0] * self.size[1]
+        self.w = context.parameter(
+            "w",
+            (self.filters, channels, *self.size),
+            weights_for(self.weights, context.activation),
+            fan_in=channels * places,
+            fan_out=self.filters * places,
+            decays=True,
+        )
+        # Where a window of rows is one with the patch there is nothing to save, and the patches need fewer products.
+        by_rows = context.backend.device == "cpu" and self.size[0] > 1
+        self._products: Products = RowProducts(context, extent) if by_rows else PatchProducts(context, extent)
+        # The rows of a single image are so short that their many products take longer than its patches, which without
+        # padding are one copy.
+        is_slow_alone = by_rows and not any(padding)
+        one = replace(context, capacity=1, batch_size=1)
+        self._products_of_one = PatchProducts(one, extent) if is_slow_alone else self._products
+        self._z = context.buffer(shape)
+        self._dx = context.buffer(input_shape) if context.needs_input_gradient else None
+        return shape
+
+    def forward(self, x: Array, training: bool) -> Array:
+        self._a = x
+        n = x.shape[3]
+        z = self._z[n]
+        self._products_for(n).forward(self.w, x, z)
+        return z
+
+    def backward(self, dy: Array) -> Array | None:
+        dx = None
+        n = dy.shape[3]
+        products = self._products_for(n)
+        if self._dx is not None:
+            dx = self._dx[n]
+            products.input_gradient(self.w, dy, dx)
+        if not self.w.is_frozen:
+            products.weight_gradient(self._a, dy, self.w)
+        return dx
+
+    def _products_for(self, n: int) -> Products:
+        return self._products_of_one if n == 1 else self._products

@@ -1,0 +1,63 @@
+"""Dropout, against overfitting."""
+
+from __future__ import annotations
+
+from gpunn.backend.base import Shape
+from gpunn.config import register
+from gpunn.errors import OptionError
+from gpunn.kernels.dropout import dropout
+from gpunn.kernels.record import Array
+from gpunn.nn.layers.base import BuildContext, Layer
+from gpunn.scalars import real
+
+
+@register
+class Dropout(Layer):
+    """In training each unit is 0 with probability p and scaled by 1/(1 − p) else; when not training, the identity.
+
+    Scaling in training instead of multiplying the outgoing weights by (1 − p) afterwards is the same in expectation
+    (N. Srivastava et al., 2014, section 10). The mask is a pure function of (seed, layer, step), drawn again in
+    back-propagation. With `trainable = False` it is the identity in training too, as in a network that is only used.
+
+    Args:
+        p: probability that a unit is switched off, 0 to below 1; taken to the nearest 1/65,536.
+    """
+
+    family = "dropout"
+    is_pictured = False
+    hands_gradient_on = True  # where nothing was dropped
+
+    def __init__(self, p: float = 0.5) -> None:
+        self.p = real(p, "p of Dropout")
+        if not 0 <= self.p < 1:
+            raise OptionError(f"p of Dropout must lie from 0 to below 1, got {p!r}")
+
+    def build(self, context: BuildContext, input_shape: Shape) -> Shape:
+        self._run = context.backend.run
+        # 16 random bits a unit: half of the work of 32. The scale is that of the p that they can express.
+        threshold = min(round(self.p * 2**16), 2**16 - 1)
+        self._draw = (context.seed, context.number, context.count, threshold, 2**16 / (2**16 - threshold))
+        self._drops = self.p > 0 and not context.is_frozen
+        self._y = None if context.may_overwrite_input else context.buffer(input_shape)
+        self._dx = context.buffer(input_shape) if context.is_last else None
+        # When nothing is dropped the output is the input itself, so a buffer of its own sets nothing free.
+        self.output_is_free = context.may_overwrite_input
+        self._needs_input_gradient = context.needs_input_gradient
+        return input_shape
+
+    def forward(self, x: Array, training: bool) -> Array:
+        self._dropped = training and self._drops
+        if not self._dropped:
+            return x
+        y = x if self._y is None else self._y[x.shape[-1]]
+        self._run(dropout, x, *self._draw, y)
+        return y
+
+    def backward(self, dy: Array) -> Array | None:
+        if not self._needs_input_gradient:
+            return None
+        if not self._dropped:
+            return dy
+        dx = dy if self._dx is None else self._dx[dy.shape[-1]]
+        self._run(dropout, dy, *self._draw, dx)
+        return dx

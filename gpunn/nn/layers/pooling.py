@@ -1,0 +1,120 @@
+"""Pooling layers: an image made smaller by keeping one number of each window."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gpunn.backend.base import Shape
+from gpunn.config import register
+from gpunn.errors import OptionError, ShapeError
+from gpunn.kernels import pooling as kernels
+from gpunn.kernels.record import Array
+from gpunn.nn.layers.base import BuildContext, Layer, pair
+
+
+class _Pool2D(Layer):
+    """What both kinds of pooling have in common: windows, their sizes and shapes."""
+
+    stride_is_size = True
+    _x: Array
+
+    def __init__(self, size: int | tuple[int, int] = 2, stride: int | tuple[int, int] | None = None) -> None:
+        kind = type(self).__name__
+        self.size = pair(size, f"size of {kind}")
+        self.stride = self.size if stride is None else pair(stride, f"stride of {kind}")
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        kind = type(self).__name__
+        if len(input_shape) != 3:
+            raise ShapeError(
+                f"{self.name}: {kind} expects (height, width, channels), got {input_shape}: put it before Flatten()"
+            )
+        height, width, channels = input_shape
+        if self.size[0] > height or self.size[1] > width:
+            raise ShapeError(
+                f"{self.name}: a window of {self.size[0]}×{self.size[1]} does not fit an image of {input_shape}: "
+                "take a smaller one, or leave out this pooling"
+            )
+        rows, columns = (
+            (length - size) // stride + 1
+            for length, size, stride in zip((height, width), self.size, self.stride, strict=True)
+        )
+        return rows, columns, channels
+
+    def build(self, context: BuildContext, input_shape: Shape) -> Shape:
+        shape = self.output_shape(input_shape)
+        self._run = context.backend.run
+        self._window: kernels.Window = (*self.size, *self.stride)
+        self._y = context.buffer(shape)
+        self._needs_input_gradient = context.needs_input_gradient
+        # ∂C/∂x may take the memory of x, which is done with once it is pooled.
+        own = context.needs_input_gradient and not context.may_overwrite_input
+        self._dx = context.buffer(input_shape) if own else None
+        return shape
+
+    def _input_gradient(self, n: int) -> Array:
+        return self._x if self._dx is None else self._dx[n]
+
+
+@register
+class MaxPool2D(_Pool2D):
+    """The largest of each window; its gradient goes to one place, the first of equals.
+
+    Windows of `size` every `stride`, wholly inside: what is left over at the right and bottom edges is not looked at.
+
+    Args:
+        size: height and width of a window, or one number for both.
+        stride: steps between windows, or one number; left out, as `size`: windows side by side. They may overlap.
+
+    Shapes: (height, width, channels) → (rows, columns, channels), rows = ⌊(height − size)/stride⌋ + 1.
+    """
+
+    family = "maxpool"
+    picks_largest = True
+
+    def __init__(self, size: int | tuple[int, int] = 2, stride: int | tuple[int, int] | None = None) -> None:
+        super().__init__(size, stride)
+        if self.size[0] * self.size[1] > 256:
+            # The chosen place is kept in a byte.
+            raise OptionError(f"a window of MaxPool2D has at most 256 places, got {self.size[0]}×{self.size[1]}")
+
+    def build(self, context: BuildContext, input_shape: Shape) -> Shape:
+        shape = super().build(context, input_shape)
+        self._choice = context.buffer(shape, np.uint8)
+        return shape
+
+    def forward(self, x: Array, training: bool) -> Array:
+        n, self._x = x.shape[3], x
+        self._run(kernels.max_pool, x, self._window, self._y[n], self._choice[n])
+        return self._y[n]
+
+    def backward(self, dy: Array) -> Array | None:
+        if not self._needs_input_gradient:
+            return None
+        n = dy.shape[3]
+        dx = self._input_gradient(n)
+        self._run(kernels.max_pool_gradient, dy, self._choice[n], self._window, dx)
+        return dx
+
+
+@register
+class AveragePool2D(_Pool2D):
+    """The mean of each window; its gradient goes to all of them alike.
+
+    Args and shapes are those of `MaxPool2D`.
+    """
+
+    family = "averagepool"
+
+    def forward(self, x: Array, training: bool) -> Array:
+        n, self._x = x.shape[3], x
+        self._run(kernels.average_pool, x, self._window, self._y[n])
+        return self._y[n]
+
+    def backward(self, dy: Array) -> Array | None:
+        if not self._needs_input_gradient:
+            return None
+        n = dy.shape[3]
+        dx = self._input_gradient(n)
+        self._run(kernels.average_pool_gradient, dy, self._window, dx)
+        return dx

@@ -1,0 +1,254 @@
+"""The costs, each with the gradient that back-propagation begins with."""
+
+from __future__ import annotations
+
+import math
+import threading
+from abc import ABC
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpunn.backend.base import Backend, Buffer
+from gpunn.backend.devices import backend_of
+from gpunn.config import base_of_kind, register, written
+from gpunn.data.checks import as_array, is_one_hot
+from gpunn.errors import DataError, ShapeError
+from gpunn.kernels import losses as kernels
+from gpunn.kernels.record import Array, Raw
+from gpunn.nn.layers import Layer, Sigmoid, Softmax
+from gpunn.nn.tasks import Task
+
+
+class _Work(threading.local):
+    """The arrays that a loss works with: each thread has its own, so that threads and networks may share the loss."""
+
+    costs: Array
+    gradient: Array
+    all_costs: Buffer
+    gradients: Buffer
+    targets: Buffer
+    no_bias: Array
+    scratch: Array
+    key: tuple[Any, ...] = ()
+    capacity = 0
+
+
+@base_of_kind("loss", "MeanSquaredError()")
+class Loss(ABC):
+    """A cost, averaged over the batch.
+
+    By hand: `value = loss.forward(y, t)`, then `model.backward(loss.backward())`.
+
+    Attributes:
+        link: the activation that the cost contains, so that it can be computed from z; None where it takes the
+            network's outputs as they are. A network that ends in its link is trained from the z before it.
+        takes_labels: whether targets are class labels (batch,); else (batch, outputs), and labels become one-hot; for
+            one output alone, that of class 1, they become 0 and 1.
+        of_targets: the task of a network that is trained by this loss on float targets.
+        is_squared_error: Whether the cost is the sum of squares of errors, so that RMSE and R² follow from it.
+        costs: the cost of each sample of the last batch.
+        gradient: ∂C/∂z of the last batch, (outputs, batch).
+    """
+
+    link: ClassVar[type[Layer] | None] = None
+    takes_labels: ClassVar[bool] = False
+    of_targets: ClassVar[Task] = Task.REGRESSION
+    is_squared_error: ClassVar[bool] = False
+    kernel: ClassVar[Raw]
+
+    _work: _Work
+
+    def __new__(cls, *_: Any, **__: Any) -> Self:
+        loss = super().__new__(cls)
+        loss._work = _Work()
+        return loss
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_work"}
+
+    @property
+    def costs(self) -> Array:
+        return self._work.costs
+
+    @costs.setter
+    def costs(self, value: Array) -> None:
+        self._work.costs = value
+
+    @property
+    def gradient(self) -> Array:
+        return self._work.gradient
+
+    @gradient.setter
+    def gradient(self, value: Array) -> None:
+        self._work.gradient = value
+
+    def task(self, has_labels: bool) -> Task:
+        """The task of a network that is trained by this loss on labels, or on float targets."""
+        return Task.CLASSES if has_labels or self.takes_labels else self.of_targets
+
+    def classes_of(self, outputs: int) -> int:
+        """How many classes so many outputs can tell apart."""
+        return 2 if outputs == 1 and not self.takes_labels else outputs
+
+    def check_targets(self, targets: NDArray[Any]) -> None:
+        """Raise DataError for targets on the host that this loss cannot be of."""
+        if self.takes_labels and targets.ndim != 1:
+            raise DataError(f"{type(self).__name__} needs labels, these samples have float targets")
+
+    def of_constant(self, means: NDArray[np.float64], squares: NDArray[np.float64]) -> float:
+        """The lowest cost of answers that are the same for all samples; nan where nobody has said it.
+
+        Args:
+            means: Mean of the targets of each output; labels count as one-hot.
+            squares: Mean of their squares.
+        """
+        return math.nan
+
+    def forward(self, y: Array, t: Any) -> Array:
+        """The cost of a batch.
+
+        Args:
+            y: (batch, outputs), what the network gave; logits z for a loss with a link.
+            t: labels (batch,), or targets (batch, outputs), which for a loss of labels are rows of one 1.
+
+        Returns:
+            The cost, a scalar of the backend.
+
+        Raises:
+            ShapeError: y and t do not belong together.
+            DataError: a label that is no output of the network.
+        """
+        y = y if hasattr(y, "ndim") else as_array(y, "outputs")
+        if y.ndim != 2:
+            raise ShapeError(f"{type(self).__name__} expects outputs (batch, outputs), got {tuple(y.shape)}")
+        backend = backend_of(y)
+        n, outputs = y.shape
+        t = t if hasattr(t, "dtype") else as_array(t, "targets")
+        if not n:
+            raise ShapeError(f"{type(self).__name__} expects at least one sample, got outputs {tuple(y.shape)}")
+        if self.takes_labels and isinstance(t, np.ndarray) and t.shape == (n, outputs) and is_one_hot(t):
+            t = t.argmax(axis=1)
+        if t.ndim == 1 and len(t) == n and t.dtype.kind in "iub":
+            most = self.classes_of(outputs) - 1
+            if int(t.min()) < 0 or int(t.max()) > most:
+                raise DataError(f"labels must be 0 to {most}, got {int(t.min())} to {int(t.max())}")
+            targets = backend.asarray(t, np.int32)
+        elif tuple(t.shape) == (n, outputs) and not self.takes_labels:
+            targets = backend.asarray(t.T, y.dtype)
+        else:
+            wanted = f"integer labels ({n},)" + ("" if self.takes_labels else f" or targets ({n}, {outputs})")
+            raise ShapeError(
+                f"{type(self).__name__} expects {wanted} for outputs {tuple(y.shape)}, got {tuple(t.shape)} {t.dtype}"
+            )
+        z = backend.asarray(y.T)
+        totals = backend.zeros((2,), np.float64)
+        self.evaluate(backend, z, targets, totals, 1 / n)
+        return totals[0]
+
+    def evaluate(
+        self,
+        backend: Backend,
+        z: Array,
+        targets: Array,
+        totals: Array,
+        weight: float = 1.0,
+        bias: Array | None = None,
+        bias_gradient: Array | None = None,
+    ) -> None:
+        """Set `costs` and the gradient for a batch that lies samples-last on the device: the step's own entry.
+
+        Args:
+            backend: of the arrays.
+            z: (outputs, batch).
+            targets: int32 labels (batch,), or (outputs, batch).
+            totals: gains weight · Σ costs, and the number of right answers: one a sample for labels, one an output for
+                float targets.
+            weight: of this batch's costs.
+            bias: of the last layer, where it is left to the cost: (outputs,), added to z.
+            bias_gradient: where the gradient of the bias goes, or None.
+        """
+        outputs, n = z.shape
+        work = self._work
+        self._prepare(work, backend, outputs, n, z.dtype)
+        work.costs, work.gradient = work.all_costs[n], work.gradients[n]
+        # Whether each output is a question by itself; a loss of labels need not be told.
+        each = () if self.takes_labels else (targets.ndim == 2 or outputs == 1,)
+        if targets.ndim == 1 and not self.takes_labels:
+            labels, targets = targets, work.targets[n]
+            backend.run(kernels.one_hot, labels, targets)
+        bias = work.no_bias if bias is None else bias
+        bias_gradient = work.scratch if bias_gradient is None else bias_gradient
+        arrays = work.gradient, bias_gradient, work.costs, totals
+        backend.run(self.kernel, z, bias, targets, weight, *arrays, *each, *self._constants())
+
+    def _constants(self) -> tuple[Any, ...]:
+        """Numbers that the kernel is given last."""
+        return ()
+
+    def backward(self) -> Array:
+        """∂C/∂y of the last batch, (batch, outputs)."""
+        return self.gradient.T
+
+    def _prepare(self, work: _Work, backend: Backend, outputs: int, n: int, dtype: Any) -> None:
+        """Make the buffers, again where a larger batch or another network comes."""
+        key = (backend, outputs, dtype)
+        if work.key == key and n <= work.capacity:
+            return
+        work.key, work.capacity = key, n
+        work.gradients = Buffer(backend, (outputs,), n, dtype)
+        work.targets = Buffer(backend, (outputs,), 1 if self.takes_labels else n, dtype)
+        work.all_costs = Buffer(backend, (), n, dtype)
+        work.no_bias, work.scratch = backend.zeros((outputs,), dtype), backend.zeros((outputs,), dtype)
+
+    def __repr__(self) -> str:
+        return written(self)
+
+
+@register
+class SoftmaxCrossEntropy(Loss):
+    """C = −(1/n) Σ ln softmax(z)_y for labels y; ∂C/∂z = (softmax(z) − onehot(y))/n. Takes logits."""
+
+    link = Softmax
+    takes_labels = True
+    kernel = kernels.softmax_cross_entropy
+
+    def of_constant(self, means: NDArray[np.float64], squares: NDArray[np.float64]) -> float:
+        return -float(np.sum(means * np.log(np.maximum(means, 1e-300))))
+
+
+@register
+class BinaryCrossEntropy(Loss):
+    """C = −(1/n) Σ y ln a + (1−y) ln(1−a) with a = sigmoid(z); ∂C/∂z = (a − y)/n (7). Takes logits.
+
+    The sigmoid belongs to the cost, so that neither ever leaves the finite numbers; by hand, give it the z before the
+    last Sigmoid. `fit` does so by itself for a network that ends in one.
+    """
+
+    link = Sigmoid
+    of_targets = Task.BINARY
+    kernel = kernels.binary_cross_entropy
+
+    def of_constant(self, means: NDArray[np.float64], squares: NDArray[np.float64]) -> float:
+        p = np.clip(means, 1e-15, 1 - 1e-15)
+        return -float(np.sum(means * np.log(p) + (1 - means) * np.log(1 - p)))
+
+    def check_targets(self, targets: NDArray[Any]) -> None:
+        super().check_targets(targets)
+        if targets.ndim != 1 and not (targets.min() >= 0 and targets.max() <= 1):
+            raise DataError(
+                f"BinaryCrossEntropy needs targets from 0 to 1, got {targets.min():g} to {targets.max():g}: write 0 "
+                "for no and 1 for yes, or take MeanSquaredError"
+            )
+
+
+@register
+class MeanSquaredError(Loss):
+    """C = (1/n) Σ ‖a − y‖²; ∂C/∂a = 2 (a − y)/n, and so (6) with the 2/n that it leaves to η."""
+
+    kernel = kernels.mean_squared_error
+    is_squared_error = True
+
+    def of_constant(self, means: NDArray[np.float64], squares: NDArray[np.float64]) -> float:
+        return float(np.sum(squares - means**2))

@@ -1,0 +1,125 @@
+"""The checkpoints of a run: when one is written, which are kept, and which is the newest that is whole."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from gpunn.errors import CheckpointError, OptionError
+from gpunn.files import remove_folder
+from gpunn.nn.layers.base import positive_whole
+from gpunn.saving.checkpoint import Checkpoint, DamagedCheckpointError, Origin, open_checkpoint, write_checkpoint
+from gpunn.train.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class CheckpointPart:
+    """`[checkpoints]`: how often a run can be gone on from. It decides on nothing that is computed.
+
+    Attributes:
+        every: steps from one checkpoint to the next; None for none by steps.
+        minutes: from one checkpoint to the next; longer where writing one takes long; 0 for none by the clock.
+        keep: how many of the newest are kept.
+    """
+
+    every: int | None = None
+    minutes: float = 1.0
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        for name, value in (("every", self.every), ("keep", self.keep)):
+            if value is not None:
+                positive_whole(value, f"{name} of checkpoints")
+        if not 0 <= self.minutes < float("inf"):
+            raise OptionError(f"minutes of checkpoints must be 0 or more, got {self.minutes!r}")
+
+
+MOST_SHARE = 0.02
+"""Of the time of a training, what checkpoints by the clock take at most."""
+
+_NAME = re.compile(r"step-(0|[1-9][0-9]{0,9})")
+
+
+class Checkpointer:
+    """Writes the checkpoints of a training.
+
+    Args:
+        folder: where they are.
+        trainer: of the training.
+        origin: of the run.
+        plan: how often, and how many are kept.
+
+    Attributes:
+        step: that the newest checkpoint is of; None where there is none.
+    """
+
+    def __init__(self, folder: Path, trainer: Trainer, origin: Origin, plan: CheckpointPart) -> None:
+        self.folder, self._trainer, self._origin, self._plan = folder, trainer, origin, plan
+        # What a run goes on from is there, and is not written again: while it was replaced there would be none.
+        self.step: int | None = trainer.done if (folder / f"step-{trainer.done}").is_dir() else None
+        self._asked = trainer.done
+        self._saved, self._took = time.monotonic(), 0.0
+
+    def is_due(self) -> bool:
+        """Whether it is time for a checkpoint; to be asked after a step."""
+        plan, before, self._asked = self._plan, self._asked, self._trainer.done
+        # A device may have been given several steps at once.
+        if plan.every is not None and self._asked // plan.every > before // plan.every:
+            return True
+        pause = max(60 * plan.minutes, self._took / MOST_SHARE)
+        return plan.minutes > 0 and time.monotonic() - self._saved >= pause
+
+    def save(self) -> None:
+        """Write a checkpoint of the training as it is, and remove those that are no longer kept.
+
+        Raises:
+            OutputError: it cannot be written; those before still are.
+            DivergenceError: there are numbers that are not finite, which no checkpoint is made of.
+        """
+        trainer = self._trainer
+        if self.step != trainer.done:
+            trainer.check_numbers()
+            began = time.monotonic()
+            self.folder.mkdir(exist_ok=True)
+            write_checkpoint(self.folder / f"step-{trainer.done}", trainer.state(), self._origin, trainer.model)
+            self.step = trainer.done
+            # A run that diverges goes on from one whose network was still good.
+            good = next((step for step, _ in listed(self.folder) if step <= trainer.monitor.good.step), None)
+            for step, path in listed(self.folder)[self._plan.keep :]:
+                if step != good:
+                    remove_folder(path)
+            self._saved = time.monotonic()
+            self._took = self._saved - began
+
+
+def listed(folder: Path) -> list[tuple[int, Path]]:
+    """Step and path of every checkpoint in a folder, whole or not, the newest first."""
+    if not folder.is_dir():
+        return []
+    found = [(_NAME.fullmatch(path.name), path) for path in folder.iterdir()]
+    return sorted(((int(match[1]), path) for match, path in found if match), reverse=True)
+
+
+def newest(folder: Path, note: Callable[[str], None], most: int | None = None) -> Checkpoint | None:
+    """The newest checkpoint that is whole; None where there is no checkpoint at all.
+
+    Args:
+        folder: of the checkpoints.
+        note: is told of each that is damaged.
+        most: the last step whose checkpoint is wanted; None for any.
+
+    Raises:
+        CheckpointError: all are damaged, or another version of gpunn wrote the newest.
+    """
+    there = [(step, path) for step, path in listed(folder) if most is None or step <= most]
+    for _, path in there:
+        try:
+            return open_checkpoint(path)
+        except DamagedCheckpointError as error:
+            note(f"passed over a damaged checkpoint: {error}")
+    if there:
+        raise CheckpointError(f"{folder} holds no checkpoint that is whole: begin the run again in another folder")
+    return None

@@ -1,0 +1,200 @@
+"""Models as files: safetensors for the numbers, JSON in its header for the architecture. Nothing is ever executed."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, fields
+from math import prod
+from typing import Any, TypeVar
+
+import numpy as np
+
+from gpunn.backend.devices import select
+from gpunn.config import MOST_LAYERS, from_config, to_built_config, to_config
+from gpunn.data.training_inputs import TrainingInputs
+from gpunn.errors import DataError, GpunnError, ModelFileError
+from gpunn.files import as_path, open_regular, write_atomically
+from gpunn.nn.arguments import DTYPES
+from gpunn.nn.footprint import shortage
+from gpunn.nn.layers.base import checked_seed, positive_whole
+from gpunn.nn.network import Network, bytes_of_network, fed_shape
+from gpunn.nn.tasks import Task
+from gpunn.saving.safetensors import read_header, read_values, to_bytes
+from gpunn.train.state import Weights
+
+Model = TypeVar("Model", bound=Network)
+
+FORMAT = 1
+MOST_INPUTS = 2**20
+"""Inputs of one sample, or units of a layer, that a file may ask for whatever its size."""
+# With the names of 65,536 classes.
+_MOST_HEADER = 2 << 20
+
+
+def save_model(model: Network, path: str | os.PathLike[str]) -> None:
+    """Write architecture and weights to one file, replaced in one go.
+
+    Raises:
+        OptionError, ShapeError: a network that could not be loaded again; nothing is written.
+        OutputError: the file cannot be written.
+    """
+    description, arrays = _described(model), model.arrays()
+    layers = [from_config("layer", layer) for layer in description["layers"]]
+    _check_sizes(description, arrays)
+    bytes_of_network(layers, model.input_shape, model.batch_size, model._built(), model.dtype, arrays)
+    write_atomically(path, to_bytes(arrays, {"gpunn": json.dumps(description)}))
+
+
+def model_bytes(model: Network, weights: Weights | None = None) -> bytes:
+    """The content of a model file.
+
+    Args:
+        model: its architecture.
+        weights: what it had learned at some time; left out, what it has now.
+    """
+    arrays, trained = (model.arrays(), None) if weights is None else (weights.arrays, weights.trained)
+    return to_bytes(arrays, {"gpunn": json.dumps(_described(model, trained))})
+
+
+def _described(model: Network, trained: tuple[int, int] | None = None) -> dict[str, Any]:
+    """What a model file says beside the numbers."""
+    model._built()
+    description = {
+        "format": FORMAT,
+        "layers": [to_built_config(layer) for layer in model.layers],
+        "loss": None if model.loss is None else to_config(model.loss),
+        "task": None if model.task is None else model.task.value,
+        "input_shape": model.input_shape,
+        "input_scale": model.input_scale,
+        "class_names": model.class_names,
+        "dtype": model.dtype,
+        "seed": model.seed,
+        "trained": trained or (model.epochs_trained, model.steps_trained),
+    }
+    if model.trained_on is not None:
+        description["trained_on"] = asdict(model.trained_on)
+    return description
+
+
+def read_model(kind: type[Model], path: str | os.PathLike[str], device: str, batch_size: int) -> Model:
+    """Read a model file as a network of some class; see `gpunn.load_model`."""
+    backend, batch_size = select(device), positive_whole(batch_size, "batch size")
+    path = as_path(path)
+    try:
+        with open_regular(path) as file:
+            header = read_header(file, _MOST_HEADER)
+            description = _description(header.metadata)
+            arrays = read_values(file, header.layout, str(path))
+    except ModelFileError as error:
+        raise ModelFileError(f"{path} {error}") from None
+    except DataError as error:
+        raise ModelFileError(f"{path} is damaged or no model file: {error}") from None
+    except OSError as error:
+        raise ModelFileError(
+            f"there is no model file {path} ({error.strerror or error}): give the path that save or gpunn train wrote"
+        ) from None
+    try:
+        model = kind([from_config("layer", layer) for layer in description["layers"]])
+        _check_sizes(description, arrays)
+        shape, seed = description["input_shape"], checked_seed(description.get("seed", 0))
+        model.build_with(arrays, shape, batch_size, backend, description["dtype"], seed)
+        model.count_on(*_trained(description.get("trained", [0, 0])))
+        model.loss = None if description["loss"] is None else from_config("loss", description["loss"])
+        model.class_names = _names(description["class_names"])
+        model.task = _task(description.get("task"), model)
+        model.input_scale = _scale(description["input_scale"])
+        model.trained_on = _trained_on(description.get("trained_on"), model)
+    except MemoryError as error:
+        dtype = description["dtype"]
+
+        def needed(count: int) -> int:
+            return bytes_of_network(model.layers, description["input_shape"], count, backend, dtype)
+
+        raise shortage(error, needed, batch_size, backend, 0, backend.free_bytes()) from None
+    except (GpunnError, KeyError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else error
+        raise ModelFileError(f"{path} describes no network that can be made: {reason}") from None
+    return model
+
+
+def _description(metadata: dict[str, str]) -> dict[str, Any]:
+    try:
+        description = json.loads(metadata["gpunn"])
+    except KeyError:
+        raise ModelFileError("holds tensors but no network of gpunn: was it saved by another library?") from None
+    except (ValueError, RecursionError):
+        raise ModelFileError("is damaged: its description is no JSON") from None
+    if not isinstance(description, dict) or description.get("format") != FORMAT:
+        raise ModelFileError(f"has a format that this version does not know (expected {FORMAT}): update gpunn")
+    if description.get("dtype") not in DTYPES:
+        raise ModelFileError(f"has an unknown dtype: expected {' or '.join(DTYPES)}")
+    layers = description.get("layers")
+    if not isinstance(layers, list) or len(layers) > MOST_LAYERS:
+        raise ModelFileError(f"is damaged: 'layers' must be a list of at most {MOST_LAYERS:,}")
+    return description
+
+
+def _names(names: Any) -> tuple[str, ...]:
+    if not isinstance(names, list) or not all(isinstance(name, str) and name.isprintable() for name in names):
+        raise ModelFileError("class_names must be texts of one line")
+    return tuple(names)
+
+
+def _task(value: Any, model: Network) -> Task | None:
+    """What a network was trained for; files of earlier versions do not say it, but have names for labels alone."""
+    if value is None:
+        return None if model.loss is None else model.loss.task(bool(model.class_names))
+    if value not in [task.value for task in Task]:
+        raise ModelFileError(f"task must be {', '.join(task.value for task in Task)}, got {value!r:.40}")
+    return Task(value)
+
+
+def _trained(counts: Any) -> tuple[int, int]:
+    if not isinstance(counts, list) or len(counts) != 2 or not all(type(n) is int and 0 <= n < 2**31 for n in counts):
+        raise ModelFileError("trained must be its epochs and steps, two whole numbers below 2³¹")
+    return counts[0], counts[1]
+
+
+def _scale(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+        raise ModelFileError(f"input_scale must be a number above 0, got {value!r}")
+    return float(value)
+
+
+def _trained_on(value: Any, model: Network) -> TrainingInputs | None:
+    """How the inputs of the training were; None in files of versions that did not remember it."""
+    if value is None:
+        return None
+    names = {field.name for field in fields(TrainingInputs)}
+    if not isinstance(value, dict) or set(value) != names:
+        raise ModelFileError(f"trained_on must have {', '.join(sorted(names))}")
+    if not all(isinstance(value[name], list) for name in ("shape", "low", "high")) or len(value["shape"]) not in (1, 3):
+        raise ModelFileError("shape, low and high of trained_on must be lists, the shape of 1 or 3 sizes")
+    if not all(isinstance(value[name], bool) for name in ("is_bytes", "is_grey", "is_drawn")):
+        raise ModelFileError("is_bytes, is_grey and is_drawn of trained_on must be true or false")
+    shape = tuple(positive_whole(size, "shape of trained_on") for size in value["shape"])
+    if fed_shape(model.layers, shape) != model.input_shape:
+        raise ModelFileError(f"trained_on is of samples {shape}, the network of {model.input_shape}")
+    low, high = (tuple(map(float, value[name])) for name in ("low", "high"))
+    flags = {name: value[name] for name in ("is_bytes", "is_grey", "is_drawn", "ground")}
+    return TrainingInputs(shape, low=low, high=high, scale=_scale(value["scale"]), **flags)
+
+
+def _check_sizes(description: dict[str, Any], arrays: dict[str, Any]) -> None:
+    """Refuse a description that would take far more memory than the file has numbers for."""
+    expected = sum(array.size for array in arrays.values())
+    tables = [layer for layer in description["layers"] if isinstance(layer, dict)]
+    for table in tables:  # and those within it, which are added meanwhile
+        tables += [each for each in table.values() if isinstance(each, dict)]
+    shape = [positive_whole(size, "input shape") for size in description["input_shape"]]
+    sizes: list[Any] = [*shape, prod(shape)]
+    for key in ("units", "filters", "size", "padding"):
+        values = [layer.get(key, 1) for layer in tables]
+        sizes += [size for value in values for size in (value if isinstance(value, list) else [value])]
+    for size in sizes:
+        if isinstance(size, int) and not size <= max(expected, MOST_INPUTS):
+            raise ModelFileError(f"a size of {size!r} does not fit the {expected} numbers of the file")
+    for name, array in arrays.items():
+        if array.dtype != np.dtype(description["dtype"]):
+            raise ModelFileError(f"{name!r} must be {description['dtype']}, got {array.dtype}")

@@ -1,0 +1,145 @@
+"""Write and read arrays as safetensors files: numbers with names, types and shapes, and nothing that could be executed.
+
+    eight bytes     length of the header
+    header          JSON: of each array its type, shape and place; and texts under __metadata__
+    values          little-endian, one array after another, without gaps
+
+Source: https://github.com/huggingface/safetensors, "Format".
+
+The library of that name is not bounded by a hostile file: it takes a kilobyte for each name, and it maps the file, so
+that one which is cut short meanwhile kills the process.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from math import prod
+from typing import Any, NamedTuple, NoReturn
+
+import numpy as np
+
+from gpunn.backend.limits import require
+from gpunn.errors import DataError
+from gpunn.nn.parameter import Arrays
+
+Layout = dict[str, tuple[tuple[int, ...], str]]
+"""Shape and dtype of each array of a file."""
+
+_METADATA = "__metadata__"
+_TYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BOOL": "bool"}
+_TYPES |= {f"{kind}{bits}": f"{word}{bits}" for kind, word in (("I", "int"), ("U", "uint")) for bits in (8, 16, 32, 64)}
+_WORDS = {word: kind for kind, word in _TYPES.items()}
+_ALIGNMENT = 8
+_MOST_DIMENSIONS = 8
+
+
+class Header(NamedTuple):
+    """Texts by name, and the layout of the arrays in the order of their values."""
+
+    metadata: dict[str, str]
+    layout: Layout
+
+
+def to_bytes(arrays: Arrays, metadata: dict[str, str] | None = None) -> bytes:
+    """Make the content of a file that holds these arrays."""
+    # The widest first, so that each begins at a multiple of its own width.
+    names = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))
+    header: dict[str, Any] = {} if metadata is None else {_METADATA: metadata}
+    place = 0
+    for name in names:
+        array = arrays[name]
+        offsets = [place, place := place + array.nbytes]
+        header[name] = {"dtype": _WORDS[str(array.dtype)], "shape": list(array.shape), "data_offsets": offsets}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text = text.ljust(-(-len(text) // _ALIGNMENT) * _ALIGNMENT)
+    values = (np.ascontiguousarray(arrays[name], _little(str(arrays[name].dtype))).tobytes() for name in names)
+    return b"".join((len(text).to_bytes(8, "little"), text, *values))
+
+
+def read_header(file: io.BufferedReader, most_bytes: int) -> Header:
+    """Read a header of at most `most_bytes`, which takes up to thirty times its size; the file holds all it promises.
+
+    Raises:
+        DataError: The file is damaged, or none in this format; the message begins with what is wrong.
+    """
+    size = os.fstat(file.fileno()).st_size
+    start = file.read(8)
+    length = int.from_bytes(start, "little")
+    if len(start) < 8 or length > size - 8:
+        raise DataError(f"its header promises {length:,} bytes, the file has {size:,}")
+    if length > most_bytes:
+        raise DataError(f"its header promises {length:,} bytes, at most {most_bytes:,} are read")
+    try:
+        table = json.loads(file.read(length).decode("utf-8"), object_pairs_hook=_table, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"its header is no JSON ({error})") from None
+    if not isinstance(table, dict):
+        raise DataError("its header is no table")
+    metadata = table.pop(_METADATA, {})
+    if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
+        raise DataError(f"its {_METADATA} are no texts")
+    place, layout = 0, {}
+    for begin, end, name, shape, dtype in sorted(_entry(name, entry) for name, entry in table.items()):
+        if begin != place:
+            raise DataError(f"the place of {name!r:.80} begins at byte {begin}, expected {place}")
+        layout[name], place = (shape, dtype), end
+    if place != size - 8 - length:
+        raise DataError(f"its arrays take {place:,} bytes, the file has {size - 8 - length:,} for them")
+    return Header(metadata, layout)
+
+
+def _entry(name: str, entry: Any) -> tuple[int, int, str, tuple[int, ...], str]:
+    """Check begin, end, name, shape and dtype of an array, its size as long as its place."""
+    if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
+        raise DataError(f"{name!r:.80} must have dtype, shape and data_offsets")
+    kind, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(kind, str) or kind not in _TYPES:
+        raise DataError(f"{name!r:.80} has the type {kind!r:.80}, expected one of {', '.join(_TYPES)}")
+    if not _are_sizes(shape, _MOST_DIMENSIONS) or not _are_sizes(offsets, 2) or len(offsets) < 2:
+        raise DataError(f"{name!r:.80} has no shape of up to {_MOST_DIMENSIONS} sizes, or no begin and end")
+    dtype = _TYPES[kind]
+    if (nbytes := _nbytes(tuple(shape), dtype)) != offsets[1] - offsets[0]:
+        raise DataError(f"{name!r:.80} takes {nbytes} bytes, its place has {offsets[1] - offsets[0]}")
+    return offsets[0], offsets[1], name, tuple(shape), dtype
+
+
+def _are_sizes(values: Any, most: int) -> bool:
+    return isinstance(values, list) and len(values) <= most and all(type(n) is int and 0 <= n < 2**63 for n in values)
+
+
+def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        raise ValueError("a name stands in it twice")
+    return table
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no number of JSON")
+
+
+def read_values(file: io.BufferedReader, layout: Layout, what: str) -> Arrays:
+    """Read the arrays that a header promises, from a file that stands behind it; `what` names the file.
+
+    Raises:
+        DataError: The file has become shorter.
+        MemoryShortageError: Less memory is free than the arrays take.
+    """
+    require(sum(_nbytes(*entry) for entry in layout.values()), what)
+    arrays = {}
+    for name, (shape, dtype) in layout.items():
+        array = np.empty(shape, _little(dtype))
+        if array.size and file.readinto(array.reshape(-1).view(np.uint8).data) < array.nbytes:
+            raise DataError(f"it ends within {name!r:.80}")
+        arrays[name] = array.astype(dtype, copy=False)
+    return arrays
+
+
+def _nbytes(shape: tuple[int, ...], dtype: str) -> int:
+    return prod(shape) * np.dtype(dtype).itemsize
+
+
+def _little(dtype: str) -> np.dtype[Any]:
+    return np.dtype(dtype).newbyteorder("<")

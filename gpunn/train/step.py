@@ -1,0 +1,155 @@
+"""The training step: the one place where gradient descent on a minibatch is written down, and its graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from gpunn.data.loader import Batches
+from gpunn.errors import CaptureError
+from gpunn.kernels.gather import NEXT_STEP
+from gpunn.kernels.updates import end_step
+from gpunn.nn.losses import Loss
+from gpunn.nn.network import Network
+from gpunn.train.finite import Skip
+from gpunn.train.optimizers import Optimizer
+
+STEPS_PER_GRAPH = 8
+"""What the host spends on a replay is then shared by so many steps, and eight of the smallest take a tenth of a
+millisecond: nobody waits longer to be heard. Measured nowhere yet; `benchmarks/gpu_questions.py` asks."""
+
+
+class Step:
+    """One step of gradient descent on one minibatch, everything in memory made before.
+
+    It takes nothing from the host but the number of its samples: the order of the epoch, its learning rates, the number
+    of the step and the sums of cost and right answers live on the device. So on a CUDA device a step of a full batch is
+    recorded once, after one that was run kernel by kernel, and then replayed; and so are several steps as one graph.
+
+    Args:
+        model: built on the device.
+        batches: the training set.
+        loss: the cost.
+        optimizer: built for the parameters of the model.
+        batch_size: samples of a full batch.
+        capture: whether to record the step where the device can.
+        steps_per_graph: how many steps are replayed as one graph where so many are asked for at once.
+
+    Attributes:
+        rates: the learning rate of each step of the epoch.
+        stages: what runs, in order; see `Network.stages_under`.
+        totals: sum of the costs and number of right answers since `reset_totals`.
+        trouble: what could not be recorded and why; empty where all was, or nothing was to be.
+        skip: what takes a step back that leads to numbers that are not finite; None where it stays as it is.
+    """
+
+    skip: Skip | None = None
+
+    def __init__(
+        self,
+        model: Network,
+        batches: Batches,
+        loss: Loss,
+        optimizer: Optimizer,
+        batch_size: int,
+        capture: bool = True,
+        steps_per_graph: int = STEPS_PER_GRAPH,
+    ) -> None:
+        self.model, self.batches, self.loss, self.optimizer = model, batches, loss, optimizer
+        self.batch_size, self.steps_per_graph = batch_size, steps_per_graph
+        self.backend = backend = model._built()
+        self.stages, bias = model.stages_under(loss)
+        self._bias = () if bias is None else (bias.value, bias.grad)
+        self.steps_per_epoch = -(-batches.size // batch_size)
+        self.rates = backend.zeros((self.steps_per_epoch,), model.dtype)
+        self.totals = backend.zeros((2,), np.float64)
+        self.trouble = ""
+        self._update_ends_step = getattr(type(optimizer).update, "ends_step", False)
+        self._is_to_capture = capture and backend.has_graphs
+        self._graphs: dict[int, Callable[[], None]] = {}  # by the number of their steps
+
+    def start_epoch(self, order: Any, rates: Any, first: int = 0) -> None:
+        """Begin an epoch: its order and its learning rates go to the device, its steps count from `first`."""
+        self.batches.start(self.batch_size, order, first)
+        self.backend.assign(self.rates, np.asarray(rates, self.model.dtype))
+        self.backend.assign(self.model.clock[NEXT_STEP : NEXT_STEP + 1], first)
+
+    def __call__(self, n: int, replay: bool = True) -> None:
+        """Do the next steps of the epoch, on n samples: full batches, and a shorter one that ends the epoch.
+
+        Args:
+            n: samples of all these steps.
+            replay: whether steps that were recorded may be replayed; else they run kernel by kernel.
+        """
+        while n > 0:
+            done = self._replay(n) if replay and self._graphs else 0
+            if not done:
+                done = min(n, self.batch_size)
+                self.compute(done)
+                if done == self.batch_size and self._is_to_capture:
+                    self._capture(1)
+            self.batches.given(done)
+            n -= done
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether steps of a full batch are replayed as a graph."""
+        return bool(self._graphs)
+
+    def compute(self, n: int) -> None:
+        """Kernel by kernel: gather n samples, forward (3), cost, backward (8) (12) (13), update (4) (20)–(22)."""
+        if self.skip is not None:
+            self.skip.begin()
+        model, clock = self.model, self.model.clock
+        rows, x = model.input.views(n)
+        targets = self.batches.take(clock, n, rows)
+        z = model.propagate(x, True, self.stages)
+        self.loss.evaluate(self.backend, z, targets, self.totals, 1.0, *self._bias)
+        self.optimizer.before_backward(self.rates, clock)
+        model.backpropagate(self.loss.gradient, self.stages)
+        self.optimizer.update(self.rates, clock)
+        if not self._update_ends_step:
+            self.backend.run(end_step, clock[:NEXT_STEP], clock[NEXT_STEP:])
+        if self.skip is not None:
+            self.skip.end(n)
+
+    def _replay(self, n: int) -> int:
+        """Replay one graph, of several steps where so many of n samples are at hand; how many samples it has taken."""
+        full = min(n, self.batches.at_hand) // self.batch_size
+        if full >= self.steps_per_graph and self.steps_per_graph not in self._graphs:
+            self._capture(self.steps_per_graph)
+        steps = self.steps_per_graph if full >= self.steps_per_graph else min(full, 1)
+        if steps:
+            try:
+                self._graphs[steps]()
+            except CaptureError as error:
+                self._graphs.clear()
+                self.steps_per_graph, steps = 1, 0
+                self.trouble = f"training kernel by kernel, not by graph: its replay was refused ({error})"
+        return steps * self.batch_size
+
+    def _capture(self, steps: int) -> None:
+        """Record some steps as one graph; where that cannot be, they will be done one by one."""
+
+        def work() -> None:
+            for _ in range(steps):
+                self.compute(self.batch_size)
+
+        self._is_to_capture = False
+        try:
+            self._graphs[steps] = self.backend.capture(work)
+        except CaptureError as error:
+            how = "kernel by kernel, not by graph" if steps == 1 else f"with a graph a step, not one for {steps}"
+            self.trouble = f"training {how}: {error}"
+            self.steps_per_graph = 1
+
+    def read_totals(self) -> tuple[float, float]:
+        """Sum of the costs and number of right answers; waits for the device."""
+        cost, right = self.backend.to_host(self.totals)
+        return float(cost), float(right)
+
+    def reset_totals(self) -> None:
+        """Begin to sum anew."""
+        self.backend.assign(self.totals, 0.0)
