@@ -162,7 +162,8 @@ _MOST = 2**62
 """Bytes that no memory has. NumPy refuses more with errors of several kinds; CuPy counts modulo 2⁶⁴ and gives less."""
 
 
-def _refuse_the_impossible(shape: tuple[int, ...], dtype: DTypeLike, error: Callable[[int], MemoryError]) -> None:
+def refuse_the_impossible(shape: tuple[int, ...], dtype: DTypeLike, error: Callable[[int], MemoryError]) -> None:
+    """Raise an error of memory for more bytes than any memory has."""
     if (nbytes := prod(shape) * np.dtype(dtype).itemsize) >= _MOST:
         raise error(nbytes)
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gpunn.backend import blas, limits
-from gpunn.backend.base import Backend, _refuse_the_impossible
+from gpunn.backend.base import Backend, refuse_the_impossible
 from gpunn.kernels import loops
 from gpunn.kernels.cores import crowd
 from gpunn.kernels.record import Array, Elementwise, Raw
@@ -21,7 +21,7 @@ _LINE = 64
 
 def _aligned(make: Callable[..., NDArray[np.uint8]], shape: tuple[int, ...], dtype: DTypeLike) -> Array:
     """An array that begins where a cache line does, so that no vector lies across two; NumPy's begin anywhere."""
-    _refuse_the_impossible(shape, dtype, lambda n: MemoryError(f"Unable to allocate {n / 2**60:.0f} EiB"))
+    refuse_the_impossible(shape, dtype, lambda n: MemoryError(f"Unable to allocate {n / 2**60:.0f} EiB"))
     nbytes = prod(shape) * np.dtype(dtype).itemsize
     memory = make(nbytes + _LINE, np.uint8)
     first = -memory.ctypes.data % _LINE

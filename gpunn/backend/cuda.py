@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gpunn.backend import kernel_cache, limits
-from gpunn.backend.base import Backend, _refuse_the_impossible
+from gpunn.backend.base import Backend, refuse_the_impossible
 from gpunn.backend.gate import Gate
 from gpunn.backend.staging import PinnedStaging, Staging
 from gpunn.errors import CaptureError, DeviceError
@@ -48,8 +48,7 @@ class CupyBackend(Backend):
 
     def __init__(self, index: int) -> None:
         cupy = import_cupy()
-
-        from gpunn.backend.cublas import Cublas
+        from gpunn.backend.cublas import Cublas  # which imports nvmath
 
         self.cupy = cupy
         self.index = index
@@ -89,17 +88,17 @@ class CupyBackend(Backend):
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
         with self.lock, self.cupy.cuda.Device(self.index), self.stream:
-            self._refuse_the_impossible(shape, dtype)
+            self.refuse_the_impossible(shape, dtype)
             return self.cupy.empty(shape, dtype)
 
     def zeros(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
         with self.lock, self.cupy.cuda.Device(self.index), self.stream:
-            self._refuse_the_impossible(shape, dtype)
+            self.refuse_the_impossible(shape, dtype)
             return self.cupy.zeros(shape, dtype)
 
-    def _refuse_the_impossible(self, shape: tuple[int, ...], dtype: DTypeLike) -> None:
+    def refuse_the_impossible(self, shape: tuple[int, ...], dtype: DTypeLike) -> None:
         taken = self.cupy.get_default_memory_pool().total_bytes
-        _refuse_the_impossible(shape, dtype, lambda nbytes: self.memory_error(nbytes, taken()))
+        refuse_the_impossible(shape, dtype, lambda nbytes: self.memory_error(nbytes, taken()))
 
     def asarray(self, values: Any, dtype: DTypeLike | None = None) -> Array:
         with self.lock, self.cupy.cuda.Device(self.index):
