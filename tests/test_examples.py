@@ -11,7 +11,7 @@ import pytest
 from gpunn.experiments.recipes import parse_experiment, recipes
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", ROOT / "docs" / "recipes.md"]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", ROOT / "docs" / "recipes.md"]
 
 
 def run_python(*arguments: str, cwd: Path) -> str:

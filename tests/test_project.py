@@ -155,6 +155,28 @@ def test_the_version_is_the_changelogs() -> None:
     assert gpunn.__version__ in headings
 
 
+def test_the_citation_is_of_this_version_and_licence() -> None:
+    lines = (ROOT / "CITATION.cff").read_text("utf-8").splitlines()
+    cited = {key: value.strip('"') for key, _, value in (line.partition(": ") for line in lines)}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert (cited["cff-version"], cited["version"]) == ("1.2.0", gpunn.__version__)
+    assert (cited["title"], cited["abstract"]) == (project["name"], project["description"])
+    assert (cited["license"], cited["  - name"]) == (project["license"], project["authors"][0]["name"])
+
+
+def test_make_has_five_short_names_and_lints_as_ci_does() -> None:
+    text = (ROOT / "Makefile").read_text("utf-8")
+    assert re.findall(r"^(\w+):", text, re.MULTILINE) == ["test", "lint", "docs", "bench", "train"]
+    commands = [line.strip() for line in text.splitlines() if line.startswith("\t")]
+    named = {name for line in commands for name in re.findall(r"(?:scripts|benchmarks)/\w+\.\w+", line)}
+    assert named == {"scripts/test.sh", "benchmarks/write_docs.py", "benchmarks/gpu_page.py", "scripts/train.sh"}
+    assert [name for name in named if not (ROOT / name).is_file()] == []
+    in_ci = (ROOT / ".ci" / "run").read_text("utf-8").replace('"$python"', ".venv/bin/python").splitlines()
+    lint = [line for line in commands if re.search("ruff|mypy|shellcheck", line)]
+    assert len(lint) == 4
+    assert [line for line in lint if line not in in_ci] == []
+
+
 def test_a_cpu_install_asks_for_nothing_of_cuda() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     assert [
