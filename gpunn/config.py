@@ -11,7 +11,6 @@ import math
 import re
 from abc import ABC
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from functools import cache
 from typing import Any, TypeVar
 
@@ -276,6 +275,8 @@ def _plain(name: str) -> str:
 
 
 def _unknown(kind: str, name: str) -> OptionError:
+    from difflib import get_close_matches
+
     known = {_plain(part): part for part in PARTS[kind]}
     near = get_close_matches(_plain(name[:80]), known, n=1)
     guess = f"did you mean {known[near[0]]}, or " if near else ""

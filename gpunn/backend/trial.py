@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from gpunn.backend.cuda_errors import meaning, told
-from gpunn.backend.driver import reinstall_command
 from gpunn.errors import DeviceError, GpunnError, in_one_line
 from gpunn.kernels.rollback import mark_not_finite
 
@@ -17,6 +16,8 @@ def trouble_in(error: Exception) -> tuple[str, str]:
     if isinstance(error, MemoryError):
         return told("CUDA", 2, str(error)), meaning("CUDA", 2).mend
     if not isinstance(error, GpunnError):  # of a CuPy or driver that is not as it should be
+        from gpunn.backend.driver import reinstall_command
+
         said = in_one_line(" ".join(str(error).split()))
         return f"{type(error).__name__}: {said:.200}", f"install CuPy again ({reinstall_command()}), or the driver"
     mend = getattr(error, "mend", "")

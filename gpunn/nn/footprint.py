@@ -153,7 +153,9 @@ def require(
         wanted = needed(batch_size) + others
     except OverflowError:
         raise MemoryShortageError("out of memory: a network of these sizes needs more than can be counted") from None
-    if largest >= loops.WORTHWHILE:  # the first kernel would load Numba, and what it takes is not free
+    # The first kernel of large arrays loads Numba. Where there is no room for both, it is loaded before memory is
+    # measured; elsewhere not before it is needed, since that takes a third of a second.
+    if largest >= loops.WORTHWHILE and wanted + loops.bytes_to_load() > free:
         if free < (nbytes := loops.bytes_to_load()):
             error = MemoryError(f"Numba takes {size(nbytes)} of it: export {loops.OFF}=0 does without")
             free = 0

@@ -61,7 +61,7 @@ def read_image(
 
     Args:
         path: The file; see `read_inputs` for the rest.
-        form: Format of the file, one of `gpunn.data.kinds.IMAGE_FORMATS`.
+        form: Format of the file, one of `gpunn.data.formats.kinds.IMAGE_FORMATS`.
         shape: Shape that the image gets.
         invert: Whether dark and light are exchanged.
         note: Function that is given a line for whatever may surprise.

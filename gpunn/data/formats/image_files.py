@@ -48,7 +48,7 @@ def read_image_file(path: Path, form: str) -> ImageFile:
 
     Args:
         path: The file.
-        form: Its format, one of `gpunn.data.kinds.IMAGE_FORMATS`.
+        form: Its format, one of `gpunn.data.formats.kinds.IMAGE_FORMATS`.
 
     Raises:
         DataError: The file cannot be read, is too large, or is damaged.

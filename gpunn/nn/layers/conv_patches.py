@@ -1,6 +1,6 @@
 """The matrix products of a convolution, by patches: the textbook's im2col, few large products, what a GPU likes.
 
-`gpunn.layers.rows` makes the same products by rows, which is what the caches of a CPU like.
+`gpunn.nn.layers.conv_rows` makes the same products by rows, which is what the caches of a CPU like.
 """
 
 from __future__ import annotations
