@@ -182,7 +182,7 @@ class Sequential(Network):
         recompute_statistics(self, samples)
 
     def check_samples(self, samples: Samples, loss: Loss | None = None) -> None:
-        """Raise an error unless the network can take these inputs and give these targets; see `evaluation`."""
+        """Raise an error unless the network can take these inputs and give these targets; see `evaluator`."""
         check_samples(self, samples, loss)
 
     @alone

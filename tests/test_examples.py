@@ -81,6 +81,13 @@ def test_the_page_has_every_recipe() -> None:
     assert all(f"| `{name}`" in text for name in recipes())
 
 
+@pytest.mark.parametrize("page", sorted({*PAGES, *(ROOT / "docs").glob("*.md")}), ids=lambda page: page.name)
+def test_every_file_that_a_page_names_is_there(page: Path) -> None:
+    named = re.findall(r"`((?:\w+/)*\w+\.(?:py|sh))`", page.read_text("utf-8"))
+    places = [ROOT, *(ROOT / folder for folder in ("gpunn", "tests", "benchmarks", "gpunn/data/formats"))]
+    assert [name for name in named if not any((place / name).is_file() for place in places)] == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_what_a_page_links_to_is_there(page: Path) -> None:
     links = re.findall(r"\]\((?!http)([^)#]+)", page.read_text("utf-8"))

@@ -2,7 +2,7 @@
 
 The first `decayed` elements are weights and feel the regularisers (λ/n for L1 and L2); the rest are biases and
 BatchNorm's γ and β, which do not (22). `rate` is the table of learning rates of the epoch, and `clock` says which step
-it is (see `batches`). These updates also end the step, by setting the next one, which saves a launch; `end_step` does
+it is (see `gather`). These updates also end the step, by setting the next one, which saves a launch; `end_step` does
 it after updates that do not.
 """
 

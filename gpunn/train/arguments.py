@@ -1,4 +1,4 @@
-"""What `fit` and `evaluate` were given: checked, and chosen where it was left out."""
+"""Check what `fit` was given, and choose what was left out."""
 
 from __future__ import annotations
 
