@@ -20,7 +20,7 @@ from machine import RESULTS, command, machine, write_result
 import gpunn as gn
 from gpunn.backend.cuda import CupyBackend
 from gpunn.backend.devices import select
-from gpunn.data.streaming import PIECE
+from gpunn.data.loader import PIECE
 from gpunn.kernels import activations, bias, fused
 from gpunn.kernels.random import epoch_order
 from gpunn.train.trainer import Trainer

@@ -11,11 +11,9 @@ from harness import one_line
 from gpunn import SGD, Adam, Augmentation, BatchNorm, Conv2D, Data, Dense, Flatten, ReLU, Samples, Sequential
 from gpunn.backend.base import Backend
 from gpunn.backend.devices import select
-from gpunn.data import streaming
-from gpunn.data.loader import DeviceBatches
+from gpunn.data import loader
+from gpunn.data.loader import DeviceLoader, StreamingLoader, place
 from gpunn.data.memmap import is_mapped
-from gpunn.data.placement import place
-from gpunn.data.streaming import StreamedBatches
 from gpunn.errors import OptionError
 from gpunn.kernels.gather import NEXT_STEP
 
@@ -23,7 +21,7 @@ from gpunn.kernels.gather import NEXT_STEP
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pieces of two or three batches."""
-    monkeypatch.setattr(streaming, "PIECE", 900)
+    monkeypatch.setattr(loader, "PIECE", 900)
 
 
 def samples(kind: str, n: int = 61) -> Samples:
@@ -86,7 +84,7 @@ def test_samples_of_a_file_give_the_same_training_to_the_bit(backend: Backend, t
 def test_an_epoch_may_begin_with_any_batch(backend: Backend, first: int) -> None:
     source, n, size = samples("bytes"), 61, 8
     order = np.random.default_rng(1).permutation(n).astype(np.int32)
-    batches = StreamedBatches(backend, source, "float32")
+    batches = StreamingLoader(backend, source, "float32")
     clock = backend.zeros((4,), np.int32)
     rows = backend.zeros((size, 20), np.float32)
     for _ in range(2):  # the second time after an epoch that was broken off
@@ -120,13 +118,13 @@ def test_an_evaluation_is_the_same_from_a_file(backend: Backend, tmp_path: Path)
 def test_samples_in_memory_lie_on_the_device_and_those_of_a_file_are_streamed_on_the_cpu(tmp_path: Path) -> None:
     cpu, source = select("cpu"), samples("bytes")
     batches = place(cpu, source, "float32")
-    assert isinstance(batches, DeviceBatches)
+    assert isinstance(batches, DeviceLoader)
     assert np.shares_memory(batches.rows, source.inputs)  # not copied
     assert batches.placement == ""
     np.save(tmp_path / "x.npy", source.inputs)
     mapped = Samples(np.load(tmp_path / "x.npy", mmap_mode="r"), source.targets, source.scale)
     batches = place(cpu, mapped, "float32")
-    assert isinstance(batches, StreamedBatches)
+    assert isinstance(batches, StreamingLoader)
     assert batches.placement == "the host: 1.7 KiB, read from their file as they are used"
 
 
@@ -138,7 +136,7 @@ def test_an_unknown_place_is_refused_with_those_there_are(backend: Backend) -> N
 
 def test_training_from_a_file_takes_the_memory_of_a_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """128 MiB of images in a file, and a tenth of it in memory."""
-    monkeypatch.setattr(streaming, "PIECE", 1 << 20)
+    monkeypatch.setattr(loader, "PIECE", 1 << 20)
     n, features = 1 << 15, 1 << 12
     path = tmp_path / "x.bin"
     with path.open("wb") as file:

@@ -1,6 +1,4 @@
-"""Batches: samples in their smallest form, gathered on the device and converted one batch at a time."""
-
-from __future__ import annotations
+"""DataLoaders: gather the batches of an epoch on the device, from samples that lie there or are streamed to it."""
 
 import math
 from abc import ABC, abstractmethod
@@ -10,27 +8,31 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gpunn.backend.base import Backend, Buffer, Shape, inside
-from gpunn.data import Samples
+from gpunn.backend.limits import size
 from gpunn.data.augmentation import Augmentation
-from gpunn.data.memmap import in_blocks
-from gpunn.errors import ShapeError
+from gpunn.data.memmap import Rows, in_blocks, is_mapped
+from gpunn.data.samples import Samples
+from gpunn.errors import OptionError, ShapeError
 from gpunn.kernels import gather as kernels
 from gpunn.kernels.augmentation import gather_augmented
 from gpunn.kernels.record import Array
 
+PLACES = ("auto", "device", "host")
+SHARE = 0.9
+"""Share of a device's free memory for samples; graphs and other later allocations need the rest."""
+PIECE = 4 << 20
+"""Bytes of one streamed copy."""
+
 
 class InputBuffer:
-    """Where the network reads its batch: memory laid out as its first layer likes it.
-
-    For a product that is batch-first, whole rows copied at once, and seen transposed, since it takes either way round;
-    for everything else it is samples-last and contiguous, as inside the network.
+    """Memory from which a network reads its batch: transposed rows for a first product, else samples last.
 
     Args:
-        backend: whose memory.
-        shape: of a sample.
-        capacity: samples of the largest batch.
-        dtype: of the network.
-        as_rows: whether the first layer is a product of features.
+        backend: Backend whose memory it is.
+        shape: Shape of one sample.
+        capacity: Number of samples of the largest batch.
+        dtype: Type of the network.
+        as_rows: Whether the first layer is a product of features.
     """
 
     def __init__(self, backend: Backend, shape: Shape, capacity: int, dtype: DTypeLike, *, as_rows: bool) -> None:
@@ -40,55 +42,52 @@ class InputBuffer:
         self._views: dict[int, tuple[Array, Array]] = {}
 
     def views(self, n: int) -> tuple[Array, Array]:
-        """The memory for n samples, seen as (n, features) to write and samples-last to read."""
+        """Return the memory for n samples, (n, features) to write and samples last to read."""
         if n not in self._views:
             memory = self._buffer[n]
-            if self._as_rows:
-                rows = memory.reshape(n, -1)
-                self._views[n] = rows, rows.T
-            else:
-                self._views[n] = memory.reshape(-1, n).T, memory
+            rows = memory.reshape(n, -1) if self._as_rows else memory.reshape(-1, n).T
+            self._views[n] = rows, rows.T if self._as_rows else memory
         return self._views[n]
 
 
 def rows_of(inputs: Any) -> Any:
-    """Turn samples into rows (n, features), images in the order channel, height, width; not copied where it can be."""
+    """Return samples as rows (n, features), images in the order channel, height, width; a view where possible."""
     if inputs.ndim == 4 and inputs.shape[3] > 1:
         inputs = inputs.transpose(0, 3, 1, 2)
     return inputs.reshape(len(inputs), math.prod(inputs.shape[1:]))
 
 
 def sizes_of(samples: int, batch_size: int) -> set[int]:
-    """The sizes of the batches that so many samples are gone through by."""
+    """Return the sizes of the batches of an epoch."""
     return {min(samples, batch_size), samples % batch_size} - {0}
 
 
-class Batches(ABC):
-    """Samples that a network is given batch by batch, in the order of an epoch.
+class DataLoader(ABC):
+    """Samples that a network takes batch by batch, in the order of an epoch.
 
     Args:
-        backend: of the device.
-        samples: inputs and targets.
-        dtype: of the network, for inputs that are no bytes and targets that are no labels.
-        augmentation: how images are changed when they are taken.
-        seed: of the augmentation.
+        backend: Backend of the device.
+        samples: Inputs and targets.
+        dtype: Type of the network, for inputs other than bytes and targets other than labels.
+        augmentation: Changes that every batch makes to its images.
+        seed: Seed of the augmentation.
 
     Attributes:
         rows: (places, features) on the device, bytes as bytes.
         targets: (places,) or (places, outputs) on the device.
-        order: int32 on the device, the place of each sample of the epoch, one after another.
-        batch_size: samples of a full batch, as `start` was told.
-        samples: that they are of.
-        placement: where they lie and why, in words; "" where there is nothing to say.
+        order: int32 on the device, the place of each sample of the epoch.
+        batch_size: Number of samples in a full batch.
+        placement: Where the samples lie and why, in words; "" where there is nothing to say.
+        trouble: Why samples arrive more slowly than they could; "" where they do not.
 
     Raises:
-        ShapeError: samples that are no images are to be augmented.
+        ShapeError: Augmentation of samples that are no images.
     """
 
     rows: Array
     targets: Array
     order: Array
-    placement: str = ""
+    placement = trouble = ""
 
     def __init__(
         self,
@@ -103,30 +102,22 @@ class Batches(ABC):
         self._augmentation, self._seed = augmentation, seed
         self._image = inside(samples.shape)
         self._backend, self.samples = backend, samples
-        self.size = len(samples)
-        self.scale = samples.scale
-        self.has_labels = samples.targets.ndim == 1
+        self.size, self.scale, self.has_labels = len(samples), samples.scale, samples.targets.ndim == 1
         self.row_dtype = np.dtype(np.uint8 if samples.inputs.dtype == np.uint8 else dtype)
         self.target_dtype = np.dtype(np.int32 if self.has_labels else dtype)
         self.batch_size = self._capacity = 0
 
     @abstractmethod
     def start(self, batch_size: int, order: NDArray[np.integer] | None = None, first: int = 0) -> None:
-        """Begin to go through the samples.
-
-        Args:
-            batch_size: samples of a full batch.
-            order: of the samples; left out, that which they have.
-            first: the batch that is taken first.
-        """
+        """Begin an epoch in some order, or in that of the samples, at the batch numbered `first`."""
 
     def take(self, clock: Array, n: int, rows: Array) -> Array:
-        """Begin a step: gather the n samples that begin at order[step · batch_size].
+        """Begin a step: gather the n samples from order[step · batch_size] on.
 
         Args:
-            clock: which step it is; see `gpunn.kernels.gather`.
-            n: samples of this batch.
-            rows: (n, features), where the converted inputs go.
+            clock: Number of the step; see `gpunn.kernels.gather`.
+            n: Number of samples in this batch.
+            rows: (n, features), memory for the converted inputs.
 
         Returns:
             The targets: int32 labels (n,), or (outputs, n).
@@ -144,31 +135,24 @@ class Batches(ABC):
         return targets
 
     @property
-    def trouble(self) -> str:
-        """Why samples come more slowly than they could; empty where they do not."""
-        return ""
-
-    @property
     def at_hand(self) -> int:
-        """How many samples may be taken before the next call of `given`."""
+        """Number of samples that may be taken before the next call of `given`."""
         return self.size
 
     def given(self, n: int) -> None:
-        """The device has been given the computing of n more samples, which has not to be done yet."""
+        """Record that work on n more samples has been enqueued; it may still be running."""
 
 
-class DeviceBatches(Batches):
-    """Samples that lie on the device, all of them; see `Batches`."""
+class DeviceLoader(DataLoader):
+    """All samples on the device; see `DataLoader`."""
 
     def __init__(self, backend: Backend, samples: Samples, dtype: DTypeLike, *augmentation: Any) -> None:
         super().__init__(backend, samples, dtype, *augmentation)
         inputs = samples.inputs
         if backend.device == "cpu" and isinstance(inputs, np.ndarray):
-            self.rows = backend.asarray(
-                np.ascontiguousarray(rows_of(inputs)), self.row_dtype
-            )  # no copy where none is needed
+            self.rows = backend.asarray(np.ascontiguousarray(rows_of(inputs)), self.row_dtype)
         else:
-            self.rows = backend.empty((self.size, int(np.prod(samples.shape))), self.row_dtype)
+            self.rows = backend.empty((self.size, math.prod(samples.shape)), self.row_dtype)
             for start, part in in_blocks(inputs):
                 rows = np.ascontiguousarray(rows_of(part), self.row_dtype)
                 backend.assign(self.rows[start : start + len(rows)], rows)
@@ -181,3 +165,127 @@ class DeviceBatches(Batches):
         if order is not None or self._is_shuffled:
             self._backend.assign(self.order, np.arange(self.size, dtype=np.int32) if order is None else order)
             self._is_shuffled = order is not None
+
+
+class StreamingLoader(DataLoader):
+    """Samples on the host: while the device computes with one piece, the next is gathered and copied.
+
+    A piece is some batches in the order of the epoch, and the device has room for two. `order` is then constant, the
+    place of each sample in this room: kernels, graphs and numbers are the same as with a `DeviceLoader`.
+    """
+
+    def start(self, batch_size: int, order: NDArray[np.integer] | None = None, first: int = 0) -> None:
+        if batch_size != self.batch_size:
+            self._make_room(batch_size)
+        self._epoch = np.arange(self.size) if order is None else order
+        self._done = first * batch_size
+        for half in self._halves:  # after an epoch that was broken off
+            half.release()
+        self._stage(self._done // self._piece)
+
+    def _make_room(self, batch_size: int) -> None:
+        """Allocate two pieces, and the places in them."""
+        backend, features = self._backend, math.prod(self.samples.shape)
+        most = min(PIECE, backend.free_bytes() // 4)  # two pieces take half of what is left
+        batches = min(max(1, most // (batch_size * features * self.row_dtype.itemsize)), -(-self.size // batch_size))
+        self._piece = size = batches * batch_size
+        self.batch_size = batch_size
+        self.rows = backend.empty((2 * size, features), self.row_dtype)
+        self.targets = backend.empty((2 * size, *self.samples.targets.shape[1:]), self.target_dtype)
+        self.order = backend.asarray(np.arange(self.size, dtype=np.int32) % np.int32(2 * size))
+        halves = (slice(size), slice(size, 2 * size))
+        self._halves = [backend.staging(self.rows[half], self.targets[half]) for half in halves]
+        self.trouble = next((half.trouble for half in self._halves if half.trouble), "")
+
+    def _stage(self, number: int) -> None:
+        """Gather a piece of the epoch, and begin to copy it."""
+        half = self._halves[number % 2]
+        half.claim()
+        places = self._epoch[number * self._piece :][: self._piece]
+        rows, targets = half.host
+        self._gather(places, rows[: len(places)])
+        targets[: len(places)] = self.samples.targets[places]
+        half.upload(len(places))
+
+    def _gather(self, places: NDArray[np.integer], rows: NDArray[Any]) -> None:
+        inputs: Any = self.samples.inputs
+        if isinstance(inputs, Rows):
+            inputs, places = inputs.array, inputs.numbers[places]
+        if inputs.dtype == rows.dtype and inputs.flags.aligned and (inputs.ndim != 4 or inputs.shape[3] == 1):
+            np.take(inputs.reshape(len(inputs), -1), places, axis=0, out=rows, mode="clip")
+        else:  # NumPy's take would copy the whole of an array that is not aligned
+            rows[...] = rows_of(inputs[places])
+
+    @property
+    def at_hand(self) -> int:
+        return self._piece - self._done % self._piece
+
+    def given(self, n: int) -> None:
+        self._done += n
+        if self._done % self._piece == 0 and self._done < self.size:
+            # The device is busy with this piece while the host gathers the next.
+            self._halves[(self._done // self._piece - 1) % 2].release()
+            self._stage(self._done // self._piece)
+
+
+def checked_place(data_on: str) -> str:
+    """Return a place for data, or raise an OptionError where there is no such place."""
+    if not isinstance(data_on, str) or data_on not in PLACES:
+        raise OptionError(f"data_on is {', '.join(map(repr, PLACES[:-1]))} or {PLACES[-1]!r}, got {data_on!r}")
+    return data_on
+
+
+def place(
+    backend: Backend,
+    samples: Samples,
+    dtype: DTypeLike,
+    augmentation: Augmentation | None = None,
+    seed: int = 0,
+    data_on: str = "auto",
+    later: int = 0,
+) -> DataLoader:
+    """Place samples for a network, on the device or on the host; the numbers are the same either way.
+
+    Args:
+        backend: Backend of the device.
+        samples: Inputs and targets.
+        dtype: Type of the network.
+        augmentation: Changes that every batch makes to its images.
+        seed: Seed of the augmentation.
+        data_on: "device"; "host" to stream; "auto" for the device where they fit, on the CPU for samples in memory.
+        later: Bytes of the device that are taken after the samples are placed.
+
+    Raises:
+        OptionError: There is no such place.
+        ShapeError: Augmentation of samples that are no images.
+    """
+    is_host, is_file, needed = backend.device == "cpu", is_mapped(samples.inputs), bytes_on_device(samples, dtype)
+    fits, reason = checked_place(data_on) == "device", ""
+    if data_on == "auto":
+        free = 0 if is_host else max(0, backend.free_bytes() - later)
+        fits = not is_file if is_host else needed <= SHARE * free
+        reason = f", where {size(free)} are free"
+    loader = (DeviceLoader if fits else StreamingLoader)(backend, samples, dtype, augmentation, seed)
+    source = "their file" if is_file else "memory"
+    if fits:
+        loader.placement = "" if is_host else f"{backend.device}: {size(needed)}"
+    elif is_host:
+        loader.placement = f"the host: {size(needed)}, read from {source} as they are used"
+    else:
+        loader.placement = f"the host: {size(needed)}, streamed from {source} to {backend.device}{reason}"
+    return loader
+
+
+def bytes_on_device(samples: Samples, dtype: DTypeLike) -> int:
+    """Return the bytes of inputs, targets and order on a device."""
+    inputs, targets = samples.inputs, samples.targets
+    item = 1 if inputs.dtype == np.uint8 else np.dtype(dtype).itemsize
+    target_item = 4 if targets.ndim == 1 else np.dtype(dtype).itemsize
+    return math.prod(inputs.shape) * item + targets.size * target_item + 4 * len(samples)
+
+
+def is_converted(samples: Samples, dtype: DTypeLike) -> bool:
+    """Tell whether the host copies samples in memory, since the network takes them in another form."""
+    inputs = samples.inputs
+    is_kept = inputs.dtype in (np.dtype(np.uint8), np.dtype(dtype)) and (inputs.ndim != 4 or inputs.shape[3] == 1)
+    return not is_kept and not is_mapped(inputs)

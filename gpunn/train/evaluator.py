@@ -13,8 +13,7 @@ from numpy.typing import ArrayLike
 
 from gpunn.data import Data, Samples
 from gpunn.data.checks import as_array, numbered
-from gpunn.data.loader import Batches, sizes_of
-from gpunn.data.placement import place
+from gpunn.data.loader import DataLoader, place, sizes_of
 from gpunn.errors import DataError, OptionError, ShapeError
 from gpunn.kernels.gather import NEXT_STEP
 from gpunn.nn.losses import Loss, MeanSquaredError
@@ -104,7 +103,7 @@ class Measure:
 class Evaluator:
     """Runs samples through a network, and sums cost and right answers on the device."""
 
-    def __init__(self, model: Network, batches: Batches) -> None:
+    def __init__(self, model: Network, batches: DataLoader) -> None:
         backend = model._built()
         self.model, self.batches, self.backend = model, batches, backend
         self._clock = backend.zeros((4,), np.int32)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gpunn.data.loader import Batches
+from gpunn.data.loader import DataLoader
 from gpunn.errors import CaptureError
 from gpunn.kernels.gather import NEXT_STEP
 from gpunn.kernels.updates import end_step
@@ -50,7 +50,7 @@ class Step:
     def __init__(
         self,
         model: Network,
-        batches: Batches,
+        batches: DataLoader,
         loss: Loss,
         optimizer: Optimizer,
         batch_size: int,

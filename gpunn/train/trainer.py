@@ -20,8 +20,7 @@ from gpunn.backend.compiling import Compiling
 from gpunn.config import as_part
 from gpunn.data import Data, Samples
 from gpunn.data.augmentation import Augmentation
-from gpunn.data.loader import sizes_of
-from gpunn.data.placement import bytes_on_device, checked_place, is_converted, place
+from gpunn.data.loader import bytes_on_device, checked_place, is_converted, place, sizes_of
 from gpunn.data.training_inputs import TrainingInputs, check_seen
 from gpunn.errors import DeviceError, DivergenceError, GpunnError, OptionError
 from gpunn.kernels import loops

@@ -11,7 +11,7 @@ import pytest
 import gpunn as gn
 from gpunn.backend import driver
 from gpunn.backend.devices import select
-from gpunn.data.placement import place
+from gpunn.data.loader import place
 from gpunn.errors import DeviceError
 from gpunn.experiments.recipes import read_experiment
 from gpunn.kernels.random import epoch_order

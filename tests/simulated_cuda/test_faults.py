@@ -15,7 +15,7 @@ from gpunn.backend import devices as module
 from gpunn.backend.cuda import CupyBackend
 from gpunn.backend.devices import select
 from gpunn.backend.staging import PinnedStaging
-from gpunn.data import streaming
+from gpunn.data import loader
 from gpunn.errors import GpunnError
 from gpunn.kernels import registry
 from gpunn.train.trainer import Trainer
@@ -40,7 +40,7 @@ def _trained(data_on: str, pieces: int = 2) -> tuple[bytes, str]:
     # No labels: as a place in memory nonsense would end the process.
     data = gn.Data.from_arrays(rng.normal(size=(150, 12)), rng.uniform(size=(150, 3)), validation=0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(streaming, "PIECE", pieces * 8 * 12 * 4)
+        patch.setattr(loader, "PIECE", pieces * 8 * 12 * 4)
         layers = [gn.Dense(6), gn.ReLU(), gn.Dense(3)]
         options: dict[str, Any] = {"epochs": 2, "batch_size": 8, "validate_every": 1000, "optimizer": gn.SGD(0.1, 0.9)}
         options["loss"] = gn.MeanSquaredError()

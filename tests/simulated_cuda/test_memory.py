@@ -11,7 +11,7 @@ import pytest
 import gpunn as gn
 from gpunn.backend import limits
 from gpunn.backend.devices import select
-from gpunn.data.placement import place
+from gpunn.data.loader import place
 from gpunn.errors import MemoryShortageError
 from gpunn.nn.network import bytes_of_network
 from simulated_cuda.core import Core

@@ -13,7 +13,7 @@ from checkpoint_helpers import ORIGIN, adam, momentum, outcome, stopped_after
 from harness import one_line
 
 import gpunn as gn
-from gpunn.data import streaming
+from gpunn.data import loader
 from gpunn.errors import DivergenceError
 from gpunn.saving.checkpoint import open_checkpoint, write_checkpoint
 from gpunn.saving.checkpointer import Checkpointer, CheckpointPart, listed
@@ -81,7 +81,7 @@ def test_a_number_that_is_not_finite_is_found_within_so_many_steps_and_its_step_
     cuda: Core, monkeypatch: pytest.MonkeyPatch, every: int, data_on: str
 ) -> None:
     monkeypatch.setattr(module, "CHECK_EVERY", every)
-    monkeypatch.setattr(streaming, "PIECE", 200)
+    monkeypatch.setattr(loader, "PIECE", 200)
     training = trainer("cuda", validate_every=7, data_on=data_on)
     with pytest.raises(DivergenceError) as caught, np.errstate(all="ignore"):
         training.run()

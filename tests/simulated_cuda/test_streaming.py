@@ -11,7 +11,7 @@ from cli_helpers import without_pictures
 import gpunn as gn
 from gpunn.backend import devices as module
 from gpunn.backend.devices import select
-from gpunn.data import streaming
+from gpunn.data import loader
 from gpunn.errors import MemoryShortageError
 from gpunn.experiments import run
 from gpunn.experiments.recipes import read_experiment
@@ -33,7 +33,7 @@ ORDERS = (LATE, AT_ONCE, *range(1, 13))
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pieces of two batches, so that an epoch of ten has five and a short one."""
-    monkeypatch.setattr(streaming, "PIECE", 2 * 16 * 784)
+    monkeypatch.setattr(loader, "PIECE", 2 * 16 * 784)
 
 
 def weights(network: Network, **options: Any) -> bytes:
@@ -71,7 +71,7 @@ def test_streamed_samples_train_to_the_same_bits_in_every_order_of_copies_and_ke
 
 def test_several_steps_as_one_graph_stay_within_a_piece(cuda: Core, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = weights(SMALL, data_on="device")
-    monkeypatch.setattr(streaming, "PIECE", 9 * 16 * 784)  # of ten batches: a graph of eight, one, and one
+    monkeypatch.setattr(loader, "PIECE", 9 * 16 * 784)  # of ten batches: a graph of eight, one, and one
     for order in ORDERS[:6]:
         cuda.set_order(order)
         cuda.reset()
@@ -157,14 +157,14 @@ def test_a_copy_brings_what_is_there_when_it_is_made(cuda: Core) -> None:
 def test_the_next_piece_is_gathered_while_the_device_computes(cuda: Core, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a device that is as slow as can be, the host is ahead of it by the steps of a piece."""
     done: list[tuple[int, int]] = []
-    gather = streaming.StreamedBatches._gather
+    gather = loader.StreamingLoader._gather
 
     def watched(self: Any, *arguments: Any) -> None:
         if self.size == len(data().train):
             done.append((cuda.count("cudaGraphLaunch"), cuda.count("kernel momentum_sgd")))
         gather(self, *arguments)
 
-    monkeypatch.setattr(streaming.StreamedBatches, "_gather", watched)
+    monkeypatch.setattr(loader.StreamingLoader, "_gather", watched)
     cuda.set_order(LATE)
     trained(SMALL, "cuda", epochs=1, data_on="host", validate_every=1000)
     assert len(done) == 5
