@@ -3,14 +3,12 @@
 Only what has been registered can be made: a file's names are looked up in `PARTS`, never imported or executed.
 """
 
-from __future__ import annotations
-
 import inspect
 import json
 import math
 import re
 from abc import ABC
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cache
 from typing import Any, TypeVar
 
@@ -24,10 +22,10 @@ _EXAMPLES: dict[str, str] = {}
 # What the field calls some of them, where it can mean nothing else.
 _ALIASES = {"mse": "meansquarederror", "bce": "binarycrossentropy"}
 _ALIASES |= dict.fromkeys(("categoricalcrossentropy", "sparsecategoricalcrossentropy"), "softmaxcrossentropy")
-_SCALARS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,), "str": (str,)}
-_WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
+_SCALARS = {"int": int, "float": int | float, "bool": bool, "str": str, "tuple": tuple, "None": type(None)}
+_WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text", "tuple": "a list"}
 # Sizes beyond could not be held anyhow, and would end in errors that speak of other things.
-_MOST = 2**31 - 1
+_MOST, _MOST_SEED = 2**31 - 1, 2**32 - 1
 MOST_LAYERS = 1000
 """Layers that a file may ask for: a word of five letters is enough for one."""
 
@@ -35,12 +33,7 @@ Kind = TypeVar("Kind", bound=type)
 
 
 def base_of_kind(kind: str, example: str) -> Callable[[Kind], Kind]:
-    """Make a class the base of a kind of part; one that is not abstract is a part itself.
-
-    Args:
-        kind: Key of `PARTS`, and the word for it in errors.
-        example: A part of this kind as it is written in Python.
-    """
+    """Make a class the base of a kind of part; one that is not abstract is a part itself. Errors show the example."""
 
     def enter(base: Kind) -> Kind:
         PARTS[kind] = {} if ABC in base.__mro__ else {base.__name__: base}
@@ -93,12 +86,7 @@ def _kind_of(part: type) -> str | None:
 
 
 def arguments_of(part: Any, without_defaults: bool = False) -> dict[str, Any]:
-    """List the constructor's arguments that a part keeps, by name.
-
-    Args:
-        part: A layer, loss, schedule and so on.
-        without_defaults: Whether to omit arguments that have their default value.
-    """
+    """List the constructor's arguments that a part keeps, by name; on request without those of default value."""
     parameters = _parameters(type(part))
     values = {name: getattr(part, name) for name in parameters if hasattr(part, name)}
     if without_defaults:
@@ -107,22 +95,19 @@ def arguments_of(part: Any, without_defaults: bool = False) -> dict[str, Any]:
 
 
 def _is_default(value: Any, default: Any) -> bool:
-    """Whether an argument is as it would be anyway; False is not 0, as `bias=False` is not a bias of 0."""
-    if value is default:
-        return True
-    plain = (int, float, str, tuple)
-    is_equal = isinstance(value, plain) and value in (default, (default, default))
-    return is_equal and (value is False) == (default is False)
+    """Whether an argument has its default value; False is not 0, as `bias=False` is not a bias of 0."""
+    is_equal = isinstance(value, int | float | str | tuple) and value in (default, (default, default))
+    return value is default or (is_equal and (value is False) == (default is False))
 
 
 def written(part: Any) -> str:
-    """Write a part as the Python that makes it, without arguments that have their default value."""
-    shown = arguments_of(part, without_defaults=True).items()
-    return f"{type(part).__name__}({', '.join(f'{name}={value!r}' for name, value in shown)})"
+    """Write a part as the Python that makes it, without arguments of default value."""
+    shown = (f"{name}={value!r}" for name, value in arguments_of(part, without_defaults=True).items())
+    return f"{type(part).__name__}({', '.join(shown)})"
 
 
 def _parameters(part: type) -> Mapping[str, inspect.Parameter]:
-    """The constructor's parameters, by name."""
+    """Return the constructor's parameters, by name."""
     return _read_parameters(part)
 
 
@@ -180,14 +165,14 @@ def _described(part: Any) -> dict[str, Any]:
 
 
 def _to_plain(value: Any) -> Any:
-    """A value as JSON has it; what JSON has no word for stays."""
+    """Convert a value to JSON's types; what JSON has no word for stays."""
     if isinstance(value, list | tuple):
         return [_to_plain(each) for each in value]
     return value if _kind_of(type(value)) is None else _described(value)
 
 
 def to_built_config(layer: Any) -> dict[str, Any]:
-    """Describe a built layer as a dictionary, its initial weights as they were drawn and not "auto"."""
+    """Describe a built layer as a dictionary, with the initializer that "auto" has chosen."""
     config = to_config(layer)
     if not layer.has_weights or layer.w is None or "weights" not in _parameters(type(layer)):
         return config
@@ -195,15 +180,7 @@ def to_built_config(layer: Any) -> dict[str, Any]:
 
 
 def from_config(kind: str, config: Any) -> Any:
-    """Make a part from its dictionary, or from its bare name.
-
-    Args:
-        kind: Key of `PARTS`.
-        config: A dictionary of `to_config`.
-
-    Raises:
-        OptionError: an unknown type or argument, or a value that the part refuses.
-    """
+    """Make a part of a kind from its dictionary, or from its bare name; raise OptionError where that cannot be."""
     config = {"type": config} if isinstance(config, str) else config
     if not isinstance(config, dict) or not isinstance(config.get("type"), str):
         raise OptionError(f"a {kind} must be a table with a type, got {config!r}")
@@ -211,37 +188,48 @@ def from_config(kind: str, config: Any) -> Any:
     name = arguments.pop("type")
     if name not in PARTS[kind]:
         raise _unknown(kind, name)
-    made = PARTS[kind][name]
     trainable = arguments.pop("trainable", True) if kind == "layer" else True
     if not isinstance(trainable, bool):
         raise OptionError(f"trainable of {name} must be true or false, got {trainable!r}")
-    known = _parameters(made)
-    for argument, value in arguments.items():
-        if argument not in known:
-            raise OptionError(f"{name} has no option {argument!r}: expected {', '.join(known) or 'none'}")
-        arguments[argument] = _from_plain(value, known[argument])
-        _check(made, argument, arguments[argument])
-    try:
-        part = made(**arguments)
-    except OptionError:
-        raise
-    except (TypeError, ValueError) as error:
-        raise OptionError(f"{name} cannot be made from {arguments}: {error}") from None
+    part = from_table(PARTS[kind][name], arguments)
     if not trainable:
         part.trainable = False
     return part
 
 
+def from_table(made: type, table: Mapping[str, Any], section: str = "") -> Any:
+    """Make a part, or a section of an experiment file, from constructor arguments; each must fit its annotation."""
+    parameters, arguments = _parameters(made), {}
+    check_names(table, parameters, *((f"[{section}]", "key") if section else (made.__name__, "option")))
+    for name, value in table.items():
+        arguments[name] = _from_plain(value, parameters[name])
+        _check(arguments[name], parameters[name], f"{section}.{name}" if section else f"{name} of {made.__name__}")
+    try:
+        return made(**arguments)
+    except OptionError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise OptionError(f"{made.__name__} cannot be made from {arguments}: {error}") from None
+
+
+def check_names(names: Iterable[str], known: Collection[str], owner: str, word: str = "key") -> None:
+    """Raise OptionError for a name that is not known, with the nearest that is."""
+    for name in names:
+        if name not in known:
+            expected = ", ".join(known) or "none"
+            raise OptionError(f"{owner} has no {word} {name!r}: expected {expected}{nearest(name, known)}")
+
+
+def nearest(name: str, known: Iterable[str], mend: str = ", did you mean {!r}?") -> str:
+    """Return `mend` with the known name that was probably meant, "" where none is near."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(name[:80], known, n=1)
+    return mend.format(*near) if near else ""
+
+
 def as_part(kind: str, value: Any) -> Any:
-    """A part as it may be given in Python: made already, or by its class or name where it needs no arguments.
-
-    Args:
-        kind: key of `PARTS`.
-        value: a part, its class, its name in whatever letters, or its table as in an experiment file.
-
-    Raises:
-        OptionError: there is no such part, it needs arguments, or it is of another kind.
-    """
+    """Return a part that Python was given: made, or its table, or its class or name where it needs no arguments."""
     if isinstance(value, _BASES[kind]):
         return value
     if isinstance(value, dict):
@@ -262,30 +250,27 @@ def as_part(kind: str, value: Any) -> Any:
 
 
 def _mend(kind: str, value: Any) -> str:
-    """What was probably meant by a number in the place of a part."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        name = {"regularizer": "L2", "optimizer": "SGD", "layer": "Dense", "initializer": "Normal"}.get(kind)
-        return f": write {name}({value!r})" if name else ""
-    return ""
+    """Say what was probably meant by a number in the place of a part."""
+    name = {"regularizer": "L2", "optimizer": "SGD", "layer": "Dense", "initializer": "Normal"}.get(kind)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return f": write {name}({value!r})" if name and is_number else ""
 
 
 def _plain(name: str) -> str:
-    """A name without what differs from one library to the next: capitals, spaces, hyphens and the like."""
+    """Return a name without capitals, spaces, hyphens and the like, in which libraries differ."""
     return "".join(filter(str.isalnum, name.lower()))
 
 
 def _unknown(kind: str, name: str) -> OptionError:
-    from difflib import get_close_matches
-
     known = {_plain(part): part for part in PARTS[kind]}
-    near = get_close_matches(_plain(name[:80]), known, n=1)
-    guess = f"did you mean {known[near[0]]}, or " if near else ""
+    near = nearest(_plain(name[:80]), known, "{}")
+    guess = f"did you mean {known[near]}, or " if near else ""
     mend = f"{guess}one of your own? Then import the module that registers it by @gn.register before"
     return OptionError(f"unknown {kind} {name!r}: expected one of {', '.join(sorted(PARTS[kind]))}; {mend}")
 
 
 def _from_plain(value: Any, parameter: inspect.Parameter) -> Any:
-    """An argument from what a file has: tables with a type are parts, lists are tuples."""
+    """Convert a value of a file: tables with a type to parts, lists to tuples."""
     if isinstance(value, list):
         return tuple(_from_plain(each, parameter) for each in value)
     if not isinstance(value, dict) or not isinstance(name := value.get("type"), str):
@@ -300,27 +285,24 @@ def _from_plain(value: Any, parameter: inspect.Parameter) -> Any:
 
 
 def _annotation(parameter: inspect.Parameter) -> str:
-    """An annotation as it is written, "" where there is none."""
+    """Return an annotation as it is written, "" where there is none."""
     annotation = parameter.annotation
     if annotation is parameter.empty:
         return ""
     return annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
 
 
-def _check(made: type, argument: str, value: Any) -> None:
-    """Raise OptionError for a scalar of another type than the constructor's annotation has, or none that is finite."""
+def _check(value: Any, parameter: inspect.Parameter, what: str) -> None:
+    """Refuse a value of another type than its annotation names; one that is not understood admits all."""
     if isinstance(value, float) and not math.isfinite(value):
-        raise OptionError(f"{argument} of {made.__name__} must be finite, got {value!r}")
-    if isinstance(value, int) and abs(value) > _MOST:
-        raise OptionError(f"{argument} of {made.__name__} must be at most {_MOST}, got {value!r}")
-    allowed = [word.rpartition(".")[2] for word in _annotation(_parameters(made)[argument]).split(" | ")]
-    bases = {base.__name__: base for base in _BASES.values()}
-    is_understood = all(word in {"None", *_SCALARS, *bases} or word.startswith("tuple[") for word in allowed)
-    parts = tuple(bases[word] for word in allowed if word in bases)
-    if not is_understood or value is None or isinstance(value, (tuple, *parts)):
+        raise OptionError(f"{what} must be finite, got {value!r}")
+    most = _MOST_SEED if parameter.name == "seed" else _MOST
+    if isinstance(value, int) and abs(value) > most:
+        raise OptionError(f"{what} must be at most {most}, got {value!r}")
+    words = [word.partition("[")[0].rpartition(".")[2] for word in _annotation(parameter).split(" | ")]
+    types = {**_SCALARS, **{base.__name__: base for base in _BASES.values()}}
+    if value is None or not types.keys() >= set(words):
         return
-    scalars = [kind for kind in allowed if kind in _SCALARS]
-    fits = any(isinstance(value, _SCALARS[kind]) and isinstance(value, bool) == (kind == "bool") for kind in scalars)
-    if not fits:
-        expected = " or ".join(_WORDS[kind] for kind in scalars) or f"a {' or '.join(allowed)}"
-        raise OptionError(f"{argument} of {made.__name__} must be {expected}, got {value!r}")
+    if not any(isinstance(value, types[word]) and isinstance(value, bool) == (word == "bool") for word in words):
+        expected = " or ".join(_WORDS.get(word, f"a {word}") for word in words if word != "None")
+        raise OptionError(f"{what} must be {expected}, got {value!r}")

@@ -136,7 +136,7 @@ def test_making_a_part_leaves_its_dictionary_as_it_was() -> None:
         ("optimizer", {"type": "SGD", "momentum": True}, "momentum of SGD must be a number"),
         ("regularizer", {"type": "L2", "strength": "5"}, "strength of L2 must be a number"),
         ("regularizer", {"type": "L2", "strength": -5}, "strength of L2 must be at least 0"),
-        ("schedule", {"type": "Constant", "rate": [0.1]}, "learning rate must be a number"),
+        ("schedule", {"type": "Constant", "rate": [0.1]}, "rate of Constant must be a number"),
         ("layer", "Rleu", "did you mean ReLU"),
         ("layer", "relu", "unknown layer 'relu': expected one of .*; did you mean ReLU"),
         ("optimizer", {"type": "adams"}, "did you mean Adam"),

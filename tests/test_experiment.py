@@ -174,7 +174,7 @@ def test_every_part_can_be_said_in_a_file() -> None:
         ("epochs = 2", "epochs = 2.5", ("training.epochs must be a whole number",)),
         ("epochs = 2", "epochs = true", ("training.epochs must be a whole number",)),
         ("epochs = 2", "epochs = 99999999999999999999", ("training.epochs",)),
-        ("epochs = 2", "epochs = 2\npatience = nan", ("training.patience must be a number",)),
+        ("epochs = 2", "epochs = 2\npatience = nan", ("training.patience must be finite",)),
         ('source = "digits"', "source = 3", ("data.source must be a text",)),
         ('source = "digits"', "validation = [1]", ("data.validation",)),
         ('name = "tiny"', 'name = "../tiny"', ("name must be letters",)),
