@@ -90,7 +90,10 @@ def arguments_of(part: Any, without_defaults: bool = False) -> dict[str, Any]:
     parameters = _parameters(type(part))
     values = {name: getattr(part, name) for name in parameters if hasattr(part, name)}
     if without_defaults:
-        return {name: value for name, value in values.items() if not _is_default(value, parameters[name].default)}
+        # Another argument, such as the size of a window for its stride.
+        follows: Mapping[str, str] = getattr(part, "defaults_to", {})
+        defaults = {name: values.get(follows.get(name, ""), parameters[name].default) for name in values}
+        return {name: value for name, value in values.items() if not _is_default(value, defaults[name])}
     return values
 
 
@@ -101,9 +104,16 @@ def _is_default(value: Any, default: Any) -> bool:
 
 
 def written(part: Any) -> str:
-    """Write a part as the Python that makes it, without arguments of default value."""
-    shown = (f"{name}={value!r}" for name, value in arguments_of(part, without_defaults=True).items())
-    return f"{type(part).__name__}({', '.join(shown)})"
+    """Write a part as the Python that makes it: its first argument, and all that have not their default value."""
+    parameters, shown = _parameters(type(part)), arguments_of(part, without_defaults=True)
+    words = []
+    for number, (name, parameter) in enumerate(parameters.items()):
+        leads = number == 0 and parameter.kind is parameter.POSITIONAL_OR_KEYWORD and hasattr(part, name)
+        if leads or name in shown:
+            value = getattr(part, name)
+            is_pair = isinstance(value, tuple) and value[1:] == value[:1] and "int |" in _annotation(parameter)
+            words.append(("" if leads else f"{name}=") + repr(value[0] if is_pair else value))
+    return f"{type(part).__name__}({', '.join(words)})"
 
 
 def _parameters(part: type) -> Mapping[str, inspect.Parameter]:

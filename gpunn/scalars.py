@@ -1,13 +1,13 @@
 """Numbers as arguments: taken as what they are, or refused with what was expected."""
 
-from __future__ import annotations
-
 import numbers
 from typing import Any
 
 import numpy as np
 
 from gpunn.errors import OptionError
+
+_MOST = 2**48  # NumPy counts no much further
 
 
 def real(value: Any, what: str) -> float:
@@ -38,3 +38,36 @@ def flag(value: Any, what: str) -> bool:
     if not isinstance(value, bool | np.bool_ | numbers.Integral) or value not in (0, 1):
         raise OptionError(f"{what} must be True or False, got {value!r}")
     return bool(value)
+
+
+def positive_whole(value: Any, what: str, least: int = 1) -> int:
+    """Return the value as an int.
+
+    Raises:
+        OptionError: it is not a whole number, below `least`, or beyond 2⁴⁸.
+    """
+    number = value.item() if isinstance(value, np.ndarray | np.generic) and not value.ndim else value
+    if isinstance(number, bool) or not isinstance(number, int | float) or number % 1 or number < least:
+        raise OptionError(f"{what} must be a whole number of at least {least}, got {value!r}")
+    if number > _MOST:
+        raise OptionError(f"{what} must be at most {_MOST:,}, got {value!r}")
+    return int(number)
+
+
+def checked_seed(value: Any) -> int:
+    """Return the seed as an int, a word of Philox's key.
+
+    Raises:
+        OptionError: it is no whole number from 0 to 2³² − 1.
+    """
+    if positive_whole(value, "seed", least=0) >= 2**32:
+        raise OptionError(f"seed must be a whole number from 0 to {2**32 - 1}, got {value!r}")
+    return int(value)
+
+
+def pair(value: Any, what: str, least: int = 1) -> tuple[int, int]:
+    """Return two whole numbers, down and across, from one or two."""
+    values = tuple(value) if isinstance(value, tuple | list) else (value, value)
+    if len(values) != 2:
+        raise OptionError(f"{what} must be one number or two, got {value!r}")
+    return positive_whole(values[0], what, least), positive_whole(values[1], what, least)

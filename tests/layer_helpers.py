@@ -44,14 +44,14 @@ class Alone:
         self.count = backend.zeros((1,), np.int32)
         self.context = BuildContext(backend, dtype, capacity, batch_size=4, seed=seed, count=self.count)
         for number, stage in enumerate(self.stages):
-            stage.name = self.context.name = f"{layer.family}1"
+            stage.name = self.context.name = f"{layer.name_prefix}1"
             self.context.number = number
             self.context.needs_input_gradient = not first or number > 0
-            self.context.is_last = all(later.hands_gradient_on for later in self.stages[number + 1 :])
+            self.context.is_last = all(later.aliases_gradient for later in self.stages[number + 1 :])
             shape = stage.build(self.context, shape)
         self.shape = shape
         self.parameters = Parameters(self.context.parameters, backend, dtype)
-        self.parameters.draw(seed)
+        self.parameters.initialize(seed)
 
     def set(self, **values: Any) -> Alone:
         """Give parameters and statistics their values, by the last word of their names."""
@@ -94,7 +94,7 @@ class Alone:
 class AsIs(Layer):
     """The identity, with memory of its own: what stands before and after it shares none, and is not put together."""
 
-    family = "asis"
+    name_prefix = "asis"
 
     def build(self, context: BuildContext, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         self._backend, self._buffer = context.backend, context.buffer(input_shape)

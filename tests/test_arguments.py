@@ -346,17 +346,14 @@ def test_numpy_s_types_are_dtypes_too() -> None:
 
 def test_layers_without_arguments_may_be_named() -> None:
     model = gn.Sequential(["Flatten", gn.Dense(4, weights="HE"), "relu", gn.Dense(2, weights=gn.LeCun), gn.Softmax])
-    assert (
-        repr(model.layers)
-        == "[Flatten(), Dense(units=4, weights='he'), ReLU(), Dense(units=2, weights=LeCun()), Softmax()]"
-    )
+    assert repr(model.layers) == "[Flatten(), Dense(4, weights='he'), ReLU(), Dense(2, weights=LeCun()), Softmax()]"
 
 
 @pytest.mark.parametrize(
     ("layers", "said"),
     [
-        ((gn.Dense(3),), r"a network is a list of layers: write Sequential\(\[Dense\(units=3\)\]\)"),
-        ((gn.Dense(3), gn.ReLU()), r"write Sequential\(\[Dense\(units=3\), ReLU\(\)\]\)"),
+        ((gn.Dense(3),), r"a network is a list of layers: write Sequential\(\[Dense\(3\)\]\)"),
+        ((gn.Dense(3), gn.ReLU()), r"write Sequential\(\[Dense\(3\), ReLU\(\)\]\)"),
         ((3,), r"a network is a list of layers such as \[Dense\(10\)\], got 3"),
         ((None,), "a network is a list of layers"),
         (("relu",), "a network is a list of layers"),

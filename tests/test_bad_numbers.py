@@ -34,8 +34,8 @@ class Poison(Layer):
         back: whether of the gradient.
     """
 
-    family = "poison"
-    hands_gradient_on = True
+    name_prefix = "poison"
+    aliases_gradient = True
 
     def __init__(self, at: tuple[int, ...] = (), number: float = np.nan, back: bool = False) -> None:
         self.at, self.number, self.back = at, number, back
@@ -271,7 +271,7 @@ def test_a_run_with_a_bad_batch_ends_with_code_1_the_layer_and_its_checkpoints(f
     done = gpunn("train", "spoilt.npz", "--recipe", "two.toml", "--out", "run", "--checkpoint-every", 1)
     assert done.code == 1
     last = done.err.splitlines()[-1]
-    assert "the cost is no longer a finite number; first was the output of dense1, Dense(units=8)" in last
+    assert "the cost is no longer a finite number; first was the output of dense1, Dense(8)" in last
     assert "Traceback" not in done.err
     step = int(last.split("step ")[1].split(":")[0])
     at, newest = listed(folder / "run" / "checkpoints")[0]

@@ -367,7 +367,7 @@ def test_to_recompute_from_samples_of_another_shape_is_refused_and_leaves_the_st
 
 def test_gamma_and_beta_are_learned_and_not_decayed(backend: Backend) -> None:
     model = Sequential([Dense(4), BatchNorm(), ReLU(), Dense(10)]).build((64,), 32, backend)
-    assert [p.name for p in model.parameters if not p.decays] == [
+    assert [p.name for p in model.parameters if not p.weight_decay] == [
         "dense1.b", "batchnorm1.gamma", "batchnorm1.beta", "dense2.b",
     ]  # fmt: skip
     before = model.arrays()

@@ -81,6 +81,26 @@ def test_a_part_comes_back_from_its_dictionary(kind: str, part: Any) -> None:
     assert same(from_config(kind, json.loads(json.dumps(config))), part)
 
 
+PYTHON = {name: part for parts in PARTS.values() for name, part in parts.items()}
+
+
+@pytest.mark.parametrize("part", [part for _, part in ALL], ids=repr)
+def test_a_part_is_shown_as_the_python_that_makes_it(part: Any) -> None:
+    constant = initializers.Constant if isinstance(part, initializers.Initializer) else Constant
+    assert same(eval(repr(part), {**PYTHON, "Constant": constant}), part)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "MaxPool2D(2)", "MaxPool2D(3, stride=2)", "MaxPool2D((2, 3), stride=(2, 1))", "Dense(5, bias=False)",
+        "Conv2D(4, size=(3, 2), padding=1)", "SGD(0.1, momentum=0.9)", "SGD(Cosine(0.5, final=0.1))", "ReLU()",
+    ],
+)  # fmt: skip
+def test_what_was_not_asked_for_is_not_shown(text: str) -> None:
+    assert repr(eval(text, dict(PYTHON))) == text
+
+
 @pytest.mark.parametrize("kind", sorted(PARTS))
 def test_every_part_that_a_file_may_name_is_tried_above(kind: str) -> None:
     own = {name for name, part in PARTS[kind].items() if part.__module__.startswith("gpunn.")}

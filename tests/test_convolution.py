@@ -292,7 +292,7 @@ def test_a_model_is_built_with_the_shapes_that_come_out(backend: Backend) -> Non
     assert {p.name: p.shape for p in model.parameters} == {
         "conv1.w": (4, 2, 3, 2), "conv1.b": (4,), "conv2.w": (3, 4, 3, 3), "conv2.b": (3,),
     }  # fmt: skip
-    assert [p.name for p in model.parameters if p.decays] == ["conv1.w", "conv2.w"]
+    assert [p.name for p in model.parameters if p.weight_decay] == ["conv1.w", "conv2.w"]
     assert model.forward(np.zeros((2, 9, 7, 2))).shape == (2, 4, 6, 3)
 
 

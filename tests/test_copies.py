@@ -292,9 +292,7 @@ def test_networks_of_the_same_layers_are_independent(backend: Backend) -> None:
 
 def test_one_layer_in_two_places_says_what_to_write() -> None:
     layer = Dense(3)
-    with pytest.raises(
-        OptionError, match=r"Dense\(units=3\) in places 1 and 3: write Dense\(units=3\) again"
-    ) as caught:
+    with pytest.raises(OptionError, match=r"Dense\(3\) in places 1 and 3: write Dense\(3\) again") as caught:
         Sequential([layer, ReLU(), layer])
     one_line(caught.value)
 

@@ -199,13 +199,13 @@ def test_an_update_follows_the_gradient_of_the_regularised_cost(
     model.build((3,), 20, backend, "float64", 3)
     before = model.parameters.to_host()
     for p in model.parameters:
-        if not p.decays:
+        if not p.weight_decay:
             backend.assign(p.value, rng.normal(size=p.shape))
     before = model.parameters.to_host()
 
     def cost(values: dict[str, NDArray[Any]]) -> float:
         model.parameters.load(values)
-        weights = np.concatenate([values[p.name].ravel() for p in model.parameters if p.decays])
+        weights = np.concatenate([values[p.name].ravel() for p in model.parameters if p.weight_decay])
         penalty = 0.0
         if isinstance(regularizer, L2):
             penalty = 7.0 * np.square(weights).sum() / (2 * 20)

@@ -107,7 +107,7 @@ def test_images_go_flat_into_a_dense_layer_as_flatten_would_have_them(backend: B
 class Probe(Layer):
     """Hands everything on, and keeps what it saw; on a device a pass may be rehearsed before."""
 
-    family = "probe"
+    name_prefix = "probe"
     output_is_free = False
 
     def build(self, context: Any, input_shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -214,7 +214,7 @@ def test_in_place_or_not_the_numbers_are_the_same(backend: Backend) -> None:
 def test_a_layer_of_features_refuses_images_and_names_flatten(backend: Backend, layer: Layer) -> None:
     with pytest.raises(ShapeError, match=r"got \(4, 4, 1\): put Flatten\(\) before it") as caught:
         built(backend, [Tanh(), layer], (4, 4, 1))
-    assert one_line(caught.value).startswith(f"{layer.family}1: ")
+    assert one_line(caught.value).startswith(f"{layer.name_prefix}1: ")
 
 
 @pytest.mark.parametrize("units", [0, -1, 2.5, True, "many", None, float("nan"), float("inf")])
@@ -236,9 +236,9 @@ def test_unknown_weights_are_refused_with_those_there_are(backend: Backend) -> N
 
 
 def test_a_layer_shows_how_it_was_made() -> None:
-    assert repr(LeakyReLU(0.2)) == "LeakyReLU(alpha=0.2)"
-    assert repr(Dense(7)) == "Dense(units=7)"
-    assert repr(Dense(7, weights="he")) == "Dense(units=7, weights='he')"
+    assert repr(LeakyReLU(0.2)) == "LeakyReLU(0.2)"
+    assert repr(Dense(7)) == "Dense(7)"
+    assert repr(Dense(7, weights="he")) == "Dense(7, weights='he')"
 
 
 # Initial values

@@ -50,7 +50,7 @@ def test_parameters_are_named_shaped_views_in_the_order_of_the_layers(backend: B
     parameters = network(backend).parameters
     assert [p.name for p in parameters] == ["dense1.w", "dense1.b", "dense2.w", "dense2.b"]
     assert [p.shape for p in parameters] == [(6, 4), (6,), (3, 6), (3,)]
-    assert [p.decays for p in parameters] == [True, False, True, False]
+    assert [p.weight_decay for p in parameters] == [True, False, True, False]
     assert parameters["dense2.b"] is parameters[3] is parameters[-1]
     assert [p.name for p in parameters[1:3]] == ["dense1.b", "dense2.w"]
     assert len(parameters) == 4

@@ -145,7 +145,7 @@ def test_the_update_inside_the_product_is_that_of_the_kernel(dtype: str, strengt
             optimizer.before_backward(rates, clock)
             model.backward(loss.backward())
             optimizer.update(rates, clock)
-        weights = [p for p in model.parameters if p.decays]
+        weights = [p for p in model.parameters if p.weight_decay]
         assert all((p.grad is None) == folds for p in weights)
         results.append(model.parameters.to_host())
     tolerance = 1e-14 if dtype == "float64" else 1e-5
@@ -234,10 +234,10 @@ def test_a_number_is_a_constant_rate_and_a_schedule_is_itself() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "SGD(learning_rate=0.2, momentum=0.9)",
-        "Adam()",
-        "SGD(learning_rate=Cosine(rate=0.1), momentum=0.5, nesterov=True)",
-        "OneCycle(peak=0.1)",
+        "SGD(0.2, momentum=0.9)",
+        "Adam(0.001)",
+        "SGD(Cosine(0.1), momentum=0.5, nesterov=True)",
+        "OneCycle(0.1)",
     ],
 )
 def test_an_optimizer_is_shown_as_the_python_that_makes_it(text: str) -> None:

@@ -41,7 +41,7 @@ def _swish_gradient(da: Any, z: Any, beta: float, dz: Any) -> None:
 class Swish(gn.Activation):
     """f(z) = z sigmoid(βz), with NumPy alone; its argument has no annotation."""
 
-    family = "swish"
+    name_prefix = "swish"
     kernel = Raw("own_swish", host=_swish)
     gradient_kernel = Raw("own_swish_gradient", host=_swish_gradient)
     derivative_from_output = False
@@ -58,7 +58,7 @@ class Swish(gn.Activation):
 class Gain(gn.Layer):
     """y = g x, one g a feature, that begins with numbers of an initializer of one's own."""
 
-    family = "gain"
+    name_prefix = "gain"
 
     def __init__(self, *, begin: gn.Initializer | None = None) -> None:
         self.begin = begin
@@ -80,8 +80,6 @@ class Gain(gn.Layer):
 @gn.register
 class Residual(gn.Layer):
     """y = x + f(x), f a layer within this one."""
-
-    family = "residual"
 
     def __init__(self, inner: gn.Layer) -> None:
         self.inner = inner
@@ -350,7 +348,7 @@ def test_pooling_stays_behind_an_activation_of_ones_own_that_may_fall() -> None:
 
 
 class Unregistered(gn.Layer):
-    family = "unregistered"
+    name_prefix = "unregistered"
 
     def build(self, context: Any, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         return input_shape
@@ -443,6 +441,27 @@ def test_a_file_that_names_an_unknown_part_says_which_and_what_to_do(trained: gn
 
 
 # Names
+
+
+def test_a_layer_is_named_after_its_class_where_it_says_nothing_else() -> None:
+    model = gn.Sequential([Residual(gn.Dense(6)), gn.Conv2D(1), Doubled()])
+    model._name_layers()
+    assert [layer.name for layer in model.layers] == ["residual1", "conv1", "relu1"]
+
+
+def test_the_old_names_of_attributes_of_a_layer_are_taken_and_said_to_be_old() -> None:
+    with pytest.warns(DeprecationWarning, match="family of Old is now name_prefix"):
+
+        class Old(Unregistered):
+            family = "older"
+
+    assert Old.name_prefix == "older"
+    with pytest.warns(DeprecationWarning, match="hands_gradient_on of Older is now aliases_gradient"):
+
+        class Older(Unregistered):
+            hands_gradient_on = True
+
+    assert Older.aliases_gradient
 
 
 @pytest.mark.usefixtures("registering")

@@ -232,7 +232,7 @@ def test_a_window_larger_than_the_image_is_refused(backend: Backend, kind: type[
     with pytest.raises(ShapeError) as caught:
         Sequential([Conv2D(2, 3), layer]).build((6, 6, 1), 4, backend)
     text = one_line(caught.value)
-    assert text.startswith(f"{layer.family}1: a window of {layer.size[0]}×{layer.size[1]} ")
+    assert text.startswith(f"{layer.name_prefix}1: a window of {layer.size[0]}×{layer.size[1]} ")
     assert "(4, 4, 2)" in text
 
 

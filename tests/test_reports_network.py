@@ -65,7 +65,7 @@ def built(layers: list[Layer], shape: tuple[int, ...] = (8, 8, 1), dtype: str = 
 
 def test_the_first_filters_are_the_weights_of_the_first_convolution() -> None:
     model = built([gn.Conv2D(3, (2, 5)), gn.ReLU(), gn.Conv2D(4), gn.Flatten(), gn.Dense(2)], (8, 8, 2))
-    assert model.layers[0].family == "conv"
+    assert model.layers[0].name_prefix == "conv"
     found = first_filters(model, (8, 8, 2))
     assert found is not None
     assert found[0] == "conv1"

@@ -153,7 +153,7 @@ def by_hand(
         right.append(int((backend.to_host(y).argmax(axis=1) == labels[rows]).sum()))
         model.backward(loss.backward())
         for p in model.parameters:
-            decay = 1 - 0.25 * strength / n if p.decays else 1.0
+            decay = 1 - 0.25 * strength / n if p.weight_decay else 1.0
             backend.assign(p.value, decay * p.value - 0.25 * p.grad)
     return model, costs, right
 

@@ -11,7 +11,7 @@ from gpunn.config import as_part
 from gpunn.data.checks import as_array
 from gpunn.errors import OptionError, ShapeError
 from gpunn.nn.layers import Layer
-from gpunn.nn.layers.base import positive_whole
+from gpunn.scalars import positive_whole
 
 DTYPES = ("float32", "float64")
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpunn.config import base_of_kind, register
+from gpunn.config import base_of_kind, register, written
 from gpunn.errors import OptionError
 from gpunn.scalars import real
 
@@ -36,8 +36,7 @@ class Initializer(ABC):
         """
 
     def __repr__(self) -> str:
-        shown = (f"{value:g}" if isinstance(value, float) else repr(value) for value in vars(self).values())
-        return f"{type(self).__name__}({', '.join(shown)})"
+        return written(self)
 
 
 @register

@@ -27,12 +27,11 @@ from gpunn.kernels.record import Array
 from gpunn.nn.arguments import as_batch, as_layers, as_shape, checked_dtype
 from gpunn.nn.footprint import Remembering, count_bytes, explained, require
 from gpunn.nn.fusion import activation_after, arranged
-from gpunn.nn.layers.base import BuildContext, Layer, checked_seed, positive_whole
-from gpunn.nn.layers.base import Memory as LayerMemory
+from gpunn.nn.layers.base import BuildContext, Layer, LayerValues
 from gpunn.nn.losses import Loss
 from gpunn.nn.parameter import Memory, Parameter, Parameters
 from gpunn.nn.tasks import Task
-from gpunn.scalars import flag
+from gpunn.scalars import checked_seed, flag, positive_whole
 
 EVALUATION_BATCH = 256
 """Samples that go through the network at once when nothing is learned, where the training batch is smaller."""
@@ -84,7 +83,11 @@ class Network:
 
     def _place_layers(self) -> None:
         """Take layers that are part of no network as they are, and of others copies."""
-        locks = {id(layer.memory.lock): layer.memory.lock for layer in self.layers if layer.memory is not None}
+        locks = {
+            id(layer.built_values.lock): layer.built_values.lock
+            for layer in self.layers
+            if layer.built_values is not None
+        }
         with ExitStack() as held:  # all values of one moment; in one order, so that no two threads wait for each other
             for key in sorted(locks):
                 held.enter_context(locks[key])
@@ -179,7 +182,7 @@ class Network:
         self.parameters = Parameters(context.parameters, backend, dtype)
         self.backend = backend
         if arrays is None:
-            self.parameters.draw(self.seed)
+            self.parameters.initialize(self.seed)
             self.epochs_trained, self.steps_trained, self.optimizer_memory = 0, 0, None
         if arrays is not None or begun:
             self.load_arrays(self.arrays() | begun if arrays is None else arrays)
@@ -188,14 +191,14 @@ class Network:
         for layer in self.layers:
             begin = f"{layer.name}."
             own = {name.removeprefix(begin): array for name, array in held.items() if name.startswith(begin)}
-            layer.memory = LayerMemory(self.lock, backend, own)
+            layer.built_values = LayerValues(self.lock, backend, own)
         return self
 
     def unbuild(self) -> None:
         """Be as if the network had not been built, so that the next data decide on its shape."""
         self.backend = None
         for layer in self.layers:
-            layer.memory = None
+            layer.built_values = None
 
     def count_on(self, epochs: int, steps: int) -> None:
         """Let what comes next be the training after so many epochs and steps: its orders and masks are others."""
@@ -234,8 +237,8 @@ class Network:
         """Name the layers dense1, relu1, dense2, and so on."""
         counts: dict[str, int] = {}
         for layer in self.layers:
-            counts[layer.family] = counts.get(layer.family, 0) + 1
-            layer.name = f"{layer.family}{counts[layer.family]}"
+            counts[layer.name_prefix] = counts.get(layer.name_prefix, 0) + 1
+            layer.name = f"{layer.name_prefix}{counts[layer.name_prefix]}"
 
     def _build_stages(self, context: BuildContext) -> None:
         """Put the stages of all layers in the order in which they run, and build them."""
@@ -251,7 +254,7 @@ class Network:
             context.needs_input_gradient = not all(p.is_frozen for p in context.parameters)
             context.is_frozen = stage.name in frozen
             context.may_overwrite_input = number > 0 and self.stages[number - 1].output_is_free
-            context.is_last = all(later.hands_gradient_on for later in self.stages[number + 1 :])
+            context.is_last = all(later.aliases_gradient for later in self.stages[number + 1 :])
             context.activation = activations[stage.name]
             stage.remember_settings()
             shape = stage.build(context, shape)

@@ -42,7 +42,7 @@ class Parameter:
     Attributes:
         name: layer and letter, such as "dense1.w".
         shape: its shape.
-        decays: whether regularisers act on it: weights yes, biases and BatchNorm's γ and β no (22).
+        weight_decay: whether regularisers act on it: weights yes, biases and BatchNorm's γ and β no (22).
         is_frozen: whether it stays as it is; see `Layer.trainable`.
         value: view into the flat array of values.
         grad: view into the flat array of gradients, which `backward` assigns. None where the update is folded into
@@ -63,14 +63,14 @@ class Parameter:
         initializer: Initializer,
         fan_in: int,
         fan_out: int,
-        decays: bool,
+        weight_decay: bool,
         *,
         is_frozen: bool = False,
     ) -> None:
         self.name = name
         self.shape = shape
         self.size = prod(shape)
-        self.decays = decays
+        self.weight_decay = weight_decay
         self.is_frozen = is_frozen
         self.initializer = initializer
         self._fans = fan_in, fan_out
@@ -119,7 +119,8 @@ class Parameter:
     def __getstate__(self) -> dict[str, Any]:
         # A copy has memory of its own, and is a part of no network.
         made = {
-            name: vars(self)[name] for name in ("name", "shape", "size", "decays", "is_frozen", "initializer", "_fans")
+            name: vars(self)[name]
+            for name in ("name", "shape", "size", "weight_decay", "is_frozen", "initializer", "_fans")
         }
         if self._backend is None:
             return made
@@ -154,7 +155,7 @@ class Parameters(Sequence[Parameter]):
     def __init__(self, parameters: Sequence[Parameter], backend: Backend, dtype: DTypeLike) -> None:
         self._parameters = list(parameters)
         self.backend = backend
-        self.decayed = sum(p.size for p in self._parameters if p.decays and not p.is_frozen)
+        self.decayed = sum(p.size for p in self._parameters if p.weight_decay and not p.is_frozen)
         size = sum(p.size for p in self._parameters)
         learned = sum(p.size for p in self._parameters if not p.is_frozen)
         self.values = backend.zeros((size,), dtype)
@@ -162,12 +163,12 @@ class Parameters(Sequence[Parameter]):
         self.learned = self.values if learned == size else self.values[:learned]
         self._places: dict[str, slice] = {}
         start = 0
-        for p in sorted(self._parameters, key=lambda p: (p.is_frozen, not p.decays)):
+        for p in sorted(self._parameters, key=lambda p: (p.is_frozen, not p.weight_decay)):
             place = self._places[p.name] = slice(start, start + p.size)
             p.bind(backend, self.values[place], None if p.is_frozen else self.gradients[place])
             start += p.size
 
-    def draw(self, seed: int) -> None:
+    def initialize(self, seed: int) -> None:
         """Initial values, each parameter from a stream of its own."""
         drawn = {}
         for number, p in enumerate(self._parameters):

@@ -49,8 +49,6 @@ def _words(layer: Layer) -> str:
     """A layer as one writes it: a pair of equals as one number; the size of a window, and what was set."""
     shown = arguments_of(layer, without_defaults=True)
     values = {name: value for name, value in arguments_of(layer).items() if name in shown or name == "size"}
-    if layer.stride_is_size and values.get("stride") == values["size"]:
-        del values["stride"]
     return f"{type(layer).__name__}({', '.join(f'{name}={_short(value)}' for name, value in values.items())})"
 
 

@@ -82,7 +82,7 @@ def _names(layers: Sequence[Layer]) -> dict[str, str]:
     for layer in layers:
         if _is_convolution(layer):
             groups[layer.name], waiting = [layer.name], []
-        elif layer.family in ("flatten", "dense"):
+        elif layer.name_prefix in ("flatten", "dense"):
             break
         elif groups:
             waiting.append(layer.name)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from gpunn.errors import CheckpointError, OptionError
 from gpunn.files import remove_folder
-from gpunn.nn.layers.base import positive_whole
 from gpunn.saving.checkpoint import Checkpoint, DamagedCheckpointError, Origin, open_checkpoint, write_checkpoint
+from gpunn.scalars import positive_whole
 from gpunn.train.trainer import Trainer
 
 

@@ -17,10 +17,10 @@ from gpunn.errors import DataError, GpunnError, ModelFileError
 from gpunn.files import as_path, open_regular, write_atomically
 from gpunn.nn.arguments import DTYPES
 from gpunn.nn.footprint import shortage
-from gpunn.nn.layers.base import checked_seed, positive_whole
 from gpunn.nn.network import Network, bytes_of_network, fed_shape
 from gpunn.nn.tasks import Task
 from gpunn.saving.safetensors import read_header, read_values, to_bytes
+from gpunn.scalars import checked_seed, positive_whole
 from gpunn.train.state import Weights
 
 Model = TypeVar("Model", bound=Network)

@@ -15,10 +15,9 @@ from gpunn.data import Data, Samples
 from gpunn.data.checks import as_array, is_binary, is_whole, numbered
 from gpunn.errors import DataError, OptionError
 from gpunn.nn.layers import Layer
-from gpunn.nn.layers.base import positive_whole
 from gpunn.nn.losses import BinaryCrossEntropy, Loss, MeanSquaredError, SoftmaxCrossEntropy
 from gpunn.nn.tasks import Task
-from gpunn.scalars import real
+from gpunn.scalars import positive_whole, real
 
 log = logging.getLogger(__name__)
 

@@ -126,7 +126,7 @@ class SGD(Optimizer):
 
     def _build(self) -> None:
         p = self.parameters
-        weights = [parameter for parameter in p if parameter.decays and not parameter.is_frozen]
+        weights = [parameter for parameter in p if parameter.weight_decay and not parameter.is_frozen]
         # Without a memory of gradients, (21) is the very product that would make the gradient, with another alpha and
         # beta. On a device the rate would have to be known on the host, so there the update stays a kernel.
         foldable = not self.momentum and not self.l1 and p.backend.device == "cpu"

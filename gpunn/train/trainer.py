@@ -28,11 +28,10 @@ from gpunn.kernels.gather import NEXT_COUNT
 from gpunn.kernels.random import epoch_order
 from gpunn.nn.arguments import checked_dtype
 from gpunn.nn.footprint import UNCOUNTED, require, shortage
-from gpunn.nn.layers.base import checked_seed, positive_whole
 from gpunn.nn.losses import Loss
 from gpunn.nn.network import Network, bytes_of_network, count_network, fed_shape
 from gpunn.nn.parameter import Arrays, Memory
-from gpunn.scalars import flag
+from gpunn.scalars import checked_seed, flag, positive_whole
 from gpunn.train.anomaly import first_not_finite
 from gpunn.train.arguments import (
     as_data,

@@ -90,7 +90,7 @@ def test_a_number_that_is_not_finite_is_found_within_so_many_steps_and_its_step_
     bad = int(message.rpartition("in step ")[2].split(";")[0]) if "in step" in message else found
     assert found - bad < min(every, 7)
     assert found % min(every, 7) == 0
-    assert "first was the output of dense1, Dense(units=6)" in message
+    assert "first was the output of dense1, Dense(6)" in message
     assert all(np.isfinite(array).all() for array in training.model.arrays().values())
 
 

@@ -21,6 +21,7 @@ class Activation(Layer):
     needs it, and so takes no memory.
     """
 
+    name_prefix = ""  # each has its own
     kernel: ClassVar[Elementwise | Raw]
     gradient_kernel: ClassVar[Elementwise | Raw]
     derivative_from_output: ClassVar[bool] = True
@@ -58,7 +59,6 @@ class Activation(Layer):
 class Sigmoid(Activation):
     """f(z) = 1 / (1 + e⁻ᶻ), f′ = a (1 − a)."""
 
-    family = "sigmoid"
     gives_probability = True
     increases = True
     kernel = kernels.sigmoid
@@ -69,7 +69,6 @@ class Sigmoid(Activation):
 class Tanh(Activation):
     """f(z) = tanh z, f′ = (1 − a)(1 + a)."""
 
-    family = "tanh"
     increases = True
     kernel = kernels.tanh
     gradient_kernel = kernels.tanh_gradient
@@ -79,7 +78,6 @@ class Tanh(Activation):
 class ReLU(Activation):
     """f(z) = max(z, 0), f′ = 1 where z > 0, else 0."""
 
-    family = "relu"
     increases = True
     kernel = kernels.relu
     gradient_kernel = kernels.relu_gradient
@@ -97,7 +95,6 @@ class LeakyReLU(Activation):
         OptionError: alpha not finite, or above 1, where max(z, αz) would no longer be z for positive z.
     """
 
-    family = "leakyrelu"
     kernel = kernels.leaky_relu
     gradient_kernel = kernels.leaky_relu_gradient
     derivative_from_output = False  # with a negative α the output does not tell the sign of z
@@ -121,7 +118,6 @@ class LeakyReLU(Activation):
 class Softplus(Activation):
     """f(z) = ln(1 + eᶻ), f′ = sigmoid(z) = 1 − e⁻ᵃ."""
 
-    family = "softplus"
     increases = True
     kernel = kernels.softplus
     gradient_kernel = kernels.softplus_gradient
@@ -135,7 +131,6 @@ class Softmax(Activation):
     As the last layer under SoftmaxCrossEntropy it is trained together with the cost, from z.
     """
 
-    family = "softmax"
     kernel = kernels.softmax
     gradient_kernel = kernels.softmax_gradient
 

@@ -33,7 +33,6 @@ class BatchNorm(Layer):
         ShapeError: in training, fewer than two values a channel, whose variance says nothing.
     """
 
-    family = "batchnorm"
     normalizes_batch = True
     is_pictured = False
     traffic = ((1, 1), (2, 1))  # x is read again, and ∂C/∂x written

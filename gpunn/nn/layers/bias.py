@@ -40,7 +40,6 @@ class Bias(Layer):
         value: the constant that biases begin with.
     """
 
-    family = "bias"
     increases = True
     traffic = ((1, 1), (0, 1))
 
@@ -83,7 +82,7 @@ class BiasActivation(Layer):
         activation: the stage after, its derivative written from its output.
     """
 
-    family = "bias"
+    name_prefix = "bias"
     output_is_free = False
     traffic = Activation.traffic
 

@@ -10,11 +10,12 @@ from gpunn.errors import OptionError, ShapeError
 from gpunn.kernels.record import Array
 from gpunn.nn.initializers import Initializer
 from gpunn.nn.layers.activation import checked_weights, weights_for
-from gpunn.nn.layers.base import BuildContext, Layer, pair, positive_whole
+from gpunn.nn.layers.base import BuildContext, Layer
 from gpunn.nn.layers.bias import Bias, checked_bias
 from gpunn.nn.layers.conv_patches import Extent, PatchProducts, Products
 from gpunn.nn.layers.conv_rows import RowProducts
 from gpunn.nn.parameter import Parameter
+from gpunn.scalars import pair, positive_whole
 
 
 @register
@@ -38,7 +39,6 @@ class Conv2D(Layer):
     (filters, channels, size, size), b is (filters,).
     """
 
-    family = "conv"
     has_weights = True
     w: Parameter
 
@@ -100,7 +100,7 @@ class Conv2D(Layer):
             weights_for(self.weights, context.activation),
             fan_in=channels * places,
             fan_out=self.filters * places,
-            decays=True,
+            weight_decay=True,
         )
         # Where a window of rows is one with the patch there is nothing to save, and the patches need fewer products.
         by_rows = context.backend.device == "cpu" and self.size[0] > 1

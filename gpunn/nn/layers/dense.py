@@ -9,9 +9,10 @@ from gpunn.errors import ShapeError
 from gpunn.kernels.record import Array
 from gpunn.nn.initializers import Initializer
 from gpunn.nn.layers.activation import checked_weights, weights_for
-from gpunn.nn.layers.base import BuildContext, Layer, positive_whole
+from gpunn.nn.layers.base import BuildContext, Layer
 from gpunn.nn.layers.bias import Bias, checked_bias
 from gpunn.nn.parameter import Parameter
+from gpunn.scalars import positive_whole
 
 
 @register
@@ -29,7 +30,6 @@ class Dense(Layer):
     Shapes: (inputs,) → (units,); w is (units, inputs), b is (units,).
     """
 
-    family = "dense"
     has_weights = takes_rows = True
     w: Parameter
 
@@ -52,7 +52,9 @@ class Dense(Layer):
         self._forward = Product(context.backend)
         self._backward = Product(context.backend, transposed="a")
         weights = weights_for(self.weights, context.activation)
-        self.w = context.parameter("w", (self.units, inputs), weights, fan_in=inputs, fan_out=self.units, decays=True)
+        self.w = context.parameter(
+            "w", (self.units, inputs), weights, fan_in=inputs, fan_out=self.units, weight_decay=True
+        )
         self._z = context.buffer(shape)
         self._da = context.buffer(input_shape) if context.needs_input_gradient else None
         return shape

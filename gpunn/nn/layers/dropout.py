@@ -23,9 +23,8 @@ class Dropout(Layer):
         p: probability that a unit is switched off, 0 to below 1; taken to the nearest 1/65,536.
     """
 
-    family = "dropout"
     is_pictured = False
-    hands_gradient_on = True  # where nothing was dropped
+    aliases_gradient = True  # where nothing was dropped
 
     def __init__(self, p: float = 0.5) -> None:
         self.p = real(p, "p of Dropout")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 import numpy as np
 
 from gpunn.backend.base import Shape
@@ -9,13 +11,15 @@ from gpunn.config import register
 from gpunn.errors import OptionError, ShapeError
 from gpunn.kernels import pooling as kernels
 from gpunn.kernels.record import Array
-from gpunn.nn.layers.base import BuildContext, Layer, pair
+from gpunn.nn.layers.base import BuildContext, Layer
+from gpunn.scalars import pair
 
 
 class _Pool2D(Layer):
     """What both kinds of pooling have in common: windows, their sizes and shapes."""
 
-    stride_is_size = True
+    name_prefix = ""  # each has its own
+    defaults_to = MappingProxyType({"stride": "size"})
     _x: Array
 
     def __init__(self, size: int | tuple[int, int] = 2, stride: int | tuple[int, int] | None = None) -> None:
@@ -69,7 +73,6 @@ class MaxPool2D(_Pool2D):
     Shapes: (height, width, channels) → (rows, columns, channels), rows = ⌊(height − size)/stride⌋ + 1.
     """
 
-    family = "maxpool"
     picks_largest = True
 
     def __init__(self, size: int | tuple[int, int] = 2, stride: int | tuple[int, int] | None = None) -> None:
@@ -103,8 +106,6 @@ class AveragePool2D(_Pool2D):
 
     Args and shapes are those of `MaxPool2D`.
     """
-
-    family = "averagepool"
 
     def forward(self, x: Array, training: bool) -> Array:
         n, self._x = x.shape[3], x

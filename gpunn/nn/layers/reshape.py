@@ -14,9 +14,8 @@ from gpunn.nn.layers.base import BuildContext, Layer
 class Flatten(Layer):
     """(height, width, channels) → (features,), in the order channel, height, width, as PyTorch and ONNX have it."""
 
-    family = "flatten"
     traffic = ((0, 0), (0, 0))
-    hands_gradient_on = True
+    aliases_gradient = True
 
     def output_shape(self, input_shape: Shape) -> Shape:
         return (prod(input_shape),)

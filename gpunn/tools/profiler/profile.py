@@ -254,8 +254,8 @@ class _Watch:
 
 def _words(stage: Layer) -> str:
     """A stage by its layer's name, and what of the layer it is."""
-    bias = " bias" if stage.family == "bias" else ""
-    return f"{stage.name}{bias}, {stage.fused.family}" if stage.fused else f"{stage.name}{bias}"
+    bias = " bias" if stage.name_prefix == "bias" else ""
+    return f"{stage.name}{bias}, {stage.fused.name_prefix}" if stage.fused else f"{stage.name}{bias}"
 
 
 def _works(trainer: Trainer, hands_back: set[int]) -> dict[Key, Work]:
