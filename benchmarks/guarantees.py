@@ -17,7 +17,6 @@ from typing import Any
 from machine import command, machine
 
 from gpunn.experiments.recipes import read_experiment
-from gpunn.experiments.resume import origin_of
 from gpunn.saving.checkpoint import write_checkpoint
 from gpunn.tools.profiler.profile import profile
 from gpunn.train.finite import FiniteCheck
@@ -42,7 +41,7 @@ def costs(recipe: str, folder: Path) -> dict[str, Any]:
     experiment = read_experiment(recipe)
     trainer = experiment.trainer(experiment.load_data(), progress=False)
     step = profile(trainer, seconds=1.0).step_seconds
-    origin, state = origin_of(experiment, trainer), trainer.state()
+    origin, state = experiment.origin(trainer), trainer.state()
     writing = seconds(lambda number: write_checkpoint(folder / f"step-{number}", state, origin, trainer.model))
     written = sum(path.stat().st_size for path in (folder / "step-0").iterdir())
     check = FiniteCheck(trainer.step.backend, trainer.model.parameters.values, trainer.step.totals)

@@ -407,10 +407,7 @@ def test_another_experiment_is_refused_with_the_difference(
     assert_refused(folder / "run", resume(), "is of another experiment than run/experiment.toml", words)
 
 
-@pytest.mark.parametrize(
-    "option",
-    [("--recipe", "small.toml"), ("--out", "x"), ("--seed", 1), ("--batch-size", 2), ("--learning-rate", 1)],
-)
+@pytest.mark.parametrize("option", [("--recipe", "small.toml"), ("--out", "x"), ("--seed", 1), ("--batch-size", 2)])
 def test_what_would_make_another_run_cannot_be_given_with_resume(option: tuple[object, ...]) -> None:
     assert_one_line(resume(*option), 2, f"{option[0]} cannot be given with --resume")
 

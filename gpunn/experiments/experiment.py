@@ -1,42 +1,42 @@
-"""Experiments: everything that decides on a run, completed, and written so that it runs the same again."""
+"""Experiments: everything that a run depends on, as a TOML file from which it runs the same again."""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
+import numpy as np
+
 from gpunn.config import from_config, to_built_config, to_config
 from gpunn.data import NAMES, Data, load_data
 from gpunn.errors import DataError
 from gpunn.nn.tasks import Task
+from gpunn.saving.checkpoint import Origin
 from gpunn.saving.checkpointer import CheckpointPart
 from gpunn.sequential import Sequential
 from gpunn.train.trainer import Trainer
 from gpunn.version import __version__
 
 OUTPUTS = "outputs"
-"""As `units` of a Dense: as many as the data have classes, or float targets."""
+"""Units of a Dense that has as many as the data have classes, or float targets."""
+LIBRARIES = {"python": ".".join(map(str, sys.version_info[:3])), "numpy": np.__version__}
+"""Versions of Python and NumPy."""
 
-
+_PARTS = ("loss", "optimizer", "regularizer", "augmentation")
+_ORDER = ("version", "name", "description", "data", "training", "layers", *_PARTS, "checkpoints")
+_URI = "file://"
 # Fewer samples say too little about the gradient for the learning rates of the recipes.
 _LEAST_BATCH = 32
 
 
 @dataclass(frozen=True)
 class DataPart:
-    """`[data]`: what `load_data` is given, and what it gave.
-
-    Attributes:
-        source: name, folder or .npz file.
-        validation: fraction, count, or "test".
-        limit: only the first so many training samples; None for all.
-        shape: of one sample, (features,) or (height, width, channels); () before the data were loaded.
-        sha256: of the training samples; "" before the data were loaded.
-    """
+    """`[data]`: arguments of `load_data`, and shape and SHA-256 of the training samples, once they were loaded."""
 
     source: str = "digits"
     validation: float | int | str = 0.1
@@ -77,15 +77,7 @@ class TrainingPart:
 
 @dataclass(frozen=True)
 class Experiment:
-    """Everything that decides on a run.
-
-    Attributes:
-        name: of the recipe, also part of the run folder's name.
-        description: one line.
-        layers, loss, optimizer, regularizer, augmentation: as `gpunn.config` has them; a loss of None is chosen by the
-            targets.
-        version: of gpunn, where a run was made by it.
-    """
+    """Everything that a run depends on; parts are tables of `gpunn.config`, a loss of None is chosen by the targets."""
 
     name: str
     layers: tuple[dict[str, Any], ...]
@@ -108,17 +100,9 @@ class Experiment:
         checkpoints: Mapping[str, Any] | None = None,
         **training: Any,
     ) -> Experiment:
-        """Another experiment, some of it replaced; None leaves a thing as it is.
+        """Return a changed experiment: its data, learning rate (of a schedule, its peak), and fields of its sections.
 
-        Args:
-            data: name, folder or .npz file.
-            learning_rate: η; where a schedule is used, the rate that it is measured by.
-            batch_size: exactly so many, however few samples there are.
-            checkpoints: fields of `CheckpointPart`.
-            training: other fields of `TrainingPart`.
-
-        Raises:
-            OptionError: a value that cannot be.
+        None leaves a value as it is; a given batch size is kept however few samples there are.
         """
         changed = _given(training)
         part = self.data if data is None else replace(self.data, source=_located(data))
@@ -133,11 +117,7 @@ class Experiment:
         )
 
     def with_changed_rate(self, learning_rate: float, epoch: float) -> Experiment:
-        """Another experiment, whose learning rate is another one from an epoch on.
-
-        Raises:
-            OptionError: a rate that cannot be.
-        """
+        """Return an experiment whose learning rate changes at an epoch."""
         after = _with_rate(self.optimizer, learning_rate)["learning_rate"]
         changed = {"type": "Changed", "before": self.optimizer["learning_rate"], "at": epoch, "after": after}
         optimizer = {**self.optimizer, "learning_rate": changed}
@@ -145,11 +125,7 @@ class Experiment:
         return replace(self, optimizer=optimizer)
 
     def load_data(self) -> Data:
-        """The data, which must be those that the experiment was written with.
-
-        Raises:
-            DataError: they are missing, damaged, or no longer the same.
-        """
+        """Load the data; raise DataError unless they are those that the experiment was written with."""
         part = self.data
         data = load_data(part.source, validation=part.validation, limit=part.limit, seed=self.training.seed)
         if self.loss and data.train.one_hot and from_config("loss", self.loss).of_targets is Task.BINARY:
@@ -162,31 +138,24 @@ class Experiment:
         return data
 
     def model(self, data: Data) -> Sequential:
-        """The network for some data, not yet built."""
+        """Make the network for some data."""
         outputs = data.train.classes or data.train.targets.shape[1]
         return Sequential(from_config("layer", with_units(layer, outputs)) for layer in self.layers)
 
     def trainer(self, data: Data, *, progress: bool = True) -> Trainer:
-        """Everything ready to train.
-
-        Raises:
-            ShapeError, DataError, OptionError, DeviceError: parts that do not fit together.
-        """
+        """Make everything that trains on some data."""
         options = asdict(self.training.for_samples(len(data.train)))
         del options["least_steps"]
         return Trainer(
             self.model(data),
             data,
-            loss=None if self.loss is None else from_config("loss", self.loss),
-            optimizer=from_config("optimizer", self.optimizer),
-            regularizer=None if self.regularizer is None else from_config("regularizer", self.regularizer),
-            augmentation=None if self.augmentation is None else from_config("augmentation", self.augmentation),
             progress=progress,
+            **{kind: getattr(self, kind) and from_config(kind, getattr(self, kind)) for kind in _PARTS},
             **options,
         )
 
     def resolved(self, trainer: Trainer) -> Experiment:
-        """The experiment with nothing left open: data, device, cost and initial weights as the trainer has them."""
+        """Fill in data, device, loss and initial weights from the trainer."""
         backend = trainer.model.backend
         assert backend is not None
         train = trainer.data.train
@@ -204,14 +173,32 @@ class Experiment:
         )
 
     def to_toml(self) -> str:
-        """The experiment as a file that `read_experiment` reads."""
+        """Write the experiment as a file that `read_experiment` reads."""
         import tomli_w
 
-        order = ["version", "name", "description", "data", "training", "layers", "loss", "optimizer", "regularizer"]
-        order += ["augmentation", "checkpoints"]
-        everything = {name: _plain(value) for name, value in asdict(self).items()}
+        everything = {name: _plain(value) for name, value in asdict(self).items() if value not in (None, "")}
         everything["data"]["source"] = _written(self.data.source)
-        return tomli_w.dumps({name: everything[name] for name in order if everything[name] not in (None, "")})
+        return tomli_w.dumps({name: everything[name] for name in _ORDER if name in everything})
+
+    def origin(self, trainer: Trainer) -> Origin:
+        """Describe what a run is made of, to be written into its checkpoints."""
+        return Origin(self.to_toml(), fingerprint(trainer.data, self.data.sha256), versions(trainer))
+
+
+def fingerprint(data: Data, sha256: str = "") -> dict[str, Any]:
+    """Return number, shape and SHA-256 of the samples of a training; that of the training samples may be known."""
+    parts = {"train": (data.train, sha256), "validation": (data.validation, "")}
+    return {
+        name: samples and {"samples": len(samples), "shape": list(samples.shape), "sha256": known or samples.sha256()}
+        for name, (samples, known) in parts.items()
+    }
+
+
+def versions(trainer: Trainer) -> dict[str, str]:
+    """Return versions and device, on which the last bits of a training depend."""
+    backend = trainer.model.backend
+    assert backend is not None
+    return {"gpunn": __version__, **LIBRARIES, "device": backend.description}
 
 
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -219,18 +206,17 @@ def _given(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_units(layer: Any, outputs: int) -> Any:
-    """A layer's table with `units = "outputs"` replaced by a number."""
+    """Return a layer's table with `units = "outputs"` replaced by a number."""
     return {**layer, "units": outputs} if isinstance(layer, dict) and layer.get("units") == OUTPUTS else layer
 
 
 def _with_rate(optimizer: dict[str, Any], rate: float) -> dict[str, Any]:
-    """An optimizer's table with another learning rate, as a schedule measures it."""
+    """Return an optimizer's table with another learning rate, or peak of its schedule."""
     given = optimizer.get("learning_rate")
     while isinstance(given, dict) and given["type"] == "Changed":
         given = given["after"]
     if isinstance(given, dict):
-        key = "peak" if given["type"] == "OneCycle" else "rate"
-        changed = {**optimizer, "learning_rate": {**given, key: rate}}
+        changed = {**optimizer, "learning_rate": {**given, "peak" if given["type"] == "OneCycle" else "rate": rate}}
     else:
         changed = {**optimizer, "learning_rate": rate}
     from_config("optimizer", changed)
@@ -238,7 +224,7 @@ def _with_rate(optimizer: dict[str, Any], rate: float) -> dict[str, Any]:
 
 
 def _located(source: str) -> str:
-    """A source that means the same from another folder: names stay, paths become absolute."""
+    """Return a source that holds from every folder: names stay, paths become absolute."""
     try:
         path = Path(source).expanduser()
         return source if source in NAMES or not path.exists() else str(path.absolute())
@@ -246,11 +232,8 @@ def _located(source: str) -> str:
         return source  # what is wrong with it is said when the data are loaded
 
 
-_URI = "file://"
-
-
 def _written(source: str) -> str:
-    """A source as a file can hold it: a path whose bytes are no UTF-8 becomes a URI."""
+    """Write a source as text: a path whose bytes are no UTF-8 becomes a URI."""
     try:
         source.encode()
     except UnicodeEncodeError:
@@ -259,12 +242,12 @@ def _written(source: str) -> str:
 
 
 def read_source(written: str) -> str:
-    """The source that `to_toml` has written."""
+    """Read a source that `to_toml` has written."""
     return os.fsdecode(unquote_to_bytes(written.removeprefix(_URI))) if written.startswith(_URI) else written
 
 
 def _plain(value: Any) -> Any:
-    """Without the None and the empty things that TOML has no word for, tuples as lists."""
+    """Convert to TOML's types: no None, nothing empty, tuples as lists."""
     if isinstance(value, dict):
         return {key: _plain(inner) for key, inner in value.items() if inner is not None and inner not in ("", ())}
     return [_plain(inner) for inner in value] if isinstance(value, tuple | list) else value

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,11 @@ from gpunn.files import write_atomically
 from gpunn.nn.summary import summary
 from gpunn.nn.tasks import Task, in_words, shown
 from gpunn.reports.pictures import CONFUSION, CURVES, MISTAKES, draw_answers, draw_network
+from gpunn.saving.checkpointer import Say
 from gpunn.saving.model_file import save_model
 from gpunn.train.evaluator import Evaluation, evaluate
 from gpunn.train.record import Record
 from gpunn.train.trainer import Trainer
-
-Say = Callable[[str], None]
 
 
 def introduce(trainer: Trainer, folder: Path, say: Say) -> None:

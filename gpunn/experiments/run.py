@@ -3,8 +3,6 @@
 `experiment.toml` comes first, so a disk that cannot be written is found before the training and not after it.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 from collections.abc import Iterator
@@ -12,18 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from gpunn.backend.limits import reserved
-from gpunn.errors import DivergenceError, OptionError, OutputError
+from gpunn.errors import DivergenceError, OutputError
 from gpunn.experiments.experiment import Experiment
 from gpunn.experiments.folder import CHECKPOINTS, EXPERIMENT, check_room, locked, new_folder
-from gpunn.experiments.results import Say, introduce, write_profile, write_results, write_stopped
-from gpunn.experiments.resume import diverged_from, located, origin_of, restored
+from gpunn.experiments.results import introduce, write_profile, write_results, write_stopped
+from gpunn.experiments.resume import located, restored
 from gpunn.experiments.signals import Signals
 from gpunn.files import write_atomically
-from gpunn.saving.checkpointer import Checkpointer
+from gpunn.saving.checkpointer import Checkpointer, Say
 from gpunn.train.trainer import Trainer
 
 PICTURES = 128 << 20
-"""Bytes of a memory limit that a training leaves for its pictures: 106 MiB were measured, 43 of them matplotlib's."""
+"""Bytes of a memory limit that a training leaves for its pictures."""
 
 
 def train(
@@ -37,18 +35,18 @@ def train(
     """Run an experiment and write its run folder.
 
     Args:
-        experiment: what to run.
-        out: the folder; None for the next free runs/<data>-<recipe>-<n>.
-        say: is given each line that a person should read.
-        progress: whether the training shows how far it is.
-        profiled: whether to watch some more steps at the end, and to show where their time goes.
+        experiment: The experiment.
+        out: The folder; None for the next free runs/<data>-<recipe>-<n>.
+        say: A function that shows a line to a person.
+        progress: Whether to show the progress of the training.
+        profiled: Whether to time some more steps at the end, and to show where their time goes.
 
     Returns:
         The run folder.
 
     Raises:
-        DivergenceError: the cost left the finite numbers; the folder has the last good weights.
-        KeyboardInterrupt: a signal came; the folder has a checkpoint of the step that was done last.
+        DivergenceError: the loss became non-finite; the folder has the last good weights.
+        KeyboardInterrupt: a signal came; the folder has a checkpoint of the last step.
         GpunnError: anything else that cannot be; where the training had not begun, there is no folder.
     """
     with Signals() as signals:
@@ -66,28 +64,23 @@ def train(
 
 
 def resume(run: str, say: Say, *, progress: bool = True, profiled: bool = False, **changes: Any) -> Path:
-    """Go on with a run in its folder, from its newest whole checkpoint.
+    """Resume a run in its folder.
 
     Args:
-        run: the run folder, or a checkpoint in one: what came after that is removed.
-        say: see `train`.
-        progress: see `train`.
-        profiled: see `train`.
-        changes: what is to be otherwise from now on, for `Experiment.with_options`: epochs, device, where the data
-            are, and checkpoints; of a run that has diverged the learning rate too.
+        run: The run folder, to resume from its newest whole checkpoint; or a checkpoint in one, to remove later ones.
+        say: See `train`.
+        progress: See `train`.
+        profiled: See `train`.
+        changes: Changes for `Experiment.with_options`: epochs, device, place of the data, and checkpoints; of a run
+            that has diverged the learning rate too.
 
     Returns:
         The run folder.
 
     Raises:
-        CheckpointError: there is nothing to go on from, or it is of another experiment or other data.
+        CheckpointError: there is nothing to resume, or it is of another experiment or other data.
         GpunnError, KeyboardInterrupt: see `train`.
     """
-    if changes.get("learning_rate") is not None and diverged_from(run) is None:
-        raise OptionError(
-            "--learning-rate cannot be given with --resume: it is that of the run, and may be changed only where "
-            "that has diverged"
-        )
     folder, named = located(run)
     with Signals() as signals, locked(folder, say):
         with reserved(PICTURES):
@@ -103,46 +96,43 @@ def resume(run: str, say: Say, *, progress: bool = True, profiled: bool = False,
 
 
 def _run(folder: Path, experiment: Experiment, trainer: Trainer, signals: Signals, say: Say, profiled: bool) -> None:
-    """Train from where the trainer is to the end, and write the results."""
-    checkpointer = Checkpointer(folder / CHECKPOINTS, trainer, origin_of(experiment, trainer), experiment.checkpoints)
+    """Train to the end from where the trainer is, and write the results."""
+    checkpointer = Checkpointer(folder / CHECKPOINTS, trainer, experiment.origin(trainer), experiment.checkpoints)
     try:
         with _mended():
-            with signals.held():
-                _train(folder, experiment, trainer, checkpointer, signals, say)
+            with signals.held(), _kept(folder, experiment, trainer, signals, say):
+                # At once: what cannot be written is found before the training, and whenever it is killed there is one.
+                checkpointer.save()
+                trainer.train(lambda: _after_step(checkpointer, signals))
+                checkpointer.save()
             trainer.finish()
             write_results(folder, experiment, trainer, say)
             if profiled:
                 write_profile(folder, experiment, trainer, say)
-    except DivergenceError as error:
-        say(
-            f"checkpoint  gpunn train --resume {folder} --learning-rate {error.learning_rate:g} goes on from the last "
-            "good one, at half the rate"
-        )
-        raise
-    except BaseException:
-        if checkpointer.step is not None:
-            say(f"checkpoint  step {checkpointer.step}: gpunn train --resume {folder} goes on from there")
+    except BaseException as error:
+        again = f"gpunn train --resume {folder}"
+        if isinstance(error, DivergenceError):
+            rate = f"--learning-rate {error.learning_rate:g}"
+            say(f"checkpoint  {again} {rate} goes on from the last good one, at half the rate")
+        elif checkpointer.step is not None:
+            say(f"checkpoint  step {checkpointer.step}: {again} goes on from there")
         raise
 
 
-def _train(
-    folder: Path, experiment: Experiment, trainer: Trainer, checkpointer: Checkpointer, signals: Signals, say: Say
-) -> None:
-    """Train with checkpoints; a training that is cut off leaves what there is of it."""
+def _after_step(checkpointer: Checkpointer, signals: Signals) -> None:
+    is_due = checkpointer.is_due()
+    is_to_stop = signals.pending is not None  # asked for once: a signal after that waits for the next step
+    if is_due or is_to_stop:
+        checkpointer.save()
+    if is_to_stop:
+        signals.deliver()
 
-    def after_step() -> None:
-        is_due = checkpointer.is_due()
-        is_to_stop = signals.pending is not None  # asked for once: what comes in after that waits for the next step
-        if is_due or is_to_stop:
-            checkpointer.save()
-        if is_to_stop:
-            signals.deliver()
 
+@contextlib.contextmanager
+def _kept(folder: Path, experiment: Experiment, trainer: Trainer, signals: Signals, say: Say) -> Iterator[None]:
+    """Write what there is of a training that is cut off."""
     try:
-        # At once: what cannot be written is found before the training, and whenever it is killed there is one.
-        checkpointer.save()
-        trainer.train(after_step)
-        checkpointer.save()
+        yield
     except OutputError:
         raise  # there is no room for more
     except BaseException as error:
@@ -163,7 +153,7 @@ def _train(
 
 @contextlib.contextmanager
 def _mended() -> Iterator[None]:
-    """Errors of writing say what to do."""
+    """Let errors of writing say what to do."""
     try:
         yield
     except OutputError as error:

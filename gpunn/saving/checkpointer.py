@@ -1,6 +1,4 @@
-"""The checkpoints of a run: when one is written, which are kept, and which is the newest that is whole."""
-
-from __future__ import annotations
+"""The checkpoints of a run: when one is written, which are kept, and which is the newest whole one."""
 
 import re
 import time
@@ -14,15 +12,22 @@ from gpunn.saving.checkpoint import Checkpoint, DamagedCheckpointError, Origin, 
 from gpunn.scalars import positive_whole
 from gpunn.train.trainer import Trainer
 
+Say = Callable[[str], None]
+"""A function that shows a line to a person."""
+MOST_SHARE = 0.02
+"""Share of the time of a training that checkpoints by the clock take at most."""
+
+_NAME = re.compile(r"step-(0|[1-9][0-9]{0,9})")
+
 
 @dataclass(frozen=True)
 class CheckpointPart:
-    """`[checkpoints]`: how often a run can be gone on from. It decides on nothing that is computed.
+    """`[checkpoints]`: how often they are written, and how many are kept; no number of a training depends on it.
 
     Attributes:
-        every: steps from one checkpoint to the next; None for none by steps.
-        minutes: from one checkpoint to the next; longer where writing one takes long; 0 for none by the clock.
-        keep: how many of the newest are kept.
+        every: Steps from one checkpoint to the next; None for none by steps.
+        minutes: Minutes from one checkpoint to the next, more where writing takes long; 0 for none by the clock.
+        keep: Number of the newest that are kept.
     """
 
     every: int | None = None
@@ -37,28 +42,12 @@ class CheckpointPart:
             raise OptionError(f"minutes of checkpoints must be 0 or more, got {self.minutes!r}")
 
 
-MOST_SHARE = 0.02
-"""Of the time of a training, what checkpoints by the clock take at most."""
-
-_NAME = re.compile(r"step-(0|[1-9][0-9]{0,9})")
-
-
 class Checkpointer:
-    """Writes the checkpoints of a training.
-
-    Args:
-        folder: where they are.
-        trainer: of the training.
-        origin: of the run.
-        plan: how often, and how many are kept.
-
-    Attributes:
-        step: that the newest checkpoint is of; None where there is none.
-    """
+    """Writes the checkpoints of a training into a folder, as a plan says; `step` is that of the newest, or None."""
 
     def __init__(self, folder: Path, trainer: Trainer, origin: Origin, plan: CheckpointPart) -> None:
         self.folder, self._trainer, self._origin, self._plan = folder, trainer, origin, plan
-        # What a run goes on from is there, and is not written again: while it was replaced there would be none.
+        # The checkpoint that a run resumes is not written again: while it was replaced there would be none.
         self.step: int | None = trainer.done if (folder / f"step-{trainer.done}").is_dir() else None
         self._asked = trainer.done
         self._saved, self._took = time.monotonic(), 0.0
@@ -73,53 +62,50 @@ class Checkpointer:
         return plan.minutes > 0 and time.monotonic() - self._saved >= pause
 
     def save(self) -> None:
-        """Write a checkpoint of the training as it is, and remove those that are no longer kept.
+        """Write a checkpoint of the training, and remove those that are no longer kept.
 
         Raises:
             OutputError: it cannot be written; those before still are.
-            DivergenceError: there are numbers that are not finite, which no checkpoint is made of.
+            DivergenceError: there are non-finite numbers, of which no checkpoint is made.
         """
         trainer = self._trainer
-        if self.step != trainer.done:
-            trainer.check_numbers()
-            began = time.monotonic()
-            self.folder.mkdir(exist_ok=True)
-            write_checkpoint(self.folder / f"step-{trainer.done}", trainer.state(), self._origin, trainer.model)
-            self.step = trainer.done
-            # A run that diverges goes on from one whose network was still good.
-            good = next((step for step, _ in listed(self.folder) if step <= trainer.monitor.good.step), None)
-            for step, path in listed(self.folder)[self._plan.keep :]:
-                if step != good:
-                    remove_folder(path)
-            self._saved = time.monotonic()
-            self._took = self._saved - began
+        if self.step == trainer.done:
+            return
+        trainer.check_numbers()
+        began = time.monotonic()
+        self.folder.mkdir(exist_ok=True)
+        write_checkpoint(self.folder / f"step-{trainer.done}", trainer.state(), self._origin, trainer.model)
+        self.step = trainer.done
+        there = listed(self.folder)
+        # A run that diverges resumes from one whose network was still good.
+        good = next((step for step, _ in there if step <= trainer.monitor.good.step), None)
+        for step, path in there[self._plan.keep :]:
+            if step != good:
+                remove_folder(path)
+        self._saved = time.monotonic()
+        self._took = self._saved - began
 
 
 def listed(folder: Path) -> list[tuple[int, Path]]:
-    """Step and path of every checkpoint in a folder, whole or not, the newest first."""
+    """List step and path of every checkpoint in a folder, whole or not, the newest first."""
     if not folder.is_dir():
         return []
     found = [(_NAME.fullmatch(path.name), path) for path in folder.iterdir()]
     return sorted(((int(match[1]), path) for match, path in found if match), reverse=True)
 
 
-def newest(folder: Path, note: Callable[[str], None], most: int | None = None) -> Checkpoint | None:
-    """The newest checkpoint that is whole; None where there is no checkpoint at all.
-
-    Args:
-        folder: of the checkpoints.
-        note: is told of each that is damaged.
-        most: the last step whose checkpoint is wanted; None for any.
+def newest(folder: Path, say: Say, most: int | None = None) -> Checkpoint | None:
+    """Open the newest whole checkpoint, of at most step `most`; None where there is none at all.
 
     Raises:
         CheckpointError: all are damaged, or another version of gpunn wrote the newest.
     """
-    there = [(step, path) for step, path in listed(folder) if most is None or step <= most]
-    for _, path in there:
+    there = [path for step, path in listed(folder) if most is None or step <= most]
+    for path in there:
         try:
             return open_checkpoint(path)
         except DamagedCheckpointError as error:
-            note(f"passed over a damaged checkpoint: {error}")
+            say(f"passed over a damaged checkpoint: {error}")
     if there:
         raise CheckpointError(f"{folder} holds no checkpoint that is whole: begin the run again in another folder")
     return None
