@@ -319,21 +319,21 @@ def test_the_worst_mistake_comes_first_and_right_answers_never(tmp_path, words):
     probabilities[:] = [[0.30, 0.60, 0.10], [0.98, 0.02, 0.0], [0.0, 0.3, 0.7], [0.0, 1.0, 0.0], [0.2, 0.8, 0.0]]
     plot_mistakes(inputs, labels, probabilities, NAMES, tmp_path / "mistakes.png")
     assert "only 3 mistakes, highest loss first (60.00 % of 5" in words()
-    said = re.findall(r"said (\w+) \((.*)\)", words())
-    true = re.findall(r"is (\w+)", words())
-    assert said == [("one", "100 %"), ("zero", "98 %"), ("one", "60 %")]
+    predicted = re.findall(r"predicted (\w+) \((.*)\)", words())
+    true = re.findall(r"true (\w+)", words())
+    assert predicted == [("one", "100 %"), ("zero", "98 %"), ("one", "60 %")]
     assert true == ["zero", "one", "zero"]
 
 
 def test_no_more_mistakes_are_drawn_than_asked_for(tmp_path, words):
     plot_mistakes(*mistakes(), NAMES, tmp_path / "mistakes.png", count=5)
-    assert len(re.findall("said ", words())) == 5
+    assert len(re.findall("predicted ", words())) == 5
 
 
 def test_without_mistakes_the_picture_says_so(tmp_path, words):
     plot_mistakes(*mistakes(wrong=0), NAMES, tmp_path / "none.png")
     assert words().count("No mistakes among 30 samples") == 1
-    assert words().count("said") == 0
+    assert words().count("predicted") == 0
 
 
 def test_of_no_samples_the_picture_says_so(tmp_path, words):
@@ -348,7 +348,7 @@ def test_a_probability_that_is_nan_is_drawn_and_ranks_as_worst(tmp_path, words):
     probabilities[2] = NAN
     labels[2] = 1
     plot_mistakes(inputs, labels, probabilities, NAMES, tmp_path / "nan.png")
-    assert re.findall(r"said \w+ \((.*)\)", words()) == ["nan", "80 %", "80 %", "80 %"]
+    assert re.findall(r"predicted \w+ \((.*)\)", words()) == ["nan", "80 %", "80 %", "80 %"]
 
 
 def test_constant_and_missing_pixels_are_drawn(tmp_path):

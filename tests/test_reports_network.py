@@ -16,8 +16,8 @@ import gpunn as gn
 from gpunn.errors import OptionError, ShapeError
 from gpunn.nn.layers import Layer
 from gpunn.reports import Answers, answers_to, first_filters, plot_activations, plot_filters, style
+from gpunn.reports.filters import colours, extent, grid
 from gpunn.reports.pictures import ACTIVATIONS, FILTERS, draw_network
-from gpunn.reports.tiles import colours, extent, grid
 
 RNG = np.random.default_rng(0)
 
@@ -214,8 +214,8 @@ def test_asking_for_answers_changes_nothing() -> None:
 def test_the_picture_has_the_image_and_a_panel_a_convolution(tmp_path: Path, figures: list[Figure]) -> None:
     image, maps = RNG.uniform(size=(6, 6, 1)), RNG.uniform(size=(20, 4, 4))
     answers = [Answers("conv1, relu1", maps), Answers("conv2, tanh1", maps[:3] - 0.5)]
-    plot_activations(image, answers, tmp_path / "activations.png", name="is 9, said 4")
-    np.testing.assert_array_equal(tiles(panel(figures[0], "is 9, said 4\n6 × 6"))[0], image[..., 0])
+    plot_activations(image, answers, tmp_path / "activations.png", name="true 9\npredicted 4")
+    np.testing.assert_array_equal(tiles(panel(figures[0], "true 9\npredicted 4\n6 × 6"))[0], image[..., 0])
     first, second = panel(figures[0], "first 16 of 20 maps, 4 × 4"), panel(figures[0], "conv2, tanh1\nall 3 maps")
     np.testing.assert_array_equal(tiles(first), maps[:16])
     assert {image.get_clim() for image in first.images} == {(0.0, maps[:16].max())}
@@ -294,8 +294,8 @@ def test_the_image_is_of_the_data_that_are_open(tmp_path: Path, figures: list[Fi
     assert not data.test_is_open
     samples = data.train if data.validation is None else data.validation
     first = samples.inputs[list(samples.targets).index(9)]
-    said = model.predict(first[None])[0]
-    shown = tiles(panel(figures[-1], f"is 9, said {said}"))[0]
+    predicted = model.predict(first[None])[0]
+    shown = tiles(panel(figures[-1], f"true 9\npredicted {predicted}"))[0]
     np.testing.assert_allclose(shown, first[..., 0] * samples.scale, rtol=1e-6)
 
 

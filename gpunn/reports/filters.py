@@ -1,40 +1,49 @@
-"""What the units of the first layer look for: their weights, as images."""
+"""The filters of a network as pictures: their weights, and the maps that they answer an image with."""
 
-from __future__ import annotations
-
+import math
 import os
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpunn.backend.base import Shape
-from gpunn.errors import OptionError, ShapeError
+from gpunn.errors import ShapeError
+from gpunn.nn.layers import Layer
 from gpunn.nn.network import Network
-from gpunn.reports.style import FAINT, picture
-from gpunn.reports.tiles import colours, draw_tiles, extent, grid
+from gpunn.reports.style import FAINT, check_count, colour_bar, draw_image, first_of, frame, limits_of, picture
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+# Panels of activations beside each other.
+_ACROSS = 3
+# Between tiles, as shares of a tile's width: room for its number above it.
+_BESIDE, _ABOVE = 0.12, 0.26
 
 
 def first_filters(model: Network, shape: Shape) -> tuple[str, NDArray[Any]] | None:
-    """The weights of the first layer that has any, as images.
+    """Return the weights of the first layer that has any, as images.
 
     Args:
-        model: a built network.
-        shape: of one sample of its data, (height, width, channels) for images.
+        model: Built network.
+        shape: Shape of one sample of its data, (height, width, channels) for images.
 
     Returns:
-        The layer's name and its weights (units, channels, height, width); None where they are not images: a Dense
+        Name of the layer and its weights (units, channels, height, width); None where they are not images: a Dense
         layer that is fed with features, or with what pooling has left of an image.
     """
-    if model.backend is None or len(shape) != 3:
-        return None
     layer = next((layer for layer in model.layers if layer.has_weights), None)
-    if layer is None or layer.w is None:
+    if model.backend is None or len(shape) != 3 or layer is None or layer.w is None:
         return None
     with model.lock:
         w = model.backend.to_host(layer.w.value)
     if w.ndim == 2:
-        if w.shape[1] != int(np.prod(shape)):
+        if w.shape[1] != math.prod(shape):
             return None
         w = w.reshape(len(w), shape[2], *shape[:2])
     return layer.name, w
@@ -49,46 +58,198 @@ def plot_filters(
     channels: the norm √(Σ_c w²) at each place.
 
     Args:
-        weights: (units, channels, height, width), such as `w` of a Conv2D.
-        path: the PNG to write.
-        name: of the layer.
-        count: units that are drawn at most, the first ones.
-        title: what the picture is of.
+        weights: Weights (units, channels, height, width), such as `w` of a Conv2D.
+        path: PNG file to write.
+        name: Name of the layer.
+        count: Largest number of units to draw, the first ones.
+        title: Title of the picture.
 
     Raises:
-        ShapeError: if the weights are not of four dimensions.
-        OptionError: if `count` is not positive.
-        OutputError: if the file cannot be written.
+        ShapeError: the weights are not of four dimensions.
+        OptionError: `count` is not positive.
+        OutputError: the file cannot be written.
     """
     w = np.asarray(weights)
     if w.ndim != 4 or not w.size:
         raise ShapeError(f"expected weights (units, channels, height, width), got {w.shape}")
-    if count < 1:
-        raise OptionError(f"expected a count of filters of at least 1, got {count}")
+    check_count(count, "filters")
     units, channels, height, width = w.shape
     shown = w[:count]
     if channels == 3:
         cmap, norm = colours(shown, diverging=True)
-        tiles = np.asarray(norm(shown.transpose(0, 2, 3, 1)))
-        words = "weights for red, green and blue; grey is 0"
+        tiles, words = np.asarray(norm(shown.transpose(0, 2, 3, 1))), "weights for red, green and blue; grey is 0"
     elif channels == 1:
-        tiles = shown[:, 0]
+        tiles, words = shown[:, 0], "red: answers to light, blue: to dark"
         cmap, norm = colours(tiles, diverging=True)
-        words = "red: answers to light, blue: to dark"
     else:
-        tiles = np.sqrt(np.square(shown).sum(axis=1))
+        tiles, words = np.sqrt(np.square(shown).sum(axis=1)), f"norm of the weights over {channels} channels"
         cmap, norm = colours(tiles, diverging=False)
-        words = f"norm of the weights over {channels} channels"
-    rows, columns = grid(len(shown), height, width)
-    across, down = extent(rows, columns, height, width)
+    across, down = extent(*grid(len(shown), height, width), height, width)
     inches = min(0.85, 7.0 / across, 7.0 / down)
-    of = f"first {len(shown)} of {units}" if len(shown) < units else f"all {units}"
     with picture(path, max(4.6, inches * across + 1.2), inches * down + 1.2, title) as figure:
         axes = figure.add_subplot()
-        scale = draw_tiles(axes, tiles, columns, cmap, norm)
-        axes.set_title(f"{name}: {of}, {height} × {width}", fontsize=10.5)
+        scale = _draw_tiles(axes, tiles, cmap, norm)
+        axes.set_title(f"{name}: {first_of(len(shown), units)}, {height} × {width}", fontsize=10.5)
         figure.supxlabel(words, fontsize=9.0, color=FAINT)
         if channels != 3:
-            bar = figure.colorbar(scale, ax=axes, shrink=0.8, aspect=25, pad=0.02)
-            bar.outline.set_visible(False)
-            bar.ax.tick_params(length=3.0, color=FAINT, labelsize=8.0)
+            colour_bar(figure, scale, ax=axes, shrink=0.8, aspect=25, pad=0.02)
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """The maps that one convolution answers an image with.
+
+    Attributes:
+        name: Names of the convolution and of the layers after it that the maps have passed, "conv1, relu1, maxpool1".
+        maps: Maps (filters, height, width).
+    """
+
+    name: str
+    maps: NDArray[Any]
+
+
+def answers_to(model: Network, image: ArrayLike) -> list[Answers]:
+    """Compute what each convolution, with the activation and pooling after it, answers to an image.
+
+    Args:
+        model: Built network.
+        image: Image (height, width, channels), as the network sees it.
+
+    Returns:
+        One element a convolution; the BatchNorm or Dropout that comes last before the next one is left out.
+
+    Raises:
+        ShapeError: the network was built for images of another shape.
+    """
+    names = _names_of_answers(model.layers)
+    if not names or model.backend is None:
+        return []
+    with model.lock:
+        model._forward(model._samples(np.asarray(image)[None]))
+        x = model.input.views(1)[1]  # which that forward has filled, and no stage overwrites
+        answers: list[Answers] = []
+        for stage in model.stages:
+            x = model.propagate(x, False, [stage])
+            if x.ndim != 4:
+                break
+            if _is_convolution(stage):
+                answers.append(Answers(names[stage.name], np.empty(0)))
+            if answers and stage.is_pictured:
+                # A stage may overwrite what the one before it returned, so this is copied here and not later.
+                answers[-1] = replace(answers[-1], maps=model.backend.to_host(x)[..., 0])
+        return answers
+
+
+def _names_of_answers(layers: Sequence[Layer]) -> dict[str, str]:
+    """For each convolution: its name and those of the layers after it, up to the last that is in its answer."""
+    groups: dict[str, list[str]] = {}
+    waiting: list[str] = []
+    for layer in layers:
+        if layer.name_prefix in ("flatten", "dense"):
+            break
+        if _is_convolution(layer):
+            name, waiting = layer.name, []
+            groups[name] = []
+        waiting.append(layer.name)
+        if groups and layer.is_pictured:
+            groups[name] += waiting
+            waiting = []
+    return {name: ", ".join(group) for name, group in groups.items()}
+
+
+def _is_convolution(layer: Layer) -> bool:
+    return layer.has_weights and not layer.takes_rows
+
+
+def plot_activations(
+    image: ArrayLike,
+    answers: Sequence[Answers],
+    path: str | os.PathLike[str],
+    *,
+    name: str = "input",
+    count: int = 16,
+    title: str = "",
+) -> None:
+    """Draw an image, and beside it what the filters answer to it; each convolution has one scale of its own.
+
+    Args:
+        image: Image (height, width, channels); other than 1 or 3 channels are drawn as their mean.
+        answers: Answers of `answers_to`.
+        path: PNG file to write.
+        name: Words above the image.
+        count: Largest number of maps to draw of one convolution, the first ones.
+        title: Title of the picture.
+
+    Raises:
+        ShapeError: the image is none, or there are no answers.
+        OptionError: `count` is not positive.
+        OutputError: the file cannot be written.
+    """
+    pixels = np.asarray(image, np.float64)
+    if pixels.ndim != 3 or not pixels.size or not answers:
+        raise ShapeError(
+            f"expected an image (height, width, channels) and the answers of a convolution at least, got "
+            f"{pixels.shape} and {len(answers)} answers"
+        )
+    check_count(count, "maps")
+    rows, across = math.ceil(len(answers) / _ACROSS), min(len(answers), _ACROSS)
+    height, width, channels = pixels.shape
+    with picture(path, 2.0 + 3.3 * across, 3.5 * rows + 0.6, title) as figure:
+        places = figure.add_gridspec(rows, 1 + across, width_ratios=[1.6] + [3.3] * across)
+        axes = figure.add_subplot(places[0, 0])
+        mean = f"\nmean of {channels} channels" if channels not in (1, 3) else ""
+        frame(axes, f"{name}\n{height} × {width}{mean}", fontsize=9.5)
+        draw_image(axes, pixels if channels == 3 else pixels.mean(axis=2), limits_of(pixels))
+        for number, answer in enumerate(answers):
+            axes = figure.add_subplot(places[number // across, 1 + number % across])
+            filters, height, width = answer.maps.shape
+            shown = answer.maps[:count]
+            scale = _draw_tiles(axes, shown, *colours(shown))
+            axes.set_title(f"{answer.name}\n{first_of(len(shown), filters)} maps, {height} × {width}", fontsize=9.5)
+            colour_bar(figure, scale, 7.5, ax=axes, shrink=0.75, aspect=25, pad=0.02)
+
+
+def colours(values: NDArray[Any], *, diverging: bool | None = None) -> "tuple[str, Normalize]":
+    """Choose a colour map and one scale for all finite values; around 0 where some are negative, else from 0 on."""
+    from matplotlib.colors import Normalize
+
+    finite = values[np.isfinite(values)]
+    largest = float(np.abs(finite).max(initial=0.0)) or 1.0
+    if diverging is None:
+        diverging = bool((finite < 0).any())
+    # Both are told apart under every common colour blindness; 0 is white in one and dark in the other.
+    return ("RdBu_r", Normalize(-largest, largest)) if diverging else ("viridis", Normalize(0.0, largest))
+
+
+def grid(count: int, height: int, width: int) -> tuple[int, int]:
+    """Return rows and columns for tiles of height × width pixels, about as high as wide together."""
+    rows = max(1, round(math.sqrt(count * (1 + _BESIDE) / (height / width + _ABOVE))))
+    columns = math.ceil(count / rows)
+    return math.ceil(count / columns), columns
+
+
+def extent(rows: int, columns: int, height: int, width: int) -> tuple[float, float]:
+    """Return width and height of all tiles together, the width of one being 1."""
+    return columns * (1 + _BESIDE), rows * (height / width + _ABOVE)
+
+
+def _draw_tiles(axes: "Axes", tiles: NDArray[Any], cmap: str, norm: "Normalize") -> "ScalarMappable":
+    """Draw images (count, height, width) or (…, 3) in a grid, each under its number from 0; return their scale."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.patches import Rectangle
+
+    count, height, width = tiles.shape[:3]
+    rows, columns = grid(count, height, width)
+    high = height / width
+    for number, tile in enumerate(tiles):
+        left, top = number % columns * (1 + _BESIDE), number // columns * (high + _ABOVE)
+        place = (left, left + 1, top + high, top)
+        axes.imshow(tile, cmap=cmap, norm=norm, extent=place, interpolation="nearest", aspect="equal")
+        axes.add_patch(Rectangle((left, top), 1, high, fill=False, edgecolor="#BBBBBB", linewidth=0.6))
+        axes.text(left, top - 0.02, f"{number}", fontsize=6.5, color=FAINT, va="bottom", ha="left")
+    across, down = extent(rows, columns, height, width)
+    axes.set_xlim(-0.01, across - _BESIDE + 0.01)
+    axes.set_ylim(down - _ABOVE + 0.01, -_ABOVE)
+    axes.set_axis_off()
+    # Nothing is drawn by itself, so that an axis without ticks does not hide it.
+    return ScalarMappable(norm, cmap)

@@ -1,4 +1,4 @@
-"""The worst errors of a network, as the samples themselves with what was said and what is true."""
+"""The worst mistakes of a network: the samples themselves, with their predicted and their true class."""
 
 import math
 import os
@@ -9,8 +9,21 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpunn.data.memmap import Inputs, Rows
-from gpunn.errors import OptionError, ShapeError
-from gpunn.reports.style import FAINT, INK, TRAINING, VALIDATION, percent, picture, shortened
+from gpunn.errors import ShapeError
+from gpunn.reports.style import (
+    FAINT,
+    INK,
+    TRAINING,
+    VALIDATION,
+    check_count,
+    draw_image,
+    frame,
+    limits_of,
+    percent,
+    picture,
+    shortened,
+    write_alone,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,23 +42,23 @@ def plot_mistakes(
     title: str = "",
     scale: float = 1.0,
 ) -> None:
-    """Draw the `count` errors of the highest loss −ln p(true class), the worst first.
+    """Draw the `count` mistakes of the highest loss −ln p(true class), the worst first.
 
     Args:
-        inputs: (n, height, width, 1 or 3) or (n, height, width) images, or (n, features): drawn as a square image
-            where the features are one of at least 8 × 8, else as bars.
-        labels: (n,) true classes.
-        probabilities: (n, classes) of `predict_proba`.
-        class_names: a name for each class.
-        path: the PNG to write.
-        count: number of places.
-        title: what the picture is of.
-        scale: what inputs are multiplied with to be drawn.
+        inputs: Images (n, height, width, 1 or 3) or (n, height, width), or features (n, features): drawn as a square
+            image where they are one of at least 8 × 8, else as bars.
+        labels: True classes (n,).
+        probabilities: Probabilities (n, classes) of `predict_proba`.
+        class_names: Name of each class.
+        path: PNG file to write.
+        count: Number of places.
+        title: Title of the picture.
+        scale: Factor of the inputs in the picture.
 
     Raises:
-        ShapeError: if the arrays do not fit together.
-        OptionError: if `count` is not positive.
-        OutputError: if the file cannot be written.
+        ShapeError: the arrays do not fit together.
+        OptionError: `count` is not positive.
+        OutputError: the file cannot be written.
     """
     samples: Inputs = inputs if isinstance(inputs, Rows) else np.asarray(inputs)
     true, shares = np.asarray(labels), np.asarray(probabilities)
@@ -55,46 +68,35 @@ def plot_mistakes(
         raise ShapeError(
             f"expected probabilities of ({len(true)}, {len(class_names)}), a column a class, got {shares.shape}"
         )
-    if count < 1:
-        raise OptionError(f"expected a count of mistakes of at least 1, got {count}")
-    worst, mistakes = _worst(true, shares, count)
-    # A place is as wide as its words: "said Ankle boot (>99 %)".
-    names = [shortened(name, 14) for name in class_names]
-    wide = max(1.3, 0.15 + 0.066 * (13 + max(map(len, names))))
-    columns = min(int(10.6 / wide), max(4, len(worst)))
-    rows = max(1, math.ceil(len(worst) / columns))
-    shown = samples[worst] if scale == 1 else samples[worst] * np.float32(scale)
-    images = _as_images(shown)
-    heading = _heading(len(worst), mistakes, len(true))
-    with picture(path, max(wide * columns, 5.0), 1.78 * rows + 0.8, title or "Worst mistakes") as figure:
-        if not len(worst):
-            axes = figure.add_subplot()
-            axes.set_axis_off()
-            axes.text(0.5, 0.5, heading, ha="center", va="center", fontsize=14)
-            return
-        figure.supxlabel(heading, fontsize=9.5, color=FAINT)
-        limits = _limits(shown)
-        for place, sample in enumerate(worst):
-            axes = figure.add_subplot(rows, columns, place + 1)
-            _draw(axes, images[place] if images is not None else shown[place].ravel(), limits)
-            said = int(np.argmax(shares[sample]))
-            axes.set_title(
-                f"said {names[said]} ({percent(float(shares[sample, said]))})",
-                fontsize=8.5,
-                color=VALIDATION,
-                pad=3,
-            )
-            axes.set_xlabel(f"is {names[int(true[sample])]}", fontsize=8.5, color=INK, labelpad=3)
-
-
-def _worst(true: NDArray[Any], shares: NDArray[Any], count: int) -> tuple[NDArray[Any], int]:
-    """The indices of the worst mistakes, and how many mistakes there are. Equal losses keep their order."""
-    if not len(true):
-        return np.empty(0, dtype=np.int64), 0
-    mistakes = np.flatnonzero(np.argmax(shares, axis=1) != true)
+    check_count(count, "mistakes")
+    predicted = np.argmax(shares, axis=1)
+    mistakes = np.flatnonzero(predicted != true)
     # −ln falls with p: the lowest p is the highest loss, also where p is 0 and the loss infinite.
     p_true = np.nan_to_num(shares[mistakes, true[mistakes]], nan=0.0)
-    return mistakes[np.argsort(p_true, kind="stable")][:count], len(mistakes)
+    worst = mistakes[np.argsort(p_true, kind="stable")][:count]
+    # A place is as wide as its words: "predicted Ankle boot (>99 %)".
+    names = [shortened(name, 14) for name in class_names]
+    wide = max(1.3, 0.15 + 0.062 * (18 + max(map(len, names))))
+    columns = min(int(10.7 / wide), max(4, len(worst)))
+    rows = max(1, math.ceil(len(worst) / columns))
+    heading = _heading(len(worst), len(mistakes), len(true))
+    with picture(path, max(wide * columns, 5.0), 1.78 * rows + 0.8, title or "Worst mistakes") as figure:
+        if not len(worst):
+            write_alone(figure, heading)
+            return
+        figure.supxlabel(heading, fontsize=9.5, color=FAINT)
+        shown = _as_images(samples[worst] if scale == 1 else samples[worst] * np.float32(scale))
+        limits = (0.0, 255.0) if shown.dtype == np.uint8 and samples.ndim > 2 else limits_of(shown)
+        for place, sample in enumerate(worst):
+            axes = figure.add_subplot(rows, columns, place + 1)
+            answer = predicted[sample]
+            words = f"predicted {names[answer]} ({percent(float(shares[sample, answer]))})"
+            frame(axes, words, fontsize=8.0, color=VALIDATION, pad=3)
+            axes.set_xlabel(f"true {names[true[sample]]}", fontsize=8.0, color=INK, labelpad=3)
+            if shown[place].ndim == 1:
+                _draw_bars(axes, shown[place], limits)
+            else:
+                draw_image(axes, shown[place], limits)
 
 
 def _heading(shown: int, mistakes: int, samples: int) -> str:
@@ -108,40 +110,23 @@ def _heading(shown: int, mistakes: int, samples: int) -> str:
     return f"only {mistakes:,} mistakes, highest loss first ({share})"
 
 
-def _as_images(samples: NDArray[Any]) -> NDArray[Any] | None:
-    """(n, height, width) or (n, height, width, 3), or None where the samples are no images."""
-    if samples.ndim == 4 and samples.shape[3] in (1, 3):
-        return samples[..., 0] if samples.shape[3] == 1 else samples
-    if samples.ndim == 3:
+def _as_images(samples: NDArray[Any]) -> NDArray[Any]:
+    """Reshape samples to (n, height, width) or (n, height, width, 3), or to (n, features) where they are no images."""
+    if samples.ndim == 4 and samples.shape[3] == 1:
+        return samples[..., 0]
+    if samples.ndim == 3 or (samples.ndim == 4 and samples.shape[3] == 3):
         return samples
-    side = math.isqrt(int(np.prod(samples.shape[1:])))
-    if samples.ndim == 2 and side >= _LEAST_SIDE and side * side == samples.shape[1]:
-        return samples.reshape(-1, side, side)
-    return None
+    flat = samples.reshape(len(samples), -1)
+    side = math.isqrt(flat.shape[1])
+    is_square = samples.ndim == 2 and side >= _LEAST_SIDE and side * side == flat.shape[1]
+    return flat.reshape(-1, side, side) if is_square else flat
 
 
-def _limits(samples: NDArray[Any]) -> tuple[float, float]:
-    """One range of values for all the places, so that faint samples look faint."""
-    if samples.dtype == np.uint8 and samples.ndim != 2:
-        return 0.0, 255.0
-    finite = samples[np.isfinite(samples)]
-    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
-    return min(low, 0.0), high if high > min(low, 0.0) else min(low, 0.0) + 1.0
-
-
-def _draw(axes: "Axes", sample: NDArray[Any], limits: tuple[float, float]) -> None:
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.spines[:].set_visible(True)
-    axes.spines[:].set_color("#CCCCCC")
+def _draw_bars(axes: "Axes", sample: NDArray[Any], limits: tuple[float, float]) -> None:
+    # One outline for all the bars: a patch for each would take seconds.
+    axes.stairs(sample, np.arange(len(sample) + 1), fill=True, color=TRAINING)
+    axes.axhline(0.0, color=FAINT, linewidth=0.6)
     low, high = limits
-    if sample.ndim == 1:
-        # One outline for all the bars: a patch for each would take seconds.
-        axes.stairs(sample, np.arange(len(sample) + 1), fill=True, color=TRAINING)
-        axes.axhline(0.0, color=FAINT, linewidth=0.6)
-        axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
-        axes.set_box_aspect(1)
-    elif sample.ndim == 2:
-        axes.imshow(sample, cmap="gray_r", vmin=low, vmax=high, interpolation="nearest")
-    else:
-        axes.imshow(np.clip((sample - low) / (high - low), 0.0, 1.0), interpolation="nearest")
+    margin = 0.05 * (high - low)
+    axes.set_ylim(low - margin, high + margin)
+    axes.set_box_aspect(1)

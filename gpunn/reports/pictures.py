@@ -1,6 +1,4 @@
-"""The pictures of a trained network: which there are, and of what."""
-
-from __future__ import annotations
+"""The pictures of a run's network, drawn from its data."""
 
 from pathlib import Path
 
@@ -19,8 +17,7 @@ FILTERS, ACTIVATIONS = "filters.png", "activations.png"
 def draw_network(folder: Path, model: Network, data: Data, title: str) -> list[str]:
     """Write filters.png and activations.png of a network, each where there is something to draw.
 
-    The image that is answered to comes from the validation set, else from the training set: never from a test set that
-    was not watched anyhow.
+    The image comes from the validation set, else from the training set: never from a test set that was not watched.
 
     Returns:
         The names of the files.
@@ -28,7 +25,7 @@ def draw_network(folder: Path, model: Network, data: Data, title: str) -> list[s
     written = []
     if (first := reports.first_filters(model, data.train.shape)) is not None:
         name, weights = first
-        # Of units that see the whole image fewer: they need the room.
+        # Fewer units that see the whole image: they need the room.
         count = 64 if max(weights.shape[2:]) <= 12 else 36
         reports.plot_filters(weights, folder / FILTERS, name=name, count=count, title=title)
         written.append(FILTERS)
@@ -39,21 +36,20 @@ def draw_network(folder: Path, model: Network, data: Data, title: str) -> list[s
     if answers := reports.answers_to(model, image):
         name = "input"
         if samples.classes and data.class_names:
-            name = f"is {data.class_names[samples.targets[at]]}, "
-            name += f"said {model.predict_names(samples.inputs[at][None])[0]}"
+            predicted = model.predict_names(samples.inputs[at][None])[0]
+            name = f"true {data.class_names[samples.targets[at]]}\npredicted {predicted}"
         reports.plot_activations(image, answers, folder / ACTIVATIONS, name=name, title=title)
         written.append(ACTIVATIONS)
     return written
 
 
 def draw_answers(folder: Path, model: Network, samples: Samples, class_names: tuple[str, ...], title: str) -> None:
-    """Write confusion.png and mistakes.png of a network's answers to some samples."""
-    scale = samples.scale
-    answers = [model.predict_proba(rows) for _, rows in in_blocks(samples.inputs)]
-    outputs = np.concatenate(answers)
+    """Write confusion.png and mistakes.png of a network on some samples."""
+    outputs = np.concatenate([model.predict_proba(rows) for _, rows in in_blocks(samples.inputs)])
     probabilities = by_class(outputs)[:, : len(class_names)]
-    said = Task.CLASSES.answers(outputs if outputs.shape[1] == 1 else probabilities)
-    matrix = reports.confusion_matrix(samples.targets, said, len(class_names))
+    predicted = Task.CLASSES.answers(outputs if outputs.shape[1] == 1 else probabilities)
+    matrix = reports.confusion_matrix(samples.targets, predicted, len(class_names))
     reports.plot_confusion(matrix, class_names, folder / CONFUSION, title)
-    path = folder / MISTAKES
-    reports.plot_mistakes(samples.inputs, samples.targets, probabilities, class_names, path, title=title, scale=scale)
+    reports.plot_mistakes(
+        samples.inputs, samples.targets, probabilities, class_names, folder / MISTAKES, title=title, scale=samples.scale
+    )
