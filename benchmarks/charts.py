@@ -9,7 +9,7 @@ from typing import Any
 from report import curves_of, slope
 
 from gpunn.reports.style import INK, light_grid, picture
-from gpunn.tools.profiler.report import duration
+from gpunn.tools.profile_report import duration
 
 
 def chart(workloads: Sequence[dict[str, Any]], path: Path) -> None:

@@ -18,7 +18,7 @@ from machine import command, machine
 
 from gpunn.experiments.recipes import read_experiment
 from gpunn.saving.checkpoint import write_checkpoint
-from gpunn.tools.profiler.profile import profile
+from gpunn.tools.profiler import profile
 from gpunn.train.finite import FiniteCheck
 
 RESULTS = Path(__file__).parent / "results"

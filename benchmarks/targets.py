@@ -8,7 +8,7 @@ from typing import Any
 
 from peers import PLAIN
 
-from gpunn.tools.profiler.report import duration
+from gpunn.tools.profile_report import duration
 
 FASTEST = "the fastest peer"
 _DENSE = [f"784-{rest}, batch 128" for rest in ("30-10", "128-10", "512-512-10")]

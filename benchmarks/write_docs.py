@@ -17,9 +17,9 @@ from targets import HEADINGS as TARGET_HEADINGS
 from targets import target_rows
 from workloads import workloads
 
-from gpunn.tools.profiler.profile import Profile
-from gpunn.tools.profiler.report import HEADINGS as PROFILE_HEADINGS
-from gpunn.tools.profiler.report import profile_notes, profile_rows
+from gpunn.tools.profile_report import HEADINGS as PROFILE_HEADINGS
+from gpunn.tools.profile_report import profile_notes, profile_rows
+from gpunn.tools.profiler import Profile
 
 DOCS = ROOT / "docs"
 

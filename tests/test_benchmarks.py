@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from gpunn.tools.profiler.profile import Profile
+from gpunn.tools.profiler import Profile
 
 ROOT = Path(__file__).resolve().parent.parent
 

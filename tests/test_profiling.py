@@ -14,8 +14,8 @@ from gpunn.backend.base import Backend
 from gpunn.errors import OutputError
 from gpunn.experiments.recipes import read_experiment, recipes
 from gpunn.nn.layers import Layer
-from gpunn.tools.profiler.machine import Rates
-from gpunn.tools.profiler.profile import (
+from gpunn.tools.profile_report import plot_profile, profile_table
+from gpunn.tools.profiler import (
     BACKWARD,
     BETWEEN,
     FORWARD,
@@ -25,9 +25,9 @@ from gpunn.tools.profiler.profile import (
     UPDATE,
     Part,
     Profile,
+    Rates,
     profile,
 )
-from gpunn.tools.profiler.report import plot_profile, profile_table
 from gpunn.train.trainer import Trainer
 
 folder = pytest.fixture(autouse=True)(own_folder)
@@ -275,7 +275,7 @@ def test_a_failure_while_watching_takes_the_watch_away(monkeypatch: pytest.Monke
 
 
 def test_train_with_profile_shows_where_the_time_goes(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    monkeypatch.setattr("gpunn.tools.profiler.profile.Rates", lambda *_: FixedRates())
+    monkeypatch.setattr("gpunn.tools.profiler.Rates", lambda *_: FixedRates())
     done = gpunn("train", "--recipe", "tiny.toml", "--profile", "--out", "run")
     assert done.code == 0, done.err
     found = Profile.from_dict(json.loads((folder / "run" / "profile.json").read_text("utf-8")))

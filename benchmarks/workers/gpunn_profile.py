@@ -9,7 +9,7 @@ from pathlib import Path
 from gpunn_worker import Gpunn
 from protocol import Task
 
-from gpunn.tools.profiler.profile import profile
+from gpunn.tools.profiler import profile
 
 if __name__ == "__main__":
     worker = Gpunn(Task(Path(sys.argv[1]), "fit", *sys.argv[2:]))

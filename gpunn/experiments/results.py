@@ -96,8 +96,8 @@ def write_results(folder: Path, experiment: Experiment, trainer: Trainer, say: S
 
 def write_profile(folder: Path, experiment: Experiment, trainer: Trainer, say: Say) -> None:
     """Write and show where the time of a step goes; after the results, which it must not change."""
-    from gpunn.tools.profiler.profile import profile
-    from gpunn.tools.profiler.report import plot_profile, profile_table
+    from gpunn.tools.profile_report import plot_profile, profile_table
+    from gpunn.tools.profiler import profile
 
     profiled = profile(trainer)
     write_atomically(folder / PROFILE, (json.dumps(profiled.to_dict(), indent=2) + "\n").encode())

@@ -1,18 +1,17 @@
-"""Where a step's time goes, as a table and as bars beside what the machine would need at its best."""
-
-from __future__ import annotations
+"""Show a profile: as a table, and as bars beside what the machine would need at its best."""
 
 import os
+from collections.abc import Sequence
 
 from gpunn.backend.limits import size
 from gpunn.reports.style import FAINT, TRAINING, light_grid, picture
-from gpunn.tools.profiler.profile import Part, Profile
+from gpunn.tools.profiler import Part, Profile
 
 HEADINGS = ("pass", "stage", "time", "share", "GFLOP/s", "GB/s", "of the limit")
 
 
 def duration(seconds: float) -> str:
-    """A time with three digits and its unit."""
+    """Write a time with three digits and its unit."""
     for unit, length in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
         if seconds >= length:
             return f"{seconds / length:.3g} {unit}" if seconds < 1000 * length else f"{seconds / length:.0f} {unit}"
@@ -20,31 +19,22 @@ def duration(seconds: float) -> str:
 
 
 def profile_rows(profile: Profile) -> list[tuple[str, ...]]:
-    """The lines of the table: each part, and all of them together."""
-    rows = [_row(part.part, part.stage, part.seconds, profile.seconds, *_sums([part])) for part in profile.parts]
-    return [*rows, _row("all", "", profile.seconds, profile.seconds, *_sums(profile.parts))]
+    """Return the lines of the table: each part, and all of them together."""
+    rows = [(part.part, part.stage, *_figures([part], profile.seconds)) for part in profile.parts]
+    return [*rows, ("all", "", *_figures(profile.parts, profile.seconds))]
 
 
-def _sums(parts: list[Part] | tuple[Part, ...]) -> tuple[int, int, float]:
-    return (
-        sum(part.flops for part in parts),
-        sum(part.nbytes for part in parts),
-        sum(part.least_seconds for part in parts),
+def _figures(parts: Sequence[Part], whole: float) -> tuple[str, ...]:
+    seconds, flops, nbytes, least = (
+        sum(getattr(part, name) for part in parts) for name in ("seconds", "flops", "nbytes", "least_seconds")
     )
-
-
-def _row(
-    part: str, stage: str, seconds: float, whole: float, flops: int, nbytes: int, least_seconds: float
-) -> tuple[str, ...]:
-    def rate(amount: int) -> str:
-        return f"{amount / seconds / 1e9:.3g}" if amount and seconds > 0 else ""
-
-    limit = f"{least_seconds / seconds:.0%}" if least_seconds and seconds > 0 else ""
-    return part, stage, duration(seconds), f"{seconds / whole:.1%}", rate(flops), rate(nbytes), limit
+    rates = (f"{amount / seconds / 1e9:.3g}" if amount and seconds > 0 else "" for amount in (flops, nbytes))
+    limit = f"{least / seconds:.0%}" if least and seconds > 0 else ""
+    return duration(seconds), f"{seconds / whole:.1%}", *rates, limit
 
 
 def profile_notes(profile: Profile) -> list[str]:
-    """What the figures are to be read by, a sentence each."""
+    """Return the sentences that the figures are to be read by."""
     precision = profile.precision if profile.dtype == "float32" else profile.dtype
     notes = [
         (
@@ -66,42 +56,37 @@ def profile_notes(profile: Profile) -> list[str]:
 
 
 def profile_table(profile: Profile) -> str:
-    """The parts of a step, as a table in plain text."""
+    """Write the parts of a step as a table in plain text."""
     rows = [HEADINGS, *profile_rows(profile)]
-    widths = [max(len(row[at]) for row in rows) for at in range(len(HEADINGS))]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     rows.insert(1, tuple("─" * width for width in widths))
-    lines = (
-        "  ".join(
-            text.ljust(width) if at < 2 else text.rjust(width)
-            for at, (text, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    )
+    lines = []
+    for row in rows:
+        words = (f"{text:{'<' if at < 2 else '>'}{widths[at]}}" for at, text in enumerate(row))
+        lines.append("  ".join(words).rstrip())
     return "\n".join([*lines, *profile_notes(profile)])
 
 
 def plot_profile(profile: Profile, path: str | os.PathLike[str], *, title: str = "") -> None:
-    """Draw a bar for each part: how long it takes, and of that what the machine's own rates would take.
+    """Draw a bar for each part: its time, and within it the time at the machine's own rates.
 
     Args:
-        profile: what was measured.
-        path: the PNG to write.
-        title: what the picture is of.
+        profile: Profile to draw.
+        path: PNG file to write.
+        title: Title of the picture.
 
     Raises:
-        OutputError: if the file cannot be written.
+        OutputError: the file cannot be written.
     """
     unit, scale = ("ms", 1e3) if profile.seconds >= 2e-3 else ("µs", 1e6)
     names = [f"{part.part} {part.stage}".strip() for part in profile.parts]
-    places = range(len(names))
+    measured = [scale * part.seconds for part in profile.parts]
+    least = [scale * min(part.seconds, part.least_seconds) for part in profile.parts]
     with picture(path, 8.0, 1.2 + 0.24 * len(names), title) as figure:
         axes = figure.add_subplot()
-        axes.barh(places, [scale * part.seconds for part in profile.parts], color=FAINT, label="measured")
-        axes.barh(
-            places, [scale * min(part.seconds, part.least_seconds) for part in profile.parts], color=TRAINING,
-            label="at the machine's own rates of products and copies",
-        )  # fmt: skip
-        axes.set_yticks(places, names)
+        axes.barh(range(len(names)), measured, color=FAINT, label="measured")
+        axes.barh(range(len(names)), least, color=TRAINING, label="at the machine's own rates of products and copies")
+        axes.set_yticks(range(len(names)), names)
         axes.invert_yaxis()
         axes.set_xlabel(f"{unit} of a step of {profile.batch_size} samples ({duration(profile.seconds)})")
         figure.legend(loc="outside lower center", ncols=2)

@@ -1,0 +1,348 @@
+"""Measure where a step's time goes, part by part, beside what the machine would need at its best.
+
+The parts are watched from outside: while a profile is taken, the methods of one trainer's stages, batches, loss and
+optimizer leave marks. So the step itself knows nothing of it, and pays nothing.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import islice
+from math import ceil, prod
+from statistics import fmean
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from gpunn.backend.base import Backend
+from gpunn.kernels.cores import cores
+from gpunn.kernels.parallel import WORTHWHILE, in_pieces
+from gpunn.kernels.random import epoch_order
+from gpunn.nn.layers import Layer
+from gpunn.train.step import Step
+from gpunn.train.trainer import Trainer
+
+GATHER, FORWARD, LOSS, BACKWARD, UPDATE = PASSES = ("gather", "forward", "loss", "backward", "update")
+BETWEEN = "between"
+
+_LEAST_STEPS, _MOST_STEPS = 6, 200
+LARGE_COPY = 2**28
+"""Bytes of the copy that stands for memory itself: more than most caches hold."""
+_MANY_BYTES = 2**24
+_ROUNDS, _IN_A_ROW = 5, 20
+
+_Key = tuple[str, Layer | None]
+"""A pass, and the stage that it is of, if any."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """The work of one stage in one pass.
+
+    Attributes:
+        part: One of PASSES, or BETWEEN for the rest: Python, and on a device gaps between kernels.
+        stage: Name of the layer and of its part, "" for the passes of the whole network.
+        seconds: Time in a step.
+        flops: Multiplications and additions of the matrix products; element-wise work is measured by its bytes.
+        nbytes: Size of the arrays that must be read or written at least once.
+        least_seconds: Time of the machine's own products and copies for the same work.
+    """
+
+    part: str
+    stage: str
+    seconds: float
+    flops: int = 0
+    nbytes: int = 0
+    least_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A step in its parts, which add up to it.
+
+    Attributes:
+        batch_size: Samples of the step.
+        device, dtype, precision: Where it ran, and in which numbers.
+        is_replayed: Whether training replays the step as one graph, inside which nothing can be timed, so that the
+            parts were timed kernel by kernel.
+        steps: Number of steps watched; all times are means over the faster half, which nothing else disturbed.
+        step_seconds: Time of a step as training runs it, unwatched.
+        parts: Parts in the order in which they run.
+        product_size, product_flops: Rows and columns of the product that stands for the machine's own, and its FLOPs a
+            second.
+        copy_bytes, copy_rate: Bytes that the copy in memory reads and writes, and bytes a second.
+    """
+
+    batch_size: int
+    device: str
+    dtype: str
+    precision: str
+    is_replayed: bool
+    steps: int
+    step_seconds: float
+    parts: tuple[Part, ...]
+    product_size: int
+    product_flops: float
+    copy_bytes: int
+    copy_rate: float
+
+    @property
+    def seconds(self) -> float:
+        """Time of all parts together: a step while it was watched."""
+        return sum(part.seconds for part in self.parts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Describe the profile as JSON has it."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Make a profile from the dictionary of `to_dict`."""
+        return cls(**{**values, "parts": tuple(Part(**part) for part in values["parts"])})
+
+
+class Rates:
+    """The machine at its best, measured here and now: products, and copies of any size.
+
+    Args:
+        backend: Backend to measure.
+        dtype: Numbers of the products.
+        size: Rows and columns of their matrices; left out, what is large on the device.
+        large_copy: Bytes that the copy in memory reads and writes.
+
+    Attributes:
+        flops: FLOPs a second of a product of two large matrices.
+        copy: Bytes a second, read and written, of a copy in memory.
+    """
+
+    def __init__(
+        self, backend: Backend, dtype: DTypeLike, size: int | None = None, large_copy: int = LARGE_COPY
+    ) -> None:
+        self._backend = backend
+        self._copies: dict[int, float] = {}
+        self.size, self.large_copy = size or (2048 if backend.device == "cpu" else 4096), large_copy
+        a, b, c = (backend.zeros((self.size, self.size), dtype) for _ in range(3))
+        for factor in (a, b):
+            backend.assign(factor, 0.5)
+        self._product = partial(backend.gemm, 1.0, a, b, 0.0, c)
+        self._product_seconds = 0.0
+        self._product_seconds = self._best_seconds(self._product)
+        self.flops = 2 * self.size**3 / self._product_seconds
+        self.copy = large_copy / self.copy_seconds(large_copy)
+
+    def copy_seconds(self, nbytes: int) -> float:
+        """Return the time of a copy that reads and writes so many bytes together; small ones stay in the caches."""
+        if nbytes not in self._copies:
+            times = _IN_A_ROW if nbytes < _MANY_BYTES else 1
+            works = _copies(self._backend, max(1, nbytes // 2))
+            self._copies[nbytes] = min(self._best_seconds(work, times) for work in works)
+        return self._copies[nbytes]
+
+    def least_seconds(self, flops: int, nbytes: int) -> float:
+        """Return the time of some work at these rates: of its products or its copies, whichever takes longer."""
+        return max(flops / self.flops, self.copy_seconds(nbytes) if nbytes else 0.0)
+
+    def head_start(self, seconds: float) -> None:
+        """Give a CUDA device other work, so that the host is done launching before the measured work begins.
+
+        Without it the device would wait for launches, and the times of short kernels would be those of the host.
+        """
+        if self._backend.device != "cpu" and self._product_seconds:
+            for _ in range(ceil(seconds / self._product_seconds)):
+                self._product()
+
+    def _best_seconds(self, work: Callable[[], Any], times: int = 1) -> float:
+        """Return the shortest time of some work; the first time, which warms up, does not count."""
+        work()
+        on_host, _ = _timed(self._backend, work)
+        found = []
+        for _ in range(_ROUNDS):
+            self.head_start(2 * times * on_host)
+            begin = self._backend.mark()
+            for _ in range(times):
+                work()
+            found.append(self._backend.elapsed(begin, self._backend.mark()) / times)
+        return min(found)
+
+
+def _copies(backend: Backend, nbytes: int) -> Iterator[Callable[[], None]]:
+    """Ways to copy so many bytes from one place to another: at once, and on the host also by all cores together."""
+    parts = cores() if backend.device == "cpu" else 1
+    source, target = (backend.zeros((parts, -(-nbytes // parts)), np.uint8) for _ in range(2))
+    for array in (source, target):
+        backend.assign(array, 1)  # zeros that nobody has written may all be one page of memory
+    yield partial(backend.assign, target, source)
+    if parts > 1 and 2 * nbytes >= WORTHWHILE:
+        yield lambda: in_pieces(lambda part: np.copyto(target[part], source[part]), parts, 2 * nbytes)
+
+
+def _timed(backend: Backend, work: Callable[[], Any]) -> tuple[float, float]:
+    """Seconds of some work until the host is free again, and until the device is done."""
+    backend.synchronize()
+    begun = time.perf_counter()
+    work()
+    on_host = time.perf_counter() - begun
+    backend.synchronize()
+    return on_host, time.perf_counter() - begun
+
+
+def profile(trainer: Trainer, seconds: float = 1.0, rates: Rates | None = None) -> Profile:
+    """Watch some more steps of a training; the network and all that is remembered are put back afterwards.
+
+    Args:
+        trainer: Trainer before or after its training.
+        seconds: Time to watch, about.
+        rates: Rates of the machine where they are known; else they are measured.
+    """
+    step, backend = trainer.step, trainer.step.backend
+    rates = rates or Rates(backend, trainer.model.dtype)
+
+    def timed_steps(samples: Iterator[int], head_start: float, replay: bool) -> Iterator[float]:
+        for n in islice(samples, count):
+            rates.head_start(head_start)
+            begin = backend.mark()
+            step(n, replay)
+            yield backend.elapsed(begin, backend.mark())
+
+    with _put_back(trainer), np.errstate(over="ignore", divide="ignore", invalid="ignore"), trainer.loops():
+        batches = _full_batches(trainer)
+        step(next(batches))  # the first compiles, and is recorded where the device can
+        on_host, whole = _timed(backend, lambda: step(next(batches), replay=False))
+        count = min(max(int(seconds / 2 / whole), _LEAST_STEPS), _MOST_STEPS)
+        # As training does them: on a device several at once, which are replayed as one graph.
+        together = min(step.steps_per_graph if step.is_recorded else 1, len(trainer.data.train) // step.batch_size)
+        plain = sorted(timed_steps(_full_batches(trainer, together), 2 * together * on_host, replay=True))
+        watched: list[tuple[float, dict[_Key, float]]] = []
+        with _marks(step) as (marks, handing_back):
+            for whole in timed_steps(_full_batches(trainer), 4 * on_host, replay=False):  # marks take the host time too
+                taken: dict[_Key, float] = defaultdict(float)
+                for key, begin, end in marks:
+                    taken[key] += backend.elapsed(begin, end)
+                marks.clear()
+                watched.append((whole, taken))
+        half = (count + 1) // 2
+        faster = sorted(watched, key=lambda each: each[0])[:half]
+        works = _least_work(trainer, handing_back)
+        parts = []
+        for key in sorted(faster[0][1], key=lambda key: PASSES.index(key[0])):
+            spent = fmean(taken[key] for _, taken in faster)
+            parts.append(Part(key[0], _words(key[1]), spent, *works[key], rates.least_seconds(*works[key])))
+    rest = fmean(whole for whole, _ in faster) - sum(part.seconds for part in parts)
+    return Profile(
+        batch_size=step.batch_size,
+        device=backend.description,
+        dtype=trainer.model.dtype,
+        precision=backend.precision,
+        is_replayed=step.is_recorded,
+        steps=count,
+        step_seconds=fmean(plain[:half]) / together,
+        parts=(*parts, Part(BETWEEN, "", rest)),
+        product_size=rates.size,
+        product_flops=rates.flops,
+        copy_bytes=rates.large_copy,
+        copy_rate=rates.copy,
+    )
+
+
+@contextmanager
+def _put_back(trainer: Trainer) -> Iterator[None]:
+    """Leave no trace of the steps within in what was learned and remembered."""
+    model, step = trainer.model, trainer.step
+    arrays = [model.parameters.values, model.clock, *model.statistics.values(), *trainer.optimizer.state.values()]
+    kept = [step.backend.to_host(array) for array in arrays]
+    try:
+        yield
+    finally:
+        for array, values in zip(arrays, kept, strict=True):
+            step.backend.assign(array, values)
+        model.parameters.keep_gradients()
+        step.reset_totals()
+        if step.skip is not None:
+            step.skip.reset()
+
+
+def _full_batches(trainer: Trainer, together: int = 1) -> Iterator[int]:
+    """Sizes of full batches, some together, for ever; each time the epoch is at a place where there are so many."""
+    step, train = trainer.step, trainer.data.train
+    order = epoch_order(len(train), seed=trainer.seed, epoch=0)
+    rates = trainer.optimizer.schedule.rates(np.arange(step.steps_per_epoch) / step.steps_per_epoch, trainer.epochs)
+    while True:
+        step.start_epoch(order, rates)
+        yield from [together * step.batch_size] * (len(train) // step.batch_size // together)
+
+
+@contextmanager
+def _marks(step: Step) -> Iterator[tuple[list[tuple[_Key, Any, Any]], set[_Key]]]:
+    """Within, every part that the step runs leaves a mark before and after; and its key, if it returns an array."""
+    marks: list[tuple[_Key, Any, Any]] = []
+    returning: set[_Key] = set()
+    mark = step.backend.mark
+
+    def marked(method: Callable[..., Any], key: _Key) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            begin = mark()
+            result = method(*arguments)
+            marks.append((key, begin, mark()))
+            if result is not None:
+                returning.add(key)
+            return result
+
+        return call
+
+    methods: list[tuple[Any, str, _Key]] = [(step.batches, name, (GATHER, None)) for name in ("take", "given")]
+    methods += [(step.loss, "evaluate", (LOSS, None))]
+    methods += [(step.optimizer, name, (UPDATE, None)) for name in ("before_backward", "update")]
+    methods += [(stage, name, (name, stage)) for stage in step.stages for name in (FORWARD, BACKWARD)]
+    try:
+        for owner, name, key in methods:
+            setattr(owner, name, marked(getattr(owner, name), key))
+        yield marks, returning
+    finally:
+        for owner, name, _ in methods:
+            delattr(owner, name)  # and that of its class is seen again
+
+
+def _words(stage: Layer | None) -> str:
+    """Name a stage by its layer, and by its part of the layer."""
+    if stage is None:
+        return ""
+    name = f"{stage.name} bias" if stage.name_prefix == "bias" else stage.name
+    return f"{name}, {stage.fused.name_prefix}" if stage.fused else name
+
+
+def _least_work(trainer: Trainer, handing_back: set[_Key]) -> dict[_Key, tuple[int, int]]:
+    """Count the FLOPs and bytes of every part that its equations need, from the shapes.
+
+    An implementation that moves more bytes than these does them no faster, and its distance to the limit shows.
+    """
+    model, step, shape = trainer.model, trainer.step, trainer.model.input_shape
+    n, itemsize = step.batch_size, np.dtype(model.dtype).itemsize
+    stored = trainer.data.train.inputs.dtype.itemsize
+    works: dict[_Key, tuple[int, int]] = {(GATHER, None): (0, n * prod(shape) * (stored + itemsize))}
+    for stage in step.stages:
+        output = stage.output_shape(shape)
+        inputs, outputs, w = n * prod(shape), n * prod(output), stage.w
+        flops = [0, 0]
+        if w is None:
+            moved = [inputs * ins + outputs * outs for ins, outs in stage.traffic]
+        else:
+            learns, hands_back = not w.is_frozen, (BACKWARD, stage) in handing_back
+            is_folded = learns and w.grad is None  # updated by the very product that would give its gradient (21)
+            # Each weight is used once for every output place: one for Dense, rows × columns for Conv2D.
+            product = 2 * n * prod(output[:-1]) * w.size
+            flops = [product, product * (learns + hands_back)]
+            # δ and a are read and ∂C/∂w written (13); w is read for wᵀ δ (8), which is written, or to be updated.
+            back = outputs + learns * (inputs + w.size) + (hands_back or is_folded) * w.size + hands_back * inputs
+            moved = [inputs + w.size + outputs, back]
+        for name, *work in zip((FORWARD, BACKWARD), flops, moved, strict=True):
+            works[name, stage] = work[0], work[1] * itemsize
+        shape = output
+    works[LOSS, None] = 0, 2 * n * prod(shape) * itemsize  # z is read, ∂C/∂z written
+    updated = sum(parameter.size for parameter in model.parameters if parameter.grad is not None)
+    # Gradient and value are read, value is written; what the optimizer remembers of each is read and written.
+    works[UPDATE, None] = 0, (3 + 2 * len(trainer.optimizer.state)) * updated * itemsize
+    return works
