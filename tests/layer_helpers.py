@@ -11,7 +11,7 @@ from harness import central_differences, relative_error
 from numpy.typing import NDArray
 
 from gpunn.backend.base import Backend
-from gpunn.nn.layers import BuildContext, Layer
+from gpunn.nn.layers.base import BuildContext, Layer
 from gpunn.nn.parameter import Parameters
 
 ERROR = 1e-6

@@ -45,15 +45,17 @@ def apply(edits: str, root: Path) -> None:
         (root / name).write_text(text, "utf-8")
 
 
-@pytest.fixture(scope="module")
-def copy_with_softsign(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("copy")
+def copied(root: Path, edits: str) -> Path:
     for folder in ("gpunn", "tests"):
         shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", root)
-    for block in re.findall(r"^```diff\n(.*?)^```", PAGE, re.M | re.S):
-        apply(block, root)
+    apply(edits, root)
     return root
+
+
+@pytest.fixture(scope="module")
+def copy_with_softsign(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return copied(tmp_path_factory.mktemp("copy"), "".join(re.findall(r"^```diff\n(.*?)^```", PAGE, re.M | re.S)))
 
 
 def run_in(root: Path, *arguments: str) -> str:
@@ -81,6 +83,91 @@ def test_the_activation_of_the_page_passes_the_tests_that_ask_for_it(copy_with_s
     tests = [f"tests/test_{test}" for test in asked]
     out = run_in(copy_with_softsign, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests)
     assert f"{len(asked)} passed" in out
+
+
+# What the table under the walk says of two other kinds of parts: two files, and nothing else.
+
+ABSOLUTE_ERROR = """
++++ gpunn/kernels/losses.py
+@@
++
++
++def _mean_absolute_error(a, bias, targets, weight, gradient, bias_gradient, costs, totals, each):
++    error = a + bias[:, None] - targets
++    costs[...] = np.abs(error).sum(axis=0)
++    gradient[...] = np.sign(error) / a.shape[1]
++    bias_gradient[...] = gradient.sum(axis=1)
++    totals[0] += weight * costs.sum()
++
++
++mean_absolute_error = Raw("mean_absolute_error", host=_mean_absolute_error)
++++ gpunn/nn/losses.py
+@@
+-__all__ = ["BinaryCrossEntropy", "Loss", "MeanSquaredError", "SoftmaxCrossEntropy"]
++__all__ = ["BinaryCrossEntropy", "Loss", "MeanAbsoluteError", "MeanSquaredError", "SoftmaxCrossEntropy"]
+@@
++
++
++@register
++class MeanAbsoluteError(Loss):
++    kernel = kernels.mean_absolute_error
+"""
+SIGNS = """
++++ gpunn/kernels/updates.py
+@@
++
++
++def _sign_sgd(gradient, rates, value, clock):
++    value -= rates[int(clock[STEP])] * np.sign(gradient)
++
++
++sign_sgd = Elementwise("sign_sgd", host=_sign_sgd)
++++ gpunn/train/optimizers.py
+@@
+-__all__ = ["SGD", "Adam", "Optimizer"]
++__all__ = ["SGD", "Adam", "Optimizer", "SignSGD"]
+@@
++
++
++@register
++class SignSGD(Optimizer):
++    def __init__(self, learning_rate: float | Schedule = 0.01) -> None:
++        super().__init__(learning_rate)
++
++    def _build(self) -> None:
++        pass
++
++    def update(self, rates: Array, clock: Array) -> None:
++        self._run(kernels.sign_sgd, self.parameters.gradients, rates, self.parameters.learned, clock)
+"""
+LEARNS = """
+import sys
+import numpy as np
+import gpunn as gn
+from gpunn.backend.cpu import NumpyBackend
+from gpunn.kernels import registry
+from gpunn.tools.selftest import self_test
+assert gn.__file__.startswith(sys.argv[1])
+x = np.random.default_rng(0).normal(size=(200, 3))
+model = gn.Sequential([gn.Dense(2)])
+history = model.fit(x, x[:, :2] - x[:, 1:], epochs=20, device="cpu", progress=False, {options})
+assert history[-1].validation_loss < 0.2 * history[0].validation_loss
+model.save("model.safetensors")
+assert type(gn.load_model("model.safetensors").loss) is type(model.loss)
+said = []
+assert self_test(NumpyBackend(), said.append)
+assert said == [f"ok       self-test on cpu: {{len(registry)}} kernels and the matrix product agree with NumPy"], said
+"""
+
+
+@pytest.mark.parametrize(
+    ("edits", "options"),
+    [(ABSOLUTE_ERROR, "loss=gn.MeanAbsoluteError()"), (SIGNS, "optimizer=gn.SignSGD(gn.Cosine(0.05))")],
+    ids=["loss", "optimizer"],
+)
+def test_a_loss_and_an_optimizer_are_two_files_each(edits: str, options: str, tmp_path: Path) -> None:
+    root = copied(tmp_path / "copy", edits)
+    run_in(root, "-W", "error", "-c", LEARNS.format(options=options), str(root))
 
 
 def test_an_edit_whose_place_is_gone_or_twice_there_is_found(tmp_path: Path) -> None:

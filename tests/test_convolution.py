@@ -16,7 +16,7 @@ from gpunn.backend.base import Backend
 from gpunn.backend.devices import select
 from gpunn.errors import OptionError, ShapeError
 from gpunn.nn.initializers import Constant
-from gpunn.nn.layers import BuildContext
+from gpunn.nn.layers.base import BuildContext
 from gpunn.nn.layers.conv_patches import Extent, PatchProducts, Products
 from gpunn.nn.layers.conv_rows import RowProducts
 from gpunn.nn.parameter import Parameters

@@ -30,7 +30,8 @@ from gpunn import (
     Tanh,
 )
 from gpunn.backend.base import Backend
-from gpunn.nn.layers import BiasActivation, Layer
+from gpunn.nn.layers.base import Layer
+from gpunn.nn.layers.bias import BiasActivation
 from gpunn.nn.losses import Loss
 from gpunn.train.regularizers import Regularizer
 

@@ -24,7 +24,8 @@ from gpunn import (
     Tanh,
 )
 from gpunn.backend.base import Backend
-from gpunn.nn.layers import Activation, Bias, Layer
+from gpunn.nn.layers import Activation, Layer
+from gpunn.nn.layers.bias import Bias
 
 INCREASING = [Sigmoid(), Tanh(), ReLU(), LeakyReLU(0.01), LeakyReLU(0.0), LeakyReLU(1.0), Softplus()]
 

@@ -20,6 +20,8 @@ from gpunn.kernels.record import Array, Raw
 from gpunn.nn.layers import Layer, Sigmoid, Softmax
 from gpunn.nn.tasks import Task
 
+__all__ = ["BinaryCrossEntropy", "Loss", "MeanSquaredError", "SoftmaxCrossEntropy"]
+
 
 class _Work(threading.local):
     """The arrays that a loss works with: each thread has its own, so that threads and networks may share the loss."""

@@ -17,6 +17,7 @@ import gpunn as gn
 from gpunn.backend.base import Backend
 from gpunn.backend.cpu import NumpyBackend
 from gpunn.backend.devices import select
+from gpunn.config import PARTS
 from gpunn.kernels import Elementwise, Raw, registry
 from gpunn.kernels.random import random_bits
 from gpunn.kernels.updates import end_step
@@ -100,7 +101,7 @@ def self_test(device: str | Backend, say: Callable[[str], None]) -> bool:
     backend = device if isinstance(device, Backend) else select(device)
     both = _Twice(backend)
     for model, data, options in _trainings():
-        model.fit(data, device=both, epochs=1, progress=False, **options)
+        model.fit(data, device=both, batch_size=16, epochs=1, progress=False, **options)
     bits = np.zeros(1001, np.uint32)
     both.run(end_step, np.array([1, 2], np.int32), np.zeros(2, np.int32))
     both.run(random_bits, 7, 1, np.array([3], np.int32), 2, bits)
@@ -116,57 +117,32 @@ def self_test(device: str | Backend, say: Callable[[str], None]) -> bool:
 
 
 def _trainings() -> Iterator[tuple[gn.Sequential, gn.Data, dict[str, Any]]]:
-    """Small networks that use every layer, cost and optimizer between them."""
+    """Make small networks that use every layer, loss and optimizer between them; new ones come from the registry."""
     rng = np.random.Generator(np.random.Philox(1))
     rows = gn.Data.from_arrays(rng.normal(size=(50, 6)), rng.integers(0, 4, 50))
     pixels = gn.Data.from_arrays(rng.integers(0, 256, (50, 9, 9, 2)).astype(np.uint8), rng.integers(0, 4, 50))
     floats = gn.Data.from_arrays(rng.normal(size=(50, 6)), rng.uniform(0, 1, (50, 3)))
-    some = {"batch_size": 16}
 
-    def dense(*activations: Any, outputs: int = 4) -> list[Any]:
+    def dense(*activations: gn.Layer, outputs: int = 4) -> list[gn.Layer]:
         return [layer for activation in activations for layer in (gn.Dense(7), activation)] + [gn.Dense(outputs)]
 
-    yield (
-        gn.Sequential(dense(gn.Sigmoid(), gn.Tanh(), gn.ReLU())),
-        rows,
-        {**some, "optimizer": gn.SGD(0.1, momentum=0.9, nesterov=True), "regularizer": gn.L2(0.1)},
-    )
-    yield (
-        gn.Sequential([*dense(gn.LeakyReLU(), gn.Softplus()), gn.Softmax()]),
-        rows,
-        {
-            **some,
-            "optimizer": gn.SGD(0.1),
-            "regularizer": gn.L1(0.1),
-            "loss": gn.MeanSquaredError(),
-            "skip_bad_batches": True,
-        },
-    )
-    yield (
-        gn.Sequential([*dense(gn.Tanh(), outputs=3), gn.Sigmoid()]),
-        floats,
-        {**some, "optimizer": gn.Adam(), "loss": gn.BinaryCrossEntropy()},
-    )
-    yield gn.Sequential([gn.Dense(4), gn.Sigmoid()]), rows, {**some, "loss": gn.BinaryCrossEntropy()}
-    yield (
-        gn.Sequential(
-            [
-                gn.Conv2D(3, 3, padding=1),
-                gn.BatchNorm(),
-                gn.ReLU(),
-                gn.MaxPool2D(3, stride=2),
-                gn.Conv2D(4, 2),
-                gn.Tanh(),
-                gn.AveragePool2D(2, stride=1),
-                gn.Flatten(),
-                gn.Dropout(0.3),
-                gn.Dense(4),
-            ]
-        ),
-        pixels,
-        {**some, "augmentation": gn.Augmentation(shift=1, rotation=10)},
-    )
+    for optimizer in [gn.SGD(0.1, momentum=0.9, nesterov=True), *_ours("optimizer")]:
+        options = {"optimizer": optimizer, "regularizer": gn.L2(0.1)}
+        yield gn.Sequential(dense(*_ours("layer", gn.Activation))), rows, options
     # Not behind a bias, with which an activation is one kernel.
-    alone = [gn.Sigmoid(), gn.Tanh(), gn.Softplus(), gn.LeakyReLU()]
-    yield gn.Sequential([*dense(gn.Tanh(), outputs=7), gn.ReLU(), *alone, gn.Dense(4)]), rows, some
-    yield gn.Sequential([gn.Flatten(), *dense(gn.ReLU())]), pixels, {**some, "dtype": "float64"}
+    alone = [gn.Dense(7, bias=False), *_ours("layer", gn.Activation), gn.Dense(4)]
+    yield gn.Sequential(alone), rows, {"regularizer": gn.L1(0.1), "skip_bad_batches": True}
+    for loss in _ours("loss"):
+        yield gn.Sequential(dense(gn.Tanh())), rows, {"loss": loss}
+        if not loss.takes_labels:
+            yield gn.Sequential(dense(gn.Tanh(), outputs=3)), floats, {"loss": loss}
+    first = [gn.Conv2D(3, 3, padding=1), gn.BatchNorm(), gn.ReLU(), gn.MaxPool2D(3, stride=2)]
+    second = [gn.Conv2D(4, 2), gn.Tanh(), gn.AveragePool2D(2, stride=1), gn.Flatten(), gn.Dropout(0.3), gn.Dense(4)]
+    yield gn.Sequential([*first, *second]), pixels, {"augmentation": gn.Augmentation(shift=1, rotation=10)}
+    yield gn.Sequential([gn.Flatten(), *dense(gn.ReLU())]), pixels, {"dtype": "float64"}
+
+
+def _ours(kind: str, base: type = object) -> list[Any]:
+    """Make each part of a kind that comes with gpunn."""
+    every = [part for part in PARTS[kind].values() if part.__module__.startswith("gpunn.") and issubclass(part, base)]
+    return [part() for part in every]

@@ -18,6 +18,8 @@ from gpunn.scalars import flag, real
 from gpunn.train.regularizers import Regularizer
 from gpunn.train.schedules import Constant, Schedule
 
+__all__ = ["SGD", "Adam", "Optimizer"]
+
 Update = TypeVar("Update", bound=Callable[..., None])
 
 

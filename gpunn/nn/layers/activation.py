@@ -13,6 +13,8 @@ from gpunn.nn.initializers import Glorot, He, Initializer, LeCun, Normal
 from gpunn.nn.layers.base import BuildContext, Layer
 from gpunn.scalars import real
 
+__all__ = ["Activation", "LeakyReLU", "ReLU", "Sigmoid", "Softmax", "Softplus", "Tanh"]
+
 
 class Activation(Layer):
     """a = f(z), element by element; shapes stay.
