@@ -29,10 +29,10 @@ assert model.evaluate(data.validation).accuracy > 0.9
 
 
 def apply(edits: str, root: Path) -> None:
-    """Apply blocks of edits: files after `+++`, hunks after `@@`; one that is all `+` goes to the end of the file."""
+    """Apply blocks of edits: files after `+++`, hunks after `@@`, all of `+` for a file's end or a new file."""
     for edit in re.split(r"^\+\+\+ ", edits, flags=re.MULTILINE)[1:]:
         name, *hunks = re.split(r"\n@@$", edit.rstrip("\n"), flags=re.MULTILINE)
-        text = (root / name).read_text("utf-8")
+        text = (root / name).read_text("utf-8") if (root / name).exists() else ""
         for hunk in hunks:
             lines = hunk.removeprefix("\n").split("\n")
             old, new = ("".join(line[1:] + "\n" for line in lines if line[0] in signs) for signs in (" -", " +"))
@@ -43,6 +43,28 @@ def apply(edits: str, root: Path) -> None:
             assert len(places) == 1, f"{name} must hold these lines once, not {len(places)} times:\n{old}"
             text = text[: places[0]] + new + text[places[0] + len(old) :]
         (root / name).write_text(text, "utf-8")
+
+
+READ_A_FORMAT = """
+import sys
+from pathlib import Path
+import numpy as np
+import gpunn as gn
+from gpunn.data.formats.inputs import read_inputs
+from gpunn.errors import DataError
+assert gn.__file__.startswith(sys.argv[1])
+path, values = Path("a"), np.arange(6, dtype="<f4").reshape(2, 3)
+content = b"F32\\n" + np.array([2, 3], "<u4").tobytes() + values.tobytes()
+path.write_bytes(content)
+np.testing.assert_array_equal(read_inputs(path, (3,)), values)
+for length in range(4, len(content)):
+    path.write_bytes(content[:length])
+    try:
+        read_inputs(path, (3,))
+    except DataError:
+        continue
+    raise AssertionError(length)
+"""
 
 
 def copied(root: Path, edits: str) -> Path:
@@ -67,6 +89,10 @@ def run_in(root: Path, *arguments: str) -> str:
 
 def test_the_activation_of_the_page_trains_and_is_saved_and_loaded(copy_with_softsign: Path) -> None:
     run_in(copy_with_softsign, "-W", "error", "-c", TRAIN_SAVE_LOAD, str(copy_with_softsign))
+
+
+def test_the_file_format_of_the_page_is_read_and_refused_where_it_is_damaged(copy_with_softsign: Path) -> None:
+    run_in(copy_with_softsign, "-W", "error", "-c", READ_A_FORMAT, str(copy_with_softsign))
 
 
 def test_the_activation_of_the_page_passes_the_tests_that_ask_for_it(copy_with_softsign: Path) -> None:

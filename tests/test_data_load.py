@@ -13,7 +13,8 @@ from data_helpers import STEMS, idx_bytes, one_line, small_set, write_set
 
 from gpunn.data import NAMES, load_data
 from gpunn.data import load as load_module
-from gpunn.data.digits import IMAGES, LABELS
+from gpunn.data.sources import DIGIT_IMAGES as IMAGES
+from gpunn.data.sources import DIGIT_LABELS as LABELS
 from gpunn.data.sources import MNIST, PUBLISHED
 from gpunn.errors import DataError, OptionError
 

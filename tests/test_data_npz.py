@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gpunn.data import load_data
-from gpunn.data.formats.npz import NpzFile
+from gpunn.data.formats.npy import NpzFile
 from gpunn.errors import DataError
 
 X = np.arange(60, dtype=np.float32).reshape(20, 3)
@@ -119,7 +119,7 @@ def test_a_size_in_the_zip_directory_that_the_file_cannot_hold_is_refused(tmp_pa
 
 
 def test_a_consistent_bomb_is_not_unpacked(tmp_path, monkeypatch):
-    monkeypatch.setattr("gpunn.data.formats.npz.MAX_UNPACKED", 1 << 20)
+    monkeypatch.setattr("gpunn.data.formats.bounded.MAX_UNPACKED", 1 << 20)
     np.savez_compressed(tmp_path / "a.npz", x=np.zeros((2 << 20, 1), np.uint8), y=Y)
     assert "more than the 1,048,576 that can be unpacked" in refused(tmp_path / "a.npz")
 

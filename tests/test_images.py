@@ -24,7 +24,7 @@ SHAPE = (28, 28, 1)
 
 
 def read(path: Path, shape: tuple[int, int, int] = SHAPE) -> np.ndarray:
-    return read_image(path, kind_of_file(path, "").reader, shape, "never", lambda _: None)
+    return read_image(path, kind_of_file(path, "").image, shape, "never", lambda _: None)
 
 
 def refused(path: Path) -> str:

@@ -224,7 +224,7 @@ def npy(header: str) -> bytes:
         (
             "a.npy",
             npy("{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000,), }"),
-            "promises 4,000,000,000,000 bytes",
+            "promises 1,000,000,000,000 float32 values, 4,000,000,000,000 bytes",
         ),
         ("a.npy", npy("{'descr': '|O', 'fortran_order': False, 'shape': (1,), }"), "objects are never loaded"),
         ("a.npy", b"\x93NUMPY", "is no .npy array"),

@@ -1,4 +1,4 @@
-"""Data by name, from a folder or from a file; the named sets from disk where they are, else downloaded."""
+"""Load data by name, from a folder or from a file; published sets from the disk where they are, else downloaded."""
 
 import hashlib
 import logging
@@ -12,12 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.data.dataset import Data
-from gpunn.data.digits import CLASS_NAMES, digits_test, digits_train
 from gpunn.data.formats.idx import idx_header, read_images, read_labels
-from gpunn.data.formats.kinds import NPZ, kind_of_file
-from gpunn.data.formats.npz import NpzFile
+from gpunn.data.formats.kinds import kind_of_file
 from gpunn.data.samples import Samples
-from gpunn.data.sources import MNIST, PUBLISHED, PublishedFile, PublishedSet
+from gpunn.data.sources import DIGITS, MNIST, PUBLISHED, PublishedFile, PublishedSet, read_digits
 from gpunn.errors import DataError, OptionError
 from gpunn.scalars import flag
 
@@ -40,31 +38,31 @@ def load_data(
         source: "digits" (bundled), "mnist" or "fashion-mnist" (GPUNN_DATA, the user's cache, or downloaded);
             a folder with the four IDX files; a .npz file; or Data, which are given back as they are. A folder
             that has the name of a set is reached as "./mnist" or as a Path.
-        validation: fraction (0.1) or count (5000) of the training samples that is watched and not learned
-            from; 0 for none; "test" to watch the published test set instead.
-        limit: keep only the first `limit` training samples, before the split.
-        seed: of the split, which depends on nothing else but the labels.
-        memory_map: whether the inputs stay in their file, so that they may be larger than memory: rows are read when
+        validation: Fraction (0.1) or count (5000) of the training samples to validate on and not to learn from; 0 for
+            none; "test" for the published test set instead.
+        limit: Number of training samples to keep, before the split; left out, all.
+        seed: Seed of the split, which depends on nothing else but the labels.
+        memory_map: Whether the inputs stay in their file, so that they may be larger than memory: rows are read when
             they are used. Left out, those of 1 GiB and more do where the file is not compressed.
 
     Returns:
         Data with `.train`, `.validation` and `.test`.
 
     Raises:
-        OptionError: an unknown name; validation, limit or seed out of range.
-        DataError: missing, damaged or unfit files, no network, or a compressed file that is to be memory-mapped.
-        OutputError: the user's cache cannot be written.
+        OptionError: Unknown name; validation, limit or seed out of range.
+        DataError: Missing, damaged or unfit files, no network, or a compressed file that is to be memory-mapped.
+        OutputError: The user's cache cannot be written.
     """
     if isinstance(source, Data):
         return source
     if memory_map is not None:
         memory_map = flag(memory_map, "memory_map")
     split: dict[str, Any] = {"validation": validation, "limit": limit, "seed": seed}
-    if isinstance(source, str) and source in NAMES:
-        if source == "digits":
-            if memory_map:
-                raise OptionError("the bundled digits are compressed and cannot be memory-mapped: leave memory_map out")
-            return Data.from_samples(digits_train(), test=digits_test, class_names=CLASS_NAMES, name=source, **split)
+    if source == "digits" and isinstance(source, str):
+        if memory_map:
+            raise OptionError("the bundled digits are compressed and cannot be memory-mapped: leave memory_map out")
+        return Data.from_samples(read_digits(0), test=partial(read_digits, 1), class_names=DIGITS, name=source, **split)
+    if isinstance(source, str) and source in PUBLISHED:
         return _published(PUBLISHED[source], split, memory_map)
     if not isinstance(source, str | PathLike) or not str(source):
         raise OptionError(
@@ -74,18 +72,16 @@ def load_data(
         )
     try:
         path = Path(source).expanduser().absolute()
-        is_folder, is_there = path.is_dir(), path.exists()
+        read = _folder if path.is_dir() else _file if path.exists() else None
     except (OSError, RuntimeError) as error:  # a name that is too long, or the home of somebody who is not known
         raise DataError(f"{source}: cannot be looked for ({error}): check the path") from None
-    if is_folder:
-        return _folder(path, split, memory_map)
-    if is_there:
-        return _file(path, split, memory_map)
-    raise _unknown(os.fspath(source), path)
+    if read is None:
+        raise _unknown(os.fspath(source), path)
+    return read(path, split, memory_map)
 
 
 def user_cache() -> Path:
-    """The folder of this user's cache that downloaded sets are kept in."""
+    """Return the folder of this user's cache for downloaded sets."""
     import pooch
 
     return Path(pooch.os_cache("gpunn"))
@@ -97,40 +93,34 @@ def _published(published: PublishedSet, split: dict[str, Any], memory_map: bool 
         from gpunn.data.download import download
 
         paths = download(published, user_cache() / published.name)
+
+    def read(first: int) -> Samples:
+        """Read the images and labels of which the set's file of this number is the first, and check them."""
+        x, y = paths[first : first + 2]
+        images, labels = read_images(x, memory_map), read_labels(y)
+        _check_published(published, published.files[first], x, images)
+        _check_published(published, published.files[first + 1], y, labels)
+        return _samples(x, images, y, labels, len(published.class_names))
+
     return Data.from_samples(
-        _read_published(published, 0, paths, memory_map),
-        test=partial(_read_published, published, 2, paths, memory_map),
-        class_names=published.class_names,
-        name=published.name,
-        **split,
+        read(0), test=partial(read, 2), class_names=published.class_names, name=published.name, **split
     )
 
 
-def _read_published(published: PublishedSet, first: int, paths: tuple[Path, ...], memory_map: bool | None) -> Samples:
-    """Images and labels of one part of a published set, whose first file is given by its number."""
-    x, y = paths[first], paths[first + 1]
-    pixels, digits = read_images(x, memory_map), read_labels(y)
-    _check_published(published, published.files[first], x, pixels)
-    _check_published(published, published.files[first + 1], y, digits)
-    return _samples(x, pixels, y, digits, len(published.class_names))
-
-
 def _locate(published: PublishedSet) -> tuple[Path, ...] | None:
-    """The four files in GPUNN_DATA, its subfolder or the cache; a folder that lacks one is passed over."""
-    folders = []
+    """Find the four files in GPUNN_DATA, its subfolder or the cache; a folder that lacks one is passed over."""
+    folders: list[Path] = []
     if named := os.environ.get("GPUNN_DATA"):
         root = Path(named).expanduser().absolute()
         if not root.is_dir():
             log.warning("GPUNN_DATA names %s, which is no folder: it is passed over", root)
         folders = [root / published.name, root]
-    for folder in folders:
-        if paths := published.find(folder):
-            return paths
-    return published.find(user_cache() / published.name)
+    found = (paths for folder in folders if (paths := published.find(folder)))
+    return next(found, None) or published.find(user_cache() / published.name)
 
 
 def _check_published(published: PublishedSet, file: PublishedFile, path: Path, array: NDArray[np.uint8]) -> None:
-    """Own wrappers and names are welcome, other content is not: a name promises comparable results."""
+    """Refuse other content: a name promises comparable results. Own wrappers and file names are welcome."""
     own = f'load your own version by its folder, "{path.parent}"'
     if array.shape not in (file.shape, (*file.shape, 1)):
         raise DataError(
@@ -153,8 +143,9 @@ def _check_published(published: PublishedSet, file: PublishedFile, path: Path, a
 
 
 def _folder(folder: Path, split: dict[str, Any], memory_map: bool | None) -> Data:
-    paths = {file.stem: file.find(folder) for file in MNIST.files}
-    missing = [stem for stem, path in paths.items() if path is None]
+    """Load the four IDX files of a folder."""
+    paths = {file.stem: path for file in MNIST.files if (path := file.find(folder)) is not None}
+    missing = [file.stem for file in MNIST.files if file.stem not in paths]
     if missing:
         below = [str(folder / name) for name in PUBLISHED if PUBLISHED[name].find(folder / name)]
         hint = f"; did you mean {below[0]}?" if below else ""
@@ -162,19 +153,19 @@ def _folder(folder: Path, split: dict[str, Any], memory_map: bool | None) -> Dat
             f"{folder}: expected four IDX files, {', '.join(missing)} missing (each may end in .gz): put "
             f"them there, or give a .npz file{hint}"
         )
-    images, labels, test_images, test_labels = (path for path in paths.values() if path is not None)
 
-    train = _samples(images, read_images(images, memory_map), labels, read_labels(labels), -1)
-    open_test = partial(_read_files, test_images, test_labels, memory_map, train.classes)
-    return Data.from_samples(train, test=open_test, name=folder.name, **split)
+    def read(images: Path, labels: Path, classes: int) -> Samples:
+        return _samples(images, read_images(images, memory_map), labels, read_labels(labels), classes)
 
-
-def _read_files(images: Path, labels: Path, memory_map: bool | None, classes: int) -> Samples:
-    return _samples(images, read_images(images, memory_map), labels, read_labels(labels), classes)
+    images, labels, test_images, test_labels = paths.values()
+    train = read(images, labels, -1)
+    return Data.from_samples(
+        train, test=lambda: read(test_images, test_labels, train.classes), name=folder.name, **split
+    )
 
 
 def _samples(x: Path, images: NDArray[np.uint8], y: Path, labels: NDArray[np.uint8], classes: int) -> Samples:
-    """One half of a set of IDX files; errors name the file."""
+    """Join one half of a set of IDX files; errors name the file."""
     if len(images) != len(labels):
         raise DataError(
             f"{x} holds {len(images):,} images, {y.name} {len(labels):,} labels: get two files that belong together"
@@ -186,11 +177,12 @@ def _samples(x: Path, images: NDArray[np.uint8], y: Path, labels: NDArray[np.uin
 
 
 def _file(path: Path, split: dict[str, Any], memory_map: bool | None) -> Data:
+    """Load a file that is a whole data set."""
     kind = kind_of_file(path, "check the path")
-    if kind.reader != NPZ:
+    if kind.data is None:
         mend = f"give its folder, {path.parent}" if "idx" in path.name else "save it with np.savez(path, x=x, y=y)"
         raise DataError(f"{path}: expected a .npz file, got {kind.name}: {mend}")
-    (x, y), test = NpzFile(path, memory_map).data()
+    (x, y), test = kind.data(path, memory_map)
     try:
         return Data.from_arrays(x, y, test=test, name=path.stem, **split)
     except DataError as error:

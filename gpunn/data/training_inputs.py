@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpunn.data import Samples
 from gpunn.data.checks import LARGEST, check_finite
 from gpunn.data.memmap import Inputs
 from gpunn.data.ranges import REACH, bit_depth
+from gpunn.data.samples import Samples
 from gpunn.errors import DataError, ShapeError
 
 GROUNDS = ("dark", "light", "mixed")

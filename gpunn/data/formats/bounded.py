@@ -1,20 +1,24 @@
-"""Reading files that may be damaged or hostile: no more memory is taken than there is real content."""
+"""Read files that may be damaged or hostile: no more memory is taken than there is real content."""
 
+import math
 import os
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from gpunn.backend.limits import require
-from gpunn.errors import DataError, GpunnError
+from gpunn.data.memmap import is_to_map, mapped
+from gpunn.errors import DataError, GpunnError, MemoryShortageError
 from gpunn.files import open_regular
 
 GZIP_MAGIC = b"\x1f\x8b"
-# Deflate cannot do better than 1032:1 (zlib's technical notes), so a header that promises more is a lie.
 MAX_RATIO = 1032
-# An unpacked file is bounded by its own size; a packed one could hold a thousand times its size.
+"""Most that deflate can pack into one byte (zlib's technical notes): a header that promises more is a lie."""
 MAX_UNPACKED = 4 << 30
 # As many as `bgzip` makes of the bound above, 64 KiB each. Empty ones could be millions in a small file.
 _MAX_MEMBERS = MAX_UNPACKED >> 16
@@ -30,37 +34,32 @@ class Readable(Protocol):
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[tuple[Readable, int | None]]:
-    """A file as a stream of its unpacked bytes; its first bytes, not its name, tell whether it is gzipped.
-
-    Args:
-        path: the file.
-
-    Yields:
-        (stream, size of the file, or None where it is gzipped and the size is not known).
-
-    Raises:
-        DataError: no such file, no permission, a damaged gzip stream, or more content than memory.
-    """
+def reading(
+    path: Path,
+    what: str = "the gzip stream is damaged",
+    mend: str = "get the file again",
+    damage: tuple[type[Exception], ...] = (zlib.error, EOFError),
+) -> Iterator[None]:
+    """Turn errors of reading a file into one line that says what is wrong and how to mend it."""
     try:
-        with open_regular(path) as raw:
-            is_packed = raw.read(2) == GZIP_MAGIC
-            raw.seek(0)
-            if is_packed:
-                yield Gunzip(raw), None
-            else:
-                yield raw, os.fstat(raw.fileno()).st_size
+        yield
     except GpunnError:
         raise  # an OutputError is an OSError, but not one of reading
-    except EOFError:
-        raise DataError(f"{path}: the gzip stream is cut short: get the file again") from None
-    except zlib.error as error:
-        raise DataError(f"{path}: the gzip stream is damaged ({error}): get the file again") from None
-    except OSError as error:
-        reason = error.strerror or error
-        raise DataError(f"{path}: expected a data file, which cannot be read ({reason}): check the path") from None
     except MemoryError:
-        raise DataError(f"{path}: its content does not fit into memory: use a smaller file") from None
+        raise MemoryShortageError(f"{path}: its content does not fit into memory: use a smaller file") from None
+    except damage as error:
+        raise DataError(f"{path}: {what} ({str(error) or type(error).__name__}): {mend}") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error}): check the path") from None
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[tuple[Readable, int | None]]:
+    """Open a file as a stream of unpacked bytes, with its size, or None where its first bytes are those of gzip."""
+    with reading(path), open_regular(path) as raw:
+        is_packed = raw.read(2) == GZIP_MAGIC
+        raw.seek(0)
+        yield (Gunzip(raw), None) if is_packed else (raw, os.fstat(raw.fileno()).st_size)
 
 
 class Gunzip:
@@ -68,9 +67,6 @@ class Gunzip:
 
     zlib itself reads the members' headers and compares their checksums. The standard library's GzipFile reads headers,
     and zeros after the end, byte by byte in Python, which a small hostile file turns into minutes.
-
-    Args:
-        packed: the file.
     """
 
     def __init__(self, packed: Readable) -> None:
@@ -80,11 +76,11 @@ class Gunzip:
         self._members = 1
 
     def read(self, size: int, /) -> bytes:
-        """At most `size` bytes, fewer only at the end of a member; none at the end of the file.
+        """Read at most `size` bytes, fewer only at the end of a member; none at the end of the file.
 
         Raises:
-            EOFError: the file ends within a member.
-            zlib.error: what is there is damaged, or no gzip.
+            EOFError: The file ends within a member.
+            zlib.error: The content is damaged, or no gzip.
         """
         while not self._member.eof or self._is_more():
             data = self._member.decompress(self._packed, size)
@@ -94,7 +90,7 @@ class Gunzip:
             if not self._packed and not self._member.eof:
                 self._packed = self._file.read(_PACKED_CHUNK)
                 if not self._packed:
-                    raise EOFError
+                    raise EOFError("it is cut short")
         return b""
 
     def _is_more(self) -> bool:
@@ -112,21 +108,50 @@ class Gunzip:
 
 
 def read_up_to(stream: Readable, size: int, what: str = "a file") -> bytearray:
-    """The next `size` bytes, or what there is; memory grows with the content, not with the promise.
-
-    Args:
-        stream: to read.
-        size: that is promised.
-        what: it is read of.
-
-    Raises:
-        MemoryShortageError: there is less memory than is promised.
-    """
+    """Read `size` bytes, or what there is; memory grows with the content, not with the promise."""
     require(size, what)
     data = bytearray()
-    while len(data) < size:
-        chunk = stream.read(min(_CHUNK, size - len(data)))
-        if not chunk:
-            break
+    while len(data) < size and (chunk := stream.read(min(_CHUNK, size - len(data)))):
         data += chunk
     return data
+
+
+class Header(NamedTuple):
+    """Type and shape of an array, number of bytes before its values, and their order."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    size: int
+    order: Literal["C", "F"] = "C"
+
+    @property
+    def nbytes(self) -> int:
+        """Number of bytes of the values."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def __str__(self) -> str:
+        shape = " x ".join(f"{size:,}" for size in self.shape)
+        return f"{shape} {self.dtype.newbyteorder('=')} values, {self.nbytes:,} bytes"
+
+    def check_size(self, got: int, what: str) -> None:
+        """Raise a DataError unless so many bytes of values are there."""
+        if wrong := got - self.nbytes:
+            how = f"cut short by {-wrong:,} bytes" if wrong < 0 else f"{wrong:,} bytes too long"
+            raise DataError(f"{what}: its header promises {self}, got {got:,} bytes, {how}: get or save the file again")
+
+
+def check_packed(what: str, promised: int, packed: int, mend: str) -> None:
+    """Raise a DataError where so many packed bytes cannot hold what is promised, or it is too much."""
+    if promised > (most := min(MAX_UNPACKED, MAX_RATIO * packed)):
+        raise DataError(f"{what} promises {promised:,} bytes, more than the {most:,} that can be unpacked: {mend}")
+
+
+def read_array(
+    path: Path, stream: Readable, header: Header, what: str, memory_map: bool | None, *, is_packed: bool, begin: int = 0
+) -> NDArray[Any]:
+    """Read the values after a header, or map them where they stay in the file, whose array begins at a byte."""
+    if is_to_map(path, header.nbytes, memory_map, is_packed=is_packed):
+        return mapped(path, header.dtype, header.shape, begin + header.size, header.order)
+    data = read_up_to(stream, header.nbytes, what)
+    header.check_size(len(data), what)
+    return np.frombuffer(data, header.dtype).reshape(header.shape, order=header.order)

@@ -1,26 +1,29 @@
 """Make images inputs of a network: grey or RGB, fitted into its size, dark and light as it learned them."""
 
-from __future__ import annotations
-
 import io
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.backend.limits import require
+from gpunn.data.formats.bounded import reading
 from gpunn.data.formats.image_files import ImageFile, read_image_file
 from gpunn.data.ranges import bit_depth
 from gpunn.data.training_inputs import TrainingInputs, borders
-from gpunn.errors import DataError, GpunnError, MemoryShortageError
+from gpunn.errors import DataError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from PIL.ImageFile import ImageFile as PillowFile
+
+Planes = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
+"""Pixels from 0 to 1, pixels times alpha, and alpha, (height, width, ...); two are empty where nothing is transparent.
+"""
 
 # Memory that decoding may take: at any rate, for each byte of the file, and in all. A small file that promises much is
 # refused. Photographs are smooth where they are large. A PNG may take all that its header promises, since a large page
@@ -33,13 +36,15 @@ _OF_PIXEL, _OF_PIXEL_OF_PNG = {"GIF": 5, "WEBP": 20}, {"1": 1, "L": 1, "P": 1, "
 _MOST_PIXELS, _LONGEST_SIDE = 220_000_000, 65_535
 # Pixels as floats at a time, and pixels of the image that are left for one of the network in the first shrinking.
 _BAND, _SPARE = 1 << 18, 4
+# Share of the whole range below which a drawing is not seen on its ground.
+_SEEN = 0.1
 
 
 def image_shape(path: Path, shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Give (height, width, channels) of the images that a network takes; features that make a square are an image.
+    """Return (height, width, channels) of the images that a network takes; features of a square number are an image.
 
     Raises:
-        DataError: the network takes no images.
+        DataError: The network takes no images.
     """
     if len(shape) == 3 and shape[2] in (1, 3):
         return shape[0], shape[1], shape[2]
@@ -61,130 +66,92 @@ def read_image(
 
     Args:
         path: The file; see `read_inputs` for the rest.
-        form: Format of the file, one of `gpunn.data.formats.kinds.IMAGE_FORMATS`.
+        form: Pillow's name of the format.
         shape: Shape that the image gets.
         invert: Whether dark and light are exchanged.
         note: Function that is given a line for whatever may surprise.
         trained_on: Description of the training images; left out, they were light on dark.
 
     Raises:
-        DataError: it cannot be read, is damaged, or would take too much memory.
-        MemoryShortageError: less than that is free.
+        DataError: The image cannot be read, is damaged, or would take too much memory.
+        MemoryShortageError: Less than that is free.
     """
     height, width, channels = shape
     ground = "dark" if trained_on is None else trained_on.ground
     is_grey = channels == 1 or (trained_on is not None and trained_on.is_grey)
-    picture = _decoded(path, read_image_file(path, form), (height, width, 1 if is_grey else channels))
-    pixels, size = _on_ground(picture, None if trained_on is None or is_grey else ground), picture.size
+    planes, size = _decoded(path, read_image_file(path, form), (height, width, 1 if is_grey else channels))
+    pixels = _on_ground(planes, None if trained_on is None or is_grey else ground)
     border = np.median(borders(pixels[None])[0], axis=0)
     light = float(np.mean(border)) > 0.5
     if size != (height, width):
         note(f"{path}: {size[1]} × {size[0]} pixels, fitted into {width} × {height}")
         pixels = _fitted(pixels, size, height, width, border)
-    is_other = light if ground == "dark" else not light if ground == "light" else False
+    is_other = light if ground == "dark" else not light and ground == "light"
+    if invert == "auto" and is_other:
+        background = "light background" if light else "dark background, in training it was light"
+        note(f"{path}: {background}, so dark and light are exchanged (--invert never leaves them)")
     if invert == "always" or (invert == "auto" and is_other):
-        if invert == "auto":
-            background = "light background" if light else "dark background, in training it was light"
-            note(f"{path}: {background}, so dark and light are exchanged (--invert never leaves them)")
         pixels = 1 - pixels
     return np.repeat(pixels.astype(np.float32), channels // pixels.shape[2], axis=2)
 
 
-class _Picture(NamedTuple):
-    """An image, upright and perhaps shrunk, from 0 to 1.
-
-    Attributes:
-        pixels: (height, width, channels), as if nothing were transparent.
-        drawn: the pixels times how opaque they are, (height, width, channels), or None where nothing is transparent.
-        alpha: how opaque they are, (height, width, 1), or None.
-        size: (height, width) of the whole image.
-    """
-
-    pixels: NDArray[Any]
-    drawn: NDArray[Any] | None
-    alpha: NDArray[Any] | None
-    size: tuple[int, int]
-
-
-# Of the whole range: below that, what is drawn is not seen on its ground.
-_SEEN = 0.1
-
-
-def _on_ground(picture: _Picture, ground: str | None) -> NDArray[Any]:
+def _on_ground(planes: Planes, ground: str | None) -> NDArray[np.float32]:
     """Lay an image on white or black.
 
     The ground is white, or of RGB that of the training images, unless the drawing would vanish there. Of grey, it is
     whichever of both shows more of the drawing. Where all is equally transparent, the colours alone are the drawing.
     """
-    if picture.alpha is None or picture.drawn is None or np.ptp(picture.alpha) < 1 / 512:
-        return picture.pixels
-    on_white, on_black = picture.drawn + (1 - picture.alpha), picture.drawn
-    contrasts = [float(np.ptp(pixels.mean(axis=2))) for pixels in (on_white, on_black)]
+    pixels, on_black, alpha = planes
+    if not alpha.size or np.ptp(alpha) < 1 / 512:
+        return pixels.astype(np.float32)
+    on_white = on_black + (1 - alpha)
+    of_white, of_black = (float(np.ptp(laid.mean(axis=2))) for laid in (on_white, on_black))
     if ground is None:
-        is_black = contrasts[1] > contrasts[0] + _SEEN
-    elif ground == "dark":
-        is_black = contrasts[1] >= _SEEN
+        is_black = of_black > of_white + _SEEN
     else:
-        is_black = contrasts[0] < _SEEN <= contrasts[1]
+        is_black = of_black >= _SEEN and (ground == "dark" or of_white < _SEEN)
     return (on_black if is_black else on_white).astype(np.float32)
 
 
-def _decoded(path: Path, file: ImageFile, shape: tuple[int, int, int]) -> _Picture:
-    """Decode an image to upright pixels; a large one is shrunk to some multiple of the shape."""
+def _decoded(path: Path, file: ImageFile, shape: tuple[int, int, int]) -> tuple[Planes, tuple[int, int]]:
+    """Decode an image to upright pixels, a large one shrunk to some multiple of the shape, with its whole size."""
+    with reading(path, "the image is damaged", "get it again", (Exception,)), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if file.size is not None:
+            _check(path, file, *file.size)
+        with _opened(file) as image:
+            width, height = image.size
+            shrinking = 1
+            if file.format == "JPEG":  # shrunk while it is decoded, a photograph takes few bytes
+                shrinking = next((by for by in (1, 2, 4) if width * height * 4 <= _MOST_BYTES * by * by), 8)
+            of_png = _OF_PIXEL_OF_PNG if file.format == "PNG" else {}
+            _check(path, file, width, height, of_png.get(image.mode, 4) / shrinking**2 + _held(file, image))
+            image.draft(image.mode, (width // shrinking, height // shrinking))
+            pixels, drawn, alpha = (_upright(plane, file.orientation) for plane in _shrunk(file, image, shape))
+    return (pixels, drawn, alpha), (height, width) if file.orientation <= 4 else (width, height)
+
+
+def _opened(file: ImageFile) -> "PillowFile":
+    """Open an image, of which only the header is read.
+
+    Not by `Image.open`, which takes whatever is beyond 179 million pixels for a bomb, and photographs for one.
+    """
     from PIL import Image
 
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            if file.size is not None:
-                _check(path, file, *file.size)
-            with _opened(file) as image:
-                width, height = image.size
-                shrinking = _shrinking(width, height) if file.format == "JPEG" else 1
-                of_png = _OF_PIXEL_OF_PNG if file.format == "PNG" else {}
-                _check(path, file, width, height, of_png.get(image.mode, 4) / shrinking**2 + _held(file, image))
-                image.draft(image.mode, (width // shrinking, height // shrinking))
-                in_bands = _deep_bands(file) if _is_deep(file) else lambda rows: _crops(image, rows)
-                planes = _shrunk(*image.size, in_bands, file.orientation, shape)
-    except GpunnError:
-        raise
-    except MemoryError:
-        raise MemoryShortageError(f"{path}: the image does not fit into memory: make it smaller") from None
-    except Image.DecompressionBombError:
-        raise DataError(f"{path}: pixels are too many of this {file.format} image: make it smaller") from None
-    except Exception as error:  # noqa: BLE001 - on damaged files Pillow raises nearly everything that there is
-        raise DataError(f"{path}: the image is damaged ({error or type(error).__name__}): get it again") from None
-    upright = [None if plane is None else _upright(plane, file.orientation) for plane in planes]
-    size = (height, width) if file.orientation <= 4 else (width, height)
-    assert upright[0] is not None
-    return _Picture(upright[0], upright[1], upright[2], size)
-
-
-def _opened(file: ImageFile) -> PillowFile:
-    """Open an image, of which only the header is read."""
-    from PIL import Image
-    from PIL.JpegImagePlugin import JpegImageFile
-    from PIL.PngImagePlugin import PngImageFile
-
-    stream = io.BytesIO(file.content)
-    # Beyond 179 million pixels `open` takes an image for a bomb, and a photograph or a scan is none.
-    of_any_size = {"JPEG": JpegImageFile, "PNG": PngImageFile}.get(file.format)
-    return of_any_size(stream) if of_any_size else Image.open(stream, formats=(file.format,))
-
-
-def _shrinking(width: int, height: int) -> int:
-    """Choose by what a photograph is shrunk while it is decoded, so that it takes few bytes."""
-    return next((by for by in (1, 2, 4) if width * height * 4 <= _MOST_BYTES * by * by), 8)
+    Image.preinit()
+    if file.format not in Image.OPEN:
+        Image.init()
+    return Image.OPEN[file.format][0](io.BytesIO(file.content), "")
 
 
 def _check(path: Path, file: ImageFile, width: int, height: int, of_pixel: float = 4) -> None:
-    """Refuse too many pixels, and what would take too much memory or more than is free."""
+    """Refuse too many pixels, and more memory than they may take or is free."""
     if max(width, height) > _LONGEST_SIDE or width * height > _MOST_PIXELS:
         raise DataError(
             f"{path}: {width} × {height} pixels are too many: the image exceeds limits of {_LONGEST_SIDE:,} a side and "
             f"{_MOST_PIXELS:,} in all: make it smaller"
         )
-    of_pixel = _OF_PIXEL.get(file.format, of_pixel) * (2 if _is_deep(file) else 1)
+    of_pixel = _OF_PIXEL.get(file.format, of_pixel) * (2 if file.is_deep else 1)
     nbytes = math.ceil(width * height * of_pixel)
     per_byte = _MOST_PER_BYTE.get(file.format, _MOST_PER_BYTE_OF_OTHERS)
     if file.format == "PNG":
@@ -198,11 +165,10 @@ def _check(path: Path, file: ImageFile, width: int, height: int, of_pixel: float
     require(nbytes, str(path))
 
 
-def _held(file: ImageFile, image: Image) -> float:
-    """Count bytes that each pixel takes until the end, however much a photograph is shrunk.
+def _held(file: ImageFile, image: "Image") -> float:
+    """Return the bytes of each pixel that a JPEG in several scans, such as a progressive one, holds to the end.
 
-    One that is stored in a single scan is decoded row by row. Of one in several scans, such as a progressive one, every
-    coefficient is held, two bytes each.
+    They are its coefficients, two bytes each; one that is stored in a single scan is decoded row by row.
     """
     layers = getattr(image, "layer", ())  # of each component: name, samples across, samples down, table
     if file.format != "JPEG" or (file.scan == len(layers) and not image.info.get("progressive")):
@@ -211,88 +177,48 @@ def _held(file: ImageFile, image: Image) -> float:
     return float(2 * max(1, sum(sampled) / max(1, *sampled, 0)))
 
 
-def _is_deep(file: ImageFile) -> bool:
-    """Tell whether a PNG has 16 bits and is not grey, of which Pillow keeps the upper byte of each sample."""
-    depth, kind = file.content[24:26] if file.format == "PNG" else b"\0\0"
-    return depth == 16 and kind != 0
+def _bands(file: ImageFile, image: "Image", rows: int) -> Iterator["Image | NDArray[Any]"]:
+    """Give an image from top to bottom, a deep one as arrays (rows, width, samples) of 16 bits.
 
-
-def _deep_bands(file: ImageFile) -> Callable[[int], Iterator[NDArray[Any]]]:
-    """Read a PNG of 16 bits as arrays (rows, width, samples), by having Pillow take its bytes for other ones.
-
-    Two samples of 16 bits are four of 8; where there are more, the lower bytes are the upper ones of an image that is
-    read as if it were little-endian.
+    Pillow keeps the upper byte of such a sample, so it is made to take the bytes for other ones. Two samples of 16 bits
+    are four of 8; where there are more, the lower bytes are the upper ones of an image that is read as little-endian.
     """
-
-    def taken_for(raw: str) -> PillowFile:
-        image = _opened(file)
-        image.tile = [(*tile[:3], raw) for tile in image.tile]  # type: ignore[misc]
-        return image
-
-    mode = {2: "RGB", 4: "LA", 6: "RGBA"}[file.content[25]]
-    images = [taken_for("RGBA")] if mode == "LA" else [taken_for(f"{mode};16{order}") for order in "BL"]
-
-    def bands(rows: int) -> Iterator[NDArray[Any]]:
-        for crops in zip(*(_crops(image, rows) for image in images), strict=True):
+    images: list[Image] = [image]
+    if file.is_deep:
+        images = []
+        for raw in {2: ("RGB;16B", "RGB;16L"), 4: ("RGBA",), 6: ("RGBA;16B", "RGBA;16L")}[file.content[25]]:
+            other = _opened(file)
+            other.tile = [(*tile[:3], raw) for tile in other.tile]  # type: ignore[misc]
+            images.append(other)
+    for top in range(0, image.height, rows):
+        crops = [each.crop((0, top, image.width, min(top + rows, image.height))) for each in images]
+        if file.is_deep:
             halves = np.stack([np.asarray(crop) for crop in crops], axis=-1)
             yield halves.reshape(*halves.shape[:2], -1).view(">u2")
-
-    return bands
-
-
-def _crops(image: Image, rows: int) -> Iterator[Image]:
-    for top in range(0, image.height, rows):
-        yield image.crop((0, top, image.width, min(top + rows, image.height)))
+        else:
+            yield crops[0]
 
 
-def _shrunk(
-    width: int,
-    height: int,
-    in_bands: Callable[[int], Iterable[Image | NDArray[Any]]],
-    orientation: int,
-    shape: tuple[int, int, int],
-) -> tuple[NDArray[Any], NDArray[Any] | None, NDArray[Any] | None]:
+def _shrunk(file: ImageFile, image: "Image", shape: tuple[int, int, int]) -> Planes:
     """Shrink an image to means over squares of pixels, each as large as leaves `_SPARE` of them for one of the network.
 
     A band of rows at a time: floats of the whole image would take many times its memory.
-
-    Args:
-        width: Width of the image.
-        height: Height of the image.
-        in_bands: Function that gives the image from top to bottom, so many rows at a time.
-        orientation: EXIF's number of how it is turned.
-        shape: Shape that it will get.
-
-    Returns:
-        Pixels, pixels times alpha, and alpha; see `_Picture`.
     """
-    wanted = shape[:2] if orientation <= 4 else shape[1::-1]
+    (width, height), channels = image.size, shape[2]
+    wanted = shape[:2] if file.orientation <= 4 else shape[1::-1]
     most_rows = max(1, _BAND // width)
     # It is fitted in whole, so the longer side says how much it shrinks.
     side = max(1, min(max(height // wanted[0], width // wanted[1]) // _SPARE, most_rows))
-    rows, depth, shrunk = most_rows // side * side, 0.0, []
-    for band in in_bands(rows):
-        values, alpha, most = _values(band, shape[2])
+    depth, shrunk = 0.0, []
+    for band in _bands(file, image, most_rows // side * side):
+        values, alpha, most = _values(band, channels)
         depth = max(depth, most)
-        if alpha is None:
-            shrunk.append(_squares(values, side))
-        elif alpha.size == 1:
-            small = _squares(values, side)
-            shrunk.append(np.concatenate([small, small * alpha, np.full_like(small[..., :1], alpha)], axis=2))
-        else:
-            shrunk.append(_squares(np.concatenate([values, values * alpha, alpha], axis=2), side))
-    planes = np.concatenate(shrunk)
-    channels = shape[2]
-    # Of 16 bits it is not said whether all of them are used.
-    white = bit_depth(depth)
-    if planes.shape[2] == channels:
-        return (planes / white).astype(np.float32), None, None
-    pixels, drawn, alpha = np.split(planes, (channels, 2 * channels), axis=2)
+        if alpha is not None:
+            values = np.concatenate([values, values * alpha, alpha], axis=2)
+        shrunk.append(_means(_means(values, side, 0), side, 1))
+    pixels, drawn, alpha = np.split(np.concatenate(shrunk), (channels, 2 * channels), axis=2)
+    white = bit_depth(depth)  # a file does not say how many of 16 bits are used
     return pixels / white, drawn / white, alpha
-
-
-def _squares(values: NDArray[Any], side: int) -> NDArray[Any]:
-    return _means(_means(values, side, 0), side, 1)
 
 
 def _means(values: NDArray[Any], count: int, axis: int) -> NDArray[Any]:
@@ -315,13 +241,12 @@ def _upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
     return pixels[::-1] if mirrored in (2, 3) else pixels
 
 
-def _values(band: Image | NDArray[Any], channels: int) -> tuple[NDArray[Any], NDArray[Any] | None, float]:
-    """Take from a band its pixels, how opaque each of them is or all are, 0 to 1, or None, and the largest value."""
+def _values(band: "Image | NDArray[Any]", channels: int) -> tuple[NDArray[Any], NDArray[Any] | None, float]:
+    """Take from a band its pixels, how opaque each of them is, 0 to 1, or None, and the largest value."""
     alpha = None
     if isinstance(band, np.ndarray) or band.mode.startswith("I"):
         # 16 bits: Pillow would cut off what is above 255.
-        deep = np.asarray(band, dtype=np.float64)
-        deep = deep[..., None] if deep.ndim == 2 else deep
+        deep = np.atleast_3d(np.asarray(band, dtype=np.float64))
         if deep.shape[2] in (2, 4):
             deep, alpha = deep[..., :-1], deep[..., -1:] / 65_535
         elif not isinstance(band, np.ndarray) and isinstance(clear := band.info.get("transparency"), int):
@@ -332,11 +257,8 @@ def _values(band: Image | NDArray[Any], channels: int) -> tuple[NDArray[Any], ND
     if band.has_transparency_data:
         band = band.convert("RGBA")
         alpha = np.asarray(band.getchannel("A"), dtype=np.float64)[..., None] / 255
-        if alpha.min() == alpha.max():
-            alpha = alpha[:1, :1]
         band = band.convert("RGB")
-    pixels = np.asarray(band.convert("L" if channels == 1 else "RGB"), dtype=np.float64)
-    return pixels[..., None] if pixels.ndim == 2 else pixels, alpha, 255.0
+    return np.atleast_3d(np.asarray(band.convert("L" if channels == 1 else "RGB"), dtype=np.float64)), alpha, 255.0
 
 
 def _fitted(pixels: NDArray[Any], size: tuple[int, int], height: int, width: int, border: NDArray[Any]) -> NDArray[Any]:

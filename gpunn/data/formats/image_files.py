@@ -1,36 +1,32 @@
-"""Read image files as far as Pillow may see them: of few formats, and without all that does not draw.
+"""Read image files as far as Pillow may see them: without all that does not draw.
 
 Pillow lets its caller bound the pixels, but reads comments, profiles and EXIF tables piece by piece before that: a few
 megabytes of such pieces take seconds and hundreds of megabytes. So they are left out here, unread.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import struct
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from gpunn.backend.limits import require
+from gpunn.data.formats.bounded import reading
 from gpunn.errors import DataError
 from gpunn.files import open_regular
 
-_MOST_PARTS = 1 << 16
-_MOST_SCANS = 64
-_MOST_TAGS = 200
+_MOST_PARTS, _MOST_SCANS, _MOST_TAGS = 1 << 16, 64, 200
 # The comments of a GIF take 35 times their size; the decoder of WebP keeps three whole images, and Pillow two.
 _MOST_BYTES = {"PNG": 1 << 30, "GIF": 1 << 20, "WebP": 32 << 20}
 _MOST_BYTES_OF_OTHERS = 256 << 20
 
 
-@dataclass(frozen=True)
-class ImageFile:
+class ImageFile(NamedTuple):
     """An image file for Pillow.
 
     Attributes:
         format: Pillow's name of the format.
-        content: The file, or what draws in it.
+        content: The file, or the parts of it that draw.
         orientation: EXIF's number of how the image is turned, 1 to 8; 1 is upright.
         scan: Number of components in the only scan of a JPEG; 0 where there are several scans.
         size: (width, height) where Pillow takes memory for them as soon as it opens the file, otherwise None.
@@ -42,35 +38,29 @@ class ImageFile:
     scan: int = 0
     size: tuple[int, int] | None = None
 
+    @property
+    def is_deep(self) -> bool:
+        """Whether this is a PNG of 16 bits that is not grey."""
+        return self.format == "PNG" and self.content[24] == 16 and self.content[25] != 0
+
 
 def read_image_file(path: Path, form: str) -> ImageFile:
-    """Read an image file.
-
-    Args:
-        path: The file.
-        form: Its format, one of `gpunn.data.formats.kinds.IMAGE_FORMATS`.
+    """Read an image file of one of the formats in `gpunn.data.formats.kinds`.
 
     Raises:
         DataError: The file cannot be read, is too large, or is damaged.
         MemoryShortageError: Less memory is free than it takes.
     """
-    try:
-        with open_regular(path) as file:
-            size, most = os.fstat(file.fileno()).st_size, _MOST_BYTES.get(form, _MOST_BYTES_OF_OTHERS)
-            if size > most:
-                raise DataError(
-                    f"{path}: {size:,} bytes are more than the {most:,} that are read of a {form} image: make it "
-                    "smaller"
-                )
-            require(2 * size, str(path))
-            content = file.read(size)  # not `most`: what is asked for is allocated
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error}): check the path") from None
-    try:
+    damage = (ValueError, struct.error, IndexError)
+    with reading(path, "the image is damaged", damage=damage), open_regular(path) as file:
+        size, most = os.fstat(file.fileno()).st_size, _MOST_BYTES.get(form, _MOST_BYTES_OF_OTHERS)
+        if size > most:
+            raise DataError(
+                f"{path}: {size:,} bytes are more than the {most:,} that are read of a {form} image: make it smaller"
+            )
+        require(2 * size, str(path))
+        content = file.read(size)  # not `most`: that would be allocated
         return _READERS[form](content) if form in _READERS else ImageFile(form.upper(), content)
-    except (ValueError, struct.error, IndexError) as error:
-        reason = error if isinstance(error, ValueError) else "it ends too early"
-        raise DataError(f"{path}: the image is damaged ({reason}): get it again") from None
 
 
 def _png(content: bytes) -> ImageFile:
@@ -120,7 +110,7 @@ def _jpeg(content: bytes) -> ImageFile:
         place += len(segment)
     else:
         raise ValueError(f"it has more than {_MOST_PARTS:,} segments")
-    # Within a scan a byte 0xff is followed by 0, so these are markers. What follows the end may be another image.
+    # Within a scan a byte 0xff is followed by 0, so these are markers. After the end may come another image.
     stop = content.find(_END, place)
     scans = view[place : None if stop < 0 else stop + 2]
     count = content.count(_SCAN, place, place + len(scans))
@@ -130,19 +120,17 @@ def _jpeg(content: bytes) -> ImageFile:
 
 
 def _bmp(content: bytes) -> ImageFile:
+    """Refuse a compressed one."""
     size, compression = struct.unpack_from("<I12xI", content, 14)
     if size >= 40 and compression not in (0, 3):  # none, or none with masks
         raise ValueError("it is compressed, and only plain ones are read")
     return ImageFile("BMP", content)
 
 
-_PPM_NUMBER = rb"\s+(?:#.*\s+)?\d{1,5}"
-_PPM_HEADER = re.compile(rb"P(?:4(?:%b){2}|[56](?:%b){3})\s" % (_PPM_NUMBER, _PPM_NUMBER))
-
-
 def _ppm(content: bytes) -> ImageFile:
     """Refuse a long header: Pillow reads it byte by byte."""
-    if _PPM_HEADER.match(content[:1000]) is None:
+    number = rb"\s+(?:#.*\s+)?\d{1,5}"
+    if re.match(rb"P(?:4(?:%b){2}|[56](?:%b){3})\s" % (number, number), content[:1000]) is None:
         raise ValueError("its header is none of a binary PBM, PGM or PPM")
     return ImageFile("PPM", content)
 

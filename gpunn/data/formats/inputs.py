@@ -1,7 +1,5 @@
 """Read files of any kind as inputs of a network: images, NumPy arrays and IDX files."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -10,20 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpunn.data import read_idx
 from gpunn.data.checks import checked_inputs
 from gpunn.data.formats.image import image_shape, read_image
-from gpunn.data.formats.kinds import IDX, IMAGE_FORMATS, NPY, NPZ, kind_of_file
-from gpunn.data.formats.npy import read_npy
-from gpunn.data.formats.npz import NpzFile
+from gpunn.data.formats.kinds import KINDS, kind_of_file
 from gpunn.data.training_inputs import TrainingInputs, are_drawn
 from gpunn.errors import DataError
-
-_READERS: dict[str, Callable[[Path], NDArray[Any]]] = {
-    NPY: read_npy,
-    NPZ: lambda path: NpzFile(path).inputs(),
-    IDX: read_idx,
-}
 
 
 def read_inputs(
@@ -37,29 +26,29 @@ def read_inputs(
     """Read the samples in a file, as a network of this sample shape takes them.
 
     Args:
-        path: an image, a .npy or .npz file, or an IDX file; its first bytes decide, not its name.
-        shape: of one sample, (features,) or (height, width, channels).
-        invert: whether an image is turned dark for light: "auto" where its border is light and those of the training
-            were dark, or the other way round.
-        note: is given a line for what was done to an image and may surprise.
-        trained_on: what the inputs of the training were like; left out, images light on dark as MNIST and its like are.
+        path: An image, a .npy or .npz file, or an IDX file; its first bytes decide, not its name.
+        shape: Shape of one sample, (features,) or (height, width, channels).
+        invert: "always" or "never" to exchange dark and light of an image; "auto" where its border is light and those
+            of the training were dark, or the other way round.
+        note: Function that is given a line for whatever was done to an image and may surprise.
+        trained_on: Description of the training inputs; left out, images are light on dark like those of MNIST.
 
     Returns:
         (n, *shape); bytes where the file held whole numbers that are such, floats for an image: of the range of the
         training images, or 0 to 1.
 
     Raises:
-        DataError: the file is missing, damaged, of an unknown kind, or its samples have another shape.
+        DataError: The file is missing, damaged, of an unknown kind, or its samples have another shape.
     """
     kind = kind_of_file(path, "give images, .npy, .npz or IDX files")
-    if kind.reader in _READERS:
-        return _as_samples(path, _READERS[kind.reader](path), shape)
-    if kind.reader not in IMAGE_FORMATS:
+    if kind.inputs is not None:
+        return _as_samples(path, kind.inputs(path), shape)
+    if not kind.image:
         found = f"this is {kind.name}: {kind.mend}" if kind.mend else f"got {kind.name}"
-        known = ", ".join(IMAGE_FORMATS)
+        known = ", ".join(known.image for known in KINDS if known.image)
         raise DataError(f"{path} is no file that can be read: give an image ({known}), .npy, .npz or IDX, {found}")
     size = image_shape(path, shape)
-    pixels = read_image(path, kind.reader, size, invert, note, trained_on)
+    pixels = read_image(path, kind.image, size, invert, note, trained_on)
     # Of two rows all is border, and networks that were trained on patches of one colour are asked about such.
     if min(size[:2]) > 2 and (trained_on is None or trained_on.is_drawn) and not are_drawn(pixels[None])[0]:
         raise DataError(f"{path}: nothing is drawn in it: give an image with a drawing")

@@ -1,16 +1,16 @@
-"""Tell what a file is by its first bytes, for training data and for what a network is asked about alike."""
-
-from __future__ import annotations
+"""The kinds of files, told by their first bytes, each with its reader; a format is a file here and a row."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from numpy.typing import NDArray
+
+from gpunn.data.formats.idx import read_idx
+from gpunn.data.formats.npy import NpzFile, Pair, read_npy
 from gpunn.errors import DataError
 from gpunn.files import open_regular
-
-NPY, NPZ, IDX, UNKNOWN = ".npy", ".npz", "IDX", ""
-IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "PPM", "GIF", "WebP")
 
 
 class FileKind(NamedTuple):
@@ -18,54 +18,68 @@ class FileKind(NamedTuple):
 
     Attributes:
         start: Pattern of its first bytes, compiled when it is used: all of them would take milliseconds at each import.
-        reader: NPY, NPZ, IDX or one of IMAGE_FORMATS; UNKNOWN where nothing reads it.
         name: Words for it, such as "a HEIC photograph".
         mend: What to do about a file that is often given and not read.
+        inputs: Reader of an array of samples, for predictions.
+        data: Reader of a data set, given whether inputs stay in the file: the pair to learn from, and a function that
+            reads that of the test set, or None.
+        image: Pillow's name of an image format.
     """
 
     start: bytes
-    reader: str
     name: str
     mend: str = ""
+    inputs: Callable[[Path], NDArray[Any]] | None = None
+    data: Callable[[Path, bool | None], tuple[Pair, Callable[[], Pair] | None]] | None = None
+    image: str = ""
 
 
-_CONVERT = "convert it to PNG or JPEG"
-_KINDS: tuple[tuple[Any, ...], ...] = (
-    (rb"\x93NUMPY", NPY, "an array of NumPy (.npy)"),
-    (rb"PK\x03\x04", NPZ, "a .npz or zip file"),
-    (rb"\x89PNG\r\n\x1a\n", "PNG", "a PNG image"),
-    (rb"\xff\xd8\xff", "JPEG", "a JPEG image"),
-    (rb"BM", "BMP", "a BMP image"),
-    (rb"P[456]\s", "PPM", "a PBM, PGM or PPM image"),
-    (rb"GIF8[79]a", "GIF", "a GIF image"),
-    (rb"RIFF.{4}WEBP", "WebP", "a WebP image"),
-    (rb".{4}ftyp(?:hei[cxms]|hev[cxm]|mif1|msf1)",
-     UNKNOWN, "a HEIC photograph", f"{_CONVERT}, or let the phone take JPEG"),
-    (rb".{4}ftyp(?:avif|avis)", UNKNOWN, "an AVIF image", _CONVERT),
-    (rb".{4}ftypcrx", UNKNOWN, "a raw photograph (CR3)", "export it as PNG or JPEG"),
-    (rb".{4}ftyp|.{4}moov|\x1aE\xdf\xa3|RIFF.{4}AVI ", UNKNOWN, "a film", "save one of its images as PNG or JPEG"),
-    (rb"II\*\0.{4}CR|FUJIFILMCCD|IIU\0|IIRO|MMOR", UNKNOWN, "a raw photograph", "export it as PNG or JPEG"),
-    (rb"II\*\0|MM\0\*|II\+\0|MM\0\+", UNKNOWN, "a TIFF image or a raw photograph", "convert it to PNG"),
-    (rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", UNKNOWN, "a JPEG 2000 image", _CONVERT),
-    (rb"\0\0\0\x0cJXL |\xff\x0a", UNKNOWN, "a JPEG XL image", _CONVERT),
-    (rb"\0\0[\1\2]\0[\1-\x40]\0", UNKNOWN, "an icon", "convert it to PNG"),
-    (rb"8BPS", UNKNOWN, "a Photoshop image", "export it as PNG or JPEG"),
-    (rb"gimp xcf", UNKNOWN, "a GIMP image", "export it as PNG or JPEG"),
-    (rb"%PDF", UNKNOWN, "a PDF", "export the page as PNG"),
-    (rb"%!PS|\xc5\xd0\xd3\xc6", UNKNOWN, "PostScript", "export the page as PNG"),
-    (rb"\s*(?:<\?xml|<svg|<!--)", UNKNOWN, "an SVG drawing or other XML", "export it as PNG"),
-    (rb"(?i:\s*<(?:!doctype|html))", UNKNOWN, "a web page", "get the image itself"),
-    (rb"version https://git-lfs", UNKNOWN, "a pointer of Git LFS", "get the file itself by git lfs pull"),
-    (rb"P[123]\s", UNKNOWN, "a PBM, PGM or PPM written in digits", "save it in its binary form"),
-    (rb"P[Ff]\s|v/1\x01|#\?RADIANCE|SDPX|XPDS", UNKNOWN, "an image of floats", "convert it to PNG"),
-    (rb"P7\s|qoif|\x01\xda|BPG\xfb|\x0a[\0-\5]\x01[\1-\x08]|DDS |FLIF|icns|FWS|CWS",
-     UNKNOWN, "an image that is not read", _CONVERT),
-    (rb"SIMPLE  =|\x89HDF|CDF[\1\2]", UNKNOWN, "scientific data (FITS, HDF5 or NetCDF)", "save the array as .npy"),
-    (rb"\x80[\2-\5]", UNKNOWN, "a pickle", "save the array with np.save"),
-    (rb"7z\xbc\xaf|Rar!|\xfd7zXZ|BZh|\x28\xb5\x2f\xfd", UNKNOWN, "an archive", "unpack it"),
+_CONVERT, _EXPORT = "convert it to PNG or JPEG", "export it as PNG or JPEG"
+KINDS = (
+    FileKind(rb"\x93NUMPY", "an array of NumPy (.npy)", inputs=read_npy),
+    FileKind(
+        rb"PK\x03\x04",
+        "a .npz or zip file",
+        inputs=lambda path: NpzFile(path).inputs(),
+        data=lambda path, memory_map: NpzFile(path, memory_map).data(),
+    ),
+    FileKind(rb"\x89PNG\r\n\x1a\n", "a PNG image", image="PNG"),
+    FileKind(rb"\xff\xd8\xff", "a JPEG image", image="JPEG"),
+    FileKind(rb"BM", "a BMP image", image="BMP"),
+    FileKind(rb"P[456]\s", "a PBM, PGM or PPM image", image="PPM"),
+    FileKind(rb"GIF8[79]a", "a GIF image", image="GIF"),
+    FileKind(rb"RIFF.{4}WEBP", "a WebP image", image="WebP"),
+    FileKind(
+        rb".{4}ftyp(?:hei[cxms]|hev[cxm]|mif1|msf1)", "a HEIC photograph", f"{_CONVERT}, or let the phone take JPEG"
+    ),
+    FileKind(rb".{4}ftyp(?:avif|avis)", "an AVIF image", _CONVERT),
+    FileKind(rb".{4}ftypcrx", "a raw photograph (CR3)", _EXPORT),
+    FileKind(rb".{4}ftyp|.{4}moov|\x1aE\xdf\xa3|RIFF.{4}AVI ", "a film", "save one of its images as PNG or JPEG"),
+    FileKind(rb"II\*\0.{4}CR|FUJIFILMCCD|IIU\0|IIRO|MMOR", "a raw photograph", _EXPORT),
+    FileKind(rb"II\*\0|MM\0\*|II\+\0|MM\0\+", "a TIFF image or a raw photograph", "convert it to PNG"),
+    FileKind(rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", "a JPEG 2000 image", _CONVERT),
+    FileKind(rb"\0\0\0\x0cJXL |\xff\x0a", "a JPEG XL image", _CONVERT),
+    FileKind(rb"\0\0[\1\2]\0[\1-\x40]\0", "an icon", "convert it to PNG"),
+    FileKind(rb"8BPS", "a Photoshop image", _EXPORT),
+    FileKind(rb"gimp xcf", "a GIMP image", _EXPORT),
+    FileKind(rb"%PDF", "a PDF", "export the page as PNG"),
+    FileKind(rb"%!PS|\xc5\xd0\xd3\xc6", "PostScript", "export the page as PNG"),
+    FileKind(rb"\s*(?:<\?xml|<svg|<!--)", "an SVG drawing or other XML", "export it as PNG"),
+    FileKind(rb"(?i:\s*<(?:!doctype|html))", "a web page", "get the image itself"),
+    FileKind(rb"version https://git-lfs", "a pointer of Git LFS", "get the file itself by git lfs pull"),
+    FileKind(rb"P[123]\s", "a PBM, PGM or PPM written in digits", "save it in its binary form"),
+    FileKind(rb"P[Ff]\s|v/1\x01|#\?RADIANCE|SDPX|XPDS", "an image of floats", "convert it to PNG"),
+    FileKind(
+        rb"P7\s|qoif|\x01\xda|BPG\xfb|\x0a[\0-\5]\x01[\1-\x08]|DDS |FLIF|icns|FWS|CWS",
+        "an image that is not read",
+        _CONVERT,
+    ),
+    FileKind(rb"SIMPLE  =|\x89HDF|CDF[\1\2]", "scientific data (FITS, HDF5 or NetCDF)", "save the array as .npy"),
+    FileKind(rb"\x80[\2-\5]", "a pickle", "save the array with np.save"),
+    FileKind(rb"7z\xbc\xaf|Rar!|\xfd7zXZ|BZh|\x28\xb5\x2f\xfd", "an archive", "unpack it"),
     # Last, since films, photographs and icons begin with two zeros too.
-    (rb"\0\0|\x1f\x8b", IDX, "an IDX or gzip file"),
-)  # fmt: skip
+    FileKind(rb"\0\0|\x1f\x8b", "an IDX or gzip file", inputs=read_idx),
+)
 _MOST_START = 32
 
 
@@ -84,7 +98,5 @@ def kind_of_file(path: Path, wanted: str) -> FileKind:
             start = file.read(_MOST_START)
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror or error}): {wanted}") from None
-    for kind in (FileKind(*row) for row in _KINDS):
-        if re.match(kind.start, start, re.DOTALL):
-            return kind
-    return FileKind(b"", UNKNOWN, f"one that starts {start[:8].hex(' ') or '(empty)'}")
+    unknown = FileKind(b"", f"one that starts {start[:8].hex(' ') or '(empty)'}")
+    return next((kind for kind in KINDS if re.match(kind.start, start, re.DOTALL)), unknown)

@@ -1,4 +1,4 @@
-"""Read the .npy format of one array: magic and version, a header in text, values.
+"""NumPy's files: .npy of one array, and .npz of x_train, y_train, x_test, y_test (Keras's names) or x and y.
 
 Source: R. Kern, "A simple file format for NumPy arrays", NumPy Enhancement Proposal 1.
 
@@ -7,16 +7,23 @@ of signs, and takes the memory that is promised before it knows what the file ho
 writes it, and its sizes must be those of the file; then there is nothing left to evaluate.
 """
 
-import math
+import io
 import re
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from os import PathLike
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpunn.data.formats.bounded import Readable, opened, read_up_to
+from gpunn.data.formats.bounded import Header, Readable, check_packed, opened, read_array, read_up_to, reading
 from gpunn.errors import DataError
+from gpunn.files import open_regular
 
 _START = b"\x93NUMPY\1\0"
 _MOST_HEADER = 10_000
@@ -28,20 +35,13 @@ _HEADER = re.compile(
     ['"]shape['"]\s*:\s*\((?P<shape>\s*+(?:[0-9]{1,19}L?\s*+(?:,\s*+|(?=\)))){0,32}+)\))\s*+(?:,\s*+|(?=\}))){3}\}\s*""",
     re.VERBOSE | re.ASCII,
 )
+# What `zipfile` raises on damaged files: a size that is no C integer is an OverflowError, and so on.
+_DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, KeyError, RuntimeError, OverflowError)
+_MOST_READ = 1 << 20
+_KEYS = "x_train, y_train, x_test, y_test (the last two may be left out), or x and y"
 
-
-class Header(NamedTuple):
-    """The type of an array's values, its shape, its order in memory, and the bytes that stand before the values."""
-
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
-    order: Literal["C", "F"]
-    size: int
-
-    @property
-    def nbytes(self) -> int:
-        """Number of bytes that the values take."""
-        return math.prod(self.shape) * self.dtype.itemsize
+Pair = tuple[NDArray[Any], NDArray[Any]]
+"""Inputs and targets."""
 
 
 def read_npy(path: Path) -> NDArray[Any]:
@@ -52,15 +52,11 @@ def read_npy(path: Path) -> NDArray[Any]:
         MemoryShortageError: Less memory is free than the array takes.
     """
     with opened(path) as (stream, size):
-        return read_values(stream, read_header(stream, size or 0, str(path)), str(path))
+        return read_array(path, stream, _read_header(stream, size or 0, str(path)), str(path), False, is_packed=False)
 
 
-def read_header(stream: Readable, size: int, what: str) -> Header:
-    """Read all before the values of a file of some size; errors begin with `what`, which names it.
-
-    Raises:
-        DataError: It is damaged, holds other things than numbers, or more or fewer of them than it promises.
-    """
+def _read_header(stream: Readable, size: int, what: str) -> Header:
+    """Read all before the values of an array of `size` bytes; errors begin with `what`."""
     start = bytes(read_up_to(stream, 10))
     if len(start) < 10 or start[:6] != _START[:6]:
         raise DataError(f"{what} is no .npy array: it starts {start[:8].hex(' ') or '(empty)'}: save it with NumPy")
@@ -74,21 +70,89 @@ def read_header(stream: Readable, size: int, what: str) -> Header:
     if found is None or None in found.groups():
         raise DataError(f"{what} must hold numbers, got {text[:80]!r}: save it with NumPy, objects are never loaded")
     shape = tuple(map(int, re.findall("[0-9]+", found["shape"])))
-    header = Header(np.dtype(found["dtype"]), shape, "F" if found["fortran"] == "True" else "C", 10 + length)
-    if header.nbytes != (held := size - header.size):
-        promised = f"{header.nbytes:,} bytes {str(shape)[:80]}"
-        raise DataError(f"{what} promises {promised}, got {held:,}: get or save the file again")
+    header = Header(np.dtype(found["dtype"]), shape, 10 + length, "F" if found["fortran"] == "True" else "C")
+    header.check_size(size - header.size, what)
     return header
 
 
-def read_values(stream: Readable, header: Header, what: str) -> NDArray[Any]:
-    """Read the values behind a header.
+class NpzFile:
+    """A .npz file whose names are known and whose arrays are read when they are asked for.
+
+    Args:
+        path: The file.
+        memory_map: Whether inputs stay in the file; None where they are large and not compressed.
 
     Raises:
-        DataError: There are fewer than it promises.
-        MemoryShortageError: Less memory is free than they take.
+        DataError: There is no such file, or it is no .npz file.
     """
-    data = read_up_to(stream, header.nbytes, what)
-    if len(data) < header.nbytes:
-        raise DataError(f"{what} is cut short: get or save the file again")
-    return np.frombuffer(data, header.dtype).reshape(header.shape, order=header.order)
+
+    def __init__(self, path: str | PathLike[str], memory_map: bool | None = False) -> None:
+        self.path, self.memory_map = Path(path).absolute(), memory_map
+        with self._opened("expected a .npz file", "save it with np.savez(path, x=x, y=y)") as archive:
+            members = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+        self.names = set(members)
+        if len(self.names) < len(members):
+            raise DataError(f"{self.path}: holds two arrays of one name: save it again with np.savez")
+
+    def data(self) -> tuple[Pair, Callable[[], Pair] | None]:
+        """Read the pair to learn from, and return a function that reads that of the test set, or None."""
+        if {"x_train", "y_train"} <= self.names:
+            halves = {"x_test", "y_test"} & self.names
+            if len(halves) == 1:
+                raise DataError(f"{self.path}: has {halves.pop()} but not its other half: give x_test and y_test")
+            return self._pair("_train"), (lambda: self._pair("_test")) if halves else None
+        if {"x", "y"} <= self.names:
+            return self._pair(""), None
+        raise self._missing(f"the arrays {_KEYS}", "x=x, y=y")
+
+    def inputs(self) -> NDArray[Any]:
+        """Read the inputs for a prediction: x, x_test, or the only array there is."""
+        for key in ("x", "x_test", *(self.names if len(self.names) == 1 else ())):
+            if key in self.names:
+                return self.read(key)
+        raise self._missing("the array x", "x=x")
+
+    def read(self, key: str, memory_map: bool | None = False) -> NDArray[Any]:
+        """Read one array, or map it where it stays in the file.
+
+        Raises:
+            DataError: The array is damaged, holds objects, or is packed and to be mapped.
+            MemoryShortageError: Less memory is free than it takes.
+        """
+        what = f"{self.path}: array {key}"
+        with self._opened(f"array {key} is damaged", "get or save the file again") as archive:
+            member = archive.getinfo(f"{key}.npy")
+            is_packed, size = member.compress_type != zipfile.ZIP_STORED, member.file_size
+            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or member.flag_bits & 1:
+                raise DataError(f"{what} is packed in an unusual way: save it again with np.savez")
+            if is_packed:
+                check_packed(what, size, member.compress_size, "save it with np.savez, not np.savez_compressed")
+            with archive.open(member) as stream:
+                begin = archive.fp.tell() if archive.fp else 0
+                header = _read_header(stream, size, what)
+                return read_array(self.path, stream, header, what, memory_map, is_packed=is_packed, begin=begin)
+
+    def _pair(self, part: str) -> Pair:
+        return self.read(f"x{part}", self.memory_map), self.read(f"y{part}")
+
+    def _missing(self, wanted: str, saved: str) -> DataError:
+        got = ", ".join(sorted(self.names)[:8]) or "nothing"
+        return DataError(f"{self.path}: expected {wanted}, got {got}: save it with np.savez(path, {saved})")
+
+    @contextmanager
+    def _opened(self, what: str, mend: str) -> Iterator[zipfile.ZipFile]:
+        with (
+            reading(self.path, what, mend, _DAMAGE),
+            _Bounded(open_regular(self.path).detach()) as file,
+            zipfile.ZipFile(file) as archive,
+        ):
+            yield archive
+
+
+class _Bounded(io.BufferedReader):
+    """A file of which at most a mebibyte is read at once, since `zipfile` takes twenty times its list of members."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > _MOST_READ:
+            raise zipfile.BadZipFile("it lists too many members")
+        return super().read(size)
