@@ -1,13 +1,12 @@
-"""Every kernel on a device against its NumPy twin: what `gpunn doctor` runs where there is a GPU.
+"""Compare every kernel of a device with its NumPy code: `gpunn doctor` does so where there is a GPU.
 
-Small networks of all layers, costs and optimizers are trained on the CPU. Each kernel call of theirs, and each matrix
-product, is done over on the device with copies of the same arguments, and what comes out is compared. So a new kernel
-is tested as soon as a network uses it, with the arguments that it really gets.
+Small networks of all registered parts are trained on the CPU. Each kernel call and each matrix product of theirs is
+done again on the device with copies of the same arguments, and the results are compared. So a new part is tested with
+the arguments that its kernels really get, without a line here.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,12 +21,12 @@ from gpunn.kernels import Elementwise, Raw, registry
 from gpunn.kernels.random import random_bits
 from gpunn.kernels.updates import end_step
 
-# Rounding of exp and log, and sums in another order; what is wrong is wrong by much more.
+# Rounding of exp and log, and sums in another order; a faulty kernel is wrong by much more.
 _RELATIVE = {"float32": 5e-5, "float64": 1e-10}
 
 
 class _Twice(NumpyBackend):
-    """The CPU, with everything done over on another device and compared."""
+    """The CPU, with everything done again on another device and compared."""
 
     device = "twice"  # not "cpu": networks then take the ways that they take on a GPU
 
@@ -41,67 +40,70 @@ class _Twice(NumpyBackend):
         def gemm(alpha: float, a: Any, b: Any, beta: float, c: Any) -> None:
             moved = [_moved(array, device) for array in (a, b, c)]
             product(alpha, a, b, beta, c)
-            try:
-                device.gemm(alpha, moved[0], moved[1], beta, moved[2])
-                self._compare("gemm", c, device.to_host(moved[2]), _RELATIVE[c.dtype.name])
-            except Exception as error:  # noqa: BLE001 - a device that fails is what is looked for
-                self._failed("gemm", error)
+            again = partial(device.gemm, alpha, moved[0], moved[1], beta, moved[2])
+            self._compare("gemm", again, [(c, moved[2])], _RELATIVE[c.dtype.name])
 
         self.gemm = gemm  # type: ignore[method-assign]  # as in NumpyBackend
 
     def run(self, kernel: Elementwise | Raw, *arguments: Any) -> None:
         self.seen.add(kernel.name)
         # An array that is given twice is one array there too: that is how kernels are run in place.
-        moved = {id(array): _moved(array, self.other) for array in arguments if isinstance(array, np.ndarray)}
+        arrays = {id(array): array for array in arguments if isinstance(array, np.ndarray)}
+        moved = {key: _moved(array, self.other) for key, array in arrays.items()}
         super().run(kernel, *arguments)
         # A float64 sum of float32 numbers is no better than those.
-        relative = max((_RELATIVE.get(array.dtype.name, 0.0) for array in arguments if id(array) in moved), default=0.0)
+        relative = max((_RELATIVE.get(array.dtype.name, 0.0) for array in arrays.values()), default=0.0)
+        there = [moved.get(id(argument), argument) for argument in arguments]
+        pairs = [(array, moved[key]) for key, array in arrays.items()]
+        self._compare(kernel.name, partial(self.other.run, kernel, *there), pairs, relative)
+
+    def _compare(
+        self, name: str, work: Callable[[], None], pairs: list[tuple[NDArray[Any], Any]], relative: float
+    ) -> None:
+        """Do some work on the device, and note the first difference, or its failure, under a name."""
         try:
-            self.other.run(kernel, *(moved.get(id(argument), argument) for argument in arguments))
-            for array in arguments:
-                if id(array) in moved:
-                    self._compare(kernel.name, array, self.other.to_host(moved[id(array)]), relative)
-        except Exception as error:  # noqa: BLE001 - a device that fails is what is looked for
-            self._failed(kernel.name, error)
+            work()
+            troubles = [_difference(here, self.other.to_host(there), relative) for here, there in pairs]
+        except Exception as error:  # noqa: BLE001 - the test looks for devices that fail
+            troubles = [f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"]
+        for trouble in filter(None, troubles):
+            self.wrong.setdefault(name, trouble)
 
-    def _compare(self, name: str, expected: NDArray[Any], got: NDArray[Any], relative: float) -> None:
-        if expected.dtype.kind != "f":
-            if not np.array_equal(expected, got):
-                self.wrong.setdefault(name, f"{np.count_nonzero(expected != got)} of {expected.size} numbers differ")
-            return
-        finite = np.isfinite(expected)
-        allowed = relative * max(1.0, float(np.abs(expected[finite]).max(initial=0)))
-        difference = np.abs(expected - got)[finite]
-        if not np.isfinite(got[finite]).all():
-            self.wrong.setdefault(name, "gives numbers that are not finite")
-        elif (difference > allowed).any():
-            self.wrong.setdefault(name, f"differs by up to {difference.max():.2g}, allowed are {allowed:.2g}")
 
-    def _failed(self, name: str, error: Exception) -> None:
-        self.wrong.setdefault(name, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+def _difference(expected: NDArray[Any], got: NDArray[Any], relative: float) -> str:
+    """Say how two arrays differ, "" where they agree."""
+    if expected.dtype.kind != "f":
+        differing = np.count_nonzero(expected != got)
+        return f"{differing} of {expected.size} numbers differ" if differing else ""
+    finite = np.isfinite(expected)
+    if not np.isfinite(got[finite]).all():
+        return "gives numbers that are not finite"
+    allowed = relative * max(1.0, float(np.abs(expected[finite]).max(initial=0)))
+    difference = float(np.abs(expected - got)[finite].max(initial=0))
+    return f"differs by up to {difference:.2g}, allowed are {allowed:.2g}" if difference > allowed else ""
 
 
 def _moved(array: NDArray[Any], device: Backend) -> Any:
-    """A copy on the device, whose axes lie in memory in the same order."""
+    """Copy an array to the device, its axes in the same order in memory."""
     order = np.argsort([-stride for stride in array.strides], kind="stable")
     there = device.asarray(array.transpose(order).copy())
     return there.transpose(np.argsort(order))
 
 
 def self_test(device: str | Backend, say: Callable[[str], None]) -> bool:
-    """Compare every kernel of a device with its twin.
+    """Compare every kernel of a device with its NumPy code.
 
     Args:
-        device: which.
-        say: is given a line for each kernel that is wrong, and one about the rest.
+        device: Device to test.
+        say: Called with a line for each kernel that is wrong, and one about the rest.
 
     Returns:
         Whether all agree.
     """
     backend = device if isinstance(device, Backend) else select(device)
     both = _Twice(backend)
-    for model, data, options in _trainings():
-        model.fit(data, device=both, batch_size=16, epochs=1, progress=False, **options)
+    for layers, data, options in _trainings():
+        gn.Sequential(layers).fit(data, device=both, batch_size=16, epochs=1, progress=False, **options)
     bits = np.zeros(1001, np.uint32)
     both.run(end_step, np.array([1, 2], np.int32), np.zeros(2, np.int32))
     both.run(random_bits, 7, 1, np.array([3], np.int32), 2, bits)
@@ -116,7 +118,7 @@ def self_test(device: str | Backend, say: Callable[[str], None]) -> bool:
     return not both.wrong
 
 
-def _trainings() -> Iterator[tuple[gn.Sequential, gn.Data, dict[str, Any]]]:
+def _trainings() -> Iterator[tuple[list[gn.Layer], gn.Data, dict[str, Any]]]:
     """Make small networks that use every layer, loss and optimizer between them; new ones come from the registry."""
     rng = np.random.Generator(np.random.Philox(1))
     rows = gn.Data.from_arrays(rng.normal(size=(50, 6)), rng.integers(0, 4, 50))
@@ -128,18 +130,18 @@ def _trainings() -> Iterator[tuple[gn.Sequential, gn.Data, dict[str, Any]]]:
 
     for optimizer in [gn.SGD(0.1, momentum=0.9, nesterov=True), *_ours("optimizer")]:
         options = {"optimizer": optimizer, "regularizer": gn.L2(0.1)}
-        yield gn.Sequential(dense(*_ours("layer", gn.Activation))), rows, options
+        yield dense(*_ours("layer", gn.Activation)), rows, options
     # Not behind a bias, with which an activation is one kernel.
     alone = [gn.Dense(7, bias=False), *_ours("layer", gn.Activation), gn.Dense(4)]
-    yield gn.Sequential(alone), rows, {"regularizer": gn.L1(0.1), "skip_bad_batches": True}
+    yield alone, rows, {"regularizer": gn.L1(0.1), "skip_bad_batches": True}
     for loss in _ours("loss"):
-        yield gn.Sequential(dense(gn.Tanh())), rows, {"loss": loss}
+        yield dense(gn.Tanh()), rows, {"loss": loss}
         if not loss.takes_labels:
-            yield gn.Sequential(dense(gn.Tanh(), outputs=3)), floats, {"loss": loss}
+            yield dense(gn.Tanh(), outputs=3), floats, {"loss": loss}
     first = [gn.Conv2D(3, 3, padding=1), gn.BatchNorm(), gn.ReLU(), gn.MaxPool2D(3, stride=2)]
     second = [gn.Conv2D(4, 2), gn.Tanh(), gn.AveragePool2D(2, stride=1), gn.Flatten(), gn.Dropout(0.3), gn.Dense(4)]
-    yield gn.Sequential([*first, *second]), pixels, {"augmentation": gn.Augmentation(shift=1, rotation=10)}
-    yield gn.Sequential([gn.Flatten(), *dense(gn.ReLU())]), pixels, {"dtype": "float64"}
+    yield [*first, *second], pixels, {"augmentation": gn.Augmentation(shift=1, rotation=10)}
+    yield [gn.Flatten(), *dense(gn.ReLU())], pixels, {"dtype": "float64"}
 
 
 def _ours(kind: str, base: type = object) -> list[Any]:
