@@ -18,7 +18,7 @@ from xml.etree import ElementTree
 from workloads import workloads
 
 SANITIZERS = ("memcheck", "racecheck", "synccheck")
-KERNELS = "tests/test_kernels.py"
+KERNELS = "tests/kernels/test_kernels.py"
 REPORT = "report.xml"
 METRICS = ("dram__bytes_read.sum", "dram__bytes_write.sum")
 DIGITS_ALIKE = 0.006
@@ -55,7 +55,7 @@ def steps(folder: Path, small: bool, tests: list[str]) -> list[Step]:
     python = sys.executable
     little = ["--small"] if small else []
     pytest = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "gpu"]
-    others = [f"--ignore=tests/{name}" for name in ("oracle", "simulated_cuda", "simulator", "test_compile.py")]
+    others = [f"--ignore=tests/{name}" for name in ("oracle", "simulated_cuda", "simulator", "kernels/test_compile.py")]
     required = {"GPUNN_REQUIRE_ALL": "1", "GPUNN_REQUIRE_GPU": "1"}
     found = [
         Step("doctor", [python, "-m", "gpunn", "doctor"]),

@@ -7,8 +7,8 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-from harness import backend
 from hypothesis import settings
+from support.harness import backend
 
 __all__ = ["backend"]
 

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from harness import one_line
+from support.harness import one_line
 
 from gpunn import (
     L1,

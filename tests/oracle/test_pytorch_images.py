@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from image_strategies import Convolution, Pooling, convolutions, poolings
-from layer_helpers import Alone, blocks_of
 from numpy.typing import NDArray
+from support.image_strategies import Convolution, Pooling, convolutions, poolings
+from support.layer_helpers import Alone, blocks_of
 from test_pytorch import assert_agree
 
 from gpunn import (

@@ -103,7 +103,7 @@ def test_the_sanitizers_run_the_tests_of_the_kernels(tmp_path: Path) -> None:
         given = (tmp_path / f"arguments-{tool}").read_text().splitlines()
         assert given[:2] == ["--tool", tool]
         assert given[given.index("--error-exitcode") + 1] == "9"
-        assert "tests/test_kernels.py" in given
+        assert "tests/kernels/test_kernels.py" in given
         step = result["steps"][f"sanitizer-{tool}"]
         assert (step["found"], step["tests"]) == (0, {"passed": 1, "not_passed": 0})
         assert step["arguments"] == [*arguments[1:]]

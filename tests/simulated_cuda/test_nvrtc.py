@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from harness import call
 from simulator.cases import calls, dtypes
+from support.harness import call
 
 from gpunn.backend.devices import select
 from gpunn.kernels import registry

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from test_gpu import error_of_a_product
+from backend.test_gpu import error_of_a_product
 
 import gpunn as gn
 from gpunn.backend.devices import PRECISIONS, select

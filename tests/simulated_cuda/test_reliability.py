@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from checkpoint_helpers import ORIGIN, adam, momentum, outcome, stopped_after
-from harness import one_line
+from support.checkpoint_helpers import ORIGIN, adam, momentum, outcome, stopped_after
+from support.harness import one_line
 
 import gpunn as gn
 from gpunn.data import loader

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cli_helpers import without_pictures
+from support.cli_helpers import without_pictures
 
 import gpunn as gn
 from gpunn.backend import devices as module

@@ -1,11 +1,11 @@
-"""What every kernel is called with where it is compiled or run with checks: the calls of `tests/kernel_cases.py`."""
+"""What every kernel is called with where it is compiled or run with checks: the calls of `support/kernel_cases.py`."""
 
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-import kernel_cases
-import kernel_cases_images  # noqa: F401 - adds its cases
 import numpy as np
+import support.kernel_cases_images  # noqa: F401 - adds its cases
+from support.kernel_cases import CASES
 
 from gpunn.kernels import Raw, registry
 
@@ -37,12 +37,12 @@ def calls(name: str, dtype: str, sizes: Iterable[int] = SIZES) -> list[Call]:
     Raises:
         AssertionError: there is none.
     """
-    assert name in kernel_cases.CASES, f"the kernel {name} has no call: write a case for it in tests/kernel_cases.py"
+    assert name in CASES, f"the kernel {name} has no call: write a case for it in tests/support/kernel_cases.py"
     found = []
     for n in sizes:
         # Cases may share a call, and look at different results of it, each with a scale of its own.
         shared: dict[int, Call] = {}
-        for case in kernel_cases.CASES[name](dtype, np.random.default_rng(n), n):
+        for case in CASES[name](dtype, np.random.default_rng(n), n):
             key = id(case.arguments)
             scales = [s for s in (case.scale, shared[key].scale if key in shared else None) if s is not None]
             shared[key] = Call(case.arguments, max(scales, default=None))

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from harness import moved
-from kernel_cases import flushed
 from simulated_cuda.compiling import kernels_in
 from simulated_cuda.core import Core
+from support.harness import moved
+from support.kernel_cases import flushed
 
 from gpunn.backend.cuda import _CUDA_NAMES, CupyBackend, _typed, cuda_source
 from gpunn.kernels import Elementwise, Raw, registry
@@ -107,7 +107,7 @@ def test_every_kernel_of_the_registry_has_a_call() -> None:
 
 
 def test_a_kernel_without_a_call_fails() -> None:
-    with pytest.raises(AssertionError, match="no call: write a case for it in tests/kernel_cases"):
+    with pytest.raises(AssertionError, match="no call: write a case for it in tests/support/kernel_cases"):
         calls("a kernel that nobody wrote", "float32")
 
 

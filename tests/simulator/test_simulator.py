@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from kernel_cases import unset
 from simulated_cuda.core import KernelError, core
+from support.kernel_cases import unset
 
 from gpunn.backend.cuda import cuda_source
 from gpunn.kernels import registry

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from checkpoint_helpers import ORIGIN, momentum, stopped_after
+from support.checkpoint_helpers import ORIGIN, momentum, stopped_after
 
 from fuzz.harness import Target
 from fuzz.targets.models import many_names

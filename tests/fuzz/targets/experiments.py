@@ -4,7 +4,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from cli_helpers import TINY
+from support.cli_helpers import TINY
 
 import gpunn as gn
 from fuzz.harness import Target

@@ -3,7 +3,7 @@
 import gzip
 
 import numpy as np
-from data_helpers import idx_bytes
+from support.data_helpers import idx_bytes
 
 from fuzz.harness import Target, each
 from gpunn.data.formats.idx import idx_header, read_idx, read_images, read_labels

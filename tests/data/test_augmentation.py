@@ -1,0 +1,335 @@
+"""Synthetic data: what is done to the pictures, that only seed, step and sample decide it, and where it is not done."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from support.harness import one_line
+from support.kernel_cases import philox
+
+from gpunn import SGD, Augmentation, Conv2D, Data, Dense, Flatten, ReLU, Samples, Sequential, load_data
+from gpunn.backend.base import Backend
+from gpunn.backend.devices import select
+from gpunn.data.loader import DeviceLoader, rows_of
+from gpunn.errors import OptionError, ShapeError
+from gpunn.kernels.augmentation import transforms
+
+NOTHING = (0.0, 0.0, 0.0, 0.0)
+
+
+def pictures(
+    backend: Backend,
+    samples: Samples,
+    augmentation: Augmentation | None,
+    *,
+    seed: int = 3,
+    count: int = 5,
+    n: int | None = None,
+    order: NDArray[Any] | None = None,
+    step: int = 0,
+    samples_last: bool = False,
+    dtype: str = "float32",
+) -> NDArray[Any]:
+    """A batch as the network gets it, (n, height, width, channels)."""
+    n = len(samples) if n is None else n
+    batches = DeviceLoader(backend, samples, dtype, augmentation, seed)
+    order = np.arange(len(samples)) if order is None else order
+    features = int(np.prod(samples.shape))
+    memory = backend.asarray(np.full((features, n) if samples_last else (n, features), np.nan, dtype))
+    rows = memory.T if samples_last else memory
+    clock = backend.asarray(np.array([-1, -1, step, count], np.int32))
+    batches.start(n, order)
+    batches.take(clock, n, rows)
+    taken = backend.to_host(memory)
+    height, width, channels = samples.shape
+    return (taken.T if samples_last else taken).reshape(n, channels, height, width).transpose(0, 2, 3, 1)
+
+
+def images(n: int = 6, shape: tuple[int, int, int] = (9, 8, 2), dtype: type = np.uint8, scale: float = 1.0) -> Samples:
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (n, *shape)).astype(dtype)
+    return Samples(x, np.arange(n) % 3, scale, 3)
+
+
+# By limits of 0, and by known maps
+
+
+@pytest.mark.parametrize("samples_last", [False, True])
+@pytest.mark.parametrize("scale", [1.0, 1 / 255])
+@pytest.mark.parametrize("shape", [(9, 8, 2), (8, 9, 1), (1, 1, 3), (28, 28, 1)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_limits_of_zero_are_the_plain_gather_to_the_bit(
+    backend: Backend, dtype: type, shape: tuple[int, int, int], scale: float, samples_last: bool
+) -> None:
+    samples = images(6, shape, dtype, scale)
+    order = np.array([4, 2, 0, 1, 5, 3])
+    options: dict[str, Any] = {"order": order, "n": 2, "step": 1, "samples_last": samples_last}
+    plain = pictures(backend, samples, None, **options)
+    np.testing.assert_array_equal(pictures(backend, samples, Augmentation(), **options), plain)
+    np.testing.assert_allclose(plain, samples.inputs[[0, 1]].astype(np.float64) * scale, rtol=1e-6)
+
+
+def moved(backend: Backend, samples: Samples, augmentation: Augmentation, count: int = 5) -> Any:
+    """Pictures, and the maps that they were made with: (n, 6), rows m₀ … m₅."""
+    maps = transforms(len(samples), 3, count, augmentation.limits).T.astype(np.float64)
+    return pictures(backend, samples, augmentation, count=count), maps
+
+
+def looked_up(image: NDArray[Any], y: float, x: float) -> NDArray[np.float64]:
+    """Bilinear interpolation between the four pixels around a place, 0 outside the image; (channels,)."""
+    height, width, channels = image.shape
+    value = np.zeros(channels)
+    for row in (math.floor(y), math.floor(y) + 1):
+        for column in (math.floor(x), math.floor(x) + 1):
+            if 0 <= row < height and 0 <= column < width:
+                value += (1 - abs(y - row)) * (1 - abs(x - column)) * image[row, column]
+    return value
+
+
+@pytest.mark.parametrize("samples_last", [False, True])
+@pytest.mark.parametrize(
+    "augmentation",
+    [
+        Augmentation(shift=3.0),
+        Augmentation(rotation=30.0),
+        Augmentation(scale=0.4),
+        Augmentation(shear=0.5),
+        Augmentation(shift=2.0, rotation=15.0, scale=0.15, shear=0.1),
+        Augmentation(shift=100.0),
+    ],
+    ids=repr,
+)
+def test_each_picture_is_its_image_seen_through_its_map(
+    backend: Backend, augmentation: Augmentation, samples_last: bool
+) -> None:
+    samples = images(scale=1 / 255)
+    _, maps = moved(backend, samples, augmentation)
+    taken = pictures(backend, samples, augmentation, samples_last=samples_last)
+    for image, picture, (m0, m1, m2, m3, m4, m5) in zip(samples.inputs / 255, taken, maps, strict=True):
+        for i in range(9):
+            for j in range(8):
+                y, x = i - 4.0, j - 3.5  # from the middle
+                expected = looked_up(image, m3 * x + m4 * y + m5 + 4.0, m0 * x + m1 * y + m2 + 3.5)
+                np.testing.assert_allclose(picture[i, j], expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("limits", [(2.0, 0.0, 0.0, 0.0), (0.0, 0.4, 0.0, 0.0), (1.5, 0.3, 0.2, 0.1)], ids=repr)
+def test_maps_are_drawn_evenly_between_minus_and_plus_the_limits(limits: tuple[float, ...]) -> None:
+    """Two counters of Philox for a sample: shift across and down, half a turn's tangent, growth; shear."""
+    shift, half_tangent, scale, shear = limits
+    maps = transforms(50, 8, 11, limits).T
+    drawn = []
+    for sample, m in enumerate(maps):
+        a, b = (philox((2 * sample + half, 11, 0, 0), (8, 4)) for half in (0, 1))
+        u = [(word >> 8) / 2**23 - 1 for word in (*a, b[0])]
+        drawn.append(u)
+        angle, size = 2 * math.atan(u[2] * half_tangent), 1 + u[3] * scale
+        cosine, sine = size * math.cos(angle), size * math.sin(angle)
+        expected = [cosine, u[4] * shear * size - sine, u[0] * shift, sine, cosine, u[1] * shift]
+        np.testing.assert_allclose(m, expected, atol=1e-6)
+    values = np.array(drawn)
+    assert np.abs(values).max() <= 1
+    assert (np.abs(values.mean(axis=0)) < 5 * np.sqrt(1 / 3 / 50)).all()
+    assert (np.abs(values).max(axis=0) > 0.8).all()
+
+
+@pytest.mark.parametrize(("down", "across"), [(0, 0), (2, 0), (0, -3), (-1, 4), (20, 0)])
+def test_a_shift_by_whole_pixels_is_exact(monkeypatch: pytest.MonkeyPatch, down: int, across: int) -> None:
+    backend = select("cpu")  # a kernel on a device draws for itself
+    import gpunn.kernels.augmentation as kernels
+
+    def shifts(n: int, *_: Any) -> NDArray[Any]:
+        m = np.array([1, 0, -across, 0, 1, -down], np.float32)
+        return np.repeat(m[:, None], n, axis=1)
+
+    monkeypatch.setattr(kernels, "transforms", shifts)
+    samples = images(scale=1 / 255)
+    plain, picture = (pictures(backend, samples, a) for a in (None, Augmentation(shift=1.0)))
+    expected = np.zeros_like(plain)
+    for i in range(9):
+        for j in range(8):
+            if 0 <= i - down < 9 and 0 <= j - across < 8:
+                expected[:, i, j] = plain[:, i - down, j - across]
+    np.testing.assert_array_equal(picture, expected)
+
+
+def test_a_shift_moves_the_centre_of_what_is_seen_by_what_was_drawn(backend: Backend) -> None:
+    dot = np.zeros((40, 21, 21, 1), np.float32)
+    dot[:, 9:12, 9:12] = 1.0
+    taken, maps = moved(backend, Samples(dot, np.zeros(40, int), classes=1), Augmentation(shift=4.0))
+    rows, columns = np.mgrid[:21, :21] - 10.0
+    for picture, m in zip(taken[..., 0], maps, strict=True):
+        np.testing.assert_allclose(picture.sum(), 9, rtol=1e-5)
+        np.testing.assert_allclose((picture * columns).sum() / 9, -m[2], atol=1e-4)
+        np.testing.assert_allclose((picture * rows).sum() / 9, -m[5], atol=1e-4)
+
+
+def test_a_rotation_turns_a_bar_by_the_angle_drawn(backend: Backend) -> None:
+    bar = np.zeros((40, 41, 41, 1), np.float32)
+    bar[:, 19:22, 6:35] = 1.0
+    taken, maps = moved(backend, Samples(bar, np.zeros(40, int), classes=1), Augmentation(rotation=89.0))
+    rows, columns = np.mgrid[:41, :41] - 20.0
+    angles = []
+    for picture, m in zip(taken[..., 0].astype(np.float64), maps, strict=True):
+        total = picture.sum()
+        np.testing.assert_allclose(total, 3 * 29, rtol=0.03)
+        xx, yy, xy = ((picture * a).sum() / total for a in (columns**2, rows**2, columns * rows))
+        drawn = math.atan2(m[3], m[0])  # of the look-up; the picture turns the other way
+        seen = 0.5 * math.atan2(2 * xy, xx - yy)
+        difference = (seen + drawn + math.pi / 2) % math.pi - math.pi / 2
+        assert abs(difference) < 0.03
+        angles.append(drawn)
+    assert min(angles) < math.radians(-60)
+    assert max(angles) > math.radians(60)
+    assert np.abs(angles).max() <= math.radians(89) + 1e-6
+
+
+def test_growing_and_shrinking_keep_the_middle(backend: Backend) -> None:
+    square = np.zeros((40, 31, 31, 1), np.float32)
+    square[:, 10:21, 10:21] = 1.0
+    taken, maps = moved(backend, Samples(square, np.zeros(40, int), classes=1), Augmentation(scale=0.3))
+    rows, columns = np.mgrid[:31, :31] - 15.0
+    for picture, m in zip(taken[..., 0].astype(np.float64), maps, strict=True):
+        np.testing.assert_allclose(picture.sum(), 121 / m[0] ** 2, rtol=0.05)
+        np.testing.assert_allclose([(picture * rows).sum(), (picture * columns).sum()], 0, atol=1e-3)
+    assert maps[:, 0].min() < 0.8
+    assert maps[:, 0].max() > 1.2
+
+
+def test_moderate_changes_keep_the_ink_of_digits(backend: Backend) -> None:
+    samples = load_data("digits", limit=200, validation=0).train
+    taken = pictures(backend, samples, Augmentation(shift=0.5, rotation=8.0, scale=0.05, shear=0.05))
+    plain = pictures(backend, samples, None)
+    assert abs(taken.sum() / plain.sum() - 1) < 0.05
+    assert not np.array_equal(taken, plain)
+    assert taken.min() >= 0
+    assert taken.max() <= 1
+
+
+def test_channels_move_together(backend: Backend) -> None:
+    grey = images(4, (9, 8, 1))
+    colour = Samples(np.repeat(grey.inputs, 3, axis=3), grey.targets, classes=3)
+    augmentation = Augmentation(shift=1.5, rotation=20.0, scale=0.2, shear=0.2)
+    one, three = (pictures(backend, samples, augmentation) for samples in (grey, colour))
+    for channel in range(3):
+        np.testing.assert_array_equal(three[..., channel], one[..., 0])
+
+
+# What decides the pictures
+
+
+AUGMENTATION = Augmentation(shift=1.5, rotation=20.0, scale=0.2, shear=0.2)
+
+
+def test_pictures_follow_the_seed_and_the_step(backend: Backend) -> None:
+    samples = images()
+    first = pictures(backend, samples, AUGMENTATION, seed=3, count=5)
+    np.testing.assert_array_equal(pictures(backend, samples, AUGMENTATION, seed=3, count=5), first)
+    for seed, count in ((4, 5), (3, 6)):
+        assert not np.array_equal(pictures(backend, samples, AUGMENTATION, seed=seed, count=count), first)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_pictures_are_the_same_samples_first_and_samples_last(backend: Backend, dtype: str) -> None:
+    for n in (1, 5):
+        rows, columns = (
+            pictures(backend, images(scale=1 / 255), AUGMENTATION, n=n, samples_last=last, dtype=dtype)
+            for last in (False, True)
+        )
+        np.testing.assert_array_equal(rows, columns)
+
+
+def test_pictures_are_computed_in_float32_in_every_dtype(backend: Backend) -> None:
+    """So that they are the same on every device, whatever the network computes in."""
+    single, double = (pictures(backend, images(scale=1 / 255), AUGMENTATION, dtype=d) for d in ("float32", "float64"))
+    np.testing.assert_array_equal(double, single.astype(np.float64))
+
+
+def test_a_picture_depends_on_its_place_in_the_batch_and_not_on_how_many_come_after(backend: Backend) -> None:
+    samples = images()
+    np.testing.assert_array_equal(
+        pictures(backend, samples, AUGMENTATION, n=3), pictures(backend, samples, AUGMENTATION)[:3]
+    )
+
+
+def test_neighbours_and_repeated_samples_are_changed_in_other_ways(backend: Backend) -> None:
+    samples = images()
+    same = pictures(backend, samples, AUGMENTATION, order=np.zeros(6, int))
+    assert len({picture.tobytes() for picture in same}) == 6
+
+
+# In training, and nowhere else
+
+
+@pytest.mark.parametrize(
+    "layers", [[Dense(12), ReLU(), Dense(10)], [Conv2D(4, 3), ReLU(), Flatten(), Dense(10)]], ids=len
+)
+def test_fit_trains_on_changed_images_and_looks_at_unchanged_ones(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch, layers: list[Any]
+) -> None:
+    data = load_data("digits", limit=200, validation=40)
+    seen: dict[bool, list[NDArray[Any]]] = {True: [], False: []}
+    model = Sequential(layers)
+    propagate = model.propagate
+
+    def watched(x: Any, training: bool, stages: Any) -> Any:
+        seen[training].append(backend.to_host(x).reshape(64, -1))
+        return propagate(x, training, stages)
+
+    monkeypatch.setattr(model, "propagate", watched)
+    options: dict[str, Any] = {"optimizer": SGD(0.05), "epochs": 2, "device": backend, "progress": False}
+    model.fit(data, batch_size=32, augmentation=AUGMENTATION, **options)
+    assert data.validation is not None
+
+    def known(samples: Samples) -> set[bytes]:
+        rows = rows_of(samples.inputs).astype(np.float32) * np.float32(samples.scale)
+        return {row.tobytes() for row in rows}
+
+    originals, validation = known(data.train), known(data.validation)
+    trained = {np.ascontiguousarray(column).tobytes() for batch in seen[True] for column in batch.T}
+    assert len(trained) == 2 * len(data.train)  # another picture each time an image is seen
+    assert not trained & originals
+    looked_at = [np.ascontiguousarray(column).tobytes() for batch in seen[False] for column in batch.T]
+    assert looked_at
+    assert set(looked_at) <= validation
+
+
+def test_an_image_is_changed_in_another_way_each_epoch_and_the_same_in_each_run(backend: Backend) -> None:
+    data = load_data("digits", limit=100, validation=0)
+    runs = []
+    for seed, augmentation in ((0, AUGMENTATION), (0, AUGMENTATION), (1, AUGMENTATION), (0, None)):
+        model = Sequential([Dense(8), ReLU(), Dense(10)])
+        model.fit(data, epochs=2, batch_size=25, seed=seed, augmentation=augmentation, device=backend, progress=False)
+        runs.append(model.parameters.to_host()["dense1.w"].tobytes())
+    assert runs[0] == runs[1]
+    assert len(set(runs)) == 3
+
+
+def test_augmenting_flat_samples_is_refused(backend: Backend) -> None:
+    rng = np.random.default_rng(0)
+    data = Data("flat", Samples(rng.normal(size=(20, 64)), rng.integers(0, 2, 20), classes=2), None, ("a", "b"))
+    with pytest.raises(ShapeError, match=r"needs images \(height, width, channels\), got samples of \(64,\)") as caught:
+        Sequential([Dense(2)]).fit(data, batch_size=10, augmentation=AUGMENTATION, device=backend, progress=False)
+    one_line(caught.value)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"shift": -1.0}, {"shift": float("inf")}, {"shift": float("nan")}, {"rotation": 90.0}, {"rotation": -5.0},
+        {"scale": 1.0}, {"scale": -0.1}, {"shear": -0.1}, {"shear": 1e9},
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_a_limit_that_cannot_be_is_refused(arguments: dict[str, float]) -> None:
+    name = next(iter(arguments))
+    with pytest.raises(OptionError, match=f"{name} of Augmentation must lie from 0 to below") as caught:
+        Augmentation(**arguments)
+    one_line(caught.value)
+
+
+def test_it_shows_how_it_was_made() -> None:
+    assert repr(Augmentation(shift=2, rotation=10)) == "Augmentation(shift=2, rotation=10, scale=0, shear=0)"
+    assert Augmentation().limits == NOTHING

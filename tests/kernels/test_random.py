@@ -1,0 +1,136 @@
+"""Random numbers are a pure function of what they are for, and never change from version to version."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.harness import call
+from support.kernel_cases import dropout_bits, philox64
+from support.kernel_cases import philox as philox_in_python
+
+from gpunn.backend.base import Backend
+from gpunn.kernels.random import Purpose, epoch_order, halves_of, philox, random_bits, random_groups, random_words
+
+WORD = st.integers(0, 2**32 - 1)
+F = 0xFFFFFFFF
+PINNED = (
+    [2, 3, 10, 6, 5, 0, 11, 8, 4, 7, 9, 1],
+    [9, 3, 8, 2, 6, 5, 11, 7, 4, 0, 10, 1],
+    [3, 11, 8, 4, 7, 9, 0, 2, 6, 1, 5, 10],
+)
+
+
+@pytest.mark.parametrize(
+    ("counter", "key", "answer"),
+    [
+        ((0, 0, 0, 0), (0, 0), "6627e8d5 e169c58d bc57ac4c 9b00dbd8"),
+        ((F, F, F, F), (F, F), "408f276d 41c83b0e a20bc7c6 6d5451fd"),
+        (
+            (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344),
+            (0xA4093822, 0x299F31D0),
+            "d16cfe09 94fdcceb 5001e420 24126ea1",
+        ),
+    ],
+)
+def test_philox_gives_the_known_answers_of_random123(
+    counter: tuple[int, int, int, int], key: tuple[int, int], answer: str
+) -> None:
+    assert " ".join(f"{word:08x}" for word in philox(counter, key)) == answer
+
+
+@pytest.mark.parametrize(
+    ("counter", "key", "answer"),
+    [
+        ((0,) * 4, (0,) * 2, "16554d9eca36314c db20fe9d672d0fdc d7e772cee186176b 7e68b68aec7ba23b"),
+        ((2**64 - 1,) * 4, (2**64 - 1,) * 2, "87b092c3013fe90b 438c3c67be8d0224 9cc7d7c69cd777b6 a09caebf594f0ba0"),
+    ],
+)
+def test_the_wider_philox_of_the_tests_gives_the_known_answers_of_random123(
+    counter: tuple[int, int, int, int], key: tuple[int, int], answer: str
+) -> None:
+    assert " ".join(f"{word:016x}" for word in philox64(counter, key)) == answer
+
+
+@pytest.mark.parametrize("count", [1, 31, 32, 511, 512, 513, 1500])
+def test_halves_are_drawn_by_the_wider_philox(count: int) -> None:
+    words = random_groups(count, seed=2**32 - 1, purpose=Purpose.DROPOUT, step=2**31 - 1, stream=6)
+    drawn = halves_of(words, count)
+    assert drawn.dtype == np.uint16
+    assert drawn.tolist() == dropout_bits(count, 2**31 - 1, 6, 2**32 - 1)
+
+
+@settings(deadline=None)
+@given(st.tuples(WORD, WORD, WORD, WORD), st.tuples(WORD, WORD))
+def test_philox_is_the_published_algorithm(counter: tuple[int, int, int, int], key: tuple[int, int]) -> None:
+    assert philox(counter, key).tolist() == philox_in_python(counter, key)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 70), st.integers(1, 70), WORD, st.integers(0, 2**40), st.integers(0, 9))
+def test_words_do_not_depend_on_how_many_are_drawn(few: int, more: int, seed: int, step: int, stream: int) -> None:
+    stream_of = {"seed": seed, "purpose": Purpose.DROPOUT, "step": step, "stream": stream}
+    short = random_words(few, **stream_of)
+    long = random_words(few + more, **stream_of)
+    assert len(short) == few
+    np.testing.assert_array_equal(long[:few], short)
+
+
+def test_a_word_is_that_of_its_own_counter() -> None:
+    words = random_words(11, seed=5, purpose=Purpose.DROPOUT, step=2**33 + 7, stream=4)
+    expected = [word for block in range(3) for word in philox_in_python((block, 7, 2, 4), (5, 3))]
+    assert words.tolist() == expected[:11]
+
+
+def test_no_two_seeds_purposes_steps_or_streams_share_their_words() -> None:
+    usual = {"seed": 1, "purpose": Purpose.DROPOUT, "step": 1, "stream": 1}
+    others = [{}, {"seed": 2}, {"purpose": Purpose.AUGMENTATION}, {"step": 2}, {"step": 1 + 2**32}, {"stream": 2}]
+    words = np.concatenate([random_words(64, **usual | other) for other in others])
+    assert len(np.unique(words)) == words.size
+
+
+def test_words_are_spread_evenly() -> None:
+    words = random_words(100_000, seed=0, purpose=Purpose.TEST)
+    counts = np.bincount(words >> 28, minlength=16)
+    # χ² with 15 degrees of freedom exceeds 50 once in 80,000 times.
+    assert np.square(counts - 6250).sum() / 6250 < 50
+    assert abs(np.corrcoef(words[:-1], words[1:])[0, 1]) < 0.02
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 5, 1024, 1027])
+def test_a_device_draws_the_words_of_the_host(backend: Backend, count: int) -> None:
+    seed = 2**32 - 3
+    arguments = (seed, int(Purpose.DROPOUT), np.array([12], np.int32), 6, np.zeros(count, np.uint32))
+    *_, bits = call(backend, random_bits, *arguments)
+    np.testing.assert_array_equal(bits, random_words(count, seed=seed, purpose=Purpose.DROPOUT, step=12, stream=6))
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(1, 500), WORD, st.integers(0, 10_000))
+def test_an_epoch_visits_every_example_once(n: int, seed: int, epoch: int) -> None:
+    order = epoch_order(n, seed=seed, epoch=epoch)
+    assert order.dtype == np.int32
+    np.testing.assert_array_equal(np.sort(order), np.arange(n))
+
+
+def test_orders_differ_between_epochs_and_seeds() -> None:
+    orders = [epoch_order(100, seed=seed, epoch=epoch) for seed in range(5) for epoch in range(5)]
+    assert len({order.tobytes() for order in orders}) == 25
+
+
+def test_every_example_comes_at_every_place() -> None:
+    first = [int(epoch_order(6, seed=0, epoch=epoch)[0]) for epoch in range(600)]
+    counts = np.bincount(first, minlength=6)
+    assert counts.min() > 60
+    assert counts.max() < 140
+
+
+def test_the_orders_of_epochs_never_change() -> None:
+    """A run that is resumed with a later version must not see an example twice."""
+    assert epoch_order(12, seed=0, epoch=0).tolist() == PINNED[0]
+    assert epoch_order(12, seed=0, epoch=1).tolist() == PINNED[1]
+    assert epoch_order(12, seed=2**32 - 1, epoch=7).tolist() == PINNED[2]
+
+
+def test_examples_with_the_same_random_word_keep_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gpunn.kernels.random.random_words", lambda n, **of: np.zeros(n, np.uint32))
+    assert epoch_order(5, seed=0, epoch=0).tolist() == [0, 1, 2, 3, 4]

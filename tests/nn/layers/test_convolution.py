@@ -1,0 +1,375 @@
+"""Conv2D: what it computes, N_out, both ways to make its products, its gradients, and shapes that cannot be."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from support.harness import one_line, relative_error
+from support.image_strategies import Convolution, convolutions, convolve, places
+from support.layer_helpers import Alone, assert_gradients, blocks_of
+
+from gpunn import Conv2D, Dense, Flatten, ReLU, Sequential
+from gpunn.backend.base import Backend
+from gpunn.backend.devices import select
+from gpunn.errors import OptionError, ShapeError
+from gpunn.nn.initializers import Constant
+from gpunn.nn.layers.base import BuildContext
+from gpunn.nn.layers.conv_patches import Extent, PatchProducts, Products
+from gpunn.nn.layers.conv_rows import RowProducts
+from gpunn.nn.parameter import Parameters
+
+BLOCKS = st.sampled_from([1, 50, 500, None])
+"""Elements of a block: one row of the output at a time, some, and all of it."""
+
+
+def layer_of(made: Convolution, bias: float | bool = 0.5) -> Conv2D:
+    return Conv2D(made.filters, made.size, made.stride, made.padding, bias=bias)
+
+
+# What it computes
+
+
+@settings(deadline=None, max_examples=150)
+@given(made=convolutions(), block=BLOCKS)
+def test_a_convolution_computes_its_equation(backend: Backend, made: Convolution, block: int | None) -> None:
+    rng = np.random.default_rng(made.seed)
+    x = made.inputs(rng)
+    with blocks_of(backend, block):
+        alone = Alone(layer_of(made), made.shape, backend).draw(rng)
+    expected = convolve(x, alone.value("w"), alone.value("b"), made)
+    y = alone.forward(x)
+    assert y.shape == (made.n, *alone.shape)
+    np.testing.assert_allclose(y, expected, rtol=1e-12, atol=1e-12)
+
+
+@settings(deadline=None, max_examples=80)
+@given(made=convolutions(longest=5), block=BLOCKS)
+def test_back_propagation_through_a_convolution(backend: Backend, made: Convolution, block: int | None) -> None:
+    rng = np.random.default_rng(made.seed)
+    with blocks_of(backend, block):
+        alone = Alone(layer_of(made), made.shape, backend).draw(rng)
+    assert_gradients(alone, made.inputs(rng), rng, directions=3)
+
+
+@pytest.mark.parametrize(
+    ("size", "stride", "padding", "shape"),
+    [
+        ((3, 3), (1, 1), "valid", (6, 6, 2)),
+        ((3, 3), (1, 1), "same", (6, 5, 2)),
+        ((2, 4), (1, 1), "same", (5, 5, 2)),  # of an odd number of zeros, more come after
+        ((4, 2), (3, 2), "same", (7, 6, 1)),
+        ((1, 1), (1, 1), "valid", (3, 4, 3)),
+        ((1, 1), (2, 3), 0, (5, 7, 2)),
+        ((1, 3), (1, 2), (0, 1), (4, 7, 2)),
+        ((1, 2), (1, 4), (0, 1), (4, 7, 2)),  # padded on the left only: on the right the stride ends before the zeros
+        ((3, 1), (2, 1), (1, 0), (7, 4, 2)),
+        ((2, 2), (3, 4), "valid", (8, 9, 2)),  # stride above the size: some inputs are never seen
+        ((5, 4), (1, 1), "valid", (5, 4, 2)),  # as large as the image
+        ((5, 5), (1, 1), 2, (1, 1, 3)),  # larger than the image, not than the padded one
+        ((2, 2), (1, 1), (4, 3), (3, 3, 1)),  # some places see nothing but zeros
+    ],
+)
+def test_back_propagation_through_convolutions_of_every_kind(
+    backend: Backend, size: Any, stride: Any, padding: Any, shape: tuple[int, int, int]
+) -> None:
+    rng = np.random.default_rng(0)
+    made = Convolution(2, size, stride, padding, shape, 2, 0)
+    for block in (None, 1):
+        with blocks_of(backend, block):
+            alone = Alone(layer_of(made), shape, backend).draw(rng)
+        x = made.inputs(rng)
+        np.testing.assert_allclose(
+            alone.forward(x), convolve(x, alone.value("w"), alone.value("b"), made), rtol=1e-12, atol=1e-12
+        )
+        assert_gradients(alone, x, rng, directions=3 if block else None)
+
+
+@pytest.mark.parametrize("n", [3, 1])  # a single image goes by patches where it is not padded
+@pytest.mark.parametrize("padding", [1, 0])
+def test_a_shorter_batch_sees_nothing_of_a_longer_one_before_it(backend: Backend, padding: int, n: int) -> None:
+    rng = np.random.default_rng(0)
+    long, short = rng.normal(size=(8, 6, 5, 2)), rng.normal(size=(n, 6, 5, 2))
+    for size in ((3, 2), (1, 2)):
+        used, fresh = (Alone(Conv2D(3, size, padding=padding), (6, 5, 2), backend) for _ in range(2))
+        v = rng.normal(size=(8, *used.shape))
+        used.forward(long)
+        used.backward(v)
+        results = []
+        for alone in (used, fresh):
+            results.append((alone.forward(short), alone.backward(v[:n]), alone.grad("w"), alone.grad("b")))
+        for once, again in zip(*results, strict=True):
+            np.testing.assert_array_equal(once, again)
+
+
+def test_a_single_image_gets_what_it_gets_among_others(backend: Backend) -> None:
+    rng = np.random.default_rng(4)
+    x = rng.normal(size=(2, 9, 8, 3))
+    alone = Alone(Conv2D(4, (3, 5), stride=(2, 1)), (9, 8, 3), backend).draw(rng)
+    v = rng.normal(size=(2, *alone.shape))
+    both = alone.forward(x), alone.backward(v), alone.grad("w").copy(), alone.grad("b").copy()
+    first, second = (
+        (alone.forward(x[i : i + 1]), alone.backward(v[i : i + 1]), alone.grad("w").copy(), alone.grad("b").copy())
+        for i in range(2)
+    )
+    for at in (0, 1):
+        np.testing.assert_allclose(np.concatenate([first[at], second[at]]), both[at], rtol=1e-12, atol=1e-12)
+    for at in (2, 3):
+        np.testing.assert_allclose(first[at] + second[at], both[at], rtol=1e-12, atol=1e-12)
+
+
+def test_a_filter_of_one_pixel_is_a_dense_layer_at_each_pixel(backend: Backend) -> None:
+    rng = np.random.default_rng(1)
+    x, v = rng.normal(size=(3, 4, 5, 6)), rng.normal(size=(3, 4, 5, 2))
+    convolution = Alone(Conv2D(2, 1), (4, 5, 6), backend).draw(rng)
+    dense = Alone(Dense(2), (6,), backend, capacity=60)
+    dense.set(w=convolution.value("w").reshape(2, 6), b=convolution.value("b"))
+    y = dense.forward(x.reshape(-1, 6))
+    np.testing.assert_allclose(convolution.forward(x), y.reshape(3, 4, 5, 2), rtol=1e-13, atol=1e-13)
+    dx = dense.backward(v.reshape(-1, 2))
+    assert dx is not None
+    np.testing.assert_allclose(convolution.backward(v), dx.reshape(x.shape), rtol=1e-13, atol=1e-13)
+    np.testing.assert_allclose(convolution.grad("w").reshape(2, 6), dense.grad("w"), rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(convolution.grad("b"), dense.grad("b"), rtol=1e-12, atol=1e-12)
+
+
+def test_a_filter_as_large_as_the_image_is_a_dense_layer_after_flatten(backend: Backend) -> None:
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=(3, 4, 5, 2))
+    convolution = Alone(Conv2D(7, (4, 5)), (4, 5, 2), backend).draw(rng)
+    model = Sequential([Flatten(), Dense(7)]).build((4, 5, 2), 8, backend, "float64")
+    model.parameters.load({"dense1.w": convolution.value("w").reshape(7, 40), "dense1.b": convolution.value("b")})
+    expected = backend.to_host(model.forward(x))
+    np.testing.assert_allclose(convolution.forward(x)[:, 0, 0], expected, rtol=1e-12, atol=1e-12)
+
+
+def test_height_and_width_are_not_mixed_up(backend: Backend) -> None:
+    """A filter of one row sees along rows."""
+    image = np.zeros((1, 3, 4, 1))
+    image[0, 1] = np.array([[1.0], [2.0], [3.0], [4.0]])
+    alone = Alone(Conv2D(1, (1, 2), bias=False), (3, 4, 1), backend).set(w=[[[[1.0, 10.0]]]])
+    np.testing.assert_array_equal(alone.forward(image)[0, :, :, 0], [[0, 0, 0], [21, 32, 43], [0, 0, 0]])
+
+
+def test_the_first_layer_computes_no_gradient_of_its_input(backend: Backend) -> None:
+    rng = np.random.default_rng(3)
+    x, v = rng.normal(size=(2, 5, 5, 1)), rng.normal(size=(2, 3, 3, 2))
+    first, later = (Alone(Conv2D(2, 3), (5, 5, 1), backend, first=first) for first in (True, False))
+    for alone in (first, later):
+        alone.forward(x)
+    assert first.backward(v) is None
+    assert later.backward(v) is not None
+    np.testing.assert_array_equal(first.grad("w"), later.grad("w"))
+    assert sum(first.context.buffer_bytes.values()) < sum(later.context.buffer_bytes.values())
+
+
+# Two ways to make the products
+
+
+def products_of(
+    kind: type[PatchProducts] | type[RowProducts], backend: Backend, extent: Extent, capacity: int
+) -> tuple[Products, Any, Parameters]:
+    context = BuildContext(
+        backend, "float64", capacity, batch_size=max(1, capacity - 1), name="conv1", needs_input_gradient=True
+    )
+    w = context.parameter("w", (extent.filters, extent.channels, *extent.size), Constant(0.0))
+    return kind(context, extent), w, Parameters(context.parameters, backend, "float64")
+
+
+def extent_of(made: Convolution) -> Extent:
+    (top, bottom), (left, right) = made.pads
+    height, width, channels = made.shape
+    rows = len(places(height + top + bottom, made.size[0], made.stride[0]))
+    columns = len(places(width + left + right, made.size[1], made.stride[1]))
+    return Extent(made.filters, made.size, made.stride, (top, left), channels, height, width, rows, columns)
+
+
+def results_of(
+    kind: Any, backend: Backend, extent: Extent, capacity: int, arrays: tuple[NDArray[Any], ...]
+) -> list[NDArray[Any]]:
+    products, parameter, parameters = products_of(kind, backend, extent, capacity)
+    w, x, delta = arrays
+    parameters.load({"conv1.w": w})
+    x, delta = backend.asarray(x), backend.asarray(delta)
+    z = backend.asarray(np.full((extent.filters, extent.rows, extent.columns, x.shape[3]), np.nan))
+    dx = backend.asarray(np.full(x.shape, np.nan))
+    products.forward(parameter, x, z)
+    products.weight_gradient(x, delta, parameter)
+    products.input_gradient(parameter, delta, dx)
+    return [backend.to_host(array) for array in (z, parameter.grad, dx)]
+
+
+@settings(deadline=None, max_examples=150)
+@given(made=convolutions(), blocks=st.tuples(BLOCKS, BLOCKS), spare=st.integers(0, 3))
+def test_products_by_patches_and_by_rows_are_the_same(
+    backend: Backend, made: Convolution, blocks: tuple[int | None, int | None], spare: int
+) -> None:
+    extent, rng = extent_of(made), np.random.default_rng(made.seed)
+    arrays = (
+        rng.normal(size=(made.filters, extent.channels, *made.size)),
+        rng.normal(size=(extent.channels, extent.height, extent.width, made.n)),
+        rng.normal(size=(made.filters, extent.rows, extent.columns, made.n)),
+    )
+    cpu = select("cpu")
+    with blocks_of(backend, blocks[0]):
+        by_patches = results_of(PatchProducts, backend, extent, made.n + spare, arrays)
+    with blocks_of(cpu, blocks[1]):
+        by_rows = results_of(RowProducts, cpu, extent, made.n + spare, arrays)
+    for patches, rows in zip(by_patches, by_rows, strict=True):
+        np.testing.assert_allclose(rows, patches, rtol=1e-12, atol=1e-12)
+
+
+def scratch_of(kind: Any, backend: Backend, extent: Extent, elements: int) -> int:
+    with blocks_of(backend, elements):
+        context = BuildContext(backend, "float64", 4, batch_size=4)
+        context.parameter("w", (4, 2, 3, 3), Constant(0.0))
+        kind(context, extent)
+    return sum(context.buffer_bytes.values()) // 8
+
+
+def test_patches_go_by_blocks_that_are_no_larger_than_asked_for() -> None:
+    cpu, extent = select("cpu"), Extent(4, (3, 3), (1, 1), (0, 0), 2, 20, 20, 18, 18)
+    row = 2 * 9 * 18 * 4
+    assert scratch_of(PatchProducts, cpu, extent, 1) == row  # a row of the output at least
+    assert row < scratch_of(PatchProducts, cpu, extent, 5000) <= 5000
+    assert scratch_of(PatchProducts, cpu, extent, 10**9) == 18 * row
+
+
+@pytest.mark.parametrize(("channels", "pixels"), [(2, 3 * 18), (20, 20)])  # the filter's columns laid out, and not
+def test_rows_go_by_blocks_that_are_little_larger_than_asked_for(channels: int, pixels: int) -> None:
+    cpu, extent = select("cpu"), Extent(4, (3, 3), (1, 1), (0, 0), channels, 20, 20, 18, 18)
+    row, weights = channels * pixels * 4, 4 * channels * 9
+    seen_twice = 2 * row  # by the next block too
+    assert scratch_of(RowProducts, cpu, extent, 1) == 4 * row + seen_twice + 2 * weights  # four rows at least
+    assert scratch_of(RowProducts, cpu, extent, 8 * row) == 8 * row + seen_twice + (1 + 8) * weights
+    assert scratch_of(RowProducts, cpu, extent, 10**9) == 18 * row + seen_twice + (1 + 8) * weights
+
+
+# Shapes
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3, 4])
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5])
+def test_n_out_is_the_number_of_places_for_the_filter(size: int, stride: int) -> None:
+    """N_out = ⌊(N_in − F + 2P)/S⌋ + 1, as many as there are places wholly inside the padded image."""
+    for length in range(1, 11):
+        for pad in range(4):
+            layer = Conv2D(2, (size, 1), (stride, 1), (pad, 0))
+            count = len(places(length + 2 * pad, size, stride))
+            if count:
+                assert (length - size + 2 * pad) // stride + 1 == count
+                assert layer.output_shape((length, 3, 1)) == (count, 3, 2)
+                across = Conv2D(2, (1, size), (1, stride), (0, pad))
+                assert across.output_shape((3, length, 1)) == (3, count, 2)
+            else:
+                with pytest.raises(ShapeError):
+                    layer.output_shape((length, 3, 1))
+        assert Conv2D(2, size, stride).output_shape((9, 9, 1)) == Conv2D(2, size, stride, 0).output_shape((9, 9, 1))
+
+
+def test_padding_same_gives_the_size_over_the_stride_rounded_up() -> None:
+    for length in range(1, 13):
+        for size in range(1, 7):
+            for stride in range(1, 6):
+                shape = Conv2D(1, (size, 1), (stride, 1), "same").output_shape((length, 4, 1))
+                assert shape == (-(-length // stride), 4, 1)
+
+
+def test_with_padding_same_an_odd_zero_comes_after_the_image(backend: Backend) -> None:
+    alone = Alone(Conv2D(1, 2, padding="same", bias=False), (2, 3, 1), backend).set(
+        w=[[[[1.0, 10.0], [100.0, 1000.0]]]]
+    )
+    image = np.arange(1.0, 7.0).reshape(1, 2, 3, 1)
+    np.testing.assert_array_equal(alone.forward(image)[0, :, :, 0], [[5421, 6532, 603], [54, 65, 6]])
+
+
+def test_a_model_is_built_with_the_shapes_that_come_out(backend: Backend) -> None:
+    model = Sequential([Conv2D(4, (3, 2), (2, 1)), ReLU(), Conv2D(3, 3, padding="same")])
+    model.build((9, 7, 2), 4, backend)
+    assert model.shapes == [(4, 6, 4), (4, 6, 4), (4, 6, 3)]
+    assert {p.name: p.shape for p in model.parameters} == {
+        "conv1.w": (4, 2, 3, 2), "conv1.b": (4,), "conv2.w": (3, 4, 3, 3), "conv2.b": (3,),
+    }  # fmt: skip
+    assert [p.name for p in model.parameters if p.weight_decay] == ["conv1.w", "conv2.w"]
+    assert model.forward(np.zeros((2, 9, 7, 2))).shape == (2, 4, 6, 3)
+
+
+def test_a_bias_is_one_constant_or_none(backend: Backend) -> None:
+    np.testing.assert_array_equal(Alone(Conv2D(3, 2, bias=0.25), (4, 4, 1), backend).value("b"), np.full(3, 0.25))
+    assert [p.name for p in Alone(Conv2D(3, 2, bias=False), (4, 4, 1), backend).parameters] == ["conv1.w"]
+
+
+def test_weights_begin_with_the_variance_for_all_inputs_of_a_filter(backend: Backend) -> None:
+    model = Sequential([Conv2D(200, 5), ReLU()]).build((5, 5, 12), 1, backend, "float64")
+    w = backend.to_host(model.parameters["conv1.w"].value)
+    assert abs(w.std() / np.sqrt(2 / (12 * 25)) - 1) < 0.015  # He's, five standard errors of 60,000 draws
+    bounded = Sequential([Conv2D(200, 5)]).build((5, 5, 12), 1, backend, "float64").parameters["conv1.w"].value
+    limit = np.sqrt(6 / (12 * 25 + 200 * 25))
+    assert 0.99 * limit < np.abs(backend.to_host(bounded)).max() <= limit  # Glorot's, with both fans
+
+
+def test_single_and_double_precision_agree(backend: Backend) -> None:
+    rng = np.random.default_rng(4)
+    x, v = rng.normal(size=(4, 9, 9, 3)), rng.normal(size=(4, 7, 7, 5))
+    results = []
+    for dtype in ("float32", "float64"):
+        alone = Alone(Conv2D(5, 3), (9, 9, 3), backend, dtype=dtype)
+        results.append([alone.forward(x), alone.backward(v), alone.grad("w"), alone.grad("b")])
+    for single, double in zip(*results, strict=True):
+        assert single.dtype == np.float32
+        assert relative_error(single, double) < 1e-6
+
+
+# Shapes and options that cannot be
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (Conv2D(2, 4), (3, 9, 1)),
+        (Conv2D(2, (1, 4)), (9, 3, 1)),
+        (Conv2D(2, 8, padding=2), (3, 9, 1)),
+        (Conv2D(2, (3, 9), padding=(0, 2)), (3, 4, 1)),
+    ],
+    ids=repr,
+)
+def test_a_filter_larger_than_the_padded_image_is_refused(backend: Backend, layer: Conv2D, shape: Any) -> None:
+    with pytest.raises(ShapeError) as caught:
+        Sequential([ReLU(), layer]).build(shape, 4, backend)
+    text = one_line(caught.value)
+    assert text.startswith("conv1: ")
+    for shown in (f"{layer.size[0]}×{layer.size[1]}", str(shape), "padding='same'"):
+        assert shown in text
+
+
+@pytest.mark.parametrize("before", [[Flatten()], [Flatten(), Dense(16)]], ids=len)
+def test_a_convolution_of_features_is_refused(backend: Backend, before: list[Any]) -> None:
+    with pytest.raises(ShapeError, match=r"^conv1: Conv2D expects \(height, width, channels\), got \(16,\)") as caught:
+        Sequential([*before, Conv2D(2, 3)]).build((4, 4, 1), 4, backend)
+    assert "before Flatten()" in one_line(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        ({"filters": 0}, "filters of Conv2D"),
+        ({"filters": 2.5}, "filters of Conv2D"),
+        ({"filters": 2, "size": 0}, "size of Conv2D"),
+        ({"filters": 2, "size": (3, 0)}, "size of Conv2D"),
+        ({"filters": 2, "size": (3, 3, 3)}, "size of Conv2D"),
+        ({"filters": 2, "stride": 0}, "stride of Conv2D"),
+        ({"filters": 2, "stride": (1, 0)}, "stride of Conv2D"),
+        ({"filters": 2, "stride": -1}, "stride of Conv2D"),
+        ({"filters": 2, "padding": -1}, "padding of Conv2D"),
+        ({"filters": 2, "padding": (0, -1)}, "padding of Conv2D"),
+        ({"filters": 2, "padding": 0.5}, "padding of Conv2D"),
+        ({"filters": 2, "padding": "full"}, "padding of Conv2D must be 'valid', 'same' or a number, got 'full'"),
+    ],
+    ids=repr,
+)
+def test_an_option_that_cannot_be_is_refused(arguments: dict[str, Any], what: str) -> None:
+    with pytest.raises(OptionError, match=what) as caught:
+        Conv2D(**arguments)
+    one_line(caught.value)

@@ -1,0 +1,146 @@
+"""The costs as written, finite for every finite z, and their errors. Their gradients are in test_gradients.py."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from support.harness import DTYPES, one_line
+
+from gpunn import BinaryCrossEntropy, MeanSquaredError, Sigmoid, Softmax, SoftmaxCrossEntropy
+from gpunn.backend.base import Backend
+from gpunn.errors import DataError, ShapeError
+from gpunn.nn.losses import Loss
+
+LOSSES = [MeanSquaredError, BinaryCrossEntropy, SoftmaxCrossEntropy]
+
+
+def value(backend: Backend, loss: Loss, y: Any, t: Any, dtype: str = "float64") -> float:
+    return float(loss.forward(backend.asarray(np.asarray(y), dtype), t))
+
+
+def test_mean_squared_error_sums_over_outputs_and_averages_over_samples(backend: Backend) -> None:
+    """C = (1/n) Σ ‖a - y‖²."""
+    a, y = [[1.0, 2.0], [3.0, 4.0], [0.0, 0.0]], np.array([[0.0, 2.0], [1.0, 1.0], [0.5, 0.0]])
+    assert value(backend, MeanSquaredError(), a, y) == pytest.approx((1 + 4 + 9 + 0.25) / 3, rel=1e-15)
+
+
+def test_binary_cross_entropy_sums_over_outputs_and_averages_over_samples(backend: Backend) -> None:
+    """C = -(1/n) Σ y ln a + (1-y) ln(1-a), a = sigmoid(z)."""
+    z, y = np.array([[0.5, -1.0], [2.0, 0.0]]), np.array([[1.0, 0.25], [0.0, 0.5]])
+    a = 1 / (1 + np.exp(-z))
+    expected = -(y * np.log(a) + (1 - y) * np.log(1 - a)).sum() / 2
+    assert value(backend, BinaryCrossEntropy(), z, y) == pytest.approx(expected, rel=1e-14)
+
+
+def test_softmax_cross_entropy_averages_over_samples(backend: Backend) -> None:
+    """C = -(1/n) Σ ln softmax(z)_y."""
+    z, labels = np.array([[0.5, -1.0, 2.0], [2.0, 0.0, 1.0]]), np.array([1, 0])
+    p = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
+    expected = -(math.log(p[0, 1]) + math.log(p[1, 0])) / 2
+    assert value(backend, SoftmaxCrossEntropy(), z, labels) == pytest.approx(expected, rel=1e-14)
+
+
+def test_an_undecided_network_costs_the_logarithm_of_the_number_of_classes(backend: Backend) -> None:
+    z, labels = np.zeros((4, 10)), np.array([0, 3, 9, 5])
+    assert value(backend, SoftmaxCrossEntropy(), z, labels) == pytest.approx(math.log(10), rel=1e-15)
+    assert value(backend, BinaryCrossEntropy(), z, labels) == pytest.approx(10 * math.log(2), rel=1e-15)
+
+
+@pytest.mark.parametrize("loss", [MeanSquaredError, BinaryCrossEntropy])
+def test_labels_become_one_hot_where_a_cost_wants_targets(backend: Backend, loss: type[Loss]) -> None:
+    y, labels = np.random.default_rng(0).normal(size=(6, 4)), np.array([0, 3, 2, 2, 1, 0])
+    assert value(backend, loss(), y, labels) == value(backend, loss(), y, np.eye(4)[labels])
+
+
+@pytest.mark.parametrize("loss", [MeanSquaredError, BinaryCrossEntropy])
+def test_labels_of_one_output_are_its_targets(backend: Backend, loss: type[Loss]) -> None:
+    y, labels = np.random.default_rng(0).normal(size=(6, 1)), np.array([0, 1, 1, 0, 1, 0])
+    cost, other = loss(), loss()
+    assert value(backend, cost, y, labels) == value(backend, other, y, labels[:, None].astype(float))
+    np.testing.assert_array_equal(backend.to_host(cost.backward()), backend.to_host(other.backward()))
+    with pytest.raises(DataError, match="labels must be 0 to 1, got 0 to 2"):
+        value(backend, loss(), y, np.array([0, 1, 2, 0, 1, 0]))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("loss", [BinaryCrossEntropy, SoftmaxCrossEntropy])
+@pytest.mark.parametrize("size", [88.0, 104.0, 710.0, 1000.0, 1e30])
+def test_a_cost_of_logits_is_finite_and_right_far_out(
+    backend: Backend, loss: type[Loss], dtype: str, size: float
+) -> None:
+    sure = np.array([[size, -size]], dtype)
+    right, wrong = np.array([0]), np.array([1])
+    assert value(backend, loss(), sure, right, dtype) == pytest.approx(0, abs=1e-37)
+    assert value(backend, loss(), sure, wrong, dtype) == pytest.approx(2 * size, rel=1e-6)
+
+
+@pytest.mark.parametrize("loss", [BinaryCrossEntropy, SoftmaxCrossEntropy])
+def test_gradients_far_out_are_the_differences_of_probabilities(backend: Backend, loss: type[Loss]) -> None:
+    cost = loss()
+    value(backend, cost, [[1000.0, -1000.0], [-1000.0, 1000.0]], np.array([0, 0]))
+    np.testing.assert_array_equal(backend.to_host(cost.backward()), [[0.0, 0.0], [-0.5, 0.5]])
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_costs_of_samples_average_to_the_cost(backend: Backend, loss: type[Loss]) -> None:
+    cost, y, labels = loss(), np.random.default_rng(1).normal(size=(7, 3)), np.arange(7) % 3
+    mean = value(backend, cost, y, labels)
+    each = backend.to_host(cost.costs)
+    assert each.shape == (7,)
+    assert mean == pytest.approx(each.mean(), rel=1e-14)
+    alone = [value(backend, loss(), y[j : j + 1], labels[j : j + 1]) for j in range(7)]
+    np.testing.assert_allclose(each, alone, rtol=1e-14)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_cost_takes_batches_of_any_size_one_after_another(backend: Backend, loss: type[Loss]) -> None:
+    cost, rng = loss(), np.random.default_rng(2)
+    for n, outputs, dtype in (
+        (3, 4, "float64"),
+        (9, 4, "float64"),
+        (2, 4, "float64"),
+        (5, 2, "float64"),
+        (4, 2, "float32"),
+    ):
+        y, labels = rng.normal(size=(n, outputs)), rng.integers(0, outputs, n)
+        assert value(backend, cost, y, labels, dtype) == value(backend, loss(), y, labels, dtype)
+        assert cost.backward().shape == (n, outputs)
+        assert cost.backward().dtype == dtype
+
+
+def test_which_activation_a_cost_contains() -> None:
+    assert (SoftmaxCrossEntropy.link, BinaryCrossEntropy.link, MeanSquaredError.link) == (Softmax, Sigmoid, None)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize(("labels", "got"), [([0, 3], "0 to 3"), ([-1, 2], "-1 to 2")])
+def test_a_label_that_is_no_output_is_refused(backend: Backend, loss: type[Loss], labels: list[int], got: str) -> None:
+    with pytest.raises(DataError, match=f"labels must be 0 to 2, got {got}") as caught:
+        value(backend, loss(), np.zeros((2, 3)), np.array(labels))
+    one_line(caught.value)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize(
+    ("y", "t"),
+    [
+        (np.zeros((2, 3)), np.array([0, 1, 2])),
+        (np.zeros((2, 3)), np.zeros((2, 4))),
+        (np.zeros((2, 3)), np.array([0.0, 1.0])),
+        (np.zeros(3), np.array([0, 1, 2])),
+        (np.zeros((0, 3)), np.zeros(0, int)),
+    ],
+)
+def test_outputs_and_targets_that_do_not_belong_together_are_refused(
+    backend: Backend, loss: type[Loss], y: NDArray[Any], t: NDArray[Any]
+) -> None:
+    with pytest.raises(ShapeError) as caught:
+        value(backend, loss(), y, t)
+    assert loss.__name__ in one_line(caught.value)
+
+
+def test_softmax_cross_entropy_takes_no_targets_but_labels(backend: Backend) -> None:
+    with pytest.raises(ShapeError, match="SoftmaxCrossEntropy expects integer labels"):
+        value(backend, SoftmaxCrossEntropy(), np.zeros((2, 3)), np.zeros((2, 3)))

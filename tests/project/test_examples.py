@@ -1,0 +1,95 @@
+"""What the README and the examples show runs as it stands, and the files that they name are there."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.paths import ROOT
+
+from gpunn.experiments.recipes import parse_experiment, recipes
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", ROOT / "docs" / "recipes.md"]
+
+
+def run_python(*arguments: str, cwd: Path) -> str:
+    """What a Python program prints."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", *arguments], cwd=cwd, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The code blocks of a page in one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def test_the_classroom_example_learns_the_digits(tmp_path: Path) -> None:
+    out = run_python(str(ROOT / "examples" / "mnist_dense.py"), "digits", cwd=tmp_path)
+    accuracy = float(re.findall(r"test accuracy ([\d.]+)%", out)[0])
+    assert accuracy > 90
+    assert (tmp_path / "mnist_dense.safetensors").is_file()
+
+
+def test_the_example_of_convolution_learns_the_digits_and_draws_what_it_has_learned(tmp_path: Path) -> None:
+    out = run_python(str(ROOT / "examples" / "mnist_convolution.py"), "digits", cwd=tmp_path)
+    accuracy = float(re.findall(r"test accuracy ([\d.]+)%", out)[0])
+    assert accuracy > 93
+    assert {path.name for path in tmp_path.iterdir()} == {"filters.png", "activations.png"}
+
+
+@pytest.mark.parametrize(("name", "lines"), [("mnist_dense", 35), ("mnist_convolution", 40)])
+def test_a_classroom_example_is_short(name: str, lines: int) -> None:
+    code = (ROOT / "examples" / f"{name}.py").read_text("utf-8").splitlines()
+    assert len([line for line in code if line.strip()]) <= lines
+
+
+def test_the_screen_of_the_readme_is_what_comes_out(tmp_path: Path) -> None:
+    screen = (ROOT / "README.md").read_text("utf-8").partition("## What comes out\n\n```\n")[2].partition("```")[0]
+    out = run_python("-m", "gpunn", "train", "--device", "cpu", cwd=tmp_path)
+    lines = [line for line in screen.splitlines() if not line.startswith(("device", "test accuracy", "..."))]
+    assert len(lines) > 5
+    assert [line for line in lines if line not in out.splitlines()] == []
+    (accuracy,) = re.findall(r"^test accuracy  (9[78]\.\d\d)%: 35\d of 360 right, loss 0\.\d{4}$", out, re.MULTILINE)
+    assert 97.0 <= float(accuracy) <= 98.5
+
+
+def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
+    dense, convolutional, reused = blocks(ROOT / "README.md", "python")
+    out = run_python("-c", dense, cwd=tmp_path)
+    assert "Dense(units=128)" in out
+    assert re.search(r"^accuracy 9\d\.\d\d%", out, re.MULTILINE)
+    out = run_python("-c", dense + convolutional, cwd=tmp_path)
+    assert "Conv2D(filters=20, size=5, padding='same')" in out
+    assert len(re.findall(r"^accuracy 9\d\.\d\d%", out, re.MULTILINE)) == 2
+    run_python("-c", dense + reused, cwd=tmp_path)
+
+
+def test_the_experiment_of_the_page_is_one() -> None:
+    (text,) = blocks(ROOT / "docs" / "recipes.md", "toml")
+    experiment = parse_experiment(text, "page")
+    assert (experiment.name, experiment.training.patience) == ("mine", 3)
+
+
+def test_the_page_has_every_recipe() -> None:
+    text = (ROOT / "docs" / "recipes.md").read_text("utf-8")
+    assert all(f"| `{name}`" in text for name in recipes())
+
+
+@pytest.mark.parametrize("page", sorted({*PAGES, *(ROOT / "docs").glob("*.md")}), ids=lambda page: page.name)
+def test_every_file_that_a_page_names_is_there(page: Path) -> None:
+    named = re.findall(r"`((?:\w+/)*\w+\.(?:py|sh))`", page.read_text("utf-8"))
+    places = [ROOT, *(ROOT / folder for folder in ("gpunn", "benchmarks", "gpunn/data/formats"))]
+    assert [name for name in named if not any((place / name).is_file() for place in places)] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_a_page_links_to_is_there(page: Path) -> None:
+    links = re.findall(r"\]\((?!http)([^)#]+)", page.read_text("utf-8"))
+    assert links
+    assert [link for link in links if not (page.parent / link).exists()] == []

@@ -1,0 +1,297 @@
+"""What the kernels of convolution, pooling, normalisation, dropout and augmentation must compute: see kernel_cases.py.
+
+Written from the definitions, window by window; the samples of a batch lie last.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from support.kernel_cases import Case, case, dropout_bits, each, flushed, numbers, philox, sigmoid, softplus, unset
+
+GEOMETRIES = [
+    # height, width, (size, stride, padding before: each down and across), rows and columns that come out
+    (5, 6, (3, 3, 1, 1, 0, 0), 3, 4),
+    (5, 6, (3, 2, 1, 1, 1, 1), 5, 7),
+    (7, 5, (3, 3, 2, 2, 1, 1), 4, 3),
+    (4, 4, (1, 1, 1, 1, 0, 0), 4, 4),
+    (6, 6, (2, 2, 3, 3, 0, 0), 2, 2),
+]
+WINDOWS = [
+    # height, width, (size, stride: each down and across), rows and columns that come out
+    (6, 6, (2, 2, 2, 2), 3, 3),
+    (7, 5, (2, 2, 2, 2), 3, 2),  # a row and a column are left over
+    (7, 7, (3, 3, 2, 2), 3, 3),  # windows overlap
+    (5, 6, (2, 3, 3, 1), 2, 4),  # some inputs lie in no window
+    (4, 5, (4, 5, 1, 1), 1, 1),
+]
+
+
+def some(n: int) -> int:
+    """A smaller batch: an image has many numbers. More than a warp all the same."""
+    return min(n, 35)
+
+
+def taps(
+    geometry: tuple[int, ...], first: int, rows: int, across: int
+) -> Iterator[tuple[int, int, int, int, int, int]]:
+    """Output row within the block, output column, place in the filter, and the input that it sees."""
+    size_h, size_w, stride_h, stride_w, top, left = geometry
+    for i in range(rows):
+        for j in range(across):
+            for u in range(size_h):
+                for v in range(size_w):
+                    yield i, j, u, v, (first + i) * stride_h + u - top, j * stride_w + v - left
+
+
+@case("im2col")
+def _im2col(dtype: str, rng: np.random.Generator, n: int) -> list[Case]:
+    n, cases = some(n), []
+    for height, width, geometry, rows, across in GEOMETRIES:
+        x = rng.normal(size=(2, height, width, n)).astype(dtype)
+        for first in (0, 1):
+            columns = np.zeros((2, *geometry[:2], rows - first, across, n))
+            for i, j, u, v, y, at in taps(geometry, first, rows - first, across):
+                if 0 <= y < height and 0 <= at < width:
+                    columns[:, u, v, i, j] = x[:, y, at]
+            flat = columns.reshape(2 * geometry[0] * geometry[1], -1)
+            cases.append(Case((x, first, across, geometry, unset(flat.shape, dtype)), {0: x, 4: flat}))
+    return cases
+
+
+@case("col2im")
+def _col2im(dtype: str, rng: np.random.Generator, n: int) -> list[Case]:
+    n, cases = some(n), []
+    for height, width, geometry, rows, across in GEOMETRIES:
+        for first, adds in ((0, False), (1, True)):
+            columns = rng.normal(size=(2, *geometry[:2], rows - first, across, n)).astype(dtype)
+            dx = rng.normal(size=(2, height, width, n)).astype(dtype)
+            expected = dx.astype(np.float64) * adds
+            for i, j, u, v, y, at in taps(geometry, first, rows - first, across):
+                if 0 <= y < height and 0 <= at < width:
+                    expected[:, y, at] += columns[:, u, v, i, j]
+            flat = columns.reshape(2 * geometry[0] * geometry[1], -1)
+            cases.append(Case((flat, first, rows - first, across, geometry, adds, dx), {0: flat, 6: expected}, 10.0))
+    return cases
+
+
+def windows(window: tuple[int, ...], rows: int, across: int) -> Iterator[tuple[int, int, list[tuple[int, int]]]]:
+    """Each window, with the places of the image that lie in it."""
+    size_h, size_w, stride_h, stride_w = window
+    for i in range(rows):
+        for j in range(across):
+            yield i, j, [(i * stride_h + u, j * stride_w + v) for u in range(size_h) for v in range(size_w)]
+
+
+@case("max_pool")
+def _max_pool(dtype: str, rng: np.random.Generator, n: int) -> list[Case]:
+    n, cases = some(n), []
+    for height, width, window, rows, across in WINDOWS:
+        x = rng.integers(-2, 3, (2, height, width, n)).astype(dtype)  # so few values that there are ties
+        y, choice = np.zeros((2, rows, across, n)), np.zeros((2, rows, across, n), np.uint8)
+        for i, j, places in windows(window, rows, across):
+            for c in range(2):
+                for s in range(n):
+                    seen = [float(x[c, p, q, s]) for p, q in places]
+                    y[c, i, j, s], choice[c, i, j, s] = max(seen), seen.index(max(seen))
+        written = unset(y.shape, dtype), unset(y.shape, np.uint8)
+        cases.append(Case((x, window, *written), {0: x, 2: y, 3: choice}))
+    return cases
+
+
+@case("max_pool_gradient")
+def _max_pool_gradient(dtype: str, rng: np.random.Generator, n: int) -> list[Case]:
+    n, cases = some(n), []
+    for height, width, window, rows, across in WINDOWS:
+        dy = rng.normal(size=(2, rows, across, n)).astype(dtype)
+        choice = rng.integers(0, window[0] * window[1], dy.shape).astype(np.uint8)
+        dx = np.zeros((2, height, width, n))
+        for i, j, places in windows(window, rows, across):
+            for c in range(2):
+                for s in range(n):
+                    p, q = places[choice[c, i, j, s]]
+                    dx[c, p, q, s] += float(dy[c, i, j, s])
+        cases.append(Case((dy, choice, window, unset(dx.shape, dtype)), {0: dy, 1: choice, 3: dx}, 10.0))
+    return cases
+
+
+@case("average_pool")
+def _average_pool(dtype: str, rng: np.random.Generator, n: int) -> list[Case]:
+    n, cases = some(n), []
+    for height, width, window, rows, across in WINDOWS:
+        x = rng.normal(size=(2, height, width, n)).astype(dtype)
+        y = np.zeros((2, rows, across, n))
+        for i, j, places in windows(window, rows, across):
+            y[:, i, j] = sum(x[:, p, q].astype(np.float64) for p, q in places) / len(places)
+        cases.append(Case((x, window, unset(y.shape, dtype)), {0: x, 2: y}, 4.0))
+    return cases
+
+
+@case("average_pool_gradient")
+def _average_pool_gradient(dtype: str, rng: np.random.Generator, n: int) -> list[Case]:
+    n, cases = some(n), []
+    for height, width, window, rows, across in WINDOWS:
+        dy = rng.normal(size=(2, rows, across, n)).astype(dtype)
+        dx = np.zeros((2, height, width, n))
+        for i, j, places in windows(window, rows, across):
+            for p, q in places:
+                dx[:, p, q] += dy[:, i, j].astype(np.float64) / len(places)
+        cases.append(Case((dy, window, unset(dx.shape, dtype)), {0: dy, 2: dx}, 4.0))
+    return cases
+
+
+# Batch normalisation
+
+
+@case("normalize")
+def _normalize(dtype: str, rng: np.random.Generator, n: int) -> list[Case]:
+    cases = []
+    for shape in ((3, n + 1), (3, 2, 2, some(n))):
+        x = rng.normal(3, 2, shape).astype(dtype)
+        gamma, beta, running_mean = (rng.normal(size=3).astype(dtype) for _ in range(3))
+        running_variance = rng.uniform(0.5, 2, 3).astype(dtype)
+        size = x[0].size
+        means, variances, normalized = np.zeros(3), np.zeros(3), np.zeros(shape)
+        for c in range(3):
+            values = [float(v) for v in x[c].ravel()]
+            means[c] = math.fsum(values) / size
+            variances[c] = math.fsum((v - means[c]) ** 2 for v in values) / size
+            normalized[c] = (x[c].astype(np.float64) - means[c]) / math.sqrt(variances[c] + 1e-3)
+        column = (3, *[1] * (len(shape) - 1))
+        y = gamma.reshape(column).astype(np.float64) * normalized + beta.reshape(column)
+        remembered = 0.75 * running_mean.astype(np.float64) + 0.25 * means
+        spread = 0.75 * running_variance.astype(np.float64) + 0.25 * variances * size / (size - 1)
+        written = [unset(s, dtype) for s in ((3,), (3,), shape)]
+        arguments = (x, gamma, beta, 1e-3, 0.25, *written[:2], running_mean, running_variance, *written[2:])
+        expected = {0: x, 1: gamma, 2: beta, 5: means, 6: variances, 7: remembered, 8: spread, 9: y}
+        cases.append(Case(arguments, expected, 100.0))
+    return cases
+
+
+@case("normalize_gradient")
+def _normalize_gradient(dtype: str, rng: np.random.Generator, n: int) -> list[Case]:
+    cases = []
+    for shape, by_batch in (
+        ((3, n + 1), True),
+        ((3, 2, 2, some(n)), True),
+        ((3, n + 1), False),
+        ((3, 2, 2, some(n)), False),
+    ):
+        dy, x = rng.normal(size=shape).astype(dtype), rng.normal(size=shape).astype(dtype)
+        gamma, mean = rng.normal(size=3).astype(dtype), rng.normal(size=3).astype(dtype)
+        variance = rng.uniform(0.5, 2, 3).astype(dtype)
+        share = 3 / x.size if by_batch else 0.0
+        by_gamma, by_beta, dx = np.zeros(3), np.zeros(3), np.zeros(shape)
+        for c in range(3):
+            root = math.sqrt(float(variance[c]) + 1e-3)
+            d, h = dy[c].astype(np.float64), (x[c].astype(np.float64) - float(mean[c])) / root
+            by_gamma[c], by_beta[c] = math.fsum((d * h).ravel()), math.fsum(d.ravel())
+            dx[c] = float(gamma[c]) / root * (d - by_beta[c] * share - h * by_gamma[c] * share)
+        for out in (unset(shape, dtype), dy):
+            sums = [unset(3, dtype) for _ in range(2)]
+            expected = {1: x, 7: by_gamma, 8: by_beta, 9: dx}
+            cases.append(Case((dy, x, gamma, mean, variance, 1e-3, share, *sums, out), expected, 100.0))
+    return cases
+
+
+@case("normalize_as_remembered")
+def _normalize_as_remembered(dtype: str, rng: np.random.Generator, n: int) -> list[Case]:
+    x, variance = rng.normal(size=(3, n)).astype(dtype), rng.uniform(0.5, 2, (3, 1)).astype(dtype)
+    gamma, beta, mean = (rng.normal(size=(3, 1)).astype(dtype) for _ in range(3))
+    y = each(lambda v, g, b, m, s: g * (v - m) / math.sqrt(s + 1e-3) + b, x, gamma, beta, mean, variance)
+    return [Case((x, gamma, beta, mean, variance, 1e-3, unset(x.shape, dtype)), {0: x, 6: y}, 10.0)]
+
+
+# Drawing
+
+
+@case("dropout")
+def _dropout(dtype: str, rng: np.random.Generator, n: int) -> list[Case]:
+    cases = []
+    for p in (0.0, 0.25, 0.5):
+        x, count = rng.normal(size=(3, n)).astype(dtype), np.array([5], np.int32)
+        kept = np.array([bits >= p * 2**16 for bits in dropout_bits(3 * n, 5, 2, 7)]).reshape(3, n)
+        expected = np.where(kept, x.astype(np.float64) / (1 - p), 0.0)
+        drawn = (7, 2, count, int(p * 2**16), 1 / (1 - p))
+        cases += [Case((x, *drawn, unset(x.shape, dtype)), {0: x, 6: expected}), Case((x, *drawn, x), {6: expected})]
+    return cases
+
+
+@case("gather_augmented")
+def _gather_augmented(dtype: str, rng: np.random.Generator, n: int) -> list[Case]:
+    """Each place of a picture is looked up in its image, at a place moved by the sample's own map."""
+    n, (channels, height, width) = some(n), (2, 5, 4)
+    features, cases = channels * height * width, []
+    size = 2 * n + 1
+    order, labels = rng.permutation(size).astype(np.int32), rng.integers(0, 10, size).astype(np.int32)
+    pixels = rng.integers(0, 256, (size, features)).astype(np.uint8)
+    sources = (pixels, 1 / 256), (rng.normal(size=(size, features)).astype(np.float32).astype(dtype), 1.0)
+    for (data, factor), limits in product(sources, ((0.0, 0.0, 0.0, 0.0), (2.0, 0.125, 0.25, 0.125))):
+        expected = np.zeros((n, channels, height, width))
+        for s in range(n):
+            words = philox((2 * s, 9, 0, 0), (3, 4)) + philox((2 * s + 1, 9, 0, 0), (3, 4))
+            drawn = [(word >> 8) * 2.0**-23 - 1 for word in words]
+            angle = 2 * math.atan(drawn[2] * limits[1])
+            stretch, shear = 1 + drawn[3] * limits[2], drawn[4] * limits[3]
+            image = data[order[n + s]].reshape(channels, height, width).astype(np.float64)
+            for i in range(height):
+                for j in range(width):
+                    x, y = j - (width - 1) / 2, i - (height - 1) / 2
+                    across = stretch * (math.cos(angle) * x + (shear - math.sin(angle)) * y) + drawn[0] * limits[0]
+                    down = stretch * (math.sin(angle) * x + math.cos(angle) * y) + drawn[1] * limits[0]
+                    expected[s, :, i, j] = _between(image, down + (height - 1) / 2, across + (width - 1) / 2)
+        t, after = labels[order[n : 2 * n]], np.array([1, 9, 1, 9])
+        wanted = expected.reshape(n, features) * factor
+        for out in (unset((n, features), dtype), unset((features, n), dtype).T):
+            # Computed in float32 whatever the network's dtype, so that every device sees the same pictures.
+            scale = 1.0 if dtype == "float32" else float(np.finfo(np.float32).eps / np.finfo(np.float64).eps)
+            arguments = (data, labels, order, np.array([0, 8, 1, 9], np.int32), n, factor, 3, limits)
+            written = ((channels, height, width), out, unset(n, np.int32))
+            cases.append(Case((*arguments, *written), {0: data, 3: after, 9: wanted, 10: t}, 4 * scale))
+    return cases
+
+
+def _between(image: NDArray[np.float64], y: float, x: float) -> NDArray[np.float64]:
+    """Bilinear interpolation of each channel, 0 outside."""
+    value = np.zeros(len(image))
+    for row in (math.floor(y), math.floor(y) + 1):
+        for column in (math.floor(x), math.floor(x) + 1):
+            if 0 <= row < image.shape[1] and 0 <= column < image.shape[2]:
+                value += image[:, row, column] * (1 - abs(y - row)) * (1 - abs(x - column))
+    return value
+
+
+# Bias and activation in one pass, and their gradients
+
+for _name, _function, _slope in (
+    ("sigmoid", sigmoid, lambda a: a * (1 - a)),
+    ("tanh", math.tanh, lambda a: (1 - a) * (1 + a)),
+    ("relu", lambda z: max(z, 0.0), lambda a: 1.0 if a > 0 else 0.0),
+    ("softplus", softplus, lambda a: -math.expm1(-a)),
+):
+
+    @case(f"bias_{_name}" + "_activation" * (_name == "tanh"))
+    def _with_bias(dtype: str, rng: Any, n: int, function: Any = _function) -> list[Case]:
+        z, b = numbers(dtype, rng, n), numbers(dtype, rng, 1, far=False)
+        moved = (z + b).astype(dtype)  # the sum is rounded before the activation sees it
+        return [Case((b, z), {0: b, 1: each(function, moved)})]
+
+    @case(f"{_name}_gradient_and_sums")
+    def _with_sums(dtype: str, rng: Any, n: int, function: Any = _function, slope: Any = _slope) -> list[Case]:
+        a = each(function, numbers(dtype, rng, n)).astype(dtype)
+        da = numbers(dtype, rng, n, far=False)
+        dz, device_dz = (each(lambda d, v: d * slope(v), da, seen) for seen in (a, flushed(a)))
+        db, device_db = (np.array([math.fsum(row) for row in gradient]) for gradient in (dz, device_dz))
+        cases = []
+        for out in (unset(da.shape, dtype), da):
+            arguments = (da, a, out, unset(len(a), dtype))
+            cases += [
+                Case(arguments, {1: a, 2: dz}, on_device={2: device_dz}),
+                Case(arguments, {3: db}, 40.0, on_device={3: device_db}),
+            ]
+        return cases
