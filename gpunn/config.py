@@ -207,9 +207,11 @@ def from_config(kind: str, config: Any) -> Any:
     return part
 
 
-def from_table(made: type, table: Mapping[str, Any], section: str = "") -> Any:
+def from_table(made: type, table: Any, section: str = "") -> Any:
     """Make a part, or a section of an experiment file, from constructor arguments; each must fit its annotation."""
     parameters, arguments = _parameters(made), {}
+    if not isinstance(table, dict):
+        raise OptionError(f"{section} must be a table, got {table!r}")
     check_names(table, parameters, *((f"[{section}]", "key") if section else (made.__name__, "option")))
     for name, value in table.items():
         arguments[name] = _from_plain(value, parameters[name])
@@ -311,7 +313,7 @@ def _check(value: Any, parameter: inspect.Parameter, what: str) -> None:
         raise OptionError(f"{what} must be at most {most}, got {value!r}")
     words = [word.partition("[")[0].rpartition(".")[2] for word in _annotation(parameter).split(" | ")]
     types = {**_SCALARS, **{base.__name__: base for base in _BASES.values()}}
-    if value is None or not types.keys() >= set(words):
+    if not types.keys() >= set(words):
         return
     if not any(isinstance(value, types[word]) and isinstance(value, bool) == (word == "bool") for word in words):
         expected = " or ".join(_WORDS.get(word, f"a {word}") for word in words if word != "None")

@@ -1,10 +1,8 @@
-"""Files and folders that are there whole or not at all, whenever the process is killed or the power goes.
+"""Write files and folders whole or not at all, whenever the process is killed or the power goes.
 
-What is written goes under another name first, is synced to the disk, gets its own name in one go, and then the folder
-that holds the name is synced: without the last, a crash of the machine may forget the name.
+Content goes under another name first, is synced to the disk and gets its own name in one go; then the folder that holds
+the name is synced: without the last, a crash of the machine may forget the name.
 """
-
-from __future__ import annotations
 
 import contextlib
 import errno
@@ -22,11 +20,7 @@ _TEMPORARY = ".tmp"
 
 
 def as_path(path: str | os.PathLike[str]) -> Path:
-    """The path of a file.
-
-    Raises:
-        OptionError: it is no text and no path, or names nothing.
-    """
+    """Return the path of a file; raise OptionError for a value that names none."""
     try:
         given = os.fspath(path)
     except TypeError:
@@ -37,12 +31,7 @@ def as_path(path: str | os.PathLike[str]) -> Path:
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write a file so that its name shows the old content or all of the new one.
-
-    Raises:
-        OptionError: that is no path.
-        OutputError: it cannot be written; nothing half-written stays behind.
-    """
+    """Write a file so that its name shows the old content or all of the new; OutputError leaves nothing behind."""
     target = as_path(path)
     temporary = _beside(target)
     try:
@@ -58,15 +47,7 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
 
 
 def write_folder(path: Path, files: Iterable[tuple[str, bytes]]) -> None:
-    """Write a folder of files so that its name shows all of them, or what was there before.
-
-    Args:
-        path: of the folder; one that is there is replaced.
-        files: name and content of each, written in this order.
-
-    Raises:
-        OutputError: it cannot be written; nothing half-written stays behind.
-    """
+    """Write named files into a folder, in order, so that its name shows the old folder or all of the new one."""
     temporary, replaced = _beside(path), _beside(path)
     try:
         temporary.mkdir()
@@ -86,7 +67,7 @@ def write_folder(path: Path, files: Iterable[tuple[str, bytes]]) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what processes that were killed had begun to write here; for who alone may write in the folder."""
+    """Remove what killed processes had begun to write; the caller alone may write in the folder."""
     for path in folder.iterdir():
         if path.name.startswith(".") and path.suffix == _TEMPORARY:
             if path.is_dir() and not path.is_symlink():
@@ -96,11 +77,7 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def remove_folder(path: Path) -> None:
-    """Remove a folder so that its name never shows a part of it.
-
-    Raises:
-        OutputError: it cannot be removed.
-    """
+    """Remove a folder so that its name never shows a part of it."""
     removed = _beside(path)
     try:
         path.rename(removed)
@@ -122,15 +99,7 @@ def sync_folder(path: Path) -> None:
 
 
 def open_regular(path: Path, *, follow_links: bool = True) -> io.BufferedReader:
-    """A regular file, opened to be read; what is none might never end, or never begin to answer.
-
-    Args:
-        path: of the file.
-        follow_links: whether it may be a link; not where a folder must hold its own files.
-
-    Raises:
-        OSError: it cannot be opened, or is a folder, a pipe, a socket or a device.
-    """
+    """Open a regular file to read; raise OSError for any other, which might never end, or never begin to answer."""
     # Without O_NONBLOCK the opening of a pipe waits for somebody to write.
     links = 0 if follow_links else os.O_NOFOLLOW
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | links)
@@ -139,6 +108,15 @@ def open_regular(path: Path, *, follow_links: bool = True) -> io.BufferedReader:
         return os.fdopen(descriptor, "rb")
     os.close(descriptor)
     raise OSError(errno.EINVAL, "it is a folder" if stat.S_ISDIR(mode) else "it is no regular file", str(path))
+
+
+def read_regular(path: Path, most_bytes: int, *, follow_links: bool = True) -> bytes:
+    """Read a regular file of at most so many bytes; raise OSError for any other."""
+    with open_regular(path, follow_links=follow_links) as file:
+        content = file.read(most_bytes + 1)
+    if len(content) > most_bytes:
+        raise OSError(errno.EFBIG, f"it is larger than {most_bytes:,} bytes", str(path))
+    return content
 
 
 def _beside(path: Path) -> Path:

@@ -11,7 +11,7 @@ from gpunn.errors import CheckpointError, OptionError
 from gpunn.experiments.experiment import Experiment, fingerprint, versions
 from gpunn.experiments.folder import CHECKPOINTS, EXPERIMENT, METRICS, holds_run
 from gpunn.experiments.recipes import parse_experiment, read_experiment
-from gpunn.files import open_regular, remove_folder, remove_leftovers
+from gpunn.files import read_regular, remove_folder, remove_leftovers
 from gpunn.saving.checkpoint import Checkpoint, open_checkpoint
 from gpunn.saving.checkpointer import Say, listed, newest
 from gpunn.train.trainer import Trainer
@@ -127,8 +127,7 @@ def _with_later_rate(made: Experiment, asked: Experiment, checkpoint: Checkpoint
 def _metrics(folder: Path) -> dict[str, Any]:
     """Read the metrics of a run, {} where there are none."""
     try:
-        with open_regular(folder / METRICS, follow_links=False) as file:
-            metrics = json.loads(file.read(_MOST_METRICS))
+        metrics = json.loads(read_regular(folder / METRICS, _MOST_METRICS, follow_links=False))
     except (OSError, ValueError, RecursionError):
         return {}
     return metrics if isinstance(metrics, dict) else {}

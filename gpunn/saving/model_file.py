@@ -1,17 +1,16 @@
 """Models as files: safetensors for the numbers, JSON in its header for the architecture. Nothing is ever executed."""
 
-from __future__ import annotations
-
 import json
 import os
-from dataclasses import asdict, fields
+from dataclasses import asdict, replace
+from functools import partial
 from math import prod
 from typing import Any, TypeVar
 
 import numpy as np
 
 from gpunn.backend.devices import select
-from gpunn.config import MOST_LAYERS, from_config, to_built_config, to_config
+from gpunn.config import MOST_LAYERS, from_config, from_table, to_built_config, to_config
 from gpunn.data.training_inputs import TrainingInputs
 from gpunn.errors import DataError, GpunnError, ModelFileError
 from gpunn.files import as_path, open_regular, write_atomically
@@ -27,38 +26,28 @@ Model = TypeVar("Model", bound=Network)
 
 FORMAT = 1
 MOST_INPUTS = 2**20
-"""Inputs of one sample, or units of a layer, that a file may ask for whatever its size."""
+"""Inputs of one sample, or units of a layer, for which a file may ask whatever its size."""
 # With the names of 65,536 classes.
 _MOST_HEADER = 2 << 20
 
 
 def save_model(model: Network, path: str | os.PathLike[str]) -> None:
-    """Write architecture and weights to one file, replaced in one go.
-
-    Raises:
-        OptionError, ShapeError: a network that could not be loaded again; nothing is written.
-        OutputError: the file cannot be written.
-    """
+    """Write architecture and weights to one file, in one go; refuse a network that could not be loaded again."""
     description, arrays = _described(model), model.arrays()
     layers = [from_config("layer", layer) for layer in description["layers"]]
     _check_sizes(description, arrays)
     bytes_of_network(layers, model.input_shape, model.batch_size, model._built(), model.dtype, arrays)
-    write_atomically(path, to_bytes(arrays, {"gpunn": json.dumps(description)}))
+    write_atomically(path, model_bytes(model))
 
 
 def model_bytes(model: Network, weights: Weights | None = None) -> bytes:
-    """The content of a model file.
-
-    Args:
-        model: its architecture.
-        weights: what it had learned at some time; left out, what it has now.
-    """
+    """Make the content of a model file, with the weights that the model has, or had at some time."""
     arrays, trained = (model.arrays(), None) if weights is None else (weights.arrays, weights.trained)
     return to_bytes(arrays, {"gpunn": json.dumps(_described(model, trained))})
 
 
 def _described(model: Network, trained: tuple[int, int] | None = None) -> dict[str, Any]:
-    """What a model file says beside the numbers."""
+    """Describe a model beside its numbers."""
     model._built()
     description = {
         "format": FORMAT,
@@ -95,23 +84,20 @@ def read_model(kind: type[Model], path: str | os.PathLike[str], device: str, bat
             f"there is no model file {path} ({error.strerror or error}): give the path that save or gpunn train wrote"
         ) from None
     try:
+        shape, dtype, loss = description["input_shape"], description["dtype"], description["loss"]
         model = kind([from_config("layer", layer) for layer in description["layers"]])
+        _check_values(description)
         _check_sizes(description, arrays)
-        shape, seed = description["input_shape"], checked_seed(description.get("seed", 0))
-        model.build_with(arrays, shape, batch_size, backend, description["dtype"], seed)
-        model.count_on(*_trained(description.get("trained", [0, 0])))
-        model.loss = None if description["loss"] is None else from_config("loss", description["loss"])
-        model.class_names = _names(description["class_names"])
+        model.build_with(arrays, shape, batch_size, backend, dtype, checked_seed(description.get("seed", 0)))
+        model.count_on(*description.get("trained", (0, 0)))
+        model.loss = None if loss is None else from_config("loss", loss)
+        model.class_names = tuple(description["class_names"])
         model.task = _task(description.get("task"), model)
-        model.input_scale = _scale(description["input_scale"])
+        model.input_scale = float(description["input_scale"])
         model.trained_on = _trained_on(description.get("trained_on"), model)
     except MemoryError as error:
-        dtype = description["dtype"]
-
-        def needed(count: int) -> int:
-            return bytes_of_network(model.layers, description["input_shape"], count, backend, dtype)
-
-        raise shortage(error, needed, batch_size, backend, 0, backend.free_bytes()) from None
+        sizes = partial(bytes_of_network, model.layers, shape, like=backend, dtype=dtype)
+        raise shortage(error, sizes, batch_size, backend, 0, backend.free_bytes()) from None
     except (GpunnError, KeyError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else error
         raise ModelFileError(f"{path} describes no network that can be made: {reason}") from None
@@ -135,14 +121,20 @@ def _description(metadata: dict[str, str]) -> dict[str, Any]:
     return description
 
 
-def _names(names: Any) -> tuple[str, ...]:
+def _check_values(description: dict[str, Any]) -> None:
+    """Raise ModelFileError where names, counts or scale cannot be."""
+    names, trained, scale = description["class_names"], description.get("trained", [0, 0]), description["input_scale"]
     if not isinstance(names, list) or not all(isinstance(name, str) and name.isprintable() for name in names):
         raise ModelFileError("class_names must be texts of one line")
-    return tuple(names)
+    are_counts = isinstance(trained, list) and all(type(count) is int and 0 <= count < 2**31 for count in trained)
+    if not are_counts or len(trained) != 2:
+        raise ModelFileError("trained must be its epochs and steps, two whole numbers below 2³¹")
+    if type(scale) not in (int, float) or not 0 < scale < float("inf"):
+        raise ModelFileError(f"input_scale must be a number above 0, got {scale!r}")
 
 
 def _task(value: Any, model: Network) -> Task | None:
-    """What a network was trained for; files of earlier versions do not say it, but have names for labels alone."""
+    """Return the task of a network; files of earlier versions do not say it, but have names for labels alone."""
     if value is None:
         return None if model.loss is None else model.loss.task(bool(model.class_names))
     if value not in [task.value for task in Task]:
@@ -150,35 +142,18 @@ def _task(value: Any, model: Network) -> Task | None:
     return Task(value)
 
 
-def _trained(counts: Any) -> tuple[int, int]:
-    if not isinstance(counts, list) or len(counts) != 2 or not all(type(n) is int and 0 <= n < 2**31 for n in counts):
-        raise ModelFileError("trained must be its epochs and steps, two whole numbers below 2³¹")
-    return counts[0], counts[1]
-
-
-def _scale(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
-        raise ModelFileError(f"input_scale must be a number above 0, got {value!r}")
-    return float(value)
-
-
-def _trained_on(value: Any, model: Network) -> TrainingInputs | None:
-    """How the inputs of the training were; None in files of versions that did not remember it."""
-    if value is None:
+def _trained_on(table: Any, model: Network) -> TrainingInputs | None:
+    """Read how the inputs of the training were; None in files of versions that did not remember it."""
+    if table is None:
         return None
-    names = {field.name for field in fields(TrainingInputs)}
-    if not isinstance(value, dict) or set(value) != names:
-        raise ModelFileError(f"trained_on must have {', '.join(sorted(names))}")
-    if not all(isinstance(value[name], list) for name in ("shape", "low", "high")) or len(value["shape"]) not in (1, 3):
-        raise ModelFileError("shape, low and high of trained_on must be lists, the shape of 1 or 3 sizes")
-    if not all(isinstance(value[name], bool) for name in ("is_bytes", "is_grey", "is_drawn")):
-        raise ModelFileError("is_bytes, is_grey and is_drawn of trained_on must be true or false")
-    shape = tuple(positive_whole(size, "shape of trained_on") for size in value["shape"])
+    found: TrainingInputs = from_table(TrainingInputs, table, "trained_on")
+    shape = tuple(positive_whole(size, "shape of trained_on") for size in found.shape)
+    if len(shape) not in (1, 3) or not found.scale > 0:
+        raise ModelFileError("trained_on must have a shape of 1 or 3 sizes, and a scale above 0")
     if fed_shape(model.layers, shape) != model.input_shape:
         raise ModelFileError(f"trained_on is of samples {shape}, the network of {model.input_shape}")
-    low, high = (tuple(map(float, value[name])) for name in ("low", "high"))
-    flags = {name: value[name] for name in ("is_bytes", "is_grey", "is_drawn", "ground")}
-    return TrainingInputs(shape, low=low, high=high, scale=_scale(value["scale"]), **flags)
+    low, high = tuple(map(float, found.low)), tuple(map(float, found.high))
+    return replace(found, shape=shape, low=low, high=high, scale=float(found.scale))
 
 
 def _check_sizes(description: dict[str, Any], arrays: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Write and read arrays as safetensors files: numbers with names, types and shapes, and nothing that could be executed.
+"""Write and read arrays as safetensors files: names, types, shapes and numbers; nothing in one is executed.
 
     eight bytes     length of the header
     header          JSON: of each array its type, shape and place; and texts under __metadata__
@@ -6,11 +6,9 @@
 
 Source: https://github.com/huggingface/safetensors, "Format".
 
-The library of that name is not bounded by a hostile file: it takes a kilobyte for each name, and it maps the file, so
-that one which is cut short meanwhile kills the process.
+The library of that name is not used: it takes a kilobyte for each name of a hostile file, and is killed by a file that
+is cut short while it is mapped.
 """
-
-from __future__ import annotations
 
 import io
 import json
@@ -59,11 +57,7 @@ def to_bytes(arrays: Arrays, metadata: dict[str, str] | None = None) -> bytes:
 
 
 def read_header(file: io.BufferedReader, most_bytes: int) -> Header:
-    """Read a header of at most `most_bytes`, which takes up to thirty times its size; the file holds all it promises.
-
-    Raises:
-        DataError: The file is damaged, or none in this format; the message begins with what is wrong.
-    """
+    """Read a header of at most `most_bytes`, which take up to thirty times their size; the file has all it promises."""
     size = os.fstat(file.fileno()).st_size
     start = file.read(8)
     length = int.from_bytes(start, "little")
@@ -72,8 +66,8 @@ def read_header(file: io.BufferedReader, most_bytes: int) -> Header:
     if length > most_bytes:
         raise DataError(f"its header promises {length:,} bytes, at most {most_bytes:,} are read")
     try:
-        table = json.loads(file.read(length).decode("utf-8"), object_pairs_hook=_table, parse_constant=_refuse)
-    except (ValueError, RecursionError) as error:
+        table = strict_json(file.read(length))
+    except ValueError as error:
         raise DataError(f"its header is no JSON ({error})") from None
     if not isinstance(table, dict):
         raise DataError("its header is no table")
@@ -109,24 +103,26 @@ def _are_sizes(values: Any, most: int) -> bool:
     return isinstance(values, list) and len(values) <= most and all(type(n) is int and 0 <= n < 2**63 for n in values)
 
 
-def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    table = dict(pairs)
-    if len(table) < len(pairs):
-        raise ValueError("a name stands in it twice")
-    return table
+def strict_json(content: bytes) -> Any:
+    """Parse JSON that has no NaN and no name twice; raise ValueError for any other."""
 
+    def table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        made = dict(pairs)
+        if len(made) < len(pairs):
+            raise ValueError("a name stands in it twice")
+        return made
 
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no number of JSON")
+    def refuse(constant: str) -> NoReturn:
+        raise ValueError(f"{constant} is no number of JSON")
+
+    try:
+        return json.loads(content.decode("utf-8"), object_pairs_hook=table, parse_constant=refuse)
+    except RecursionError as error:
+        raise ValueError(error) from None
 
 
 def read_values(file: io.BufferedReader, layout: Layout, what: str) -> Arrays:
-    """Read the arrays that a header promises, from a file that stands behind it; `what` names the file.
-
-    Raises:
-        DataError: The file has become shorter.
-        MemoryShortageError: Less memory is free than the arrays take.
-    """
+    """Read the arrays that a header promises, from a file that stands behind it; `what` names the file."""
     require(sum(_nbytes(*entry) for entry in layout.values()), what)
     arrays = {}
     for name, (shape, dtype) in layout.items():

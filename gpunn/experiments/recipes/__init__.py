@@ -9,7 +9,7 @@ from typing import Any
 from gpunn.config import MOST_LAYERS, check_names, from_config, from_table, nearest
 from gpunn.errors import OptionError
 from gpunn.experiments.experiment import DataPart, Experiment, TrainingPart, read_source, with_units
-from gpunn.files import open_regular
+from gpunn.files import read_regular
 from gpunn.saving.checkpointer import CheckpointPart
 
 # Files of a few lines: what is larger is something else.
@@ -33,11 +33,8 @@ def read_experiment(recipe: str) -> Experiment:
         expected = f"expected {', '.join(known)} or a .toml file{nearest(recipe, known, ', did you mean {}?')}"
         raise OptionError(f"unknown recipe {recipe!r}: {expected}")
     try:
-        with open_regular(path) as file:
-            content = file.read(_MOST_BYTES + 1)
-        if len(content) > _MOST_BYTES:
-            raise OptionError(f"recipe {path} is larger than {_MOST_BYTES:,} bytes: it is no experiment file")
-        return parse_experiment(content.decode("utf-8"), recipe if recipe in known else str(path))
+        text = read_regular(path, _MOST_BYTES).decode("utf-8")
+        return parse_experiment(text, recipe if recipe in known else str(path))
     except OSError as error:
         raise OptionError(f"recipe {path} cannot be read ({error.strerror or error}): check the path") from None
     except UnicodeDecodeError:
@@ -83,12 +80,7 @@ def _parse(table: dict[str, Any], stem: str) -> Experiment:
     name = texts["name"]
     if not name or not all(character.isalnum() or character in "-_." for character in name) or name.startswith("."):
         raise OptionError(f"name must be letters, digits, '-', '_' and '.', got {name!r}")
-    sections: dict[str, Any] = {}
-    for section, made in _SECTIONS.items():
-        given = table.get(section, {})
-        if not isinstance(given, dict):
-            raise OptionError(f"{section} must be a table, got {given!r}")
-        sections[section] = from_table(made, given, section)
+    sections = {section: from_table(made, table.get(section, {}), section) for section, made in _SECTIONS.items()}
     data = replace(sections["data"], source=read_source(sections["data"].source))
     if len(data.shape) not in (0, 1, 3) or not all(type(size) is int and 0 < size < 2**31 for size in data.shape):
         raise OptionError(f"data.shape must be [features] or [height, width, channels], got {list(data.shape)}")
