@@ -1,6 +1,4 @@
-"""A network of layers one after another, and all that is done with it."""
-
-from __future__ import annotations
+"""A network of layers in sequence: train, evaluate, summarize, save and load it."""
 
 import os
 
@@ -13,16 +11,19 @@ from gpunn.nn.footprint import explained
 from gpunn.nn.losses import Loss
 from gpunn.nn.network import Network, alone
 from gpunn.saving.model_file import read_model, save_model
-from gpunn.train.evaluator import Evaluation, check_samples, evaluate, recompute_statistics
+from gpunn.train.arguments import check_samples
+from gpunn.train.evaluator import Evaluation, evaluate, recompute_statistics
 from gpunn.train.history import History
 from gpunn.train.optimizers import Optimizer
+from gpunn.train.options import TrainOptions
 from gpunn.train.regularizers import Regularizer
+from gpunn.train.trainer import Trainer
 
 
 class Sequential(Network):
-    """Layers one after another.
+    """Layers in sequence.
 
-    A layer that is part of another network stays there as it is: this one gets a layer of its own (see `layers`), which
+    A layer that is part of another network stays there as it is: this one gets its own copy (see `layers`), which
     begins with the weights and statistics that the other has now. Copies and pickles of a network are independent of
     it and equal to the last bit; a pickle of one on a CUDA device is built on the CPU where there is none.
 
@@ -30,18 +31,18 @@ class Sequential(Network):
     belong together, such as `forward` and `backward`, are kept together by `with network.lock:`.
 
     Args:
-        layers: from input to output; one that needs no arguments may be given by its class or name, such as "relu".
+        layers: Layers from input to output; one that needs no arguments may be given by its class or name, "relu".
 
     Attributes:
-        layers: as they are in this network; set `trainable` of these.
-        parameters: all weights and biases, after `build`.
-        loss: the cost it was trained with, or None.
-        task: what it was trained for: classes, 0 or 1 for each output, or numbers; None where it was not by `fit`.
-        class_names: of the labels it was trained on.
-        backend: where it lives, after `build`.
-        epochs_trained, steps_trained: how far it was trained, by all calls of `fit`; `backward` counts as a step.
-        lock: held by every call while it works; re-entrant.
-        trained_on: how the inputs of its training were, or None; what it is asked is brought to the same form.
+        layers: Layers of this network; set `trainable` of these.
+        parameters: All weights and biases, after `build`.
+        loss: Loss it was trained with, or None.
+        task: Kind of answers it was trained for: classes, 0 or 1 for each output, or numbers; None without `fit`.
+        class_names: Names of the labels it was trained on.
+        backend: Device it lives on, after `build`.
+        epochs_trained, steps_trained: Totals of all calls of `fit`; `backward` counts as a step.
+        lock: Re-entrant lock, held by every call while it works.
+        trained_on: Form of the training inputs, or None; later inputs are brought to the same form.
     """
 
     @alone
@@ -71,80 +72,56 @@ class Sequential(Network):
     ) -> History:
         """Train on `data.train`, watching `data.validation`; `data.test` is never looked at.
 
-        A network that is trained already goes on from its weights, and counts on: orders of epochs, dropout masks and
-        augmentation are those that would come next, so N calls for one epoch each, with a constant rate and the same
-        optimizer object (or none given), do the same to the last bit as one call for N epochs. A schedule begins anew
-        in each call, and so do the steps and epochs of the history that it returns.
+        A trained network continues from its weights and its count of epochs and steps: N calls for one epoch each, with
+        a constant rate and the same optimizer object (or none given), give the same bits as one call for N epochs. A
+        schedule begins anew in each call, and so do the steps and epochs of the returned history.
 
         A loss or an optimizer that needs no arguments may be given by its class or name, in whatever letters:
         "MeanSquaredError" or "mse", "adam".
 
         Args:
-            data: a data set, samples, (x, y), or x; all but a data set are split into training and validation.
-            y: targets for x. A network of one output takes (n,) as numbers to learn, one of several as classes.
-            validation_data: samples or (x, y) to watch, in place of some that are held back.
-            loss: the cost; left out, SoftmaxCrossEntropy for labels (BinaryCrossEntropy for two classes and one output)
-                and MeanSquaredError for float targets. Rows of one 1 are labels for these; BinaryCrossEntropy takes
-                them as several answers at once.
-            optimizer: left out, SGD(0.1, momentum=0.9). The one of the last call goes on with what it remembered; any
-                other begins afresh.
+            data: Data set, samples, (x, y), or x; all but a data set are split into training and validation.
+            y: Targets for x. A network of one output takes (n,) as numbers to learn, one of several as classes.
+            validation_data: Samples or (x, y) to watch in place of some that are held back.
+            loss: Loss. Default: SoftmaxCrossEntropy for labels (BinaryCrossEntropy for two classes and one output) and
+                MeanSquaredError for float targets. Rows of one 1 are labels for these; BinaryCrossEntropy takes them as
+                several answers at once.
+            optimizer: Optimizer. Default: SGD(0.1, momentum=0.9). The one of the last call continues from its state;
+                any other begins afresh.
             regularizer: L1 or L2, or None.
-            epochs: times that the whole training set is gone through.
-            batch_size: samples of a minibatch; the last of an epoch may be shorter. Left out, 128; never more than
-                there are.
-            device: "auto", "cpu", "cuda", "cuda:N".
+            epochs: Number of epochs.
+            batch_size: Number of samples in a batch; the last of an epoch may be shorter. Default: 128, and never more
+                than there are.
+            device: "auto", "cpu", "cuda" or "cuda:N". Under "auto" a training goes on with the CPU where the kernels
+                of a CUDA device cannot be compiled.
             dtype: "float32" or "float64".
-            precision: "float32", or on a CUDA device "tf32", "bfloat16" or "float16" for products on the tensor
-                cores, with weights, sums, costs and statistics in float32. Factors above 65,504 overflow in "float16".
-            seed: of initial weights and the order of batches.
-            augmentation: how training images are changed a little each time they are seen.
-            recompute_statistics: let BatchNorm remember the statistics of the whole training set at the end, instead
+            precision: "float32", or on a CUDA device "tf32", "bfloat16" or "float16" for products on the tensor cores,
+                with weights, sums, losses and statistics in float32. Factors above 65,504 overflow in "float16".
+            seed: Seed of the initial weights and the order of batches.
+            augmentation: Random changes of the training images, or None.
+            recompute_statistics: Whether BatchNorm takes the statistics of the whole training set at the end instead
                 of running averages.
-            validate_every: steps from one look at the validation set to the next; left out, a quarter of an epoch.
-            patience: stop when the validation cost has not improved for so many epochs, and put back the weights
-                that were best; None trains to the end and keeps the last weights.
-            data_on: where the data lie meanwhile: "device"; "host", from where each piece is copied to the device while
+            validate_every: Number of steps between records. Default: a quarter of an epoch.
+            patience: Number of epochs without a better validation loss after which training stops and the best weights
+                are put back; None trains to the end and keeps the last weights.
+            skip_bad_batches: Whether a batch that leads to NaN or Inf is left out, and counted in the history, instead
+                of ending the training.
+            data_on: Where the data lie meanwhile: "device"; "host", from where each piece is copied to the device while
                 the one before is computed with; "auto" for the device where they fit. The numbers are the same.
-            skip_bad_batches: go on without a batch that leads to numbers that are not finite, and count it in the
-                history, instead of ending there.
-            capture: whether a CUDA device replays the step as one graph; False runs it kernel by kernel, to debug.
-            progress: whether to show how far it is.
+            capture: Whether a CUDA device replays the step as one graph; False runs it kernel by kernel, to debug.
+            progress: Whether progress is shown.
 
         Returns:
-            What was recorded.
+            The records.
 
         Raises:
-            DivergenceError: cost or weights left the finite numbers, or the cost exploded; the last good weights are
-                put back, and the message names the layer that was first.
-            KeyboardInterrupt: the weights of the last record are put back. In a notebook the history so far is
+            DivergenceError: Loss or weights became NaN or Inf, or the loss exploded; the last good weights are put
+                back, and the message names the layer that was first.
+            KeyboardInterrupt: The weights of the last record are put back. In a notebook the history so far is
                 returned instead.
-            DataError, ShapeError, OptionError, DeviceError: arguments that cannot be.
+            DataError, ShapeError, OptionError, DeviceError: Arguments that cannot be.
         """
-        from gpunn.train.trainer import Trainer
-
-        trainer = Trainer(
-            self,
-            data,
-            y,
-            validation_data=validation_data,
-            loss=loss,
-            optimizer=optimizer,
-            regularizer=regularizer,
-            epochs=epochs,
-            batch_size=batch_size,
-            device=device,
-            dtype=dtype,
-            precision=precision,
-            seed=seed,
-            augmentation=augmentation,
-            recompute_statistics=recompute_statistics,
-            validate_every=validate_every,
-            patience=patience,
-            skip_bad_batches=skip_bad_batches,
-            data_on=data_on,
-            capture=capture,
-            progress=progress,
-        )
+        trainer = Trainer(self, TrainOptions.among(locals()), data, y, validation_data)
         if trainer.placement:
             trainer.progress.say(f"data on {trainer.placement}")
         return trainer.run()
@@ -154,40 +131,40 @@ class Sequential(Network):
     def evaluate(
         self, samples: Samples | Data | tuple[ArrayLike, ArrayLike] | ArrayLike, y: ArrayLike | None = None
     ) -> Evaluation:
-        """The figures of the network's task on samples, nothing learned: loss and accuracy, for regression RMSE and R².
+        """Return the figures of the network's task on samples: loss and accuracy, for regression RMSE and R².
 
         Args:
-            samples: samples, (x, y), or x; of a data set, its test set.
-            y: targets for x.
+            samples: Samples, (x, y), or x; of a data set, its test set.
+            y: Targets for x.
 
         Raises:
-            DataError: nothing that can be evaluated on, or targets of another kind than those of the training.
-            ShapeError: samples of another shape than the network was built for.
+            DataError: Nothing that can be evaluated on, or targets of another kind than those of the training.
+            ShapeError: Samples of another shape than the network was built for.
         """
         return evaluate(self, samples, y)
 
     @alone
     @explained
     def recompute_statistics(self, samples: Samples | Data) -> None:
-        """Let every BatchNorm remember the statistics of these samples instead of its running averages.
+        """Replace the running averages of every BatchNorm by the statistics of these samples.
 
         One pass: each layer is normalised by its batches, and their means and variances are put together.
 
         Args:
-            samples: the training set.
+            samples: Training set.
 
         Raises:
-            OptionError: the network has no BatchNorm.
+            OptionError: The network has no BatchNorm.
         """
         recompute_statistics(self, samples)
 
     def check_samples(self, samples: Samples, loss: Loss | None = None) -> None:
-        """Raise an error unless the network can take these inputs and give these targets; see `evaluator`."""
+        """Raise an error unless the network can take these inputs and give these targets."""
         check_samples(self, samples, loss)
 
     @alone
     def summary(self) -> str:
-        """Layers, shapes of their outputs, parameters and memory, as a table."""
+        """Return a table of the layers, shapes of their outputs, parameters and memory."""
         from gpunn.nn.summary import summary
 
         return summary(self)
@@ -202,13 +179,13 @@ def load_model(path: str | os.PathLike[str], device: str = "auto", batch_size: i
     """Read a model that `save` wrote, ready to predict or to go on training.
 
     Args:
-        path: of the file.
-        device: "auto", "cpu", "cuda", "cuda:N".
-        batch_size: samples of the largest batch.
+        path: Path of the file.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        batch_size: Number of samples in the largest batch.
 
     Raises:
-        ModelFileError: the file is missing, damaged, or not one of gpunn's.
-        MemoryShortageError: there is less memory than the network needs.
-        OptionError, DeviceError: the device or the batch size cannot be.
+        ModelFileError: The file is missing, damaged, or not one of gpunn's.
+        MemoryShortageError: There is less memory than the network needs.
+        OptionError, DeviceError: The device or the batch size cannot be.
     """
     return read_model(Sequential, path, device, batch_size)

@@ -41,6 +41,7 @@ _MOST_BYTES = 1 << 19
 _HEADER_BYTES, _DESCRIPTION_BYTES = 1 << 10, 1 << 20
 
 _NUMBERS = {"samples": int, "stopped": str, "skipped": int, "untrained_cost": (float, None), "seconds": float}
+_FIELDS = {"untrained_cost": "untrained_loss"}  # the names in `State` of those that files call otherwise
 _SAMPLES = {"samples": int, "shape": list, "sha256": str}
 _FILE = {"bytes": int, "sha256": str}
 _MANIFEST = {
@@ -114,7 +115,7 @@ class Checkpoint:
             optimizer=_part(arrays, "optimizer"),
             totals=arrays["totals"],
             records=self._records([*_COLUMNS, *figures], arrays["records"], arrays.get("figures")),
-            **{name: position[name] for name in _NUMBERS},
+            **{_FIELDS.get(name, name): position[name] for name in _NUMBERS},
         )
 
     def _read(self, name: str, layout: Layout) -> Arrays:
@@ -187,7 +188,7 @@ def _files(state: State, origin: Origin, model: Network) -> Iterator[tuple[str, 
         "best": None if state.best is None else state.best.step,
         "records": len(state.records),
         "figures": figures,
-        **{name: getattr(state, name) for name in _NUMBERS},
+        **{name: getattr(state, _FIELDS.get(name, name)) for name in _NUMBERS},
     }
     manifest = {"format": FORMAT, "step": state.now.step, **asdict(origin), "position": position, "files": listed}
     manifest["sha256"] = _fingerprint(manifest)

@@ -1,12 +1,9 @@
-"""Where numbers first left the finite ones: the steps since the last record done over, and looked at stage by stage.
+"""Find the first NaN or Inf by replaying the steps since the last record, checking every stage.
 
-A training is a function of its seed, so what happened happens again.
+A training is a function of its seed, so a replay gives the same numbers.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 
@@ -14,51 +11,32 @@ from gpunn.backend.base import Backend
 from gpunn.backend.copies import Buildable, parts_of
 from gpunn.kernels.record import Array
 from gpunn.nn.layers import Layer
-from gpunn.nn.losses import Loss
-from gpunn.nn.network import Network
 from gpunn.nn.parameter import Parameter
-from gpunn.train.step import Step
-
-
-class Training(Protocol):
-    """A training that can be done over from its last record; see `gpunn.training.Trainer`."""
-
-    model: Network
-    loss: Loss
-    step: Step
-    done: int
-
-    def go_back(self) -> None: ...
-    def do_steps(self, count: int = 1, compute: Callable[[int], None] | None = None) -> int: ...
+from gpunn.train.training import Training
 
 
 class _NotFiniteError(Exception):
-    """The first thing that was not finite, in words."""
+    """The first array that was not finite, in words."""
 
 
-class _Watched:
-    """A stage of a network that looks at all it is given and gives.
+class _CheckedStage:
+    """A stage whose inputs and outputs are checked, forward and backward."""
 
-    Args:
-        stage: what is watched.
-        trainer: whose network it belongs to.
-    """
-
-    def __init__(self, stage: Layer, trainer: Training) -> None:
-        self._stage, self._trainer = stage, trainer
-        layer = next(layer for layer in trainer.model.layers if layer.name == stage.name)
+    def __init__(self, stage: Layer, training: Training) -> None:
+        self._stage, self._training = stage, training
+        layer = next(layer for layer in training.model.layers if layer.name == stage.name)
         fused = f" with {stage.fused!r}" if stage.fused else ""
         self._name = f"{stage.name}, {layer!r}{fused}"
 
     def forward(self, x: Array, training: bool) -> Array:
-        self._check(x, "the batch")  # what other stages are given was checked when it was made
+        self._check(x, "the batch")  # the inputs of later stages were checked as outputs
         y = self._stage.forward(x, training)
         self._check(y, f"the output of {self._name}")
         return y
 
     def backward(self, dy: Array) -> Array | None:
-        self._check(self._trainer.step.loss.costs, f"the cost, {self._trainer.loss!r}")
-        self._check(dy, f"the gradient of the cost, {self._trainer.loss!r}")
+        self._check(self._training.step.loss.costs, f"the loss, {self._training.loss!r}")
+        self._check(dy, f"the gradient of the loss, {self._training.loss!r}")
         dx = self._stage.backward(dy)
         for p in _parameters_of(self._stage):
             # Where no gradient is kept, the product that would make it has changed the weight already.
@@ -68,7 +46,7 @@ class _Watched:
         return dx
 
     def _check(self, array: Array, what: str) -> None:
-        _check(self._trainer.step.backend, array, what)
+        _check(self._training.step.backend, array, what)
 
 
 def _parameters_of(stage: Buildable) -> list[Parameter]:
@@ -82,41 +60,40 @@ def _check(backend: Backend, array: Array, what: str) -> None:
         raise _NotFiniteError(what)
 
 
-def first_not_finite(trainer: Training) -> str:
-    """What first was not finite since the last record, in words; "" where all was. The network is left anywhere.
+def first_not_finite(training: Training) -> str:
+    """Name the first NaN or Inf since the last record; "" where all was finite. The network is left anywhere.
 
-    On the CPU every step is checked when it is done, so only the last is looked at; on a device all are.
+    On the CPU every step is checked when it is done, so only the last is searched; on a device all are.
     """
-    last = trainer.done
-    trainer.go_back()
-    first = last - 1 if trainer.step.backend.device == "cpu" else trainer.done
-    while trainer.done < last:
-        if trainer.done < first:
-            trainer.do_steps()
-        elif what := _look_at_step(trainer):
-            return f"{what}, in step {trainer.done + 1}" if trainer.done + 1 < last else what
+    last = training.done
+    training.rewind()
+    first = last - 1 if training.step.backend.device == "cpu" else training.done
+    while training.done < last:
+        if training.done < first:
+            training.do_steps()
+        elif what := _search_step(training):
+            return f"{what}, in step {training.done + 1}" if training.done + 1 < last else what
     return ""
 
 
-def _look_at_step(trainer: Training) -> str:
-    """Do the next step and say what first was not finite in it; "" where all was."""
-    model, step = trainer.model, trainer.step
-    stages = step.stages
-    compute = step.compute
+def _search_step(training: Training) -> str:
+    """Do the next step and name the first NaN or Inf in it; "" where all was finite."""
+    parameters, step = training.model.parameters, training.step
+    stages: list[Any] = step.stages
 
-    def watched(n: int) -> None:
-        for p in model.parameters:
+    def checked(n: int) -> None:
+        for p in parameters:
             _check(step.backend, p.value, f"{p.name}, before the step")
-        step.stages = [_Watched(stage, trainer) for stage in stages]  # type: ignore[misc]  # stages in all but class
+        step.stages = [_CheckedStage(stage, training) for stage in stages]  # type: ignore[misc]  # stages in all but class
         try:
-            compute(n)
+            step.compute(n)
         finally:
             step.stages = stages
-        for p in model.parameters:
+        for p in parameters:
             _check(step.backend, p.value, f"{p.name} after its update")
 
     try:
-        trainer.do_steps(compute=watched)
+        training.do_steps(compute=checked)
     except _NotFiniteError as error:
         return str(error)
     return ""

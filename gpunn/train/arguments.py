@@ -1,23 +1,20 @@
-"""Check what `fit` was given, and choose what was left out."""
-
-from __future__ import annotations
+"""Bring what `fit` and `evaluate` are given into the form that a network and its loss take, or say how to mend it."""
 
 import logging
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from gpunn.backend.base import Backend
-from gpunn.backend.devices import select
 from gpunn.data import Data, Samples
 from gpunn.data.checks import as_array, is_binary, is_whole, numbered
-from gpunn.errors import DataError, OptionError
+from gpunn.errors import DataError, OptionError, ShapeError
 from gpunn.nn.layers import Layer
 from gpunn.nn.losses import BinaryCrossEntropy, Loss, MeanSquaredError, SoftmaxCrossEntropy
+from gpunn.nn.network import Network, fed_shape
 from gpunn.nn.tasks import Task
-from gpunn.scalars import positive_whole, real
 
 log = logging.getLogger(__name__)
 
@@ -28,56 +25,91 @@ BATCH = 128
 def as_data(
     data: Any, y: ArrayLike | None, validation: Any, seed: int, loss: Loss | None, layers: Sequence[Layer]
 ) -> Data:
-    """What `fit` was given, as a data set.
+    """Return what `fit` was given as a data set.
 
     Args:
-        data: a data set, samples, (x, y), or x.
-        y: targets for x.
-        validation: what to watch in place of samples held back, (x, y) or Samples; None for those held back.
-        seed: of the split.
-        loss: the cost, if it was given.
-        layers: of the network.
+        data: Data set, samples, (x, y), or x.
+        y: Targets for x.
+        validation: Samples or (x, y) to watch in place of some that are held back; None for these.
+        seed: Seed of the split.
+        loss: Loss, if one was given.
+        layers: Layers of the network.
 
     Raises:
-        DataError: nothing that can be trained on.
-        OptionError: two validation sets.
+        DataError: Nothing that can be trained on.
+        OptionError: Two validation sets.
     """
     held_back: dict[str, Any] = {} if validation is None else {"validation": 0}
-    if isinstance(data, Data | Samples) and y is not None:
-        raise DataError(f"fit takes {type(data).__name__} alone, or x and y, got {type(data).__name__} and y")
-    if isinstance(data, Samples):
-        data = Data.from_samples(data, seed=seed, **held_back)
-    elif y is not None or is_pair(data):
-        x, y = data if y is None else (data, y)
-        if x is None:
+    if pair := _pair(data, y, "fit"):
+        if pair[0] is None:
             raise DataError("fit takes a data set, samples, or x and y, got y without x")
-        data = Data.from_arrays(x, as_targets(y, loss, layers), seed=seed, **held_back)
+        data = Data.from_arrays(pair[0], _as_targets(pair[1], loss, layers), seed=seed, **held_back)
+    elif isinstance(data, Samples):
+        data = Data.from_samples(data, seed=seed, **held_back)
     elif not isinstance(data, Data):
         mend = f"write fit(gpunn.load_data({data!r}))" if isinstance(data, str) else "see gpunn.load_data"
-        raise DataError(f"fit takes a data set, samples, or x and y, got {named(data)}: {mend}")
+        raise DataError(f"fit takes a data set, samples, or x and y, got {_named(data)}: {mend}")
     if validation is not None:
         if data.validation is not None:
             raise OptionError(
                 f"the data have {len(data.validation):,} samples for validation already: leave validation_data out, or "
                 "load them with validation=0"
             )
-        if is_pair(validation):
-            validation = validation[0], as_targets(validation[1], loss, layers)
+        if isinstance(validation, tuple | list) and len(validation) == 2:
+            validation = validation[0], _as_targets(validation[1], loss, layers)
         data = data.with_validation(validation)
     made: Data = data.as_floats() if loss and loss.of_targets is Task.BINARY and data.train.one_hot else data
     return made
 
 
-def as_targets(y: Any, loss: Loss | None, layers: Sequence[Layer]) -> Any:
-    """Targets (n,) as what the network can learn of them: numbers if it has one output, classes if it has several.
+def as_samples(data: Any, y: ArrayLike | None, model: Network) -> Samples:
+    """Return what `evaluate` was given as samples of the kind that the network was trained on.
 
     Args:
-        y: targets as they were given.
-        loss: the cost, if it was given.
-        layers: of the network.
+        data: Samples, a data set of which the test set is meant, (x, y), or x.
+        y: Targets for x.
+        model: Network, built.
 
-    Returns:
-        Labels, or floats (n, 1); what is clear without the network, and what is no numbers, as it was.
+    Raises:
+        DataError: Nothing that can be evaluated on.
+    """
+    if pair := _pair(data, y, "evaluate"):
+        targets, _ = numbered(_as_targets(pair[1], model.loss, model.layers), model.class_names)
+        inputs = as_array(pair[0], "inputs")
+        data = Samples(inputs, as_array(targets, "targets"), model.factor_of(inputs), len(model.class_names) or -1)
+    elif isinstance(data, Data):
+        if data.test is None:
+            raise DataError(f"{data.name} has no test set: evaluate its .validation, or (x, y)")
+        data = renumbered(data.test, data.class_names, model.class_names)
+    elif not isinstance(data, Samples):
+        raise DataError(f"expected samples such as data.test, a data set, or x and y, got {_named(data)}")
+    is_floats = model.task not in (None, Task.CLASSES)
+    samples: Samples = data.as_floats() if is_floats and data.one_hot else data
+    return samples
+
+
+def _pair(data: Any, y: ArrayLike | None, caller: str) -> tuple[Any, Any] | None:
+    """Return x and y where they were given, as two or as one."""
+    if isinstance(data, Data | Samples):
+        if y is not None:
+            kind = type(data).__name__
+            raise DataError(f"{caller} takes {kind} alone, or x and y, got {kind} and y")
+        return None
+    if y is not None:
+        return data, y
+    return (data[0], data[1]) if isinstance(data, tuple | list) and len(data) == 2 else None
+
+
+def _named(data: Any) -> str:
+    """Name something that is no data set."""
+    is_array = hasattr(data, "__array__") or isinstance(data, list | tuple)
+    return "nothing" if data is None else f"{type(data).__name__} without targets" if is_array else repr(data)
+
+
+def _as_targets(y: Any, loss: Loss | None, layers: Sequence[Layer]) -> Any:
+    """Return targets (n,) as labels, or as floats (n, 1) if the network has one output and the loss takes numbers.
+
+    Targets that are clear without the network, and those that are no numbers, stay as they are.
     """
     try:
         array = as_array(y, "targets")
@@ -96,20 +128,20 @@ def as_targets(y: Any, loss: Loss | None, layers: Sequence[Layer]) -> Any:
 
 
 def _outputs(layers: Sequence[Layer]) -> int:
-    """Outputs of a network, 0 where no layer says how many it has."""
+    """Number of outputs of a network, 0 where no layer says how many it has."""
     return next((layer.outputs for layer in reversed(layers) if layer.outputs), 0)
 
 
 def renumbered(samples: Samples, names: Sequence[str], known: Sequence[str]) -> Samples:
-    """Samples with their labels numbered as a network does, where both have names for the classes.
+    """Number the labels of samples as a network does, where both have names for the classes.
 
     Args:
-        samples: to evaluate on.
-        names: of their classes.
-        known: of the network's classes.
+        samples: Samples to evaluate on.
+        names: Names of their classes.
+        known: Names of the network's classes.
 
     Raises:
-        DataError: a class that the network does not know.
+        DataError: A class that the network does not know.
     """
     are_named = all(any(name != str(k) for k, name in enumerate(given)) for given in (names, known))
     if not are_named or not samples.classes or tuple(names) == tuple(known[: len(names)]):
@@ -118,22 +150,85 @@ def renumbered(samples: Samples, names: Sequence[str], known: Sequence[str]) -> 
     return Samples(samples.inputs, as_array(targets, "targets"), samples.scale, len(known), samples.one_hot)
 
 
-def is_pair(data: Any) -> bool:
-    """Whether this is (x, y)."""
-    return isinstance(data, tuple | list) and len(data) == 2
+def arranged_for(model: Network, data: Data) -> Data:
+    """Bring data into the shape of those that a network was trained on before; see `Network.arranged`.
+
+    Raises:
+        ShapeError: Images of another shape.
+    """
+    train = model.arranged(data.train)
+    if train is data.train:
+        return data
+
+    def open_test() -> Samples:
+        assert data.test is not None
+        return model.arranged(data.test)
+
+    validation = None if data.validation is None else model.arranged(data.validation)
+    test, watched = open_test if data.has_test else None, data.validation_is_test
+    return Data(data.name, train, validation, data.class_names, test, validation_is_test=watched)
 
 
-def named(data: Any) -> str:
-    """What errors call something that is no data set."""
-    return "nothing" if data is None else f"{type(data).__name__} without targets" if _is_array(data) else repr(data)
+def check_samples(model: Network, samples: Samples, loss: Loss | None = None) -> None:
+    """Raise an error unless the network can take these inputs and give these targets.
+
+    Args:
+        model: Network, built.
+        samples: Inputs and targets.
+        loss: Loss of a training on them that is about to begin; left out, that of the training before, whose kind of
+            targets they must have.
+
+    Raises:
+        DataError: No samples, targets of a kind that the loss does not take, or was not trained on, or inputs of
+            another range than those of the training.
+        ShapeError: Inputs of another shape, or more classes or targets than outputs.
+    """
+    if not isinstance(samples, Samples):
+        raise DataError(f"expected samples such as data.test, got {type(samples).__name__}: see gpunn.Samples")
+    outputs = prod(model.output_shape)
+    if loss is None:
+        loss = model.loss
+        _check_kind(model, samples, outputs)
+    if loss is not None:
+        loss.check_targets(samples.targets)
+    if fed_shape(model.layers, samples.shape) != model.input_shape:
+        raise ShapeError(f"the network was built for inputs {model.input_shape}, these samples are {samples.shape}")
+    if model.trained_on is not None:
+        model.trained_on.check_samples(samples)
+    needed = samples.classes or samples.targets.shape[1]
+    if len(model.output_shape) != 1:
+        raise ShapeError(f"the network gives {model.output_shape}, not (outputs,): end it with Flatten() and Dense()")
+    most = outputs if loss is None else loss.classes_of(outputs)
+    if needed > most if samples.classes else needed != outputs:
+        kind = "classes" if samples.classes else "targets"
+        raise ShapeError(
+            f"the data have {needed} {kind}, the network {outputs} outputs: {_mend_outputs(samples, outputs)}"
+        )
 
 
-def _is_array(data: Any) -> bool:
-    return hasattr(data, "__array__") or isinstance(data, list | tuple)
+def _check_kind(model: Network, samples: Samples, outputs: int) -> None:
+    """Raise DataError for labels where the network was trained on float targets, and the other way round."""
+    if model.task is None or model.loss is None or (outputs == 1 and model.loss.of_targets is Task.BINARY):
+        return  # one output answers 0 or 1, whether these are labels or floats
+    has_learned_labels = model.task is Task.CLASSES
+    if has_learned_labels != bool(samples.classes):
+        trained = "labels, whole numbers (n,)" if has_learned_labels else f"float targets (n, {outputs})"
+        got = "labels" if samples.classes else "float targets"
+        raise DataError(f"the network was trained on {trained}, these samples have {got}: give the same kind")
+
+
+def _mend_outputs(samples: Samples, outputs: int) -> str:
+    """Say how a network whose outputs do not fit the targets is brought to fit them."""
+    if samples.classes == outputs + 1 and samples.targets.min() == 1:
+        return f"labels begin at 1, so y - 1 makes {outputs} classes of them"
+    mend = f"end it with Dense({samples.classes or samples.targets.shape[1]})"
+    if samples.classes and outputs == 1:
+        mend += ", or " + ("take BinaryCrossEntropy" if samples.classes == 2 else "give floats (n, 1) to learn numbers")
+    return mend
 
 
 def note_missing_classes(data: Data) -> None:
-    """Say which classes have no sample to learn from; a network never names them, and no figure shows it."""
+    """Warn of classes without a training sample: a network never names them, and no figure shows it."""
     train, names = data.train, data.class_names
     missing = np.flatnonzero(train.class_counts() == 0)
     if not len(missing):
@@ -150,80 +245,41 @@ def note_missing_classes(data: Data) -> None:
     log.warning("%s, so %s not learned: %s", counted, "it is" if len(missing) == 1 else "they are", mend)
 
 
-def mend_outputs(samples: Samples, outputs: int) -> str:
-    """How a network whose outputs do not fit the targets is brought to fit them."""
-    if samples.classes == outputs + 1 and samples.targets.min() == 1:
-        return f"labels begin at 1, so y - 1 makes {outputs} classes of them"
-    mend = f"end it with Dense({samples.classes or samples.targets.shape[1]})"
-    if samples.classes and outputs == 1:
-        mend += ", or " + ("take BinaryCrossEntropy" if samples.classes == 2 else "give floats (n, 1) to learn numbers")
-    return mend
-
-
-def checked_batch_size(batch_size: int | None, samples: int, layers: Sequence[Layer]) -> int:
-    """The batch size for so many samples and these layers, no larger than the samples are.
-
-    Args:
-        batch_size: None for `BATCH`, or the next that leaves no batch of one to BatchNorm.
-        samples: of the training set.
-        layers: of the network.
+def fitting_batch_size(batch_size: int | None, samples: int, layers: Sequence[Layer]) -> int:
+    """Return the batch size; left out, `BATCH` or the next that leaves no batch of one to BatchNorm.
 
     Raises:
-        OptionError: no batch size, or it leaves a batch of one to BatchNorm.
+        OptionError: It leaves a batch of one to BatchNorm.
     """
-    size = min(samples, BATCH if batch_size is None else positive_whole(batch_size, "batch size"))
-    if samples % size == 1 and any(layer.normalizes_batch and layer.trainable for layer in layers):
-        fitting = next(larger for larger in range(size + 1, samples + 1) if samples % larger != 1)
-        if batch_size is None:
-            return fitting
-        raise OptionError(
-            f"{samples} samples in batches of {size} leave a batch of one, which BatchNorm cannot normalise: take a "
-            f"batch size of {fitting}, say"
-        )
-    return size
-
-
-def checked_patience(patience: float | None, data: Data) -> float | None:
-    """Epochs to wait for a better validation cost, if there is one to watch.
-
-    Raises:
-        OptionError: there is not, or they are no epochs.
-    """
-    if patience is not None and not real(patience, "patience") > 0:
-        raise OptionError(f"patience must be above 0 epochs, got {patience!r}")
-    if patience is not None and data.validation is None:
-        raise OptionError("patience needs a validation set to watch: load the data with validation=0.1, say")
-    return patience
+    size = min(samples, batch_size or BATCH)
+    if samples % size != 1 or not any(layer.normalizes_batch and layer.trainable for layer in layers):
+        return size
+    fitting = next(larger for larger in range(size + 1, samples + 1) if samples % larger != 1)
+    if batch_size is None:
+        return fitting
+    raise OptionError(
+        f"{samples} samples in batches of {size} leave a batch of one, which BatchNorm cannot normalise: take a "
+        f"batch size of {fitting}, say"
+    )
 
 
 def loss_for(samples: Samples, loss: Loss | None, layers: Sequence[Layer]) -> Loss:
-    """The cost; where it was left out, SoftmaxCrossEntropy for labels and MeanSquaredError for float targets.
+    """Return the loss; left out, SoftmaxCrossEntropy for labels and MeanSquaredError for float targets.
 
     For labels of two classes and a network of one output it is BinaryCrossEntropy.
 
     Raises:
-        DataError: a cost of labels for float targets.
+        DataError: A loss of labels for float targets.
     """
-    are_labels = bool(samples.classes)
-    of_labels = BinaryCrossEntropy if samples.classes == 2 and _outputs(layers) == 1 else SoftmaxCrossEntropy
-    chosen = loss or (of_labels() if are_labels else MeanSquaredError())
-    if chosen.takes_labels and not are_labels:
+    if samples.classes:
+        is_binary_task = samples.classes == 2 and _outputs(layers) == 1
+        return loss or (BinaryCrossEntropy() if is_binary_task else SoftmaxCrossEntropy())
+    loss = loss or MeanSquaredError()
+    if loss.takes_labels:
         several = samples.targets.shape[1] > 1 and is_binary(samples.targets)
         mend = "BinaryCrossEntropy for several classes at once" if several else "MeanSquaredError"
         raise DataError(
-            f"{type(chosen).__name__} needs labels or rows of one 1, the data have float targets: take {mend}, or "
+            f"{type(loss).__name__} needs labels or rows of one 1, the data have float targets: take {mend}, or "
             "y.argmax(axis=1) for the likeliest class"
         )
-    return chosen
-
-
-def backend_for(device: str | Backend, precision: str, dtype: str) -> Backend:
-    """The backend of a device that computes in a precision.
-
-    Raises:
-        OptionError, DeviceError: there is no such device, or none of this precision.
-    """
-    backend = device if isinstance(device, Backend) else select(device, precision)
-    if backend.precision != "float32" and dtype != "float32":
-        raise OptionError(f"precision {backend.precision!r} rounds products of float32, and the dtype is {dtype}")
-    return backend
+    return loss

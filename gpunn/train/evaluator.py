@@ -5,21 +5,19 @@ from __future__ import annotations
 import math
 from copy import copy
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from gpunn.data import Data, Samples
-from gpunn.data.checks import as_array, numbered
 from gpunn.data.loader import DataLoader, place, sizes_of
-from gpunn.errors import DataError, OptionError, ShapeError
+from gpunn.errors import OptionError
 from gpunn.kernels.gather import NEXT_STEP
 from gpunn.nn.losses import Loss, MeanSquaredError
-from gpunn.nn.network import Network, fed_shape
+from gpunn.nn.network import Network
 from gpunn.nn.tasks import Task, in_words
-from gpunn.train.arguments import as_targets, is_pair, mend_outputs, named, renumbered
+from gpunn.train.arguments import as_samples, check_samples
 
 
 @dataclass(frozen=True, repr=False)
@@ -147,104 +145,6 @@ def evaluate(model: Network, samples: Any, y: ArrayLike | None = None) -> Evalua
     samples = model.arranged(as_samples(samples, y, model))
     check_samples(model, samples)
     return Evaluator(model, place(model._built(), samples, model.dtype)).run()
-
-
-def arranged_for(model: Network, data: Data) -> Data:
-    """The data in the shape of those that a network was trained on before; see `Network.arranged`.
-
-    Raises:
-        ShapeError: images of another shape.
-    """
-    train = model.arranged(data.train)
-    if train is data.train:
-        return data
-
-    def open_test() -> Samples:
-        assert data.test is not None
-        return model.arranged(data.test)
-
-    validation = None if data.validation is None else model.arranged(data.validation)
-    test, watched = open_test if data.has_test else None, data.validation_is_test
-    return Data(data.name, train, validation, data.class_names, test, validation_is_test=watched)
-
-
-def as_samples(data: Any, y: ArrayLike | None, model: Network) -> Samples:
-    """What `evaluate` was given, as samples of the kind that the network was trained on.
-
-    Args:
-        data: samples, a data set of which the test set is meant, (x, y), or x.
-        y: targets for x.
-        model: the network, built.
-
-    Raises:
-        DataError: nothing that can be evaluated on.
-    """
-    is_floats = model.task not in (None, Task.CLASSES)
-    if isinstance(data, Data | Samples) and y is not None:
-        raise DataError(f"evaluate takes {type(data).__name__} alone, or x and y, got {type(data).__name__} and y")
-    if isinstance(data, Data):
-        if data.test is None:
-            raise DataError(f"{data.name} has no test set: evaluate its .validation, or (x, y)")
-        data = renumbered(data.test, data.class_names, model.class_names)
-    elif y is not None or is_pair(data):
-        x, y = data if y is None else (data, y)
-        targets, _ = numbered(as_targets(y, model.loss, model.layers), model.class_names)
-        inputs = as_array(x, "inputs")
-        data = Samples(inputs, as_array(targets, "targets"), model.factor_of(inputs), len(model.class_names) or -1)
-    elif not isinstance(data, Samples):
-        raise DataError(f"expected samples such as data.test, a data set, or x and y, got {named(data)}")
-    samples: Samples = data.as_floats() if is_floats and data.one_hot else data
-    return samples
-
-
-def check_samples(model: Network, samples: Samples, loss: Loss | None = None) -> None:
-    """Raise an error unless the network can take these inputs and give these targets.
-
-    Args:
-        model: Network, built.
-        samples: Inputs and targets.
-        loss: The loss of a training on them that is about to begin; left out, that of the training before, whose
-            kind of targets they must have.
-
-    Raises:
-        DataError: no samples, targets of a kind that the loss does not take, or was not trained on, or inputs of
-            another range than those of the training.
-        ShapeError: inputs of another shape, or more classes or targets than outputs.
-    """
-    if not isinstance(samples, Samples):
-        raise DataError(f"expected samples such as data.test, got {type(samples).__name__}: see gpunn.Samples")
-    if loss is None:
-        loss = model.loss
-        _check_kind(model, samples)
-    if loss is not None:
-        loss.check_targets(samples.targets)
-    if fed_shape(model.layers, samples.shape) != model.input_shape:
-        raise ShapeError(f"the network was built for inputs {model.input_shape}, these samples are {samples.shape}")
-    if model.trained_on is not None:
-        model.trained_on.check_samples(samples)
-    outputs = prod(model.output_shape)
-    needed = samples.classes or samples.targets.shape[1]
-    if len(model.output_shape) != 1:
-        raise ShapeError(f"the network gives {model.output_shape}, not (outputs,): end it with Flatten() and Dense()")
-    most = outputs if loss is None else loss.classes_of(outputs)
-    if needed > most if samples.classes else needed != outputs:
-        kind = "classes" if samples.classes else "targets"
-        raise ShapeError(
-            f"the data have {needed} {kind}, the network {outputs} outputs: {mend_outputs(samples, outputs)}"
-        )
-
-
-def _check_kind(model: Network, samples: Samples) -> None:
-    """Raise DataError for labels where the network was trained on float targets, and the other way round."""
-    if model.task is None or model.loss is None:
-        return
-    outputs = prod(model.output_shape)
-    if outputs == 1 and model.loss.of_targets is Task.BINARY:
-        return  # one output answers 0 or 1, whether these are labels or floats
-    if (model.task is Task.CLASSES) != bool(samples.classes):
-        kinds = {True: "labels, whole numbers (n,)", False: f"float targets (n, {outputs})"}
-        trained, got = kinds[model.task is Task.CLASSES], kinds[bool(samples.classes)].split(",")[0].split(" (")[0]
-        raise DataError(f"the network was trained on {trained}, these samples have {got}: give the same kind")
 
 
 def recompute_statistics(model: Network, samples: Samples | Data) -> None:

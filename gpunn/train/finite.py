@@ -1,6 +1,4 @@
-"""Numbers that are not finite: found at little cost, and, where that is asked for, the step taken back."""
-
-from __future__ import annotations
+"""Find NaN and Inf at little cost, and, where that is asked for, take the step back."""
 
 import math
 
@@ -11,17 +9,13 @@ from gpunn.backend.base import Backend
 from gpunn.kernels import rollback as kernels
 from gpunn.kernels.record import Array
 
+BAD_LOSS, BAD_WEIGHTS = "the loss is NaN or Inf", "the weights contain NaN or Inf"
+
 
 class FiniteCheck:
-    """Whether cost and weights are finite numbers.
+    """Tells whether loss and weights are finite; a device is waited for.
 
-    A gradient that is not makes a weight that is not, whichever the optimizer: so the weights stand for it, also where
-    no gradient is kept. On the host this may be asked after every step; a device is waited for.
-
-    Args:
-        backend: of the arrays.
-        values: of all parameters.
-        totals: the sums that the cost goes into.
+    A non-finite gradient makes a weight non-finite under every optimizer, so checking the weights suffices.
     """
 
     def __init__(self, backend: Backend, values: Array, totals: Array) -> None:
@@ -32,29 +26,28 @@ class FiniteCheck:
         else:
             self._flag = backend.zeros((1,), np.int32)
 
-    def cost(self) -> bool:
-        """Whether the cost is finite."""
-        return math.isfinite(float((self._totals if self._is_host else self._backend.to_host(self._totals))[0]))
+    def trouble(self) -> str:
+        """Say which of them is not finite; "" where both are."""
+        if not math.isfinite(float((self._totals if self._is_host else self._backend.to_host(self._totals))[0])):
+            return BAD_LOSS
+        return "" if self.weights() else BAD_WEIGHTS
 
     def weights(self) -> bool:
-        """Whether all weights are finite."""
+        """Tell whether all weights are finite."""
         if self._is_host:
             return math.isfinite(self._magnitude()) or bool(np.isfinite(self._values).all())
-        backend = self._backend
-        backend.run(kernels.mark_not_finite, self._values, self._flag)
-        found = bool(backend.to_host(self._flag)[0])
-        backend.assign(self._flag, 0)
+        self._backend.run(kernels.mark_not_finite, self._values, self._flag)
+        found = bool(self._backend.to_host(self._flag)[0])
+        self._backend.assign(self._flag, 0)
         return not found
 
 
 class Skip:
-    """Takes a step back where it led to numbers that are not finite, as if its batch had not been there.
-
-    Nothing of it is seen by the host, so it may be part of a recorded step.
+    """Takes a step back where it led to NaN or Inf; no step waits for the host, so it may be part of a graph.
 
     Args:
-        backend: of the arrays.
-        arrays: everything that a step changes and that the next one builds on.
+        backend: Backend of the arrays.
+        arrays: Everything that a step changes and that the next one builds on.
     """
 
     def __init__(self, backend: Backend, arrays: list[Array]) -> None:
@@ -64,12 +57,12 @@ class Skip:
         self._counts = backend.zeros((2,), np.int32)
 
     def begin(self) -> None:
-        """Hold what the step will change."""
+        """Hold everything that the step will change."""
         for array, held in self._pairs:
             self._backend.run(kernels.hold, array, held)
 
     def end(self, n: int) -> None:
-        """Put it back, and count a batch of n samples, where any of it is no longer finite."""
+        """Put it back, and count a batch of n samples, where any of it is NaN or Inf."""
         run = self._backend.run
         for array, _ in self._pairs:
             run(kernels.mark_not_finite, array, self._flag)
@@ -78,7 +71,7 @@ class Skip:
         run(kernels.count_skipped, n, self._flag, self._counts[:1], self._counts[1:])
 
     def read(self) -> tuple[int, int]:
-        """Batches and samples that were skipped since `reset`; waits for the device."""
+        """Return the batches and samples skipped since `reset`; waits for the device."""
         batches, samples = self._backend.to_host(self._counts)
         return int(batches), int(samples)
 

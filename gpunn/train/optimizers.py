@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import cached_property
 from typing import TypeVar
 
 from gpunn.backend.copies import Buildable
@@ -60,10 +61,10 @@ class Optimizer(Buildable, ABC):
         rate = self.learning_rate
         return rate if isinstance(rate, Schedule) else Constant(rate)
 
-    @property
+    @cached_property
     def identity(self) -> str:
         """Tells this optimizer, and copies made of it from now on, from every other."""
-        return vars(self).setdefault("_identity", os.urandom(16).hex())  # type: ignore[no-any-return]
+        return os.urandom(16).hex()
 
     def build(self, parameters: Parameters, regularizer: Regularizer | None = None, n: int = 1, first: int = 0) -> None:
         """Take the parameters to change, and make what is remembered of them.

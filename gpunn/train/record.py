@@ -49,6 +49,11 @@ class Record:
             if getattr(self, name) != getattr(self, name):
                 object.__setattr__(self, name, _NOTHING)
 
+    @property
+    def watched_loss(self) -> float:
+        """Loss that the record is judged by: on the validation set, or on the training set where there is none."""
+        return self.train_loss if math.isnan(self.validation_loss) else self.validation_loss
+
     def figures(self, part: str) -> dict[str, float]:
         """The figures that apply, by name, of "train" or "validation"."""
         values = {name: float(getattr(self, f"{part}_{name}")) for name in FIGURES}

@@ -48,7 +48,7 @@ class State:
         records: the history so far.
         stopped: why the training ended before its last epoch, or "".
         skipped: batches that were skipped, since they led to numbers that are not finite.
-        untrained_cost: mean cost of the first batch; None before it.
+        untrained_loss: mean loss of the first batch; None before it.
         seconds: that the training has taken so far.
     """
 
@@ -62,5 +62,5 @@ class State:
     records: tuple[Record, ...]
     stopped: str
     skipped: int
-    untrained_cost: float | None
+    untrained_loss: float | None
     seconds: float

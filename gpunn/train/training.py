@@ -1,0 +1,289 @@
+"""A training on its device: its memory counted before it is taken, everything built, its steps done and undone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from copy import copy
+from math import prod
+
+import numpy as np
+
+from gpunn.backend.base import Backend
+from gpunn.data import Data
+from gpunn.data.loader import bytes_on_device, is_converted, place, sizes_of
+from gpunn.data.training_inputs import TrainingInputs, check_seen
+from gpunn.errors import GpunnError, OptionError
+from gpunn.kernels import loops
+from gpunn.kernels.gather import NEXT_COUNT
+from gpunn.kernels.random import epoch_order
+from gpunn.nn.footprint import UNCOUNTED, require, shortage
+from gpunn.nn.network import Network, bytes_of_network, count_network, fed_shape
+from gpunn.nn.parameter import Arrays, Memory
+from gpunn.train.arguments import check_samples, fitting_batch_size, loss_for
+from gpunn.train.evaluator import Evaluator, Measure
+from gpunn.train.finite import FiniteCheck, Skip
+from gpunn.train.options import TrainOptions
+from gpunn.train.state import Trained, Weights
+from gpunn.train.step import Step
+
+
+class Training:
+    """A network, its optimizer, its data and the step, built on one device for a training.
+
+    Args:
+        model: Network, built or not.
+        data: Data set, in the shape that the network takes.
+        options: Options of the training.
+        backend: Device to train on.
+
+    Attributes:
+        done: Steps done so far.
+        kept: Step whose weights were put back where training was cut off, 0 for those of the start.
+        placement: Where the data lie, in words, where that is not the host's memory.
+    """
+
+    def __init__(self, model: Network, data: Data, options: TrainOptions, backend: Backend) -> None:
+        self.model, self.data, self.options = model, data, options
+        self.batch_size = fitting_batch_size(options.batch_size, len(data.train), model.layers)
+        self.loss = loss_for(data.train, options.loss, model.layers)
+        # Copies of optimizer and loss work in it, so that other trainings may have the same ones meanwhile.
+        self.optimizer = options.optimizer.unbuilt()
+        self.done = self.kept = self._samples = 0
+        self._epoch: int | None = None  # whose order and rates the step has
+        self.prepare(backend)
+
+    def prepare(self, backend: Backend) -> None:
+        """Make everything, on this device.
+
+        Raises:
+            MemoryShortageError: There is less memory than the training needs.
+        """
+        model, options, train, validation = self.model, self.options, self.data.train, self.data.validation
+        self._backend, self._free, self._is_host = backend, backend.free_bytes(), backend.device == "cpu"
+        with self.enough_memory():
+            self._require_memory()
+            self._build_network()
+            model.loss, model.class_names, model.input_scale = self.loss, self.data.class_names, train.scale
+            self._measure = Measure(self.loss, train)
+            model.task = self._measure.task
+            model.trained_on = TrainingInputs.of(train)
+            if validation is not None:
+                model.trained_on.check_samples(validation)
+            self._count_from = model.epochs_trained, model.steps_trained
+            self._build_optimizer()
+            later = self._bytes_to_come()
+            batches = place(backend, train, options.dtype, options.augmentation, options.seed, options.data_on, later)
+            self.step = Step(model, batches, copy(self.loss), self.optimizer, self.batch_size, options.capture)
+            backend.assign(model.clock[NEXT_COUNT : NEXT_COUNT + 1], model.steps_trained)
+            self.placement, self._validation = batches.placement, None
+            if validation is not None:
+                watched = place(backend, validation, options.dtype, data_on=options.data_on, later=later)
+                self._validation = Evaluator(model, watched)
+                self.placement += f"; for validation {watched.placement}" if watched.placement else ""
+            self.step.reset_totals()
+            values, totals = model.parameters.values, self.step.totals
+            self._finite = FiniteCheck(backend, values, totals)
+            if options.skip_bad_batches:
+                changed = [values, *self.optimizer.state.values(), *model.statistics.values(), totals]
+                self.step.skip = Skip(backend, changed)
+            self._back = Weights(0, model.arrays(), self._count_from), self._remembered()
+
+    # Memory
+
+    @contextmanager
+    def enough_memory(self) -> Iterator[None]:
+        """Say what was needed and what would fit, where memory runs out inside."""
+        try:
+            yield
+        except MemoryError as error:
+            raise shortage(
+                error, self._bytes_for, self.batch_size, self._backend, self._bytes_of_data(), self._free
+            ) from None
+
+    def _counted(self, batch_size: int) -> tuple[int, int]:
+        """Count the bytes of this training beside its data, for a batch size, and of its largest array."""
+        layers, options = self.model.layers, self.options
+        shape, skips = fed_shape(layers, self.data.train.shape), options.skip_bad_batches
+        nbytes, largest = count_network(
+            layers, shape, batch_size, self._backend, options.dtype, None, self.optimizer, skips
+        )
+        return nbytes + (UNCOUNTED if self._is_host else 0), largest
+
+    def _bytes_for(self, batch_size: int) -> int:
+        return self._counted(batch_size)[0]
+
+    def _bytes_of_data(self) -> int:
+        """Count the bytes of the data: on a device all of them, on the host where they are converted."""
+        data_on, dtype, is_host = self.options.data_on, self.options.dtype, self._is_host
+        if data_on == "host" or (data_on == "auto" and not is_host):
+            return 0
+        samples = [s for s in (self.data.train, self.data.validation) if s is not None]
+        return sum(bytes_on_device(s, dtype) for s in samples if not is_host or is_converted(s, dtype))
+
+    def _bytes_to_come(self) -> int:
+        """Count the bytes that the training takes on a device beside the network."""
+        if self._is_host:
+            return 0
+        network = self.model.layers, self.model.input_shape, self.batch_size, self._backend, self.options.dtype
+        return self._bytes_for(self.batch_size) - bytes_of_network(*network)
+
+    def _require_memory(self) -> None:
+        """Refuse what the host has no memory for, before any is taken."""
+        # What the network has taken it keeps, or gives back before it is built again.
+        taken = self.model.bytes_for(self.model.batch_size) if self.model.backend is self._backend else 0
+        largest = self._counted(self.batch_size)[1] if self._is_host else 0
+        require(self._bytes_for, self.batch_size, self._backend, self._bytes_of_data(), taken, largest)
+
+    # Building
+
+    def _build_network(self) -> None:
+        """Build the network, or build it again where it was made for something else."""
+        model, train, dtype = self.model, self.data.train, self.options.dtype
+        is_new = model.backend is None
+        if is_new:
+            shape = fed_shape(model.layers, train.shape)
+            model.build(shape, self.batch_size, self._backend, dtype, self.options.seed)
+        elif (
+            model.backend is not self._backend
+            or model.dtype != dtype
+            or model.capacity < self.batch_size
+            or model.is_frozen_anew
+        ):
+            model.rebuild(self.batch_size, self._backend, dtype)
+        try:
+            check_samples(model, train, self.loss)
+            if model.trained_on is None and not model.layers[0].normalizes_batch:
+                check_seen(train)
+        except GpunnError:
+            if is_new:
+                model.unbuild()  # the next data may be of another shape
+            raise
+        if len(model.parameters) and not model.parameters.gradients.size:
+            raise OptionError("every layer with weights is frozen: set trainable = True on one of network.layers")
+
+    def _build_optimizer(self) -> None:
+        """Build the optimizer, with what the network keeps of it from the last training."""
+        model, memory, identity = self.model, self.model.optimizer_memory, self.options.optimizer.identity
+        if memory is None or memory.of != identity:
+            memory = Memory(identity, model.steps_trained, {})
+        self.optimizer.build(model.parameters, self.options.regularizer, len(self.data.train), memory.first)
+        for name, array in self.optimizer.state.items():
+            if name in memory.arrays:
+                self._backend.assign(array, model.parameters.join(memory.arrays[name]))
+        model.optimizer_memory = None  # until this training has ended
+
+    def _keep_optimizer(self, remembered: Arrays) -> None:
+        """Let the network keep the optimizer's state for the next training with the same one."""
+        split = self.model.parameters.split
+        arrays = {name: split(array) for name, array in remembered.items()}
+        self.model.optimizer_memory = Memory(self.options.optimizer.identity, self.optimizer.first, arrays)
+
+    def _remembered(self) -> Arrays:
+        """Copy the optimizer's state to the host."""
+        return {name: self._backend.to_host(array) for name, array in self.optimizer.state.items()}
+
+    def _trained_at(self, step: int) -> Trained:
+        """Epochs and steps of the network after so many steps of this training."""
+        epochs, steps = self._count_from
+        return epochs - (-step // self.step.steps_per_epoch), steps + step
+
+    # Steps
+
+    @property
+    def steps(self) -> int:
+        """Number of steps of the whole training."""
+        return self.options.epochs * self.step.steps_per_epoch
+
+    def loops(self) -> AbstractContextManager[None]:
+        """Within, kernels on the host run as this training runs them: NumPy's passes or Numba's loops."""
+        model = self.model
+        features = max(map(prod, (model.input_shape, *model.shapes)))
+        return loops.for_training(self.steps, features * self.batch_size * np.dtype(model.dtype).itemsize)
+
+    def do_steps(self, count: int = 1, compute: Callable[[int], None] | None = None) -> int:
+        """Do the next steps of an epoch, and begin it where that has not been done.
+
+        Args:
+            count: Number of steps; no more than the epoch has left.
+            compute: Does one for a number of samples; left out, the step itself.
+
+        Returns:
+            Number of samples of these steps.
+        """
+        epoch, number = divmod(self.done, self.step.steps_per_epoch)
+        if epoch != self._epoch:
+            self._begin_epoch(epoch, number)
+        step, size = self.step, self.batch_size
+        n = min(count * size, len(self.data.train) - number * size)
+        if compute is None:
+            step(n)
+        else:
+            compute(n)
+            step.batches.given(n)
+        self.done += count
+        self.model.epochs_trained, self.model.steps_trained = self._trained_at(self.done)
+        self._samples += n
+        return n
+
+    def _begin_epoch(self, epoch: int, number: int) -> None:
+        """Give the step the order and the learning rates of an epoch; `number` is its first step that is done."""
+        options, steps = self.options, self.step.steps_per_epoch
+        order = epoch_order(len(self.data.train), seed=options.seed, epoch=self._count_from[0] + epoch)
+        self._epoch = epoch
+        self._rates = self.optimizer.schedule.rates(epoch + np.arange(steps) / steps, options.epochs)
+        self.step.start_epoch(order, self._rates, number)
+
+    def _rate(self) -> float:
+        """Learning rate of the last step."""
+        return float(self._rates[(self.done - 1) % self.step.steps_per_epoch])
+
+    def _rehearse(self) -> None:
+        """Compute everything that steps and records are made of; see `Backend.compile_ahead`."""
+        for n in sizes_of(len(self.data.train), self.batch_size):
+            self.step.compute(n)
+        if self._validation is not None:
+            self._validation.batches.start(self.model.capacity)
+            self._validation.rehearse(self.model.capacity)
+
+    def _reset_totals(self) -> None:
+        """Begin the sums and counts of the next record."""
+        self._samples = 0
+        self.step.reset_totals()
+        if self.step.skip is not None:
+            self.step.skip.reset()
+
+    # Weights
+
+    def _weights(self) -> Weights:
+        return Weights(self.done, self.model.arrays(), self._trained_at(self.done))
+
+    def rewind(self) -> None:
+        """Return to the last record or restore point; the monitor is not rewound."""
+        (weights, remembered), assign = self._back, self._backend.assign
+        self.model.load_arrays(weights.arrays)
+        for name, array in self.optimizer.state.items():
+            assign(array, remembered[name])
+        self._reset_totals()
+        self.done, self._epoch = weights.step, None
+        self.model.epochs_trained, self.model.steps_trained = weights.trained
+        # The place in the epoch is set when the epoch begins.
+        assign(self.model.clock[NEXT_COUNT : NEXT_COUNT + 1], self.model.steps_trained)
+
+    def put_back(self, weights: Weights) -> None:
+        """Leave the network as it was: for a training that was cut off, perhaps in the middle of a step.
+
+        Where its device no longer takes them, it is built again on the CPU.
+        """
+        model = self.model
+        try:
+            model.load_arrays(weights.arrays)
+        except (RuntimeError, MemoryError):  # DeviceError too: the fault of the device has been reported, or will be
+            if self._is_host:
+                raise
+            model.build_with(weights.arrays, model.input_shape, model.batch_size, "cpu", model.dtype, model.seed)
+        model.count_on(*weights.trained)
+        self.kept = weights.step
+        model.optimizer_memory = None
+        if weights is self._back[0]:
+            self._keep_optimizer(self._back[1])
