@@ -23,6 +23,7 @@ from gpunn.backend.devices import select
 from gpunn.data.loader import PIECE
 from gpunn.kernels import activations, bias, fused
 from gpunn.kernels.random import epoch_order
+from gpunn.train.options import TrainOptions
 from gpunn.train.trainer import Trainer
 
 Answer = tuple[str, float, str]
@@ -146,7 +147,9 @@ def time_of_a_step(
 ) -> tuple[float, str]:
     """Seconds of a step of 128 samples, so many given to the device at once; and what could not be recorded."""
     model = gn.Sequential(layers)
-    trainer = Trainer(model, data, optimizer=gn.SGD(0.01), batch_size=128, device=backend, progress=False, **options)
+    trainer = Trainer(
+        model, TrainOptions(optimizer=gn.SGD(0.01), batch_size=128, device=backend, progress=False, **options), data
+    )
     step = trainer.step
     step.steps_per_graph = at_once
     order = epoch_order(len(data.train), seed=0, epoch=0)

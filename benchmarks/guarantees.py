@@ -45,7 +45,7 @@ def costs(recipe: str, folder: Path) -> dict[str, Any]:
     writing = seconds(lambda number: write_checkpoint(folder / f"step-{number}", state, origin, trainer.model))
     written = sum(path.stat().st_size for path in (folder / "step-0").iterdir())
     check = FiniteCheck(trainer.step.backend, trainer.model.parameters.values, trainer.step.totals)
-    checking = seconds(lambda _: check.cost() and check.weights(), often=1000)
+    checking = seconds(lambda _: check.trouble(), often=1000)
     return {
         "recipe": recipe, "parameters": trainer.model.parameters.values.size, "checkpoint_seconds": writing,
         "checkpoint_bytes": written, "check_seconds": checking, "step_seconds": step,

@@ -19,6 +19,7 @@ from gpunn.config import from_config
 from gpunn.experiments.experiment import with_units
 from gpunn.experiments.recipes import read_experiment
 from gpunn.kernels.random import epoch_order
+from gpunn.train.options import TrainOptions
 from gpunn.train.trainer import Trainer
 
 
@@ -41,10 +42,10 @@ def main() -> None:
     images = rng.integers(0, 256, (batch, 28, 28, 1)).astype(np.uint8)
     data = gn.Data.from_arrays(images, rng.integers(0, 10, batch), validation=0)
     layers = [from_config("layer", with_units(layer, 10)) for layer in read_experiment("lenet-bn").layers]
-    trainer = Trainer(
-        gn.Sequential(layers), data, optimizer=gn.SGD(0.01, momentum=0.9), batch_size=batch, device=backend,
-        capture=False, progress=False,
-    )  # fmt: skip
+    options = TrainOptions(
+        optimizer=gn.SGD(0.01, momentum=0.9), batch_size=batch, device=backend, capture=False, progress=False
+    )
+    trainer = Trainer(gn.Sequential(layers), options, data)
     trainer.step.start_epoch(epoch_order(batch, seed=0, epoch=0), np.full(trainer.step.steps_per_epoch, 0.01))
     trainer.step(batch)
     backend.synchronize()

@@ -13,6 +13,7 @@ from protocol import Task, Worker, serve
 import gpunn as gn
 from gpunn.config import from_config
 from gpunn.kernels.loops import LONG
+from gpunn.train.options import TrainOptions
 from gpunn.train.state import Weights
 from gpunn.train.trainer import Trainer
 
@@ -32,12 +33,12 @@ class Gpunn(Worker):
         self.model = gn.Sequential([from_config("layer", layer) for layer in task.layers])
         regularizer = gn.L2(task.decay * len(self.samples)) if task.decay else None
         rate = gn.OneCycle(task.peak) if task.peak else task.rate
-        self.trainer = Trainer(
-            self.model, gn.Data("bench", self.samples, None, ()), loss=gn.SoftmaxCrossEntropy(),
-            optimizer=gn.SGD(rate, momentum=task.momentum, nesterov=task.momentum > 0), regularizer=regularizer,
-            epochs=self._epochs(), batch_size=min(task.batch, len(self.samples)), device=task.device,
-            precision=task.precision, seed=seed, progress=False,
+        options = TrainOptions(
+            loss=gn.SoftmaxCrossEntropy(), optimizer=gn.SGD(rate, momentum=task.momentum, nesterov=task.momentum > 0),
+            regularizer=regularizer, epochs=self._epochs(), batch_size=min(task.batch, len(self.samples)),
+            device=task.device, precision=task.precision, seed=seed, progress=False,
         )  # fmt: skip
+        self.trainer = Trainer(self.model, options, gn.Data("bench", self.samples, None, ()))
         arrays = self.model.arrays()
         for name, value in task.weights(seed).items():
             number, _, letter = name.partition(".")

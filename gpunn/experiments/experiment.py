@@ -19,6 +19,7 @@ from gpunn.nn.tasks import Task
 from gpunn.saving.checkpoint import Origin
 from gpunn.saving.checkpointer import CheckpointPart
 from gpunn.sequential import Sequential
+from gpunn.train.options import PlainOptions, TrainOptions
 from gpunn.train.trainer import Trainer
 from gpunn.version import __version__
 
@@ -46,25 +47,16 @@ class DataPart:
 
 
 @dataclass(frozen=True)
-class TrainingPart:
-    """`[training]`: the arguments of `Sequential.fit` by the same names.
+class TrainingPart(PlainOptions):
+    """`[training]`: the plain options of `Sequential.fit`.
 
     Attributes:
         least_steps: steps that an epoch has at least; batches are made smaller where the samples are few. 0 leaves
             `batch_size` as it is.
     """
 
-    epochs: int = 10
     batch_size: int = 128
-    seed: int = 0
     device: str = "auto"
-    dtype: str = "float32"
-    precision: str = "float32"
-    recompute_statistics: bool = False
-    validate_every: int | None = None
-    patience: float | None = None
-    skip_bad_batches: bool = False
-    data_on: str = "auto"
     least_steps: int = 0
 
     def for_samples(self, count: int) -> TrainingPart:
@@ -144,31 +136,25 @@ class Experiment:
 
     def trainer(self, data: Data, *, progress: bool = True) -> Trainer:
         """Make everything that trains on some data."""
-        options = asdict(self.training.for_samples(len(data.train)))
-        del options["least_steps"]
-        return Trainer(
-            self.model(data),
-            data,
-            progress=progress,
-            **{kind: getattr(self, kind) and from_config(kind, getattr(self, kind)) for kind in _PARTS},
-            **options,
-        )
+        given = asdict(self.training.for_samples(len(data.train))) | {"progress": progress}
+        given |= {kind: getattr(self, kind) for kind in _PARTS}
+        return Trainer(self.model(data), TrainOptions.among(given), data)
 
     def resolved(self, trainer: Trainer) -> Experiment:
         """Fill in data, device, loss and initial weights from the trainer."""
         backend = trainer.model.backend
         assert backend is not None
-        train = trainer.data.train
+        train, regularizer = trainer.data.train, trainer.options.regularizer
         return replace(
             self,
             data=replace(self.data, source=_located(self.data.source), shape=train.shape, sha256=train.sha256()),
             training=replace(
-                self.training.for_samples(len(train)), batch_size=trainer.step.batch_size, device=backend.device
+                self.training.for_samples(len(train)), batch_size=trainer.batch_size, device=backend.device
             ),
             layers=tuple(to_built_config(layer) for layer in trainer.model.layers),
             loss=to_config(trainer.loss),
             optimizer=to_config(trainer.optimizer),
-            regularizer=None if trainer.regularizer is None else to_config(trainer.regularizer),
+            regularizer=None if regularizer is None else to_config(regularizer),
             version=__version__,
         )
 

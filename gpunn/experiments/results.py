@@ -116,7 +116,7 @@ def _metrics(experiment: Experiment, trainer: Trainer, result: Evaluation | None
     task = trainer.loss.task(bool(data.train.classes))
     tested = {f"test_{name}": getattr(result, name) if result else None for name in task.figures}
     seen = [f"{part}_{name}" for part in ("train", "validation") for name in task.figures]
-    seen += ["penalty"] if trainer.regularizer else []
+    seen += ["penalty"] if trainer.options.regularizer else []
     return {
         **tested,
         "task": task.value,
@@ -125,7 +125,7 @@ def _metrics(experiment: Experiment, trainer: Trainer, result: Evaluation | None
         "steps": last.step if last else 0,
         "seconds": seconds,
         "samples_per_second": epochs * len(data.train) / seconds if seconds else None,
-        "device": experiment.training.device,
+        "device": trainer.backend.device,
         "device_description": trainer.model.backend.description if trainer.model.backend else "",
         "dtype": experiment.training.dtype,
         "seed": experiment.training.seed,
@@ -179,20 +179,20 @@ def _conclusions(trainer: Trainer, result: Evaluation | None) -> Iterator[str]:
         watched, part = ("training", "train") if math.isnan(best.validation_loss) else ("validation", "validation")
         figures = in_words(best.figures(part))
         yield f"best epoch     {best.epoch:.4g} (step {best.step}): lowest {watched} {figures}"
-    if trainer.regularizer is not None:
+    if trainer.options.regularizer is not None:
         penalty = shown("penalty", last.penalty)
-        yield f"regularizer    {trainer.regularizer!r}: λR {penalty} at the end, contained in no loss above"
+        yield f"regularizer    {trainer.options.regularizer!r}: λR {penalty} at the end, contained in no loss above"
     if since is not None:
         yield (
-            f"overfitting    (high variance) since step {since.step}, epoch {since.epoch:.4g}: the training cost still "
-            "fell, the validation cost rose; more data, a regularizer or fewer epochs help"
+            f"overfitting    (high variance) since step {since.step}, epoch {since.epoch:.4g}: the training loss still "
+            "fell, the validation loss rose; more data, a regularizer or fewer epochs help"
         )
     elif data.validation is not None:
         yield "overfitting    none was seen"
     if line := trainer.verdict():
         yield line
     if history.skipped:
-        yield f"skipped        {history.skipped} batches that led to numbers that are not finite"
+        yield f"skipped        {history.skipped} batches that led to NaN or Inf"
     if history.stopped:
         yield f"stopped early  {history.stopped}"
     speed = last.epoch * len(data.train) / last.seconds if last.seconds else 0.0

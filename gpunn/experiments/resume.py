@@ -83,10 +83,10 @@ def restored(
     state = checkpoint.state(trainer.state())
     if state.now.step > trainer.steps:
         raise OptionError(
-            f"{checkpoint.path} is past {trainer.epochs} epochs ({trainer.steps} steps): give more epochs"
+            f"{checkpoint.path} is past {trainer.options.epochs} epochs ({trainer.steps} steps): give more epochs"
         )
     trainer.restore(state)
-    if trainer.regularizer and (old := [record.step for record in state.records if math.isnan(record.penalty)]):
+    if trainer.options.regularizer and (old := [record.step for record in state.records if math.isnan(record.penalty)]):
         say(f"an earlier version recorded the training loss with λR in it, up to step {old[-1]}; from here on apart")
     for line in _differences(checkpoint.origin.versions, versions(trainer)):
         say(f"not the same to the last bit: {line}")

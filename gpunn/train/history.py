@@ -29,13 +29,15 @@ class History(Sequence[Record]):
 
     Attributes:
         records: the list of `Record`.
+        best: The first record of the lowest finite validation loss, of training loss if none was validated.
         overfitting_since: the record since which the model overfits, or None; see `OverfittingDetector`.
         stopped: "", or why training ended before its last epoch.
-        skipped: batches that were skipped because they led to numbers that are not finite.
+        skipped: batches that were skipped because they led to NaN or Inf.
     """
 
     def __init__(self, records: Iterable[Record] = ()) -> None:
         self.records: list[Record] = []
+        self.best: Record | None = None
         self.overfitting_since: Record | None = None
         self.stopped = ""
         self.skipped = 0
@@ -55,19 +57,12 @@ class History(Sequence[Record]):
         if self.records and record.step <= self.records[-1].step:
             raise ValueError(f"expected a record after step {self.records[-1].step}, got step {record.step}")
         self.records.append(record)
+        if _rank(record) < (_rank(self.best) if self.best else (True, math.inf)):
+            self.best = record
         since = self._detector.observe(record)
         if since is not None:
             self.overfitting_since = since
         return since
-
-    @property
-    def best(self) -> Record | None:
-        """The first record of the lowest finite validation cost, of training cost if none was validated."""
-        validated = [record for record in self.records if math.isfinite(record.validation_loss)]
-        if validated:
-            return min(validated, key=lambda record: record.validation_loss)
-        trained = [record for record in self.records if math.isfinite(record.train_loss)]
-        return min(trained, key=lambda record: record.train_loss, default=None)
 
     @overload
     def __getitem__(self, index: int) -> Record: ...
@@ -119,7 +114,7 @@ class History(Sequence[Record]):
             since = self.overfitting_since
             lines.append(f"overfitting (high variance) since step {since.step}, epoch {since.epoch:.4g}")
         if self.skipped:
-            lines.append(f"skipped: {self.skipped} batches that led to numbers that are not finite")
+            lines.append(f"skipped: {self.skipped} batches that led to NaN or Inf")
         if self.stopped:
             lines.append(f"stopped: {self.stopped}")
         return "\n".join(lines)
@@ -165,6 +160,13 @@ class History(Sequence[Record]):
         except OSError as error:
             raise DataError(f"{path}: cannot be read as a history: {error.strerror or error}") from None
         return history
+
+
+def _rank(record: Record) -> tuple[bool, float]:
+    """Order records, the best first: by validation loss, or by training loss where none was validated."""
+    is_validated = math.isfinite(record.validation_loss)
+    loss = record.validation_loss if is_validated else record.train_loss
+    return not is_validated, loss if math.isfinite(loss) else math.inf
 
 
 def columns_of(records: Sequence[Record]) -> list[str]:

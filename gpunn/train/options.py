@@ -73,7 +73,7 @@ class TrainOptions(PlainOptions):
     @classmethod
     def among(cls, arguments: dict[str, Any]) -> Self:
         """Make the options from those of some arguments that are options."""
-        return cls(**{each.name: arguments[each.name] for each in fields(cls)})
+        return cls(**{each.name: arguments[each.name] for each in fields(cls) if each.name in arguments})
 
 
 def _made(optimizer: Any) -> Optimizer:

@@ -19,7 +19,7 @@ class _Window:
 
 
 class OverfittingDetector:
-    """Says since when the training cost still falls while the validation cost rises (high variance).
+    """Says since when the training loss still falls while the validation cost rises (high variance).
 
     V(e) and T(e) are the mean validation and training cost of the window that ends at epoch e, λR in neither; it is
     max(`window`, `share` · e) epochs long. b is the window of the lowest V so far. With the relative rise of the

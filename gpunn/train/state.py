@@ -47,7 +47,7 @@ class State:
         samples: that the totals are of.
         records: the history so far.
         stopped: why the training ended before its last epoch, or "".
-        skipped: batches that were skipped, since they led to numbers that are not finite.
+        skipped: batches that were skipped, since they led to NaN or Inf.
         untrained_loss: mean loss of the first batch; None before it.
         seconds: that the training has taken so far.
     """

@@ -42,7 +42,7 @@ class Step:
         stages: what runs, in order; see `Network.stages_under`.
         totals: sum of the costs and number of right answers since `reset_totals`.
         trouble: what could not be recorded and why; empty where all was, or nothing was to be.
-        skip: what takes a step back that leads to numbers that are not finite; None where it stays as it is.
+        skip: what takes a step back that leads to NaN or Inf; None where it stays as it is.
     """
 
     skip: Skip | None = None

@@ -329,7 +329,7 @@ class Trainer(Training):
             good=monitor.good,
             best=monitor.best,
             optimizer=self._remembered(),
-            totals=self._backend.to_host(self.step.totals),
+            totals=self.backend.to_host(self.step.totals),
             samples=self._samples - skipped[1],
             records=tuple(self.history),
             stopped=self.history.stopped,
@@ -345,7 +345,7 @@ class Trainer(Training):
         state = replace(state, **kept)
         self._back = state.now, state.optimizer
         self.rewind()
-        self._backend.assign(self.step.totals, state.totals)
+        self.backend.assign(self.step.totals, state.totals)
         self._samples, self._seconds_before = state.samples, state.seconds
         self.monitor.restore(state)
 

@@ -38,6 +38,7 @@ class Training:
         backend: Device to train on.
 
     Attributes:
+        backend: Device it trains on.
         done: Steps done so far.
         kept: Step whose weights were put back where training was cut off, 0 for those of the start.
         placement: Where the data lie, in words, where that is not the host's memory.
@@ -60,7 +61,7 @@ class Training:
             MemoryShortageError: There is less memory than the training needs.
         """
         model, options, train, validation = self.model, self.options, self.data.train, self.data.validation
-        self._backend, self._free, self._is_host = backend, backend.free_bytes(), backend.device == "cpu"
+        self.backend, self._free, self._is_host = backend, backend.free_bytes(), backend.device == "cpu"
         with self.enough_memory():
             self._require_memory()
             self._build_network()
@@ -98,7 +99,7 @@ class Training:
             yield
         except MemoryError as error:
             raise shortage(
-                error, self._bytes_for, self.batch_size, self._backend, self._bytes_of_data(), self._free
+                error, self._bytes_for, self.batch_size, self.backend, self._bytes_of_data(), self._free
             ) from None
 
     def _counted(self, batch_size: int) -> tuple[int, int]:
@@ -106,7 +107,7 @@ class Training:
         layers, options = self.model.layers, self.options
         shape, skips = fed_shape(layers, self.data.train.shape), options.skip_bad_batches
         nbytes, largest = count_network(
-            layers, shape, batch_size, self._backend, options.dtype, None, self.optimizer, skips
+            layers, shape, batch_size, self.backend, options.dtype, None, self.optimizer, skips
         )
         return nbytes + (UNCOUNTED if self._is_host else 0), largest
 
@@ -125,15 +126,15 @@ class Training:
         """Count the bytes that the training takes on a device beside the network."""
         if self._is_host:
             return 0
-        network = self.model.layers, self.model.input_shape, self.batch_size, self._backend, self.options.dtype
+        network = self.model.layers, self.model.input_shape, self.batch_size, self.backend, self.options.dtype
         return self._bytes_for(self.batch_size) - bytes_of_network(*network)
 
     def _require_memory(self) -> None:
         """Refuse what the host has no memory for, before any is taken."""
         # What the network has taken it keeps, or gives back before it is built again.
-        taken = self.model.bytes_for(self.model.batch_size) if self.model.backend is self._backend else 0
+        taken = self.model.bytes_for(self.model.batch_size) if self.model.backend is self.backend else 0
         largest = self._counted(self.batch_size)[1] if self._is_host else 0
-        require(self._bytes_for, self.batch_size, self._backend, self._bytes_of_data(), taken, largest)
+        require(self._bytes_for, self.batch_size, self.backend, self._bytes_of_data(), taken, largest)
 
     # Building
 
@@ -143,14 +144,14 @@ class Training:
         is_new = model.backend is None
         if is_new:
             shape = fed_shape(model.layers, train.shape)
-            model.build(shape, self.batch_size, self._backend, dtype, self.options.seed)
+            model.build(shape, self.batch_size, self.backend, dtype, self.options.seed)
         elif (
-            model.backend is not self._backend
+            model.backend is not self.backend
             or model.dtype != dtype
             or model.capacity < self.batch_size
             or model.is_frozen_anew
         ):
-            model.rebuild(self.batch_size, self._backend, dtype)
+            model.rebuild(self.batch_size, self.backend, dtype)
         try:
             check_samples(model, train, self.loss)
             if model.trained_on is None and not model.layers[0].normalizes_batch:
@@ -170,7 +171,7 @@ class Training:
         self.optimizer.build(model.parameters, self.options.regularizer, len(self.data.train), memory.first)
         for name, array in self.optimizer.state.items():
             if name in memory.arrays:
-                self._backend.assign(array, model.parameters.join(memory.arrays[name]))
+                self.backend.assign(array, model.parameters.join(memory.arrays[name]))
         model.optimizer_memory = None  # until this training has ended
 
     def _keep_optimizer(self, remembered: Arrays) -> None:
@@ -181,7 +182,7 @@ class Training:
 
     def _remembered(self) -> Arrays:
         """Copy the optimizer's state to the host."""
-        return {name: self._backend.to_host(array) for name, array in self.optimizer.state.items()}
+        return {name: self.backend.to_host(array) for name, array in self.optimizer.state.items()}
 
     def _trained_at(self, step: int) -> Trained:
         """Epochs and steps of the network after so many steps of this training."""
@@ -260,7 +261,7 @@ class Training:
 
     def rewind(self) -> None:
         """Return to the last record or restore point; the monitor is not rewound."""
-        (weights, remembered), assign = self._back, self._backend.assign
+        (weights, remembered), assign = self._back, self.backend.assign
         self.model.load_arrays(weights.arrays)
         for name, array in self.optimizer.state.items():
             assign(array, remembered[name])

@@ -14,6 +14,7 @@ from gpunn.data.loader import DeviceLoader
 from gpunn.errors import MemoryShortageError
 from gpunn.kernels.random import epoch_order
 from gpunn.nn.layers import Layer
+from gpunn.train.options import TrainOptions
 from gpunn.train.trainer import Trainer
 
 pytestmark = pytest.mark.gpu
@@ -49,7 +50,11 @@ def trainer(name: str, device: str | Backend, dtype: str = "float32", **options:
     layers, usual = NETWORKS[name]
     usual = usual | {"optimizer": usual["optimizer"](), "epochs": 10, "batch_size": 20, "validate_every": 30}
     data = gn.Data.from_samples(gn.load_data("digits").train.first(460), validation=50)
-    return Trainer(gn.Sequential(layers()), data, device=device, dtype=dtype, seed=4, progress=False, **usual | options)
+    return Trainer(
+        gn.Sequential(layers()),
+        TrainOptions(device=device, dtype=dtype, seed=4, progress=False, **usual | options),
+        data,
+    )
 
 
 def trained(name: str, device: str | Backend, dtype: str = "float32", **options: Any) -> Trainer:

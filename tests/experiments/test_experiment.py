@@ -158,10 +158,10 @@ def test_every_part_can_be_said_in_a_file() -> None:
     trainer = parse_experiment(text, "tiny").trainer(gn.load_data("digits"), progress=False)
     assert isinstance(trainer.optimizer, gn.Adam)
     assert isinstance(trainer.optimizer.learning_rate, gn.Cosine)
-    assert isinstance(trainer.regularizer, gn.L1)
-    assert trainer.augmentation is not None
-    assert trainer.augmentation.shift == 1.0
-    assert (trainer.validate_every, trainer.patience, trainer.model.dtype) == (1, 1.5, "float64")
+    assert isinstance(trainer.options.regularizer, gn.L1)
+    assert trainer.options.augmentation is not None
+    assert trainer.options.augmentation.shift == 1.0
+    assert (trainer.options.validate_every, trainer.options.patience, trainer.model.dtype) == (1, 1.5, "float64")
     resolved = parse_experiment(text, "tiny").resolved(trainer)
     assert parse_experiment(resolved.to_toml(), "again") == resolved
 

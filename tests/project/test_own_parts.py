@@ -23,6 +23,7 @@ from gpunn.config import PARTS, from_config, to_built_config, to_config
 from gpunn.errors import DeviceError, ModelFileError, OptionError
 from gpunn.kernels import Elementwise, Raw, registry
 from gpunn.nn.network import bytes_of_network
+from gpunn.train.options import TrainOptions
 from gpunn.train.trainer import Trainer
 
 folder = pytest.fixture(own_folder)
@@ -595,7 +596,9 @@ class _Forgets(gn.SGD):
 @pytest.mark.parametrize("optimizer", [SignSGD(0.1, 0.0), _Forgets(0.1), gn.SGD(0.1), gn.Adam()], ids=repr)
 def test_an_optimizer_cannot_forget_to_end_the_step(optimizer: gn.Optimizer) -> None:
     trainer = Trainer(
-        gn.Sequential([gn.Dense(2)]), data(), optimizer=optimizer, batch_size=8, device="cpu", progress=False
+        gn.Sequential([gn.Dense(2)]),
+        TrainOptions(optimizer=optimizer, batch_size=8, device="cpu", progress=False),
+        data(),
     )
     places = []
     trainer.run(lambda: places.append(tuple(int(place) for place in trainer.model.clock)))

@@ -17,6 +17,7 @@ from support.cli_helpers import gpunn, own_folder, results_of, start, without_pi
 import gpunn as gn
 from gpunn.backend import blas
 from gpunn.kernels import parallel as threads
+from gpunn.train.options import TrainOptions
 from gpunn.train.trainer import Trainer
 
 folder = pytest.fixture(autouse=True)(own_folder)
@@ -43,7 +44,7 @@ def plain() -> Trainer:
     """Updates folded into the products, and products that are large enough for all threads of BLAS."""
     model = gn.Sequential([gn.Dense(200), gn.ReLU(), gn.Dense(10)])
     options: dict[str, Any] = {"batch_size": 100, "epochs": 5, "device": "cpu", "progress": False}
-    return Trainer(model, gn.load_data("digits"), optimizer=gn.SGD(0.1), **options)
+    return Trainer(model, TrainOptions(optimizer=gn.SGD(0.1), **options), gn.load_data("digits"))
 
 
 @pytest.mark.parametrize("blas_threads", [1, 2])
@@ -80,7 +81,7 @@ def convolution() -> Trainer:
     """Rows of an image, whose products BLAS gets together."""
     layers = [gn.Conv2D(32, 3, padding="same"), gn.ReLU(), gn.MaxPool2D(2), gn.Flatten(), gn.Dense(10)]
     options: dict[str, Any] = {"batch_size": 500, "epochs": 2, "device": "cpu", "progress": False}
-    return Trainer(gn.Sequential(layers), gn.load_data("digits"), optimizer=gn.Adam(), **options)
+    return Trainer(gn.Sequential(layers), TrainOptions(optimizer=gn.Adam(), **options), gn.load_data("digits"))
 
 
 @pytest.mark.parametrize("make", [plain, convolution])

@@ -72,7 +72,7 @@ def assert_equal(first: State, second: State) -> None:
             np.testing.assert_equal(one.arrays, other.arrays)
     np.testing.assert_equal(first.optimizer, second.optimizer)
     np.testing.assert_equal(first.totals, second.totals)
-    for name in ("samples", "stopped", "skipped", "untrained_cost", "seconds"):
+    for name in ("samples", "stopped", "skipped", "untrained_loss", "seconds"):
         assert getattr(first, name) == getattr(second, name)
     np.testing.assert_equal([astuple(r) for r in first.records], [astuple(r) for r in second.records])
 

@@ -14,7 +14,7 @@ import gpunn as gn
 from gpunn.backend.base import Backend
 from gpunn.errors import DataError, GpunnError, OptionError, ShapeError
 from gpunn.nn.arguments import as_shape
-from gpunn.train.arguments import checked_batch_size
+from gpunn.train.arguments import fitting_batch_size
 
 QUIET: dict[str, Any] = {"progress": False, "device": "cpu"}
 CENTRES = np.array([[2.0, 0, 0, 1], [0, 2, 0, -1], [0, 0, 2, 0]])
@@ -550,10 +550,10 @@ def test_as_many_classes_as_samples_hold_none_back() -> None:
 
 
 def test_a_batch_is_at_most_the_samples() -> None:
-    assert checked_batch_size(None, 4, []) == 4
-    assert checked_batch_size(1000, 72, []) == 72
-    assert checked_batch_size(None, 1000, []) == 128
-    assert checked_batch_size(16, 72, []) == 16
+    assert fitting_batch_size(None, 4, []) == 4
+    assert fitting_batch_size(1000, 72, []) == 72
+    assert fitting_batch_size(None, 1000, []) == 128
+    assert fitting_batch_size(16, 72, []) == 16
 
 
 def test_a_batch_size_that_was_cut_and_rows_held_back_are_said(capsys: pytest.CaptureFixture[str]) -> None:

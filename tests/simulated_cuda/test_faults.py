@@ -18,6 +18,7 @@ from gpunn.backend.staging import PinnedStaging
 from gpunn.data import loader
 from gpunn.errors import GpunnError
 from gpunn.kernels import registry
+from gpunn.train.options import TrainOptions
 from gpunn.train.trainer import Trainer
 from simulated_cuda.core import AT_ONCE, LATE, Core
 
@@ -44,7 +45,9 @@ def _trained(data_on: str, pieces: int = 2) -> tuple[bytes, str]:
         layers = [gn.Dense(6), gn.ReLU(), gn.Dense(3)]
         options: dict[str, Any] = {"epochs": 2, "batch_size": 8, "validate_every": 1000, "optimizer": gn.SGD(0.1, 0.9)}
         options["loss"] = gn.MeanSquaredError()
-        trainer = Trainer(gn.Sequential(layers), data, device="cuda", data_on=data_on, progress=False, **options)
+        trainer = Trainer(
+            gn.Sequential(layers), TrainOptions(device="cuda", data_on=data_on, progress=False, **options), data
+        )
         trainer.run()
     weights = trainer.model.backend.to_host(trainer.model.parameters.values).tobytes()  # type: ignore[union-attr]
     return weights, trainer.step.trouble

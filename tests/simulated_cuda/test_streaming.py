@@ -174,11 +174,12 @@ def test_the_next_piece_is_gathered_while_the_device_computes(cuda: Core, monkey
 
 def test_streaming_allocates_nothing_and_waits_once_a_piece(cuda: Core) -> None:
     from gpunn.kernels.random import epoch_order
+    from gpunn.train.options import TrainOptions
     from gpunn.train.trainer import Trainer
 
     source = data()
     model = gn.Sequential(SMALL.layers())
-    trainer = Trainer(model, source, batch_size=16, device="cuda", data_on="host", progress=False)
+    trainer = Trainer(model, TrainOptions(batch_size=16, device="cuda", data_on="host", progress=False), source)
     step, n = trainer.step, len(source.train)
     for epoch in range(2):
         cuda.reset()

@@ -10,6 +10,7 @@ import numpy as np
 
 import gpunn as gn
 from gpunn.saving.checkpoint import Origin
+from gpunn.train.options import TrainOptions
 from gpunn.train.state import State
 from gpunn.train.trainer import Trainer
 
@@ -59,7 +60,7 @@ def adam(**options: Any) -> Trainer:
 def trainer(data: gn.Data | None = None, model: gn.Sequential | None = None, **options: Any) -> Trainer:
     """A training that has not begun."""
     usual = {"batch_size": 16, "device": "cpu", "seed": 3, "progress": False}
-    return Trainer(model or convolutional(), data or images(), **usual | options)
+    return Trainer(model or convolutional(), TrainOptions(**usual | options), data or images())
 
 
 def stopped_after(training: Trainer, steps: int) -> State:

@@ -28,6 +28,7 @@ from gpunn.tools.profiler import (
     Rates,
     profile,
 )
+from gpunn.train.options import TrainOptions
 from gpunn.train.trainer import Trainer
 
 folder = pytest.fixture(autouse=True)(own_folder)
@@ -57,7 +58,8 @@ def images(count: int = 3 * N + 5, size: int = 28) -> gn.Data:
 
 def trainer(layers: list[Layer], device: str | Backend = "cpu", **options: Any) -> Trainer:
     options = {"optimizer": gn.SGD(0.1, momentum=0.9), "batch_size": N, "progress": False} | options
-    return Trainer(gn.Sequential(layers), options.pop("data", None) or images(), device=device, **options)
+    data = options.pop("data", None) or images()
+    return Trainer(gn.Sequential(layers), TrainOptions(device=device, **options), data)
 
 
 def dense() -> list[Layer]:

@@ -19,6 +19,7 @@ from gpunn.errors import DivergenceError
 from gpunn.nn.layers.base import Layer
 from gpunn.saving.checkpointer import listed
 from gpunn.train.finite import FiniteCheck
+from gpunn.train.options import TrainOptions
 from gpunn.train.state import Weights
 from gpunn.train.trainer import Trainer
 
@@ -65,7 +66,7 @@ def trainer(*layers: Layer, data: gn.Data | None = None, **options: Any) -> Trai
         "seed": 3,
         "optimizer": gn.SGD(0.1, 0.9),
     }
-    return Trainer(gn.Sequential(layers), data or images(), **usual | options)
+    return Trainer(gn.Sequential(layers), TrainOptions(**usual | options), data or images())
 
 
 def diverged(training: Trainer) -> str:
@@ -93,7 +94,7 @@ def test_a_cost_that_is_not_finite_ends_the_training_within_the_step(
     training = trainer(*layers, data=images(validation=validation), optimizer=make())
     message = diverged(training)
     epoch = (step - 1) // training.step.steps_per_epoch + 1
-    assert f"diverged in epoch {epoch}, step {step}: the cost is no longer a finite number" in message
+    assert f"diverged in epoch {epoch}, step {step}: the loss is NaN or Inf" in message
     assert "first was the output of poison1, Poison(" in message
 
 
@@ -103,7 +104,7 @@ def test_a_cost_that_is_not_finite_ends_the_training_within_the_step(
 def test_a_gradient_that_is_not_finite_ends_the_training_within_the_step(make: Any, step: int, number: float) -> None:
     """Though the cost of the step is finite, and the next one may be too: tanh makes ±1 of ±infinity."""
     message = diverged(trainer(gn.Dense(9), Poison((step,), number, True), gn.Tanh(), gn.Dense(3), optimizer=make()))
-    assert f"step {step}: the weights are no longer finite numbers" in message
+    assert f"step {step}: the weights contain NaN or Inf" in message
     assert "first was the gradient by the input of poison1, Poison(" in message
 
 
@@ -124,7 +125,7 @@ def test_inputs_that_are_not_finite_are_named() -> None:
     """Data are checked when they are made: memory, or a file that is mapped, may change afterwards."""
     data = gn.Data.from_arrays(np.ones((40, 4)), np.arange(40) % 2, validation=0)
     data.train.inputs[7, 1] = np.nan
-    training = Trainer(gn.Sequential([gn.Dense(2)]), data, batch_size=20, device="cpu", progress=False)
+    training = Trainer(gn.Sequential([gn.Dense(2)]), TrainOptions(batch_size=20, device="cpu", progress=False), data)
     assert "first was the batch" in diverged(training)
 
 
@@ -156,7 +157,7 @@ def test_large_numbers_are_finite_too(dtype: str) -> None:
 
 def test_a_training_that_only_grows_is_not_searched() -> None:
     message = diverged(trainer(gn.Dense(3), loss=gn.MeanSquaredError(), optimizer=gn.SGD(1.0)))
-    assert "the cost has grown to" in message
+    assert "the loss has grown to" in message
     assert "first was" not in message
 
 
@@ -271,7 +272,7 @@ def test_a_run_with_a_bad_batch_ends_with_code_1_the_layer_and_its_checkpoints(f
     done = gpunn("train", "spoilt.npz", "--recipe", "two.toml", "--out", "run", "--checkpoint-every", 1)
     assert done.code == 1
     last = done.err.splitlines()[-1]
-    assert "the cost is no longer a finite number; first was the output of dense1, Dense(8)" in last
+    assert "the loss is NaN or Inf; first was the output of dense1, Dense(8)" in last
     assert "Traceback" not in done.err
     step = int(last.split("step ")[1].split(":")[0])
     at, newest = listed(folder / "run" / "checkpoints")[0]
@@ -291,7 +292,7 @@ def test_a_run_that_ended_in_a_bad_batch_may_go_on_without_it(folder: Path) -> N
     assert gpunn("train", "--resume", "run").code == 1
     done = gpunn("train", "--resume", "run", "--skip-bad-batches")
     assert done.code == 0, done.err
-    assert "skipped        3 batches that led to numbers that are not finite" in done.out
-    assert "1 batch led to numbers that are not finite: skipped, 1 in all" in done.err
+    assert "skipped        3 batches that led to NaN or Inf" in done.out
+    assert "1 batch led to NaN or Inf: skipped, 1 in all" in done.err
     metrics = json.loads((folder / "run" / "metrics.json").read_text())
     assert (metrics["skipped_batches"], metrics["finished"]) == (3, True)

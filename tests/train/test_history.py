@@ -167,10 +167,10 @@ def test_overfitting_is_found_again_when_read_from_disk(tmp_path):
 
 def test_what_is_printed_says_how_the_run_stands():
     history = History(overfitting_run())
-    history.stopped = "no better validation cost for 10 epochs"
+    history.stopped = "no better validation loss for 10 epochs"
     text = str(history)
     assert "overfitting (high variance) since step 80, epoch 8" in text
-    assert "stopped: no better validation cost for 10 epochs" in text
+    assert "stopped: no better validation loss for 10 epochs" in text
     assert "best" in text.splitlines()[1]
     assert "last" in text.splitlines()[2]
     assert repr(history) == "History(30 records to step 300, epoch 30, overfitting since step 80)"

@@ -349,7 +349,7 @@ def test_patience_stops_and_puts_back_the_best_weights(backend: Backend) -> None
     data = Data.from_arrays(rng.normal(size=(160, 20)), rng.integers(0, 2, 160), validation=80)
     model = Sequential([Dense(50), ReLU(), Dense(2)])
     _, history = fitted(backend, data, model, epochs=100, patience=3, optimizer=SGD(0.2))
-    assert history.stopped == "no better validation cost for 3 epochs"
+    assert history.stopped == "no better validation loss for 3 epochs"
     best = history.best
     assert best is not None
     assert 3 <= history[-1].epoch - best.epoch < 4
@@ -425,7 +425,7 @@ def test_what_batchnorm_remembers_stays_finite_when_a_training_diverges(backend:
 def test_a_nan_on_the_way_is_a_divergence_and_no_warning(backend: Backend) -> None:
     model = network().build((4,), 16, backend)
     backend.assign(model.parameters["dense2.b"].value, np.nan)
-    with pytest.raises(DivergenceError, match=r"step [12]: the cost is no longer a finite number"):
+    with pytest.raises(DivergenceError, match=r"step [12]: the loss is NaN or Inf"):
         fitted(backend, model=model)
 
 

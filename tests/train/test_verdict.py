@@ -11,6 +11,7 @@ from support.cli_helpers import gpunn, own_folder
 import gpunn as gn
 from gpunn.errors import DivergenceError
 from gpunn.saving.checkpointer import listed
+from gpunn.train.options import TrainOptions
 from gpunn.train.trainer import Trainer
 
 folder = pytest.fixture(autouse=True)(own_folder)
@@ -93,7 +94,7 @@ def test_the_advice_is_half_of_what_was_set_and_no_momentary_rate(schedule: Any)
 
 
 def verdict(data: gn.Data, *layers: Any, rate: float = 0.1, epochs: int = 3, **options: Any) -> str:
-    trainer = Trainer(gn.Sequential(layers), data, optimizer=gn.SGD(rate), epochs=epochs, **options, **KW)
+    trainer = Trainer(gn.Sequential(layers), TrainOptions(optimizer=gn.SGD(rate), epochs=epochs, **options, **KW), data)
     trainer.train()
     return trainer.verdict()
 
