@@ -1,7 +1,9 @@
 """What `fit`, `evaluate` and `predict` may be given: arrays, names, sets of any size; or one line that says why not."""
 
+import inspect
 import logging
 import re
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from gpunn.backend.base import Backend
 from gpunn.errors import DataError, GpunnError, OptionError, ShapeError
 from gpunn.nn.arguments import as_shape
 from gpunn.train.arguments import fitting_batch_size
+from gpunn.train.options import TrainOptions
 
 QUIET: dict[str, Any] = {"progress": False, "device": "cpu"}
 CENTRES = np.array([[2.0, 0, 0, 1], [0, 2, 0, -1], [0, 0, 2, 0]])
@@ -584,3 +587,10 @@ def test_a_single_sample_is_no_batch_for_batchnorm() -> None:
     with pytest.raises(GpunnError, match="BatchNorm") as caught:
         model.fit(np.zeros((1, 4)), np.zeros((1, 1)), **QUIET)
     one_line(caught.value)
+
+
+def test_fit_and_the_options_of_a_trainer_have_the_same_defaults() -> None:
+    given = {name: p.default for name, p in inspect.signature(gn.Sequential.fit).parameters.items()}
+    options = {each.name: each.default for each in fields(TrainOptions)}
+    assert set(given) - set(options) == {"self", "data", "y", "validation_data"}
+    assert options == {name: given[name] for name in options}

@@ -13,8 +13,9 @@ from support.checkpoint_helpers import ORIGIN, adam, momentum, outcome, stopped_
 from support.harness import one_line
 
 import gpunn as gn
+from gpunn.backend.cuda import CupyBackend
 from gpunn.data import loader
-from gpunn.errors import DivergenceError
+from gpunn.errors import DeviceError, DivergenceError
 from gpunn.saving.checkpoint import open_checkpoint, write_checkpoint
 from gpunn.saving.checkpointer import Checkpointer, CheckpointPart, listed
 from gpunn.train import trainer as module
@@ -156,3 +157,22 @@ def test_trainings_in_threads_share_a_device_and_do_not_disturb_each_other(cuda:
     for one, other in zip(alone, together, strict=True):
         assert other.step.is_recorded == (other.step.backend.device != "cpu")
         assert outcome(one) == outcome(other)
+
+
+def test_a_compiler_that_fails_after_the_trial_leaves_auto_to_the_cpu(
+    cuda: Core, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise DeviceError("the kernel gather was not compiled: nvrtc is of another version")
+
+    expected = trainer("cpu", skip_bad_batches=True)
+    expected.run()
+    monkeypatch.setattr(CupyBackend, "compile_ahead", fail)
+    on_the_way = trainer("auto", skip_bad_batches=True, progress=True)
+    assert on_the_way.backend.device == "cuda:0"
+    on_the_way.run()
+    assert on_the_way.backend.device == "cpu"
+    np.testing.assert_equal(on_the_way.model.arrays(), expected.model.arrays())
+    assert "going on with the CPU: the kernel gather was not compiled" in capsys.readouterr().err
+    with pytest.raises(DeviceError, match="not compiled"):
+        trainer("cuda", skip_bad_batches=True).run()
