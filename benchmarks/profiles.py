@@ -12,7 +12,7 @@ from peers import ROOT, WORKERS, WorkerError, environment
 
 
 def profile_of(folder: Path, device: str, precision: str) -> dict[str, Any]:
-    """The profile of a workload that lies in a folder, as `gpunn.tools.profiler.Profile.to_dict` gives it.
+    """The profile of a workload that lies in a folder, as a dictionary.
 
     Raises:
         WorkerError: it could not be taken.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from gpunn_worker import Gpunn
@@ -13,4 +14,4 @@ from gpunn.tools.profiler import profile
 
 if __name__ == "__main__":
     worker = Gpunn(Task(Path(sys.argv[1]), "fit", *sys.argv[2:]))
-    json.dump(profile(worker.trainer).to_dict(), sys.stdout)
+    json.dump(asdict(profile(worker.trainer)), sys.stdout)

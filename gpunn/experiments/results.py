@@ -9,6 +9,7 @@ import json
 import math
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,7 @@ def write_profile(folder: Path, experiment: Experiment, trainer: Trainer, say: S
     from gpunn.tools.profiler import profile
 
     profiled = profile(trainer)
-    write_atomically(folder / PROFILE, (json.dumps(profiled.to_dict(), indent=2) + "\n").encode())
+    write_atomically(folder / PROFILE, (json.dumps(asdict(profiled), indent=2) + "\n").encode())
     title = f"a step of {experiment.name} on {trainer.data.name}"
     plot_profile(profiled, folder / PROFILE_PICTURE, title=title)
     say("")

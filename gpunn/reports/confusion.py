@@ -22,20 +22,7 @@ _POWER = 0.7
 
 
 def confusion_matrix(labels: ArrayLike, predicted: ArrayLike, classes: int) -> NDArray[np.int64]:
-    """Count how often class i was taken for class j: n_ij = #{k : labels_k = i, predicted_k = j}.
-
-    Args:
-        labels: True classes (n,), whole numbers from 0.
-        predicted: Predicted classes (n,).
-        classes: Number of classes.
-
-    Returns:
-        Counts (classes, classes); a row for each true class, a column for each predicted one.
-
-    Raises:
-        ShapeError: the two are not one-dimensional of the same length.
-        DataError: a class is not a whole number from 0 to classes − 1.
-    """
+    """Count how often class i was taken for class j: n_ij = #{k : labels_k = i, predicted_k = j}, for classes (n,)."""
     given = {"labels": np.asarray(labels), "predictions": np.asarray(predicted)}
     true, answers = given.values()
     if true.ndim != 1 or true.shape != answers.shape:
@@ -45,8 +32,9 @@ def confusion_matrix(labels: ArrayLike, predicted: ArrayLike, classes: int) -> N
             raise DataError(f"expected whole numbers as {name}, got {values.dtype}: use argmax for the classes")
         if values.size and not 0 <= values.min() <= values.max() < classes:
             raise DataError(f"expected {name} from 0 to {classes - 1}, got {values.min()} to {values.max()}")
-    cells = true.astype(np.int64) * classes + answers.astype(np.int64)
-    return np.bincount(cells, minlength=classes * classes).astype(np.int64).reshape(classes, classes)
+    counts = np.zeros((classes, classes), np.int64)
+    np.add.at(counts, (true.astype(np.int64), answers.astype(np.int64)), 1)
+    return counts
 
 
 def plot_confusion(
@@ -56,16 +44,6 @@ def plot_confusion(
 
     Colours are shares of a row. Were both on one scale, the diagonal would leave all errors white. Up to 20
     classes the counts stand in the cells, and the size and recall n_ii / Σ_j n_ij of each class beside its row.
-
-    Args:
-        matrix: Counts (classes, classes) of `confusion_matrix`.
-        class_names: Name of each class.
-        path: PNG file to write.
-        title: Title of the picture.
-
-    Raises:
-        ShapeError: the matrix is not square, or there is not one name a class.
-        OutputError: the file cannot be written.
     """
     import matplotlib
     from matplotlib.cm import ScalarMappable
@@ -120,7 +98,6 @@ def plot_confusion(
 
 
 def _name_classes(axes: "Axes", names: Sequence[str]) -> None:
-    """Name the rows and columns; of very many classes only some."""
     step = -(-len(names) // 34)
     places, shown = np.arange(0, len(names), step), names[::step]
     size = 9.0 if len(names) <= _MOST_WRITTEN else 7.5

@@ -35,20 +35,8 @@ def plot_curves(
 ) -> None:
     """Draw loss and accuracy (for regression RMSE and R²) over the epochs, and a learning rate that changes.
 
-    Loss and RMSE are on a logarithmic axis where they span more than two decades.
-
-    Args:
-        history: Records of the run.
-        path: PNG file to write.
-        title: Title of the picture.
-        reference: Curves of somebody else's run, drawn dashed beside these: lists under `train_loss`,
-            `train_accuracy`, `validation_loss`, `validation_accuracy`, each optional, at the epochs under `epoch`
-            (1, 2, … where missing); `name` says whose.
-
-    Raises:
-        OptionError: `reference` has a key that is none of these.
-        ShapeError: one of its lists is not as long as its epochs.
-        OutputError: the file cannot be written.
+    A `reference` is drawn dashed beside these: lists under `train_loss`, `train_accuracy`, `validation_loss` and
+    `validation_accuracy`, each optional, at the epochs under `epoch` (1, 2, … where missing); `name` says whose.
     """
     ours = {
         name: np.array([getattr(record, name) for record in history], float) for name in Record.__dataclass_fields__

@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,15 +28,9 @@ _BESIDE, _ABOVE = 0.12, 0.26
 
 
 def first_filters(model: Network, shape: Shape) -> tuple[str, NDArray[Any]] | None:
-    """Return the weights of the first layer that has any, as images.
+    """Return the name of the first layer with weights, and these as images (units, channels, height, width).
 
-    Args:
-        model: Built network.
-        shape: Shape of one sample of its data, (height, width, channels) for images.
-
-    Returns:
-        Name of the layer and its weights (units, channels, height, width); None where they are not images: a Dense
-        layer that is fed with features, or with what pooling has left of an image.
+    None where they are not images: of a Dense layer fed with features, or with what pooling has left of an image.
     """
     layer = next((layer for layer in model.layers if layer.has_weights), None)
     if model.backend is None or len(shape) != 3 or layer is None or layer.w is None:
@@ -52,22 +47,10 @@ def first_filters(model: Network, shape: Shape) -> tuple[str, NDArray[Any]] | No
 def plot_filters(
     weights: ArrayLike, path: str | os.PathLike[str], *, name: str = "filters", count: int = 64, title: str = ""
 ) -> None:
-    """Draw the weights of filters or units as images, all on one scale.
+    """Draw weights (units, channels, height, width) as images, all on one scale.
 
     One channel: red above 0, blue below. Three channels: as red, green and blue, grey being 0. Other numbers of
     channels: the norm √(Σ_c w²) at each place.
-
-    Args:
-        weights: Weights (units, channels, height, width), such as `w` of a Conv2D.
-        path: PNG file to write.
-        name: Name of the layer.
-        count: Largest number of units to draw, the first ones.
-        title: Title of the picture.
-
-    Raises:
-        ShapeError: the weights are not of four dimensions.
-        OptionError: `count` is not positive.
-        OutputError: the file cannot be written.
     """
     w = np.asarray(weights)
     if w.ndim != 4 or not w.size:
@@ -97,30 +80,14 @@ def plot_filters(
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """The maps that one convolution answers an image with.
-
-    Attributes:
-        name: Names of the convolution and of the layers after it that the maps have passed, "conv1, relu1, maxpool1".
-        maps: Maps (filters, height, width).
-    """
+    """The maps (filters, height, width) of a convolution, and the layers that they have passed: "conv1, relu1"."""
 
     name: str
     maps: NDArray[Any]
 
 
 def answers_to(model: Network, image: ArrayLike) -> list[Answers]:
-    """Compute what each convolution, with the activation and pooling after it, answers to an image.
-
-    Args:
-        model: Built network.
-        image: Image (height, width, channels), as the network sees it.
-
-    Returns:
-        One element a convolution; the BatchNorm or Dropout that comes last before the next one is left out.
-
-    Raises:
-        ShapeError: the network was built for images of another shape.
-    """
+    """Compute the maps of each convolution for an image (height, width, channels), after its activation and pooling."""
     names = _names_of_answers(model.layers)
     if not names or model.backend is None:
         return []
@@ -142,19 +109,16 @@ def answers_to(model: Network, image: ArrayLike) -> list[Answers]:
 
 def _names_of_answers(layers: Sequence[Layer]) -> dict[str, str]:
     """For each convolution: its name and those of the layers after it, up to the last that is in its answer."""
-    groups: dict[str, list[str]] = {}
-    waiting: list[str] = []
-    for layer in layers:
-        if layer.name_prefix in ("flatten", "dense"):
-            break
+    groups: list[list[Layer]] = []
+    for layer in takewhile(lambda layer: layer.name_prefix not in ("flatten", "dense"), layers):
         if _is_convolution(layer):
-            name, waiting = layer.name, []
-            groups[name] = []
-        waiting.append(layer.name)
-        if groups and layer.is_pictured:
-            groups[name] += waiting
-            waiting = []
-    return {name: ", ".join(group) for name, group in groups.items()}
+            groups.append([])
+        if groups:
+            groups[-1].append(layer)
+    for group in groups:
+        while not group[-1].is_pictured:
+            group.pop()
+    return {group[0].name: ", ".join(layer.name for layer in group) for group in groups}
 
 
 def _is_convolution(layer: Layer) -> bool:
@@ -170,21 +134,7 @@ def plot_activations(
     count: int = 16,
     title: str = "",
 ) -> None:
-    """Draw an image, and beside it what the filters answer to it; each convolution has one scale of its own.
-
-    Args:
-        image: Image (height, width, channels); other than 1 or 3 channels are drawn as their mean.
-        answers: Answers of `answers_to`.
-        path: PNG file to write.
-        name: Words above the image.
-        count: Largest number of maps to draw of one convolution, the first ones.
-        title: Title of the picture.
-
-    Raises:
-        ShapeError: the image is none, or there are no answers.
-        OptionError: `count` is not positive.
-        OutputError: the file cannot be written.
-    """
+    """Draw an image (height, width, channels), and beside it the answers, each convolution on a scale of its own."""
     pixels = np.asarray(image, np.float64)
     if pixels.ndim != 3 or not pixels.size or not answers:
         raise ShapeError(

@@ -44,21 +44,8 @@ def plot_mistakes(
 ) -> None:
     """Draw the `count` mistakes of the highest loss −ln p(true class), the worst first.
 
-    Args:
-        inputs: Images (n, height, width, 1 or 3) or (n, height, width), or features (n, features): drawn as a square
-            image where they are one of at least 8 × 8, else as bars.
-        labels: True classes (n,).
-        probabilities: Probabilities (n, classes) of `predict_proba`.
-        class_names: Name of each class.
-        path: PNG file to write.
-        count: Number of places.
-        title: Title of the picture.
-        scale: Factor of the inputs in the picture.
-
-    Raises:
-        ShapeError: the arrays do not fit together.
-        OptionError: `count` is not positive.
-        OutputError: the file cannot be written.
+    Inputs are images (n, height, width, 1 or 3) or (n, height, width), or features (n, features): drawn as a square
+    image where they are one of at least 8 × 8, else as bars. `scale` is their factor in the picture.
     """
     samples: Inputs = inputs if isinstance(inputs, Rows) else np.asarray(inputs)
     true, shares = np.asarray(labels), np.asarray(probabilities)
@@ -79,10 +66,12 @@ def plot_mistakes(
     wide = max(1.3, 0.15 + 0.062 * (18 + max(map(len, names))))
     columns = min(int(10.7 / wide), max(4, len(worst)))
     rows = max(1, math.ceil(len(worst) / columns))
-    heading = _heading(len(worst), len(mistakes), len(true))
+    which = "only" if len(worst) == len(mistakes) else f"the {len(worst)} of highest loss among"
+    share = f"{100 * len(mistakes) / max(1, len(true)):.2f} % of {len(true):,} samples"
+    heading = f"{which} {len(mistakes):,} mistake{'s' if len(mistakes) != 1 else ''} ({share})"
     with picture(path, max(wide * columns, 5.0), 1.78 * rows + 0.8, title or "Worst mistakes") as figure:
         if not len(worst):
-            write_alone(figure, heading)
+            write_alone(figure, f"No mistakes among {len(true):,} samples")
             return
         figure.supxlabel(heading, fontsize=9.5, color=FAINT)
         shown = _as_images(samples[worst] if scale == 1 else samples[worst] * np.float32(scale))
@@ -97,17 +86,6 @@ def plot_mistakes(
                 _draw_bars(axes, shown[place], limits)
             else:
                 draw_image(axes, shown[place], limits)
-
-
-def _heading(shown: int, mistakes: int, samples: int) -> str:
-    if not mistakes:
-        return f"No mistakes among {samples:,} samples"
-    share = f"{100 * mistakes / samples:.2f} % of {samples:,} samples"
-    if mistakes > shown:
-        return f"the {shown} of highest loss among {mistakes:,} mistakes ({share})"
-    if mistakes == 1:
-        return f"the only mistake ({share})"
-    return f"only {mistakes:,} mistakes, highest loss first ({share})"
 
 
 def _as_images(samples: NDArray[Any]) -> NDArray[Any]:

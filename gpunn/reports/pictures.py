@@ -15,12 +15,9 @@ FILTERS, ACTIVATIONS = "filters.png", "activations.png"
 
 
 def draw_network(folder: Path, model: Network, data: Data, title: str) -> list[str]:
-    """Write filters.png and activations.png of a network, each where there is something to draw.
+    """Write filters.png and activations.png, each where there is something to draw, and return their names.
 
     The image comes from the validation set, else from the training set: never from a test set that was not watched.
-
-    Returns:
-        The names of the files.
     """
     written = []
     if (first := reports.first_filters(model, data.train.shape)) is not None:

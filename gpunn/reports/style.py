@@ -36,27 +36,17 @@ _STYLE = {
     "font.size": 10.0,
     "axes.titlesize": 11.0,
     "axes.labelsize": 10.0,
-    "axes.edgecolor": FAINT,
-    "axes.labelcolor": INK,
     "axes.linewidth": 0.8,
     "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "text.color": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "xtick.labelsize": 9.0,
-    "ytick.labelsize": 9.0,
-    "legend.fontsize": 9.0,
+    "axes.edgecolor": FAINT,
     "legend.frameon": False,
-    "figure.facecolor": "white",
-    "axes.facecolor": "white",
-    "savefig.facecolor": "white",
-    "figure.dpi": DPI,
-    "savefig.dpi": DPI,
     "text.usetex": False,
-    # Names of classes and files may hold a dollar sign.
-    "text.parse_math": False,
+    "text.parse_math": False,  # names of classes and files may hold a dollar sign
+    **dict.fromkeys(("axes.labelcolor", "text.color", "xtick.color", "ytick.color"), INK),
+    **dict.fromkeys(("legend.fontsize", "xtick.labelsize", "ytick.labelsize"), 9.0),
+    **dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), "white"),
+    **dict.fromkeys(("figure.dpi", "savefig.dpi"), DPI),
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right"), False),
 }
 # A picture does not need matplotlib's backend: setting it may start a toolkit.
 _UNTOUCHED = ("backend", "backend_fallback", "interactive", "toolbar", "webagg", "date.epoch")
@@ -67,9 +57,6 @@ def picture(path: str | os.PathLike[str], width: float, height: float, title: st
     """Open a figure of width × height inches, and write it to `path` as PNG when the block ends without an error.
 
     The same drawing gives the same bytes: the file names neither a program nor a time.
-
-    Raises:
-        OutputError: the file cannot be written.
     """
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -68,16 +68,7 @@ def profile_table(profile: Profile) -> str:
 
 
 def plot_profile(profile: Profile, path: str | os.PathLike[str], *, title: str = "") -> None:
-    """Draw a bar for each part: its time, and within it the time at the machine's own rates.
-
-    Args:
-        profile: Profile to draw.
-        path: PNG file to write.
-        title: Title of the picture.
-
-    Raises:
-        OutputError: the file cannot be written.
-    """
+    """Draw a bar for each part: its time, and within it the time at the machine's own rates."""
     unit, scale = ("ms", 1e3) if profile.seconds >= 2e-3 else ("µs", 1e6)
     names = [f"{part.part} {part.stage}".strip() for part in profile.parts]
     measured = [scale * part.seconds for part in profile.parts]

@@ -8,7 +8,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from math import ceil, prod
@@ -30,114 +30,72 @@ GATHER, FORWARD, LOSS, BACKWARD, UPDATE = PASSES = ("gather", "forward", "loss",
 BETWEEN = "between"
 
 _LEAST_STEPS, _MOST_STEPS = 6, 200
-LARGE_COPY = 2**28
-"""Bytes of the copy that stands for memory itself: more than most caches hold."""
-_MANY_BYTES = 2**24
-_ROUNDS, _IN_A_ROW = 5, 20
 
-_Key = tuple[str, Layer | None]
-"""A pass, and the stage that it is of, if any."""
+_Key = tuple[str, str]
+"""A pass, and the stage that it is of, "" for the passes of the whole network."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """The work of one stage in one pass.
+    """The work of one stage in one pass, and the least time that it could take."""
 
-    Attributes:
-        part: One of PASSES, or BETWEEN for the rest: Python, and on a device gaps between kernels.
-        stage: Name of the layer and of its part, "" for the passes of the whole network.
-        seconds: Time in a step.
-        flops: Multiplications and additions of the matrix products; element-wise work is measured by its bytes.
-        nbytes: Size of the arrays that must be read or written at least once.
-        least_seconds: Time of the machine's own products and copies for the same work.
-    """
-
-    part: str
-    stage: str
+    part: str  # one of PASSES, or BETWEEN for the rest: Python, and on a device gaps between kernels
+    stage: str  # "" for the passes of the whole network
     seconds: float
-    flops: int = 0
-    nbytes: int = 0
-    least_seconds: float = 0.0
+    flops: int = 0  # of matrix products; element-wise work is measured by its bytes
+    nbytes: int = 0  # of arrays that must be read or written at least once
+    least_seconds: float = 0.0  # of the machine's own products and copies for the same work
 
 
 @dataclass(frozen=True)
 class Profile:
-    """A step in its parts, which add up to it.
-
-    Attributes:
-        batch_size: Samples of the step.
-        device, dtype, precision: Where it ran, and in which numbers.
-        is_replayed: Whether training replays the step as one graph, inside which nothing can be timed, so that the
-            parts were timed kernel by kernel.
-        steps: Number of steps watched; all times are means over the faster half, which nothing else disturbed.
-        step_seconds: Time of a step as training runs it, unwatched.
-        parts: Parts in the order in which they run.
-        product_size, product_flops: Rows and columns of the product that stands for the machine's own, and its FLOPs a
-            second.
-        copy_bytes, copy_rate: Bytes that the copy in memory reads and writes, and bytes a second.
-    """
+    """A step in its parts, which add up to it; times are means over the faster half of the steps watched."""
 
     batch_size: int
     device: str
     dtype: str
     precision: str
-    is_replayed: bool
+    is_replayed: bool  # as one graph, inside which nothing can be timed: the parts were timed kernel by kernel
     steps: int
-    step_seconds: float
+    step_seconds: float  # as training runs it, unwatched
     parts: tuple[Part, ...]
-    product_size: int
-    product_flops: float
-    copy_bytes: int
-    copy_rate: float
+    product_size: int  # rows and columns of the product that stands for the machine's own
+    product_flops: float  # a second
+    copy_bytes: int  # read and written
+    copy_rate: float  # bytes a second
 
     @property
     def seconds(self) -> float:
         """Time of all parts together: a step while it was watched."""
         return sum(part.seconds for part in self.parts)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Describe the profile as JSON has it."""
-        return asdict(self)
-
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Make a profile from the dictionary of `to_dict`."""
+        """Make a profile from its dictionary, such as `dataclasses.asdict` gives."""
         return cls(**{**values, "parts": tuple(Part(**part) for part in values["parts"])})
 
 
 class Rates:
-    """The machine at its best, measured here and now: products, and copies of any size.
+    """The machine at its best, measured here and now: FLOPs a second of a large product, bytes a second of a copy."""
 
-    Args:
-        backend: Backend to measure.
-        dtype: Numbers of the products.
-        size: Rows and columns of their matrices; left out, what is large on the device.
-        large_copy: Bytes that the copy in memory reads and writes.
-
-    Attributes:
-        flops: FLOPs a second of a product of two large matrices.
-        copy: Bytes a second, read and written, of a copy in memory.
-    """
-
-    def __init__(
-        self, backend: Backend, dtype: DTypeLike, size: int | None = None, large_copy: int = LARGE_COPY
-    ) -> None:
+    def __init__(self, backend: Backend, dtype: DTypeLike, size: int | None = None, copy_bytes: int = 2**28) -> None:
         self._backend = backend
-        self._copies: dict[int, float] = {}
-        self.size, self.large_copy = size or (2048 if backend.device == "cpu" else 4096), large_copy
+        self.size = size or (2048 if backend.device == "cpu" else 4096)
+        self.copy_bytes = copy_bytes  # by default more than most caches hold, so that it stands for memory itself
         a, b, c = (backend.zeros((self.size, self.size), dtype) for _ in range(3))
-        for factor in (a, b):
-            backend.assign(factor, 0.5)
+        backend.assign(a, 0.5)
+        backend.assign(b, 0.5)
         self._product = partial(backend.gemm, 1.0, a, b, 0.0, c)
         self._product_seconds = 0.0
         self._product_seconds = self._best_seconds(self._product)
+        self._copies: dict[int, float] = {}
         self.flops = 2 * self.size**3 / self._product_seconds
-        self.copy = large_copy / self.copy_seconds(large_copy)
+        self.copy = copy_bytes / self.copy_seconds(copy_bytes)
 
     def copy_seconds(self, nbytes: int) -> float:
         """Return the time of a copy that reads and writes so many bytes together; small ones stay in the caches."""
         if nbytes not in self._copies:
-            times = _IN_A_ROW if nbytes < _MANY_BYTES else 1
+            times = 20 if nbytes < 2**24 else 1
             works = _copies(self._backend, max(1, nbytes // 2))
             self._copies[nbytes] = min(self._best_seconds(work, times) for work in works)
         return self._copies[nbytes]
@@ -160,7 +118,7 @@ class Rates:
         work()
         on_host, _ = _timed(self._backend, work)
         found = []
-        for _ in range(_ROUNDS):
+        for _ in range(5):
             self.head_start(2 * times * on_host)
             begin = self._backend.mark()
             for _ in range(times):
@@ -191,13 +149,7 @@ def _timed(backend: Backend, work: Callable[[], Any]) -> tuple[float, float]:
 
 
 def profile(trainer: Trainer, seconds: float = 1.0, rates: Rates | None = None) -> Profile:
-    """Watch some more steps of a training; the network and all that is remembered are put back afterwards.
-
-    Args:
-        trainer: Trainer before or after its training.
-        seconds: Time to watch, about.
-        rates: Rates of the machine where they are known; else they are measured.
-    """
+    """Watch some more steps of a training for about `seconds`; the network and all that is remembered are put back."""
     step, backend = trainer.step, trainer.step.backend
     rates = rates or Rates(backend, trainer.model.dtype)
 
@@ -217,7 +169,7 @@ def profile(trainer: Trainer, seconds: float = 1.0, rates: Rates | None = None) 
         together = min(step.steps_per_graph if step.is_recorded else 1, len(trainer.data.train) // step.batch_size)
         plain = sorted(timed_steps(_full_batches(trainer, together), 2 * together * on_host, replay=True))
         watched: list[tuple[float, dict[_Key, float]]] = []
-        with _marks(step) as (marks, handing_back):
+        with _marks(step) as (marks, returning):
             for whole in timed_steps(_full_batches(trainer), 4 * on_host, replay=False):  # marks take the host time too
                 taken: dict[_Key, float] = defaultdict(float)
                 for key, begin, end in marks:
@@ -226,11 +178,11 @@ def profile(trainer: Trainer, seconds: float = 1.0, rates: Rates | None = None) 
                 watched.append((whole, taken))
         half = (count + 1) // 2
         faster = sorted(watched, key=lambda each: each[0])[:half]
-        works = _least_work(trainer, handing_back)
+        works = _least_work(trainer, returning)
         parts = []
         for key in sorted(faster[0][1], key=lambda key: PASSES.index(key[0])):
             spent = fmean(taken[key] for _, taken in faster)
-            parts.append(Part(key[0], _words(key[1]), spent, *works[key], rates.least_seconds(*works[key])))
+            parts.append(Part(*key, spent, *works[key], rates.least_seconds(*works[key])))
     rest = fmean(whole for whole, _ in faster) - sum(part.seconds for part in parts)
     return Profile(
         batch_size=step.batch_size,
@@ -243,7 +195,7 @@ def profile(trainer: Trainer, seconds: float = 1.0, rates: Rates | None = None) 
         parts=(*parts, Part(BETWEEN, "", rest)),
         product_size=rates.size,
         product_flops=rates.flops,
-        copy_bytes=rates.large_copy,
+        copy_bytes=rates.copy_bytes,
         copy_rate=rates.copy,
     )
 
@@ -295,10 +247,10 @@ def _marks(step: Step) -> Iterator[tuple[list[tuple[_Key, Any, Any]], set[_Key]]
 
         return call
 
-    methods: list[tuple[Any, str, _Key]] = [(step.batches, name, (GATHER, None)) for name in ("take", "given")]
-    methods += [(step.loss, "evaluate", (LOSS, None))]
-    methods += [(step.optimizer, name, (UPDATE, None)) for name in ("before_backward", "update")]
-    methods += [(stage, name, (name, stage)) for stage in step.stages for name in (FORWARD, BACKWARD)]
+    methods: list[tuple[Any, str, _Key]] = [(step.batches, name, (GATHER, "")) for name in ("take", "given")]
+    methods += [(step.loss, "evaluate", (LOSS, ""))]
+    methods += [(step.optimizer, name, (UPDATE, "")) for name in ("before_backward", "update")]
+    methods += [(stage, name, (name, _words(stage))) for stage in step.stages for name in (FORWARD, BACKWARD)]
     try:
         for owner, name, key in methods:
             setattr(owner, name, marked(getattr(owner, name), key))
@@ -308,31 +260,27 @@ def _marks(step: Step) -> Iterator[tuple[list[tuple[_Key, Any, Any]], set[_Key]]
             delattr(owner, name)  # and that of its class is seen again
 
 
-def _words(stage: Layer | None) -> str:
+def _words(stage: Layer) -> str:
     """Name a stage by its layer, and by its part of the layer."""
-    if stage is None:
-        return ""
     name = f"{stage.name} bias" if stage.name_prefix == "bias" else stage.name
     return f"{name}, {stage.fused.name_prefix}" if stage.fused else name
 
 
-def _least_work(trainer: Trainer, handing_back: set[_Key]) -> dict[_Key, tuple[int, int]]:
-    """Count the FLOPs and bytes of every part that its equations need, from the shapes.
+def _least_work(trainer: Trainer, returning: set[_Key]) -> dict[_Key, tuple[int, int]]:
+    """Count the FLOPs and bytes that the equations of every part need, from the shapes.
 
-    An implementation that moves more bytes than these does them no faster, and its distance to the limit shows.
+    Code that moves more bytes than these does them no faster, and its distance to the limit shows.
     """
     model, step, shape = trainer.model, trainer.step, trainer.model.input_shape
     n, itemsize = step.batch_size, np.dtype(model.dtype).itemsize
     stored = trainer.data.train.inputs.dtype.itemsize
-    works: dict[_Key, tuple[int, int]] = {(GATHER, None): (0, n * prod(shape) * (stored + itemsize))}
+    works: dict[_Key, tuple[int, int]] = {(GATHER, ""): (0, n * prod(shape) * (stored + itemsize))}
     for stage in step.stages:
-        output = stage.output_shape(shape)
-        inputs, outputs, w = n * prod(shape), n * prod(output), stage.w
-        flops = [0, 0]
-        if w is None:
-            moved = [inputs * ins + outputs * outs for ins, outs in stage.traffic]
-        else:
-            learns, hands_back = not w.is_frozen, (BACKWARD, stage) in handing_back
+        name, output, w = _words(stage), stage.output_shape(shape), stage.w
+        inputs, outputs = n * prod(shape), n * prod(output)
+        flops, moved = [0, 0], [inputs * ins + outputs * outs for ins, outs in stage.traffic]
+        if w is not None:
+            learns, hands_back = not w.is_frozen, (BACKWARD, name) in returning
             is_folded = learns and w.grad is None  # updated by the very product that would give its gradient (21)
             # Each weight is used once for every output place: one for Dense, rows × columns for Conv2D.
             product = 2 * n * prod(output[:-1]) * w.size
@@ -340,11 +288,10 @@ def _least_work(trainer: Trainer, handing_back: set[_Key]) -> dict[_Key, tuple[i
             # δ and a are read and ∂C/∂w written (13); w is read for wᵀ δ (8), which is written, or to be updated.
             back = outputs + learns * (inputs + w.size) + (hands_back or is_folded) * w.size + hands_back * inputs
             moved = [inputs + w.size + outputs, back]
-        for name, *work in zip((FORWARD, BACKWARD), flops, moved, strict=True):
-            works[name, stage] = work[0], work[1] * itemsize
+        works[FORWARD, name], works[BACKWARD, name] = ((f, m * itemsize) for f, m in zip(flops, moved, strict=True))
         shape = output
-    works[LOSS, None] = 0, 2 * n * prod(shape) * itemsize  # z is read, ∂C/∂z written
+    works[LOSS, ""] = 0, 2 * n * prod(shape) * itemsize  # z is read, ∂C/∂z written
     updated = sum(parameter.size for parameter in model.parameters if parameter.grad is not None)
     # Gradient and value are read, value is written; what the optimizer remembers of each is read and written.
-    works[UPDATE, None] = 0, (3 + 2 * len(trainer.optimizer.state)) * updated * itemsize
+    works[UPDATE, ""] = 0, (3 + 2 * len(trainer.optimizer.state)) * updated * itemsize
     return works

@@ -91,15 +91,7 @@ def _moved(array: NDArray[Any], device: Backend) -> Any:
 
 
 def self_test(device: str | Backend, say: Callable[[str], None]) -> bool:
-    """Compare every kernel of a device with its NumPy code.
-
-    Args:
-        device: Device to test.
-        say: Called with a line for each kernel that is wrong, and one about the rest.
-
-    Returns:
-        Whether all agree.
-    """
+    """Compare every kernel of a device with its NumPy code, and say which are wrong; return whether none is."""
     backend = device if isinstance(device, Backend) else select(device)
     both = _Twice(backend)
     for layers, data, options in _trainings():

@@ -32,9 +32,8 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     """Makes the doctor see a driver, installed packages and CUDA libraries that cannot be loaded."""
 
     def pretend(driver: Driver, packages: dict[str, str], broken: dict[str, str] | None = None) -> None:
-        for module in (nvidia, doctor):
-            monkeypatch.setattr(module, "read_driver", lambda: driver)
-            monkeypatch.setattr(module, "installed", lambda package: packages.get(package, ""))
+        monkeypatch.setattr(nvidia, "read_driver", lambda: driver)
+        monkeypatch.setattr(nvidia, "installed", lambda package: packages.get(package, ""))
         monkeypatch.setattr(nvidia, "library_problem", lambda name: (broken or {}).get(name, ""))
         has_cupy = any(package.startswith("cupy") for package in packages)
         monkeypatch.setattr(
@@ -199,7 +198,7 @@ def test_a_machine_without_the_library_has_no_driver(monkeypatch: pytest.MonkeyP
 
 
 def test_what_cuda_lacks_is_no_failure_where_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "read_driver", lambda: Driver(problem=nvidia.NO_DRIVER))
+    monkeypatch.setattr(nvidia, "read_driver", lambda: Driver(problem=nvidia.NO_DRIVER))
     findings = diagnose()
     assert [finding for finding in findings if finding.status == "missing"] == []
     assert {"gpunn", "Python", "numpy", "BLAS", "data cache", "kernel cache", "NVIDIA driver", "CuPy"} <= {

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ class FixedRates(Rates):
 
     def __init__(self) -> None:
         self.flops = self.copy = 1e9
-        self.size, self.large_copy = 64, 2**20
+        self.size, self.copy_bytes = 64, 2**20
 
     def copy_seconds(self, nbytes: int) -> float:
         return nbytes / self.copy
@@ -325,7 +326,7 @@ def test_a_graph_is_said_not_to_be_timed_inside() -> None:
 
 
 def test_a_profile_comes_back_from_json() -> None:
-    assert Profile.from_dict(json.loads(json.dumps(example().to_dict()))) == example()
+    assert Profile.from_dict(json.loads(json.dumps(asdict(example())))) == example()
 
 
 def test_a_picture_that_cannot_be_written_says_so(folder: Path) -> None:
