@@ -3,62 +3,39 @@
 import gpunn.experiments.starting  # noqa: F401  # first: what follows takes its time
 
 # isort: split
+# A family of parts is named in its own file alone, by `__all__`.
 from gpunn.backend.limits import set_memory_limit
 from gpunn.config import register
 from gpunn.data import Data, Samples, load_data
 from gpunn.data.augmentation import Augmentation
 from gpunn.errors import GpunnError
-from gpunn.nn import losses as _losses
-from gpunn.nn.initializers import Glorot, He, Initializer, LeCun, Normal
-from gpunn.nn.layers import AveragePool2D, BatchNorm, Conv2D, Dense, Dropout, Flatten, Layer, MaxPool2D
-from gpunn.nn.layers import activation as _activations
-from gpunn.nn.layers.activation import *  # noqa: F403  # a new one is named in its own file alone; losses likewise
+from gpunn.nn import initializers, layers, losses
+from gpunn.nn.initializers import *  # noqa: F403
+from gpunn.nn.layers import *  # noqa: F403
+from gpunn.nn.layers import activation
+from gpunn.nn.layers.activation import *  # noqa: F403  # once more, for mypy
 from gpunn.nn.losses import *  # noqa: F403
 from gpunn.sequential import Sequential, load_model
-from gpunn.train import optimizers as _optimizers
+from gpunn.train import optimizers, regularizers, schedules
 from gpunn.train.evaluator import Evaluation
 from gpunn.train.history import History
 from gpunn.train.optimizers import *  # noqa: F403
 from gpunn.train.record import Record
-from gpunn.train.regularizers import L1, L2, Regularizer
-from gpunn.train.schedules import Constant, Cosine, OneCycle, Schedule, StepDecay
+from gpunn.train.regularizers import *  # noqa: F403
+from gpunn.train.schedules import *  # noqa: F403
 from gpunn.version import __version__ as __version__
 
-__all__ = [
-    "L1",
-    "L2",
-    "Augmentation",
-    "AveragePool2D",
-    "BatchNorm",
-    "Constant",
-    "Conv2D",
-    "Cosine",
-    "Data",
-    "Dense",
-    "Dropout",
-    "Evaluation",
-    "Flatten",
-    "Glorot",
-    "GpunnError",
-    "He",
-    "History",
-    "Initializer",
-    "Layer",
-    "LeCun",
-    "MaxPool2D",
-    "Normal",
-    "OneCycle",
-    "Record",
-    "Regularizer",
-    "Samples",
-    "Schedule",
-    "Sequential",
-    "StepDecay",
-    "load_data",
-    "load_model",
-    "register",
-    "set_memory_limit",
-]
-__all__ += _activations.__all__
-__all__ += _losses.__all__
-__all__ += _optimizers.__all__
+__all__ = ["Augmentation", "Data", "Evaluation", "GpunnError", "History", "Record", "Samples", "Sequential"]
+__all__ += ["load_data", "load_model", "register", "set_memory_limit"]
+__all__ += initializers.__all__
+__all__ += layers.__all__
+__all__ += activation.__all__
+__all__ += losses.__all__
+__all__ += optimizers.__all__
+__all__ += regularizers.__all__
+__all__ += schedules.__all__
+
+
+def __dir__() -> list[str]:
+    """List the public names, without the modules."""
+    return sorted({"__version__", *__all__})

@@ -1,12 +1,10 @@
 """The program `gpunn`: one thin function a command, which imports what it alone needs."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys
 import traceback
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 import click
 
@@ -20,14 +18,14 @@ from gpunn.version import __version__
 INTERRUPTED = 130
 
 
-def _say(line: str) -> None:
+def _say(line: str, stream: TextIO | None = None) -> None:
     # Past click, which writes UTF-8 to a stream of ASCII; and at once, so that it keeps its place between the lines of
     # progress on standard error.
-    print(line, flush=True)
+    print(line, file=stream or sys.stdout, flush=True)
 
 
 def _note(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    _say(line, sys.stderr)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
@@ -58,37 +56,26 @@ _memory_limit = click.option(
 @cli.command()
 @click.argument("data", required=False)
 @click.option("--recipe", metavar="NAME|FILE.toml", help="What to train and how; left out, mlp.")
-@click.option("--epochs", type=int, metavar="N", help="Times that all training samples are gone through.")
-@click.option("--batch-size", type=int, metavar="N", help="Samples of a minibatch.")
+@click.option("--epochs", type=int, metavar="N", help="Number of epochs.")
+@click.option("--batch-size", type=int, metavar="N", help="Number of samples in a batch.")
 @click.option("--learning-rate", type=float, metavar="X", help="The highest where the recipe has a schedule.")
 @click.option("--seed", type=int, metavar="N", help="Of the split, the initial weights and the order of samples.")
 @click.option("--device", metavar="D", help="auto, cpu, cuda or cuda:N.")
-@click.option("--skip-bad-batches", is_flag=True, help="Go on without batches that lead to NaN or infinity.")
+@click.option("--skip-bad-batches", is_flag=True, default=None, help="Skip batches that lead to NaN or infinity.")
 @click.option("--out", metavar="RUN", help="The run folder; left out, the next free runs/<data>-<recipe>-<n>.")
 @click.option("--resume", metavar="RUN", help="Go on with this run, or from this checkpoint of one.")
+@click.option("--checkpoint-every", "every", type=int, metavar="N", help="Steps between checkpoints; left out, none.")
 @click.option(
-    "--checkpoint-every", type=int, metavar="N", help="Steps from one checkpoint to the next; left out, none."
+    "--checkpoint-minutes",
+    "minutes",
+    type=float,
+    metavar="X",
+    help="Minutes between checkpoints; left out, 1; 0: none.",
 )
-@click.option("--checkpoint-minutes", type=float, metavar="X", help="Likewise by the clock; left out, 1; 0 for none.")
-@click.option("--checkpoint-keep", type=int, metavar="N", help="How many of the newest are kept; left out, 2.")
+@click.option("--checkpoint-keep", "keep", type=int, metavar="N", help="How many of the newest are kept; left out, 2.")
 @click.option("--profile", is_flag=True, help="Show, at the end, where the time of a step goes.")
 @_memory_limit
-def train(
-    data: str | None,
-    recipe: str | None,
-    epochs: int | None,
-    batch_size: int | None,
-    learning_rate: float | None,
-    seed: int | None,
-    device: str | None,
-    skip_bad_batches: bool,
-    out: str | None,
-    resume: str | None,
-    checkpoint_every: int | None,
-    checkpoint_minutes: float | None,
-    checkpoint_keep: int | None,
-    profile: bool,
-) -> None:
+def train(recipe: str | None, out: str | None, resume: str | None, profile: bool, **options: Any) -> None:
     """Train a network on DATA and write a run folder.
 
     DATA is digits (bundled), mnist, fashion-mnist, a folder with the four IDX files or a .npz file; left out, what the
@@ -101,21 +88,17 @@ def train(
     from gpunn.experiments import run
     from gpunn.experiments.recipes import read_experiment
 
-    checkpoints = {"every": checkpoint_every, "minutes": checkpoint_minutes, "keep": checkpoint_keep}
-    changes: dict[str, Any] = {"data": data, "epochs": epochs, "device": device, "checkpoints": checkpoints}
-    changes["skip_bad_batches"] = skip_bad_batches or None
-    changes["learning_rate"] = learning_rate
-    others: dict[str, Any] = {"batch_size": batch_size, "seed": seed}
+    options["checkpoints"] = {name: options.pop(name) for name in ("every", "minutes", "keep")}
     if resume is None:
         if out is not None and not out.strip():
             raise OptionError("--out must name a folder, got an empty name: leave it out for the next free one in runs")
-        experiment = read_experiment(recipe or "mlp").with_options(**changes, **others)
-        run.train(experiment, out, _say, profiled=profile)
+        run.train(read_experiment(recipe or "mlp").with_options(**options), out, _say, profiled=profile)
         return
-    for name, value in {"recipe": recipe, "out": out, **others}.items():
+    of_the_run = {"recipe": recipe, "out": out, **{name: options.pop(name) for name in ("batch_size", "seed")}}
+    for name, value in of_the_run.items():
         if value is not None:
             raise OptionError(f"--{name.replace('_', '-')} cannot be given with --resume: it is that of the run")
-    run.resume(resume, _say, profiled=profile, **changes)
+    run.resume(resume, _say, profiled=profile, **options)
 
 
 @cli.command()
@@ -246,16 +229,17 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
 
 def _run(arguments: list[str]) -> int:
-    """Run a command; its exit code."""
-    debug = "--debug" in arguments or os.environ.get("GPUNN_DEBUG", "") not in ("", "0")
+    """Run a command, and return its exit code."""
     try:
         cli.main(arguments, prog_name="gpunn", standalone_mode=False)
     except click.ClickException as error:
-        return _fail(_usage(error), error.exit_code)
+        context: Any = getattr(error, "ctx", None)
+        command = context.command_path if context is not None else "gpunn"
+        return _fail(f"{error.format_message().rstrip('.')}: see {command} --help", error.exit_code)
     except (KeyboardInterrupt, click.Abort) as error:
         return _interrupted(error)
     except Exception as error:  # noqa: BLE001 - the last place where an error can be told in a line
-        if debug:
+        if "--debug" in arguments or os.environ.get("GPUNN_DEBUG", "") not in ("", "0"):
             traceback.print_exc()
         error = gate.translated(error) or error  # of a call that went through no gate
         return _fail(_line(error), 2 if isinstance(error, OptionError) else 1)
@@ -271,12 +255,6 @@ def _interrupted(error: BaseException) -> int:
 def _fail(line: str, code: int) -> int:
     _note(f"gpunn: {in_one_line(' '.join(line.split()))}")
     return code
-
-
-def _usage(error: click.ClickException) -> str:
-    context: Any = getattr(error, "ctx", None)
-    command = context.command_path if context is not None else "gpunn"
-    return f"{error.format_message().rstrip('.')}: see {command} --help"
 
 
 def _line(error: Exception) -> str:

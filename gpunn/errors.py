@@ -10,9 +10,8 @@ class GpunnError(Exception):
     """Base of all errors below; the program ends with exit code 1.
 
     Args:
-        message: what is said. Since it may hold text of a file that somebody else made, it is kept as one line of
-            characters that a terminal prints and does not obey, and is cut in the middle where it is long: what was
-            wrong stands at its begin, the mend at its end.
+        message: Beginning with what was wrong, ending with the mend. It may hold text of somebody else's file, so it
+            is made one line of printable characters, and cut in the middle where it is long.
     """
 
     def __init__(self, message: str) -> None:
@@ -35,11 +34,11 @@ class DeviceError(GpunnError, RuntimeError):
     """A device that is not there or cannot be used, with the reason and the mend.
 
     Args:
-        message: what is said.
-        mend: the end of it that says what to do, where that is known by itself.
+        message: The message.
+        mend: Its end that says what to do, where that is known by itself.
 
     Attributes:
-        is_sticky: whether CUDA refuses everything from now on, until the process is started again.
+        is_sticky: Whether CUDA refuses everything from now on, until the process is started again.
     """
 
     is_sticky = False
@@ -54,11 +53,11 @@ class CaptureError(GpunnError, RuntimeError):
 
 
 class DivergenceError(GpunnError, ArithmeticError):
-    """The cost left the finite numbers, or grew far beyond that of the untrained network.
+    """The loss became NaN or Inf, or grew far beyond that of the untrained network.
 
     Args:
-        message: what is said.
-        learning_rate: the one that is advised, or None.
+        message: The message.
+        learning_rate: The advised learning rate, or None.
     """
 
     def __init__(self, message: str, learning_rate: float | None = None) -> None:
@@ -83,7 +82,7 @@ class OutputError(GpunnError, OSError):
 
 
 def in_one_line(text: str) -> str:
-    """A text as one line of characters that a terminal prints and does not obey, cut in the middle where it is long."""
+    """Return a text as one line of printable characters, cut in the middle where it is long."""
     text = _cut(text)
     if text.isprintable():
         return text

@@ -1,4 +1,4 @@
-"""Numbers as arguments: taken as what they are, or refused with what was expected."""
+"""Check numbers given as arguments; an error says what was expected."""
 
 import numbers
 from typing import Any
@@ -11,15 +11,7 @@ _MOST = 2**48  # NumPy counts no much further
 
 
 def real(value: Any, what: str) -> float:
-    """The value as a float; what range it lies in is for the caller to say.
-
-    Args:
-        value: a number of Python or NumPy, or an array of no dimensions.
-        what: it is, in words that begin a sentence.
-
-    Raises:
-        OptionError: it is no real number; a text, a class and a boolean are none.
-    """
+    """Return a real number as a float; refuse a text, a class and a boolean. Errors begin with `what`."""
     number = value.item() if isinstance(value, np.ndarray) and not value.ndim else value
     if isinstance(number, bool) or not isinstance(number, numbers.Real):
         raise OptionError(f"{what} must be a number, got {value!r}")
@@ -30,22 +22,14 @@ def real(value: Any, what: str) -> float:
 
 
 def flag(value: Any, what: str) -> bool:
-    """The value as a bool.
-
-    Raises:
-        OptionError: it is neither True nor False, nor 0 or 1 in their place; "no" and "False" are true in Python.
-    """
+    """Return True, False, 0 or 1 as a bool; refuse all else: "no" and "False" are true in Python."""
     if not isinstance(value, bool | np.bool_ | numbers.Integral) or value not in (0, 1):
         raise OptionError(f"{what} must be True or False, got {value!r}")
     return bool(value)
 
 
 def positive_whole(value: Any, what: str, least: int = 1) -> int:
-    """Return the value as an int.
-
-    Raises:
-        OptionError: it is not a whole number, below `least`, or beyond 2⁴⁸.
-    """
+    """Return a whole number from `least` to 2⁴⁸ as an int."""
     number = value.item() if isinstance(value, np.ndarray | np.generic) and not value.ndim else value
     if isinstance(number, bool) or not isinstance(number, int | float) or number % 1 or number < least:
         raise OptionError(f"{what} must be a whole number of at least {least}, got {value!r}")
@@ -55,11 +39,7 @@ def positive_whole(value: Any, what: str, least: int = 1) -> int:
 
 
 def checked_seed(value: Any) -> int:
-    """Return the seed as an int, a word of Philox's key.
-
-    Raises:
-        OptionError: it is no whole number from 0 to 2³² − 1.
-    """
+    """Return a seed from 0 to 2³² − 1, a word of Philox's key, as an int."""
     if positive_whole(value, "seed", least=0) >= 2**32:
         raise OptionError(f"seed must be a whole number from 0 to {2**32 - 1}, got {value!r}")
     return int(value)

@@ -1,7 +1,5 @@
 """SIGINT, SIGTERM and SIGHUP: the first waits until a step is done and saved, the second does not."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys
@@ -9,41 +7,43 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Any
+from typing import Any, Self
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM or SIGHUP: what was begun is put in order as after Ctrl-C, only the exit code differs.
-
-    Args:
-        number: of the signal.
-    """
+    """SIGTERM or SIGHUP: all is put in order as after Ctrl-C, only the exit code differs."""
 
     def __init__(self, number: int = signal.SIGTERM) -> None:
         super().__init__()
         self.number = int(number)
 
 
-def terminate(number: int, _frame: FrameType | None) -> None:
-    """A handler that makes an exception of a signal, as Python makes KeyboardInterrupt of SIGINT."""
-    raise Terminated(number)
+def _exception(number: int) -> KeyboardInterrupt:
+    return KeyboardInterrupt() if number == signal.SIGINT else Terminated(number)
+
+
+def _raise(number: int, _frame: FrameType | None) -> None:
+    raise _exception(number)
+
+
+def _handle(numbers: tuple[int, ...], handler: Any) -> dict[int, Any]:
+    """Install a handler, and return those before; a signal that nohup or a shell's & lets be ignored stays so."""
+    return {each: signal.signal(each, handler) for each in numbers if signal.getsignal(each) is not signal.SIG_IGN}
 
 
 def install() -> None:
-    """Let SIGTERM, and SIGHUP when the terminal is closed, be exceptions; what is ignored, as by nohup, stays so."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, terminate)
+    """Let SIGTERM, and SIGHUP when the terminal is closed, raise exceptions."""
+    _handle((signal.SIGTERM, signal.SIGHUP), _raise)
 
 
 class Signals:
-    """Takes SIGINT, SIGTERM and SIGHUP while it is entered: at once, or, where they are held, when `deliver` is called.
+    """Takes SIGINT, SIGTERM and SIGHUP while it is entered: at once, or, within `held`, when `deliver` is called.
 
     Handlers belong to the main thread. In any other nothing is installed, and nothing is ever pending.
 
     Attributes:
-        pending: the signal that was held and not delivered yet, or None.
-        is_urgent: whether a second signal came: nothing more is to be saved.
+        pending: The signal that was held and not delivered yet, or None.
+        is_urgent: Whether a second signal came: nothing more is to be saved.
     """
 
     def __init__(self) -> None:
@@ -52,12 +52,9 @@ class Signals:
         self._is_held = False
         self._before: dict[int, Any] = {}
 
-    def __enter__(self) -> Signals:
+    def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                # What was told to ignore a signal, by nohup or a shell's &, goes on ignoring it.
-                if signal.getsignal(number) is not signal.SIG_IGN:
-                    self._before[number] = signal.signal(number, self._take)
+            self._before = _handle((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), self._take)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -66,7 +63,7 @@ class Signals:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Within, the first signal is only remembered; one that nobody asked for is delivered at the end."""
+        """Only remember the first signal; deliver it at the end if it is still pending."""
         self._is_held = True
         try:
             yield
@@ -82,19 +79,11 @@ class Signals:
     def _take(self, number: int, _frame: FrameType | None) -> None:
         if self._is_held and self.pending is None:
             self.pending = number
-            _tell("\ngpunn: stopping after this step; once more to stop at once\n")
+            # Past the buffers of the stream: a handler may have cut into a write to them.
+            with suppress(OSError, ValueError, AttributeError):
+                os.write(sys.stderr.fileno(), b"\ngpunn: stopping after this step; once more to stop at once\n")
             return
         if self.pending is not None:
             self.is_urgent = True
             signal.signal(number, signal.SIG_DFL)  # a third need not wait for anything
         raise _exception(number)
-
-
-def _exception(number: int) -> KeyboardInterrupt:
-    return KeyboardInterrupt() if number == signal.SIGINT else Terminated(number)
-
-
-def _tell(line: str) -> None:
-    # Past the buffers of the stream: a handler may have cut into a write to them.
-    with suppress(OSError, ValueError, AttributeError):
-        os.write(sys.stderr.fileno(), line.encode())

@@ -1,10 +1,8 @@
-"""The program before `main` and after it: Ctrl-C then ends it at once, and without a traceback.
+"""Let Ctrl-C end the program at once, without a traceback, before `main` and after it.
 
-Importing takes a good part of a second, in which an exception could be caught nowhere. So the package imports this
-module first. Where gpunn is not the program but a library, nothing is done.
+The package imports this module first: its imports take a good part of a second, in which an exception could be caught
+nowhere. Where gpunn is not the program but a library, nothing is done.
 """
-
-from __future__ import annotations
 
 import _signal as signal  # type: ignore[import-not-found]  # `signal` itself imports more, and so does what this module does without
 import os
@@ -12,7 +10,7 @@ import sys
 
 
 def leave(number: int, _frame: object) -> None:
-    """A handler of signals for as long as nothing has to be put in order."""
+    """End the process; a handler of signals while nothing has to be put in order."""
     os._exit(128 + number)
 
 

@@ -1,10 +1,8 @@
-"""Standard streams that the program can rely on, whatever it was started with: files, pipes, terminals, or nothing.
+"""Standard streams on which the program can rely, whatever it was started with: files, pipes, terminals, or nothing.
 
-A character that a stream cannot show is replaced, a stream that is missing swallows what is written, and so does one
-whose reader has gone: what a training has computed must not be lost for a line that nobody reads.
+A character that a stream cannot show is replaced. A stream that is missing, or whose reader has gone, swallows what is
+written: the results of a training must not be lost for a line that nobody reads.
 """
-
-from __future__ import annotations
 
 import codecs
 import contextlib
@@ -15,9 +13,9 @@ import sys
 from typing import Any, TextIO
 
 REPLACED = "gpunn.replaced"
-"""The error handler of the standard streams, by its name in `codecs`."""
+"""Name of the error handler of the standard streams in `codecs`."""
 
-# Of what the program says itself: as wide, where that can be, so that tables stay tables.
+# As wide, where that can be, so that tables stay tables.
 _PLAIN = {
     "×": "x", "─": "-", "━": "-", "│": "|", "…": "...", "–": "-", "—": "-", "−": "-", "→": "->", "≥": ">=", "≤": "<=",
     "±": "+-", "·": ".", "²": "^2", "³": "^3", "µ": "u", "μ": "mu", "η": "eta", "λ": "lambda", "β": "beta",
@@ -28,7 +26,7 @@ _GONE = (errno.EPIPE, errno.EIO)
 
 
 class _Stream(io.FileIO):
-    """A descriptor that is written to as long as somebody reads, and fails once at the most: a full disk is said."""
+    """A descriptor whose writes fail once at most, so that a full disk is said, and never for want of a reader."""
 
     _has_failed = False
 
@@ -44,10 +42,7 @@ class _Stream(io.FileIO):
 
 
 def prepare() -> None:
-    """Let standard output and standard error be there, and take whatever is written to them.
-
-    Streams that were put in the place of the standard ones are left alone.
-    """
+    """Make standard output and error take whatever is written; leave streams alone that were put in their place."""
     codecs.register_error(REPLACED, _replaced)
     for descriptor in (0, 1, 2):
         try:
@@ -59,15 +54,6 @@ def prepare() -> None:
         sys.stdout = _relied_on(sys.stdout, 1)
     if sys.stderr is sys.__stderr__:
         sys.stderr = _relied_on(sys.stderr, 2)
-
-
-def can_encode(text: str, encoding: str) -> bool:
-    """Whether an encoding has all characters of a text."""
-    try:
-        text.encode(encoding)
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _relied_on(stream: TextIO | None, descriptor: int) -> TextIO:
@@ -86,8 +72,8 @@ def _relied_on(stream: TextIO | None, descriptor: int) -> TextIO:
 
 
 def _replaced(error: UnicodeError) -> tuple[str, int]:
-    """What is shown of characters that a stream has not: plain ones that say the same, or as in a literal of Python."""
+    """Replace characters that a stream has not by plain ones, or as in a literal of Python."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     text = error.object[error.start : error.end]
-    return "".join(_PLAIN.get(c) or c.encode("ascii", "backslashreplace").decode("ascii") for c in text), error.end
+    return "".join(_PLAIN.get(c) or ascii(c)[1:-1] for c in text), error.end

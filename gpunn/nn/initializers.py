@@ -17,6 +17,8 @@ from gpunn.config import base_of_kind, register, written
 from gpunn.errors import OptionError
 from gpunn.scalars import real
 
+__all__ = ["Glorot", "He", "Initializer", "LeCun", "Normal"]
+
 
 @base_of_kind("initializer", "Normal(0.1)")
 class Initializer(ABC):

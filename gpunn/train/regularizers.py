@@ -12,6 +12,8 @@ from gpunn.config import base_of_kind, register
 from gpunn.errors import OptionError
 from gpunn.scalars import real
 
+__all__ = ["L1", "L2", "Regularizer"]
+
 
 @base_of_kind("regularizer", "L2(5.0)")
 class Regularizer(ABC):

@@ -15,6 +15,8 @@ from gpunn.config import base_of_kind, register, written
 from gpunn.errors import OptionError
 from gpunn.scalars import real
 
+__all__ = ["Constant", "Cosine", "OneCycle", "Schedule", "StepDecay"]
+
 
 @base_of_kind("schedule", "Cosine(0.1)")
 class Schedule(ABC):

@@ -146,3 +146,7 @@ def test_what_is_odd_is_taken_or_refused_in_one_line(
         except Exception as error:  # noqa: BLE001
             wrong.append(f"{parameter}={what}: {type(error).__name__}: {error}")
     assert not wrong, "\n".join(wrong)
+
+
+def test_a_listing_shows_the_public_names_and_no_module() -> None:
+    assert set(dir(gn)) == {*gn.__all__, "__version__"}
