@@ -1,17 +1,41 @@
 """Activation functions f(z), and δ = ∂C/∂a ⊙ f′(z) for back-propagation (8).
 
-Derivatives are written from the output a = f(z) wherever that determines them: then z need not be kept, and the
-activation may overwrite it. Comparisons are put so that NaN goes through and is seen, never turned into 0.
+Derivatives are written from the output a = f(z) wherever that determines them: then z need not be kept, the activation
+may overwrite it, and `from_output` makes it one kernel with the bias before it. Comparisons are put so that NaN goes
+through and is seen, never turned into 0.
 """
 
-from __future__ import annotations
+from collections.abc import Callable
 
 import numpy as np
 
-from gpunn.kernels.record import Array, Elementwise, Launch, Raw, blocks_for
+from gpunn.kernels import loops
+from gpunn.kernels.bias import fuse
+from gpunn.kernels.record import Array, Elementwise, Host, Launch, elementwise, per_element, raw
 
 
-def _sigmoid(z: Array, a: Array) -> None:
+def from_output(
+    activation: Elementwise, operation: str, faster: tuple[Host, Host] | None = None
+) -> Callable[[Host], Elementwise]:
+    """Return a decorator for a gradient that is written from the output; fuses the activation with a bias too.
+
+    Args:
+        activation: Record of f.
+        operation: CUDA C++ that sets dz from da and a.
+        faster: Bodies that Numba compiles of f behind a bias, and of their gradients.
+    """
+
+    def gradient_of(host: Host) -> Elementwise:
+        gradient = elementwise("T da, T a", "T dz", operation)(host)
+        fuse(activation, gradient, faster)
+        return gradient
+
+    return gradient_of
+
+
+@elementwise("T z", "T a", "a = T(1) / (T(1) + exp(-z));")
+def sigmoid(z: Array, a: Array) -> None:
+    """a := 1 / (1 + e⁻ᶻ)."""
     # e^{-z} overflows to inf below z = -88 (float32), and 1/inf = 0 is then the right answer.
     with np.errstate(over="ignore"):
         np.negative(z, out=a)
@@ -20,50 +44,43 @@ def _sigmoid(z: Array, a: Array) -> None:
     np.reciprocal(a, out=a)
 
 
-def _sigmoid_gradient(da: Array, a: Array, dz: Array) -> None:
+@from_output(sigmoid, "dz = da * a * (T(1) - a);")
+def sigmoid_gradient(da: Array, a: Array, dz: Array) -> None:
+    """dz := da a (1 − a)."""
     slope = np.subtract(1, a)
     slope *= a
     np.multiply(da, slope, out=dz)
 
 
-sigmoid = Elementwise("sigmoid", "T z", "T a", "a = T(1) / (T(1) + exp(-z));", host=_sigmoid)
-sigmoid_gradient = Elementwise(
-    "sigmoid_gradient", "T da, T a", "T dz", "dz = da * a * (T(1) - a);", host=_sigmoid_gradient
-)
-
-
-def _tanh(z: Array, a: Array) -> None:
+@elementwise("T z", "T a", "a = tanh(z);", name="tanh_activation")
+def tanh(z: Array, a: Array) -> None:
+    """a := tanh z."""
     np.tanh(z, out=a)
 
 
-def _tanh_gradient(da: Array, a: Array, dz: Array) -> None:
-    # (1 - a)(1 + a) keeps the digits that 1 - a² loses near |a| = 1.
+@from_output(tanh, "dz = da * (T(1) - a) * (T(1) + a);")
+def tanh_gradient(da: Array, a: Array, dz: Array) -> None:
+    """dz := da (1 − a)(1 + a), which keeps the digits that 1 − a² loses near |a| = 1."""
     slope = np.subtract(1, a)
     slope *= np.add(a, 1)
     np.multiply(da, slope, out=dz)
 
 
-tanh = Elementwise("tanh_activation", "T z", "T a", "a = tanh(z);", host=_tanh)
-tanh_gradient = Elementwise(
-    "tanh_gradient", "T da, T a", "T dz", "dz = da * (T(1) - a) * (T(1) + a);", host=_tanh_gradient
-)
-
-
-def _relu(z: Array, a: Array) -> None:
+@elementwise("T z", "T a", "a = z < T(0) ? T(0) : z;")
+def relu(z: Array, a: Array) -> None:
+    """a := max(z, 0)."""
     np.maximum(z, 0, out=a)
 
 
-def _relu_gradient(da: Array, a: Array, dz: Array) -> None:
+@from_output(relu, "dz = a > T(0) ? da : da * T(0);", (loops.bias_relu, loops.relu_gradient_and_sums))
+def relu_gradient(da: Array, a: Array, dz: Array) -> None:
+    """dz := da where a > 0, else 0."""
     np.multiply(da, a > 0, out=dz)
 
 
-relu = Elementwise("relu", "T z", "T a", "a = z < T(0) ? T(0) : z;", host=_relu)
-relu_gradient = Elementwise(
-    "relu_gradient", "T da, T a", "T dz", "dz = a > T(0) ? da : da * T(0);", host=_relu_gradient
-)
-
-
-def _leaky_relu(z: Array, alpha: float, a: Array) -> None:
+@elementwise("T z, T alpha", "T a", "a = z < T(0) ? alpha * z : z;")
+def leaky_relu(z: Array, alpha: float, a: Array) -> None:
+    """a := max(z, αz)."""
     if a is z:
         np.multiply(z, alpha, out=a, where=z < 0)
     else:
@@ -71,23 +88,16 @@ def _leaky_relu(z: Array, alpha: float, a: Array) -> None:
         np.maximum(z, a, out=a)
 
 
-def _leaky_relu_gradient(da: Array, z: Array, alpha: float, dz: Array) -> None:
+@elementwise("T da, T z, T alpha", "T dz", "dz = z > T(0) ? da : alpha * da;")
+def leaky_relu_gradient(da: Array, z: Array, alpha: float, dz: Array) -> None:
+    """dz := da where z > 0, else α da."""
     slope = np.where(z > 0, z.dtype.type(1), z.dtype.type(alpha))
     np.multiply(da, slope, out=dz)
 
 
-leaky_relu = Elementwise("leaky_relu", "T z, T alpha", "T a", "a = z < T(0) ? alpha * z : z;", host=_leaky_relu)
-leaky_relu_gradient = Elementwise(
-    "leaky_relu_gradient",
-    "T da, T z, T alpha",
-    "T dz",
-    "dz = z > T(0) ? da : alpha * da;",
-    host=_leaky_relu_gradient,
-)
-
-
-def _softplus(z: Array, a: Array) -> None:
-    # ln(1 + e^z) = max(z, 0) + ln(1 + e^{-|z|}): the exponent is never positive, so nothing overflows.
+@elementwise("T z", "T a", "a = (z < T(0) ? T(0) : z) + log1p(exp(-abs(z)));")
+def softplus(z: Array, a: Array) -> None:
+    """a := ln(1 + eᶻ) = max(z, 0) + ln(1 + e^{−|z|}): the exponent is never positive, so nothing overflows."""
     positive = np.maximum(z, 0)
     np.abs(z, out=a)
     np.negative(a, out=a)
@@ -96,47 +106,22 @@ def _softplus(z: Array, a: Array) -> None:
     np.add(a, positive, out=a)
 
 
-def _softplus_gradient(da: Array, a: Array, dz: Array) -> None:
+@from_output(softplus, "dz = -da * expm1(-a);")
+def softplus_gradient(da: Array, a: Array, dz: Array) -> None:
+    """dz := da sigmoid(z) = da (1 − e⁻ᵃ)."""
     slope = np.negative(a)
     np.expm1(slope, out=slope)
     np.negative(slope, out=slope)
     np.multiply(da, slope, out=dz)
 
 
-softplus = Elementwise("softplus", "T z", "T a", "a = (z < T(0) ? T(0) : z) + log1p(exp(-abs(z)));", host=_softplus)
-softplus_gradient = Elementwise(
-    # f′(z) = sigmoid(z) = 1 - e^{-a}
-    "softplus_gradient",
-    "T da, T a",
-    "T dz",
-    "dz = -da * expm1(-a);",
-    host=_softplus_gradient,
-)
+def _per_column(*arrays: Array) -> Launch:
+    """Launch one thread a column: neighbouring threads read neighbouring columns, so a warp reads whole lines."""
+    classes, n = arrays[0].shape
+    return per_element(n, *arrays, classes, n, threads=128)
 
 
-_COLUMN_THREADS = 128
-
-
-def _per_column(*arguments: Array) -> Launch:
-    classes, n = arguments[0].shape
-    return Launch(blocks_for(n, _COLUMN_THREADS), _COLUMN_THREADS, (*arguments, classes, n))
-
-
-def _softmax(z: Array, a: Array) -> None:
-    np.subtract(z, np.maximum.reduce(z, axis=0), out=a)
-    np.exp(a, out=a)
-    np.divide(a, np.add.reduce(a, axis=0), out=a)
-
-
-def _softmax_gradient(da: Array, a: Array, dz: Array) -> None:
-    along = np.add.reduce(np.multiply(da, a), axis=0)
-    np.subtract(da, along, out=dz)
-    np.multiply(dz, a, out=dz)
-
-
-# One thread a column: neighbouring threads read neighbouring columns, so every access of a warp is one line.
-softmax = Raw(
-    "softmax",
+@raw(
     """
 extern "C" __global__ void softmax(const T* z, T* a, int classes, int n) {
     int j = blockIdx.x * blockDim.x + threadIdx.x;
@@ -152,11 +137,15 @@ extern "C" __global__ void softmax(const T* z, T* a, int classes, int n) {
 }
 """,
     launch=_per_column,
-    host=_softmax,
 )
+def softmax(z: Array, a: Array) -> None:
+    """a[k] := e^{z_k} / Σ_i e^{z_i} in each column."""
+    np.subtract(z, np.maximum.reduce(z, axis=0), out=a)
+    np.exp(a, out=a)
+    np.divide(a, np.add.reduce(a, axis=0), out=a)
 
-softmax_gradient = Raw(
-    "softmax_gradient",
+
+@raw(
     """
 extern "C" __global__ void softmax_gradient(const T* da, const T* a, T* dz, int classes, int n) {
     int j = blockIdx.x * blockDim.x + threadIdx.x;
@@ -170,5 +159,9 @@ extern "C" __global__ void softmax_gradient(const T* da, const T* a, T* dz, int 
 }
 """,
     launch=_per_column,
-    host=_softmax_gradient,
 )
+def softmax_gradient(da: Array, a: Array, dz: Array) -> None:
+    """dz := a ⊙ (da − Σ da ⊙ a) in each column."""
+    along = np.add.reduce(np.multiply(da, a), axis=0)
+    np.subtract(da, along, out=dz)
+    np.multiply(dz, a, out=dz)

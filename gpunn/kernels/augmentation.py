@@ -1,28 +1,24 @@
-"""Synthetic data: the gather of a batch that also shifts, turns, stretches and shears every image a little.
+"""Synthetic data: a gather of a batch that also shifts, turns, stretches and shears every image a little.
 
 Drawn from Philox by (seed, step, sample), and computed in float32 with every operation rounded by itself, so that CPU
 and GPU see the same pictures to the last bit.
 """
 
-from __future__ import annotations
-
 from typing import TypeAlias
 
 import numpy as np
 
+from gpunn.kernels import loops
 from gpunn.kernels.gather import BEGIN_STEP, COUNT, picked, placed
-from gpunn.kernels.loops import in_loops
 from gpunn.kernels.random import PHILOX, Purpose, random_words
-from gpunn.kernels.record import Array, Launch, Raw, blocks_for
+from gpunn.kernels.record import Array, per_element, raw
 
 Limits: TypeAlias = tuple[float, float, float, float]
 """The largest (shift in pixels, tan of half the angle, change of scale, shear), drawn between minus and plus it."""
 
-_THREADS = 128
-
 
 def transforms(n: int, seed: int, step: int, limits: Limits) -> Array:
-    """The maps of n samples from places in the picture to places in the image, float32 (6, n).
+    """Return the maps of n samples from places in the picture to places in the image, float32 (6, n).
 
     With x and y from the middle: x' = m₀ x + m₁ y + m₂, y' = m₃ x + m₄ y + m₅. A turn by θ is written with
     t = tan(θ/2): cos θ = (1 − t²)/(1 + t²), sin θ = 2t/(1 + t²), which needs no function that devices round
@@ -41,36 +37,7 @@ def transforms(n: int, seed: int, step: int, limits: Limits) -> Array:
     return np.stack([cosine, sheared, unit[0] * shift, sine, cosine, unit[1] * shift])
 
 
-def _sample_loops(framed: Array, m: Array, scale: float, pictures: Array) -> None:
-    n, channels, frame_height, line = framed.shape
-    height, width = frame_height - 4, line - 4
-    middle_x, middle_y = np.float32((width - 1) / 2), np.float32((height - 1) / 2)
-    flat = framed.reshape(-1)
-    place = np.empty(n, np.int32)
-    part_x, part_y = np.empty(n, np.float32), np.empty(n, np.float32)
-    for y in range(height):
-        down = np.float32(y) - middle_y
-        for x in range(width):
-            across = np.float32(x) - middle_x
-            for j in range(n):
-                at_x = (m[0, j] * across + m[1, j] * down) + (m[2, j] + middle_x)
-                at_y = (m[3, j] * across + m[4, j] * down) + (m[5, j] + middle_y)
-                left, top = np.floor(at_x), np.floor(at_y)
-                part_x[j], part_y[j] = at_x - left, at_y - top
-                left = min(max(left, np.float32(-2)), np.float32(width))
-                top = min(max(top, np.float32(-2)), np.float32(height))
-                place[j] = ((j * channels * frame_height) + np.int32(top) + 2) * line + np.int32(left) + 2
-            for channel in range(channels):
-                out = pictures[channel, y, x]
-                for j in range(n):
-                    at = np.uint32(place[j] + channel * frame_height * line)
-                    upper, lower = flat[at], flat[at + line]
-                    upper += (flat[at + 1] - upper) * part_x[j]
-                    lower += (flat[at + line + 1] - lower) * part_x[j]
-                    out[j] = ((lower - upper) * part_y[j] + upper) * scale
-
-
-@in_loops(_sample_loops)
+@loops.in_loops(loops.sample)
 def _sample(framed: Array, m: Array, scale: float, pictures: Array) -> None:
     n, channels, frame_height, line = framed.shape
     height, width, frame = frame_height - 4, line - 4, frame_height * line
@@ -99,7 +66,7 @@ def _sample(framed: Array, m: Array, scale: float, pictures: Array) -> None:
 
 
 def _between(flat: Array, at: Array, part: Array) -> Array:
-    """a + (b − a) · part, a and b being neighbours."""
+    """Return a + (b − a) · part, a and b being neighbours."""
     # No place lies outside; to wrap around is only what NumPy does fastest.
     a, b = flat.take(at, mode="wrap"), flat[1:].take(at, mode="wrap")
     b -= a
@@ -108,58 +75,7 @@ def _between(flat: Array, at: Array, part: Array) -> Array:
     return b
 
 
-def _gather_augmented(
-    data: Array,
-    targets: Array,
-    order: Array,
-    clock: Array,
-    batch_size: int,
-    scale: float,
-    seed: int,
-    limits: Limits,
-    shape: tuple[int, int, int],
-    x: Array,
-    t: Array,
-) -> None:
-    n = len(x)
-    channels, height, width = shape
-    images = picked(data, targets, order, clock, batch_size, t).reshape(n, channels, height, width)
-    # A border of zeros, wide enough that with every place its neighbour to the right and below may be looked up.
-    framed = np.zeros((n, channels, height + 4, width + 4), np.float32)
-    framed[:, :, 2:-2, 2:-2] = images
-    m = transforms(n, seed, int(clock[COUNT]), limits)
-    if x.strides[0] == x.itemsize:
-        _sample(framed, m, np.float32(scale), x.T.reshape(channels, height, width, n))
-    else:
-        pictures = np.empty((channels, height, width, n), x.dtype)
-        _sample(framed, m, np.float32(scale), pictures)
-        x.reshape(n, channels, height, width)[...] = pictures.transpose(3, 0, 1, 2)
-
-
-def _gather_augmented_launch(
-    data: Array,
-    targets: Array,
-    order: Array,
-    clock: Array,
-    batch_size: int,
-    scale: float,
-    seed: int,
-    limits: Limits,
-    shape: tuple[int, int, int],
-    x: Array,
-    t: Array,
-) -> Launch:
-    n, _, *strides = placed(x)
-    numbers = (np.float32(scale), np.uint32(seed), int(Purpose.AUGMENTATION), *map(np.float32, limits))
-    return Launch(
-        blocks_for(max(x.size, t.size), _THREADS),
-        _THREADS,
-        (data, targets, order, clock, batch_size, *numbers, *shape, x, t, n, *strides, t.size // n),
-    )
-
-
-gather_augmented = Raw(
-    "gather_augmented",
+@raw(
     """
 __device__ inline float pixel(const D* image, int y, int x, int height, int width) {
     return y < 0 || y >= height || x < 0 || x >= width ? 0.0f : float(image[y * width + x]);
@@ -202,10 +118,44 @@ extern "C" __global__ void gather_augmented(const D* data, const S* targets, con
     x[(long long)j * row_stride + (long long)f * column_stride] = T((upper + (lower - upper) * part_y) * scale);
 }
 """,
-    launch=_gather_augmented_launch,
-    host=_gather_augmented,
+    launch=lambda data, targets, order, clock, batch_size, scale, seed, limits, shape, x, t: per_element(
+        max(x.size, t.size),
+        data,
+        targets,
+        order,
+        clock,
+        batch_size,
+        np.float32(scale),
+        np.uint32(seed),
+        int(Purpose.AUGMENTATION),
+        *map(np.float32, limits),
+        *shape,
+        x,
+        t,
+        len(x),
+        *placed(x),
+        t.size // len(x),
+        threads=128,
+    ),
     types={"D": 0, "S": 1, "T": 9},
     preamble=PHILOX + BEGIN_STEP,
     options=("--fmad=false",),
 )
-"""As `gather`, of images that are each moved by a map of their own, `transforms`, with bilinear interpolation."""
+def gather_augmented(
+    data: Array, targets: Array, order: Array, clock: Array, batch_size: int, scale: float, seed: int, limits: Limits,
+    shape: tuple[int, int, int], x: Array, t: Array,
+) -> None:  # fmt: skip
+    """As `gather`, of images that are each moved by a map of their own, `transforms`, with bilinear interpolation."""
+    n = len(x)
+    channels, height, width = shape
+    images = picked(data, targets, order, clock, batch_size, t).reshape(n, channels, height, width)
+    # A border of zeros, wide enough that with every place its neighbour to the right and below may be looked up.
+    framed = np.zeros((n, channels, height + 4, width + 4), np.float32)
+    framed[:, :, 2:-2, 2:-2] = images
+    m = transforms(n, seed, int(clock[COUNT]), limits)
+    if x.strides[0] == x.itemsize:
+        _sample(framed, m, np.float32(scale), x.T.reshape(channels, height, width, n))
+    else:
+        pictures = np.empty((channels, height, width, n), x.dtype)
+        _sample(framed, m, np.float32(scale), pictures)
+        x.reshape(n, channels, height, width)[...] = pictures.transpose(3, 0, 1, 2)

@@ -7,27 +7,28 @@ columns stay in the cache (CPU) and never take many times the memory of the inpu
 `geometry` is (size_h, size_w, stride_h, stride_w, pad_top, pad_left) throughout.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import TypeAlias
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from gpunn.kernels.record import Array, Launch, Raw, blocks_for
+from gpunn.kernels.record import Array, per_element, raw
 
 Geometry: TypeAlias = tuple[int, int, int, int, int, int]
 
-_THREADS = 256
+PLACE = """
+struct Place { int channel, y, x, sample; };
+
+// Where an element of an array of images (channels, height, width, n) lies.
+__device__ inline Place place_of(long long at, int height, int width, int n) {
+    return Place{int(at / n / width / height), int(at / n / width % height), int(at / n % width), int(at % n)};
+}
+"""
 
 
 def _taps(geometry: Geometry, rows: range, width_out: int, height: int, width: int) -> Iterator[tuple[slice, ...]]:
-    """For every place in the filter: the output rows and columns that it reaches, and the input it sees there.
-
-    Yields:
-        rows and columns within the block of output rows, rows and columns of the input; only what lies inside it.
-    """
+    """Yield for every place in the filter the rows and columns within the block, and those of the input it sees."""
     size_h, size_w, stride_h, stride_w, top, left = geometry
     for u in range(size_h):
         first, last = _inside(u - top, stride_h, height, rows)
@@ -43,13 +44,38 @@ def _taps(geometry: Geometry, rows: range, width_out: int, height: int, width: i
 
 
 def _inside(offset: int, stride: int, size: int, positions: range) -> tuple[int, int]:
-    """The positions p of a range for which 0 <= p · stride + offset < size, as first and end."""
+    """Return first and end of the positions p of a range for which 0 <= p · stride + offset < size."""
     first = max(positions.start, -(offset // stride))
     end = min(positions.stop, (size - 1 - offset) // stride + 1)
     return first, max(first, end)
 
 
-def _im2col(x: Array, first_row: int, width_out: int, geometry: Geometry, columns: Array) -> None:
+@raw(
+    """
+extern "C" __global__ void im2col(const T* x, int first_row, int width_out, int size_h, int size_w, int stride_h,
+                                  int stride_w, int top, int left, T* columns, int taps, int length, int height,
+                                  int width, int n) {
+    long long at = (long long)blockIdx.x * blockDim.x + threadIdx.x;
+    if (at >= (long long)taps * length) return;
+    // Neighbouring threads take neighbouring samples: reads and writes both run along the batch.
+    int tap = at / length;
+    int place = at % length;
+    int j = place % n;
+    int column = place / n % width_out;
+    int row = first_row + place / n / width_out;
+    int y = row * stride_h + tap / size_w % size_h - top;
+    int x_at = column * stride_w + tap % size_w - left;
+    int channel = tap / (size_w * size_h);
+    bool inside = y >= 0 && y < height && x_at >= 0 && x_at < width;
+    columns[at] = inside ? x[(((long long)channel * height + y) * width + x_at) * n + j] : T(0);
+}
+""",
+    launch=lambda x, first_row, width_out, geometry, columns: per_element(
+        columns.size, x, first_row, width_out, *geometry, columns, *columns.shape, *x.shape[1:]
+    ),
+)
+def im2col(x: Array, first_row: int, width_out: int, geometry: Geometry, columns: Array) -> None:
+    """columns[(c, u, v), (i, j, sample)] := x[c, i·stride + u − pad, j·stride + v − pad, sample], 0 outside x."""
     channels, height, width, n = x.shape
     size_h, size_w, stride_h, stride_w, top, left = geometry
     rows = columns.shape[1] // (width_out * n)
@@ -69,59 +95,52 @@ def _im2col(x: Array, first_row: int, width_out: int, geometry: Geometry, column
     taps = _taps(geometry, range(first_row, first_row + rows), width_out, height, width)
     for place, (i, j, y, x_at) in enumerate(taps):
         block = blocks[:, place // size_w, place % size_w]
-        _zero_outside(block, i, j)
+        block[:, : i.start] = 0
+        block[:, i.stop :] = 0
+        block[:, i, : j.start] = 0
+        block[:, i, j.stop :] = 0
         block[:, i, j] = x[:, y, x_at]
 
 
-def _zero_outside(block: Array, i: slice, j: slice) -> None:
-    """Zero what lies outside rows i and columns j of (channels, rows, columns, batch)."""
-    block[:, : i.start] = 0
-    block[:, i.stop :] = 0
-    block[:, i, : j.start] = 0
-    block[:, i, j.stop :] = 0
-
-
-def _im2col_launch(x: Array, first_row: int, width_out: int, geometry: Geometry, columns: Array) -> Launch:
-    _, height, width, n = x.shape
-    rows = columns.shape[1] // (width_out * n)
-    return Launch(
-        blocks_for(columns.size, _THREADS),
-        _THREADS,
-        (x, columns, first_row, rows, width_out, *geometry, height, width, n, columns.shape[0]),
-    )
-
-
-im2col = Raw(
-    "im2col",
+@raw(
     """
-extern "C" __global__ void im2col(const T* x, T* columns, int first_row, int rows, int width_out,
-                                  int size_h, int size_w, int stride_h, int stride_w, int top, int left,
-                                  int height, int width, int n, int taps) {
+extern "C" __global__ void col2im(const T* columns, int first_row, int rows, int width_out, int size_h, int size_w,
+                                  int stride_h, int stride_w, int top, int left, bool adds, T* dx, int channels,
+                                  int height, int width, int n) {
     long long at = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    long long length = (long long)rows * width_out * n;
-    if (at >= taps * length) return;
-    // Neighbouring threads take neighbouring samples: reads and writes both run along the batch.
-    int tap = at / length;
-    int place = at % length;
-    int j = place % n;
-    int column = place / n % width_out;
-    int row = first_row + place / n / width_out;
-    int y = row * stride_h + tap / size_w % size_h - top;
-    int x_at = column * stride_w + tap % size_w - left;
-    int channel = tap / (size_w * size_h);
-    bool inside = y >= 0 && y < height && x_at >= 0 && x_at < width;
-    columns[at] = inside ? x[(((long long)channel * height + y) * width + x_at) * n + j] : T(0);
+    if (at >= (long long)channels * height * width * n) return;
+    // One thread gathers all that one input gave to the block, in an order that never changes: no atomics.
+    Place of = place_of(at, height, width, n);
+    T sum = T(0);
+    for (int u = 0; u < size_h; ++u) {
+        int down = of.y + top - u;
+        if (down < 0 || down % stride_h) continue;
+        int row = down / stride_h - first_row;
+        if (row < 0 || row >= rows) continue;
+        for (int v = 0; v < size_w; ++v) {
+            int across = of.x + left - v;
+            if (across < 0 || across % stride_w) continue;
+            int column = across / stride_w;
+            if (column >= width_out) continue;
+            long long tap = ((long long)of.channel * size_h + u) * size_w + v;
+            sum += columns[((tap * rows + row) * width_out + column) * n + of.sample];
+        }
+    }
+    dx[at] = adds ? dx[at] + sum : sum;
 }
 """,
-    launch=_im2col_launch,
-    host=_im2col,
+    launch=lambda columns, first_row, rows, width_out, geometry, adds, dx: per_element(
+        dx.size, columns, first_row, rows, width_out, *geometry, adds, dx, *dx.shape
+    ),
+    preamble=PLACE,
 )
-"""columns[(c, u, v), (i, j, sample)] := x[c, i·stride + u − pad, j·stride + v − pad, sample], 0 outside the image."""
-
-
-def _col2im(
+def col2im(
     columns: Array, first_row: int, rows: int, width_out: int, geometry: Geometry, adds: bool, dx: Array
 ) -> None:
+    """dx[c, i·stride + u − pad, j·stride + v − pad, sample] += columns[(c, u, v), (i, j, sample)], for places inside.
+
+    Without `adds`, dx begins as 0.
+    """
     if not adds:
         dx.fill(0)
     channels, height, width, n = dx.shape
@@ -130,54 +149,3 @@ def _col2im(
     taps = _taps(geometry, range(first_row, first_row + rows), width_out, height, width)
     for place, (i, j, y, x_at) in enumerate(taps):
         dx[:, y, x_at] += blocks[:, place // size_w, place % size_w, i, j]
-
-
-def _col2im_launch(
-    columns: Array, first_row: int, rows: int, width_out: int, geometry: Geometry, adds: bool, dx: Array
-) -> Launch:
-    channels, height, width, n = dx.shape
-    return Launch(
-        blocks_for(dx.size, _THREADS),
-        _THREADS,
-        (columns, dx, first_row, rows, width_out, *geometry, int(adds), channels, height, width, n),
-    )
-
-
-col2im = Raw(
-    "col2im",
-    """
-extern "C" __global__ void col2im(const T* columns, T* dx, int first_row, int rows, int width_out,
-                                  int size_h, int size_w, int stride_h, int stride_w, int top, int left, int adds,
-                                  int channels, int height, int width, int n) {
-    long long at = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (at >= (long long)channels * height * width * n) return;
-    // One thread gathers all that one input gave to the block, in an order that never changes: no atomics.
-    int j = at % n;
-    int x_at = at / n % width;
-    int y = at / n / width % height;
-    int channel = at / n / width / height;
-    T sum = T(0);
-    for (int u = 0; u < size_h; ++u) {
-        int down = y + top - u;
-        if (down < 0 || down % stride_h) continue;
-        int row = down / stride_h - first_row;
-        if (row < 0 || row >= rows) continue;
-        for (int v = 0; v < size_w; ++v) {
-            int across = x_at + left - v;
-            if (across < 0 || across % stride_w) continue;
-            int column = across / stride_w;
-            if (column >= width_out) continue;
-            long long tap = ((long long)channel * size_h + u) * size_w + v;
-            sum += columns[((tap * rows + row) * width_out + column) * n + j];
-        }
-    }
-    dx[at] = adds ? dx[at] + sum : sum;
-}
-""",
-    launch=_col2im_launch,
-    host=_col2im,
-)
-"""dx[c, i·stride + u − pad, j·stride + v − pad, sample] += columns[(c, u, v), (i, j, sample)], for places inside.
-
-Without `adds`, dx begins as 0.
-"""

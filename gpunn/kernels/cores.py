@@ -1,33 +1,45 @@
-"""Processor cores: how many this process may use, and how many of them others leave to it just now.
+"""Processor cores: how many this process may use, how many others leave to it, and kernels that share them.
 
-What is computed never depends on this, only how many threads compute it.
+Nothing computed depends on this, only how many threads compute it.
 """
 
-from __future__ import annotations
-
 import os
+import threading
 import time
 from collections.abc import Callable
-from functools import cache, partial
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial, wraps
 from math import inf
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gpunn.kernels import loops
+from gpunn.kernels.record import Host
 
 EVERY = 0.25
 """Seconds from one look at the machine to the next."""
 
 SHARE = 0.75
-"""Of a core that a thread must get. With less, the others wait for it longer than they save."""
+"""Share of a core that a thread must get. With less, the others wait for it longer than they save."""
+
+WORTHWHILE = 2**24
+"""Bytes of work below which handing half of it to another thread costs more than it brings."""
+
+PIECE, PIECE_OF_THREAD = 2**19, 2**21
+"""Bytes of work that one thread, or each of several, does at once: longer calls wait less for each other."""
 
 _STATISTICS, _OWN_GROUP, _GROUPS = Path("/proc/stat"), Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
+_local = threading.local()
 
 
 class _Pool(NamedTuple):
     """Cores that processes share.
 
     Attributes:
-        size: how many.
-        used: core seconds that all of these processes together have taken so far.
+        size: Number of cores.
+        used: Function that returns the core seconds that all of these processes together have taken so far.
     """
 
     size: float
@@ -35,7 +47,7 @@ class _Pool(NamedTuple):
 
 
 def cores() -> int:
-    """Processor cores that this process may use: of the machine, and by the limit of its container."""
+    """Count the processor cores that this process may use: of the machine, and by the limit of its container."""
     return max(1, int(min(len(_allowed()), *(group.size for group in _groups()), inf)))
 
 
@@ -45,7 +57,7 @@ def _allowed() -> set[int]:
 
 @cache
 def _groups() -> list[_Pool]:
-    """The control groups of this process that bound its time, such as a container's."""
+    """Find the control groups of this process that bound its time, such as a container's."""
     try:
         path = next(line[3:] for line in _OWN_GROUP.read_text().splitlines() if line.startswith("0::"))
     except (OSError, StopIteration):
@@ -68,7 +80,7 @@ def _used_by_group(path: Path) -> float:
 
 
 def _used_of(allowed: set[int]) -> float:
-    """Core seconds that all processes have taken of these cores; hypervisors take some too."""
+    """Sum the core seconds that all processes have taken of these cores; hypervisors take some too."""
     ticks = 0
     for name, *times in map(str.split, _STATISTICS.read_text().splitlines()):
         if name[:3] == "cpu" and name[3:].isdecimal() and int(name[3:]) in allowed:
@@ -87,10 +99,7 @@ class _Reading(NamedTuple):
 
 
 class Crowd:
-    """What other processes take of the cores.
-
-    Their share is what all have used less what this process has, so its own threads that wait do not count.
-    """
+    """The load of other processes: all use of the cores but that of this process, whose threads may only wait."""
 
     def __init__(self) -> None:
         self._next, self._free = -inf, 1
@@ -98,11 +107,8 @@ class Crowd:
         self._was_idle = False
 
     def free(self) -> int:
-        """Threads that would each get a core for themselves, or most of one: 1 to `cores()`.
-
-        It is called before every large product, so between two looks it costs a tenth of a microsecond.
-        """
-        now = time.perf_counter()
+        """Return how many threads would each get a core for themselves, or most of one: 1 to `cores()`."""
+        now = time.perf_counter()  # before every large product: between two looks nothing else is done
         if now >= self._next:
             self._next = now + EVERY  # at once, so that no other thread looks as well
             self._look(now)
@@ -134,3 +140,64 @@ class Crowd:
 
 crowd = Crowd()
 """The one of this process."""
+
+
+@cache
+def _threads(_process: int) -> ThreadPoolExecutor:
+    # By process, since a forked child has its parent's pool but none of its threads.
+    return ThreadPoolExecutor(max(1, cores() - 1), thread_name_prefix="gpunn")
+
+
+def in_pieces(function: Callable[[slice], None], count: int, nbytes: int) -> None:
+    """Call function(slice) for stretches that together are 0 … count − 1, on all cores where there is much to do.
+
+    They are short, so that numbers that one pass over a piece leaves are still in the cache for the next; compiled
+    loops, which go over everything once, are not cut. A second Python thread helps only where each call is long: after
+    every one it waits for the interpreter's lock.
+
+    Args:
+        function: Work on some of the channels, which must not depend on any other.
+        count: Number of channels.
+        nbytes: Bytes of all the work.
+    """
+    workers = min(cores(), count)
+    is_alone = workers < 2 or nbytes < WORTHWHILE or getattr(_local, "inside", False)
+    piece = PIECE if is_alone else PIECE_OF_THREAD
+    each = count if loops.version() else max(1, piece * count // max(1, nbytes))
+
+    def part(start: int, end: int) -> None:
+        for first in range(start, end, each):
+            function(slice(first, min(first + each, end)))
+
+    if is_alone:
+        part(0, count)
+        return
+
+    def part_of(worker: int) -> None:
+        _local.inside = True
+        try:
+            part(worker * count // workers, (worker + 1) * count // workers)
+        finally:
+            _local.inside = False
+
+    others = [_threads(os.getpid()).submit(part_of, worker) for worker in range(1, workers)]
+    try:
+        part_of(0)
+    finally:
+        for other in others:
+            other.result()
+
+
+def by_channels(host: Host) -> Host:
+    """Let a host body go through its channels `in_pieces`: the first axis of every array that it is given."""
+
+    @wraps(host)
+    def in_turn(*arguments: Any) -> None:
+        arrays = [each for each in arguments if isinstance(each, np.ndarray)]
+
+        def piece(channels: slice) -> None:
+            host(*(each[channels] if isinstance(each, np.ndarray) else each for each in arguments))
+
+        in_pieces(piece, len(arrays[0]), max(array.nbytes for array in arrays))
+
+    return in_turn

@@ -1,11 +1,10 @@
-"""Host twins written as loops, which Numba compiles where it is installed (the extra `numba`).
+"""Optional host bodies, written as loops, which Numba compiles where it is installed (the extra `numba`).
 
 NumPy goes over its arrays once for each operation, and what one pass wrote the next must fetch again; a loop does all
 of a formula while the numbers are in registers. The numbers agree with the passes' to rounding, since only sums are
-added up in another order, and are the same from run to run.
+added up in another order, and are the same from run to run. `in_loops` is the one rule by which a loop takes the place
+of a function of passes, whose arguments it shares.
 """
-
-from __future__ import annotations
 
 import importlib.metadata
 import os
@@ -13,10 +12,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, wraps
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+
+from gpunn.kernels.random import Purpose
+from gpunn.kernels.record import Array, Host
 
 OFF = "GPUNN_NUMBA"
 """Environment variable that, set to 0, leaves Numba unused."""
@@ -25,14 +26,12 @@ WORTHWHILE = 2**19
 """Bytes of the largest array from which on loops are used: less does not pay for the half second of loading Numba."""
 
 LOADED = 120 << 20
-"""Bytes that Numba and its compiler take: 110 MiB were measured, half of it at the first function."""
+"""Bytes that Numba and its compiler take."""
 
 LONG = 10_000
 """Steps from which on a training uses loops for all its arrays: they save a tenth of a millisecond a step."""
 
-_Body: TypeAlias = Callable[..., None]
-
-twins: list[tuple[_Body, _Body]] = []
+twins: list[tuple[Host, Host]] = []
 """Passes and loops that do the same, for the tests."""
 
 _compiling = threading.Lock()
@@ -41,11 +40,11 @@ _of_thread = threading.local()
 
 @contextmanager
 def for_training(steps: int, nbytes: int) -> Iterator[None]:
-    """Within, what this thread computes is part of a training: all in loops, where it is long or loads Numba anyway.
+    """Within, compute all of this thread in loops where the training is long, or loads Numba anyway.
 
     Args:
-        steps: of the whole training, so that one which is resumed does the same as one which never stopped.
-        nbytes: of the largest array that a batch is in on its way through the network.
+        steps: Number of steps of the whole training, so that a resumed one does the same as one that never stopped.
+        nbytes: Bytes of the largest array that a batch is in on its way through the network.
     """
     before = getattr(_of_thread, "takes_all", False)  # of a training that another one is part of
     _of_thread.takes_all = steps >= LONG or nbytes >= WORTHWHILE
@@ -57,7 +56,7 @@ def for_training(steps: int, nbytes: int) -> Iterator[None]:
 
 @cache
 def version() -> str:
-    """The version of the Numba in use, empty where there is none."""
+    """Return the version of the Numba in use, empty where there is none."""
     if os.environ.get(OFF) == "0":
         return ""
     try:
@@ -68,25 +67,23 @@ def version() -> str:
 
 @cache
 def load() -> None:
-    """Load Numba with its compiler, where it is installed: a hundred megabytes, which then count as taken."""
+    """Load Numba with its compiler, where it is installed: its memory then counts as taken."""
     if version():
         compiled(_nothing)(np.zeros(1, np.float32))
 
 
 def bytes_to_load() -> int:
-    """What `load` is about to take of the host's memory, roughly; 0 where it is loaded or not installed."""
+    """Estimate the bytes that `load` is about to take; 0 where Numba is loaded or not installed."""
     return LOADED if version() and not load.cache_info().currsize else 0
 
 
-def _nothing(x: NDArray[Any]) -> None:
+def _nothing(x: Array) -> None:
     x[0] = 0
 
 
 @cache
-def compiled(loops: _Body) -> _Body:
-    """The machine code of loops, which is kept for the next process where that can be written.
-
-    Sums may be added up in any order, by several lanes at once; nothing else is relaxed.
+def compiled(loops: Host) -> Host:
+    """Return the machine code of loops, which is kept for the next process where it can be written.
 
     Raises:
         ImportError: Numba is installed and cannot be used, beside a NumPy that is newer than it knows, say.
@@ -98,24 +95,25 @@ def compiled(loops: _Body) -> _Body:
             f"Numba {version()} cannot be used ({error}): pip install --upgrade numba, or export {OFF}=0"
         ) from None
 
+    # Sums may be added up in any order, by several lanes at once; nothing else is relaxed.
     options: dict[str, Any] = {"nogil": True, "fastmath": {"reassoc"}, "error_model": "numpy"}
     with _compiling:
         try:
-            body: _Body = numba.njit(cache=True, **options)(loops)
+            body: Host = numba.njit(cache=True, **options)(loops)
         except RuntimeError:  # neither beside the module nor in the user's cache
             body = numba.njit(**options)(loops)
     return body
 
 
-def in_loops(loops: _Body, sized_by: slice = slice(None)) -> Callable[[_Body], _Body]:
-    """For a function of NumPy's passes: do `loops` instead where Numba is installed and that pays.
+def in_loops(loops: Host, sized_by: slice = slice(None)) -> Callable[[Host], Host]:
+    """Return a decorator for a function of NumPy's passes: do `loops` instead where Numba is installed and that pays.
 
     Args:
-        loops: what Numba compiles.
-        sized_by: the arguments whose size tells how much there is to do; a data set that is picked from does not.
+        loops: Function that Numba compiles.
+        sized_by: Arguments whose size tells how much there is to do; a data set that is picked from does not.
     """
 
-    def beside(passes: _Body) -> _Body:
+    def beside(passes: Host) -> Host:
         twins.append((passes, loops))
         if not version():
             return passes
@@ -135,3 +133,263 @@ def in_loops(loops: _Body, sized_by: slice = slice(None)) -> Callable[[_Body], _
         return either
 
     return beside
+
+
+# The bodies. `clock` is that of `gather`: the step of the epoch and of the run, then those of the next one.
+
+
+def gather_rows(
+    data: Array, targets: Array, order: Array, clock: Array, batch_size: int, scale: float, x: Array, t: Array
+) -> None:
+    clock[0], clock[1] = clock[2], clock[3]
+    start, factor = clock[0] * batch_size, x.dtype.type(scale)
+    for j in range(x.shape[0]):
+        row = order[start + j]
+        for f in range(x.shape[1]):
+            x[j, f] = data[row, f] * factor
+        if t.ndim == 1:
+            t[j] = targets[row]
+        else:
+            t[:, j] = targets[row]
+
+
+def sample(framed: Array, m: Array, scale: float, pictures: Array) -> None:
+    n, channels, frame_height, line = framed.shape
+    height, width = frame_height - 4, line - 4
+    middle_x, middle_y = np.float32((width - 1) / 2), np.float32((height - 1) / 2)
+    flat = framed.reshape(-1)
+    place = np.empty(n, np.int32)
+    part_x, part_y = np.empty(n, np.float32), np.empty(n, np.float32)
+    for y in range(height):
+        down = np.float32(y) - middle_y
+        for x in range(width):
+            across = np.float32(x) - middle_x
+            for j in range(n):
+                at_x = (m[0, j] * across + m[1, j] * down) + (m[2, j] + middle_x)
+                at_y = (m[3, j] * across + m[4, j] * down) + (m[5, j] + middle_y)
+                left, top = np.floor(at_x), np.floor(at_y)
+                part_x[j], part_y[j] = at_x - left, at_y - top
+                left = min(max(left, np.float32(-2)), np.float32(width))
+                top = min(max(top, np.float32(-2)), np.float32(height))
+                place[j] = ((j * channels * frame_height) + np.int32(top) + 2) * line + np.int32(left) + 2
+            for channel in range(channels):
+                out = pictures[channel, y, x]
+                for j in range(n):
+                    at = np.uint32(place[j] + channel * frame_height * line)
+                    upper, lower = flat[at], flat[at + line]
+                    upper += (flat[at + 1] - upper) * part_x[j]
+                    lower += (flat[at + line + 1] - lower) * part_x[j]
+                    out[j] = ((lower - upper) * part_y[j] + upper) * scale
+
+
+def bias_relu(b: Array, a: Array) -> None:
+    for unit in range(a.shape[0]):
+        row, bias = a[unit], b[unit, 0]
+        for j in range(len(row)):
+            z = row[j] + bias
+            row[j] = a.dtype.type(0) if z < 0 else z
+
+
+def relu_gradient_and_sums(da: Array, a: Array, dz: Array, db: Array) -> None:
+    for unit in range(a.shape[0]):
+        upper, seen, lower = da[unit], a[unit], dz[unit]
+        total = a.dtype.type(0)
+        for j in range(len(seen)):
+            delta = upper[j] * upper.dtype.type(seen[j] > 0)
+            lower[j] = delta
+            total += delta
+        db[unit] = total
+
+
+def softmax_cross_entropy(
+    z: Array,
+    bias: Array,
+    labels: Array,
+    weight: float,
+    gradient: Array,
+    bias_gradient: Array,
+    losses: Array,
+    totals: Array,
+) -> None:
+    outputs, n = z.shape
+    real = z.dtype.type
+    bias_gradient[:] = real(0)
+    loss, right = 0.0, 0
+    for j in range(n):
+        guess = 0
+        largest = z[0, j] + bias[0]
+        for k in range(outputs):
+            v = z[k, j] + bias[k]
+            gradient[k, j] = v
+            if v > largest or (np.isnan(v) and not np.isnan(largest)):  # as NumPy has it: NaN is above all
+                largest, guess = v, k
+        label = labels[j]
+        of_label = gradient[label, j] - largest
+        total = real(0)
+        for k in range(outputs):
+            e = np.exp(gradient[k, j] - largest)
+            gradient[k, j] = e
+            total += e
+        losses[j] = np.log(total) - of_label
+        total *= real(n)
+        for k in range(outputs):
+            share = gradient[k, j] / total
+            if k == label:
+                share -= real(1 / n)
+            gradient[k, j] = share
+            bias_gradient[k] += share
+        loss += losses[j]
+        right += guess == label
+    totals[0] += weight * loss
+    totals[1] += right
+
+
+def normalize(x: Array, gamma: Array, beta: Array, epsilon: float, mean: Array, variance: Array, y: Array) -> None:
+    size = x.shape[1]
+    real = x.dtype.type
+    for channel in range(x.shape[0]):
+        row, out = x[channel], y[channel]
+        total = real(0)
+        for j in range(size):
+            total += row[j]
+        middle = total / real(size)
+        total = real(0)
+        for j in range(size):
+            total += (row[j] - middle) * (row[j] - middle)
+        mean[channel], variance[channel] = middle, total / real(size)
+        scale, shift = gamma[channel] / np.sqrt(variance[channel] + epsilon), beta[channel]
+        for j in range(size):
+            out[j] = (row[j] - middle) * scale + shift
+
+
+def normalize_gradient(
+    dy: Array, x: Array, gamma: Array, mean: Array, scale: Array, share: float, dgamma: Array, dbeta: Array, dx: Array
+) -> None:
+    size = x.shape[1]
+    for channel in range(x.shape[0]):
+        delta, row, out = dy[channel], x[channel], dx[channel]
+        middle = mean[channel]
+        by_gamma = by_beta = x.dtype.type(0)
+        for j in range(size):
+            by_gamma += delta[j] * (row[j] - middle)
+            by_beta += delta[j]
+        by_gamma *= scale[channel]
+        dgamma[channel], dbeta[channel] = by_gamma, by_beta
+        by_gamma *= scale[channel] * share
+        by_beta *= share
+        factor = gamma[channel] * scale[channel]
+        for j in range(size):
+            out[j] = (delta[j] - by_beta - (row[j] - middle) * by_gamma) * factor
+
+
+def max_pool(x: Array, window: tuple[int, int, int, int], y: Array, choice: Array) -> None:
+    size_h, size_w, stride_h, stride_w = window
+    last = size_h * size_w - 1
+    for channel in range(y.shape[0]):
+        for row in range(y.shape[1]):
+            for column in range(y.shape[2]):
+                best, chosen = y[channel, row, column], choice[channel, row, column]
+                # Places by twos: half as often best and chosen are fetched. An odd last one is its own neighbour.
+                for place in range(0, last + 1, 2):
+                    after = min(place + 1, last)
+                    one = x[channel, row * stride_h + place // size_w, column * stride_w + place % size_w]
+                    other = x[channel, row * stride_h + after // size_w, column * stride_w + after % size_w]
+                    if place == 0:
+                        for j in range(len(best)):
+                            is_better = other[j] > one[j]
+                            is_nan = other[j] != other[j]
+                            best[j] = other[j] if is_better or is_nan else one[j]
+                            chosen[j] = np.uint8(is_better)
+                        continue
+                    for j in range(len(best)):
+                        is_better = one[j] > best[j]
+                        is_nan = one[j] != one[j]
+                        most = one[j] if is_better or is_nan else best[j]
+                        its = np.uint8(place) if is_better else chosen[j]
+                        is_better = other[j] > most
+                        is_nan = other[j] != other[j]
+                        best[j] = other[j] if is_better or is_nan else most
+                        chosen[j] = np.uint8(after) if is_better else its
+
+
+def max_pool_gradient(dy: Array, choice: Array, window: tuple[int, int, int, int], dx: Array) -> None:
+    size_h, size_w, stride_h, stride_w = window
+    for channel in range(dy.shape[0]):
+        for row in range(dy.shape[1]):
+            for column in range(dy.shape[2]):
+                gradient, chosen = dy[channel, row, column], choice[channel, row, column]
+                for place in range(size_h * size_w):
+                    target = dx[channel, row * stride_h + place // size_w, column * stride_w + place % size_w]
+                    for j in range(len(gradient)):
+                        share = gradient[j] * gradient.dtype.type(chosen[j] == place)
+                        target[j] = share
+
+
+_DROPOUT, _32, _LOW = np.uint64(Purpose.DROPOUT), np.uint64(32), np.uint64(0xFFFFFFFF)
+_MULTIPLIERS = (0xD2E7470EE14C6C93, 0xCA5A826395121157)
+(_M0_LOW, _M0_HIGH), (_M1_LOW, _M1_HIGH) = ((m & _LOW, m >> _32) for m in map(np.uint64, _MULTIPLIERS))
+_WEYL = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBB67AE8584CAA73B))
+
+
+def switch_off(x: Array, seed: int, step: int, stream: int, threshold: int, scale: float, y: Array) -> None:
+    def product(word: np.uint64, by_low: np.uint64, by_high: np.uint64) -> tuple[np.uint64, np.uint64]:
+        """The upper and lower 64 bits, from four products of 32 bits by 32, which there are vectors of."""
+        low, high = word & _LOW, word >> _32
+        least = low * by_low
+        middle = low * by_high + (least >> _32)
+        other = high * by_low + (middle & _LOW)
+        return high * by_high + (middle >> _32) + (other >> _32), other << _32 | least & _LOW
+
+    words = np.empty((4, 32), np.uint64)
+    quarters = np.empty((4, 4, 32), np.uint16)
+    bits = quarters.reshape(512)
+    for first in range(0, len(x), 512):
+        for i in range(32):
+            words[0, i], words[1, i], words[2, i], words[3, i] = first // 16 + i + 1, step, stream, 0
+        k0, k1 = np.uint64(seed), _DROPOUT
+        for _ in range(10):
+            for i in range(32):
+                high0, low0 = product(words[0, i], _M0_LOW, _M0_HIGH)
+                high1, low1 = product(words[2, i], _M1_LOW, _M1_HIGH)
+                words[0, i] = high1 ^ words[1, i] ^ k0
+                words[1, i] = low1
+                words[2, i] = high0 ^ words[3, i] ^ k1
+                words[3, i] = low0
+            k0 += _WEYL[0]
+            k1 += _WEYL[1]
+        for i in range(32):
+            for k in range(4):
+                for h in range(4):
+                    quarters[k, h, i] = words[k, i] >> np.uint64(16 * h)
+        some, result = x[first : first + 512], y[first : first + 512]
+        for at in range(len(some)):
+            result[at] = some[at] * (scale if bits[at] >= threshold else x.dtype.type(0))
+
+
+def sgd(gradient: Array, rate: Array, decayed: int, l1: float, l2: float, value: Array, clock: Array) -> None:
+    eta = rate[clock[0]]
+    first, second = value.dtype.type(l1), value.dtype.type(l2)
+    for at in range(len(value)):
+        w, g = value[at], gradient[at]
+        if at < decayed:
+            g += second * w
+            g += first * np.sign(w)
+        value[at] = w - eta * g
+    clock[2], clock[3] = clock[0] + 1, clock[1] + 1
+
+
+def momentum_sgd(
+    gradient: Array, rate: Array, decayed: int, l1: float, l2: float, momentum: float, nesterov: bool, velocity: Array,
+    value: Array, clock: Array,
+) -> None:  # fmt: skip
+    eta, real = rate[clock[0]], value.dtype.type
+    first, second, mu = real(l1), real(l2), real(momentum)
+    for at in range(len(value)):
+        w, g, v = value[at], gradient[at], velocity[at]
+        if at < decayed:
+            g += second * w
+            g += first * np.sign(w)
+        v = mu * v + g
+        velocity[at] = v
+        value[at] = w - eta * (g + mu * v if nesterov else v)
+    clock[2], clock[3] = clock[0] + 1, clock[1] + 1

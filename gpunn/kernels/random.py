@@ -3,27 +3,20 @@
 J. K. Salmon, M. A. Moraes, R. O. Dror, D. E. Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC'11. A counter of
 four words and a key of two go in, four random words come out; nothing is remembered in between. So a dropout mask is
 drawn again in back-propagation instead of being stored, and CPU and GPU draw the same bits. Dropout, which needs many,
-takes the wider words: that generator NumPy has in C.
+takes the wider words: NumPy has that generator in C.
 """
-
-from __future__ import annotations
 
 from enum import IntEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpunn.kernels.record import Array, Launch, Raw, blocks_for
+from gpunn.kernels.record import Array, per_element, raw
 
-_THREADS = 256
-_PIECE = 2**13  # counters that are drawn from at once: what is computed of them stays in the cache
-_MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
-_WEYL = (0x9E3779B9, 0xBB67AE85)
-MULTIPLIERS64 = (0xD2E7470EE14C6C93, 0xCA5A826395121157)
-WEYL64 = (0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B)
-"""Of Philox4x64-10."""
-_LOW = np.uint64(0xFFFFFFFF)
-_32 = np.uint64(32)
+_PIECE = 2**13
+"""Counters whose words are computed at once, so that they stay in the cache."""
+
+_32, _LOW = np.uint64(32), np.uint64(0xFFFFFFFF)
 
 
 class Purpose(IntEnum):
@@ -39,49 +32,36 @@ class Purpose(IntEnum):
 def philox(
     counter: tuple[Array | int, Array | int, Array | int, Array | int], key: tuple[int, int]
 ) -> NDArray[np.uint32]:
-    """Philox4x32-10 of every counter.
+    """Compute Philox4x32-10 of every counter.
 
     Args:
-        counter: four words of 32 bits, arrays that broadcast together.
-        key: two words of 32 bits.
+        counter: Four words of 32 bits, arrays that broadcast together.
+        key: Two words of 32 bits.
 
     Returns:
         uint32 array (..., 4): the four random words of each counter.
     """
-    words = np.broadcast_arrays(*(np.asarray(word, dtype=np.uint64) for word in counter))
-    drawn = np.empty((words[0].size, 4), np.uint32)
-    columns = [word.reshape(-1) for word in words]
-    memory = np.empty((6, min(_PIECE, len(drawn))), np.uint64)
-    for start in range(0, len(drawn), _PIECE):
-        piece = drawn[start : start + _PIECE]
-        c0, c1, c2, c3, product0, product1 = memory[:, : len(piece)]
-        for c, column in zip((c0, c1, c2, c3), columns, strict=True):
-            c[...] = column[start : start + _PIECE]
-        k0, k1 = key
-        for _ in range(10):
-            np.multiply(c0, _MULTIPLIERS[0], out=product0)
-            np.multiply(c2, _MULTIPLIERS[1], out=product1)
-            for product, xor, k, high, low in ((product1, c1, k0, c0, c1), (product0, c3, k1, c2, c3)):
-                np.right_shift(product, _32, out=high)
-                np.bitwise_xor(high, xor, out=high)
-                np.bitwise_xor(high, np.uint64(k), out=high)
-                np.bitwise_and(product, _LOW, out=low)
-            k0 = (k0 + _WEYL[0]) & 0xFFFFFFFF
-            k1 = (k1 + _WEYL[1]) & 0xFFFFFFFF
-        for word, c in enumerate((c0, c1, c2, c3)):
-            piece[:, word] = c
-    return drawn.reshape(*words[0].shape, 4)
+    c0, c1, c2, c3 = np.broadcast_arrays(*(np.asarray(word, dtype=np.uint64) for word in counter))
+    k0, k1 = key
+    for _ in range(10):
+        product0, product1 = c0 * np.uint64(0xD2511F53), c2 * np.uint64(0xCD9E8D57)
+        c0, c1 = product1 >> _32 ^ c1 ^ np.uint64(k0), product1 & _LOW
+        c2, c3 = product0 >> _32 ^ c3 ^ np.uint64(k1), product0 & _LOW
+        k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
+    return np.stack((c0, c1, c2, c3), axis=-1).astype(np.uint32)
 
 
 def random_words(count: int, *, seed: int, purpose: Purpose, step: int = 0, stream: int = 0) -> NDArray[np.uint32]:
-    """The first `count` words of the stream (seed, purpose, step, stream): word 4i+k is word k of counter i."""
-    blocks = np.arange((count + 3) // 4, dtype=np.uint64)
-    words = philox((blocks, step & 0xFFFFFFFF, step >> 32, stream), (seed, purpose))
+    """Return the first `count` words of the stream (seed, purpose, step, stream): word 4i+k is word k of counter i."""
+    words = np.empty(((count + 3) // 4, 4), np.uint32)
+    for start in range(0, len(words), _PIECE):
+        blocks = np.arange(start, min(start + _PIECE, len(words)), dtype=np.uint64)
+        words[start : start + _PIECE] = philox((blocks, step & 0xFFFFFFFF, step >> 32, stream), (seed, purpose))
     return words.reshape(-1)[:count]
 
 
 def random_groups(count: int, *, seed: int, purpose: Purpose, step: int = 0, stream: int = 0) -> NDArray[np.uint64]:
-    """At least 16 random bits for each of `count` elements, by Philox4x64-10: the words of 32 counters for every 512.
+    """Draw at least 16 random bits for each of `count` elements, by Philox4x64-10: the words of 32 counters for 512.
 
     Returns:
         uint64 array (groups, 32, 4): see `halves_of`.
@@ -94,7 +74,7 @@ def random_groups(count: int, *, seed: int, purpose: Purpose, step: int = 0, str
 
 
 def halves_of(words: NDArray[np.uint64], count: int) -> NDArray[np.uint16]:
-    """The 16 random bits of each of `count` elements.
+    """Return the 16 random bits of each of `count` elements.
 
     32 counters give the bits of 512 elements: quarter h of word k of counter i those of element 32 (4k + h) + i, so
     that 32 threads of a GPU, each with a counter, take elements that lie side by side.
@@ -104,9 +84,9 @@ def halves_of(words: NDArray[np.uint64], count: int) -> NDArray[np.uint16]:
 
 
 def epoch_order(n: int, *, seed: int, epoch: int) -> NDArray[np.int32]:
-    """The order in which an epoch visits the n training examples, a pure function of (seed, epoch).
+    """Return the order in which an epoch visits the n training samples, a pure function of (seed, epoch).
 
-    Every example draws 32 random bits and they are sorted by them, the number of the example breaking ties.
+    Every sample draws 32 random bits and they are sorted by them, the number of the sample breaking ties.
     """
     words = random_words(n, seed=seed, purpose=Purpose.SHUFFLE, step=epoch).astype(np.uint64)
     keys = (words << _32) | np.arange(n, dtype=np.uint64)
@@ -145,18 +125,7 @@ __device__ inline Words philox4x64(Words c, unsigned long long k0, unsigned long
 """The wider one."""
 
 
-def _random_bits(seed: int, purpose: int, step: Array, stream: int, bits: Array) -> None:
-    words = random_words(bits.size, seed=seed, purpose=Purpose(purpose), step=int(step[0]), stream=stream)
-    bits[...] = words.reshape(bits.shape)
-
-
-def _random_bits_launch(seed: int, purpose: int, step: Array, stream: int, bits: Array) -> Launch:
-    blocks = blocks_for(blocks_for(bits.size, 4), _THREADS)
-    return Launch(blocks, _THREADS, (np.uint32(seed), int(purpose), step, stream, bits, bits.size))
-
-
-random_bits = Raw(
-    "random_bits",
+@raw(
     """
 extern "C" __global__ void random_bits(unsigned seed, int purpose, const int* step, int stream, unsigned* bits,
                                        int count) {
@@ -167,9 +136,13 @@ extern "C" __global__ void random_bits(unsigned seed, int purpose, const int* st
     for (int k = 0; k < 4 && 4 * block + k < count; ++k) bits[4 * block + k] = four[k];
 }
 """,
-    launch=_random_bits_launch,
-    host=_random_bits,
+    launch=lambda seed, purpose, step, stream, bits: per_element(
+        -(-bits.size // 4), np.uint32(seed), int(purpose), step, stream, bits, bits.size
+    ),
     types={},
     preamble=PHILOX,
 )
-"""bits[e] := the random word of (seed, purpose, step, stream, element e)."""
+def random_bits(seed: int, purpose: int, step: Array, stream: int, bits: Array) -> None:
+    """bits[e] := the random word of (seed, purpose, step, stream, element e)."""
+    words = random_words(bits.size, seed=seed, purpose=Purpose(purpose), step=int(step[0]), stream=stream)
+    bits[...] = words.reshape(bits.shape)

@@ -1,10 +1,8 @@
-"""The records that every operation is made of: CUDA source and NumPy twin, side by side.
+"""The records that every operation is made of: its CUDA source beside its NumPy body.
 
-Both bodies of a record take the same arguments in the same order and write into arrays that the caller owns.
-This package imports NumPy only: turning a record into a running CUDA kernel is the backend's work.
+Both bodies take the same arguments in the same order and write into arrays that the caller owns. This package imports
+NumPy only: the backend turns a record into a running CUDA kernel.
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
@@ -13,11 +11,14 @@ from typing import Any, TypeAlias
 Array: TypeAlias = Any
 """An array of the backend in use: `numpy.ndarray` or `cupy.ndarray`. Which of them is known only at run time."""
 
-registry: dict[str, Elementwise | Raw] = {}
+Host: TypeAlias = Callable[..., None]
+"""The NumPy body of a record, called with the same arguments as the kernel."""
+
+registry: dict[str, "Elementwise | Raw"] = {}
 """Every kernel by name, for the tests, the self-test of `gpunn doctor`, and the compile test."""
 
 
-def _register(kernel: Elementwise | Raw) -> None:
+def _register(kernel: "Elementwise | Raw") -> None:
     # A cell of a notebook that is run again defines its kernels again; those of the library have their names for good.
     first = registry.get(kernel.name)
     if first is not None and (getattr(first.host, "__module__", None) or "").startswith("gpunn."):
@@ -30,13 +31,13 @@ class Elementwise:
     """One operation on each element of arrays that broadcast together.
 
     Args:
-        name: its name in the registry, and of the CUDA function.
-        inputs: parameters in the notation of `cupy.ElementwiseKernel`; `T` is the dtype of the network,
+        name: Name in the registry, and of the CUDA function.
+        inputs: Parameters in the notation of `cupy.ElementwiseKernel`; `T` is the dtype of the network,
             `raw` marks an array that is indexed by hand, `i` is the element's number.
-        outputs: parameters that are written. They may be read first, and may be the same array as an input.
+        outputs: Parameters that are written. They may be read first, and may be the same array as an input.
         operation: CUDA C++ for one element; left out, the kernel is for the CPU only.
-        host: the NumPy twin, called with the same arguments.
-        preamble: CUDA C++ that stands before the kernel: functions that the operation calls.
+        host: NumPy body, called with the same arguments.
+        preamble: CUDA C++ before the kernel: functions that the operation calls.
     """
 
     name: str
@@ -44,7 +45,7 @@ class Elementwise:
     outputs: str = ""
     operation: str = ""
     _: KW_ONLY
-    host: Callable[..., None]
+    host: Host
     preamble: str = ""
 
     def __post_init__(self) -> None:
@@ -53,7 +54,7 @@ class Elementwise:
 
 @dataclass(frozen=True)
 class Launch:
-    """How a raw kernel is started: blocks, threads a block, and what its CUDA function is given."""
+    """Blocks of a raw kernel, threads of a block, and arguments of the CUDA function."""
 
     blocks: int | tuple[int, int, int]
     threads: int
@@ -65,21 +66,21 @@ class Raw:
     """One operation that needs more than its own element: a reduction, a gather, a convolution.
 
     Args:
-        name: its name in the registry, and of the `extern "C" __global__` function in `source`.
+        name: Name in the registry, and of the `extern "C" __global__` function in `source`.
         source: CUDA C++ in which `T` is the dtype of the network. Python integers arrive as `int`, floats as `T`. Left
             out, the kernel is for the CPU only, and `launch` is left out too.
-        launch: from the arguments of a call to its grid, block and CUDA arguments.
-        host: the NumPy twin, called with the same arguments as `launch`.
-        types: the type names of `source`, each with the number of the argument whose dtype it is.
-        preamble: CUDA C++ that stands before the source: functions that it calls.
-        options: for the compiler.
+        launch: Function from the arguments of a call to its grid, block and CUDA arguments.
+        host: NumPy body, called with the same arguments as `launch`.
+        types: Type names of `source`, each with the number of the argument whose dtype it is.
+        preamble: CUDA C++ before the source: functions that it calls.
+        options: Options of the compiler.
     """
 
     name: str
     source: str = ""
     _: KW_ONLY
     launch: Callable[..., Launch] = lambda *_: Launch(0, 0, ())
-    host: Callable[..., None]
+    host: Host
     types: Mapping[str, int] = field(default_factory=lambda: {"T": 0})
     preamble: str = ""
     options: tuple[str, ...] = ()
@@ -88,6 +89,18 @@ class Raw:
         _register(self)
 
 
-def blocks_for(elements: int, threads: int) -> int:
-    """Blocks of `threads` threads that cover `elements` elements, one each."""
-    return (elements + threads - 1) // threads
+def elementwise(
+    inputs: str, outputs: str, operation: str, *, name: str = "", preamble: str = ""
+) -> Callable[[Host], Elementwise]:
+    """Return a decorator that makes the `Elementwise` record of a NumPy body, by default under the body's name."""
+    return lambda host: Elementwise(name or host.__name__, inputs, outputs, operation, host=host, preamble=preamble)
+
+
+def raw(source: str, launch: Callable[..., Launch], **options: Any) -> Callable[[Host], Raw]:
+    """Return a decorator that makes the `Raw` record of a NumPy body, under the body's name."""
+    return lambda host: Raw(host.__name__, source, launch=launch, host=host, **options)
+
+
+def per_element(count: int, *arguments: Any, threads: int = 256) -> Launch:
+    """Return a launch of at least `count` threads, one for each element."""
+    return Launch(-(-count // threads), threads, arguments)

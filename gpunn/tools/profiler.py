@@ -19,8 +19,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from gpunn.backend.base import Backend
-from gpunn.kernels.cores import cores
-from gpunn.kernels.parallel import WORTHWHILE, in_pieces
+from gpunn.kernels.cores import WORTHWHILE, cores, in_pieces
 from gpunn.kernels.random import epoch_order
 from gpunn.nn.layers import Layer
 from gpunn.train.step import Step

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 from support import kernel_cases_images  # noqa: F401 - adds its cases
 from support.harness import DTYPES, assert_near, call
-from support.kernel_cases import CASES, SUBNORMAL
+from support.kernel_cases import ACTIVATIONS, CASES, SUBNORMAL, gradient_of
 
 from gpunn.backend.base import Backend
 from gpunn.kernels import activations, losses, registry
 from gpunn.kernels.record import Elementwise
 
 KERNELS = sorted(registry)
-FORWARD = ["sigmoid", "tanh_activation", "relu", "softplus", "leaky_relu", "softmax"]
+FORWARD = [*ACTIVATIONS, "leaky_relu", "softmax"]
 COSTS = ["softmax_cross_entropy", "binary_cross_entropy", "mean_squared_error"]
 
 
@@ -60,7 +60,7 @@ def test_an_activation_lets_nan_through(backend: Backend, name: str, dtype: str)
 
 @pytest.mark.parametrize("name", FORWARD)
 def test_a_gradient_lets_nan_through(backend: Backend, name: str) -> None:
-    gradient = registry[name.removesuffix("_activation") + "_gradient"]
+    gradient = registry[gradient_of(name)]
     constants = (0.01,) if name == "leaky_relu" else ()
     a = np.array([[0.5, 0.25, 0.0, 0.75]])
     *_, dz = call(backend, gradient, np.array([[1.0, np.nan, np.nan, 2.0]]), a, *constants, np.zeros_like(a))
@@ -89,7 +89,7 @@ def test_finite_input_gives_finite_activations_and_gradients(backend: Backend, n
     *_, a = call(backend, registry[name], z, *constants, np.zeros_like(z))
     assert np.isfinite(a).all()
     seen = z if name == "leaky_relu" else a
-    gradient = registry[name.removesuffix("_activation") + "_gradient"]
+    gradient = registry[gradient_of(name)]
     *_, dz = call(backend, gradient, np.ones_like(z), seen, *constants, np.zeros_like(z))
     assert np.isfinite(dz).all()
 

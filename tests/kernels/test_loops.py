@@ -16,7 +16,7 @@ import gpunn as gn
 from gpunn.backend.cpu import NumpyBackend
 from gpunn.kernels import loops, registry
 from gpunn.kernels.activations import relu
-from gpunn.kernels.fused import with_bias
+from gpunn.kernels.bias import with_bias
 from gpunn.tools.doctor import diagnose
 
 KERNELS = (
@@ -129,10 +129,7 @@ def test_a_training_that_is_long_or_large_uses_loops_for_small_arrays_too(
     samples = gn.Samples(x, np.arange(64) % 3)
     model = gn.Sequential([gn.Dense(20), gn.ReLU(), gn.Dense(3)])
     model.fit(samples, optimizer=gn.SGD(0.1), epochs=epochs, batch_size=16, device="cpu", progress=False)
-    every = {
-        "_gather_rows_loops", "_bias_relu_loops", "_softmax_cross_entropy_loops", "_relu_gradient_and_sums_loops",
-        "_sgd_loops",
-    }  # fmt: skip
+    every = {"gather_rows", "bias_relu", "softmax_cross_entropy", "relu_gradient_and_sums", "sgd"}
     assert used == (every if uses_loops else set())
     used.clear()
     model.predict(x[:3])  # no longer part of it
@@ -164,7 +161,7 @@ def test_a_training_within_another_leaves_it_as_it_was(used: set[str], monkeypat
 def test_numba_can_be_switched_off() -> None:
     code = """
 from gpunn.kernels import loops, pooling
-print(repr(loops.version()), hasattr(pooling._max_pool_passes, "__wrapped__"))
+print(repr(loops.version()), hasattr(pooling._gradient_of_a_cover, "__wrapped__"))
 """
     for value, expected in (("0", "'' False"), ("1", f"{loops.version()!r} True")):
         environment = {**os.environ, loops.OFF: value}

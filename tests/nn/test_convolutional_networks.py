@@ -37,7 +37,7 @@ from gpunn import (
 from gpunn.backend.base import Backend
 from gpunn.config import to_built_config
 from gpunn.errors import ModelFileError, ShapeError
-from gpunn.kernels import parallel as threads
+from gpunn.kernels import cores as threads
 from gpunn.kernels import pooling
 from gpunn.nn.layers import Layer
 

@@ -118,15 +118,18 @@ ABSOLUTE_ERROR = """
 @@
 +
 +
-+def _mean_absolute_error(a, bias, targets, weight, gradient, bias_gradient, costs, totals, each):
-+    error = a + bias[:, None] - targets
-+    costs[...] = np.abs(error).sum(axis=0)
++_ABSOLUTE = \"\"\"
++            loss += abs(v - y);
++            gradient[at] = T((v > y) - (v < y)) / T(n);
++\"\"\"
++
++
++@_loss("T", _WITH_TARGETS % _ABSOLUTE, more=", bool each")
++def mean_absolute_error(a, bias, targets, gradient, losses, each):
++    error = a + bias - targets
++    losses[...] = np.abs(error).sum(axis=0)
 +    gradient[...] = np.sign(error) / a.shape[1]
-+    bias_gradient[...] = gradient.sum(axis=1)
-+    totals[0] += weight * costs.sum()
-+
-+
-+mean_absolute_error = Raw("mean_absolute_error", host=_mean_absolute_error)
++    return np.zeros(1)
 +++ gpunn/nn/losses.py
 @@
 -__all__ = ["BinaryCrossEntropy", "Loss", "MeanSquaredError", "SoftmaxCrossEntropy"]
@@ -143,11 +146,9 @@ SIGNS = """
 @@
 +
 +
-+def _sign_sgd(gradient, rates, value, clock):
++@elementwise("T gradient, raw T rates", "T value, raw int32 clock", "value -= rates[clock[0]] * T(sign(gradient));")
++def sign_sgd(gradient, rates, value, clock):
 +    value -= rates[int(clock[STEP])] * np.sign(gradient)
-+
-+
-+sign_sgd = Elementwise("sign_sgd", host=_sign_sgd)
 +++ gpunn/train/optimizers.py
 @@
 -__all__ = ["SGD", "Adam", "Optimizer"]

@@ -16,7 +16,7 @@ from support.cli_helpers import gpunn, own_folder, results_of, start, without_pi
 
 import gpunn as gn
 from gpunn.backend import blas
-from gpunn.kernels import parallel as threads
+from gpunn.kernels import cores as threads
 from gpunn.train.options import TrainOptions
 from gpunn.train.trainer import Trainer
 

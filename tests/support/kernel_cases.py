@@ -101,12 +101,21 @@ def softmax(z: list[float]) -> list[float]:
 
 # Activations: forward, in an array of its own and in place.
 
-for _name, _function in (
-    ("sigmoid", sigmoid),
-    ("tanh_activation", math.tanh),
-    ("relu", lambda z: max(z, 0.0)),
-    ("softplus", softplus),
-):
+
+def gradient_of(activation: str) -> str:
+    """The name of the kernel of f′."""
+    return f"{activation.removesuffix('_activation')}_gradient"
+
+
+ACTIVATIONS: dict[str, tuple[Callable[[float], float], Callable[[float], float]]] = {
+    "sigmoid": (sigmoid, lambda a: a * (1 - a)),
+    "tanh_activation": (math.tanh, lambda a: (1 - a) * (1 + a)),
+    "relu": (lambda z: max(z, 0.0), lambda a: 1.0 if a > 0 else 0.0),
+    "softplus": (softplus, lambda a: -math.expm1(-a)),
+}
+"""f, and f′ written from the output, by the kernel's name."""
+
+for _name, (_function, _) in ACTIVATIONS.items():
 
     @case(_name)
     def _forward(dtype: str, rng: Any, n: int, function: Any = _function) -> list[Case]:
@@ -145,14 +154,9 @@ def _slope_cases(
     return [case._replace(on_device=on_device) for case in cases]
 
 
-for _name, _output, _slope in (
-    ("sigmoid_gradient", sigmoid, lambda a: a * (1 - a)),
-    ("tanh_gradient", math.tanh, lambda a: (1 - a) * (1 + a)),
-    ("relu_gradient", lambda z: max(z, 0.0), lambda a: 1.0 if a > 0 else 0.0),
-    ("softplus_gradient", softplus, lambda a: -math.expm1(-a)),
-):
+for _name, (_output, _slope) in ACTIVATIONS.items():
 
-    @case(_name)
+    @case(gradient_of(_name))
     def _backward(dtype: str, rng: Any, n: int, output: Any = _output, slope: Any = _slope) -> list[Case]:
         a = each(output, numbers(dtype, rng, n)).astype(dtype)
         da = numbers(dtype, rng, n, far=False)

@@ -12,7 +12,18 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from support.kernel_cases import Case, case, dropout_bits, each, flushed, numbers, philox, sigmoid, softplus, unset
+from support.kernel_cases import (
+    ACTIVATIONS,
+    Case,
+    case,
+    dropout_bits,
+    each,
+    flushed,
+    gradient_of,
+    numbers,
+    philox,
+    unset,
+)
 
 GEOMETRIES = [
     # height, width, (size, stride, padding before: each down and across), rows and columns that come out
@@ -268,20 +279,15 @@ def _between(image: NDArray[np.float64], y: float, x: float) -> NDArray[np.float
 
 # Bias and activation in one pass, and their gradients
 
-for _name, _function, _slope in (
-    ("sigmoid", sigmoid, lambda a: a * (1 - a)),
-    ("tanh", math.tanh, lambda a: (1 - a) * (1 + a)),
-    ("relu", lambda z: max(z, 0.0), lambda a: 1.0 if a > 0 else 0.0),
-    ("softplus", softplus, lambda a: -math.expm1(-a)),
-):
+for _name, (_function, _slope) in ACTIVATIONS.items():
 
-    @case(f"bias_{_name}" + "_activation" * (_name == "tanh"))
+    @case(f"bias_{_name}")
     def _with_bias(dtype: str, rng: Any, n: int, function: Any = _function) -> list[Case]:
         z, b = numbers(dtype, rng, n), numbers(dtype, rng, 1, far=False)
         moved = (z + b).astype(dtype)  # the sum is rounded before the activation sees it
         return [Case((b, z), {0: b, 1: each(function, moved)})]
 
-    @case(f"{_name}_gradient_and_sums")
+    @case(f"{gradient_of(_name)}_and_sums")
     def _with_sums(dtype: str, rng: Any, n: int, function: Any = _function, slope: Any = _slope) -> list[Case]:
         a = each(function, numbers(dtype, rng, n)).astype(dtype)
         da = numbers(dtype, rng, n, far=False)

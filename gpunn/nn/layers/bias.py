@@ -9,8 +9,7 @@ import numpy as np
 
 from gpunn.backend.base import Shape
 from gpunn.errors import OptionError
-from gpunn.kernels.bias import add_bias, row_sums
-from gpunn.kernels.fused import with_bias
+from gpunn.kernels.bias import add_bias, row_sums, with_bias
 from gpunn.kernels.record import Array
 from gpunn.nn.initializers import Constant
 from gpunn.nn.layers.activation import Activation

@@ -12,7 +12,7 @@ from support.layer_helpers import Alone, assert_gradients
 from gpunn import AveragePool2D, Conv2D, Dense, Flatten, MaxPool2D, Sequential
 from gpunn.backend.base import Backend
 from gpunn.errors import OptionError, ShapeError
-from gpunn.kernels import parallel as threads
+from gpunn.kernels import cores as threads
 from gpunn.kernels import pooling as kernels
 
 BOTH = [MaxPool2D, AveragePool2D]
