@@ -66,7 +66,7 @@ def plot_mistakes(
     wide = max(1.3, 0.15 + 0.062 * (18 + max(map(len, names))))
     columns = min(int(10.7 / wide), max(4, len(worst)))
     rows = max(1, math.ceil(len(worst) / columns))
-    which = "only" if len(worst) == len(mistakes) else f"the {len(worst)} of highest loss among"
+    which = "all" if len(worst) == len(mistakes) else f"the {len(worst)} of highest loss among"
     share = f"{100 * len(mistakes) / max(1, len(true)):.2f} % of {len(true):,} samples"
     heading = f"{which} {len(mistakes):,} mistake{'s' if len(mistakes) != 1 else ''} ({share})"
     with picture(path, max(wide * columns, 5.0), 1.78 * rows + 0.8, title or "Worst mistakes") as figure:

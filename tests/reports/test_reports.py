@@ -318,7 +318,7 @@ def test_the_worst_mistake_comes_first_and_right_answers_never(tmp_path, words):
     inputs, labels, probabilities = mistakes(count=5, classes=3)[0], np.array([0, 1, 2, 0, 1]), np.empty((5, 3))
     probabilities[:] = [[0.30, 0.60, 0.10], [0.98, 0.02, 0.0], [0.0, 0.3, 0.7], [0.0, 1.0, 0.0], [0.2, 0.8, 0.0]]
     plot_mistakes(inputs, labels, probabilities, NAMES, tmp_path / "mistakes.png")
-    assert "only 3 mistakes (60.00 % of 5" in words()
+    assert "all 3 mistakes (60.00 % of 5" in words()
     predicted = re.findall(r"predicted (\w+) \((.*)\)", words())
     true = re.findall(r"true (\w+)", words())
     assert predicted == [("one", "100 %"), ("zero", "98 %"), ("one", "60 %")]
