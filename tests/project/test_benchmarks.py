@@ -411,5 +411,5 @@ def test_trainings_side_by_side_take_what_one_thread_each_would_take() -> None:
     ratios = {each["training"]: each["ratio"] for each in trainings}
     assert list(ratios) == ["digits --epochs 30", "mnist --recipe lenet --epochs 1"]
     assert max(ratios.values()) <= 1.3
-    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    page = (ROOT / "docs" / "design" / "threads.md").read_text("utf-8")
     assert all(f"{ratio:.2f}" in page for ratio in ratios.values())
