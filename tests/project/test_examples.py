@@ -11,7 +11,10 @@ from support.paths import ROOT
 
 from gpunn.experiments.recipes import parse_experiment, recipes
 
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", ROOT / "docs" / "recipes.md"]
+PAGES = [
+    *(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "SECURITY")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 
 
 def run_python(*arguments: str, cwd: Path) -> str:
@@ -81,15 +84,14 @@ def test_the_page_has_every_recipe() -> None:
     assert all(f"| `{name}`" in text for name in recipes())
 
 
-@pytest.mark.parametrize("page", sorted({*PAGES, *(ROOT / "docs").glob("*.md")}), ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_file_that_a_page_names_is_there(page: Path) -> None:
     named = re.findall(r"`((?:\w+/)*\w+\.(?:py|sh))`", page.read_text("utf-8"))
     places = [ROOT, *(ROOT / folder for folder in ("gpunn", "benchmarks", "gpunn/data/formats"))]
     assert [name for name in named if not any((place / name).is_file() for place in places)] == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_what_a_page_links_to_is_there(page: Path) -> None:
     links = re.findall(r"\]\((?!http)([^)#]+)", page.read_text("utf-8"))
-    assert links
     assert [link for link in links if not (page.parent / link).exists()] == []
