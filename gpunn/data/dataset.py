@@ -1,4 +1,4 @@
-"""The data of one training: what is learned from, what is watched, and the test set apart."""
+"""The data of one training: samples to learn from, to validate on, and the test set apart."""
 
 import numbers
 from collections.abc import Callable, Sequence
@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from gpunn.data.checks import as_array, numbered
-from gpunn.data.ranges import scaled_as_pixels
+from gpunn.data.checks import as_array, numbered, scaled_as_pixels
 from gpunn.data.samples import Samples, described
-from gpunn.data.split import plain_split, stratified_split, validation_count
+from gpunn.data.split import stratified_split, validation_count
 from gpunn.errors import DataError, OptionError, in_one_line
 from gpunn.scalars import flag
 
@@ -19,11 +18,11 @@ class Data:
     """Training, validation and test samples under one name, made by `load_data` or one's own arrays.
 
     Attributes:
-        name: of the data set.
-        train: what is learned from.
-        validation: what is watched while training, or None.
-        validation_is_test: the published test set is watched as validation.
-        class_names: one for each class; empty for float targets.
+        name: Name of the data set.
+        train: Samples to learn from.
+        validation: Samples to validate on while training, or None.
+        validation_is_test: Whether these are the published test set.
+        class_names: Name of each class; empty for float targets.
     """
 
     def __init__(
@@ -36,18 +35,16 @@ class Data:
         *,
         validation_is_test: bool = False,
     ) -> None:
-        if not isinstance(train, Samples) or not isinstance(validation, Samples | None):
-            wrong = validation if isinstance(train, Samples) else train
-            raise DataError(
-                f"train and validation of Data are Samples, got {type(wrong).__name__}: use Data.from_arrays(x, y) for "
-                "arrays"
-            )
+        for given in (train, train if validation is None else validation):
+            if not isinstance(given, Samples):
+                raise DataError(
+                    f"train and validation of Data are Samples, got {type(given).__name__}: use Data.from_arrays(x, y) "
+                    "for arrays"
+                )
         if open_test is not None and not callable(open_test):
             raise DataError(f"open_test of Data is a function that gives Samples, got {type(open_test).__name__}")
         self.name = in_one_line(str(name))  # a file's perhaps, and so of any bytes
-        self.train = train
-        self.validation = validation
-        self.class_names = class_names
+        self.train, self.validation, self.class_names = train, validation, class_names
         self.validation_is_test = flag(validation_is_test, "validation_is_test")
         self._open_test = open_test
         self._test = validation if validation_is_test else None
@@ -59,34 +56,26 @@ class Data:
         return f"Data({self.name}: train {self.train!r}, validation {validation}{watched}, test {test})"
 
     def as_floats(self) -> "Data":
-        """The data with labels turned into float targets, rows of one 1; the test set is opened no sooner."""
+        """Return the data with labels as float targets, rows of one 1; the test set is opened no sooner."""
         if not self.train.classes:
             return self
 
         def open_test() -> Samples:
-            test = self.test
-            assert test is not None
-            return test.as_floats()
+            assert self.test is not None
+            return self.test.as_floats()
 
         watched = None if self.validation is None else self.validation.as_floats()
         test = open_test if self.has_test else None
         return Data(self.name, self.train.as_floats(), watched, (), test, validation_is_test=self.validation_is_test)
 
     def with_validation(self, validation: Any) -> "Data":
-        """The data, watched on other samples.
-
-        Args:
-            validation: (x, y) or Samples.
+        """Return the data with other validation samples, (x, y) or Samples.
 
         Raises:
-            DataError: samples of another kind than the training set.
+            DataError: Samples of another kind than the training set.
         """
-        watched = _fitting(
-            lambda: like(self.train, validation, self.class_names or None, "validation_data"),
-            self.train,
-            self.name,
-            "validation set",
-        )
+        names, what = self.class_names or None, "validation_data"
+        watched = _fitting(lambda: like(self.train, validation, names, what), self.train, self.name, "validation set")
         return Data(self.name, self.train, watched, self.class_names, self._open_test)
 
     @property
@@ -101,10 +90,10 @@ class Data:
 
     @property
     def test(self) -> Samples | None:
-        """The test set, opened by the first access and by nothing else; None if there is none.
+        """Test set, opened by the first access and by nothing else; None if there is none.
 
         Raises:
-            DataError: the test set is damaged or does not fit the training set.
+            DataError: The test set is damaged or does not fit the training set.
         """
         if self._test is None and self._open_test is not None:
             self._test = _fitting(self._open_test, self.train, self.name)
@@ -124,31 +113,30 @@ class Data:
         name: str = "arrays",
         scale: float | None = None,
     ) -> "Data":
-        """Data from one's own arrays.
+        """Make data from one's own arrays.
 
         Args:
             x: (n, features), (n, height, width) or (n, height, width, channels); a memory map, as np.load gives it with
                 mmap_mode="r", stays in its file.
-            y: labels, integers from 0 of shape (n,), texts, or rows of one 1 (n, classes); or floats (n, outputs).
+            y: Labels, integers from 0 of shape (n,), texts, or rows of one 1 (n, classes); or floats (n, outputs).
             test: (x, y), Samples, or a function that gives either; looked at on the first access to `.test`.
-            validation: as for `load_data`.
-            limit: as for `load_data`.
-            seed: of the split.
-            class_names: one for each class; left out, the labels themselves.
-            name: what reports call the data.
-            scale: what a network multiplies x with; left out, 1/255 for bytes and other whole numbers from 0 to 255,
-                1 over the most of their bits for those of images of more, and 1 for everything else.
+            validation: As for `load_data`.
+            limit: As for `load_data`.
+            seed: Seed of the split.
+            class_names: Name of each class; left out, the labels themselves.
+            name: Name of the data in reports.
+            scale: Factor by which a network multiplies x; left out, 1/255 for bytes and other whole numbers from 0 to
+                255, 1 over the most of their bits for those of images of more, and 1 for everything else.
 
         Raises:
-            DataError: values or shapes that cannot be trained on.
+            DataError: Values or shapes that cannot be trained on.
             OptionError: validation, limit or seed out of range.
         """
         array = as_array(x, "inputs")
         inputs, factor = scaled_as_pixels(array) if scale is None else (array, scale)
         count = -1 if class_names is None else _count(class_names)
-        y, class_names = numbered(y, class_names)
+        y, names = numbered(y, class_names)
         train = Samples(inputs, as_array(y, "targets"), factor, count)
-        names = class_names
 
         def open_test() -> Samples:
             return like(train, test() if callable(test) else test, names, "test")
@@ -159,7 +147,7 @@ class Data:
             validation=validation,
             limit=limit,
             seed=seed,
-            class_names=class_names,
+            class_names=names,
             name=name,
         )
 
@@ -175,19 +163,19 @@ class Data:
         class_names: Sequence[str] | None = None,
         name: str = "samples",
     ) -> "Data":
-        """Data from samples: the first `limit` of them, split by the seed into training and validation.
+        """Make data from samples: the first `limit` of them, split by the seed into training and validation.
 
         Args:
-            samples: all that may be learned from or watched.
-            test: a function that opens the test set; called on the first access to `.test`.
-            validation: as for `load_data`.
-            limit: as for `load_data`.
-            seed: of the split.
-            class_names: one for each class; left out, the labels themselves.
-            name: what reports call the data.
+            samples: All samples to learn from or to validate on.
+            test: Function that opens the test set; called on the first access to `.test`.
+            validation: As for `load_data`.
+            limit: As for `load_data`.
+            seed: Seed of the split.
+            class_names: Name of each class; left out, the labels themselves.
+            name: Name of the data in reports.
 
         Raises:
-            DataError: class names that do not fit the classes.
+            DataError: Class names that do not fit the classes.
             OptionError: validation, limit or seed out of range; validation="test" without a test set.
         """
         if not isinstance(samples, Samples):
@@ -200,37 +188,26 @@ class Data:
                 raise OptionError(f"limit is a number of training samples from 1, got {limit!r}: leave it out for all")
             if limit < len(samples):
                 samples = samples.first(int(limit))
-        if isinstance(validation, str):
-            if validation != "test":
-                validation_count(validation, len(samples))
+        if isinstance(validation, str) and validation == "test":
             if test is None:
                 raise OptionError(
                     f'validation="test" watches the test set, and {name} has none: give a fraction such as 0.1'
                 )
-            watched = _fitting(test, samples, name)
-            return cls(name, samples, watched, names, test, validation_is_test=True)
+            return cls(name, samples, _fitting(test, samples, name), names, test, validation_is_test=True)
         most = len(samples) - int(np.count_nonzero(samples.class_counts())) if samples.classes else None
         count = validation_count(validation, len(samples), most)
-        if samples.classes:
-            train, held = stratified_split(samples.targets, count, seed)
-        else:
-            train, held = plain_split(len(samples), count, seed)
+        labels = samples.targets if samples.classes else np.zeros(len(samples), np.int64)
+        train, held = stratified_split(labels, count, seed)
         if not count:
             return cls(name, samples, None, names, test)
         return cls(name, samples.subset(train), samples.subset(held), names, test)
 
 
 def like(train: Samples, given: Any, names: Sequence[str] | None, what: str) -> Samples:
-    """Samples, or (x, y) as samples, of the kind that is trained on.
-
-    Args:
-        train: what is trained on.
-        given: Samples or (x, y).
-        names: one for each class.
-        what: they are, for messages.
+    """Return Samples, or (x, y) as samples of the kind of the training set; messages call them `what`.
 
     Raises:
-        DataError: neither, or of another kind.
+        DataError: Neither, or of another kind.
     """
     if isinstance(given, Samples):
         return given
@@ -241,37 +218,33 @@ def like(train: Samples, given: Any, names: Sequence[str] | None, what: str) -> 
 
 
 def _fitting(open_test: Callable[[], Samples], train: Samples, name: str, what: str = "test set") -> Samples:
-    """The test set, or `what` it is, if it is of the same kind as the training set."""
+    """Open the test set, or another, and check that it is of the same kind as the training set."""
     try:
         test = open_test()
+        if test.one_hot and not train.classes:
+            test = test.as_floats()
+        expected = ""
+        if test.shape != train.shape:
+            expected = f"inputs of shape {train.shape} as in training, got {test.shape}; prepare both in the same way"
+        elif bool(test.classes) != bool(train.classes) or test.targets.shape[1:] != train.targets.shape[1:]:
+            own, got = described(train.targets[:1]), described(test.targets[:1])
+            expected = f"targets like those of training ({own} each), got {got}"
+        elif test.classes > train.classes:
+            expected = (
+                f"labels of the {train.classes} classes of training, got labels up to {test.classes - 1}; "
+                "give class_names that cover both"
+            )
+        elif test.scale != train.scale:
+            expected = f"scale {train.scale:g} as in training, got {test.scale:g}"
+        if expected:
+            raise DataError(f"expected {expected}")
     except DataError as error:
         raise DataError(f"{what} of {name}: {error}") from None
-    if test.shape != train.shape:
-        raise DataError(
-            f"{what} of {name}: expected inputs of shape {train.shape} as in training, got {test.shape}; "
-            "prepare both in the same way"
-        )
-    if test.one_hot and not train.classes:
-        test = test.as_floats()
-    if bool(test.classes) != bool(train.classes) or test.targets.shape[1:] != train.targets.shape[1:]:
-        raise DataError(
-            f"{what} of {name}: expected targets like those of training ({described(train.targets[:1])} "
-            f"each), got {described(test.targets[:1])}"
-        )
-    if test.classes > train.classes:
-        raise DataError(
-            f"{what} of {name}: holds labels up to {test.classes - 1}, training has {train.classes} "
-            "classes; give class_names that cover both"
-        )
-    if test.scale != train.scale:
-        raise DataError(f"{what} of {name}: expected scale {train.scale:g} as in training, got {test.scale:g}")
-    if test.classes < train.classes:
-        return Samples(test.inputs, test.targets, test.scale, train.classes)
-    return test
+    return test if test.classes == train.classes else Samples(test.inputs, test.targets, test.scale, train.classes)
 
 
 def _count(class_names: Sequence[str]) -> int:
-    """The number of classes that the names stand for, -1 where there are none; a string is no list of names."""
+    """Return the number of classes, -1 where no names are given; a string is no list of names."""
     if isinstance(class_names, str):
         raise DataError(f"class_names is a list of names, got the text {class_names!r}: write [{class_names!r}, ...]")
     is_list = isinstance(class_names, Sequence) or getattr(class_names, "ndim", 0) == 1
@@ -281,6 +254,7 @@ def _count(class_names: Sequence[str]) -> int:
 
 
 def _names(class_names: Sequence[str] | None, classes: int) -> tuple[str, ...]:
+    """Return the name of each class, by default its number."""
     if class_names is None:
         return tuple(str(k) for k in range(classes))
     _count(class_names)

@@ -58,7 +58,7 @@ def load_data(
     if memory_map is not None:
         memory_map = flag(memory_map, "memory_map")
     split: dict[str, Any] = {"validation": validation, "limit": limit, "seed": seed}
-    if source == "digits" and isinstance(source, str):
+    if isinstance(source, str) and source == "digits":
         if memory_map:
             raise OptionError("the bundled digits are compressed and cannot be memory-mapped: leave memory_map out")
         return Data.from_samples(read_digits(0), test=partial(read_digits, 1), class_names=DIGITS, name=source, **split)

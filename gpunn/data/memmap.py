@@ -1,7 +1,5 @@
 """Arrays that stay in their file: data sets may be larger than memory, since rows are read when they are asked for."""
 
-from __future__ import annotations
-
 import mmap
 from collections.abc import Iterator
 from math import prod
@@ -20,48 +18,40 @@ _BLOCK = 16 << 20
 
 
 class Rows:
-    """Some rows of an array that stays in its file, as a split picks them.
-
-    It has shape, dtype and length of an array, and gives arrays, read from the file, wherever it is indexed.
+    """Some rows of an array that stays in its file; indexing reads them.
 
     Args:
-        array: what they are rows of.
-        numbers: which rows, in this order.
+        array: The whole array.
+        numbers: Numbers of its rows, in the order of these.
     """
 
     def __init__(self, array: NDArray[Any], numbers: NDArray[np.integer]) -> None:
         self.array, self.numbers = array, numbers
         self.shape = (len(numbers), *array.shape[1:])
-        self.ndim, self.dtype = array.ndim, array.dtype
-        self.nbytes = prod(self.shape) * array.itemsize
+        self.ndim, self.dtype, self.size = array.ndim, array.dtype, prod(self.shape)
+        self.nbytes = self.size * array.itemsize
 
     def __len__(self) -> int:
         return len(self.numbers)
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
-        """The rows at an index, a slice, or an array of indices or booleans."""
         rows: NDArray[Any] = self.array[self.numbers[key]]
         return rows
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
         return self[:].astype(dtype or self.dtype, copy=False)
 
-    @property
-    def size(self) -> int:
-        """Number of values."""
-        return prod(self.shape)
-
-    def reshape(self, *shape: int) -> Rows:
-        """These rows, (rows, *sample) in another shape of a sample, not read."""
+    def reshape(self, *shape: int) -> "Rows":
+        """Return these rows, (rows, *sample) in another shape of a sample, not read."""
         return Rows(self.array.reshape(len(self.array), *shape[1:]), self.numbers)
 
-    def only(self, key: NDArray[Any] | slice) -> Rows:
-        """Some of these rows, not read."""
+    def only(self, key: NDArray[Any] | slice) -> "Rows":
+        """Return some of these rows, not read."""
         return Rows(self.array, self.numbers[key])
 
 
-Inputs: TypeAlias = "NDArray[Any] | Rows"
-"""What samples are kept as: an array, in memory or in its file, or rows of one in a file."""
+Inputs: TypeAlias = NDArray[Any] | Rows
+"""Inputs of samples: an array, in memory or in its file, or rows of one in a file."""
 
 
 def mapped(
@@ -73,16 +63,10 @@ def mapped(
 
 
 def is_to_map(path: Path, nbytes: int, memory_map: bool | None, *, is_packed: bool) -> bool:
-    """Whether an array stays in its file.
-
-    Args:
-        path: the file.
-        nbytes: of the array.
-        memory_map: what was asked for; None leaves arrays from `MAPPED_FROM` bytes on in files where that can be.
-        is_packed: whether the array is compressed, and so cannot stay there.
+    """Tell whether an array stays in its file, as asked for, or with None where it is large.
 
     Raises:
-        DataError: it was asked for and cannot be.
+        DataError: A packed array is asked to stay there.
     """
     if memory_map and is_packed:
         raise DataError(f"{path}: what is compressed cannot be memory-mapped: unpack it, or leave memory_map out")
@@ -90,14 +74,14 @@ def is_to_map(path: Path, nbytes: int, memory_map: bool | None, *, is_packed: bo
 
 
 def is_mapped(values: Any) -> bool:
-    """Whether an array, or what it is a view of, lies in a file."""
+    """Tell whether an array, or the base of a view, lies in a file."""
     while isinstance(values, np.ndarray):
         values = values.base
     return isinstance(values, mmap.mmap | Rows)
 
 
 def in_blocks(values: Inputs, most: int | None = None) -> Iterator[tuple[int, NDArray[Any]]]:
-    """All of it, piece by piece: (number of the first row, the rows), at most `most` bytes of them, or one."""
+    """Give all rows piece by piece, with the number of the first: at most `most` bytes of them, or one."""
     values = values if values.ndim else values.reshape(1)  # a single number
     rows = max(1, (most or _BLOCK) * len(values) // max(1, values.nbytes))
     for start in range(0, len(values), rows):

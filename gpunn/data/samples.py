@@ -3,8 +3,8 @@
 import hashlib
 import math
 import numbers
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,15 +24,15 @@ class Samples:
         inputs: (n, features), (n, height, width) or (n, height, width, channels). uint8, float32 and float64
             are kept, other numbers become float32; (n, height, width) gets one channel. A memory map stays in its
             file: rows are read when they are used.
-        targets: labels, integers from 0 of shape (n,) or rows of one 1 (n, classes), kept as int32 (n,); or floats
+        targets: Labels, integers from 0 of shape (n,) or rows of one 1 (n, classes), kept as int32 (n,); or floats
             (n, outputs), or (n,) for one output.
-        scale: what a network multiplies the inputs with (1/255 for images of bytes).
-        classes: number of classes; left out, the largest label + 1. 0 for float targets.
-        one_hot: whether the labels were given as rows of one 1, which BinaryCrossEntropy takes as they are.
+        scale: Factor by which a network multiplies the inputs (1/255 for images of bytes).
+        classes: Number of classes; left out, the largest label + 1. 0 for float targets.
+        one_hot: Whether the labels were given as rows of one 1, which BinaryCrossEntropy takes as they are.
 
     Raises:
-        DataError: shapes that do not fit, no samples, NaN or infinity, labels that are no whole numbers
-            from 0 to classes - 1.
+        DataError: Shapes that do not fit, no samples, NaN or Inf, labels that are no whole numbers from 0 to
+            classes - 1.
     """
 
     inputs: Inputs
@@ -60,12 +60,9 @@ class Samples:
             scale = math.nan
         if not 0 < scale < math.inf:
             raise DataError(f"scale is a finite number above 0, got {self.scale!r}: 1/255 suits images of bytes")
-        object.__setattr__(self, "inputs", inputs)
-        object.__setattr__(self, "scale", scale)
-        object.__setattr__(self, "classes", int(classes))
         is_matrix = values.ndim == 2 and values.shape[1] > 1  # labels in one column are no rows of one 1
-        object.__setattr__(self, "one_hot", bool(classes) and (flag(self.one_hot, "one_hot") or is_matrix))
-        object.__setattr__(self, "targets", targets)
+        one_hot = bool(classes) and (flag(self.one_hot, "one_hot") or is_matrix)
+        vars(self).update(inputs=inputs, targets=targets, scale=scale, classes=int(classes), one_hot=one_hot)
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -80,12 +77,12 @@ class Samples:
         """Shape of one input, without the batch."""
         return self.inputs.shape[1:]
 
-    def subset(self, indices: ArrayLike) -> "Samples":
-        """The samples at `indices` (whole numbers, or one boolean for each sample), copied but for a memory map.
+    def subset(self, indices: ArrayLike) -> Self:
+        """Return the samples at `indices` (whole numbers, or a boolean for each), copied but for a memory map.
 
         Raises:
-            DataError: no index, or one that is out of range.
-            MemoryShortageError: there is not memory enough for the copy.
+            DataError: No index, or one that is out of range.
+            MemoryShortageError: Not enough memory for the copy.
         """
         picked = as_array(indices, "indices")
         if picked.ndim != 1 or picked.dtype.kind not in "iub" or not picked.size:
@@ -99,38 +96,36 @@ class Samples:
             else:
                 require(len(targets) * self.inputs[:1].nbytes, "a copy of samples")
                 inputs = self.inputs[picked]
-            return Samples(inputs, targets, self.scale, self.classes, self.one_hot)
         except IndexError:
             raise DataError(f"an index is out of range: there are {len(self):,} samples") from None
+        return replace(self, inputs=inputs, targets=targets)
 
-    def first(self, count: int) -> "Samples":
-        """The first `count` samples (all of them where there are fewer), not copied.
+    def first(self, count: int) -> Self:
+        """Return the first `count` samples (all of them where there are fewer), not copied.
 
         Raises:
-            DataError: a count below 1.
+            DataError: A count below 1.
         """
         if isinstance(count, bool) or not isinstance(count, numbers.Integral) or count < 1:
             raise DataError(f"a set of samples holds at least one, got first({count!r}): give a whole number")
         count = min(int(count), len(self))
         inputs = self.inputs.only(slice(count)) if isinstance(self.inputs, Rows) else self.inputs[:count]
-        return Samples(inputs, self.targets[:count], self.scale, self.classes, self.one_hot)
+        return replace(self, inputs=inputs, targets=self.targets[:count])
 
-    def as_floats(self) -> "Samples":
-        """The samples with labels turned into float targets: rows of one 1, (n, classes); not copied otherwise."""
+    def as_floats(self) -> Self:
+        """Return the samples with labels as float targets: rows of one 1, (n, classes); not copied otherwise."""
         if not self.classes:
             return self
         rows = np.zeros((len(self), self.classes), np.float32)
         rows[np.arange(len(self)), self.targets] = 1
-        return Samples(self.inputs, rows, self.scale, 0)
+        return replace(self, targets=rows, classes=0, one_hot=False)
 
     def class_counts(self) -> NDArray[np.int64]:
-        """How many samples each class has, (classes,); empty for float targets."""
-        if not self.classes:
-            return np.zeros(0, dtype=np.int64)
-        return np.bincount(self.targets, minlength=self.classes)
+        """Return the number of samples of each class, (classes,); empty for float targets."""
+        return np.bincount(self.targets, minlength=self.classes) if self.classes else np.zeros(0, dtype=np.int64)
 
     def sha256(self) -> str:
-        """Fingerprint of inputs, targets, scale and number of classes; the same on every machine."""
+        """Return the fingerprint of inputs, targets, scale and number of classes; the same on every machine."""
         digest = hashlib.sha256()
         for array in (self.inputs, self.targets):
             little = array.dtype.newbyteorder("<")
@@ -142,5 +137,5 @@ class Samples:
 
 
 def described(array: NDArray[Any]) -> str:
-    """Type and shape of an array, for messages."""
+    """Say type and shape of an array."""
     return f"{array.dtype} of shape {array.shape}"

@@ -1,4 +1,4 @@
-"""Which samples are watched and which are learned from: a pure function of the labels and the seed."""
+"""Split samples into those to learn from and those to validate on: a pure function of the labels and the seed."""
 
 import math
 import numbers
@@ -16,25 +16,26 @@ _PURPOSE = 0x5911
 
 
 def validation_count(validation: object, total: int, most: int | None = None) -> int:
-    """How many of `total` samples are set apart for validation.
+    """Return the number of validation samples among `total`, below it.
 
     Args:
-        validation: a fraction below 1 (float) or a count (int); 0 for none.
-        total: number of samples there are.
-        most: what a fraction takes at most, where each class has to keep a sample.
+        validation: Fraction below 1 (float) or count (int); 0 for none.
+        total: Number of samples.
+        most: Most that a fraction takes, where each class has to keep a sample.
 
     Returns:
-        The count, below `total`. A fraction above 0 gives at least 1, or none where that would be a single one of fewer
-        than `FEW`.
+        The count; for a fraction above 0 at least 1, or none where that would be a single one of fewer than `FEW`.
 
     Raises:
-        OptionError: neither a fraction nor a count, or nothing would be left to train on.
+        OptionError: Neither a fraction nor a count, or nothing would be left to train on.
     """
-    if isinstance(validation, numbers.Integral) and not isinstance(validation, bool):
+    if isinstance(validation, bool) or not isinstance(validation, numbers.Real):
+        raise OptionError(f'validation is a fraction (0.1), a count (5000), "test" or 0 for none, got {validation!r}')
+    if isinstance(validation, numbers.Integral):
         count = int(validation)
         if count < 0:
             raise OptionError(f"validation is a fraction, a count or 0 for none, got {count}: give 0 or more")
-    elif isinstance(validation, numbers.Real) and not isinstance(validation, bool):
+    else:
         fraction = float(validation)
         if not 0 <= fraction < 1:
             raise OptionError(
@@ -46,8 +47,6 @@ def validation_count(validation: object, total: int, most: int | None = None) ->
             count = 0
         elif most is not None and count < total:
             count = min(count, most)
-    else:
-        raise OptionError(f'validation is a fraction (0.1), a count (5000), "test" or 0 for none, got {validation!r}')
     if count >= total:
         raise OptionError(
             f"validation takes {count:,} of {total:,} training samples and leaves none to train on: give a "
@@ -64,8 +63,8 @@ def stratified_split(labels: NDArray[np.integer], count: int, seed: int) -> tupl
 
     Args:
         labels: (n,) integers from 0.
-        count: samples of the second part, below n.
-        seed: whole number from 0.
+        count: Number of samples in the second part, below n.
+        seed: Whole number from 0.
 
     Returns:
         (training indices, validation indices), each ascending.
@@ -73,8 +72,9 @@ def stratified_split(labels: NDArray[np.integer], count: int, seed: int) -> tupl
     Raises:
         OptionError: `count` is so large that a class would have no sample to train on; a seed below 0.
     """
-    total = len(labels)
-    sizes = np.bincount(labels)
+    if not isinstance(seed, numbers.Integral) or isinstance(seed, bool) or seed < 0:
+        raise OptionError(f"a seed is a whole number from 0, got {seed!r}")
+    total, sizes = len(labels), np.bincount(labels)
     most = total - int(np.count_nonzero(sizes))
     if count > most:
         raise OptionError(
@@ -82,47 +82,18 @@ def stratified_split(labels: NDArray[np.integer], count: int, seed: int) -> tupl
             f"give at most {most:,}"
         )
     quota, remainder = np.divmod(sizes.astype(np.int64) * count, total)
-    by_remainder = np.argsort(-remainder, kind="stable")
     missing = count - int(quota.sum())
     # More than one pass is only needed where classes are so small that they may not give another sample.
     while missing:
-        for k in by_remainder:
+        for k in np.argsort(-remainder, kind="stable"):
             if missing and quota[k] < sizes[k] - 1:
                 quota[k] += 1
                 missing -= 1
-    shuffled = _order(total, seed)
+    # A permutation that is the same for ever: NumPy keeps the raw stream of a bit generator between versions, but not
+    # Generator.permutation (NEP 19), and another split would mix validation samples into a resumed training.
+    shuffled = np.argsort(np.random.Philox([int(seed), _PURPOSE]).random_raw(total), kind="stable")
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
-    starts = np.cumsum(sizes) - sizes
     chosen = np.zeros(total, dtype=bool)
-    for start, taken in zip(starts, quota, strict=True):
+    for start, taken in zip(np.cumsum(sizes) - sizes, quota, strict=True):
         chosen[by_class[start : start + taken]] = True
     return np.flatnonzero(~chosen), np.flatnonzero(chosen)
-
-
-def plain_split(total: int, count: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Split without regard to the targets, for those that are no classes.
-
-    Args:
-        total: number of samples.
-        count: samples of the second part, below `total`.
-        seed: whole number from 0.
-
-    Returns:
-        (training indices, validation indices), each ascending.
-
-    Raises:
-        OptionError: a seed below 0.
-    """
-    return stratified_split(np.zeros(total, dtype=np.int64), count, seed)
-
-
-def _order(total: int, seed: int) -> NDArray[np.int64]:
-    """A permutation that is the same for ever.
-
-    NumPy keeps the raw stream of a bit generator between versions, but not what Generator.permutation makes
-    of it (NEP 19); a split that moved with an update would mix validation samples into a resumed training.
-    """
-    if not isinstance(seed, numbers.Integral) or isinstance(seed, bool) or seed < 0:
-        raise OptionError(f"a seed is a whole number from 0, got {seed!r}")
-    keys = np.random.Philox([int(seed), _PURPOSE]).random_raw(total)
-    return np.argsort(keys, kind="stable")

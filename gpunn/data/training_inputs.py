@@ -1,45 +1,42 @@
-"""The inputs of a training as its network remembers them: what it is asked later is brought to the same form."""
-
-from __future__ import annotations
+"""The inputs of a training as its network remembers them, so that later inputs are brought to the same form."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpunn.data.checks import LARGEST, check_finite
+from gpunn.data.checks import LARGEST, REACH, bit_depth, check_finite
 from gpunn.data.memmap import Inputs
-from gpunn.data.ranges import REACH, bit_depth
 from gpunn.data.samples import Samples
 from gpunn.errors import DataError, ShapeError
 
 GROUNDS = ("dark", "light", "mixed")
 LEAST_CONTRAST = 0.04
-"""Between the darkest and the lightest of a drawing, of the whole range; paper alone has less."""
+"""Difference between the darkest and the lightest of a drawing, of the whole range; paper alone has less."""
 
 # Rows that are looked at, and numbers in them: as many as show what all are like.
 _ROWS, _NUMBERS = 1024, 1 << 18
 _FAR_OUT = 0.05
-"""Of the samples, how many may be out of range without making the whole a set of another range."""
+"""Share of the samples that may be out of range without making the whole a set of another range."""
 _TIMES = 4
 """How far later inputs may go beyond those of the training before they are taken for inputs of another scale."""
 
 
 @dataclass(frozen=True)
 class TrainingInputs:
-    """How the inputs of a training were.
+    """Description of the inputs of a training.
 
     Attributes:
-        shape: of one sample as the data had it, (features,) or (height, width, channels).
-        is_bytes: whether they were bytes; floats of later inputs are then taken as already scaled.
-        scale: what they were multiplied with.
-        low, high: least and largest number of each channel before that, () where there are no images.
-        ground: of images, whether what lies around the drawing is "dark", "light", or sometimes either ("mixed").
-        is_grey: whether all channels of each pixel are equal.
-        is_drawn: whether something is drawn in every image, so that in a picture something must be.
+        shape: Shape of one sample as the data had it, (features,) or (height, width, channels).
+        is_bytes: Whether they were bytes; floats of later inputs are then taken as already scaled.
+        scale: Factor by which they were multiplied.
+        low, high: Least and largest number of each channel before that; one of each where there are no images.
+        ground: "dark", "light" or "mixed", by the surroundings of the drawing in an image.
+        is_grey: Whether all channels of each pixel are equal.
+        is_drawn: Whether every image has a drawing, so that a later picture must have one.
     """
 
     shape: tuple[int, ...]
@@ -53,15 +50,14 @@ class TrainingInputs:
 
     def __post_init__(self) -> None:
         channels = self.shape[2] if len(self.shape) == 3 else 1
-        numbers = (*self.low, *self.high)
-        if len(self.low) != channels or len(self.high) != channels or not all(map(math.isfinite, numbers)):
+        if not len(self.low) == len(self.high) == channels or not all(map(math.isfinite, (*self.low, *self.high))):
             raise DataError(f"low and high are {channels} finite numbers each, one for a channel")
         if self.ground not in GROUNDS:
             raise DataError(f"ground is {', '.join(GROUNDS)}, got {self.ground!r}")
 
     @classmethod
-    def of(cls, samples: Samples) -> TrainingInputs:
-        """How these samples are, judged by rows that are spread over them."""
+    def of(cls, samples: Samples) -> Self:
+        """Describe samples, judged by rows that are spread over them."""
         rows, shape = _spread(samples.inputs), samples.shape
         flat = rows.reshape(-1, shape[2] if len(shape) == 3 else 1)
         # Numbers that were spoilt since they were checked are found by the training, which says where they lead.
@@ -76,18 +72,15 @@ class TrainingInputs:
         light = float(np.mean(np.median(borders(unit.mean(axis=3)), axis=1) > 0.5))
         ground = "dark" if light <= 0.1 else "light" if light >= 0.9 else "mixed"
         is_grey = pixels.shape[3] == 1 or bool((pixels == pixels[..., :1]).all())
-        return cls(made.shape, made.is_bytes, made.scale, low, high, ground, is_grey, bool(are_drawn(unit).all()))
-
-    # Shapes
+        return replace(made, ground=ground, is_grey=is_grey, is_drawn=bool(are_drawn(unit).all()))
 
     def arranged(self, x: Any) -> Any:
-        """A batch in the shape that the samples of the training had, rows read in NumPy's order.
+        """Return a batch (batch, ...) in the shape of a training sample, rows read in NumPy's order.
 
-        Args:
-            x: (batch, ...), an array or the inputs of samples; other numbers of features are left to whoever asks.
+        Batches of another number of features are returned as they are.
 
         Raises:
-            ShapeError: images of another height, width or order of axes.
+            ShapeError: Images of another height, width or order of axes.
         """
         shape = tuple(x.shape[1:])
         if shape == self.shape or math.prod(shape) != math.prod(self.shape) or x.ndim < 2:
@@ -105,36 +98,32 @@ class TrainingInputs:
         )
 
     def arranged_samples(self, samples: Samples) -> Samples:
-        """`arranged` of samples, not copied."""
+        """Return `arranged` samples, not copied."""
         inputs = self.arranged(samples.inputs)
-        if inputs is samples.inputs:
-            return samples
-        return Samples(inputs, samples.targets, samples.scale, samples.classes, samples.one_hot)
-
-    # Numbers
+        return samples if inputs is samples.inputs else replace(samples, inputs=inputs)
 
     def factor(self, x: NDArray[Any]) -> float:
-        """What a batch is multiplied with before the network sees it.
+        """Return the factor of a batch before the network sees it.
 
         Whole numbers are taken as those of the training were. Floats are too, but where the training had bytes they
         are taken as the network saw these. Bytes for a network that was trained on floats from 0 to 1 are divided by
         255, and whole numbers of more bits by the most that these can be.
 
         Raises:
-            DataError: NaN or infinity, or numbers of another range than those of the training.
+            DataError: NaN or Inf, or numbers of another range than those of the training.
         """
+        is_integer = x.dtype.kind in "iu"
+        factor = self.scale if not self.is_bytes or is_integer else 1.0
         if not isinstance(x, np.ndarray):  # on a device, where nobody waits for its extremes
-            return self.scale if not self.is_bytes or x.dtype.kind in "iu" else 1.0
+            return factor
         if not x.size or x.dtype.kind not in "biuf":
             return 1.0
         low, high = float(np.minimum.reduce(x, axis=None)), float(np.maximum.reduce(x, axis=None))
         if not (low >= -LARGEST and high <= LARGEST):
             check_finite(x, "inputs")
-        if x.dtype.kind in "iu" and not self.is_bytes and self.scale == 1 and self._is_unit and high > 1:
+        if is_integer and not self.is_bytes and self.scale == 1 and self._is_unit and high > 1:
             factor = 1 / bit_depth(high)
-        else:
-            factor = self.scale if not self.is_bytes or x.dtype.kind in "iu" else 1.0
-        self.check_range(low, high, factor, are_whole=x.dtype.kind in "iu")
+        self.check_range(low, high, factor, are_whole=is_integer)
         return factor
 
     def check_samples(self, samples: Samples) -> None:
@@ -145,9 +134,9 @@ class TrainingInputs:
         self.check_range(float(low), float(high), samples.scale, are_whole=rows.dtype == np.uint8)
 
     def check_range(self, low: float, high: float, factor: float, *, are_whole: bool) -> None:
-        """Raise a DataError unless numbers from low to high, multiplied with the factor, are such as it was trained on.
+        """Raise a DataError unless numbers from low to high, times the factor, are of the training's range.
 
-        What tells is only a range that no picture or table of the same preparation has: some times that of the
+        Only a range that no picture or table of the same preparation has is another one: some times that of the
         training, below 0 where no pixel was, or none above 1 where pixels reached 255.
         """
         own, lowest = self._reach, self._lowest
@@ -158,15 +147,14 @@ class TrainingInputs:
             is_as_seen = self.is_bytes and factor == 1 != self.scale
             is_other |= not are_whole and not is_as_seen and max(self.high) > 12 and 0 < high <= 1
         if is_other:
-            times = "" if self.scale == 1 else f" times {self.scale:.4g}"
             kind = "bytes" if self.is_bytes else "numbers"
             raise DataError(
                 f"inputs reach from {low:.4g} to {high:.4g}, the network was trained on {kind} from "
-                f"{min(self.low):.4g} to {max(self.high):.4g}{times}: prepare them as the training inputs were"
-                + (f", such as x / {bit_depth(high)}" if low >= 0 and high > 20 and self._is_unit else "")
+                f"{min(self.low):.4g} to {max(self.high):.4g}{_times(self.scale)}: prepare them as the training inputs "
+                "were" + (f", such as x / {bit_depth(high)}" if low >= 0 and high > 20 and self._is_unit else "")
             )
 
-    # Kept, since one image is asked for in the time of some thirty calls of Python.
+    # Cached, since predictions ask for them in each small batch.
     @cached_property
     def _reach(self) -> float:
         """The largest number that the network saw, of either sign."""
@@ -181,8 +169,6 @@ class TrainingInputs:
         """Whether the network saw numbers from 0 to 1."""
         return min(self.low) >= 0 and 0.5 < max(self.high) * self.scale <= 1 + 1e-6
 
-    # Pictures
-
     @property
     def pixel_range(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Black and white of each channel, in the numbers of the training before they were scaled.
@@ -192,16 +178,13 @@ class TrainingInputs:
         """
         low, high = np.array(self.low), np.array(self.high)
         for bottom, top in ((0.0, 1 / self.scale), (0.0, 1.0), (-1.0, 1.0), (0.0, 255.0)):
-            if (
-                bottom <= low.min() + 1e-6
-                and (low.min() < -0.5 or not bottom)
-                and top / 2 < high.max() <= top * 1.000001
-            ):
+            is_reached = low.min() >= bottom - 1e-6 and top / 2 < high.max() <= top * 1.000001
+            if is_reached and (low.min() < -0.5 or not bottom):
                 return np.full_like(low, bottom), np.full_like(high, top)
         return low, high
 
     def as_inputs(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
-        """Pixels from 0 to 1, (height, width, channels), as floats that `factor` takes for this range."""
+        """Return pixels from 0 to 1, (height, width, channels), as floats that `factor` takes for this range."""
         black, white = self.pixel_range
         factor = self.scale if self.is_bytes else 1.0
         scaled: NDArray[np.float32] = ((black + pixels * (white - black)) * factor).astype(np.float32)
@@ -209,13 +192,12 @@ class TrainingInputs:
 
 
 def borders(images: NDArray[Any]) -> NDArray[Any]:
-    """The pixels along the four sides of images (n, height, width, ...): (n, pixels, ...)."""
-    sides = (images[:, 0], images[:, -1], images[:, :, 0], images[:, :, -1])
-    return np.concatenate(sides, axis=1)
+    """Return the pixels along the four sides of images (n, height, width, ...): (n, pixels, ...)."""
+    return np.concatenate((images[:, 0], images[:, -1], images[:, :, 0], images[:, :, -1]), axis=1)
 
 
 def are_drawn(images: NDArray[Any]) -> NDArray[np.bool_]:
-    """Whether something is drawn in images (n, height, width, channels) from 0 to 1: more than paper, or one pixel."""
+    """Tell which images (n, height, width, channels) from 0 to 1 have a drawing: more than paper, or one pixel."""
     ground = np.median(borders(images), axis=1)[:, None, None]
     departs = (np.abs(images - ground) >= LEAST_CONTRAST).any(axis=3)
     drawn: NDArray[np.bool_] = np.count_nonzero(departs, axis=(1, 2)) > 1
@@ -223,24 +205,25 @@ def are_drawn(images: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def check_seen(samples: Samples) -> None:
-    """Raise a DataError where a network would see numbers that are too large to train on.
-
-    A few samples that are far out may be: their range as a whole is looked at.
-    """
+    """Raise a DataError where more than a few samples are too large to train on."""
     rows = _spread(samples.inputs)
     far = (np.abs(rows) > REACH / samples.scale).reshape(len(rows), -1).any(axis=1)
     if far.mean() > _FAR_OUT:
         low, high = float(rows.min()), float(rows.max())
         as_pixels = low >= 0 and (rows.ndim == 4 or (high <= 255 and not (rows % 1).any()))
         mend = f"divide them by {bit_depth(high)}, or " if as_pixels else ""
-        times = "" if samples.scale == 1 else f" times {samples.scale:.4g}"
         raise DataError(
-            f"inputs reach from {low:.4g} to {high:.4g}{times}, and training needs numbers within {-REACH} to {REACH}: "
-            f"{mend}standardise each feature, (x - x.mean(axis=0)) / x.std(axis=0), or begin with BatchNorm()"
+            f"inputs reach from {low:.4g} to {high:.4g}{_times(samples.scale)}, and training needs numbers within "
+            f"{-REACH} to {REACH}: {mend}standardise each feature, (x - x.mean(axis=0)) / x.std(axis=0), or begin with "
+            "BatchNorm()"
         )
 
 
+def _times(scale: float) -> str:
+    return "" if scale == 1 else f" times {scale:.4g}"
+
+
 def _spread(inputs: Inputs) -> NDArray[Any]:
-    """Rows that are spread evenly over the samples."""
+    """Return rows that are spread evenly over the samples."""
     count = min(len(inputs), _ROWS, max(16, _NUMBERS // math.prod(inputs.shape[1:])))
     return np.asarray(inputs[np.linspace(0, len(inputs) - 1, count).astype(np.intp)])

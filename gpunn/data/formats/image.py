@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.backend.limits import require
+from gpunn.data.checks import bit_depth
 from gpunn.data.formats.bounded import reading
 from gpunn.data.formats.image_files import ImageFile, read_image_file
-from gpunn.data.ranges import bit_depth
 from gpunn.data.training_inputs import TrainingInputs, borders
 from gpunn.errors import DataError
 
