@@ -19,6 +19,11 @@ from gpunn.train.options import TrainOptions
 from gpunn.train.regularizers import Regularizer
 from gpunn.train.trainer import Trainer
 
+_INTERNAL = {"arranged", "backpropagate", "buffer_bytes", "build_with", "check_samples", "clock", "compile_ahead"}
+_INTERNAL |= {"count_on", "factor_of", "input", "is_frozen_anew", "lay_out", "names_of_outputs", "optimizer_memory"}
+_INTERNAL |= {"propagate", "stages_under", "unbuild"}
+"""Attributes that the rest of the library uses, and that completion of names does not show."""
+
 
 class Sequential(Network):
     """Layers in sequence.
@@ -44,6 +49,9 @@ class Sequential(Network):
         lock: Re-entrant lock, held by every call while it works.
         trained_on: Form of the training inputs, or None; later inputs are brought to the same form.
     """
+
+    def __dir__(self) -> list[str]:
+        return sorted(set(super().__dir__()) - _INTERNAL)
 
     @alone
     def fit(

@@ -1,14 +1,16 @@
-"""Check what a network is made of and asked."""
-
-from __future__ import annotations
+"""Check the arguments of networks: layers, shapes, dtypes and batches."""
 
 from collections.abc import Iterable
+from math import prod
 from typing import Any
 
 import numpy as np
 
+from gpunn.backend.base import Shape
 from gpunn.config import as_part
 from gpunn.data.checks import as_array
+from gpunn.data.loader import rows_of
+from gpunn.data.training_inputs import TrainingInputs
 from gpunn.errors import OptionError, ShapeError
 from gpunn.nn.layers import Layer
 from gpunn.scalars import positive_whole
@@ -17,28 +19,26 @@ DTYPES = ("float32", "float64")
 
 
 def as_layers(layers: Any, more: tuple[Any, ...] = ()) -> list[Layer]:
-    """The layers of a network, each made, or by its class or name where it needs no arguments.
-
-    Raises:
-        OptionError: no list of layers.
-    """
+    """Return the layers of a network, each made, or by its class or name where it needs no arguments."""
     if isinstance(layers, Layer | type) or more:
         inside = ", ".join(map(repr, (layers, *more)))
         raise OptionError(f"a network is a list of layers: write Sequential([{inside}])")
-    if not isinstance(layers, Iterable) or isinstance(layers, str | dict) or getattr(layers, "ndim", 1) == 0:
-        raise OptionError(f"a network is a list of layers such as [Dense(10)], got {layers!r}")
-    made = [as_part("layer", layer) for layer in layers]
+    is_list = isinstance(layers, Iterable) and not isinstance(layers, str | dict) and getattr(layers, "ndim", 1) > 0
+    made = [as_part("layer", layer) for layer in layers] if is_list else []
     if not made:
         raise OptionError(f"a network is a list of layers such as [Dense(10)], got {layers!r}")
+    places: dict[int, int] = {}
+    for place, layer in enumerate(made, 1):
+        if (first := places.setdefault(id(layer), place)) < place:
+            raise OptionError(
+                f"a layer stands in the network twice, {layer!r} in places {first} and {place}: write {layer!r} again "
+                f"in place {place}, so that each place has a layer of its own"
+            )
     return made
 
 
-def as_shape(shape: Any) -> tuple[int, ...]:
-    """The shape of a sample from a number of features, or from (features,) or (height, width, channels).
-
-    Raises:
-        OptionError, ShapeError: no shape.
-    """
+def as_shape(shape: Any) -> Shape:
+    """Return the shape of a sample from a number of features, or from (features,) or (height, width, channels)."""
     if isinstance(shape, str) or not isinstance(shape, Iterable) or getattr(shape, "ndim", 1) == 0:
         shape = (shape,)
     sizes = tuple(positive_whole(size, "input shape") for size in shape)
@@ -48,11 +48,7 @@ def as_shape(shape: Any) -> tuple[int, ...]:
 
 
 def checked_dtype(dtype: Any) -> str:
-    """The name of a dtype that networks compute in, from its name or NumPy's type.
-
-    Raises:
-        OptionError: another one.
-    """
+    """Return the name of a dtype that networks compute in, from its name or NumPy's type."""
     try:
         name = str(np.dtype(dtype).name)
     except (TypeError, ValueError):
@@ -62,26 +58,22 @@ def checked_dtype(dtype: Any) -> str:
     return name
 
 
-def is_of_cupy(x: Any) -> bool:
-    """Whether x is an array of CuPy, which NumPy makes no array of by itself."""
-    return type(x).__module__.partition(".")[0] == "cupy"
-
-
-def as_batch(x: Any, shape: tuple[int, ...]) -> Any:
-    """What a network is asked: an array of numbers, batch first; an array of a device stays as it is.
-
-    Args:
-        x: whatever NumPy makes an array of, or an array of CuPy.
-        shape: of one sample, for a list without any.
-
-    Raises:
-        DataError: no numbers.
-    """
-    if is_of_cupy(x):
+def as_batch(x: Any, wanted: Shape, trained_on: TrainingInputs | None) -> Any:
+    """Return inputs as an array whose samples have the wanted shape; an array of a device stays there."""
+    if type(x).__module__.partition(".")[0] != "cupy":  # which NumPy makes no array of by itself
+        x = as_array(x, "inputs")
+        if x.shape == (0,):
+            x = x.reshape(0, *wanted)
+        elif x.dtype.itemsize > 8 or not x.dtype.isnative:
+            x = x.astype(np.float64 if x.dtype.itemsize > 8 else x.dtype.newbyteorder("="))
+    if trained_on is not None:
+        x = trained_on.arranged(x)
+    shape = tuple(x.shape[1:])
+    if shape == wanted:
         return x
-    array = as_array(x, "inputs")
-    if array.shape == (0,):
-        return array.reshape(0, *shape)
-    if array.dtype.itemsize > 8 or not array.dtype.isnative:
-        return array.astype(np.float64 if array.dtype.itemsize > 8 else array.dtype.newbyteorder("="))
-    return array
+    if len(wanted) == 1 and prod(shape) == wanted[0] and x.ndim > 1:
+        return rows_of(x)
+    if shape == wanted[:2] and wanted[2] == 1:
+        return x.reshape(*x.shape, 1)
+    mend = ": x[None] makes a batch of one sample" if x.size == prod(wanted) and x.shape[:1] != (1,) else ""
+    raise ShapeError(f"expected inputs (batch, {', '.join(map(str, wanted))}), got {tuple(x.shape)}{mend}")

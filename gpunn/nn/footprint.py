@@ -1,17 +1,17 @@
-"""How much memory a training needs, counted without taking any, and what to do where there is less."""
+"""Count the memory of a training without taking any, and say what would fit where there is less."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import wraps
 from math import prod
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 
 from gpunn.backend import limits
 from gpunn.backend.base import Backend, Shape
@@ -19,18 +19,18 @@ from gpunn.backend.limits import size
 from gpunn.errors import MemoryShortageError
 from gpunn.kernels import loops
 from gpunn.kernels.record import Array, Elementwise, Raw
-from gpunn.nn.layers.base import BuildContext
+from gpunn.nn.layers import Layer
 from gpunn.nn.parameter import Parameters
+from gpunn.nn.stages import Layout, check_arrays
 
 _COPIES = 5
-"""Of the weights on the host: those of the last, good and best record, a new one, and what a checkpoint writes."""
+"""Copies of the weights on the host: of the last, good and best record, a new one, and one that a checkpoint writes."""
 
 _OF_OUTPUTS = 6
-"""Arrays of a batch's outputs: targets, and targets and gradient of the cost, for the training and the validation."""
+"""Arrays of a batch's outputs: targets, and targets and gradient of the loss, for the training and the validation."""
 
 UNCOUNTED = 40 << 20
-"""Bytes of the host that a training takes beside its arrays: the BLAS's own, machine code of kernels, records. They
-were at most 6 MiB in a process that had loaded nothing but Numba before, 35 where Numba compiled its loops anew."""
+"""Bytes of the host that a training takes beside its arrays: the BLAS's own, machine code of kernels, records."""
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -43,27 +43,20 @@ class Remembering(Protocol):
 
 
 class _Counting(Backend):
-    """A stand-in for a backend whose arrays have a shape and no memory; it counts the bytes that they would take.
-
-    Attributes:
-        nbytes: of all arrays together.
-        largest: of the largest of them.
-    """
+    """A stand-in for a backend whose arrays have a shape and no memory; it counts the bytes that they would take."""
 
     def __init__(self, like: Backend) -> None:
         self.device, self.description, self.block_elements = like.device, like.description, like.block_elements
         self.nbytes = self.largest = 0
 
-    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+    def empty(self, shape: Shape, dtype: DTypeLike) -> Array:
         self.nbytes += (nbytes := prod(shape) * np.dtype(dtype).itemsize)
         self.largest = max(self.largest, nbytes)
         if nbytes > sys.maxsize:
             raise MemoryError(f"{size(nbytes)} are more than any memory has")
-        # One element, seen as all of them.
-        return as_strided(np.zeros(1, dtype), shape, (0,) * len(shape))
+        return as_strided(np.zeros(1, dtype), shape, (0,) * len(shape))  # one element, seen as all of them
 
-    def zeros(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
-        return self.empty(shape, dtype)
+    zeros = empty
 
     def asarray(self, values: Any, dtype: DTypeLike | None = None) -> Array:
         return values
@@ -71,50 +64,62 @@ class _Counting(Backend):
     def to_host(self, array: Array) -> Array:
         return array
 
-    def assign(self, target: Array, values: Any, scale: float = 1.0) -> None:
-        pass
-
-    def run(self, kernel: Elementwise | Raw, *arguments: Any) -> None:
-        pass
-
-    def gemm(self, alpha: float, a: Array, b: Array, beta: float, c: Array) -> None:
-        pass
-
-    def synchronize(self) -> None:
-        pass
+    def assign(self, target: Array, values: Any, scale: float = 1.0) -> None: ...
+    def run(self, kernel: Elementwise | Raw, *arguments: Any) -> None: ...
+    def gemm(self, alpha: float, a: Array, b: Array, beta: float, c: Array) -> None: ...
+    def synchronize(self) -> None: ...
 
     def free_bytes(self) -> int:
         return 0
 
 
-def count_bytes(
-    lay_out: Callable[[Backend], tuple[BuildContext, Shape]],
+class Footprint(NamedTuple):
+    """Bytes of a network or its training on a device, and of its largest array."""
+
+    nbytes: int
+    largest: int
+
+
+def count_network(
+    layers: Sequence[Layer],
+    shape: Shape,
+    batch_size: int,
     like: Backend,
     dtype: str,
+    arrays: Mapping[str, NDArray[Any]] | None = None,
     optimizer: Remembering | None = None,
     skips: bool = False,
-) -> tuple[int, int]:
-    """Count the bytes that a network takes on a device, and those of its largest array.
+) -> Footprint:
+    """Count the bytes that a network of these layers takes, or its training, by building it without memory.
 
-    Values, gradients and all buffers; with an optimizer, what a training takes: also what the optimizer remembers, the
-    targets of a batch and what the cost makes of them, what is held to take steps back, and copies of the weights: on
-    the host those of the last, good and best record, on a device one that passes through.
+    Values, gradients and all buffers; with an optimizer also its state, the targets of a batch and what the loss makes
+    of them, what is held to take steps back, and copies of the weights: on the host those of the last, good and best
+    record, on a device one that passes through.
 
     Args:
-        lay_out: Makes every buffer on a backend, and says which parameters there are and what shape comes out.
+        layers: Layers of the network, which stay as they are.
+        shape: Shape of a sample.
+        batch_size: Number of samples of a training batch.
         like: Backend that the network is for.
         dtype: Name of the network's dtype.
-        optimizer: Optimizer of the training.
+        arrays: Arrays that it will be given, if any.
+        optimizer: Optimizer of the training, if there is one.
         skips: Whether steps may be taken back.
+
+    Raises:
+        ShapeError: the arrays are not those of the network.
     """
+    network = Layout([layer.unbuilt() for layer in layers])
     counting, parameters = _Counting(like), None
     with suppress(MemoryError):  # an array beyond all memory: what is counted so far is enough
-        context, outputs = lay_out(counting)
+        context = network.lay_out(shape, batch_size, counting, dtype)
+        if arrays is not None:
+            check_arrays(arrays, context)
         parameters = Parameters(context.parameters, counting, dtype)
     if optimizer is None or parameters is None:
-        return counting.nbytes, counting.largest
+        return Footprint(counting.nbytes, counting.largest)
     for _ in range(_OF_OUTPUTS):
-        counting.empty((context.capacity, *outputs), dtype)
+        counting.empty((context.capacity, *network.output_shape), dtype)
     before, values = counting.nbytes, int(parameters.values.size) * np.dtype(dtype).itemsize
     optimizer.unbuilt().build(parameters)
     remembered = counting.nbytes - before
@@ -122,29 +127,21 @@ def count_bytes(
     # Two copies of what the optimizer remembers: the old one stays until the new one is made.
     copies = _COPIES * (values + held) + 2 * remembered if like.device == "cpu" else values
     taken_back = values + held + remembered if skips else 0
-    return counting.nbytes + copies + taken_back, counting.largest
+    return Footprint(counting.nbytes + copies + taken_back, counting.largest)
 
 
 def require(
-    needed: Callable[[int], int],
-    batch_size: int,
-    backend: Backend,
-    others: int = 0,
-    taken: int = 0,
-    largest: int = 0,
+    needed: Callable[[int], int], batch_size: int, backend: Backend, others: int = 0, taken: int = 0, largest: int = 0
 ) -> None:
-    """Refuse what there is not enough memory for on the host: it would promise it.
+    """Raise MemoryShortageError for what exceeds the host's memory, which the system would promise all the same.
 
     Args:
-        needed: Bytes of the network or its training, for a batch size.
+        needed: Function from a batch size to the bytes of the network or its training.
         batch_size: Number of samples in a full batch.
         backend: Backend of the network.
         others: Bytes of the data, where they are copied.
         taken: Bytes that the network has taken already.
         largest: Bytes of the largest array that is about to be computed.
-
-    Raises:
-        MemoryShortageError: as `shortage` words it.
     """
     if backend.device != "cpu":
         return
@@ -167,7 +164,7 @@ def require(
 
 
 def explained(method: Method) -> Method:
-    """A method of a network that says what is needed and what would fit, where memory runs out in it."""
+    """Make a method of a network say, where memory runs out in it, what is needed and what would fit."""
 
     @wraps(method)
     def explaining(network: Any, *arguments: Any, **options: Any) -> Any:
@@ -183,16 +180,7 @@ def explained(method: Method) -> Method:
 def shortage(
     error: MemoryError, needed: Callable[[int], int], batch_size: int, backend: Backend, others: int, free: int
 ) -> MemoryShortageError:
-    """Say what a network or its training would have needed, and what would fit.
-
-    Args:
-        error: Error of the allocation.
-        needed: Bytes of it, for a batch size.
-        batch_size: Number of samples that was asked for.
-        backend: Backend of the network.
-        others: Bytes of the data, where they were to lie on the device.
-        free: Bytes that were free before.
-    """
+    """Return the error that says what was needed and what would fit; see `require`, `free` bytes were free before."""
     if isinstance(error, MemoryShortageError):
         return error  # it says all this already
     reason = " ".join(str(error).split()) or type(error).__name__
@@ -200,7 +188,6 @@ def shortage(
         return MemoryShortageError(
             f"out of memory on the host, where {size(limits.free_bytes())} are free: use less data ({reason})"
         )
-
     fitting = batch_size // 2
     while fitting and needed(fitting) + others > 0.9 * free:
         fitting //= 2

@@ -1,10 +1,8 @@
 """Distributions of initial weights; biases begin as one constant.
 
-Drawn on the host in float64 from a Philox stream of their own for each parameter, so a seed gives the same weights on
-every device and in every dtype.
+Values come from the host in float64, from a Philox stream of their own for each parameter, so a seed gives the same
+weights on every device and in every dtype.
 """
-
-from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from math import isfinite, sqrt
@@ -13,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpunn.backend.base import Shape
 from gpunn.config import base_of_kind, register, written
 from gpunn.errors import OptionError
 from gpunn.scalars import real
@@ -22,19 +21,17 @@ __all__ = ["Glorot", "He", "Initializer", "LeCun", "Normal"]
 
 @base_of_kind("initializer", "Normal(0.1)")
 class Initializer(ABC):
-    """Draws the initial values of a parameter."""
+    """Makes the initial values of a parameter."""
 
     @abstractmethod
-    def __call__(
-        self, shape: tuple[int, ...], fan_in: int, fan_out: int, generator: np.random.Generator
-    ) -> NDArray[Any]:
-        """Values of the given shape.
+    def __call__(self, shape: Shape, fan_in: int, fan_out: int, generator: np.random.Generator) -> NDArray[Any]:
+        """Return values of the given shape.
 
         Args:
-            shape: of the parameter.
-            fan_in: inputs that one unit sums over.
-            fan_out: units that one input feeds.
-            generator: the source of random numbers.
+            shape: Shape of the parameter.
+            fan_in: Number of inputs that one unit sums over.
+            fan_out: Number of units that one input feeds.
+            generator: Source of random numbers.
         """
 
     def __repr__(self) -> str:
@@ -45,9 +42,7 @@ class Initializer(ABC):
 class He(Initializer):
     """N(0, √(2/fan_in)), for ReLU and its like (K. He et al., 2015)."""
 
-    def __call__(
-        self, shape: tuple[int, ...], fan_in: int, fan_out: int, generator: np.random.Generator
-    ) -> NDArray[Any]:
+    def __call__(self, shape: Shape, fan_in: int, fan_out: int, generator: np.random.Generator) -> NDArray[Any]:
         return generator.normal(0.0, sqrt(2 / fan_in), shape)
 
 
@@ -55,9 +50,7 @@ class He(Initializer):
 class Glorot(Initializer):
     """Uniform on ±√(6/(fan_in + fan_out)), for sigmoid, tanh and outputs (X. Glorot, Y. Bengio, 2010)."""
 
-    def __call__(
-        self, shape: tuple[int, ...], fan_in: int, fan_out: int, generator: np.random.Generator
-    ) -> NDArray[Any]:
+    def __call__(self, shape: Shape, fan_in: int, fan_out: int, generator: np.random.Generator) -> NDArray[Any]:
         limit = sqrt(6 / (fan_in + fan_out))
         return generator.uniform(-limit, limit, shape)
 
@@ -66,9 +59,7 @@ class Glorot(Initializer):
 class LeCun(Initializer):
     """N(0, 1/√fan_in) (Y. LeCun et al., 1998; the improved start of Nielsen's chapter 3)."""
 
-    def __call__(
-        self, shape: tuple[int, ...], fan_in: int, fan_out: int, generator: np.random.Generator
-    ) -> NDArray[Any]:
+    def __call__(self, shape: Shape, fan_in: int, fan_out: int, generator: np.random.Generator) -> NDArray[Any]:
         return generator.normal(0.0, 1 / sqrt(fan_in), shape)
 
 
@@ -77,7 +68,7 @@ class Normal(Initializer):
     """N(0, deviation), the plain normal distribution of the textbooks.
 
     Args:
-        deviation: standard deviation.
+        deviation: Standard deviation.
     """
 
     def __init__(self, deviation: float = 1.0) -> None:
@@ -85,9 +76,7 @@ class Normal(Initializer):
         if not 0 <= self.deviation < float("inf"):
             raise OptionError(f"deviation of Normal must be at least 0 and finite, got {deviation!r}")
 
-    def __call__(
-        self, shape: tuple[int, ...], fan_in: int, fan_out: int, generator: np.random.Generator
-    ) -> NDArray[Any]:
+    def __call__(self, shape: Shape, fan_in: int, fan_out: int, generator: np.random.Generator) -> NDArray[Any]:
         return generator.normal(0.0, self.deviation, shape)
 
 
@@ -96,7 +85,7 @@ class Constant(Initializer):
     """One value for all.
 
     Args:
-        value: that value.
+        value: Value of every element.
     """
 
     def __init__(self, value: float = 0.0) -> None:
@@ -104,7 +93,26 @@ class Constant(Initializer):
         if not isfinite(self.value):
             raise OptionError(f"value of Constant must be finite, got {value!r}")
 
-    def __call__(
-        self, shape: tuple[int, ...], fan_in: int, fan_out: int, generator: np.random.Generator
-    ) -> NDArray[Any]:
+    def __call__(self, shape: Shape, fan_in: int, fan_out: int, generator: np.random.Generator) -> NDArray[Any]:
         return np.full(shape, self.value)
+
+
+NAMED: dict[str, type[Initializer]] = {"he": He, "glorot": Glorot, "lecun": LeCun, "normal": Normal}
+"""Initializers by the names that `weights` of a layer takes beside "auto"."""
+
+
+def checked_weights(weights: Any) -> Initializer | str:
+    """Return an initializer, or its name in small letters.
+
+    Raises:
+        OptionError: neither an initializer, nor its class or name.
+    """
+    if isinstance(weights, Initializer):
+        return weights
+    if isinstance(weights, str) and weights.lower() in ("auto", *NAMED):
+        return weights.lower()
+    if isinstance(weights, type) and weights in NAMED.values():
+        return weights()  # type: ignore[no-any-return]
+    raise OptionError(
+        f"unknown weights {weights!r}: expected auto, {', '.join(NAMED)}, or an initializer such as Normal(0.1)"
+    )

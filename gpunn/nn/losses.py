@@ -1,10 +1,9 @@
-"""The costs, each with the gradient that back-propagation begins with."""
-
-from __future__ import annotations
+"""The losses, each with the gradient that back-propagation begins with."""
 
 import math
 import threading
 from abc import ABC
+from operator import attrgetter
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -17,7 +16,7 @@ from gpunn.data.checks import as_array, is_one_hot
 from gpunn.errors import DataError, ShapeError
 from gpunn.kernels import losses as kernels
 from gpunn.kernels.record import Array, Raw
-from gpunn.nn.layers import Layer, Sigmoid, Softmax
+from gpunn.nn.layers import Activation, Sigmoid, Softmax
 from gpunn.nn.tasks import Task
 
 __all__ = ["BinaryCrossEntropy", "Loss", "MeanSquaredError", "SoftmaxCrossEntropy"]
@@ -36,30 +35,47 @@ class _Work(threading.local):
     key: tuple[Any, ...] = ()
     capacity = 0
 
+    def prepare(self, backend: Backend, outputs: int, n: int, dtype: Any, needs_targets: bool) -> None:
+        """Make the buffers, again where a larger batch or another network comes."""
+        key = (backend, outputs, dtype)
+        if self.key == key and n <= self.capacity:
+            return
+        self.key, self.capacity = key, n
+        self.gradients = Buffer(backend, (outputs,), n, dtype)
+        self.targets = Buffer(backend, (outputs,), n if needs_targets else 1, dtype)
+        self.all_costs = Buffer(backend, (), n, dtype)
+        self.no_bias, self.scratch = backend.zeros((outputs,), dtype), backend.zeros((outputs,), dtype)
+
+
+def _of_thread(name: str) -> Any:
+    """Make an attribute of a loss that each thread has for itself."""
+    return property(attrgetter(f"_work.{name}"), lambda loss, value: setattr(loss._work, name, value))
+
 
 @base_of_kind("loss", "MeanSquaredError()")
 class Loss(ABC):
-    """A cost, averaged over the batch.
+    """A loss C, averaged over the batch.
 
     By hand: `value = loss.forward(y, t)`, then `model.backward(loss.backward())`.
 
     Attributes:
-        link: the activation that the cost contains, so that it can be computed from z; None where it takes the
+        link: The activation that the loss contains, so that it can be computed from z; None where it takes the
             network's outputs as they are. A network that ends in its link is trained from the z before it.
-        takes_labels: whether targets are class labels (batch,); else (batch, outputs), and labels become one-hot; for
+        takes_labels: Whether targets are class labels (batch,); else (batch, outputs), and labels become one-hot; for
             one output alone, that of class 1, they become 0 and 1.
-        of_targets: the task of a network that is trained by this loss on float targets.
-        is_squared_error: Whether the cost is the sum of squares of errors, so that RMSE and R² follow from it.
-        costs: the cost of each sample of the last batch.
+        of_targets: The task of a network that is trained by this loss on float targets.
+        is_squared_error: Whether the loss is the sum of squares of errors, so that RMSE and R² follow from it.
+        costs: Loss of each sample of the last batch.
         gradient: ∂C/∂z of the last batch, (outputs, batch).
     """
 
-    link: ClassVar[type[Layer] | None] = None
+    link: ClassVar[type[Activation] | None] = None
     takes_labels: ClassVar[bool] = False
     of_targets: ClassVar[Task] = Task.REGRESSION
     is_squared_error: ClassVar[bool] = False
     kernel: ClassVar[Raw]
-
+    costs: Array = _of_thread("costs")
+    gradient: Array = _of_thread("gradient")
     _work: _Work
 
     def __new__(cls, *_: Any, **__: Any) -> Self:
@@ -70,37 +86,21 @@ class Loss(ABC):
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_work"}
 
-    @property
-    def costs(self) -> Array:
-        return self._work.costs
-
-    @costs.setter
-    def costs(self, value: Array) -> None:
-        self._work.costs = value
-
-    @property
-    def gradient(self) -> Array:
-        return self._work.gradient
-
-    @gradient.setter
-    def gradient(self, value: Array) -> None:
-        self._work.gradient = value
-
     def task(self, has_labels: bool) -> Task:
-        """The task of a network that is trained by this loss on labels, or on float targets."""
+        """Return the task of a network that is trained by this loss on labels, or on float targets."""
         return Task.CLASSES if has_labels or self.takes_labels else self.of_targets
 
     def classes_of(self, outputs: int) -> int:
-        """How many classes so many outputs can tell apart."""
+        """Return the number of classes that so many outputs can tell apart."""
         return 2 if outputs == 1 and not self.takes_labels else outputs
 
     def check_targets(self, targets: NDArray[Any]) -> None:
-        """Raise DataError for targets on the host that this loss cannot be of."""
+        """Raise DataError for targets on the host that this loss does not take."""
         if self.takes_labels and targets.ndim != 1:
             raise DataError(f"{type(self).__name__} needs labels, these samples have float targets")
 
     def of_constant(self, means: NDArray[np.float64], squares: NDArray[np.float64]) -> float:
-        """The lowest cost of answers that are the same for all samples; nan where nobody has said it.
+        """Return the lowest loss of answers that are the same for all samples; nan where it is unknown.
 
         Args:
             means: Mean of the targets of each output; labels count as one-hot.
@@ -109,27 +109,28 @@ class Loss(ABC):
         return math.nan
 
     def forward(self, y: Array, t: Any) -> Array:
-        """The cost of a batch.
+        """Compute the loss of a batch.
 
         Args:
-            y: (batch, outputs), what the network gave; logits z for a loss with a link.
-            t: labels (batch,), or targets (batch, outputs), which for a loss of labels are rows of one 1.
+            y: Outputs of the network (batch, outputs); logits z for a loss with a link.
+            t: Labels (batch,), or targets (batch, outputs), which for a loss of labels are rows of one 1.
 
         Returns:
-            The cost, a scalar of the backend.
+            The loss, a scalar of the backend.
 
         Raises:
             ShapeError: y and t do not belong together.
             DataError: a label that is no output of the network.
         """
+        name = type(self).__name__
         y = y if hasattr(y, "ndim") else as_array(y, "outputs")
         if y.ndim != 2:
-            raise ShapeError(f"{type(self).__name__} expects outputs (batch, outputs), got {tuple(y.shape)}")
+            raise ShapeError(f"{name} expects outputs (batch, outputs), got {tuple(y.shape)}")
         backend = backend_of(y)
         n, outputs = y.shape
         t = t if hasattr(t, "dtype") else as_array(t, "targets")
         if not n:
-            raise ShapeError(f"{type(self).__name__} expects at least one sample, got outputs {tuple(y.shape)}")
+            raise ShapeError(f"{name} expects at least one sample, got outputs {tuple(y.shape)}")
         if self.takes_labels and isinstance(t, np.ndarray) and t.shape == (n, outputs) and is_one_hot(t):
             t = t.argmax(axis=1)
         if t.ndim == 1 and len(t) == n and t.dtype.kind in "iub":
@@ -141,12 +142,10 @@ class Loss(ABC):
             targets = backend.asarray(t.T, y.dtype)
         else:
             wanted = f"integer labels ({n},)" + ("" if self.takes_labels else f" or targets ({n}, {outputs})")
-            raise ShapeError(
-                f"{type(self).__name__} expects {wanted} for outputs {tuple(y.shape)}, got {tuple(t.shape)} {t.dtype}"
-            )
-        z = backend.asarray(y.T)
+            got = f"{tuple(t.shape)} {t.dtype}"
+            raise ShapeError(f"{name} expects {wanted} for outputs {tuple(y.shape)}, got {got}")
         totals = backend.zeros((2,), np.float64)
-        self.evaluate(backend, z, targets, totals, 1 / n)
+        self.evaluate(backend, backend.asarray(y.T), targets, totals, 1 / n)
         return totals[0]
 
     def evaluate(
@@ -159,21 +158,21 @@ class Loss(ABC):
         bias: Array | None = None,
         bias_gradient: Array | None = None,
     ) -> None:
-        """Set `costs` and the gradient for a batch that lies samples-last on the device: the step's own entry.
+        """Set `costs` and `gradient` for a batch that lies samples-last on the device: the entry of a step.
 
         Args:
-            backend: of the arrays.
-            z: (outputs, batch).
-            targets: int32 labels (batch,), or (outputs, batch).
-            totals: gains weight · Σ costs, and the number of right answers: one a sample for labels, one an output for
+            backend: Backend of the arrays.
+            z: Outputs or logits (outputs, batch).
+            targets: int32 labels (batch,), or targets (outputs, batch).
+            totals: Gains weight · Σ costs, and the number of right answers: one a sample for labels, one an output for
                 float targets.
-            weight: of this batch's costs.
-            bias: of the last layer, where it is left to the cost: (outputs,), added to z.
-            bias_gradient: where the gradient of the bias goes, or None.
+            weight: Factor of this batch's costs.
+            bias: Bias of the last layer, where it is left to the loss: (outputs,), added to z.
+            bias_gradient: Array for the gradient of the bias, or None.
         """
         outputs, n = z.shape
         work = self._work
-        self._prepare(work, backend, outputs, n, z.dtype)
+        work.prepare(backend, outputs, n, z.dtype, not self.takes_labels)
         work.costs, work.gradient = work.all_costs[n], work.gradients[n]
         # Whether each output is a question by itself; a loss of labels need not be told.
         each = () if self.takes_labels else (targets.ndim == 2 or outputs == 1,)
@@ -186,23 +185,12 @@ class Loss(ABC):
         backend.run(self.kernel, z, bias, targets, weight, *arrays, *each, *self._constants())
 
     def _constants(self) -> tuple[Any, ...]:
-        """Numbers that the kernel is given last."""
+        """Return numbers that the kernel is given last."""
         return ()
 
     def backward(self) -> Array:
-        """∂C/∂y of the last batch, (batch, outputs)."""
+        """Return ∂C/∂y of the last batch, (batch, outputs)."""
         return self.gradient.T
-
-    def _prepare(self, work: _Work, backend: Backend, outputs: int, n: int, dtype: Any) -> None:
-        """Make the buffers, again where a larger batch or another network comes."""
-        key = (backend, outputs, dtype)
-        if work.key == key and n <= work.capacity:
-            return
-        work.key, work.capacity = key, n
-        work.gradients = Buffer(backend, (outputs,), n, dtype)
-        work.targets = Buffer(backend, (outputs,), 1 if self.takes_labels else n, dtype)
-        work.all_costs = Buffer(backend, (), n, dtype)
-        work.no_bias, work.scratch = backend.zeros((outputs,), dtype), backend.zeros((outputs,), dtype)
 
     def __repr__(self) -> str:
         return written(self)
@@ -224,7 +212,7 @@ class SoftmaxCrossEntropy(Loss):
 class BinaryCrossEntropy(Loss):
     """C = −(1/n) Σ y ln a + (1−y) ln(1−a) with a = sigmoid(z); ∂C/∂z = (a − y)/n (7). Takes logits.
 
-    The sigmoid belongs to the cost, so that neither ever leaves the finite numbers; by hand, give it the z before the
+    The sigmoid belongs to the loss, so that neither ever leaves the finite numbers; by hand, give it the z before the
     last Sigmoid. `fit` does so by itself for a network that ends in one.
     """
 

@@ -23,12 +23,12 @@ Arrays = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Memory:
-    """What a network's optimizer remembered when its training ended.
+    """The state of a network's optimizer at the end of its training.
 
     Attributes:
-        of: which optimizer it was; see `Trainer`.
-        first: step of the network that was its first.
-        arrays: for each name of `Optimizer.state`, what was remembered of each parameter by its name.
+        of: Identity of the optimizer; see `Trainer`.
+        first: Step of the network that was the optimizer's first.
+        arrays: For each name of `Optimizer.state`, its values by the name of the parameter.
     """
 
     of: Any
@@ -40,20 +40,24 @@ class Parameter:
     """One tensor that is learned.
 
     Attributes:
-        name: layer and letter, such as "dense1.w".
-        shape: its shape.
-        weight_decay: whether regularisers act on it: weights yes, biases and BatchNorm's γ and β no (22).
-        is_frozen: whether it stays as it is; see `Layer.trainable`.
-        value: view into the flat array of values.
-        grad: view into the flat array of gradients, which `backward` assigns. None where the update is folded into
+        name: Layer and letter, such as "dense1.w".
+        shape: Shape of its values.
+        weight_decay: Whether regularizers act on it: weights yes, biases and BatchNorm's γ and β no (22).
+        is_frozen: Whether it stays as it is; see `Layer.trainable`.
+        value: View into the flat array of values.
+        grad: View into the flat array of gradients, which `backward` assigns. None where the update is folded into
             the product that would make it, and where the parameter is frozen.
-        matrix, gradient_matrix: value and gradient as (units, everything else).
+        matrix, gradient_matrix: Value and gradient as (units, everything else).
+        column: Value as (size, 1), to stand beside (units, batch).
+        place: Where it lies in the flat array of values.
     """
 
     value: Array
     grad: Array | None
     matrix: Array
     gradient_matrix: Array
+    column: Array
+    place: slice
     _backend: Backend | None = None
 
     def __init__(
@@ -61,53 +65,40 @@ class Parameter:
         name: str,
         shape: tuple[int, ...],
         initializer: Initializer,
-        fan_in: int,
-        fan_out: int,
-        weight_decay: bool,
+        fans: tuple[int, int],
         *,
+        weight_decay: bool,
         is_frozen: bool = False,
     ) -> None:
-        self.name = name
-        self.shape = shape
-        self.size = prod(shape)
-        self.weight_decay = weight_decay
-        self.is_frozen = is_frozen
-        self.initializer = initializer
-        self._fans = fan_in, fan_out
-
-    def initial(self, generator: np.random.Generator) -> NDArray[Any]:
-        """Freshly drawn values."""
-        return self.initializer(self.shape, *self._fans, generator)
+        self.name, self.shape, self.size = name, shape, prod(shape)
+        self.initializer, self.fans = initializer, fans
+        self.weight_decay, self.is_frozen = weight_decay, is_frozen
+        self._settings = tuple(vars(self))
 
     def bind(self, backend: Backend, value: Array, grad: Array | None) -> None:
-        """Take the memory that the parameter lives in; there is none for the gradient of a frozen one."""
-        self._backend = backend
-        self.value = value.reshape(self.shape)
-        self.grad = None
-        self.column = value.reshape(-1, 1)  # a bias beside (units, batch)
-        self._product = Product(backend, transposed="b")
-        self._alpha, self._beta = 1.0, 0.0
+        """Take flat memory for the value, and for the gradient unless the parameter is frozen."""
+        self._backend, self._product = backend, Product(backend, transposed="b")
+        self.value, self.column = value.reshape(self.shape), value.reshape(-1, 1)
         self.matrix = value.reshape(self.shape[0], -1)
+        self.grad = None
         if grad is not None:
             self.gradient_matrix = grad.reshape(self.matrix.shape)
-            self.keep_gradient(grad)
+            self.keep_gradient()
 
-    def keep_gradient(self, grad: Array) -> None:
+    def keep_gradient(self) -> None:
         """Let `collect` write the gradient: grad := δ aᵀ."""
-        self.grad = grad.reshape(self.shape)
-        self._target = self.gradient_matrix
-        self._alpha, self._beta = 1.0, 0.0
+        self.grad = self.gradient_matrix.reshape(self.shape)
+        self._target, self._alpha, self._beta = self.gradient_matrix, 1.0, 0.0
 
     def fold_update(self, alpha: float, beta: float) -> None:
         """Let `collect` do the update itself (21): w := beta w + alpha δ aᵀ, with no gradient array between."""
         self.grad = None
-        self._target = self.matrix
-        self._alpha, self._beta = alpha, beta
+        self._target, self._alpha, self._beta = self.matrix, alpha, beta
 
     def collect(self, delta: Array, a: Array) -> None:
         """Take ∂C/∂w = δ aᵀ (13), summed over the batch; not where the parameter is frozen.
 
-        This may already be the update of w: what `backward` still needs w for comes before.
+        May update w in place, so compute ∂C/∂input first.
 
         Args:
             delta: (units, batch).
@@ -118,23 +109,21 @@ class Parameter:
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy has memory of its own, and is a part of no network.
-        made = {
-            name: vars(self)[name]
-            for name in ("name", "shape", "size", "weight_decay", "is_frozen", "initializer", "_fans")
-        }
+        state = {name: vars(self)[name] for name in (*self._settings, "_settings")}
         if self._backend is None:
-            return made
+            return state
         to_host = self._backend.to_host
-        return made | {"_held": (self._backend, to_host(self.value), None if self.grad is None else to_host(self.grad))}
+        return state | {
+            "_held": (self._backend, to_host(self.value), None if self.grad is None else to_host(self.grad))
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        made = dict(state)
-        held = made.pop("_held", None)
-        vars(self).update(made)
+        settings = dict(state)
+        held = settings.pop("_held", None)
+        vars(self).update(settings)
         if held is not None:
-            backend, value, grad = held
-            value = backend.asarray(value).reshape(-1)
-            self.bind(backend, value, None if grad is None else backend.asarray(grad).reshape(-1))
+            backend, *arrays = held
+            self.bind(backend, *(None if array is None else backend.asarray(array).reshape(-1) for array in arrays))
 
     def __repr__(self) -> str:
         return f"Parameter({self.name}, {self.shape})"
@@ -146,64 +135,61 @@ class Parameters(Sequence[Parameter]):
     What is frozen lies last, so that an optimizer's stretch of memory ends before it.
 
     Attributes:
-        values: flat array of all values.
-        learned: those of them that are not frozen.
-        gradients: flat array of the gradients of these.
-        decayed: how many of the first elements are weights that regularisers act on.
+        values: Flat array of all values.
+        learned: Those of them that are not frozen.
+        gradients: Flat array of the gradients of these.
+        decayed: Number of the first elements that regularizers act on.
     """
 
     def __init__(self, parameters: Sequence[Parameter], backend: Backend, dtype: DTypeLike) -> None:
-        self._parameters = list(parameters)
-        self.backend = backend
-        self.decayed = sum(p.size for p in self._parameters if p.weight_decay and not p.is_frozen)
-        size = sum(p.size for p in self._parameters)
-        learned = sum(p.size for p in self._parameters if not p.is_frozen)
+        self._parameters, self.backend = list(parameters), backend
+        self._learning = [p for p in self._parameters if not p.is_frozen]
+        self.decayed = sum(p.size for p in self._learning if p.weight_decay)
+        size, learned = (sum(p.size for p in some) for some in (self._parameters, self._learning))
         self.values = backend.zeros((size,), dtype)
         self.gradients = backend.zeros((learned,), dtype)
         self.learned = self.values if learned == size else self.values[:learned]
-        self._places: dict[str, slice] = {}
         start = 0
         for p in sorted(self._parameters, key=lambda p: (p.is_frozen, not p.weight_decay)):
-            place = self._places[p.name] = slice(start, start + p.size)
-            p.bind(backend, self.values[place], None if p.is_frozen else self.gradients[place])
+            p.place = slice(start, start + p.size)
+            p.bind(backend, self.values[p.place], None if p.is_frozen else self.gradients[p.place])
             start += p.size
 
     def initialize(self, seed: int) -> None:
-        """Initial values, each parameter from a stream of its own."""
-        drawn = {}
+        """Set initial values, each parameter's from a random stream of its own."""
+        values = {}
         for number, p in enumerate(self._parameters):
             source = np.random.Philox(key=np.array([seed << 32 | Purpose.WEIGHTS, number], np.uint64))
-            drawn[p.name] = p.initial(np.random.Generator(source))
-        self.load(drawn)
+            values[p.name] = p.initializer(p.shape, *p.fans, np.random.Generator(source))
+        self.load(values)
 
     def keep_gradients(self) -> None:
         """Let every parameter have a gradient array (`Parameter.keep_gradient`)."""
-        for p in self._parameters:
-            if not p.is_frozen:
-                p.keep_gradient(self.gradients[self._places[p.name]])
+        for p in self._learning:
+            p.keep_gradient()
 
     def load(self, values: Mapping[str, NDArray[Any]]) -> None:
         """Set all values from host arrays by name."""
         host = np.empty(self.values.shape, self.values.dtype)
         for p in self._parameters:
-            host[self._places[p.name]] = np.reshape(values[p.name], -1)
+            host[p.place] = np.reshape(values[p.name], -1)
         self.backend.assign(self.values, host)
 
-    def to_host(self) -> dict[str, NDArray[Any]]:
-        """Copies of all values, by name."""
+    def to_host(self) -> Arrays:
+        """Copy all values to the host, by name."""
         host = self.backend.to_host(self.values)
-        return {p.name: host[self._places[p.name]].reshape(p.shape) for p in self._parameters}
+        return {p.name: host[p.place].reshape(p.shape) for p in self._parameters}
 
-    def split(self, flat: NDArray[Any]) -> dict[str, NDArray[Any]]:
-        """What an array has of each learned parameter, by name; it lies as `learned` does."""
-        return {p.name: flat[self._places[p.name]] for p in self._parameters if not p.is_frozen}
+    def split(self, flat: NDArray[Any]) -> Arrays:
+        """Split a flat array that lies as `learned` does into the parts of the learned parameters, by name."""
+        return {p.name: flat[p.place] for p in self._learning}
 
     def join(self, parts: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-        """`split` undone; zeros for a parameter that is not among the parts."""
+        """Join the parts of `split` again, with zeros for a parameter that has none."""
         flat = np.zeros(self.gradients.shape, self.gradients.dtype)
-        for p in self._parameters:
-            if not p.is_frozen and p.name in parts:
-                flat[self._places[p.name]] = parts[p.name]
+        for p in self._learning:
+            if p.name in parts:
+                flat[p.place] = parts[p.name]
         return flat
 
     def __getstate__(self) -> dict[str, Any]:
@@ -219,12 +205,12 @@ class Parameters(Sequence[Parameter]):
     @overload
     def __getitem__(self, which: slice) -> list[Parameter]: ...
     def __getitem__(self, which: int | str | slice) -> Parameter | list[Parameter]:
-        if isinstance(which, str):
-            for p in self._parameters:
-                if p.name == which:
-                    return p
-            raise KeyError(f"no parameter {which!r}: there are {', '.join(self._places)}")
-        return self._parameters[which]
+        if not isinstance(which, str):
+            return self._parameters[which]
+        for p in self._parameters:
+            if p.name == which:
+                return p
+        raise KeyError(f"no parameter {which!r}: there are {', '.join(p.name for p in self._parameters)}")
 
     def __len__(self) -> int:
         return len(self._parameters)

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gpunn.backend.base import Shape
 from gpunn.errors import ShapeError
+from gpunn.nn.arguments import as_batch
 from gpunn.nn.layers import Layer
 from gpunn.nn.network import Network
 from gpunn.reports.style import FAINT, check_count, colour_bar, draw_image, first_of, frame, limits_of, picture
@@ -92,7 +93,7 @@ def answers_to(model: Network, image: ArrayLike) -> list[Answers]:
     if not names or model.backend is None:
         return []
     with model.lock:
-        model._forward(model._samples(np.asarray(image)[None]))
+        model._forward(as_batch(np.asarray(image)[None], model.input_shape, model.trained_on))
         x = model.input.views(1)[1]  # which that forward has filled, and no stage overwrites
         answers: list[Answers] = []
         for stage in model.stages:

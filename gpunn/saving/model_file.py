@@ -3,7 +3,6 @@
 import json
 import os
 from dataclasses import asdict, replace
-from functools import partial
 from math import prod
 from typing import Any, TypeVar
 
@@ -15,8 +14,9 @@ from gpunn.data.training_inputs import TrainingInputs
 from gpunn.errors import DataError, GpunnError, ModelFileError
 from gpunn.files import as_path, open_regular, write_atomically
 from gpunn.nn.arguments import DTYPES
-from gpunn.nn.footprint import shortage
-from gpunn.nn.network import Network, bytes_of_network, fed_shape
+from gpunn.nn.footprint import count_network, shortage
+from gpunn.nn.network import Network
+from gpunn.nn.stages import fed_shape
 from gpunn.nn.tasks import Task
 from gpunn.saving.safetensors import read_header, read_values, to_bytes
 from gpunn.scalars import checked_seed, positive_whole
@@ -36,7 +36,7 @@ def save_model(model: Network, path: str | os.PathLike[str]) -> None:
     description, arrays = _described(model), model.arrays()
     layers = [from_config("layer", layer) for layer in description["layers"]]
     _check_sizes(description, arrays)
-    bytes_of_network(layers, model.input_shape, model.batch_size, model._built(), model.dtype, arrays)
+    count_network(layers, model.input_shape, model.batch_size, model._built(), model.dtype, arrays)
     write_atomically(path, model_bytes(model))
 
 
@@ -96,8 +96,11 @@ def read_model(kind: type[Model], path: str | os.PathLike[str], device: str, bat
         model.input_scale = float(description["input_scale"])
         model.trained_on = _trained_on(description.get("trained_on"), model)
     except MemoryError as error:
-        sizes = partial(bytes_of_network, model.layers, shape, like=backend, dtype=dtype)
-        raise shortage(error, sizes, batch_size, backend, 0, backend.free_bytes()) from None
+
+        def needed(count: int) -> int:
+            return count_network(model.layers, shape, count, backend, dtype).nbytes
+
+        raise shortage(error, needed, batch_size, backend, 0, backend.free_bytes()) from None
     except (GpunnError, KeyError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else error
         raise ModelFileError(f"{path} describes no network that can be made: {reason}") from None

@@ -13,7 +13,8 @@ from gpunn.data.checks import as_array, is_binary, is_whole, numbered
 from gpunn.errors import DataError, OptionError, ShapeError
 from gpunn.nn.layers import Layer
 from gpunn.nn.losses import BinaryCrossEntropy, Loss, MeanSquaredError, SoftmaxCrossEntropy
-from gpunn.nn.network import Network, fed_shape
+from gpunn.nn.network import Network
+from gpunn.nn.stages import fed_shape
 from gpunn.nn.tasks import Task
 
 log = logging.getLogger(__name__)

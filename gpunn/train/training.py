@@ -17,9 +17,10 @@ from gpunn.errors import GpunnError, OptionError
 from gpunn.kernels import loops
 from gpunn.kernels.gather import NEXT_COUNT
 from gpunn.kernels.random import epoch_order
-from gpunn.nn.footprint import UNCOUNTED, require, shortage
-from gpunn.nn.network import Network, bytes_of_network, count_network, fed_shape
+from gpunn.nn.footprint import UNCOUNTED, count_network, require, shortage
+from gpunn.nn.network import Network
 from gpunn.nn.parameter import Arrays, Memory
+from gpunn.nn.stages import fed_shape
 from gpunn.train.arguments import check_samples, fitting_batch_size, loss_for
 from gpunn.train.evaluator import Evaluator, Measure
 from gpunn.train.finite import FiniteCheck, Skip
@@ -127,7 +128,7 @@ class Training:
         if self._is_host:
             return 0
         network = self.model.layers, self.model.input_shape, self.batch_size, self.backend, self.options.dtype
-        return self._bytes_for(self.batch_size) - bytes_of_network(*network)
+        return self._bytes_for(self.batch_size) - count_network(*network).nbytes
 
     def _require_memory(self) -> None:
         """Refuse what the host has no memory for, before any is taken."""

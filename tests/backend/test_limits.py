@@ -26,8 +26,7 @@ from gpunn.data.formats.idx import read_idx
 from gpunn.data.formats.inputs import read_inputs
 from gpunn.errors import MemoryShortageError, OptionError
 from gpunn.kernels import loops
-from gpunn.nn.footprint import UNCOUNTED
-from gpunn.nn.network import bytes_of_network
+from gpunn.nn.footprint import UNCOUNTED, count_network
 from gpunn.train.optimizers import Optimizer
 
 folder = pytest.fixture(own_folder)
@@ -157,7 +156,7 @@ def images(count: int = 3000) -> gn.Data:
 def test_the_bytes_of_a_network_are_counted_without_taking_any() -> None:
     backend = select("cpu")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    assert bytes_of_network([gn.Dense(2**20), gn.Dense(2**20)], (2**20,), 32, backend, "float32") > 2**43
+    assert count_network([gn.Dense(2**20), gn.Dense(2**20)], (2**20,), 32, backend, "float32").nbytes > 2**43
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000
 
 
@@ -214,7 +213,7 @@ def test_a_training_takes_no_more_than_was_counted(name: str, skips: bool) -> No
     data, options = wide_data(), {"device": "cpu", "progress": False, "batch_size": 256, "skip_bad_batches": skips}
     wide_network().fit(data, epochs=1, optimizer=OPTIMIZERS[name](), **options)  # what is loaded once is loaded
     layers, backend = wide_network().layers, select("cpu")
-    counted = bytes_of_network(layers, (64,), 256, backend, "float32", None, OPTIMIZERS[name](), skips)
+    counted = count_network(layers, (64,), 256, backend, "float32", None, OPTIMIZERS[name](), skips).nbytes
     gc.collect()
     tracemalloc.start()
     try:
@@ -232,7 +231,7 @@ def test_the_batch_that_is_said_to_fit_does_fit(name: str, skips: bool) -> None:
     data, options = wide_data("float64"), {"device": "cpu", "progress": False, "epochs": 1, "skip_bad_batches": skips}
     wide_network().fit(data, optimizer=OPTIMIZERS[name](), batch_size=1000, **options)
     layers, backend = wide_network().layers, select("cpu")
-    counted = bytes_of_network(layers, (64,), 3000, backend, "float32", None, OPTIMIZERS[name](), skips)
+    counted = count_network(layers, (64,), 3000, backend, "float32", None, OPTIMIZERS[name](), skips).nbytes
     leave(int(0.9 * counted) + UNCOUNTED)
     with pytest.raises(MemoryShortageError) as caught:
         wide_network().fit(data, optimizer=OPTIMIZERS[name](), batch_size=3000, **options)
@@ -245,8 +244,8 @@ def test_a_network_that_is_trained_again_is_not_counted_twice() -> None:
     data, options = wide_data(), {"device": "cpu", "progress": False, "epochs": 1, "batch_size": 256}
     model = wide_network()
     model.fit(data, optimizer=gn.Adam(), **options)
-    counted = bytes_of_network(model.layers, (64,), 256, select("cpu"), "float32", None, gn.Adam())
-    of_network = bytes_of_network(model.layers, (64,), 256, select("cpu"), "float32")
+    counted = count_network(model.layers, (64,), 256, select("cpu"), "float32", None, gn.Adam()).nbytes
+    of_network = count_network(model.layers, (64,), 256, select("cpu"), "float32").nbytes
     leave(int(counted + UNCOUNTED - of_network / 2))
     model.fit(data, optimizer=gn.Adam(), **options)
 

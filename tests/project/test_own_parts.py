@@ -22,7 +22,7 @@ from gpunn.backend.cuda import CupyBackend
 from gpunn.config import PARTS, from_config, to_built_config, to_config
 from gpunn.errors import DeviceError, ModelFileError, OptionError
 from gpunn.kernels import Elementwise, Raw, registry
-from gpunn.nn.network import bytes_of_network
+from gpunn.nn.footprint import count_network
 from gpunn.train.options import TrainOptions
 from gpunn.train.trainer import Trainer
 
@@ -630,7 +630,7 @@ def test_counting_memory_leaves_layers_in_layers_as_they_are(trained: gn.Sequent
     x, before = data().train.inputs, trained.predict(data().train.inputs)
     inner = trained.layers[3].inner  # type: ignore[attr-defined]
     held = dict(vars(inner))
-    assert bytes_of_network(trained.layers, trained.input_shape, 512, trained._built(), "float32") > 0
+    assert count_network(trained.layers, trained.input_shape, 512, trained._built(), "float32").nbytes > 0
     assert {name: id(value) for name, value in vars(inner).items()} == {name: id(v) for name, v in held.items()}
     assert inner._z[1].strides != (0, 0)
     np.testing.assert_array_equal(trained.predict(x), before)

@@ -13,7 +13,7 @@ from gpunn.backend import limits
 from gpunn.backend.devices import select
 from gpunn.data.loader import place
 from gpunn.errors import MemoryShortageError
-from gpunn.nn.network import bytes_of_network
+from gpunn.nn.footprint import count_network
 from simulated_cuda.core import Core
 
 
@@ -33,13 +33,13 @@ def test_the_bytes_of_a_network_are_counted_without_taking_any(cuda: Core) -> No
     used = backend.cupy.get_default_memory_pool().used_bytes
     before = used()
     layers = _network().layers
-    counted = bytes_of_network(layers, (8, 8, 1), 1000, backend, "float32")
+    counted = count_network(layers, (8, 8, 1), 1000, backend, "float32").nbytes
     assert used() == before
     model = gn.Sequential(layers).build((8, 8, 1), 1000, backend)
     assert model.backend is backend
     taken = used() - before
     assert taken == pytest.approx(counted, rel=0.02)
-    assert bytes_of_network(layers, (8, 8, 1), 10**6, backend, "float32") > 500 * counted
+    assert count_network(layers, (8, 8, 1), 10**6, backend, "float32").nbytes > 500 * counted
 
 
 def test_a_batch_that_does_not_fit_is_refused_with_one_that_would(cuda: Core) -> None:
@@ -103,7 +103,7 @@ def test_whatever_memory_there_is_the_advice_is_followed_once(cuda: Core, optimi
     skips = "skip_bad_batches" in OPTIONS[how]
     asked = 300 if how == "images" else 600
     least, whole = (
-        bytes_of_network(make().layers, shape, size, backend, "float32", None, OPTIMIZERS[optimizer](), skips)
+        count_network(make().layers, shape, size, backend, "float32", None, OPTIMIZERS[optimizer](), skips).nbytes
         for size in (1, asked)
     )
     ends, refused = [], []

@@ -9,7 +9,7 @@ from gpunn.config import register
 from gpunn.errors import OptionError, ShapeError
 from gpunn.kernels import activations as kernels
 from gpunn.kernels.record import Array, Elementwise, Raw
-from gpunn.nn.initializers import Glorot, He, Initializer, LeCun, Normal
+from gpunn.nn.initializers import Glorot, He, Initializer
 from gpunn.nn.layers.base import BuildContext, Layer
 from gpunn.scalars import real
 
@@ -19,8 +19,13 @@ __all__ = ["Activation", "LeakyReLU", "ReLU", "Sigmoid", "Softmax", "Softplus", 
 class Activation(Layer):
     """a = f(z), element by element; shapes stay.
 
-    A subclass names its kernels. Where the derivative is written from a, the activation overwrites z if nothing else
-    needs it, and so takes no memory.
+    Where the derivative is written from a, it overwrites z if nothing else needs it, and so takes no memory.
+
+    Attributes:
+        kernel: Kernel of f: (z, *constants, a).
+        gradient_kernel: Kernel of δ: (∂C/∂a, a or z, *constants, δ).
+        derivative_from_output: Whether the derivative is written from a, not from z.
+        weights: Distribution of the initial weights of a layer before it, where these are "auto".
     """
 
     name_prefix = ""  # each has its own
@@ -61,10 +66,8 @@ class Activation(Layer):
 class Sigmoid(Activation):
     """f(z) = 1 / (1 + e⁻ᶻ), f′ = a (1 − a)."""
 
-    gives_probability = True
-    increases = True
-    kernel = kernels.sigmoid
-    gradient_kernel = kernels.sigmoid_gradient
+    increases = gives_probability = True
+    kernel, gradient_kernel = kernels.sigmoid, kernels.sigmoid_gradient
 
 
 @register
@@ -72,8 +75,7 @@ class Tanh(Activation):
     """f(z) = tanh z, f′ = (1 − a)(1 + a)."""
 
     increases = True
-    kernel = kernels.tanh
-    gradient_kernel = kernels.tanh_gradient
+    kernel, gradient_kernel = kernels.tanh, kernels.tanh_gradient
 
 
 @register
@@ -81,8 +83,7 @@ class ReLU(Activation):
     """f(z) = max(z, 0), f′ = 1 where z > 0, else 0."""
 
     increases = True
-    kernel = kernels.relu
-    gradient_kernel = kernels.relu_gradient
+    kernel, gradient_kernel = kernels.relu, kernels.relu_gradient
     weights = He
 
 
@@ -91,14 +92,13 @@ class LeakyReLU(Activation):
     """f(z) = max(z, αz), f′ = 1 where z > 0, else α.
 
     Args:
-        alpha: slope for negative z, at most 1.
+        alpha: Slope for negative z, at most 1.
 
     Raises:
         OptionError: alpha not finite, or above 1, where max(z, αz) would no longer be z for positive z.
     """
 
-    kernel = kernels.leaky_relu
-    gradient_kernel = kernels.leaky_relu_gradient
+    kernel, gradient_kernel = kernels.leaky_relu, kernels.leaky_relu_gradient
     derivative_from_output = False  # with a negative α the output does not tell the sign of z
     output_is_free = True
     weights = He
@@ -121,8 +121,7 @@ class Softplus(Activation):
     """f(z) = ln(1 + eᶻ), f′ = sigmoid(z) = 1 − e⁻ᵃ."""
 
     increases = True
-    kernel = kernels.softplus
-    gradient_kernel = kernels.softplus_gradient
+    kernel, gradient_kernel = kernels.softplus, kernels.softplus_gradient
     weights = He
 
 
@@ -130,50 +129,12 @@ class Softplus(Activation):
 class Softmax(Activation):
     """P(k | x) = e^{z_k} / Σ_i e^{z_i}, over the outputs of a sample; ∂C/∂z = a ⊙ (∂C/∂a − Σ ∂C/∂a ⊙ a).
 
-    As the last layer under SoftmaxCrossEntropy it is trained together with the cost, from z.
+    As the last layer under SoftmaxCrossEntropy it is trained together with the loss, from z.
     """
 
-    kernel = kernels.softmax
-    gradient_kernel = kernels.softmax_gradient
+    kernel, gradient_kernel = kernels.softmax, kernels.softmax_gradient
 
     def output_shape(self, input_shape: Shape) -> Shape:
         if len(input_shape) != 1:
             raise ShapeError(f"{self.name}: Softmax expects (outputs,), got {input_shape}: put Flatten() before it")
         return input_shape
-
-
-_WEIGHTS: dict[str, type[Initializer]] = {"he": He, "glorot": Glorot, "lecun": LeCun, "normal": Normal}
-
-
-def checked_weights(weights: Any) -> Initializer | str:
-    """A distribution of initial weights, or its name in small letters.
-
-    Args:
-        weights: an initializer, its class, or its name.
-
-    Raises:
-        OptionError: no distribution.
-    """
-    if isinstance(weights, Initializer):
-        return weights
-    if isinstance(weights, str) and weights.lower() in ("auto", *_WEIGHTS):
-        return weights.lower()
-    if isinstance(weights, type) and weights in _WEIGHTS.values():
-        return weights()  # type: ignore[no-any-return]
-    raise OptionError(
-        f"unknown weights {weights!r}: expected auto, {', '.join(_WEIGHTS)}, or an initializer such as Normal(0.1)"
-    )
-
-
-def weights_for(weights: Initializer | str, activation: Layer | None) -> Initializer:
-    """The distribution of a layer's initial weights: as named, or, for "auto", what suits the activation after it.
-
-    Args:
-        weights: as `checked_weights` gave them.
-        activation: the one after the layer, if any.
-    """
-    if isinstance(weights, Initializer):
-        return weights
-    if weights == "auto":
-        return activation.weights() if isinstance(activation, Activation) else Glorot()
-    return _WEIGHTS[weights]()

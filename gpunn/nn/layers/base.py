@@ -10,7 +10,8 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
+from copy import copy
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -98,8 +99,8 @@ class BuildContext:
         decays: bool = False,  # its old name
     ) -> Parameter:
         """Make a parameter of this layer; its memory comes once all layers are built."""
-        name, decayed = f"{self.name}.{letter}", weight_decay or decays
-        parameter = Parameter(name, shape, initializer, fan_in, fan_out, decayed, is_frozen=self.is_frozen)
+        name, fans, decayed = f"{self.name}.{letter}", (fan_in, fan_out), weight_decay or decays
+        parameter = Parameter(name, shape, initializer, fans, weight_decay=decayed, is_frozen=self.is_frozen)
         self.parameters.append(parameter)
         return parameter
 
@@ -244,3 +245,15 @@ class Layer(Buildable, ABC):
 
     def __repr__(self) -> str:
         return written(self)
+
+
+def placed(layers: list[Layer]) -> list[Layer]:
+    """Return layers that are part of no network as they are, and copies of others, all of one moment."""
+    locks = {id(values.lock): values.lock for layer in layers if (values := layer.built_values)}
+    with ExitStack() as held:
+        for key in sorted(locks):  # in one order, so that no two threads wait for each other
+            held.enter_context(locks[key])
+        layers = [copy(layer) if layer.is_placed else layer for layer in layers]
+    for layer in layers:
+        layer.is_placed = True
+    return layers

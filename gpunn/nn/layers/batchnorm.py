@@ -1,7 +1,5 @@
 """Batch normalisation, (23) and (24)."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

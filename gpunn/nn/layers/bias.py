@@ -1,9 +1,6 @@
-"""The bias as a stage of its own, so that pooling can come between a product and its bias."""
-
-from __future__ import annotations
+"""Weights and biases: the bias is a stage of its own, so that pooling can come between a product and its bias."""
 
 import math
-from typing import Any
 
 import numpy as np
 
@@ -11,32 +8,49 @@ from gpunn.backend.base import Shape
 from gpunn.errors import OptionError
 from gpunn.kernels.bias import add_bias, row_sums, with_bias
 from gpunn.kernels.record import Array
-from gpunn.nn.initializers import Constant
+from gpunn.nn.initializers import NAMED, Constant, Glorot, Initializer, checked_weights
 from gpunn.nn.layers.activation import Activation
 from gpunn.nn.layers.base import BuildContext, Layer
 from gpunn.nn.parameter import Parameter
 from gpunn.scalars import real
 
 
-def checked_bias(bias: Any, what: str) -> float | bool:
-    """The constant that biases begin with, or False for none; True is a bias like any other, and begins with 0.
+class Weighted(Layer):
+    """A layer whose weights `w` multiply its inputs, and whose bias, unless it is False, is the stage after."""
 
-    Raises:
-        OptionError: neither a finite number nor a boolean.
-    """
-    if isinstance(bias, bool | np.bool_):
-        return 0.0 if bias else False
-    value = real(bias, f"bias of {what}")
-    if not math.isfinite(value):
-        raise OptionError(f"bias of {what} must be finite, or False for none, got {bias!r}")
-    return value
+    name_prefix = ""  # each has its own
+    has_weights = True
+    w: Parameter
+
+    def __init__(self, weights: Initializer | str, bias: float | bool) -> None:
+        self.weights = checked_weights(weights)
+        self.bias: float | bool = False
+        if not isinstance(bias, bool | np.bool_):
+            self.bias = real(bias, f"bias of {type(self).__name__}")
+            if not math.isfinite(self.bias):
+                raise OptionError(f"bias of {type(self).__name__} must be finite, or False for none, got {bias!r}")
+        elif bias:
+            self.bias = 0.0  # True is a bias like any other
+
+    def stages(self) -> list[Layer]:
+        return [self] if self.bias is False else [self, Bias(float(self.bias))]
+
+    def _make_w(self, context: BuildContext, *shape: int) -> None:
+        """Make the weights (units, …), each of which sums over everything else and feeds as many places."""
+        weights = self.weights
+        if isinstance(weights, str):
+            following = context.activation.weights if isinstance(context.activation, Activation) else Glorot
+            weights = NAMED.get(weights, following)()
+        places = math.prod(shape[2:])
+        fan_in, fan_out = shape[1] * places, shape[0] * places
+        self.w = context.parameter("w", shape, weights, fan_in=fan_in, fan_out=fan_out, weight_decay=True)
 
 
 class Bias(Layer):
     """z := z + b, one b a unit or filter; ∂C/∂b = δ (12), summed over the batch: second stage of a layer with weights.
 
     Args:
-        value: the constant that biases begin with.
+        value: Constant that biases begin with.
     """
 
     increases = True
@@ -77,8 +91,8 @@ class BiasActivation(Layer):
     """a = f(z + b) in one pass, and δ = ∂C/∂a ⊙ f′(z) with its sum ∂C/∂b in one: what a GPU launches once.
 
     Args:
-        bias: the stage before.
-        activation: the stage after, its derivative written from its output.
+        bias: The stage before.
+        activation: The stage after, its derivative written from its output.
     """
 
     name_prefix = "bias"
@@ -86,10 +100,9 @@ class BiasActivation(Layer):
     traffic = Activation.traffic
 
     def __init__(self, bias: Bias, activation: Activation) -> None:
-        self.bias = bias
-        self.name = bias.name
-        self._kernels = with_bias[activation.kernel]
+        self.bias, self.name = bias, bias.name
         self.activation = self.fused = activation
+        self._kernels = with_bias[activation.kernel]
 
     def build(self, context: BuildContext, input_shape: Shape) -> Shape:
         self._dz = context.buffer(input_shape) if context.is_last else None

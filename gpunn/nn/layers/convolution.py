@@ -1,7 +1,5 @@
 """The convolutional layer: one small filter slid over the whole image, as matrix products over its patches."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from gpunn.backend.base import Shape
@@ -9,17 +7,15 @@ from gpunn.config import register
 from gpunn.errors import OptionError, ShapeError
 from gpunn.kernels.record import Array
 from gpunn.nn.initializers import Initializer
-from gpunn.nn.layers.activation import checked_weights, weights_for
-from gpunn.nn.layers.base import BuildContext, Layer
-from gpunn.nn.layers.bias import Bias, checked_bias
+from gpunn.nn.layers.base import BuildContext
+from gpunn.nn.layers.bias import Weighted
 from gpunn.nn.layers.conv_patches import Extent, PatchProducts, Products
 from gpunn.nn.layers.conv_rows import RowProducts
-from gpunn.nn.parameter import Parameter
 from gpunn.scalars import pair, positive_whole
 
 
 @register
-class Conv2D(Layer):
+class Conv2D(Weighted):
     """z[f] = Σ_{c,u,v} w[f, c, u, v] a[c, i·stride + u − pad, j·stride + v − pad] + b[f].
 
     With the patches that the filter sees as the columns of a matrix A, it is a fully-connected layer at each place:
@@ -27,20 +23,17 @@ class Conv2D(Layer):
     is made again, which is cheaper than to remember it. Two stages: the products here, and `Bias`.
 
     Args:
-        filters: number of filters, the channels that come out.
-        size: height and width of a filter, or one number for both.
-        stride: steps between its places, down and across, or one number.
-        padding: "valid" for none; how many zeros on each side, one number or two; or "same" for ⌈height/stride⌉ rows
+        filters: Number of filters, the channels that come out.
+        size: Height and width of a filter, or one number for both.
+        stride: Steps between its places, down and across, or one number.
+        padding: "valid" for none; the number of zeros on each side, one or two; or "same" for ⌈height/stride⌉ rows
             and ⌈width/stride⌉ columns, half of the zeros on each side and an odd one at the bottom and right.
-        bias: the constant that biases begin with; False for no bias.
-        weights: distribution of the initial weights, as for `Dense`.
+        bias: Constant that biases begin with; False for no bias.
+        weights: Distribution of the initial weights, as for `Dense`.
 
     Shapes: (height, width, channels) → (rows, columns, filters), rows = ⌊(height − size + 2 padding)/stride⌋ + 1; w is
     (filters, channels, size, size), b is (filters,).
     """
-
-    has_weights = True
-    w: Parameter
 
     def __init__(
         self,
@@ -52,19 +45,11 @@ class Conv2D(Layer):
         weights: Initializer | str = "auto",
     ) -> None:
         self.filters = positive_whole(filters, "filters of Conv2D")
-        self.size = pair(size, "size of Conv2D")
-        self.stride = pair(stride, "stride of Conv2D")
-        if isinstance(padding, str):
-            if padding not in ("valid", "same"):
-                raise OptionError(f"padding of Conv2D must be 'valid', 'same' or a number, got {padding!r}")
-            self.padding: tuple[int, int] | str = padding
-        else:
-            self.padding = pair(padding, "padding of Conv2D", least=0)
-        self.bias = checked_bias(bias, "Conv2D")
-        self.weights = checked_weights(weights)
-
-    def stages(self) -> list[Layer]:
-        return [self] if self.bias is False else [self, Bias(float(self.bias))]
+        self.size, self.stride = pair(size, "size of Conv2D"), pair(stride, "stride of Conv2D")
+        if isinstance(padding, str) and padding not in ("valid", "same"):
+            raise OptionError(f"padding of Conv2D must be 'valid', 'same' or a number, got {padding!r}")
+        self.padding = padding if isinstance(padding, str) else pair(padding, "padding of Conv2D", least=0)
+        super().__init__(weights, bias)
 
     def output_shape(self, input_shape: Shape) -> Shape:
         if len(input_shape) != 3:
@@ -93,15 +78,7 @@ class Conv2D(Layer):
         height, width, channels = input_shape
         padding = self._extent(0, input_shape)[0], self._extent(1, input_shape)[0]
         extent = Extent(self.filters, self.size, self.stride, padding, channels, height, width, *shape[:2])
-        places = self.size[0] * self.size[1]
-        self.w = context.parameter(
-            "w",
-            (self.filters, channels, *self.size),
-            weights_for(self.weights, context.activation),
-            fan_in=channels * places,
-            fan_out=self.filters * places,
-            weight_decay=True,
-        )
+        self._make_w(context, self.filters, channels, *self.size)
         # Where a window of rows is one with the patch there is nothing to save, and the patches need fewer products.
         by_rows = context.backend.device == "cpu" and self.size[0] > 1
         self._products: Products = RowProducts(context, extent) if by_rows else PatchProducts(context, extent)

@@ -1,7 +1,5 @@
 """Dropout, against overfitting."""
 
-from __future__ import annotations
-
 from gpunn.backend.base import Shape
 from gpunn.config import register
 from gpunn.errors import OptionError
@@ -20,7 +18,7 @@ class Dropout(Layer):
     back-propagation. With `trainable = False` it is the identity in training too, as in a network that is only used.
 
     Args:
-        p: probability that a unit is switched off, 0 to below 1; taken to the nearest 1/65,536.
+        p: Probability that a unit is switched off, 0 to below 1; taken to the nearest 1/65,536.
     """
 
     is_pictured = False

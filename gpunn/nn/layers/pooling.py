@@ -1,26 +1,26 @@
-"""Pooling layers: an image made smaller by keeping one number of each window."""
-
-from __future__ import annotations
+"""Pooling layers: they shrink an image by keeping one number of each window."""
 
 from types import MappingProxyType
+from typing import ClassVar
 
 import numpy as np
 
-from gpunn.backend.base import Shape
+from gpunn.backend.base import Buffer, Shape
 from gpunn.config import register
 from gpunn.errors import OptionError, ShapeError
 from gpunn.kernels import pooling as kernels
-from gpunn.kernels.record import Array
+from gpunn.kernels.record import Array, Raw
 from gpunn.nn.layers.base import BuildContext, Layer
 from gpunn.scalars import pair
 
 
 class _Pool2D(Layer):
-    """What both kinds of pooling have in common: windows, their sizes and shapes."""
+    """Windows of an image, of each of which one number is kept."""
 
     name_prefix = ""  # each has its own
     defaults_to = MappingProxyType({"stride": "size"})
-    _x: Array
+    kernel: ClassVar[Raw]
+    gradient_kernel: ClassVar[Raw]
 
     def __init__(self, size: int | tuple[int, int] = 2, stride: int | tuple[int, int] | None = None) -> None:
         kind = type(self).__name__
@@ -54,10 +54,23 @@ class _Pool2D(Layer):
         # ∂C/∂x may take the memory of x, which is done with once it is pooled.
         own = context.needs_input_gradient and not context.may_overwrite_input
         self._dx = context.buffer(input_shape) if own else None
+        self._choice: Buffer | None = None
         return shape
 
-    def _input_gradient(self, n: int) -> Array:
-        return self._x if self._dx is None else self._dx[n]
+    def forward(self, x: Array, training: bool) -> Array:
+        n, self._x = x.shape[3], x
+        choice = () if self._choice is None else (self._choice[n],)
+        self._run(self.kernel, x, self._window, self._y[n], *choice)
+        return self._y[n]
+
+    def backward(self, dy: Array) -> Array | None:
+        if not self._needs_input_gradient:
+            return None
+        n = dy.shape[3]
+        dx = self._x if self._dx is None else self._dx[n]
+        choice = () if self._choice is None else (self._choice[n],)
+        self._run(self.gradient_kernel, dy, *choice, self._window, dx)
+        return dx
 
 
 @register
@@ -67,37 +80,24 @@ class MaxPool2D(_Pool2D):
     Windows of `size` every `stride`, wholly inside: what is left over at the right and bottom edges is not looked at.
 
     Args:
-        size: height and width of a window, or one number for both.
-        stride: steps between windows, or one number; left out, as `size`: windows side by side. They may overlap.
+        size: Height and width of a window, or one number for both.
+        stride: Steps between windows, or one number; left out, as `size`: windows side by side. They may overlap.
 
     Shapes: (height, width, channels) → (rows, columns, channels), rows = ⌊(height − size)/stride⌋ + 1.
     """
 
     picks_largest = True
+    kernel, gradient_kernel = kernels.max_pool, kernels.max_pool_gradient
 
     def __init__(self, size: int | tuple[int, int] = 2, stride: int | tuple[int, int] | None = None) -> None:
         super().__init__(size, stride)
-        if self.size[0] * self.size[1] > 256:
-            # The chosen place is kept in a byte.
+        if self.size[0] * self.size[1] > 256:  # the chosen place is kept in a byte
             raise OptionError(f"a window of MaxPool2D has at most 256 places, got {self.size[0]}×{self.size[1]}")
 
     def build(self, context: BuildContext, input_shape: Shape) -> Shape:
         shape = super().build(context, input_shape)
         self._choice = context.buffer(shape, np.uint8)
         return shape
-
-    def forward(self, x: Array, training: bool) -> Array:
-        n, self._x = x.shape[3], x
-        self._run(kernels.max_pool, x, self._window, self._y[n], self._choice[n])
-        return self._y[n]
-
-    def backward(self, dy: Array) -> Array | None:
-        if not self._needs_input_gradient:
-            return None
-        n = dy.shape[3]
-        dx = self._input_gradient(n)
-        self._run(kernels.max_pool_gradient, dy, self._choice[n], self._window, dx)
-        return dx
 
 
 @register
@@ -107,15 +107,4 @@ class AveragePool2D(_Pool2D):
     Args and shapes are those of `MaxPool2D`.
     """
 
-    def forward(self, x: Array, training: bool) -> Array:
-        n, self._x = x.shape[3], x
-        self._run(kernels.average_pool, x, self._window, self._y[n])
-        return self._y[n]
-
-    def backward(self, dy: Array) -> Array | None:
-        if not self._needs_input_gradient:
-            return None
-        n = dy.shape[3]
-        dx = self._input_gradient(n)
-        self._run(kernels.average_pool_gradient, dy, self._window, dx)
-        return dx
+    kernel, gradient_kernel = kernels.average_pool, kernels.average_pool_gradient

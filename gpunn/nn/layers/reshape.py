@@ -1,7 +1,5 @@
 """Layers that only look at the same numbers in another shape."""
 
-from __future__ import annotations
-
 from math import prod
 
 from gpunn.backend.base import Shape, inside
