@@ -1,13 +1,11 @@
 """Experiments: everything that a run depends on, as a TOML file from which it runs the same again."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 import numpy as np
@@ -48,19 +46,14 @@ class DataPart:
 
 @dataclass(frozen=True)
 class TrainingPart(PlainOptions):
-    """`[training]`: the plain options of `Sequential.fit`.
-
-    Attributes:
-        least_steps: steps that an epoch has at least; batches are made smaller where the samples are few. 0 leaves
-            `batch_size` as it is.
-    """
+    """`[training]`: the plain options of `Sequential.fit`; smaller batches give an epoch `least_steps` steps."""
 
     batch_size: int = 128
     device: str = "auto"
     least_steps: int = 0
 
-    def for_samples(self, count: int) -> TrainingPart:
-        """With the batch size that `least_steps` makes of it for so many training samples."""
+    def for_samples(self, count: int) -> Self:
+        """Choose the batch size for so many training samples."""
         if not self.least_steps:
             return self
         fitting = max(_LEAST_BATCH, count // self.least_steps)
@@ -91,7 +84,7 @@ class Experiment:
         batch_size: int | None = None,
         checkpoints: Mapping[str, Any] | None = None,
         **training: Any,
-    ) -> Experiment:
+    ) -> Self:
         """Return a changed experiment: its data, learning rate (of a schedule, its peak), and fields of its sections.
 
         None leaves a value as it is; a given batch size is kept however few samples there are.
@@ -108,7 +101,7 @@ class Experiment:
             self, data=part, optimizer=optimizer, training=replace(self.training, **changed), checkpoints=kept
         )
 
-    def with_changed_rate(self, learning_rate: float, epoch: float) -> Experiment:
+    def with_changed_rate(self, learning_rate: float, epoch: float) -> Self:
         """Return an experiment whose learning rate changes at an epoch."""
         after = _with_rate(self.optimizer, learning_rate)["learning_rate"]
         changed = {"type": "Changed", "before": self.optimizer["learning_rate"], "at": epoch, "after": after}
@@ -140,16 +133,14 @@ class Experiment:
         given |= {kind: getattr(self, kind) for kind in _PARTS}
         return Trainer(self.model(data), TrainOptions.among(given), data)
 
-    def resolved(self, trainer: Trainer) -> Experiment:
+    def resolved(self, trainer: Trainer) -> Self:
         """Fill in data, device, loss and initial weights from the trainer."""
-        backend = trainer.model.backend
-        assert backend is not None
         train, regularizer = trainer.data.train, trainer.options.regularizer
         return replace(
             self,
             data=replace(self.data, source=_located(self.data.source), shape=train.shape, sha256=train.sha256()),
             training=replace(
-                self.training.for_samples(len(train)), batch_size=trainer.batch_size, device=backend.device
+                self.training, batch_size=trainer.batch_size, device=trainer.backend.device, least_steps=0
             ),
             layers=tuple(to_built_config(layer) for layer in trainer.model.layers),
             loss=to_config(trainer.loss),
@@ -182,9 +173,7 @@ def fingerprint(data: Data, sha256: str = "") -> dict[str, Any]:
 
 def versions(trainer: Trainer) -> dict[str, str]:
     """Return versions and device, on which the last bits of a training depend."""
-    backend = trainer.model.backend
-    assert backend is not None
-    return {"gpunn": __version__, **LIBRARIES, "device": backend.description}
+    return {"gpunn": __version__, **LIBRARIES, "device": trainer.backend.description}
 
 
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:

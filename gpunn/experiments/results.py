@@ -1,24 +1,19 @@
-"""What a run leaves and says: its history, its figures, the network and the pictures.
+"""The results of a run: its history, its figures, the network and the pictures, and the lines that it says.
 
 Every file is written whole or not at all; `metrics.json` comes last, so a folder that has it is complete.
 """
 
-from __future__ import annotations
-
 import json
 import math
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from gpunn import reports
 from gpunn.data import Data
 from gpunn.errors import DataError, ShapeError
-from gpunn.experiments.experiment import Experiment
+from gpunn.experiments.experiment import LIBRARIES, Experiment
 from gpunn.experiments.folder import HISTORY, METRICS, MODEL, PROFILE, PROFILE_PICTURE
 from gpunn.files import write_atomically
 from gpunn.nn.summary import summary
@@ -33,19 +28,16 @@ from gpunn.train.trainer import Trainer
 
 def introduce(trainer: Trainer, folder: Path, say: Say) -> None:
     """Say what is trained on what, where, and into which folder."""
-    data, backend = trainer.data, trainer.model.backend
-    assert backend is not None
-    train = data.train
+    data, train, backend = trainer.data, trainer.data.train, trainer.backend
     shape = " × ".join(map(str, train.shape))
     kind = f"{train.classes} classes" if train.classes else f"{train.targets.shape[1]} float targets"
     say(f"device      {backend.description} ({backend.reason})")
     say(f"data        {data.name}: {len(train):,} training samples of {shape}, {kind}{_watched(data)}")
     if trainer.placement:
         say(f"data on     {trainer.placement}")
-    say(f"run folder  {folder}")
-    say("")
-    say(summary(trainer.model))
-    say("")
+    say(f"run folder  {folder}\n\n{summary(trainer.model)}\n")
+    if trainer.done:
+        say(f"resumed     from step {trainer.done}, epoch {trainer.done / trainer.step.steps_per_epoch:.4g}")
 
 
 def _watched(data: Data) -> str:
@@ -60,7 +52,7 @@ def _watched(data: Data) -> str:
 
 
 def _write_training(folder: Path, experiment: Experiment, trainer: Trainer) -> None:
-    """What there is of a training, whole or not. The network first: it is the dearest."""
+    """Write network, history and curves of a training, whole or not; the network first: it is the dearest."""
     save_model(trainer.model, folder / MODEL)
     trainer.history.write_csv(folder / HISTORY)
     reports.plot_curves(trainer.history, folder / CURVES, title=f"{experiment.name} on {trainer.data.name}")
@@ -104,16 +96,13 @@ def write_profile(folder: Path, experiment: Experiment, trainer: Trainer, say: S
     write_atomically(folder / PROFILE, (json.dumps(asdict(profiled), indent=2) + "\n").encode())
     title = f"a step of {experiment.name} on {trainer.data.name}"
     plot_profile(profiled, folder / PROFILE_PICTURE, title=title)
-    say("")
-    say(profile_table(profiled))
-    say(f"profile        {folder / PROFILE}, {folder / PROFILE_PICTURE}")
+    say(f"\n{profile_table(profiled)}\nprofile        {folder / PROFILE}, {folder / PROFILE_PICTURE}")
 
 
 def _metrics(experiment: Experiment, trainer: Trainer, result: Evaluation | None, stopped: str) -> dict[str, Any]:
     history, data = trainer.history, trainer.data
     last = history[-1] if len(history) else None
-    epochs = last.epoch if last else 0.0
-    seconds = last.seconds if last else 0.0
+    epochs, seconds = (last.epoch, last.seconds) if last else (0.0, 0.0)
     task = trainer.loss.task(bool(data.train.classes))
     tested = {f"test_{name}": getattr(result, name) if result else None for name in task.figures}
     seen = [f"{part}_{name}" for part in ("train", "validation") for name in task.figures]
@@ -127,11 +116,11 @@ def _metrics(experiment: Experiment, trainer: Trainer, result: Evaluation | None
         "seconds": seconds,
         "samples_per_second": epochs * len(data.train) / seconds if seconds else None,
         "device": trainer.backend.device,
-        "device_description": trainer.model.backend.description if trainer.model.backend else "",
+        "device_description": trainer.backend.description,
         "dtype": experiment.training.dtype,
         "seed": experiment.training.seed,
         "version": experiment.version,
-        "versions": {"python": ".".join(map(str, sys.version_info[:3])), "numpy": np.__version__},
+        "versions": LIBRARIES,
         "recipe": experiment.name,
         "data": data.name,
         "training_samples": len(data.train),
@@ -154,19 +143,18 @@ def _figures(record: Record | None, task: Task) -> dict[str, Any] | None:
 
 
 def _write_metrics(folder: Path, metrics: dict[str, Any]) -> None:
-    text = json.dumps(_finite(metrics), indent=2, allow_nan=False, ensure_ascii=False)
+    def finite(value: Any) -> Any:
+        """Return null for NaN, which JSON does not know."""
+        if isinstance(value, dict):
+            return {key: finite(inner) for key, inner in value.items()}
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    text = json.dumps(finite(metrics), indent=2, allow_nan=False, ensure_ascii=False)
     write_atomically(folder / METRICS, (text + "\n").encode())
 
 
-def _finite(value: Any) -> Any:
-    """JSON knows no NaN: what there is no figure for is null."""
-    if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def _conclusions(trainer: Trainer, result: Evaluation | None) -> Iterator[str]:
-    """What the run has shown, line by line."""
+    """Say what the run has shown, line by line."""
     history, data = trainer.history, trainer.data
     if result is not None:
         note = " (watched while training: no measure of unseen data)" if data.validation_is_test else ""

@@ -32,17 +32,7 @@ def train(
     progress: bool = True,
     profiled: bool = False,
 ) -> Path:
-    """Run an experiment and write its run folder.
-
-    Args:
-        experiment: The experiment.
-        out: The folder; None for the next free runs/<data>-<recipe>-<n>.
-        say: A function that shows a line to a person.
-        progress: Whether to show the progress of the training.
-        profiled: Whether to time some more steps at the end, and to show where their time goes.
-
-    Returns:
-        The run folder.
+    """Run an experiment, write its run folder, by default the next free runs/<data>-<recipe>-<n>, and return that.
 
     Raises:
         DivergenceError: the loss became non-finite; the folder has the last good weights.
@@ -55,48 +45,30 @@ def train(
             trainer = experiment.trainer(data, progress=progress)
         experiment = experiment.resolved(trainer)
         with new_folder(out, f"{data.name}-{experiment.name}", say) as folder:
-            with _mended():
-                check_room(folder, trainer, experiment.checkpoints.keep)
-                introduce(trainer, folder, say)  # first, so that nothing is left where nothing can be said
-                write_atomically(folder / EXPERIMENT, experiment.to_toml().encode())
             _run(folder, experiment, trainer, signals, say, profiled)
     return folder
 
 
 def resume(run: str, say: Say, *, progress: bool = True, profiled: bool = False, **changes: Any) -> Path:
-    """Resume a run in its folder.
+    """Resume a run in its folder from its newest whole checkpoint, or from the checkpoint that `run` names.
 
-    Args:
-        run: The run folder, to resume from its newest whole checkpoint; or a checkpoint in one, to remove later ones.
-        say: See `train`.
-        progress: See `train`.
-        profiled: See `train`.
-        changes: Changes for `Experiment.with_options`: epochs, device, place of the data, and checkpoints; of a run
-            that has diverged the learning rate too.
-
-    Returns:
-        The run folder.
-
-    Raises:
-        CheckpointError: there is nothing to resume, or it is of another experiment or other data.
-        GpunnError, KeyboardInterrupt: see `train`.
+    `changes` are for `Experiment.with_options`: epochs, device, place of the data, and checkpoints; of a run that has
+    diverged the learning rate too. See `train` for errors, and CheckpointError for what cannot be resumed.
     """
     folder, named = located(run)
     with Signals() as signals, locked(folder, say):
         with reserved(PICTURES):
             experiment, trainer = restored(folder, named, changes, say, progress=progress)
-        with _mended():
-            check_room(folder, trainer, experiment.checkpoints.keep)
-            write_atomically(folder / EXPERIMENT, experiment.to_toml().encode())
-        introduce(trainer, folder, say)
-        if trainer.done:
-            say(f"resumed     from step {trainer.done}, epoch {trainer.done / trainer.step.steps_per_epoch:.4g}")
         _run(folder, experiment, trainer, signals, say, profiled)
     return folder
 
 
 def _run(folder: Path, experiment: Experiment, trainer: Trainer, signals: Signals, say: Say, profiled: bool) -> None:
     """Train to the end from where the trainer is, and write the results."""
+    with _mended():
+        check_room(folder, trainer, experiment.checkpoints.keep)
+        introduce(trainer, folder, say)  # first, so that nothing is left where nothing can be said
+        write_atomically(folder / EXPERIMENT, experiment.to_toml().encode())
     checkpointer = Checkpointer(folder / CHECKPOINTS, trainer, experiment.origin(trainer), experiment.checkpoints)
     try:
         with _mended():

@@ -157,16 +157,15 @@ def _part(arrays: Arrays, prefix: object) -> Arrays:
 def _different(found: Layout, wanted: Layout) -> str:
     """Describe the first differences between the arrays that are there and those that are wanted; "" if none."""
 
-    def described(layout: Layout, name: str) -> str:
+    def described(layout: Layout, name: str, absent: str) -> str:
+        if name not in layout:
+            return absent
         shape, dtype = layout[name]
         return f"{dtype} ({', '.join(map(str, shape))})"
 
-    missing, unexpected = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
-    changed = [name for name in wanted if name in found and found[name] != wanted[name]]
-    words = [f"{name} {described(wanted, name)} is missing" for name in missing[:3]]
-    words += [f"{name[:80]!r} {described(found, name)} is not expected" for name in unexpected[:3]]
-    words += [f"{name} is {described(found, name)}, expected {described(wanted, name)}" for name in changed[:3]]
-    return "; ".join(words[:5])
+    changed = [name for name in sorted(found.keys() | wanted.keys()) if found.get(name) != wanted.get(name)]
+    pairs = [(name[:80], described(found, name, "missing"), described(wanted, name, "none")) for name in changed[:5]]
+    return "; ".join(f"{name} is {there}, expected {expected}" for name, there, expected in pairs)
 
 
 def write_checkpoint(path: Path, state: State, origin: Origin, model: Network) -> None:
