@@ -8,7 +8,7 @@ from typing import Any, NoReturn, TextIO
 
 import click
 
-from gpunn.backend import gate
+from gpunn.backend import cuda_errors
 from gpunn.backend.limits import set_memory_limit
 from gpunn.errors import GpunnError, OptionError, in_one_line
 from gpunn.experiments import starting, streams
@@ -207,7 +207,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the program; it ends with 0, 1 (failed, one line says why), 2 (wrong usage) or 128 + a signal."""
     streams.prepare()
     install()
-    gate.silence_destructors()
+    cuda_errors.silence_destructors()
     is_program = starting.is_leaving()
     try:
         if is_program:
@@ -220,7 +220,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     finally:
         if is_program:  # what Python still has to do needs no order either
             signal.signal(signal.SIGINT, starting.leave)
-    if gate.lost:
+    if cuda_errors.lost:
         # CUDA refuses everything now: each of CuPy's objects would say so when it is taken down.
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
@@ -241,7 +241,7 @@ def _run(arguments: list[str]) -> int:
     except Exception as error:  # noqa: BLE001 - the last place where an error can be told in a line
         if "--debug" in arguments or os.environ.get("GPUNN_DEBUG", "") not in ("", "0"):
             traceback.print_exc()
-        error = gate.translated(error) or error  # of a call that went through no gate
+        error = cuda_errors.translated(error) or error  # of a call that went through no gate
         return _fail(_line(error), 2 if isinstance(error, OptionError) else 1)
     return 0
 

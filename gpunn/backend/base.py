@@ -4,20 +4,49 @@ A model is built on a backend and holds it; there is no current backend. Only `c
 and only when a CUDA device is asked for.
 """
 
-from __future__ import annotations
-
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from math import prod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from gpunn.backend.staging import Staging
 from gpunn.errors import CaptureError
 from gpunn.kernels.record import Array, Elementwise, Raw
+
+Shape = tuple[int, ...]
+Planned = Callable[[float, float], None]
+"""A product whose arrays are known: (alpha, beta) → c := alpha a b + beta c."""
+
+_MOST = 2**62
+"""Bytes that no memory has. NumPy refuses more with errors of several kinds; CuPy counts modulo 2⁶⁴ and gives less."""
+
+
+class Staging:
+    """Arrays of a device, and memory of the host that they are filled from; on the host itself the two are one.
+
+    They are used in turn, without end: `claim`, write to `host`, `upload`, compute with the arrays, `release`.
+
+    Attributes:
+        host: Arrays that the host writes to, one for each array of the device.
+        trouble: Why uploads are slower than they could be, or "".
+    """
+
+    trouble: str = ""
+
+    def __init__(self, *arrays: Array) -> None:
+        self.host: tuple[NDArray[Any], ...] = arrays
+
+    def claim(self) -> None:
+        """Wait until the last upload is over, so that the host may write."""
+
+    def upload(self, n: int) -> None:
+        """Copy the first n rows of each array; work that is enqueued after this call sees them."""
+
+    def release(self) -> None:
+        """Say that all work on the arrays is enqueued: the next upload begins when it is done."""
 
 
 class Backend(ABC):
@@ -25,12 +54,13 @@ class Backend(ABC):
 
     Attributes:
         device: "cpu" or "cuda:N".
-        description: the device in words.
-        reason: why this device was taken.
-        precision: what products of float32 are computed in.
-        has_graphs: whether work can be recorded and replayed (`capture`).
-        block_elements: how large a block of scratch memory best is.
-        memory_error: what is raised where the device's memory runs out.
+        description: Device in words.
+        reason: Why this device was taken.
+        precision: Precision that products of float32 are computed in.
+        has_graphs: Whether work can be recorded and replayed (`capture`).
+        block_elements: Best size of a block of scratch memory.
+        memory_error: Error that is raised where the device's memory runs out.
+        find: Returns the backend of a device and precision, for pickles; see `devices`.
     """
 
     device: str
@@ -40,28 +70,27 @@ class Backend(ABC):
     precision: str = "float32"
     block_elements: int
     memory_error: type[MemoryError] = MemoryError
-    found_again: ClassVar[Callable[[str, str], Backend]]
-    """How a pickle comes back to it; see `devices`."""
+    find: ClassVar[Callable[[str, str], "Backend"]]
 
     @abstractmethod
-    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
-        """An array whose elements are not set."""
+    def empty(self, shape: Shape, dtype: DTypeLike) -> Array:
+        """Return an array whose elements are not set."""
 
     @abstractmethod
-    def zeros(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
-        """An array of zeros."""
+    def zeros(self, shape: Shape, dtype: DTypeLike) -> Array:
+        """Return an array of zeros."""
 
     @abstractmethod
     def asarray(self, values: Any, dtype: DTypeLike | None = None) -> Array:
-        """The values as a C-contiguous array of this device; no copy where they are one already."""
+        """Return the values as a C-contiguous array of this device; no copy where they are one already."""
 
     @abstractmethod
     def to_host(self, array: Array) -> NDArray[Any]:
-        """A copy of the array in host memory, which waits until the device has computed it."""
+        """Copy an array to host memory; waits until the device has computed it."""
 
     @abstractmethod
     def assign(self, target: Array, values: Any, scale: float = 1.0) -> None:
-        """target := values · scale; the values are of this device or the host, the target of this device."""
+        """Set target := values · scale; the values are of this device or the host, the target of this device."""
 
     @abstractmethod
     def run(self, kernel: Elementwise | Raw, *arguments: Any) -> None:
@@ -69,103 +98,92 @@ class Backend(ABC):
 
     @abstractmethod
     def gemm(self, alpha: float, a: Array, b: Array, beta: float, c: Array) -> None:
-        """c := alpha a b + beta c, the one matrix product of the library.
+        """Compute c := alpha a b + beta c, the one matrix product of the library.
 
         Args:
-            alpha: factor of the product.
+            alpha: Factor of the product.
             a: (m, k), rows or columns contiguous: a transpose is a view.
-            b: (k, n), likewise.
-            beta: factor of what c held; with 0, c need not be set before.
+            b: (k, n), rows or columns contiguous.
+            beta: Factor of the values in c; with 0, c need not be set before.
             c: (m, n), rows contiguous.
         """
 
-    def planned(self, a: Array, b: Array, c: Array) -> Callable[[float, float], None]:
-        """`gemm` for arrays that stay where they are: (alpha, beta) → c := alpha a b + beta c."""
+    def planned(self, a: Array, b: Array, c: Array) -> Planned:
+        """Prepare `gemm` for arrays that stay where they are."""
         return lambda alpha, beta: self.gemm(alpha, a, b, beta, c)
 
-    def planned_all(self, a: Sequence[Array], b: Sequence[Array], c: Sequence[Array]) -> Callable[[float, float], None]:
-        """Many such products, none of which depends on another: (alpha, beta) → c[i] := alpha a[i] b[i] + beta c[i]."""
-        products = [self.planned(*arrays) for arrays in zip(a, b, c, strict=True)]
-
-        def all_of_them(alpha: float, beta: float) -> None:
-            for product in products:
-                product(alpha, beta)
-
-        return all_of_them
+    def planned_all(self, a: Sequence[Array], b: Sequence[Array], c: Sequence[Array]) -> Planned:
+        """Prepare many products, none of which depends on another: c[i] := alpha a[i] b[i] + beta c[i]."""
+        return one_after_another([self.planned(*arrays) for arrays in zip(a, b, c, strict=True)])
 
     @abstractmethod
     def synchronize(self) -> None:
-        """Wait until everything that was started on the device is done."""
+        """Wait until all work of the device is done."""
 
     def mark(self) -> Any:
-        """This point in the device's work, for `elapsed`."""
+        """Return this point in the device's work, for `elapsed`."""
         return time.perf_counter()
 
     def elapsed(self, begin: Any, end: Any) -> float:
-        """Seconds from one mark to another, by the device's own clock; waits until it has come to the second."""
+        """Return the seconds between two marks by the device's own clock; waits until it has come to the second."""
         seconds: float = end - begin
         return seconds
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
-        """Record what some work does on the device, without doing it, as one graph.
-
-        Everything that the work uses must have been made before: it runs kernels and products, and nothing else. Do
-        it once without capturing, so that every kernel is compiled.
+        """Record work on the device as one graph, without doing it.
 
         Args:
-            work: runs kernels and products of this backend.
+            work: Runs kernels and products of this backend, and nothing else: its arrays are made before, and it was
+                done once without capturing, so that every kernel is compiled.
 
         Returns:
-            What does all of it again, at the cost of one launch; or raises `CaptureError` and has done nothing.
+            A function that does all of it again, at the cost of one launch.
 
         Raises:
-            CaptureError: the device cannot record it, with the reason.
+            CaptureError: The device cannot record it, with the reason; nothing was done.
         """
         raise CaptureError(f"{self.device} has no graphs")
 
     def compile_ahead(self, work: Callable[[], None], show: Callable[[int, int], None]) -> None:
-        """Compile the kernels that some work will run, which is not done, where they are not in the cache of kernels.
+        """Compile the kernels of some work that are not in the cache, without doing the work.
 
-        Of work that reads from the device on the way nothing is known before it is done: then nothing is compiled.
+        Nothing is compiled for work that reads from the device on the way: it cannot be rehearsed.
 
         Args:
-            work: see `capture`; it may make memory of its own.
-            show: is given the number of each kernel that is compiled, from 1, and how many these are, before it is.
+            work: Work as for `capture`; it may make arrays.
+            show: Called before each compilation with the kernel's number, from 1, and the number of all.
         """
 
     def staging(self, *arrays: Array) -> Staging:
-        """Memory of the host that arrays of this device are filled from while it computes."""
+        """Return memory of the host that arrays of this device are filled from while it computes."""
         return Staging(*arrays)
 
     @abstractmethod
     def free_bytes(self) -> int:
-        """Memory that one array could still take on the device; gives back first what is kept there for later."""
+        """Return the memory that one array could still take; memory that is kept for later is given back first."""
 
     def limit_memory(self, nbytes: int | None) -> None:
-        """Let the device's pool of memory grow no further; None for no bound. The host has no pool: see `limits`."""
+        """Bound the device's pool of memory, None for no bound. The host has no pool: see `limits`."""
 
     # There is one backend of a device: it is not copied with what it holds, and found again by name.
 
-    def __copy__(self) -> Backend:
+    def __copy__(self) -> Self:
         other = object.__new__(type(self))
         vars(other).update(vars(self))
         return other
 
-    def __deepcopy__(self, memo: Any) -> Backend:
+    def __deepcopy__(self, memo: Any) -> Self:
         return self
 
     def __reduce__(self) -> Any:
-        return type(self).found_again, (self.device, self.precision)
+        return type(self).find, (self.device, self.precision)
 
 
-_MOST = 2**62
-"""Bytes that no memory has. NumPy refuses more with errors of several kinds; CuPy counts modulo 2⁶⁴ and gives less."""
-
-
-def refuse_the_impossible(shape: tuple[int, ...], dtype: DTypeLike, error: Callable[[int], MemoryError]) -> None:
-    """Raise an error of memory for more bytes than any memory has."""
+def bytes_of(shape: Shape, dtype: DTypeLike, memory_error: Callable[[int], MemoryError]) -> int:
+    """Return the bytes of an array; raise an error of memory for more than any memory has."""
     if (nbytes := prod(shape) * np.dtype(dtype).itemsize) >= _MOST:
-        raise error(nbytes)
+        raise memory_error(nbytes)
+    return nbytes
 
 
 class Buffer:
@@ -174,24 +192,117 @@ class Buffer:
     Samples are the last axis, so a short batch is a shorter stretch of the same memory, still contiguous.
     """
 
-    def __init__(self, backend: Backend, shape: tuple[int, ...], capacity: int, dtype: DTypeLike) -> None:
+    def __init__(self, backend: Backend, shape: Shape, capacity: int, dtype: DTypeLike) -> None:
         self.shape = shape
         self.nbytes = prod(shape) * capacity * np.dtype(dtype).itemsize
         self._flat = backend.empty((prod(shape) * capacity,), dtype)
         self._views: dict[int, Array] = {}
 
     def __getitem__(self, n: int) -> Array:
-        """The view for a batch of n samples; the same object each time."""
+        """Return the view for a batch of n samples; the same object each time."""
         view = self._views.get(n)
         if view is None:
-            view = self._flat[: prod(self.shape) * n].reshape(*self.shape, n)
-            self._views[n] = view
+            view = self._views[n] = self._flat[: prod(self.shape) * n].reshape(*self.shape, n)
         return view
 
 
-Shape = tuple[int, ...]
-
-
 def inside(shape: Shape) -> Shape:
-    """The shape of a sample as it lies inside the network: (height, width, channels) turned channels first."""
+    """Return the shape of a sample inside the network: (height, width, channels) becomes channels first."""
     return (shape[2], shape[0], shape[1]) if len(shape) == 3 else shape
+
+
+# Products
+
+
+class Product:
+    """c := alpha a b + beta c, planned for the arrays of the last call and planned anew where others come.
+
+    Args:
+        backend: Backend that multiplies.
+        transposed: Factor that is given transposed: "", "a" or "b".
+    """
+
+    def __init__(self, backend: Backend, transposed: str = "") -> None:
+        self._backend, self._transposed = backend, transposed
+        self.forget()
+
+    def forget(self) -> None:
+        """Let go of the arrays of the last call."""
+        self._a: Any = None
+        self._b: Any = None
+        self._c: Any = None
+        self._planned: Any = None
+
+    def __call__(self, alpha: float, a: Array, b: Array, beta: float, c: Array) -> None:
+        """Multiply; see `Backend.gemm`."""
+        if a is not self._a or b is not self._b or c is not self._c:
+            self._a, self._b, self._c = a, b, c
+            factors = a.T if self._transposed == "a" else a, b.T if self._transposed == "b" else b
+            self._planned = self._backend.planned(*factors, c)
+        self._planned(alpha, beta)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A plan works on the very arrays that it was made for, and those of a copy are others.
+        return {**vars(self), "_a": None, "_b": None, "_c": None, "_planned": None}
+
+
+class Layout(NamedTuple):
+    """How BLAS is told of a product: sizes, transposed factors, and the leading dimension of each matrix."""
+
+    is_a_transposed: bool
+    is_b_transposed: bool
+    m: int
+    n: int
+    k: int
+    lda: int
+    ldb: int
+    ldc: int
+
+
+def layout_of(a: Array, b: Array, c: Array) -> Layout:
+    """Return the layout of c := a b, or raise `ValueError` where it cannot be computed by one call of BLAS."""
+    (m, k), (inner, n) = a.shape, b.shape
+    size = c.itemsize
+    across, along = c.strides
+    # Not only for good messages: BLAS would write beside a c whose rows do not lie one after another.
+    if (
+        inner != k
+        or c.shape != (m, n)
+        or not a.dtype == b.dtype == c.dtype
+        or c.dtype.char not in "fd"
+        or (along != size and n > 1)
+        or (across < n * size and m > 1)
+    ):
+        raise ValueError(
+            f"gemm cannot write {a.shape} {a.dtype} times {b.shape} {b.dtype} to {c.shape} {c.dtype}: shapes and "
+            f"dtypes must fit, and the rows of c be contiguous, got strides {c.strides}"
+        )
+    is_a_transposed, lda = _order_of(a, size)
+    is_b_transposed, ldb = _order_of(b, size)
+    return Layout(is_a_transposed, is_b_transposed, m, n, k, lda, ldb, max(across // size, n))
+
+
+def _order_of(x: Array, size: int) -> tuple[bool, int]:
+    """Return whether a matrix lies transposed in memory, and its leading dimension."""
+    across, along = x.strides
+    rows, columns = x.shape
+    if along == size and (across >= size * columns or rows == 1):
+        return False, max(across // size, columns)
+    if across == size and (along >= size * rows or columns == 1):
+        return True, max(along // size, rows)
+    # One column with any stride is a plain matrix with that leading dimension, one row a transposed one.
+    if columns == 1 and across >= size:
+        return False, across // size
+    if rows == 1 and along >= size:
+        return True, along // size
+    raise ValueError(f"gemm takes matrices with contiguous rows or columns, got strides {x.strides} for {x.shape}")
+
+
+def one_after_another(products: Sequence[Planned]) -> Planned:
+    """Return a function that does planned products in their order."""
+
+    def all_of_them(alpha: float, beta: float) -> None:
+        for product in products:
+            product(alpha, beta)
+
+    return all_of_them

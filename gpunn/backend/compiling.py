@@ -1,46 +1,178 @@
-"""The line that says why the first step on a GPU takes its time: kernels are compiled, once for all that comes."""
+"""The compiler's side of a CUDA device: CUDA C++ of a kernel, the cache that CuPy keeps it in, and a line about it."""
 
-from __future__ import annotations
-
+import atexit
+import logging
 import os
+import shutil
 import sys
-from types import TracebackType
-from typing import TextIO
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Self, TextIO
 
-from gpunn.backend import kernel_cache
+import numpy as np
+
+from gpunn.errors import DeviceError
+from gpunn.kernels.record import Elementwise, Raw
+
+log = logging.getLogger(__name__)
+
+VARIABLE = "CUPY_CACHE_DIR"
+_instead: list[Path] = []
+_thread = threading.local()
+
+CUDA_NAMES = {
+    "float16": "__half",
+    "float32": "float",
+    "float64": "double",
+    "uint8": "unsigned char",
+    "int32": "int",
+    "int64": "long long",
+    "uint32": "unsigned",
+}
+
+
+def cuda_source(kernel: Raw, types: dict[str, np.dtype[Any]]) -> str:
+    """Return the CUDA C++ of a raw kernel with its type names set."""
+    names = "".join(f"typedef {CUDA_NAMES[str(dtype)]} {name};\n" for name, dtype in types.items())
+    return names + kernel.preamble + cuda_body(kernel)
+
+
+def cuda_body(kernel: Elementwise | Raw) -> str:
+    """Return the CUDA C++ of a kernel, or raise `DeviceError` where it has none."""
+    body = kernel.operation if isinstance(kernel, Elementwise) else kernel.source
+    if not body:
+        raise DeviceError(f"the kernel {kernel.name} is for the CPU only, it has no CUDA source: take device='cpu'")
+    return body
+
+
+def typed(value: Any, dtype: np.dtype[Any] | None) -> Any:
+    """Return a Python number in the type that a CUDA function declares; one of NumPy's as it is."""
+    if isinstance(value, np.generic):  # first: np.float64 is a float too, and a kernel that says double means it
+        return value
+    if isinstance(value, bool):
+        return np.bool_(value)
+    if isinstance(value, int):
+        return np.int32(value)
+    if isinstance(value, float):
+        return (dtype or np.dtype(np.float32)).type(value)
+    return value
+
+
+def kernel_cache() -> Path:
+    """Return where CuPy keeps compiled kernels: CUPY_CACHE_DIR, or its folder in the user's home."""
+    return Path(os.environ.get(VARIABLE) or Path("~/.cupy/kernel_cache").expanduser())
+
+
+class MissingError(Exception):
+    """A kernel that is not in the cache, by its name there."""
+
+
+@contextmanager
+def looking() -> Iterator[None]:
+    """Within, this thread compiles nothing: `MissingError` is raised for a kernel that is not in the cache."""
+    _thread.is_looking = True
+    try:
+        yield
+    finally:
+        _thread.is_looking = False
+
+
+def prepare_cache() -> None:
+    """Let CUPY_CACHE_DIR name a folder that can be used: CuPy cannot be imported where it does not."""
+    folder = kernel_cache()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(4096))
+    except (OSError, RuntimeError) as error:  # RuntimeError: "~" of a user without a home
+        folder = _temporary(folder, error)
+    os.environ[VARIABLE] = str(folder)
+
+
+def tolerate(compiler: Any) -> None:
+    """Let CuPy's compiler go on where a kernel cannot be read or kept: in a full folder, or another user's."""
+    keep = getattr(compiler, "_set_kernel_cache_backend", None)
+    used = getattr(compiler, "_kernel_cache_backend", None)
+    if keep is None or used is None or not hasattr(used, "_cache_dir") or hasattr(used, "is_tolerant"):
+        return  # not the cache that is on a disk, or that of another CuPy
+    kind: Any = type(used)
+
+    class Tolerant(kind):  # type: ignore[misc]  # CuPy's classes are not to be imported here
+        """The cache of CuPy, which moves to a temporary folder where its own fails."""
+
+        _cache_dir: str
+        is_tolerant = True
+        has_moved = False
+
+        def load(self, name: str) -> Any:
+            found = None
+            try:
+                found = super().load(name)
+            except OSError as error:
+                self.move(error)
+            if found is None and getattr(_thread, "is_looking", False):
+                raise MissingError(name)
+            return found
+
+        def save(self, name: str, cubin: bytes, source: str) -> None:
+            try:
+                super().save(name, cubin, source)
+            except OSError as error:
+                self.move(error)
+                with suppress(OSError):  # then the kernel is compiled again next time
+                    super().save(name, cubin, source)
+
+        def move(self, error: OSError) -> None:
+            if not self.has_moved:
+                self.has_moved = True
+                with suppress(OSError):
+                    self._cache_dir = str(_temporary(Path(self._cache_dir), error))
+
+    keep(Tolerant(used._cache_dir))
+
+
+def _temporary(folder: Path, error: Exception) -> Path:
+    """Make a new folder in place of one that cannot be used; it goes with the process."""
+    instead = Path(tempfile.mkdtemp(prefix="gpunn-kernels-"))
+    _instead.append(instead)
+    atexit.register(shutil.rmtree, instead, ignore_errors=True)
+    log.warning(
+        "the kernel cache %s cannot be used (%s), so kernels are compiled anew each time: export %s=FOLDER with one "
+        "that can be written", folder, getattr(error, "strerror", None) or error, VARIABLE,
+    )  # fmt: skip
+    return instead
 
 
 class Compiling:
     """Shows how many of the kernels that are missing in the cache are compiled; nothing where none is missing.
 
-    On a terminal this is one line that is kept up to date and goes when all are there, elsewhere one line in all.
+    On a terminal one line is kept up to date and goes when all are there; elsewhere one line is written in all.
 
     Args:
-        shown: whether anything is shown.
-        stream: where to; left out, standard error.
+        shown: Whether anything is shown.
+        stream: Stream to write to; left out, standard error.
     """
 
     def __init__(self, shown: bool = True, stream: TextIO | None = None) -> None:
-        stream = stream or sys.stderr
-        self._stream = stream if shown and stream is not None else None  # a program without a console has no streams
+        self._stream = (stream or sys.stderr) if shown else None  # None too: a program without a console has no streams
         self._line = ""
 
-    def __enter__(self) -> Compiling:
+    def __enter__(self) -> Self:
         return self
 
     def __call__(self, number: int, count: int) -> None:
-        """Kernel `number` of `count`, from 1, is compiled now."""
-        stream = self._stream
-        if stream is None:
-            return
-        once = "" if kernel_cache.is_temporary() else "only once, "
-        if stream.isatty():
+        """Say that kernel `number` of `count`, from 1, is compiled now."""
+        once = "" if _instead else "only once, "
+        if self._stream is not None and self._stream.isatty():
             self._write(f"compiling kernels ({once}{number} of {count})")
-        elif number == 1:
-            stream.write(f"compiling kernels ({once}{count} of them)\n")
-            stream.flush()
+        elif self._stream is not None and number == 1:
+            self._stream.write(f"compiling kernels ({once}{count} of them)\n")
+            self._stream.flush()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self._write("")
 
     def _write(self, line: str) -> None:

@@ -1,16 +1,13 @@
 """The backend of the CPU: NumPy."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
-from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gpunn.backend import blas, limits
-from gpunn.backend.base import Backend, refuse_the_impossible
+from gpunn.backend.base import Backend, Shape, bytes_of
 from gpunn.kernels import loops
 from gpunn.kernels.cores import crowd
 from gpunn.kernels.record import Array, Elementwise, Raw
@@ -19,17 +16,16 @@ _LINE = 64
 """Bytes of a cache line, and of the widest vector of a CPU."""
 
 
-def _aligned(make: Callable[..., NDArray[np.uint8]], shape: tuple[int, ...], dtype: DTypeLike) -> Array:
-    """An array that begins where a cache line does, so that no vector lies across two; NumPy's begin anywhere."""
-    refuse_the_impossible(shape, dtype, lambda n: MemoryError(f"Unable to allocate {n / 2**60:.0f} EiB"))
-    nbytes = prod(shape) * np.dtype(dtype).itemsize
+def _aligned(make: Callable[..., NDArray[np.uint8]], shape: Shape, dtype: DTypeLike) -> Array:
+    """Make an array that begins where a cache line does, so that no vector lies across two; NumPy's begin anywhere."""
+    nbytes = bytes_of(shape, dtype, lambda n: MemoryError(f"Unable to allocate {n / 2**60:.0f} EiB"))
     memory = make(nbytes + _LINE, np.uint8)
     first = -memory.ctypes.data % _LINE
     return memory[first : first + nbytes].view(dtype).reshape(shape)
 
 
 class NumpyBackend(Backend):
-    """The CPU: kernels are their NumPy twins, and the product is the BLAS that NumPy brought."""
+    """The CPU: kernels run on the host, and the product is the BLAS that NumPy brought."""
 
     device = "cpu"
     block_elements = 2**20  # 4 MiB of floats: what the second-level caches of two cores hold
@@ -38,13 +34,11 @@ class NumpyBackend(Backend):
         numba = f", Numba {loops.version()}" if loops.version() else ""
         crowd.free()  # a first look, so that it is known how busy others are when the first product comes
         self.description = f"CPU, NumPy {np.__version__}, {blas.description()}{numba}"
-        # A step makes short calls: no wrapper between.
-        self.gemm, self.planned, self.planned_all = blas.gemm, blas.planned, blas.planned_all  # type: ignore[method-assign]
 
-    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+    def empty(self, shape: Shape, dtype: DTypeLike) -> Array:
         return _aligned(np.empty, shape, dtype)
 
-    def zeros(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+    def zeros(self, shape: Shape, dtype: DTypeLike) -> Array:
         return _aligned(np.zeros, shape, dtype)
 
     def asarray(self, values: Any, dtype: DTypeLike | None = None) -> Array:
@@ -61,8 +55,10 @@ class NumpyBackend(Backend):
     def run(self, kernel: Elementwise | Raw, *arguments: Any) -> None:
         kernel.host(*arguments)
 
-    def gemm(self, alpha: float, a: Array, b: Array, beta: float, c: Array) -> None:
-        blas.gemm(alpha, a, b, beta, c)
+    # A step makes short calls: no wrapper between.
+    gemm = staticmethod(blas.gemm)
+    planned = staticmethod(blas.planned)
+    planned_all = staticmethod(blas.planned_all)
 
     def synchronize(self) -> None:
         pass

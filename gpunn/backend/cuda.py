@@ -1,34 +1,42 @@
 """The backend of a CUDA device: CuPy, on one stream, in graphs where work repeats."""
 
-from __future__ import annotations
-
 import sys
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass
-from typing import Any
+from math import prod
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from gpunn.backend import kernel_cache, limits
-from gpunn.backend.base import Backend, refuse_the_impossible
-from gpunn.backend.gate import Gate
-from gpunn.backend.staging import PinnedStaging, Staging
+from gpunn.backend import limits
+from gpunn.backend.base import Backend, Shape, Staging, bytes_of
+from gpunn.backend.compiling import (
+    MissingError,
+    cuda_body,
+    cuda_source,
+    looking,
+    prepare_cache,
+    tolerate,
+    typed,
+)
+from gpunn.backend.cuda_errors import Gate
+from gpunn.backend.driver import reinstall_command
 from gpunn.errors import CaptureError, DeviceError
 from gpunn.kernels.record import Array, Elementwise, Raw
 
 
 @dataclass
 class _Shared:
-    """What the backends of a CUDA device have in common, whatever their precision.
+    """State that the backends of a CUDA device share, whatever their precision.
 
     Attributes:
-        is_limited: whether the memory pool has a bound of our making.
-        recorded: arguments of the capture that is under way.
-        rehearsed: kernels and arguments of work that is looked at, and not done; see `compile_ahead`.
+        is_limited: Whether the memory pool has a bound of our making.
+        recorded: Arguments of the capture that is under way.
+        rehearsed: Kernels and arguments of work that is rehearsed, and not done; see `compile_ahead`.
     """
 
     is_limited: bool = False
@@ -39,23 +47,22 @@ class _Shared:
 class CupyBackend(Backend):
     """A CUDA device through CuPy.
 
-    Threads may share it: what one gives to the stream does not get into the capture of another.
+    Threads may share it: work that one gives to the stream does not get into the capture of another.
     """
 
     has_graphs = True
-
     block_elements = 2**24  # 64 MiB of floats: enough to fill the device, little beside its memory
 
     def __init__(self, index: int) -> None:
-        cupy = import_cupy()
+        self.cupy = cupy = import_cupy()
         from gpunn.backend.cublas import Cublas  # which imports nvmath
 
-        self.cupy = cupy
         self.index = index
         self.memory_error = cupy.cuda.memory.OutOfMemoryError
         self.lock, self.gate = (Gate(self._out_of_memory, is_lock) for is_lock in (True, False))
         self.device = f"cuda:{index}"
-        with self.lock, cupy.cuda.Device(index):
+        self.current = cupy.cuda.Device(index)
+        with self.lock, self.current:
             properties = cupy.cuda.runtime.getDeviceProperties(index)
             # Not a non-blocking stream: what a user does with our arrays on CuPy's own stream must see our work done.
             self.stream = cupy.cuda.Stream()
@@ -63,9 +70,8 @@ class CupyBackend(Backend):
             self.copies = cupy.cuda.Stream(non_blocking=True)
             with self.stream:  # whose work alone may have used the memory of cuBLAS's workspace before
                 self.cublas = Cublas(self.stream.ptr)
-        name = properties["name"].decode()
         self.description = (
-            f"{name}, {properties['totalGlobalMem'] / 2**30:.0f} GiB, compute capability "
+            f"{properties['name'].decode()}, {properties['totalGlobalMem'] / 2**30:.0f} GiB, compute capability "
             f"{properties['major']}.{properties['minor']}, CuPy {cupy.__version__}"
         )
         self._compiled: dict[Any, Any] = {}  # by the record, not its name: a cell may define it again
@@ -76,38 +82,36 @@ class CupyBackend(Backend):
         error.args = (text,)
         return error
 
-    def in_precision(self, precision: str) -> CupyBackend:
-        """The same device and stream, with products computed in another precision."""
+    def in_precision(self, precision: str) -> Self:
+        """Return the same device and stream, with products computed in another precision."""
         from gpunn.backend.cublas import Cublas
 
         other = copy(self)
         other.precision = precision
-        with self.lock, self.cupy.cuda.Device(self.index), self.stream:
+        with self.lock, self.current, self.stream:
             other.cublas = Cublas(self.stream.ptr, precision)
         return other
 
-    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
-        with self.lock, self.cupy.cuda.Device(self.index), self.stream:
-            self.refuse_the_impossible(shape, dtype)
-            return self.cupy.empty(shape, dtype)
+    def empty(self, shape: Shape, dtype: DTypeLike) -> Array:
+        return self._made(self.cupy.empty, shape, dtype)
 
-    def zeros(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
-        with self.lock, self.cupy.cuda.Device(self.index), self.stream:
-            self.refuse_the_impossible(shape, dtype)
-            return self.cupy.zeros(shape, dtype)
+    def zeros(self, shape: Shape, dtype: DTypeLike) -> Array:
+        return self._made(self.cupy.zeros, shape, dtype)
 
-    def refuse_the_impossible(self, shape: tuple[int, ...], dtype: DTypeLike) -> None:
-        taken = self.cupy.get_default_memory_pool().total_bytes
-        refuse_the_impossible(shape, dtype, lambda nbytes: self.memory_error(nbytes, taken()))
+    def _made(self, make: Callable[..., Array], shape: Shape, dtype: DTypeLike) -> Array:
+        with self.lock, self.current, self.stream:
+            taken = self.cupy.get_default_memory_pool().total_bytes
+            bytes_of(shape, dtype, lambda nbytes: self.memory_error(nbytes, taken()))
+            return make(shape, dtype)
 
     def asarray(self, values: Any, dtype: DTypeLike | None = None) -> Array:
-        with self.lock, self.cupy.cuda.Device(self.index):
+        with self.lock, self.current:
             values = self._ours(values)
             with self.stream:
                 return self.cupy.ascontiguousarray(self._brought(values, dtype))
 
     def _brought(self, values: Any, dtype: DTypeLike | None = None) -> Array:
-        """Values as an array of the device. CuPy takes pinned memory for that; where it is refused, without."""
+        """Return values as an array of the device; without pinned memory where CuPy is refused it."""
         try:
             return self.cupy.asarray(values, dtype)
         except self.cupy.cuda.runtime.CUDARuntimeError:
@@ -119,7 +123,7 @@ class CupyBackend(Backend):
             return array
 
     def _ours(self, values: Any) -> Any:
-        """Values that our stream may read; those of another stream or device are waited for, but not by the host."""
+        """Return values that our stream may read; it waits for those of another stream or device, the host does not."""
         if not isinstance(values, self.cupy.ndarray):
             return values
         with self.cupy.cuda.Device(values.device.id):
@@ -134,13 +138,13 @@ class CupyBackend(Backend):
 
     def to_host(self, array: Array) -> NDArray[Any]:
         # The stream is the current one too: an array that is not contiguous is made so there before it is copied.
-        with self.lock, self.cupy.cuda.Device(self.index), self.stream:
+        with self.lock, self.current, self.stream:
             if self._shared.rehearsed is not None:
                 raise _NotRehearsedError  # what would be read has not been computed
             return np.asarray(self.cupy.asnumpy(array, stream=self.stream))
 
     def assign(self, target: Array, values: Any, scale: float = 1.0) -> None:
-        with self.lock, self.cupy.cuda.Device(self.index):
+        with self.lock, self.current:
             values = self._ours(values)
             with self.stream:
                 target[...] = self._brought(values)
@@ -148,7 +152,7 @@ class CupyBackend(Backend):
                     target *= target.dtype.type(scale)
 
     def run(self, kernel: Elementwise | Raw, *arguments: Any) -> None:
-        with self.lock, self.cupy.cuda.Device(self.index), self.stream:
+        with self.lock, self.current, self.stream:
             if self._shared.rehearsed is not None:
                 self._shared.rehearsed.append((kernel, arguments))
                 return
@@ -160,10 +164,10 @@ class CupyBackend(Backend):
             types = {name: arguments[at].dtype for name, at in kernel.types.items()}
             function, launch = self._raw(kernel, types), kernel.launch(*arguments)
             blocks = launch.blocks if isinstance(launch.blocks, tuple) else (launch.blocks,)
-            function(blocks, (launch.threads,), tuple(_typed(value, types.get("T")) for value in launch.arguments))
+            function(blocks, (launch.threads,), tuple(typed(value, types.get("T")) for value in launch.arguments))
 
     def compile_ahead(self, work: Callable[[], None], show: Callable[[int, int], None]) -> None:
-        with self.lock, self.cupy.cuda.Device(self.index):
+        with self.lock, self.current:
             plan = self._shared.rehearsed = []
             try:
                 work()
@@ -172,19 +176,19 @@ class CupyBackend(Backend):
             finally:
                 self._shared.rehearsed = None
         missing: dict[str, tuple[Elementwise | Raw, tuple[Any, ...]]] = {}
-        with kernel_cache.looking():
+        with looking():
             for kernel, arguments in plan:
                 try:
                     self._load(kernel, arguments)
-                except kernel_cache.MissingError as error:
+                except MissingError as error:
                     missing.setdefault(str(error), (kernel, arguments))
         for number, (kernel, arguments) in enumerate(missing.values(), 1):
             show(number, len(missing))
             self._load(kernel, arguments)
 
     def _load(self, kernel: Elementwise | Raw, arguments: tuple[Any, ...]) -> None:
-        """Have a kernel on the device as `run` will want it, without running it."""
-        with self.lock, self.cupy.cuda.Device(self.index), self.stream:
+        """Bring a kernel onto the device for `run`, without running it."""
+        with self.lock, self.current, self.stream:
             if isinstance(kernel, Raw):
                 self._raw(kernel, {name: arguments[at].dtype for name, at in kernel.types.items()}).compile()
             else:
@@ -195,7 +199,7 @@ class CupyBackend(Backend):
         function = self._compiled.get(kernel)
         if function is None:
             function = self._compiled[kernel] = self.cupy.ElementwiseKernel(
-                kernel.inputs, kernel.outputs, _cuda_body(kernel), kernel.name, preamble=kernel.preamble
+                kernel.inputs, kernel.outputs, cuda_body(kernel), kernel.name, preamble=kernel.preamble
             )
         return function
 
@@ -203,14 +207,13 @@ class CupyBackend(Backend):
         key = (kernel, *map(str, types.values()))
         function = self._compiled.get(key)
         if function is None:
-            function = self._compiled[key] = self.cupy.RawKernel(
-                cuda_source(kernel, types), kernel.name, options=kernel.options
-            )
+            source = cuda_source(kernel, types)
+            function = self._compiled[key] = self.cupy.RawKernel(source, kernel.name, options=kernel.options)
         return function
 
     def gemm(self, alpha: float, a: Array, b: Array, beta: float, c: Array) -> None:
         # A handle of cuBLAS may be used only while the device that it was made on is the current one.
-        with self.lock, self.cupy.cuda.Device(self.index):
+        with self.lock, self.current:
             if self._shared.rehearsed is not None:
                 return
             if self._shared.recorded is not None:
@@ -222,7 +225,7 @@ class CupyBackend(Backend):
             self.stream.synchronize()
 
     def mark(self) -> Any:
-        with self.lock, self.cupy.cuda.Device(self.index):
+        with self.lock, self.current:
             event = self.cupy.cuda.Event()
             event.record(self.stream)
         return event
@@ -234,7 +237,7 @@ class CupyBackend(Backend):
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
         stream = self.stream
-        with self.lock, self.cupy.cuda.Device(self.index), stream:
+        with self.lock, self.current, stream:
             # A graph knows addresses only: what it works on must not be given back to the pool, and so to others.
             kept = self._shared.recorded = []
             try:
@@ -245,53 +248,101 @@ class CupyBackend(Backend):
                 # Whatever it was, Ctrl-C too: a stream that is left capturing would refuse all that comes after.
                 with suppress(Exception):  # a broken capture ends with an error of its own
                     stream.end_capture()
-                if isinstance(error, Exception):
-                    translated = self.gate.translated(error) or error
-                    if getattr(translated, "is_sticky", False):
-                        raise translated from error
-                    if stream.is_capturing():  # and so can be used for nothing else
-                        mend = "start the program again; where that comes back, update the driver"
-                        raise DeviceError(
-                            f"CUDA does not end a recording that failed ({translated}): {mend}", mend
-                        ) from error
-                    raise CaptureError(f"{type(error).__name__}: {error}") from error
-                raise
+                if not isinstance(error, Exception):
+                    raise
+                raise self._refusal(error, f"{type(error).__name__}: {error}") from error
             finally:
                 self._shared.recorded = None
 
         def replay(_kept: list[tuple[Any, ...]] = kept) -> None:
-            with self.lock, self.cupy.cuda.Device(self.index):
+            with self.lock, self.current:
                 try:
                     graph.launch(stream)
                 except Exception as error:
-                    translated = self.gate.translated(error) or error
-                    if getattr(translated, "is_sticky", False):
-                        raise translated from error
-                    raise CaptureError(str(translated)) from error
+                    raise self._refusal(error) from error
 
         return replay
+
+    def _refusal(self, error: Exception, said: str = "") -> Exception:
+        """Return the error to raise where CUDA refuses a graph: a `CaptureError` if work can go on without one."""
+        translated = self.gate.translated(error) or error
+        if getattr(translated, "is_sticky", False):
+            return translated
+        if self.stream.is_capturing():  # and so can be used for nothing else
+            mend = "start the program again; where that comes back, update the driver"
+            return DeviceError(f"CUDA does not end a recording that failed ({translated}): {mend}", mend)
+        return CaptureError(said or str(translated))
 
     def staging(self, *arrays: Array) -> Staging:
         return PinnedStaging(self, *arrays)
 
     def free_bytes(self) -> int:
-        with self.lock, self.cupy.cuda.Device(self.index):
-            pool = self.cupy.get_default_memory_pool()
+        with self.lock, self.current:
             # What the pool still holds then is in use, or a piece of a block that is: no large array gets that.
+            pool = self.cupy.get_default_memory_pool()
             pool.free_all_blocks()
-            free = int(self.cupy.cuda.runtime.memGetInfo()[0])
-            return max(0, min(free, pool.get_limit() - pool.total_bytes())) if pool.get_limit() else free
+            free, limit = int(self.cupy.cuda.runtime.memGetInfo()[0]), pool.get_limit()
+            return max(0, min(free, limit - pool.total_bytes())) if limit else free
 
     def limit_memory(self, nbytes: int | None) -> None:
         if nbytes is None and not self._shared.is_limited:
             return  # it may have a bound that is not of our making
         self._shared.is_limited = nbytes is not None
-        with self.lock, self.cupy.cuda.Device(self.index):
+        with self.lock, self.current:
             self.cupy.get_default_memory_pool().set_limit(size=nbytes or 0)
 
 
+class PinnedStaging(Staging):
+    """Staging in pinned memory, from which the device fetches by itself, on a stream beside that of the computing.
+
+    Two events keep the order: an upload waits for the last work that read the arrays, and the next work waits for the
+    upload. Neither makes the host wait; only `claim` does.
+    """
+
+    def __init__(self, backend: CupyBackend, *arrays: Array) -> None:
+        cupy = backend.cupy
+        try:
+            with backend.gate:
+                host = [_pinned(cupy, array) for array in arrays]
+        except (DeviceError, MemoryError) as error:
+            if getattr(error, "is_sticky", False):
+                raise
+            # The same calls copy from any memory; only that the host waits for its own part of it.
+            host = [np.empty(array.shape, array.dtype) for array in arrays]
+            self.trouble = f"data are copied from pageable memory, which is slower: pinned memory was refused ({error})"
+        super().__init__(*host)
+        self._backend, self._stream, self._copies, self._arrays = backend, backend.stream, backend.copies, arrays
+        with backend.lock, backend.current:
+            self._read, self._copied = (cupy.cuda.Event(disable_timing=True) for _ in range(2))
+            # The memory may have been another's before, whose work on it could still be going on.
+            self._stream.synchronize()
+
+    def claim(self) -> None:
+        with self._backend.gate:
+            self._copied.synchronize()
+
+    def upload(self, n: int) -> None:
+        with self._backend.lock, self._backend.current:
+            self._copies.wait_event(self._read)
+            for host, array in zip(self.host, self._arrays, strict=True):
+                rows = host[:n]
+                array.data.copy_from_host_async(rows.ctypes.data, rows.nbytes, self._copies)
+            self._copied.record(self._copies)
+            self._stream.wait_event(self._copied)
+
+    def release(self) -> None:
+        with self._backend.lock, self._backend.current:
+            self._read.record(self._stream)
+
+
+def _pinned(cupy: Any, like: Array) -> NDArray[Any]:
+    """Return memory of the host that does not move, for as much as an array of the device holds."""
+    memory = cupy.cuda.alloc_pinned_memory(like.nbytes)
+    return np.frombuffer(memory, like.dtype, prod(like.shape)).reshape(like.shape)
+
+
 class _NotRehearsedError(BaseException):  # no Exception: who handles errors inside the work must not handle this
-    """Work that looks at what it computes cannot be looked at without being done."""
+    """Work that reads its results from the device cannot be rehearsed."""
 
 
 class _NotLaunchedError(Exception):
@@ -306,71 +357,26 @@ class _NoStream:
         raise _NotLaunchedError
 
 
-_CUDA_NAMES = {
-    "float16": "__half",
-    "float32": "float",
-    "float64": "double",
-    "uint8": "unsigned char",
-    "int32": "int",
-    "int64": "long long",
-    "uint32": "unsigned",
-}
-
-
-def cuda_source(kernel: Raw, types: dict[str, np.dtype[Any]]) -> str:
-    """The CUDA C++ of a raw kernel with its type names set."""
-    names = "".join(f"typedef {_CUDA_NAMES[str(dtype)]} {name};\n" for name, dtype in types.items())
-    return names + kernel.preamble + _cuda_body(kernel)
-
-
-def _cuda_body(kernel: Elementwise | Raw) -> str:
-    """The CUDA C++ of a kernel.
-
-    Raises:
-        DeviceError: it has none.
-    """
-    body = kernel.operation if isinstance(kernel, Elementwise) else kernel.source
-    if not body:
-        raise DeviceError(f"the kernel {kernel.name} is for the CPU only, it has no CUDA source: take device='cpu'")
-    return body
-
-
-def _typed(value: Any, dtype: np.dtype[Any] | None) -> Any:
-    """A Python scalar as what the CUDA function declares: `int`, or the network's type; one of NumPy's as it is."""
-    if isinstance(value, np.generic):  # first: np.float64 is a float too, and a kernel that says double means it
-        return value
-    if isinstance(value, bool):
-        return np.bool_(value)
-    if isinstance(value, int):
-        return np.int32(value)
-    if isinstance(value, float):
-        return (dtype or np.dtype(np.float32)).type(value)
-    return value
-
-
 def import_cupy() -> Any:
-    """CuPy, with all of it that is used here, and nvmath's bindings of cuBLAS.
+    """Import CuPy, with all of it that is used here, and nvmath's bindings of cuBLAS.
 
     Raises:
-        DeviceError: they cannot be imported, whatever the reason.
+        DeviceError: They cannot be imported, whatever the reason.
     """
     try:
         if "cupy" not in sys.modules:
-            kernel_cache.prepare()
+            prepare_cache()
         # Said each time; where it matters, for data that are streamed, the training says it once.
         warnings.filterwarnings("ignore", "Using synchronous transfer as pinned memory")
         import cupy
         from nvmath.bindings import cublas  # noqa: F401
 
         _ = cupy.ndarray, cupy.cuda.Device, cupy.RawKernel  # of a package that is half there some are not
-        kernel_cache.tolerate(getattr(cupy.cuda, "compiler", None))
+        tolerate(getattr(cupy.cuda, "compiler", None))
     except Exception as error:
-        from gpunn.backend.driver import reinstall_command
-
         # CuPy wraps what the loader says in advice of its own.
         first = error.__cause__ if isinstance(error.__cause__, ImportError) else error
         said = " ".join(str(first).split())[:200]
-        mend = reinstall_command()
         if "GLIBCXX" in said or "CXXABI" in said:
             mend = (
                 "another, older libstdc++ is found first: take its folder out of LD_LIBRARY_PATH, or in conda "
@@ -378,18 +384,16 @@ def import_cupy() -> Any:
             )
         elif "GLIBC_" in said:
             mend = "this system is older than CuPy's wheels are made for: use a newer one, or the CPU"
+        else:
+            mend = reinstall_command()
         raise DeviceError(f"CuPy cannot be imported ({type(error).__name__}: {said}): {mend}", mend) from error
     return cupy
 
 
 def open_device(index: int) -> str:
-    """Make a context on a CUDA device, and say what memory it has left.
-
-    Raises:
-        DeviceError: there is no such device, or it cannot be used.
-    """
+    """Make a context on a CUDA device, and return in words what memory it has left; raise `DeviceError` if not."""
     cupy = import_cupy()
-    with Gate(MemoryError):
+    with Gate():
         devices = int(cupy.cuda.runtime.getDeviceCount())
         if index >= devices:
             raise DeviceError(f"there is no device {index}, only {devices}: the first is cuda:0")

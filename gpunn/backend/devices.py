@@ -1,26 +1,29 @@
 """Choose a device: try what is there, and say why it was taken. There is one backend of each device and precision."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Iterator
 from functools import cache
+from typing import Any
 
 import numpy as np
 
-from gpunn.backend import limits, trial
+from gpunn.backend import limits
 from gpunn.backend.base import Backend
 from gpunn.backend.cpu import NumpyBackend
 from gpunn.backend.cuda import CupyBackend, import_cupy, open_device
-from gpunn.backend.cuda_errors import line
-from gpunn.errors import DeviceError, OptionError
+from gpunn.backend.cuda_errors import Gate, line, meaning, told
+from gpunn.backend.driver import cuda_advice, read_driver, reinstall_command
+from gpunn.errors import DeviceError, GpunnError, OptionError, in_one_line
 from gpunn.kernels.record import Array
+from gpunn.kernels.rollback import mark_not_finite
+
+PRECISIONS = ("float32", "tf32", "bfloat16", "float16")
 
 _making = threading.RLock()
 
 
 def _backend(device: str, precision: str = "float32") -> Backend:
-    """The one backend of a device and precision: two would be two streams, without an order between their work."""
+    """Return the one backend of a device and precision: two would be two streams, without an order between them."""
     with _making:  # threads that ask at once are given the same one
         return _made(device, precision)
 
@@ -35,53 +38,48 @@ def _made(device: str, precision: str, /) -> Backend:
 
 
 def backend_of(array: Array) -> Backend:
-    """The backend whose memory an array lies in."""
+    """Return the backend whose memory an array lies in."""
     return _backend("cpu" if isinstance(array, np.ndarray) else f"cuda:{array.device.id}")
 
 
 def _found_again(device: str, precision: str) -> Backend:
-    """The backend of a device by name, or the CPU's where that device cannot be used."""
+    """Return the backend of a device by name, or the CPU's where that device cannot be used."""
     return _backend("cpu") if device == "cpu" or cuda_trouble(int(device[5:])) else _backend(device, precision)
 
 
-Backend.found_again = staticmethod(_found_again)
-
-PRECISIONS = ("float32", "tf32", "bfloat16", "float16")
+Backend.find = staticmethod(_found_again)
 
 
 def select(device: str = "auto", precision: str = "float32") -> Backend:
-    """The backend for a device by name.
+    """Return the backend for a device by name; its `reason` says why it was taken.
 
     Args:
         device: "auto" (CUDA where it can be used, else the CPU), "cpu", "cuda" or "cuda:N".
-        precision: what products of float32 are computed in: "float32", or on a CUDA device "tf32", "bfloat16" or
-            "float16", which round the factors and use the tensor cores; weights, sums, costs and statistics stay
-            float32.
-
-    Returns:
-        The backend; its `reason` says why it was taken.
+        precision: Precision that products of float32 are computed in: "float32", or on a CUDA device "tf32",
+            "bfloat16" or "float16", which round the factors and use the tensor cores; weights, sums, losses and
+            statistics stay float32.
 
     Raises:
-        OptionError: no such device or precision, or one that the device does not have.
-        DeviceError: a CUDA device was asked for and cannot be used.
+        OptionError: No such device or precision, or one that the device does not have.
+        DeviceError: A CUDA device was asked for and cannot be used.
     """
     if not isinstance(precision, str) or precision not in PRECISIONS:
         raise OptionError(f"unknown precision {precision!r}: expected {', '.join(PRECISIONS)}")
-    if not isinstance(device, str):
-        raise OptionError(f"unknown device {device!r}: expected auto, cpu, cuda or cuda:N")
+    reason = "asked for"
     if device == "cpu":
-        backend, reason = _backend("cpu"), "asked for"
+        backend = _backend("cpu")
     elif device == "auto":
         backend, reason = _best(precision)
-    elif device == "cuda" or (device.startswith("cuda:") and device[5:].isdecimal()):
+    elif isinstance(device, str) and (device == "cuda" or (device.startswith("cuda:") and device[5:].isdecimal())):
         index = int(device[5:] or 0)
-        if trouble := cuda_trouble(index):
+        trouble = cuda_trouble(index)
+        if not trouble:
+            try:
+                backend = _backend(f"cuda:{index}", precision)
+            except MemoryError as error:
+                trouble = line("CUDA", 2, str(error))
+        if trouble:
             raise DeviceError(f"device {device!r} cannot be used: {trouble}; or take --device cpu")
-        try:
-            backend, reason = _backend(f"cuda:{index}", precision), "asked for"
-        except MemoryError as error:
-            trouble = line("CUDA", 2, str(error))
-            raise DeviceError(f"device {device!r} cannot be used: {trouble}; or take --device cpu") from None
     else:
         raise OptionError(f"unknown device {device!r}: expected auto, cpu, cuda or cuda:N")
     if backend.precision != precision:
@@ -92,9 +90,7 @@ def select(device: str = "auto", precision: str = "float32") -> Backend:
 
 
 def _best(precision: str) -> tuple[Backend, str]:
-    """The first CUDA device that can be used, else the CPU, and why."""
-    from gpunn.backend.driver import read_driver
-
+    """Return the first CUDA device that can be used, else the CPU, and why."""
     troubles = {0: cuda_trouble(0)}
     if troubles[0]:
         troubles |= {index: cuda_trouble(index) for index in range(1, len(read_driver().gpus))}
@@ -110,32 +106,70 @@ def _best(precision: str) -> tuple[Backend, str]:
     return _backend("cpu"), f"no CUDA: {troubles[0]}"
 
 
-def trials(index: int) -> Iterator[tuple[str, Callable[[], str]]]:
-    """What a device is tried by, step by step: a name, and what says in words how it went.
-
-    Raises:
-        DeviceError, MemoryError: by a step that fails; those after it have no meaning then.
-    """
-    yield "CuPy import", lambda: f"CuPy {import_cupy().__version__}"
-    yield f"cuda:{index}", lambda: open_device(index)
-    yield "cuBLAS handle", lambda: _backend(f"cuda:{index}").device
-    yield "kernel", lambda: trial.kernel(_backend(f"cuda:{index}"))
-    yield "product", lambda: trial.product(_backend(f"cuda:{index}"))
-
-
 def cuda_trouble(index: int = 0) -> str:
-    """Why CUDA device `index` cannot be used and what mends that, in one line; empty when it can.
-
-    It is tried: CuPy is imported, a context made, a kernel compiled and run, a product computed.
-    """
-    from gpunn.backend.driver import cuda_advice
-
+    """Try a CUDA device; return why it cannot be used and what mends that, in one line, or ""."""
     if advice := cuda_advice(index):
         return advice
     for _, attempt in trials(index):
         try:
             attempt()
         except Exception as error:  # noqa: BLE001 - whatever it is, this device cannot be used
-            what, mend = trial.trouble_in(error)
-            return f"{what}: {mend}"
+            return ": ".join(trouble_in(error))
     return ""
+
+
+def trials(index: int) -> Iterator[tuple[str, Callable[[], str]]]:
+    """Give the steps that a device is tried by: a name, and a function that returns in words how it went, or raises."""
+    yield "CuPy import", lambda: f"CuPy {import_cupy().__version__}"
+    yield f"cuda:{index}", lambda: open_device(index)
+    yield "cuBLAS handle", lambda: _backend(f"cuda:{index}").device
+    yield "kernel", lambda: _try_kernel(_backend(f"cuda:{index}"))
+    yield "product", lambda: _try_product(_backend(f"cuda:{index}"))
+
+
+def _try_kernel(backend: Backend) -> str:
+    # One that every training uses, so that nothing is compiled for this alone.
+    flag = backend.zeros((1,), np.int32)
+    backend.run(mark_not_finite, backend.asarray(np.array([1, np.nan], np.float32)), flag)
+    return _compared(float(backend.to_host(flag)[0]), 1, "a kernel")
+
+
+def _try_product(backend: Backend) -> str:
+    a, b = (backend.asarray(np.array(rows, np.float32)) for rows in ([[1, 2], [3, 4]], [[5, 6], [7, 8]]))
+    c = backend.zeros((2, 2), np.float32)
+    backend.gemm(1.0, a, b, 0.0, c)
+    return _compared(float(backend.to_host(c).sum()), 134, "a product")
+
+
+def _compared(got: float, expected: float, what: str) -> str:
+    if got != expected:
+        raise DeviceError(
+            f"{what} gave {got:g} and not {expected:g}: run gpunn doctor; the GPU or its driver is faulty"
+        )
+    return "right"
+
+
+def trouble_in(error: Exception) -> tuple[str, str]:
+    """Return what a step that failed says of the device, and the mend."""
+    if isinstance(error, MemoryError):
+        return told("CUDA", 2, str(error)), meaning("CUDA", 2).mend
+    if not isinstance(error, GpunnError):  # of a CuPy or driver that is not as it should be
+        said = in_one_line(" ".join(str(error).split()))
+        return f"{type(error).__name__}: {said:.200}", f"install CuPy again ({reinstall_command()}), or the driver"
+    whole, mend = str(error), getattr(error, "mend", "")
+    if not mend or not whole.endswith(f": {mend}"):
+        mend = whole.rpartition(": ")[2]
+    return (whole.removesuffix(f": {mend}"), mend) if mend != whole else (whole, "run gpunn doctor")
+
+
+def on_host(values: Any) -> Any:
+    """Return an array of CuPy, or a tensor of another library on a CUDA device, as NumPy's; all else as it is."""
+    if isinstance(values, np.ndarray):
+        return values
+    if hasattr(values, "detach"):  # PyTorch gives away no memory of a tensor that wants a gradient
+        values = values.detach()
+    if not hasattr(values, "__cuda_array_interface__"):
+        return values
+    cupy = import_cupy()
+    with Gate(is_lock=False):
+        return cupy.asnumpy(cupy.asarray(values))

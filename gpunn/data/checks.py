@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gpunn.backend.foreign import on_host
+from gpunn.backend.devices import on_host
 from gpunn.backend.limits import require
 from gpunn.data.memmap import Inputs, in_blocks, is_mapped
 from gpunn.errors import DataError, DeviceError

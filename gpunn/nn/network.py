@@ -14,8 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gpunn.backend.base import Backend
 from gpunn.backend.compiling import Compiling
-from gpunn.backend.devices import select
-from gpunn.backend.foreign import on_host
+from gpunn.backend.devices import on_host, select
 from gpunn.data import Samples
 from gpunn.data.checks import check_finite
 from gpunn.data.training_inputs import TrainingInputs

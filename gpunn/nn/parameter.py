@@ -11,8 +11,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from gpunn.backend.base import Backend
-from gpunn.backend.product import Product
+from gpunn.backend.base import Backend, Product
 from gpunn.kernels.random import Purpose
 from gpunn.kernels.record import Array
 from gpunn.nn.initializers import Initializer

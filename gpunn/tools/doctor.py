@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from gpunn.backend import driver
-from gpunn.backend.driver import PIP, Finding, Gpu
+from gpunn.backend.driver import PIP, Finding
 
 
 def diagnose() -> list[Finding]:
@@ -28,7 +28,7 @@ def diagnose() -> list[Finding]:
     ]
     found = driver.read_driver()
     index = driver.first_gpu(found)
-    cuda = driver.cuda_findings(found, index, _in_use)
+    cuda = driver.cuda_findings(found, index, driver.in_use)
     if not found.gpus:
         # Without a GPU nothing of CUDA is needed: the first line says so, the rest is for whoever adds one.
         cuda = [replace(finding, status="warn") if finding.status == "missing" else finding for finding in cuda]
@@ -132,7 +132,7 @@ def _data_findings() -> Iterator[Finding]:
 
 def _cache_finding() -> Finding:
     """Check that compiled kernels can be kept, and read: another user's may not be."""
-    from gpunn.backend.kernel_cache import VARIABLE, kernel_cache
+    from gpunn.backend.compiling import VARIABLE, kernel_cache
 
     folder = kernel_cache()
     finding = _folder_finding("kernel cache", folder, VARIABLE)
@@ -144,18 +144,9 @@ def _cache_finding() -> Finding:
     return finding
 
 
-def _in_use(gpu: Gpu) -> str:
-    from gpunn.backend.gpu_state import in_use
-
-    return driver.answered(
-        lambda: in_use(gpu.pci, gpu.memory), ", and its memory cannot be asked for: NVML does not answer"
-    )
-
-
 def _trial_findings(index: int) -> Iterator[Finding]:
     """Use a device step by step, up to the first that fails."""
-    from gpunn.backend.devices import trials
-    from gpunn.backend.trial import trouble_in
+    from gpunn.backend.devices import trials, trouble_in
 
     for name, attempt in trials(index):
         try:

@@ -43,7 +43,7 @@ class _Twice(NumpyBackend):
             again = partial(device.gemm, alpha, moved[0], moved[1], beta, moved[2])
             self._compare("gemm", again, [(c, moved[2])], _RELATIVE[c.dtype.name])
 
-        self.gemm = gemm  # type: ignore[method-assign]  # as in NumpyBackend
+        self.gemm = gemm  # as in NumpyBackend
 
     def run(self, kernel: Elementwise | Raw, *arguments: Any) -> None:
         self.seen.add(kernel.name)

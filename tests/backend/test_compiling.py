@@ -45,7 +45,7 @@ def test_where_nothing_is_compiled_or_to_be_shown_there_is_no_line() -> None:
 
 
 def test_of_a_temporary_cache_nobody_is_promised_that_it_is_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpunn.backend.kernel_cache._instead", [Path("/tmp/gone")])
+    monkeypatch.setattr("gpunn.backend.compiling._instead", [Path("/tmp/gone")])
     stream = io.StringIO()
     with Compiling(stream=stream) as show:
         show(1, 3)

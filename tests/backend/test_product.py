@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 from support.harness import DTYPES
 
 from gpunn.backend import blas
-from gpunn.backend.base import Backend
-from gpunn.backend.product import Product
+from gpunn.backend.base import Backend, Product
 
 
 def drawn(backend: Backend, *shape: int, dtype: str = "float32", seed: int = 0) -> np.ndarray:
@@ -129,8 +128,8 @@ def test_products_are_cut_along_their_longer_side_into_parts_that_are_worth_it(m
     monkeypatch.setattr(blas, "cores", lambda: 64)
 
     def widths(m: int, k: int, n: int, threads: int) -> list[int]:
-        call = blas._checked(np.empty((m, k)), np.empty((k, n)), np.empty((m, n)))
-        return [part.stop - part.start for part in blas._parts(call, library._replace(threads=lambda: threads))]
+        layout = blas.layout_of(np.empty((m, k)), np.empty((k, n)), np.empty((m, n)))
+        return [part.stop - part.start for part in blas._parts(layout, library._replace(threads=lambda: threads))]
 
     assert widths(30, 784, 128, 2) == [64, 64]
     assert widths(30, 784, 128, 16) == [64, 64]  # thirds would be small

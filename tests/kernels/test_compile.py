@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from simulator.cases import calls, dtypes
 
-from gpunn.backend.cuda import cuda_source
+from gpunn.backend.compiling import cuda_source
 from gpunn.kernels import Elementwise, Raw, registry
 
 with warnings.catch_warnings():

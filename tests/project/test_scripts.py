@@ -72,8 +72,8 @@ class Checkout:
         self.bin = folder / "bin"
         shutil.copytree(ROOT / "scripts", self.root / "scripts")
         (self.root / "gpunn" / "backend").mkdir(parents=True)
-        for name in ("driver.py", "cuda_errors.py", "gpu_state.py"):  # what is run before anything is installed
-            shutil.copy(ROOT / "gpunn" / "backend" / name, self.root / "gpunn" / "backend")
+        for name in ("errors.py", "backend/driver.py", "backend/cuda_errors.py"):  # run before anything is installed
+            shutil.copy(ROOT / "gpunn" / name, self.root / "gpunn" / name)
         shutil.copy(ROOT / "pyproject.toml", self.root)
         self.bin.mkdir()
         for tool in self.TOOLS:

@@ -101,7 +101,7 @@ def test_a_capture_that_is_broken_off_leaves_the_device_usable(cuda: Core) -> No
 def test_a_product_into_a_transposed_matrix_is_refused(cuda: Core) -> None:
     backend = select("cuda")
     a = backend.zeros((2, 2), np.float32)
-    with pytest.raises(ValueError, match="gemm writes rows that are contiguous"):
+    with pytest.raises(ValueError, match="rows of c be contiguous"):
         backend.gemm(1.0, a, a, 0.0, backend.zeros((2, 2), np.float32).T)
 
 

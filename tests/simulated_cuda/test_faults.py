@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 
 import gpunn as gn
-from gpunn.backend import cublas, staging
+from gpunn.backend import cublas
 from gpunn.backend import cuda as cuda_backend
 from gpunn.backend import devices as module
-from gpunn.backend.cuda import CupyBackend
+from gpunn.backend.cuda import CupyBackend, PinnedStaging
 from gpunn.backend.devices import select
-from gpunn.backend.staging import PinnedStaging
 from gpunn.data import loader
 from gpunn.errors import GpunnError
 from gpunn.kernels import registry
@@ -189,8 +188,10 @@ def release_by_the_wrong_stream(patch: pytest.MonkeyPatch) -> None:
 
 def one_pinned_memory_for_all(patch: pytest.MonkeyPatch) -> None:
     """The host changes it before the copy of what was there."""
-    make, kept = staging._pinned, {}
-    patch.setattr(staging, "_pinned", lambda cupy, like: kept.setdefault((like.shape, like.dtype), make(cupy, like)))
+    make, kept = cuda_backend._pinned, {}
+    patch.setattr(
+        cuda_backend, "_pinned", lambda cupy, like: kept.setdefault((like.shape, like.dtype), make(cupy, like))
+    )
 
 
 def waiting_for_the_wrong_stream(patch: pytest.MonkeyPatch) -> None:

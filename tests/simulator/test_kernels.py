@@ -13,7 +13,8 @@ from simulated_cuda.core import Core
 from support.harness import moved
 from support.kernel_cases import flushed
 
-from gpunn.backend.cuda import _CUDA_NAMES, CupyBackend, _typed, cuda_source
+from gpunn.backend.compiling import CUDA_NAMES, cuda_source, typed
+from gpunn.backend.cuda import CupyBackend
 from gpunn.kernels import Elementwise, Raw, registry
 from simulator.cases import calls, dtypes
 
@@ -121,7 +122,7 @@ def test_a_call_is_found_wrong_where_kernel_and_twin_differ(backend: Checked) ->
 
 # What CuPy passes on without a look
 
-_DTYPES = {name: np.dtype(dtype) for dtype, name in _CUDA_NAMES.items()} | {"bool": np.dtype(bool)}
+_DTYPES = {name: np.dtype(dtype) for dtype, name in CUDA_NAMES.items()} | {"bool": np.dtype(bool)}
 _DTYPES |= {"unsigned int": np.dtype(np.uint32), "unsigned long long": np.dtype(np.uint64)}
 
 
@@ -132,7 +133,7 @@ def assert_declared(kernel: Raw, arguments: Sequence[Any]) -> None:
     aliases = {alias: kind for kind, alias in re.findall(r"\btypedef\s+([\w ]+?)\s+(\w+)\s*;", source)}
     declared, given = kernels_in(source)[kernel.name], kernel.launch(*arguments).arguments
     knows_strides = any("stride" in name for _, name in declared)
-    for (text, name), value in zip(declared, (_typed(value, types.get("T")) for value in given), strict=True):
+    for (text, name), value in zip(declared, (typed(value, types.get("T")) for value in given), strict=True):
         kind = " ".join(re.sub(r"\bconst\b|__restrict__|\*", " ", text).split())
         kinds = (np.ndarray if "*" in text else np.generic, _DTYPES[aliases.get(kind, kind)])
         assert isinstance(value, kinds[0]), f"`{text} {name}` is given {value!r:.80}"

@@ -12,7 +12,7 @@ import pytest
 from simulated_cuda.core import KernelError, core
 from support.kernel_cases import unset
 
-from gpunn.backend.cuda import cuda_source
+from gpunn.backend.compiling import cuda_source
 from gpunn.kernels import registry
 
 pytestmark = pytest.mark.usefixtures("checked")

@@ -34,7 +34,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     def pretend(driver: Driver, packages: dict[str, str], broken: dict[str, str] | None = None) -> None:
         monkeypatch.setattr(nvidia, "read_driver", lambda: driver)
         monkeypatch.setattr(nvidia, "installed", lambda package: packages.get(package, ""))
-        monkeypatch.setattr(nvidia, "library_problem", lambda name: (broken or {}).get(name, ""))
+        monkeypatch.setattr(nvidia, "load_library", lambda name: ("", (broken or {}).get(name, "")))
         has_cupy = any(package.startswith("cupy") for package in packages)
         monkeypatch.setattr(
             nvidia.importlib.util, "find_spec", lambda name: object() if name != "cupy" or has_cupy else None
@@ -355,11 +355,7 @@ def test_libraries_of_another_cuda_than_cupys_are_said(
     if cupy == "cupy-cuda13x":  # the newest that fits is that of CuPy
         machine(Driver(version, (HOPPER,)), everything(cupy))
 
-    def loaded(name: str) -> str:
-        nvidia._loaded[name] = path if name == "cublas" else ""
-        return ""
-
-    monkeypatch.setattr(nvidia, "library_problem", loaded)
+    monkeypatch.setattr(nvidia, "load_library", lambda name: (path if name == "cublas" else "", ""))
     advice = cuda_advice()
     major = re.search(r"so\.(\d+)", path)
     assert major is not None
@@ -404,8 +400,7 @@ SEEN = """
 import sys
 from gpunn.backend import driver
 driver.DRIVER_SECONDS = 5
-from gpunn.tools import doctor
-for finding in driver.cuda_findings(driver.read_driver(), int(sys.argv[1]), doctor._in_use):
+for finding in driver.cuda_findings(driver.read_driver(), int(sys.argv[1]), driver.in_use):
     print(f"{finding.status} {finding.name}: {finding.value} -> {finding.mend}")
 print("first", driver.first_gpu(driver.read_driver()))
 """

@@ -1,7 +1,6 @@
 """The fully-connected layer, (1)–(3)."""
 
-from gpunn.backend.base import Shape
-from gpunn.backend.product import Product
+from gpunn.backend.base import Product, Shape
 from gpunn.config import register
 from gpunn.errors import ShapeError
 from gpunn.kernels.record import Array
