@@ -24,8 +24,8 @@ class BatchNorm(Layer):
     whole training set (S. Ioffe, C. Szegedy, 2015). With `trainable = False` they are taken in training too, and stay.
 
     Args:
-        epsilon: ε.
-        momentum: share of the newest batch in the running averages.
+        epsilon: ε, added to the variance.
+        momentum: Share of the newest batch in the running averages.
 
     Raises:
         ShapeError: in training, fewer than two values a channel, whose variance says nothing.
@@ -43,19 +43,17 @@ class BatchNorm(Layer):
             raise OptionError(f"momentum of BatchNorm must lie above 0 and up to 1, got {momentum!r}")
 
     def build(self, context: BuildContext, input_shape: Shape) -> Shape:
-        self._backend = context.backend
+        self._backend, zeros = context.backend, context.backend.zeros
         self._channels = channels = input_shape[-1]
         self.gamma = context.parameter("gamma", (channels,), Constant(1.0))
         self.beta = context.parameter("beta", (channels,), Constant(0.0))
         self.mean = context.statistic("mean", (channels,), 0.0)
         self.variance = context.statistic("variance", (channels,), 1.0)
-        self._batch_mean = context.backend.zeros((channels,), context.dtype)
-        self._batch_variance = context.backend.zeros((channels,), context.dtype)
+        self._of_batch = zeros((channels,), context.dtype), zeros((channels,), context.dtype)  # mean and variance
         self._y = context.buffer(input_shape)
         self._dx = context.buffer(input_shape) if context.is_last else None
-        self._needs_input_gradient = context.needs_input_gradient
-        self.is_frozen = context.is_frozen
-        self._zeros = context.backend.zeros((channels, 1), context.dtype) if self.is_frozen else None
+        self._needs_input_gradient, self.is_frozen = context.needs_input_gradient, context.is_frozen
+        self._zeros = zeros((channels, 1), context.dtype) if self.is_frozen else None
         self._seen: Statistics | None = None
         return input_shape
 
@@ -64,69 +62,46 @@ class BatchNorm(Layer):
         self._x, self._by_batch = x, (training and not self.is_frozen) or self._seen is not None
         if self._by_batch:
             self._normalize(x, y)
-            return y
-        flat, columns = x.reshape(self._channels, -1), (self.gamma.column, self.beta.column)
-        remembered = self.mean.reshape(-1, 1), self.variance.reshape(-1, 1)
-        self._backend.run(
-            kernels.normalize_as_remembered, flat, *columns, *remembered, self.epsilon, y.reshape(flat.shape)
-        )
+        else:
+            self._as_remembered(x, self.beta.column, self.mean.reshape(-1, 1), y)
         return y
 
+    def _as_remembered(self, x: Array, beta: Array, mean: Array, y: Array) -> None:
+        """Compute y := γ (x − mean)/√(σ² + ε) + β with the remembered σ²."""
+        flat, variance = x.reshape(self._channels, -1), self.variance.reshape(-1, 1)
+        columns = self.gamma.column, beta, mean, variance
+        self._backend.run(kernels.normalize_as_remembered, flat, *columns, self.epsilon, y.reshape(flat.shape))
+
     def _normalize(self, x: Array, y: Array) -> None:
+        """Normalize by the batch, and take its statistics into the running averages or those that are gathered."""
         values = x.size // self._channels
         if values < 2:
             raise ShapeError(
                 f"{self.name}: BatchNorm in training needs at least two values a channel, got a batch of one: "
                 "take a larger batch"
             )
-        # While statistics are gathered, the running averages stay as they are: momentum 0.
-        momentum = 0.0 if self._seen is not None else self.momentum
-        self._backend.run(
-            kernels.normalize,
-            x,
-            self.gamma.value,
-            self.beta.value,
-            self.epsilon,
-            momentum,
-            self._batch_mean,
-            self._batch_variance,
-            self.mean,
-            self.variance,
-            y,
-        )
+        momentum = self.momentum if self._seen is None else 0.0  # running averages then stay as they are
+        statistics = *self._of_batch, self.mean, self.variance
+        learned = self.gamma.value, self.beta.value
+        self._backend.run(kernels.normalize, x, *learned, self.epsilon, momentum, *statistics, y)
         if self._seen is not None:
-            to_host = self._backend.to_host
-            self._seen.add(values, to_host(self._batch_mean), to_host(self._batch_variance))
+            self._seen.add(values, *map(self._backend.to_host, self._of_batch))
 
     def backward(self, dy: Array) -> Array | None:
         dx = dy if self._dx is None else self._dx[dy.shape[-1]]
         if self.is_frozen:
-            return self._frozen_gradient(dy, dx) if self._needs_input_gradient else None
-        statistics = (self._batch_mean, self._batch_variance) if self._by_batch else (self.mean, self.variance)
-        share = self._channels / dy.size if self._by_batch else 0.0
-        self._backend.run(
-            kernels.normalize_gradient,
-            dy,
-            self._x,
-            self.gamma.value,
-            *statistics,
-            self.epsilon,
-            share,
-            self.gamma.grad,
-            self.beta.grad,
-            dx,
-        )
+            if self._needs_input_gradient:  # γ/√(σ² + ε) dy: the statistics are constants
+                self._as_remembered(dy, self._zeros, self._zeros, dx)
+        else:
+            statistics = self._of_batch if self._by_batch else (self.mean, self.variance)
+            share = self._channels / dy.size if self._by_batch else 0.0
+            arrays = self._x, self.gamma.value, *statistics
+            gradients = self.gamma.grad, self.beta.grad
+            self._backend.run(kernels.normalize_gradient, dy, *arrays, self.epsilon, share, *gradients, dx)
         return dx if self._needs_input_gradient else None
 
-    def _frozen_gradient(self, dy: Array, dx: Array) -> Array:
-        """dx := γ/√(σ² + ε) dy: of what γ, β and x̄ are, with remembered statistics, ∂C/∂x knows nothing more."""
-        flat, zeros = dy.reshape(self._channels, -1), self._zeros
-        columns = (self.gamma.column, zeros, zeros, self.variance.reshape(-1, 1))
-        self._backend.run(kernels.normalize_as_remembered, flat, *columns, self.epsilon, dx.reshape(flat.shape))
-        return dx
-
     def start_gathering(self) -> None:
-        """From now on normalise by the batch, and gather the statistics of all that comes through."""
+        """From now on normalize by the batch, and gather the statistics of all that comes through."""
         self._seen = Statistics(self._channels)
 
     def stop_gathering(self, keep: bool) -> None:
@@ -141,9 +116,7 @@ class Statistics:
     """Mean and squared distances of values that come in parts, in float64 (T. Chan, G. Golub, R. LeVeque, 1979)."""
 
     def __init__(self, channels: int) -> None:
-        self.count = 0
-        self.mean = np.zeros(channels)
-        self.squares = np.zeros(channels)
+        self.count, self.mean, self.squares = 0, np.zeros(channels), np.zeros(channels)
 
     def add(self, count: int, mean: NDArray[Any], variance: NDArray[Any]) -> None:
         """Add a part by its size, means and variances."""
