@@ -1,54 +1,23 @@
 """The matrix products of a convolution, by patches: the textbook's im2col, few large products, what a GPU likes.
 
-`gpunn.nn.layers.conv_rows` makes the same products by rows, which is what the caches of a CPU like.
+`gpunn.backend.conv_rows` makes the same products by rows, which is what the caches of a CPU like.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Protocol
 
+from gpunn.backend.conv_rows import Extent
 from gpunn.kernels.convolution import Geometry, col2im, im2col
 from gpunn.kernels.record import Array
 from gpunn.nn.layers.base import BuildContext
 from gpunn.nn.parameter import Parameter
 
 
-@dataclass(frozen=True)
-class Extent:
-    """The sizes of a convolution: `filters` of `size`, over images of (channels, height, width), at (rows, columns)."""
-
-    filters: int
-    size: tuple[int, int]
-    stride: tuple[int, int]
-    padding: tuple[int, int]
-    channels: int
-    height: int
-    width: int
-    rows: int
-    columns: int
-
-
-class Products(Protocol):
-    """Z = W A, ∂C/∂W = Δ Aᵀ and ∂C/∂A = Wᵀ Δ, where A holds what each filter sees at each place."""
-
-    def forward(self, w: Parameter, x: Array, z: Array) -> None:
-        """z := the products; x is (channels, height, width, n), z (filters, rows, columns, n)."""
-
-    def weight_gradient(self, x: Array, delta: Array, w: Parameter) -> None:
-        """Set the gradient of w; delta is like z."""
-
-    def input_gradient(self, w: Parameter, delta: Array, dx: Array) -> None:
-        """dx := ∂C/∂x."""
-
-
 class PatchProducts:
-    """All patches of a block of output rows as the columns of one matrix (im2col).
+    """Z = W A, ∂C/∂W = Δ Aᵀ and ∂C/∂A = Wᵀ Δ, all patches of a block of output rows being the columns of A (im2col).
 
     Args:
-        context: where memory comes from.
-        extent: of the convolution.
+        context: Source of memory.
+        extent: Sizes of the convolution.
     """
 
     def __init__(self, context: BuildContext, extent: Extent) -> None:
@@ -61,18 +30,21 @@ class PatchProducts:
         self._columns = context.scratch((self._block * row * context.capacity,))
 
     def forward(self, w: Parameter, x: Array, z: Array) -> None:
+        """Compute z := the products; x is (channels, height, width, n), z (filters, rows, columns, n)."""
         z = z.reshape(len(z), -1)
         for columns, span, _, _ in self._blocks(x.shape[3]):
             self._fill(x, columns, span)
             self._backend.gemm(1.0, w.matrix, columns, 0.0, z[:, span])
 
     def weight_gradient(self, x: Array, delta: Array, w: Parameter) -> None:
+        """Set the gradient of w; delta is like z."""
         delta = delta.reshape(len(delta), -1)
         for columns, span, first, _ in self._blocks(x.shape[3]):
             self._fill(x, columns, span)
             self._backend.gemm(1.0, delta[:, span], columns.T, 1.0 if first else 0.0, w.gradient_matrix)
 
     def input_gradient(self, w: Parameter, delta: Array, dx: Array) -> None:
+        """Compute dx := ∂C/∂x."""
         delta = delta.reshape(len(delta), -1)
         for columns, span, first, last in self._blocks(dx.shape[3]):
             self._backend.gemm(1.0, w.matrix.T, delta[:, span], 0.0, columns)
@@ -80,7 +52,7 @@ class PatchProducts:
             self._backend.run(col2im, columns, *where, first > 0, dx)
 
     def _blocks(self, n: int) -> Iterator[tuple[Array, slice, int, int]]:
-        """For each block of output rows: its columns of A, where it lies in z, its first row and its end."""
+        """Yield for each block of output rows: its columns of A, its place in z, its first row and its end."""
         rows, width = self._extent.rows, self._extent.columns * n
         for first in range(0, rows, self._block):
             last = min(first + self._block, rows)

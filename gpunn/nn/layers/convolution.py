@@ -3,14 +3,14 @@
 from dataclasses import replace
 
 from gpunn.backend.base import Shape
+from gpunn.backend.conv_rows import Extent, RowProducts
 from gpunn.config import register
 from gpunn.errors import OptionError, ShapeError
 from gpunn.kernels.record import Array
 from gpunn.nn.initializers import Initializer
 from gpunn.nn.layers.base import BuildContext
 from gpunn.nn.layers.bias import Weighted
-from gpunn.nn.layers.conv_patches import Extent, PatchProducts, Products
-from gpunn.nn.layers.conv_rows import RowProducts
+from gpunn.nn.layers.conv_patches import PatchProducts
 from gpunn.scalars import pair, positive_whole
 
 
@@ -60,7 +60,7 @@ class Conv2D(Weighted):
         return (rows, columns, self.filters)
 
     def _extent(self, axis: int, input_shape: Shape) -> tuple[int, int]:
-        """Padding before the image and number of places of the filter, along height (0) or width (1)."""
+        """Return the padding before the image and the number of places of the filter, along one axis."""
         length, size, stride = input_shape[axis], self.size[axis], self.stride[axis]
         if self.padding == "same":
             places = -(-length // stride)
@@ -81,7 +81,7 @@ class Conv2D(Weighted):
         self._make_w(context, self.filters, channels, *self.size)
         # Where a window of rows is one with the patch there is nothing to save, and the patches need fewer products.
         by_rows = context.backend.device == "cpu" and self.size[0] > 1
-        self._products: Products = RowProducts(context, extent) if by_rows else PatchProducts(context, extent)
+        self._products = RowProducts(context, extent) if by_rows else PatchProducts(context, extent)
         # The rows of a single image are so short that their many products take longer than its patches, which without
         # padding are one copy.
         is_slow_alone = by_rows and not any(padding)
@@ -109,5 +109,5 @@ class Conv2D(Weighted):
             products.weight_gradient(self._a, dy, self.w)
         return dx
 
-    def _products_for(self, n: int) -> Products:
+    def _products_for(self, n: int) -> PatchProducts | RowProducts:
         return self._products_of_one if n == 1 else self._products

@@ -13,12 +13,12 @@ from support.layer_helpers import Alone, assert_gradients, blocks_of
 
 from gpunn import Conv2D, Dense, Flatten, ReLU, Sequential
 from gpunn.backend.base import Backend
+from gpunn.backend.conv_rows import Extent, RowProducts
 from gpunn.backend.devices import select
 from gpunn.errors import OptionError, ShapeError
 from gpunn.nn.initializers import Constant
 from gpunn.nn.layers.base import BuildContext
-from gpunn.nn.layers.conv_patches import Extent, PatchProducts, Products
-from gpunn.nn.layers.conv_rows import RowProducts
+from gpunn.nn.layers.conv_patches import PatchProducts
 from gpunn.nn.parameter import Parameters
 
 BLOCKS = st.sampled_from([1, 50, 500, None])
@@ -170,7 +170,7 @@ def test_the_first_layer_computes_no_gradient_of_its_input(backend: Backend) -> 
 
 def products_of(
     kind: type[PatchProducts] | type[RowProducts], backend: Backend, extent: Extent, capacity: int
-) -> tuple[Products, Any, Parameters]:
+) -> tuple[PatchProducts | RowProducts, Any, Parameters]:
     context = BuildContext(
         backend, "float64", capacity, batch_size=max(1, capacity - 1), name="conv1", needs_input_gradient=True
     )

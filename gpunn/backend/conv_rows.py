@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from math import prod
+from typing import Protocol
 
 import numpy as np
 
+from gpunn.backend.base import Backend, Shape
 from gpunn.kernels.record import Array
-from gpunn.nn.layers.base import BuildContext
-from gpunn.nn.layers.conv_patches import Extent
-from gpunn.nn.parameter import Parameter
 
 _SHORT = 16
 """Sums over fewer products than this are too short for BLAS to be quick."""
@@ -23,6 +23,39 @@ _PARTS = 8
 """Output rows whose weight gradients are collected side by side. The same on every machine: it orders a sum."""
 
 _Work = list[Callable[[], object]]
+
+
+@dataclass(frozen=True)
+class Extent:
+    """The sizes of a convolution: `filters` of `size`, over images of (channels, height, width), at (rows, columns)."""
+
+    filters: int
+    size: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    channels: int
+    height: int
+    width: int
+    rows: int
+    columns: int
+
+
+class Memory(Protocol):
+    """Scratch memory of a layer for batches of up to `capacity` samples; see `BuildContext`."""
+
+    backend: Backend
+    capacity: int
+    batch_size: int
+    needs_input_gradient: bool
+
+    def scratch(self, shape: Shape) -> Array: ...
+
+
+class Weights(Protocol):
+    """Weights (filters, channels, *size) and their gradient; see `Parameter`."""
+
+    value: Array
+    grad: Array
 
 
 class RowProducts:
@@ -40,11 +73,11 @@ class RowProducts:
     Products of different rows do not depend on one another: BLAS gets them together and shares them out.
 
     Args:
-        context: where memory comes from; the CPU.
-        extent: of the convolution.
+        context: Source of memory, on the CPU.
+        extent: Sizes of the convolution.
     """
 
-    def __init__(self, context: BuildContext, extent: Extent) -> None:
+    def __init__(self, context: Memory, extent: Extent) -> None:
         self._backend, self._extent, e = context.backend, extent, extent
         is_laid_out = e.stride[1] > 1 or e.channels * e.size[0] < _SHORT
         # The columns of the filter are slots, as channels are, or moves along the row.
@@ -69,21 +102,22 @@ class RowProducts:
             self._moved = context.scratch((e.channels * e.columns * context.capacity if e.stride[1] > 1 else 0,))
         self._plans: dict[str, tuple[Array, Array, _Work]] = {}
 
-    def forward(self, w: Parameter, x: Array, z: Array) -> None:
+    def forward(self, w: Weights, x: Array, z: Array) -> None:
+        """Compute z := the products; x is (channels, height, width, n), z (filters, rows, columns, n)."""
         e = self._extent
         weights = self._weights.reshape(self._moves, e.filters, e.size[0], e.channels, self._slots)
-        np.copyto(weights.transpose(1, 3, 2, 0, 4).reshape(w.shape), w.value)
+        np.copyto(weights.transpose(1, 3, 2, 0, 4).reshape(w.value.shape), w.value)
         self._do("forward", self._plan_forward, x, z)
 
-    def weight_gradient(self, x: Array, delta: Array, w: Parameter) -> None:
-        """As in `Products`; x is that of the last `forward`, which may still lie turned in memory."""
+    def weight_gradient(self, x: Array, delta: Array, w: Weights) -> None:
+        """Set the gradient of w; x is that of the last `forward`, which may still lie turned in memory."""
         e = self._extent
         self._do("weight gradient", self._plan_weight_gradient, x, delta)
         total = np.add.reduce(self._parts).reshape(self._moves, e.size[0], e.channels, self._slots, e.filters)
-        gradient: Array = w.grad
-        np.copyto(gradient, total.transpose(4, 2, 1, 0, 3).reshape(w.shape))
+        np.copyto(w.grad, total.transpose(4, 2, 1, 0, 3).reshape(w.value.shape))
 
-    def input_gradient(self, w: Parameter, delta: Array, dx: Array) -> None:
+    def input_gradient(self, w: Weights, delta: Array, dx: Array) -> None:
+        """Compute dx := ∂C/∂x."""
         e = self._extent
         for first, weights in enumerate(self._backward_weights):
             # The larger u, the earlier the output row.
@@ -157,7 +191,7 @@ class RowProducts:
         return work
 
     def _seers(self) -> Iterator[tuple[int, int, int, int, int]]:
-        """For each input row that is seen: number, remainder, the stretch of weights that see it, first output row."""
+        """Yield for each input row that is seen: number, remainder, its part of the weights, first output row."""
         e = self._extent
         for y in range(e.height):
             last, remainder = divmod(y + e.padding[0], e.stride[0])
@@ -167,7 +201,7 @@ class RowProducts:
                 yield y, remainder, begin - first, end - first, begin
 
     def _blocks(self, x: Array) -> Iterator[tuple[int, int, Callable[[], None], Callable[[int, int], Array]]]:
-        """For each block of output rows: the first, how many, what turns their input, and A_v(i) of the i-th."""
+        """Yield for each block of output rows: the first, how many, what turns their input, and A_v(i) of the i-th."""
         e, n = self._extent, x.shape[3]
         for first in range(0, e.rows, self._block):
             count = min(self._block, e.rows - first)
@@ -205,7 +239,7 @@ class RowProducts:
 
 
 def _shifts(e: Extent) -> Iterator[tuple[int, slice, slice]]:
-    """For each column v of the filter: the pixels of a row that it meets, and the places at which it meets them."""
+    """Yield for each column v of the filter: the pixels of a row that it meets, and the places where it does."""
     (_, stride), left = e.stride, e.padding[1]
     for v in range(e.size[1]):
         begin = max(0, -((v - left) // stride))
