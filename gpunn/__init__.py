@@ -16,12 +16,11 @@ from gpunn.nn.layers import activation
 from gpunn.nn.layers.activation import *  # noqa: F403  # once more, for mypy
 from gpunn.nn.losses import *  # noqa: F403
 from gpunn.sequential import Sequential, load_model
-from gpunn.train import optimizers, regularizers, schedules
+from gpunn.train import optimizers, schedules
 from gpunn.train.evaluator import Evaluation
 from gpunn.train.history import History
 from gpunn.train.optimizers import *  # noqa: F403
 from gpunn.train.record import Record
-from gpunn.train.regularizers import *  # noqa: F403
 from gpunn.train.schedules import *  # noqa: F403
 from gpunn.version import __version__ as __version__
 
@@ -32,7 +31,6 @@ __all__ += layers.__all__
 __all__ += activation.__all__
 __all__ += losses.__all__
 __all__ += optimizers.__all__
-__all__ += regularizers.__all__
 __all__ += schedules.__all__
 
 

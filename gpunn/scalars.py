@@ -1,6 +1,8 @@
 """Check numbers given as arguments; an error says what was expected."""
 
+import math
 import numbers
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,15 +12,26 @@ from gpunn.errors import OptionError
 _MOST = 2**48  # NumPy counts no much further
 
 
-def real(value: Any, what: str) -> float:
-    """Return a real number as a float; refuse a text, a class and a boolean. Errors begin with `what`."""
+Range = tuple[str, Callable[[float], bool]]
+"""How a message puts the numbers that are allowed, and whether one is."""
+
+POSITIVE: Range = "be above 0 and finite", lambda number: 0 < number < math.inf
+NOT_NEGATIVE: Range = "be at least 0 and finite", lambda number: 0 <= number < math.inf
+SHARE: Range = "lie from 0 to below 1", lambda number: 0 <= number < 1
+
+
+def real(value: Any, what: str, allowed: Range | None = None) -> float:
+    """Return a real number as a float; refuse a text, a class, a boolean and one that is not in the range allowed."""
     number = value.item() if isinstance(value, np.ndarray) and not value.ndim else value
     if isinstance(number, bool) or not isinstance(number, numbers.Real):
         raise OptionError(f"{what} must be a number, got {value!r}")
     try:
-        return float(number)
+        number = float(number)
     except OverflowError:
         raise OptionError(f"{what} must be a finite number, got one beyond all floats") from None
+    if allowed and not allowed[1](number):
+        raise OptionError(f"{what} must {allowed[0]}, got {value!r}")
+    return number
 
 
 def flag(value: Any, what: str) -> bool:

@@ -14,9 +14,8 @@ from gpunn.saving.model_file import read_model, save_model
 from gpunn.train.arguments import check_samples
 from gpunn.train.evaluator import Evaluation, evaluate, recompute_statistics
 from gpunn.train.history import History
-from gpunn.train.optimizers import Optimizer
+from gpunn.train.optimizers import Optimizer, Regularizer
 from gpunn.train.options import TrainOptions
-from gpunn.train.regularizers import Regularizer
 from gpunn.train.trainer import Trainer
 
 _INTERNAL = {"arranged", "backpropagate", "buffer_bytes", "build_with", "check_samples", "clock", "compile_ahead"}

@@ -177,11 +177,15 @@ class Compiling:
 
     def _write(self, line: str) -> None:
         if self._stream is not None and line != self._line:
-            try:
-                columns = os.get_terminal_size(self._stream.fileno()).columns or 80
-            except (OSError, ValueError):  # no terminal with a size, such as a stream in memory
-                columns = 80
-            line = line[: columns - 1]
+            line = line[: columns_of(self._stream) - 1]
             self._stream.write(f"\r{line:{len(self._line)}}" if line else f"\r{'':{len(self._line)}}\r")
             self._stream.flush()
             self._line = line
+
+
+def columns_of(stream: TextIO) -> int:
+    """Return the width of a terminal, which may change; 80 for a stream without one."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80

@@ -1,6 +1,4 @@
-"""How well a network does: the figures of its task over samples, nothing learned."""
-
-from __future__ import annotations
+"""Measure a network: the figures of its task over samples, nothing learned."""
 
 import math
 from copy import copy
@@ -22,16 +20,16 @@ from gpunn.train.arguments import as_samples, check_samples
 
 @dataclass(frozen=True, repr=False)
 class Evaluation:
-    """How well a network does on some samples; figures that do not apply to its task are nan, and not shown.
+    """Figures of a network on some samples; those that do not apply to its task are NaN, and not shown.
 
     Attributes:
-        loss: the cost C₀, without a regulariser; nan where the network knows no loss.
-        accuracy: share of right answers, 0 to 1; nan for regression.
-        right: how many are right; 0 for regression.
-        total: how many answers there are: one a sample, or, where each output is a question by itself, one an output.
-        rmse: root mean squared error √(Σ ‖a − y‖² / (samples · outputs)); nan but for regression.
+        loss: Loss C₀, without a regularizer; NaN where the network knows no loss.
+        accuracy: Share of right answers, 0 to 1; NaN for regression.
+        right: Number of right answers; 0 for regression.
+        total: Number of answers: one a sample, or, where each output is a question by itself, one an output.
+        rmse: Root mean squared error √(Σ ‖a − y‖² / (samples · outputs)); NaN but for regression.
         r2: R² = 1 − Σ ‖a − y‖² / Σ ‖y − ȳ‖² over all outputs, ȳ the mean target: 1 where all is right, 0 for answering
-            ȳ; nan but for regression, and where all targets are equal.
+            ȳ; NaN but for regression, and where all targets are equal.
     """
 
     loss: float
@@ -55,25 +53,24 @@ class Evaluation:
     def __str__(self) -> str:
         if math.isnan(self.accuracy):
             return in_words(self.figures)
-        loss = {name: value for name, value in self.figures.items() if name == "loss"}
         said = f"accuracy {self.accuracy:.2%} ({self.right:,} of {self.total:,} right)"
-        return f"{said}, {in_words(loss)}" if loss else said
+        return said if math.isnan(self.loss) else f"{said}, {in_words({'loss': self.loss})}"
 
 
 class Measure:
-    """Makes the figures of a task from sums over samples, such as a device has added up.
+    """Makes the figures of a task from sums over samples that a device has added up.
 
     Args:
-        loss: whose sums they are; None for sums of squares that are no loss of the network.
-        samples: whose targets they are of.
+        loss: Loss of the sums; None for sums of squares that are no loss of the network.
+        samples: Samples of the sums.
 
     Attributes:
-        task: of this loss on these targets.
+        task: Task of this loss on these targets.
     """
 
     def __init__(self, loss: Loss | None, samples: Samples) -> None:
         self._has_loss = loss is not None
-        loss = MeanSquaredError() if loss is None else loss
+        loss = loss or MeanSquaredError()
         self.task = loss.task(bool(samples.classes))
         targets = samples.targets
         self._answers = targets.shape[1] if self.task is Task.BINARY else 1
@@ -83,31 +80,31 @@ class Measure:
             varies = targets.max(axis=0) > targets.min(axis=0)  # else rounding would be all of its variance
             self._variance = float(np.var(targets, axis=0, dtype=np.float64)[varies].sum())
 
-    def __call__(self, cost: float, right: float, samples: int) -> Evaluation:
-        """The figures of `samples` samples, whose costs and right answers add up to `cost` and `right`."""
+    def __call__(self, loss: float, right: float, samples: int) -> Evaluation:
+        """Return the figures of `samples` samples from the sums of their losses and right answers."""
         if not samples:
             return Evaluation(math.nan, math.nan, 0, 0)
-        mean, total = cost / samples, samples * self._answers
-        loss = mean if self._has_loss else math.nan
+        mean, total = loss / samples, samples * self._answers
+        shown = mean if self._has_loss else math.nan
         if self.task is not Task.REGRESSION:
-            return Evaluation(loss, right / total, round(right), total)
+            return Evaluation(shown, right / total, round(right), total)
         if not self._squares:
-            return Evaluation(loss, math.nan, 0, total)
+            return Evaluation(shown, math.nan, 0, total)
         rmse = math.sqrt(mean / self._outputs) if mean >= 0 else math.nan
         r2 = 1 - mean / self._variance if self._variance else math.nan
-        return Evaluation(loss, math.nan, 0, total, rmse, r2)
+        return Evaluation(shown, math.nan, 0, total, rmse, r2)
 
 
 class Evaluator:
-    """Runs samples through a network, and sums cost and right answers on the device."""
+    """Runs samples through a network, and sums loss and right answers on the device."""
 
     def __init__(self, model: Network, batches: DataLoader) -> None:
         backend = model._built()
         self.model, self.batches, self.backend = model, batches, backend
         self._clock = backend.zeros((4,), np.int32)
         self._totals = backend.zeros((2,), np.float64)
-        # A cost of its own: that of the training keeps the buffers that it was recorded with.
-        self._loss = MeanSquaredError() if model.loss is None else copy(model.loss)
+        # A loss of its own: that of the training keeps the buffers that it was recorded with.
+        self._loss = copy(model.loss) or MeanSquaredError()
         self._measure = Measure(model.loss, batches.samples)
 
     def rehearse(self, size: int) -> None:
@@ -116,7 +113,7 @@ class Evaluator:
             self.compute(n)
 
     def compute(self, n: int) -> None:
-        """Add the cost and the right answers of the n samples that come next, kernel by kernel."""
+        """Add loss and right answers of the next n samples, kernel by kernel."""
         model = self.model
         stages, bias = model.stages_under(model.loss)
         rows, x = model.input.views(n)
@@ -125,7 +122,7 @@ class Evaluator:
         self._loss.evaluate(self.backend, z, targets, self._totals, bias=None if bias is None else bias.value)
 
     def run(self, size: int | None = None) -> Evaluation:
-        """One pass over all samples, `size` at once; left out, as many as the network was built for."""
+        """Make one pass over all samples in batches of `size`; left out, of the network's capacity."""
         model, backend, batches = self.model, self.backend, self.batches
         size = size or model.capacity
         backend.assign(self._totals, 0.0)
@@ -136,8 +133,8 @@ class Evaluator:
             backend.assign(self._clock[NEXT_STEP : NEXT_STEP + 1], number)
             self.compute(n)
             batches.given(n)
-        cost, right = (float(total) for total in backend.to_host(self._totals))
-        return self._measure(cost, right, batches.size)
+        loss, right = map(float, backend.to_host(self._totals))
+        return self._measure(loss, right, batches.size)
 
 
 def evaluate(model: Network, samples: Any, y: ArrayLike | None = None) -> Evaluation:
@@ -148,17 +145,7 @@ def evaluate(model: Network, samples: Any, y: ArrayLike | None = None) -> Evalua
 
 
 def recompute_statistics(model: Network, samples: Samples | Data) -> None:
-    """Let every BatchNorm remember the statistics of these samples instead of its running averages.
-
-    One pass: each layer is normalised by its batches, and their means and variances are put together.
-
-    Args:
-        model: Network, built.
-        samples: the training set.
-
-    Raises:
-        OptionError: the network has no BatchNorm.
-    """
+    """Replace the running averages of BatchNorm; see `Sequential.recompute_statistics`."""
     samples = model.arranged(samples.train if isinstance(samples, Data) else samples)
     check_samples(model, samples)
     layers = [layer for layer in model.layers if layer.normalizes_batch]

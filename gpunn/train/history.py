@@ -1,4 +1,4 @@
-"""What a training run recorded: the figures of its task on training and validation data, in memory and as CSV."""
+"""The records of a training, in memory and as CSV."""
 
 import math
 import os
@@ -15,7 +15,7 @@ from gpunn.train.record import COLUMNS, Record
 
 _ALWAYS = ("step", "epoch", "train_loss", "learning_rate", "seconds")
 _LONGEST_LINE = 1000
-_RECORD_BYTES = 32  # that a record takes in memory for each byte of the shortest line that is one
+_RECORD_BYTES = 32  # of memory that a record takes for each byte of the shortest line that is one
 
 _INTEGER = re.compile(r"[0-9]{1,18}")
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?|nan|-?inf")
@@ -25,22 +25,22 @@ class History(Sequence[Record]):
     """The records of a run in the order of their steps.
 
     Args:
-        records: what was recorded so far; appended one by one.
+        records: Records so far; appended one by one.
 
     Attributes:
-        records: the list of `Record`.
-        best: The first record of the lowest finite validation loss, of training loss if none was validated.
-        overfitting_since: the record since which the model overfits, or None; see `OverfittingDetector`.
-        stopped: "", or why training ended before its last epoch.
-        skipped: batches that were skipped because they led to NaN or Inf.
+        records: List of `Record`.
+        best: First record of the lowest finite validation loss, of training loss if none was validated; or None.
+        overfitting_since: Record since which the model overfits, or None; see `OverfittingDetector`.
+        stopped: Reason of an end before the last epoch, or "".
+        skipped: Number of batches skipped because they led to NaN or Inf.
     """
 
     def __init__(self, records: Iterable[Record] = ()) -> None:
         self.records: list[Record] = []
         self.best: Record | None = None
         self.overfitting_since: Record | None = None
-        self.stopped = ""
-        self.skipped = 0
+        self.stopped, self.skipped = "", 0
+        self._lowest = (True, math.inf)
         self._detector = OverfittingDetector()
         for record in records:
             self.append(record)
@@ -52,16 +52,17 @@ class History(Sequence[Record]):
             The record since which the model overfits, once: from the call that found it. Else None.
 
         Raises:
-            ValueError: if its step is not after the last record's.
+            ValueError: Its step is not after the last record's.
         """
         if self.records and record.step <= self.records[-1].step:
             raise ValueError(f"expected a record after step {self.records[-1].step}, got step {record.step}")
         self.records.append(record)
-        if _rank(record) < (_rank(self.best) if self.best else (True, math.inf)):
-            self.best = record
+        is_validated = math.isfinite(record.validation_loss)
+        loss = record.validation_loss if is_validated else record.train_loss
+        if math.isfinite(loss) and (not is_validated, loss) < self._lowest:
+            self.best, self._lowest = record, (not is_validated, loss)
         since = self._detector.observe(record)
-        if since is not None:
-            self.overfitting_since = since
+        self.overfitting_since = since or self.overfitting_since
         return since
 
     @overload
@@ -80,18 +81,17 @@ class History(Sequence[Record]):
     def __repr__(self) -> str:
         if not self.records:
             return "History(no records)"
-        last = self.records[-1]
-        since = self.overfitting_since
-        tail = f", overfitting since step {since.step}" if since is not None else ""
+        last, since = self.records[-1], self.overfitting_since
+        tail = f", overfitting since step {since.step}" if since else ""
         return f"History({len(self)} records to step {last.step}, epoch {last.epoch:g}{tail})"
 
     def __str__(self) -> str:
-        """A short table: the best and the last record."""
+        """Return a short table: the best and the last record."""
         if not self.records:
             return "no records yet"
         there = [(name, record) for name, record in (("best", self.best), ("last", self.records[-1])) if record]
         figures = [
-            (f"{part}_{name}", f"{word}{FIGURES[name]}")
+            (f"{part}_{name}", word + FIGURES[name])
             for part, word in (("train", ""), ("validation", "validation "))
             for name in FIGURES
             if any(name in record.figures(part) for record in self.records)
@@ -102,16 +102,9 @@ class History(Sequence[Record]):
         for name, record in there:
             cells = [_cell(column, getattr(record, column)) for column, _ in figures]
             rows.append([name, str(record.step), f"{record.epoch:.4g}", *cells, f"{record.seconds:.1f} s"])
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        lines = [
-            "  ".join(
-                cell.ljust(width) if column == 0 else cell.rjust(width)
-                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-            ).rstrip()
-            for row in rows
-        ]
-        if self.overfitting_since is not None:
-            since = self.overfitting_since
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
+        if since := self.overfitting_since:
             lines.append(f"overfitting (high variance) since step {since.step}, epoch {since.epoch:.4g}")
         if self.skipped:
             lines.append(f"skipped: {self.skipped} batches that led to NaN or Inf")
@@ -125,21 +118,21 @@ class History(Sequence[Record]):
         Numbers read back to the same bits.
 
         Raises:
-            OutputError: if the file cannot be written; an older file of that name is then untouched.
+            OutputError: The file cannot be written; an older file of that name is then untouched.
         """
         columns = columns_of(self.records)
         lines = [",".join(columns)]
         for record in self.records:
-            numbers = [float(getattr(record, name)) for name in columns[1:]]
-            lines.append(",".join([str(int(record.step)), *map(repr, numbers)]))
+            numbers = (repr(float(getattr(record, name))) for name in columns[1:])
+            lines.append(",".join([str(int(record.step)), *numbers]))
         write_atomically(path, ("\n".join(lines) + "\n").encode("ascii"))
 
     @classmethod
     def read_csv(cls, path: str | os.PathLike[str]) -> "History":
-        """Read what `write_csv` wrote. What the detector of overfitting said is found again; `stopped` is "".
+        """Read a file of `write_csv`. Overfitting is detected again; `stopped` is "".
 
         Raises:
-            DataError: if the file is missing or damaged, with the line and what is wrong in it.
+            DataError: The file is missing or damaged, with the line and the fault in it.
         """
         history = cls()
         try:
@@ -147,7 +140,7 @@ class History(Sequence[Record]):
                 require(_RECORD_BYTES * os.fstat(file.fileno()).st_size, str(path))
                 head = file.readline(_LONGEST_LINE).decode("latin-1")
                 columns = head.removesuffix("\n").split(",")
-                # Any subset of what is known, in its order: a version before this one wrote fewer.
+                # Any subset of the known ones, in their order: a version before this one wrote fewer.
                 if not head.endswith("\n") or columns != [n for n in COLUMNS if n in columns or n in _ALWAYS]:
                     raise DataError(f"{path}: expected the header of a gpunn history, got {_shown(head)}")
                 for number, line in enumerate(iter(lambda: file.readline(_LONGEST_LINE), b""), start=2):
@@ -162,35 +155,27 @@ class History(Sequence[Record]):
         return history
 
 
-def _rank(record: Record) -> tuple[bool, float]:
-    """Order records, the best first: by validation loss, or by training loss where none was validated."""
-    is_validated = math.isfinite(record.validation_loss)
-    loss = record.validation_loss if is_validated else record.train_loss
-    return not is_validated, loss if math.isfinite(loss) else math.inf
-
-
 def columns_of(records: Sequence[Record]) -> list[str]:
-    """The columns that some records have numbers for, and those that every history has."""
+    """Name the columns that some records have numbers for, and those that every history has."""
     return [name for name in COLUMNS if name in _ALWAYS or any(not math.isnan(getattr(each, name)) for each in records)]
 
 
 def _parse(line: str, columns: Sequence[str]) -> Record:
-    """One line of the CSV; a ValueError says what is wrong with it."""
+    """Read one line of the CSV; a ValueError names the fault in it."""
     cells = line.split(",")
     if len(cells) != len(columns):
         raise ValueError(f"expected {len(columns)} numbers, got {len(cells)}")
     if not _INTEGER.fullmatch(cells[0]):
         raise ValueError(f"expected a whole number as step, got {_shown(cells[0])}")
+    numbers = dict.fromkeys(COLUMNS[1:], math.nan)
     for name, cell in zip(columns[1:], cells[1:], strict=True):
         if not _NUMBER.fullmatch(cell):
             raise ValueError(f"expected a number as {name}, got {_shown(cell)}")
-    numbers = dict.fromkeys(COLUMNS[1:], math.nan) | dict(zip(columns[1:], map(float, cells[1:]), strict=True))
-    for name in ("epoch", "seconds"):
-        if not (math.isfinite(numbers[name]) and numbers[name] >= 0):
-            raise ValueError(f"expected {name} to be finite and not negative, got {numbers[name]}")
-    for name in ("train_accuracy", "validation_accuracy"):
-        if not (math.isnan(numbers[name]) or 0 <= numbers[name] <= 1):
-            raise ValueError(f"expected {name} between 0 and 1, got {numbers[name]}")
+        numbers[name] = value = float(cell)
+        if name in ("epoch", "seconds") and not (math.isfinite(value) and value >= 0):
+            raise ValueError(f"expected {name} to be finite and not negative, got {value}")
+        if name.endswith("accuracy") and not (math.isnan(value) or 0 <= value <= 1):
+            raise ValueError(f"expected {name} between 0 and 1, got {value}")
     return Record(int(cells[0]), **numbers)
 
 
@@ -199,5 +184,5 @@ def _cell(column: str, value: float) -> str:
 
 
 def _shown(text: str) -> str:
-    """Foreign text for an error message: quoted, on one line, short."""
+    """Quote foreign text for an error message, on one line, short."""
     return repr(text if len(text) <= 40 else text[:40] + "…")

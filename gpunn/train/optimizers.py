@@ -1,12 +1,13 @@
-"""Gradient descent: how gradients change parameters. Every optimizer is one kernel over the flat arrays."""
-
-from __future__ import annotations
+"""Gradient descent (4) and regularisation (17): each optimizer is one kernel over the flat arrays."""
 
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import cached_property
-from typing import TypeVar
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from gpunn.backend.copies import Buildable
 from gpunn.config import base_of_kind, register, written
@@ -15,13 +16,57 @@ from gpunn.kernels import updates as kernels
 from gpunn.kernels.gather import STEP
 from gpunn.kernels.record import Array
 from gpunn.nn.parameter import Parameters
-from gpunn.scalars import flag, real
-from gpunn.train.regularizers import Regularizer
+from gpunn.scalars import NOT_NEGATIVE, POSITIVE, SHARE, flag, real
 from gpunn.train.schedules import Constant, Schedule
 
-__all__ = ["SGD", "Adam", "Optimizer"]
+__all__ = ["L1", "L2", "SGD", "Adam", "Optimizer", "Regularizer"]
 
 Update = TypeVar("Update", bound=Callable[..., None])
+
+
+@base_of_kind("regularizer", "L2(5.0)")
+class Regularizer(ABC):
+    """A penalty on large weights: C = C₀ + λ R(w) (17), over weights only, n the size of the training set.
+
+    Args:
+        strength: λ of (17).
+    """
+
+    def __init__(self, strength: float) -> None:
+        self.strength = real(strength, f"strength of {type(self).__name__}", NOT_NEGATIVE)
+
+    @abstractmethod
+    def coefficients(self, n: int) -> tuple[float, float]:
+        """Return λ/n for sign w and for w: the gain of the gradient of each weight."""
+
+    @abstractmethod
+    def cost(self, weights: NDArray[Any], n: int) -> float:
+        """Return λ R of the weights, one flat array in host memory."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.strength:g})"
+
+
+@register
+class L2(Regularizer):
+    """R = (1/2n) Σ w² (18), so ∂C/∂w gains (λ/n) w (19)."""
+
+    def coefficients(self, n: int) -> tuple[float, float]:
+        return 0.0, self.strength / n
+
+    def cost(self, weights: NDArray[Any], n: int) -> float:
+        return self.strength / (2 * n) * float(np.square(weights, dtype=np.float64).sum())
+
+
+@register
+class L1(Regularizer):
+    """R = (1/n) Σ |w|, so ∂C/∂w gains (λ/n) sign w, 0 at w = 0."""
+
+    def coefficients(self, n: int) -> tuple[float, float]:
+        return self.strength / n, 0.0
+
+    def cost(self, weights: NDArray[Any], n: int) -> float:
+        return self.strength / n * float(np.abs(weights).sum(dtype=np.float64))
 
 
 def ending_step(update: Update) -> Update:
@@ -32,24 +77,20 @@ def ending_step(update: Update) -> Update:
 
 @base_of_kind("optimizer", "SGD(0.1)")
 class Optimizer(Buildable, ABC):
-    """Changes parameters so that the cost falls.
+    """Changes parameters so that the loss falls.
 
-    `fit` works with a copy, so one object may serve several networks, also at once. Each of them keeps what its
-    optimizer remembered (momentum, means of gradients), and goes on with it in the next `fit` with the same object.
+    `fit` works with a copy, so one object may serve several networks, also at once. Each network keeps its optimizer's
+    state (momentum, means of gradients), and continues from it in the next `fit` with the same object.
 
     Args:
         learning_rate: η, or a schedule of it.
     """
 
     def __init__(self, learning_rate: float | Schedule) -> None:
+        what = f"learning rate of {type(self).__name__}"
         if isinstance(learning_rate, str | type):
-            raise OptionError(
-                f"learning rate of {type(self).__name__} must be a number or a schedule such as Cosine(0.1), "
-                f"got {learning_rate!r}"
-            )
-        if not isinstance(learning_rate, Schedule):
-            learning_rate = real(learning_rate, f"learning rate of {type(self).__name__}")
-        self.learning_rate = learning_rate
+            raise OptionError(f"{what} must be a number or a schedule such as Cosine(0.1), got {learning_rate!r}")
+        self.learning_rate = learning_rate if isinstance(learning_rate, Schedule) else real(learning_rate, what)
         _ = self.schedule  # which raises an error for a rate that cannot be
 
     def __repr__(self) -> str:
@@ -57,7 +98,7 @@ class Optimizer(Buildable, ABC):
 
     @property
     def schedule(self) -> Schedule:
-        """Learning rates as a schedule; a plain number is `Constant`."""
+        """The learning rate as a schedule; a plain number is `Constant`."""
         rate = self.learning_rate
         return rate if isinstance(rate, Schedule) else Constant(rate)
 
@@ -67,40 +108,39 @@ class Optimizer(Buildable, ABC):
         return os.urandom(16).hex()
 
     def build(self, parameters: Parameters, regularizer: Regularizer | None = None, n: int = 1, first: int = 0) -> None:
-        """Take the parameters to change, and make what is remembered of them.
+        """Take the parameters to change, and allocate the state.
 
         Args:
-            parameters: of the network.
-            regularizer: its gradient is part of the update.
-            n: size of the training set, for λ/n.
-            first: step of the network that was the first of this optimizer.
+            parameters: Parameters of the network.
+            regularizer: Regularizer whose gradient is part of the update.
+            n: Size of the training set, for λ/n.
+            first: Step of the network that was the first of this optimizer.
         """
         self.remember_settings()
-        self.first = first
-        self.parameters = parameters
+        self.first, self.parameters = first, parameters
         self.l1, self.l2 = regularizer.coefficients(n) if regularizer else (0.0, 0.0)
         self._run = parameters.backend.run
         self._build()
 
     @abstractmethod
     def _build(self) -> None:
-        """Make what is remembered."""
+        """Allocate the optimizer's state (momentum, moments)."""
 
     def before_backward(self, rates: Array, clock: Array) -> None:
-        """Called before the gradients of a step are computed."""
+        """Prepare the step before its gradients are computed."""
 
     @abstractmethod
     def update(self, rates: Array, clock: Array) -> None:
         """Change the parameters by their gradients.
 
         Args:
-            rates: the learning rates of the epoch's steps.
-            clock: which step it is, and which comes next; see `gpunn.kernels.gather`.
+            rates: Learning rates of the epoch's steps.
+            clock: Number of the step, and of the next; see `gpunn.kernels.gather`.
         """
 
     @property
     def state(self) -> dict[str, Array]:
-        """What is remembered from step to step, by name."""
+        """The state that is kept from step to step, by name."""
         return {}
 
     def _zeros(self) -> Array:
@@ -116,29 +156,25 @@ class SGD(Optimizer):
     Args:
         learning_rate: η, or a schedule of it.
         momentum: μ, 0 to below 1.
-        nesterov: whether the gradient is taken one step ahead.
+        nesterov: Whether the gradient is taken one step ahead.
     """
 
     def __init__(self, learning_rate: float | Schedule = 0.1, momentum: float = 0.0, nesterov: bool = False) -> None:
         super().__init__(learning_rate)
-        self.momentum, self.nesterov = real(momentum, "momentum"), flag(nesterov, "nesterov")
-        if not 0 <= self.momentum < 1:
-            raise OptionError(f"momentum must lie from 0 to below 1, got {momentum!r}")
+        self.momentum, self.nesterov = real(momentum, "momentum", SHARE), flag(nesterov, "nesterov")
         if self.nesterov and not self.momentum:
             raise OptionError("nesterov needs a momentum above 0, got 0")
 
     def _build(self) -> None:
         p = self.parameters
         weights = [parameter for parameter in p if parameter.weight_decay and not parameter.is_frozen]
-        # Without a memory of gradients, (21) is the very product that would make the gradient, with another alpha and
-        # beta. On a device the rate would have to be known on the host, so there the update stays a kernel.
+        # Without momentum, (21) is the very product that would make the gradient, with another alpha and beta. On a
+        # device the rate would have to be known on the host, so there the update stays a kernel.
         foldable = not self.momentum and not self.l1 and p.backend.device == "cpu"
-        self._folded = [w for w in weights if len(w.shape) == 2] if foldable else []
-        if len(self._folded) != len(weights):
-            self._folded = []
+        is_folded = foldable and all(len(w.shape) == 2 for w in weights)
+        self._folded = weights if is_folded else []
         start = p.decayed if self._folded else 0
-        self._values, self._gradients = p.learned[start:], p.gradients[start:]
-        self._decayed = p.decayed - start
+        self._values, self._gradients, self._decayed = p.learned[start:], p.gradients[start:], p.decayed - start
         self._velocity = self._zeros() if self.momentum else None
 
     def before_backward(self, rates: Array, clock: Array) -> None:
@@ -149,22 +185,11 @@ class SGD(Optimizer):
 
     @ending_step
     def update(self, rates: Array, clock: Array) -> None:
+        before, after = (self._gradients, rates, self._decayed, self.l1, self.l2), (self._values, clock)
         if self._velocity is None:
-            self._run(kernels.sgd, self._gradients, rates, self._decayed, self.l1, self.l2, self._values, clock)
+            self._run(kernels.sgd, *before, *after)
         else:
-            self._run(
-                kernels.momentum_sgd,
-                self._gradients,
-                rates,
-                self._decayed,
-                self.l1,
-                self.l2,
-                self.momentum,
-                self.nesterov,
-                self._velocity,
-                self._values,
-                clock,
-            )
+            self._run(kernels.momentum_sgd, *before, self.momentum, self.nesterov, self._velocity, *after)
 
     @property
     def state(self) -> dict[str, Array]:
@@ -177,9 +202,9 @@ class Adam(Optimizer):
 
     Args:
         learning_rate: η, or a schedule of it.
-        beta1: how long the mean of gradients remembers.
-        beta2: how long the mean of their squares remembers.
-        epsilon: added to the root, so that nothing is divided by 0.
+        beta1: Decay rate of the mean of gradients.
+        beta2: Decay rate of the mean of their squares.
+        epsilon: Addend of the root, so that nothing is divided by 0.
     """
 
     def __init__(
@@ -190,35 +215,17 @@ class Adam(Optimizer):
         epsilon: float = 1e-8,
     ) -> None:
         super().__init__(learning_rate)
-        for name, beta in (("beta1", beta1), ("beta2", beta2)):
-            if not 0 <= real(beta, f"{name} of Adam") < 1:
-                raise OptionError(f"{name} of Adam must lie from 0 to below 1, got {beta!r}")
-        if not 0 < real(epsilon, "epsilon of Adam") < float("inf"):
-            raise OptionError(f"epsilon of Adam must be above 0 and finite, got {epsilon!r}")
-        self.beta1, self.beta2, self.epsilon = float(beta1), float(beta2), float(epsilon)
+        self.beta1, self.beta2 = real(beta1, "beta1 of Adam", SHARE), real(beta2, "beta2 of Adam", SHARE)
+        self.epsilon = real(epsilon, "epsilon of Adam", POSITIVE)
 
     def _build(self) -> None:
         self._first, self._second = self._zeros(), self._zeros()
 
     @ending_step
     def update(self, rates: Array, clock: Array) -> None:
-        p = self.parameters
-        self._run(
-            kernels.adam,
-            p.gradients,
-            rates,
-            p.decayed,
-            self.l1,
-            self.l2,
-            self.beta1,
-            self.beta2,
-            self.epsilon,
-            self.first,
-            self._first,
-            self._second,
-            p.learned,
-            clock,
-        )
+        p, settings = self.parameters, (self.l1, self.l2, self.beta1, self.beta2, self.epsilon, self.first)
+        moments = self._first, self._second
+        self._run(kernels.adam, p.gradients, rates, p.decayed, *settings, *moments, p.learned, clock)
 
     @property
     def state(self) -> dict[str, Array]:

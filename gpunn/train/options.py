@@ -13,8 +13,7 @@ from gpunn.errors import OptionError
 from gpunn.nn.arguments import checked_dtype
 from gpunn.nn.losses import Loss
 from gpunn.scalars import checked_seed, flag, positive_whole, real
-from gpunn.train.optimizers import SGD, Optimizer
-from gpunn.train.regularizers import Regularizer
+from gpunn.train.optimizers import SGD, Optimizer, Regularizer
 
 
 @dataclass(frozen=True)

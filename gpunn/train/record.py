@@ -1,53 +1,50 @@
 """One look at a model in training: the figures of its task at a step."""
 
 import math
-from dataclasses import astuple, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 
 from gpunn.nn.tasks import FIGURES
-
-_NOTHING = math.nan
 
 
 @dataclass(frozen=True, repr=False)
 class Record:
-    """One look at the model in training. Figures that do not apply are nan: not shown, and no column of the CSV.
+    """One look at the model in training. Figures that do not apply are NaN: not shown, and no column of the CSV.
 
     Args:
-        step: minibatches done since the start of the run.
+        step: Steps done since the start of the run.
         epoch: step / (steps per epoch), so 1.0 is the end of the first epoch.
-        train_loss: mean training loss since the previous record: C₀ of equation (17), without λR.
-        train_accuracy: share of right answers on the training samples since the previous record, 0 to 1;
-            nan for regression.
-        train_rmse: root mean squared error on the training samples since the previous record; for regression.
-        train_r2: their R², measured by the variance of all training targets; for regression.
-        validation_loss: loss on the whole validation set; nan where there is none.
-        validation_accuracy: share of right answers on it, 0 to 1; nan where there is none, and for regression.
-        validation_rmse: root mean squared error on the validation set; for regression.
+        train_loss: Mean training loss since the previous record: C₀ of equation (17), without λR.
+        train_accuracy: Share of right answers on the training samples since the previous record; NaN for regression.
+        train_rmse: Root mean squared error on the training samples since the previous record; for regression.
+        train_r2: Their R², measured by the variance of all training targets; for regression.
+        validation_loss: Loss on the whole validation set; NaN where there is none.
+        validation_accuracy: Share of right answers on it; NaN where there is none, and for regression.
+        validation_rmse: Root mean squared error on the validation set; for regression.
         validation_r2: R² on it; for regression.
-        penalty: λR of equation (17) at this step; nan without a regularizer.
+        penalty: λR of equation (17) at this step; NaN without a regularizer.
         learning_rate: η at this step.
-        seconds: since the start of the run.
+        seconds: Seconds since the start of the run.
     """
 
     step: int
     epoch: float
     train_loss: float
     train_accuracy: float
-    train_rmse: float = field(default=_NOTHING, kw_only=True)
-    train_r2: float = field(default=_NOTHING, kw_only=True)
+    train_rmse: float = field(default=math.nan, kw_only=True)
+    train_r2: float = field(default=math.nan, kw_only=True)
     validation_loss: float
     validation_accuracy: float
-    validation_rmse: float = field(default=_NOTHING, kw_only=True)
-    validation_r2: float = field(default=_NOTHING, kw_only=True)
-    penalty: float = field(default=_NOTHING, kw_only=True)
+    validation_rmse: float = field(default=math.nan, kw_only=True)
+    validation_r2: float = field(default=math.nan, kw_only=True)
+    penalty: float = field(default=math.nan, kw_only=True)
     learning_rate: float
     seconds: float
 
     def __post_init__(self) -> None:
         # One NaN for all, so that records are equal where their numbers are.
-        for name in COLUMNS:
-            if getattr(self, name) != getattr(self, name):
-                object.__setattr__(self, name, _NOTHING)
+        for name, value in vars(self).items():
+            if value != value:
+                object.__setattr__(self, name, math.nan)
 
     @property
     def watched_loss(self) -> float:
@@ -55,13 +52,13 @@ class Record:
         return self.train_loss if math.isnan(self.validation_loss) else self.validation_loss
 
     def figures(self, part: str) -> dict[str, float]:
-        """The figures that apply, by name, of "train" or "validation"."""
+        """Return the figures of "train" or "validation" that apply, by name."""
         values = {name: float(getattr(self, f"{part}_{name}")) for name in FIGURES}
         return {name: value for name, value in values.items() if not math.isnan(value)}
 
     def __repr__(self) -> str:
-        values = dict(zip(COLUMNS, astuple(self), strict=True))
-        return f"Record({', '.join(f'{name}={value!r}' for name, value in values.items() if value == value)})"
+        numbers = (f"{name}={value!r}" for name in COLUMNS if (value := getattr(self, name)) == value)
+        return f"Record({', '.join(numbers)})"
 
 
 COLUMNS = tuple(each.name for each in fields(Record))

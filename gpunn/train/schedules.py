@@ -3,8 +3,6 @@
 A schedule is evaluated for all steps of an epoch at once; the table goes to the device, where a step looks up its own.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -13,7 +11,9 @@ from numpy.typing import NDArray
 
 from gpunn.config import base_of_kind, register, written
 from gpunn.errors import OptionError
-from gpunn.scalars import real
+from gpunn.scalars import NOT_NEGATIVE, POSITIVE, real
+
+_MOST_CHANGES = 20
 
 __all__ = ["Constant", "Cosine", "OneCycle", "Schedule", "StepDecay"]
 
@@ -24,27 +24,20 @@ class Schedule(ABC):
 
     @abstractmethod
     def rates(self, epochs: NDArray[Any], total: int) -> NDArray[Any]:
-        """Learning rates.
+        """Return the learning rates.
 
         Args:
-            epochs: epochs done before each step, with fractions.
-            total: epochs that the whole training has.
+            epochs: Epochs done before each step, with fractions.
+            total: Number of epochs of the whole training.
         """
 
     @property
     def given(self) -> float | None:
-        """The rate that the schedule is measured by, which `--learning-rate` sets; None where there is none."""
+        """The rate that names the schedule, set by `--learning-rate`; None where there is none."""
         return getattr(self, "rate", None)
 
     def __repr__(self) -> str:
         return written(self)
-
-
-def _rate(value: float, what: str) -> float:
-    number = real(value, what)
-    if not 0 < number < float("inf"):
-        raise OptionError(f"{what} must be above 0 and finite, got {value!r}")
-    return number
 
 
 @register
@@ -56,7 +49,7 @@ class Constant(Schedule):
     """
 
     def __init__(self, rate: float) -> None:
-        self.rate = _rate(rate, "learning rate")
+        self.rate = real(rate, "learning rate", POSITIVE)
 
     def rates(self, epochs: NDArray[Any], total: int) -> NDArray[Any]:
         return np.full(epochs.shape, self.rate)
@@ -68,14 +61,14 @@ class StepDecay(Schedule):
 
     Args:
         rate: η at the start.
-        factor: what the rate is multiplied by.
-        every: after how many epochs.
+        factor: Factor of each decay.
+        every: Number of epochs between decays.
     """
 
     def __init__(self, rate: float, factor: float = 0.1, every: float = 10) -> None:
-        self.rate = _rate(rate, "learning rate")
-        self.factor = _rate(factor, "factor of StepDecay")
-        self.every = _rate(every, "every of StepDecay")
+        self.rate = real(rate, "learning rate", POSITIVE)
+        self.factor = real(factor, "factor of StepDecay", POSITIVE)
+        self.every = real(every, "every of StepDecay", POSITIVE)
 
     def rates(self, epochs: NDArray[Any], total: int) -> NDArray[Any]:
         return self.rate * self.factor ** np.floor(epochs / self.every)
@@ -87,14 +80,12 @@ class Cosine(Schedule):
 
     Args:
         rate: η at the start.
-        final: rate at the end.
+        final: Rate at the end.
     """
 
     def __init__(self, rate: float, final: float = 0.0) -> None:
-        self.rate = _rate(rate, "learning rate")
-        self.final = real(final, "final of Cosine")
-        if not 0 <= self.final < float("inf"):
-            raise OptionError(f"final of Cosine must be at least 0 and finite, got {final!r}")
+        self.rate = real(rate, "learning rate", POSITIVE)
+        self.final = real(final, "final of Cosine", NOT_NEGATIVE)
 
     def rates(self, epochs: NDArray[Any], total: int) -> NDArray[Any]:
         return _cosine(self.rate, self.final, epochs / total)
@@ -105,19 +96,17 @@ class OneCycle(Schedule):
     """Up to `peak` and down again, both by a cosine (L. N. Smith, N. Topin, 2018).
 
     Args:
-        peak: highest rate.
-        rise: share of the training in which it is climbed to.
-        start: the rate begins with peak/start.
-        end: and ends with peak/end.
+        peak: Highest rate.
+        rise: Share of the training in which the rate rises.
+        start: The rate begins with peak/start.
+        end: The rate ends with peak/end.
     """
 
     def __init__(self, peak: float, rise: float = 0.3, start: float = 25.0, end: float = 1e4) -> None:
-        self.peak = _rate(peak, "peak of OneCycle")
-        self.rise = real(rise, "rise of OneCycle")
-        if not 0 < self.rise < 1:
-            raise OptionError(f"rise of OneCycle must lie between 0 and 1, got {rise!r}")
-        self.start = _rate(start, "start of OneCycle")
-        self.end = _rate(end, "end of OneCycle")
+        self.peak = real(peak, "peak of OneCycle", POSITIVE)
+        self.rise = real(rise, "rise of OneCycle", ("lie between 0 and 1", lambda share: 0 < share < 1))
+        self.start = real(start, "start of OneCycle", POSITIVE)
+        self.end = real(end, "end of OneCycle", POSITIVE)
 
     @property
     def given(self) -> float:
@@ -136,14 +125,12 @@ class Changed(Schedule):
 
     Args:
         before: η up to there, or a schedule of it.
-        at: the epoch, with fractions.
+        at: Epoch of the change, with fractions.
         after: η from there on, or a schedule of it; its epochs are counted from the start too.
     """
 
     def __init__(self, before: float | Schedule, at: float, after: float | Schedule) -> None:
-        if not 0 <= at < float("inf"):
-            raise OptionError(f"at of Changed must be at least 0 and finite, got {at!r}")
-        self.before, self.at, self.after = before, float(at), after
+        self.before, self.at, self.after = before, real(at, "at of Changed", NOT_NEGATIVE), after
         self._before, self._after = (s if isinstance(s, Schedule) else Constant(s) for s in (before, after))
         self._depth: int = 1 + max(getattr(s, "_depth", 0) for s in (before, after))
         if self._depth > _MOST_CHANGES:
@@ -155,9 +142,6 @@ class Changed(Schedule):
 
     def rates(self, epochs: NDArray[Any], total: int) -> NDArray[Any]:
         return np.where(epochs < self.at, self._before.rates(epochs, total), self._after.rates(epochs, total))
-
-
-_MOST_CHANGES = 20
 
 
 def _cosine(begin: float, end: float, t: NDArray[Any]) -> NDArray[Any]:

@@ -1,10 +1,8 @@
-"""What the rest of a training depends on: given it back, a run that was cut off goes on as if nothing had been.
+"""The complete training state; restoring it resumes a run bit for bit.
 
 Orders of epochs, dropout masks and augmented images are pure functions of the seed and the number of the step, so the
-number of the step is all that is kept of them.
+number is all that is kept of them.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,18 +13,12 @@ from gpunn.nn.parameter import Arrays
 from gpunn.train.record import Record
 
 Trained = tuple[int, int]
-"""Epochs begun and steps done in all trainings of a network: what the next one counts on from."""
+"""Epochs begun and steps done in all trainings of a network: the next one continues the count."""
 
 
 @dataclass(frozen=True)
 class Weights:
-    """What a network had learned and remembered after a step.
-
-    Attributes:
-        step: steps done in the run, 0 for the start.
-        arrays: parameters and statistics, as `Sequential.arrays` gives them.
-        trained: epochs and steps that the network had been trained for by then, in earlier trainings too.
-    """
+    """Parameters and statistics of a network after a step of the run, and its count of all trainings by then."""
 
     step: int
     arrays: Arrays
@@ -38,18 +30,18 @@ class State:
     """A training between two steps.
 
     Attributes:
-        now: the network, and how many steps are done.
-        last: the network at the last record.
-        good: the network as it was when a record last found it good.
-        best: the network at the record of the lowest watched cost; None before the first record.
-        optimizer: what the optimizer remembers.
-        totals: sum of the costs and number of right answers since the last record.
-        samples: that the totals are of.
-        records: the history so far.
-        stopped: why the training ended before its last epoch, or "".
-        skipped: batches that were skipped, since they led to NaN or Inf.
-        untrained_loss: mean loss of the first batch; None before it.
-        seconds: that the training has taken so far.
+        now: Network after the steps done.
+        last: Network at the last record.
+        good: Network when a record last found it good.
+        best: Network at the record of the lowest watched loss; None before the first record.
+        optimizer: State of the optimizer.
+        totals: Sum of the losses and number of right answers since the last record.
+        samples: Number of samples of the totals.
+        records: History so far.
+        stopped: Reason of an end before the last epoch, or "".
+        skipped: Number of batches skipped because they led to NaN or Inf.
+        untrained_loss: Mean loss of the first batch; None before it.
+        seconds: Time that the training has taken so far.
     """
 
     now: Weights

@@ -1,6 +1,4 @@
-"""The training step: the one place where gradient descent on a minibatch is written down, and its graph."""
-
-from __future__ import annotations
+"""The training step: gradient descent on a minibatch, and its graph."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,32 +15,31 @@ from gpunn.train.finite import Skip
 from gpunn.train.optimizers import Optimizer
 
 STEPS_PER_GRAPH = 8
-"""What the host spends on a replay is then shared by so many steps, and eight of the smallest take a tenth of a
-millisecond: nobody waits longer to be heard. Measured nowhere yet; `benchmarks/gpu_questions.py` asks."""
+"""Steps that share the time of the host for one replay; see `docs/design/training.md`."""
 
 
 class Step:
     """One step of gradient descent on one minibatch, everything in memory made before.
 
     It takes nothing from the host but the number of its samples: the order of the epoch, its learning rates, the number
-    of the step and the sums of cost and right answers live on the device. So on a CUDA device a step of a full batch is
+    of the step and the sums of loss and right answers live on the device. So on a CUDA device a step of a full batch is
     recorded once, after one that was run kernel by kernel, and then replayed; and so are several steps as one graph.
 
     Args:
-        model: built on the device.
-        batches: the training set.
-        loss: the cost.
-        optimizer: built for the parameters of the model.
-        batch_size: samples of a full batch.
-        capture: whether to record the step where the device can.
-        steps_per_graph: how many steps are replayed as one graph where so many are asked for at once.
+        model: Network, built on the device.
+        batches: Training set.
+        loss: Loss.
+        optimizer: Optimizer, built for the parameters of the model.
+        batch_size: Number of samples in a full batch.
+        capture: Whether to record the step where the device can.
 
     Attributes:
-        rates: the learning rate of each step of the epoch.
-        stages: what runs, in order; see `Network.stages_under`.
-        totals: sum of the costs and number of right answers since `reset_totals`.
-        trouble: what could not be recorded and why; empty where all was, or nothing was to be.
-        skip: what takes a step back that leads to NaN or Inf; None where it stays as it is.
+        rates: Learning rate of each step of the epoch.
+        stages: Stages in the order in which they run; see `Network.stages_under`.
+        totals: Sum of the losses and number of right answers since `reset_totals`.
+        trouble: Reason why something could not be recorded, or "".
+        steps_per_graph: Steps replayed as one graph where so many are asked for at once.
+        skip: Takes back a step that leads to NaN or Inf; None where it stays as it is.
     """
 
     skip: Skip | None = None
@@ -55,10 +52,9 @@ class Step:
         optimizer: Optimizer,
         batch_size: int,
         capture: bool = True,
-        steps_per_graph: int = STEPS_PER_GRAPH,
     ) -> None:
         self.model, self.batches, self.loss, self.optimizer = model, batches, loss, optimizer
-        self.batch_size, self.steps_per_graph = batch_size, steps_per_graph
+        self.batch_size, self.steps_per_graph = batch_size, STEPS_PER_GRAPH
         self.backend = backend = model._built()
         self.stages, bias = model.stages_under(loss)
         self._bias = () if bias is None else (bias.value, bias.grad)
@@ -71,7 +67,7 @@ class Step:
         self._graphs: dict[int, Callable[[], None]] = {}  # by the number of their steps
 
     def start_epoch(self, order: Any, rates: Any, first: int = 0) -> None:
-        """Begin an epoch: its order and its learning rates go to the device, its steps count from `first`."""
+        """Begin an epoch: copy its order and learning rates to the device; its steps count from `first`."""
         self.batches.start(self.batch_size, order, first)
         self.backend.assign(self.rates, np.asarray(rates, self.model.dtype))
         self.backend.assign(self.model.clock[NEXT_STEP : NEXT_STEP + 1], first)
@@ -79,9 +75,7 @@ class Step:
     def __call__(self, n: int, replay: bool = True) -> None:
         """Do the next steps of the epoch, on n samples: full batches, and a shorter one that ends the epoch.
 
-        Args:
-            n: samples of all these steps.
-            replay: whether steps that were recorded may be replayed; else they run kernel by kernel.
+        Without `replay` they run kernel by kernel, recorded or not.
         """
         while n > 0:
             done = self._replay(n) if replay and self._graphs else 0
@@ -99,7 +93,7 @@ class Step:
         return bool(self._graphs)
 
     def compute(self, n: int) -> None:
-        """Kernel by kernel: gather n samples, forward (3), cost, backward (8) (12) (13), update (4) (20)–(22)."""
+        """Run a step's kernels: gather n samples, forward (3), loss, backward (8) (12) (13), update (4) (20)–(22)."""
         if self.skip is not None:
             self.skip.begin()
         model, clock = self.model, self.model.clock
@@ -116,7 +110,7 @@ class Step:
             self.skip.end(n)
 
     def _replay(self, n: int) -> int:
-        """Replay one graph, of several steps where so many of n samples are at hand; how many samples it has taken."""
+        """Replay one graph, of several steps where n samples have so many; return the number of samples it took."""
         full = min(n, self.batches.at_hand) // self.batch_size
         if full >= self.steps_per_graph and self.steps_per_graph not in self._graphs:
             self._capture(self.steps_per_graph)
@@ -131,7 +125,7 @@ class Step:
         return steps * self.batch_size
 
     def _capture(self, steps: int) -> None:
-        """Record some steps as one graph; where that cannot be, they will be done one by one."""
+        """Record some steps as one graph; where that is refused, they will be done one by one."""
 
         def work() -> None:
             for _ in range(steps):
@@ -146,10 +140,10 @@ class Step:
             self.steps_per_graph = 1
 
     def read_totals(self) -> tuple[float, float]:
-        """Sum of the costs and number of right answers; waits for the device."""
-        cost, right = self.backend.to_host(self.totals)
-        return float(cost), float(right)
+        """Return the sum of the losses and the number of right answers; waits for the device."""
+        loss, right = self.backend.to_host(self.totals)
+        return float(loss), float(right)
 
     def reset_totals(self) -> None:
-        """Begin to sum anew."""
+        """Begin the sums anew."""
         self.backend.assign(self.totals, 0.0)

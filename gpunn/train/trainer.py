@@ -71,7 +71,7 @@ class Trainer(Training):
             raise OptionError("patience needs a validation set to watch: load the data with validation=0.1, say")
         super().__init__(model, arranged_for(model, given), options, _backend_of(options))
         self.monitor = Monitor(self._back[0], options.patience)
-        self.progress = Progress(options.epochs, self.step.steps_per_epoch, len(train), options.progress)
+        self.progress = Progress(options.epochs, len(train), options.progress)
         note_missing_classes(self.data)
         if options.batch_size is not None and options.batch_size > self.batch_size:
             self.progress.say(

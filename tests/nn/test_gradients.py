@@ -33,7 +33,7 @@ from gpunn.backend.base import Backend
 from gpunn.nn.layers.base import Layer
 from gpunn.nn.layers.bias import BiasActivation
 from gpunn.nn.losses import Loss
-from gpunn.train.regularizers import Regularizer
+from gpunn.train.optimizers import Regularizer
 
 ERROR = 1e-6
 H = 1e-5

@@ -39,7 +39,7 @@ from gpunn.data import Data
 from gpunn.kernels.random import epoch_order
 from gpunn.nn.layers import Layer
 from gpunn.nn.losses import Loss
-from gpunn.train.regularizers import Regularizer
+from gpunn.train.optimizers import Regularizer
 
 ERROR = 1e-10
 

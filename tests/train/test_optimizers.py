@@ -11,8 +11,7 @@ import gpunn as gn
 from gpunn import L1, L2, SGD, Adam, Cosine, Dense, Sequential, SoftmaxCrossEntropy, Tanh
 from gpunn.backend.base import Backend
 from gpunn.errors import OptionError
-from gpunn.train.optimizers import Optimizer
-from gpunn.train.regularizers import Regularizer
+from gpunn.train.optimizers import Optimizer, Regularizer
 from gpunn.train.schedules import Constant
 
 N = 50  # size of the training set

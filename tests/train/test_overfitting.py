@@ -26,9 +26,9 @@ def published(name):
     pytest.skip(f"the published curves curves/{name}.json are neither in GPUNN_DATA nor in ../shared/data")
 
 
-def verdict(validation, training, per_epoch=1, **options):
+def verdict(validation, training, per_epoch=1):
     """(epoch at which the detector speaks, epoch since which), or None where it keeps silent."""
-    detector = OverfittingDetector(**options)
+    detector = OverfittingDetector()
     said = []
     for i, (v, t) in enumerate(zip(validation, training, strict=True)):
         now = Record(i + 1, (i + 1) / per_epoch, float(t), 0.9, float(v), 0.9, 0.1, float(i))

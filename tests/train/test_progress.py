@@ -40,7 +40,7 @@ class Terminal(io.StringIO):
 
 def progress(stream: Any, width: int = 80, epochs: int = 30, epoch: int = 11, seconds: float = 200.0) -> Progress:
     """That of a training in the middle of its 12th epoch of 30."""
-    made = Progress(epochs, 10, 60_000, stream=stream)
+    made = Progress(epochs, 60_000, stream=stream)
     made._width = lambda: width  # type: ignore[method-assign]
     made.start_epoch(epoch)
     made._began = made._epoch_began - seconds
