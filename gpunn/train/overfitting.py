@@ -1,4 +1,4 @@
-"""Tell when a model overfits, by a rule on smoothed losses; the evidence is in `docs/design/training.md`."""
+"""Tell when a model overfits, by a rule on smoothed losses; the evidence is in `docs/design/overfitting.md`."""
 
 import math
 from dataclasses import dataclass

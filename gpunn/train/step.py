@@ -15,7 +15,7 @@ from gpunn.train.finite import Skip
 from gpunn.train.optimizers import Optimizer
 
 STEPS_PER_GRAPH = 8
-"""Steps that share the time of the host for one replay; see `docs/design/training.md`."""
+"""Steps that share the time of the host for one replay; see `docs/design/step.md`."""
 
 
 class Step:
