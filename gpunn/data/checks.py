@@ -24,11 +24,7 @@ FEW = 2**16
 
 
 def as_array(values: Any, what: str) -> NDArray[Any]:
-    """Return values as an array of numbers: whatever NumPy makes an array of, tensors and data frames among them.
-
-    Raises:
-        DataError: They are no numbers, or of no shape.
-    """
+    """Return values as an array of numbers: whatever NumPy makes an array of, tensors and data frames among them."""
     if type(values) is np.ndarray and values.dtype.kind in "biuf":
         return values
     if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
@@ -53,11 +49,7 @@ def as_array(values: Any, what: str) -> NDArray[Any]:
 
 
 def checked_inputs(x: ArrayLike) -> NDArray[Any]:
-    """Return inputs as a contiguous array of uint8, float32 or float64, images with their channels.
-
-    Raises:
-        DataError: Other things than numbers, wrong number of dimensions, no samples, NaN or Inf.
-    """
+    """Return inputs as a contiguous array of uint8, float32 or float64, images with their channels."""
     array = as_array(x, "inputs")
     if array.ndim not in (2, 3, 4):
         mend = "x.reshape(-1, 1) makes one feature of it" if array.ndim == 1 else "x.reshape(len(x), -1) flattens it"
@@ -73,16 +65,9 @@ def checked_inputs(x: ArrayLike) -> NDArray[Any]:
 
 
 def checked_targets(y: ArrayLike, classes: int | None) -> tuple[NDArray[Any], int]:
-    """Return labels as int32 with the number of classes, or float targets with 0.
+    """Return labels as int32 with the number of classes, or float targets with 0; see `Samples` for their shapes.
 
-    Args:
-        y: Integers from 0 of shape (n,) or (n, 1); rows of one 1 and else 0, (n, classes); or floats: (n, outputs), or
-            (n,) for one output.
-        classes: Number of classes, 0 for float targets; None to tell by the values.
-
-    Raises:
-        DataError: Neither, no targets, labels out of range, NaN or Inf; or whole numbers kept as floats (n,), which may
-            be either.
+    With classes of None, the values tell which they are; whole numbers kept as floats (n,) may be either.
     """
     array = as_array(y, "targets")
     got = f"{array.dtype} of shape {array.shape}"
@@ -157,12 +142,7 @@ def is_whole(array: NDArray[Any]) -> bool:
 def numbered(y: ArrayLike, names: Sequence[str] | None) -> tuple[ArrayLike, Sequence[str] | None]:
     """Return labels that are texts as their places among the class names, and the names; other labels as they are.
 
-    Args:
-        y: Labels.
-        names: Name of each class; None takes the texts themselves, in alphabetical order.
-
-    Raises:
-        DataError: A text that is none of the names, one among numbers, or numbers written as texts.
+    Names that are None are the texts themselves, in alphabetical order.
     """
     texts = _texts(y)
     if texts is None:

@@ -69,11 +69,7 @@ class Data:
         return Data(self.name, self.train.as_floats(), watched, (), test, validation_is_test=self.validation_is_test)
 
     def with_validation(self, validation: Any) -> "Data":
-        """Return the data with other validation samples, (x, y) or Samples.
-
-        Raises:
-            DataError: Samples of another kind than the training set.
-        """
+        """Return the data with other validation samples, (x, y) or Samples."""
         names, what = self.class_names or None, "validation_data"
         watched = _fitting(lambda: like(self.train, validation, names, what), self.train, self.name, "validation set")
         return Data(self.name, self.train, watched, self.class_names, self._open_test)
@@ -204,11 +200,7 @@ class Data:
 
 
 def like(train: Samples, given: Any, names: Sequence[str] | None, what: str) -> Samples:
-    """Return Samples, or (x, y) as samples of the kind of the training set; messages call them `what`.
-
-    Raises:
-        DataError: Neither, or of another kind.
-    """
+    """Return Samples, or (x, y) as samples of the kind of the training set; messages call them `what`."""
     if isinstance(given, Samples):
         return given
     if not isinstance(given, tuple | list) or len(given) != 2:

@@ -27,17 +27,8 @@ _SPARE = 1 << 20
 def download(published: PublishedSet, folder: Path, mirrors: Sequence[str] | None = None) -> tuple[Path, ...]:
     """Put the missing files of a published set into a folder.
 
-    A file appears under its name only when it is whole and checked: against the SHA-256 of its unpacked bytes
-    or of the published archive. Where only the archive's is known and a server hands the file over unpacked,
-    its header and size are checked, and a warning is logged.
-
-    Args:
-        published: The set.
-        folder: Folder, made where it is missing.
-        mirrors: Addresses that end in "/", instead of the set's own.
-
-    Returns:
-        The four paths, in the order of the set's files.
+    A file appears under its name only when it is whole and checked, against the SHA-256 of its unpacked bytes or of the
+    published archive.
 
     Raises:
         DataError: No mirror gave a whole, right file; says where the file may be put by hand.

@@ -25,15 +25,7 @@ PIECE = 4 << 20
 
 
 class InputBuffer:
-    """Memory from which a network reads its batch: transposed rows for a first product, else samples last.
-
-    Args:
-        backend: Backend whose memory it is.
-        shape: Shape of one sample.
-        capacity: Number of samples of the largest batch.
-        dtype: Type of the network.
-        as_rows: Whether the first layer is a product of features.
-    """
+    """Memory for the batch of a network: transposed rows where its first layer is a product, else samples last."""
 
     def __init__(self, backend: Backend, shape: Shape, capacity: int, dtype: DTypeLike, *, as_rows: bool) -> None:
         self._as_rows = as_rows
@@ -63,14 +55,7 @@ def sizes_of(samples: int, batch_size: int) -> set[int]:
 
 
 class DataLoader(ABC):
-    """Samples that a network takes batch by batch, in the order of an epoch.
-
-    Args:
-        backend: Backend of the device.
-        samples: Inputs and targets.
-        dtype: Type of the network, for inputs other than bytes and targets other than labels.
-        augmentation: Changes that every batch makes to its images.
-        seed: Seed of the augmentation.
+    """Samples that a network takes batch by batch, in the order of an epoch; `dtype` is that of the network.
 
     Attributes:
         rows: (places, features) on the device, bytes as bytes.
@@ -79,9 +64,6 @@ class DataLoader(ABC):
         batch_size: Number of samples in a full batch.
         placement: Where the samples lie and why, in words; "" where there is nothing to say.
         trouble: Why samples arrive more slowly than they could; "" where they do not.
-
-    Raises:
-        ShapeError: Augmentation of samples that are no images.
     """
 
     rows: Array
@@ -99,8 +81,7 @@ class DataLoader(ABC):
     ) -> None:
         if augmentation is not None and len(samples.shape) != 3:
             raise ShapeError(f"augmentation needs images (height, width, channels), got samples of {samples.shape}")
-        self._augmentation, self._seed = augmentation, seed
-        self._image = inside(samples.shape)
+        self._augmentation, self._seed, self._image = augmentation, seed, inside(samples.shape)
         self._backend, self.samples = backend, samples
         self.size, self.scale, self.has_labels = len(samples), samples.scale, samples.targets.ndim == 1
         self.row_dtype = np.dtype(np.uint8 if samples.inputs.dtype == np.uint8 else dtype)
@@ -112,12 +93,7 @@ class DataLoader(ABC):
         """Begin an epoch in some order, or in that of the samples, at the batch numbered `first`."""
 
     def take(self, clock: Array, n: int, rows: Array) -> Array:
-        """Begin a step: gather the n samples from order[step · batch_size] on.
-
-        Args:
-            clock: Number of the step; see `gpunn.kernels.gather`.
-            n: Number of samples in this batch.
-            rows: (n, features), memory for the converted inputs.
+        """Begin a step: gather n samples from order[step · batch_size] on, inputs as `rows` (n, features).
 
         Returns:
             The targets: int32 labels (n,), or (outputs, n).
@@ -244,20 +220,10 @@ def place(
     data_on: str = "auto",
     later: int = 0,
 ) -> DataLoader:
-    """Place samples for a network, on the device or on the host; the numbers are the same either way.
+    """Place samples for a network on the "device" or the "host", from which they are streamed.
 
-    Args:
-        backend: Backend of the device.
-        samples: Inputs and targets.
-        dtype: Type of the network.
-        augmentation: Changes that every batch makes to its images.
-        seed: Seed of the augmentation.
-        data_on: "device"; "host" to stream; "auto" for the device where they fit, on the CPU for samples in memory.
-        later: Bytes of the device that are taken after the samples are placed.
-
-    Raises:
-        OptionError: There is no such place.
-        ShapeError: Augmentation of samples that are no images.
+    "auto" is the device where they fit beside `later` bytes, on the CPU where they are in memory. The numbers are the
+    same either way.
     """
     is_host, is_file, needed = backend.device == "cpu", is_mapped(samples.inputs), bytes_on_device(samples, dtype)
     fits, reason = checked_place(data_on) == "device", ""

@@ -18,12 +18,7 @@ _BLOCK = 16 << 20
 
 
 class Rows:
-    """Some rows of an array that stays in its file; indexing reads them.
-
-    Args:
-        array: The whole array.
-        numbers: Numbers of its rows, in the order of these.
-    """
+    """Rows of an array that stays in its file, by their numbers; indexing reads them."""
 
     def __init__(self, array: NDArray[Any], numbers: NDArray[np.integer]) -> None:
         self.array, self.numbers = array, numbers
@@ -63,11 +58,7 @@ def mapped(
 
 
 def is_to_map(path: Path, nbytes: int, memory_map: bool | None, *, is_packed: bool) -> bool:
-    """Tell whether an array stays in its file, as asked for, or with None where it is large.
-
-    Raises:
-        DataError: A packed array is asked to stay there.
-    """
+    """Tell whether an array stays in its file, as asked for, or with None where it is large."""
     if memory_map and is_packed:
         raise DataError(f"{path}: what is compressed cannot be memory-mapped: unpack it, or leave memory_map out")
     return nbytes >= MAPPED_FROM and not is_packed if memory_map is None else memory_map

@@ -16,18 +16,9 @@ _PURPOSE = 0x5911
 
 
 def validation_count(validation: object, total: int, most: int | None = None) -> int:
-    """Return the number of validation samples among `total`, below it.
+    """Return the number of validation samples among `total`, below it: a count, or a fraction of them up to `most`.
 
-    Args:
-        validation: Fraction below 1 (float) or count (int); 0 for none.
-        total: Number of samples.
-        most: Most that a fraction takes, where each class has to keep a sample.
-
-    Returns:
-        The count; for a fraction above 0 at least 1, or none where that would be a single one of fewer than `FEW`.
-
-    Raises:
-        OptionError: Neither a fraction nor a count, or nothing would be left to train on.
+    A fraction above 0 gives at least 1, or none where that would be a single one of fewer than `FEW`.
     """
     if isinstance(validation, bool) or not isinstance(validation, numbers.Real):
         raise OptionError(f'validation is a fraction (0.1), a count (5000), "test" or 0 for none, got {validation!r}')
@@ -61,16 +52,8 @@ def stratified_split(labels: NDArray[np.integer], count: int, seed: int) -> tupl
     Class k gives floor(n_k count / n) samples; what is missing to `count` goes to the largest remainders
     (the lower class first among equals). Every class keeps at least one sample to train on.
 
-    Args:
-        labels: (n,) integers from 0.
-        count: Number of samples in the second part, below n.
-        seed: Whole number from 0.
-
     Returns:
         (training indices, validation indices), each ascending.
-
-    Raises:
-        OptionError: `count` is so large that a class would have no sample to train on; a seed below 0.
     """
     if not isinstance(seed, numbers.Integral) or isinstance(seed, bool) or seed < 0:
         raise OptionError(f"a seed is a whole number from 0, got {seed!r}")

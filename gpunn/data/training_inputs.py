@@ -75,13 +75,7 @@ class TrainingInputs:
         return replace(made, ground=ground, is_grey=is_grey, is_drawn=bool(are_drawn(unit).all()))
 
     def arranged(self, x: Any) -> Any:
-        """Return a batch (batch, ...) in the shape of a training sample, rows read in NumPy's order.
-
-        Batches of another number of features are returned as they are.
-
-        Raises:
-            ShapeError: Images of another height, width or order of axes.
-        """
+        """Return a batch in the shape of the training samples, or as it is where the number of features differs."""
         shape = tuple(x.shape[1:])
         if shape == self.shape or math.prod(shape) != math.prod(self.shape) or x.ndim < 2:
             return x
@@ -103,14 +97,10 @@ class TrainingInputs:
         return samples if inputs is samples.inputs else replace(samples, inputs=inputs)
 
     def factor(self, x: NDArray[Any]) -> float:
-        """Return the factor of a batch before the network sees it.
+        """Return the factor of a batch before the network sees it; refuse numbers of another range than the training's.
 
-        Whole numbers are taken as those of the training were. Floats are too, but where the training had bytes they
-        are taken as the network saw these. Bytes for a network that was trained on floats from 0 to 1 are divided by
-        255, and whole numbers of more bits by the most that these can be.
-
-        Raises:
-            DataError: NaN or Inf, or numbers of another range than those of the training.
+        Numbers are taken as those of the training were, but floats after bytes as the network saw these. Whole numbers
+        after floats from 0 to 1 are divided by the most of their bits.
         """
         is_integer = x.dtype.kind in "iu"
         factor = self.scale if not self.is_bytes or is_integer else 1.0

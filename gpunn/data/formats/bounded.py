@@ -22,8 +22,7 @@ MAX_RATIO = 1032
 MAX_UNPACKED = 4 << 30
 # As many as `bgzip` makes of the bound above, 64 KiB each. Empty ones could be millions in a small file.
 _MAX_MEMBERS = MAX_UNPACKED >> 16
-_CHUNK = 1 << 20
-_PACKED_CHUNK = 1 << 15
+_CHUNK, _PACKED_CHUNK = 1 << 20, 1 << 15
 _GZIP_WINDOW = 31  # zlib's word for the largest window in a wrapper of gzip's
 
 
@@ -76,12 +75,7 @@ class Gunzip:
         self._members = 1
 
     def read(self, size: int, /) -> bytes:
-        """Read at most `size` bytes, fewer only at the end of a member; none at the end of the file.
-
-        Raises:
-            EOFError: The file ends within a member.
-            zlib.error: The content is damaged, or no gzip.
-        """
+        """Read at most `size` bytes, fewer only at the end of a member; none at the end of the file."""
         while not self._member.eof or self._is_more():
             data = self._member.decompress(self._packed, size)
             self._packed = self._member.unused_data if self._member.eof else self._member.unconsumed_tail

@@ -24,31 +24,19 @@ def read_idx(path: str | PathLike[str]) -> NDArray[Any]:
     """Read any IDX file, gzipped or not, as an array in this machine's byte order.
 
     Raises:
-        DataError: The file is missing, truncated, damaged, oversized, or of another format.
+        DataError: The file is missing, damaged, oversized, or of another format.
     """
     return _read(Path(path), "")
 
 
 def read_images(path: str | PathLike[str], memory_map: bool | None = False) -> NDArray[np.uint8]:
-    """Read images of bytes, (n, height, width, channels); a file of three dimensions has one channel.
-
-    Args:
-        path: The file.
-        memory_map: Whether they stay in the file; None where it is large and not gzipped.
-
-    Raises:
-        DataError: As `read_idx`, or the file holds something else, or is to be mapped and gzipped.
-    """
+    """Read images of bytes, (n, height, width, channels); with `memory_map` they stay in the file."""
     array = _read(Path(path), "images", memory_map)
     return array if array.ndim == 4 else array[..., None]
 
 
 def read_labels(path: str | PathLike[str]) -> NDArray[np.uint8]:
-    """Read labels of one byte, (n,).
-
-    Raises:
-        DataError: As `read_idx`, or the file holds something else.
-    """
+    """Read labels of one byte, (n,)."""
     return _read(Path(path), "labels")
 
 

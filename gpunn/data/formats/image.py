@@ -41,11 +41,7 @@ _SEEN = 0.1
 
 
 def image_shape(path: Path, shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Return (height, width, channels) of the images that a network takes; features of a square number are an image.
-
-    Raises:
-        DataError: The network takes no images.
-    """
+    """Return (height, width, channels) of the images that a network takes; features of a square number are an image."""
     if len(shape) == 3 and shape[2] in (1, 3):
         return shape[0], shape[1], shape[2]
     side = math.isqrt(shape[0])
@@ -62,15 +58,9 @@ def read_image(
     note: Callable[[str], None],
     trained_on: TrainingInputs | None = None,
 ) -> NDArray[Any]:
-    """Read an image as (height, width, channels), 0 to 1: fitted in whole, its border's colour around it.
+    """Read an image of a format as (height, width, channels), 0 to 1: fitted in whole, its border's colour around it.
 
-    Args:
-        path: The file; see `read_inputs` for the rest.
-        form: Pillow's name of the format.
-        shape: Shape that the image gets.
-        invert: Whether dark and light are exchanged.
-        note: Function that is given a line for whatever may surprise.
-        trained_on: Description of the training images; left out, they were light on dark.
+    See `read_inputs` for the arguments.
 
     Raises:
         DataError: The image cannot be read, is damaged, or would take too much memory.

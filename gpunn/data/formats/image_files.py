@@ -22,21 +22,16 @@ _MOST_BYTES_OF_OTHERS = 256 << 20
 
 
 class ImageFile(NamedTuple):
-    """An image file for Pillow.
-
-    Attributes:
-        format: Pillow's name of the format.
-        content: The file, or the parts of it that draw.
-        orientation: EXIF's number of how the image is turned, 1 to 8; 1 is upright.
-        scan: Number of components in the only scan of a JPEG; 0 where there are several scans.
-        size: (width, height) where Pillow takes memory for them as soon as it opens the file, otherwise None.
-    """
+    """An image file for Pillow: the parts of it that draw."""
 
     format: str
     content: bytes
     orientation: int = 1
+    """EXIF's number of how the image is turned, 1 to 8; 1 is upright."""
     scan: int = 0
+    """Number of components in the only scan of a JPEG; 0 where there are several scans."""
     size: tuple[int, int] | None = None
+    """(width, height) where Pillow takes memory for them as soon as it opens the file."""
 
     @property
     def is_deep(self) -> bool:
@@ -45,12 +40,7 @@ class ImageFile(NamedTuple):
 
 
 def read_image_file(path: Path, form: str) -> ImageFile:
-    """Read an image file of one of the formats in `gpunn.data.formats.kinds`.
-
-    Raises:
-        DataError: The file cannot be read, is too large, or is damaged.
-        MemoryShortageError: Less memory is free than it takes.
-    """
+    """Read an image file of one of the formats in `gpunn.data.formats.kinds`."""
     damage = (ValueError, struct.error, IndexError)
     with reading(path, "the image is damaged", damage=damage), open_regular(path) as file:
         size, most = os.fstat(file.fileno()).st_size, _MOST_BYTES.get(form, _MOST_BYTES_OF_OTHERS)
@@ -154,10 +144,7 @@ _READERS = {"PNG": _png, "JPEG": _jpeg, "BMP": _bmp, "PPM": _ppm, "GIF": _gif}
 
 
 def _orientation(exif: memoryview) -> int:
-    """Find EXIF's tag 274 in a TIFF header and its first directory; 1 where there is none, or nonsense.
-
-    Pillow would read every value that the directory names, each of them as large as the file.
-    """
+    """Find EXIF's tag 274 in its first directory, or return 1: Pillow would read all values that it names."""
     try:
         order = {b"II": "<", b"MM": ">"}[bytes(exif[:2])]
         (place,) = struct.unpack_from(f"{order}I", exif, 4)

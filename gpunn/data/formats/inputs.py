@@ -26,11 +26,11 @@ def read_inputs(
     """Read the samples in a file, as a network of this sample shape takes them.
 
     Args:
-        path: An image, a .npy or .npz file, or an IDX file; its first bytes decide, not its name.
+        path: An image, a .npy or .npz file, or an IDX file.
         shape: Shape of one sample, (features,) or (height, width, channels).
-        invert: "always" or "never" to exchange dark and light of an image; "auto" where its border is light and those
-            of the training were dark, or the other way round.
-        note: Function that is given a line for whatever was done to an image and may surprise.
+        invert: "always" or "never" to exchange dark and light of an image; "auto" where only one of its border and
+            those of the training images is light.
+        note: Function for a line about changes to an image that may surprise.
         trained_on: Description of the training inputs; left out, images are light on dark like those of MNIST.
 
     Returns:

@@ -17,9 +17,9 @@ class FileKind(NamedTuple):
     """A kind of file.
 
     Attributes:
-        start: Pattern of its first bytes, compiled when it is used: all of them would take milliseconds at each import.
+        start: Pattern of its first bytes, not compiled: all of them would take milliseconds at each import.
         name: Words for it, such as "a HEIC photograph".
-        mend: What to do about a file that is often given and not read.
+        mend: Advice about a file that is often given and not read.
         inputs: Reader of an array of samples, for predictions.
         data: Reader of a data set, given whether inputs stay in the file: the pair to learn from, and a function that
             reads that of the test set, or None.
@@ -80,23 +80,14 @@ KINDS = (
     # Last, since films, photographs and icons begin with two zeros too.
     FileKind(rb"\0\0|\x1f\x8b", "an IDX or gzip file", inputs=read_idx),
 )
-_MOST_START = 32
 
 
-def kind_of_file(path: Path, wanted: str) -> FileKind:
-    """Look at the first bytes of a file; its name decides nothing.
-
-    Args:
-        path: The file.
-        wanted: What to give instead of one that cannot be read, such as "give a .npz file".
-
-    Raises:
-        DataError: The file cannot be read.
-    """
+def kind_of_file(path: Path, mend: str) -> FileKind:
+    """Tell a file by its first bytes, or raise a DataError with the mend where it cannot be read."""
     try:
         with open_regular(path) as file:
-            start = file.read(_MOST_START)
+            start = file.read(32)
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror or error}): {wanted}") from None
+        raise DataError(f"{path} cannot be read ({error.strerror or error}): {mend}") from None
     unknown = FileKind(b"", f"one that starts {start[:8].hex(' ') or '(empty)'}")
     return next((kind for kind in KINDS if re.match(kind.start, start, re.DOTALL)), unknown)

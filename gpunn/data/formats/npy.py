@@ -45,12 +45,7 @@ Pair = tuple[NDArray[Any], NDArray[Any]]
 
 
 def read_npy(path: Path) -> NDArray[Any]:
-    """Read a .npy file.
-
-    Raises:
-        DataError: The file is missing, damaged, or holds other things than numbers.
-        MemoryShortageError: Less memory is free than the array takes.
-    """
+    """Read a .npy file."""
     with opened(path) as (stream, size):
         return read_array(path, stream, _read_header(stream, size or 0, str(path)), str(path), False, is_packed=False)
 
@@ -76,15 +71,7 @@ def _read_header(stream: Readable, size: int, what: str) -> Header:
 
 
 class NpzFile:
-    """A .npz file whose names are known and whose arrays are read when they are asked for.
-
-    Args:
-        path: The file.
-        memory_map: Whether inputs stay in the file; None where they are large and not compressed.
-
-    Raises:
-        DataError: There is no such file, or it is no .npz file.
-    """
+    """A .npz file whose arrays are read when they are asked for; with `memory_map` inputs stay in the file."""
 
     def __init__(self, path: str | PathLike[str], memory_map: bool | None = False) -> None:
         self.path, self.memory_map = Path(path).absolute(), memory_map
@@ -113,12 +100,7 @@ class NpzFile:
         raise self._missing("the array x", "x=x")
 
     def read(self, key: str, memory_map: bool | None = False) -> NDArray[Any]:
-        """Read one array, or map it where it stays in the file.
-
-        Raises:
-            DataError: The array is damaged, holds objects, or is packed and to be mapped.
-            MemoryShortageError: Less memory is free than it takes.
-        """
+        """Read one array, or map it where it stays in the file."""
         what = f"{self.path}: array {key}"
         with self._opened(f"array {key} is damaged", "get or save the file again") as archive:
             member = archive.getinfo(f"{key}.npy")
