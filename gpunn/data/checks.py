@@ -53,10 +53,8 @@ def checked_inputs(x: ArrayLike) -> NDArray[Any]:
     array = as_array(x, "inputs")
     if array.ndim not in (2, 3, 4):
         mend = "x.reshape(-1, 1) makes one feature of it" if array.ndim == 1 else "x.reshape(len(x), -1) flattens it"
-        raise DataError(
-            "inputs are (n, features), (n, height, width) or (n, height, width, channels), "
-            f"got shape {array.shape}" + (f": {mend}" if array.ndim else "")
-        )
+        shapes = "(n, features), (n, height, width) or (n, height, width, channels)"
+        raise DataError(f"inputs are {shapes}, got shape {array.shape}" + (f": {mend}" if array.ndim else ""))
     if not array.size:
         raise DataError(f"inputs hold no values, got shape {array.shape}: give at least one sample with one feature")
     if array.ndim == 3:
@@ -78,9 +76,9 @@ def checked_targets(y: ArrayLike, classes: int | None) -> tuple[NDArray[Any], in
         array = array[:, 0]
     if classes != 0 and is_one_hot(array):
         if classes is not None and classes != array.shape[1]:
+            mend = f"give rows of {classes}, or y.argmax(axis=1)"
             raise DataError(
-                f"expected labels of {classes} classes, got rows of {array.shape[1]}, {array.dtype}: give rows of "
-                f"{classes}, or y.argmax(axis=1)"
+                f"expected labels of {classes} classes, got rows of {array.shape[1]}, {array.dtype}: {mend}"
             )
         return array.argmax(axis=1).astype(np.int32), array.shape[1]
     whole = is_float and is_whole(array)
@@ -106,25 +104,23 @@ def checked_targets(y: ArrayLike, classes: int | None) -> tuple[NDArray[Any], in
         )
     low, high, top = int(array.min()), int(array.max()), MAX_CLASSES if classes is None else classes
     if low < 0 or high >= top:
-        wrong = low if low < 0 else high
-        counted = f"{classes} classes" if classes is not None else f"at most {MAX_CLASSES:,} classes"
+        wrong, counted = low if low < 0 else high, f"at most {MAX_CLASSES:,}" if classes is None else classes
+        index = int(np.flatnonzero(array == wrong)[0])
         mend = "y = np.unique(y, return_inverse=True)[1] counts from 0"
         if low == -1 and high == 1 and not np.any(array == 0):
             mend = "(y > 0).astype(int) makes classes 0 and 1 of -1 and 1"
         elif low == 1 and high == top:
             mend = "y - 1 counts from 0"
         raise DataError(
-            f"labels out of range: expected 0 to {top - 1} ({counted}), got {wrong} at index "
-            f"{int(np.flatnonzero(array == wrong)[0])}; {mend}"
+            f"labels out of range: expected 0 to {top - 1} ({counted} classes), got {wrong} at index {index}; {mend}"
         )
     return np.ascontiguousarray(array, dtype=np.int32), high + 1 if classes is None else classes
 
 
 def is_one_hot(array: NDArray[Any]) -> bool:
     """Tell whether these are rows of exactly one 1 and else 0, of two classes or more."""
-    if array.ndim != 2 or array.shape[1] < 2 or not len(array):
-        return False
-    return is_binary(array) and bool(np.all(np.count_nonzero(array, axis=1) == 1))
+    is_matrix = array.ndim == 2 and array.shape[1] > 1 and len(array) > 0
+    return is_matrix and is_binary(array) and bool((np.count_nonzero(array, axis=1) == 1).all())
 
 
 def is_binary(array: NDArray[Any]) -> bool:
@@ -134,9 +130,7 @@ def is_binary(array: NDArray[Any]) -> bool:
 
 def is_whole(array: NDArray[Any]) -> bool:
     """Tell whether floats (n,) are whole numbers."""
-    if array.ndim != 1 or not np.isfinite(array).all() or np.abs(array).max() > MAX_CLASSES:
-        return False
-    return bool(np.all(np.mod(array, 1) == 0))
+    return array.ndim == 1 and bool(((np.abs(array) <= MAX_CLASSES) & (array == np.round(array))).all())
 
 
 def numbered(y: ArrayLike, names: Sequence[str] | None) -> tuple[ArrayLike, Sequence[str] | None]:
@@ -149,11 +143,13 @@ def numbered(y: ArrayLike, names: Sequence[str] | None) -> tuple[ArrayLike, Sequ
         return y, names
     if names is None:
         names = sorted(set(texts))
-        if all(map(_is_number, names)):
-            raise DataError(
-                f"labels are numbers written as texts, such as {texts[0]!r}: use y.astype(int) for classes, "
-                "y.astype(float) for regression"
-            )
+        try:
+            list(map(float, names))
+        except ValueError:
+            pass
+        else:
+            mend = "use y.astype(int) for classes, y.astype(float) for regression"
+            raise DataError(f"labels are numbers written as texts, such as {texts[0]!r}: {mend}")
     places = {name: place for place, name in enumerate(names)}
     for index, text in enumerate(texts):
         if text not in places:
@@ -183,14 +179,6 @@ def _texts(y: ArrayLike) -> list[str] | None:
     return values
 
 
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
 def _floats(array: NDArray[Any], what: str) -> NDArray[Any]:
     """Return finite float32 or float64 in this machine's byte order, the rest as the next of them that is enough."""
     wide = array.dtype.kind == "f" and array.dtype.itemsize >= 8
@@ -209,19 +197,15 @@ def check_finite(array: NDArray[Any], what: str) -> None:
         return
     count, first = 0, ""
     for start, rows in in_blocks(array):
-        if _is_finite(rows):
-            continue
-        bad = ~(np.abs(rows) <= LARGEST)
-        count += int(np.count_nonzero(bad))
-        if not first:
+        if not _is_finite(rows):
+            bad = ~(np.abs(rows) <= LARGEST)
+            count += int(np.count_nonzero(bad))
             sample, *position = map(int, np.unravel_index(int(np.argmax(bad)), rows.shape))
-            value = float(rows[sample, *position])
-            got = "NaN" if np.isnan(value) else f"{value:g}"
-            first = f"{got} in sample {start + sample} at position {tuple(position)}"
+            value = f"{rows[sample, *position]:g}".replace("nan", "NaN")
+            first = first or f"{value} in sample {start + sample} at position {tuple(position)}"
     if first:
-        raise DataError(
-            f"{what} must be finite float32 numbers, got {first} ({count:,} such values): fill or drop them first"
-        )
+        mend = f"({count:,} such values): fill or drop them first"
+        raise DataError(f"{what} must be finite float32 numbers, got {first} {mend}")
 
 
 def _is_finite(array: NDArray[Any]) -> bool:

@@ -1,17 +1,23 @@
 """The data of one training: samples to learn from, to validate on, and the test set apart."""
 
+import math
 import numbers
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from gpunn.data.checks import as_array, numbered, scaled_as_pixels
 from gpunn.data.samples import Samples, described
-from gpunn.data.split import stratified_split, validation_count
 from gpunn.errors import DataError, OptionError, in_one_line
 from gpunn.scalars import flag
+
+FEW = 20
+"""Samples below which a fraction that would hold back a single one holds back none: it would say nothing."""
+
+# Set apart from the other uses of a seed, so that a split and, say, the initial weights are independent.
+_PURPOSE = 0x5911
 
 
 class Data:
@@ -37,10 +43,8 @@ class Data:
     ) -> None:
         for given in (train, train if validation is None else validation):
             if not isinstance(given, Samples):
-                raise DataError(
-                    f"train and validation of Data are Samples, got {type(given).__name__}: use Data.from_arrays(x, y) "
-                    "for arrays"
-                )
+                got = f"got {type(given).__name__}: use Data.from_arrays(x, y) for arrays"
+                raise DataError(f"train and validation of Data are Samples, {got}")
         if open_test is not None and not callable(open_test):
             raise DataError(f"open_test of Data is a function that gives Samples, got {type(open_test).__name__}")
         self.name = in_one_line(str(name))  # a file's perhaps, and so of any bytes
@@ -175,9 +179,8 @@ class Data:
             OptionError: validation, limit or seed out of range; validation="test" without a test set.
         """
         if not isinstance(samples, Samples):
-            raise DataError(
-                f"Data.from_samples takes Samples, got {type(samples).__name__}: Data.from_arrays(x, y) takes arrays"
-            )
+            got = type(samples).__name__
+            raise DataError(f"Data.from_samples takes Samples, got {got}: Data.from_arrays(x, y) takes arrays")
         names = _names(class_names, samples.classes)
         if limit is not None:
             if not isinstance(limit, numbers.Integral) or isinstance(limit, bool) or limit < 1:
@@ -186,9 +189,8 @@ class Data:
                 samples = samples.first(int(limit))
         if isinstance(validation, str) and validation == "test":
             if test is None:
-                raise OptionError(
-                    f'validation="test" watches the test set, and {name} has none: give a fraction such as 0.1'
-                )
+                mend = "give a fraction such as 0.1"
+                raise OptionError(f'validation="test" watches the test set, and {name} has none: {mend}')
             return cls(name, samples, _fitting(test, samples, name), names, test, validation_is_test=True)
         most = len(samples) - int(np.count_nonzero(samples.class_counts())) if samples.classes else None
         count = validation_count(validation, len(samples), most)
@@ -222,10 +224,8 @@ def _fitting(open_test: Callable[[], Samples], train: Samples, name: str, what: 
             own, got = described(train.targets[:1]), described(test.targets[:1])
             expected = f"targets like those of training ({own} each), got {got}"
         elif test.classes > train.classes:
-            expected = (
-                f"labels of the {train.classes} classes of training, got labels up to {test.classes - 1}; "
-                "give class_names that cover both"
-            )
+            got = f"labels up to {test.classes - 1}; give class_names that cover both"
+            expected = f"labels of the {train.classes} classes of training, got {got}"
         elif test.scale != train.scale:
             expected = f"scale {train.scale:g} as in training, got {test.scale:g}"
         if expected:
@@ -258,3 +258,66 @@ def _names(class_names: Sequence[str] | None, classes: int) -> tuple[str, ...]:
     if len(set(names)) != len(names):
         raise DataError("two classes have the same name: give each class a name of its own")
     return names
+
+
+def validation_count(validation: object, total: int, most: int | None = None) -> int:
+    """Return the number of validation samples among `total`, below it: a count, or a fraction of them up to `most`.
+
+    A fraction above 0 gives at least 1, or none where that would be a single one of fewer than `FEW`.
+    """
+    if isinstance(validation, bool) or not isinstance(validation, numbers.Real):
+        raise OptionError(f'validation is a fraction (0.1), a count (5000), "test" or 0 for none, got {validation!r}')
+    if isinstance(validation, numbers.Integral):
+        count = int(validation)
+        if count < 0:
+            raise OptionError(f"validation is a fraction, a count or 0 for none, got {count}: give 0 or more")
+    else:
+        fraction = float(validation)
+        if not 0 <= fraction < 1:
+            mend = "give a fraction such as 0.1, or a whole number for a count"
+            raise OptionError(f"validation as a fraction lies from 0 to below 1, got {fraction:g}: {mend}")
+        count = max(1, math.floor(fraction * total + 0.5)) if fraction > 0 else 0
+        if total < FEW and fraction * total < 2:
+            count = 0
+        elif most is not None and count < total:
+            count = min(count, most)
+    if count >= total:
+        raise OptionError(
+            f"validation takes {count:,} of {total:,} training samples and leaves none to train on: give a "
+            f"count below {total:,}, a fraction, or 0 for none"
+        )
+    return count
+
+
+def stratified_split(labels: NDArray[np.integer], count: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Split so that both parts hold the classes in the proportions of the whole, to one sample a class.
+
+    Class k gives floor(n_k count / n) samples; what is missing to `count` goes to the largest remainders
+    (the lower class first among equals). Every class keeps at least one sample to train on.
+
+    Returns:
+        (training indices, validation indices), each ascending.
+    """
+    if not isinstance(seed, numbers.Integral) or isinstance(seed, bool) or seed < 0:
+        raise OptionError(f"a seed is a whole number from 0, got {seed!r}")
+    total, sizes = len(labels), np.bincount(labels)
+    most = total - int(np.count_nonzero(sizes))
+    if count > most:
+        wrong = f"validation takes {count:,} of {total:,} samples and leaves some class without one to train on"
+        raise OptionError(f"{wrong}: give at most {most:,}")
+    quota, remainder = np.divmod(sizes.astype(np.int64) * count, total)
+    missing = count - int(quota.sum())
+    # More than one pass is only needed where classes are so small that they may not give another sample.
+    while missing:
+        for k in np.argsort(-remainder, kind="stable"):
+            if missing and quota[k] < sizes[k] - 1:
+                quota[k] += 1
+                missing -= 1
+    # A permutation that is the same for ever: NumPy keeps the raw stream of a bit generator between versions, but not
+    # Generator.permutation (NEP 19), and another split would mix validation samples into a resumed training.
+    shuffled = np.argsort(np.random.Philox([int(seed), _PURPOSE]).random_raw(total), kind="stable")
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    chosen = np.zeros(total, dtype=bool)
+    for start, taken in zip(np.cumsum(sizes) - sizes, quota, strict=True):
+        chosen[by_class[start : start + taken]] = True
+    return np.flatnonzero(~chosen), np.flatnonzero(chosen)

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import os
+from collections.abc import Sequence
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -15,7 +16,7 @@ from gpunn.data.dataset import Data
 from gpunn.data.formats.idx import idx_header, read_images, read_labels
 from gpunn.data.formats.kinds import kind_of_file
 from gpunn.data.samples import Samples
-from gpunn.data.sources import DIGITS, MNIST, PUBLISHED, PublishedFile, PublishedSet, read_digits
+from gpunn.data.sources import DIGITS, MNIST, PUBLISHED, PublishedFile, PublishedSet, download, read_digits
 from gpunn.errors import DataError, OptionError
 from gpunn.scalars import flag
 
@@ -75,9 +76,18 @@ def load_data(
         read = _folder if path.is_dir() else _file if path.exists() else None
     except (OSError, RuntimeError) as error:  # a name that is too long, or the home of somebody who is not known
         raise DataError(f"{source}: cannot be looked for ({error}): check the path") from None
-    if read is None:
-        raise _unknown(os.fspath(source), path)
-    return read(path, split, memory_map)
+    if read is not None:
+        return read(path, split, memory_map)
+    known, given = ", ".join(NAMES), os.fspath(source)
+    if os.sep in given or "/" in given or path.suffix:
+        raise DataError(f"{path}: there is no such file or folder: check the path, or give one of {known}")
+    from difflib import get_close_matches
+
+    near = get_close_matches(given.lower().replace("_", "-"), NAMES, n=1)
+    guess = f'did you mean "{near[0]}"?' if near else "check its spelling"
+    raise OptionError(
+        f'unknown data set "{given}": expected {known}, a folder with the four IDX files, or a .npz file; {guess}'
+    )
 
 
 def user_cache() -> Path:
@@ -88,23 +98,10 @@ def user_cache() -> Path:
 
 
 def _published(published: PublishedSet, split: dict[str, Any], memory_map: bool | None) -> Data:
-    paths = _locate(published)
-    if paths is None:
-        from gpunn.data.download import download
-
-        paths = download(published, user_cache() / published.name)
-
-    def read(first: int) -> Samples:
-        """Read the images and labels of which the set's file of this number is the first, and check them."""
-        x, y = paths[first : first + 2]
-        images, labels = read_images(x, memory_map), read_labels(y)
-        _check_published(published, published.files[first], x, images)
-        _check_published(published, published.files[first + 1], y, labels)
-        return _samples(x, images, y, labels, len(published.class_names))
-
-    return Data.from_samples(
-        read(0), test=partial(read, 2), class_names=published.class_names, name=published.name, **split
-    )
+    paths = _locate(published) or download(published, user_cache() / published.name)
+    names = published.class_names
+    train, test = (partial(_half, paths, part, memory_map, len(names), published) for part in (0, 1))
+    return Data.from_samples(train(), test=test, class_names=names, name=published.name, **split)
 
 
 def _locate(published: PublishedSet) -> tuple[Path, ...] | None:
@@ -123,9 +120,8 @@ def _check_published(published: PublishedSet, file: PublishedFile, path: Path, a
     """Refuse other content: a name promises comparable results. Own wrappers and file names are welcome."""
     own = f'load your own version by its folder, "{path.parent}"'
     if array.shape not in (file.shape, (*file.shape, 1)):
-        raise DataError(
-            f"{path}: expected {file.shape} as {published.name} has it, got {array.shape}: get it again, or {own}"
-        )
+        expected = f"{file.shape} as {published.name} has it"
+        raise DataError(f"{path}: expected {expected}, got {array.shape}: get it again, or {own}")
     digest = hashlib.sha256(idx_header(np.uint8, file.shape))
     digest.update(np.ascontiguousarray(array).data)
     got = digest.hexdigest()
@@ -154,22 +150,23 @@ def _folder(folder: Path, split: dict[str, Any], memory_map: bool | None) -> Dat
             f"them there, or give a .npz file{hint}"
         )
 
-    def read(images: Path, labels: Path, classes: int) -> Samples:
-        return _samples(images, read_images(images, memory_map), labels, read_labels(labels), classes)
-
-    images, labels, test_images, test_labels = paths.values()
-    train = read(images, labels, -1)
-    return Data.from_samples(
-        train, test=lambda: read(test_images, test_labels, train.classes), name=folder.name, **split
-    )
+    train = _half(tuple(paths.values()), 0, memory_map, -1)
+    test = partial(_half, tuple(paths.values()), 1, memory_map, train.classes)
+    return Data.from_samples(train, test=test, name=folder.name, **split)
 
 
-def _samples(x: Path, images: NDArray[np.uint8], y: Path, labels: NDArray[np.uint8], classes: int) -> Samples:
-    """Join one half of a set of IDX files; errors name the file."""
+def _half(
+    paths: Sequence[Path], part: int, memory_map: bool | None, classes: int, published: PublishedSet | None = None
+) -> Samples:
+    """Read the images and labels of the training set (part 0) or the test set (part 1); errors name the file."""
+    x, y = paths[2 * part :][:2]
+    images, labels = read_images(x, memory_map), read_labels(y)
+    if published is not None:
+        for file, path, array in zip(published.files[2 * part :], (x, y), (images, labels), strict=False):
+            _check_published(published, file, path, array)
     if len(images) != len(labels):
-        raise DataError(
-            f"{x} holds {len(images):,} images, {y.name} {len(labels):,} labels: get two files that belong together"
-        )
+        counts = f"{len(images):,} images, {y.name} {len(labels):,} labels"
+        raise DataError(f"{x} holds {counts}: get two files that belong together")
     try:
         return Samples(images, labels, 1 / 255, classes)
     except DataError as error:
@@ -187,16 +184,3 @@ def _file(path: Path, split: dict[str, Any], memory_map: bool | None) -> Data:
         return Data.from_arrays(x, y, test=test, name=path.stem, **split)
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
-
-
-def _unknown(given: str, path: Path) -> Exception:
-    if os.sep in given or "/" in given or path.suffix:
-        return DataError(f"{path}: there is no such file or folder: check the path, or give one of {', '.join(NAMES)}")
-    from difflib import get_close_matches
-
-    near = get_close_matches(given.lower().replace("_", "-"), NAMES, n=1)
-    guess = f'did you mean "{near[0]}"?' if near else "check its spelling"
-    return OptionError(
-        f'unknown data set "{given}": expected {", ".join(NAMES)}, a folder with the four IDX files, '
-        f"or a .npz file; {guess}"
-    )

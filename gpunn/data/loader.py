@@ -83,9 +83,9 @@ class DataLoader(ABC):
             raise ShapeError(f"augmentation needs images (height, width, channels), got samples of {samples.shape}")
         self._augmentation, self._seed, self._image = augmentation, seed, inside(samples.shape)
         self._backend, self.samples = backend, samples
-        self.size, self.scale, self.has_labels = len(samples), samples.scale, samples.targets.ndim == 1
+        self.size, self.scale = len(samples), samples.scale
         self.row_dtype = np.dtype(np.uint8 if samples.inputs.dtype == np.uint8 else dtype)
-        self.target_dtype = np.dtype(np.int32 if self.has_labels else dtype)
+        self.target_dtype = np.dtype(np.int32 if samples.targets.ndim == 1 else dtype)
         self.batch_size = self._capacity = 0
 
     @abstractmethod

@@ -50,10 +50,8 @@ class Samples:
         values = as_array(self.targets, "targets")
         targets, classes = checked_targets(values, None if given == -1 else int(given))
         if len(inputs) != len(targets):
-            raise DataError(
-                f"inputs and targets differ in length: {len(inputs):,} inputs, {len(targets):,} targets; "
-                "give one target for each input"
-            )
+            counts = f"{len(inputs):,} inputs, {len(targets):,} targets"
+            raise DataError(f"inputs and targets differ in length: {counts}; give one target for each input")
         try:
             scale = real(self.scale, "scale")
         except OptionError:

@@ -16,7 +16,6 @@ from gpunn.errors import DataError, ShapeError
 GROUNDS = ("dark", "light", "mixed")
 LEAST_CONTRAST = 0.04
 """Difference between the darkest and the lightest of a drawing, of the whole range; paper alone has less."""
-
 # Rows that are looked at, and numbers in them: as many as show what all are like.
 _ROWS, _NUMBERS = 1024, 1 << 18
 _FAR_OUT = 0.05
@@ -147,7 +146,6 @@ class TrainingInputs:
     # Cached, since predictions ask for them in each small batch.
     @cached_property
     def _reach(self) -> float:
-        """The largest number that the network saw, of either sign."""
         return max(map(abs, (*self.low, *self.high))) * self.scale
 
     @cached_property
@@ -177,8 +175,7 @@ class TrainingInputs:
         """Return pixels from 0 to 1, (height, width, channels), as floats that `factor` takes for this range."""
         black, white = self.pixel_range
         factor = self.scale if self.is_bytes else 1.0
-        scaled: NDArray[np.float32] = ((black + pixels * (white - black)) * factor).astype(np.float32)
-        return scaled
+        return np.asarray((black + pixels * (white - black)) * factor, np.float32)
 
 
 def borders(images: NDArray[Any]) -> NDArray[Any]:
@@ -188,10 +185,8 @@ def borders(images: NDArray[Any]) -> NDArray[Any]:
 
 def are_drawn(images: NDArray[Any]) -> NDArray[np.bool_]:
     """Tell which images (n, height, width, channels) from 0 to 1 have a drawing: more than paper, or one pixel."""
-    ground = np.median(borders(images), axis=1)[:, None, None]
-    departs = (np.abs(images - ground) >= LEAST_CONTRAST).any(axis=3)
-    drawn: NDArray[np.bool_] = np.count_nonzero(departs, axis=(1, 2)) > 1
-    return drawn
+    departs = np.abs(images - np.median(borders(images), axis=1)[:, None, None]) >= LEAST_CONTRAST
+    return np.asarray(np.count_nonzero(departs.any(axis=3), axis=(1, 2)) > 1)
 
 
 def check_seen(samples: Samples) -> None:

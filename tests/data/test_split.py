@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpunn.data.split import stratified_split, validation_count
+from gpunn.data.dataset import stratified_split, validation_count
 from gpunn.errors import OptionError
 
 labelled = st.lists(st.integers(0, 6), min_size=2, max_size=80).map(np.array)

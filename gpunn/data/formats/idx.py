@@ -68,23 +68,19 @@ def _read_header(path: Path, stream: Readable, kind: str) -> Header:
     (ranks, example), code, dimensions = _EXPECTED[kind], start[2], start[3]
     if start[:2] != b"\0\0" or code not in _DTYPES or not 1 <= dimensions <= _MAX_DIMENSIONS:
         wanted = f" with {kind}" if kind else ""
-        raise DataError(
-            f"{path}: expected an IDX file{wanted} (it starts {example}), got one that starts {start.hex(' ')}: "
-            "this is another format, or damaged"
-        )
+        got = f"got one that starts {start.hex(' ')}: this is another format, or damaged"
+        raise DataError(f"{path}: expected an IDX file{wanted} (it starts {example}), {got}")
     if kind and (code != 0x08 or dimensions not in ranks):
         found = f"{np.dtype(_DTYPES[code]).newbyteorder('=')} values in {dimensions} dimensions"
         if code == 0x08 and dimensions in (1, 3, 4):
             found = "labels" if dimensions == 1 else "images"
-        raise DataError(
-            f"{path}: expected {kind} ({example}), got {found} ({start.hex(' ')}): the files may have been exchanged"
-        )
+        got = f"got {found} ({start.hex(' ')}): the files may have been exchanged"
+        raise DataError(f"{path}: expected {kind} ({example}), {got}")
     size = 4 + 4 * dimensions
     sizes = read_up_to(stream, 4 * dimensions)
     if len(sizes) < 4 * dimensions:
-        raise DataError(
-            f"{path}: ends inside its header, expected {size} bytes, got {4 + len(sizes)} bytes: get the file again"
-        )
+        got = f"got {4 + len(sizes)} bytes: get the file again"
+        raise DataError(f"{path}: ends inside its header, expected {size} bytes, {got}")
     header = Header(np.dtype(_DTYPES[code]), struct.unpack(f">{dimensions}I", sizes), size)
     if not header.nbytes:
         raise DataError(f"{path}: its header promises {header}, which is none: get the file again")

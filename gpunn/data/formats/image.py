@@ -96,10 +96,9 @@ def _on_ground(planes: Planes, ground: str | None) -> NDArray[np.float32]:
         return pixels.astype(np.float32)
     on_white = on_black + (1 - alpha)
     of_white, of_black = (float(np.ptp(laid.mean(axis=2))) for laid in (on_white, on_black))
+    is_black = of_black >= _SEEN and (ground == "dark" or of_white < _SEEN)
     if ground is None:
         is_black = of_black > of_white + _SEEN
-    else:
-        is_black = of_black >= _SEEN and (ground == "dark" or of_white < _SEEN)
     return (on_black if is_black else on_white).astype(np.float32)
 
 
@@ -264,5 +263,4 @@ def _fitted(pixels: NDArray[Any], size: tuple[int, int], height: int, width: int
         # Means over areas where it shrinks: thin strokes fade but do not vanish.
         small = plane.resize((columns, rows), Image.Resampling.BOX if scale < 1 else Image.Resampling.BILINEAR)
         field[top : top + rows, left : left + columns, channel] = np.asarray(small)
-    fitted: NDArray[Any] = np.clip(field, 0, 1)
-    return fitted
+    return field.clip(0, 1)

@@ -7,6 +7,7 @@ megabytes of such pieces take seconds and hundreds of megabytes. So they are lef
 import os
 import re
 import struct
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,9 +46,8 @@ def read_image_file(path: Path, form: str) -> ImageFile:
     with reading(path, "the image is damaged", damage=damage), open_regular(path) as file:
         size, most = os.fstat(file.fileno()).st_size, _MOST_BYTES.get(form, _MOST_BYTES_OF_OTHERS)
         if size > most:
-            raise DataError(
-                f"{path}: {size:,} bytes are more than the {most:,} that are read of a {form} image: make it smaller"
-            )
+            limit = f"the {most:,} that are read of a {form} image: make it smaller"
+            raise DataError(f"{path}: {size:,} bytes are more than {limit}")
         require(2 * size, str(path))
         content = file.read(size)  # not `most`: that would be allocated
         return _READERS[form](content) if form in _READERS else ImageFile(form.upper(), content)
@@ -145,7 +145,7 @@ _READERS = {"PNG": _png, "JPEG": _jpeg, "BMP": _bmp, "PPM": _ppm, "GIF": _gif}
 
 def _orientation(exif: memoryview) -> int:
     """Find EXIF's tag 274 in its first directory, or return 1: Pillow would read all values that it names."""
-    try:
+    with suppress(KeyError, struct.error):
         order = {b"II": "<", b"MM": ">"}[bytes(exif[:2])]
         (place,) = struct.unpack_from(f"{order}I", exif, 4)
         (count,) = struct.unpack_from(f"{order}H", exif, place)
@@ -153,6 +153,4 @@ def _orientation(exif: memoryview) -> int:
             tag, kind, _, value = struct.unpack_from(f"{order}HHIH", exif, place + 2 + 12 * number)
             if (tag, kind) == (274, 3) and 1 <= value <= 8:
                 return int(value)
-    except (KeyError, struct.error):
-        pass
     return 1
