@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from gpunn.experiments import run
+from gpunn.reports.pictures import CONFUSION, CURVES, MISTAKES
 
 IMAGES = Path(__file__).resolve().parent.parent / "docs" / "images"
 
@@ -23,7 +23,7 @@ def shrink(source: Path, target: Path) -> None:
 
 def main() -> None:
     IMAGES.mkdir(exist_ok=True)
-    names = [f"{name}.png" for name in sys.argv[2:]] or [run.CURVES, run.CONFUSION, run.MISTAKES]
+    names = [f"{name}.png" for name in sys.argv[2:]] or [CURVES, CONFUSION, MISTAKES]
     for name in names:
         shrink(Path(sys.argv[1]) / name, IMAGES / name)
 
