@@ -1,5 +1,6 @@
 """What the README and the examples show runs as it stands, and the files that they name are there."""
 
+import json
 import os
 import re
 import subprocess
@@ -63,7 +64,8 @@ def test_the_screen_of_the_readme_is_what_comes_out(tmp_path: Path) -> None:
 
 
 def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
-    dense, convolutional, reused = blocks(ROOT / "README.md", "python")
+    by_hand, dense, convolutional, reused = blocks(ROOT / "README.md", "python")
+    assert re.search(r"^accuracy 9[56]\.\d\d%", run_python("-c", by_hand, cwd=tmp_path), re.MULTILINE)
     out = run_python("-c", dense, cwd=tmp_path)
     assert "Dense(units=128)" in out
     assert re.search(r"^accuracy 9\d\.\d\d%", out, re.MULTILINE)
@@ -71,6 +73,21 @@ def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
     assert "Conv2D(filters=20, size=5, padding='same')" in out
     assert len(re.findall(r"^accuracy 9\d\.\d\d%", out, re.MULTILINE)) == 2
     run_python("-c", dense + reused, cwd=tmp_path)
+
+
+def test_the_numbers_of_the_readme_are_those_of_the_benchmarks() -> None:
+    readme, page = ((ROOT / name).read_text("utf-8") for name in ("README.md", "docs/benchmarks.md"))
+    peers = ("gpunn", "gpunn without Numba", "PyTorch eager", "JAX jit", "JAX scan", "scikit-learn")
+    rows = re.findall(r"^\| (.*) \| `gpunn bench \w+` \|$", readme, re.MULTILINE)
+    assert len(rows) == 3
+    for row in rows:
+        work, *shown = row.split(" | ")
+        section = page.partition(f"\n### {work.removeprefix('a step of ')}\n")[2].partition("\n### ")[0]
+        measured = dict(re.findall(r"^\| (.*?) [\d.]+ \| float32 \| (.*?) \|", section, re.MULTILINE))
+        assert shown == [measured.get(peer, "–") for peer in peers]
+    for share, recipe in re.findall(r"\| ([\d.]+) % \| `python benchmarks/accuracy.py ([\w-]+)", readme):
+        result = json.loads((ROOT / f"benchmarks/results/accuracy-mnist-{recipe}-cpu.json").read_text("utf-8"))
+        assert f"{result['mean_test_accuracy']:.2%}" == f"{share}%"
 
 
 def test_the_experiment_of_the_page_is_one() -> None:
