@@ -1,9 +1,9 @@
 #!/bin/sh
-# Runs the tests from a bare checkout: makes .venv, installs what is needed, runs pytest with the arguments given.
-# Paths among them are seen from the repository's root.
+# Runs the tests from a bare checkout: makes .venv, installs what is needed, runs pytest on all cores with the arguments
+# given. Paths among them are seen from the repository's root; -n 0 is for one process, as --pdb and -s want it.
 set -eu
 # shellcheck source=scripts/setup.sh
 . "$(dirname -- "$0")/setup.sh"
 setup test
 cd "$root"
-exec "$venv/bin/python" -m pytest "$@"
+exec "$venv/bin/python" -m pytest -n auto --dist worksteal "$@"

@@ -92,6 +92,12 @@ def why_no_gpu() -> str:
     return "" if count else "no CUDA device"
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """As many processes as cores, eight at most; one alone on a GPU, whose memory the tests count."""
+    return min(8, len(os.sched_getaffinity(0))) if SIMULATES_CUDA or why_no_gpu() else 0
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks the tests that need a CUDA device as skipped, each with the reason, if there is none."""
     for item in items:

@@ -134,7 +134,7 @@ def test_a_second_run_installs_nothing(ready: Checkout) -> None:
 
 
 def test_the_tests_are_added_to_what_training_installed(ready: Checkout) -> None:
-    assert ready.run("test.sh", "-q").stdout == "[-m][pytest][-q]"
+    assert ready.run("test.sh", "-q").stdout == "[-m][pytest][-n][auto][--dist][worksteal][-q]"
     assert "--editable .[test]" in ready.pip_log.read_text("utf-8").splitlines()[-1]
     ready.run("train.sh")
     ready.run("test.sh")
