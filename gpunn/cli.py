@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 import traceback
-from typing import Any, NoReturn, TextIO
+from typing import Any, NoReturn
 
 import click
 
@@ -18,14 +18,13 @@ from gpunn.version import __version__
 INTERRUPTED = 130
 
 
-def _say(line: str, stream: TextIO | None = None) -> None:
-    # Past click, which writes UTF-8 to a stream of ASCII; and at once, so that it keeps its place between the lines of
-    # progress on standard error.
-    print(line, file=stream or sys.stdout, flush=True)
+def _say(line: str) -> None:
+    # Past click, which writes UTF-8 to a stream of ASCII; and at once, to keep its place between lines of progress.
+    print(line, flush=True)
 
 
 def _note(line: str) -> None:
-    _say(line, sys.stderr)
+    print(line, file=sys.stderr, flush=True)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
@@ -44,6 +43,7 @@ def _set_memory_limit(context: click.Context, _parameter: click.Parameter, limit
         context.call_on_close(lambda: set_memory_limit(None))
 
 
+_device = click.option("--device", default="auto", show_default=True, metavar="D", help="auto, cpu, cuda or cuda:N.")
 _memory_limit = click.option(
     "--memory-limit",
     metavar="SIZE",
@@ -104,7 +104,7 @@ def train(recipe: str | None, out: str | None, resume: str | None, profile: bool
 @cli.command()
 @click.argument("run")
 @click.argument("data", required=False)
-@click.option("--device", default="auto", show_default=True, metavar="D", help="auto, cpu, cuda or cuda:N.")
+@_device
 @_memory_limit
 def evaluate(run: str, data: str | None, device: str) -> None:
     """Measure the network of a run on the test set of DATA, by default of the data it was trained on.
@@ -127,7 +127,7 @@ def evaluate(run: str, data: str | None, device: str) -> None:
     show_default=True,
     help="Exchange dark and light of images: auto where their background is not that of the training images.",
 )
-@click.option("--device", default="auto", show_default=True, metavar="D", help="auto, cpu, cuda or cuda:N.")
+@_device
 @_memory_limit
 def predict(run: str, files: tuple[str, ...], form: str, invert: str, device: str) -> None:
     """Say what the network of a run sees in each FILE: file, label and probability, one line a sample.

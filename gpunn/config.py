@@ -116,17 +116,16 @@ def written(part: Any) -> str:
     return f"{type(part).__name__}({', '.join(words)})"
 
 
-def _parameters(part: type) -> Mapping[str, inspect.Parameter]:
-    """Return the constructor's parameters, by name."""
-    return _read_parameters(part)
-
-
-@cache  # since to ask Python for them takes longer than all the rest
 def _read_parameters(part: type) -> Mapping[str, inspect.Parameter]:
+    """Return the constructor's parameters, by name."""
     if part.__init__ is object.__init__:  # type: ignore[misc]
         return {}
     _, *parameters = inspect.signature(part.__init__).parameters.values()  # type: ignore[misc]
     return {parameter.name: parameter for parameter in parameters}
+
+
+# To ask Python for them takes longer than all the rest.
+_parameters: Callable[[type], Mapping[str, inspect.Parameter]] = cache(_read_parameters)
 
 
 def to_config(part: Any) -> dict[str, Any]:

@@ -27,11 +27,7 @@ _ROOM = 2 << 20
 
 @contextlib.contextmanager
 def new_folder(out: str | os.PathLike[str] | None, stem: str, say: Say) -> Iterator[Path]:
-    """Make and lock a folder for a new run, by default the next free runs/<stem>-<n>; an empty one does not stay.
-
-    Raises:
-        OutputError: it holds a run or anything else, is in use, or cannot be made.
-    """
+    """Make and lock a folder for a new run, by default the next free runs/<stem>-<n>; an empty one does not stay."""
     folder = _made(out, stem)
     if not holds_run(folder):
         _check_empty(folder)  # before a lock is made in a folder that is somebody else's

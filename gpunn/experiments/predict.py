@@ -24,21 +24,12 @@ from gpunn.train.arguments import renumbered
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer of a network to one sample.
-
-    Attributes:
-        file: The file of the sample.
-        sample: Its number in the file, from 0.
-        label: The name of the class; "" where the network was not trained on classes.
-        probability: The probability of that class; nan where there are none.
-        outputs: All outputs.
-        answers: 0 or 1 for each output, where each is a question by itself.
-    """
+    """The answer to one sample of a file, from 0: label and its probability, or 0 or 1 for each output, or outputs."""
 
     file: str
     sample: int
-    label: str
-    probability: float
+    label: str  # "" where the network was not trained on classes
+    probability: float  # nan there
     outputs: list[float]
     answers: tuple[int, ...] = ()
 
@@ -91,18 +82,9 @@ def predict_files(
     note: Say = print,
     refused: Say | None = None,
 ) -> Iterator[Answer]:
-    """Predict from every sample in some files by a run's network.
+    """Predict from every sample in some files by a run's network; see `read_inputs` for `invert` and `note`.
 
-    Args:
-        run: A run folder or a model file.
-        files: Images, .npy, .npz or IDX files.
-        device: The device to compute on.
-        invert: See `read_inputs`.
-        note: See `read_inputs`.
-        refused: A function that is given a line for each file that cannot be answered; left out, that is raised.
-
-    Raises:
-        GpunnError: the run or a file cannot be read, or do not fit together.
+    `refused` is given a line for each file that cannot be answered; left out, its error is raised.
     """
     model, experiment = load_run(run, device)
     trained_on = model.trained_on

@@ -37,12 +37,7 @@ def located(run: str) -> tuple[Path, Path | None]:
 def restored(
     folder: Path, named: Path | None, changes: Mapping[str, Any], say: Say, *, progress: bool
 ) -> tuple[Experiment, Trainer]:
-    """Restore a run, whose folder is locked, from a checkpoint, by default the newest that is whole.
-
-    Raises:
-        CheckpointError: nothing to go on from, or another experiment or other data, with the difference.
-        GpunnError: what the experiment needs is not there.
-    """
+    """Restore a run, whose folder is locked, from a checkpoint, by default the newest that is whole."""
     checkpoints, written, metrics = folder / CHECKPOINTS, folder / EXPERIMENT, _metrics(folder)
     others = {name: value for name, value in changes.items() if name != "learning_rate"}
     rate, last_good = changes.get("learning_rate"), None

@@ -34,10 +34,8 @@ def train(
 ) -> Path:
     """Run an experiment, write its run folder, by default the next free runs/<data>-<recipe>-<n>, and return that.
 
-    Raises:
-        DivergenceError: the loss became non-finite; the folder has the last good weights.
-        KeyboardInterrupt: a signal came; the folder has a checkpoint of the last step.
-        GpunnError: anything else that cannot be; where the training had not begun, there is no folder.
+    After a DivergenceError the folder has the last good weights, after a KeyboardInterrupt (of any signal) a checkpoint
+    of the last step. After an error before the training there is no folder.
     """
     with Signals() as signals:
         data = experiment.load_data()
@@ -53,7 +51,7 @@ def resume(run: str, say: Say, *, progress: bool = True, profiled: bool = False,
     """Resume a run in its folder from its newest whole checkpoint, or from the checkpoint that `run` names.
 
     `changes` are for `Experiment.with_options`: epochs, device, place of the data, and checkpoints; of a run that has
-    diverged the learning rate too. See `train` for errors, and CheckpointError for what cannot be resumed.
+    diverged the learning rate too.
     """
     folder, named = located(run)
     with Signals() as signals, locked(folder, say):

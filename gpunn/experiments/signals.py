@@ -40,15 +40,11 @@ class Signals:
     """Takes SIGINT, SIGTERM and SIGHUP while it is entered: at once, or, within `held`, when `deliver` is called.
 
     Handlers belong to the main thread. In any other nothing is installed, and nothing is ever pending.
-
-    Attributes:
-        pending: The signal that was held and not delivered yet, or None.
-        is_urgent: Whether a second signal came: nothing more is to be saved.
     """
 
     def __init__(self) -> None:
         self.pending: int | None = None
-        self.is_urgent = False
+        self.is_urgent = False  # a second signal came: nothing more is to be saved
         self._is_held = False
         self._before: dict[int, Any] = {}
 

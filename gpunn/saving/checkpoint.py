@@ -64,16 +64,10 @@ class DamagedCheckpointError(CheckpointError):
 
 @dataclass(frozen=True)
 class Origin:
-    """What a run was made of, to be compared before it is resumed.
+    """What a run was made of, to be compared before it is resumed."""
 
-    Attributes:
-        experiment: The experiment as TOML.
-        data: Number, shape and SHA-256 of the samples for training, and of those for validation.
-        versions: Versions of gpunn and of what it computes with: others may round otherwise.
-    """
-
-    experiment: str
-    data: dict[str, Any]
+    experiment: str  # TOML
+    data: dict[str, Any]  # number, shape and SHA-256 of the samples for training, and of those for validation
     versions: dict[str, str]
 
 
@@ -87,11 +81,7 @@ class Checkpoint:
     _position: dict[str, Any]
 
     def state(self, like: State) -> State:
-        """Read the state of the training; it must have the arrays of `like`, which has not begun.
-
-        Raises:
-            CheckpointError: the arrays are those of another network or optimizer; the message shows the difference.
-        """
+        """Read the state of the training; raise CheckpointError unless it has the arrays of `like`, a new one."""
         position, network = self._position, _layout_of(like.now.arrays)
         weights = {self.step: self._read(MODEL, network)}
         if position["best"] is not None:
@@ -213,12 +203,7 @@ def _arrays(state: State, model: Network, figures: list[str]) -> Iterator[tuple[
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
-    """Open a checkpoint, and compare all of its files with its manifest.
-
-    Raises:
-        DamagedCheckpointError: a file is missing, or not what was written.
-        CheckpointError: another version of gpunn wrote it.
-    """
+    """Open a checkpoint; raise DamagedCheckpointError unless all files are as its manifest has them."""
     try:
         if path.is_symlink():
             raise DamagedCheckpointError(f"{path} is a link: a checkpoint is a folder in its run")

@@ -22,16 +22,10 @@ _NAME = re.compile(r"step-(0|[1-9][0-9]{0,9})")
 
 @dataclass(frozen=True)
 class CheckpointPart:
-    """`[checkpoints]`: how often they are written, and how many are kept; no number of a training depends on it.
+    """`[checkpoints]`: how often they are written, and how many are kept; no number of a training depends on it."""
 
-    Attributes:
-        every: Steps from one checkpoint to the next; None for none by steps.
-        minutes: Minutes from one checkpoint to the next, more where writing takes long; 0 for none by the clock.
-        keep: Number of the newest that are kept.
-    """
-
-    every: int | None = None
-    minutes: float = 1.0
+    every: int | None = None  # steps
+    minutes: float = 1.0  # more where writing takes long; 0 for none by the clock
     keep: int = 2
 
     def __post_init__(self) -> None:
@@ -62,12 +56,7 @@ class Checkpointer:
         return plan.minutes > 0 and time.monotonic() - self._saved >= pause
 
     def save(self) -> None:
-        """Write a checkpoint of the training, and remove those that are no longer kept.
-
-        Raises:
-            OutputError: it cannot be written; those before still are.
-            DivergenceError: there are non-finite numbers, of which no checkpoint is made.
-        """
+        """Write a checkpoint of the training unless there are non-finite numbers, and remove those no longer kept."""
         trainer = self._trainer
         if self.step == trainer.done:
             return
@@ -95,11 +84,7 @@ def listed(folder: Path) -> list[tuple[int, Path]]:
 
 
 def newest(folder: Path, say: Say, most: int | None = None) -> Checkpoint | None:
-    """Open the newest whole checkpoint, of at most step `most`; None where there is none at all.
-
-    Raises:
-        CheckpointError: all are damaged, or another version of gpunn wrote the newest.
-    """
+    """Open the newest whole checkpoint, of at most step `most`; None where there is none, damaged or not."""
     there = [path for step, path in listed(folder) if most is None or step <= most]
     for path in there:
         try:
