@@ -52,12 +52,11 @@ class TrainingPart(PlainOptions):
     device: str = "auto"
     least_steps: int = 0
 
-    def for_samples(self, count: int) -> Self:
+    def batch_size_for(self, count: int) -> int:
         """Choose the batch size for so many training samples."""
         if not self.least_steps:
-            return self
-        fitting = max(_LEAST_BATCH, count // self.least_steps)
-        return replace(self, batch_size=min(self.batch_size, fitting, count), least_steps=0)
+            return self.batch_size
+        return min(self.batch_size, max(_LEAST_BATCH, count // self.least_steps), count)
 
 
 @dataclass(frozen=True)
@@ -95,18 +94,18 @@ class Experiment:
             changed.update(batch_size=batch_size, least_steps=0)
         if data is not None or "seed" in changed:
             part = replace(part, shape=(), sha256="")  # other samples, so these fingerprints no longer apply
-        optimizer = self.optimizer if learning_rate is None else _with_rate(self.optimizer, learning_rate)
-        kept = replace(self.checkpoints, **_given(checkpoints or {}))
-        return replace(
-            self, data=part, optimizer=optimizer, training=replace(self.training, **changed), checkpoints=kept
-        )
+        made = replace(self, data=part, training=replace(self.training, **changed))
+        made = replace(made, checkpoints=replace(self.checkpoints, **_given(checkpoints or {})))
+        return made if learning_rate is None else made._optimized_by(_with_rate(self.optimizer, learning_rate))
 
     def with_changed_rate(self, learning_rate: float, epoch: float) -> Self:
         """Return an experiment whose learning rate changes at an epoch."""
         after = _with_rate(self.optimizer, learning_rate)["learning_rate"]
         changed = {"type": "Changed", "before": self.optimizer["learning_rate"], "at": epoch, "after": after}
-        optimizer = {**self.optimizer, "learning_rate": changed}
-        from_config("optimizer", optimizer)
+        return self._optimized_by({**self.optimizer, "learning_rate": changed})
+
+    def _optimized_by(self, optimizer: dict[str, Any]) -> Self:
+        from_config("optimizer", optimizer)  # which refuses a rate that cannot be
         return replace(self, optimizer=optimizer)
 
     def load_data(self) -> Data:
@@ -129,8 +128,8 @@ class Experiment:
 
     def trainer(self, data: Data, *, progress: bool = True) -> Trainer:
         """Make everything that trains on some data."""
-        given = asdict(self.training.for_samples(len(data.train))) | {"progress": progress}
-        given |= {kind: getattr(self, kind) for kind in _PARTS}
+        given = asdict(self.training) | {kind: getattr(self, kind) for kind in _PARTS} | {"progress": progress}
+        given["batch_size"] = self.training.batch_size_for(len(data.train))
         return Trainer(self.model(data), TrainOptions.among(given), data)
 
     def resolved(self, trainer: Trainer) -> Self:
@@ -191,11 +190,8 @@ def _with_rate(optimizer: dict[str, Any], rate: float) -> dict[str, Any]:
     while isinstance(given, dict) and given["type"] == "Changed":
         given = given["after"]
     if isinstance(given, dict):
-        changed = {**optimizer, "learning_rate": {**given, "peak" if given["type"] == "OneCycle" else "rate": rate}}
-    else:
-        changed = {**optimizer, "learning_rate": rate}
-    from_config("optimizer", changed)
-    return changed
+        return {**optimizer, "learning_rate": {**given, "peak" if given["type"] == "OneCycle" else "rate": rate}}
+    return {**optimizer, "learning_rate": rate}
 
 
 def _located(source: str) -> str:
@@ -209,11 +205,8 @@ def _located(source: str) -> str:
 
 def _written(source: str) -> str:
     """Write a source as text: a path whose bytes are no UTF-8 becomes a URI."""
-    try:
-        source.encode()
-    except UnicodeEncodeError:
-        return _URI + quote_from_bytes(os.fsencode(Path(source).absolute()))
-    return source
+    is_text = source == source.encode(errors="replace").decode()
+    return source if is_text else _URI + quote_from_bytes(os.fsencode(Path(source).absolute()))
 
 
 def read_source(written: str) -> str:

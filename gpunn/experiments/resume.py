@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -47,8 +48,8 @@ def restored(
                 "--learning-rate cannot be given with --resume: it is that of the run, and may be changed only where "
                 "that has diverged"
             )
-        last_good = metrics.get("kept_step", metrics.get("steps"))
-        last_good = last_good if type(last_good) is int else 0
+        kept = metrics.get("kept_step", metrics.get("steps"))
+        last_good = kept if type(kept) is int else 0
     if checkpoints.is_symlink():
         raise CheckpointError(f"{checkpoints} is a link: what is removed and written there must be of the run")
     for place in (folder, checkpoints):
@@ -121,11 +122,10 @@ def _with_later_rate(made: Experiment, asked: Experiment, checkpoint: Checkpoint
 
 def _metrics(folder: Path) -> dict[str, Any]:
     """Read the metrics of a run, {} where there are none."""
-    try:
+    with suppress(OSError, ValueError, RecursionError):
         metrics = json.loads(read_regular(folder / METRICS, _MOST_METRICS, follow_links=False))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return metrics if isinstance(metrics, dict) else {}
+        return metrics if isinstance(metrics, dict) else {}
+    return {}
 
 
 def _check_unfinished(folder: Path, metrics: dict[str, Any], made: Experiment | None, asked: Experiment) -> None:
@@ -163,4 +163,5 @@ def _shown(value: Any) -> str:
 def _first(differences: Iterator[str], most: int = 3) -> str:
     """Join the first few differences to one text."""
     there = list(differences)
-    return "; ".join(there[:most]) + (f"; and {len(there) - most} more" if len(there) > most else "")
+    there[most:] = [f"and {len(there) - most} more"] if len(there) > most else []
+    return "; ".join(there)

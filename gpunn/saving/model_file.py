@@ -155,8 +155,7 @@ def _trained_on(table: Any, model: Network) -> TrainingInputs | None:
         raise ModelFileError("trained_on must have a shape of 1 or 3 sizes, and a scale above 0")
     if fed_shape(model.layers, shape) != model.input_shape:
         raise ModelFileError(f"trained_on is of samples {shape}, the network of {model.input_shape}")
-    low, high = tuple(map(float, found.low)), tuple(map(float, found.high))
-    return replace(found, shape=shape, low=low, high=high, scale=float(found.scale))
+    return replace(found, shape=shape)
 
 
 def _check_sizes(description: dict[str, Any], arrays: dict[str, Any]) -> None:

@@ -118,11 +118,11 @@ def test_a_path_in_a_written_experiment_holds_from_every_folder(
 
 def test_batches_are_smaller_where_samples_are_few() -> None:
     training = read_experiment("mlp").training
-    assert training.for_samples(54_000).batch_size == 128
-    assert training.for_samples(1_293).batch_size == 32
-    assert training.for_samples(20).batch_size == 20
+    assert training.batch_size_for(54_000) == 128
+    assert training.batch_size_for(1_293) == 32
+    assert training.batch_size_for(20) == 20
     exact = read_experiment("mlp").with_options(batch_size=77).training
-    assert exact.for_samples(1_293).batch_size == 77
+    assert exact.batch_size_for(1_293) == 77
 
 
 def test_outputs_is_as_many_as_the_data_have_classes_or_targets() -> None:
