@@ -4,14 +4,14 @@ Drawn from Philox by (seed, step, sample), and computed in float32 with every op
 and GPU see the same pictures to the last bit.
 """
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from gpunn.kernels import loops
-from gpunn.kernels.gather import BEGIN_STEP, COUNT, picked, placed
+from gpunn.kernels.gather import BEGIN_STEP, COUNT, launched, picked
 from gpunn.kernels.random import PHILOX, Purpose, random_words
-from gpunn.kernels.record import Array, per_element, raw
+from gpunn.kernels.record import Array, Launch, raw
 
 Limits: TypeAlias = tuple[float, float, float, float]
 """The largest (shift in pixels, tan of half the angle, change of scale, shear), drawn between minus and plus it."""
@@ -75,6 +75,12 @@ def _between(flat: Array, at: Array, part: Array) -> Array:
     return b
 
 
+def _launch(*given: Any) -> Launch:
+    *batch, scale, seed, limits, shape, x, t = given
+    numbers = np.float32(scale), np.uint32(seed), *map(np.float32, limits), *shape
+    return launched(*batch, *numbers, x, t, threads=128)
+
+
 @raw(
     """
 __device__ inline float pixel(const D* image, int y, int x, int height, int width) {
@@ -84,18 +90,17 @@ __device__ inline float pixel(const D* image, int y, int x, int height, int widt
 __device__ inline float unit(unsigned word) { return float(word >> 8) * 1.1920928955078125e-07f - 1.0f; }
 
 extern "C" __global__ void gather_augmented(const D* data, const S* targets, const int* order, int* clock,
-                                            int batch_size, float scale, unsigned seed, int purpose, float shift,
+                                            int batch_size, float scale, unsigned seed, float shift,
                                             float half_tangent, float stretch, float shear, int channels, int height,
-                                            int width, T* x, S* t, int n, int row_stride, int column_stride,
-                                            int outputs) {
+                                            int width, T* x, S* t, int n, int features, int row_stride,
+                                            int column_stride, int outputs) {
     int at = blockIdx.x * blockDim.x + threadIdx.x;
     begin_step(targets, order, clock, batch_size, t, at, n, outputs);
-    int features = channels * height * width;
     if (at >= n * features) return;
     int j = column_stride == 1 ? at / features : at % n;
     int f = column_stride == 1 ? at % features : at / n;
-    uint4 a = philox4x32(make_uint4(2 * j, clock[3], 0, 0), seed, purpose);
-    uint4 b = philox4x32(make_uint4(2 * j + 1, clock[3], 0, 0), seed, purpose);
+    uint4 a = philox4x32(make_uint4(2 * j, clock[3], 0, 0), seed, PURPOSE);
+    uint4 b = philox4x32(make_uint4(2 * j + 1, clock[3], 0, 0), seed, PURPOSE);
     float tangent = unit(a.z) * half_tangent;
     float square = tangent * tangent;
     float below = 1.0f / (square + 1.0f);
@@ -118,27 +123,9 @@ extern "C" __global__ void gather_augmented(const D* data, const S* targets, con
     x[(long long)j * row_stride + (long long)f * column_stride] = T((upper + (lower - upper) * part_y) * scale);
 }
 """,
-    launch=lambda data, targets, order, clock, batch_size, scale, seed, limits, shape, x, t: per_element(
-        max(x.size, t.size),
-        data,
-        targets,
-        order,
-        clock,
-        batch_size,
-        np.float32(scale),
-        np.uint32(seed),
-        int(Purpose.AUGMENTATION),
-        *map(np.float32, limits),
-        *shape,
-        x,
-        t,
-        len(x),
-        *placed(x),
-        t.size // len(x),
-        threads=128,
-    ),
+    launch=_launch,
     types={"D": 0, "S": 1, "T": 9},
-    preamble=PHILOX + BEGIN_STEP,
+    preamble=f"const int PURPOSE = {int(Purpose.AUGMENTATION)};\n{PHILOX}{BEGIN_STEP}",
     options=("--fmad=false",),
 )
 def gather_augmented(

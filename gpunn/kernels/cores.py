@@ -4,7 +4,6 @@ Nothing computed depends on this, only how many threads compute it.
 """
 
 import os
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -31,7 +30,6 @@ PIECE, PIECE_OF_THREAD = 2**19, 2**21
 """Bytes of work that one thread, or each of several, does at once: longer calls wait less for each other."""
 
 _STATISTICS, _OWN_GROUP, _GROUPS = Path("/proc/stat"), Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
-_local = threading.local()
 
 
 class _Pool(NamedTuple):
@@ -160,29 +158,18 @@ def in_pieces(function: Callable[[slice], None], count: int, nbytes: int) -> Non
         count: Number of channels.
         nbytes: Bytes of all the work.
     """
-    workers = min(cores(), count)
-    is_alone = workers < 2 or nbytes < WORTHWHILE or getattr(_local, "inside", False)
-    piece = PIECE if is_alone else PIECE_OF_THREAD
+    workers = min(cores(), count) if nbytes >= WORTHWHILE else 1
+    piece = PIECE_OF_THREAD if workers > 1 else PIECE
     each = count if loops.version() else max(1, piece * count // max(1, nbytes))
 
-    def part(start: int, end: int) -> None:
-        for first in range(start, end, each):
+    def part(worker: int) -> None:
+        end = (worker + 1) * count // workers
+        for first in range(worker * count // workers, end, each):
             function(slice(first, min(first + each, end)))
 
-    if is_alone:
-        part(0, count)
-        return
-
-    def part_of(worker: int) -> None:
-        _local.inside = True
-        try:
-            part(worker * count // workers, (worker + 1) * count // workers)
-        finally:
-            _local.inside = False
-
-    others = [_threads(os.getpid()).submit(part_of, worker) for worker in range(1, workers)]
+    others = [_threads(os.getpid()).submit(part, worker) for worker in range(1, workers)]
     try:
-        part_of(0)
+        part(0)
     finally:
         for other in others:
             other.result()
@@ -194,10 +181,14 @@ def by_channels(host: Host) -> Host:
     @wraps(host)
     def in_turn(*arguments: Any) -> None:
         arrays = [each for each in arguments if isinstance(each, np.ndarray)]
+        nbytes = max(array.nbytes for array in arrays)
+        if nbytes < min(PIECE, WORTHWHILE):
+            host(*arguments)
+            return
 
         def piece(channels: slice) -> None:
             host(*(each[channels] if isinstance(each, np.ndarray) else each for each in arguments))
 
-        in_pieces(piece, len(arrays[0]), max(array.nbytes for array in arrays))
+        in_pieces(piece, len(arrays[0]), nbytes)
 
     return in_turn

@@ -18,11 +18,11 @@ def _switch_off(x: Array, seed: int, step: int, stream: int, threshold: int, sca
 @raw(
     """
 extern "C" __global__ void dropout(const T* x, unsigned seed, int stream, const int* count, int threshold, T scale,
-                                   T* y, int purpose, int size) {
+                                   T* y, int size) {
     int number = blockIdx.x * blockDim.x + threadIdx.x;
     int first = number / 32 * 512 + number % 32;
     if (first >= size) return;
-    Words drawn = philox4x64(Words{number + 1ull, (unsigned)count[0], (unsigned)stream, 0}, seed, purpose);
+    Words drawn = philox4x64(Words{number + 1ull, (unsigned)count[0], (unsigned)stream, 0}, seed, PURPOSE);
     unsigned long long words[4] = {drawn.w0, drawn.w1, drawn.w2, drawn.w3};
     for (int k = 0; k < 16; ++k) {
         int at = first + 32 * k;
@@ -32,10 +32,8 @@ extern "C" __global__ void dropout(const T* x, unsigned seed, int stream, const 
     }
 }
 """,
-    launch=lambda x, seed, *others: per_element(
-        32 * -(-x.size // 512), x, np.uint32(seed), *others, int(Purpose.DROPOUT), x.size
-    ),
-    preamble=PHILOX64,
+    launch=lambda x, seed, *others: per_element(32 * -(-x.size // 512), x, np.uint32(seed), *others, x.size),
+    preamble=f"const int PURPOSE = {int(Purpose.DROPOUT)};\n{PHILOX64}",
 )
 def dropout(x: Array, seed: int, stream: int, count: Array, threshold: int, scale: float, y: Array) -> None:
     """y := x · scale where the element's 16 random bits are at least threshold = p 2¹⁶, else 0. y may be x."""

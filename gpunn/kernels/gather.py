@@ -8,10 +8,12 @@ a GPU it lives on the device, since a replayed graph has its scalars frozen. The
 update of the parameters writes *next* = *current* + 1; so no kernel writes numbers that others read at the same time.
 """
 
+from typing import Any
+
 import numpy as np
 
 from gpunn.kernels import loops
-from gpunn.kernels.record import Array, per_element, raw
+from gpunn.kernels.record import Array, Launch, per_element, raw
 
 STEP, COUNT, NEXT_STEP, NEXT_COUNT = range(4)
 """The places of the clock."""
@@ -42,9 +44,11 @@ def picked(data: Array, targets: Array, order: Array, clock: Array, batch_size: 
     return data.take(rows, axis=0, mode="clip")
 
 
-def placed(x: Array) -> tuple[int, int]:
-    """Return the strides of (batch, features) in elements."""
-    return x.strides[0] // x.itemsize, x.strides[1] // x.itemsize
+def launched(*arguments: Any, threads: int = 256) -> Launch:
+    """Launch a thread for each value of the batch, of which x and t, the last arguments, are written."""
+    x, t = arguments[-2:]
+    strides = (stride // x.itemsize for stride in x.strides)
+    return per_element(max(x.size, t.size), *arguments, *x.shape, *strides, t.size // len(x), threads=threads)
 
 
 def _gather_passes(
@@ -75,20 +79,7 @@ extern "C" __global__ void gather(const D* data, const S* targets, const int* or
         T(data[(long long)order[clock[2] * batch_size + j] * features + f]) * scale;
 }
 """,
-    launch=lambda data, targets, order, clock, batch_size, scale, x, t: per_element(
-        max(x.size, t.size),
-        data,
-        targets,
-        order,
-        clock,
-        batch_size,
-        float(scale),
-        x,
-        t,
-        *x.shape,
-        *placed(x),
-        t.size // len(x),
-    ),
+    launch=lambda *given: launched(*given[:5], float(given[5]), *given[6:]),
     types={"D": 0, "S": 1, "T": 6},
     preamble=BEGIN_STEP,
 )

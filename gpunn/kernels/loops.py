@@ -1,9 +1,8 @@
 """Optional host bodies, written as loops, which Numba compiles where it is installed (the extra `numba`).
 
-NumPy goes over its arrays once for each operation, and what one pass wrote the next must fetch again; a loop does all
-of a formula while the numbers are in registers. The numbers agree with the passes' to rounding, since only sums are
-added up in another order, and are the same from run to run. `in_loops` is the one rule by which a loop takes the place
-of a function of passes, whose arguments it shares.
+A loop does all of a formula while the numbers are in registers, where NumPy goes over its arrays once for each
+operation. Only sums are added up in another order. `in_loops` is the one rule by which a loop takes the place of a
+function of NumPy's passes, with the same arguments; what it chooses depends on the training alone, never on time.
 """
 
 import importlib.metadata
@@ -69,16 +68,12 @@ def version() -> str:
 def load() -> None:
     """Load Numba with its compiler, where it is installed: its memory then counts as taken."""
     if version():
-        compiled(_nothing)(np.zeros(1, np.float32))
+        compiled(bias_relu)(np.zeros((1, 1), np.float32), np.zeros((1, 1), np.float32))
 
 
 def bytes_to_load() -> int:
     """Estimate the bytes that `load` is about to take; 0 where Numba is loaded or not installed."""
     return LOADED if version() and not load.cache_info().currsize else 0
-
-
-def _nothing(x: Array) -> None:
-    x[0] = 0
 
 
 @cache
@@ -202,15 +197,9 @@ def relu_gradient_and_sums(da: Array, a: Array, dz: Array, db: Array) -> None:
 
 
 def softmax_cross_entropy(
-    z: Array,
-    bias: Array,
-    labels: Array,
-    weight: float,
-    gradient: Array,
-    bias_gradient: Array,
-    losses: Array,
+    z: Array, bias: Array, labels: Array, weight: float, gradient: Array, bias_gradient: Array, losses: Array,
     totals: Array,
-) -> None:
+) -> None:  # fmt: skip
     outputs, n = z.shape
     real = z.dtype.type
     bias_gradient[:] = real(0)

@@ -35,14 +35,13 @@ def _loss(
 ) -> Callable[[Callable[..., Array]], Raw]:
     """Return a decorator that makes a record from the formula that sets it apart from the others.
 
-    The decorated function is given z, the bias as a column, and the targets, sets the gradient and the losses, and
-    returns which answers are right.
+    The function sets the gradient and the losses, and returns which answers are right; its bias is a column.
 
     Args:
         targets: C++ type of the targets.
         sample: C++ that sets `loss` and the number of right answers, `hits`, and writes the gradient of sample j.
         more: C++ parameters after the totals, which the function is given too.
-        faster: Body that Numba compiles, of the whole kernel.
+        faster: Loops of the whole kernel, for Numba.
     """
 
     def made(formula: Callable[..., Array]) -> Raw:

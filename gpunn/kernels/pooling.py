@@ -49,14 +49,7 @@ extern "C" __global__ void {name}(const T* x, int size_h, int size_w, int stride
 
 
 def _of_inputs(name: str, arrays: str, share: str, area: str = "1") -> str:
-    """Return the CUDA C++ of a gradient with a thread for each input: no atomics.
-
-    Args:
-        name: Name of the kernel.
-        arrays: Parameters before the window.
-        share: C++ that adds to `sum` the share of place u, v in the window that begins at `from`.
-        area: Divisor of the sum.
-    """
+    """Return the CUDA C++ of a gradient with a thread for each input; `share` adds that of place u, v to `sum`."""
     return f"""
 extern "C" __global__ void {name}({arrays}, int size_h, int size_w, int stride_h, int stride_w, T* dx,
                                   int channels, int height, int width, int n, int rows, int columns) {{

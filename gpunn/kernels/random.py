@@ -11,7 +11,7 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from gpunn.kernels.record import Array, per_element, raw
+from gpunn.kernels.record import Array
 
 _PIECE = 2**13
 """Counters whose words are computed at once, so that they stay in the cache."""
@@ -41,14 +41,20 @@ def philox(
     Returns:
         uint32 array (..., 4): the four random words of each counter.
     """
-    c0, c1, c2, c3 = np.broadcast_arrays(*(np.asarray(word, dtype=np.uint64) for word in counter))
+    words = np.broadcast_arrays(*(np.asarray(word, dtype=np.uint64) for word in counter))
+    c0, c1, c2, c3 = drawn = np.array([word.reshape(-1) for word in words])
+    product0, product1 = np.empty_like(drawn[:2])
     k0, k1 = key
     for _ in range(10):
-        product0, product1 = c0 * np.uint64(0xD2511F53), c2 * np.uint64(0xCD9E8D57)
-        c0, c1 = product1 >> _32 ^ c1 ^ np.uint64(k0), product1 & _LOW
-        c2, c3 = product0 >> _32 ^ c3 ^ np.uint64(k1), product0 & _LOW
+        np.multiply(c0, np.uint64(0xD2511F53), out=product0)
+        np.multiply(c2, np.uint64(0xCD9E8D57), out=product1)
+        for product, k, high, low in ((product1, k0, c0, c1), (product0, k1, c2, c3)):
+            np.right_shift(product, _32, out=high)
+            high ^= low
+            high ^= np.uint64(k)
+            np.bitwise_and(product, _LOW, out=low)
         k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
-    return np.stack((c0, c1, c2, c3), axis=-1).astype(np.uint32)
+    return drawn.T.astype(np.uint32, order="C").reshape(*words[0].shape, 4)
 
 
 def random_words(count: int, *, seed: int, purpose: Purpose, step: int = 0, stream: int = 0) -> NDArray[np.uint32]:
@@ -106,8 +112,7 @@ __device__ inline uint4 philox4x32(uint4 c, unsigned k0, unsigned k1) {
     return c;
 }
 """
-"""The same generator in CUDA C++, to be put before a kernel that draws."""
-
+"""The same generator in CUDA C++, to be put before a kernel that draws; PHILOX64 is the wider one."""
 
 PHILOX64 = """
 struct Words { unsigned long long w0, w1, w2, w3; };
@@ -122,27 +127,3 @@ __device__ inline Words philox4x64(Words c, unsigned long long k0, unsigned long
     return c;
 }
 """
-"""The wider one."""
-
-
-@raw(
-    """
-extern "C" __global__ void random_bits(unsigned seed, int purpose, const int* step, int stream, unsigned* bits,
-                                       int count) {
-    int block = blockIdx.x * blockDim.x + threadIdx.x;
-    if (4 * block >= count) return;
-    uint4 words = philox4x32(make_uint4(block, step[0], 0, stream), seed, purpose);
-    unsigned four[4] = {words.x, words.y, words.z, words.w};
-    for (int k = 0; k < 4 && 4 * block + k < count; ++k) bits[4 * block + k] = four[k];
-}
-""",
-    launch=lambda seed, purpose, step, stream, bits: per_element(
-        -(-bits.size // 4), np.uint32(seed), int(purpose), step, stream, bits, bits.size
-    ),
-    types={},
-    preamble=PHILOX,
-)
-def random_bits(seed: int, purpose: int, step: Array, stream: int, bits: Array) -> None:
-    """bits[e] := the random word of (seed, purpose, step, stream, element e)."""
-    words = random_words(bits.size, seed=seed, purpose=Purpose(purpose), step=int(step[0]), stream=stream)
-    bits[...] = words.reshape(bits.shape)

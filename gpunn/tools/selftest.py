@@ -18,7 +18,6 @@ from gpunn.backend.cpu import NumpyBackend
 from gpunn.backend.devices import select
 from gpunn.config import PARTS
 from gpunn.kernels import Elementwise, Raw, registry
-from gpunn.kernels.random import random_bits
 from gpunn.kernels.updates import end_step
 
 # Rounding of exp and log, and sums in another order; a faulty kernel is wrong by much more.
@@ -96,9 +95,7 @@ def self_test(device: str | Backend, say: Callable[[str], None]) -> bool:
     both = _Twice(backend)
     for layers, data, options in _trainings():
         gn.Sequential(layers).fit(data, device=both, batch_size=16, epochs=1, progress=False, **options)
-    bits = np.zeros(1001, np.uint32)
     both.run(end_step, np.array([1, 2], np.int32), np.zeros(2, np.int32))
-    both.run(random_bits, 7, 1, np.array([3], np.int32), 2, bits)
     for name, what in sorted(both.wrong.items()):
         say(f"wrong    {name}: {what}")
     for name in sorted(set(registry) - both.seen):

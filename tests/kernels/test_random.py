@@ -4,12 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.harness import call
 from support.kernel_cases import dropout_bits, philox64
 from support.kernel_cases import philox as philox_in_python
 
-from gpunn.backend.base import Backend
-from gpunn.kernels.random import Purpose, epoch_order, halves_of, philox, random_bits, random_groups, random_words
+from gpunn.kernels.random import Purpose, epoch_order, halves_of, philox, random_groups, random_words
 
 WORD = st.integers(0, 2**32 - 1)
 F = 0xFFFFFFFF
@@ -94,14 +92,6 @@ def test_words_are_spread_evenly() -> None:
     # χ² with 15 degrees of freedom exceeds 50 once in 80,000 times.
     assert np.square(counts - 6250).sum() / 6250 < 50
     assert abs(np.corrcoef(words[:-1], words[1:])[0, 1]) < 0.02
-
-
-@pytest.mark.parametrize("count", [1, 3, 4, 5, 1024, 1027])
-def test_a_device_draws_the_words_of_the_host(backend: Backend, count: int) -> None:
-    seed = 2**32 - 3
-    arguments = (seed, int(Purpose.DROPOUT), np.array([12], np.int32), 6, np.zeros(count, np.uint32))
-    *_, bits = call(backend, random_bits, *arguments)
-    np.testing.assert_array_equal(bits, random_words(count, seed=seed, purpose=Purpose.DROPOUT, step=12, stream=6))
 
 
 @settings(deadline=None, max_examples=50)

@@ -243,7 +243,7 @@ def test_threads_give_the_same_bytes_as_one(monkeypatch: pytest.MonkeyPatch, cor
         monkeypatch.setattr(threads, "cores", lambda count=count: count)
         monkeypatch.setattr(threads, "WORTHWHILE", 1)
         parallel = {"calls": 0}
-        monkeypatch.setattr(threads, "_pool", counting(threads._pool, parallel))
+        monkeypatch.setattr(threads, "_threads", counting(threads._threads, parallel))
         model, _ = trained(select("cpu"), lenet(norm=True, drop=0.3), limit=150)
         runs.append(b"".join(array.tobytes() for array in model.arrays().values()))
         assert (parallel["calls"] > 0) == (count > 1)

@@ -346,21 +346,6 @@ def _gather(dtype: str, rng: Any, n: int) -> list[Case]:
     return cases
 
 
-@case("random_bits")
-def _random_bits(dtype: str, rng: Any, n: int) -> list[Case]:
-    cases = []
-    for step, stream in ((0, 0), (77, 3)):
-        words = [word for block in range(n) for word in philox((block, step, 0, stream), (9, 3))]
-        short = 4 * n - 1  # the last counter is not used up
-        cases.append(
-            Case(
-                (9, 3, np.array([step], np.int32), stream, np.zeros(short, np.uint32)),
-                {4: np.array(words[:short], np.uint32)},
-            )
-        )
-    return cases
-
-
 def philox(counter: tuple[int, ...], key: tuple[int, int]) -> list[int]:
     """Philox4x32-10 of one counter, in Python's integers (Salmon et al., 2011)."""
     c0, c1, c2, c3 = counter
