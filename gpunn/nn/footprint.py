@@ -90,24 +90,14 @@ def count_network(
     optimizer: Remembering | None = None,
     skips: bool = False,
 ) -> Footprint:
-    """Count the bytes that a network of these layers takes, or its training, by building it without memory.
+    """Count the bytes that a network of these layers takes, or its training, by building copies without memory.
 
     Values, gradients and all buffers; with an optimizer also its state, the targets of a batch and what the loss makes
-    of them, what is held to take steps back, and copies of the weights: on the host those of the last, good and best
-    record, on a device one that passes through.
-
-    Args:
-        layers: Layers of the network, which stay as they are.
-        shape: Shape of a sample.
-        batch_size: Number of samples of a training batch.
-        like: Backend that the network is for.
-        dtype: Name of the network's dtype.
-        arrays: Arrays that it will be given, if any.
-        optimizer: Optimizer of the training, if there is one.
-        skips: Whether steps may be taken back.
+    of them, copies of the weights (on the host those of the last, good and best record, on a device one that passes
+    through), and, where it `skips` bad batches, what is held to take steps back.
 
     Raises:
-        ShapeError: the arrays are not those of the network.
+        ShapeError: `arrays`, which it will be given, are not those of the network.
     """
     network = Layout([layer.unbuilt() for layer in layers])
     counting, parameters = _Counting(like), None
@@ -135,13 +125,8 @@ def require(
 ) -> None:
     """Raise MemoryShortageError for what exceeds the host's memory, which the system would promise all the same.
 
-    Args:
-        needed: Function from a batch size to the bytes of the network or its training.
-        batch_size: Number of samples in a full batch.
-        backend: Backend of the network.
-        others: Bytes of the data, where they are copied.
-        taken: Bytes that the network has taken already.
-        largest: Bytes of the largest array that is about to be computed.
+    `needed` gives the bytes of a network or its training for a batch size; the data take `others`, the network has
+    `taken` some already, and the `largest` array is about to be computed.
     """
     if backend.device != "cpu":
         return

@@ -27,20 +27,14 @@ class _Work(threading.local):
 
     costs: Array
     gradient: Array
-    all_costs: Buffer
-    gradients: Buffer
-    targets: Buffer
-    no_bias: Array
-    scratch: Array
     key: tuple[Any, ...] = ()
     capacity = 0
 
     def prepare(self, backend: Backend, outputs: int, n: int, dtype: Any, needs_targets: bool) -> None:
         """Make the buffers, again where a larger batch or another network comes."""
-        key = (backend, outputs, dtype)
-        if self.key == key and n <= self.capacity:
+        if self.key == (backend, outputs, dtype) and n <= self.capacity:
             return
-        self.key, self.capacity = key, n
+        self.key, self.capacity = (backend, outputs, dtype), n
         self.gradients = Buffer(backend, (outputs,), n, dtype)
         self.targets = Buffer(backend, (outputs,), n if needs_targets else 1, dtype)
         self.all_costs = Buffer(backend, (), n, dtype)
@@ -124,13 +118,10 @@ class Loss(ABC):
         """
         name = type(self).__name__
         y = y if hasattr(y, "ndim") else as_array(y, "outputs")
-        if y.ndim != 2:
-            raise ShapeError(f"{name} expects outputs (batch, outputs), got {tuple(y.shape)}")
-        backend = backend_of(y)
-        n, outputs = y.shape
         t = t if hasattr(t, "dtype") else as_array(t, "targets")
-        if not n:
-            raise ShapeError(f"{name} expects at least one sample, got outputs {tuple(y.shape)}")
+        if y.ndim != 2 or not len(y):
+            raise ShapeError(f"{name} expects outputs (batch, outputs) of at least one sample, got {tuple(y.shape)}")
+        backend, (n, outputs) = backend_of(y), y.shape
         if self.takes_labels and isinstance(t, np.ndarray) and t.shape == (n, outputs) and is_one_hot(t):
             t = t.argmax(axis=1)
         if t.ndim == 1 and len(t) == n and t.dtype.kind in "iub":
@@ -142,8 +133,7 @@ class Loss(ABC):
             targets = backend.asarray(t.T, y.dtype)
         else:
             wanted = f"integer labels ({n},)" + ("" if self.takes_labels else f" or targets ({n}, {outputs})")
-            got = f"{tuple(t.shape)} {t.dtype}"
-            raise ShapeError(f"{name} expects {wanted} for outputs {tuple(y.shape)}, got {got}")
+            raise ShapeError(f"{name} expects {wanted} for outputs {(n, outputs)}, got {tuple(t.shape)} {t.dtype}")
         totals = backend.zeros((2,), np.float64)
         self.evaluate(backend, backend.asarray(y.T), targets, totals, 1 / n)
         return totals[0]
@@ -170,8 +160,7 @@ class Loss(ABC):
             bias: Bias of the last layer, where it is left to the loss: (outputs,), added to z.
             bias_gradient: Array for the gradient of the bias, or None.
         """
-        outputs, n = z.shape
-        work = self._work
+        work, (outputs, n) = self._work, z.shape
         work.prepare(backend, outputs, n, z.dtype, not self.takes_labels)
         work.costs, work.gradient = work.all_costs[n], work.gradients[n]
         # Whether each output is a question by itself; a loss of labels need not be told.

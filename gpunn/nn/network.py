@@ -218,13 +218,12 @@ class Network(Layout):
             )
         return self.backend
 
-    def compile_ahead(self, what: tuple[Any, ...], work: Callable[[], Any], shown: bool = True) -> None:
+    def compile_ahead(self, what: tuple[Any, ...], work: Callable[[], Any]) -> None:
         """Compile the kernels of `work`, which is not done, once for each `what`; see `Backend.compile_ahead`."""
-        if what in self._compiled:
-            return
-        self._compiled.add(what)
-        with Compiling(shown) as show:
-            self._built().compile_ahead(work, show)
+        if what not in self._compiled:
+            self._compiled.add(what)
+            with Compiling() as show:
+                self._built().compile_ahead(work, show)
 
     # Forward and backward
 

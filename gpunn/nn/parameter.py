@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from math import prod
 from typing import Any, overload
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from gpunn.backend.base import Backend, Product
+from gpunn.backend.base import Backend, Product, Shape
 from gpunn.kernels.random import Purpose
 from gpunn.kernels.record import Array
 from gpunn.nn.initializers import Initializer
@@ -35,12 +35,14 @@ class Memory:
     arrays: dict[str, Arrays]
 
 
+@dataclass(eq=False, repr=False)
 class Parameter:
     """One tensor that is learned.
 
     Attributes:
         name: Layer and letter, such as "dense1.w".
         shape: Shape of its values.
+        initializer, fans: Distribution of its initial values, and their `fan_in` and `fan_out`.
         weight_decay: Whether regularizers act on it: weights yes, biases and BatchNorm's γ and β no (22).
         is_frozen: Whether it stays as it is; see `Layer.trainable`.
         value: View into the flat array of values.
@@ -51,35 +53,24 @@ class Parameter:
         place: Where it lies in the flat array of values.
     """
 
-    value: Array
-    grad: Array | None
-    matrix: Array
-    gradient_matrix: Array
-    column: Array
-    place: slice
-    _backend: Backend | None = None
+    name: str
+    shape: Shape
+    initializer: Initializer
+    fans: tuple[int, int]
+    weight_decay: bool
+    is_frozen: bool = False
 
-    def __init__(
-        self,
-        name: str,
-        shape: tuple[int, ...],
-        initializer: Initializer,
-        fans: tuple[int, int],
-        *,
-        weight_decay: bool,
-        is_frozen: bool = False,
-    ) -> None:
-        self.name, self.shape, self.size = name, shape, prod(shape)
-        self.initializer, self.fans = initializer, fans
-        self.weight_decay, self.is_frozen = weight_decay, is_frozen
-        self._settings = tuple(vars(self))
+    def __post_init__(self) -> None:
+        self.size = prod(self.shape)
+        self.place = slice(0, self.size)
+        self._backend: Backend | None = None
 
     def bind(self, backend: Backend, value: Array, grad: Array | None) -> None:
         """Take flat memory for the value, and for the gradient unless the parameter is frozen."""
         self._backend, self._product = backend, Product(backend, transposed="b")
         self.value, self.column = value.reshape(self.shape), value.reshape(-1, 1)
-        self.matrix = value.reshape(self.shape[0], -1)
-        self.grad = None
+        self.matrix: Array = value.reshape(self.shape[0], -1)
+        self.grad: Array | None = None
         if grad is not None:
             self.gradient_matrix = grad.reshape(self.matrix.shape)
             self.keep_gradient()
@@ -108,20 +99,17 @@ class Parameter:
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy has memory of its own, and is a part of no network.
-        state = {name: vars(self)[name] for name in (*self._settings, "_settings")}
-        if self._backend is None:
-            return state
-        to_host = self._backend.to_host
-        return state | {
-            "_held": (self._backend, to_host(self.value), None if self.grad is None else to_host(self.grad))
-        }
+        state = {field.name: getattr(self, field.name) for field in fields(self)}
+        if (backend := self._backend) is not None:
+            arrays = (None if array is None else backend.to_host(array) for array in (self.value, self.grad))
+            state["_held"] = backend, *arrays
+        return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        settings = dict(state)
-        held = settings.pop("_held", None)
-        vars(self).update(settings)
-        if held is not None:
-            backend, *arrays = held
+        backend, *arrays = state.pop("_held", (None,))
+        vars(self).update(state)
+        self.__post_init__()
+        if backend is not None:
             self.bind(backend, *(None if array is None else backend.asarray(array).reshape(-1) for array in arrays))
 
     def __repr__(self) -> str:

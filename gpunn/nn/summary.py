@@ -1,11 +1,11 @@
-"""The table of a network: its layers, what comes out of them, what they learn, and the memory it all takes."""
+"""The table of a network: its layers, their outputs, parameters, and the memory of it all."""
 
-from __future__ import annotations
-
+from collections import Counter
 from typing import Any
 
 import numpy as np
 
+from gpunn.backend.base import Shape
 from gpunn.backend.limits import size
 from gpunn.config import arguments_of
 from gpunn.nn.layers import Layer
@@ -13,40 +13,31 @@ from gpunn.nn.network import Network
 
 
 def summary(model: Network) -> str:
-    """Layers, shapes of their outputs for one sample, parameters and bytes, as a table in plain text."""
-    model._built()
-    head = ("layer", "output shape", "parameters", "buffers")
-    rows = [("input", _shape(model.input_shape), "", "")]
+    """Write layers, shapes of their outputs for one sample, parameters and bytes as a table in plain text."""
+    device, counts = model._built().device, Counter[str]()
+    for p in model.parameters:
+        counts[p.name.partition(".")[0]] += p.size
+    rows = [("layer", "output shape", "parameters", "buffers"), ("input", _shape(model.input_shape), "", "")]
     for layer, shape in zip(model.layers, model.shapes, strict=True):
-        learned = sum(p.size for p in model.parameters if p.name.startswith(f"{layer.name}."))
-        nbytes = model.buffer_bytes.get(layer.name, 0)
-        frozen = ", frozen" if not layer.trainable else ""
-        rows.append(
-            (_words(layer) + frozen, _shape(shape), f"{learned:,}" if learned else "", size(nbytes) if nbytes else "")
-        )
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(4)]
-    line = "  ".join("─" * width for width in widths)
-
-    def text(row: tuple[str, ...]) -> str:
-        left = "  ".join(cell.ljust(width) for cell, width in zip(row[:2], widths[:2], strict=True))
-        right = "  ".join(cell.rjust(width) for cell, width in zip(row[2:], widths[2:], strict=True))
-        return f"{left}  {right}".rstrip()
-
+        count, nbytes = counts[layer.name], model.buffer_bytes.get(layer.name)
+        name = _words(layer) + ("" if layer.trainable else ", frozen")
+        rows.append((name, _shape(shape), f"{count:,}" if count else "", size(nbytes) if nbytes else ""))
+    a, b, c, d = (max(map(len, column)) for column in zip(*rows, strict=True))
+    head, *lines = (f"{row[0]:<{a}}  {row[1]:<{b}}  {row[2]:>{c}}  {row[3]:>{d}}".rstrip() for row in rows)
+    line = "  ".join("─" * width for width in (a, b, c, d))
     total = model.parameters.values.size
-    item = np.dtype(model.dtype).itemsize
-    buffers = sum(model.buffer_bytes.values())
-    still = {layer.name for layer in model.layers if not layer.trainable}
-    learned = sum(p.size for p in model.parameters if p.name.split(".")[0] not in still)
+    learned = sum(counts[layer.name] for layer in model.layers if layer.trainable)
     frozen = f" ({total - learned:,} frozen)" if learned < total else ""
+    nbytes = (total + learned) * np.dtype(model.dtype).itemsize
     last = (
-        f"{total:,} parameters{frozen}, {size((total + learned) * item)} with their gradients; {size(buffers)} of "
-        f"buffers for batches of up to {model.capacity}; {model.dtype} on {model._built().device}"
+        f"{total:,} parameters{frozen}, {size(nbytes)} with their gradients; {size(sum(model.buffer_bytes.values()))} "
+        f"of buffers for batches of up to {model.capacity}; {model.dtype} on {device}"
     )
-    return "\n".join([text(head), line, *map(text, rows), line, last])
+    return "\n".join([head, line, *lines, line, last])
 
 
 def _words(layer: Layer) -> str:
-    """A layer as one writes it: a pair of equals as one number; the size of a window, and what was set."""
+    """Write a layer with the size of a window and what was set, a pair of equals as one number."""
     shown = arguments_of(layer, without_defaults=True)
     values = {name: value for name, value in arguments_of(layer).items() if name in shown or name == "size"}
     return f"{type(layer).__name__}({', '.join(f'{name}={_short(value)}' for name, value in values.items())})"
@@ -57,5 +48,5 @@ def _short(value: Any) -> str:
     return repr(value[0] if equals else value)
 
 
-def _shape(shape: tuple[int, ...]) -> str:
+def _shape(shape: Shape) -> str:
     return " × ".join(map(str, shape))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, ExitStack
 from copy import copy
@@ -63,22 +64,19 @@ class BuildContext:
     is_frozen: bool = False
     parameters: list[Parameter] = field(default_factory=list)
     statistics: dict[str, Array] = field(default_factory=dict)
-    buffer_bytes: dict[str, int] = field(default_factory=dict)
+    buffer_bytes: Counter[str] = field(default_factory=Counter)
 
     def buffer(self, shape: Shape, dtype: DTypeLike | None = None) -> Buffer:
         """Make memory for a batch of samples of this shape, of the network's dtype where none is given."""
         buffer = Buffer(self.backend, inside(shape), self.capacity, self.dtype if dtype is None else dtype)
-        self._count(buffer.nbytes)
+        self.buffer_bytes[self.name] += buffer.nbytes
         return buffer
 
     def scratch(self, shape: Shape) -> Array:
         """Make memory of this very shape, for intermediate results."""
         array = self.backend.empty(shape, self.dtype)
-        self._count(array.nbytes)
+        self.buffer_bytes[self.name] += array.nbytes
         return array
-
-    def _count(self, nbytes: int) -> None:
-        self.buffer_bytes[self.name] = self.buffer_bytes.get(self.name, 0) + nbytes
 
     def statistic(self, word: str, shape: Shape, value: float) -> Array:
         """Make an array that the layer remembers but does not learn, saved with the network."""
@@ -99,10 +97,9 @@ class BuildContext:
         decays: bool = False,  # its old name
     ) -> Parameter:
         """Make a parameter of this layer; its memory comes once all layers are built."""
-        name, fans, decayed = f"{self.name}.{letter}", (fan_in, fan_out), weight_decay or decays
-        parameter = Parameter(name, shape, initializer, fans, weight_decay=decayed, is_frozen=self.is_frozen)
-        self.parameters.append(parameter)
-        return parameter
+        name, decayed = f"{self.name}.{letter}", weight_decay or decays
+        self.parameters.append(Parameter(name, shape, initializer, (fan_in, fan_out), decayed, self.is_frozen))
+        return self.parameters[-1]
 
 
 @dataclass(frozen=True)
