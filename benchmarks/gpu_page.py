@@ -104,7 +104,7 @@ def _peers(workload: dict[str, Any]) -> Iterator[tuple[str, ...]]:
     absent = ", ".join(workload["absent"])
     for row in workload["rows"]:
         ratio = f"{row['times_gpunn']:.2f}" if "times_gpunn" in row else ""
-        ratio += "" if row["agrees"] else " COST OR ACCURACY DIFFERS"
+        ratio += "" if row["agrees"] else " LOSS OR ACCURACY DIFFERS"
         yield (
             workload["name"], f"{row['peer']} {row['version'].split('+')[0]}", row["precision"],
             duration(row["median_seconds"]), ratio.strip(), absent,

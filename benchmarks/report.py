@@ -17,7 +17,7 @@ ROUNDS = 5
 def headings(workload: dict[str, Any]) -> tuple[str, ...]:
     """Of a workload's table."""
     unit = {"steps": "a step", "predict": "a call", "train": "in all"}[workload["kind"]]
-    return "", "precision", unit, "spread", "times gpunn's", "spread", "cost", "accuracy", "peak memory", ""
+    return "", "precision", unit, "spread", "times gpunn's", "spread", "loss", "accuracy", "peak memory", ""
 
 
 def rows_of(workload: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -28,7 +28,7 @@ def rows_of(workload: dict[str, Any]) -> list[tuple[str, ...]]:
         ratios = row.get("rounds_times_gpunn", [])
         memory = f"{row['peak_bytes'] / 2**20:.0f} MiB"
         memory += f", device {row['device_bytes'] / 2**20:.0f} MiB" if row["device_bytes"] else ""
-        notes = [] if row["agrees"] else ["COST OR ACCURACY DIFFERS"]
+        notes = [] if row["agrees"] else ["LOSS OR ACCURACY DIFFERS"]
         notes += [f"{disturbed} disturbed rounds"] if disturbed else []
         notes += [] if (count := len(row["rounds_seconds"])) >= ROUNDS else [f"only {count} of {ROUNDS} rounds"]
         rows.append((

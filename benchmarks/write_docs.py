@@ -25,8 +25,8 @@ DOCS = ROOT / "docs"
 
 ABOUT = """# Benchmarks
 
-`gpunn bench` does the same work with gpunn and with each peer that is installed. Peers may live in an environment of
-their own; one that is missing is named, with what installs it, and the others are measured.
+Run `gpunn bench` to do the same work with gpunn and with each peer that you have installed. Peers may live in an
+environment of their own; one that is missing is named, with the command that installs it, and the others are measured.
 
 ```sh
 python -m venv .venv.peers && .venv.peers/bin/pip install torch==2.13.0 jax==0.10.2 scikit-learn==1.9.1
@@ -35,7 +35,7 @@ gpunn bench dense conv --peers-python .venv.peers/bin/python       # two groups 
 gpunn bench --help                                                 # all groups and options
 ```
 
-It prints the tables below and writes `benchmarks.json`, `benchmarks.png` and `growth.png`.
+You get the tables below, and `benchmarks.json`, `benchmarks.png` and `growth.png`.
 
 - Each library works in a process of its own, so that no two thread pools meet, with all cores in its own way. They take
   turns, A B A B. The first turn warms up and is not counted: compilers have compiled by then.
@@ -44,7 +44,7 @@ It prints the tables below and writes `benchmarks.json`, `benchmarks.png` and `g
 - A step is a whole one: gather of the batch from bytes, conversion, forward, backward, update. gpunn's is the loop of
   `fit` with its shuffling, records and checks; those of the peers are bare loops. Its steps are the first of a training
   of 10,000, which takes all loops of Numba; "start" and `fast99` are what they are.
-- Afterwards cost and accuracy of every network, or of its predictions, are computed by the same code and must agree, so
+- Afterwards loss and accuracy of every network, or of its predictions, are computed by the same code and must agree, so
   that nobody wins by doing less; where they do not, the table says so and the program ends with 1.
 - A time is the median of the rounds, with the least and the most. "Times gpunn's" is the median of the ratios of each
   round, with the least and the most: above 1, gpunn is faster. A round in which other programs took more than a tenth
@@ -54,8 +54,8 @@ It prints the tables below and writes `benchmarks.json`, `benchmarks.png` and `g
 - "Start" is from the start of the process to the end of the first step.
 - Where the time goes is measured as by `gpunn train --profile`, in a process of its own after the rounds.
 
-`python benchmarks/write_docs.py` makes this page of `benchmarks/results/bench-*.json`, which `gpunn bench --keep`
-writes.
+Make this page again by `python benchmarks/write_docs.py`, from `benchmarks/results/bench-*.json`, which `gpunn bench
+--keep` writes.
 """
 
 

@@ -138,7 +138,7 @@ def test_who_does_the_same_work_ends_with_the_same_cost(measured: dict[str, Any]
 
 def test_who_does_less_is_found_out(measured: dict[str, Any], bench: SimpleNamespace) -> None:
     assert not row(measured, "lazy")["agrees"]
-    assert ["COST OR ACCURACY DIFFERS" in line[-1] for line in bench.report.rows_of(measured)] == [False, False, True]
+    assert ["LOSS OR ACCURACY DIFFERS" in line[-1] for line in bench.report.rows_of(measured)] == [False, False, True]
 
 
 def test_who_predicts_something_else_is_found_out(summarise: Summarise) -> None:
