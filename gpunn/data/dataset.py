@@ -3,7 +3,7 @@
 import math
 import numbers
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -63,13 +63,8 @@ class Data:
         """Return the data with labels as float targets, rows of one 1; the test set is opened no sooner."""
         if not self.train.classes:
             return self
-
-        def open_test() -> Samples:
-            assert self.test is not None
-            return self.test.as_floats()
-
         watched = None if self.validation is None else self.validation.as_floats()
-        test = open_test if self.has_test else None
+        test = (lambda: cast(Samples, self.test).as_floats()) if self.has_test else None
         return Data(self.name, self.train.as_floats(), watched, (), test, validation_is_test=self.validation_is_test)
 
     def with_validation(self, validation: Any) -> "Data":
@@ -137,13 +132,9 @@ class Data:
         count = -1 if class_names is None else _count(class_names)
         y, names = numbered(y, class_names)
         train = Samples(inputs, as_array(y, "targets"), factor, count)
-
-        def open_test() -> Samples:
-            return like(train, test() if callable(test) else test, names, "test")
-
         return cls.from_samples(
             train,
-            test=None if test is None else open_test,
+            test=None if test is None else lambda: like(train, test() if callable(test) else test, names, "test"),
             validation=validation,
             limit=limit,
             seed=seed,

@@ -1,7 +1,6 @@
 """DataLoaders: gather the batches of an epoch on the device, from samples that lie there or are streamed to it."""
 
 import math
-from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -54,8 +53,8 @@ def sizes_of(samples: int, batch_size: int) -> set[int]:
     return {min(samples, batch_size), samples % batch_size} - {0}
 
 
-class DataLoader(ABC):
-    """Samples that a network takes batch by batch, in the order of an epoch; `dtype` is that of the network.
+class DataLoader:
+    """Samples on the device, which a network takes batch by batch in the order of an epoch.
 
     Attributes:
         rows: (places, features) on the device, bytes as bytes.
@@ -66,9 +65,6 @@ class DataLoader(ABC):
         trouble: Why samples arrive more slowly than they could; "" where they do not.
     """
 
-    rows: Array
-    targets: Array
-    order: Array
     placement = trouble = ""
 
     def __init__(
@@ -87,10 +83,27 @@ class DataLoader(ABC):
         self.row_dtype = np.dtype(np.uint8 if samples.inputs.dtype == np.uint8 else dtype)
         self.target_dtype = np.dtype(np.int32 if samples.targets.ndim == 1 else dtype)
         self.batch_size = self._capacity = 0
+        self._place()
 
-    @abstractmethod
+    def _place(self) -> None:
+        backend, inputs = self._backend, self.samples.inputs
+        if backend.device == "cpu" and isinstance(inputs, np.ndarray):
+            self.rows = backend.asarray(np.ascontiguousarray(rows_of(inputs)), self.row_dtype)
+        else:
+            self.rows = backend.empty((self.size, math.prod(self.samples.shape)), self.row_dtype)
+            for start, part in in_blocks(inputs):
+                rows = np.ascontiguousarray(rows_of(part), self.row_dtype)
+                backend.assign(self.rows[start : start + len(rows)], rows)
+        self.targets = backend.asarray(self.samples.targets, self.target_dtype)
+        self.order = backend.asarray(np.arange(self.size, dtype=np.int32))
+        self._is_shuffled = False
+
     def start(self, batch_size: int, order: NDArray[np.integer] | None = None, first: int = 0) -> None:
         """Begin an epoch in some order, or in that of the samples, at the batch numbered `first`."""
+        self.batch_size = batch_size
+        if order is not None or self._is_shuffled:
+            self._backend.assign(self.order, np.arange(self.size, dtype=np.int32) if order is None else order)
+            self._is_shuffled = order is not None
 
     def take(self, clock: Array, n: int, rows: Array) -> Array:
         """Begin a step: gather n samples from order[step · batch_size] on, inputs as `rows` (n, features).
@@ -119,36 +132,15 @@ class DataLoader(ABC):
         """Record that work on n more samples has been enqueued; it may still be running."""
 
 
-class DeviceLoader(DataLoader):
-    """All samples on the device; see `DataLoader`."""
-
-    def __init__(self, backend: Backend, samples: Samples, dtype: DTypeLike, *augmentation: Any) -> None:
-        super().__init__(backend, samples, dtype, *augmentation)
-        inputs = samples.inputs
-        if backend.device == "cpu" and isinstance(inputs, np.ndarray):
-            self.rows = backend.asarray(np.ascontiguousarray(rows_of(inputs)), self.row_dtype)
-        else:
-            self.rows = backend.empty((self.size, math.prod(samples.shape)), self.row_dtype)
-            for start, part in in_blocks(inputs):
-                rows = np.ascontiguousarray(rows_of(part), self.row_dtype)
-                backend.assign(self.rows[start : start + len(rows)], rows)
-        self.targets = backend.asarray(samples.targets, self.target_dtype)
-        self.order = backend.asarray(np.arange(self.size, dtype=np.int32))
-        self._is_shuffled = False
-
-    def start(self, batch_size: int, order: NDArray[np.integer] | None = None, first: int = 0) -> None:
-        self.batch_size = batch_size
-        if order is not None or self._is_shuffled:
-            self._backend.assign(self.order, np.arange(self.size, dtype=np.int32) if order is None else order)
-            self._is_shuffled = order is not None
-
-
 class StreamingLoader(DataLoader):
     """Samples on the host: while the device computes with one piece, the next is gathered and copied.
 
     A piece is some batches in the order of the epoch, and the device has room for two. `order` is then constant, the
-    place of each sample in this room: kernels, graphs and numbers are the same as with a `DeviceLoader`.
+    place of each sample in this room: kernels, graphs and numbers are the same as with samples on the device.
     """
+
+    def _place(self) -> None:
+        """Nothing lies on the device before the first epoch."""
 
     def start(self, batch_size: int, order: NDArray[np.integer] | None = None, first: int = 0) -> None:
         if batch_size != self.batch_size:
@@ -231,7 +223,7 @@ def place(
         free = 0 if is_host else max(0, backend.free_bytes() - later)
         fits = not is_file if is_host else needed <= SHARE * free
         reason = f", where {size(free)} are free"
-    loader = (DeviceLoader if fits else StreamingLoader)(backend, samples, dtype, augmentation, seed)
+    loader = (DataLoader if fits else StreamingLoader)(backend, samples, dtype, augmentation, seed)
     source = "their file" if is_file else "memory"
     if fits:
         loader.placement = "" if is_host else f"{backend.device}: {size(needed)}"

@@ -3,16 +3,10 @@
 import mmap
 from collections.abc import Iterator
 from math import prod
-from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
-
-from gpunn.errors import DataError
-
-MAPPED_FROM = 1 << 30
-"""Bytes from which the array of an unpacked file stays in it where nothing else is asked for."""
 
 _BLOCK = 16 << 20
 
@@ -47,21 +41,6 @@ class Rows:
 
 Inputs: TypeAlias = NDArray[Any] | Rows
 """Inputs of samples: an array, in memory or in its file, or rows of one in a file."""
-
-
-def mapped(
-    path: Path, dtype: DTypeLike, shape: tuple[int, ...], offset: int, order: Literal["C", "F"] = "C"
-) -> NDArray[Any]:
-    """Map an array that stays in its file, from `offset` on; it cannot be written to."""
-    # Without NumPy's own subclass: its slices are slower to make, and nothing here asks for it.
-    return np.asarray(np.memmap(path, np.dtype(dtype), "r", offset, shape, order))
-
-
-def is_to_map(path: Path, nbytes: int, memory_map: bool | None, *, is_packed: bool) -> bool:
-    """Tell whether an array stays in its file, as asked for, or with None where it is large."""
-    if memory_map and is_packed:
-        raise DataError(f"{path}: what is compressed cannot be memory-mapped: unpack it, or leave memory_map out")
-    return nbytes >= MAPPED_FROM and not is_packed if memory_map is None else memory_map
 
 
 def is_mapped(values: Any) -> bool:

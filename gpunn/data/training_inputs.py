@@ -128,7 +128,7 @@ class TrainingInputs:
         Only a range that no picture or table of the same preparation has is another one: some times that of the
         training, below 0 where no pixel was, or none above 1 where pixels reached 255.
         """
-        own, lowest = self._reach, self._lowest
+        own, lowest = self._reach, min(self.low)
         reach, is_of_pixels = max(abs(low), abs(high)) * factor, self.is_bytes or len(self.shape) == 3
         is_other = reach > _TIMES * own and (reach > REACH or (is_of_pixels and reach > _TIMES))
         if is_of_pixels:
@@ -143,14 +143,10 @@ class TrainingInputs:
                 "were" + (f", such as x / {bit_depth(high)}" if low >= 0 and high > 20 and self._is_unit else "")
             )
 
-    # Cached, since predictions ask for them in each small batch.
+    # Cached, since predictions ask for it in each small batch.
     @cached_property
     def _reach(self) -> float:
         return max(map(abs, (*self.low, *self.high))) * self.scale
-
-    @cached_property
-    def _lowest(self) -> float:
-        return min(self.low)
 
     @property
     def _is_unit(self) -> bool:

@@ -10,7 +10,7 @@ from support.harness import one_line
 import gpunn as gn
 from gpunn.backend.base import Backend
 from gpunn.backend.devices import select
-from gpunn.data.loader import DeviceLoader
+from gpunn.data.loader import DataLoader
 from gpunn.errors import MemoryShortageError
 from gpunn.kernels.random import epoch_order
 from gpunn.nn.layers import Layer
@@ -138,7 +138,7 @@ def test_shuffled_batches_are_the_same_on_both_devices_to_the_bit(backend: Backe
     order = epoch_order(70, seed=5, epoch=2)
     seen = []
     for device in (select("cpu"), backend):
-        batches = DeviceLoader(device, samples, "float32", augmentation, 3)
+        batches = DataLoader(device, samples, "float32", augmentation, 3)
         batches.start(16, order)
         clock = device.asarray(np.array([-1, -1, 2, 12], np.int32))
         rows = device.zeros((16, 64), np.float32)

@@ -12,7 +12,7 @@ from support.kernel_cases import philox
 from gpunn import SGD, Augmentation, Conv2D, Data, Dense, Flatten, ReLU, Samples, Sequential, load_data
 from gpunn.backend.base import Backend
 from gpunn.backend.devices import select
-from gpunn.data.loader import DeviceLoader, rows_of
+from gpunn.data.loader import DataLoader, rows_of
 from gpunn.errors import OptionError, ShapeError
 from gpunn.kernels.augmentation import transforms
 
@@ -34,7 +34,7 @@ def pictures(
 ) -> NDArray[Any]:
     """A batch as the network gets it, (n, height, width, channels)."""
     n = len(samples) if n is None else n
-    batches = DeviceLoader(backend, samples, dtype, augmentation, seed)
+    batches = DataLoader(backend, samples, dtype, augmentation, seed)
     order = np.arange(len(samples)) if order is None else order
     features = int(np.prod(samples.shape))
     memory = backend.asarray(np.full((features, n) if samples_last else (n, features), np.nan, dtype))

@@ -105,7 +105,7 @@ def test_large_files_stay_on_the_disk_without_being_asked_to(tmp_path: Path, mon
     packed = write_set(tmp_path / "packed", small_set(), packed=True)
     _, _, path = floats(tmp_path / "mine.npz")
     assert not any(is_mapped(load_data(source).train.inputs) for source in (folder, packed, path))
-    monkeypatch.setattr("gpunn.data.memmap.MAPPED_FROM", 100)
+    monkeypatch.setattr("gpunn.data.formats.bounded.MAPPED_FROM", 100)
     assert is_mapped(load_data(folder).train.inputs)
     assert is_mapped(load_data(path).train.inputs)
     assert not is_mapped(load_data(packed).train.inputs)  # nothing else can be done with it

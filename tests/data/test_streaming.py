@@ -12,7 +12,7 @@ from gpunn import SGD, Adam, Augmentation, BatchNorm, Conv2D, Data, Dense, Flatt
 from gpunn.backend.base import Backend
 from gpunn.backend.devices import select
 from gpunn.data import loader
-from gpunn.data.loader import DeviceLoader, StreamingLoader, place
+from gpunn.data.loader import DataLoader, StreamingLoader, place
 from gpunn.data.memmap import is_mapped
 from gpunn.errors import OptionError
 from gpunn.kernels.gather import NEXT_STEP
@@ -118,7 +118,7 @@ def test_an_evaluation_is_the_same_from_a_file(backend: Backend, tmp_path: Path)
 def test_samples_in_memory_lie_on_the_device_and_those_of_a_file_are_streamed_on_the_cpu(tmp_path: Path) -> None:
     cpu, source = select("cpu"), samples("bytes")
     batches = place(cpu, source, "float32")
-    assert isinstance(batches, DeviceLoader)
+    assert type(batches) is DataLoader
     assert np.shares_memory(batches.rows, source.inputs)  # not copied
     assert batches.placement == ""
     np.save(tmp_path / "x.npy", source.inputs)

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.backend.limits import require
-from gpunn.data.memmap import is_to_map, mapped
 from gpunn.errors import DataError, GpunnError, MemoryShortageError
 from gpunn.files import open_regular
 
@@ -20,6 +19,8 @@ GZIP_MAGIC = b"\x1f\x8b"
 MAX_RATIO = 1032
 """Most that deflate can pack into one byte (zlib's technical notes): a header that promises more is a lie."""
 MAX_UNPACKED = 4 << 30
+MAPPED_FROM = 1 << 30
+"""Bytes from which an array stays in an unpacked file where nothing else is asked for."""
 # As many as `bgzip` makes of the bound above, 64 KiB each. Empty ones could be millions in a small file.
 _MAX_MEMBERS = MAX_UNPACKED >> 16
 _CHUNK, _PACKED_CHUNK = 1 << 20, 1 << 15
@@ -144,8 +145,11 @@ def read_array(
     path: Path, stream: Readable, header: Header, what: str, memory_map: bool | None, *, is_packed: bool, begin: int = 0
 ) -> NDArray[Any]:
     """Read the values after a header, or map them where they stay in the file, whose array begins at a byte."""
-    if is_to_map(path, header.nbytes, memory_map, is_packed=is_packed):
-        return mapped(path, header.dtype, header.shape, begin + header.size, header.order)
+    if memory_map and is_packed:
+        raise DataError(f"{path}: what is compressed cannot be memory-mapped: unpack it, or leave memory_map out")
+    if memory_map or (memory_map is None and not is_packed and header.nbytes >= MAPPED_FROM):
+        # Without NumPy's own subclass: its slices are slower to make, and nothing here asks for it.
+        return np.asarray(np.memmap(path, header.dtype, "r", begin + header.size, header.shape, header.order))
     data = read_up_to(stream, header.nbytes, what)
     header.check_size(len(data), what)
     return np.frombuffer(data, header.dtype).reshape(header.shape, order=header.order)

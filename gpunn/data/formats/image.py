@@ -30,7 +30,6 @@ Planes = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
 # may be nearly blank: deflate packs 1032 bytes into one, and of RGB Pillow makes four bytes of three.
 _MOST_BYTES, _MOST_OF_ANY = 40 << 20, 1 << 30
 _MOST_PER_BYTE = {"JPEG": 512, "PNG": 1376}
-_MOST_PER_BYTE_OF_OTHERS = 128
 # Memory that a pixel takes, if not four bytes; of a decoder that keeps whole images beside Pillow's, more.
 _OF_PIXEL, _OF_PIXEL_OF_PNG = {"GIF": 5, "WEBP": 20}, {"1": 1, "L": 1, "P": 1, "I;16": 2}
 _MOST_PIXELS, _LONGEST_SIDE = 220_000_000, 65_535
@@ -142,7 +141,7 @@ def _check(path: Path, file: ImageFile, width: int, height: int, of_pixel: float
         )
     of_pixel = _OF_PIXEL.get(file.format, of_pixel) * (2 if file.is_deep else 1)
     nbytes = math.ceil(width * height * of_pixel)
-    per_byte = _MOST_PER_BYTE.get(file.format, _MOST_PER_BYTE_OF_OTHERS)
+    per_byte = _MOST_PER_BYTE.get(file.format, 128)
     if file.format == "PNG":
         per_byte *= max(1, 8 // file.content[24])  # pixels of a few bits take a byte each
     most = min(_MOST_OF_ANY, _MOST_BYTES + per_byte * len(file.content))
@@ -216,8 +215,7 @@ def _means(values: NDArray[Any], count: int, axis: int) -> NDArray[Any]:
         return values
     starts = np.arange(0, values.shape[axis], count)
     counts = np.diff(starts, append=values.shape[axis])
-    sums: NDArray[Any] = np.add.reduceat(values, starts, axis)
-    return sums / counts.reshape([-1 if other == axis else 1 for other in range(values.ndim)])
+    return np.asarray(np.add.reduceat(values, starts, axis) / counts.reshape((-1, 1, 1) if axis == 0 else (-1, 1)))
 
 
 def _upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
@@ -233,8 +231,7 @@ def _upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
 def _values(band: "Image | NDArray[Any]", channels: int) -> tuple[NDArray[Any], NDArray[Any] | None, float]:
     """Take from a band its pixels, how opaque each of them is, 0 to 1, or None, and the largest value."""
     alpha = None
-    if isinstance(band, np.ndarray) or band.mode.startswith("I"):
-        # 16 bits: Pillow would cut off what is above 255.
+    if isinstance(band, np.ndarray) or band.mode.startswith("I"):  # 16 bits: Pillow would cut off numbers above 255
         deep = np.atleast_3d(np.asarray(band, dtype=np.float64))
         if deep.shape[2] in (2, 4):
             deep, alpha = deep[..., :-1], deep[..., -1:] / 65_535

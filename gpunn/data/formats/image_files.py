@@ -19,7 +19,6 @@ from gpunn.files import open_regular
 _MOST_PARTS, _MOST_SCANS, _MOST_TAGS = 1 << 16, 64, 200
 # The comments of a GIF take 35 times their size; the decoder of WebP keeps three whole images, and Pillow two.
 _MOST_BYTES = {"PNG": 1 << 30, "GIF": 1 << 20, "WebP": 32 << 20}
-_MOST_BYTES_OF_OTHERS = 256 << 20
 
 
 class ImageFile(NamedTuple):
@@ -44,7 +43,7 @@ def read_image_file(path: Path, form: str) -> ImageFile:
     """Read an image file of one of the formats in `gpunn.data.formats.kinds`."""
     damage = (ValueError, struct.error, IndexError)
     with reading(path, "the image is damaged", damage=damage), open_regular(path) as file:
-        size, most = os.fstat(file.fileno()).st_size, _MOST_BYTES.get(form, _MOST_BYTES_OF_OTHERS)
+        size, most = os.fstat(file.fileno()).st_size, _MOST_BYTES.get(form, 256 << 20)
         if size > most:
             limit = f"the {most:,} that are read of a {form} image: make it smaller"
             raise DataError(f"{path}: {size:,} bytes are more than {limit}")

@@ -37,8 +37,6 @@ _HEADER = re.compile(
 )
 # What `zipfile` raises on damaged files: a size that is no C integer is an OverflowError, and so on.
 _DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, KeyError, RuntimeError, OverflowError)
-_MOST_READ = 1 << 20
-_KEYS = "x_train, y_train, x_test, y_test (the last two may be left out), or x and y"
 
 Pair = tuple[NDArray[Any], NDArray[Any]]
 """Inputs and targets."""
@@ -90,7 +88,8 @@ class NpzFile:
             return self._pair("_train"), (lambda: self._pair("_test")) if halves else None
         if {"x", "y"} <= self.names:
             return self._pair(""), None
-        raise self._missing(f"the arrays {_KEYS}", "x=x, y=y")
+        names = "x_train, y_train, x_test, y_test (the last two may be left out), or x and y"
+        raise self._missing(f"the arrays {names}", "x=x, y=y")
 
     def inputs(self) -> NDArray[Any]:
         """Read the inputs for a prediction: x, x_test, or the only array there is."""
@@ -135,6 +134,6 @@ class _Bounded(io.BufferedReader):
     """A file of which at most a mebibyte is read at once, since `zipfile` takes twenty times its list of members."""
 
     def read(self, size: int | None = -1, /) -> bytes:
-        if size is not None and size > _MOST_READ:
+        if size is not None and size > 1 << 20:
             raise zipfile.BadZipFile("it lists too many members")
         return super().read(size)
