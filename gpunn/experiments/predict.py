@@ -87,28 +87,26 @@ def predict_files(
     `refused` is given a line for each file that cannot be answered; left out, its error is raised.
     """
     model, experiment = load_run(run, device)
-    trained_on = model.trained_on
-    shape = experiment.data.shape if experiment is not None and experiment.data.shape else model.input_shape
-    shape = shape if trained_on is None else trained_on.shape
+    trained_on, shape = model.trained_on, model.input_shape
+    if trained_on is not None:
+        shape = trained_on.shape
+    elif experiment is not None and experiment.data.shape:
+        shape = experiment.data.shape
     if math.prod(shape) != math.prod(model.input_shape):
         raise DataError(f"{run}: its {EXPERIMENT} is of samples {shape}, its network of {model.input_shape}")
-
-    def answered() -> Iterator[Answer]:
-        for file in files:
-            try:
-                if Path(file).is_dir():
-                    raise DataError(f"{file} is a folder: name the files in it, such as {Path(file) / '*'}")
-                samples = read_inputs(Path(file), shape, invert=invert, note=note, trained_on=trained_on)
-                answers = list(_answers(model, file, samples))
-            except (GpunnError, OSError) as error:
-                if refused is None:
-                    raise
-                # Which of many files it is must be said, by whomever the error is raised.
-                refused(str(error) if in_one_line(file) in str(error) else f"{file}: {error}")
-            else:
-                yield from answers
-
-    return answered()
+    for file in files:
+        try:
+            if Path(file).is_dir():
+                raise DataError(f"{file} is a folder: name the files in it, such as {Path(file) / '*'}")
+            samples = read_inputs(Path(file), shape, invert=invert, note=note, trained_on=trained_on)
+            answers = list(_answers(model, file, samples))
+        except (GpunnError, OSError) as error:
+            if refused is None:
+                raise
+            # Which of many files it is must be said, by whomever the error is raised.
+            refused(str(error) if in_one_line(file) in str(error) else f"{file}: {error}")
+        else:
+            yield from answers
 
 
 def _answers(model: Sequential, file: str, samples: Any) -> Iterator[Answer]:

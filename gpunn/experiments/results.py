@@ -17,7 +17,7 @@ from gpunn.experiments.experiment import LIBRARIES, Experiment
 from gpunn.experiments.folder import HISTORY, METRICS, MODEL, PROFILE, PROFILE_PICTURE
 from gpunn.files import write_atomically
 from gpunn.nn.summary import summary
-from gpunn.nn.tasks import Task, in_words, shown
+from gpunn.nn.tasks import in_words, shown
 from gpunn.reports.pictures import CONFUSION, CURVES, MISTAKES, draw_answers, draw_network
 from gpunn.saving.checkpointer import Say
 from gpunn.saving.model_file import save_model
@@ -41,14 +41,11 @@ def introduce(trainer: Trainer, folder: Path, say: Say) -> None:
 
 
 def _watched(data: Data) -> str:
+    count = f"{len(data.validation):,}" if data.validation else "none"
     if data.validation_is_test:
-        assert data.validation is not None
-        return (
-            f"; the published test set ({len(data.validation):,}) is watched as validation set, "
-            "so its accuracy is no measure of unseen data"
-        )
-    watched = f"; {len(data.validation):,} for validation" if data.validation else "; none for validation"
-    return watched + ("; test set closed until the end" if data.has_test else "; no test set")
+        watched = f"the published test set ({count}) is watched as validation set"
+        return f"; {watched}, so its accuracy is no measure of unseen data"
+    return f"; {count} for validation; {'test set closed until the end' if data.has_test else 'no test set'}"
 
 
 def _write_training(folder: Path, experiment: Experiment, trainer: Trainer) -> None:
@@ -80,8 +77,7 @@ def write_results(folder: Path, experiment: Experiment, trainer: Trainer, say: S
         draw_answers(folder, model, drawn, data.class_names, f"{experiment.name} on {data.name}, {part}")
         pictures += [CONFUSION, MISTAKES]
     pictures += draw_network(folder, model, data, f"{experiment.name} on {data.name}")
-    metrics = _metrics(experiment, trainer, result, trainer.history.stopped)
-    _write_metrics(folder, {**metrics, "finished": True})
+    _write_metrics(folder, {**_metrics(experiment, trainer, result, trainer.history.stopped), "finished": True})
     for line in _conclusions(trainer, result):
         say(line)
     say(f"pictures       {', '.join(str(folder / name) for name in pictures)}")
@@ -94,8 +90,7 @@ def write_profile(folder: Path, experiment: Experiment, trainer: Trainer, say: S
 
     profiled = profile(trainer)
     write_atomically(folder / PROFILE, (json.dumps(asdict(profiled), indent=2) + "\n").encode())
-    title = f"a step of {experiment.name} on {trainer.data.name}"
-    plot_profile(profiled, folder / PROFILE_PICTURE, title=title)
+    plot_profile(profiled, folder / PROFILE_PICTURE, title=f"a step of {experiment.name} on {trainer.data.name}")
     say(f"\n{profile_table(profiled)}\nprofile        {folder / PROFILE}, {folder / PROFILE_PICTURE}")
 
 
@@ -107,6 +102,11 @@ def _metrics(experiment: Experiment, trainer: Trainer, result: Evaluation | None
     tested = {f"test_{name}": getattr(result, name) if result else None for name in task.figures}
     seen = [f"{part}_{name}" for part in ("train", "validation") for name in task.figures]
     seen += ["penalty"] if trainer.options.regularizer else []
+
+    def watched(record: Record | None) -> dict[str, Any] | None:
+        names = ("step", "epoch", *(f"validation_{name}" for name in task.figures))
+        return None if record is None else {name: getattr(record, name) for name in names}
+
     return {
         **tested,
         "task": task.value,
@@ -127,19 +127,12 @@ def _metrics(experiment: Experiment, trainer: Trainer, result: Evaluation | None
         "validation_samples": len(data.validation) if data.validation else 0,
         "parameters": int(trainer.model.parameters.values.size),
         **{name: getattr(last, name) if last else None for name in seen},
-        "best": _figures(history.best, task),
-        "overfitting_since": _figures(history.overfitting_since, task),
+        "best": watched(history.best),
+        "overfitting_since": watched(history.overfitting_since),
         "skipped_batches": history.skipped,
         "stopped": stopped,
         "finished": False,
     }
-
-
-def _figures(record: Record | None, task: Task) -> dict[str, Any] | None:
-    if record is None:
-        return None
-    names = ("step", "epoch", *(f"validation_{name}" for name in task.figures))
-    return {name: getattr(record, name) for name in names}
 
 
 def _write_metrics(folder: Path, metrics: dict[str, Any]) -> None:

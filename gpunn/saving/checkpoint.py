@@ -186,19 +186,17 @@ def _files(state: State, origin: Origin, model: Network) -> Iterator[tuple[str, 
 
 def _arrays(state: State, model: Network, figures: list[str]) -> Iterator[tuple[str, bytes]]:
     yield MODEL, model_bytes(model, state.now)
-    written = {state.now.step}
     if state.best is not None:
         yield BEST, model_bytes(model, state.best)
-        written.add(state.best.step)
     arrays = {**_prefixed("optimizer", state.optimizer), "totals": state.totals}
     for name, columns in (("records", _COLUMNS), ("figures", figures)):
         if columns:
             rows = [[getattr(record, column) for column in columns] for record in state.records]
             arrays[name] = np.array(rows, np.float64).reshape(-1, len(columns))
+    written = {weights.step for weights in (state.now, state.best) if weights is not None}
     for weights in (state.last, state.good):
         if weights.step not in written:
             arrays |= _prefixed(weights.step, weights.arrays)
-            written.add(weights.step)
     yield STATE, to_bytes(arrays)
 
 
