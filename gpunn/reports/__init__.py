@@ -1,18 +1,11 @@
 """Pictures of a training run: curves, confusion matrix, mistakes, filters and their answers."""
 
-from gpunn.reports.confusion import confusion_matrix, plot_confusion
-from gpunn.reports.curves import plot_curves
-from gpunn.reports.filters import Answers, answers_to, first_filters, plot_activations, plot_filters
-from gpunn.reports.mistakes import plot_mistakes
-
-__all__ = [
-    "Answers",
-    "answers_to",
-    "confusion_matrix",
-    "first_filters",
-    "plot_activations",
-    "plot_confusion",
-    "plot_curves",
-    "plot_filters",
-    "plot_mistakes",
-]
+from gpunn.reports.curves import plot_curves as plot_curves
+from gpunn.reports.filters import Answers as Answers
+from gpunn.reports.filters import answers_to as answers_to
+from gpunn.reports.filters import first_filters as first_filters
+from gpunn.reports.filters import plot_activations as plot_activations
+from gpunn.reports.filters import plot_filters as plot_filters
+from gpunn.reports.predictions import confusion_matrix as confusion_matrix
+from gpunn.reports.predictions import plot_confusion as plot_confusion
+from gpunn.reports.predictions import plot_mistakes as plot_mistakes
