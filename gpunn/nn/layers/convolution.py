@@ -3,14 +3,13 @@
 from dataclasses import replace
 
 from gpunn.backend.base import Shape
-from gpunn.backend.conv_rows import Extent, RowProducts
+from gpunn.backend.convolution import Extent, PatchProducts, RowProducts
 from gpunn.config import register
 from gpunn.errors import OptionError, ShapeError
 from gpunn.kernels.record import Array
 from gpunn.nn.initializers import Initializer
 from gpunn.nn.layers.base import BuildContext
 from gpunn.nn.layers.bias import Weighted
-from gpunn.nn.layers.conv_patches import PatchProducts
 from gpunn.scalars import pair, positive_whole
 
 
@@ -74,19 +73,24 @@ class Conv2D(Weighted):
         return pad, (length + 2 * pad - size) // stride + 1
 
     def build(self, context: BuildContext, input_shape: Shape) -> Shape:
-        shape = self.output_shape(input_shape)
+        rows, columns, _ = shape = self.output_shape(input_shape)
         height, width, channels = input_shape
         padding = self._extent(0, input_shape)[0], self._extent(1, input_shape)[0]
-        extent = Extent(self.filters, self.size, self.stride, padding, channels, height, width, *shape[:2])
+        image, batch = (channels, height, width, rows, columns), (context.capacity, context.batch_size)
+        extent = Extent(self.filters, self.size, self.stride, padding, *image, *batch)
         self._make_w(context, self.filters, channels, *self.size)
+        backend, scratch = context.backend, context.scratch
+        self._products: PatchProducts | RowProducts
         # Where a window of rows is one with the patch there is nothing to save, and the patches need fewer products.
-        by_rows = context.backend.device == "cpu" and self.size[0] > 1
-        self._products = RowProducts(context, extent) if by_rows else PatchProducts(context, extent)
+        if by_rows := backend.device == "cpu" and self.size[0] > 1:
+            self._products = RowProducts(backend, extent, scratch, context.needs_input_gradient)
+        else:
+            self._products = PatchProducts(backend, extent, scratch)
         # The rows of a single image are so short that their many products take longer than its patches, which without
         # padding are one copy.
         is_slow_alone = by_rows and not any(padding)
-        one = replace(context, capacity=1, batch_size=1)
-        self._products_of_one = PatchProducts(one, extent) if is_slow_alone else self._products
+        one = replace(extent, capacity=1, batch_size=1)
+        self._products_of_one = PatchProducts(backend, one, scratch) if is_slow_alone else self._products
         self._z = context.buffer(shape)
         self._dx = context.buffer(input_shape) if context.needs_input_gradient else None
         return shape
@@ -95,7 +99,7 @@ class Conv2D(Weighted):
         self._a = x
         n = x.shape[3]
         z = self._z[n]
-        self._products_for(n).forward(self.w, x, z)
+        self._products_for(n).forward(self.w.matrix, x, z)
         return z
 
     def backward(self, dy: Array) -> Array | None:
@@ -104,9 +108,9 @@ class Conv2D(Weighted):
         products = self._products_for(n)
         if self._dx is not None:
             dx = self._dx[n]
-            products.input_gradient(self.w, dy, dx)
+            products.input_gradient(self.w.matrix, dy, dx)
         if not self.w.is_frozen:
-            products.weight_gradient(self._a, dy, self.w)
+            products.weight_gradient(self._a, dy, self.w.gradient_matrix)
         return dx
 
     def _products_for(self, n: int) -> PatchProducts | RowProducts:

@@ -1,5 +1,6 @@
 """Conv2D: what it computes, N_out, both ways to make its products, its gradients, and shapes that cannot be."""
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,9 @@ from support.layer_helpers import Alone, assert_gradients, blocks_of
 
 from gpunn import Conv2D, Dense, Flatten, ReLU, Sequential
 from gpunn.backend.base import Backend
-from gpunn.backend.conv_rows import Extent, RowProducts
+from gpunn.backend.convolution import Extent, PatchProducts, RowProducts
 from gpunn.backend.devices import select
 from gpunn.errors import OptionError, ShapeError
-from gpunn.nn.initializers import Constant
-from gpunn.nn.layers.base import BuildContext
-from gpunn.nn.layers.conv_patches import PatchProducts
-from gpunn.nn.parameter import Parameters
 
 BLOCKS = st.sampled_from([1, 50, 500, None])
 """Elements of a block: one row of the output at a time, some, and all of it."""
@@ -168,37 +165,25 @@ def test_the_first_layer_computes_no_gradient_of_its_input(backend: Backend) -> 
 # Two ways to make the products
 
 
-def products_of(
-    kind: type[PatchProducts] | type[RowProducts], backend: Backend, extent: Extent, capacity: int
-) -> tuple[PatchProducts | RowProducts, Any, Parameters]:
-    context = BuildContext(
-        backend, "float64", capacity, batch_size=max(1, capacity - 1), name="conv1", needs_input_gradient=True
-    )
-    w = context.parameter("w", (extent.filters, extent.channels, *extent.size), Constant(0.0))
-    return kind(context, extent), w, Parameters(context.parameters, backend, "float64")
-
-
-def extent_of(made: Convolution) -> Extent:
+def extent_of(made: Convolution, spare: int = 0) -> Extent:
     (top, bottom), (left, right) = made.pads
     height, width, channels = made.shape
     rows = len(places(height + top + bottom, made.size[0], made.stride[0]))
     columns = len(places(width + left + right, made.size[1], made.stride[1]))
-    return Extent(made.filters, made.size, made.stride, (top, left), channels, height, width, rows, columns)
+    sizes = made.filters, made.size, made.stride, (top, left), channels, height, width, rows, columns
+    return Extent(*sizes, made.n + spare, max(1, made.n + spare - 1))
 
 
-def results_of(
-    kind: Any, backend: Backend, extent: Extent, capacity: int, arrays: tuple[NDArray[Any], ...]
-) -> list[NDArray[Any]]:
-    products, parameter, parameters = products_of(kind, backend, extent, capacity)
-    w, x, delta = arrays
-    parameters.load({"conv1.w": w})
-    x, delta = backend.asarray(x), backend.asarray(delta)
+def results_of(kind: Any, backend: Backend, extent: Extent, arrays: tuple[NDArray[Any], ...]) -> list[NDArray[Any]]:
+    products = kind(backend, extent, lambda shape: backend.empty(shape, "float64"))
+    w, x, delta = (backend.asarray(array) for array in arrays)
+    w = w.reshape(extent.filters, -1)
     z = backend.asarray(np.full((extent.filters, extent.rows, extent.columns, x.shape[3]), np.nan))
-    dx = backend.asarray(np.full(x.shape, np.nan))
-    products.forward(parameter, x, z)
-    products.weight_gradient(x, delta, parameter)
-    products.input_gradient(parameter, delta, dx)
-    return [backend.to_host(array) for array in (z, parameter.grad, dx)]
+    dw, dx = (backend.asarray(np.full(array.shape, np.nan)) for array in (w, x))
+    products.forward(w, x, z)
+    products.weight_gradient(x, delta, dw)
+    products.input_gradient(w, delta, dx)
+    return [backend.to_host(array) for array in (z, dw, dx)]
 
 
 @settings(deadline=None, max_examples=150)
@@ -206,7 +191,7 @@ def results_of(
 def test_products_by_patches_and_by_rows_are_the_same(
     backend: Backend, made: Convolution, blocks: tuple[int | None, int | None], spare: int
 ) -> None:
-    extent, rng = extent_of(made), np.random.default_rng(made.seed)
+    extent, rng = extent_of(made, spare), np.random.default_rng(made.seed)
     arrays = (
         rng.normal(size=(made.filters, extent.channels, *made.size)),
         rng.normal(size=(extent.channels, extent.height, extent.width, made.n)),
@@ -214,37 +199,41 @@ def test_products_by_patches_and_by_rows_are_the_same(
     )
     cpu = select("cpu")
     with blocks_of(backend, blocks[0]):
-        by_patches = results_of(PatchProducts, backend, extent, made.n + spare, arrays)
+        by_patches = results_of(PatchProducts, backend, extent, arrays)
     with blocks_of(cpu, blocks[1]):
-        by_rows = results_of(RowProducts, cpu, extent, made.n + spare, arrays)
+        by_rows = results_of(RowProducts, cpu, extent, arrays)
     for patches, rows in zip(by_patches, by_rows, strict=True):
         np.testing.assert_allclose(rows, patches, rtol=1e-12, atol=1e-12)
 
 
-def scratch_of(kind: Any, backend: Backend, extent: Extent, elements: int) -> int:
-    with blocks_of(backend, elements):
-        context = BuildContext(backend, "float64", 4, batch_size=4)
-        context.parameter("w", (4, 2, 3, 3), Constant(0.0))
-        kind(context, extent)
-    return sum(context.buffer_bytes.values()) // 8
+def scratch_of(kind: Any, extent: Extent, elements: int) -> int:
+    cpu, taken = select("cpu"), []
+
+    def scratch(shape: tuple[int, ...]) -> NDArray[Any]:
+        taken.append(prod(shape))
+        return np.empty(shape)
+
+    with blocks_of(cpu, elements):
+        kind(cpu, extent, scratch, *([False] if kind is RowProducts else []))
+    return sum(taken)
 
 
 def test_patches_go_by_blocks_that_are_no_larger_than_asked_for() -> None:
-    cpu, extent = select("cpu"), Extent(4, (3, 3), (1, 1), (0, 0), 2, 20, 20, 18, 18)
+    extent = Extent(4, (3, 3), (1, 1), (0, 0), 2, 20, 20, 18, 18, 4, 4)
     row = 2 * 9 * 18 * 4
-    assert scratch_of(PatchProducts, cpu, extent, 1) == row  # a row of the output at least
-    assert row < scratch_of(PatchProducts, cpu, extent, 5000) <= 5000
-    assert scratch_of(PatchProducts, cpu, extent, 10**9) == 18 * row
+    assert scratch_of(PatchProducts, extent, 1) == row  # a row of the output at least
+    assert row < scratch_of(PatchProducts, extent, 5000) <= 5000
+    assert scratch_of(PatchProducts, extent, 10**9) == 18 * row
 
 
 @pytest.mark.parametrize(("channels", "pixels"), [(2, 3 * 18), (20, 20)])  # the filter's columns laid out, and not
 def test_rows_go_by_blocks_that_are_little_larger_than_asked_for(channels: int, pixels: int) -> None:
-    cpu, extent = select("cpu"), Extent(4, (3, 3), (1, 1), (0, 0), channels, 20, 20, 18, 18)
+    extent = Extent(4, (3, 3), (1, 1), (0, 0), channels, 20, 20, 18, 18, 4, 4)
     row, weights = channels * pixels * 4, 4 * channels * 9
     seen_twice = 2 * row  # by the next block too
-    assert scratch_of(RowProducts, cpu, extent, 1) == 4 * row + seen_twice + 2 * weights  # four rows at least
-    assert scratch_of(RowProducts, cpu, extent, 8 * row) == 8 * row + seen_twice + (1 + 8) * weights
-    assert scratch_of(RowProducts, cpu, extent, 10**9) == 18 * row + seen_twice + (1 + 8) * weights
+    assert scratch_of(RowProducts, extent, 1) == 4 * row + seen_twice + 2 * weights  # four rows at least
+    assert scratch_of(RowProducts, extent, 8 * row) == 8 * row + seen_twice + (1 + 8) * weights
+    assert scratch_of(RowProducts, extent, 10**9) == 18 * row + seen_twice + (1 + 8) * weights
 
 
 # Shapes

@@ -1,4 +1,8 @@
-"""The matrix products of a convolution by rows of the image, on the CPU: one copy of the image, not size² of it."""
+"""The matrix products of a convolution, Z = W A, ∂C/∂W = Δ Aᵀ and ∂C/∂A = Wᵀ Δ, in two ways.
+
+By patches: the textbook's im2col, few large products, what a GPU likes. By rows of the image: many small ones, what the
+caches of a CPU like, with one copy of the image and not size² of it.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from math import prod
-from typing import Protocol
 
 import numpy as np
 
 from gpunn.backend.base import Backend, Shape
+from gpunn.kernels.convolution import Geometry, col2im, im2col
 from gpunn.kernels.record import Array
 
 _SHORT = 16
@@ -27,7 +31,10 @@ _Work = list[Callable[[], object]]
 
 @dataclass(frozen=True)
 class Extent:
-    """The sizes of a convolution: `filters` of `size`, over images of (channels, height, width), at (rows, columns)."""
+    """The sizes of a convolution: `filters` of `size`, over images of (channels, height, width), at (rows, columns).
+
+    A batch has up to `capacity` samples, and `batch_size` in training.
+    """
 
     filters: int
     size: tuple[int, int]
@@ -38,24 +45,60 @@ class Extent:
     width: int
     rows: int
     columns: int
-
-
-class Memory(Protocol):
-    """Scratch memory of a layer for batches of up to `capacity` samples; see `BuildContext`."""
-
-    backend: Backend
     capacity: int
     batch_size: int
-    needs_input_gradient: bool
-
-    def scratch(self, shape: Shape) -> Array: ...
 
 
-class Weights(Protocol):
-    """Weights (filters, channels, *size) and their gradient; see `Parameter`."""
+class PatchProducts:
+    """Products by patches: those of a block of output rows are the columns of one matrix A (im2col).
 
-    value: Array
-    grad: Array
+    Args:
+        backend: Backend of all arrays.
+        extent: Sizes of the convolution.
+        scratch: Function that makes memory of a shape.
+    """
+
+    def __init__(self, backend: Backend, extent: Extent, scratch: Callable[[Shape], Array]) -> None:
+        self._backend, self._extent = backend, extent
+        self._geometry: Geometry = (*extent.size, *extent.stride, *extent.padding)
+        self._taps = extent.channels * extent.size[0] * extent.size[1]
+        row = self._taps * extent.columns
+        self._block = max(1, min(extent.rows, backend.block_elements // (row * extent.batch_size)))
+        self._columns = scratch((self._block * row * extent.capacity,))
+
+    def forward(self, w: Array, x: Array, z: Array) -> None:
+        """Compute z (filters, rows, columns, n) from w as a matrix (filters, …) and x (channels, height, width, n)."""
+        z = z.reshape(len(z), -1)
+        for columns, span, _, _ in self._blocks(x.shape[3]):
+            self._fill(x, columns, span)
+            self._backend.gemm(1.0, w, columns, 0.0, z[:, span])
+
+    def weight_gradient(self, x: Array, delta: Array, gradient: Array) -> None:
+        """Compute the gradient of w, a matrix like it; delta is like z."""
+        delta = delta.reshape(len(delta), -1)
+        for columns, span, first, _ in self._blocks(x.shape[3]):
+            self._fill(x, columns, span)
+            self._backend.gemm(1.0, delta[:, span], columns.T, 1.0 if first else 0.0, gradient)
+
+    def input_gradient(self, w: Array, delta: Array, dx: Array) -> None:
+        """Compute dx := ∂C/∂x."""
+        delta = delta.reshape(len(delta), -1)
+        for columns, span, first, last in self._blocks(dx.shape[3]):
+            self._backend.gemm(1.0, w.T, delta[:, span], 0.0, columns)
+            where = (first, last - first, self._extent.columns, self._geometry)
+            self._backend.run(col2im, columns, *where, first > 0, dx)
+
+    def _blocks(self, n: int) -> Iterator[tuple[Array, slice, int, int]]:
+        """Yield for each block of output rows: its columns of A, its place in z, its first row and its end."""
+        rows, width = self._extent.rows, self._extent.columns * n
+        for first in range(0, rows, self._block):
+            last = min(first + self._block, rows)
+            span = slice(first * width, last * width)
+            yield self._columns[: self._taps * (last - first) * width].reshape(self._taps, -1), span, first, last
+
+    def _fill(self, x: Array, columns: Array, span: slice) -> None:
+        width = self._extent.columns
+        self._backend.run(im2col, x, span.start // (width * x.shape[3]), width, self._geometry, columns)
 
 
 class RowProducts:
@@ -73,55 +116,60 @@ class RowProducts:
     Products of different rows do not depend on one another: BLAS gets them together and shares them out.
 
     Args:
-        context: Source of memory, on the CPU.
+        backend: Backend of the CPU.
         extent: Sizes of the convolution.
+        scratch: Function that makes memory of a shape.
+        needs_input_gradient: Whether ∂C/∂A will be asked for.
     """
 
-    def __init__(self, context: Memory, extent: Extent) -> None:
-        self._backend, self._extent, e = context.backend, extent, extent
+    def __init__(
+        self, backend: Backend, extent: Extent, scratch: Callable[[Shape], Array], needs_input_gradient: bool = True
+    ) -> None:
+        self._backend, self._extent, e = backend, extent, extent
         is_laid_out = e.stride[1] > 1 or e.channels * e.size[0] < _SHORT
         # The columns of the filter are slots, as channels are, or moves along the row.
         self._slots, self._moves = (e.size[1], 1) if is_laid_out else (1, e.size[1])
         self._width = e.columns + self._moves - 1
         self._taps = e.size[0] * e.channels * self._slots
         row = e.channels * self._slots * self._width
-        elements = context.backend.block_elements
-        self._block = min(e.rows, max(_LEAST, elements // (row * context.batch_size)))
+        elements = backend.block_elements
+        self._block = min(e.rows, max(_LEAST, elements // (row * e.batch_size)))
         window = (self._block - 1) * e.stride[0] + e.size[0]
-        self._rows = context.scratch((window * row * context.capacity,))
-        self._weights = context.scratch((self._moves, e.filters, self._taps))
+        self._rows = scratch((window * row * e.capacity,))
+        self._weights = scratch((self._moves, e.filters, self._taps))
+        # Of (moves, filters, rows, channels, slots), in the order of w.
+        by_parts = self._weights.reshape(self._moves, e.filters, e.size[0], e.channels, self._slots)
+        self._like_w: Array = by_parts.transpose(1, 3, 2, 0, 4)
         parts = max(1, min(_PARTS, self._block, elements // self._weights.size))
-        self._parts = context.scratch((parts, self._moves, self._taps, e.filters))
-        if context.needs_input_gradient:
-            self._turned = context.scratch((e.rows * e.filters * e.columns * context.capacity,))
+        self._parts = scratch((parts, self._moves, self._taps, e.filters))
+        if needs_input_gradient:
+            self._turned = scratch((e.rows * e.filters * e.columns * e.capacity,))
             # Input rows whose numbers leave one remainder by the stride meet the same rows of the filter.
             self._backward_weights = [
-                context.scratch((e.size[1], e.channels, len(range(first, e.size[0], e.stride[0])) * e.filters))
+                scratch((e.size[1], e.channels, len(range(first, e.size[0], e.stride[0])) * e.filters))
                 for first in range(e.stride[0])
             ]
-            self._moved = context.scratch((e.channels * e.columns * context.capacity if e.stride[1] > 1 else 0,))
+            self._moved = scratch((e.channels * e.columns * e.capacity if e.stride[1] > 1 else 0,))
         self._plans: dict[str, tuple[Array, Array, _Work]] = {}
 
-    def forward(self, w: Weights, x: Array, z: Array) -> None:
-        """Compute z := the products; x is (channels, height, width, n), z (filters, rows, columns, n)."""
-        e = self._extent
-        weights = self._weights.reshape(self._moves, e.filters, e.size[0], e.channels, self._slots)
-        np.copyto(weights.transpose(1, 3, 2, 0, 4).reshape(w.value.shape), w.value)
+    def forward(self, w: Array, x: Array, z: Array) -> None:
+        """Compute z; see `PatchProducts`."""
+        np.copyto(self._like_w, w.reshape(self._like_w.shape))
         self._do("forward", self._plan_forward, x, z)
 
-    def weight_gradient(self, x: Array, delta: Array, w: Weights) -> None:
-        """Set the gradient of w; x is that of the last `forward`, which may still lie turned in memory."""
+    def weight_gradient(self, x: Array, delta: Array, gradient: Array) -> None:
+        """Compute the gradient of w; x is that of the last `forward`, which may still lie turned in memory."""
         e = self._extent
         self._do("weight gradient", self._plan_weight_gradient, x, delta)
         total = np.add.reduce(self._parts).reshape(self._moves, e.size[0], e.channels, self._slots, e.filters)
-        np.copyto(w.grad, total.transpose(4, 2, 1, 0, 3).reshape(w.value.shape))
+        np.copyto(gradient.reshape(self._like_w.shape), total.transpose(4, 2, 1, 0, 3))
 
-    def input_gradient(self, w: Weights, delta: Array, dx: Array) -> None:
+    def input_gradient(self, w: Array, delta: Array, dx: Array) -> None:
         """Compute dx := ∂C/∂x."""
         e = self._extent
+        w = w.reshape(e.filters, e.channels, *e.size)
         for first, weights in enumerate(self._backward_weights):
-            # The larger u, the earlier the output row.
-            seen = w.value[:, :, first :: e.stride[0]][:, :, ::-1]
+            seen = w[:, :, first :: e.stride[0]][:, :, ::-1]  # the larger u, the earlier the output row
             np.copyto(weights.reshape(e.size[1], e.channels, -1, e.filters), seen.transpose(3, 1, 2, 0))
         dx.fill(0)
         self._do("input gradient", self._plan_input_gradient, delta, dx)
