@@ -65,13 +65,13 @@ def select(device: str = "auto", precision: str = "float32") -> Backend:
     """
     if not isinstance(precision, str) or precision not in PRECISIONS:
         raise OptionError(f"unknown precision {precision!r}: expected {', '.join(PRECISIONS)}")
-    reason = "asked for"
-    if device == "cpu":
+    reason, name = "asked for", device if isinstance(device, str) else ""
+    if name == "cpu":
         backend = _backend("cpu")
-    elif device == "auto":
+    elif name == "auto":
         backend, reason = _best(precision)
-    elif isinstance(device, str) and (device == "cuda" or (device.startswith("cuda:") and device[5:].isdecimal())):
-        index = int(device[5:] or 0)
+    elif name == "cuda" or (name.startswith("cuda:") and name[5:].isdecimal()):
+        index = int(name[5:] or 0)
         trouble = cuda_trouble(index)
         if not trouble:
             try:

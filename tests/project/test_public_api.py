@@ -122,6 +122,33 @@ def cases() -> Iterator[Any]:
             yield pytest.param(name, parameter, id=f"{name}({parameter})")
 
 
+def test_a_model_shows_its_public_names_alone() -> None:
+    shown = {name for name in dir(normed()) if not name.startswith("_")}
+    assert shown >= {
+        "layers",
+        "parameters",
+        "loss",
+        "build",
+        "fit",
+        "forward",
+        "backward",
+        "predict",
+        "save",
+        "bytes_for",
+    }
+    internal = {
+        "build_with",
+        "lay_out",
+        "unbuild",
+        "propagate",
+        "stages_under",
+        "compile_ahead",
+        "check_samples",
+        "clock",
+    }
+    assert not shown & internal
+
+
 def test_everything_public_is_tried() -> None:
     assert {name.partition(".")[0] for name in CALLS} | PLAIN | BASES >= set(gn.__all__)
 

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, ExitStack
 from copy import copy
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from numpy.typing import DTypeLike, NDArray
 
@@ -102,18 +102,12 @@ class BuildContext:
         return self.parameters[-1]
 
 
-@dataclass(frozen=True)
-class LayerValues:
+class LayerValues(NamedTuple):
     """Parameters and statistics of a built layer on the device, by the last word of their names."""
 
     lock: AbstractContextManager[Any]
     backend: Backend
     arrays: dict[str, Array]
-
-    def to_host(self) -> dict[str, NDArray[Any]]:
-        """Copy all values to the host, holding the lock of the network."""
-        with self.lock:
-            return {word: self.backend.to_host(array) for word, array in self.arrays.items()}
 
 
 @base_of_kind("layer", "Dense(10)")
@@ -237,8 +231,12 @@ class Layer(Buildable, ABC):
         return kept if self.trainable else {**kept, "trainable": self.trainable}
 
     def __getstate__(self) -> dict[str, Any]:
-        begins_with = self.begins_with if self.built_values is None else self.built_values.to_host()
-        return {**self.settings(), "begins_with": dict(begins_with)}
+        begins_with = dict(self.begins_with)
+        if self.built_values is not None:
+            lock, backend, arrays = self.built_values
+            with lock:
+                begins_with = {word: backend.to_host(array) for word, array in arrays.items()}
+        return {**self.settings(), "begins_with": begins_with}
 
     def __repr__(self) -> str:
         return written(self)

@@ -1,4 +1,4 @@
-"""Batch normalisation, (23) and (24)."""
+"""Batch normalization, (23) and (24)."""
 
 from typing import Any
 

@@ -14,7 +14,7 @@ class Dropout(Layer):
     """In training each unit is 0 with probability p and scaled by 1/(1 − p) else; when not training, the identity.
 
     Scaling in training instead of multiplying the outgoing weights by (1 − p) afterwards is the same in expectation
-    (N. Srivastava et al., 2014, section 10). The mask is a pure function of (seed, layer, step), drawn again in
+    (N. Srivastava et al., 2014, section 10). The mask is a pure function of (seed, layer, step), made again in
     back-propagation. With `trainable = False` it is the identity in training too, as in a network that is only used.
 
     Args:
