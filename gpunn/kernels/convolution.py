@@ -36,8 +36,8 @@ def _taps(geometry: Geometry, rows: range, width_out: int, height: int, width: i
             begin, end = _inside(v - left, stride_w, width, range(width_out))
             y, x = first * stride_h + u - top, begin * stride_w + v - left
             yield (
-                slice(first - rows.start, max(last, first) - rows.start),
-                slice(begin, max(end, begin)),
+                slice(first - rows.start, last - rows.start),
+                slice(begin, end),
                 slice(max(y, 0), max(y + (last - first - 1) * stride_h + 1, 0), stride_h),
                 slice(max(x, 0), max(x + (end - begin - 1) * stride_w + 1, 0), stride_w),
             )
@@ -92,9 +92,10 @@ def im2col(x: Array, first_row: int, width_out: int, geometry: Geometry, columns
         )
         np.copyto(blocks, patches)
         return
+    blocks = blocks.reshape(channels, -1, rows, width_out, n)
     taps = _taps(geometry, range(first_row, first_row + rows), width_out, height, width)
     for place, (i, j, y, x_at) in enumerate(taps):
-        block = blocks[:, place // size_w, place % size_w]
+        block = blocks[:, place]
         block[:, : i.start] = 0
         block[:, i.stop :] = 0
         block[:, i, : j.start] = 0
@@ -144,8 +145,7 @@ def col2im(
     if not adds:
         dx.fill(0)
     channels, height, width, n = dx.shape
-    size_h, size_w = geometry[:2]
-    blocks = columns.reshape(channels, size_h, size_w, rows, width_out, n)
+    blocks = columns.reshape(channels, -1, rows, width_out, n)
     taps = _taps(geometry, range(first_row, first_row + rows), width_out, height, width)
     for place, (i, j, y, x_at) in enumerate(taps):
-        dx[:, y, x_at] += blocks[:, place // size_w, place % size_w, i, j]
+        dx[:, y, x_at] += blocks[:, place, i, j]

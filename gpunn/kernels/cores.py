@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial, wraps
 from math import inf
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -32,21 +32,13 @@ PIECE, PIECE_OF_THREAD = 2**19, 2**21
 _STATISTICS, _OWN_GROUP, _GROUPS = Path("/proc/stat"), Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 
 
-class _Pool(NamedTuple):
-    """Cores that processes share.
-
-    Attributes:
-        size: Number of cores.
-        used: Function that returns the core seconds that all of these processes together have taken so far.
-    """
-
-    size: float
-    used: Callable[[], float]
+_Pool: TypeAlias = tuple[float, Callable[[], float]]
+"""Number of cores that processes share, and a function that returns the core seconds taken by all of them so far."""
 
 
 def cores() -> int:
     """Count the processor cores that this process may use: of the machine, and by the limit of its container."""
-    return max(1, int(min(len(_allowed()), *(group.size for group in _groups()), inf)))
+    return max(1, int(min(len(_allowed()), *(size for size, _ in _groups()), inf)))
 
 
 def _allowed() -> set[int]:
@@ -67,7 +59,7 @@ def _groups() -> list[_Pool]:
         try:
             most, period = (folder / "cpu.max").read_text().split()
             if most != "max":
-                found.append(_Pool(int(most) / int(period), partial(_used_by_group, folder / "cpu.stat")))
+                found.append((int(most) / int(period), partial(_used_by_group, folder / "cpu.stat")))
         except (OSError, ValueError):
             continue  # the root has no limit, and a group of before the namespace is not to be seen
     return found
@@ -87,21 +79,13 @@ def _used_of(allowed: set[int]) -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
-class _Reading(NamedTuple):
-    """The clocks at one moment."""
-
-    process: int
-    now: float
-    own: float
-    pools: list[tuple[float, float]]
-
-
 class Crowd:
     """The load of other processes: all use of the cores but that of this process, whose threads may only wait."""
 
     def __init__(self) -> None:
         self._next, self._free = -inf, 1
-        self._last: _Reading | None = None
+        # Of a parent's reading a forked child knows nothing, and another set of cores has other sums.
+        self._last: tuple[tuple[int, list[float]], float, float, list[float]] | None = None
         self._was_idle = False
 
     def free(self) -> int:
@@ -115,25 +99,29 @@ class Crowd:
         return self._free
 
     def _look(self, now: float) -> None:
-        allowed, pools = _allowed(), []
-        for pool in (_Pool(len(allowed), partial(_used_of, allowed)), *_groups()):
-            try:
-                pools.append((pool.size, pool.used()))
-            except (OSError, ValueError, KeyError):
-                pools.append((pool.size, 0.0))  # not Linux, or /proc is hidden: as if nobody else were there
-        last, self._last = self._last, _Reading(os.getpid(), now, time.process_time(), pools)
+        allowed = _allowed()
+        pools: list[_Pool] = [(len(allowed), partial(_used_of, allowed)), *_groups()]
+        whose, used = (os.getpid(), [size for size, _ in pools]), [_or_none(use) for _, use in pools]
+        last, self._last = self._last, (whose, now, time.process_time(), used)
         free = float(cores())
-        # Of a parent's reading a forked child knows nothing, and another set of cores has other sums.
-        if last is not None and last.process == os.getpid() and len(last.pools) == len(pools):
-            seconds, own = now - last.now, self._last.own - last.own
+        if last is not None and last[0] == whose:
+            _, then, own_then, used_then = last
+            seconds, own = now - then, self._last[2] - own_then
             # What others did while this process waited says nothing of now: the next look decides.
             self._was_idle = not self._was_idle and seconds > 2 * EVERY and own < seconds / 4
             if self._was_idle:
                 return
-            for (size, used), (before_size, before) in zip(pools, last.pools, strict=True):
-                if size == before_size and seconds > 0:
-                    free = min(free, size - max(0.0, used - before - own) / seconds)
+            for (size, _), after, before in zip(pools, used, used_then, strict=True):
+                free = min(free, size - max(0.0, after - before - own) / seconds)
         self._free = max(1, min(cores(), int(free / SHARE)))
+
+
+def _or_none(used: Callable[[], float]) -> float:
+    """Return the core seconds, or 0 where they cannot be read, off Linux or with /proc hidden: nobody else is there."""
+    try:
+        return used()
+    except (OSError, ValueError, KeyError):
+        return 0.0
 
 
 crowd = Crowd()
