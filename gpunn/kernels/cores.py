@@ -52,7 +52,8 @@ def _groups() -> list[_Pool]:
         path = next(line[3:] for line in _OWN_GROUP.read_text().splitlines() if line.startswith("0::"))
     except (OSError, StopIteration):
         return []
-    group, found = _GROUPS / path.lstrip("/"), []
+    group = _GROUPS / path.lstrip("/")
+    found: list[_Pool] = []
     for folder in (group, *group.parents):
         if not folder.is_relative_to(_GROUPS):
             break
