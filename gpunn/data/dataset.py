@@ -61,11 +61,14 @@ class Data:
 
     def as_floats(self) -> "Data":
         """Return the data with labels as float targets, rows of one 1; the test set is opened no sooner."""
-        if not self.train.classes:
-            return self
-        watched = None if self.validation is None else self.validation.as_floats()
-        test = (lambda: cast(Samples, self.test).as_floats()) if self.has_test else None
-        return Data(self.name, self.train.as_floats(), watched, (), test, validation_is_test=self.validation_is_test)
+        return self.mapped(Samples.as_floats, ()) if self.train.classes else self
+
+    def mapped(self, change: Callable[[Samples], Samples], class_names: tuple[str, ...]) -> "Data":
+        """Return the data with all samples changed; the test set is opened no sooner."""
+        watched = None if self.validation is None else change(self.validation)
+        test = (lambda: change(cast(Samples, self.test))) if self.has_test else None
+        is_test = self.validation_is_test
+        return Data(self.name, change(self.train), watched, class_names, test, validation_is_test=is_test)
 
     def with_validation(self, validation: Any) -> "Data":
         """Return the data with other validation samples, (x, y) or Samples."""

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from gpunn.backend.base import Backend
 from gpunn.backend.copies import Buildable, parts_of
 from gpunn.kernels.record import Array
 from gpunn.nn.layers import Layer
@@ -25,8 +24,7 @@ class _CheckedStage:
     def __init__(self, stage: Layer, training: Training) -> None:
         self._stage, self._training = stage, training
         layer = next(layer for layer in training.model.layers if layer.name == stage.name)
-        fused = f" with {stage.fused!r}" if stage.fused else ""
-        self._name = f"{stage.name}, {layer!r}{fused}"
+        self._name = f"{stage.name}, {layer!r}" + (f" with {stage.fused!r}" if stage.fused else "")
 
     def forward(self, x: Array, training: bool) -> Array:
         self._check(x, "the batch")  # the inputs of later stages were checked as outputs
@@ -35,8 +33,9 @@ class _CheckedStage:
         return y
 
     def backward(self, dy: Array) -> Array | None:
-        self._check(self._training.step.loss.costs, f"the loss, {self._training.loss!r}")
-        self._check(dy, f"the gradient of the loss, {self._training.loss!r}")
+        loss = self._training.loss
+        self._check(self._training.step.loss.costs, f"the loss, {loss!r}")
+        self._check(dy, f"the gradient of the loss, {loss!r}")
         dx = self._stage.backward(dy)
         for p in _parameters_of(self._stage):
             # Where no gradient is kept, the product that would make it has changed the weight already.
@@ -46,7 +45,7 @@ class _CheckedStage:
         return dx
 
     def _check(self, array: Array, what: str) -> None:
-        _check(self._training.step.backend, array, what)
+        _check(self._training, array, what)
 
 
 def _parameters_of(stage: Buildable) -> list[Parameter]:
@@ -55,8 +54,8 @@ def _parameters_of(stage: Buildable) -> list[Parameter]:
     return own + [parameter for part in parts_of(stage) for parameter in _parameters_of(part)]
 
 
-def _check(backend: Backend, array: Array, what: str) -> None:
-    if not np.isfinite(backend.to_host(array)).all():
+def _check(training: Training, array: Array, what: str) -> None:
+    if not np.isfinite(training.backend.to_host(array)).all():
         raise _NotFiniteError(what)
 
 
@@ -67,33 +66,32 @@ def first_not_finite(training: Training) -> str:
     """
     last = training.done
     training.rewind()
-    first = last - 1 if training.step.backend.device == "cpu" else training.done
+    while training.backend.device == "cpu" and training.done < last - 1:
+        training.do_steps()
     while training.done < last:
-        if training.done < first:
-            training.do_steps()
-        elif what := _search_step(training):
+        if what := _search_step(training):
             return f"{what}, in step {training.done + 1}" if training.done + 1 < last else what
     return ""
 
 
 def _search_step(training: Training) -> str:
     """Do the next step and name the first NaN or Inf in it; "" where all was finite."""
-    parameters, step = training.model.parameters, training.step
-    stages: list[Any] = step.stages
+    step, stages = training.step, training.step.stages
+    checked: list[Any] = [_CheckedStage(stage, training) for stage in stages]  # stages in all but class
 
-    def checked(n: int) -> None:
-        for p in parameters:
-            _check(step.backend, p.value, f"{p.name}, before the step")
-        step.stages = [_CheckedStage(stage, training) for stage in stages]  # type: ignore[misc]  # stages in all but class
+    def compute(n: int) -> None:
+        for p in training.model.parameters:
+            _check(training, p.value, f"{p.name}, before the step")
+        step.stages = checked
         try:
             step.compute(n)
         finally:
             step.stages = stages
-        for p in parameters:
-            _check(step.backend, p.value, f"{p.name} after its update")
+        for p in training.model.parameters:
+            _check(training, p.value, f"{p.name} after its update")
 
     try:
-        training.do_steps(compute=checked)
+        training.do_steps(compute=compute)
     except _NotFiniteError as error:
         return str(error)
     return ""

@@ -151,25 +151,6 @@ def renumbered(samples: Samples, names: Sequence[str], known: Sequence[str]) -> 
     return Samples(samples.inputs, as_array(targets, "targets"), samples.scale, len(known), samples.one_hot)
 
 
-def arranged_for(model: Network, data: Data) -> Data:
-    """Bring data into the shape of those that a network was trained on before; see `Network.arranged`.
-
-    Raises:
-        ShapeError: Images of another shape.
-    """
-    train = model.arranged(data.train)
-    if train is data.train:
-        return data
-
-    def open_test() -> Samples:
-        assert data.test is not None
-        return model.arranged(data.test)
-
-    validation = None if data.validation is None else model.arranged(data.validation)
-    test, watched = open_test if data.has_test else None, data.validation_is_test
-    return Data(data.name, train, validation, data.class_names, test, validation_is_test=watched)
-
-
 def check_samples(model: Network, samples: Samples, loss: Loss | None = None) -> None:
     """Raise an error unless the network can take these inputs and give these targets.
 

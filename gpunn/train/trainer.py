@@ -20,8 +20,9 @@ from gpunn.data import Data
 from gpunn.errors import DeviceError, DivergenceError, OptionError
 from gpunn.nn.network import Network
 from gpunn.nn.parameter import Arrays
+from gpunn.nn.tasks import FIGURES
 from gpunn.train.anomaly import first_not_finite
-from gpunn.train.arguments import arranged_for, as_data, note_missing_classes
+from gpunn.train.arguments import as_data, note_missing_classes
 from gpunn.train.evaluator import Evaluation, evaluate, recompute_statistics
 from gpunn.train.finite import BAD_LOSS
 from gpunn.train.history import History
@@ -69,7 +70,9 @@ class Trainer(Training):
         train, validation = given.train, given.validation
         if options.patience is not None and validation is None:
             raise OptionError("patience needs a validation set to watch: load the data with validation=0.1, say")
-        super().__init__(model, arranged_for(model, given), options, _backend_of(options))
+        if model.trained_on is not None:
+            given = given.mapped(model.arranged, given.class_names)
+        super().__init__(model, given, options, _backend_of(options))
         self.monitor = Monitor(self._back[0], options.patience)
         self.progress = Progress(options.epochs, len(train), options.progress)
         note_missing_classes(self.data)
@@ -226,20 +229,14 @@ class Trainer(Training):
             return  # there is no loss to record
         seen = self._figures()
         watched = self._validation.run() if self._validation else Evaluation(math.nan, math.nan, 0, 0)
+        parts = (("train", seen), ("validation", watched))
         record = Record(
-            step=self.done,
-            epoch=self.done / self.step.steps_per_epoch,
-            train_loss=seen.loss,
-            train_accuracy=seen.accuracy,
-            validation_loss=watched.loss,
-            validation_accuracy=watched.accuracy,
+            self.done,
+            self.done / self.step.steps_per_epoch,
+            **{f"{part}_{name}": getattr(figures, name) for part, figures in parts for name in FIGURES},
+            penalty=self._penalty(),
             learning_rate=self._rate(),
             seconds=self._seconds(),
-            train_rmse=seen.rmse,
-            train_r2=seen.r2,
-            validation_rmse=watched.rmse,
-            validation_r2=watched.r2,
-            penalty=self._penalty(),
         )
         weights = self._weights()
         if trouble := self.monitor.trouble(record, weights, self._loss_of):

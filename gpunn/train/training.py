@@ -17,7 +17,7 @@ from gpunn.errors import GpunnError, OptionError
 from gpunn.kernels import loops
 from gpunn.kernels.gather import NEXT_COUNT
 from gpunn.kernels.random import epoch_order
-from gpunn.nn.footprint import UNCOUNTED, count_network, require, shortage
+from gpunn.nn.footprint import UNCOUNTED, Footprint, count_network, require, shortage
 from gpunn.nn.network import Network
 from gpunn.nn.parameter import Arrays, Memory
 from gpunn.nn.stages import fed_shape
@@ -56,15 +56,14 @@ class Training:
         self.prepare(backend)
 
     def prepare(self, backend: Backend) -> None:
-        """Make everything, on this device.
-
-        Raises:
-            MemoryShortageError: There is less memory than the training needs.
-        """
+        """Make everything on a device, or raise MemoryShortageError."""
         model, options, train, validation = self.model, self.options, self.data.train, self.data.validation
         self.backend, self._free, self._is_host = backend, backend.free_bytes(), backend.device == "cpu"
         with self.enough_memory():
-            self._require_memory()
+            # What the network has taken it keeps, or gives back before it is built again.
+            taken = model.bytes_for(model.batch_size) if model.backend is backend else 0
+            largest = self._count(self.batch_size).largest if self._is_host else 0
+            require(self._bytes_for, self.batch_size, backend, self._bytes_of_data(), taken, largest)
             self._build_network()
             model.loss, model.class_names, model.input_scale = self.loss, self.data.class_names, train.scale
             self._measure = Measure(self.loss, train)
@@ -74,7 +73,7 @@ class Training:
                 model.trained_on.check_samples(validation)
             self._count_from = model.epochs_trained, model.steps_trained
             self._build_optimizer()
-            later = self._bytes_to_come()
+            later = 0 if self._is_host else self._bytes_for(self.batch_size) - model.bytes_for(self.batch_size)
             batches = place(backend, train, options.dtype, options.augmentation, options.seed, options.data_on, later)
             self.step = Step(model, batches, copy(self.loss), self.optimizer, self.batch_size, options.capture)
             backend.assign(model.clock[NEXT_COUNT : NEXT_COUNT + 1], model.steps_trained)
@@ -99,21 +98,17 @@ class Training:
         try:
             yield
         except MemoryError as error:
-            raise shortage(
-                error, self._bytes_for, self.batch_size, self.backend, self._bytes_of_data(), self._free
-            ) from None
+            needed = self._bytes_for, self.batch_size, self.backend, self._bytes_of_data()
+            raise shortage(error, *needed, self._free) from None
 
-    def _counted(self, batch_size: int) -> tuple[int, int]:
-        """Count the bytes of this training beside its data, for a batch size, and of its largest array."""
+    def _count(self, batch_size: int) -> Footprint:
+        """Count the bytes of this training beside its data, for a batch size."""
         layers, options = self.model.layers, self.options
-        shape, skips = fed_shape(layers, self.data.train.shape), options.skip_bad_batches
-        nbytes, largest = count_network(
-            layers, shape, batch_size, self.backend, options.dtype, None, self.optimizer, skips
-        )
-        return nbytes + (UNCOUNTED if self._is_host else 0), largest
+        network = layers, fed_shape(layers, self.data.train.shape), batch_size, self.backend, options.dtype
+        return count_network(*network, None, self.optimizer, options.skip_bad_batches)
 
     def _bytes_for(self, batch_size: int) -> int:
-        return self._counted(batch_size)[0]
+        return self._count(batch_size).nbytes + (UNCOUNTED if self._is_host else 0)
 
     def _bytes_of_data(self) -> int:
         """Count the bytes of the data: on a device all of them, on the host where they are converted."""
@@ -123,36 +118,16 @@ class Training:
         samples = [s for s in (self.data.train, self.data.validation) if s is not None]
         return sum(bytes_on_device(s, dtype) for s in samples if not is_host or is_converted(s, dtype))
 
-    def _bytes_to_come(self) -> int:
-        """Count the bytes that the training takes on a device beside the network."""
-        if self._is_host:
-            return 0
-        network = self.model.layers, self.model.input_shape, self.batch_size, self.backend, self.options.dtype
-        return self._bytes_for(self.batch_size) - count_network(*network).nbytes
-
-    def _require_memory(self) -> None:
-        """Refuse what the host has no memory for, before any is taken."""
-        # What the network has taken it keeps, or gives back before it is built again.
-        taken = self.model.bytes_for(self.model.batch_size) if self.model.backend is self.backend else 0
-        largest = self._counted(self.batch_size)[1] if self._is_host else 0
-        require(self._bytes_for, self.batch_size, self.backend, self._bytes_of_data(), taken, largest)
-
     # Building
 
     def _build_network(self) -> None:
         """Build the network, or build it again where it was made for something else."""
         model, train, dtype = self.model, self.data.train, self.options.dtype
-        is_new = model.backend is None
+        is_new, backend, size = model.backend is None, self.backend, self.batch_size
         if is_new:
-            shape = fed_shape(model.layers, train.shape)
-            model.build(shape, self.batch_size, self.backend, dtype, self.options.seed)
-        elif (
-            model.backend is not self.backend
-            or model.dtype != dtype
-            or model.capacity < self.batch_size
-            or model.is_frozen_anew
-        ):
-            model.rebuild(self.batch_size, self.backend, dtype)
+            model.build(fed_shape(model.layers, train.shape), size, backend, dtype, self.options.seed)
+        elif (model.backend, model.dtype) != (backend, dtype) or model.capacity < size or model.is_frozen_anew:
+            model.rebuild(size, backend, dtype)
         try:
             check_samples(model, train, self.loss)
             if model.trained_on is None and not model.layers[0].normalizes_batch:
@@ -204,14 +179,11 @@ class Training:
         return loops.for_training(self.steps, features * self.batch_size * np.dtype(model.dtype).itemsize)
 
     def do_steps(self, count: int = 1, compute: Callable[[int], None] | None = None) -> int:
-        """Do the next steps of an epoch, and begin it where that has not been done.
+        """Do the next steps of an epoch, begun where it was not, and return the number of their samples.
 
         Args:
             count: Number of steps; no more than the epoch has left.
             compute: Does one for a number of samples; left out, the step itself.
-
-        Returns:
-            Number of samples of these steps.
         """
         epoch, number = divmod(self.done, self.step.steps_per_epoch)
         if epoch != self._epoch:
@@ -273,10 +245,7 @@ class Training:
         assign(self.model.clock[NEXT_COUNT : NEXT_COUNT + 1], self.model.steps_trained)
 
     def put_back(self, weights: Weights) -> None:
-        """Leave the network as it was: for a training that was cut off, perhaps in the middle of a step.
-
-        Where its device no longer takes them, it is built again on the CPU.
-        """
+        """Load the weights after a cut; where their device fails, the network is built again on the CPU."""
         model = self.model
         try:
             model.load_arrays(weights.arrays)
