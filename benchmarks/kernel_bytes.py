@@ -27,8 +27,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--small", action="store_true", help="a batch of 8 instead of 128")
     parser.add_argument("file", type=Path)
-    options = parser.parse_args()
-    batch, backend = 8 if options.small else 128, select("cuda")
+    asked = parser.parse_args()
+    batch, backend = 8 if asked.small else 128, select("cuda")
     given: Counter[str] = Counter()
     run = backend.run
 
@@ -49,7 +49,7 @@ def main() -> None:
     trainer.step.start_epoch(epoch_order(batch, seed=0, epoch=0), np.full(trainer.step.steps_per_epoch, 0.01))
     trainer.step(batch)
     backend.synchronize()
-    options.file.write_text(json.dumps(given, indent=2) + "\n", "utf-8")
+    asked.file.write_text(json.dumps(given, indent=2) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

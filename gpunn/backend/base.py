@@ -8,7 +8,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from math import prod
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -60,7 +60,6 @@ class Backend(ABC):
         has_graphs: Whether work can be recorded and replayed (`capture`).
         block_elements: Best size of a block of scratch memory.
         memory_error: Error that is raised where the device's memory runs out.
-        find: Returns the backend of a device and precision, for pickles; see `devices`.
     """
 
     device: str
@@ -70,7 +69,6 @@ class Backend(ABC):
     precision: str = "float32"
     block_elements: int
     memory_error: type[MemoryError] = MemoryError
-    find: ClassVar[Callable[[str, str], "Backend"]]
 
     @abstractmethod
     def empty(self, shape: Shape, dtype: DTypeLike) -> Array:
@@ -165,18 +163,13 @@ class Backend(ABC):
     def limit_memory(self, nbytes: int | None) -> None:
         """Bound the device's pool of memory, None for no bound. The host has no pool: see `limits`."""
 
-    # There is one backend of a device: it is not copied with what it holds, and found again by name.
-
     def __copy__(self) -> Self:
         other = object.__new__(type(self))
         vars(other).update(vars(self))
         return other
 
     def __deepcopy__(self, memo: Any) -> Self:
-        return self
-
-    def __reduce__(self) -> Any:
-        return type(self).find, (self.device, self.precision)
+        return self  # there is one backend of a device; see `devices` for pickles
 
 
 def bytes_of(shape: Shape, dtype: DTypeLike, memory_error: Callable[[int], MemoryError]) -> int:

@@ -1,14 +1,8 @@
 """c := alpha a b + beta c on the CPU, through the BLAS that NumPy itself has loaded.
 
-NumPy's `matmul` knows no alpha and beta: the update of (21) would be a product, a scaling and a subtraction, where BLAS
-does it in one call and without an array for the gradient. A second BLAS beside NumPy's would bring a second pool of
-threads, which makes both ten times slower. So we call the one that is there, OpenBLAS in NumPy's wheels, through its C
-interface.
-
-The threads of OpenBLAS wait for one another by spinning. So a product is never left to them as a whole: it is cut into
-parts, each computed by one thread from beginning to end, and handed over as a batch of as many parts as there are
-threads to use. The parts depend on the product and on `threads()`, and the numbers on nothing but the parts; how many
-threads compute them depends on how busy the machine is, and changes no bit.
+`matmul` knows no alpha and beta, and threads of OpenBLAS wait for one another by spinning: so a large product is cut
+into parts, each computed by one thread, and handed over in batches of as many parts as cores are free. Parts depend on
+the product and on `threads()` alone, so a busy machine changes no bit (`docs/design/matrix-product.md`, `threads.md`).
 """
 
 import ctypes
@@ -89,10 +83,8 @@ def description() -> str:
     library = _library()
     if library is None:
         return "NumPy's matmul (its BLAS is not OpenBLAS)"
-    count = threads()
-    if count == 1:
-        return f"{library.name}, 1 thread"
-    return f"{library.name}, {'up to ' if shares_cores() else ''}{count} threads"
+    count, most = threads(), "up to " if shares_cores() else ""
+    return f"{library.name}, {most}{count} threads" if count > 1 else f"{library.name}, 1 thread"
 
 
 def threads() -> int:
@@ -166,8 +158,7 @@ def _whole(library: _Library, layout: Layout, a: NDArray[Any], b: NDArray[Any], 
     """Prepare a product as a whole, by as many threads as OpenBLAS thinks right."""
     function, real = (library.sgemm, ctypes.c_float) if c.itemsize == 4 else (library.dgemm, ctypes.c_double)
     first, second = real(), real()
-    addresses = _address(a), _address(b), _address(c)
-    arguments = _arguments(library.integer, ctypes.c_int, [layout], (first, second), addresses)
+    arguments = _arguments(library.integer, ctypes.c_int, [layout], (first, second), map(_address, (a, b, c)))
 
     def multiply(alpha: float, beta: float, _kept: Any = (a, b, c)) -> None:
         first.value, second.value = alpha, beta
@@ -189,8 +180,7 @@ def _arguments(integers: Any, enums: Any, layouts: Iterable[Layout], scalars: An
 _computing: set[int] = set()
 """Python threads that are inside a batch: OpenBLAS's threads work only for one that is alone there."""
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_computing.clear)
+os.register_at_fork(after_in_child=_computing.clear)
 
 
 def _batch(library: _Library, layouts: Sequence[Layout], a: Matrices, b: Matrices, c: Matrices) -> Planned:
@@ -229,10 +219,7 @@ def _batch(library: _Library, layouts: Sequence[Layout], a: Matrices, b: Matrice
 
 
 def planned_magnitude(x: NDArray[Any]) -> Callable[[], float]:
-    """Prepare Σ|x| of a contiguous array that stays where it is: non-finite where any number is, or it overflows.
-
-    It takes a third of the time of NumPy's own reductions.
-    """
+    """Prepare Σ|x| of a contiguous array that stays where it is: non-finite where any number is, or it overflows."""
     library = _library()
     if library is None or not x.flags.c_contiguous or x.dtype.char not in "fd":
         return lambda: float(np.abs(x).sum())
@@ -262,10 +249,7 @@ def _address(x: NDArray[Any]) -> Any:
 
 def _gemm_by_matmul(alpha: float, a: NDArray[Any], b: NDArray[Any], beta: float, c: NDArray[Any]) -> None:
     product = np.matmul(a, b)
-    if alpha != 1:
-        product *= c.dtype.type(alpha)
-    if beta == 0:
-        c[...] = product
-    else:
-        c *= c.dtype.type(beta)
-        c += product
+    product *= c.dtype.type(alpha)
+    if beta:
+        product += c.dtype.type(beta) * c
+    c[...] = product

@@ -50,15 +50,12 @@ def cuda_body(kernel: Elementwise | Raw) -> str:
 
 def typed(value: Any, dtype: np.dtype[Any] | None) -> Any:
     """Return a Python number in the type that a CUDA function declares; one of NumPy's as it is."""
-    if isinstance(value, np.generic):  # first: np.float64 is a float too, and a kernel that says double means it
-        return value
-    if isinstance(value, bool):
-        return np.bool_(value)
-    if isinstance(value, int):
+    kind = type(value)  # not by isinstance: np.float64 is a float too, and a kernel that says double means it
+    if kind is int:
         return np.int32(value)
-    if isinstance(value, float):
+    if kind is float:
         return (dtype or np.dtype(np.float32)).type(value)
-    return value
+    return np.bool_(value) if kind is bool else value
 
 
 def kernel_cache() -> Path:

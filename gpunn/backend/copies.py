@@ -1,40 +1,32 @@
-"""Copies and pickles of what works in memory of a device: how it was made and set, and none of that memory.
-
-Planned products, views and kernels belong to one network on one device. A copy gets its own when it is built.
-"""
-
-from __future__ import annotations
+"""Copies and pickles of parts that work in memory of a device: how each was made and set, and none of that memory."""
 
 from collections.abc import Iterator
-from typing import Any, TypeVar
-
-Part = TypeVar("Part", bound="Buildable")
+from typing import Any, Self
 
 
 class Buildable:
-    """Something that is made first and given its memory later, by a `build` that says so (`remember_settings`).
+    """A part that is made first and given its memory later, by a `build` that calls `remember_settings`.
 
-    What it is made of may be buildable too, such as a layer within a layer: a copy has its own.
+    Its attributes may be buildable too, such as a layer within a layer: a copy has its own.
     """
 
     _settings: frozenset[str] | None = None
 
     def remember_settings(self) -> None:
-        """Take all attributes there are for settings: what comes after the first call is memory."""
+        """Take all attributes for settings: those set after the first call are memory."""
         if self._settings is None:
             for part in parts_of(self):
                 part.remember_settings()
             self._settings = frozenset(vars(self))
 
     def settings(self) -> dict[str, Any]:
-        """The attributes that say how it was made and set."""
-        held = vars(self)
-        names = held.keys() if self._settings is None else held.keys() & self._settings
-        return {name: _unbuilt(value) for name, value in held.items() if name in names}
+        """Return the attributes that say how it was made and set."""
+        held, names = vars(self), self._settings
+        return {name: _unbuilt(value) for name, value in held.items() if names is None or name in names}
 
-    def unbuilt(self: Part) -> Part:
-        """Another one, made and set alike."""
-        other: Part = object.__new__(type(self))
+    def unbuilt(self) -> Self:
+        """Return another one, made and set alike."""
+        other = object.__new__(type(self))
         vars(other).update(self.settings())
         return other
 
@@ -43,7 +35,7 @@ class Buildable:
 
 
 def parts_of(whole: Any) -> Iterator[Buildable]:
-    """What is buildable among the attributes of something, in lists and dictionaries too."""
+    """Give the buildable attributes of an object, and those in its lists and dictionaries."""
     for value in vars(whole).values():
         several = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else (value,)
         yield from (each for each in several if isinstance(each, Buildable))

@@ -12,17 +12,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from gpunn.backend import limits
+from gpunn.backend import compiling, limits
 from gpunn.backend.base import Backend, Shape, Staging, bytes_of
-from gpunn.backend.compiling import (
-    MissingError,
-    cuda_body,
-    cuda_source,
-    looking,
-    prepare_cache,
-    tolerate,
-    typed,
-)
 from gpunn.backend.cuda_errors import Gate
 from gpunn.backend.driver import reinstall_command
 from gpunn.errors import CaptureError, DeviceError
@@ -31,24 +22,15 @@ from gpunn.kernels.record import Array, Elementwise, Raw
 
 @dataclass
 class _Shared:
-    """State that the backends of a CUDA device share, whatever their precision.
+    """State that the backends of a CUDA device share, whatever their precision."""
 
-    Attributes:
-        is_limited: Whether the memory pool has a bound of our making.
-        recorded: Arguments of the capture that is under way.
-        rehearsed: Kernels and arguments of work that is rehearsed, and not done; see `compile_ahead`.
-    """
-
-    is_limited: bool = False
-    recorded: list[tuple[Any, ...]] | None = None
-    rehearsed: list[tuple[Elementwise | Raw, tuple[Any, ...]]] | None = None
+    is_limited: bool = False  # by a bound of our making on the memory pool
+    recorded: list[tuple[Any, ...]] | None = None  # arguments of the capture that is under way
+    rehearsed: list[tuple[Elementwise | Raw, tuple[Any, ...]]] | None = None  # by `compile_ahead`, and not done
 
 
 class CupyBackend(Backend):
-    """A CUDA device through CuPy.
-
-    Threads may share it: work that one gives to the stream does not get into the capture of another.
-    """
+    """A CUDA device through CuPy; threads may share it: work of one does not get into the capture of another."""
 
     has_graphs = True
     block_elements = 2**24  # 64 MiB of floats: enough to fill the device, little beside its memory
@@ -164,7 +146,9 @@ class CupyBackend(Backend):
             types = {name: arguments[at].dtype for name, at in kernel.types.items()}
             function, launch = self._raw(kernel, types), kernel.launch(*arguments)
             blocks = launch.blocks if isinstance(launch.blocks, tuple) else (launch.blocks,)
-            function(blocks, (launch.threads,), tuple(typed(value, types.get("T")) for value in launch.arguments))
+            function(
+                blocks, (launch.threads,), tuple(compiling.typed(value, types.get("T")) for value in launch.arguments)
+            )
 
     def compile_ahead(self, work: Callable[[], None], show: Callable[[int, int], None]) -> None:
         with self.lock, self.current:
@@ -176,11 +160,11 @@ class CupyBackend(Backend):
             finally:
                 self._shared.rehearsed = None
         missing: dict[str, tuple[Elementwise | Raw, tuple[Any, ...]]] = {}
-        with looking():
+        with compiling.looking():
             for kernel, arguments in plan:
                 try:
                     self._load(kernel, arguments)
-                except MissingError as error:
+                except compiling.MissingError as error:
                     missing.setdefault(str(error), (kernel, arguments))
         for number, (kernel, arguments) in enumerate(missing.values(), 1):
             show(number, len(missing))
@@ -199,7 +183,7 @@ class CupyBackend(Backend):
         function = self._compiled.get(kernel)
         if function is None:
             function = self._compiled[kernel] = self.cupy.ElementwiseKernel(
-                kernel.inputs, kernel.outputs, cuda_body(kernel), kernel.name, preamble=kernel.preamble
+                kernel.inputs, kernel.outputs, compiling.cuda_body(kernel), kernel.name, preamble=kernel.preamble
             )
         return function
 
@@ -207,7 +191,7 @@ class CupyBackend(Backend):
         key = (kernel, *map(str, types.values()))
         function = self._compiled.get(key)
         if function is None:
-            source = cuda_source(kernel, types)
+            source = compiling.cuda_source(kernel, types)
             function = self._compiled[key] = self.cupy.RawKernel(source, kernel.name, options=kernel.options)
         return function
 
@@ -358,30 +342,24 @@ class _NoStream:
 
 
 def import_cupy() -> Any:
-    """Import CuPy, with all of it that is used here, and nvmath's bindings of cuBLAS.
-
-    Raises:
-        DeviceError: They cannot be imported, whatever the reason.
-    """
+    """Import CuPy, with all of it that is used here, and nvmath's bindings of cuBLAS, or raise `DeviceError`."""
     try:
         if "cupy" not in sys.modules:
-            prepare_cache()
+            compiling.prepare_cache()
         # Said each time; where it matters, for data that are streamed, the training says it once.
         warnings.filterwarnings("ignore", "Using synchronous transfer as pinned memory")
         import cupy
         from nvmath.bindings import cublas  # noqa: F401
 
         _ = cupy.ndarray, cupy.cuda.Device, cupy.RawKernel  # of a package that is half there some are not
-        tolerate(getattr(cupy.cuda, "compiler", None))
+        compiling.tolerate(getattr(cupy.cuda, "compiler", None))
     except Exception as error:
         # CuPy wraps what the loader says in advice of its own.
         first = error.__cause__ if isinstance(error.__cause__, ImportError) else error
         said = " ".join(str(first).split())[:200]
         if "GLIBCXX" in said or "CXXABI" in said:
-            mend = (
-                "another, older libstdc++ is found first: take its folder out of LD_LIBRARY_PATH, or in conda "
-                "install libstdcxx-ng"
-            )
+            where = "take its folder out of LD_LIBRARY_PATH, or in conda install libstdcxx-ng"
+            mend = f"another, older libstdc++ is found first: {where}"
         elif "GLIBC_" in said:
             mend = "this system is older than CuPy's wheels are made for: use a newer one, or the CPU"
         else:

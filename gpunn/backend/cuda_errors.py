@@ -9,6 +9,7 @@ import re
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -154,7 +155,6 @@ NVRTC = _table(f"""
 """)
 
 _TABLES = {"CUDA": CUDA, "cuBLAS": CUBLAS, "NVRTC": NVRTC}
-_MODULES = ("cuda", "nvmath", "cupy_backends")
 _RAISED_BY = {
     "CUDARuntimeError": "CUDA",
     "CUDADriverError": "CUDA",
@@ -167,10 +167,6 @@ _RAISED_BY = {
 WSL_MEND = (
     "under WSL2 the driver is that of Windows: update it there, remove any NVIDIA driver that was installed inside WSL "
     "(apt purge 'libnvidia-compute-*'), then wsl --shutdown"
-)
-_FORKED = (
-    "this process was forked after CUDA had begun, and CUDA works in the parent only: start processes with "
-    "multiprocessing.get_context('spawn'), or fork before anything is computed on a GPU"
 )
 
 lost: list[DeviceError] = []
@@ -231,7 +227,10 @@ class Gate:
 
     def __enter__(self) -> None:
         if os.getpid() != self._process:
-            raise DeviceError(_FORKED)
+            raise DeviceError(
+                "this process was forked after CUDA had begun, and CUDA works in the parent only: start processes with "
+                "multiprocessing.get_context('spawn'), or fork before anything is computed on a GPU"
+            )
         if self._lock is not None:
             self._lock.acquire()
 
@@ -259,7 +258,7 @@ def translated(error: Exception, out_of_memory: Callable[[str], MemoryError] = M
     if name == "CompileException":
         # CuPy raises it while it handles NVRTC's own error, which has the code.
         return _device_error("NVRTC", 7 if "builtins" in said else int(getattr(error.__context__, "status", 6)), said)
-    if type(error).__module__.partition(".")[0] in _MODULES or "failed to load" in said:
+    if type(error).__module__.partition(".")[0] in ("cuda", "nvmath", "cupy_backends") or "failed to load" in said:
         mend = "run gpunn doctor, which names it"
         return DeviceError(f"a library of CUDA cannot be loaded ({said:.200}): {mend}", mend)
     return None
@@ -274,29 +273,19 @@ def _device_error(library: str, code: int, said: str) -> DeviceError:
 
 
 def silence_destructors() -> None:
-    """Ignore what destructors of CuPy raise, for the program alone: what they free goes with the process.
-
-    Cython shows such an error by `sys.excepthook` before it tells of the destructor.
-    """
-    shows, tells = sys.excepthook, sys.unraisablehook
-    if getattr(shows, "is_gpunns", False):
-        return
-
-    def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        if not _is_cupys(kind):
-            shows(kind, error, trace)
-
-    def tell(given: Any) -> None:
-        if not _is_cupys(given.object) and not _is_cupys(given.exc_type):
-            tells(given)
-
-    show.is_gpunns = True  # type: ignore[attr-defined]
-    sys.excepthook, sys.unraisablehook = show, tell
+    """Ignore what destructors of CuPy raise, for the program alone: what they free goes with the process."""
+    for name in ("excepthook", "unraisablehook"):  # Cython shows such an error by the first, then tells of it
+        hook = getattr(sys, name)
+        if getattr(hook, "func", None) is not _show_unless_cupys:
+            setattr(sys, name, partial(_show_unless_cupys, hook))
 
 
-def _is_cupys(part: Any) -> bool:
-    """Tell whether a function, its name or the kind of an error is CuPy's."""
-    return (part if isinstance(part, str) else getattr(part, "__module__", None) or "").startswith("cupy")
+def _show_unless_cupys(hook: Callable[..., None], *given: Any) -> None:
+    """Call a hook of `sys` but for a function, or the kind of an error, that is CuPy's."""
+    parts = given[:1] if len(given) > 1 else (given[0].object, given[0].exc_type)
+    names = (part if isinstance(part, str) else getattr(part, "__module__", None) or "" for part in parts)
+    if not any(name.startswith("cupy") for name in names):
+        hook(*given)
 
 
 def table() -> str:

@@ -1,5 +1,6 @@
 """Choose a device: try what is there, and say why it was taken. There is one backend of each device and precision."""
 
+import copyreg
 import threading
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -47,7 +48,8 @@ def _found_again(device: str, precision: str) -> Backend:
     return _backend("cpu") if device == "cpu" or cuda_trouble(int(device[5:])) else _backend(device, precision)
 
 
-Backend.find = staticmethod(_found_again)
+for _kind in (NumpyBackend, CupyBackend):
+    copyreg.pickle(_kind, lambda backend: (_found_again, (backend.device, backend.precision)))
 
 
 def select(device: str = "auto", precision: str = "float32") -> Backend:

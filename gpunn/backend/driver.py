@@ -32,14 +32,11 @@ OLDEST_CUPY, OLDEST_NVMATH = "14.2", "1.0"
 _OWNERS = {"cublas": "nvidia-cublas", "nvrtc": "nvidia-cuda-nvrtc", "cudart": "nvidia-cuda-runtime"}
 LIBRARIES = {"cublas": "cuBLAS", "nvrtc": "NVRTC", "cudart": "CUDA runtime"}
 PIP = f"{shlex.quote(sys.executable)} -m pip"
-IMAGE = "GPUNN_IMAGE"
-"""The environment variable of the project's image, which is built and never changed."""
+IMAGE = "GPUNN_IMAGE"  # the variable of the project's image, which is built and never changed
 NO_DRIVER = "no NVIDIA driver was found"
 _SILENT = "the NVIDIA driver has not answered for"
-DRIVER_SECONDS = 60
-"""How long the driver may take to answer: that of a server with eight GPUs that were asleep needs a quarter of it."""
-WSL_DRIVER = "/usr/lib/wsl/lib/libcuda.so.1"
-"""Where Windows puts the driver's library. CuPy, which asks by the name, finds what was loaded from there."""
+DRIVER_SECONDS = 60  # a server with eight GPUs that were asleep answers in a quarter of it
+WSL_DRIVER = "/usr/lib/wsl/lib/libcuda.so.1"  # CuPy, which asks by the name, finds what was loaded from there
 _MODES = {
     1: "which one thread may use at a time (compute mode exclusive thread)",
     2: "which nobody may use (compute mode prohibited)",
@@ -71,9 +68,8 @@ class Gpu:
 
     def __str__(self) -> str:
         """Return the name, memory, compute capability and place on the bus, to be read."""
-        major, minor = self.capability
-        where = f", PCI {self.pci}" if self.pci else ""
-        return f"{self.name}, {self.memory / 2**30:.0f} GiB, compute capability {major}.{minor}{where}"
+        capability, where = ".".join(map(str, self.capability)), f", PCI {self.pci}" if self.pci else ""
+        return f"{self.name}, {self.memory / 2**30:.0f} GiB, compute capability {capability}{where}"
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,7 @@
-"""How much memory may be taken: what the machine or its container has left, and no more than a limit that was set.
+"""Bound the memory that may be taken: by what the machine or its container has left, and by a limit that was set.
 
-The limit is kept by asking before memory is taken, not by the kernel: under `RLIMIT_DATA` OpenBLAS ends the process
-where it gets no buffer, and imports fail half-way, so the one line that says what to do would often never be said.
+The limit is kept by asking before memory is taken, not by `RLIMIT_DATA` (`docs/design/memory.md`).
 """
-
-from __future__ import annotations
 
 import os
 import re
@@ -15,12 +12,11 @@ from pathlib import Path
 
 from gpunn.errors import MemoryShortageError, OptionError
 
-# Not worth the asking, which takes some 50 µs.
 _SMALL = 1 << 20
-_UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-_UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+"""Bytes that are not worth asking for, which takes some 50 µs."""
 _GROUPS, _OWN_GROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
+# Memory belongs to the process, and so does its limit.
 _limit: int | None = None
 _reserved = 0
 
@@ -32,12 +28,12 @@ def set_memory_limit(limit: int | str | None) -> None:
     networks and files; what other code of the process takes counts, but is not refused.
 
     Args:
-        limit: bytes, or a text such as "2GB" or "512 MiB"; None for no limit.
+        limit: Number of bytes, or a text such as "2GB" or "512 MiB"; None for no limit.
 
     Raises:
-        OptionError: no such size, or less than the process has taken already.
+        OptionError: No such size, or less than the process has taken already.
     """
-    global _limit  # memory belongs to the process, and so does its limit
+    global _limit
     nbytes = None if limit is None else as_bytes(limit)
     if nbytes is not None and nbytes <= (taken := resident_bytes()):
         raise OptionError(f"a memory limit of {size(nbytes)} is less than the {size(taken)} that are taken already")
@@ -45,33 +41,23 @@ def set_memory_limit(limit: int | str | None) -> None:
 
 
 def memory_limit() -> int | None:
-    """The limit that was set, in bytes, or None."""
+    """Return the limit that was set, in bytes, or None."""
     return _limit
 
 
 def as_bytes(limit: int | str) -> int:
-    """A size such as "2GB", "512 MiB" or 1000000 in bytes.
-
-    Raises:
-        OptionError: it is none.
-    """
-    parts = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,6})?) ?([KMGT]i?B)?", str(limit).strip(), re.IGNORECASE | re.ASCII)
-    nbytes = 0 if parts is None else round(float(parts[1]) * _UNITS[(parts[2] or "").upper()])
+    """Return a size such as "2GB", "512 MiB" or 1000000 in bytes, or raise `OptionError`."""
+    parts = re.fullmatch(r"(\d{1,15}(?:\.\d{1,6})?) ?(?:([KMGT])(i?)B)?", str(limit).strip(), re.IGNORECASE | re.ASCII)
+    nbytes = 0
+    if parts is not None:
+        nbytes = round(float(parts[1]) * (1024 if parts[3] else 1000) ** " KMGT".index((parts[2] or " ").upper()))
     if nbytes <= 0:
         raise OptionError(f"a memory limit is a size such as 2GB, 512MiB or a number of bytes, got {limit!r:.80}")
     return nbytes
 
 
 def require(nbytes: int, what: str) -> None:
-    """Refuse to begin what there is not enough memory for on the host.
-
-    Args:
-        nbytes: that it takes.
-        what: it is, in words that begin a sentence.
-
-    Raises:
-        MemoryShortageError: fewer bytes are free.
-    """
+    """Raise `MemoryShortageError` where the host has fewer bytes free; `what` takes them, and begins the sentence."""
     if nbytes > _SMALL and nbytes > (free := free_bytes()):
         bound = "" if _limit is None else f" of the limit of {size(_limit)}"
         mend = "use less data" if _limit is None else "use less data, or raise the limit"
@@ -79,7 +65,7 @@ def require(nbytes: int, what: str) -> None:
 
 
 def free_bytes() -> int:
-    """Memory of the host that may still be taken."""
+    """Return the memory of the host that may still be taken."""
     free = min(_free_of_machine(), *_free_of_groups())
     return free if _limit is None else max(0, min(free, _limit - _reserved - resident_bytes()))
 
@@ -87,7 +73,7 @@ def free_bytes() -> int:
 @contextmanager
 def reserved(nbytes: int) -> Iterator[None]:
     """Within, leave so many bytes of a limit that was set to what comes afterwards."""
-    global _reserved  # as the limit
+    global _reserved
     _reserved += nbytes
     try:
         yield
@@ -96,7 +82,7 @@ def reserved(nbytes: int) -> Iterator[None]:
 
 
 def resident_bytes() -> int:
-    """What this process has taken and used; where that cannot be known, the most it ever had."""
+    """Return the bytes that this process has taken and used; where that cannot be known, the most it ever had."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
     except OSError:
@@ -104,16 +90,15 @@ def resident_bytes() -> int:
 
 
 def size(nbytes: float) -> str:
-    """A number of bytes in the unit that reads best."""
-    for unit in ("B", "KiB", "MiB"):
-        if nbytes < 1024:
-            return f"{nbytes:.0f} {unit}" if unit == "B" else f"{nbytes:.1f} {unit}"
-        nbytes /= 1024
-    return f"{nbytes:.1f} GiB"
+    """Return a number of bytes in the unit that reads best."""
+    if nbytes < 1024:
+        return f"{nbytes:.0f} B"
+    power = 3 if nbytes >= 2**30 else 2 if nbytes >= 2**20 else 1
+    return f"{nbytes / 1024**power:.1f} {'KMG'[power - 1]}iB"
 
 
 def _free_of_machine() -> int:
-    """Memory that is free or would be made so, and what can be swapped out."""
+    """Return the memory that is free or would be made so, and that can be swapped out."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:
@@ -122,24 +107,22 @@ def _free_of_machine() -> int:
     return (kibibytes["MemAvailable"] + kibibytes.get("SwapFree", 0)) << 10
 
 
-def _free_of_groups() -> list[int]:
-    """What the control groups of the process leave, a container's for one: where it is all taken, the kernel kills."""
-    free = [2**63]
+def _free_of_groups() -> Iterator[int]:
+    """Give what each control group of the process leaves, such as a container's: beyond it, the kernel kills."""
+    yield 2**63
     try:
         path = next(line[3:] for line in _OWN_GROUP.read_text().splitlines() if line.startswith("0::"))
     except (OSError, StopIteration):
-        return free
+        return
     group = _GROUPS / path.lstrip("/")
     for folder in (group, *group.parents):
-        if not folder.is_relative_to(_GROUPS):
-            break
-        try:
-            most = (folder / "memory.max").read_text().strip()
-            if most != "max":
-                statistics = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-                # Pages of files that nobody has used of late are given back before anything is killed.
-                taken = int((folder / "memory.current").read_text()) - int(statistics.get("inactive_file", 0))
-                free.append(max(0, int(most) - taken))
-        except OSError:
-            continue  # the root has no limit, and a group of before the namespace is not to be seen
-    return free
+        if folder.is_relative_to(_GROUPS):
+            try:
+                most = (folder / "memory.max").read_text().strip()
+                if most != "max":
+                    statistics = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+                    # Pages of files that nobody has used of late are given back before anything is killed.
+                    taken = int((folder / "memory.current").read_text()) - int(statistics.get("inactive_file", 0))
+                    yield max(0, int(most) - taken)
+            except OSError:
+                continue  # the root has no limit, and a group of before the namespace is not to be seen
