@@ -119,6 +119,12 @@ def test_what_a_page_links_to_is_there(page: Path) -> None:
     assert gone == []
 
 
+def test_every_decision_is_listed() -> None:
+    folder = ROOT / "docs" / "design"
+    listed = re.findall(r"^\| \[.*?\]\((.*?)\)", (folder / "README.md").read_text("utf-8"), re.MULTILINE)
+    assert sorted(listed) == sorted(page.name for page in folder.glob("*.md") if page.name != "README.md")
+
+
 def anchors_of(page: Path) -> set[str]:
     """The names by which the headings of a page are linked to."""
     headings = re.findall(r"^#+ (.*)$", page.read_text("utf-8"), re.MULTILINE)
