@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import itertools
 import os
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from experiments.test_resume import EXPERIMENT
-from support.checkpoint_helpers import adam, momentum, outcome
+from support.checkpoint_helpers import adam, momentum, outcome, run_together
 from support.cli_helpers import gpunn, own_folder, results_of, start, without_pictures
 
 import gpunn as gn
@@ -58,21 +57,7 @@ def test_trainings_in_threads_do_not_disturb_each_other(monkeypatch: pytest.Monk
         for training in alone:
             training.run()
         together = [make() for make in makes]
-        errors: list[Exception] = []
-
-        def run(training: Trainer) -> None:
-            try:
-                training.run()
-            except Exception as error:  # noqa: BLE001 - told below, not on the error output of a thread
-                errors.append(error)
-
-        workers = [threading.Thread(target=run, args=(training,)) for training in together]
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join(timeout=120)
-            assert not worker.is_alive()
-    assert errors == []
+        run_together(together)
     for one, other in zip(alone, together, strict=True):
         assert outcome(one) == outcome(other)
 

@@ -79,18 +79,10 @@ def float32_alone(assembly: str) -> str:
 
 
 class Compiler:
-    """Compiles for the simulated NVRTC, and keeps what it made.
-
-    Args:
-        folder: where it is kept.
-        core: the simulated CUDA.
-
-    Attributes:
-        checks: whether what kernels do to memory is to be seen: see checks.cpp.
-    """
+    """Compiles for the simulated NVRTC, and keeps what it made in a folder."""
 
     def __init__(self, folder: Path, core: ctypes.CDLL) -> None:
-        self.folder, self.checks = folder, False
+        self.folder, self.checks = folder, False  # checks of what kernels do to memory: see checks.cpp
         self._callback = _PROTOTYPE(self._compile)
         core.simulated_compiler(self._callback)
 

@@ -15,3 +15,11 @@ def cuda() -> Iterator[Core]:
     simulated.reset()
     yield simulated
     simulated.set_order(before)
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Everything that trainings say within the test."""
+    texts: list[str] = []
+    monkeypatch.setattr("gpunn.train.progress.Progress.say", lambda self, text: texts.append(text))
+    return texts

@@ -29,6 +29,9 @@ class Core:
 
     def __init__(self) -> None:
         self._library = install()
+        import cupy
+
+        self.cupy = cupy
         self.compiler: Compiler = self._library.compiler  # type: ignore[attr-defined]
         self.order = int(os.environ.get("FAKECUDA_ORDER", AT_ONCE))
 
@@ -57,24 +60,19 @@ class Core:
     @contextmanager
     def compiling_checks(self) -> Iterator[None]:
         """Within it CuPy has every kernel compiled anew, with checks, and every array is memory of its own."""
-        import cupy
         from cupy.cuda import compiler
 
         kept = compiler._DiskKernelCacheBackend(str(self.compiler.folder / "cupy-checks"))
-        with pytest.MonkeyPatch.context() as patch, cupy.cuda.using_allocator(None):
+        with pytest.MonkeyPatch.context() as patch, self.cupy.cuda.using_allocator(None):
             patch.setattr(compiler, "_kernel_cache_backend", kept)
             patch.setattr(self.compiler, "checks", True)
-            cupy.clear_memo()
+            self.cupy.clear_memo()
             yield
-            cupy.clear_memo()
+            self.cupy.clear_memo()
 
     @contextmanager
     def checks(self, schedule: int = 0, races: bool = True) -> Iterator[None]:
-        """Within it kernels that were compiled with checks run in an order of their threads by number.
-
-        Raises:
-            KernelError: one did what a kernel must not.
-        """
+        """Within it kernels that were compiled with checks run in an order of their threads by number."""
         self.set_order(self.order)  # what was given before is done
         self._library.simulated_checks(True, ctypes.c_ulonglong(schedule), races)
         try:
@@ -93,8 +91,7 @@ class Core:
     @contextmanager
     def memory(self, nbytes: int) -> Iterator[None]:
         """Within it the device has so much memory that is free, and a pool that has no pieces of it yet."""
-        import cupy
-
+        cupy = self.cupy
         free, total = cupy.cuda.runtime.memGetInfo()
         before = self._library.simulated_memory(ctypes.c_size_t(total - free + nbytes))
         pool, usual = cupy.cuda.MemoryPool(), cupy.get_default_memory_pool

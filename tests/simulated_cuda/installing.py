@@ -27,19 +27,11 @@ _FLAGS = ("-std=gnu++17", "-O3", "-g1", "-fPIC", "-w", "-U_FORTIFY_SOURCE", "-fn
 
 
 class Wheel(NamedTuple):
-    """A wheel of CuPy that this is made for.
-
-    Attributes:
-        version: of the wheel.
-        cuda: major version of the CUDA that it is for.
-        functions: of the CUDA runtime that are linked into it.
-        headers: of CUDA, by their folder among the packages.
-        nvrtc: NVIDIA's own compiler, by its place among the packages.
-    """
+    """A wheel of CuPy that this is made for; headers and NVRTC by their places among the packages."""
 
     version: str
     cuda: int
-    functions: int
+    functions: int  # of the CUDA runtime, linked into it
     headers: str
     nvrtc: str
 
@@ -55,11 +47,7 @@ class NotSimulatedError(Exception):
 
 
 def wheel() -> Wheel:
-    """The wheel of CuPy that is installed.
-
-    Raises:
-        NotSimulatedError: there is none, or one of another version, whose functions may be others.
-    """
+    """The wheel of CuPy that is installed; another version's functions may be others, so it is refused."""
     spec = importlib.util.find_spec("cupy_backends")
     beside = [] if spec is None or spec.origin is None else [str(Path(spec.origin).parents[1])]
     for name, known in WHEELS.items():
@@ -206,14 +194,7 @@ def _address(library: ctypes.CDLL, name: str) -> int:
 
 
 def install() -> ctypes.CDLL:
-    """Make CUDA ours in this process, which must not have imported CuPy yet; once is enough.
-
-    Returns:
-        The simulated CUDA, with functions of its own: `simulated_count`, `simulated_reset`, `simulated_order`.
-
-    Raises:
-        NotSimulatedError: it cannot be.
-    """
+    """Make CUDA ours in this process, which must not have imported CuPy yet; once is enough."""
     if _kept:
         return _kept[0]
     if reason := problem():

@@ -12,12 +12,7 @@ from typing import Any
 
 
 def by_real_nvrtc(path: str, sources: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
-    """What the real NVRTC says against sources, "" for one that it makes code of; no GPU is needed.
-
-    Args:
-        path: of its library.
-        sources: each with its options.
-    """
+    """What the real NVRTC of a path says against each source, "" for one that it makes code of; no GPU is needed."""
     command = [sys.executable, "-I", __file__, path]
     done = subprocess.run(command, input=json.dumps(list(sources)), capture_output=True, text=True, check=False)
     if done.returncode:

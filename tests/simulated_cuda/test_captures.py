@@ -35,27 +35,23 @@ def test_what_a_graph_cannot_hold_is_refused_in_its_capture(cuda: Core, work: An
     assert not backend.to_host(x).any()
 
 
-def test_a_step_that_cannot_be_recorded_says_why_and_trains_kernel_by_kernel(cuda: Core) -> None:
+def test_a_step_that_cannot_be_recorded_says_why_and_trains_kernel_by_kernel(cuda: Core, said: list[str]) -> None:
     class Looking(gn.Dropout):
         def forward(self, x: Any, training: bool) -> Any:
             select("cuda").to_host(x)
             return super().forward(x, training)
 
-    said: list[str] = []
-    network = NETWORKS["784-128-10"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gpunn.train.progress.Progress.say", lambda self, text: said.append(text))
-        watched, _ = trained(
-            network._replace(layers=lambda: [gn.Dense(128), gn.ReLU(), Looking(0), gn.Dense(10)]), "cuda"
-        )
+    network, with_dropout = (
+        NETWORKS["784-128-10"]._replace(layers=lambda kind=kind: [gn.Dense(128), gn.ReLU(), kind(0), gn.Dense(10)])
+        for kind in (Looking, gn.Dropout)
+    )
+    watched, _ = trained(network, "cuda")
     assert cuda.count("cudaGraphLaunch") == 0
     assert any("training kernel by kernel, not by graph: " in text for text in said)
-    with_dropout = network._replace(layers=lambda: [gn.Dense(128), gn.ReLU(), gn.Dropout(0), gn.Dense(10)])
     assert distance(watched, trained(with_dropout, "cuda")[0]) == 0
 
 
-def test_several_steps_that_cannot_be_recorded_are_replayed_one_by_one(cuda: Core) -> None:
-    said: list[str] = []
+def test_several_steps_that_cannot_be_recorded_are_replayed_one_by_one(cuda: Core, said: list[str]) -> None:
     network = NETWORKS["784-128-10"]
     expected, _ = trained(network, "cuda", validate_every=1000)
     capture = CupyBackend.capture
@@ -68,7 +64,6 @@ def test_several_steps_that_cannot_be_recorded_are_replayed_one_by_one(cuda: Cor
         return capture(self, work)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gpunn.train.progress.Progress.say", lambda self, text: said.append(text))
         patch.setattr(CupyBackend, "capture", only_one)
         model, history = trained(network, "cuda", validate_every=1000)
     assert "training with a graph a step, not one for 8: no memory for so large a graph" in said

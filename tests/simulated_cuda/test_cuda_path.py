@@ -67,13 +67,15 @@ NETWORKS = {
 }
 
 
-def data(images: bool = False, samples: int = 210) -> gn.Data:
+def data(
+    images: bool = False, samples: int = 210, validation: int = 50, shape: tuple[int, ...] = (28, 28, 1)
+) -> gn.Data:
     """Blurred pictures of ten kinds, as bytes: a network learns something of them in 50 steps."""
     rng = np.random.default_rng(0)
-    kinds = rng.integers(0, 256, (10, 28, 28, 1))
+    kinds = rng.integers(0, 256, (10, *shape))
     labels = rng.integers(0, 10, samples)
-    inputs = (0.6 * kinds[labels] + 0.4 * rng.integers(0, 256, (samples, 28, 28, 1))).astype(np.uint8)
-    return gn.Data.from_arrays(inputs if images else inputs.reshape(samples, -1), labels, validation=50)
+    inputs = (0.6 * kinds[labels] + 0.4 * rng.integers(0, 256, (samples, *shape))).astype(np.uint8)
+    return gn.Data.from_arrays(inputs if images else inputs.reshape(samples, -1), labels, validation=validation)
 
 
 def trained(network: Network, device: str, dtype: str = "float32", **options: Any) -> tuple[gn.Sequential, gn.History]:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from functools import cache
 from itertools import count
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
@@ -151,6 +151,8 @@ def is_right_in_every_order(cuda: Core, scenario: Callable[[], bool]) -> bool:
 
 # The faults
 
+Fault = Callable[[pytest.MonkeyPatch], None]
+
 
 def cache_by_call(patch: pytest.MonkeyPatch) -> None:
     made = cache(lambda device, precision="float32": module._made.__wrapped__(device, precision))
@@ -158,32 +160,20 @@ def cache_by_call(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(module, "backend_of", lambda array: made(f"cuda:{array.device.id}"))
 
 
-def no_wait_for_the_copy(patch: pytest.MonkeyPatch) -> None:
-    _let_wait(patch, lambda stream, backend: stream.ptr == backend.copies.ptr)
+def replacing(owner: type, name: str, other: Callable[..., Any]) -> Fault:
+    return lambda patch: patch.setattr(owner, name, other)
 
 
-def no_wait_for_the_reader(patch: pytest.MonkeyPatch) -> None:
-    _let_wait(patch, lambda stream, backend: stream.ptr != backend.copies.ptr)
+def waiting_where(waits: Callable[[Any, Any], bool]) -> Fault:
+    """Streams wait for events where this says so, and nowhere else."""
 
+    def put_in(patch: pytest.MonkeyPatch) -> None:
+        stream = select("cuda").cupy.cuda.Stream  # type: ignore[attr-defined]
+        wait = stream.wait_event
+        changed = lambda self, event: wait(self, event) if waits(self, module._backend("cuda:0")) else None  # noqa: E731
+        patch.setattr(stream, "wait_event", changed)
 
-def _let_wait(patch: pytest.MonkeyPatch, waits: Callable[[Any, Any], bool]) -> None:
-    """Let streams wait for events where this says so."""
-    stream = select("cuda").cupy.cuda.Stream  # type: ignore[attr-defined]
-    wait = stream.wait_event
-    changed = lambda self, event: wait(self, event) if waits(self, module._backend("cuda:0")) else None  # noqa: E731
-    patch.setattr(stream, "wait_event", changed)
-
-
-def no_claim(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(PinnedStaging, "claim", lambda self: None)
-
-
-def no_release(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(PinnedStaging, "release", lambda self: None)
-
-
-def release_by_the_wrong_stream(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(PinnedStaging, "release", lambda self: self._read.record(self._copies))
+    return put_in
 
 
 def one_pinned_memory_for_all(patch: pytest.MonkeyPatch) -> None:
@@ -226,11 +216,6 @@ def kernels_on_the_default_stream(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(CupyBackend, "run", without_stream)
 
 
-def products_on_the_default_stream(patch: pytest.MonkeyPatch) -> None:
-    make = cublas.Cublas.__init__
-    patch.setattr(cublas.Cublas, "__init__", lambda self, stream, *precision: make(self, 0, *precision))
-
-
 def products_without_a_workspace(patch: pytest.MonkeyPatch) -> None:
     make = cublas.Cublas.__init__
 
@@ -252,10 +237,6 @@ def a_stream_that_does_not_block(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(CupyBackend, "__init__", changed)
 
 
-def no_wait_for_the_callers_stream(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(CupyBackend, "_ours", lambda self, values: values)
-
-
 def no_wait_for_who_had_the_memory(patch: pytest.MonkeyPatch) -> None:
     make = PinnedStaging.__init__
 
@@ -267,30 +248,30 @@ def no_wait_for_who_had_the_memory(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(PinnedStaging, "__init__", without)
 
 
-class Fault(NamedTuple):
-    """What is put in, and where it is seen."""
-
-    put_in: Callable[[pytest.MonkeyPatch], None]
-    scenario: Callable[[], bool]
-
-
-FAULTS = [
-    Fault(cache_by_call, counts_the_cost),
-    Fault(no_wait_for_the_copy, streams),
-    Fault(no_wait_for_the_reader, streams),
-    Fault(no_claim, streams),
-    Fault(no_release, streams),
-    Fault(release_by_the_wrong_stream, streams),
-    Fault(one_pinned_memory_for_all, streams),
-    Fault(waiting_for_the_wrong_stream, records),
-    Fault(nothing_kept_of_a_capture, keeps_what_it_recorded),
-    Fault(kernels_on_the_default_stream, records),
-    Fault(products_on_the_default_stream, records),
-    Fault(products_without_a_workspace, records),
-    Fault(a_stream_that_does_not_block, is_read_by_default_stream),
-    Fault(no_wait_for_the_callers_stream, takes_arrays_of_another_stream),
-    Fault(no_wait_for_who_had_the_memory, fills_memory_that_was_anothers),
-]
+make_cublas = cublas.Cublas.__init__
+FAULTS: dict[str, tuple[Fault, Callable[[], bool]]] = {
+    "cache by call": (cache_by_call, counts_the_cost),
+    "no wait for the copy": (waiting_where(lambda stream, backend: stream.ptr == backend.copies.ptr), streams),
+    "no wait for the reader": (waiting_where(lambda stream, backend: stream.ptr != backend.copies.ptr), streams),
+    "no claim": (replacing(PinnedStaging, "claim", lambda self: None), streams),
+    "no release": (replacing(PinnedStaging, "release", lambda self: None), streams),
+    "release by the wrong stream": (
+        replacing(PinnedStaging, "release", lambda self: self._read.record(self._copies)), streams
+    ),
+    "one pinned memory for all": (one_pinned_memory_for_all, streams),
+    "waiting for the wrong stream": (waiting_for_the_wrong_stream, records),
+    "nothing kept of a capture": (nothing_kept_of_a_capture, keeps_what_it_recorded),
+    "kernels on the default stream": (kernels_on_the_default_stream, records),
+    "products on the default stream": (
+        replacing(cublas.Cublas, "__init__", lambda self, stream, *precision: make_cublas(self, 0, *precision)), records
+    ),
+    "products without a workspace": (products_without_a_workspace, records),
+    "a stream that does not block": (a_stream_that_does_not_block, is_read_by_default_stream),
+    "no wait for the caller's stream": (
+        replacing(CupyBackend, "_ours", lambda self, values: values), takes_arrays_of_another_stream
+    ),
+    "no wait for who had the memory": (no_wait_for_who_had_the_memory, fills_memory_that_was_anothers),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
@@ -299,10 +280,11 @@ def test_gpunn_is_right_in_every_order(cuda: Core, scenario: Callable[[], bool])
     assert is_right_in_every_order(cuda, scenario), f"order {cuda.order}"
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.put_in.__name__)
-def test_a_fault_is_seen_in_some_order(cuda: Core, monkeypatch: pytest.MonkeyPatch, fault: Fault) -> None:
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_is_seen_in_some_order(cuda: Core, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    put_in, scenario = FAULTS[name]
     cuda.set_order(AT_ONCE)
     _expected()
     module._made.cache_clear()
-    fault.put_in(monkeypatch)
-    assert not is_right_in_every_order(cuda, fault.scenario)
+    put_in(monkeypatch)
+    assert not is_right_in_every_order(cuda, scenario)

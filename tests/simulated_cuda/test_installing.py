@@ -8,20 +8,16 @@ from simulated_cuda.processes import python
 
 
 def test_the_wheels_are_the_real_ones_and_their_cuda_is_ours(cuda: Core) -> None:
-    import cupy
-
-    assert cupy.__version__ == installing.wheel().version
-    assert cupy.cuda.runtime.getDeviceProperties(0)["name"].startswith(b"simulated device")
+    assert cuda.cupy.__version__ == installing.wheel().version
+    assert cuda.cupy.cuda.runtime.getDeviceProperties(0)["name"].startswith(b"simulated device")
     before = cuda.count("cudaMalloc")
-    cupy.cuda.runtime.free(cupy.cuda.runtime.malloc(1000))
+    cuda.cupy.cuda.runtime.free(cuda.cupy.cuda.runtime.malloc(1000))
     assert cuda.count("cudaMalloc") == before + 1
 
 
 def test_a_function_that_is_not_simulated_says_its_name(cuda: Core, capfd: pytest.CaptureFixture[str]) -> None:
-    import cupy
-
-    with pytest.raises(cupy.cuda.runtime.CUDARuntimeError, match="cudaErrorNotSupported"):
-        cupy.cuda.runtime.deviceGetLimit(0)
+    with pytest.raises(cuda.cupy.cuda.runtime.CUDARuntimeError, match="cudaErrorNotSupported"):
+        cuda.cupy.cuda.runtime.deviceGetLimit(0)
     assert "cudaDeviceGetLimit is not implemented" in capfd.readouterr().err
 
 

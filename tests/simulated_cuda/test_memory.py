@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from backend.test_limits import OPTIMIZERS
 
 import gpunn as gn
 from gpunn.backend import limits
@@ -61,12 +62,6 @@ def test_a_batch_that_does_not_fit_is_refused_with_one_that_would(cuda: Core) ->
         assert len(history) > 0
 
 
-OPTIMIZERS = {
-    "plain": lambda: gn.SGD(0.01),
-    "momentum": lambda: gn.SGD(0.01, momentum=0.9),
-    "nesterov": lambda: gn.SGD(0.01, momentum=0.9, nesterov=True),
-    "Adam": lambda: gn.Adam(1e-4),
-}
 MOVED = gn.Augmentation(shift=1, rotation=10, scale=0.1)
 OPTIONS: dict[str, dict[str, Any]] = {
     "auto": {},

@@ -1,7 +1,6 @@
 """Runs on a device that are cut off, or meet numbers that are not finite: as on the CPU, and no step waits for it."""
 
 import sys
-import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.checkpoint_helpers import ORIGIN, adam, momentum, outcome, stopped_after
+from support.checkpoint_helpers import ORIGIN, adam, momentum, outcome, run_together, stopped_after
 from support.harness import one_line
 
 import gpunn as gn
@@ -146,12 +145,7 @@ def test_trainings_in_threads_share_a_device_and_do_not_disturb_each_other(cuda:
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     try:
-        workers = [threading.Thread(target=training.run, daemon=True) for training in together]
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join(timeout=120)
-            assert not worker.is_alive()
+        run_together(together)
     finally:
         sys.setswitchinterval(interval)
     for one, other in zip(alone, together, strict=True):

@@ -82,12 +82,8 @@ def test_several_steps_as_one_graph_stay_within_a_piece(cuda: Core, monkeypatch:
 # Larger than the device
 
 
-def test_data_larger_than_the_memory_of_the_device_train_to_the_numbers_of_the_cpu(cuda: Core) -> None:
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, 10, 1600)
-    kinds = rng.integers(0, 256, (10, 4096))
-    inputs = (0.6 * kinds[labels] + 0.4 * rng.integers(0, 256, (1600, 4096))).astype(np.uint8)
-    source = gn.Data.from_arrays(inputs, labels, validation=100)
+def test_data_larger_than_the_memory_of_the_device_train_to_the_numbers_of_the_cpu(cuda: Core, said: list[str]) -> None:
+    source = data(shape=(4096,), samples=1600, validation=100)
 
     def network() -> gn.Sequential:
         return gn.Sequential([gn.Dense(16), gn.ReLU(), gn.Dense(10)])
@@ -101,12 +97,9 @@ def test_data_larger_than_the_memory_of_the_device_train_to_the_numbers_of_the_c
         fresh.setattr(module, "_made", cache(module._made.__wrapped__))
         cuda.set_order(3)
         free = select("cuda").free_bytes()
-        assert inputs.nbytes < free  # before the network is there, which takes its share
+        assert source.train.inputs.nbytes < free  # before the network is there, which takes its share
         model = network()
-        said: list[str] = []
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("gpunn.train.progress.Progress.say", lambda self, text: said.append(text))
-            model.fit(source, device="cuda", **options)
+        model.fit(source, device="cuda", **options)
         assert said[0].startswith("data on the host: 5.9 MiB, streamed from memory to cuda:0, where ")
         for name, value in model.parameters.to_host().items():
             np.testing.assert_allclose(value, reference[name], atol=1e-4)

@@ -14,15 +14,10 @@ SIZES = (1, 33, 128, 257)
 
 
 class Call(NamedTuple):
-    """One call of a kernel.
-
-    Attributes:
-        arguments: of the call; an array that stands twice is one array.
-        scale: the size that rounding is measured by where terms cancel; None for each value itself.
-    """
+    """One call of a kernel; an array that stands twice among its arguments is one array."""
 
     arguments: tuple[Any, ...]
-    scale: float | None = None
+    scale: float | None = None  # the size that rounding is measured by where terms cancel; None for each value itself
 
 
 def dtypes(name: str) -> tuple[str, ...]:
@@ -32,11 +27,7 @@ def dtypes(name: str) -> tuple[str, ...]:
 
 
 def calls(name: str, dtype: str, sizes: Iterable[int] = SIZES) -> list[Call]:
-    """Every call of a kernel in a dtype.
-
-    Raises:
-        AssertionError: there is none.
-    """
+    """Every call of a kernel in a dtype."""
     assert name in CASES, f"the kernel {name} has no call: write a case for it in tests/support/kernel_cases.py"
     found = []
     for n in sizes:

@@ -26,11 +26,7 @@ ULPS = 16
 
 
 class Checked(CupyBackend):
-    """A backend whose kernels run with checks.
-
-    Args:
-        cuda: the simulated CUDA.
-    """
+    """A backend whose kernels run with checks."""
 
     def __init__(self, cuda: Core) -> None:
         super().__init__(0)

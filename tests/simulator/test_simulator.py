@@ -27,11 +27,9 @@ def run(
     Args:
         source: of a kernel that is called `kernel`, from that name on, or whole, of one that is called `row_sums`.
     """
-    import cupy
-
     of_kernel = (f'extern "C" __global__ void {source}', "kernel")
-    kernel = cupy.RawKernel(*((source, "row_sums") if "__global__" in source else of_kernel))
-    given = tuple(cupy.asarray(a) if isinstance(a, np.ndarray) else a for a in arguments)
+    kernel = core().cupy.RawKernel(*((source, "row_sums") if "__global__" in source else of_kernel))
+    given = tuple(core().cupy.asarray(a) if isinstance(a, np.ndarray) else a for a in arguments)
     for schedule in schedules:
         with core().checks(schedule, races):
             kernel(blocks, threads, given)
@@ -196,17 +194,13 @@ def test_a_fault_is_caught_and_said(what: str) -> None:
 
 
 def test_two_arguments_with_one_memory_race_too() -> None:
-    import cupy
-
-    x = cupy.zeros(65, np.float32)
+    x = core().cupy.zeros(65, np.float32)
     with pytest.raises(KernelError, match="race"):
         run("kernel(const float* x, float* y) { y[threadIdx.x] = x[threadIdx.x]; }", x[:64], x[1:])
 
 
 def test_vectors_are_loaded_whole_and_must_be_aligned() -> None:
-    import cupy
-
-    x, y = cupy.arange(9, dtype=np.float32), np.zeros(8, np.float32)
+    x, y = core().cupy.arange(9, dtype=np.float32), np.zeros(8, np.float32)
     source = """kernel(const float* x, float* y) {
         float4 v = reinterpret_cast<const float4*>(x)[threadIdx.x];
         y[4 * threadIdx.x] = v.x + v.y + v.z + v.w; y[4 * threadIdx.x + 1] = v.w; }"""
@@ -224,18 +218,14 @@ def test_a_failed_launch_leaves_the_next_one_alone() -> None:
 
 
 def test_a_grid_that_no_device_starts_is_refused() -> None:
-    import cupy
-
     for grid, block in (((1,), (1025,)), ((1, 70000), (1,)), ((1, 1, 70000), (1,))):
-        with pytest.raises(cupy.cuda.driver.CUDADriverError, match="invalid argument"):
+        with pytest.raises(core().cupy.cuda.driver.CUDADriverError, match="invalid argument"):
             run("kernel() { }", blocks=grid, threads=block)
 
 
 @pytest.mark.parametrize("source", ["x[0] = no_such_function();", "extern __shared__ float no_such_function[];"])
 def test_a_source_that_is_wrong_or_not_known_is_refused_and_not_misread(source: str) -> None:
-    import cupy
-
-    with pytest.raises(cupy.cuda.compiler.CompileException, match="no_such_function"):
+    with pytest.raises(core().cupy.cuda.compiler.CompileException, match="no_such_function"):
         run(f"kernel(float* x) {{ {source} }}", np.zeros(1, "f4"))
 
 
@@ -248,20 +238,16 @@ def test_a_source_that_is_wrong_or_not_known_is_refused_and_not_misread(source: 
     ],
 )
 def test_a_fault_of_an_elementwise_kernel_is_caught_in_what_cupy_makes_of_it(operation: str, message: str) -> None:
-    import cupy
-
-    kernel = cupy.ElementwiseKernel("raw T x", "T y", operation)
-    x, y = cupy.zeros(64, "f4"), cupy.empty(64, "f4")
+    kernel = core().cupy.ElementwiseKernel("raw T x", "T y", operation)
+    x, y = core().cupy.zeros(64, "f4"), core().cupy.empty(64, "f4")
     with pytest.raises(KernelError, match=message), core().checks():
         kernel(x, y)
 
 
 def test_a_reduction_of_cupy_is_right_in_every_order_and_caught_where_it_is_not() -> None:
-    import cupy
-
-    total = cupy.ReductionKernel("T x", "T y", "x", "a + b", "y = a", "0", "total")
-    wrong = cupy.ReductionKernel("T x", "T y", "x", "a + b", "y = a + (&y)[1]", "0", "wrong")
-    x, y = cupy.asarray(X), cupy.empty(3, "f4")
+    total = core().cupy.ReductionKernel("T x", "T y", "x", "a + b", "y = a", "0", "total")
+    wrong = core().cupy.ReductionKernel("T x", "T y", "x", "a + b", "y = a + (&y)[1]", "0", "wrong")
+    x, y = core().cupy.asarray(X), core().cupy.empty(3, "f4")
     for schedule in range(8):
         with core().checks(schedule):
             total(x, axis=1, out=y)
@@ -358,10 +344,8 @@ def test_a_kernel_without_checks_does_not_pass_for_one_with_them(monkeypatch: py
 
 
 def test_outside_of_checks_kernels_are_left_alone() -> None:
-    import cupy
-
-    y = cupy.empty(64, "f4")
-    cupy.ElementwiseKernel("raw T x", "T y", "y = x[i]")(cupy.empty(64, "f4"), y)
+    y = core().cupy.empty(64, "f4")
+    core().cupy.ElementwiseKernel("raw T x", "T y", "y = x[i]")(core().cupy.empty(64, "f4"), y)
     assert np.isfinite(y.get()).all()
 
 
@@ -369,15 +353,8 @@ def test_outside_of_checks_kernels_are_left_alone() -> None:
     ("simulates", "code", "outcome"), [("", 0, r"pip install '.\[cuda13\]'"), ("1", 4, r"needs g\+\+: install it")]
 )
 def test_where_it_cannot_run_one_line_says_how_to_get_it(simulates: str, code: int, outcome: str) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        f"{__file__}::test_a_fault_is_caught_and_said",
-    ]
+    test = f"{__file__}::test_a_fault_is_caught_and_said"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test]
     switches = {"PATH": "", "GPUNN_SIMULATED_CUDA": simulates, "GPUNN_REQUIRE_ALL": ""}
     done = subprocess.run(command, env=os.environ | switches, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == code, done.stdout

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from simulated_cuda.processes import ROOT, environment
+
+pytestmark = pytest.mark.simulated_cuda
 
 ONE_TEST = ("--", "-k", "test_a_kernel_computes_its_equation and im2col-float32-7")
 TOOLS = ("memcheck", "racecheck", "synccheck")

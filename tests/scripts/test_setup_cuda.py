@@ -10,7 +10,7 @@ import pytest
 from support.stub_driver import stub_driver
 from support.stub_wheels import build_by_stub, folder_of_pip, make_cuda_wheels, make_wheel, offline
 
-from project.test_scripts import Checkout
+from scripts.test_scripts import Checkout
 
 PYTHON = """#!/bin/sh
 [ "$1 $2" = "-m venv" ] || exec PYTHON "$@"

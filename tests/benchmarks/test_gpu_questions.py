@@ -5,15 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.paths import ROOT
 
 from gpunn.backend.devices import select
-from simulated_cuda.core import Core
 
-ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.simulated_cuda
 
 
 @pytest.fixture
-def questions(cuda: Core, monkeypatch: pytest.MonkeyPatch) -> Any:
+def questions(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The module, its experiments made small."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     import gpu_questions
@@ -40,11 +40,12 @@ def test_a_product_with_an_epilog_is_the_same_as_product_bias_and_relu(questions
     assert max(differences) < 1e-5
 
 
-def test_a_question_that_fails_leaves_the_others(questions: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(backend: Any) -> Any:
-        raise RuntimeError("no such thing")
-        yield
+def fails(backend: Any) -> Any:
+    raise RuntimeError("no such thing")
+    yield
 
+
+def test_a_question_that_fails_leaves_the_others(questions: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(questions, "QUESTIONS", (fails, questions.products))
     answers = list(questions.ask(select("cuda")))
     assert answers[0][0] == "fails failed: RuntimeError: no such thing"
@@ -55,10 +56,6 @@ def test_a_question_that_fails_leaves_the_others(questions: Any, monkeypatch: py
 def test_a_question_that_fails_fails_the_program(
     questions: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fails(backend: Any) -> Any:
-        raise RuntimeError("no such thing")
-        yield
-
     monkeypatch.setattr(questions, "QUESTIONS", (questions.products, fails))
     monkeypatch.setattr("sys.argv", ["gpu_questions.py", "--small", str(tmp_path)])
     assert questions.main() == "fails failed: RuntimeError: no such thing"
