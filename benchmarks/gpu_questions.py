@@ -21,7 +21,7 @@ import gpunn as gn
 from gpunn.backend.cuda import CupyBackend
 from gpunn.backend.devices import select
 from gpunn.data.loader import PIECE
-from gpunn.kernels import activations, bias, fused
+from gpunn.kernels import activations, bias
 from gpunn.kernels.random import epoch_order
 from gpunn.train.options import TrainOptions
 from gpunn.train.trainer import Trainer
@@ -223,7 +223,7 @@ def epilogs(backend: CupyBackend) -> Iterator[Answer]:
 
         def in_two(w: Any = w, x: Any = x, b: Any = b, ours: Any = ours) -> None:
             backend.gemm(1.0, w, x.T, 0.0, ours)
-            backend.run(fused.with_bias[activations.relu].forward, b, ours)
+            backend.run(bias.with_bias[activations.relu].forward, b, ours)
 
         product = LtProduct(backend, w, x, b, theirs)
         in_two()

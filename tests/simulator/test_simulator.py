@@ -42,7 +42,7 @@ def run(
 
 X = np.random.default_rng(0).normal(size=(3, 300)).astype(np.float32)
 ROW_SUMS = cuda_source(registry["row_sums"], {"T": np.dtype(np.float32)})  # type: ignore[arg-type]
-BARRIERS = ["    part[threadIdx.x] = sum;\n    __syncthreads();", "half];\n        __syncthreads();"]
+BARRIERS = ["    part[threadIdx.x] = value;\n    __syncthreads();", "half];\n        __syncthreads();"]
 
 
 def are_right(source: str, schedules: Sequence[int] = range(8), races: bool = True) -> bool:
