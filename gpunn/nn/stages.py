@@ -129,12 +129,8 @@ def arranged(stages: Sequence[Layer]) -> list[Layer]:
 
 def _activation_after(layers: Sequence[Layer]) -> Activation | None:
     """Return the activation function that a layer with weights feeds, which decides how its weights begin."""
-    for layer in layers:
-        if isinstance(layer, Activation):
-            return layer
-        if layer.has_weights:
-            return None
-    return None
+    following = next((layer for layer in layers if isinstance(layer, Activation) or layer.has_weights), None)
+    return following if isinstance(following, Activation) else None
 
 
 def fed_shape(layers: Sequence[Layer], shape: Shape) -> Shape:

@@ -31,37 +31,21 @@ _RENAMED = {"family": "name_prefix", "hands_gradient_on": "aliases_gradient"}
 
 @dataclass
 class BuildContext:
-    """Everything a layer is told when it is built, and the source of its memory.
-
-    Attributes:
-        backend: Device of all arrays.
-        dtype: Dtype of the network.
-        capacity: Number of samples of the largest batch.
-        name: Name of the layer, such as "dense1", for its parameters and errors.
-        needs_input_gradient: Whether anything before the layer learns.
-        may_overwrite_input: Whether the layer's output may take the memory of its input.
-        is_last: Whether the gradient given to `backward` belongs to the caller and must stay as it is.
-        activation: Activation function that comes next, if any.
-        batch_size: Number of samples of a training batch.
-        seed: Seed of the run.
-        number: Place of the stage in the network, to tell its random numbers from another's.
-        count: One element on the device, the number of steps done in the whole run.
-        is_frozen: Whether the layer learns nothing (`Layer.trainable`).
-    """
+    """Everything a layer is told when it is built, and the source of its memory."""
 
     backend: Backend
     dtype: DTypeLike
-    capacity: int
-    name: str = ""
-    needs_input_gradient: bool = False
-    may_overwrite_input: bool = False
-    is_last: bool = False
-    activation: Layer | None = None
-    batch_size: int = 1
+    capacity: int  # samples of the largest batch
+    name: str = ""  # of the layer, such as "dense1", for its parameters and errors
+    needs_input_gradient: bool = False  # since something before the layer learns
+    may_overwrite_input: bool = False  # by the layer's output
+    is_last: bool = False  # so the gradient given to `backward` belongs to the caller and must stay as it is
+    activation: Layer | None = None  # that comes next
+    batch_size: int = 1  # of a training
     seed: int = 0
-    number: int = 0
-    count: Array = None
-    is_frozen: bool = False
+    number: int = 0  # of the stage in the network, to tell its random numbers from another's
+    count: Array = None  # of the steps done in the whole run, one element on the device
+    is_frozen: bool = False  # see `Layer.trainable`
     parameters: list[Parameter] = field(default_factory=list)
     statistics: dict[str, Array] = field(default_factory=dict)
     buffer_bytes: Counter[str] = field(default_factory=Counter)

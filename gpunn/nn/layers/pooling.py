@@ -39,10 +39,8 @@ class _Pool2D(Layer):
                 f"{self.name}: a window of {self.size[0]}×{self.size[1]} does not fit an image of {input_shape}: "
                 "take a smaller one, or leave out this pooling"
             )
-        rows, columns = (
-            (length - size) // stride + 1
-            for length, size, stride in zip((height, width), self.size, self.stride, strict=True)
-        )
+        places = zip((height, width), self.size, self.stride, strict=True)
+        rows, columns = ((length - size) // stride + 1 for length, size, stride in places)
         return rows, columns, channels
 
     def build(self, context: BuildContext, input_shape: Shape) -> Shape:
