@@ -17,12 +17,12 @@ from gpunn.kernels.record import Array, Elementwise, Host, Launch, elementwise, 
 def from_output(
     activation: Elementwise, operation: str, faster: tuple[Host, Host] | None = None
 ) -> Callable[[Host], Elementwise]:
-    """Return a decorator for a gradient that is written from the output; fuses the activation with a bias too.
+    """Return a decorator that makes the record of a gradient written from the output, and fuses both with the bias.
 
     Args:
         activation: Record of f.
         operation: CUDA C++ that sets dz from da and a.
-        faster: Bodies that Numba compiles of f behind a bias, and of their gradients.
+        faster: Loops of f behind a bias, and of their gradients.
     """
 
     def gradient_of(host: Host) -> Elementwise:

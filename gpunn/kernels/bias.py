@@ -62,16 +62,12 @@ def row_sums(x: Array, total: Array) -> None:
 
 
 class Fused(NamedTuple):
-    """The kernels of an activation together with the bias before it.
-
-    Attributes:
-        forward: a := f(a + b), with b of shape (units, 1) beside a of shape (units, values).
-        backward: dz := da ⊙ f′(z) and db[u] := Σ_j dz[u, j]; dz may be da.
-        gradient: Kernel of f′ that `backward` is made of.
-    """
+    """The kernels of an activation together with the bias before it, and that of f′ alone."""
 
     forward: Elementwise
+    """a := f(a + b), with b of shape (units, 1) beside a of shape (units, values)."""
     backward: Raw
+    """dz := da ⊙ f′(z) and db[u] := Σ_j dz[u, j]; dz may be da."""
     gradient: Elementwise
 
 
@@ -80,7 +76,7 @@ with_bias: dict[Elementwise | Raw, Fused] = {}
 
 
 def fuse(activation: Elementwise, gradient: Elementwise, faster: tuple[Host, Host] | None = None) -> None:
-    """Add an activation to `with_bias`, with the bodies that Numba compiles where there are any."""
+    """Add an activation to `with_bias`, with loops for Numba where there are any."""
 
     def forward(b: Array, a: Array) -> None:
         a += b

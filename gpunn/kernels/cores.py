@@ -136,16 +136,10 @@ def _threads(_process: int) -> ThreadPoolExecutor:
 
 
 def in_pieces(function: Callable[[slice], None], count: int, nbytes: int) -> None:
-    """Call function(slice) for stretches that together are 0 … count − 1, on all cores where there is much to do.
+    """Call function(slice) for pieces of `count` channels, on all cores where there are many bytes of work.
 
-    They are short, so that numbers that one pass over a piece leaves are still in the cache for the next; compiled
-    loops, which go over everything once, are not cut. A second Python thread helps only where each call is long: after
-    every one it waits for the interpreter's lock.
-
-    Args:
-        function: Work on some of the channels, which must not depend on any other.
-        count: Number of channels.
-        nbytes: Bytes of all the work.
+    Pieces are short, so that the numbers of one pass are still in the cache for the next; compiled loops, which go over
+    everything once, are not cut. A second Python thread waits for the interpreter's lock after every call.
     """
     workers = min(cores(), count) if nbytes >= WORTHWHILE else 1
     piece = PIECE_OF_THREAD if workers > 1 else PIECE
@@ -165,7 +159,7 @@ def in_pieces(function: Callable[[slice], None], count: int, nbytes: int) -> Non
 
 
 def by_channels(host: Host) -> Host:
-    """Let a host body go through its channels `in_pieces`: the first axis of every array that it is given."""
+    """Make a host body go through its channels `in_pieces`: the first axis of every array that it is given."""
 
     @wraps(host)
     def in_turn(*arguments: Any) -> None:

@@ -3,14 +3,14 @@
 import numpy as np
 
 from gpunn.kernels import loops
-from gpunn.kernels.random import PHILOX64, Purpose, halves_of, random_groups
+from gpunn.kernels.random import PHILOX64, Purpose, random_halves
 from gpunn.kernels.record import Array, per_element, raw
 
 
 @loops.in_loops(loops.switch_off)
 def _switch_off(x: Array, seed: int, step: int, stream: int, threshold: int, scale: float, y: Array) -> None:
-    words = random_groups(x.size, seed=seed, purpose=Purpose.DROPOUT, step=step, stream=stream)
-    factor = np.greater_equal(halves_of(words, len(x)), threshold).view(np.int8).astype(x.dtype)
+    bits = random_halves(len(x), seed=seed, purpose=Purpose.DROPOUT, step=step, stream=stream)
+    factor = np.greater_equal(bits, threshold).view(np.int8).astype(x.dtype)
     factor *= scale
     np.multiply(x, factor, out=y)
 

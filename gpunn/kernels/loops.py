@@ -41,9 +41,7 @@ _of_thread = threading.local()
 def for_training(steps: int, nbytes: int) -> Iterator[None]:
     """Within, compute all of this thread in loops where the training is long, or loads Numba anyway.
 
-    Args:
-        steps: Number of steps of the whole training, so that a resumed one does the same as one that never stopped.
-        nbytes: Bytes of the largest array that a batch is in on its way through the network.
+    `steps` are those of the whole training, also of a resumed one; `nbytes` is the size of its largest array.
     """
     before = getattr(_of_thread, "takes_all", False)  # of a training that another one is part of
     _of_thread.takes_all = steps >= LONG or nbytes >= WORTHWHILE
@@ -103,9 +101,7 @@ def compiled(loops: Host) -> Host:
 def in_loops(loops: Host, sized_by: slice = slice(None)) -> Callable[[Host], Host]:
     """Return a decorator for a function of NumPy's passes: do `loops` instead where Numba is installed and that pays.
 
-    Args:
-        loops: Function that Numba compiles.
-        sized_by: Arguments whose size tells how much there is to do; a data set that is picked from does not.
+    `sized_by` are the arguments whose size tells how much there is to do; a data set that is picked from does not.
     """
 
     def beside(passes: Host) -> Host:

@@ -33,15 +33,13 @@ def _launch(z: Array, bias: Array, targets: Array, weight: float, *others: Array
 def _loss(
     targets: str, sample: str, *, more: str = "", faster: Host | None = None
 ) -> Callable[[Callable[..., Array]], Raw]:
-    """Return a decorator that makes a record from the formula that sets it apart from the others.
-
-    The function sets the gradient and the losses, and returns which answers are right; its bias is a column.
+    """Return a decorator that makes the record of a formula, which sets gradient and losses, and returns right answers.
 
     Args:
         targets: C++ type of the targets.
         sample: C++ that sets `loss` and the number of right answers, `hits`, and writes the gradient of sample j.
-        more: C++ parameters after the totals, which the function is given too.
-        faster: Loops of the whole kernel, for Numba.
+        more: C++ parameters after the totals, which the formula is given too.
+        faster: Loops of the whole kernel.
     """
 
     def made(formula: Callable[..., Array]) -> Raw:

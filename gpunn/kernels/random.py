@@ -13,9 +13,6 @@ from numpy.typing import NDArray
 
 from gpunn.kernels.record import Array
 
-_PIECE = 2**13
-"""Counters whose words are computed at once, so that they stay in the cache."""
-
 _32, _LOW = np.uint64(32), np.uint64(0xFFFFFFFF)
 
 
@@ -29,18 +26,8 @@ class Purpose(IntEnum):
     AUGMENTATION = 4
 
 
-def philox(
-    counter: tuple[Array | int, Array | int, Array | int, Array | int], key: tuple[int, int]
-) -> NDArray[np.uint32]:
-    """Compute Philox4x32-10 of every counter.
-
-    Args:
-        counter: Four words of 32 bits, arrays that broadcast together.
-        key: Two words of 32 bits.
-
-    Returns:
-        uint32 array (..., 4): the four random words of each counter.
-    """
+def philox(counter: tuple[Array | int, ...], key: tuple[int, int]) -> NDArray[np.uint32]:
+    """Compute Philox4x32-10 of counters of four words, arrays that broadcast together: uint32 (..., 4)."""
     words = np.broadcast_arrays(*(np.asarray(word, dtype=np.uint64) for word in counter))
     c0, c1, c2, c3 = drawn = np.array([word.reshape(-1) for word in words])
     product0, product1 = np.empty_like(drawn[:2])
@@ -59,32 +46,20 @@ def philox(
 
 def random_words(count: int, *, seed: int, purpose: Purpose, step: int = 0, stream: int = 0) -> NDArray[np.uint32]:
     """Return the first `count` words of the stream (seed, purpose, step, stream): word 4i+k is word k of counter i."""
-    words = np.empty(((count + 3) // 4, 4), np.uint32)
-    for start in range(0, len(words), _PIECE):
-        blocks = np.arange(start, min(start + _PIECE, len(words)), dtype=np.uint64)
-        words[start : start + _PIECE] = philox((blocks, step & 0xFFFFFFFF, step >> 32, stream), (seed, purpose))
+    blocks = np.arange((count + 3) // 4, dtype=np.uint64)
+    words = philox((blocks, step & 0xFFFFFFFF, step >> 32, stream), (seed, purpose))
     return words.reshape(-1)[:count]
 
 
-def random_groups(count: int, *, seed: int, purpose: Purpose, step: int = 0, stream: int = 0) -> NDArray[np.uint64]:
-    """Draw at least 16 random bits for each of `count` elements, by Philox4x64-10: the words of 32 counters for 512.
-
-    Returns:
-        uint64 array (groups, 32, 4): see `halves_of`.
-    """
-    groups = -(-count // 512)
-    # NumPy steps before it draws, so the first counter is 1.
-    generator = np.random.Philox(key=[seed, purpose], counter=[0, step, stream, 0])
-    words: NDArray[np.uint64] = generator.random_raw(128 * groups)
-    return words.reshape(groups, 32, 4)
-
-
-def halves_of(words: NDArray[np.uint64], count: int) -> NDArray[np.uint16]:
-    """Return the 16 random bits of each of `count` elements.
+def random_halves(count: int, *, seed: int, purpose: Purpose, step: int = 0, stream: int = 0) -> NDArray[np.uint16]:
+    """Return 16 random bits for each of `count` elements, by Philox4x64-10.
 
     32 counters give the bits of 512 elements: quarter h of word k of counter i those of element 32 (4k + h) + i, so
     that 32 threads of a GPU, each with a counter, take elements that lie side by side.
     """
+    # NumPy steps before it draws, so the first counter is 1.
+    generator = np.random.Philox(key=[seed, purpose], counter=[0, step, stream, 0])
+    words = generator.random_raw(128 * -(-count // 512)).reshape(-1, 32, 4)
     quarters = words.astype("<u8", copy=False).view("<u2")
     return np.ascontiguousarray(quarters.swapaxes(1, 2)).reshape(-1)[:count]
 

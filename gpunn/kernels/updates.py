@@ -18,21 +18,18 @@ _BLOCK = 16384
 """Elements updated at once: three arrays and a scratch are 256 KB, which stay in the cache from pass to pass."""
 
 
-def _blocks(size: int, decayed: int) -> Iterator[tuple[slice, bool]]:
-    """Yield slices of at most a block, each all decayed or not decayed at all."""
-    for begin, end, decays in ((0, decayed, True), (decayed, size, False)):
+def _gradients(gradient: Array, value: Array, decayed: int, l1: float, l2: float) -> Iterator[tuple[slice, Array]]:
+    """Yield blocks, each with ∂C/∂w of the regularised loss (19) in an array of its own."""
+    real = value.dtype.type
+    for begin, end, decays in ((0, decayed, True), (decayed, value.size, False)):
         for start in range(begin, end, _BLOCK):
-            yield slice(start, min(start + _BLOCK, end)), decays
-
-
-def _regularised(g: Array, w: Array, decays: bool, l1: float, l2: float) -> Array:
-    """Return ∂C/∂w of the regularised loss (19), in an array of its own."""
-    total = g.copy()
-    if decays and l2:
-        total += w * w.dtype.type(l2)
-    if decays and l1:
-        total += np.sign(w) * w.dtype.type(l1)
-    return total
+            at = slice(start, min(start + _BLOCK, end))
+            g, w = gradient[at].copy(), value[at]
+            if decays and l2:
+                g += w * real(l2)
+            if decays and l1:
+                g += np.sign(w) * real(l1)
+            yield at, g
 
 
 def _end_step(clock: Array) -> None:
@@ -70,8 +67,7 @@ def end_step(now: Array, following: Array) -> None:
 def sgd(gradient: Array, rate: Array, decayed: int, l1: float, l2: float, value: Array, clock: Array) -> None:
     """w := w - η (∂C₀/∂w + (λ/n) w) for decayed elements (20), p := p - η ∂C/∂p for the others (4)."""
     eta = rate[int(clock[STEP])]
-    for at, decays in _blocks(value.size, decayed):
-        change = _regularised(gradient[at], value[at], decays, l1, l2)
+    for at, change in _gradients(gradient, value, decayed, l1, l2):
         change *= eta
         value[at] -= change
     _end_step(clock)
@@ -95,8 +91,7 @@ def momentum_sgd(
 ) -> None:  # fmt: skip
     """v := μ v + g, w := w - η v; with Nesterov's w := w - η (g + μ v). g holds the regulariser (19)."""
     eta, mu = rate[int(clock[STEP])], value.dtype.type(momentum)
-    for at, decays in _blocks(value.size, decayed):
-        change = _regularised(gradient[at], value[at], decays, l1, l2)
+    for at, change in _gradients(gradient, value, decayed, l1, l2):
         v = velocity[at]
         v *= mu
         v += change
@@ -135,8 +130,7 @@ def adam(
     real = value.dtype.type
     eta, t = float(rate[int(clock[STEP])]), float(clock[COUNT] - begun) + 1
     size, spread = real(eta / (1 - beta1**t)), real(1 / np.sqrt(1 - beta2**t))
-    for at, decays in _blocks(value.size, decayed):
-        g = _regularised(gradient[at], value[at], decays, l1, l2)
+    for at, g in _gradients(gradient, value, decayed, l1, l2):
         m, v = first[at], second[at]
         m *= real(beta1)
         m += g * real(1 - beta1)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from support.kernel_cases import dropout_bits, philox64
 from support.kernel_cases import philox as philox_in_python
 
-from gpunn.kernels.random import Purpose, epoch_order, halves_of, philox, random_groups, random_words
+from gpunn.kernels.random import Purpose, epoch_order, philox, random_halves, random_words
 
 WORD = st.integers(0, 2**32 - 1)
 F = 0xFFFFFFFF
@@ -51,8 +51,7 @@ def test_the_wider_philox_of_the_tests_gives_the_known_answers_of_random123(
 
 @pytest.mark.parametrize("count", [1, 31, 32, 511, 512, 513, 1500])
 def test_halves_are_drawn_by_the_wider_philox(count: int) -> None:
-    words = random_groups(count, seed=2**32 - 1, purpose=Purpose.DROPOUT, step=2**31 - 1, stream=6)
-    drawn = halves_of(words, count)
+    drawn = random_halves(count, seed=2**32 - 1, purpose=Purpose.DROPOUT, step=2**31 - 1, stream=6)
     assert drawn.dtype == np.uint16
     assert drawn.tolist() == dropout_bits(count, 2**31 - 1, 6, 2**32 - 1)
 
