@@ -39,6 +39,37 @@ def restored(
     folder: Path, named: Path | None, changes: Mapping[str, Any], say: Say, *, progress: bool
 ) -> tuple[Experiment, Trainer]:
     """Restore a run, whose folder is locked, from a checkpoint, by default the newest that is whole."""
+    checkpoint, asked = _compared(folder, named, changes, say)
+    if checkpoint is None:
+        # What a run does is a function of its experiment: from the start it is the same.
+        trainer = asked.trainer(asked.load_data(), progress=progress)
+        say(f"{folder} has no checkpoint yet: it begins again")
+        return asked.resolved(trainer), trainer
+    # Compared here, with a difference that can be shown, and not by the loader.
+    data = replace(asked, data=replace(asked.data, sha256="")).load_data()
+    if difference := _first(_differences(checkpoint.origin.data, fingerprint(data))):
+        raise CheckpointError(f"{asked.data.source} does not hold the data of {checkpoint.path}: {difference}")
+    trainer = asked.trainer(data, progress=progress)
+    state, epochs = checkpoint.state(trainer.state()), trainer.options.epochs
+    if state.now.step > trainer.steps:
+        raise OptionError(f"{checkpoint.path} is past {epochs} epochs ({trainer.steps} steps): give more epochs")
+    trainer.restore(state)
+    if trainer.options.regularizer and (old := [record.step for record in state.records if math.isnan(record.penalty)]):
+        say(f"an earlier version recorded the training loss with λR in it, up to step {old[-1]}; from here on apart")
+    for line in _differences(checkpoint.origin.versions, versions(trainer)):
+        say(f"not the same to the last bit: {line}")
+    for step, path in listed(folder / CHECKPOINTS):
+        if step > checkpoint.step:
+            remove_folder(path)
+            say(f"{path} is removed: the run goes on from step {checkpoint.step}")
+    (folder / METRICS).unlink(missing_ok=True)  # which says that the folder is complete
+    return asked.resolved(trainer), trainer
+
+
+def _compared(
+    folder: Path, named: Path | None, changes: Mapping[str, Any], say: Say
+) -> tuple[Checkpoint | None, Experiment]:
+    """Choose the checkpoint to resume from, and change the experiment; refuse one that is not the checkpoint's."""
     checkpoints, written, metrics = folder / CHECKPOINTS, folder / EXPERIMENT, _metrics(folder)
     others = {name: value for name, value in changes.items() if name != "learning_rate"}
     rate, last_good = changes.get("learning_rate"), None
@@ -56,42 +87,21 @@ def restored(
         if place.is_dir():
             remove_leftovers(place)
     checkpoint = newest(checkpoints, say, last_good) if named is None else open_checkpoint(named)
-    if checkpoint is None and not written.is_file():
-        raise CheckpointError(f"{folder} holds no checkpoint and no {EXPERIMENT}: there is nothing to go on with")
-    made = None if checkpoint is None else _experiment(checkpoint)
-    asked = (read_experiment(str(written)) if made is None or written.is_file() else made).with_options(**others)
-    if rate is not None:
-        asked = asked.with_changed_rate(rate, _epoch(checkpoint, made))
+    if checkpoint is None:
+        if not written.is_file():
+            raise CheckpointError(f"{folder} holds no checkpoint and no {EXPERIMENT}: there is nothing to go on with")
+        asked = read_experiment(str(written)).with_options(**others)
+        asked = asked if rate is None else asked.with_changed_rate(rate, 0.0)
+        _check_unfinished(folder, metrics, None, asked)
+        return None, asked
+    made = _experiment(checkpoint)
+    asked = (read_experiment(str(written)) if written.is_file() else made).with_options(**others)
+    asked = asked if rate is None else asked.with_changed_rate(rate, _epoch(checkpoint, made))
     _check_unfinished(folder, metrics, made, asked)
-    if checkpoint is None or made is None:
-        # What a run does is a function of its experiment: from the start it is the same.
-        trainer = asked.trainer(asked.load_data(), progress=progress)
-        say(f"{folder} has no checkpoint yet: it begins again")
-        return asked.resolved(trainer), trainer
     before = asdict(_with_later_rate(made, asked, checkpoint))
     if difference := _first(_differences(before, asdict(asked), _FREE)):
         raise CheckpointError(f"{checkpoint.path} is of another experiment than {written}: {difference}")
-    # Compared here, with a difference that can be shown, and not by the loader.
-    data = replace(asked, data=replace(asked.data, sha256="")).load_data()
-    if difference := _first(_differences(checkpoint.origin.data, fingerprint(data))):
-        raise CheckpointError(f"{asked.data.source} does not hold the data of {checkpoint.path}: {difference}")
-    trainer = asked.trainer(data, progress=progress)
-    state = checkpoint.state(trainer.state())
-    if state.now.step > trainer.steps:
-        raise OptionError(
-            f"{checkpoint.path} is past {trainer.options.epochs} epochs ({trainer.steps} steps): give more epochs"
-        )
-    trainer.restore(state)
-    if trainer.options.regularizer and (old := [record.step for record in state.records if math.isnan(record.penalty)]):
-        say(f"an earlier version recorded the training loss with λR in it, up to step {old[-1]}; from here on apart")
-    for line in _differences(checkpoint.origin.versions, versions(trainer)):
-        say(f"not the same to the last bit: {line}")
-    for step, path in listed(checkpoints):
-        if step > checkpoint.step:
-            remove_folder(path)
-            say(f"{path} is removed: the run goes on from step {checkpoint.step}")
-    (folder / METRICS).unlink(missing_ok=True)  # which says that the folder is complete
-    return asked.resolved(trainer), trainer
+    return checkpoint, asked
 
 
 def _experiment(checkpoint: Checkpoint) -> Experiment:
@@ -101,10 +111,8 @@ def _experiment(checkpoint: Checkpoint) -> Experiment:
         raise CheckpointError(str(error)) from None
 
 
-def _epoch(checkpoint: Checkpoint | None, made: Experiment | None) -> float:
+def _epoch(checkpoint: Checkpoint, made: Experiment) -> float:
     """Return the epoch of a checkpoint, to the bits that a schedule is given for its next step."""
-    if checkpoint is None or made is None:
-        return 0.0
     steps = -(-checkpoint.origin.data["train"]["samples"] // made.training.batch_size)
     epoch, number = divmod(checkpoint.step, steps)
     return float(epoch + number / steps)
