@@ -146,8 +146,7 @@ def predict(run: str, files: tuple[str, ...], form: str, invert: str, device: st
         _say(format_answers(answers, form, sys.stdout.encoding or "utf-8"))
     for line in refused:
         _fail(line, 1)
-    if refused:
-        raise SystemExit(1)
+    raise SystemExit(int(bool(refused)))
 
 
 @cli.command()
@@ -165,8 +164,7 @@ def doctor() -> None:
         from gpunn.tools.selftest import self_test
 
         failed = not self_test(f"cuda:{index}", _say) or failed
-    if failed:
-        raise SystemExit(1)
+    raise SystemExit(int(failed))
 
 
 @cli.command()

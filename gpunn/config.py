@@ -252,19 +252,15 @@ def as_part(kind: str, value: Any) -> Any:
         if made is None:
             raise _unknown(kind, value)
     if not isinstance(made, type) or not issubclass(made, _BASES[kind]) or inspect.isabstract(made):
-        article = "an" if kind[0] in "aio" else "a"
-        raise OptionError(f"expected {article} {kind} such as {_EXAMPLES[kind]}, got {value!r}{_mend(kind, value)}")
+        article, example = "an" if kind[0] in "aio" else "a", _EXAMPLES[kind]
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        takes_one = re.fullmatch(r"(\w+)\([\d.]+\)", example) if is_number else None
+        mend = f": write {takes_one[1]}({value!r})" if takes_one else ""
+        raise OptionError(f"expected {article} {kind} such as {example}, got {value!r}{mend}")
     needed = [name for name, p in _parameters(made).items() if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
     if needed:
         raise OptionError(f"{made.__name__} needs {', '.join(needed)}: write {made.__name__}(...), got {value!r}")
     return made()
-
-
-def _mend(kind: str, value: Any) -> str:
-    """Say what was probably meant by a number in the place of a part."""
-    name = {"regularizer": "L2", "optimizer": "SGD", "layer": "Dense", "initializer": "Normal"}.get(kind)
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return f": write {name}({value!r})" if name and is_number else ""
 
 
 def _plain(name: str) -> str:
