@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from gpunn.data.dataset import Data
 from gpunn.data.formats.idx import idx_header, read_images, read_labels
-from gpunn.data.formats.kinds import kind_of_file
+from gpunn.data.formats.inputs import kind_of_file
 from gpunn.data.samples import Samples
 from gpunn.data.sources import DIGITS, MNIST, PUBLISHED, PublishedFile, PublishedSet, download, read_digits
 from gpunn.errors import DataError, OptionError

@@ -240,11 +240,11 @@ def _values(band: "Image | NDArray[Any]", channels: int) -> tuple[NDArray[Any], 
         if channels == 1 and deep.shape[2] == 3:
             deep = (deep * (0.299, 0.587, 0.114)).sum(axis=2, keepdims=True)
         return np.broadcast_to(deep, (*deep.shape[:2], channels)), alpha, float(deep.max())
-    if band.has_transparency_data:
-        band = band.convert("RGBA")
-        alpha = np.asarray(band.getchannel("A"), dtype=np.float64)[..., None] / 255
-        band = band.convert("RGB")
-    return np.atleast_3d(np.asarray(band.convert("L" if channels == 1 else "RGB"), dtype=np.float64)), alpha, 255.0
+    grey_or_rgb = "L" if channels == 1 else "RGB"
+    if not band.has_transparency_data:
+        return np.atleast_3d(np.asarray(band.convert(grey_or_rgb), dtype=np.float64)), None, 255.0
+    values = np.asarray(band.convert("RGBA").convert(f"{grey_or_rgb}A"), dtype=np.float64)
+    return values[..., :-1], values[..., -1:] / 255, 255.0
 
 
 def _fitted(pixels: NDArray[Any], size: tuple[int, int], height: int, width: int, border: NDArray[Any]) -> NDArray[Any]:

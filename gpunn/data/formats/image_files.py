@@ -40,7 +40,7 @@ class ImageFile(NamedTuple):
 
 
 def read_image_file(path: Path, form: str) -> ImageFile:
-    """Read an image file of one of the formats in `gpunn.data.formats.kinds`."""
+    """Read an image file of one of the formats in `gpunn.data.formats.inputs`."""
     damage = (ValueError, struct.error, IndexError)
     with reading(path, "the image is damaged", damage=damage), open_regular(path) as file:
         size, most = os.fstat(file.fileno()).st_size, _MOST_BYTES.get(form, 256 << 20)

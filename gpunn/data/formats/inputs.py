@@ -1,18 +1,101 @@
-"""Read files of any kind as inputs of a network: images, NumPy arrays and IDX files."""
+"""Tell the kinds of files by their first bytes, and read them as inputs of a network; a format is a file and a row."""
 
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.data.checks import checked_inputs
+from gpunn.data.formats.idx import read_idx
 from gpunn.data.formats.image import image_shape, read_image
-from gpunn.data.formats.kinds import KINDS, kind_of_file
+from gpunn.data.formats.npy import NpzFile, Pair, read_npy
 from gpunn.data.training_inputs import TrainingInputs, are_drawn
 from gpunn.errors import DataError
+from gpunn.files import open_regular
+
+
+class FileKind(NamedTuple):
+    """A kind of file.
+
+    Attributes:
+        start: Pattern of its first bytes, not compiled: all of them would take milliseconds at each import.
+        name: Words for it, such as "a HEIC photograph".
+        mend: Advice about a file that is often given and not read.
+        inputs: Reader of an array of samples, for predictions.
+        data: Reader of a data set, given whether inputs stay in the file: the pair to learn from, and a function that
+            reads that of the test set, or None.
+        image: Pillow's name of an image format.
+    """
+
+    start: bytes
+    name: str
+    mend: str = ""
+    inputs: Callable[[Path], NDArray[Any]] | None = None
+    data: Callable[[Path, bool | None], tuple[Pair, Callable[[], Pair] | None]] | None = None
+    image: str = ""
+
+
+_CONVERT, _EXPORT = "convert it to PNG or JPEG", "export it as PNG or JPEG"
+KINDS = (
+    FileKind(rb"\x93NUMPY", "an array of NumPy (.npy)", inputs=read_npy),
+    FileKind(
+        rb"PK\x03\x04",
+        "a .npz or zip file",
+        inputs=lambda path: NpzFile(path).inputs(),
+        data=lambda path, memory_map: NpzFile(path, memory_map).data(),
+    ),
+    FileKind(rb"\x89PNG\r\n\x1a\n", "a PNG image", image="PNG"),
+    FileKind(rb"\xff\xd8\xff", "a JPEG image", image="JPEG"),
+    FileKind(rb"BM", "a BMP image", image="BMP"),
+    FileKind(rb"P[456]\s", "a PBM, PGM or PPM image", image="PPM"),
+    FileKind(rb"GIF8[79]a", "a GIF image", image="GIF"),
+    FileKind(rb"RIFF.{4}WEBP", "a WebP image", image="WebP"),
+    FileKind(
+        rb".{4}ftyp(?:hei[cxms]|hev[cxm]|mif1|msf1)", "a HEIC photograph", f"{_CONVERT}, or let the phone take JPEG"
+    ),
+    FileKind(rb".{4}ftyp(?:avif|avis)", "an AVIF image", _CONVERT),
+    FileKind(rb".{4}ftypcrx", "a raw photograph (CR3)", _EXPORT),
+    FileKind(rb".{4}ftyp|.{4}moov|\x1aE\xdf\xa3|RIFF.{4}AVI ", "a film", "save one of its images as PNG or JPEG"),
+    FileKind(rb"II\*\0.{4}CR|FUJIFILMCCD|IIU\0|IIRO|MMOR", "a raw photograph", _EXPORT),
+    FileKind(rb"II\*\0|MM\0\*|II\+\0|MM\0\+", "a TIFF image or a raw photograph", "convert it to PNG"),
+    FileKind(rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", "a JPEG 2000 image", _CONVERT),
+    FileKind(rb"\0\0\0\x0cJXL |\xff\x0a", "a JPEG XL image", _CONVERT),
+    FileKind(rb"\0\0[\1\2]\0[\1-\x40]\0", "an icon", "convert it to PNG"),
+    FileKind(rb"8BPS", "a Photoshop image", _EXPORT),
+    FileKind(rb"gimp xcf", "a GIMP image", _EXPORT),
+    FileKind(rb"%PDF", "a PDF", "export the page as PNG"),
+    FileKind(rb"%!PS|\xc5\xd0\xd3\xc6", "PostScript", "export the page as PNG"),
+    FileKind(rb"\s*(?:<\?xml|<svg|<!--)", "an SVG drawing or other XML", "export it as PNG"),
+    FileKind(rb"(?i:\s*<(?:!doctype|html))", "a web page", "get the image itself"),
+    FileKind(rb"version https://git-lfs", "a pointer of Git LFS", "get the file itself by git lfs pull"),
+    FileKind(rb"P[123]\s", "a PBM, PGM or PPM written in digits", "save it in its binary form"),
+    FileKind(rb"P[Ff]\s|v/1\x01|#\?RADIANCE|SDPX|XPDS", "an image of floats", "convert it to PNG"),
+    FileKind(
+        rb"P7\s|qoif|\x01\xda|BPG\xfb|\x0a[\0-\5]\x01[\1-\x08]|DDS |FLIF|icns|FWS|CWS",
+        "an image that is not read",
+        _CONVERT,
+    ),
+    FileKind(rb"SIMPLE  =|\x89HDF|CDF[\1\2]", "scientific data (FITS, HDF5 or NetCDF)", "save the array as .npy"),
+    FileKind(rb"\x80[\2-\5]", "a pickle", "save the array with np.save"),
+    FileKind(rb"7z\xbc\xaf|Rar!|\xfd7zXZ|BZh|\x28\xb5\x2f\xfd", "an archive", "unpack it"),
+    # Last, since films, photographs and icons begin with two zeros too.
+    FileKind(rb"\0\0|\x1f\x8b", "an IDX or gzip file", inputs=read_idx),
+)
+
+
+def kind_of_file(path: Path, mend: str) -> FileKind:
+    """Tell a file by its first bytes, or raise a DataError with the mend where it cannot be read."""
+    try:
+        with open_regular(path) as file:
+            start = file.read(32)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror or error}): {mend}") from None
+    unknown = FileKind(b"", f"one that starts {start[:8].hex(' ') or '(empty)'}")
+    return next((kind for kind in KINDS if re.match(kind.start, start, re.DOTALL)), unknown)
 
 
 def read_inputs(

@@ -16,8 +16,7 @@ import gpunn as gn
 from gpunn.backend import limits
 from gpunn.data.formats import image as images
 from gpunn.data.formats.image import read_image
-from gpunn.data.formats.inputs import read_inputs
-from gpunn.data.formats.kinds import kind_of_file
+from gpunn.data.formats.inputs import kind_of_file, read_inputs
 from gpunn.errors import DataError, MemoryShortageError
 
 SHAPE = (28, 28, 1)
