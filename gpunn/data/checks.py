@@ -23,6 +23,11 @@ FEW = 2**16
 """Bytes that are looked at in one piece, since to cut them takes longer."""
 
 
+def described(array: NDArray[Any]) -> str:
+    """Say type and shape of an array."""
+    return f"{array.dtype} of shape {array.shape}"
+
+
 def as_array(values: Any, what: str) -> NDArray[Any]:
     """Return values as an array of numbers: whatever NumPy makes an array of, tensors and data frames among them."""
     if type(values) is np.ndarray and values.dtype.kind in "biuf":
@@ -68,7 +73,6 @@ def checked_targets(y: ArrayLike, classes: int | None) -> tuple[NDArray[Any], in
     With classes of None, the values tell which they are; whole numbers kept as floats (n,) may be either.
     """
     array = as_array(y, "targets")
-    got = f"{array.dtype} of shape {array.shape}"
     if not array.size:
         raise DataError(f"targets hold no values, got shape {array.shape}: give one target for each input")
     is_float = array.dtype.kind == "f"
@@ -83,24 +87,13 @@ def checked_targets(y: ArrayLike, classes: int | None) -> tuple[NDArray[Any], in
         return array.argmax(axis=1).astype(np.int32), array.shape[1]
     whole = is_float and is_whole(array)
     if classes == 0 or (is_float and not (classes and whole)):
-        if array.ndim > 2 or not array.ndim or (array.ndim == 1 and (classes or (whole and classes is None))):
-            found = "whole numbers kept as floats" if whole else "values that are no whole numbers"
-            raise DataError(
-                f"targets are labels (whole numbers, shape (n,)) or floats (n, outputs), got {found}, {got}: use "
-                "y.astype(int) for classes, y.reshape(len(y), -1) for regression"
-            )
-        if classes:
-            raise DataError(
-                f"expected labels of {classes} classes, got {got}: use y.argmax(axis=1) for rows of probabilities, or "
-                "leave class_names out for float targets"
-            )
-        return np.ascontiguousarray(_floats(array.reshape(len(array), -1), "targets")), 0
+        return _float_targets(array, classes, whole), 0
     if array.ndim == 2 and classes is None and is_binary(array):
         return array.astype(np.float32), 0
     if array.ndim != 1:
         raise DataError(
-            f"labels are whole numbers of shape (n,), got {got}: use y.argmax(axis=1) for one-hot rows, or "
-            "y.astype(float) for (n, outputs) float targets"
+            f"labels are whole numbers of shape (n,), got {described(array)}: use y.argmax(axis=1) for one-hot rows, "
+            "or y.astype(float) for (n, outputs) float targets"
         )
     low, high, top = int(array.min()), int(array.max()), MAX_CLASSES if classes is None else classes
     if low < 0 or high >= top:
@@ -115,6 +108,21 @@ def checked_targets(y: ArrayLike, classes: int | None) -> tuple[NDArray[Any], in
             f"labels out of range: expected 0 to {top - 1} ({counted} classes), got {wrong} at index {index}; {mend}"
         )
     return np.ascontiguousarray(array, dtype=np.int32), high + 1 if classes is None else classes
+
+
+def _float_targets(array: NDArray[Any], classes: int | None, whole: bool) -> NDArray[Any]:
+    if array.ndim > 2 or not array.ndim or (array.ndim == 1 and (classes or (whole and classes is None))):
+        found = "whole numbers kept as floats" if whole else "values that are no whole numbers"
+        raise DataError(
+            f"targets are labels (whole numbers, shape (n,)) or floats (n, outputs), got {found}, {described(array)}: "
+            "use y.astype(int) for classes, y.reshape(len(y), -1) for regression"
+        )
+    if classes:
+        raise DataError(
+            f"expected labels of {classes} classes, got {described(array)}: use y.argmax(axis=1) for rows of "
+            "probabilities, or leave class_names out for float targets"
+        )
+    return np.ascontiguousarray(_floats(array.reshape(len(array), -1), "targets"))
 
 
 def is_one_hot(array: NDArray[Any]) -> bool:

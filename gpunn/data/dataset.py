@@ -8,8 +8,8 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gpunn.data.checks import as_array, numbered, scaled_as_pixels
-from gpunn.data.samples import Samples, described
+from gpunn.data.checks import as_array, described, numbered, scaled_as_pixels
+from gpunn.data.samples import Samples
 from gpunn.errors import DataError, OptionError, in_one_line
 from gpunn.scalars import flag
 

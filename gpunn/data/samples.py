@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpunn.backend.limits import require
-from gpunn.data.checks import MAX_CLASSES, as_array, checked_inputs, checked_targets
+from gpunn.data.checks import MAX_CLASSES, as_array, checked_inputs, checked_targets, described
 from gpunn.data.memmap import Inputs, Rows, in_blocks, is_mapped
 from gpunn.errors import DataError, OptionError
 from gpunn.scalars import flag, real
@@ -132,8 +132,3 @@ class Samples:
                 digest.update(np.ascontiguousarray(rows, little).data)
         digest.update(f"{self.scale.hex()} {self.classes}".encode())
         return digest.hexdigest()
-
-
-def described(array: NDArray[Any]) -> str:
-    """Say type and shape of an array."""
-    return f"{array.dtype} of shape {array.shape}"
