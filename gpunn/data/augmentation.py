@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import radians, tan
 
-from gpunn.config import base_of_kind
+from gpunn.config import base_of_kind, written
 from gpunn.errors import OptionError
 from gpunn.kernels.augmentation import Limits
 from gpunn.scalars import real
@@ -37,7 +37,4 @@ class Augmentation:
         return self.shift, tan(radians(self.rotation) / 2), self.scale, self.shear
 
     def __repr__(self) -> str:
-        return (
-            f"Augmentation(shift={self.shift:g}, rotation={self.rotation:g}, scale={self.scale:g}, "
-            f"shear={self.shear:g})"
-        )
+        return written(self)

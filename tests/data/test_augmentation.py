@@ -331,5 +331,5 @@ def test_a_limit_that_cannot_be_is_refused(arguments: dict[str, float]) -> None:
 
 
 def test_it_shows_how_it_was_made() -> None:
-    assert repr(Augmentation(shift=2, rotation=10)) == "Augmentation(shift=2, rotation=10, scale=0, shear=0)"
+    assert repr(Augmentation(shift=2, rotation=10)) == "Augmentation(2.0, rotation=10.0)"
     assert Augmentation().limits == NOTHING
