@@ -52,10 +52,10 @@ def _loss(
             totals[0] += weight * float(np.add.reduce(losses, dtype=np.float64))
             totals[1] += np.count_nonzero(right)
 
-        host.__name__ = name = formula.__name__
+        host.__name__ = formula.__name__
         source = f"""
-extern "C" __global__ void {name}(const T* z, const T* bias, const {targets}* targets, double weight, T* gradient,
-                                  T* bias_gradient, T* losses, double* totals{more}, int outputs, int n) {{
+extern "C" __global__ void NAME(const T* z, const T* bias, const {targets}* targets, double weight, T* gradient,
+                                T* bias_gradient, T* losses, double* totals{more}, int outputs, int n) {{
     __shared__ double part[256];
     double sum = 0.0, right = 0.0;
     for (int j = threadIdx.x; j < n; j += blockDim.x) {{

@@ -4,15 +4,15 @@ Arrays are samples-last, (channels, height, width, batch); `window` is (size_h, 
 wholly inside: the rows and columns left over at the right and bottom edges are not seen, and get no gradient.
 """
 
-from collections.abc import Iterator
-from typing import TypeAlias
+from collections.abc import Callable, Iterator
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from gpunn.kernels import loops
 from gpunn.kernels.convolution import PLACE
 from gpunn.kernels.cores import by_channels
-from gpunn.kernels.record import Array, Launch, per_element, raw
+from gpunn.kernels.record import Array, Host, Launch, Raw, per_element, raw
 
 Window: TypeAlias = tuple[int, int, int, int]
 
@@ -26,17 +26,12 @@ def _places(x: Array, y: Array, window: Window) -> Iterator[Array]:
             yield x[:, u : u + (rows - 1) * stride_h + 1 : stride_h, v : v + (columns - 1) * stride_w + 1 : stride_w]
 
 
-def _launch(each: Array, large: Array, small: Array, *arguments: Array | int) -> Launch:
-    """Launch a thread for each element of an array; `small` has a place for each window of `large`."""
-    return per_element(each.size, *arguments, *large.shape, *small.shape[1:3])
-
-
-def _of_windows(name: str, arrays: str, body: str) -> str:
-    """Return the CUDA C++ of a kernel with a thread for each window; `VALUE(place)` is what it sees at a place."""
-    return f"""
+def _pooling(written: str, body: str) -> Callable[[Host], Raw]:
+    """Return a decorator that makes the record of a pooling: a thread for each window, which sees `VALUE(place)`."""
+    source = f"""
 #define VALUE(place) corner[((long long)((place) / size_w) * width + (place) % size_w) * n]
-extern "C" __global__ void {name}(const T* x, int size_h, int size_w, int stride_h, int stride_w, {arrays},
-                                  int channels, int height, int width, int n, int rows, int columns) {{
+extern "C" __global__ void NAME(const T* x, int size_h, int size_w, int stride_h, int stride_w, {written},
+                                int channels, int height, int width, int n, int rows, int columns) {{
     long long at = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (at >= (long long)channels * rows * columns * n) return;
     Place of = place_of(at, rows, columns, n);
@@ -47,14 +42,20 @@ extern "C" __global__ void {name}(const T* x, int size_h, int size_w, int stride
 #undef VALUE
 """
 
+    def launch(x: Array, window: Window, y: Array, *choice: Array) -> Launch:
+        return per_element(y.size, x, *window, y, *choice, *x.shape, *y.shape[1:3])
 
-def _of_inputs(name: str, arrays: str, share: str, area: str = "1") -> str:
-    """Return the CUDA C++ of a gradient with a thread for each input; `share` adds that of place u, v to `sum`."""
-    return f"""
-extern "C" __global__ void {name}({arrays}, int size_h, int size_w, int stride_h, int stride_w, T* dx,
-                                  int channels, int height, int width, int n, int rows, int columns) {{
+    return raw(source, launch, preamble=PLACE)
+
+
+def _pooling_gradient(read: str, share: str, area: str = "1") -> Callable[[Host], Raw]:
+    """Return a decorator for a gradient: a thread for each input, which adds its share of place u, v to `sum`."""
+    source = f"""
+extern "C" __global__ void NAME({read}, int size_h, int size_w, int stride_h, int stride_w, T* dx,
+                                int channels, int height, int width, int n, int rows, int columns) {{
     long long at = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (at >= (long long)channels * height * width * n) return;
+    // One thread asks every window that its input lies in: no atomics.
     Place of = place_of(at, height, width, n);
     T sum = T(0);
     for (int u = of.y % stride_h; u < size_h && u <= of.y; u += stride_h) {{
@@ -71,12 +72,16 @@ extern "C" __global__ void {name}({arrays}, int size_h, int size_w, int stride_h
 }}
 """
 
+    def launch(dy: Array, *others: Any) -> Launch:
+        *choice, window, dx = others
+        return per_element(dx.size, dy, *choice, *window, dx, *dx.shape, *dy.shape[1:3])
 
-@raw(
-    _of_windows(
-        "max_pool",
-        "T* y, unsigned char* choice",
-        """
+    return raw(source, launch, preamble=PLACE)
+
+
+@_pooling(
+    "T* y, unsigned char* choice",
+    """
     T best = VALUE(0);
     int chosen = 0;
     for (int place = 1; place < size_h * size_w; ++place) {
@@ -87,9 +92,6 @@ extern "C" __global__ void {name}({arrays}, int size_h, int size_w, int stride_h
     y[at] = best;
     choice[at] = chosen;
 """,
-    ),
-    launch=lambda x, window, y, choice: _launch(y, x, y, x, *window, y, choice),
-    preamble=PLACE,
 )
 @by_channels
 @loops.in_loops(loops.max_pool)
@@ -130,15 +132,7 @@ def _gradient_of_a_cover(dy: Array, choice: Array, window: Window, dx: Array) ->
         np.copyto(seen, share)
 
 
-@raw(
-    _of_inputs(
-        "max_pool_gradient",
-        "const T* dy, const unsigned char* choice",
-        "if (choice[from] == u * size_w + v) sum += dy[from];",
-    ),
-    launch=lambda dy, choice, window, dx: _launch(dx, dx, dy, dy, choice, *window, dx),
-    preamble=PLACE,
-)
+@_pooling_gradient("const T* dy, const unsigned char* choice", "if (choice[from] == u * size_w + v) sum += dy[from];")
 @by_channels
 def max_pool_gradient(dy: Array, choice: Array, window: Window, dx: Array) -> None:
     """dx := dy at the chosen place of each window, summed where windows overlap, 0 elsewhere."""
@@ -151,18 +145,13 @@ def max_pool_gradient(dy: Array, choice: Array, window: Window, dx: Array) -> No
         seen += share
 
 
-@raw(
-    _of_windows(
-        "average_pool",
-        "T* y",
-        """
+@_pooling(
+    "T* y",
+    """
     T sum = T(0);
     for (int place = 0; place < size_h * size_w; ++place) sum += VALUE(place);
     y[at] = sum / T(size_h * size_w);
 """,
-    ),
-    launch=lambda x, window, y: _launch(y, x, y, x, *window, y),
-    preamble=PLACE,
 )
 def average_pool(x: Array, window: Window, y: Array) -> None:
     """y := the mean of each window."""
@@ -174,11 +163,7 @@ def average_pool(x: Array, window: Window, y: Array) -> None:
     np.multiply(y, y.dtype.type(1 / (window[0] * window[1])), out=y)
 
 
-@raw(
-    _of_inputs("average_pool_gradient", "const T* dy", "sum += dy[from];", area="size_h * size_w"),
-    launch=lambda dy, window, dx: _launch(dx, dx, dy, dy, *window, dx),
-    preamble=PLACE,
-)
+@_pooling_gradient("const T* dy", "sum += dy[from];", area="size_h * size_w")
 def average_pool_gradient(dy: Array, window: Window, dx: Array) -> None:
     """dx := dy/(size_h size_w) for every place of each window, summed where windows overlap, 0 elsewhere."""
     share = dy * dy.dtype.type(1 / (window[0] * window[1]))

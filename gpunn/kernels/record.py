@@ -97,8 +97,8 @@ def elementwise(
 
 
 def raw(source: str, launch: Callable[..., Launch], **options: Any) -> Callable[[Host], Raw]:
-    """Return a decorator that makes the `Raw` record of a NumPy body, under the body's name."""
-    return lambda host: Raw(host.__name__, source, launch=launch, host=host, **options)
+    """Return a decorator that makes the `Raw` record of a NumPy body, under its name: in the source, `NAME`."""
+    return lambda host: Raw(host.__name__, source.replace("NAME", host.__name__), launch=launch, host=host, **options)
 
 
 def per_element(count: int, *arguments: Any, threads: int = 256) -> Launch:
