@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.cli_helpers import experiment_toml
 
 from backend.test_gpu_failures import program
 from gpunn.backend.compiling import Compiling
@@ -52,25 +53,9 @@ def test_of_a_temporary_cache_nobody_is_promised_that_it_is_once(monkeypatch: py
     assert stream.getvalue() == "compiling kernels (3 of them)\n"
 
 
-SMALL = """
-name = "small"
-[data]
-source = "digits"
-[training]
-epochs = 1
-batch_size = 128
-[[layers]]
-type = "Dense"
-units = 8
-[[layers]]
-type = "ReLU"
-[[layers]]
-type = "Dense"
-units = "outputs"
-[optimizer]
-type = "SGD"
-learning_rate = 0.1
-"""
+SMALL = experiment_toml(
+    [{"type": "Dense", "units": 8}, {"type": "ReLU"}], {"type": "SGD", "learning_rate": 0.1}, epochs=1, batch_size=128
+)
 
 # Every compilation and every kernel that is run, in their order, and the line as it is on a terminal.
 TRACED = """

@@ -14,7 +14,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.cli_helpers import assert_one_line, gpunn, own_folder, results_of, small_disk, start, without_pictures
+from support.cli_helpers import (
+    assert_one_line,
+    experiment_toml,
+    gpunn,
+    own_folder,
+    results_of,
+    small_disk,
+    start,
+    without_pictures,
+)
 from support.data_helpers import small_set, write_set
 
 import gpunn as gn
@@ -29,32 +38,11 @@ from gpunn.train.evaluator import Evaluator
 folder = pytest.fixture(autouse=True)(own_folder)
 
 # 11 steps an epoch, with everything that is remembered or drawn from step to step.
-EXPERIMENT = """
-name = "small"
-[data]
-source = "digits"
-[training]
-epochs = 3
-batch_size = 128
-device = "cpu"
-[[layers]]
-type = "Dense"
-units = 12
-[[layers]]
-type = "BatchNorm"
-[[layers]]
-type = "ReLU"
-[[layers]]
-type = "Dropout"
-p = 0.2
-[[layers]]
-type = "Dense"
-units = "outputs"
-[optimizer]
-type = "SGD"
-momentum = 0.9
-learning_rate = { type = "OneCycle", peak = 0.2 }
-"""
+EXPERIMENT = experiment_toml(
+    [{"type": "Dense", "units": 12}, {"type": "BatchNorm"}, {"type": "ReLU"}, {"type": "Dropout", "p": 0.2}],
+    {"type": "SGD", "momentum": 0.9, "learning_rate": {"type": "OneCycle", "peak": 0.2}},
+    epochs=3, batch_size=128, device="cpu",
+)  # fmt: skip
 STEPS = 33
 
 

@@ -6,7 +6,6 @@ GPUNN_REQUIRE_ALL=1.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -42,16 +41,6 @@ from gpunn.nn.losses import Loss
 from gpunn.train.optimizers import Regularizer
 
 ERROR = 1e-10
-
-
-@pytest.fixture(scope="session")
-def torch() -> Any:
-    """PyTorch with one thread: its pool beside that of NumPy's BLAS would slow both."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        module = pytest.importorskip("torch", reason="PyTorch is not installed: pip install torch")
-    module.set_num_threads(1)
-    return module
 
 
 def assert_agree(ours: Any, theirs: Any, what: str = "") -> None:

@@ -37,16 +37,6 @@ from gpunn.kernels.random import epoch_order
 from gpunn.nn.layers import Layer
 
 
-@pytest.fixture(scope="module")
-def torch() -> Any:
-    """PyTorch with one thread: its pool beside that of NumPy's BLAS would slow both."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        module = pytest.importorskip("torch", reason="PyTorch is not installed: pip install torch")
-    module.set_num_threads(1)
-    return module
-
-
 def theirs_from(torch: Any, x: NDArray[Any]) -> Any:
     """(batch, height, width, channels) as their (batch, channels, height, width); features as they are."""
     tensor = torch.tensor(np.ascontiguousarray(x.transpose(0, 3, 1, 2) if x.ndim == 4 else x))

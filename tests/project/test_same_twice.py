@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 from experiments.test_resume import EXPERIMENT
-from support.checkpoint_helpers import adam, momentum, outcome, run_together
+from support.checkpoint_helpers import adam, momentum, outcome
 from support.cli_helpers import gpunn, own_folder, results_of, start, without_pictures
+from support.threads import together
 
 import gpunn as gn
 from gpunn.backend import blas
@@ -56,9 +57,9 @@ def test_trainings_in_threads_do_not_disturb_each_other(monkeypatch: pytest.Monk
         alone = [make() for make in makes]
         for training in alone:
             training.run()
-        together = [make() for make in makes]
-        run_together(together)
-    for one, other in zip(alone, together, strict=True):
+        trainings = [make() for make in makes]
+        together([training.run for training in trainings])
+    for one, other in zip(alone, trainings, strict=True):
         assert outcome(one) == outcome(other)
 
 

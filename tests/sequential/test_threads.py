@@ -2,14 +2,14 @@
 
 import copy
 import gc
-import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 from support.harness import one_line
+from support.threads import together
 
 from gpunn import (
     SGD,
@@ -55,30 +55,6 @@ def learned(make: Callable[[], Sequential], backend: Backend) -> Sequential:
     model.fit(images(), device=backend, **KW)
     model.predict(images().inputs[:40])  # whose products are planned
     return model
-
-
-def together(calls: Sequence[Callable[[], Any]]) -> list[Any]:
-    """What calls give, each in a thread of its own, all begun at once; an error of one is raised."""
-    results: list[Any] = [None] * len(calls)
-    start = threading.Barrier(len(calls))
-
-    def work(number: int) -> None:
-        start.wait(10)
-        try:
-            results[number] = calls[number]()
-        except BaseException as error:  # noqa: BLE001  # which the caller raises
-            results[number] = error
-
-    threads = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(len(calls))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(120)
-        assert not thread.is_alive()
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
-    return results
 
 
 @each_network

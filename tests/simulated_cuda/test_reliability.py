@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.checkpoint_helpers import ORIGIN, adam, momentum, outcome, run_together, stopped_after
+from support.checkpoint_helpers import ORIGIN, adam, momentum, outcome, stopped_after
 from support.harness import one_line
+from support.threads import together
 
 import gpunn as gn
 from gpunn.backend.cuda import CupyBackend
@@ -141,14 +142,14 @@ def test_trainings_in_threads_share_a_device_and_do_not_disturb_each_other(cuda:
     alone = [make() for make in makes]
     for training in alone:
         training.run()
-    together = [make() for make in makes]
+    trainings = [make() for make in makes]
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     try:
-        run_together(together)
+        together([training.run for training in trainings])
     finally:
         sys.setswitchinterval(interval)
-    for one, other in zip(alone, together, strict=True):
+    for one, other in zip(alone, trainings, strict=True):
         assert other.step.is_recorded == (other.step.backend.device != "cpu")
         assert outcome(one) == outcome(other)
 

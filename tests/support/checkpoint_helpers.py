@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import astuple
 from typing import Any
@@ -81,25 +79,6 @@ def stopped_after(training: Trainer, steps: int) -> State:
             training.train(stop)
     assert training.done == steps
     return training.state()
-
-
-def run_together(trainings: Sequence[Trainer]) -> None:
-    """Run each in a thread of its own, all at the same time."""
-    errors: list[Exception] = []
-
-    def run(training: Trainer) -> None:
-        try:
-            training.run()
-        except Exception as error:  # noqa: BLE001 - told below, not on the error output of a thread
-            errors.append(error)
-
-    workers = [threading.Thread(target=run, args=(training,), daemon=True) for training in trainings]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(timeout=120)
-        assert not worker.is_alive()
-    assert errors == []
 
 
 def outcome(training: Trainer) -> Any:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import tomli_w
 from support.paths import ROOT
 
 # Two steps an epoch: enough for every line of a run.
@@ -31,6 +32,14 @@ units = "outputs"
 type = "SGD"
 learning_rate = 0.1
 """
+
+
+def experiment_toml(layers: list[dict[str, Any]], optimizer: dict[str, Any], **training: Any) -> str:
+    """An experiment on the digits as TOML; what else stands beside [training] is given as a table."""
+    tables = {key: training.pop(key) for key, value in list(training.items()) if isinstance(value, dict)}
+    layers = [*layers, {"type": "Dense", "units": "outputs"}]
+    usual = {"name": "small", "data": {"source": "digits"}, "training": training, "layers": layers}
+    return tomli_w.dumps(usual | {"optimizer": optimizer} | tables)
 
 
 WITHOUT_GPU = {"CUDA_VISIBLE_DEVICES": "-1"}

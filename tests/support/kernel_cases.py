@@ -348,25 +348,25 @@ def _gather(dtype: str, rng: Any, n: int) -> list[Case]:
 
 def philox(counter: tuple[int, ...], key: tuple[int, int]) -> list[int]:
     """Philox4x32-10 of one counter, in Python's integers (Salmon et al., 2011)."""
-    c0, c1, c2, c3 = counter
-    k0, k1 = key
-    for _ in range(10):
-        high0, low0 = divmod(0xD2511F53 * c0, 2**32)
-        high1, low1 = divmod(0xCD9E8D57 * c2, 2**32)
-        c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
-        k0, k1 = (k0 + 0x9E3779B9) % 2**32, (k1 + 0xBB67AE85) % 2**32
-    return [c0, c1, c2, c3]
+    return _philox(counter, key, 2**32, (0xD2511F53, 0xCD9E8D57), (0x9E3779B9, 0xBB67AE85))
 
 
 def philox64(counter: tuple[int, ...], key: tuple[int, int]) -> list[int]:
     """Philox4x64-10 of one counter, likewise."""
+    multipliers, steps = (0xD2E7470EE14C6C93, 0xCA5A826395121157), (0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B)
+    return _philox(counter, key, 2**64, multipliers, steps)
+
+
+def _philox(
+    counter: tuple[int, ...], key: tuple[int, int], base: int, multipliers: tuple[int, int], steps: tuple[int, int]
+) -> list[int]:
     c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(10):
-        high0, low0 = divmod(0xD2E7470EE14C6C93 * c0, 2**64)
-        high1, low1 = divmod(0xCA5A826395121157 * c2, 2**64)
+        high0, low0 = divmod(multipliers[0] * c0, base)
+        high1, low1 = divmod(multipliers[1] * c2, base)
         c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
-        k0, k1 = (k0 + 0x9E3779B97F4A7C15) % 2**64, (k1 + 0xBB67AE8584CAA73B) % 2**64
+        k0, k1 = (k0 + steps[0]) % base, (k1 + steps[1]) % base
     return [c0, c1, c2, c3]
 
 

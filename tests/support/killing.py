@@ -18,76 +18,30 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from support.cli_helpers import WITHOUT_PICTURES, results_of, start
+from support.cli_helpers import WITHOUT_PICTURES, experiment_toml, results_of, start
 
 from gpunn.saving.checkpointer import listed, newest
 
 CODES = {signal.SIGKILL: -signal.SIGKILL, signal.SIGINT: 130, signal.SIGTERM: 143}
 
-DENSE = """
-name = "dense"
-[data]
-source = "digits"
-[training]
-epochs = {epochs}
-batch_size = 100
-device = "cpu"
-[[layers]]
-type = "Dense"
-units = 20
-[[layers]]
-type = "BatchNorm"
-[[layers]]
-type = "ReLU"
-[[layers]]
-type = "Dropout"
-p = 0.2
-[[layers]]
-type = "Dense"
-units = "outputs"
-[optimizer]
-type = "SGD"
-momentum = 0.9
-learning_rate = 0.1
-"""
-
-CONVOLUTIONAL = """
-name = "convolutional"
-[data]
-source = "digits"
-limit = 400
-[training]
-epochs = {epochs}
-batch_size = 30
-device = "cpu"
-validate_every = 5
-recompute_statistics = true
-[[layers]]
-type = "Conv2D"
-filters = 4
-[[layers]]
-type = "BatchNorm"
-[[layers]]
-type = "ReLU"
-[[layers]]
-type = "Flatten"
-[[layers]]
-type = "Dropout"
-p = 0.1
-[[layers]]
-type = "Dense"
-units = "outputs"
-[optimizer]
-type = "Adam"
-learning_rate = {{ type = "OneCycle", peak = 0.01 }}
-[augmentation]
-type = "Augmentation"
-shift = 1.0
-rotation = 10.0
-"""
+DENSE = partial(
+    experiment_toml,
+    [{"type": "Dense", "units": 20}, {"type": "BatchNorm"}, {"type": "ReLU"}, {"type": "Dropout", "p": 0.2}],
+    {"type": "SGD", "momentum": 0.9, "learning_rate": 0.1},
+    batch_size=100, device="cpu",
+)  # fmt: skip
+CONVOLUTIONAL = partial(
+    experiment_toml,
+    [{"type": "Conv2D", "filters": 4}, *({"type": kind} for kind in ("BatchNorm", "ReLU", "Flatten")),
+     {"type": "Dropout", "p": 0.1}],
+    {"type": "Adam", "learning_rate": {"type": "OneCycle", "peak": 0.01}},
+    data={"source": "digits", "limit": 400}, augmentation={"type": "Augmentation", "shift": 1.0, "rotation": 10.0},
+    batch_size=30, device="cpu", validate_every=5, recompute_statistics=True,
+)  # fmt: skip
 
 
 class Killing:
@@ -176,7 +130,7 @@ def kill_runs(
     """Send so many runs a signal, and count when that was."""
     rng = random.Random(seed)
     experiments = (("dense", DENSE, 1), ("convolutional", CONVOLUTIONAL, 3))
-    made = [Killing(folder, name, text.format(epochs=epochs), every) for name, text, every in experiments]
+    made = [Killing(folder, name, made_of(epochs=epochs), every) for name, made_of, every in experiments]
     for each in made:
         times = f"trained {each.trained:.1f} s and ended {each.ended:.1f} s later"
         say(f"{each.name}: first checkpoint after {each.first:.1f} s, {times}")
