@@ -112,7 +112,7 @@ def read_up_to(stream: Readable, size: int, what: str = "a file") -> bytearray:
 
 
 class Header(NamedTuple):
-    """Type and shape of an array, number of bytes before its values, and their order."""
+    """Type and shape of an array, number of bytes in its file before its values, and their order."""
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
@@ -142,14 +142,19 @@ def check_packed(what: str, promised: int, packed: int, mend: str) -> None:
 
 
 def read_array(
-    path: Path, stream: Readable, header: Header, what: str, memory_map: bool | None, *, is_packed: bool, begin: int = 0
+    path: Path,
+    stream: Readable,
+    header: Header,
+    memory_map: bool | None = False,
+    what: str = "",
+    is_packed: bool = False,
 ) -> NDArray[Any]:
-    """Read the values after a header, or map them where they stay in the file, whose array begins at a byte."""
+    """Read the values after a header, or map them where they stay in the file."""
     if memory_map and is_packed:
         raise DataError(f"{path}: what is compressed cannot be memory-mapped: unpack it, or leave memory_map out")
     if memory_map or (memory_map is None and not is_packed and header.nbytes >= MAPPED_FROM):
         # Without NumPy's own subclass: its slices are slower to make, and nothing here asks for it.
-        return np.asarray(np.memmap(path, header.dtype, "r", begin + header.size, header.shape, header.order))
-    data = read_up_to(stream, header.nbytes, what)
-    header.check_size(len(data), what)
+        return np.asarray(np.memmap(path, header.dtype, "r", header.size, header.shape, header.order))
+    data = read_up_to(stream, header.nbytes, what or str(path))
+    header.check_size(len(data), what or str(path))
     return np.frombuffer(data, header.dtype).reshape(header.shape, order=header.order)

@@ -54,7 +54,7 @@ def _read(path: Path, kind: str, memory_map: bool | None = False) -> NDArray[Any
             check_packed(f"{path}: its header", header.nbytes, path.stat().st_size, mend)
         else:
             header.check_size(file_size - header.size, str(path))
-        array = read_array(path, stream, header, str(path), memory_map, is_packed=file_size is None)
+        array = read_array(path, stream, header, memory_map, is_packed=file_size is None)
         if file_size is None and stream.read(1):
             raise DataError(f"{path}: its header promises {header}, but more follow: get the file again")
     is_kept = array.dtype.isnative or not array.flags.writeable

@@ -45,7 +45,7 @@ Pair = tuple[NDArray[Any], NDArray[Any]]
 def read_npy(path: Path) -> NDArray[Any]:
     """Read a .npy file."""
     with opened(path) as (stream, size):
-        return read_array(path, stream, _read_header(stream, size or 0, str(path)), str(path), False, is_packed=False)
+        return read_array(path, stream, _read_header(stream, size or 0, str(path)))
 
 
 def _read_header(stream: Readable, size: int, what: str) -> Header:
@@ -111,7 +111,8 @@ class NpzFile:
             with archive.open(member) as stream:
                 begin = archive.fp.tell() if archive.fp else 0
                 header = _read_header(stream, size, what)
-                return read_array(self.path, stream, header, what, memory_map, is_packed=is_packed, begin=begin)
+                header = header._replace(size=begin + header.size)
+                return read_array(self.path, stream, header, memory_map, what, is_packed)
 
     def _pair(self, part: str) -> Pair:
         return self.read(f"x{part}", self.memory_map), self.read(f"y{part}")
