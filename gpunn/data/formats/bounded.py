@@ -142,12 +142,7 @@ def check_packed(what: str, promised: int, packed: int, mend: str) -> None:
 
 
 def read_array(
-    path: Path,
-    stream: Readable,
-    header: Header,
-    memory_map: bool | None = False,
-    what: str = "",
-    is_packed: bool = False,
+    path: Path, stream: Readable, header: Header, memory_map: bool | None = False, *, is_packed: bool = False
 ) -> NDArray[Any]:
     """Read the values after a header, or map them where they stay in the file."""
     if memory_map and is_packed:
@@ -155,6 +150,6 @@ def read_array(
     if memory_map or (memory_map is None and not is_packed and header.nbytes >= MAPPED_FROM):
         # Without NumPy's own subclass: its slices are slower to make, and nothing here asks for it.
         return np.asarray(np.memmap(path, header.dtype, "r", header.size, header.shape, header.order))
-    data = read_up_to(stream, header.nbytes, what or str(path))
-    header.check_size(len(data), what or str(path))
+    data = read_up_to(stream, header.nbytes, str(path))
+    header.check_size(len(data), str(path))
     return np.frombuffer(data, header.dtype).reshape(header.shape, order=header.order)

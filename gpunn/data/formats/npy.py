@@ -112,7 +112,7 @@ class NpzFile:
                 begin = archive.fp.tell() if archive.fp else 0
                 header = _read_header(stream, size, what)
                 header = header._replace(size=begin + header.size)
-                return read_array(self.path, stream, header, memory_map, what, is_packed)
+                return read_array(self.path, stream, header, memory_map, is_packed=is_packed)
 
     def _pair(self, part: str) -> Pair:
         return self.read(f"x{part}", self.memory_map), self.read(f"y{part}")
