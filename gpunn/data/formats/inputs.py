@@ -111,8 +111,8 @@ def read_inputs(
     Args:
         path: An image, a .npy or .npz file, or an IDX file.
         shape: Shape of one sample, (features,) or (height, width, channels).
-        invert: "always" or "never" to exchange dark and light of an image; "auto" where only one of its border and
-            those of the training images is light.
+        invert: When to exchange dark and light of an image: "always", "never", or with "auto" where its border is
+            light and those of the training images were dark, or the other way round.
         note: Function for a line about changes to an image that may surprise.
         trained_on: Description of the training inputs; left out, images are light on dark like those of MNIST.
 
