@@ -84,7 +84,8 @@ def swept(folder: Path, cases: list[tuple[dict[str, str], str]]) -> list[tuple[i
 def wrong(code: int | None, out: str, err: str) -> str:
     """What is wrong with how a case ended; "" where nothing is."""
     # What goes more slowly is said when it begins, whatever comes then.
-    going_on = ("epoch ", "compiling kernels (", "training kernel by kernel, ", "training with a graph a step, ")
+    slower = ("training kernel by kernel, ", "training with a graph a step, ", "going on with the CPU: ")
+    going_on = ("epoch ", "compiling kernels (", *slower)
     lines = [line for line in err.splitlines() if not line.startswith(going_on)]
     if code not in (0, 1):
         return "it hangs" if code is None else f"it ends with {code}"
