@@ -26,20 +26,7 @@ BATCH = 128
 def as_data(
     data: Any, y: ArrayLike | None, validation: Any, seed: int, loss: Loss | None, layers: Sequence[Layer]
 ) -> Data:
-    """Return what `fit` was given as a data set.
-
-    Args:
-        data: Data set, samples, (x, y), or x.
-        y: Targets for x.
-        validation: Samples or (x, y) to watch in place of some that are held back; None for these.
-        seed: Seed of the split.
-        loss: Loss, if one was given.
-        layers: Layers of the network.
-
-    Raises:
-        DataError: Nothing that can be trained on.
-        OptionError: Two validation sets.
-    """
+    """Return the arguments of `fit` as a data set; `validation` replaces the samples that are held back."""
     held_back: dict[str, Any] = {} if validation is None else {"validation": 0}
     if pair := _pair(data, y, "fit"):
         if pair[0] is None:
@@ -64,16 +51,7 @@ def as_data(
 
 
 def as_samples(data: Any, y: ArrayLike | None, model: Network) -> Samples:
-    """Return what `evaluate` was given as samples of the kind that the network was trained on.
-
-    Args:
-        data: Samples, a data set of which the test set is meant, (x, y), or x.
-        y: Targets for x.
-        model: Network, built.
-
-    Raises:
-        DataError: Nothing that can be evaluated on.
-    """
+    """Return the arguments of `evaluate` as samples of the kind that the network was trained on."""
     if pair := _pair(data, y, "evaluate"):
         targets, _ = numbered(_as_targets(pair[1], model.loss, model.layers), model.class_names)
         inputs = as_array(pair[0], "inputs")
@@ -108,10 +86,7 @@ def _named(data: Any) -> str:
 
 
 def _as_targets(y: Any, loss: Loss | None, layers: Sequence[Layer]) -> Any:
-    """Return targets (n,) as labels, or as floats (n, 1) if the network has one output and the loss takes numbers.
-
-    Targets that are clear without the network, and those that are no numbers, stay as they are.
-    """
+    """Return targets (n,) as labels, or as floats (n, 1) for one output and a loss of numbers; others as they are."""
     try:
         array = as_array(y, "targets")
     except DataError:
@@ -134,16 +109,7 @@ def _outputs(layers: Sequence[Layer]) -> int:
 
 
 def renumbered(samples: Samples, names: Sequence[str], known: Sequence[str]) -> Samples:
-    """Number the labels of samples as a network does, where both have names for the classes.
-
-    Args:
-        samples: Samples to evaluate on.
-        names: Names of their classes.
-        known: Names of the network's classes.
-
-    Raises:
-        DataError: A class that the network does not know.
-    """
+    """Number the labels of samples, of classes `names`, as a network that knows other names for them."""
     are_named = all(any(name != str(k) for k, name in enumerate(given)) for given in (names, known))
     if not are_named or not samples.classes or tuple(names) == tuple(known[: len(names)]):
         return samples
@@ -154,16 +120,7 @@ def renumbered(samples: Samples, names: Sequence[str], known: Sequence[str]) -> 
 def check_samples(model: Network, samples: Samples, loss: Loss | None = None) -> None:
     """Raise an error unless the network can take these inputs and give these targets.
 
-    Args:
-        model: Network, built.
-        samples: Inputs and targets.
-        loss: Loss of a training on them that is about to begin; left out, that of the training before, whose kind of
-            targets they must have.
-
-    Raises:
-        DataError: No samples, targets of a kind that the loss does not take, or was not trained on, or inputs of
-            another range than those of the training.
-        ShapeError: Inputs of another shape, or more classes or targets than outputs.
+    `loss` is that of a training about to begin; without it, targets must be of the kind of the training before.
     """
     if not isinstance(samples, Samples):
         raise DataError(f"expected samples such as data.test, got {type(samples).__name__}: see gpunn.Samples")
@@ -228,11 +185,7 @@ def note_missing_classes(data: Data) -> None:
 
 
 def fitting_batch_size(batch_size: int | None, samples: int, layers: Sequence[Layer]) -> int:
-    """Return the batch size; left out, `BATCH` or the next that leaves no batch of one to BatchNorm.
-
-    Raises:
-        OptionError: It leaves a batch of one to BatchNorm.
-    """
+    """Return the batch size; left out, `BATCH` or the next that leaves no batch of one to BatchNorm."""
     size = min(samples, batch_size or BATCH)
     if samples % size != 1 or not any(layer.normalizes_batch and layer.trainable for layer in layers):
         return size
@@ -246,13 +199,7 @@ def fitting_batch_size(batch_size: int | None, samples: int, layers: Sequence[La
 
 
 def loss_for(samples: Samples, loss: Loss | None, layers: Sequence[Layer]) -> Loss:
-    """Return the loss; left out, SoftmaxCrossEntropy for labels and MeanSquaredError for float targets.
-
-    For labels of two classes and a network of one output it is BinaryCrossEntropy.
-
-    Raises:
-        DataError: A loss of labels for float targets.
-    """
+    """Return the loss, chosen by the targets where it was left out; see `Sequential.fit`."""
     if samples.classes:
         is_binary_task = samples.classes == 2 and _outputs(layers) == 1
         return loss or (BinaryCrossEntropy() if is_binary_task else SoftmaxCrossEntropy())

@@ -58,15 +58,7 @@ class Evaluation:
 
 
 class Measure:
-    """Makes the figures of a task from sums over samples that a device has added up.
-
-    Args:
-        loss: Loss of the sums; None for sums of squares that are no loss of the network.
-        samples: Samples of the sums.
-
-    Attributes:
-        task: Task of this loss on these targets.
-    """
+    """Makes the figures of a task from sums over samples; without a loss these are sums of squares."""
 
     def __init__(self, loss: Loss | None, samples: Samples) -> None:
         self._has_loss = loss is not None

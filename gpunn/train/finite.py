@@ -43,12 +43,7 @@ class FiniteCheck:
 
 
 class Skip:
-    """Takes a step back where it led to NaN or Inf; no step waits for the host, so it may be part of a graph.
-
-    Args:
-        backend: Backend of the arrays.
-        arrays: Everything that a step changes and that the next one builds on.
-    """
+    """Takes a step, of all arrays that it changes, back where it led to NaN or Inf; may be part of a graph."""
 
     def __init__(self, backend: Backend, arrays: list[Array]) -> None:
         self._backend = backend

@@ -20,12 +20,7 @@ GROWN = "the loss has grown to"
 class Monitor:
     """Judges every record of a training and remembers the weights that were last, good and best.
 
-    Args:
-        start: Network before its first step.
-        patience: Epochs without a better watched loss after which the training ends; None for no end.
-
     Attributes:
-        history: All records.
         last: Network at the last record.
         good: Network when a record last found it good.
         best: Network at the record of the lowest watched loss, or None.
@@ -43,12 +38,7 @@ class Monitor:
         """Say why a record shows that the training diverged; "" where it does not.
 
         A high loss alone need not: one outlier in a small validation set makes it as high as it likes, so the network
-        is then compared with the untrained one.
-
-        Args:
-            record: New record.
-            weights: Network at it.
-            loss_of: Loss on some training samples of a network with these arrays; leaves them in the network.
+        is then compared with the untrained one by `loss_of`, which loads arrays and measures them.
         """
         if not math.isfinite(record.train_loss) or not math.isfinite(record.watched_loss):
             return BAD_LOSS

@@ -1,7 +1,5 @@
 """The options of a training, written once: `Sequential.fit` documents them, experiment files hold the plain ones."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, fields
 from typing import Any, Self
 

@@ -29,12 +29,6 @@ class Progress:
 
     On a terminal this is one line, no wider than the terminal: words become shorter and numbers rounder where there is
     less room. A line stays for each epoch. Elsewhere one line is written at the end of each epoch.
-
-    Args:
-        epochs: Number of epochs of the whole training.
-        samples: Number of samples of an epoch.
-        shown: Whether anything is shown.
-        stream: Stream to write to; left out, standard error.
     """
 
     def __init__(self, epochs: int, samples: int, shown: bool = True, stream: TextIO | None = None) -> None:

@@ -27,30 +27,15 @@ class Weights:
 
 @dataclass(frozen=True)
 class State:
-    """A training between two steps.
-
-    Attributes:
-        now: Network after the steps done.
-        last: Network at the last record.
-        good: Network when a record last found it good.
-        best: Network at the record of the lowest watched loss; None before the first record.
-        optimizer: State of the optimizer.
-        totals: Sum of the losses and number of right answers since the last record.
-        samples: Number of samples of the totals.
-        records: History so far.
-        stopped: Reason of an end before the last epoch, or "".
-        skipped: Number of batches skipped because they led to NaN or Inf.
-        untrained_loss: Mean loss of the first batch; None before it.
-        seconds: Time that the training has taken so far.
-    """
+    """A training between two steps; `last`, `good` and `best` are those of its `Monitor`, counts of its `History`."""
 
     now: Weights
     last: Weights
     good: Weights
     best: Weights | None
     optimizer: Arrays
-    totals: NDArray[Any]
-    samples: int
+    totals: NDArray[Any]  # sum of losses and number of right answers since the last record
+    samples: int  # of the totals
     records: tuple[Record, ...]
     stopped: str
     skipped: int

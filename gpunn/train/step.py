@@ -25,14 +25,6 @@ class Step:
     of the step and the sums of loss and right answers live on the device. So on a CUDA device a step of a full batch is
     recorded once, after one that was run kernel by kernel, and then replayed; and so are several steps as one graph.
 
-    Args:
-        model: Network, built on the device.
-        batches: Training set.
-        loss: Loss.
-        optimizer: Optimizer, built for the parameters of the model.
-        batch_size: Number of samples in a full batch.
-        capture: Whether to record the step where the device can.
-
     Attributes:
         rates: Learning rate of each step of the epoch.
         stages: Stages in the order in which they run; see `Network.stages_under`.

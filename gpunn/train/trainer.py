@@ -1,7 +1,5 @@
 """Train: epochs of freshly shuffled batches, records on the way, and an end that keeps good weights."""
 
-from __future__ import annotations
-
 import math
 import sys
 import time
@@ -45,26 +43,10 @@ COMPARED = 1024
 
 
 class Trainer(Training):
-    """A training from its first to its last epoch.
-
-    Args:
-        model: Network to train.
-        options: Options of `Sequential.fit`.
-        data: Data set, samples, (x, y) or x, as `fit` takes them.
-        y: Targets for x.
-        validation_data: Samples or (x, y) to watch in place of some that are held back.
-
-    Attributes:
-        monitor: Judge of the records.
-    """
+    """A training from its first to its last epoch; see `Sequential.fit` for the arguments."""
 
     def __init__(
-        self,
-        model: Network,
-        options: TrainOptions,
-        data: Any,
-        y: ArrayLike | None = None,
-        validation_data: Any = None,
+        self, model: Network, options: TrainOptions, data: Any, y: ArrayLike | None = None, validation_data: Any = None
     ) -> None:
         given = as_data(data, y, validation_data, options.seed, options.loss, model.layers)
         train, validation = given.train, given.validation
@@ -100,14 +82,8 @@ class Trainer(Training):
     def run(self, after_step: Callable[[], None] | None = None) -> History:
         """Train to the end, or until patience runs out, and leave the network as it is to be used.
 
-        Args:
-            after_step: Called between steps, where `state` is whole; an error that it raises ends the training there.
-
-        Raises:
-            KeyboardInterrupt: The weights of the last record are put back. In a notebook or at a prompt the history so
-                far is returned instead.
-            DeviceError: The device failed; where it is lost to this process, the weights of the last record are kept
-                on the CPU.
+        `after_step` is called between steps, where `state` is whole. An interrupt puts the weights of the last record
+        back, and so does a device that is lost to this process, on the CPU.
         """
         try:
             self.train(after_step)

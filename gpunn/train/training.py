@@ -1,7 +1,5 @@
 """A training on its device: its memory counted before it is taken, everything built, its steps done and undone."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from copy import copy
@@ -31,12 +29,6 @@ from gpunn.train.step import Step
 
 class Training:
     """A network, its optimizer, its data and the step, built on one device for a training.
-
-    Args:
-        model: Network, built or not.
-        data: Data set, in the shape that the network takes.
-        options: Options of the training.
-        backend: Device to train on.
 
     Attributes:
         backend: Device it trains on.
@@ -179,12 +171,7 @@ class Training:
         return loops.for_training(self.steps, features * self.batch_size * np.dtype(model.dtype).itemsize)
 
     def do_steps(self, count: int = 1, compute: Callable[[int], None] | None = None) -> int:
-        """Do the next steps of an epoch, begun where it was not, and return the number of their samples.
-
-        Args:
-            count: Number of steps; no more than the epoch has left.
-            compute: Does one for a number of samples; left out, the step itself.
-        """
+        """Do the next steps of an epoch, by `compute` or the step itself, and return the number of their samples."""
         epoch, number = divmod(self.done, self.step.steps_per_epoch)
         if epoch != self._epoch:
             self._begin_epoch(epoch, number)
