@@ -1,6 +1,5 @@
 """Choose a device: try what is there, and say why it was taken. There is one backend of each device and precision."""
 
-import copyreg
 import threading
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -48,8 +47,12 @@ def _found_again(device: str, precision: str) -> Backend:
     return _backend("cpu") if device == "cpu" or cuda_trouble(int(device[5:])) else _backend(device, precision)
 
 
-for _kind in (NumpyBackend, CupyBackend):
-    copyreg.pickle(_kind, lambda backend: (_found_again, (backend.device, backend.precision)))
+def _reduced(backend: Backend) -> tuple[Any, ...]:
+    """Pickle a backend by the name of its device."""
+    return _found_again, (backend.device, backend.precision)
+
+
+Backend.__reduce__ = _reduced  # type: ignore[assignment, method-assign]
 
 
 def select(device: str = "auto", precision: str = "float32") -> Backend:
