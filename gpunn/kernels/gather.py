@@ -51,19 +51,6 @@ def launched(*arguments: Any, threads: int = 256) -> Launch:
     return per_element(max(x.size, t.size), *arguments, *x.shape, *strides, t.size // len(x), threads=threads)
 
 
-def _gather_passes(
-    data: Array, targets: Array, order: Array, clock: Array, batch_size: int, scale: float, x: Array, t: Array
-) -> None:
-    rows = picked(data, targets, order, clock, batch_size, t)
-    # A plain conversion is vectorised and a mixed multiplication is not: two passes beat one.
-    np.copyto(x, rows, casting="unsafe")
-    if scale != 1.0:
-        np.multiply(x, x.dtype.type(scale), out=x)
-
-
-_gather_rows = loops.in_loops(loops.gather_rows, sized_by=slice(6, None))(_gather_passes)
-
-
 @raw(
     """
 extern "C" __global__ void gather(const D* data, const S* targets, const int* order, int* clock, int batch_size,
@@ -83,6 +70,7 @@ extern "C" __global__ void gather(const D* data, const S* targets, const int* or
     types={"D": 0, "S": 1, "T": 6},
     preamble=BEGIN_STEP,
 )
+@loops.in_loops(loops.gather_rows, sized_by=lambda *given: given[6:] if given[6].flags.c_contiguous else ())
 def gather(
     data: Array, targets: Array, order: Array, clock: Array, batch_size: int, scale: float, x: Array, t: Array
 ) -> None:
@@ -90,5 +78,8 @@ def gather(
 
     x is (batch, features), or samples-last transposed; t labels (batch,), or (outputs, batch).
     """
-    gather_into = _gather_rows if x.flags.c_contiguous else _gather_passes
-    gather_into(data, targets, order, clock, batch_size, scale, x, t)
+    rows = picked(data, targets, order, clock, batch_size, t)
+    # A plain conversion is vectorised and a mixed multiplication is not: two passes beat one.
+    np.copyto(x, rows, casting="unsafe")
+    if scale != 1.0:
+        np.multiply(x, x.dtype.type(scale), out=x)

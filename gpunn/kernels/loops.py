@@ -98,10 +98,10 @@ def compiled(loops: Host) -> Host:
     return body
 
 
-def in_loops(loops: Host, sized_by: slice = slice(None)) -> Callable[[Host], Host]:
+def in_loops(loops: Host, sized_by: Callable[..., tuple[Any, ...]] | None = None) -> Callable[[Host], Host]:
     """Return a decorator for a function of NumPy's passes: do `loops` instead where Numba is installed and that pays.
 
-    `sized_by` are the arguments whose size tells how much there is to do; a data set that is picked from does not.
+    `sized_by` picks those arguments whose size tells how much there is to do, or none where the loops do not fit.
     """
 
     def beside(passes: Host) -> Host:
@@ -111,15 +111,12 @@ def in_loops(loops: Host, sized_by: slice = slice(None)) -> Callable[[Host], Hos
 
         @wraps(passes)
         def either(*arguments: Any) -> None:
-            body = passes
-            if getattr(_of_thread, "takes_all", False):
-                body = compiled(loops)
-            else:
-                for each in arguments[sized_by]:
-                    if isinstance(each, np.ndarray) and each.nbytes >= WORTHWHILE:
-                        body = compiled(loops)
-                        break
-            body(*arguments)
+            takes_all = getattr(_of_thread, "takes_all", False)
+            for each in sized_by(*arguments) if sized_by else arguments:
+                if takes_all or (isinstance(each, np.ndarray) and each.nbytes >= WORTHWHILE):
+                    compiled(loops)(*arguments)
+                    return
+            passes(*arguments)
 
         return either
 

@@ -114,8 +114,20 @@ def max_pool(x: Array, window: Window, y: Array, choice: Array) -> None:
         np.maximum(choice, place_if_better, out=choice)
 
 
-def _shares(dy: Array, choice: Array, window: Window, dx: Array) -> Iterator[tuple[Array, Array]]:
-    """Yield for each place in the window the view of dx there, in every window, and its share of the gradient."""
+def _covers(dy: Array, window: Window, dx: Array) -> bool:
+    """Return whether every input lies in one window and no more."""
+    size_h, size_w, stride_h, stride_w = window
+    return size_h <= stride_h and size_w <= stride_w and bool(dx.size == dy.size * size_h * size_w)
+
+
+@_pooling_gradient("const T* dy, const unsigned char* choice", "if (choice[from] == u * size_w + v) sum += dy[from];")
+@by_channels
+@loops.in_loops(loops.max_pool_gradient, lambda dy, _, window, dx: (dx,) if _covers(dy, window, dx) else ())
+def max_pool_gradient(dy: Array, choice: Array, window: Window, dx: Array) -> None:
+    """dx := dy at the chosen place of each window, summed where windows overlap, 0 elsewhere."""
+    covers = _covers(dy, window, dx)
+    if not covers:
+        dx.fill(0)
     is_choice = np.empty(dy.shape, np.bool_)
     share = np.empty(dy.shape, dy.dtype)
     for place, seen in enumerate(_places(dx, dy, window)):
@@ -123,26 +135,10 @@ def _shares(dy: Array, choice: Array, window: Window, dx: Array) -> Iterator[tup
         np.equal(choice, place, out=is_choice)
         np.copyto(share, is_choice.view(np.int8))
         np.multiply(dy, share, out=share)
-        yield seen, share
-
-
-@loops.in_loops(loops.max_pool_gradient)
-def _gradient_of_a_cover(dy: Array, choice: Array, window: Window, dx: Array) -> None:
-    for seen, share in _shares(dy, choice, window, dx):
-        np.copyto(seen, share)
-
-
-@_pooling_gradient("const T* dy, const unsigned char* choice", "if (choice[from] == u * size_w + v) sum += dy[from];")
-@by_channels
-def max_pool_gradient(dy: Array, choice: Array, window: Window, dx: Array) -> None:
-    """dx := dy at the chosen place of each window, summed where windows overlap, 0 elsewhere."""
-    size_h, size_w, stride_h, stride_w = window
-    if size_h <= stride_h and size_w <= stride_w and dx.size == dy.size * size_h * size_w:
-        _gradient_of_a_cover(dy, choice, window, dx)
-        return
-    dx.fill(0)
-    for seen, share in _shares(dy, choice, window, dx):
-        seen += share
+        if covers:
+            np.copyto(seen, share)
+        else:
+            seen += share
 
 
 @_pooling(

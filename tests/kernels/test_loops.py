@@ -160,8 +160,8 @@ def test_a_training_within_another_leaves_it_as_it_was(used: set[str], monkeypat
 
 def test_numba_can_be_switched_off() -> None:
     code = """
-from gpunn.kernels import loops, pooling
-print(repr(loops.version()), hasattr(pooling._gradient_of_a_cover, "__wrapped__"))
+from gpunn.kernels import loops, updates
+print(repr(loops.version()), hasattr(updates.sgd.host, "__wrapped__"))
 """
     for value, expected in (("0", "'' False"), ("1", f"{loops.version()!r} True")):
         environment = {**os.environ, loops.OFF: value}
