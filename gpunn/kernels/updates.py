@@ -6,13 +6,13 @@ it is (see `gather`). These updates also end the step, by setting the next one, 
 it after updates that do not.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from gpunn.kernels import loops
 from gpunn.kernels.gather import COUNT, NEXT_STEP, STEP
-from gpunn.kernels.record import Array, elementwise
+from gpunn.kernels.record import Array, Elementwise, Host, elementwise
 
 _BLOCK = 16384
 """Elements updated at once: three arrays and a scratch are 256 KB, which stay in the cache from pass to pass."""
@@ -36,19 +36,22 @@ def _end_step(clock: Array) -> None:
     clock[NEXT_STEP:] = clock[:NEXT_STEP] + 1
 
 
-_REGULARISED = """
-template <typename T> __device__ inline T regularised(T g, T w, bool decays, T l1, T l2) {
-    return decays ? g + l2 * w + l1 * T((w > T(0)) - (w < T(0))) : g;
-}
-"""
-
-# Nobody reads the places of the next step here, so one thread may set them while others still work.
-_END_STEP = """
-    if (i == 0) {
+def _update(constants: str, state: str, operation: str) -> Callable[[Host], Elementwise]:
+    """Return a decorator that makes the record of an update: `value` from `eta` and from `g`, which holds (19)."""
+    # Nobody reads the places of the next step here, so one thread may set them while others still work.
+    return elementwise(
+        f"T gradient, raw T rate, int32 decayed, T l1, T l2{constants}",
+        f"{state}T value, raw int32 clock",
+        f"""
+    T eta = rate[clock[0]], g = gradient;
+    if (i < decayed) g = g + l2 * value + l1 * T((value > T(0)) - (value < T(0)));
+    {operation}
+    if (i == 0) {{
         clock[2] = clock[0] + 1;
         clock[3] = clock[1] + 1;
-    }
-"""
+    }}
+""",
+    )
 
 
 @elementwise("int32 now", "int32 next", "next = now + 1;")
@@ -57,12 +60,7 @@ def end_step(now: Array, following: Array) -> None:
     np.add(now, 1, out=following)
 
 
-@elementwise(
-    "T gradient, raw T rate, int32 decayed, T l1, T l2",
-    "T value, raw int32 clock",
-    "value -= rate[clock[0]] * regularised(gradient, value, i < decayed, l1, l2);" + _END_STEP,
-    preamble=_REGULARISED,
-)
+@_update("", "", "value -= eta * g;")
 @loops.in_loops(loops.sgd)
 def sgd(gradient: Array, rate: Array, decayed: int, l1: float, l2: float, value: Array, clock: Array) -> None:
     """w := w - η (∂C₀/∂w + (λ/n) w) for decayed elements (20), p := p - η ∂C/∂p for the others (4)."""
@@ -73,16 +71,13 @@ def sgd(gradient: Array, rate: Array, decayed: int, l1: float, l2: float, value:
     _end_step(clock)
 
 
-@elementwise(
-    "T gradient, raw T rate, int32 decayed, T l1, T l2, T momentum, bool nesterov",
-    "T velocity, T value, raw int32 clock",
+@_update(
+    ", T momentum, bool nesterov",
+    "T velocity, ",
     """
-    T g = regularised(gradient, value, i < decayed, l1, l2);
     velocity = momentum * velocity + g;
-    value -= rate[clock[0]] * (nesterov ? g + momentum * velocity : velocity);
-    """
-    + _END_STEP,
-    preamble=_REGULARISED,
+    value -= eta * (nesterov ? g + momentum * velocity : velocity);
+""",
 )
 @loops.in_loops(loops.momentum_sgd)
 def momentum_sgd(
@@ -104,20 +99,17 @@ def momentum_sgd(
     _end_step(clock)
 
 
-@elementwise(
-    "T gradient, raw T rate, int32 decayed, T l1, T l2, float64 beta1, float64 beta2, T epsilon, int32 begun",
-    "T first, T second, T value, raw int32 clock",
+@_update(
+    ", float64 beta1, float64 beta2, T epsilon, int32 begun",
+    "T first, T second, ",
     """
-    T g = regularised(gradient, value, i < decayed, l1, l2);
     double t = clock[1] - begun + 1.0;
     first = T(beta1) * first + T(1.0 - beta1) * g;
     second = T(beta2) * second + T(1.0 - beta2) * g * g;
-    T size = T(rate[clock[0]] / (1.0 - pow(beta1, t)));
+    T size = T(eta / (1.0 - pow(beta1, t)));
     T spread = T(1.0 / sqrt(1.0 - pow(beta2, t)));
     value -= size * first / (sqrt(second) * spread + epsilon);
-    """
-    + _END_STEP,
-    preamble=_REGULARISED,
+""",
 )
 def adam(
     gradient: Array, rate: Array, decayed: int, l1: float, l2: float, beta1: float, beta2: float, epsilon: float,
