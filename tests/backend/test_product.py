@@ -1,7 +1,5 @@
 """Products that are planned once: the same numbers as `gemm`, whatever arrays come."""
 
-from __future__ import annotations
-
 import itertools
 import os
 import subprocess

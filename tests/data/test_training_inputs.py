@@ -1,7 +1,5 @@
 """What a network remembers of the inputs of its training, and how later inputs and pictures are brought to them."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from pathlib import Path

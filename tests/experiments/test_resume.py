@@ -1,7 +1,5 @@
 """Runs that are stopped, and gone on with by the program: signals, full disks, other data, a second run."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Fuzz some targets, one after another, and write down what was done: python -m fuzz --help."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import platform
@@ -20,11 +18,7 @@ _PACKAGES = ("atheris", "numpy", "pillow")
 
 
 def fuzzed(name: str, runs: int, folder: Path, options: list[str]) -> dict[str, Any]:
-    """Fuzz one target.
-
-    Returns:
-        Executions, seconds, inputs of interest, and the finding, "" where there is none.
-    """
+    """Fuzz one target: executions, seconds, inputs of interest, and the finding, "" where there is none."""
     begun = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-m", "fuzz.one", name, str(folder / name), str(runs), *options],

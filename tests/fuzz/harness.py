@@ -4,8 +4,6 @@ A limit that only a look afterwards would enforce misses what was taken and give
 `RLIMIT_DATA` lets no more memory be mapped, and a timer of the process's own time ends what goes on for too long.
 """
 
-from __future__ import annotations
-
 import ctypes
 import os
 import resource
@@ -82,18 +80,9 @@ def warm_up(target: Target, folder: Path) -> None:
 
 
 def check(target: Target, content: bytes, folder: Path) -> GpunnError | None:
-    """Let a target read a file.
+    """Let a target read a file: the error by which it was refused, None where it was loaded.
 
-    Args:
-        target: that reads.
-        content: of the file.
-        folder: to put it into.
-
-    Returns:
-        The error by which it was refused, or None where it was loaded.
-
-    Raises:
-        Finding: anything but these two, or too slowly, or with too much memory, or in words that are not one line.
+    Anything else is a Finding, and so is what takes too long or too much memory, or is not said in one line.
     """
     path = folder / "file"
     path.write_bytes(content)

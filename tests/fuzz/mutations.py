@@ -1,7 +1,5 @@
 """Files that are nearly right, made of right ones by chance: the same seed makes the same files on every machine."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable, Iterator, Sequence
 

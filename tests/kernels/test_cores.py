@@ -1,7 +1,5 @@
 """How many cores there are for this process, and how many of them others leave to it."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from types import SimpleNamespace

@@ -4,8 +4,6 @@ PyTorch is an oracle for the tests and never a dependency. Where it is missing t
 GPUNN_REQUIRE_ALL=1.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Against PyTorch in float64: convolution, pooling, BatchNorm in both modes, and whole networks of them in training."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """The table of docs/equations.md is true: each place exists and names its equation, each test exists."""
 
-from __future__ import annotations
-
 import ast
 import re
 from pathlib import Path

@@ -4,8 +4,6 @@ Where memory is what matters, files are read in a process of its own: in one tha
 library holds free memory of any size, which it gives to a reader without asking the kernel that bounds it.
 """
 
-from __future__ import annotations
-
 import mmap
 import multiprocessing
 import os

@@ -1,7 +1,5 @@
 """Parts of one's own, defined outside the package: each kind trains, is saved, loaded, shown, and resumed."""
 
-from __future__ import annotations
-
 import ast
 import copy
 import pickle

@@ -1,7 +1,5 @@
 """The same answer twice: run after run, process after process, and whatever else is trained at the same time."""
 
-from __future__ import annotations
-
 import itertools
 import os
 from collections.abc import Callable

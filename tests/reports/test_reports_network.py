@@ -1,7 +1,5 @@
 """The table and the pictures of a network: its layers, its first filters, and what its filters answer."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Checkpoints as folders: whole or not at all, and whatever is damaged is found out, in one line."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os

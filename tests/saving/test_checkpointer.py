@@ -1,7 +1,5 @@
 """When checkpoints are written, and which stay."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Going on: a training that was stopped after any step ends in the very bits of one that never was."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Trainings that use everything a state has, for the tests of checkpoints and of going on from them."""
 
-from __future__ import annotations
-
 from contextlib import suppress
 from dataclasses import astuple
 from typing import Any

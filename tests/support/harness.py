@@ -40,11 +40,7 @@ def moved(backend: Backend, arguments: Sequence[Any]) -> list[Any]:
 
 
 def call(backend: Backend, kernel: Elementwise | Raw, *arguments: Any) -> list[Any]:
-    """Run a kernel on copies of the arguments that live on the device.
-
-    Returns:
-        The arguments after the call, arrays copied back to the host.
-    """
+    """Run a kernel on copies of the arguments that live on the device: what they are after it, on the host."""
     given = moved(backend, arguments)
     backend.run(kernel, *given)
     return [backend.to_host(a) if isinstance(b, np.ndarray) else a for a, b in zip(given, arguments, strict=True)]

@@ -1,7 +1,5 @@
 """Convolutions and poolings of any shape, for Hypothesis; and what they compute, from their definitions."""
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import numpy as np

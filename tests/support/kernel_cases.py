@@ -4,8 +4,6 @@ Python's `math` computes the expected values, not NumPy, so that a twin is never
 registry without a case fails in test_kernels.py, which imports those of images from kernel_cases_images.py.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple

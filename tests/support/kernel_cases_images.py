@@ -3,8 +3,6 @@
 Written from the definitions, window by window; the samples of a batch lie last.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from itertools import product

@@ -6,8 +6,6 @@ and the run must end in the bytes of one that nothing happened to. After INT and
 itself, with 130 or 143 and no traceback.
 """
 
-from __future__ import annotations
-
 import argparse
 import itertools
 import json
@@ -45,14 +43,7 @@ CONVOLUTIONAL = partial(
 
 
 class Killing:
-    """Runs of one experiment, and one of them that nothing happens to.
-
-    Args:
-        folder: where they go.
-        name: of the experiment.
-        experiment: as TOML.
-        every: steps from one checkpoint to the next.
-    """
+    """Runs of one experiment, with so many steps between checkpoints, and one of them that nothing happens to."""
 
     def __init__(self, folder: Path, name: str, experiment: str, every: int) -> None:
         self.folder, self.name = folder, name
@@ -86,14 +77,7 @@ class Killing:
         assert process.returncode == 0, (out, err)
 
     def kill(self, number: int, after: float, sent: signal.Signals) -> str:
-        """Send a run a signal so many seconds after its first checkpoint, go on with it, and compare.
-
-        Returns:
-            When it was killed, in words; "" where it had ended before.
-
-        Raises:
-            AssertionError: something was lost.
-        """
+        """Send a run a signal so many seconds after its first checkpoint, go on, compare, and say when that was."""
         run = f"{self.name}-{number}"
         path = self.folder / run
         with self._begin(run) as process:

@@ -1,10 +1,8 @@
 """One layer by itself, in float64 and batch first, to be compared with equations, differences and other libraries."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,16 +16,7 @@ ERROR = 1e-6
 
 
 class Alone:
-    """A layer that is built as if something before it learned and nothing came after it.
-
-    Args:
-        layer: a new one.
-        shape: of a sample that it is given.
-        backend: where it lives.
-        first: whether nothing before it learns.
-        dtype: of its numbers.
-        capacity: samples of the largest batch.
-    """
+    """A layer that is built as if something before it learned, unless it is the first, and nothing came after it."""
 
     def __init__(
         self,
@@ -53,7 +42,7 @@ class Alone:
         self.parameters = Parameters(self.context.parameters, backend, dtype)
         self.parameters.initialize(seed)
 
-    def set(self, **values: Any) -> Alone:
+    def set(self, **values: Any) -> Self:
         """Give parameters and statistics their values, by the last word of their names."""
         for word, value in values.items():
             arrays = {p.name: p.value for p in self.parameters} | self.context.statistics
@@ -61,7 +50,7 @@ class Alone:
             self.backend.assign(array, np.asarray(value, self.dtype))
         return self
 
-    def draw(self, rng: np.random.Generator) -> Alone:
+    def draw(self, rng: np.random.Generator) -> Self:
         """Give every parameter random values."""
         for p in self.parameters:
             self.backend.assign(p.value, rng.normal(size=p.shape).astype(self.dtype))

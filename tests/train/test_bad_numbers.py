@@ -1,7 +1,5 @@
 """Numbers that are not finite: found within the step, blamed on the layer that was first, or their batch skipped."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -27,13 +25,7 @@ folder = pytest.fixture(autouse=True)(own_folder)
 
 
 class Poison(Layer):
-    """The identity, but that one number of a step becomes another, forward or backward.
-
-    Args:
-        at: the step, counted from 1.
-        number: what it becomes.
-        back: whether of the gradient.
-    """
+    """The identity, but that in some steps, counted from 1, a number becomes another, forward or in the gradient."""
 
     name_prefix = "poison"
     aliases_gradient = True
