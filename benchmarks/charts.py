@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from profile_report import duration
 from report import curves_of, slope
 
 from gpunn.reports.style import INK, light_grid, picture
-from gpunn.tools.profile_report import duration
 
 
 def chart(workloads: Sequence[dict[str, Any]], path: Path) -> None:

@@ -11,9 +11,8 @@ from typing import Any
 
 from gpu_check import KEPT, in_words
 from machine import ROOT, read_result
+from profile_report import duration
 from write_docs import markdown
-
-from gpunn.tools.profile_report import duration
 
 BEGIN, END = "<!-- written by benchmarks/gpu_page.py -->", "<!-- until here -->"
 NONE_YET = """None yet: nothing on this page has been run on a real GPU, as the machines that gpunn was built on have

@@ -15,10 +15,10 @@ from statistics import median
 from typing import Any
 
 from machine import command, machine
+from profiler import profile
 
 from gpunn.experiments.recipes import read_experiment
 from gpunn.saving.checkpoint import write_checkpoint
-from gpunn.tools.profiler import profile
 from gpunn.train.finite import FiniteCheck
 
 RESULTS = Path(__file__).parent / "results"

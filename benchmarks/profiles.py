@@ -18,7 +18,7 @@ def profile_of(folder: Path, device: str, precision: str) -> dict[str, Any]:
         WorkerError: it could not be taken.
     """
     command = [sys.executable, str(WORKERS / "gpunn_profile.py"), str(folder), device, precision]
-    env = environment(sys.executable, WORKERS, ROOT)
+    env = environment(sys.executable, WORKERS, WORKERS.parent, ROOT)
     done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
     if done.returncode:
         raise WorkerError(f"the profile failed: {(done.stderr.strip().splitlines() or ['it said nothing'])[-1]}")

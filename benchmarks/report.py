@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 from measure import QUIET
-
-from gpunn.tools.profile_report import duration
+from profile_report import duration
 
 ROUNDS = 5
 """The fewest rounds whose median is worth keeping."""

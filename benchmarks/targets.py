@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from peers import PLAIN
-
-from gpunn.tools.profile_report import duration
+from profile_report import duration
 
 FASTEST = "the fastest peer"
 _DENSE = [f"784-{rest}, batch 128" for rest in ("30-10", "128-10", "512-512-10")]

@@ -12,14 +12,13 @@ from typing import Any
 
 from charts import chart, growth_chart
 from machine import RESULTS, ROOT, read_result
+from profile_report import HEADINGS as PROFILE_HEADINGS
+from profile_report import profile_notes, profile_rows
+from profiler import Profile
 from report import curves_of, headings, not_measured, rows_of, slope
 from targets import HEADINGS as TARGET_HEADINGS
 from targets import target_rows
 from workloads import workloads
-
-from gpunn.tools.profile_report import HEADINGS as PROFILE_HEADINGS
-from gpunn.tools.profile_report import profile_notes, profile_rows
-from gpunn.tools.profiler import Profile
 
 DOCS = ROOT / "docs"
 

@@ -4,6 +4,8 @@ import os
 import signal
 import sys
 import traceback
+from importlib import import_module
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
@@ -35,6 +37,18 @@ def cli(context: click.Context) -> None:
     """Train neural networks straight from their equations, on CUDA GPUs and on CPUs."""
     if context.invoked_subcommand is None:
         _say(context.get_help())
+
+
+def _from_source(module: str, what_comes: str) -> Any:
+    """Import a module of `benchmarks/`, which an installed package lacks."""
+    folder = Path(__file__).resolve().parent.parent / "benchmarks"
+    if not (folder / f"{module}.py").is_file():
+        raise GpunnError(
+            f"{what_comes} with the source, not with the package: clone the repository, pip install -e . in it, "
+            "and run the command again"
+        )
+    sys.path.insert(0, str(folder))
+    return import_module(module)
 
 
 def _set_memory_limit(context: click.Context, _parameter: click.Parameter, limit: str | None) -> None:
@@ -73,7 +87,7 @@ _memory_limit = click.option(
     help="Minutes between checkpoints; left out, 1; 0: none.",
 )
 @click.option("--checkpoint-keep", "keep", type=int, metavar="N", help="How many of the newest are kept; left out, 2.")
-@click.option("--profile", is_flag=True, help="Show, at the end, where the time of a step goes.")
+@click.option("--profile", is_flag=True, help="Show, at the end, where the time of a step goes; in a checkout.")
 @_memory_limit
 def train(recipe: str | None, out: str | None, resume: str | None, profile: bool, **options: Any) -> None:
     """Train a network on DATA and write a run folder.
@@ -88,17 +102,18 @@ def train(recipe: str | None, out: str | None, resume: str | None, profile: bool
     from gpunn.experiments import run
     from gpunn.experiments.recipes import read_experiment
 
+    report = _from_source("profile_report", "the profiler comes").write_profile if profile else None
     options["checkpoints"] = {name: options.pop(name) for name in ("every", "minutes", "keep")}
     if resume is None:
         if out is not None and not out.strip():
             raise OptionError("--out must name a folder, got an empty name: leave it out for the next free one in runs")
-        run.train(read_experiment(recipe or "mlp").with_options(**options), out, _say, profiled=profile)
+        run.train(read_experiment(recipe or "mlp").with_options(**options), out, _say, report=report)
         return
     of_the_run = {"recipe": recipe, "out": out, **{name: options.pop(name) for name in ("batch_size", "seed")}}
     for name, value in of_the_run.items():
         if value is not None:
             raise OptionError(f"--{name.replace('_', '-')} cannot be given with --resume: it is that of the run")
-    run.resume(resume, _say, profiled=profile, **options)
+    run.resume(resume, _say, report=report, **options)
 
 
 @cli.command()
@@ -185,20 +200,8 @@ def bench(arguments: tuple[str, ...]) -> None:
 
     `gpunn bench --help` lists groups and options. The benchmarks come with the source, not with the package.
     """
-    from pathlib import Path
-
-    script = Path(__file__).resolve().parent.parent / "benchmarks" / "bench.py"
-    if not script.is_file():
-        raise GpunnError(
-            "the benchmarks come with the source, not with the package: clone the repository, pip install -e . in it, "
-            "and run gpunn bench again"
-        )
     # In this process, so that a signal ends it as it ends the other commands.
-    sys.path.insert(0, str(script.parent))
-    sys.argv = [str(script), *arguments]
-    from bench import main as run_benchmarks  # type: ignore[import-not-found]
-
-    raise SystemExit(run_benchmarks())
+    raise SystemExit(_from_source("bench", "the benchmarks come").main(list(arguments)))
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

@@ -8,9 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from gpunn_worker import Gpunn
+from profiler import profile
 from protocol import Task
-
-from gpunn.tools.profiler import profile
 
 if __name__ == "__main__":
     worker = Gpunn(Task(Path(sys.argv[1]), "fit", *sys.argv[2:]))

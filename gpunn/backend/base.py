@@ -4,7 +4,6 @@ A model is built on a backend and holds it; there is no current backend. Only `c
 and only when a CUDA device is asked for.
 """
 
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from math import prod
@@ -117,15 +116,6 @@ class Backend(ABC):
     @abstractmethod
     def synchronize(self) -> None:
         """Wait until all work of the device is done."""
-
-    def mark(self) -> Any:
-        """Return this point in the device's work, for `elapsed`."""
-        return time.perf_counter()
-
-    def elapsed(self, begin: Any, end: Any) -> float:
-        """Return the seconds between two marks by the device's own clock; waits until it has come to the second."""
-        seconds: float = end - begin
-        return seconds
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
         """Record work on the device as one graph, without doing it.

@@ -208,17 +208,6 @@ class CupyBackend(Backend):
         with self.lock:  # to wait for a stream that another thread captures would spoil its capture
             self.stream.synchronize()
 
-    def mark(self) -> Any:
-        with self.lock, self.current:
-            event = self.cupy.cuda.Event()
-            event.record(self.stream)
-        return event
-
-    def elapsed(self, begin: Any, end: Any) -> float:
-        with self.gate:
-            end.synchronize()
-            return float(self.cupy.cuda.get_elapsed_time(begin, end)) / 1000
-
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
         stream = self.stream
         with self.lock, self.current, stream:

@@ -18,7 +18,6 @@ from gpunn.train.trainer import Trainer
 
 EXPERIMENT, HISTORY, METRICS, MODEL = "experiment.toml", "history.csv", "metrics.json", "model.safetensors"
 FILES = (EXPERIMENT, HISTORY, METRICS, MODEL, CURVES, CONFUSION, MISTAKES, FILTERS, ACTIVATIONS)
-PROFILE, PROFILE_PICTURE = "profile.json", "profile.png"  # only where they are asked for
 CHECKPOINTS, LOCK = "checkpoints", ".lock"
 
 # What a run writes besides its network: five pictures and some text.

@@ -6,7 +6,6 @@ Every file is written whole or not at all; `metrics.json` comes last, so a folde
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from gpunn import reports
 from gpunn.data import Data
 from gpunn.errors import DataError, ShapeError
 from gpunn.experiments.experiment import LIBRARIES, Experiment
-from gpunn.experiments.folder import HISTORY, METRICS, MODEL, PROFILE, PROFILE_PICTURE
+from gpunn.experiments.folder import HISTORY, METRICS, MODEL
 from gpunn.files import write_atomically
 from gpunn.nn.summary import summary
 from gpunn.nn.tasks import in_words, shown
@@ -81,17 +80,6 @@ def write_results(folder: Path, experiment: Experiment, trainer: Trainer, say: S
     for line in _conclusions(trainer, result):
         say(line)
     say(f"pictures       {', '.join(str(folder / name) for name in pictures)}")
-
-
-def write_profile(folder: Path, experiment: Experiment, trainer: Trainer, say: Say) -> None:
-    """Write and show where the time of a step goes; after the results, which it must not change."""
-    from gpunn.tools.profile_report import plot_profile, profile_table
-    from gpunn.tools.profiler import profile
-
-    profiled = profile(trainer)
-    write_atomically(folder / PROFILE, (json.dumps(asdict(profiled), indent=2) + "\n").encode())
-    plot_profile(profiled, folder / PROFILE_PICTURE, title=f"a step of {experiment.name} on {trainer.data.name}")
-    say(f"\n{profile_table(profiled)}\nprofile        {folder / PROFILE}, {folder / PROFILE_PICTURE}")
 
 
 def _metrics(experiment: Experiment, trainer: Trainer, result: Evaluation | None, stopped: str) -> dict[str, Any]:

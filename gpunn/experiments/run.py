@@ -5,7 +5,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,15 @@ from gpunn.backend.limits import reserved
 from gpunn.errors import DivergenceError, OutputError
 from gpunn.experiments.experiment import Experiment
 from gpunn.experiments.folder import CHECKPOINTS, EXPERIMENT, check_room, locked, new_folder
-from gpunn.experiments.results import introduce, write_profile, write_results, write_stopped
+from gpunn.experiments.results import introduce, write_results, write_stopped
 from gpunn.experiments.resume import located, restored
 from gpunn.experiments.signals import Signals
 from gpunn.files import write_atomically
 from gpunn.saving.checkpointer import Checkpointer, Say
 from gpunn.train.trainer import Trainer
+
+Report = Callable[[Path, Experiment, Trainer, Say], None]
+"""Tells more of a training, after its results, which it must not change."""
 
 PICTURES = 128 << 20
 """Bytes of a memory limit that a training leaves for its pictures."""
@@ -30,7 +33,7 @@ def train(
     say: Say,
     *,
     progress: bool = True,
-    profiled: bool = False,
+    report: Report | None = None,
 ) -> Path:
     """Run an experiment, write its run folder, by default the next free runs/<data>-<recipe>-<n>, and return that.
 
@@ -43,11 +46,11 @@ def train(
             trainer = experiment.trainer(data, progress=progress)
         experiment = experiment.resolved(trainer)
         with new_folder(out, f"{data.name}-{experiment.name}", say) as folder:
-            _run(folder, experiment, trainer, signals, say, profiled)
+            _run(folder, experiment, trainer, signals, say, report)
     return folder
 
 
-def resume(run: str, say: Say, *, progress: bool = True, profiled: bool = False, **changes: Any) -> Path:
+def resume(run: str, say: Say, *, progress: bool = True, report: Report | None = None, **changes: Any) -> Path:
     """Resume a run in its folder from its newest whole checkpoint, or from the checkpoint that `run` names.
 
     `changes` are for `Experiment.with_options`: epochs, device, place of the data, and checkpoints; of a run that has
@@ -57,11 +60,13 @@ def resume(run: str, say: Say, *, progress: bool = True, profiled: bool = False,
     with Signals() as signals, locked(folder, say):
         with reserved(PICTURES):
             experiment, trainer = restored(folder, named, changes, say, progress=progress)
-        _run(folder, experiment, trainer, signals, say, profiled)
+        _run(folder, experiment, trainer, signals, say, report)
     return folder
 
 
-def _run(folder: Path, experiment: Experiment, trainer: Trainer, signals: Signals, say: Say, profiled: bool) -> None:
+def _run(
+    folder: Path, experiment: Experiment, trainer: Trainer, signals: Signals, say: Say, report: Report | None
+) -> None:
     """Train to the end from where the trainer is, and write the results."""
     with _mended():
         check_room(folder, trainer, experiment.checkpoints.keep)
@@ -77,8 +82,8 @@ def _run(folder: Path, experiment: Experiment, trainer: Trainer, signals: Signal
                 checkpointer.save()
             trainer.finish()
             write_results(folder, experiment, trainer, say)
-            if profiled:
-                write_profile(folder, experiment, trainer, say)
+            if report:
+                report(folder, experiment, trainer, say)
     except BaseException as error:
         again = f"gpunn train --resume {folder}"
         if isinstance(error, DivergenceError):

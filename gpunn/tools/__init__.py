@@ -1,1 +1,1 @@
-"""Look at a machine and at a training from outside: doctor, self-test and profiler."""
+"""Look at a machine from outside: doctor and self-test."""

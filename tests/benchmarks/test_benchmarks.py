@@ -13,8 +13,6 @@ from typing import Any
 import pytest
 from support.paths import ROOT
 
-from gpunn.tools.profiler import Profile
-
 # A library that has the right answer, and one that makes it easier for itself.
 FAKE = """
 from protocol import Worker, serve
@@ -79,6 +77,7 @@ def bench() -> Iterator[SimpleNamespace]:
         import charts
         import measure
         import peers
+        import profiler
         import report
         import targets
         import workloads
@@ -92,6 +91,7 @@ def bench() -> Iterator[SimpleNamespace]:
             report=report,
             targets=targets,
             workloads=workloads,
+            profiler=profiler,
             write_docs=write_docs,
         )
 
@@ -185,8 +185,8 @@ def test_every_round_is_kept(measured: dict[str, Any]) -> None:
     assert min(ratio["rounds_times_gpunn"]) <= ratio["times_gpunn"] <= max(ratio["rounds_times_gpunn"])
 
 
-def test_the_time_of_gpunns_steps_is_profiled(measured: dict[str, Any]) -> None:
-    profile = Profile.from_dict(measured["profile"])
+def test_the_time_of_gpunns_steps_is_profiled(bench: SimpleNamespace, measured: dict[str, Any]) -> None:
+    profile = bench.profiler.Profile.from_dict(measured["profile"])
     assert profile.batch_size == 32
     assert sum(part.flops for part in profile.parts) == 2 * 32 * (2 * 784 * 8 + 3 * 8 * 10)
 

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from support.paths import ROOT
 
 from simulated_cuda.core import LATE
 from simulated_cuda.processes import python
@@ -49,7 +50,9 @@ for thread in threads: thread.start()
 for thread in threads: thread.join()
 assert [together.get(number) == alone for number in range(4)] == [True] * 4
 """,
-    "whichever device is the current one": """
+    "whichever device is the current one": f"import sys; sys.path.append({str(ROOT / 'benchmarks')!r})"
+    """
+from profiler import elapsed, mark
 for current in (1, 0):
     with cupy.cuda.Device(current):
         for device in ("cuda:0", "cuda:1"):
@@ -59,7 +62,7 @@ for current in (1, 0):
             backend.gemm(1.0, x, x.T, 0.0, c)
             replay = backend.capture(lambda: backend.gemm(1.0, x, x.T, 1.0, c))
             replay()
-            begin = backend.mark(); replay(); assert backend.elapsed(begin, backend.mark()) >= 0
+            begin = mark(backend); replay(); assert elapsed(backend, begin, mark(backend)) >= 0
             backend.synchronize()
             assert backend.to_host(c).tolist() == [[15, 42], [42, 150]]
             assert x.device.id == int(device[5:]) and backend_of(x) is backend

@@ -35,7 +35,6 @@ class Activation(Layer):
     weights: ClassVar[type[Initializer]] = Glorot
 
     output_is_free = False
-    traffic = ((1, 1), (1, 2))  # the gradient is written from ∂C/∂a and a
 
     def build(self, context: BuildContext, input_shape: Shape) -> Shape:
         self._run = context.backend.run

@@ -116,8 +116,6 @@ class Layer(Buildable, ABC):
         picks_largest: Whether it picks the largest of several elements, and so may come before what `increases`.
         gives_probability: Whether each output is a probability by itself.
         is_pictured: Whether a picture of what the network answers may end with it.
-        traffic: How often the elements that it is given, and those that it returns, are read or written: forward, and
-            backward.
         fused: The activation that is computed within this stage, if any.
         begins_with: Values that parameters and statistics have when it is built, by the last word of their names.
     """
@@ -132,7 +130,6 @@ class Layer(Buildable, ABC):
     picks_largest: ClassVar[bool] = False
     gives_probability: ClassVar[bool] = False
     is_pictured: ClassVar[bool] = True
-    traffic: ClassVar[tuple[tuple[int, int], tuple[int, int]]] = ((1, 1), (1, 1))
     fused: Layer | None = None
     w: Parameter | None = None
     name: str = ""

@@ -33,7 +33,6 @@ class BatchNorm(Layer):
 
     normalizes_batch = True
     is_pictured = False
-    traffic = ((1, 1), (2, 1))  # x is read again, and ∂C/∂x written
 
     def __init__(self, epsilon: float = 1e-5, momentum: float = 0.1) -> None:
         self.epsilon, self.momentum = real(epsilon, "epsilon of BatchNorm"), real(momentum, "momentum of BatchNorm")

@@ -54,7 +54,6 @@ class Bias(Layer):
     """
 
     increases = True
-    traffic = ((1, 1), (0, 1))
 
     def __init__(self, value: float = 0.0) -> None:
         self.value = value
@@ -97,7 +96,6 @@ class BiasActivation(Layer):
 
     name_prefix = "bias"
     output_is_free = False
-    traffic = Activation.traffic
 
     def __init__(self, bias: Bias, activation: Activation) -> None:
         self.bias, self.name = bias, bias.name

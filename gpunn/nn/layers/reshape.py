@@ -12,7 +12,6 @@ from gpunn.nn.layers.base import BuildContext, Layer
 class Flatten(Layer):
     """(height, width, channels) → (features,), in the order channel, height, width, as PyTorch and ONNX have it."""
 
-    traffic = ((0, 0), (0, 0))
     aliases_gradient = True
 
     def output_shape(self, input_shape: Shape) -> Shape:

@@ -9,28 +9,33 @@ from typing import Any
 import numpy as np
 import pytest
 from support.cli_helpers import gpunn, own_folder
+from support.paths import ROOT
 
 import gpunn as gn
 from gpunn.backend.base import Backend
 from gpunn.errors import OutputError
 from gpunn.experiments.recipes import read_experiment, recipes
 from gpunn.nn.layers import Layer
-from gpunn.tools.profile_report import plot_profile, profile_table
-from gpunn.tools.profiler import (
-    BACKWARD,
-    BETWEEN,
-    FORWARD,
-    GATHER,
-    LOSS,
-    PASSES,
-    UPDATE,
-    Part,
-    Profile,
-    Rates,
-    profile,
-)
 from gpunn.train.options import TrainOptions
 from gpunn.train.trainer import Trainer
+
+with pytest.MonkeyPatch.context() as patch:
+    patch.syspath_prepend(str(ROOT / "benchmarks"))
+    import profiler
+    from profile_report import plot_profile, profile_table
+    from profiler import (
+        BACKWARD,
+        BETWEEN,
+        FORWARD,
+        GATHER,
+        LOSS,
+        PASSES,
+        UPDATE,
+        Part,
+        Profile,
+        Rates,
+        profile,
+    )
 
 folder = pytest.fixture(autouse=True)(own_folder)
 
@@ -78,7 +83,7 @@ def part(found: Profile, name: str, stage: str = "") -> Part:
 def test_the_parts_add_up_to_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
     training = trainer(dense())
     ticks = itertools.count()
-    monkeypatch.setattr(training.step.backend, "mark", lambda: next(ticks))
+    monkeypatch.setattr(profiler, "mark", lambda _: next(ticks))
     found = profile(training, rates=FixedRates())
     # A part lasts from its mark to the next, one tick; so does all that comes between two parts, or at either end.
     parts = [each for each in found.parts if each.part not in (UPDATE, BETWEEN)]
@@ -98,13 +103,13 @@ def test_the_steps_that_something_disturbed_do_not_count(monkeypatch: pytest.Mon
     training = trainer(dense())
     clock = {"now": 0.0, "marks": 0}
 
-    def mark() -> float:
+    def mark(_: Backend) -> float:
         clock["marks"] += 1
         # A step has 24 marks. The second half of them all happens on a busy machine.
         clock["now"] += 1 if clock["marks"] <= 12 + 24 * 3 else 100
         return clock["now"]
 
-    monkeypatch.setattr(training.step.backend, "mark", mark)
+    monkeypatch.setattr(profiler, "mark", mark)
     found = profile(training, seconds=0, rates=FixedRates())
     assert found.steps == 6
     assert found.seconds == 23
@@ -178,8 +183,8 @@ def test_the_limit_is_the_longer_of_products_and_copies() -> None:
 
 def test_rates_are_of_the_best_time(monkeypatch: pytest.MonkeyPatch, backend: Backend) -> None:
     times = itertools.cycle([0.0, 4.0, 10.0, 12.0, 20.0, 27.0, 30.0, 33.0, 40.0, 49.0])
-    monkeypatch.setattr(backend, "mark", lambda: next(times))
-    monkeypatch.setattr(backend, "elapsed", lambda begin, end: end - begin)
+    monkeypatch.setattr(profiler, "mark", lambda _: next(times))
+    monkeypatch.setattr(profiler, "elapsed", lambda _, begin, end: end - begin)
     rates = Rates(backend, "float32", 8, 2**25)
     assert rates.flops == 2 * 8**3 / 2
     assert rates.copy == 2**25 / 2
@@ -250,10 +255,10 @@ def test_who_takes_no_profile_pays_nothing(monkeypatch: pytest.MonkeyPatch) -> N
     for owner in (*training.step.stages, training.step.batches, training.step.loss, training.step.optimizer):
         assert not {"forward", "backward", "take", "given", "evaluate", "before_backward", "update"} & set(vars(owner))
 
-    def mark() -> None:
+    def mark(_: Backend) -> None:
         raise AssertionError("a training without a profile takes times of its parts")
 
-    monkeypatch.setattr(training.step.backend, "mark", mark)
+    monkeypatch.setattr(profiler, "mark", mark)
     training.run()
 
 
@@ -278,7 +283,7 @@ def test_a_failure_while_watching_takes_the_watch_away(monkeypatch: pytest.Monke
 
 
 def test_train_with_profile_shows_where_the_time_goes(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    monkeypatch.setattr("gpunn.tools.profiler.Rates", lambda *_: FixedRates())
+    monkeypatch.setattr("profiler.Rates", lambda *_: FixedRates())
     done = gpunn("train", "--recipe", "tiny.toml", "--profile", "--out", "run")
     assert done.code == 0, done.err
     found = Profile.from_dict(json.loads((folder / "run" / "profile.json").read_text("utf-8")))
@@ -332,3 +337,15 @@ def test_a_profile_comes_back_from_json() -> None:
 def test_a_picture_that_cannot_be_written_says_so(folder: Path) -> None:
     with pytest.raises(OutputError, match="cannot write"):
         plot_profile(example(), folder / "missing" / "profile.png")
+
+
+@pytest.mark.parametrize("command", ["train --profile --out run", "bench --quick"])
+def test_an_installed_package_says_where_profiler_and_benchmarks_are(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, command: str
+) -> None:
+    monkeypatch.setattr("gpunn.cli.__file__", str(folder / "site-packages" / "gpunn" / "cli.py"))
+    done = gpunn(*command.split())
+    assert done.code == 1
+    assert "with the source, not with the package: clone the repository, pip install -e . in it" in done.err
+    assert done.err.count("\n") == 1
+    assert not (folder / "run").exists()

@@ -21,7 +21,8 @@ from numpy.typing import DTypeLike
 from gpunn.backend.base import Backend
 from gpunn.kernels.cores import WORTHWHILE, cores, in_pieces
 from gpunn.kernels.random import epoch_order
-from gpunn.nn.layers import Layer
+from gpunn.nn.layers import Activation, BatchNorm, Flatten, Layer
+from gpunn.nn.layers.bias import Bias, BiasActivation
 from gpunn.train.step import Step
 from gpunn.train.trainer import Trainer
 
@@ -119,10 +120,10 @@ class Rates:
         found = []
         for _ in range(5):
             self.head_start(2 * times * on_host)
-            begin = self._backend.mark()
+            begin = mark(self._backend)
             for _ in range(times):
                 work()
-            found.append(self._backend.elapsed(begin, self._backend.mark()) / times)
+            found.append(elapsed(self._backend, begin, mark(self._backend)) / times)
         return min(found)
 
 
@@ -135,6 +136,25 @@ def _copies(backend: Backend, nbytes: int) -> Iterator[Callable[[], None]]:
     yield partial(backend.assign, target, source)
     if parts > 1 and 2 * nbytes >= WORTHWHILE:
         yield lambda: in_pieces(lambda part: np.copyto(target[part], source[part]), parts, 2 * nbytes)
+
+
+def mark(backend: Any) -> Any:
+    """Return this point in the device's work, for `elapsed`: the clock on the CPU, an event on CUDA."""
+    if backend.device == "cpu":
+        return time.perf_counter()
+    with backend.lock, backend.current:
+        event = backend.cupy.cuda.Event()
+        event.record(backend.stream)
+    return event
+
+
+def elapsed(backend: Any, begin: Any, end: Any) -> float:
+    """Return the seconds between two marks by the device's own clock; waits until it has come to the second."""
+    if backend.device == "cpu":
+        return float(end - begin)
+    with backend.gate:
+        end.synchronize()
+        return float(backend.cupy.cuda.get_elapsed_time(begin, end)) / 1000
 
 
 def _timed(backend: Backend, work: Callable[[], Any]) -> tuple[float, float]:
@@ -155,9 +175,9 @@ def profile(trainer: Trainer, seconds: float = 1.0, rates: Rates | None = None) 
     def timed_steps(samples: Iterator[int], head_start: float, replay: bool) -> Iterator[float]:
         for n in islice(samples, count):
             rates.head_start(head_start)
-            begin = backend.mark()
+            begin = mark(backend)
             step(n, replay)
-            yield backend.elapsed(begin, backend.mark())
+            yield elapsed(backend, begin, mark(backend))
 
     with _put_back(trainer), np.errstate(over="ignore", divide="ignore", invalid="ignore"), trainer.loops():
         batches = _full_batches(trainer)
@@ -172,7 +192,7 @@ def profile(trainer: Trainer, seconds: float = 1.0, rates: Rates | None = None) 
             for whole in timed_steps(_full_batches(trainer), 4 * on_host, replay=False):  # marks take the host time too
                 taken: dict[_Key, float] = defaultdict(float)
                 for key, begin, end in marks:
-                    taken[key] += backend.elapsed(begin, end)
+                    taken[key] += elapsed(backend, begin, end)
                 marks.clear()
                 watched.append((whole, taken))
         half = (count + 1) // 2
@@ -233,13 +253,12 @@ def _marks(step: Step) -> Iterator[tuple[list[tuple[_Key, Any, Any]], set[_Key]]
     """Within, every part that the step runs leaves a mark before and after; and its key, if it returns an array."""
     marks: list[tuple[_Key, Any, Any]] = []
     returning: set[_Key] = set()
-    mark = step.backend.mark
 
     def marked(method: Callable[..., Any], key: _Key) -> Callable[..., Any]:
         def call(*arguments: Any) -> Any:
-            begin = mark()
+            begin = mark(step.backend)
             result = method(*arguments)
-            marks.append((key, begin, mark()))
+            marks.append((key, begin, mark(step.backend)))
             if result is not None:
                 returning.add(key)
             return result
@@ -265,6 +284,20 @@ def _words(stage: Layer) -> str:
     return f"{name}, {stage.fused.name_prefix}" if stage.fused else name
 
 
+_TRAFFIC: dict[type[Layer], tuple[tuple[int, int], tuple[int, int]]] = {
+    Activation: ((1, 1), (1, 2)),  # the gradient is written from ∂C/∂a and a
+    BiasActivation: ((1, 1), (1, 2)),
+    BatchNorm: ((1, 1), (2, 1)),  # x is read again, and ∂C/∂x written
+    Bias: ((1, 1), (0, 1)),
+    Flatten: ((0, 0), (0, 0)),
+}
+"""How often a stage reads or writes the elements that it is given, and those that it returns: forward, and backward."""
+
+
+def _traffic(stage: Layer) -> tuple[tuple[int, int], tuple[int, int]]:
+    return next((each for kind, each in _TRAFFIC.items() if isinstance(stage, kind)), ((1, 1), (1, 1)))
+
+
 def _least_work(trainer: Trainer, returning: set[_Key]) -> dict[_Key, tuple[int, int]]:
     """Count the FLOPs and bytes that the equations of every part need, from the shapes.
 
@@ -277,7 +310,7 @@ def _least_work(trainer: Trainer, returning: set[_Key]) -> dict[_Key, tuple[int,
     for stage in step.stages:
         name, output, w = _words(stage), stage.output_shape(shape), stage.w
         inputs, outputs = n * prod(shape), n * prod(output)
-        flops, moved = [0, 0], [inputs * ins + outputs * outs for ins, outs in stage.traffic]
+        flops, moved = [0, 0], [inputs * ins + outputs * outs for ins, outs in _traffic(stage)]
         if w is not None:
             learns, hands_back = not w.is_frozen, (BACKWARD, name) in returning
             is_folded = learns and w.grad is None  # updated by the very product that would give its gradient (21)

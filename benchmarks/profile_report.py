@@ -1,13 +1,31 @@
 """Show a profile: as a table, and as bars beside what the machine would need at its best."""
 
+import json
 import os
 from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from profiler import Part, Profile, profile
 
 from gpunn.backend.limits import size
+from gpunn.experiments.experiment import Experiment
+from gpunn.files import write_atomically
 from gpunn.reports.style import FAINT, TRAINING, light_grid, picture
-from gpunn.tools.profiler import Part, Profile
+from gpunn.saving.checkpointer import Say
+from gpunn.train.trainer import Trainer
+
+PROFILE, PROFILE_PICTURE = "profile.json", "profile.png"
 
 HEADINGS = ("pass", "stage", "time", "share", "GFLOP/s", "GB/s", "of the limit")
+
+
+def write_profile(folder: Path, experiment: Experiment, trainer: Trainer, say: Say) -> None:
+    """Write and show where the time of a step goes; after the results, which it must not change."""
+    profiled = profile(trainer)
+    write_atomically(folder / PROFILE, (json.dumps(asdict(profiled), indent=2) + "\n").encode())
+    plot_profile(profiled, folder / PROFILE_PICTURE, title=f"a step of {experiment.name} on {trainer.data.name}")
+    say(f"\n{profile_table(profiled)}\nprofile        {folder / PROFILE}, {folder / PROFILE_PICTURE}")
 
 
 def duration(seconds: float) -> str:
