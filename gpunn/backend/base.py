@@ -5,7 +5,7 @@ and only when a CUDA device is asked for.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from math import prod
 from typing import Any, NamedTuple, Self
 
@@ -108,10 +108,6 @@ class Backend(ABC):
     def planned(self, a: Array, b: Array, c: Array) -> Planned:
         """Prepare `gemm` for arrays that stay where they are."""
         return lambda alpha, beta: self.gemm(alpha, a, b, beta, c)
-
-    def planned_all(self, a: Sequence[Array], b: Sequence[Array], c: Sequence[Array]) -> Planned:
-        """Prepare many products, none of which depends on another: c[i] := alpha a[i] b[i] + beta c[i]."""
-        return one_after_another([self.planned(*arrays) for arrays in zip(a, b, c, strict=True)])
 
     @abstractmethod
     def synchronize(self) -> None:
@@ -279,13 +275,3 @@ def _order_of(x: Array, size: int) -> tuple[bool, int]:
     if rows == 1 and along >= size:
         return True, along // size
     raise ValueError(f"gemm takes matrices with contiguous rows or columns, got strides {x.strides} for {x.shape}")
-
-
-def one_after_another(products: Sequence[Planned]) -> Planned:
-    """Return a function that does planned products in their order."""
-
-    def all_of_them(alpha: float, beta: float) -> None:
-        for product in products:
-            product(alpha, beta)
-
-    return all_of_them

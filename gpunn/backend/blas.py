@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gpunn.backend.base import Layout, Planned, layout_of, one_after_another
+from gpunn.backend.base import Layout, Planned, layout_of
 from gpunn.kernels.cores import cores, crowd
 
 _ROW_MAJOR, _PLAIN = 101, 111
@@ -133,9 +133,17 @@ def planned_all(a: Matrices, b: Matrices, c: Matrices) -> Planned:
     together = [i for i, layout in enumerate(layouts) if layout.m * layout.n * layout.k > _LARGEST_OF_SMALL]
     library = _library()
     if library is None or not library.has_batches or len(together) < 2:
-        return one_after_another([planned(*arrays) for arrays in zip(a, b, c, strict=True)])
-    batch = _batch(library, *([each[i] for i in together] for each in (layouts, a, b, c)))  # type: ignore[arg-type]
-    return one_after_another([batch, *(planned(a[i], b[i], c[i]) for i in range(len(c)) if i not in together)])
+        together, products = [], []
+    else:
+        some = ([each[i] for i in together] for each in (layouts, a, b, c))
+        products = [_batch(library, *some)]  # type: ignore[arg-type]
+    products += [planned(a[i], b[i], c[i]) for i in range(len(c)) if i not in together]
+
+    def multiply(alpha: float, beta: float) -> None:
+        for each in products:
+            each(alpha, beta)
+
+    return multiply
 
 
 def _parts(layout: Layout, library: _Library) -> list[slice]:

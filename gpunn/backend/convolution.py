@@ -13,6 +13,7 @@ from math import prod
 
 import numpy as np
 
+from gpunn.backend import blas
 from gpunn.backend.base import Backend, Shape
 from gpunn.kernels.convolution import Geometry, col2im, im2col
 from gpunn.kernels.record import Array
@@ -189,9 +190,7 @@ class RowProducts:
             work.append(turn)
             rows = [z[:, first + i] for i in range(count)]
             for v in range(self._moves):
-                products = self._backend.planned_all(
-                    [self._weights[v]] * count, [seen(i, v) for i in range(count)], rows
-                )
+                products = blas.planned_all([self._weights[v]] * count, [seen(i, v) for i in range(count)], rows)
                 work.append(partial(products, 1.0, 1.0 if v else 0.0))
         return work
 
@@ -204,7 +203,7 @@ class RowProducts:
             for begin in range(0, count, len(self._parts)):
                 some = [(i, v) for i in range(begin, min(begin + len(self._parts), count)) for v in range(self._moves)]
                 # (A Δᵀ) rather than (Δ Aᵀ): with the longer side first OpenBLAS is up to twice as fast.
-                products = self._backend.planned_all(
+                products = blas.planned_all(
                     [seen(i, v) for i, v in some],
                     [delta[:, first + i].T for i, _ in some],
                     [self._parts[i - begin, v] for i, v in some],
@@ -229,7 +228,7 @@ class RowProducts:
                 targets.append(dx[:, y, pixels])
             if e.stride[1] == 1:
                 targets = [target.reshape(e.channels, -1) for target in targets]
-                work.append(partial(self._backend.planned_all(weights, deltas, targets), 1.0, 1.0))
+                work.append(partial(blas.planned_all(weights, deltas, targets), 1.0, 1.0))
                 continue
             # BLAS cannot write to every second pixel.
             between = moved[:, : met.shape[1]]

@@ -58,7 +58,6 @@ class NumpyBackend(Backend):
     # A step makes short calls: no wrapper between.
     gemm = staticmethod(blas.gemm)
     planned = staticmethod(blas.planned)
-    planned_all = staticmethod(blas.planned_all)
 
     def synchronize(self) -> None:
         pass
