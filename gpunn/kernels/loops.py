@@ -30,8 +30,8 @@ LOADED = 120 << 20
 LONG = 10_000
 """Steps from which on a training uses loops for all its arrays: they save a tenth of a millisecond a step."""
 
-twins: list[tuple[Host, Host]] = []
-"""Passes and loops that do the same, for the tests."""
+pairs: list[tuple[Host, Host]] = []
+"""Passes, and loops that do the same, for the tests."""
 
 _compiling = threading.Lock()
 _of_thread = threading.local()
@@ -105,7 +105,7 @@ def in_loops(loops: Host, sized_by: Callable[..., tuple[Any, ...]] | None = None
     """
 
     def beside(passes: Host) -> Host:
-        twins.append((passes, loops))
+        pairs.append((passes, loops))
         if not version():
             return passes
 

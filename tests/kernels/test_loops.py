@@ -88,7 +88,7 @@ def test_loops_let_numbers_through_that_are_not_finite(
 
 @pytest.mark.parametrize("size", [1, 511, 512, 513, 100_000])
 def test_loops_drop_the_units_that_the_passes_drop(size: int) -> None:
-    passes, drawn_by_loops = next(pair for pair in loops.twins if pair[0].__name__ == "_switch_off")
+    passes, drawn_by_loops = next(pair for pair in loops.pairs if pair[0].__name__ == "_switch_off")
     x = np.arange(1, size + 1, dtype=np.float32)
     for seed, step, stream in ((0, 0, 0), (2**32 - 1, 2**31 - 1, 70), (7, 300_000, 3)):
         one, other = np.empty_like(x), np.empty_like(x)
@@ -101,7 +101,7 @@ def test_every_loop_has_a_kernel_that_is_tested(used: set[str]) -> None:
     for name in KERNELS:
         for case in CASES[name]("float32", np.random.default_rng(0), 7):
             call(NumpyBackend(), registry[name], *case.arguments)
-    assert used == {body.__name__ for _, body in loops.twins}
+    assert used == {body.__name__ for _, body in loops.pairs}
 
 
 def test_small_arrays_leave_numba_alone() -> None:
