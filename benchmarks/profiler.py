@@ -22,7 +22,7 @@ from gpunn.backend.base import Backend
 from gpunn.kernels.cores import WORTHWHILE, cores, in_pieces
 from gpunn.kernels.random import epoch_order
 from gpunn.nn.layers import Activation, BatchNorm, Flatten, Layer
-from gpunn.nn.layers.bias import Bias, BiasActivation
+from gpunn.nn.layers.dense import Bias, BiasActivation
 from gpunn.train.step import Step
 from gpunn.train.trainer import Trainer
 

@@ -1,13 +1,11 @@
 """Count the memory of a training without taking any, and say what would fit where there is less."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import wraps
 from math import prod
-from typing import Any, NamedTuple, Protocol, TypeVar, cast
+from typing import Any, NamedTuple, Protocol, Self, TypeVar, cast
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -38,7 +36,7 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 class Remembering(Protocol):
     """An optimizer, as far as its memory is counted."""
 
-    def unbuilt(self) -> Remembering: ...
+    def unbuilt(self) -> Self: ...
     def build(self, parameters: Parameters) -> None: ...
 
 
@@ -90,14 +88,9 @@ def count_network(
     optimizer: Remembering | None = None,
     skips: bool = False,
 ) -> Footprint:
-    """Count the bytes that a network of these layers takes, or its training, by building copies without memory.
+    """Count the bytes of a network, or with an `optimizer` of its training, by building copies without memory.
 
-    Values, gradients and all buffers; with an optimizer also its state, the targets of a batch and what the loss makes
-    of them, copies of the weights (on the host those of the last, good and best record, on a device one that passes
-    through), and, where it `skips` bad batches, what is held to take steps back.
-
-    Raises:
-        ShapeError: `arrays`, which it will be given, are not those of the network.
+    Checks `arrays`, which the network will be given; a training that `skips` bad batches holds more to take steps back.
     """
     network = Layout([layer.unbuilt() for layer in layers])
     counting, parameters = _Counting(like), None
@@ -125,8 +118,7 @@ def require(
 ) -> None:
     """Raise MemoryShortageError for what exceeds the host's memory, which the system would promise all the same.
 
-    `needed` gives the bytes of a network or its training for a batch size; the data take `others`, the network has
-    `taken` some already, and the `largest` array is about to be computed.
+    `needed` gives the bytes for a batch size; the data take `others`, and the network has `taken` some already.
     """
     if backend.device != "cpu":
         return

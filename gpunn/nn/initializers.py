@@ -102,11 +102,7 @@ NAMED: dict[str, type[Initializer]] = {"he": He, "glorot": Glorot, "lecun": LeCu
 
 
 def checked_weights(weights: Any) -> Initializer | str:
-    """Return an initializer, or its name in small letters.
-
-    Raises:
-        OptionError: neither an initializer, nor its class or name.
-    """
+    """Return an initializer from itself or its class, or its name in small letters."""
     if isinstance(weights, Initializer):
         return weights
     if isinstance(weights, str) and weights.lower() in ("auto", *NAMED):

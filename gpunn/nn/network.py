@@ -1,7 +1,5 @@
 """A network: layers one after another, their parameters in flat arrays, built on one device."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
@@ -44,7 +42,7 @@ def alone(method: Method) -> Method:
     """Make a method of a network hold its lock: the calls of threads come one after another."""
 
     @wraps(method)
-    def holding(network: Network, *arguments: Any, **options: Any) -> Any:
+    def holding(network: Any, *arguments: Any, **options: Any) -> Any:
         with network.lock:
             return method(network, *arguments, **options)
 
@@ -308,11 +306,7 @@ class Network(Layout):
     # Using
 
     def factor_of(self, batch: Any) -> float:
-        """Return the factor of the numbers of a batch.
-
-        Raises:
-            DataError: NaN or Inf among them, or numbers of another range than those of the training.
-        """
+        """Return the factor of the numbers of a batch, and check that they are finite and of the training's range."""
         if self.trained_on is not None:
             return self.trained_on.factor(batch)
         if isinstance(batch, np.ndarray) and batch.dtype.kind == "f" and batch.size:
@@ -320,11 +314,7 @@ class Network(Layout):
         return self.input_scale if batch.dtype == np.uint8 else 1.0
 
     def arranged(self, samples: Samples) -> Samples:
-        """Return the samples in the shape of those of the training: images for flat rows of these, or rows.
-
-        Raises:
-            ShapeError: images of another shape.
-        """
+        """Return the samples in the shape of those of the training: images for flat rows of these, or rows."""
         if self.trained_on is None or not isinstance(samples, Samples):
             return samples
         return self.trained_on.arranged_samples(samples)

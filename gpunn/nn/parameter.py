@@ -1,7 +1,5 @@
 """Parameters: named, shaped views into flat arrays, so that one launch updates, sends or saves all of them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, fields
@@ -22,17 +20,11 @@ Arrays = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Memory:
-    """The state of a network's optimizer at the end of its training.
+    """The state of a network's optimizer at the end of its training."""
 
-    Attributes:
-        of: Identity of the optimizer; see `Trainer`.
-        first: Step of the network that was the optimizer's first.
-        arrays: For each name of `Optimizer.state`, its values by the name of the parameter.
-    """
-
-    of: Any
-    first: int
-    arrays: dict[str, Arrays]
+    of: Any  # identity of the optimizer; see `Trainer`
+    first: int  # step of the network that was the optimizer's first
+    arrays: dict[str, Arrays]  # for each name of `Optimizer.state`, its values by the name of the parameter
 
 
 @dataclass(eq=False, repr=False)
@@ -86,13 +78,9 @@ class Parameter:
         self._target, self._alpha, self._beta = self.matrix, alpha, beta
 
     def collect(self, delta: Array, a: Array) -> None:
-        """Take ∂C/∂w = δ aᵀ (13), summed over the batch; not where the parameter is frozen.
+        """Take ∂C/∂w = δ aᵀ (13) of δ (units, batch) and a (inputs, batch), unless the parameter is frozen.
 
         May update w in place, so compute ∂C/∂input first.
-
-        Args:
-            delta: (units, batch).
-            a: (inputs, batch).
         """
         if not self.is_frozen:
             self._product(self._alpha, delta, a, self._beta, self._target)

@@ -1,7 +1,5 @@
 """From layers to stages: their order and grouping, their buffers on one backend, and the passes through them."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from math import prod
@@ -71,7 +69,7 @@ class Layout:
                 stage.name = layer.name
                 stages.append(stage)
         self.stages = arranged(stages)
-        shape = self.input_shape
+        shape, self._first_learning = self.input_shape, 0
         for number, stage in enumerate(self.stages):
             owner = owners[stage.name]
             context.name, context.number = stage.name, number
@@ -82,6 +80,8 @@ class Layout:
             context.activation = _activation_after(self.layers[owner + 1 :])
             stage.remember_settings()
             shape = stage.build(context, shape)
+            if all(p.is_frozen for p in context.parameters):
+                self._first_learning = number + 1
 
     def propagate(self, x: Array, training: bool, stages: Sequence[Layer]) -> Array:
         """Run a batch, samples last, forward through some stages."""
@@ -92,11 +92,8 @@ class Layout:
 
     def backpropagate(self, dy: Array, stages: Sequence[Layer]) -> None:
         """Back-propagate through some stages, samples last; stop below the first that learns."""
-        gradient: Array | None = dy
-        for stage in reversed(stages):
-            if gradient is None:
-                return
-            gradient = stage.backward(gradient)
+        for stage in reversed(stages[self._first_learning :]):
+            dy = stage.backward(dy)
 
     def stages_under(self, loss: Loss | None) -> tuple[list[Layer], Parameter | None]:
         """Return the stages that run before a loss, without its link and the last bias, and this bias or None."""
@@ -111,8 +108,7 @@ class Layout:
 def arranged(stages: Sequence[Layer]) -> list[Layer]:
     """Arrange stages as they run: max pooling before the bias and activation that it follows, and these two as one.
 
-    Neither changes which of two values is the larger, so the result is the same to the last bit, on a quarter of the
-    elements.
+    Neither changes which of two values is the larger, so the result is the same to the last bit.
     """
     ordered: list[Layer] = []
     for stage in stages:
@@ -157,11 +153,7 @@ def check_arrays(arrays: Mapping[str, NDArray[Any]], context: BuildContext) -> N
 
 
 def begun(layers: Sequence[Layer], context: BuildContext) -> dict[str, NDArray[Any]]:
-    """Return the values that layers bring with them from another network, by name.
-
-    Raises:
-        ShapeError: values of another shape than this network needs.
-    """
+    """Return the values that layers bring with them from another network, by name, and check their shapes."""
     shapes, values = shapes_in(context), {}
     for layer in layers:
         for word, value in layer.begins_with.items():

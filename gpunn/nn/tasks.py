@@ -1,7 +1,5 @@
 """The task of a network: its kind of answers, and the figures that say how good they are."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from enum import Enum

@@ -31,7 +31,7 @@ from gpunn import (
 )
 from gpunn.backend.base import Backend
 from gpunn.nn.layers.base import Layer
-from gpunn.nn.layers.bias import BiasActivation
+from gpunn.nn.layers.dense import BiasActivation
 from gpunn.nn.losses import Loss
 from gpunn.train.optimizers import Regularizer
 

@@ -25,7 +25,7 @@ from gpunn import (
 )
 from gpunn.backend.base import Backend
 from gpunn.nn.layers import Activation, Layer
-from gpunn.nn.layers.bias import Bias
+from gpunn.nn.layers.dense import Bias
 
 INCREASING = [Sigmoid(), Tanh(), ReLU(), LeakyReLU(0.01), LeakyReLU(0.0), LeakyReLU(1.0), Softplus()]
 

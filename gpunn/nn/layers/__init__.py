@@ -5,10 +5,9 @@ from gpunn.nn.layers.activation import *  # noqa: F403  # so that a new one is n
 from gpunn.nn.layers.base import Layer
 from gpunn.nn.layers.batchnorm import BatchNorm
 from gpunn.nn.layers.convolution import Conv2D
-from gpunn.nn.layers.dense import Dense
+from gpunn.nn.layers.dense import Dense, Flatten
 from gpunn.nn.layers.dropout import Dropout
 from gpunn.nn.layers.pooling import AveragePool2D, MaxPool2D
-from gpunn.nn.layers.reshape import Flatten
 
 __all__ = ["AveragePool2D", "BatchNorm", "Conv2D", "Dense", "Dropout", "Flatten", "Layer", "MaxPool2D"]
 __all__ += activation.__all__

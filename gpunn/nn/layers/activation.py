@@ -1,7 +1,5 @@
 """Activation functions as layers: a = f(z), and δ = ∂C/∂a ⊙ f′(z)."""
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
 
 from gpunn.backend.base import Shape
@@ -41,7 +39,6 @@ class Activation(Layer):
         in_place = context.may_overwrite_input and self.derivative_from_output
         self._a = None if in_place else context.buffer(input_shape)
         self._dz = context.buffer(input_shape) if context.is_last else None
-        self._needs_input_gradient = context.needs_input_gradient
         return input_shape
 
     def forward(self, x: Array, training: bool) -> Array:
@@ -51,8 +48,6 @@ class Activation(Layer):
         return a
 
     def backward(self, dy: Array) -> Array | None:
-        if not self._needs_input_gradient:
-            return None
         dz = dy if self._dz is None else self._dz[dy.shape[-1]]
         self._run(self.gradient_kernel, dy, self._seen, *self._constants(), dz)
         return dz

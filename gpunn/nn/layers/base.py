@@ -5,8 +5,6 @@ as the equations do and every row over the batch is contiguous. Shapes in `build
 one sample: (features,) and (height, width, channels).
 """
 
-from __future__ import annotations
-
 import warnings
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -40,7 +38,7 @@ class BuildContext:
     needs_input_gradient: bool = False  # since something before the layer learns
     may_overwrite_input: bool = False  # by the layer's output
     is_last: bool = False  # so the gradient given to `backward` belongs to the caller and must stay as it is
-    activation: Layer | None = None  # that comes next
+    activation: "Layer | None" = None  # that comes next
     batch_size: int = 1  # of a training
     seed: int = 0
     number: int = 0  # of the stage in the network, to tell its random numbers from another's
@@ -130,7 +128,7 @@ class Layer(Buildable, ABC):
     picks_largest: ClassVar[bool] = False
     gives_probability: ClassVar[bool] = False
     is_pictured: ClassVar[bool] = True
-    fused: Layer | None = None
+    fused: "Layer | None" = None
     w: Parameter | None = None
     name: str = ""
     trainable: bool = True
@@ -151,7 +149,7 @@ class Layer(Buildable, ABC):
     def increases(self) -> bool:
         return False
 
-    def stages(self) -> list[Layer]:
+    def stages(self) -> list["Layer"]:
         """Return what runs for the layer in turn: itself, or itself and what it leaves to a stage of its own."""
         return [self]
 
@@ -180,14 +178,14 @@ class Layer(Buildable, ABC):
         """From δ = ∂C/∂output (5) to ∂C/∂input (8); gradients of the layer's parameters are collected on the way.
 
         Returns:
-            ∂C/∂input, or None where nothing before the layer learns.
+            ∂C/∂input; None may stand for it where nothing before the layer learns.
         """
 
-    def fused_with(self, following: Layer) -> Layer | None:
+    def fused_with(self, following: "Layer") -> "Layer | None":
         """Return one stage that does what this one and the next do; None where there is none."""
         return None
 
-    def without(self, link: type[Layer]) -> list[Layer]:
+    def without(self, link: type["Layer"]) -> list["Layer"]:
         """Return what is left of this stage, the last, where the loss computes the activation `link` itself."""
         return [] if isinstance(self, link) else [self]
 

@@ -51,7 +51,7 @@ class BatchNorm(Layer):
         self._of_batch = zeros((channels,), context.dtype), zeros((channels,), context.dtype)  # mean and variance
         self._y = context.buffer(input_shape)
         self._dx = context.buffer(input_shape) if context.is_last else None
-        self._needs_input_gradient, self.is_frozen = context.needs_input_gradient, context.is_frozen
+        self.is_frozen = context.is_frozen
         self._zeros = zeros((channels, 1), context.dtype) if self.is_frozen else None
         self._seen: Statistics | None = None
         return input_shape
@@ -88,23 +88,20 @@ class BatchNorm(Layer):
 
     def backward(self, dy: Array) -> Array | None:
         dx = dy if self._dx is None else self._dx[dy.shape[-1]]
-        if self.is_frozen:
-            if self._needs_input_gradient:  # γ/√(σ² + ε) dy: the statistics are constants
-                self._as_remembered(dy, self._zeros, self._zeros, dx)
+        if self.is_frozen:  # γ/√(σ² + ε) dy: the statistics are constants
+            self._as_remembered(dy, self._zeros, self._zeros, dx)
         else:
             statistics = self._of_batch if self._by_batch else (self.mean, self.variance)
             share = self._channels / dy.size if self._by_batch else 0.0
             arrays = self._x, self.gamma.value, *statistics
             gradients = self.gamma.grad, self.beta.grad
             self._backend.run(kernels.normalize_gradient, dy, *arrays, self.epsilon, share, *gradients, dx)
-        return dx if self._needs_input_gradient else None
+        return dx
 
     def start_gathering(self) -> None:
-        """From now on normalize by the batch, and gather the statistics of all that comes through."""
         self._seen = Statistics(self._channels)
 
     def stop_gathering(self, keep: bool) -> None:
-        """Remember what was gathered, or, where that is only a part, what was remembered before."""
         if self._seen is not None and self._seen.count and keep:
             self._backend.assign(self.mean, self._seen.mean.astype(self.mean.dtype))
             self._backend.assign(self.variance, (self._seen.squares / self._seen.count).astype(self.variance.dtype))

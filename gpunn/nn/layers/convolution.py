@@ -9,7 +9,7 @@ from gpunn.errors import OptionError, ShapeError
 from gpunn.kernels.record import Array
 from gpunn.nn.initializers import Initializer
 from gpunn.nn.layers.base import BuildContext
-from gpunn.nn.layers.bias import Weighted
+from gpunn.nn.layers.dense import Weighted
 from gpunn.scalars import pair, positive_whole
 
 

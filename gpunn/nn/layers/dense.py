@@ -1,13 +1,53 @@
-"""The fully-connected layer, (1)–(3)."""
+"""The fully-connected layer, (1)–(3); weights and biases, also those of convolutions; and Flatten, which leads to it.
 
-from gpunn.backend.base import Product, Shape
+The bias is a stage of its own, so that pooling can come between a product and its bias.
+"""
+
+import math
+
+import numpy as np
+
+from gpunn.backend.base import Product, Shape, inside
 from gpunn.config import register
-from gpunn.errors import ShapeError
+from gpunn.errors import OptionError, ShapeError
+from gpunn.kernels.bias import add_bias, row_sums, with_bias
 from gpunn.kernels.record import Array
-from gpunn.nn.initializers import Initializer
-from gpunn.nn.layers.base import BuildContext
-from gpunn.nn.layers.bias import Weighted
-from gpunn.scalars import positive_whole
+from gpunn.nn.initializers import NAMED, Constant, Glorot, Initializer, checked_weights
+from gpunn.nn.layers.activation import Activation
+from gpunn.nn.layers.base import BuildContext, Layer
+from gpunn.nn.parameter import Parameter
+from gpunn.scalars import positive_whole, real
+
+
+class Weighted(Layer):
+    """A layer whose weights `w` multiply its inputs, and whose bias, unless it is False, is the stage after."""
+
+    name_prefix = ""  # each has its own
+    has_weights = True
+    w: Parameter
+
+    def __init__(self, weights: Initializer | str, bias: float | bool) -> None:
+        self.weights = checked_weights(weights)
+        self.bias: float | bool = False
+        if not isinstance(bias, bool | np.bool_):
+            self.bias = real(bias, f"bias of {type(self).__name__}")
+            if not math.isfinite(self.bias):
+                raise OptionError(f"bias of {type(self).__name__} must be finite, or False for none, got {bias!r}")
+        elif bias:
+            self.bias = 0.0  # True is a bias like any other
+
+    def stages(self) -> list[Layer]:
+        return [self] if self.bias is False else [self, Bias(float(self.bias))]
+
+    def _make_w(self, context: BuildContext, *shape: int) -> None:
+        """Make the weights (units, …), each of which sums over everything else and feeds as many places."""
+        weights = self.weights
+        if isinstance(weights, str):
+            following = context.activation.weights if isinstance(context.activation, Activation) else Glorot
+            weights = NAMED.get(weights, following)()
+        places = math.prod(shape[2:])
+        fan_in, fan_out = shape[1] * places, shape[0] * places
+        self.w = context.parameter("w", shape, weights, fan_in=fan_in, fan_out=fan_out, weight_decay=True)
 
 
 @register
@@ -61,3 +101,105 @@ class Dense(Weighted):
     def forget_batch(self) -> None:
         self._a = None
         self._forward.forget()
+
+
+@register
+class Flatten(Layer):
+    """(height, width, channels) → (features,), in the order channel, height, width, as PyTorch and ONNX have it."""
+
+    aliases_gradient = True
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        return (math.prod(input_shape),)
+
+    def build(self, context: BuildContext, input_shape: Shape) -> Shape:
+        self._inside = inside(input_shape)
+        self._x: Array = None
+        self.output_is_free = context.may_overwrite_input
+        return self.output_shape(input_shape)
+
+    def forward(self, x: Array, training: bool) -> Array:
+        if x is not self._x:  # the same view each time, for which the products that follow are planned
+            self._x, self._y = x, x.reshape(-1, x.shape[-1])
+        return self._y
+
+    def backward(self, dy: Array) -> Array | None:
+        return dy.reshape(*self._inside, dy.shape[-1])
+
+
+class Bias(Layer):
+    """z := z + b, one b a unit or filter; ∂C/∂b = δ (12), summed over the batch: second stage of a layer with weights.
+
+    Args:
+        value: Constant that biases begin with.
+    """
+
+    increases = True
+
+    def __init__(self, value: float = 0.0) -> None:
+        self.value = value
+
+    def build(self, context: BuildContext, input_shape: Shape) -> Shape:
+        self._run = context.backend.run
+        self._units = input_shape[-1]
+        self.b = context.parameter("b", (self._units,), Constant(self.value))
+        return input_shape
+
+    def fused_with(self, following: Layer) -> Layer | None:
+        if not isinstance(following, Activation) or (both := with_bias.get(following.kernel)) is None:
+            return None
+        # One of somebody's own may have the kernel of another, and do something else with it or on the way back.
+        kind = type(following)
+        is_plain = kind.forward is Activation.forward and kind.backward is Activation.backward
+        return BiasActivation(self, following) if is_plain and both.gradient is kind.gradient_kernel else None
+
+    @property
+    def bias_for_loss(self) -> Parameter:
+        return self.b
+
+    def forward(self, x: Array, training: bool) -> Array:
+        self._run(add_bias, self.b.column, x.reshape(self._units, -1))
+        return x
+
+    def backward(self, dy: Array) -> Array | None:
+        if not self.b.is_frozen:
+            self._run(row_sums, dy, self.b.grad)
+        return dy
+
+
+class BiasActivation(Layer):
+    """a = f(z + b) in one pass, and δ = ∂C/∂a ⊙ f′(z) with its sum ∂C/∂b in one: what a GPU launches once.
+
+    Args:
+        bias: The stage before.
+        activation: The stage after, its derivative written from its output.
+    """
+
+    name_prefix = "bias"
+    output_is_free = False
+
+    def __init__(self, bias: Bias, activation: Activation) -> None:
+        self.bias, self.name = bias, bias.name
+        self.activation = self.fused = activation
+        self._kernels = with_bias[activation.kernel]
+
+    def build(self, context: BuildContext, input_shape: Shape) -> Shape:
+        self._dz = context.buffer(input_shape) if context.is_last else None
+        return self.bias.build(context, input_shape)
+
+    def without(self, link: type[Layer]) -> list[Layer]:
+        return [self.bias] if isinstance(self.activation, link) else [self]
+
+    def forward(self, x: Array, training: bool) -> Array:
+        b = self.bias.b
+        self.bias._run(self._kernels.forward, b.column, x.reshape(b.size, -1))
+        self._a = x
+        return x
+
+    def backward(self, dy: Array) -> Array | None:
+        dz = dy if self._dz is None else self._dz[dy.shape[-1]]
+        if self.bias.b.is_frozen:
+            self.bias._run(self.activation.gradient_kernel, dy, self._a, dz)
+        else:
+            self.bias._run(self._kernels.backward, dy, self._a, dz, self.bias.b.grad)
+        return dz

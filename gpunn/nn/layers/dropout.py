@@ -39,7 +39,6 @@ class Dropout(Layer):
         self._dx = context.buffer(input_shape) if context.is_last else None
         # When nothing is dropped the output is the input itself, so a buffer of its own sets nothing free.
         self.output_is_free = context.may_overwrite_input
-        self._needs_input_gradient = context.needs_input_gradient
         return input_shape
 
     def forward(self, x: Array, training: bool) -> Array:
@@ -51,8 +50,6 @@ class Dropout(Layer):
         return y
 
     def backward(self, dy: Array) -> Array | None:
-        if not self._needs_input_gradient:
-            return None
         if not self._dropped:
             return dy
         dx = dy if self._dx is None else self._dx[dy.shape[-1]]

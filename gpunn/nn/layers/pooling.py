@@ -48,7 +48,6 @@ class _Pool2D(Layer):
         self._run = context.backend.run
         self._window: kernels.Window = (*self.size, *self.stride)
         self._y = context.buffer(shape)
-        self._needs_input_gradient = context.needs_input_gradient
         # ∂C/∂x may take the memory of x, which is done with once it is pooled.
         own = context.needs_input_gradient and not context.may_overwrite_input
         self._dx = context.buffer(input_shape) if own else None
@@ -62,8 +61,6 @@ class _Pool2D(Layer):
         return self._y[n]
 
     def backward(self, dy: Array) -> Array | None:
-        if not self._needs_input_gradient:
-            return None
         n = dy.shape[3]
         dx = self._x if self._dx is None else self._dx[n]
         choice = () if self._choice is None else (self._choice[n],)
