@@ -16,10 +16,11 @@ from pathlib import Path
 
 from gpunn.errors import OptionError, OutputError
 
+StrPath = str | os.PathLike[str]
 _TEMPORARY = ".tmp"
 
 
-def as_path(path: str | os.PathLike[str]) -> Path:
+def as_path(path: StrPath) -> Path:
     """Return the path of a file; raise OptionError for a value that names none."""
     try:
         given = os.fspath(path)
@@ -30,7 +31,7 @@ def as_path(path: str | os.PathLike[str]) -> Path:
     return Path(given)
 
 
-def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
+def write_atomically(path: StrPath, content: bytes) -> None:
     """Write a file so that its name shows the old content or all of the new; OutputError leaves nothing behind."""
     target = as_path(path)
     temporary = _beside(target)

@@ -1,15 +1,15 @@
 """The figures of a task over the epochs of a run, with its best record and the start of overfitting."""
 
 import math
-import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gpunn.errors import OptionError, ShapeError
+from gpunn.files import StrPath
 from gpunn.nn.tasks import FIGURES
-from gpunn.reports.style import BEST, OVERFITTING, RATE, TRAINING, VALIDATION, light_grid, picture, write_alone
+from gpunn.reports.style import BEST, OVERFITTING, RATE, TRAINING, VALIDATION, picture, write_alone
 from gpunn.train.history import History
 from gpunn.train.record import Record
 
@@ -24,51 +24,41 @@ _AXES = {
     "rmse": "root mean squared error",
     "r2": "share of the variance that is explained",
 }
+_SCALES = {"accuracy": 100.0}  # in per cent
 
 
 def plot_curves(
-    history: History,
-    path: str | os.PathLike[str],
-    *,
-    title: str = "",
-    reference: Mapping[str, Any] | None = None,
+    history: History, path: StrPath, *, title: str = "", reference: Mapping[str, Any] | None = None
 ) -> None:
     """Draw loss and accuracy (for regression RMSE and R²) over the epochs, and a learning rate that changes.
 
     A `reference` is drawn dashed beside these: lists under `train_loss`, `train_accuracy`, `validation_loss` and
     `validation_accuracy`, each optional, at the epochs under `epoch` (1, 2, … where missing); `name` says whose.
     """
-    ours = {
-        name: np.array([getattr(record, name) for record in history], float) for name in Record.__dataclass_fields__
-    }
+    ours = {key: np.array([getattr(record, key) for record in history], float) for key in Record.__dataclass_fields__}
     theirs = _checked(reference or {})
     rates = ours["learning_rate"]
     has_schedule = np.unique(rates[np.isfinite(rates)]).size > 1
-    measures = [
-        name
-        for name in FIGURES
-        if name == "loss" or any(_has(curves, f"{part}_{name}") for part in _PARTS for curves in (ours, theirs))
-    ]
+    known = {key for curves in (ours, theirs) for key in curves if _is_known(curves, key)}
+    measures = [name for name in FIGURES if name == "loss" or known.intersection(f"{part}_{name}" for part in _PARTS)]
     width, height = 5.4 * len(measures) if len(measures) > 1 else 7.0, 5.6 if has_schedule else 4.5
     with picture(path, width, height, title) as figure:
         if not len(history) and not theirs:
             write_alone(figure, "No records yet")
             return
         grid = figure.add_gridspec(1 + has_schedule, len(measures), height_ratios=[4.2, 1][: 1 + has_schedule])
-        panels: list[Axes] = []
         for place, measure in enumerate(measures):
             axes = lowest = figure.add_subplot(grid[0, place])
-            panels.append(axes)
             _draw_measure(axes, measure, ours, theirs)
             _mark(axes, history, measure)
             if has_schedule:
                 lowest = figure.add_subplot(grid[1, place], sharex=axes)
                 lowest.plot(ours["epoch"], rates, color=RATE, lw=1.4)
                 lowest.set(ylim=(0.0, None), ylabel="" if place else "learning\nrate η")
-                light_grid(lowest)
+                lowest.grid()
             lowest.set_xlabel("epoch")
         # One legend for all the panels, below them, where it hides nothing.
-        handles, labels = panels[0].get_legend_handles_labels()
+        handles, labels = figure.axes[0].get_legend_handles_labels()
         if handles:
             figure.legend(handles, labels, loc="outside lower center", ncols=min(2, len(handles)))
 
@@ -87,12 +77,8 @@ def _checked(reference: Mapping[str, Any]) -> dict[str, Any]:
     return {**lists, "name": str(reference.get("name", "published"))}
 
 
-def _has(curves: Mapping[str, Any], name: str) -> bool:
-    return bool(np.isfinite(curves.get(name, math.nan)).any())
-
-
-def _scale(measure: str) -> float:
-    return 100.0 if measure == "accuracy" else 1.0
+def _is_known(curves: Mapping[str, Any], key: str) -> bool:
+    return key != "name" and bool(np.isfinite(curves.get(key, math.nan)).any())
 
 
 def _draw_measure(axes: "Axes", measure: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
@@ -101,24 +87,18 @@ def _draw_measure(axes: "Axes", measure: str, ours: Mapping[str, Any], theirs: M
     dashed: dict[str, Any] = {"lw": 1.2, "ls": (0, (4, 2)), "alpha": 0.65, "zorder": 2}
     for part, (word, color) in _PARTS.items():
         for curves, style in ((ours, look), (theirs, dashed)):
-            if _has(curves, name := f"{part}_{measure}"):
+            if _is_known(curves, key := f"{part}_{measure}"):
                 label = word if curves is ours else f"{word}, {theirs['name']}"
-                axes.plot(curves["epoch"], _scale(measure) * curves[name], color=color, label=label, **style)
-    light_grid(axes)
-    axes.set_title(FIGURES[measure])
-    axes.set_ylabel(_AXES[measure])
-    axes.margins(x=0.02)
-    axes.set_xlim(left=0.0)
+                axes.plot(curves["epoch"], _SCALES.get(measure, 1) * curves[key], color=color, label=label, **style)
+    axes.grid()
+    axes.set(title=FIGURES[measure], ylabel=_AXES[measure], xmargin=0.02, xlim=(0.0, None))
     values = np.concatenate([np.asarray(line.get_ydata(), float) for line in axes.lines] or [np.empty(0)])
     values = values[np.isfinite(values)]
-    if measure == "r2":
-        if (values < -1.0).any() and (values > -1.0).any():
-            axes.set_ylim(bottom=-1.0)  # first records far below would press the rest together
-    elif measure != "accuracy" and values.size and 0 < 100 * values.min() < values.max():
-        axes.set_yscale("log")
-        # 0.01 rather than a power of ten: mathematical text is off, see the style.
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.set_ylabel(f"{_AXES[measure]} (log scale)")
+    if measure == "r2" and (values < -1.0).any() and (values > -1.0).any():
+        axes.set_ylim(bottom=-1.0)  # first records far below would press the rest together
+    elif measure in ("loss", "rmse") and values.size and 0 < 100 * values.min() < values.max():
+        axes.set(yscale="log", ylabel=f"{_AXES[measure]} (log scale)")
+        axes.yaxis.set_major_formatter("{x:g}")  # 0.01, not a power of ten: mathematical text is off, see the style
 
 
 def _mark(axes: "Axes", history: History, measure: str) -> None:
@@ -126,7 +106,7 @@ def _mark(axes: "Axes", history: History, measure: str) -> None:
     best, since = history.best, history.overfitting_since
     if best is not None:
         part = "validation" if math.isfinite(best.validation_loss) else "train"
-        value = _scale(measure) * getattr(best, f"{part}_{measure}")
+        value = _SCALES.get(measure, 1) * getattr(best, f"{part}_{measure}")
         if math.isfinite(value):
             axes.plot(
                 best.epoch, value, ls="", marker="o", ms=9, mfc="white", mec=BEST, mew=2.2, zorder=5, clip_on=False,
@@ -150,8 +130,9 @@ def _write_value(axes: "Axes", epoch: float, value: float, words: str) -> None:
     side = -1 if x > left + 0.75 * (right - left) else 1
     beside = x + side * np.linspace(9, 52, 12)
     curves = [axes.transData.transform(line.get_xydata()) * points for line in axes.lines]
-    nan = float("nan")
-    heights = np.array([np.interp(beside, curve[:, 0], curve[:, 1], nan, nan) for curve in curves if len(curve) > 1])
+    heights = np.array(
+        [np.interp(beside, curve[:, 0], curve[:, 1], math.nan, math.nan) for curve in curves if len(curve) > 1]
+    )
     free = [
         distance
         for distance in (-12.0, 14.0, -24.0, 26.0, 38.0)

@@ -1,7 +1,6 @@
 """The filters of a network as pictures: their weights, and the maps that they answer an image with."""
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
@@ -12,20 +11,19 @@ from numpy.typing import ArrayLike, NDArray
 
 from gpunn.backend.base import Shape
 from gpunn.errors import ShapeError
+from gpunn.files import StrPath
 from gpunn.nn.arguments import as_batch
 from gpunn.nn.layers import Layer
 from gpunn.nn.network import Network
-from gpunn.reports.style import FAINT, check_count, colour_bar, draw_image, first_of, frame, limits_of, picture
+from gpunn.reports.style import FAINT, draw_sample, first_of, limits_of, picture
+from gpunn.scalars import positive_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
-# Panels of activations beside each other.
-_ACROSS = 3
-# Between tiles, as shares of a tile's width: room for its number above it.
-_BESIDE, _ABOVE = 0.12, 0.26
+_ACROSS = 3  # panels of activations beside each other
+_BESIDE, _ABOVE = 0.12, 0.26  # between tiles, as shares of a tile's width: room for its number above it
 
 
 def first_filters(model: Network, shape: Shape) -> tuple[str, NDArray[Any]] | None:
@@ -45,9 +43,7 @@ def first_filters(model: Network, shape: Shape) -> tuple[str, NDArray[Any]] | No
     return layer.name, w
 
 
-def plot_filters(
-    weights: ArrayLike, path: str | os.PathLike[str], *, name: str = "filters", count: int = 64, title: str = ""
-) -> None:
+def plot_filters(weights: ArrayLike, path: StrPath, *, name: str = "filters", count: int = 64, title: str = "") -> None:
     """Draw weights (units, channels, height, width) as images, all on one scale.
 
     One channel: red above 0, blue below. Three channels: as red, green and blue, grey being 0. Other numbers of
@@ -56,9 +52,8 @@ def plot_filters(
     w = np.asarray(weights)
     if w.ndim != 4 or not w.size:
         raise ShapeError(f"expected weights (units, channels, height, width), got {w.shape}")
-    check_count(count, "filters")
     units, channels, height, width = w.shape
-    shown = w[:count]
+    shown = w[: positive_whole(count, "count of filters")]
     if channels == 3:
         cmap, norm = colours(shown, diverging=True)
         tiles, words = np.asarray(norm(shown.transpose(0, 2, 3, 1))), "weights for red, green and blue; grey is 0"
@@ -67,16 +62,16 @@ def plot_filters(
         cmap, norm = colours(tiles, diverging=True)
     else:
         tiles, words = np.sqrt(np.square(shown).sum(axis=1)), f"norm of the weights over {channels} channels"
-        cmap, norm = colours(tiles, diverging=False)
+        cmap, norm = colours(tiles)
     across, down = extent(*grid(len(shown), height, width), height, width)
     inches = min(0.85, 7.0 / across, 7.0 / down)
     with picture(path, max(4.6, inches * across + 1.2), inches * down + 1.2, title) as figure:
         axes = figure.add_subplot()
-        scale = _draw_tiles(axes, tiles, cmap, norm)
+        _draw_tiles(axes, tiles, cmap, norm)
         axes.set_title(f"{name}: {first_of(len(shown), units)}, {height} × {width}", fontsize=10.5)
         figure.supxlabel(words, fontsize=9.0, color=FAINT)
         if channels != 3:
-            colour_bar(figure, scale, ax=axes, shrink=0.8, aspect=25, pad=0.02)
+            figure.colorbar(axes.images[0], ax=axes, shrink=0.8, aspect=25, pad=0.02)
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,7 +124,7 @@ def _is_convolution(layer: Layer) -> bool:
 def plot_activations(
     image: ArrayLike,
     answers: Sequence[Answers],
-    path: str | os.PathLike[str],
+    path: StrPath,
     *,
     name: str = "input",
     count: int = 16,
@@ -139,37 +134,36 @@ def plot_activations(
     pixels = np.asarray(image, np.float64)
     if pixels.ndim != 3 or not pixels.size or not answers:
         raise ShapeError(
-            f"expected an image (height, width, channels) and the answers of a convolution at least, got "
-            f"{pixels.shape} and {len(answers)} answers"
+            f"expected an image (height, width, channels) and answers, got {pixels.shape} and {len(answers)}"
         )
-    check_count(count, "maps")
+    count = positive_whole(count, "count of maps")
     rows, across = math.ceil(len(answers) / _ACROSS), min(len(answers), _ACROSS)
     height, width, channels = pixels.shape
     with picture(path, 2.0 + 3.3 * across, 3.5 * rows + 0.6, title) as figure:
         places = figure.add_gridspec(rows, 1 + across, width_ratios=[1.6] + [3.3] * across)
         axes = figure.add_subplot(places[0, 0])
         mean = f"\nmean of {channels} channels" if channels not in (1, 3) else ""
-        frame(axes, f"{name}\n{height} × {width}{mean}", fontsize=9.5)
-        draw_image(axes, pixels if channels == 3 else pixels.mean(axis=2), limits_of(pixels))
+        shown = pixels if channels == 3 else pixels.mean(axis=2)
+        draw_sample(axes, shown, limits_of(pixels), f"{name}\n{height} × {width}{mean}", fontsize=9.5)
         for number, answer in enumerate(answers):
             axes = figure.add_subplot(places[number // across, 1 + number % across])
             filters, height, width = answer.maps.shape
             shown = answer.maps[:count]
-            scale = _draw_tiles(axes, shown, *colours(shown))
+            _draw_tiles(axes, shown, *colours(shown))
             axes.set_title(f"{answer.name}\n{first_of(len(shown), filters)} maps, {height} × {width}", fontsize=9.5)
-            colour_bar(figure, scale, 7.5, ax=axes, shrink=0.75, aspect=25, pad=0.02)
+            figure.colorbar(axes.images[0], ax=axes, shrink=0.75, aspect=25, pad=0.02)
 
 
-def colours(values: NDArray[Any], *, diverging: bool | None = None) -> "tuple[str, Normalize]":
-    """Choose a colour map and one scale for all finite values; around 0 where some are negative, else from 0 on."""
+def colours(values: NDArray[Any], *, diverging: bool = False) -> "tuple[str, Normalize]":
+    """Choose a colour map and one scale for all finite values: from 0 on, or around 0 if asked or some are negative."""
     from matplotlib.colors import Normalize
 
     finite = values[np.isfinite(values)]
     largest = float(np.abs(finite).max(initial=0.0)) or 1.0
-    if diverging is None:
-        diverging = bool((finite < 0).any())
     # Both are told apart under every common colour blindness; 0 is white in one and dark in the other.
-    return ("RdBu_r", Normalize(-largest, largest)) if diverging else ("viridis", Normalize(0.0, largest))
+    if diverging or (finite < 0).any():
+        return "RdBu_r", Normalize(-largest, largest)
+    return "viridis", Normalize(0.0, largest)
 
 
 def grid(count: int, height: int, width: int) -> tuple[int, int]:
@@ -184,9 +178,8 @@ def extent(rows: int, columns: int, height: int, width: int) -> tuple[float, flo
     return columns * (1 + _BESIDE), rows * (height / width + _ABOVE)
 
 
-def _draw_tiles(axes: "Axes", tiles: NDArray[Any], cmap: str, norm: "Normalize") -> "ScalarMappable":
-    """Draw images (count, height, width) or (…, 3) in a grid, each under its number from 0; return their scale."""
-    from matplotlib.cm import ScalarMappable
+def _draw_tiles(axes: "Axes", tiles: NDArray[Any], cmap: str, norm: "Normalize") -> None:
+    """Draw images (count, height, width) or (…, 3) in a grid, each under its number from 0."""
     from matplotlib.patches import Rectangle
 
     count, height, width = tiles.shape[:3]
@@ -199,8 +192,5 @@ def _draw_tiles(axes: "Axes", tiles: NDArray[Any], cmap: str, norm: "Normalize")
         axes.add_patch(Rectangle((left, top), 1, high, fill=False, edgecolor="#BBBBBB", linewidth=0.6))
         axes.text(left, top - 0.02, f"{number}", fontsize=6.5, color=FAINT, va="bottom", ha="left")
     across, down = extent(rows, columns, height, width)
-    axes.set_xlim(-0.01, across - _BESIDE + 0.01)
-    axes.set_ylim(down - _ABOVE + 0.01, -_ABOVE)
+    axes.set(xlim=(-0.01, across - _BESIDE + 0.01), ylim=(down - _ABOVE + 0.01, -_ABOVE))
     axes.set_axis_off()
-    # Nothing is drawn by itself, so that an axis without ticks does not hide it.
-    return ScalarMappable(norm, cmap)

@@ -1,7 +1,6 @@
 """Predicted classes beside true ones: how often each was taken for which, and the worst mistakes themselves."""
 
 import math
-import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,29 +9,27 @@ from numpy.typing import ArrayLike, NDArray
 
 from gpunn.data.memmap import Inputs, Rows
 from gpunn.errors import DataError, ShapeError
-from gpunn.reports import style
-from gpunn.reports.style import FAINT, INK, percent, picture, shortened
+from gpunn.files import StrPath
+from gpunn.reports.style import FAINT, INK, VALIDATION, draw_sample, limits_of, percent, picture, shortened, write_alone
+from gpunn.scalars import positive_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Numbers in the cells of more classes could not be read.
-_MOST_WRITTEN = 20
-# An error share of this much is fully coloured at least: one slip in a good matrix must not look like a disaster.
-_LEAST_FULL = 0.02
-# Below 1 it lifts rare errors off the white.
-_POWER = 0.7
-# Flat samples of fewer features are measurements, even where their number happens to be a square.
-_LEAST_SIDE = 8
+_MOST_WRITTEN = 20  # numbers in the cells of more classes could not be read
+_LEAST_FULL = (
+    0.02  # an error share of this much is fully coloured: one slip in a good matrix must not look like a disaster
+)
+_POWER = 0.7  # below 1 it lifts rare errors off the white
+_LEAST_SIDE = 8  # flat samples of fewer features are measurements, even where their number happens to be a square
 
 
 def confusion_matrix(labels: ArrayLike, predicted: ArrayLike, classes: int) -> NDArray[np.int64]:
     """Count how often class i was taken for class j: n_ij = #{k : labels_k = i, predicted_k = j}, for classes (n,)."""
-    given = {"labels": np.asarray(labels), "predictions": np.asarray(predicted)}
-    true, answers = given.values()
+    true, answers = np.asarray(labels), np.asarray(predicted)
     if true.ndim != 1 or true.shape != answers.shape:
         raise ShapeError(f"expected labels and predictions of one shape (n,), got {true.shape} and {answers.shape}")
-    for name, values in given.items():
+    for name, values in (("labels", true), ("predictions", answers)):
         if values.size and values.dtype.kind not in "iu":
             raise DataError(f"expected whole numbers as {name}, got {values.dtype}: use argmax for the classes")
         if values.size and not 0 <= values.min() <= values.max() < classes:
@@ -42,9 +39,7 @@ def confusion_matrix(labels: ArrayLike, predicted: ArrayLike, classes: int) -> N
     return counts
 
 
-def plot_confusion(
-    matrix: ArrayLike, class_names: Sequence[str], path: str | os.PathLike[str], title: str = ""
-) -> None:
+def plot_confusion(matrix: ArrayLike, class_names: Sequence[str], path: StrPath, title: str = "") -> None:
     """Draw a confusion matrix; right answers in blue, errors in an orange scale of their own.
 
     Colours are shares of a row. Were both on one scale, the diagonal would leave all errors white. Up to 20
@@ -80,59 +75,45 @@ def plot_confusion(
         axes: Axes = figure.add_axes((left / width, below / height, side / width, side / height))
         axes.imshow(colours, interpolation="nearest")
         axes.spines[:].set_visible(False)
-        _name_classes(axes, names)
         axes.set(xlabel="predicted class", ylabel="true class")
         total, right = int(counts.sum()), int(np.trace(counts))
         heading = f"{right:,} of {total:,} right ({100 * right / total:.2f} %)" if total else "no samples"
         axes.set_title(heading, fontsize=10.5, pad=10)
+        step = -(-classes // 34)
+        turned: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if longest > 3 else {}
+        axes.set_xticks(range(0, classes, step), names[::step], **turned)
+        axes.set_yticks(range(0, classes, step), names[::step])
+        axes.tick_params(labelsize=9.0 if is_written else 7.5)
         if is_written:
-            places = np.arange(classes - 1) + 0.5
-            axes.set_xticks(places, minor=True)
-            axes.set_yticks(places, minor=True)
+            borders = np.arange(classes - 1) + 0.5
+            axes.set_xticks(borders, minor=True)
+            axes.set_yticks(borders, minor=True)
             axes.grid(which="minor", color="white", linewidth=1.5)
             axes.tick_params(which="both", length=0)
-            _write_counts(axes, counts, is_dark)
-            _write_recalls(axes, counts, side)
+            _write_numbers(axes, counts, is_dark, classes / side)
         long = min(side, 4.0)
         place = (beside / width, (below + (side - long) / 2) / height, 0.16 / width, long / height)
-        bar = style.colour_bar(figure, scale, 9.0, cax=figure.add_axes(place))
         ticks = (0.0, full / 4, full / 2, full)
-        words = [f"{100 * tick:.1f} %" if 0 < tick < 0.0995 else percent(tick) for tick in ticks]
-        bar.set_ticks(ticks, labels=words)
+        bar = figure.colorbar(scale, cax=figure.add_axes(place), ticks=ticks)
+        bar.set_ticklabels([f"{100 * tick:.1f} %" if 0 < tick < 0.0995 else percent(tick) for tick in ticks])
         bar.set_label("errors, as a share of the true class", fontsize=9.0)
 
 
-def _name_classes(axes: "Axes", names: Sequence[str]) -> None:
-    step = -(-len(names) // 34)
-    places, shown = np.arange(0, len(names), step), names[::step]
-    size = 9.0 if len(names) <= _MOST_WRITTEN else 7.5
-    axes.set_xticks(places, shown, fontsize=size)
-    axes.set_yticks(places, shown, fontsize=size)
-    if max(map(len, shown)) > 3:
-        for label in axes.get_xticklabels():
-            label.set(rotation=45, ha="right", rotation_mode="anchor")
-
-
-def _write_counts(axes: "Axes", counts: NDArray[Any], is_dark: NDArray[Any]) -> None:
-    """Write the counts into their cells."""
+def _write_numbers(axes: "Axes", counts: NDArray[Any], is_dark: NDArray[Any], cells: float) -> None:
+    """Write the counts, and two columns beside them, at one distance for any number of cells an inch."""
     size = 9.0 if len(str(counts.max())) <= 4 else 7.0
+    centred: dict[str, Any] = {"ha": "center", "va": "center"}
     for row, column in np.argwhere(counts > 0):
-        weight = "bold" if row == column else "normal"
-        color = "white" if is_dark[row, column] else INK
-        look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": size, "fontweight": weight, "color": color}
-        axes.text(column, row, f"{counts[row, column]}", **look)
-
-
-def _write_recalls(axes: "Axes", counts: NDArray[Any], side: float) -> None:
-    """Write two columns beside the matrix, at the same distance in inches whatever the size of a cell."""
-    cells, edge = len(counts) / side, len(counts) - 0.5
+        weight, color = "bold" if row == column else "normal", "white" if is_dark[row, column] else INK
+        axes.text(column, row, f"{counts[row, column]}", size=size, weight=weight, color=color, **centred)
+    edge = len(counts) - 0.5
     samples, recall = edge + 0.45 * cells, edge + 1.15 * cells
     for place, heading in ((samples, "samples"), (recall, "recall")):
-        axes.text(place, -0.5 - 0.12 * cells, heading, ha="center", va="bottom", fontsize=8.5, color=FAINT)
+        axes.text(place, -0.5 - 0.12 * cells, heading, ha="center", va="bottom", size=8.5, color=FAINT)
     for row, total in enumerate(counts.sum(axis=1)):
-        axes.text(samples, row, f"{total:,}", ha="center", va="center", fontsize=8.5, color=FAINT)
+        axes.text(samples, row, f"{total:,}", size=8.5, color=FAINT, **centred)
         share = f"{100 * counts[row, row] / total:.1f} %" if total else "–"
-        axes.text(recall, row, share, ha="center", va="center", fontsize=9.0)
+        axes.text(recall, row, share, size=9.0, **centred)
 
 
 def plot_mistakes(
@@ -140,7 +121,7 @@ def plot_mistakes(
     labels: ArrayLike,
     probabilities: ArrayLike,
     class_names: Sequence[str],
-    path: str | os.PathLike[str],
+    path: StrPath,
     count: int = 24,
     title: str = "",
     scale: float = 1.0,
@@ -156,9 +137,9 @@ def plot_mistakes(
         raise ShapeError(f"expected inputs (n, …) and labels (n,), got {samples.shape} and {true.shape}")
     if shares.shape != (len(true), len(class_names)):
         raise ShapeError(
-            f"expected probabilities of ({len(true)}, {len(class_names)}), a column a class, got {shares.shape}"
+            f"expected probabilities of {(len(true), len(class_names))}, a column a class, got {shares.shape}"
         )
-    style.check_count(count, "mistakes")
+    count = positive_whole(count, "count of mistakes")
     predicted = np.argmax(shares, axis=1)
     mistakes = np.flatnonzero(predicted != true)
     # −ln falls with p: the lowest p is the highest loss, also where p is 0 and the loss infinite.
@@ -174,21 +155,17 @@ def plot_mistakes(
     heading = f"{which} {len(mistakes):,} mistake{'s' if len(mistakes) != 1 else ''} ({share})"
     with picture(path, max(wide * columns, 5.0), 1.78 * rows + 0.8, title or "Worst mistakes") as figure:
         if not len(worst):
-            style.write_alone(figure, f"No mistakes among {len(true):,} samples")
+            write_alone(figure, f"No mistakes among {len(true):,} samples")
             return
         figure.supxlabel(heading, fontsize=9.5, color=FAINT)
         shown = _as_images(samples[worst] if scale == 1 else samples[worst] * np.float32(scale))
-        limits = (0.0, 255.0) if shown.dtype == np.uint8 and samples.ndim > 2 else style.limits_of(shown)
+        limits = (0.0, 255.0) if shown.dtype == np.uint8 and samples.ndim > 2 else limits_of(shown)
         for place, sample in enumerate(worst):
             axes = figure.add_subplot(rows, columns, place + 1)
             answer = predicted[sample]
             words = f"predicted {names[answer]} ({percent(float(shares[sample, answer]))})"
-            style.frame(axes, words, fontsize=8.0, color=style.VALIDATION, pad=3)
+            draw_sample(axes, shown[place], limits, words, fontsize=8.0, color=VALIDATION, pad=3)
             axes.set_xlabel(f"true {names[true[sample]]}", fontsize=8.0, color=INK, labelpad=3)
-            if shown[place].ndim == 1:
-                _draw_bars(axes, shown[place], limits)
-            else:
-                style.draw_image(axes, shown[place], limits)
 
 
 def _as_images(samples: NDArray[Any]) -> NDArray[Any]:
@@ -201,13 +178,3 @@ def _as_images(samples: NDArray[Any]) -> NDArray[Any]:
     side = math.isqrt(flat.shape[1])
     is_square = samples.ndim == 2 and side >= _LEAST_SIDE and side * side == flat.shape[1]
     return flat.reshape(-1, side, side) if is_square else flat
-
-
-def _draw_bars(axes: "Axes", sample: NDArray[Any], limits: tuple[float, float]) -> None:
-    # One outline for all the bars: a patch for each would take seconds.
-    axes.stairs(sample, np.arange(len(sample) + 1), fill=True, color=style.TRAINING)
-    axes.axhline(0.0, color=FAINT, linewidth=0.6)
-    low, high = limits
-    margin = 0.05 * (high - low)
-    axes.set_ylim(low - margin, high + margin)
-    axes.set_box_aspect(1)

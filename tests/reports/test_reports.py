@@ -35,8 +35,7 @@ NAN = float("nan")
 def coarse(monkeypatch, request):
     """Most claims hold at any resolution, and are checked sooner at a low one."""
     if "full_size" not in request.fixturenames:
-        for key in ("figure.dpi", "savefig.dpi"):
-            monkeypatch.setitem(style._STYLE, key, 50)
+        monkeypatch.setitem(style._STYLE, "figure.dpi", 50)
 
 
 @pytest.fixture
