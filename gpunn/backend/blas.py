@@ -8,7 +8,7 @@ the product and on `threads()` alone, so a busy machine changes no bit (`docs/de
 import ctypes
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import pairwise, product
 from typing import Any, NamedTuple
@@ -165,24 +165,19 @@ def _cut(length: int, count: int) -> list[slice]:
 def _whole(library: _Library, layout: Layout, a: NDArray[Any], b: NDArray[Any], c: NDArray[Any]) -> Planned:
     """Prepare a product as a whole, by as many threads as OpenBLAS thinks right."""
     function, real = (library.sgemm, ctypes.c_float) if c.itemsize == 4 else (library.dgemm, ctypes.c_double)
-    first, second = real(), real()
-    arguments = _arguments(library.integer, ctypes.c_int, [layout], (first, second), map(_address, (a, b, c)))
+    integer, enum, first, second = library.integer, ctypes.c_int, real(), real()
+    of_a, of_b, m, n, k, lda, ldb, ldc = layout
+    # Written out, not in loops: it takes as long as a small product.
+    arguments = (
+        enum(_ROW_MAJOR), enum(_PLAIN + of_a), enum(_PLAIN + of_b), integer(m), integer(n), integer(k),
+        first, _address(a), integer(lda), _address(b), integer(ldb), second, _address(c), integer(ldc),
+    )  # fmt: skip
 
     def multiply(alpha: float, beta: float, _kept: Any = (a, b, c)) -> None:
         first.value, second.value = alpha, beta
         function(*arguments)
 
     return multiply
-
-
-def _arguments(integers: Any, enums: Any, layouts: Iterable[Layout], scalars: Any, addresses: Any) -> tuple[Any, ...]:
-    """Return the arguments that BLAS takes: values for one product, arrays of as many for a batch."""
-    of_a, of_b, m, n, k, lda, ldb, ldc = zip(*layouts, strict=True)
-    (alpha, beta), (a, b, c) = scalars, addresses
-    return (
-        ctypes.c_int(_ROW_MAJOR), enums(*(_PLAIN + x for x in of_a)), enums(*(_PLAIN + x for x in of_b)),
-        integers(*m), integers(*n), integers(*k), alpha, a, integers(*lda), b, integers(*ldb), beta, c, integers(*ldc),
-    )  # fmt: skip
 
 
 _computing: set[int] = set()
@@ -201,11 +196,16 @@ def _batch(library: _Library, layouts: Sequence[Layout], a: Matrices, b: Matrice
 
     def arguments(part: slice) -> tuple[Any, ...]:
         size = len(layouts[part])
-        pointers = [(ctypes.c_void_p * size)(*each[part]) for each in addresses]
-        integers = library.integer * size
-        common = _arguments(integers, ctypes.c_int * size, layouts[part], scalars, pointers)
+        integers, orders, pointers = library.integer * size, ctypes.c_int * size, ctypes.c_void_p * size
+        of_a, of_b, *sizes = zip(*layouts[part], strict=True)
+        m, n, k, lda, ldb, ldc = (integers(*each) for each in sizes)
+        plain_a, plain_b = (orders(*(_PLAIN + each for each in of)) for of in (of_a, of_b))
+        at_a, at_b, at_c = (pointers(*each[part]) for each in addresses)
         # Each product is a group of its own, so that they may be of different shapes.
-        return *common, library.integer(size), integers(*[1] * size)
+        return (
+            ctypes.c_int(_ROW_MAJOR), plain_a, plain_b, m, n, k, scalars[0], at_a, lda, at_b, ldb,
+            scalars[1], at_c, ldc, library.integer(size), integers(*[1] * size),
+        )  # fmt: skip
 
     # The calls of BLAS, by the number of threads: each has no more products than that, so it takes no more threads.
     rounds = {most: [arguments(slice(0, count))]}
