@@ -17,8 +17,6 @@ from gpunn.experiments import starting, streams
 from gpunn.experiments.signals import Terminated, install
 from gpunn.version import __version__
 
-INTERRUPTED = 130
-
 
 def _say(line: str) -> None:
     # Past click, which writes UTF-8 to a stream of ASCII; and at once, to keep its place between lines of progress.
@@ -104,16 +102,16 @@ def train(recipe: str | None, out: str | None, resume: str | None, profile: bool
 
     report = _from_source("profile_report", "the profiler comes").write_profile if profile else None
     options["checkpoints"] = {name: options.pop(name) for name in ("every", "minutes", "keep")}
-    if resume is None:
-        if out is not None and not out.strip():
-            raise OptionError("--out must name a folder, got an empty name: leave it out for the next free one in runs")
+    if resume is not None:
+        of_the_run = {"recipe": recipe, "out": out, **{name: options.pop(name) for name in ("batch_size", "seed")}}
+        for name, value in of_the_run.items():
+            if value is not None:
+                raise OptionError(f"--{name.replace('_', '-')} cannot be given with --resume: it is that of the run")
+        run.resume(resume, _say, report=report, **options)
+    elif out is not None and not out.strip():
+        raise OptionError("--out must name a folder, got an empty name: leave it out for the next free one in runs")
+    else:
         run.train(read_experiment(recipe or "mlp").with_options(**options), out, _say, report=report)
-        return
-    of_the_run = {"recipe": recipe, "out": out, **{name: options.pop(name) for name in ("batch_size", "seed")}}
-    for name, value in of_the_run.items():
-        if value is not None:
-            raise OptionError(f"--{name.replace('_', '-')} cannot be given with --resume: it is that of the run")
-    run.resume(resume, _say, report=report, **options)
 
 
 @cli.command()
@@ -250,7 +248,7 @@ def _run(arguments: list[str]) -> int:
 def _interrupted(error: BaseException) -> int:
     # click makes its own Abort of whatever interrupts it.
     cause = error if isinstance(error, Terminated) else error.__cause__
-    return 128 + cause.number if isinstance(cause, Terminated) else INTERRUPTED
+    return 128 + (cause.number if isinstance(cause, Terminated) else signal.SIGINT)
 
 
 def _fail(line: str, code: int) -> int:

@@ -89,12 +89,12 @@ def arguments_of(part: Any, without_defaults: bool = False) -> dict[str, Any]:
     """List the constructor's arguments that a part keeps, by name; on request without those of default value."""
     parameters = _parameters(type(part))
     values = {name: getattr(part, name) for name in parameters if hasattr(part, name)}
-    if without_defaults:
-        # Another argument, such as the size of a window for its stride.
-        follows: Mapping[str, str] = getattr(part, "defaults_to", {})
-        defaults = {name: values.get(follows.get(name, ""), parameters[name].default) for name in values}
-        return {name: value for name, value in values.items() if not _is_default(value, defaults[name])}
-    return values
+    if not without_defaults:
+        return values
+    # Another argument, such as the size of a window for its stride.
+    follows: Mapping[str, str] = getattr(part, "defaults_to", {})
+    defaults = {name: values.get(follows.get(name, ""), parameters[name].default) for name in values}
+    return {name: value for name, value in values.items() if not _is_default(value, defaults[name])}
 
 
 def _is_default(value: Any, default: Any) -> bool:
@@ -120,8 +120,7 @@ def _read_parameters(part: type) -> Mapping[str, inspect.Parameter]:
     """Return the constructor's parameters, by name."""
     if part.__init__ is object.__init__:  # type: ignore[misc]
         return {}
-    _, *parameters = inspect.signature(part.__init__).parameters.values()  # type: ignore[misc]
-    return {parameter.name: parameter for parameter in parameters}
+    return dict(list(inspect.signature(part.__init__).parameters.items())[1:])  # type: ignore[misc]
 
 
 # To ask Python for them takes longer than all the rest.
@@ -129,11 +128,7 @@ _parameters: Callable[[type], Mapping[str, inspect.Parameter]] = cache(_read_par
 
 
 def to_config(part: Any) -> dict[str, Any]:
-    """Describe a part as a dictionary: its `type` and its arguments; parts within it likewise.
-
-    Raises:
-        OptionError: a part that could not be made from it again.
-    """
+    """Describe a part and those within it as a dictionary; raise OptionError where it could not be made again."""
     config = _described(part)
     name = config["type"]
     for argument, value in config.items():

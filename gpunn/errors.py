@@ -7,12 +7,7 @@ _HEAD, _TAIL = 380, 200
 
 
 class GpunnError(Exception):
-    """Base of all errors below; the program ends with exit code 1.
-
-    Args:
-        message: Beginning with what was wrong, ending with the mend. It may hold text of somebody else's file, so it
-            is made one line of printable characters, and cut in the middle where it is long.
-    """
+    """Base of all errors below, with exit code 1; the message, which may quote any file, is made one printable line."""
 
     def __init__(self, message: str) -> None:
         super().__init__(in_one_line(str(message)))
@@ -31,17 +26,10 @@ class DataError(GpunnError, ValueError):
 
 
 class DeviceError(GpunnError, RuntimeError):
-    """A device that is not there or cannot be used, with the reason and the mend.
-
-    Args:
-        message: The message.
-        mend: Its end that says what to do, where that is known by itself.
-
-    Attributes:
-        is_sticky: Whether CUDA refuses everything from now on, until the process is started again.
-    """
+    """A device that is not there or cannot be used, with the reason and the mend; `mend` is that alone, or ""."""
 
     is_sticky = False
+    """Whether CUDA refuses everything from now on, until the process is started again."""
 
     def __init__(self, message: str, mend: str = "") -> None:
         super().__init__(message)
@@ -53,12 +41,7 @@ class CaptureError(GpunnError, RuntimeError):
 
 
 class DivergenceError(GpunnError, ArithmeticError):
-    """The loss became NaN or Inf, or grew far beyond that of the untrained network.
-
-    Args:
-        message: The message.
-        learning_rate: The advised learning rate, or None.
-    """
+    """The loss became non-finite, or grew far beyond that of the untrained network; advises a learning rate or None."""
 
     def __init__(self, message: str, learning_rate: float | None = None) -> None:
         super().__init__(message)

@@ -1,8 +1,4 @@
-"""Write files and folders whole or not at all, whenever the process is killed or the power goes.
-
-Content goes under another name first, is synced to the disk and gets its own name in one go; then the folder that holds
-the name is synced: without the last, a crash of the machine may forget the name.
-"""
+"""Write files and folders whole or not at all, whenever the process is killed or the power goes."""
 
 import contextlib
 import errno
@@ -88,7 +84,7 @@ def remove_folder(path: Path) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Wait until the disk knows the names in a folder."""
+    """Wait until the disk knows the names in a folder; before, a crash of the machine may forget them."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

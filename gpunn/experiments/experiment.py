@@ -27,7 +27,6 @@ LIBRARIES = {"python": ".".join(map(str, sys.version_info[:3])), "numpy": np.__v
 """Versions of Python and NumPy."""
 
 _PARTS = ("loss", "optimizer", "regularizer", "augmentation")
-_ORDER = ("version", "name", "description", "data", "training", "layers", *_PARTS, "checkpoints")
 _URI = "file://"
 # Fewer samples say too little about the gradient for the learning rates of the recipes.
 _LEAST_BATCH = 32
@@ -59,21 +58,21 @@ class TrainingPart(PlainOptions):
         return min(self.batch_size, max(_LEAST_BATCH, count // self.least_steps), count)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Experiment:
     """Everything that a run depends on; parts are tables of `gpunn.config`, a loss of None is chosen by the targets."""
 
+    version: str = ""
     name: str
-    layers: tuple[dict[str, Any], ...]
-    optimizer: dict[str, Any]
     description: str = ""
     data: DataPart = field(default_factory=DataPart)
     training: TrainingPart = field(default_factory=TrainingPart)
+    layers: tuple[dict[str, Any], ...]
     loss: dict[str, Any] | None = None
+    optimizer: dict[str, Any]
     regularizer: dict[str, Any] | None = None
     augmentation: dict[str, Any] | None = None
     checkpoints: CheckpointPart = field(default_factory=CheckpointPart)
-    version: str = ""
 
     def with_options(
         self,
@@ -152,9 +151,7 @@ class Experiment:
         """Write the experiment as a file that `read_experiment` reads."""
         import tomli_w
 
-        everything = {name: _plain(value) for name, value in asdict(self).items() if value not in (None, "")}
-        everything["data"]["source"] = _written(self.data.source)
-        return tomli_w.dumps({name: everything[name] for name in _ORDER if name in everything})
+        return tomli_w.dumps(_plain(asdict(replace(self, data=replace(self.data, source=_written(self.data.source))))))
 
     def origin(self, trainer: Trainer) -> Origin:
         """Describe what a run is made of, to be written into its checkpoints."""

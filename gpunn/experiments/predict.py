@@ -87,11 +87,8 @@ def predict_files(
     `refused` is given a line for each file that cannot be answered; left out, its error is raised.
     """
     model, experiment = load_run(run, device)
-    trained_on, shape = model.trained_on, model.input_shape
-    if trained_on is not None:
-        shape = trained_on.shape
-    elif experiment is not None and experiment.data.shape:
-        shape = experiment.data.shape
+    trained_on = model.trained_on
+    shape = trained_on.shape if trained_on else (experiment and experiment.data.shape) or model.input_shape
     if math.prod(shape) != math.prod(model.input_shape):
         raise DataError(f"{run}: its {EXPERIMENT} is of samples {shape}, its network of {model.input_shape}")
     for file in files:
@@ -127,11 +124,7 @@ def format_answers(answers: Iterable[Answer], form: str, encoding: str = "utf-8"
     if form == "json":
         table = [answer.to_dict() for answer in found]
         text = json.dumps(table, indent=2, ensure_ascii=False)
-        try:
-            text.encode(encoding)
-        except UnicodeEncodeError:
-            return json.dumps(table, indent=2)
-        return text
+        return text if text.encode(encoding, "replace").decode(encoding) == text else json.dumps(table, indent=2)
     if form == "csv":
         stream = io.StringIO()
         writer = csv.writer(stream, lineterminator="\n")

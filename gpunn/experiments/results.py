@@ -1,7 +1,4 @@
-"""The results of a run: its history, its figures, the network and the pictures, and the lines that it says.
-
-Every file is written whole or not at all; `metrics.json` comes last, so a folder that has it is complete.
-"""
+"""The results of a run: files, of which `metrics.json` comes last, and the lines that it says."""
 
 import json
 import math

@@ -1,23 +1,27 @@
 """A training as a folder: the experiment, its checkpoints, its history, its figures, the network and the pictures.
 
-`experiment.toml` comes first, so a disk that cannot be written is found before the training and not after it.
+A run resumes from its newest whole checkpoint, once that was compared with what is there now.
 """
 
 import contextlib
+import json
+import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from gpunn.backend.limits import reserved
-from gpunn.errors import DivergenceError, OutputError
-from gpunn.experiments.experiment import Experiment
-from gpunn.experiments.folder import CHECKPOINTS, EXPERIMENT, check_room, locked, new_folder
+from gpunn.errors import CheckpointError, DivergenceError, OptionError, OutputError
+from gpunn.experiments.experiment import Experiment, fingerprint, versions
+from gpunn.experiments.folder import CHECKPOINTS, EXPERIMENT, METRICS, check_room, holds_run, locked, new_folder
+from gpunn.experiments.recipes import parse_experiment, read_experiment
 from gpunn.experiments.results import introduce, write_results, write_stopped
-from gpunn.experiments.resume import located, restored
 from gpunn.experiments.signals import Signals
-from gpunn.files import write_atomically
-from gpunn.saving.checkpointer import Checkpointer, Say
+from gpunn.files import read_regular, remove_folder, remove_leftovers, write_atomically
+from gpunn.saving.checkpoint import Checkpoint, open_checkpoint
+from gpunn.saving.checkpointer import Checkpointer, Say, listed, newest
 from gpunn.train.trainer import Trainer
 
 Report = Callable[[Path, Experiment, Trainer, Say], None]
@@ -25,6 +29,11 @@ Report = Callable[[Path, Experiment, Trainer, Say], None]
 
 PICTURES = 128 << 20
 """Bytes of a memory limit that a training leaves for its pictures."""
+
+# What may differ between a run and its continuation. Of the data, their fingerprint is compared.
+_FREE = {"version", "description", "checkpoints", "data.source", "data.shape", "data.sha256"}
+_FREE |= {f"training.{name}" for name in ("epochs", "device", "data_on", "skip_bad_batches")}
+_MOST_METRICS = 1 << 20
 
 
 def train(
@@ -56,34 +65,42 @@ def resume(run: str, say: Say, *, progress: bool = True, report: Report | None =
     `changes` are for `Experiment.with_options`: epochs, device, place of the data, and checkpoints; of a run that has
     diverged the learning rate too.
     """
-    folder, named = located(run)
+    folder, named = _located(run)
     with Signals() as signals, locked(folder, say):
         with reserved(PICTURES):
-            experiment, trainer = restored(folder, named, changes, say, progress=progress)
+            experiment, trainer = _restored(folder, named, changes, say, progress=progress)
         _run(folder, experiment, trainer, signals, say, report)
     return folder
 
 
+@contextlib.contextmanager
+def _mended() -> Iterator[None]:
+    """Let errors of writing say what to do."""
+    try:
+        yield
+    except OutputError as error:
+        raise OutputError(f"{error}: free some space there, or give another folder by --out") from None
+
+
+@_mended()
 def _run(
     folder: Path, experiment: Experiment, trainer: Trainer, signals: Signals, say: Say, report: Report | None
 ) -> None:
     """Train to the end from where the trainer is, and write the results."""
-    with _mended():
-        check_room(folder, trainer, experiment.checkpoints.keep)
-        introduce(trainer, folder, say)  # first, so that nothing is left where nothing can be said
-        write_atomically(folder / EXPERIMENT, experiment.to_toml().encode())
+    check_room(folder, trainer, experiment.checkpoints.keep)
+    introduce(trainer, folder, say)  # first, so that nothing is left where nothing can be said
+    write_atomically(folder / EXPERIMENT, experiment.to_toml().encode())
     checkpointer = Checkpointer(folder / CHECKPOINTS, trainer, experiment.origin(trainer), experiment.checkpoints)
     try:
-        with _mended():
-            with signals.held(), _kept(folder, experiment, trainer, signals, say):
-                # At once: what cannot be written is found before the training, and whenever it is killed there is one.
-                checkpointer.save()
-                trainer.train(lambda: _after_step(checkpointer, signals))
-                checkpointer.save()
-            trainer.finish()
-            write_results(folder, experiment, trainer, say)
-            if report:
-                report(folder, experiment, trainer, say)
+        with signals.held(), _kept(folder, experiment, trainer, signals, say):
+            # At once: what cannot be written is found before the training, and whenever it is killed there is one.
+            checkpointer.save()
+            trainer.train(lambda: _after_step(checkpointer, signals))
+            checkpointer.save()
+        trainer.finish()
+        write_results(folder, experiment, trainer, say)
+        if report:
+            report(folder, experiment, trainer, say)
     except BaseException as error:
         again = f"gpunn train --resume {folder}"
         if isinstance(error, DivergenceError):
@@ -126,10 +143,150 @@ def _kept(folder: Path, experiment: Experiment, trainer: Trainer, signals: Signa
         raise
 
 
-@contextlib.contextmanager
-def _mended() -> Iterator[None]:
-    """Let errors of writing say what to do."""
+def _located(run: str) -> tuple[Path, Path | None]:
+    """Return the folder of a run, and the checkpoint that `run` names; raise CheckpointError where there is no run."""
+    path, named = Path(run), None
+    if not path.is_dir():
+        raise CheckpointError(f"there is no run folder {path}: give one that gpunn train has made")
+    if path.absolute().parent.name == CHECKPOINTS:
+        path, named = path.parent.parent, path
+    if not holds_run(path):  # before anything is written there or removed: it is somebody else's
+        raise CheckpointError(f"{path} holds no run to go on with: neither checkpoints nor {EXPERIMENT}")
+    return path, named
+
+
+def _restored(
+    folder: Path, named: Path | None, changes: Mapping[str, Any], say: Say, *, progress: bool
+) -> tuple[Experiment, Trainer]:
+    """Restore a run, whose folder is locked, from a checkpoint, by default the newest that is whole."""
+    checkpoint, asked = _compared(folder, named, changes, say)
+    if checkpoint is None:
+        # What a run does is a function of its experiment: from the start it is the same.
+        trainer = asked.trainer(asked.load_data(), progress=progress)
+        say(f"{folder} has no checkpoint yet: it begins again")
+        return asked.resolved(trainer), trainer
+    # Compared here, with a difference that can be shown, and not by the loader.
+    data = replace(asked, data=replace(asked.data, sha256="")).load_data()
+    if difference := _first(_differences(checkpoint.origin.data, fingerprint(data))):
+        raise CheckpointError(f"{asked.data.source} does not hold the data of {checkpoint.path}: {difference}")
+    trainer = asked.trainer(data, progress=progress)
+    state, epochs = checkpoint.state(trainer.state()), trainer.options.epochs
+    if state.now.step > trainer.steps:
+        raise OptionError(f"{checkpoint.path} is past {epochs} epochs ({trainer.steps} steps): give more epochs")
+    trainer.restore(state)
+    if trainer.options.regularizer and (old := [record.step for record in state.records if math.isnan(record.penalty)]):
+        say(f"an earlier version recorded the training loss with λR in it, up to step {old[-1]}; from here on apart")
+    for line in _differences(checkpoint.origin.versions, versions(trainer)):
+        say(f"not the same to the last bit: {line}")
+    for step, path in listed(folder / CHECKPOINTS):
+        if step > checkpoint.step:
+            remove_folder(path)
+            say(f"{path} is removed: the run goes on from step {checkpoint.step}")
+    (folder / METRICS).unlink(missing_ok=True)  # which says that the folder is complete
+    return asked.resolved(trainer), trainer
+
+
+def _compared(
+    folder: Path, named: Path | None, changes: Mapping[str, Any], say: Say
+) -> tuple[Checkpoint | None, Experiment]:
+    """Choose the checkpoint to resume from, and change the experiment; refuse one that is not the checkpoint's."""
+    checkpoints, written, metrics = folder / CHECKPOINTS, folder / EXPERIMENT, _metrics(folder)
+    others = {name: value for name, value in changes.items() if name != "learning_rate"}
+    rate, last_good = changes.get("learning_rate"), None
+    if rate is not None:
+        if not str(metrics.get("stopped")).startswith("training diverged"):
+            raise OptionError(
+                "--learning-rate cannot be given with --resume: it is that of the run, and may be changed only where "
+                "that has diverged"
+            )
+        kept = metrics.get("kept_step", metrics.get("steps"))
+        last_good = kept if type(kept) is int else 0
+    if checkpoints.is_symlink():
+        raise CheckpointError(f"{checkpoints} is a link: what is removed and written there must be of the run")
+    for place in (folder, checkpoints):
+        if place.is_dir():
+            remove_leftovers(place)
+    checkpoint = newest(checkpoints, say, last_good) if named is None else open_checkpoint(named)
+    made = None if checkpoint is None else _experiment(checkpoint)
+    asked = read_experiment(str(written)) if written.is_file() else made
+    if asked is None:
+        raise CheckpointError(f"{folder} holds no checkpoint and no {EXPERIMENT}: there is nothing to go on with")
+    asked = asked.with_options(**others)
+    if rate is not None:
+        asked = asked.with_changed_rate(rate, _epoch(checkpoint, made) if checkpoint and made else 0.0)
+    _check_unfinished(folder, metrics, made, asked)
+    if checkpoint is None or made is None:
+        return None, asked
+    before = asdict(_with_later_rate(made, asked, checkpoint))
+    if difference := _first(_differences(before, asdict(asked), _FREE)):
+        raise CheckpointError(f"{checkpoint.path} is of another experiment than {written}: {difference}")
+    return checkpoint, asked
+
+
+def _experiment(checkpoint: Checkpoint) -> Experiment:
     try:
-        yield
-    except OutputError as error:
-        raise OutputError(f"{error}: free some space there, or give another folder by --out") from None
+        return parse_experiment(checkpoint.origin.experiment, f"the experiment of {checkpoint.path}")
+    except OptionError as error:
+        raise CheckpointError(str(error)) from None
+
+
+def _epoch(checkpoint: Checkpoint, made: Experiment) -> float:
+    """Return the epoch of a checkpoint, to the bits that a schedule is given for its next step."""
+    steps = -(-checkpoint.origin.data["train"]["samples"] // made.training.batch_size)
+    epoch, number = divmod(checkpoint.step, steps)
+    return float(epoch + number / steps)
+
+
+def _with_later_rate(made: Experiment, asked: Experiment, checkpoint: Checkpoint) -> Experiment:
+    """Return a checkpoint's experiment, with the learning rate asked for if that changes only after the checkpoint."""
+    rate, now = made.optimizer.get("learning_rate"), asked.optimizer.get("learning_rate")
+    while isinstance(now, dict) and now.get("type") == "Changed" and now != rate:
+        if now["before"] == rate and _epoch(checkpoint, made) <= now["at"]:
+            return replace(made, optimizer={**made.optimizer, "learning_rate": asked.optimizer["learning_rate"]})
+        now = now["before"]
+    return made
+
+
+def _metrics(folder: Path) -> dict[str, Any]:
+    """Read the metrics of a run, {} where there are none."""
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        metrics = json.loads(read_regular(folder / METRICS, _MOST_METRICS, follow_links=False))
+        return metrics if isinstance(metrics, dict) else {}
+    return {}
+
+
+def _check_unfinished(folder: Path, metrics: dict[str, Any], made: Experiment | None, asked: Experiment) -> None:
+    """Raise CheckpointError where the run has its results, and no more epochs are asked for."""
+    if metrics.get("finished") is True and metrics.get("stopped"):
+        raise CheckpointError(f"{folder} is finished, it stopped early: there is nothing to go on with")
+    if metrics.get("finished") is True and made and asked.training.epochs <= made.training.epochs:
+        raise CheckpointError(f"{folder} is finished: give more epochs than {made.training.epochs} by --epochs")
+
+
+def _differences(was: Any, now: Any, free: Collection[str] = (), where: str = "") -> Iterator[str]:
+    """Describe where two trees of tables and lists differ, except at the keys in `free`."""
+    if isinstance(was, Mapping) and isinstance(now, Mapping):
+        inner = {f"{where}.{key}" if where else key: (was.get(key), now.get(key)) for key in [*was, *now]}
+    elif isinstance(was, list | tuple) and isinstance(now, list | tuple) and len(was) == len(now):
+        inner = {f"{where}[{number}]": pair for number, pair in enumerate(zip(was, now, strict=True), start=1)}
+    else:
+        inner = {}
+        if was != now:
+            yield f"{where} was {_shown(was)}, is {_shown(now)}"
+    for key, (before, after) in inner.items():
+        if key not in free:
+            yield from _differences(before, after, free, key)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list | tuple) and value and isinstance(value[0], Mapping):
+        return f"{len(value)} of {', '.join(str(item.get('type')) for item in value)}"[:80]
+    text = "none" if value is None else repr(value) if isinstance(value, str) else str(value)
+    return text if len(text) <= 80 else f"{text[:80]}…"
+
+
+def _first(differences: Iterator[str], most: int = 3) -> str:
+    """Join the first few differences to one text."""
+    there = list(differences)
+    there[most:] = [f"and {len(there) - most} more"] if len(there) > most else []
+    return "; ".join(there)

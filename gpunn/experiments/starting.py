@@ -1,8 +1,4 @@
-"""Let Ctrl-C end the program at once, without a traceback, before `main` and after it.
-
-The package imports this module first: its imports take a good part of a second, in which an exception could be caught
-nowhere. Where gpunn is not the program but a library, nothing is done.
-"""
+"""Let Ctrl-C end the program without a traceback while the package, which imports this first, is being imported."""
 
 import _signal as signal  # type: ignore[import-not-found]  # `signal` itself imports more, and so does what this module does without
 import os

@@ -1,8 +1,4 @@
-"""Standard streams on which the program can rely, whatever it was started with: files, pipes, terminals, or nothing.
-
-A character that a stream cannot show is replaced. A stream that is missing, or whose reader has gone, swallows what is
-written: the results of a training must not be lost for a line that nobody reads.
-"""
+"""Standard streams that take whatever is written: a training must not be lost for a line that nobody can read."""
 
 import codecs
 import contextlib

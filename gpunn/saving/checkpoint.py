@@ -104,7 +104,7 @@ class Checkpoint:
             best=at.get(position["best"]),
             optimizer=_part(arrays, "optimizer"),
             totals=arrays["totals"],
-            records=self._records([*_COLUMNS, *figures], arrays["records"], arrays.get("figures")),
+            records=self._records(figures, arrays),
             **{_FIELDS.get(name, name): position[name] for name in _NUMBERS},
         )
 
@@ -118,13 +118,13 @@ class Checkpoint:
                     raise DataError(difference)
                 return read_values(file, header.layout, str(path))
         except (DataError, OSError) as error:
-            reason = error.strerror or error if isinstance(error, OSError) else error
+            reason = getattr(error, "strerror", None) or error
             raise CheckpointError(f"{path} does not fit this network and its optimizer: {reason}") from None
 
-    def _records(self, names: list[str], rows: Any, more: Any) -> tuple[Record, ...]:
-        rows = rows if more is None else np.hstack([rows, more])
+    def _records(self, figures: list[str], arrays: Arrays) -> tuple[Record, ...]:
+        rows = np.hstack([arrays[name] for name in ("records", "figures") if name in arrays])
         try:
-            values = (dict(zip(names, map(float, row), strict=True)) for row in rows)
+            values = (dict(zip([*_COLUMNS, *figures], map(float, row), strict=True)) for row in rows)
             return tuple(History(Record(**{**value, "step": int(value["step"])}) for value in values))  # type: ignore[arg-type]
         except (ValueError, OverflowError) as error:
             raise CheckpointError(f"{self.path / STATE} holds no history: {error}") from None
@@ -147,15 +147,14 @@ def _part(arrays: Arrays, prefix: object) -> Arrays:
 def _different(found: Layout, wanted: Layout) -> str:
     """Describe the first differences between the arrays that are there and those that are wanted; "" if none."""
 
-    def described(layout: Layout, name: str, absent: str) -> str:
-        if name not in layout:
-            return absent
-        shape, dtype = layout[name]
-        return f"{dtype} ({', '.join(map(str, shape))})"
+    def described(entry: tuple[tuple[int, ...], str] | None, absent: str) -> str:
+        return f"{entry[1]} ({', '.join(map(str, entry[0]))})" if entry else absent
 
     changed = [name for name in sorted(found.keys() | wanted.keys()) if found.get(name) != wanted.get(name)]
-    pairs = [(name[:80], described(found, name, "missing"), described(wanted, name, "none")) for name in changed[:5]]
-    return "; ".join(f"{name} is {there}, expected {expected}" for name, there, expected in pairs)
+    return "; ".join(
+        f"{name[:80]} is {described(found.get(name), 'missing')}, expected {described(wanted.get(name), 'none')}"
+        for name in changed[:5]
+    )
 
 
 def write_checkpoint(path: Path, state: State, origin: Origin, model: Network) -> None:
@@ -260,8 +259,7 @@ def _check(value: Any, wanted: Any, where: str) -> None:
 def _check_values(manifest: dict[str, Any]) -> None:
     """Raise ValueError where a value of the right type cannot be."""
     position, step = manifest["position"], manifest["step"]
-    has_best = position["best"] is not None
-    if has_best != (manifest["files"].get(BEST) is not None):
+    if (position["best"] is None) != (manifest["files"].get(BEST) is None):
         raise ValueError(f"{BEST} must be there if and only if a step is the best")
     steps = [position["last"], position["good"], position["records"], position["best"] or 0]
     if not all(0 <= number <= step for number in steps) or step >= 2**31:

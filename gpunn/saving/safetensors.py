@@ -5,9 +5,7 @@
     values          little-endian, one array after another, without gaps
 
 Source: https://github.com/huggingface/safetensors, "Format".
-
-The library of that name is not used: it takes a kilobyte for each name of a hostile file, and is killed by a file that
-is cut short while it is mapped.
+The library of that name takes a kilobyte for each name of a hostile file, and dies of a file cut while it is mapped.
 """
 
 import io

@@ -643,7 +643,7 @@ def test_a_layer_in_a_layer_that_goes_to_another_network_is_one_of_its_own(train
 
 
 def test_the_link_of_the_checkpoints_is_looked_at_once() -> None:
-    tree = ast.parse((Path(gn.__file__).parent / "experiments" / "resume.py").read_text("utf-8"))
+    tree = ast.parse((Path(gn.__file__).parent / "experiments" / "run.py").read_text("utf-8"))
     assert sum(isinstance(node, ast.Attribute) and node.attr == "is_symlink" for node in ast.walk(tree)) == 1
 
 

@@ -77,9 +77,8 @@ def _parse(table: dict[str, Any], stem: str) -> Experiment:
         texts[key] = table.get(key, text)
         if not isinstance(texts[key], str) or not texts[key].isprintable():
             raise OptionError(f"{key} must be a text of one line, got {texts[key]!r}")
-    name = texts["name"]
-    if not name or not all(character.isalnum() or character in "-_." for character in name) or name.startswith("."):
-        raise OptionError(f"name must be letters, digits, '-', '_' and '.', got {name!r}")
+    if not re.fullmatch(r"(?!\.)[\w.-]+", texts["name"]):
+        raise OptionError(f"name must be letters, digits, '-', '_' and '.', got {texts['name']!r}")
     sections = {section: from_table(made, table.get(section, {}), section) for section, made in _SECTIONS.items()}
     data = replace(sections["data"], source=read_source(sections["data"].source))
     if len(data.shape) not in (0, 1, 3) or not all(type(size) is int and 0 < size < 2**31 for size in data.shape):
