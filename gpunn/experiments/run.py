@@ -257,9 +257,10 @@ def _metrics(folder: Path) -> dict[str, Any]:
 
 def _check_unfinished(folder: Path, metrics: dict[str, Any], made: Experiment | None, asked: Experiment) -> None:
     """Raise CheckpointError where the run has its results, and no more epochs are asked for."""
-    if metrics.get("finished") is True and metrics.get("stopped"):
+    is_finished = metrics.get("finished") is True
+    if is_finished and metrics.get("stopped"):
         raise CheckpointError(f"{folder} is finished, it stopped early: there is nothing to go on with")
-    if metrics.get("finished") is True and made and asked.training.epochs <= made.training.epochs:
+    if is_finished and made and asked.training.epochs <= made.training.epochs:
         raise CheckpointError(f"{folder} is finished: give more epochs than {made.training.epochs} by --epochs")
 
 

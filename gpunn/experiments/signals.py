@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 
 class Terminated(KeyboardInterrupt):
@@ -18,12 +18,8 @@ class Terminated(KeyboardInterrupt):
         self.number = int(number)
 
 
-def _exception(number: int) -> KeyboardInterrupt:
-    return KeyboardInterrupt() if number == signal.SIGINT else Terminated(number)
-
-
-def _raise(number: int, _frame: FrameType | None) -> None:
-    raise _exception(number)
+def _raise(number: int, _frame: FrameType | None = None) -> NoReturn:
+    raise KeyboardInterrupt if number == signal.SIGINT else Terminated(number)
 
 
 def _handle(numbers: tuple[int, ...], handler: Any) -> dict[int, Any]:
@@ -70,7 +66,7 @@ class Signals:
     def deliver(self) -> None:
         """Raise what is pending: KeyboardInterrupt for SIGINT, else Terminated."""
         if self.pending is not None:
-            raise _exception(self.pending)
+            _raise(self.pending)
 
     def _take(self, number: int, _frame: FrameType | None) -> None:
         if self._is_held and self.pending is None:
@@ -82,4 +78,4 @@ class Signals:
         if self.pending is not None:
             self.is_urgent = True
             signal.signal(number, signal.SIG_DFL)  # a third need not wait for anything
-        raise _exception(number)
+        _raise(number)
