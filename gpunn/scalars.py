@@ -15,6 +15,7 @@ _MOST = 2**48  # NumPy counts no much further
 Range = tuple[str, Callable[[float], bool]]
 """How a message puts the numbers that are allowed, and whether one is."""
 
+FINITE: Range = "be finite", math.isfinite
 POSITIVE: Range = "be above 0 and finite", lambda number: 0 < number < math.inf
 NOT_NEGATIVE: Range = "be at least 0 and finite", lambda number: 0 <= number < math.inf
 SHARE: Range = "lie from 0 to below 1", lambda number: 0 <= number < 1

@@ -7,9 +7,8 @@ from numpy.typing import ArrayLike
 from gpunn.backend.base import Backend
 from gpunn.data import Data, Samples
 from gpunn.data.augmentation import Augmentation
-from gpunn.nn.footprint import explained
 from gpunn.nn.losses import Loss
-from gpunn.nn.network import Network, alone
+from gpunn.nn.network import Network, alone, explained
 from gpunn.saving.model_file import read_model, save_model
 from gpunn.train.arguments import check_samples
 from gpunn.train.evaluator import Evaluation, evaluate, recompute_statistics
@@ -133,7 +132,6 @@ class Sequential(Network):
             trainer.progress.say(f"data on {trainer.placement}")
         return trainer.run()
 
-    @alone
     @explained
     def evaluate(
         self, samples: Samples | Data | tuple[ArrayLike, ArrayLike] | ArrayLike, y: ArrayLike | None = None
@@ -150,7 +148,6 @@ class Sequential(Network):
         """
         return evaluate(self, samples, y)
 
-    @alone
     @explained
     def recompute_statistics(self, samples: Samples | Data) -> None:
         """Replace the running averages of every BatchNorm by the statistics of these samples.

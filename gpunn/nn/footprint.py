@@ -3,9 +3,8 @@
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from functools import wraps
 from math import prod
-from typing import Any, NamedTuple, Protocol, Self, TypeVar, cast
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -29,8 +28,6 @@ _OF_OUTPUTS = 6
 
 UNCOUNTED = 40 << 20
 """Bytes of the host that a training takes beside its arrays: the BLAS's own, machine code of kernels, records."""
-
-Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 class Remembering(Protocol):
@@ -138,20 +135,6 @@ def require(
             free = backend.free_bytes() + taken
     if wanted > free:
         raise shortage(error, needed, batch_size, backend, others, free)
-
-
-def explained(method: Method) -> Method:
-    """Make a method of a network say, where memory runs out in it, what is needed and what would fit."""
-
-    @wraps(method)
-    def explaining(network: Any, *arguments: Any, **options: Any) -> Any:
-        try:
-            return method(network, *arguments, **options)
-        except MemoryError as error:
-            backend = network._built()
-            raise shortage(error, network.bytes_for, network.capacity, backend, 0, backend.free_bytes()) from None
-
-    return cast(Method, explaining)
 
 
 def shortage(

@@ -5,7 +5,7 @@ weights on every device and in every dtype.
 """
 
 from abc import ABC, abstractmethod
-from math import isfinite, sqrt
+from math import sqrt
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from gpunn.backend.base import Shape
 from gpunn.config import base_of_kind, register, written
 from gpunn.errors import OptionError
-from gpunn.scalars import real
+from gpunn.scalars import FINITE, NOT_NEGATIVE, real
 
 __all__ = ["Glorot", "He", "Initializer", "LeCun", "Normal"]
 
@@ -72,9 +72,7 @@ class Normal(Initializer):
     """
 
     def __init__(self, deviation: float = 1.0) -> None:
-        self.deviation = real(deviation, "deviation of Normal")
-        if not 0 <= self.deviation < float("inf"):
-            raise OptionError(f"deviation of Normal must be at least 0 and finite, got {deviation!r}")
+        self.deviation = real(deviation, "deviation of Normal", NOT_NEGATIVE)
 
     def __call__(self, shape: Shape, fan_in: int, fan_out: int, generator: np.random.Generator) -> NDArray[Any]:
         return generator.normal(0.0, self.deviation, shape)
@@ -89,9 +87,7 @@ class Constant(Initializer):
     """
 
     def __init__(self, value: float = 0.0) -> None:
-        self.value = real(value, "value of Constant")
-        if not isfinite(self.value):
-            raise OptionError(f"value of Constant must be finite, got {value!r}")
+        self.value = real(value, "value of Constant", FINITE)
 
     def __call__(self, shape: Shape, fan_in: int, fan_out: int, generator: np.random.Generator) -> NDArray[Any]:
         return np.full(shape, self.value)

@@ -20,7 +20,7 @@ from gpunn.errors import GpunnError, ShapeError
 from gpunn.kernels.gather import COUNT
 from gpunn.kernels.record import Array
 from gpunn.nn.arguments import as_batch, as_layers, as_shape, checked_dtype
-from gpunn.nn.footprint import count_network, explained, require
+from gpunn.nn.footprint import count_network, require, shortage
 from gpunn.nn.layers.base import Layer, LayerValues, placed
 from gpunn.nn.losses import Loss
 from gpunn.nn.parameter import Memory, Parameters
@@ -47,6 +47,21 @@ def alone(method: Method) -> Method:
             return method(network, *arguments, **options)
 
     return cast(Method, holding)
+
+
+def explained(method: Method) -> Method:
+    """Make a method `alone`, and let it say where memory runs out what is needed and what would fit."""
+
+    @alone
+    @wraps(method)
+    def explaining(network: Any, *arguments: Any, **options: Any) -> Any:
+        try:
+            return method(network, *arguments, **options)
+        except MemoryError as error:
+            backend = network._built()
+            raise shortage(error, network.bytes_for, network.capacity, backend, 0, backend.free_bytes()) from None
+
+    return cast(Method, explaining)
 
 
 class Network(Layout):
@@ -319,7 +334,6 @@ class Network(Layout):
             return samples
         return self.trained_on.arranged_samples(samples)
 
-    @alone
     @explained
     def predict_proba(self, x: ArrayLike) -> NDArray[Any]:
         """Return outputs for inputs, as probabilities where the loss or the last layer makes them such.

@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 from gpunn.backend.base import Shape
 from gpunn.config import register
-from gpunn.errors import OptionError, ShapeError
+from gpunn.errors import ShapeError
 from gpunn.kernels import activations as kernels
 from gpunn.kernels.record import Array, Elementwise, Raw
 from gpunn.nn.initializers import Glorot, He, Initializer
@@ -98,9 +98,8 @@ class LeakyReLU(Activation):
     weights = He
 
     def __init__(self, alpha: float = 0.01) -> None:
-        self.alpha = real(alpha, "alpha of LeakyReLU")
-        if not float("-inf") < self.alpha <= 1:
-            raise OptionError(f"alpha of LeakyReLU must be finite and at most 1, got {alpha!r}")
+        allowed = "be finite and at most 1", lambda slope: float("-inf") < slope <= 1
+        self.alpha = real(alpha, "alpha of LeakyReLU", allowed)
 
     @property
     def increases(self) -> bool:

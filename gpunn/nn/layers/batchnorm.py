@@ -7,12 +7,12 @@ from numpy.typing import NDArray
 
 from gpunn.backend.base import Shape
 from gpunn.config import register
-from gpunn.errors import OptionError, ShapeError
+from gpunn.errors import ShapeError
 from gpunn.kernels import normalization as kernels
 from gpunn.kernels.record import Array
 from gpunn.nn.initializers import Constant
 from gpunn.nn.layers.base import BuildContext, Layer
-from gpunn.scalars import real
+from gpunn.scalars import POSITIVE, real
 
 
 @register
@@ -35,11 +35,9 @@ class BatchNorm(Layer):
     is_pictured = False
 
     def __init__(self, epsilon: float = 1e-5, momentum: float = 0.1) -> None:
-        self.epsilon, self.momentum = real(epsilon, "epsilon of BatchNorm"), real(momentum, "momentum of BatchNorm")
-        if not 0 < self.epsilon < float("inf"):
-            raise OptionError(f"epsilon of BatchNorm must be above 0, got {epsilon!r}")
-        if not 0 < self.momentum <= 1:
-            raise OptionError(f"momentum of BatchNorm must lie above 0 and up to 1, got {momentum!r}")
+        self.epsilon = real(epsilon, "epsilon of BatchNorm", POSITIVE)
+        allowed = "lie above 0 and up to 1", lambda share: 0 < share <= 1
+        self.momentum = real(momentum, "momentum of BatchNorm", allowed)
 
     def build(self, context: BuildContext, input_shape: Shape) -> Shape:
         self._backend, zeros = context.backend, context.backend.zeros

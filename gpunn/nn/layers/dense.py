@@ -9,7 +9,7 @@ import numpy as np
 
 from gpunn.backend.base import Product, Shape, inside
 from gpunn.config import register
-from gpunn.errors import OptionError, ShapeError
+from gpunn.errors import ShapeError
 from gpunn.kernels.bias import add_bias, row_sums, with_bias
 from gpunn.kernels.record import Array
 from gpunn.nn.initializers import NAMED, Constant, Glorot, Initializer, checked_weights
@@ -28,13 +28,10 @@ class Weighted(Layer):
 
     def __init__(self, weights: Initializer | str, bias: float | bool) -> None:
         self.weights = checked_weights(weights)
-        self.bias: float | bool = False
-        if not isinstance(bias, bool | np.bool_):
-            self.bias = real(bias, f"bias of {type(self).__name__}")
-            if not math.isfinite(self.bias):
-                raise OptionError(f"bias of {type(self).__name__} must be finite, or False for none, got {bias!r}")
-        elif bias:
-            self.bias = 0.0  # True is a bias like any other
+        if isinstance(bias, bool | np.bool_):
+            self.bias: float | bool = 0.0 if bias else False  # True is a bias like any other
+        else:
+            self.bias = real(bias, f"bias of {type(self).__name__}", ("be finite, or False for none", math.isfinite))
 
     def stages(self) -> list[Layer]:
         return [self] if self.bias is False else [self, Bias(float(self.bias))]

@@ -2,11 +2,10 @@
 
 from gpunn.backend.base import Shape
 from gpunn.config import register
-from gpunn.errors import OptionError
 from gpunn.kernels.dropout import dropout
 from gpunn.kernels.record import Array
 from gpunn.nn.layers.base import BuildContext, Layer
-from gpunn.scalars import real
+from gpunn.scalars import SHARE, real
 
 
 @register
@@ -25,9 +24,7 @@ class Dropout(Layer):
     aliases_gradient = True  # where nothing was dropped
 
     def __init__(self, p: float = 0.5) -> None:
-        self.p = real(p, "p of Dropout")
-        if not 0 <= self.p < 1:
-            raise OptionError(f"p of Dropout must lie from 0 to below 1, got {p!r}")
+        self.p = real(p, "p of Dropout", SHARE)
 
     def build(self, context: BuildContext, input_shape: Shape) -> Shape:
         self._run = context.backend.run
