@@ -284,8 +284,7 @@ class Network(Layout):
         else:
             x = backend.asarray(batch).T
         try:
-            what = "forward", training, len(batch) == 1
-            self.compile_ahead(what, lambda: self.propagate(x, training, self.stages))
+            self.compile_ahead(("forward", training, len(batch) == 1), lambda: self.propagate(x, training, self.stages))
             return self.propagate(x, training, self.stages)
         finally:
             if x is not own:
@@ -384,8 +383,7 @@ class Network(Layout):
         """
         if not self.class_names:
             raise GpunnError("the network knows no names of classes, since it was not trained on labels: use predict")
-        named: NDArray[Any] = np.array(self.names_of_outputs)[self.predict(x)]
-        return named
+        return np.asarray(np.array(self.names_of_outputs)[self.predict(x)])
 
     @property
     def names_of_outputs(self) -> list[str]:

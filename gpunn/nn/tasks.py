@@ -32,8 +32,7 @@ class Task(Enum):
         if self is Task.REGRESSION:
             return outputs
         if self is Task.CLASSES and outputs.shape[1] > 1:
-            guesses: NDArray[Any] = np.argmax(outputs, axis=1)
-            return guesses
+            return np.asarray(np.argmax(outputs, axis=1))
         each = (outputs >= 0.5).astype(np.intp)
         return each[:, 0] if self is Task.CLASSES else each
 

@@ -1,8 +1,7 @@
 """The base of every layer: built once, then forward and backward over buffers made at build.
 
-Samples are the last axis inside the network, (features, batch) and (channels, height, width, batch), so the code reads
-as the equations do and every row over the batch is contiguous. Shapes in `build`, errors and the summary are those of
-one sample: (features,) and (height, width, channels).
+Inside, samples are the last axis: (features, batch) and (channels, height, width, batch). Shapes in `build`, errors and
+the summary are those of one sample: (features,) and (height, width, channels).
 """
 
 import warnings
