@@ -8,14 +8,19 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from gpunn.backend import driver
+from threadpoolctl import threadpool_info
+
+from gpunn.backend import blas, driver
+from gpunn.backend.compiling import VARIABLE, kernel_cache
+from gpunn.backend.devices import trials, trouble_in
 from gpunn.backend.driver import PIP, Finding
+from gpunn.data.load import user_cache
+from gpunn.kernels import cores, loops
+from gpunn.version import __version__
 
 
 def diagnose() -> list[Finding]:
     """Find out everything that decides on what gpunn can run here, and how fast: in the order to read it in."""
-    from gpunn.version import __version__
-
     findings = [
         Finding("gpunn", "ok", __version__),
         Finding("Python", "ok", f"{'.'.join(map(str, sys.version_info[:3]))}, {sys.executable}"),
@@ -23,8 +28,7 @@ def diagnose() -> list[Finding]:
         _blas_finding(),
         _processor_finding(),
         _loops_finding(),
-        *_data_findings(),
-        _cache_finding(),
+        *_folder_findings(),
     ]
     found = driver.read_driver()
     index = driver.first_gpu(found)
@@ -55,9 +59,6 @@ def _package_finding(package: str) -> Finding:
 
 
 def _blas_finding() -> Finding:
-    import numpy  # noqa: F401  # so that its BLAS is loaded, and found
-    from threadpoolctl import threadpool_info
-
     pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
     value = "; ".join(
         f"{pool['internal_api']} {pool['version'] or '?'}, {_counted(pool['num_threads'], 'thread')}, "
@@ -77,15 +78,12 @@ def _counted(count: int, word: str) -> str:
 
 def _processor_finding() -> Finding:
     """Look for threads of BLAS that wait for a core, with which a step can take a hundred times as long."""
-    from gpunn.backend.blas import shares_cores, threads
-    from gpunn.kernels.cores import cores
-
-    count, allowed, busy = threads(), cores(), os.getloadavg()[0]
+    count, allowed, busy = blas.threads(), cores.cores(), os.getloadavg()[0]
     value = _counted(allowed, "core")
-    if not shares_cores() and count > allowed:
+    if not blas.shares_cores() and count > allowed:
         mend = f"export OPENBLAS_NUM_THREADS={allowed}"
         return Finding("processor", "warn", f"{value}, but BLAS has {count} threads, which wait for each other", mend)
-    if not shares_cores() and count > 1 and busy > allowed / 2:
+    if not blas.shares_cores() and count > 1 and busy > allowed / 2:
         what = f"{value}, and work for {busy:.1f} of them: threads of BLAS that wait for each other can be 100 × slower"
         return Finding("processor", "warn", what, "end the other programs, or export OPENBLAS_NUM_THREADS=1")
     return Finding("processor", "ok", value)
@@ -93,19 +91,32 @@ def _processor_finding() -> Finding:
 
 def _loops_finding() -> Finding:
     """Look for Numba, which compiles the loops of the CPU's kernels."""
-    from gpunn.kernels.loops import OFF, version
-
-    if version():
+    if version := loops.version():
         try:
             importlib.import_module("numba")
         except ImportError as error:
-            mend = f"{PIP} install --upgrade numba, or export {OFF}=0"
-            return Finding("Numba", "warn", f"{version()} cannot be used: {error}", mend)
-        return Finding("Numba", "ok", f"{version()}: compiles the loops of larger networks")
-    if driver.installed("numba"):
-        return Finding("Numba", "ok", f"{driver.installed('numba')}, unused: {OFF} is 0")
+            mend = f"{PIP} install --upgrade numba, or export {loops.OFF}=0"
+            return Finding("Numba", "warn", f"{version} cannot be used: {error}", mend)
+        return Finding("Numba", "ok", f"{version}: compiles the loops of larger networks")
+    if version := driver.installed("numba"):
+        return Finding("Numba", "ok", f"{version}, unused: {loops.OFF} is 0")
     what = "not installed; with it, networks for images train faster on the CPU"
     return Finding("Numba", "ok", what, driver.install_command("numba"))
+
+
+def _folder_findings() -> Iterator[Finding]:
+    """Check that data and compiled kernels can be kept, and the kernels read: another user's may not be."""
+    yield _folder_finding("data cache", user_cache(), "XDG_CACHE_HOME")
+    if named := os.environ.get("GPUNN_DATA"):
+        mend = "" if Path(named).is_dir() else "let GPUNN_DATA name a folder, or unset it"
+        yield Finding("GPUNN_DATA", "warn" if mend else "ok", f"{named}: no folder" if mend else named, mend)
+    folder = kernel_cache()
+    finding = _folder_finding("kernel cache", folder, VARIABLE)
+    foreign = [path.name for path in folder.glob("*") if not os.access(path, os.R_OK)]
+    if finding.status == "ok" and foreign:
+        mend = f"export {VARIABLE}=FOLDER with a folder of your own"
+        finding = Finding("kernel cache", "warn", f"{folder}: {foreign[0]} is another user's", mend)
+    yield finding
 
 
 def _folder_finding(name: str, folder: Path, variable: str) -> Finding:
@@ -119,35 +130,8 @@ def _folder_finding(name: str, folder: Path, variable: str) -> Finding:
         return Finding(name, "warn", f"{folder}: {error.strerror or error}", mend)
 
 
-def _data_findings() -> Iterator[Finding]:
-    from gpunn.data.load import user_cache
-
-    yield _folder_finding("data cache", user_cache(), "XDG_CACHE_HOME")
-    if named := os.environ.get("GPUNN_DATA"):
-        if Path(named).is_dir():
-            yield Finding("GPUNN_DATA", "ok", named)
-        else:
-            yield Finding("GPUNN_DATA", "warn", f"{named}: no folder", "let GPUNN_DATA name a folder, or unset it")
-
-
-def _cache_finding() -> Finding:
-    """Check that compiled kernels can be kept, and read: another user's may not be."""
-    from gpunn.backend.compiling import VARIABLE, kernel_cache
-
-    folder = kernel_cache()
-    finding = _folder_finding("kernel cache", folder, VARIABLE)
-    if finding.status == "ok" and folder.is_dir():
-        for path in folder.iterdir():
-            if not os.access(path, os.R_OK):
-                mend = f"export {VARIABLE}=FOLDER with a folder of your own"
-                return Finding("kernel cache", "warn", f"{folder}: {path.name} is another user's", mend)
-    return finding
-
-
 def _trial_findings(index: int) -> Iterator[Finding]:
     """Use a device step by step, up to the first that fails."""
-    from gpunn.backend.devices import trials, trouble_in
-
     for name, attempt in trials(index):
         try:
             yield Finding(name, "ok", attempt())

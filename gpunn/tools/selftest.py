@@ -1,8 +1,7 @@
 """Compare every kernel of a device with its NumPy code: `gpunn doctor` does so where there is a GPU.
 
-Small networks of all registered parts are trained on the CPU. Each kernel call and each matrix product of theirs is
-done again on the device with copies of the same arguments, and the results are compared. So a new part is tested with
-the arguments that its kernels really get, without a line here.
+Small networks of all registered parts are trained on the CPU, and each of their kernel calls and matrix products is
+done again on the device with copies of the arguments: a new part is tested without a line here.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,8 +19,7 @@ from gpunn.config import PARTS
 from gpunn.kernels import Elementwise, Raw, registry
 from gpunn.kernels.updates import end_step
 
-# Rounding of exp and log, and sums in another order; a faulty kernel is wrong by much more.
-_RELATIVE = {"float32": 5e-5, "float64": 1e-10}
+_RELATIVE = {"float32": 5e-5, "float64": 1e-10}  # for rounding and sums in another order; faults are much larger
 
 
 class _Twice(NumpyBackend):
@@ -37,10 +35,9 @@ class _Twice(NumpyBackend):
         product = self.gemm
 
         def gemm(alpha: float, a: Any, b: Any, beta: float, c: Any) -> None:
-            moved = [_moved(array, device) for array in (a, b, c)]
+            a_there, b_there, c_there = (_moved(array, device) for array in (a, b, c))
             product(alpha, a, b, beta, c)
-            again = partial(device.gemm, alpha, moved[0], moved[1], beta, moved[2])
-            self._compare("gemm", again, [(c, moved[2])], _RELATIVE[c.dtype.name])
+            self._compare("gemm", partial(device.gemm, alpha, a_there, b_there, beta, c_there), [(c, c_there)])
 
         self.gemm = gemm  # as in NumpyBackend
 
@@ -50,16 +47,14 @@ class _Twice(NumpyBackend):
         arrays = {id(array): array for array in arguments if isinstance(array, np.ndarray)}
         moved = {key: _moved(array, self.other) for key, array in arrays.items()}
         super().run(kernel, *arguments)
-        # A float64 sum of float32 numbers is no better than those.
-        relative = max((_RELATIVE.get(array.dtype.name, 0.0) for array in arrays.values()), default=0.0)
         there = [moved.get(id(argument), argument) for argument in arguments]
         pairs = [(array, moved[key]) for key, array in arrays.items()]
-        self._compare(kernel.name, partial(self.other.run, kernel, *there), pairs, relative)
+        self._compare(kernel.name, partial(self.other.run, kernel, *there), pairs)
 
-    def _compare(
-        self, name: str, work: Callable[[], None], pairs: list[tuple[NDArray[Any], Any]], relative: float
-    ) -> None:
+    def _compare(self, name: str, work: Callable[[], None], pairs: list[tuple[NDArray[Any], Any]]) -> None:
         """Do some work on the device, and note the first difference, or its failure, under a name."""
+        # A float64 sum of float32 numbers is no better than those.
+        relative = max((_RELATIVE.get(here.dtype.name, 0.0) for here, _ in pairs), default=0.0)
         try:
             work()
             troubles = [_difference(here, self.other.to_host(there), relative) for here, there in pairs]
@@ -85,8 +80,7 @@ def _difference(expected: NDArray[Any], got: NDArray[Any], relative: float) -> s
 def _moved(array: NDArray[Any], device: Backend) -> Any:
     """Copy an array to the device, its axes in the same order in memory."""
     order = np.argsort([-stride for stride in array.strides], kind="stable")
-    there = device.asarray(array.transpose(order).copy())
-    return there.transpose(np.argsort(order))
+    return device.asarray(array.transpose(order).copy()).transpose(np.argsort(order))
 
 
 def self_test(device: str | Backend, say: Callable[[str], None]) -> bool:
@@ -100,10 +94,10 @@ def self_test(device: str | Backend, say: Callable[[str], None]) -> bool:
         say(f"wrong    {name}: {what}")
     for name in sorted(set(registry) - both.seen):
         say(f"warn     {name}: not tested")
-    agreeing = len(both.seen - set(both.wrong))
-    product = "" if "gemm" in both.wrong else " and the matrix product"
-    verdict = "wrong" if both.wrong else "ok"
-    say(f"{verdict:7}  self-test on {backend.device}: {agreeing} kernels{product} agree with NumPy")
+    agreeing = (
+        f"{len(both.seen.difference(both.wrong))} kernels{'' if 'gemm' in both.wrong else ' and the matrix product'}"
+    )
+    say(f"{'wrong' if both.wrong else 'ok':7}  self-test on {backend.device}: {agreeing} agree with NumPy")
     return not both.wrong
 
 
@@ -118,8 +112,7 @@ def _trainings() -> Iterator[tuple[list[gn.Layer], gn.Data, dict[str, Any]]]:
         return [layer for activation in activations for layer in (gn.Dense(7), activation)] + [gn.Dense(outputs)]
 
     for optimizer in [gn.SGD(0.1, momentum=0.9, nesterov=True), *_ours("optimizer")]:
-        options = {"optimizer": optimizer, "regularizer": gn.L2(0.1)}
-        yield dense(*_ours("layer", gn.Activation)), rows, options
+        yield dense(*_ours("layer", gn.Activation)), rows, {"optimizer": optimizer, "regularizer": gn.L2(0.1)}
     # Not behind a bias, with which an activation is one kernel.
     alone = [gn.Dense(7, bias=False), *_ours("layer", gn.Activation), gn.Dense(4)]
     yield alone, rows, {"regularizer": gn.L1(0.1), "skip_bad_batches": True}
@@ -135,5 +128,5 @@ def _trainings() -> Iterator[tuple[list[gn.Layer], gn.Data, dict[str, Any]]]:
 
 def _ours(kind: str, base: type = object) -> list[Any]:
     """Make each part of a kind that comes with gpunn."""
-    every = [part for part in PARTS[kind].values() if part.__module__.startswith("gpunn.") and issubclass(part, base)]
-    return [part() for part in every]
+    parts = PARTS[kind].values()
+    return [part() for part in parts if part.__module__.startswith("gpunn.") and issubclass(part, base)]
