@@ -9,7 +9,7 @@ from typing import Any
 from profile_report import duration
 from report import curves_of, slope
 
-from gpunn.reports.style import INK, light_grid, picture
+from gpunn.reports.style import INK, picture
 
 
 def chart(workloads: Sequence[dict[str, Any]], path: Path) -> None:
@@ -43,7 +43,7 @@ def chart(workloads: Sequence[dict[str, Any]], path: Path) -> None:
         axes.minorticks_off()
         ratios = [row["times_gpunn"] for each in drawn for row in each["results"]]
         axes.set_xlim(0.6 * min(0.8, *ratios), 1.6 * max(1.2, *ratios))
-        light_grid(axes)
+        axes.grid()
         axes.axvline(1, color=INK, linewidth=1)
         axes.set_xlabel("time as a multiple of gpunn's: to the right of 1 gpunn is faster, to the left the peer")
         handles = [axes.barh(0, 0, color=f"C{number}", label=name) for number, name in enumerate(peers)]
@@ -67,5 +67,5 @@ def growth_chart(workloads: Sequence[dict[str, Any]], path: Path) -> None:
             axes.yaxis.set_major_formatter(lambda seconds, _: duration(seconds))
             axes.yaxis.set_minor_formatter("")
             axes.xaxis.minorticks_off()
-            light_grid(axes)
+            axes.grid()
             axes.legend(fontsize=6.5, title="slope", title_fontsize=6.5)

@@ -11,7 +11,7 @@ from profiler import Part, Profile, profile
 from gpunn.backend.limits import size
 from gpunn.experiments.experiment import Experiment
 from gpunn.files import write_atomically
-from gpunn.reports.style import FAINT, TRAINING, light_grid, picture
+from gpunn.reports.style import FAINT, TRAINING, picture
 from gpunn.saving.checkpointer import Say
 from gpunn.train.trainer import Trainer
 
@@ -99,4 +99,4 @@ def plot_profile(profile: Profile, path: str | os.PathLike[str], *, title: str =
         axes.invert_yaxis()
         axes.set_xlabel(f"{unit} of a step of {profile.batch_size} samples ({duration(profile.seconds)})")
         figure.legend(loc="outside lower center", ncols=2)
-        light_grid(axes)
+        axes.grid()
