@@ -14,9 +14,7 @@ from typing import Any, TypeVar
 
 from gpunn.errors import OptionError
 
-PARTS: dict[str, dict[str, type]] = {}
-"""Every part that a file may name, by its kind."""
-
+PARTS: dict[str, dict[str, type]] = {}  # every part that a file may name, by its kind
 _BASES: dict[str, type] = {}
 _EXAMPLES: dict[str, str] = {}
 # What the field calls some of them, where it can mean nothing else.
@@ -24,10 +22,8 @@ _ALIASES = {"mse": "meansquarederror", "bce": "binarycrossentropy"}
 _ALIASES |= dict.fromkeys(("categoricalcrossentropy", "sparsecategoricalcrossentropy"), "softmaxcrossentropy")
 _SCALARS = {"int": int, "float": int | float, "bool": bool, "str": str, "tuple": tuple, "None": type(None)}
 _WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text", "tuple": "a list"}
-# Sizes beyond could not be held anyhow, and would end in errors that speak of other things.
-_MOST, _MOST_SEED = 2**31 - 1, 2**32 - 1
-MOST_LAYERS = 1000
-"""Layers that a file may ask for: a word of five letters is enough for one."""
+_MOST, _MOST_SEED = 2**31 - 1, 2**32 - 1  # sizes beyond could not be held, and would end in errors of other things
+MOST_LAYERS = 1000  # that a file may ask for: a word of five letters is enough for one
 
 Kind = TypeVar("Kind", bound=type)
 
@@ -76,7 +72,7 @@ def register(part: Kind) -> Kind:
 
 
 def _is_same(part: type, other: type) -> bool:
-    """Whether two classes of one name are one that was defined again: in its module, or in a notebook and a file."""
+    """Return whether two classes of one name are one, defined again: in its module, or in a notebook and a file."""
     modules = {part.__module__, other.__module__}
     return len(modules) == 1 or ("__main__" in modules and not any(name.startswith("gpunn.") for name in modules))
 
@@ -98,7 +94,7 @@ def arguments_of(part: Any, without_defaults: bool = False) -> dict[str, Any]:
 
 
 def _is_default(value: Any, default: Any) -> bool:
-    """Whether an argument has its default value; False is not 0, as `bias=False` is not a bias of 0."""
+    """Return whether an argument has its default value; False is not 0, as `bias=False` is not a bias of 0."""
     is_equal = isinstance(value, int | float | str | tuple) and value in (default, (default, default))
     return value is default or (is_equal and (value is False) == (default is False))
 
@@ -135,10 +131,9 @@ def to_config(part: Any) -> dict[str, Any]:
         try:
             json.dumps(value, allow_nan=False)
         except (TypeError, ValueError):
-            raise OptionError(
-                f"{name} cannot go into a file: its argument {argument!r} must be a finite number, a text, a part, or "
-                f"a list of them, got {value!r:.60}"
-            ) from None
+            expected = "must be a finite number, a text, a part, or a list of them"
+            message = f"{name} cannot go into a file: its argument {argument!r} {expected}, got {value!r:.60}"
+            raise OptionError(message) from None
     again = _described(from_config(_kind_of(type(part)) or "", config))
     for argument in sorted(config.keys() | again.keys()):
         if config.get(argument) != again.get(argument):
@@ -152,10 +147,8 @@ def to_config(part: Any) -> dict[str, Any]:
 def _described(part: Any) -> dict[str, Any]:
     kind, name = _kind_of(type(part)), type(part).__name__
     if kind is None or name not in PARTS[kind] or not _is_same(PARTS[kind][name], type(part)):
-        raise OptionError(
-            f"{name} of {type(part).__module__} is not registered, so no file can name it: write @gn.register above "
-            "its class"
-        )
+        where = f"{name} of {type(part).__module__}"
+        raise OptionError(f"{where} is not registered, so no file can name it: write @gn.register above its class")
     config: dict[str, Any] = {"type": name}
     kept = arguments_of(part)
     for argument in _parameters(type(part)):
@@ -188,8 +181,7 @@ def from_config(kind: str, config: Any) -> Any:
     config = {"type": config} if isinstance(config, str) else config
     if not isinstance(config, dict) or not isinstance(config.get("type"), str):
         raise OptionError(f"a {kind} must be a table with a type, got {config!r}")
-    arguments = dict(config)
-    name = arguments.pop("type")
+    name, arguments = config["type"], {key: value for key, value in config.items() if key != "type"}
     if name not in PARTS[kind]:
         raise _unknown(kind, name)
     trainable = arguments.pop("trainable", True) if kind == "layer" else True

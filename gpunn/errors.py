@@ -28,8 +28,7 @@ class DataError(GpunnError, ValueError):
 class DeviceError(GpunnError, RuntimeError):
     """A device that is not there or cannot be used, with the reason and the mend; `mend` is that alone, or ""."""
 
-    is_sticky = False
-    """Whether CUDA refuses everything from now on, until the process is started again."""
+    is_sticky = False  # whether CUDA refuses everything from now on, until the process is started again
 
     def __init__(self, message: str, mend: str = "") -> None:
         super().__init__(message)

@@ -18,10 +18,7 @@ _TEMPORARY = ".tmp"
 
 def as_path(path: StrPath) -> Path:
     """Return the path of a file; raise OptionError for a value that names none."""
-    try:
-        given = os.fspath(path)
-    except TypeError:
-        given = None
+    given = os.fspath(path) if isinstance(path, str | os.PathLike) else None
     if not isinstance(given, str) or "\0" in given or not Path(given).name:
         raise OptionError(f"the path of a file is a text such as 'model.safetensors', got {path!r}")
     return Path(given)
@@ -65,12 +62,11 @@ def write_folder(path: Path, files: Iterable[tuple[str, bytes]]) -> None:
 
 def remove_leftovers(folder: Path) -> None:
     """Remove what killed processes had begun to write; the caller alone may write in the folder."""
-    for path in folder.iterdir():
-        if path.name.startswith(".") and path.suffix == _TEMPORARY:
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
+    for path in folder.glob(f".*{_TEMPORARY}"):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def remove_folder(path: Path) -> None:
@@ -98,8 +94,7 @@ def sync_folder(path: Path) -> None:
 def open_regular(path: Path, *, follow_links: bool = True) -> io.BufferedReader:
     """Open a regular file to read; raise OSError for any other, which might never end, or never begin to answer."""
     # Without O_NONBLOCK the opening of a pipe waits for somebody to write.
-    links = 0 if follow_links else os.O_NOFOLLOW
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | links)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow_links else os.O_NOFOLLOW))
     mode = os.fstat(descriptor).st_mode
     if stat.S_ISREG(mode):
         return os.fdopen(descriptor, "rb")
@@ -124,5 +119,4 @@ def _write(path: Path, content: bytes) -> None:
     with path.open("xb") as file:
         file.write(content)
         file.flush()
-        # Without it a crash of the machine may keep the name and lose the content.
-        os.fsync(file.fileno())
+        os.fsync(file.fileno())  # else a crash of the machine may keep the name and lose the content

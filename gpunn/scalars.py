@@ -9,12 +9,9 @@ import numpy as np
 
 from gpunn.errors import OptionError
 
-_MOST = 2**48  # NumPy counts no much further
+_MOST = 2**48  # NumPy counts not much further
 
-
-Range = tuple[str, Callable[[float], bool]]
-"""How a message puts the numbers that are allowed, and whether one is."""
-
+Range = tuple[str, Callable[[float], bool]]  # how a message puts the numbers that are allowed, and whether one is
 FINITE: Range = "be finite", math.isfinite
 POSITIVE: Range = "be above 0 and finite", lambda number: 0 < number < math.inf
 NOT_NEGATIVE: Range = "be at least 0 and finite", lambda number: 0 <= number < math.inf

@@ -1,12 +1,11 @@
 """A network of layers in sequence: train, evaluate, summarize, save and load it."""
 
-import os
-
 from numpy.typing import ArrayLike
 
 from gpunn.backend.base import Backend
 from gpunn.data import Data, Samples
 from gpunn.data.augmentation import Augmentation
+from gpunn.files import StrPath
 from gpunn.nn.losses import Loss
 from gpunn.nn.network import Network, alone, explained
 from gpunn.saving.model_file import read_model, save_model
@@ -17,10 +16,10 @@ from gpunn.train.optimizers import Optimizer, Regularizer
 from gpunn.train.options import TrainOptions
 from gpunn.train.trainer import Trainer
 
+# Attributes that the rest of the library uses, and that completion of names does not show.
 _INTERNAL = {"arranged", "backpropagate", "buffer_bytes", "build_with", "check_samples", "clock", "compile_ahead"}
 _INTERNAL |= {"count_on", "factor_of", "input", "is_frozen_anew", "lay_out", "names_of_outputs", "optimizer_memory"}
 _INTERNAL |= {"propagate", "stages_under", "unbuild"}
-"""Attributes that the rest of the library uses, and that completion of names does not show."""
 
 
 class Sequential(Network):
@@ -174,12 +173,12 @@ class Sequential(Network):
         return summary(self)
 
     @alone
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: StrPath) -> None:
         """Write architecture and weights to one safetensors file."""
         save_model(self, path)
 
 
-def load_model(path: str | os.PathLike[str], device: str = "auto", batch_size: int = 32) -> Sequential:
+def load_model(path: StrPath, device: str = "auto", batch_size: int = 32) -> Sequential:
     """Read a model that `save` wrote, ready to predict or to go on training.
 
     Args:
