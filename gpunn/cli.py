@@ -13,8 +13,7 @@ import click
 from gpunn.backend import cuda_errors
 from gpunn.backend.limits import set_memory_limit
 from gpunn.errors import GpunnError, OptionError, in_one_line
-from gpunn.experiments import starting, streams
-from gpunn.experiments.signals import Terminated, install
+from gpunn.experiments import starting, terminal
 from gpunn.version import __version__
 
 
@@ -204,8 +203,8 @@ def bench(arguments: tuple[str, ...]) -> None:
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the program; it ends with 0, 1 (failed, one line says why), 2 (wrong usage) or 128 + a signal."""
-    streams.prepare()
-    install()
+    terminal.prepare_streams()
+    terminal.install_signals()
     cuda_errors.silence_destructors()
     is_program = starting.is_leaving()
     try:
@@ -247,8 +246,8 @@ def _run(arguments: list[str]) -> int:
 
 def _interrupted(error: BaseException) -> int:
     # click makes its own Abort of whatever interrupts it.
-    cause = error if isinstance(error, Terminated) else error.__cause__
-    return 128 + (cause.number if isinstance(cause, Terminated) else signal.SIGINT)
+    cause = error if isinstance(error, terminal.Terminated) else error.__cause__
+    return 128 + (cause.number if isinstance(cause, terminal.Terminated) else signal.SIGINT)
 
 
 def _fail(line: str, code: int) -> int:

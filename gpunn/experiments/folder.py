@@ -98,7 +98,7 @@ def locked(folder: Path, say: Say) -> Iterator[None]:
         descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise _unusable("write to", folder, error) from None
-    try:
+    with os.fdopen(descriptor):
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -110,8 +110,6 @@ def locked(folder: Path, say: Say) -> Iterator[None]:
                 raise OutputError(f"cannot lock {folder}: {error.strerror or error}") from None
             say(f"the file system of {folder} knows no locks: nothing keeps a second run out of it")
         yield
-    finally:
-        os.close(descriptor)
 
 
 def check_room(folder: Path, trainer: Trainer, checkpoints: int) -> None:

@@ -18,7 +18,7 @@ from gpunn.experiments.experiment import Experiment, fingerprint, versions
 from gpunn.experiments.folder import CHECKPOINTS, EXPERIMENT, METRICS, check_room, holds_run, locked, new_folder
 from gpunn.experiments.recipes import parse_experiment, read_experiment
 from gpunn.experiments.results import introduce, write_results, write_stopped
-from gpunn.experiments.signals import Signals
+from gpunn.experiments.terminal import Signals
 from gpunn.files import read_regular, remove_folder, remove_leftovers, write_atomically
 from gpunn.saving.checkpoint import Checkpoint, open_checkpoint
 from gpunn.saving.checkpointer import Checkpointer, Say, listed, newest
