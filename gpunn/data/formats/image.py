@@ -2,8 +2,12 @@
 
 import io
 import math
+import os
+import re
+import struct
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,26 +17,27 @@ from numpy.typing import NDArray
 from gpunn.backend.limits import require
 from gpunn.data.checks import bit_depth
 from gpunn.data.formats.bounded import reading
-from gpunn.data.formats.image_files import ImageFile, read_image_file
 from gpunn.data.training_inputs import TrainingInputs, borders
 from gpunn.errors import DataError
+from gpunn.files import open_regular
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-    from PIL.ImageFile import ImageFile as PillowFile
+    from PIL.ImageFile import ImageFile
 
+# Pixels from 0 to 1, pixels times alpha, and alpha, (height, width, ...); two are empty where nothing is transparent.
 Planes = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
-"""Pixels from 0 to 1, pixels times alpha, and alpha, (height, width, ...); two are empty where nothing is transparent.
-"""
 
+# Bytes of a file: the comments of a GIF take 35 times their size.
+_MOST_READ, _MOST_READ_OF = 256 << 20, {"PNG": 1 << 30, "GIF": 1 << 20, "WebP": 32 << 20}
 # Memory that decoding may take: at any rate, for each byte of the file, and in all. A small file that promises much is
 # refused. Photographs are smooth where they are large. A PNG may take all that its header promises, since a large page
-# may be nearly blank: deflate packs 1032 bytes into one, and of RGB Pillow makes four bytes of three.
-_MOST_BYTES, _MOST_OF_ANY = 40 << 20, 1 << 30
-_MOST_PER_BYTE = {"JPEG": 512, "PNG": 1376}
-# Memory that a pixel takes, if not four bytes; of a decoder that keeps whole images beside Pillow's, more.
-_OF_PIXEL, _OF_PIXEL_OF_PNG = {"GIF": 5, "WEBP": 20}, {"1": 1, "L": 1, "P": 1, "I;16": 2}
-_MOST_PIXELS, _LONGEST_SIDE = 220_000_000, 65_535
+# may be nearly blank: deflate packs 1032 bytes into one, of up to 8 pixels; of RGB Pillow makes four bytes of three.
+_MOST_BYTES, _MOST_OF_ANY, _MOST_PER_BYTE = 40 << 20, 1 << 30, {"JPEG": 512, "PNG": 8 * 1376}
+# Memory that a pixel takes, if not four bytes; the decoder of WebP keeps three whole images, and Pillow two.
+_OF_PIXEL, _OF_PIXEL_OF_PNG = {"GIF": 5, "WebP": 20}, {"1": 1, "L": 1, "P": 1, "I;16": 2}
+_MOST_PIXELS, _LONGEST_SIDE, _MOST_SCANS, _MOST_TAGS = 220_000_000, 65_535, 64, 200
+_MOST_CHUNKS, _MOST_MARKERS = 1 << 16, 1 << 19
 # Pixels as floats at a time, and pixels of the image that are left for one of the network in the first shrinking.
 _BAND, _SPARE = 1 << 18, 4
 # Share of the whole range below which a drawing is not seen on its ground.
@@ -68,7 +73,7 @@ def read_image(
     height, width, channels = shape
     ground = "dark" if trained_on is None else trained_on.ground
     is_grey = channels == 1 or (trained_on is not None and trained_on.is_grey)
-    planes, size = _decoded(path, read_image_file(path, form), (height, width, 1 if is_grey else channels))
+    planes, size = _decoded(path, form, (height, width, 1 if is_grey else channels))
     pixels = _on_ground(planes, None if trained_on is None or is_grey else ground)
     border = np.median(borders(pixels[None])[0], axis=0)
     light = float(np.mean(border)) > 0.5
@@ -101,104 +106,178 @@ def _on_ground(planes: Planes, ground: str | None) -> NDArray[np.float32]:
     return (on_black if is_black else on_white).astype(np.float32)
 
 
-def _decoded(path: Path, file: ImageFile, shape: tuple[int, int, int]) -> tuple[Planes, tuple[int, int]]:
+def _decoded(path: Path, form: str, shape: tuple[int, int, int]) -> tuple[Planes, tuple[int, int]]:
     """Decode an image to upright pixels, a large one shrunk to some multiple of the shape, with its whole size."""
+    content = _content(path, form)
     with reading(path, "the image is damaged", "get it again", (Exception,)), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        if file.size is not None:
-            _check(path, file, *file.size)
-        with _opened(file) as image:
+        _check_parts(form, content)
+        if form == "GIF":
+            _check(path, form, len(content), _gif_size(content))
+        with _opened(form, content) as image:
             width, height = image.size
             shrinking = 1
-            if file.format == "JPEG":  # shrunk while it is decoded, a photograph takes few bytes
+            if form == "JPEG":  # shrunk while it is decoded, a photograph takes few bytes
                 shrinking = next((by for by in (1, 2, 4) if width * height * 4 <= _MOST_BYTES * by * by), 8)
-            of_png = _OF_PIXEL_OF_PNG if file.format == "PNG" else {}
-            _check(path, file, width, height, of_png.get(image.mode, 4) / shrinking**2 + _held(file, image))
+            of_pixel, raws = 4, tuple[str, ...]()
+            if form == "PNG":
+                of_pixel, raws = _OF_PIXEL_OF_PNG.get(image.mode, 4), _DEEP.get(str(image.tile[0][3]), ())
+            held = _held(content, image) if form == "JPEG" else 0
+            _check(path, form, len(content), image.size, of_pixel * (2 if raws else 1) / shrinking**2 + held)
             image.draft(image.mode, (width // shrinking, height // shrinking))
-            pixels, drawn, alpha = (_upright(plane, file.orientation) for plane in _shrunk(file, image, shape))
-    return (pixels, drawn, alpha), (height, width) if file.orientation <= 4 else (width, height)
+            images = [_opened(form, content) for _ in raws] or [image]
+            for deep, raw in zip(images, raws, strict=False):
+                deep.tile = [(*tile[:3], raw) for tile in deep.tile]  # type: ignore[misc]
+            images[0].load()  # a PNG may say at its end how it is turned
+            exif = content[: 1 << 20].partition(_EXIF)[2] if form == "JPEG" else images[0].info.get("exif", b"")
+            orientation = _orientation(exif.removeprefix(_EXIF))
+            wanted = (*(shape[:2] if orientation <= 4 else shape[1::-1]), shape[2])
+            planes = _shrunk(images, wanted, is_deep=bool(raws))
+            pixels, drawn, alpha = (_upright(plane, orientation) for plane in planes)
+    return (pixels, drawn, alpha), (height, width) if orientation <= 4 else (width, height)
 
 
-def _opened(file: ImageFile) -> "PillowFile":
+def _content(path: Path, form: str) -> bytes:
+    """Read the file of an image."""
+    with reading(path), open_regular(path) as file:
+        size, most = os.fstat(file.fileno()).st_size, _MOST_READ_OF.get(form, _MOST_READ)
+        if size > most:
+            limit = f"the {most:,} that are read of a {form} image: make it smaller"
+            raise DataError(f"{path}: {size:,} bytes are more than {limit}")
+        require(2 * size, str(path))
+        return file.read(size)  # not `most`: that would be allocated
+
+
+_EXIF, _SCAN, _END = b"Exif\0\0", b"\xff\xda", b"\xff\xd9"
+# How Pillow reads PNGs of 16 bits that are not grey, by its name for their bytes. It keeps the upper byte of a sample,
+# so it takes the bytes for other ones: two samples of 16 bits are four of 8; where there are more, the lower bytes are
+# the upper ones of an image that is read as little-endian.
+_DEEP = {"RGB;16B": ("RGB;16B", "RGB;16L"), "LA;16B": ("RGBA",), "RGBA;16B": ("RGBA;16B", "RGBA;16L")}
+
+
+def _opened(form: str, content: bytes) -> "ImageFile":
     """Open an image, of which only the header is read.
 
     Not by `Image.open`, which takes whatever is beyond 179 million pixels for a bomb, and photographs for one.
     """
-    from PIL import Image
+    from PIL import Image, JpegImagePlugin
 
+    if form == "JPEG":  # without EXIF, of which Pillow keeps all values, and without the other images of a camera
+        return JpegImagePlugin.JpegImageFile(io.BytesIO(content.replace(_EXIF, bytes(6))))
     Image.preinit()
-    if file.format not in Image.OPEN:
+    if form.upper() not in Image.OPEN:
         Image.init()
-    return Image.OPEN[file.format][0](io.BytesIO(file.content), "")
+    image = Image.OPEN[form.upper()][0](io.BytesIO(content), "")
+    if form == "BMP" and image.tile[0][0] != "raw":
+        raise ValueError("it is compressed, and only plain ones are read")
+    return image
 
 
-def _check(path: Path, file: ImageFile, width: int, height: int, of_pixel: float = 4) -> None:
+def _check_parts(form: str, content: bytes) -> None:
+    """Refuse files of many parts: Pillow reads each in Python, and cannot be bounded (see the fuzz target)."""
+    if form == "PPM":
+        number = rb"\s+(?:#.*\s+)?\d{1,5}"
+        if re.match(rb"P(?:4(?:%b){2}|[56](?:%b){3})\s" % (number, number), content[:1000]) is None:
+            raise ValueError("its header is none of a binary PBM, PGM or PPM")
+    if form == "JPEG" and content.count(b"\xff") - content.count(b"\xff\0") > _MOST_MARKERS:
+        raise ValueError(f"it has more than {_MOST_MARKERS:,} markers")
+    if form == "PNG":
+        place = 8
+        for _ in range(_MOST_CHUNKS):
+            place += 12 + int.from_bytes(content[place : place + 4])
+            if place >= len(content):
+                return
+        raise ValueError(f"it has more than {_MOST_CHUNKS:,} chunks")
+
+
+def _gif_size(content: bytes) -> tuple[int, int]:
+    """Return the size of a GIF; Pillow makes room for its first frame when it opens it, so that may not be larger."""
+    width, height, flags = struct.unpack_from("<HHB", content, 6)
+    place = 13 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
+    while content[place] == 0x21:  # an extension, in blocks
+        place += 2
+        while content[place]:
+            place += 1 + content[place]
+        place += 1
+    left, top, columns, rows = struct.unpack_from("<4H", content, place + 1)
+    if left + columns > width or top + rows > height:
+        raise ValueError(f"it has no frame within its {width} × {height} pixels")
+    return width, height
+
+
+def _check(path: Path, form: str, given: int, size: tuple[int, int], of_pixel: float = 4) -> None:
     """Refuse too many pixels, and more memory than they may take or is free."""
-    if max(width, height) > _LONGEST_SIDE or width * height > _MOST_PIXELS:
+    width, height = size
+    if max(size) > _LONGEST_SIDE or width * height > _MOST_PIXELS:
         raise DataError(
             f"{path}: {width} × {height} pixels are too many: the image exceeds limits of {_LONGEST_SIDE:,} a side and "
             f"{_MOST_PIXELS:,} in all: make it smaller"
         )
-    of_pixel = _OF_PIXEL.get(file.format, of_pixel) * (2 if file.is_deep else 1)
+    of_pixel = _OF_PIXEL.get(form, of_pixel)
     nbytes = math.ceil(width * height * of_pixel)
-    per_byte = _MOST_PER_BYTE.get(file.format, 128)
-    if file.format == "PNG":
-        per_byte *= max(1, 8 // file.content[24])  # pixels of a few bits take a byte each
-    most = min(_MOST_OF_ANY, _MOST_BYTES + per_byte * len(file.content))
+    most = min(_MOST_OF_ANY, _MOST_BYTES + _MOST_PER_BYTE.get(form, 128) * given)
     if nbytes > most:
         raise DataError(
-            f"{path}: {width} × {height} pixels are too many: of this {file.format} image {int(most / of_pixel):,} "
+            f"{path}: {width} × {height} pixels are too many: of this {form.upper()} image {int(most / of_pixel):,} "
             "could be read, make it smaller, or a PNG or a plain JPEG of it"
         )
     require(nbytes, str(path))
 
 
-def _held(file: ImageFile, image: "Image") -> float:
+def _held(content: bytes, image: "ImageFile") -> float:
     """Return the bytes of each pixel that a JPEG in several scans, such as a progressive one, holds to the end.
 
     They are its coefficients, two bytes each; one that is stored in a single scan is decoded row by row.
     """
+    # Within a scan a byte 0xff is followed by 0, so these are markers. After the end may come another image.
+    start = image.fp.tell() if image.fp else 0
+    scans = 1 + content.count(_SCAN, start, content.find(_END, start) % (len(content) + 1))
+    if scans > _MOST_SCANS:
+        raise ValueError(f"it has {scans:,} scans, {_MOST_SCANS} are read")
     layers = getattr(image, "layer", ())  # of each component: name, samples across, samples down, table
-    if file.format != "JPEG" or (file.scan == len(layers) and not image.info.get("progressive")):
+    is_whole = content[content.rfind(_SCAN, 0, start) + 4] == len(layers)
+    if scans == 1 and is_whole and not image.info.get("progressive"):
         return 0
     sampled = [across * down for _, across, down, _ in layers]
     return float(2 * max(1, sum(sampled) / max(1, *sampled, 0)))
 
 
-def _bands(file: ImageFile, image: "Image", rows: int) -> Iterator["Image | NDArray[Any]"]:
-    """Give an image from top to bottom, a deep one as arrays (rows, width, samples) of 16 bits.
+def _orientation(exif: bytes) -> int:
+    """Find EXIF's tag 274 in its first directory, 1 to 8, or return 1, upright."""
+    with suppress(KeyError, struct.error):
+        order = {b"II": "<", b"MM": ">"}[exif[:2]]
+        (place,) = struct.unpack_from(f"{order}I", exif, 4)
+        (count,) = struct.unpack_from(f"{order}H", exif, place)
+        for number in range(min(count, _MOST_TAGS)):
+            tag, kind, _, value = struct.unpack_from(f"{order}HHIH", exif, place + 2 + 12 * number)
+            if (tag, kind) == (274, 3) and 1 <= value <= 8:
+                return int(value)
+    return 1
 
-    Pillow keeps the upper byte of such a sample, so it is made to take the bytes for other ones. Two samples of 16 bits
-    are four of 8; where there are more, the lower bytes are the upper ones of an image that is read as little-endian.
-    """
-    images: list[Image] = [image]
-    if file.is_deep:
-        images = []
-        for raw in {2: ("RGB;16B", "RGB;16L"), 4: ("RGBA",), 6: ("RGBA;16B", "RGBA;16L")}[file.content[25]]:
-            other = _opened(file)
-            other.tile = [(*tile[:3], raw) for tile in other.tile]  # type: ignore[misc]
-            images.append(other)
-    for top in range(0, image.height, rows):
-        crops = [each.crop((0, top, image.width, min(top + rows, image.height))) for each in images]
-        if file.is_deep:
+
+def _bands(images: "list[ImageFile]", rows: int, *, is_deep: bool) -> "Iterator[Image | NDArray[Any]]":
+    """Give an image from top to bottom, a deep one as arrays (rows, width, samples) of 16 bits."""
+    width, height = images[0].size
+    for top in range(0, height, rows):
+        crops = [image.crop((0, top, width, min(top + rows, height))) for image in images]
+        if is_deep:
             halves = np.stack([np.asarray(crop) for crop in crops], axis=-1)
             yield halves.reshape(*halves.shape[:2], -1).view(">u2")
         else:
             yield crops[0]
 
 
-def _shrunk(file: ImageFile, image: "Image", shape: tuple[int, int, int]) -> Planes:
+def _shrunk(images: "list[ImageFile]", shape: tuple[int, ...], *, is_deep: bool) -> Planes:
     """Shrink an image to means over squares of pixels, each as large as leaves `_SPARE` of them for one of the network.
 
     A band of rows at a time: floats of the whole image would take many times its memory.
     """
-    (width, height), channels = image.size, shape[2]
-    wanted = shape[:2] if file.orientation <= 4 else shape[1::-1]
+    (width, height), channels = images[0].size, shape[2]
     most_rows = max(1, _BAND // width)
     # It is fitted in whole, so the longer side says how much it shrinks.
-    side = max(1, min(max(height // wanted[0], width // wanted[1]) // _SPARE, most_rows))
+    side = max(1, min(max(height // shape[0], width // shape[1]) // _SPARE, most_rows))
     depth, shrunk = 0.0, []
-    for band in _bands(file, image, most_rows // side * side):
+    for band in _bands(images, most_rows // side * side, is_deep=is_deep):
         values, alpha, most = _values(band, channels)
         depth = max(depth, most)
         if alpha is not None:

@@ -97,7 +97,7 @@ def test_a_photograph_is_shrunk_while_it_is_decoded(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("form", ["JPEG", "PNG"])
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
 def test_a_photograph_is_turned_as_its_exif_says(tmp_path: Path, form: str, orientation: int) -> None:
     exif = Image.Exif()
     exif[274] = orientation
@@ -105,7 +105,7 @@ def test_a_photograph_is_turned_as_its_exif_says(tmp_path: Path, form: str, orie
     with Image.open(path) as image:
         upright = ImageOps.exif_transpose(image)
     height, width = upright.height, upright.width
-    np.testing.assert_allclose(read(path, (height, width, 1))[..., 0], np.asarray(upright) / 255, atol=1e-6)
+    np.testing.assert_allclose(read(path, (height, width, 1))[..., 0], np.asarray(upright.convert("L")) / 255, atol=1e-6)
 
 
 @pytest.mark.parametrize("options", [{"progressive": True}, {"subsampling": 0}, {"quality": 30}, {"optimize": True}])
@@ -309,20 +309,21 @@ def test_pixels_that_pillow_itself_calls_a_bomb_are_refused(tmp_path: Path) -> N
     assert "exceeds limit" in refused(put(tmp_path, b"\x89PNG\r\n\x1a\n" + content))
 
 
-def test_texts_profiles_and_tables_of_a_png_are_never_looked_at(tmp_path: Path) -> None:
+def test_tables_of_a_png_are_never_looked_at(tmp_path: Path) -> None:
     plain = encoded(gradient(28, 28), "PNG")
     directory = struct.pack("<H", 20_000) + b"".join(
         struct.pack("<HHII", 1000 + i, 1, 200_000, 8) for i in range(20_000)
     )
-    beside = [
-        chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(100 << 20))),
-        chunk(b"iCCP", b"a\0\0" + zlib.compress(bytes(100 << 20))),
-        chunk(b"eXIf", b"II*\0" + struct.pack("<I", 8) + directory),
-        *[chunk(b"tEXt", b"a\0b")] * 50_000,
-    ]
+    beside = [chunk(b"eXIf", b"II*\0" + struct.pack("<I", 8) + directory), *[chunk(b"tEXt", b"a\0b")] * 50_000]
     path = put(tmp_path, plain[:33] + b"".join(beside) + plain[33:])
     np.testing.assert_allclose(read(path)[..., 0], np.asarray(gradient(28, 28)) / 255, atol=1e-6)
     assert peak_of(path) < (64 << 20) + 2 * path.stat().st_size
+
+
+def test_a_text_of_a_png_that_unpacks_to_much_is_refused(tmp_path: Path) -> None:
+    plain = encoded(gradient(28, 28), "PNG")
+    text = chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(100 << 20)))
+    assert "the image is damaged" in refused(put(tmp_path, plain[:33] + text + plain[33:]))
 
 
 def test_segments_of_a_jpeg_that_do_not_draw_are_never_looked_at(tmp_path: Path) -> None:
@@ -335,7 +336,7 @@ def test_segments_of_a_jpeg_that_do_not_draw_are_never_looked_at(tmp_path: Path)
 def test_parts_beyond_number_are_refused(tmp_path: Path) -> None:
     png, jpeg = encoded(gradient(28, 28), "PNG"), encoded(gradient(28, 28), "JPEG")
     assert "more than 65,536 chunks" in refused(put(tmp_path, png[:33] + chunk(b"tEXt", b"") * 70_000 + png[33:]))
-    assert "more than 65,536 segments" in refused(put(tmp_path, jpeg[:2] + b"\xff" * 70_000 + jpeg[2:]))
+    assert "more than 524,288 markers" in refused(put(tmp_path, jpeg[:2] + b"\xff" * 600_000 + jpeg[2:]))
 
 
 def test_a_jpeg_of_a_thousand_scans_is_refused(tmp_path: Path) -> None:
@@ -383,13 +384,14 @@ def test_a_compressed_bmp_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "GIF", "BMP", "PPM", "WEBP"])
-def test_an_image_that_is_cut_off_is_refused_or_shows_less(tmp_path: Path, form: str) -> None:
+def test_an_image_that_is_cut_off_is_refused_or_shows_all(tmp_path: Path, form: str) -> None:
+    """Nothing but what ends a file may be missing."""
     content = encoded(gradient(20, 20), form)
+    whole = read(put(tmp_path, content))
     for length in range(len(content)):
         try:
-            read(put(tmp_path, content[:length]))
+            shown = read(put(tmp_path, content[:length]))
         except DataError as error:
             one_line(error)
         else:
-            # Nothing but what ends a file is missing.
-            assert length >= len(content) - 2, f"{length} of {len(content)} bytes of a {form} were taken for all"
+            np.testing.assert_array_equal(shown, whole)
