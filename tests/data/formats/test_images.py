@@ -103,9 +103,9 @@ def test_a_photograph_is_turned_as_its_exif_says(tmp_path: Path, form: str, orie
     exif[274] = orientation
     path = put(tmp_path, encoded(gradient(60, 40), form, exif=exif))
     with Image.open(path) as image:
-        upright = ImageOps.exif_transpose(image)
+        upright = ImageOps.exif_transpose(image).convert("L")
     height, width = upright.height, upright.width
-    np.testing.assert_allclose(read(path, (height, width, 1))[..., 0], np.asarray(upright.convert("L")) / 255, atol=1e-6)
+    np.testing.assert_allclose(read(path, (height, width, 1))[..., 0], np.asarray(upright) / 255, atol=1e-6)
 
 
 @pytest.mark.parametrize("options", [{"progressive": True}, {"subsampling": 0}, {"quality": 30}, {"optimize": True}])
