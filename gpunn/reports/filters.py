@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import Normalize
 
-_ACROSS = 3  # panels of activations beside each other
 _BESIDE, _ABOVE = 0.12, 0.26  # between tiles, as shares of a tile's width: room for its number above it
 
 
@@ -55,19 +54,17 @@ def plot_filters(weights: ArrayLike, path: StrPath, *, name: str = "filters", co
     units, channels, height, width = w.shape
     shown = w[: positive_whole(count, "count of filters")]
     if channels == 3:
-        cmap, norm = colours(shown, diverging=True)
-        tiles, words = np.asarray(norm(shown.transpose(0, 2, 3, 1))), "weights for red, green and blue; grey is 0"
+        tiles, words = shown.transpose(0, 2, 3, 1), "weights for red, green and blue; grey is 0"
     elif channels == 1:
         tiles, words = shown[:, 0], "red: answers to light, blue: to dark"
-        cmap, norm = colours(tiles, diverging=True)
     else:
         tiles, words = np.sqrt(np.square(shown).sum(axis=1)), f"norm of the weights over {channels} channels"
-        cmap, norm = colours(tiles)
+    cmap, norm = colours(tiles, diverging=channels in (1, 3))
     across, down = extent(*grid(len(shown), height, width), height, width)
     inches = min(0.85, 7.0 / across, 7.0 / down)
     with picture(path, max(4.6, inches * across + 1.2), inches * down + 1.2, title) as figure:
         axes = figure.add_subplot()
-        _draw_tiles(axes, tiles, cmap, norm)
+        _draw_tiles(axes, np.asarray(norm(tiles)) if channels == 3 else tiles, cmap, norm)
         axes.set_title(f"{name}: {first_of(len(shown), units)}, {height} × {width}", fontsize=10.5)
         figure.supxlabel(words, fontsize=9.0, color=FAINT)
         if channels != 3:
@@ -90,17 +87,15 @@ def answers_to(model: Network, image: ArrayLike) -> list[Answers]:
     with model.lock:
         model._forward(as_batch(np.asarray(image)[None], model.input_shape, model.trained_on))
         x = model.input.views(1)[1]  # which that forward has filled, and no stage overwrites
-        answers: list[Answers] = []
+        current, maps = "", {}
         for stage in model.stages:
             x = model.propagate(x, False, [stage])
             if x.ndim != 4:
                 break
-            if _is_convolution(stage):
-                answers.append(Answers(names[stage.name], np.empty(0)))
-            if answers and stage.is_pictured:
-                # A stage may overwrite what the one before it returned, so this is copied here and not later.
-                answers[-1] = replace(answers[-1], maps=model.backend.to_host(x)[..., 0])
-        return answers
+            current = names[stage.name] if _is_convolution(stage) else current
+            if current and stage.is_pictured:
+                maps[current] = model.backend.to_host(x)[..., 0]  # a copy: a later stage may overwrite x
+        return [Answers(name, values) for name, values in maps.items()]
 
 
 def _names_of_answers(layers: Sequence[Layer]) -> dict[str, str]:
@@ -137,7 +132,7 @@ def plot_activations(
             f"expected an image (height, width, channels) and answers, got {pixels.shape} and {len(answers)}"
         )
     count = positive_whole(count, "count of maps")
-    rows, across = math.ceil(len(answers) / _ACROSS), min(len(answers), _ACROSS)
+    rows, across = math.ceil(len(answers) / 3), min(len(answers), 3)  # three beside each other
     height, width, channels = pixels.shape
     with picture(path, 2.0 + 3.3 * across, 3.5 * rows + 0.6, title) as figure:
         places = figure.add_gridspec(rows, 1 + across, width_ratios=[1.6] + [3.3] * across)

@@ -105,7 +105,7 @@ def _trainings() -> Iterator[tuple[list[gn.Layer], gn.Data, dict[str, Any]]]:
     """Make small networks that use every layer, loss and optimizer between them; new ones come from the registry."""
     rng = np.random.Generator(np.random.Philox(1))
     rows = gn.Data.from_arrays(rng.normal(size=(50, 6)), rng.integers(0, 4, 50))
-    pixels = gn.Data.from_arrays(rng.integers(0, 256, (50, 9, 9, 2)).astype(np.uint8), rng.integers(0, 4, 50))
+    pixels = gn.Data.from_arrays(rng.integers(0, 256, (50, 9, 9, 2), np.uint8), rng.integers(0, 4, 50))
     floats = gn.Data.from_arrays(rng.normal(size=(50, 6)), rng.uniform(0, 1, (50, 3)))
 
     def dense(*activations: gn.Layer, outputs: int = 4) -> list[gn.Layer]:
