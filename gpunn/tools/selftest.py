@@ -94,9 +94,8 @@ def self_test(device: str | Backend, say: Callable[[str], None]) -> bool:
         say(f"wrong    {name}: {what}")
     for name in sorted(set(registry) - both.seen):
         say(f"warn     {name}: not tested")
-    agreeing = (
-        f"{len(both.seen.difference(both.wrong))} kernels{'' if 'gemm' in both.wrong else ' and the matrix product'}"
-    )
+    products = "" if "gemm" in both.wrong else " and the matrix product"
+    agreeing = f"{len(both.seen.difference(both.wrong))} kernels{products}"
     say(f"{'wrong' if both.wrong else 'ok':7}  self-test on {backend.device}: {agreeing} agree with NumPy")
     return not both.wrong
 
