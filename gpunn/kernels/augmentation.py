@@ -13,8 +13,8 @@ from gpunn.kernels.gather import BEGIN_STEP, COUNT, launched, picked
 from gpunn.kernels.random import PHILOX, Purpose, random_words
 from gpunn.kernels.record import Array, Launch, raw
 
+# The largest (shift in pixels, tan of half the angle, change of scale, shear), drawn between minus and plus it.
 Limits: TypeAlias = tuple[float, float, float, float]
-"""The largest (shift in pixels, tan of half the angle, change of scale, shear), drawn between minus and plus it."""
 
 
 def transforms(n: int, seed: int, step: int, limits: Limits) -> Array:

@@ -64,15 +64,12 @@ def row_sums(x: Array, total: Array) -> None:
 class Fused(NamedTuple):
     """The kernels of an activation together with the bias before it, and that of f′ alone."""
 
-    forward: Elementwise
-    """a := f(a + b), with b of shape (units, 1) beside a of shape (units, values)."""
-    backward: Raw
-    """dz := da ⊙ f′(z) and db[u] := Σ_j dz[u, j]; dz may be da."""
+    forward: Elementwise  # a := f(a + b), with b of shape (units, 1) beside a of shape (units, values)
+    backward: Raw  # dz := da ⊙ f′(z) and db[u] := Σ_j dz[u, j]; dz may be da
     gradient: Elementwise
 
 
-with_bias: dict[Elementwise | Raw, Fused] = {}
-"""The kernels of each activation together with a bias, where its derivative is written from its output."""
+with_bias: dict[Elementwise | Raw, Fused] = {}  # of each activation whose derivative is written from its output
 
 
 def fuse(activation: Elementwise, gradient: Elementwise, faster: tuple[Host, Host] | None = None) -> None:

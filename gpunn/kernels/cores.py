@@ -17,23 +17,14 @@ import numpy as np
 from gpunn.kernels import loops
 from gpunn.kernels.record import Host
 
-EVERY = 0.25
-"""Seconds from one look at the machine to the next."""
-
-SHARE = 0.75
-"""Share of a core that a thread must get. With less, the others wait for it longer than they save."""
-
-WORTHWHILE = 2**24
-"""Bytes of work below which handing half of it to another thread costs more than it brings."""
-
+EVERY = 0.25  # seconds from one look at the machine to the next
+SHARE = 0.75  # share of a core that a thread must get. With less, the others wait for it longer than they save
+WORTHWHILE = 2**24  # bytes of work below which handing half of it to another thread costs more than it brings
+# Bytes of work that one thread, or each of several, does at once: longer calls wait less for each other.
 PIECE, PIECE_OF_THREAD = 2**19, 2**21
-"""Bytes of work that one thread, or each of several, does at once: longer calls wait less for each other."""
-
 _STATISTICS, _OWN_GROUP, _GROUPS = Path("/proc/stat"), Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
-
-
+# Number of cores that processes share, and a function that returns the core seconds taken by all of them so far.
 _Pool: TypeAlias = tuple[float, Callable[[], float]]
-"""Number of cores that processes share, and a function that returns the core seconds taken by all of them so far."""
 
 
 def cores() -> int:
@@ -125,8 +116,7 @@ def _or_none(used: Callable[[], float]) -> float:
         return 0.0
 
 
-crowd = Crowd()
-"""The one of this process."""
+crowd = Crowd()  # the one of this process
 
 
 @cache

@@ -15,9 +15,7 @@ import numpy as np
 from gpunn.kernels import loops
 from gpunn.kernels.record import Array, Launch, per_element, raw
 
-STEP, COUNT, NEXT_STEP, NEXT_COUNT = range(4)
-"""The places of the clock."""
-
+STEP, COUNT, NEXT_STEP, NEXT_COUNT = range(4)  # the places of the clock
 BEGIN_STEP = """
 // Element `at` of the targets; and the first thread of all takes the next step for this one.
 __device__ inline void begin_step(const S* targets, const int* order, int* clock, int batch_size, S* t, int at, int n,

@@ -18,21 +18,11 @@ import numpy as np
 from gpunn.kernels.random import Purpose
 from gpunn.kernels.record import Array, Host
 
-OFF = "GPUNN_NUMBA"
-"""Environment variable that, set to 0, leaves Numba unused."""
-
-WORTHWHILE = 2**19
-"""Bytes of the largest array from which on loops are used: less does not pay for the half second of loading Numba."""
-
-LOADED = 120 << 20
-"""Bytes that Numba and its compiler take."""
-
-LONG = 10_000
-"""Steps from which on a training uses loops for all its arrays: they save a tenth of a millisecond a step."""
-
-pairs: list[tuple[Host, Host]] = []
-"""Passes, and loops that do the same, for the tests."""
-
+OFF = "GPUNN_NUMBA"  # environment variable that, set to 0, leaves Numba unused
+WORTHWHILE = 2**19  # bytes of the largest array from which on loops pay for the half second of loading Numba
+LOADED = 120 << 20  # bytes that Numba and its compiler take
+LONG = 10_000  # steps from which on a training uses loops for all its arrays: they save a tenth of a millisecond a step
+pairs: list[tuple[Host, Host]] = []  # passes, and loops that do the same, for the tests
 _compiling = threading.Lock()
 _of_thread = threading.local()
 

@@ -8,14 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, TypeAlias
 
-Array: TypeAlias = Any
-"""An array of the backend in use: `numpy.ndarray` or `cupy.ndarray`. Which of them is known only at run time."""
-
-Host: TypeAlias = Callable[..., None]
-"""The NumPy body of a record, called with the same arguments as the kernel."""
-
-registry: dict[str, "Elementwise | Raw"] = {}
-"""Every kernel by name, for the tests, the self-test of `gpunn doctor`, and the compile test."""
+Array: TypeAlias = Any  # `numpy.ndarray` or `cupy.ndarray`, which is known only at run time
+Host: TypeAlias = Callable[..., None]  # the NumPy body of a record, called with the same arguments as the kernel
+registry: dict[str, "Elementwise | Raw"] = {}  # every kernel by name, for the tests and the self-test of the doctor
 
 
 def _register(kernel: "Elementwise | Raw") -> None:

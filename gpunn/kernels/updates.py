@@ -14,8 +14,7 @@ from gpunn.kernels import loops
 from gpunn.kernels.gather import COUNT, NEXT_STEP, STEP
 from gpunn.kernels.record import Array, Elementwise, Host, elementwise
 
-_BLOCK = 16384
-"""Elements updated at once: three arrays and a scratch are 256 KB, which stay in the cache from pass to pass."""
+_BLOCK = 16384  # elements updated at once: three arrays and a scratch of 256 KB stay in the cache from pass to pass
 
 
 def _gradients(gradient: Array, value: Array, decayed: int, l1: float, l2: float) -> Iterator[tuple[slice, Array]]:
