@@ -34,6 +34,11 @@ folder = pytest.fixture(own_folder)
 MEBIBYTE = 1 << 20
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _numba_is_loaded() -> None:
+    loops.load()  # what it takes is not to be part of what a test measures, whichever of them comes first
+
+
 @pytest.fixture(autouse=True)
 def _no_limit_afterwards() -> Iterator[None]:
     yield
