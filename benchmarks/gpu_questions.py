@@ -23,7 +23,7 @@ from gpunn.backend.devices import select
 from gpunn.data.loader import PIECE
 from gpunn.kernels import activations, bias
 from gpunn.kernels.random import epoch_order
-from gpunn.train.options import TrainOptions
+from gpunn.train.arguments import TrainOptions
 from gpunn.train.trainer import Trainer
 
 Answer = tuple[str, float, str]

@@ -19,7 +19,7 @@ from profiler import profile
 
 from gpunn.experiments.recipes import read_experiment
 from gpunn.saving.checkpoint import write_checkpoint
-from gpunn.train.finite import FiniteCheck
+from gpunn.train.monitor import FiniteCheck
 
 RESULTS = Path(__file__).parent / "results"
 TIMES = 20

@@ -19,7 +19,7 @@ from gpunn.config import from_config
 from gpunn.experiments.experiment import with_units
 from gpunn.experiments.recipes import read_experiment
 from gpunn.kernels.random import epoch_order
-from gpunn.train.options import TrainOptions
+from gpunn.train.arguments import TrainOptions
 from gpunn.train.trainer import Trainer
 
 

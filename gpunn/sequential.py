@@ -9,15 +9,14 @@ from gpunn.files import StrPath
 from gpunn.nn.losses import Loss
 from gpunn.nn.network import Network, alone, explained
 from gpunn.saving.model_file import read_model, save_model
-from gpunn.train.arguments import check_samples
+from gpunn.train.arguments import TrainOptions
 from gpunn.train.evaluator import Evaluation, evaluate, recompute_statistics
 from gpunn.train.history import History
 from gpunn.train.optimizers import Optimizer, Regularizer
-from gpunn.train.options import TrainOptions
 from gpunn.train.trainer import Trainer
 
 # Attributes that the rest of the library uses, and that completion of names does not show.
-_INTERNAL = {"arranged", "backpropagate", "buffer_bytes", "build_with", "check_samples", "clock", "compile_ahead"}
+_INTERNAL = {"arranged", "backpropagate", "buffer_bytes", "build_with", "clock", "compile_ahead"}
 _INTERNAL |= {"count_on", "factor_of", "input", "is_frozen_anew", "lay_out", "names_of_outputs", "optimizer_memory"}
 _INTERNAL |= {"propagate", "stages_under", "unbuild"}
 
@@ -160,10 +159,6 @@ class Sequential(Network):
             OptionError: The network has no BatchNorm.
         """
         recompute_statistics(self, samples)
-
-    def check_samples(self, samples: Samples, loss: Loss | None = None) -> None:
-        """Raise an error unless the network can take these inputs and give these targets."""
-        check_samples(self, samples, loss)
 
     @alone
     def summary(self) -> str:

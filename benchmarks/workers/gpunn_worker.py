@@ -13,8 +13,8 @@ from protocol import Task, Worker, serve
 import gpunn as gn
 from gpunn.config import from_config
 from gpunn.kernels.loops import LONG
-from gpunn.train.options import TrainOptions
-from gpunn.train.state import Weights
+from gpunn.train.arguments import TrainOptions
+from gpunn.train.record import Weights
 from gpunn.train.trainer import Trainer
 
 

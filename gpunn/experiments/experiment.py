@@ -17,7 +17,7 @@ from gpunn.nn.tasks import Task
 from gpunn.saving.checkpoint import Origin
 from gpunn.saving.checkpointer import CheckpointPart
 from gpunn.sequential import Sequential
-from gpunn.train.options import PlainOptions, TrainOptions
+from gpunn.train.arguments import PlainOptions, TrainOptions
 from gpunn.train.trainer import Trainer
 from gpunn.version import __version__
 

@@ -91,11 +91,25 @@ def _run(
     introduce(trainer, folder, say)  # first, so that nothing is left where nothing can be said
     write_atomically(folder / EXPERIMENT, experiment.to_toml().encode())
     checkpointer = Checkpointer(folder / CHECKPOINTS, trainer, experiment.origin(trainer), experiment.checkpoints)
+
+    def after_step() -> None:
+        nonlocal experiment
+        if trainer.backend.device != experiment.training.device:  # the first step went on with the CPU
+            experiment = experiment.resolved(trainer)
+            write_atomically(folder / EXPERIMENT, experiment.to_toml().encode())
+            checkpointer.origin = experiment.origin(trainer)
+        is_due = checkpointer.is_due()
+        is_to_stop = signals.pending is not None  # asked for once: a signal after that waits for the next step
+        if is_due or is_to_stop:
+            checkpointer.save()
+        if is_to_stop:
+            signals.deliver()
+
     try:
         with signals.held(), _kept(folder, experiment, trainer, signals, say):
             # At once: what cannot be written is found before the training, and whenever it is killed there is one.
             checkpointer.save()
-            trainer.train(lambda: _after_step(checkpointer, signals))
+            trainer.train(after_step)
             checkpointer.save()
         trainer.finish()
         write_results(folder, experiment, trainer, say)
@@ -109,15 +123,6 @@ def _run(
         elif checkpointer.step is not None:
             say(f"checkpoint  step {checkpointer.step}: {again} goes on from there")
         raise
-
-
-def _after_step(checkpointer: Checkpointer, signals: Signals) -> None:
-    is_due = checkpointer.is_due()
-    is_to_stop = signals.pending is not None  # asked for once: a signal after that waits for the next step
-    if is_due or is_to_stop:
-        checkpointer.save()
-    if is_to_stop:
-        signals.deliver()
 
 
 @contextlib.contextmanager

@@ -26,8 +26,7 @@ from gpunn.nn.parameter import Arrays
 from gpunn.saving.model_file import model_bytes
 from gpunn.saving.safetensors import Layout, read_header, read_values, strict_json, to_bytes
 from gpunn.train.history import History, columns_of
-from gpunn.train.record import COLUMNS, Record
-from gpunn.train.state import State, Weights
+from gpunn.train.record import COLUMNS, Record, State, Weights
 
 FORMAT = 1
 MANIFEST, MODEL, BEST, STATE = "manifest.json", "model.safetensors", "best.safetensors", "state.safetensors"

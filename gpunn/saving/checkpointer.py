@@ -40,7 +40,7 @@ class Checkpointer:
     """Writes the checkpoints of a training into a folder, as a plan says; `step` is that of the newest, or None."""
 
     def __init__(self, folder: Path, trainer: Trainer, origin: Origin, plan: CheckpointPart) -> None:
-        self.folder, self._trainer, self._origin, self._plan = folder, trainer, origin, plan
+        self.folder, self._trainer, self.origin, self._plan = folder, trainer, origin, plan
         # The checkpoint that a run resumes is not written again: while it was replaced there would be none.
         self.step: int | None = trainer.done if (folder / f"step-{trainer.done}").is_dir() else None
         self._asked = trainer.done
@@ -63,7 +63,7 @@ class Checkpointer:
         trainer.check_numbers()
         began = time.monotonic()
         self.folder.mkdir(exist_ok=True)
-        write_checkpoint(self.folder / f"step-{trainer.done}", trainer.state(), self._origin, trainer.model)
+        write_checkpoint(self.folder / f"step-{trainer.done}", trainer.state(), self.origin, trainer.model)
         self.step = trainer.done
         there = listed(self.folder)
         # A run that diverges resumes from one whose network was still good.

@@ -20,7 +20,7 @@ from gpunn.nn.stages import fed_shape
 from gpunn.nn.tasks import Task
 from gpunn.saving.safetensors import read_header, read_values, to_bytes
 from gpunn.scalars import checked_seed, positive_whole
-from gpunn.train.state import Weights
+from gpunn.train.record import Weights
 
 Model = TypeVar("Model", bound=Network)
 

@@ -1,8 +1,6 @@
-"""Find the first NaN or Inf by replaying the steps since the last record, checking every stage.
+"""Find the first NaN or Inf by replaying the steps since the last record: the seed makes the same numbers again."""
 
-A training is a function of its seed, so a replay gives the same numbers.
-"""
-
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,10 +17,10 @@ class _NotFiniteError(Exception):
 
 
 class _CheckedStage:
-    """A stage whose inputs and outputs are checked, forward and backward."""
+    """A stage, in all but its class, whose inputs and outputs are checked, forward and backward."""
 
     def __init__(self, stage: Layer, training: Training) -> None:
-        self._stage, self._training = stage, training
+        self._stage, self._training, self._check = stage, training, partial(_check, training)
         layer = next(layer for layer in training.model.layers if layer.name == stage.name)
         self._name = f"{stage.name}, {layer!r}" + (f" with {stage.fused!r}" if stage.fused else "")
 
@@ -43,9 +41,6 @@ class _CheckedStage:
         if dx is not None:
             self._check(dx, f"the gradient by the input of {self._name}")
         return dx
-
-    def _check(self, array: Array, what: str) -> None:
-        _check(self._training, array, what)
 
 
 def _parameters_of(stage: Buildable) -> list[Parameter]:
@@ -77,7 +72,7 @@ def first_not_finite(training: Training) -> str:
 def _search_step(training: Training) -> str:
     """Do the next step and name the first NaN or Inf in it; "" where all was finite."""
     step, stages = training.step, training.step.stages
-    checked: list[Any] = [_CheckedStage(stage, training) for stage in stages]  # stages in all but class
+    checked: list[Any] = [_CheckedStage(stage, training) for stage in stages]
 
     def compute(n: int) -> None:
         for p in training.model.parameters:

@@ -14,7 +14,7 @@ from gpunn.errors import OptionError
 from gpunn.kernels.gather import NEXT_STEP
 from gpunn.nn.losses import Loss, MeanSquaredError
 from gpunn.nn.network import Network
-from gpunn.nn.tasks import Task, in_words
+from gpunn.nn.tasks import FIGURES, Task, in_words
 from gpunn.train.arguments import as_samples, check_samples
 
 
@@ -42,8 +42,7 @@ class Evaluation:
     @property
     def figures(self) -> dict[str, float]:
         """The figures that apply, by name."""
-        every = {"loss": self.loss, "accuracy": self.accuracy, "rmse": self.rmse, "r2": self.r2}
-        return {name: value for name, value in every.items() if not math.isnan(value)}
+        return {name: value for name in FIGURES if not math.isnan(value := getattr(self, name))}
 
     def __repr__(self) -> str:
         counts = {"total": self.total} if math.isnan(self.accuracy) else {"right": self.right, "total": self.total}
@@ -144,8 +143,6 @@ def recompute_statistics(model: Network, samples: Samples | Data) -> None:
     if not layers:
         raise OptionError("the network has no BatchNorm, so no statistics to recompute")
     layers = [layer for layer in layers if layer.trainable]  # what is frozen keeps them
-    if not layers:
-        return
     for layer in layers:
         layer.start_gathering()
     # Not such that one sample is left over, which BatchNorm could not normalise.

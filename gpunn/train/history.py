@@ -3,7 +3,7 @@
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import overload
 
 from gpunn.backend.limits import require
@@ -75,9 +75,6 @@ class History(Sequence[Record]):
     def __len__(self) -> int:
         return len(self.records)
 
-    def __iter__(self) -> Iterator[Record]:
-        return iter(self.records)
-
     def __repr__(self) -> str:
         if not self.records:
             return "History(no records)"
@@ -100,7 +97,8 @@ class History(Sequence[Record]):
             figures.append(("penalty", "λR"))
         rows = [["", "step", "epoch", *(word for _, word in figures), "time"]]
         for name, record in there:
-            cells = [_cell(column, getattr(record, column)) for column, _ in figures]
+            values = [(column.rpartition("_")[2], getattr(record, column)) for column, _ in figures]
+            cells = ["-" if math.isnan(value) else shown(figure, value) for figure, value in values]
             rows.append([name, str(record.step), f"{record.epoch:.4g}", *cells, f"{record.seconds:.1f} s"])
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
@@ -177,10 +175,6 @@ def _parse(line: str, columns: Sequence[str]) -> Record:
         if name.endswith("accuracy") and not (math.isnan(value) or 0 <= value <= 1):
             raise ValueError(f"expected {name} between 0 and 1, got {value}")
     return Record(int(cells[0]), **numbers)
-
-
-def _cell(column: str, value: float) -> str:
-    return "-" if math.isnan(value) else shown(column.rpartition("_")[2], value)
 
 
 def _shown(text: str) -> str:

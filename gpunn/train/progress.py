@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from datetime import timedelta
 from typing import TextIO
 
 from gpunn.backend.compiling import columns_of
@@ -10,8 +11,7 @@ from gpunn.nn.tasks import in_words
 from gpunn.train.evaluator import Evaluation
 from gpunn.train.record import Record
 
-_EVERY = 0.1
-"""Seconds from one change of the line to the next: to read the figures is to wait for the device."""
+_EVERY = 0.1  # seconds from one change of the line to the next: to read the figures is to wait for the device
 _LEAST_BAR, _MOST_BAR = 8, 40
 _SHORTER = (
     ("epoch ", "accuracy ", "validation", 4),
@@ -93,7 +93,8 @@ class Progress:
         now, validation = time.perf_counter(), self._validation
         speed = (self._at - self._before) / max(now - self._epoch_began, 1e-9)
         to_do = self.samples * (self.epochs - self._epoch) - self._at
-        left = _duration((now - (self._began or now)) / max(self._done, 1) * to_do)
+        seconds = round((now - (self._began or now)) / max(self._done, 1) * to_do)
+        left = str(timedelta(seconds=seconds)).removeprefix("0:")
         place = f"{self._epoch + 1}/{self.epochs}"
         words = [in_words(training)] if training else []
         words += [f"validation {in_words(validation)}"] if validation else []
@@ -113,10 +114,8 @@ def _over(before: str, text: str) -> str:
 
 def _fitting(texts: Iterator[str], width: int, share: float) -> str:
     """Return the first text that fits a width, and after it, where there is room, a bar of which a share is full."""
-    text = ""
-    for text in texts:
-        if len(text) <= width:
-            break
+    *wider, narrowest = texts
+    text = next((text for text in wider if len(text) <= width), narrowest)
     bar = min(width - len(text) - 3, _MOST_BAR)
     if bar >= _LEAST_BAR:
         text += f" [{'#' * round(bar * share):{bar}}]"
@@ -144,9 +143,3 @@ def _short(number: float) -> str:
     """Write a number with three digits: 12.3k."""
     power = next((power for power in range(3) if number < 999.5 * 1000**power), 3)
     return f"{number / 1000**power:.3g}{('', 'k', 'M', 'G')[power]}"
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

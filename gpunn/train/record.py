@@ -1,8 +1,16 @@
-"""One look at a model in training: the figures of its task at a step."""
+"""Describe a training between two steps: the figures of a record, and the whole state, which resumes it bit for bit.
+
+Orders of epochs, dropout masks and augmented images are pure functions of the seed and the number of the step, so only
+the number is kept of them.
+"""
 
 import math
 from dataclasses import dataclass, field, fields
+from typing import Any
 
+from numpy.typing import NDArray
+
+from gpunn.nn.parameter import Arrays
 from gpunn.nn.tasks import FIGURES
 
 
@@ -53,8 +61,7 @@ class Record:
 
     def figures(self, part: str) -> dict[str, float]:
         """Return the figures of "train" or "validation" that apply, by name."""
-        values = {name: float(getattr(self, f"{part}_{name}")) for name in FIGURES}
-        return {name: value for name, value in values.items() if not math.isnan(value)}
+        return {name: value for name in FIGURES if not math.isnan(value := getattr(self, f"{part}_{name}"))}
 
     def __repr__(self) -> str:
         numbers = (f"{name}={value!r}" for name in COLUMNS if (value := getattr(self, name)) == value)
@@ -62,3 +69,33 @@ class Record:
 
 
 COLUMNS = tuple(each.name for each in fields(Record))
+
+Trained = tuple[int, int]
+"""Epochs begun and steps done in all trainings of a network: the next one continues the count."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Parameters and statistics of a network after a step of the run, and its count of all trainings by then."""
+
+    step: int
+    arrays: Arrays
+    trained: Trained = (0, 0)
+
+
+@dataclass(frozen=True)
+class State:
+    """A training between two steps; `last`, `good` and `best` are those of its `Monitor`, counts of its `History`."""
+
+    now: Weights
+    last: Weights
+    good: Weights
+    best: Weights | None
+    optimizer: Arrays
+    totals: NDArray[Any]  # sum of losses and number of right answers since the last record
+    samples: int  # of the totals
+    records: tuple[Record, ...]
+    stopped: str
+    skipped: int
+    untrained_loss: float | None
+    seconds: float

@@ -1,21 +1,56 @@
-"""The training step: gradient descent on a minibatch, and its graph."""
+"""The training step: gradient descent on a minibatch, its graph, and taking back a step that leads to NaN or Inf."""
 
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from gpunn.backend.base import Backend
 from gpunn.data.loader import DataLoader
 from gpunn.errors import CaptureError
+from gpunn.kernels import rollback
 from gpunn.kernels.gather import NEXT_STEP
+from gpunn.kernels.record import Array
 from gpunn.kernels.updates import end_step
 from gpunn.nn.losses import Loss
 from gpunn.nn.network import Network
-from gpunn.train.finite import Skip
 from gpunn.train.optimizers import Optimizer
 
 STEPS_PER_GRAPH = 8
 """Steps that share the time of the host for one replay; see `docs/design/step.md`."""
+
+
+class Skip:
+    """Takes a step, of all arrays that it changes, back where it led to NaN or Inf; may be part of a graph."""
+
+    def __init__(self, backend: Backend, arrays: list[Array]) -> None:
+        self._backend = backend
+        self._pairs = [(array, backend.empty(array.shape, array.dtype)) for array in arrays if array.size]
+        self._flag = backend.zeros((1,), np.int32)
+        self._counts = backend.zeros((2,), np.int32)
+
+    def begin(self) -> None:
+        """Hold everything that the step will change."""
+        for array, held in self._pairs:
+            self._backend.run(rollback.hold, array, held)
+
+    def end(self, n: int) -> None:
+        """Put it back, and count a batch of n samples, where any of it is NaN or Inf."""
+        run = self._backend.run
+        for array, _ in self._pairs:
+            run(rollback.mark_not_finite, array, self._flag)
+        for array, held in self._pairs:
+            run(rollback.take_back, self._flag, held, array)
+        run(rollback.count_skipped, n, self._flag, self._counts[:1], self._counts[1:])
+
+    def read(self) -> tuple[int, int]:
+        """Return the batches and samples skipped since `reset`; waits for the device."""
+        batches, samples = self._backend.to_host(self._counts)
+        return int(batches), int(samples)
+
+    def reset(self) -> None:
+        """Count anew."""
+        self._backend.assign(self._counts, 0)
 
 
 class Step:

@@ -20,26 +20,17 @@ from gpunn.nn.network import Network
 from gpunn.nn.parameter import Arrays
 from gpunn.nn.tasks import FIGURES
 from gpunn.train.anomaly import first_not_finite
-from gpunn.train.arguments import as_data, note_missing_classes
+from gpunn.train.arguments import TrainOptions, as_data, note_missing_classes
 from gpunn.train.evaluator import Evaluation, evaluate, recompute_statistics
-from gpunn.train.finite import BAD_LOSS
 from gpunn.train.history import History
-from gpunn.train.monitor import GROWN, Monitor
-from gpunn.train.options import TrainOptions
+from gpunn.train.monitor import BAD_LOSS, GROWN, Monitor, no_better_than_chance
 from gpunn.train.progress import Progress
-from gpunn.train.record import Record
-from gpunn.train.state import State
+from gpunn.train.record import Record, State
 from gpunn.train.training import Training
-from gpunn.train.verdict import no_better_than_chance
 
-CHECK_EVERY = 256
-"""Steps after which a device is asked whether loss and weights are still finite."""
-
-RECORDS_PER_EPOCH = 4
-"""Records of an epoch where `validate_every` is left out."""
-
-COMPARED = 1024
-"""Training samples on which a suspected network is compared with the untrained one."""
+CHECK_EVERY = 256  # steps after which a device is asked whether loss and weights are still finite
+RECORDS_PER_EPOCH = 4  # where `validate_every` is left out
+COMPARED = 1024  # training samples on which a suspected network is compared with the untrained one
 
 
 class Trainer(Training):
@@ -54,7 +45,13 @@ class Trainer(Training):
             raise OptionError("patience needs a validation set to watch: load the data with validation=0.1, say")
         if model.trained_on is not None:
             given = given.mapped(model.arranged, given.class_names)
-        super().__init__(model, given, options, _backend_of(options))
+        device, precision = options.device, options.precision
+        backend = device if isinstance(device, Backend) else select(device, precision)
+        if backend.precision != "float32" and options.dtype != "float32":
+            raise OptionError(
+                f"precision {backend.precision!r} rounds products of float32, and the dtype is {options.dtype}"
+            )
+        super().__init__(model, given, options, backend)
         self.monitor = Monitor(self._back[0], options.patience)
         self.progress = Progress(options.epochs, len(train), options.progress)
         note_missing_classes(self.data)
@@ -321,12 +318,3 @@ class Trainer(Training):
         self.backend.assign(self.step.totals, state.totals)
         self._samples, self._seconds_before = state.samples, state.seconds
         self.monitor.restore(state)
-
-
-def _backend_of(options: TrainOptions) -> Backend:
-    """The backend that the options ask for."""
-    device, dtype = options.device, options.dtype
-    backend = device if isinstance(device, Backend) else select(device, options.precision)
-    if backend.precision != "float32" and dtype != "float32":
-        raise OptionError(f"precision {backend.precision!r} rounds products of float32, and the dtype is {dtype}")
-    return backend

@@ -19,12 +19,11 @@ from gpunn.nn.footprint import UNCOUNTED, Footprint, count_network, require, sho
 from gpunn.nn.network import Network
 from gpunn.nn.parameter import Arrays, Memory
 from gpunn.nn.stages import fed_shape
-from gpunn.train.arguments import check_samples, fitting_batch_size, loss_for
+from gpunn.train.arguments import TrainOptions, check_samples, fitting_batch_size, loss_for
 from gpunn.train.evaluator import Evaluator, Measure
-from gpunn.train.finite import FiniteCheck, Skip
-from gpunn.train.options import TrainOptions
-from gpunn.train.state import Trained, Weights
-from gpunn.train.step import Step
+from gpunn.train.monitor import FiniteCheck
+from gpunn.train.record import Trained, Weights
+from gpunn.train.step import Skip, Step
 
 
 class Training:

@@ -14,7 +14,7 @@ from gpunn.data.loader import DataLoader
 from gpunn.errors import MemoryShortageError
 from gpunn.kernels.random import epoch_order
 from gpunn.nn.layers import Layer
-from gpunn.train.options import TrainOptions
+from gpunn.train.arguments import TrainOptions
 from gpunn.train.trainer import Trainer
 
 pytestmark = pytest.mark.gpu

@@ -16,7 +16,7 @@ from gpunn.backend.base import Backend
 from gpunn.errors import OutputError
 from gpunn.experiments.recipes import read_experiment, recipes
 from gpunn.nn.layers import Layer
-from gpunn.train.options import TrainOptions
+from gpunn.train.arguments import TrainOptions
 from gpunn.train.trainer import Trainer
 
 with pytest.MonkeyPatch.context() as patch:

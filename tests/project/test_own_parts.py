@@ -21,7 +21,7 @@ from gpunn.config import PARTS, from_config, to_built_config, to_config
 from gpunn.errors import DeviceError, ModelFileError, OptionError
 from gpunn.kernels import Elementwise, Raw, registry
 from gpunn.nn.footprint import count_network
-from gpunn.train.options import TrainOptions
+from gpunn.train.arguments import TrainOptions
 from gpunn.train.trainer import Trainer
 
 folder = pytest.fixture(own_folder)

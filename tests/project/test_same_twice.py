@@ -15,7 +15,7 @@ from support.threads import together
 import gpunn as gn
 from gpunn.backend import blas
 from gpunn.kernels import cores as threads
-from gpunn.train.options import TrainOptions
+from gpunn.train.arguments import TrainOptions
 from gpunn.train.trainer import Trainer
 
 folder = pytest.fixture(autouse=True)(own_folder)

@@ -28,7 +28,7 @@ from gpunn.saving.checkpoint import (
     open_checkpoint,
     write_checkpoint,
 )
-from gpunn.train.state import State
+from gpunn.train.record import State
 from gpunn.train.trainer import Trainer
 
 FILES = (MODEL, BEST, STATE, MANIFEST)

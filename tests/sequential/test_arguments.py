@@ -16,8 +16,7 @@ import gpunn as gn
 from gpunn.backend.base import Backend
 from gpunn.errors import DataError, GpunnError, OptionError, ShapeError
 from gpunn.nn.arguments import as_shape
-from gpunn.train.arguments import fitting_batch_size
-from gpunn.train.options import TrainOptions
+from gpunn.train.arguments import TrainOptions, fitting_batch_size
 
 QUIET: dict[str, Any] = {"progress": False, "device": "cpu"}
 CENTRES = np.array([[2.0, 0, 0, 1], [0, 2, 0, -1], [0, 0, 2, 0]])

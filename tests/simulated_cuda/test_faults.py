@@ -17,7 +17,7 @@ from gpunn.backend.devices import select
 from gpunn.data import loader
 from gpunn.errors import GpunnError
 from gpunn.kernels import registry
-from gpunn.train.options import TrainOptions
+from gpunn.train.arguments import TrainOptions
 from gpunn.train.trainer import Trainer
 from simulated_cuda.core import AT_ONCE, LATE, Core
 

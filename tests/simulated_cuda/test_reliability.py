@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support.checkpoint_helpers import ORIGIN, adam, momentum, outcome, stopped_after
+from support.cli_helpers import without_pictures
 from support.harness import one_line
 from support.threads import together
 
@@ -16,10 +18,12 @@ import gpunn as gn
 from gpunn.backend.cuda import CupyBackend
 from gpunn.data import loader
 from gpunn.errors import DeviceError, DivergenceError
+from gpunn.experiments import run
+from gpunn.experiments.recipes import read_experiment
 from gpunn.saving.checkpoint import open_checkpoint, write_checkpoint
 from gpunn.saving.checkpointer import Checkpointer, CheckpointPart, listed
 from gpunn.train import trainer as module
-from gpunn.train.options import TrainOptions
+from gpunn.train.arguments import TrainOptions
 from gpunn.train.trainer import Trainer
 from simulated_cuda.core import Core
 
@@ -154,12 +158,13 @@ def test_trainings_in_threads_share_a_device_and_do_not_disturb_each_other(cuda:
         assert outcome(one) == outcome(other)
 
 
+def fail(*_: object) -> None:
+    raise DeviceError("the kernel gather was not compiled: nvrtc is of another version")
+
+
 def test_a_compiler_that_fails_after_the_trial_leaves_auto_to_the_cpu(
     cuda: Core, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(*_: object) -> None:
-        raise DeviceError("the kernel gather was not compiled: nvrtc is of another version")
-
     expected = trainer("cpu", skip_bad_batches=True)
     expected.run()
     monkeypatch.setattr(CupyBackend, "compile_ahead", fail)
@@ -171,3 +176,17 @@ def test_a_compiler_that_fails_after_the_trial_leaves_auto_to_the_cpu(
     assert "going on with the CPU: the kernel gather was not compiled" in capsys.readouterr().err
     with pytest.raises(DeviceError, match="not compiled"):
         trainer("cuda", skip_bad_batches=True).run()
+
+
+def test_a_run_that_goes_on_with_the_cpu_resumes_there(
+    cuda: Core, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_pictures(monkeypatch)
+    monkeypatch.setattr(CupyBackend, "compile_ahead", fail)
+    experiment = read_experiment("mlp").with_options(device="auto", epochs=1)
+    experiment = replace(experiment, data=replace(experiment.data, limit=400))
+    said: list[str] = []
+    folder = run.train(experiment, tmp_path / "run", said.append, progress=False)
+    assert 'device = "cpu"' in (folder / "experiment.toml").read_text("utf-8")
+    run.resume(str(folder), said.append, progress=False, epochs=2)
+    assert not [line for line in said if "not the same" in line]

@@ -167,7 +167,7 @@ def test_the_next_piece_is_gathered_while_the_device_computes(cuda: Core, monkey
 
 def test_streaming_allocates_nothing_and_waits_once_a_piece(cuda: Core) -> None:
     from gpunn.kernels.random import epoch_order
-    from gpunn.train.options import TrainOptions
+    from gpunn.train.arguments import TrainOptions
     from gpunn.train.trainer import Trainer
 
     source = data()

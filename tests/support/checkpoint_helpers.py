@@ -8,8 +8,8 @@ import numpy as np
 
 import gpunn as gn
 from gpunn.saving.checkpoint import Origin
-from gpunn.train.options import TrainOptions
-from gpunn.train.state import State
+from gpunn.train.arguments import TrainOptions
+from gpunn.train.record import State
 from gpunn.train.trainer import Trainer
 
 ORIGIN = Origin(

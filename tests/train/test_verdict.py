@@ -11,7 +11,7 @@ from support.cli_helpers import gpunn, own_folder
 import gpunn as gn
 from gpunn.errors import DivergenceError
 from gpunn.saving.checkpointer import listed
-from gpunn.train.options import TrainOptions
+from gpunn.train.arguments import TrainOptions
 from gpunn.train.trainer import Trainer
 
 folder = pytest.fixture(autouse=True)(own_folder)

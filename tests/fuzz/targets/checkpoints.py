@@ -11,7 +11,7 @@ from support.checkpoint_helpers import ORIGIN, momentum, stopped_after
 from fuzz.harness import Target
 from fuzz.targets.models import many_names
 from gpunn.saving.checkpoint import BEST, MANIFEST, MODEL, STATE, _fingerprint, open_checkpoint, write_checkpoint
-from gpunn.train.state import State
+from gpunn.train.record import State
 
 AS_IT_IS, MENDED, ARRAYS, NETWORK = b"0", b"1", b"2", b"3"
 _FILES = (MODEL, BEST, STATE, MANIFEST)
