@@ -24,10 +24,7 @@ _ROWS = 1 << 16
 
 
 class FiniteCheck:
-    """Tells whether loss and weights are finite; a device is waited for.
-
-    A non-finite gradient makes a weight non-finite under every optimizer, so checking the weights suffices.
-    """
+    """Tells whether loss and weights are finite, and so the gradients; a device is waited for."""
 
     def __init__(self, backend: Backend, values: Array, totals: Array) -> None:
         self._backend, self._values, self._totals = backend, values, totals
@@ -51,32 +48,22 @@ class FiniteCheck:
 
 
 class Monitor:
-    """Judges every record of a training and remembers the weights that were last, good and best.
-
-    Attributes:
-        last: Network at the last record.
-        good: Network when a record last found it good.
-        best: Network at the record of the lowest watched loss, or None.
-        untrained_loss: Mean loss of the first batch, or None before it.
-    """
+    """Judges every record of a training and remembers the weights that were last, last good, and best."""
 
     def __init__(self, start: Weights, patience: float | None = None) -> None:
         self.history, self.patience = History(), patience
         self.start = self.last = self.good = start
         self.best: Weights | None = None
-        self.untrained_loss: float | None = None
+        self.untrained_loss: float | None = None  # mean of the first batch
         self._forgiven = 0.0  # highest loss of a record that was wrongly suspected
 
     def trouble(self, record: Record, weights: Weights, loss_of: Callable[[Arrays], float]) -> str:
-        """Say why a record shows that the training diverged; "" where it does not.
-
-        A high loss alone need not: one outlier in a small validation set makes it as high as it likes, so the network
-        is then compared with the untrained one by `loss_of`, which loads arrays and measures them.
-        """
+        """Say why a record shows that the training diverged; "" where it does not."""
         if not math.isfinite(record.train_loss) or not math.isfinite(record.watched_loss):
             return BAD_LOSS
         if not all(np.isfinite(array).all() for array in weights.arrays.values()):
             return BAD_WEIGHTS
+        # One outlier in a small validation set makes its loss as high as it likes, so the networks are compared.
         if record.watched_loss > EXPLOSION * max(1.0, self.untrained_loss or 0.0, self._forgiven):
             untrained = loss_of(self.start.arrays)
             if not loss_of(weights.arrays) <= EXPLOSION * max(1.0, untrained):

@@ -170,9 +170,8 @@ class SGD(Optimizer):
         weights = [parameter for parameter in p if parameter.weight_decay and not parameter.is_frozen]
         # Without momentum, (21) is the very product that would make the gradient, with another alpha and beta. On a
         # device the rate would have to be known on the host, so there the update stays a kernel.
-        foldable = not self.momentum and not self.l1 and p.backend.device == "cpu"
-        is_folded = foldable and all(len(w.shape) == 2 for w in weights)
-        self._folded = weights if is_folded else []
+        is_folded = not self.momentum and not self.l1 and p.backend.device == "cpu"
+        self._folded = weights if is_folded and all(len(w.shape) == 2 for w in weights) else []
         start = p.decayed if self._folded else 0
         self._values, self._gradients, self._decayed = p.learned[start:], p.gradients[start:], p.decayed - start
         self._velocity = self._zeros() if self.momentum else None
@@ -208,11 +207,7 @@ class Adam(Optimizer):
     """
 
     def __init__(
-        self,
-        learning_rate: float | Schedule = 0.001,
-        beta1: float = 0.9,
-        beta2: float = 0.999,
-        epsilon: float = 1e-8,
+        self, learning_rate: float | Schedule = 0.001, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8
     ) -> None:
         super().__init__(learning_rate)
         self.beta1, self.beta2 = real(beta1, "beta1 of Adam", SHARE), real(beta2, "beta2 of Adam", SHARE)

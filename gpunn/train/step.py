@@ -16,8 +16,7 @@ from gpunn.nn.losses import Loss
 from gpunn.nn.network import Network
 from gpunn.train.optimizers import Optimizer
 
-STEPS_PER_GRAPH = 8
-"""Steps that share the time of the host for one replay; see `docs/design/step.md`."""
+STEPS_PER_GRAPH = 8  # that share the time of the host for one replay; see `docs/design/step.md`
 
 
 class Skip:
@@ -59,17 +58,9 @@ class Step:
     It takes nothing from the host but the number of its samples: the order of the epoch, its learning rates, the number
     of the step and the sums of loss and right answers live on the device. So on a CUDA device a step of a full batch is
     recorded once, after one that was run kernel by kernel, and then replayed; and so are several steps as one graph.
-
-    Attributes:
-        rates: Learning rate of each step of the epoch.
-        stages: Stages in the order in which they run; see `Network.stages_under`.
-        totals: Sum of the losses and number of right answers since `reset_totals`.
-        trouble: Reason why something could not be recorded, or "".
-        steps_per_graph: Steps replayed as one graph where so many are asked for at once.
-        skip: Takes back a step that leads to NaN or Inf; None where it stays as it is.
     """
 
-    skip: Skip | None = None
+    skip: Skip | None = None  # None: a step that leads to NaN or Inf stays as it is
 
     def __init__(
         self,
@@ -86,9 +77,9 @@ class Step:
         self.stages, bias = model.stages_under(loss)
         self._bias = () if bias is None else (bias.value, bias.grad)
         self.steps_per_epoch = -(-batches.size // batch_size)
-        self.rates = backend.zeros((self.steps_per_epoch,), model.dtype)
-        self.totals = backend.zeros((2,), np.float64)
-        self.trouble = ""
+        self.rates = backend.zeros((self.steps_per_epoch,), model.dtype)  # of each step of the epoch
+        self.totals = backend.zeros((2,), np.float64)  # sum of losses and number of right answers since `reset_totals`
+        self.trouble = ""  # why something could not be recorded
         self._update_ends_step = getattr(type(optimizer).update, "ends_step", False)
         self._is_to_capture = capture and backend.has_graphs
         self._graphs: dict[int, Callable[[], None]] = {}  # by the number of their steps

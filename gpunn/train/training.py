@@ -27,14 +27,7 @@ from gpunn.train.step import Skip, Step
 
 
 class Training:
-    """A network, its optimizer, its data and the step, built on one device for a training.
-
-    Attributes:
-        backend: Device it trains on.
-        done: Steps done so far.
-        kept: Step whose weights were put back where training was cut off, 0 for those of the start.
-        placement: Where the data lie, in words, where that is not the host's memory.
-    """
+    """A network, its optimizer, its data and the step, built on one device for a training."""
 
     def __init__(self, model: Network, data: Data, options: TrainOptions, backend: Backend) -> None:
         self.model, self.data, self.options = model, data, options
@@ -42,7 +35,8 @@ class Training:
         self.loss = loss_for(data.train, options.loss, model.layers)
         # Copies of optimizer and loss work in it, so that other trainings may have the same ones meanwhile.
         self.optimizer = options.optimizer.unbuilt()
-        self.done = self.kept = self._samples = 0
+        self.done = self._samples = 0  # steps so far; samples of the sums
+        self.kept = 0  # step whose weights were put back where training was cut off
         self._epoch: int | None = None  # whose order and rates the step has
         self.prepare(backend)
 
@@ -165,9 +159,8 @@ class Training:
 
     def loops(self) -> AbstractContextManager[None]:
         """Within, kernels on the host run as this training runs them: NumPy's passes or Numba's loops."""
-        model = self.model
-        features = max(map(prod, (model.input_shape, *model.shapes)))
-        return loops.for_training(self.steps, features * self.batch_size * np.dtype(model.dtype).itemsize)
+        features = max(map(prod, (self.model.input_shape, *self.model.shapes)))
+        return loops.for_training(self.steps, features * self.batch_size * np.dtype(self.model.dtype).itemsize)
 
     def do_steps(self, count: int = 1, compute: Callable[[int], None] | None = None) -> int:
         """Do the next steps of an epoch, by `compute` or the step itself, and return the number of their samples."""
