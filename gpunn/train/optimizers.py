@@ -2,7 +2,7 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -84,7 +84,12 @@ class Optimizer(Buildable, ABC):
 
     Args:
         learning_rate: η, or a schedule of it.
+
+    Attributes:
+        state: Arrays that are kept from step to step, by name.
     """
+
+    state: Mapping[str, Array] = {}
 
     def __init__(self, learning_rate: float | Schedule) -> None:
         what = f"learning rate of {type(self).__name__}"
@@ -138,11 +143,6 @@ class Optimizer(Buildable, ABC):
             clock: Number of the step, and of the next; see `gpunn.kernels.gather`.
         """
 
-    @property
-    def state(self) -> dict[str, Array]:
-        """The state that is kept from step to step, by name."""
-        return {}
-
     def _zeros(self) -> Array:
         return self.parameters.backend.zeros(self.parameters.gradients.shape, self.parameters.gradients.dtype)
 
@@ -175,6 +175,7 @@ class SGD(Optimizer):
         start = p.decayed if self._folded else 0
         self._values, self._gradients, self._decayed = p.learned[start:], p.gradients[start:], p.decayed - start
         self._velocity = self._zeros() if self.momentum else None
+        self.state = {} if self._velocity is None else {"velocity": self._velocity}
 
     def before_backward(self, rates: Array, clock: Array) -> None:
         if self._folded:
@@ -189,10 +190,6 @@ class SGD(Optimizer):
             self._run(kernels.sgd, *before, *after)
         else:
             self._run(kernels.momentum_sgd, *before, self.momentum, self.nesterov, self._velocity, *after)
-
-    @property
-    def state(self) -> dict[str, Array]:
-        return {} if self._velocity is None else {"velocity": self._velocity}
 
 
 @register
@@ -214,14 +211,10 @@ class Adam(Optimizer):
         self.epsilon = real(epsilon, "epsilon of Adam", POSITIVE)
 
     def _build(self) -> None:
-        self._first, self._second = self._zeros(), self._zeros()
+        self._moments = self._zeros(), self._zeros()
+        self.state = dict(zip(("first", "second"), self._moments, strict=True))
 
     @ending_step
     def update(self, rates: Array, clock: Array) -> None:
         p, settings = self.parameters, (self.l1, self.l2, self.beta1, self.beta2, self.epsilon, self.first)
-        moments = self._first, self._second
-        self._run(kernels.adam, p.gradients, rates, p.decayed, *settings, *moments, p.learned, clock)
-
-    @property
-    def state(self) -> dict[str, Array]:
-        return {"first": self._first, "second": self._second}
+        self._run(kernels.adam, p.gradients, rates, p.decayed, *settings, *self._moments, p.learned, clock)

@@ -33,8 +33,8 @@ class Schedule(ABC):
 
     @property
     def given(self) -> float | None:
-        """The rate that names the schedule, set by `--learning-rate`; None where there is none."""
-        return getattr(self, "rate", None)
+        """The rate that names the schedule, set by `--learning-rate`: its `rate` or `peak`, or None."""
+        return getattr(self, "rate", getattr(self, "peak", None))
 
     def __repr__(self) -> str:
         return written(self)
@@ -107,10 +107,6 @@ class OneCycle(Schedule):
         self.rise = real(rise, "rise of OneCycle", ("lie between 0 and 1", lambda share: 0 < share < 1))
         self.start = real(start, "start of OneCycle", POSITIVE)
         self.end = real(end, "end of OneCycle", POSITIVE)
-
-    @property
-    def given(self) -> float:
-        return self.peak
 
     def rates(self, epochs: NDArray[Any], total: int) -> NDArray[Any]:
         t = epochs / total

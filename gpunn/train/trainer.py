@@ -310,9 +310,8 @@ class Trainer(Training):
 
     def restore(self, state: State) -> None:
         """Go on from a state of the same training."""
-        kept = {name: getattr(state, name) for name in ("now", "last", "good", "best")}
-        kept = {name: each and replace(each, trained=self._trained_at(each.step)) for name, each in kept.items()}
-        state = replace(state, **kept)
+        kept = {name: weights for name in ("now", "last", "good", "best") if (weights := getattr(state, name))}
+        state = replace(state, **{n: replace(w, trained=self._trained_at(w.step)) for n, w in kept.items()})
         self._back = state.now, state.optimizer
         self.rewind()
         self.backend.assign(self.step.totals, state.totals)
