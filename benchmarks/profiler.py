@@ -231,7 +231,7 @@ def _put_back(trainer: Trainer) -> Iterator[None]:
         for array, values in zip(arrays, kept, strict=True):
             step.backend.assign(array, values)
         model.parameters.keep_gradients()
-        step.reset_totals()
+        step.backend.assign(step.totals, 0.0)
         if step.skip is not None:
             step.skip.reset()
 

@@ -48,12 +48,10 @@ def _check(training: Training, array: Array, what: str) -> None:
 
 
 def first_not_finite(training: Training) -> str:
-    """Name the first NaN or Inf since the last record; "" where all was finite. The network is left anywhere.
-
-    On the CPU every step is checked when it is done, so only the last is searched; on a device all are.
-    """
+    """Name the first NaN or Inf since the last record; "" where all was finite. The network is left anywhere."""
     last = training.done
     training.rewind()
+    # On the CPU every step was checked when it was done, so only the last is searched.
     while training.backend.device == "cpu" and training.done < last - 1:
         training.do_steps()
     while training.done < last:

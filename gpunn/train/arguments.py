@@ -49,11 +49,7 @@ class PlainOptions:
 
 @dataclass(frozen=True)
 class TrainOptions(PlainOptions):
-    """All options of `Sequential.fit`, checked; parts given by class, name or table are made.
-
-    Raises:
-        OptionError: a value that cannot be.
-    """
+    """All options of `Sequential.fit`, checked; parts given by class, name or table are made."""
 
     loss: Loss | None = None
     optimizer: Optimizer = None  # type: ignore[assignment]  # SGD(0.1, momentum=0.9)
@@ -187,10 +183,7 @@ def renumbered(samples: Samples, names: Sequence[str], known: Sequence[str]) -> 
 
 
 def check_samples(model: Network, samples: Samples, loss: Loss | None = None) -> None:
-    """Raise an error unless the network can take these inputs and give these targets.
-
-    `loss` is that of a training about to begin; without it, targets must be of the kind of the training before.
-    """
+    """Raise an error unless the network fits these inputs and targets, under a loss to come or the one it has learned."""
     if not isinstance(samples, Samples):
         raise DataError(f"expected samples such as data.test, got {type(samples).__name__}: see gpunn.Samples")
     outputs = prod(model.output_shape)

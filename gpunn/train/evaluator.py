@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from gpunn.data import Data, Samples
 from gpunn.data.loader import DataLoader, place, sizes_of
@@ -71,10 +71,11 @@ class Measure:
             varies = targets.max(axis=0) > targets.min(axis=0)  # else rounding would be all of its variance
             self._variance = float(np.var(targets, axis=0, dtype=np.float64)[varies].sum())
 
-    def __call__(self, loss: float, right: float, samples: int) -> Evaluation:
+    def __call__(self, totals: NDArray[Any], samples: int) -> Evaluation:
         """Return the figures of `samples` samples from the sums of their losses and right answers."""
         if not samples:
             return Evaluation(math.nan, math.nan, 0, 0)
+        loss, right = map(float, totals)
         mean, total = loss / samples, samples * self._answers
         shown = mean if self._has_loss else math.nan
         if self.task is not Task.REGRESSION:
@@ -124,8 +125,7 @@ class Evaluator:
             backend.assign(self._clock[NEXT_STEP : NEXT_STEP + 1], number)
             self.compute(n)
             batches.given(n)
-        loss, right = map(float, backend.to_host(self._totals))
-        return self._measure(loss, right, batches.size)
+        return self._measure(backend.to_host(self._totals), batches.size)
 
 
 def evaluate(model: Network, samples: Any, y: ArrayLike | None = None) -> Evaluation:

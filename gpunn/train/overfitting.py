@@ -49,11 +49,7 @@ class OverfittingDetector:
         self._said = False
 
     def observe(self, record: Record) -> Record | None:
-        """Take the next record; one without a finite training and validation loss is passed over.
-
-        Returns:
-            Once, the record since which the model overfits; None before, and ever after.
-        """
+        """Take the next record; return, once, the record since which the model overfits."""
         if self._said or not (math.isfinite(record.validation_loss) and math.isfinite(record.train_loss)):
             return None
         self._records.append(record)

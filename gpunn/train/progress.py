@@ -25,11 +25,7 @@ _SHORTER = (
 
 
 class Progress:
-    """Shows how far a training is: epoch, figures of training and validation, speed, time left for all epochs.
-
-    On a terminal this is one line, no wider than the terminal: words become shorter and numbers rounder where there is
-    less room. A line stays for each epoch. Elsewhere one line is written at the end of each epoch.
-    """
+    """Shows epoch, figures, speed and time left, in one line that is no wider than the terminal; one stays an epoch."""
 
     def __init__(self, epochs: int, samples: int, shown: bool = True, stream: TextIO | None = None) -> None:
         self.epochs, self.samples = epochs, samples

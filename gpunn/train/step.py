@@ -78,7 +78,7 @@ class Step:
         self._bias = () if bias is None else (bias.value, bias.grad)
         self.steps_per_epoch = -(-batches.size // batch_size)
         self.rates = backend.zeros((self.steps_per_epoch,), model.dtype)  # of each step of the epoch
-        self.totals = backend.zeros((2,), np.float64)  # sum of losses and number of right answers since `reset_totals`
+        self.totals = backend.zeros((2,), np.float64)  # sum of losses, number of right answers
         self.trouble = ""  # why something could not be recorded
         self._update_ends_step = getattr(type(optimizer).update, "ends_step", False)
         self._is_to_capture = capture and backend.has_graphs
@@ -91,10 +91,7 @@ class Step:
         self.backend.assign(self.model.clock[NEXT_STEP : NEXT_STEP + 1], first)
 
     def __call__(self, n: int, replay: bool = True) -> None:
-        """Do the next steps of the epoch, on n samples: full batches, and a shorter one that ends the epoch.
-
-        Without `replay` they run kernel by kernel, recorded or not.
-        """
+        """Do the next steps of the epoch, on n samples; without `replay`, kernel by kernel."""
         while n > 0:
             done = self._replay(n) if replay and self._graphs else 0
             if not done:
@@ -156,12 +153,3 @@ class Step:
             how = "kernel by kernel, not by graph" if steps == 1 else f"with a graph a step, not one for {steps}"
             self.trouble = f"training {how}: {error}"
             self.steps_per_graph = 1
-
-    def read_totals(self) -> tuple[float, float]:
-        """Return the sum of the losses and the number of right answers; waits for the device."""
-        loss, right = self.backend.to_host(self.totals)
-        return float(loss), float(right)
-
-    def reset_totals(self) -> None:
-        """Begin the sums anew."""
-        self.backend.assign(self.totals, 0.0)

@@ -77,11 +77,7 @@ class Trainer(Training):
     # From the first step to the last
 
     def run(self, after_step: Callable[[], None] | None = None) -> History:
-        """Train to the end, or until patience runs out, and leave the network as it is to be used.
-
-        `after_step` is called between steps, where `state` is whole. An interrupt puts the weights of the last record
-        back, and so does a device that is lost to this process, on the CPU.
-        """
+        """Train to the end, or to an interrupt or a lost device, and leave the network as it is to be used."""
         try:
             self.train(after_step)
         except KeyboardInterrupt:
@@ -100,7 +96,7 @@ class Trainer(Training):
         return self.history
 
     def train(self, after_step: Callable[[], None] | None = None) -> None:
-        """Train to the end, or until patience runs out; see `run`."""
+        """Train to the end, or until patience runs out; call `after_step` between steps, where `state` is whole."""
         self._began = time.perf_counter()
         try:
             # NaN and Inf are reported in one line by the checks below, not by warnings on the way.
@@ -226,7 +222,7 @@ class Trainer(Training):
 
     def _figures(self) -> Evaluation:
         """Figures of the training samples since the last record, each as it was before its step."""
-        return self._measure(*self.step.read_totals(), self._counted_samples())
+        return self._measure(self.backend.to_host(self.step.totals), self._counted_samples())
 
     def _counted_samples(self) -> int:
         """Number of samples that the sums since the last record are of."""

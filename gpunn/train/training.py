@@ -67,7 +67,6 @@ class Training:
                 watched = place(backend, validation, options.dtype, data_on=options.data_on, later=later)
                 self._validation = Evaluator(model, watched)
                 self.placement += f"; for validation {watched.placement}" if watched.placement else ""
-            self.step.reset_totals()
             values, totals = model.parameters.values, self.step.totals
             self._finite = FiniteCheck(backend, values, totals)
             if options.skip_bad_batches:
@@ -202,7 +201,7 @@ class Training:
     def _reset_totals(self) -> None:
         """Begin the sums and counts of the next record."""
         self._samples = 0
-        self.step.reset_totals()
+        self.backend.assign(self.step.totals, 0.0)
         if self.step.skip is not None:
             self.step.skip.reset()
 
