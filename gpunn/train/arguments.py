@@ -183,7 +183,7 @@ def renumbered(samples: Samples, names: Sequence[str], known: Sequence[str]) -> 
 
 
 def check_samples(model: Network, samples: Samples, loss: Loss | None = None) -> None:
-    """Raise an error unless the network fits these inputs and targets, under a loss to come or the one it has learned."""
+    """Raise an error unless the network fits the samples, for a training with `loss` or after its own."""
     if not isinstance(samples, Samples):
         raise DataError(f"expected samples such as data.test, got {type(samples).__name__}: see gpunn.Samples")
     outputs = prod(model.output_shape)
