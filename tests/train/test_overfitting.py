@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from support.paths import ROOT
 
-from gpunn.train.history import Record
-from gpunn.train.overfitting import OverfittingDetector
+from gpunn.train.history import OverfittingDetector, Record
 
 
 def published(name):
