@@ -5,8 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from gpunn.backend.copies import Buildable, parts_of
 from gpunn.kernels.record import Array
 from gpunn.nn.layers import Layer
+from gpunn.nn.parameter import Parameter
 from gpunn.train.training import Training
 
 
@@ -19,7 +21,6 @@ class _CheckedStage:
 
     def __init__(self, stage: Layer, training: Training) -> None:
         self._stage, self._training, self._check = stage, training, partial(_check, training)
-        self._parameters = [p for p in training.model.parameters if p.name.partition(".")[0] == stage.name]
         layer = next(layer for layer in training.model.layers if layer.name == stage.name)
         self._name = f"{stage.name}, {layer!r}" + (f" with {stage.fused!r}" if stage.fused else "")
 
@@ -34,12 +35,18 @@ class _CheckedStage:
         self._check(self._training.step.loss.costs, f"the loss, {loss!r}")
         self._check(dy, f"the gradient of the loss, {loss!r}")
         dx = self._stage.backward(dy)
-        for p in self._parameters:
+        for p in _parameters_of(self._stage):
             # Where no gradient is kept, the product that would make it has changed the weight already.
             self._check(p.value if p.grad is None else p.grad, f"the gradient of {p.name}")
         if dx is not None:
             self._check(dx, f"the gradient by the input of {self._name}")
         return dx
+
+
+def _parameters_of(stage: Buildable) -> list[Parameter]:
+    """The parameters whose gradients are there once the stage has gone backward."""
+    own = [value for value in vars(stage).values() if isinstance(value, Parameter)]
+    return own + [parameter for part in parts_of(stage) for parameter in _parameters_of(part)]
 
 
 def _check(training: Training, array: Array, what: str) -> None:

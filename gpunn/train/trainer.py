@@ -191,7 +191,8 @@ class Trainer(Training):
 
     def _record(self) -> None:
         """Measure the network, judge it, and remember its weights where they are good or best."""
-        if not self._counted_samples():
+        skipped, samples = self._skipped()
+        if samples == self._samples:
             begin = self._back[0].step
             if self.done - begin >= self.step.steps_per_epoch:
                 self._diverged(f"every batch since step {begin} had to be skipped")
@@ -213,7 +214,7 @@ class Trainer(Training):
         self.progress.look(record)
         for line in self.monitor.add(record, weights):
             self.progress.say(line)
-        if skipped := self._skipped()[0]:
+        if skipped:
             self.history.skipped += skipped
             number = f"{skipped} batches" if skipped > 1 else "1 batch"
             self.progress.say(f"{number} led to NaN or Inf: skipped, {self.history.skipped} in all")
@@ -222,11 +223,7 @@ class Trainer(Training):
 
     def _figures(self) -> Evaluation:
         """Figures of the training samples since the last record, each as it was before its step."""
-        return self._measure(self.backend.to_host(self.step.totals), self._counted_samples())
-
-    def _counted_samples(self) -> int:
-        """Number of samples that the sums since the last record are of."""
-        return self._samples - self._skipped()[1]
+        return self._measure(self.backend.to_host(self.step.totals), self._samples - self._skipped()[1])
 
     def _skipped(self) -> tuple[int, int]:
         """Batches and samples that were skipped since the last record."""

@@ -62,7 +62,7 @@ class Training:
             batches = place(backend, train, options.dtype, options.augmentation, options.seed, options.data_on, later)
             self.step = Step(model, batches, copy(self.loss), self.optimizer, self.batch_size, options.capture)
             backend.assign(model.clock[NEXT_COUNT : NEXT_COUNT + 1], model.steps_trained)
-            self.placement, self._validation = batches.placement, None
+            self.placement, self._validation = batches.placement, None  # where the data lie, in words
             if validation is not None:
                 watched = place(backend, validation, options.dtype, data_on=options.data_on, later=later)
                 self._validation = Evaluator(model, watched)
