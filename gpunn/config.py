@@ -28,6 +28,21 @@ MOST_LAYERS = 1000  # that a file may ask for: a word of five letters is enough 
 Kind = TypeVar("Kind", bound=type)
 
 
+class Part:
+    """A part, shown as the Python that makes it: its first argument, and all that have not their default value."""
+
+    def __repr__(self) -> str:
+        parameters, shown = _parameters(type(self)), arguments_of(self, without_defaults=True)
+        words = []
+        for number, (name, parameter) in enumerate(parameters.items()):
+            leads = number == 0 and parameter.kind is parameter.POSITIONAL_OR_KEYWORD and hasattr(self, name)
+            if leads or name in shown:
+                value = getattr(self, name)
+                is_pair = isinstance(value, tuple) and value[1:] == value[:1] and "int |" in _annotation(parameter)
+                words.append(("" if leads else f"{name}=") + repr(value[0] if is_pair else value))
+        return f"{type(self).__name__}({', '.join(words)})"
+
+
 def base_of_kind(kind: str, example: str) -> Callable[[Kind], Kind]:
     """Make a class the base of a kind of part; one that is not abstract is a part itself. Errors show the example."""
 
@@ -97,19 +112,6 @@ def _is_default(value: Any, default: Any) -> bool:
     """Return whether an argument has its default value; False is not 0, as `bias=False` is not a bias of 0."""
     is_equal = isinstance(value, int | float | str | tuple) and value in (default, (default, default))
     return value is default or (is_equal and (value is False) == (default is False))
-
-
-def written(part: Any) -> str:
-    """Write a part as the Python that makes it: its first argument, and all that have not their default value."""
-    parameters, shown = _parameters(type(part)), arguments_of(part, without_defaults=True)
-    words = []
-    for number, (name, parameter) in enumerate(parameters.items()):
-        leads = number == 0 and parameter.kind is parameter.POSITIONAL_OR_KEYWORD and hasattr(part, name)
-        if leads or name in shown:
-            value = getattr(part, name)
-            is_pair = isinstance(value, tuple) and value[1:] == value[:1] and "int |" in _annotation(parameter)
-            words.append(("" if leads else f"{name}=") + repr(value[0] if is_pair else value))
-    return f"{type(part).__name__}({', '.join(words)})"
 
 
 def _read_parameters(part: type) -> Mapping[str, inspect.Parameter]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from math import radians, tan
 
-from gpunn.config import base_of_kind, written
+from gpunn.config import Part, base_of_kind
 from gpunn.errors import OptionError
 from gpunn.kernels.augmentation import Limits
 from gpunn.scalars import real
 
 
 @base_of_kind("augmentation", "Augmentation(shift=1)")
-class Augmentation:
+class Augmentation(Part):
     """Moves every training image a little, another way each time it is seen, inside the gather of the batch.
 
     All numbers are limits: what is done to an image is drawn evenly between minus and plus each. Places outside the
@@ -35,6 +35,3 @@ class Augmentation:
     def limits(self) -> Limits:
         """What the kernel is given."""
         return self.shift, tan(radians(self.rotation) / 2), self.scale, self.shear
-
-    def __repr__(self) -> str:
-        return written(self)

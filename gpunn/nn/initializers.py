@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.backend.base import Shape
-from gpunn.config import base_of_kind, register, written
+from gpunn.config import Part, base_of_kind, register
 from gpunn.errors import OptionError
 from gpunn.scalars import FINITE, NOT_NEGATIVE, real
 
@@ -20,7 +20,7 @@ __all__ = ["Glorot", "He", "Initializer", "LeCun", "Normal"]
 
 
 @base_of_kind("initializer", "Normal(0.1)")
-class Initializer(ABC):
+class Initializer(Part, ABC):
     """Makes the initial values of a parameter."""
 
     @abstractmethod
@@ -33,9 +33,6 @@ class Initializer(ABC):
             fan_out: Number of units that one input feeds.
             generator: Source of random numbers.
         """
-
-    def __repr__(self) -> str:
-        return written(self)
 
 
 @register

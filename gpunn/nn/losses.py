@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gpunn.backend.base import Backend, Buffer
 from gpunn.backend.devices import backend_of
-from gpunn.config import base_of_kind, register, written
+from gpunn.config import Part, base_of_kind, register
 from gpunn.data.checks import as_array, is_one_hot
 from gpunn.errors import DataError, ShapeError
 from gpunn.kernels import losses as kernels
@@ -47,7 +47,7 @@ def _of_thread(name: str) -> Any:
 
 
 @base_of_kind("loss", "MeanSquaredError()")
-class Loss(ABC):
+class Loss(Part, ABC):
     """A loss C, averaged over the batch.
 
     By hand: `value = loss.forward(y, t)`, then `model.backward(loss.backward())`.
@@ -180,9 +180,6 @@ class Loss(ABC):
     def backward(self) -> Array:
         """Return ∂C/∂y of the last batch, (batch, outputs)."""
         return self.gradient.T
-
-    def __repr__(self) -> str:
-        return written(self)
 
 
 @register

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.backend.copies import Buildable
-from gpunn.config import base_of_kind, register, written
+from gpunn.config import Part, base_of_kind, register
 from gpunn.errors import OptionError
 from gpunn.kernels import updates as kernels
 from gpunn.kernels.gather import STEP
@@ -76,7 +76,7 @@ def ending_step(update: Update) -> Update:
 
 
 @base_of_kind("optimizer", "SGD(0.1)")
-class Optimizer(Buildable, ABC):
+class Optimizer(Buildable, Part, ABC):
     """Changes parameters so that the loss falls.
 
     `fit` works with a copy, so one object may serve several networks, also at once. Each network keeps its optimizer's
@@ -97,9 +97,6 @@ class Optimizer(Buildable, ABC):
             raise OptionError(f"{what} must be a number or a schedule such as Cosine(0.1), got {learning_rate!r}")
         self.learning_rate = learning_rate if isinstance(learning_rate, Schedule) else real(learning_rate, what)
         _ = self.schedule  # which raises an error for a rate that cannot be
-
-    def __repr__(self) -> str:
-        return written(self)
 
     @property
     def schedule(self) -> Schedule:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpunn.config import base_of_kind, register, written
+from gpunn.config import Part, base_of_kind, register
 from gpunn.errors import OptionError
 from gpunn.scalars import NOT_NEGATIVE, POSITIVE, real
 
@@ -19,7 +19,7 @@ __all__ = ["Constant", "Cosine", "OneCycle", "Schedule", "StepDecay"]
 
 
 @base_of_kind("schedule", "Cosine(0.1)")
-class Schedule(ABC):
+class Schedule(Part, ABC):
     """A learning rate that changes as training goes on."""
 
     @abstractmethod
@@ -35,9 +35,6 @@ class Schedule(ABC):
     def given(self) -> float | None:
         """The rate that names the schedule, set by `--learning-rate`: its `rate` or `peak`, or None."""
         return getattr(self, "rate", getattr(self, "peak", None))
-
-    def __repr__(self) -> str:
-        return written(self)
 
 
 @register

@@ -18,7 +18,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from gpunn.backend.base import Backend, Buffer, Shape, inside
 from gpunn.backend.copies import Buildable
-from gpunn.config import base_of_kind, written
+from gpunn.config import Part, base_of_kind
 from gpunn.kernels.record import Array
 from gpunn.nn.initializers import Initializer
 from gpunn.nn.parameter import Parameter
@@ -92,7 +92,7 @@ class LayerValues(NamedTuple):
 
 
 @base_of_kind("layer", "Dense(10)")
-class Layer(Buildable, ABC):
+class Layer(Buildable, Part, ABC):
     """One step of the network.
 
     A layer belongs to one network. Given to another, copied or pickled, it becomes a layer of its own that begins with
@@ -215,9 +215,6 @@ class Layer(Buildable, ABC):
             with lock:
                 begins_with = {word: backend.to_host(array) for word, array in arrays.items()}
         return {**self.settings(), "begins_with": begins_with}
-
-    def __repr__(self) -> str:
-        return written(self)
 
 
 def placed(layers: list[Layer]) -> list[Layer]:
