@@ -139,10 +139,9 @@ def to_config(part: Any) -> dict[str, Any]:
     again = _described(from_config(_kind_of(type(part)) or "", config))
     for argument in sorted(config.keys() | again.keys()):
         if config.get(argument) != again.get(argument):
-            raise OptionError(
-                f"{name} would not come back from a file as it is: its {argument} would be {again.get(argument)!r:.40} "
-                f"and not {config.get(argument)!r:.40}; keep each argument in self as it was given"
-            )
+            change = f"its {argument} would be {again.get(argument)!r:.40} and not {config.get(argument)!r:.40}"
+            mend = "keep each argument in self as it was given"
+            raise OptionError(f"{name} would not come back from a file as it is: {change}; {mend}")
     return config
 
 
