@@ -20,8 +20,7 @@ _SHORTER = (
     ("", "", "val", 4),
     ("", "", "val", 3),
     ("", "", "val", 2),
-)
-"""Words for epoch, accuracy and validation and digits of the figures, the widest first."""
+)  # words for epoch, accuracy and validation and digits of the figures, the widest first
 
 
 class Progress:

@@ -70,8 +70,7 @@ class Record:
 
 COLUMNS = tuple(each.name for each in fields(Record))
 
-Trained = tuple[int, int]
-"""Epochs begun and steps done in all trainings of a network: the next one continues the count."""
+Trained = tuple[int, int]  # epochs begun and steps done in all trainings of a network: the next one continues the count
 
 
 @dataclass(frozen=True)
