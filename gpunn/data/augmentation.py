@@ -1,7 +1,5 @@
 """Synthetic data: more examples than there are, from small changes to those that there are."""
 
-from __future__ import annotations
-
 from math import radians, tan
 
 from gpunn.config import Part, base_of_kind
@@ -18,10 +16,10 @@ class Augmentation(Part):
     image are 0; between pixels it is interpolated linearly.
 
     Args:
-        shift: pixels, down and across.
-        rotation: degrees, below 90.
-        scale: share by which it grows or shrinks, 0.1 for 90 to 110 %.
-        shear: how far a row is moved for each row from the middle.
+        shift: Number of pixels, down and across.
+        rotation: Angle in degrees, below 90.
+        scale: Share by which an image grows or shrinks, 0.1 for 90 to 110 %.
+        shear: Number of pixels by which a row is moved for each row from the middle.
     """
 
     def __init__(self, shift: float = 0.0, rotation: float = 0.0, scale: float = 0.0, shear: float = 0.0) -> None:
@@ -33,5 +31,5 @@ class Augmentation(Part):
 
     @property
     def limits(self) -> Limits:
-        """What the kernel is given."""
+        """Limits for the kernel: shift, tangent of half the rotation, scale, shear."""
         return self.shift, tan(radians(self.rotation) / 2), self.scale, self.shear

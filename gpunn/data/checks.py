@@ -17,10 +17,8 @@ log = logging.getLogger(__name__)
 # A label of millions is an identifier, not a class; an output layer that wide would only fail later.
 MAX_CLASSES = 65_536
 LARGEST = float(np.finfo(np.float32).max)
-REACH = 20
-"""Size of numbers beyond which a network's first sums are so large that it does not learn."""
-FEW = 2**16
-"""Bytes that are looked at in one piece, since to cut them takes longer."""
+REACH = 20  # numbers beyond it make a network's first sums so large that it does not learn
+FEW = 2**16  # bytes that are looked at in one piece, since to cut them takes longer
 
 
 def described(array: NDArray[Any]) -> str:

@@ -13,9 +13,7 @@ from gpunn.data.samples import Samples
 from gpunn.errors import DataError, OptionError, in_one_line
 from gpunn.scalars import flag
 
-FEW = 20
-"""Samples below which a fraction that would hold back a single one holds back none: it would say nothing."""
-
+FEW = 20  # samples below which a fraction that would hold back a single one holds back none: it would say nothing
 # Set apart from the other uses of a seed, so that a split and, say, the initial weights are independent.
 _PURPOSE = 0x5911
 
@@ -255,10 +253,7 @@ def _names(class_names: Sequence[str] | None, classes: int) -> tuple[str, ...]:
 
 
 def validation_count(validation: object, total: int, most: int | None = None) -> int:
-    """Return the number of validation samples among `total`, below it: a count, or a fraction of them up to `most`.
-
-    A fraction above 0 gives at least 1, or none where that would be a single one of fewer than `FEW`.
-    """
+    """Return the number of validation samples: a count below `total`, or a fraction of it, from 1 to `most`."""
     if isinstance(validation, bool) or not isinstance(validation, numbers.Real):
         raise OptionError(f'validation is a fraction (0.1), a count (5000), "test" or 0 for none, got {validation!r}')
     if isinstance(validation, numbers.Integral):

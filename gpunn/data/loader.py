@@ -17,10 +17,8 @@ from gpunn.kernels.augmentation import gather_augmented
 from gpunn.kernels.record import Array
 
 PLACES = ("auto", "device", "host")
-SHARE = 0.9
-"""Share of a device's free memory for samples; graphs and other later allocations need the rest."""
-PIECE = 4 << 20
-"""Bytes of one streamed copy."""
+SHARE = 0.9  # of a device's free memory, for samples; graphs and other later allocations need the rest
+PIECE = 4 << 20  # bytes of one streamed copy
 
 
 class InputBuffer:

@@ -14,14 +14,11 @@ from gpunn.data.samples import Samples
 from gpunn.errors import DataError, ShapeError
 
 GROUNDS = ("dark", "light", "mixed")
-LEAST_CONTRAST = 0.04
-"""Difference between the darkest and the lightest of a drawing, of the whole range; paper alone has less."""
+LEAST_CONTRAST = 0.04  # of a drawing, as a share of the whole range; paper alone has less
 # Rows that are looked at, and numbers in them: as many as show what all are like.
 _ROWS, _NUMBERS = 1024, 1 << 18
-_FAR_OUT = 0.05
-"""Share of the samples that may be out of range without making the whole a set of another range."""
-_TIMES = 4
-"""How far later inputs may go beyond those of the training before they are taken for inputs of another scale."""
+_FAR_OUT = 0.05  # share of the samples that may be out of range without making the whole a set of another range
+_TIMES = 4  # how far later inputs may go beyond those of the training before they are taken for ones of another scale
 
 
 @dataclass(frozen=True)

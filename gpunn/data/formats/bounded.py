@@ -16,11 +16,9 @@ from gpunn.errors import DataError, GpunnError, MemoryShortageError
 from gpunn.files import open_regular
 
 GZIP_MAGIC = b"\x1f\x8b"
-MAX_RATIO = 1032
-"""Most that deflate can pack into one byte (zlib's technical notes): a header that promises more is a lie."""
+MAX_RATIO = 1032  # most that deflate can pack into one byte (zlib's technical notes)
 MAX_UNPACKED = 4 << 30
-MAPPED_FROM = 1 << 30
-"""Bytes from which an array stays in an unpacked file where nothing else is asked for."""
+MAPPED_FROM = 1 << 30  # bytes from which an array stays in an unpacked file where nothing else is asked for
 # As many as `bgzip` makes of the bound above, 64 KiB each. Empty ones could be millions in a small file.
 _MAX_MEMBERS = MAX_UNPACKED >> 16
 _CHUNK, _PACKED_CHUNK = 1 << 20, 1 << 15
