@@ -134,11 +134,9 @@ def as_samples(data: Any, y: ArrayLike | None, model: Network) -> Samples:
 
 def _pair(data: Any, y: ArrayLike | None, caller: str) -> tuple[Any, Any] | None:
     """Return x and y where they were given, as two or as one."""
-    if isinstance(data, Data | Samples):
-        if y is not None:
-            kind = type(data).__name__
-            raise DataError(f"{caller} takes {kind} alone, or x and y, got {kind} and y")
-        return None
+    if isinstance(data, Data | Samples) and y is not None:
+        kind = type(data).__name__
+        raise DataError(f"{caller} takes {kind} alone, or x and y, got {kind} and y")
     if y is not None:
         return data, y
     return (data[0], data[1]) if isinstance(data, tuple | list) and len(data) == 2 else None

@@ -16,9 +16,9 @@ from gpunn.train.record import COLUMNS, Record
 
 # The bounds of `OverfittingDetector`; the evidence is in `docs/design/overfitting.md`.
 WINDOW, SHARE, FEWEST = 5.0, 1 / 6, 5  # least length of a window: in epochs, of the training so far, in records
-# Least relative rise of the validation loss times fall of the training loss, without and with a regularizer.
-PRODUCT, REGULARIZED_PRODUCT = 0.015, 0.03
+PRODUCT, REGULARIZED_PRODUCT = 0.015, 0.03  # least r · f, without and with a regularizer
 RISE, SIGMAS = 0.025, 4.0  # least rise of the validation loss, relative and in standard errors
+
 _ALWAYS = ("step", "epoch", "train_loss", "learning_rate", "seconds")
 _LONGEST_LINE = 1000
 _RECORD_BYTES = 32  # of memory that a record takes for each byte of the shortest line that is one

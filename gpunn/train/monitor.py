@@ -15,8 +15,7 @@ from gpunn.nn.parameter import Arrays
 from gpunn.train.history import History
 from gpunn.train.record import Record, State, Weights
 
-# Multiple of the untrained network's loss on the same samples, or of 1 if that is more, that counts as diverged.
-EXPLOSION = 100.0
+EXPLOSION = 100.0  # times the untrained network's loss, or 1 if that is more, from which a training has diverged
 BAD_LOSS, BAD_WEIGHTS = "the loss is NaN or Inf", "the weights contain NaN or Inf"
 GROWN = "the loss has grown to"
 _NEAR = 0.95  # share of a constant answer's loss above which answers like those of chance show nothing learned

@@ -13,14 +13,14 @@ from gpunn.train.record import Record
 
 _EVERY = 0.1  # seconds from one change of the line to the next: to read the figures is to wait for the device
 _LEAST_BAR, _MOST_BAR = 8, 40
-_SHORTER = (
+_SHORTER = (  # words for epoch, accuracy and validation, and digits of the figures, the widest first
     ("epoch ", "accuracy ", "validation", 4),
     ("epoch ", "accuracy ", "val", 4),
     ("epoch ", "", "val", 4),
     ("", "", "val", 4),
     ("", "", "val", 3),
     ("", "", "val", 2),
-)  # words for epoch, accuracy and validation and digits of the figures, the widest first
+)
 
 
 class Progress:

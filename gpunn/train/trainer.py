@@ -45,8 +45,7 @@ class Trainer(Training):
             raise OptionError("patience needs a validation set to watch: load the data with validation=0.1, say")
         if model.trained_on is not None:
             given = given.mapped(model.arranged, given.class_names)
-        device, precision = options.device, options.precision
-        backend = device if isinstance(device, Backend) else select(device, precision)
+        backend = options.device if isinstance(options.device, Backend) else select(options.device, options.precision)
         if backend.precision != "float32" and options.dtype != "float32":
             raise OptionError(
                 f"precision {backend.precision!r} rounds products of float32, and the dtype is {options.dtype}"
@@ -262,7 +261,9 @@ class Trainer(Training):
 
     def _diverged(self, why: str) -> NoReturn:
         """End the training with the last good weights, and say what went wrong where."""
-        rate, epoch, done = self._rate(), (self.done - 1) // self.step.steps_per_epoch, self.done
+        # Advice is about the rate that was set, not about the one that a schedule had made of it at that moment.
+        given, epoch, done = self.optimizer.schedule.given, (self.done - 1) // self.step.steps_per_epoch, self.done
+        rate = self._rate() if given is None else given
         self.progress.close()
         if not why.startswith(GROWN):
             self.progress.say(f"looking for what went wrong: {done - self._back[0].step} steps are done again")
@@ -272,9 +273,6 @@ class Trainer(Training):
         self.put_back(self.monitor.good)
         self.history.stopped = why
         kept = f"step {self.kept}" if self.kept else "the start"
-        # Advice is about the rate that was set, not about the one that a schedule had made of it at that moment.
-        given = self.optimizer.schedule.given
-        rate = rate if given is None else given
         raise DivergenceError(
             f"training diverged in epoch {epoch + 1}, step {done}: {why}; the weights of {kept} are kept. "
             f"Try a learning rate below {rate:g}, such as {rate / 2:g}",
