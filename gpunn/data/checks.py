@@ -140,10 +140,7 @@ def is_whole(array: NDArray[Any]) -> bool:
 
 
 def numbered(y: ArrayLike, names: Sequence[str] | None) -> tuple[ArrayLike, Sequence[str] | None]:
-    """Return labels that are texts as their places among the class names, and the names; other labels as they are.
-
-    Names that are None are the texts themselves, in alphabetical order.
-    """
+    """Return labels that are texts as their places among the names, by default their own; other labels as they are."""
     texts = _texts(y)
     if texts is None:
         return y, names

@@ -131,10 +131,9 @@ class DataLoader:
 
 
 class StreamingLoader(DataLoader):
-    """Samples on the host: while the device computes with one piece, the next is gathered and copied.
+    """Samples on the host: while the device computes with one piece, some batches, the next is gathered and copied.
 
-    A piece is some batches in the order of the epoch, and the device has room for two. `order` is then constant, the
-    place of each sample in this room: kernels, graphs and numbers are the same as with samples on the device.
+    The device has room for two pieces. `order` is constant, the place of each sample in this room.
     """
 
     def _place(self) -> None:
@@ -210,11 +209,7 @@ def place(
     data_on: str = "auto",
     later: int = 0,
 ) -> DataLoader:
-    """Place samples for a network on the "device" or the "host", from which they are streamed.
-
-    "auto" is the device where they fit beside `later` bytes, on the CPU where they are in memory. The numbers are the
-    same either way.
-    """
+    """Place samples on the "device", or on the "host", from which they are streamed; "auto" is the first that fits."""
     is_host, is_file, needed = backend.device == "cpu", is_mapped(samples.inputs), bytes_on_device(samples, dtype)
     fits, reason = checked_place(data_on) == "device", ""
     if data_on == "auto":

@@ -119,15 +119,7 @@ PUBLISHED = {published.name: published for published in (MNIST, FASHION_MNIST)}
 
 
 def download(published: PublishedSet, folder: Path, mirrors: Sequence[str] | None = None) -> tuple[Path, ...]:
-    """Put the missing files of a published set into a folder.
-
-    A file appears under its name only when it is whole and checked, against the SHA-256 of its unpacked bytes or of the
-    published archive.
-
-    Raises:
-        DataError: No mirror gave a whole, right file; says where the file may be put by hand.
-        OutputError: The folder cannot be written.
-    """
+    """Put the missing files of a published set into a folder, each only when it is whole and checked."""
     order = list(published.mirrors if mirrors is None else mirrors)
     try:
         _make_shared(folder)

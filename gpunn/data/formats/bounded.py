@@ -61,11 +61,9 @@ def opened(path: Path) -> Iterator[tuple[Readable, int | None]]:
 
 
 class Gunzip:
-    """The content of a gzip file, of all its members, as a stream.
+    """The content of a gzip file, of all its members, as a stream."""
 
-    zlib itself reads the members' headers and compares their checksums. The standard library's GzipFile reads headers,
-    and zeros after the end, byte by byte in Python, which a small hostile file turns into minutes.
-    """
+    # GzipFile reads headers, and zeros after the end, byte by byte in Python: a small hostile file takes it minutes.
 
     def __init__(self, packed: Readable) -> None:
         self._file = packed

@@ -6,7 +6,7 @@ import os
 import re
 import struct
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,14 +62,7 @@ def read_image(
     note: Callable[[str], None],
     trained_on: TrainingInputs | None = None,
 ) -> NDArray[Any]:
-    """Read an image of a format as (height, width, channels), 0 to 1: fitted in whole, its border's colour around it.
-
-    See `read_inputs` for the arguments.
-
-    Raises:
-        DataError: The image cannot be read, is damaged, or would take too much memory.
-        MemoryShortageError: Less than that is free.
-    """
+    """Read an image as (height, width, channels), 0 to 1, fitted in whole; see `read_inputs` for the arguments."""
     height, width, channels = shape
     ground = "dark" if trained_on is None else trained_on.ground
     is_grey = channels == 1 or (trained_on is not None and trained_on.is_grey)
@@ -156,10 +149,7 @@ _DEEP = {"RGB;16B": ("RGB;16B", "RGB;16L"), "LA;16B": ("RGBA",), "RGBA;16B": ("R
 
 
 def _opened(form: str, content: bytes) -> "ImageFile":
-    """Open an image, of which only the header is read.
-
-    Not by `Image.open`, which takes whatever is beyond 179 million pixels for a bomb, and photographs for one.
-    """
+    """Read the header of an image; `Image.open` would take photographs of 179 million pixels for bombs."""
     from PIL import Image, JpegImagePlugin
 
     if form == "JPEG":  # without EXIF, of which Pillow keeps all values, and without the other images of a camera
@@ -225,10 +215,7 @@ def _check(path: Path, form: str, given: int, size: tuple[int, int], of_pixel: f
 
 
 def _held(content: bytes, image: "ImageFile") -> float:
-    """Return the bytes of each pixel that a JPEG in several scans, such as a progressive one, holds to the end.
-
-    They are its coefficients, two bytes each; one that is stored in a single scan is decoded row by row.
-    """
+    """Return the bytes of each pixel's coefficients, which a JPEG in several scans holds to the end."""
     # Within a scan a byte 0xff is followed by 0, so these are markers. After the end may come another image.
     start = image.fp.tell() if image.fp else 0
     scans = 1 + content.count(_SCAN, start, content.find(_END, start) % (len(content) + 1))
@@ -255,29 +242,19 @@ def _orientation(exif: bytes) -> int:
     return 1
 
 
-def _bands(images: "list[ImageFile]", rows: int, *, is_deep: bool) -> "Iterator[Image | NDArray[Any]]":
-    """Give an image from top to bottom, a deep one as arrays (rows, width, samples) of 16 bits."""
-    width, height = images[0].size
-    for top in range(0, height, rows):
-        crops = [image.crop((0, top, width, min(top + rows, height))) for image in images]
-        if is_deep:
-            halves = np.stack([np.asarray(crop) for crop in crops], axis=-1)
-            yield halves.reshape(*halves.shape[:2], -1).view(">u2")
-        else:
-            yield crops[0]
-
-
 def _shrunk(images: "list[ImageFile]", shape: tuple[int, ...], *, is_deep: bool) -> Planes:
-    """Shrink an image to means over squares of pixels, each as large as leaves `_SPARE` of them for one of the network.
-
-    A band of rows at a time: floats of the whole image would take many times its memory.
-    """
+    """Shrink an image to means over squares of pixels, a band of rows at a time, since floats take more memory."""
     (width, height), channels = images[0].size, shape[2]
     most_rows = max(1, _BAND // width)
     # It is fitted in whole, so the longer side says how much it shrinks.
     side = max(1, min(max(height // shape[0], width // shape[1]) // _SPARE, most_rows))
-    depth, shrunk = 0.0, []
-    for band in _bands(images, most_rows // side * side, is_deep=is_deep):
+    depth, shrunk, rows = 0.0, [], most_rows // side * side
+    for top in range(0, height, rows):
+        crops = [image.crop((0, top, width, min(top + rows, height))) for image in images]
+        band: Image | NDArray[Any] = crops[0]
+        if is_deep:  # samples of 16 bits from their bytes
+            halves = np.stack([np.asarray(crop) for crop in crops], axis=-1)
+            band = halves.reshape(*halves.shape[:2], -1).view(">u2")
         values, alpha, most = _values(band, channels)
         depth = max(depth, most)
         if alpha is not None:

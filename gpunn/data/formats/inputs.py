@@ -106,7 +106,7 @@ def read_inputs(
     note: Callable[[str], None] = lambda _: None,
     trained_on: TrainingInputs | None = None,
 ) -> NDArray[Any]:
-    """Read the samples in a file, as a network of this sample shape takes them.
+    """Read the samples in a file, (n, *shape), as a network of this sample shape takes them.
 
     Args:
         path: An image, a .npy or .npz file, or an IDX file.
@@ -115,13 +115,6 @@ def read_inputs(
             light and those of the training images were dark, or the other way round.
         note: Function for a line about changes to an image that may surprise.
         trained_on: Description of the training inputs; left out, images are light on dark like those of MNIST.
-
-    Returns:
-        (n, *shape); bytes where the file held whole numbers that are such, floats for an image: of the range of the
-        training images, or 0 to 1.
-
-    Raises:
-        DataError: The file is missing, damaged, of an unknown kind, or its samples have another shape.
     """
     kind = kind_of_file(path, "give images, .npy, .npz or IDX files")
     if kind.inputs is not None:
