@@ -20,15 +20,13 @@ def draw_network(folder: Path, model: Network, data: Data, title: str) -> list[s
     The image comes from the validation set, else from the training set: never from a test set that was not watched.
     """
     written = []
-    if (first := reports.first_filters(model, data.train.shape)) is not None:
+    if first := reports.first_filters(model, data.train.shape):
         name, weights = first
-        # Fewer units that see the whole image: they need the room.
-        count = 64 if max(weights.shape[2:]) <= 12 else 36
+        count = 64 if max(weights.shape[2:]) <= 12 else 36  # fewer units that see the whole image: they need the room
         reports.plot_filters(weights, folder / FILTERS, name=name, count=count, title=title)
         written.append(FILTERS)
     samples = data.validation or data.train
-    # The first sample of the last class: of digits a 9, which has a curve and a line.
-    at = int(np.argmax(samples.targets)) if samples.classes else 0
+    at = int(np.argmax(samples.targets)) if samples.classes else 0  # of digits a 9, which has a curve and a line
     image = samples.inputs[at] * np.float32(samples.scale)
     if answers := reports.answers_to(model, image):
         name = "input"

@@ -162,8 +162,7 @@ def plot_mistakes(
         limits = (0.0, 255.0) if shown.dtype == np.uint8 and samples.ndim > 2 else limits_of(shown)
         for place, sample in enumerate(worst):
             axes = figure.add_subplot(rows, columns, place + 1)
-            answer = predicted[sample]
-            words = f"predicted {names[answer]} ({percent(float(shares[sample, answer]))})"
+            words = f"predicted {names[predicted[sample]]} ({percent(float(shares[sample].max()))})"
             draw_sample(axes, shown[place], limits, words, fontsize=8.0, color=VALIDATION, pad=3)
             axes.set_xlabel(f"true {names[true[sample]]}", fontsize=8.0, color=INK, labelpad=3)
 

@@ -91,17 +91,17 @@ def _processor_finding() -> Finding:
 
 def _loops_finding() -> Finding:
     """Look for Numba, which compiles the loops of the CPU's kernels."""
-    if version := loops.version():
-        try:
-            importlib.import_module("numba")
-        except ImportError as error:
-            mend = f"{PIP} install --upgrade numba, or export {loops.OFF}=0"
-            return Finding("Numba", "warn", f"{version} cannot be used: {error}", mend)
-        return Finding("Numba", "ok", f"{version}: compiles the loops of larger networks")
-    if version := driver.installed("numba"):
+    if not (version := driver.installed("numba")):
+        what = "not installed; with it, networks for images train faster on the CPU"
+        return Finding("Numba", "ok", what, driver.install_command("numba"))
+    if not loops.version():
         return Finding("Numba", "ok", f"{version}, unused: {loops.OFF} is 0")
-    what = "not installed; with it, networks for images train faster on the CPU"
-    return Finding("Numba", "ok", what, driver.install_command("numba"))
+    try:
+        importlib.import_module("numba")
+    except ImportError as error:
+        mend = f"{PIP} install --upgrade numba, or export {loops.OFF}=0"
+        return Finding("Numba", "warn", f"{version} cannot be used: {error}", mend)
+    return Finding("Numba", "ok", f"{version}: compiles the loops of larger networks")
 
 
 def _folder_findings() -> Iterator[Finding]:
