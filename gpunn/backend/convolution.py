@@ -4,8 +4,6 @@ By patches: the textbook's im2col, few large products, what a GPU likes. By rows
 caches of a CPU like, with one copy of the image and not size² of it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -18,14 +16,9 @@ from gpunn.backend.base import Backend, Shape
 from gpunn.kernels.convolution import Geometry, col2im, im2col
 from gpunn.kernels.record import Array
 
-_SHORT = 16
-"""Sums over fewer products than this are too short for BLAS to be quick."""
-
-_LEAST = 4
-"""Output rows of a block at least, so that there is something to share out among the cores."""
-
-_PARTS = 8
-"""Output rows whose weight gradients are collected side by side. The same on every machine: it orders a sum."""
+_SHORT = 16  # products of a sum: fewer are too short for BLAS to be quick
+_LEAST = 4  # output rows of a block at least, so that there is something to share out among the cores
+_PARTS = 8  # output rows whose weight gradients are collected side by side; the same everywhere, for it orders a sum
 
 _Work = list[Callable[[], object]]
 
@@ -51,13 +44,7 @@ class Extent:
 
 
 class PatchProducts:
-    """Products by patches: those of a block of output rows are the columns of one matrix A (im2col).
-
-    Args:
-        backend: Backend of all arrays.
-        extent: Sizes of the convolution.
-        scratch: Function that makes memory of a shape.
-    """
+    """Products by patches: those of a block of output rows are the columns of one matrix A (im2col)."""
 
     def __init__(self, backend: Backend, extent: Extent, scratch: Callable[[Shape], Array]) -> None:
         self._backend, self._extent = backend, extent
@@ -70,15 +57,13 @@ class PatchProducts:
     def forward(self, w: Array, x: Array, z: Array) -> None:
         """Compute z (filters, rows, columns, n) from w as a matrix (filters, …) and x (channels, height, width, n)."""
         z = z.reshape(len(z), -1)
-        for columns, span, _, _ in self._blocks(x.shape[3]):
-            self._fill(x, columns, span)
+        for columns, span, _, _ in self._blocks(x.shape[3], x):
             self._backend.gemm(1.0, w, columns, 0.0, z[:, span])
 
     def weight_gradient(self, x: Array, delta: Array, gradient: Array) -> None:
         """Compute the gradient of w, a matrix like it; delta is like z."""
         delta = delta.reshape(len(delta), -1)
-        for columns, span, first, _ in self._blocks(x.shape[3]):
-            self._fill(x, columns, span)
+        for columns, span, first, _ in self._blocks(x.shape[3], x):
             self._backend.gemm(1.0, delta[:, span], columns.T, 1.0 if first else 0.0, gradient)
 
     def input_gradient(self, w: Array, delta: Array, dx: Array) -> None:
@@ -89,17 +74,15 @@ class PatchProducts:
             where = (first, last - first, self._extent.columns, self._geometry)
             self._backend.run(col2im, columns, *where, first > 0, dx)
 
-    def _blocks(self, n: int) -> Iterator[tuple[Array, slice, int, int]]:
-        """Yield for each block of output rows: its columns of A, its place in z, its first row and its end."""
+    def _blocks(self, n: int, x: Array | None = None) -> Iterator[tuple[Array, slice, int, int]]:
+        """Yield for each block of output rows: its columns of A, taken from x, its place in z, first row and end."""
         rows, width = self._extent.rows, self._extent.columns * n
         for first in range(0, rows, self._block):
             last = min(first + self._block, rows)
-            span = slice(first * width, last * width)
-            yield self._columns[: self._taps * (last - first) * width].reshape(self._taps, -1), span, first, last
-
-    def _fill(self, x: Array, columns: Array, span: slice) -> None:
-        width = self._extent.columns
-        self._backend.run(im2col, x, span.start // (width * x.shape[3]), width, self._geometry, columns)
+            columns = self._columns[: self._taps * (last - first) * width].reshape(self._taps, -1)
+            if x is not None:
+                self._backend.run(im2col, x, first, self._extent.columns, self._geometry, columns)
+            yield columns, slice(first * width, last * width), first, last
 
 
 class RowProducts:
@@ -115,12 +98,6 @@ class RowProducts:
     takes more than one step across, the filter's columns are laid out as channels, and Σ_v is in the product.
 
     Products of different rows do not depend on one another: BLAS gets them together and shares them out.
-
-    Args:
-        backend: Backend of the CPU.
-        extent: Sizes of the convolution.
-        scratch: Function that makes memory of a shape.
-        needs_input_gradient: Whether ∂C/∂A will be asked for.
     """
 
     def __init__(
@@ -189,8 +166,8 @@ class RowProducts:
         for first, count, turn, seen in self._blocks(x):
             work.append(turn)
             rows = [z[:, first + i] for i in range(count)]
-            for v in range(self._moves):
-                products = blas.planned_all([self._weights[v]] * count, [seen(i, v) for i in range(count)], rows)
+            for v, matrices in enumerate(seen):
+                products = blas.planned_all([self._weights[v]] * count, matrices, rows)
                 work.append(partial(products, 1.0, 1.0 if v else 0.0))
         return work
 
@@ -204,7 +181,7 @@ class RowProducts:
                 some = [(i, v) for i in range(begin, min(begin + len(self._parts), count)) for v in range(self._moves)]
                 # (A Δᵀ) rather than (Δ Aᵀ): with the longer side first OpenBLAS is up to twice as fast.
                 products = blas.planned_all(
-                    [seen(i, v) for i, v in some],
+                    [seen[v][i] for i, v in some],
                     [delta[:, first + i].T for i, _ in some],
                     [self._parts[i - begin, v] for i, v in some],
                 )
@@ -218,14 +195,12 @@ class RowProducts:
         turned = turned.reshape(e.rows * e.filters, -1)
         moved = self._moved[: e.channels * e.columns * n].reshape(e.channels, -1)
         # Longest sums first: those that are done side by side take the same time.
-        rows = sorted(self._seers(), key=lambda row: row[2] - row[3])
+        rows = sorted(self._seers(), key=lambda row: row[2].start - row[2].stop)
         for v, pixels, places in _shifts(e):
             met = turned[:, places.start * n : places.stop * n]
-            weights, deltas, targets = [], [], []
-            for y, remainder, begin, end, first in rows:
-                weights.append(self._backward_weights[remainder][v][:, begin * e.filters : end * e.filters])
-                deltas.append(met[first * e.filters : (first + end - begin) * e.filters])
-                targets.append(dx[:, y, pixels])
+            weights = [self._backward_weights[remainder][v][:, part] for _, remainder, part, _ in rows]
+            deltas = [met[seers] for *_, seers in rows]
+            targets = [dx[:, y, pixels] for y, *_ in rows]
             if e.stride[1] == 1:
                 targets = [target.reshape(e.channels, -1) for target in targets]
                 work.append(partial(blas.planned_all(weights, deltas, targets), 1.0, 1.0))
@@ -237,39 +212,36 @@ class RowProducts:
                 work.append(partial(np.add, target, between.reshape(target.shape), target))
         return work
 
-    def _seers(self) -> Iterator[tuple[int, int, int, int, int]]:
-        """Yield for each input row that is seen: number, remainder, its part of the weights, first output row."""
+    def _seers(self) -> Iterator[tuple[int, int, slice, slice]]:
+        """Yield for each input row that is seen: number, remainder, its parts of the weights and of the turned rows."""
         e = self._extent
         for y in range(e.height):
             last, remainder = divmod(y + e.padding[0], e.stride[0])
             first = last + 1 - self._backward_weights[remainder].shape[2] // e.filters
             begin, end = max(0, first), min(e.rows, last + 1)
             if begin < end:
-                yield y, remainder, begin - first, end - first, begin
+                part = slice((begin - first) * e.filters, (end - first) * e.filters)
+                yield y, remainder, part, slice(begin * e.filters, end * e.filters)
 
-    def _blocks(self, x: Array) -> Iterator[tuple[int, int, Callable[[], None], Callable[[int, int], Array]]]:
-        """Yield for each block of output rows: the first, how many, what turns their input, and A_v(i) of the i-th."""
+    def _blocks(self, x: Array) -> Iterator[tuple[int, int, Callable[[], None], list[list[Array]]]]:
+        """Yield for each block of output rows: the first, how many, what turns their input, and A_v(i) by v and i."""
         e, n = self._extent, x.shape[3]
+        step = e.stride[0] * e.channels * self._slots
         for first in range(0, e.rows, self._block):
             count = min(self._block, e.rows - first)
             shape = ((count - 1) * e.stride[0] + e.size[0], e.channels, self._slots, self._width, n)
             rows = self._rows[: prod(shape)].reshape(shape)
-            flat = rows.reshape(-1, self._width * n)
-            step = e.stride[0] * e.channels * self._slots
-
-            def seen(i: int, v: int, flat: Array = flat, step: int = step) -> Array:
-                return flat[i * step : i * step + self._taps, v * n : (v + e.columns) * n]
-
+            moved = [rows.reshape(-1, self._width * n)[:, v * n : (v + e.columns) * n] for v in range(self._moves)]
+            seen = [[flat[i * step : i * step + self._taps] for i in range(count)] for flat in moved]
             yield first, count, partial(self._turn, x, rows, first * e.stride[0] - e.padding[0]), seen
 
     def _turn(self, x: Array, rows: Array, top: int) -> None:
         """Lay the image rows first, from its row `top` on, zero outside of it."""
         e = self._extent
-        begin, end = max(0, -top), max(0, min(len(rows), e.height - top))
+        begin = max(0, -top)
+        end = max(begin, min(len(rows), e.height - top))
         rows[:begin] = 0
-        rows[max(begin, end) :] = 0
-        if begin >= end:
-            return
+        rows[end:] = 0
         picture = x[:, top + begin : top + end].swapaxes(0, 1)
         rows = rows[begin:end]
         if self._moves > 1:
