@@ -5,7 +5,7 @@ and only when a CUDA device is asked for.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from math import prod
 from typing import Any, NamedTuple, Self
 
@@ -16,27 +16,20 @@ from gpunn.errors import CaptureError
 from gpunn.kernels.record import Array, Elementwise, Raw
 
 Shape = tuple[int, ...]
-Planned = Callable[[float, float], None]
-"""A product whose arrays are known: (alpha, beta) → c := alpha a b + beta c."""
-
-_MOST = 2**62
-"""Bytes that no memory has. NumPy refuses more with errors of several kinds; CuPy counts modulo 2⁶⁴ and gives less."""
+Planned = Callable[[float, float], None]  # a product whose arrays are known: (alpha, beta) → c := alpha a b + beta c
+_MOST = 2**62  # bytes that no memory has; NumPy refuses more in several ways, CuPy counts modulo 2⁶⁴ and gives less
 
 
 class Staging:
     """Arrays of a device, and memory of the host that they are filled from; on the host itself the two are one.
 
     They are used in turn, without end: `claim`, write to `host`, `upload`, compute with the arrays, `release`.
-
-    Attributes:
-        host: Arrays that the host writes to, one for each array of the device.
-        trouble: Why uploads are slower than they could be, or "".
     """
 
-    trouble: str = ""
+    trouble: str = ""  # why uploads are slower than they could be
 
     def __init__(self, *arrays: Array) -> None:
-        self.host: tuple[NDArray[Any], ...] = arrays
+        self.host: tuple[NDArray[Any], ...] = arrays  # for the host to write to, one for each array of the device
 
     def claim(self) -> None:
         """Wait until the last upload is over, so that the host may write."""
@@ -49,25 +42,15 @@ class Staging:
 
 
 class Backend(ABC):
-    """Arrays, running kernels, and the one matrix product, on one device.
+    """Arrays, running kernels, and the one matrix product, on one device."""
 
-    Attributes:
-        device: "cpu" or "cuda:N".
-        description: Device in words.
-        reason: Why this device was taken.
-        precision: Precision that products of float32 are computed in.
-        has_graphs: Whether work can be recorded and replayed (`capture`).
-        block_elements: Best size of a block of scratch memory.
-        memory_error: Error that is raised where the device's memory runs out.
-    """
-
-    device: str
-    description: str
-    reason: str = ""
-    has_graphs: bool = False
-    precision: str = "float32"
-    block_elements: int
-    memory_error: type[MemoryError] = MemoryError
+    device: str  # "cpu" or "cuda:N"
+    description: str  # the device in words
+    reason: str = ""  # why this device was taken
+    precision: str = "float32"  # that products of float32 are computed in
+    has_graphs: bool = False  # whether work can be recorded and replayed (`capture`)
+    block_elements: int  # best size of a block of scratch memory
+    memory_error: type[MemoryError] = MemoryError  # raised where the device's memory runs out
 
     @abstractmethod
     def empty(self, shape: Shape, dtype: DTypeLike) -> Array:
@@ -190,16 +173,8 @@ def inside(shape: Shape) -> Shape:
     return (shape[2], shape[0], shape[1]) if len(shape) == 3 else shape
 
 
-# Products
-
-
 class Product:
-    """c := alpha a b + beta c, planned for the arrays of the last call and planned anew where others come.
-
-    Args:
-        backend: Backend that multiplies.
-        transposed: Factor that is given transposed: "", "a" or "b".
-    """
+    """c := alpha a b + beta c, planned for the arrays of the last call; "a" or "b" may be given transposed."""
 
     def __init__(self, backend: Backend, transposed: str = "") -> None:
         self._backend, self._transposed = backend, transposed
@@ -223,6 +198,51 @@ class Product:
     def __getstate__(self) -> dict[str, Any]:
         # A plan works on the very arrays that it was made for, and those of a copy are others.
         return {**vars(self), "_a": None, "_b": None, "_c": None, "_planned": None}
+
+
+class Buildable:
+    """A part that is made first and given its memory later, by a `build` that calls `remember_settings`.
+
+    Its attributes may be buildable too, such as a layer within a layer: a copy has its own.
+    """
+
+    _settings: frozenset[str] | None = None
+
+    def remember_settings(self) -> None:
+        """Take all attributes for settings: those set after the first call are memory."""
+        if self._settings is None:
+            for part in parts_of(self):
+                part.remember_settings()
+            self._settings = frozenset(vars(self))
+
+    def settings(self) -> dict[str, Any]:
+        """Return the attributes that say how it was made and set."""
+        held, names = vars(self), self._settings
+        return {name: _unbuilt(value) for name, value in held.items() if names is None or name in names}
+
+    def unbuilt(self) -> Self:
+        """Return another one, made and set alike."""
+        other = object.__new__(type(self))
+        vars(other).update(self.settings())
+        return other
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.settings()
+
+
+def parts_of(whole: Any) -> Iterator[Buildable]:
+    """Give the buildable attributes of an object, and those in its lists and dictionaries."""
+    for value in vars(whole).values():
+        several = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else (value,)
+        yield from (each for each in several if isinstance(each, Buildable))
+
+
+def _unbuilt(value: Any) -> Any:
+    if isinstance(value, Buildable):
+        return value.unbuilt()
+    if type(value) in (list, tuple):
+        return type(value)(map(_unbuilt, value))
+    return {key: _unbuilt(each) for key, each in value.items()} if type(value) is dict else value
 
 
 class Layout(NamedTuple):

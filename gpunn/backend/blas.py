@@ -20,18 +20,11 @@ from gpunn.backend.base import Layout, Planned, layout_of
 from gpunn.kernels.cores import cores, crowd
 
 _ROW_MAJOR, _PLAIN = 101, 111
-
+# m n k up to which OpenBLAS's batches take its kernels for small matrices, which crash for some shapes (0.3.31).
 _LARGEST_OF_SMALL = 100**3
-"""m n k up to which OpenBLAS's batches take its kernels for small matrices, which crash for some shapes (0.3.31)."""
-
-_LARGEST_OF_ONE = 2**19 - 1
-"""m n k up to which OpenBLAS leaves a product to the thread that asks for it, however many it has."""
-
-_LARGEST_SUM = 10**5
-"""Numbers that one thread of OpenBLAS adds up."""
-
-_LEAST_OF_PART = 48
-"""Fewest rows or columns of a part: a thread must gain more than it takes to lay out the other factor."""
+_LARGEST_OF_ONE = 2**19 - 1  # m n k up to which OpenBLAS leaves a product to the thread that asks for it
+_LARGEST_SUM = 10**5  # numbers that one thread of OpenBLAS adds up
+_LEAST_OF_PART = 48  # rows or columns: a thread must gain more than it takes to lay out the other factor
 
 Matrices = Sequence[NDArray[Any]]
 _Gemm = Callable[..., None]
@@ -110,7 +103,12 @@ def planned(a: NDArray[Any], b: NDArray[Any], c: NDArray[Any]) -> Planned:
     """Prepare `gemm` for arrays that stay where they are: checks and addresses take ten times as long as the call."""
     library, layout = _library(), layout_of(a, b, c)
     if library is None:
-        return lambda alpha, beta: _gemm_by_matmul(alpha, a, b, beta, c)
+
+        def multiply(alpha: float, beta: float) -> None:
+            product = c.dtype.type(alpha) * np.matmul(a, b)
+            c[...] = product + c.dtype.type(beta) * c if beta else product
+
+        return multiply
     size = layout.m * layout.n * layout.k
     if size <= _LARGEST_OF_ONE or not library.has_batches:
         return _whole(library, layout, a, b, c)
@@ -180,9 +178,7 @@ def _whole(library: _Library, layout: Layout, a: NDArray[Any], b: NDArray[Any], 
     return multiply
 
 
-_computing: set[int] = set()
-"""Python threads that are inside a batch: OpenBLAS's threads work only for one that is alone there."""
-
+_computing: set[int] = set()  # Python threads inside a batch: OpenBLAS's threads work only for one alone there
 os.register_at_fork(after_in_child=_computing.clear)
 
 
@@ -253,11 +249,3 @@ def _address(x: NDArray[Any]) -> Any:
     if flags.fnc and flags.writeable:
         return _Memory.from_buffer(x.T)  # type: ignore[arg-type]
     return ctypes.c_void_p(x.ctypes.data)
-
-
-def _gemm_by_matmul(alpha: float, a: NDArray[Any], b: NDArray[Any], beta: float, c: NDArray[Any]) -> None:
-    product = np.matmul(a, b)
-    product *= c.dtype.type(alpha)
-    if beta:
-        product += c.dtype.type(beta) * c
-    c[...] = product

@@ -24,14 +24,9 @@ _instead: list[Path] = []
 _thread = threading.local()
 
 CUDA_NAMES = {
-    "float16": "__half",
-    "float32": "float",
-    "float64": "double",
-    "uint8": "unsigned char",
-    "int32": "int",
-    "int64": "long long",
-    "uint32": "unsigned",
-}
+    "float16": "__half", "float32": "float", "float64": "double", "uint8": "unsigned char",
+    "int32": "int", "int64": "long long", "uint32": "unsigned",
+}  # fmt: skip
 
 
 def cuda_source(kernel: Raw, types: dict[str, np.dtype[Any]]) -> str:
@@ -144,14 +139,7 @@ def _temporary(folder: Path, error: Exception) -> Path:
 
 
 class Compiling:
-    """Shows how many of the kernels that are missing in the cache are compiled; nothing where none is missing.
-
-    On a terminal one line is kept up to date and goes when all are there; elsewhere one line is written in all.
-
-    Args:
-        shown: Whether anything is shown.
-        stream: Stream to write to; left out, standard error.
-    """
+    """The line that counts the kernels being compiled: on a terminal kept up to date, elsewhere written once."""
 
     def __init__(self, shown: bool = True, stream: TextIO | None = None) -> None:
         self._stream = (stream or sys.stderr) if shown else None  # None too: a program without a console has no streams

@@ -12,8 +12,7 @@ from gpunn.kernels import loops
 from gpunn.kernels.cores import crowd
 from gpunn.kernels.record import Array, Elementwise, Raw
 
-_LINE = 64
-"""Bytes of a cache line, and of the widest vector of a CPU."""
+_LINE = 64  # bytes of a cache line, and of the widest vector of a CPU
 
 
 def _aligned(make: Callable[..., NDArray[np.uint8]], shape: Shape, dtype: DTypeLike) -> Array:

@@ -20,12 +20,10 @@ _COMPUTE_TYPES = {
 
 
 class Cublas:
-    """A cuBLAS handle that works on one stream.
+    """A cuBLAS handle that works on the stream of an address, of the current device.
 
-    Args:
-        stream: Address of the CUDA stream; the device it belongs to must be current.
-        precision: Precision of float32 products. Sums are float32 always; "tf32" rounds the factors to 10 bits of
-            mantissa, "bfloat16" to 7, "float16" to 10 and to its range, and all three use the tensor cores.
+    Sums are float32 always; "tf32" rounds the factors to 10 bits of mantissa, "bfloat16" to 7, "float16" to 10 and to
+    its range, and all three use the tensor cores.
     """
 
     def __init__(self, stream: int, precision: str = "float32") -> None:

@@ -14,7 +14,8 @@ from numpy.typing import DTypeLike, NDArray
 
 from gpunn.backend import compiling, limits
 from gpunn.backend.base import Backend, Shape, Staging, bytes_of
-from gpunn.backend.cuda_errors import Gate
+from gpunn.backend.cublas import Cublas
+from gpunn.backend.cuda_errors import Gate, translated
 from gpunn.backend.driver import reinstall_command
 from gpunn.errors import CaptureError, DeviceError
 from gpunn.kernels.record import Array, Elementwise, Raw
@@ -37,8 +38,6 @@ class CupyBackend(Backend):
 
     def __init__(self, index: int) -> None:
         self.cupy = cupy = import_cupy()
-        from gpunn.backend.cublas import Cublas  # which imports nvmath
-
         self.index = index
         self.memory_error = cupy.cuda.memory.OutOfMemoryError
         self.lock, self.gate = (Gate(self._out_of_memory, is_lock) for is_lock in (True, False))
@@ -66,8 +65,6 @@ class CupyBackend(Backend):
 
     def in_precision(self, precision: str) -> Self:
         """Return the same device and stream, with products computed in another precision."""
-        from gpunn.backend.cublas import Cublas
-
         other = copy(self)
         other.precision = precision
         with self.lock, self.current, self.stream:
@@ -122,7 +119,7 @@ class CupyBackend(Backend):
         # The stream is the current one too: an array that is not contiguous is made so there before it is copied.
         with self.lock, self.current, self.stream:
             if self._shared.rehearsed is not None:
-                raise _NotRehearsedError  # what would be read has not been computed
+                raise _RehearsedError  # what would be read has not been computed
             return np.asarray(self.cupy.asnumpy(array, stream=self.stream))
 
     def assign(self, target: Array, values: Any, scale: float = 1.0) -> None:
@@ -146,16 +143,15 @@ class CupyBackend(Backend):
             types = {name: arguments[at].dtype for name, at in kernel.types.items()}
             function, launch = self._raw(kernel, types), kernel.launch(*arguments)
             blocks = launch.blocks if isinstance(launch.blocks, tuple) else (launch.blocks,)
-            function(
-                blocks, (launch.threads,), tuple(compiling.typed(value, types.get("T")) for value in launch.arguments)
-            )
+            values = tuple(compiling.typed(value, types.get("T")) for value in launch.arguments)
+            function(blocks, (launch.threads,), values)
 
     def compile_ahead(self, work: Callable[[], None], show: Callable[[int, int], None]) -> None:
         with self.lock, self.current:
             plan = self._shared.rehearsed = []
             try:
                 work()
-            except _NotRehearsedError:
+            except _RehearsedError:
                 return
             finally:
                 self._shared.rehearsed = None
@@ -176,7 +172,7 @@ class CupyBackend(Backend):
             if isinstance(kernel, Raw):
                 self._raw(kernel, {name: arguments[at].dtype for name, at in kernel.types.items()}).compile()
             else:
-                with suppress(_NotLaunchedError):
+                with suppress(_RehearsedError):
                     self._elementwise(kernel)(*arguments, stream=_NoStream())
 
     def _elementwise(self, kernel: Elementwise) -> Any:
@@ -238,13 +234,13 @@ class CupyBackend(Backend):
 
     def _refusal(self, error: Exception, said: str = "") -> Exception:
         """Return the error to raise where CUDA refuses a graph: a `CaptureError` if work can go on without one."""
-        translated = self.gate.translated(error) or error
-        if getattr(translated, "is_sticky", False):
-            return translated
+        known = translated(error, self._out_of_memory) or error
+        if getattr(known, "is_sticky", False):
+            return known
         if self.stream.is_capturing():  # and so can be used for nothing else
             mend = "start the program again; where that comes back, update the driver"
-            return DeviceError(f"CUDA does not end a recording that failed ({translated}): {mend}", mend)
-        return CaptureError(said or str(translated))
+            return DeviceError(f"CUDA does not end a recording that failed ({known}): {mend}", mend)
+        return CaptureError(said or str(known))
 
     def staging(self, *arrays: Array) -> Staging:
         return PinnedStaging(self, *arrays)
@@ -314,12 +310,8 @@ def _pinned(cupy: Any, like: Array) -> NDArray[Any]:
     return np.frombuffer(memory, like.dtype, prod(like.shape)).reshape(like.shape)
 
 
-class _NotRehearsedError(BaseException):  # no Exception: who handles errors inside the work must not handle this
-    """Work that reads its results from the device cannot be rehearsed."""
-
-
-class _NotLaunchedError(Exception):
-    """A kernel got as far as to be launched."""
+class _RehearsedError(BaseException):  # no Exception: who handles errors inside the work must not handle this
+    """The end of a rehearsal: results would be read, which there are not, or a kernel be launched."""
 
 
 class _NoStream:
@@ -327,7 +319,7 @@ class _NoStream:
 
     @property
     def ptr(self) -> int:
-        raise _NotLaunchedError
+        raise _RehearsedError
 
 
 def import_cupy() -> Any:

@@ -27,9 +27,7 @@ _CACHE = "empty the kernel cache that gpunn doctor names, and run gpunn doctor"
 _FREE = "end what else uses the GPU (nvidia-smi lists it), take a smaller batch, or another device by --device cuda:N"
 _INSTALL = "run gpunn doctor, and install again what it names"
 _LIBRARY = f"{_INSTALL}; --device cpu needs no compiler"
-
-_OTHER = -1
-"""Stands in a table for every code that it does not name."""
+_OTHER = -1  # stands in a table for every code that it does not name
 
 
 class Meaning(NamedTuple):
@@ -155,22 +153,17 @@ NVRTC = _table(f"""
 """)
 
 _TABLES = {"CUDA": CUDA, "cuBLAS": CUBLAS, "NVRTC": NVRTC}
-_RAISED_BY = {
-    "CUDARuntimeError": "CUDA",
-    "CUDADriverError": "CUDA",
-    "CUBLASError": "cuBLAS",
-    "cuBLASError": "cuBLAS",
+_RAISED_BY = {  # CuPy's and nvmath's errors are named, not imported
+    "CUDARuntimeError": "CUDA", "CUDADriverError": "CUDA", "CUBLASError": "cuBLAS", "cuBLASError": "cuBLAS",
     "NVRTCError": "NVRTC",
-}
-"""The library whose code an error carries. CuPy's and nvmath's errors are named, not imported."""
+}  # fmt: skip
 
 WSL_MEND = (
     "under WSL2 the driver is that of Windows: update it there, remove any NVIDIA driver that was installed inside WSL "
     "(apt purge 'libnvidia-compute-*'), then wsl --shutdown"
 )
 
-lost: list[DeviceError] = []
-"""Errors after which CUDA refuses all else in this process, the destructors of CuPy's objects too."""
+lost: list[DeviceError] = []  # after these CUDA refuses all else in this process, destructors of CuPy's objects too
 
 
 def meaning(library: str, code: int) -> Meaning:
@@ -216,9 +209,7 @@ def hidden_mend() -> str:
 class Gate:
     """Let one thread at a time work with a device; raise what CUDA does as `DeviceError`, or as one of memory.
 
-    Args:
-        out_of_memory: Makes the device's own kind of memory error from a text.
-        is_lock: Whether other threads wait outside; waiting for the device must not make them.
+    Waiting for the device must not make other threads wait too: that is for a gate that is no lock.
     """
 
     def __init__(self, out_of_memory: Callable[[str], MemoryError] = MemoryError, is_lock: bool = True) -> None:
@@ -237,12 +228,8 @@ class Gate:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         if self._lock is not None:
             self._lock.release()
-        if isinstance(error, Exception) and (translated := self.translated(error)) is not None:
-            raise translated from error
-
-    def translated(self, error: Exception) -> Exception | None:
-        """Return the error to raise in place of one of CUDA's; None for any other."""
-        return translated(error, self._out_of_memory)
+        if isinstance(error, Exception) and (other := translated(error, self._out_of_memory)) is not None:
+            raise other from error
 
 
 def translated(error: Exception, out_of_memory: Callable[[str], MemoryError] = MemoryError) -> Exception | None:
@@ -251,25 +238,22 @@ def translated(error: Exception, out_of_memory: Callable[[str], MemoryError] = M
         return None
     name, code, said = type(error).__name__, getattr(error, "status", None), " ".join(str(error).split())
     if name in _RAISED_BY and code is not None:
-        library = _RAISED_BY[name]
-        if (library, int(code)) in (("CUDA", 2), ("cuBLAS", 3)):
-            return out_of_memory(said)
-        return _device_error(library, int(code), said)
-    if name == "CompileException":
+        library, code = _RAISED_BY[name], int(code)
+    elif name == "CompileException":
         # CuPy raises it while it handles NVRTC's own error, which has the code.
-        return _device_error("NVRTC", 7 if "builtins" in said else int(getattr(error.__context__, "status", 6)), said)
-    if type(error).__module__.partition(".")[0] in ("cuda", "nvmath", "cupy_backends") or "failed to load" in said:
+        library, code = "NVRTC", 7 if "builtins" in said else int(getattr(error.__context__, "status", 6))
+    elif type(error).__module__.partition(".")[0] in ("cuda", "nvmath", "cupy_backends") or "failed to load" in said:
         mend = "run gpunn doctor, which names it"
         return DeviceError(f"a library of CUDA cannot be loaded ({said:.200}): {mend}", mend)
-    return None
-
-
-def _device_error(library: str, code: int, said: str) -> DeviceError:
-    error = DeviceError(line(library, code, said[:160]), meaning(library, code).mend)
+    else:
+        return None
+    if (library, code) in (("CUDA", 2), ("cuBLAS", 3)):
+        return out_of_memory(said)
+    known = DeviceError(line(library, code, said[:160]), meaning(library, code).mend)
     if meaning(library, code).is_sticky:
-        error.is_sticky = True
-        lost.append(error)
-    return error
+        known.is_sticky = True
+        lost.append(known)
+    return known
 
 
 def silence_destructors() -> None:

@@ -47,12 +47,8 @@ def _found_again(device: str, precision: str) -> Backend:
     return _backend("cpu") if device == "cpu" or cuda_trouble(int(device[5:])) else _backend(device, precision)
 
 
-def _reduced(backend: Backend) -> tuple[Any, ...]:
-    """Pickle a backend by the name of its device."""
-    return _found_again, (backend.device, backend.precision)
-
-
-Backend.__reduce__ = _reduced  # type: ignore[assignment, method-assign]
+# A pickle of a backend is the name of its device.
+Backend.__reduce__ = lambda self: (_found_again, (self.device, self.precision))  # type: ignore[attr-defined, method-assign]
 
 
 def select(device: str = "auto", precision: str = "float32") -> Backend:
@@ -148,9 +144,8 @@ def _try_product(backend: Backend) -> str:
 
 def _compared(got: float, expected: float, what: str) -> str:
     if got != expected:
-        raise DeviceError(
-            f"{what} gave {got:g} and not {expected:g}: run gpunn doctor; the GPU or its driver is faulty"
-        )
+        mend = "run gpunn doctor; the GPU or its driver is faulty"
+        raise DeviceError(f"{what} gave {got:g} and not {expected:g}: {mend}")
     return "right"
 
 

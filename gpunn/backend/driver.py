@@ -95,9 +95,6 @@ class Fit(NamedTuple):
     mend: str = ""
 
 
-# Asking the driver
-
-
 def read_driver() -> Driver:
     """Ask the NVIDIA driver itself, through ctypes: neither CuPy nor nvidia-smi is needed."""
     for name in ("libcuda.so.1", WSL_DRIVER):
@@ -185,21 +182,15 @@ def fitting_extra(driver: Driver) -> Fit:
 
 
 def _mend_of_driver(driver: Driver) -> str:
-    from gpunn.backend.cuda_errors import WSL_MEND, hidden_mend, is_wsl, meaning
+    from gpunn.backend.cuda_errors import WSL_MEND, is_wsl, meaning
 
     if driver.problem == NO_DRIVER:
-        if is_wsl():
-            return f"{WSL_MEND}; {WSL_DRIVER} is then there"
         # Of the variables only those of schedulers and of containers keep the driver itself away.
-        return "install one (a container gets it from `docker run --gpus all`)"
+        install = "install one (a container gets it from `docker run --gpus all`)"
+        return f"{WSL_MEND}; {WSL_DRIVER} is then there" if is_wsl() else install
     if driver.problem.startswith(_SILENT):
         return "reboot: it hangs, as dmesg may say (Xid)"
-    if driver.code:
-        return meaning("CUDA", driver.code).mend
-    return hidden_mend() or meaning("CUDA", 100).mend
-
-
-# Commands that install
+    return meaning("CUDA", driver.code or 100).mend
 
 
 def install_command(extra: str) -> str:
@@ -255,21 +246,21 @@ def _is_older(version: str, oldest: str) -> bool:
     return [*map(int, re.findall(r"\d+", version)[:2])] < [*map(int, oldest.split("."))]
 
 
-# What is missing
-
-
 def cuda_findings(driver: Driver, index: int = 0, in_use: Callable[[Gpu], str] = lambda _: "") -> list[Finding]:
     """Look for everything that a device needs: the driver, the GPU, CuPy, and its libraries."""
     fit, cupys = fitting_extra(driver), _installed_cupys()
     supported = Finding("NVIDIA driver", "ok", f"for CUDA up to {driver.cuda}")
     # The libraries belong to the CUDA that CuPy was built for, right or wrong; mending CuPy mends them too.
     extra = _built_for(cupys) or fit.extra or "cuda13"
+    nvmath = installed("nvmath-python")
+    has = f"nvmath-python is {f'{nvmath}, {OLDEST_NVMATH} or newer is needed' if nvmath else 'not installed'}"
+    is_missing = _is_older(nvmath, OLDEST_NVMATH)
     return [
         Finding("NVIDIA driver", "missing", fit.problem, fit.mend) if fit.problem else supported,
         *_gpu_findings(driver, index, [*cupys], in_use),
         _cupy_finding(driver, fit.extra, index),
         *(_library_finding(library, extra, driver) for library in LIBRARIES),
-        _nvmath_finding(extra),
+        Finding("nvmath", "missing", has, install_command(extra)) if is_missing else Finding("nvmath", "ok", nvmath),
     ]
 
 
@@ -362,14 +353,6 @@ def _library_finding(library: str, extra: str, driver: Driver) -> Finding:
         mend = f"take {shlex.quote(str(Path(path).parent))} out of LD_LIBRARY_PATH, and unset CUDA_PATH and CUDA_HOME"
     value = f"{name} of CUDA {major[1]} is loaded, CuPy is built for CUDA {extra[-2:]}: {path}"
     return Finding(name, "missing", value, mend)
-
-
-def _nvmath_finding(extra: str) -> Finding:
-    version = installed("nvmath-python")
-    if version and not _is_older(version, OLDEST_NVMATH):
-        return Finding("nvmath", "ok", version)
-    has = f"{version}, {OLDEST_NVMATH} or newer is needed" if version else "not installed"
-    return Finding("nvmath", "missing", f"nvmath-python is {has}", install_command(extra))
 
 
 def first_gpu(driver: Driver) -> int:

@@ -7,13 +7,12 @@ import os
 import re
 import resource
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from gpunn.errors import MemoryShortageError, OptionError
 
-_SMALL = 1 << 20
-"""Bytes that are not worth asking for, which takes some 50 µs."""
+_SMALL = 1 << 20  # bytes that are not worth asking for, which takes some 50 µs
 _GROUPS, _OWN_GROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 # Memory belongs to the process, and so does its limit.
@@ -117,12 +116,10 @@ def _free_of_groups() -> Iterator[int]:
     group = _GROUPS / path.lstrip("/")
     for folder in (group, *group.parents):
         if folder.is_relative_to(_GROUPS):
-            try:
+            with suppress(OSError):  # the root has no limit, and a group of before the namespace is not to be seen
                 most = (folder / "memory.max").read_text().strip()
                 if most != "max":
                     statistics = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
                     # Pages of files that nobody has used of late are given back before anything is killed.
                     taken = int((folder / "memory.current").read_text()) - int(statistics.get("inactive_file", 0))
                     yield max(0, int(most) - taken)
-            except OSError:
-                continue  # the root has no limit, and a group of before the namespace is not to be seen

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from gpunn.backend.copies import Buildable, parts_of
+from gpunn.backend.base import Buildable, parts_of
 from gpunn.kernels.record import Array
 from gpunn.nn.layers import Layer
 from gpunn.nn.parameter import Parameter

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from gpunn.backend.copies import Buildable
+from gpunn.backend.base import Buildable
 from gpunn.config import Part, base_of_kind, register
 from gpunn.errors import OptionError
 from gpunn.kernels import updates as kernels

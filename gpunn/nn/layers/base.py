@@ -16,8 +16,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from numpy.typing import DTypeLike, NDArray
 
-from gpunn.backend.base import Backend, Buffer, Shape, inside
-from gpunn.backend.copies import Buildable
+from gpunn.backend.base import Backend, Buffer, Buildable, Shape, inside
 from gpunn.config import Part, base_of_kind
 from gpunn.kernels.record import Array
 from gpunn.nn.initializers import Initializer
