@@ -188,7 +188,6 @@ class Product:
         self._planned: Any = None
 
     def __call__(self, alpha: float, a: Array, b: Array, beta: float, c: Array) -> None:
-        """Multiply; see `Backend.gemm`."""
         if a is not self._a or b is not self._b or c is not self._c:
             self._a, self._b, self._c = a, b, c
             factors = a.T if self._transposed == "a" else a, b.T if self._transposed == "b" else b

@@ -27,19 +27,18 @@ _LARGEST_SUM = 10**5  # numbers that one thread of OpenBLAS adds up
 _LEAST_OF_PART = 48  # rows or columns: a thread must gain more than it takes to lay out the other factor
 
 Matrices = Sequence[NDArray[Any]]
-_Gemm = Callable[..., None]
 
 
 class _Library(NamedTuple):
     name: str
     integer: Any
-    sgemm: _Gemm
-    dgemm: _Gemm
+    sgemm: Callable[..., None]
+    dgemm: Callable[..., None]
     sasum: Callable[..., float]
     dasum: Callable[..., float]
     threads: Callable[[], int]
-    sgemm_batch: _Gemm | None
-    dgemm_batch: _Gemm | None
+    sgemm_batch: Any  # None where OpenBLAS is older than 0.3.29
+    dgemm_batch: Any
 
     @property
     def has_batches(self) -> bool:
@@ -64,7 +63,6 @@ def _library() -> _Library | None:
                 # Without argument types: what is passed is of C's types already, which takes a third of the time.
                 sgemm.restype = dgemm.restype = None
                 sasum.restype, dasum.restype = ctypes.c_float, ctypes.c_double
-                # Younger than the rest: OpenBLAS has it since 0.3.29.
                 functions += (getattr(library, f"{prefix}cblas_{x}gemm_batch{suffix}", None) for x in "sd")
                 integer = ctypes.c_int64 if suffix else ctypes.c_int32
                 return _Library(f"OpenBLAS {pool['version']}", integer, *functions)
@@ -90,8 +88,7 @@ def threads() -> int:
 
 def shares_cores() -> bool:
     """Tell whether products take no more threads than others leave cores: where OpenBLAS has batches, since 0.3.29."""
-    library = _library()
-    return library is not None and library.has_batches
+    return (library := _library()) is not None and library.has_batches
 
 
 def gemm(alpha: float, a: NDArray[Any], b: NDArray[Any], beta: float, c: NDArray[Any]) -> None:
@@ -186,7 +183,6 @@ def _batch(library: _Library, layouts: Sequence[Layout], a: Matrices, b: Matrice
     """Prepare products above 100³ multiplications, each by one thread, at once as many as there are threads to use."""
     is_single, count, most = c[0].itemsize == 4, len(layouts), library.threads()
     function = library.sgemm_batch if is_single else library.dgemm_batch
-    assert function is not None
     scalars = [((ctypes.c_float if is_single else ctypes.c_double) * count)() for _ in range(2)]
     addresses = [[x.ctypes.data for x in arrays] for arrays in (a, b, c)]
 

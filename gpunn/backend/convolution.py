@@ -5,9 +5,9 @@ caches of a CPU like, with one copy of the image and not size² of it.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from math import prod
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,8 +23,7 @@ _PARTS = 8  # output rows whose weight gradients are collected side by side; the
 _Work = list[Callable[[], object]]
 
 
-@dataclass(frozen=True)
-class Extent:
+class Extent(NamedTuple):
     """The sizes of a convolution: `filters` of `size`, over images of (channels, height, width), at (rows, columns).
 
     A batch has up to `capacity` samples, and `batch_size` in training.
@@ -131,7 +130,6 @@ class RowProducts:
         self._plans: dict[str, tuple[Array, Array, _Work]] = {}
 
     def forward(self, w: Array, x: Array, z: Array) -> None:
-        """Compute z; see `PatchProducts`."""
         np.copyto(self._like_w, w.reshape(self._like_w.shape))
         self._do("forward", self._plan_forward, x, z)
 

@@ -46,7 +46,6 @@ class Cublas:
         }
 
     def gemm(self, alpha: float, a: Array, b: Array, beta: float, c: Array) -> None:
-        """Compute c := alpha a b + beta c; see `Backend.gemm`."""
         is_a_transposed, is_b_transposed, m, n, k, lda, ldb, ldc = layout_of(a, b, c)
         kind, compute, scalars = self._types[str(c.dtype)]
         scalars[0], scalars[1] = alpha, beta

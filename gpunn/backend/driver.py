@@ -15,7 +15,6 @@ import sys
 import threading
 import types
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar
@@ -46,8 +45,7 @@ _MODES = {
 Answer = TypeVar("Answer")
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """One line of the diagnosis: `status` "missing" keeps a device from being used, "warn" does not."""
 
     name: str
@@ -56,8 +54,7 @@ class Finding:
     mend: str = ""
 
 
-@dataclass(frozen=True)
-class Gpu:
+class Gpu(NamedTuple):
     """A CUDA device as its driver describes it: memory in bytes, `mode` 0 where everybody may use it."""
 
     name: str
@@ -67,13 +64,11 @@ class Gpu:
     mode: int = 0
 
     def __str__(self) -> str:
-        """Return the name, memory, compute capability and place on the bus, to be read."""
         capability, where = ".".join(map(str, self.capability)), f", PCI {self.pci}" if self.pci else ""
         return f"{self.name}, {self.memory / 2**30:.0f} GiB, compute capability {capability}{where}"
 
 
-@dataclass(frozen=True)
-class Driver:
+class Driver(NamedTuple):
     """The NVIDIA driver: the newest CUDA it supports (13000 is 13.0), its devices, or why none can be used."""
 
     version: int = 0
@@ -83,8 +78,7 @@ class Driver:
 
     @property
     def cuda(self) -> str:
-        """The newest CUDA as people write it: 12090 is 12.9."""
-        return f"{self.version // 1000}.{self.version % 1000 // 10}"
+        return f"{self.version // 1000}.{self.version % 1000 // 10}"  # as people write it: 12090 is 12.9
 
 
 class Fit(NamedTuple):

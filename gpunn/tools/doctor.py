@@ -5,7 +5,6 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from threadpoolctl import threadpool_info
@@ -35,7 +34,7 @@ def diagnose() -> list[Finding]:
     cuda = driver.cuda_findings(found, index, driver.in_use)
     if not found.gpus:
         # Without a GPU nothing of CUDA is needed: the first line says so, the rest is for whoever adds one.
-        cuda = [replace(finding, status="warn") if finding.status == "missing" else finding for finding in cuda]
+        cuda = [finding._replace(status="warn") if finding.status == "missing" else finding for finding in cuda]
     elif all(finding.status != "missing" for finding in cuda):
         cuda += _trial_findings(index)
     return findings + cuda

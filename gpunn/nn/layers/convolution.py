@@ -1,7 +1,5 @@
 """The convolutional layer: one small filter slid over the whole image, as matrix products over its patches."""
 
-from dataclasses import replace
-
 from gpunn.backend.base import Shape
 from gpunn.backend.convolution import Extent, PatchProducts, RowProducts
 from gpunn.config import register
@@ -89,7 +87,7 @@ class Conv2D(Weighted):
         # The rows of a single image are so short that their many products take longer than its patches, which without
         # padding are one copy.
         is_slow_alone = by_rows and not any(padding)
-        one = replace(extent, capacity=1, batch_size=1)
+        one = extent._replace(capacity=1, batch_size=1)
         self._products_of_one = PatchProducts(backend, one, scratch) if is_slow_alone else self._products
         self._z = context.buffer(shape)
         self._dx = context.buffer(input_shape) if context.needs_input_gradient else None
