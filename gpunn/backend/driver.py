@@ -282,19 +282,16 @@ def _gpu_findings(driver: Driver, index: int, cupys: list[str], in_use: Callable
 
 
 def _cupy_finding(driver: Driver, extra: str, index: int) -> Finding:
-    found = _installed_cupys()
-    wanted = extra or "cuda13"
+    found, wanted = _installed_cupys(), extra or "cuda13"
+    package, version = next(iter(found.items()), ("", ""))
+    fits, gpu = _built_for(found), driver.gpus[index] if index < len(driver.gpus) else None
     if len(found) > 1:
-        value = ", ".join(f"{package} {version}" for package, version in found.items())
-        return Finding("CuPy", "missing", f"{value}: only one may be installed", _replace_command(found, wanted))
-    if importlib.util.find_spec("cupy") is None:
+        has = f"{', '.join(map(' '.join, found.items()))}: only one may be installed"
+    elif importlib.util.find_spec("cupy") is None:
         return Finding("CuPy", "missing", "CuPy is not installed", install_command(wanted))
-    if not found:
+    elif not found:
         return Finding("CuPy", "ok", "of unknown version")
-    package, version = next(iter(found.items()))
-    fits = _built_for(found)
-    gpu = driver.gpus[index] if index < len(driver.gpus) else None
-    if _is_older(version, OLDEST_CUPY):
+    elif _is_older(version, OLDEST_CUPY):
         has = f"CuPy is {version}, {OLDEST_CUPY} or newer is needed"
     elif package == "cupy":
         return Finding("CuPy", "ok", f"{version}, not from a wheel")
