@@ -218,7 +218,8 @@ def _held(content: bytes, image: "ImageFile") -> float:
     """Return the bytes of each pixel's coefficients, which a JPEG in several scans holds to the end."""
     # Within a scan a byte 0xff is followed by 0, so these are markers. After the end may come another image.
     start = image.fp.tell() if image.fp else 0
-    scans = 1 + content.count(_SCAN, start, content.find(_END, start) % (len(content) + 1))
+    end = content.find(_END, start)
+    scans = 1 + content.count(_SCAN, start, None if end < 0 else end)
     if scans > _MOST_SCANS:
         raise ValueError(f"it has {scans:,} scans, {_MOST_SCANS} are read")
     layers = getattr(image, "layer", ())  # of each component: name, samples across, samples down, table
