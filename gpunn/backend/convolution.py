@@ -107,6 +107,7 @@ class RowProducts:
         # The columns of the filter are slots, as channels are, or moves along the row.
         self._slots, self._moves = (e.size[1], 1) if is_laid_out else (1, e.size[1])
         self._width = e.columns + self._moves - 1
+        self._places = [*_shifts(e, self._slots, self._width)]
         self._taps = e.size[0] * e.channels * self._slots
         row = e.channels * self._slots * self._width
         elements = backend.block_elements
@@ -194,7 +195,7 @@ class RowProducts:
         moved = self._moved[: e.channels * e.columns * n].reshape(e.channels, -1)
         # Longest sums first: those that are done side by side take the same time.
         rows = sorted(self._seers(), key=lambda row: row[2].start - row[2].stop)
-        for v, pixels, places in _shifts(e):
+        for v, pixels, places in _shifts(e, e.size[1], e.columns):
             met = turned[:, places.start * n : places.stop * n]
             weights = [self._backward_weights[remainder][v][:, part] for _, remainder, part, _ in rows]
             deltas = [met[seers] for *_, seers in rows]
@@ -242,24 +243,18 @@ class RowProducts:
         rows[end:] = 0
         picture = x[:, top + begin : top + end].swapaxes(0, 1)
         rows = rows[begin:end]
-        if self._moves > 1:
-            left = e.padding[1]
-            pixels = slice(0, min(e.width, self._width - left))
-            slots = [(0, pixels, slice(left, left + pixels.stop))]
-        else:
-            slots = list(_shifts(e))
-        for slot, pixels, places in slots:
+        for slot, pixels, places in self._places:
             target = rows[:, :, slot]
             target[:, :, : places.start] = 0
             target[:, :, places.stop :] = 0
             target[:, :, places] = picture[:, :, pixels]
 
 
-def _shifts(e: Extent) -> Iterator[tuple[int, slice, slice]]:
-    """Yield for each column v of the filter: the pixels of a row that it meets, and the places where it does."""
+def _shifts(e: Extent, count: int, columns: int) -> Iterator[tuple[int, slice, slice]]:
+    """Yield for `count` columns v of the filter: the pixels of a row that it meets, and its places of all `columns`."""
     (_, stride), left = e.stride, e.padding[1]
-    for v in range(e.size[1]):
+    for v in range(count):
         begin = max(0, -((v - left) // stride))
-        end = max(begin, min(e.columns, (e.width - 1 - v + left) // stride + 1))
+        end = max(begin, min(columns, (e.width - 1 - v + left) // stride + 1))
         at = begin * stride + v - left
         yield v, slice(max(at, 0), max(at + (end - begin - 1) * stride + 1, 0), stride), slice(begin, end)

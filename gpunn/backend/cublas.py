@@ -11,12 +11,7 @@ from gpunn.kernels.record import Array
 
 _WORKSPACE_BYTES = 32 * 2**20  # what NVIDIA recommends for Hopper; older devices ask for 4 MiB
 
-_COMPUTE_TYPES = {
-    "float32": "COMPUTE_32F",
-    "tf32": "COMPUTE_32F_FAST_TF32",
-    "bfloat16": "COMPUTE_32F_FAST_16BF",
-    "float16": "COMPUTE_32F_FAST_16F",
-}
+_WAYS = {"float32": "", "tf32": "_FAST_TF32", "bfloat16": "_FAST_16BF", "float16": "_FAST_16F"}  # as cuBLAS names them
 
 
 class Cublas:
@@ -37,12 +32,10 @@ class Cublas:
         self._workspace = cupy.empty(_WORKSPACE_BYTES, np.uint8)
         cublas.set_workspace(self._handle, self._workspace.data.ptr, _WORKSPACE_BYTES)
         self._orders = int(cublas.Operation.N), int(cublas.Operation.T)
-        self._types = {
-            name: (int(kind), int(getattr(cublas.ComputeType, compute)), np.zeros(2, name))
-            for name, kind, compute in (
-                ("float32", CudaDataType.CUDA_R_32F, _COMPUTE_TYPES[precision]),
-                ("float64", CudaDataType.CUDA_R_64F, "COMPUTE_64F"),
-            )
+        compute = getattr(cublas.ComputeType, f"COMPUTE_32F{_WAYS[precision]}")
+        self._types: dict[str, tuple[int, int, Array]] = {
+            "float32": (int(CudaDataType.CUDA_R_32F), int(compute), np.zeros(2, np.float32)),
+            "float64": (int(CudaDataType.CUDA_R_64F), int(cublas.ComputeType.COMPUTE_64F), np.zeros(2)),
         }
 
     def gemm(self, alpha: float, a: Array, b: Array, beta: float, c: Array) -> None:
