@@ -20,14 +20,9 @@ from gpunn.nn.layers import Layer
 from gpunn.nn.parameter import Parameters
 from gpunn.nn.stages import Layout, check_arrays
 
-_COPIES = 5
-"""Copies of the weights on the host: of the last, good and best record, a new one, and one that a checkpoint writes."""
-
-_OF_OUTPUTS = 6
-"""Arrays of a batch's outputs: targets, and targets and gradient of the loss, for the training and the validation."""
-
-UNCOUNTED = 40 << 20
-"""Bytes of the host that a training takes beside its arrays: the BLAS's own, machine code of kernels, records."""
+_COPIES = 5  # of the weights on the host: the last, good and best record, a new one, and one that a checkpoint writes
+_OF_OUTPUTS = 6  # arrays: targets, and targets and gradient of the loss, for the training and the validation
+UNCOUNTED = 40 << 20  # bytes of the host beside the arrays: the BLAS's own, machine code of kernels, records
 
 
 class Remembering(Protocol):
@@ -85,10 +80,7 @@ def count_network(
     optimizer: Remembering | None = None,
     skips: bool = False,
 ) -> Footprint:
-    """Count the bytes of a network, or with an `optimizer` of its training, by building copies without memory.
-
-    Checks `arrays`, which the network will be given; a training that `skips` bad batches holds more to take steps back.
-    """
+    """Count the bytes of a network, with an `optimizer` of its training; check `arrays` that it will be given."""
     network = Layout([layer.unbuilt() for layer in layers])
     counting, parameters = _Counting(like), None
     with suppress(MemoryError):  # an array beyond all memory: what is counted so far is enough
@@ -106,18 +98,15 @@ def count_network(
     held = sum(int(array.size) * array.itemsize for array in context.statistics.values())
     # Two copies of what the optimizer remembers: the old one stays until the new one is made.
     copies = _COPIES * (values + held) + 2 * remembered if like.device == "cpu" else values
-    taken_back = values + held + remembered if skips else 0
+    taken_back = values + held + remembered if skips else 0  # to take the steps of bad batches back
     return Footprint(counting.nbytes + copies + taken_back, counting.largest)
 
 
 def require(
     needed: Callable[[int], int], batch_size: int, backend: Backend, others: int = 0, taken: int = 0, largest: int = 0
 ) -> None:
-    """Raise MemoryShortageError for what exceeds the host's memory, which the system would promise all the same.
-
-    `needed` gives the bytes for a batch size; the data take `others`, and the network has `taken` some already.
-    """
-    if backend.device != "cpu":
+    """Raise MemoryShortageError where `needed` bytes, and `others` for data, exceed those free or `taken` already."""
+    if backend.device != "cpu":  # on the host the system promises memory that it has not
         return
     error, free = MemoryError("nothing was taken"), backend.free_bytes() + taken
     try:
@@ -128,8 +117,7 @@ def require(
     # measured; elsewhere not before it is needed, since that takes a third of a second.
     if largest >= loops.WORTHWHILE and wanted + loops.bytes_to_load() > free:
         if free < (nbytes := loops.bytes_to_load()):
-            error = MemoryError(f"Numba takes {size(nbytes)} of it: export {loops.OFF}=0 does without")
-            free = 0
+            error, free = MemoryError(f"Numba takes {size(nbytes)} of it: export {loops.OFF}=0 does without"), 0
         else:
             loops.load()
             free = backend.free_bytes() + taken

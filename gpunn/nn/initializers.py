@@ -1,8 +1,4 @@
-"""Distributions of initial weights; biases begin as one constant.
-
-Values come from the host in float64, from a Philox stream of their own for each parameter, so a seed gives the same
-weights on every device and in every dtype.
-"""
+"""Distributions of initial weights, in float64 from the host: the same on every device and in every dtype."""
 
 from abc import ABC, abstractmethod
 from math import sqrt
@@ -62,11 +58,7 @@ class LeCun(Initializer):
 
 @register
 class Normal(Initializer):
-    """N(0, deviation), the plain normal distribution of the textbooks.
-
-    Args:
-        deviation: Standard deviation.
-    """
+    """N(0, deviation), the plain normal distribution of the textbooks, by its standard deviation."""
 
     def __init__(self, deviation: float = 1.0) -> None:
         self.deviation = real(deviation, "deviation of Normal", NOT_NEGATIVE)
@@ -77,11 +69,7 @@ class Normal(Initializer):
 
 @register
 class Constant(Initializer):
-    """One value for all.
-
-    Args:
-        value: Value of every element.
-    """
+    """One value for all elements."""
 
     def __init__(self, value: float = 0.0) -> None:
         self.value = real(value, "value of Constant", FINITE)
@@ -90,8 +78,8 @@ class Constant(Initializer):
         return np.full(shape, self.value)
 
 
+# By the names that `weights` of a layer takes beside "auto".
 NAMED: dict[str, type[Initializer]] = {"he": He, "glorot": Glorot, "lecun": LeCun, "normal": Normal}
-"""Initializers by the names that `weights` of a layer takes beside "auto"."""
 
 
 def checked_weights(weights: Any) -> Initializer | str:

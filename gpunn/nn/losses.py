@@ -53,20 +53,16 @@ class Loss(Part, ABC):
     By hand: `value = loss.forward(y, t)`, then `model.backward(loss.backward())`.
 
     Attributes:
-        link: The activation that the loss contains, so that it can be computed from z; None where it takes the
-            network's outputs as they are. A network that ends in its link is trained from the z before it.
-        takes_labels: Whether targets are class labels (batch,); else (batch, outputs), and labels become one-hot; for
-            one output alone, that of class 1, they become 0 and 1.
-        of_targets: The task of a network that is trained by this loss on float targets.
-        is_squared_error: Whether the loss is the sum of squares of errors, so that RMSE and R² follow from it.
-        costs: Loss of each sample of the last batch.
-        gradient: ∂C/∂z of the last batch, (outputs, batch).
+        link: The activation that the loss contains, or None; a network that ends in it is trained from the z before it.
+        takes_labels: Whether targets are class labels (batch,); else (batch, outputs), and labels become one-hot, or
+            for one output alone, that of class 1, 0 and 1.
+        costs, gradient: Loss of each sample of the last batch, and its ∂C/∂z, (outputs, batch).
     """
 
     link: ClassVar[type[Activation] | None] = None
     takes_labels: ClassVar[bool] = False
-    of_targets: ClassVar[Task] = Task.REGRESSION
-    is_squared_error: ClassVar[bool] = False
+    of_targets: ClassVar[Task] = Task.REGRESSION  # of a network that is trained by this loss on float targets
+    is_squared_error: ClassVar[bool] = False  # summed over outputs, so that RMSE and R² follow from it
     kernel: ClassVar[Raw]
     costs: Array = _of_thread("costs")
     gradient: Array = _of_thread("gradient")
@@ -94,27 +90,18 @@ class Loss(Part, ABC):
             raise DataError(f"{type(self).__name__} needs labels, these samples have float targets")
 
     def of_constant(self, means: NDArray[np.float64], squares: NDArray[np.float64]) -> float:
-        """Return the lowest loss of answers that are the same for all samples; nan where it is unknown.
-
-        Args:
-            means: Mean of the targets of each output; labels count as one-hot.
-            squares: Mean of their squares.
-        """
+        """Return the lowest loss of one answer for all samples, by the means of targets and squares; nan if unknown."""
         return math.nan
 
     def forward(self, y: Array, t: Any) -> Array:
-        """Compute the loss of a batch.
+        """Compute the loss of a batch, a scalar of the backend.
 
         Args:
             y: Outputs of the network (batch, outputs); logits z for a loss with a link.
             t: Labels (batch,), or targets (batch, outputs), which for a loss of labels are rows of one 1.
 
-        Returns:
-            The loss, a scalar of the backend.
-
         Raises:
-            ShapeError: y and t do not belong together.
-            DataError: a label that is no output of the network.
+            ShapeError, DataError: y and t do not belong together, or a label is no output of the network.
         """
         name = type(self).__name__
         y = y if hasattr(y, "ndim") else as_array(y, "outputs")
@@ -148,17 +135,10 @@ class Loss(Part, ABC):
         bias: Array | None = None,
         bias_gradient: Array | None = None,
     ) -> None:
-        """Set `costs` and `gradient` for a batch that lies samples-last on the device: the entry of a step.
+        """Set `costs` and `gradient` for outputs or logits z (outputs, batch) on the device: the entry of a step.
 
-        Args:
-            backend: Backend of the arrays.
-            z: Outputs or logits (outputs, batch).
-            targets: int32 labels (batch,), or targets (outputs, batch).
-            totals: Gains weight · Σ costs, and the number of right answers: one a sample for labels, one an output for
-                float targets.
-            weight: Factor of this batch's costs.
-            bias: Bias of the last layer, where it is left to the loss: (outputs,), added to z.
-            bias_gradient: Array for the gradient of the bias, or None.
+        Targets are int32 labels (batch,), or (outputs, batch). `totals` gains weight · Σ costs, and the right answers:
+        one a sample for labels, else one an output. A last layer may leave its bias (outputs,) to the loss.
         """
         work, (outputs, n) = self._work, z.shape
         work.prepare(backend, outputs, n, z.dtype, not self.takes_labels)
@@ -198,8 +178,7 @@ class SoftmaxCrossEntropy(Loss):
 class BinaryCrossEntropy(Loss):
     """C = −(1/n) Σ y ln a + (1−y) ln(1−a) with a = sigmoid(z); ∂C/∂z = (a − y)/n (7). Takes logits.
 
-    The sigmoid belongs to the loss, so that neither ever leaves the finite numbers; by hand, give it the z before the
-    last Sigmoid. `fit` does so by itself for a network that ends in one.
+    The sigmoid belongs to the loss, so that both stay finite: by hand, give it the z before a last Sigmoid, as `fit`.
     """
 
     link = Sigmoid

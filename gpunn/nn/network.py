@@ -28,12 +28,10 @@ from gpunn.nn.stages import Layout, begun, check_arrays, turned
 from gpunn.nn.tasks import Task
 from gpunn.scalars import checked_seed, flag, positive_whole
 
-FEW = 8
-"""Number of samples up to which `forward` copies its batch, so that its products are planned for the same memory."""
-
+FEW = 8  # samples up to which `forward` copies its batch, so that its products are planned for the same memory
+# Attributes that a copy of a network makes anew.
 _OF_A_DEVICE = {"lock", "backend", "parameters", "input", "clock", "stages", "statistics", "buffer_bytes"}
 _OF_A_DEVICE |= {"_given", "_output_of", "_built_of", "_built_frozen", "_compiled"}
-"""Attributes that a copy of a network makes anew."""
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -92,8 +90,6 @@ class Network(Layout):
     def __repr__(self) -> str:
         return f"{type(self).__name__}([{', '.join(map(repr, self.layers))}])"
 
-    # Copying
-
     @alone
     def __getstate__(self) -> dict[str, Any]:
         state = {name: value for name, value in vars(self).items() if name not in _OF_A_DEVICE}
@@ -110,8 +106,6 @@ class Network(Layout):
             backend, arrays = built
             self.build_with(arrays, self.input_shape, self.batch_size, backend, self.dtype, self.seed)
 
-    # Building
-
     def build(
         self,
         input_shape: Sequence[int],
@@ -120,7 +114,7 @@ class Network(Layout):
         dtype: str = "float32",
         seed: int = 0,
     ) -> Self:
-        """Make parameters with initial values, and every buffer that a batch needs.
+        """Make parameters with initial values, and every buffer that a batch needs; return the network itself.
 
         Args:
             input_shape: Shape of one sample: (features,) or (height, width, channels).
@@ -129,12 +123,8 @@ class Network(Layout):
             dtype: "float32", or "float64" for checks.
             seed: Seed of the initial weights, 0 to 2³² − 1.
 
-        Returns:
-            The network itself.
-
         Raises:
-            ShapeError: layers that do not fit together.
-            OptionError, DeviceError: an argument that cannot be.
+            ShapeError, OptionError, DeviceError: layers that do not fit together, or an argument that cannot be.
             MemoryShortageError: the host has less memory than the network needs; none is taken.
         """
         return self.build_with(None, input_shape, batch_size, device, dtype, seed)
@@ -195,7 +185,7 @@ class Network(Layout):
     @property
     def is_frozen_anew(self) -> bool:
         """Whether layers were frozen or released since the network was built: it is to be built again."""
-        return self._built_frozen != self._frozen()
+        return self._built_frozen != [not layer.trainable for layer in self.layers]
 
     def count_on(self, epochs: int, steps: int) -> None:
         """Count on from so many epochs and steps, on which orders of samples and masks depend."""
@@ -238,18 +228,13 @@ class Network(Layout):
             with Compiling() as show:
                 self._built().compile_ahead(work, show)
 
-    # Forward and backward
-
     @alone
     def forward(self, x: ArrayLike, training: bool = False) -> Array:
-        """Compute the output of the last layer for a batch (3).
+        """Compute the output of the last layer for a batch (3): an array of the device, (batch, *output_shape).
 
         Args:
             x: Inputs (batch, *input_shape).
             training: Whether layers behave as in training.
-
-        Returns:
-            (batch, *output_shape), an array of the device.
 
         Raises:
             ShapeError: inputs of another shape, or more than the network was built for.
@@ -292,10 +277,7 @@ class Network(Layout):
 
     @alone
     def backward(self, dy: Array) -> None:
-        """Back-propagate ∂C/∂output (8), (12), (13): sets `grad` of every parameter, and ends the step.
-
-        Args:
-            dy: ∂C/∂output (batch, *output_shape), such as `loss.backward()` gives.
+        """Back-propagate dy = ∂C/∂output (batch, *output_shape) (8), (12), (13): set every `grad`, and end the step.
 
         Raises:
             GpunnError: the last that the network computed is no `forward` of this thread.
@@ -317,8 +299,6 @@ class Network(Layout):
         self.backpropagate(gradient, self.stages)
         self.count_on(self.epochs_trained, self.steps_trained + 1)  # the next step drops out other units
 
-    # Using
-
     def factor_of(self, batch: Any) -> float:
         """Return the factor of the numbers of a batch, and check that they are finite and of the training's range."""
         if self.trained_on is not None:
@@ -335,18 +315,14 @@ class Network(Layout):
 
     @explained
     def predict_proba(self, x: ArrayLike) -> NDArray[Any]:
-        """Return outputs for inputs, as probabilities where the loss or the last layer makes them such.
+        """Return outputs (n, outputs), as probabilities where the loss or the last layer makes them such.
 
         Args:
             x: Inputs (n, *input_shape), or images flat in NumPy's order. Bytes and other whole numbers are scaled as
                 those of the training set were, and so are floats where it had floats.
 
-        Returns:
-            (n, outputs).
-
         Raises:
-            ShapeError: inputs of another shape.
-            DataError: numbers of another range than those of the training.
+            ShapeError, DataError: inputs of another shape, or of another range than those of the training.
         """
         backend = self._built()
         x = np.asarray(as_batch(on_host(x), self.input_shape, self.trained_on))
@@ -368,19 +344,15 @@ class Network(Layout):
             x: Inputs (n, *input_shape).
 
         Returns:
-            Trained on labels: class numbers (n,), the best guess argmax_k P(k | x); of one output alone 1 where it is
-            at least ½. Trained by `BinaryCrossEntropy` on float targets: 0 or 1 for each output, (n, outputs). Trained
-            by `MeanSquaredError` on float targets: the outputs, (n, outputs). So answers have the shape of the targets.
+            Answers of the shape of the targets. Trained on labels: class numbers (n,), the best guess
+            argmax_k P(k | x); of one output alone 1 where it is at least ½. Trained on float targets: by
+            `BinaryCrossEntropy` 0 or 1 for each output, (n, outputs), by `MeanSquaredError` the outputs.
         """
         outputs = self.predict_proba(x)
         return (self.task or self._likely_task()).answers(outputs)
 
     def predict_names(self, x: ArrayLike) -> NDArray[Any]:
-        """Return the name of the class of each input: texts (n,); see `predict`.
-
-        Raises:
-            GpunnError: the network was not trained on labels, so that its answers have no names.
-        """
+        """Return the name of the class of each input, texts (n,); raise GpunnError if not trained on labels."""
         if not self.class_names:
             raise GpunnError("the network knows no names of classes, since it was not trained on labels: use predict")
         return np.asarray(np.array(self.names_of_outputs)[self.predict(x)])

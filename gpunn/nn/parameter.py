@@ -14,8 +14,7 @@ from gpunn.kernels.random import Purpose
 from gpunn.kernels.record import Array
 from gpunn.nn.initializers import Initializer
 
-Arrays = dict[str, NDArray[Any]]
-"""Arrays on the host, by name."""
+Arrays = dict[str, NDArray[Any]]  # on the host, by name
 
 
 @dataclass(frozen=True)
@@ -32,25 +31,19 @@ class Parameter:
     """One tensor that is learned.
 
     Attributes:
-        name: Layer and letter, such as "dense1.w".
-        shape: Shape of its values.
-        initializer, fans: Distribution of its initial values, and their `fan_in` and `fan_out`.
-        weight_decay: Whether regularizers act on it: weights yes, biases and BatchNorm's γ and β no (22).
-        is_frozen: Whether it stays as it is; see `Layer.trainable`.
+        name, shape: Layer and letter, such as "dense1.w", and shape of its values.
         value: View into the flat array of values.
-        grad: View into the flat array of gradients, which `backward` assigns. None where the update is folded into
-            the product that would make it, and where the parameter is frozen.
+        grad: View into the flat array of gradients; None where the parameter is frozen or the update is folded in.
         matrix, gradient_matrix: Value and gradient as (units, everything else).
-        column: Value as (size, 1), to stand beside (units, batch).
-        place: Where it lies in the flat array of values.
+        column, place: Value as (size, 1), to stand beside (units, batch), and its place in the flat array of values.
     """
 
     name: str
     shape: Shape
     initializer: Initializer
-    fans: tuple[int, int]
-    weight_decay: bool
-    is_frozen: bool = False
+    fans: tuple[int, int]  # fan_in and fan_out
+    weight_decay: bool  # whether regularizers act on it: weights yes, biases and BatchNorm's γ and β no (22)
+    is_frozen: bool = False  # see `Layer.trainable`
 
     def __post_init__(self) -> None:
         self.size = prod(self.shape)
@@ -78,10 +71,7 @@ class Parameter:
         self._target, self._alpha, self._beta = self.matrix, alpha, beta
 
     def collect(self, delta: Array, a: Array) -> None:
-        """Take ∂C/∂w = δ aᵀ (13) of δ (units, batch) and a (inputs, batch), unless the parameter is frozen.
-
-        May update w in place, so compute ∂C/∂input first.
-        """
+        """Take ∂C/∂w = δ aᵀ (13), or update w by it in place, so after ∂C/∂input; nothing where it is frozen."""
         if not self.is_frozen:
             self._product(self._alpha, delta, a, self._beta, self._target)
 
@@ -105,13 +95,10 @@ class Parameter:
 
 
 class Parameters(Sequence[Parameter]):
-    """All parameters of a network, in the order of its layers; their memory is flat, decayed weights first.
-
-    What is frozen lies last, so that an optimizer's stretch of memory ends before it.
+    """All parameters of a network, in the order of its layers; their memory is flat: decayed weights, others, frozen.
 
     Attributes:
-        values: Flat array of all values.
-        learned: Those of them that are not frozen.
+        values, learned: Flat array of all values, and of those that are not frozen.
         gradients: Flat array of the gradients of these.
         decayed: Number of the first elements that regularizers act on.
     """
@@ -182,10 +169,10 @@ class Parameters(Sequence[Parameter]):
     def __getitem__(self, which: int | str | slice) -> Parameter | list[Parameter]:
         if not isinstance(which, str):
             return self._parameters[which]
-        for p in self._parameters:
-            if p.name == which:
-                return p
-        raise KeyError(f"no parameter {which!r}: there are {', '.join(p.name for p in self._parameters)}")
+        named = {p.name: p for p in self._parameters}
+        if which not in named:
+            raise KeyError(f"no parameter {which!r}: there are {', '.join(named)}")
+        return named[which]
 
     def __len__(self) -> int:
         return len(self._parameters)

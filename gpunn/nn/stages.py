@@ -18,8 +18,7 @@ from gpunn.nn.layers.base import BuildContext
 from gpunn.nn.losses import Loss
 from gpunn.nn.parameter import Parameter
 
-EVALUATION_BATCH = 256
-"""Number of samples that go through a network at once in use, where the training batch is smaller."""
+EVALUATION_BATCH = 256  # samples that go through a network at once in use, where the training batch is smaller
 
 
 class Layout:
@@ -33,14 +32,17 @@ class Layout:
         self.dtype, self.seed, self.batch_size = dtype, seed, batch_size
         self.capacity = max(batch_size, EVALUATION_BATCH)
         self.input_shape = shape = tuple(input_shape)
-        self._name_layers()
+        counts: Counter[str] = Counter()
+        for layer in self.layers:  # dense1, relu1, dense2, and so on
+            counts[layer.name_prefix] += 1
+            layer.name = f"{layer.name_prefix}{counts[layer.name_prefix]}"
         self.shapes = [shape := layer.output_shape(shape) for layer in self.layers]
         self.output_shape = shape
         self._takes_rows = self.layers[0].takes_rows
         self.input = InputBuffer(backend, self.input_shape, self.capacity, dtype, as_rows=self._takes_rows)
         self._given = Buffer(backend, inside(self.output_shape), self.capacity, dtype)
         self._output_of: tuple[int, Shape] | None = None  # thread and shape, where `backward` may follow
-        self._built_of, self._built_frozen = list(self.layers), self._frozen()
+        self._built_of, self._built_frozen = list(self.layers), [not layer.trainable for layer in self.layers]
         self._compiled: set[tuple[Any, ...]] = set()
         self.clock = backend.zeros((4,), np.int32)
         count = self.clock[COUNT : COUNT + 1]
@@ -49,22 +51,11 @@ class Layout:
         self.statistics, self.buffer_bytes = context.statistics, context.buffer_bytes
         return context
 
-    def _frozen(self) -> list[bool]:
-        return [not layer.trainable for layer in self.layers]
-
-    def _name_layers(self) -> None:
-        """Name the layers dense1, relu1, dense2, and so on."""
-        counts: Counter[str] = Counter()
-        for layer in self.layers:
-            counts[layer.name_prefix] += 1
-            layer.name = f"{layer.name_prefix}{counts[layer.name_prefix]}"
-
     def _build_stages(self, context: BuildContext) -> None:
         """Put the stages of all layers in the order in which they run, and build them."""
-        owners: dict[str, int] = {}
+        owners = {layer.name: number for number, layer in enumerate(self.layers)}
         stages = []
-        for number, layer in enumerate(self.layers):
-            owners[layer.name] = number
+        for layer in self.layers:
             for stage in layer.stages():
                 stage.name = layer.name
                 stages.append(stage)
@@ -77,7 +68,8 @@ class Layout:
             context.is_frozen = self._built_frozen[owner]
             context.may_overwrite_input = number > 0 and self.stages[number - 1].output_is_free
             context.is_last = all(later.aliases_gradient for later in self.stages[number + 1 :])
-            context.activation = _activation_after(self.layers[owner + 1 :])
+            after = (layer for layer in self.layers[owner + 1 :] if isinstance(layer, Activation) or layer.has_weights)
+            context.activation = following if isinstance(following := next(after, None), Activation) else None
             stage.remember_settings()
             shape = stage.build(context, shape)
             if all(p.is_frozen for p in context.parameters):
@@ -97,23 +89,19 @@ class Layout:
 
     def stages_under(self, loss: Loss | None) -> tuple[list[Layer], Parameter | None]:
         """Return the stages that run before a loss, without its link and the last bias, and this bias or None."""
-        *before, last = self.stages
         stages = self.stages
         if loss is not None and loss.link is not None:
-            stages = [*before, *last.without(loss.link)]
+            stages = [*stages[:-1], *stages[-1].without(loss.link)]
         bias = stages[-1].bias_for_loss if stages else None
         return (stages if bias is None else stages[:-1]), bias
 
 
 def arranged(stages: Sequence[Layer]) -> list[Layer]:
-    """Arrange stages as they run: max pooling before the bias and activation that it follows, and these two as one.
-
-    Neither changes which of two values is the larger, so the result is the same to the last bit.
-    """
+    """Arrange stages as they run: max pooling before the bias and activation that it follows, and these two as one."""
     ordered: list[Layer] = []
     for stage in stages:
         at = len(ordered)
-        while stage.picks_largest and at and ordered[at - 1].increases:
+        while stage.picks_largest and at and ordered[at - 1].increases:  # which leaves the largest the largest
             at -= 1
         ordered.insert(at, stage)
     fused: list[Layer] = []
@@ -121,12 +109,6 @@ def arranged(stages: Sequence[Layer]) -> list[Layer]:
         both = fused[-1].fused_with(stage) if fused else None
         fused[len(fused) - (both is not None) :] = [both or stage]
     return fused
-
-
-def _activation_after(layers: Sequence[Layer]) -> Activation | None:
-    """Return the activation function that a layer with weights feeds, which decides how its weights begin."""
-    following = next((layer for layer in layers if isinstance(layer, Activation) or layer.has_weights), None)
-    return following if isinstance(following, Activation) else None
 
 
 def fed_shape(layers: Sequence[Layer], shape: Shape) -> Shape:

@@ -1,7 +1,6 @@
 """The table of a network: its layers, their outputs, parameters, and the memory of it all."""
 
 from collections import Counter
-from typing import Any
 
 import numpy as np
 
@@ -29,23 +28,20 @@ def summary(model: Network) -> str:
     learned = sum(counts[layer.name] for layer in model.layers if layer.trainable)
     frozen = f" ({total - learned:,} frozen)" if learned < total else ""
     nbytes = (total + learned) * np.dtype(model.dtype).itemsize
-    last = (
-        f"{total:,} parameters{frozen}, {size(nbytes)} with their gradients; {size(sum(model.buffer_bytes.values()))} "
-        f"of buffers for batches of up to {model.capacity}; {model.dtype} on {device}"
-    )
+    buffers = f"{size(sum(model.buffer_bytes.values()))} of buffers for batches of up to {model.capacity}"
+    last = f"{total:,} parameters{frozen}, {size(nbytes)} with their gradients; {buffers}; {model.dtype} on {device}"
     return "\n".join([head, line, *lines, line, last])
 
 
 def _words(layer: Layer) -> str:
     """Write a layer with the size of a window and what was set, a pair of equals as one number."""
     shown = arguments_of(layer, without_defaults=True)
-    values = {name: value for name, value in arguments_of(layer).items() if name in shown or name == "size"}
-    return f"{type(layer).__name__}({', '.join(f'{name}={_short(value)}' for name, value in values.items())})"
-
-
-def _short(value: Any) -> str:
-    equals = isinstance(value, tuple) and len(set(value)) == 1
-    return repr(value[0] if equals else value)
+    words = []
+    for name, value in arguments_of(layer).items():
+        if name in shown or name == "size":
+            equals = isinstance(value, tuple) and len(set(value)) == 1
+            words.append(f"{name}={value[0] if equals else value!r}")
+    return f"{type(layer).__name__}({', '.join(words)})"
 
 
 def _shape(shape: Shape) -> str:

@@ -8,19 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-FIGURES = {"loss": "loss", "accuracy": "accuracy", "rmse": "RMSE", "r2": "R²"}
-"""The figures of every task, and what people call them."""
+FIGURES = {"loss": "loss", "accuracy": "accuracy", "rmse": "RMSE", "r2": "R²"}  # of every task, as people call them
 
 
 class Task(Enum):
     """The kind of question that a network answers; its loss and its targets decide on it (`Loss.task`)."""
 
-    CLASSES = "classes"
-    """Labels: one class for each sample; one output alone is that of class 1 of two."""
-    BINARY = "binary"
-    """Float targets from 0 to 1 under binary cross-entropy: 0 or 1 for each output by itself."""
-    REGRESSION = "regression"
-    """Other float targets: numbers."""
+    CLASSES = "classes"  # labels: one class for each sample; one output alone is that of class 1 of two
+    BINARY = "binary"  # float targets from 0 to 1 under binary cross-entropy: 0 or 1 for each output by itself
+    REGRESSION = "regression"  # other float targets: numbers
 
     @property
     def figures(self) -> tuple[str, ...]:
@@ -43,10 +39,9 @@ def by_class(outputs: NDArray[Any]) -> NDArray[Any]:
 
 
 def in_words(figures: Mapping[str, float]) -> str:
-    """Figures by name as one text, those that are nan left out: "loss 0.0903, accuracy 98.06%"."""
-    return ", ".join(
-        f"{FIGURES[name]} {shown(name, value)}" for name, value in figures.items() if not math.isnan(value)
-    )
+    """Write figures by name as one text, those that are nan left out: "loss 0.0903, accuracy 98.06%"."""
+    told = {name: value for name, value in figures.items() if not math.isnan(value)}
+    return ", ".join(f"{FIGURES[name]} {shown(name, value)}" for name, value in told.items())
 
 
 def shown(name: str, value: float) -> str:

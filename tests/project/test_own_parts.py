@@ -443,9 +443,8 @@ def test_a_file_that_names_an_unknown_part_says_which_and_what_to_do(trained: gn
 
 
 def test_a_layer_is_named_after_its_class_where_it_says_nothing_else() -> None:
-    model = gn.Sequential([Residual(gn.Dense(6)), gn.Conv2D(1), Doubled()])
-    model._name_layers()
-    assert [layer.name for layer in model.layers] == ["residual1", "conv1", "relu1"]
+    model = gn.Sequential([gn.Conv2D(1, size=1), gn.Flatten(), Residual(gn.Dense(6)), Doubled()]).build((2, 3, 1))
+    assert [layer.name for layer in model.layers] == ["conv1", "flatten1", "residual1", "relu1"]
 
 
 def test_the_old_names_of_attributes_of_a_layer_are_taken_and_said_to_be_old() -> None:

@@ -18,21 +18,14 @@ class Activation(Layer):
     """a = f(z), element by element; shapes stay.
 
     Where the derivative is written from a, it overwrites z if nothing else needs it, and so takes no memory.
-
-    Attributes:
-        kernel: Kernel of f: (z, *constants, a).
-        gradient_kernel: Kernel of δ: (∂C/∂a, a or z, *constants, δ).
-        derivative_from_output: Whether the derivative is written from a, not from z.
-        weights: Distribution of the initial weights of a layer before it, where these are "auto".
     """
 
     name_prefix = ""  # each has its own
-    kernel: ClassVar[Elementwise | Raw]
-    gradient_kernel: ClassVar[Elementwise | Raw]
-    derivative_from_output: ClassVar[bool] = True
-    weights: ClassVar[type[Initializer]] = Glorot
-
     output_is_free = False
+    kernel: ClassVar[Elementwise | Raw]  # of f: (z, *constants, a)
+    gradient_kernel: ClassVar[Elementwise | Raw]  # of δ: (∂C/∂a, a or z, *constants, δ)
+    derivative_from_output: ClassVar[bool] = True  # whether it is written from a, not from z
+    weights: ClassVar[type[Initializer]] = Glorot  # distribution of those before it, where they are "auto"
 
     def build(self, context: BuildContext, input_shape: Shape) -> Shape:
         self._run = context.backend.run
@@ -83,14 +76,7 @@ class ReLU(Activation):
 
 @register
 class LeakyReLU(Activation):
-    """f(z) = max(z, αz), f′ = 1 where z > 0, else α.
-
-    Args:
-        alpha: Slope for negative z, at most 1.
-
-    Raises:
-        OptionError: alpha not finite, or above 1, where max(z, αz) would no longer be z for positive z.
-    """
+    """f(z) = max(z, αz), f′ = 1 where z > 0, else α: the slope `alpha` for negative z is at most 1."""
 
     kernel, gradient_kernel = kernels.leaky_relu, kernels.leaky_relu_gradient
     derivative_from_output = False  # with a negative α the output does not tell the sign of z
@@ -98,8 +84,7 @@ class LeakyReLU(Activation):
     weights = He
 
     def __init__(self, alpha: float = 0.01) -> None:
-        allowed = "be finite and at most 1", lambda slope: float("-inf") < slope <= 1
-        self.alpha = real(alpha, "alpha of LeakyReLU", allowed)
+        self.alpha = real(alpha, "alpha of LeakyReLU", ("be finite and at most 1", lambda a: float("-inf") < a <= 1))
 
     @property
     def increases(self) -> bool:

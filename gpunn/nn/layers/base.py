@@ -22,8 +22,6 @@ from gpunn.kernels.record import Array
 from gpunn.nn.initializers import Initializer
 from gpunn.nn.parameter import Parameter
 
-_RENAMED = {"family": "name_prefix", "hands_gradient_on": "aliases_gradient"}
-
 
 @dataclass
 class BuildContext:
@@ -98,45 +96,35 @@ class Layer(Buildable, Part, ABC):
     the weights and statistics which this one has.
 
     Attributes:
-        trainable: False freezes the layer: nothing of it is learned or decayed, and in training it does what it does
-            in use, so BatchNorm goes by the statistics that it remembers and Dropout switches nothing off. Set it at
-            any time; `fit` and `forward` go by what it is then.
+        trainable: False freezes the layer: nothing of it is learned or decayed, BatchNorm keeps its statistics and
+            Dropout switches nothing off. Set it at any time; `fit` and `forward` go by what it is then.
         name_prefix: Beginning of the layer's name; left out, the name of its class in small letters.
         output_is_free: Whether `backward` does without what `forward` returned, so the next layer may overwrite it.
         aliases_gradient: Whether `backward` may return the array that it was given.
-        has_weights: Whether weights multiply its inputs: the parameter `w` of (units, …) once it is built.
-        outputs: Number of outputs of a sample, where it is the same whatever comes in.
-        takes_rows: Whether it takes features alone, so that images go flat into it where it comes first.
-        normalizes_batch: Whether it is trained on what the samples of a batch have in common: see `start_gathering`.
         increases: Whether z₁ ≤ z₂ means f(z₁) ≤ f(z₂), element by element, so that the largest z has the largest a.
-        picks_largest: Whether it picks the largest of several elements, and so may come before what `increases`.
-        gives_probability: Whether each output is a probability by itself.
-        is_pictured: Whether a picture of what the network answers may end with it.
-        fused: The activation that is computed within this stage, if any.
-        begins_with: Values that parameters and statistics have when it is built, by the last word of their names.
     """
 
     name_prefix: ClassVar[str] = ""
     output_is_free: bool = True
     aliases_gradient: ClassVar[bool] = False
-    has_weights: ClassVar[bool] = False
-    outputs: int | None = None
-    takes_rows: ClassVar[bool] = False
-    normalizes_batch: ClassVar[bool] = False
-    picks_largest: ClassVar[bool] = False
-    gives_probability: ClassVar[bool] = False
-    is_pictured: ClassVar[bool] = True
-    fused: "Layer | None" = None
+    has_weights: ClassVar[bool] = False  # multiply its inputs: the parameter `w` of (units, …)
+    outputs: int | None = None  # of a sample, where their number is the same whatever comes in
+    takes_rows: ClassVar[bool] = False  # of features alone, so that images go flat into it where it comes first
+    normalizes_batch: ClassVar[bool] = False  # by the samples of a batch together: see `start_gathering`
+    picks_largest: ClassVar[bool] = False  # of several elements, and so may come before a stage that `increases`
+    gives_probability: ClassVar[bool] = False  # in each output by itself
+    is_pictured: ClassVar[bool] = True  # as the end of a picture of the network's answers
+    fused: "Layer | None" = None  # the activation that is computed within this stage
     w: Parameter | None = None
     name: str = ""
     trainable: bool = True
-    begins_with: Mapping[str, NDArray[Any]] = MappingProxyType({})
+    begins_with: Mapping[str, NDArray[Any]] = MappingProxyType({})  # values to build with, by the last word of names
     is_placed: bool = False  # in a network
     built_values: LayerValues | None = None  # once the network is built
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        for old, new in _RENAMED.items():
+        for old, new in (("family", "name_prefix"), ("hands_gradient_on", "aliases_gradient")):
             if old in vars(cls):
                 warnings.warn(f"{old} of {cls.__name__} is now {new}", DeprecationWarning, stacklevel=2)
                 setattr(cls, new, vars(cls)[old])
@@ -152,20 +140,12 @@ class Layer(Buildable, Part, ABC):
         return [self]
 
     def output_shape(self, input_shape: Shape) -> Shape:
-        """Return the shape of a sample that comes out.
-
-        Raises:
-            ShapeError: samples of this shape do not fit the layer.
-        """
+        """Return the shape of a sample that comes out; raise ShapeError where the input does not fit the layer."""
         return input_shape
 
     @abstractmethod
     def build(self, context: BuildContext, input_shape: Shape) -> Shape:
-        """Make parameters and buffers for samples of this shape, and return the shape that comes out.
-
-        Raises:
-            ShapeError: samples of this shape do not fit the layer.
-        """
+        """Make parameters and buffers for samples of this shape, and return `output_shape`."""
 
     @abstractmethod
     def forward(self, x: Array, training: bool) -> Array:
@@ -173,11 +153,7 @@ class Layer(Buildable, Part, ABC):
 
     @abstractmethod
     def backward(self, dy: Array) -> Array | None:
-        """From δ = ∂C/∂output (5) to ∂C/∂input (8); gradients of the layer's parameters are collected on the way.
-
-        Returns:
-            ∂C/∂input; None may stand for it where nothing before the layer learns.
-        """
+        """From δ = ∂C/∂output (5) to ∂C/∂input (8), or None where nothing before learns, and collect the gradients."""
 
     def fused_with(self, following: "Layer") -> "Layer | None":
         """Return one stage that does what this one and the next do; None where there is none."""

@@ -36,8 +36,7 @@ class BatchNorm(Layer):
 
     def __init__(self, epsilon: float = 1e-5, momentum: float = 0.1) -> None:
         self.epsilon = real(epsilon, "epsilon of BatchNorm", POSITIVE)
-        allowed = "lie above 0 and up to 1", lambda share: 0 < share <= 1
-        self.momentum = real(momentum, "momentum of BatchNorm", allowed)
+        self.momentum = real(momentum, "momentum of BatchNorm", ("lie above 0 and up to 1", lambda m: 0 < m <= 1))
 
     def build(self, context: BuildContext, input_shape: Shape) -> Shape:
         self._backend, zeros = context.backend, context.backend.zeros
@@ -78,9 +77,8 @@ class BatchNorm(Layer):
                 "take a larger batch"
             )
         momentum = self.momentum if self._seen is None else 0.0  # running averages then stay as they are
-        statistics = *self._of_batch, self.mean, self.variance
-        learned = self.gamma.value, self.beta.value
-        self._backend.run(kernels.normalize, x, *learned, self.epsilon, momentum, *statistics, y)
+        arrays = *self._of_batch, self.mean, self.variance, y
+        self._backend.run(kernels.normalize, x, self.gamma.value, self.beta.value, self.epsilon, momentum, *arrays)
         if self._seen is not None:
             self._seen.add(values, *map(self._backend.to_host, self._of_batch))
 
@@ -89,10 +87,9 @@ class BatchNorm(Layer):
         if self.is_frozen:  # γ/√(σ² + ε) dy: the statistics are constants
             self._as_remembered(dy, self._zeros, self._zeros, dx)
         else:
-            statistics = self._of_batch if self._by_batch else (self.mean, self.variance)
+            mean, variance = self._of_batch if self._by_batch else (self.mean, self.variance)
             share = self._channels / dy.size if self._by_batch else 0.0
-            arrays = self._x, self.gamma.value, *statistics
-            gradients = self.gamma.grad, self.beta.grad
+            arrays, gradients = (self._x, self.gamma.value, mean, variance), (self.gamma.grad, self.beta.grad)
             self._backend.run(kernels.normalize_gradient, dy, *arrays, self.epsilon, share, *gradients, dx)
         return dx
 

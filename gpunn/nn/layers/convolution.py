@@ -16,8 +16,7 @@ class Conv2D(Weighted):
     """z[f] = Σ_{c,u,v} w[f, c, u, v] a[c, i·stride + u − pad, j·stride + v − pad] + b[f].
 
     With the patches that the filter sees as the columns of a matrix A, it is a fully-connected layer at each place:
-    Z = W A (2), ∂C/∂W = Δ Aᵀ (13), ∂C/∂A = Wᵀ Δ (8). A is made piece by piece and never whole; in back-propagation it
-    is made again, which is cheaper than to remember it. Two stages: the products here, and `Bias`.
+    Z = W A (2), ∂C/∂W = Δ Aᵀ (13), ∂C/∂A = Wᵀ Δ (8). A is made in pieces. Two stages: the products here, and `Bias`.
 
     Args:
         filters: Number of filters, the channels that come out.
@@ -53,8 +52,7 @@ class Conv2D(Weighted):
             raise ShapeError(
                 f"{self.name}: Conv2D expects (height, width, channels), got {input_shape}: put it before Flatten()"
             )
-        rows, columns = (self._extent(axis, input_shape)[1] for axis in (0, 1))
-        return (rows, columns, self.filters)
+        return self._extent(0, input_shape)[1], self._extent(1, input_shape)[1], self.filters
 
     def _extent(self, axis: int, input_shape: Shape) -> tuple[int, int]:
         """Return the padding before the image and the number of places of the filter, along one axis."""
@@ -84,32 +82,26 @@ class Conv2D(Weighted):
             self._products = RowProducts(backend, extent, scratch, context.needs_input_gradient)
         else:
             self._products = PatchProducts(backend, extent, scratch)
-        # The rows of a single image are so short that their many products take longer than its patches, which without
-        # padding are one copy.
-        is_slow_alone = by_rows and not any(padding)
-        one = extent._replace(capacity=1, batch_size=1)
-        self._products_of_one = PatchProducts(backend, one, scratch) if is_slow_alone else self._products
+        self._products_of_one = self._products
+        if by_rows and not any(padding):  # the patches of one image are one copy, and its rows many short products
+            self._products_of_one = PatchProducts(backend, extent._replace(capacity=1, batch_size=1), scratch)
         self._z = context.buffer(shape)
         self._dx = context.buffer(input_shape) if context.needs_input_gradient else None
         return shape
 
     def forward(self, x: Array, training: bool) -> Array:
-        self._a = x
-        n = x.shape[3]
+        n, self._a = x.shape[3], x
         z = self._z[n]
-        self._products_for(n).forward(self.w.matrix, x, z)
+        products = self._products_of_one if n == 1 else self._products
+        products.forward(self.w.matrix, x, z)
         return z
 
     def backward(self, dy: Array) -> Array | None:
-        dx = None
         n = dy.shape[3]
-        products = self._products_for(n)
-        if self._dx is not None:
-            dx = self._dx[n]
+        products = self._products_of_one if n == 1 else self._products
+        dx = None if self._dx is None else self._dx[n]
+        if dx is not None:
             products.input_gradient(self.w.matrix, dy, dx)
         if not self.w.is_frozen:
             products.weight_gradient(self._a, dy, self.w.gradient_matrix)
         return dx
-
-    def _products_for(self, n: int) -> PatchProducts | RowProducts:
-        return self._products_of_one if n == 1 else self._products

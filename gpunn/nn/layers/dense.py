@@ -1,7 +1,4 @@
-"""The fully-connected layer, (1)–(3); weights and biases, also those of convolutions; and Flatten, which leads to it.
-
-The bias is a stage of its own, so that pooling can come between a product and its bias.
-"""
+"""The fully-connected layer, (1)–(3), Flatten, which leads to it, weights and biases, also those of convolutions."""
 
 import math
 
@@ -20,7 +17,7 @@ from gpunn.scalars import positive_whole, real
 
 
 class Weighted(Layer):
-    """A layer whose weights `w` multiply its inputs, and whose bias, unless it is False, is the stage after."""
+    """A layer whose weights `w` multiply its inputs; its bias is the stage after, so that pooling can come between."""
 
     name_prefix = ""  # each has its own
     has_weights = True
@@ -82,15 +79,13 @@ class Dense(Weighted):
         return shape
 
     def forward(self, x: Array, training: bool) -> Array:
-        self._a = x
-        z = self._z[x.shape[1]]
+        self._a, z = x, self._z[x.shape[1]]
         self._forward(1.0, self.w.value, x, 0.0, z)
         return z
 
     def backward(self, dy: Array) -> Array | None:
-        da = None
-        if self._da is not None:
-            da = self._da[dy.shape[1]]
+        da = None if self._da is None else self._da[dy.shape[1]]
+        if da is not None:
             self._backward(1.0, self.w.value, dy, 0.0, da)
         self.w.collect(dy, self._a)  # which may already be the update of w (21)
         return da
@@ -125,11 +120,7 @@ class Flatten(Layer):
 
 
 class Bias(Layer):
-    """z := z + b, one b a unit or filter; ∂C/∂b = δ (12), summed over the batch: second stage of a layer with weights.
-
-    Args:
-        value: Constant that biases begin with.
-    """
+    """z := z + b, one b a unit or filter; ∂C/∂b = δ (12), summed over the batch: the stage after weights."""
 
     increases = True
 
@@ -165,12 +156,7 @@ class Bias(Layer):
 
 
 class BiasActivation(Layer):
-    """a = f(z + b) in one pass, and δ = ∂C/∂a ⊙ f′(z) with its sum ∂C/∂b in one: what a GPU launches once.
-
-    Args:
-        bias: The stage before.
-        activation: The stage after, its derivative written from its output.
-    """
+    """a = f(z + b) in one pass, and δ = ∂C/∂a ⊙ f′(z), with f′ written from a, and its sum ∂C/∂b in one."""
 
     name_prefix = "bias"
     output_is_free = False

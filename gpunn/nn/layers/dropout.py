@@ -14,7 +14,7 @@ class Dropout(Layer):
 
     Scaling in training instead of multiplying the outgoing weights by (1 − p) afterwards is the same in expectation
     (N. Srivastava et al., 2014, section 10). The mask is a pure function of (seed, layer, step), made again in
-    back-propagation. With `trainable = False` it is the identity in training too, as in a network that is only used.
+    back-propagation. With `trainable = False` it is the identity in training too.
 
     Args:
         p: Probability that a unit is switched off, 0 to below 1; taken to the nearest 1/65,536.

@@ -28,20 +28,17 @@ class _Pool2D(Layer):
         self.stride = self.size if stride is None else pair(stride, f"stride of {kind}")
 
     def output_shape(self, input_shape: Shape) -> Shape:
-        kind = type(self).__name__
         if len(input_shape) != 3:
-            raise ShapeError(
-                f"{self.name}: {kind} expects (height, width, channels), got {input_shape}: put it before Flatten()"
-            )
+            expected = f"{type(self).__name__} expects (height, width, channels)"
+            raise ShapeError(f"{self.name}: {expected}, got {input_shape}: put it before Flatten()")
         height, width, channels = input_shape
         if self.size[0] > height or self.size[1] > width:
             raise ShapeError(
                 f"{self.name}: a window of {self.size[0]}×{self.size[1]} does not fit an image of {input_shape}: "
                 "take a smaller one, or leave out this pooling"
             )
-        places = zip((height, width), self.size, self.stride, strict=True)
-        rows, columns = ((length - size) // stride + 1 for length, size, stride in places)
-        return rows, columns, channels
+        rows, columns = (height - self.size[0]) // self.stride[0], (width - self.size[1]) // self.stride[1]
+        return rows + 1, columns + 1, channels
 
     def build(self, context: BuildContext, input_shape: Shape) -> Shape:
         shape = self.output_shape(input_shape)
@@ -97,9 +94,6 @@ class MaxPool2D(_Pool2D):
 
 @register
 class AveragePool2D(_Pool2D):
-    """The mean of each window; its gradient goes to all of them alike.
-
-    Args and shapes are those of `MaxPool2D`.
-    """
+    """The mean of each window; its gradient goes to all of them alike. Args and shapes are those of `MaxPool2D`."""
 
     kernel, gradient_kernel = kernels.average_pool, kernels.average_pool_gradient
