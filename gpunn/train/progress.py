@@ -3,7 +3,6 @@
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from datetime import timedelta
 from typing import TextIO
 
 from gpunn.backend.compiling import columns_of
@@ -88,8 +87,7 @@ class Progress:
         now, validation = time.perf_counter(), self._validation
         speed = (self._at - self._before) / max(now - self._epoch_began, 1e-9)
         to_do = self.samples * (self.epochs - self._epoch) - self._at
-        seconds = round((now - (self._began or now)) / max(self._done, 1) * to_do)
-        left = str(timedelta(seconds=seconds)).removeprefix("0:")
+        left = _duration((now - (self._began or now)) / max(self._done, 1) * to_do)
         place = f"{self._epoch + 1}/{self.epochs}"
         words = [in_words(training)] if training else []
         words += [f"validation {in_words(validation)}"] if validation else []
@@ -138,3 +136,9 @@ def _short(number: float) -> str:
     """Write a number with three digits: 12.3k."""
     power = next((power for power in range(3) if number < 999.5 * 1000**power), 3)
     return f"{number / 1000**power:.3g}{('', 'k', 'M', 'G')[power]}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

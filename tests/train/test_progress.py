@@ -138,7 +138,7 @@ def test_elsewhere_there_is_one_line_an_epoch_with_the_same_figures() -> None:
     made.end_epoch(LOOK)
     assert re.fullmatch(
         r"epoch 12/30: loss 0.1000, accuracy 90.00%, validation loss 0.0893, accuracy 97.92%, "
-        r"[\d,]+ samples/s, 05:00 left\n",
+        r"[\d,]+ samples/s, 5:00 left\n",
         stream.getvalue(),
     )
 
