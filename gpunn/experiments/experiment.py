@@ -21,8 +21,7 @@ from gpunn.train.arguments import PlainOptions, TrainOptions
 from gpunn.train.trainer import Trainer
 from gpunn.version import __version__
 
-OUTPUTS = "outputs"
-"""Units of a Dense that has as many as the data have classes, or float targets."""
+OUTPUTS = "outputs"  # units of a Dense that has as many as the data have classes, or float targets
 LIBRARIES = {"python": ".".join(map(str, sys.version_info[:3])), "numpy": np.__version__}
 """Versions of Python and NumPy."""
 

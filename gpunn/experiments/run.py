@@ -27,8 +27,7 @@ from gpunn.train.trainer import Trainer
 Report = Callable[[Path, Experiment, Trainer, Say], None]
 """Tells more of a training, after its results, which it must not change."""
 
-PICTURES = 128 << 20
-"""Bytes of a memory limit that a training leaves for its pictures."""
+PICTURES = 128 << 20  # bytes of a memory limit that a training leaves for its pictures
 
 # What may differ between a run and its continuation. Of the data, their fingerprint is compared.
 _FREE = {"version", "description", "checkpoints", "data.source", "data.shape", "data.sha256"}

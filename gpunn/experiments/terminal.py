@@ -15,8 +15,7 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any, NoReturn, Self, TextIO
 
-REPLACED = "gpunn.replaced"
-"""Name of the error handler of the standard streams in `codecs`."""
+REPLACED = "gpunn.replaced"  # name of the error handler of the standard streams in `codecs`
 
 # As wide, where that can be, so that tables stay tables.
 _PLAIN = {
