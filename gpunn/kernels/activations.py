@@ -14,15 +14,13 @@ from gpunn.kernels.bias import fuse
 from gpunn.kernels.record import Array, Elementwise, Host, Launch, elementwise, per_element, raw
 
 
-def from_output(
-    activation: Elementwise, operation: str, faster: tuple[Host, Host] | None = None
-) -> Callable[[Host], Elementwise]:
+def from_output(activation: Elementwise, operation: str, faster: Host | None = None) -> Callable[[Host], Elementwise]:
     """Return a decorator that makes the record of a gradient written from the output, and fuses both with the bias.
 
     Args:
         activation: Record of f.
         operation: CUDA C++ that sets dz from da and a.
-        faster: Loops of f behind a bias, and of their gradients.
+        faster: Loops of f behind a bias.
     """
 
     def gradient_of(host: Host) -> Elementwise:
@@ -72,7 +70,7 @@ def relu(z: Array, a: Array) -> None:
     np.maximum(z, 0, out=a)
 
 
-@from_output(relu, "dz = a > T(0) ? da : da * T(0);", (loops.bias_relu, loops.relu_gradient_and_sums))
+@from_output(relu, "dz = a > T(0) ? da : da * T(0);", loops.bias_relu)
 def relu_gradient(da: Array, a: Array, dz: Array) -> None:
     """dz := da where a > 0, else 0."""
     np.multiply(da, a > 0, out=dz)

@@ -8,13 +8,14 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from gpunn.kernels import loops
 from gpunn.kernels.gather import BEGIN_STEP, COUNT, launched, picked
 from gpunn.kernels.random import PHILOX, Purpose, random_words
 from gpunn.kernels.record import Array, Launch, raw
 
 # The largest (shift in pixels, tan of half the angle, change of scale, shear), drawn between minus and plus it.
 Limits: TypeAlias = tuple[float, float, float, float]
+
+_BLOCK = 32  # samples at once, whose places and corners stay in the cache from pass to pass
 
 
 def transforms(n: int, seed: int, step: int, limits: Limits) -> Array:
@@ -37,8 +38,8 @@ def transforms(n: int, seed: int, step: int, limits: Limits) -> Array:
     return np.stack([cosine, sheared, unit[0] * shift, sine, cosine, unit[1] * shift])
 
 
-@loops.in_loops(loops.sample)
 def _sample(framed: Array, m: Array, scale: float, pictures: Array) -> None:
+    """Set pictures (n, channels, height, width) to framed images under their maps m, by bilinear interpolation."""
     n, channels, frame_height, line = framed.shape
     height, width, frame = frame_height - 4, line - 4, frame_height * line
     m = m[:, :, None, None]
@@ -62,7 +63,7 @@ def _sample(framed: Array, m: Array, scale: float, pictures: Array) -> None:
         values *= part_y
         values += above
         values *= scale
-        pictures[channel] = values.transpose(1, 2, 0)
+        pictures[:, channel] = values
 
 
 def _between(flat: Array, at: Array, part: Array) -> Array:
@@ -140,9 +141,7 @@ def gather_augmented(
     framed = np.zeros((n, channels, height + 4, width + 4), np.float32)
     framed[:, :, 2:-2, 2:-2] = images
     m = transforms(n, seed, int(clock[COUNT]), limits)
-    if x.strides[0] == x.itemsize:
-        _sample(framed, m, np.float32(scale), x.T.reshape(channels, height, width, n))
-    else:
-        pictures = np.empty((channels, height, width, n), x.dtype)
-        _sample(framed, m, np.float32(scale), pictures)
-        x.reshape(n, channels, height, width)[...] = pictures.transpose(3, 0, 1, 2)
+    pictures = x.reshape(n, channels, height, width)
+    for start in range(0, n, _BLOCK):
+        at = slice(start, start + _BLOCK)
+        _sample(framed[at], m[:, at], np.float32(scale), pictures[at])

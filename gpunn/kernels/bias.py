@@ -72,7 +72,7 @@ class Fused(NamedTuple):
 with_bias: dict[Elementwise | Raw, Fused] = {}  # of each activation whose derivative is written from its output
 
 
-def fuse(activation: Elementwise, gradient: Elementwise, faster: tuple[Host, Host] | None = None) -> None:
+def fuse(activation: Elementwise, gradient: Elementwise, faster: Host | None = None) -> None:
     """Add an activation to `with_bias`, with loops for Numba where there are any."""
 
     def forward(b: Array, a: Array) -> None:
@@ -84,11 +84,7 @@ def fuse(activation: Elementwise, gradient: Elementwise, faster: tuple[Host, Hos
         row_sums.host(dz, db)
 
     if faster:
-        forward, backward = in_loops(faster[0])(forward), in_loops(faster[1])(backward)
-
-    def by_rows(da: Array, a: Array, dz: Array, db: Array) -> None:
-        units = len(db)
-        backward(da.reshape(units, -1), a.reshape(units, -1), dz.reshape(units, -1), db)
+        forward = in_loops(faster)(forward)
 
     name = f"{gradient.name}_and_sums"
     source = f"""
@@ -112,7 +108,7 @@ extern "C" __global__ void {name}(const T* das, const T* as, T* dzs, T* total, i
             name,
             source,
             launch=lambda da, a, dz, db: Launch(len(db), _THREADS, (da, a, dz, db, da.size // len(db))),
-            host=by_rows,
+            host=backward,
             preamble=BLOCK_SUM,
         ),
         gradient,

@@ -14,7 +14,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from gpunn.kernels import loops
 from gpunn.kernels.record import Host
 
 EVERY = 0.25  # seconds from one look at the machine to the next
@@ -125,15 +124,14 @@ def _threads(_process: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max(1, cores() - 1), thread_name_prefix="gpunn")
 
 
-def in_pieces(function: Callable[[slice], None], count: int, nbytes: int) -> None:
+def in_pieces(function: Callable[[slice], None], count: int, nbytes: int, *, cut: bool = True) -> None:
     """Call function(slice) for pieces of `count` channels, on all cores where there are many bytes of work.
 
-    Pieces are short, so that the numbers of one pass are still in the cache for the next; compiled loops, which go over
-    everything once, are not cut. A second Python thread waits for the interpreter's lock after every call.
+    Pieces are short (with `cut`), so that the numbers of one pass are still in the cache for the next.
     """
     workers = min(cores(), count) if nbytes >= WORTHWHILE else 1
     piece = PIECE_OF_THREAD if workers > 1 else PIECE
-    each = count if loops.version() else max(1, piece * count // max(1, nbytes))
+    each = max(1, piece * count // max(1, nbytes)) if cut else count
 
     def part(worker: int) -> None:
         end = (worker + 1) * count // workers
@@ -150,6 +148,7 @@ def in_pieces(function: Callable[[slice], None], count: int, nbytes: int) -> Non
 
 def by_channels(host: Host) -> Host:
     """Make a host body go through its channels `in_pieces`: the first axis of every array that it is given."""
+    cut = not hasattr(host, "__wrapped__")  # by `in_loops`: compiled loops go over everything once
 
     @wraps(host)
     def in_turn(*arguments: Any) -> None:
@@ -162,6 +161,6 @@ def by_channels(host: Host) -> Host:
         def piece(channels: slice) -> None:
             host(*(each[channels] if isinstance(each, np.ndarray) else each for each in arguments))
 
-        in_pieces(piece, len(arrays[0]), nbytes)
+        in_pieces(piece, len(arrays[0]), nbytes, cut=cut)
 
     return in_turn

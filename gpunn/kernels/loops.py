@@ -131,52 +131,12 @@ def gather_rows(
             t[:, j] = targets[row]
 
 
-def sample(framed: Array, m: Array, scale: float, pictures: Array) -> None:
-    n, channels, frame_height, line = framed.shape
-    height, width = frame_height - 4, line - 4
-    middle_x, middle_y = np.float32((width - 1) / 2), np.float32((height - 1) / 2)
-    flat = framed.reshape(-1)
-    place = np.empty(n, np.int32)
-    part_x, part_y = np.empty(n, np.float32), np.empty(n, np.float32)
-    for y in range(height):
-        down = np.float32(y) - middle_y
-        for x in range(width):
-            across = np.float32(x) - middle_x
-            for j in range(n):
-                at_x = (m[0, j] * across + m[1, j] * down) + (m[2, j] + middle_x)
-                at_y = (m[3, j] * across + m[4, j] * down) + (m[5, j] + middle_y)
-                left, top = np.floor(at_x), np.floor(at_y)
-                part_x[j], part_y[j] = at_x - left, at_y - top
-                left = min(max(left, np.float32(-2)), np.float32(width))
-                top = min(max(top, np.float32(-2)), np.float32(height))
-                place[j] = ((j * channels * frame_height) + np.int32(top) + 2) * line + np.int32(left) + 2
-            for channel in range(channels):
-                out = pictures[channel, y, x]
-                for j in range(n):
-                    at = np.uint32(place[j] + channel * frame_height * line)
-                    upper, lower = flat[at], flat[at + line]
-                    upper += (flat[at + 1] - upper) * part_x[j]
-                    lower += (flat[at + line + 1] - lower) * part_x[j]
-                    out[j] = ((lower - upper) * part_y[j] + upper) * scale
-
-
 def bias_relu(b: Array, a: Array) -> None:
     for unit in range(a.shape[0]):
         row, bias = a[unit], b[unit, 0]
         for j in range(len(row)):
             z = row[j] + bias
             row[j] = a.dtype.type(0) if z < 0 else z
-
-
-def relu_gradient_and_sums(da: Array, a: Array, dz: Array, db: Array) -> None:
-    for unit in range(a.shape[0]):
-        upper, seen, lower = da[unit], a[unit], dz[unit]
-        total = a.dtype.type(0)
-        for j in range(len(seen)):
-            delta = upper[j] * upper.dtype.type(seen[j] > 0)
-            lower[j] = delta
-            total += delta
-        db[unit] = total
 
 
 def softmax_cross_entropy(
@@ -216,72 +176,19 @@ def softmax_cross_entropy(
     totals[1] += right
 
 
-def normalize(x: Array, gamma: Array, beta: Array, epsilon: float, mean: Array, variance: Array, y: Array) -> None:
-    size = x.shape[1]
-    real = x.dtype.type
-    for channel in range(x.shape[0]):
-        row, out = x[channel], y[channel]
-        total = real(0)
-        for j in range(size):
-            total += row[j]
-        middle = total / real(size)
-        total = real(0)
-        for j in range(size):
-            total += (row[j] - middle) * (row[j] - middle)
-        mean[channel], variance[channel] = middle, total / real(size)
-        scale, shift = gamma[channel] / np.sqrt(variance[channel] + epsilon), beta[channel]
-        for j in range(size):
-            out[j] = (row[j] - middle) * scale + shift
-
-
-def normalize_gradient(
-    dy: Array, x: Array, gamma: Array, mean: Array, scale: Array, share: float, dgamma: Array, dbeta: Array, dx: Array
-) -> None:
-    size = x.shape[1]
-    for channel in range(x.shape[0]):
-        delta, row, out = dy[channel], x[channel], dx[channel]
-        middle = mean[channel]
-        by_gamma = by_beta = x.dtype.type(0)
-        for j in range(size):
-            by_gamma += delta[j] * (row[j] - middle)
-            by_beta += delta[j]
-        by_gamma *= scale[channel]
-        dgamma[channel], dbeta[channel] = by_gamma, by_beta
-        by_gamma *= scale[channel] * share
-        by_beta *= share
-        factor = gamma[channel] * scale[channel]
-        for j in range(size):
-            out[j] = (delta[j] - by_beta - (row[j] - middle) * by_gamma) * factor
-
-
 def max_pool(x: Array, window: tuple[int, int, int, int], y: Array, choice: Array) -> None:
     size_h, size_w, stride_h, stride_w = window
-    last = size_h * size_w - 1
     for channel in range(y.shape[0]):
         for row in range(y.shape[1]):
             for column in range(y.shape[2]):
                 best, chosen = y[channel, row, column], choice[channel, row, column]
-                # Places by twos: half as often best and chosen are fetched. An odd last one is its own neighbour.
-                for place in range(0, last + 1, 2):
-                    after = min(place + 1, last)
-                    one = x[channel, row * stride_h + place // size_w, column * stride_w + place % size_w]
-                    other = x[channel, row * stride_h + after // size_w, column * stride_w + after % size_w]
-                    if place == 0:
-                        for j in range(len(best)):
-                            is_better = other[j] > one[j]
-                            is_nan = other[j] != other[j]
-                            best[j] = other[j] if is_better or is_nan else one[j]
-                            chosen[j] = np.uint8(is_better)
-                        continue
+                for place in range(size_h * size_w):
+                    seen = x[channel, row * stride_h + place // size_w, column * stride_w + place % size_w]
                     for j in range(len(best)):
-                        is_better = one[j] > best[j]
-                        is_nan = one[j] != one[j]
-                        most = one[j] if is_better or is_nan else best[j]
-                        its = np.uint8(place) if is_better else chosen[j]
-                        is_better = other[j] > most
-                        is_nan = other[j] != other[j]
-                        best[j] = other[j] if is_better or is_nan else most
-                        chosen[j] = np.uint8(after) if is_better else its
+                        is_first_or_nan = place == 0 or seen[j] != seen[j]
+                        is_better = seen[j] > best[j]
+                        best[j] = seen[j] if is_better or is_first_or_nan else best[j]
+                        chosen[j] = np.uint8(place) if is_better or place == 0 else chosen[j]
 
 
 def max_pool_gradient(dy: Array, choice: Array, window: tuple[int, int, int, int], dx: Array) -> None:
