@@ -38,7 +38,7 @@ def transforms(n: int, seed: int, step: int, limits: Limits) -> Array:
     return np.stack([cosine, sheared, unit[0] * shift, sine, cosine, unit[1] * shift])
 
 
-def _sample(framed: Array, m: Array, scale: float, pictures: Array) -> None:
+def _sample(framed: Array, m: Array, scale: np.float32, pictures: Array) -> None:
     """Set pictures (n, channels, height, width) to framed images under their maps m, by bilinear interpolation."""
     n, channels, frame_height, line = framed.shape
     height, width, frame = frame_height - 4, line - 4, frame_height * line
