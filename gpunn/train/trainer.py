@@ -50,9 +50,9 @@ class Trainer(Training):
             raise OptionError(
                 f"precision {backend.precision!r} rounds products of float32, and the dtype is {options.dtype}"
             )
+        self.progress = Progress(options.epochs, len(train), options.progress)
         super().__init__(model, given, options, backend)
         self.monitor = Monitor(self._back[0], options.patience)
-        self.progress = Progress(options.epochs, len(train), options.progress)
         note_missing_classes(self.data)
         if options.batch_size is not None and options.batch_size > self.batch_size:
             self.progress.say(
@@ -149,6 +149,29 @@ class Trainer(Training):
             after_step()
         self.progress.end_epoch(self.history[-1] if self.history else None)
 
+    def prepare(self, backend: Backend) -> None:
+        """Make everything on a device; on the CPU where a compiler fails and "auto" leaves the choice."""
+        memory = self.model.optimizer_memory
+        try:
+            super().prepare(backend)
+        except DeviceError as error:
+            self._require_choice(error)
+            self.model.optimizer_memory = memory
+            self._prepare_on_cpu(error)
+
+    def _require_choice(self, error: DeviceError) -> None:
+        """Raise the error of a device unless the training may go on with the CPU."""
+        options = self.options
+        if self._is_host or options.device != "auto" or options.precision != "float32" or error.is_sticky:
+            raise error
+
+    def _prepare_on_cpu(self, error: DeviceError) -> None:
+        """Say why the training goes on with the CPU, and make everything there."""
+        self.progress.say(f"going on with the CPU: {error}")
+        cpu = select("cpu")
+        cpu.reason = f"no CUDA: {error}"
+        super().prepare(cpu)
+
     def _begin_epoch(self, epoch: int, number: int) -> None:
         super()._begin_epoch(epoch, number)
         if self._is_compiled:
@@ -158,12 +181,11 @@ class Trainer(Training):
             with Compiling(self.progress.shown) as show:
                 self.step.backend.compile_ahead(self._rehearse, show)
         except DeviceError as error:
-            options = self.options
-            if self._is_host or options.device != "auto" or options.precision != "float32" or error.is_sticky:
-                raise
-            self.progress.say(f"going on with the CPU: {error}")
+            self._require_choice(error)
             state = self.state()
-            self.prepare(select("cpu"))
+            self._keep_optimizer(state.optimizer)
+            self.model.epochs_trained, self.model.steps_trained = self._count_from  # where this training began
+            self._prepare_on_cpu(error)
             self.restore(state)
             self._begin_epoch(epoch, number)
 

@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.checkpoint_helpers import ORIGIN, adam, momentum, outcome, stopped_after
+from gpunn.train.finite import FiniteCheck
+from support.checkpoint_helpers import ORIGIN, adam, images, momentum, outcome, stopped_after
 from support.cli_helpers import without_pictures
 from support.harness import one_line
 from support.threads import together
 
 import gpunn as gn
+from gpunn.backend.base import Backend
 from gpunn.backend.cuda import CupyBackend
 from gpunn.data import loader
 from gpunn.errors import DeviceError, DivergenceError
@@ -190,3 +192,46 @@ def test_a_run_that_goes_on_with_the_cpu_resumes_there(
     assert 'device = "cpu"' in (folder / "experiment.toml").read_text("utf-8")
     run.resume(str(folder), said.append, progress=False, epochs=2)
     assert not [line for line in said if "not the same" in line]
+
+
+@pytest.fixture(params=["preparing", "compiling ahead"])
+def failing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A compiler that fails on a device, which the trial did not find."""
+    made = FiniteCheck.__init__
+
+    def prepared(self: FiniteCheck, backend: Backend, *arrays: Any) -> None:
+        if backend.device != "cpu":
+            fail()
+        made(self, backend, *arrays)
+
+    if request.param == "preparing":
+        monkeypatch.setattr(FiniteCheck, "__init__", prepared)
+    else:
+        monkeypatch.setattr(CupyBackend, "compile_ahead", fail)
+
+
+@pytest.mark.usefixtures("failing")
+def test_a_network_goes_on_with_its_optimizer_where_a_compiler_fails(
+    cuda: Core, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = []
+    for device in ("cpu", "auto"):
+        model, options = gn.Sequential([gn.Dense(3), gn.Dropout(0.1), gn.Dense(3)]), {"optimizer": gn.Adam()}
+        for on in ("cpu", device):
+            model.fit(images().as_floats(), device=on, epochs=1, **options)
+        models.append(model)
+    assert capsys.readouterr().err.count("going on with the CPU: ") == 1
+    np.testing.assert_equal(models[1].arrays(), models[0].arrays())
+    assert models[1].backend is models[0].backend
+
+
+@pytest.mark.usefixtures("failing")
+@pytest.mark.parametrize("make", [momentum, adam])
+def test_a_run_is_resumed_to_the_same_bits_where_a_compiler_fails(cuda: Core, make: Callable[..., Trainer]) -> None:
+    whole = make()
+    whole.run()
+    second = make(device="auto")
+    second.restore(stopped_after(make(), 7))
+    second.run()
+    assert second.backend.device == "cpu"
+    assert outcome(second) == outcome(whole)

@@ -2,6 +2,7 @@
 
 import math
 import os
+import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,7 +47,8 @@ def reading(
     except MemoryError:
         raise MemoryShortageError(f"{path}: its content does not fit into memory: use a smaller file") from None
     except damage as error:
-        raise DataError(f"{path}: {what} ({str(error) or type(error).__name__}): {mend}") from None
+        reason = "it ends too early" if isinstance(error, (IndexError, struct.error)) else error
+        raise DataError(f"{path}: {what} ({str(reason) or type(error).__name__}): {mend}") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}): check the path") from None
 

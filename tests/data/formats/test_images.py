@@ -383,6 +383,12 @@ def test_a_compressed_bmp_is_refused(tmp_path: Path) -> None:
     assert "it is compressed" in refused(put(tmp_path, bytes(content)))
 
 
+def test_a_gif_of_a_header_alone_is_said_to_end_too_early(tmp_path: Path) -> None:
+    content = encoded(gradient(20, 30), "GIF")
+    for length in (8, 13):  # within the size, and before the colours
+        assert "the image is damaged (it ends too early): get it again" in refused(put(tmp_path, content[:length]))
+
+
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "GIF", "BMP", "PPM", "WEBP"])
 def test_an_image_that_is_cut_off_is_refused_or_shows_all(tmp_path: Path, form: str) -> None:
     """Nothing but what ends a file may be missing."""
