@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gpunn.train.finite import FiniteCheck
 from support.checkpoint_helpers import ORIGIN, adam, images, momentum, outcome, stopped_after
 from support.cli_helpers import without_pictures
 from support.harness import one_line
@@ -26,6 +25,7 @@ from gpunn.saving.checkpoint import open_checkpoint, write_checkpoint
 from gpunn.saving.checkpointer import Checkpointer, CheckpointPart, listed
 from gpunn.train import trainer as module
 from gpunn.train.arguments import TrainOptions
+from gpunn.train.monitor import FiniteCheck
 from gpunn.train.trainer import Trainer
 from simulated_cuda.core import Core
 
