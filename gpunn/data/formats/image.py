@@ -104,7 +104,7 @@ def _decoded(path: Path, form: str, shape: tuple[int, int, int]) -> tuple[Planes
     content = _content(path, form)
     with reading(path, "the image is damaged", "get it again", (Exception,)), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        _check_parts(form, content)
+        content = _parts(form, content)
         if form == "GIF":
             _check(path, form, len(content), _gif_size(content))
         with _opened(form, content) as image:
@@ -163,21 +163,29 @@ def _opened(form: str, content: bytes) -> "ImageFile":
     return image
 
 
-def _check_parts(form: str, content: bytes) -> None:
-    """Refuse files of many parts: Pillow reads each in Python, and cannot be bounded (see the fuzz target)."""
+def _parts(form: str, content: bytes) -> bytes:
+    """Return what the pixels of an image depend on, without the texts and profiles of a PNG; refuse very many parts.
+
+    Pillow reads each part in Python, and refuses large texts and profiles.
+    """
     if form == "PPM":
         number = rb"\s+(?:#.*\s+)?\d{1,5}"
         if re.match(rb"P(?:4(?:%b){2}|[56](?:%b){3})\s" % (number, number), content[:1000]) is None:
             raise ValueError("its header is none of a binary PBM, PGM or PPM")
     if form == "JPEG" and content.count(b"\xff") - content.count(b"\xff\0") > _MOST_MARKERS:
         raise ValueError(f"it has more than {_MOST_MARKERS:,} markers")
-    if form == "PNG":
-        place = 8
-        for _ in range(_MOST_CHUNKS):
-            place += 12 + int.from_bytes(content[place : place + 4])
-            if place >= len(content):
-                return
-        raise ValueError(f"it has more than {_MOST_CHUNKS:,} chunks")
+    if form != "PNG":
+        return content
+    place, kept = 8, [memoryview(content)[:8]]
+    for _ in range(_MOST_CHUNKS):
+        chunk = memoryview(content)[place : place + 12 + int.from_bytes(content[place : place + 4])]
+        kind = chunk[4:8].tobytes()
+        if kind[:1].isupper() or kind in (b"tRNS", b"eXIf"):
+            kept.append(chunk)
+        place += len(chunk)
+        if place >= len(content):
+            return b"".join(kept)
+    raise ValueError(f"it has more than {_MOST_CHUNKS:,} chunks")
 
 
 def _gif_size(content: bytes) -> tuple[int, int]:
