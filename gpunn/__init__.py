@@ -12,7 +12,6 @@ from gpunn.errors import GpunnError
 from gpunn.nn import initializers, layers, losses
 from gpunn.nn.initializers import *  # noqa: F403
 from gpunn.nn.layers import *  # noqa: F403
-from gpunn.nn.layers import activation
 from gpunn.nn.layers.activation import *  # noqa: F403  # once more, for mypy
 from gpunn.nn.losses import *  # noqa: F403
 from gpunn.sequential import Sequential, load_model
@@ -28,7 +27,6 @@ __all__ = ["Augmentation", "Data", "Evaluation", "GpunnError", "History", "Recor
 __all__ += ["load_data", "load_model", "register", "set_memory_limit"]
 __all__ += initializers.__all__
 __all__ += layers.__all__
-__all__ += activation.__all__
 __all__ += losses.__all__
 __all__ += optimizers.__all__
 __all__ += schedules.__all__
