@@ -40,10 +40,8 @@ def _from_source(module: str, what_comes: str) -> Any:
     """Import a module of `benchmarks/`, which an installed package lacks."""
     folder = Path(__file__).resolve().parent.parent / "benchmarks"
     if not (folder / f"{module}.py").is_file():
-        raise GpunnError(
-            f"{what_comes} with the source, not with the package: clone the repository, pip install -e . in it, "
-            "and run the command again"
-        )
+        mend = "clone the repository, pip install -e . in it, and run the command again"
+        raise GpunnError(f"{what_comes} with the source, not with the package: {mend}")
     sys.path.insert(0, str(folder))
     return import_module(module)
 
@@ -231,8 +229,7 @@ def _run(arguments: list[str]) -> int:
     try:
         cli.main(arguments, prog_name="gpunn", standalone_mode=False)
     except click.ClickException as error:
-        context: Any = getattr(error, "ctx", None)
-        command = context.command_path if context is not None else "gpunn"
+        command = getattr(getattr(error, "ctx", None), "command_path", "gpunn")
         return _fail(f"{error.format_message().rstrip('.')}: see {command} --help", error.exit_code)
     except (KeyboardInterrupt, click.Abort) as error:
         return _interrupted(error)

@@ -62,10 +62,7 @@ def register(part: Kind) -> Kind:
     what it registered before.
 
     Args:
-        part: A subclass of `gn.Layer`, `gn.Activation`, `gn.Loss` and so on.
-
-    Returns:
-        The class.
+        part: A subclass of `gn.Layer`, `gn.Activation`, `gn.Loss` and so on, which is returned.
 
     Raises:
         OptionError: no such class, arguments that no file could give, or the name of another part.
@@ -115,13 +112,12 @@ def _is_default(value: Any, default: Any) -> bool:
 
 
 def _read_parameters(part: type) -> Mapping[str, inspect.Parameter]:
-    """Return the constructor's parameters, by name."""
+    """Return the constructor's parameters, by name; to ask Python for them takes longer than all the rest."""
     if part.__init__ is object.__init__:  # type: ignore[misc]
         return {}
     return dict(list(inspect.signature(part.__init__).parameters.items())[1:])  # type: ignore[misc]
 
 
-# To ask Python for them takes longer than all the rest.
 _parameters: Callable[[type], Mapping[str, inspect.Parameter]] = cache(_read_parameters)
 
 
@@ -133,9 +129,8 @@ def to_config(part: Any) -> dict[str, Any]:
         try:
             json.dumps(value, allow_nan=False)
         except (TypeError, ValueError):
-            expected = "must be a finite number, a text, a part, or a list of them"
-            message = f"{name} cannot go into a file: its argument {argument!r} {expected}, got {value!r:.60}"
-            raise OptionError(message) from None
+            wrong = f"its argument {argument!r} must be a finite number, a text, a part, or a list of them"
+            raise OptionError(f"{name} cannot go into a file: {wrong}, got {value!r:.60}") from None
     again = _described(from_config(_kind_of(type(part)) or "", config))
     for argument in sorted(config.keys() | again.keys()):
         if config.get(argument) != again.get(argument):
@@ -182,8 +177,8 @@ def from_config(kind: str, config: Any) -> Any:
     config = {"type": config} if isinstance(config, str) else config
     if not isinstance(config, dict) or not isinstance(config.get("type"), str):
         raise OptionError(f"a {kind} must be a table with a type, got {config!r}")
-    name, arguments = config["type"], {key: value for key, value in config.items() if key != "type"}
-    if name not in PARTS[kind]:
+    arguments = dict(config)
+    if (name := arguments.pop("type")) not in PARTS[kind]:
         raise _unknown(kind, name)
     trainable = arguments.pop("trainable", True) if kind == "layer" else True
     if not isinstance(trainable, bool):
@@ -281,9 +276,7 @@ def _from_plain(value: Any, parameter: inspect.Parameter) -> Any:
 
 def _annotation(parameter: inspect.Parameter) -> str:
     """Return an annotation as it is written, "" where there is none."""
-    annotation = parameter.annotation
-    if annotation is parameter.empty:
-        return ""
+    annotation = "" if parameter.annotation is parameter.empty else parameter.annotation
     return annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
 
 

@@ -141,19 +141,15 @@ class Sequential(Network):
             y: Targets for x.
 
         Raises:
-            DataError: Nothing that can be evaluated on, or targets of another kind than those of the training.
-            ShapeError: Samples of another shape than the network was built for.
+            DataError, ShapeError: Nothing to evaluate on, or targets of another kind or samples of another shape.
         """
         return evaluate(self, samples, y)
 
     @explained
     def recompute_statistics(self, samples: Samples | Data) -> None:
-        """Replace the running averages of every BatchNorm by the statistics of these samples.
+        """Replace the running averages of every BatchNorm by the statistics of these samples, the training set.
 
-        One pass: each layer is normalised by its batches, and their means and variances are put together.
-
-        Args:
-            samples: Training set.
+        One pass: each layer is normalized by its batches, and their means and variances are put together.
 
         Raises:
             OptionError: The network has no BatchNorm.

@@ -107,7 +107,7 @@ class Layer(Buildable, Part, ABC):
     name_prefix: ClassVar[str] = ""
     output_is_free: bool = True
     aliases_gradient: ClassVar[bool] = False
-    has_weights: ClassVar[bool] = False  # multiply its inputs: the parameter `w` of (units, …)
+    has_weights: ClassVar[bool] = False  # which multiply its inputs: the parameter `w` of (units, …)
     outputs: int | None = None  # of a sample, where their number is the same whatever comes in
     takes_rows: ClassVar[bool] = False  # of features alone, so that images go flat into it where it comes first
     normalizes_batch: ClassVar[bool] = False  # by the samples of a batch together: see `start_gathering`
