@@ -15,13 +15,7 @@ from gpunn.kernels.record import Array, Elementwise, Host, Launch, elementwise, 
 
 
 def from_output(activation: Elementwise, operation: str, faster: Host | None = None) -> Callable[[Host], Elementwise]:
-    """Return a decorator that makes the record of a gradient written from the output, and fuses both with the bias.
-
-    Args:
-        activation: Record of f.
-        operation: CUDA C++ that sets dz from da and a.
-        faster: Loops of f behind a bias.
-    """
+    """Return a decorator for the gradient of f, written from its output: makes its record, fuses both with the bias."""
 
     def gradient_of(host: Host) -> Elementwise:
         gradient = elementwise("T da, T a", "T dz", operation)(host)

@@ -29,9 +29,9 @@ _of_thread = threading.local()
 
 @contextmanager
 def for_training(steps: int, nbytes: int) -> Iterator[None]:
-    """Within, compute all of this thread in loops where the training is long, or loads Numba anyway.
+    """Within, use loops for all of this thread if the whole training of `steps` is long, or loads Numba anyway.
 
-    `steps` are those of the whole training, also of a resumed one; `nbytes` is the size of its largest array.
+    `nbytes` is the size of its largest array.
     """
     before = getattr(_of_thread, "takes_all", False)  # of a training that another one is part of
     _of_thread.takes_all = steps >= LONG or nbytes >= WORTHWHILE
@@ -66,11 +66,7 @@ def bytes_to_load() -> int:
 
 @cache
 def compiled(loops: Host) -> Host:
-    """Return the machine code of loops, which is kept for the next process where it can be written.
-
-    Raises:
-        ImportError: Numba is installed and cannot be used, beside a NumPy that is newer than it knows, say.
-    """
+    """Return the machine code of loops, kept for the next process where it can be written."""
     try:
         import numba
     except ImportError as error:

@@ -35,11 +35,7 @@ def _loss(
 ) -> Callable[[Callable[..., Array]], Raw]:
     """Return a decorator that makes the record of a formula, which sets gradient and losses, and returns right answers.
 
-    Args:
-        targets: C++ type of the targets.
-        sample: C++ that sets `loss` and the number of right answers, `hits`, and writes the gradient of sample j.
-        more: C++ parameters after the totals, which the formula is given too.
-        faster: Loops of the whole kernel.
+    `sample` is C++ that sets `loss` and the number of right answers, `hits`, and writes the gradient of sample j.
     """
 
     def made(formula: Callable[..., Array]) -> Raw:
@@ -158,7 +154,6 @@ _WITH_TARGETS = """
 def binary_cross_entropy(z: Array, bias: Array, targets: Array, gradient: Array, losses: Array, each: bool) -> Array:
     """losses[j] := -Σ y ln a + (1 - y) ln(1 - a) with a = sigmoid(z + b); gradient := (a - y) / n, (7)."""
     z = z + bias
-    right = None if each else _right(z, targets, each)
     # -y ln a - (1 - y) ln(1 - a) with a = sigmoid(z) is max(z, 0) - z y + ln(1 + e^{-|z|}).
     exponential = np.abs(z)
     np.negative(exponential, out=exponential)
@@ -169,8 +164,7 @@ def binary_cross_entropy(z: Array, bias: Array, targets: Array, gradient: Array,
     np.add.reduce(terms, axis=0, out=losses)
     # sigmoid(z) is 1/(1 + e^{-|z|}) for z >= 0, and e^{-|z|}/(1 + e^{-|z|}) below.
     np.divide(np.where(z >= 0, z.dtype.type(1), exponential), exponential + 1, out=gradient)
-    if right is None:  # asked of a and not of z, as `predict` does
-        right = _right(gradient, targets, each)
+    right = _right(gradient if each else z, targets, each)  # of a where `predict` compares it with a half
     gradient -= targets
     gradient *= z.dtype.type(1 / z.shape[1])
     return right

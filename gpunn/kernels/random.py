@@ -65,10 +65,7 @@ def random_halves(count: int, *, seed: int, purpose: Purpose, step: int = 0, str
 
 
 def epoch_order(n: int, *, seed: int, epoch: int) -> NDArray[np.int32]:
-    """Return the order in which an epoch visits the n training samples, a pure function of (seed, epoch).
-
-    Every sample draws 32 random bits and they are sorted by them, the number of the sample breaking ties.
-    """
+    """Return the order in which an epoch visits n samples: sorted by 32 random bits each, then by their numbers."""
     words = random_words(n, seed=seed, purpose=Purpose.SHUFFLE, step=epoch).astype(np.uint64)
     keys = (words << _32) | np.arange(n, dtype=np.uint64)
     keys.sort()

@@ -31,10 +31,6 @@ def _gradients(gradient: Array, value: Array, decayed: int, l1: float, l2: float
             yield at, g
 
 
-def _end_step(clock: Array) -> None:
-    clock[NEXT_STEP:] = clock[:NEXT_STEP] + 1
-
-
 def _update(constants: str, state: str, operation: str) -> Callable[[Host], Elementwise]:
     """Return a decorator that makes the record of an update: `value` from `eta` and from `g`, which holds (19)."""
     # Nobody reads the places of the next step here, so one thread may set them while others still work.
@@ -67,7 +63,7 @@ def sgd(gradient: Array, rate: Array, decayed: int, l1: float, l2: float, value:
     for at, change in _gradients(gradient, value, decayed, l1, l2):
         change *= eta
         value[at] -= change
-    _end_step(clock)
+    end_step.host(clock[:NEXT_STEP], clock[NEXT_STEP:])
 
 
 @_update(
@@ -95,7 +91,7 @@ def momentum_sgd(
             change[...] = v
         change *= eta
         value[at] -= change
-    _end_step(clock)
+    end_step.host(clock[:NEXT_STEP], clock[NEXT_STEP:])
 
 
 @_update(
@@ -135,4 +131,4 @@ def adam(
         np.divide(m, g, out=g)
         g *= size
         value[at] -= g
-    _end_step(clock)
+    end_step.host(clock[:NEXT_STEP], clock[NEXT_STEP:])
