@@ -31,9 +31,8 @@ class _CheckedStage:
         return y
 
     def backward(self, dy: Array) -> Array | None:
-        loss = self._training.loss
-        self._check(self._training.step.loss.costs, f"the loss, {loss!r}")
-        self._check(dy, f"the gradient of the loss, {loss!r}")
+        self._check(self._training.step.loss.costs, f"the loss, {self._training.loss!r}")
+        self._check(dy, f"the gradient of the loss, {self._training.loss!r}")
         dx = self._stage.backward(dy)
         for p in _parameters_of(self._stage):
             # Where no gradient is kept, the product that would make it has changed the weight already.
@@ -56,35 +55,26 @@ def _check(training: Training, array: Array, what: str) -> None:
 
 def first_not_finite(training: Training) -> str:
     """Name the first NaN or Inf since the last record; "" where all was finite. The network is left anywhere."""
-    last = training.done
+    last, step, stages, parameters = training.done, training.step, training.step.stages, training.model.parameters
+
+    def compute(n: int) -> None:
+        for p in parameters:
+            _check(training, p.value, f"{p.name}, before the step")
+        step.compute(n)
+        for p in parameters:
+            _check(training, p.value, f"{p.name} after its update")
+
     training.rewind()
     # On the CPU every step was checked when it was done, so only the last is searched.
     while training.backend.device == "cpu" and training.done < last - 1:
         training.do_steps()
-    while training.done < last:
-        if what := _search_step(training):
-            return f"{what}, in step {training.done + 1}" if training.done + 1 < last else what
-    return ""
-
-
-def _search_step(training: Training) -> str:
-    """Do the next step and name the first NaN or Inf in it; "" where all was finite."""
-    step, stages = training.step, training.step.stages
     checked: list[Any] = [_CheckedStage(stage, training) for stage in stages]
-
-    def compute(n: int) -> None:
-        for p in training.model.parameters:
-            _check(training, p.value, f"{p.name}, before the step")
-        step.stages = checked
-        try:
-            step.compute(n)
-        finally:
-            step.stages = stages
-        for p in training.model.parameters:
-            _check(training, p.value, f"{p.name} after its update")
-
+    step.stages = checked
     try:
-        training.do_steps(compute=compute)
+        while training.done < last:
+            training.do_steps(compute=compute)
     except _NotFiniteError as error:
-        return str(error)
+        return f"{error}, in step {training.done + 1}" if training.done + 1 < last else str(error)
+    finally:
+        step.stages = stages
     return ""

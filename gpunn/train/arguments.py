@@ -66,8 +66,8 @@ class TrainOptions(PlainOptions):
             "data_on": checked_place(self.data_on),
         }
         if not isinstance(self.optimizer, Optimizer):  # given by name, or not at all: the same in every call of `fit`
-            given = SGD(0.1, momentum=0.9) if self.optimizer is None else self.optimizer
-            checked["optimizer"] = as_part("optimizer", given)
+            default = SGD(0.1, momentum=0.9)
+            checked["optimizer"] = as_part("optimizer", default if self.optimizer is None else self.optimizer)
             checked["optimizer"].identity = repr(self.optimizer)
         for name in ("recompute_statistics", "skip_bad_batches", "capture", "progress"):
             checked[name] = flag(getattr(self, name), name)
@@ -104,10 +104,8 @@ def as_data(
         raise DataError(f"fit takes a data set, samples, or x and y, got {_named(data)}: {mend}")
     if validation is not None:
         if data.validation is not None:
-            raise OptionError(
-                f"the data have {len(data.validation):,} samples for validation already: leave validation_data out, or "
-                "load them with validation=0"
-            )
+            held = f"the data have {len(data.validation):,} samples for validation already"
+            raise OptionError(f"{held}: leave validation_data out, or load them with validation=0")
         if isinstance(validation, tuple | list) and len(validation) == 2:
             validation = validation[0], _as_targets(validation[1], loss, layers)
         data = data.with_validation(validation)
@@ -127,19 +125,18 @@ def as_samples(data: Any, y: ArrayLike | None, model: Network) -> Samples:
         data = renumbered(data.test, data.class_names, model.class_names)
     elif not isinstance(data, Samples):
         raise DataError(f"expected samples such as data.test, a data set, or x and y, got {_named(data)}")
-    is_floats = model.task not in (None, Task.CLASSES)
-    samples: Samples = data.as_floats() if is_floats and data.one_hot else data
+    samples: Samples = data.as_floats() if model.task not in (None, Task.CLASSES) and data.one_hot else data
     return samples
 
 
 def _pair(data: Any, y: ArrayLike | None, caller: str) -> tuple[Any, Any] | None:
     """Return x and y where they were given, as two or as one."""
-    if isinstance(data, Data | Samples) and y is not None:
+    if y is None:
+        return (data[0], data[1]) if isinstance(data, tuple | list) and len(data) == 2 else None
+    if isinstance(data, Data | Samples):
         kind = type(data).__name__
         raise DataError(f"{caller} takes {kind} alone, or x and y, got {kind} and y")
-    if y is not None:
-        return data, y
-    return (data[0], data[1]) if isinstance(data, tuple | list) and len(data) == 2 else None
+    return data, y
 
 
 def _named(data: Any) -> str:
@@ -156,11 +153,10 @@ def _as_targets(y: Any, loss: Loss | None, layers: Sequence[Layer]) -> Any:
         return y  # names are numbered later, and what is nothing at all is refused there
     if array.ndim not in (1, 2) or array.shape[1:] not in ((), (1,)) or not array.size:
         return array
-    outputs = _outputs(layers)
-    is_float, takes_labels = array.dtype.kind == "f", loss is not None and loss.takes_labels
+    outputs, is_float = _outputs(layers), array.dtype.kind == "f"
+    takes_labels = loss is not None and loss.takes_labels
     if outputs == 1 and not takes_labels:
-        may_be_classes = not is_float and is_binary(array)
-        return array if may_be_classes else array.reshape(-1, 1).astype(np.float64)
+        return array if not is_float and is_binary(array) else array.reshape(-1, 1).astype(np.float64)
     if is_float and (takes_labels or outputs > 1) and is_whole(array.ravel()):
         return array.ravel().astype(np.int64)
     return array
@@ -184,64 +180,48 @@ def check_samples(model: Network, samples: Samples, loss: Loss | None = None) ->
     """Raise an error unless the network fits the samples, for a training with `loss` or after its own."""
     if not isinstance(samples, Samples):
         raise DataError(f"expected samples such as data.test, got {type(samples).__name__}: see gpunn.Samples")
-    outputs = prod(model.output_shape)
-    if loss is None:
-        loss = model.loss
-        _check_kind(model, samples, outputs)
+    is_trained, loss = loss is None and model.task is not None, loss or model.loss
+    outputs, classes, labels = prod(model.output_shape), samples.classes, model.task is Task.CLASSES
     if loss is not None:
+        # One output answers 0 or 1, whether these are labels or floats.
+        answers_either = outputs == 1 and loss.of_targets is Task.BINARY
+        if is_trained and labels != bool(classes) and not answers_either:
+            trained = "labels, whole numbers (n,)" if labels else f"float targets (n, {outputs})"
+            got = "labels" if classes else "float targets"
+            raise DataError(f"the network was trained on {trained}, these samples have {got}: give the same kind")
         loss.check_targets(samples.targets)
     if fed_shape(model.layers, samples.shape) != model.input_shape:
         raise ShapeError(f"the network was built for inputs {model.input_shape}, these samples are {samples.shape}")
     if model.trained_on is not None:
         model.trained_on.check_samples(samples)
-    needed = samples.classes or samples.targets.shape[1]
     if len(model.output_shape) != 1:
         raise ShapeError(f"the network gives {model.output_shape}, not (outputs,): end it with Flatten() and Dense()")
-    most = outputs if loss is None else loss.classes_of(outputs)
-    if needed > most if samples.classes else needed != outputs:
-        kind = "classes" if samples.classes else "targets"
-        raise ShapeError(
-            f"the data have {needed} {kind}, the network {outputs} outputs: {_mend_outputs(samples, outputs)}"
-        )
-
-
-def _check_kind(model: Network, samples: Samples, outputs: int) -> None:
-    """Raise DataError for labels where the network was trained on float targets, and the other way round."""
-    if model.task is None or model.loss is None or (outputs == 1 and model.loss.of_targets is Task.BINARY):
-        return  # one output answers 0 or 1, whether these are labels or floats
-    has_learned_labels = model.task is Task.CLASSES
-    if has_learned_labels != bool(samples.classes):
-        trained = "labels, whole numbers (n,)" if has_learned_labels else f"float targets (n, {outputs})"
-        got = "labels" if samples.classes else "float targets"
-        raise DataError(f"the network was trained on {trained}, these samples have {got}: give the same kind")
-
-
-def _mend_outputs(samples: Samples, outputs: int) -> str:
-    """Say how a network whose outputs do not fit the targets is brought to fit them."""
-    if samples.classes == outputs + 1 and samples.targets.min() == 1:
-        return f"labels begin at 1, so y - 1 makes {outputs} classes of them"
-    mend = f"end it with Dense({samples.classes or samples.targets.shape[1]})"
-    if samples.classes and outputs == 1:
-        mend += ", or " + ("take BinaryCrossEntropy" if samples.classes == 2 else "give floats (n, 1) to learn numbers")
-    return mend
+    needed = classes or samples.targets.shape[1]
+    if needed > (outputs if loss is None else loss.classes_of(outputs)) if classes else needed != outputs:
+        mend = f"end it with Dense({needed})"
+        if classes == outputs + 1 and samples.targets.min() == 1:
+            mend = f"labels begin at 1, so y - 1 makes {outputs} classes of them"
+        elif classes and outputs == 1:
+            mend += ", or " + ("take BinaryCrossEntropy" if classes == 2 else "give floats (n, 1) to learn numbers")
+        kind = "classes" if classes else "targets"
+        raise ShapeError(f"the data have {needed} {kind}, the network {outputs} outputs: {mend}")
 
 
 def note_missing_classes(data: Data) -> None:
     """Warn of classes without a training sample: a network never names them, and no figure shows it."""
     train, names = data.train, data.class_names
     missing = np.flatnonzero(train.class_counts() == 0)
-    if not len(missing):
-        if train.classes == 1:
-            log.warning("all training samples are of class %s: there is nothing to tell apart", *names)
-        return
-    shown = ", ".join(names[k] if k < len(names) else str(k) for k in missing[:5])
-    counted = f"none of the {len(train):,} training samples is of class {shown}"
-    counted += f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-    if missing.tolist() == [0]:
-        mend = "labels that begin at 1 are counted from 0 by y - 1"
-    else:
+    if train.classes == 1:
+        log.warning("all training samples are of class %s: there is nothing to tell apart", *names)
+    elif len(missing):
+        shown = ", ".join(names[k] if k < len(names) else str(k) for k in missing[:5])
+        shown += f" and {len(missing) - 5} more" if len(missing) > 5 else ""
         mend = "shuffle data that are sorted by class before a limit takes the first, or number the classes anew"
-    log.warning("%s, so %s not learned: %s", counted, "it is" if len(missing) == 1 else "they are", mend)
+        if missing.tolist() == [0]:
+            mend = "labels that begin at 1 are counted from 0 by y - 1"
+        they = "it is" if len(missing) == 1 else "they are"
+        said = "none of the %s training samples is of class %s, so %s not learned: %s"
+        log.warning(said, f"{len(train):,}", shown, they, mend)
 
 
 def fitting_batch_size(batch_size: int | None, samples: int, layers: Sequence[Layer]) -> int:
@@ -252,10 +232,8 @@ def fitting_batch_size(batch_size: int | None, samples: int, layers: Sequence[La
     fitting = next(larger for larger in range(size + 1, samples + 1) if samples % larger != 1)
     if batch_size is None:
         return fitting
-    raise OptionError(
-        f"{samples} samples in batches of {size} leave a batch of one, which BatchNorm cannot normalise: take a "
-        f"batch size of {fitting}, say"
-    )
+    left = f"{samples} samples in batches of {size} leave a batch of one, which BatchNorm cannot normalise"
+    raise OptionError(f"{left}: take a batch size of {fitting}, say")
 
 
 def loss_for(samples: Samples, loss: Loss | None, layers: Sequence[Layer]) -> Loss:
@@ -267,8 +245,6 @@ def loss_for(samples: Samples, loss: Loss | None, layers: Sequence[Layer]) -> Lo
     if loss.takes_labels:
         several = samples.targets.shape[1] > 1 and is_binary(samples.targets)
         mend = "BinaryCrossEntropy for several classes at once" if several else "MeanSquaredError"
-        raise DataError(
-            f"{type(loss).__name__} needs labels or rows of one 1, the data have float targets: take {mend}, or "
-            "y.argmax(axis=1) for the likeliest class"
-        )
+        needed = f"{type(loss).__name__} needs labels or rows of one 1, the data have float targets"
+        raise DataError(f"{needed}: take {mend}, or y.argmax(axis=1) for the likeliest class")
     return loss

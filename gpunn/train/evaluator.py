@@ -28,8 +28,7 @@ class Evaluation:
         right: Number of right answers; 0 for regression.
         total: Number of answers: one a sample, or, where each output is a question by itself, one an output.
         rmse: Root mean squared error √(Σ ‖a − y‖² / (samples · outputs)); NaN but for regression.
-        r2: R² = 1 − Σ ‖a − y‖² / Σ ‖y − ȳ‖² over all outputs, ȳ the mean target: 1 where all is right, 0 for answering
-            ȳ; NaN but for regression, and where all targets are equal.
+        r2: R² = 1 − Σ ‖a − y‖² / Σ ‖y − ȳ‖², ȳ the mean target; NaN but for regression, and where all y are equal.
     """
 
     loss: float
@@ -52,8 +51,8 @@ class Evaluation:
     def __str__(self) -> str:
         if math.isnan(self.accuracy):
             return in_words(self.figures)
-        said = f"accuracy {self.accuracy:.2%} ({self.right:,} of {self.total:,} right)"
-        return said if math.isnan(self.loss) else f"{said}, {in_words({'loss': self.loss})}"
+        loss = "" if math.isnan(self.loss) else ", " + in_words({"loss": self.loss})
+        return f"accuracy {self.accuracy:.2%} ({self.right:,} of {self.total:,} right){loss}"
 
 
 class Measure:
@@ -64,10 +63,9 @@ class Measure:
         loss = loss or MeanSquaredError()
         self.task = loss.task(bool(samples.classes))
         targets = samples.targets
-        self._answers = targets.shape[1] if self.task is Task.BINARY else 1
+        self._outputs = 1 if self.task is Task.CLASSES else targets.shape[1]
         self._squares = self.task is Task.REGRESSION and loss.is_squared_error
         if self._squares:
-            self._outputs = targets.shape[1]
             varies = targets.max(axis=0) > targets.min(axis=0)  # else rounding would be all of its variance
             self._variance = float(np.var(targets, axis=0, dtype=np.float64)[varies].sum())
 
@@ -75,26 +73,22 @@ class Measure:
         """Return the figures of `samples` samples from the sums of their losses and right answers."""
         if not samples:
             return Evaluation(math.nan, math.nan, 0, 0)
-        loss, right = map(float, totals)
-        mean, total = loss / samples, samples * self._answers
+        mean, right = float(totals[0]) / samples, float(totals[1])
         shown = mean if self._has_loss else math.nan
         if self.task is not Task.REGRESSION:
+            total = samples * self._outputs
             return Evaluation(shown, right / total, round(right), total)
-        if not self._squares:
-            return Evaluation(shown, math.nan, 0, total)
-        rmse = math.sqrt(mean / self._outputs) if mean >= 0 else math.nan
-        r2 = 1 - mean / self._variance if self._variance else math.nan
-        return Evaluation(shown, math.nan, 0, total, rmse, r2)
+        rmse = math.sqrt(mean / self._outputs) if self._squares and mean >= 0 else math.nan
+        r2 = 1 - mean / self._variance if self._squares and self._variance else math.nan
+        return Evaluation(shown, math.nan, 0, samples, rmse, r2)
 
 
 class Evaluator:
     """Runs samples through a network, and sums loss and right answers on the device."""
 
     def __init__(self, model: Network, batches: DataLoader) -> None:
-        backend = model._built()
-        self.model, self.batches, self.backend = model, batches, backend
-        self._clock = backend.zeros((4,), np.int32)
-        self._totals = backend.zeros((2,), np.float64)
+        self.model, self.batches, self.backend = model, batches, model._built()
+        self._clock, self._totals = self.backend.zeros((4,), np.int32), self.backend.zeros((2,), np.float64)
         # A loss of its own: that of the training keeps the buffers that it was recorded with.
         self._loss = copy(model.loss) or MeanSquaredError()
         self._measure = Measure(model.loss, batches.samples)
@@ -106,11 +100,10 @@ class Evaluator:
 
     def compute(self, n: int) -> None:
         """Add loss and right answers of the next n samples, kernel by kernel."""
-        model = self.model
-        stages, bias = model.stages_under(model.loss)
-        rows, x = model.input.views(n)
+        stages, bias = self.model.stages_under(self.model.loss)
+        rows, x = self.model.input.views(n)
         targets = self.batches.take(self._clock, n, rows)
-        z = model.propagate(x, False, stages)
+        z = self.model.propagate(x, False, stages)
         self._loss.evaluate(self.backend, z, targets, self._totals, bias=None if bias is None else bias.value)
 
     def run(self, size: int | None = None) -> Evaluation:
@@ -139,18 +132,19 @@ def recompute_statistics(model: Network, samples: Samples | Data) -> None:
     """Replace the running averages of BatchNorm; see `Sequential.recompute_statistics`."""
     samples = model.arranged(samples.train if isinstance(samples, Data) else samples)
     check_samples(model, samples)
-    layers = [layer for layer in model.layers if layer.normalizes_batch]
-    if not layers:
+    if not any(layer.normalizes_batch for layer in model.layers):
         raise OptionError("the network has no BatchNorm, so no statistics to recompute")
-    layers = [layer for layer in layers if layer.trainable]  # what is frozen keeps them
+    layers = [layer for layer in model.layers if layer.normalizes_batch and layer.trainable]
+    if not layers:  # all are frozen, and keep theirs
+        return
     for layer in layers:
         layer.start_gathering()
     # Not such that one sample is left over, which BatchNorm could not normalise.
     sizes = (size for size in range(model.capacity, 1, -1) if len(samples) % size != 1)
-    is_done = False
+    keep = False
     try:
         Evaluator(model, place(model._built(), samples, model.dtype)).run(next(sizes, model.capacity))
-        is_done = True
+        keep = True
     finally:
         for layer in layers:
-            layer.stop_gathering(keep=is_done)
+            layer.stop_gathering(keep)

@@ -4,9 +4,8 @@ import math
 import os
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import overload
+from typing import NamedTuple, overload
 
 from gpunn.backend.limits import require
 from gpunn.errors import DataError
@@ -22,7 +21,6 @@ RISE, SIGMAS = 0.025, 4.0  # least rise of the validation loss, relative and in 
 _ALWAYS = ("step", "epoch", "train_loss", "learning_rate", "seconds")
 _LONGEST_LINE = 1000
 _RECORD_BYTES = 32  # of memory that a record takes for each byte of the shortest line that is one
-
 _INTEGER = re.compile(r"[0-9]{1,18}")
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?|nan|-?inf")
 
@@ -52,10 +50,7 @@ class History(Sequence[Record]):
             self.append(record)
 
     def append(self, record: Record) -> Record | None:
-        """Add the next record, and judge by it whether the model overfits.
-
-        Returns:
-            The record since which the model overfits, once: from the call that found it. Else None.
+        """Add the next record; return, once, the record since which the model overfits.
 
         Raises:
             ValueError: Its step is not after the last record's.
@@ -64,9 +59,9 @@ class History(Sequence[Record]):
             raise ValueError(f"expected a record after step {self.records[-1].step}, got step {record.step}")
         self.records.append(record)
         is_validated = math.isfinite(record.validation_loss)
-        loss = record.validation_loss if is_validated else record.train_loss
-        if math.isfinite(loss) and (not is_validated, loss) < self._lowest:
-            self.best, self._lowest = record, (not is_validated, loss)
+        loss = not is_validated, record.validation_loss if is_validated else record.train_loss
+        if math.isfinite(loss[1]) and loss < self._lowest:
+            self.best, self._lowest = record, loss
         since = self._detector.observe(record)
         self.overfitting_since = since or self.overfitting_since
         return since
@@ -110,10 +105,8 @@ class History(Sequence[Record]):
         lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
         if since := self.overfitting_since:
             lines.append(f"overfitting (high variance) since step {since.step}, epoch {since.epoch:.4g}")
-        if self.skipped:
-            lines.append(f"skipped: {self.skipped} batches that led to NaN or Inf")
-        if self.stopped:
-            lines.append(f"stopped: {self.stopped}")
+        lines += [f"skipped: {self.skipped} batches that led to NaN or Inf"] if self.skipped else []
+        lines += [f"stopped: {self.stopped}"] if self.stopped else []
         return "\n".join(lines)
 
     def write_csv(self, path: str | os.PathLike[str]) -> None:
@@ -127,8 +120,7 @@ class History(Sequence[Record]):
         columns = columns_of(self.records)
         lines = [",".join(columns)]
         for record in self.records:
-            numbers = (repr(float(getattr(record, name))) for name in columns[1:])
-            lines.append(",".join([str(int(record.step)), *numbers]))
+            lines.append(",".join([str(int(record.step)), *(repr(float(getattr(record, n))) for n in columns[1:])]))
         write_atomically(path, ("\n".join(lines) + "\n").encode("ascii"))
 
     @classmethod
@@ -188,15 +180,13 @@ def _shown(text: str) -> str:
     return repr(text if len(text) <= 40 else text[:40] + "…")
 
 
-@dataclass(frozen=True)
-class _Window:
-    """Means over one window of records, and its place."""
+class _Window(NamedTuple):
+    """Means over one window of records."""
 
-    first: int
-    stop: int
     validation: float
     training: float
     variance: float  # of the mean validation loss
+    lowest: Record  # by validation loss
 
 
 class OverfittingDetector:
@@ -242,25 +232,21 @@ class OverfittingDetector:
             and rise * fall >= product * best.validation * best.training
             and rise >= SIGMAS * math.sqrt(now.variance + best.variance)
         )
-        return min(self._records[best.first : best.stop], key=lambda each: each.validation_loss) if self._said else None
+        return best.lowest if self._said else None
 
     def _last_window(self) -> _Window | None:
         """The window that ends with the last record; None while it is not yet full."""
-        records, stop = self._records, len(self._records)
-        epoch = records[-1].epoch
+        records, epoch = self._records, self._records[-1].epoch
         # Epochs are quotients of steps: a record exactly one window ago must not fall in by rounding.
         slack = 1e-9 * (1 + epoch)
-        if stop < FEWEST or epoch < WINDOW - slack:
+        if len(records) < FEWEST or epoch < WINDOW - slack:
             return None
-        begin, first = epoch - max(WINDOW, SHARE * epoch) + slack, stop - FEWEST
+        begin, first = epoch - max(WINDOW, SHARE * epoch) + slack, len(records) - FEWEST
         while first > 0 and records[first - 1].epoch > begin:
             first -= 1
-        inside, count = records[first:stop], stop - first
-        steps = (after.validation_loss - before.validation_loss for before, after in pairwise(inside))
-        return _Window(
-            first,
-            stop,
-            validation=sum(record.validation_loss for record in inside) / count,
-            training=sum(record.train_loss for record in inside) / count,
-            variance=sum(step * step for step in steps) / (2 * count * (count - 1)),
-        )
+        inside = records[first:]
+        losses, count = [record.validation_loss for record in inside], len(inside)
+        steps = (after - before for before, after in pairwise(losses))
+        variance = sum(step * step for step in steps) / (2 * count * (count - 1))  # a power raises where it overflows
+        training = sum(record.train_loss for record in inside) / count
+        return _Window(sum(losses) / count, training, variance, min(inside, key=lambda each: each.validation_loss))

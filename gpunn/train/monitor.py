@@ -26,17 +26,15 @@ class FiniteCheck:
 
     def __init__(self, backend: Backend, values: Array, totals: Array) -> None:
         self._backend, self._values, self._totals = backend, values, totals
-        self._is_host = backend.device == "cpu"
-        if self._is_host:
-            self._magnitude = blas.planned_magnitude(values)
-        else:
-            self._flag = backend.zeros((1,), np.int32)
+        self._magnitude = blas.planned_magnitude(values) if backend.device == "cpu" else None
+        self._flag = backend.zeros((1,), np.int32)
 
     def trouble(self) -> str:
         """Say which of them is not finite; "" where both are."""
-        if not math.isfinite(float((self._totals if self._is_host else self._backend.to_host(self._totals))[0])):
+        totals = self._totals if self._magnitude else self._backend.to_host(self._totals)
+        if not math.isfinite(totals[0]):
             return BAD_LOSS
-        if self._is_host:
+        if self._magnitude:
             is_finite = math.isfinite(self._magnitude()) or bool(np.isfinite(self._values).all())
         else:
             self._backend.run(mark_not_finite, self._values, self._flag)
@@ -73,10 +71,8 @@ class Monitor:
         """Take a record without trouble and the network at it; yield messages for the user."""
         since = self.history.append(record)
         if since is not None:
-            yield (
-                f"overfitting (high variance) since step {since.step}, epoch {since.epoch:.1f}: the training loss "
-                "still falls, the validation loss no longer does"
-            )
+            falls = "the training loss still falls, the validation loss no longer does"
+            yield f"overfitting (high variance) since step {since.step}, epoch {since.epoch:.1f}: {falls}"
         # A validation loss judges the weights as they are; the training loss is from before the last update.
         self.good = self.last if math.isnan(record.validation_loss) else weights
         self.last = weights
@@ -119,10 +115,9 @@ def no_better_than_chance(data: Data, loss: Loss, last: Record, learning_rate: f
     if part == "validation" and last.train_loss < 0.5 * _constant_loss(data.train, loss, outputs):
         causes = "targets that do not depend on the inputs or have outliers, or too few training samples"
     else:
-        rate = "" if learning_rate is None else f" (try half of {learning_rate:g}: {learning_rate / 2:g})"
-        causes = (
-            f"a learning rate that is too high{rate}, or inputs that are not scaled or do not belong to their targets"
-        )
+        causes = "a learning rate that is too high"
+        causes += "" if learning_rate is None else f" (try half of {learning_rate:g}: {learning_rate / 2:g})"
+        causes += ", or inputs that are not scaled or do not belong to their targets"
     return f"no better than chance on the {part} samples: {shown}; the likeliest causes: {causes}"
 
 
