@@ -178,13 +178,16 @@ def _parts(form: str, content: bytes) -> bytes:
         return content
     place, kept = 8, [memoryview(content)[:8]]
     for _ in range(_MOST_CHUNKS):
-        chunk = memoryview(content)[place : place + 12 + int.from_bytes(content[place : place + 4])]
+        length = 12 + int.from_bytes(content[place : place + 4])
+        chunk = memoryview(content)[place : place + length]
+        if len(chunk) < length:
+            raise ValueError("it ends too early")
         kind = chunk[4:8].tobytes()
         if kind[:1].isupper() or kind in (b"tRNS", b"eXIf"):
             kept.append(chunk)
-        place += len(chunk)
-        if place >= len(content):
+        if kind == b"IEND":
             return b"".join(kept)
+        place += length
     raise ValueError(f"it has more than {_MOST_CHUNKS:,} chunks")
 
 
