@@ -60,8 +60,7 @@ def checked_inputs(x: ArrayLike) -> NDArray[Any]:
         raise DataError(f"inputs are {shapes}, got shape {array.shape}" + (f": {mend}" if array.ndim else ""))
     if not array.size:
         raise DataError(f"inputs hold no values, got shape {array.shape}: give at least one sample with one feature")
-    if array.ndim == 3:
-        array = array[..., None]
+    array = array[..., None] if array.ndim == 3 else array
     return np.ascontiguousarray(array if array.dtype == np.uint8 else _floats(array, "inputs"))
 
 
@@ -78,10 +77,8 @@ def checked_targets(y: ArrayLike, classes: int | None) -> tuple[NDArray[Any], in
         array = array[:, 0]
     if classes != 0 and is_one_hot(array):
         if classes is not None and classes != array.shape[1]:
-            mend = f"give rows of {classes}, or y.argmax(axis=1)"
-            raise DataError(
-                f"expected labels of {classes} classes, got rows of {array.shape[1]}, {array.dtype}: {mend}"
-            )
+            got = f"rows of {array.shape[1]}, {array.dtype}: give rows of {classes}, or y.argmax(axis=1)"
+            raise DataError(f"expected labels of {classes} classes, got {got}")
         return array.argmax(axis=1).astype(np.int32), array.shape[1]
     whole = is_float and is_whole(array)
     if classes == 0 or (is_float and not (classes and whole)):
@@ -89,37 +86,31 @@ def checked_targets(y: ArrayLike, classes: int | None) -> tuple[NDArray[Any], in
     if array.ndim == 2 and classes is None and is_binary(array):
         return array.astype(np.float32), 0
     if array.ndim != 1:
-        raise DataError(
-            f"labels are whole numbers of shape (n,), got {described(array)}: use y.argmax(axis=1) for one-hot rows, "
-            "or y.astype(float) for (n, outputs) float targets"
-        )
+        mend = "use y.argmax(axis=1) for one-hot rows, or y.astype(float) for (n, outputs) float targets"
+        raise DataError(f"labels are whole numbers of shape (n,), got {described(array)}: {mend}")
     low, high, top = int(array.min()), int(array.max()), MAX_CLASSES if classes is None else classes
     if low < 0 or high >= top:
         wrong, counted = low if low < 0 else high, f"at most {MAX_CLASSES:,}" if classes is None else classes
-        index = int(np.flatnonzero(array == wrong)[0])
         mend = "y = np.unique(y, return_inverse=True)[1] counts from 0"
         if low == -1 and high == 1 and not np.any(array == 0):
             mend = "(y > 0).astype(int) makes classes 0 and 1 of -1 and 1"
         elif low == 1 and high == top:
             mend = "y - 1 counts from 0"
-        raise DataError(
-            f"labels out of range: expected 0 to {top - 1} ({counted} classes), got {wrong} at index {index}; {mend}"
-        )
+        got = f"{wrong} at index {int(np.flatnonzero(array == wrong)[0])}"
+        raise DataError(f"labels out of range: expected 0 to {top - 1} ({counted} classes), got {got}; {mend}")
     return np.ascontiguousarray(array, dtype=np.int32), high + 1 if classes is None else classes
 
 
 def _float_targets(array: NDArray[Any], classes: int | None, whole: bool) -> NDArray[Any]:
+    got = described(array)
     if array.ndim > 2 or not array.ndim or (array.ndim == 1 and (classes or (whole and classes is None))):
         found = "whole numbers kept as floats" if whole else "values that are no whole numbers"
-        raise DataError(
-            f"targets are labels (whole numbers, shape (n,)) or floats (n, outputs), got {found}, {described(array)}: "
-            "use y.astype(int) for classes, y.reshape(len(y), -1) for regression"
-        )
+        mend = "use y.astype(int) for classes, y.reshape(len(y), -1) for regression"
+        expected = "labels (whole numbers, shape (n,)) or floats (n, outputs)"
+        raise DataError(f"targets are {expected}, got {found}, {got}: {mend}")
     if classes:
-        raise DataError(
-            f"expected labels of {classes} classes, got {described(array)}: use y.argmax(axis=1) for rows of "
-            "probabilities, or leave class_names out for float targets"
-        )
+        mend = "use y.argmax(axis=1) for rows of probabilities, or leave class_names out for float targets"
+        raise DataError(f"expected labels of {classes} classes, got {got}: {mend}")
     return np.ascontiguousarray(_floats(array.reshape(len(array), -1), "targets"))
 
 
@@ -154,10 +145,10 @@ def numbered(y: ArrayLike, names: Sequence[str] | None) -> tuple[ArrayLike, Sequ
             mend = "use y.astype(int) for classes, y.astype(float) for regression"
             raise DataError(f"labels are numbers written as texts, such as {texts[0]!r}: {mend}")
     places = {name: place for place, name in enumerate(names)}
-    for index, text in enumerate(texts):
-        if text not in places:
-            known = ", ".join(map(repr, list(names)[:8])) or "numbers"
-            raise DataError(f"label {text!r} at index {index} is no class: expected {known}; class_names names all")
+    if (unknown := next((text for text in texts if text not in places), None)) is not None:
+        known = ", ".join(map(repr, list(names)[:8])) or "numbers"
+        got = f"label {unknown!r} at index {texts.index(unknown)}"
+        raise DataError(f"{got} is no class: expected {known}; class_names names all")
     return np.array([places[text] for text in texts], np.int32), names
 
 
@@ -184,8 +175,7 @@ def _texts(y: ArrayLike) -> list[str] | None:
 
 def _floats(array: NDArray[Any], what: str) -> NDArray[Any]:
     """Return finite float32 or float64 in this machine's byte order, the rest as the next of them that is enough."""
-    wide = array.dtype.kind == "f" and array.dtype.itemsize >= 8
-    dtype = np.dtype(np.float64 if wide else np.float32)
+    dtype = np.dtype(np.float64 if array.dtype.kind == "f" and array.dtype.itemsize >= 8 else np.float32)
     if array.dtype != dtype:
         require(array.size * dtype.itemsize, f"a copy as {dtype}")
     with np.errstate(over="ignore"):
@@ -207,8 +197,8 @@ def check_finite(array: NDArray[Any], what: str) -> None:
             value = f"{rows[sample, *position]:g}".replace("nan", "NaN")
             first = first or f"{value} in sample {start + sample} at position {tuple(position)}"
     if first:
-        mend = f"({count:,} such values): fill or drop them first"
-        raise DataError(f"{what} must be finite float32 numbers, got {first} {mend}")
+        mend = "fill or drop them first"
+        raise DataError(f"{what} must be finite float32 numbers, got {first} ({count:,} such values): {mend}")
 
 
 def _is_finite(array: NDArray[Any]) -> bool:
@@ -239,15 +229,9 @@ def scaled_as_pixels(array: Inputs) -> tuple[Inputs, float]:
         log.warning("inputs are bytes from 0 to 1: they are not divided by 255 (scale=1/255 does)")
     if is_bytes:
         return array, 1.0 if high == 1 else 1 / 255
-    if low < 0 or not REACH < high <= 65_535:
+    most, is_image = bit_depth(high), array.ndim > 2 or array.dtype == np.uint16
+    if low < 0 or not REACH < high <= (65_535 if is_image else 255):
         return array, 1.0
-    if high <= 255:
-        log.warning(
-            "inputs are whole numbers from %d to %d: divided by 255, as bytes are (scale=1 keeps them)", low, high
-        )
-        return np.asarray(array, np.uint8), 1 / 255
-    if array.ndim <= 2 and array.dtype != np.uint16:
-        return array, 1.0
-    most = bit_depth(high)
-    log.warning("inputs are whole numbers from %d to %d: divided by %d (scale=1 keeps them)", low, high, most)
-    return array, 1 / most
+    kept = f"{', as bytes are' if most == 255 else ''} (scale=1 keeps them)"
+    log.warning("inputs are whole numbers from %d to %d: divided by %d%s", low, high, most, kept)
+    return np.asarray(array, np.uint8) if most == 255 else array, 1 / most

@@ -41,15 +41,14 @@ class Data:
     ) -> None:
         for given in (train, train if validation is None else validation):
             if not isinstance(given, Samples):
-                got = f"got {type(given).__name__}: use Data.from_arrays(x, y) for arrays"
-                raise DataError(f"train and validation of Data are Samples, {got}")
+                mend = "use Data.from_arrays(x, y) for arrays"
+                raise DataError(f"train and validation of Data are Samples, got {type(given).__name__}: {mend}")
         if open_test is not None and not callable(open_test):
             raise DataError(f"open_test of Data is a function that gives Samples, got {type(open_test).__name__}")
         self.name = in_one_line(str(name))  # a file's perhaps, and so of any bytes
         self.train, self.validation, self.class_names = train, validation, class_names
         self.validation_is_test = flag(validation_is_test, "validation_is_test")
-        self._open_test = open_test
-        self._test = validation if validation_is_test else None
+        self._open_test, self._test = open_test, validation if validation_is_test else None
 
     def __repr__(self) -> str:
         validation = f"{len(self.validation):,}" if self.validation else "none"
@@ -65,8 +64,8 @@ class Data:
         """Return the data with all samples changed; the test set is opened no sooner."""
         watched = None if self.validation is None else change(self.validation)
         test = (lambda: change(cast(Samples, self.test))) if self.has_test else None
-        is_test = self.validation_is_test
-        return Data(self.name, change(self.train), watched, class_names, test, validation_is_test=is_test)
+        changed = (change(self.train), watched, class_names, test)
+        return Data(self.name, *changed, validation_is_test=self.validation_is_test)
 
     def with_validation(self, validation: Any) -> "Data":
         """Return the data with other validation samples, (x, y) or Samples."""
@@ -133,15 +132,9 @@ class Data:
         count = -1 if class_names is None else _count(class_names)
         y, names = numbered(y, class_names)
         train = Samples(inputs, as_array(y, "targets"), factor, count)
-        return cls.from_samples(
-            train,
-            test=None if test is None else lambda: like(train, test() if callable(test) else test, names, "test"),
-            validation=validation,
-            limit=limit,
-            seed=seed,
-            class_names=names,
-            name=name,
-        )
+        opened = None if test is None else lambda: like(train, test() if callable(test) else test, names, "test")
+        split: dict[str, Any] = {"validation": validation, "limit": limit, "seed": seed}
+        return cls.from_samples(train, test=opened, class_names=names, name=name, **split)
 
     @classmethod
     def from_samples(
@@ -177,20 +170,18 @@ class Data:
         if limit is not None:
             if not isinstance(limit, numbers.Integral) or isinstance(limit, bool) or limit < 1:
                 raise OptionError(f"limit is a number of training samples from 1, got {limit!r}: leave it out for all")
-            if limit < len(samples):
-                samples = samples.first(int(limit))
+            samples = samples.first(int(limit)) if limit < len(samples) else samples
         if isinstance(validation, str) and validation == "test":
             if test is None:
-                mend = "give a fraction such as 0.1"
-                raise OptionError(f'validation="test" watches the test set, and {name} has none: {mend}')
+                wrong = f'validation="test" watches the test set, and {name} has none'
+                raise OptionError(f"{wrong}: give a fraction such as 0.1")
             return cls(name, samples, _fitting(test, samples, name), names, test, validation_is_test=True)
         most = len(samples) - int(np.count_nonzero(samples.class_counts())) if samples.classes else None
         count = validation_count(validation, len(samples), most)
         labels = samples.targets if samples.classes else np.zeros(len(samples), np.int64)
-        train, held = stratified_split(labels, count, seed)
-        if not count:
-            return cls(name, samples, None, names, test)
-        return cls(name, samples.subset(train), samples.subset(held), names, test)
+        kept, held = stratified_split(labels, count, seed)
+        train, watched = (samples.subset(kept), samples.subset(held)) if count else (samples, None)
+        return cls(name, train, watched, names, test)
 
 
 def like(train: Samples, given: Any, names: Sequence[str] | None, what: str) -> Samples:
@@ -209,19 +200,17 @@ def _fitting(open_test: Callable[[], Samples], train: Samples, name: str, what: 
         test = open_test()
         if test.one_hot and not train.classes:
             test = test.as_floats()
-        expected = ""
         if test.shape != train.shape:
-            expected = f"inputs of shape {train.shape} as in training, got {test.shape}; prepare both in the same way"
-        elif bool(test.classes) != bool(train.classes) or test.targets.shape[1:] != train.targets.shape[1:]:
+            got = f"{test.shape}; prepare both in the same way"
+            raise DataError(f"expected inputs of shape {train.shape} as in training, got {got}")
+        if bool(test.classes) != bool(train.classes) or test.targets.shape[1:] != train.targets.shape[1:]:
             own, got = described(train.targets[:1]), described(test.targets[:1])
-            expected = f"targets like those of training ({own} each), got {got}"
-        elif test.classes > train.classes:
+            raise DataError(f"expected targets like those of training ({own} each), got {got}")
+        if test.classes > train.classes:
             got = f"labels up to {test.classes - 1}; give class_names that cover both"
-            expected = f"labels of the {train.classes} classes of training, got {got}"
-        elif test.scale != train.scale:
-            expected = f"scale {train.scale:g} as in training, got {test.scale:g}"
-        if expected:
-            raise DataError(f"expected {expected}")
+            raise DataError(f"expected labels of the {train.classes} classes of training, got {got}")
+        if test.scale != train.scale:
+            raise DataError(f"expected scale {train.scale:g} as in training, got {test.scale:g}")
     except DataError as error:
         raise DataError(f"{what} of {name}: {error}") from None
     return test if test.classes == train.classes else Samples(test.inputs, test.targets, test.scale, train.classes)
@@ -245,7 +234,7 @@ def _names(class_names: Sequence[str] | None, classes: int) -> tuple[str, ...]:
     names = tuple(str(name) for name in class_names)
     if len(names) != classes:
         raise DataError(f"expected {classes} class names, one for each class, got {len(names)}")
-    if not all(name.isprintable() for name in names):
+    if not all(map(str.isprintable, names)):
         raise DataError("class names are texts of one line that can be printed: give others")
     if len(set(names)) != len(names):
         raise DataError("two classes have the same name: give each class a name of its own")
@@ -260,38 +249,31 @@ def validation_count(validation: object, total: int, most: int | None = None) ->
         count = int(validation)
         if count < 0:
             raise OptionError(f"validation is a fraction, a count or 0 for none, got {count}: give 0 or more")
+    elif not 0 <= (fraction := float(validation)) < 1:
+        mend = "give a fraction such as 0.1, or a whole number for a count"
+        raise OptionError(f"validation as a fraction lies from 0 to below 1, got {fraction:g}: {mend}")
+    elif not fraction or (total < FEW and fraction * total < 2):
+        return 0
     else:
-        fraction = float(validation)
-        if not 0 <= fraction < 1:
-            mend = "give a fraction such as 0.1, or a whole number for a count"
-            raise OptionError(f"validation as a fraction lies from 0 to below 1, got {fraction:g}: {mend}")
-        count = max(1, math.floor(fraction * total + 0.5)) if fraction > 0 else 0
-        if total < FEW and fraction * total < 2:
-            count = 0
-        elif most is not None and count < total:
-            count = min(count, most)
+        count = max(1, math.floor(fraction * total + 0.5))
+        count = count if most is None or count >= total else min(count, most)
     if count >= total:
-        raise OptionError(
-            f"validation takes {count:,} of {total:,} training samples and leaves none to train on: give a "
-            f"count below {total:,}, a fraction, or 0 for none"
-        )
+        mend = f"give a count below {total:,}, a fraction, or 0 for none"
+        wrong = f"validation takes {count:,} of {total:,} training samples and leaves none to train on"
+        raise OptionError(f"{wrong}: {mend}")
     return count
 
 
 def stratified_split(labels: NDArray[np.integer], count: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Split so that both parts hold the classes in the proportions of the whole, to one sample a class.
 
-    Class k gives floor(n_k count / n) samples; what is missing to `count` goes to the largest remainders
-    (the lower class first among equals). Every class keeps at least one sample to train on.
-
-    Returns:
-        (training indices, validation indices), each ascending.
+    Class k gives floor(n_k count / n) samples; what is missing to `count` goes to the largest remainders (the lower
+    class first among equals). Every class keeps one to train on. Returns ascending (training, validation) indices.
     """
     if not isinstance(seed, numbers.Integral) or isinstance(seed, bool) or seed < 0:
         raise OptionError(f"a seed is a whole number from 0, got {seed!r}")
     total, sizes = len(labels), np.bincount(labels)
-    most = total - int(np.count_nonzero(sizes))
-    if count > most:
+    if count > (most := total - int(np.count_nonzero(sizes))):
         wrong = f"validation takes {count:,} of {total:,} samples and leaves some class without one to train on"
         raise OptionError(f"{wrong}: give at most {most:,}")
     quota, remainder = np.divmod(sizes.astype(np.int64) * count, total)

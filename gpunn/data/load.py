@@ -65,29 +65,26 @@ def load_data(
         return Data.from_samples(read_digits(0), test=partial(read_digits, 1), class_names=DIGITS, name=source, **split)
     if isinstance(source, str) and source in PUBLISHED:
         return _published(PUBLISHED[source], split, memory_map)
+    known = ", ".join(NAMES)
     if not isinstance(source, str | PathLike) or not str(source):
-        raise OptionError(
-            f"data are a name ({', '.join(NAMES)}), a folder or a .npz file, got "
-            f"{type(source).__name__}{' (empty)' if isinstance(source, str) else ''}: for arrays use "
-            "Data.from_arrays(x, y)"
-        )
+        got = f"{type(source).__name__}{' (empty)' if isinstance(source, str) else ''}"
+        kinds = f"a name ({known}), a folder or a .npz file"
+        raise OptionError(f"data are {kinds}, got {got}: for arrays use Data.from_arrays(x, y)")
     try:
-        path = Path(source).expanduser().absolute()
+        path, given = Path(source).expanduser().absolute(), os.fspath(source)
         read = _folder if path.is_dir() else _file if path.exists() else None
     except (OSError, RuntimeError) as error:  # a name that is too long, or the home of somebody who is not known
         raise DataError(f"{source}: cannot be looked for ({error}): check the path") from None
     if read is not None:
         return read(path, split, memory_map)
-    known, given = ", ".join(NAMES), os.fspath(source)
     if os.sep in given or "/" in given or path.suffix:
         raise DataError(f"{path}: there is no such file or folder: check the path, or give one of {known}")
     from difflib import get_close_matches
 
     near = get_close_matches(given.lower().replace("_", "-"), NAMES, n=1)
     guess = f'did you mean "{near[0]}"?' if near else "check its spelling"
-    raise OptionError(
-        f'unknown data set "{given}": expected {known}, a folder with the four IDX files, or a .npz file; {guess}'
-    )
+    expected = f"{known}, a folder with the four IDX files, or a .npz file"
+    raise OptionError(f'unknown data set "{given}": expected {expected}; {guess}')
 
 
 def user_cache() -> Path:
@@ -98,58 +95,43 @@ def user_cache() -> Path:
 
 
 def _published(published: PublishedSet, split: dict[str, Any], memory_map: bool | None) -> Data:
-    paths = _locate(published) or download(published, user_cache() / published.name)
-    names = published.class_names
-    train, test = (partial(_half, paths, part, memory_map, len(names), published) for part in (0, 1))
-    return Data.from_samples(train(), test=test, class_names=names, name=published.name, **split)
-
-
-def _locate(published: PublishedSet) -> tuple[Path, ...] | None:
-    """Find the four files in GPUNN_DATA, its subfolder or the cache; a folder that lacks one is passed over."""
-    folders: list[Path] = []
+    """Load the four files in GPUNN_DATA, its subfolder or the cache; a folder that lacks one is passed over."""
+    name, names, folders = published.name, published.class_names, list[Path]()
     if named := os.environ.get("GPUNN_DATA"):
         root = Path(named).expanduser().absolute()
         if not root.is_dir():
             log.warning("GPUNN_DATA names %s, which is no folder: it is passed over", root)
-        folders = [root / published.name, root]
+        folders = [root / name, root]
     found = (paths for folder in folders if (paths := published.find(folder)))
-    return next(found, None) or published.find(user_cache() / published.name)
+    paths = next(found, None) or download(published, user_cache() / name)
+    train, test = (partial(_half, paths, part, memory_map, len(names), published) for part in (0, 1))
+    return Data.from_samples(train(), test=test, class_names=names, name=name, **split)
 
 
 def _check_published(published: PublishedSet, file: PublishedFile, path: Path, array: NDArray[np.uint8]) -> None:
     """Refuse other content: a name promises comparable results. Own wrappers and file names are welcome."""
-    own = f'load your own version by its folder, "{path.parent}"'
+    name, mend = published.name, f'get it again, or load your own version by its folder, "{path.parent}"'
     if array.shape not in (file.shape, (*file.shape, 1)):
-        expected = f"{file.shape} as {published.name} has it"
-        raise DataError(f"{path}: expected {expected}, got {array.shape}: get it again, or {own}")
+        raise DataError(f"{path}: expected {file.shape} as {name} has it, got {array.shape}: {mend}")
     digest = hashlib.sha256(idx_header(np.uint8, file.shape))
     digest.update(np.ascontiguousarray(array).data)
-    got = digest.hexdigest()
-    for other in PUBLISHED.values():
-        if other.name != published.name and any(got == known.sha256 for known in other.files):
-            raise DataError(
-                f"{path}: this file is of {other.name}, expected {published.name}: let GPUNN_DATA name a "
-                f"folder with the subfolders {other.name} and {published.name}"
-            )
-    if file.sha256 and got != file.sha256:
-        raise DataError(
-            f"{path}: not the file that {published.name} was published with (SHA-256 of its content "
-            f"{got[:12]}..., expected {file.sha256[:12]}...): get it again, or {own}"
-        )
+    got, own = digest.hexdigest(), file.sha256
+    for other in PUBLISHED:
+        if other != name and any(got == known.sha256 for known in PUBLISHED[other].files):
+            folders = f"let GPUNN_DATA name a folder with the subfolders {other} and {name}"
+            raise DataError(f"{path}: this file is of {other}, expected {name}: {folders}")
+    if own and got != own:
+        hashes = f"SHA-256 of its content {got[:12]}..., expected {own[:12]}..."
+        raise DataError(f"{path}: not the file that {name} was published with ({hashes}): {mend}")
 
 
 def _folder(folder: Path, split: dict[str, Any], memory_map: bool | None) -> Data:
     """Load the four IDX files of a folder."""
     paths = {file.stem: path for file in MNIST.files if (path := file.find(folder)) is not None}
-    missing = [file.stem for file in MNIST.files if file.stem not in paths]
-    if missing:
+    if missing := ", ".join(file.stem for file in MNIST.files if file.stem not in paths):
         below = [str(folder / name) for name in PUBLISHED if PUBLISHED[name].find(folder / name)]
-        hint = f"; did you mean {below[0]}?" if below else ""
-        raise DataError(
-            f"{folder}: expected four IDX files, {', '.join(missing)} missing (each may end in .gz): put "
-            f"them there, or give a .npz file{hint}"
-        )
-
+        mend = "put them there, or give a .npz file" + (f"; did you mean {below[0]}?" if below else "")
+        raise DataError(f"{folder}: expected four IDX files, {missing} missing (each may end in .gz): {mend}")
     train = _half(tuple(paths.values()), 0, memory_map, -1)
     test = partial(_half, tuple(paths.values()), 1, memory_map, train.classes)
     return Data.from_samples(train, test=test, name=folder.name, **split)

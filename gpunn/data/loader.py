@@ -55,8 +55,7 @@ class DataLoader:
     """Samples on the device, which a network takes batch by batch in the order of an epoch.
 
     Attributes:
-        rows: (places, features) on the device, bytes as bytes.
-        targets: (places,) or (places, outputs) on the device.
+        rows, targets: (places, features), bytes as bytes, and (places,) or (places, outputs), on the device.
         order: int32 on the device, the place of each sample of the epoch.
         batch_size: Number of samples in a full batch.
         placement: Where the samples lie and why, in words; "" where there is nothing to say.
@@ -76,8 +75,7 @@ class DataLoader:
         if augmentation is not None and len(samples.shape) != 3:
             raise ShapeError(f"augmentation needs images (height, width, channels), got samples of {samples.shape}")
         self._augmentation, self._seed, self._image = augmentation, seed, inside(samples.shape)
-        self._backend, self.samples = backend, samples
-        self.size, self.scale = len(samples), samples.scale
+        self._backend, self.samples, self.size, self.scale = backend, samples, len(samples), samples.scale
         self.row_dtype = np.dtype(np.uint8 if samples.inputs.dtype == np.uint8 else dtype)
         self.target_dtype = np.dtype(np.int32 if samples.targets.ndim == 1 else dtype)
         self.batch_size = self._capacity = 0
@@ -104,11 +102,7 @@ class DataLoader:
             self._is_shuffled = order is not None
 
     def take(self, clock: Array, n: int, rows: Array) -> Array:
-        """Begin a step: gather n samples from order[step · batch_size] on, inputs as `rows` (n, features).
-
-        Returns:
-            The targets: int32 labels (n,), or (outputs, n).
-        """
+        """Begin a step: gather n samples from order[step · batch_size] on as `rows` (n, features); return targets."""
         if n > self._capacity:
             self._capacity = max(n, self.batch_size)
             self._taken = Buffer(self._backend, self.samples.targets.shape[1:], self._capacity, self.target_dtype)
@@ -142,8 +136,7 @@ class StreamingLoader(DataLoader):
     def start(self, batch_size: int, order: NDArray[np.integer] | None = None, first: int = 0) -> None:
         if batch_size != self.batch_size:
             self._make_room(batch_size)
-        self._epoch = np.arange(self.size) if order is None else order
-        self._done = first * batch_size
+        self._epoch, self._done = np.arange(self.size) if order is None else order, first * batch_size
         for half in self._halves:  # after an epoch that was broken off
             half.release()
         self._stage(self._done // self._piece)
@@ -164,22 +157,18 @@ class StreamingLoader(DataLoader):
 
     def _stage(self, number: int) -> None:
         """Gather a piece of the epoch, and begin to copy it."""
-        half = self._halves[number % 2]
+        half, places = self._halves[number % 2], self._epoch[number * self._piece :][: self._piece]
         half.claim()
-        places = self._epoch[number * self._piece :][: self._piece]
-        rows, targets = half.host
-        self._gather(places, rows[: len(places)])
-        targets[: len(places)] = self.samples.targets[places]
-        half.upload(len(places))
-
-    def _gather(self, places: NDArray[np.integer], rows: NDArray[Any]) -> None:
         inputs: Any = self.samples.inputs
+        rows, targets = (array[: len(places)] for array in half.host)
+        targets[...] = self.samples.targets[places]
         if isinstance(inputs, Rows):
             inputs, places = inputs.array, inputs.numbers[places]
         if inputs.dtype == rows.dtype and inputs.flags.aligned and (inputs.ndim != 4 or inputs.shape[3] == 1):
             np.take(inputs.reshape(len(inputs), -1), places, axis=0, out=rows, mode="clip")
         else:  # NumPy's take would copy the whole of an array that is not aligned
             rows[...] = rows_of(inputs[places])
+        half.upload(len(places))
 
     @property
     def at_hand(self) -> int:
@@ -217,22 +206,18 @@ def place(
         fits = not is_file if is_host else needed <= SHARE * free
         reason = f", where {size(free)} are free"
     loader = (DataLoader if fits else StreamingLoader)(backend, samples, dtype, augmentation, seed)
-    source = "their file" if is_file else "memory"
-    if fits:
-        loader.placement = "" if is_host else f"{backend.device}: {size(needed)}"
-    elif is_host:
-        loader.placement = f"the host: {size(needed)}, read from {source} as they are used"
-    else:
-        loader.placement = f"the host: {size(needed)}, streamed from {source} to {backend.device}{reason}"
+    source, device = "their file" if is_file else "memory", backend.device
+    way = f"read from {source} as they are used" if is_host else f"streamed from {source} to {device}{reason}"
+    if not (fits and is_host):
+        loader.placement = f"{device}: {size(needed)}" if fits else f"the host: {size(needed)}, {way}"
     return loader
 
 
 def bytes_on_device(samples: Samples, dtype: DTypeLike) -> int:
     """Return the bytes of inputs, targets and order on a device."""
-    inputs, targets = samples.inputs, samples.targets
-    item = 1 if inputs.dtype == np.uint8 else np.dtype(dtype).itemsize
-    target_item = 4 if targets.ndim == 1 else np.dtype(dtype).itemsize
-    return math.prod(inputs.shape) * item + targets.size * target_item + 4 * len(samples)
+    inputs, targets, item = samples.inputs, samples.targets, np.dtype(dtype).itemsize
+    of_inputs, of_targets = 1 if inputs.dtype == np.uint8 else item, 4 if targets.ndim == 1 else item
+    return math.prod(inputs.shape) * of_inputs + targets.size * of_targets + 4 * len(samples)
 
 
 def is_converted(samples: Samples, dtype: DTypeLike) -> bool:

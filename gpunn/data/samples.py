@@ -1,7 +1,6 @@
 """Samples: inputs with their targets, checked once when they are made."""
 
 import hashlib
-import math
 import numbers
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -13,7 +12,7 @@ from gpunn.backend.limits import require
 from gpunn.data.checks import MAX_CLASSES, as_array, checked_inputs, checked_targets, described
 from gpunn.data.memmap import Inputs, Rows, in_blocks, is_mapped
 from gpunn.errors import DataError, OptionError
-from gpunn.scalars import flag, real
+from gpunn.scalars import POSITIVE, flag, real
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -21,9 +20,8 @@ class Samples:
     """Inputs with their targets, batch first; a network sees `inputs * scale`.
 
     Args:
-        inputs: (n, features), (n, height, width) or (n, height, width, channels). uint8, float32 and float64
-            are kept, other numbers become float32; (n, height, width) gets one channel. A memory map stays in its
-            file: rows are read when they are used.
+        inputs: (n, features), (n, height, width), which gets one channel, or (n, height, width, channels). uint8,
+            float32 and float64 are kept, others become float32. A memory map stays in its file: rows are read in use.
         targets: Labels, integers from 0 of shape (n,) or rows of one 1 (n, classes), kept as int32 (n,); or floats
             (n, outputs), or (n,) for one output.
         scale: Factor by which a network multiplies the inputs (1/255 for images of bytes).
@@ -31,8 +29,7 @@ class Samples:
         one_hot: Whether the labels were given as rows of one 1, which BinaryCrossEntropy takes as they are.
 
     Raises:
-        DataError: Shapes that do not fit, no samples, NaN or Inf, labels that are no whole numbers from 0 to
-            classes - 1.
+        DataError: Shapes that do not fit, no samples, NaN or Inf, labels that are no whole numbers below `classes`.
     """
 
     inputs: Inputs
@@ -53,11 +50,10 @@ class Samples:
             counts = f"{len(inputs):,} inputs, {len(targets):,} targets"
             raise DataError(f"inputs and targets differ in length: {counts}; give one target for each input")
         try:
-            scale = real(self.scale, "scale")
+            scale = real(self.scale, "scale", POSITIVE)
         except OptionError:
-            scale = math.nan
-        if not 0 < scale < math.inf:
-            raise DataError(f"scale is a finite number above 0, got {self.scale!r}: 1/255 suits images of bytes")
+            mend = "1/255 suits images of bytes"
+            raise DataError(f"scale is a finite number above 0, got {self.scale!r}: {mend}") from None
         is_matrix = values.ndim == 2 and values.shape[1] > 1  # labels in one column are no rows of one 1
         one_hot = bool(classes) and (flag(self.one_hot, "one_hot") or is_matrix)
         vars(self).update(inputs=inputs, targets=targets, scale=scale, classes=int(classes), one_hot=one_hot)
@@ -87,23 +83,16 @@ class Samples:
             raise DataError(f"indices are a list of whole numbers or booleans, not empty; got {described(picked)}")
         try:
             targets = self.targets[picked]
-            if isinstance(self.inputs, Rows):
-                inputs: Inputs = self.inputs.only(picked)
-            elif is_mapped(self.inputs):
-                inputs = Rows(self.inputs, np.arange(len(self))[picked])
-            else:
-                require(len(targets) * self.inputs[:1].nbytes, "a copy of samples")
-                inputs = self.inputs[picked]
+            if is_mapped(self.inputs):
+                whole = self.inputs if isinstance(self.inputs, Rows) else Rows(self.inputs, np.arange(len(self)))
+                return replace(self, inputs=whole.only(picked), targets=targets)
+            require(len(targets) * self.inputs[:1].nbytes, "a copy of samples")
+            return replace(self, inputs=self.inputs[picked], targets=targets)
         except IndexError:
             raise DataError(f"an index is out of range: there are {len(self):,} samples") from None
-        return replace(self, inputs=inputs, targets=targets)
 
     def first(self, count: int) -> Self:
-        """Return the first `count` samples (all of them where there are fewer), not copied.
-
-        Raises:
-            DataError: A count below 1.
-        """
+        """Return the first `count` samples (all where there are fewer), not copied; below 1 is a DataError."""
         if isinstance(count, bool) or not isinstance(count, numbers.Integral) or count < 1:
             raise DataError(f"a set of samples holds at least one, got first({count!r}): give a whole number")
         count = min(int(count), len(self))

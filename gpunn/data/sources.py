@@ -26,17 +26,12 @@ from gpunn.files import write_atomically
 log = logging.getLogger(__name__)
 
 CONNECT_SECONDS, READ_SECONDS = 10.0, 30.0
-# A server may send a file unpacked, or in a poor wrapper, but hardly more than its content.
-_SPARE = 1 << 20
+_SPARE = 1 << 20  # bytes that a server may send beyond the content of a file, unpacked or in a poor wrapper
 
 DIGITS = tuple("0123456789")
-FASHION = (
-    *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
-    *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
-)
-DIGIT_IMAGES, DIGIT_LABELS = (
-    Path(__file__).parent / "digits" / f"digits-{name}-ubyte.gz" for name in ("images-idx3", "labels-idx1")
-)
+FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+_FOLDER = Path(__file__).parent / "digits"
+DIGIT_IMAGES, DIGIT_LABELS = _FOLDER / "digits-images-idx3-ubyte.gz", _FOLDER / "digits-labels-idx1-ubyte.gz"
 # Not the user's seed: results are comparable only if all are measured on the same images.
 _TEST_COUNT, _TEST_SEED = 360, 1797
 
@@ -64,9 +59,8 @@ class PublishedFile:
 
     def find(self, folder: Path) -> Path | None:
         """Find the file in a folder, as published or like `train-images.idx3-ubyte`, with or without .gz."""
-        names = (self.stem, self.stem.replace("-idx", ".idx"))
-        paths = (folder / (name + suffix) for name in names for suffix in ("", ".gz"))
-        return next((path for path in paths if path.is_file()), None)
+        names = (self.stem, f"{self.stem}.gz", other := self.stem.replace("-idx", ".idx"), f"{other}.gz")
+        return next((path for name in names if (path := folder / name).is_file()), None)
 
 
 @dataclass(frozen=True)
@@ -87,8 +81,7 @@ class PublishedSet:
 def _files(kind: str, *hashes: str) -> tuple[PublishedFile, ...]:
     stems = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
     shapes = ((60_000, 28, 28), (60_000,), (10_000, 28, 28), (10_000,))
-    rows = zip(stems, shapes, hashes, strict=True)
-    return tuple(PublishedFile(stem, shape, **{kind: digest}) for stem, shape, digest in rows)
+    return tuple(PublishedFile(s, n, **{kind: digest}) for s, n, digest in zip(stems, shapes, hashes, strict=True))
 
 
 MNIST = PublishedSet(
@@ -126,10 +119,9 @@ def download(published: PublishedSet, folder: Path, mirrors: Sequence[str] | Non
         return tuple(file.find(folder) or _fetch(published, file, order, folder) for file in published.files)
     except OSError as error:
         reason = error.__cause__ if isinstance(error, OutputError) else error
-        raise OutputError(
-            f"{folder}: cannot be written ({getattr(reason, 'strerror', '') or reason}): make room or give rights "
-            "there, or put the files into a folder that the environment variable GPUNN_DATA names"
-        ) from None
+        wrong = f"cannot be written ({getattr(reason, 'strerror', '') or reason}): make room or give rights there"
+        mend = "put the files into a folder that the environment variable GPUNN_DATA names"
+        raise OutputError(f"{folder}: {wrong}, or {mend}") from None
 
 
 def _make_shared(folder: Path) -> None:
@@ -138,8 +130,7 @@ def _make_shared(folder: Path) -> None:
         return
     _make_shared(folder.parent)
     folder.mkdir(exist_ok=True)
-    mode = folder.parent.stat().st_mode
-    if mode & stat.S_IWOTH:
+    if (mode := folder.parent.stat().st_mode) & stat.S_IWOTH:
         folder.chmod(stat.S_IMODE(mode))
 
 
@@ -155,11 +146,10 @@ def _fetch(published: PublishedSet, file: PublishedFile, mirrors: list[str], fol
         else:
             write_atomically(folder / file.stem, content)
             return folder / file.stem
-    raise DataError(
-        f"{published.name} needs {file.stem}.gz, which is not on this machine and could not be downloaded "
-        f"({'; '.join(reasons) or 'no mirror is known'}): put the four files into {folder}, or into a folder "
-        f"that the environment variable GPUNN_DATA names, or into its subfolder {published.name}"
-    )
+    name, why = published.name, "; ".join(reasons) or "no mirror is known"
+    mend = f"that the environment variable GPUNN_DATA names, or into its subfolder {name}"
+    wrong = f"{name} needs {file.stem}.gz, which is not on this machine and could not be downloaded ({why})"
+    raise DataError(f"{wrong}: put the four files into {folder}, or into a folder {mend}")
 
 
 class _Bounded(io.BytesIO):
@@ -186,17 +176,30 @@ def _received(url: str, file: PublishedFile) -> bytes:
             get(url, received := _Bounded(file.size + _SPARE), None)
         except DataError:
             raise
-        # What the libraries below raise: requests' errors are OSErrors, a nonsensical header is a ValueError.
-        except (OSError, ValueError) as error:
-            raise DataError(_reason(error)) from None
+        except (OSError, ValueError) as error:  # requests' errors are OSErrors, a nonsensical header is a ValueError
+            if (response := getattr(error, "response", None)) is not None:
+                raise DataError(f"answered {response.status_code} {response.reason}") from None
+            kind = type(error).__name__
+            raise DataError(_REASONS.get(kind, f"failed ({kind})").format(CONNECT_SECONDS, READ_SECONDS)) from None
     return received.getvalue()
+
+
+# Short reasons by the classes of requests' errors, whose texts tell the whole chain below them.
+_REASONS = {
+    "ConnectionError": "cannot be reached",
+    "ConnectTimeout": "did not answer within {0:g} s",
+    "ReadTimeout": "fell silent for {1:g} s",
+    "ChunkedEncodingError": "broke off",
+    "SSLError": "has no valid certificate",
+    "ProxyError": "cannot be reached through the proxy",
+}
 
 
 def _content(received: bytes, file: PublishedFile) -> bytes:
     """Unpack a received file, no further than it should be long, and check it."""
     is_packed, expected, header = received.startswith(GZIP_MAGIC), file.size, idx_header(np.uint8, file.shape)
+    stream = io.BytesIO(received)
     try:
-        stream = io.BytesIO(received)
         content = bytes(read_up_to(Gunzip(stream) if is_packed else stream, expected + 1))
     except (EOFError, zlib.error) as error:
         raise DataError(f"sent a damaged gzip stream ({error})") from None
@@ -211,22 +214,6 @@ def _content(received: bytes, file: PublishedFile) -> bytes:
         log.warning("%s came unpacked: %s, so its content is not checked", file.stem, unchecked)
         return content
     what, known = ("content", file.sha256) if file.sha256 else ("archive", file.archive_sha256)
-    got = hashlib.sha256(content if file.sha256 else received).hexdigest()
-    if got != known:
+    if (got := hashlib.sha256(content if file.sha256 else received).hexdigest()) != known:
         raise DataError(f"sent a wrong {what} (SHA-256 {got[:12]}..., expected {known[:12]}...)")
     return content
-
-
-def _reason(error: Exception) -> str:
-    """Say shortly what failed: the libraries tell the whole chain of their classes."""
-    if (response := getattr(error, "response", None)) is not None:
-        return f"answered {response.status_code} {response.reason}"
-    kind = type(error).__name__
-    return {
-        "ConnectionError": "cannot be reached",
-        "ConnectTimeout": f"did not answer within {CONNECT_SECONDS:g} s",
-        "ReadTimeout": f"fell silent for {READ_SECONDS:g} s",
-        "ChunkedEncodingError": "broke off",
-        "SSLError": "has no valid certificate",
-        "ProxyError": "cannot be reached through the proxy",
-    }.get(kind, f"failed ({kind})")
