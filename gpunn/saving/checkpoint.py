@@ -31,13 +31,10 @@ from gpunn.train.record import COLUMNS, Record, State, Weights
 FORMAT = 1
 MANIFEST, MODEL, BEST, STATE = "manifest.json", "model.safetensors", "best.safetensors", "state.safetensors"
 
-# Of the records, since the first version; other columns lie beside them.
 _COLUMNS: tuple[str, ...] = ("step", "epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
-_COLUMNS += ("learning_rate", "seconds")
-# An experiment of 64 KiB, the largest that is read, with every character escaped, and the rest.
-_MOST_BYTES = 1 << 19
-# What name, type and place of one array take in the header of a file, and what the description of a network takes.
-_HEADER_BYTES, _DESCRIPTION_BYTES = 1 << 10, 1 << 20
+_COLUMNS += ("learning_rate", "seconds")  # of the records since the first version; other columns lie beside them
+_MOST_BYTES = 1 << 19  # an experiment of 64 KiB, the largest that is read, with every character escaped, and the rest
+_HEADER_BYTES, _DESCRIPTION_BYTES = 1 << 10, 1 << 20  # most in a header for one array, and to describe a network
 
 _NUMBERS = {"samples": int, "stopped": str, "skipped": int, "untrained_cost": (float, None), "seconds": float}
 _FIELDS = {"untrained_cost": "untrained_loss"}  # the names in `State` of those that files call otherwise
@@ -94,16 +91,22 @@ class Checkpoint:
         for step in beside:
             layout |= _prefixed(step, network)
         arrays = self._read(STATE, layout)
-        weights |= {step: _part(arrays, step) for step in beside}
+        weights |= {step: {name: arrays[f"{step}/{name}"] for name in network} for step in beside}
         at = {step: Weights(step, arrays) for step, arrays in weights.items()}
+        rows = np.hstack([arrays[name] for name in ("records", "figures") if name in arrays])
+        try:
+            values = (dict(zip([*_COLUMNS, *figures], map(float, row), strict=True)) for row in rows)
+            records = tuple(History(Record(**{**value, "step": int(value["step"])}) for value in values))
+        except (ValueError, OverflowError) as error:
+            raise CheckpointError(f"{self.path / STATE} holds no history: {error}") from None
         return State(
             now=at[self.step],
             last=at[position["last"]],
             good=at[position["good"]],
             best=at.get(position["best"]),
-            optimizer=_part(arrays, "optimizer"),
+            optimizer={name: arrays[f"optimizer/{name}"] for name in like.optimizer},
             totals=arrays["totals"],
-            records=self._records(figures, arrays),
+            records=records,
             **{_FIELDS.get(name, name): position[name] for name in _NUMBERS},
         )
 
@@ -112,21 +115,13 @@ class Checkpoint:
         path = self.path / name
         try:
             with open_regular(path, follow_links=False) as file:
-                header = read_header(file, _DESCRIPTION_BYTES + _HEADER_BYTES * len(layout))
-                if difference := _different(header.layout, layout):
+                _, found = read_header(file, _DESCRIPTION_BYTES + _HEADER_BYTES * len(layout))
+                if difference := _different(found, layout):
                     raise DataError(difference)
-                return read_values(file, header.layout, str(path))
+                return read_values(file, found, str(path))
         except (DataError, OSError) as error:
             reason = getattr(error, "strerror", None) or error
             raise CheckpointError(f"{path} does not fit this network and its optimizer: {reason}") from None
-
-    def _records(self, figures: list[str], arrays: Arrays) -> tuple[Record, ...]:
-        rows = np.hstack([arrays[name] for name in ("records", "figures") if name in arrays])
-        try:
-            values = (dict(zip([*_COLUMNS, *figures], map(float, row), strict=True)) for row in rows)
-            return tuple(History(Record(**{**value, "step": int(value["step"])}) for value in values))  # type: ignore[arg-type]
-        except (ValueError, OverflowError) as error:
-            raise CheckpointError(f"{self.path / STATE} holds no history: {error}") from None
 
 
 def _layout_of(arrays: Arrays) -> Layout:
@@ -137,23 +132,14 @@ def _prefixed(prefix: object, entries: Mapping[str, Any]) -> dict[str, Any]:
     return {f"{prefix}/{name}": entry for name, entry in entries.items()}
 
 
-def _part(arrays: Arrays, prefix: object) -> Arrays:
-    """Undo `_prefixed`."""
-    head = f"{prefix}/"
-    return {name.removeprefix(head): array for name, array in arrays.items() if name.startswith(head)}
-
-
 def _different(found: Layout, wanted: Layout) -> str:
     """Describe the first differences between the arrays that are there and those that are wanted; "" if none."""
-
-    def described(entry: tuple[tuple[int, ...], str] | None, absent: str) -> str:
-        return f"{entry[1]} ({', '.join(map(str, entry[0]))})" if entry else absent
-
-    changed = [name for name in sorted(found.keys() | wanted.keys()) if found.get(name) != wanted.get(name)]
-    return "; ".join(
-        f"{name[:80]} is {described(found.get(name), 'missing')}, expected {described(wanted.get(name), 'none')}"
-        for name in changed[:5]
+    there, expected = (
+        {name: f"{dtype} ({', '.join(map(str, shape))})" for name, (shape, dtype) in layout.items()}
+        for layout in (found, wanted)
     )
+    names = [name for name in sorted(there.keys() | expected) if there.get(name) != expected.get(name)][:5]
+    return "; ".join(f"{n[:80]} is {there.get(n, 'missing')}, expected {expected.get(n, 'none')}" for n in names)
 
 
 def write_checkpoint(path: Path, state: State, origin: Origin, model: Network) -> None:
@@ -162,11 +148,21 @@ def write_checkpoint(path: Path, state: State, origin: Origin, model: Network) -
 
 
 def _files(state: State, origin: Origin, model: Network) -> Iterator[tuple[str, bytes]]:
-    """Make names and contents of the files, the manifest last."""
-    listed = {}
+    """Make names and contents of the files, one after another, the manifest last."""
+    arrays = {**_prefixed("optimizer", state.optimizer), "totals": state.totals}
     # The columns of the records that are written beside the first ones.
     figures = [name for name in columns_of(state.records) if name not in _COLUMNS]
-    for name, content in _arrays(state, model, figures):
+    for name, columns in (("records", _COLUMNS), ("figures", figures)):
+        if columns:
+            rows = [[getattr(record, column) for column in columns] for record in state.records]
+            arrays[name] = np.array(rows, np.float64).reshape(-1, len(columns))
+    models = {MODEL: state.now} if state.best is None else {MODEL: state.now, BEST: state.best}
+    for weights in (state.last, state.good):
+        if weights.step not in {written.step for written in models.values()}:
+            arrays |= _prefixed(weights.step, weights.arrays)
+    listed = {}
+    for name in (*models, STATE):
+        content = model_bytes(model, models[name]) if name in models else to_bytes(arrays)
         listed[name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
         yield name, content
     position = {
@@ -182,22 +178,6 @@ def _files(state: State, origin: Origin, model: Network) -> Iterator[tuple[str, 
     yield MANIFEST, json.dumps(manifest, indent=2, allow_nan=False).encode("ascii")
 
 
-def _arrays(state: State, model: Network, figures: list[str]) -> Iterator[tuple[str, bytes]]:
-    yield MODEL, model_bytes(model, state.now)
-    if state.best is not None:
-        yield BEST, model_bytes(model, state.best)
-    arrays = {**_prefixed("optimizer", state.optimizer), "totals": state.totals}
-    for name, columns in (("records", _COLUMNS), ("figures", figures)):
-        if columns:
-            rows = [[getattr(record, column) for column in columns] for record in state.records]
-            arrays[name] = np.array(rows, np.float64).reshape(-1, len(columns))
-    written = {weights.step for weights in (state.now, state.best) if weights is not None}
-    for weights in (state.last, state.good):
-        if weights.step not in written:
-            arrays |= _prefixed(weights.step, weights.arrays)
-    yield STATE, to_bytes(arrays)
-
-
 def open_checkpoint(path: Path) -> Checkpoint:
     """Open a checkpoint; raise DamagedCheckpointError unless all files are as its manifest has them."""
     try:
@@ -205,8 +185,13 @@ def open_checkpoint(path: Path) -> Checkpoint:
             raise DamagedCheckpointError(f"{path} is a link: a checkpoint is a folder in its run")
         manifest = _manifest(path / MANIFEST)
         for name, entry in manifest["files"].items():
-            if entry is not None:
-                _compare(path / name, entry["bytes"], entry["sha256"])
+            if entry is None:
+                continue
+            with open_regular(path / name, follow_links=False) as file:
+                if (size := os.fstat(file.fileno()).st_size) != entry["bytes"]:
+                    raise DamagedCheckpointError(f"{path / name} has {size:,} bytes, {entry['bytes']:,} were written")
+                if hashlib.file_digest(file, "sha256").hexdigest() != entry["sha256"]:
+                    raise DamagedCheckpointError(f"{path / name} is not what was written: its SHA-256 differs")
     except OSError as error:
         raise DamagedCheckpointError(f"{error.filename or path}: {error.strerror or error}") from None
     origin = Origin(manifest["experiment"], manifest["data"], manifest["versions"])
@@ -214,23 +199,37 @@ def open_checkpoint(path: Path) -> Checkpoint:
 
 
 def _manifest(path: Path) -> dict[str, Any]:
-    """Read a manifest, every value of the type that it must have."""
+    """Read a manifest, every value of a type and size that it may have."""
     content = read_regular(path, _MOST_BYTES, follow_links=False)
     try:
         manifest = strict_json(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise DamagedCheckpointError(f"{path} is no JSON") from None
     if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
         raise DamagedCheckpointError(f"{path} is no manifest")
     # First: how another format tells its damage is not known here, and what is not damaged must not be passed over.
     if manifest["format"] != FORMAT:
-        found = str(manifest["format"])[:20]
-        raise CheckpointError(f"{path} has format {found}, this gpunn knows {FORMAT}: update gpunn")
+        raise CheckpointError(f"{path} has format {manifest['format']!s:.20}, this gpunn knows {FORMAT}: update gpunn")
     if manifest.pop("sha256", None) != _fingerprint(manifest):
         raise DamagedCheckpointError(f"{path} is not what was written: its SHA-256 differs")
     try:
-        _check(manifest, _MANIFEST, "")
-        _check_values(manifest)
+        _check(manifest, _MANIFEST)
+        position, step = manifest["position"], manifest["step"]
+        if (position["best"] is None) != (manifest["files"].get(BEST) is None):
+            raise ValueError(f"{BEST} must be there if and only if a step is the best")
+        steps = [position["last"], position["good"], position["records"], position["best"] or 0]
+        if not all(0 <= number <= step for number in steps) or step >= 2**31:
+            raise ValueError(f"its steps must lie from 0 to {step}, got {steps}")
+        for name in ("samples", "skipped", "seconds"):
+            if not 0 <= position[name] < math.inf:
+                raise ValueError(f"{name} must be at least 0, got {position[name]!r:.40}")
+        figures = position.get("figures") or []
+        if not all(name in COLUMNS and name not in _COLUMNS for name in figures) or len(set(figures)) < len(figures):
+            raise ValueError(f"figures must be columns of a history, got {figures!r:.40}")
+        if not all(type(size) is int for entry in manifest["data"].values() if entry for size in entry["shape"]):
+            raise ValueError("the shape of its samples must be whole numbers")
+        if not all(isinstance(text, str) for text in manifest["versions"].values()):
+            raise ValueError("its versions must be texts")
     except ValueError as error:
         raise DamagedCheckpointError(f"{path}: {error}") from None
     return manifest
@@ -241,7 +240,7 @@ def _fingerprint(manifest: Any) -> str:
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode("ascii")).hexdigest()
 
 
-def _check(value: Any, wanted: Any, where: str) -> None:
+def _check(value: Any, wanted: Any, where: str = "") -> None:
     """Raise ValueError unless a value has the wanted types; see `_MANIFEST`."""
     if isinstance(wanted, tuple):
         if value is not None:
@@ -253,34 +252,3 @@ def _check(value: Any, wanted: Any, where: str) -> None:
             _check(value.get(key), inner, f"{where}.{key}" if where else key)
     elif type(value) is not wanted:
         raise ValueError(f"{where} must be of type {wanted.__name__}, got {value!r:.40}")
-
-
-def _check_values(manifest: dict[str, Any]) -> None:
-    """Raise ValueError where a value of the right type cannot be."""
-    position, step = manifest["position"], manifest["step"]
-    if (position["best"] is None) != (manifest["files"].get(BEST) is None):
-        raise ValueError(f"{BEST} must be there if and only if a step is the best")
-    steps = [position["last"], position["good"], position["records"], position["best"] or 0]
-    if not all(0 <= number <= step for number in steps) or step >= 2**31:
-        raise ValueError(f"its steps must lie from 0 to {step}, got {steps}")
-    for name in ("samples", "skipped", "seconds"):
-        if not 0 <= position[name] < math.inf:
-            raise ValueError(f"{name} must be at least 0, got {position[name]!r:.40}")
-    figures = position.get("figures") or []
-    if not all(name in COLUMNS and name not in _COLUMNS for name in figures) or len(set(figures)) < len(figures):
-        raise ValueError(f"figures must be columns of a history, got {figures!r:.40}")
-    for entry in manifest["data"].values():
-        if entry is not None and not all(type(size) is int for size in entry["shape"]):
-            raise ValueError("the shape of its samples must be whole numbers")
-    if not all(isinstance(text, str) for text in manifest["versions"].values()):
-        raise ValueError("its versions must be texts")
-
-
-def _compare(path: Path, size: int, sha256: str) -> None:
-    """Raise DamagedCheckpointError unless a file has this size and these bytes."""
-    with open_regular(path, follow_links=False) as file:
-        found = os.fstat(file.fileno()).st_size
-        if found != size:
-            raise DamagedCheckpointError(f"{path} has {found:,} bytes, {size:,} were written")
-        if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
-            raise DamagedCheckpointError(f"{path} is not what was written: its SHA-256 differs")

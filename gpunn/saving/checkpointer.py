@@ -12,10 +12,8 @@ from gpunn.saving.checkpoint import Checkpoint, DamagedCheckpointError, Origin, 
 from gpunn.scalars import positive_whole
 from gpunn.train.trainer import Trainer
 
-Say = Callable[[str], None]
-"""A function that shows a line to a person."""
-MOST_SHARE = 0.02
-"""Share of the time of a training that checkpoints by the clock take at most."""
+Say = Callable[[str], None]  # shows a line to a person
+MOST_SHARE = 0.02  # of the time of a training, for checkpoints by the clock
 
 _NAME = re.compile(r"step-(0|[1-9][0-9]{0,9})")
 
@@ -43,8 +41,7 @@ class Checkpointer:
         self.folder, self._trainer, self.origin, self._plan = folder, trainer, origin, plan
         # The checkpoint that a run resumes is not written again: while it was replaced there would be none.
         self.step: int | None = trainer.done if (folder / f"step-{trainer.done}").is_dir() else None
-        self._asked = trainer.done
-        self._saved, self._took = time.monotonic(), 0.0
+        self._asked, self._saved, self._took = trainer.done, time.monotonic(), 0.0
 
     def is_due(self) -> bool:
         """Whether it is time for a checkpoint; to be asked after a step."""
@@ -52,8 +49,7 @@ class Checkpointer:
         # A device may have been given several steps at once.
         if plan.every is not None and self._asked // plan.every > before // plan.every:
             return True
-        pause = max(60 * plan.minutes, self._took / MOST_SHARE)
-        return plan.minutes > 0 and time.monotonic() - self._saved >= pause
+        return plan.minutes > 0 and time.monotonic() - self._saved >= max(60 * plan.minutes, self._took / MOST_SHARE)
 
     def save(self) -> None:
         """Write a checkpoint of the training unless there are non-finite numbers, and remove those no longer kept."""
@@ -77,9 +73,7 @@ class Checkpointer:
 
 def listed(folder: Path) -> list[tuple[int, Path]]:
     """List step and path of every checkpoint in a folder, whole or not, the newest first."""
-    if not folder.is_dir():
-        return []
-    found = [(_NAME.fullmatch(path.name), path) for path in folder.iterdir()]
+    found = [(_NAME.fullmatch(path.name), path) for path in (folder.iterdir() if folder.is_dir() else ())]
     return sorted(((int(match[1]), path) for match, path in found if match), reverse=True)
 
 

@@ -25,10 +25,8 @@ from gpunn.train.record import Weights
 Model = TypeVar("Model", bound=Network)
 
 FORMAT = 1
-MOST_INPUTS = 2**20
-"""Inputs of one sample, or units of a layer, for which a file may ask whatever its size."""
-# With the names of 65,536 classes.
-_MOST_HEADER = 2 << 20
+MOST_INPUTS = 2**20  # of one sample, or units of a layer, for which a file may ask whatever its size
+_MOST_HEADER = 2 << 20  # bytes, with the names of 65,536 classes
 
 
 def save_model(model: Network, path: str | os.PathLike[str]) -> None:
@@ -49,7 +47,7 @@ def model_bytes(model: Network, weights: Weights | None = None) -> bytes:
 def _described(model: Network, trained: tuple[int, int] | None = None) -> dict[str, Any]:
     """Describe a model beside its numbers."""
     model._built()
-    description = {
+    return {
         "format": FORMAT,
         "layers": [to_built_config(layer) for layer in model.layers],
         "loss": None if model.loss is None else to_config(model.loss),
@@ -60,21 +58,18 @@ def _described(model: Network, trained: tuple[int, int] | None = None) -> dict[s
         "dtype": model.dtype,
         "seed": model.seed,
         "trained": trained or (model.epochs_trained, model.steps_trained),
+        **({} if model.trained_on is None else {"trained_on": asdict(model.trained_on)}),
     }
-    if model.trained_on is not None:
-        description["trained_on"] = asdict(model.trained_on)
-    return description
 
 
 def read_model(kind: type[Model], path: str | os.PathLike[str], device: str, batch_size: int) -> Model:
     """Read a model file as a network of some class; see `gpunn.load_model`."""
-    backend, batch_size = select(device), positive_whole(batch_size, "batch size")
-    path = as_path(path)
+    backend, batch_size, path = select(device), positive_whole(batch_size, "batch size"), as_path(path)
     try:
         with open_regular(path) as file:
-            header = read_header(file, _MOST_HEADER)
-            description = _description(header.metadata)
-            arrays = read_values(file, header.layout, str(path))
+            metadata, layout = read_header(file, _MOST_HEADER)
+            description = _description(metadata)
+            arrays = read_values(file, layout, str(path))
     except ModelFileError as error:
         raise ModelFileError(f"{path} {error}") from None
     except DataError as error:
@@ -92,15 +87,17 @@ def read_model(kind: type[Model], path: str | os.PathLike[str], device: str, bat
         model.count_on(*description.get("trained", (0, 0)))
         model.loss = None if loss is None else from_config("loss", loss)
         model.class_names = tuple(description["class_names"])
-        model.task = _task(description.get("task"), model)
+        if (task := description.get("task")) is not None:
+            model.task = Task(task)
+        elif model.loss:  # a file of an earlier version, which has names for labels alone
+            model.task = model.loss.task(bool(model.class_names))
         model.input_scale = float(description["input_scale"])
         model.trained_on = _trained_on(description.get("trained_on"), model)
     except MemoryError as error:
-
-        def needed(count: int) -> int:
-            return count_network(model.layers, shape, count, backend, dtype).nbytes
-
-        raise shortage(error, needed, batch_size, backend, 0, backend.free_bytes()) from None
+        free = backend.free_bytes()
+        raise shortage(
+            error, lambda n: count_network(model.layers, shape, n, backend, dtype).nbytes, batch_size, backend, 0, free
+        ) from None
     except (GpunnError, KeyError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else error
         raise ModelFileError(f"{path} describes no network that can be made: {reason}") from None
@@ -125,24 +122,17 @@ def _description(metadata: dict[str, str]) -> dict[str, Any]:
 
 
 def _check_values(description: dict[str, Any]) -> None:
-    """Raise ModelFileError where names, counts or scale cannot be."""
+    """Raise ModelFileError where names, counts, task or scale cannot be."""
     names, trained, scale = description["class_names"], description.get("trained", [0, 0]), description["input_scale"]
     if not isinstance(names, list) or not all(isinstance(name, str) and name.isprintable() for name in names):
         raise ModelFileError("class_names must be texts of one line")
     are_counts = isinstance(trained, list) and all(type(count) is int and 0 <= count < 2**31 for count in trained)
     if not are_counts or len(trained) != 2:
         raise ModelFileError("trained must be its epochs and steps, two whole numbers below 2³¹")
+    if description.get("task") not in (tasks := [None, *(task.value for task in Task)]):
+        raise ModelFileError(f"task must be {', '.join(map(str, tasks[1:]))}, got {description['task']!r:.40}")
     if type(scale) not in (int, float) or not 0 < scale < float("inf"):
         raise ModelFileError(f"input_scale must be a number above 0, got {scale!r}")
-
-
-def _task(value: Any, model: Network) -> Task | None:
-    """Return the task of a network; files of earlier versions do not say it, but have names for labels alone."""
-    if value is None:
-        return None if model.loss is None else model.loss.task(bool(model.class_names))
-    if value not in [task.value for task in Task]:
-        raise ModelFileError(f"task must be {', '.join(task.value for task in Task)}, got {value!r:.40}")
-    return Task(value)
 
 
 def _trained_on(table: Any, model: Network) -> TrainingInputs | None:
@@ -165,11 +155,9 @@ def _check_sizes(description: dict[str, Any], arrays: dict[str, Any]) -> None:
     for table in tables:  # and those within it, which are added meanwhile
         tables += [each for each in table.values() if isinstance(each, dict)]
     shape = [positive_whole(size, "input shape") for size in description["input_shape"]]
-    sizes: list[Any] = [*shape, prod(shape)]
-    for key in ("units", "filters", "size", "padding"):
-        values = [layer.get(key, 1) for layer in tables]
-        sizes += [size for value in values for size in (value if isinstance(value, list) else [value])]
-    for size in sizes:
+    values = [table.get(key, 1) for table in tables for key in ("units", "filters", "size", "padding")]
+    sizes = (size for value in values for size in (value if isinstance(value, list) else [value]))
+    for size in (*shape, prod(shape), *sizes):
         if isinstance(size, int) and not size <= max(expected, MOST_INPUTS):
             raise ModelFileError(f"a size of {size!r} does not fit the {expected} numbers of the file")
     for name, array in arrays.items():

@@ -12,7 +12,7 @@ import io
 import json
 import os
 from math import prod
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -20,42 +20,32 @@ from gpunn.backend.limits import require
 from gpunn.errors import DataError
 from gpunn.nn.parameter import Arrays
 
-Layout = dict[str, tuple[tuple[int, ...], str]]
-"""Shape and dtype of each array of a file."""
+Layout = dict[str, tuple[tuple[int, ...], str]]  # shape and dtype of each array, in the order of their values
 
 _METADATA = "__metadata__"
 _TYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BOOL": "bool"}
 _TYPES |= {f"{kind}{bits}": f"{word}{bits}" for kind, word in (("I", "int"), ("U", "uint")) for bits in (8, 16, 32, 64)}
 _WORDS = {word: kind for kind, word in _TYPES.items()}
-_ALIGNMENT = 8
 _MOST_DIMENSIONS = 8
-
-
-class Header(NamedTuple):
-    """Texts by name, and the layout of the arrays in the order of their values."""
-
-    metadata: dict[str, str]
-    layout: Layout
 
 
 def to_bytes(arrays: Arrays, metadata: dict[str, str] | None = None) -> bytes:
     """Make the content of a file that holds these arrays."""
     # The widest first, so that each begins at a multiple of its own width.
-    names = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))
+    ordered = sorted(arrays.items(), key=lambda item: (-item[1].itemsize, item[0]))
     header: dict[str, Any] = {} if metadata is None else {_METADATA: metadata}
     place = 0
-    for name in names:
-        array = arrays[name]
+    for name, array in ordered:
         offsets = [place, place := place + array.nbytes]
         header[name] = {"dtype": _WORDS[str(array.dtype)], "shape": list(array.shape), "data_offsets": offsets}
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text = text.ljust(-(-len(text) // _ALIGNMENT) * _ALIGNMENT)
-    values = (np.ascontiguousarray(arrays[name], _little(str(arrays[name].dtype))).tobytes() for name in names)
+    text += b" " * (-len(text) % 8)
+    values = (np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes() for _, array in ordered)
     return b"".join((len(text).to_bytes(8, "little"), text, *values))
 
 
-def read_header(file: io.BufferedReader, most_bytes: int) -> Header:
-    """Read a header of at most `most_bytes`, which take up to thirty times their size; the file has all it promises."""
+def read_header(file: io.BufferedReader, most_bytes: int) -> tuple[dict[str, str], Layout]:
+    """Read texts and layout of a header of at most `most_bytes` (in memory thirty times that); check all places."""
     size = os.fstat(file.fileno()).st_size
     start = file.read(8)
     length = int.from_bytes(start, "little")
@@ -65,7 +55,7 @@ def read_header(file: io.BufferedReader, most_bytes: int) -> Header:
         raise DataError(f"its header promises {length:,} bytes, at most {most_bytes:,} are read")
     try:
         table = strict_json(file.read(length))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"its header is no JSON ({error})") from None
     if not isinstance(table, dict):
         raise DataError("its header is no table")
@@ -79,7 +69,7 @@ def read_header(file: io.BufferedReader, most_bytes: int) -> Header:
         layout[name], place = (shape, dtype), end
     if place != size - 8 - length:
         raise DataError(f"its arrays take {place:,} bytes, the file has {size - 8 - length:,} for them")
-    return Header(metadata, layout)
+    return metadata, layout
 
 
 def _entry(name: str, entry: Any) -> tuple[int, int, str, tuple[int, ...], str]:
@@ -91,10 +81,10 @@ def _entry(name: str, entry: Any) -> tuple[int, int, str, tuple[int, ...], str]:
         raise DataError(f"{name!r:.80} has the type {kind!r:.80}, expected one of {', '.join(_TYPES)}")
     if not _are_sizes(shape, _MOST_DIMENSIONS) or not _are_sizes(offsets, 2) or len(offsets) < 2:
         raise DataError(f"{name!r:.80} has no shape of up to {_MOST_DIMENSIONS} sizes, or no begin and end")
-    dtype = _TYPES[kind]
-    if (nbytes := _nbytes(tuple(shape), dtype)) != offsets[1] - offsets[0]:
-        raise DataError(f"{name!r:.80} takes {nbytes} bytes, its place has {offsets[1] - offsets[0]}")
-    return offsets[0], offsets[1], name, tuple(shape), dtype
+    begin, end = offsets
+    if (nbytes := prod(shape) * np.dtype(_TYPES[kind]).itemsize) != end - begin:
+        raise DataError(f"{name!r:.80} takes {nbytes} bytes, its place has {end - begin}")
+    return begin, end, name, tuple(shape), _TYPES[kind]
 
 
 def _are_sizes(values: Any, most: int) -> bool:
@@ -102,7 +92,7 @@ def _are_sizes(values: Any, most: int) -> bool:
 
 
 def strict_json(content: bytes) -> Any:
-    """Parse JSON that has no NaN and no name twice; raise ValueError for any other."""
+    """Parse JSON that has no NaN and no name twice; raise ValueError or RecursionError for any other."""
 
     def table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         made = dict(pairs)
@@ -113,27 +103,16 @@ def strict_json(content: bytes) -> Any:
     def refuse(constant: str) -> NoReturn:
         raise ValueError(f"{constant} is no number of JSON")
 
-    try:
-        return json.loads(content.decode("utf-8"), object_pairs_hook=table, parse_constant=refuse)
-    except RecursionError as error:
-        raise ValueError(error) from None
+    return json.loads(content.decode("utf-8"), object_pairs_hook=table, parse_constant=refuse)
 
 
 def read_values(file: io.BufferedReader, layout: Layout, what: str) -> Arrays:
     """Read the arrays that a header promises, from a file that stands behind it; `what` names the file."""
-    require(sum(_nbytes(*entry) for entry in layout.values()), what)
+    require(sum(prod(shape) * np.dtype(dtype).itemsize for shape, dtype in layout.values()), what)
     arrays = {}
     for name, (shape, dtype) in layout.items():
-        array = np.empty(shape, _little(dtype))
+        array = np.empty(shape, np.dtype(dtype).newbyteorder("<"))
         if array.size and file.readinto(array.reshape(-1).view(np.uint8).data) < array.nbytes:
             raise DataError(f"it ends within {name!r:.80}")
         arrays[name] = array.astype(dtype, copy=False)
     return arrays
-
-
-def _nbytes(shape: tuple[int, ...], dtype: str) -> int:
-    return prod(shape) * np.dtype(dtype).itemsize
-
-
-def _little(dtype: str) -> np.dtype[Any]:
-    return np.dtype(dtype).newbyteorder("<")
