@@ -15,8 +15,8 @@ from statistics import fmean
 from machine import RESULTS, command, machine, write_result
 
 from gpunn.experiments import run
+from gpunn.experiments.experiment import read_experiment
 from gpunn.experiments.folder import METRICS
-from gpunn.experiments.recipes import read_experiment
 
 ALIKE = 0.0015
 """How far the mean of a GPU may be from that of the CPU on the same seeds."""

@@ -17,7 +17,7 @@ from typing import Any
 from machine import command, machine
 from profiler import profile
 
-from gpunn.experiments.recipes import read_experiment
+from gpunn.experiments.experiment import read_experiment
 from gpunn.saving.checkpoint import write_checkpoint
 from gpunn.train.monitor import FiniteCheck
 

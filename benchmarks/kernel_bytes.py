@@ -16,8 +16,7 @@ import numpy as np
 import gpunn as gn
 from gpunn.backend.devices import select
 from gpunn.config import from_config
-from gpunn.experiments.experiment import with_units
-from gpunn.experiments.recipes import read_experiment
+from gpunn.experiments.experiment import read_experiment, with_units
 from gpunn.kernels.random import epoch_order
 from gpunn.train.arguments import TrainOptions
 from gpunn.train.trainer import Trainer

@@ -22,8 +22,8 @@ from pictures import IMAGES, shrink
 
 from gpunn import History
 from gpunn.experiments import run
+from gpunn.experiments.experiment import read_experiment
 from gpunn.experiments.folder import HISTORY
-from gpunn.experiments.recipes import read_experiment
 from gpunn.reports import plot_curves
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 from gpunn.data import load_data
 from gpunn.data.load import user_cache
 from gpunn.errors import GpunnError
-from gpunn.experiments.experiment import with_units
-from gpunn.experiments.recipes import read_experiment
+from gpunn.experiments.experiment import read_experiment, with_units
 from gpunn.kernels.random import epoch_order
 from gpunn.train.schedules import OneCycle
 

@@ -95,7 +95,7 @@ def train(recipe: str | None, out: str | None, resume: str | None, profile: bool
     run that has diverged --learning-rate too.
     """
     from gpunn.experiments import run
-    from gpunn.experiments.recipes import read_experiment
+    from gpunn.experiments.experiment import read_experiment
 
     report = _from_source("profile_report", "the profiler comes").write_profile if profile else None
     options["checkpoints"] = {name: options.pop(name) for name in ("every", "minutes", "keep")}
@@ -180,7 +180,7 @@ def doctor() -> None:
 @cli.command()
 def recipes() -> None:
     """List the recipes that come with gpunn."""
-    from gpunn.experiments.recipes import read_experiment, recipes
+    from gpunn.experiments.experiment import read_experiment, recipes
 
     known = recipes()
     for name in known:

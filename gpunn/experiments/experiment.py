@@ -1,18 +1,21 @@
-"""Experiments: everything that a run depends on, as a TOML file from which it runs the same again."""
+"""Experiments: everything that a run depends on, as TOML that comes with gpunn or is yours, read by closed lists."""
 
 import os
+import re
 import sys
+import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 import numpy as np
 
-from gpunn.config import from_config, to_built_config, to_config
+from gpunn.config import MOST_LAYERS, check_names, from_config, from_table, nearest, to_built_config, to_config
 from gpunn.data import NAMES, Data, load_data
-from gpunn.errors import DataError
+from gpunn.errors import DataError, OptionError
+from gpunn.files import read_regular
 from gpunn.nn.tasks import Task
 from gpunn.saving.checkpoint import Origin
 from gpunn.saving.checkpointer import CheckpointPart
@@ -21,14 +24,13 @@ from gpunn.train.arguments import PlainOptions, TrainOptions
 from gpunn.train.trainer import Trainer
 from gpunn.version import __version__
 
-OUTPUTS = "outputs"  # units of a Dense that has as many as the data have classes, or float targets
 LIBRARIES = {"python": ".".join(map(str, sys.version_info[:3])), "numpy": np.__version__}
-"""Versions of Python and NumPy."""
 
-_PARTS = ("loss", "optimizer", "regularizer", "augmentation")
+_PARTS = ("optimizer", "loss", "regularizer", "augmentation")
 _URI = "file://"
-# Fewer samples say too little about the gradient for the learning rates of the recipes.
-_LEAST_BATCH = 32
+_MOST_BYTES = 1 << 16  # a file of a few lines: what is larger is something else
+_MOST_DOTS = 16  # of a line: between the parts of a key they take tomllib the square of their number, and more memory
+_LEAST_BATCH = 32  # fewer samples say too little about the gradient for the learning rates of the recipes
 
 
 @dataclass(frozen=True)
@@ -73,38 +75,29 @@ class Experiment:
     augmentation: dict[str, Any] | None = None
     checkpoints: CheckpointPart = field(default_factory=CheckpointPart)
 
-    def with_options(
-        self,
-        *,
-        data: str | None = None,
-        learning_rate: float | None = None,
-        batch_size: int | None = None,
-        checkpoints: Mapping[str, Any] | None = None,
-        **training: Any,
-    ) -> Self:
-        """Return a changed experiment: its data, learning rate (of a schedule, its peak), and fields of its sections.
+    def with_options(self, *, data: str | None = None, checkpoints: Mapping[str, Any] = {}, **options: Any) -> Self:
+        """Return a changed experiment: its data, fields of its sections, its learning rate (of a schedule, the peak).
 
-        None leaves a value as it is; a given batch size is kept however few samples there are.
+        None leaves a value as it is; a given batch size is kept however few samples there are. With `at_epoch` the
+        learning rate changes there.
         """
-        changed = _given(training)
+        changed, kept = ({k: v for k, v in given.items() if v is not None} for given in (options, checkpoints))
+        rate, epoch, optimizer = changed.pop("learning_rate", None), changed.pop("at_epoch", None), self.optimizer
         part = self.data if data is None else replace(self.data, source=_located(data))
-        if batch_size is not None:
-            changed.update(batch_size=batch_size, least_steps=0)
         if data is not None or "seed" in changed:
             part = replace(part, shape=(), sha256="")  # other samples, so these fingerprints no longer apply
-        made = replace(self, data=part, training=replace(self.training, **changed))
-        made = replace(made, checkpoints=replace(self.checkpoints, **_given(checkpoints or {})))
-        return made if learning_rate is None else made._optimized_by(_with_rate(self.optimizer, learning_rate))
-
-    def with_changed_rate(self, learning_rate: float, epoch: float) -> Self:
-        """Return an experiment whose learning rate changes at an epoch."""
-        after = _with_rate(self.optimizer, learning_rate)["learning_rate"]
-        changed = {"type": "Changed", "before": self.optimizer["learning_rate"], "at": epoch, "after": after}
-        return self._optimized_by({**self.optimizer, "learning_rate": changed})
-
-    def _optimized_by(self, optimizer: dict[str, Any]) -> Self:
-        from_config("optimizer", optimizer)  # which refuses a rate that cannot be
-        return replace(self, optimizer=optimizer)
+        if "batch_size" in changed:
+            changed["least_steps"] = 0
+        if rate is not None:
+            before = last = optimizer.get("learning_rate")
+            while isinstance(last, dict) and last["type"] == "Changed":
+                last = last["after"]
+            after = {**last, "peak" if last["type"] == "OneCycle" else "rate": rate} if isinstance(last, dict) else rate
+            changing = {"type": "Changed", "before": before, "at": epoch, "after": after}
+            optimizer = {**optimizer, "learning_rate": after if epoch is None else changing}
+            from_config("optimizer", optimizer)  # which refuses a rate that cannot be
+        training, plan = replace(self.training, **changed), replace(self.checkpoints, **kept)
+        return replace(self, data=part, training=training, optimizer=optimizer, checkpoints=plan)
 
     def load_data(self) -> Data:
         """Load the data; raise DataError unless they are those that the experiment was written with."""
@@ -113,10 +106,8 @@ class Experiment:
         if self.loss and data.train.one_hot and from_config("loss", self.loss).of_targets is Task.BINARY:
             data = data.as_floats()  # as the trainer would, but the fingerprint is of what is trained on
         if part.sha256 and data.train.sha256() != part.sha256:
-            raise DataError(
-                f"{part.source} does not hold the training data that this experiment was made with: name the data on "
-                "the command line to train on them all the same"
-            )
+            mend = "name the data on the command line to train on them all the same"
+            raise DataError(f"{part.source} does not hold the training data that this experiment was made with: {mend}")
         return data
 
     def model(self, data: Data) -> Sequential:
@@ -133,12 +124,11 @@ class Experiment:
     def resolved(self, trainer: Trainer) -> Self:
         """Fill in data, device, loss and initial weights from the trainer."""
         train, regularizer = trainer.data.train, trainer.options.regularizer
+        training = replace(self.training, batch_size=trainer.batch_size, device=trainer.backend.device, least_steps=0)
         return replace(
             self,
             data=replace(self.data, source=_located(self.data.source), shape=train.shape, sha256=train.sha256()),
-            training=replace(
-                self.training, batch_size=trainer.batch_size, device=trainer.backend.device, least_steps=0
-            ),
+            training=training,
             layers=tuple(to_built_config(layer) for layer in trainer.model.layers),
             loss=to_config(trainer.loss),
             optimizer=to_config(trainer.optimizer),
@@ -150,7 +140,10 @@ class Experiment:
         """Write the experiment as a file that `read_experiment` reads."""
         import tomli_w
 
-        return tomli_w.dumps(_plain(asdict(replace(self, data=replace(self.data, source=_written(self.data.source))))))
+        source = self.data.source
+        if source != source.encode(errors="replace").decode():  # its bytes are no UTF-8
+            source = _URI + quote_from_bytes(os.fsencode(Path(source).absolute()))
+        return tomli_w.dumps(_plain(asdict(replace(self, data=replace(self.data, source=source)))))
 
     def origin(self, trainer: Trainer) -> Origin:
         """Describe what a run is made of, to be written into its checkpoints."""
@@ -171,23 +164,9 @@ def versions(trainer: Trainer) -> dict[str, str]:
     return {"gpunn": __version__, **LIBRARIES, "device": trainer.backend.description}
 
 
-def _given(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}
-
-
 def with_units(layer: Any, outputs: int) -> Any:
-    """Return a layer's table with `units = "outputs"` replaced by a number."""
-    return {**layer, "units": outputs} if isinstance(layer, dict) and layer.get("units") == OUTPUTS else layer
-
-
-def _with_rate(optimizer: dict[str, Any], rate: float) -> dict[str, Any]:
-    """Return an optimizer's table with another learning rate, or peak of its schedule."""
-    given = optimizer.get("learning_rate")
-    while isinstance(given, dict) and given["type"] == "Changed":
-        given = given["after"]
-    if isinstance(given, dict):
-        return {**optimizer, "learning_rate": {**given, "peak" if given["type"] == "OneCycle" else "rate": rate}}
-    return {**optimizer, "learning_rate": rate}
+    """Return a layer's table with `units = "outputs"` replaced by the number of classes or float targets."""
+    return {**layer, "units": outputs} if isinstance(layer, dict) and layer.get("units") == "outputs" else layer
 
 
 def _located(source: str) -> str:
@@ -199,19 +178,82 @@ def _located(source: str) -> str:
         return source  # what is wrong with it is said when the data are loaded
 
 
-def _written(source: str) -> str:
-    """Write a source as text: a path whose bytes are no UTF-8 becomes a URI."""
-    is_text = source == source.encode(errors="replace").decode()
-    return source if is_text else _URI + quote_from_bytes(os.fsencode(Path(source).absolute()))
-
-
-def read_source(written: str) -> str:
-    """Read a source that `to_toml` has written."""
-    return os.fsdecode(unquote_to_bytes(written.removeprefix(_URI))) if written.startswith(_URI) else written
-
-
 def _plain(value: Any) -> Any:
     """Convert to TOML's types: no None, nothing empty, tuples as lists."""
     if isinstance(value, dict):
         return {key: _plain(inner) for key, inner in value.items() if inner is not None and inner not in ("", ())}
     return [_plain(inner) for inner in value] if isinstance(value, tuple | list) else value
+
+
+def recipes() -> dict[str, Path]:
+    """Return the files of the recipes that come with gpunn, by name."""
+    return dict(sorted((path.stem, path) for path in Path(__file__).with_name("recipes").glob("*.toml")))
+
+
+def read_experiment(recipe: str) -> Experiment:
+    """Read a recipe by its name, or an experiment file; raise OptionError where that cannot be."""
+    known, path = recipes(), Path(recipe)
+    if recipe in known:
+        path = known[recipe]
+    elif path.suffix != ".toml" and path.name == recipe:
+        expected = f"expected {', '.join(known)} or a .toml file{nearest(recipe, known, ', did you mean {}?')}"
+        raise OptionError(f"unknown recipe {recipe!r}: {expected}")
+    try:
+        text = read_regular(path, _MOST_BYTES).decode("utf-8")
+        return parse_experiment(text, recipe if recipe in known else str(path))
+    except OSError as error:
+        raise OptionError(f"recipe {path} cannot be read ({error.strerror or error}): check the path") from None
+    except UnicodeDecodeError:
+        raise OptionError(f"recipe {path} is not UTF-8 text: it is no experiment file") from None
+
+
+def parse_experiment(text: str, where: str) -> Experiment:
+    """Read an experiment from TOML that errors call `where`; raise OptionError for all that cannot be."""
+    try:
+        for number, line in enumerate(text.splitlines(), 1):
+            if line.count(".") > _MOST_DOTS:
+                raise OptionError(f"line {number} has more than {_MOST_DOTS} dots, and no experiment needs so many")
+        table = tomllib.loads(text)
+        # A file may have a name that no run may have.
+        return _parse(table, re.sub(r"[^\w.-]+", "_", Path(where).stem).lstrip(".") or "experiment")
+    except tomllib.TOMLDecodeError as error:
+        raise OptionError(f"{where} is no TOML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise OptionError(f"{where} is no experiment: its tables are nested too deeply") from None
+    except OptionError as error:
+        raise OptionError(f"{where}: {error}") from None
+    except ValueError as error:  # a number of more digits than Python reads or shows
+        raise OptionError(f"{where} is no experiment: {error}") from None
+
+
+def _parse(table: dict[str, Any], stem: str) -> Experiment:
+    check_names(table, [field.name for field in fields(Experiment)], "an experiment")
+    for key in ("layers", "optimizer"):
+        if key not in table:
+            raise OptionError(f"{key} is missing: an experiment has layers and an optimizer")
+    layers = table["layers"]
+    if not isinstance(layers, list) or not 0 < len(layers) <= MOST_LAYERS:
+        raise OptionError(f"layers must be a list of 1 to {MOST_LAYERS:,} tables, each with a type")
+    parts = {kind: table[kind] for kind in _PARTS if kind in table}
+    # Everything is made once, so that what cannot be is said before any data are read.
+    for kind, part in [*(("layer", with_units(layer, 1)) for layer in layers), *parts.items()]:
+        from_config(kind, part)
+    texts = {key: table.get(key, default) for key, default in (("name", stem), ("description", ""), ("version", ""))}
+    for key, text in texts.items():
+        if not isinstance(text, str) or not text.isprintable():
+            raise OptionError(f"{key} must be a text of one line, got {text!r}")
+    if not re.fullmatch(r"(?!\.)[\w.-]+", texts["name"]):
+        raise OptionError(f"name must be letters, digits, '-', '_' and '.', got {texts['name']!r}")
+    sections = {"data": DataPart, "training": TrainingPart, "checkpoints": CheckpointPart}
+    made = {section: from_table(part, table.get(section, {}), section) for section, part in sections.items()}
+    data = made["data"]
+    if data.source.startswith(_URI):
+        made["data"] = replace(data, source=os.fsdecode(unquote_to_bytes(data.source.removeprefix(_URI))))
+    if len(data.shape) not in (0, 1, 3) or not all(type(size) is int and 0 < size < 2**31 for size in data.shape):
+        raise OptionError(f"data.shape must be [features] or [height, width, channels], got {list(data.shape)}")
+    made |= texts | {kind: _table(part) for kind, part in parts.items()}
+    return Experiment(**made, layers=tuple(map(_table, layers)))
+
+
+def _table(config: Any) -> Any:
+    return {"type": config} if isinstance(config, str) else config

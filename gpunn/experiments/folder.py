@@ -12,35 +12,39 @@ from pathlib import Path
 
 from gpunn.backend.limits import size
 from gpunn.errors import OutputError
-from gpunn.reports.pictures import ACTIVATIONS, CONFUSION, CURVES, FILTERS, MISTAKES
 from gpunn.saving.checkpointer import Say
 from gpunn.train.trainer import Trainer
 
 EXPERIMENT, HISTORY, METRICS, MODEL = "experiment.toml", "history.csv", "metrics.json", "model.safetensors"
-FILES = (EXPERIMENT, HISTORY, METRICS, MODEL, CURVES, CONFUSION, MISTAKES, FILTERS, ACTIVATIONS)
 CHECKPOINTS, LOCK = "checkpoints", ".lock"
-
-# What a run writes besides its network: five pictures and some text.
-_ROOM = 2 << 20
+_ROOM = 2 << 20  # bytes that a run writes besides its network: five pictures and some text
 
 
 @contextlib.contextmanager
 def new_folder(out: str | os.PathLike[str] | None, stem: str, say: Say) -> Iterator[Path]:
     """Make and lock a folder for a new run, by default the next free runs/<stem>-<n>; an empty one does not stay."""
     folder = _made(out, stem)
-    if not holds_run(folder):
-        _check_empty(folder)  # before a lock is made in a folder that is somebody else's
+    try:  # before a lock is made in a folder that is somebody else's
+        there = [] if holds_run(folder) else sorted(path.name for path in folder.iterdir() if path.name != LOCK)
+    except OSError as error:
+        raise _unusable("read", folder, error) from None
+    if there:
+        holds = f"it holds {there[0]}{f' and {len(there) - 1:,} more' if len(there) > 1 else ''}"
+        mend = f"give a new or an empty folder by --out, such as {folder / 'run'}"
+        raise OutputError(f"{folder} is no run and not empty: {holds}: {mend}")
     with locked(folder, say):
         try:
             if holds_run(folder):
-                raise OutputError(
-                    f"{folder} already holds a run: go on with it by --resume {folder}, give another folder by --out, "
-                    "or remove this one"
-                )
-            _check_empty(folder)
+                mend = f"go on with it by --resume {folder}, give another folder by --out, or remove this one"
+                raise OutputError(f"{folder} already holds a run: {mend}")
             yield folder
         except BaseException:
-            _remove_empty(folder)
+            with contextlib.suppress(OSError):  # of a folder that holds anything
+                if [path.name for path in folder.iterdir()] == [LOCK]:
+                    (folder / LOCK).unlink()
+                folder.rmdir()
+                if folder.parent == Path("runs"):
+                    folder.parent.rmdir()
             raise
 
 
@@ -51,23 +55,8 @@ def holds_run(folder: Path) -> bool:
     return False
 
 
-def _check_empty(folder: Path) -> None:
-    """Raise OutputError where a folder holds anything besides a lock."""
-    try:
-        there = sorted(path.name for path in folder.iterdir() if path.name != LOCK)
-    except OSError as error:
-        raise _unusable("read", folder, error) from None
-    if there:
-        more = f" and {len(there) - 1:,} more" if len(there) > 1 else ""
-        raise OutputError(
-            f"{folder} is no run and not empty: it holds {there[0]}{more}: give a new or an empty folder by --out, "
-            f"such as {folder / 'run'}"
-        )
-
-
 def _made(out: str | os.PathLike[str] | None, stem: str) -> Path:
-    stem = re.sub(r"[^\w.-]+", "_", stem)
-    folder = Path("runs" if out is None else out)
+    folder, stem = Path("runs" if out is None else out), re.sub(r"[^\w.-]+", "_", stem)
     try:
         if out is not None:
             folder.mkdir(parents=True, exist_ok=True)
@@ -75,8 +64,7 @@ def _made(out: str | os.PathLike[str] | None, stem: str) -> Path:
         folder.mkdir(exist_ok=True)
         for number in count(1):
             with contextlib.suppress(FileExistsError):
-                numbered = folder / f"{stem}-{number}"
-                numbered.mkdir()
+                (numbered := folder / f"{stem}-{number}").mkdir()
                 return numbered
     except OSError as error:
         reason = ""
@@ -102,9 +90,8 @@ def locked(folder: Path, say: Say) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise OutputError(
-                f"another gpunn train is at work in {folder}: wait for it, or give another folder by --out"
-            ) from None
+            mend = "wait for it, or give another folder by --out"
+            raise OutputError(f"another gpunn train is at work in {folder}: {mend}") from None
         except OSError as error:
             if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP):
                 raise OutputError(f"cannot lock {folder}: {error.strerror or error}") from None
@@ -120,13 +107,3 @@ def check_room(folder: Path, trainer: Trainer, checkpoints: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise OutputError(f"{folder} has {size(free)} free, the results take about {size(needed)}")
-
-
-def _remove_empty(folder: Path) -> None:
-    """Remove the folders of a run that did not begin, unless they hold anything."""
-    with contextlib.suppress(OSError):
-        if [path.name for path in folder.iterdir()] == [LOCK]:
-            (folder / LOCK).unlink()
-        folder.rmdir()
-        if folder.parent == Path("runs"):
-            folder.parent.rmdir()

@@ -12,9 +12,8 @@ from typing import Any
 from gpunn.data import load_data
 from gpunn.data.formats.inputs import read_inputs
 from gpunn.errors import DataError, GpunnError, ModelFileError, in_one_line
-from gpunn.experiments.experiment import Experiment
+from gpunn.experiments.experiment import Experiment, read_experiment
 from gpunn.experiments.folder import CHECKPOINTS, EXPERIMENT, MODEL
-from gpunn.experiments.recipes import read_experiment
 from gpunn.nn.tasks import Task, by_class
 from gpunn.saving.checkpoint import BEST
 from gpunn.saving.checkpointer import Say, listed
@@ -32,11 +31,6 @@ class Answer:
     probability: float  # nan there
     outputs: list[float]
     answers: tuple[int, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return all that applies, by name."""
-        applies = {"label": bool(self.label), "probability": bool(self.label), "answers": bool(self.answers)}
-        return {name: value for name, value in asdict(self).items() if applies.get(name, True)}
 
 
 def load_run(run: str, device: str = "auto") -> tuple[Sequential, Experiment | None]:
@@ -67,8 +61,7 @@ def evaluate_run(run: str, source: str | None = None, device: str = "auto") -> s
     else:
         data = experiment.load_data()
         samples, part = data.validation or data.train, "validation set"
-    if data.has_test:
-        assert data.test is not None
+    if data.test is not None:
         samples, part = data.test, "test set"
     samples = renumbered(samples, data.class_names, model.class_names)
     return f"{data.name}, {part} ({len(samples):,}): {model.evaluate(samples)}"
@@ -122,7 +115,8 @@ def format_answers(answers: Iterable[Answer], form: str, encoding: str = "utf-8"
     """Format answers as "text" (one line a sample), "csv" or "json"; JSON escapes what the encoding has not."""
     found = list(answers)
     if form == "json":
-        table = [answer.to_dict() for answer in found]
+        there = (asdict(answer).items() for answer in found)
+        table = [{key: value for key, value in items if value == value and value not in ("", ())} for items in there]
         text = json.dumps(table, indent=2, ensure_ascii=False)
         return text if text.encode(encoding, "replace").decode(encoding) == text else json.dumps(table, indent=2)
     if form == "csv":

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gpunn import reports
-from gpunn.data import Data
-from gpunn.errors import DataError, ShapeError
+from gpunn.errors import DataError, DivergenceError, ShapeError
 from gpunn.experiments.experiment import LIBRARIES, Experiment
 from gpunn.experiments.folder import HISTORY, METRICS, MODEL
 from gpunn.files import write_atomically
@@ -18,7 +17,6 @@ from gpunn.reports.pictures import CONFUSION, CURVES, MISTAKES, draw_answers, dr
 from gpunn.saving.checkpointer import Say
 from gpunn.saving.model_file import save_model
 from gpunn.train.evaluator import Evaluation, evaluate
-from gpunn.train.record import Record
 from gpunn.train.trainer import Trainer
 
 
@@ -27,21 +25,18 @@ def introduce(trainer: Trainer, folder: Path, say: Say) -> None:
     data, train, backend = trainer.data, trainer.data.train, trainer.backend
     shape = " × ".join(map(str, train.shape))
     kind = f"{train.classes} classes" if train.classes else f"{train.targets.shape[1]} float targets"
+    count = f"{len(data.validation):,}" if data.validation else "none"
+    watched = f"{count} for validation; {'test set closed until the end' if data.has_test else 'no test set'}"
+    if data.validation_is_test:
+        watched = f"the published test set ({count}) is watched as validation set"
+        watched += ", so its accuracy is no measure of unseen data"
     say(f"device      {backend.description} ({backend.reason})")
-    say(f"data        {data.name}: {len(train):,} training samples of {shape}, {kind}{_watched(data)}")
+    say(f"data        {data.name}: {len(train):,} training samples of {shape}, {kind}; {watched}")
     if trainer.placement:
         say(f"data on     {trainer.placement}")
     say(f"run folder  {folder}\n\n{summary(trainer.model)}\n")
     if trainer.done:
         say(f"resumed     from step {trainer.done}, epoch {trainer.done / trainer.step.steps_per_epoch:.4g}")
-
-
-def _watched(data: Data) -> str:
-    count = f"{len(data.validation):,}" if data.validation else "none"
-    if data.validation_is_test:
-        watched = f"the published test set ({count}) is watched as validation set"
-        return f"; {watched}, so its accuracy is no measure of unseen data"
-    return f"; {count} for validation; {'test set closed until the end' if data.has_test else 'no test set'}"
 
 
 def _write_training(folder: Path, experiment: Experiment, trainer: Trainer) -> None:
@@ -51,10 +46,19 @@ def _write_training(folder: Path, experiment: Experiment, trainer: Trainer) -> N
     reports.plot_curves(trainer.history, folder / CURVES, title=f"{experiment.name} on {trainer.data.name}")
 
 
-def write_stopped(folder: Path, experiment: Experiment, trainer: Trainer, stopped: str) -> None:
-    """Write what there is of a training that did not come to its end, and why."""
+def write_stopped(folder: Path, experiment: Experiment, trainer: Trainer, error: BaseException, say: Say) -> None:
+    """Write what there is of a training that an error has cut off."""
+    if isinstance(error, DivergenceError):
+        stopped = str(error)
+    elif isinstance(error, KeyboardInterrupt):
+        stopped, trainer.kept = "interrupted", trainer.done
+    else:
+        stopped = f"{type(error).__name__}: {error}"
+        trainer.put_back(trainer.monitor.last)
     _write_training(folder, experiment, trainer)
-    _write_metrics(folder, {**_metrics(experiment, trainer, None, stopped), "kept_step": trainer.kept})
+    _write_metrics(folder, experiment, trainer, None, stopped, kept_step=trainer.kept)
+    kept = f"step {trainer.kept}" if trainer.kept else "the start"
+    say(f"stopped: the weights of {kept}, history.csv and curves.png are in {folder}")
 
 
 def write_results(folder: Path, experiment: Experiment, trainer: Trainer, say: Say) -> None:
@@ -65,7 +69,7 @@ def write_results(folder: Path, experiment: Experiment, trainer: Trainer, say: S
         tested = data.test
         result = None if tested is None else evaluate(model, tested)
     except (DataError, ShapeError) as error:
-        _write_metrics(folder, _metrics(experiment, trainer, None, str(error)))
+        _write_metrics(folder, experiment, trainer, None, str(error))
         raise type(error)(f"{error}; the trained network is kept in {folder}") from None
     pictures = [CURVES]
     drawn, part = (data.validation, "validation set") if tested is None else (tested, "test set")
@@ -73,13 +77,15 @@ def write_results(folder: Path, experiment: Experiment, trainer: Trainer, say: S
         draw_answers(folder, model, drawn, data.class_names, f"{experiment.name} on {data.name}, {part}")
         pictures += [CONFUSION, MISTAKES]
     pictures += draw_network(folder, model, data, f"{experiment.name} on {data.name}")
-    _write_metrics(folder, {**_metrics(experiment, trainer, result, trainer.history.stopped), "finished": True})
+    _write_metrics(folder, experiment, trainer, result, trainer.history.stopped, finished=True)
     for line in _conclusions(trainer, result):
         say(line)
     say(f"pictures       {', '.join(str(folder / name) for name in pictures)}")
 
 
-def _metrics(experiment: Experiment, trainer: Trainer, result: Evaluation | None, stopped: str) -> dict[str, Any]:
+def _write_metrics(
+    folder: Path, experiment: Experiment, trainer: Trainer, result: Evaluation | None, stopped: str, **more: Any
+) -> None:
     history, data = trainer.history, trainer.data
     last = history[-1] if len(history) else None
     epochs, seconds = (last.epoch, last.seconds) if last else (0.0, 0.0)
@@ -87,12 +93,9 @@ def _metrics(experiment: Experiment, trainer: Trainer, result: Evaluation | None
     tested = {f"test_{name}": getattr(result, name) if result else None for name in task.figures}
     seen = [f"{part}_{name}" for part in ("train", "validation") for name in task.figures]
     seen += ["penalty"] if trainer.options.regularizer else []
-
-    def watched(record: Record | None) -> dict[str, Any] | None:
-        names = ("step", "epoch", *(f"validation_{name}" for name in task.figures))
-        return None if record is None else {name: getattr(record, name) for name in names}
-
-    return {
+    marks = {"best": history.best, "overfitting_since": history.overfitting_since}
+    columns = ("step", "epoch", *(f"validation_{name}" for name in task.figures))
+    metrics = {
         **tested,
         "task": task.value,
         "test_was_watched": data.validation_is_test,
@@ -112,22 +115,14 @@ def _metrics(experiment: Experiment, trainer: Trainer, result: Evaluation | None
         "validation_samples": len(data.validation) if data.validation else 0,
         "parameters": int(trainer.model.parameters.values.size),
         **{name: getattr(last, name) if last else None for name in seen},
-        "best": watched(history.best),
-        "overfitting_since": watched(history.overfitting_since),
+        **{key: record and {name: getattr(record, name) for name in columns} for key, record in marks.items()},
         "skipped_batches": history.skipped,
         "stopped": stopped,
         "finished": False,
+        **more,
     }
-
-
-def _write_metrics(folder: Path, metrics: dict[str, Any]) -> None:
-    def finite(value: Any) -> Any:
-        """Return null for NaN, which JSON does not know."""
-        if isinstance(value, dict):
-            return {key: finite(inner) for key, inner in value.items()}
-        return None if isinstance(value, float) and not math.isfinite(value) else value
-
-    text = json.dumps(finite(metrics), indent=2, allow_nan=False, ensure_ascii=False)
+    finite = json.loads(json.dumps(metrics), parse_constant=lambda _: None)  # JSON knows no NaN
+    text = json.dumps(finite, indent=2, allow_nan=False, ensure_ascii=False)
     write_atomically(folder / METRICS, (text + "\n").encode())
 
 

@@ -6,7 +6,6 @@ A run resumes from its newest whole checkpoint, once that was compared with what
 import contextlib
 import json
 import math
-import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -14,19 +13,16 @@ from typing import Any
 
 from gpunn.backend.limits import reserved
 from gpunn.errors import CheckpointError, DivergenceError, OptionError, OutputError
-from gpunn.experiments.experiment import Experiment, fingerprint, versions
+from gpunn.experiments.experiment import Experiment, fingerprint, parse_experiment, read_experiment, versions
 from gpunn.experiments.folder import CHECKPOINTS, EXPERIMENT, METRICS, check_room, holds_run, locked, new_folder
-from gpunn.experiments.recipes import parse_experiment, read_experiment
 from gpunn.experiments.results import introduce, write_results, write_stopped
 from gpunn.experiments.terminal import Signals
-from gpunn.files import read_regular, remove_folder, remove_leftovers, write_atomically
+from gpunn.files import StrPath, read_regular, remove_folder, remove_leftovers, write_atomically
 from gpunn.saving.checkpoint import Checkpoint, open_checkpoint
 from gpunn.saving.checkpointer import Checkpointer, Say, listed, newest
 from gpunn.train.trainer import Trainer
 
-Report = Callable[[Path, Experiment, Trainer, Say], None]
-"""Tells more of a training, after its results, which it must not change."""
-
+Report = Callable[[Path, Experiment, Trainer, Say], None]  # tells more after the results, and changes nothing
 PICTURES = 128 << 20  # bytes of a memory limit that a training leaves for its pictures
 
 # What may differ between a run and its continuation. Of the data, their fingerprint is compared.
@@ -36,12 +32,7 @@ _MOST_METRICS = 1 << 20
 
 
 def train(
-    experiment: Experiment,
-    out: str | os.PathLike[str] | None,
-    say: Say,
-    *,
-    progress: bool = True,
-    report: Report | None = None,
+    experiment: Experiment, out: StrPath | None, say: Say, *, progress: bool = True, report: Report | None = None
 ) -> Path:
     """Run an experiment, write its run folder, by default the next free runs/<data>-<recipe>-<n>, and return that.
 
@@ -64,7 +55,13 @@ def resume(run: str, say: Say, *, progress: bool = True, report: Report | None =
     `changes` are for `Experiment.with_options`: epochs, device, place of the data, and checkpoints; of a run that has
     diverged the learning rate too.
     """
-    folder, named = _located(run)
+    folder, named = Path(run), None
+    if not folder.is_dir():
+        raise CheckpointError(f"there is no run folder {folder}: give one that gpunn train has made")
+    if folder.absolute().parent.name == CHECKPOINTS:
+        folder, named = folder.parent.parent, folder
+    if not holds_run(folder):  # before anything is written there or removed: it is somebody else's
+        raise CheckpointError(f"{folder} holds no run to go on with: neither checkpoints nor {EXPERIMENT}")
     with Signals() as signals, locked(folder, say):
         with reserved(PICTURES):
             experiment, trainer = _restored(folder, named, changes, say, progress=progress)
@@ -97,19 +94,25 @@ def _run(
             experiment = experiment.resolved(trainer)
             write_atomically(folder / EXPERIMENT, experiment.to_toml().encode())
             checkpointer.origin = experiment.origin(trainer)
-        is_due = checkpointer.is_due()
-        is_to_stop = signals.pending is not None  # asked for once: a signal after that waits for the next step
+        # Asked for once: a signal after that waits for the next step.
+        is_due, is_to_stop = checkpointer.is_due(), signals.pending is not None
         if is_due or is_to_stop:
             checkpointer.save()
         if is_to_stop:
             signals.deliver()
 
     try:
-        with signals.held(), _kept(folder, experiment, trainer, signals, say):
-            # At once: what cannot be written is found before the training, and whenever it is killed there is one.
-            checkpointer.save()
-            trainer.train(after_step)
-            checkpointer.save()
+        with signals.held():
+            try:
+                # At once: what cannot be written is found before the training, and whenever it is killed there is one.
+                checkpointer.save()
+                trainer.train(after_step)
+                checkpointer.save()
+            except BaseException as error:
+                # A disk without room has none for this either.
+                if not signals.is_urgent and not isinstance(error, OutputError):
+                    write_stopped(folder, experiment, trainer, error, say)
+                raise
         trainer.finish()
         write_results(folder, experiment, trainer, say)
         if report:
@@ -122,41 +125,6 @@ def _run(
         elif checkpointer.step is not None:
             say(f"checkpoint  step {checkpointer.step}: {again} goes on from there")
         raise
-
-
-@contextlib.contextmanager
-def _kept(folder: Path, experiment: Experiment, trainer: Trainer, signals: Signals, say: Say) -> Iterator[None]:
-    """Write what there is of a training that is cut off."""
-    try:
-        yield
-    except OutputError:
-        raise  # there is no room for more
-    except BaseException as error:
-        if signals.is_urgent:
-            raise
-        if isinstance(error, DivergenceError):
-            stopped = str(error)
-        elif isinstance(error, KeyboardInterrupt):
-            stopped, trainer.kept = "interrupted", trainer.done
-        else:
-            stopped = f"{type(error).__name__}: {error}"
-            trainer.put_back(trainer.monitor.last)
-        write_stopped(folder, experiment, trainer, stopped)
-        kept = f"step {trainer.kept}" if trainer.kept else "the start"
-        say(f"stopped: the weights of {kept}, history.csv and curves.png are in {folder}")
-        raise
-
-
-def _located(run: str) -> tuple[Path, Path | None]:
-    """Return the folder of a run, and the checkpoint that `run` names; raise CheckpointError where there is no run."""
-    path, named = Path(run), None
-    if not path.is_dir():
-        raise CheckpointError(f"there is no run folder {path}: give one that gpunn train has made")
-    if path.absolute().parent.name == CHECKPOINTS:
-        path, named = path.parent.parent, path
-    if not holds_run(path):  # before anything is written there or removed: it is somebody else's
-        raise CheckpointError(f"{path} holds no run to go on with: neither checkpoints nor {EXPERIMENT}")
-    return path, named
 
 
 def _restored(
@@ -194,8 +162,10 @@ def _compared(
     folder: Path, named: Path | None, changes: Mapping[str, Any], say: Say
 ) -> tuple[Checkpoint | None, Experiment]:
     """Choose the checkpoint to resume from, and change the experiment; refuse one that is not the checkpoint's."""
-    checkpoints, written, metrics = folder / CHECKPOINTS, folder / EXPERIMENT, _metrics(folder)
-    others = {name: value for name, value in changes.items() if name != "learning_rate"}
+    checkpoints, written, metrics = folder / CHECKPOINTS, folder / EXPERIMENT, None
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        metrics = json.loads(read_regular(folder / METRICS, _MOST_METRICS, follow_links=False))
+    metrics = metrics if isinstance(metrics, dict) else {}
     rate, last_good = changes.get("learning_rate"), None
     if rate is not None:
         if not str(metrics.get("stopped")).startswith("training diverged"):
@@ -210,28 +180,28 @@ def _compared(
     for place in (folder, checkpoints):
         if place.is_dir():
             remove_leftovers(place)
-    checkpoint = newest(checkpoints, say, last_good) if named is None else open_checkpoint(named)
-    made = None if checkpoint is None else _experiment(checkpoint)
+    checkpoint, made = newest(checkpoints, say, last_good) if named is None else open_checkpoint(named), None
+    if checkpoint is not None:
+        try:
+            made = parse_experiment(checkpoint.origin.experiment, f"the experiment of {checkpoint.path}")
+        except OptionError as error:
+            raise CheckpointError(str(error)) from None
     asked = read_experiment(str(written)) if written.is_file() else made
     if asked is None:
         raise CheckpointError(f"{folder} holds no checkpoint and no {EXPERIMENT}: there is nothing to go on with")
-    asked = asked.with_options(**others)
-    if rate is not None:
-        asked = asked.with_changed_rate(rate, _epoch(checkpoint, made) if checkpoint and made else 0.0)
-    _check_unfinished(folder, metrics, made, asked)
+    epoch = None if rate is None else _epoch(checkpoint, made) if checkpoint and made else 0.0
+    asked = asked.with_options(**changes, at_epoch=epoch)
+    if metrics.get("finished") is True:
+        if metrics.get("stopped"):
+            raise CheckpointError(f"{folder} is finished, it stopped early: there is nothing to go on with")
+        if made and asked.training.epochs <= made.training.epochs:
+            raise CheckpointError(f"{folder} is finished: give more epochs than {made.training.epochs} by --epochs")
     if checkpoint is None or made is None:
         return None, asked
     before = asdict(_with_later_rate(made, asked, checkpoint))
     if difference := _first(_differences(before, asdict(asked), _FREE)):
         raise CheckpointError(f"{checkpoint.path} is of another experiment than {written}: {difference}")
     return checkpoint, asked
-
-
-def _experiment(checkpoint: Checkpoint) -> Experiment:
-    try:
-        return parse_experiment(checkpoint.origin.experiment, f"the experiment of {checkpoint.path}")
-    except OptionError as error:
-        raise CheckpointError(str(error)) from None
 
 
 def _epoch(checkpoint: Checkpoint, made: Experiment) -> float:
@@ -249,23 +219,6 @@ def _with_later_rate(made: Experiment, asked: Experiment, checkpoint: Checkpoint
             return replace(made, optimizer={**made.optimizer, "learning_rate": asked.optimizer["learning_rate"]})
         now = now["before"]
     return made
-
-
-def _metrics(folder: Path) -> dict[str, Any]:
-    """Read the metrics of a run, {} where there are none."""
-    with contextlib.suppress(OSError, ValueError, RecursionError):
-        metrics = json.loads(read_regular(folder / METRICS, _MOST_METRICS, follow_links=False))
-        return metrics if isinstance(metrics, dict) else {}
-    return {}
-
-
-def _check_unfinished(folder: Path, metrics: dict[str, Any], made: Experiment | None, asked: Experiment) -> None:
-    """Raise CheckpointError where the run has its results, and no more epochs are asked for."""
-    is_finished = metrics.get("finished") is True
-    if is_finished and metrics.get("stopped"):
-        raise CheckpointError(f"{folder} is finished, it stopped early: there is nothing to go on with")
-    if is_finished and made and asked.training.epochs <= made.training.epochs:
-        raise CheckpointError(f"{folder} is finished: give more epochs than {made.training.epochs} by --epochs")
 
 
 def _differences(was: Any, now: Any, free: Collection[str] = (), where: str = "") -> Iterator[str]:
@@ -290,8 +243,7 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:80]}…"
 
 
-def _first(differences: Iterator[str], most: int = 3) -> str:
+def _first(differences: Iterator[str]) -> str:
     """Join the first few differences to one text."""
     there = list(differences)
-    there[most:] = [f"and {len(there) - most} more"] if len(there) > most else []
-    return "; ".join(there)
+    return "; ".join(there[:3] + [f"and {len(there) - 3} more"] * (len(there) > 3))

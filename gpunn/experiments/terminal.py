@@ -23,8 +23,6 @@ _PLAIN = {
     "±": "+-", "·": ".", "²": "^2", "³": "^3", "µ": "u", "μ": "mu", "η": "eta", "λ": "lambda", "β": "beta",
     "ε": "epsilon", "█": "#", "\N{NO-BREAK SPACE}": " ", "‘": "'", "’": "'", "“": '"', "”": '"',
 }  # fmt: skip
-# Nobody reads any more: the other end of a pipe was closed, or the terminal hung up.
-_GONE = (errno.EPIPE, errno.EIO)
 
 
 class _Stream(io.FileIO):
@@ -38,7 +36,7 @@ class _Stream(io.FileIO):
                 return super().write(data)
             except OSError as error:
                 self._has_failed = True
-                if error.errno not in _GONE:
+                if error.errno not in (errno.EPIPE, errno.EIO):  # a pipe that nobody reads, a terminal that hung up
                     raise
         return memoryview(data).nbytes
 

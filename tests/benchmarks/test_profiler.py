@@ -14,7 +14,7 @@ from support.paths import ROOT
 import gpunn as gn
 from gpunn.backend.base import Backend
 from gpunn.errors import OutputError
-from gpunn.experiments.recipes import read_experiment, recipes
+from gpunn.experiments.experiment import read_experiment, recipes
 from gpunn.nn.layers import Layer
 from gpunn.train.arguments import TrainOptions
 from gpunn.train.trainer import Trainer

@@ -13,7 +13,7 @@ from support.cli_helpers import ROOT, WITHOUT_GPU, Done, assert_one_line, gpunn,
 from support.data_helpers import idx_bytes
 
 import gpunn as gn
-from gpunn.experiments.recipes import recipes
+from gpunn.experiments.experiment import recipes
 
 folder = pytest.fixture(autouse=True)(own_folder)
 

@@ -13,9 +13,8 @@ import gpunn as gn
 from gpunn.config import to_config
 from gpunn.errors import DataError, GpunnError, OptionError
 from gpunn.experiments import run
-from gpunn.experiments.experiment import Experiment
+from gpunn.experiments.experiment import Experiment, parse_experiment, read_experiment, recipes
 from gpunn.experiments.predict import evaluate_run
-from gpunn.experiments.recipes import parse_experiment, read_experiment, recipes
 
 SMALL = gn.Data.from_arrays(np.random.default_rng(0).normal(size=(100, 4)), np.arange(100) % 3)
 

@@ -11,22 +11,11 @@ from support.cli_helpers import TINY
 import gpunn as gn
 from gpunn.errors import DivergenceError, OutputError
 from gpunn.experiments import run
-from gpunn.experiments.folder import (
-    ACTIVATIONS,
-    CHECKPOINTS,
-    CONFUSION,
-    CURVES,
-    FILES,
-    FILTERS,
-    HISTORY,
-    LOCK,
-    METRICS,
-    MISTAKES,
-    MODEL,
-    new_folder,
-)
-from gpunn.experiments.recipes import parse_experiment
+from gpunn.experiments.experiment import parse_experiment
+from gpunn.experiments.folder import CHECKPOINTS, EXPERIMENT, HISTORY, LOCK, METRICS, MODEL, new_folder
+from gpunn.reports.pictures import ACTIVATIONS, CONFUSION, CURVES, FILTERS, MISTAKES
 
+FILES = (EXPERIMENT, HISTORY, METRICS, MODEL, CURVES, CONFUSION, MISTAKES, FILTERS, ACTIVATIONS)
 EVERY = {*FILES, CHECKPOINTS, LOCK}
 
 PNG = b"\x89PNG\r\n\x1a\n"

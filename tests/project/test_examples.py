@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from support.paths import ROOT
 
-from gpunn.experiments.recipes import parse_experiment, recipes
+from gpunn.experiments.experiment import parse_experiment, recipes
 
 PAGES = [
     *(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "SECURITY")),

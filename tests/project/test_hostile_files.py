@@ -28,8 +28,8 @@ import gpunn as gn
 from gpunn.data.formats.idx import read_idx
 from gpunn.data.formats.inputs import read_inputs
 from gpunn.errors import DataError, GpunnError
+from gpunn.experiments.experiment import read_experiment
 from gpunn.experiments.folder import EXPERIMENT, MODEL
-from gpunn.experiments.recipes import read_experiment
 from gpunn.train.history import History
 
 MUTATED = 1000

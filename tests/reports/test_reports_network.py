@@ -325,7 +325,7 @@ def test_the_table_shows_windows_as_one_writes_them() -> None:
 
 @pytest.mark.parametrize("recipe", ["lenet", "lenet-bn", "fast99", "lenet-digits"])
 def test_the_table_of_a_recipe_fits_a_terminal(recipe: str) -> None:
-    from gpunn.experiments.recipes import read_experiment
+    from gpunn.experiments.experiment import read_experiment
 
     text = read_experiment(recipe).model(digits()).build((28, 28, 1), device="cpu").summary()
     *table, last = text.splitlines()

@@ -13,7 +13,7 @@ from gpunn.backend import driver
 from gpunn.backend.devices import select
 from gpunn.data.loader import place
 from gpunn.errors import DeviceError
-from gpunn.experiments.recipes import read_experiment
+from gpunn.experiments.experiment import read_experiment
 from gpunn.kernels.random import epoch_order
 from gpunn.tools import doctor
 from gpunn.train.step import Step

@@ -20,7 +20,7 @@ from gpunn.backend.cuda import CupyBackend
 from gpunn.data import loader
 from gpunn.errors import DeviceError, DivergenceError
 from gpunn.experiments import run
-from gpunn.experiments.recipes import read_experiment
+from gpunn.experiments.experiment import read_experiment
 from gpunn.saving.checkpoint import open_checkpoint, write_checkpoint
 from gpunn.saving.checkpointer import Checkpointer, CheckpointPart, listed
 from gpunn.train import trainer as module

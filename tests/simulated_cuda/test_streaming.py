@@ -14,7 +14,7 @@ from gpunn.backend.devices import select
 from gpunn.data import loader
 from gpunn.errors import MemoryShortageError
 from gpunn.experiments import run
-from gpunn.experiments.recipes import read_experiment
+from gpunn.experiments.experiment import read_experiment
 from simulated_cuda.core import AT_ONCE, LATE, WAITS, Core
 from simulated_cuda.test_cuda_path import NETWORKS, Network, data, distance, trained
 

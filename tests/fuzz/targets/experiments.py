@@ -9,7 +9,7 @@ from support.cli_helpers import TINY
 import gpunn as gn
 from fuzz.harness import Target
 from fuzz.targets.models import limited
-from gpunn.experiments.recipes import read_experiment, recipes
+from gpunn.experiments.experiment import read_experiment, recipes
 
 
 @cache
