@@ -8,6 +8,7 @@ from gpunn.data.augmentation import Augmentation
 from gpunn.files import StrPath
 from gpunn.nn.losses import Loss
 from gpunn.nn.network import Network, alone, explained
+from gpunn.nn.summary import summary
 from gpunn.saving.model_file import read_model, save_model
 from gpunn.train.arguments import TrainOptions
 from gpunn.train.evaluator import Evaluation, evaluate, recompute_statistics
@@ -74,37 +75,32 @@ class Sequential(Network):
         capture: bool = True,
         progress: bool = True,
     ) -> History:
-        """Train on `data.train`, watching `data.validation`; `data.test` is never looked at.
+        """Train on `data.train`, watching `data.validation`, and return the records; `data.test` is never looked at.
 
         A trained network continues from its weights and its count of epochs and steps: N calls for one epoch each, with
         a constant rate and the same optimizer object (or none given), give the same bits as one call for N epochs. A
         schedule begins anew in each call, and so do the steps and epochs of the returned history.
 
-        A loss or an optimizer that needs no arguments may be given by its class or name, in whatever letters:
-        "MeanSquaredError" or "mse", "adam".
-
         Args:
             data: Data set, samples, (x, y), or x; all but a data set are split into training and validation.
             y: Targets for x. A network of one output takes (n,) as numbers to learn, one of several as classes.
             validation_data: Samples or (x, y) to watch in place of some that are held back.
-            loss: Loss. Default: SoftmaxCrossEntropy for labels (BinaryCrossEntropy for two classes and one output) and
+            loss: Loss, or the class or name of one that needs no arguments, "MeanSquaredError" or "mse", in whatever
+                letters. Default: SoftmaxCrossEntropy for labels (BinaryCrossEntropy for two classes and one output) and
                 MeanSquaredError for float targets. Rows of one 1 are labels for these; BinaryCrossEntropy takes them as
                 several answers at once.
-            optimizer: Optimizer. Default: SGD(0.1, momentum=0.9). The one of the last call continues from its state;
-                any other begins afresh.
+            optimizer: Optimizer, or a class or name, "adam". Default: SGD(0.1, momentum=0.9). The one of the last call
+                continues from its state; any other begins afresh.
             regularizer: L1 or L2, or None.
             epochs: Number of epochs.
-            batch_size: Number of samples in a batch; the last of an epoch may be shorter. Default: 128, and never more
-                than there are.
-            device: "auto", "cpu", "cuda" or "cuda:N". Under "auto" a training goes on with the CPU where the kernels
-                of a CUDA device cannot be compiled.
+            batch_size: Samples in a batch; the last of an epoch may be shorter. Default: 128, never more than all.
+            device: "auto", "cpu", "cuda" or "cuda:N"; "auto" goes on with the CPU where CUDA cannot compile kernels.
             dtype: "float32" or "float64".
             precision: "float32", or on a CUDA device "tf32", "bfloat16" or "float16" for products on the tensor cores,
                 with weights, sums, losses and statistics in float32. Factors above 65,504 overflow in "float16".
             seed: Seed of the initial weights and the order of batches.
             augmentation: Random changes of the training images, or None.
-            recompute_statistics: Whether BatchNorm takes the statistics of the whole training set at the end instead
-                of running averages.
+            recompute_statistics: Whether BatchNorm ends with statistics of the training set, not running averages.
             validate_every: Number of steps between records. Default: a quarter of an epoch.
             patience: Number of epochs without a better validation loss after which training stops and the best weights
                 are put back; None trains to the end and keeps the last weights.
@@ -115,14 +111,10 @@ class Sequential(Network):
             capture: Whether a CUDA device replays the step as one graph; False runs it kernel by kernel, to debug.
             progress: Whether progress is shown.
 
-        Returns:
-            The records.
-
         Raises:
             DivergenceError: Loss or weights became NaN or Inf, or the loss exploded; the last good weights are put
                 back, and the message names the layer that was first.
-            KeyboardInterrupt: The weights of the last record are put back. In a notebook the history so far is
-                returned instead.
+            KeyboardInterrupt: The weights of the last record are put back; a notebook gets the history so far instead.
             DataError, ShapeError, OptionError, DeviceError: Arguments that cannot be.
         """
         trainer = Trainer(self, TrainOptions.among(locals()), data, y, validation_data)
@@ -159,8 +151,6 @@ class Sequential(Network):
     @alone
     def summary(self) -> str:
         """Return a table of the layers, shapes of their outputs, parameters and memory."""
-        from gpunn.nn.summary import summary
-
         return summary(self)
 
     @alone

@@ -110,9 +110,7 @@ class History(Sequence[Record]):
         return "\n".join(lines)
 
     def write_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write all records, one a line under a header, without columns that no record has a number for.
-
-        Numbers read back to the same bits.
+        """Write all records, one a line under a header; numbers read back to the same bits, empty columns are left out.
 
         Raises:
             OutputError: The file cannot be written; an older file of that name is then untouched.
@@ -192,19 +190,14 @@ class _Window(NamedTuple):
 class OverfittingDetector:
     """Says since when the training loss still falls while the validation loss rises (high variance).
 
-    V(e) and T(e) are the mean validation and training loss of the window that ends at epoch e, λR in neither; it is
-    max(`WINDOW`, `SHARE` · e) epochs long. b is the window of the lowest V so far. With the relative rise of the one
-    and fall of the other since then,
+    V and T are the mean validation and training loss, without λR, of the last max(`WINDOW`, `SHARE` · epoch) epochs; Vb
+    and Tb those of the window with the lowest V so far. With the relative rise r = V/Vb − 1 and fall f = 1 − T/Tb, the
+    model overfits *since* the record of the lowest validation loss in that window when
 
-        r = V(e) / V(b) − 1        f = 1 − T(e) / T(b),
+        r · f ≥ `PRODUCT`   and   r ≥ `RISE`   and   V − Vb ≥ `SIGMAS` · √(s² + sb²).
 
-    the model overfits when
-
-        r · f ≥ `PRODUCT`   and   r ≥ `RISE`   and   V(e) − V(b) ≥ `SIGMAS` · √(s²(e) + s²(b)),
-
-    and it does so *since* the record of the lowest validation loss in b. s² = Σ(vᵢ₊₁ − vᵢ)² / 2m(m − 1) estimates the
-    variance of a window's mean from the steps between its m neighbouring records, so that it grows with noise and not
-    with a trend: a small or noisy validation set has to rise further, and one spike says nothing.
+    s² = Σ(vᵢ₊₁ − vᵢ)² / 2m(m − 1) estimates the variance of a window's mean from the steps between its m neighbouring
+    records, so that it grows with noise and not with a trend: small or noisy validation sets have to rise further.
     """
 
     def __init__(self) -> None:

@@ -20,17 +20,12 @@ from gpunn.scalars import NOT_NEGATIVE, POSITIVE, SHARE, flag, real
 from gpunn.train.schedules import Constant, Schedule
 
 __all__ = ["L1", "L2", "SGD", "Adam", "Optimizer", "Regularizer"]
-
 Update = TypeVar("Update", bound=Callable[..., None])
 
 
 @base_of_kind("regularizer", "L2(5.0)")
 class Regularizer(ABC):
-    """A penalty on large weights: C = C₀ + λ R(w) (17), over weights only, n the size of the training set.
-
-    Args:
-        strength: λ of (17).
-    """
+    """A penalty on large weights, not biases: C = C₀ + λ R(w) (17), λ = `strength`, n the size of the training set."""
 
     def __init__(self, strength: float) -> None:
         self.strength = real(strength, f"strength of {type(self).__name__}", NOT_NEGATIVE)
@@ -171,8 +166,9 @@ class SGD(Optimizer):
         self._folded = weights if is_folded and all(len(w.shape) == 2 for w in weights) else []
         start = p.decayed if self._folded else 0
         self._values, self._gradients, self._decayed = p.learned[start:], p.gradients[start:], p.decayed - start
-        self._velocity = self._zeros() if self.momentum else None
-        self.state = {} if self._velocity is None else {"velocity": self._velocity}
+        self.state = {"velocity": self._zeros()} if self.momentum else {}
+        self._momentum = (self.momentum, self.nesterov, *self.state.values()) if self.momentum else ()
+        self._kernel = kernels.momentum_sgd if self.momentum else kernels.sgd
 
     def before_backward(self, rates: Array, clock: Array) -> None:
         if self._folded:
@@ -182,11 +178,8 @@ class SGD(Optimizer):
 
     @ending_step
     def update(self, rates: Array, clock: Array) -> None:
-        before, after = (self._gradients, rates, self._decayed, self.l1, self.l2), (self._values, clock)
-        if self._velocity is None:
-            self._run(kernels.sgd, *before, *after)
-        else:
-            self._run(kernels.momentum_sgd, *before, self.momentum, self.nesterov, self._velocity, *after)
+        settings = self._decayed, self.l1, self.l2, *self._momentum
+        self._run(self._kernel, self._gradients, rates, *settings, self._values, clock)
 
 
 @register
@@ -208,10 +201,9 @@ class Adam(Optimizer):
         self.epsilon = real(epsilon, "epsilon of Adam", POSITIVE)
 
     def _build(self) -> None:
-        self._moments = self._zeros(), self._zeros()
-        self.state = dict(zip(("first", "second"), self._moments, strict=True))
+        self.state = {"first": self._zeros(), "second": self._zeros()}
 
     @ending_step
     def update(self, rates: Array, clock: Array) -> None:
         p, settings = self.parameters, (self.l1, self.l2, self.beta1, self.beta2, self.epsilon, self.first)
-        self._run(kernels.adam, p.gradients, rates, p.decayed, *settings, *self._moments, p.learned, clock)
+        self._run(kernels.adam, p.gradients, rates, p.decayed, *settings, *self.state.values(), p.learned, clock)

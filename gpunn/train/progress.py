@@ -31,11 +31,11 @@ class Progress:
         self.shown = shown and stream is not None  # a program without a console has no streams
         self.stream: TextIO = stream
         self.is_terminal = self.shown and stream.isatty()
-        self._began: float | None = None
-        self._done = 0  # samples since then
+        self._width: Callable[[], int] = lambda: columns_of(stream)
+        self._began = self._written = 0.0
+        self._done = 0  # samples since it began
         self._validation: dict[str, float] = {}
         self._line = ""  # text of the last line of the terminal, to be written over
-        self._written = 0.0
 
     def start_epoch(self, epoch: int, before: int = 0) -> None:
         """Begin an epoch, counted from 0, or the rest of it after the first `before` samples."""
@@ -75,19 +75,24 @@ class Progress:
             self._line = ""
 
     def _write(self, training: Mapping[str, float]) -> None:
-        line = _fitting(self._texts(training), self._width() - 1, self._at / self.samples)
+        """Write the widest text that fits over the last one, and after it, where there is room, a bar."""
+        width = self._width() - 1
+        *wider, narrowest = self._texts(training)
+        line = next((text for text in wider if len(text) <= width), narrowest)[:width]
+        bar = min(width - len(line) - 3, _MOST_BAR)
+        if bar >= _LEAST_BAR:
+            line += f" [{'#' * round(bar * self._at / self.samples):{bar}}]"
         print(_over(self._line, line), end="", file=self.stream, flush=True)
         self._line, self._written = line, time.perf_counter()
-
-    def _width(self) -> int:
-        return columns_of(self.stream)
 
     def _texts(self, training: Mapping[str, float]) -> Iterator[str]:
         """Yield the line, from the widest to the shortest."""
         now, validation = time.perf_counter(), self._validation
         speed = (self._at - self._before) / max(now - self._epoch_began, 1e-9)
+        power = next((power for power in range(3) if speed < 999.5 * 1000**power), 3)
+        short = f"{speed / 1000**power:.3g}{('', 'k', 'M', 'G')[power]}"
         to_do = self.samples * (self.epochs - self._epoch) - self._at
-        left = _duration((now - (self._began or now)) / max(self._done, 1) * to_do)
+        left = _duration((now - self._began) / max(self._done, 1) * to_do)
         place = f"{self._epoch + 1}/{self.epochs}"
         words = [in_words(training)] if training else []
         words += [f"validation {in_words(validation)}"] if validation else []
@@ -97,22 +102,12 @@ class Progress:
             parts = [f"{head}{place}"]
             parts += [_compact(training, digits, "loss ", accuracy)] if training else []
             parts += [f"{name} {_compact(validation, digits)}"] if validation else []
-            yield " ".join([*parts, f"{_short(speed)}/s {left} left"])
+            yield " ".join([*parts, f"{short}/s {left} left"])
 
 
 def _over(before: str, text: str) -> str:
     """Return the text that writes over a line."""
     return f"\r{text:{len(before)}}" if before else text
-
-
-def _fitting(texts: Iterator[str], width: int, share: float) -> str:
-    """Return the first text that fits a width, and after it, where there is room, a bar of which a share is full."""
-    *wider, narrowest = texts
-    text = next((text for text in wider if len(text) <= width), narrowest)
-    bar = min(width - len(text) - 3, _MOST_BAR)
-    if bar >= _LEAST_BAR:
-        text += f" [{'#' * round(bar * share):{bar}}]"
-    return text[:width]
 
 
 def _compact(figures: Mapping[str, float], digits: int, loss: str = "", accuracy: str = "") -> str:
@@ -130,12 +125,6 @@ def _number(value: float, digits: int) -> str:
     if value and not 10.0**-digits <= abs(value) < 1e5:
         return f"{value:.{max(digits - 3, 0)}e}".replace("e-0", "e-").replace("e+0", "e")
     return f"{value:.{max(0, digits + 1 - len(str(int(abs(value)))))}f}"
-
-
-def _short(number: float) -> str:
-    """Write a number with three digits: 12.3k."""
-    power = next((power for power in range(3) if number < 999.5 * 1000**power), 3)
-    return f"{number / 1000**power:.3g}{('', 'k', 'M', 'G')[power]}"
 
 
 def _duration(seconds: float) -> str:

@@ -1,8 +1,4 @@
-"""Describe a training between two steps: the figures of a record, and the whole state, which resumes it bit for bit.
-
-Orders of epochs, dropout masks and augmented images are pure functions of the seed and the number of the step, so only
-the number is kept of them.
-"""
+"""Describe a training between two steps: the figures of a record, and the state that resumes it bit for bit."""
 
 import math
 from dataclasses import dataclass, field, fields
@@ -84,7 +80,7 @@ class Weights:
 
 @dataclass(frozen=True)
 class State:
-    """A training between two steps; `last`, `good` and `best` are those of its `Monitor`, counts of its `History`."""
+    """A training between two steps, but for what follows from seed and step: orders, masks, augmented images."""
 
     now: Weights
     last: Weights

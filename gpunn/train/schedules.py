@@ -1,7 +1,4 @@
-"""Learning rates as functions of how far training has come.
-
-A schedule is evaluated for all steps of an epoch at once; the table goes to the device, where a step looks up its own.
-"""
+"""Learning rates as functions of how far training has come, evaluated for all steps of an epoch at once."""
 
 from abc import ABC, abstractmethod
 from typing import Any
@@ -13,9 +10,8 @@ from gpunn.config import Part, base_of_kind, register
 from gpunn.errors import OptionError
 from gpunn.scalars import NOT_NEGATIVE, POSITIVE, real
 
-_MOST_CHANGES = 20
-
 __all__ = ["Constant", "Cosine", "OneCycle", "Schedule", "StepDecay"]
+_MOST_CHANGES = 20
 
 
 @base_of_kind("schedule", "Cosine(0.1)")
@@ -39,11 +35,7 @@ class Schedule(Part, ABC):
 
 @register
 class Constant(Schedule):
-    """η, always.
-
-    Args:
-        rate: η.
-    """
+    """η = `rate`, always."""
 
     def __init__(self, rate: float) -> None:
         self.rate = real(rate, "learning rate", POSITIVE)
@@ -102,8 +94,7 @@ class OneCycle(Schedule):
     def __init__(self, peak: float, rise: float = 0.3, start: float = 25.0, end: float = 1e4) -> None:
         self.peak = real(peak, "peak of OneCycle", POSITIVE)
         self.rise = real(rise, "rise of OneCycle", ("lie between 0 and 1", lambda share: 0 < share < 1))
-        self.start = real(start, "start of OneCycle", POSITIVE)
-        self.end = real(end, "end of OneCycle", POSITIVE)
+        self.start, self.end = real(start, "start of OneCycle", POSITIVE), real(end, "end of OneCycle", POSITIVE)
 
     def rates(self, epochs: NDArray[Any], total: int) -> NDArray[Any]:
         t = epochs / total

@@ -26,7 +26,7 @@ class Skip:
         self._backend = backend
         self._pairs = [(array, backend.empty(array.shape, array.dtype)) for array in arrays if array.size]
         self._flag = backend.zeros((1,), np.int32)
-        self._counts = backend.zeros((2,), np.int32)
+        self.counts = backend.zeros((2,), np.int32)  # of batches and samples skipped since they were last set to 0
 
     def begin(self) -> None:
         """Hold everything that the step will change."""
@@ -40,36 +40,16 @@ class Skip:
             run(rollback.mark_not_finite, array, self._flag)
         for array, held in self._pairs:
             run(rollback.take_back, self._flag, held, array)
-        run(rollback.count_skipped, n, self._flag, self._counts[:1], self._counts[1:])
-
-    def read(self) -> tuple[int, int]:
-        """Return the batches and samples skipped since `reset`; waits for the device."""
-        batches, samples = self._backend.to_host(self._counts)
-        return int(batches), int(samples)
-
-    def reset(self) -> None:
-        """Count anew."""
-        self._backend.assign(self._counts, 0)
+        run(rollback.count_skipped, n, self._flag, self.counts[:1], self.counts[1:])
 
 
 class Step:
-    """One step of gradient descent on one minibatch, everything in memory made before.
-
-    It takes nothing from the host but the number of its samples: the order of the epoch, its learning rates, the number
-    of the step and the sums of loss and right answers live on the device. So on a CUDA device a step of a full batch is
-    recorded once, after one that was run kernel by kernel, and then replayed; and so are several steps as one graph.
-    """
+    """One step of gradient descent on one minibatch; all that it needs lies on the device, so a graph can replay it."""
 
     skip: Skip | None = None  # None: a step that leads to NaN or Inf stays as it is
 
     def __init__(
-        self,
-        model: Network,
-        batches: DataLoader,
-        loss: Loss,
-        optimizer: Optimizer,
-        batch_size: int,
-        capture: bool = True,
+        self, model: Network, batches: DataLoader, loss: Loss, optimizer: Optimizer, batch_size: int, capture: bool
     ) -> None:
         self.model, self.batches, self.loss, self.optimizer = model, batches, loss, optimizer
         self.batch_size, self.steps_per_graph = batch_size, STEPS_PER_GRAPH

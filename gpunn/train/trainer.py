@@ -5,7 +5,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from math import prod
 from typing import Any, NoReturn
 
 import numpy as np
@@ -46,25 +45,20 @@ class Trainer(Training):
         if model.trained_on is not None:
             given = given.mapped(model.arranged, given.class_names)
         backend = options.device if isinstance(options.device, Backend) else select(options.device, options.precision)
-        if backend.precision != "float32" and options.dtype != "float32":
-            raise OptionError(
-                f"precision {backend.precision!r} rounds products of float32, and the dtype is {options.dtype}"
-            )
+        if (precision := backend.precision) != "float32" and options.dtype != "float32":
+            raise OptionError(f"precision {precision!r} rounds products of float32, and the dtype is {options.dtype}")
         self.progress = Progress(options.epochs, len(train), options.progress)
         super().__init__(model, given, options, backend)
         self.monitor = Monitor(self._back[0], options.patience)
         note_missing_classes(self.data)
         if options.batch_size is not None and options.batch_size > self.batch_size:
-            self.progress.say(
-                f"batches of {self.batch_size} samples: a batch size of {options.batch_size} is more than there are"
-            )
+            more = f"a batch size of {options.batch_size} is more than there are"
+            self.progress.say(f"batches of {self.batch_size} samples: {more}")
         if validation is not None and validation_data is None and not isinstance(data, Data):
-            self.progress.say(
-                f"{len(validation):,} of {len(train) + len(validation):,} samples are held back for validation: "
-                "validation_data gives others to watch, Data.from_arrays(x, y, validation=0) none"
-            )
-        self._is_compiled = False
-        self._said = {""}  # of what goes more slowly than it could
+            held = f"{len(validation):,} of {len(train) + len(validation):,} samples are held back for validation"
+            mend = "validation_data gives others to watch, Data.from_arrays(x, y, validation=0) none"
+            self.progress.say(f"{held}: {mend}")
+        self._is_compiled, self._said = False, {""}  # what was said of things that go more slowly than they could
         self._seconds_before = 0.0
         self._began: float | None = None
 
@@ -72,8 +66,6 @@ class Trainer(Training):
     def history(self) -> History:
         """Records so far."""
         return self.monitor.history
-
-    # From the first step to the last
 
     def run(self, after_step: Callable[[], None] | None = None) -> History:
         """Train to the end, or to an interrupt or a lost device, and leave the network as it is to be used."""
@@ -99,13 +91,11 @@ class Trainer(Training):
         self._began = time.perf_counter()
         try:
             # NaN and Inf are reported in one line by the checks below, not by warnings on the way.
-            quiet = np.errstate(over="ignore", divide="ignore", invalid="ignore")
-            with quiet, self.enough_memory(), self.loops():
+            with np.errstate(over="ignore", divide="ignore", invalid="ignore"), self.enough_memory(), self.loops():
                 while self.done < self.steps and not self.history.stopped:
                     self._run_epoch(after_step or (lambda: None))
         finally:
-            self._seconds_before = self._seconds()
-            self._began = None
+            self._seconds_before, self._began = self._seconds(), None
             self.progress.close()
             self.model.parameters.keep_gradients()  # for a `backward` by hand, which must not change the weights
 
@@ -122,12 +112,9 @@ class Trainer(Training):
 
     def verdict(self) -> str:
         """Say why the network does no better than chance; "" where it does better."""
-        history = self.history
-        record = history.best if self.options.patience is not None or not len(history) else history[-1]
-        if record is None:
-            return ""
-        outputs = prod(self.model.output_shape)
-        return no_better_than_chance(self.data, self.loss, record, self.optimizer.schedule.given, outputs)
+        history, rate, outputs = self.history, self.optimizer.schedule.given, math.prod(self.model.output_shape)
+        record = history.best if self.options.patience is not None or not history else history[-1]
+        return no_better_than_chance(self.data, self.loss, record, rate, outputs) if record else ""
 
     def _run_epoch(self, after_step: Callable[[], None]) -> None:
         """Do an epoch, or the rest of it."""
@@ -139,7 +126,11 @@ class Trainer(Training):
             if self._is_host or self.done % CHECK_EVERY == 0:  # to ask a device is to wait for it
                 self.check_numbers()
             if self.monitor.untrained_loss is None:
-                self._note_untrained_loss()
+                loss = self._figures().loss
+                if math.isfinite(loss):
+                    self.monitor.untrained_loss = loss
+                elif self.step.skip is None:
+                    self._diverged(BAD_LOSS)
             for trouble in sorted({self.step.trouble, self.step.batches.trouble} - self._said):
                 self._said.add(trouble)
                 self.progress.say(trouble)
@@ -155,22 +146,19 @@ class Trainer(Training):
         try:
             super().prepare(backend)
         except DeviceError as error:
-            self._require_choice(error)
+            cpu = self._cpu_instead(error)
             self.model.optimizer_memory = memory
-            self._prepare_on_cpu(error)
+            super().prepare(cpu)
 
-    def _require_choice(self, error: DeviceError) -> None:
-        """Raise the error of a device unless the training may go on with the CPU."""
+    def _cpu_instead(self, error: DeviceError) -> Backend:
+        """Say why the training goes on with the CPU, and return it; raise the error where that was not left open."""
         options = self.options
         if self._is_host or options.device != "auto" or options.precision != "float32" or error.is_sticky:
             raise error
-
-    def _prepare_on_cpu(self, error: DeviceError) -> None:
-        """Say why the training goes on with the CPU, and make everything there."""
         self.progress.say(f"going on with the CPU: {error}")
         cpu = select("cpu")
         cpu.reason = f"no CUDA: {error}"
-        super().prepare(cpu)
+        return cpu
 
     def _begin_epoch(self, epoch: int, number: int) -> None:
         super()._begin_epoch(epoch, number)
@@ -179,13 +167,12 @@ class Trainer(Training):
         self._is_compiled = True
         try:
             with Compiling(self.progress.shown) as show:
-                self.step.backend.compile_ahead(self._rehearse, show)
+                self.backend.compile_ahead(self._rehearse, show)
         except DeviceError as error:
-            self._require_choice(error)
-            state = self.state()
+            cpu, state = self._cpu_instead(error), self.state()
             self._keep_optimizer(state.optimizer)
             self.model.epochs_trained, self.model.steps_trained = self._count_from  # where this training began
-            self._prepare_on_cpu(error)
+            self.prepare(cpu)
             self.restore(state)
             self._begin_epoch(epoch, number)
 
@@ -194,21 +181,16 @@ class Trainer(Training):
         step = self.step
         if self.monitor.untrained_loss is None:
             return 1
-        most = min(step.steps_per_graph, step.steps_per_epoch - self.done % step.steps_per_epoch)
-        stops = (
-            n for n in range(1, most) if not (self.done + n) % CHECK_EVERY or self._is_time_to_record(self.done + n)
-        )
-        return next(stops, most)
+        last = self.done + min(step.steps_per_graph, step.steps_per_epoch - self.done % step.steps_per_epoch)
+        stops = (n for n in range(self.done + 1, last) if not n % CHECK_EVERY or self._is_time_to_record(n))
+        return next(stops, last) - self.done
 
     def _is_time_to_record(self, done: int) -> bool:
         """Whether a record is due after so many steps."""
         steps, every = self.step.steps_per_epoch, self.options.validate_every
         if every is not None:
             return done % every == 0 or done == self.steps
-        number = (done - 1) % steps
-        return RECORDS_PER_EPOCH * (number + 1) // steps > RECORDS_PER_EPOCH * number // steps
-
-    # Records
+        return RECORDS_PER_EPOCH * done // steps > RECORDS_PER_EPOCH * (done - 1) // steps
 
     def _record(self) -> None:
         """Measure the network, judge it, and remember its weights where they are good or best."""
@@ -220,15 +202,12 @@ class Trainer(Training):
             return  # there is no loss to record
         seen = self._figures()
         watched = self._validation.run() if self._validation else Evaluation(math.nan, math.nan, 0, 0)
-        parts = (("train", seen), ("validation", watched))
-        record = Record(
-            self.done,
-            self.done / self.step.steps_per_epoch,
-            **{f"{part}_{name}": getattr(figures, name) for part, figures in parts for name in FIGURES},
-            penalty=self._penalty(),
-            learning_rate=self._rate(),
-            seconds=self._seconds(),
-        )
+        parts, epoch = (("train", seen), ("validation", watched)), self.done / self.step.steps_per_epoch
+        figures = {f"{part}_{name}": getattr(figures, name) for part, figures in parts for name in FIGURES}
+        if regularizer := self.options.regularizer:
+            p = self.model.parameters
+            figures["penalty"] = regularizer.cost(self.backend.to_host(p.values[: p.decayed]), len(self.data.train))
+        record = Record(self.done, epoch, **figures, learning_rate=self._rate(), seconds=self._seconds())
         weights = self._weights()
         if trouble := self.monitor.trouble(record, weights, self._loss_of):
             self._diverged(trouble)
@@ -248,31 +227,17 @@ class Trainer(Training):
 
     def _skipped(self) -> tuple[int, int]:
         """Batches and samples that were skipped since the last record."""
-        return (0, 0) if self.step.skip is None else self.step.skip.read()
-
-    def _penalty(self) -> float:
-        """λR of (17), with the weights as they are; NaN where there is no regularizer."""
-        if self.options.regularizer is None:
-            return math.nan
-        p = self.model.parameters
-        return self.options.regularizer.cost(p.backend.to_host(p.values[: p.decayed]), len(self.data.train))
+        skip = self.step.skip
+        batches, samples = (0, 0) if skip is None else map(int, self.backend.to_host(skip.counts))
+        return batches, samples
 
     def _seconds(self) -> float:
         return self._seconds_before + (0.0 if self._began is None else time.perf_counter() - self._began)
-
-    # Divergence
 
     def check_numbers(self) -> None:
         """Raise DivergenceError where loss or weights are not finite, unless such steps are skipped; waits."""
         if self.step.skip is None and (trouble := self._finite.trouble()):
             self._diverged(trouble)
-
-    def _note_untrained_loss(self) -> None:
-        loss = self._figures().loss
-        if math.isfinite(loss):
-            self.monitor.untrained_loss = loss
-        elif self.step.skip is None:
-            self._diverged(BAD_LOSS)
 
     def _loss_of(self, arrays: Arrays) -> float:
         """Load arrays into the network and measure its loss on training samples, spread over all of them."""
@@ -295,13 +260,8 @@ class Trainer(Training):
         self.put_back(self.monitor.good)
         self.history.stopped = why
         kept = f"step {self.kept}" if self.kept else "the start"
-        raise DivergenceError(
-            f"training diverged in epoch {epoch + 1}, step {done}: {why}; the weights of {kept} are kept. "
-            f"Try a learning rate below {rate:g}, such as {rate / 2:g}",
-            learning_rate=rate / 2,
-        )
-
-    # State
+        why = f"training diverged in epoch {epoch + 1}, step {done}: {why}; the weights of {kept} are kept"
+        raise DivergenceError(f"{why}. Try a learning rate below {rate:g}, such as {rate / 2:g}", rate / 2)
 
     def state(self) -> State:
         """Return everything that the rest of the training depends on; between two steps."""
@@ -329,4 +289,5 @@ class Trainer(Training):
         self.rewind()
         self.backend.assign(self.step.totals, state.totals)
         self._samples, self._seconds_before = state.samples, state.seconds
+        self._began = self._began and time.perf_counter()  # before which the seconds of the state have passed
         self.monitor.restore(state)

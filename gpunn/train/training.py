@@ -61,6 +61,7 @@ class Training:
             later = 0 if self._is_host else self._bytes_for(self.batch_size) - model.bytes_for(self.batch_size)
             batches = place(backend, train, options.dtype, options.augmentation, options.seed, options.data_on, later)
             self.step = Step(model, batches, copy(self.loss), self.optimizer, self.batch_size, options.capture)
+            self.steps = options.epochs * self.step.steps_per_epoch  # of the whole training
             backend.assign(model.clock[NEXT_COUNT : NEXT_COUNT + 1], model.steps_trained)
             self.placement, self._validation = batches.placement, None  # where the data lie, in words
             if validation is not None:
@@ -73,8 +74,6 @@ class Training:
                 changed = [values, *self.optimizer.state.values(), *model.statistics.values(), totals]
                 self.step.skip = Skip(backend, changed)
             self._back = Weights(0, model.arrays(), self._count_from), self._remembered()
-
-    # Memory
 
     @contextmanager
     def enough_memory(self) -> Iterator[None]:
@@ -101,8 +100,6 @@ class Training:
             return 0
         samples = [s for s in (self.data.train, self.data.validation) if s is not None]
         return sum(bytes_on_device(s, dtype) for s in samples if not is_host or is_converted(s, dtype))
-
-    # Building
 
     def _build_network(self) -> None:
         """Build the network, or build it again where it was made for something else."""
@@ -149,13 +146,6 @@ class Training:
         epochs, steps = self._count_from
         return epochs - (-step // self.step.steps_per_epoch), steps + step
 
-    # Steps
-
-    @property
-    def steps(self) -> int:
-        """Number of steps of the whole training."""
-        return self.options.epochs * self.step.steps_per_epoch
-
     def loops(self) -> AbstractContextManager[None]:
         """Within, kernels on the host run as this training runs them: NumPy's passes or Numba's loops."""
         features = max(map(prod, (self.model.input_shape, *self.model.shapes)))
@@ -180,9 +170,8 @@ class Training:
 
     def _begin_epoch(self, epoch: int, number: int) -> None:
         """Give the step the order and the learning rates of an epoch; `number` is its first step that is done."""
-        options, steps = self.options, self.step.steps_per_epoch
+        self._epoch, options, steps = epoch, self.options, self.step.steps_per_epoch
         order = epoch_order(len(self.data.train), seed=options.seed, epoch=self._count_from[0] + epoch)
-        self._epoch = epoch
         self._rates = self.optimizer.schedule.rates(epoch + np.arange(steps) / steps, options.epochs)
         self.step.start_epoch(order, self._rates, number)
 
@@ -203,9 +192,7 @@ class Training:
         self._samples = 0
         self.backend.assign(self.step.totals, 0.0)
         if self.step.skip is not None:
-            self.step.skip.reset()
-
-    # Weights
+            self.backend.assign(self.step.skip.counts, 0)
 
     def _weights(self) -> Weights:
         return Weights(self.done, self.model.arrays(), self._trained_at(self.done))

@@ -173,7 +173,7 @@ def step_of(layers: list[gn.Layer], optimizer: gn.Optimizer, images: bool, batch
     model = gn.Sequential(layers)
     model.build((28, 28, 1) if images else (784,), batch_size, "cuda")
     optimizer.build(model.parameters, None, len(source.train))
-    step = Step(model, place(select("cuda"), source.train, "float32"), loss, optimizer, batch_size)
+    step = Step(model, place(select("cuda"), source.train, "float32"), loss, optimizer, batch_size, True)
     order = epoch_order(len(source.train), seed=0, epoch=0)
     step.start_epoch(order, np.full(step.steps_per_epoch, 0.1))
     step(batch_size)  # runs once kernel by kernel, and is recorded
