@@ -29,7 +29,16 @@ Kind = TypeVar("Kind", bound=type)
 
 
 class Part:
-    """A part, shown as the Python that makes it: its first argument, and all that have not their default value."""
+    """A part, shown as the Python that makes it: its first argument, and all that have not their default value.
+
+    A class with a `kind` is the base of these, and a part itself unless it is abstract; errors show the `example`.
+    """
+
+    def __init_subclass__(cls, *, kind: str = "", example: str = "", **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if kind:
+            PARTS[kind] = {} if ABC in cls.__mro__ else {cls.__name__: cls}
+            _BASES[kind], _EXAMPLES[kind] = cls, example
 
     def __repr__(self) -> str:
         parameters, shown = _parameters(type(self)), arguments_of(self, without_defaults=True)
@@ -41,17 +50,6 @@ class Part:
                 is_pair = isinstance(value, tuple) and value[1:] == value[:1] and "int |" in _annotation(parameter)
                 words.append(("" if leads else f"{name}=") + repr(value[0] if is_pair else value))
         return f"{type(self).__name__}({', '.join(words)})"
-
-
-def base_of_kind(kind: str, example: str) -> Callable[[Kind], Kind]:
-    """Make a class the base of a kind of part; one that is not abstract is a part itself. Errors show the example."""
-
-    def enter(base: Kind) -> Kind:
-        PARTS[kind] = {} if ABC in base.__mro__ else {base.__name__: base}
-        _BASES[kind], _EXAMPLES[kind] = base, example
-        return base
-
-    return enter
 
 
 def register(part: Kind) -> Kind:

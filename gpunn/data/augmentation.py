@@ -2,14 +2,13 @@
 
 from math import radians, tan
 
-from gpunn.config import Part, base_of_kind
+from gpunn.config import Part
 from gpunn.errors import OptionError
 from gpunn.kernels.augmentation import Limits
 from gpunn.scalars import real
 
 
-@base_of_kind("augmentation", "Augmentation(shift=1)")
-class Augmentation(Part):
+class Augmentation(Part, kind="augmentation", example="Augmentation(shift=1)"):
     """Moves every training image a little, another way each time it is seen, inside the gather of the batch.
 
     All numbers are limits: what is done to an image is drawn evenly between minus and plus each. Places outside the

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from math import prod
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -32,8 +32,12 @@ class Remembering(Protocol):
     def build(self, parameters: Parameters) -> None: ...
 
 
-class _Counting(Backend):
-    """A stand-in for a backend whose arrays have a shape and no memory; it counts the bytes that they would take."""
+class Footprint(Backend):
+    """A stand-in for a backend whose arrays have a shape and no memory; it counts the bytes that they would take.
+
+    Attributes:
+        nbytes, largest: Bytes of all arrays, and of the largest.
+    """
 
     def __init__(self, like: Backend) -> None:
         self.device, self.description, self.block_elements = like.device, like.description, like.block_elements
@@ -63,13 +67,6 @@ class _Counting(Backend):
         return 0
 
 
-class Footprint(NamedTuple):
-    """Bytes of a network or its training on a device, and of its largest array."""
-
-    nbytes: int
-    largest: int
-
-
 def count_network(
     layers: Sequence[Layer],
     shape: Shape,
@@ -82,14 +79,14 @@ def count_network(
 ) -> Footprint:
     """Count the bytes of a network, with an `optimizer` of its training; check `arrays` that it will be given."""
     network = Layout([layer.unbuilt() for layer in layers])
-    counting, parameters = _Counting(like), None
+    counting, parameters = Footprint(like), None
     with suppress(MemoryError):  # an array beyond all memory: what is counted so far is enough
         context = network.lay_out(shape, batch_size, counting, dtype)
         if arrays is not None:
             check_arrays(arrays, context)
         parameters = Parameters(context.parameters, counting, dtype)
     if optimizer is None or parameters is None:
-        return Footprint(counting.nbytes, counting.largest)
+        return counting
     for _ in range(_OF_OUTPUTS):
         counting.empty((context.capacity, *network.output_shape), dtype)
     before, values = counting.nbytes, int(parameters.values.size) * np.dtype(dtype).itemsize
@@ -99,7 +96,8 @@ def count_network(
     # Two copies of what the optimizer remembers: the old one stays until the new one is made.
     copies = _COPIES * (values + held) + 2 * remembered if like.device == "cpu" else values
     taken_back = values + held + remembered if skips else 0  # to take the steps of bad batches back
-    return Footprint(counting.nbytes + copies + taken_back, counting.largest)
+    counting.nbytes += copies + taken_back
+    return counting
 
 
 def require(

@@ -8,15 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.backend.base import Shape
-from gpunn.config import Part, base_of_kind, register
+from gpunn.config import Part, register
 from gpunn.errors import OptionError
 from gpunn.scalars import FINITE, NOT_NEGATIVE, real
 
 __all__ = ["Glorot", "He", "Initializer", "LeCun", "Normal"]
 
 
-@base_of_kind("initializer", "Normal(0.1)")
-class Initializer(Part, ABC):
+class Initializer(Part, ABC, kind="initializer", example="Normal(0.1)"):
     """Makes the initial values of a parameter."""
 
     @abstractmethod

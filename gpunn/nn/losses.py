@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gpunn.backend.base import Backend, Buffer
 from gpunn.backend.devices import backend_of
-from gpunn.config import Part, base_of_kind, register
+from gpunn.config import Part, register
 from gpunn.data.checks import as_array, is_one_hot
 from gpunn.errors import DataError, ShapeError
 from gpunn.kernels import losses as kernels
@@ -46,8 +46,7 @@ def _of_thread(name: str) -> Any:
     return property(attrgetter(f"_work.{name}"), lambda loss, value: setattr(loss._work, name, value))
 
 
-@base_of_kind("loss", "MeanSquaredError()")
-class Loss(Part, ABC):
+class Loss(Part, ABC, kind="loss", example="MeanSquaredError()"):
     """A loss C, averaged over the batch.
 
     By hand: `value = loss.forward(y, t)`, then `model.backward(loss.backward())`.

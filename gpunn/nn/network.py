@@ -348,8 +348,12 @@ class Network(Layout):
             argmax_k P(k | x); of one output alone 1 where it is at least ½. Trained on float targets: by
             `BinaryCrossEntropy` 0 or 1 for each output, (n, outputs), by `MeanSquaredError` the outputs.
         """
-        outputs = self.predict_proba(x)
-        return (self.task or self._likely_task()).answers(outputs)
+        outputs, task = self.predict_proba(x), self.task
+        if task is None:  # not trained by `fit`
+            last = (self.loss and self.loss.link) or self.layers[-1]
+            of_one = Task.BINARY if last.gives_probability else Task.REGRESSION
+            task = Task.CLASSES if prod(self.output_shape) > 1 else of_one
+        return task.answers(outputs)
 
     def predict_names(self, x: ArrayLike) -> NDArray[Any]:
         """Return the name of the class of each input, texts (n,); raise GpunnError if not trained on labels."""
@@ -362,10 +366,3 @@ class Network(Layout):
         """A name for each class that can be answered; the number, where the training data had fewer classes."""
         count = max(2, prod(self.output_shape))
         return [*self.class_names, *map(str, range(len(self.class_names), count))]
-
-    def _likely_task(self) -> Task:
-        """Guess the task of a network that was not trained by `fit`."""
-        if prod(self.output_shape) > 1:
-            return Task.CLASSES
-        link = None if self.loss is None else self.loss.link
-        return Task.BINARY if (link or self.layers[-1]).gives_probability else Task.REGRESSION

@@ -1,6 +1,6 @@
 """Parameters: named, shaped views into flat arrays, so that one launch updates, sends or saves all of them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, fields
 from math import prod
@@ -176,6 +176,3 @@ class Parameters(Sequence[Parameter]):
 
     def __len__(self) -> int:
         return len(self._parameters)
-
-    def __iter__(self) -> Iterator[Parameter]:
-        return iter(self._parameters)

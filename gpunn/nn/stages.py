@@ -136,17 +136,14 @@ def check_arrays(arrays: Mapping[str, NDArray[Any]], context: BuildContext) -> N
 
 def begun(layers: Sequence[Layer], context: BuildContext) -> dict[str, NDArray[Any]]:
     """Return the values that layers bring with them from another network, by name, and check their shapes."""
-    shapes, values = shapes_in(context), {}
+    shapes, values = shapes_in(context), dict[str, NDArray[Any]]()
     for layer in layers:
         for word, value in layer.begins_with.items():
-            shape = shapes.get(name := f"{layer.name}.{word}", value.shape)
-            if value.shape != shape:
-                raise ShapeError(
-                    f"{name} was learned in the shape {value.shape}, and here it must be {shape}: give the "
-                    f"layer inputs as there, or take a new {layer!r}"
-                )
-            if name in shapes:
+            if (name := f"{layer.name}.{word}") in shapes:
                 values[name] = value
+                if value.shape != shapes[name]:
+                    change = f"was learned in the shape {value.shape}, and here it must be {shapes[name]}"
+                    raise ShapeError(f"{name} {change}: give the layer inputs as there, or take a new {layer!r}")
     return values
 
 

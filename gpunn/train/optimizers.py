@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.backend.base import Buildable
-from gpunn.config import Part, base_of_kind, register
+from gpunn.config import Part, register
 from gpunn.errors import OptionError
 from gpunn.kernels import updates as kernels
 from gpunn.kernels.gather import STEP
@@ -23,8 +23,7 @@ __all__ = ["L1", "L2", "SGD", "Adam", "Optimizer", "Regularizer"]
 Update = TypeVar("Update", bound=Callable[..., None])
 
 
-@base_of_kind("regularizer", "L2(5.0)")
-class Regularizer(ABC):
+class Regularizer(Part, ABC, kind="regularizer", example="L2(5.0)"):
     """A penalty on large weights, not biases: C = C₀ + λ R(w) (17), λ = `strength`, n the size of the training set."""
 
     def __init__(self, strength: float) -> None:
@@ -70,8 +69,7 @@ def ending_step(update: Update) -> Update:
     return update
 
 
-@base_of_kind("optimizer", "SGD(0.1)")
-class Optimizer(Buildable, Part, ABC):
+class Optimizer(Buildable, Part, ABC, kind="optimizer", example="SGD(0.1)"):
     """Changes parameters so that the loss falls.
 
     `fit` works with a copy, so one object may serve several networks, also at once. Each network keeps its optimizer's

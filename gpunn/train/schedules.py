@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpunn.config import Part, base_of_kind, register
+from gpunn.config import Part, register
 from gpunn.errors import OptionError
 from gpunn.scalars import NOT_NEGATIVE, POSITIVE, real
 
@@ -14,8 +14,7 @@ __all__ = ["Constant", "Cosine", "OneCycle", "Schedule", "StepDecay"]
 _MOST_CHANGES = 20
 
 
-@base_of_kind("schedule", "Cosine(0.1)")
-class Schedule(Part, ABC):
+class Schedule(Part, ABC, kind="schedule", example="Cosine(0.1)"):
     """A learning rate that changes as training goes on."""
 
     @abstractmethod

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, NamedTuple
 from numpy.typing import DTypeLike, NDArray
 
 from gpunn.backend.base import Backend, Buffer, Buildable, Shape, inside
-from gpunn.config import Part, base_of_kind
+from gpunn.config import Part
 from gpunn.kernels.record import Array
 from gpunn.nn.initializers import Initializer
 from gpunn.nn.parameter import Parameter
@@ -88,8 +88,7 @@ class LayerValues(NamedTuple):
     arrays: dict[str, Array]
 
 
-@base_of_kind("layer", "Dense(10)")
-class Layer(Buildable, Part, ABC):
+class Layer(Buildable, Part, ABC, kind="layer", example="Dense(10)"):
     """One step of the network.
 
     A layer belongs to one network. Given to another, copied or pickled, it becomes a layer of its own that begins with

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from gpunn.backend.base import Buffer, Shape
+from gpunn.backend.base import Shape
 from gpunn.config import register
 from gpunn.errors import OptionError, ShapeError
 from gpunn.kernels import pooling as kernels
@@ -26,11 +26,13 @@ class _Pool2D(Layer):
         kind = type(self).__name__
         self.size = pair(size, f"size of {kind}")
         self.stride = self.size if stride is None else pair(stride, f"stride of {kind}")
+        if self.picks_largest and self.size[0] * self.size[1] > 256:  # the chosen place is kept in a byte
+            raise OptionError(f"a window of {kind} has at most 256 places, got {self.size[0]}×{self.size[1]}")
 
     def output_shape(self, input_shape: Shape) -> Shape:
         if len(input_shape) != 3:
-            expected = f"{type(self).__name__} expects (height, width, channels)"
-            raise ShapeError(f"{self.name}: {expected}, got {input_shape}: put it before Flatten()")
+            expected = f"{self.name}: {type(self).__name__} expects (height, width, channels)"
+            raise ShapeError(f"{expected}, got {input_shape}: put it before Flatten()")
         height, width, channels = input_shape
         if self.size[0] > height or self.size[1] > width:
             raise ShapeError(
@@ -48,7 +50,7 @@ class _Pool2D(Layer):
         # ∂C/∂x may take the memory of x, which is done with once it is pooled.
         own = context.needs_input_gradient and not context.may_overwrite_input
         self._dx = context.buffer(input_shape) if own else None
-        self._choice: Buffer | None = None
+        self._choice = context.buffer(shape, np.uint8) if self.picks_largest else None
         return shape
 
     def forward(self, x: Array, training: bool) -> Array:
@@ -80,16 +82,6 @@ class MaxPool2D(_Pool2D):
 
     picks_largest = True
     kernel, gradient_kernel = kernels.max_pool, kernels.max_pool_gradient
-
-    def __init__(self, size: int | tuple[int, int] = 2, stride: int | tuple[int, int] | None = None) -> None:
-        super().__init__(size, stride)
-        if self.size[0] * self.size[1] > 256:  # the chosen place is kept in a byte
-            raise OptionError(f"a window of MaxPool2D has at most 256 places, got {self.size[0]}×{self.size[1]}")
-
-    def build(self, context: BuildContext, input_shape: Shape) -> Shape:
-        shape = super().build(context, input_shape)
-        self._choice = context.buffer(shape, np.uint8)
-        return shape
 
 
 @register
