@@ -37,8 +37,7 @@ def plot_curves(
     """
     ours = {key: np.array([getattr(record, key) for record in history], float) for key in Record.__dataclass_fields__}
     theirs = _checked(reference or {})
-    rates = ours["learning_rate"]
-    has_schedule = np.unique(rates[np.isfinite(rates)]).size > 1
+    has_schedule = np.unique(ours["learning_rate"][np.isfinite(ours["learning_rate"])]).size > 1
     known = {key for curves in (ours, theirs) for key in curves if _is_known(curves, key)}
     measures = [name for name in FIGURES if name == "loss" or known.intersection(f"{part}_{name}" for part in _PARTS)]
     width, height = 5.4 * len(measures) if len(measures) > 1 else 7.0, 5.6 if has_schedule else 4.5
@@ -53,7 +52,7 @@ def plot_curves(
             _mark(axes, history, measure)
             if has_schedule:
                 lowest = figure.add_subplot(grid[1, place], sharex=axes)
-                lowest.plot(ours["epoch"], rates, color=RATE, lw=1.4)
+                lowest.plot(ours["epoch"], ours["learning_rate"], color=RATE, lw=1.4)
                 lowest.set(ylim=(0.0, None), ylabel="" if place else "learning\nrate η")
                 lowest.grid()
             lowest.set_xlabel("epoch")
@@ -130,14 +129,10 @@ def _write_value(axes: "Axes", epoch: float, value: float, words: str) -> None:
     side = -1 if x > left + 0.75 * (right - left) else 1
     beside = x + side * np.linspace(9, 52, 12)
     curves = [axes.transData.transform(line.get_xydata()) * points for line in axes.lines]
-    heights = np.array(
-        [np.interp(beside, curve[:, 0], curve[:, 1], math.nan, math.nan) for curve in curves if len(curve) > 1]
-    )
-    free = [
-        distance
-        for distance in (-12.0, 14.0, -24.0, 26.0, 38.0)
-        if bottom + 9 < y + distance < top - 7 and not (np.abs(heights - y - distance) < 9).any()
-    ]
+    heights = np.array([np.interp(beside, curve[:, 0], curve[:, 1], math.nan, math.nan) for curve in curves])
+    distances = np.array([-12.0, 14.0, -24.0, 26.0, 38.0])
+    is_crossed = (np.abs(heights - y - distances[:, None, None]) < 9).any(axis=(1, 2))
+    free = distances[~is_crossed & (bottom + 9 < y + distances) & (y + distances < top - 7)]
     axes.annotate(
         words, (epoch, value), xytext=(9 * side, (*free, -12.0 if y - 12 > bottom + 9 else 14.0)[0]),
         textcoords="offset points", va="center", ha="right" if side < 0 else "left", color=BEST, fontsize=9.5,

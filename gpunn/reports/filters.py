@@ -126,13 +126,11 @@ def plot_activations(
     title: str = "",
 ) -> None:
     """Draw an image (height, width, channels), and beside it the answers, each convolution on a scale of its own."""
-    pixels = np.asarray(image, np.float64)
-    if pixels.ndim != 3 or not pixels.size or not answers:
-        raise ShapeError(
-            f"expected an image (height, width, channels) and answers, got {pixels.shape} and {len(answers)}"
-        )
+    pixels, found = np.asarray(image, np.float64), len(answers)
+    if pixels.ndim != 3 or not pixels.size or not found:
+        raise ShapeError(f"expected an image (height, width, channels) and answers, got {pixels.shape} and {found}")
     count = positive_whole(count, "count of maps")
-    rows, across = math.ceil(len(answers) / 3), min(len(answers), 3)  # three beside each other
+    rows, across = math.ceil(found / 3), min(found, 3)  # three beside each other
     height, width, channels = pixels.shape
     with picture(path, 2.0 + 3.3 * across, 3.5 * rows + 0.6, title) as figure:
         places = figure.add_gridspec(rows, 1 + across, width_ratios=[1.6] + [3.3] * across)

@@ -17,9 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _MOST_WRITTEN = 20  # numbers in the cells of more classes could not be read
-_LEAST_FULL = (
-    0.02  # an error share of this much is fully coloured: one slip in a good matrix must not look like a disaster
-)
+_LEAST_FULL = 0.02  # an error share fully coloured: one slip in a good matrix must not look like a disaster
 _POWER = 0.7  # below 1 it lifts rare errors off the white
 _LEAST_SIDE = 8  # flat samples of fewer features are measurements, even where their number happens to be a square
 
@@ -40,10 +38,9 @@ def confusion_matrix(labels: ArrayLike, predicted: ArrayLike, classes: int) -> N
 
 
 def plot_confusion(matrix: ArrayLike, class_names: Sequence[str], path: StrPath, title: str = "") -> None:
-    """Draw a confusion matrix; right answers in blue, errors in an orange scale of their own.
+    """Draw a confusion matrix; right answers in blue, errors in an orange scale of their own, as shares of a row.
 
-    Colours are shares of a row. Were both on one scale, the diagonal would leave all errors white. Up to 20
-    classes the counts stand in the cells, and the size and recall n_ii / Σ_j n_ij of each class beside its row.
+    Up to 20 classes the counts stand in the cells, and size and recall n_ii / Σ_j n_ij of each class beside its row.
     """
     import matplotlib
     from matplotlib.cm import ScalarMappable
@@ -91,9 +88,8 @@ def plot_confusion(matrix: ArrayLike, class_names: Sequence[str], path: StrPath,
             axes.grid(which="minor", color="white", linewidth=1.5)
             axes.tick_params(which="both", length=0)
             _write_numbers(axes, counts, is_dark, classes / side)
-        long = min(side, 4.0)
+        long, ticks = min(side, 4.0), (0.0, full / 4, full / 2, full)
         place = (beside / width, (below + (side - long) / 2) / height, 0.16 / width, long / height)
-        ticks = (0.0, full / 4, full / 2, full)
         bar = figure.colorbar(scale, cax=figure.add_axes(place), ticks=ticks)
         bar.set_ticklabels([f"{100 * tick:.1f} %" if 0 < tick < 0.0995 else percent(tick) for tick in ticks])
         bar.set_label("errors, as a share of the true class", fontsize=9.0)
@@ -135,10 +131,8 @@ def plot_mistakes(
     true, shares = np.asarray(labels), np.asarray(probabilities)
     if true.ndim != 1 or samples.ndim < 2 or len(samples) != len(true):
         raise ShapeError(f"expected inputs (n, …) and labels (n,), got {samples.shape} and {true.shape}")
-    if shares.shape != (len(true), len(class_names)):
-        raise ShapeError(
-            f"expected probabilities of {(len(true), len(class_names))}, a column a class, got {shares.shape}"
-        )
+    if shares.shape != (shape := (len(true), len(class_names))):
+        raise ShapeError(f"expected probabilities of {shape}, a column a class, got {shares.shape}")
     count = positive_whole(count, "count of mistakes")
     predicted = np.argmax(shares, axis=1)
     mistakes = np.flatnonzero(predicted != true)
@@ -151,8 +145,8 @@ def plot_mistakes(
     columns = min(int(10.7 / wide), max(4, len(worst)))
     rows = max(1, math.ceil(len(worst) / columns))
     which = "all" if len(worst) == len(mistakes) else f"the {len(worst)} of highest loss among"
-    share = f"{100 * len(mistakes) / max(1, len(true)):.2f} % of {len(true):,} samples"
-    heading = f"{which} {len(mistakes):,} mistake{'s' if len(mistakes) != 1 else ''} ({share})"
+    heading = f"{which} {len(mistakes):,} mistake{'s' if len(mistakes) != 1 else ''}"
+    heading += f" ({100 * len(mistakes) / max(1, len(true)):.2f} % of {len(true):,} samples)"
     with picture(path, max(wide * columns, 5.0), 1.78 * rows + 0.8, title or "Worst mistakes") as figure:
         if not len(worst):
             write_alone(figure, f"No mistakes among {len(true):,} samples")

@@ -62,9 +62,7 @@ def picture(path: StrPath, width: float, height: float, title: str = "") -> "Ite
 
 def write_alone(figure: "Figure", words: str) -> None:
     """Write words in place of a drawing for which there is nothing to draw."""
-    figure.add_subplot(frame_on=False, xticks=[], yticks=[]).text(
-        0.5, 0.5, words, ha="center", va="center", fontsize=14
-    )
+    figure.add_subplot(frame_on=False, xticks=[], yticks=[]).text(0.5, 0.5, words, ha="center", va="center", size=14)
 
 
 def draw_sample(axes: "Axes", sample: NDArray[Any], limits: tuple[float, float], title: str, **look: Any) -> None:

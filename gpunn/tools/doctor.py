@@ -36,7 +36,13 @@ def diagnose() -> list[Finding]:
         # Without a GPU nothing of CUDA is needed: the first line says so, the rest is for whoever adds one.
         cuda = [finding._replace(status="warn") if finding.status == "missing" else finding for finding in cuda]
     elif all(finding.status != "missing" for finding in cuda):
-        cuda += _trial_findings(index)
+        # Use the device step by step, up to the first that fails.
+        for name, attempt in trials(index):
+            try:
+                cuda.append(Finding(name, "ok", attempt()))
+            except Exception as error:  # noqa: BLE001 - the doctor survives what patients do
+                cuda.append(Finding(name, "missing", *trouble_in(error)))
+                break
     return findings + cuda
 
 
@@ -127,13 +133,3 @@ def _folder_finding(name: str, folder: Path, variable: str) -> Finding:
     except OSError as error:
         mend = f"export {variable}=FOLDER with a folder that can be written"
         return Finding(name, "warn", f"{folder}: {error.strerror or error}", mend)
-
-
-def _trial_findings(index: int) -> Iterator[Finding]:
-    """Use a device step by step, up to the first that fails."""
-    for name, attempt in trials(index):
-        try:
-            yield Finding(name, "ok", attempt())
-        except Exception as error:  # noqa: BLE001 - the doctor survives what patients do
-            yield Finding(name, "missing", *trouble_in(error))
-            return

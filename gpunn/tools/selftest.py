@@ -85,8 +85,7 @@ def _moved(array: NDArray[Any], device: Backend) -> Any:
 
 def self_test(device: str | Backend, say: Callable[[str], None]) -> bool:
     """Compare every kernel of a device with its NumPy code, and say which are wrong; return whether none is."""
-    backend = device if isinstance(device, Backend) else select(device)
-    both = _Twice(backend)
+    both = _Twice(device if isinstance(device, Backend) else select(device))
     for layers, data, options in _trainings():
         gn.Sequential(layers).fit(data, device=both, batch_size=16, epochs=1, progress=False, **options)
     both.run(end_step, np.array([1, 2], np.int32), np.zeros(2, np.int32))
@@ -96,7 +95,7 @@ def self_test(device: str | Backend, say: Callable[[str], None]) -> bool:
         say(f"warn     {name}: not tested")
     products = "" if "gemm" in both.wrong else " and the matrix product"
     agreeing = f"{len(both.seen.difference(both.wrong))} kernels{products}"
-    say(f"{'wrong' if both.wrong else 'ok':7}  self-test on {backend.device}: {agreeing} agree with NumPy")
+    say(f"{'wrong' if both.wrong else 'ok':7}  self-test on {both.other.device}: {agreeing} agree with NumPy")
     return not both.wrong
 
 
