@@ -13,7 +13,9 @@ from gpunn.experiments.folder import HISTORY, METRICS, MODEL
 from gpunn.files import write_atomically
 from gpunn.nn.summary import summary
 from gpunn.nn.tasks import in_words, shown
-from gpunn.reports.pictures import CONFUSION, CURVES, MISTAKES, draw_answers, draw_network
+from gpunn.reports.filters import draw_network
+from gpunn.reports.predictions import draw_answers
+from gpunn.reports.style import CONFUSION, CURVES, MISTAKES
 from gpunn.saving.checkpointer import Say
 from gpunn.saving.model_file import save_model
 from gpunn.train.evaluator import Evaluation, evaluate

@@ -4,18 +4,20 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpunn.backend.base import Shape
+from gpunn.data import Data
 from gpunn.errors import ShapeError
 from gpunn.files import StrPath
 from gpunn.nn.arguments import as_batch
 from gpunn.nn.layers import Layer
 from gpunn.nn.network import Network
-from gpunn.reports.style import FAINT, draw_sample, first_of, limits_of, picture
+from gpunn.reports.style import ACTIVATIONS, FAINT, FILTERS, draw_sample, first_of, limits_of, picture
 from gpunn.scalars import positive_whole
 
 if TYPE_CHECKING:
@@ -187,3 +189,27 @@ def _draw_tiles(axes: "Axes", tiles: NDArray[Any], cmap: str, norm: "Normalize")
     across, down = extent(rows, columns, height, width)
     axes.set(xlim=(-0.01, across - _BESIDE + 0.01), ylim=(down - _ABOVE + 0.01, -_ABOVE))
     axes.set_axis_off()
+
+
+def draw_network(folder: Path, model: Network, data: Data, title: str) -> list[str]:
+    """Write filters.png and activations.png, each where there is something to draw, and return their names.
+
+    The image comes from the validation set, else from the training set: never from a test set that was not watched.
+    """
+    written = []
+    if first := first_filters(model, data.train.shape):
+        name, weights = first
+        count = 64 if max(weights.shape[2:]) <= 12 else 36  # fewer units that see the whole image: they need the room
+        plot_filters(weights, folder / FILTERS, name=name, count=count, title=title)
+        written.append(FILTERS)
+    samples = data.validation or data.train
+    at = int(np.argmax(samples.targets)) if samples.classes else 0  # of digits a 9, which has a curve and a line
+    image = samples.inputs[at] * np.float32(samples.scale)
+    if answers := answers_to(model, image):
+        name = "input"
+        if samples.classes and data.class_names:
+            predicted = model.predict_names(samples.inputs[at][None])[0]
+            name = f"true {data.class_names[samples.targets[at]]}\npredicted {predicted}"
+        plot_activations(image, answers, folder / ACTIVATIONS, name=name, title=title)
+        written.append(ACTIVATIONS)
+    return written

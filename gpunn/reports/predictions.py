@@ -2,15 +2,31 @@
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gpunn.data.memmap import Inputs, Rows
+from gpunn.data import Samples
+from gpunn.data.memmap import Inputs, Rows, in_blocks
 from gpunn.errors import DataError, ShapeError
 from gpunn.files import StrPath
-from gpunn.reports.style import FAINT, INK, VALIDATION, draw_sample, limits_of, percent, picture, shortened, write_alone
+from gpunn.nn.network import Network
+from gpunn.nn.tasks import Task, by_class
+from gpunn.reports.style import (
+    CONFUSION,
+    FAINT,
+    INK,
+    MISTAKES,
+    VALIDATION,
+    draw_sample,
+    limits_of,
+    percent,
+    picture,
+    shortened,
+    write_alone,
+)
 from gpunn.scalars import positive_whole
 
 if TYPE_CHECKING:
@@ -171,3 +187,15 @@ def _as_images(samples: NDArray[Any]) -> NDArray[Any]:
     side = math.isqrt(flat.shape[1])
     is_square = samples.ndim == 2 and side >= _LEAST_SIDE and side * side == flat.shape[1]
     return flat.reshape(-1, side, side) if is_square else flat
+
+
+def draw_answers(folder: Path, model: Network, samples: Samples, class_names: tuple[str, ...], title: str) -> None:
+    """Write confusion.png and mistakes.png of a network on some samples."""
+    outputs = np.concatenate([model.predict_proba(rows) for _, rows in in_blocks(samples.inputs)])
+    probabilities = by_class(outputs)[:, : len(class_names)]
+    predicted = Task.CLASSES.answers(outputs if outputs.shape[1] == 1 else probabilities)
+    matrix = confusion_matrix(samples.targets, predicted, len(class_names))
+    plot_confusion(matrix, class_names, folder / CONFUSION, title)
+    plot_mistakes(
+        samples.inputs, samples.targets, probabilities, class_names, folder / MISTAKES, title=title, scale=samples.scale
+    )
