@@ -11,7 +11,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from gpunn.reports.pictures import CONFUSION, CURVES, MISTAKES
+from gpunn.reports.curves import CURVES
+from gpunn.reports.predictions import CONFUSION, MISTAKES
 
 IMAGES = Path(__file__).resolve().parent.parent / "docs" / "images"
 

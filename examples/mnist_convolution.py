@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import gpunn as gn
-from gpunn.reports.pictures import draw_network
+from gpunn.reports.filters import draw_network
 
 # 54,000 images to learn from and 6,000 to watch; the 10,000 of the test set stay closed until the last line.
 data = gn.load_data(sys.argv[1] if len(sys.argv) > 1 else "mnist")
@@ -22,7 +22,7 @@ model = gn.Sequential(
         gn.BatchNorm(),
         gn.Flatten(),  # (height, width, channels) becomes (features,)
         gn.Dropout(0.3),  # in training each feature is switched off with probability 0.3
-        gn.Dense(10),  # one output a digit; the softmax is part of the cost
+        gn.Dense(10),  # one output a digit; the softmax is part of the loss
     ]
 )
 

@@ -12,7 +12,7 @@ model = gn.Sequential(
     [
         gn.Dense(128),  # z = w a + b, w from He's distribution because a ReLU follows
         gn.ReLU(),  # a = max(z, 0)
-        gn.Dense(10),  # one output a digit; the softmax is part of the cost
+        gn.Dense(10),  # one output a digit; the softmax is part of the loss
     ]
 )
 

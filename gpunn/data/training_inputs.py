@@ -82,10 +82,8 @@ class TrainingInputs:
             return x if channels == 1 else x.reshape(len(x), *self.shape)
         if shape == (height, width):
             return x.reshape(*x.shape, 1)
-        order = "x.transpose(0, 2, 3, 1)" if shape == (channels, height, width) else "prepare them alike"
-        raise ShapeError(
-            f"the network was trained on images (n, {height}, {width}, {channels}), got {x.shape}: {order}"
-        )
+        mend = "x.transpose(0, 2, 3, 1)" if shape == (channels, height, width) else "prepare them alike"
+        raise ShapeError(f"the network was trained on images (n, {height}, {width}, {channels}), got {x.shape}: {mend}")
 
     def arranged_samples(self, samples: Samples) -> Samples:
         """Return `arranged` samples, not copied."""

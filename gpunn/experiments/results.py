@@ -6,16 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gpunn import reports
 from gpunn.errors import DataError, DivergenceError, ShapeError
 from gpunn.experiments.experiment import LIBRARIES, Experiment
 from gpunn.experiments.folder import HISTORY, METRICS, MODEL
 from gpunn.files import write_atomically
 from gpunn.nn.summary import summary
 from gpunn.nn.tasks import in_words, shown
+from gpunn.reports.curves import CURVES, plot_curves
 from gpunn.reports.filters import draw_network
-from gpunn.reports.predictions import draw_answers
-from gpunn.reports.style import CONFUSION, CURVES, MISTAKES
+from gpunn.reports.predictions import CONFUSION, MISTAKES, draw_answers
 from gpunn.saving.checkpointer import Say
 from gpunn.saving.model_file import save_model
 from gpunn.train.evaluator import Evaluation, evaluate
@@ -45,7 +44,7 @@ def _write_training(folder: Path, experiment: Experiment, trainer: Trainer) -> N
     """Write network, history and curves of a training, whole or not; the network first: it is the dearest."""
     save_model(trainer.model, folder / MODEL)
     trainer.history.write_csv(folder / HISTORY)
-    reports.plot_curves(trainer.history, folder / CURVES, title=f"{experiment.name} on {trainer.data.name}")
+    plot_curves(trainer.history, folder / CURVES, title=f"{experiment.name} on {trainer.data.name}")
 
 
 def write_stopped(folder: Path, experiment: Experiment, trainer: Trainer, error: BaseException, say: Say) -> None:

@@ -16,6 +16,7 @@ from gpunn.train.record import Record
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+CURVES = "curves.png"
 _PARTS = {"train": ("training", TRAINING), "validation": ("validation", VALIDATION)}
 _REFERENCE_KEYS = sorted(("name", "epoch", *(f"{part}_{name}" for part in _PARTS for name in ("loss", "accuracy"))))
 _AXES = {

@@ -17,13 +17,14 @@ from gpunn.files import StrPath
 from gpunn.nn.arguments import as_batch
 from gpunn.nn.layers import Layer
 from gpunn.nn.network import Network
-from gpunn.reports.style import ACTIVATIONS, FAINT, FILTERS, draw_sample, first_of, limits_of, picture
+from gpunn.reports.style import FAINT, draw_sample, first_of, limits_of, picture
 from gpunn.scalars import positive_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import Normalize
 
+FILTERS, ACTIVATIONS = "filters.png", "activations.png"
 _BESIDE, _ABOVE = 0.12, 0.26  # between tiles, as shares of a tile's width: room for its number above it
 
 

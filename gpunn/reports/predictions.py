@@ -14,24 +14,13 @@ from gpunn.errors import DataError, ShapeError
 from gpunn.files import StrPath
 from gpunn.nn.network import Network
 from gpunn.nn.tasks import Task, by_class
-from gpunn.reports.style import (
-    CONFUSION,
-    FAINT,
-    INK,
-    MISTAKES,
-    VALIDATION,
-    draw_sample,
-    limits_of,
-    percent,
-    picture,
-    shortened,
-    write_alone,
-)
+from gpunn.reports.style import FAINT, INK, VALIDATION, draw_sample, limits_of, percent, picture, shortened, write_alone
 from gpunn.scalars import positive_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+CONFUSION, MISTAKES = "confusion.png", "mistakes.png"
 _MOST_WRITTEN = 20  # numbers in the cells of more classes could not be read
 _LEAST_FULL = 0.02  # an error share fully coloured: one slip in a good matrix must not look like a disaster
 _POWER = 0.7  # below 1 it lifts rare errors off the white

@@ -1,4 +1,4 @@
-"""One look for all pictures of a run, their names, the drawing that several share, and their way to the disk.
+"""One look for all pictures, the drawing that several share, and their way to the disk.
 
 Matplotlib's object interface only: no pyplot, so no global figures, no display, and no setting of the user's changed.
 """
@@ -16,9 +16,6 @@ from gpunn.files import StrPath, write_atomically
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-CURVES, CONFUSION, MISTAKES = "curves.png", "confusion.png", "mistakes.png"
-FILTERS, ACTIVATIONS = "filters.png", "activations.png"
 
 # Okabe and Ito's palette, told apart under every common colour blindness.
 TRAINING, VALIDATION, BEST = "#0072B2", "#D55E00", "#009E73"

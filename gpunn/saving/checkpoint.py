@@ -40,18 +40,16 @@ _NUMBERS = {"samples": int, "stopped": str, "skipped": int, "untrained_cost": (f
 _FIELDS = {"untrained_cost": "untrained_loss"}  # the names in `State` of those that files call otherwise
 _SAMPLES = {"samples": int, "shape": list, "sha256": str}
 _FILE = {"bytes": int, "sha256": str}
+# The types of a manifest: for each key a type, a table of such, or a pair of one and None where there may be none.
 _MANIFEST = {
     "format": int,
     "step": int,
     "experiment": str,
     "data": {"train": _SAMPLES, "validation": (_SAMPLES, None)},
     "versions": dict,
-    "position": {
-        "last": int, "good": int, "best": (int, None), "records": int, "figures": (list, None), **_NUMBERS,
-    },
+    "position": {"last": int, "good": int, "best": (int, None), "records": int, "figures": (list, None), **_NUMBERS},
     "files": {MODEL: _FILE, STATE: _FILE, BEST: (_FILE, None)},
-}  # fmt: skip
-"""The types of a manifest: for each key a type, a table of such, or a pair of one and None where there may be none."""
+}
 
 
 class DamagedCheckpointError(CheckpointError):

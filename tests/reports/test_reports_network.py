@@ -14,8 +14,7 @@ import gpunn as gn
 from gpunn.errors import OptionError, ShapeError
 from gpunn.nn.layers import Layer
 from gpunn.reports import Answers, answers_to, first_filters, plot_activations, plot_filters, style
-from gpunn.reports.filters import colours, draw_network, extent, grid
-from gpunn.reports.style import ACTIVATIONS, FILTERS
+from gpunn.reports.filters import ACTIVATIONS, FILTERS, colours, draw_network, extent, grid
 
 RNG = np.random.default_rng(0)
 

@@ -55,7 +55,7 @@ KINDS = (
     FileKind(rb"GIF8[79]a", "a GIF image", image="GIF"),
     FileKind(rb"RIFF.{4}WEBP", "a WebP image", image="WebP"),
     FileKind(
-        rb".{4}ftyp(?:hei[cxms]|hev[cxm]|mif1|msf1)", "a HEIC photograph", f"{_CONVERT}, or let the phone take JPEG"
+        rb".{4}ftyp(?:hei[cxms]|hev[cxm]|m[is]f1)", "a HEIC photograph", f"{_CONVERT}, or let the phone take JPEG"
     ),
     FileKind(rb".{4}ftyp(?:avif|avis)", "an AVIF image", _CONVERT),
     FileKind(rb".{4}ftypcrx", "a raw photograph (CR3)", _EXPORT),
