@@ -1,7 +1,4 @@
-"""The errors that gpunn raises on purpose: each says what was expected, what came, and how to mend it.
-
-The program prints them as one line. Everything else that escapes is a defect and keeps its traceback.
-"""
+"""The errors that gpunn raises on purpose, which the program prints as one line; any other is a defect."""
 
 _HEAD, _TAIL = 380, 200
 
@@ -65,11 +62,8 @@ class OutputError(GpunnError, OSError):
 
 def in_one_line(text: str) -> str:
     """Return a text as one line of printable characters, cut in the middle where it is long."""
-    text = _cut(text)
-    if text.isprintable():
-        return text
     # Escaped as in a literal of Python: \n, \x1b, \udc80.
-    return _cut("".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text))
+    return _cut("".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in _cut(text)))
 
 
 def _cut(text: str) -> str:

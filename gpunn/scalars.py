@@ -9,8 +9,6 @@ import numpy as np
 
 from gpunn.errors import OptionError
 
-_MOST = 2**48  # NumPy counts not much further
-
 Range = tuple[str, Callable[[float], bool]]  # how a message puts the numbers that are allowed, and whether one is
 FINITE: Range = "be finite", math.isfinite
 POSITIVE: Range = "be above 0 and finite", lambda number: 0 < number < math.inf
@@ -44,8 +42,8 @@ def positive_whole(value: Any, what: str, least: int = 1) -> int:
     number = value.item() if isinstance(value, np.ndarray | np.generic) and not value.ndim else value
     if isinstance(number, bool) or not isinstance(number, int | float) or number % 1 or number < least:
         raise OptionError(f"{what} must be a whole number of at least {least}, got {value!r}")
-    if number > _MOST:
-        raise OptionError(f"{what} must be at most {_MOST:,}, got {value!r}")
+    if number > 2**48:  # NumPy counts not much further
+        raise OptionError(f"{what} must be at most {2**48:,}, got {value!r}")
     return int(number)
 
 

@@ -93,8 +93,7 @@ def read_driver() -> Driver:
     """Ask the NVIDIA driver itself, through ctypes: neither CuPy nor nvidia-smi is needed."""
     for name in ("libcuda.so.1", WSL_DRIVER):
         with contextlib.suppress(OSError):
-            ask = partial(_ask, ctypes.CDLL(name))
-            return answered(ask, Driver(problem=f"{_SILENT} {DRIVER_SECONDS} s"))
+            return answered(partial(_ask, ctypes.CDLL(name)), Driver(problem=f"{_SILENT} {DRIVER_SECONDS} s"))
     return Driver(problem=NO_DRIVER)
 
 

@@ -140,8 +140,7 @@ def _conclusions(trainer: Trainer, result: Evaluation | None) -> Iterator[str]:
     best, since, last = history.best, history.overfitting_since, history[-1]
     if best is not None:
         watched, part = ("training", "train") if math.isnan(best.validation_loss) else ("validation", "validation")
-        figures = in_words(best.figures(part))
-        yield f"best epoch     {best.epoch:.4g} (step {best.step}): lowest {watched} {figures}"
+        yield f"best epoch     {best.epoch:.4g} (step {best.step}): lowest {watched} {in_words(best.figures(part))}"
     if trainer.options.regularizer is not None:
         penalty = shown("penalty", last.penalty)
         yield f"regularizer    {trainer.options.regularizer!r}: λR {penalty} at the end, contained in no loss above"

@@ -75,8 +75,7 @@ def _replaced(error: UnicodeError) -> tuple[str, int]:
     """Replace characters that a stream has not by plain ones, or as in a literal of Python."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    text = error.object[error.start : error.end]
-    return "".join(_PLAIN.get(c) or ascii(c)[1:-1] for c in text), error.end
+    return "".join(_PLAIN.get(c) or ascii(c)[1:-1] for c in error.object[error.start : error.end]), error.end
 
 
 class Terminated(KeyboardInterrupt):

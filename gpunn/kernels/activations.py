@@ -83,8 +83,7 @@ def leaky_relu(z: Array, alpha: float, a: Array) -> None:
 @elementwise("T da, T z, T alpha", "T dz", "dz = z > T(0) ? da : alpha * da;")
 def leaky_relu_gradient(da: Array, z: Array, alpha: float, dz: Array) -> None:
     """dz := da where z > 0, else α da."""
-    slope = np.where(z > 0, z.dtype.type(1), z.dtype.type(alpha))
-    np.multiply(da, slope, out=dz)
+    np.multiply(da, np.where(z > 0, z.dtype.type(1), z.dtype.type(alpha)), out=dz)
 
 
 @elementwise("T z", "T a", "a = (z < T(0) ? T(0) : z) + log1p(exp(-abs(z)));")
@@ -154,6 +153,5 @@ extern "C" __global__ void softmax_gradient(const T* da, const T* a, T* dz, int 
 )
 def softmax_gradient(da: Array, a: Array, dz: Array) -> None:
     """dz := a ⊙ (da − Σ da ⊙ a) in each column."""
-    along = np.add.reduce(np.multiply(da, a), axis=0)
-    np.subtract(da, along, out=dz)
+    np.subtract(da, np.add.reduce(np.multiply(da, a), axis=0), out=dz)
     np.multiply(dz, a, out=dz)

@@ -46,8 +46,7 @@ def _taps(geometry: Geometry, rows: range, width_out: int, height: int, width: i
 def _inside(offset: int, stride: int, size: int, positions: range) -> tuple[int, int]:
     """Return first and end of the positions p of a range for which 0 <= p · stride + offset < size."""
     first = max(positions.start, -(offset // stride))
-    end = min(positions.stop, (size - 1 - offset) // stride + 1)
-    return first, max(first, end)
+    return first, max(first, min(positions.stop, (size - 1 - offset) // stride + 1))
 
 
 @raw(

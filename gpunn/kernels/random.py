@@ -47,8 +47,7 @@ def philox(counter: tuple[Array | int, ...], key: tuple[int, int]) -> NDArray[np
 def random_words(count: int, *, seed: int, purpose: Purpose, step: int = 0, stream: int = 0) -> NDArray[np.uint32]:
     """Return the first `count` words of the stream (seed, purpose, step, stream): word 4i+k is word k of counter i."""
     blocks = np.arange((count + 3) // 4, dtype=np.uint64)
-    words = philox((blocks, step & 0xFFFFFFFF, step >> 32, stream), (seed, purpose))
-    return words.reshape(-1)[:count]
+    return philox((blocks, step & 0xFFFFFFFF, step >> 32, stream), (seed, purpose)).reshape(-1)[:count]
 
 
 def random_halves(count: int, *, seed: int, purpose: Purpose, step: int = 0, stream: int = 0) -> NDArray[np.uint16]:

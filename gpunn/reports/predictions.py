@@ -113,8 +113,7 @@ def _write_numbers(axes: "Axes", counts: NDArray[Any], is_dark: NDArray[Any], ce
         axes.text(place, -0.5 - 0.12 * cells, heading, ha="center", va="bottom", size=8.5, color=FAINT)
     for row, total in enumerate(counts.sum(axis=1)):
         axes.text(samples, row, f"{total:,}", size=8.5, color=FAINT, **centred)
-        share = f"{100 * counts[row, row] / total:.1f} %" if total else "–"
-        axes.text(recall, row, share, size=9.0, **centred)
+        axes.text(recall, row, f"{100 * counts[row, row] / total:.1f} %" if total else "–", size=9.0, **centred)
 
 
 def plot_mistakes(

@@ -126,5 +126,4 @@ def _trainings() -> Iterator[tuple[list[gn.Layer], gn.Data, dict[str, Any]]]:
 
 def _ours(kind: str, base: type = object) -> list[Any]:
     """Make each part of a kind that comes with gpunn."""
-    parts = PARTS[kind].values()
-    return [part() for part in parts if part.__module__.startswith("gpunn.") and issubclass(part, base)]
+    return [part() for part in PARTS[kind].values() if part.__module__.startswith("gpunn.") and issubclass(part, base)]
