@@ -13,7 +13,9 @@ from gpunn.errors import DivergenceError, OutputError
 from gpunn.experiments import run
 from gpunn.experiments.experiment import parse_experiment
 from gpunn.experiments.folder import CHECKPOINTS, EXPERIMENT, HISTORY, LOCK, METRICS, MODEL, new_folder
-from gpunn.reports.pictures import ACTIVATIONS, CONFUSION, CURVES, FILTERS, MISTAKES
+from gpunn.reports.curves import CURVES
+from gpunn.reports.filters import ACTIVATIONS, FILTERS
+from gpunn.reports.predictions import CONFUSION, MISTAKES
 
 FILES = (EXPERIMENT, HISTORY, METRICS, MODEL, CURVES, CONFUSION, MISTAKES, FILTERS, ACTIVATIONS)
 EVERY = {*FILES, CHECKPOINTS, LOCK}
