@@ -28,7 +28,7 @@ from nvmath.bindings import cublas
 import gpunn.cli, gpunn.experiments.run, gpunn.saving.checkpointer, gpunn.tools.doctor
 from gpunn.experiments import results
 results.draw_answers = results.draw_network = lambda *_, **__: []
-results.reports.plot_curves = lambda _, path, **__: path.write_bytes(b"")
+results.plot_curves = lambda _, path, **__: path.write_bytes(b"")
 
 def tried(variables, device, number):
     folder = f"case-{number}"

@@ -117,8 +117,8 @@ def test_pictures_without_a_test_set_are_of_the_validation_set(tmp_path: Path, m
     data = gn.Data.from_arrays(x, (x[:, 0] > 0).astype(int), validation=100)
     monkeypatch.setattr("gpunn.experiments.experiment.load_data", lambda *_, **__: data)
     titles: list[str] = []
-    monkeypatch.setattr("gpunn.reports.plot_confusion", lambda *arguments: titles.append(arguments[-1]))
-    monkeypatch.setattr("gpunn.reports.plot_mistakes", lambda *_, **__: None)
+    monkeypatch.setattr("gpunn.reports.predictions.plot_confusion", lambda *arguments: titles.append(arguments[-1]))
+    monkeypatch.setattr("gpunn.reports.predictions.plot_mistakes", lambda *_, **__: None)
     run.train(parse_experiment(TINY, "tiny"), tmp_path / "run", silent, progress=False)
     assert titles == ["tiny on arrays, validation set"]
 

@@ -93,7 +93,7 @@ import sys
 from gpunn.experiments import results
 from gpunn.cli import main
 results.draw_answers = results.draw_network = lambda *_, **__: []
-results.reports.plot_curves = lambda _, path, **__: path.write_bytes(b"")
+results.plot_curves = lambda _, path, **__: path.write_bytes(b"")
 main(sys.argv[1:])
 """
 WITHOUT_PICTURES = ("-c", _UNDRAWN)
@@ -163,7 +163,7 @@ def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for name in ("draw_answers", "draw_network"):
         monkeypatch.setattr(results, name, lambda *_, **__: [])
-    monkeypatch.setattr(results.reports, "plot_curves", lambda _, path, **__: path.write_bytes(b""))
+    monkeypatch.setattr(results, "plot_curves", lambda _, path, **__: path.write_bytes(b""))
 
 
 @contextmanager
