@@ -95,7 +95,7 @@ def answers_to(model: Network, image: ArrayLike) -> list[Answers]:
             x = model.propagate(x, False, [stage])
             if x.ndim != 4:
                 break
-            current = names[stage.name] if _is_convolution(stage) else current
+            current = names.get(stage.name, current)
             if current and stage.is_pictured:
                 maps[current] = model.backend.to_host(x)[..., 0]  # a copy: a later stage may overwrite x
         return [Answers(name, values) for name, values in maps.items()]
@@ -105,7 +105,7 @@ def _names_of_answers(layers: Sequence[Layer]) -> dict[str, str]:
     """For each convolution: its name and those of the layers after it, up to the last that is in its answer."""
     groups: list[list[Layer]] = []
     for layer in takewhile(lambda layer: layer.name_prefix not in ("flatten", "dense"), layers):
-        if _is_convolution(layer):
+        if layer.has_weights and not layer.takes_rows:  # a convolution
             groups.append([])
         if groups:
             groups[-1].append(layer)
@@ -113,10 +113,6 @@ def _names_of_answers(layers: Sequence[Layer]) -> dict[str, str]:
         while not group[-1].is_pictured:
             group.pop()
     return {group[0].name: ", ".join(layer.name for layer in group) for group in groups}
-
-
-def _is_convolution(layer: Layer) -> bool:
-    return layer.has_weights and not layer.takes_rows
 
 
 def plot_activations(

@@ -54,9 +54,7 @@ KINDS = (
     FileKind(rb"P[456]\s", "a PBM, PGM or PPM image", image="PPM"),
     FileKind(rb"GIF8[79]a", "a GIF image", image="GIF"),
     FileKind(rb"RIFF.{4}WEBP", "a WebP image", image="WebP"),
-    FileKind(
-        rb".{4}ftyp(?:hei[cxms]|hev[cxm]|m[is]f1)", "a HEIC photograph", f"{_CONVERT}, or let the phone take JPEG"
-    ),
+    FileKind(rb".{4}ftyp(?:he[iv][cxm]|heis|m[is]f1)", "a HEIC photograph", f"{_CONVERT}, or let the phone take JPEG"),
     FileKind(rb".{4}ftyp(?:avif|avis)", "an AVIF image", _CONVERT),
     FileKind(rb".{4}ftypcrx", "a raw photograph (CR3)", _EXPORT),
     FileKind(rb".{4}ftyp|.{4}moov|\x1aE\xdf\xa3|RIFF.{4}AVI ", "a film", "save one of its images as PNG or JPEG"),
