@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from support.stub_driver import stub_driver
-from support.stub_wheels import build_by_stub, folder_of_pip, make_cuda_wheels, make_wheel, offline
+from support.stub_wheels import build_by_stub, folder_of_pip, make_cuda_wheels, offline
 
 from scripts.test_scripts import Checkout
 
@@ -26,14 +26,12 @@ class CudaCheckout(Checkout):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        self.wheels, self.version = folder / "wheels", folder / "version"
+        self.wheels = folder / "wheels"
         make_cuda_wheels(self.wheels)
         pip = str(folder_of_pip(folder / "pip"))
         python = PYTHON.replace("PYTHON", sys.executable).replace("MINOR", str(sys.version_info[1])).replace("PIP", pip)
         self.write(self.bin / "python3", python)
         build_by_stub(self.root)
-        setup = self.root / "scripts" / "setup.sh"
-        setup.write_text(setup.read_text("utf-8").replace("/proc/driver/nvidia", str(folder)), "utf-8")
 
     def train(self, extra: str = "auto", **variables: str) -> subprocess.CompletedProcess[str]:
         done = self.run("train.sh", GPUNN_EXTRA=extra, **offline(self.wheels), **variables)
@@ -59,19 +57,14 @@ def machine(tmp_path: Path) -> CudaCheckout:
 
 def test_a_driver_that_is_updated_gets_its_cupy_and_the_other_goes(machine: CudaCheckout) -> None:
     driver = {"LD_LIBRARY_PATH": str(stub_driver())}
-    machine.version.write_text("NVRM version: 570.1\n")
     machine.train(**driver, S_VERSION="12080")
     assert machine.built_for() == "12"
-    machine.version.write_text("NVRM version: 580.1\n")
     done = machine.train(**driver, S_VERSION="13000")
-    assert "removing cupy-cuda12x, which cuda13 cannot be beside" in done.stderr
-    assert machine.built_for() == "13"  # files that both wheels have are there, too
+    assert "making .venv anew: cuda13 cannot be beside what it has, cuda12" in done.stderr
+    assert machine.built_for() == "13"
     assert machine.train(**driver, S_VERSION="13000").stderr == ""
     # An older GPU is added. The libraries of CUDA 13 would be found before those of CUDA 12: they go as well.
-    information = machine.version.parent / "gpus" / "0000:01:00.0" / "information"
-    information.parent.mkdir(parents=True)
-    information.write_text("Model: \t\t NVIDIA GeForce GTX 1080\nIRQ: 1\n")
-    machine.train(**driver, S_CC="61")
+    machine.train(**driver, S_VERSION="13000", S_CC="61")
     assert machine.built_for() == "12"
     newer = {"cupy-cuda13x", "nvidia-cublas", "nvidia-cuda-nvrtc", "nvidia-cuda-runtime"}
     assert machine.packages() & newer == set()
@@ -83,16 +76,12 @@ def test_a_driver_that_is_updated_gets_its_cupy_and_the_other_goes(machine: Cuda
 
 def test_a_driver_that_is_put_back_gets_back_its_cupy_and_one_that_goes_costs_nothing(machine: CudaCheckout) -> None:
     driver = {"LD_LIBRARY_PATH": str(stub_driver())}
-    machine.version.write_text("NVRM version: 580.1\n")
     machine.train(**driver, S_VERSION="13000")
-    for number, version, cuda in ((570, "12080", "12"), (580, "13000", "13"), (570, "12080", "12")):
-        machine.version.write_text(f"NVRM version: {number}.1\n")
+    for version, cuda in (("12080", "12"), ("13000", "13"), ("12080", "12")):
         machine.train(**driver, S_VERSION=version)
         assert machine.built_for() == cuda
         assert len([name for name in machine.packages() if name.startswith("cupy")]) == 1
-    machine.version.unlink()
-    assert "installing for the CPU: no NVIDIA driver was found" in machine.train().stderr
-    assert machine.built_for() == "12"
+    # A driver that is gone costs nothing.
     assert machine.train().stderr == ""
 
 
@@ -106,38 +95,23 @@ def test_the_extra_may_be_changed_by_hand_in_any_order(machine: CudaCheckout, or
     assert machine.train(order[-1]).stderr == ""
 
 
-@pytest.mark.parametrize("by_hand", [False, True], ids=["", "made by hand"])
-def test_a_removal_or_an_installation_that_breaks_off_is_done_again(machine: CudaCheckout, by_hand: bool) -> None:
+def test_an_installation_that_breaks_off_is_done_again(machine: CudaCheckout) -> None:
     machine.train("cuda13")
-    if by_hand:
-        (machine.root / ".venv" / "gpunn-made").unlink()
     whole = machine.wheels.rename(machine.wheels.with_name("away"))
     with pytest.raises(AssertionError, match="check the network, then run this again"):
-        machine.train("cuda12")  # what was there is removed by now
+        machine.train("cuda12")  # what was there is gone by now
     whole.rename(machine.wheels)
     machine.train("cuda12")
     assert machine.built_for() == "12"
     assert not machine.packages() & {"cupy-cuda13x", "nvidia-cublas"}
-    # pip is killed while it removes, CuPy last.
-    machine.train("cuda13")
-    python = machine.root / ".venv" / "bin" / "python"
-    subprocess.run([python, "-m", "pip", "uninstall", "-q", "-y", "nvidia-cublas"], check=True, timeout=60)
-    machine.train("cuda12")
-    assert machine.built_for() == "12"
-    assert not machine.packages() & {"cupy-cuda13x", "nvidia-cublas", "nvidia-cuda-nvrtc", "nvidia-cuda-runtime"}
 
 
-def test_any_other_cupy_goes_and_a_package_for_cupy_stays(machine: CudaCheckout) -> None:
-    machine.train("cpu")
-    python = machine.root / ".venv" / "bin" / "python"
-    others = ["cupy-cuda11x", "cupy", "cupy-rocm-5-0", "cupy-xarray"]
-    for other in others:
-        make_wheel(machine.wheels, other, "13.6.0", files={f"{other[:5]}/__init__.py": "built_for = 'other'\n"})
-    command = [python, "-m", "pip", "install", "-q", "--no-deps"]
-    subprocess.run([*command, *sorted(machine.wheels.glob("*-13.6.0-*.whl"))], check=True, timeout=120)
+def test_an_environment_made_by_hand_is_not_made_anew_for_another_cuda(machine: CudaCheckout) -> None:
     machine.train("cuda13")
+    (machine.root / ".venv" / "gpunn-made").unlink()
+    with pytest.raises(AssertionError, match="has the extras cuda13, needs cuda12, and was not made by this script"):
+        machine.train("cuda12")
     assert machine.built_for() == "13"
-    assert {name for name in machine.packages() if name.startswith("cupy")} == {"cupy-cuda13x", "cupy-xarray"}
 
 
 def test_a_driver_that_appears_later_is_noticed(machine: CudaCheckout) -> None:
