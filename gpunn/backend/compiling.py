@@ -55,7 +55,10 @@ def typed(value: Any, dtype: np.dtype[Any] | None) -> Any:
 
 def kernel_cache() -> Path:
     """Return where CuPy keeps compiled kernels: CUPY_CACHE_DIR, or its folder in the user's home."""
-    return Path(os.environ.get(VARIABLE) or Path("~/.cupy/kernel_cache").expanduser())
+    try:
+        return Path(os.environ.get(VARIABLE) or Path("~/.cupy/kernel_cache").expanduser())
+    except RuntimeError:  # of a user without a home: nowhere
+        return Path(os.devnull, "kernel_cache")
 
 
 class MissingError(Exception):
@@ -79,7 +82,7 @@ def prepare_cache() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(bytes(4096))
-    except (OSError, RuntimeError) as error:  # RuntimeError: "~" of a user without a home
+    except OSError as error:
         folder = _temporary(folder, error)
     os.environ[VARIABLE] = str(folder)
 

@@ -164,6 +164,25 @@ def test_a_kernel_cache_that_cannot_be_used_is_named_once_and_the_training_goes_
     assert "export CUPY_CACHE_DIR=FOLDER" in done.stderr
 
 
+def test_a_user_without_a_home_compiles_into_a_temporary_folder(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gpunn.backend import compiling
+    from gpunn.tools.doctor import _folder_findings
+
+    def nobody(_uid: int) -> None:
+        raise KeyError
+
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    monkeypatch.setattr(compiling, "_instead", [])
+    monkeypatch.delenv("HOME")
+    monkeypatch.setenv(compiling.VARIABLE, "")
+    assert [found.status for found in _folder_findings() if found.name == "kernel cache"] == ["warn"]
+    compiling.prepare_cache()
+    assert [Path(os.environ[compiling.VARIABLE])] == compiling._instead
+    assert "export CUPY_CACHE_DIR=FOLDER" in caplog.text
+
+
 def test_a_cache_that_fails_later_moves_to_a_temporary_folder(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
