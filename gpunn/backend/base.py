@@ -7,7 +7,7 @@ and only when a CUDA device is asked for.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from math import prod
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -17,6 +17,8 @@ from gpunn.kernels.record import Array, Elementwise, Raw
 
 Shape = tuple[int, ...]
 Planned = Callable[[float, float], None]  # a product whose arrays are known: (alpha, beta) → c := alpha a b + beta c
+# How BLAS is told of a product: is a transposed, is b, m, n, k, and the leading dimensions of a, b and c.
+Layout = tuple[bool, bool, int, int, int, int, int, int]
 _MOST = 2**62  # bytes that no memory has; NumPy refuses more in several ways, CuPy counts modulo 2⁶⁴ and gives less
 
 
@@ -97,14 +99,11 @@ class Backend(ABC):
         """Wait until all work of the device is done."""
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
-        """Record work on the device as one graph, without doing it.
+        """Record work on the device as one graph, without doing it; return a function that does it by one launch.
 
         Args:
             work: Runs kernels and products of this backend, and nothing else: its arrays are made before, and it was
                 done once without capturing, so that every kernel is compiled.
-
-        Returns:
-            A function that does all of it again, at the cost of one launch.
 
         Raises:
             CaptureError: The device cannot record it, with the reason; nothing was done.
@@ -131,11 +130,6 @@ class Backend(ABC):
 
     def limit_memory(self, nbytes: int | None) -> None:
         """Bound the device's pool of memory, None for no bound. The host has no pool: see `limits`."""
-
-    def __copy__(self) -> Self:
-        other = object.__new__(type(self))
-        vars(other).update(vars(self))
-        return other
 
     def __deepcopy__(self, memo: Any) -> Self:
         return self  # there is one backend of a device; see `devices` for pickles
@@ -182,21 +176,20 @@ class Product:
 
     def forget(self) -> None:
         """Let go of the arrays of the last call."""
-        self._a: Any = None
-        self._b: Any = None
-        self._c: Any = None
+        self._last: tuple[Any, ...] = (None, None, None)
         self._planned: Any = None
 
     def __call__(self, alpha: float, a: Array, b: Array, beta: float, c: Array) -> None:
-        if a is not self._a or b is not self._b or c is not self._c:
-            self._a, self._b, self._c = a, b, c
+        last = self._last
+        if a is not last[0] or b is not last[1] or c is not last[2]:
+            self._last = a, b, c
             factors = a.T if self._transposed == "a" else a, b.T if self._transposed == "b" else b
             self._planned = self._backend.planned(*factors, c)
         self._planned(alpha, beta)
 
     def __getstate__(self) -> dict[str, Any]:
         # A plan works on the very arrays that it was made for, and those of a copy are others.
-        return {**vars(self), "_a": None, "_b": None, "_c": None, "_planned": None}
+        return {**vars(self), "_last": (None, None, None), "_planned": None}
 
 
 class Buildable:
@@ -244,24 +237,9 @@ def _unbuilt(value: Any) -> Any:
     return {key: _unbuilt(each) for key, each in value.items()} if type(value) is dict else value
 
 
-class Layout(NamedTuple):
-    """How BLAS is told of a product: sizes, transposed factors, and the leading dimension of each matrix."""
-
-    is_a_transposed: bool
-    is_b_transposed: bool
-    m: int
-    n: int
-    k: int
-    lda: int
-    ldb: int
-    ldc: int
-
-
 def layout_of(a: Array, b: Array, c: Array) -> Layout:
     """Return the layout of c := a b, or raise `ValueError` where it cannot be computed by one call of BLAS."""
-    (m, k), (inner, n) = a.shape, b.shape
-    size = c.itemsize
-    across, along = c.strides
+    (m, k), (inner, n), size, (across, along) = a.shape, b.shape, c.itemsize, c.strides
     # Not only for good messages: BLAS would write beside a c whose rows do not lie one after another.
     if (
         inner != k
@@ -275,15 +253,13 @@ def layout_of(a: Array, b: Array, c: Array) -> Layout:
             f"gemm cannot write {a.shape} {a.dtype} times {b.shape} {b.dtype} to {c.shape} {c.dtype}: shapes and "
             f"dtypes must fit, and the rows of c be contiguous, got strides {c.strides}"
         )
-    is_a_transposed, lda = _order_of(a, size)
-    is_b_transposed, ldb = _order_of(b, size)
-    return Layout(is_a_transposed, is_b_transposed, m, n, k, lda, ldb, max(across // size, n))
+    (is_a_transposed, lda), (is_b_transposed, ldb) = _order_of(a, size), _order_of(b, size)
+    return is_a_transposed, is_b_transposed, m, n, k, lda, ldb, max(across // size, n)
 
 
 def _order_of(x: Array, size: int) -> tuple[bool, int]:
     """Return whether a matrix lies transposed in memory, and its leading dimension."""
-    across, along = x.strides
-    rows, columns = x.shape
+    (across, along), (rows, columns) = x.strides, x.shape
     if along == size and (across >= size * columns or rows == 1):
         return False, max(across // size, columns)
     if across == size and (along >= size * rows or columns == 1):

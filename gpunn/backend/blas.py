@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import pairwise, product
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,24 +26,22 @@ _LARGEST_OF_SMALL = 100**3
 _LARGEST_OF_ONE = 2**19 - 1  # m n k up to which OpenBLAS leaves a product to the thread that asks for it
 _LARGEST_SUM = 10**5  # numbers that one thread of OpenBLAS adds up
 _LEAST_OF_PART = 48  # rows or columns: a thread must gain more than it takes to lay out the other factor
+_Memory = ctypes.c_char * 0
+_computing: set[int] = set()  # Python threads inside a batch: OpenBLAS's threads work only for one alone there
+os.register_at_fork(after_in_child=_computing.clear)
 
 Matrices = Sequence[NDArray[Any]]
 
 
 class _Library(NamedTuple):
+    """An OpenBLAS: its type of integers, and its functions, by the bytes of a number."""
+
     name: str
     integer: Any
-    sgemm: Callable[..., None]
-    dgemm: Callable[..., None]
-    sasum: Callable[..., float]
-    dasum: Callable[..., float]
     threads: Callable[[], int]
-    sgemm_batch: Any  # None where OpenBLAS is older than 0.3.29
-    dgemm_batch: Any
-
-    @property
-    def has_batches(self) -> bool:
-        return self.sgemm_batch is not None and self.dgemm_batch is not None
+    gemm: dict[int, Callable[..., None]]
+    asum: dict[int, Callable[..., float]]
+    batch: dict[int, Callable[..., None]]  # empty where OpenBLAS is older than 0.3.29
 
 
 @cache
@@ -56,23 +55,23 @@ def _library() -> _Library | None:
         library = ctypes.CDLL(pool["filepath"])
         # The names say who built it and how wide its integers are: NumPy's wheels, then distributions.
         for suffix, prefix in product(("64_", ""), ("scipy_", "")):
-            names = ("cblas_sgemm", "cblas_dgemm", "cblas_sasum", "cblas_dasum", "openblas_get_num_threads")
+            names = ("openblas_get_num_threads", *(f"cblas_{x}{name}" for name in ("gemm", "asum") for x in "sd"))
             functions: list[Any] = [getattr(library, f"{prefix}{name}{suffix}", None) for name in names]
             if all(functions):
-                sgemm, dgemm, sasum, dasum, _ = functions
+                threads, sgemm, dgemm, sasum, dasum = functions
                 # Without argument types: what is passed is of C's types already, which takes a third of the time.
                 sgemm.restype = dgemm.restype = None
                 sasum.restype, dasum.restype = ctypes.c_float, ctypes.c_double
-                functions += (getattr(library, f"{prefix}cblas_{x}gemm_batch{suffix}", None) for x in "sd")
-                integer = ctypes.c_int64 if suffix else ctypes.c_int32
-                return _Library(f"OpenBLAS {pool['version']}", integer, *functions)
+                batch: list[Any] = [getattr(library, f"{prefix}cblas_{x}gemm_batch{suffix}", None) for x in "sd"]
+                batches = dict(zip((4, 8), batch, strict=True)) if all(batch) else {}
+                integer, name = ctypes.c_int64 if suffix else ctypes.c_int32, f"OpenBLAS {pool['version']}"
+                return _Library(name, integer, threads, {4: sgemm, 8: dgemm}, {4: sasum, 8: dasum}, batches)
     return None
 
 
 def description() -> str:
     """Return the BLAS in use and its threads, in words."""
-    library = _library()
-    if library is None:
+    if (library := _library()) is None:
         return "NumPy's matmul (its BLAS is not OpenBLAS)"
     count, most = threads(), "up to " if shares_cores() else ""
     return f"{library.name}, {most}{count} threads" if count > 1 else f"{library.name}, 1 thread"
@@ -88,7 +87,7 @@ def threads() -> int:
 
 def shares_cores() -> bool:
     """Tell whether products take no more threads than others leave cores: where OpenBLAS has batches, since 0.3.29."""
-    return (library := _library()) is not None and library.has_batches
+    return (library := _library()) is not None and bool(library.batch)
 
 
 def gemm(alpha: float, a: NDArray[Any], b: NDArray[Any], beta: float, c: NDArray[Any]) -> None:
@@ -106,15 +105,15 @@ def planned(a: NDArray[Any], b: NDArray[Any], c: NDArray[Any]) -> Planned:
             c[...] = product + c.dtype.type(beta) * c if beta else product
 
         return multiply
-    size = layout.m * layout.n * layout.k
-    if size <= _LARGEST_OF_ONE or not library.has_batches:
+    m, n, k = layout[2:5]
+    if (size := m * n * k) <= _LARGEST_OF_ONE or not library.batch:
         return _whole(library, layout, a, b, c)
-    parts = _parts(layout, library)
+    parts = _parts(m, n, k, library)
     if len(parts) == 1:
         is_small = size <= _LARGEST_OF_SMALL
         return _whole(library, layout, a, b, c) if is_small else _batch(library, [layout], [a], [b], [c])
     # A square one between columns: the samples of a first layer lie transposed, and are so laid out once only.
-    if layout.m > layout.n:
+    if m > n:
         return planned_all([a[part] for part in parts], [b] * len(parts), [c[part] for part in parts])
     return planned_all([a] * len(parts), [b[:, part] for part in parts], [c[:, part] for part in parts])
 
@@ -124,10 +123,9 @@ def planned_all(a: Matrices, b: Matrices, c: Matrices) -> Planned:
 
     BLAS gets them together. Each is done by one thread, so none waits for another in the middle of a product.
     """
-    layouts = [layout_of(*arrays) for arrays in zip(a, b, c, strict=True)]
-    together = [i for i, layout in enumerate(layouts) if layout.m * layout.n * layout.k > _LARGEST_OF_SMALL]
-    library = _library()
-    if library is None or not library.has_batches or len(together) < 2:
+    library, layouts = _library(), [layout_of(*arrays) for arrays in zip(a, b, c, strict=True)]
+    together = [i for i, layout in enumerate(layouts) if prod(layout[2:5]) > _LARGEST_OF_SMALL]
+    if library is None or not library.batch or len(together) < 2:
         together, products = [], []
     else:
         some = ([each[i] for i in together] for each in (layouts, a, b, c))
@@ -141,9 +139,9 @@ def planned_all(a: Matrices, b: Matrices, c: Matrices) -> Planned:
     return multiply
 
 
-def _parts(layout: Layout, library: _Library) -> list[slice]:
+def _parts(m: int, n: int, k: int, library: _Library) -> list[slice]:
     """Cut the longer side of c into stretches that are products of their own, each computed by one thread."""
-    longer, rest = max(layout.m, layout.n), max(1, min(layout.m, layout.n) * layout.k)
+    longer, rest = max(m, n), max(1, min(m, n) * k)
     count = longer // max(_LEAST_OF_PART, _LARGEST_OF_SMALL // rest + 1)
     if count > 1:
         count = min(count, library.threads(), cores())
@@ -159,7 +157,7 @@ def _cut(length: int, count: int) -> list[slice]:
 
 def _whole(library: _Library, layout: Layout, a: NDArray[Any], b: NDArray[Any], c: NDArray[Any]) -> Planned:
     """Prepare a product as a whole, by as many threads as OpenBLAS thinks right."""
-    function, real = (library.sgemm, ctypes.c_float) if c.itemsize == 4 else (library.dgemm, ctypes.c_double)
+    function, real = library.gemm[c.itemsize], ctypes.c_float if c.itemsize == 4 else ctypes.c_double
     integer, enum, first, second = library.integer, ctypes.c_int, real(), real()
     of_a, of_b, m, n, k, lda, ldb, ldc = layout
     # Written out, not in loops: it takes as long as a small product.
@@ -175,15 +173,10 @@ def _whole(library: _Library, layout: Layout, a: NDArray[Any], b: NDArray[Any], 
     return multiply
 
 
-_computing: set[int] = set()  # Python threads inside a batch: OpenBLAS's threads work only for one alone there
-os.register_at_fork(after_in_child=_computing.clear)
-
-
 def _batch(library: _Library, layouts: Sequence[Layout], a: Matrices, b: Matrices, c: Matrices) -> Planned:
     """Prepare products above 100³ multiplications, each by one thread, at once as many as there are threads to use."""
-    is_single, count, most = c[0].itemsize == 4, len(layouts), library.threads()
-    function = library.sgemm_batch if is_single else library.dgemm_batch
-    scalars = [((ctypes.c_float if is_single else ctypes.c_double) * count)() for _ in range(2)]
+    function, count, most = library.batch[c[0].itemsize], len(layouts), library.threads()
+    scalars = [((ctypes.c_float if c[0].itemsize == 4 else ctypes.c_double) * count)() for _ in range(2)]
     addresses = [[x.ctypes.data for x in arrays] for arrays in (a, b, c)]
 
     def arguments(part: slice) -> tuple[Any, ...]:
@@ -223,8 +216,7 @@ def planned_magnitude(x: NDArray[Any]) -> Callable[[], float]:
     library = _library()
     if library is None or not x.flags.c_contiguous or x.dtype.char not in "fd":
         return lambda: float(np.abs(x).sum())
-    function = library.sasum if x.itemsize == 4 else library.dasum
-    flat, one = x.reshape(-1), library.integer(1)
+    function, flat, one = library.asum[x.itemsize], x.reshape(-1), library.integer(1)
     parts = [flat[part] for part in _cut(x.size, -(-x.size // _LARGEST_SUM) or 1)]
     arguments = [(library.integer(part.size), _address(part), one) for part in parts]
 
@@ -232,9 +224,6 @@ def planned_magnitude(x: NDArray[Any]) -> Callable[[], float]:
         return sum(function(*each) for each in arguments)
 
     return magnitude
-
-
-_Memory = ctypes.c_char * 0
 
 
 def _address(x: NDArray[Any]) -> Any:

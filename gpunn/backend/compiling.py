@@ -7,10 +7,9 @@ import shutil
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import Any, Self, TextIO
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -21,8 +20,7 @@ log = logging.getLogger(__name__)
 
 VARIABLE = "CUPY_CACHE_DIR"
 _instead: list[Path] = []
-_thread = threading.local()
-
+thread = threading.local()  # where `is_looking`, nothing is compiled: `MissingError` is raised instead
 CUDA_NAMES = {
     "float16": "__half", "float32": "float", "float64": "double", "uint8": "unsigned char",
     "int32": "int", "int64": "long long", "uint32": "unsigned",
@@ -65,16 +63,6 @@ class MissingError(Exception):
     """A kernel that is not in the cache, by its name there."""
 
 
-@contextmanager
-def looking() -> Iterator[None]:
-    """Within, this thread compiles nothing: `MissingError` is raised for a kernel that is not in the cache."""
-    _thread.is_looking = True
-    try:
-        yield
-    finally:
-        _thread.is_looking = False
-
-
 def prepare_cache() -> None:
     """Let CUPY_CACHE_DIR name a folder that can be used: CuPy cannot be imported where it does not."""
     folder = kernel_cache()
@@ -96,8 +84,6 @@ def tolerate(compiler: Any) -> None:
     kind: Any = type(used)
 
     class Tolerant(kind):  # type: ignore[misc]  # CuPy's classes are not to be imported here
-        """The cache of CuPy, which moves to a temporary folder where its own fails."""
-
         _cache_dir: str
         is_tolerant = True
         has_moved = False
@@ -108,7 +94,7 @@ def tolerate(compiler: Any) -> None:
                 found = super().load(name)
             except OSError as error:
                 self.move(error)
-            if found is None and getattr(_thread, "is_looking", False):
+            if found is None and getattr(thread, "is_looking", False):
                 raise MissingError(name)
             return found
 
@@ -141,15 +127,12 @@ def _temporary(folder: Path, error: Exception) -> Path:
     return instead
 
 
-class Compiling:
+class Compiling(AbstractContextManager["Compiling"]):
     """The line that counts the kernels being compiled: on a terminal kept up to date, elsewhere written once."""
 
     def __init__(self, shown: bool = True, stream: TextIO | None = None) -> None:
         self._stream = (stream or sys.stderr) if shown else None  # None too: a program without a console has no streams
         self._line = ""
-
-    def __enter__(self) -> Self:
-        return self
 
     def __call__(self, number: int, count: int) -> None:
         """Say that kernel `number` of `count`, from 1, is compiled now."""

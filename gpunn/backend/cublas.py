@@ -10,7 +10,6 @@ from gpunn.backend.base import layout_of
 from gpunn.kernels.record import Array
 
 _WORKSPACE_BYTES = 32 * 2**20  # what NVIDIA recommends for Hopper; older devices ask for 4 MiB
-
 _WAYS = {"float32": "", "tf32": "_FAST_TF32", "bfloat16": "_FAST_16BF", "float16": "_FAST_16F"}  # as cuBLAS names them
 
 

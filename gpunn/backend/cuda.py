@@ -4,7 +4,6 @@ import sys
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
-from copy import copy
 from dataclasses import dataclass
 from math import prod
 from typing import Any, Self
@@ -65,8 +64,8 @@ class CupyBackend(Backend):
 
     def in_precision(self, precision: str) -> Self:
         """Return the same device and stream, with products computed in another precision."""
-        other = copy(self)
-        other.precision = precision
+        other = object.__new__(type(self))
+        vars(other).update(vars(self), precision=precision)
         with self.lock, self.current, self.stream:
             other.cublas = Cublas(self.stream.ptr, precision)
         return other
@@ -156,12 +155,14 @@ class CupyBackend(Backend):
             finally:
                 self._shared.rehearsed = None
         missing: dict[str, tuple[Elementwise | Raw, tuple[Any, ...]]] = {}
-        with compiling.looking():
-            for kernel, arguments in plan:
-                try:
-                    self._load(kernel, arguments)
-                except compiling.MissingError as error:
-                    missing.setdefault(str(error), (kernel, arguments))
+        for kernel, arguments in plan:
+            compiling.thread.is_looking = True
+            try:
+                self._load(kernel, arguments)
+            except compiling.MissingError as error:
+                missing.setdefault(str(error), (kernel, arguments))
+            finally:
+                compiling.thread.is_looking = False
         for number, (kernel, arguments) in enumerate(missing.values(), 1):
             show(number, len(missing))
             self._load(kernel, arguments)

@@ -73,8 +73,7 @@ def select(device: str = "auto", precision: str = "float32") -> Backend:
         backend, reason = _best(precision)
     elif name == "cuda" or (name.startswith("cuda:") and name[5:].isdecimal()):
         index = int(name[5:] or 0)
-        trouble = cuda_trouble(index)
-        if not trouble:
+        if not (trouble := cuda_trouble(index)):
             try:
                 backend = _backend(f"cuda:{index}", precision)
             except MemoryError as error:
@@ -124,28 +123,21 @@ def trials(index: int) -> Iterator[tuple[str, Callable[[], str]]]:
     yield "CuPy import", lambda: f"CuPy {import_cupy().__version__}"
     yield f"cuda:{index}", lambda: open_device(index)
     yield "cuBLAS handle", lambda: _backend(f"cuda:{index}").device
-    yield "kernel", lambda: _try_kernel(_backend(f"cuda:{index}"))
-    yield "product", lambda: _try_product(_backend(f"cuda:{index}"))
+    yield "kernel", lambda: _tried(_backend(f"cuda:{index}"), "kernel")
+    yield "product", lambda: _tried(_backend(f"cuda:{index}"), "product")
 
 
-def _try_kernel(backend: Backend) -> str:
-    # One that every training uses, so that nothing is compiled for this alone.
-    flag = backend.zeros((1,), np.int32)
-    backend.run(mark_not_finite, backend.asarray(np.array([1, np.nan], np.float32)), flag)
-    return _compared(float(backend.to_host(flag)[0]), 1, "a kernel")
-
-
-def _try_product(backend: Backend) -> str:
-    a, b = (backend.asarray(np.array(rows, np.float32)) for rows in ([[1, 2], [3, 4]], [[5, 6], [7, 8]]))
-    c = backend.zeros((2, 2), np.float32)
-    backend.gemm(1.0, a, b, 0.0, c)
-    return _compared(float(backend.to_host(c).sum()), 134, "a product")
-
-
-def _compared(got: float, expected: float, what: str) -> str:
-    if got != expected:
+def _tried(backend: Backend, what: str) -> str:
+    if what == "kernel":  # one that every training uses, so that nothing is compiled for this alone
+        result, expected = backend.zeros((1,), np.int32), 1
+        backend.run(mark_not_finite, backend.asarray(np.array([1, np.nan], np.float32)), result)
+    else:
+        a, b = (backend.asarray(np.array(rows, np.float32)) for rows in ([[1, 2], [3, 4]], [[5, 6], [7, 8]]))
+        result, expected = backend.zeros((2, 2), np.float32), 134
+        backend.gemm(1.0, a, b, 0.0, result)
+    if (got := float(backend.to_host(result).sum())) != expected:
         mend = "run gpunn doctor; the GPU or its driver is faulty"
-        raise DeviceError(f"{what} gave {got:g} and not {expected:g}: {mend}")
+        raise DeviceError(f"a {what} gave {got:g} and not {expected}: {mend}")
     return "right"
 
 

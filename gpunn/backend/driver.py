@@ -162,7 +162,17 @@ def _ask_nvml(gpu: Gpu) -> str:
 def fitting_extra(driver: Driver) -> Fit:
     """Choose between cuda13 and cuda12 by the driver's version and the age of the GPUs that either can use."""
     if driver.problem:
-        return Fit("", driver.problem, _mend_of_driver(driver))
+        from gpunn.backend.cuda_errors import WSL_MEND, is_wsl, meaning
+
+        if driver.problem == NO_DRIVER:
+            # Of the variables only those of schedulers and of containers keep the driver itself away.
+            install = "install one (a container gets it from `docker run --gpus all`)"
+            mend = f"{WSL_MEND}; {WSL_DRIVER} is then there" if is_wsl() else install
+        elif driver.problem.startswith(_SILENT):
+            mend = "reboot: it hangs, as dmesg may say (Xid)"
+        else:
+            mend = meaning("CUDA", driver.code or 100).mend
+        return Fit("", driver.problem, mend)
     usable = [gpu for gpu in driver.gpus if gpu.capability >= min(OLDEST_GPU.values())]
     for extra, oldest in OLDEST_DRIVER.items():
         if usable and driver.version >= oldest and all(gpu.capability >= OLDEST_GPU[extra] for gpu in usable):
@@ -172,18 +182,6 @@ def fitting_extra(driver: Driver) -> Fit:
         return Fit("", problem, "update the driver to 525 or newer")
     old = min(driver.gpus, key=lambda gpu: gpu.capability)
     return Fit("", f"{old} is too old for CUDA 12", "hide it by CUDA_VISIBLE_DEVICES, or use the CPU")
-
-
-def _mend_of_driver(driver: Driver) -> str:
-    from gpunn.backend.cuda_errors import WSL_MEND, is_wsl, meaning
-
-    if driver.problem == NO_DRIVER:
-        # Of the variables only those of schedulers and of containers keep the driver itself away.
-        install = "install one (a container gets it from `docker run --gpus all`)"
-        return f"{WSL_MEND}; {WSL_DRIVER} is then there" if is_wsl() else install
-    if driver.problem.startswith(_SILENT):
-        return "reboot: it hangs, as dmesg may say (Xid)"
-    return meaning("CUDA", driver.code or 100).mend
 
 
 def install_command(extra: str) -> str:

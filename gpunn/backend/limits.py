@@ -64,8 +64,14 @@ def require(nbytes: int, what: str) -> None:
 
 
 def free_bytes() -> int:
-    """Return the memory of the host that may still be taken."""
-    free = min(_free_of_machine(), *_free_of_groups())
+    """Return the memory of the host that may still be taken, some of it by swapping out other memory."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        kibibytes = {name: int(value.split()[0]) for name, _, value in (line.partition(":") for line in lines)}
+        free = (kibibytes["MemAvailable"] + kibibytes.get("SwapFree", 0)) << 10
+    except OSError:
+        free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    free = min(free, *_free_of_groups())
     return free if _limit is None else max(0, min(free, _limit - _reserved - resident_bytes()))
 
 
@@ -94,16 +100,6 @@ def size(nbytes: float) -> str:
         return f"{nbytes:.0f} B"
     power = 3 if nbytes >= 2**30 else 2 if nbytes >= 2**20 else 1
     return f"{nbytes / 1024**power:.1f} {'KMG'[power - 1]}iB"
-
-
-def _free_of_machine() -> int:
-    """Return the memory that is free or would be made so, and that can be swapped out."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    kibibytes = {name: int(value.split()[0]) for name, _, value in (line.partition(":") for line in lines)}
-    return (kibibytes["MemAvailable"] + kibibytes.get("SwapFree", 0)) << 10
 
 
 def _free_of_groups() -> Iterator[int]:

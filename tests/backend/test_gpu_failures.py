@@ -165,7 +165,7 @@ def test_a_kernel_cache_that_cannot_be_used_is_named_once_and_the_training_goes_
 
 
 def test_a_user_without_a_home_compiles_into_a_temporary_folder(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from gpunn.backend import compiling
     from gpunn.tools.doctor import _folder_findings
@@ -176,6 +176,7 @@ def test_a_user_without_a_home_compiles_into_a_temporary_folder(
     monkeypatch.setattr("pwd.getpwuid", nobody)
     monkeypatch.setattr(compiling, "_instead", [])
     monkeypatch.delenv("HOME")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv(compiling.VARIABLE, "")
     assert [found.status for found in _folder_findings() if found.name == "kernel cache"] == ["warn"]
     compiling.prepare_cache()

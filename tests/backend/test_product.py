@@ -130,8 +130,7 @@ def test_products_are_cut_along_their_longer_side_into_parts_that_are_worth_it(m
     monkeypatch.setattr(blas, "cores", lambda: 64)
 
     def widths(m: int, k: int, n: int, threads: int) -> list[int]:
-        layout = blas.layout_of(np.empty((m, k)), np.empty((k, n)), np.empty((m, n)))
-        return [part.stop - part.start for part in blas._parts(layout, library._replace(threads=lambda: threads))]
+        return [part.stop - part.start for part in blas._parts(m, n, k, library._replace(threads=lambda: threads))]
 
     assert widths(30, 784, 128, 2) == [64, 64]
     assert widths(30, 784, 128, 16) == [64, 64]  # thirds would be small
@@ -150,7 +149,7 @@ def test_products_are_cut_along_their_longer_side_into_parts_that_are_worth_it(m
 
 def with_batches() -> blas._Library:
     library = blas._library()
-    if library is None or not library.has_batches:
+    if library is None or not library.batch:
         pytest.skip("NumPy's BLAS has no batches of products")
     return library
 
@@ -195,7 +194,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch, threads: int) -> tuple[list[int], 
     def product(*arguments: Any) -> None:
         alone.append(prod(argument.value for argument in arguments[3:6]))
 
-    recording = {"sgemm_batch": batch, "dgemm_batch": batch, "sgemm": product, "dgemm": product}
+    recording = {"batch": {4: batch, 8: batch}, "gemm": {4: product, 8: product}}
     changed = library._replace(threads=lambda: threads, **recording)
     monkeypatch.setattr(blas, "_library", lambda: changed)
     return batches, alone
@@ -249,7 +248,7 @@ def test_an_interrupted_product_leaves_the_threads_to_the_next(monkeypatch: pyte
     def interrupted(*_arguments: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(blas, "_library", lambda: library._replace(dgemm_batch=interrupted))
+    monkeypatch.setattr(blas, "_library", lambda: library._replace(batch={8: interrupted}))
     with pytest.raises(KeyboardInterrupt):
         blas.gemm(1.0, np.ones((200, 784)), np.ones((784, 128)), 0.0, np.ones((200, 128)))
     assert blas._computing == set()
@@ -261,9 +260,9 @@ def test_a_sum_too_is_of_one_thread(monkeypatch: pytest.MonkeyPatch, size: int) 
 
     def dasum(count: Any, *others: Any) -> float:
         sizes.append(count.value)
-        return library.dasum(count, *others)
+        return library.asum[8](count, *others)
 
-    monkeypatch.setattr(blas, "_library", lambda: library._replace(dasum=dasum))
+    monkeypatch.setattr(blas, "_library", lambda: library._replace(asum={8: dasum}))
     x = np.full(size, -0.5)
     assert blas.planned_magnitude(x)() == size / 2
     assert max(sizes, default=0) <= 100_000
@@ -301,9 +300,7 @@ def test_no_more_threads_than_the_container_has_cores(monkeypatch: pytest.Monkey
 def test_it_is_the_longer_side_that_is_cut(
     monkeypatch: pytest.MonkeyPatch, m: int, n: int, part: tuple[int, int]
 ) -> None:
-    library = blas._library()
-    if library is None or library.sgemm_batch is None or library.dgemm_batch is None:
-        pytest.skip("NumPy's BLAS has no batches of products")
+    library = with_batches()
     shapes: list[tuple[int, ...]] = []
     monkeypatch.setattr(blas, "_library", lambda: library._replace(threads=lambda: 2))
     monkeypatch.setattr(blas, "planned_all", lambda a, b, c: shapes.extend(each.shape for each in c))
