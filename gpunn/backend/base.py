@@ -1,7 +1,6 @@
 """Arrays, kernels and the one matrix product of a device, behind one object.
 
-A model is built on a backend and holds it; there is no current backend. Only `cuda.py` and `cublas.py` import CuPy,
-and only when a CUDA device is asked for.
+A model is built on a backend and holds it; there is no current backend. Only `cuda.py` imports CuPy, when asked for.
 """
 
 from abc import ABC, abstractmethod
@@ -23,15 +22,12 @@ _MOST = 2**62  # bytes that no memory has; NumPy refuses more in several ways, C
 
 
 class Staging:
-    """Arrays of a device, and memory of the host that they are filled from; on the host itself the two are one.
-
-    They are used in turn, without end: `claim`, write to `host`, `upload`, compute with the arrays, `release`.
-    """
+    """Arrays of a device, filled from memory of the host: `claim`, write to `host`, `upload`, compute, `release`."""
 
     trouble: str = ""  # why uploads are slower than they could be
 
     def __init__(self, *arrays: Array) -> None:
-        self.host: tuple[NDArray[Any], ...] = arrays  # for the host to write to, one for each array of the device
+        self.host: tuple[NDArray[Any], ...] = arrays  # to write to; the arrays themselves on the host
 
     def claim(self) -> None:
         """Wait until the last upload is over, so that the host may write."""
@@ -94,7 +90,6 @@ class Backend(ABC):
         """Prepare `gemm` for arrays that stay where they are."""
         return lambda alpha, beta: self.gemm(alpha, a, b, beta, c)
 
-    @abstractmethod
     def synchronize(self) -> None:
         """Wait until all work of the device is done."""
 
@@ -111,9 +106,7 @@ class Backend(ABC):
         raise CaptureError(f"{self.device} has no graphs")
 
     def compile_ahead(self, work: Callable[[], None], show: Callable[[int, int], None]) -> None:
-        """Compile the kernels of some work that are not in the cache, without doing the work.
-
-        Nothing is compiled for work that reads from the device on the way: it cannot be rehearsed.
+        """Compile the kernels of some work that are not in the cache; none where it reads from the device on the way.
 
         Args:
             work: Work as for `capture`; it may make arrays.
@@ -143,10 +136,7 @@ def bytes_of(shape: Shape, dtype: DTypeLike, memory_error: Callable[[int], Memor
 
 
 class Buffer:
-    """Memory for the largest batch, seen as (*shape, n) for any batch of n samples up to that.
-
-    Samples are the last axis, so a short batch is a shorter stretch of the same memory, still contiguous.
-    """
+    """Memory for the largest batch, seen as (*shape, n) for any batch of n samples up to that, contiguous too."""
 
     def __init__(self, backend: Backend, shape: Shape, capacity: int, dtype: DTypeLike) -> None:
         self.shape = shape
@@ -156,8 +146,7 @@ class Buffer:
 
     def __getitem__(self, n: int) -> Array:
         """Return the view for a batch of n samples; the same object each time."""
-        view = self._views.get(n)
-        if view is None:
+        if (view := self._views.get(n)) is None:
             view = self._views[n] = self._flat[: prod(self.shape) * n].reshape(*self.shape, n)
         return view
 
@@ -193,10 +182,7 @@ class Product:
 
 
 class Buildable:
-    """A part that is made first and given its memory later, by a `build` that calls `remember_settings`.
-
-    Its attributes may be buildable too, such as a layer within a layer: a copy has its own.
-    """
+    """A part that is given its memory later, by a `build` that calls `remember_settings`; and so are its own parts."""
 
     _settings: frozenset[str] | None = None
 
@@ -240,19 +226,12 @@ def _unbuilt(value: Any) -> Any:
 def layout_of(a: Array, b: Array, c: Array) -> Layout:
     """Return the layout of c := a b, or raise `ValueError` where it cannot be computed by one call of BLAS."""
     (m, k), (inner, n), size, (across, along) = a.shape, b.shape, c.itemsize, c.strides
+    fits = inner == k and c.shape == (m, n) and a.dtype == b.dtype == c.dtype and c.dtype.char in "fd"
     # Not only for good messages: BLAS would write beside a c whose rows do not lie one after another.
-    if (
-        inner != k
-        or c.shape != (m, n)
-        or not a.dtype == b.dtype == c.dtype
-        or c.dtype.char not in "fd"
-        or (along != size and n > 1)
-        or (across < n * size and m > 1)
-    ):
-        raise ValueError(
-            f"gemm cannot write {a.shape} {a.dtype} times {b.shape} {b.dtype} to {c.shape} {c.dtype}: shapes and "
-            f"dtypes must fit, and the rows of c be contiguous, got strides {c.strides}"
-        )
+    if not fits or (along != size and n > 1) or (across < n * size and m > 1):
+        rule = f"shapes and dtypes must fit, and the rows of c be contiguous, got strides {c.strides}"
+        given = f"{a.shape} {a.dtype} times {b.shape} {b.dtype} to {c.shape} {c.dtype}"
+        raise ValueError(f"gemm cannot write {given}: {rule}")
     (is_a_transposed, lda), (is_b_transposed, ldb) = _order_of(a, size), _order_of(b, size)
     return is_a_transposed, is_b_transposed, m, n, k, lda, ldb, max(across // size, n)
 

@@ -119,10 +119,7 @@ def planned(a: NDArray[Any], b: NDArray[Any], c: NDArray[Any]) -> Planned:
 
 
 def planned_all(a: Matrices, b: Matrices, c: Matrices) -> Planned:
-    """Prepare many products that do not depend on one another: c[i] := alpha a[i] b[i] + beta c[i].
-
-    BLAS gets them together. Each is done by one thread, so none waits for another in the middle of a product.
-    """
+    """Prepare independent products, c[i] := alpha a[i] b[i] + beta c[i]: BLAS gets them together, and a thread each."""
     library, layouts = _library(), [layout_of(*arrays) for arrays in zip(a, b, c, strict=True)]
     together = [i for i, layout in enumerate(layouts) if prod(layout[2:5]) > _LARGEST_OF_SMALL]
     if library is None or not library.batch or len(together) < 2:

@@ -3,7 +3,6 @@
 import atexit
 import logging
 import os
-import shutil
 import sys
 import tempfile
 import threading
@@ -17,7 +16,6 @@ from gpunn.errors import DeviceError
 from gpunn.kernels.record import Elementwise, Raw
 
 log = logging.getLogger(__name__)
-
 VARIABLE = "CUPY_CACHE_DIR"
 _instead: list[Path] = []
 thread = threading.local()  # where `is_looking`, nothing is compiled: `MissingError` is raised instead
@@ -77,9 +75,9 @@ def prepare_cache() -> None:
 
 def tolerate(compiler: Any) -> None:
     """Let CuPy's compiler go on where a kernel cannot be read or kept: in a full folder, or another user's."""
-    keep = getattr(compiler, "_set_kernel_cache_backend", None)
-    used = getattr(compiler, "_kernel_cache_backend", None)
-    if keep is None or used is None or not hasattr(used, "_cache_dir") or hasattr(used, "is_tolerant"):
+    keep: Any = getattr(compiler, "_set_kernel_cache_backend", None)
+    used: Any = getattr(compiler, "_kernel_cache_backend", None)
+    if keep is None or not hasattr(used, "_cache_dir") or hasattr(used, "is_tolerant"):
         return  # not the cache that is on a disk, or that of another CuPy
     kind: Any = type(used)
 
@@ -117,14 +115,14 @@ def tolerate(compiler: Any) -> None:
 
 def _temporary(folder: Path, error: Exception) -> Path:
     """Make a new folder in place of one that cannot be used; it goes with the process."""
-    instead = Path(tempfile.mkdtemp(prefix="gpunn-kernels-"))
-    _instead.append(instead)
-    atexit.register(shutil.rmtree, instead, ignore_errors=True)
+    instead = tempfile.TemporaryDirectory(prefix="gpunn-kernels-", ignore_cleanup_errors=True)
+    atexit.register(instead.cleanup)
+    _instead.append(Path(instead.name))
     log.warning(
         "the kernel cache %s cannot be used (%s), so kernels are compiled anew each time: export %s=FOLDER with one "
         "that can be written", folder, getattr(error, "strerror", None) or error, VARIABLE,
     )  # fmt: skip
-    return instead
+    return _instead[-1]
 
 
 class Compiling(AbstractContextManager["Compiling"]):

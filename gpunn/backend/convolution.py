@@ -21,13 +21,11 @@ _LEAST = 4  # output rows of a block at least, so that there is something to sha
 _PARTS = 8  # output rows whose weight gradients are collected side by side; the same everywhere, for it orders a sum
 
 _Work = list[Callable[[], object]]
+_Scratch = Callable[[Shape], Array]
 
 
 class Extent(NamedTuple):
-    """The sizes of a convolution: `filters` of `size`, over images of (channels, height, width), at (rows, columns).
-
-    A batch has up to `capacity` samples, and `batch_size` in training.
-    """
+    """The sizes of a convolution, with `rows` and `columns` of its output; training has batches of `batch_size`."""
 
     filters: int
     size: tuple[int, int]
@@ -45,7 +43,7 @@ class Extent(NamedTuple):
 class PatchProducts:
     """Products by patches: those of a block of output rows are the columns of one matrix A (im2col)."""
 
-    def __init__(self, backend: Backend, extent: Extent, scratch: Callable[[Shape], Array]) -> None:
+    def __init__(self, backend: Backend, extent: Extent, scratch: _Scratch) -> None:
         self._backend, self._extent = backend, extent
         self._geometry: Geometry = (*extent.size, *extent.stride, *extent.padding)
         self._taps = extent.channels * extent.size[0] * extent.size[1]
@@ -70,8 +68,7 @@ class PatchProducts:
         delta = delta.reshape(len(delta), -1)
         for columns, span, first, last in self._blocks(dx.shape[3]):
             self._backend.gemm(1.0, w.T, delta[:, span], 0.0, columns)
-            where = (first, last - first, self._extent.columns, self._geometry)
-            self._backend.run(col2im, columns, *where, first > 0, dx)
+            self._backend.run(col2im, columns, first, last - first, self._extent.columns, self._geometry, first > 0, dx)
 
     def _blocks(self, n: int, x: Array | None = None) -> Iterator[tuple[Array, slice, int, int]]:
         """Yield for each block of output rows: its columns of A, taken from x, its place in z, first row and end."""
@@ -93,15 +90,12 @@ class RowProducts:
 
         z(i) = Σ_v W_v A_v(i),   ∂C/∂W_v = Σ_i Δ(i) A_v(i)ᵀ,   ∂C/∂a(y), moved by v, += W_vᵀ Δ(y − size_h + 1 … y):
 
-    products that add to what they find. Where the sums in them were short (an image of one channel), or the filter
-    takes more than one step across, the filter's columns are laid out as channels, and Σ_v is in the product.
-
-    Products of different rows do not depend on one another: BLAS gets them together and shares them out.
+    products that add to what they find, and of different rows are independent: BLAS gets them together. Where the sums
+    in them were short (an image of one channel), or the filter takes more than one step across, the filter's columns
+    are laid out as channels, and Σ_v is in the product.
     """
 
-    def __init__(
-        self, backend: Backend, extent: Extent, scratch: Callable[[Shape], Array], needs_input_gradient: bool = True
-    ) -> None:
+    def __init__(self, backend: Backend, extent: Extent, scratch: _Scratch, needs_input_gradient: bool = True) -> None:
         self._backend, self._extent, e = backend, extent, extent
         is_laid_out = e.stride[1] > 1 or e.channels * e.size[0] < _SHORT
         # The columns of the filter are slots, as channels are, or moves along the row.
@@ -112,8 +106,7 @@ class RowProducts:
         row = e.channels * self._slots * self._width
         elements = backend.block_elements
         self._block = min(e.rows, max(_LEAST, elements // (row * e.batch_size)))
-        window = (self._block - 1) * e.stride[0] + e.size[0]
-        self._rows = scratch((window * row * e.capacity,))
+        self._rows = scratch((((self._block - 1) * e.stride[0] + e.size[0]) * row * e.capacity,))
         self._weights = scratch((self._moves, e.filters, self._taps))
         # Of (moves, filters, rows, channels, slots), in the order of w.
         by_parts = self._weights.reshape(self._moves, e.filters, e.size[0], e.channels, self._slots)
@@ -123,10 +116,8 @@ class RowProducts:
         if needs_input_gradient:
             self._turned = scratch((e.rows * e.filters * e.columns * e.capacity,))
             # Input rows whose numbers leave one remainder by the stride meet the same rows of the filter.
-            self._backward_weights = [
-                scratch((e.size[1], e.channels, len(range(first, e.size[0], e.stride[0])) * e.filters))
-                for first in range(e.stride[0])
-            ]
+            met = [len(range(first, e.size[0], e.stride[0])) for first in range(e.stride[0])]
+            self._backward_weights = [scratch((e.size[1], e.channels, count * e.filters)) for count in met]
             self._moved = scratch((e.channels * e.columns * e.capacity if e.stride[1] > 1 else 0,))
         self._plans: dict[str, tuple[Array, Array, _Work]] = {}
 
@@ -136,13 +127,12 @@ class RowProducts:
 
     def weight_gradient(self, x: Array, delta: Array, gradient: Array) -> None:
         """Compute the gradient of w; x is that of the last `forward`, which may still lie turned in memory."""
-        e = self._extent
         self._do("weight gradient", self._plan_weight_gradient, x, delta)
+        e = self._extent
         total = np.add.reduce(self._parts).reshape(self._moves, e.size[0], e.channels, self._slots, e.filters)
         np.copyto(gradient.reshape(self._like_w.shape), total.transpose(4, 2, 1, 0, 3))
 
     def input_gradient(self, w: Array, delta: Array, dx: Array) -> None:
-        """Compute dx := ∂C/∂x."""
         e = self._extent
         w = w.reshape(e.filters, e.channels, *e.size)
         for first, weights in enumerate(self._backward_weights):
@@ -153,8 +143,7 @@ class RowProducts:
 
     def _do(self, what: str, plan: Callable[[Array, Array], _Work], a: Array, b: Array) -> None:
         """Do what is planned for these arrays, which are the same from step to step."""
-        kept = self._plans.get(what)
-        if kept is None or kept[0] is not a or kept[1] is not b:
+        if (kept := self._plans.get(what)) is None or kept[0] is not a or kept[1] is not b:
             kept = self._plans[what] = a, b, plan(a, b)
         for work in kept[2]:
             work()
@@ -179,11 +168,8 @@ class RowProducts:
             for begin in range(0, count, len(self._parts)):
                 some = [(i, v) for i in range(begin, min(begin + len(self._parts), count)) for v in range(self._moves)]
                 # (A Δᵀ) rather than (Δ Aᵀ): with the longer side first OpenBLAS is up to twice as fast.
-                products = blas.planned_all(
-                    [seen[v][i] for i, v in some],
-                    [delta[:, first + i].T for i, _ in some],
-                    [self._parts[i - begin, v] for i, v in some],
-                )
+                deltas, targets = [delta[:, first + i].T for i, _ in some], [self._parts[i - begin, v] for i, v in some]
+                products = blas.planned_all([seen[v][i] for i, v in some], deltas, targets)
                 work.append(partial(products, 1.0, 1.0 if first + begin else 0.0))
         return work
 

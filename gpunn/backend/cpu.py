@@ -58,8 +58,5 @@ class NumpyBackend(Backend):
     gemm = staticmethod(blas.gemm)
     planned = staticmethod(blas.planned)
 
-    def synchronize(self) -> None:
-        pass
-
     def free_bytes(self) -> int:
         return limits.free_bytes()

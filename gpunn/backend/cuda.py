@@ -12,12 +12,14 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gpunn.backend import compiling, limits
-from gpunn.backend.base import Backend, Shape, Staging, bytes_of
-from gpunn.backend.cublas import Cublas
+from gpunn.backend.base import Backend, Shape, Staging, bytes_of, layout_of
 from gpunn.backend.cuda_errors import Gate, translated
 from gpunn.backend.driver import reinstall_command
 from gpunn.errors import CaptureError, DeviceError
 from gpunn.kernels.record import Array, Elementwise, Raw
+
+_WORKSPACE_BYTES = 32 * 2**20  # what NVIDIA recommends for Hopper; older devices ask for 4 MiB
+_WAYS = {"float32": "", "tf32": "_FAST_TF32", "bfloat16": "_FAST_16BF", "float16": "_FAST_16F"}  # as cuBLAS names them
 
 
 @dataclass
@@ -50,10 +52,9 @@ class CupyBackend(Backend):
             self.copies = cupy.cuda.Stream(non_blocking=True)
             with self.stream:  # whose work alone may have used the memory of cuBLAS's workspace before
                 self.cublas = Cublas(self.stream.ptr)
-        self.description = (
-            f"{properties['name'].decode()}, {properties['totalGlobalMem'] / 2**30:.0f} GiB, compute capability "
-            f"{properties['major']}.{properties['minor']}, CuPy {cupy.__version__}"
-        )
+        name, memory = properties["name"].decode(), f"{properties['totalGlobalMem'] / 2**30:.0f} GiB"
+        capability = f"compute capability {properties['major']}.{properties['minor']}"
+        self.description = f"{name}, {memory}, {capability}, CuPy {cupy.__version__}"
         self._compiled: dict[Any, Any] = {}  # by the record, not its name: a cell may define it again
         self._shared = _Shared()
 
@@ -78,8 +79,8 @@ class CupyBackend(Backend):
 
     def _made(self, make: Callable[..., Array], shape: Shape, dtype: DTypeLike) -> Array:
         with self.lock, self.current, self.stream:
-            taken = self.cupy.get_default_memory_pool().total_bytes
-            bytes_of(shape, dtype, lambda nbytes: self.memory_error(nbytes, taken()))
+            pool = self.cupy.get_default_memory_pool()
+            bytes_of(shape, dtype, lambda nbytes: self.memory_error(nbytes, pool.total_bytes()))
             return make(shape, dtype)
 
     def asarray(self, values: Any, dtype: DTypeLike | None = None) -> Array:
@@ -174,20 +175,17 @@ class CupyBackend(Backend):
                 self._raw(kernel, {name: arguments[at].dtype for name, at in kernel.types.items()}).compile()
             else:
                 with suppress(_RehearsedError):
-                    self._elementwise(kernel)(*arguments, stream=_NoStream())
+                    self._elementwise(kernel)(*arguments, stream=_RehearsedError())
 
     def _elementwise(self, kernel: Elementwise) -> Any:
-        function = self._compiled.get(kernel)
-        if function is None:
-            function = self._compiled[kernel] = self.cupy.ElementwiseKernel(
-                kernel.inputs, kernel.outputs, compiling.cuda_body(kernel), kernel.name, preamble=kernel.preamble
-            )
+        if (function := self._compiled.get(kernel)) is None:
+            described = kernel.inputs, kernel.outputs, compiling.cuda_body(kernel), kernel.name
+            function = self._compiled[kernel] = self.cupy.ElementwiseKernel(*described, preamble=kernel.preamble)
         return function
 
     def _raw(self, kernel: Raw, types: dict[str, np.dtype[Any]]) -> Any:
         key = (kernel, *map(str, types.values()))
-        function = self._compiled.get(key)
-        if function is None:
+        if (function := self._compiled.get(key)) is None:
             source = compiling.cuda_source(kernel, types)
             function = self._compiled[key] = self.cupy.RawKernel(source, kernel.name, options=kernel.options)
         return function
@@ -262,12 +260,43 @@ class CupyBackend(Backend):
             self.cupy.get_default_memory_pool().set_limit(size=nbytes or 0)
 
 
-class PinnedStaging(Staging):
-    """Staging in pinned memory, from which the device fetches by itself, on a stream beside that of the computing.
+class Cublas:
+    """A cuBLAS handle on the stream of an address, through NVIDIA's bindings: CuPy's refuses a stream being captured.
 
-    Two events keep the order: an upload waits for the last work that read the arrays, and the next work waits for the
-    upload. Neither makes the host wait; only `claim` does.
+    Handle, stream and workspace are set once, before any capture: cuBLAS may otherwise allocate in the middle of one.
     """
+
+    def __init__(self, stream: int, precision: str = "float32") -> None:
+        import cupy
+        from nvmath import CudaDataType
+        from nvmath.bindings import cublas
+
+        self._cublas = cublas
+        self._handle = cublas.create()
+        cublas.set_stream(self._handle, stream)
+        self._workspace = cupy.empty(_WORKSPACE_BYTES, np.uint8)
+        cublas.set_workspace(self._handle, self._workspace.data.ptr, _WORKSPACE_BYTES)
+        self._orders = int(cublas.Operation.N), int(cublas.Operation.T)
+        compute = getattr(cublas.ComputeType, f"COMPUTE_32F{_WAYS[precision]}")
+        self._types: dict[str, tuple[int, int, Array]] = {
+            "float32": (int(CudaDataType.CUDA_R_32F), int(compute), np.zeros(2, np.float32)),
+            "float64": (int(CudaDataType.CUDA_R_64F), int(cublas.ComputeType.COMPUTE_64F), np.zeros(2)),
+        }
+
+    def gemm(self, alpha: float, a: Array, b: Array, beta: float, c: Array) -> None:
+        is_a_transposed, is_b_transposed, m, n, k, lda, ldb, ldc = layout_of(a, b, c)
+        kind, compute, scalars = self._types[str(c.dtype)]
+        scalars[0], scalars[1] = alpha, beta
+        # cuBLAS counts by columns: to it our c is cᵀ = bᵀ aᵀ.
+        self._cublas.gemm_ex(
+            self._handle, self._orders[is_b_transposed], self._orders[is_a_transposed], n, m, k,
+            scalars.ctypes.data, b.data.ptr, kind, ldb, a.data.ptr, kind, lda,
+            scalars.ctypes.data + scalars.itemsize, c.data.ptr, kind, ldc, compute, -1,
+        )  # fmt: skip
+
+
+class PinnedStaging(Staging):
+    """Staging in pinned memory, which the device fetches from on a second stream; only `claim` makes the host wait."""
 
     def __init__(self, backend: CupyBackend, *arrays: Array) -> None:
         cupy = backend.cupy
@@ -283,6 +312,7 @@ class PinnedStaging(Staging):
         super().__init__(*host)
         self._backend, self._stream, self._copies, self._arrays = backend, backend.stream, backend.copies, arrays
         with backend.lock, backend.current:
+            # An upload waits for the last work that read the arrays, the next work for the upload.
             self._read, self._copied = (cupy.cuda.Event(disable_timing=True) for _ in range(2))
             # The memory may have been another's before, whose work on it could still be going on.
             self._stream.synchronize()
@@ -295,8 +325,7 @@ class PinnedStaging(Staging):
         with self._backend.lock, self._backend.current:
             self._copies.wait_event(self._read)
             for host, array in zip(self.host, self._arrays, strict=True):
-                rows = host[:n]
-                array.data.copy_from_host_async(rows.ctypes.data, rows.nbytes, self._copies)
+                array.data.copy_from_host_async(host.ctypes.data, host[:n].nbytes, self._copies)
             self._copied.record(self._copies)
             self._stream.wait_event(self._copied)
 
@@ -314,13 +343,9 @@ def _pinned(cupy: Any, like: Array) -> NDArray[Any]:
 class _RehearsedError(BaseException):  # no Exception: who handles errors inside the work must not handle this
     """The end of a rehearsal: results would be read, which there are not, or a kernel be launched."""
 
-
-class _NoStream:
-    """A stream that CuPy asks for its address when a kernel is compiled and loaded, and is to be launched."""
-
     @property
     def ptr(self) -> int:
-        raise _RehearsedError
+        raise self  # in place of a stream: CuPy asks for the address when the kernel is compiled and loaded
 
 
 def import_cupy() -> Any:
@@ -354,8 +379,7 @@ def open_device(index: int) -> str:
     """Make a context on a CUDA device, and return in words what memory it has left; raise `DeviceError` if not."""
     cupy = import_cupy()
     with Gate():
-        devices = int(cupy.cuda.runtime.getDeviceCount())
-        if index >= devices:
+        if index >= (devices := int(cupy.cuda.runtime.getDeviceCount())):
             raise DeviceError(f"there is no device {index}, only {devices}: the first is cuda:0")
         with cupy.cuda.Device(index):
             free, whole = cupy.cuda.runtime.memGetInfo()

@@ -153,23 +153,19 @@ NVRTC = _table(f"""
 """)
 
 _TABLES = {"CUDA": CUDA, "cuBLAS": CUBLAS, "NVRTC": NVRTC}
-_RAISED_BY = {  # CuPy's and nvmath's errors are named, not imported
-    "CUDARuntimeError": "CUDA", "CUDADriverError": "CUDA", "CUBLASError": "cuBLAS", "cuBLASError": "cuBLAS",
-    "NVRTCError": "NVRTC",
-}  # fmt: skip
+# CuPy's and nvmath's errors are named, not imported.
+_RAISED_BY = {"CUDARuntime": "CUDA", "CUDADriver": "CUDA", "CUBLAS": "cuBLAS", "cuBLAS": "cuBLAS", "NVRTC": "NVRTC"}
 
 WSL_MEND = (
     "under WSL2 the driver is that of Windows: update it there, remove any NVIDIA driver that was installed inside WSL "
     "(apt purge 'libnvidia-compute-*'), then wsl --shutdown"
 )
-
 lost: list[DeviceError] = []  # after these CUDA refuses all else in this process, destructors of CuPy's objects too
 
 
 def meaning(library: str, code: int) -> Meaning:
     """Return the meaning of a code of "CUDA", "cuBLAS" or "NVRTC" on this machine."""
-    table = _TABLES[library]
-    known = table.get(code, table[_OTHER])
+    known = _TABLES[library].get(code, _TABLES[library][_OTHER])
     if library == "CUDA" and code in (100, 101) and (mend := hidden_mend()):
         return known._replace(mend=mend)
     if library == "CUDA" and code in (35, 36, 100, 304, 500, 803, 999) and is_wsl():
@@ -207,10 +203,7 @@ def hidden_mend() -> str:
 
 
 class Gate:
-    """Let one thread at a time work with a device; raise what CUDA does as `DeviceError`, or as one of memory.
-
-    Waiting for the device must not make other threads wait too: that is for a gate that is no lock.
-    """
+    """Raise errors of CUDA as `DeviceError`, or as one of memory; a lock too, unless it is for waiting alone."""
 
     def __init__(self, out_of_memory: Callable[[str], MemoryError] = MemoryError, is_lock: bool = True) -> None:
         self._out_of_memory, self._lock = out_of_memory, threading.RLock() if is_lock else None
@@ -218,10 +211,9 @@ class Gate:
 
     def __enter__(self) -> None:
         if os.getpid() != self._process:
-            raise DeviceError(
-                "this process was forked after CUDA had begun, and CUDA works in the parent only: start processes with "
-                "multiprocessing.get_context('spawn'), or fork before anything is computed on a GPU"
-            )
+            what = "this process was forked after CUDA had begun, and CUDA works in the parent only: start processes"
+            mend = "with multiprocessing.get_context('spawn'), or fork before anything is computed on a GPU"
+            raise DeviceError(f"{what} {mend}")
         if self._lock is not None:
             self._lock.acquire()
 
@@ -237,8 +229,8 @@ def translated(error: Exception, out_of_memory: Callable[[str], MemoryError] = M
     if isinstance(error, GpunnError | MemoryError):
         return None
     name, code, said = type(error).__name__, getattr(error, "status", None), " ".join(str(error).split())
-    if name in _RAISED_BY and code is not None:
-        library, code = _RAISED_BY[name], int(code)
+    if (library := _RAISED_BY.get(name.removesuffix("Error"), "")) and code is not None:
+        code = int(code)
     elif name == "CompileException":
         # CuPy raises it while it handles NVRTC's own error, which has the code.
         library, code = "NVRTC", 7 if "builtins" in said else int(getattr(error.__context__, "status", 6))

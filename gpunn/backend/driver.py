@@ -15,9 +15,8 @@ import sys
 import threading
 import types
 from collections.abc import Callable, Iterable
-from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 # CUDA 13 cannot compile for GPUs older than Turing, CUDA 12 for none older than Maxwell.
 OLDEST_GPU = {"cuda13": (7, 5), "cuda12": (5, 0)}
@@ -41,7 +40,6 @@ _MODES = {
     2: "which nobody may use (compute mode prohibited)",
     3: "which one process may use at a time (compute mode exclusive process)",
 }
-
 Answer = TypeVar("Answer")
 
 
@@ -93,14 +91,14 @@ def read_driver() -> Driver:
     """Ask the NVIDIA driver itself, through ctypes: neither CuPy nor nvidia-smi is needed."""
     for name in ("libcuda.so.1", WSL_DRIVER):
         with contextlib.suppress(OSError):
-            return answered(partial(_ask, ctypes.CDLL(name)), Driver(problem=f"{_SILENT} {DRIVER_SECONDS} s"))
+            return answered(_ask, ctypes.CDLL(name), Driver(problem=f"{_SILENT} {DRIVER_SECONDS} s"))
     return Driver(problem=NO_DRIVER)
 
 
-def answered(ask: Callable[[], Answer], otherwise: Answer) -> Answer:
+def answered(ask: Callable[[Any], Answer], asked: Any, otherwise: Answer) -> Answer:
     """Return the answer of a driver, or something else where it hangs; not even Ctrl-C would end such a call."""
     answers: list[Answer] = []
-    thread = threading.Thread(target=lambda: answers.append(ask()), daemon=True)
+    thread = threading.Thread(target=lambda: answers.append(ask(asked)), daemon=True)
     thread.start()
     thread.join(DRIVER_SECONDS)
     return answers[0] if answers else otherwise
@@ -138,16 +136,15 @@ def _read_gpu(library: ctypes.CDLL, index: int) -> Gpu:
 
 def in_use(gpu: Gpu) -> str:
     """Return in words how much of a GPU's memory all programs use, and whether MIG divides it; "" if not known."""
-    return answered(partial(_ask_nvml, gpu), ", and its memory cannot be asked for: NVML does not answer")
+    return answered(_ask_nvml, gpu, ", and its memory cannot be asked for: NVML does not answer")
 
 
 def _ask_nvml(gpu: Gpu) -> str:
     words = ""
     with contextlib.suppress(OSError, AttributeError):  # there is none, or of an older driver without all functions
         library, handle, memory = ctypes.CDLL("libnvidia-ml.so.1"), ctypes.c_void_p(), (ctypes.c_ulonglong * 3)()
-        if not gpu.pci or library.nvmlInit_v2():
-            return ""
-        if library.nvmlDeviceGetHandleByPciBusId_v2(gpu.pci.encode(), ctypes.byref(handle)):
+        where = gpu.pci.encode(), ctypes.byref(handle)
+        if not gpu.pci or library.nvmlInit_v2() or library.nvmlDeviceGetHandleByPciBusId_v2(*where):
             return ""
         if not library.nvmlDeviceGetMemoryInfo(handle, ctypes.byref(memory)):
             words = f", {memory[2] / 2**30:.1f} GiB in use"

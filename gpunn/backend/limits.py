@@ -1,7 +1,4 @@
-"""Bound the memory that may be taken: by what the machine or its container has left, and by a limit that was set.
-
-The limit is kept by asking before memory is taken, not by `RLIMIT_DATA` (`docs/design/memory.md`).
-"""
+"""Ask before memory is taken: the machine, its container, and a limit that was set (`docs/design/memory.md`)."""
 
 import os
 import re
@@ -58,9 +55,9 @@ def as_bytes(limit: int | str) -> int:
 def require(nbytes: int, what: str) -> None:
     """Raise `MemoryShortageError` where the host has fewer bytes free; `what` takes them, and begins the sentence."""
     if nbytes > _SMALL and nbytes > (free := free_bytes()):
-        bound = "" if _limit is None else f" of the limit of {size(_limit)}"
-        mend = "use less data" if _limit is None else "use less data, or raise the limit"
-        raise MemoryShortageError(f"{what} takes {size(nbytes)} of memory, {size(free)}{bound} are free: {mend}")
+        bound, more = ("", "") if _limit is None else (f" of the limit of {size(_limit)}", ", or raise the limit")
+        left = f"{size(free)}{bound} are free"
+        raise MemoryShortageError(f"{what} takes {size(nbytes)} of memory, {left}: use less data{more}")
 
 
 def free_bytes() -> int:
@@ -113,8 +110,7 @@ def _free_of_groups() -> Iterator[int]:
     for folder in (group, *group.parents):
         if folder.is_relative_to(_GROUPS):
             with suppress(OSError):  # the root has no limit, and a group of before the namespace is not to be seen
-                most = (folder / "memory.max").read_text().strip()
-                if most != "max":
+                if (most := (folder / "memory.max").read_text().strip()) != "max":
                     statistics = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
                     # Pages of files that nobody has used of late are given back before anything is killed.
                     taken = int((folder / "memory.current").read_text()) - int(statistics.get("inactive_file", 0))

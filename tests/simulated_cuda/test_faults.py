@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 import gpunn as gn
-from gpunn.backend import cublas
 from gpunn.backend import cuda as cuda_backend
 from gpunn.backend import devices as module
-from gpunn.backend.cuda import CupyBackend, PinnedStaging
+from gpunn.backend.cuda import Cublas, CupyBackend, PinnedStaging
 from gpunn.backend.devices import select
 from gpunn.data import loader
 from gpunn.errors import GpunnError
@@ -217,13 +216,13 @@ def kernels_on_the_default_stream(patch: pytest.MonkeyPatch) -> None:
 
 
 def products_without_a_workspace(patch: pytest.MonkeyPatch) -> None:
-    make = cublas.Cublas.__init__
+    make = Cublas.__init__
 
     def without(self: Any, stream: int, *precision: str) -> None:
         make(self, stream, *precision)
         self._cublas.set_stream(self._handle, stream)  # which takes the workspace away
 
-    patch.setattr(cublas.Cublas, "__init__", without)
+    patch.setattr(Cublas, "__init__", without)
 
 
 def a_stream_that_does_not_block(patch: pytest.MonkeyPatch) -> None:
@@ -232,7 +231,7 @@ def a_stream_that_does_not_block(patch: pytest.MonkeyPatch) -> None:
     def changed(self: CupyBackend, index: int) -> None:
         make(self, index)
         self.stream = self.cupy.cuda.Stream(non_blocking=True)
-        self.cublas = cublas.Cublas(self.stream.ptr)
+        self.cublas = Cublas(self.stream.ptr)
 
     patch.setattr(CupyBackend, "__init__", changed)
 
@@ -248,7 +247,7 @@ def no_wait_for_who_had_the_memory(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(PinnedStaging, "__init__", without)
 
 
-make_cublas = cublas.Cublas.__init__
+make_cublas = Cublas.__init__
 FAULTS: dict[str, tuple[Fault, Callable[[], bool]]] = {
     "cache by call": (cache_by_call, counts_the_cost),
     "no wait for the copy": (waiting_where(lambda stream, backend: stream.ptr == backend.copies.ptr), streams),
@@ -263,7 +262,7 @@ FAULTS: dict[str, tuple[Fault, Callable[[], bool]]] = {
     "nothing kept of a capture": (nothing_kept_of_a_capture, keeps_what_it_recorded),
     "kernels on the default stream": (kernels_on_the_default_stream, records),
     "products on the default stream": (
-        replacing(cublas.Cublas, "__init__", lambda self, stream, *precision: make_cublas(self, 0, *precision)), records
+        replacing(Cublas, "__init__", lambda self, stream, *precision: make_cublas(self, 0, *precision)), records
     ),
     "products without a workspace": (products_without_a_workspace, records),
     "a stream that does not block": (a_stream_that_does_not_block, is_read_by_default_stream),
