@@ -18,7 +18,7 @@ Shape = tuple[int, ...]
 Planned = Callable[[float, float], None]  # a product whose arrays are known: (alpha, beta) → c := alpha a b + beta c
 # How BLAS is told of a product: is a transposed, is b, m, n, k, and the leading dimensions of a, b and c.
 Layout = tuple[bool, bool, int, int, int, int, int, int]
-_MOST = 2**62  # bytes that no memory has; NumPy refuses more in several ways, CuPy counts modulo 2⁶⁴ and gives less
+MOST = 2**62  # bytes that no memory has; NumPy refuses more in several ways, CuPy counts modulo 2⁶⁴ and gives less
 
 
 class Staging:
@@ -126,13 +126,6 @@ class Backend(ABC):
 
     def __deepcopy__(self, memo: Any) -> Self:
         return self  # there is one backend of a device; see `devices` for pickles
-
-
-def bytes_of(shape: Shape, dtype: DTypeLike, memory_error: Callable[[int], MemoryError]) -> int:
-    """Return the bytes of an array; raise an error of memory for more than any memory has."""
-    if (nbytes := prod(shape) * np.dtype(dtype).itemsize) >= _MOST:
-        raise memory_error(nbytes)
-    return nbytes
 
 
 class Buffer:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_info
 
 from gpunn.backend.base import Layout, Planned, layout_of
 from gpunn.kernels.cores import cores, crowd
@@ -47,8 +48,6 @@ class _Library(NamedTuple):
 @cache
 def _library() -> _Library | None:
     """Return NumPy's own OpenBLAS, or None where NumPy came with another BLAS."""
-    from threadpoolctl import threadpool_info
-
     for pool in threadpool_info():
         if pool.get("internal_api") != "openblas":
             continue
@@ -79,8 +78,6 @@ def description() -> str:
 
 def threads() -> int:
     """Return the threads of a large product where nobody else needs the cores, 1 where it is not known."""
-    from threadpoolctl import threadpool_info
-
     count = max((pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"), default=1)
     return min(count, cores()) if shares_cores() else count
 
@@ -106,12 +103,10 @@ def planned(a: NDArray[Any], b: NDArray[Any], c: NDArray[Any]) -> Planned:
 
         return multiply
     m, n, k = layout[2:5]
-    if (size := m * n * k) <= _LARGEST_OF_ONE or not library.batch:
-        return _whole(library, layout, a, b, c)
-    parts = _parts(m, n, k, library)
-    if len(parts) == 1:
-        is_small = size <= _LARGEST_OF_SMALL
-        return _whole(library, layout, a, b, c) if is_small else _batch(library, [layout], [a], [b], [c])
+    parts = _parts(m, n, k, library) if library.batch and m * n * k > _LARGEST_OF_ONE else []
+    if len(parts) < 2:
+        is_alone = not library.batch or m * n * k <= _LARGEST_OF_SMALL
+        return _whole(library, layout, a, b, c) if is_alone else _batch(library, [layout], [a], [b], [c])
     # A square one between columns: the samples of a first layer lie transposed, and are so laid out once only.
     if m > n:
         return planned_all([a[part] for part in parts], [b] * len(parts), [c[part] for part in parts])

@@ -113,15 +113,15 @@ def tolerate(compiler: Any) -> None:
     keep(Tolerant(used._cache_dir))
 
 
-def _temporary(folder: Path, error: Exception) -> Path:
+def _temporary(folder: Path, error: OSError) -> Path:
     """Make a new folder in place of one that cannot be used; it goes with the process."""
     instead = tempfile.TemporaryDirectory(prefix="gpunn-kernels-", ignore_cleanup_errors=True)
     atexit.register(instead.cleanup)
     _instead.append(Path(instead.name))
-    log.warning(
-        "the kernel cache %s cannot be used (%s), so kernels are compiled anew each time: export %s=FOLDER with one "
-        "that can be written", folder, getattr(error, "strerror", None) or error, VARIABLE,
-    )  # fmt: skip
+    said = (
+        f"the kernel cache {folder} cannot be used ({error.strerror or error}), so kernels are compiled anew each time"
+    )
+    log.warning("%s: export %s=FOLDER with one that can be written", said, VARIABLE)
     return _instead[-1]
 
 

@@ -222,9 +222,8 @@ class RowProducts:
 
     def _turn(self, x: Array, rows: Array, top: int) -> None:
         """Lay the image rows first, from its row `top` on, zero outside of it."""
-        e = self._extent
         begin = max(0, -top)
-        end = max(begin, min(len(rows), e.height - top))
+        end = max(begin, min(len(rows), self._extent.height - top))
         rows[:begin] = 0
         rows[end:] = 0
         picture = x[:, top + begin : top + end].swapaxes(0, 1)

@@ -1,13 +1,14 @@
 """The backend of the CPU: NumPy."""
 
 from collections.abc import Callable
+from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gpunn.backend import blas, limits
-from gpunn.backend.base import Backend, Shape, bytes_of
+from gpunn.backend.base import MOST, Backend, Shape
 from gpunn.kernels import loops
 from gpunn.kernels.cores import crowd
 from gpunn.kernels.record import Array, Elementwise, Raw
@@ -17,7 +18,8 @@ _LINE = 64  # bytes of a cache line, and of the widest vector of a CPU
 
 def _aligned(make: Callable[..., NDArray[np.uint8]], shape: Shape, dtype: DTypeLike) -> Array:
     """Make an array that begins where a cache line does, so that no vector lies across two; NumPy's begin anywhere."""
-    nbytes = bytes_of(shape, dtype, lambda n: MemoryError(f"Unable to allocate {n / 2**60:.0f} EiB"))
+    if (nbytes := prod(shape) * np.dtype(dtype).itemsize) >= MOST:
+        raise MemoryError(f"Unable to allocate {nbytes / 2**60:.0f} EiB")
     memory = make(nbytes + _LINE, np.uint8)
     first = -memory.ctypes.data % _LINE
     return memory[first : first + nbytes].view(dtype).reshape(shape)

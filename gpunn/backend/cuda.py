@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gpunn.backend import compiling, limits
-from gpunn.backend.base import Backend, Shape, Staging, bytes_of, layout_of
+from gpunn.backend.base import MOST, Backend, Shape, Staging, layout_of
 from gpunn.backend.cuda_errors import Gate, translated
 from gpunn.backend.driver import reinstall_command
 from gpunn.errors import CaptureError, DeviceError
@@ -79,8 +79,8 @@ class CupyBackend(Backend):
 
     def _made(self, make: Callable[..., Array], shape: Shape, dtype: DTypeLike) -> Array:
         with self.lock, self.current, self.stream:
-            pool = self.cupy.get_default_memory_pool()
-            bytes_of(shape, dtype, lambda nbytes: self.memory_error(nbytes, pool.total_bytes()))
+            if (nbytes := prod(shape) * np.dtype(dtype).itemsize) >= MOST:
+                raise self.memory_error(nbytes, self.cupy.get_default_memory_pool().total_bytes())
             return make(shape, dtype)
 
     def asarray(self, values: Any, dtype: DTypeLike | None = None) -> Array:
@@ -261,10 +261,7 @@ class CupyBackend(Backend):
 
 
 class Cublas:
-    """A cuBLAS handle on the stream of an address, through NVIDIA's bindings: CuPy's refuses a stream being captured.
-
-    Handle, stream and workspace are set once, before any capture: cuBLAS may otherwise allocate in the middle of one.
-    """
+    """A cuBLAS handle on the stream of an address; that of CuPy refuses a stream that is being captured."""
 
     def __init__(self, stream: int, precision: str = "float32") -> None:
         import cupy
@@ -274,7 +271,7 @@ class Cublas:
         self._cublas = cublas
         self._handle = cublas.create()
         cublas.set_stream(self._handle, stream)
-        self._workspace = cupy.empty(_WORKSPACE_BYTES, np.uint8)
+        self._workspace = cupy.empty(_WORKSPACE_BYTES, np.uint8)  # now: cuBLAS cannot allocate it in a capture
         cublas.set_workspace(self._handle, self._workspace.data.ptr, _WORKSPACE_BYTES)
         self._orders = int(cublas.Operation.N), int(cublas.Operation.T)
         compute = getattr(cublas.ComputeType, f"COMPUTE_32F{_WAYS[precision]}")

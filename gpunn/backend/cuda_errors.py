@@ -1,7 +1,6 @@
 """What errors of CUDA, cuBLAS and NVRTC mean, and what to do about them; the gate that raises them in these words.
 
-The driver and the runtime number their errors alike. `python -m gpunn.backend.cuda_errors` prints the table of
-`docs/gpu.md`. The doctor reads this before anything is installed, so only the standard library is imported.
+`python -m gpunn.backend.cuda_errors` prints the table of `docs/gpu.md`; only the standard library is imported for it.
 """
 
 import os
@@ -11,17 +10,14 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple
 
 from gpunn.errors import DeviceError, GpunnError
 
 _AGAIN = "start the program again, and go on with gpunn train --resume RUN"
 _OURS = "please report it with what gpunn doctor says, and meanwhile take --device cpu"
-_FAULT = (
-    f"{_AGAIN}; if it comes back, run gpunn doctor, look for Xid in dmesg, and see whether the GPU is hot, overclocked "
-    "or short of power"
-)
+_POWER = "see whether the GPU is hot, overclocked or short of power"
+_FAULT = f"{_AGAIN}; if it comes back, run gpunn doctor, look for Xid in dmesg, and {_POWER}"
 _UPDATE = "update the driver, or install the CUDA extra that gpunn doctor names"
 _CACHE = "empty the kernel cache that gpunn doctor names, and run gpunn doctor"
 _FREE = "end what else uses the GPU (nvidia-smi lists it), take a smaller batch, or another device by --device cuda:N"
@@ -153,13 +149,11 @@ NVRTC = _table(f"""
 """)
 
 _TABLES = {"CUDA": CUDA, "cuBLAS": CUBLAS, "NVRTC": NVRTC}
-# CuPy's and nvmath's errors are named, not imported.
+# CuPy's and nvmath's errors are named, not imported; those of the driver and of the runtime are numbered alike.
 _RAISED_BY = {"CUDARuntime": "CUDA", "CUDADriver": "CUDA", "CUBLAS": "cuBLAS", "cuBLAS": "cuBLAS", "NVRTC": "NVRTC"}
 
-WSL_MEND = (
-    "under WSL2 the driver is that of Windows: update it there, remove any NVIDIA driver that was installed inside WSL "
-    "(apt purge 'libnvidia-compute-*'), then wsl --shutdown"
-)
+_PURGE = "remove any NVIDIA driver that was installed inside WSL (apt purge 'libnvidia-compute-*')"
+WSL_MEND = f"under WSL2 the driver is that of Windows: update it there, {_PURGE}, then wsl --shutdown"
 lost: list[DeviceError] = []  # after these CUDA refuses all else in this process, destructors of CuPy's objects too
 
 
@@ -217,7 +211,7 @@ class Gate:
         if self._lock is not None:
             self._lock.acquire()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
         if self._lock is not None:
             self._lock.release()
         if isinstance(error, Exception) and (other := translated(error, self._out_of_memory)) is not None:

@@ -156,8 +156,6 @@ def trouble_in(error: Exception) -> tuple[str, str]:
 
 def on_host(values: Any) -> Any:
     """Return an array of CuPy, or a tensor of another library on a CUDA device, as NumPy's; all else as it is."""
-    if isinstance(values, np.ndarray):
-        return values
     if hasattr(values, "detach"):  # PyTorch gives away no memory of a tensor that wants a gradient
         values = values.detach()
     if not hasattr(values, "__cuda_array_interface__"):

@@ -189,11 +189,9 @@ def install_command(extra: str) -> str:
     if (root / "pyproject.toml").is_file():
         return f"{PIP} install -e {shlex.quote(f'{root}[{extra}]')}"
     # Never by the name gpunn, which may be anybody's where packages are found: by what the extra consists of.
-    needs = []
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        ends = tuple(f"extra == {quote}{extra}{quote}" for quote in "'\"")
-        requirements = importlib.metadata.requires("gpunn") or []
-        needs = [need.partition(";")[0].strip() for need in requirements if need.rstrip().endswith(ends)]
+    ends = tuple(f"extra == {quote}{extra}{quote}" for quote in "'\"")
+    requirements = (importlib.metadata.requires("gpunn") if installed("gpunn") else None) or []
+    needs = [need.partition(";")[0].strip() for need in requirements if need.rstrip().endswith(ends)]
     return f"{PIP} install {' '.join(map(shlex.quote, needs or [f'.[{extra}]']))}"
 
 

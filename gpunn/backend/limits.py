@@ -11,7 +11,6 @@ from gpunn.errors import MemoryShortageError, OptionError
 
 _SMALL = 1 << 20  # bytes that are not worth asking for, which takes some 50 µs
 _GROUPS, _OWN_GROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
-
 # Memory belongs to the process, and so does its limit.
 _limit: int | None = None
 _reserved = 0
