@@ -30,7 +30,6 @@ _LEAST_OF_PART = 48  # rows or columns: a thread must gain more than it takes to
 _Memory = ctypes.c_char * 0
 _computing: set[int] = set()  # Python threads inside a batch: OpenBLAS's threads work only for one alone there
 os.register_at_fork(after_in_child=_computing.clear)
-
 Matrices = Sequence[NDArray[Any]]
 
 

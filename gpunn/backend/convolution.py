@@ -19,7 +19,6 @@ from gpunn.kernels.record import Array
 _SHORT = 16  # products of a sum: fewer are too short for BLAS to be quick
 _LEAST = 4  # output rows of a block at least, so that there is something to share out among the cores
 _PARTS = 8  # output rows whose weight gradients are collected side by side; the same everywhere, for it orders a sum
-
 _Work = list[Callable[[], object]]
 _Scratch = Callable[[Shape], Array]
 

@@ -18,7 +18,6 @@ from gpunn.kernels.record import Array
 from gpunn.kernels.rollback import mark_not_finite
 
 PRECISIONS = ("float32", "tf32", "bfloat16", "float16")
-
 _making = threading.RLock()
 
 
