@@ -342,7 +342,7 @@ class _RehearsedError(BaseException):  # no Exception: who handles errors inside
 
     @property
     def ptr(self) -> int:
-        raise self  # in place of a stream: CuPy asks for the address when the kernel is compiled and loaded
+        raise _RehearsedError  # in place of a stream: CuPy asks for its address when a kernel is compiled and loaded
 
 
 def import_cupy() -> Any:
