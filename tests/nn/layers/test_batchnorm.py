@@ -269,6 +269,14 @@ def test_statistics_of_any_number_of_samples_can_be_recomputed(backend: Backend,
     np.testing.assert_allclose(arrays["batchnorm1.variance"], z.var(axis=0), rtol=1e-10)
 
 
+def test_no_pass_is_made_for_frozen_statistics(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = Samples(np.random.default_rng(8).normal(size=(6, 3)), np.array([0, 1] * 3))
+    model = Sequential([Dense(4), BatchNorm(), Dense(2)]).build((3,), 32, backend)
+    model.layers[1].trainable = False
+    monkeypatch.setattr("gpunn.train.evaluator.Evaluator.run", lambda *_: pytest.fail("a pass was made"))
+    model.recompute_statistics(samples)
+
+
 def test_several_layers_are_recomputed_in_one_pass_and_the_network_stays_as_good(backend: Backend) -> None:
     data = load_data("digits")
     model = fitted(network(BatchNorm(), ReLU(), Dense(12), BatchNorm()), data, backend, optimizer=SGD(0.1))
