@@ -150,14 +150,14 @@ def test_a_copy_brings_what_is_there_when_it_is_made(cuda: Core) -> None:
 def test_the_next_piece_is_gathered_while_the_device_computes(cuda: Core, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a device that is as slow as can be, the host is ahead of it by the steps of a piece."""
     done: list[tuple[int, int]] = []
-    gather = loader.StreamingLoader._gather
+    stage = loader.StreamingLoader._stage
 
     def watched(self: Any, *arguments: Any) -> None:
         if self.size == len(data().train):
             done.append((cuda.count("cudaGraphLaunch"), cuda.count("kernel momentum_sgd")))
-        gather(self, *arguments)
+        stage(self, *arguments)
 
-    monkeypatch.setattr(loader.StreamingLoader, "_gather", watched)
+    monkeypatch.setattr(loader.StreamingLoader, "_stage", watched)
     cuda.set_order(LATE)
     trained(SMALL, "cuda", epochs=1, data_on="host", validate_every=1000)
     assert len(done) == 5
