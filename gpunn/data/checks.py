@@ -14,8 +14,7 @@ from gpunn.errors import DataError, DeviceError
 
 log = logging.getLogger(__name__)
 
-# A label of millions is an identifier, not a class; an output layer that wide would only fail later.
-MAX_CLASSES = 65_536
+MAX_CLASSES = 65_536  # a label of millions is an identifier, and an output layer that wide would only fail later
 LARGEST = float(np.finfo(np.float32).max)
 REACH = 20  # numbers beyond it make a network's first sums so large that it does not learn
 FEW = 2**16  # bytes that are looked at in one piece, since to cut them takes longer
@@ -65,10 +64,7 @@ def checked_inputs(x: ArrayLike) -> NDArray[Any]:
 
 
 def checked_targets(y: ArrayLike, classes: int | None) -> tuple[NDArray[Any], int]:
-    """Return labels as int32 with the number of classes, or float targets with 0; see `Samples` for their shapes.
-
-    With classes of None, the values tell which they are; whole numbers kept as floats (n,) may be either.
-    """
+    """Return labels as int32 with the number of classes, or float targets with 0; for None the values tell which."""
     array = as_array(y, "targets")
     if not array.size:
         raise DataError(f"targets hold no values, got shape {array.shape}: give one target for each input")
@@ -215,11 +211,7 @@ def bit_depth(most: float) -> int:
 
 
 def scaled_as_pixels(array: Inputs) -> tuple[Inputs, float]:
-    """Return inputs whose scale was left open, with the factor for a network.
-
-    Whole numbers of any width from 0 to 255 become bytes and are divided by 255 as bytes are; of images, and of uint16,
-    those up to 65,535 by the most of their bits. A line says so. Numbers up to 20 and floats are left alone.
-    """
+    """Return inputs whose scale was left open, pixels up to 255 as bytes, with the factor for a network."""
     is_bytes = array.dtype == np.uint8
     if array.dtype.kind not in "iu" or not array.size or not array.ndim or (is_bytes and is_mapped(array)):
         return array, 1 / 255 if is_bytes else 1.0

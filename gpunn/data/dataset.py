@@ -14,8 +14,7 @@ from gpunn.errors import DataError, OptionError, in_one_line
 from gpunn.scalars import flag
 
 FEW = 20  # samples below which a fraction that would hold back a single one holds back none: it would say nothing
-# Set apart from the other uses of a seed, so that a split and, say, the initial weights are independent.
-_PURPOSE = 0x5911
+_PURPOSE = 0x5911  # sets a split apart from the other uses of a seed, such as the initial weights
 
 
 class Data:

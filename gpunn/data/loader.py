@@ -125,10 +125,7 @@ class DataLoader:
 
 
 class StreamingLoader(DataLoader):
-    """Samples on the host: while the device computes with one piece, some batches, the next is gathered and copied.
-
-    The device has room for two pieces. `order` is constant, the place of each sample in this room.
-    """
+    """Samples on the host: while the device computes with one of two pieces, the next is gathered and copied."""
 
     def _place(self) -> None:
         """Nothing lies on the device before the first epoch."""

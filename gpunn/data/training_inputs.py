@@ -15,8 +15,7 @@ from gpunn.errors import DataError, ShapeError
 
 GROUNDS = ("dark", "light", "mixed")
 LEAST_CONTRAST = 0.04  # of a drawing, as a share of the whole range; paper alone has less
-# Rows that are looked at, and numbers in them: as many as show what all are like.
-_ROWS, _NUMBERS = 1024, 1 << 18
+_ROWS, _NUMBERS = 1024, 1 << 18  # rows that are looked at, and numbers in them: as many as show what all are like
 _FAR_OUT = 0.05  # share of the samples that may be out of range without making the whole a set of another range
 _TIMES = 4  # how far later inputs may go beyond those of the training before they are taken for ones of another scale
 
@@ -91,13 +90,9 @@ class TrainingInputs:
         return samples if inputs is samples.inputs else replace(samples, inputs=inputs)
 
     def factor(self, x: NDArray[Any]) -> float:
-        """Return the factor of a batch before the network sees it; refuse numbers of another range than the training's.
-
-        Numbers are taken as those of the training were, but floats after bytes as the network saw these. Whole numbers
-        after floats from 0 to 1 are divided by the most of their bits.
-        """
+        """Return the factor of a batch before the network sees it; refuse another range than the training's."""
         is_integer = x.dtype.kind in "iu"
-        factor = self.scale if not self.is_bytes or is_integer else 1.0
+        factor = self.scale if not self.is_bytes or is_integer else 1.0  # floats after bytes: as the network saw these
         if not isinstance(x, np.ndarray):  # on a device, where nobody waits for its extremes
             return factor
         if not x.size or x.dtype.kind not in "biuf":
@@ -120,26 +115,23 @@ class TrainingInputs:
     def check_range(self, low: float, high: float, factor: float, *, are_whole: bool) -> None:
         """Raise a DataError unless numbers from low to high, times the factor, are of the training's range.
 
-        Only a range that no picture or table of the same preparation has is another one: some times that of the
-        training, below 0 where no pixel was, or none above 1 where pixels reached 255.
+        Another range is far beyond the training's, below 0 where no pixel was, or within 1 where pixels reached 255.
         """
-        own, lowest = self._reach, min(self.low)
+        own, lowest, highest = self._reach, min(self.low), max(self.high)
         reach, is_of_pixels = max(abs(low), abs(high)) * factor, self.is_bytes or len(self.shape) == 3
         is_other = reach > _TIMES * own and (reach > REACH or (is_of_pixels and reach > _TIMES))
         if is_of_pixels:
             is_other |= lowest >= 0 and low * factor < -own / _TIMES
             is_as_seen = self.is_bytes and factor == 1 != self.scale
-            is_other |= not are_whole and not is_as_seen and max(self.high) > 12 and 0 < high <= 1
+            is_other |= not are_whole and not is_as_seen and highest > 12 and 0 < high <= 1
         if is_other:
-            kind = "bytes" if self.is_bytes else "numbers"
-            raise DataError(
-                f"inputs reach from {low:.4g} to {high:.4g}, the network was trained on {kind} from "
-                f"{min(self.low):.4g} to {max(self.high):.4g}{_times(self.scale)}: prepare them as the training inputs "
-                "were" + (f", such as x / {bit_depth(high)}" if low >= 0 and high > 20 and self._is_unit else "")
-            )
+            such = f", such as x / {bit_depth(high)}" if low >= 0 and high > 20 and self._is_unit else ""
+            own_range = f"{'bytes' if self.is_bytes else 'numbers'} from {lowest:.4g} to {highest:.4g}"
+            trained = f"the network was trained on {own_range}{_times(self.scale)}"
+            mend = f"prepare them as the training inputs were{such}"
+            raise DataError(f"inputs reach from {low:.4g} to {high:.4g}, {trained}: {mend}")
 
-    # Cached, since predictions ask for it in each small batch.
-    @cached_property
+    @cached_property  # predictions ask for it in each small batch
     def _reach(self) -> float:
         return max(map(abs, (*self.low, *self.high))) * self.scale
 
@@ -152,8 +144,7 @@ class TrainingInputs:
     def pixel_range(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Black and white of each channel, in the numbers of the training before they were scaled.
 
-        The whole of 0 to 1, -1 to 1, 0 to 255 or 0 to 1/scale, where the images use more than half of it; else the
-        least and the largest number that there were, as of images that were standardised.
+        The whole of a usual range, where the images use more than half of it; else the least and the largest number.
         """
         low, high = np.array(self.low), np.array(self.high)
         for bottom, top in ((0.0, 1 / self.scale), (0.0, 1.0), (-1.0, 1.0), (0.0, 255.0)):
@@ -165,8 +156,7 @@ class TrainingInputs:
     def as_inputs(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
         """Return pixels from 0 to 1, (height, width, channels), as floats that `factor` takes for this range."""
         black, white = self.pixel_range
-        factor = self.scale if self.is_bytes else 1.0
-        return np.asarray((black + pixels * (white - black)) * factor, np.float32)
+        return np.asarray((black + pixels * (white - black)) * (self.scale if self.is_bytes else 1.0), np.float32)
 
 
 def borders(images: NDArray[Any]) -> NDArray[Any]:
@@ -187,12 +177,10 @@ def check_seen(samples: Samples) -> None:
     if far.mean() > _FAR_OUT:
         low, high = float(rows.min()), float(rows.max())
         as_pixels = low >= 0 and (rows.ndim == 4 or (high <= 255 and not (rows % 1).any()))
-        mend = f"divide them by {bit_depth(high)}, or " if as_pixels else ""
-        raise DataError(
-            f"inputs reach from {low:.4g} to {high:.4g}{_times(samples.scale)}, and training needs numbers within "
-            f"{-REACH} to {REACH}: {mend}standardise each feature, (x - x.mean(axis=0)) / x.std(axis=0), or begin with "
-            "BatchNorm()"
-        )
+        divide = f"divide them by {bit_depth(high)}, or " if as_pixels else ""
+        mend = f"{divide}standardise each feature, (x - x.mean(axis=0)) / x.std(axis=0), or begin with BatchNorm()"
+        got = f"inputs reach from {low:.4g} to {high:.4g}{_times(samples.scale)}"
+        raise DataError(f"{got}, and training needs numbers within {-REACH} to {REACH}: {mend}")
 
 
 def _times(scale: float) -> str:

@@ -20,8 +20,7 @@ GZIP_MAGIC = b"\x1f\x8b"
 MAX_RATIO = 1032  # most that deflate can pack into one byte (zlib's technical notes)
 MAX_UNPACKED = 4 << 30
 MAPPED_FROM = 1 << 30  # bytes from which an array stays in an unpacked file where nothing else is asked for
-# As many as `bgzip` makes of the bound above, 64 KiB each. Empty ones could be millions in a small file.
-_MAX_MEMBERS = MAX_UNPACKED >> 16
+_MAX_MEMBERS = MAX_UNPACKED >> 16  # as many as `bgzip` makes, of 64 KiB each; there could be millions of empty ones
 _CHUNK, _PACKED_CHUNK = 1 << 20, 1 << 15
 _GZIP_WINDOW = 31  # zlib's word for the largest window in a wrapper of gzip's
 
@@ -63,15 +62,11 @@ def opened(path: Path) -> Iterator[tuple[Readable, int | None]]:
 
 
 class Gunzip:
-    """The content of a gzip file, of all its members, as a stream."""
-
-    # GzipFile reads headers, and zeros after the end, byte by byte in Python: a small hostile file takes it minutes.
+    """The content of a gzip file, of all its members, as a stream; a hostile file takes GzipFile minutes."""
 
     def __init__(self, packed: Readable) -> None:
-        self._file = packed
-        self._packed = b""
-        self._member = zlib.decompressobj(_GZIP_WINDOW)
-        self._members = 1
+        self._file, self._packed = packed, b""
+        self._member, self._members = zlib.decompressobj(_GZIP_WINDOW), 1
 
     def read(self, size: int, /) -> bytes:
         """Read at most `size` bytes, fewer only at the end of a member; none at the end of the file."""
@@ -92,8 +87,7 @@ class Gunzip:
             self._packed = self._file.read(_PACKED_CHUNK)
             if not self._packed:
                 return False
-        self._packed = packed
-        self._members += 1
+        self._packed, self._members = packed, self._members + 1
         if self._members > _MAX_MEMBERS:
             raise zlib.error(f"it has more than {_MAX_MEMBERS:,} parts")
         self._member = zlib.decompressobj(_GZIP_WINDOW)

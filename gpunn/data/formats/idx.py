@@ -21,11 +21,7 @@ _MAX_DIMENSIONS = 8
 
 
 def read_idx(path: str | PathLike[str]) -> NDArray[Any]:
-    """Read any IDX file, gzipped or not, as an array in this machine's byte order.
-
-    Raises:
-        DataError: The file is missing, damaged, oversized, or of another format.
-    """
+    """Read any IDX file, gzipped or not, in this machine's byte order; a damaged or other file is a DataError."""
     return _read(Path(path), "")
 
 
@@ -70,18 +66,17 @@ def _read_header(path: Path, stream: Readable, kind: str) -> Header:
         wanted = f" with {kind}" if kind else ""
         got = f"got one that starts {start.hex(' ')}: this is another format, or damaged"
         raise DataError(f"{path}: expected an IDX file{wanted} (it starts {example}), {got}")
+    dtype = np.dtype(_DTYPES[code])
     if kind and (code != 0x08 or dimensions not in ranks):
-        found = f"{np.dtype(_DTYPES[code]).newbyteorder('=')} values in {dimensions} dimensions"
-        if code == 0x08 and dimensions in (1, 3, 4):
-            found = "labels" if dimensions == 1 else "images"
+        known = {1: "labels", 3: "images", 4: "images"} if code == 0x08 else {}
+        found = known.get(dimensions, f"{dtype.newbyteorder('=')} values in {dimensions} dimensions")
         got = f"got {found} ({start.hex(' ')}): the files may have been exchanged"
         raise DataError(f"{path}: expected {kind} ({example}), {got}")
-    size = 4 + 4 * dimensions
-    sizes = read_up_to(stream, 4 * dimensions)
-    if len(sizes) < 4 * dimensions:
+    size, sizes = 4 + 4 * dimensions, read_up_to(stream, 4 * dimensions)
+    if 4 + len(sizes) < size:
         got = f"got {4 + len(sizes)} bytes: get the file again"
         raise DataError(f"{path}: ends inside its header, expected {size} bytes, {got}")
-    header = Header(np.dtype(_DTYPES[code]), struct.unpack(f">{dimensions}I", sizes), size)
+    header = Header(dtype, struct.unpack(f">{dimensions}I", sizes), size)
     if not header.nbytes:
         raise DataError(f"{path}: its header promises {header}, which is none: get the file again")
     return header

@@ -38,10 +38,8 @@ _MOST_BYTES, _MOST_OF_ANY, _MOST_PER_BYTE = 40 << 20, 1 << 30, {"JPEG": 512, "PN
 _OF_PIXEL, _OF_PIXEL_OF_PNG = {"GIF": 5, "WebP": 20}, {"1": 1, "L": 1, "P": 1, "I;16": 2}
 _MOST_PIXELS, _LONGEST_SIDE, _MOST_SCANS, _MOST_TAGS = 220_000_000, 65_535, 64, 200
 _MOST_CHUNKS, _MOST_MARKERS = 1 << 16, 1 << 19
-# Pixels as floats at a time, and pixels of the image that are left for one of the network in the first shrinking.
-_BAND, _SPARE = 1 << 18, 4
-# Share of the whole range below which a drawing is not seen on its ground.
-_SEEN = 0.1
+_BAND, _SPARE = 1 << 18, 4  # pixels as floats at a time, and of the image for one of the network in the first shrinking
+_SEEN = 0.1  # share of the whole range below which a drawing is not seen on its ground
 
 
 def image_shape(path: Path, shape: tuple[int, ...]) -> tuple[int, int, int]:
@@ -83,19 +81,14 @@ def read_image(
 
 
 def _on_ground(planes: Planes, ground: str | None) -> NDArray[np.float32]:
-    """Lay an image on white or black.
-
-    The ground is white, or of RGB that of the training images, unless the drawing would vanish there. Of grey, it is
-    whichever of both shows more of the drawing. Where all is equally transparent, the colours alone are the drawing.
-    """
+    """Lay an image on white, or on its usual ground, unless the drawing would vanish; grey on which shows more."""
     pixels, on_black, alpha = planes
-    if not alpha.size or np.ptp(alpha) < 1 / 512:
+    if not alpha.size or np.ptp(alpha) < 1 / 512:  # where all is equally transparent, colours are the drawing
         return pixels.astype(np.float32)
     on_white = on_black + (1 - alpha)
     of_white, of_black = (float(np.ptp(laid.mean(axis=2))) for laid in (on_white, on_black))
-    is_black = of_black >= _SEEN and (ground == "dark" or of_white < _SEEN)
-    if ground is None:
-        is_black = of_black > of_white + _SEEN
+    is_seen = of_black >= _SEEN and (ground == "dark" or of_white < _SEEN)
+    is_black = of_black > of_white + _SEEN if ground is None else is_seen
     return (on_black if is_black else on_white).astype(np.float32)
 
 
@@ -109,13 +102,12 @@ def _decoded(path: Path, form: str, shape: tuple[int, int, int]) -> tuple[Planes
             _check(path, form, len(content), _gif_size(content))
         with _opened(form, content) as image:
             width, height = image.size
-            shrinking = 1
+            shrinking, of_pixel, held, raws = 1, 4, 0.0, tuple[str, ...]()
             if form == "JPEG":  # shrunk while it is decoded, a photograph takes few bytes
                 shrinking = next((by for by in (1, 2, 4) if width * height * 4 <= _MOST_BYTES * by * by), 8)
-            of_pixel, raws = 4, tuple[str, ...]()
+                held = _held(content, image)
             if form == "PNG":
                 of_pixel, raws = _OF_PIXEL_OF_PNG.get(image.mode, 4), _DEEP.get(str(image.tile[0][3]), ())
-            held = _held(content, image) if form == "JPEG" else 0
             _check(path, form, len(content), image.size, of_pixel * (2 if raws else 1) / shrinking**2 + held)
             image.draft(image.mode, (width // shrinking, height // shrinking))
             images = [_opened(form, content) for _ in raws] or [image]
@@ -209,19 +201,16 @@ def _gif_size(content: bytes) -> tuple[int, int]:
 def _check(path: Path, form: str, given: int, size: tuple[int, int], of_pixel: float = 4) -> None:
     """Refuse too many pixels, and more memory than they may take or is free."""
     width, height = size
+    wrong = f"{path}: {width} × {height} pixels are too many"
     if max(size) > _LONGEST_SIDE or width * height > _MOST_PIXELS:
-        raise DataError(
-            f"{path}: {width} × {height} pixels are too many: the image exceeds limits of {_LONGEST_SIDE:,} a side and "
-            f"{_MOST_PIXELS:,} in all: make it smaller"
-        )
+        limits = f"{_LONGEST_SIDE:,} a side and {_MOST_PIXELS:,} in all"
+        raise DataError(f"{wrong}: the image exceeds limits of {limits}: make it smaller")
     of_pixel = _OF_PIXEL.get(form, of_pixel)
     nbytes = math.ceil(width * height * of_pixel)
     most = min(_MOST_OF_ANY, _MOST_BYTES + _MOST_PER_BYTE.get(form, 128) * given)
     if nbytes > most:
-        raise DataError(
-            f"{path}: {width} × {height} pixels are too many: of this {form.upper()} image {int(most / of_pixel):,} "
-            "could be read, make it smaller, or a PNG or a plain JPEG of it"
-        )
+        mend = f"{int(most / of_pixel):,} could be read, make it smaller, or a PNG or a plain JPEG of it"
+        raise DataError(f"{wrong}: of this {form.upper()} image {mend}")
     require(nbytes, str(path))
 
 
@@ -288,12 +277,8 @@ def _means(values: NDArray[Any], count: int, axis: int) -> NDArray[Any]:
 
 def _upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
     """Turn and mirror pixels as EXIF says."""
-    if orientation > 4:
-        pixels = pixels.swapaxes(0, 1)
-    mirrored = (orientation - 1) % 4
-    if mirrored in (1, 2):
-        pixels = pixels[:, ::-1]
-    return pixels[::-1] if mirrored in (2, 3) else pixels
+    across, down = ((1, 1), (-1, 1), (-1, -1), (1, -1))[(orientation - 1) % 4]
+    return (pixels.swapaxes(0, 1) if orientation > 4 else pixels)[::down, ::across]
 
 
 def _values(band: "Image | NDArray[Any]", channels: int) -> tuple[NDArray[Any], NDArray[Any] | None, float]:

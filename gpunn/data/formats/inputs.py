@@ -19,19 +19,17 @@ from gpunn.files import open_regular
 
 
 class FileKind(NamedTuple):
-    """A kind of file.
+    """A kind of file, told by the pattern of its first bytes.
 
     Attributes:
-        start: Pattern of its first bytes, not compiled: all of them would take milliseconds at each import.
         name: Words for it, such as "a HEIC photograph".
         mend: Advice about a file that is often given and not read.
         inputs: Reader of an array of samples, for predictions.
-        data: Reader of a data set, given whether inputs stay in the file: the pair to learn from, and a function that
-            reads that of the test set, or None.
+        data: Reader of a pair to learn from, and a reader of that of the test set or None, given `memory_map`.
         image: Pillow's name of an image format.
     """
 
-    start: bytes
+    start: bytes  # not compiled: all of them would take milliseconds at each import
     name: str
     mend: str = ""
     inputs: Callable[[Path], NDArray[Any]] | None = None
@@ -72,11 +70,8 @@ KINDS = (
     FileKind(rb"version https://git-lfs", "a pointer of Git LFS", "get the file itself by git lfs pull"),
     FileKind(rb"P[123]\s", "a PBM, PGM or PPM written in digits", "save it in its binary form"),
     FileKind(rb"P[Ff]\s|v/1\x01|#\?RADIANCE|SDPX|XPDS", "an image of floats", "convert it to PNG"),
-    FileKind(
-        rb"P7\s|qoif|\x01\xda|BPG\xfb|\x0a[\0-\5]\x01[\1-\x08]|DDS |FLIF|icns|FWS|CWS",
-        "an image that is not read",
-        _CONVERT,
-    ),
+    FileKind(rb"P7\s|qoif|\x01\xda|BPG\xfb|\x0a[\0-\5]\x01[\1-\x08]", "an image that is not read", _CONVERT),
+    FileKind(rb"DDS |FLIF|icns|FWS|CWS", "an image that is not read", _CONVERT),
     FileKind(rb"SIMPLE  =|\x89HDF|CDF[\1\2]", "scientific data (FITS, HDF5 or NetCDF)", "save the array as .npy"),
     FileKind(rb"\x80[\2-\5]", "a pickle", "save the array with np.save"),
     FileKind(rb"7z\xbc\xaf|Rar!|\xfd7zXZ|BZh|\x28\xb5\x2f\xfd", "an archive", "unpack it"),
@@ -104,13 +99,12 @@ def read_inputs(
     note: Callable[[str], None] = lambda _: None,
     trained_on: TrainingInputs | None = None,
 ) -> NDArray[Any]:
-    """Read the samples in a file, (n, *shape), as a network of this sample shape takes them.
+    """Read the samples in an image, .npy, .npz or IDX file, (n, *shape), as a network of this sample shape takes them.
 
     Args:
-        path: An image, a .npy or .npz file, or an IDX file.
+        path: Path of the file.
         shape: Shape of one sample, (features,) or (height, width, channels).
-        invert: When to exchange dark and light of an image: "always", "never", or with "auto" where its border is
-            light and those of the training images were dark, or the other way round.
+        invert: When to exchange dark and light of an image: "always", "never", or "auto", where its ground differs.
         note: Function for a line about changes to an image that may surprise.
         trained_on: Description of the training inputs; left out, images are light on dark like those of MNIST.
     """
@@ -137,8 +131,8 @@ def _as_samples(path: Path, array: NDArray[Any], shape: tuple[int, ...]) -> NDAr
         array = array[None]
     one = array.shape[1:]
     if not (one in fitting or (len(shape) == 1 and len(one) in (2, 3) and math.prod(one) == features)):
-        wanted = " × ".join(map(str, shape))
-        raise DataError(f"{path}: expected samples of {wanted}, (n, {', '.join(map(str, shape))}), got {array.shape}")
+        sizes = list(map(str, shape))
+        raise DataError(f"{path}: expected samples of {' × '.join(sizes)}, (n, {', '.join(sizes)}), got {array.shape}")
     if array.dtype.kind in "iu" and array.size and array.min() >= 0 and array.max() <= 255:
         array = array.astype(np.uint8)  # a network scales whole numbers as those of its training were
     if len(shape) == 3 and len(one) != 3:

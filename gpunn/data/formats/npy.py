@@ -2,8 +2,7 @@
 
 Source: R. Kern, "A simple file format for NumPy arrays", NumPy Enhancement Proposal 1.
 
-`np.load` takes the memory that is promised before it knows what the file holds, and evaluates headers of 10,000 bytes,
-which takes seconds. So NumPy reads a short header alone, and its sizes must be those of the file.
+`np.load` takes the memory that is promised, and seconds for a header of 10,000 bytes. Here sizes must be the file's.
 """
 
 import io
@@ -24,8 +23,7 @@ from gpunn.data.formats.bounded import Header, Readable, check_packed, opened, r
 from gpunn.errors import DataError
 from gpunn.files import open_regular
 
-_START = b"\x93NUMPY\1\0"
-_MOST_HEADER = 1000
+_START, _MOST_HEADER = b"\x93NUMPY\1\0", 1000
 # What `zipfile` raises on damaged files: a size that is no C integer is an OverflowError, and so on.
 _DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, KeyError, RuntimeError, OverflowError)
 
