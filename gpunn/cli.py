@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import traceback
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
@@ -16,10 +17,8 @@ from gpunn.errors import GpunnError, OptionError, in_one_line
 from gpunn.experiments import starting, terminal
 from gpunn.version import __version__
 
-
-def _say(line: str) -> None:
-    # Past click, which writes UTF-8 to a stream of ASCII; and at once, to keep its place between lines of progress.
-    print(line, flush=True)
+# Past click, which writes UTF-8 to a stream of ASCII; and at once, to keep its place between lines of progress.
+_say = partial(print, flush=True)
 
 
 def _note(line: str) -> None:
@@ -52,6 +51,8 @@ def _set_memory_limit(context: click.Context, _parameter: click.Parameter, limit
         context.call_on_close(lambda: set_memory_limit(None))
 
 
+_whole = partial(click.option, type=int, metavar="N")
+_real = partial(click.option, type=float, metavar="X")
 _device = click.option("--device", default="auto", show_default=True, metavar="D", help="auto, cpu, cuda or cuda:N.")
 _memory_limit = click.option(
     "--memory-limit",
@@ -65,23 +66,17 @@ _memory_limit = click.option(
 @cli.command()
 @click.argument("data", required=False)
 @click.option("--recipe", metavar="NAME|FILE.toml", help="What to train and how; left out, mlp.")
-@click.option("--epochs", type=int, metavar="N", help="Number of epochs.")
-@click.option("--batch-size", type=int, metavar="N", help="Number of samples in a batch.")
-@click.option("--learning-rate", type=float, metavar="X", help="The highest where the recipe has a schedule.")
-@click.option("--seed", type=int, metavar="N", help="Of the split, the initial weights and the order of samples.")
+@_whole("--epochs", help="Number of epochs.")
+@_whole("--batch-size", help="Number of samples in a batch.")
+@_real("--learning-rate", help="The highest where the recipe has a schedule.")
+@_whole("--seed", help="Of the split, the initial weights and the order of samples.")
 @click.option("--device", metavar="D", help="auto, cpu, cuda or cuda:N.")
 @click.option("--skip-bad-batches", is_flag=True, default=None, help="Skip batches that lead to NaN or infinity.")
 @click.option("--out", metavar="RUN", help="The run folder; left out, the next free runs/<data>-<recipe>-<n>.")
 @click.option("--resume", metavar="RUN", help="Go on with this run, or from this checkpoint of one.")
-@click.option("--checkpoint-every", "every", type=int, metavar="N", help="Steps between checkpoints; left out, none.")
-@click.option(
-    "--checkpoint-minutes",
-    "minutes",
-    type=float,
-    metavar="X",
-    help="Minutes between checkpoints; left out, 1; 0: none.",
-)
-@click.option("--checkpoint-keep", "keep", type=int, metavar="N", help="How many of the newest are kept; left out, 2.")
+@_whole("--checkpoint-every", "every", help="Steps between checkpoints; left out, none.")
+@_real("--checkpoint-minutes", "minutes", help="Minutes between checkpoints; left out, 1; 0: none.")
+@_whole("--checkpoint-keep", "keep", help="How many of the newest are kept; left out, 2.")
 @click.option("--profile", is_flag=True, help="Show, at the end, where the time of a step goes; in a checkout.")
 @_memory_limit
 def train(recipe: str | None, out: str | None, resume: str | None, profile: bool, **options: Any) -> None:

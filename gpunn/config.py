@@ -143,16 +143,12 @@ def _described(part: Any) -> dict[str, Any]:
     if kind is None or name not in PARTS[kind] or not _is_same(PARTS[kind][name], type(part)):
         where = f"{name} of {type(part).__module__}"
         raise OptionError(f"{where} is not registered, so no file can name it: write @gn.register above its class")
-    config: dict[str, Any] = {"type": name}
     kept = arguments_of(part)
     for argument in _parameters(type(part)):
         if argument not in kept:
             raise OptionError(f"{name} does not keep its argument {argument!r}: set self.{argument} in its __init__")
-        if kept[argument] is not None:
-            config[argument] = _to_plain(kept[argument])
-    if kind == "layer" and not part.trainable:
-        config["trainable"] = False
-    return config
+    config = {"type": name} | {argument: _to_plain(value) for argument, value in kept.items() if value is not None}
+    return config if kind != "layer" or part.trainable else {**config, "trainable": False}
 
 
 def _to_plain(value: Any) -> Any:

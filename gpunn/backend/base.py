@@ -178,6 +178,7 @@ class Buildable:
     """A part that is given its memory later, by a `build` that calls `remember_settings`; and so are its own parts."""
 
     _settings: frozenset[str] | None = None
+    build: Callable[..., Any]
 
     def remember_settings(self) -> None:
         """Take all attributes for settings: those set after the first call are memory."""

@@ -30,10 +30,8 @@ def as_layers(layers: Any, more: tuple[Any, ...] = ()) -> list[Layer]:
     places: dict[int, int] = {}
     for place, layer in enumerate(made, 1):
         if (first := places.setdefault(id(layer), place)) < place:
-            raise OptionError(
-                f"a layer stands in the network twice, {layer!r} in places {first} and {place}: write {layer!r} again "
-                f"in place {place}, so that each place has a layer of its own"
-            )
+            mend = f"write {layer!r} again in place {place}, so that each place has a layer of its own"
+            raise OptionError(f"a layer stands in the network twice, {layer!r} in places {first} and {place}: {mend}")
     return made
 
 

@@ -4,15 +4,14 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from math import prod
-from typing import Any, Protocol, Self
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import DTypeLike, NDArray
 
-from gpunn.backend import limits
-from gpunn.backend.base import Backend, Shape
-from gpunn.backend.limits import size
+from gpunn.backend.base import Backend, Buildable, Shape
+from gpunn.backend.limits import free_bytes, size
 from gpunn.errors import MemoryShortageError
 from gpunn.kernels import loops
 from gpunn.kernels.record import Array, Elementwise, Raw
@@ -25,19 +24,8 @@ _OF_OUTPUTS = 6  # arrays: targets, and targets and gradient of the loss, for th
 UNCOUNTED = 40 << 20  # bytes of the host beside the arrays: the BLAS's own, machine code of kernels, records
 
 
-class Remembering(Protocol):
-    """An optimizer, as far as its memory is counted."""
-
-    def unbuilt(self) -> Self: ...
-    def build(self, parameters: Parameters) -> None: ...
-
-
 class Footprint(Backend):
-    """A stand-in for a backend whose arrays have a shape and no memory; it counts the bytes that they would take.
-
-    Attributes:
-        nbytes, largest: Bytes of all arrays, and of the largest.
-    """
+    """A backend whose arrays have a shape and no memory: it counts the bytes they would take, and the largest would."""
 
     def __init__(self, like: Backend) -> None:
         self.device, self.description, self.block_elements = like.device, like.description, like.block_elements
@@ -74,7 +62,7 @@ def count_network(
     like: Backend,
     dtype: str,
     arrays: Mapping[str, NDArray[Any]] | None = None,
-    optimizer: Remembering | None = None,
+    optimizer: Buildable | None = None,
     skips: bool = False,
 ) -> Footprint:
     """Count the bytes of a network, with an `optimizer` of its training; check `arrays` that it will be given."""
@@ -131,15 +119,12 @@ def shortage(
         return error  # it says all this already
     reason = " ".join(str(error).split()) or type(error).__name__
     if not isinstance(error, backend.memory_error):
-        return MemoryShortageError(
-            f"out of memory on the host, where {size(limits.free_bytes())} are free: use less data ({reason})"
-        )
+        host = f"on the host, where {size(free_bytes())} are free"
+        return MemoryShortageError(f"out of memory {host}: use less data ({reason})")
     fitting = batch_size // 2
     while fitting and needed(fitting) + others > 0.9 * free:
         fitting //= 2
     less = 'data_on="auto", which streams the data, a smaller network' if others else "a smaller network"
     advice = f"a batch size of {fitting} would fit" if fitting else f"take {less} or less data"
-    return MemoryShortageError(
-        f"out of memory on {backend.device}: batches of {batch_size} need about {size(needed(batch_size) + others)}, "
-        f"{size(free)} were free: {advice} ({reason})"
-    )
+    short = f"batches of {batch_size} need about {size(needed(batch_size) + others)}, {size(free)} were free"
+    return MemoryShortageError(f"out of memory on {backend.device}: {short}: {advice} ({reason})")

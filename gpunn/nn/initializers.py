@@ -89,6 +89,5 @@ def checked_weights(weights: Any) -> Initializer | str:
         return weights.lower()
     if isinstance(weights, type) and weights in NAMED.values():
         return weights()  # type: ignore[no-any-return]
-    raise OptionError(
-        f"unknown weights {weights!r}: expected auto, {', '.join(NAMED)}, or an initializer such as Normal(0.1)"
-    )
+    expected = f"auto, {', '.join(NAMED)}, or an initializer such as Normal(0.1)"
+    raise OptionError(f"unknown weights {weights!r}: expected {expected}")

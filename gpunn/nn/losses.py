@@ -153,7 +153,6 @@ class Loss(Part, ABC, kind="loss", example="MeanSquaredError()"):
         backend.run(self.kernel, z, bias, targets, weight, *arrays, *each, *self._constants())
 
     def _constants(self) -> tuple[Any, ...]:
-        """Return numbers that the kernel is given last."""
         return ()
 
     def backward(self) -> Array:
@@ -191,10 +190,8 @@ class BinaryCrossEntropy(Loss):
     def check_targets(self, targets: NDArray[Any]) -> None:
         super().check_targets(targets)
         if targets.ndim != 1 and not (targets.min() >= 0 and targets.max() <= 1):
-            raise DataError(
-                f"BinaryCrossEntropy needs targets from 0 to 1, got {targets.min():g} to {targets.max():g}: write 0 "
-                "for no and 1 for yes, or take MeanSquaredError"
-            )
+            wrong = f"needs targets from 0 to 1, got {targets.min():g} to {targets.max():g}"
+            raise DataError(f"BinaryCrossEntropy {wrong}: write 0 for no and 1 for yes, or take MeanSquaredError")
 
 
 @register

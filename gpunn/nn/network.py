@@ -21,7 +21,7 @@ from gpunn.kernels.gather import COUNT
 from gpunn.kernels.record import Array
 from gpunn.nn.arguments import as_batch, as_layers, as_shape, checked_dtype
 from gpunn.nn.footprint import count_network, require, shortage
-from gpunn.nn.layers.base import Layer, LayerValues, placed
+from gpunn.nn.layers.base import Layer, placed
 from gpunn.nn.losses import Loss
 from gpunn.nn.parameter import Memory, Parameters
 from gpunn.nn.stages import Layout, begun, check_arrays, turned
@@ -146,24 +146,20 @@ class Network(Layout):
         self.unbuild()  # until the last layer is built: one that fails leaves no half-built network
         require(lambda n: count_network(self.layers, shape, n, backend, dtype, arrays).nbytes, batch_size, backend)
         context = self.lay_out(shape, batch_size, backend, dtype, seed)
-        if arrays is None:
-            brought = begun(self.layers, context)
-        else:
-            check_arrays(arrays, context)
+        brought = begun(self.layers, context) if arrays is None else check_arrays(arrays, context)
         self.parameters = Parameters(context.parameters, backend, dtype)
         self.backend = backend
         if arrays is None:
             self.parameters.initialize(seed)
             self.epochs_trained, self.steps_trained, self.optimizer_memory = 0, 0, None
-            arrays = self.arrays() | brought if brought else None
-        if arrays is not None:
-            self.load_arrays(arrays)
+        if brought:
+            self.load_arrays(brought if arrays is not None else {**self.arrays(), **brought})
         self.count_on(self.epochs_trained, self.steps_trained)
         held = {p.name: p.value for p in self.parameters} | self.statistics
         for layer in self.layers:
             begin = f"{layer.name}."
             own = {name.removeprefix(begin): array for name, array in held.items() if name.startswith(begin)}
-            layer.built_values = LayerValues(self.lock, backend, own)
+            layer.built_values = self.lock, backend, own
         return self
 
     def unbuild(self) -> None:
@@ -215,10 +211,8 @@ class Network(Layout):
         if self.backend is None:
             raise GpunnError("the network is not built yet: call build(input_shape) or fit(data) first")
         if self.layers != self._built_of:
-            raise GpunnError(
-                "the list of layers is no longer that of the built network: make another, Sequential(network.layers), "
-                "which begins with the weights of those that were built"
-            )
+            mend = "make another, Sequential(network.layers), which begins with the weights of those that were built"
+            raise GpunnError(f"the list of layers is no longer that of the built network: {mend}")
         return self.backend
 
     def compile_ahead(self, what: tuple[Any, ...], work: Callable[[], Any]) -> None:
@@ -256,10 +250,8 @@ class Network(Layout):
         """Compute outputs, samples last, of a batch times `scale`; only one that it `keeps` can `backward` follow."""
         backend = self._built()
         if len(batch) > self.capacity:
-            raise ShapeError(
-                f"built for batches of up to {self.capacity} samples, got {len(batch)}: build with "
-                f"batch_size={len(batch)}, or call predict_proba, which takes any number"
-            )
+            mend = f"build with batch_size={len(batch)}, or call predict_proba, which takes any number"
+            raise ShapeError(f"built for batches of up to {self.capacity} samples, got {len(batch)}: {mend}")
         rows, own = self.input.views(len(batch))
         x = own
         if not self._takes_rows:
@@ -286,10 +278,8 @@ class Network(Layout):
         backend = self._built()
         thread, shape = self._output_of or (None, ())
         if thread != threading.get_ident():
-            raise GpunnError(
-                "backward follows forward, and the network has computed something else since: call forward again, "
-                "and hold network.lock around both where threads share the network"
-            )
+            mend = "call forward again, and hold network.lock around both where threads share the network"
+            raise GpunnError(f"backward follows forward, and the network has computed something else since: {mend}")
         delta = turned(dy)
         if tuple(delta.shape) != shape:
             wanted = (shape[-1], *self.output_shape)

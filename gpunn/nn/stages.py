@@ -32,10 +32,13 @@ class Layout:
         self.dtype, self.seed, self.batch_size = dtype, seed, batch_size
         self.capacity = max(batch_size, EVALUATION_BATCH)
         self.input_shape = shape = tuple(input_shape)
-        counts: Counter[str] = Counter()
+        counts, stages = Counter[str](), list[Layer]()
         for layer in self.layers:  # dense1, relu1, dense2, and so on
             counts[layer.name_prefix] += 1
             layer.name = f"{layer.name_prefix}{counts[layer.name_prefix]}"
+            for stage in layer.stages():
+                stage.name = layer.name
+                stages.append(stage)
         self.shapes = [shape := layer.output_shape(shape) for layer in self.layers]
         self.output_shape = shape
         self._takes_rows = self.layers[0].takes_rows
@@ -47,18 +50,7 @@ class Layout:
         self.clock = backend.zeros((4,), np.int32)
         count = self.clock[COUNT : COUNT + 1]
         context = BuildContext(backend, dtype, self.capacity, batch_size=batch_size, seed=seed, count=count)
-        self._build_stages(context)
-        self.statistics, self.buffer_bytes = context.statistics, context.buffer_bytes
-        return context
-
-    def _build_stages(self, context: BuildContext) -> None:
-        """Put the stages of all layers in the order in which they run, and build them."""
         owners = {layer.name: number for number, layer in enumerate(self.layers)}
-        stages = []
-        for layer in self.layers:
-            for stage in layer.stages():
-                stage.name = layer.name
-                stages.append(stage)
         self.stages = arranged(stages)
         shape, self._first_learning = self.input_shape, 0
         for number, stage in enumerate(self.stages):
@@ -74,6 +66,8 @@ class Layout:
             shape = stage.build(context, shape)
             if all(p.is_frozen for p in context.parameters):
                 self._first_learning = number + 1
+        self.statistics, self.buffer_bytes = context.statistics, context.buffer_bytes
+        return context
 
     def propagate(self, x: Array, training: bool, stages: Sequence[Layer]) -> Array:
         """Run a batch, samples last, forward through some stages."""
@@ -122,8 +116,8 @@ def shapes_in(context: BuildContext) -> dict[str, Shape]:
     return shapes | {name: tuple(array.shape) for name, array in context.statistics.items()}
 
 
-def check_arrays(arrays: Mapping[str, NDArray[Any]], context: BuildContext) -> None:
-    """Raise ShapeError unless these are the arrays of the network that is being built."""
+def check_arrays(arrays: Mapping[str, NDArray[Any]], context: BuildContext) -> Mapping[str, NDArray[Any]]:
+    """Return the arrays of the network that is being built; raise ShapeError where they are those of another."""
     wanted = shapes_in(context)
     if arrays.keys() != wanted.keys():
         missing = ", ".join(sorted(wanted.keys() - arrays.keys())[:5]) or "none"
@@ -132,6 +126,7 @@ def check_arrays(arrays: Mapping[str, NDArray[Any]], context: BuildContext) -> N
     for name, shape in wanted.items():
         if arrays[name].shape != shape:
             raise ShapeError(f"{name} must be of shape {shape}, got {arrays[name].shape}")
+    return arrays
 
 
 def begun(layers: Sequence[Layer], context: BuildContext) -> dict[str, NDArray[Any]]:

@@ -4,7 +4,6 @@ from collections import Counter
 
 import numpy as np
 
-from gpunn.backend.base import Shape
 from gpunn.backend.limits import size
 from gpunn.config import arguments_of
 from gpunn.nn.layers import Layer
@@ -16,11 +15,12 @@ def summary(model: Network) -> str:
     device, counts = model._built().device, Counter[str]()
     for p in model.parameters:
         counts[p.name.partition(".")[0]] += p.size
-    rows = [("layer", "output shape", "parameters", "buffers"), ("input", _shape(model.input_shape), "", "")]
-    for layer, shape in zip(model.layers, model.shapes, strict=True):
+    shapes = (" × ".join(map(str, shape)) for shape in (model.input_shape, *model.shapes))
+    rows = [("layer", "output shape", "parameters", "buffers"), ("input", next(shapes), "", "")]
+    for layer, shape in zip(model.layers, shapes, strict=True):
         count, nbytes = counts[layer.name], model.buffer_bytes.get(layer.name)
         name = _words(layer) + ("" if layer.trainable else ", frozen")
-        rows.append((name, _shape(shape), f"{count:,}" if count else "", size(nbytes) if nbytes else ""))
+        rows.append((name, shape, f"{count:,}" if count else "", size(nbytes) if nbytes else ""))
     a, b, c, d = (max(map(len, column)) for column in zip(*rows, strict=True))
     head, *lines = (f"{row[0]:<{a}}  {row[1]:<{b}}  {row[2]:>{c}}  {row[3]:>{d}}".rstrip() for row in rows)
     line = "  ".join("─" * width for width in (a, b, c, d))
@@ -42,7 +42,3 @@ def _words(layer: Layer) -> str:
             equals = isinstance(value, tuple) and len(set(value)) == 1
             words.append(f"{name}={value[0] if equals else value!r}")
     return f"{type(layer).__name__}({', '.join(words)})"
-
-
-def _shape(shape: Shape) -> str:
-    return " × ".join(map(str, shape))

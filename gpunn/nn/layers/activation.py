@@ -15,16 +15,13 @@ __all__ = ["Activation", "LeakyReLU", "ReLU", "Sigmoid", "Softmax", "Softplus", 
 
 
 class Activation(Layer):
-    """a = f(z), element by element; shapes stay.
-
-    Where the derivative is written from a, it overwrites z if nothing else needs it, and so takes no memory.
-    """
+    """a = f(z), element by element; shapes stay."""
 
     name_prefix = ""  # each has its own
     output_is_free = False
     kernel: ClassVar[Elementwise | Raw]  # of f: (z, *constants, a)
     gradient_kernel: ClassVar[Elementwise | Raw]  # of δ: (∂C/∂a, a or z, *constants, δ)
-    derivative_from_output: ClassVar[bool] = True  # whether it is written from a, not from z
+    derivative_from_output: ClassVar[bool] = True  # written from a, not from z; a overwrites z if nothing else needs z
     weights: ClassVar[type[Initializer]] = Glorot  # distribution of those before it, where they are "auto"
 
     def build(self, context: BuildContext, input_shape: Shape) -> Shape:
@@ -82,13 +79,10 @@ class LeakyReLU(Activation):
     derivative_from_output = False  # with a negative α the output does not tell the sign of z
     output_is_free = True
     weights = He
+    increases = property(lambda self: self.alpha >= 0)
 
     def __init__(self, alpha: float = 0.01) -> None:
         self.alpha = real(alpha, "alpha of LeakyReLU", ("be finite and at most 1", lambda a: float("-inf") < a <= 1))
-
-    @property
-    def increases(self) -> bool:
-        return self.alpha >= 0
 
     def _constants(self) -> tuple[Any, ...]:
         return (self.alpha,)

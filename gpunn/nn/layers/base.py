@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, ExitStack
 from copy import copy
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from numpy.typing import DTypeLike, NDArray
 
@@ -80,14 +80,6 @@ class BuildContext:
         return self.parameters[-1]
 
 
-class LayerValues(NamedTuple):
-    """Parameters and statistics of a built layer on the device, by the last word of their names."""
-
-    lock: AbstractContextManager[Any]
-    backend: Backend
-    arrays: dict[str, Array]
-
-
 class Layer(Buildable, Part, ABC, kind="layer", example="Dense(10)"):
     """One step of the network.
 
@@ -106,6 +98,7 @@ class Layer(Buildable, Part, ABC, kind="layer", example="Dense(10)"):
     name_prefix: ClassVar[str] = ""
     output_is_free: bool = True
     aliases_gradient: ClassVar[bool] = False
+    increases: ClassVar[bool | property] = False
     has_weights: ClassVar[bool] = False  # which multiply its inputs: the parameter `w` of (units, …)
     outputs: int | None = None  # of a sample, where their number is the same whatever comes in
     takes_rows: ClassVar[bool] = False  # of features alone, so that images go flat into it where it comes first
@@ -115,11 +108,13 @@ class Layer(Buildable, Part, ABC, kind="layer", example="Dense(10)"):
     is_pictured: ClassVar[bool] = True  # as the end of a picture of the network's answers
     fused: "Layer | None" = None  # the activation that is computed within this stage
     w: Parameter | None = None
+    bias_for_loss: Parameter | None = None  # all that the stage does is to add it, and so the loss can, in its pass
     name: str = ""
     trainable: bool = True
     begins_with: Mapping[str, NDArray[Any]] = MappingProxyType({})  # values to build with, by the last word of names
     is_placed: bool = False  # in a network
-    built_values: LayerValues | None = None  # once the network is built
+    # Of a built network: its lock, its backend, and the layer's parameters and statistics by the last word of names.
+    built_values: tuple[AbstractContextManager[Any], Backend, dict[str, Array]] | None = None
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -129,10 +124,6 @@ class Layer(Buildable, Part, ABC, kind="layer", example="Dense(10)"):
                 setattr(cls, new, vars(cls)[old])
         if not cls.name_prefix and "name_prefix" not in vars(cls):
             cls.name_prefix = cls.__name__.lower().removesuffix("2d")
-
-    @property
-    def increases(self) -> bool:
-        return False
 
     def stages(self) -> list["Layer"]:
         """Return what runs for the layer in turn: itself, or itself and what it leaves to a stage of its own."""
@@ -162,11 +153,6 @@ class Layer(Buildable, Part, ABC, kind="layer", example="Dense(10)"):
         """Return what is left of this stage, the last, where the loss computes the activation `link` itself."""
         return [] if isinstance(self, link) else [self]
 
-    @property
-    def bias_for_loss(self) -> Parameter | None:
-        """The bias, where that is all this stage adds, so that the loss can add it in the same pass."""
-        return None
-
     def forget_batch(self) -> None:
         """Let go of the inputs of the last `forward`; no `backward` follows it."""
 
@@ -193,7 +179,7 @@ class Layer(Buildable, Part, ABC, kind="layer", example="Dense(10)"):
 
 def placed(layers: list[Layer]) -> list[Layer]:
     """Return layers that are part of no network as they are, and copies of others, all of one moment."""
-    locks = {id(values.lock): values.lock for layer in layers if (values := layer.built_values)}
+    locks = {id(values[0]): values[0] for layer in layers if (values := layer.built_values)}
     with ExitStack() as held:
         for key in sorted(locks):  # in one order, so that no two threads wait for each other
             held.enter_context(locks[key])

@@ -56,10 +56,17 @@ class BatchNorm(Layer):
     def forward(self, x: Array, training: bool) -> Array:
         y = self._y[x.shape[-1]]
         self._x, self._by_batch = x, (training and not self.is_frozen) or self._seen is not None
-        if self._by_batch:
-            self._normalize(x, y)
-        else:
+        if not self._by_batch:
             self._as_remembered(x, self.beta.column, self.mean.reshape(-1, 1), y)
+            return y
+        if (values := x.size // self._channels) < 2:
+            needed = "BatchNorm in training needs at least two values a channel"
+            raise ShapeError(f"{self.name}: {needed}, got a batch of one: take a larger batch")
+        momentum = self.momentum if self._seen is None else 0.0  # running averages then stay as they are
+        arrays = *self._of_batch, self.mean, self.variance, y
+        self._backend.run(kernels.normalize, x, self.gamma.value, self.beta.value, self.epsilon, momentum, *arrays)
+        if self._seen is not None:
+            self._seen.add(values, *map(self._backend.to_host, self._of_batch))
         return y
 
     def _as_remembered(self, x: Array, beta: Array, mean: Array, y: Array) -> None:
@@ -67,20 +74,6 @@ class BatchNorm(Layer):
         flat, variance = x.reshape(self._channels, -1), self.variance.reshape(-1, 1)
         columns = self.gamma.column, beta, mean, variance
         self._backend.run(kernels.normalize_as_remembered, flat, *columns, self.epsilon, y.reshape(flat.shape))
-
-    def _normalize(self, x: Array, y: Array) -> None:
-        """Normalize by the batch, and take its statistics into the running averages or those that are gathered."""
-        values = x.size // self._channels
-        if values < 2:
-            raise ShapeError(
-                f"{self.name}: BatchNorm in training needs at least two values a channel, got a batch of one: "
-                "take a larger batch"
-            )
-        momentum = self.momentum if self._seen is None else 0.0  # running averages then stay as they are
-        arrays = *self._of_batch, self.mean, self.variance, y
-        self._backend.run(kernels.normalize, x, self.gamma.value, self.beta.value, self.epsilon, momentum, *arrays)
-        if self._seen is not None:
-            self._seen.add(values, *map(self._backend.to_host, self._of_batch))
 
     def backward(self, dy: Array) -> Array | None:
         dx = dy if self._dx is None else self._dx[dy.shape[-1]]

@@ -49,9 +49,8 @@ class Conv2D(Weighted):
 
     def output_shape(self, input_shape: Shape) -> Shape:
         if len(input_shape) != 3:
-            raise ShapeError(
-                f"{self.name}: Conv2D expects (height, width, channels), got {input_shape}: put it before Flatten()"
-            )
+            expected = f"{self.name}: Conv2D expects (height, width, channels)"
+            raise ShapeError(f"{expected}, got {input_shape}: put it before Flatten()")
         return self._extent(0, input_shape)[1], self._extent(1, input_shape)[1], self.filters
 
     def _extent(self, axis: int, input_shape: Shape) -> tuple[int, int]:
@@ -62,10 +61,9 @@ class Conv2D(Weighted):
             return max(0, (places - 1) * stride + size - length) // 2, places
         pad = 0 if isinstance(self.padding, str) else self.padding[axis]
         if length + 2 * pad < size:
-            raise ShapeError(
-                f"{self.name}: a filter of {self.size[0]}×{self.size[1]} does not fit an image of {input_shape} with "
-                f"{pad} zeros on each side: take a smaller filter or padding='same'"
-            )
+            given = f"a filter of {self.size[0]}×{self.size[1]} does not fit an image of {input_shape}"
+            mend = "take a smaller filter or padding='same'"
+            raise ShapeError(f"{self.name}: {given} with {pad} zeros on each side: {mend}")
         return pad, (length + 2 * pad - size) // stride + 1
 
     def build(self, context: BuildContext, input_shape: Shape) -> Shape:

@@ -128,9 +128,8 @@ class Bias(Layer):
         self.value = value
 
     def build(self, context: BuildContext, input_shape: Shape) -> Shape:
-        self._run = context.backend.run
-        self._units = input_shape[-1]
-        self.b = context.parameter("b", (self._units,), Constant(self.value))
+        self._run, self._units = context.backend.run, input_shape[-1]
+        self.b = self.bias_for_loss = context.parameter("b", (self._units,), Constant(self.value))
         return input_shape
 
     def fused_with(self, following: Layer) -> Layer | None:
@@ -140,10 +139,6 @@ class Bias(Layer):
         kind = type(following)
         is_plain = kind.forward is Activation.forward and kind.backward is Activation.backward
         return BiasActivation(self, following) if is_plain and both.gradient is kind.gradient_kernel else None
-
-    @property
-    def bias_for_loss(self) -> Parameter:
-        return self.b
 
     def forward(self, x: Array, training: bool) -> Array:
         self._run(add_bias, self.b.column, x.reshape(self._units, -1))

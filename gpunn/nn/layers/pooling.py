@@ -33,14 +33,11 @@ class _Pool2D(Layer):
         if len(input_shape) != 3:
             expected = f"{self.name}: {type(self).__name__} expects (height, width, channels)"
             raise ShapeError(f"{expected}, got {input_shape}: put it before Flatten()")
-        height, width, channels = input_shape
-        if self.size[0] > height or self.size[1] > width:
-            raise ShapeError(
-                f"{self.name}: a window of {self.size[0]}×{self.size[1]} does not fit an image of {input_shape}: "
-                "take a smaller one, or leave out this pooling"
-            )
-        rows, columns = (height - self.size[0]) // self.stride[0], (width - self.size[1]) // self.stride[1]
-        return rows + 1, columns + 1, channels
+        (height, width, channels), (down, across) = input_shape, self.size
+        if down > height or across > width:
+            mend = "take a smaller one, or leave out this pooling"
+            raise ShapeError(f"{self.name}: a window of {down}×{across} does not fit an image of {input_shape}: {mend}")
+        return (height - down) // self.stride[0] + 1, (width - across) // self.stride[1] + 1, channels
 
     def build(self, context: BuildContext, input_shape: Shape) -> Shape:
         shape = self.output_shape(input_shape)
