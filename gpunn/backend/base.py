@@ -96,21 +96,15 @@ class Backend(ABC):
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
         """Record work on the device as one graph, without doing it; return a function that does it by one launch.
 
-        Args:
-            work: Runs kernels and products of this backend, and nothing else: its arrays are made before, and it was
-                done once without capturing, so that every kernel is compiled.
-
-        Raises:
-            CaptureError: The device cannot record it, with the reason; nothing was done.
+        `work` runs kernels and products of this backend alone, on arrays made before; it was done once, so that each
+        kernel is compiled. A CaptureError says why it cannot be recorded.
         """
         raise CaptureError(f"{self.device} has no graphs")
 
     def compile_ahead(self, work: Callable[[], None], show: Callable[[int, int], None]) -> None:
         """Compile the kernels of some work that are not in the cache; none where it reads from the device on the way.
 
-        Args:
-            work: Work as for `capture`; it may make arrays.
-            show: Called before each compilation with the kernel's number, from 1, and the number of all.
+        `show` is called before each compilation with the kernel's number, from 1, and the number of all.
         """
 
     def staging(self, *arrays: Array) -> Staging:

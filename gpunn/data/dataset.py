@@ -84,11 +84,7 @@ class Data:
 
     @property
     def test(self) -> Samples | None:
-        """Test set, opened by the first access and by nothing else; None if there is none.
-
-        Raises:
-            DataError: The test set is damaged or does not fit the training set.
-        """
+        """Test set, opened by the first access alone (DataError: damaged, or does not fit); None if there is none."""
         if self._test is None and self._open_test is not None:
             self._test = _fitting(self._open_test, self.train, self.name)
         return self._test

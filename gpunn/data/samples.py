@@ -72,12 +72,7 @@ class Samples:
         return self.inputs.shape[1:]
 
     def subset(self, indices: ArrayLike) -> Self:
-        """Return the samples at `indices` (whole numbers, or a boolean for each), copied but for a memory map.
-
-        Raises:
-            DataError: No index, or one that is out of range.
-            MemoryShortageError: Not enough memory for the copy.
-        """
+        """Return the samples at `indices` (whole numbers, or a boolean for each), copied but for a memory map."""
         picked = as_array(indices, "indices")
         if picked.ndim != 1 or picked.dtype.kind not in "iub" or not picked.size:
             raise DataError(f"indices are a list of whole numbers or booleans, not empty; got {described(picked)}")

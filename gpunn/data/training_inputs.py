@@ -113,10 +113,7 @@ class TrainingInputs:
         self.check_range(float(low), float(high), samples.scale, are_whole=rows.dtype == np.uint8)
 
     def check_range(self, low: float, high: float, factor: float, *, are_whole: bool) -> None:
-        """Raise a DataError unless numbers from low to high, times the factor, are of the training's range.
-
-        Another range is far beyond the training's, below 0 where no pixel was, or within 1 where pixels reached 255.
-        """
+        """Raise a DataError if low to high, times the factor, is far from the training's range, or of another kind."""
         own, lowest, highest = self._reach, min(self.low), max(self.high)
         reach, is_of_pixels = max(abs(low), abs(high)) * factor, self.is_bytes or len(self.shape) == 3
         is_other = reach > _TIMES * own and (reach > REACH or (is_of_pixels and reach > _TIMES))

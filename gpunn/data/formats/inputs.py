@@ -19,22 +19,15 @@ from gpunn.files import open_regular
 
 
 class FileKind(NamedTuple):
-    """A kind of file, told by the pattern of its first bytes.
-
-    Attributes:
-        name: Words for it, such as "a HEIC photograph".
-        mend: Advice about a file that is often given and not read.
-        inputs: Reader of an array of samples, for predictions.
-        data: Reader of a pair to learn from, and a reader of that of the test set or None, given `memory_map`.
-        image: Pillow's name of an image format.
-    """
+    """A kind of file, told by the pattern of its first bytes."""
 
     start: bytes  # not compiled: all of them would take milliseconds at each import
-    name: str
-    mend: str = ""
-    inputs: Callable[[Path], NDArray[Any]] | None = None
+    name: str  # words for it, such as "a HEIC photograph"
+    mend: str = ""  # advice about a file that is often given and not read
+    inputs: Callable[[Path], NDArray[Any]] | None = None  # reads an array of samples, for predictions
+    # Given `memory_map`, reads a pair to learn from, and returns a reader of that of the test set, or None.
     data: Callable[[Path, bool | None], tuple[Pair, Callable[[], Pair] | None]] | None = None
-    image: str = ""
+    image: str = ""  # Pillow's name of an image format
 
 
 _CONVERT, _EXPORT = "convert it to PNG or JPEG", "export it as PNG or JPEG"
@@ -101,12 +94,8 @@ def read_inputs(
 ) -> NDArray[Any]:
     """Read the samples in an image, .npy, .npz or IDX file, (n, *shape), as a network of this sample shape takes them.
 
-    Args:
-        path: Path of the file.
-        shape: Shape of one sample, (features,) or (height, width, channels).
-        invert: When to exchange dark and light of an image: "always", "never", or "auto", where its ground differs.
-        note: Function for a line about changes to an image that may surprise.
-        trained_on: Description of the training inputs; left out, images are light on dark like those of MNIST.
+    `invert` exchanges dark and light of an image "always", "never", or where its ground differs ("auto"); `note` takes
+    a line about changes that may surprise. Left out, `trained_on` is light on dark, as MNIST is.
     """
     kind = kind_of_file(path, "give images, .npy, .npz or IDX files")
     if kind.inputs is not None:
