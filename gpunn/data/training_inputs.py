@@ -139,10 +139,7 @@ class TrainingInputs:
 
     @property
     def pixel_range(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Black and white of each channel, in the numbers of the training before they were scaled.
-
-        The whole of a usual range, where the images use more than half of it; else the least and the largest number.
-        """
+        """Black and white of each channel before scaling: a usual range, if half used, else least and largest."""
         low, high = np.array(self.low), np.array(self.high)
         for bottom, top in ((0.0, 1 / self.scale), (0.0, 1.0), (-1.0, 1.0), (0.0, 255.0)):
             is_reached = low.min() >= bottom - 1e-6 and top / 2 < high.max() <= top * 1.000001

@@ -125,10 +125,7 @@ def _threads(_process: int) -> ThreadPoolExecutor:
 
 
 def in_pieces(function: Callable[[slice], None], count: int, nbytes: int, *, cut: bool = True) -> None:
-    """Call function(slice) for pieces of `count` channels, on all cores where there are many bytes of work.
-
-    Pieces are short (with `cut`), so that the numbers of one pass are still in the cache for the next.
-    """
+    """Call function(slice) for pieces of `count` channels, which fit a cache if `cut`, on all cores for many bytes."""
     workers = min(cores(), count) if nbytes >= WORTHWHILE else 1
     piece = PIECE_OF_THREAD if workers > 1 else PIECE
     each = max(1, piece * count // max(1, nbytes)) if cut else count

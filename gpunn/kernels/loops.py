@@ -29,10 +29,7 @@ _of_thread = threading.local()
 
 @contextmanager
 def for_training(steps: int, nbytes: int) -> Iterator[None]:
-    """Within, use loops for all of this thread if the whole training of `steps` is long, or loads Numba anyway.
-
-    `nbytes` is the size of its largest array.
-    """
+    """Use loops for all if a training of `steps`, with arrays of up to `nbytes`, is long or loads Numba anyway."""
     before = getattr(_of_thread, "takes_all", False)  # of a training that another one is part of
     _of_thread.takes_all = steps >= LONG or nbytes >= WORTHWHILE
     try:
@@ -85,10 +82,7 @@ def compiled(loops: Host) -> Host:
 
 
 def in_loops(loops: Host, sized_by: Callable[..., tuple[Any, ...]] | None = None) -> Callable[[Host], Host]:
-    """Return a decorator for a function of NumPy's passes: do `loops` instead where Numba is installed and that pays.
-
-    `sized_by` picks those arguments whose size tells how much there is to do, or none where the loops do not fit.
-    """
+    """Decorate NumPy's passes: do `loops` instead where Numba is installed and what `sized_by` picks is large."""
 
     def beside(passes: Host) -> Host:
         pairs.append((passes, loops))

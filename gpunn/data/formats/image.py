@@ -156,10 +156,7 @@ def _opened(form: str, content: bytes) -> "ImageFile":
 
 
 def _parts(form: str, content: bytes) -> bytes:
-    """Return what the pixels of an image depend on, without the texts and profiles of a PNG; refuse very many parts.
-
-    Pillow reads each part in Python, and refuses large texts and profiles.
-    """
+    """Drop a PNG's texts and profiles, of which Pillow refuses large ones; refuse very many parts of any image."""
     if form == "PPM":
         number = rb"\s+(?:#.*\s+)?\d{1,5}"
         if re.match(rb"P(?:4(?:%b){2}|[56](?:%b){3})\s" % (number, number), content[:1000]) is None:
