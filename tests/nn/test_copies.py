@@ -160,8 +160,8 @@ def test_steps_by_hand_go_on_alike_in_a_copy(backend: Backend) -> None:
 def test_a_network_of_a_device_that_is_not_there_is_unpickled_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     model = dense()
     model.fit(images(), device="cpu", **KW)
-    backend = copy.copy(select("cpu"))
-    backend.device, backend.precision = "cuda:1", "tf32"
+    backend = object.__new__(type(select("cpu")))
+    vars(backend).update(vars(select("cpu")), device="cuda:1", precision="tf32")
     model.backend = backend
     pickled = pickle.dumps(model)
     monkeypatch.setattr("gpunn.backend.devices.cuda_trouble", lambda index=0: "no driver")
