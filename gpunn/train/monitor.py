@@ -61,7 +61,8 @@ class Monitor:
             return BAD_WEIGHTS
         # One outlier in a small validation set makes its loss as high as it likes, so the networks are compared.
         if record.watched_loss > EXPLOSION * max(1.0, self.untrained_loss or 0.0, self._forgiven):
-            if not loss_of(weights.arrays) <= EXPLOSION * max(1.0, loss_of(self.start.arrays)):
+            untrained = loss_of(self.start.arrays)  # first: the network keeps the weights that are measured last
+            if not loss_of(weights.arrays) <= EXPLOSION * max(1.0, untrained):
                 return f"{GROWN} {record.watched_loss:.3g}"
             self._forgiven = record.watched_loss
         return ""
