@@ -183,7 +183,10 @@ def user_cache() -> Path:
     """Return the folder of this user's cache for downloaded sets."""
     import pooch
 
-    return Path(pooch.os_cache("gpunn"))
+    try:
+        return Path(pooch.os_cache("gpunn"))
+    except RuntimeError:  # of a user without a home: nowhere
+        return Path(os.devnull, "gpunn")
 
 
 def _published(published: PublishedSet, split: dict[str, Any], memory_map: bool | None) -> Data:

@@ -17,6 +17,7 @@ from gpunn.data import load_data
 from gpunn.data.formats.bounded import Gunzip
 from gpunn.data.load import FASHION_MNIST, MNIST, PUBLISHED, download
 from gpunn.errors import DataError, OutputError
+from gpunn.tools.doctor import _folder_findings
 
 ARRAYS = small_set()
 CONTENT = {f"{stem}.gz": gzip.compress(idx_bytes(array), 1, mtime=0) for stem, array in ARRAYS.items()}
@@ -226,3 +227,19 @@ def test_the_real_mnist_is_downloaded_into_the_cache_and_read_from_there(mnist_f
     assert first.train.sha256() == second.train.sha256()
     assert sorted(path.name for path in (tmp_path / "mnist").iterdir()) == sorted(STEMS)
     assert len(second.test) == 10_000
+
+
+def test_a_user_without_a_home_is_told_where_to_let_sets_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody(_uid: int) -> None:
+        raise KeyError
+
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    for variable in ("HOME", "XDG_CACHE_HOME", "GPUNN_DATA"):
+        monkeypatch.delenv(variable, raising=False)
+    finding = next(found for found in _folder_findings() if found.name == "data cache")
+    assert (finding.status, finding.mend) == ("warn", "export XDG_CACHE_HOME=FOLDER with a folder that can be written")
+    with server(sends({})) as (address, _):
+        monkeypatch.setitem(PUBLISHED, "mnist", replace(MNIST, mirrors=(address,)))
+        with pytest.raises(OutputError, match=r"or put the files into a folder that .* GPUNN_DATA names") as caught:
+            load_data("mnist")
+    one_line(caught.value)
