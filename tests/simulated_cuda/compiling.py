@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from simulated_cuda.installing import packages
 from simulated_cuda.nvrtc import by_real_nvrtc
 
 HERE = Path(__file__).resolve().parent
@@ -25,6 +26,7 @@ _FLAGS = (
 )  # fmt: skip
 # What all element-wise kernels begin with: compiled once. Raw kernels do without.
 _CUPY_HEADERS = "cupy/complex.cuh", "cupy/carray.cuh", "cupy/atomics.cuh", "cupy/math_constants.h"
+_HEADERS_OF_CUPY = re.compile(r"^-I.*(?=/cupy/_core/include)")
 _PROTOTYPE = ctypes.CFUNCTYPE(
     ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.POINTER(ctypes.c_char_p), ctypes.c_void_p, ctypes.c_void_p,
     ctypes.c_size_t,
@@ -104,7 +106,8 @@ class Compiler:
 
     def library(self, source: str, options: Sequence[str]) -> Path:
         """The shared library of a source, compiled where it is not kept from before."""
-        flags = [o.replace("--std", "-std") for o in options if o.startswith(("-I", "-D", "-std", "--std"))]
+        include = [o for o in options if o.startswith("-I")]
+        flags = [o.replace("--std", "-std") for o in options if o.startswith(("-D", "-std", "--std"))]
         contracts = not {"--fmad=false", "-fmad=false"} & set(options)
         flushes = bool({"-ftz=true", "--ftz=true", "--use_fast_math"} & set(options))
         flags += ["-ffp-contract=fast" if contracts else "-ffp-contract=off", *(_CHECKS if self.checks else ())]
@@ -117,12 +120,12 @@ class Compiler:
         for name, parameters in kernels_in(source).items():
             names = "".join(f', "{parameter.removeprefix("_raw_")}"' for _, parameter in parameters)
             entries += f"KERNEL({name}, {synchronizes}, {int(flushes)}{names or ', nullptr'})\n"
-        header = self._header("cupy" if "#include <cupy/" in source else "device", flags)
+        header = self._header("cupy" if "#include <cupy/" in source else "device", include, flags)
         told = _with_shared_arrays_told(source) if self.checks else source
         with tempfile.TemporaryDirectory(dir=self.folder) as scratch:
             text, assembly, made = (Path(scratch, name) for name in ("kernel.cpp", "kernel.s", "kernel.so"))
             text.write_text(f'#line 1 "kernel.cu"\n{told}\n{entries}', "utf-8")
-            _run("g++", *_FLAGS, *flags, "-include", header, "-S", text, "-o", assembly)
+            _run("g++", *_FLAGS, *include, *flags, "-include", header, "-S", text, "-o", assembly)
             if flushes:
                 assembly.write_text(float32_alone(assembly.read_text("utf-8")), "utf-8")
             _run("g++", "-shared", assembly, "-o", made)
@@ -134,11 +137,14 @@ class Compiler:
         return library
 
     def compiled(self) -> list[tuple[str, list[str]]]:
-        """Source and options of all that was ever compiled here."""
-        kept = [json.loads(path.read_text("utf-8")) for path in sorted(self.folder.glob("*.json"))]
-        return [(one["source"], one["options"]) for one in kept]
+        """Source and options of all that was ever compiled here, with the headers of the CuPy that is installed.
 
-    def _header(self, kind: str, flags: Sequence[str]) -> Path:
+        The one that a source was compiled with may be gone: several installations of one wheel share this folder.
+        """
+        kept = [json.loads(path.read_text("utf-8")) for path in sorted(self.folder.glob("*.json"))]
+        return [(one["source"], [_HEADERS_OF_CUPY.sub(_own, option) for option in one["options"]]) for one in kept]
+
+    def _header(self, kind: str, include: Sequence[str], flags: Sequence[str]) -> Path:
         """A header that is compiled beforehand for these flags; g++ takes what lies beside it as .gch."""
         key = hashlib.sha256("\0".join(flags).encode()).hexdigest()[:16]
         header = self.folder / f"{kind}-{key}.h"
@@ -147,10 +153,14 @@ class Compiler:
             with tempfile.TemporaryDirectory(dir=self.folder) as scratch:
                 text, made = (Path(scratch, f"{header.name}{suffix}") for suffix in ("", ".gch"))
                 text.write_text("".join(f"#include <{name}>\n" for name in included), "utf-8")
-                _run("g++", *_FLAGS, *flags, "-x", "c++-header", text, "-o", made)
+                _run("g++", *_FLAGS, *include, *flags, "-x", "c++-header", text, "-o", made)
                 text.replace(header)
                 made.replace(f"{header}.gch")
         return header
+
+
+def _own(_: re.Match[str]) -> str:
+    return f"-I{packages()}"
 
 
 class CompilationError(Exception):

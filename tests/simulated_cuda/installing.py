@@ -78,10 +78,11 @@ def problem() -> str:
 
 def real_nvrtc() -> Path:
     """NVIDIA's own compiler, which needs no GPU."""
-    return _packages() / wheel().nvrtc
+    return packages() / wheel().nvrtc
 
 
-def _packages() -> Path:
+def packages() -> Path:
+    """The folder that CuPy is installed in."""
     spec = importlib.util.find_spec("cupy_backends")
     assert spec is not None
     assert spec.origin is not None
@@ -105,7 +106,7 @@ def build() -> Path:
     if folder.exists():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    headers = _packages() / installed.headers
+    headers = packages() / installed.headers
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
 
         def compiled(source: Path) -> str:

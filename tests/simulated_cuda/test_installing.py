@@ -1,5 +1,7 @@
 """The simulated CUDA is what CuPy and nvmath find, and nothing of CUDA is left beside it."""
 
+import json
+
 import pytest
 
 from simulated_cuda import installing
@@ -54,3 +56,18 @@ def test_the_program_runs_on_it_from_a_process_of_its_own() -> None:
     assert "simulated device" in done.stdout, done.stdout + done.stderr
     assert "agree with NumPy" in done.stdout
     assert done.returncode == 0
+
+
+def test_what_another_installation_compiled_is_compiled_again_with_the_headers_that_are_here(cuda: Core) -> None:
+    source = '#include <cupy/complex.cuh>\nextern "C" __global__ void of_another_installation(float* x) { x[0] = 1; }'
+    options = ["-I/no/such/folder/cupy/_core/include", "--std=c++17", "-ftz=true", "-arch=sm_90"]
+    kept = cuda.compiler.folder / "of-another-installation.json"
+    kept.write_text(json.dumps({"source": source, "options": options}), "utf-8")
+    try:
+        (found,) = [one for one in cuda.compiler.compiled() if one[0] == source]
+        cuda.compiler.library(*found).unlink()
+    finally:
+        kept.unlink()
+        for made in cuda.compiler.folder.glob("*.json"):
+            if "of_another_installation" in made.read_text("utf-8"):
+                made.unlink()
