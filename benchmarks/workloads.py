@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.data import load_data
-from gpunn.data.load import user_cache
+from gpunn.data.download import user_cache
 from gpunn.errors import GpunnError
 from gpunn.experiments.experiment import read_experiment, with_units
 from gpunn.kernels.random import epoch_order

@@ -96,7 +96,7 @@ class Data:
         y: ArrayLike,
         *,
         test: Any = None,
-        validation: float | str = 0.1,
+        validation: Any = 0.1,
         limit: int | None = None,
         seed: int = 0,
         class_names: Sequence[str] | None = None,
@@ -110,7 +110,7 @@ class Data:
                 mmap_mode="r", stays in its file.
             y: Labels, integers from 0 of shape (n,), texts, or rows of one 1 (n, classes); or floats (n, outputs).
             test: (x, y), Samples, or a function that gives either; looked at on the first access to `.test`.
-            validation: As for `load_data`.
+            validation: As for `load_data`, or your own validation samples, (x, y) or Samples.
             limit: As for `load_data`.
             seed: Seed of the split.
             class_names: Name of each class; left out, the labels themselves.
@@ -128,6 +128,8 @@ class Data:
         y, names = numbered(y, class_names)
         train = Samples(inputs, as_array(y, "targets"), factor, count)
         opened = None if test is None else lambda: like(train, test() if callable(test) else test, names, "test")
+        if isinstance(validation, tuple | list):
+            validation = like(train, validation, names, "validation")
         split: dict[str, Any] = {"validation": validation, "limit": limit, "seed": seed}
         return cls.from_samples(train, test=opened, class_names=names, name=name, **split)
 
@@ -137,7 +139,7 @@ class Data:
         samples: Samples,
         *,
         test: Callable[[], Samples] | None = None,
-        validation: float | str = 0.1,
+        validation: float | str | Samples = 0.1,
         limit: int | None = None,
         seed: int = 0,
         class_names: Sequence[str] | None = None,
@@ -146,9 +148,9 @@ class Data:
         """Make data from samples: the first `limit` of them, split by the seed into training and validation.
 
         Args:
-            samples: All samples to learn from or to validate on.
+            samples: All samples to learn from, and to validate on where these are none of your own.
             test: Function that opens the test set; called on the first access to `.test`.
-            validation: As for `load_data`.
+            validation: As for `load_data`, or your own validation samples.
             limit: As for `load_data`.
             seed: Seed of the split.
             class_names: Name of each class; left out, the labels themselves.
@@ -171,6 +173,9 @@ class Data:
                 wrong = f'validation="test" watches the test set, and {name} has none'
                 raise OptionError(f"{wrong}: give a fraction such as 0.1")
             return cls(name, samples, _fitting(test, samples, name), names, test, validation_is_test=True)
+        if isinstance(validation, Samples):
+            own = validation
+            return cls(name, samples, _fitting(lambda: own, samples, name, "validation set"), names, test)
         most = len(samples) - int(np.count_nonzero(samples.class_counts())) if samples.classes else None
         count = validation_count(validation, len(samples), most)
         labels = samples.targets if samples.classes else np.zeros(len(samples), np.int64)

@@ -13,7 +13,7 @@ from gpunn.backend import blas, driver
 from gpunn.backend.compiling import VARIABLE, kernel_cache
 from gpunn.backend.devices import trials, trouble_in
 from gpunn.backend.driver import PIP, Finding
-from gpunn.data.load import user_cache
+from gpunn.data.download import user_cache
 from gpunn.kernels import cores, loops
 from gpunn.version import __version__
 

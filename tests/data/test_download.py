@@ -14,8 +14,9 @@ from support.data_helpers import STEMS, breaks_off, fails, idx_bytes, one_line, 
 
 from gpunn.data import load as load_module
 from gpunn.data import load_data
+from gpunn.data.download import download
 from gpunn.data.formats.bounded import Gunzip
-from gpunn.data.load import FASHION_MNIST, MNIST, PUBLISHED, download
+from gpunn.data.published import FASHION_MNIST, MNIST, PUBLISHED
 from gpunn.errors import DataError, OutputError
 from gpunn.tools.doctor import _folder_findings
 
@@ -158,7 +159,7 @@ def test_a_bomb_is_unpacked_no_further_than_the_file_is_long(tmp_path, monkeypat
             unpacked.append(super().read(size))
             return unpacked[-1]
 
-    monkeypatch.setattr("gpunn.data.load.Gunzip", Counting)
+    monkeypatch.setattr("gpunn.data.download.Gunzip", Counting)
     with server(sends(bomb)) as (address, _), pytest.raises(DataError, match="more than 1,216 bytes"):
         download(BY_CONTENT, tmp_path, [address])
     assert sum(map(len, unpacked)) == 1217
@@ -180,7 +181,7 @@ def test_a_server_that_is_not_there_cannot_be_reached(tmp_path):
 
 def test_a_server_that_falls_silent_is_left(tmp_path, monkeypatch):
 
-    monkeypatch.setattr("gpunn.data.load.READ_SECONDS", 0.05)
+    monkeypatch.setattr("gpunn.data.download.READ_SECONDS", 0.05)
     done = threading.Event()
     with server(lambda handler, name: done.wait(10)) as (address, _):
         try:

@@ -15,7 +15,7 @@ from gpunn.data import NAMES, load_data
 from gpunn.data import load as load_module
 from gpunn.data.load import DIGIT_IMAGES as IMAGES
 from gpunn.data.load import DIGIT_LABELS as LABELS
-from gpunn.data.load import MNIST, PUBLISHED
+from gpunn.data.published import MNIST, PUBLISHED
 from gpunn.errors import DataError, OptionError
 
 

@@ -13,7 +13,7 @@ import pytest
 from support.paths import ROOT
 
 from gpunn.backend import driver
-from gpunn.data.load import _make_shared
+from gpunn.data.download import _make_shared
 
 DOCKERFILE = re.sub(r"\\\n\s*", "", (ROOT / "Dockerfile").read_text("utf-8"))
 
@@ -88,7 +88,7 @@ def test_two_users_on_one_volume_have_kernels_and_a_home_of_their_own_and_every_
 TWO_USERS = """
 import os, sys, stat
 from pathlib import Path
-import gpunn.data.load as download
+import gpunn.data.download as download
 folder = Path(sys.argv[1])
 
 def as_user(user, name):

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from gpunn.data.checks import checked_inputs
 from gpunn.data.formats.idx import read_idx
 from gpunn.data.formats.image import image_shape, read_image
-from gpunn.data.formats.npy import NpzFile, Pair, read_npy
+from gpunn.data.formats.npy import NpzFile, read_npy
+from gpunn.data.formats.parts import Parts, ReadOptions
 from gpunn.data.training_inputs import TrainingInputs, are_drawn
 from gpunn.errors import DataError
 from gpunn.files import open_regular
@@ -25,8 +26,7 @@ class FileKind(NamedTuple):
     name: str  # words for it, such as "a HEIC photograph"
     mend: str = ""  # advice about a file that is often given and not read
     inputs: Callable[[Path], NDArray[Any]] | None = None  # reads an array of samples, for predictions
-    # Given `memory_map`, reads a pair to learn from, and returns a reader of that of the test set, or None.
-    data: Callable[[Path, bool | None], tuple[Pair, Callable[[], Pair] | None]] | None = None
+    data: Callable[[Path, ReadOptions], Parts] | None = None  # reads a whole data set
     image: str = ""  # Pillow's name of an image format
 
 
@@ -37,7 +37,7 @@ KINDS = (
         rb"PK\x03\x04",
         "a .npz or zip file",
         inputs=lambda path: NpzFile(path).inputs(),
-        data=lambda path, memory_map: NpzFile(path, memory_map).data(),
+        data=lambda path, options: NpzFile(path, options.memory_map).data(),
     ),
     FileKind(rb"\x89PNG\r\n\x1a\n", "a PNG image", image="PNG"),
     FileKind(rb"\xff\xd8\xff", "a JPEG image", image="JPEG"),

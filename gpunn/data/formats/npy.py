@@ -12,6 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -20,14 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.data.formats.bounded import Header, Readable, check_packed, opened, read_array, read_up_to, reading
+from gpunn.data.formats.parts import Pair, Parts
 from gpunn.errors import DataError
 from gpunn.files import open_regular
 
 _START, _MOST_HEADER = b"\x93NUMPY\1\0", 1000
 # What `zipfile` raises on damaged files: a size that is no C integer is an OverflowError, and so on.
 _DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, KeyError, RuntimeError, OverflowError)
-
-Pair = tuple[NDArray[Any], NDArray[Any]]  # inputs and targets
 
 
 def read_npy(path: Path) -> NDArray[Any]:
@@ -69,15 +69,12 @@ class NpzFile:
         if len(self.names) < len(members):
             raise DataError(f"{self.path}: holds two arrays of one name: save it again with np.savez")
 
-    def data(self) -> tuple[Pair, Callable[[], Pair] | None]:
-        """Read the pair to learn from, and return a function that reads that of the test set, or None."""
+    def data(self) -> Parts:
+        """Read the pair to learn from; those of the validation and the test set are read when they are asked for."""
         if {"x_train", "y_train"} <= self.names:
-            halves = {"x_test", "y_test"} & self.names
-            if len(halves) == 1:
-                raise DataError(f"{self.path}: has {halves.pop()} but not its other half: give x_test and y_test")
-            return self._pair("_train"), (lambda: self._pair("_test")) if halves else None
+            return Parts(self._pair("_train"), self._part("_validation"), self._part("_test"))
         if {"x", "y"} <= self.names:
-            return self._pair(""), None
+            return Parts(self._pair(""), self._part("_validation"), self._part("_test"))
         names = "x_train, y_train, x_test, y_test (the last two may be left out), or x and y"
         raise self._missing(f"the arrays {names}", "x=x, y=y")
 
@@ -103,6 +100,12 @@ class NpzFile:
                 header = _read_header(stream, size, what)
                 header = header._replace(size=begin + header.size)
                 return read_array(self.path, stream, header, memory_map, is_packed=is_packed)
+
+    def _part(self, part: str) -> Callable[[], Pair] | None:
+        halves = {f"x{part}", f"y{part}"} & self.names
+        if len(halves) == 1:
+            raise DataError(f"{self.path}: has {halves.pop()} but not its other half: give x{part} and y{part}")
+        return partial(self._pair, part) if halves else None
 
     def _pair(self, part: str) -> Pair:
         return self.read(f"x{part}", self.memory_map), self.read(f"y{part}")

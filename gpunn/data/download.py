@@ -1,0 +1,141 @@
+"""Download the files of published sets, mirror after mirror; each is kept only when it is whole and checked."""
+
+import hashlib
+import io
+import logging
+import os
+import stat
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from gpunn.data.formats.bounded import GZIP_MAGIC, Gunzip, read_up_to
+from gpunn.data.formats.idx import idx_header
+from gpunn.data.published import PublishedFile, PublishedSet
+from gpunn.errors import DataError, OutputError
+from gpunn.files import write_atomically
+
+log = logging.getLogger(__name__)
+
+CONNECT_SECONDS, READ_SECONDS = 10.0, 30.0
+_SPARE = 1 << 20  # bytes that a server may send beyond the content of a file, unpacked or in a poor wrapper
+
+
+def user_cache() -> Path:
+    """Return the folder of this user's cache for downloaded sets."""
+    import pooch
+
+    try:
+        return Path(pooch.os_cache("gpunn"))
+    except RuntimeError:  # of a user without a home: nowhere
+        return Path(os.devnull, "gpunn")
+
+
+def download(published: PublishedSet, folder: Path, mirrors: Sequence[str] | None = None) -> tuple[Path, ...]:
+    """Put the missing files of a published set into a folder, each only when it is whole and checked."""
+    order = list(published.mirrors if mirrors is None else mirrors)
+    try:
+        _make_shared(folder)
+        return tuple(file.find(folder) or _fetch(published, file, order, folder) for file in published.files)
+    except OSError as error:
+        reason = error.__cause__ if isinstance(error, OutputError) else error
+        wrong = f"cannot be written ({getattr(reason, 'strerror', '') or reason}): make room or give rights there"
+        mend = "put the files into a folder that the environment variable GPUNN_DATA names"
+        raise OutputError(f"{folder}: {wrong}, or {mend}") from None
+
+
+def _make_shared(folder: Path) -> None:
+    """Make a folder with the rights of its parent: in a cache that all may write to, all may write to it."""
+    if folder.is_dir():
+        return
+    _make_shared(folder.parent)
+    folder.mkdir(exist_ok=True)
+    if (mode := folder.parent.stat().st_mode) & stat.S_IWOTH:
+        folder.chmod(stat.S_IMODE(mode))
+
+
+def _fetch(published: PublishedSet, file: PublishedFile, mirrors: list[str], folder: Path) -> Path:
+    """Fetch a file from the first mirror that has it; a mirror that fails goes to the end of the list."""
+    reasons = []
+    for mirror in tuple(mirrors):
+        try:
+            content = _content(_received(f"{mirror}{file.stem}.gz", file), file)
+        except DataError as error:
+            reasons.append(f"{mirror} {error}")
+            mirrors.append(mirrors.pop(mirrors.index(mirror)))
+        else:
+            write_atomically(folder / file.stem, content)
+            return folder / file.stem
+    name, why = published.name, "; ".join(reasons) or "no mirror is known"
+    mend = f"that the environment variable GPUNN_DATA names, or into its subfolder {name}"
+    wrong = f"{name} needs {file.stem}.gz, which is not on this machine and could not be downloaded ({why})"
+    raise DataError(f"{wrong}: put the four files into {folder}, or into a folder {mend}")
+
+
+class _Bounded(io.BytesIO):
+    """Memory that takes no more than a file should hold."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self._limit = limit
+
+    def write(self, chunk: bytes, /) -> int:  # type: ignore[override]
+        if self.tell() + len(chunk) > self._limit:
+            raise DataError("sent more than the file holds")
+        return super().write(chunk)
+
+
+def _received(url: str, file: PublishedFile) -> bytes:
+    from pooch import HTTPDownloader
+    from tqdm import tqdm
+
+    log.info("downloading %s", url)
+    with tqdm(total=file.size, desc=file.stem, unit="B", unit_scale=True, leave=False, disable=None) as bar:
+        get = HTTPDownloader(progressbar=bar, chunk_size=1 << 16, timeout=(CONNECT_SECONDS, READ_SECONDS))
+        try:
+            get(url, received := _Bounded(file.size + _SPARE), None)
+        except DataError:
+            raise
+        except (OSError, ValueError) as error:  # requests' errors are OSErrors, a nonsensical header is a ValueError
+            if (response := getattr(error, "response", None)) is not None:
+                raise DataError(f"answered {response.status_code} {response.reason}") from None
+            kind = type(error).__name__
+            raise DataError(_REASONS.get(kind, f"failed ({kind})").format(CONNECT_SECONDS, READ_SECONDS)) from None
+    return received.getvalue()
+
+
+# Short reasons by the classes of requests' errors, whose texts tell the whole chain below them.
+_REASONS = {
+    "ConnectionError": "cannot be reached",
+    "ConnectTimeout": "did not answer within {0:g} s",
+    "ReadTimeout": "fell silent for {1:g} s",
+    "ChunkedEncodingError": "broke off",
+    "SSLError": "has no valid certificate",
+    "ProxyError": "cannot be reached through the proxy",
+}
+
+
+def _content(received: bytes, file: PublishedFile) -> bytes:
+    """Unpack a received file, no further than it should be long, and check it."""
+    is_packed, expected, header = received.startswith(GZIP_MAGIC), file.size, idx_header(np.uint8, file.shape)
+    stream = io.BytesIO(received)
+    try:
+        content = bytes(read_up_to(Gunzip(stream) if is_packed else stream, expected + 1))
+    except (EOFError, zlib.error) as error:
+        raise DataError(f"sent a damaged gzip stream ({error})") from None
+    if content and not content.startswith(header):
+        start = content[: len(header)].hex(" ")
+        raise DataError(f"sent something else (expected the start {header.hex(' ')}, got {start})")
+    if len(content) != expected:
+        many = f"more than {expected:,}" if len(content) > expected else f"{len(content):,}"
+        raise DataError(f"sent {many} bytes (unpacked), expected {expected:,}")
+    if not file.sha256 and not is_packed:
+        unchecked = "its header and size are right, but only the hash of the archive is known"
+        log.warning("%s came unpacked: %s, so its content is not checked", file.stem, unchecked)
+        return content
+    what, known = ("content", file.sha256) if file.sha256 else ("archive", file.archive_sha256)
+    if (got := hashlib.sha256(content if file.sha256 else received).hexdigest()) != known:
+        raise DataError(f"sent a wrong {what} (SHA-256 {got[:12]}..., expected {known[:12]}...)")
+    return content

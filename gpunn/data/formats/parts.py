@@ -1,0 +1,25 @@
+"""What a reader is asked for, and what it gives: the parts of a data set."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from numpy.typing import NDArray
+
+Pair = tuple[NDArray[Any], NDArray[Any]]  # inputs and targets
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How a source is read; None leaves the choice to the reader. See `load_data`."""
+
+    memory_map: bool | None = None
+
+
+class Parts(NamedTuple):
+    """What a file or folder holds: the pair to learn from, and readers of those to validate and to test on."""
+
+    train: Pair
+    validation: Callable[[], Pair] | None = None
+    test: Callable[[], Pair] | None = None
+    class_names: Sequence[str] | None = None
