@@ -110,6 +110,22 @@ def _float_targets(array: NDArray[Any], classes: int | None, whole: bool) -> NDA
     return np.ascontiguousarray(_floats(array.reshape(len(array), -1), "targets"))
 
 
+def checked_weights(weights: ArrayLike, count: int) -> NDArray[np.float64]:
+    """Return the weights of `count` samples as float64 (n,): finite, at least 0, and not all 0."""
+    array = as_array(weights, "sample weights")
+    array = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
+    if array.shape != (count,):
+        raise DataError(f"sample weights are ({count:,},), one for each sample, got {described(array)}")
+    array = np.ascontiguousarray(array, np.float64)
+    check_finite(array, "sample weights")
+    if (low := float(array.min())) < 0:
+        at = int(array.argmin())
+        raise DataError(f"sample weights are at least 0, got {low:g} for sample {at}: 0 leaves a sample out of account")
+    if not array.any():
+        raise DataError(f"the weights of all {count:,} samples are 0, and nothing counts: give some a weight above 0")
+    return array
+
+
 def is_one_hot(array: NDArray[Any]) -> bool:
     """Tell whether these are rows of exactly one 1 and else 0, of two classes or more."""
     is_matrix = array.ndim == 2 and array.shape[1] > 1 and len(array) > 0
@@ -191,7 +207,8 @@ def check_finite(array: NDArray[Any], what: str) -> None:
             count += int(np.count_nonzero(bad))
             sample, *position = map(int, np.unravel_index(int(np.argmax(bad)), rows.shape))
             value = f"{rows[sample, *position]:g}".replace("nan", "NaN")
-            first = first or f"{value} in sample {start + sample} at position {tuple(position)}"
+            where = f" at position {tuple(position)}" if position else ""
+            first = first or f"{value} in sample {start + sample}{where}"
     if first:
         mend = "fill or drop them first"
         raise DataError(f"{what} must be finite float32 numbers, got {first} ({count:,} such values): {mend}")

@@ -3,6 +3,7 @@
 import math
 import numbers
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -213,7 +214,7 @@ def _fitting(open_test: Callable[[], Samples], train: Samples, name: str, what: 
             raise DataError(f"expected scale {train.scale:g} as in training, got {test.scale:g}")
     except DataError as error:
         raise DataError(f"{what} of {name}: {error}") from None
-    return test if test.classes == train.classes else Samples(test.inputs, test.targets, test.scale, train.classes)
+    return test if test.classes == train.classes else replace(test, classes=train.classes, one_hot=False)
 
 
 def _count(class_names: Sequence[str]) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpunn.backend.limits import require
-from gpunn.data.checks import MAX_CLASSES, as_array, checked_inputs, checked_targets, described
+from gpunn.data.checks import MAX_CLASSES, as_array, checked_inputs, checked_targets, checked_weights, described
 from gpunn.data.memmap import Inputs, Rows, in_blocks, is_mapped
 from gpunn.errors import DataError, OptionError
 from gpunn.scalars import POSITIVE, flag, real
@@ -27,9 +27,12 @@ class Samples:
         scale: Factor by which a network multiplies the inputs (1/255 for images of bytes).
         classes: Number of classes; left out, the largest label + 1. 0 for float targets.
         one_hot: Whether the labels were given as rows of one 1, which BinaryCrossEntropy takes as they are.
+        weights: Weight of each sample in loss, gradient and figures, (n,), at least 0 and not all 0, kept as float64; a
+            sample of weight 2 counts as two, one of weight 0 for nothing. None where all count alike.
 
     Raises:
-        DataError: Shapes that do not fit, no samples, NaN or Inf, labels that are no whole numbers below `classes`.
+        DataError: Shapes that do not fit, no samples, NaN or Inf, labels that are no whole numbers below `classes`,
+            weights that are negative or all 0.
     """
 
     inputs: Inputs
@@ -37,6 +40,7 @@ class Samples:
     scale: float = 1.0
     classes: int = -1
     one_hot: bool = False
+    weights: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         given = -1 if self.classes is None else self.classes
@@ -56,7 +60,9 @@ class Samples:
             raise DataError(f"scale is a finite number above 0, got {self.scale!r}: {mend}") from None
         is_matrix = values.ndim == 2 and values.shape[1] > 1  # labels in one column are no rows of one 1
         one_hot = bool(classes) and (flag(self.one_hot, "one_hot") or is_matrix)
-        vars(self).update(inputs=inputs, targets=targets, scale=scale, classes=int(classes), one_hot=one_hot)
+        weights = None if self.weights is None else checked_weights(self.weights, len(inputs))
+        checked: dict[str, Any] = {"inputs": inputs, "targets": targets, "scale": scale, "classes": int(classes)}
+        vars(self).update(checked, one_hot=one_hot, weights=weights)
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -64,7 +70,8 @@ class Samples:
     def __repr__(self) -> str:
         kind = f"{self.classes} classes" if self.classes else f"{self.targets.shape[1]} float targets"
         shape = "x".join(str(size) for size in self.shape)
-        return f"Samples({len(self):,} of {shape} {self.inputs.dtype}, {kind}, scale {self.scale:.4g})"
+        weighted = "" if self.weights is None else ", weighted"
+        return f"Samples({len(self):,} of {shape} {self.inputs.dtype}, {kind}, scale {self.scale:.4g}{weighted})"
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -78,11 +85,12 @@ class Samples:
             raise DataError(f"indices are a list of whole numbers or booleans, not empty; got {described(picked)}")
         try:
             targets = self.targets[picked]
+            weights = None if self.weights is None else self.weights[picked]
             if is_mapped(self.inputs):
                 whole = self.inputs if isinstance(self.inputs, Rows) else Rows(self.inputs, np.arange(len(self)))
-                return replace(self, inputs=whole.only(picked), targets=targets)
+                return replace(self, inputs=whole.only(picked), targets=targets, weights=weights)
             require(len(targets) * self.inputs[:1].nbytes, "a copy of samples")
-            return replace(self, inputs=self.inputs[picked], targets=targets)
+            return replace(self, inputs=self.inputs[picked], targets=targets, weights=weights)
         except IndexError:
             raise DataError(f"an index is out of range: there are {len(self):,} samples") from None
 
@@ -92,7 +100,8 @@ class Samples:
             raise DataError(f"a set of samples holds at least one, got first({count!r}): give a whole number")
         count = min(int(count), len(self))
         inputs = self.inputs.only(slice(count)) if isinstance(self.inputs, Rows) else self.inputs[:count]
-        return replace(self, inputs=inputs, targets=self.targets[:count])
+        weights = None if self.weights is None else self.weights[:count]
+        return replace(self, inputs=inputs, targets=self.targets[:count], weights=weights)
 
     def as_floats(self) -> Self:
         """Return the samples with labels as float targets: rows of one 1, (n, classes); not copied otherwise."""
@@ -107,9 +116,9 @@ class Samples:
         return np.bincount(self.targets, minlength=self.classes) if self.classes else np.zeros(0, dtype=np.int64)
 
     def sha256(self) -> str:
-        """Return the fingerprint of inputs, targets, scale and number of classes; the same on every machine."""
+        """Return the fingerprint of inputs, targets, weights, scale and number of classes, the same everywhere."""
         digest = hashlib.sha256()
-        for array in (self.inputs, self.targets):
+        for array in (self.inputs, self.targets, *(() if self.weights is None else (self.weights,))):
             little = array.dtype.newbyteorder("<")
             digest.update(f"{little.str} {array.shape}\n".encode())
             for _, rows in in_blocks(array):

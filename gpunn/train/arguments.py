@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from math import prod
 from typing import Any, Self
 
@@ -173,7 +173,7 @@ def renumbered(samples: Samples, names: Sequence[str], known: Sequence[str]) -> 
     if not are_named or not samples.classes or tuple(names) == tuple(known[: len(names)]):
         return samples
     targets, _ = numbered([names[k] for k in samples.targets], known)
-    return Samples(samples.inputs, as_array(targets, "targets"), samples.scale, len(known), samples.one_hot)
+    return replace(samples, targets=as_array(targets, "targets"), classes=len(known))
 
 
 def check_samples(model: Network, samples: Samples, loss: Loss | None = None) -> None:
