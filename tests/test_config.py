@@ -11,6 +11,7 @@ from gpunn import (
     L2,
     SGD,
     Adam,
+    AdamW,
     AveragePool2D,
     BatchNorm,
     BinaryCrossEntropy,
@@ -53,6 +54,7 @@ EXAMPLES: dict[str, list[Any]] = {
     "regularizer": [L1(0.5), L2(5.0)],
     "optimizer": [
         SGD(), SGD(0.5, 0.9, nesterov=True), SGD(Cosine(0.5, 0.1), 0.5), Adam(), Adam(OneCycle(0.1), 0.8, 0.9, 1e-6),
+        AdamW(), AdamW(Cosine(0.1), 0.25, 0.8, 0.9, 1e-6),
     ],
     "schedule": [
         Constant(0.5), StepDecay(0.5, 0.25, 3), Cosine(0.5, 0.25), OneCycle(0.5, 0.25, 10.0, 100.0),
@@ -130,7 +132,7 @@ def test_making_a_part_leaves_its_dictionary_as_it_was() -> None:
         ("layer", {"type": "magic\n"}, r"unknown layer 'magic\\n'"),
         ("layer", {"type": "SGD"}, "unknown layer 'SGD'"),
         ("layer", {"type": "__import__"}, "unknown layer '__import__'"),
-        ("optimizer", {"type": "Dense", "units": 3}, "unknown optimizer 'Dense': expected one of Adam, SGD"),
+        ("optimizer", {"type": "Dense", "units": 3}, "unknown optimizer 'Dense': expected one of Adam, AdamW, SGD"),
         ("layer", {}, "a layer must be a table with a type"),
         ("layer", {"units": 3}, "a layer must be a table with a type"),
         ("layer", {"type": 3}, "a layer must be a table with a type"),

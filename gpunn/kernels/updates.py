@@ -1,4 +1,4 @@
-"""Updates of all parameters at once, on the flat arrays: (4), (20)–(22), momentum, Nesterov's, and Adam.
+"""Updates of all parameters at once, on the flat arrays: (4), (20)–(22), momentum, Nesterov's, Adam and AdamW.
 
 The first `decayed` elements are weights and feel the regularisers (λ/n for L1 and L2); the rest are biases and
 BatchNorm's γ and β, which do not (22). `rate` is the table of learning rates of the epoch, and `clock` says which step
@@ -95,7 +95,7 @@ def momentum_sgd(
 
 
 @_update(
-    ", float64 beta1, float64 beta2, T epsilon, int32 begun",
+    ", float64 beta1, float64 beta2, T epsilon, T decay, int32 begun",
     "T first, T second, ",
     """
     double t = clock[1] - begun + 1.0;
@@ -103,16 +103,20 @@ def momentum_sgd(
     second = T(beta2) * second + T(1.0 - beta2) * g * g;
     T size = T(eta / (1.0 - pow(beta1, t)));
     T spread = T(1.0 / sqrt(1.0 - pow(beta2, t)));
-    value -= size * first / (sqrt(second) * spread + epsilon);
+    T change = size * first / (sqrt(second) * spread + epsilon);
+    if (decay > T(0) && i < decayed) change += eta * decay * value;
+    value -= change;
 """,
 )
 def adam(
     gradient: Array, rate: Array, decayed: int, l1: float, l2: float, beta1: float, beta2: float, epsilon: float,
-    begun: int, first: Array, second: Array, value: Array, clock: Array,
+    decay: float, begun: int, first: Array, second: Array, value: Array, clock: Array,
 ) -> None:  # fmt: skip
     """Adam (D. P. Kingma, J. Ba, 2015, algorithm 1): m, v are running means of g and g², t counts steps after `begun`.
 
-    w := w - η m̂ / (√v̂ + ε), m̂ = m / (1 - β₁ᵗ), v̂ = v / (1 - β₂ᵗ). g holds the regulariser (19).
+    w := w - η m̂ / (√v̂ + ε), m̂ = m / (1 - β₁ᵗ), v̂ = v / (1 - β₂ᵗ). g holds the regulariser (19). With `decay` AdamW
+    (I. Loshchilov, F. Hutter, 2019, algorithm 2): decayed elements lose η · decay · w besides, in the same subtraction,
+    since w (1 - η decay) would round a small decay away.
     """
     real = value.dtype.type
     eta, t = float(rate[int(clock[STEP])]), float(clock[COUNT] - begun) + 1
@@ -130,5 +134,7 @@ def adam(
         g += real(epsilon)
         np.divide(m, g, out=g)
         g *= size
+        if decay and at.start < decayed:
+            g += value[at] * real(eta * decay)
         value[at] -= g
     end_step.host(clock[:NEXT_STEP], clock[NEXT_STEP:])

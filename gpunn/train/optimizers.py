@@ -19,7 +19,7 @@ from gpunn.nn.parameter import Parameters
 from gpunn.scalars import NOT_NEGATIVE, POSITIVE, SHARE, flag, real
 from gpunn.train.schedules import Constant, Schedule
 
-__all__ = ["L1", "L2", "SGD", "Adam", "Optimizer", "Regularizer"]
+__all__ = ["L1", "L2", "SGD", "Adam", "AdamW", "Optimizer", "Regularizer"]
 Update = TypeVar("Update", bound=Callable[..., None])
 
 
@@ -191,17 +191,49 @@ class Adam(Optimizer):
         epsilon: Addend of the root, so that nothing is divided by 0.
     """
 
+    weight_decay = 0.0
+
     def __init__(
         self, learning_rate: float | Schedule = 0.001, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8
     ) -> None:
         super().__init__(learning_rate)
-        self.beta1, self.beta2 = real(beta1, "beta1 of Adam", SHARE), real(beta2, "beta2 of Adam", SHARE)
-        self.epsilon = real(epsilon, "epsilon of Adam", POSITIVE)
+        name = type(self).__name__
+        self.beta1, self.beta2 = real(beta1, f"beta1 of {name}", SHARE), real(beta2, f"beta2 of {name}", SHARE)
+        self.epsilon = real(epsilon, f"epsilon of {name}", POSITIVE)
 
     def _build(self) -> None:
         self.state = {"first": self._zeros(), "second": self._zeros()}
 
     @ending_step
     def update(self, rates: Array, clock: Array) -> None:
-        p, settings = self.parameters, (self.l1, self.l2, self.beta1, self.beta2, self.epsilon, self.first)
-        self._run(kernels.adam, p.gradients, rates, p.decayed, *settings, *self.state.values(), p.learned, clock)
+        p, betas = self.parameters, (self.beta1, self.beta2, self.epsilon)
+        settings = p.decayed, self.l1, self.l2, *betas, self.weight_decay, self.first
+        self._run(kernels.adam, p.gradients, rates, *settings, *self.state.values(), p.learned, clock)
+
+
+@register
+class AdamW(Adam):
+    """Adam with decoupled weight decay (I. Loshchilov, F. Hutter, 2019): w := w − η m̂ / (√v̂ + ε) − η λ w.
+
+    Unlike the gradient of `L2`, which Adam divides by √v̂, the decay is the same share of every weight. It acts on
+    weights alone, as the regularizers do, not on biases nor BatchNorm's γ and β; PyTorch's AdamW decays these too,
+    unless they are put into a group with weight_decay=0. λ is not divided by the size of the training set.
+
+    Args:
+        learning_rate: η, or a schedule of it, which the decay follows.
+        weight_decay: λ, at least 0; 0 is Adam, to the same bits.
+        beta1: Decay rate of the mean of gradients.
+        beta2: Decay rate of the mean of their squares.
+        epsilon: Addend of the root, so that nothing is divided by 0.
+    """
+
+    def __init__(
+        self,
+        learning_rate: float | Schedule = 0.001,
+        weight_decay: float = 0.01,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        epsilon: float = 1e-8,
+    ) -> None:
+        super().__init__(learning_rate, beta1, beta2, epsilon)
+        self.weight_decay = real(weight_decay, "weight_decay of AdamW", NOT_NEGATIVE)

@@ -12,6 +12,7 @@ from gpunn import (
     L2,
     SGD,
     Adam,
+    AdamW,
     BatchNorm,
     Conv2D,
     Dense,
@@ -55,10 +56,10 @@ def built(backend: Backend, frozen: set[int] | None = None) -> Sequential:
 
 
 WITH_WEIGHTS = (0, 1, 3, 7, 9, 11, 12)
-OPTIMIZERS = [lambda: SGD(0.02), lambda: SGD(0.02, momentum=0.9), lambda: Adam(0.01)]
+OPTIMIZERS = [lambda: SGD(0.02), lambda: SGD(0.02, momentum=0.9), lambda: Adam(0.01), lambda: AdamW(0.01, 0.1)]
 
 
-@pytest.mark.parametrize("make", OPTIMIZERS, ids=["plain", "momentum", "adam"])
+@pytest.mark.parametrize("make", OPTIMIZERS, ids=["plain", "momentum", "adam", "adamw"])
 @pytest.mark.parametrize("regularizer", [None, L2(3.0), L1(0.5)], ids=repr)
 @pytest.mark.parametrize("frozen", [{0}, {12}, {0, 1, 3}, {1, 9}, {3, 7, 11}, {0, 1, 3, 7, 9, 11}], ids=str)
 def test_what_is_frozen_stays_and_the_rest_learns(

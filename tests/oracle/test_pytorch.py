@@ -18,6 +18,7 @@ from gpunn import (
     L2,
     SGD,
     Adam,
+    AdamW,
     BinaryCrossEntropy,
     Dense,
     Flatten,
@@ -30,6 +31,7 @@ from gpunn import (
     Softmax,
     SoftmaxCrossEntropy,
     Softplus,
+    StepDecay,
     Tanh,
 )
 from gpunn.data import Data
@@ -188,6 +190,14 @@ OPTIMIZERS = {
         lambda torch, groups: torch.optim.Adam(groups, lr=0.01, betas=(0.7, 0.95), eps=1e-4),
     ),
 }
+DECAYING = {
+    "of the defaults": (AdamW, {}),
+    "of other constants": (
+        lambda: AdamW(0.02, 0.3, 0.7, 0.95, 1e-4),
+        {"lr": 0.02, "weight_decay": 0.3, "betas": (0.7, 0.95), "eps": 1e-4},
+    ),
+    "on a schedule": (lambda: AdamW(StepDecay(0.02, 0.5, 2), 0.3), {"lr": 0.02, "weight_decay": 0.3}),
+}
 
 
 @pytest.mark.parametrize("regularizer", [None, L2(5.0), L1(0.5)], ids=repr)
@@ -227,6 +237,34 @@ def test_a_training_is_pytorchs_step_by_step(torch: Any, name: str, regularizer:
     assert len(history) == len(costs) == 40
     if regularizer is None:
         np.testing.assert_allclose([record.train_loss for record in history], costs, rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", DECAYING)
+def test_adamw_is_pytorchs_with_biases_in_a_group_without_decay(torch: Any, name: str) -> None:
+    """Ten epochs of shuffled batches, the last one shorter."""
+    make, options = DECAYING[name]
+    rng, n, batch_size, epochs = np.random.default_rng(7), 50, 16, 10
+    x, labels = rng.normal(size=(n, 6)), rng.integers(0, 4, n)
+    model, theirs = pair(torch, [Dense(7), Tanh(), Dense(5), ReLU(), Dense(4)], (6,), batch_size, 3)
+    weights = [p for p in theirs.parameters() if p.ndim == 2]
+    biases = [p for p in theirs.parameters() if p.ndim == 1]
+    optimizer = torch.optim.AdamW([{"params": weights}, {"params": biases, "weight_decay": 0.0}], **options)
+    halved = torch.optim.lr_scheduler.StepLR(optimizer, 2, 0.5 if "schedule" in name else 1.0)
+    for epoch in range(epochs):
+        order = epoch_order(n, seed=11, epoch=epoch)
+        for start in range(0, n, batch_size):
+            rows = order[start : start + batch_size]
+            optimizer.zero_grad()
+            cost_of(torch, SoftmaxCrossEntropy(), theirs(torch.from_numpy(x[rows])), labels[rows]).backward()
+            optimizer.step()
+        halved.step()
+    data = Data("toy", Samples(x, labels, classes=4), None, ("a", "b", "c", "d"))
+    model.fit(
+        data, optimizer=make(), epochs=epochs, batch_size=batch_size, seed=11, dtype="float64", device="cpu",
+        progress=False,
+    )  # fmt: skip
+    for ours, twin in parameters_of(model, theirs):
+        assert_agree(ours.value, twin, ours.name)
 
 
 def test_probabilities_are_pytorchs(torch: Any) -> None:

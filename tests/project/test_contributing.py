@@ -151,8 +151,8 @@ SIGNS = """
 +    value -= rates[int(clock[STEP])] * np.sign(gradient)
 +++ gpunn/train/optimizers.py
 @@
--__all__ = ["L1", "L2", "SGD", "Adam", "Optimizer", "Regularizer"]
-+__all__ = ["L1", "L2", "SGD", "Adam", "Optimizer", "Regularizer", "SignSGD"]
+-__all__ = ["L1", "L2", "SGD", "Adam", "AdamW", "Optimizer", "Regularizer"]
++__all__ = ["L1", "L2", "SGD", "Adam", "AdamW", "Optimizer", "Regularizer", "SignSGD"]
 @@
 +
 +

@@ -67,6 +67,7 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     **{kind.__name__: (lambda kind=kind, **given: built(kind(**given)), {}) for kind in LAYERS},
     "SGD": (gn.SGD, {"momentum": 0.5}),
     "Adam": (gn.Adam, {}),
+    "AdamW": (gn.AdamW, {}),
     "L1": (gn.L1, {"strength": 1.0}),
     "L2": (gn.L2, {"strength": 1.0}),
     "Constant": (gn.Constant, {"rate": 1.0}),

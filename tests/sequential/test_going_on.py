@@ -9,6 +9,7 @@ import pytest
 from gpunn import (
     SGD,
     Adam,
+    AdamW,
     Augmentation,
     BatchNorm,
     Conv2D,
@@ -24,8 +25,14 @@ from gpunn import (
 from gpunn.backend.base import Backend
 from gpunn.errors import DivergenceError, ModelFileError
 
-OPTIMIZERS = [lambda: SGD(0.1), lambda: SGD(0.05, momentum=0.9), lambda: Adam(0.003), lambda: None]
-each_optimizer = pytest.mark.parametrize("make", OPTIMIZERS, ids=["plain", "momentum", "adam", "left out"])
+OPTIMIZERS = [
+    lambda: SGD(0.1),
+    lambda: SGD(0.05, momentum=0.9),
+    lambda: Adam(0.003),
+    lambda: AdamW(0.003, 0.1),
+    lambda: None,
+]
+each_optimizer = pytest.mark.parametrize("make", OPTIMIZERS, ids=["plain", "momentum", "adam", "adamw", "left out"])
 
 
 DIGITS = load_data("digits", limit=300)

@@ -58,6 +58,9 @@ NETWORKS = {
         lambda: gn.Adam(0.003),
         bound=5e-3,
     ),
+    "784-30-10, adamw": Network(
+        lambda: [gn.Dense(30), gn.Tanh(), gn.Dense(10)], lambda: gn.AdamW(gn.Cosine(0.003), 0.5), bound=5e-3
+    ),
     "784-30-10, batchnorm": Network(
         lambda: [gn.Dense(30), gn.BatchNorm(), gn.LeakyReLU(), gn.Dense(10)], lambda: gn.SGD(0.05, momentum=0.9)
     ),

@@ -43,9 +43,9 @@ def momentum(**options: Any) -> Trainer:
 
 
 def adam(**options: Any) -> Trainer:
-    """Adam, synthetic data and a schedule, with early stopping and statistics gathered at the end."""
+    """AdamW, synthetic data and a schedule, with early stopping and statistics gathered at the end."""
     usual: dict[str, Any] = {
-        "optimizer": gn.Adam(gn.OneCycle(0.01)),
+        "optimizer": gn.AdamW(gn.OneCycle(0.01)),
         "augmentation": gn.Augmentation(shift=1.0, rotation=10.0),
         "epochs": 4,
         "patience": 2.0,

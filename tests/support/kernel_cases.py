@@ -456,9 +456,13 @@ def _adam(dtype: str, rng: Any, n: int) -> list[Case]:
         m = beta1 * first.astype(np.float64) + (1 - beta1) * s.regularised
         v = beta2 * second.astype(np.float64) + (1 - beta2) * s.regularised**2
         m_hat, v_hat = m / (1 - beta1 ** (7 - begun)), v / (1 - beta2 ** (7 - begun))
-        w = s.w - float(s.rate[2]) * each(lambda p, q: p / (math.sqrt(q) + 2.0**-10), m_hat, v_hat)
-        arguments = (s.g, s.rate, s.decayed, s.l1, s.l2, beta1, beta2, epsilon, begun, first, second, s.w, s.clock)
-        cases.append(Case(arguments, {0: s.g, 9: m, 10: v, 11: w, 12: AFTER}, 8.0))
+        for decay in (0.0, 0.375):  # AdamW takes it from the weights alone
+            lost = np.where(np.arange(s.w.size) < s.decayed, decay * s.w.astype(np.float64), 0.0)
+            step = each(lambda p, q: p / (math.sqrt(q) + 2.0**-10), m_hat, v_hat)
+            settings = (s.decayed, s.l1, s.l2, beta1, beta2, epsilon, decay, begun)
+            arguments = (s.g, s.rate, *settings, first.copy(), second.copy(), s.w.copy(), s.clock)
+            w = s.w - float(s.rate[2]) * (step + lost)
+            cases.append(Case(arguments, {0: s.g, 10: m, 11: v, 12: w, 13: AFTER}, 8.0))
     return cases
 
 

@@ -68,8 +68,8 @@ def diverged(training: Trainer) -> str:
     return one_line(caught.value)
 
 
-OPTIMIZERS: list[Callable[[], Any]] = [lambda: gn.SGD(0.1), lambda: gn.SGD(0.1, 0.9), lambda: gn.Adam(0.01)]
-IDS = ["folded", "momentum", "Adam"]
+OPTIMIZERS: list[Callable[[], Any]] = [lambda: gn.SGD(0.1), lambda: gn.SGD(0.1, 0.9), lambda: gn.AdamW(0.01)]
+IDS = ["folded", "momentum", "AdamW"]
 
 
 # Found within the step

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from support.harness import one_line
 
 import gpunn as gn
-from gpunn import L1, L2, SGD, Adam, Cosine, Dense, Sequential, SoftmaxCrossEntropy, Tanh
+from gpunn import L1, L2, SGD, Adam, AdamW, Cosine, Dense, Sequential, SoftmaxCrossEntropy, Tanh
 from gpunn.backend.base import Backend
 from gpunn.errors import OptionError
 from gpunn.train.optimizers import Optimizer, Regularizer
@@ -50,7 +50,7 @@ def followed(
     return trajectory
 
 
-def expected(backend: Backend, rule: Any, l1: float = 0.0, l2: float = 0.0) -> list[Arrays]:
+def expected(backend: Backend, rule: Any, l1: float = 0.0, l2: float = 0.0, decay: float = 0.0) -> list[Arrays]:
     """The same from the equations: `rule` gives the change of one parameter by its gradient."""
     values = network(backend).parameters.to_host()
     memory: dict[str, Any] = {name: {} for name in values}
@@ -61,7 +61,8 @@ def expected(backend: Backend, rule: Any, l1: float = 0.0, l2: float = 0.0) -> l
             g = gradients[name]
             if name.endswith(".w"):  # (19): weights only; biases are not decayed (22)
                 g = g + l2 / N * values[name] + l1 / N * np.sign(values[name])
-            values[name] = values[name] - rule(g, memory[name], eta, number + 1)
+            kept = 1 - eta * decay if name.endswith(".w") else 1.0
+            values[name] = kept * values[name] - rule(g, memory[name], eta, number + 1)
         trajectory.append(dict(values))
     return trajectory
 
@@ -166,11 +167,46 @@ def test_what_remembers_gradients_or_has_l1_keeps_its_gradients(
 def test_what_an_optimizer_remembers_has_names(backend: Backend) -> None:
     model = network(backend)
     names = {}
-    for optimizer in (SGD(0.1), SGD(0.1, momentum=0.9), Adam()):
+    for optimizer in (SGD(0.1), SGD(0.1, momentum=0.9), Adam(), AdamW()):
         optimizer.build(model.parameters)
         names[repr(type(optimizer)), len(optimizer.state)] = sorted(optimizer.state)
         assert all(array.shape == model.parameters.values.shape for array in optimizer.state.values())
-    assert sorted(names.values()) == [[], ["first", "second"], ["velocity"]]
+    assert sorted(names.values()) == [[], ["first", "second"], ["first", "second"], ["velocity"]]
+
+
+@pytest.mark.parametrize("regularizer", [None, L2(4.0)], ids=str)
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-13), ("float32", 2e-5)])
+def test_adamw_takes_the_decay_from_the_weights_and_not_from_the_means(
+    backend: Backend, dtype: str, tolerance: float, regularizer: Regularizer | None
+) -> None:
+    """w := (1 - ηλ) w - η m̂ / (√v̂ + ε): η of the schedule, biases as Adam has them."""
+    optimizer = AdamW(0.1, 0.25, beta1=0.8, beta2=0.95, epsilon=1e-3)
+    wanted = expected(backend, adam, 0.0, 4.0 if regularizer else 0.0, 0.25)
+    assert_same(followed(backend, optimizer, regularizer, dtype), wanted, tolerance)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_adamw_without_decay_is_adam_to_the_same_bits(backend: Backend, dtype: str) -> None:
+    plain = followed(backend, Adam(0.1, epsilon=1e-3), L2(4.0), dtype)
+    assert_same(followed(backend, AdamW(0.1, 0.0, epsilon=1e-3), L2(4.0), dtype), plain, 0.0)
+    assert any((a["dense1.w"] != b["dense1.w"]).any() for a, b in zip(
+        followed(backend, AdamW(0.1, epsilon=1e-3), L2(4.0), dtype), plain, strict=True
+    ))  # fmt: skip
+
+
+def test_a_decay_too_small_to_change_a_factor_of_float32_still_shrinks_the_weights(backend: Backend) -> None:
+    """1 - ηλ is 1 in float32 where ηλ is 2⁻²⁶; added to a step of its own size the decay counts."""
+    model, optimizer = network(backend, "float32"), AdamW(0.25, 2.0**-24, epsilon=1e-8)
+    optimizer.build(model.parameters, None, N)
+    w = np.full(model.parameters["dense1.w"].shape, 2.0**20, np.float32)
+    backend.assign(model.parameters["dense1.w"].value, w)
+    for p in model.parameters:
+        backend.assign(p.grad, np.zeros(p.shape, np.float32))
+    backend.assign(model.parameters["dense1.w"].grad, np.full(w.shape, 1e-3, np.float32))
+    optimizer.update(backend.asarray(np.full(5, 0.25), "float32"), backend.asarray(np.zeros(4, np.int32)))
+    # The step is 0.25, the decay 2⁻⁶, and floats at 2²⁰ are 1/16 apart below it.
+    after = model.parameters.to_host()["dense1.w"]
+    np.testing.assert_array_equal(after, np.float32(2.0**20 - 0.25 - 2.0**-6))
 
 
 def test_building_again_forgets_the_momentum(backend: Backend) -> None:
@@ -213,6 +249,8 @@ NAN, INF = float("nan"), float("inf")
         *(lambda v=v: Adam(beta1=v) for v in (-0.1, 1, NAN)),
         *(lambda v=v: Adam(beta2=v) for v in (-0.1, 1, NAN)),
         *(lambda v=v: Adam(epsilon=v) for v in (0, -1, NAN, INF)),
+        *(lambda v=v: AdamW(weight_decay=v) for v in (-0.1, NAN, INF, "0.1")),
+        *(lambda v=v: AdamW(**v) for v in ({"beta1": 1}, {"beta2": -1}, {"epsilon": 0})),
         *(lambda v=v: L1(v) for v in (-1, NAN, INF)),
         *(lambda v=v: L2(v) for v in (-1, NAN, INF)),
     ],
@@ -235,6 +273,8 @@ def test_a_number_is_a_constant_rate_and_a_schedule_is_itself() -> None:
     [
         "SGD(0.2, momentum=0.9)",
         "Adam(0.001)",
+        "AdamW(0.001)",
+        "AdamW(Cosine(0.01), weight_decay=0.1)",
         "SGD(Cosine(0.1), momentum=0.5, nesterov=True)",
         "OneCycle(0.1)",
     ],
