@@ -1,7 +1,6 @@
 """Check arrays for training, and tell labels, float targets and the range of pixels by their values."""
 
 import logging
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -140,49 +139,6 @@ def is_binary(array: NDArray[Any]) -> bool:
 def is_whole(array: NDArray[Any]) -> bool:
     """Tell whether floats (n,) are whole numbers."""
     return array.ndim == 1 and bool(((np.abs(array) <= MAX_CLASSES) & (array == np.round(array))).all())
-
-
-def numbered(y: ArrayLike, names: Sequence[str] | None) -> tuple[ArrayLike, Sequence[str] | None]:
-    """Return labels that are texts as their places among the names, by default their own; other labels as they are."""
-    texts = _texts(y)
-    if texts is None:
-        return y, names
-    if names is None:
-        names = sorted(set(texts))
-        try:
-            list(map(float, names))
-        except ValueError:
-            pass
-        else:
-            mend = "use y.astype(int) for classes, y.astype(float) for regression"
-            raise DataError(f"labels are numbers written as texts, such as {texts[0]!r}: {mend}")
-    places = {name: place for place, name in enumerate(names)}
-    if (unknown := next((text for text in texts if text not in places), None)) is not None:
-        known = ", ".join(map(repr, list(names)[:8])) or "numbers"
-        got = f"label {unknown!r} at index {texts.index(unknown)}"
-        raise DataError(f"{got} is no class: expected {known}; class_names names all")
-    return np.array([places[text] for text in texts], np.int32), names
-
-
-def _texts(y: ArrayLike) -> list[str] | None:
-    """Return labels as texts, or None where they are none."""
-    try:
-        array = np.asarray(y)
-        if array.dtype.kind not in "USO" or not array.size or not (array.ndim == 1 or array.shape[1:] == (1,)):
-            return None
-        # A file may hold numbers beyond the last character, of which Python makes no text.
-        code_points = np.dtype(np.uint32).newbyteorder(array.dtype.byteorder)
-        if array.dtype.kind == "U" and np.ascontiguousarray(array).view(code_points).max() > 0x10FFFF:
-            return None
-        values = array.ravel().astype("U").tolist() if array.dtype.kind == "S" else array.ravel().tolist()
-    except (ValueError, TypeError, RuntimeError):
-        return None  # an error says so where they are taken as numbers
-    wrong = [index for index, value in enumerate(values) if not isinstance(value, str)]
-    if len(wrong) == len(values):
-        return None
-    if wrong:
-        raise DataError(f"labels are names or numbers, got {values[wrong[0]]!r} at index {wrong[0]} among names")
-    return values
 
 
 def _floats(array: NDArray[Any], what: str) -> NDArray[Any]:

@@ -9,7 +9,8 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gpunn.data.checks import as_array, described, numbered, scaled_as_pixels
+from gpunn.data.checks import as_array, described, scaled_as_pixels
+from gpunn.data.labels import checked_names, counted_names, numbered
 from gpunn.data.samples import Samples
 from gpunn.errors import DataError, OptionError, in_one_line
 from gpunn.scalars import flag
@@ -125,12 +126,13 @@ class Data:
         """
         array = as_array(x, "inputs")
         inputs, factor = scaled_as_pixels(array) if scale is None else (array, scale)
-        count = -1 if class_names is None else _count(class_names)
+        count = -1 if class_names is None else counted_names(class_names)
         y, names = numbered(y, class_names)
         train = Samples(inputs, as_array(y, "targets"), factor, count)
         opened = None if test is None else lambda: like(train, test() if callable(test) else test, names, "test")
         if isinstance(validation, tuple | list):
-            validation = like(train, validation, names, "validation")
+            own = validation
+            validation = _fitting(lambda: like(train, own, names, "validation"), train, name, "validation set")
         split: dict[str, Any] = {"validation": validation, "limit": limit, "seed": seed}
         return cls.from_samples(train, test=opened, class_names=names, name=name, **split)
 
@@ -164,7 +166,7 @@ class Data:
         if not isinstance(samples, Samples):
             got = type(samples).__name__
             raise DataError(f"Data.from_samples takes Samples, got {got}: Data.from_arrays(x, y) takes arrays")
-        names = _names(class_names, samples.classes)
+        names = checked_names(class_names, samples.classes)
         if limit is not None:
             if not isinstance(limit, numbers.Integral) or isinstance(limit, bool) or limit < 1:
                 raise OptionError(f"limit is a number of training samples from 1, got {limit!r}: leave it out for all")
@@ -191,7 +193,7 @@ def like(train: Samples, given: Any, names: Sequence[str] | None, what: str) -> 
         return given
     if not isinstance(given, tuple | list) or len(given) != 2:
         raise DataError(f"{what} is (x, y) or Samples, got {type(given).__name__}")
-    targets, _ = numbered(given[1], _names(names, train.classes))
+    targets, _ = numbered(given[1], checked_names(names, train.classes))
     return Samples(given[0], as_array(targets, "targets"), train.scale, train.classes)
 
 
@@ -215,31 +217,6 @@ def _fitting(open_test: Callable[[], Samples], train: Samples, name: str, what: 
     except DataError as error:
         raise DataError(f"{what} of {name}: {error}") from None
     return test if test.classes == train.classes else replace(test, classes=train.classes, one_hot=False)
-
-
-def _count(class_names: Sequence[str]) -> int:
-    """Return the number of classes, -1 where no names are given; a string is no list of names."""
-    if isinstance(class_names, str):
-        raise DataError(f"class_names is a list of names, got the text {class_names!r}: write [{class_names!r}, ...]")
-    is_list = isinstance(class_names, Sequence) or getattr(class_names, "ndim", 0) == 1
-    if not is_list or any(isinstance(name, list | tuple | np.ndarray) for name in class_names):
-        raise DataError(f"class_names is a list of names, got {type(class_names).__name__}: write ['cat', 'dog']")
-    return len(class_names) or -1
-
-
-def _names(class_names: Sequence[str] | None, classes: int) -> tuple[str, ...]:
-    """Return the name of each class, by default its number."""
-    if class_names is None:
-        return tuple(str(k) for k in range(classes))
-    _count(class_names)
-    names = tuple(str(name) for name in class_names)
-    if len(names) != classes:
-        raise DataError(f"expected {classes} class names, one for each class, got {len(names)}")
-    if not all(map(str.isprintable, names)):
-        raise DataError("class names are texts of one line that can be printed: give others")
-    if len(set(names)) != len(names):
-        raise DataError("two classes have the same name: give each class a name of its own")
-    return names
 
 
 def validation_count(validation: object, total: int, most: int | None = None) -> int:

@@ -13,7 +13,8 @@ from gpunn.backend.base import Backend
 from gpunn.config import as_part
 from gpunn.data import Data, Samples
 from gpunn.data.augmentation import Augmentation
-from gpunn.data.checks import as_array, is_binary, is_whole, numbered
+from gpunn.data.checks import as_array, is_binary, is_whole
+from gpunn.data.labels import numbered
 from gpunn.data.loader import checked_place
 from gpunn.errors import DataError, OptionError, ShapeError
 from gpunn.nn.arguments import checked_dtype
@@ -169,11 +170,27 @@ def _outputs(layers: Sequence[Layer]) -> int:
 
 def renumbered(samples: Samples, names: Sequence[str], known: Sequence[str]) -> Samples:
     """Number the labels of samples, of classes `names`, as a network that knows other names for them."""
-    are_named = all(any(name != str(k) for k, name in enumerate(given)) for given in (names, known))
-    if not are_named or not samples.classes or tuple(names) == tuple(known[: len(names)]):
+    if not (_are_texts(names) and _are_texts(known)) or not samples.classes or tuple(names) == (*known[: len(names)],):
         return samples
     targets, _ = numbered([names[k] for k in samples.targets], known)
     return replace(samples, targets=as_array(targets, "targets"), classes=len(known))
+
+
+def as_known(data: Data, known: Sequence[str]) -> Data:
+    """Return data for a network that knows names of classes: each keeps its number, new ones get the next.
+
+    Where no class is known the network begins with another task, and the data stay as they are.
+    """
+    names = data.class_names
+    if not (_are_texts(names) and _are_texts(known)) or not set(names) & set(known):
+        return data
+    together = (*known, *(name for name in names if name not in set(known)))
+    return data if together == names else data.mapped(lambda samples: renumbered(samples, names, together), together)
+
+
+def _are_texts(names: Sequence[str]) -> bool:
+    """Tell whether classes have names that are not their numbers."""
+    return any(name != str(k) for k, name in enumerate(names))
 
 
 def check_samples(model: Network, samples: Samples, loss: Loss | None = None) -> None:

@@ -19,7 +19,7 @@ from gpunn.nn.network import Network
 from gpunn.nn.parameter import Arrays
 from gpunn.nn.tasks import FIGURES
 from gpunn.train.anomaly import first_not_finite
-from gpunn.train.arguments import TrainOptions, as_data, note_missing_classes
+from gpunn.train.arguments import TrainOptions, as_data, as_known, note_missing_classes
 from gpunn.train.evaluator import Evaluation, evaluate, recompute_statistics
 from gpunn.train.history import History
 from gpunn.train.monitor import BAD_LOSS, GROWN, Monitor, no_better_than_chance
@@ -38,7 +38,7 @@ class Trainer(Training):
     def __init__(
         self, model: Network, options: TrainOptions, data: Any, y: ArrayLike | None = None, validation_data: Any = None
     ) -> None:
-        given = as_data(data, y, validation_data, options.seed, options.loss, model.layers)
+        given = as_known(as_data(data, y, validation_data, options.seed, options.loss, model.layers), model.class_names)
         train, validation = given.train, given.validation
         if options.patience is not None and validation is None:
             raise OptionError("patience needs a validation set to watch: load the data with validation=0.1, say")

@@ -170,7 +170,7 @@ def test_names_as_labels_become_classes_in_alphabetical_order(dtype):
     ("labels", "names", "said"),
     [
         (["a", "b", "x"], ["a", "b"], "label 'x' at index 2 is no class: expected 'a', 'b'"),
-        (["a", None, "b"], None, "got None at index 1 among names"),
+        (["a", None, "b"], None, "index 1 is missing (None)"),
         (["1", "2", "10"], None, "numbers written as texts, such as '1'"),
         ([["a", "b"]] * 3, None, "must be numbers"),
         ([0, 1, 1], {"a": 0, "b": 1}, "class_names is a list of names, got dict"),

@@ -174,3 +174,23 @@ def _described(model: Sequential, **changes: Any) -> bytes:
     description = json.loads(json.loads(content[8 : 8 + size])["__metadata__"]["gpunn"]) | changes
     kept = {key: value for key, value in description.items() if value is not ...}
     return to_bytes(model.arrays(), {"gpunn": json.dumps(kept)})
+
+
+def test_a_class_keeps_its_number_when_a_network_goes_on_with_other_samples() -> None:
+    x = np.eye(4, dtype=np.float32).repeat(10, axis=0)
+    words = np.array(["ant", "bee", "cat", "dog"]).repeat(10)
+    model = Sequential([Dense(4)])
+    model.fit(x, words, epochs=20, device="cpu", progress=False)
+    few = words >= "cat"  # numbered by themselves these would be the first two classes
+    model.fit(x[few], words[few], validation_data=(x[few], words[few]), epochs=1, device="cpu", progress=False)
+    assert model.class_names == ("ant", "bee", "cat", "dog")
+    np.testing.assert_array_equal(model.predict_names(x[few]), words[few])
+
+
+def test_a_new_class_gets_the_next_number_and_another_task_begins_anew() -> None:
+    x = np.eye(4, dtype=np.float32).repeat(10, axis=0)
+    model = Sequential([Dense(4)])
+    for names, known in (("bcd", "bcd"), ("abc", "bcda"), ("wxyz", "wxyz")):
+        words = np.resize(list(names), len(x))
+        model.fit(x, words, epochs=1, device="cpu", progress=False)
+        assert model.class_names == tuple(known)
