@@ -240,9 +240,8 @@ def _full_batches(trainer: Trainer, together: int = 1) -> Iterator[int]:
     """Sizes of full batches, some together, for ever; each time the epoch is at a place where there are so many."""
     step, train = trainer.step, trainer.data.train
     order = epoch_order(len(train), seed=trainer.options.seed, epoch=0)
-    rates = trainer.optimizer.schedule.rates(
-        np.arange(step.steps_per_epoch) / step.steps_per_epoch, trainer.options.epochs
-    )
+    schedule = trainer.optimizer.schedule.for_epochs_of(step.steps_per_epoch)
+    rates = schedule.rates(np.arange(step.steps_per_epoch) / step.steps_per_epoch, trainer.options.epochs)
     while True:
         step.start_epoch(order, rates)
         yield from [together * step.batch_size] * (len(train) // step.batch_size // together)

@@ -36,6 +36,7 @@ from gpunn import (
     Softplus,
     StepDecay,
     Tanh,
+    Warmup,
 )
 from gpunn.config import PARTS, arguments_of, from_config, to_config
 from gpunn.data.augmentation import Augmentation
@@ -58,7 +59,8 @@ EXAMPLES: dict[str, list[Any]] = {
     ],
     "schedule": [
         Constant(0.5), StepDecay(0.5, 0.25, 3), Cosine(0.5, 0.25), OneCycle(0.5, 0.25, 10.0, 100.0),
-        Changed(0.5, 1.5, Cosine(0.1)),
+        Changed(0.5, 1.5, Cosine(0.1)), Warmup(0.5, epochs=2), Warmup(Cosine(0.5), steps=100),
+        Changed(Warmup(0.5, steps=3), 1.5, Warmup(0.25, steps=3)),
     ],
     "augmentation": [Augmentation(), Augmentation(2.0, 15, 0.1, 0.2)],
     "initializer": [Normal(0.3), He(), Glorot(), LeCun(), initializers.Constant(0.5)],

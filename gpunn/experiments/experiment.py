@@ -89,10 +89,8 @@ class Experiment:
         if "batch_size" in changed:
             changed["least_steps"] = 0
         if rate is not None:
-            before = last = optimizer.get("learning_rate")
-            while isinstance(last, dict) and last["type"] == "Changed":
-                last = last["after"]
-            after = {**last, "peak" if last["type"] == "OneCycle" else "rate": rate} if isinstance(last, dict) else rate
+            before = optimizer.get("learning_rate")
+            after = _at_rate(before, rate)
             changing = {"type": "Changed", "before": before, "at": epoch, "after": after}
             optimizer = {**optimizer, "learning_rate": after if epoch is None else changing}
             from_config("optimizer", optimizer)  # which refuses a rate that cannot be
@@ -148,6 +146,17 @@ class Experiment:
     def origin(self, trainer: Trainer) -> Origin:
         """Describe what a run is made of, to be written into its checkpoints."""
         return Origin(self.to_toml(), fingerprint(trainer.data, self.data.sha256), versions(trainer))
+
+
+def _at_rate(schedule: Any, rate: float) -> Any:
+    """Return a learning rate, or the table of a schedule, with another rate that it is measured by."""
+    if not isinstance(schedule, dict):
+        return rate
+    if schedule["type"] == "Changed":
+        return _at_rate(schedule["after"], rate)
+    if schedule["type"] == "Warmup":
+        return {**schedule, "rate": _at_rate(schedule["rate"], rate)}
+    return {**schedule, "peak" if schedule["type"] == "OneCycle" else "rate": rate}
 
 
 def fingerprint(data: Data, sha256: str = "") -> dict[str, Any]:

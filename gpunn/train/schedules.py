@@ -1,16 +1,17 @@
 """Learning rates as functions of how far training has come, evaluated for all steps of an epoch at once."""
 
 from abc import ABC, abstractmethod
-from typing import Any
+from copy import copy
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.config import Part, register
 from gpunn.errors import OptionError
-from gpunn.scalars import NOT_NEGATIVE, POSITIVE, real
+from gpunn.scalars import NOT_NEGATIVE, POSITIVE, positive_whole, real
 
-__all__ = ["Constant", "Cosine", "OneCycle", "Schedule", "StepDecay"]
+__all__ = ["Constant", "Cosine", "OneCycle", "Schedule", "StepDecay", "Warmup"]
 _MOST_CHANGES = 20
 
 
@@ -18,13 +19,17 @@ class Schedule(Part, ABC, kind="schedule", example="Cosine(0.1)"):
     """A learning rate that changes as training goes on."""
 
     @abstractmethod
-    def rates(self, epochs: NDArray[Any], total: int) -> NDArray[Any]:
+    def rates(self, epochs: NDArray[Any], total: float) -> NDArray[Any]:
         """Return the learning rates.
 
         Args:
             epochs: Epochs done before each step, with fractions.
             total: Number of epochs of the whole training.
         """
+
+    def for_epochs_of(self, steps: int) -> Self:
+        """Return the schedule for epochs of so many steps: itself, unless it counts in steps."""
+        return self
 
     @property
     def given(self) -> float | None:
@@ -39,7 +44,7 @@ class Constant(Schedule):
     def __init__(self, rate: float) -> None:
         self.rate = real(rate, "learning rate", POSITIVE)
 
-    def rates(self, epochs: NDArray[Any], total: int) -> NDArray[Any]:
+    def rates(self, epochs: NDArray[Any], total: float) -> NDArray[Any]:
         return np.full(epochs.shape, self.rate)
 
 
@@ -58,7 +63,7 @@ class StepDecay(Schedule):
         self.factor = real(factor, "factor of StepDecay", POSITIVE)
         self.every = real(every, "every of StepDecay", POSITIVE)
 
-    def rates(self, epochs: NDArray[Any], total: int) -> NDArray[Any]:
+    def rates(self, epochs: NDArray[Any], total: float) -> NDArray[Any]:
         return self.rate * self.factor ** np.floor(epochs / self.every)
 
 
@@ -75,7 +80,7 @@ class Cosine(Schedule):
         self.rate = real(rate, "learning rate", POSITIVE)
         self.final = real(final, "final of Cosine", NOT_NEGATIVE)
 
-    def rates(self, epochs: NDArray[Any], total: int) -> NDArray[Any]:
+    def rates(self, epochs: NDArray[Any], total: float) -> NDArray[Any]:
         return _cosine(self.rate, self.final, epochs / total)
 
 
@@ -95,11 +100,59 @@ class OneCycle(Schedule):
         self.rise = real(rise, "rise of OneCycle", ("lie between 0 and 1", lambda share: 0 < share < 1))
         self.start, self.end = real(start, "start of OneCycle", POSITIVE), real(end, "end of OneCycle", POSITIVE)
 
-    def rates(self, epochs: NDArray[Any], total: int) -> NDArray[Any]:
+    def rates(self, epochs: NDArray[Any], total: float) -> NDArray[Any]:
         t = epochs / total
         up = _cosine(self.peak / self.start, self.peak, t / self.rise)
         down = _cosine(self.peak, self.peak / self.end, (t - self.rise) / (1 - self.rise))
         return np.where(t < self.rise, up, down)
+
+
+@register
+class Warmup(Schedule):
+    """A linear rise from 0 to the rate that a schedule begins with; the schedule has the rest of the training.
+
+    Step k of the n steps of the rise, counted from 1, has k/n of that rate.
+
+    Args:
+        rate: η after the rise, or a schedule of it, whose epochs are counted from the end of the rise.
+        epochs: Length of the rise in epochs, with fractions; or give
+        steps: Length of the rise in steps.
+
+    Raises:
+        OptionError: Neither or both lengths, or a schedule that is a warm-up already.
+    """
+
+    def __init__(self, rate: float | Schedule, *, epochs: float | None = None, steps: int | None = None) -> None:
+        number = rate if isinstance(rate, Schedule) else real(rate, "rate of Warmup", POSITIVE)
+        self.rate, self._of = number, number if isinstance(number, Schedule) else Constant(number)
+        if isinstance(rate, Warmup | Changed):
+            raise OptionError(f"Warmup takes a rate or a schedule without a warm-up such as Cosine(0.1), got {rate!r}")
+        if (epochs is None) == (steps is None):
+            raise OptionError(f"Warmup takes either epochs or steps, such as epochs=1, got {epochs!r} and {steps!r}")
+        self.epochs = None if epochs is None else real(epochs, "epochs of Warmup", POSITIVE)
+        self.steps = None if steps is None else positive_whole(steps, "steps of Warmup")
+        self._steps_per_epoch = 0
+
+    @property
+    def given(self) -> float | None:
+        return self._of.given
+
+    def for_epochs_of(self, steps: int) -> Self:
+        other = copy(self)
+        other._steps_per_epoch, other._of = steps, self._of.for_epochs_of(steps)
+        return other
+
+    def rates(self, epochs: NDArray[Any], total: float) -> NDArray[Any]:
+        of_step = 1 / self._steps_per_epoch if self._steps_per_epoch else 0.0
+        length = self.epochs
+        if self.steps is not None:
+            if not of_step:
+                raise OptionError("how long steps are is not known here: call for_epochs_of(steps of an epoch) before")
+            length = self.steps * of_step
+        assert length is not None
+        # What is left may be nothing, and schedules divide by it.
+        after = self._of.rates(np.maximum(epochs - length, 0.0), max(total - length, of_step, 1e-9))
+        return after * np.clip((epochs + of_step) / length, 0.0, 1.0)
 
 
 @register
@@ -123,7 +176,12 @@ class Changed(Schedule):
     def given(self) -> float | None:
         return self._after.given
 
-    def rates(self, epochs: NDArray[Any], total: int) -> NDArray[Any]:
+    def for_epochs_of(self, steps: int) -> Self:
+        other = copy(self)
+        other._before, other._after = self._before.for_epochs_of(steps), self._after.for_epochs_of(steps)
+        return other
+
+    def rates(self, epochs: NDArray[Any], total: float) -> NDArray[Any]:
         return np.where(epochs < self.at, self._before.rates(epochs, total), self._after.rates(epochs, total))
 
 

@@ -172,7 +172,8 @@ class Training:
         """Give the step the order and the learning rates of an epoch; `number` is its first step that is done."""
         self._epoch, options, steps = epoch, self.options, self.step.steps_per_epoch
         order = epoch_order(len(self.data.train), seed=options.seed, epoch=self._count_from[0] + epoch)
-        self._rates = self.optimizer.schedule.rates(epoch + np.arange(steps) / steps, options.epochs)
+        schedule = self.optimizer.schedule.for_epochs_of(steps)
+        self._rates = schedule.rates(epoch + np.arange(steps) / steps, options.epochs)
         self.step.start_epoch(order, self._rates, number)
 
     def _rate(self) -> float:

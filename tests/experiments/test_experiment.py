@@ -3,6 +3,7 @@
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from support.cli_helpers import TINY, assert_one_line, gpunn
 from support.harness import one_line
 
 import gpunn as gn
-from gpunn.config import to_config
+from gpunn.config import from_config, to_config
 from gpunn.errors import DataError, GpunnError, OptionError
 from gpunn.experiments import run
 from gpunn.experiments.experiment import Experiment, parse_experiment, read_experiment, recipes
@@ -136,6 +137,27 @@ def test_the_learning_rate_option_sets_what_a_schedule_is_measured_by() -> None:
     step = 'learning_rate = { type = "StepDecay", rate = 0.1 }'
     experiment = parse_experiment(changed(("learning_rate = 0.1", step)), "tiny")
     assert experiment.with_options(learning_rate=0.5).optimizer["learning_rate"]["rate"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("rate", "expected"),
+    [
+        ("0.1", 0.5),
+        ('{ type = "OneCycle", peak = 0.1 }', {"type": "OneCycle", "peak": 0.5}),
+        ('{ type = "Cosine", rate = 0.1, final = 0.01 }', {"type": "Cosine", "rate": 0.5, "final": 0.01}),
+    ],
+)
+def test_the_learning_rate_option_sets_what_is_within_a_warmup(rate: str, expected: Any) -> None:
+    warmup = f'learning_rate = {{ type = "Warmup", steps = 9, rate = {rate} }}'
+    experiment = parse_experiment(changed(("learning_rate = 0.1", warmup)), "tiny")
+    table = {"type": "Warmup", "steps": 9, "rate": expected}
+    assert experiment.with_options(learning_rate=0.5).optimizer["learning_rate"] == table
+    later = experiment.with_options(learning_rate=0.25, at_epoch=1.5).with_options(learning_rate=0.5, at_epoch=2.0)
+    assert later.optimizer["learning_rate"]["after"] == table
+    assert later.trainer(later.load_data(), progress=False).optimizer.schedule.given == 0.5
+    again = parse_experiment(later.to_toml(), "tiny")
+    assert again.optimizer == later.optimizer
+    assert from_config("optimizer", again.optimizer).schedule.given == 0.5
 
 
 def test_every_part_can_be_said_in_a_file() -> None:

@@ -74,6 +74,7 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "Cosine": (gn.Cosine, {"rate": 1.0}),
     "OneCycle": (gn.OneCycle, {"peak": 1.0}),
     "StepDecay": (gn.StepDecay, {"rate": 1.0}),
+    "Warmup": (gn.Warmup, {"rate": 1.0, "epochs": 1.0}),
     "Augmentation": (gn.Augmentation, {}),
     "Normal": (gn.Normal, {}),
     "Samples": (gn.Samples, {"inputs": X, "targets": Y}),

@@ -45,7 +45,7 @@ def momentum(**options: Any) -> Trainer:
 def adam(**options: Any) -> Trainer:
     """AdamW, synthetic data and a schedule, with early stopping and statistics gathered at the end."""
     usual: dict[str, Any] = {
-        "optimizer": gn.AdamW(gn.OneCycle(0.01)),
+        "optimizer": gn.AdamW(gn.Warmup(gn.Cosine(0.01), steps=9)),
         "augmentation": gn.Augmentation(shift=1.0, rotation=10.0),
         "epochs": 4,
         "patience": 2.0,

@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.harness import one_line
 
-from gpunn import Constant, Cosine, OneCycle, StepDecay
+import gpunn as gn
+from gpunn import Constant, Cosine, OneCycle, StepDecay, Warmup
 from gpunn.errors import OptionError
-from gpunn.train.schedules import Schedule
+from gpunn.train.schedules import Changed, Schedule
 
 
 def rates(schedule: Schedule, *epochs: float, total: int = 10) -> list[float]:
@@ -38,6 +39,62 @@ def test_one_cycle_climbs_to_its_peak_and_falls() -> None:
     climb, fall = rates(cycle, *np.linspace(0, 3, 20)), rates(cycle, *np.linspace(3, 10, 20))
     assert climb == sorted(climb)
     assert fall == sorted(fall, reverse=True)
+
+
+def of_steps(schedule: Schedule, steps: int, epochs: int) -> list[float]:
+    """The rates of all steps of a training, as the trainer asks for them."""
+    return [
+        float(r)
+        for e in range(epochs)
+        for r in schedule.for_epochs_of(steps).rates(e + np.arange(steps) / steps, epochs)
+    ]
+
+
+@pytest.mark.parametrize("length", [{"epochs": 1.25}, {"steps": 5}], ids=str)
+def test_a_warmup_of_n_steps_rises_by_an_nth_a_step_and_then_leaves_the_rate_to_its_schedule(length: Any) -> None:
+    rise = [0.2, 0.4, 0.6, 0.8, 1.0]
+    assert of_steps(Warmup(0.5, **length), 4, 3) == pytest.approx([0.5 * k for k in rise] + [0.5] * 7)
+    left = Cosine(0.5).rates(np.arange(7) / 4, 1.75)
+    assert of_steps(Warmup(Cosine(0.5), **length), 4, 3) == pytest.approx([*(0.5 * k for k in rise), *left])
+    fallen = StepDecay(0.5, 0.5, every=1).rates(np.arange(7) / 4, 2)
+    assert of_steps(Warmup(StepDecay(0.5, 0.5, every=1), **length), 4, 3) == pytest.approx(
+        [*(0.5 * k for k in rise), *fallen]
+    )
+
+
+def test_a_warmup_longer_than_the_training_rises_to_its_end() -> None:
+    for schedule in (0.5, Cosine(0.5), OneCycle(12.5)):
+        assert of_steps(Warmup(schedule, steps=8), 2, 2) == pytest.approx([0.5 * k / 8 for k in (1, 2, 3, 4)])
+    assert of_steps(Warmup(0.5, epochs=0.001), 2, 2) == [0.5] * 4
+
+
+def test_a_warmup_of_epochs_is_a_function_of_the_time_alone_too() -> None:
+    assert rates(Warmup(0.5, epochs=2), 0, 1, 2, 5) == [0, 0.25, 0.5, 0.5]
+    with pytest.raises(OptionError, match="for_epochs_of"):
+        Warmup(0.5, steps=3).rates(np.zeros(1), 10)
+
+
+def test_a_change_keeps_the_warmup_of_what_is_before_and_after_it() -> None:
+    changed = Changed(Warmup(0.5, steps=4), 1, Warmup(0.25, steps=4))
+    assert of_steps(changed, 2, 3) == pytest.approx([0.125, 0.25, 0.1875, 0.25, 0.25, 0.25])
+    assert changed.given == 0.25
+
+
+def test_the_rate_that_names_a_warmup_is_that_of_its_schedule() -> None:
+    assert Warmup(0.25, epochs=1).given == Warmup(OneCycle(0.25), steps=3).given == Warmup(Cosine(0.25), epochs=1).given
+    assert Warmup(0.25, epochs=1).given == 0.25
+
+
+def test_a_training_warms_up_within_and_across_epochs_and_records_its_rates() -> None:
+    x = np.random.default_rng(0).normal(size=(40, 3))
+    for schedule in (Warmup(Cosine(0.5, 0.1), steps=6), Warmup(Cosine(0.5, 0.1), epochs=1.5)):
+        model = gn.Sequential([gn.Dense(2)])
+        history = model.fit(
+            gn.Data.from_arrays(x, x[:, :2], validation=0), optimizer=gn.SGD(schedule), epochs=3, batch_size=10,
+            validate_every=1, device="cpu", progress=False,
+        )  # fmt: skip
+        expected = [0.5 * k / 6 for k in range(1, 7)] + list(Cosine(0.5, 0.1).rates(np.arange(6) / 4, 1.5))
+        np.testing.assert_allclose([record.learning_rate for record in history], expected, rtol=1e-6)
 
 
 @settings(deadline=None)
@@ -74,6 +131,11 @@ NAN, INF = float("nan"), float("inf")
         *(lambda v=v: OneCycle(1, rise=v) for v in (0, 1, -0.5, NAN)),
         *(lambda v=v: OneCycle(1, start=v) for v in (0, NAN)),
         *(lambda v=v: OneCycle(1, end=v) for v in (0, -3)),
+        *(lambda v=v: Warmup(v, epochs=1) for v in (0, -1, NAN, "0.1", None, Warmup(0.1, epochs=1), Changed(1, 1, 1))),
+        *(lambda v=v: Warmup(0.1, epochs=v) for v in (0, -1, NAN, INF)),
+        *(lambda v=v: Warmup(0.1, steps=v) for v in (0, -1, 0.5, NAN)),
+        lambda: Warmup(0.1),
+        lambda: Warmup(0.1, epochs=1, steps=1),
     ],
 )
 def test_a_schedule_that_cannot_be_is_refused(make: Any) -> None:

@@ -33,8 +33,8 @@ def _seeds() -> dict[str, bytes]:
     )  # fmt: skip
     rest = """
 [optimizer]
-type = "Adam"
-learning_rate = { type = "OneCycle", peak = 0.1 }
+type = "AdamW"
+learning_rate = { type = "Warmup", steps = 9, rate = { type = "OneCycle", peak = 0.1 } }
 [regularizer]
 type = "L2"
 strength = 5.0
