@@ -14,12 +14,13 @@ from gpunn.train.arguments import TrainOptions
 from gpunn.train.evaluator import Evaluation, evaluate, recompute_statistics
 from gpunn.train.history import History
 from gpunn.train.optimizers import Optimizer, Regularizer
+from gpunn.train.report import Report, report_on
 from gpunn.train.trainer import Trainer
 
 # Attributes that the rest of the library uses, and that completion of names does not show.
 _INTERNAL = {"arranged", "backpropagate", "buffer_bytes", "build_with", "clock", "compile_ahead"}
-_INTERNAL |= {"count_on", "factor_of", "input", "is_frozen_anew", "lay_out", "names_of_outputs", "optimizer_memory"}
-_INTERNAL |= {"propagate", "stages_under", "unbuild"}
+_INTERNAL |= {"count_on", "factor_of", "input", "is_frozen_anew", "lay_out", "linked", "names_of_outputs"}
+_INTERNAL |= {"optimizer_memory", "propagate", "stages_under", "unbuild"}
 
 
 class Sequential(Network):
@@ -136,6 +137,25 @@ class Sequential(Network):
             DataError, ShapeError: Nothing to evaluate on, or targets of another kind or samples of another shape.
         """
         return evaluate(self, samples, y)
+
+    @explained
+    def report(
+        self, samples: Samples | Data | tuple[ArrayLike, ArrayLike] | ArrayLike, y: ArrayLike | None = None
+    ) -> Report:
+        """Return every metric of the network's task on samples, as scikit-learn defines them; printed, it is a table.
+
+        Trained on labels, a `ClassificationReport`: precision, recall and F1 of each class and their averages, balanced
+        and top-k accuracy, the confusion matrix, ROC AUC for two classes. Trained on floats, a `MultilabelReport` by
+        `BinaryCrossEntropy`, else a `RegressionReport`: RMSE, MAE and R². The outputs are those of `predict_proba`.
+
+        Args:
+            samples: Samples, (x, y), or x; of a data set, its test set.
+            y: Targets for x.
+
+        Raises:
+            DataError, ShapeError: Nothing to report on, or targets of another kind or samples of another shape.
+        """
+        return report_on(self, samples, y)
 
     @explained
     def recompute_statistics(self, samples: Samples | Data) -> None:

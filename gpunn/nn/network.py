@@ -320,7 +320,10 @@ class Network(Layout):
         starts = range(0, len(x), self.capacity)
         parts = [backend.to_host(turned(self._forward(x[i : i + self.capacity], scale=scale))) for i in starts]
         none = np.empty((0, *self.output_shape), self.dtype)
-        outputs = parts[0] if len(parts) == 1 else np.concatenate([*parts, none])
+        return self.linked(parts[0] if len(parts) == 1 else np.concatenate([*parts, none]))
+
+    def linked(self, outputs: NDArray[Any]) -> NDArray[Any]:
+        """Return outputs (n, outputs) on the host as the loss reads them, logits as probabilities; they may change."""
         link = None if self.loss is None else self.loss.link
         if link is not None and not isinstance(self.layers[-1], link):
             columns = outputs.T  # its kernel works on samples as columns

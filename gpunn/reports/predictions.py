@@ -10,12 +10,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from gpunn.data import Samples
 from gpunn.data.memmap import Inputs, Rows, in_blocks
-from gpunn.errors import DataError, ShapeError
+from gpunn.errors import ShapeError
 from gpunn.files import StrPath
 from gpunn.nn.network import Network
 from gpunn.nn.tasks import Task, by_class
 from gpunn.reports.style import FAINT, INK, VALIDATION, draw_sample, limits_of, percent, picture, shortened, write_alone
 from gpunn.scalars import positive_whole
+from gpunn.train.metrics import confusion_matrix as confusion_matrix
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,21 +26,6 @@ _MOST_WRITTEN = 20  # numbers in the cells of more classes could not be read
 _LEAST_FULL = 0.02  # an error share fully coloured: one slip in a good matrix must not look like a disaster
 _POWER = 0.7  # below 1 it lifts rare errors off the white
 _LEAST_SIDE = 8  # flat samples of fewer features are measurements, even where their number happens to be a square
-
-
-def confusion_matrix(labels: ArrayLike, predicted: ArrayLike, classes: int) -> NDArray[np.int64]:
-    """Count how often class i was taken for class j: n_ij = #{k : labels_k = i, predicted_k = j}, for classes (n,)."""
-    true, answers = np.asarray(labels), np.asarray(predicted)
-    if true.ndim != 1 or true.shape != answers.shape:
-        raise ShapeError(f"expected labels and predictions of one shape (n,), got {true.shape} and {answers.shape}")
-    for name, values in (("labels", true), ("predictions", answers)):
-        if values.size and values.dtype.kind not in "iu":
-            raise DataError(f"expected whole numbers as {name}, got {values.dtype}: use argmax for the classes")
-        if values.size and not 0 <= values.min() <= values.max() < classes:
-            raise DataError(f"expected {name} from 0 to {classes - 1}, got {values.min()} to {values.max()}")
-    counts = np.zeros((classes, classes), np.int64)
-    np.add.at(counts, (true.astype(np.int64), answers.astype(np.int64)), 1)
-    return counts
 
 
 def plot_confusion(matrix: ArrayLike, class_names: Sequence[str], path: StrPath, title: str = "") -> None:

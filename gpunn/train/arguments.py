@@ -197,6 +197,7 @@ def check_samples(model: Network, samples: Samples, loss: Loss | None = None) ->
     """Raise an error unless the network fits the samples, for a training with `loss` or after its own."""
     if not isinstance(samples, Samples):
         raise DataError(f"expected samples such as data.test, got {type(samples).__name__}: see gpunn.Samples")
+    model._built()
     is_trained, loss = loss is None and model.task is not None, loss or model.loss
     outputs, classes, labels = prod(model.output_shape), samples.classes, model.task is Task.CLASSES
     if loss is not None:

@@ -91,6 +91,8 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "Sequential.build": (lambda **given: network().build(**given), {"input_shape": (4,), "device": "cpu"}),
     "Sequential.fit": (lambda **given: network().fit(**given), {"data": X, "y": Y, **QUIET}),
     "Sequential.evaluate": (lambda **given: fitted().evaluate(**given), {"samples": X, "y": Y}),
+    "Sequential.report": (lambda **given: fitted().report(**given), {"samples": X, "y": Y}),
+    "ClassificationReport.top_k_accuracy": (lambda **given: fitted().report(X, Y).top_k_accuracy(**given), {"k": 1}),
     "Sequential.predict": (lambda **given: fitted().predict(**given), {"x": X}),
     "Sequential.predict_proba": (lambda **given: fitted().predict_proba(**given), {"x": X}),
     "Sequential.forward": (lambda **given: fitted().forward(**given), {"x": X}),
@@ -107,13 +109,15 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
 # Parameters of what is behind a lambda.
 BEHIND: dict[str, Any] = {
     **{kind.__name__: kind for kind in LAYERS}, "Data.test": lambda test: None, "set_memory_limit": gn.set_memory_limit,
+    "ClassificationReport.top_k_accuracy": lambda k: None,
     "Sequential": lambda layers: None, "Loss.forward": lambda y, t: None,
     **{f"Sequential.{name}": getattr(network(), name) for name in
-       ("build", "fit", "evaluate", "predict", "predict_proba", "forward", "recompute_statistics", "save")},
+       ("build", "fit", "evaluate", "report", "predict", "predict_proba", "forward", "recompute_statistics", "save")},
 }  # fmt: skip
 # Records of results, which take what they are given; and parts without arguments.
 PLAIN = {"Evaluation", "History", "Record", "Flatten", "ReLU", "Sigmoid", "Softmax", "Softplus", "Tanh", "Glorot", "He",
          "LeCun", "BinaryCrossEntropy", "MeanSquaredError", "SoftmaxCrossEntropy"}  # fmt: skip
+PLAIN |= {"ClassificationReport", "MultilabelReport", "RegressionReport"}
 # Bases of one's own parts: tests/project/test_own_parts.py has one of each.
 BASES = {"Activation", "Initializer", "Layer", "Loss", "Optimizer", "Regularizer", "Schedule"}
 

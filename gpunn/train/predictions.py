@@ -1,0 +1,90 @@
+"""The answers of a network to samples in one pass: a few numbers a sample, never the outputs of all at once."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpunn.backend.limits import require
+from gpunn.data import Samples
+from gpunn.data.loader import place, sizes_of
+from gpunn.kernels.gather import NEXT_STEP
+from gpunn.nn.network import Network
+from gpunn.nn.stages import turned
+from gpunn.nn.tasks import Task, by_class
+from gpunn.train.metrics import ranks
+
+_A_SAMPLE = 64  # bytes of a sample's answers and of what metrics make of them, such as an order
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """Answers to samples of classes, all (n,).
+
+    Attributes:
+        labels, predicted: True and predicted class.
+        of_true, of_predicted: Outputs of these, probabilities where the loss or the last layer makes them such.
+        ranks: Place of the true class among the outputs, from 0 for the largest; the later class first among equals.
+        scores: Output of class 1 where there are two classes, else empty.
+    """
+
+    labels: NDArray[Any]
+    predicted: NDArray[Any]
+    of_true: NDArray[Any]
+    of_predicted: NDArray[Any]
+    ranks: NDArray[Any]
+    scores: NDArray[Any]
+
+    @classmethod
+    def of(cls, outputs: NDArray[Any], labels: NDArray[Any]) -> "Answers":
+        """Return the answers that outputs (n, outputs) give; one output alone is that of class 1."""
+        shares, predicted = by_class(outputs), Task.CLASSES.answers(outputs)
+        true, best = (np.take_along_axis(shares, places[:, None], 1)[:, 0] for places in (labels, predicted))
+        scores = outputs[:, -1] if shares.shape[1] == 2 else outputs[:0, 0]
+        return cls(labels, predicted.astype(np.int32), true, best, ranks(shares, labels), scores)
+
+
+def answers_to(model: Network, samples: Samples) -> Answers:
+    """Return the answers of a network to samples of classes, all arrays filled batch by batch."""
+    n = len(samples)
+    require(_A_SAMPLE * n, f"what is kept of the answers to {n:,} samples")
+    made: dict[str, NDArray[Any]] = {}
+    for start, outputs in outputs_of(model, samples):
+        part = vars(Answers.of(outputs, samples.targets[start : start + len(outputs)]))
+        for name, values in part.items():
+            whole = made.setdefault(name, np.empty(n if len(values) else 0, values.dtype))
+            whole[start : start + len(values)] = values
+    return Answers(**made)
+
+
+def all_outputs(model: Network, samples: Samples) -> NDArray[Any]:
+    """Return all outputs (n, outputs), for as many targets as there are outputs."""
+    shape, dtype = samples.targets.shape, np.dtype(model.dtype)
+    require(shape[0] * (shape[1] * dtype.itemsize + _A_SAMPLE), f"the outputs of {shape[0]:,} samples")
+    made = np.empty(shape, dtype)
+    for start, outputs in outputs_of(model, samples):
+        made[start : start + len(outputs)] = outputs
+    return made
+
+
+def outputs_of(model: Network, samples: Samples) -> Iterator[tuple[int, NDArray[Any]]]:
+    """Give the number of the first sample and the outputs of each batch, as `predict_proba`."""
+    backend, size = model._built(), model.capacity
+    batches, clock = place(backend, samples, model.dtype), backend.zeros((4,), np.int32)
+
+    def computed(n: int) -> Any:
+        rows, x = model.input.views(n)
+        batches.take(clock, n, rows)
+        return turned(model.propagate(x, False, model.stages))
+
+    batches.start(size)
+    rehearsed = ("outputs", batches.size % size)
+    model.compile_ahead(rehearsed, lambda: [computed(n) for n in sizes_of(batches.size, size)])
+    for number, start in enumerate(range(0, batches.size, size)):
+        n = min(size, batches.size - start)
+        backend.assign(clock[NEXT_STEP : NEXT_STEP + 1], number)
+        outputs = backend.to_host(computed(n))
+        batches.given(n)
+        yield start, model.linked(outputs)

@@ -1,0 +1,73 @@
+"""Tables of plain text, within a width: columns of names are cut, and characters of two columns count as such."""
+
+import math
+import textwrap
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+
+HEADS = ("precision", "recall", "F1", "support")
+MOST_ROWS = 50  # classes or outputs in a table; of more, the worst are shown
+MOST_IN_FILES = 1000  # classes or outputs in `metrics.json`, which is read whole
+_LEAST_NAME = 8  # columns of a name, where the width leaves it none
+_MOST_NAMES = 6
+
+
+def width_of(text: str) -> int:
+    """Return the number of a terminal's columns that a text takes."""
+    wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
+    return len(text) + wide - sum(unicodedata.combining(c) > 0 for c in text)
+
+
+def fitted(text: str, width: int) -> str:
+    """Cut a text to a number of columns, with "…" at the end, and fill it up with spaces."""
+    if width_of(text) > width:
+        while width_of(text) > width - 1:
+            text = text[:-1]
+        text += "…"
+    return text + " " * (width - width_of(text))
+
+
+def table(heads: Sequence[str], groups: Iterable[Sequence[Sequence[str]]], width: int = 80) -> str:
+    """Lay out rows of a name and of numbers under heads, groups of rows apart; the names give way to the width."""
+    parts = [group for group in groups if group]
+    rows = [heads, *(row for group in parts for row in group)]
+    others = [max(width_of(row[k]) for row in rows) for k in range(1, len(heads))]
+    most = max(width - sum(others) - 2 * len(others), _LEAST_NAME)
+    first = min(max(width_of(row[0]) for row in rows), most)
+    line = "  ".join("─" * size for size in (first, *others))
+    lines = [_row(heads, first, others)]
+    for group in parts:
+        lines += [line, *(_row(row, first, others) for row in group)]
+    return "\n".join(lines)
+
+
+def _row(row: Sequence[str], first: int, others: Sequence[int]) -> str:
+    cells = (f"{cell:>{size}}" for cell, size in zip(row[1:], others, strict=True))
+    return "  ".join([fitted(row[0], first), *cells]).rstrip()
+
+
+def decimal(value: float) -> str:
+    """Write a share with four digits after the point, "–" for nan."""
+    return "–" if math.isnan(value) else f"{value:.4f}"
+
+
+def amount(value: float) -> str:
+    """Write a number of samples, or a sum of their weights."""
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.4g}"
+
+
+def in_line(figures: Mapping[str, float]) -> str:
+    """Write figures by name as one text."""
+    return ", ".join(f"{name} {decimal(value)}" for name, value in figures.items())
+
+
+def some(names: Sequence[str]) -> str:
+    """Write the first few of some names, and how many more there are."""
+    more = f" and {len(names) - _MOST_NAMES:,} more" if len(names) > _MOST_NAMES else ""
+    return ", ".join(fitted(name, 24).rstrip() for name in names[:_MOST_NAMES]) + more
+
+
+def with_notes(text: str, notes: Iterable[str], width: int) -> str:
+    """Write notes below a table, in no more columns than it may have."""
+    lines = [line for note in notes if note for line in textwrap.wrap(note, max(width, 20))]
+    return "\n".join([text, "", *lines])
