@@ -1,4 +1,4 @@
-"""NumPy's files: .npy of one array, and .npz of x_train, y_train, x_test, y_test (Keras's names) or x and y.
+"""NumPy's files: .npy of one array, and .npz of x_train, y_train, x_test, y_test (Keras's names), x and y, or the like.
 
 Source: R. Kern, "A simple file format for NumPy arrays", NumPy Enhancement Proposal 1.
 
@@ -6,13 +6,13 @@ Source: R. Kern, "A simple file format for NumPy arrays", NumPy Enhancement Prop
 """
 
 import io
+import re
 import struct
 import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpunn.data.checks import described, is_one_hot
 from gpunn.data.formats.bounded import Header, Readable, check_packed, opened, read_array, read_up_to, reading
+from gpunn.data.formats.npz_keys import INPUTS, NAMES, TARGETS, TEST, TRAIN, VALIDATION, Meaning, by_meaning, one_of
 from gpunn.data.formats.parts import Pair, Parts
 from gpunn.errors import DataError
 from gpunn.files import open_regular
@@ -51,8 +53,11 @@ def _read_header(stream: Readable, size: int, what: str) -> Header:
         warnings.simplefilter("ignore")  # Python 2 wrote 28L for 28
         shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(io.BytesIO(start[8:] + text), _MOST_HEADER)
         header = Header(dtype, tuple(map(int, shape)), 10 + length, "F" if is_fortran else "C")
-    if header is None or dtype.kind not in "biufU" or min(shape, default=0) < 0:
+    if header is None or dtype.kind not in "biufUS" or min(shape, default=0) < 0:
         got = text[:80].decode("latin-1")
+        if header is not None and dtype.kind == "O":
+            mend = "save texts as np.array(y, str), numbers as np.array(x, float)"
+            raise DataError(f"{what} must hold numbers or texts, objects are never loaded: {mend}")
         raise DataError(f"{what} must hold numbers, got {got!r}: save it with NumPy, objects are never loaded")
     header.check_size(size - header.size, what)
     return header
@@ -65,24 +70,28 @@ class NpzFile:
         self.path, self.memory_map = Path(path).absolute(), memory_map
         with self._opened("expected a .npz file", "save it with np.savez(path, x=x, y=y)") as archive:
             members = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
-        self.names = set(members)
+        self.names, self._by_meaning = set(members), by_meaning(set(members))
         if len(self.names) < len(members):
             raise DataError(f"{self.path}: holds two arrays of one name: save it again with np.savez")
 
     def data(self) -> Parts:
         """Read the pair to learn from; those of the validation and the test set are read when they are asked for."""
-        if {"x_train", "y_train"} <= self.names:
-            return Parts(self._pair("_train"), self._part("_validation"), self._part("_test"))
-        if {"x", "y"} <= self.names:
-            return Parts(self._pair(""), self._part("_validation"), self._part("_test"))
+        if len(self.names) > 2 and all(re.fullmatch(r"arr_\d+", name) for name in self.names):
+            mend = "save it with np.savez(path, x_train=..., y_train=..., x_test=..., y_test=...)"
+            raise DataError(f"{self.path}: holds {len(self.names)} arrays without names, in an unknown order: {mend}")
+        for part in (TRAIN, ""):
+            x, y = self._key(INPUTS, part), self._key(TARGETS, part)
+            if x and y:
+                train = self.read(x, self.memory_map), self.read(y)
+                return Parts(train, self._part(VALIDATION), self._part(TEST), self._class_names(train[1]))
         names = "x_train, y_train, x_test, y_test (the last two may be left out), or x and y"
         raise self._missing(f"the arrays {names}", "x=x, y=y")
 
     def inputs(self) -> NDArray[Any]:
-        """Read the inputs for a prediction: x, x_test, or the only array there is."""
-        for key in ("x", "x_test", *(self.names if len(self.names) == 1 else ())):
-            if key in self.names:
-                return self.read(key)
+        """Read the inputs for a prediction: x, x_test, what is called like these, or the only array there is."""
+        found = (key for part in ("", TEST) if (key := self._key(INPUTS, part)))
+        if key := next(found, None) or (next(iter(self.names)) if len(self.names) == 1 else None):
+            return self.read(key)
         raise self._missing("the array x", "x=x")
 
     def read(self, key: str, memory_map: bool | None = False) -> NDArray[Any]:
@@ -101,14 +110,29 @@ class NpzFile:
                 header = header._replace(size=begin + header.size)
                 return read_array(self.path, stream, header, memory_map, is_packed=is_packed)
 
-    def _part(self, part: str) -> Callable[[], Pair] | None:
-        halves = {f"x{part}", f"y{part}"} & self.names
-        if len(halves) == 1:
-            raise DataError(f"{self.path}: has {halves.pop()} but not its other half: give x{part} and y{part}")
-        return partial(self._pair, part) if halves else None
+    def _key(self, kind: str, part: str = "") -> str | None:
+        try:
+            return one_of(self._by_meaning.get(wanted := Meaning(kind, part), []), wanted)
+        except DataError as error:
+            raise DataError(f"{self.path}: {error}") from None
 
-    def _pair(self, part: str) -> Pair:
-        return self.read(f"x{part}", self.memory_map), self.read(f"y{part}")
+    def _part(self, part: str) -> Callable[[], Pair] | None:
+        x, y = self._key(INPUTS, part), self._key(TARGETS, part)
+        if x and y:
+            return lambda: (self.read(x, self.memory_map), self.read(y))
+        if key := x or y:
+            raise DataError(f"{self.path}: has {key} but not its other half: give x_{part} and y_{part}")
+        return None
+
+    def _class_names(self, y: NDArray[Any]) -> list[str] | None:
+        """Read the names of the classes; those of several numbers or answers for each sample name no classes."""
+        key = self._key(NAMES)
+        if key is None or (y.ndim == 2 and y.shape[1] > 1 and not is_one_hot(y)):
+            return None
+        names = self.read(key)
+        if names.dtype.kind not in "US" or names.ndim != 1:
+            raise DataError(f"{self.path}: array {key} must be texts (classes,), got {described(names)}")
+        return names.tolist()  # type: ignore[no-any-return]
 
     def _missing(self, wanted: str, saved: str) -> DataError:
         got = ", ".join(sorted(self.names)[:8]) or "nothing"
