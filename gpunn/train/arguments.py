@@ -18,7 +18,7 @@ from gpunn.data.labels import numbered
 from gpunn.data.loader import checked_place
 from gpunn.errors import DataError, OptionError, ShapeError
 from gpunn.nn.arguments import checked_dtype
-from gpunn.nn.layers import Layer
+from gpunn.nn.layers import Layer, Sigmoid
 from gpunn.nn.losses import BinaryCrossEntropy, Loss, MeanSquaredError, SoftmaxCrossEntropy
 from gpunn.nn.network import Network
 from gpunn.nn.stages import fed_shape
@@ -259,9 +259,10 @@ def loss_for(samples: Samples, loss: Loss | None, layers: Sequence[Layer]) -> Lo
     if samples.classes:
         is_binary_task = samples.classes == 2 and _outputs(layers) == 1
         return loss or (BinaryCrossEntropy() if is_binary_task else SoftmaxCrossEntropy())
-    loss = loss or MeanSquaredError()
+    several = samples.targets.shape[1] > 1 and is_binary(samples.targets)
+    gives_logits = isinstance(layers[-1], Sigmoid) or bool(layers[-1].outputs)
+    loss = loss or (BinaryCrossEntropy() if several and gives_logits else MeanSquaredError())
     if loss.takes_labels:
-        several = samples.targets.shape[1] > 1 and is_binary(samples.targets)
         mend = "BinaryCrossEntropy for several classes at once" if several else "MeanSquaredError"
         needed = f"{type(loss).__name__} needs labels or rows of one 1, the data have float targets"
         raise DataError(f"{needed}: take {mend}, or y.argmax(axis=1) for the likeliest class")

@@ -593,3 +593,18 @@ def test_fit_and_the_options_of_a_trainer_have_the_same_defaults() -> None:
     options = {each.name: each.default for each in fields(TrainOptions)}
     assert set(given) - set(options) == {"self", "data", "y", "validation_data"}
     assert options == {name: given[name] for name in options}
+
+
+def test_several_answers_of_0_and_1_are_learned_by_the_loss_that_is_made_for_them() -> None:
+    x = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+    answers = (x[:, :2] > 0).astype(np.uint8)
+    answers[:4] = [[0, 0], [1, 1], [0, 0], [1, 1]]
+    for last in ([gn.Dense(2)], [gn.Dense(2), gn.Sigmoid()]):
+        model = gn.Sequential(last)
+        model.fit(x, answers, epochs=1, **QUIET)
+        assert isinstance(model.loss, gn.BinaryCrossEntropy)
+        assert set(np.unique(model.predict(x))) <= {0, 1}
+    for y, layers in ((answers * 0.5, [gn.Dense(2)]), (answers, [gn.Dense(2), gn.ReLU()])):
+        model = gn.Sequential(layers)
+        model.fit(x, y, epochs=1, **QUIET)
+        assert isinstance(model.loss, gn.MeanSquaredError)
