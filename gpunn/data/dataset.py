@@ -28,6 +28,7 @@ class Data:
         validation: Samples to validate on while training, or None.
         validation_is_test: Whether these are the published test set.
         class_names: Name of each class; empty for float targets.
+        source_note: Line about where the data come from, "" where there is nothing to say.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Data:
         self.train, self.validation, self.class_names = train, validation, class_names
         self.validation_is_test = flag(validation_is_test, "validation_is_test")
         self._open_test, self._test = open_test, validation if validation_is_test else None
+        self.source_note = ""
 
     def __repr__(self) -> str:
         validation = f"{len(self.validation):,}" if self.validation else "none"
@@ -66,7 +68,9 @@ class Data:
         watched = None if self.validation is None else change(self.validation)
         test = (lambda: change(cast(Samples, self.test))) if self.has_test else None
         changed = (change(self.train), watched, class_names, test)
-        return Data(self.name, *changed, validation_is_test=self.validation_is_test)
+        data = Data(self.name, *changed, validation_is_test=self.validation_is_test)
+        data.source_note = self.source_note
+        return data
 
     def with_validation(self, validation: Any) -> "Data":
         """Return the data with other validation samples, (x, y) or Samples."""

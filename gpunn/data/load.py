@@ -7,6 +7,7 @@ Repository, 1998, https://doi.org/10.24432/C50P49, CC BY 4.0; see digits/README.
 import logging
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -15,8 +16,10 @@ from typing import Any
 from gpunn.data.dataset import Data, stratified_split
 from gpunn.data.download import download, user_cache
 from gpunn.data.formats.idx import read_images, read_labels
+from gpunn.data.formats.image_folder import holds_images
 from gpunn.data.formats.inputs import kind_of_file
 from gpunn.data.formats.parts import ReadOptions
+from gpunn.data.images import checked_colours, checked_image_size, read_image_folder
 from gpunn.data.published import DIGITS, MNIST, PUBLISHED, PublishedSet, check_published
 from gpunn.data.samples import Samples
 from gpunn.errors import DataError, OptionError
@@ -47,18 +50,24 @@ def load_data(
     limit: int | None = None,
     seed: int = 0,
     memory_map: bool | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    colours: str | None = None,
 ) -> Data:
     """Load data and split them into training and validation; the test set stays closed until `.test` is read.
 
     Args:
         source: "digits" (bundled), "mnist" or "fashion-mnist" (GPUNN_DATA, the user's cache, or downloaded); a folder
-            with the four IDX files ("./mnist" where it has the name of a set); a .npz file; or Data, given back.
+            with the four IDX files ("./mnist" where it has the name of a set) or with images, a folder for each class
+            or a list (`docs/data.md`); a .npz file; or Data, given back.
         validation: Fraction (0.1) or count (5000) of samples to validate on; 0 for none; "test" for the test set. A
             source that has validation samples of its own gives these instead of a fraction or count.
         limit: Number of training samples to keep, before the split; left out, all.
         seed: Seed of the split, which depends on nothing else but the labels.
         memory_map: Whether the inputs stay in their file, so that they may be larger than memory: rows are read in use.
             Left out, those of 1 GiB and more do where the file is not compressed.
+        image_size: Side, or (height, width), that images of a folder are fitted to, in whole, proportions kept. Left
+            out, their own where it is one and at most 64; else 64 for the longer side, or a square of 64.
+        colours: "grey" or "rgb" for images of a folder; left out, grey where all are grey.
 
     Returns:
         Data with `.train`, `.validation` and `.test`.
@@ -70,8 +79,14 @@ def load_data(
     """
     if isinstance(source, Data):
         return source
-    options = ReadOptions(memory_map=None if memory_map is None else flag(memory_map, "memory_map"))
+    options = ReadOptions(
+        memory_map=None if memory_map is None else flag(memory_map, "memory_map"),
+        image_size=checked_image_size(image_size),
+        colours=checked_colours(colours),
+    )
     split: dict[str, Any] = {"validation": validation, "limit": limit, "seed": seed}
+    if options.image_size or options.colours:
+        _check_images(source)
     if isinstance(source, str) and source == "digits":
         if options.memory_map:
             raise OptionError("the bundled digits are compressed and cannot be memory-mapped: leave memory_map out")
@@ -100,6 +115,23 @@ def load_data(
     raise OptionError(f'unknown data set "{given}": expected {expected}; {guess}')
 
 
+def _check_images(source: Any) -> None:
+    """Raise an OptionError where options for folders of images are given with another source."""
+    if not is_image_folder(source):
+        mend = "leave image_size and colours out"
+        raise OptionError(f"image_size and colours are for a folder of images, got {source!s:.200}: {mend}")
+
+
+def is_image_folder(source: Any) -> bool:
+    """Tell whether a source of data is a folder of images, and not one of IDX files."""
+    with suppress(OSError, RuntimeError, ValueError):
+        path = Path(source).expanduser().absolute() if isinstance(source, str | PathLike) else None
+        if path is None or source in NAMES or not path.is_dir() or any(file.find(path) for file in MNIST.files):
+            return False
+        return holds_images(path)
+    return False
+
+
 def _published(published: PublishedSet, split: dict[str, Any], options: ReadOptions) -> Data:
     """Load the four files in GPUNN_DATA, its subfolder or the cache; a folder that lacks one is passed over."""
     name, names, folders = published.name, published.class_names, list[Path]()
@@ -115,11 +147,14 @@ def _published(published: PublishedSet, split: dict[str, Any], options: ReadOpti
 
 
 def _read_folder(folder: Path, split: dict[str, Any], options: ReadOptions) -> Data:
-    """Load the four IDX files of a folder."""
+    """Load the four IDX files of a folder, or its images."""
+    if is_image_folder(folder):
+        return read_image_folder(folder, split, options)
     paths = {file.stem: path for file in MNIST.files if (path := file.find(folder)) is not None}
     if missing := ", ".join(file.stem for file in MNIST.files if file.stem not in paths):
         below = [str(folder / name) for name in PUBLISHED if PUBLISHED[name].find(folder / name)]
-        mend = "put them there, or give a .npz file" + (f"; did you mean {below[0]}?" if below else "")
+        mend = "put them there, or give a .npz file, or a folder of images with one inside for each class"
+        mend += f"; did you mean {below[0]}?" if below else ""
         raise DataError(f"{folder}: expected four IDX files, {missing} missing (each may end in .gz): {mend}")
     train = _half(tuple(paths.values()), 0, options, -1)
     test = partial(_half, tuple(paths.values()), 1, options, train.classes)

@@ -29,6 +29,7 @@ class Samples:
         one_hot: Whether the labels were given as rows of one 1, which BinaryCrossEntropy takes as they are.
         weights: Weight of each sample in loss, gradient and figures, (n,), at least 0 and not all 0, kept as float64; a
             sample of weight 2 counts as two, one of weight 0 for nothing. None where all count alike.
+        from_files: Whether the inputs are image files that `load_data` fitted; `predict` then fits later ones alike.
 
     Raises:
         DataError: Shapes that do not fit, no samples, NaN or Inf, labels that are no whole numbers below `classes`,
@@ -41,6 +42,7 @@ class Samples:
     classes: int = -1
     one_hot: bool = False
     weights: NDArray[np.float64] | None = None
+    from_files: bool = False
 
     def __post_init__(self) -> None:
         given = -1 if self.classes is None else self.classes

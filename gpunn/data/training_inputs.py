@@ -32,6 +32,7 @@ class TrainingInputs:
         ground: "dark", "light" or "mixed", by the surroundings of the drawing in an image.
         is_grey: Whether all channels of each pixel are equal.
         is_drawn: Whether every image has a drawing, so that a later picture must have one.
+        from_files: Whether they were image files that `load_data` fitted; later ones are then fitted in the same way.
     """
 
     shape: tuple[int, ...]
@@ -42,6 +43,7 @@ class TrainingInputs:
     ground: str = "mixed"
     is_grey: bool = False
     is_drawn: bool = False
+    from_files: bool = False
 
     def __post_init__(self) -> None:
         channels = self.shape[2] if len(self.shape) == 3 else 1
@@ -57,7 +59,7 @@ class TrainingInputs:
         flat = rows.reshape(-1, shape[2] if len(shape) == 3 else 1)
         # Numbers that were spoilt since they were checked are found by the training, which says where they lead.
         low, high = (tuple(map(float, np.nan_to_num(f.reduce(flat, axis=0)))) for f in (np.fmin, np.fmax))
-        made = cls(tuple(shape), rows.dtype == np.uint8, samples.scale, low, high)
+        made = cls(tuple(shape), rows.dtype == np.uint8, samples.scale, low, high, from_files=samples.from_files)
         side = math.isqrt(shape[0])
         if len(shape) == 1 and side * side != shape[0]:
             return made
@@ -65,7 +67,8 @@ class TrainingInputs:
         black, white = (float(np.mean(bound)) for bound in made.pixel_range)
         unit = ((pixels - np.float32(black)) / np.float32(max(white - black, 1e-30))).astype(np.float32)
         light = float(np.mean(np.median(borders(unit.mean(axis=3)), axis=1) > 0.5))
-        ground = "dark" if light <= 0.1 else "light" if light >= 0.9 else "mixed"
+        spare = 0.0 if samples.from_files else 0.1  # a file of the training must never be inverted later
+        ground = "dark" if light <= spare else "light" if light >= 1 - spare else "mixed"
         is_grey = pixels.shape[3] == 1 or bool((pixels == pixels[..., :1]).all())
         return replace(made, ground=ground, is_grey=is_grey, is_drawn=bool(are_drawn(unit).all()))
 

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 # Pixels from 0 to 1, pixels times alpha, and alpha, (height, width, ...); two are empty where nothing is transparent.
 Planes = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
+Taken = TypeVar("Taken")
 
 # Bytes of a file: the comments of a GIF take 35 times their size.
 _MOST_READ, _MOST_READ_OF = 256 << 20, {"PNG": 1 << 30, "GIF": 1 << 20, "WebP": 32 << 20}
@@ -65,12 +66,12 @@ def read_image(
     ground = "dark" if trained_on is None else trained_on.ground
     is_grey = channels == 1 or (trained_on is not None and trained_on.is_grey)
     planes, size = _decoded(path, form, (height, width, 1 if is_grey else channels))
-    pixels = _on_ground(planes, None if trained_on is None or is_grey else ground)
+    pixels = on_ground(planes, None if trained_on is None or is_grey else ground)
     border = np.median(borders(pixels[None])[0], axis=0)
     light = float(np.mean(border)) > 0.5
     if size != (height, width):
         note(f"{path}: {size[1]} × {size[0]} pixels, fitted into {width} × {height}")
-        pixels = _fitted(pixels, size, height, width, border)
+        pixels = fitted(pixels, size, height, width, border)
     is_other = light if ground == "dark" else not light and ground == "light"
     if invert == "auto" and is_other:
         background = "light background" if light else "dark background, in training it was light"
@@ -80,7 +81,7 @@ def read_image(
     return np.repeat(pixels.astype(np.float32), channels // pixels.shape[2], axis=2)
 
 
-def _on_ground(planes: Planes, ground: str | None) -> NDArray[np.float32]:
+def on_ground(planes: Planes, ground: str | None) -> NDArray[np.float32]:
     """Lay an image on white, or on its usual ground, unless the drawing would vanish; grey on which shows more."""
     pixels, on_black, alpha = planes
     if not alpha.size or np.ptp(alpha) < 1 / 512:  # where all is equally transparent, colours are the drawing
@@ -92,37 +93,68 @@ def _on_ground(planes: Planes, ground: str | None) -> NDArray[np.float32]:
     return (on_black if is_black else on_white).astype(np.float32)
 
 
-def _decoded(path: Path, form: str, shape: tuple[int, int, int]) -> tuple[Planes, tuple[int, int]]:
+def _decoded(path: Path, form: str, shape: tuple[int, ...]) -> tuple[Planes, tuple[int, int]]:
     """Decode an image to upright pixels, a large one shrunk to some multiple of the shape, with its whole size."""
-    content = _content(path, form)
-    with reading(path, "the image is damaged", "get it again", (Exception,)), warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        content = _parts(form, content)
+        return decode(path, form, shape, planes_of)
+
+
+class Decoded(NamedTuple):
+    """An image as it lies in its file, twice where it has 16 bits, its size and the shape asked for as they lie."""
+
+    images: "list[ImageFile]"
+    size: tuple[int, int]
+    wanted: tuple[int, ...]
+    is_deep: bool
+    orientation: int
+
+
+def planes_of(decoded: Decoded) -> Planes:
+    """Return the upright pixels of an image, shrunk to some multiple of the shape asked for."""
+    planes = shrunk(decoded.images, decoded.wanted, is_deep=decoded.is_deep)
+    pixels, drawn, alpha = (upright(plane, decoded.orientation) for plane in planes)
+    return pixels, drawn, alpha
+
+
+def decode(
+    path: Path, form: str, shape: tuple[int, ...], take: Callable[[Decoded], Taken], spare: int = 0
+) -> tuple[Taken, tuple[int, int]]:
+    """Decode an image, and return what `take` makes of it, with its upright size; Pillow may warn meanwhile.
+
+    A JPEG comes at a half, a quarter or an eighth where it is large, or where that is `spare` times the shape.
+    """
+    content = content_of(path, form)
+    with reading(path, "the image is damaged", "get it again", (Exception,)):
+        content = needed_parts(form, content)
         if form == "GIF":
-            _check(path, form, len(content), _gif_size(content))
-        with _opened(form, content) as image:
+            _check(path, form, len(content), gif_size(content))
+        with opened_image(form, content) as image:
             width, height = image.size
             shrinking, of_pixel, held, raws = 1, 4, 0.0, tuple[str, ...]()
             if form == "JPEG":  # shrunk while it is decoded, a photograph takes few bytes
-                shrinking = next((by for by in (1, 2, 4) if width * height * 4 <= _MOST_BYTES * by * by), 8)
+                fewest = width * height * 4 / _MOST_BYTES
+                shrinking = next((by for by in (1, 2, 4) if fewest <= by * by), 8)
+                if spare:  # the longer side says how much it shrinks, however it is turned
+                    times = max(image.size) / (spare * max(shape[:2]))
+                    shrinking = max(shrinking, next((by for by in (8, 4, 2) if by <= times), 1))
                 held = _held(content, image)
             if form == "PNG":
                 of_pixel, raws = _OF_PIXEL_OF_PNG.get(image.mode, 4), _DEEP.get(str(image.tile[0][3]), ())
             _check(path, form, len(content), image.size, of_pixel * (2 if raws else 1) / shrinking**2 + held)
             image.draft(image.mode, (width // shrinking, height // shrinking))
-            images = [_opened(form, content) for _ in raws] or [image]
+            images = [opened_image(form, content) for _ in raws] or [image]
             for deep, raw in zip(images, raws, strict=False):
                 deep.tile = [(*tile[:3], raw) for tile in deep.tile]  # type: ignore[misc]
             images[0].load()  # a PNG may say at its end how it is turned
-            exif = content[: 1 << 20].partition(_EXIF)[2] if form == "JPEG" else images[0].info.get("exif", b"")
-            orientation = _orientation(exif.removeprefix(_EXIF))
-            wanted = (*(shape[:2] if orientation <= 4 else shape[1::-1]), shape[2])
-            planes = _shrunk(images, wanted, is_deep=bool(raws))
-            pixels, drawn, alpha = (_upright(plane, orientation) for plane in planes)
-    return (pixels, drawn, alpha), (height, width) if orientation <= 4 else (width, height)
+            exif = content[: 1 << 20].partition(EXIF)[2] if form == "JPEG" else images[0].info.get("exif", b"")
+            orientation = orientation_of(exif.removeprefix(EXIF))
+            wanted = (*(shape[:2] if orientation <= 4 else shape[1::-1]), *shape[2:])
+            taken = take(Decoded(images, (height, width), wanted, bool(raws), orientation))
+    return taken, (height, width) if orientation <= 4 else (width, height)
 
 
-def _content(path: Path, form: str) -> bytes:
+def content_of(path: Path, form: str) -> bytes:
     """Read the file of an image."""
     with reading(path), open_regular(path) as file:
         size, most = os.fstat(file.fileno()).st_size, _MOST_READ_OF.get(form, _MOST_READ)
@@ -133,19 +165,19 @@ def _content(path: Path, form: str) -> bytes:
         return file.read(size)  # not `most`: that would be allocated
 
 
-_EXIF, _SCAN, _END = b"Exif\0\0", b"\xff\xda", b"\xff\xd9"
+EXIF, _SCAN, _END = b"Exif\0\0", b"\xff\xda", b"\xff\xd9"
 # How Pillow reads PNGs of 16 bits that are not grey, by its name for their bytes. It keeps the upper byte of a sample,
 # so it takes the bytes for other ones: two samples of 16 bits are four of 8; where there are more, the lower bytes are
 # the upper ones of an image that is read as little-endian.
 _DEEP = {"RGB;16B": ("RGB;16B", "RGB;16L"), "LA;16B": ("RGBA",), "RGBA;16B": ("RGBA;16B", "RGBA;16L")}
 
 
-def _opened(form: str, content: bytes) -> "ImageFile":
+def opened_image(form: str, content: bytes) -> "ImageFile":
     """Read the header of an image; `Image.open` would take photographs of 179 million pixels for bombs."""
     from PIL import Image, JpegImagePlugin
 
     if form == "JPEG":  # without EXIF, of which Pillow keeps all values, and without the other images of a camera
-        return JpegImagePlugin.JpegImageFile(io.BytesIO(content.replace(_EXIF, bytes(6))))
+        return JpegImagePlugin.JpegImageFile(io.BytesIO(content.replace(EXIF, bytes(6))))
     Image.preinit()
     if form.upper() not in Image.OPEN:
         Image.init()
@@ -155,7 +187,7 @@ def _opened(form: str, content: bytes) -> "ImageFile":
     return image
 
 
-def _parts(form: str, content: bytes) -> bytes:
+def needed_parts(form: str, content: bytes) -> bytes:
     """Drop a PNG's texts and profiles, of which Pillow refuses large ones; refuse very many parts of any image."""
     if form == "PPM":
         number = rb"\s+(?:#.*\s+)?\d{1,5}"
@@ -180,7 +212,7 @@ def _parts(form: str, content: bytes) -> bytes:
     raise ValueError(f"it has more than {_MOST_CHUNKS:,} chunks")
 
 
-def _gif_size(content: bytes) -> tuple[int, int]:
+def gif_size(content: bytes) -> tuple[int, int]:
     """Return the size of a GIF; Pillow makes room for its first frame when it opens it, so that may not be larger."""
     width, height, flags = struct.unpack_from("<HHB", content, 6)
     place = 13 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
@@ -227,7 +259,7 @@ def _held(content: bytes, image: "ImageFile") -> float:
     return float(2 * max(1, sum(sampled) / max(1, *sampled, 0)))
 
 
-def _orientation(exif: bytes) -> int:
+def orientation_of(exif: bytes) -> int:
     """Find EXIF's tag 274 in its first directory, 1 to 8, or return 1, upright."""
     with suppress(KeyError, struct.error):
         order = {b"II": "<", b"MM": ">"}[exif[:2]]
@@ -240,7 +272,7 @@ def _orientation(exif: bytes) -> int:
     return 1
 
 
-def _shrunk(images: "list[ImageFile]", shape: tuple[int, ...], *, is_deep: bool) -> Planes:
+def shrunk(images: "list[ImageFile]", shape: tuple[int, ...], *, is_deep: bool) -> Planes:
     """Shrink an image to means over squares of pixels, a band of rows at a time, since floats take more memory."""
     (width, height), channels = images[0].size, shape[2]
     most_rows = max(1, _BAND // width)
@@ -272,7 +304,7 @@ def _means(values: NDArray[Any], count: int, axis: int) -> NDArray[Any]:
     return np.asarray(np.add.reduceat(values, starts, axis) / counts.reshape((-1, 1, 1) if axis == 0 else (-1, 1)))
 
 
-def _upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
+def upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
     """Turn and mirror pixels as EXIF says."""
     across, down = ((1, 1), (-1, 1), (-1, -1), (1, -1))[(orientation - 1) % 4]
     return (pixels.swapaxes(0, 1) if orientation > 4 else pixels)[::down, ::across]
@@ -297,17 +329,23 @@ def _values(band: "Image | NDArray[Any]", channels: int) -> tuple[NDArray[Any], 
     return values[..., :-1], values[..., -1:] / 255, 255.0
 
 
-def _fitted(pixels: NDArray[Any], size: tuple[int, int], height: int, width: int, border: NDArray[Any]) -> NDArray[Any]:
+def fitted_size(size: tuple[int, int], height: int, width: int) -> tuple[int, int]:
+    """Return rows and columns of an image of a size that is scaled to fit, proportions kept."""
+    scale = min(height / size[0], width / size[1])
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def fitted(pixels: NDArray[Any], size: tuple[int, int], height: int, width: int, border: NDArray[Any]) -> NDArray[Any]:
     """Scale an image of a size to fit, proportions kept, in the middle of a field of its border's colour."""
     from PIL import Image
 
-    scale = min(height / size[0], width / size[1])
-    rows, columns = (max(1, round(length * scale)) for length in size)
+    rows, columns = fitted_size(size, height, width)
+    is_smaller = rows < size[0] or columns < size[1]
     field = np.broadcast_to(border, (height, width, pixels.shape[2])).copy()
     top, left = (height - rows) // 2, (width - columns) // 2
     for channel in range(pixels.shape[2]):
         plane = Image.fromarray(pixels[..., channel].astype(np.float32))
         # Means over areas where it shrinks: thin strokes fade but do not vanish.
-        small = plane.resize((columns, rows), Image.Resampling.BOX if scale < 1 else Image.Resampling.BILINEAR)
+        small = plane.resize((columns, rows), Image.Resampling.BOX if is_smaller else Image.Resampling.BILINEAR)
         field[top : top + rows, left : left + columns, channel] = np.asarray(small)
     return field.clip(0, 1)

@@ -2,6 +2,7 @@
 
 import math
 import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.data.checks import checked_inputs
+from gpunn.data.formats.fitting import read_pixels
 from gpunn.data.formats.idx import read_idx
 from gpunn.data.formats.image import image_shape, read_image
 from gpunn.data.formats.npy import NpzFile, read_npy
 from gpunn.data.formats.parts import Parts, ReadOptions
-from gpunn.data.training_inputs import TrainingInputs, are_drawn
+from gpunn.data.training_inputs import TrainingInputs, are_drawn, borders
 from gpunn.errors import DataError
 from gpunn.files import open_regular
 
@@ -105,11 +107,40 @@ def read_inputs(
         known = ", ".join(known.image for known in KINDS if known.image)
         raise DataError(f"{path} is no file that can be read: give an image ({known}), .npy, .npz or IDX, {found}")
     size = image_shape(path, shape)
+    if trained_on is not None and trained_on.from_files:
+        as_trained = _as_in_training(path, kind.image, size, invert, note, trained_on)
+        if as_trained is not None:
+            return as_trained.reshape(1, *shape)
     pixels = read_image(path, kind.image, size, invert, note, trained_on)
     # Of two rows all is border, and networks that were trained on patches of one colour are asked about such.
     if min(size[:2]) > 2 and (trained_on is None or trained_on.is_drawn) and not are_drawn(pixels[None])[0]:
         raise DataError(f"{path}: nothing is drawn in it: give an image with a drawing")
     return (pixels if trained_on is None else trained_on.as_inputs(pixels)).reshape(1, *shape)
+
+
+def _as_in_training(
+    path: Path,
+    form: str,
+    size: tuple[int, int, int],
+    invert: str,
+    note: Callable[[str], None],
+    trained_on: TrainingInputs,
+) -> NDArray[np.uint8] | None:
+    """Read an image as those of a folder were; None where it is a drawing whose dark and light are to be exchanged."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pixels, (height, width) = read_pixels(path, form, size)
+    if trained_on.is_grey and trained_on.is_drawn:
+        unit = pixels[None] / np.float32(255)
+        is_light = float(np.median(borders(unit))) > 0.5
+        is_other = trained_on.ground == ("dark" if is_light else "light")
+        if invert == "auto" and (is_other or not are_drawn(unit)[0]):
+            return None
+    if invert == "always":
+        return None
+    if (height, width) != size[:2]:
+        note(f"{path}: {width} × {height} pixels, fitted into {size[1]} × {size[0]}")
+    return pixels
 
 
 def _as_samples(path: Path, array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:

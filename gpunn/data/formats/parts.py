@@ -14,6 +14,9 @@ class ReadOptions:
     """How a source is read; None leaves the choice to the reader. See `load_data`."""
 
     memory_map: bool | None = None
+    image_size: tuple[int, int] | None = None
+    colours: str | None = None
+    target: str | None = None
 
 
 class Parts(NamedTuple):

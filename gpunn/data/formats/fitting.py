@@ -1,0 +1,111 @@
+"""Fit image files in whole into one size, as bytes: alike for a training on a folder and for a later prediction."""
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpunn.data.formats.bounded import reading
+from gpunn.data.formats.image import (
+    EXIF,
+    Decoded,
+    Planes,
+    content_of,
+    decode,
+    fitted,
+    fitted_size,
+    gif_size,
+    needed_parts,
+    on_ground,
+    opened_image,
+    orientation_of,
+    planes_of,
+    upright,
+)
+from gpunn.data.training_inputs import borders
+from gpunn.files import open_regular
+
+_SPARE = 2  # times the size that a JPEG keeps at least when it is shrunk while it is decoded
+_MOST_WHOLE = 1 << 22  # pixels of an image that is converted in one piece
+_START = 1 << 16  # bytes in which the header of most images lies
+
+
+class ImageHeader(NamedTuple):
+    """Upright size of an image, and whether its kind of pixels has no colours."""
+
+    height: int
+    width: int
+    is_grey: bool
+
+
+def read_header(path: Path, form: str) -> ImageHeader:
+    """Read size and colours of an image, of most formats from the first bytes alone; Pillow may warn meanwhile."""
+    with reading(path), open_regular(path) as file:
+        start = file.read(_START)
+    if form in ("JPEG", "PNG", "BMP", "PPM"):
+        with suppress(Exception):  # of a header that is longer, or damaged
+            return _header(form, start)
+    content = content_of(path, form)
+    with reading(path, "the image is damaged", "get it again, or remove it", (Exception,)):
+        content = needed_parts(form, content)
+        if form == "GIF":
+            gif_size(content)
+        return _header(form, content)
+
+
+def _header(form: str, content: bytes) -> ImageHeader:
+    with opened_image(form, content) as image:
+        (width, height), mode = image.size, image.mode
+        is_grey = mode in ("1", "L", "LA", "La", "F") or mode.startswith("I")
+        if mode == "P" and image.palette is not None:
+            colours = np.frombuffer(bytes(image.palette.palette), np.uint8)
+            step = len(image.palette.mode)
+            colours = colours[: len(colours) // step * step].reshape(-1, step)
+            is_grey = bool((colours[:, :3] == colours[:, :1]).all())
+    exif = content.partition(EXIF)[2] if form == "JPEG" else b""
+    return ImageHeader(height, width, is_grey) if orientation_of(exif) <= 4 else ImageHeader(width, height, is_grey)
+
+
+def read_pixels(path: Path, form: str, shape: tuple[int, int, int]) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """Read an image as bytes (height, width, channels), fitted in whole, proportions kept, with its upright size.
+
+    It is turned as EXIF says, laid on white where it is transparent (on black where only that shows it), shrunk to
+    means over areas or enlarged linearly; around it is the median colour of its border. Pillow may warn meanwhile.
+    """
+    height, width, channels = shape
+
+    def take(decoded: Decoded) -> NDArray[np.uint8] | Planes:
+        image, mode = decoded.images[0], "L" if channels == 1 else "RGB"
+        is_large = image.mode != mode and image.width * image.height > _MOST_WHOLE
+        if decoded.is_deep or image.has_transparency_data or image.mode[0] in "IF" or is_large:
+            return planes_of(decoded)
+        return _small(decoded, mode)
+
+    taken, size = decode(path, form, shape, take, _SPARE)
+    if isinstance(taken, tuple):
+        pixels = on_ground(taken, None)
+        border = np.median(borders(pixels[None])[0], axis=0)
+        pixels = pixels if size == (height, width) else fitted(pixels, size, height, width, border)
+        return np.asarray(np.rint(255 * pixels), np.uint8), size
+    if taken.shape == shape:
+        return taken, size
+    field = np.empty(shape, np.uint8)
+    field[:] = np.rint(np.median(borders(taken[None])[0], axis=0))
+    top, left = (height - taken.shape[0]) // 2, (width - taken.shape[1]) // 2
+    field[top : top + taken.shape[0], left : left + taken.shape[1]] = taken
+    return field, size
+
+
+def _small(decoded: Decoded, mode: str) -> NDArray[np.uint8]:
+    """Return opaque pixels of 8 bits, scaled to fit, all by Pillow, which lets other threads work meanwhile."""
+    from PIL import Image
+
+    given = decoded.images[0]
+    image: Any = given if given.mode == mode else given.convert(mode)
+    rows, columns = fitted_size(decoded.size, *decoded.wanted[:2])
+    if image.size != (columns, rows):
+        is_smaller = rows < image.height or columns < image.width
+        image = image.resize((columns, rows), Image.Resampling.BOX if is_smaller else Image.Resampling.BILINEAR)
+    return upright(np.asarray(image).reshape(rows, columns, len(mode)), decoded.orientation)

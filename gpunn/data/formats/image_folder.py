@@ -1,0 +1,326 @@
+"""Find the images of a folder, and what each of them is: class folders, folders of parts, or a list beside them."""
+
+import os
+import re
+import stat
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpunn.data.formats.image_list import listed_targets, read_list
+from gpunn.data.formats.inputs import kind_of_file
+from gpunn.errors import DataError
+
+_SUFFIXES = frozenset(
+    (".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".pbm", ".pgm", ".ppm", ".pnm", ".gif", ".webp")
+)
+_HIDDEN = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "lost+found"))
+_PARTS = {
+    "train": ("train", "training"),
+    "validation": ("val", "validation", "valid", "dev"),
+    "test": ("test", "testing"),
+}
+_PART_OF = {name: part for part, names in _PARTS.items() for name in names}
+_LISTS = ("metadata.csv", "metadata.jsonl")
+_MOST_FILES, _MOST_FOLDERS = 1 << 22, 1 << 18
+_MOST_LOOKED, _DEEPEST = 1000, 8  # files and folders, and folders in one another, to find a first image in
+_SHOWN = 3  # names in a line about many
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """An image by its name in the folder; its size and time tell whether it has changed."""
+
+    name: str
+    nbytes: int
+    time: int
+
+
+@dataclass(frozen=True)
+class ImagePart:
+    """Images of one part of a data set, their targets, and the folder that their names are in."""
+
+    folder: Path
+    files: Sequence[ImageFile]
+    targets: NDArray[Any]
+
+
+@dataclass
+class ImageFolder:
+    """Images by part ("train", and "validation" and "test" where there are such), names of classes, and remarks."""
+
+    folder: Path
+    parts: dict[str, ImagePart] = field(default_factory=dict)
+    class_names: tuple[str, ...] | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+class _Looking:
+    """Files of a folder that are looked at, counted, and those that are no images."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.files, self.folders = folder, 0, 0
+        self.skipped: list[str] = []
+        self.mends: dict[str, str] = {}
+
+    def entries(self, folder: Path) -> tuple[list[os.DirEntry[str]], list[os.DirEntry[str]]]:
+        """Return the folders and the files in one, without hidden ones, in natural order of their names."""
+        self.folders += 1
+        try:
+            with os.scandir(folder) as found:
+                there = [entry for entry in found if not _is_hidden(entry.name)]
+            there.sort(key=lambda entry: _natural(entry.name))
+            are_folders = [entry.is_dir() for entry in there]
+            folders = [entry for entry, is_folder in zip(there, are_folders, strict=True) if is_folder]
+            files = [entry for entry, is_folder in zip(there, are_folders, strict=True) if not is_folder]
+        except OSError as error:
+            raise DataError(f"{folder}: cannot be read ({error.strerror or error}): check its rights") from None
+        self.files += len(files)
+        if self.files > _MOST_FILES or self.folders > _MOST_FOLDERS:
+            raise DataError(f"{self.folder}: more than {_MOST_FILES:,} files or {_MOST_FOLDERS:,} folders: give a part")
+        return folders, files
+
+    def images(self, folder: Path, inner: bool = True) -> list[ImageFile]:
+        """Return the images of a folder, and of the folders in it; a link back to one above is not followed."""
+        found: list[ImageFile] = []
+        seen: set[tuple[int, int]] = set()
+        stack = [folder]
+        while stack:
+            here = stack.pop()
+            try:
+                status = here.stat()
+            except OSError as error:
+                raise DataError(f"{here}: cannot be read ({error.strerror or error}): check its rights") from None
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            folders, files = self.entries(here)
+            found += [image for entry in files if (image := self.image(Path(entry.path))) is not None]
+            if inner:
+                stack += [Path(entry.path) for entry in reversed(folders)]
+        return found
+
+    def image(self, path: Path) -> ImageFile | None:
+        """Return a file by its name if it is an image, told by its ending, else by its first bytes."""
+        try:
+            status = path.stat()
+        except OSError:
+            status = None
+        is_image = status is not None and stat.S_ISREG(status.st_mode)
+        if is_image and path.suffix.lower() not in _SUFFIXES:
+            kind = kind_of_file(path, "check its rights, or remove it")
+            is_image = bool(kind.image)
+            if kind.mend and not is_image:
+                self.mends.setdefault(kind.name, kind.mend)
+        name = path.relative_to(self.folder).as_posix()
+        if not is_image or status is None:
+            self.skipped.append(name)
+            return None
+        return ImageFile(name, status.st_size, status.st_mtime_ns)
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith((".", "~")) or name.lower() in _HIDDEN
+
+
+def _natural(name: str) -> tuple[list[Any], str]:
+    """Return a key by which img2 comes before img10."""
+    pieces = re.split(r"(\d+)", name)
+    return [int(piece) if number % 2 else piece for number, piece in enumerate(pieces)], name
+
+
+def shown(names: Sequence[str]) -> str:
+    """Name a few of many."""
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def holds_images(folder: Path) -> bool:
+    """Tell quickly whether a folder is one of images: whether one is found where they would be looked for."""
+    looking, stack = _Looking(folder), [(folder, 0)]
+    while stack and looking.folders < _MOST_LOOKED:
+        here, depth = stack.pop()
+        try:
+            folders, files = looking.entries(here)
+        except DataError:
+            continue
+        if any(Path(entry.name).suffix.lower() in _SUFFIXES for entry in files):
+            return True
+        with suppress(DataError):  # files whose names do not say what they are
+            if any(kind_of_file(Path(entry.path), "").image for entry in files[:_MOST_LOOKED] if "." not in entry.name):
+                return True
+        stack += [(Path(entry.path), depth + 1) for entry in reversed(folders)] if depth < _DEEPEST else []
+    return False
+
+
+def find_images(folder: Path, target: str | None = None) -> ImageFolder:
+    """Find the images of a folder, with labels or numbers, or raise a DataError that says what was expected."""
+    looking, found = _Looking(folder), ImageFolder(folder)
+    folders, files = looking.entries(folder)
+    parts = _parts_of(folder, looking, folders)
+    if parts:
+        others = [entry.name for entry in folders if entry.name not in {path.name for path in parts.values()}]
+        if others:
+            found.notes.append(f"{folder}: {shown(others)}: left out beside the folders {_names(parts.values())}")
+        _read_parts(found, looking, parts, target)
+    elif listed := _list_in(folder, files) or _other_list(folder, folders, files):
+        _read_list(found, looking, {"": listed}, target)
+    elif folders:
+        _read_classes(found, looking, {"train": (folder, folders)})
+        if stray := [entry.name for entry in files if Path(entry.name).suffix.lower() in _SUFFIXES]:
+            found.notes.append(f"{folder}: {shown(stray)}: left out, they lie in no class folder")
+    else:
+        raise _no_labels(folder, looking)
+    if looking.skipped:
+        mends = "".join(f"; {name}: {mend}" for name, mend in list(looking.mends.items())[:_SHOWN])
+        count = f"{len(looking.skipped):,} file{'s' * (len(looking.skipped) > 1)}"
+        found.notes.append(f"{folder}: {count} skipped that are no images ({shown(looking.skipped)}){mends}")
+    return found
+
+
+def _names(paths: Any) -> str:
+    return ", ".join(path.name for path in paths)
+
+
+def _parts_of(folder: Path, looking: _Looking, folders: Sequence[os.DirEntry[str]]) -> dict[str, Path]:
+    """Return the folders of the parts where there are such: train, and others or nothing beside it."""
+    by_part: dict[str, list[Path]] = {}
+    for entry in folders:
+        if part := _PART_OF.get(entry.name.lower()):
+            by_part.setdefault(part, []).append(Path(entry.path))
+    named = sum(map(len, by_part.values()))
+    if "train" not in by_part or (len(by_part) == 1 and len(folders) > 1):
+        if named and named == len(folders):
+            there = ", ".join(entry.name for entry in folders)
+            raise DataError(f"{folder}: holds {there}, but no train: call the folder to learn from train")
+        return {}
+    if named < len(folders):  # perhaps classes that are called so
+        inner, files = looking.entries(by_part["train"][0])
+        if not inner and not _list_in(by_part["train"][0], files):
+            return {}
+    for part, paths in by_part.items():
+        if len(paths) > 1:
+            raise DataError(f"{folder}: {_names(paths)} are all folders of the {part} set: keep one of them")
+    return {part: by_part[part][0] for part in _PARTS if part in by_part}
+
+
+def _list_in(folder: Path, files: Sequence[os.DirEntry[str]]) -> Path | None:
+    there = [entry.name for entry in files if entry.name.lower() in _LISTS]
+    if len(there) > 1:
+        raise DataError(f"{folder}: holds {' and '.join(there)}: keep one of them")
+    return folder / there[0] if there else None
+
+
+def _other_list(folder: Path, folders: Sequence[os.DirEntry[str]], files: Sequence[os.DirEntry[str]]) -> Path | None:
+    """Return the only CSV beside images that lie in one heap, in the folder or in the only one in it."""
+    lists = [entry.name for entry in files if Path(entry.name).suffix.lower() in (".csv", ".tsv", ".jsonl")]
+    if not lists or len(folders) > 1:
+        return None
+    if len(lists) > 1:
+        raise DataError(f"{folder}: holds several lists, {shown(lists)}: keep one, or call it metadata.csv")
+    return folder / lists[0]
+
+
+def _no_labels(folder: Path, looking: _Looking) -> DataError:
+    images = looking.images(folder)
+    layouts = "a folder for each class, or a list with the columns file_name and label (metadata.csv)"
+    if not images:
+        return DataError(f"{folder}: no images are in it: give {layouts}")
+    return DataError(f"{folder}: {len(images):,} images, but nothing says what they are: give {layouts}")
+
+
+def _read_parts(found: ImageFolder, looking: _Looking, parts: dict[str, Path], target: str | None) -> None:
+    inside = {part: (path, *looking.entries(path)) for part, path in parts.items()}
+    lists = {part: _list_in(path, files) for part, (path, _, files) in inside.items()}
+    if lists["train"] is None and not inside["train"][1]:
+        if listed := _list_in(found.folder, looking.entries(found.folder)[1]):
+            return _read_list(found, looking, {"": listed}, target)
+        raise _no_labels(parts["train"], looking)
+    if lists["train"] is None:
+        return _read_classes(found, looking, {part: (path, folders) for part, (path, folders, _) in inside.items()})
+    if without := [parts[part] for part, path in lists.items() if path is None]:
+        raise DataError(f"{without[0]}: has no metadata.csv as {parts['train']} has: add one")
+    return _read_list(found, looking, {part: path for part, path in lists.items() if path is not None}, target)
+
+
+def _read_classes(
+    found: ImageFolder, looking: _Looking, parts: dict[str, tuple[Path, Sequence[os.DirEntry[str]]]]
+) -> None:
+    """Read the images of class folders; classes are those of train that have images."""
+    for part, (path, folders) in parts.items():
+        by_class = {entry.name: looking.images(Path(entry.path)) for entry in folders}
+        empty = sorted(name for name, files in by_class.items() if not files)
+        if part == "train":
+            found.class_names = tuple(sorted(name for name, files in by_class.items() if files))
+            if not found.class_names:
+                raise _no_labels(path, looking)
+            if len(found.class_names) == 1:
+                raise _one_class(path, found.class_names[0], empty, looking)
+        known = found.class_names or ()
+        if unknown := sorted(name for name, files in by_class.items() if files and name not in known):
+            mend = "put images of it there too, or remove the folder"
+            raise DataError(f"{path / unknown[0]}: class {unknown[0]} has no images in train: {mend}")
+        if not any(by_class.values()):
+            raise DataError(f"{path}: no images are in it: put some there, or remove the folder")
+        if empty:
+            found.notes.append(f"{path}: no images are in {shown(empty)}: {'left out' if part == 'train' else 'none'}")
+        files = [file for name in known for file in by_class.get(name, ())]
+        counts = [len(by_class.get(name, ())) for name in known]
+        found.parts[part] = ImagePart(found.folder, files, np.repeat(np.arange(len(known), dtype=np.int32), counts))
+
+
+def _one_class(path: Path, name: str, empty: Sequence[str], looking: _Looking) -> DataError:
+    inner = [entry.name for entry in looking.entries(path / name)[0]]
+    if len(inner) > 1:
+        return DataError(f"{path}: all images are in {name}: did you mean {path / name}?")
+    others = f" ({shown(empty)} {'are' if len(empty) > 1 else 'is'} empty)" if empty else ""
+    return DataError(f"{path}: only one class, {name}, has images{others}: give a folder for each class")
+
+
+def _read_list(found: ImageFolder, looking: _Looking, lists: dict[str, Path], target: str | None) -> None:
+    """Read the images of lists, by part, or of one list, whose names may begin with the part."""
+    are_floats: bool | None = None
+    for part, path in lists.items():
+        roots = [path.parent, *(Path(entry.path) for entry in looking.entries(path.parent)[0][:1])]
+        listed = read_list(path, target, lambda text, roots=roots: _lies_in(text, roots) is not None)  # type: ignore[misc]
+        targets, names = listed_targets(listed, found.class_names, are_floats=are_floats)
+        are_floats, found.class_names = names is None, names
+        files, groups = [], []
+        for number, name in enumerate(listed.names):
+            root = _lies_in(name, roots)
+            image = None if root is None else looking.image(root / name)
+            if image is None:
+                wrong = "is not in the folder" if root is None else "is no image"
+                raise DataError(f"{listed.where(number)}: {name} {wrong}: mend the name, or remove the row")
+            files.append(image)
+            groups.append(_PART_OF.get(name.split("/")[0].lower(), "") if "/" in name and not part else "")
+        if "train" in groups and "" not in groups:
+            for group in _PARTS:
+                chosen = [number for number, own in enumerate(groups) if own == group]
+                if chosen:
+                    found.parts[group] = ImagePart(found.folder, [files[n] for n in chosen], targets[chosen])
+        else:
+            found.parts[part or "train"] = ImagePart(found.folder, files, targets)
+        unlisted = {image.name for image in looking.images(path.parent)} - {image.name for image in files}
+        if unlisted:
+            found.notes.append(f"{path}: {len(unlisted):,} images are not listed: left out ({shown(sorted(unlisted))})")
+        own = path.relative_to(found.folder).as_posix()
+        looking.skipped = [name for name in looking.skipped if name != own]
+
+
+def _lies_in(name: str, roots: Sequence[Path]) -> Path | None:
+    """Return the folder in which a name is that of a file."""
+    if not name or "\0" in name or len(name) > 4096:
+        return None
+    for root in roots:
+        try:
+            if (root / name).is_file():
+                return root
+        except (OSError, ValueError):
+            continue
+    return None

@@ -1,0 +1,168 @@
+"""Images that were decoded once, kept in the user's cache, so that the next run begins at once.
+
+A file is a line of JSON, padded to a page, and the bytes of all images of a part (n, height, width, channels).
+"""
+
+import hashlib
+import json
+import logging
+import math
+import os
+import re
+import secrets
+import shutil
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpunn.backend.limits import size
+from gpunn.data.download import user_cache
+from gpunn.data.formats.image_folder import ImagePart
+from gpunn.data.memmap import in_blocks
+from gpunn.files import open_regular
+
+log = logging.getLogger(__name__)
+
+_FORMAT = 1  # to be raised where the same files and options would give other bytes
+_HEADER = 4096  # bytes, of whole pages
+_MOST_BYTES, _LEFT_FREE = 32 << 30, 1 << 30  # of all that is kept, and of the disk that stays free
+_KEPT = 4  # sizes and colours of the same images
+_OLD = 24 * 3600  # seconds after which what a killed process had begun to write is removed
+_ENDING, _TEMPORARY = ".images", ".tmp"
+
+
+class Kept(NamedTuple):
+    """Images from a cache, in their file, and what was noted about them."""
+
+    images: NDArray[np.uint8]
+    facts: dict[str, Any]
+
+
+class ImageCache:
+    """The place of one part of a folder in the cache, named by its files; a file is named by the shape of an image.
+
+    Args:
+        folder: Folder of the images.
+        part: "train", "validation" or "test".
+        images: Images of the part.
+        asked: Size and colours that were asked for, each None where what suits the images is chosen.
+    """
+
+    def __init__(self, folder: Path, part: str, images: ImagePart, asked: tuple[Any, int | None]) -> None:
+        listing = hashlib.sha256(f"{_FORMAT}\n".encode())
+        for file in images.files:
+            listing.update(f"{file.name!r} {file.nbytes} {file.time}\n".encode())
+        name = re.sub(r"[^\w.-]+", "_", folder.name, flags=re.ASCII)[:40].lstrip(".") or "images"
+        place = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:12]
+        self.place, self.path = user_cache() / "images" / f"{name}-{place}", Path()
+        self.count, self._of_files = len(images.files), f"{part}-{listing.hexdigest()[:16]}-"
+        self._size, self._channels = asked
+        self._asked = [self._size and list(self._size), self._channels]
+
+    def _path(self, shape: tuple[int, ...]) -> Path:
+        return self.place / f"{self._of_files}{'x'.join(map(str, shape))}{_ENDING}"
+
+    def find(self) -> Kept | None:
+        """Return the images that are kept, or None; those of a damaged file are made again."""
+        if self._size and self._channels:
+            return self._read(self._path((*self._size, self._channels)))
+        there = sorted(self.place.glob(f"{self._of_files}*{_ENDING}")) if self.place.is_dir() else ()
+        return next((kept for path in there if (kept := self._read(path, self._asked)) is not None), None)
+
+    def _read(self, path: Path, asked: Any = None) -> Kept | None:
+        try:
+            with open_regular(path, follow_links=False) as file:
+                header, nbytes = file.read(_HEADER), os.fstat(file.fileno()).st_size
+            table = json.loads(header)
+            if asked is not None and table["asked"] != asked:
+                return None
+            shape = tuple(table["shape"])
+            is_whole = len(shape) == 4 and all(type(length) is int and length > 0 for length in shape)
+            if not is_whole or shape[0] != self.count or path != self._path(shape[1:]):
+                raise ValueError("it is of other images")
+            if nbytes != _HEADER + math.prod(shape) or not isinstance(table["facts"], dict):
+                raise ValueError("its size is another")
+            images = np.asarray(np.memmap(path, np.uint8, "r", _HEADER, shape))
+            if _checksum(images) != table["crc"]:
+                raise ValueError("its content has changed")
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            if not isinstance(error, NotADirectoryError):  # the cache of a user without a home
+                reason = getattr(error, "strerror", None) or ("it is damaged" if isinstance(error, KeyError) else error)
+                log.warning("%s cannot be used (%s): the images are decoded again", path, reason)
+            return None
+        with suppress(OSError):
+            os.utime(path)  # what was not used for longest is removed first
+        self.path = path
+        return Kept(images, table["facts"])
+
+    @contextmanager
+    def writing(self, shape: tuple[int, int, int]) -> Iterator[Callable[[NDArray[np.uint8]], None]]:
+        """Give a function that takes the images piece by piece; OSError where they cannot be kept.
+
+        The `facts` of this object at the end are kept with them. The name shows the images only when all are there.
+        """
+        nbytes, self.facts = self.count * math.prod(shape), dict[str, Any]()
+        self.place.mkdir(parents=True, exist_ok=True)
+        self.path = self._path(shape)
+        if shutil.disk_usage(self.place).free < nbytes + _LEFT_FREE:
+            raise OSError(f"{size(nbytes)} are more than its disk has free")
+        temporary, crc, written = self.place / f".{self.path.name}.{secrets.token_hex(4)}{_TEMPORARY}", 0, 0
+        try:
+            with temporary.open("xb") as file:
+                file.write(bytes(_HEADER))
+
+                def write(images: NDArray[np.uint8]) -> None:
+                    nonlocal crc, written
+                    content = np.ascontiguousarray(images).data.cast("B")
+                    file.write(content)
+                    crc, written = zlib.crc32(content, crc), written + len(images)
+
+                yield write
+                table = {"format": _FORMAT, "shape": [written, *shape], "crc": crc, "facts": self.facts}
+                table["asked"] = self._asked
+                file.seek(0)
+                file.write(json.dumps(table).encode().ljust(_HEADER - 1) + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self.path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # of another process that removes the same
+            self._remove_old()
+
+    def _remove_old(self) -> None:
+        """Remove images of other files in this folder, all but a few sizes of these, and the least used of all."""
+        now, part = time.time(), self._of_files.split("-")[0]
+        for path in self.place.glob(f".*{_TEMPORARY}"):
+            if path.stat().st_mtime < now - _OLD:
+                path.unlink(missing_ok=True)
+        ours = list(self.place.glob(f"{part}-*{_ENDING}"))
+        same = sorted((path for path in ours if path.name.startswith(self._of_files)), key=_used, reverse=True)
+        for path in {*ours} - {*same[:_KEPT]}:
+            path.unlink(missing_ok=True)
+        left = _MOST_BYTES
+        for path in sorted(self.place.parent.glob(f"*/*{_ENDING}"), key=_used, reverse=True):
+            left -= path.stat().st_size
+            if left < 0 and path != self.path:
+                path.unlink(missing_ok=True)
+                with suppress(OSError):  # there are others in it
+                    path.parent.rmdir()
+
+
+def _used(path: Path) -> int:
+    return path.stat().st_mtime_ns
+
+
+def _checksum(images: NDArray[np.uint8]) -> int:
+    crc = 0
+    for _, rows in in_blocks(images):
+        crc = zlib.crc32(np.ascontiguousarray(rows).data.cast("B"), crc)
+    return crc

@@ -1,0 +1,289 @@
+"""Data from a folder of images: found, decoded on all cores into the cache, and fitted to one size."""
+
+import logging
+import math
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpunn.backend.limits import free_bytes, require, size
+from gpunn.data.dataset import Data
+from gpunn.data.formats.bounded import MAPPED_FROM
+from gpunn.data.formats.fitting import ImageHeader, read_header, read_pixels
+from gpunn.data.formats.image_folder import ImageFile, ImagePart, find_images, shown
+from gpunn.data.formats.inputs import kind_of_file
+from gpunn.data.formats.parts import ReadOptions
+from gpunn.data.image_cache import ImageCache
+from gpunn.data.samples import Samples
+from gpunn.errors import DataError, OptionError
+from gpunn.kernels.cores import cores
+
+log = logging.getLogger(__name__)
+
+COLOURS = {"grey": 1, "rgb": 3}
+_USUAL_SIDE, _LEAST_SIDE, _MOST_SIDE = 64, 16, 4096  # pixels
+_PROBED, _CHUNK = 64, 16
+_DAMAGED = "get it again, or remove it"
+
+
+class _ColouredError(Exception):
+    """An image has colours where those looked at first had none."""
+
+
+def read_image_folder(folder: Path, split: dict[str, Any], options: ReadOptions) -> Data:
+    """Load a folder of images; see `docs/data.md` for what it may look like."""
+    found = find_images(folder, options.target)
+    for note in found.notes:
+        log.warning("%s", note)
+    train = found.parts["train"]
+    images, facts, kept = _images(folder, "train", train, options.image_size, options.colours, options.memory_map)
+    shape, classes = images.shape[1:], len(found.class_names or ())
+
+    def part(name: str) -> Samples:
+        own = found.parts[name]
+        repeated = _repeated(train, own)
+        if repeated:
+            those = f"{len(repeated):,} images of {name} are in train too ({shown(repeated)})"
+            log.warning("%s: %s, so its figures flatter", folder, those)
+        channels = "grey" if shape[2] == 1 else "rgb"
+        pixels, _, _ = _images(folder, name, own, shape[:2], channels, options.memory_map)
+        return Samples(pixels, own.targets, 1 / 255, classes, from_files=True)
+
+    try:
+        samples = Samples(images, train.targets, 1 / 255, classes, from_files=True)
+        if "validation" in found.parts and split["validation"] not in (0, "test"):
+            split = split | {"validation": part("validation")}
+        test = partial(part, "test") if "test" in found.parts else None
+        data = Data.from_samples(samples, test=test, class_names=found.class_names, name=folder.name, **split)
+    except DataError as error:
+        raise DataError(f"{folder}: {error}") from None
+    counts = {name: len(own.files) for name, own in found.parts.items()}
+    data.source_note = _described(counts, found.class_names, train.targets, facts, shape, kept)
+    log.info("%s", data.source_note)
+    return data
+
+
+def checked_image_size(given: Any) -> tuple[int, int] | None:
+    """Return (height, width) of a side, a pair or nothing; raise OptionError for anything else."""
+    if given is None or (isinstance(given, tuple | list) and not given):
+        return None
+    sides = tuple(given) if isinstance(given, tuple | list) else (given, given)
+    if len(sides) != 2 or not all(type(side) is int and 0 < side <= _MOST_SIDE for side in sides):
+        expected = f"a side, or (height, width), each from 1 to {_MOST_SIDE:,}"
+        raise OptionError(f"image_size is {expected}, got {given!r}")
+    return sides[0], sides[1]
+
+
+def checked_colours(given: Any) -> str | None:
+    """Return "grey", "rgb" or None; raise OptionError for anything else."""
+    if given is None or given == "":
+        return None
+    if not isinstance(given, str) or given not in COLOURS:
+        raise OptionError(f"colours are grey or rgb, got {given!r}: leave them out for what suits the images")
+    return given
+
+
+def _images(
+    folder: Path, name: str, part: ImagePart, image_size: Any, colours: str | None, memory_map: bool | None
+) -> tuple[NDArray[np.uint8], dict[str, Any], str]:
+    """Return the images of a part, what is known of them, and where they are kept: from the cache, or decoded now."""
+    cache = ImageCache(folder, name, part, (image_size, COLOURS[colours] if colours else None))
+    kept = cache.find()
+    if kept is None:
+        with warnings.catch_warnings():  # here, and not in threads, which would change them for each other
+            warnings.simplefilter("ignore")
+            shape, is_grey = _shape(part, image_size, colours)
+            try:
+                decoded = _decoded(part, shape, cache, is_grey=is_grey)
+            except _ColouredError:
+                shape = (*shape[:2], 3)
+                decoded = _decoded(part, shape, cache, is_grey=False)
+        if decoded is not None:
+            return *decoded, ""
+        kept = cache.find()
+        if kept is None:  # removed by another process, or not to be read
+            decoded = _decoded(part, shape, None, is_grey=False)
+            assert decoded is not None
+            return *decoded, ""
+    images, nbytes = kept.images, kept.images.nbytes
+    where = f"; decoded, they lie in {cache.path} ({size(nbytes)})"
+    if memory_map or (memory_map is None and (nbytes >= MAPPED_FROM or 3 * nbytes > free_bytes())):
+        return images, kept.facts, where
+    require(nbytes, str(folder))
+    return np.array(images), kept.facts, where
+
+
+def _shape(part: ImagePart, image_size: Any, colours: str | None) -> tuple[tuple[int, int, int], bool]:
+    """Choose size and channels where they are not given, and tell whether images of RGB are to be checked for grey."""
+    if image_size and colours:
+        return (*image_size, COLOURS[colours]), False
+    headers = list(_in_order(part, "looking at images", _header_of))
+    height, width = image_size or _suiting({(header.height, header.width) for header in headers})
+    if colours or all(header.is_grey for header in headers):
+        return (height, width, COLOURS[colours or "grey"]), False
+    # Grey images are often kept as RGB.
+    coloured = [file for file, header in zip(part.files, headers, strict=True) if not header.is_grey]
+    step = -(-len(coloured) // _PROBED)
+    for file in coloured[::step]:
+        pixels, _ = _pixels_of(part, file, (height, width, 3))
+        if (pixels != pixels[..., :1]).any():
+            return (height, width, 3), False
+    return (height, width, 1), True
+
+
+def _suiting(sizes: set[tuple[int, int]]) -> tuple[int, int]:
+    """Choose a size: that of the images where it is one and small, it made small, or else a square."""
+    longest = max(max(size) for size in sizes)
+    if len(sizes) == 1:
+        (only,) = sizes
+        if longest <= _USUAL_SIDE:
+            return only
+        height, width = (max(1, round(side * _USUAL_SIDE / longest)) for side in only)
+        if min(height, width) >= _LEAST_SIDE:
+            return height, width
+    side = min(longest, _USUAL_SIDE)
+    return side, side
+
+
+def _decoded(
+    part: ImagePart, shape: tuple[int, int, int], cache: ImageCache | None, *, is_grey: bool
+) -> tuple[NDArray[np.uint8], dict[str, Any]] | None:
+    """Decode images into the cache, or, where that cannot be written, into memory, which is returned."""
+    read = partial(_pixels_of, shape=shape, is_grey=is_grey)
+    facts: dict[str, Any] = {}
+    if cache is not None:
+        try:
+            with cache.writing(shape) as write:
+                for pixels in _gathered(part, read, facts):
+                    write(pixels)
+                cache.facts = facts
+        except OSError as error:
+            reason = error.strerror or error
+            log.warning("%s cannot be written (%s): the images are decoded at each start", cache.place, reason)
+        else:
+            return None
+    require(len(part.files) * math.prod(shape), str(part.folder))
+    images, start = np.empty((len(part.files), *shape), np.uint8), 0
+    for pixels in _gathered(part, read, facts := {}):
+        images[start : start + len(pixels)] = pixels
+        start += len(pixels)
+    return images, facts
+
+
+def _gathered(
+    part: ImagePart, read: Callable[..., tuple[NDArray[np.uint8], tuple[int, int]]], facts: dict[str, Any]
+) -> Iterator[NDArray[np.uint8]]:
+    """Give decoded images piece by piece, and note their smallest and largest size."""
+    rows: list[NDArray[np.uint8]] = []
+    for pixels, (height, width) in _in_order(part, "decoding images", read):
+        area = [width, height]
+        facts["smallest"] = min(facts.get("smallest", area), area, key=math.prod)
+        facts["largest"] = max(facts.get("largest", area), area, key=math.prod)
+        rows.append(pixels)
+        if len(rows) == _CHUNK:
+            yield np.stack(rows)
+            rows = []
+    if rows:
+        yield np.stack(rows)
+
+
+def _in_order(part: ImagePart, what: str, read: Callable[[ImagePart, ImageFile], Any]) -> Iterator[Any]:
+    """Give what is read of each image, in order, while all cores read ahead; an error is that of the first image."""
+    from tqdm import tqdm
+
+    def read_some(files: Sequence[ImageFile]) -> list[Any]:
+        return [read(part, file) for file in files]
+
+    count, workers = len(part.files), max(1, cores())
+    pieces = (part.files[start : start + _CHUNK] for start in range(0, count, _CHUNK))
+    ahead: deque[Future[list[Any]]] = deque()
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="gpunn-images")
+    try:
+        with tqdm(total=count, desc=what, unit="", leave=False, disable=None) as bar:
+            for piece in pieces:
+                ahead.append(pool.submit(read_some, piece))
+                if len(ahead) > 4 * workers:
+                    done = ahead.popleft().result()
+                    yield from done
+                    bar.update(len(done))
+            while ahead:
+                done = ahead.popleft().result()
+                yield from done
+                bar.update(len(done))
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _header_of(part: ImagePart, file: ImageFile) -> ImageHeader:
+    path = part.folder / file.name
+    return read_header(path, _form(path))
+
+
+def _pixels_of(
+    part: ImagePart, file: ImageFile, shape: tuple[int, int, int], *, is_grey: bool = False
+) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    path = part.folder / file.name
+    pixels, given = read_pixels(path, _form(path), (*shape[:2], 3) if is_grey else shape)
+    if is_grey:
+        if (pixels != pixels[..., :1]).any():
+            raise _ColouredError
+        pixels = pixels[..., :1]
+    return pixels, given
+
+
+def _form(path: Path) -> str:
+    kind = kind_of_file(path, _DAMAGED)
+    if not kind.image:
+        found = f"this is {kind.name}: {kind.mend}" if kind.mend else f"got {kind.name}: {_DAMAGED}"
+        raise DataError(f"{path}: expected an image, {found}")
+    return kind.image
+
+
+def _repeated(train: ImagePart, other: ImagePart) -> list[str]:
+    """Return the names of images in another part that are in train to the last byte."""
+    by_size: dict[int, list[ImageFile]] = {}
+    for file in train.files:
+        by_size.setdefault(file.nbytes, []).append(file)
+    contents: dict[str, bytes] = {}
+
+    def content(part: ImagePart, file: ImageFile) -> bytes:
+        if file.name not in contents:
+            from hashlib import file_digest
+
+            with suppress(OSError), (part.folder / file.name).open("rb") as opened:
+                contents[file.name] = file_digest(opened, "sha256").digest()
+        return contents.get(file.name, file.name.encode(errors="replace"))
+
+    return [
+        file.name
+        for file in other.files
+        if any(content(train, same) == content(other, file) for same in by_size.get(file.nbytes, ()))
+    ]
+
+
+def _described(
+    counts: dict[str, int],
+    class_names: Sequence[str] | None,
+    targets: NDArray[Any],
+    facts: dict[str, Any],
+    shape: tuple[int, ...],
+    kept: str,
+) -> str:
+    """Say in one line how many images there are, their sizes and colours, and what they are fitted to."""
+    parts = f" ({', '.join(f'{count:,} {name}' for name, count in counts.items())})" if len(counts) > 1 else ""
+    kind = f"{len(class_names)} classes" if class_names else f"{targets.shape[1]} float targets"
+    sizes = [" × ".join(map(str, facts.get(name, ()))) for name in ("smallest", "largest")]
+    between = sizes[0] if sizes[0] == sizes[1] else f"{sizes[0]} to {sizes[1]}"
+    colour = "grey" if shape[2] == 1 else "colour"
+    height, width, channels = shape
+    into = f"{height} × {width} × {channels}"
+    fitted = f"kept as {into}" if sizes == [f"{width} × {height}"] * 2 else f"fitted to {into}"
+    return f"{sum(counts.values()):,} images{parts}, {kind}, {between}, {colour}: {fitted}{kept}"
