@@ -114,11 +114,14 @@ def train(recipe: str | None, out: str | None, resume: str | None, profile: bool
 def evaluate(run: str, data: str | None, device: str) -> None:
     """Measure the network of a run on the test set of DATA, by default of the data it was trained on.
 
+    The figures stand in a line, and below it those of each class or output in a table.
+
     RUN is a run folder or a model file. Data without a test set are measured as a whole.
     """
+    from gpunn.backend.compiling import columns_of
     from gpunn.experiments.predict import evaluate_run
 
-    _say(evaluate_run(run, data, device))
+    _say(evaluate_run(run, data, device, columns_of(sys.stdout)))
 
 
 @cli.command()

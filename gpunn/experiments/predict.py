@@ -50,8 +50,11 @@ def load_run(run: str, device: str = "auto") -> tuple[Sequential, Experiment | N
     return model, read_experiment(str(written)) if path.name == MODEL and written.is_file() else None
 
 
-def evaluate_run(run: str, source: str | None = None, device: str = "auto") -> str:
-    """Evaluate a run's network on a source of data, by default that of its training, and say the figures in a line."""
+def evaluate_run(run: str, source: str | None = None, device: str = "auto", width: int = 80) -> str:
+    """Evaluate a run's network on a source of data, by default that of its training.
+
+    Return the figures in a line, and below it the table of all metrics in at most `width` columns.
+    """
     model, experiment = load_run(run, device)
     if source is not None:
         data = load_data(source, validation=0)
@@ -64,7 +67,8 @@ def evaluate_run(run: str, source: str | None = None, device: str = "auto") -> s
     if data.test is not None:
         samples, part = data.test, "test set"
     samples = renumbered(samples, data.class_names, model.class_names)
-    return f"{data.name}, {part} ({len(samples):,}): {model.evaluate(samples)}"
+    line = f"{data.name}, {part} ({len(samples):,}): {model.evaluate(samples)}"
+    return f"{line}\n\n{model.report(samples).table(width)}"
 
 
 def predict_files(

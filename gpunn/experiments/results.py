@@ -1,38 +1,32 @@
-"""The results of a run: files, of which `metrics.json` comes last, and the lines that it says."""
+"""The results of a run: files, of which `metrics.json` comes last."""
 
 import json
-import math
-from collections.abc import Iterator
+import re
 from pathlib import Path
 from typing import Any
 
 from gpunn.errors import DataError, DivergenceError, ShapeError
+from gpunn.experiments.conclusions import conclude
 from gpunn.experiments.experiment import LIBRARIES, Experiment
 from gpunn.experiments.folder import HISTORY, METRICS, MODEL
+from gpunn.experiments.report import REPORT, Measured, data_in_words, write_report
 from gpunn.files import write_atomically
 from gpunn.nn.summary import summary
-from gpunn.nn.tasks import in_words, shown
 from gpunn.reports.curves import CURVES, plot_curves
 from gpunn.reports.filters import draw_network
-from gpunn.reports.predictions import CONFUSION, MISTAKES, draw_answers
+from gpunn.reports.predictions import draw_answers
 from gpunn.saving.checkpointer import Say
 from gpunn.saving.model_file import save_model
-from gpunn.train.evaluator import Evaluation, evaluate
+from gpunn.train.evaluator import evaluate
+from gpunn.train.report import ClassificationReport, report_on
 from gpunn.train.trainer import Trainer
 
 
 def introduce(trainer: Trainer, folder: Path, say: Say) -> None:
     """Say what is trained on what, where, and into which folder."""
-    data, train, backend = trainer.data, trainer.data.train, trainer.backend
-    shape = " × ".join(map(str, train.shape))
-    kind = f"{train.classes} classes" if train.classes else f"{train.targets.shape[1]} float targets"
-    count = f"{len(data.validation):,}" if data.validation else "none"
-    watched = f"{count} for validation; {'test set closed until the end' if data.has_test else 'no test set'}"
-    if data.validation_is_test:
-        watched = f"the published test set ({count}) is watched as validation set"
-        watched += ", so its accuracy is no measure of unseen data"
+    backend = trainer.backend
     say(f"device      {backend.description} ({backend.reason})")
-    say(f"data        {data.name}: {len(train):,} training samples of {shape}, {kind}; {watched}")
+    say(f"data        {data_in_words(trainer.data)}")
     if trainer.placement:
         say(f"data on     {trainer.placement}")
     say(f"run folder  {folder}\n\n{summary(trainer.model)}\n")
@@ -65,29 +59,47 @@ def write_stopped(folder: Path, experiment: Experiment, trainer: Trainer, error:
 def write_results(folder: Path, experiment: Experiment, trainer: Trainer, say: Say) -> None:
     """Write the results, and open the test set: here, once, and nowhere else."""
     _write_training(folder, experiment, trainer)
-    data, model = trainer.data, trainer.model
+    data, pictures, title = trainer.data, [CURVES], f"{experiment.name} on {trainer.data.name}"
     try:
-        tested = data.test
-        result = None if tested is None else evaluate(model, tested)
+        measured = _measured(trainer, say)
     except (DataError, ShapeError) as error:
         _write_metrics(folder, experiment, trainer, None, str(error))
         raise type(error)(f"{error}; the trained network is kept in {folder}") from None
-    pictures = [CURVES]
-    drawn, part = (data.validation, "validation set") if tested is None else (tested, "test set")
-    if drawn is not None and drawn.classes:
-        draw_answers(folder, model, drawn, data.class_names, f"{experiment.name} on {data.name}, {part}")
-        pictures += [CONFUSION, MISTAKES]
-    pictures += draw_network(folder, model, data, f"{experiment.name} on {data.name}")
-    _write_metrics(folder, experiment, trainer, result, trainer.history.stopped, finished=True)
-    for line in _conclusions(trainer, result):
-        say(line)
+    report = measured.report if measured else None
+    if measured and isinstance(report, ClassificationReport):
+        pictures += draw_answers(folder, measured.samples, report, data.class_names, f"{title}, {measured.part}")
+    pictures += draw_network(folder, trainer.model, data, title)
+    conclusions = list(conclude(trainer, measured))
+    write_report(folder, experiment, trainer, measured, conclusions, pictures)
+    _write_metrics(folder, experiment, trainer, measured, trainer.history.stopped, finished=True)
+    for label, text in conclusions:
+        say(f"{label:<14} {text}" if label else text)
+    say(f"report         {folder / REPORT}")
     say(f"pictures       {', '.join(str(folder / name) for name in pictures)}")
 
 
+def _measured(trainer: Trainer, say: Say) -> Measured | None:
+    """Measure the network on the test set, else on the validation set, if there is one."""
+    data, model = trainer.data, trainer.model
+    tested = data.test
+    samples, part = (data.validation, "validation set") if tested is None else (tested, "test set")
+    if samples is None:
+        return None
+    evaluation = evaluate(model, samples)
+    try:
+        return Measured(part, samples, evaluation, report_on(model, samples))
+    except MemoryError as error:  # the network is trained and the accuracy known: the rest is not worth the run
+        say(f"no metrics beside those of the loss: {error}")
+        return Measured(part, samples, evaluation, None)
+
+
 def _write_metrics(
-    folder: Path, experiment: Experiment, trainer: Trainer, result: Evaluation | None, stopped: str, **more: Any
+    folder: Path, experiment: Experiment, trainer: Trainer, measured: Measured | None, stopped: str, **more: Any
 ) -> None:
     history, data = trainer.history, trainer.data
+    is_tested = measured is not None and measured.part == "test set"
+    result = measured.evaluation if measured and is_tested else None
+    report = measured.report.to_dict() if measured and measured.report else None
     last = history[-1] if len(history) else None
     epochs, seconds = (last.epoch, last.seconds) if last else (0.0, 0.0)
     task = trainer.loss.task(bool(data.train.classes))
@@ -121,41 +133,13 @@ def _write_metrics(
         "stopped": stopped,
         "finished": False,
         **more,
+        "test": report if is_tested else None,
+        "validation": None if is_tested else report,
     }
     finite = json.loads(json.dumps(metrics), parse_constant=lambda _: None)  # JSON knows no NaN
     text = json.dumps(finite, indent=2, allow_nan=False, ensure_ascii=False)
+    # A list of numbers, such as a row of the confusion matrix, in one line; texts have no line breaks.
+    text = re.sub(
+        r"\[\n[^\[\]{}\"]*\]", lambda found: " ".join(found[0].split()).replace("[ ", "[").replace(" ]", "]"), text
+    )
     write_atomically(folder / METRICS, (text + "\n").encode())
-
-
-def _conclusions(trainer: Trainer, result: Evaluation | None) -> Iterator[str]:
-    """Say what the run has shown, line by line."""
-    history, data = trainer.history, trainer.data
-    if result is not None:
-        note = " (watched while training: no measure of unseen data)" if data.validation_is_test else ""
-        if math.isnan(result.accuracy):
-            yield f"test set       {result}, {result.total:,} samples{note}"
-        else:
-            right = f"{result.right:,} of {result.total:,} right"
-            yield f"test accuracy  {result.accuracy:.2%}: {right}, {in_words({'loss': result.loss})}{note}"
-    best, since, last = history.best, history.overfitting_since, history[-1]
-    if best is not None:
-        watched, part = ("training", "train") if math.isnan(best.validation_loss) else ("validation", "validation")
-        yield f"best epoch     {best.epoch:.4g} (step {best.step}): lowest {watched} {in_words(best.figures(part))}"
-    if trainer.options.regularizer is not None:
-        penalty = shown("penalty", last.penalty)
-        yield f"regularizer    {trainer.options.regularizer!r}: λR {penalty} at the end, contained in no loss above"
-    if since is not None:
-        yield (
-            f"overfitting    (high variance) since step {since.step}, epoch {since.epoch:.4g}: the training loss still "
-            "fell, the validation loss rose; more data, a regularizer or fewer epochs help"
-        )
-    elif data.validation is not None:
-        yield "overfitting    none was seen"
-    if line := trainer.verdict():
-        yield line
-    if history.skipped:
-        yield f"skipped        {history.skipped} batches that led to NaN or Inf"
-    if history.stopped:
-        yield f"stopped early  {history.stopped}"
-    speed = last.epoch * len(data.train) / last.seconds if last.seconds else 0.0
-    yield f"time           {last.seconds:.1f} s for {last.epoch:.4g} epochs, {speed:,.0f} samples/s"

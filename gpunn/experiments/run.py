@@ -15,6 +15,7 @@ from gpunn.backend.limits import reserved
 from gpunn.errors import CheckpointError, DivergenceError, OptionError, OutputError
 from gpunn.experiments.experiment import Experiment, fingerprint, parse_experiment, read_experiment, versions
 from gpunn.experiments.folder import CHECKPOINTS, EXPERIMENT, METRICS, check_room, holds_run, locked, new_folder
+from gpunn.experiments.report import REPORT
 from gpunn.experiments.results import introduce, write_results, write_stopped
 from gpunn.experiments.terminal import Signals
 from gpunn.files import StrPath, read_regular, remove_folder, remove_leftovers, write_atomically
@@ -28,7 +29,7 @@ PICTURES = 128 << 20  # bytes of a memory limit that a training leaves for its p
 # What may differ between a run and its continuation. Of the data, their fingerprint is compared.
 _FREE = {"version", "description", "checkpoints", "data.source", "data.shape", "data.sha256"}
 _FREE |= {f"training.{name}" for name in ("epochs", "device", "data_on", "skip_bad_batches")}
-_MOST_METRICS = 1 << 20
+_MOST_METRICS = 16 << 20
 
 
 def train(
@@ -154,7 +155,8 @@ def _restored(
         if step > checkpoint.step:
             remove_folder(path)
             say(f"{path} is removed: the run goes on from step {checkpoint.step}")
-    (folder / METRICS).unlink(missing_ok=True)  # which says that the folder is complete
+    for name in (METRICS, REPORT):  # the first says that the folder is complete, the other is of the run as it was
+        (folder / name).unlink(missing_ok=True)
     return asked.resolved(trainer), trainer
 
 

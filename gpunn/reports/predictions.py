@@ -9,14 +9,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpunn.data import Samples
-from gpunn.data.memmap import Inputs, Rows, in_blocks
+from gpunn.data.memmap import Inputs, Rows
 from gpunn.errors import ShapeError
 from gpunn.files import StrPath
-from gpunn.nn.network import Network
-from gpunn.nn.tasks import Task, by_class
 from gpunn.reports.style import FAINT, INK, VALIDATION, draw_sample, limits_of, percent, picture, shortened, write_alone
 from gpunn.scalars import positive_whole
 from gpunn.train.metrics import confusion_matrix as confusion_matrix
+from gpunn.train.report import ClassificationReport
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,6 +24,8 @@ CONFUSION, MISTAKES = "confusion.png", "mistakes.png"
 _MOST_WRITTEN = 20  # numbers in the cells of more classes could not be read
 _LEAST_FULL = 0.02  # an error share fully coloured: one slip in a good matrix must not look like a disaster
 _POWER = 0.7  # below 1 it lifts rare errors off the white
+_MOST_DRAWN = 1000  # classes of a matrix: of more, a class would be less than a pixel
+_MISTAKES = 24
 _LEAST_SIDE = 8  # flat samples of fewer features are measurements, even where their number happens to be a square
 
 
@@ -108,7 +109,7 @@ def plot_mistakes(
     probabilities: ArrayLike,
     class_names: Sequence[str],
     path: StrPath,
-    count: int = 24,
+    count: int = _MISTAKES,
     title: str = "",
     scale: float = 1.0,
 ) -> None:
@@ -124,11 +125,24 @@ def plot_mistakes(
     if shares.shape != (shape := (len(true), len(class_names))):
         raise ShapeError(f"expected probabilities of {shape}, a column a class, got {shares.shape}")
     count = positive_whole(count, "count of mistakes")
-    predicted = np.argmax(shares, axis=1)
+    predicted, samples_of = np.argmax(shares, axis=1), np.arange(len(true))
+    of_true, of_predicted = (shares[samples_of, classes] for classes in (true.astype(np.intp), predicted))
+    _plot_worst(samples, (true, predicted, of_true, of_predicted), class_names, path, count, title, scale)
+
+
+def _plot_worst(
+    samples: Inputs,
+    answers: Sequence[NDArray[Any]],
+    class_names: Sequence[str],
+    path: StrPath,
+    count: int,
+    title: str,
+    scale: float,
+) -> None:
+    true, predicted, of_true, of_predicted = answers
     mistakes = np.flatnonzero(predicted != true)
     # −ln falls with p: the lowest p is the highest loss, also where p is 0 and the loss infinite.
-    p_true = np.nan_to_num(shares[mistakes, true[mistakes]], nan=0.0)
-    worst = mistakes[np.argsort(p_true, kind="stable")][:count]
+    worst = mistakes[np.argsort(np.nan_to_num(of_true[mistakes], nan=0.0), kind="stable")][:count]
     # A place is as wide as its words: "predicted Ankle boot (>99 %)".
     names = [shortened(name, 14) for name in class_names]
     wide = max(1.3, 0.15 + 0.062 * (18 + max(map(len, names))))
@@ -146,7 +160,7 @@ def plot_mistakes(
         limits = (0.0, 255.0) if shown.dtype == np.uint8 and samples.ndim > 2 else limits_of(shown)
         for place, sample in enumerate(worst):
             axes = figure.add_subplot(rows, columns, place + 1)
-            words = f"predicted {names[predicted[sample]]} ({percent(float(shares[sample].max()))})"
+            words = f"predicted {names[predicted[sample]]} ({percent(float(of_predicted[sample]))})"
             draw_sample(axes, shown[place], limits, words, fontsize=8.0, color=VALIDATION, pad=3)
             axes.set_xlabel(f"true {names[true[sample]]}", fontsize=8.0, color=INK, labelpad=3)
 
@@ -163,13 +177,16 @@ def _as_images(samples: NDArray[Any]) -> NDArray[Any]:
     return flat.reshape(-1, side, side) if is_square else flat
 
 
-def draw_answers(folder: Path, model: Network, samples: Samples, class_names: tuple[str, ...], title: str) -> None:
-    """Write confusion.png and mistakes.png of a network on some samples."""
-    outputs = np.concatenate([model.predict_proba(rows) for _, rows in in_blocks(samples.inputs)])
-    probabilities = by_class(outputs)[:, : len(class_names)]
-    predicted = Task.CLASSES.answers(outputs if outputs.shape[1] == 1 else probabilities)
-    matrix = confusion_matrix(samples.targets, predicted, len(class_names))
-    plot_confusion(matrix, class_names, folder / CONFUSION, title)
-    plot_mistakes(
-        samples.inputs, samples.targets, probabilities, class_names, folder / MISTAKES, title=title, scale=samples.scale
-    )
+def draw_answers(
+    folder: Path, samples: Samples, report: ClassificationReport, class_names: tuple[str, ...], title: str
+) -> list[str]:
+    """Write confusion.png, of up to 1,000 classes, and mistakes.png of a report on samples; return their names."""
+    answers = report.answers
+    # A network may have more outputs than the data have classes: those that are never the answer are no class.
+    names = report.class_names[: max(len(class_names), 1 + int(answers.predicted.max()))]
+    each = answers.labels, answers.predicted, answers.of_true, answers.of_predicted
+    _plot_worst(samples.inputs, each, names, folder / MISTAKES, _MISTAKES, title, samples.scale)
+    if len(names) > _MOST_DRAWN:
+        return [MISTAKES]
+    plot_confusion(confusion_matrix(answers.labels, answers.predicted, len(names)), names, folder / CONFUSION, title)
+    return [CONFUSION, MISTAKES]

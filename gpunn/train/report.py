@@ -143,6 +143,14 @@ class ClassificationReport:
         said = np.bincount(self.answers.predicted, minlength=len(self.class_names))
         return tuple(self.class_names[k] for k in np.flatnonzero((self.counts > 0) & (said == 0)))
 
+    def most_mistaken(self, most: int = 3) -> list[tuple[str, str, int]]:
+        """Return the most frequent mistakes: true class, what it was taken for, and how often."""
+        true, taken = self.answers.labels.astype(np.int64), self.answers.predicted
+        classes, is_wrong = len(self.class_names), true != taken
+        places, counts = np.unique(true[is_wrong] * classes + taken[is_wrong], return_counts=True)
+        chosen, names = np.argsort(-counts, kind="stable")[:most], self.class_names
+        return [(names[places[k] // classes], names[places[k] % classes], int(counts[k])) for k in chosen]
+
     @property
     def is_imbalanced(self) -> bool:
         """Whether some class has at least three times as many samples as another."""
@@ -174,6 +182,9 @@ class ClassificationReport:
         lines = [f"the table shows {left_out}"] if left_out else []
         if absent := [self.class_names[k] for k in self.absent]:
             lines.append(f"in no sample and no answer, so in no average: {some(absent)}")
+        if mistaken := self.most_mistaken():
+            each = (f"{some([true])} taken for {some([taken])} ({count:,})" for true, taken, count in mistaken)
+            lines.append(f"most often mistaken: {', '.join(each)}")
         if names := self.never_predicted:
             lines.append(f"never predicted: {some(names)}")
         return lines

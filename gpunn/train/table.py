@@ -5,6 +5,8 @@ import textwrap
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
+from gpunn.errors import in_one_line
+
 HEADS = ("precision", "recall", "F1", "support")
 MOST_ROWS = 50  # classes or outputs in a table; of more, the worst are shown
 MOST_IN_FILES = 1000  # classes or outputs in `metrics.json`, which is read whole
@@ -19,7 +21,8 @@ def width_of(text: str) -> int:
 
 
 def fitted(text: str, width: int) -> str:
-    """Cut a text to a number of columns, with "…" at the end, and fill it up with spaces."""
+    """Cut a text to one line of so many columns, with "…" at the end, and fill it up with spaces."""
+    text = in_one_line(text)
     if width_of(text) > width:
         while width_of(text) > width - 1:
             text = text[:-1]
@@ -33,7 +36,7 @@ def table(heads: Sequence[str], groups: Iterable[Sequence[Sequence[str]]], width
     rows = [heads, *(row for group in parts for row in group)]
     others = [max(width_of(row[k]) for row in rows) for k in range(1, len(heads))]
     most = max(width - sum(others) - 2 * len(others), _LEAST_NAME)
-    first = min(max(width_of(row[0]) for row in rows), most)
+    first = min(max(width_of(in_one_line(row[0])) for row in rows), most)
     line = "  ".join("─" * size for size in (first, *others))
     lines = [_row(heads, first, others)]
     for group in parts:

@@ -13,11 +13,12 @@ from gpunn.errors import DivergenceError, OutputError
 from gpunn.experiments import run
 from gpunn.experiments.experiment import parse_experiment
 from gpunn.experiments.folder import CHECKPOINTS, EXPERIMENT, HISTORY, LOCK, METRICS, MODEL, new_folder
+from gpunn.experiments.report import REPORT
 from gpunn.reports.curves import CURVES
 from gpunn.reports.filters import ACTIVATIONS, FILTERS
 from gpunn.reports.predictions import CONFUSION, MISTAKES
 
-FILES = (EXPERIMENT, HISTORY, METRICS, MODEL, CURVES, CONFUSION, MISTAKES, FILTERS, ACTIVATIONS)
+FILES = (EXPERIMENT, HISTORY, METRICS, MODEL, REPORT, CURVES, CONFUSION, MISTAKES, FILTERS, ACTIVATIONS)
 EVERY = {*FILES, CHECKPOINTS, LOCK}
 
 PNG = b"\x89PNG\r\n\x1a\n"

@@ -175,7 +175,8 @@ def test_the_table_says_what_is_absent_and_what_was_never_predicted() -> None:
 
 
 def reports() -> dict[str, Report]:
-    names = ["x" * 300, "数字" * 50, "e\u0301" * 60, "| *bold* `code`", "", *map(str, range(70))]
+    names = ["x" * 300, "数字" * 50, "e\u0301" * 60, "| *bold* `code`", "", "two\nlines\t\x1b[31m"]
+    names += map(str, range(69))
     labels = np.arange(len(names)).repeat(3)
     numbers = RNG.normal(size=(20, 80)) * 1e7
     many = (numbers > 0).astype(np.float32)
@@ -196,6 +197,7 @@ def test_a_table_keeps_within_its_width(kind: str, width: int) -> None:
     lines = report.table(width).splitlines()
     assert max(map(width_of, lines)) <= width
     assert len(lines) < 70
+    assert all(map(str.isprintable, lines))
     assert "nan" not in "\n".join(lines)
     assert ("lowest" in "\n".join(lines)) == (kind in ("classes", "outputs", "numbers"))
     assert str(report) == report.table(80)
@@ -220,4 +222,5 @@ dog                  0.7500  1.0000  0.8571        3
 macro average        0.8750  0.8333  0.8286        6
 weighted average     0.8750  0.8333  0.8286        6
 
-accuracy 0.8333, balanced accuracy 0.8333, AUC 0.8333"""
+accuracy 0.8333, balanced accuracy 0.8333, AUC 0.8333
+most often mistaken: cat taken for dog (1)"""
