@@ -6,13 +6,16 @@ import logging
 import os
 import stat
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
+from gpunn.data.cifar import CifarSet
 from gpunn.data.formats.bounded import GZIP_MAGIC, Gunzip, read_up_to
 from gpunn.data.formats.idx import idx_header
+from gpunn.data.formats.tar import members_of
 from gpunn.data.published import PublishedFile, PublishedSet
 from gpunn.errors import DataError, OutputError
 from gpunn.files import write_atomically
@@ -36,9 +39,38 @@ def user_cache() -> Path:
 def download(published: PublishedSet, folder: Path, mirrors: Sequence[str] | None = None) -> tuple[Path, ...]:
     """Put the missing files of a published set into a folder, each only when it is whole and checked."""
     order = list(published.mirrors if mirrors is None else mirrors)
+    with _writing(folder):
+        return tuple(file.find(folder) or _fetch(published, file, order, folder) for file in published.files)
+
+
+def download_archive(known: CifarSet, folder: Path, mirrors: Sequence[str] | None = None) -> Path:
+    """Put the files of a published archive into a folder, each only when the whole archive is there and checked."""
+    reasons, archive = [], known.archive
+    with _writing(folder):
+        for mirror in known.mirrors if mirrors is None else mirrors:
+            try:
+                received = _received(f"{mirror}{archive}", archive, sum(known.sizes.values()))
+                if (got := hashlib.md5(received, usedforsecurity=False).hexdigest()) != known.md5:
+                    raise DataError(f"sent a wrong archive (MD5 {got[:12]}..., expected {known.md5[:12]}...)")
+            except DataError as error:
+                reasons.append(f"{mirror} {error}")
+            else:
+                members = members_of(Gunzip(io.BytesIO(received)), known.sizes, Path(archive))
+                for name, content in members.items():
+                    write_atomically(folder / name, content)
+                return folder
+    why = "; ".join(reasons) or "no mirror is known"
+    wrong = f"{known.name} needs {archive}, which is not on this machine and could not be downloaded ({why})"
+    mend = "that the environment variable GPUNN_DATA names"
+    raise DataError(f"{wrong}: put it, or its files, into {folder}, or into a folder {mend}")
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Make the folder; say how to mend what cannot be written."""
     try:
         _make_shared(folder)
-        return tuple(file.find(folder) or _fetch(published, file, order, folder) for file in published.files)
+        yield
     except OSError as error:
         reason = error.__cause__ if isinstance(error, OutputError) else error
         wrong = f"cannot be written ({getattr(reason, 'strerror', '') or reason}): make room or give rights there"
@@ -61,7 +93,7 @@ def _fetch(published: PublishedSet, file: PublishedFile, mirrors: list[str], fol
     reasons = []
     for mirror in tuple(mirrors):
         try:
-            content = _content(_received(f"{mirror}{file.stem}.gz", file), file)
+            content = _content(_received(f"{mirror}{file.stem}.gz", file.stem, file.size), file)
         except DataError as error:
             reasons.append(f"{mirror} {error}")
             mirrors.append(mirrors.pop(mirrors.index(mirror)))
@@ -87,15 +119,15 @@ class _Bounded(io.BytesIO):
         return super().write(chunk)
 
 
-def _received(url: str, file: PublishedFile) -> bytes:
+def _received(url: str, name: str, size: int) -> bytes:
     from pooch import HTTPDownloader
     from tqdm import tqdm
 
     log.info("downloading %s", url)
-    with tqdm(total=file.size, desc=file.stem, unit="B", unit_scale=True, leave=False, disable=None) as bar:
+    with tqdm(total=size, desc=name, unit="B", unit_scale=True, leave=False, disable=None) as bar:
         get = HTTPDownloader(progressbar=bar, chunk_size=1 << 16, timeout=(CONNECT_SECONDS, READ_SECONDS))
         try:
-            get(url, received := _Bounded(file.size + _SPARE), None)
+            get(url, received := _Bounded(size + _SPARE), None)
         except DataError:
             raise
         except (OSError, ValueError) as error:  # requests' errors are OSErrors, a nonsensical header is a ValueError

@@ -15,11 +15,13 @@ from typing import Any
 
 from gpunn.data.dataset import Data, stratified_split
 from gpunn.data.download import download, user_cache
+from gpunn.data.formats.foreign import told, told_folder
 from gpunn.data.formats.idx import read_images, read_labels
 from gpunn.data.formats.image_folder import holds_images
 from gpunn.data.formats.inputs import kind_of_file
-from gpunn.data.formats.parts import ReadOptions
+from gpunn.data.formats.parts import Parts, ReadOptions
 from gpunn.data.images import checked_colours, checked_image_size, read_image_folder
+from gpunn.data.named import NAMED, named_parts, own_folders, parts_in
 from gpunn.data.published import DIGITS, MNIST, PUBLISHED, PublishedSet, check_published
 from gpunn.data.samples import Samples
 from gpunn.errors import DataError, OptionError
@@ -40,7 +42,7 @@ def read_digits(part: int) -> Samples:
     return Samples(read_images(DIGIT_IMAGES)[indices], labels[indices], 1 / 16, len(DIGITS))
 
 
-NAMES = ("digits", *PUBLISHED)
+NAMES = ("digits", *PUBLISHED, *NAMED)
 
 
 def load_data(
@@ -93,6 +95,8 @@ def load_data(
         return Data.from_samples(read_digits(0), test=partial(read_digits, 1), class_names=DIGITS, name=source, **split)
     if isinstance(source, str) and source in PUBLISHED:
         return _published(PUBLISHED[source], split, options)
+    if isinstance(source, str) and source in NAMED:
+        return _from_parts(source, source, named_parts(source, user_cache(), options), split)
     known = ", ".join(NAMES)
     if not isinstance(source, str | PathLike) or not str(source):
         got = f"{type(source).__name__}{' (empty)' if isinstance(source, str) else ''}"
@@ -134,24 +138,23 @@ def is_image_folder(source: Any) -> bool:
 
 def _published(published: PublishedSet, split: dict[str, Any], options: ReadOptions) -> Data:
     """Load the four files in GPUNN_DATA, its subfolder or the cache; a folder that lacks one is passed over."""
-    name, names, folders = published.name, published.class_names, list[Path]()
-    if named := os.environ.get("GPUNN_DATA"):
-        root = Path(named).expanduser().absolute()
-        if not root.is_dir():
-            log.warning("GPUNN_DATA names %s, which is no folder: it is passed over", root)
-        folders = [root / name, root]
-    found = (paths for folder in folders if (paths := published.find(folder)))
+    name, names = published.name, published.class_names
+    found = (paths for folder in own_folders(name) if (paths := published.find(folder)))
     paths = next(found, None) or download(published, user_cache() / name)
     train, test = (partial(_half, paths, part, options, len(names), published) for part in (0, 1))
     return Data.from_samples(train(), test=test, class_names=names, name=name, **split)
 
 
 def _read_folder(folder: Path, split: dict[str, Any], options: ReadOptions) -> Data:
-    """Load the four IDX files of a folder, or its images."""
+    """Load the four IDX files of a folder, or another published set, or its images."""
+    if parts := parts_in(folder, options):
+        return _from_parts(folder, folder.name, parts, split)
     if is_image_folder(folder):
         return read_image_folder(folder, split, options)
     paths = {file.stem: path for file in MNIST.files if (path := file.find(folder)) is not None}
     if missing := ", ".join(file.stem for file in MNIST.files if file.stem not in paths):
+        if found := told_folder(folder):
+            raise DataError(f"{folder}: expected a data set, got {found[0]}: {found[1]}")
         below = [str(folder / name) for name in PUBLISHED if PUBLISHED[name].find(folder / name)]
         mend = "put them there, or give a .npz file, or a folder of images with one inside for each class"
         mend += f"; did you mean {below[0]}?" if below else ""
@@ -183,14 +186,19 @@ def _read_file(path: Path, split: dict[str, Any], options: ReadOptions) -> Data:
     """Load a file that is a whole data set."""
     kind = kind_of_file(path, "check the path")
     if kind.data is None:
+        if parts := parts_in(path, options):
+            return _from_parts(path, path.name.partition(".")[0], parts, split)
         mend = f"give its folder, {path.parent}" if "idx" in path.name else "save it with np.savez(path, x=x, y=y)"
-        raise DataError(f"{path}: expected a .npz file, got {kind.name}: {mend}")
-    parts = kind.data(path, options)
+        name, mend = told(path) or (kind.name, mend)
+        raise DataError(f"{path}: expected a .npz file, got {name}: {mend}")
+    return _from_parts(path, path.stem, kind.data(path, options), split)
+
+
+def _from_parts(source: object, name: str, parts: Parts, split: dict[str, Any]) -> Data:
+    """Make data of what a reader gave; errors name the source."""
     has_own = parts.validation is not None and split["validation"] not in (0, "test")
     try:
         own = {"validation": parts.validation()} if has_own and parts.validation else {}
-        return Data.from_arrays(
-            *parts.train, test=parts.test, class_names=parts.class_names, name=path.stem, **split | own
-        )
+        return Data.from_arrays(*parts.train, test=parts.test, class_names=parts.class_names, name=name, **split | own)
     except DataError as error:
-        raise DataError(f"{path}: {error}") from None
+        raise DataError(f"{source}: {error}") from None

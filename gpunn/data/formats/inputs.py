@@ -69,6 +69,7 @@ KINDS = (
     FileKind(rb"DDS |FLIF|icns|FWS|CWS", "an image that is not read", _CONVERT),
     FileKind(rb"SIMPLE  =|\x89HDF|CDF[\1\2]", "scientific data (FITS, HDF5 or NetCDF)", "save the array as .npy"),
     FileKind(rb"\x80[\2-\5]", "a pickle", "save the array with np.save"),
+    FileKind(rb"MATLAB", "a MATLAB file", "save the array with np.save"),
     FileKind(rb"7z\xbc\xaf|Rar!|\xfd7zXZ|BZh|\x28\xb5\x2f\xfd", "an archive", "unpack it"),
     # Last, since films, photographs and icons begin with two zeros too.
     FileKind(rb"\0\0|\x1f\x8b", "an IDX or gzip file", inputs=read_idx),

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from gpunn.data.checks import described, is_one_hot
 from gpunn.data.formats.bounded import Header, Readable, check_packed, opened, read_array, read_up_to, reading
+from gpunn.data.formats.foreign import told_zip
 from gpunn.data.formats.npz_keys import INPUTS, NAMES, TARGETS, TEST, TRAIN, VALIDATION, Meaning, by_meaning, one_of
 from gpunn.data.formats.parts import Pair, Parts
 from gpunn.errors import DataError
@@ -69,7 +70,10 @@ class NpzFile:
     def __init__(self, path: str | PathLike[str], memory_map: bool | None = False) -> None:
         self.path, self.memory_map = Path(path).absolute(), memory_map
         with self._opened("expected a .npz file", "save it with np.savez(path, x=x, y=y)") as archive:
-            members = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+            names = archive.namelist()
+            members = [name.removesuffix(".npy") for name in names if name.endswith(".npy")]
+        if not members and (found := told_zip(names)):
+            raise DataError(f"{self.path}: expected a .npz file, got {found[0]}: {found[1]}")
         self.names, self._by_meaning = set(members), by_meaning(set(members))
         if len(self.names) < len(members):
             raise DataError(f"{self.path}: holds two arrays of one name: save it again with np.savez")
