@@ -15,6 +15,7 @@ from gpunn.backend import cuda_errors
 from gpunn.backend.limits import set_memory_limit
 from gpunn.errors import GpunnError, OptionError, in_one_line
 from gpunn.experiments import starting, terminal
+from gpunn.train.finder import HIGHEST, LOWEST, STEPS, Rising
 from gpunn.version import __version__
 
 # Past click, which writes UTF-8 to a stream of ASCII; and at once, to keep its place between lines of progress.
@@ -104,6 +105,32 @@ def train(recipe: str | None, out: str | None, resume: str | None, profile: bool
         raise OptionError("--out must name a folder, got an empty name: leave it out for the next free one in runs")
     else:
         run.train(read_experiment(recipe or "mlp").with_options(**options), out, _say, report=report)
+
+
+@cli.command("lr-find")
+@click.argument("data", required=False)
+@click.option("--recipe", metavar="NAME|FILE.toml", help="What would be trained and how; left out, mlp.")
+@_whole("--batch-size", help="Number of samples in a batch.")
+@_whole("--seed", help="Of the split, the initial weights and the order of samples.")
+@click.option("--device", metavar="D", help="auto, cpu, cuda or cuda:N.")
+@_real("--lowest", default=LOWEST, show_default=True, help="Learning rate of the first step.")
+@_real("--highest", default=HIGHEST, show_default=True, help="Learning rate of the last step.")
+@_whole("--steps", default=STEPS, show_default=True, help="Number of steps; fewer are done where the loss explodes.")
+@click.option("--out", metavar="FILE", help="Picture of the losses; left out, learning-rate.png.")
+@_memory_limit
+def lr_find(
+    data: str | None, recipe: str | None, lowest: float, highest: float, steps: int, out: str | None, **options: Any
+) -> None:
+    """Suggest a learning rate for DATA: train some steps at rising rates, and see where the loss falls.
+
+    DATA is as for `gpunn train`. Only training samples are looked at, no run is made, and the network is thrown away.
+    """
+    from gpunn.experiments.experiment import read_experiment
+    from gpunn.experiments.finding import command_of, find_learning_rate
+
+    experiment = read_experiment(recipe or "mlp").with_options(data=data, **options)
+    command = command_of(data, {"recipe": recipe, **options})
+    find_learning_rate(experiment, Rising(lowest, highest, steps), out, command, _say)
 
 
 @cli.command()

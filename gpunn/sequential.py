@@ -1,5 +1,7 @@
 """A network of layers in sequence: train, evaluate, summarize, save and load it."""
 
+from typing import TYPE_CHECKING
+
 from numpy.typing import ArrayLike
 
 from gpunn.backend.base import Backend
@@ -12,10 +14,14 @@ from gpunn.nn.summary import summary
 from gpunn.saving.model_file import read_model, save_model
 from gpunn.train.arguments import TrainOptions
 from gpunn.train.evaluator import Evaluation, evaluate, recompute_statistics
+from gpunn.train.finder import HIGHEST, LOWEST, STEPS, Rising, try_rates
 from gpunn.train.history import History
 from gpunn.train.optimizers import Optimizer, Regularizer
 from gpunn.train.report import Report, report_on
 from gpunn.train.trainer import Trainer
+
+if TYPE_CHECKING:
+    from gpunn.reports.learning_rates import LearningRateCurve
 
 # Attributes that the rest of the library uses, and that completion of names does not show.
 _INTERNAL = {"arranged", "backpropagate", "buffer_bytes", "build_with", "clock", "compile_ahead"}
@@ -122,6 +128,62 @@ class Sequential(Network):
         if trainer.placement:
             trainer.progress.say(f"data on {trainer.placement}")
         return trainer.run()
+
+    def find_learning_rate(
+        self,
+        data: Data | Samples | tuple[ArrayLike, ArrayLike] | ArrayLike | None = None,
+        y: ArrayLike | None = None,
+        *,
+        loss: Loss | str | None = None,
+        optimizer: Optimizer | str | None = None,
+        regularizer: Regularizer | None = None,
+        batch_size: int | None = None,
+        device: str | Backend = "auto",
+        dtype: str = "float32",
+        precision: str = "float32",
+        seed: int = 0,
+        augmentation: Augmentation | None = None,
+        data_on: str = "auto",
+        capture: bool = True,
+        lowest: float = LOWEST,
+        highest: float = HIGHEST,
+        steps: int = STEPS,
+    ) -> "LearningRateCurve":
+        """Train a copy at exponentially rising learning rates, and suggest one (L. N. Smith, 2017).
+
+        The network stays as it is, and so does the optimizer, whose own rate is left aside: give what you would give to
+        `fit`, and then `fit` the suggested rate. Only the training samples are looked at. It ends where the loss
+        explodes.
+
+        Args:
+            data: Data set, samples, (x, y), or x, split as `fit` splits them.
+            y: Targets for x.
+            loss: Loss, as for `fit`.
+            optimizer: Optimizer, as for `fit`.
+            regularizer: L1 or L2, or None.
+            batch_size: Samples in a batch, on which the best rate depends.
+            device: "auto", "cpu", "cuda" or "cuda:N".
+            dtype: "float32" or "float64".
+            precision: Of products on a CUDA device, as for `fit`.
+            seed: Seed of the initial weights and the order of batches.
+            augmentation: Random changes of the training images, or None.
+            data_on: "auto", "device" or "host", as for `fit`.
+            capture: Whether a CUDA device replays the step as one graph.
+            lowest: Learning rate of the first step.
+            highest: Learning rate of the last step.
+            steps: Number of steps.
+
+        Returns:
+            Rates, losses and suggestion, None where the loss did not fall; `plot` draws them.
+
+        Raises:
+            DivergenceError: The loss is NaN or Inf before anything was learned.
+            DataError, ShapeError, OptionError, DeviceError: Arguments that cannot be, or fewer than two samples.
+        """
+        from gpunn.reports.learning_rates import LearningRateCurve
+
+        options = TrainOptions.among(locals())
+        return LearningRateCurve.of(try_rates(self, options, data, y, Rising(lowest, highest, steps)))
 
     @explained
     def evaluate(

@@ -115,9 +115,13 @@ class Experiment:
 
     def trainer(self, data: Data, *, progress: bool = True) -> Trainer:
         """Make everything that trains on some data."""
+        return Trainer(self.model(data), self.options(data, progress=progress), data)
+
+    def options(self, data: Data, *, progress: bool = True) -> TrainOptions:
+        """Make the options of `Sequential.fit` for some data."""
         given = asdict(self.training) | {kind: getattr(self, kind) for kind in _PARTS} | {"progress": progress}
         given["batch_size"] = self.training.batch_size_for(len(data.train))
-        return Trainer(self.model(data), TrainOptions.among(given), data)
+        return TrainOptions.among(given)
 
     def resolved(self, trainer: Trainer) -> Self:
         """Fill in data, device, loss and initial weights from the trainer."""

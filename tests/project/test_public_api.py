@@ -90,6 +90,9 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "Sequential": (lambda layers: gn.Sequential(layers), {"layers": [gn.Dense(1)]}),
     "Sequential.build": (lambda **given: network().build(**given), {"input_shape": (4,), "device": "cpu"}),
     "Sequential.fit": (lambda **given: network().fit(**given), {"data": X, "y": Y, **QUIET}),
+    "Sequential.find_learning_rate": (
+        lambda **given: network().find_learning_rate(**given), {"data": X, "y": Y, "device": "cpu", "steps": 20}
+    ),
     "Sequential.evaluate": (lambda **given: fitted().evaluate(**given), {"samples": X, "y": Y}),
     "Sequential.report": (lambda **given: fitted().report(**given), {"samples": X, "y": Y}),
     "ClassificationReport.top_k_accuracy": (lambda **given: fitted().report(X, Y).top_k_accuracy(**given), {"k": 1}),
@@ -112,7 +115,8 @@ BEHIND: dict[str, Any] = {
     "ClassificationReport.top_k_accuracy": lambda k: None,
     "Sequential": lambda layers: None, "Loss.forward": lambda y, t: None,
     **{f"Sequential.{name}": getattr(network(), name) for name in
-       ("build", "fit", "evaluate", "report", "predict", "predict_proba", "forward", "recompute_statistics", "save")},
+       ("build", "fit", "find_learning_rate", "evaluate", "report", "predict", "predict_proba", "forward",
+        "recompute_statistics", "save")},
 }  # fmt: skip
 # Records of results, which take what they are given; and parts without arguments.
 PLAIN = {"Evaluation", "History", "Record", "Flatten", "ReLU", "Sigmoid", "Softmax", "Softplus", "Tanh", "Glorot", "He",

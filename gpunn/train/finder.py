@@ -1,0 +1,156 @@
+"""Train a copy of a network at rising learning rates, to see which rates it learns at (L. N. Smith, 2017)."""
+
+from collections.abc import Callable
+from copy import copy, deepcopy
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gpunn.data import Data
+from gpunn.errors import DataError, DivergenceError, OptionError
+from gpunn.nn.network import Network
+from gpunn.scalars import POSITIVE, positive_whole, real
+from gpunn.train.arguments import TrainOptions, as_data, fitting_batch_size
+from gpunn.train.schedules import Schedule
+from gpunn.train.trainer import Trainer
+
+LOWEST, HIGHEST, STEPS = 1e-6, 10.0, 200  # where nothing else is asked for
+BETA = 0.9  # of the running mean of losses
+SHARE = 0.97  # of the fall of the loss that is done at the suggested rate
+EXPLODED = 4.0  # times its least value, from which the running mean of losses has exploded, if it is above its first
+_SIGNIFICANT = 1.2  # least fall of the smoothed loss, in median differences of neighbouring batches
+_LEAST_SAMPLES, _LEAST_STEPS, _MOST_STEPS = 2, 20, 100_000
+
+Show = Callable[[int, float, float], None]  # steps done, learning rate and running mean of the losses
+
+
+class Rising(Schedule):
+    """low^(1 − t) high^t, t = k / (n − 1) at step k of n = `steps`, counted from 0; `high` after them."""
+
+    def __init__(self, low: float, high: float, steps: int) -> None:
+        self.low, self.high = real(low, "lowest rate", POSITIVE), real(high, "highest rate", POSITIVE)
+        if self.low >= self.high:
+            raise OptionError(f"the lowest rate must be below the highest, got {low!r} and {high!r}")
+        self.steps = positive_whole(steps, "steps", _LEAST_STEPS)
+        if self.steps > _MOST_STEPS:
+            raise OptionError(f"steps must be at most {_MOST_STEPS:,}, got {steps!r}")
+        self._steps_per_epoch = 1
+
+    def for_epochs_of(self, steps: int) -> Self:
+        other = copy(self)
+        other._steps_per_epoch = steps
+        return other
+
+    def rates(self, epochs: NDArray[Any], total: float) -> NDArray[Any]:
+        share = np.minimum(epochs * self._steps_per_epoch / (self.steps - 1), 1.0)
+        rates: NDArray[Any] = self.low ** (1 - share) * self.high**share
+        return rates
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Losses of the batches of a training at rising learning rates, each before the update at its rate.
+
+    Attributes:
+        rates: Learning rate of each step.
+        losses: Mean loss of the batch of each step.
+        sizes: Number of samples of that batch.
+        end: Why it ended: "exploded" or "not finite", of the loss, or "" where the highest rate was reached.
+    """
+
+    rates: NDArray[np.float64]
+    losses: NDArray[np.float64]
+    sizes: NDArray[np.float64]
+    end: str
+
+
+class RunningMean:
+    """Mean m/c of the losses so far: m := β m + (1 − β) n L, c := β c + (1 − β) n, so without bias to the first.
+
+    n is the size of the batch: the last of an epoch may be short, and then its loss says less.
+    """
+
+    def __init__(self) -> None:
+        self._sum = self._weight = 0.0
+
+    def add(self, loss: float, size: float) -> float:
+        """Take the next loss, and return the mean."""
+        self._sum = BETA * self._sum + (1 - BETA) * size * loss
+        self._weight = BETA * self._weight + (1 - BETA) * size
+        return self._sum / self._weight
+
+
+def smoothed(losses: NDArray[np.float64], sizes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the running mean of the running mean, backwards: it does not lag behind the losses."""
+    means = losses
+    for direction in (slice(None), slice(None, None, -1)):
+        mean = RunningMean()
+        means = np.array([mean.add(*pair) for pair in zip(means[direction], sizes[direction], strict=True)])[direction]
+    return means
+
+
+def suggested(seen: Losses) -> tuple[NDArray[np.float64], float | None, str]:
+    """Return the smoothed losses, the first rate at which these have done `SHARE` of their fall, and why there is none.
+
+    Before they are smoothed, losses are cut at the highest of the first steps, at rates that change nothing: one that
+    has exploded would hide the fall before it.
+    """
+    first = seen.losses[: max(1, len(seen.losses) // 10)]
+    start, spread = first.mean(), np.median(np.abs(np.diff(seen.losses))) if len(seen.losses) > 1 else 0.0
+    means = smoothed(np.minimum(seen.losses, first.max()), seen.sizes)
+    fall = start - means.min()
+    if not fall > max(_SIGNIFICANT * spread, 1e-6 * abs(start)):
+        fell = f"the loss of {start:.4g} fell at no rate by more than batches differ"
+        return means, None, f"{fell}: the network is trained already, or learns nothing from these samples"
+    return means, float(f"{seen.rates[np.argmax(means <= start - SHARE * fall)]:.2g}"), ""
+
+
+def try_rates(
+    model: Network, options: TrainOptions, data: Any, y: ArrayLike | None, rise: Rising, show: Show | None = None
+) -> Losses:
+    """Train a copy of a network on the training samples by a rise of the rate, until the loss explodes.
+
+    Raises:
+        DataError: Too few samples.
+        DivergenceError: The loss is not finite before anything was learned.
+    """
+    if isinstance(data, Data):  # without the other sets from here on
+        data = Data(data.name, data.train, None, data.class_names)
+    given = as_data(data, y, None, options.seed, options.loss, model.layers)
+    samples = given.train
+    if len(samples) < _LEAST_SAMPLES:
+        raise DataError(f"a learning rate is found by at least {_LEAST_SAMPLES} training samples, got {len(samples)}")
+    given = Data(given.name, samples, None, given.class_names)
+    per_epoch = -(-len(samples) // fitting_batch_size(options.batch_size, len(samples), model.layers))
+    optimizer = options.optimizer.unbuilt()
+    optimizer.learning_rate = rise
+    changed: dict[str, Any] = {"optimizer": optimizer, "epochs": -(-rise.steps // per_epoch), "validate_every": 1}
+    changed |= dict.fromkeys(("recompute_statistics", "skip_bad_batches", "progress"), False) | {"patience": None}
+    trainer = Trainer(deepcopy(model), replace(options, **changed), given)
+    size, end, mean = trainer.batch_size, "", RunningMean()
+    sizes = np.minimum(size, len(samples) - size * (np.arange(rise.steps) % per_epoch)).astype(np.float64)
+    means: list[float] = []
+
+    def after_step() -> None:
+        nonlocal end
+        record = trainer.history[-1]
+        means.append(mean.add(record.train_loss, sizes[len(means)]))
+        if show:
+            show(len(means), record.learning_rate, means[-1])
+        if means[-1] > max(EXPLODED * min(means), means[0]):
+            end = "exploded"
+        if end or len(means) == rise.steps:
+            trainer.history.stopped = end or "done"
+
+    try:
+        trainer.train(after_step)
+    except DivergenceError:
+        if not trainer.history:
+            why = f"{trainer.history.stopped}, at the first step, before anything was learned"
+            mend = "check the inputs, the initial weights and the loss"
+            raise DivergenceError(f"no learning rate can be found: {why}: {mend}") from None
+        end = "not finite"
+    losses = np.array([record.train_loss for record in trainer.history])
+    return Losses(np.array([record.learning_rate for record in trainer.history]), losses, sizes[: len(losses)], end)
