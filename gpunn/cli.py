@@ -83,8 +83,8 @@ _memory_limit = click.option(
 def train(recipe: str | None, out: str | None, resume: str | None, profile: bool, **options: Any) -> None:
     """Train a network on DATA and write a run folder.
 
-    DATA is digits (bundled), mnist, fashion-mnist, a folder with the four IDX files or a .npz file; left out, what the
-    recipe names. `gpunn recipes` lists the recipes.
+    DATA is digits (bundled), mnist, fashion-mnist, cifar-10, cifar-100, emnist-letters, a folder with the files of such
+    a set or four IDX files, or a .npz file; left out, what the recipe names. `gpunn recipes` lists the recipes.
 
     A run that was stopped goes on by --resume, to the same numbers as if it had not been. Then DATA says where its data
     are now, and only --epochs, --device, --skip-bad-batches and how often there are checkpoints may be changed; of a

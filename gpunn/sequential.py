@@ -94,8 +94,9 @@ class Sequential(Network):
             validation_data: Samples or (x, y) to watch in place of some that are held back.
             loss: Loss, or the class or name of one that needs no arguments, "MeanSquaredError" or "mse", in whatever
                 letters. Default: SoftmaxCrossEntropy for labels (BinaryCrossEntropy for two classes and one output) and
-                MeanSquaredError for float targets. Rows of one 1 are labels for these; BinaryCrossEntropy takes them as
-                several answers at once.
+                MeanSquaredError for float targets (BinaryCrossEntropy for several of 0 and 1, if the network ends in
+                Dense or Sigmoid). Rows of one 1 are labels for these; BinaryCrossEntropy takes them as several answers
+                at once.
             optimizer: Optimizer, or a class or name, "adam". Default: SGD(0.1, momentum=0.9). The one of the last call
                 continues from its state; any other begins afresh.
             regularizer: L1 or L2, or None.

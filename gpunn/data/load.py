@@ -58,9 +58,10 @@ def load_data(
     """Load data and split them into training and validation; the test set stays closed until `.test` is read.
 
     Args:
-        source: "digits" (bundled), "mnist" or "fashion-mnist" (GPUNN_DATA, the user's cache, or downloaded); a folder
-            with the four IDX files ("./mnist" where it has the name of a set) or with images, a folder for each class
-            or a list (`docs/data.md`); a .npz file; or Data, given back.
+        source: "digits" (bundled); "mnist", "fashion-mnist", "cifar-10", "cifar-100" or "cifar-100-coarse" (GPUNN_DATA,
+            the user's cache, or downloaded); "emnist-letters" or another split (not downloaded); a folder with the
+            files of such a set, four IDX files ("./mnist" where it has the name of a set), or with images, a folder for
+            each class or a list (`docs/data.md`); a .npz file, an archive of CIFAR; or Data, given back.
         validation: Fraction (0.1) or count (5000) of samples to validate on; 0 for none; "test" for the test set. A
             source that has validation samples of its own gives these instead of a fraction or count.
         limit: Number of training samples to keep, before the split; left out, all.
@@ -113,8 +114,10 @@ def load_data(
         raise DataError(f"{path}: there is no such file or folder: check the path, or give one of {known}")
     from difflib import get_close_matches
 
-    near = get_close_matches(given.lower().replace("_", "-"), NAMES, n=1)
-    guess = f'did you mean "{near[0]}"?' if near else "check its spelling"
+    word = given.lower().replace("_", "-")
+    begun = [name for name in NAMES if name.startswith(f"{word}-")]  # "emnist" means none of one letter fewer
+    near = " or ".join(f'"{name}"' for name in begun or get_close_matches(word, NAMES, n=1))
+    guess = f"did you mean {near}?" if near else "check its spelling"
     expected = f"{known}, a folder with the four IDX files, or a .npz file"
     raise OptionError(f'unknown data set "{given}": expected {expected}; {guess}')
 
