@@ -10,6 +10,7 @@ from gpunn.data.augmentation import Augmentation
 from gpunn.files import StrPath
 from gpunn.nn.losses import Loss
 from gpunn.nn.network import Network, alone, explained
+from gpunn.nn.replacing import with_last
 from gpunn.nn.summary import summary
 from gpunn.saving.model_file import read_model, save_model
 from gpunn.train.arguments import TrainOptions
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 # Attributes that the rest of the library uses, and that completion of names does not show.
 _INTERNAL = {"arranged", "backpropagate", "buffer_bytes", "build_with", "clock", "compile_ahead"}
 _INTERNAL |= {"count_on", "factor_of", "input", "is_frozen_anew", "lay_out", "linked", "names_of_outputs"}
-_INTERNAL |= {"optimizer_memory", "propagate", "stages_under", "unbuild"}
+_INTERNAL |= {"optimizer_memory", "propagate", "stages_under", "unbuild", "frozen", "held", "taken"}
 
 
 class Sequential(Network):
@@ -68,6 +69,7 @@ class Sequential(Network):
         optimizer: Optimizer | str | None = None,
         regularizer: Regularizer | None = None,
         epochs: int = 10,
+        freeze: int = 0,
         batch_size: int | None = None,
         device: str | Backend = "auto",
         dtype: str = "float32",
@@ -101,6 +103,9 @@ class Sequential(Network):
                 continues from its state; any other begins afresh.
             regularizer: L1 or L2, or None.
             epochs: Number of epochs.
+            freeze: Number of epochs at the beginning in which only the new layers learn: those that came from another
+                network stay as they are, BatchNorm's statistics too, and Dropout before them switches nothing off. If
+                there are no new ones, the last with weights learns alone. Then all learn, the optimizer begins afresh.
             batch_size: Samples in a batch; the last of an epoch may be shorter. Default: 128, never more than all.
             device: "auto", "cpu", "cuda" or "cuda:N"; "auto" goes on with the CPU where CUDA cannot compile kernels.
             dtype: "float32" or "float64".
@@ -185,6 +190,25 @@ class Sequential(Network):
 
         options = TrainOptions.among(locals())
         return LearningRateCurve.of(try_rates(self, options, data, y, Rising(lowest, highest, steps)))
+
+    @alone
+    def replace_last(self, outputs: int) -> "Sequential":
+        """Return a network with the layers of this one, but a new last layer with weights, of so many outputs.
+
+        It begins with the weights and statistics that the others have now, and takes inputs of the same form; what
+        comes after the last weights, such as Softmax, is kept as a new layer. `fit` with `freeze=1` lets the new part
+        learn alone at first: see docs/fine-tuning.md.
+
+        Args:
+            outputs: Number of classes, or of float targets, of the data that will be learned.
+
+        Raises:
+            GpunnError: The network is not built, so there is nothing to keep.
+            OptionError: No layer has weights, or the last that has cannot be given another number of outputs.
+        """
+        made = Sequential(with_last(self, outputs))
+        made.trained_on = self.trained_on
+        return made
 
     @explained
     def evaluate(

@@ -66,7 +66,9 @@ class Network(Layout):
     """Layers one after another with their parameters, built on one device; see `Sequential`."""
 
     def __init__(self, layers: Iterable[Layer | type[Layer] | str], *more: Layer) -> None:
-        super().__init__(placed(as_layers(layers, more)))
+        given = as_layers(layers, more)
+        self.taken = frozenset(number for number, layer in enumerate(given) if layer.has_learned)
+        super().__init__(placed(given))
         self.loss: Loss | None = None
         self.task: Task | None = None
         self.class_names: tuple[str, ...] = ()
@@ -138,13 +140,19 @@ class Network(Layout):
         device: str | Backend,
         dtype: str,
         seed: int = 0,
+        taken: int = 0,
     ) -> Self:
-        """Build with values from `arrays` in place of initial ones, which are checked before memory is taken."""
+        """Build with values from `arrays` in place of initial ones, which are checked before memory is taken.
+
+        `taken` are the bytes that the network has, and gives back meanwhile.
+        """
         backend = device if isinstance(device, Backend) else select(device)
         shape, batch_size = as_shape(input_shape), positive_whole(batch_size, "batch size")
         dtype, seed = checked_dtype(dtype), checked_seed(seed)
         self.unbuild()  # until the last layer is built: one that fails leaves no half-built network
-        require(lambda n: count_network(self.layers, shape, n, backend, dtype, arrays).nbytes, batch_size, backend)
+        require(
+            lambda n: count_network(self.layers, shape, n, backend, dtype, arrays).nbytes, batch_size, backend, 0, taken
+        )
         context = self.lay_out(shape, batch_size, backend, dtype, seed)
         brought = begun(self.layers, context) if arrays is None else check_arrays(arrays, context)
         self.parameters = Parameters(context.parameters, backend, dtype)
@@ -172,8 +180,9 @@ class Network(Layout):
     def rebuild(self, batch_size: int, device: str | Backend, dtype: str) -> None:
         """Build again for another batch, device or dtype, with the weights as they are; it stays where that fails."""
         arrays, before = self.arrays(), (self.batch_size, self._built(), self.dtype, self.seed)
+        taken = self.bytes_for(self.batch_size)
         try:
-            self.build_with(arrays, self.input_shape, batch_size, device, dtype, self.seed)
+            self.build_with(arrays, self.input_shape, batch_size, device, dtype, self.seed, taken)
         except BaseException:
             self.build_with(arrays, self.input_shape, *before)
             raise
@@ -181,7 +190,7 @@ class Network(Layout):
     @property
     def is_frozen_anew(self) -> bool:
         """Whether layers were frozen or released since the network was built: it is to be built again."""
-        return self._built_frozen != [not layer.trainable for layer in self.layers]
+        return self._built_frozen != self.frozen
 
     def count_on(self, epochs: int, steps: int) -> None:
         """Count on from so many epochs and steps, on which orders of samples and masks depend."""

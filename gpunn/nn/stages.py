@@ -24,8 +24,15 @@ EVALUATION_BATCH = 256  # samples that go through a network at once in use, wher
 class Layout:
     """Layers laid out on one backend: their stages, buffers and shapes, the parameters still without memory."""
 
+    held: frozenset[int] = frozenset()  # places of layers that are frozen for now, beside those not trainable
+
     def __init__(self, layers: list[Layer]) -> None:
         self.layers = layers
+
+    @property
+    def frozen(self) -> list[bool]:
+        """Whether each layer is frozen, by what it is set to or for now."""
+        return [number in self.held or not layer.trainable for number, layer in enumerate(self.layers)]
 
     def lay_out(self, input_shape: Shape, batch_size: int, backend: Backend, dtype: str, seed: int = 0) -> BuildContext:
         """Make every buffer, and return the parameters there are; see `Network.build`."""
@@ -45,7 +52,7 @@ class Layout:
         self.input = InputBuffer(backend, self.input_shape, self.capacity, dtype, as_rows=self._takes_rows)
         self._given = Buffer(backend, inside(self.output_shape), self.capacity, dtype)
         self._output_of: tuple[int, Shape] | None = None  # thread and shape, where `backward` may follow
-        self._built_of, self._built_frozen = list(self.layers), [not layer.trainable for layer in self.layers]
+        self._built_of, self._built_frozen = list(self.layers), self.frozen
         self._compiled: set[tuple[Any, ...]] = set()
         self.clock = backend.zeros((4,), np.int32)
         count = self.clock[COUNT : COUNT + 1]

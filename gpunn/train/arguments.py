@@ -36,6 +36,7 @@ class PlainOptions:
     """The options of `fit` that experiment files hold; not checked, so that a file may be read whatever it holds."""
 
     epochs: int = 10
+    freeze: int = 0
     batch_size: int | None = None
     seed: int = 0
     device: str | Backend = "auto"
@@ -62,6 +63,7 @@ class TrainOptions(PlainOptions):
     def __post_init__(self) -> None:
         checked: dict[str, Any] = {
             "epochs": positive_whole(self.epochs, "epochs"),
+            "freeze": positive_whole(self.freeze, "freeze", least=0),
             "seed": checked_seed(self.seed),
             "dtype": checked_dtype(self.dtype),
             "data_on": checked_place(self.data_on),

@@ -134,7 +134,9 @@ def recompute_statistics(model: Network, samples: Samples | Data) -> None:
     check_samples(model, samples)
     if not any(layer.normalizes_batch for layer in model.layers):
         raise OptionError("the network has no BatchNorm, so no statistics to recompute")
-    layers = [layer for layer in model.layers if layer.normalizes_batch and layer.trainable]
+    layers = [
+        layer for layer, frozen in zip(model.layers, model.frozen, strict=True) if layer.normalizes_batch and not frozen
+    ]
     if not layers:  # all are frozen, and keep theirs
         return
     for layer in layers:

@@ -83,6 +83,11 @@ class Step:
             n -= done
 
     @property
+    def sums(self) -> list[Array]:
+        """Everything that is summed or counted from one record to the next."""
+        return [self.totals] if self.skip is None else [self.totals, self.skip.counts]
+
+    @property
     def is_recorded(self) -> bool:
         """Whether steps of a full batch are replayed as a graph."""
         return bool(self._graphs)

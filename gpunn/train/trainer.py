@@ -81,6 +81,8 @@ class Trainer(Training):
             if error.is_sticky:
                 self.put_back(self.monitor.last)
             raise
+        finally:
+            self.model.held = frozenset()
         self.finish()
         if line := self.verdict():
             self.progress.say(line)
@@ -104,11 +106,14 @@ class Trainer(Training):
         best = self.monitor.best
         self._keep_optimizer(self._remembered())
         self.model.count_on(*self._trained_at(self.done))  # for steps by hand, too
+        # What was held all the time keeps its statistics.
+        self.model.held = self.held if self.options.freeze >= self.options.epochs else frozenset()
         if self.options.patience is not None and best is not None and best.step != self.history[-1].step:
             self.put_back(best)
             self.progress.say(f"the weights of step {best.step} are put back: validation loss was lowest there")
         if self.options.recompute_statistics:
             recompute_statistics(self.model, self.data.train)
+        self.model.held = frozenset()
 
     def verdict(self) -> str:
         """Say why the network does no better than chance; "" where it does better."""
@@ -125,6 +130,8 @@ class Trainer(Training):
             n = self.do_steps(1 if self._is_host else self._steps_at_once())
             if self._is_host or self.done % CHECK_EVERY == 0:  # to ask a device is to wait for it
                 self.check_numbers()
+            if self.done == self.thaws_at and self.held:
+                self._thaw()
             if self.monitor.untrained_loss is None:
                 loss = self._figures().loss
                 if math.isfinite(loss):
@@ -139,6 +146,14 @@ class Trainer(Training):
                 self._record()
             after_step()
         self.progress.end_epoch(self.history[-1] if self.history else None)
+
+    def _thaw(self) -> None:
+        """Let all layers learn from the next step on."""
+        self.check_numbers()  # so that nobody has to go back to before
+        self.move_to(self.done)
+        self._back, self._is_compiled = (self._weights(), self._remembered()), False
+        if self.done < self.steps:
+            self.progress.say(f"from epoch {self.done // self.step.steps_per_epoch + 1} on all layers learn")
 
     def prepare(self, backend: Backend) -> None:
         """Make everything on a device; on the CPU where a compiler fails and "auto" leaves the choice."""

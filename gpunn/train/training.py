@@ -9,7 +9,7 @@ import numpy as np
 
 from gpunn.backend.base import Backend
 from gpunn.data import Data
-from gpunn.data.loader import bytes_on_device, is_converted, place, sizes_of
+from gpunn.data.loader import DataLoader, bytes_on_device, is_converted, place, sizes_of
 from gpunn.data.training_inputs import TrainingInputs, check_seen
 from gpunn.errors import GpunnError, OptionError
 from gpunn.kernels import loops
@@ -21,6 +21,7 @@ from gpunn.nn.parameter import Arrays, Memory
 from gpunn.nn.stages import fed_shape
 from gpunn.train.arguments import TrainOptions, check_samples, fitting_batch_size, loss_for
 from gpunn.train.evaluator import Evaluator, Measure
+from gpunn.train.freezing import held_at_first
 from gpunn.train.monitor import FiniteCheck
 from gpunn.train.record import Trained, Weights
 from gpunn.train.step import Skip, Step
@@ -38,7 +39,13 @@ class Training:
         self.done = self._samples = 0  # steps so far; samples of the sums
         self.kept = 0  # step whose weights were put back where training was cut off
         self._epoch: int | None = None  # whose order and rates the step has
-        self.prepare(backend)
+        self.held = held_at_first(model) if options.freeze else frozenset[int]()
+        self.thaws_at = options.freeze * -(-len(data.train) // self.batch_size)  # step from which all layers learn
+        try:
+            self.prepare(backend)
+        except BaseException:
+            model.held = frozenset()
+            raise
 
     def prepare(self, backend: Backend) -> None:
         """Make everything on a device, or raise MemoryShortageError."""
@@ -49,6 +56,7 @@ class Training:
             taken = model.bytes_for(model.batch_size) if model.backend is backend else 0
             largest = self._count(self.batch_size).largest if self._is_host else 0
             require(self._bytes_for, self.batch_size, backend, self._bytes_of_data(), taken, largest)
+            model.held = self._held_at(self.done)
             self._build_network()
             model.loss, model.class_names, model.input_scale = self.loss, self.data.class_names, train.scale
             self._measure = Measure(self.loss, train)
@@ -57,23 +65,48 @@ class Training:
             if validation is not None:
                 model.trained_on.check_samples(validation)
             self._count_from = model.epochs_trained, model.steps_trained
-            self._build_optimizer()
+            memory = self._memory()
+            self._first = memory.first
+            self._build_optimizer(memory)
             later = 0 if self._is_host else self._bytes_for(self.batch_size) - model.bytes_for(self.batch_size)
             batches = place(backend, train, options.dtype, options.augmentation, options.seed, options.data_on, later)
-            self.step = Step(model, batches, copy(self.loss), self.optimizer, self.batch_size, options.capture)
-            self.steps = options.epochs * self.step.steps_per_epoch  # of the whole training
-            backend.assign(model.clock[NEXT_COUNT : NEXT_COUNT + 1], model.steps_trained)
-            self.placement, self._validation = batches.placement, None  # where the data lie, in words
+            self.placement, watched = batches.placement, None  # where the data lie, in words
             if validation is not None:
                 watched = place(backend, validation, options.dtype, data_on=options.data_on, later=later)
-                self._validation = Evaluator(model, watched)
                 self.placement += f"; for validation {watched.placement}" if watched.placement else ""
-            values, totals = model.parameters.values, self.step.totals
-            self._finite = FiniteCheck(backend, values, totals)
-            if options.skip_bad_batches:
-                changed = [values, *self.optimizer.state.values(), *model.statistics.values(), totals]
-                self.step.skip = Skip(backend, changed)
+            self._assemble(batches, watched)
+            self.steps = options.epochs * self.step.steps_per_epoch  # of the whole training
             self._back = Weights(0, model.arrays(), self._count_from), self._remembered()
+
+    def _assemble(self, batches: DataLoader, watched: DataLoader | None) -> None:
+        """Make step, evaluator and checks for the network as it is built now."""
+        model, options = self.model, self.options
+        self.step = Step(model, batches, copy(self.loss), self.optimizer, self.batch_size, options.capture)
+        self._validation = None if watched is None else Evaluator(model, watched)
+        self.backend.assign(model.clock[NEXT_COUNT : NEXT_COUNT + 1], model.steps_trained)
+        values, totals = model.parameters.values, self.step.totals
+        self._finite = FiniteCheck(self.backend, values, totals)
+        if options.skip_bad_batches:
+            changed = [values, *self.optimizer.state.values(), *model.statistics.values(), totals]
+            self.step.skip = Skip(self.backend, changed)
+
+    def _held_at(self, step: int) -> frozenset[int]:
+        """Return the places of the layers that are held before a step is done."""
+        return self.held if step < self.thaws_at else frozenset()
+
+    def move_to(self, step: int) -> None:
+        """Build network and optimizer for the layers that learn from a step on; values and sums stay, no momentum."""
+        if (held := self._held_at(step)) == self.model.held:
+            return
+        model, before = self.model, [self.backend.to_host(array) for array in self.step.sums]
+        model.held, self._epoch = held, None
+        with self.enough_memory():
+            model.rebuild(self.batch_size, self.backend, model.dtype)
+            first = self._first if held else self._count_from[1] + self.thaws_at
+            self._build_optimizer(Memory(self.options.optimizer.identity, first, {}))
+            self._assemble(self.step.batches, None if self._validation is None else self._validation.batches)
+        for array, value in zip(self.step.sums, before, strict=True):
+            self.backend.assign(array, value)
 
     @contextmanager
     def enough_memory(self) -> Iterator[None]:
@@ -120,11 +153,18 @@ class Training:
         if len(model.parameters) and not model.parameters.gradients.size:
             raise OptionError("every layer with weights is frozen: set trainable = True on one of network.layers")
 
-    def _build_optimizer(self) -> None:
-        """Build the optimizer, with what the network keeps of it from the last training."""
+    def _memory(self) -> Memory:
+        """Return what the network keeps of the same optimizer and of all that learns now; else an empty memory."""
         model, memory, identity = self.model, self.model.optimizer_memory, self.options.optimizer.identity
-        if memory is None or memory.of != identity:
-            memory = Memory(identity, model.steps_trained, {})
+        learning = {p.name for p in model.parameters if not p.is_frozen}
+        # Adam counts the steps of all parameters as one: those released since then have no means of gradients yet.
+        if memory is None or memory.of != identity or any(learning - part.keys() for part in memory.arrays.values()):
+            return Memory(identity, model.steps_trained, {})
+        return memory
+
+    def _build_optimizer(self, memory: Memory) -> None:
+        """Build the optimizer, with what is remembered of the last training."""
+        model = self.model
         self.optimizer.build(model.parameters, self.options.regularizer, len(self.data.train), memory.first)
         for name, array in self.optimizer.state.items():
             if name in memory.arrays:
@@ -201,6 +241,7 @@ class Training:
     def rewind(self) -> None:
         """Return to the last record or restore point; the monitor is not rewound."""
         (weights, remembered), assign = self._back, self.backend.assign
+        self.move_to(weights.step)
         self.model.load_arrays(weights.arrays)
         for name, array in self.optimizer.state.items():
             assign(array, remembered[name])
@@ -222,5 +263,5 @@ class Training:
         model.count_on(*weights.trained)
         self.kept = weights.step
         model.optimizer_memory = None
-        if weights is self._back[0]:
+        if weights is self._back[0] and self._held_at(weights.step) == model.held:
             self._keep_optimizer(self._back[1])

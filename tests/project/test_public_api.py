@@ -102,6 +102,7 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "Sequential.recompute_statistics": (
         lambda **given: normed().recompute_statistics(**given), {"samples": gn.Samples(X, Y)}
     ),
+    "Sequential.replace_last": (lambda **given: fitted().replace_last(**given), {"outputs": 3}),
     "Sequential.save": (lambda **given: fitted().save(**given), {"path": "a.safetensors"}),
     "Loss.forward": (forward, {"y": np.zeros((6, 2)), "t": Y}),
     "History.write_csv": (gn.History().write_csv, {"path": "a.csv"}),
@@ -116,7 +117,7 @@ BEHIND: dict[str, Any] = {
     "Sequential": lambda layers: None, "Loss.forward": lambda y, t: None,
     **{f"Sequential.{name}": getattr(network(), name) for name in
        ("build", "fit", "find_learning_rate", "evaluate", "report", "predict", "predict_proba", "forward",
-        "recompute_statistics", "save")},
+        "recompute_statistics", "replace_last", "save")},
 }  # fmt: skip
 # Records of results, which take what they are given; and parts without arguments.
 PLAIN = {"Evaluation", "History", "Record", "Flatten", "ReLU", "Sigmoid", "Softmax", "Softplus", "Tanh", "Glorot", "He",

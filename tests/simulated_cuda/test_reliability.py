@@ -47,6 +47,43 @@ def test_a_training_goes_on_from_any_step_to_the_same_bits(
         assert outcome(second) == outcome(whole)
 
 
+def tuning(data_on: str = "device", **options: Any) -> Trainer:
+    """New layers above those of another network, which are held for two of the four epochs."""
+    source = momentum().model
+    usual = {"batch_size": 16, "device": "cuda", "seed": 3, "progress": False, "epochs": 4, "freeze": 2}
+    optimizer = gn.Adam(gn.OneCycle(0.01))
+    made = TrainOptions(**usual | {"optimizer": optimizer, "data_on": data_on} | options)  # type: ignore[arg-type]
+    return Trainer(source.replace_last(3), made, images())
+
+
+@pytest.mark.parametrize("data_on", ["device", "host"])
+def test_the_step_is_recorded_anew_when_held_layers_begin_to_learn_and_goes_on_to_the_same_bits(
+    cuda: Core, data_on: str, tmp_path: Path
+) -> None:
+    whole, steps = tuning(data_on), []
+    whole.run(lambda: steps.append(whole.step) if whole.step not in steps else None)
+    assert [step.is_recorded for step in steps] == [True, True]
+    for cut in (5, 11, 12, 13, 19):
+        first, second = tuning(data_on), tuning(data_on)
+        write_checkpoint(tmp_path / str(cut), stopped_after(first, cut), ORIGIN, first.model)
+        checkpoint = open_checkpoint(tmp_path / str(cut))
+        second.move_to(checkpoint.step)
+        second.restore(checkpoint.state(second.state()))
+        second.run()
+        assert outcome(second) == outcome(whole), cut
+
+
+def test_held_layers_stay_on_a_device_as_on_the_cpu(cuda: Core) -> None:
+    trainings = [tuning(device=device, optimizer=gn.SGD(0.02, momentum=0.9)) for device in ("cpu", "cuda")]
+    for training in trainings:
+        start, held = training.model.arrays(), dict[str, Any]()
+        training.run(lambda: held.update(training.model.arrays()) if training.done == 12 else None)  # noqa: B023
+        assert {name for name in held if not np.array_equal(held[name], start[name])} == {"dense1.w", "dense1.b"}
+    ours, theirs = (training.model.arrays() for training in trainings)
+    for name in ours:
+        np.testing.assert_allclose(theirs[name], ours[name], rtol=1e-3, atol=1e-4, err_msg=name)
+
+
 def with_overflow(samples: int = 96) -> gn.Data:
     """Sums over one sample overflow; it is in one batch of every epoch."""
     x = np.random.default_rng(0).normal(size=(samples, 5)).astype(np.float32)

@@ -68,6 +68,7 @@ def stopped_after(training: Trainer, steps: int) -> State:
         pass
 
     def stop() -> None:
+        training.step.steps_per_graph = 1  # of the step that was made when held layers began to learn, too
         if training.done == steps:
             raise EnoughError
 

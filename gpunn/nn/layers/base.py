@@ -18,6 +18,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from gpunn.backend.base import Backend, Buffer, Buildable, Shape, inside
 from gpunn.config import Part
+from gpunn.errors import OptionError
 from gpunn.kernels.record import Array
 from gpunn.nn.initializers import Initializer
 from gpunn.nn.parameter import Parameter
@@ -145,6 +146,11 @@ class Layer(Buildable, Part, ABC, kind="layer", example="Dense(10)"):
     def backward(self, dy: Array) -> Array | None:
         """From δ = ∂C/∂output (5) to ∂C/∂input (8), or None where nothing before learns, and collect the gradients."""
 
+    def resized(self, outputs: int) -> "Layer":
+        """Return a new layer like this one, but for the number of its outputs; see `Sequential.replace_last`."""
+        mend = f"write Sequential([*network.layers[:-1], Dense({outputs})]), with those layers that are to stay"
+        raise OptionError(f"{self!r} cannot be made again with {outputs} outputs: {mend}")
+
     def fused_with(self, following: "Layer") -> "Layer | None":
         """Return one stage that does what this one and the next do; None where there is none."""
         return None
@@ -167,6 +173,11 @@ class Layer(Buildable, Part, ABC, kind="layer", example="Dense(10)"):
         for name in ("name", "begins_with", "is_placed", "built_values", "_settings"):
             kept.pop(name, None)
         return kept if self.trainable else {**kept, "trainable": self.trainable}
+
+    @property
+    def has_learned(self) -> bool:
+        """Whether the layer is part of a built network, or begins with the weights of one."""
+        return self.built_values is not None or bool(self.begins_with)
 
     def __getstate__(self) -> dict[str, Any]:
         begins_with = dict(self.begins_with)

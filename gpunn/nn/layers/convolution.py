@@ -31,6 +31,8 @@ class Conv2D(Weighted):
     (filters, channels, size, size), b is (filters,).
     """
 
+    counts_outputs = "filters"
+
     def __init__(
         self,
         filters: int,

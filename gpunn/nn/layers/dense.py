@@ -1,6 +1,7 @@
 """The fully-connected layer, (1)–(3), Flatten, which leads to it, weights and biases, also those of convolutions."""
 
 import math
+from typing import ClassVar
 
 import numpy as np
 
@@ -21,6 +22,7 @@ class Weighted(Layer):
 
     name_prefix = ""  # each has its own
     has_weights = True
+    counts_outputs: ClassVar[str] = ""  # the argument for the number of units or filters
     w: Parameter
 
     def __init__(self, weights: Initializer | str, bias: float | bool) -> None:
@@ -29,6 +31,15 @@ class Weighted(Layer):
             self.bias: float | bool = 0.0 if bias else False  # True is a bias like any other
         else:
             self.bias = real(bias, f"bias of {type(self).__name__}", ("be finite, or False for none", math.isfinite))
+
+    def resized(self, outputs: int) -> Layer:
+        if not self.counts_outputs:
+            return super().resized(outputs)
+        made = self.unbuilt()
+        setattr(made, self.counts_outputs, outputs)
+        if made.outputs is not None:
+            made.outputs = outputs
+        return made
 
     def stages(self) -> list[Layer]:
         return [self] if self.bias is False else [self, Bias(float(self.bias))]
@@ -60,6 +71,7 @@ class Dense(Weighted):
     """
 
     takes_rows = True
+    counts_outputs = "units"
 
     def __init__(self, units: int, weights: Initializer | str = "auto", bias: float | bool = 0.0) -> None:
         self.units = self.outputs = positive_whole(units, "units of Dense")

@@ -1,0 +1,17 @@
+"""Fine-tuning: the layers that stay as they are while the new ones begin to learn."""
+
+from gpunn.errors import OptionError
+from gpunn.nn.network import Network
+
+
+def held_at_first(model: Network) -> frozenset[int]:
+    """Return the places of the layers that `fit(freeze=…)` holds: those taken over, else all before the last weights.
+
+    Raises:
+        OptionError: The network has learned nothing that could be held.
+    """
+    weighted = [number for number, layer in enumerate(model.layers) if layer.has_weights]
+    if not weighted or not (model.taken or model.steps_trained or model.loss):
+        mend = "take the layers of a trained one, Sequential([*trained.layers[:-1], Dense(5)]), or leave it out"
+        raise OptionError(f"freeze holds layers that have learned, and this network has none: {mend}")
+    return model.taken if set(weighted) - model.taken and model.taken else frozenset(range(weighted[-1]))
