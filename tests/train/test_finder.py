@@ -212,7 +212,9 @@ def test_validation_and_test_samples_are_not_looked_at() -> None:
     data = digits()
     closed = Data(data.name, data.train, data.validation, data.class_names, lambda: pytest.fail("the test set is open"))
     closed.validation = Closed.__new__(Closed)
-    for loss in (None, gn.BinaryCrossEntropy()):
+    rows = gn.Samples(data.train.inputs, np.eye(10)[data.train.targets])
+    for loss, train in ((None, data.train), (gn.BinaryCrossEntropy(), rows)):  # the rows become several answers at once
+        closed.train = train
         curve = network().find_learning_rate(closed, loss=loss, device="cpu")
         assert curve.suggestion is not None
         assert not closed.test_is_open
@@ -233,6 +235,17 @@ def test_arrays_are_split_as_fit_splits_them() -> None:
 
 
 # What cannot be
+
+
+def test_it_ends_where_the_running_mean_has_exploded() -> None:
+    curve = network().find_learning_rate(digits(), optimizer=gn.SGD(), device="cpu", highest=1e4, steps=300)
+    assert curve.end == "exploded"
+    means, total, weight = [], 0.0, 0.0
+    for loss, size in zip(curve.losses, np.resize([128, 128, 128, 128, 28], len(curve.losses)), strict=True):
+        total, weight = 0.9 * total + 0.1 * size * loss, 0.9 * weight + 0.1 * size
+        means.append(total / weight)
+    limits = [max(4 * min(means[: k + 1]), means[0]) for k in range(len(means))]
+    assert [mean > limit for mean, limit in zip(means, limits, strict=True)] == [False] * (len(means) - 1) + [True]
 
 
 def test_a_loss_that_explodes_or_overflows_is_no_error() -> None:
