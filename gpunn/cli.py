@@ -1,6 +1,7 @@
 """The program `gpunn`: one thin function a command, which imports what it alone needs."""
 
 import os
+import re
 import signal
 import sys
 import traceback
@@ -52,6 +53,15 @@ def _set_memory_limit(context: click.Context, _parameter: click.Parameter, limit
         context.call_on_close(lambda: set_memory_limit(None))
 
 
+def _image_size(_context: click.Context, _parameter: click.Parameter, given: str | None) -> tuple[int, int] | None:
+    if given is None:
+        return None
+    sides = re.fullmatch(r"(\d{1,6})(?: ?[x×] ?(\d{1,6}))?", given.strip(), re.IGNORECASE | re.ASCII)
+    if sides is None:
+        raise OptionError(f"--image-size is a side such as 64, or height x width such as 48x64, got {given!r:.80}")
+    return int(sides[1]), int(sides[2] or sides[1])
+
+
 _whole = partial(click.option, type=int, metavar="N")
 _real = partial(click.option, type=float, metavar="X")
 _device = click.option("--device", default="auto", show_default=True, metavar="D", help="auto, cpu, cuda or cuda:N.")
@@ -66,7 +76,9 @@ _memory_limit = click.option(
 
 @cli.command()
 @click.argument("data", required=False)
-@click.option("--recipe", metavar="NAME|FILE.toml", help="What to train and how; left out, mlp.")
+@click.option("--recipe", metavar="NAME|FILE.toml", help="What to train and how; left out, mlp; for images, images.")
+@click.option("--image-size", metavar="N|HxW", callback=_image_size, help="Size that images of a folder are fitted to.")
+@click.option("--colours", metavar="grey|rgb", help="Of images of a folder; left out, grey where all are.")
 @_whole("--epochs", help="Number of epochs.")
 @_whole("--batch-size", help="Number of samples in a batch.")
 @_real("--learning-rate", help="The highest where the recipe has a schedule.")
@@ -83,20 +95,21 @@ _memory_limit = click.option(
 def train(recipe: str | None, out: str | None, resume: str | None, profile: bool, **options: Any) -> None:
     """Train a network on DATA and write a run folder.
 
-    DATA is digits (bundled), mnist, fashion-mnist, cifar-10, cifar-100, emnist-letters, a folder with the files of such
-    a set or four IDX files, or a .npz file; left out, what the recipe names. `gpunn recipes` lists the recipes.
+    DATA is digits (bundled), mnist, fashion-mnist, cifar-10, cifar-100, emnist-letters, a folder of images (one inside
+    for each class, or a list), a folder with the files of a named set or four IDX files, or a .npz file; left out, what
+    the recipe names. `gpunn recipes` lists the recipes.
 
     A run that was stopped goes on by --resume, to the same numbers as if it had not been. Then DATA says where its data
     are now, and only --epochs, --device, --skip-bad-batches and how often there are checkpoints may be changed; of a
     run that has diverged --learning-rate too.
     """
     from gpunn.experiments import run
-    from gpunn.experiments.experiment import read_experiment
+    from gpunn.experiments.experiment import OF_IMAGES, read_experiment, recipe_for
 
     report = _from_source("profile_report", "the profiler comes").write_profile if profile else None
     options["checkpoints"] = {name: options.pop(name) for name in ("every", "minutes", "keep")}
     if resume is not None:
-        of_the_run = {"recipe": recipe, "out": out, **{name: options.pop(name) for name in ("batch_size", "seed")}}
+        of_the_run = {"recipe": recipe, "out": out, **{n: options.pop(n) for n in ("batch_size", "seed", *OF_IMAGES)}}
         for name, value in of_the_run.items():
             if value is not None:
                 raise OptionError(f"--{name.replace('_', '-')} cannot be given with --resume: it is that of the run")
@@ -104,12 +117,15 @@ def train(recipe: str | None, out: str | None, resume: str | None, profile: bool
     elif out is not None and not out.strip():
         raise OptionError("--out must name a folder, got an empty name: leave it out for the next free one in runs")
     else:
-        run.train(read_experiment(recipe or "mlp").with_options(**options), out, _say, report=report)
+        chosen = recipe or recipe_for(options["data"])
+        if recipe is None and chosen != "mlp":
+            _say(f"recipe      {chosen} (--recipe names another)")
+        run.train(read_experiment(chosen).with_options(**options), out, _say, report=report)
 
 
 @cli.command("lr-find")
 @click.argument("data", required=False)
-@click.option("--recipe", metavar="NAME|FILE.toml", help="What would be trained and how; left out, mlp.")
+@click.option("--recipe", metavar="NAME|FILE.toml", help="What would be trained and how; left out, as for train.")
 @_whole("--batch-size", help="Number of samples in a batch.")
 @_whole("--seed", help="Of the split, the initial weights and the order of samples.")
 @click.option("--device", metavar="D", help="auto, cpu, cuda or cuda:N.")
@@ -125,10 +141,10 @@ def lr_find(
 
     DATA is as for `gpunn train`. Only training samples are looked at, no run is made, and the network is thrown away.
     """
-    from gpunn.experiments.experiment import read_experiment
+    from gpunn.experiments.experiment import read_experiment, recipe_for
     from gpunn.experiments.finding import command_of, find_learning_rate
 
-    experiment = read_experiment(recipe or "mlp").with_options(data=data, **options)
+    experiment = read_experiment(recipe or recipe_for(data)).with_options(data=data, **options)
     command = command_of(data, {"recipe": recipe, **options})
     find_learning_rate(experiment, Rising(lowest, highest, steps), out, command, _say)
 

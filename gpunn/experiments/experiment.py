@@ -14,6 +14,7 @@ import numpy as np
 
 from gpunn.config import MOST_LAYERS, check_names, from_config, from_table, nearest, to_built_config, to_config
 from gpunn.data import NAMES, Data, load_data
+from gpunn.data.load import is_image_folder
 from gpunn.errors import DataError, OptionError
 from gpunn.files import read_regular
 from gpunn.nn.tasks import Task
@@ -26,6 +27,7 @@ from gpunn.version import __version__
 
 LIBRARIES = {"python": ".".join(map(str, sys.version_info[:3])), "numpy": np.__version__}
 
+OF_IMAGES = ("image_size", "colours")  # options of `load_data` for folders of images
 _PARTS = ("optimizer", "loss", "regularizer", "augmentation")
 _URI = "file://"
 _MOST_BYTES = 1 << 16  # a file of a few lines: what is larger is something else
@@ -40,6 +42,8 @@ class DataPart:
     source: str = "digits"
     validation: float | int | str = 0.1
     limit: int | None = None
+    image_size: int | tuple[int, ...] = ()
+    colours: str = ""
     shape: tuple[int, ...] = ()
     sha256: str = ""
 
@@ -83,8 +87,12 @@ class Experiment:
         """
         changed, kept = ({k: v for k, v in given.items() if v is not None} for given in (options, checkpoints))
         rate, epoch, optimizer = changed.pop("learning_rate", None), changed.pop("at_epoch", None), self.optimizer
+        of_images = {name: changed.pop(name) for name in OF_IMAGES if name in changed}
         part = self.data if data is None else replace(self.data, source=_located(data))
-        if data is not None or "seed" in changed:
+        if data is not None and part.shape and not is_image_folder(data):
+            part = replace(part, image_size=(), colours="")  # those of the folder before
+        part = replace(part, **of_images)
+        if data is not None or of_images or "seed" in changed:
             part = replace(part, shape=(), sha256="")  # other samples, so these fingerprints no longer apply
         if "batch_size" in changed:
             changed["least_steps"] = 0
@@ -100,7 +108,9 @@ class Experiment:
     def load_data(self) -> Data:
         """Load the data; raise DataError unless they are those that the experiment was written with."""
         part = self.data
-        data = load_data(part.source, validation=part.validation, limit=part.limit, seed=self.training.seed)
+        given: dict[str, Any] = {name: getattr(part, name) or None for name in OF_IMAGES}
+        given |= {"validation": part.validation, "limit": part.limit, "seed": self.training.seed}
+        data = load_data(part.source, **given)
         if self.loss and data.train.one_hot and from_config("loss", self.loss).of_targets is Task.BINARY:
             data = data.as_floats()  # as the trainer would, but the fingerprint is of what is trained on
         if part.sha256 and data.train.sha256() != part.sha256:
@@ -127,9 +137,12 @@ class Experiment:
         """Fill in data, device, loss and initial weights from the trainer."""
         train, regularizer = trainer.data.train, trainer.options.regularizer
         training = replace(self.training, batch_size=trainer.batch_size, device=trainer.backend.device, least_steps=0)
+        part = replace(self.data, source=_located(self.data.source), shape=train.shape, sha256=train.sha256())
+        if train.from_files:  # as it was chosen by the images
+            part = replace(part, image_size=train.shape[:2], colours="grey" if train.shape[2] == 1 else "rgb")
         return replace(
             self,
-            data=replace(self.data, source=_located(self.data.source), shape=train.shape, sha256=train.sha256()),
+            data=part,
             training=training,
             layers=tuple(to_built_config(layer) for layer in trainer.model.layers),
             loss=to_config(trainer.loss),
@@ -196,6 +209,11 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(inner) for key, inner in value.items() if inner is not None and inner not in ("", ())}
     return [_plain(inner) for inner in value] if isinstance(value, tuple | list) else value
+
+
+def recipe_for(source: str | None) -> str:
+    """Return the name of the recipe for some data where none is named."""
+    return "images" if source is not None and is_image_folder(source) else "mlp"
 
 
 def recipes() -> dict[str, Path]:

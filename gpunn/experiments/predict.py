@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from gpunn.data import load_data
+from gpunn.data.formats.image import image_shape
 from gpunn.data.formats.inputs import read_inputs
+from gpunn.data.load import is_image_folder
 from gpunn.errors import DataError, GpunnError, ModelFileError, in_one_line
 from gpunn.experiments.experiment import Experiment, read_experiment
 from gpunn.experiments.folder import CHECKPOINTS, EXPERIMENT, MODEL
@@ -57,7 +59,7 @@ def evaluate_run(run: str, source: str | None = None, device: str = "auto", widt
     """
     model, experiment = load_run(run, device)
     if source is not None:
-        data = load_data(source, validation=0)
+        data = load_data(source, validation=0, **_of_images(model, source))
         samples, part = data.train, "all samples"
     elif experiment is None:
         raise GpunnError(f"{run} does not say what it was trained on: name the data, gpunn evaluate {run} DATA")
@@ -69,6 +71,16 @@ def evaluate_run(run: str, source: str | None = None, device: str = "auto", widt
     samples = renumbered(samples, data.class_names, model.class_names)
     line = f"{data.name}, {part} ({len(samples):,}): {model.evaluate(samples)}"
     return f"{line}\n\n{model.report(samples).table(width)}"
+
+
+def _of_images(model: Sequential, source: str) -> dict[str, Any]:
+    """Return the options of `load_data` by which a folder of images is read as the inputs of a network."""
+    if not is_image_folder(source):
+        return {}
+    height, width, channels = image_shape(
+        Path(source), model.trained_on.shape if model.trained_on else model.input_shape
+    )
+    return {"image_size": (height, width), "colours": "grey" if channels == 1 else "rgb"}
 
 
 def predict_files(

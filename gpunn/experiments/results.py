@@ -27,6 +27,8 @@ def introduce(trainer: Trainer, folder: Path, say: Say) -> None:
     backend = trainer.backend
     say(f"device      {backend.description} ({backend.reason})")
     say(f"data        {data_in_words(trainer.data)}")
+    if trainer.data.source_note:
+        say(f"images      {trainer.data.source_note}")
     if trainer.placement:
         say(f"data on     {trainer.placement}")
     say(f"run folder  {folder}\n\n{summary(trainer.model)}\n")

@@ -172,7 +172,9 @@ def _outputs(layers: Sequence[Layer]) -> int:
 
 def renumbered(samples: Samples, names: Sequence[str], known: Sequence[str]) -> Samples:
     """Number the labels of samples, of classes `names`, as a network that knows other names for them."""
-    if not (_are_texts(names) and _are_texts(known)) or not samples.classes or tuple(names) == (*known[: len(names)],):
+    are_named = samples.from_files or _are_texts(names)  # folders are named on purpose, by numbers too
+    are_known = _are_texts(known) or set(names) <= set(known)
+    if not (are_named and are_known) or not samples.classes or tuple(names) == (*known[: len(names)],):
         return samples
     targets, _ = numbered([names[k] for k in samples.targets], known)
     return replace(samples, targets=as_array(targets, "targets"), classes=len(known))
