@@ -15,6 +15,7 @@ import numpy as np
 from gpunn.config import MOST_LAYERS, check_names, from_config, from_table, nearest, to_built_config, to_config
 from gpunn.data import NAMES, Data, load_data
 from gpunn.data.load import is_image_folder
+from gpunn.data.weights import checked_class_weight
 from gpunn.errors import DataError, OptionError
 from gpunn.files import read_regular
 from gpunn.nn.tasks import Task
@@ -207,7 +208,7 @@ def _located(source: str) -> str:
 def _plain(value: Any) -> Any:
     """Convert to TOML's types: no None, nothing empty, tuples as lists."""
     if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items() if inner is not None and inner not in ("", ())}
+        return {str(key): _plain(inner) for key, inner in value.items() if inner is not None and inner not in ("", ())}
     return [_plain(inner) for inner in value] if isinstance(value, tuple | list) else value
 
 
@@ -277,6 +278,7 @@ def _parse(table: dict[str, Any], stem: str) -> Experiment:
         raise OptionError(f"name must be letters, digits, '-', '_' and '.', got {texts['name']!r}")
     sections = {"data": DataPart, "training": TrainingPart, "checkpoints": CheckpointPart}
     made = {section: from_table(part, table.get(section, {}), section) for section, part in sections.items()}
+    checked_class_weight(made["training"].class_weight)
     data = made["data"]
     if data.source.startswith(_URI):
         made["data"] = replace(data, source=os.fsdecode(unquote_to_bytes(data.source.removeprefix(_URI))))
