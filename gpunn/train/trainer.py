@@ -14,6 +14,7 @@ from gpunn.backend.base import Backend
 from gpunn.backend.compiling import Compiling
 from gpunn.backend.devices import select
 from gpunn.data import Data
+from gpunn.data.weights import class_weights
 from gpunn.errors import DeviceError, DivergenceError, OptionError
 from gpunn.nn.network import Network
 from gpunn.nn.parameter import Arrays
@@ -44,8 +45,11 @@ class Trainer(Training):
         validation_data: Any = None,
         sample_weight: ArrayLike | None = None,
     ) -> None:
-        given = as_data(data, y, validation_data, options.seed, options.loss, model.layers, sample_weight)
-        given = as_known(given, model.class_names)
+        own = as_data(data, y, validation_data, options.seed, options.loss, model.layers, sample_weight)
+        given = as_known(own, model.class_names)
+        if given is not own and options.class_weight not in (None, "balanced"):  # by number, which may be another now
+            weights = class_weights(options.class_weight, own.train, own.class_names)
+            options = replace(options, class_weight=dict(zip(own.class_names, weights, strict=True)))
         train, validation = given.train, given.validation
         if options.patience is not None and validation is None:
             raise OptionError("patience needs a validation set to watch: load the data with validation=0.1, say")
