@@ -131,9 +131,10 @@ def _constant_loss(samples: Samples, loss: Loss, outputs: int) -> float:
     if samples.classes:  # labels count as one-hot; one output alone is that of class 1 of two
         shares = _shares(samples)[1 if outputs == 1 else 0 :]
         return loss.of_constant(shares, shares)
-    means = np.average(samples.targets, axis=0, weights=samples.weights)
-    squares = np.square(samples.targets - means)
-    return loss.of_constant(means, np.average(squares, axis=0, weights=samples.weights) + means**2)
+    targets = samples.targets.astype(np.float64, copy=False)
+    means = np.average(targets, axis=0, weights=samples.weights)
+    variance = np.average(np.square(targets - means), axis=0, weights=samples.weights)
+    return loss.of_constant(means, variance + means**2)
 
 
 def _shares(samples: Samples) -> NDArray[np.float64]:
