@@ -242,7 +242,12 @@ class Sequential(Network):
 
     @explained
     def report(
-        self, samples: Samples | Data | tuple[ArrayLike, ArrayLike] | ArrayLike, y: ArrayLike | None = None
+        self,
+        samples: Samples | Data | tuple[ArrayLike, ArrayLike] | ArrayLike,
+        y: ArrayLike | None = None,
+        *,
+        sample_weight: ArrayLike | None = None,
+        class_weight: ClassWeight = None,
     ) -> Report:
         """Return every metric of the network's task on samples, as scikit-learn defines them; printed, it is a table.
 
@@ -253,11 +258,13 @@ class Sequential(Network):
         Args:
             samples: Samples, (x, y), or x; of a data set, its test set.
             y: Targets for x.
+            sample_weight: Weight of each sample, (n,), at least 0: counts are sums of weights.
+            class_weight: Weights of classes as in `fit`.
 
         Raises:
             DataError, ShapeError: Nothing to report on, or targets of another kind or samples of another shape.
         """
-        return report_on(self, samples, y)
+        return report_on(self, samples, y, sample_weight, class_weight)
 
     @explained
     def recompute_statistics(self, samples: Samples | Data) -> None:

@@ -105,6 +105,12 @@ def test_a_report_counts_samples_as_they_weigh() -> None:
     assert isinstance(report, ClassificationReport)
     given: dict[str, Any] = {"average": "macro", "sample_weight": weights}
     assert report.macro.f1 == pytest.approx(sk.f1_score(CLASSES, model.predict(X), **given), **NEAR)
+    assert model.report(X, CLASSES, sample_weight=weights).to_dict() == report.to_dict()
+    result = model.evaluate(X, CLASSES, sample_weight=weights)
+    assert report.accuracy == pytest.approx(result.accuracy, rel=1e-6)  # which adds weights of float32
+    balanced = model.report(X, CLASSES, class_weight="balanced")
+    assert isinstance(balanced, ClassificationReport)
+    assert balanced.accuracy == pytest.approx(sk.balanced_accuracy_score(CLASSES, model.predict(X)), **NEAR)
     numbers = fitted("cpu", NUMBERS, gn.Dense(3), optimizer=gn.SGD(0.01))
     errors = numbers.report(gn.Samples(X, NUMBERS, weights=weights))
     assert isinstance(errors, RegressionReport)
