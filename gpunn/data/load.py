@@ -201,7 +201,9 @@ def _from_parts(source: object, name: str, parts: Parts, split: dict[str, Any]) 
     """Make data of what a reader gave; errors name the source."""
     has_own = parts.validation is not None and split["validation"] not in (0, "test")
     try:
-        own = {"validation": parts.validation()} if has_own and parts.validation else {}
-        return Data.from_arrays(*parts.train, test=parts.test, class_names=parts.class_names, name=name, **split | own)
+        own: dict[str, Any] = {"validation": parts.validation()} if has_own and parts.validation else {}
+        x, y, *weights = parts.train
+        own["sample_weight"] = weights[0] if weights else None
+        return Data.from_arrays(x, y, test=parts.test, class_names=parts.class_names, name=name, **split | own)
     except DataError as error:
         raise DataError(f"{source}: {error}") from None

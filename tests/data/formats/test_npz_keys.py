@@ -109,6 +109,19 @@ def test_classes_are_named_by_an_array_of_texts(tmp_path: Path) -> None:
     assert "expected 0 to 0 (1 classes), got 1" in said
 
 
+def test_samples_are_weighed_by_an_array_beside_them(tmp_path: Path) -> None:
+    weights = np.arange(20) / 4
+    data = load_data(saved(tmp_path, x=X, y=Y, sample_weight=weights), validation=0)
+    np.testing.assert_array_equal(data.train.weights, weights)
+    arrays = {f"{name}_{part}": values for part in ("train", "test") for name, values in (("x", X), ("y", Y))}
+    data = load_data(saved(tmp_path, **arrays, sample_weight_train=weights, sample_weight_test=weights[::-1]))
+    assert data.test is not None
+    assert data.train.weights is not None
+    np.testing.assert_array_equal(data.test.weights, weights[::-1])
+    assert load_data(saved(tmp_path, x=X, y=Y, weights=weights)).train.weights is None
+    assert "sample weights are (20,), one for each sample" in refused(saved(tmp_path, x=X, y=Y, sample_weight=Y[:3]))
+
+
 def test_a_set_of_medmnist_is_read(tmp_path: Path) -> None:
     images, labels = np.zeros((20, 28, 28, 3), np.uint8), (np.arange(20)[:, None] % 3).astype(np.uint8)
     arrays = {f"{part}_images": images for part in ("train", "val", "test")}
