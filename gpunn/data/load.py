@@ -21,7 +21,7 @@ from gpunn.data.formats.image_folder import holds_images
 from gpunn.data.formats.inputs import kind_of_file
 from gpunn.data.formats.parts import Parts, ReadOptions
 from gpunn.data.images import checked_colours, checked_image_size, read_image_folder
-from gpunn.data.named import NAMED, named_parts, own_folders, parts_in
+from gpunn.data.named import FILES_OF_SETS, NAMED, named_parts, own_folders, parts_in
 from gpunn.data.published import DIGITS, MNIST, PUBLISHED, PublishedSet, check_published
 from gpunn.data.samples import Samples
 from gpunn.errors import DataError, OptionError
@@ -191,7 +191,9 @@ def _read_file(path: Path, split: dict[str, Any], options: ReadOptions) -> Data:
     if kind.data is None:
         if parts := parts_in(path, options):
             return _from_parts(path, path.name.partition(".")[0], parts, split)
-        mend = f"give its folder, {path.parent}" if "idx" in path.name else "save it with np.savez(path, x=x, y=y)"
+        mend = "save it with np.savez(path, x=x, y=y)"
+        if "idx" in path.name or path.name in FILES_OF_SETS:
+            mend = f"give its folder, {path.parent}"
         name, mend = told(path) or (kind.name, mend)
         raise DataError(f"{path}: expected a .npz file, got {name}: {mend}")
     return _from_parts(path, path.stem, kind.data(path, options), split)

@@ -33,7 +33,8 @@ def refused(path: Path) -> str:
     "names",
     ["x y", "X y", "X Y", "data target", "images labels", "features targets", "Inputs label", "x_train y_train",
      "X_train y_train", "train_images train_labels", "trainX trainY", "Xtrain ytrain", "train_set_x train_set_y",
-     "train_data train_targets", "TRAIN_IMAGES TRAIN_LABELS", "x labels", "image_data image_labels"],
+     "train_data train_targets", "TRAIN_IMAGES TRAIN_LABELS", "x labels", "image_data image_labels",
+     "inputs outputs", "Xs ys"],
 )  # fmt: skip
 def test_a_pair_to_learn_from_is_found_by_many_names(tmp_path: Path, names: str) -> None:
     x, y = names.split()
