@@ -74,21 +74,32 @@ _memory_limit = click.option(
 )
 
 
+_TABLE_OPTIONS = (
+    click.option("--target", metavar="NAME", help="The column of a table to learn; left out, the last."),
+    click.option("--ignore", metavar="NAME,...", help="Columns of a table to leave out."),
+    click.option("--missing", metavar="WAY", help="Missing values of a table: refuse, or mean to fill them by it."),
+    click.option("--task", metavar="KIND", help="Learn the target as classes, or by regression; left out, as it is."),
+)
+
+
+def _of_tables(command: Any) -> Any:
+    """Give a command the options of tables."""
+    for option in reversed(_TABLE_OPTIONS):
+        command = option(command)
+    return command
+
+
 @cli.command()
 @click.argument("data", required=False)
-@click.option("--recipe", metavar="NAME|FILE.toml", help="What to train and how; left out, mlp; for images, images.")
+@click.option("--recipe", metavar="NAME|FILE.toml", help="What to train and how; left out, as suits DATA.")
 @click.option("--image-size", metavar="N|HxW", callback=_image_size, help="Size that images of a folder are fitted to.")
 @click.option("--colours", metavar="grey|rgb", help="Of images of a folder; left out, grey where all are.")
+@_of_tables
 @_whole("--epochs", help="Number of epochs.")
 @_whole("--batch-size", help="Number of samples in a batch.")
 @_real("--learning-rate", help="The highest where the recipe has a schedule.")
 @_whole("--seed", help="Of the split, the initial weights and the order of samples.")
 @click.option("--device", metavar="D", help="auto, cpu, cuda or cuda:N.")
-@click.option(
-    "--class-weight",
-    type=click.Choice(["balanced"]),
-    help="Let all classes count alike, however many samples they have; a table of weights goes into a recipe.",
-)
 @click.option("--skip-bad-batches", is_flag=True, default=None, help="Skip batches that lead to NaN or infinity.")
 @click.option("--out", metavar="RUN", help="The run folder; left out, the next free runs/<data>-<recipe>-<n>.")
 @click.option("--resume", metavar="RUN", help="Go on with this run, or from this checkpoint of one.")
@@ -101,20 +112,20 @@ def train(recipe: str | None, out: str | None, resume: str | None, profile: bool
     """Train a network on DATA and write a run folder.
 
     DATA is digits (bundled), mnist, fashion-mnist, cifar-10, cifar-100, emnist-letters, a folder of images (one inside
-    for each class, or a list), a folder with the files of a named set or four IDX files, or a .npz file; left out, what
-    the recipe names. `gpunn recipes` lists the recipes.
+    for each class, or a list), a folder with the files of a named set or four IDX files, a .npz file, or a table (.csv,
+    .parquet); left out, what the recipe names. `gpunn recipes` lists the recipes.
 
     A run that was stopped goes on by --resume, to the same numbers as if it had not been. Then DATA says where its data
     are now, and only --epochs, --device, --skip-bad-batches and how often there are checkpoints may be changed; of a
     run that has diverged --learning-rate too.
     """
     from gpunn.experiments import run
-    from gpunn.experiments.experiment import OF_IMAGES, read_experiment, recipe_for
+    from gpunn.experiments.experiment import OF_IMAGES, OF_TABLES, read_experiment, recipe_for
 
     report = _from_source("profile_report", "the profiler comes").write_profile if profile else None
     options["checkpoints"] = {name: options.pop(name) for name in ("every", "minutes", "keep")}
     if resume is not None:
-        own = ("batch_size", "seed", "class_weight", *OF_IMAGES)
+        own = ("batch_size", "seed", *OF_IMAGES, *OF_TABLES)
         of_the_run = {"recipe": recipe, "out": out, **{name: options.pop(name) for name in own}}
         for name, value in of_the_run.items():
             if value is not None:
@@ -132,6 +143,7 @@ def train(recipe: str | None, out: str | None, resume: str | None, profile: bool
 @cli.command("lr-find")
 @click.argument("data", required=False)
 @click.option("--recipe", metavar="NAME|FILE.toml", help="What would be trained and how; left out, as for train.")
+@_of_tables
 @_whole("--batch-size", help="Number of samples in a batch.")
 @_whole("--seed", help="Of the split, the initial weights and the order of samples.")
 @click.option("--device", metavar="D", help="auto, cpu, cuda or cuda:N.")
@@ -191,9 +203,9 @@ def predict(run: str, files: tuple[str, ...], form: str, invert: str, device: st
 
     A network that was trained on float targets answers 0 or 1 for each output, or numbers.
 
-    A FILE is an image, a .npy or .npz file, or an IDX file. Images become grey (or RGB), are fitted into the size of
-    the network's input, and are brought to the range and the background of the training images. What cannot be read is
-    named, and the rest answered; the exit code is then 1.
+    A FILE is an image, a .npy, .npz or IDX file, or a table, whose columns are found by name. Images become grey (or
+    RGB), are fitted into the size of the network's input, and are brought to the range and the background of the
+    training images. What cannot be read is named, and the rest answered; the exit code is then 1.
     """
     from gpunn.experiments.predict import format_answers, predict_files
 

@@ -40,7 +40,7 @@ class _ColouredError(Exception):
 
 def read_image_folder(folder: Path, split: dict[str, Any], options: ReadOptions) -> Data:
     """Load a folder of images; see `docs/data.md` for what it may look like."""
-    found = find_images(folder, options.target)
+    found = find_images(folder, options.target if isinstance(options.target, str) else None)
     for note in found.notes:
         log.warning("%s", note)
     train = found.parts["train"]

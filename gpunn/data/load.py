@@ -13,17 +13,20 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from gpunn.data.columns import Columns
 from gpunn.data.dataset import Data, stratified_split
 from gpunn.data.download import download, user_cache
 from gpunn.data.formats.foreign import told, told_folder
+from gpunn.data.formats.frame import is_frame, read_frame
 from gpunn.data.formats.idx import read_images, read_labels
 from gpunn.data.formats.image_folder import holds_images
 from gpunn.data.formats.inputs import kind_of_file
 from gpunn.data.formats.parts import Parts, ReadOptions
 from gpunn.data.images import checked_colours, checked_image_size, read_image_folder
-from gpunn.data.named import FILES_OF_SETS, NAMED, named_parts, own_folders, parts_in
+from gpunn.data.named import NAMED, named_parts, own_folders, parts_in
 from gpunn.data.published import DIGITS, MNIST, PUBLISHED, PublishedSet, check_published
 from gpunn.data.samples import Samples
+from gpunn.data.tables import checked_options, names_in, table_data, table_samples
 from gpunn.errors import DataError, OptionError
 from gpunn.scalars import flag
 
@@ -54,6 +57,10 @@ def load_data(
     memory_map: bool | None = None,
     image_size: int | tuple[int, int] | None = None,
     colours: str | None = None,
+    target: str | Sequence[str] | None = None,
+    ignore: str | Sequence[str] | None = None,
+    missing: str | None = None,
+    task: str | None = None,
 ) -> Data:
     """Load data and split them into training and validation; the test set stays closed until `.test` is read.
 
@@ -61,7 +68,8 @@ def load_data(
         source: "digits" (bundled); "mnist", "fashion-mnist", "cifar-10", "cifar-100" or "cifar-100-coarse" (GPUNN_DATA,
             the user's cache, or downloaded); "emnist-letters" or another split (not downloaded); a folder with the
             files of such a set, four IDX files ("./mnist" where it has the name of a set), or with images, a folder for
-            each class or a list (`docs/data.md`); a .npz file, an archive of CIFAR; or Data, given back.
+            each class or a list (`docs/data.md`); a .npz file, an archive of CIFAR; a table, as a file
+            (.csv, .tsv, .parquet) or a data frame; or Data, given back.
         validation: Fraction (0.1) or count (5000) of samples to validate on; 0 for none; "test" for the test set. A
             source that has validation samples of its own gives these instead of a fraction or count.
         limit: Number of training samples to keep, before the split; left out, all.
@@ -71,6 +79,13 @@ def load_data(
         image_size: Side, or (height, width), that images of a folder are fitted to, in whole, proportions kept. Left
             out, their own where it is one and at most 64; else 64 for the longer side, or a square of 64.
         colours: "grey" or "rgb" for images of a folder; left out, grey where all are grey.
+        target: Name of the column of a table to learn, or of several of numbers. Default: "target" or "label", else the
+            last; a line says which.
+        ignore: Names of the columns of a table to leave out.
+        missing: Whether missing values of a table are refused ("refuse", the default) or filled by the mean of their
+            column, of texts by the most frequent ("mean").
+        task: "classes" or "regression". Default: by the target. Texts are classes, and so are up to 20 different whole
+            numbers, each in two rows or more on average; all others are numbers to learn.
 
     Returns:
         Data with `.train`, `.validation` and `.test`.
@@ -86,8 +101,18 @@ def load_data(
         memory_map=None if memory_map is None else flag(memory_map, "memory_map"),
         image_size=checked_image_size(image_size),
         colours=checked_colours(colours),
+        target=target,
+        ignore=ignore,
+        missing=missing,
+        task=task,
     )
+    checked_options(options)
     split: dict[str, Any] = {"validation": validation, "limit": limit, "seed": seed}
+    if is_frame(source):
+        table = read_frame(source, ignore=names_in(ignore, "ignore"))
+        return table_data(table, options, split, "table")
+    if options.of_tables and isinstance(source, str) and source in NAMES:
+        raise _no_table(source, options)
     if options.image_size or options.colours:
         _check_images(source)
     if isinstance(source, str) and source == "digits":
@@ -185,15 +210,31 @@ def _half(
         raise DataError(f"{y}: {error}") from None
 
 
+def read_samples(source: str | PathLike[str], columns: Columns) -> Samples:
+    """Read the samples of a table by the columns that a network was trained on."""
+    path = Path(source).expanduser()
+    kind = kind_of_file(path, "check the path")
+    if kind.table is None:
+        raise DataError(f"{path}: the network was trained on a table: give a table (.csv or .parquet), got {kind.name}")
+    return table_samples(kind.table(path, columns.kinds | columns.target_kinds), columns)
+
+
+def _no_table(source: object, options: ReadOptions) -> OptionError:
+    return OptionError(f"{options.of_tables[0]} is an option of tables, and {source} is none: leave it out")
+
+
 def _read_file(path: Path, split: dict[str, Any], options: ReadOptions) -> Data:
     """Load a file that is a whole data set."""
     kind = kind_of_file(path, "check the path")
+    if kind.table is not None:
+        ignore = names_in(options.ignore, "ignore")
+        return table_data(kind.table(path, None, ignore), options, split, path.name.partition(".")[0] or path.name)
+    if options.of_tables:
+        raise _no_table(path, options)
     if kind.data is None:
         if parts := parts_in(path, options):
             return _from_parts(path, path.name.partition(".")[0], parts, split)
-        mend = "save it with np.savez(path, x=x, y=y)"
-        if "idx" in path.name or path.name in FILES_OF_SETS:
-            mend = f"give its folder, {path.parent}"
+        mend = f"give its folder, {path.parent}" if "idx" in path.name else "save it with np.savez(path, x=x, y=y)"
         name, mend = told(path) or (kind.name, mend)
         raise DataError(f"{path}: expected a .npz file, got {name}: {mend}")
     return _from_parts(path, path.stem, kind.data(path, options), split)
@@ -203,9 +244,7 @@ def _from_parts(source: object, name: str, parts: Parts, split: dict[str, Any]) 
     """Make data of what a reader gave; errors name the source."""
     has_own = parts.validation is not None and split["validation"] not in (0, "test")
     try:
-        own: dict[str, Any] = {"validation": parts.validation()} if has_own and parts.validation else {}
-        x, y, *weights = parts.train
-        own["sample_weight"] = weights[0] if weights else None
-        return Data.from_arrays(x, y, test=parts.test, class_names=parts.class_names, name=name, **split | own)
+        own = {"validation": parts.validation()} if has_own and parts.validation else {}
+        return Data.from_arrays(*parts.train, test=parts.test, class_names=parts.class_names, name=name, **split | own)
     except DataError as error:
         raise DataError(f"{source}: {error}") from None

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gpunn.backend.limits import require
 from gpunn.data.checks import MAX_CLASSES, as_array, checked_inputs, checked_targets, checked_weights, described
+from gpunn.data.columns import Columns
 from gpunn.data.memmap import Inputs, Rows, in_blocks, is_mapped
 from gpunn.errors import DataError, OptionError
 from gpunn.scalars import POSITIVE, flag, real
@@ -30,6 +31,7 @@ class Samples:
         weights: Weight of each sample in loss, gradient and figures, (n,), at least 0 and not all 0, kept as float64; a
             sample of weight 2 counts as two, one of weight 0 for nothing. None where all count alike.
         from_files: Whether the inputs are image files that `load_data` fitted; `predict` then fits later ones alike.
+        columns: Columns of the table that the inputs, and float targets, were made of; None where they are as given.
 
     Raises:
         DataError: Shapes that do not fit, no samples, NaN or Inf, labels that are no whole numbers below `classes`,
@@ -43,6 +45,7 @@ class Samples:
     one_hot: bool = False
     weights: NDArray[np.float64] | None = None
     from_files: bool = False
+    columns: Columns | None = None
 
     def __post_init__(self) -> None:
         given = -1 if self.classes is None else self.classes
@@ -79,11 +82,6 @@ class Samples:
     def shape(self) -> tuple[int, ...]:
         """Shape of one input, without the batch."""
         return self.inputs.shape[1:]
-
-    @property
-    def total_weight(self) -> float:
-        """Number of samples that these count as: the sum of their weights, where they have any."""
-        return len(self) if self.weights is None else float(self.weights.sum())
 
     def subset(self, indices: ArrayLike) -> Self:
         """Return the samples at `indices` (whole numbers, or a boolean for each), copied but for a memory map."""

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.data.checks import LARGEST, REACH, bit_depth, check_finite
+from gpunn.data.columns import Columns
 from gpunn.data.memmap import Inputs
 from gpunn.data.samples import Samples
 from gpunn.errors import DataError, ShapeError
@@ -33,6 +34,7 @@ class TrainingInputs:
         is_grey: Whether all channels of each pixel are equal.
         is_drawn: Whether every image has a drawing, so that a later picture must have one.
         from_files: Whether they were image files that `load_data` fitted; later ones are then fitted in the same way.
+        columns: Columns of the table that the inputs were made of, or None.
     """
 
     shape: tuple[int, ...]
@@ -44,8 +46,13 @@ class TrainingInputs:
     is_grey: bool = False
     is_drawn: bool = False
     from_files: bool = False
+    columns: Columns | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.columns, dict):  # of a file
+            object.__setattr__(self, "columns", Columns.read(self.columns))
+        if self.columns is not None and self.shape != (self.columns.features,):
+            raise DataError(f"columns make {self.columns.features} features, and samples are {self.shape}")
         channels = self.shape[2] if len(self.shape) == 3 else 1
         if not len(self.low) == len(self.high) == channels or not all(map(math.isfinite, (*self.low, *self.high))):
             raise DataError(f"low and high are {channels} finite numbers each, one for a channel")
@@ -59,9 +66,10 @@ class TrainingInputs:
         flat = rows.reshape(-1, shape[2] if len(shape) == 3 else 1)
         # Numbers that were spoilt since they were checked are found by the training, which says where they lead.
         low, high = (tuple(map(float, np.nan_to_num(f.reduce(flat, axis=0)))) for f in (np.fmin, np.fmax))
-        made = cls(tuple(shape), rows.dtype == np.uint8, samples.scale, low, high, from_files=samples.from_files)
+        kept: dict[str, Any] = {"from_files": samples.from_files, "columns": samples.columns}
+        made = cls(tuple(shape), rows.dtype == np.uint8, samples.scale, low, high, **kept)
         side = math.isqrt(shape[0])
-        if len(shape) == 1 and side * side != shape[0]:
+        if samples.columns is not None or (len(shape) == 1 and side * side != shape[0]):
             return made
         pixels = rows.reshape(len(rows), *(shape if len(shape) == 3 else (side, side, 1)))
         black, white = (float(np.mean(bound)) for bound in made.pixel_range)
@@ -88,7 +96,10 @@ class TrainingInputs:
         raise ShapeError(f"the network was trained on images (n, {height}, {width}, {channels}), got {x.shape}: {mend}")
 
     def arranged_samples(self, samples: Samples) -> Samples:
-        """Return `arranged` samples, not copied."""
+        """Return `arranged` samples, not copied; those of another table by the columns of the training."""
+        if self.columns is not None and samples.columns not in (None, self.columns):
+            inputs, targets = self.columns.of_others(samples.columns, np.asarray(samples.inputs), samples.targets)
+            return replace(samples, inputs=inputs, targets=targets, columns=self.columns)
         inputs = self.arranged(samples.inputs)
         return samples if inputs is samples.inputs else replace(samples, inputs=inputs)
 
@@ -117,6 +128,8 @@ class TrainingInputs:
 
     def check_range(self, low: float, high: float, factor: float, *, are_whole: bool) -> None:
         """Raise a DataError if low to high, times the factor, is far from the training's range, or of another kind."""
+        if self.columns is not None:
+            return  # standardised as those of the training, however far one lies
         own, lowest, highest = self._reach, min(self.low), max(self.high)
         reach, is_of_pixels = max(abs(low), abs(high)) * factor, self.is_bytes or len(self.shape) == 3
         is_other = reach > _TIMES * own and (reach > REACH or (is_of_pixels and reach > _TIMES))

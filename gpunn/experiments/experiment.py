@@ -1,5 +1,6 @@
 """Experiments: everything that a run depends on, as TOML that comes with gpunn or is yours, read by closed lists."""
 
+import contextlib
 import os
 import re
 import sys
@@ -14,9 +15,10 @@ import numpy as np
 
 from gpunn.config import MOST_LAYERS, check_names, from_config, from_table, nearest, to_built_config, to_config
 from gpunn.data import NAMES, Data, load_data
+from gpunn.data.formats.inputs import column_names
 from gpunn.data.load import is_image_folder
-from gpunn.data.weights import checked_class_weight
-from gpunn.errors import DataError, OptionError
+from gpunn.data.tables import are_pixels
+from gpunn.errors import DataError, GpunnError, OptionError
 from gpunn.files import read_regular
 from gpunn.nn.tasks import Task
 from gpunn.saving.checkpoint import Origin
@@ -29,6 +31,7 @@ from gpunn.version import __version__
 LIBRARIES = {"python": ".".join(map(str, sys.version_info[:3])), "numpy": np.__version__}
 
 OF_IMAGES = ("image_size", "colours")  # options of `load_data` for folders of images
+OF_TABLES = ("target", "ignore", "missing", "task")  # options of `load_data` for tables
 _PARTS = ("optimizer", "loss", "regularizer", "augmentation")
 _URI = "file://"
 _MOST_BYTES = 1 << 16  # a file of a few lines: what is larger is something else
@@ -45,6 +48,10 @@ class DataPart:
     limit: int | None = None
     image_size: int | tuple[int, ...] = ()
     colours: str = ""
+    target: str = ""
+    ignore: str = ""
+    missing: str = ""
+    task: str = ""
     shape: tuple[int, ...] = ()
     sha256: str = ""
 
@@ -92,8 +99,9 @@ class Experiment:
         part = self.data if data is None else replace(self.data, source=_located(data))
         if data is not None and part.shape and not is_image_folder(data):
             part = replace(part, image_size=(), colours="")  # those of the folder before
-        part = replace(part, **of_images)
-        if data is not None or of_images or "seed" in changed:
+        of_data = of_images | {name: changed.pop(name) for name in OF_TABLES if name in changed}
+        part = replace(part, **of_data)
+        if data is not None or of_data or "seed" in changed:
             part = replace(part, shape=(), sha256="")  # other samples, so these fingerprints no longer apply
         if "batch_size" in changed:
             changed["least_steps"] = 0
@@ -109,7 +117,7 @@ class Experiment:
     def load_data(self) -> Data:
         """Load the data; raise DataError unless they are those that the experiment was written with."""
         part = self.data
-        given: dict[str, Any] = {name: getattr(part, name) or None for name in OF_IMAGES}
+        given: dict[str, Any] = {name: getattr(part, name) or None for name in (*OF_IMAGES, *OF_TABLES)}
         given |= {"validation": part.validation, "limit": part.limit, "seed": self.training.seed}
         data = load_data(part.source, **given)
         if self.loss and data.train.one_hot and from_config("loss", self.loss).of_targets is Task.BINARY:
@@ -141,6 +149,9 @@ class Experiment:
         part = replace(self.data, source=_located(self.data.source), shape=train.shape, sha256=train.sha256())
         if train.from_files:  # as it was chosen by the images
             part = replace(part, image_size=train.shape[:2], colours="grey" if train.shape[2] == 1 else "rgb")
+        if train.columns is not None:  # as it was told by the table
+            task = "classes" if train.classes else "regression"
+            part = replace(part, target=",".join(train.columns.targets), task=task)
         return replace(
             self,
             data=part,
@@ -208,13 +219,19 @@ def _located(source: str) -> str:
 def _plain(value: Any) -> Any:
     """Convert to TOML's types: no None, nothing empty, tuples as lists."""
     if isinstance(value, dict):
-        return {str(key): _plain(inner) for key, inner in value.items() if inner is not None and inner not in ("", ())}
+        return {key: _plain(inner) for key, inner in value.items() if inner is not None and inner not in ("", ())}
     return [_plain(inner) for inner in value] if isinstance(value, tuple | list) else value
 
 
 def recipe_for(source: str | None) -> str:
     """Return the name of the recipe for some data where none is named."""
-    return "images" if source is not None and is_image_folder(source) else "mlp"
+    if source is not None and is_image_folder(source):
+        return "images"
+    path = Path(source or "")
+    with contextlib.suppress(GpunnError, OSError):
+        if source not in (None, *NAMES) and path.is_file() and (names := column_names(path)) is not None:
+            return "mlp" if are_pixels(names) else "table"
+    return "mlp"
 
 
 def recipes() -> dict[str, Path]:
@@ -278,7 +295,6 @@ def _parse(table: dict[str, Any], stem: str) -> Experiment:
         raise OptionError(f"name must be letters, digits, '-', '_' and '.', got {texts['name']!r}")
     sections = {"data": DataPart, "training": TrainingPart, "checkpoints": CheckpointPart}
     made = {section: from_table(part, table.get(section, {}), section) for section, part in sections.items()}
-    checked_class_weight(made["training"].class_weight)
     data = made["data"]
     if data.source.startswith(_URI):
         made["data"] = replace(data, source=os.fsdecode(unquote_to_bytes(data.source.removeprefix(_URI))))

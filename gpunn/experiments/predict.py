@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from gpunn.data import load_data
+from gpunn.data import NAMES, Samples, load_data
 from gpunn.data.formats.image import image_shape
 from gpunn.data.formats.inputs import read_inputs
-from gpunn.data.load import is_image_folder
+from gpunn.data.load import is_image_folder, read_samples
 from gpunn.errors import DataError, GpunnError, ModelFileError, in_one_line
 from gpunn.experiments.experiment import Experiment, read_experiment
 from gpunn.experiments.folder import CHECKPOINTS, EXPERIMENT, MODEL
@@ -58,6 +58,10 @@ def evaluate_run(run: str, source: str | None = None, device: str = "auto", widt
     Return the figures in a line, and below it the table of all metrics in at most `width` columns.
     """
     model, experiment = load_run(run, device)
+    columns = None if model.trained_on is None else model.trained_on.columns
+    if source is not None and columns is not None and source not in NAMES:
+        samples = read_samples(source, columns)
+        return _evaluated(model, samples, f"{Path(source).stem}, all samples", width)
     if source is not None:
         data = load_data(source, validation=0, **_of_images(model, source))
         samples, part = data.train, "all samples"
@@ -69,8 +73,11 @@ def evaluate_run(run: str, source: str | None = None, device: str = "auto", widt
     if data.test is not None:
         samples, part = data.test, "test set"
     samples = renumbered(samples, data.class_names, model.class_names)
-    line = f"{data.name}, {part} ({len(samples):,}): {model.evaluate(samples)}"
-    return f"{line}\n\n{model.report(samples).table(width)}"
+    return _evaluated(model, samples, f"{data.name}, {part}", width)
+
+
+def _evaluated(model: Sequential, samples: Samples, name: str, width: int) -> str:
+    return f"{name} ({len(samples):,}): {model.evaluate(samples)}\n\n{model.report(samples).table(width)}"
 
 
 def _of_images(model: Sequential, source: str) -> dict[str, Any]:

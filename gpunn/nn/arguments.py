@@ -9,6 +9,7 @@ import numpy as np
 from gpunn.backend.base import Shape
 from gpunn.config import as_part
 from gpunn.data.checks import as_array
+from gpunn.data.formats.frame import is_frame, read_frame
 from gpunn.data.loader import rows_of
 from gpunn.data.training_inputs import TrainingInputs
 from gpunn.errors import OptionError, ShapeError
@@ -58,7 +59,9 @@ def checked_dtype(dtype: Any) -> str:
 
 def as_batch(x: Any, wanted: Shape, trained_on: TrainingInputs | None) -> Any:
     """Return inputs as an array whose samples have the wanted shape; an array of a device stays there."""
-    if type(x).__module__.partition(".")[0] != "cupy":  # which NumPy makes no array of by itself
+    if trained_on is not None and trained_on.columns is not None and is_frame(x):
+        x = trained_on.columns.inputs(read_frame(x, trained_on.columns.kinds))
+    elif type(x).__module__.partition(".")[0] != "cupy":  # which NumPy makes no array of by itself
         x = as_array(x, "inputs")
         if x.shape == (0,):
             x = x.reshape(0, *wanted)

@@ -318,7 +318,8 @@ class Network(Layout):
 
         Args:
             x: Inputs (n, *input_shape), or images flat in NumPy's order. Bytes and other whole numbers are scaled as
-                those of the training set were, and so are floats where it had floats.
+                those of the training set were, and so are floats where it had floats. After a training on a table also
+                a data frame, whose columns are found by name; arrays are then as those of the samples, standardised.
 
         Raises:
             ShapeError, DataError: inputs of another shape, or of another range than those of the training.
@@ -332,11 +333,13 @@ class Network(Layout):
         return self.linked(parts[0] if len(parts) == 1 else np.concatenate([*parts, none]))
 
     def linked(self, outputs: NDArray[Any]) -> NDArray[Any]:
-        """Return outputs (n, outputs) on the host as the loss reads them, logits as probabilities; they may change."""
+        """Return outputs (n, outputs) on the host as answers: logits as probabilities, numbers in units of targets."""
         link = None if self.loss is None else self.loss.link
         if link is not None and not isinstance(self.layers[-1], link):
             columns = outputs.T  # its kernel works on samples as columns
             link.kernel.host(columns, columns)
+        if self.trained_on is not None and self.trained_on.columns is not None:
+            outputs = self.trained_on.columns.answers(outputs)
         return np.ascontiguousarray(outputs)
 
     def predict(self, x: ArrayLike) -> NDArray[Any]:

@@ -26,7 +26,7 @@ Model = TypeVar("Model", bound=Network)
 
 FORMAT = 1
 MOST_INPUTS = 2**20  # of one sample, or units of a layer, for which a file may ask whatever its size
-_MOST_HEADER = 2 << 20  # bytes, with the names of 65,536 classes
+_MOST_HEADER = 4 << 20  # bytes, with the names of 65,536 classes, or of as many columns
 
 
 def save_model(model: Network, path: str | os.PathLike[str]) -> None:
@@ -58,8 +58,13 @@ def _described(model: Network, trained: tuple[int, int] | None = None) -> dict[s
         "dtype": model.dtype,
         "seed": model.seed,
         "trained": trained or (model.epochs_trained, model.steps_trained),
-        **({} if model.trained_on is None else {"trained_on": asdict(model.trained_on)}),
+        **({} if model.trained_on is None else {"trained_on": _remembered(model.trained_on)}),
     }
+
+
+def _remembered(trained_on: TrainingInputs) -> dict[str, Any]:
+    """Describe the inputs of the training; columns only where there are some, which earlier versions do not know."""
+    return {name: value for name, value in asdict(trained_on).items() if name != "columns" or value is not None}
 
 
 def read_model(kind: type[Model], path: str | os.PathLike[str], device: str, batch_size: int) -> Model:

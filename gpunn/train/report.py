@@ -9,7 +9,6 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gpunn.data.weights import ClassWeight
 from gpunn.errors import DataError, OptionError, in_one_line
 from gpunn.nn.losses import MeanSquaredError
 from gpunn.nn.network import Network
@@ -228,22 +227,17 @@ class ClassificationReport:
 Report: TypeAlias = ClassificationReport | MultilabelReport | RegressionReport
 
 
-def report_on(
-    model: Network,
-    samples: Any,
-    y: ArrayLike | None = None,
-    sample_weight: ArrayLike | None = None,
-    class_weight: ClassWeight = None,
-) -> Report:
+def report_on(model: Network, samples: Any, y: ArrayLike | None = None) -> Report:
     """Make the report of a network's answers to samples; see `Sequential.report`."""
-    samples = model.arranged(as_samples(samples, y, model, sample_weight, class_weight))
+    samples = model.arranged(as_samples(samples, y, model))
     check_samples(model, samples)
     task = (model.loss or MeanSquaredError()).task(bool(samples.classes))
     weights = samples.weights
     if task is Task.CLASSES:
         return ClassificationReport.of(answers_to(model, samples), model.names_of_outputs, weights)
     kind = MultilabelReport if task is Task.BINARY else RegressionReport
-    return kind.of(samples.targets, all_outputs(model, samples), weights)
+    targets = samples.targets if samples.columns is None else samples.columns.answers(samples.targets)
+    return kind.of(targets, all_outputs(model, samples), weights)
 
 
 def are_imbalanced(counts: NDArray[np.integer]) -> bool:

@@ -4,6 +4,7 @@ import math
 import re
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,11 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.data.checks import checked_inputs
+from gpunn.data.formats.delimited import find_form, read_delimited
 from gpunn.data.formats.fitting import read_pixels
 from gpunn.data.formats.idx import read_idx
 from gpunn.data.formats.image import image_shape, read_image
 from gpunn.data.formats.npy import NpzFile, read_npy
+from gpunn.data.formats.parquet import parquet_names, read_parquet
 from gpunn.data.formats.parts import Parts, ReadOptions
+from gpunn.data.formats.table import Table
+from gpunn.data.tables import table_inputs
 from gpunn.data.training_inputs import TrainingInputs, are_drawn, borders
 from gpunn.errors import DataError
 from gpunn.files import open_regular
@@ -30,10 +35,23 @@ class FileKind(NamedTuple):
     inputs: Callable[[Path], NDArray[Any]] | None = None  # reads an array of samples, for predictions
     data: Callable[[Path, ReadOptions], Parts] | None = None  # reads a whole data set
     image: str = ""  # Pillow's name of an image format
+    table: Callable[..., Table] | None = None  # reads a table
+    columns: Callable[[Path], list[str]] | None = None  # reads the names of a table's columns
+    suffix: str = ""  # pattern of the names of files that are told by these, since a text begins with anything
 
 
 _CONVERT, _EXPORT = "convert it to PNG or JPEG", "export it as PNG or JPEG"
 KINDS = (
+    FileKind(
+        rb"(?!version https://git-lfs)[^\0-\x08\x0e-\x1f<][^\0-\x08\x0e-\x1f]*$|\x1f\x8b|\xff\xfe|\xfe\xff|$",
+        "a table (CSV)",
+        table=read_delimited,
+        columns=lambda path: find_form(path).names,
+        suffix=r"\.(?:csv|tsv|tab|txt|data|dat)(?:\.gz)?$",
+    ),
+    FileKind(rb"PAR1", "a table (Parquet)", table=read_parquet, columns=parquet_names),
+    FileKind(rb"ARROW1|FEA1", "a Feather or Arrow file", "save the table as Parquet or CSV"),
+    FileKind(rb"\xd0\xcf\x11\xe0", "an Excel or other Office file", "save the table as CSV"),
     FileKind(rb"\x93NUMPY", "an array of NumPy (.npy)", inputs=read_npy),
     FileKind(
         rb"PK\x03\x04",
@@ -84,7 +102,15 @@ def kind_of_file(path: Path, mend: str) -> FileKind:
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror or error}): {mend}") from None
     unknown = FileKind(b"", f"one that starts {start[:8].hex(' ') or '(empty)'}")
-    return next((kind for kind in KINDS if re.match(kind.start, start, re.DOTALL)), unknown)
+    name = path.name.lower()
+    fitting = (kind for kind in KINDS if not kind.suffix or re.search(kind.suffix, name))
+    return next((kind for kind in fitting if re.match(kind.start, start, re.DOTALL)), unknown)
+
+
+def column_names(path: Path) -> list[str] | None:
+    """Return the names of a table's columns, or None for a file of another kind."""
+    kind = kind_of_file(path, "check the path")
+    return None if kind.columns is None else kind.columns(path)
 
 
 def read_inputs(
@@ -101,6 +127,12 @@ def read_inputs(
     a line about changes that may surprise. Left out, `trained_on` is light on dark, as MNIST is.
     """
     kind = kind_of_file(path, "give images, .npy, .npz or IDX files")
+    if kind.table is not None:
+        columns = None if trained_on is None else trained_on.columns
+        made = table_inputs(partial(kind.table, path), columns)
+        return made if columns else _as_samples(path, made, shape)
+    if trained_on is not None and trained_on.columns is not None:
+        raise DataError(f"{path}: the network was trained on a table: give a table (.csv or .parquet), got {kind.name}")
     if kind.inputs is not None:
         return _as_samples(path, kind.inputs(path), shape)
     if not kind.image:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
-Pair = tuple[NDArray[Any], ...]  # inputs and targets, and the weights of the samples where there are any
+Pair = tuple[NDArray[Any], NDArray[Any]]  # inputs and targets
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,15 @@ class ReadOptions:
     memory_map: bool | None = None
     image_size: tuple[int, int] | None = None
     colours: str | None = None
-    target: str | None = None
+    target: str | Sequence[str] | None = None
+    ignore: str | Sequence[str] | None = None
+    missing: str | None = None
+    task: str | None = None
+
+    @property
+    def of_tables(self) -> list[str]:
+        """The options that were given and are of tables alone."""
+        return [name for name in ("target", "ignore", "missing", "task") if getattr(self, name) is not None]
 
 
 class Parts(NamedTuple):

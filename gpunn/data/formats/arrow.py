@@ -1,0 +1,78 @@
+"""PyArrow, which reads tables: imported where it is used, its errors as one line, its arrays as cells."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpunn.data.formats.table import MISSING, Cells
+from gpunn.errors import DataError, GpunnError, MemoryShortageError, in_one_line
+
+
+def arrow(module: str = "pyarrow") -> Any:
+    """Import PyArrow, or a module of it; raise DataError with the way to install it."""
+    try:
+        return import_module(module)
+    except ImportError:
+        raise DataError("a table is read by PyArrow, which is not installed: pip install 'gpunn[tables]'") from None
+
+
+@contextmanager
+def arrow_errors(path: Path, mend: str, explain: Callable[[str], None] = lambda _: None) -> Iterator[None]:
+    """Turn errors of PyArrow into one line; `explain` is given its message, and may raise a better one."""
+    message, is_short = "", False
+    try:
+        yield
+    except GpunnError:
+        raise
+    except MemoryError:
+        is_short = True
+    except (OSError, ValueError, TypeError, KeyError, NotImplementedError, OverflowError, arrow().ArrowException) as e:
+        message = str(e) or type(e).__name__
+    if is_short:  # raised out here, since what PyArrow did not get was a promise of the file, and nothing was taken
+        raise MemoryShortageError(f"{path}: its content does not fit into memory: use a smaller file")
+    if message:
+        explain(message)
+        raise DataError(f"{path}: cannot be read as a table ({in_one_line(message)[:160].rstrip('. ')}): {mend}")
+
+
+class Numbers:
+    """Turns texts of PyArrow into numbers."""
+
+    def __init__(self, decimal: str = ".") -> None:
+        self._decimal, self._pa, self._compute = decimal, arrow(), arrow("pyarrow.compute")
+        self._missing = self._pa.array(sorted(MISSING))
+
+    def __call__(self, texts: Any) -> NDArray[np.float64] | None:
+        """Return texts as numbers, NaN where one is missing; None where some are neither."""
+        pa, compute = self._pa, self._compute
+        for is_plain in (True, False):
+            if not is_plain:
+                texts = compute.utf8_trim_whitespace(texts)
+                texts = compute.if_else(compute.is_in(texts, self._missing), pa.scalar(None, texts.type), texts)
+                if self._decimal != ".":
+                    texts = compute.replace_substring(texts, self._decimal, ".")
+            elif self._decimal != ".":
+                continue
+            try:
+                return as_floats(texts.cast(pa.float64()))
+            except pa.ArrowInvalid:
+                pass
+        return None
+
+
+def as_floats(array: Any) -> NDArray[Any]:
+    """Return numbers of PyArrow as an array of NumPy, NaN where one is null."""
+    return np.asarray(array.to_numpy(zero_copy_only=False))
+
+
+def add_texts(cells: Cells, array: Any, *, is_kept: bool = True) -> None:
+    """Add texts of PyArrow, null where one is missing, to the cells of a column, or only count them."""
+    encoded = array if arrow().types.is_dictionary(array.type) else array.dictionary_encode()
+    places = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    texts = ["" if text is None else text for text in encoded.dictionary.to_pylist()]
+    (cells.add_texts if is_kept else cells.count_texts)(places, texts)

@@ -1,0 +1,122 @@
+"""Tables in Parquet files, read piece by piece once the sizes that they promise fit into memory."""
+
+from collections.abc import Collection
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpunn.data.formats.arrow import add_texts, arrow, arrow_errors, as_floats
+from gpunn.data.formats.bounded import MAX_RATIO
+from gpunn.data.formats.table import Cells, Column, Kinds, Table, checked_columns, require_cells
+from gpunn.data.formats.table import wanted_columns as wanted
+from gpunn.errors import DataError
+from gpunn.files import open_regular
+
+_ROWS, _CELLS = 1 << 16, 1 << 20  # of a piece
+_FREE_BYTES = 16 << 20  # that a file may promise whatever its size
+_MOST_THRIFT = 64 << 20  # bytes and members of what describes a file
+
+
+def read_parquet(path: Path, kinds: Kinds | None = None, ignore: Collection[str] = ()) -> Table:
+    """Read a Parquet file; of `kinds`, if given, the columns named there. Sizes are checked before anything is read."""
+    pa = arrow()
+    with arrow_errors(path, "get or save the file again"), open_regular(path) as file:
+        file.seek(0, 2)
+        size = file.tell()
+        file.seek(0)
+        source = _opened(file)
+        metadata, schema = source.metadata, source.schema_arrow
+        columns = wanted(str(path), checked_columns(str(path), list(schema.names)), kinds, ignore)
+        fields = {name: schema.field(name).type for name in columns}
+        rows, largest = metadata.num_rows, 0
+        if rows <= 0 or not columns:
+            raise DataError(f"{path}: has no rows: give a table with rows")
+        for name, of_type in fields.items():
+            _check_type(pa, path, name, of_type)
+        width = sum(4 if _is_text(pa, each) else 8 for each in fields.values())
+        promised = rows * width
+        if promised > (most := _FREE_BYTES + MAX_RATIO * size):
+            raise DataError(
+                f"{path}: promises {promised:,} bytes, more than the {most:,} that {size:,} bytes can hold: "
+                "get or save the file again"
+            )
+        for group in range(metadata.num_row_groups):
+            chunks = metadata.row_group(group)
+            # A reader holds a page of each column at once, which may be the whole of it.
+            unpacked = sum(max(0, chunks.column(c).total_uncompressed_size) for c in range(chunks.num_columns))
+            largest = max(largest, unpacked)
+        if largest > _FREE_BYTES + MAX_RATIO * size:
+            raise DataError(f"{path}: promises more than {size:,} bytes can hold: get or save the file again")
+        require_cells(1, 1, f"{path}: of {rows:,} rows and {len(columns):,} columns", promised + largest)
+        cells = {name: Cells(is_text, is_wanted=True) for name, is_text in columns.items()}
+        step = max(1, min(_ROWS, _CELLS // len(columns)))
+        count = 0
+        for batch in source.iter_batches(step, columns=list(columns), use_threads=False):
+            count += batch.num_rows
+            if count > rows:
+                raise DataError(f"{path}: holds more rows than the {rows:,} it promises: get or save the file again")
+            for name, array in zip(batch.schema.names, batch.columns, strict=True):
+                _add(pa, path, name, cells[name], array)
+        if count != rows or any(each.count != rows for each in cells.values()):
+            raise DataError(f"{path}: holds {count:,} rows, not the {rows:,} it promises: get or save the file again")
+
+    def bad(name: str, row: int, got: str) -> DataError:
+        mend = "mend it, leave the value out, or ignore the column"
+        return DataError(f"{path}: row {row + 1}, column {name!r:.60}: expected a number, got {got}: {mend}")
+
+    made: dict[str, Column] = {}
+    for name in list(cells):
+        made[name] = cells.pop(name).column(partial(bad, name))
+    return Table(str(path), made, rows, lambda row: f"row {row + 1}")
+
+
+def parquet_names(path: Path) -> list[str]:
+    """Return the names of the columns of a Parquet file."""
+    with arrow_errors(path, "get or save the file again"), open_regular(path) as file:
+        return list(_opened(file).schema_arrow.names)
+
+
+def _opened(file: Any) -> Any:
+    """Open a Parquet file of which only the description is read."""
+    limits = {"thrift_string_size_limit": _MOST_THRIFT, "thrift_container_size_limit": _MOST_THRIFT}
+    return arrow("pyarrow.parquet").ParquetFile(file, memory_map=False, pre_buffer=False, **limits)
+
+
+def _is_text(pa: Any, of_type: Any) -> bool:
+    types = pa.types
+    of_type = of_type.value_type if types.is_dictionary(of_type) else of_type
+    is_string = types.is_string(of_type) or types.is_large_string(of_type) or types.is_string_view(of_type)
+    return bool(is_string or types.is_boolean(of_type) or types.is_temporal(of_type))
+
+
+def _check_type(pa: Any, path: Path, name: str, of_type: Any) -> None:
+    """Raise DataError for a column of neither numbers nor texts."""
+    types = pa.types
+    inner = of_type.value_type if types.is_dictionary(of_type) else of_type
+    is_number = types.is_integer(inner) or types.is_floating(inner) or types.is_decimal(inner) or types.is_null(inner)
+    if not (is_number or _is_text(pa, of_type)):
+        got = f"expected numbers or texts, got {of_type!s:.60}"
+        raise DataError(f"{path}: column {name!r:.60}: {got}: write it as columns of numbers, or leave it out")
+
+
+def _add(pa: Any, path: Path, name: str, cells: Cells, array: Any) -> None:
+    """Add a piece to the cells of a column, of its own kind or as texts where these are wanted."""
+    types = pa.types
+    if types.is_dictionary(array.type) and not _is_text(pa, array.type):
+        array = array.dictionary_decode()
+    if not _is_text(pa, array.type):
+        cells.add_numbers(
+            as_floats(
+                array if types.is_integer(array.type) and not array.null_count else array.cast(pa.float64(), safe=False)
+            )
+        )
+        return
+    if cells.is_text is False:
+        at = int(np.argmax(array.is_valid().to_numpy(zero_copy_only=False)))
+        got = f"{str(array[at].as_py())!r:.60}"
+        raise DataError(f"{path}: row {cells.count + at + 1}, column {name!r:.60}: expected a number, got {got}")
+    if not types.is_dictionary(array.type) and not types.is_string(array.type):
+        array = array.cast(pa.string())
+    add_texts(cells, array)
