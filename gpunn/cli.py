@@ -100,6 +100,11 @@ def _of_tables(command: Any) -> Any:
 @_real("--learning-rate", help="The highest where the recipe has a schedule.")
 @_whole("--seed", help="Of the split, the initial weights and the order of samples.")
 @click.option("--device", metavar="D", help="auto, cpu, cuda or cuda:N.")
+@click.option(
+    "--class-weight",
+    type=click.Choice(["balanced"]),
+    help="Let all classes count alike, however many samples they have; a table of weights goes into a recipe.",
+)
 @click.option("--skip-bad-batches", is_flag=True, default=None, help="Skip batches that lead to NaN or infinity.")
 @click.option("--out", metavar="RUN", help="The run folder; left out, the next free runs/<data>-<recipe>-<n>.")
 @click.option("--resume", metavar="RUN", help="Go on with this run, or from this checkpoint of one.")
@@ -125,7 +130,7 @@ def train(recipe: str | None, out: str | None, resume: str | None, profile: bool
     report = _from_source("profile_report", "the profiler comes").write_profile if profile else None
     options["checkpoints"] = {name: options.pop(name) for name in ("every", "minutes", "keep")}
     if resume is not None:
-        own = ("batch_size", "seed", *OF_IMAGES, *OF_TABLES)
+        own = ("batch_size", "seed", "class_weight", *OF_IMAGES, *OF_TABLES)
         of_the_run = {"recipe": recipe, "out": out, **{name: options.pop(name) for name in own}}
         for name, value in of_the_run.items():
             if value is not None:

@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike
 from gpunn.backend.base import Backend
 from gpunn.data import Data, Samples
 from gpunn.data.augmentation import Augmentation
+from gpunn.data.weights import ClassWeight
 from gpunn.files import StrPath
 from gpunn.nn.losses import Loss
 from gpunn.nn.network import Network, alone, explained
@@ -64,7 +65,7 @@ class Sequential(Network):
         data: Data | Samples | tuple[ArrayLike, ArrayLike] | ArrayLike | None = None,
         y: ArrayLike | None = None,
         *,
-        validation_data: Samples | tuple[ArrayLike, ArrayLike] | None = None,
+        validation_data: Samples | tuple[ArrayLike, ...] | None = None,
         loss: Loss | str | None = None,
         optimizer: Optimizer | str | None = None,
         regularizer: Regularizer | None = None,
@@ -83,6 +84,8 @@ class Sequential(Network):
         data_on: str = "auto",
         capture: bool = True,
         progress: bool = True,
+        class_weight: ClassWeight = None,
+        sample_weight: ArrayLike | None = None,
     ) -> History:
         """Train on `data.train`, watching `data.validation`, and return the records; `data.test` is never looked at.
 
@@ -93,7 +96,7 @@ class Sequential(Network):
         Args:
             data: Data set, samples, (x, y), or x; all but a data set are split into training and validation.
             y: Targets for x. A network of one output takes (n,) as numbers to learn, one of several as classes.
-            validation_data: Samples or (x, y) to watch in place of some that are held back.
+            validation_data: Samples, (x, y) or (x, y, weights) to watch in place of some that are held back.
             loss: Loss, or the class or name of one that needs no arguments, "MeanSquaredError" or "mse", in whatever
                 letters. Default: SoftmaxCrossEntropy for labels (BinaryCrossEntropy for two classes and one output) and
                 MeanSquaredError for float targets (BinaryCrossEntropy for several of 0 and 1, if the network ends in
@@ -123,6 +126,11 @@ class Sequential(Network):
                 the one before is computed with; "auto" for the device where they fit. The numbers are the same.
             capture: Whether a CUDA device replays the step as one graph; False runs it kernel by kernel, to debug.
             progress: Whether progress is shown.
+            class_weight: Weights of the classes in training: "balanced" for n / (K n_k), so that all classes count
+                alike, {name or number of a class: weight}, 1 for others, or a list of all. They weigh loss, gradient
+                and figures of the training samples; validation samples are as they are.
+            sample_weight: Weight of each sample, (n,), at least 0, for x and y or Samples; it enters loss, gradient and
+                figures, also of samples that are held back for validation. A sample of weight 2 counts as two.
 
         Raises:
             DivergenceError: Loss or weights became NaN or Inf, or the loss exploded; the last good weights are put
@@ -130,7 +138,7 @@ class Sequential(Network):
             KeyboardInterrupt: The weights of the last record are put back; a notebook gets the history so far instead.
             DataError, ShapeError, OptionError, DeviceError: Arguments that cannot be.
         """
-        trainer = Trainer(self, TrainOptions.among(locals()), data, y, validation_data)
+        trainer = Trainer(self, TrainOptions.among(locals()), data, y, validation_data, sample_weight)
         if trainer.placement:
             trainer.progress.say(f"data on {trainer.placement}")
         return trainer.run()
@@ -212,22 +220,34 @@ class Sequential(Network):
 
     @explained
     def evaluate(
-        self, samples: Samples | Data | tuple[ArrayLike, ArrayLike] | ArrayLike, y: ArrayLike | None = None
+        self,
+        samples: Samples | Data | tuple[ArrayLike, ArrayLike] | ArrayLike,
+        y: ArrayLike | None = None,
+        *,
+        sample_weight: ArrayLike | None = None,
+        class_weight: ClassWeight = None,
     ) -> Evaluation:
         """Return the figures of the network's task on samples: loss and accuracy, for regression RMSE and R².
 
         Args:
             samples: Samples, (x, y), or x; of a data set, its test set.
             y: Targets for x.
+            sample_weight: Weight of each sample, (n,), at least 0: the figures are averages by weight.
+            class_weight: Weights of classes as in `fit`; "balanced" by these samples, so accuracy is the mean recall.
 
         Raises:
             DataError, ShapeError: Nothing to evaluate on, or targets of another kind or samples of another shape.
         """
-        return evaluate(self, samples, y)
+        return evaluate(self, samples, y, sample_weight, class_weight)
 
     @explained
     def report(
-        self, samples: Samples | Data | tuple[ArrayLike, ArrayLike] | ArrayLike, y: ArrayLike | None = None
+        self,
+        samples: Samples | Data | tuple[ArrayLike, ArrayLike] | ArrayLike,
+        y: ArrayLike | None = None,
+        *,
+        sample_weight: ArrayLike | None = None,
+        class_weight: ClassWeight = None,
     ) -> Report:
         """Return every metric of the network's task on samples, as scikit-learn defines them; printed, it is a table.
 
@@ -238,11 +258,13 @@ class Sequential(Network):
         Args:
             samples: Samples, (x, y), or x; of a data set, its test set.
             y: Targets for x.
+            sample_weight: Weight of each sample, (n,), at least 0: counts are sums of weights.
+            class_weight: Weights of classes as in `fit`.
 
         Raises:
             DataError, ShapeError: Nothing to report on, or targets of another kind or samples of another shape.
         """
-        return report_on(self, samples, y)
+        return report_on(self, samples, y, sample_weight, class_weight)
 
     @explained
     def recompute_statistics(self, samples: Samples | Data) -> None:

@@ -73,7 +73,7 @@ class Data:
         return data
 
     def with_validation(self, validation: Any) -> "Data":
-        """Return the data with other validation samples, (x, y) or Samples."""
+        """Return the data with other validation samples, (x, y), (x, y, weights) or Samples."""
         names, what = self.class_names or None, "validation_data"
         watched = _fitting(lambda: like(self.train, validation, names, what), self.train, self.name, "validation set")
         return Data(self.name, self.train, watched, self.class_names, self._open_test)
@@ -108,6 +108,7 @@ class Data:
         class_names: Sequence[str] | None = None,
         name: str = "arrays",
         scale: float | None = None,
+        sample_weight: ArrayLike | None = None,
     ) -> "Data":
         """Make data from one's own arrays.
 
@@ -115,14 +116,16 @@ class Data:
             x: (n, features), (n, height, width) or (n, height, width, channels); a memory map, as np.load gives it with
                 mmap_mode="r", stays in its file.
             y: Labels, integers from 0 of shape (n,), texts, or rows of one 1 (n, classes); or floats (n, outputs).
-            test: (x, y), Samples, or a function that gives either; looked at on the first access to `.test`.
-            validation: As for `load_data`, or your own validation samples, (x, y) or Samples.
+            test: (x, y), (x, y, weights), Samples, or a function that gives any of them; looked at on the first access
+                to `.test`.
+            validation: As for `load_data`, or your own validation samples, (x, y), (x, y, weights) or Samples.
             limit: As for `load_data`.
             seed: Seed of the split.
             class_names: Name of each class; left out, the labels themselves.
             name: Name of the data in reports.
             scale: Factor by which a network multiplies x; left out, 1/255 for bytes and other whole numbers from 0 to
                 255, 1 over the most of their bits for those of images of more, and 1 for everything else.
+            sample_weight: Weight of each sample of x, (n,), at least 0; those held back for validation keep theirs.
 
         Raises:
             DataError: Values or shapes that cannot be trained on.
@@ -132,7 +135,8 @@ class Data:
         inputs, factor = scaled_as_pixels(array) if scale is None else (array, scale)
         count = -1 if class_names is None else counted_names(class_names)
         y, names = numbered(y, class_names)
-        train = Samples(inputs, as_array(y, "targets"), factor, count)
+        weights = cast(Any, sample_weight)
+        train = Samples(inputs, as_array(y, "targets"), factor, count, weights=weights)
         opened = None if test is None else lambda: like(train, test() if callable(test) else test, names, "test")
         if isinstance(validation, tuple | list):
             own = validation
@@ -192,13 +196,14 @@ class Data:
 
 
 def like(train: Samples, given: Any, names: Sequence[str] | None, what: str) -> Samples:
-    """Return Samples, or (x, y) as samples of the kind of the training set; messages call them `what`."""
+    """Return Samples, or (x, y) or (x, y, weights) as samples like the training set; messages call them `what`."""
     if isinstance(given, Samples):
         return given
-    if not isinstance(given, tuple | list) or len(given) != 2:
+    if not isinstance(given, tuple | list) or len(given) not in (2, 3):
         raise DataError(f"{what} is (x, y) or Samples, got {type(given).__name__}")
     targets, _ = numbered(given[1], checked_names(names, train.classes))
-    return Samples(given[0], as_array(targets, "targets"), train.scale, train.classes)
+    weights = given[2] if len(given) == 3 else None
+    return Samples(given[0], as_array(targets, "targets"), train.scale, train.classes, weights=weights)
 
 
 def _fitting(open_test: Callable[[], Samples], train: Samples, name: str, what: str = "test set") -> Samples:

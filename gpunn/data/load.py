@@ -23,7 +23,7 @@ from gpunn.data.formats.image_folder import holds_images
 from gpunn.data.formats.inputs import kind_of_file
 from gpunn.data.formats.parts import Parts, ReadOptions
 from gpunn.data.images import checked_colours, checked_image_size, read_image_folder
-from gpunn.data.named import NAMED, named_parts, own_folders, parts_in
+from gpunn.data.named import FILES_OF_SETS, NAMED, named_parts, own_folders, parts_in
 from gpunn.data.published import DIGITS, MNIST, PUBLISHED, PublishedSet, check_published
 from gpunn.data.samples import Samples
 from gpunn.data.tables import checked_options, names_in, table_data, table_samples
@@ -234,7 +234,9 @@ def _read_file(path: Path, split: dict[str, Any], options: ReadOptions) -> Data:
     if kind.data is None:
         if parts := parts_in(path, options):
             return _from_parts(path, path.name.partition(".")[0], parts, split)
-        mend = f"give its folder, {path.parent}" if "idx" in path.name else "save it with np.savez(path, x=x, y=y)"
+        mend = "save it with np.savez(path, x=x, y=y)"
+        if "idx" in path.name or path.name in FILES_OF_SETS:
+            mend = f"give its folder, {path.parent}"
         name, mend = told(path) or (kind.name, mend)
         raise DataError(f"{path}: expected a .npz file, got {name}: {mend}")
     return _from_parts(path, path.stem, kind.data(path, options), split)
@@ -244,7 +246,9 @@ def _from_parts(source: object, name: str, parts: Parts, split: dict[str, Any]) 
     """Make data of what a reader gave; errors name the source."""
     has_own = parts.validation is not None and split["validation"] not in (0, "test")
     try:
-        own = {"validation": parts.validation()} if has_own and parts.validation else {}
-        return Data.from_arrays(*parts.train, test=parts.test, class_names=parts.class_names, name=name, **split | own)
+        own: dict[str, Any] = {"validation": parts.validation()} if has_own and parts.validation else {}
+        x, y, *weights = parts.train
+        own["sample_weight"] = weights[0] if weights else None
+        return Data.from_arrays(x, y, test=parts.test, class_names=parts.class_names, name=name, **split | own)
     except DataError as error:
         raise DataError(f"{source}: {error}") from None

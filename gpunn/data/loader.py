@@ -56,6 +56,8 @@ class DataLoader:
 
     Attributes:
         rows, targets: (places, features), bytes as bytes, and (places,) or (places, outputs), on the device.
+        weights: (places,) on the device, of mean 1 over the samples, so that a step needs no sum of them; or None.
+        taken_weights: Weights of the batch that was taken last, (batch,); None where there are none.
         order: int32 on the device, the place of each sample of the epoch.
         batch_size: Number of samples in a full batch.
         placement: Where the samples lie and why, in words; "" where there is nothing to say.
@@ -63,6 +65,8 @@ class DataLoader:
     """
 
     placement = trouble = ""
+    weights: Array | None = None
+    taken_weights: Array | None = None
 
     def __init__(
         self,
@@ -79,6 +83,8 @@ class DataLoader:
         self.row_dtype = np.dtype(np.uint8 if samples.inputs.dtype == np.uint8 else dtype)
         self.target_dtype = np.dtype(np.int32 if samples.targets.ndim == 1 else dtype)
         self.batch_size = self._capacity = 0
+        given = samples.weights
+        self._of_mean_1 = None if given is None else (given / given.mean()).astype(dtype)
         self._place()
 
     def _place(self) -> None:
@@ -91,6 +97,8 @@ class DataLoader:
                 rows = np.ascontiguousarray(rows_of(part), self.row_dtype)
                 backend.assign(self.rows[start : start + len(rows)], rows)
         self.targets = backend.asarray(self.samples.targets, self.target_dtype)
+        if self._of_mean_1 is not None:
+            self.weights = backend.asarray(self._of_mean_1)
         self.order = backend.asarray(np.arange(self.size, dtype=np.int32))
         self._is_shuffled = False
 
@@ -106,6 +114,8 @@ class DataLoader:
         if n > self._capacity:
             self._capacity = max(n, self.batch_size)
             self._taken = Buffer(self._backend, self.samples.targets.shape[1:], self._capacity, self.target_dtype)
+            if self.weights is not None:
+                self._weights_taken = Buffer(self._backend, (), self._capacity, self.weights.dtype)
         targets = self._taken[n]
         batch = (self.rows, self.targets, self.order, clock, self.batch_size, self.scale)
         if self._augmentation is None:
@@ -113,6 +123,9 @@ class DataLoader:
         else:
             drawn = (self._seed, self._augmentation.limits, self._image)
             self._backend.run(gather_augmented, *batch, *drawn, rows, targets)
+        if self.weights is not None:
+            self.taken_weights = self._weights_taken[n]
+            self._backend.run(kernels.gather_weights, self.weights, *batch[2:5], self.taken_weights)
         return targets
 
     @property
@@ -149,7 +162,11 @@ class StreamingLoader(DataLoader):
         self.targets = backend.empty((2 * size, *self.samples.targets.shape[1:]), self.target_dtype)
         self.order = backend.asarray(np.arange(self.size, dtype=np.int32) % np.int32(2 * size))
         halves = (slice(size), slice(size, 2 * size))
-        self._halves = [backend.staging(self.rows[half], self.targets[half]) for half in halves]
+        arrays = [self.rows, self.targets]
+        if self._of_mean_1 is not None:
+            self.weights = backend.empty((2 * size,), self._of_mean_1.dtype)
+            arrays.append(self.weights)
+        self._halves = [backend.staging(*(array[half] for array in arrays)) for half in halves]
         self.trouble = next((half.trouble for half in self._halves if half.trouble), "")
 
     def _stage(self, number: int) -> None:
@@ -157,8 +174,10 @@ class StreamingLoader(DataLoader):
         half, places = self._halves[number % 2], self._epoch[number * self._piece :][: self._piece]
         half.claim()
         inputs: Any = self.samples.inputs
-        rows, targets = (array[: len(places)] for array in half.host)
+        rows, targets, *others = (array[: len(places)] for array in half.host)
         targets[...] = self.samples.targets[places]
+        if self._of_mean_1 is not None:
+            others[0][...] = self._of_mean_1[places]
         if isinstance(inputs, Rows):
             inputs, places = inputs.array, inputs.numbers[places]
         if inputs.dtype == rows.dtype and inputs.flags.aligned and (inputs.ndim != 4 or inputs.shape[3] == 1):
@@ -211,14 +230,17 @@ def place(
 
 
 def bytes_on_device(samples: Samples, dtype: DTypeLike) -> int:
-    """Return the bytes of inputs, targets and order on a device."""
+    """Return the bytes of inputs, targets, weights and order on a device."""
     inputs, targets, item = samples.inputs, samples.targets, np.dtype(dtype).itemsize
     of_inputs, of_targets = 1 if inputs.dtype == np.uint8 else item, 4 if targets.ndim == 1 else item
-    return math.prod(inputs.shape) * of_inputs + targets.size * of_targets + 4 * len(samples)
+    of_sample = 4 + (0 if samples.weights is None else item)
+    return math.prod(inputs.shape) * of_inputs + targets.size * of_targets + of_sample * len(samples)
 
 
-def is_converted(samples: Samples, dtype: DTypeLike) -> bool:
-    """Tell whether the host copies samples in memory, since the network takes them in another form."""
+def bytes_on_host(samples: Samples, dtype: DTypeLike) -> int:
+    """Return the bytes that the host takes beside the samples, of those that a network takes in another form."""
     inputs = samples.inputs
     is_kept = inputs.dtype in (np.dtype(np.uint8), np.dtype(dtype)) and (inputs.ndim != 4 or inputs.shape[3] == 1)
-    return not is_kept and not is_mapped(inputs)
+    if not is_kept and not is_mapped(inputs):
+        return bytes_on_device(samples, dtype)
+    return 0 if samples.weights is None else len(samples) * np.dtype(dtype).itemsize

@@ -14,6 +14,7 @@ from gpunn.errors import DataError
 log = logging.getLogger(__name__)
 
 NAMED = (*EMNIST, *CIFAR)
+FILES_OF_SETS = {*CIFAR_10.sizes, *CIFAR_100.sizes}  # which are no set alone
 
 
 def own_folders(*names: str) -> list[Path]:

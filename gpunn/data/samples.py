@@ -83,6 +83,11 @@ class Samples:
         """Shape of one input, without the batch."""
         return self.inputs.shape[1:]
 
+    @property
+    def total_weight(self) -> float:
+        """Number of samples that these count as: the sum of their weights, where they have any."""
+        return len(self) if self.weights is None else float(self.weights.sum())
+
     def subset(self, indices: ArrayLike) -> Self:
         """Return the samples at `indices` (whole numbers, or a boolean for each), copied but for a memory map."""
         picked = as_array(indices, "indices")

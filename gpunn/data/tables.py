@@ -120,7 +120,7 @@ def table_samples(table: Table, columns: Columns) -> Samples:
     return Samples(inputs, places, 1.0, len(columns.classes), columns=columns)
 
 
-def frame_samples(frame: Any, y: Any, columns: Columns) -> Samples:
+def frame_samples(frame: Any, y: Any, *, columns: Columns) -> Samples:
     """Make samples of a data frame, which holds the targets too unless they are given, by the columns of a training."""
     if y is None:
         return table_samples(read_frame(frame, columns.kinds | columns.target_kinds), columns)

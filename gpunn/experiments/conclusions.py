@@ -53,8 +53,7 @@ def _figures(data: Data, measured: Measured) -> Iterator[tuple[str, str]]:
         yield measured.part, f"{result}, {result.total:,} samples{note}"
     else:
         label = "test accuracy" if measured.part == "test set" else measured.part
-        right = f"{result.right:,} of {result.total:,} right"
-        yield label, f"{result.accuracy:.2%}: {right}, {in_words({'loss': result.loss})}{note}"
+        yield label, f"{result.accuracy:.2%}: {result.counted}, {in_words({'loss': result.loss})}{note}"
     if isinstance(report, ClassificationReport):
         if not math.isnan(report.auc):
             yield "AUC", f"{report.auc:.4f}"

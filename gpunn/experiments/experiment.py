@@ -18,6 +18,7 @@ from gpunn.data import NAMES, Data, load_data
 from gpunn.data.formats.inputs import column_names
 from gpunn.data.load import is_image_folder
 from gpunn.data.tables import are_pixels
+from gpunn.data.weights import checked_class_weight
 from gpunn.errors import DataError, GpunnError, OptionError
 from gpunn.files import read_regular
 from gpunn.nn.tasks import Task
@@ -219,7 +220,7 @@ def _located(source: str) -> str:
 def _plain(value: Any) -> Any:
     """Convert to TOML's types: no None, nothing empty, tuples as lists."""
     if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items() if inner is not None and inner not in ("", ())}
+        return {str(key): _plain(inner) for key, inner in value.items() if inner is not None and inner not in ("", ())}
     return [_plain(inner) for inner in value] if isinstance(value, tuple | list) else value
 
 
@@ -295,6 +296,7 @@ def _parse(table: dict[str, Any], stem: str) -> Experiment:
         raise OptionError(f"name must be letters, digits, '-', '_' and '.', got {texts['name']!r}")
     sections = {"data": DataPart, "training": TrainingPart, "checkpoints": CheckpointPart}
     made = {section: from_table(part, table.get(section, {}), section) for section, part in sections.items()}
+    checked_class_weight(made["training"].class_weight)
     data = made["data"]
     if data.source.startswith(_URI):
         made["data"] = replace(data, source=os.fsdecode(unquote_to_bytes(data.source.removeprefix(_URI))))

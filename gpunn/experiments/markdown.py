@@ -12,7 +12,7 @@ _MOST = 60  # columns of a text in a cell
 def escaped(text: str) -> str:
     """Return a text as Markdown of one line that shows it: no mark, tag, link, formula or cell of a table is in it."""
     line = re.sub(r"([\\`*_{}\[\]<>|~$#@&^])", r"\\\1", in_one_line(str(text)).strip())
-    line = re.sub(r"^(\d*)([-+=.)])", r"\1\\\2", line)  # else a list begins
+    line = re.sub(r"^(\d+(?=[.)](?:\s|$))|(?=[-+=]))", r"\1\\", line)  # else a list begins, or a line
     line = re.sub(r"(?i)\b(https?|ftp|mailto|xmpp):", r"\1\\:", line)  # else these become links by themselves
     line = re.sub(r"(?i)\bwww\.", lambda found: found[0][:-1] + "\\.", line)
     return line or "(blank)"

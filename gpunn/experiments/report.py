@@ -96,7 +96,8 @@ def _warnings(trainer: Trainer, measured: Measured | None) -> Iterator[str]:
     if missing := [names[k] for k in np.flatnonzero(counts == 0) if k < len(names)]:
         yield f"without a training sample, so not learned: {some(missing)}"
     if line := imbalance(data):
-        yield f"{line}: accuracy says little about the small ones, the macro average of F1 counts all alike"
+        mend = "" if trainer.options.class_weight else "; trained with --class-weight balanced, all count alike"
+        yield f"{line}: accuracy says little about the small ones, the macro average of F1 counts all alike{mend}"
     report = measured.report if measured else None
     if isinstance(report, ClassificationReport) and (never := report.never_predicted):
         yield f"never predicted, though there are samples: {some(never)}"

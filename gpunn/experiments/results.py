@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from gpunn.data.weights import class_weights
 from gpunn.errors import DataError, DivergenceError, ShapeError
 from gpunn.experiments.conclusions import conclude
 from gpunn.experiments.experiment import LIBRARIES, Experiment
@@ -21,6 +22,8 @@ from gpunn.train.evaluator import evaluate
 from gpunn.train.report import ClassificationReport, report_on
 from gpunn.train.trainer import Trainer
 
+_SHOWN = 12  # classes whose weights are said
+
 
 def introduce(trainer: Trainer, folder: Path, say: Say) -> None:
     """Say what is trained on what, where, and into which folder."""
@@ -29,11 +32,24 @@ def introduce(trainer: Trainer, folder: Path, say: Say) -> None:
     say(f"data        {data_in_words(trainer.data)}")
     if trainer.data.source_note:
         say(f"images      {trainer.data.source_note}")
+    if line := _weights(trainer):
+        say(f"weights     {line}")
     if trainer.placement:
         say(f"data on     {trainer.placement}")
     say(f"run folder  {folder}\n\n{summary(trainer.model)}\n")
     if trainer.done:
         say(f"resumed     from step {trainer.done}, epoch {trainer.done / trainer.step.steps_per_epoch:.4g}")
+
+
+def _weights(trainer: Trainer) -> str:
+    """Say how the training samples are weighted; "" where all count alike."""
+    given, train, names = trainer.options.class_weight, trainer.data.train, trainer.data.class_names
+    said = [] if train.weights is None else ["samples by their weights"]
+    if given is not None:
+        weights = class_weights(given, train, names)
+        counted = ", ".join(f"{name} {weight:.4g}" for name, weight in zip(names[:_SHOWN], weights, strict=False))
+        said.append(f"classes {counted}{', …' if len(names) > _SHOWN else ''}")
+    return "; ".join(said)
 
 
 def _write_training(folder: Path, experiment: Experiment, trainer: Trainer) -> None:

@@ -81,3 +81,19 @@ def gather(
     np.copyto(x, rows, casting="unsafe")
     if scale != 1.0:
         np.multiply(x, x.dtype.type(scale), out=x)
+
+
+@raw(
+    """
+extern "C" __global__ void gather_weights(const T* weights, const int* order, const int* clock, int batch_size, T* w,
+                                          int n) {
+    int j = blockIdx.x * blockDim.x + threadIdx.x;
+    if (j < n) w[j] = weights[order[clock[0] * batch_size + j]];
+}
+""",
+    launch=lambda *given: per_element(len(given[-1]), *given, len(given[-1])),
+)
+def gather_weights(weights: Array, order: Array, clock: Array, batch_size: int, w: Array) -> None:
+    """w[j] := weights[order[step · batch_size + j]], in the step that a gather has begun; weights (N,), w (batch,)."""
+    start = int(clock[STEP]) * batch_size
+    np.take(weights, order[start : start + len(w)], out=w, mode="clip")

@@ -5,6 +5,9 @@ added here: the loss is that of z + bias. Gradients hold the 1/n of the mean ove
 in forms that stay finite for every finite z. `totals` gains weight · Σ losses, and the number of right answers: of
 samples those where the first of the largest outputs is that of the largest target; where `each` output is a question by
 itself, of outputs those where a ≥ ½ if and only if y ≥ ½.
+
+Each formula makes two kernels: one for samples that count alike, and one for samples of weights w (batch,), whose
+gradients are w times those, and whose totals gain weight · Σ w · losses, Σ w of the right answers, and Σ w.
 """
 
 from collections.abc import Callable
@@ -16,6 +19,7 @@ from gpunn.kernels.bias import BLOCK_SUM
 from gpunn.kernels.record import Array, Host, Launch, Raw, per_element, raw
 
 _THREADS = 256
+weighted: dict[Raw, Raw] = {}  # for weighted samples, by the kernel of the same loss for samples that count alike
 
 
 def _right(a: Array, targets: Array, each: bool) -> Array:
@@ -30,12 +34,50 @@ def _launch(z: Array, bias: Array, targets: Array, weight: float, *others: Array
     return Launch(1, _THREADS, (z, bias, targets, np.float64(weight), *others, *z.shape))
 
 
+def _source(targets: str, sample: str, more: str, is_weighted: bool) -> str:
+    """Return the CUDA source of a loss; see `_loss`."""
+    parameter, w = ("const T* weights,", "weights[j]") if is_weighted else ("", "T(1)")
+    add = "whole = block_sum(whole, part);\n    if (threadIdx.x == 0) totals[2] += whole;" if is_weighted else ""
+    return f"""
+extern "C" __global__ void NAME(const T* z, const T* bias, const {targets}* targets, double weight, {parameter}
+                                T* gradient, T* bias_gradient, T* losses, double* totals{more}, int outputs, int n) {{
+    __shared__ double part[256];
+    double sum = 0.0, right = 0.0, whole = 0.0;
+    for (int j = threadIdx.x; j < n; j += blockDim.x) {{
+        T loss = T(0), w = {w};
+        int hits = 0;
+        {sample}
+        losses[j] = loss;
+        sum += double(w) * loss;
+        right += double(w) * hits;
+        whole += w;
+    }}
+    sum = block_sum(sum, part);
+    right = block_sum(right, part);
+    if (threadIdx.x == 0) {{
+        totals[0] += weight * sum;
+        totals[1] += right;
+    }}
+    {add}
+    // A warp for each output, over the gradient that the block has written.
+    int lane = threadIdx.x % 32;
+    for (int k = threadIdx.x / 32; k < outputs; k += blockDim.x / 32) {{
+        T total = T(0);
+        for (int j = lane; j < n; j += 32) total += gradient[(long long)k * n + j];
+        for (int offset = 16; offset > 0; offset /= 2) total += __shfl_down_sync(0xffffffffu, total, offset);
+        if (lane == 0) bias_gradient[k] = total;
+    }}
+}}
+"""
+
+
 def _loss(
     targets: str, sample: str, *, more: str = "", faster: Host | None = None
 ) -> Callable[[Callable[..., Array]], Raw]:
-    """Return a decorator that makes the record of a formula, which sets gradient and losses, and returns right answers.
+    """Return a decorator that makes the records of a formula, which sets gradient and losses and returns right answers.
 
-    `sample` is C++ that sets `loss` and the number of right answers, `hits`, and writes the gradient of sample j.
+    `sample` is C++ that sets `loss` and the number of right answers, `hits`, and writes the gradient of sample j, times
+    its weight `w`, which is the constant 1 where all count alike. The record for others is put into `weighted`.
     """
 
     def made(formula: Callable[..., Array]) -> Raw:
@@ -48,38 +90,25 @@ def _loss(
             totals[0] += weight * float(np.add.reduce(losses, dtype=np.float64))
             totals[1] += np.count_nonzero(right)
 
-        host.__name__ = formula.__name__
-        source = f"""
-extern "C" __global__ void NAME(const T* z, const T* bias, const {targets}* targets, double weight, T* gradient,
-                                T* bias_gradient, T* losses, double* totals{more}, int outputs, int n) {{
-    __shared__ double part[256];
-    double sum = 0.0, right = 0.0;
-    for (int j = threadIdx.x; j < n; j += blockDim.x) {{
-        T loss = T(0);
-        int hits = 0;
-        {sample}
-        losses[j] = loss;
-        sum += loss;
-        right += hits;
-    }}
-    sum = block_sum(sum, part);
-    right = block_sum(right, part);
-    if (threadIdx.x == 0) {{
-        totals[0] += weight * sum;
-        totals[1] += right;
-    }}
-    // A warp for each output, over the gradient that the block has written.
-    int lane = threadIdx.x % 32;
-    for (int k = threadIdx.x / 32; k < outputs; k += blockDim.x / 32) {{
-        T total = T(0);
-        for (int j = lane; j < n; j += 32) total += gradient[(long long)k * n + j];
-        for (int offset = 16; offset > 0; offset /= 2) total += __shfl_down_sync(0xffffffffu, total, offset);
-        if (lane == 0) bias_gradient[k] = total;
-    }}
-}}
-"""
+        def weighted_host(
+            z: Array, bias: Array, targets: Array, weight: float, weights: Array, gradient: Array, bias_gradient: Array,
+            losses: Array, totals: Array, *each: bool,
+        ) -> None:  # fmt: skip
+            right = formula(z, bias[:, None], targets, gradient, losses, *each)
+            gradient *= weights
+            np.add.reduce(gradient, axis=1, out=bias_gradient)
+            totals[0] += weight * float(np.add.reduce(np.multiply(weights, losses, dtype=np.float64)))
+            totals[1] += float(np.add.reduce(np.multiply(weights, right, dtype=np.float64), axis=None))
+            totals[2] += float(np.add.reduce(weights, dtype=np.float64))
+
+        host.__name__, weighted_host.__name__ = formula.__name__, f"weighted_{formula.__name__}"
         body = loops.in_loops(faster)(host) if faster else host
-        return raw(source, launch=_launch, preamble=BLOCK_SUM)(body)
+        plain, other = (
+            raw(_source(targets, sample, more, is_weighted), launch=_launch, preamble=BLOCK_SUM)(one)
+            for is_weighted, one in ((False, body), (True, weighted_host))
+        )
+        weighted[plain] = other
+        return plain
 
     return made
 
@@ -100,7 +129,7 @@ extern "C" __global__ void NAME(const T* z, const T* bias, const {targets}* targ
         loss = log(total) - (z[(long long)label * n + j] + bias[label] - largest);
         for (int k = 0; k < outputs; ++k) {
             long long at = (long long)k * n + j;
-            gradient[at] = (exp(z[at] + bias[k] - largest) / total - T(k == label)) / T(n);
+            gradient[at] = w * (exp(z[at] + bias[k] - largest) / total - T(k == label)) / T(n);
         }
 """,
     faster=loops.softmax_cross_entropy,
@@ -147,7 +176,7 @@ _WITH_TARGETS = """
             loss += (v < T(0) ? T(0) : v) - v * y + log1p(e);
             T a = (v >= T(0) ? T(1) : e) / (T(1) + e);
             agreed += (a >= T(0.5)) == (y >= T(0.5));
-            gradient[at] = (a - y) / T(n);
+            gradient[at] = w * (a - y) / T(n);
 """,
     more=", bool each",
 )
@@ -176,7 +205,7 @@ def binary_cross_entropy(z: Array, bias: Array, targets: Array, gradient: Array,
     % """
             loss += (v - y) * (v - y);
             agreed += (v >= T(0.5)) == (y >= T(0.5));
-            gradient[at] = (v - y) * (T(2) / T(n));
+            gradient[at] = w * (v - y) * (T(2) / T(n));
 """,
     more=", bool each",
 )

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from gpunn.backend.base import Backend, Buffer
 from gpunn.backend.devices import backend_of
 from gpunn.config import Part, register
-from gpunn.data.checks import as_array, is_one_hot
-from gpunn.errors import DataError, ShapeError
+from gpunn.data.checks import as_array, checked_weights, is_one_hot
+from gpunn.errors import DataError, OptionError, ShapeError
 from gpunn.kernels import losses as kernels
 from gpunn.kernels.record import Array, Raw
 from gpunn.nn.layers import Activation, Sigmoid, Softmax
@@ -55,7 +55,10 @@ class Loss(Part, ABC, kind="loss", example="MeanSquaredError()"):
         link: The activation that the loss contains, or None; a network that ends in it is trained from the z before it.
         takes_labels: Whether targets are class labels (batch,); else (batch, outputs), and labels become one-hot, or
             for one output alone, that of class 1, 0 and 1.
-        costs, gradient: Loss of each sample of the last batch, and its ∂C/∂z, (outputs, batch).
+        kernel: Kernel for samples that count alike.
+        weighted_kernel: Kernel for samples of weights w: C = (1/n) Σ w c, c the loss of a sample. It takes w (batch,)
+            before the arrays that it writes, and adds Σ w to a third total. A loss without one refuses weights.
+        costs, gradient: Loss of each sample of the last batch, not weighted, and its ∂C/∂z, (outputs, batch).
     """
 
     link: ClassVar[type[Activation] | None] = None
@@ -63,6 +66,7 @@ class Loss(Part, ABC, kind="loss", example="MeanSquaredError()"):
     of_targets: ClassVar[Task] = Task.REGRESSION  # of a network that is trained by this loss on float targets
     is_squared_error: ClassVar[bool] = False  # summed over outputs, so that RMSE and R² follow from it
     kernel: ClassVar[Raw]
+    weighted_kernel: ClassVar[Raw | None] = None
     costs: Array = _of_thread("costs")
     gradient: Array = _of_thread("gradient")
     _work: _Work
@@ -88,19 +92,33 @@ class Loss(Part, ABC, kind="loss", example="MeanSquaredError()"):
         if self.takes_labels and targets.ndim != 1:
             raise DataError(f"{type(self).__name__} needs labels, these samples have float targets")
 
+    def weighing_kernel(self) -> Raw:
+        """Return the kernel for weighted samples; OptionError where a loss of one's own has none for its formula."""
+        for cls in type(self).__mro__:
+            own = vars(cls)
+            if "weighted_kernel" in own and isinstance(kernel := own["weighted_kernel"], Raw):
+                return kernel
+            if not {"kernel", "evaluate"}.isdisjoint(own):
+                break
+        mend = "give its class a weighted_kernel, or leave sample_weight and class_weight out"
+        raise OptionError(f"{type(self).__name__} cannot weigh samples: {mend}")
+
     def of_constant(self, means: NDArray[np.float64], squares: NDArray[np.float64]) -> float:
         """Return the lowest loss of one answer for all samples, by the means of targets and squares; nan if unknown."""
         return math.nan
 
-    def forward(self, y: Array, t: Any) -> Array:
-        """Compute the loss of a batch, a scalar of the backend.
+    def forward(self, y: Array, t: Any, sample_weight: Any = None) -> Array:
+        """Compute the loss of a batch, a scalar of the backend: the mean over samples, by weight Σ w c / Σ w.
 
         Args:
             y: Outputs of the network (batch, outputs); logits z for a loss with a link.
             t: Labels (batch,), or targets (batch, outputs), which for a loss of labels are rows of one 1.
+            sample_weight: Weight w of each sample (batch,), at least 0; None where all count alike.
 
         Raises:
-            ShapeError, DataError: y and t do not belong together, or a label is no output of the network.
+            ShapeError, DataError: y and t do not belong together, a label is no output of the network, or a weight is
+                none.
+            OptionError: A loss of your own cannot weigh samples.
         """
         name = type(self).__name__
         y = y if hasattr(y, "ndim") else as_array(y, "outputs")
@@ -120,8 +138,13 @@ class Loss(Part, ABC, kind="loss", example="MeanSquaredError()"):
         else:
             wanted = f"integer labels ({n},)" + ("" if self.takes_labels else f" or targets ({n}, {outputs})")
             raise ShapeError(f"{name} expects {wanted} for outputs {(n, outputs)}, got {tuple(t.shape)} {t.dtype}")
-        totals = backend.zeros((2,), np.float64)
-        self.evaluate(backend, backend.asarray(y.T), targets, totals, 1 / n)
+        given, z = {}, backend.asarray(y.T)
+        totals = backend.zeros((2 if sample_weight is None else 3,), np.float64)
+        if sample_weight is not None:
+            self.weighing_kernel()  # which says so where there is none
+            weights = checked_weights(sample_weight, n)
+            given = {"sample_weight": backend.asarray(weights / weights.mean(), y.dtype)}
+        self.evaluate(backend, z, targets, totals, 1 / n, **given)
         return totals[0]
 
     def evaluate(
@@ -133,11 +156,13 @@ class Loss(Part, ABC, kind="loss", example="MeanSquaredError()"):
         weight: float = 1.0,
         bias: Array | None = None,
         bias_gradient: Array | None = None,
+        sample_weight: Array | None = None,
     ) -> None:
         """Set `costs` and `gradient` for outputs or logits z (outputs, batch) on the device: the entry of a step.
 
         Targets are int32 labels (batch,), or (outputs, batch). `totals` gains weight · Σ costs, and the right answers:
-        one a sample for labels, else one an output. A last layer may leave its bias (outputs,) to the loss.
+        one a sample for labels, else one an output. A last layer may leave its bias (outputs,) to the loss. With
+        `sample_weight` w (batch,), `totals` gains weight · Σ w costs, Σ w of the right answers, and Σ w.
         """
         work, (outputs, n) = self._work, z.shape
         work.prepare(backend, outputs, n, z.dtype, not self.takes_labels)
@@ -150,7 +175,9 @@ class Loss(Part, ABC, kind="loss", example="MeanSquaredError()"):
         bias = work.no_bias if bias is None else bias
         bias_gradient = work.scratch if bias_gradient is None else bias_gradient
         arrays = work.gradient, bias_gradient, work.costs, totals
-        backend.run(self.kernel, z, bias, targets, weight, *arrays, *each, *self._constants())
+        kernel = self.kernel if sample_weight is None else self.weighing_kernel()
+        weights = () if sample_weight is None else (sample_weight,)
+        backend.run(kernel, z, bias, targets, weight, *weights, *arrays, *each, *self._constants())
 
     def _constants(self) -> tuple[Any, ...]:
         return ()
@@ -167,6 +194,7 @@ class SoftmaxCrossEntropy(Loss):
     link = Softmax
     takes_labels = True
     kernel = kernels.softmax_cross_entropy
+    weighted_kernel = kernels.weighted[kernel]
 
     def of_constant(self, means: NDArray[np.float64], squares: NDArray[np.float64]) -> float:
         return -float(np.sum(means * np.log(np.maximum(means, 1e-300))))
@@ -182,6 +210,7 @@ class BinaryCrossEntropy(Loss):
     link = Sigmoid
     of_targets = Task.BINARY
     kernel = kernels.binary_cross_entropy
+    weighted_kernel = kernels.weighted[kernel]
 
     def of_constant(self, means: NDArray[np.float64], squares: NDArray[np.float64]) -> float:
         p = np.clip(means, 1e-15, 1 - 1e-15)
@@ -199,6 +228,7 @@ class MeanSquaredError(Loss):
     """C = (1/n) Σ ‖a − y‖²; ∂C/∂a = 2 (a − y)/n, and so (6) with the 2/n that it leaves to η."""
 
     kernel = kernels.mean_squared_error
+    weighted_kernel = kernels.weighted[kernel]
     is_squared_error = True
 
     def of_constant(self, means: NDArray[np.float64], squares: NDArray[np.float64]) -> float:

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from math import prod
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -18,6 +18,7 @@ from gpunn.data.formats.frame import is_frame
 from gpunn.data.labels import numbered
 from gpunn.data.loader import checked_place
 from gpunn.data.tables import frame_samples
+from gpunn.data.weights import ClassWeight, checked_class_weight, with_class_weight
 from gpunn.errors import DataError, OptionError, ShapeError
 from gpunn.nn.arguments import checked_dtype
 from gpunn.nn.layers import Layer, Sigmoid
@@ -49,6 +50,7 @@ class PlainOptions:
     patience: float | None = None
     skip_bad_batches: bool = False
     data_on: str = "auto"
+    class_weight: ClassWeight = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class TrainOptions(PlainOptions):
             "seed": checked_seed(self.seed),
             "dtype": checked_dtype(self.dtype),
             "data_on": checked_place(self.data_on),
+            "class_weight": checked_class_weight(self.class_weight),
         }
         if not isinstance(self.optimizer, Optimizer):  # given by name, or not at all: the same in every call of `fit`
             default = SGD(0.1, momentum=0.9)
@@ -94,38 +97,62 @@ class TrainOptions(PlainOptions):
 
 
 def as_data(
-    data: Any, y: ArrayLike | None, validation: Any, seed: int, loss: Loss | None, layers: Sequence[Layer]
+    data: Any,
+    y: ArrayLike | None,
+    validation: Any,
+    seed: int,
+    loss: Loss | None,
+    layers: Sequence[Layer],
+    sample_weight: ArrayLike | None = None,
 ) -> Data:
     """Return the arguments of `fit` as a data set; `validation` replaces the samples that are held back."""
     held_back: dict[str, Any] = {} if validation is None else {"validation": 0}
     if pair := _pair(data, y, "fit"):
         if pair[0] is None:
             raise DataError("fit takes a data set, samples, or x and y, got y without x")
-        data = Data.from_arrays(pair[0], _as_targets(pair[1], loss, layers), seed=seed, **held_back)
+        targets = _as_targets(pair[1], loss, layers)
+        data = Data.from_arrays(pair[0], targets, seed=seed, sample_weight=sample_weight, **held_back)
     elif isinstance(data, Samples):
-        data = Data.from_samples(data, seed=seed, **held_back)
+        data = Data.from_samples(_weighted(data, sample_weight), seed=seed, **held_back)
     elif not isinstance(data, Data):
         mend = f"write fit(gpunn.load_data({data!r}))" if isinstance(data, str) else "see gpunn.load_data"
         raise DataError(f"fit takes a data set, samples, or x and y, got {_named(data)}: {mend}")
+    elif sample_weight is not None:
+        mend = "give the weights to its samples, Data.from_arrays(x, y, sample_weight=...)"
+        raise DataError(f"sample_weight goes with x and y or with samples, got it with a data set: {mend}")
     if validation is not None:
         if data.validation is not None:
             held = f"the data have {len(data.validation):,} samples for validation already"
             raise OptionError(f"{held}: leave validation_data out, or load them with validation=0")
-        if isinstance(validation, tuple | list) and len(validation) == 2:
-            validation = validation[0], _as_targets(validation[1], loss, layers)
+        if isinstance(validation, tuple | list) and len(validation) in (2, 3):
+            validation = validation[0], _as_targets(validation[1], loss, layers), *validation[2:]
         data = data.with_validation(validation)
     made: Data = data.as_floats() if loss and loss.of_targets is Task.BINARY and data.train.one_hot else data
     return made
 
 
-def as_samples(data: Any, y: ArrayLike | None, model: Network) -> Samples:
+def _weighted(samples: Samples, sample_weight: ArrayLike | None) -> Samples:
+    """Return samples with weights that were given beside them."""
+    if sample_weight is None:
+        return samples
+    if samples.weights is not None:
+        raise DataError("these samples have weights already: leave sample_weight out")
+    return replace(samples, weights=cast(Any, sample_weight))
+
+
+def as_samples(
+    data: Any,
+    y: ArrayLike | None,
+    model: Network,
+    sample_weight: ArrayLike | None = None,
+    class_weight: ClassWeight = None,
+) -> Samples:
     """Return the arguments of `evaluate` as samples of the kind that the network was trained on."""
     columns = None if model.trained_on is None else model.trained_on.columns
     pair = _pair(data, y, "evaluate")
     if columns is not None and is_frame(pair[0] if pair else data):
-        frame, targets = pair or (data, None)
-        return frame_samples(frame, targets, columns)
-    if pair:
+        data = frame_samples(*(pair or (data, None)), columns=columns)
+    elif pair:
         targets, _ = numbered(_as_targets(pair[1], model.loss, model.layers), model.class_names)
         inputs = as_array(pair[0], "inputs")
         data = Samples(inputs, as_array(targets, "targets"), model.factor_of(inputs), len(model.class_names) or -1)
@@ -138,7 +165,7 @@ def as_samples(data: Any, y: ArrayLike | None, model: Network) -> Samples:
     elif not isinstance(data, Samples):
         raise DataError(f"expected samples such as data.test, a data set, or x and y, got {_named(data)}")
     samples: Samples = data.as_floats() if model.task not in (None, Task.CLASSES) and data.one_hot else data
-    return samples
+    return with_class_weight(_weighted(samples, sample_weight), class_weight, model.class_names)
 
 
 def _pair(data: Any, y: ArrayLike | None, caller: str) -> tuple[Any, Any] | None:
@@ -221,6 +248,8 @@ def check_samples(model: Network, samples: Samples, loss: Loss | None = None) ->
             got = "labels" if classes else "float targets"
             raise DataError(f"the network was trained on {trained}, these samples have {got}: give the same kind")
         loss.check_targets(samples.targets)
+        if samples.weights is not None:
+            loss.weighing_kernel()
     if fed_shape(model.layers, samples.shape) != model.input_shape:
         raise ShapeError(f"the network was built for inputs {model.input_shape}, these samples are {samples.shape}")
     if model.trained_on is not None:

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gpunn.data import Data, Samples
 from gpunn.data.loader import DataLoader, place, sizes_of
+from gpunn.data.weights import ClassWeight
 from gpunn.errors import OptionError
 from gpunn.kernels.gather import NEXT_STEP
 from gpunn.nn.losses import Loss, MeanSquaredError
@@ -22,10 +23,12 @@ from gpunn.train.arguments import as_samples, check_samples
 class Evaluation:
     """Figures of a network on some samples; those that do not apply to its task are NaN, and not shown.
 
+    Of weighted samples they are averages by weight, Σ w c / Σ w.
+
     Attributes:
         loss: Loss C₀, without a regularizer; NaN where the network knows no loss.
         accuracy: Share of right answers, 0 to 1; NaN for regression.
-        right: Number of right answers; 0 for regression.
+        right: Number of right answers; 0 for regression. Of weighted samples the share of `total`, a float.
         total: Number of answers: one a sample, or, where each output is a question by itself, one an output.
         rmse: Root mean squared error √(Σ ‖a − y‖² / (samples · outputs)); NaN but for regression.
         r2: R² = 1 − Σ ‖a − y‖² / Σ ‖y − ȳ‖², ȳ the mean target; NaN but for regression, and where all y are equal.
@@ -33,7 +36,7 @@ class Evaluation:
 
     loss: float
     accuracy: float
-    right: int
+    right: float
     total: int
     rmse: float = math.nan
     r2: float = math.nan
@@ -52,7 +55,13 @@ class Evaluation:
         if math.isnan(self.accuracy):
             return in_words(self.figures)
         loss = "" if math.isnan(self.loss) else ", " + in_words({"loss": self.loss})
-        return f"accuracy {self.accuracy:.2%} ({self.right:,} of {self.total:,} right){loss}"
+        return f"accuracy {self.accuracy:.2%} ({self.counted}){loss}"
+
+    @property
+    def counted(self) -> str:
+        """The right answers of all, in words."""
+        right = f"{self.right:,}" if isinstance(self.right, int) else f"by weight {self.right:,.1f}"
+        return f"{right} of {self.total:,} right"
 
 
 class Measure:
@@ -66,22 +75,34 @@ class Measure:
         self._unit = 1.0 if samples.columns is None or samples.classes else samples.columns.unit
         self._outputs = 1 if self.task is Task.CLASSES else targets.shape[1]
         self._squares = self.task is Task.REGRESSION and loss.is_squared_error
+        self.size = 2 if samples.weights is None else 3  # of the totals
         if self._squares:
-            varies = targets.max(axis=0) > targets.min(axis=0)  # else rounding would be all of its variance
-            self._variance = float(np.var(targets, axis=0, dtype=np.float64)[varies].sum())
+            self._variance = _variance(targets, samples.weights)
 
     def __call__(self, totals: NDArray[Any], samples: int) -> Evaluation:
-        """Return the figures of `samples` samples from the sums of their losses and right answers."""
-        if not samples:
+        """Return the figures of `samples` samples from the sums of their losses and right answers, and of weights."""
+        whole = samples if self.size == 2 else float(totals[2])
+        if not samples or not whole:
             return Evaluation(math.nan, math.nan, 0, 0)
-        mean, right = float(totals[0]) / samples, float(totals[1])
+        mean, right = float(totals[0]) / whole, float(totals[1])
         shown = mean if self._has_loss else math.nan
         if self.task is not Task.REGRESSION:
-            total = samples * self._outputs
-            return Evaluation(shown, right / total, round(right), total)
+            total, accuracy = samples * self._outputs, right / (whole * self._outputs)
+            return Evaluation(shown, accuracy, round(right) if self.size == 2 else accuracy * total, total)
         rmse = self._unit * math.sqrt(mean / self._outputs) if self._squares and mean >= 0 else math.nan
         r2 = 1 - mean / self._variance if self._squares and self._variance else math.nan
         return Evaluation(shown, math.nan, 0, samples, rmse, r2)
+
+
+def _variance(targets: NDArray[Any], weights: NDArray[Any] | None) -> float:
+    """Return the variance of targets, by weight, summed over outputs; of equal ones rounding would be all of it."""
+    if weights is not None:
+        targets, weights = targets[weights > 0].astype(np.float64), weights[weights > 0]
+    varies = targets.max(axis=0) > targets.min(axis=0)
+    if weights is None:
+        return float(np.var(targets, axis=0, dtype=np.float64)[varies].sum())
+    squares = np.square(targets - np.average(targets, axis=0, weights=weights))
+    return float(np.average(squares, axis=0, weights=weights)[varies].sum())
 
 
 class Evaluator:
@@ -89,10 +110,11 @@ class Evaluator:
 
     def __init__(self, model: Network, batches: DataLoader) -> None:
         self.model, self.batches, self.backend = model, batches, model._built()
-        self._clock, self._totals = self.backend.zeros((4,), np.int32), self.backend.zeros((2,), np.float64)
         # A loss of its own: that of the training keeps the buffers that it was recorded with.
         self._loss = copy(model.loss) or MeanSquaredError()
         self._measure = Measure(model.loss, batches.samples)
+        self._clock = self.backend.zeros((4,), np.int32)
+        self._totals = self.backend.zeros((self._measure.size,), np.float64)
 
     def rehearse(self, size: int) -> None:
         """Compute a batch of each size that a pass by `size` has; see `Backend.compile_ahead`."""
@@ -105,7 +127,8 @@ class Evaluator:
         rows, x = self.model.input.views(n)
         targets = self.batches.take(self._clock, n, rows)
         z = self.model.propagate(x, False, stages)
-        self._loss.evaluate(self.backend, z, targets, self._totals, bias=None if bias is None else bias.value)
+        given = {} if self.batches.taken_weights is None else {"sample_weight": self.batches.taken_weights}
+        self._loss.evaluate(self.backend, z, targets, self._totals, bias=None if bias is None else bias.value, **given)
 
     def run(self, size: int | None = None) -> Evaluation:
         """Make one pass over all samples in batches of `size`; left out, of the network's capacity."""
@@ -122,9 +145,15 @@ class Evaluator:
         return self._measure(backend.to_host(self._totals), batches.size)
 
 
-def evaluate(model: Network, samples: Any, y: ArrayLike | None = None) -> Evaluation:
+def evaluate(
+    model: Network,
+    samples: Any,
+    y: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+    class_weight: ClassWeight = None,
+) -> Evaluation:
     """Measure a network on samples; see `Sequential.evaluate`."""
-    samples = model.arranged(as_samples(samples, y, model))
+    samples = model.arranged(as_samples(samples, y, model, sample_weight, class_weight))
     check_samples(model, samples)
     return Evaluator(model, place(model._built(), samples, model.dtype)).run()
 

@@ -126,8 +126,9 @@ def try_rates(
     per_epoch = -(-len(samples) // fitting_batch_size(options.batch_size, len(samples), model.layers))
     optimizer = options.optimizer.unbuilt()
     optimizer.learning_rate = rise
+    off = dict.fromkeys(("recompute_statistics", "skip_bad_batches", "progress"), False)
     changed: dict[str, Any] = {"optimizer": optimizer, "epochs": -(-rise.steps // per_epoch), "validate_every": 1}
-    changed |= dict.fromkeys(("recompute_statistics", "skip_bad_batches", "progress"), False) | {"patience": None}
+    changed |= off | {"patience": None, "freeze": 0}  # the rate is for the part of a training in which all layers learn
     trainer = Trainer(deepcopy(model), replace(options, **changed), given)
     size, end, mean = trainer.batch_size, "", RunningMean()
     sizes = np.minimum(size, len(samples) - size * (np.arange(rise.steps) % per_epoch)).astype(np.float64)

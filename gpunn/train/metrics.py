@@ -158,7 +158,9 @@ def errors_of(targets: NDArray[Any], outputs: NDArray[Any], weights: Weights = N
     each, sums = [], np.zeros(3)
     for column in range(targets.shape[1]):
         y, a = (values[:, column].astype(np.float64) for values in (targets, outputs))
-        center = mean(y, weights) if y.size and y.max() > y.min() else y[:1]  # a mean of equals may be rounded
+        counted = y if weights is None else y[weights > 0]
+        varies = counted.size and counted.max() > counted.min()
+        center = mean(y, weights) if varies else counted[:1]  # a mean of equals may be rounded
         square, absolute, variance = (mean(v, weights) for v in ((y - a) ** 2, np.abs(y - a), (y - center) ** 2))
         r2 = 1 - square / variance if variance else float(square == 0)
         each.append(Errors(math.sqrt(square), absolute, r2 if len(y) > 1 else math.nan))

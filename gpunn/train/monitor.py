@@ -4,10 +4,11 @@ import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gpunn.backend import blas
 from gpunn.backend.base import Backend
-from gpunn.data import Data, Samples
+from gpunn.data import Samples
 from gpunn.kernels.record import Array
 from gpunn.kernels.rollback import mark_not_finite
 from gpunn.nn.losses import Loss
@@ -91,19 +92,23 @@ class Monitor:
         self.untrained_loss = state.untrained_loss
 
 
-def no_better_than_chance(data: Data, loss: Loss, last: Record, learning_rate: float | None, outputs: int) -> str:
+def no_better_than_chance(
+    train: Samples, watched: Samples | None, loss: Loss, last: Record, learning_rate: float | None, outputs: int
+) -> str:
     """Say why a record shows a network that does no better than a constant answer, and what to do; "" where it does.
 
     Classes: the accuracy is that of always answering the commonest one, within two standard errors, and the loss near
     that of always answering their shares. Float targets: the loss is that of answering their mean, R² ≤ 0, or above.
     """
-    samples, part, accuracy = data.validation, "validation", last.validation_accuracy
+    samples, part, reached, accuracy = watched, "validation", last.validation_loss, last.validation_accuracy
     if samples is None:
-        samples, part, accuracy = data.train, "training", last.train_accuracy
-    reached, constant = last.watched_loss, _constant_loss(samples, loss, outputs)
+        samples, part, reached, accuracy = train, "training", last.train_loss, last.train_accuracy
+    constant, weights = _constant_loss(samples, loss, outputs), samples.weights
     if samples.classes:
-        chance = float(samples.class_counts().max()) / len(samples)
-        margin = 2 * math.sqrt(chance * (1 - chance) / len(samples))
+        chance = float(_shares(samples).max())
+        # Samples of unequal weights are as uncertain as this many of equal ones.
+        count = len(samples) if weights is None else samples.total_weight**2 / float(np.square(weights).sum())
+        margin = 2 * math.sqrt(chance * (1 - chance) / count)
         is_chance = accuracy <= chance + margin and reached >= _NEAR * constant
         shown = f"accuracy {accuracy:.2%}, and always answering the commonest class gives {chance:.2%}"
     else:
@@ -112,7 +117,7 @@ def no_better_than_chance(data: Data, loss: Loss, last: Record, learning_rate: f
     if not is_chance:
         return ""
     # Where the training samples are known by heart, the learning rate is not to blame.
-    if part == "validation" and last.train_loss < 0.5 * _constant_loss(data.train, loss, outputs):
+    if part == "validation" and last.train_loss < 0.5 * _constant_loss(train, loss, outputs):
         causes = "targets that do not depend on the inputs or have outliers, or too few training samples"
     else:
         causes = "a learning rate that is too high"
@@ -124,7 +129,14 @@ def no_better_than_chance(data: Data, loss: Loss, last: Record, learning_rate: f
 def _constant_loss(samples: Samples, loss: Loss, outputs: int) -> float:
     """Return the lowest loss of a network with the same answer to every input; NaN for a loss of the user's own."""
     if samples.classes:  # labels count as one-hot; one output alone is that of class 1 of two
-        shares = (samples.class_counts() / len(samples))[1 if outputs == 1 else 0 :]
+        shares = _shares(samples)[1 if outputs == 1 else 0 :]
         return loss.of_constant(shares, shares)
-    means = samples.targets.mean(axis=0, dtype=np.float64)
-    return loss.of_constant(means, samples.targets.var(axis=0, dtype=np.float64) + means**2)
+    targets = samples.targets.astype(np.float64, copy=False)
+    means = np.average(targets, axis=0, weights=samples.weights)
+    variance = np.average(np.square(targets - means), axis=0, weights=samples.weights)
+    return loss.of_constant(means, variance + means**2)
+
+
+def _shares(samples: Samples) -> NDArray[np.float64]:
+    """Return the share of each class in samples, by weight."""
+    return np.bincount(samples.targets, samples.weights, samples.classes) / samples.total_weight

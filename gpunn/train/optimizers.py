@@ -24,17 +24,20 @@ Update = TypeVar("Update", bound=Callable[..., None])
 
 
 class Regularizer(Part, ABC, kind="regularizer", example="L2(5.0)"):
-    """A penalty on large weights, not biases: C = C₀ + λ R(w) (17), λ = `strength`, n the size of the training set."""
+    """A penalty on large weights, not biases: C = C₀ + λ R(w) (17), λ = `strength`, n the size of the training set.
+
+    Of weighted samples n is the sum of their weights, so that one of weight 2 is as if it were there twice.
+    """
 
     def __init__(self, strength: float) -> None:
         self.strength = real(strength, f"strength of {type(self).__name__}", NOT_NEGATIVE)
 
     @abstractmethod
-    def coefficients(self, n: int) -> tuple[float, float]:
+    def coefficients(self, n: float) -> tuple[float, float]:
         """Return λ/n for sign w and for w: the gain of the gradient of each weight."""
 
     @abstractmethod
-    def cost(self, weights: NDArray[Any], n: int) -> float:
+    def cost(self, weights: NDArray[Any], n: float) -> float:
         """Return λ R of the weights, one flat array in host memory."""
 
     def __repr__(self) -> str:
@@ -45,10 +48,10 @@ class Regularizer(Part, ABC, kind="regularizer", example="L2(5.0)"):
 class L2(Regularizer):
     """R = (1/2n) Σ w² (18), so ∂C/∂w gains (λ/n) w (19)."""
 
-    def coefficients(self, n: int) -> tuple[float, float]:
+    def coefficients(self, n: float) -> tuple[float, float]:
         return 0.0, self.strength / n
 
-    def cost(self, weights: NDArray[Any], n: int) -> float:
+    def cost(self, weights: NDArray[Any], n: float) -> float:
         return self.strength / (2 * n) * float(np.square(weights, dtype=np.float64).sum())
 
 
@@ -56,10 +59,10 @@ class L2(Regularizer):
 class L1(Regularizer):
     """R = (1/n) Σ |w|, so ∂C/∂w gains (λ/n) sign w, 0 at w = 0."""
 
-    def coefficients(self, n: int) -> tuple[float, float]:
+    def coefficients(self, n: float) -> tuple[float, float]:
         return self.strength / n, 0.0
 
-    def cost(self, weights: NDArray[Any], n: int) -> float:
+    def cost(self, weights: NDArray[Any], n: float) -> float:
         return self.strength / n * float(np.abs(weights).sum(dtype=np.float64))
 
 
@@ -102,13 +105,15 @@ class Optimizer(Buildable, Part, ABC, kind="optimizer", example="SGD(0.1)"):
         """Tells this optimizer, and copies made of it from now on, from every other."""
         return os.urandom(16).hex()
 
-    def build(self, parameters: Parameters, regularizer: Regularizer | None = None, n: int = 1, first: int = 0) -> None:
+    def build(
+        self, parameters: Parameters, regularizer: Regularizer | None = None, n: float = 1, first: int = 0
+    ) -> None:
         """Take the parameters to change, and allocate the state.
 
         Args:
             parameters: Parameters of the network.
             regularizer: Regularizer whose gradient is part of the update.
-            n: Size of the training set, for λ/n.
+            n: Size of the training set, by weight, for λ/n.
             first: Step of the network that was the first of this optimizer.
         """
         self.remember_settings()

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gpunn.data.weights import ClassWeight
 from gpunn.errors import DataError, OptionError, in_one_line
 from gpunn.nn.losses import MeanSquaredError
 from gpunn.nn.network import Network
@@ -227,9 +228,15 @@ class ClassificationReport:
 Report: TypeAlias = ClassificationReport | MultilabelReport | RegressionReport
 
 
-def report_on(model: Network, samples: Any, y: ArrayLike | None = None) -> Report:
+def report_on(
+    model: Network,
+    samples: Any,
+    y: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+    class_weight: ClassWeight = None,
+) -> Report:
     """Make the report of a network's answers to samples; see `Sequential.report`."""
-    samples = model.arranged(as_samples(samples, y, model))
+    samples = model.arranged(as_samples(samples, y, model, sample_weight, class_weight))
     check_samples(model, samples)
     task = (model.loss or MeanSquaredError()).task(bool(samples.classes))
     weights = samples.weights

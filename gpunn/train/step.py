@@ -58,7 +58,8 @@ class Step:
         self._bias = () if bias is None else (bias.value, bias.grad)
         self.steps_per_epoch = -(-batches.size // batch_size)
         self.rates = backend.zeros((self.steps_per_epoch,), model.dtype)  # of each step of the epoch
-        self.totals = backend.zeros((2,), np.float64)  # sum of losses, number of right answers
+        sums = 2 if batches.samples.weights is None else 3
+        self.totals = backend.zeros((sums,), np.float64)  # sum of losses, number of right answers; sum of weights
         self.trouble = ""  # why something could not be recorded
         self._update_ends_step = getattr(type(optimizer).update, "ends_step", False)
         self._is_to_capture = capture and backend.has_graphs
@@ -100,7 +101,8 @@ class Step:
         rows, x = model.input.views(n)
         targets = self.batches.take(clock, n, rows)
         z = model.propagate(x, True, self.stages)
-        self.loss.evaluate(self.backend, z, targets, self.totals, 1.0, *self._bias)
+        given = {} if self.batches.taken_weights is None else {"sample_weight": self.batches.taken_weights}
+        self.loss.evaluate(self.backend, z, targets, self.totals, 1.0, *self._bias, **given)
         self.optimizer.before_backward(self.rates, clock)
         model.backpropagate(self.loss.gradient, self.stages)
         self.optimizer.update(self.rates, clock)

@@ -14,6 +14,7 @@ from gpunn.backend.base import Backend
 from gpunn.backend.compiling import Compiling
 from gpunn.backend.devices import select
 from gpunn.data import Data
+from gpunn.data.weights import class_weights
 from gpunn.errors import DeviceError, DivergenceError, OptionError
 from gpunn.nn.network import Network
 from gpunn.nn.parameter import Arrays
@@ -36,9 +37,19 @@ class Trainer(Training):
     """A training from its first to its last epoch; see `Sequential.fit` for the arguments."""
 
     def __init__(
-        self, model: Network, options: TrainOptions, data: Any, y: ArrayLike | None = None, validation_data: Any = None
+        self,
+        model: Network,
+        options: TrainOptions,
+        data: Any,
+        y: ArrayLike | None = None,
+        validation_data: Any = None,
+        sample_weight: ArrayLike | None = None,
     ) -> None:
-        given = as_known(as_data(data, y, validation_data, options.seed, options.loss, model.layers), model.class_names)
+        own = as_data(data, y, validation_data, options.seed, options.loss, model.layers, sample_weight)
+        given = as_known(own, model.class_names)
+        if given is not own and options.class_weight not in (None, "balanced"):  # by number, which may be another now
+            weights = class_weights(options.class_weight, own.train, own.class_names)
+            options = replace(options, class_weight=dict(zip(own.class_names, weights, strict=True)))
         train, validation = given.train, given.validation
         if options.patience is not None and validation is None:
             raise OptionError("patience needs a validation set to watch: load the data with validation=0.1, say")
@@ -119,7 +130,9 @@ class Trainer(Training):
         """Say why the network does no better than chance; "" where it does better."""
         history, rate, outputs = self.history, self.optimizer.schedule.given, math.prod(self.model.output_shape)
         record = history.best if self.options.patience is not None or not history else history[-1]
-        return no_better_than_chance(self.data, self.loss, record, rate, outputs) if record else ""
+        # Weights of classes change what is learned, which the validation samples then do not show.
+        watched = self.data.validation if self.options.class_weight is None else None
+        return no_better_than_chance(self.samples, watched, self.loss, record, rate, outputs) if record else ""
 
     def _run_epoch(self, after_step: Callable[[], None]) -> None:
         """Do an epoch, or the rest of it."""
@@ -132,8 +145,8 @@ class Trainer(Training):
                 self.check_numbers()
             if self.done == self.thaws_at and self.held:
                 self._thaw()
-            if self.monitor.untrained_loss is None:
-                loss = self._figures().loss
+            if self.monitor.untrained_loss is None and (seen := self._figures()).total:
+                loss = seen.loss
                 if math.isfinite(loss):
                     self.monitor.untrained_loss = loss
                 elif self.step.skip is None:
@@ -216,12 +229,14 @@ class Trainer(Training):
                 self._diverged(f"every batch since step {begin} had to be skipped")
             return  # there is no loss to record
         seen = self._figures()
+        if not seen.total:
+            return  # samples of weight 0 have none either
         watched = self._validation.run() if self._validation else Evaluation(math.nan, math.nan, 0, 0)
         parts, epoch = (("train", seen), ("validation", watched)), self.done / self.step.steps_per_epoch
         figures = {f"{part}_{name}": getattr(figures, name) for part, figures in parts for name in FIGURES}
         if regularizer := self.options.regularizer:
-            p = self.model.parameters
-            figures["penalty"] = regularizer.cost(self.backend.to_host(p.values[: p.decayed]), len(self.data.train))
+            p, n = self.model.parameters, self.samples.total_weight
+            figures["penalty"] = regularizer.cost(self.backend.to_host(p.values[: p.decayed]), n)
         record = Record(self.done, epoch, **figures, learning_rate=self._rate(), seconds=self._seconds())
         weights = self._weights()
         if trouble := self.monitor.trouble(record, weights, self._loss_of):
@@ -256,10 +271,11 @@ class Trainer(Training):
 
     def _loss_of(self, arrays: Arrays) -> float:
         """Load arrays into the network and measure its loss on training samples, spread over all of them."""
-        train = self.data.train
+        samples = self.samples
         self.model.load_arrays(arrays)
-        some = np.linspace(0, len(train) - 1, min(len(train), COMPARED)).astype(np.int64)
-        return evaluate(self.model, train.subset(some)).loss
+        counting = np.arange(len(samples)) if samples.weights is None else np.flatnonzero(samples.weights)
+        some = np.linspace(0, len(counting) - 1, min(len(counting), COMPARED)).astype(np.int64)
+        return evaluate(self.model, samples.subset(counting[some])).loss
 
     def _diverged(self, why: str) -> NoReturn:
         """End the training with the last good weights, and say what went wrong where."""

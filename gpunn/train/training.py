@@ -9,8 +9,9 @@ import numpy as np
 
 from gpunn.backend.base import Backend
 from gpunn.data import Data
-from gpunn.data.loader import DataLoader, bytes_on_device, is_converted, place, sizes_of
+from gpunn.data.loader import DataLoader, bytes_on_device, bytes_on_host, place, sizes_of
 from gpunn.data.training_inputs import TrainingInputs, check_seen
+from gpunn.data.weights import with_class_weight
 from gpunn.errors import GpunnError, OptionError
 from gpunn.kernels import loops
 from gpunn.kernels.gather import NEXT_COUNT
@@ -32,6 +33,8 @@ class Training:
 
     def __init__(self, model: Network, data: Data, options: TrainOptions, backend: Backend) -> None:
         self.model, self.data, self.options = model, data, options
+        # Apart from the data, which are fingerprinted as they were given: weights of classes are an option.
+        self.samples = with_class_weight(data.train, options.class_weight, data.class_names)
         self.batch_size = fitting_batch_size(options.batch_size, len(data.train), model.layers)
         self.loss = loss_for(data.train, options.loss, model.layers)
         # Copies of optimizer and loss work in it, so that other trainings may have the same ones meanwhile.
@@ -49,7 +52,7 @@ class Training:
 
     def prepare(self, backend: Backend) -> None:
         """Make everything on a device, or raise MemoryShortageError."""
-        model, options, train, validation = self.model, self.options, self.data.train, self.data.validation
+        model, options, train, validation = self.model, self.options, self.samples, self.data.validation
         self.backend, self._free, self._is_host = backend, backend.free_bytes(), backend.device == "cpu"
         with self.enough_memory():
             # What the network has taken it keeps, or gives back before it is built again.
@@ -131,12 +134,12 @@ class Training:
         data_on, dtype, is_host = self.options.data_on, self.options.dtype, self._is_host
         if data_on == "host" or (data_on == "auto" and not is_host):
             return 0
-        samples = [s for s in (self.data.train, self.data.validation) if s is not None]
-        return sum(bytes_on_device(s, dtype) for s in samples if not is_host or is_converted(s, dtype))
+        samples = [s for s in (self.samples, self.data.validation) if s is not None]
+        return sum((bytes_on_host if is_host else bytes_on_device)(s, dtype) for s in samples)
 
     def _build_network(self) -> None:
         """Build the network, or build it again where it was made for something else."""
-        model, train, dtype = self.model, self.data.train, self.options.dtype
+        model, train, dtype = self.model, self.samples, self.options.dtype
         is_new, backend, size = model.backend is None, self.backend, self.batch_size
         if is_new:
             model.build(fed_shape(model.layers, train.shape), size, backend, dtype, self.options.seed)
@@ -165,7 +168,7 @@ class Training:
     def _build_optimizer(self, memory: Memory) -> None:
         """Build the optimizer, with what is remembered of the last training."""
         model = self.model
-        self.optimizer.build(model.parameters, self.options.regularizer, len(self.data.train), memory.first)
+        self.optimizer.build(model.parameters, self.options.regularizer, self.samples.total_weight, memory.first)
         for name, array in self.optimizer.state.items():
             if name in memory.arrays:
                 self.backend.assign(array, model.parameters.join(memory.arrays[name]))

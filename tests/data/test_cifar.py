@@ -173,6 +173,7 @@ def test_wrong_files_are_named(tmp_path: Path) -> None:
         assert said in message
     (folder / "data_batch_3.bin").write_bytes(b"\x63" + whole[1:])
     assert f"{folder}: labels out of range: expected 0 to 9 (10 classes), got 99 at index 20" in refused(folder)
+    assert f"give its folder, {folder}" in refused(folder / "test_batch.bin")
     assert "leave memory_map out" in refused(folder, memory_map=True)
 
 

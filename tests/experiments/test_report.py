@@ -162,14 +162,14 @@ def test_names_of_any_text_break_neither_the_page_nor_a_table() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [*BAD, "`", " ", "``a`b", "", "a\nb", "\x1b[31m", "0.5", "+ a", "=", "&lt;", "a" * 900]
+    "text", [*BAD, "`", " ", "``a`b", "", "a\nb", "\x1b[31m", "0.5", "7.", "12) a", "+ a", "=", "&lt;", "a" * 900]
 )
 def test_a_text_stays_one_line_of_text(text: str) -> None:
     for made in (escaped(text), cell(text), code(text)):
         assert made.strip()
         assert "\n" not in made
         assert made.isprintable()
-    assert not re.match(r"\s*(?:[-+*#>=]|\d+[.)])(?!\\)", escaped(text))
+    assert not re.match(r"\s*(?:[-+*#>=]|\d+[.)](?:\s|$))", escaped(text))
     assert not re.search(r"(?<!\\)(?:\\\\)*[`*_<>\[\]|$~]", escaped(text))
     assert not re.search(r"(?<!\\)\|", code(text))
     ticks = re.match("`+", code(text))

@@ -591,7 +591,7 @@ def test_a_single_sample_is_no_batch_for_batchnorm() -> None:
 def test_fit_and_the_options_of_a_trainer_have_the_same_defaults() -> None:
     given = {name: p.default for name, p in inspect.signature(gn.Sequential.fit).parameters.items()}
     options = {each.name: each.default for each in fields(TrainOptions)}
-    assert set(given) - set(options) == {"self", "data", "y", "validation_data"}
+    assert set(given) - set(options) == {"self", "data", "y", "validation_data", "sample_weight"}
     assert options == {name: given[name] for name in options}
 
 

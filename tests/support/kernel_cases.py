@@ -212,23 +212,45 @@ def _row_sums(dtype: str, rng: Any, n: int) -> list[Case]:
 # Costs
 
 
-def _cost_case(
-    z: NDArray[Any], bias: NDArray[Any], targets: NDArray[Any], costs: NDArray[Any], gradient: NDArray[Any],
-    rights: int, scale: float, gradient_scale: float, *each_output: bool,
-) -> list[Case]:  # fmt: skip
-    """Calls of a cost with all that it must write."""
-    dtype, (outputs, n), weight = z.dtype, z.shape, 0.75
+def cost_case(name: str) -> Callable[[Any], Any]:
+    """Let a function make the cases of a loss, and given weights (n,) those of its kernel for weighted samples."""
 
+    def register(function: Any) -> Any:
+        case(name)(lambda dtype, rng, n: function(dtype, rng, n, None))
+
+        def weighted(dtype: str, rng: np.random.Generator, n: int) -> list[Case]:
+            return function(dtype, rng, n, rng.choice([0.0, 0.3, 1.0, 2.5], n).astype(dtype))
+
+        case(f"weighted_{name}")(weighted)
+        return function
+
+    return register
+
+
+def _cost_case(
+    z: NDArray[Any], bias: NDArray[Any], targets: NDArray[Any], weights: NDArray[Any] | None, costs: NDArray[Any],
+    gradient: NDArray[Any], rights: list[int], scale: float, gradient_scale: float, *each_output: bool,
+) -> list[Case]:  # fmt: skip
+    """Calls of a cost with all that it must write; `rights` are the right answers of each sample."""
+    dtype, (outputs, n), weight = z.dtype, z.shape, 0.75
+    w = np.ones(n) if weights is None else weights.astype(np.float64)
+    given, at = ((), 4) if weights is None else ((weights,), 5)
     written = unset((outputs, n), dtype), unset(outputs, dtype), unset(n, dtype)
-    arguments = (z, bias, targets, weight, *written, np.array([2.5, 3.0]), *each_output)
+    begin = np.array([2.5, 3.0] if weights is None else [2.5, 3.0, 7.0])
+    arguments = (z, bias, targets, weight, *given, *written, begin, *each_output)
+    gradient = gradient * w
     sums = np.array([math.fsum(float(v) for v in row) for row in gradient])
-    totals = np.array([2.5 + weight * math.fsum(costs), 3.0 + rights])
+    totals = [weight * math.fsum(w * costs), math.fsum(w * rights), math.fsum(w)]
     return [
-        Case(arguments, {0: z, 1: bias, 2: targets, 6: costs}, scale),
-        Case(arguments, {4: gradient}, gradient_scale),
-        Case(arguments, {5: sums}, 1.0 + n * gradient_scale),
+        Case(arguments, {0: z, 1: bias, 2: targets, at + 2: costs}, scale),
+        Case(arguments, {at: gradient}, gradient_scale),
+        Case(arguments, {at + 1: sums}, 1.0 + n * gradient_scale),
         # The sums are in float64, of costs that were rounded to the network's dtype.
-        Case(arguments, {7: totals}, scale * n * float(np.finfo(dtype).eps / np.finfo(np.float64).eps)),
+        Case(
+            arguments,
+            {at + 3: begin + totals[: len(begin)]},
+            scale * n * float(np.finfo(dtype).eps / np.finfo(np.float64).eps),
+        ),
     ]
 
 
@@ -236,11 +258,11 @@ def _guess(column: list[float]) -> int:
     return max(range(len(column)), key=lambda k: (column[k], -k))
 
 
-def _rights(a: NDArray[Any], y: NDArray[Any], each_output: bool) -> int:
-    """Right answers: of each output by itself, or of samples."""
+def _rights(a: NDArray[Any], y: NDArray[Any], each_output: bool) -> list[int]:
+    """Right answers of each sample: of its outputs by themselves, or 1 or 0."""
     if each_output:
-        return int(sum((p >= 0.5) == (q >= 0.5) for p, q in zip(a.ravel(), y.ravel(), strict=True)))
-    return sum(_guess(list(a[:, j])) == _guess(list(y[:, j])) for j in range(a.shape[1]))
+        return [sum((p >= 0.5) == (q >= 0.5) for p, q in zip(a[:, j], y[:, j], strict=True)) for j in range(a.shape[1])]
+    return [int(_guess(list(a[:, j])) == _guess(list(y[:, j]))) for j in range(a.shape[1])]
 
 
 def _sums(z: NDArray[Any], bias: NDArray[Any]) -> NDArray[np.float64]:
@@ -248,8 +270,8 @@ def _sums(z: NDArray[Any], bias: NDArray[Any]) -> NDArray[np.float64]:
     return (z + bias[:, None]).astype(np.float64)
 
 
-@case("softmax_cross_entropy")
-def _softmax_cross_entropy(dtype: str, rng: Any, n: int) -> list[Case]:
+@cost_case("softmax_cross_entropy")
+def _softmax_cross_entropy(dtype: str, rng: Any, n: int, weights: Any) -> list[Case]:
     cases = []
     for z, scale in (
         (numbers(dtype, rng, n, far=False), 60.0),
@@ -260,17 +282,17 @@ def _softmax_cross_entropy(dtype: str, rng: Any, n: int) -> list[Case]:
         labels = rng.integers(0, 5, n).astype(np.int32)
         sums = _sums(z, bias)
         gradient = (columns(softmax, sums) - (np.arange(5)[:, None] == labels)) / n
-        costs, rights = [], 0
+        costs, rights = [], []
         for j, k in enumerate(labels):
             column = [float(v) for v in sums[:, j]]
             costs.append(max(column) - column[k] + math.log(math.fsum(math.exp(v - max(column)) for v in column)))
-            rights += _guess(column) == k
-        cases += _cost_case(z, bias, labels, np.array(costs), gradient, rights, scale, 1.0)
+            rights.append(int(_guess(column) == k))
+        cases += _cost_case(z, bias, labels, weights, np.array(costs), gradient, rights, scale, 1.0)
     return cases
 
 
-@case("binary_cross_entropy")
-def _binary_cross_entropy(dtype: str, rng: Any, n: int) -> list[Case]:
+@cost_case("binary_cross_entropy")
+def _binary_cross_entropy(dtype: str, rng: Any, n: int, weights: Any) -> list[Case]:
     z = rng.choice([1000, -1000, 0.0, -0.0, SUBNORMAL[dtype], 3, -3, 40, -40, 0.1], (5, n)).astype(dtype)
     bias = rng.choice([0.0, 0.5], 5).astype(dtype)
     y = rng.choice([0, 1, 0.25], (5, n)).astype(dtype)
@@ -282,12 +304,12 @@ def _binary_cross_entropy(dtype: str, rng: Any, n: int) -> list[Case]:
     cases = []
     for each_output in (False, True):
         rights = _rights(each(sigmoid, sums) if each_output else sums, y, each_output)
-        cases += _cost_case(z, bias, y, costs, gradient, rights, 5000.0, 1.0 / n, each_output)
+        cases += _cost_case(z, bias, y, weights, costs, gradient, rights, 5000.0, 1.0 / n, each_output)
     return cases
 
 
-@case("mean_squared_error")
-def _mean_squared_error(dtype: str, rng: Any, n: int) -> list[Case]:
+@cost_case("mean_squared_error")
+def _mean_squared_error(dtype: str, rng: Any, n: int, weights: Any) -> list[Case]:
     a, y = numbers(dtype, rng, n, far=False), rng.normal(size=(5, n)).astype(dtype)
     a[0, 0], a[1, 0] = 1000, -1000
     bias = rng.choice([0.0, 0.5], 5).astype(dtype)
@@ -297,8 +319,8 @@ def _mean_squared_error(dtype: str, rng: Any, n: int) -> list[Case]:
     gradient = each(lambda p, q: 2 * (p - q) / n, sums, y)
     return [
         case
-        for each_output in (False, True)
-        for case in _cost_case(a, bias, y, costs, gradient, _rights(sums, y, each_output), 2e6, 4000.0, each_output)
+        for each in (False, True)
+        for case in _cost_case(a, bias, y, weights, costs, gradient, _rights(sums, y, each), 2e6, 4000.0, each)
     ]
 
 
@@ -341,6 +363,19 @@ def _gather(dtype: str, rng: Any, n: int) -> list[Case]:
         after = np.array([step, 1000 + step, step, 1000 + step])
         arguments = (data, targets, order, clock, n, scale, x, t)
         cases.append(Case(arguments, {0: data, 1: targets, 2: order, 3: after, 6: expected, 7: wanted}))
+    return cases
+
+
+@case("gather_weights")
+def _gather_weights(dtype: str, rng: Any, n: int) -> list[Case]:
+    size = 3 * n + 2
+    order, weights = rng.permutation(size).astype(np.int32), rng.uniform(0, 5, size).astype(dtype)
+    cases = []
+    for step, count in ((0, n), (2, n), (3, min(2, n))):  # the last batch of an epoch begins where the others end
+        clock = np.array([step, 1000 + step, 7, 70], np.int32)
+        expected = np.array([float(weights[order[step * n + j]]) for j in range(count)])
+        arguments = (weights, order, clock, n, unset(count, dtype))
+        cases.append(Case(arguments, {0: weights, 1: order, 2: clock, 4: expected}))
     return cases
 
 

@@ -13,7 +13,8 @@ from gpunn.backend.base import Backend
 from gpunn.data import Data
 from gpunn.errors import DataError, DivergenceError, GpunnError, OptionError
 from gpunn.reports.learning_rates import LearningRateCurve
-from gpunn.train.finder import Losses, Rising, smoothed, suggested
+from gpunn.train.arguments import TrainOptions
+from gpunn.train.finder import Losses, Rising, smoothed, suggested, try_rates
 
 QUIET: dict[str, Any] = {"device": "cpu", "progress": False}
 
@@ -221,6 +222,15 @@ def test_validation_and_test_samples_are_not_looked_at() -> None:
     alone = Data(data.name, data.train, None, data.class_names)
     expected, losses = (network().find_learning_rate(each, device="cpu").losses for each in (alone, data))
     np.testing.assert_array_equal(losses, expected)
+
+
+def test_layers_of_another_network_learn_from_the_start() -> None:
+    """The rate is for the part of a training in which all learn, the longer one."""
+    data, begun = digits(), network()
+    begun.fit(data, epochs=1, **QUIET)
+    kept, plain = TrainOptions(freeze=2, patience=1.0, device="cpu"), TrainOptions(device="cpu")
+    held, free = (try_rates(begun.replace_last(10), each, data, None, Rising(1e-6, 10, 100)) for each in (kept, plain))
+    np.testing.assert_array_equal(held.losses, free.losses)
 
 
 def test_arrays_are_split_as_fit_splits_them() -> None:

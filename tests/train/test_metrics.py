@@ -153,6 +153,9 @@ def test_targets_that_are_equal_but_for_the_rounding_of_their_mean_have_no_varia
     assert RegressionReport.of(targets, targets + 1).r2 == 0
     assert RegressionReport.of(targets, targets).r2 == 1
     assert math.isnan(RegressionReport.of(targets, targets).together.r2)
+    weights = np.append(np.full(299, 0.7), 0)
+    targets[-1] = 5  # which counts for nothing
+    assert RegressionReport.of(targets, targets + 1, weights).r2 == 0
 
 
 def test_a_weight_of_two_is_the_sample_twice() -> None:

@@ -13,6 +13,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,18 @@ from numpy.typing import NDArray
 from gpunn.data.checks import described, is_one_hot
 from gpunn.data.formats.bounded import Header, Readable, check_packed, opened, read_array, read_up_to, reading
 from gpunn.data.formats.foreign import told_zip
-from gpunn.data.formats.npz_keys import INPUTS, NAMES, TARGETS, TEST, TRAIN, VALIDATION, Meaning, by_meaning, one_of
+from gpunn.data.formats.npz_keys import (
+    INPUTS,
+    NAMES,
+    TARGETS,
+    TEST,
+    TRAIN,
+    VALIDATION,
+    WEIGHTS,
+    Meaning,
+    by_meaning,
+    one_of,
+)
 from gpunn.data.formats.parts import Pair, Parts
 from gpunn.errors import DataError
 from gpunn.files import open_regular
@@ -86,7 +98,8 @@ class NpzFile:
         for part in (TRAIN, ""):
             x, y = self._key(INPUTS, part), self._key(TARGETS, part)
             if x and y:
-                train = self.read(x, self.memory_map), self.read(y)
+                weights = self._key(WEIGHTS, TRAIN) or self._key(WEIGHTS)
+                train = self._pair(x, y, weights)
                 return Parts(train, self._part(VALIDATION), self._part(TEST), self._class_names(train[1]))
         names = "x_train, y_train, x_test, y_test (the last two may be left out), or x and y"
         raise self._missing(f"the arrays {names}", "x=x, y=y")
@@ -123,10 +136,13 @@ class NpzFile:
     def _part(self, part: str) -> Callable[[], Pair] | None:
         x, y = self._key(INPUTS, part), self._key(TARGETS, part)
         if x and y:
-            return lambda: (self.read(x, self.memory_map), self.read(y))
+            return partial(self._pair, x, y, self._key(WEIGHTS, part))
         if key := x or y:
             raise DataError(f"{self.path}: has {key} but not its other half: give x_{part} and y_{part}")
         return None
+
+    def _pair(self, x: str, y: str, weights: str | None) -> Pair:
+        return (self.read(x, self.memory_map), self.read(y), *((self.read(weights),) if weights else ()))
 
     def _class_names(self, y: NDArray[Any]) -> list[str] | None:
         """Read the names of the classes; those of several numbers or answers for each sample name no classes."""

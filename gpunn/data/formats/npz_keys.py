@@ -18,8 +18,8 @@ _PARTS = {
     TEST: ("test", "testing", "te"),
 }
 _KINDS = {
-    TARGETS: ("y", "target", "targets", "label", "labels"),
-    INPUTS: ("x", "data", "image", "images", "img", "imgs", "input", "inputs", "feature", "features"),
+    TARGETS: ("y", "ys", "target", "targets", "label", "labels", "output", "outputs"),
+    INPUTS: ("x", "xs", "data", "image", "images", "img", "imgs", "input", "inputs", "feature", "features"),
 }
 _PART_OF = {word: part for part, words in _PARTS.items() for word in words}
 _CLASS_NAMES = re.compile(r"(class(es)?|labels?|targets?)_?names?")

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
-Pair = tuple[NDArray[Any], NDArray[Any]]  # inputs and targets
+Pair = tuple[NDArray[Any], ...]  # inputs and targets, and the weights of the samples where there are any
 
 
 @dataclass(frozen=True)

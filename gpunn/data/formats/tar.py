@@ -10,7 +10,7 @@ from gpunn.data.formats.bounded import Readable, opened, read_up_to, reading
 from gpunn.errors import DataError
 
 MAGIC = slice(257, 262), b"ustar"  # place and text in the first block of an archive
-_MOST_BYTES, _MOST_MEMBERS, _CHUNK = 1 << 29, 64, 1 << 20
+_MOST_BYTES, _MOST_MEMBERS, _CHUNK = 1 << 28, 64, 1 << 20
 _DAMAGED = "the archive is damaged", "get it again", (tarfile.TarError, zlib.error, EOFError, ValueError, OverflowError)
 
 

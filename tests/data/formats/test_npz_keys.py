@@ -33,7 +33,8 @@ def refused(path: Path) -> str:
     "names",
     ["x y", "X y", "X Y", "data target", "images labels", "features targets", "Inputs label", "x_train y_train",
      "X_train y_train", "train_images train_labels", "trainX trainY", "Xtrain ytrain", "train_set_x train_set_y",
-     "train_data train_targets", "TRAIN_IMAGES TRAIN_LABELS", "x labels", "image_data image_labels"],
+     "train_data train_targets", "TRAIN_IMAGES TRAIN_LABELS", "x labels", "image_data image_labels",
+     "inputs outputs", "Xs ys"],
 )  # fmt: skip
 def test_a_pair_to_learn_from_is_found_by_many_names(tmp_path: Path, names: str) -> None:
     x, y = names.split()
@@ -107,6 +108,19 @@ def test_classes_are_named_by_an_array_of_texts(tmp_path: Path) -> None:
     assert "array target_names must be texts" in refused(saved(tmp_path, X=X, y=Y, target_names=[0, 1]))
     assert "expected 3 classes" not in (said := refused(saved(tmp_path, X=X, y=Y, target_names=["a"])))
     assert "expected 0 to 0 (1 classes), got 1" in said
+
+
+def test_samples_are_weighed_by_an_array_beside_them(tmp_path: Path) -> None:
+    weights = np.arange(20) / 4
+    data = load_data(saved(tmp_path, x=X, y=Y, sample_weight=weights), validation=0)
+    np.testing.assert_array_equal(data.train.weights, weights)
+    arrays = {f"{name}_{part}": values for part in ("train", "test") for name, values in (("x", X), ("y", Y))}
+    data = load_data(saved(tmp_path, **arrays, sample_weight_train=weights, sample_weight_test=weights[::-1]))
+    assert data.test is not None
+    assert data.train.weights is not None
+    np.testing.assert_array_equal(data.test.weights, weights[::-1])
+    assert load_data(saved(tmp_path, x=X, y=Y, weights=weights)).train.weights is None
+    assert "sample weights are (20,), one for each sample" in refused(saved(tmp_path, x=X, y=Y, sample_weight=Y[:3]))
 
 
 def test_a_set_of_medmnist_is_read(tmp_path: Path) -> None:
