@@ -50,7 +50,7 @@ def _figures(data: Data, measured: Measured) -> Iterator[tuple[str, str]]:
     note = "" if measured.part == "test set" else " (there is no test set)"
     note = " (watched while training: no measure of unseen data)" if data.validation_is_test else note
     if math.isnan(result.accuracy):
-        yield measured.part, f"{result}, {result.total:,} samples{note}"
+        yield measured.part, f"{result}, {result.total:,} sample{'s' if result.total != 1 else ''}{note}"
     else:
         label = "test accuracy" if measured.part == "test set" else measured.part
         yield label, f"{result.accuracy:.2%}: {result.counted}, {in_words({'loss': result.loss})}{note}"

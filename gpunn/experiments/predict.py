@@ -125,8 +125,8 @@ def predict_files(
 def _answers(model: Sequential, file: str, samples: Any) -> Iterator[Answer]:
     rows = model.predict_proba(samples)
     if model.class_names:
-        shares, names = by_class(rows), model.names_of_outputs
-        for number, best in enumerate(Task.CLASSES.answers(rows)):
+        shares, names = by_class(rows, model.classes), model.names_of_outputs
+        for number, best in enumerate(Task.CLASSES.answers(rows, model.classes)):
             yield Answer(file, number, names[best], float(shares[number, best]), rows[number].tolist())
         return
     answers = Task.BINARY.answers(rows).tolist() if model.task is Task.BINARY else [()] * len(rows)

@@ -358,7 +358,7 @@ class Network(Layout):
             last = (self.loss and self.loss.link) or self.layers[-1]
             of_one = Task.BINARY if last.gives_probability else Task.REGRESSION
             task = Task.CLASSES if prod(self.output_shape) > 1 else of_one
-        return task.answers(outputs)
+        return task.answers(outputs, self.classes)
 
     def predict_names(self, x: ArrayLike) -> NDArray[Any]:
         """Return the name of the class of each input, texts (n,); raise GpunnError if not trained on labels."""
@@ -369,5 +369,10 @@ class Network(Layout):
     @property
     def names_of_outputs(self) -> list[str]:
         """A name for each class that can be answered; the number, where the training data had fewer classes."""
-        count = max(2, prod(self.output_shape))
-        return [*self.class_names, *map(str, range(len(self.class_names), count))]
+        return [*self.class_names, *map(str, range(len(self.class_names), self.classes))]
+
+    @property
+    def classes(self) -> int:
+        """Number of classes that can be answered."""
+        outputs = prod(self.output_shape)
+        return max(2, outputs) if self.loss is None else self.loss.classes_of(outputs)

@@ -23,19 +23,22 @@ class Task(Enum):
         """Names of the figures that apply."""
         return ("loss", "rmse", "r2") if self is Task.REGRESSION else ("loss", "accuracy")
 
-    def answers(self, outputs: NDArray[Any]) -> NDArray[Any]:
-        """Answers that outputs (n, outputs) give: class numbers (n,), 0 or 1 (n, outputs), or the outputs."""
+    def answers(self, outputs: NDArray[Any], classes: int = 2) -> NDArray[Any]:
+        """Answers that outputs (n, outputs) give: class numbers (n,), 0 or 1 (n, outputs), or the outputs.
+
+        One output alone is that of class 1 of two, or of the only class where `classes` is 1.
+        """
         if self is Task.REGRESSION:
             return outputs
-        if self is Task.CLASSES and outputs.shape[1] > 1:
+        if self is Task.CLASSES and (outputs.shape[1] > 1 or classes == 1):
             return np.asarray(np.argmax(outputs, axis=1))
         each = (outputs >= 0.5).astype(np.intp)
         return each[:, 0] if self is Task.CLASSES else each
 
 
-def by_class(outputs: NDArray[Any]) -> NDArray[Any]:
+def by_class(outputs: NDArray[Any], classes: int = 2) -> NDArray[Any]:
     """Outputs with a column for each class: the output of class 1 alone is given that of class 0."""
-    return np.hstack([1 - outputs, outputs]) if outputs.shape[1] == 1 else outputs
+    return np.hstack([1 - outputs, outputs]) if outputs.shape[1] < min(classes, 2) else outputs
 
 
 def in_words(figures: Mapping[str, float]) -> str:

@@ -38,9 +38,9 @@ class Answers:
     scores: NDArray[Any]
 
     @classmethod
-    def of(cls, outputs: NDArray[Any], labels: NDArray[Any]) -> "Answers":
-        """Return the answers that outputs (n, outputs) give; one output alone is that of class 1."""
-        shares, predicted = by_class(outputs), Task.CLASSES.answers(outputs)
+    def of(cls, outputs: NDArray[Any], labels: NDArray[Any], classes: int = 2) -> "Answers":
+        """Return the answers that outputs (n, outputs) give; one output alone is that of class 1, but of one class."""
+        shares, predicted = by_class(outputs, classes), Task.CLASSES.answers(outputs, classes)
         true, best = (np.take_along_axis(shares, places[:, None], 1)[:, 0] for places in (labels, predicted))
         scores = outputs[:, -1] if shares.shape[1] == 2 else outputs[:0, 0]
         return cls(labels, predicted.astype(np.int32), true, best, ranks(shares, labels), scores)
@@ -52,7 +52,7 @@ def answers_to(model: Network, samples: Samples) -> Answers:
     require(_A_SAMPLE * n, f"what is kept of the answers to {n:,} samples")
     made: dict[str, NDArray[Any]] = {}
     for start, outputs in outputs_of(model, samples):
-        part = vars(Answers.of(outputs, samples.targets[start : start + len(outputs)]))
+        part = vars(Answers.of(outputs, samples.targets[start : start + len(outputs)], model.classes))
         for name, values in part.items():
             whole = made.setdefault(name, np.empty(n if len(values) else 0, values.dtype))
             whole[start : start + len(values)] = values

@@ -205,12 +205,18 @@ def test_metrics_that_do_not_fit_into_memory_do_not_cost_the_run(monkeypatch: py
     assert page()
 
 
-def test_the_page_is_of_the_run_that_has_ended() -> None:
-    """A run that goes on has none until its end."""
+def test_the_page_is_of_the_run_that_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     trained(np.argmax(X[:, :3], axis=1))
-    before = page()
+    there: list[bool] = []
+    train = gn.train.trainer.Trainer.train
+
+    def watched(trainer: Any, *given: Any) -> None:
+        there.append(Path("run/report.md").exists())
+        train(trainer, *given)
+
+    monkeypatch.setattr("gpunn.train.trainer.Trainer.train", watched)
     assert gpunn("train", "--resume", "run", "--epochs", 6).code == 0
-    assert page() != before
+    assert there == [False]
     assert "| training.epochs | `6` |" in page()
 
 

@@ -118,10 +118,11 @@ def test_a_report_counts_samples_as_they_weigh() -> None:
     assert errors.r2 == pytest.approx(wanted, **NEAR)
 
 
-def test_a_report_on_a_file_is_that_on_memory_and_takes_little(tmp_path: Path) -> None:
+def test_a_report_on_a_file_is_that_on_memory_and_takes_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """20,000 samples to 2,000 classes: all outputs would take 160 MB."""
     x, y = RNG.normal(size=(20_000, 8)).astype(np.float32), RNG.integers(0, 2000, 20_000)
     np.save(tmp_path / "x.npy", x)
+    monkeypatch.setattr("gpunn.data.loader.PIECE", 1 << 16)  # a part of the rows
     model = gn.Sequential([gn.Dense(2000)]).build((8,), 64, "cpu")
     mapped = gn.Samples(np.load(tmp_path / "x.npy", mmap_mode="r"), y)
     tracemalloc.start()
@@ -157,6 +158,16 @@ def test_a_network_that_no_loss_has_trained_is_reported_on_too() -> None:
     assert isinstance(report, ClassificationReport)
     assert report.class_names == ("0", "1", "2")
     assert report.accuracy == np.mean(model.predict_proba(X).argmax(axis=1) == CLASSES)
+
+
+def test_the_only_class_is_the_answer() -> None:
+    model = fitted("cpu", np.zeros(300, int), gn.Dense(1), loss=gn.SoftmaxCrossEntropy(), names=["it"])
+    report = model.report(X, np.zeros(300, int))
+    assert isinstance(report, ClassificationReport)
+    assert (report.class_names, report.accuracy, report.macro.f1) == (("it",), 1, 1)
+    assert report.top_k_accuracy() == 1
+    assert set(model.predict_names(X)) == {"it"}
+    assert str(report)
 
 
 # The table
