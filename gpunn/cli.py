@@ -74,37 +74,40 @@ _memory_limit = click.option(
 )
 
 
-_TABLE_OPTIONS = (
+# On which the best learning rate depends.
+_OF_TRAINING = (
+    click.argument("data", required=False),
+    click.option("--recipe", metavar="NAME|FILE.toml", help="What to train and how; left out, as suits DATA."),
+    click.option(
+        "--image-size", metavar="N|HxW", callback=_image_size, help="Size that images of a folder are fitted to."
+    ),
+    click.option("--colours", metavar="grey|rgb", help="Of images of a folder; left out, grey where all are."),
     click.option("--target", metavar="NAME", help="The column of a table to learn; left out, the last."),
     click.option("--ignore", metavar="NAME,...", help="Columns of a table to leave out."),
     click.option("--missing", metavar="WAY", help="Missing values of a table: refuse, or mean to fill them by it."),
     click.option("--task", metavar="KIND", help="Learn the target as classes, or by regression; left out, as it is."),
+    _whole("--batch-size", help="Number of samples in a batch."),
+    _whole("--seed", help="Of the split, the initial weights and the order of samples."),
+    click.option("--device", metavar="D", help="auto, cpu, cuda or cuda:N."),
+    click.option(
+        "--class-weight",
+        type=click.Choice(["balanced"]),
+        help="Let all classes count alike, however many samples they have; a table of weights goes into a recipe.",
+    ),
 )
 
 
-def _of_tables(command: Any) -> Any:
-    """Give a command the options of tables."""
-    for option in reversed(_TABLE_OPTIONS):
+def _of_training(command: Any) -> Any:
+    """Give a command the options of a training that decide on its best learning rate."""
+    for option in reversed(_OF_TRAINING):
         command = option(command)
     return command
 
 
 @cli.command()
-@click.argument("data", required=False)
-@click.option("--recipe", metavar="NAME|FILE.toml", help="What to train and how; left out, as suits DATA.")
-@click.option("--image-size", metavar="N|HxW", callback=_image_size, help="Size that images of a folder are fitted to.")
-@click.option("--colours", metavar="grey|rgb", help="Of images of a folder; left out, grey where all are.")
-@_of_tables
+@_of_training
 @_whole("--epochs", help="Number of epochs.")
-@_whole("--batch-size", help="Number of samples in a batch.")
-@_real("--learning-rate", help="The highest where the recipe has a schedule.")
-@_whole("--seed", help="Of the split, the initial weights and the order of samples.")
-@click.option("--device", metavar="D", help="auto, cpu, cuda or cuda:N.")
-@click.option(
-    "--class-weight",
-    type=click.Choice(["balanced"]),
-    help="Let all classes count alike, however many samples they have; a table of weights goes into a recipe.",
-)
+@_real("--learning-rate", help="The highest where the recipe has a schedule; `gpunn lr-find` suggests one.")
 @click.option("--skip-bad-batches", is_flag=True, default=None, help="Skip batches that lead to NaN or infinity.")
 @click.option("--out", metavar="RUN", help="The run folder; left out, the next free runs/<data>-<recipe>-<n>.")
 @click.option("--resume", metavar="RUN", help="Go on with this run, or from this checkpoint of one.")
@@ -146,20 +149,13 @@ def train(recipe: str | None, out: str | None, resume: str | None, profile: bool
 
 
 @cli.command("lr-find")
-@click.argument("data", required=False)
-@click.option("--recipe", metavar="NAME|FILE.toml", help="What would be trained and how; left out, as for train.")
-@_of_tables
-@_whole("--batch-size", help="Number of samples in a batch.")
-@_whole("--seed", help="Of the split, the initial weights and the order of samples.")
-@click.option("--device", metavar="D", help="auto, cpu, cuda or cuda:N.")
+@_of_training
 @_real("--lowest", default=LOWEST, show_default=True, help="Learning rate of the first step.")
 @_real("--highest", default=HIGHEST, show_default=True, help="Learning rate of the last step.")
 @_whole("--steps", default=STEPS, show_default=True, help="Number of steps; fewer are done where the loss explodes.")
 @click.option("--out", metavar="FILE", help="Picture of the losses; left out, learning-rate.png.")
 @_memory_limit
-def lr_find(
-    data: str | None, recipe: str | None, lowest: float, highest: float, steps: int, out: str | None, **options: Any
-) -> None:
+def lr_find(recipe: str | None, lowest: float, highest: float, steps: int, out: str | None, **options: Any) -> None:
     """Suggest a learning rate for DATA: train some steps at rising rates, and see where the loss falls.
 
     DATA is as for `gpunn train`. Only training samples are looked at, no run is made, and the network is thrown away.
@@ -167,8 +163,8 @@ def lr_find(
     from gpunn.experiments.experiment import read_experiment, recipe_for
     from gpunn.experiments.finding import command_of, find_learning_rate
 
-    experiment = read_experiment(recipe or recipe_for(data)).with_options(data=data, **options)
-    command = command_of(data, {"recipe": recipe, **options})
+    experiment = read_experiment(recipe or recipe_for(options["data"])).with_options(**options)
+    command = command_of(**options, recipe=recipe)
     find_learning_rate(experiment, Rising(lowest, highest, steps), out, command, _say)
 
 

@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -61,9 +61,10 @@ def _progress(steps: int) -> Iterator[Show | None]:
         print(f"\r{'':{length}}\r", end="", file=stream, flush=True)
 
 
-def command_of(data: str | None, options: Mapping[str, Any]) -> str:
-    """Write the command that trains with some options."""
+def command_of(data: str | None = None, **options: Any) -> str:
+    """Write the command that trains with some options, such as `image_size`; those of None are left out."""
     words = ["gpunn", "train", *([data] if data else [])]
     for name, value in options.items():
-        words += [] if value is None else [f"--{name.replace('_', '-')}", str(value)]
+        text = "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        words += [] if value is None else [f"--{name.replace('_', '-')}", text]
     return shlex.join(words)

@@ -34,7 +34,7 @@ def test_the_line_is_a_command_that_trains_well(folder: Path) -> None:
     (line,) = done.out.splitlines()
     said, command = line.removesuffix(" (losses drawn in learning-rate.png)").split(": ", 1)
     rate = said.removeprefix("suggested learning rate ")
-    assert command == f"gpunn train digits --recipe tiny.toml --seed 3 --learning-rate {rate}"
+    assert command == f"gpunn train digits --seed 3 --recipe tiny.toml --learning-rate {rate}"
     assert 0.01 < float(rate) < 10
     assert sorted(path.name for path in folder.iterdir()) == ["learning-rate.png", "tiny.toml"]
     words = shlex.split(command)
@@ -125,4 +125,19 @@ def test_a_terminal_has_one_line_of_progress_that_is_wiped(monkeypatch: pytest.M
 
 
 def test_words_with_spaces_are_quoted_in_the_command() -> None:
-    assert command_of("my data/a.npz", {"recipe": None, "seed": 3}) == "gpunn train 'my data/a.npz' --seed 3"
+    assert command_of("my data/a.npz", recipe=None, seed=3) == "gpunn train 'my data/a.npz' --seed 3"
+    assert command_of(image_size=(8, 9), recipe="b.toml") == "gpunn train --image-size 8x9 --recipe b.toml"
+
+
+def test_a_folder_of_images_is_that_of_the_training(folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(60):
+        (folder / "photos" / f"class{number % 2}").mkdir(parents=True, exist_ok=True)
+        pixels = (rng.integers(0, 100, (12, 12)) + 100 * (number % 2)).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / "photos" / f"class{number % 2}" / f"{number}.png")
+    done = gpunn("lr-find", "photos", "--image-size", "8", "--colours", "grey", "--recipe", "tiny.toml", "--steps", 60)
+    assert done.code == 0, done.err
+    line = done.out.splitlines()[-1]
+    assert ": gpunn train photos --image-size 8x8 --colours grey --recipe tiny.toml --learning-rate " in line
+    words = shlex.split(line.split(": ", 1)[1].partition(" (")[0])
+    assert gpunn(*words[1:], "--epochs", 1, "--out", "run").code == 0
