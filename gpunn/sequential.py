@@ -162,6 +162,8 @@ class Sequential(Network):
         lowest: float = LOWEST,
         highest: float = HIGHEST,
         steps: int = STEPS,
+        class_weight: ClassWeight = None,
+        sample_weight: ArrayLike | None = None,
     ) -> "LearningRateCurve":
         """Train a copy at exponentially rising learning rates, and suggest one (L. N. Smith, 2017).
 
@@ -186,6 +188,8 @@ class Sequential(Network):
             lowest: Learning rate of the first step.
             highest: Learning rate of the last step.
             steps: Number of steps.
+            class_weight: Weights of the classes, as for `fit`.
+            sample_weight: Weights of the samples, as for `fit`.
 
         Returns:
             Rates, losses and suggestion, None where the loss did not fall; `plot` draws them.
@@ -196,8 +200,8 @@ class Sequential(Network):
         """
         from gpunn.reports.learning_rates import LearningRateCurve
 
-        options = TrainOptions.among(locals())
-        return LearningRateCurve.of(try_rates(self, options, data, y, Rising(lowest, highest, steps)))
+        options, rise = TrainOptions.among(locals()), Rising(lowest, highest, steps)
+        return LearningRateCurve.of(try_rates(self, options, data, y, rise, sample_weight=sample_weight))
 
     @alone
     def replace_last(self, outputs: int) -> "Sequential":

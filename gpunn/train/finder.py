@@ -108,7 +108,13 @@ def suggested(seen: Losses) -> tuple[NDArray[np.float64], float | None, str]:
 
 
 def try_rates(
-    model: Network, options: TrainOptions, data: Any, y: ArrayLike | None, rise: Rising, show: Show | None = None
+    model: Network,
+    options: TrainOptions,
+    data: Any,
+    y: ArrayLike | None,
+    rise: Rising,
+    show: Show | None = None,
+    sample_weight: ArrayLike | None = None,
 ) -> Losses:
     """Train a copy of a network on the training samples by a rise of the rate, until the loss explodes.
 
@@ -118,7 +124,7 @@ def try_rates(
     """
     if isinstance(data, Data):  # without the other sets from here on
         data = Data(data.name, data.train, None, data.class_names)
-    given = as_data(data, y, None, options.seed, options.loss, model.layers)
+    given = as_data(data, y, None, options.seed, options.loss, model.layers, sample_weight)
     samples = given.train
     if len(samples) < _LEAST_SAMPLES:
         raise DataError(f"a learning rate is found by at least {_LEAST_SAMPLES} training samples, got {len(samples)}")

@@ -233,6 +233,16 @@ def test_layers_of_another_network_learn_from_the_start() -> None:
     np.testing.assert_array_equal(held.losses, free.losses)
 
 
+def test_weights_of_classes_and_samples_are_those_of_the_training() -> None:
+    y = np.argmax(X[:, :3], axis=1)
+    plain, by_class, by_sample = (
+        gn.Sequential([gn.Dense(3)]).find_learning_rate(X, y, device="cpu", **weights).losses
+        for weights in ({}, {"class_weight": {0: 3.0}}, {"sample_weight": np.where(y == 0, 3.0, 1.0)})
+    )
+    assert plain[0] != by_class[0]
+    np.testing.assert_allclose(by_class, by_sample, rtol=1e-5)
+
+
 def test_arrays_are_split_as_fit_splits_them() -> None:
     """So that the samples held back later have not been learned from."""
     y = np.argmax(X[:, :3], axis=1)
