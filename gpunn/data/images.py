@@ -23,7 +23,8 @@ from gpunn.data.formats.inputs import kind_of_file
 from gpunn.data.formats.parts import ReadOptions
 from gpunn.data.image_cache import ImageCache
 from gpunn.data.samples import Samples
-from gpunn.errors import DataError, OptionError
+from gpunn.data.tables import names_in
+from gpunn.errors import DataError, OptionError, in_one_line
 from gpunn.kernels.cores import cores
 
 log = logging.getLogger(__name__)
@@ -40,9 +41,13 @@ class _ColouredError(Exception):
 
 def read_image_folder(folder: Path, split: dict[str, Any], options: ReadOptions) -> Data:
     """Load a folder of images; see `docs/data.md` for what it may look like."""
-    found = find_images(folder, options.target if isinstance(options.target, str) else None)
+    if options.ignore is not None or options.missing is not None:
+        raise OptionError(
+            f"{folder}: ignore and missing are for tables, and this is a folder of images: leave them out"
+        )
+    found = find_images(folder, names_in(options.target, "target"), options.task)
     for note in found.notes:
-        log.warning("%s", note)
+        log.warning("%s", in_one_line(note))  # a name of a file may hold anything
     train = found.parts["train"]
     images, facts, kept = _images(folder, "train", train, options.image_size, options.colours, options.memory_map)
     shape, classes = images.shape[1:], len(found.class_names or ())
@@ -52,7 +57,7 @@ def read_image_folder(folder: Path, split: dict[str, Any], options: ReadOptions)
         repeated = _repeated(train, own)
         if repeated:
             those = f"{len(repeated):,} images of {name} are in train too ({shown(repeated)})"
-            log.warning("%s: %s, so its figures flatter", folder, those)
+            log.warning("%s", in_one_line(f"{folder}: {those}, so its figures flatter"))
         channels = "grey" if shape[2] == 1 else "rgb"
         pixels, _, _ = _images(folder, name, own, shape[:2], channels, options.memory_map)
         return Samples(pixels, own.targets, 1 / 255, classes, from_files=True)

@@ -4,6 +4,7 @@ import csv
 import json
 import logging
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -70,10 +71,11 @@ def test_hidden_names_are_no_classes_and_other_files_are_counted_in_one_line(
         (folder / name).write_bytes(b"\x89PNG nothing")
     (folder / "cat" / "README.txt").write_text("cats")
     (folder / "dog" / "a.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    (folder / "dog" / "b\x1b[2J\n.txt").write_text("")
     data = whole(folder)
     assert (len(data.train), data.class_names) == (6, ("cat", "dog"))
     (line,) = [record.getMessage() for record in caplog.records]
-    assert "2 files skipped that are no images (cat/README.txt, dog/a.heic)" in line
+    assert "3 files skipped that are no images (cat/README.txt, dog/a.heic, dog/b\\x1b[2J\\n.txt)" in line
     assert "a HEIC photograph: convert it to PNG or JPEG" in line
 
 
@@ -201,6 +203,19 @@ def test_what_is_wrong_with_a_list_is_said_with_row_and_column(
     tmp_path: Path, rows: list[tuple[object, ...]], said: str
 ) -> None:
     assert said in refused(listed(tmp_path / "set", rows))
+
+
+def test_the_target_of_a_list_may_be_chosen_and_how_it_is_learned(tmp_path: Path) -> None:
+    rows = [("file_name", "age", "kind", "height"), *((f"{k}.png", 20 + k, "ab"[k % 2], k / 2) for k in range(4))]
+    folder = listed(tmp_path / "set", rows)
+    assert whole(folder, target="kind").class_names == ("a", "b")
+    assert whole(folder, target="age").class_names == ("20", "21", "22", "23")
+    assert whole(folder, target="age", task="regression").train.targets.ravel().tolist() == [20, 21, 22, 23]
+    assert whole(folder, target=["height", "age"]).train.targets.tolist()[1] == [0.5, 21]
+    assert "has no column 'size' of targets: expected one of age, kind, height" in refused(folder, target="size")
+    assert "leave target and task out" in refused(class_folders(tmp_path / "classes"), target="kind")
+    with pytest.raises(OptionError, match="ignore and missing are for tables"):
+        whole(folder, missing="mean")
 
 
 # Sizes and colours
@@ -455,6 +470,14 @@ def test_what_a_killed_process_left_is_removed_later(tmp_path: Path, cache: Path
     os.utime(old, (0, 0))
     whole(folder, image_size=5)
     assert (old.exists(), new.exists()) == (False, True)
+
+
+def test_two_that_load_the_same_folder_at_once_get_the_same(tmp_path: Path, cache: Path) -> None:
+    folder = class_folders(tmp_path / "set", each=20, height=60, width=60)
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda _: whole(folder).train.sha256(), range(4)))
+    assert set(found) == {whole(folder).train.sha256()}
+    assert len(list(cache.rglob("*"))) == 2  # the folder and its file
 
 
 def test_decoded_images_may_stay_in_their_file_to_the_same_data(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,7 @@ _PARTS = {
 _PART_OF = {name: part for part, names in _PARTS.items() for name in names}
 _LISTS = ("metadata.csv", "metadata.jsonl")
 _MOST_FILES, _MOST_FOLDERS = 1 << 22, 1 << 18
-_MOST_LOOKED, _DEEPEST = 1000, 8  # files and folders, and folders in one another, to find a first image in
+_MOST_LOOKED, _DEEPEST = 10_000, 8  # names, and folders in one another, that are looked at for a first image
 _SHOWN = 3  # names in a line about many
 
 
@@ -58,6 +58,7 @@ class ImageFolder:
     parts: dict[str, ImagePart] = field(default_factory=dict)
     class_names: tuple[str, ...] | None = None
     notes: list[str] = field(default_factory=list)
+    has_list: bool = False
 
 
 class _Looking:
@@ -124,6 +125,13 @@ class _Looking:
         return ImageFile(name, status.st_size, status.st_mtime_ns)
 
 
+class _Asked(NamedTuple):
+    """Columns of a list that are asked for, and whether they are numbers to learn."""
+
+    targets: Sequence[str]
+    are_floats: bool | None
+
+
 def _is_hidden(name: str) -> bool:
     return name.startswith((".", "~")) or name.lower() in _HIDDEN
 
@@ -142,40 +150,44 @@ def shown(names: Sequence[str]) -> str:
 
 def holds_images(folder: Path) -> bool:
     """Tell quickly whether a folder is one of images: whether one is found where they would be looked for."""
-    looking, stack = _Looking(folder), [(folder, 0)]
-    while stack and looking.folders < _MOST_LOOKED:
+    stack, looked = [(folder, 0)], 0
+    while stack and looked < _MOST_LOOKED:
         here, depth = stack.pop()
-        try:
-            folders, files = looking.entries(here)
-        except DataError:
-            continue
-        if any(Path(entry.name).suffix.lower() in _SUFFIXES for entry in files):
-            return True
-        with suppress(DataError):  # files whose names do not say what they are
-            if any(kind_of_file(Path(entry.path), "").image for entry in files[:_MOST_LOOKED] if "." not in entry.name):
-                return True
-        stack += [(Path(entry.path), depth + 1) for entry in reversed(folders)] if depth < _DEEPEST else []
+        with suppress(OSError, DataError), os.scandir(here) as found:
+            for entry in found:
+                if _is_hidden(entry.name):
+                    continue
+                suffix, looked = Path(entry.name).suffix.lower(), looked + 1
+                if entry.is_dir():
+                    stack += [(Path(entry.path), depth + 1)] if depth < _DEEPEST else []
+                elif suffix in _SUFFIXES or (not suffix and kind_of_file(Path(entry.path), "").image):
+                    return True
+                if looked >= _MOST_LOOKED:
+                    break
     return False
 
 
-def find_images(folder: Path, target: str | None = None) -> ImageFolder:
+def find_images(folder: Path, targets: Sequence[str] = (), task: str | None = None) -> ImageFolder:
     """Find the images of a folder, with labels or numbers, or raise a DataError that says what was expected."""
     looking, found = _Looking(folder), ImageFolder(folder)
+    asked = _Asked(targets, {"regression": True, "classes": False}.get(task or ""))
     folders, files = looking.entries(folder)
     parts = _parts_of(folder, looking, folders)
     if parts:
         others = [entry.name for entry in folders if entry.name not in {path.name for path in parts.values()}]
         if others:
             found.notes.append(f"{folder}: {shown(others)}: left out beside the folders {_names(parts.values())}")
-        _read_parts(found, looking, parts, target)
+        _read_parts(found, looking, parts, asked)
     elif listed := _list_in(folder, files) or _other_list(folder, folders, files):
-        _read_list(found, looking, {"": listed}, target)
+        _read_list(found, looking, {"": listed}, asked)
     elif folders:
         _read_classes(found, looking, {"train": (folder, folders)})
         if stray := [entry.name for entry in files if Path(entry.name).suffix.lower() in _SUFFIXES]:
             found.notes.append(f"{folder}: {shown(stray)}: left out, they lie in no class folder")
     else:
         raise _no_labels(folder, looking)
+    if (targets or task) and not found.has_list:
+        raise DataError(f"{folder}: its folders are the classes, and no list has columns: leave target and task out")
     if looking.skipped:
         mends = "".join(f"; {name}: {mend}" for name, mend in list(looking.mends.items())[:_SHOWN])
         count = f"{len(looking.skipped):,} file{'s' * (len(looking.skipped) > 1)}"
@@ -234,18 +246,18 @@ def _no_labels(folder: Path, looking: _Looking) -> DataError:
     return DataError(f"{folder}: {len(images):,} images, but nothing says what they are: give {layouts}")
 
 
-def _read_parts(found: ImageFolder, looking: _Looking, parts: dict[str, Path], target: str | None) -> None:
+def _read_parts(found: ImageFolder, looking: _Looking, parts: dict[str, Path], asked: _Asked) -> None:
     inside = {part: (path, *looking.entries(path)) for part, path in parts.items()}
     lists = {part: _list_in(path, files) for part, (path, _, files) in inside.items()}
     if lists["train"] is None and not inside["train"][1]:
         if listed := _list_in(found.folder, looking.entries(found.folder)[1]):
-            return _read_list(found, looking, {"": listed}, target)
+            return _read_list(found, looking, {"": listed}, asked)
         raise _no_labels(parts["train"], looking)
     if lists["train"] is None:
         return _read_classes(found, looking, {part: (path, folders) for part, (path, folders, _) in inside.items()})
     if without := [parts[part] for part, path in lists.items() if path is None]:
         raise DataError(f"{without[0]}: has no metadata.csv as {parts['train']} has: add one")
-    return _read_list(found, looking, {part: path for part, path in lists.items() if path is not None}, target)
+    return _read_list(found, looking, {part: path for part, path in lists.items() if path is not None}, asked)
 
 
 def _read_classes(
@@ -282,12 +294,12 @@ def _one_class(path: Path, name: str, empty: Sequence[str], looking: _Looking) -
     return DataError(f"{path}: only one class, {name}, has images{others}: give a folder for each class")
 
 
-def _read_list(found: ImageFolder, looking: _Looking, lists: dict[str, Path], target: str | None) -> None:
+def _read_list(found: ImageFolder, looking: _Looking, lists: dict[str, Path], asked: _Asked) -> None:
     """Read the images of lists, by part, or of one list, whose names may begin with the part."""
-    are_floats: bool | None = None
+    are_floats, found.has_list = asked.are_floats, True
     for part, path in lists.items():
         roots = [path.parent, *(Path(entry.path) for entry in looking.entries(path.parent)[0][:1])]
-        listed = read_list(path, target, lambda text, roots=roots: _lies_in(text, roots) is not None)  # type: ignore[misc]
+        listed = read_list(path, asked.targets, lambda text, roots=roots: _lies_in(text, roots) is not None)  # type: ignore[misc]
         targets, names = listed_targets(listed, found.class_names, are_floats=are_floats)
         are_floats, found.class_names = names is None, names
         files, groups = [], []

@@ -38,7 +38,7 @@ class ImageList(NamedTuple):
         return f"{self.path}: row {self.rows[number]}" + (f", column {column}" if column else "")
 
 
-def read_list(path: Path, target: str | None = None, has_image: Callable[[str], bool] = lambda _: False) -> ImageList:
+def read_list(path: Path, targets: Sequence[str] = (), has_image: Callable[[str], bool] = lambda _: False) -> ImageList:
     """Read a list; `has_image` tells whether a text names an image, and so whether a CSV has a line of names."""
     try:
         text = read_regular(path, _MOST_BYTES).decode("utf-8-sig")
@@ -58,7 +58,7 @@ def read_list(path: Path, target: str | None = None, has_image: Callable[[str], 
             expected = f"expected a column file_name, got {', '.join(header[:8])}"
             raise DataError(f"{path}: {expected}: name the column of the image files so")
         place = known[0]
-    chosen = _chosen(path, header, place, target, rows)
+    chosen = _chosen(path, header, place, targets, rows)
     for number, row in rows:
         for column in (place, *chosen):
             if not row[column].strip():
@@ -125,14 +125,15 @@ def _cell(value: Any) -> str:
 
 
 def _chosen(
-    path: Path, header: list[str], place: int, target: str | None, rows: list[tuple[int, list[str]]]
+    path: Path, header: list[str], place: int, targets: Sequence[str], rows: list[tuple[int, list[str]]]
 ) -> list[int]:
     """Choose the columns that are targets: the one named, `label`, the only one, or all where all are numbers."""
-    if target is not None:
-        if target not in header or header.index(target) == place:
+    for name in targets:
+        if name not in header or header.index(name) == place:
             others = ", ".join(name for column, name in enumerate(header) if column != place)
-            raise DataError(f"{path}: has no column {target!r} of targets: expected one of {others[:200]}")
-        return [header.index(target)]
+            raise DataError(f"{path}: has no column {name!r:.80} of targets: expected one of {others[:200]}")
+    if targets:
+        return [header.index(name) for name in targets]
     columns = [column for column in range(len(header)) if column != place]
     if not columns:
         raise DataError(f"{path}: names images and nothing else: add a column of labels or numbers")
