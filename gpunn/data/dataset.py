@@ -191,8 +191,13 @@ class Data:
         count = validation_count(validation, len(samples), most)
         labels = samples.targets if samples.classes else np.zeros(len(samples), np.int64)
         kept, held = stratified_split(labels, count, seed)
-        train, watched = (samples.subset(kept), samples.subset(held)) if count else (samples, None)
-        return cls(name, train, watched, names, test)
+        if not count:
+            return cls(name, samples, None, names, test)
+        for part, indices in (("training", kept), ("validation", held)):
+            if samples.weights is not None and not samples.weights[indices].any():
+                mend = "give some a weight above 0, or your own validation set"
+                raise DataError(f"all {len(indices):,} samples that the split leaves for {part} have weight 0: {mend}")
+        return cls(name, samples.subset(kept), samples.subset(held), names, test)
 
 
 def like(train: Samples, given: Any, names: Sequence[str] | None, what: str) -> Samples:

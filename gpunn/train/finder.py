@@ -142,13 +142,14 @@ def try_rates(
 
     def after_step() -> None:
         nonlocal end
-        record = trainer.history[-1]
-        means.append(mean.add(record.train_loss, sizes[len(means)]))
-        if show:
-            show(len(means), record.learning_rate, means[-1])
-        if means[-1] > max(EXPLODED * min(means), means[0]):
-            end = "exploded"
-        if end or len(means) == rise.steps:
+        record = trainer.history[-1] if trainer.history else None
+        if record and record.step == trainer.done:  # a batch of samples of weight 0 has no loss
+            means.append(mean.add(record.train_loss, sizes[record.step - 1]))
+            if show:
+                show(record.step, record.learning_rate, means[-1])
+            if means[-1] > max(EXPLODED * min(means), means[0]):
+                end = "exploded"
+        if end or trainer.done == rise.steps:
             trainer.history.stopped = end or "done"
 
     try:
@@ -160,4 +161,5 @@ def try_rates(
             raise DivergenceError(f"no learning rate can be found: {why}: {mend}") from None
         end = "not finite"
     losses = np.array([record.train_loss for record in trainer.history])
-    return Losses(np.array([record.learning_rate for record in trainer.history]), losses, sizes[: len(losses)], end)
+    at = [record.step - 1 for record in trainer.history]
+    return Losses(np.array([record.learning_rate for record in trainer.history]), losses, sizes[at], end)

@@ -174,6 +174,22 @@ def test_batches_of_weight_0_are_no_trouble(backend: Backend) -> None:
     assert all(np.isfinite(record.train_loss) for record in history)
 
 
+def test_a_learning_rate_is_found_with_batches_of_weight_0() -> None:
+    weights = np.where(np.arange(N) % 10 == 3, 1.0, 0.0)
+    options: dict[str, Any] = {"batch_size": 2, "steps": 40, "device": "cpu"}
+    curve = gn.Sequential([gn.Dense(3)]).find_learning_rate(watched(gn.Samples(X, LABELS, weights=weights)), **options)
+    assert 1 < len(curve.losses) < 40
+    assert len(curve.losses) == len(curve.rates)
+
+
+def test_a_part_of_a_split_whose_samples_all_have_weight_0_is_refused_in_one_line() -> None:
+    weights = np.zeros(N)
+    weights[3] = 1
+    with pytest.raises(DataError, match=r"all \d+ samples that the split leaves for \w+ have weight 0") as caught:
+        network().fit(X, LABELS, sample_weight=weights, epochs=1, **QUIET)
+    one_line(caught.value)
+
+
 # Where weights go
 
 
