@@ -18,7 +18,7 @@ from gpunn.backend.limits import free_bytes, require, size
 from gpunn.data.dataset import Data
 from gpunn.data.formats.bounded import MAPPED_FROM
 from gpunn.data.formats.fitting import ImageHeader, read_header, read_pixels
-from gpunn.data.formats.image_folder import ImageFile, ImagePart, find_images, shown
+from gpunn.data.formats.image_folder import ImageFile, ImagePart, counted, find_images, shown
 from gpunn.data.formats.inputs import kind_of_file
 from gpunn.data.formats.parts import ReadOptions
 from gpunn.data.image_cache import ImageCache
@@ -56,8 +56,8 @@ def read_image_folder(folder: Path, split: dict[str, Any], options: ReadOptions)
         own = found.parts[name]
         repeated = _repeated(train, own)
         if repeated:
-            those = f"{len(repeated):,} images of {name} are in train too ({shown(repeated)})"
-            log.warning("%s", in_one_line(f"{folder}: {those}, so its figures flatter"))
+            those = counted(len(repeated), f"image of {name} is in train too", f"images of {name} are in train too")
+            log.warning("%s", in_one_line(f"{folder}: {those} ({shown(repeated)}), so its figures flatter"))
         channels = "grey" if shape[2] == 1 else "rgb"
         pixels, _, _ = _images(folder, name, own, shape[:2], channels, options.memory_map)
         return Samples(pixels, own.targets, 1 / 255, classes, from_files=True)

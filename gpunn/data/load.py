@@ -237,6 +237,8 @@ def _read_file(path: Path, split: dict[str, Any], options: ReadOptions) -> Data:
         mend = "save it with np.savez(path, x=x, y=y)"
         if "idx" in path.name or path.name in FILES_OF_SETS:
             mend = f"give its folder, {path.parent}"
+        if kind.image:
+            mend = "give the folder of all images, with a folder in it for each class"
         name, mend = told(path) or (kind.name, mend)
         raise DataError(f"{path}: expected a .npz file, got {name}: {mend}")
     return _from_parts(path, path.stem, kind.data(path, options), split)

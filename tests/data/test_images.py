@@ -153,7 +153,7 @@ def test_metadata_of_hugging_face_names_images_and_labels(
     data = whole(folder)
     assert (data.class_names, data.train.targets.tolist()) == (("a", "b"), [0, 0, 1])
     np.testing.assert_array_equal(data.train.inputs, [picture(number) for number in (2, 0, 1)])
-    assert "1 images are not listed" in caplog.text
+    assert "1 image is not listed" in caplog.text
 
 
 def test_metadata_may_lie_in_each_part_or_name_the_parts(tmp_path: Path) -> None:
@@ -203,6 +203,12 @@ def test_what_is_wrong_with_a_list_is_said_with_row_and_column(
     tmp_path: Path, rows: list[tuple[object, ...]], said: str
 ) -> None:
     assert said in refused(listed(tmp_path / "set", rows))
+
+
+def test_names_in_a_list_may_lack_their_ending(tmp_path: Path) -> None:
+    data = whole(listed(tmp_path / "set", [("id", "breed"), ("3", "pug"), ("1", "boxer")], "labels.csv"))
+    np.testing.assert_array_equal(data.train.inputs, [picture(3), picture(1)])
+    assert data.class_names == ("boxer", "pug")
 
 
 def test_the_target_of_a_list_may_be_chosen_and_how_it_is_learned(tmp_path: Path) -> None:
@@ -392,6 +398,10 @@ def test_folders_that_hold_no_data_say_what_is_expected(tmp_path: Path) -> None:
     assert "only one class, cat, has images" in refused(tmp_path / "one")
     class_folders(tmp_path / "outer" / "inner")
     assert f"did you mean {tmp_path / 'outer' / 'inner'}?" in refused(tmp_path / "outer")
+    class_folders(tmp_path / "unlabelled" / "train")
+    put_image(tmp_path / "unlabelled" / "test" / "0.png", picture(0))
+    assert "its images lie in no folders of classes: put some into" in refused(tmp_path / "unlabelled")
+    assert "give the folder of all images" in refused(tmp_path / "heap" / "0.png")
     class_folders(tmp_path / "parts" / "test")
     class_folders(tmp_path / "parts" / "val")
     assert "but no train" in refused(tmp_path / "parts")

@@ -27,7 +27,8 @@ _PARTS = {
 }
 _PART_OF = {name: part for part, names in _PARTS.items() for name in names}
 _LISTS = ("metadata.csv", "metadata.jsonl")
-_MOST_FILES, _MOST_FOLDERS = 1 << 22, 1 << 18
+_ENDINGS = (".jpg", ".png", ".jpeg", ".JPG", ".PNG", ".JPEG", ".bmp", ".webp")  # that names of a list may lack
+_MOST_FILES, _MOST_FOLDERS, _LONGEST_NAME = 1 << 22, 1 << 18, 4096
 _MOST_LOOKED, _DEEPEST = 10_000, 8  # names, and folders in one another, that are looked at for a first image
 _SHOWN = 3  # names in a line about many
 
@@ -142,6 +143,11 @@ def _natural(name: str) -> tuple[list[Any], str]:
     return [int(piece) if number % 2 else piece for number, piece in enumerate(pieces)], name
 
 
+def counted(count: int, one: str, many: str) -> str:
+    """Say how many there are of something."""
+    return f"{count:,} {one if count == 1 else many}"
+
+
 def shown(names: Sequence[str]) -> str:
     """Name a few of many."""
     more = len(names) - _SHOWN
@@ -190,8 +196,8 @@ def find_images(folder: Path, targets: Sequence[str] = (), task: str | None = No
         raise DataError(f"{folder}: its folders are the classes, and no list has columns: leave target and task out")
     if looking.skipped:
         mends = "".join(f"; {name}: {mend}" for name, mend in list(looking.mends.items())[:_SHOWN])
-        count = f"{len(looking.skipped):,} file{'s' * (len(looking.skipped) > 1)}"
-        found.notes.append(f"{folder}: {count} skipped that are no images ({shown(looking.skipped)}){mends}")
+        count = counted(len(looking.skipped), "file skipped that is no image", "files skipped that are no images")
+        found.notes.append(f"{folder}: {count} ({shown(looking.skipped)}){mends}")
     return found
 
 
@@ -243,7 +249,9 @@ def _no_labels(folder: Path, looking: _Looking) -> DataError:
     layouts = "a folder for each class, or a list with the columns file_name and label (metadata.csv)"
     if not images:
         return DataError(f"{folder}: no images are in it: give {layouts}")
-    return DataError(f"{folder}: {len(images):,} images, but nothing says what they are: give {layouts}")
+    return DataError(
+        f"{folder}: {counted(len(images), 'image', 'images')}, but nothing says what they are: give {layouts}"
+    )
 
 
 def _read_parts(found: ImageFolder, looking: _Looking, parts: dict[str, Path], asked: _Asked) -> None:
@@ -278,7 +286,8 @@ def _read_classes(
             mend = "put images of it there too, or remove the folder"
             raise DataError(f"{path / unknown[0]}: class {unknown[0]} has no images in train: {mend}")
         if not any(by_class.values()):
-            raise DataError(f"{path}: no images are in it: put some there, or remove the folder")
+            wrong = "its images lie in no folders of classes" if looking.images(path) else "no images are in it"
+            raise DataError(f"{path}: {wrong}: put some into a folder for each class, or move the folder away")
         if empty:
             found.notes.append(f"{path}: no images are in {shown(empty)}: {'left out' if part == 'train' else 'none'}")
         files = [file for name in known for file in by_class.get(name, ())]
@@ -299,15 +308,15 @@ def _read_list(found: ImageFolder, looking: _Looking, lists: dict[str, Path], as
     are_floats, found.has_list = asked.are_floats, True
     for part, path in lists.items():
         roots = [path.parent, *(Path(entry.path) for entry in looking.entries(path.parent)[0][:1])]
-        listed = read_list(path, asked.targets, lambda text, roots=roots: _lies_in(text, roots) is not None)  # type: ignore[misc]
+        listed = read_list(path, asked.targets, lambda text, roots=roots: _file_of(text, roots) is not None)  # type: ignore[misc]
         targets, names = listed_targets(listed, found.class_names, are_floats=are_floats)
         are_floats, found.class_names = names is None, names
         files, groups = [], []
         for number, name in enumerate(listed.names):
-            root = _lies_in(name, roots)
-            image = None if root is None else looking.image(root / name)
+            file = _file_of(name, roots)
+            image = None if file is None else looking.image(file)
             if image is None:
-                wrong = "is not in the folder" if root is None else "is no image"
+                wrong = "is not in the folder" if file is None else "is no image"
                 raise DataError(f"{listed.where(number)}: {name} {wrong}: mend the name, or remove the row")
             files.append(image)
             groups.append(_PART_OF.get(name.split("/")[0].lower(), "") if "/" in name and not part else "")
@@ -320,19 +329,20 @@ def _read_list(found: ImageFolder, looking: _Looking, lists: dict[str, Path], as
             found.parts[part or "train"] = ImagePart(found.folder, files, targets)
         unlisted = {image.name for image in looking.images(path.parent)} - {image.name for image in files}
         if unlisted:
-            found.notes.append(f"{path}: {len(unlisted):,} images are not listed: left out ({shown(sorted(unlisted))})")
+            those = counted(len(unlisted), "image is not listed", "images are not listed")
+            found.notes.append(f"{path}: {those}: left out ({shown(sorted(unlisted))})")
         own = path.relative_to(found.folder).as_posix()
         looking.skipped = [name for name in looking.skipped if name != own]
 
 
-def _lies_in(name: str, roots: Sequence[Path]) -> Path | None:
-    """Return the folder in which a name is that of a file."""
-    if not name or "\0" in name or len(name) > 4096:
+def _file_of(name: str, roots: Sequence[Path]) -> Path | None:
+    """Return the file that a list means by a name, which may lack its ending."""
+    if not name or "\0" in name or len(name) > _LONGEST_NAME:
         return None
+    endings = ("",) if Path(name).suffix.lower() in _SUFFIXES else ("", *_ENDINGS)
     for root in roots:
-        try:
-            if (root / name).is_file():
-                return root
-        except (OSError, ValueError):
-            continue
+        for ending in endings:
+            with suppress(OSError, ValueError):
+                if (root / f"{name}{ending}").is_file():
+                    return root / f"{name}{ending}"
     return None

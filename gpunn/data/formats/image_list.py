@@ -19,7 +19,7 @@ from gpunn.errors import DataError
 from gpunn.files import read_regular
 
 _MOST_BYTES, _MOST_ROWS, _MOST_COLUMNS = 256 << 20, 1 << 22, 1000
-_NAMES = ("file_name", "filename", "file", "image", "image_path", "image_name", "path", "filepath", "name", "image_id")
+_NAMES = ("file_name", "filename", "file", "image", "image_path", "image_name", "path", "name", "image_id", "id")
 _TARGETS = ("label", "labels", "class", "target")  # which of several columns is meant
 _WHOLE, _DECIMAL = re.compile(r"[+-]?\d{1,18}"), re.compile(r"[+-]?\d+,\d+")
 
