@@ -105,6 +105,16 @@ def cost_of(torch: Any, loss: Loss, y: Any, t: NDArray[Any]) -> Any:
     return functional.mse_loss(y, torch.from_numpy(t), reduction="sum") / len(t)
 
 
+def costs_of(torch: Any, loss: Loss, y: Any, t: NDArray[Any]) -> Any:
+    """The cost of each sample of theirs, (n,)."""
+    functional = torch.nn.functional
+    if isinstance(loss, SoftmaxCrossEntropy):
+        return functional.cross_entropy(y, torch.from_numpy(t), reduction="none")
+    if isinstance(loss, BinaryCrossEntropy):
+        return functional.binary_cross_entropy_with_logits(y, torch.from_numpy(t), reduction="none").sum(dim=1)
+    return functional.mse_loss(y, torch.from_numpy(t), reduction="none").sum(dim=1)
+
+
 def targets_for(loss: Loss, n: int, outputs: int, rng: np.random.Generator) -> NDArray[Any]:
     if isinstance(loss, SoftmaxCrossEntropy):
         return rng.integers(0, outputs, n)
@@ -175,6 +185,70 @@ def test_costs_are_pytorchs_near_and_far(
     cost.backward()
     assert_agree(loss.forward(z, t), cost)
     assert_agree(loss.backward(), logits.grad)
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    st.sampled_from([MeanSquaredError, BinaryCrossEntropy, SoftmaxCrossEntropy]),
+    st.integers(1, 20),
+    st.integers(1, 20),
+    st.sampled_from([1e-3, 1.0, 1000.0]),
+    st.integers(0, 999),
+)
+def test_weighted_costs_are_pytorchs(
+    torch: Any, kind: type[Loss], n: int, outputs: int, size: float, seed: int
+) -> None:
+    rng, loss = np.random.default_rng(seed), kind()
+    z, t = rng.normal(size=(n, outputs)), targets_for(loss, n, outputs, rng)
+    w = rng.choice([0, 1, 1], n) * rng.uniform(0, size, n)
+    w[-1] = size
+    logits = torch.from_numpy(z.copy()).requires_grad_()
+    cost = (torch.from_numpy(w) * costs_of(torch, loss, logits, t)).sum() / w.sum()
+    cost.backward()
+    assert_agree(loss.forward(z, t, sample_weight=w), cost)
+    assert_agree(loss.backward(), logits.grad)
+
+
+def test_weights_of_classes_are_those_of_pytorchs_cross_entropy(torch: Any) -> None:
+    """Its `weight`, with the default reduction: Σ w_y c / Σ w_y."""
+    rng, loss, weight = np.random.default_rng(0), SoftmaxCrossEntropy(), np.array([0.5, 3.0, 0.0, 1.0])
+    z, labels = rng.normal(size=(30, 4)), rng.integers(0, 4, 30)
+    logits = torch.from_numpy(z.copy()).requires_grad_()
+    cost = torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels), weight=torch.from_numpy(weight))
+    cost.backward()
+    assert_agree(loss.forward(z, labels, sample_weight=weight[labels]), cost)
+    assert_agree(loss.backward(), logits.grad)
+
+
+@pytest.mark.parametrize("kind", [MeanSquaredError, BinaryCrossEntropy, SoftmaxCrossEntropy])
+def test_a_weighted_training_is_pytorchs_step_by_step(torch: Any, kind: type[Loss]) -> None:
+    """Shuffled batches of m samples, each with the cost (1/m) Σ w c, the weights divided by their mean over all."""
+    rng, loss, n, batch_size, epochs = np.random.default_rng(7), kind(), 50, 16, 5
+    x, w = rng.normal(size=(n, 6)), rng.uniform(0, 3, n)
+    t = targets_for(loss, n, 4, rng)
+    model, theirs = pair(torch, [Dense(7), Tanh(), Dense(4)], (6,), batch_size, 3)
+    weights = [p for p in theirs.parameters() if p.ndim == 2]
+    biases = [p for p in theirs.parameters() if p.ndim == 1]
+    groups = [{"params": weights, "weight_decay": 2.0 / w.sum()}, {"params": biases}]
+    optimizer, losses = torch.optim.SGD(groups, lr=0.05, momentum=0.9), []
+    for epoch in range(epochs):
+        order = epoch_order(n, seed=11, epoch=epoch)
+        for start in range(0, n, batch_size):
+            rows = order[start : start + batch_size]
+            optimizer.zero_grad()
+            costs = torch.from_numpy(w[rows]) * costs_of(torch, loss, theirs(torch.from_numpy(x[rows])), t[rows])
+            (costs.sum() / (len(rows) * w.mean())).backward()
+            losses.append(float(costs.sum().detach()) / w[rows].sum())
+            optimizer.step()
+    classes = 4 if t.ndim == 1 else 0
+    data = Data("toy", Samples(x, t, classes=classes, weights=w), None, tuple("abcd"[:classes]))
+    history = model.fit(
+        data, loss=loss, optimizer=SGD(0.05, 0.9), regularizer=L2(2.0), epochs=epochs, batch_size=batch_size, seed=11,
+        dtype="float64", device="cpu", validate_every=1, progress=False,
+    )  # fmt: skip
+    for ours, twin in parameters_of(model, theirs):
+        assert_agree(ours.value, twin, ours.name)
+    np.testing.assert_allclose([record.train_loss for record in history], losses, rtol=1e-9)
 
 
 OPTIMIZERS = {
