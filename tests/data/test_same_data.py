@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from support.image_folders import put_image
 
@@ -37,7 +39,24 @@ def _idx(folder: Path) -> Path:
     return folder
 
 
-FORMS = {"class folders of PNG": _class_folders, "npz": _npz, "IDX": _idx}
+def _columns() -> dict[str, np.ndarray]:
+    pixels = IMAGES.reshape(len(IMAGES), -1)
+    return {"label": LABELS, **{f"pixel{k}": pixels[:, k] for k in range(pixels.shape[1])}}
+
+
+def _csv(folder: Path) -> Path:
+    columns = _columns()
+    rows = np.stack(list(columns.values()), axis=1).tolist()
+    (folder / "digits.csv").write_text("\n".join(",".join(map(str, row)) for row in [list(columns), *rows]))
+    return folder / "digits.csv"
+
+
+def _parquet(folder: Path) -> Path:
+    pq.write_table(pa.table(_columns()), folder / "digits.parquet")
+    return folder / "digits.parquet"
+
+
+FORMS = {"class folders of PNG": _class_folders, "npz": _npz, "IDX": _idx, "CSV": _csv, "Parquet": _parquet}
 
 
 @pytest.mark.parametrize("form", FORMS)

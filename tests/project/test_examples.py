@@ -129,3 +129,16 @@ def anchors_of(page: Path) -> set[str]:
     """The names by which the headings of a page are linked to."""
     headings = re.findall(r"^#+ (.*)$", page.read_text("utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_table_of_the_examples_is_that_of_its_source_and_is_learned(tmp_path: Path) -> None:
+    for name in ("iris.py", "iris.csv"):
+        (tmp_path / name).write_bytes((ROOT / "examples" / name).read_bytes())
+    run_python("iris.py", cwd=tmp_path)
+    assert (tmp_path / "iris.csv").read_bytes() == (ROOT / "examples" / "iris.csv").read_bytes()
+    assert "gpunn train examples/iris.csv --target species" in (ROOT / "README.md").read_text("utf-8")
+    run_python(
+        "-m", "gpunn", "train", "iris.csv", "--target", "species", "--device", "cpu", "--out", "run", cwd=tmp_path
+    )
+    out = run_python("-m", "gpunn", "evaluate", "run", "iris.csv", cwd=tmp_path)
+    assert float(re.findall(r"accuracy ([\d.]+)%", out)[0]) > 92

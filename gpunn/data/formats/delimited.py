@@ -201,6 +201,7 @@ def _read(path: Path, form: Form, cells: dict[str, Cells], fixed: set[str]) -> s
                         raise _bad(path, form, name, count + at, f"{array[at].as_py()!r:.60}")
                     late.add(name)
                     add_texts(cells[name], array, is_kept=False)
+            require(2 * batch.nbytes, str(path))
             if not count and size:
                 kept = sum(each.nbytes for each in cells.values())
                 require(kept * max(0, size - block) // block, f"{path}: a table of {size:,} bytes")

@@ -15,6 +15,7 @@ from gpunn.errors import DataError
 from gpunn.files import open_regular
 
 _ROWS, _CELLS = 1 << 16, 1 << 20  # of a piece
+_COLUMN = 16 << 10  # bytes that PyArrow takes for a column, whatever it holds
 _FREE_BYTES = 16 << 20  # that a file may promise whatever its size
 _MOST_THRIFT = 64 << 20  # bytes and members of what describes a file
 
@@ -43,13 +44,14 @@ def read_parquet(path: Path, kinds: Kinds | None = None, ignore: Collection[str]
                 "get or save the file again"
             )
         for group in range(metadata.num_row_groups):
-            chunks = metadata.row_group(group)
-            # A reader holds a page of each column at once, which may be the whole of it.
-            unpacked = sum(max(0, chunks.column(c).total_uncompressed_size) for c in range(chunks.num_columns))
-            largest = max(largest, unpacked)
+            # A reader holds a page of each column at once, which may be the whole of it. The sizes of the columns are
+            # not asked for one by one: of a damaged file PyArrow ends the process then.
+            largest = max(largest, metadata.row_group(group).total_byte_size)
         if largest > _FREE_BYTES + MAX_RATIO * size:
             raise DataError(f"{path}: promises more than {size:,} bytes can hold: get or save the file again")
-        require_cells(1, 1, f"{path}: of {rows:,} rows and {len(columns):,} columns", promised + largest)
+        require_cells(
+            1, 1, f"{path}: of {rows:,} rows and {len(columns):,} columns", promised + largest + _COLUMN * len(columns)
+        )
         cells = {name: Cells(is_text, is_wanted=True) for name, is_text in columns.items()}
         step = max(1, min(_ROWS, _CELLS // len(columns)))
         count = 0
