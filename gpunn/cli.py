@@ -119,9 +119,9 @@ def _of_training(command: Any) -> Any:
 def train(recipe: str | None, out: str | None, resume: str | None, profile: bool, **options: Any) -> None:
     """Train a network on DATA and write a run folder.
 
-    DATA is digits (bundled), mnist, fashion-mnist, cifar-10, cifar-100, emnist-letters, a folder of images (one inside
-    for each class, or a list), a folder with the files of a named set or four IDX files, a .npz file, or a table (.csv,
-    .parquet); left out, what the recipe names. `gpunn recipes` lists the recipes.
+    DATA is digits (bundled), mnist, fashion-mnist, cifar-10, cifar-100, emnist-letters, sklearn:iris, a folder of
+    images (one inside for each class, or a list), a folder with the files of a named set or four IDX files, a .npz
+    file, or a table (.csv, .parquet); left out, what the recipe names. `gpunn recipes` lists the recipes.
 
     A run that was stopped goes on by --resume, to the same numbers as if it had not been. Then DATA says where its data
     are now, and only --epochs, --device, --skip-bad-batches and how often there are checkpoints may be changed; of a

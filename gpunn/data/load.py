@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -26,6 +27,7 @@ from gpunn.data.images import checked_colours, checked_image_size, read_image_fo
 from gpunn.data.named import FILES_OF_SETS, NAMED, named_parts, own_folders, parts_in
 from gpunn.data.published import DIGITS, MNIST, PUBLISHED, PublishedSet, check_published
 from gpunn.data.samples import Samples
+from gpunn.data.sklearn_sets import PREFIX, SKLEARN_NAMES, is_sklearn_table, set_name, sklearn_digits, sklearn_table
 from gpunn.data.tables import checked_options, names_in, table_data, table_samples
 from gpunn.errors import DataError, OptionError
 from gpunn.scalars import flag
@@ -66,10 +68,10 @@ def load_data(
 
     Args:
         source: "digits" (bundled); "mnist", "fashion-mnist", "cifar-10", "cifar-100" or "cifar-100-coarse" (GPUNN_DATA,
-            the user's cache, or downloaded); "emnist-letters" or another split (not downloaded); a folder with the
-            files of such a set, four IDX files ("./mnist" where it has the name of a set), or with images, a folder for
-            each class or a list (`docs/data.md`); a .npz file, an archive of CIFAR; a table, as a file
-            (.csv, .tsv, .parquet) or a data frame; or Data, given back.
+            the user's cache, or downloaded); "emnist-letters" or another split (not downloaded); "sklearn:iris" or
+            another that comes with scikit-learn; a folder with the files of such a set, four IDX files ("./mnist"
+            where it has the name of a set), or with images, a folder for each class or a list (`docs/data.md`); a .npz
+            file, an archive of CIFAR; a table, as a file (.csv, .tsv, .parquet) or a data frame; or Data, given back.
         validation: Fraction (0.1) or count (5000) of samples to validate on; 0 for none; "test" for the test set. A
             source that has validation samples of its own gives these instead of a fraction or count.
         limit: Number of training samples to keep, before the split; left out, all.
@@ -123,6 +125,8 @@ def load_data(
         return _published(PUBLISHED[source], split, options)
     if isinstance(source, str) and source in NAMED:
         return _from_parts(source, source, named_parts(source, user_cache(), options), split)
+    if isinstance(source, str) and source.startswith(PREFIX):
+        return _of_sklearn(source, split, options)
     known = ", ".join(NAMES)
     if not isinstance(source, str | PathLike) or not str(source):
         got = f"{type(source).__name__}{' (empty)' if isinstance(source, str) else ''}"
@@ -141,6 +145,8 @@ def load_data(
 
     word = given.lower().replace("_", "-")
     begun = [name for name in NAMES if name.startswith(f"{word}-")]  # "emnist" means none of one letter fewer
+    if (bundled := word.replace("-", "_")) in SKLEARN_NAMES:
+        begun = [f"{PREFIX}{bundled}"]
     near = " or ".join(f'"{name}"' for name in begun or get_close_matches(word, NAMES, n=1))
     guess = f"did you mean {near}?" if near else "check its spelling"
     expected = f"{known}, a folder with the four IDX files, or a .npz file"
@@ -171,6 +177,21 @@ def _published(published: PublishedSet, split: dict[str, Any], options: ReadOpti
     paths = next(found, None) or download(published, user_cache() / name)
     train, test = (partial(_half, paths, part, options, len(names), published) for part in (0, 1))
     return Data.from_samples(train(), test=test, class_names=names, name=name, **split)
+
+
+def _of_sklearn(source: str, split: dict[str, Any], options: ReadOptions) -> Data:
+    """Load a set that comes with scikit-learn, its digits or a table."""
+    if options.memory_map:
+        raise OptionError(f"{source} is read by scikit-learn and cannot be memory-mapped: leave memory_map out")
+    if (name := set_name(source)) == "digits":
+        if options.of_tables:
+            raise _no_table(source, options)
+        return Data.from_samples(sklearn_digits(), class_names=DIGITS, name=name, **split)
+    held = sklearn_table(name)
+    task = "classes" if held.are_classes else "regression"
+    own = options if options.target else replace(options, target=held.targets, task=options.task or task)
+    table = read_frame(held.columns, ignore=names_in(options.ignore, "ignore"), name=source)
+    return table_data(table, own, split, name)
 
 
 def _read_folder(folder: Path, split: dict[str, Any], options: ReadOptions) -> Data:
@@ -212,6 +233,9 @@ def _half(
 
 def read_samples(source: str | PathLike[str], columns: Columns) -> Samples:
     """Read the samples of a table by the columns that a network was trained on."""
+    if isinstance(source, str) and is_sklearn_table(source):
+        held = sklearn_table(set_name(source)).columns
+        return table_samples(read_frame(held, columns.kinds | columns.target_kinds, name=source), columns)
     path = Path(source).expanduser()
     kind = kind_of_file(path, "check the path")
     if kind.table is None:

@@ -17,6 +17,7 @@ from gpunn.config import MOST_LAYERS, check_names, from_config, from_table, near
 from gpunn.data import NAMES, Data, load_data
 from gpunn.data.formats.inputs import column_names
 from gpunn.data.load import is_image_folder
+from gpunn.data.sklearn_sets import is_sklearn_table
 from gpunn.data.tables import are_pixels
 from gpunn.data.weights import checked_class_weight
 from gpunn.errors import DataError, GpunnError, OptionError
@@ -230,6 +231,8 @@ def recipe_for(source: str | None) -> str:
         return "images"
     path = Path(source or "")
     with contextlib.suppress(GpunnError, OSError):
+        if is_sklearn_table(source or ""):
+            return "table"
         if source not in (None, *NAMES) and path.is_file() and (names := column_names(path)) is not None:
             return "mlp" if are_pixels(names) else "table"
     return "mlp"

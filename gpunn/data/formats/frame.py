@@ -21,11 +21,11 @@ def is_frame(value: Any) -> bool:
     )
 
 
-def read_frame(frame: Any, kinds: Kinds | None = None, ignore: Collection[str] = ()) -> Table:
-    """Read a data frame; of `kinds`, if given, the columns named there."""
+def read_frame(frame: Any, kinds: Kinds | None = None, ignore: Collection[str] = (), name: str = "") -> Table:
+    """Read a data frame; of `kinds`, if given, the columns named there. Errors call it by its name."""
     if hasattr(frame, "collect") and not hasattr(frame, "to_numpy"):
         raise DataError(f"a {type(frame).__name__} has not been computed: give frame.collect()")
-    name = "the dictionary" if isinstance(frame, Mapping) else f"the {type(frame).__name__}"
+    name = name or "the dictionary" if isinstance(frame, Mapping) else f"the {type(frame).__name__}"
     keys = list(frame if isinstance(frame, Mapping) else getattr(frame, "column_names", frame.columns))
     given = dict(zip(checked_columns(name, [str(key) for key in keys]), keys, strict=True))
     made: dict[str, Column] = {}
