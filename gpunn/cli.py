@@ -197,21 +197,36 @@ def evaluate(run: str, data: str | None, device: str) -> None:
     show_default=True,
     help="Exchange dark and light of images: auto where their background is not that of the training images.",
 )
+@click.option(
+    "--prepare/--no-prepare",
+    default=True,
+    help="Find the drawing in a photograph where the training images are drawings (the default), or only fit it.",
+)
+@click.option("--show", is_flag=True, help="Write what the network saw of photo.jpg beside it, as photo.seen.png.")
+@click.option(
+    "--sure",
+    type=click.FloatRange(0, 1),
+    default=0.6,
+    show_default=True,
+    help="Say 'not sure', and the two likeliest, where the probability is below.",
+)
 @_device
 @_memory_limit
-def predict(run: str, files: tuple[str, ...], form: str, invert: str, device: str) -> None:
+def predict(run: str, files: tuple[str, ...], form: str, device: str, **options: Any) -> None:
     """Say what the network of a run sees in each FILE: file, label and probability, one line a sample.
 
     A network that was trained on float targets answers 0 or 1 for each output, or numbers.
 
     A FILE is an image, a .npy, .npz or IDX file, or a table, whose columns are found by name. Images become grey (or
     RGB), are fitted into the size of the network's input, and are brought to the range and the background of the
-    training images. What cannot be read is named, and the rest answered; the exit code is then 1.
+    training images. Where those are drawings in strokes, such as MNIST's digits, the largest drawing in a photograph is
+    found, whatever its light, ink and paper, and brought into their box and middle. What cannot be read is named, and
+    the rest answered; the exit code is then 1.
     """
     from gpunn.experiments.predict import format_answers, predict_files
 
     refused: list[str] = []
-    answers = list(predict_files(run, files, device, invert, _note, refused.append))
+    answers = list(predict_files(run, files, device, options.pop("invert"), _note, refused.append, **options))
     if answers or form != "text":
         _say(format_answers(answers, form, sys.stdout.encoding or "utf-8"))
     for line in refused:

@@ -8,8 +8,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from gpunn.config import from_table
 from gpunn.data.checks import LARGEST, REACH, bit_depth, check_finite
 from gpunn.data.columns import Columns
+from gpunn.data.drawings import Drawings
 from gpunn.data.memmap import Inputs
 from gpunn.data.samples import Samples
 from gpunn.errors import DataError, ShapeError
@@ -35,6 +37,7 @@ class TrainingInputs:
         is_drawn: Whether every image has a drawing, so that a later picture must have one.
         from_files: Whether they were image files that `load_data` fitted; later ones are then fitted in the same way.
         columns: Columns of the table that the inputs were made of, or None.
+        drawings: How they are drawn; None where there are no images, or the version did not remember it.
     """
 
     shape: tuple[int, ...]
@@ -47,12 +50,15 @@ class TrainingInputs:
     is_drawn: bool = False
     from_files: bool = False
     columns: Columns | None = None
+    drawings: Drawings | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.columns, dict):  # of a file
             object.__setattr__(self, "columns", Columns.read(self.columns))
         if self.columns is not None and self.shape != (self.columns.features,):
             raise DataError(f"columns make {self.columns.features} features, and samples are {self.shape}")
+        if isinstance(self.drawings, dict):  # of a file
+            object.__setattr__(self, "drawings", from_table(Drawings, self.drawings, "drawings"))
         channels = self.shape[2] if len(self.shape) == 3 else 1
         if not len(self.low) == len(self.high) == channels or not all(map(math.isfinite, (*self.low, *self.high))):
             raise DataError(f"low and high are {channels} finite numbers each, one for a channel")
@@ -78,7 +84,9 @@ class TrainingInputs:
         spare = 0.0 if samples.from_files else 0.1  # a file of the training must never be inverted later
         ground = "dark" if light <= spare else "light" if light >= 1 - spare else "mixed"
         is_grey = pixels.shape[3] == 1 or bool((pixels == pixels[..., :1]).all())
-        return replace(made, ground=ground, is_grey=is_grey, is_drawn=bool(are_drawn(unit).all()))
+        drawings = Drawings.of(unit[..., 0]) if is_grey else Drawings(False)
+        is_drawn = bool(are_drawn(unit).all())
+        return replace(made, ground=ground, is_grey=is_grey, is_drawn=is_drawn, drawings=drawings)
 
     def arranged(self, x: Any) -> Any:
         """Return a batch in the shape of the training samples, or as it is where the number of features differs."""

@@ -11,16 +11,20 @@ from typing import Any
 
 from gpunn.data import NAMES, Samples, load_data
 from gpunn.data.formats.image import image_shape
-from gpunn.data.formats.inputs import read_inputs
+from gpunn.data.formats.inputs import kind_of_file, read_inputs
 from gpunn.data.load import is_image_folder, read_samples
-from gpunn.errors import DataError, GpunnError, ModelFileError, in_one_line
+from gpunn.data.training_inputs import TrainingInputs
+from gpunn.errors import DataError, GpunnError, ModelFileError, OptionError, in_one_line
 from gpunn.experiments.experiment import Experiment, read_experiment
 from gpunn.experiments.folder import CHECKPOINTS, EXPERIMENT, MODEL
 from gpunn.nn.tasks import Task, by_class
+from gpunn.reports.seen import write_seen
 from gpunn.saving.checkpoint import BEST
 from gpunn.saving.checkpointer import Say, listed
 from gpunn.sequential import Sequential, load_model
 from gpunn.train.arguments import renumbered
+
+SURE = 0.6  # probability below which an answer is said to be unsure; of MNIST about half of those are wrong
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,9 @@ class Answer:
     probability: float  # nan there
     outputs: list[float]
     answers: tuple[int, ...] = ()
+    second_label: str = ""  # the next likely
+    second_probability: float = math.nan
+    sure: bool | None = None  # whether the probability is as high as asked for; None without classes
 
 
 def load_run(run: str, device: str = "auto") -> tuple[Sequential, Experiment | None]:
@@ -97,11 +104,18 @@ def predict_files(
     invert: str = "auto",
     note: Say = print,
     refused: Say | None = None,
+    *,
+    prepare: bool = True,
+    show: bool = False,
+    sure: float = SURE,
 ) -> Iterator[Answer]:
-    """Predict from every sample in some files by a run's network; see `read_inputs` for `invert` and `note`.
+    """Predict from every sample in some files by a run's network; see `read_inputs` for `invert`, `note`, `prepare`.
 
-    `refused` is given a line for each file that cannot be answered; left out, its error is raised.
+    `refused` is given a line for each file that cannot be answered; left out, its error is raised. `show` writes what
+    the network saw of each image beside it. Answers of a probability below `sure` are not sure.
     """
+    if not 0 <= sure <= 1:
+        raise OptionError(f"sure must be a probability from 0 to 1, got {sure!r}")
     model, experiment = load_run(run, device)
     trained_on = model.trained_on
     shape = trained_on.shape if trained_on else (experiment and experiment.data.shape) or model.input_shape
@@ -111,8 +125,10 @@ def predict_files(
         try:
             if Path(file).is_dir():
                 raise DataError(f"{file} is a folder: name the files in it, such as {Path(file) / '*'}")
-            samples = read_inputs(Path(file), shape, invert=invert, note=note, trained_on=trained_on)
-            answers = list(_answers(model, file, samples))
+            samples = read_inputs(Path(file), shape, invert=invert, note=note, trained_on=trained_on, prepare=prepare)
+            if show:
+                _show(Path(file), samples, shape, trained_on, note)
+            answers = list(_answers(model, file, samples, sure))
         except (GpunnError, OSError) as error:
             if refused is None:
                 raise
@@ -122,16 +138,32 @@ def predict_files(
             yield from answers
 
 
-def _answers(model: Sequential, file: str, samples: Any) -> Iterator[Answer]:
+def _show(path: Path, samples: Any, shape: tuple[int, ...], trained_on: TrainingInputs | None, note: Say) -> None:
+    """Write what the network saw beside an image."""
+    if kind_of_file(path, "give images").image:
+        written = write_seen(path, samples, image_shape(path, shape), trained_on)
+        note(f"{path}: what the network saw is in {written}")
+    else:
+        note(f"{path}: it is no image, so there is nothing to show")
+
+
+def _answers(model: Sequential, file: str, samples: Any, sure: float) -> Iterator[Answer]:
     rows = model.predict_proba(samples)
     if model.class_names:
         shares, names = by_class(rows, model.classes), model.names_of_outputs
         for number, best in enumerate(Task.CLASSES.answers(rows, model.classes)):
-            yield Answer(file, number, names[best], float(shares[number, best]), rows[number].tolist())
+            share = float(shares[number, best])
+            others = [(float(shares[number, other]), names[other]) for other in range(shares.shape[1]) if other != best]
+            second, name = max(others, key=lambda each: each[0], default=(math.nan, ""))
+            outputs = rows[number].tolist()
+            yield Answer(file, number, names[best], share, outputs, (), name, second, share >= sure)
         return
     answers = Task.BINARY.answers(rows).tolist() if model.task is Task.BINARY else [()] * len(rows)
     for number, row in enumerate(rows):
         yield Answer(file, number, "", math.nan, row.tolist(), tuple(answers[number]))
+
+
+_NOT_SAID = ("", (), None)
 
 
 def format_answers(answers: Iterable[Answer], form: str, encoding: str = "utf-8") -> str:
@@ -139,7 +171,7 @@ def format_answers(answers: Iterable[Answer], form: str, encoding: str = "utf-8"
     found = list(answers)
     if form == "json":
         there = (asdict(answer).items() for answer in found)
-        table = [{key: value for key, value in items if value == value and value not in ("", ())} for items in there]
+        table = [{key: value for key, value in items if value == value and value not in _NOT_SAID} for items in there]
         text = json.dumps(table, indent=2, ensure_ascii=False)
         return text if text.encode(encoding, "replace").decode(encoding) == text else json.dumps(table, indent=2)
     if form == "csv":
@@ -158,7 +190,10 @@ def format_answers(answers: Iterable[Answer], form: str, encoding: str = "utf-8"
 def _cells(answer: Answer) -> dict[str, Any]:
     """Return the cells of an answer in CSV by their heads; several outputs are counted from 1."""
     if answer.label:
-        return {"label": answer.label, "probability": f"{answer.probability:.6f}"}
+        cells = {"label": answer.label, "probability": f"{answer.probability:.6f}"}
+        second = f"{answer.second_probability:.6f}" if answer.second_label else ""
+        sure = "" if answer.sure is None else str(answer.sure).lower()
+        return {**cells, "sure": sure, "second_label": answer.second_label, "second_probability": second}
     columns: dict[str, Iterable[Any]] = {"output": [f"{value:.9g}" for value in answer.outputs]}
     if answer.answers:
         columns = {"answer": answer.answers, "probability": [f"{value:.6f}" for value in answer.outputs]}
@@ -171,7 +206,11 @@ def _cells(answer: Answer) -> dict[str, Any]:
 
 def _text(answer: Answer, wide: int) -> str:
     if answer.label:
-        return f"{answer.label:{wide}}  {_percent(answer.probability)}"
+        likeliest = f"{answer.label:{wide}}  {_percent(answer.probability)}"
+        if answer.sure is not False:
+            return likeliest
+        second = f", or {answer.second_label}  {_percent(answer.second_probability)}" if answer.second_label else ""
+        return f"{likeliest}{second}  (not sure)"
     if answer.answers:
         shares = ", ".join(map(_percent, answer.outputs))
         return f"{' '.join(map(str, answer.answers))}  (probability of 1: {shares})"

@@ -190,7 +190,8 @@ def test_predict_answers_the_good_files_among_bad_ones(
 
 
 @pytest.mark.parametrize(
-    ("form", "nothing"), [("text", ""), ("csv", "file,sample,label,probability\n"), ("json", "[]\n")]
+    ("form", "nothing"),
+    [("text", ""), ("csv", "file,sample,label,probability,sure,second_label,second_probability\n"), ("json", "[]\n")],
 )
 def test_predict_without_a_good_file_answers_nothing(trained: tuple[Path, Done], form: str, nothing: str) -> None:
     done = gpunn("predict", trained[0], "gone", "--format", form)

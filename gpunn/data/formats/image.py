@@ -65,7 +65,7 @@ def read_image(
     height, width, channels = shape
     ground = "dark" if trained_on is None else trained_on.ground
     is_grey = channels == 1 or (trained_on is not None and trained_on.is_grey)
-    planes, size = _decoded(path, form, (height, width, 1 if is_grey else channels))
+    planes, size = decoded_planes(path, form, (height, width, 1 if is_grey else channels))
     pixels = on_ground(planes, None if trained_on is None or is_grey else ground)
     border = np.median(borders(pixels[None])[0], axis=0)
     light = float(np.mean(border)) > 0.5
@@ -93,7 +93,7 @@ def on_ground(planes: Planes, ground: str | None) -> NDArray[np.float32]:
     return (on_black if is_black else on_white).astype(np.float32)
 
 
-def _decoded(path: Path, form: str, shape: tuple[int, ...]) -> tuple[Planes, tuple[int, int]]:
+def decoded_planes(path: Path, form: str, shape: tuple[int, ...]) -> tuple[Planes, tuple[int, int]]:
     """Decode an image to upright pixels, a large one shrunk to some multiple of the shape, with its whole size."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

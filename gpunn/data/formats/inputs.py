@@ -19,6 +19,7 @@ from gpunn.data.formats.image import image_shape, read_image
 from gpunn.data.formats.npy import NpzFile, read_npy
 from gpunn.data.formats.parquet import parquet_names, read_parquet
 from gpunn.data.formats.parts import Parts, ReadOptions
+from gpunn.data.formats.photograph import read_photograph
 from gpunn.data.formats.table import Table
 from gpunn.data.tables import table_inputs
 from gpunn.data.training_inputs import TrainingInputs, are_drawn, borders
@@ -120,11 +121,13 @@ def read_inputs(
     invert: str = "auto",
     note: Callable[[str], None] = lambda _: None,
     trained_on: TrainingInputs | None = None,
+    prepare: bool = True,
 ) -> NDArray[Any]:
     """Read the samples in an image, .npy, .npz or IDX file, (n, *shape), as a network of this sample shape takes them.
 
     `invert` exchanges dark and light of an image "always", "never", or where its ground differs ("auto"); `note` takes
-    a line about changes that may surprise. Left out, `trained_on` is light on dark, as MNIST is.
+    a line about changes that may surprise. Left out, `trained_on` is light on dark, as MNIST is. Where the training
+    images were drawings, `prepare` finds the drawing in a photograph and brings it into their place.
     """
     kind = kind_of_file(path, "give images, .npy, .npz or IDX files")
     if kind.table is not None:
@@ -140,6 +143,10 @@ def read_inputs(
         known = ", ".join(known.image for known in KINDS if known.image)
         raise DataError(f"{path} is no file that can be read: give an image ({known}), .npy, .npz or IDX, {found}")
     size = image_shape(path, shape)
+    if prepare and trained_on is not None:
+        drawn = read_photograph(path, kind.image, size[:2], invert, note, trained_on)
+        if drawn is not None:
+            return trained_on.as_inputs(np.repeat(drawn, size[2], axis=2)).reshape(1, *shape)
     if trained_on is not None and trained_on.from_files:
         as_trained = _as_in_training(path, kind.image, size, invert, note, trained_on)
         if as_trained is not None:

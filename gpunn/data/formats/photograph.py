@@ -1,0 +1,66 @@
+"""Make a photograph of a drawing an input of a network that was trained on drawings, such as MNIST's digits."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpunn.data.formats.image import decoded_planes, fitted, on_ground
+from gpunn.data.formats.ink import Ink, find_ink
+from gpunn.data.training_inputs import TrainingInputs, borders
+from gpunn.errors import DataError
+
+_FEWEST, _MOST = 320, 800  # pixels of the longer side in which ink is looked for
+_OLD = "is not prepared: the network does not remember how its training images are drawn, train it again"
+
+
+def read_photograph(
+    path: Path, form: str, size: tuple[int, int], invert: str, note: Callable[[str], None], trained_on: TrainingInputs
+) -> NDArray[np.float32] | None:
+    """Read the drawing in an image as (height, width, 1), 0 to 1, drawn as the training images are.
+
+    Return None where the image is to be fitted as it is: it already is as they are, or they are no drawings.
+    """
+    drawings = trained_on.drawings
+    if drawings is None or not drawings.are_strokes:
+        if drawings is None and trained_on.is_grey and trained_on.is_drawn:
+            note(f"{path} {_OLD}")
+        return None
+    side = _MOST // 4
+    planes, whole = decoded_planes(path, form, (side, side, 3))
+    pixels = on_ground(planes, None)
+    as_it_is = pixels
+    if trained_on.from_files and whole != size:
+        as_it_is = fitted(pixels, whole, *size, np.median(borders(pixels[None])[0], axis=0))
+    if as_it_is.shape[:2] == size and drawings.are_like(as_it_is.mean(axis=2)):
+        return None
+    is_dark = {"never": drawings.ink < drawings.ground, "always": drawings.ink > drawings.ground}.get(invert)
+    found = find_ink(_resized(pixels), is_dark)
+    if found is None:
+        mend = "give an image with a drawing, or leave it as it is by --no-prepare"
+        raise DataError(f"{path}: nothing is drawn in it: {mend}")
+    note(f"{path}: {whole[1]} × {whole[0]} pixels, {_words(found)}, placed in {size[1]} × {size[0]} as in training")
+    return drawings.placed(found.amount, found.drawing, *size)[..., None]
+
+
+def _words(found: Ink) -> str:
+    """Say what was found, and what was left out."""
+    left_out = ["without the ruled lines"] * found.had_lines
+    if found.others:
+        left_out.append(f"the largest of {found.others + 1}: give each in a picture of its own")
+    without = f" ({'; '.join(left_out)})" if left_out else ""
+    return f"{'dark' if found.is_dark else 'light'} drawing found{without}"
+
+
+def _resized(pixels: NDArray[Any]) -> NDArray[np.float32]:
+    """Scale an image to a size in which strokes are some pixels wide and all is done in a moment."""
+    from PIL import Image
+
+    longer = max(pixels.shape[:2])
+    scale = min(max(longer, _FEWEST), _MOST) / longer
+    height, width = (max(1, round(length * scale)) for length in pixels.shape[:2])
+    method = Image.Resampling.BOX if scale < 1 else Image.Resampling.BICUBIC
+    planes = (Image.fromarray(np.ascontiguousarray(pixels[..., c], np.float32)) for c in range(pixels.shape[2]))
+    return np.stack([np.asarray(plane.resize((width, height), method)) for plane in planes], axis=2)
