@@ -20,6 +20,7 @@ from gpunn.data.formats.inputs import read_inputs
 from gpunn.data.memmap import is_mapped
 from gpunn.data.training_inputs import TrainingInputs
 from gpunn.errors import DataError, MemoryShortageError, OptionError
+from gpunn.train.arguments import renumbered
 
 
 @pytest.fixture(autouse=True)
@@ -262,8 +263,8 @@ def test_images_without_colours_are_grey_however_they_are_kept(tmp_path: Path) -
 def test_one_coloured_image_among_many_grey_ones_makes_all_coloured(tmp_path: Path) -> None:
     for number in range(images._PROBED * 2):
         put_image(tmp_path / "set" / "ab"[number % 2] / f"{number}.png", np.repeat(picture(number)[..., :1], 3, axis=2))
-    put_image(tmp_path / "set" / "b" / "1.png", picture(1))
-    put_image(tmp_path / "set" / "b" / "99.png", picture(1))
+    assert whole(tmp_path / "set").train.shape == (12, 12, 1)
+    put_image(tmp_path / "set" / "b" / "3.png", picture(1))  # none of those that are looked at first
     assert whole(tmp_path / "set").train.shape == (12, 12, 3)
 
 
@@ -318,15 +319,31 @@ def test_a_prediction_sees_the_pixels_that_the_training_saw(tmp_path: Path, chan
         assert trained_on.factor(found) == 1 / 255
 
 
-def test_a_drawing_whose_ground_is_not_that_of_the_training_is_inverted(tmp_path: Path) -> None:
-    for number in range(6):
+def drawings(folder: Path, light: int = 0) -> gn.Samples:
+    """Strokes on dark ground, but for some on light ground."""
+    for number in range(30):
         pixels = np.zeros((16, 16), np.uint8)
         pixels[4:12, 5 + number % 3] = 255
-        put_image(tmp_path / "set" / "ab"[number % 2] / f"{number}.png", pixels)
-    samples = whole(tmp_path / "set").train
+        put_image(folder / "ab"[number % 2] / f"{number}.png", 255 - pixels if number < light else pixels)
+    return whole(folder).train
+
+
+def test_a_drawing_whose_ground_is_not_that_of_the_training_is_inverted(tmp_path: Path) -> None:
+    samples = drawings(tmp_path / "set")
     other = put_image(tmp_path / "other.png", 255 - np.asarray(samples.inputs[0, ..., 0]))
     found = read_inputs(other, samples.shape, trained_on=TrainingInputs.of(samples))
     np.testing.assert_allclose(found[0], samples.inputs[0] / 255, atol=1e-6)
+
+
+def test_a_file_of_the_training_is_never_inverted(tmp_path: Path) -> None:
+    samples = drawings(tmp_path / "set", light=1)
+    found = read_inputs(tmp_path / "set" / "a" / "0.png", samples.shape, trained_on=TrainingInputs.of(samples))
+    np.testing.assert_array_equal(found[0], samples.inputs[0])
+
+
+def test_classes_of_another_folder_are_known_by_their_names_even_if_these_are_numbers() -> None:
+    samples = gn.Samples(np.zeros((2, 4, 4, 1), np.uint8), [0, 1], from_files=True)
+    assert renumbered(samples, ("0", "1"), ("-1", "0", "1")).targets.tolist() == [1, 2]
 
 
 @pytest.mark.parametrize("given", [0, -1, 5000, 2.5, True, (1,), (8, 8, 3), "64"])
@@ -441,6 +458,10 @@ def test_images_are_decoded_once_and_again_only_when_a_file_or_an_option_changes
     assert whole(folder).train.sha256() != first.train.sha256()
     assert len(decoded) >= 6
     assert len(list(cache.rglob("*.images"))) == 1  # those of the old files are gone
+    del decoded[:]
+    os.utime(folder / "cat" / "0.png", (1, 1))  # of the same size, perhaps with other content
+    whole(folder)
+    assert len(decoded) >= 6
 
 
 @pytest.mark.parametrize("damage", ["cut", "content", "header", "link"])
