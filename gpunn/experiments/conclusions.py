@@ -65,7 +65,9 @@ def _figures(data: Data, measured: Measured) -> Iterator[tuple[str, str]]:
             yield "not predicted", f"{some(never)}: no sample was taken for {'it' if len(never) == 1 else 'them'}"
     elif isinstance(report, MultilabelReport):
         worst_output = int(np.argmin(report.f1))
-        several = f"; lowest for output {worst_output + 1}: {report.f1[worst_output]:.4f}" if len(report.f1) > 1 else ""
+        several = (
+            f"; lowest for {_output(report, worst_output)}: {report.f1[worst_output]:.4f}" if len(report.f1) > 1 else ""
+        )
         yield "macro F1", f"{report.macro.f1:.4f}{several}"
         if not math.isnan(area := float(report.auc.mean())):
             yield "AUC", f"{area:.4f}" + (", mean of the outputs" if several else "")
@@ -73,4 +75,8 @@ def _figures(data: Data, measured: Measured) -> Iterator[tuple[str, str]]:
         yield "MAE", shown("mae", report.mae)
         if len(report.outputs) > 1 and not math.isnan(report.r2):
             least = int(np.argmin([each.r2 for each in report.outputs]))
-            yield "lowest R²", f"{shown('r2', report.outputs[least].r2)} of output {least + 1}"
+            yield "lowest R²", f"{shown('r2', report.outputs[least].r2)} of {_output(report, least)}"
+
+
+def _output(report: MultilabelReport | RegressionReport, number: int) -> str:
+    return some([report.names[number]]) if report.names else f"output {number + 1}"

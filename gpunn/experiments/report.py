@@ -133,10 +133,10 @@ def _result(measured: Measured | None, conclusions: Sequence[tuple[str, str]]) -
         lines += _classes(report)
     elif isinstance(report, MultilabelReport):
         heads = ("output", *HEADS[:3], "AUC", HEADS[3])
-        rows = [*report.rows(), *_averages(report.averages.items(), ("", ""))]
+        rows = [*_cells(report.rows()), *_averages(report.averages.items(), ("", ""))]
         lines += [*table(heads, rows), "", f"{in_line(report.figures())}."]
     else:
-        lines += table(("output", "RMSE", "MAE", "R²"), [*report.rows(), *report.averages])
+        lines += table(("output", "RMSE", "MAE", "R²"), [*_cells(report.rows()), *report.averages])
     notes = [f"- {escaped(note)}." for note in report.notes()]
     return [*lines, *([""] if notes else []), *notes]
 
@@ -153,6 +153,10 @@ def _classes(report: ClassificationReport) -> list[str]:
         heads = ("true ╲ predicted", *(cell(names[k]) for k in chosen))
         lines += ["", "How often each class (a row) was taken for which (a column):", "", *table(heads, rows)]
     return lines
+
+
+def _cells(rows: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    return [(cell(name), *numbers) for name, *numbers in rows]
 
 
 def _averages(averages: Any, rest: Sequence[str]) -> list[tuple[str, ...]]:

@@ -1,13 +1,14 @@
 """Reports on outputs that are answers by themselves: 0 or 1, or numbers."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gpunn.errors import in_one_line
 from gpunn.nn.tasks import shown
 from gpunn.train.metrics import Average, Counts, Errors, Weights, errors_of, mean, roc_auc
 from gpunn.train.table import HEADS, MOST_IN_FILES, MOST_ROWS, amount, decimal, in_line, table, with_notes
@@ -28,6 +29,7 @@ class MultilabelReport:
         micro: Precision, recall and F1 of all outputs counted together.
         macro, weighted: Their means over the outputs, and weighted by support.
         total: Number of samples.
+        names: Name of each output, such as the column of a table; empty where they have none.
     """
 
     precision: NDArray[np.float64]
@@ -41,9 +43,12 @@ class MultilabelReport:
     macro: Average
     weighted: Average
     total: int
+    names: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, targets: NDArray[Any], outputs: NDArray[Any], weights: Weights = None) -> "MultilabelReport":
+    def of(
+        cls, targets: NDArray[Any], outputs: NDArray[Any], weights: Weights = None, names: tuple[str, ...] = ()
+    ) -> "MultilabelReport":
         """Compute the metrics of outputs, probabilities (n, outputs)."""
         counts, columns = Counts.of_outputs(targets, outputs, weights), range(targets.shape[1])
         right = (targets >= 0.5) == (outputs >= 0.5)
@@ -57,6 +62,7 @@ class MultilabelReport:
             macro=counts.average(np.ones(len(columns))),
             weighted=counts.average(counts.support),
             total=len(targets),
+            names=names,
         )
 
     @property
@@ -77,10 +83,10 @@ class MultilabelReport:
         """Return the cells of each output, those of lowest F1 where there are more than `most`."""
         chosen = np.sort(np.argsort(self.f1, kind="stable")[:most])
         numbers = (self.precision, self.recall, self.f1, self.auc)
-        return [(str(k + 1), *(decimal(v[k]) for v in numbers), amount(self.support[k])) for k in chosen]
+        return [(_name(self.names, k), *(decimal(v[k]) for v in numbers), amount(self.support[k])) for k in chosen]
 
     def table(self, width: int = 80) -> str:
-        """Write the metrics of each output, counted from 1, and their averages, in at most so many columns."""
+        """Write the metrics of each output, by name or counted from 1, and averages, in at most so many columns."""
         heads = ("output", *HEADS[:3], "AUC", HEADS[3])
         total = amount(self.support.sum())
         averages = [(name, *map(decimal, vars(each).values()), "", total) for name, each in self.averages.items()]
@@ -98,6 +104,7 @@ class MultilabelReport:
         """Return the metrics as what JSON takes; each output up to 1,000."""
         names = ("precision", "recall", "f1", "support", "auc")
         each = [{name: getattr(self, name)[k].item() for name in names} for k in range(len(self.f1))]
+        each = _named(self.names, each)
         return {
             "samples": self.total,
             "accuracy": self.accuracy,
@@ -118,6 +125,7 @@ class RegressionReport:
         outputs: Errors of each output.
         together: Errors over all outputs at once, in which a large output weighs more: the RMSE and R² of `evaluate`.
         total: Number of samples.
+        names: Name of each output, such as the column of a table; empty where they have none.
     """
 
     rmse: float
@@ -126,13 +134,16 @@ class RegressionReport:
     outputs: tuple[Errors, ...]
     together: Errors
     total: int
+    names: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, targets: NDArray[Any], outputs: NDArray[Any], weights: Weights = None) -> "RegressionReport":
+    def of(
+        cls, targets: NDArray[Any], outputs: NDArray[Any], weights: Weights = None, names: tuple[str, ...] = ()
+    ) -> "RegressionReport":
         """Compute the errors of outputs (n, outputs)."""
         each, together = errors_of(targets, outputs, weights)
         rmse, mae, r2 = (float(np.mean([getattr(one, name) for one in each])) for name in ("rmse", "mae", "r2"))
-        return cls(rmse, mae, r2, tuple(each), together, len(targets))
+        return cls(rmse, mae, r2, tuple(each), together, len(targets), names)
 
     def figures(self) -> dict[str, float]:
         """Return the means that apply, by their names for people."""
@@ -146,7 +157,7 @@ class RegressionReport:
     def rows(self, most: int = MOST_ROWS) -> list[tuple[str, ...]]:
         """Return the cells of each output, those of lowest R² where there are more than `most`."""
         chosen = np.sort(np.argsort([each.r2 for each in self.outputs], kind="stable")[:most])
-        return [_errors(str(k + 1), self.outputs[k]) for k in chosen]
+        return [_errors(_name(self.names, k), self.outputs[k]) for k in chosen]
 
     @property
     def averages(self) -> list[tuple[str, ...]]:
@@ -156,7 +167,7 @@ class RegressionReport:
         return several if len(self.outputs) > 1 else []
 
     def table(self, width: int = 80) -> str:
-        """Write the errors of each output, counted from 1, and over all of them, in at most so many columns."""
+        """Write the errors of each output, by name or counted from 1, and over all, in at most so many columns."""
         heads = ("output", "RMSE", "MAE", "R²")
         lines = [_samples(self.total), *self.notes()]
         return with_notes(table(heads, [self.rows(), self.averages], width), lines, width)
@@ -170,10 +181,18 @@ class RegressionReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the errors as what JSON takes; each output up to 1,000."""
-        each = [asdict(one) for one in self.outputs]
+        each = _named(self.names, [asdict(one) for one in self.outputs])
         errors = {"rmse": self.rmse, "mae": self.mae, "r2": self.r2}
         listed = each if len(each) <= MOST_IN_FILES else None
         return {"samples": self.total, **errors, "together": asdict(self.together), "outputs": listed}
+
+
+def _name(names: Sequence[str], output: int) -> str:
+    return names[output] if names else str(output + 1)
+
+
+def _named(names: Sequence[str], each: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{"name": in_one_line(name), **one} for name, one in zip(names, each, strict=True)] if names else each
 
 
 def _errors(name: str, errors: Errors) -> tuple[str, ...]:

@@ -61,12 +61,13 @@ def answers_to(model: Network, samples: Samples) -> Answers:
 
 def all_outputs(model: Network, samples: Samples) -> NDArray[Any]:
     """Return all outputs (n, outputs), for as many targets as there are outputs."""
-    shape, dtype = samples.targets.shape, np.dtype(model.dtype)
-    require(shape[0] * (shape[1] * dtype.itemsize + _A_SAMPLE), f"the outputs of {shape[0]:,} samples")
-    made = np.empty(shape, dtype)
+    n, columns = samples.targets.shape
+    require(n * (8 * columns + _A_SAMPLE), f"the outputs of {n:,} samples")
+    made: NDArray[Any] | None = None
     for start, outputs in outputs_of(model, samples):
+        made = np.empty((n, columns), outputs.dtype) if made is None else made  # in units of a table they are float64
         made[start : start + len(outputs)] = outputs
-    return made
+    return made if made is not None else np.empty((0, columns))
 
 
 def outputs_of(model: Network, samples: Samples) -> Iterator[tuple[int, NDArray[Any]]]:

@@ -243,8 +243,10 @@ def report_on(
     if task is Task.CLASSES:
         return ClassificationReport.of(answers_to(model, samples), model.names_of_outputs, weights)
     kind = MultilabelReport if task is Task.BINARY else RegressionReport
-    targets = samples.targets if samples.columns is None else samples.columns.answers(samples.targets)
-    return kind.of(targets, all_outputs(model, samples), weights)
+    columns = samples.columns
+    targets, names = (samples.targets, ()) if columns is None else (columns.answers(samples.targets), columns.targets)
+    names = names if len(names) == targets.shape[1] else ()
+    return kind.of(targets, all_outputs(model, samples), weights, names)
 
 
 def are_imbalanced(counts: NDArray[np.integer]) -> bool:

@@ -170,6 +170,24 @@ def test_the_only_class_is_the_answer() -> None:
     assert str(report)
 
 
+def test_the_outputs_of_a_table_have_the_names_of_its_columns(tmp_path: Path) -> None:
+    y = 500 + 100 * NUMBERS[:, :2]
+    rows = [",".join(f"{value:.9g}" for value in row) for row in np.hstack([X, y])]
+    (tmp_path / "t.csv").write_text("\n".join(["a,b,c,d,e,price,weight_kg", *rows]) + "\n")
+    data = gn.load_data(tmp_path / "t.csv", target=["price", "weight_kg"])
+    model = gn.Sequential([gn.Dense(2)])
+    model.fit(data, epochs=2, device="cpu", progress=False)
+    assert data.validation is not None
+    report, answers = model.report(data.validation), model.predict(data.validation.inputs)
+    assert isinstance(report, RegressionReport)
+    assert report.names == ("price", "weight_kg")
+    assert [each["name"] for each in report.to_dict()["outputs"]] == ["price", "weight_kg"]
+    assert "weight_kg" in str(report)
+    assert data.validation.columns is not None
+    true = data.validation.columns.answers(data.validation.targets)
+    assert report.rmse == pytest.approx(sk.root_mean_squared_error(true.astype(float), answers.astype(float)), **NEAR)
+
+
 # The table
 
 
