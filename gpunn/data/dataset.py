@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gpunn.data.checks import as_array, described, scaled_as_pixels
 from gpunn.data.labels import checked_names, counted_names, numbered
+from gpunn.data.later_tables import brought, like_table
 from gpunn.data.samples import Samples
 from gpunn.errors import DataError, OptionError, in_one_line
 from gpunn.scalars import flag
@@ -71,6 +72,10 @@ class Data:
         data = Data(self.name, *changed, validation_is_test=self.validation_is_test)
         data.source_note = self.source_note
         return data
+
+    def with_test(self, open_test: Callable[[], Samples] | None, name: str) -> "Data":
+        """Return the data with a test set, opened on the first access, under a name of their own."""
+        return Data(name, self.train, self.validation, self.class_names, open_test)
 
     def with_validation(self, validation: Any) -> "Data":
         """Return the data with other validation samples, (x, y), (x, y, weights) or Samples."""
@@ -206,6 +211,8 @@ def like(train: Samples, given: Any, names: Sequence[str] | None, what: str) -> 
         return given
     if not isinstance(given, tuple | list) or len(given) not in (2, 3):
         raise DataError(f"{what} is (x, y) or Samples, got {type(given).__name__}")
+    if (samples := like_table(train, *given)) is not None:
+        return samples
     targets, _ = numbered(given[1], checked_names(names, train.classes))
     weights = given[2] if len(given) == 3 else None
     return Samples(given[0], as_array(targets, "targets"), train.scale, train.classes, weights=weights)
@@ -214,7 +221,7 @@ def like(train: Samples, given: Any, names: Sequence[str] | None, what: str) -> 
 def _fitting(open_test: Callable[[], Samples], train: Samples, name: str, what: str = "test set") -> Samples:
     """Open the test set, or another, and check that it is of the same kind as the training set."""
     try:
-        test = open_test()
+        test = brought(open_test(), train)
         if test.one_hot and not train.classes:
             test = test.as_floats()
         if test.shape != train.shape:

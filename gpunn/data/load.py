@@ -24,11 +24,12 @@ from gpunn.data.formats.image_folder import holds_images
 from gpunn.data.formats.inputs import kind_of_file
 from gpunn.data.formats.parts import Parts, ReadOptions
 from gpunn.data.images import checked_colours, checked_image_size, read_image_folder
+from gpunn.data.later_tables import table_samples
 from gpunn.data.named import FILES_OF_SETS, NAMED, named_parts, own_folders, parts_in
 from gpunn.data.published import DIGITS, MNIST, PUBLISHED, PublishedSet, check_published
 from gpunn.data.samples import Samples
 from gpunn.data.sklearn_sets import PREFIX, SKLEARN_NAMES, is_sklearn_table, set_name, sklearn_digits, sklearn_table
-from gpunn.data.tables import checked_options, names_in, table_data, table_samples
+from gpunn.data.tables import checked_options, names_in, table_data, tables_in
 from gpunn.errors import DataError, OptionError
 from gpunn.scalars import flag
 
@@ -200,6 +201,8 @@ def _read_folder(folder: Path, split: dict[str, Any], options: ReadOptions) -> D
         return _from_parts(folder, folder.name, parts, split)
     if is_image_folder(folder):
         return read_image_folder(folder, split, options)
+    if tables := tables_in(folder):
+        return _read_tables(folder, tables, split, options)
     paths = {file.stem: path for file in MNIST.files if (path := file.find(folder)) is not None}
     if missing := ", ".join(file.stem for file in MNIST.files if file.stem not in paths):
         if found := told_folder(folder):
@@ -231,16 +234,36 @@ def _half(
         raise DataError(f"{y}: {error}") from None
 
 
-def read_samples(source: str | PathLike[str], columns: Columns) -> Samples:
-    """Read the samples of a table by the columns that a network was trained on."""
+def _read_tables(folder: Path, tables: dict[str, Path], split: dict[str, Any], options: ReadOptions) -> Data:
+    """Load a table to learn from, with those of the folder to validate and to test on."""
+    has_own = "validation" in tables and split["validation"] not in (0, "test")
+    whole = split | ({"validation": 0} if has_own or split["validation"] == "test" else {})
+    data = _read_file(tables["train"], whole, options)
+    columns = data.train.columns
+
+    def later(part: str) -> Samples:
+        if columns is not None:
+            return read_samples(tables[part], columns)
+        own = _read_file(tables[part], {"validation": 0, "limit": None, "seed": 0}, options)
+        return own.train
+
+    given: dict[str, Any] = {"test": partial(later, "test") if "test" in tables else None, "name": folder.name}
+    if has_own or split["validation"] == "test":
+        watched = later("validation") if has_own else "test"
+        return Data.from_samples(data.train, class_names=data.class_names or None, validation=watched, **given)
+    return data.with_test(given["test"], folder.name)
+
+
+def read_samples(source: str | PathLike[str], columns: Columns, names: Sequence[str] = ()) -> Samples:
+    """Read the samples of a table by the columns, and the names of the classes, that a network was trained on."""
     if isinstance(source, str) and is_sklearn_table(source):
         held = sklearn_table(set_name(source)).columns
-        return table_samples(read_frame(held, columns.kinds | columns.target_kinds, name=source), columns)
+        return table_samples(read_frame(held, columns.kinds | columns.target_kinds, name=source), columns, names)
     path = Path(source).expanduser()
     kind = kind_of_file(path, "check the path")
     if kind.table is None:
         raise DataError(f"{path}: the network was trained on a table: give a table (.csv or .parquet), got {kind.name}")
-    return table_samples(kind.table(path, columns.kinds | columns.target_kinds), columns)
+    return table_samples(kind.table(path, columns.kinds | columns.target_kinds), columns, names)
 
 
 def _no_table(source: object, options: ReadOptions) -> OptionError:

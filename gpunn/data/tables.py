@@ -5,6 +5,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,6 @@ from gpunn.data.columns import (
     refuse_missing,
 )
 from gpunn.data.dataset import Data
-from gpunn.data.formats.frame import read_frame
 from gpunn.data.formats.parts import ReadOptions
 from gpunn.data.formats.table import Column, Table, written
 from gpunn.data.samples import Samples
@@ -36,7 +36,19 @@ MOST_WHOLE_CLASSES = 20  # different whole numbers that are taken for classes wh
 _TARGETS = ("target", "label")  # names of columns that nobody takes for anything else
 _PIXEL = re.compile(r"(?:pixels?|px|p)?[ _.-]?(\d+)(?:[ _.x-](\d+))?", re.IGNORECASE)
 _LEAST_PIXELS = 16
+_PARTS = {"train": ("train", "training"), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
+_PART_FILE = re.compile(r"(train(?:ing)?|valid(?:ation)?|val|dev|test)\.(?:csv|tsv|parquet)(?:\.gz)?", re.IGNORECASE)
 _INDEX = re.compile(r"|unnamed: ?0|index|row(?:_?(?:names?|id|number|nr))?|.*[ _-]id|.*[a-z]Id|id", re.IGNORECASE)
+
+
+def tables_in(folder: Path) -> dict[str, Path]:
+    """Return the tables of a folder by the parts of a data set that they are, where one is to learn from."""
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        match = _PART_FILE.fullmatch(path.name)
+        if match and path.is_file():
+            found.setdefault(next(part for part in _PARTS if match[1].lower() in _PARTS[part]), path)
+    return found if "train" in found else {}
 
 
 def names_in(given: str | Sequence[str] | None, what: str, names: Sequence[str] = ()) -> tuple[str, ...]:
@@ -99,40 +111,6 @@ def table_data(table: Table, options: ReadOptions, split: dict[str, Any], name: 
         return replace(some, inputs=columns.inputs(table, _rows(some)), targets=wanted, columns=columns)
 
     return chosen.mapped(made, chosen.class_names)
-
-
-def table_samples(table: Table, columns: Columns) -> Samples:
-    """Make samples of a later table, by the columns that a network was trained on."""
-    for name in columns.targets:
-        refuse_missing(table, name, None, "fill it, or leave the row out")
-    inputs = columns.inputs(table)
-    if not columns.classes:
-        targets = np.stack([table.columns[name].values for name in columns.targets], axis=1)
-        return Samples(inputs, columns.standard_targets(targets.astype(np.float64)), 1.0, 0, columns=columns)
-    name = columns.targets[0]
-    column, known = table.columns[name], {each: place for place, each in enumerate(columns.classes)}
-    own = column.texts or ()
-    places = np.array([known.get(text, -1) for text in own], np.int32)[column.values]
-    if (unknown := np.flatnonzero(places < 0)).size:
-        text = own[column.values[unknown[0]]]
-        expected = f"expected a class of the training, {listed(columns.classes)}, got {text!r:.60}"
-        raise DataError(f"{table.at(name, int(unknown[0]))}: {expected}{nearest(text, columns.classes)}")
-    return Samples(inputs, places, 1.0, len(columns.classes), columns=columns)
-
-
-def frame_samples(frame: Any, y: Any, *, columns: Columns) -> Samples:
-    """Make samples of a data frame, which holds the targets too unless they are given, by the columns of a training."""
-    if y is None:
-        return table_samples(read_frame(frame, columns.kinds | columns.target_kinds), columns)
-    table, values = read_frame(frame, columns.kinds), np.asarray(y.to_numpy() if hasattr(y, "to_numpy") else y)
-    if len(values) != table.length:
-        counts = f"{table.length:,} inputs, {len(values):,} targets"
-        raise DataError(f"inputs and targets differ in length: {counts}; give one target for each input")
-    each = values.reshape(len(values), -1).T
-    if len(each) != len(columns.targets):
-        raise DataError(f"expected the targets {listed(columns.targets)}, got {len(each)} columns of them")
-    targets = read_frame(dict(zip(columns.targets, each, strict=True)), columns.target_kinds)
-    return table_samples(replace(table, columns={**table.columns, **targets.columns}), columns)
 
 
 def _rows(samples: Samples) -> NDArray[np.intp]:

@@ -67,7 +67,7 @@ def evaluate_run(run: str, source: str | None = None, device: str = "auto", widt
     model, experiment = load_run(run, device)
     columns = None if model.trained_on is None else model.trained_on.columns
     if source is not None and columns is not None and source not in NAMES:
-        samples = read_samples(source, columns)
+        samples = read_samples(source, columns, model.class_names)
         return _evaluated(model, samples, f"{Path(source).stem}, all samples", width)
     if source is not None:
         data = load_data(source, validation=0, **_of_images(model, source))

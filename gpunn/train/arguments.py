@@ -16,8 +16,8 @@ from gpunn.data.augmentation import Augmentation
 from gpunn.data.checks import as_array, is_binary, is_whole
 from gpunn.data.formats.frame import is_frame
 from gpunn.data.labels import numbered
+from gpunn.data.later_tables import frame_samples
 from gpunn.data.loader import checked_place
-from gpunn.data.tables import frame_samples
 from gpunn.data.weights import ClassWeight, checked_class_weight, with_class_weight
 from gpunn.errors import DataError, OptionError, ShapeError
 from gpunn.nn.arguments import checked_dtype
@@ -151,7 +151,7 @@ def as_samples(
     columns = None if model.trained_on is None else model.trained_on.columns
     pair = _pair(data, y, "evaluate")
     if columns is not None and is_frame(pair[0] if pair else data):
-        data = frame_samples(*(pair or (data, None)), columns=columns)
+        data = frame_samples(*(pair or (data, None)), columns=columns, names=model.class_names)
     elif pair:
         targets, _ = numbered(_as_targets(pair[1], model.loss, model.layers), model.class_names)
         inputs = as_array(pair[0], "inputs")

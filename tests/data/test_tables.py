@@ -285,3 +285,52 @@ def test_a_frame_of_numbers_is_still_an_array_for_a_network_that_learned_from_ar
     model = gn.Sequential([gn.Dense(2)])
     model.fit(numbers, targets, epochs=1, device="cpu", progress=False)
     np.testing.assert_array_equal(model.predict(numbers), model.predict(numbers.to_numpy()))
+
+
+@pytest.mark.parametrize("target", ["kind", "price"])
+def test_tables_and_arrays_of_ones_own_are_validated_on_in_the_same_units(target: str) -> None:
+    other = "price" if target == "kind" else "kind"
+    data = gn.load_data(FRAME[:40], target=target, ignore=other, validation=0)
+    later = FRAME[40:].drop(columns=other)
+    later_data = gn.load_data(later[::-1], target=target, validation=0)
+    expected = data.with_validation((later.drop(columns=target), later[target])).validation
+    assert expected is not None
+    raw = later[target].to_numpy() if target == "price" else expected.targets
+    for own in ((expected.inputs, raw), later_data.train):
+        got = data.with_validation(own).validation
+        assert got is not None
+        assert got.columns == data.train.columns or target == "kind"
+        order = slice(None) if isinstance(own, tuple) else slice(None, None, -1)
+        np.testing.assert_allclose(got.inputs[order], expected.inputs, atol=1e-5)
+        np.testing.assert_allclose(got.targets[order], expected.targets, atol=1e-5)
+
+
+def test_a_folder_has_tables_to_learn_from_to_validate_and_to_test_on(tmp_path: Path) -> None:
+    frame = FRAME.drop(columns="price")
+    frame[:40].to_csv(tmp_path / "train.csv", index=False)
+    frame[40:50].to_parquet(tmp_path / "val.parquet")
+    frame[50:].to_csv(tmp_path / "test.csv", index=False)
+    data = gn.load_data(tmp_path, target="kind")
+    assert data.name == tmp_path.name
+    assert data.validation is not None
+    assert (len(data.train), len(data.validation), data.test_is_open, len(data.test or ())) == (40, 10, False, 10)
+    columns = data.train.columns
+    assert columns is not None
+    assert data.validation.columns == data.test.columns == columns  # type: ignore[union-attr]
+    assert columns.means[0] == pytest.approx(frame["size"][:40].mean())
+    assert gn.load_data(tmp_path, target="kind", validation="test").validation_is_test
+    (tmp_path / "val.parquet").unlink()
+    again = gn.load_data(tmp_path, target="kind", validation=0.25)
+    assert again.validation is not None
+    assert (len(again.train), len(again.validation), again.has_test) == (30, 10, True)
+    frame[50:].drop(columns="count").to_csv(tmp_path / "test.csv", index=False)
+    with pytest.raises(DataError, match=r"test\.csv: has no column 'count'"):
+        assert gn.load_data(tmp_path, target="kind").test
+
+
+def test_a_folder_of_tables_of_pixels_is_images(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        pd.DataFrame(PIXELS).to_csv(tmp_path / f"{part}.csv", index=False)
+    data = gn.load_data(tmp_path, validation=0)
+    assert data.test is not None
+    assert data.test.sha256() == data.train.sha256()
