@@ -106,6 +106,8 @@ def _of_training(command: Any) -> Any:
 
 @cli.command()
 @_of_training
+@click.option("--from", "start", metavar="RUN", help="Take the layers of this run, model file or checkpoint.")
+@click.option("--freeze", metavar="N|all", help="With --from: epochs in which only the new layer learns; left out, 1.")
 @_whole("--epochs", help="Number of epochs.")
 @_real("--learning-rate", help="The highest where the recipe has a schedule; `gpunn lr-find` suggests one.")
 @click.option("--skip-bad-batches", is_flag=True, default=None, help="Skip batches that lead to NaN or infinity.")
@@ -116,12 +118,24 @@ def _of_training(command: Any) -> Any:
 @_whole("--checkpoint-keep", "keep", help="How many of the newest are kept; left out, 2.")
 @click.option("--profile", is_flag=True, help="Show, at the end, where the time of a step goes; in a checkout.")
 @_memory_limit
-def train(recipe: str | None, out: str | None, resume: str | None, profile: bool, **options: Any) -> None:
+def train(
+    recipe: str | None,
+    start: str | None,
+    freeze: str | None,
+    out: str | None,
+    resume: str | None,
+    profile: bool,
+    **options: Any,
+) -> None:
     """Train a network on DATA and write a run folder.
 
     DATA is digits (bundled), mnist, fashion-mnist, cifar-10, cifar-100, emnist-letters, sklearn:iris, a folder of
     images (one inside for each class, or a list), a folder with the files of a named set or four IDX files, a .npz
     file, or a table (.csv, .parquet); left out, what the recipe names. `gpunn recipes` lists the recipes.
+
+    With --from a network that has learned before is fine-tuned: its last layer is replaced by a new one for the classes
+    of DATA (and kept where these have the same names), which learns alone at first. What is not given by --recipe is as
+    in that run.
 
     A run that was stopped goes on by --resume, to the same numbers as if it had not been. Then DATA says where its data
     are now, and only --epochs, --device, --skip-bad-batches and how often there are checkpoints may be changed; of a
@@ -129,12 +143,14 @@ def train(recipe: str | None, out: str | None, resume: str | None, profile: bool
     """
     from gpunn.experiments import run
     from gpunn.experiments.experiment import OF_IMAGES, OF_TABLES, read_experiment, recipe_for
+    from gpunn.experiments.tuning import start_from
 
     report = _from_source("profile_report", "the profiler comes").write_profile if profile else None
     options["checkpoints"] = {name: options.pop(name) for name in ("every", "minutes", "keep")}
     if resume is not None:
         own = ("batch_size", "seed", "class_weight", *OF_IMAGES, *OF_TABLES)
-        of_the_run = {"recipe": recipe, "out": out, **{name: options.pop(name) for name in own}}
+        of_the_run = {"recipe": recipe, "from": start, "freeze": freeze, "out": out}
+        of_the_run |= {name: options.pop(name) for name in own}
         for name, value in of_the_run.items():
             if value is not None:
                 raise OptionError(f"--{name.replace('_', '-')} cannot be given with --resume: it is that of the run")
@@ -142,10 +158,16 @@ def train(recipe: str | None, out: str | None, resume: str | None, profile: bool
     elif out is not None and not out.strip():
         raise OptionError("--out must name a folder, got an empty name: leave it out for the next free one in runs")
     else:
-        chosen = recipe or recipe_for(options["data"])
-        if recipe is None and chosen != "mlp":
-            _say(f"recipe      {chosen} (--recipe names another)")
-        run.train(read_experiment(chosen).with_options(**options), out, _say, report=report)
+        if start is not None:
+            experiment = start_from(start, options["data"], recipe, freeze, _say)
+        elif freeze is not None:
+            raise OptionError("--freeze goes with --from RUN, the network whose layers are frozen at first")
+        else:
+            chosen = recipe or recipe_for(options["data"])
+            if recipe is None and chosen != "mlp":
+                _say(f"recipe      {chosen} (--recipe names another)")
+            experiment = read_experiment(chosen)
+        run.train(experiment.with_options(**options), out, _say, report=report)
 
 
 @cli.command("lr-find")

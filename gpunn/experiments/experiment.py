@@ -7,6 +7,7 @@ import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from math import prod
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote_from_bytes, unquote_to_bytes
@@ -14,13 +15,14 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 import numpy as np
 
 from gpunn.config import MOST_LAYERS, check_names, from_config, from_table, nearest, to_built_config, to_config
-from gpunn.data import NAMES, Data, load_data
+from gpunn.data import NAMES, Data, Samples, load_data
 from gpunn.data.formats.inputs import column_names
 from gpunn.data.load import is_image_folder
 from gpunn.data.sklearn_sets import is_sklearn_table
 from gpunn.data.tables import are_pixels
 from gpunn.data.weights import checked_class_weight
 from gpunn.errors import DataError, GpunnError, OptionError
+from gpunn.experiments.start import StartPart
 from gpunn.files import read_regular
 from gpunn.nn.tasks import Task
 from gpunn.saving.checkpoint import Origin
@@ -82,6 +84,7 @@ class Experiment:
     description: str = ""
     data: DataPart = field(default_factory=DataPart)
     training: TrainingPart = field(default_factory=TrainingPart)
+    start: StartPart | None = None
     layers: tuple[dict[str, Any], ...]
     loss: dict[str, Any] | None = None
     optimizer: dict[str, Any]
@@ -124,19 +127,22 @@ class Experiment:
         data = load_data(part.source, **given)
         if self.loss and data.train.one_hot and from_config("loss", self.loss).of_targets is Task.BINARY:
             data = data.as_floats()  # as the trainer would, but the fingerprint is of what is trained on
+        if self.start is not None and part.shape:
+            data = data.mapped(lambda samples: _shaped(samples, part.shape), data.class_names)
         if part.sha256 and data.train.sha256() != part.sha256:
             mend = "name the data on the command line to train on them all the same"
             raise DataError(f"{part.source} does not hold the training data that this experiment was made with: {mend}")
         return data
 
-    def model(self, data: Data) -> Sequential:
-        """Make the network for some data."""
+    def model(self, data: Data, *, begins: bool = True) -> Sequential:
+        """Make the network for some data, which `begins` with weights of another where the experiment names one."""
         outputs = data.train.classes or data.train.targets.shape[1]
-        return Sequential(from_config("layer", with_units(layer, outputs)) for layer in self.layers)
+        layers = [from_config("layer", with_units(layer, outputs)) for layer in self.layers]
+        return Sequential(layers) if self.start is None else self.start.model(layers, begins=begins)
 
-    def trainer(self, data: Data, *, progress: bool = True) -> Trainer:
-        """Make everything that trains on some data."""
-        return Trainer(self.model(data), self.options(data, progress=progress), data)
+    def trainer(self, data: Data, *, progress: bool = True, begins: bool = True) -> Trainer:
+        """Make everything that trains on some data; see `model` for `begins`."""
+        return Trainer(self.model(data, begins=begins), self.options(data, progress=progress), data)
 
     def options(self, data: Data, *, progress: bool = True) -> TrainOptions:
         """Make the options of `Sequential.fit` for some data."""
@@ -169,10 +175,9 @@ class Experiment:
         """Write the experiment as a file that `read_experiment` reads."""
         import tomli_w
 
-        source = self.data.source
-        if source != source.encode(errors="replace").decode():  # its bytes are no UTF-8
-            source = _URI + quote_from_bytes(os.fsencode(Path(source).absolute()))
-        return tomli_w.dumps(_plain(asdict(replace(self, data=replace(self.data, source=source)))))
+        data, start = replace(self.data, source=_as_text(self.data.source)), self.start
+        start = start and replace(start, network=_as_text(start.network))
+        return tomli_w.dumps(_plain(asdict(replace(self, data=data, start=start))))
 
     def origin(self, trainer: Trainer) -> Origin:
         """Describe what a run is made of, to be written into its checkpoints."""
@@ -207,6 +212,24 @@ def versions(trainer: Trainer) -> dict[str, str]:
 def with_units(layer: Any, outputs: int) -> Any:
     """Return a layer's table with `units = "outputs"` replaced by the number of classes or float targets."""
     return {**layer, "units": outputs} if isinstance(layer, dict) and layer.get("units") == "outputs" else layer
+
+
+def _shaped(samples: Samples, shape: tuple[int, ...]) -> Samples:
+    """Return samples in the shape that a network takes, where it is another of the same numbers."""
+    if samples.shape == shape or prod(samples.shape) != prod(shape):
+        return samples
+    return replace(samples, inputs=samples.inputs.reshape(len(samples), *shape))
+
+
+def _as_text(path: str) -> str:
+    """Return a path as text that a file may hold, whatever its bytes are."""
+    is_text = path == path.encode(errors="replace").decode()
+    return path if is_text else _URI + quote_from_bytes(os.fsencode(Path(path).absolute()))
+
+
+def _as_path(text: str) -> str:
+    """Return the path of which `_as_text` made a text."""
+    return os.fsdecode(unquote_to_bytes(text.removeprefix(_URI))) if text.startswith(_URI) else text
 
 
 def _located(source: str) -> str:
@@ -281,11 +304,15 @@ def parse_experiment(text: str, where: str) -> Experiment:
 
 def _parse(table: dict[str, Any], stem: str) -> Experiment:
     check_names(table, [field.name for field in fields(Experiment)], "an experiment")
+    start = from_table(StartPart, table["start"], "start") if "start" in table else None
+    are_chosen = start is not None and not start.layers  # by the network and the data
     for key in ("layers", "optimizer"):
-        if key not in table:
+        if key not in table and not (key == "layers" and are_chosen):
             raise OptionError(f"{key} is missing: an experiment has layers and an optimizer")
-    layers = table["layers"]
-    if not isinstance(layers, list) or not 0 < len(layers) <= MOST_LAYERS:
+    if are_chosen and "layers" in table:
+        raise OptionError("[start] needs layers beside [[layers]]: how many of the first begin with its weights")
+    layers = [] if are_chosen else table["layers"]
+    if not isinstance(layers, list) or not (are_chosen or 0 < len(layers) <= MOST_LAYERS):
         raise OptionError(f"layers must be a list of 1 to {MOST_LAYERS:,} tables, each with a type")
     parts = {kind: table[kind] for kind in _PARTS if kind in table}
     # Everything is made once, so that what cannot be is said before any data are read.
@@ -301,8 +328,8 @@ def _parse(table: dict[str, Any], stem: str) -> Experiment:
     made = {section: from_table(part, table.get(section, {}), section) for section, part in sections.items()}
     checked_class_weight(made["training"].class_weight)
     data = made["data"]
-    if data.source.startswith(_URI):
-        made["data"] = replace(data, source=os.fsdecode(unquote_to_bytes(data.source.removeprefix(_URI))))
+    made["data"] = replace(data, source=_as_path(data.source))
+    made["start"] = start and replace(start, network=_as_path(start.network))
     if len(data.shape) not in (0, 1, 3) or not all(type(size) is int and 0 < size < 2**31 for size in data.shape):
         raise OptionError(f"data.shape must be [features] or [height, width, channels], got {list(data.shape)}")
     made |= texts | {kind: _table(part) for kind, part in parts.items()}

@@ -14,13 +14,13 @@ from gpunn.data.formats.image import image_shape
 from gpunn.data.formats.inputs import kind_of_file, read_inputs
 from gpunn.data.load import is_image_folder, read_samples
 from gpunn.data.training_inputs import TrainingInputs
-from gpunn.errors import DataError, GpunnError, ModelFileError, OptionError, in_one_line
+from gpunn.errors import DataError, GpunnError, OptionError, in_one_line
 from gpunn.experiments.experiment import Experiment, read_experiment
-from gpunn.experiments.folder import CHECKPOINTS, EXPERIMENT, MODEL
+from gpunn.experiments.folder import EXPERIMENT, MODEL
+from gpunn.experiments.start import model_file
 from gpunn.nn.tasks import Task, by_class
 from gpunn.reports.seen import write_seen
-from gpunn.saving.checkpoint import BEST
-from gpunn.saving.checkpointer import Say, listed
+from gpunn.saving.checkpointer import Say
 from gpunn.sequential import Sequential, load_model
 from gpunn.train.arguments import renumbered
 
@@ -44,16 +44,7 @@ class Answer:
 
 def load_run(run: str, device: str = "auto") -> tuple[Sequential, Experiment | None]:
     """Load the network of a run folder or a model file, and the experiment that lies beside it, if one does."""
-    path = Path(run)
-    if path.is_dir():
-        if not (path / MODEL).is_file():
-            mend = "give a folder that gpunn train has made"
-            if there := listed(path / CHECKPOINTS):
-                mend = f"its training has not ended: gpunn train --resume {path}, or take {there[0][1] / BEST}"
-            raise ModelFileError(f"{path} holds no {MODEL}: {mend}")
-        path /= MODEL
-    elif not path.exists():
-        raise ModelFileError(f"there is no run {path}: give a folder that gpunn train has made, or a model file")
+    path = model_file(run)
     model = load_model(path, device)
     written = path.with_name(EXPERIMENT)
     return model, read_experiment(str(written)) if path.name == MODEL and written.is_file() else None

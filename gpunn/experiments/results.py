@@ -11,6 +11,7 @@ from gpunn.experiments.conclusions import conclude
 from gpunn.experiments.experiment import LIBRARIES, Experiment
 from gpunn.experiments.folder import HISTORY, METRICS, MODEL
 from gpunn.experiments.report import REPORT, Measured, data_in_words, write_report
+from gpunn.experiments.tuning import introduction
 from gpunn.files import write_atomically
 from gpunn.nn.summary import summary
 from gpunn.reports.curves import CURVES, plot_curves
@@ -25,7 +26,7 @@ from gpunn.train.trainer import Trainer
 _SHOWN = 12  # classes whose weights are said
 
 
-def introduce(trainer: Trainer, folder: Path, say: Say) -> None:
+def introduce(experiment: Experiment, trainer: Trainer, folder: Path, say: Say) -> None:
     """Say what is trained on what, where, and into which folder."""
     backend = trainer.backend
     say(f"device      {backend.description} ({backend.reason})")
@@ -34,6 +35,8 @@ def introduce(trainer: Trainer, folder: Path, say: Say) -> None:
         say(f"images      {trainer.data.source_note}")
     if line := _weights(trainer):
         say(f"weights     {line}")
+    for line in introduction(experiment):
+        say(line)
     if trainer.placement:
         say(f"data on     {trainer.placement}")
     say(f"run folder  {folder}\n\n{summary(trainer.model)}\n")

@@ -18,6 +18,7 @@ from gpunn.experiments.folder import CHECKPOINTS, EXPERIMENT, METRICS, check_roo
 from gpunn.experiments.report import REPORT
 from gpunn.experiments.results import introduce, write_results, write_stopped
 from gpunn.experiments.terminal import Signals
+from gpunn.experiments.tuning import prepared
 from gpunn.files import StrPath, read_regular, remove_folder, remove_leftovers, write_atomically
 from gpunn.saving.checkpoint import Checkpoint, open_checkpoint
 from gpunn.saving.checkpointer import Checkpointer, Say, listed, newest
@@ -27,7 +28,7 @@ Report = Callable[[Path, Experiment, Trainer, Say], None]  # tells more after th
 PICTURES = 128 << 20  # bytes of a memory limit that a training leaves for its pictures
 
 # What may differ between a run and its continuation. Of the data, their fingerprint is compared.
-_FREE = {"version", "description", "checkpoints", "data.source", "data.shape", "data.sha256"}
+_FREE = {"version", "description", "checkpoints", "data.source", "data.shape", "data.sha256", "start.network"}
 _FREE |= {f"training.{name}" for name in ("epochs", "device", "data_on", "skip_bad_batches")}
 _MOST_METRICS = 16 << 20
 
@@ -41,7 +42,7 @@ def train(
     of the last step. After an error before the training there is no folder.
     """
     with Signals() as signals:
-        data = experiment.load_data()
+        experiment, data = prepared(experiment)
         with reserved(PICTURES):
             trainer = experiment.trainer(data, progress=progress)
         experiment = experiment.resolved(trainer)
@@ -85,7 +86,7 @@ def _run(
 ) -> None:
     """Train to the end from where the trainer is, and write the results."""
     check_room(folder, trainer, experiment.checkpoints.keep)
-    introduce(trainer, folder, say)  # first, so that nothing is left where nothing can be said
+    introduce(experiment, trainer, folder, say)  # first, so that nothing is left where nothing can be said
     write_atomically(folder / EXPERIMENT, experiment.to_toml().encode())
     checkpointer = Checkpointer(folder / CHECKPOINTS, trainer, experiment.origin(trainer), experiment.checkpoints)
 
@@ -142,7 +143,9 @@ def _restored(
     data = replace(asked, data=replace(asked.data, sha256="")).load_data()
     if difference := _first(_differences(checkpoint.origin.data, fingerprint(data))):
         raise CheckpointError(f"{asked.data.source} does not hold the data of {checkpoint.path}: {difference}")
-    trainer = asked.trainer(data, progress=progress)
+    # The weights are in the checkpoint, and the network that it once began with may be gone.
+    trainer = asked.trainer(data, progress=progress, begins=False)
+    trainer.move_to(checkpoint.step)
     state, epochs = checkpoint.state(trainer.state()), trainer.options.epochs
     if state.now.step > trainer.steps:
         raise OptionError(f"{checkpoint.path} is past {epochs} epochs ({trainer.steps} steps): give more epochs")

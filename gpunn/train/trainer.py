@@ -138,6 +138,8 @@ class Trainer(Training):
         """Do an epoch, or the rest of it."""
         steps = self.step.steps_per_epoch
         epoch, first = divmod(self.done, steps)
+        if self.held and self.done == self.thaws_at:
+            self.progress.say(f"from epoch {epoch + 1} on all layers learn")
         self.progress.start_epoch(epoch, first * self.batch_size)
         while self.done < (epoch + 1) * steps and not self.history.stopped:
             n = self.do_steps(1 if self._is_host else self._steps_at_once())
@@ -165,8 +167,6 @@ class Trainer(Training):
         self.check_numbers()  # so that nobody has to go back to before
         self.move_to(self.done)
         self._back, self._is_compiled = (self._weights(), self._remembered()), False
-        if self.done < self.steps:
-            self.progress.say(f"from epoch {self.done // self.step.steps_per_epoch + 1} on all layers learn")
 
     def prepare(self, backend: Backend) -> None:
         """Make everything on a device; on the CPU where a compiler fails and "auto" leaves the choice."""

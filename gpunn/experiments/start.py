@@ -1,0 +1,110 @@
+"""The network that a run begins with: found in a run, a model file or a checkpoint, and known by its SHA-256."""
+
+import copy
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+from gpunn.config import to_config
+from gpunn.errors import ModelFileError, OptionError
+from gpunn.experiments.folder import CHECKPOINTS, EXPERIMENT, MODEL
+from gpunn.files import open_regular
+from gpunn.nn.layers import Layer
+from gpunn.saving.checkpoint import BEST
+from gpunn.saving.checkpointer import listed
+from gpunn.scalars import positive_whole
+from gpunn.sequential import Sequential, load_model
+
+
+@dataclass(frozen=True)
+class StartPart:
+    """`[start]`: the network that a run begins with; see `docs/fine-tuning.md`.
+
+    Attributes:
+        network: Path of a run folder, a model file or a checkpoint.
+        layers: Number of the first layers that begin with its weights; 0 where the data decide on the layers.
+        trainable: Whether these learn, after the epochs of `training.freeze`.
+        sha256: Fingerprint of the model file; "" before it was read.
+    """
+
+    network: str = ""
+    layers: int = 0
+    trainable: bool = True
+    sha256: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.network:
+            raise OptionError("network of [start] must name a run folder, a model file or a checkpoint, got ''")
+        positive_whole(self.layers, "layers of [start]", least=0)
+
+    def read(self) -> tuple[Sequential, Self]:
+        """Read the network, and return it and what is known of it now; refuse another than it was."""
+        path = model_file(self.network)
+        try:
+            with open_regular(path) as file:
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise ModelFileError(f"{path} cannot be read ({error.strerror or error}): check the path") from None
+        if self.sha256 and sha256 != self.sha256:
+            mend = "begin anew with it by --from, or put the old one back"
+            raise ModelFileError(f"{path} is not the network that this experiment began with: {mend}")
+        return load_model(path, "cpu"), replace(self, network=str(path.absolute()), sha256=sha256)
+
+    def model(self, layers: Sequence[Layer], *, begins: bool) -> Sequential:
+        """Make a network of layers, the first of which `begins` with the weights of the network."""
+        made = list(layers)
+        if self.layers > len(made):
+            raise OptionError(f"layers of [start] must be at most the {len(made)} that there are, got {self.layers}")
+        if begins:
+            network = self.read()[0]
+            for number, layer in enumerate(made[: self.layers]):
+                other = network.layers[number] if number < len(network.layers) else None
+                if other is None or _table(layer) != _table(other):
+                    wrong = f"layer {number + 1} is {layer!r}, and {other!r} in {self.network}"
+                    raise OptionError(f"{wrong}: layers of [start] must be those that both have alike")
+                made[number] = copy.copy(other)
+                made[number].trainable = layer.trainable
+        model = Sequential(made)
+        model.taken = frozenset(range(self.layers))
+        return model
+
+
+def _table(layer: Layer) -> dict[str, Any]:
+    """Describe a layer but for its initial weights, and whether it learns."""
+    return {key: value for key, value in to_config(layer).items() if key not in ("weights", "trainable")}
+
+
+def model_file(run: str) -> Path:
+    """Return the path of a run's network, or of a model file; raise ModelFileError where there is none."""
+    path = Path(run)
+    try:
+        if path.is_dir():
+            if not (path / MODEL).is_file():
+                mend = "give a folder that gpunn train has made"
+                if there := listed(path / CHECKPOINTS):
+                    newest = there[0][1]
+                    best = newest / (BEST if (newest / BEST).is_file() or not (newest / MODEL).is_file() else MODEL)
+                    mend = f"its training has not ended: gpunn train --resume {path}, or take {best}"
+                raise ModelFileError(f"{path} holds no {MODEL}: {mend}")
+            return path / MODEL
+        if path.exists():
+            return path
+    except OSError as error:
+        raise ModelFileError(f"{path} cannot be looked for ({error.strerror or error}): check the path") from None
+    raise ModelFileError(f"there is no run {path}: give a folder that gpunn train has made, or a model file")
+
+
+def experiment_file(path: Path) -> Path | None:
+    """Return the experiment of the run that a model file is part of, also of its checkpoints; None where there is none.
+
+    Any other file may have nothing to do with an experiment that lies beside it.
+    """
+    folder = path.absolute().parent
+    if folder.parent.name == CHECKPOINTS:
+        folder = folder.parent.parent
+    elif path.name != MODEL:
+        return None
+    written = folder / EXPERIMENT
+    return written if written.is_file() else None
