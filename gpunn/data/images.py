@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 COLOURS = {"grey": 1, "rgb": 3}
 _USUAL_SIDE, _LEAST_SIDE, _MOST_SIDE = 64, 16, 4096  # pixels
-_PROBED, _CHUNK = 64, 16
+_PROBED, _CHUNK, _CHUNK_BYTES = 64, 16, 8 << 20  # images that are looked at for colours; those of one piece of work
 _DAMAGED = "get it again, or remove it"
 
 
@@ -167,7 +167,7 @@ def _decoded(
     if cache is not None:
         try:
             with cache.writing(shape) as write:
-                for pixels in _gathered(part, read, facts):
+                for pixels in _gathered(part, shape, read, facts):
                     write(pixels)
                 cache.facts = facts
         except OSError as error:
@@ -177,30 +177,36 @@ def _decoded(
             return None
     require(len(part.files) * math.prod(shape), str(part.folder))
     images, start = np.empty((len(part.files), *shape), np.uint8), 0
-    for pixels in _gathered(part, read, facts := {}):
+    for pixels in _gathered(part, shape, read, facts := {}):
         images[start : start + len(pixels)] = pixels
         start += len(pixels)
     return images, facts
 
 
 def _gathered(
-    part: ImagePart, read: Callable[..., tuple[NDArray[np.uint8], tuple[int, int]]], facts: dict[str, Any]
+    part: ImagePart,
+    shape: tuple[int, ...],
+    read: Callable[..., tuple[NDArray[np.uint8], tuple[int, int]]],
+    facts: dict[str, Any],
 ) -> Iterator[NDArray[np.uint8]]:
     """Give decoded images piece by piece, and note their smallest and largest size."""
     rows: list[NDArray[np.uint8]] = []
-    for pixels, (height, width) in _in_order(part, "decoding images", read):
+    at_once = max(1, min(_CHUNK, _CHUNK_BYTES // math.prod(shape)))
+    for pixels, (height, width) in _in_order(part, "decoding images", read, at_once):
         area = [width, height]
         facts["smallest"] = min(facts.get("smallest", area), area, key=math.prod)
         facts["largest"] = max(facts.get("largest", area), area, key=math.prod)
         rows.append(pixels)
-        if len(rows) == _CHUNK:
+        if len(rows) == at_once:
             yield np.stack(rows)
             rows = []
     if rows:
         yield np.stack(rows)
 
 
-def _in_order(part: ImagePart, what: str, read: Callable[[ImagePart, ImageFile], Any]) -> Iterator[Any]:
+def _in_order(
+    part: ImagePart, what: str, read: Callable[[ImagePart, ImageFile], Any], at_once: int = _CHUNK
+) -> Iterator[Any]:
     """Give what is read of each image, in order, while all cores read ahead; an error is that of the first image."""
     from tqdm import tqdm
 
@@ -208,14 +214,14 @@ def _in_order(part: ImagePart, what: str, read: Callable[[ImagePart, ImageFile],
         return [read(part, file) for file in files]
 
     count, workers = len(part.files), max(1, cores())
-    pieces = (part.files[start : start + _CHUNK] for start in range(0, count, _CHUNK))
+    pieces = (part.files[start : start + at_once] for start in range(0, count, at_once))
     ahead: deque[Future[list[Any]]] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="gpunn-images")
     try:
         with tqdm(total=count, desc=what, unit="", leave=False, disable=None) as bar:
             for piece in pieces:
                 ahead.append(pool.submit(read_some, piece))
-                if len(ahead) > 4 * workers:
+                if len(ahead) > 2 * workers:
                     done = ahead.popleft().result()
                     yield from done
                     bar.update(len(done))
