@@ -72,7 +72,7 @@ def _figures(data: Data, measured: Measured) -> Iterator[tuple[str, str]]:
         if not math.isnan(area := float(report.auc.mean())):
             yield "AUC", f"{area:.4f}" + (", mean of the outputs" if several else "")
     elif isinstance(report, RegressionReport):
-        yield "MAE", shown("mae", report.mae)
+        yield "MAE", shown("mae", report.mae) + (", mean of the outputs" if len(report.outputs) > 1 else "")
         if len(report.outputs) > 1 and not math.isnan(report.r2):
             least = int(np.argmin([each.r2 for each in report.outputs]))
             yield "lowest R²", f"{shown('r2', report.outputs[least].r2)} of {_output(report, least)}"

@@ -165,7 +165,7 @@ def errors_of(targets: NDArray[Any], outputs: NDArray[Any], weights: Weights = N
         r2 = 1 - square / variance if variance else float(square == 0)
         each.append(Errors(math.sqrt(square), absolute, r2 if len(y) > 1 else math.nan))
         sums += square, absolute, variance
-    square, absolute, variance = sums
+    square, absolute, variance = map(float, sums)
     total = 1 - square / variance if variance else math.nan
     count = targets.shape[1]
     return each, Errors(math.sqrt(square / count), absolute / count, total if len(targets) > 1 else math.nan)

@@ -105,7 +105,7 @@ def test_metrics_of_numbers_stand_in_every_place() -> None:
     y = X[:, :2] * [1, 3] + RNG.normal(size=(400, 2))
     done, metrics = trained(y)
     test = metrics["test"]
-    assert line_of(done, "MAE") == f"{test['mae']:.4f}"
+    assert line_of(done, "MAE") == f"{test['mae']:.4f}, mean of the outputs"
     together = test["together"]["rmse"], test["together"]["r2"]
     assert together == pytest.approx((metrics["test_rmse"], metrics["test_r2"]))
     least = min(range(2), key=lambda k: test["outputs"][k]["r2"])
