@@ -258,9 +258,9 @@ def listed(names: Sequence[str], most: int = 6) -> str:
     return ", ".join(f"{name!r:.40}" for name in list(names)[:most]) + (", ..." if len(names) > most else "")
 
 
-def has_too_many(column: Column, length: int) -> bool:
+def has_too_many(column: Column) -> bool:
     """Tell whether a column has too many different texts to be one of categories."""
-    texts = column.texts or ()
+    texts, length = column.texts or (), int(np.count_nonzero(~column.is_missing))
     return column.has_too_many or len(texts) > MOST_CATEGORIES or (len(texts) > 20 and len(texts) > length / 2)
 
 

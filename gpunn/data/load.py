@@ -273,6 +273,8 @@ def _no_table(source: object, options: ReadOptions) -> OptionError:
 def _read_file(path: Path, split: dict[str, Any], options: ReadOptions) -> Data:
     """Load a file that is a whole data set."""
     kind = kind_of_file(path, "check the path")
+    if path.suffix.lower() in (".xlsx", ".xls", ".ods"):
+        raise DataError(f"{path}: is a spreadsheet: save the sheet as CSV")
     if kind.table is not None:
         ignore = names_in(options.ignore, "ignore")
         return table_data(kind.table(path, None, ignore), options, split, path.name.partition(".")[0] or path.name)

@@ -36,6 +36,8 @@ MOST_WHOLE_CLASSES = 20  # different whole numbers that are taken for classes wh
 _TARGETS = ("target", "label")  # names of columns that nobody takes for anything else
 _PIXEL = re.compile(r"(?:pixels?|px|p)?[ _.-]?(\d+)(?:[ _.x-](\d+))?", re.IGNORECASE)
 _LEAST_PIXELS = 16
+_DATE = re.compile(r"\d{4}-\d\d?-\d\d?(?:[T ].*)?|\d\d?([./-])\d\d?\1\d{2,4}(?: .*)?")
+_DECORATED = re.compile(r"[^\w\s]{0,3}\s?\d[\d.,' ]*\s?(?:[%‰$€£]|EUR|USD)?")
 _PARTS = {"train": ("train", "training"), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
 _PART_FILE = re.compile(r"(train(?:ing)?|valid(?:ation)?|val|dev|test)\.(?:csv|tsv|parquet)(?:\.gz)?", re.IGNORECASE)
 _INDEX = re.compile(r"|unnamed: ?0|index|row(?:_?(?:names?|id|number|nr))?|.*[ _-]id|.*[a-z]Id|id", re.IGNORECASE)
@@ -74,7 +76,11 @@ def checked_options(options: ReadOptions) -> None:
 
 def table_data(table: Table, options: ReadOptions, split: dict[str, Any], name: str) -> Data:
     """Make data of a table; what is learned of its columns is learned from the training samples."""
-    names, notes = list(table.columns), list[str]()
+    # A delimiter at the end of each line makes an empty column without a name.
+    names = [name for name, column in table.columns.items() if name or not column.is_missing.all()]
+    notes = list[str]()
+    if table.length < 2:
+        raise DataError(f"{table.name}: has one row, and nothing can be learned from that: give more")
     targets = _targets(table, names, options, notes)
     features = [column for column in names if column not in targets]
     for column in targets:
@@ -85,8 +91,8 @@ def table_data(table: Table, options: ReadOptions, split: dict[str, Any], name: 
         features = _useful(table, features, notes)
     if notes:
         log.warning("%s: %s", table.name, "; ".join(notes))
-    rows = Samples(np.arange(table.length, dtype=np.float64)[:, None], labels, 1.0, len(classes))
     try:
+        rows = Samples(np.arange(table.length, dtype=np.float64)[:, None], labels, 1.0, len(classes))
         chosen = Data.from_samples(rows, class_names=classes or None, name=name, **split)
     except DataError as error:
         raise DataError(f"{table.name}: column {targets[0]!r:.60}: {error}") from None
@@ -201,7 +207,13 @@ def _useful(table: Table, features: list[str], notes: list[str]) -> list[str]:
             left.append(f"{name!r:.60} (empty)")
         elif column.texts is None and _INDEX.fullmatch(name) and _counts(column.values):
             left.append(f"{name!r:.60} (the number of the row)")
-        elif column.texts is not None and has_too_many(column, table.length):
+        elif column.texts and all(map(_DATE.fullmatch, column.texts)):
+            left.append(f"{name!r:.60} (dates: make numbers of them, such as days, to learn from them)")
+        elif column.texts and len(column.texts) > 2 and all(map(_DECORATED.fullmatch, column.texts)):
+            mend = "write digits and a decimal point alone, or ignore the column"
+            got = f"holds numbers that are written with more, such as {column.texts[0]!r:.40}"
+            raise DataError(f"{table.name}: column {name!r:.60} {got}: {mend}")
+        elif column.texts is not None and has_too_many(column):
             count = "too many" if column.has_too_many else f"{len(column.texts):,}"
             left.append(f"{name!r:.60} ({count} different texts)")
         else:

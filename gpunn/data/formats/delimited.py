@@ -40,6 +40,7 @@ class Form(NamedTuple):
     names: list[str]  # of all columns
     begin: int  # bytes before the first row
     decimal: str
+    before: int  # lines that are not empty before the first row
 
 
 class _Bytes(io.RawIOBase):
@@ -101,7 +102,10 @@ def find_form(path: Path) -> Form:
     if "\0" in text:
         raise DataError(f"{path}: holds bytes of 0, and a table is text: save it as CSV in UTF-8")
     with _parsing(path):
-        delimiter = _delimiter(text, is_whole)
+        text, comments, given = _without_comments(text)
+        skipped = mark + sum(len(line.encode()) for line in comments)
+        commented = sum(not line.isspace() for line in comments)
+        delimiter = given or _delimiter(text, is_whole)
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
         first = next(row for row in reader if row)
         lines = reader.line_num
@@ -114,10 +118,30 @@ def find_form(path: Path) -> Form:
     comma = has_comma and delimiter != "," and not any(_DECIMAL_POINT.fullmatch(cell) for cell in cells)
     decimal, names = "," if comma else ".", [name.strip() for name in first]
     if not _is_header(names, rows, decimal):
-        return Form(delimiter, [f"column {number}" for number in range(1, len(first) + 1)], mark, decimal)
+        names = [name.strip() for name in comments[-1].lstrip("# ").split(delimiter)] if comments else []
+        if len(names) != len(first):  # else NumPy has written them as a comment
+            names = [f"column {number}" for number in range(1, len(first) + 1)]
+        return Form(delimiter, names, skipped, decimal, commented)
     if rows and all(len(row) == len(names) + 1 for row in rows):
         names = ["", *names]  # R gives the names of rows no name
-    return Form(delimiter, names, mark + len(head.encode()), decimal)
+    return Form(delimiter, names, skipped + len(head.encode()), decimal, commented + 1)
+
+
+def _without_comments(text: str) -> tuple[str, list[str], str]:
+    """Return a text without the comments that it begins with, those, and the delimiter that a line of Excel names."""
+    comments, given = list[str](), ""
+    if not text.lstrip().startswith(("#", "sep=")):
+        return text, comments, given
+    lines = io.StringIO(text, newline="")
+    for line in lines:
+        named = re.fullmatch(r"sep=(.)\s*", line)
+        if named and not comments:
+            given = named[1]
+        elif line.strip() and not line.startswith("#"):
+            break
+        comments.append(line)
+    at = sum(map(len, comments))
+    return (text[at:], comments, given) if text[at:].strip() else (text, [], "")
 
 
 def _delimiter(text: str, is_whole: bool) -> str:
@@ -235,8 +259,7 @@ def _line(path: Path, form: Form, row: int) -> str:
     with _parsing(path), opened(path) as (stream, _):
         text = io.TextIOWrapper(io.BufferedReader(_Bytes(path, stream, b"")), "utf-8", "replace", newline="")
         reader = csv.reader(text, delimiter=form.delimiter)
-        has_header = form.begin > len(codecs.BOM_UTF8)
-        begin, left = 0, row + has_header
+        begin, left = 0, row + form.before
         for fields in reader:
             if fields:
                 if not left:

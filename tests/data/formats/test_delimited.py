@@ -58,6 +58,10 @@ def test_a_decimal_comma_is_understood_where_it_is_no_delimiter(tmp_path: Path) 
         ("a,b\nx,y\n", ["a", "b"]),
         ('"a","b"\n"r1",1,2\n"r2",3,4\n', ["", "a", "b"]),
         ("\n\na,b\n1,2\n", ["a", "b"]),
+        ("# of 2024\n\n# more\na,b\n1,2\n", ["a", "b"]),
+        ("# a, b\n1,2\n3,4\n", ["a", "b"]),
+        ("# one\n1,2\n3,4\n", ["column 1", "column 2"]),
+        ("sep=;\na;b\n1;2\n", ["a", "b"]),
     ],
 )
 def test_names_of_columns_are_told_from_rows(tmp_path: Path, text: str, names: list[str]) -> None:
@@ -86,6 +90,8 @@ ROWS = "".join(f"{i},{i / 2},k{i % 3}\n" for i in range(3000))
     ("content", "said"),
     [
         ("a,b\n1,2\n3\n", "line 3: expected 2 fields as in the first line, got 1"),
+        ("# x\n\n# y\na,b\n1,2\n3\n", "line 6: expected 2 fields"),
+        ("sep=;\n1;2\n3\n", "line 3: expected 2 fields"),
         ("a,b\n1,2\n\n3,4,5\n", "line 4: expected 2 fields as in the first line, got 3"),
         ("a,b,c\n" + ROWS + "1,2\n", "line 3002: expected 3 fields"),
         ("a,b,c\n" + ROWS + "oops,2,x\n", "line 3002, column 'a': expected a number, got 'oops'"),
