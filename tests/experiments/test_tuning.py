@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tomli_w
+from PIL import Image
 from support.cli_helpers import Done, assert_one_line, experiment_toml, gpunn, results_of, without_pictures
 
 import gpunn as gn
@@ -334,3 +335,37 @@ def test_a_start_that_cannot_be_is_said_in_a_line(own: Path, start: str, words: 
     table = Path("below/experiment.toml").read_text().replace("units = 12", "units = 11")
     (own / "x.toml").write_text(table.replace("[training]", f"[start]\n{start}\n[training]", 1))
     assert_one_line(train("below.npz", "--recipe", "x.toml", "--out", "run"), 2, words)
+
+
+# Folders of images
+
+
+def pictures(folder: Path) -> None:
+    """Two classes of colour pictures, larger than the digits."""
+    rng = np.random.default_rng(0)
+    for number, name in enumerate(("cat", "dog")):
+        (folder / name).mkdir(parents=True)
+        for k in range(12):
+            pixels = rng.integers(0, 120, (20, 20, 3)) + 120 * number
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"{k}.png")
+
+
+def test_a_folder_of_images_is_fitted_to_those_that_the_network_knows(
+    own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(own / "cache"))
+    pictures(own / "photos")
+    done = train("photos", "--from", "below", "--epochs", 1, "--out", "run")
+    assert done.code == 0, done.err
+    table = table_of("run")
+    assert (table["data"]["image_size"], table["data"]["colours"], table["data"]["shape"]) == (
+        [8, 8],
+        "grey",
+        [8, 8, 1],
+    )
+    assert gn.load_model("run/model.safetensors", "cpu").class_names == ("cat", "dog")
+    assert train("--resume", "run", "--epochs", 2).code == 0
+    done = train("photos", "--from", "below", "--image-size", "9x8", "--out", "b")
+    assert_one_line(done, 1, "takes 8 × 8 × 1: folders of images are fitted by --image-size 8x8 --colours grey")
+    done = train("photos", "--from", "below", "--colours", "rgb", "--out", "b")
+    assert_one_line(done, 1, "--image-size 8x8 --colours grey")
