@@ -1,5 +1,7 @@
 """PyArrow, which reads tables: imported where it is used, its errors as one line, its arrays as cells."""
 
+import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -11,6 +13,8 @@ from numpy.typing import NDArray
 
 from gpunn.data.formats.table import MISSING, Cells
 from gpunn.errors import DataError, GpunnError, MemoryShortageError, in_one_line
+
+_MOST_SECONDS = 0.5  # that a thread of PyArrow's may take to let go of a file
 
 
 def arrow(module: str = "pyarrow") -> Any:
@@ -38,6 +42,39 @@ def arrow_errors(path: Path, mend: str, explain: Callable[[str], None] = lambda 
     if message:
         explain(message)
         raise DataError(f"{path}: cannot be read as a table ({in_one_line(message)[:160].rstrip('. ')}): {mend}")
+
+
+class _Lent:
+    """A file in the hands of PyArrow."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+@contextmanager
+def lending() -> Iterator[Callable[[Any], Any]]:
+    """Give a function that lends a file to PyArrow, and wait in the end until PyArrow has let go of it.
+
+    A thread of PyArrow's may be the last to let go, after the last rows have come. Were Python at its end by then, that
+    thread would abort the process.
+    """
+    loans = []
+
+    def lend(file: Any) -> Any:
+        loan = _Lent(file)
+        loans.append(weakref.ref(loan))
+        return loan
+
+    try:
+        yield lend
+    finally:
+        # An error that was raised while the file was read holds it, too, so the wait has an end.
+        until = time.monotonic() + _MOST_SECONDS
+        while any(loan() for loan in loans) and time.monotonic() < until:
+            time.sleep(0.0005)
 
 
 class Numbers:

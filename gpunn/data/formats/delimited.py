@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gpunn.backend.limits import require
-from gpunn.data.formats.arrow import Numbers, add_texts, arrow, arrow_errors
+from gpunn.data.formats.arrow import Numbers, add_texts, arrow, arrow_errors, lending
 from gpunn.data.formats.bounded import Readable, opened, read_up_to
 from gpunn.data.formats.table import MISSING, Cells, Kinds, Table, as_number, checked_columns
 from gpunn.data.formats.table import wanted_columns as wanted
@@ -201,7 +201,11 @@ def _read(path: Path, form: Form, cells: dict[str, Cells], fixed: set[str]) -> s
         if "Empty CSV" in message:
             raise DataError(f"{path}: has a header and no rows: give a table with rows")
 
-    with arrow_errors(path, "save it as CSV in UTF-8", explain), opened(path) as (stream, size):
+    with (
+        arrow_errors(path, "save it as CSV in UTF-8", explain),
+        opened(path) as (stream, size),
+        lending() as lend,
+    ):
         reader = arrow("pyarrow.csv")
         stream.read(form.begin) if form.begin else b""
         options = {
@@ -215,7 +219,7 @@ def _read(path: Path, form: Form, cells: dict[str, Cells], fixed: set[str]) -> s
             "memory_pool": pa.system_memory_pool(),
         }
         source = _Bytes(path, stream, b"")
-        for batch in reader.open_csv(source, **options):
+        for batch in reader.open_csv(lend(source), **options):
             for name, array in zip(batch.schema.names, batch.columns, strict=True):
                 if name in late:
                     add_texts(cells[name], array, is_kept=False)
