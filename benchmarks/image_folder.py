@@ -3,7 +3,7 @@
 Makes random smooth pictures in a temporary folder (or `--folder`, which stays), and goes through them in batches, as
 floats in random order, without a network: by gpunn in two processes, and by a DataLoader of PyTorch with two workers in
 another, if `--torch` names a Python that has it (torchvision's ImageFolder, or else the same by Pillow). Beside them:
-the time that Pillow alone takes to decode and shrink.
+the time that Pillow alone takes to decode and shrink. Seconds of the processor say more where others use the cores.
 
     python benchmarks/image_folder.py --torch .venv-torch/bin/python
 """
@@ -46,22 +46,22 @@ def make(folder: Path, count: int) -> None:
 
 
 def epochs_of_gpunn(folder: Path, epochs: int) -> dict[str, Any]:
-    """Load the folder and go through it: seconds of each epoch, the first with the loading, and share of the cores."""
-    start, worked = time.perf_counter(), time.process_time()
+    """Load the folder and go through it: seconds of each epoch, the first with the loading, and of the processor."""
+    start = time.perf_counter()
     samples = gn.load_data(folder, validation=0, image_size=FITTED).train
     loading = time.perf_counter() - start
-    share, seconds = (time.process_time() - worked) / loading / cores(), []
+    processor, seconds = time.process_time(), list[float]()
     for epoch in range(epochs):
         order = np.random.default_rng(epoch).permutation(len(samples))
         for first in range(0, len(order), BATCH):
             _ = samples.inputs[order[first : first + BATCH]] * np.float32(samples.scale)
         seconds.append(time.perf_counter() - start)
         start = time.perf_counter()
-    return {"epochs_seconds": seconds, "loading_seconds": loading, "share_of_cores": share, "samples": len(samples)}
+    return {"epochs_seconds": seconds, "loading_seconds": loading, "loading_processor_seconds": processor}
 
 
-def decoding_alone(folder: Path) -> float:
-    """Return the seconds that Pillow takes on all cores to decode and shrink every image, and nothing else."""
+def decoding_alone(folder: Path) -> dict[str, float]:
+    """Return the seconds that Pillow takes on all cores to decode and shrink every image, and of the processor."""
     paths = sorted(folder.rglob("*.jpg"))
 
     def one(path: Path) -> None:
@@ -69,10 +69,10 @@ def decoding_alone(folder: Path) -> float:
             image.draft("RGB", (2 * FITTED, 2 * FITTED))
             image.resize((FITTED, FITTED), Image.Resampling.BOX)
 
-    start = time.perf_counter()
+    start, processor = time.perf_counter(), time.process_time()
     with ThreadPoolExecutor(cores()) as pool:
-        list(pool.map(one, paths, chunksize=16))
-    return time.perf_counter() - start
+        list(pool.map(one, paths))
+    return {"seconds": time.perf_counter() - start, "processor_seconds": time.process_time() - processor}
 
 
 def in_process(*arguments: object, **environment: str) -> dict[str, Any]:
@@ -107,8 +107,9 @@ def main() -> None:
             "command": command(),
             "commit": commit(),
             "machine": machine(),
+            "load_average": os.getloadavg()[0],
             "pillow": PIL.__version__,
-            "decoding_alone_seconds": decoding_alone(folder),
+            "decoding_alone": decoding_alone(folder),
             "gpunn": in_process(*again, 2, **cache),
             "gpunn_next_run": in_process(*again, 1, **cache),
         }

@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 from gpunn.backend.limits import size
 from gpunn.data.download import user_cache
 from gpunn.data.formats.image_folder import ImagePart
-from gpunn.data.memmap import in_blocks
 from gpunn.files import open_regular
 
 log = logging.getLogger(__name__)
@@ -32,6 +31,7 @@ log = logging.getLogger(__name__)
 _FORMAT = 1  # to be raised where the same files and options would give other bytes
 _HEADER = 4096  # bytes, of whole pages
 _MOST_BYTES, _LEFT_FREE = 32 << 30, 1 << 30  # of all that is kept, and of the disk that stays free
+_PIECE = 1 << 20
 _KEPT = 4  # sizes and colours of the same images
 _OLD = 24 * 3600  # seconds after which what a killed process had begun to write is removed
 _ENDING, _TEMPORARY = ".images", ".tmp"
@@ -78,19 +78,19 @@ class ImageCache:
     def _read(self, path: Path, asked: Any = None) -> Kept | None:
         try:
             with open_regular(path, follow_links=False) as file:
-                header, nbytes = file.read(_HEADER), os.fstat(file.fileno()).st_size
-            table = json.loads(header)
-            if asked is not None and table["asked"] != asked:
-                return None
-            shape = tuple(table["shape"])
-            is_whole = len(shape) == 4 and all(type(length) is int and length > 0 for length in shape)
-            if not is_whole or shape[0] != self.count or path != self._path(shape[1:]):
-                raise ValueError("it is of other images")
-            if nbytes != _HEADER + math.prod(shape) or not isinstance(table["facts"], dict):
-                raise ValueError("its size is another")
-            images = np.asarray(np.memmap(path, np.uint8, "r", _HEADER, shape))
-            if _checksum(images) != table["crc"]:
-                raise ValueError("its content has changed")
+                table = json.loads(file.read(_HEADER))
+                if asked is not None and table["asked"] != asked:
+                    return None
+                shape = tuple(table["shape"])
+                is_whole = len(shape) == 4 and all(type(length) is int and length > 0 for length in shape)
+                if not is_whole or shape[0] != self.count or path != self._path(shape[1:]):
+                    raise ValueError("it is of other images")
+                nbytes = os.fstat(file.fileno()).st_size
+                if nbytes != _HEADER + math.prod(shape) or not isinstance(table["facts"], dict):
+                    raise ValueError("its size is another")
+                if _checksum(file) != table["crc"]:
+                    raise ValueError("its content has changed")
+                images = np.asarray(np.memmap(file, np.uint8, "r", _HEADER, shape))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -161,8 +161,9 @@ def _used(path: Path) -> int:
     return path.stat().st_mtime_ns
 
 
-def _checksum(images: NDArray[np.uint8]) -> int:
+def _checksum(file: BinaryIO) -> int:
+    """Return the checksum of what is left of a file; read, since pages of a map count as memory of the process."""
     crc = 0
-    for _, rows in in_blocks(images):
-        crc = zlib.crc32(np.ascontiguousarray(rows).data.cast("B"), crc)
+    while piece := file.read(_PIECE):
+        crc = zlib.crc32(piece, crc)
     return crc

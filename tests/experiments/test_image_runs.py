@@ -128,7 +128,9 @@ def test_the_example_is_what_its_script_draws(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "make.py").write_text((shapes / "make.py").read_text())
     runpy.run_path(str(tmp_path / "make.py"), run_name="__main__")
     drawn, kept = (gn.load_data(path, validation=0) for path in (tmp_path, shapes))
-    assert drawn.train.sha256() == kept.train.sha256()
+    assert drawn.train.targets.tolist() == kept.train.targets.tolist()
+    difference = np.asarray(drawn.train.inputs, float) - kept.train.inputs
+    assert np.abs(difference).mean() < 2  # another Pillow may choose another palette
     assert (len(kept.train), kept.train.shape, kept.class_names) == (120, (32, 32, 3), ("circle", "square", "triangle"))
     assert kept.test is not None
     assert len(kept.test) == 60
