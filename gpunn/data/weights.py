@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.config import nearest
+from gpunn.data.checks import LARGEST
 from gpunn.data.samples import Samples
 from gpunn.errors import DataError, OptionError
-from gpunn.scalars import NOT_NEGATIVE, real
+from gpunn.scalars import Range, real
 
 ClassWeight: TypeAlias = str | Mapping[Any, float] | Sequence[float] | NDArray[Any] | None
+_ALLOWED: Range = "be at least 0 and finite in float32", lambda weight: 0 <= weight <= LARGEST
 _FORMS = '"balanced", a table {class: weight} or a list with a weight for each class'
 
 
@@ -22,9 +24,9 @@ def checked_class_weight(given: Any) -> str | dict[Any, float] | tuple[float, ..
     if given is None or (isinstance(given, str) and given == "balanced"):
         return given
     if isinstance(given, Mapping):
-        return {key: real(weight, f"class_weight of {key!r:.80}", NOT_NEGATIVE) for key, weight in given.items()}
+        return {key: real(weight, f"class_weight of {key!r:.80}", _ALLOWED) for key, weight in given.items()}
     if isinstance(given, list | tuple) or getattr(given, "ndim", 0) == 1:
-        return tuple(real(weight, f"class_weight of class {k}", NOT_NEGATIVE) for k, weight in enumerate(given))
+        return tuple(real(weight, f"class_weight of class {k}", _ALLOWED) for k, weight in enumerate(given))
     raise OptionError(f"class_weight is {_FORMS}, got {given!r:.80}")
 
 
