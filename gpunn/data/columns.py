@@ -20,7 +20,7 @@ from gpunn.errors import DataError
 
 REFUSE, MEAN = "refuse", "mean"
 MOST_CATEGORIES = 100  # of a column that a network learns from; a text of which each row has another tells nothing
-_MOST_BYTES = 1 << 20  # of the description in a model file, whose header is read up to twice that
+_MOST_BYTES = 900_000  # of the description in a model file, beside as much for the names of classes
 _LEAST_DEVIATION = 1e-30  # of values that differ
 
 

@@ -26,7 +26,7 @@ Model = TypeVar("Model", bound=Network)
 
 FORMAT = 1
 MOST_INPUTS = 2**20  # of one sample, or units of a layer, for which a file may ask whatever its size
-_MOST_HEADER = 4 << 20  # bytes, with the names of 65,536 classes, or of as many columns
+_MOST_HEADER = 2 << 20  # bytes, with the names of 65,536 classes and the columns of a table
 
 
 def save_model(model: Network, path: str | os.PathLike[str]) -> None:

@@ -10,7 +10,9 @@ import numpy as np
 
 import gpunn as gn
 from fuzz.harness import Target
+from fuzz.targets.csv_tables import COLUMNS
 from gpunn.backend import limits
+from gpunn.data.training_inputs import TrainingInputs
 from gpunn.nn.footprint import UNCOUNTED
 from gpunn.saving.model_file import model_bytes
 
@@ -69,10 +71,13 @@ def _seeds() -> dict[str, bytes]:
     content = model_bytes(a_model())
     header, _ = parts(content)
     small = gn.Sequential([gn.Dense(2), gn.Sigmoid()]).build((3,), 4, "cpu", "float64")
+    of_table = gn.Sequential([gn.Dense(1)]).build((3,), 4, "cpu")
+    of_table.trained_on = TrainingInputs((3,), False, 1.0, (-1.0,), (2.0,), columns=COLUMNS)
     text = json.loads(header)["__metadata__"]["gpunn"].encode()
     return {
         "convolutional": AS_IT_IS + content,
         "dense": AS_IT_IS + model_bytes(small),
+        "of a table": AS_IT_IS + model_bytes(of_table),
         "description": DESCRIPTION + text,
         "header": HEADER + header,
     }
