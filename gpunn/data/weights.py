@@ -15,7 +15,7 @@ from gpunn.errors import DataError, OptionError
 from gpunn.scalars import Range, real
 
 ClassWeight: TypeAlias = str | Mapping[Any, float] | Sequence[float] | NDArray[Any] | None
-_ALLOWED: Range = "be at least 0 and finite in float32", lambda weight: 0 <= weight <= LARGEST
+_ALLOWED: Range = "be at least 0 and finite", lambda weight: 0 <= weight <= LARGEST  # in float32
 _FORMS = '"balanced", a table {class: weight} or a list with a weight for each class'
 
 

@@ -371,7 +371,7 @@ def test_a_network_that_learned_nothing_of_weighted_samples_is_told_by_their_wei
         ({"class_weight": {0: -1}}, OptionError, "class_weight of 0 must be at least 0 and finite, got -1"),
         ({"class_weight": {0: "much"}}, OptionError, "class_weight of 0 must be a number, got 'much'"),
         ({"class_weight": [1, np.nan, 1]}, OptionError, "class_weight of class 1 must be at least 0 and finite"),
-        ({"class_weight": {1: 1e39}}, OptionError, "class_weight of 1 must be at least 0 and finite in float32"),
+        ({"class_weight": {1: 1e39}}, OptionError, "class_weight of 1 must be at least 0 and finite"),
         ({"class_weight": [1, 2]}, OptionError, "class_weight lists 2 weights for 3 classes"),
         ({"class_weight": [0, 0, 0]}, OptionError, "the weights of all 36 samples are 0"),
         ({"class_weight": {3: 1}}, OptionError, "a weight for 3, which is no class: expected 0, 1, 2"),
