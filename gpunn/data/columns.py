@@ -239,7 +239,12 @@ def moments(values: NDArray[Any]) -> tuple[float, float]:
     largest = float(np.abs(there).max()) or 1.0
     mean, deviation = float(np.mean(there / largest)) * largest, float(np.std(there / largest)) * largest
     varies = there.min() < there.max() and deviation > _LEAST_DEVIATION
-    return (mean, deviation) if varies else (float(there[0]), 1.0)
+    # The last bits of a sum depend on the processor, and the fingerprint of the samples must not.
+    return (_rounded(mean), _rounded(deviation)) if varies else (float(there[0]), 1.0)
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.13g}")
 
 
 def refuse_missing(table: Table, name: str, rows: NDArray[np.intp] | None = None, mend: str = "") -> None:

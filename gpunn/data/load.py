@@ -260,6 +260,8 @@ def read_samples(source: str | PathLike[str], columns: Columns, names: Sequence[
         held = sklearn_table(set_name(source)).columns
         return table_samples(read_frame(held, columns.kinds | columns.target_kinds, name=source), columns, names)
     path = Path(source).expanduser()
+    if path.is_dir() and (tables := tables_in(path)):
+        path = tables.get("test", tables["train"])
     kind = kind_of_file(path, "check the path")
     if kind.table is None:
         raise DataError(f"{path}: the network was trained on a table: give a table (.csv or .parquet), got {kind.name}")

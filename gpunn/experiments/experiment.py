@@ -19,7 +19,7 @@ from gpunn.data import NAMES, Data, Samples, load_data
 from gpunn.data.formats.inputs import column_names
 from gpunn.data.load import is_image_folder
 from gpunn.data.sklearn_sets import is_sklearn_table
-from gpunn.data.tables import are_pixels
+from gpunn.data.tables import are_pixels, tables_in
 from gpunn.data.weights import checked_class_weight
 from gpunn.errors import DataError, GpunnError, OptionError
 from gpunn.experiments.start import StartPart
@@ -254,6 +254,7 @@ def recipe_for(source: str | None) -> str:
         return "images"
     path = Path(source or "")
     with contextlib.suppress(GpunnError, OSError):
+        path = tables_in(path).get("train", path) if source and path.is_dir() else path
         if is_sklearn_table(source or ""):
             return "table"
         if source not in (None, *NAMES) and path.is_file() and (names := column_names(path)) is not None:

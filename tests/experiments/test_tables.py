@@ -142,3 +142,16 @@ def test_files_that_are_no_table_are_refused_by_a_network_of_one(folder: Path) -
     assert_one_line(
         gpunn("predict", "run", "other.csv"), 1, "other.csv: has no column 'area': it has 'length', 'width'"
     )
+
+
+def test_a_folder_of_tables_is_trained_on_and_evaluated_by_its_test_table(folder: Path) -> None:
+    (folder / "flowers").mkdir()
+    FRAME[:60].to_csv(folder / "flowers" / "train.csv", index=False)
+    FRAME[60:].to_csv(folder / "flowers" / "test.csv", index=False)
+    options = ("--target", "species", "--epochs", "5", "--device", "cpu", "--out", "run")
+    done = gpunn("train", "flowers", *options)
+    assert done.code == 0, done.err
+    assert "recipe      table" in done.out
+    tested = json.loads((folder / "run" / "metrics.json").read_text())["test_accuracy"]
+    for command in (("evaluate", "run"), ("evaluate", "run", "flowers"), ("evaluate", "run", "flowers/test.csv")):
+        assert f"(30): accuracy {tested:.2%}" in gpunn(*command).out
