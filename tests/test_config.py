@@ -62,7 +62,7 @@ EXAMPLES: dict[str, list[Any]] = {
         Changed(0.5, 1.5, Cosine(0.1)), Warmup(0.5, epochs=2), Warmup(Cosine(0.5), steps=100),
         Changed(Warmup(0.5, steps=3), 1.5, Warmup(0.25, steps=3)),
     ],
-    "augmentation": [Augmentation(), Augmentation(2.0, 15, 0.1, 0.2)],
+    "augmentation": [Augmentation(), Augmentation(2.0, 15, 0.1, 0.2, 0.5, 8)],
     "initializer": [Normal(0.3), He(), Glorot(), LeCun(), initializers.Constant(0.5)],
 }  # fmt: skip
 ALL = [(kind, part) for kind, parts in EXAMPLES.items() for part in parts]

@@ -1,4 +1,4 @@
-"""Synthetic data: a gather of a batch that also shifts, turns, stretches and shears every image a little.
+"""Synthetic data: a gather of a batch that also moves, mirrors and covers parts of images, each in its own way.
 
 Drawn from Philox by (seed, step, sample), and computed in float32 with every operation rounded by itself, so that CPU
 and GPU see the same pictures to the last bit.
@@ -12,8 +12,9 @@ from gpunn.kernels.gather import BEGIN_STEP, COUNT, launched, picked
 from gpunn.kernels.random import PHILOX, Purpose, random_words
 from gpunn.kernels.record import Array, Launch, raw
 
-# The largest (shift in pixels, tan of half the angle, change of scale, shear), drawn between minus and plus it.
-Limits: TypeAlias = tuple[float, float, float, float]
+# The largest (shift in pixels, tan of half the angle, change of scale, shear), drawn between minus and plus it; then
+# below which number drawn between minus and plus 1 an image is mirrored, and the side of the square that is cut out.
+Limits: TypeAlias = tuple[float, float, float, float, float, int]
 
 _BLOCK = 32  # samples at once, whose places and corners stay in the cache from pass to pass
 
@@ -23,11 +24,10 @@ def transforms(n: int, seed: int, step: int, limits: Limits) -> Array:
 
     With x and y from the middle: x' = m₀ x + m₁ y + m₂, y' = m₃ x + m₄ y + m₅. A turn by θ is written with
     t = tan(θ/2): cos θ = (1 − t²)/(1 + t²), sin θ = 2t/(1 + t²), which needs no function that devices round
-    differently.
+    differently. To mirror is to begin with −x.
     """
-    words = random_words(8 * n, seed=seed, purpose=Purpose.AUGMENTATION, step=step).reshape(n, 8)
-    unit = (words >> np.uint32(8)).astype(np.float32).T * np.float32(2**-23) - np.float32(1)
-    shift, half_tangent, scale, shear = (np.float32(limit) for limit in limits)
+    unit = (_words(n, seed, step) >> np.uint32(8)).astype(np.float32).T * np.float32(2**-23) - np.float32(1)
+    shift, half_tangent, scale, shear, flip = (np.float32(limit) for limit in limits[:5])
     t = unit[2] * half_tangent
     square = t * t
     below = np.float32(1) / (square + np.float32(1))
@@ -35,7 +35,22 @@ def transforms(n: int, seed: int, step: int, limits: Limits) -> Array:
     cosine = (np.float32(1) - square) * below * size
     sine = (t + t) * below * size
     sheared = unit[4] * shear * size - sine
-    return np.stack([cosine, sheared, unit[0] * shift, sine, cosine, unit[1] * shift])
+    maps = np.stack([cosine, sheared, unit[0] * shift, sine, cosine, unit[1] * shift])
+    is_mirrored = unit[5] < flip
+    maps[0, is_mirrored], maps[3, is_mirrored] = -maps[0, is_mirrored], -maps[3, is_mirrored]
+    return maps
+
+
+def _words(n: int, seed: int, step: int) -> Array:
+    return random_words(8 * n, seed=seed, purpose=Purpose.AUGMENTATION, step=step).reshape(n, 8)
+
+
+def holes(n: int, seed: int, step: int, side: int, height: int, width: int) -> Array:
+    """Return first row and column of the squares to cut out of n pictures, int64 (n, 2): some lie partly outside.
+
+    Their middles are drawn evenly from all pixels.
+    """
+    return (_words(n, seed, step)[:, 6:].astype(np.int64) * (height, width) >> 32) - side // 2
 
 
 def _sample(framed: Array, m: Array, scale: np.float32, pictures: Array) -> None:
@@ -78,7 +93,7 @@ def _between(flat: Array, at: Array, part: Array) -> Array:
 
 def _launch(*given: Any) -> Launch:
     *batch, scale, seed, limits, shape, x, t = given
-    numbers = np.float32(scale), np.uint32(seed), *map(np.float32, limits), *shape
+    numbers = np.float32(scale), np.uint32(seed), *map(np.float32, limits[:5]), np.int32(limits[5]), *shape
     return launched(*batch, *numbers, x, t, threads=128)
 
 
@@ -92,9 +107,9 @@ __device__ inline float unit(unsigned word) { return float(word >> 8) * 1.192092
 
 extern "C" __global__ void gather_augmented(const D* data, const S* targets, const int* order, int* clock,
                                             int batch_size, float scale, unsigned seed, float shift,
-                                            float half_tangent, float stretch, float shear, int channels, int height,
-                                            int width, T* x, S* t, int n, int features, int row_stride,
-                                            int column_stride, int outputs) {
+                                            float half_tangent, float stretch, float shear, float flip, int side,
+                                            int channels, int height, int width, T* x, S* t, int n, int features,
+                                            int row_stride, int column_stride, int outputs) {
     int at = blockIdx.x * blockDim.x + threadIdx.x;
     begin_step(targets, order, clock, batch_size, t, at, n, outputs);
     if (at >= n * features) return;
@@ -102,6 +117,13 @@ extern "C" __global__ void gather_augmented(const D* data, const S* targets, con
     int f = column_stride == 1 ? at % features : at / n;
     uint4 a = philox4x32(make_uint4(2 * j, clock[3], 0, 0), seed, PURPOSE);
     uint4 b = philox4x32(make_uint4(2 * j + 1, clock[3], 0, 0), seed, PURPOSE);
+    int pixel_x = f % width, pixel_y = f / width % height;
+    int beyond_x = pixel_x - (int)__umulhi(b.w, width) + side / 2;
+    int beyond_y = pixel_y - (int)__umulhi(b.z, height) + side / 2;
+    if (beyond_x >= 0 && beyond_x < side && beyond_y >= 0 && beyond_y < side) {
+        x[(long long)j * row_stride + (long long)f * column_stride] = T(0);
+        return;
+    }
     float tangent = unit(a.z) * half_tangent;
     float square = tangent * tangent;
     float below = 1.0f / (square + 1.0f);
@@ -110,7 +132,8 @@ extern "C" __global__ void gather_augmented(const D* data, const S* targets, con
     float sine = (tangent + tangent) * below * size;
     float sheared = unit(b.x) * shear * size - sine;
     float middle_x = (width - 1) / 2.0f, middle_y = (height - 1) / 2.0f;
-    float across = float(f % width) - middle_x, down = float(f / width % height) - middle_y;
+    float across = float(pixel_x) - middle_x, down = float(pixel_y) - middle_y;
+    if (unit(b.y) < flip) across = -across;
     float at_x = (cosine * across + sheared * down) + (unit(a.x) * shift + middle_x);
     float at_y = (sine * across + cosine * down) + (unit(a.y) * shift + middle_y);
     float left = floorf(at_x), top = floorf(at_y);
@@ -133,7 +156,10 @@ def gather_augmented(
     data: Array, targets: Array, order: Array, clock: Array, batch_size: int, scale: float, seed: int, limits: Limits,
     shape: tuple[int, int, int], x: Array, t: Array,
 ) -> None:  # fmt: skip
-    """As `gather`, of images that are each moved by a map of their own, `transforms`, with bilinear interpolation."""
+    """As `gather`, of images each seen through a map of its own, `transforms`, and with a square of zeros, `holes`.
+
+    Between pixels it is interpolated linearly.
+    """
     n = len(x)
     channels, height, width = shape
     images = picked(data, targets, order, clock, batch_size, t).reshape(n, channels, height, width)
@@ -145,3 +171,6 @@ def gather_augmented(
     for start in range(0, n, _BLOCK):
         at = slice(start, start + _BLOCK)
         _sample(framed[at], m[:, at], np.float32(scale), pictures[at])
+    if side := limits[5]:
+        for picture, (top, left) in zip(pictures, holes(n, seed, int(clock[COUNT]), side, height, width), strict=True):
+            picture[:, max(top, 0) : max(top + side, 0), max(left, 0) : max(left + side, 0)] = 0

@@ -16,7 +16,7 @@ from gpunn.data.loader import DataLoader, rows_of
 from gpunn.errors import OptionError, ShapeError
 from gpunn.kernels.augmentation import transforms
 
-NOTHING = (0.0, 0.0, 0.0, 0.0)
+NOTHING = (0.0, 0.0, 0.0, 0.0, -1.0, 0)
 
 
 def pictures(
@@ -98,6 +98,7 @@ def looked_up(image: NDArray[Any], y: float, x: float) -> NDArray[np.float64]:
         Augmentation(shear=0.5),
         Augmentation(shift=2.0, rotation=15.0, scale=0.15, shear=0.1),
         Augmentation(shift=100.0),
+        Augmentation(shift=2.0, rotation=15.0, flip=0.5),
     ],
     ids=repr,
 )
@@ -119,7 +120,7 @@ def test_each_picture_is_its_image_seen_through_its_map(
 def test_maps_are_drawn_evenly_between_minus_and_plus_the_limits(limits: tuple[float, ...]) -> None:
     """Two counters of Philox for a sample: shift across and down, half a turn's tangent, growth; shear."""
     shift, half_tangent, scale, shear = limits
-    maps = transforms(50, 8, 11, limits).T
+    maps = transforms(50, 8, 11, (*limits, -1.0, 0)).T
     drawn = []
     for sample, m in enumerate(maps):
         a, b = (philox((2 * sample + half, 11, 0, 0), (8, 4)) for half in (0, 1))
@@ -328,6 +329,73 @@ def test_a_limit_that_cannot_be_is_refused(arguments: dict[str, float]) -> None:
     with pytest.raises(OptionError, match=f"{name} of Augmentation must lie from 0 to below") as caught:
         Augmentation(**arguments)
     one_line(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wrong"),
+    [
+        ({"flip": 1.1}, "flip of Augmentation must lie from 0 to 1, got 1.1"),
+        ({"flip": -0.1}, "flip of Augmentation must lie from 0 to 1"),
+        ({"flip": float("nan")}, "flip of Augmentation must lie from 0 to 1"),
+        ({"flip": True}, "flip of Augmentation must be a number, got True"),
+        ({"cutout": -1}, "cutout of Augmentation must be a whole number of at least 0"),
+        ({"cutout": 2.5}, "cutout of Augmentation must be a whole number of at least 0"),
+        ({"cutout": 2**50}, "cutout of Augmentation must be at most"),
+    ],
+    ids=repr,
+)
+def test_a_flip_or_a_cutout_that_cannot_be_is_refused(arguments: dict[str, Any], wrong: str) -> None:
+    with pytest.raises(OptionError, match=wrong) as caught:
+        Augmentation(**arguments)
+    one_line(caught.value)
+
+
+# Mirrored, and cut out
+
+
+def drawn_by(n: int, seed: int = 3, count: int = 5) -> list[list[int]]:
+    """The eight words of each sample."""
+    return [philox((2 * j, count, 0, 0), (seed, 4)) + philox((2 * j + 1, count, 0, 0), (seed, 4)) for j in range(n)]
+
+
+@pytest.mark.parametrize("flip", [0.0, 0.25, 0.5, 1.0])
+def test_images_are_mirrored_left_to_right_with_a_probability(backend: Backend, flip: float) -> None:
+    samples = images(200, (3, 4, 2))
+    taken = pictures(backend, samples, Augmentation(flip=flip))
+    is_mirrored = np.array([words[5] < flip * 2**32 for words in drawn_by(200)])
+    expected = np.where(is_mirrored[:, None, None, None], samples.inputs[:, :, ::-1], samples.inputs)
+    np.testing.assert_array_equal(taken, expected)
+    assert abs(is_mirrored.mean() - flip) < 0.1
+
+
+@pytest.mark.parametrize("samples_last", [False, True])
+@pytest.mark.parametrize("side", [1, 2, 3, 8, 100, 2**40])
+def test_a_square_of_each_picture_is_cut_out(backend: Backend, side: int, samples_last: bool) -> None:
+    samples = images(40, (7, 5, 2))
+    samples.inputs[...] = np.maximum(samples.inputs, 1)
+    taken = pictures(backend, samples, Augmentation(cutout=side), samples_last=samples_last)
+    for image, picture, words in zip(samples.inputs, taken, drawn_by(40), strict=True):
+        middle = words[6] * 7 >> 32, words[7] * 5 >> 32
+        assert (picture[middle] == 0).all()
+        for i in range(7):
+            for j in range(5):
+                inside = all(-(side // 2) <= at - of < side - side // 2 for at, of in zip((i, j), middle, strict=True))
+                np.testing.assert_array_equal(picture[i, j], 0 if inside else image[i, j])
+
+
+def test_every_pixel_is_the_middle_of_a_square_equally_often(backend: Backend) -> None:
+    samples = Samples(np.ones((4000, 3, 4, 1), np.float32), np.zeros(4000, int), classes=1)
+    share = (pictures(backend, samples, Augmentation(cutout=1)) == 0).mean(axis=0)
+    np.testing.assert_allclose(share, 1 / 12, atol=0.02)
+
+
+def test_what_else_is_drawn_stays_as_it_was_where_images_are_mirrored_and_cut(backend: Backend) -> None:
+    samples = images()
+    plain, other = (
+        pictures(backend, samples, Augmentation(shift=2.0, rotation=15.0, flip=flip, cutout=side))
+        for flip, side in ((0.0, 0), (1e-9, 1))
+    )
+    assert ((plain == other) | (other == 0)).all()
 
 
 def test_it_shows_how_it_was_made() -> None:

@@ -240,7 +240,9 @@ def _gather_augmented(dtype: str, rng: np.random.Generator, n: int) -> list[Case
     order, labels = rng.permutation(size).astype(np.int32), rng.integers(0, 10, size).astype(np.int32)
     pixels = rng.integers(0, 256, (size, features)).astype(np.uint8)
     sources = (pixels, 1 / 256), (rng.normal(size=(size, features)).astype(np.float32).astype(dtype), 1.0)
-    for (data, factor), limits in product(sources, ((0.0, 0.0, 0.0, 0.0), (2.0, 0.125, 0.25, 0.125))):
+    for (data, factor), limits in product(
+        sources, ((0.0, 0.0, 0.0, 0.0, -1.0, 0), (2.0, 0.125, 0.25, 0.125, -1.0, 0), (0.5, 0.125, 0.25, 0.0, 0.25, 3))
+    ):
         expected = np.zeros((n, channels, height, width))
         for s in range(n):
             words = philox((2 * s, 9, 0, 0), (3, 4)) + philox((2 * s + 1, 9, 0, 0), (3, 4))
@@ -251,9 +253,13 @@ def _gather_augmented(dtype: str, rng: np.random.Generator, n: int) -> list[Case
             for i in range(height):
                 for j in range(width):
                     x, y = j - (width - 1) / 2, i - (height - 1) / 2
+                    x = -x if drawn[5] < limits[4] else x
                     across = stretch * (math.cos(angle) * x + (shear - math.sin(angle)) * y) + drawn[0] * limits[0]
                     down = stretch * (math.sin(angle) * x + math.cos(angle) * y) + drawn[1] * limits[0]
                     expected[s, :, i, j] = _between(image, down + (height - 1) / 2, across + (width - 1) / 2)
+                    top, left = ((words[k] * size >> 32) - limits[5] // 2 for k, size in ((6, height), (7, width)))
+                    if top <= i < top + limits[5] and left <= j < left + limits[5]:
+                        expected[s, :, i, j] = 0
         t, after = labels[order[n : 2 * n]], np.array([1, 9, 1, 9])
         wanted = expected.reshape(n, features) * factor
         for out in (unset((n, features), dtype), unset((features, n), dtype).T):
