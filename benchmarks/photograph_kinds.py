@@ -182,6 +182,33 @@ def table(x: Array, rng: np.random.Generator) -> Image.Image:
     return image(pixels)
 
 
+def sheet(x: Array, rng: np.random.Generator) -> Image.Image:
+    """A small sheet on a large dark table."""
+    pixels = np.asarray((70.0, 50, 38)) + rng.normal(0, 5, (480, 640, 3))
+    pixels[150:330, 220:420] = on(GREY, (40, 40, 50), ink(x, 180, 200, 150))
+    return image(pixels)
+
+
+def small_spot(x: Array, rng: np.random.Generator) -> Image.Image:
+    drawn = ink(x, size=200)
+    down, across = grid(*drawn.shape)
+    light = 0.15 + 0.85 * np.exp(-((down - 0.5) ** 2 + (across - 0.3) ** 2) / 0.05)
+    return image(on(GREY, (45, 45, 50), drawn) * light[..., None])
+
+
+def margin(x: Array, rng: np.random.Generator) -> Image.Image:
+    paper = ruled(300, 400, 30)
+    paper[:, 60:63] = (220, 90, 90)
+    return image(on(paper, NAVY, ink(x, size=200, at=(40, 120))))
+
+
+def hand(x: Array, rng: np.random.Generator) -> Image.Image:
+    pixels = on(GREY, (40, 40, 50), ink(x, size=150, at=(20, 200)))
+    down, across = np.mgrid[0:300, 0:400]
+    pixels[((down - 300) / 150) ** 2 + ((across - 100) / 120) ** 2 < 1] = (190, 140, 120)
+    return image(pixels)
+
+
 def finger(x: Array, rng: np.random.Generator) -> Image.Image:
     drawn = ink(x, size=180)
     down, across = np.mgrid[0:300, 0:400]
@@ -267,6 +294,7 @@ KINDS: dict[str, Kind] = {
     "lined paper": lined(gap=32),
     "lined paper, slanted": lined(gap=32, slant=0.06),
     "lined paper, dark lines": lined(gap=40, colour=(110, 120, 150)),
+    "lines as dark as the ink": lined(gap=40, colour=NAVY),
     "squared paper": lined(gap=22, squared=True, thick=1),
     "squared paper, dark lines": lined(gap=26, squared=True, colour=(120, 130, 160)),
     "noise": lambda x, rng: image(noisy(on(GREY, (50,) * 3, ink(x, size=220)), rng, 25)),
@@ -279,6 +307,16 @@ KINDS: dict[str, Kind] = {
     "turned by EXIF": sideways,
     "a phone's picture": several_lights,
     "small file, 56 pixels": lambda x, rng: image(on(GREY, (30,) * 3, ink(x, 56, 56, 56))),
+    "a small sheet on a large table": sheet,
+    "a lamp's small spot": small_spot,
+    "lined paper with a margin": margin,
+    "a hand on the paper": hand,
+    "low contrast, 200 and 165": lambda x, rng: image(noisy(on((200,) * 3, (165,) * 3, ink(x, size=200)), rng, 4)),
+    "yellow ink": lambda x, rng: image(on(WHITE, (240, 220, 60), ink(x, size=200))),
+    "out of focus": lambda x, rng: image(on(GREY, NAVY, ink(x, size=220))).filter(ImageFilter.GaussianBlur(6)),
+    "crumpled paper": lambda x, rng: image(
+        on(GREY, (40,) * 3, ink(x, size=220)) * (1 + 0.18 * smooth_noise(rng, 300, 400, 9)[..., None])
+    ),
     "grey paper, 28 pixels": lambda x, rng: image(on((140,) * 3, (30,) * 3, x / 255.0)),
 }
 LARGE: dict[str, Kind] = {"12 megapixels": large}

@@ -16,13 +16,14 @@ _WIDEST, _WIDEST_OF_LONGER = 0.3, 0.25
 # mean, and from how many on it is clear enough without smoothing; and what is left of one after each.
 _OVER_NOISE, _CLEAR, _LEFT = 9.0, 25.0, (1.0, 0.375, 0.273, 0.226, 0.196)
 _MOST_SMOOTHINGS = len(_LEFT) - 1
+_BROADEST, _FINER = 0.2, 0.7  # breadth of strokes, and of those of the other kind against theirs, which are then taken
 _LEAST_LIGHT = 0.1
 _DARK_IS_LIKELIER = 1.2
-_POINTS = 64  # of the longer side, to which the ground is fitted
+_POINTS = 48  # of the longer side, to which the ground is fitted
 # Departure from the ground that counts by half, and how stiff it is, of one fit after the other.
 _ROUNDS = ((0.25, 1.0), (0.2, 0.3), (0.15, 0.1), (0.1, 0.03), (0.07, 0.01), (0.05, 0.01), (0.05, 0.01))
 _STEPS = 20
-_GRID = 48  # cells of the longer side when the ground is looked at as a whole
+_GRID = 32  # cells of the longer side when the ground is looked at as a whole
 _LINE = 0.02  # of the longer side: the thickest ruled line
 _LINE_COVERS = 0.6  # of the picture's width
 _SLANTS = np.linspace(-0.25, 0.25, 101)  # of ruled lines
@@ -38,6 +39,7 @@ class Ink:
     amount: Array
     drawing: Array
     is_dark: bool  # ink darker than its ground
+    breadth: float  # of its strokes, as a share of its size
     others: int  # further drawings, left out
     had_lines: bool
 
@@ -61,8 +63,15 @@ def find_ink(pixels: Array, is_dark: bool | None = None) -> Ink | None:
         true = np.clip(sign * (signal - around), 0, hat)
         support = float(np.square(true[true > LEAST_INK / 2]).sum())
         found.append((support * (_DARK_IS_LIKELIER if sign > 0 else 1), sign, hat))
-    _, sign, hat = max(found, key=lambda each: each[0])
-    return _drawing(pixels, hat, noise, is_dark=sign > 0)
+    likely: Ink | None = None
+    for _, sign, hat in sorted(found, key=lambda each: -each[0]):
+        drawing = _drawing(pixels, hat, noise, is_dark=sign > 0)
+        # A blot may be the sheet, or the spot of a lamp, on which there are strokes of the other kind.
+        if drawing is not None and (likely is None or drawing.breadth < _FINER * likely.breadth):
+            likely = drawing
+        if likely is not None and likely.breadth <= _BROADEST:
+            break
+    return likely
 
 
 def _drawing(pixels: Array, hat: Array, noise: float, *, is_dark: bool) -> Ink | None:
@@ -80,7 +89,14 @@ def _drawing(pixels: Array, hat: Array, noise: float, *, is_dark: bool) -> Ink |
         return None
     drawing = areas.where(chosen)
     level = float(np.quantile(hat[drawing], 0.6))
-    return Ink(hat / level, drawing, is_dark, others, bool(lines.any()))
+    return Ink(hat / level, drawing, is_dark, _breadth(drawing), others, bool(lines.any()))
+
+
+def _breadth(drawing: Array) -> float:
+    """Return the mean width of strokes, twice their area over the length of their outline, as a share of the size."""
+    outline = sum(np.count_nonzero(np.diff(np.pad(drawing, 1).astype(np.int8), axis=axis)) for axis in (0, 1))
+    size = max(np.ptp(np.flatnonzero(drawing.any(axis=axis))) + 1 for axis in (0, 1))
+    return float(2 * np.count_nonzero(drawing) / (outline * np.pi / 4) / size)
 
 
 def _plain_ground(pixels: Array) -> Array:
@@ -161,9 +177,9 @@ def _local_median(signal: Array) -> Array:
     step = max(1, -(-max(height, width) // _GRID))
     few = signal[min(step // 2, height - 1) :: step, min(step // 2, width - 1) :: step]
     reach_y, reach_x = (max(1, size // 4) for size in few.shape)
-    padded = np.pad(few, ((reach_y, reach_y), (reach_x, reach_x)), constant_values=np.nan)
+    padded = np.pad(few, ((reach_y, reach_y), (reach_x, reach_x)), mode="symmetric")
     views = np.lib.stride_tricks.sliding_window_view(padded, (2 * reach_y + 1, 2 * reach_x + 1))
-    medians = np.nanmedian(views.reshape(*few.shape, -1), axis=2)
+    medians = np.median(views.reshape(*few.shape, -1), axis=2)
     rows, columns = (
         np.minimum(np.arange(size) // step, count - 1) for size, count in zip(signal.shape, few.shape, strict=True)
     )

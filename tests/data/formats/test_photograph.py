@@ -22,6 +22,13 @@ import photograph_kinds as kinds
 
 DIGITS = (0, 1, 3, 4, 15, 61)  # a 7, 2, 0, 4, 5, 8
 SHAPE = (28, 28, 1)
+PHOTOGRAPHS = (
+    "grey paper 140, ink 30", "in a corner", "tight crop", "light from one side", "a lamp's spot", "a shadow's edge",
+    "red ink on green paper", "pencil", "yellow chalk on a green board", "thin pen", "thick pen",
+    "lines as dark as the ink", "squared paper, dark lines", "noise", "strong JPEG", "paper on a table",
+    "a finger at the edge", "white on transparent", "16 bits", "turned by EXIF", "small file, 56 pixels",
+    "a small sheet on a large table", "a lamp's small spot", "grey paper, 28 pixels",
+)  # fmt: skip
 
 
 class Mnist:
@@ -86,13 +93,12 @@ def test_pictures_that_are_not_drawn_in_strokes_are_told_apart() -> None:
 # Kinds of photographs
 
 
-@pytest.mark.parametrize("kind", kinds.KINDS)
+@pytest.mark.parametrize("kind", PHOTOGRAPHS)
 def test_a_photographed_digit_becomes_its_training_image(kind: str, mnist: Mnist, tmp_path: Path) -> None:
-    number = DIGITS[list(kinds.KINDS).index(kind) % len(DIGITS)]
+    number = DIGITS[PHOTOGRAPHS.index(kind) % len(DIGITS)]
     said: list[str] = []
     found = seen(photograph(kind, mnist.images[number], tmp_path), mnist, said.append)
-    # Some are turned, which no network that has learned digits needs to have undone.
-    assert likeness(found, mnist.images[number] / 255) > (0.6 if "turned by" in kind or "phone" in kind else 0.85)
+    assert likeness(found, mnist.images[number] / 255) > (0.75 if "pen" in kind else 0.85)  # of another width
     assert len(said) == 1
     assert "drawing found" in said[0]
 
