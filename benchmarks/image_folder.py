@@ -5,7 +5,7 @@ floats in random order, without a network: by gpunn in two processes, and by a D
 another, if `--torch` names a Python that has it (torchvision's ImageFolder, or else the same by Pillow). Beside them:
 the time that Pillow alone takes to decode and shrink. Seconds of the processor say more where others use the cores.
 
-    python benchmarks/image_folder.py --torch .venv-torch/bin/python
+    python benchmarks/image_folder.py --torch .venv.torch/bin/python
 """
 
 import argparse
