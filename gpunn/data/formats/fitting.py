@@ -1,5 +1,6 @@
 """Fit image files in whole into one size, as bytes: alike for a training on a folder and for a later prediction."""
 
+import struct
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +30,8 @@ from gpunn.files import open_regular
 
 _SPARE = 2  # times the size that a JPEG keeps at least when it is shrunk while it is decoded
 _MOST_WHOLE = 1 << 22  # pixels of an image that is converted in one piece
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # markers of JPEG with the size
+_WITHOUT_LENGTH = frozenset((0x01, *range(0xD0, 0xDB), 0xFF))  # nothing, or pixels, come after these
 _START = 1 << 16  # bytes in which the header of most images lies
 
 
@@ -44,6 +47,8 @@ def read_header(path: Path, form: str) -> ImageHeader:
     """Read size and colours of an image, of most formats from the first bytes alone; Pillow may warn meanwhile."""
     with reading(path), open_regular(path) as file:
         start = file.read(_START)
+    if form == "JPEG" and (found := _header_of_jpeg(start)) is not None:
+        return found
     if form in ("JPEG", "PNG", "BMP", "PPM"):
         with suppress(Exception):  # of a header that is longer, or damaged
             return _header(form, start)
@@ -53,6 +58,19 @@ def read_header(path: Path, form: str) -> ImageHeader:
         if form == "GIF":
             gif_size(content)
         return _header(form, content)
+
+
+def _header_of_jpeg(start: bytes) -> ImageHeader | None:
+    """Read the header from the first segments of a JPEG, or return None; Pillow takes ten times as long."""
+    place = 2
+    while place + 10 <= len(start) and start[place] == 0xFF and start[place + 1] not in _WITHOUT_LENGTH:
+        if start[place + 1] in _FRAMES:
+            height, width, components = struct.unpack_from(">HHB", start, place + 5)
+            turned = orientation_of(start.partition(EXIF)[2]) > 4
+            sizes = (width, height) if turned else (height, width)
+            return ImageHeader(*sizes, components == 1) if height and width else None
+        place += 2 + int.from_bytes(start[place + 2 : place + 4])
+    return None
 
 
 def _header(form: str, content: bytes) -> ImageHeader:
