@@ -16,6 +16,7 @@ from gpunn.nn.layers.activation import *  # noqa: F403  # once more, for mypy
 from gpunn.nn.losses import *  # noqa: F403
 from gpunn.sequential import Sequential, load_model
 from gpunn.train import optimizers, schedules
+from gpunn.train.callbacks import Callback, StopTraining, TrainingView
 from gpunn.train.evaluator import Evaluation
 from gpunn.train.history import History
 from gpunn.train.optimizers import *  # noqa: F403
@@ -28,6 +29,7 @@ from gpunn.version import __version__ as __version__
 __all__ = ["Augmentation", "Data", "Evaluation", "GpunnError", "History", "Record", "Samples", "Sequential"]
 __all__ += ["ClassificationReport", "MultilabelReport", "RegressionReport"]
 __all__ += ["load_data", "load_model", "register", "set_memory_limit"]
+__all__ += ["Callback", "StopTraining", "TrainingView"]
 __all__ += initializers.__all__
 __all__ += layers.__all__
 __all__ += losses.__all__

@@ -1,5 +1,6 @@
 """A network of layers in sequence: train, evaluate, summarize, save and load it."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from numpy.typing import ArrayLike
@@ -15,6 +16,7 @@ from gpunn.nn.replacing import with_last
 from gpunn.nn.summary import summary
 from gpunn.saving.model_file import read_model, save_model
 from gpunn.train.arguments import TrainOptions
+from gpunn.train.callbacks import Callback
 from gpunn.train.evaluator import Evaluation, evaluate, recompute_statistics
 from gpunn.train.finder import HIGHEST, LOWEST, STEPS, Rising, try_rates
 from gpunn.train.history import History
@@ -86,6 +88,7 @@ class Sequential(Network):
         progress: bool = True,
         class_weight: ClassWeight = None,
         sample_weight: ArrayLike | None = None,
+        callbacks: Sequence[Callback] = (),
     ) -> History:
         """Train on `data.train`, watching `data.validation`, and return the records; `data.test` is never looked at.
 
@@ -131,6 +134,9 @@ class Sequential(Network):
                 and figures of the training samples; validation samples are as they are.
             sample_weight: Weight of each sample, (n,), at least 0, for x and y or Samples; it enters loss, gradient and
                 figures, also of samples that are held back for validation. A sample of weight 2 counts as two.
+            callbacks: Objects of `gn.Callback`, called between steps at the beginning, at records, at the end of epochs
+                and of the training; see docs/callbacks.md. What an exception of one leaves are the weights of the last
+                record; `gn.StopTraining` ends the training well.
 
         Raises:
             DivergenceError: Loss or weights became NaN or Inf, or the loss exploded; the last good weights are put

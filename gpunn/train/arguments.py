@@ -27,6 +27,7 @@ from gpunn.nn.network import Network
 from gpunn.nn.stages import fed_shape
 from gpunn.nn.tasks import Task
 from gpunn.scalars import checked_seed, flag, positive_whole, real
+from gpunn.train.callbacks import Callback, checked_callbacks
 from gpunn.train.optimizers import SGD, Optimizer, Regularizer
 
 log = logging.getLogger(__name__)
@@ -63,6 +64,7 @@ class TrainOptions(PlainOptions):
     augmentation: Augmentation | None = None
     capture: bool = True
     progress: bool = True
+    callbacks: Sequence[Callback] = ()
 
     def __post_init__(self) -> None:
         checked: dict[str, Any] = {
@@ -72,6 +74,7 @@ class TrainOptions(PlainOptions):
             "dtype": checked_dtype(self.dtype),
             "data_on": checked_place(self.data_on),
             "class_weight": checked_class_weight(self.class_weight),
+            "callbacks": checked_callbacks(self.callbacks),
         }
         if not isinstance(self.optimizer, Optimizer):  # given by name, or not at all: the same in every call of `fit`
             default = SGD(0.1, momentum=0.9)

@@ -21,6 +21,7 @@ from gpunn.nn.parameter import Arrays
 from gpunn.nn.tasks import FIGURES
 from gpunn.train.anomaly import first_not_finite
 from gpunn.train.arguments import TrainOptions, as_data, as_known, note_missing_classes
+from gpunn.train.callbacks import Callback, Callbacks, TrainingView
 from gpunn.train.evaluator import Evaluation, evaluate, recompute_statistics
 from gpunn.train.history import History
 from gpunn.train.monitor import BAD_LOSS, GROWN, Monitor, no_better_than_chance
@@ -30,6 +31,7 @@ from gpunn.train.training import Training
 
 CHECK_EVERY = 256  # steps after which a device is asked whether loss and weights are still finite
 RECORDS_PER_EPOCH = 4  # where `validate_every` is left out
+_IN_TRAINING: set[int] = set()  # networks, by `id`, that others train copies of until they are done
 COMPARED = 1024  # training samples on which a suspected network is compared with the untrained one
 
 
@@ -45,6 +47,8 @@ class Trainer(Training):
         validation_data: Any = None,
         sample_weight: ArrayLike | None = None,
     ) -> None:
+        if id(model) in _IN_TRAINING:
+            raise OptionError("this network is in training: a callback may train a copy of it, copy.deepcopy(network)")
         own = as_data(data, y, validation_data, options.seed, options.loss, model.layers, sample_weight)
         given = as_known(own, model.class_names)
         if given is not own and options.class_weight not in (None, "balanced"):  # by number, which may be another now
@@ -61,6 +65,7 @@ class Trainer(Training):
         self.progress = Progress(options.epochs, len(train), options.progress)
         super().__init__(model, given, options, backend)
         self.monitor = Monitor(self._back[0], options.patience)
+        self.callbacks = Callbacks(options.callbacks, TrainingView(self))
         note_missing_classes(self.data)
         if options.batch_size is not None and options.batch_size > self.batch_size:
             more = f"a batch size of {options.batch_size} is more than there are"
@@ -78,6 +83,10 @@ class Trainer(Training):
         """Records so far."""
         return self.monitor.history
 
+    def say(self, text: str) -> None:
+        """Write a line that stays, above the progress."""
+        self.progress.say(text)
+
     def run(self, after_step: Callable[[], None] | None = None) -> History:
         """Train to the end, or to an interrupt or a lost device, and leave the network as it is to be used."""
         try:
@@ -87,27 +96,35 @@ class Trainer(Training):
             self.history.stopped = "interrupted"
             if not hasattr(sys, "ps1"):  # a script is to end; at a prompt there is somebody to look at the history
                 raise
+            self.callbacks.call(Callback.on_train_end)
             return self.history
-        except DeviceError as error:
-            if error.is_sticky:
+        except Exception as error:
+            is_lost = isinstance(error, DeviceError) and error.is_sticky
+            if not self.is_cut and (is_lost or self.callbacks.have_failed):
                 self.put_back(self.monitor.last)
+            if self.callbacks.have_failed and not self.history.stopped:
+                self.history.stopped = f"{type(error).__name__}: {error}"
             raise
         finally:
             self.model.held = frozenset()
         self.finish()
         if line := self.verdict():
             self.progress.say(line)
+        self.callbacks.call(Callback.on_train_end)
         return self.history
 
     def train(self, after_step: Callable[[], None] | None = None) -> None:
         """Train to the end, or until patience runs out; call `after_step` between steps, where `state` is whole."""
         self._began = time.perf_counter()
+        _IN_TRAINING.add(id(self.model))
         try:
             # NaN and Inf are reported in one line by the checks below, not by warnings on the way.
             with np.errstate(over="ignore", divide="ignore", invalid="ignore"), self.enough_memory(), self.loops():
+                self._stop(self.callbacks.call(Callback.on_train_begin))
                 while self.done < self.steps and not self.history.stopped:
                     self._run_epoch(after_step or (lambda: None))
         finally:
+            _IN_TRAINING.discard(id(self.model))
             self._seconds_before, self._began = self._seconds(), None
             self.progress.close()
             self.model.parameters.keep_gradients()  # for a `backward` by hand, which must not change the weights
@@ -159,8 +176,17 @@ class Trainer(Training):
             self.progress.step(n, self._figures)
             if self._is_time_to_record(self.done):
                 self._record()
+            if self.done % steps == 0:
+                self._stop(self.callbacks.call(Callback.on_epoch_end))
+            self._stop(self.callbacks.after_steps(self.done))
             after_step()
         self.progress.end_epoch(self.history[-1] if self.history else None)
+
+    def _stop(self, why: str) -> None:
+        """End the training well where there is a reason."""
+        if why and not self.history.stopped:
+            self.history.stopped = why
+            self.progress.say(f"stopped: {why}")
 
     def _thaw(self) -> None:
         """Let all layers learn from the next step on."""
@@ -210,7 +236,10 @@ class Trainer(Training):
         if self.monitor.untrained_loss is None:
             return 1
         last = self.done + min(step.steps_per_graph, step.steps_per_epoch - self.done % step.steps_per_epoch)
-        stops = (n for n in range(self.done + 1, last) if not n % CHECK_EVERY or self._is_time_to_record(n))
+        is_due = self.callbacks.is_due
+        stops = (
+            n for n in range(self.done + 1, last) if not n % CHECK_EVERY or self._is_time_to_record(n) or is_due(n)
+        )
         return next(stops, last) - self.done
 
     def _is_time_to_record(self, done: int) -> bool:
@@ -250,6 +279,7 @@ class Trainer(Training):
             self.progress.say(f"{number} led to NaN or Inf: skipped, {self.history.skipped} in all")
         self._back = weights, self._remembered()
         self._reset_totals()
+        self._stop(self.callbacks.call(Callback.on_record, record))
 
     def _figures(self) -> Evaluation:
         """Figures of the training samples since the last record, each as it was before its step."""

@@ -41,6 +41,7 @@ class Training:
         self.optimizer = options.optimizer.unbuilt()
         self.done = self._samples = 0  # steps so far; samples of the sums
         self.kept = 0  # step whose weights were put back where training was cut off
+        self.is_cut = False  # whether they were
         self._epoch: int | None = None  # whose order and rates the step has
         self.held = held_at_first(model) if options.freeze else frozenset[int]()
         self.thaws_at = options.freeze * -(-len(data.train) // self.batch_size)  # step from which all layers learn
@@ -92,6 +93,11 @@ class Training:
         if options.skip_bad_batches:
             changed = [values, *self.optimizer.state.values(), *model.statistics.values(), totals]
             self.step.skip = Skip(self.backend, changed)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Number of batches of an epoch."""
+        return self.step.steps_per_epoch
 
     def _held_at(self, step: int) -> frozenset[int]:
         """Return the places of the layers that are held before a step is done."""
@@ -264,7 +270,7 @@ class Training:
                 raise
             model.build_with(weights.arrays, model.input_shape, model.batch_size, "cpu", model.dtype, model.seed)
         model.count_on(*weights.trained)
-        self.kept = weights.step
+        self.kept, self.is_cut = weights.step, True
         model.optimizer_memory = None
         if weights is self._back[0] and self._held_at(weights.step) == model.held:
             self._keep_optimizer(self._back[1])

@@ -123,8 +123,10 @@ BEHIND: dict[str, Any] = {
 PLAIN = {"Evaluation", "History", "Record", "Flatten", "ReLU", "Sigmoid", "Softmax", "Softplus", "Tanh", "Glorot", "He",
          "LeCun", "BinaryCrossEntropy", "MeanSquaredError", "SoftmaxCrossEntropy"}  # fmt: skip
 PLAIN |= {"ClassificationReport", "MultilabelReport", "RegressionReport"}
+# How a training is seen and stopped: tests/train/test_callbacks.py.
+PLAIN |= {"StopTraining", "TrainingView"}
 # Bases of one's own parts: tests/project/test_own_parts.py has one of each.
-BASES = {"Activation", "Initializer", "Layer", "Loss", "Optimizer", "Regularizer", "Schedule"}
+BASES = {"Activation", "Callback", "Initializer", "Layer", "Loss", "Optimizer", "Regularizer", "Schedule"}
 
 
 def cases() -> Iterator[Any]:

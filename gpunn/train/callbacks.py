@@ -1,0 +1,195 @@
+"""Callbacks: code of your own that a training calls between its steps, and never within those it replays."""
+
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from gpunn.backend.base import Backend
+from gpunn.data import Data
+from gpunn.errors import OptionError
+from gpunn.nn.network import Network
+from gpunn.scalars import positive_whole
+from gpunn.train.history import History
+from gpunn.train.record import Record
+
+
+class StopTraining(Exception):  # noqa: N818  # no error: it ends a training well
+    """Raised by a callback, it ends the training well, as `patience` does.
+
+    The weights stay as they are, or are the best ones where `patience` was given; `history.stopped` holds the reason.
+
+    Args:
+        reason: Why the training ends, in a few words. Default: the name of the callback.
+    """
+
+    def __init__(self, reason: str = "") -> None:
+        super().__init__(reason)
+        self.reason = str(reason)
+
+
+class RunningTrainer(Protocol):
+    """The part of a `Trainer` that `TrainingView` shows."""
+
+    model: Network
+    data: Data
+    backend: Backend
+    batch_size: int
+    done: int
+
+    @property
+    def history(self) -> History: ...
+    @property
+    def steps(self) -> int: ...
+    @property
+    def steps_per_epoch(self) -> int: ...
+    def say(self, text: str) -> None: ...
+
+
+class TrainingView:
+    """A training as its callbacks see it, between two steps.
+
+    Look at whatever you like: predict with the network, evaluate it, save it. The numbers of the training stay the same
+    to the last bit as long as you change nothing of the network.
+
+    Attributes:
+        model: The network, with the weights of now.
+        data: Data set that it is trained on.
+        history: Records so far.
+        record: The last record, or None before the first.
+        step: Number of steps done.
+        steps: Number of steps of the whole training.
+        epoch: step / (steps per epoch), as in a record: 1.0 at the end of the first.
+        epochs: Number of epochs of the whole training.
+        batch_size: Samples in a full batch.
+        device: Device it runs on, "cpu" or "cuda:N".
+        trainer: What does the training; not public, its names may change.
+    """
+
+    def __init__(self, trainer: RunningTrainer) -> None:
+        self.trainer = trainer
+
+    @property
+    def model(self) -> Network:
+        return self.trainer.model
+
+    @property
+    def data(self) -> Data:
+        return self.trainer.data
+
+    @property
+    def history(self) -> History:
+        return self.trainer.history
+
+    @property
+    def record(self) -> Record | None:
+        return self.history[-1] if self.history else None
+
+    @property
+    def step(self) -> int:
+        return self.trainer.done
+
+    @property
+    def steps(self) -> int:
+        return self.trainer.steps
+
+    @property
+    def epoch(self) -> float:
+        return self.step / self.trainer.steps_per_epoch
+
+    @property
+    def epochs(self) -> int:
+        return self.steps // self.trainer.steps_per_epoch
+
+    @property
+    def batch_size(self) -> int:
+        return self.trainer.batch_size
+
+    @property
+    def device(self) -> str:
+        return self.trainer.backend.device
+
+    def say(self, text: str) -> None:
+        """Write a line above the progress; nothing where `fit(progress=False)` was asked for."""
+        self.trainer.say(text)
+
+    def __repr__(self) -> str:
+        return f"TrainingView(step {self.step} of {self.steps}, {self.history!r})"
+
+
+class Callback:
+    """Base of your own callbacks: override what you need, and give them to `fit(callbacks=[...])`.
+
+    A hook is called between two steps, for each callback in the order of the list. It may raise `StopTraining`; any
+    other exception ends the training with the weights of the last record and is raised by `fit`. There is no hook for
+    every step: CUDA replays up to eight of them as one graph, and a callback leaves it so.
+
+    Attributes:
+        every_steps: `on_steps` is called after each multiple of so many steps; steps between are replayed as before.
+            None: whenever the training pauses by itself, on a CPU after each step, on CUDA after up to eight.
+    """
+
+    every_steps: int | None = None
+
+    def on_train_begin(self, training: TrainingView) -> None:
+        """Called once, before the first step."""
+
+    def on_steps(self, training: TrainingView) -> None:
+        """Called after steps, see `every_steps`; the last of the hooks that are called after a step."""
+
+    def on_record(self, training: TrainingView, record: Record) -> None:
+        """Called with each record, by default four times an epoch; see `fit(validate_every=...)`."""
+
+    def on_epoch_end(self, training: TrainingView) -> None:
+        """Called after the last step of each epoch, and after its record."""
+
+    def on_train_end(self, training: TrainingView) -> None:
+        """Called before `fit` returns, with the network as `fit` leaves it; not after an error."""
+
+
+class Callbacks:
+    """The callbacks of one training, called one after another."""
+
+    def __init__(self, callbacks: Iterable[Callback], training: TrainingView) -> None:
+        self._all, self._training = tuple(callbacks), training
+        self.have_failed = False  # whether one has raised an exception other than `StopTraining`
+
+    def call(self, hook: Callable[..., None], *given: object) -> str:
+        """Call a hook, a method of `Callback`, of each; return why the training is to stop, or ""."""
+        return self._call(self._all, hook, *given)
+
+    def after_steps(self, done: int) -> str:
+        """Call `on_steps` of those whose turn it is after so many steps; return why to stop, or ""."""
+        due = (each for each in self._all if each.every_steps is None or done % each.every_steps == 0)
+        return self._call(due, Callback.on_steps)
+
+    def is_due(self, done: int) -> bool:
+        """Whether one is to be called after so many steps, so that no steps beyond may be replayed with these."""
+        return any(each.every_steps is not None and done % each.every_steps == 0 for each in self._all)
+
+    def _call(self, callbacks: Iterable[Callback], hook: Callable[..., None], *given: object) -> str:
+        why = ""
+        for callback in callbacks:
+            try:
+                getattr(callback, hook.__name__)(self._training, *given)
+            except StopTraining as stop:
+                why = why or stop.reason or f"{type(callback).__name__} asked for it"
+            except Exception:
+                self.have_failed = True
+                raise
+        return why
+
+
+def checked_callbacks(callbacks: object) -> tuple[Callback, ...]:
+    """Return callbacks as a tuple; raise OptionError unless each is one."""
+    if isinstance(callbacks, Callback) or not isinstance(callbacks, list | tuple):
+        raise OptionError(f"callbacks must be a list of callbacks, [{_shown(callbacks)}], say, got {callbacks!r}")
+    for each in callbacks:
+        if not isinstance(each, Callback):
+            mend = f"make one of the class, {each.__name__}()" if isinstance(each, type) else "subclass gn.Callback"
+            raise OptionError(f"callbacks must be objects of gn.Callback, got {each!r}: {mend}")
+        if each.every_steps is not None:
+            positive_whole(each.every_steps, f"every_steps of {type(each).__name__}")
+    return tuple(callbacks)
+
+
+def _shown(given: object) -> str:
+    return type(given).__name__ + "()" if isinstance(given, Callback) else 'gn.Checkpointer("run")'

@@ -1,0 +1,67 @@
+"""A training with callbacks gives the device what it gives without: replayed steps stay replayed."""
+
+from typing import Any
+
+import pytest
+from support.checkpoint_helpers import images, outcome, trainer
+
+import gpunn as gn
+from gpunn.train.trainer import Trainer
+from simulated_cuda.core import Core
+
+COUNTED = ("cudaGraphLaunch", "kernels", "products", "cudaMemcpyAsync", "cudaStreamSynchronize", "cudaMalloc")
+
+
+class Every(gn.Callback):
+    """Has every hook, and looks at what the host knows."""
+
+    def __init__(self, every_steps: int | None = None) -> None:
+        self.every_steps, self.seen = every_steps, list[int]()
+
+    def on_train_begin(self, training: gn.TrainingView) -> None:
+        assert training.step == 0
+
+    def on_steps(self, training: gn.TrainingView) -> None:
+        self.seen.append(training.step)
+
+    def on_record(self, training: gn.TrainingView, record: gn.Record) -> None:
+        assert training.step == record.step
+
+    def on_epoch_end(self, training: gn.TrainingView) -> None:
+        assert training.epoch % 1 == 0
+
+    def on_train_end(self, training: gn.TrainingView) -> None:
+        assert training.step == training.steps
+
+
+def trained(cuda: Core, *callbacks: gn.Callback) -> tuple[Trainer, dict[str, int]]:
+    """A training of 2 epochs of 44 steps with a record at the end of each, and what the device was given."""
+    options: dict[str, Any] = {"device": "cuda", "batch_size": 2, "epochs": 2, "validate_every": 44}
+    made = trainer(images(), **options, callbacks=callbacks)
+    cuda.reset()
+    made.run()
+    return made, cuda.counts(*COUNTED)
+
+
+def test_a_callback_leaves_replays_launches_copies_and_waits_as_they_are(cuda: Core) -> None:
+    trained(cuda)  # kernels are compiled
+    alone, without = trained(cuda)
+    watching = Every()
+    watched, given = trained(cuda, watching)
+    assert given == without
+    assert without["cudaGraphLaunch"] == (5 + 3) + (5 + 4)  # the very first step is run kernel by kernel
+    assert outcome(watched) == outcome(alone)
+    assert watching.seen[:7] == [1, 9, 17, 25, 33, 41, 44]
+
+
+@pytest.mark.parametrize("every", [22, 88, 1000])
+def test_only_the_replay_before_a_step_that_is_asked_for_is_shorter(cuda: Core, every: int) -> None:
+    alone, without = trained(cuda)
+    watching = Every(every)
+    watched, given = trained(cuda, watching)
+    assert watching.seen == list(range(every, 89, every))
+    assert outcome(watched) == outcome(alone)
+    for name in ("kernels", "products"):
+        assert given[name] == without[name]
+    # 1 + 2 · 8 + 5 and 2 · 8 + 6 steps in place of 1 + 5 · 8 + 3; and 2 · (2 · 8 + 6) in place of 5 · 8 + 4.
+    assert given["cudaGraphLaunch"] == ((2 + 5) + (2 + 6) + 2 * (2 + 6) if every == 22 else without["cudaGraphLaunch"])
