@@ -131,11 +131,12 @@ def bias_relu(b: Array, a: Array) -> None:
 
 def softmax_cross_entropy(
     z: Array, bias: Array, labels: Array, weight: float, gradient: Array, bias_gradient: Array, losses: Array,
-    totals: Array,
+    totals: Array, smoothing: float,
 ) -> None:  # fmt: skip
     outputs, n = z.shape
     real = z.dtype.type
     bias_gradient[:] = real(0)
+    on, off = real((1 - smoothing) / n), real(smoothing / (n * outputs))
     loss, right = 0.0, 0
     for j in range(n):
         guess = 0
@@ -146,18 +147,25 @@ def softmax_cross_entropy(
             if v > largest or (np.isnan(v) and not np.isnan(largest)):  # as NumPy has it: NaN is above all
                 largest, guess = v, k
         label = labels[j]
-        of_label = gradient[label, j] - largest
+        aim = gradient[label, j] - largest
+        if smoothing > 0:
+            mean = real(0)
+            for k in range(outputs):
+                mean += gradient[k, j] - largest
+            aim = real(1 - smoothing) * aim + real(smoothing) * (mean / real(outputs))
         total = real(0)
         for k in range(outputs):
             e = np.exp(gradient[k, j] - largest)
             gradient[k, j] = e
             total += e
-        losses[j] = np.log(total) - of_label
+        losses[j] = np.log(total) - aim
         total *= real(n)
         for k in range(outputs):
             share = gradient[k, j] / total
+            if smoothing > 0:
+                share -= off
             if k == label:
-                share -= real(1 / n)
+                share -= on
             gradient[k, j] = share
             bias_gradient[k] += share
         loss += losses[j]

@@ -11,6 +11,7 @@ gradients are w times those, and whose totals gain weight · Σ w · losses, Σ 
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -83,18 +84,18 @@ def _loss(
     def made(formula: Callable[..., Array]) -> Raw:
         def host(
             z: Array, bias: Array, targets: Array, weight: float, gradient: Array, bias_gradient: Array, losses: Array,
-            totals: Array, *each: bool,
+            totals: Array, *others: Any,
         ) -> None:  # fmt: skip
-            right = formula(z, bias[:, None], targets, gradient, losses, *each)
+            right = formula(z, bias[:, None], targets, gradient, losses, *others)
             np.add.reduce(gradient, axis=1, out=bias_gradient)
             totals[0] += weight * float(np.add.reduce(losses, dtype=np.float64))
             totals[1] += np.count_nonzero(right)
 
         def weighted_host(
             z: Array, bias: Array, targets: Array, weight: float, weights: Array, gradient: Array, bias_gradient: Array,
-            losses: Array, totals: Array, *each: bool,
+            losses: Array, totals: Array, *others: Any,
         ) -> None:  # fmt: skip
-            right = formula(z, bias[:, None], targets, gradient, losses, *each)
+            right = formula(z, bias[:, None], targets, gradient, losses, *others)
             gradient *= weights
             np.add.reduce(gradient, axis=1, out=bias_gradient)
             totals[0] += weight * float(np.add.reduce(np.multiply(weights, losses, dtype=np.float64)))
@@ -126,16 +127,29 @@ def _loss(
         for (int k = 0; k < outputs; ++k) total += exp(z[(long long)k * n + j] + bias[k] - largest);
         int label = targets[j];
         hits = guess == label;
-        loss = log(total) - (z[(long long)label * n + j] + bias[label] - largest);
+        T aim = z[(long long)label * n + j] + bias[label] - largest;
+        if (smoothing > T(0)) {
+            T sum_of_all = T(0);
+            for (int k = 0; k < outputs; ++k) sum_of_all += z[(long long)k * n + j] + bias[k] - largest;
+            aim = (T(1) - smoothing) * aim + smoothing * (sum_of_all / T(outputs));
+        }
+        loss = log(total) - aim;
+        T off = smoothing / T(outputs), on = T(1) - smoothing + off;
         for (int k = 0; k < outputs; ++k) {
             long long at = (long long)k * n + j;
-            gradient[at] = w * (exp(z[at] + bias[k] - largest) / total - T(k == label)) / T(n);
+            gradient[at] = w * (exp(z[at] + bias[k] - largest) / total - (k == label ? on : off)) / T(n);
         }
 """,
+    more=", T smoothing",
     faster=loops.softmax_cross_entropy,
 )
-def softmax_cross_entropy(z: Array, bias: Array, labels: Array, gradient: Array, losses: Array) -> Array:
-    """losses[j] := -ln softmax(z + b)_label (log-sum-exp form), gradient := (softmax(z + b) - onehot(label)) / n."""
+def softmax_cross_entropy(
+    z: Array, bias: Array, labels: Array, gradient: Array, losses: Array, smoothing: float
+) -> Array:
+    """losses[j] := -Σ t ln softmax(z + b) (log-sum-exp form), gradient := (softmax(z + b) - t) / n.
+
+    The targets t are (1 - smoothing) onehot(label) + smoothing / outputs.
+    """
     n = z.shape[1]
     # By places in the flat array: NumPy takes a third of the time that it takes with an index for each axis.
     flat, at = gradient.reshape(-1), labels * np.intp(n)
@@ -143,14 +157,19 @@ def softmax_cross_entropy(z: Array, bias: Array, labels: Array, gradient: Array,
     np.add(z, bias, out=gradient)
     right = gradient.argmax(axis=0) == labels
     np.subtract(gradient, np.maximum.reduce(gradient, axis=0), out=gradient)
-    of_label = flat.take(at)
+    aim = flat.take(at)
+    if smoothing:
+        aim *= aim.dtype.type(1 - smoothing)
+        aim += gradient.mean(axis=0) * aim.dtype.type(smoothing)
     np.exp(gradient, out=gradient)
     total = np.add.reduce(gradient, axis=0)
     np.log(total, out=losses)
-    losses -= of_label
+    losses -= aim
     total *= n
     np.divide(gradient, total, out=gradient)
-    flat[at] -= gradient.dtype.type(1 / n)
+    if smoothing:
+        gradient -= gradient.dtype.type(smoothing / (n * len(z)))
+    flat[at] -= gradient.dtype.type((1 - smoothing) / n)
     return right
 
 

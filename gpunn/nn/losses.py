@@ -18,6 +18,7 @@ from gpunn.kernels import losses as kernels
 from gpunn.kernels.record import Array, Raw
 from gpunn.nn.layers import Activation, Sigmoid, Softmax
 from gpunn.nn.tasks import Task
+from gpunn.scalars import SHARE, real
 
 __all__ = ["BinaryCrossEntropy", "Loss", "MeanSquaredError", "SoftmaxCrossEntropy"]
 
@@ -189,14 +190,30 @@ class Loss(Part, ABC, kind="loss", example="MeanSquaredError()"):
 
 @register
 class SoftmaxCrossEntropy(Loss):
-    """C = −(1/n) Σ ln softmax(z)_y for labels y; ∂C/∂z = (softmax(z) − onehot(y))/n. Takes logits."""
+    """C = −(1/n) Σ ln softmax(z)_y for labels y; ∂C/∂z = (softmax(z) − onehot(y))/n. Takes logits.
+
+    With smoothing s and K classes, the targets are t = (1 − s) onehot(y) + s/K, C = −(1/n) Σ t ln softmax(z) and
+    ∂C/∂z = (softmax(z) − t)/n, so that a network has nothing to gain from ever larger logits. All losses reported are
+    this one, that of validation too: it is not 0 where every answer is right and sure.
+
+    Args:
+        label_smoothing: s, from 0 to below 1 (C. Szegedy and others, 2016); 0.1 is usual.
+    """
 
     link = Softmax
     takes_labels = True
+    label_smoothing = 0.0
     kernel = kernels.softmax_cross_entropy
     weighted_kernel = kernels.weighted[kernel]
 
+    def __init__(self, label_smoothing: float = 0.0) -> None:
+        self.label_smoothing = real(label_smoothing, "label_smoothing of SoftmaxCrossEntropy", SHARE)
+
+    def _constants(self) -> tuple[Any, ...]:
+        return (self.label_smoothing,)
+
     def of_constant(self, means: NDArray[np.float64], squares: NDArray[np.float64]) -> float:
+        means = (1 - self.label_smoothing) * means + self.label_smoothing / len(means)
         return -float(np.sum(means * np.log(np.maximum(means, 1e-300))))
 
 

@@ -114,8 +114,9 @@ def _trainings() -> Iterator[tuple[list[gn.Layer], gn.Data, dict[str, Any]]]:
     # Not behind a bias, with which an activation is one kernel.
     alone = [gn.Dense(7, bias=False), *_ours("layer", gn.Activation), gn.Dense(4)]
     yield alone, rows, {"regularizer": gn.L1(0.1), "skip_bad_batches": True}
-    for loss in _ours("loss"):
+    for loss in [*_ours("loss"), gn.SoftmaxCrossEntropy(label_smoothing=0.1)]:
         yield dense(gn.Tanh()), rows, {"loss": loss}
+        yield dense(gn.Tanh()), rows, {"loss": loss, "class_weight": "balanced"}
         if not loss.takes_labels:
             yield dense(gn.Tanh(), outputs=3), floats, {"loss": loss}
     first = [gn.Conv2D(3, 3, padding=1), gn.BatchNorm(), gn.ReLU(), gn.MaxPool2D(3, stride=2)]

@@ -166,7 +166,9 @@ def _rows(x: NDArray[Any]) -> NDArray[Any]:
     return (x.transpose(0, 3, 1, 2) if x.ndim == 4 else x).reshape(len(x), -1)
 
 
-@pytest.mark.parametrize("loss", [MeanSquaredError(), BinaryCrossEntropy(), SoftmaxCrossEntropy()], ids=repr)
+@pytest.mark.parametrize(
+    "loss", [MeanSquaredError(), BinaryCrossEntropy(), SoftmaxCrossEntropy(), SoftmaxCrossEntropy(0.3)], ids=repr
+)
 @pytest.mark.parametrize("n", [1, 5])
 def test_the_gradient_of_a_cost_by_the_output(backend: Backend, loss: Loss, n: int) -> None:
     rng = np.random.default_rng(n)

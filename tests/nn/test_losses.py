@@ -10,7 +10,7 @@ from support.harness import DTYPES, one_line
 
 from gpunn import BinaryCrossEntropy, MeanSquaredError, Sigmoid, Softmax, SoftmaxCrossEntropy
 from gpunn.backend.base import Backend
-from gpunn.errors import DataError, ShapeError
+from gpunn.errors import DataError, OptionError, ShapeError
 from gpunn.nn.losses import Loss
 
 LOSSES = [MeanSquaredError, BinaryCrossEntropy, SoftmaxCrossEntropy]
@@ -40,6 +40,39 @@ def test_softmax_cross_entropy_averages_over_samples(backend: Backend) -> None:
     p = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
     expected = -(math.log(p[0, 1]) + math.log(p[1, 0])) / 2
     assert value(backend, SoftmaxCrossEntropy(), z, labels) == pytest.approx(expected, rel=1e-14)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.75])
+def test_smoothed_labels_are_the_targets_of_a_softmax_cross_entropy(backend: Backend, smoothing: float) -> None:
+    """C = -(1/n) Σ t ln softmax(z), t = (1 - s) onehot(y) + s/K."""
+    rng = np.random.default_rng(0)
+    z, labels = rng.normal(0, 3, (6, 4)), np.array([0, 3, 2, 2, 1, 0])
+    p = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
+    t = (1 - smoothing) * np.eye(4)[labels] + smoothing / 4
+    loss = SoftmaxCrossEntropy(label_smoothing=smoothing)
+    assert value(backend, loss, z, labels) == pytest.approx(-(t * np.log(p)).sum() / 6, rel=1e-14)
+    np.testing.assert_allclose(backend.to_host(loss.backward()), (p - t) / 6, rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_smoothed_cost_is_finite_and_right_far_out(backend: Backend, dtype: str) -> None:
+    sure, loss = np.array([[1e30, -1e30]], dtype), SoftmaxCrossEntropy(0.5)
+    assert value(backend, loss, sure, np.array([0]), dtype) == pytest.approx(0.25 * 2e30, rel=1e-6)
+    assert value(backend, loss, sure, np.array([1]), dtype) == pytest.approx(0.75 * 2e30, rel=1e-6)
+
+
+@pytest.mark.parametrize("smoothing", [-0.1, 1.0, float("nan"), True, "0.1"])
+def test_a_smoothing_that_cannot_be_is_refused(smoothing: Any) -> None:
+    with pytest.raises(OptionError, match=r"label_smoothing of SoftmaxCrossEntropy must (lie|be a number)") as caught:
+        SoftmaxCrossEntropy(smoothing)
+    one_line(caught.value)
+
+
+def test_what_a_constant_answer_costs_at_least_is_smoothed_too() -> None:
+    """The best of all constant answers is the mean of the targets."""
+    shares, s = np.array([0.5, 0.3, 0.2]), 0.3
+    t = (1 - s) * shares + s / 3
+    assert SoftmaxCrossEntropy(s).of_constant(shares, shares) == pytest.approx(-(t * np.log(t)).sum(), rel=1e-14)
 
 
 def test_an_undecided_network_costs_the_logarithm_of_the_number_of_classes(backend: Backend) -> None:

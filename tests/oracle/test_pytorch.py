@@ -209,6 +209,25 @@ def test_weighted_costs_are_pytorchs(
     assert_agree(loss.backward(), logits.grad)
 
 
+@settings(deadline=None, max_examples=60)
+@given(
+    st.floats(0, 0.99), st.integers(1, 20), st.integers(1, 20), st.sampled_from([1e-3, 1.0, 30.0, 1000.0]),
+    st.booleans(), st.integers(0, 999),
+)  # fmt: skip
+def test_smoothed_labels_are_pytorchs(
+    torch: Any, smoothing: float, n: int, outputs: int, size: float, weighs: bool, seed: int
+) -> None:
+    rng, loss = np.random.default_rng(seed), SoftmaxCrossEntropy(label_smoothing=smoothing)
+    z, labels = rng.normal(0, size, (n, outputs)), rng.integers(0, outputs, n)
+    w = rng.uniform(0.1, 3, n) if weighs else np.ones(n)
+    logits, given_labels = torch.from_numpy(z.copy()).requires_grad_(), torch.from_numpy(labels)
+    criterion = torch.nn.CrossEntropyLoss(reduction="none", label_smoothing=smoothing)
+    cost = (torch.from_numpy(w) * criterion(logits, given_labels)).sum() / w.sum()
+    cost.backward()
+    assert_agree(loss.forward(z, labels, sample_weight=w if weighs else None), cost)
+    assert_agree(loss.backward(), logits.grad)
+
+
 def test_weights_of_classes_are_those_of_pytorchs_cross_entropy(torch: Any) -> None:
     """Its `weight`, with the default reduction: Σ w_y c / Σ w_y."""
     rng, loss, weight = np.random.default_rng(0), SoftmaxCrossEntropy(), np.array([0.5, 3.0, 0.0, 1.0])

@@ -76,6 +76,7 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "StepDecay": (gn.StepDecay, {"rate": 1.0}),
     "Warmup": (gn.Warmup, {"rate": 1.0, "epochs": 1.0}),
     "Augmentation": (gn.Augmentation, {}),
+    "SoftmaxCrossEntropy": (gn.SoftmaxCrossEntropy, {}),
     "Normal": (gn.Normal, {}),
     "Samples": (gn.Samples, {"inputs": X, "targets": Y}),
     "Samples.subset": (gn.Samples(X, Y).subset, {"indices": [0]}),
@@ -121,7 +122,7 @@ BEHIND: dict[str, Any] = {
 }  # fmt: skip
 # Records of results, which take what they are given; and parts without arguments.
 PLAIN = {"Evaluation", "History", "Record", "Flatten", "ReLU", "Sigmoid", "Softmax", "Softplus", "Tanh", "Glorot", "He",
-         "LeCun", "BinaryCrossEntropy", "MeanSquaredError", "SoftmaxCrossEntropy"}  # fmt: skip
+         "LeCun", "BinaryCrossEntropy", "MeanSquaredError"}  # fmt: skip
 PLAIN |= {"ClassificationReport", "MultilabelReport", "RegressionReport"}
 # How a training is seen and stopped: tests/train/test_callbacks.py.
 PLAIN |= {"StopTraining", "TrainingView"}

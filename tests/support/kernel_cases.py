@@ -229,7 +229,7 @@ def cost_case(name: str) -> Callable[[Any], Any]:
 
 def _cost_case(
     z: NDArray[Any], bias: NDArray[Any], targets: NDArray[Any], weights: NDArray[Any] | None, costs: NDArray[Any],
-    gradient: NDArray[Any], rights: list[int], scale: float, gradient_scale: float, *each_output: bool,
+    gradient: NDArray[Any], rights: list[int], scale: float, gradient_scale: float, *constants: float,
 ) -> list[Case]:  # fmt: skip
     """Calls of a cost with all that it must write; `rights` are the right answers of each sample."""
     dtype, (outputs, n), weight = z.dtype, z.shape, 0.75
@@ -237,7 +237,7 @@ def _cost_case(
     given, at = ((), 4) if weights is None else ((weights,), 5)
     written = unset((outputs, n), dtype), unset(outputs, dtype), unset(n, dtype)
     begin = np.array([2.5, 3.0] if weights is None else [2.5, 3.0, 7.0])
-    arguments = (z, bias, targets, weight, *given, *written, begin, *each_output)
+    arguments = (z, bias, targets, weight, *given, *written, begin, *constants)
     gradient = gradient * w
     sums = np.array([math.fsum(float(v) for v in row) for row in gradient])
     totals = [weight * math.fsum(w * costs), math.fsum(w * rights), math.fsum(w)]
@@ -273,21 +273,25 @@ def _sums(z: NDArray[Any], bias: NDArray[Any]) -> NDArray[np.float64]:
 @cost_case("softmax_cross_entropy")
 def _softmax_cross_entropy(dtype: str, rng: Any, n: int, weights: Any) -> list[Case]:
     cases = []
-    for z, scale in (
-        (numbers(dtype, rng, n, far=False), 60.0),
-        (rng.choice([1000, -1000, 0], (5, n)).astype(dtype), 2000.0),
-        (rng.integers(-2, 3, (5, n)).astype(dtype), 60.0),  # so few values that there are ties
+    for z, scale, smoothing in (
+        (numbers(dtype, rng, n, far=False), 60.0, 0.0),
+        (numbers(dtype, rng, n, far=False), 60.0, 0.125),
+        (rng.choice([1000, -1000, 0], (5, n)).astype(dtype), 2000.0, 0.0),
+        (rng.choice([1000, -1000, 0], (5, n)).astype(dtype), 2000.0, 0.75),
+        (rng.integers(-2, 3, (5, n)).astype(dtype), 60.0, 0.0),  # so few values that there are ties
     ):
         bias = rng.choice([0.0, 0.5, -0.25], 5).astype(dtype)
         labels = rng.integers(0, 5, n).astype(np.int32)
         sums = _sums(z, bias)
-        gradient = (columns(softmax, sums) - (np.arange(5)[:, None] == labels)) / n
+        wanted = (1 - smoothing) * (np.arange(5)[:, None] == labels) + smoothing / 5
+        gradient = (columns(softmax, sums) - wanted) / n
         costs, rights = [], []
         for j, k in enumerate(labels):
             column = [float(v) for v in sums[:, j]]
-            costs.append(max(column) - column[k] + math.log(math.fsum(math.exp(v - max(column)) for v in column)))
+            whole = max(column) + math.log(math.fsum(math.exp(v - max(column)) for v in column))
+            costs.append(math.fsum(float(t) * (whole - v) for t, v in zip(wanted[:, j], column, strict=True)))
             rights.append(int(_guess(column) == k))
-        cases += _cost_case(z, bias, labels, weights, np.array(costs), gradient, rights, scale, 1.0)
+        cases += _cost_case(z, bias, labels, weights, np.array(costs), gradient, rights, scale, 1.0, smoothing)
     return cases
 
 
