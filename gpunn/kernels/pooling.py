@@ -12,7 +12,7 @@ import numpy as np
 from gpunn.kernels import loops
 from gpunn.kernels.convolution import PLACE
 from gpunn.kernels.cores import by_channels
-from gpunn.kernels.record import Array, Host, Launch, Raw, per_element, raw
+from gpunn.kernels.record import Array, Host, Launch, Raw, elementwise, per_element, raw
 
 Window: TypeAlias = tuple[int, int, int, int]
 
@@ -166,3 +166,30 @@ def average_pool_gradient(dy: Array, window: Window, dx: Array) -> None:
     dx.fill(0)
     for seen in _places(dx, dy, window):
         seen += share
+
+
+@raw(
+    """
+extern "C" __global__ void mean_of_pixels(const T* x, T* y, int features, int pixels, int n) {
+    long long at = (long long)blockIdx.x * blockDim.x + threadIdx.x;
+    if (at >= (long long)features * n) return;
+    const T* first = x + at / n * pixels * n + at % n;
+    T sum = T(0);
+    for (int pixel = 0; pixel < pixels; ++pixel) sum += first[(long long)pixel * n];
+    y[at] = sum / T(pixels);
+}
+""",
+    launch=lambda x, y: per_element(y.size, x, y, len(y), x.size // max(y.size, 1), y.shape[1]),
+)
+@by_channels
+def mean_of_pixels(x: Array, y: Array) -> None:
+    """y := the mean of each channel's pixels, (channels, batch)."""
+    channels, height, width, n = x.shape
+    np.add.reduce(x.reshape(channels, height * width, n), axis=1, out=y)
+    np.divide(y, y.dtype.type(height * width), out=y)
+
+
+@elementwise("T dy, T pixels", "T dx", "dx = dy / pixels;")
+def mean_of_pixels_gradient(dy: Array, pixels: float, dx: Array) -> None:
+    """dx := dy/pixels for every pixel, dy being (channels, 1, 1, batch)."""
+    np.copyto(dx, dy / dy.dtype.type(pixels))

@@ -84,7 +84,7 @@ class Answers:
 
 def answers_to(model: Network, image: ArrayLike) -> list[Answers]:
     """Compute the maps of each convolution for an image (height, width, channels), after its activation and pooling."""
-    names = _names_of_answers(model.layers)
+    names = _names_of_answers(model)
     if not names or model.backend is None:
         return []
     with model.lock:
@@ -101,10 +101,10 @@ def answers_to(model: Network, image: ArrayLike) -> list[Answers]:
         return [Answers(name, values) for name, values in maps.items()]
 
 
-def _names_of_answers(layers: Sequence[Layer]) -> dict[str, str]:
+def _names_of_answers(model: Network) -> dict[str, str]:
     """For each convolution: its name and those of the layers after it, up to the last that is in its answer."""
     groups: list[list[Layer]] = []
-    for layer in takewhile(lambda layer: layer.name_prefix not in ("flatten", "dense"), layers):
+    for layer, _ in takewhile(lambda made: len(made[1]) == 3, zip(model.layers, model.shapes, strict=True)):
         if layer.has_weights and not layer.takes_rows:  # a convolution
             groups.append([])
         if groups:

@@ -22,6 +22,7 @@ from gpunn import (
     Dense,
     Dropout,
     Flatten,
+    GlobalAveragePool2D,
     MaxPool2D,
     MeanSquaredError,
     ReLU,
@@ -145,8 +146,11 @@ def _pooled(stage: MaxPool2D, z: NDArray[Any]) -> tuple[int, ...]:
          Tanh(), Dense(3)],
         [AveragePool2D(2), Dropout(0.2), Conv2D(3, 2), Sigmoid(), Flatten(), Dense(3)],
         [MaxPool2D(2, 1), Conv2D(3, 3), MaxPool2D(2), Flatten(), Dense(3)],
+        [Conv2D(3, 3), Tanh(), Conv2D(4, 2), GlobalAveragePool2D(), Tanh(), Dense(3)],
+        [GlobalAveragePool2D(), Dense(4), Tanh(), Dense(3)],
+        [Conv2D(3, 3), Sigmoid(), MaxPool2D(2), GlobalAveragePool2D()],
     ],
-    ids=range(7),
+    ids=range(10),
 )  # fmt: skip
 def test_back_propagation_through_whole_networks(backend: Backend, layers: list[Layer], training: bool) -> None:
     for seed in range(20):

@@ -21,6 +21,7 @@ from gpunn import (
     Data,
     Dense,
     Flatten,
+    GlobalAveragePool2D,
     MaxPool2D,
     ReLU,
     Samples,
@@ -104,6 +105,22 @@ def test_pooling_and_its_gradient_are_pytorchs(torch: Any, kind: Any, made: Pool
     y_ = pool(x_, made.size, made.stride)
     y_.backward(torch.tensor(as_theirs(v)))
     assert_agree(as_theirs(y), y_, "outputs")
+    assert_agree(as_theirs(dx), x_.grad, "inputs")
+
+
+@settings(deadline=None, max_examples=60)
+@given(made=poolings(longest=9))
+def test_the_mean_of_all_pixels_and_its_gradient_are_pytorchs(torch: Any, made: Pooling) -> None:
+    rng = np.random.default_rng(made.seed)
+    x = made.inputs(rng)
+    alone = Alone(GlobalAveragePool2D(), made.shape, select("cpu"))
+    y = alone.forward(x)
+    v = rng.normal(size=y.shape)
+    dx = alone.backward(v)
+    x_ = theirs_from(torch, x)
+    y_ = torch.nn.functional.adaptive_avg_pool2d(x_, 1).flatten(1)
+    y_.backward(torch.tensor(v))
+    assert_agree(y, y_, "outputs")
     assert_agree(as_theirs(dx), x_.grad, "inputs")
 
 

@@ -120,7 +120,7 @@ ABSOLUTE_ERROR = """
 +
 +_ABSOLUTE = \"\"\"
 +            loss += abs(v - y);
-+            gradient[at] = T((v > y) - (v < y)) / T(n);
++            gradient[at] = w * T((v > y) - (v < y)) / T(n);
 +\"\"\"
 +
 +
@@ -140,6 +140,7 @@ ABSOLUTE_ERROR = """
 +@register
 +class MeanAbsoluteError(Loss):
 +    kernel = kernels.mean_absolute_error
++    weighted_kernel = kernels.weighted[kernel]
 """
 SIGNS = """
 +++ gpunn/kernels/updates.py

@@ -123,7 +123,7 @@ BEHIND: dict[str, Any] = {
 # Records of results, which take what they are given; and parts without arguments.
 PLAIN = {"Evaluation", "History", "Record", "Flatten", "ReLU", "Sigmoid", "Softmax", "Softplus", "Tanh", "Glorot", "He",
          "LeCun", "BinaryCrossEntropy", "MeanSquaredError"}  # fmt: skip
-PLAIN |= {"ClassificationReport", "MultilabelReport", "RegressionReport"}
+PLAIN |= {"GlobalAveragePool2D", "ClassificationReport", "MultilabelReport", "RegressionReport"}
 # How a training is seen and stopped: tests/train/test_callbacks.py.
 PLAIN |= {"StopTraining", "TrainingView"}
 # Bases of one's own parts: tests/project/test_own_parts.py has one of each.

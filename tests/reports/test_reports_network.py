@@ -186,6 +186,12 @@ def test_pooling_before_the_first_convolution_is_no_answer() -> None:
     assert (only.name, only.maps.shape) == ("conv1", (2, 2, 2))
 
 
+def test_the_mean_of_all_pixels_is_no_map() -> None:
+    layers = [gn.Conv2D(2), gn.ReLU(), gn.GlobalAveragePool2D(), gn.ReLU(), gn.Dense(2)]
+    (only,) = answers_to(built(layers), np.ones((8, 8, 1)))
+    assert (only.name, only.maps.shape) == ("conv1, relu1", (2, 6, 6))
+
+
 def test_a_network_without_convolutions_has_no_answers() -> None:
     assert answers_to(built([gn.Dense(3)], (64,)), np.ones((8, 8, 1))) == []
 

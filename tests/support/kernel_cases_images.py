@@ -154,6 +154,23 @@ def _average_pool_gradient(dtype: str, rng: np.random.Generator, n: int) -> list
     return cases
 
 
+@case("mean_of_pixels")
+def _mean_of_pixels(dtype: str, rng: np.random.Generator, n: int) -> list[Case]:
+    n, cases = some(n), []
+    for height, width in ((1, 1), (3, 4), (7, 5)):
+        x = rng.normal(1, 2, (3, height, width, n)).astype(dtype)
+        means = [[math.fsum(float(v) for v in x[c, :, :, s].ravel()) for s in range(n)] for c in range(3)]
+        cases.append(Case((x, unset((3, n), dtype)), {0: x, 1: np.array(means) / (height * width)}, 10.0))
+    return cases
+
+
+@case("mean_of_pixels_gradient")
+def _mean_of_pixels_gradient(dtype: str, rng: np.random.Generator, n: int) -> list[Case]:
+    dy = rng.normal(size=(3, 1, 1, some(n))).astype(dtype)
+    dx = np.repeat(np.repeat(dy.astype(np.float64) / 20, 4, axis=1), 5, axis=2)
+    return [Case((dy, 20.0, unset(dx.shape, dtype)), {0: dy, 2: dx})]
+
+
 # Batch normalisation
 
 

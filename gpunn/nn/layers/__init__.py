@@ -7,7 +7,8 @@ from gpunn.nn.layers.batchnorm import BatchNorm
 from gpunn.nn.layers.convolution import Conv2D
 from gpunn.nn.layers.dense import Dense, Flatten
 from gpunn.nn.layers.dropout import Dropout
-from gpunn.nn.layers.pooling import AveragePool2D, MaxPool2D
+from gpunn.nn.layers.pooling import AveragePool2D, GlobalAveragePool2D, MaxPool2D
 
-__all__ = ["AveragePool2D", "BatchNorm", "Conv2D", "Dense", "Dropout", "Flatten", "Layer", "MaxPool2D"]
+__all__ = ["AveragePool2D", "BatchNorm", "Conv2D", "Dense", "Dropout", "Flatten", "GlobalAveragePool2D", "Layer"]
+__all__ += ["MaxPool2D"]
 __all__ += activation.__all__

@@ -86,3 +86,39 @@ class AveragePool2D(_Pool2D):
     """The mean of each window; its gradient goes to all of them alike. Args and shapes are those of `MaxPool2D`."""
 
     kernel, gradient_kernel = kernels.average_pool, kernels.average_pool_gradient
+
+
+@register
+class GlobalAveragePool2D(Layer):
+    """The mean of all pixels of each channel; its gradient goes to all of them alike (M. Lin, Q. Chen, S. Yan, 2013).
+
+    It stands where `Flatten` would, between convolutions and the last `Dense`, which then has one weight for each
+    channel and output, whatever the size of the images.
+
+    Shapes: (height, width, channels) → (channels,).
+    """
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        if len(input_shape) != 3:
+            expected = f"{self.name}: GlobalAveragePool2D expects (height, width, channels)"
+            raise ShapeError(f"{expected}, got {input_shape}: put it in the place of Flatten()")
+        return input_shape[2:]
+
+    def build(self, context: BuildContext, input_shape: Shape) -> Shape:
+        shape = self.output_shape(input_shape)
+        self._run, self._pixels = context.backend.run, float(input_shape[0] * input_shape[1])
+        self._y = context.buffer(shape)
+        # ∂C/∂x may take the memory of x, as in other poolings.
+        own = context.needs_input_gradient and not context.may_overwrite_input
+        self._dx = context.buffer(input_shape) if own else None
+        return shape
+
+    def forward(self, x: Array, training: bool) -> Array:
+        self._x, y = x, self._y[x.shape[3]]
+        self._run(kernels.mean_of_pixels, x, y)
+        return y
+
+    def backward(self, dy: Array) -> Array | None:
+        dx = self._x if self._dx is None else self._dx[dy.shape[1]]
+        self._run(kernels.mean_of_pixels_gradient, dy[:, None, None], self._pixels, dx)
+        return dx

@@ -9,8 +9,9 @@ from support.harness import call, one_line
 from support.image_strategies import Pooling, as_image, places, poolings, windows
 from support.layer_helpers import Alone, assert_gradients
 
-from gpunn import AveragePool2D, Conv2D, Dense, Flatten, MaxPool2D, Sequential
+from gpunn import AveragePool2D, Conv2D, Dense, Flatten, GlobalAveragePool2D, MaxPool2D, Sequential
 from gpunn.backend.base import Backend
+from gpunn.backend.devices import select
 from gpunn.errors import OptionError, ShapeError
 from gpunn.kernels import cores as threads
 from gpunn.kernels import pooling as kernels
@@ -96,8 +97,6 @@ def test_a_shorter_batch_sees_nothing_of_a_longer_one_before_it(backend: Backend
 def test_many_channels_in_pieces_for_several_threads_give_the_same_bits(
     monkeypatch: pytest.MonkeyPatch, kind: type[Any], dtype: str
 ) -> None:
-    from gpunn.backend.devices import select
-
     rng = np.random.default_rng(1)
     x, v = rng.integers(-3, 4, (40, 24, 25, 7)), rng.normal(size=(40, 11, 12, 7))
     results = []
@@ -220,6 +219,41 @@ def test_a_mean_over_a_whole_large_image(backend: Backend) -> None:
     x = np.random.default_rng(4).normal(size=(2, 28, 28, 3))
     y = Alone(AveragePool2D(28), (28, 28, 3), backend).forward(x)
     np.testing.assert_allclose(y[:, 0, 0], x.mean(axis=(1, 2)), rtol=1e-12, atol=1e-15)
+
+
+# Of all pixels
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 2), (3, 4, 2), (7, 5, 1), (16, 16, 3)])
+def test_the_mean_of_all_pixels_and_back(backend: Backend, shape: tuple[int, int, int]) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(2, 3, (5, *shape))
+    alone = Alone(GlobalAveragePool2D(), shape, backend)
+    assert alone.shape == shape[2:]
+    np.testing.assert_allclose(alone.forward(x), x.mean(axis=(1, 2)), rtol=1e-12)
+    assert_gradients(alone, x[:2], rng, directions=3)
+    v = rng.normal(size=(5, shape[2]))
+    alone.forward(x)
+    dx = alone.backward(v)
+    np.testing.assert_allclose(dx, np.broadcast_to(v[:, None, None] / (shape[0] * shape[1]), x.shape), rtol=1e-14)
+
+
+def test_the_mean_of_all_pixels_in_pieces_for_several_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(1)
+    x, results = rng.normal(size=(40, 24, 25, 7)), []
+    for cores, piece in ((1, 2**40), (1, 1), (3, 1)):
+        monkeypatch.setattr(threads, "cores", lambda cores=cores: cores)
+        monkeypatch.setattr(threads, "PIECE", piece)
+        monkeypatch.setattr(threads, "WORTHWHILE", 1)
+        results.append(Alone(GlobalAveragePool2D(), (24, 25, 7), select("cpu"), capacity=40).forward(x))
+    for y in results[1:]:
+        np.testing.assert_array_equal(y, results[0])
+
+
+def test_a_mean_of_all_pixels_needs_images(backend: Backend) -> None:
+    with pytest.raises(ShapeError, match=r"globalaveragepool1: GlobalAveragePool2D expects \(height") as caught:
+        Sequential([Dense(3), GlobalAveragePool2D()]).build((4,), 4, backend)
+    one_line(caught.value)
 
 
 # Windows that cannot be
