@@ -23,6 +23,7 @@ from gpunn import (
     Dropout,
     Flatten,
     GlobalAveragePool2D,
+    LayerNorm,
     MaxPool2D,
     MeanSquaredError,
     ReLU,
@@ -149,8 +150,10 @@ def _pooled(stage: MaxPool2D, z: NDArray[Any]) -> tuple[int, ...]:
         [Conv2D(3, 3), Tanh(), Conv2D(4, 2), GlobalAveragePool2D(), Tanh(), Dense(3)],
         [GlobalAveragePool2D(), Dense(4), Tanh(), Dense(3)],
         [Conv2D(3, 3), Sigmoid(), MaxPool2D(2), GlobalAveragePool2D()],
+        [LayerNorm(0.1), Conv2D(3, 3), LayerNorm(0.1), Tanh(), Flatten(), LayerNorm(0.1), Dense(3)],
+        [Conv2D(3, 3), Tanh(), LayerNorm(0.1), Dropout(0.3), Conv2D(4, 2), GlobalAveragePool2D(), LayerNorm(0.1)],
     ],
-    ids=range(10),
+    ids=range(12),
 )  # fmt: skip
 def test_back_propagation_through_whole_networks(backend: Backend, layers: list[Layer], training: bool) -> None:
     for seed in range(20):

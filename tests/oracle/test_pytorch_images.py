@@ -22,6 +22,7 @@ from gpunn import (
     Dense,
     Flatten,
     GlobalAveragePool2D,
+    LayerNorm,
     MaxPool2D,
     ReLU,
     Samples,
@@ -173,6 +174,35 @@ def test_batchnorm_in_both_modes_is_pytorchs(
             np.testing.assert_allclose(as_theirs(dx), x_.grad.numpy(), rtol=1e-10, atol=1e-13 * size)
             assert_agree(alone.value("mean"), theirs.running_mean, "running mean")
             assert_agree(alone.value("variance"), theirs.running_var, "running variance")
+
+
+@settings(deadline=None, max_examples=80)
+@given(
+    shape=st.one_of(st.tuples(st.integers(2, 40)), st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(2, 9))),
+    n=st.integers(1, 8),
+    epsilon=st.sampled_from([1e-5, 1e-3]),
+    seed=st.integers(0, 999),
+)
+def test_layernorm_is_pytorchs(torch: Any, shape: tuple[int, ...], n: int, epsilon: float, seed: int) -> None:
+    """With their channels last, images are normalised over their last axis as theirs are."""
+    rng = np.random.default_rng(seed)
+    alone = Alone(LayerNorm(epsilon), shape, select("cpu")).draw(rng)
+    theirs = torch.nn.LayerNorm(shape[-1], eps=epsilon, dtype=torch.float64)
+    with torch.no_grad():
+        theirs.weight.copy_(torch.tensor(alone.value("gamma")))
+        theirs.bias.copy_(torch.tensor(alone.value("beta")))
+    x = rng.normal(2, 3, (n, *shape))
+    v = rng.normal(size=x.shape)
+    y, dx = alone.forward(x), alone.backward(v)
+    x_ = torch.tensor(x).requires_grad_()
+    y_ = theirs(x_)
+    y_.backward(torch.tensor(v))
+    assert_agree(y, y_, "outputs")
+    assert_agree(alone.grad("gamma"), theirs.weight.grad, "gamma")
+    assert_agree(alone.grad("beta"), theirs.bias.grad, "beta")
+    # Two features nearly alike have terms of the size of γ/√ε that cancel.
+    size = float(np.abs(v).max() * np.abs(alone.value("gamma")).max() / np.sqrt(epsilon))
+    np.testing.assert_allclose(dx, x_.grad.numpy(), rtol=1e-10, atol=1e-13 * size)
 
 
 # Whole networks

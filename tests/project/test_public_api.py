@@ -61,7 +61,7 @@ def forward(**given: Any) -> None:
     loss.forward(**{"y": np.zeros((6, 2)), "t": Y, **given})
 
 
-LAYERS = [gn.AveragePool2D, gn.BatchNorm, gn.Conv2D, gn.Dense, gn.Dropout, gn.LeakyReLU, gn.MaxPool2D]
+LAYERS = [gn.AveragePool2D, gn.BatchNorm, gn.Conv2D, gn.Dense, gn.Dropout, gn.LayerNorm, gn.LeakyReLU, gn.MaxPool2D]
 # What is called, with arguments that it takes; each of its arguments is then given all that is odd.
 CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     **{kind.__name__: (lambda kind=kind, **given: built(kind(**given)), {}) for kind in LAYERS},

@@ -233,6 +233,60 @@ def _normalize_as_remembered(dtype: str, rng: np.random.Generator, n: int) -> li
     return [Case((x, gamma, beta, mean, variance, 1e-3, unset(x.shape, dtype)), {0: x, 6: y}, 10.0)]
 
 
+# Layer normalisation
+
+
+def _columns(dtype: str, rng: np.random.Generator, n: int) -> Iterator[list[NDArray[Any]]]:
+    """x, γ, β and dy of few and many features, and the means and 1/√(σ² + ε) of the columns of x."""
+    for features in (2, 7, 45):
+        x = rng.normal(3, 2, (features, n)).astype(dtype)
+        gamma, beta = (rng.normal(size=features).astype(dtype) for _ in range(2))
+        means = np.array([math.fsum(float(v) for v in column) / features for column in x.T])
+        squares = (math.fsum((float(v) - m) ** 2 for v in x[:, j]) for j, m in enumerate(means))
+        scale = np.array([1 / math.sqrt(square / features + 1e-3) for square in squares])
+        yield [x, gamma, beta, rng.normal(size=x.shape).astype(dtype), means, scale]
+
+
+@case("normalize_columns")
+def _normalize_columns(dtype: str, rng: np.random.Generator, n: int) -> list[Case]:
+    cases = []
+    for x, gamma, beta, _, means, scale in _columns(dtype, rng, n):
+        y = gamma[:, None].astype(np.float64) * (x - means) * scale + beta[:, None]
+        written = unset(n, dtype), unset(n, dtype), unset(x.shape, dtype)
+        expected = {0: x, 1: gamma, 2: beta, 4: means, 5: scale, 6: y}
+        cases.append(Case((x, gamma, beta, 1e-3, *written), expected, 1000.0))
+    return cases
+
+
+@case("normalize_columns_sums")
+def _normalize_columns_sums(dtype: str, rng: np.random.Generator, n: int) -> list[Case]:
+    cases = []
+    for x, _, _, dy, *columns in _columns(dtype, rng, n):
+        mean, scale = (column.astype(dtype) for column in columns)
+        normalized = (x - mean.astype(np.float64)) * scale
+        sums = [np.array([math.fsum(row) for row in rows]) for rows in (dy * normalized, dy.astype(np.float64))]
+        written = unset(len(x), dtype), unset(len(x), dtype)
+        cases.append(Case((dy, x, mean, scale, *written), {0: dy, 1: x, 4: sums[0], 5: sums[1]}, 1000.0))
+    return cases
+
+
+@case("normalize_columns_gradient")
+def _normalize_columns_gradient(dtype: str, rng: np.random.Generator, n: int) -> list[Case]:
+    cases = []
+    for x, gamma, _, dy, *columns in _columns(dtype, rng, n):
+        mean, scale = (column.astype(dtype) for column in columns)
+        dx, features = np.zeros(x.shape), len(x)
+        for j in range(n):
+            normalized = [(float(v) - float(mean[j])) * float(scale[j]) for v in x[:, j]]
+            g = [float(k) * float(d) for k, d in zip(gamma, dy[:, j], strict=True)]
+            all_g = math.fsum(g) / features
+            along = math.fsum(a * b for a, b in zip(g, normalized, strict=True)) / features
+            dx[:, j] = [float(scale[j]) * (a - all_g - b * along) for a, b in zip(g, normalized, strict=True)]
+        for out in (unset(x.shape, dtype), dy):
+            cases.append(Case((dy, x, gamma, mean, scale, out), {1: x, 2: gamma, 3: mean, 4: scale, 5: dx}, 5000.0))
+    return cases
+
+
 # Drawing
 
 

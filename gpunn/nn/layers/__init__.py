@@ -7,8 +7,9 @@ from gpunn.nn.layers.batchnorm import BatchNorm
 from gpunn.nn.layers.convolution import Conv2D
 from gpunn.nn.layers.dense import Dense, Flatten
 from gpunn.nn.layers.dropout import Dropout
+from gpunn.nn.layers.layernorm import LayerNorm
 from gpunn.nn.layers.pooling import AveragePool2D, GlobalAveragePool2D, MaxPool2D
 
 __all__ = ["AveragePool2D", "BatchNorm", "Conv2D", "Dense", "Dropout", "Flatten", "GlobalAveragePool2D", "Layer"]
-__all__ += ["MaxPool2D"]
+__all__ += ["LayerNorm", "MaxPool2D"]
 __all__ += activation.__all__
