@@ -58,7 +58,8 @@ class LayerNorm(Layer):
 
     def backward(self, dy: Array) -> Array | None:
         dx = dy if self._dx is None else self._dx[dy.shape[-1]]
-        delta, x, out = (array.reshape(self._features, -1) for array in (dy, self._x, dx))
+        delta, x = (array.reshape(self._features, -1) for array in (dy, self._x))
+        out = delta if dx is dy else dx.reshape(delta.shape)
         if self.gamma.grad is not None and self.beta.grad is not None:  # before dx, which may be dy
             gradients = self.gamma.grad, self.beta.grad
             self._run(kernels.normalize_columns_sums, delta, x, *self._of_columns, *gradients)
