@@ -14,6 +14,7 @@ from gpunn.nn.initializers import *  # noqa: F403
 from gpunn.nn.layers import *  # noqa: F403
 from gpunn.nn.layers.activation import *  # noqa: F403  # once more, for mypy
 from gpunn.nn.losses import *  # noqa: F403
+from gpunn.saving.checkpointer import Checkpointer
 from gpunn.sequential import Sequential, load_model
 from gpunn.train import optimizers, schedules
 from gpunn.train.callbacks import Callback, StopTraining, TrainingView
@@ -29,7 +30,7 @@ from gpunn.version import __version__ as __version__
 __all__ = ["Augmentation", "Data", "Evaluation", "GpunnError", "History", "Record", "Samples", "Sequential"]
 __all__ += ["ClassificationReport", "MultilabelReport", "RegressionReport"]
 __all__ += ["load_data", "load_model", "register", "set_memory_limit"]
-__all__ += ["Callback", "StopTraining", "TrainingView"]
+__all__ += ["Callback", "Checkpointer", "StopTraining", "TrainingView"]
 __all__ += initializers.__all__
 __all__ += layers.__all__
 __all__ += losses.__all__

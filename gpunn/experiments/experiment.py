@@ -3,7 +3,6 @@
 import contextlib
 import os
 import re
-import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -11,8 +10,6 @@ from math import prod
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote_from_bytes, unquote_to_bytes
-
-import numpy as np
 
 from gpunn.config import MOST_LAYERS, check_names, from_config, from_table, nearest, to_built_config, to_config
 from gpunn.data import NAMES, Data, Samples, load_data
@@ -27,12 +24,11 @@ from gpunn.files import read_regular
 from gpunn.nn.tasks import Task
 from gpunn.saving.checkpoint import Origin
 from gpunn.saving.checkpointer import CheckpointPart
+from gpunn.saving.origin import fingerprint, versions
 from gpunn.sequential import Sequential
 from gpunn.train.arguments import PlainOptions, TrainOptions
 from gpunn.train.trainer import Trainer
 from gpunn.version import __version__
-
-LIBRARIES = {"python": ".".join(map(str, sys.version_info[:3])), "numpy": np.__version__}
 
 OF_IMAGES = ("image_size", "colours")  # options of `load_data` for folders of images
 OF_TABLES = ("target", "ignore", "missing", "task")  # options of `load_data` for tables
@@ -193,20 +189,6 @@ def _at_rate(schedule: Any, rate: float) -> Any:
     if schedule["type"] == "Warmup":
         return {**schedule, "rate": _at_rate(schedule["rate"], rate)}
     return {**schedule, "peak" if schedule["type"] == "OneCycle" else "rate": rate}
-
-
-def fingerprint(data: Data, sha256: str = "") -> dict[str, Any]:
-    """Return number, shape and SHA-256 of the samples of a training; that of the training samples may be known."""
-    parts = {"train": (data.train, sha256), "validation": (data.validation, "")}
-    return {
-        name: samples and {"samples": len(samples), "shape": list(samples.shape), "sha256": known or samples.sha256()}
-        for name, (samples, known) in parts.items()
-    }
-
-
-def versions(trainer: Trainer) -> dict[str, str]:
-    """Return versions and device, on which the last bits of a training depend."""
-    return {"gpunn": __version__, **LIBRARIES, "device": trainer.backend.description}
 
 
 def with_units(layer: Any, outputs: int) -> Any:

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from gpunn.backend.limits import size
 from gpunn.errors import OutputError
-from gpunn.saving.checkpointer import Say
+from gpunn.saving.checkpointer import CHECKPOINTS, Say
 from gpunn.train.trainer import Trainer
 
 EXPERIMENT, HISTORY, METRICS, MODEL = "experiment.toml", "history.csv", "metrics.json", "model.safetensors"
-CHECKPOINTS, LOCK = "checkpoints", ".lock"
+LOCK = ".lock"
 _ROOM = 2 << 20  # bytes that a run writes besides its network: five pictures and some text
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from gpunn.data.weights import class_weights
 from gpunn.errors import DataError, DivergenceError, ShapeError
 from gpunn.experiments.conclusions import conclude
-from gpunn.experiments.experiment import LIBRARIES, Experiment
+from gpunn.experiments.experiment import Experiment
 from gpunn.experiments.folder import HISTORY, METRICS, MODEL
 from gpunn.experiments.report import REPORT, Measured, data_in_words, write_report
 from gpunn.experiments.tuning import introduction
@@ -19,6 +19,7 @@ from gpunn.reports.filters import draw_network
 from gpunn.reports.predictions import draw_answers
 from gpunn.saving.checkpointer import Say
 from gpunn.saving.model_file import save_model
+from gpunn.saving.origin import LIBRARIES
 from gpunn.train.evaluator import evaluate
 from gpunn.train.report import ClassificationReport, report_on
 from gpunn.train.trainer import Trainer

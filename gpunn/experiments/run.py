@@ -5,23 +5,24 @@ A run resumes from its newest whole checkpoint, once that was compared with what
 
 import contextlib
 import json
-import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from gpunn.backend.limits import reserved
 from gpunn.errors import CheckpointError, DivergenceError, OptionError, OutputError
-from gpunn.experiments.experiment import Experiment, fingerprint, parse_experiment, read_experiment, versions
-from gpunn.experiments.folder import CHECKPOINTS, EXPERIMENT, METRICS, check_room, holds_run, locked, new_folder
+from gpunn.experiments.experiment import Experiment, parse_experiment, read_experiment
+from gpunn.experiments.folder import EXPERIMENT, METRICS, check_room, holds_run, locked, new_folder
 from gpunn.experiments.report import REPORT
 from gpunn.experiments.results import introduce, write_results, write_stopped
 from gpunn.experiments.terminal import Signals
 from gpunn.experiments.tuning import prepared
-from gpunn.files import StrPath, read_regular, remove_folder, remove_leftovers, write_atomically
+from gpunn.files import StrPath, read_regular, remove_leftovers, write_atomically
 from gpunn.saving.checkpoint import Checkpoint, open_checkpoint
-from gpunn.saving.checkpointer import Checkpointer, Say, listed, newest
+from gpunn.saving.checkpointer import CHECKPOINTS, Checkpointer, Say, go_on, newest
+from gpunn.saving.origin import FREE, differences, fingerprint, first_of, is_of_fit
+from gpunn.train.callbacks import TrainingView
 from gpunn.train.trainer import Trainer
 
 Report = Callable[[Path, Experiment, Trainer, Say], None]  # tells more after the results, and changes nothing
@@ -29,7 +30,7 @@ PICTURES = 128 << 20  # bytes of a memory limit that a training leaves for its p
 
 # What may differ between a run and its continuation. Of the data, their fingerprint is compared.
 _FREE = {"version", "description", "checkpoints", "data.source", "data.shape", "data.sha256", "start.network"}
-_FREE |= {f"training.{name}" for name in ("epochs", "device", "data_on", "skip_bad_batches")}
+_FREE |= {f"training.{name}" for name in FREE}
 _MOST_METRICS = 16 << 20
 
 
@@ -80,6 +81,32 @@ def _mended() -> Iterator[None]:
         raise OutputError(f"{error}: free some space there, or give another folder by --out") from None
 
 
+class _Keeping(Checkpointer):
+    """The checkpoints of a run: of its experiment, and one more where a signal asks the run to stop."""
+
+    def __init__(self, folder: Path, experiment: Experiment, signals: Signals) -> None:
+        plan = experiment.checkpoints
+        super().__init__(folder, every=plan.every, minutes=plan.minutes, keep=plan.keep)
+        self.experiment, self._signals = experiment, signals
+
+    def on_train_begin(self, training: TrainingView) -> None:
+        trainer = cast(Trainer, training.trainer)
+        self.begin(trainer, self.experiment.origin(trainer))
+
+    def on_steps(self, training: TrainingView) -> None:
+        trainer = cast(Trainer, training.trainer)
+        if trainer.backend.device != self.experiment.training.device:  # the first step went on with the CPU
+            self.experiment = self.experiment.resolved(trainer)
+            write_atomically(self.folder.parent / EXPERIMENT, self.experiment.to_toml().encode())
+            self.origin = self.experiment.origin(trainer)
+        # Asked for once: a signal after that waits for the next step.
+        is_due, is_to_stop = self.is_due(), self._signals.pending is not None
+        if is_due or is_to_stop:
+            self.save()
+        if is_to_stop:
+            self._signals.deliver()
+
+
 @_mended()
 def _run(
     folder: Path, experiment: Experiment, trainer: Trainer, signals: Signals, say: Say, report: Report | None
@@ -88,37 +115,22 @@ def _run(
     check_room(folder, trainer, experiment.checkpoints.keep)
     introduce(experiment, trainer, folder, say)  # first, so that nothing is left where nothing can be said
     write_atomically(folder / EXPERIMENT, experiment.to_toml().encode())
-    checkpointer = Checkpointer(folder / CHECKPOINTS, trainer, experiment.origin(trainer), experiment.checkpoints)
-
-    def after_step() -> None:
-        nonlocal experiment
-        if trainer.backend.device != experiment.training.device:  # the first step went on with the CPU
-            experiment = experiment.resolved(trainer)
-            write_atomically(folder / EXPERIMENT, experiment.to_toml().encode())
-            checkpointer.origin = experiment.origin(trainer)
-        # Asked for once: a signal after that waits for the next step.
-        is_due, is_to_stop = checkpointer.is_due(), signals.pending is not None
-        if is_due or is_to_stop:
-            checkpointer.save()
-        if is_to_stop:
-            signals.deliver()
+    checkpointer = _Keeping(folder, experiment, signals)
+    trainer.callbacks.add(checkpointer)
 
     try:
         with signals.held():
             try:
-                # At once: what cannot be written is found before the training, and whenever it is killed there is one.
-                checkpointer.save()
-                trainer.train(after_step)
-                checkpointer.save()
+                trainer.train()
             except BaseException as error:
                 # A disk without room has none for this either.
                 if not signals.is_urgent and not isinstance(error, OutputError):
-                    write_stopped(folder, experiment, trainer, error, say)
+                    write_stopped(folder, checkpointer.experiment, trainer, error, say)
                 raise
         trainer.finish()
-        write_results(folder, experiment, trainer, say)
+        write_results(folder, checkpointer.experiment, trainer, say)
         if report:
-            report(folder, experiment, trainer, say)
+            report(folder, checkpointer.experiment, trainer, say)
     except BaseException as error:
         again = f"gpunn train --resume {folder}"
         if isinstance(error, DivergenceError):
@@ -141,23 +153,11 @@ def _restored(
         return asked.resolved(trainer), trainer
     # Compared here, with a difference that can be shown, and not by the loader.
     data = replace(asked, data=replace(asked.data, sha256="")).load_data()
-    if difference := _first(_differences(checkpoint.origin.data, fingerprint(data))):
+    if difference := first_of(differences(checkpoint.origin.data, fingerprint(data))):
         raise CheckpointError(f"{asked.data.source} does not hold the data of {checkpoint.path}: {difference}")
     # The weights are in the checkpoint, and the network that it once began with may be gone.
     trainer = asked.trainer(data, progress=progress, begins=False)
-    trainer.move_to(checkpoint.step)
-    state, epochs = checkpoint.state(trainer.state()), trainer.options.epochs
-    if state.now.step > trainer.steps:
-        raise OptionError(f"{checkpoint.path} is past {epochs} epochs ({trainer.steps} steps): give more epochs")
-    trainer.restore(state)
-    if trainer.options.regularizer and (old := [record.step for record in state.records if math.isnan(record.penalty)]):
-        say(f"an earlier version recorded the training loss with λR in it, up to step {old[-1]}; from here on apart")
-    for line in _differences(checkpoint.origin.versions, versions(trainer)):
-        say(f"not the same to the last bit: {line}")
-    for step, path in listed(folder / CHECKPOINTS):
-        if step > checkpoint.step:
-            remove_folder(path)
-            say(f"{path} is removed: the run goes on from step {checkpoint.step}")
+    go_on(trainer, checkpoint, say)
     for name in (METRICS, REPORT):  # the first says that the folder is complete, the other is of the run as it was
         (folder / name).unlink(missing_ok=True)
     return asked.resolved(trainer), trainer
@@ -187,6 +187,9 @@ def _compared(
             remove_leftovers(place)
     checkpoint, made = newest(checkpoints, say, last_good) if named is None else open_checkpoint(named), None
     if checkpoint is not None:
+        if is_of_fit(checkpoint.origin):
+            mend = f"gn.Checkpointer({str(folder)!r}, resume=True) goes on with it"
+            raise CheckpointError(f"{checkpoint.path} is of a training by fit in Python: there {mend}")
         try:
             made = parse_experiment(checkpoint.origin.experiment, f"the experiment of {checkpoint.path}")
         except OptionError as error:
@@ -204,7 +207,7 @@ def _compared(
     if checkpoint is None or made is None:
         return None, asked
     before = asdict(_with_later_rate(made, asked, checkpoint))
-    if difference := _first(_differences(before, asdict(asked), _FREE)):
+    if difference := first_of(differences(before, asdict(asked), _FREE)):
         raise CheckpointError(f"{checkpoint.path} is of another experiment than {written}: {difference}")
     return checkpoint, asked
 
@@ -224,31 +227,3 @@ def _with_later_rate(made: Experiment, asked: Experiment, checkpoint: Checkpoint
             return replace(made, optimizer={**made.optimizer, "learning_rate": asked.optimizer["learning_rate"]})
         now = now["before"]
     return made
-
-
-def _differences(was: Any, now: Any, free: Collection[str] = (), where: str = "") -> Iterator[str]:
-    """Describe where two trees of tables and lists differ, except at the keys in `free`."""
-    if isinstance(was, Mapping) and isinstance(now, Mapping):
-        inner = {f"{where}.{key}" if where else key: (was.get(key), now.get(key)) for key in [*was, *now]}
-    elif isinstance(was, list | tuple) and isinstance(now, list | tuple) and len(was) == len(now):
-        inner = {f"{where}[{number}]": pair for number, pair in enumerate(zip(was, now, strict=True), start=1)}
-    else:
-        inner = {}
-        if was != now:
-            yield f"{where} was {_shown(was)}, is {_shown(now)}"
-    for key, (before, after) in inner.items():
-        if key not in free:
-            yield from _differences(before, after, free, key)
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, list | tuple) and value and isinstance(value[0], Mapping):
-        return f"{len(value)} of {', '.join(str(item.get('type')) for item in value)}"[:80]
-    text = "none" if value is None else repr(value) if isinstance(value, str) else str(value)
-    return text if len(text) <= 80 else f"{text[:80]}…"
-
-
-def _first(differences: Iterator[str]) -> str:
-    """Join the first few differences to one text."""
-    there = list(differences)
-    return "; ".join(there[:3] + [f"and {len(there) - 3} more"] * (len(there) > 3))

@@ -9,11 +9,11 @@ from typing import Any, Self
 
 from gpunn.config import to_config
 from gpunn.errors import ModelFileError, OptionError
-from gpunn.experiments.folder import CHECKPOINTS, EXPERIMENT, MODEL
+from gpunn.experiments.folder import EXPERIMENT, MODEL
 from gpunn.files import open_regular
 from gpunn.nn.layers import Layer
 from gpunn.saving.checkpoint import BEST
-from gpunn.saving.checkpointer import listed
+from gpunn.saving.checkpointer import CHECKPOINTS, listed
 from gpunn.scalars import positive_whole
 from gpunn.sequential import Sequential, load_model
 

@@ -1,18 +1,24 @@
 """The checkpoints of a run: when one is written, which are kept, and which is the newest whole one."""
 
+import math
+import os
 import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
-from gpunn.errors import CheckpointError, OptionError
-from gpunn.files import remove_folder
+from gpunn.errors import CheckpointError, OptionError, OutputError
+from gpunn.files import StrPath, remove_folder, remove_leftovers
 from gpunn.saving.checkpoint import Checkpoint, DamagedCheckpointError, Origin, open_checkpoint, write_checkpoint
-from gpunn.scalars import positive_whole
+from gpunn.saving.origin import compare, differences, origin_of, versions
+from gpunn.scalars import flag, positive_whole, real
+from gpunn.train.callbacks import Callback, TrainingView
 from gpunn.train.trainer import Trainer
 
 Say = Callable[[str], None]  # shows a line to a person
+CHECKPOINTS = "checkpoints"  # folder of them in the folder of a run
 MOST_SHARE = 0.02  # of the time of a training, for checkpoints by the clock
 
 _NAME = re.compile(r"step-(0|[1-9][0-9]{0,9})")
@@ -30,22 +36,77 @@ class CheckpointPart:
         for name, value in (("every", self.every), ("keep", self.keep)):
             if value is not None:
                 positive_whole(value, f"{name} of checkpoints")
-        if not 0 <= self.minutes < float("inf"):
-            raise OptionError(f"minutes of checkpoints must be 0 or more, got {self.minutes!r}")
+        real(self.minutes, "minutes of checkpoints", ("be 0 or more", lambda minutes: 0 <= minutes < math.inf))
 
 
-class Checkpointer:
-    """Writes the checkpoints of a training into a folder, as a plan says; `step` is that of the newest, or None."""
+class Checkpointer(Callback):
+    """Writes checkpoints of a training, from which it resumes to the same bits, whatever had cut it off.
 
-    def __init__(self, folder: Path, trainer: Trainer, origin: Origin, plan: CheckpointPart) -> None:
-        self.folder, self._trainer, self.origin, self._plan = folder, trainer, origin, plan
+    `fit(callbacks=[gn.Checkpointer("run", resume=True)])` begins where there is no checkpoint, and else goes on from
+    the newest whole one; a training that has ended returns what it left. Network, data and arguments must be as they
+    were, but for `epochs`, `device`, `data_on` and `skip_bad_batches`. Checkpoints are folders in folder/checkpoints;
+    `load_model` reads their `model.safetensors` and `best.safetensors`. Those by the clock take at most 2 % of the
+    time. One training at a time may use a folder.
+
+    Args:
+        folder: Folder of the training, made where it is missing.
+        every: Number of steps between checkpoints; None for none by steps.
+        minutes: Minutes between checkpoints, more where writing takes long; 0 for none by the clock.
+        keep: Number of newest checkpoints that are kept, beside the last one before the training began to diverge.
+        resume: Whether to go on from a checkpoint. Without it a folder that holds some is refused.
+
+    Raises:
+        CheckpointError: From `fit`: there is no whole checkpoint among those there, or it is of another training.
+        OutputError: From `fit`: a checkpoint cannot be written, or the folder holds some already.
+        OptionError: Arguments that cannot be.
+    """
+
+    restores = True
+
+    def __init__(
+        self, folder: StrPath, *, every: int | None = None, minutes: float = 1.0, keep: int = 2, resume: bool = False
+    ) -> None:
+        self._plan = CheckpointPart(every, minutes, keep)
+        if not isinstance(folder, str | os.PathLike) or "\0" in str(folder):
+            raise OptionError(f"the folder of checkpoints is a path such as 'run', got {folder!r}")
+        self.folder = Path(folder) / CHECKPOINTS
+        self.resume = flag(resume, "resume")
+        self.step: int | None = None  # of the newest checkpoint
+
+    def begin(self, trainer: Trainer, origin: Origin) -> None:
+        """Keep the checkpoints of a training, described by its origin, and write the first."""
+        self._trainer, self.origin = trainer, origin
         # The checkpoint that a run resumes is not written again: while it was replaced there would be none.
-        self.step: int | None = trainer.done if (folder / f"step-{trainer.done}").is_dir() else None
+        self.step = trainer.done if (self.folder / f"step-{trainer.done}").is_dir() else None
         self._asked, self._saved, self._took = trainer.done, time.monotonic(), 0.0
+        # At once: what cannot be written is found before the training, and whenever it is killed there is one.
+        self.save()
+
+    def on_train_begin(self, training: TrainingView) -> None:
+        trainer = cast(Trainer, training.trainer)
+        origin = origin_of(trainer)
+        if self.folder.is_symlink():
+            raise CheckpointError(f"{self.folder} is a link: what is removed and written there must be of the training")
+        if listed(self.folder):
+            if not self.resume:
+                mend = "resume=True goes on from them, and another folder begins anew"
+                raise OutputError(f"{self.folder} holds checkpoints already: {mend}")
+            remove_leftovers(self.folder)
+            if checkpoint := newest(self.folder, training.say):
+                compare(checkpoint, origin)
+                go_on(trainer, checkpoint, training.say)
+        self.begin(trainer, origin)
+
+    def on_steps(self, training: TrainingView) -> None:
+        if self.is_due():
+            self.save()
 
     def is_due(self) -> bool:
-        """Whether it is time for a checkpoint; to be asked after a step."""
-        plan, before, self._asked = self._plan, self._asked, self._trainer.done
+        """Whether it is time for a checkpoint, as it is at the end; to be asked after a step."""
+        trainer, plan, before = self._trainer, self._plan, self._asked
+        self._asked = trainer.done
+        if trainer.done == trainer.steps or trainer.history.stopped:
+            return True
         # A device may have been given several steps at once.
         if plan.every is not None and self._asked // plan.every > before // plan.every:
             return True
@@ -58,7 +119,10 @@ class Checkpointer:
             return
         trainer.check_numbers()
         began = time.monotonic()
-        self.folder.mkdir(exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"cannot make {self.folder}: {error.strerror or error}: give another folder") from None
         write_checkpoint(self.folder / f"step-{trainer.done}", trainer.state(), self.origin, trainer.model)
         self.step = trainer.done
         there = listed(self.folder)
@@ -88,3 +152,20 @@ def newest(folder: Path, say: Say, most: int | None = None) -> Checkpoint | None
     if there:
         raise CheckpointError(f"{folder} holds no checkpoint that is whole: begin the run again in another folder")
     return None
+
+
+def go_on(trainer: Trainer, checkpoint: Checkpoint, say: Say) -> None:
+    """Restore a training that has not begun from a checkpoint of it, and remove those after that one."""
+    trainer.move_to(checkpoint.step)
+    state, epochs = checkpoint.state(trainer.state()), trainer.options.epochs
+    if state.now.step > trainer.steps:
+        raise OptionError(f"{checkpoint.path} is past {epochs} epochs ({trainer.steps} steps): give more epochs")
+    trainer.restore(state)
+    if trainer.options.regularizer and (old := [record.step for record in state.records if math.isnan(record.penalty)]):
+        say(f"an earlier version recorded the training loss with λR in it, up to step {old[-1]}; from here on apart")
+    for line in differences(checkpoint.origin.versions, versions(trainer)):
+        say(f"not the same to the last bit: {line}")
+    for step, path in listed(checkpoint.path.parent):
+        if step > checkpoint.step:
+            remove_folder(path)
+            say(f"{path} is removed: the run goes on from step {checkpoint.step}")

@@ -128,6 +128,7 @@ class Callback:
     """
 
     every_steps: int | None = None
+    restores = False  # whether `on_train_begin` may restore an earlier state, which the others are to see
 
     def on_train_begin(self, training: TrainingView) -> None:
         """Called once, before the first step."""
@@ -145,16 +146,37 @@ class Callback:
         """Called before `fit` returns, with the network as `fit` leaves it; not after an error."""
 
 
+class Calling(Callback):
+    """Calls a function wherever the training pauses by itself."""
+
+    def __init__(self, function: Callable[[TrainingView], object]) -> None:
+        self._function = function
+
+    def on_steps(self, training: TrainingView) -> None:
+        self._function(training)
+
+
 class Callbacks:
     """The callbacks of one training, called one after another."""
 
     def __init__(self, callbacks: Iterable[Callback], training: TrainingView) -> None:
-        self._all, self._training = tuple(callbacks), training
+        self._all, self._training = list(callbacks), training
         self.have_failed = False  # whether one has raised an exception other than `StopTraining`
+
+    def add(self, callback: Callback) -> None:
+        """Call one more, after those that there are."""
+        self._all.append(callback)
+
+    def remove(self, callback: Callback) -> None:
+        """Call one no more."""
+        self._all.remove(callback)
 
     def call(self, hook: Callable[..., None], *given: object) -> str:
         """Call a hook, a method of `Callback`, of each; return why the training is to stop, or ""."""
-        return self._call(self._all, hook, *given)
+        callbacks: Iterable[Callback] = self._all
+        if hook is Callback.on_train_begin:
+            callbacks = sorted(callbacks, key=lambda each: not each.restores)
+        return self._call(callbacks, hook, *given)
 
     def after_steps(self, done: int) -> str:
         """Call `on_steps` of those whose turn it is after so many steps; return why to stop, or ""."""

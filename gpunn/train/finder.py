@@ -13,6 +13,7 @@ from gpunn.errors import DataError, DivergenceError, OptionError
 from gpunn.nn.network import Network
 from gpunn.scalars import POSITIVE, positive_whole, real
 from gpunn.train.arguments import TrainOptions, as_data, fitting_batch_size
+from gpunn.train.callbacks import Calling
 from gpunn.train.schedules import Schedule
 from gpunn.train.trainer import Trainer
 
@@ -140,7 +141,7 @@ def try_rates(
     sizes = np.minimum(size, len(samples) - size * (np.arange(rise.steps) % per_epoch)).astype(np.float64)
     means: list[float] = []
 
-    def after_step() -> None:
+    def on_steps(_: object) -> None:
         nonlocal end
         record = trainer.history[-1] if trainer.history else None
         if record and record.step == trainer.done:  # a batch of samples of weight 0 has no loss
@@ -152,8 +153,9 @@ def try_rates(
         if end or trainer.done == rise.steps:
             trainer.history.stopped = end or "done"
 
+    trainer.callbacks.add(Calling(on_steps))
     try:
-        trainer.train(after_step)
+        trainer.train()
     except DivergenceError:
         if not trainer.history:
             why = f"{trainer.history.stopped}, at the first step, before anything was learned"

@@ -3,7 +3,6 @@
 import math
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NoReturn
 
@@ -87,10 +86,10 @@ class Trainer(Training):
         """Write a line that stays, above the progress."""
         self.progress.say(text)
 
-    def run(self, after_step: Callable[[], None] | None = None) -> History:
+    def run(self) -> History:
         """Train to the end, or to an interrupt or a lost device, and leave the network as it is to be used."""
         try:
-            self.train(after_step)
+            self.train()
         except KeyboardInterrupt:
             self.put_back(self.monitor.last)
             self.history.stopped = "interrupted"
@@ -113,8 +112,8 @@ class Trainer(Training):
         self.callbacks.call(Callback.on_train_end)
         return self.history
 
-    def train(self, after_step: Callable[[], None] | None = None) -> None:
-        """Train to the end, or until patience runs out; call `after_step` between steps, where `state` is whole."""
+    def train(self) -> None:
+        """Train to the end, or until patience runs out or a callback stops it."""
         self._began = time.perf_counter()
         _IN_TRAINING.add(id(self.model))
         try:
@@ -122,7 +121,7 @@ class Trainer(Training):
             with np.errstate(over="ignore", divide="ignore", invalid="ignore"), self.enough_memory(), self.loops():
                 self._stop(self.callbacks.call(Callback.on_train_begin))
                 while self.done < self.steps and not self.history.stopped:
-                    self._run_epoch(after_step or (lambda: None))
+                    self._run_epoch()
         finally:
             _IN_TRAINING.discard(id(self.model))
             self._seconds_before, self._began = self._seconds(), None
@@ -151,7 +150,7 @@ class Trainer(Training):
         watched = self.data.validation if self.options.class_weight is None else None
         return no_better_than_chance(self.samples, watched, self.loss, record, rate, outputs) if record else ""
 
-    def _run_epoch(self, after_step: Callable[[], None]) -> None:
+    def _run_epoch(self) -> None:
         """Do an epoch, or the rest of it."""
         steps = self.step.steps_per_epoch
         epoch, first = divmod(self.done, steps)
@@ -179,7 +178,6 @@ class Trainer(Training):
             if self.done % steps == 0:
                 self._stop(self.callbacks.call(Callback.on_epoch_end))
             self._stop(self.callbacks.after_steps(self.done))
-            after_step()
         self.progress.end_epoch(self.history[-1] if self.history else None)
 
     def _stop(self, why: str) -> None:

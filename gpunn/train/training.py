@@ -95,6 +95,11 @@ class Training:
             self.step.skip = Skip(self.backend, changed)
 
     @property
+    def trained_before(self) -> Trained:
+        """Epochs and steps of the network before this training."""
+        return self._count_from
+
+    @property
     def steps_per_epoch(self) -> int:
         """Number of batches of an epoch."""
         return self.step.steps_per_epoch

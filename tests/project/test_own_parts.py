@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from support.checkpoint_helpers import calling
 from support.cli_helpers import gpunn, own_folder
 from support.harness import one_line
 
@@ -598,7 +599,8 @@ def test_an_optimizer_cannot_forget_to_end_the_step(optimizer: gn.Optimizer) -> 
         data(),
     )
     places = []
-    trainer.run(lambda: places.append(tuple(int(place) for place in trainer.model.clock)))
+    with calling(trainer, lambda: places.append(tuple(int(place) for place in trainer.model.clock))):
+        trainer.run()
     steps = trainer.step.steps_per_epoch
     assert places == [(n % steps, n, n % steps + 1, n + 1) for n in range(trainer.steps)]
 

@@ -108,6 +108,7 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "Loss.forward": (forward, {"y": np.zeros((6, 2)), "t": Y}),
     "History.write_csv": (gn.History().write_csv, {"path": "a.csv"}),
     "History.read_csv": (lambda path: (gn.History().write_csv("a.csv"), gn.History.read_csv(path)), {"path": "a.csv"}),
+    "Checkpointer": (gn.Checkpointer, {"folder": "run"}),
     "register": (gn.register, {"part": type("PublicApi", (gn.ReLU,), {"__module__": __name__})}),
     "GpunnError": (gn.GpunnError, {"message": "a"}),
 }  # fmt: skip
@@ -125,9 +126,9 @@ PLAIN = {"Evaluation", "History", "Record", "Flatten", "ReLU", "Sigmoid", "Softm
          "LeCun", "BinaryCrossEntropy", "MeanSquaredError"}  # fmt: skip
 PLAIN |= {"GlobalAveragePool2D", "ClassificationReport", "MultilabelReport", "RegressionReport"}
 # How a training is seen and stopped: tests/train/test_callbacks.py.
-PLAIN |= {"StopTraining", "TrainingView"}
+PLAIN |= {"Callback", "StopTraining", "TrainingView"}
 # Bases of one's own parts: tests/project/test_own_parts.py has one of each.
-BASES = {"Activation", "Callback", "Initializer", "Layer", "Loss", "Optimizer", "Regularizer", "Schedule"}
+BASES = {"Activation", "Initializer", "Layer", "Loss", "Optimizer", "Regularizer", "Schedule"}
 
 
 def cases() -> Iterator[Any]:

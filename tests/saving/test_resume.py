@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.checkpoint_helpers import ORIGIN, adam, convolutional, images, momentum, outcome, stopped_after
+from support.checkpoint_helpers import ORIGIN, adam, calling, convolutional, images, momentum, outcome, stopped_after
 
 from gpunn.saving.checkpoint import open_checkpoint, write_checkpoint
 from gpunn.train.evaluator import Evaluation, Evaluator
@@ -58,7 +58,8 @@ def _interrupting(training: Trainer, steps: int) -> Callable[[], None]:
 def test_before_a_prompt_a_training_that_is_interrupted_returns_its_history(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "ps1", "In : ", raising=False)
     training = momentum(validate_every=4)
-    history = training.run(_interrupting(training, 10))
+    with calling(training, _interrupting(training, 10)):
+        history = training.run()
     assert [record.step for record in history] == [4, 8]
     assert history.stopped == "interrupted"
     np.testing.assert_equal(training.model.arrays(), training.monitor.last.arrays)
@@ -67,8 +68,8 @@ def test_before_a_prompt_a_training_that_is_interrupted_returns_its_history(monk
 
 def test_in_a_script_an_interruption_goes_on_upwards_with_the_weights_of_the_last_record() -> None:
     training = momentum(validate_every=4)
-    with pytest.raises(KeyboardInterrupt):
-        training.run(_interrupting(training, 10))
+    with pytest.raises(KeyboardInterrupt), calling(training, _interrupting(training, 10)):
+        training.run()
     np.testing.assert_equal(training.model.arrays(), training.monitor.last.arrays)
 
 

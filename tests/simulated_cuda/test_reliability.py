@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.checkpoint_helpers import ORIGIN, adam, images, momentum, outcome, stopped_after
+from support.checkpoint_helpers import ORIGIN, adam, calling, images, momentum, outcome, stopped_after
 from support.cli_helpers import without_pictures
 from support.harness import one_line
 from support.threads import together
@@ -22,7 +22,7 @@ from gpunn.errors import DeviceError, DivergenceError
 from gpunn.experiments import run
 from gpunn.experiments.experiment import read_experiment
 from gpunn.saving.checkpoint import open_checkpoint, write_checkpoint
-from gpunn.saving.checkpointer import Checkpointer, CheckpointPart, listed
+from gpunn.saving.checkpointer import Checkpointer, listed
 from gpunn.train import trainer as module
 from gpunn.train.arguments import TrainOptions
 from gpunn.train.monitor import FiniteCheck
@@ -61,7 +61,8 @@ def test_the_step_is_recorded_anew_when_held_layers_begin_to_learn_and_goes_on_t
     cuda: Core, data_on: str, tmp_path: Path
 ) -> None:
     whole, steps = tuning(data_on), []
-    whole.run(lambda: steps.append(whole.step) if whole.step not in steps else None)
+    with calling(whole, lambda: steps.append(whole.step) if whole.step not in steps else None):
+        whole.run()
     assert [step.is_recorded for step in steps] == [True, True]
     for cut in (5, 11, 12, 13, 19):
         first, second = tuning(data_on), tuning(data_on)
@@ -77,7 +78,8 @@ def test_held_layers_stay_on_a_device_as_on_the_cpu(cuda: Core) -> None:
     trainings = [tuning(device=device, optimizer=gn.SGD(0.02, momentum=0.9)) for device in ("cpu", "cuda")]
     for training in trainings:
         start, held = training.model.arrays(), dict[str, Any]()
-        training.run(lambda: held.update(training.model.arrays()) if training.done == 12 else None)  # noqa: B023
+        with calling(training, lambda: held.update(training.model.arrays()) if training.done == 12 else None):  # noqa: B023
+            training.run()
         assert {name for name in held if not np.array_equal(held[name], start[name])} == {"dense1.w", "dense1.b"}
     ours, theirs = (training.model.arrays() for training in trainings)
     for name in ours:
@@ -159,21 +161,17 @@ def test_weights_that_are_not_finite_are_found_though_the_cost_is(cuda: Core, mo
     with (
         pytest.raises(DivergenceError, match="step 10: the weights contain NaN or Inf"),
         np.errstate(all="ignore"),
+        calling(training, spoil),
     ):
-        training.run(spoil)
+        training.run()
 
 
 def test_no_checkpoint_is_made_of_numbers_that_are_not_finite(cuda: Core, tmp_path: Path) -> None:
     """Though nobody has looked at the device since they became so."""
     training = trainer("cuda", validate_every=1000)
-    kept = Checkpointer(tmp_path / "checkpoints", training, ORIGIN, CheckpointPart(every=2))
-
-    def after_step() -> None:
-        if kept.is_due():
-            kept.save()
-
+    training.callbacks.add(Checkpointer(tmp_path, every=2))
     with pytest.raises(DivergenceError, match="first was the output of dense1"), np.errstate(all="ignore"):
-        training.train(after_step)
+        training.train()
     for _, path in listed(tmp_path / "checkpoints"):
         state = open_checkpoint(path).state(trainer("cuda").state())
         assert all(np.isfinite(array).all() for array in state.now.arrays.values())

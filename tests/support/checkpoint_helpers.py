@@ -1,6 +1,7 @@
 """Trainings that use everything a state has, for the tests of checkpoints and of going on from them."""
 
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import astuple
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import gpunn as gn
 from gpunn.saving.checkpoint import Origin
 from gpunn.train.arguments import TrainOptions
+from gpunn.train.callbacks import Calling
 from gpunn.train.record import State
 from gpunn.train.trainer import Trainer
 
@@ -61,6 +63,17 @@ def trainer(data: gn.Data | None = None, model: gn.Sequential | None = None, **o
     return Trainer(model or convolutional(), TrainOptions(**usual | options), data or images())
 
 
+@contextmanager
+def calling(training: Trainer, function: Callable[[], object]) -> Iterator[None]:
+    """Within, a function is called wherever the training pauses."""
+    callback = Calling(lambda _: function())
+    training.callbacks.add(callback)
+    try:
+        yield
+    finally:
+        training.callbacks.remove(callback)
+
+
 def stopped_after(training: Trainer, steps: int) -> State:
     """The state of a training after so many steps, where it is stopped."""
 
@@ -74,8 +87,8 @@ def stopped_after(training: Trainer, steps: int) -> State:
 
     training.step.steps_per_graph = 1  # so that it can be stopped after each; who goes on takes several at once
     if steps:
-        with suppress(EnoughError):
-            training.train(stop)
+        with suppress(EnoughError), calling(training, stop):
+            training.train()
     assert training.done == steps
     return training.state()
 

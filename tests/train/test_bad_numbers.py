@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.checkpoint_helpers import convolutional, images, outcome, stopped_after
+from support.checkpoint_helpers import calling, convolutional, images, outcome, stopped_after
 from support.cli_helpers import gpunn, own_folder
 from support.harness import one_line
 
@@ -107,8 +107,8 @@ def test_the_weights_of_the_last_good_record_are_kept() -> None:
     def after_step() -> None:
         kept[training.done] = training.model.arrays()
 
-    with pytest.raises(DivergenceError, match="the weights of step 8 are kept"):
-        training.run(after_step)
+    with pytest.raises(DivergenceError, match="the weights of step 8 are kept"), calling(training, after_step):
+        training.run()
     np.testing.assert_equal(training.model.arrays(), kept[8])
     assert training.history[-1].step == 8
 
@@ -169,7 +169,8 @@ def test_a_step_that_is_skipped_leaves_no_trace_but_its_count(
     def after_step() -> None:
         states[training.done] = training.state()
 
-    training.run(after_step)
+    with calling(training, after_step):
+        training.run()
     assert training.history.skipped == len(steps)
     for step in range(1, 25):
         before, after = states[step - 1], states[step]
@@ -197,7 +198,8 @@ def test_the_cost_is_the_mean_of_the_batches_that_were_not_skipped() -> None:
         if training.done in (1, 2):
             costs.append(float(training.step.totals[0]))
 
-    training.run(after_step)
+    with calling(training, after_step):
+        training.run()
     assert costs[0] == costs[1]
     first = training.history[0]
     assert first.train_accuracy * 32 == round(first.train_accuracy * 32)

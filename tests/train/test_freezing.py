@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.checkpoint_helpers import ORIGIN, outcome, stopped_after
+from support.checkpoint_helpers import ORIGIN, calling, outcome, stopped_after
 from support.harness import one_line
 
 import gpunn as gn
@@ -70,7 +70,8 @@ def test_the_layers_of_another_network_stay_to_the_last_bit_and_then_learn(
         if training.done == 2 * STEPS:
             at_thawing.update(training.model.arrays())
 
-    training.run(watch)
+    with calling(training, watch):
+        training.run()
     assert changed(start, at_thawing) == NEW
     assert changed(at_thawing, training.model.arrays()) == OLD | NEW
     assert [layer.trainable for layer in training.model.layers] == [True] * 8
@@ -185,8 +186,8 @@ def test_a_training_that_diverges_finds_the_first_bad_number_and_leaves_nothing_
             training.data.train.inputs.setflags(write=True)
             training.model.load_arrays({k: np.full_like(v, np.nan) for k, v in training.model.arrays().items()})
 
-    with pytest.raises(DivergenceError, match=f"step {step}: "):
-        training.run(spoil)
+    with pytest.raises(DivergenceError, match=f"step {step}: "), calling(training, spoil):
+        training.run()
     assert not training.model.held
     assert all(np.isfinite(array).all() for array in training.model.arrays().values())
     training.model.fit(images(5), device="cpu", epochs=1, **KW)
@@ -198,8 +199,8 @@ def test_an_interrupt_while_layers_are_held_leaves_none_held(source: gn.Sequenti
     def stop() -> None:
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        training.run(stop)
+    with pytest.raises(KeyboardInterrupt), calling(training, stop):
+        training.run()
     assert not training.model.held
     assert training.model.is_frozen_anew  # so that it is built again for the next step
 

@@ -182,7 +182,7 @@ def test_a_run_that_diverged_goes_on_at_another_rate_and_its_experiment_says_so(
 def test_what_was_killed_after_the_rate_was_changed_goes_on_at_it(monkeypatch: pytest.MonkeyPatch) -> None:
     diverge()
     with monkeypatch.context() as patch:
-        patch.setattr("gpunn.experiments.run.Checkpointer", lambda *_: 1 / 0)
+        patch.setattr("gpunn.experiments.run._Keeping", lambda *_: 1 / 0)
         assert gpunn("train", "--resume", "run", "--learning-rate", 0.1).code == 1
     assert gpunn("train", "--resume", "run").code == 0
     assert "after = 0.1" in Path("run/experiment.toml").read_text()

@@ -1,0 +1,95 @@
+"""What a training is made of: compared before it resumes from a checkpoint, so that it goes on to the same bits."""
+
+import json
+import sys
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+
+from gpunn.config import to_built_config, to_config
+from gpunn.data import Data
+from gpunn.errors import CheckpointError
+from gpunn.saving.checkpoint import Checkpoint, Origin
+from gpunn.train.arguments import PlainOptions
+from gpunn.train.trainer import Trainer
+from gpunn.version import __version__
+
+LIBRARIES = {"python": ".".join(map(str, sys.version_info[:3])), "numpy": np.__version__}
+FREE = frozenset({"epochs", "device", "data_on", "skip_bad_batches"})  # options that a continuation may change
+_OF_FIT = "{"  # how the origin of a training by `fit`, JSON, begins; that of the program is TOML
+
+
+def fingerprint(data: Data, sha256: str = "") -> dict[str, Any]:
+    """Return number, shape and SHA-256 of the samples of a training; that of the training samples may be known."""
+    parts = {"train": (data.train, sha256), "validation": (data.validation, "")}
+    return {
+        name: samples and {"samples": len(samples), "shape": list(samples.shape), "sha256": known or samples.sha256()}
+        for name, (samples, known) in parts.items()
+    }
+
+
+def versions(trainer: Trainer) -> dict[str, str]:
+    """Return versions and device, on which the last bits of a training depend."""
+    return {"gpunn": __version__, **LIBRARIES, "device": trainer.backend.description}
+
+
+def origin_of(trainer: Trainer) -> Origin:
+    """Describe a training by `fit`: its network, the options of `fit`, and its data."""
+    options, layers = trainer.options, [to_built_config(layer) for layer in trainer.model.layers]
+    parts = {name: getattr(options, name) for name in ("regularizer", "augmentation")}
+    parts |= {"loss": trainer.loss, "optimizer": trainer.optimizer}
+    made: dict[str, Any] = {"layers": layers, "trained_before": trainer.trained_before}
+    made |= {name: None if part is None else to_config(part) for name, part in parts.items()}
+    made |= {each.name: getattr(options, each.name) for each in fields(PlainOptions) if each.name not in FREE}
+    made["batch_size"] = trainer.batch_size
+    return Origin(json.dumps(made, default=str), fingerprint(trainer.data), versions(trainer))
+
+
+def is_of_fit(origin: Origin) -> bool:
+    """Whether a training was begun by `fit`, and not by `gpunn train`."""
+    return origin.experiment.startswith(_OF_FIT)
+
+
+def compare(checkpoint: Checkpoint, now: Origin) -> None:
+    """Raise CheckpointError where a training by `fit` is not that of a checkpoint, with the differences."""
+    path, was = checkpoint.path, checkpoint.origin
+    if not is_of_fit(was):
+        raise CheckpointError(f"{path} is of gpunn train: gpunn train --resume {path.parent.parent} goes on with it")
+    try:
+        made = json.loads(was.experiment)
+    except (ValueError, RecursionError):
+        raise CheckpointError(f"{path} does not say what its training was made of") from None
+    both = {"fit": made, "data": was.data}, {"fit": json.loads(now.experiment), "data": now.data}
+    if different := first_of(differences(*both)):
+        mend = "make network, data and arguments as they were, or give another folder"
+        raise CheckpointError(f"{path} is of another training: {different}: {mend}")
+
+
+def differences(was: Any, now: Any, free: Collection[str] = (), where: str = "") -> Iterator[str]:
+    """Describe where two trees of tables and lists differ, except at the keys in `free`."""
+    if isinstance(was, Mapping) and isinstance(now, Mapping):
+        inner = {f"{where}.{key}" if where else key: (was.get(key), now.get(key)) for key in [*was, *now]}
+    elif isinstance(was, list | tuple) and isinstance(now, list | tuple) and len(was) == len(now):
+        inner = {f"{where}[{number}]": pair for number, pair in enumerate(zip(was, now, strict=True), start=1)}
+    else:
+        inner = {}
+        if was != now:
+            yield f"{where} was {_shown(was)}, is {_shown(now)}"
+    for key, (before, after) in inner.items():
+        if key not in free:
+            yield from differences(before, after, free, key)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list | tuple) and value and isinstance(value[0], Mapping):
+        return f"{len(value)} of {', '.join(str(item.get('type')) for item in value)}"[:80]
+    text = "none" if value is None else repr(value) if isinstance(value, str) else str(value)
+    return text if len(text) <= 80 else f"{text[:80]}…"
+
+
+def first_of(different: Iterator[str]) -> str:
+    """Join the first few differences to one text."""
+    there = list(different)
+    return "; ".join(there[:3] + [f"and {len(there) - 3} more"] * (len(there) > 3))
