@@ -54,7 +54,7 @@ EXAMPLES: dict[str, list[Any]] = {
         GlobalAveragePool2D(), LayerNorm(), LayerNorm(1e-3),
         Sigmoid(), Tanh(), ReLU(), LeakyReLU(), LeakyReLU(-0.25), Softplus(), Softmax(),
     ],
-    "loss": [MeanSquaredError(), BinaryCrossEntropy(), SoftmaxCrossEntropy(), SoftmaxCrossEntropy(0.1)],
+    "loss": [MeanSquaredError(), BinaryCrossEntropy(), SoftmaxCrossEntropy(), SoftmaxCrossEntropy(label_smoothing=0.1)],
     "regularizer": [L1(0.5), L2(5.0)],
     "optimizer": [
         SGD(), SGD(0.5, 0.9, nesterov=True), SGD(Cosine(0.5, 0.1), 0.5), Adam(), Adam(OneCycle(0.1), 0.8, 0.9, 1e-6),

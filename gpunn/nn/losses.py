@@ -206,7 +206,7 @@ class SoftmaxCrossEntropy(Loss):
     kernel = kernels.softmax_cross_entropy
     weighted_kernel = kernels.weighted[kernel]
 
-    def __init__(self, label_smoothing: float = 0.0) -> None:
+    def __init__(self, *, label_smoothing: float = 0.0) -> None:
         self.label_smoothing = real(label_smoothing, "label_smoothing of SoftmaxCrossEntropy", SHARE)
 
     def _constants(self) -> tuple[Any, ...]:

@@ -167,7 +167,9 @@ def _rows(x: NDArray[Any]) -> NDArray[Any]:
 
 
 @pytest.mark.parametrize(
-    "loss", [MeanSquaredError(), BinaryCrossEntropy(), SoftmaxCrossEntropy(), SoftmaxCrossEntropy(0.3)], ids=repr
+    "loss",
+    [MeanSquaredError(), BinaryCrossEntropy(), SoftmaxCrossEntropy(), SoftmaxCrossEntropy(label_smoothing=0.3)],
+    ids=repr,
 )
 @pytest.mark.parametrize("n", [1, 5])
 def test_the_gradient_of_a_cost_by_the_output(backend: Backend, loss: Loss, n: int) -> None:

@@ -1,6 +1,7 @@
 """The costs as written, finite for every finite z, and their errors. Their gradients are in test_gradients.py."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,17 @@ import pytest
 from numpy.typing import NDArray
 from support.harness import DTYPES, one_line
 
-from gpunn import BinaryCrossEntropy, MeanSquaredError, Sigmoid, Softmax, SoftmaxCrossEntropy
+from gpunn import (
+    BinaryCrossEntropy,
+    Dense,
+    MeanSquaredError,
+    Sequential,
+    Sigmoid,
+    Softmax,
+    SoftmaxCrossEntropy,
+    Tanh,
+    load_model,
+)
 from gpunn.backend.base import Backend
 from gpunn.errors import DataError, OptionError, ShapeError
 from gpunn.nn.losses import Loss
@@ -56,23 +67,47 @@ def test_smoothed_labels_are_the_targets_of_a_softmax_cross_entropy(backend: Bac
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_smoothed_cost_is_finite_and_right_far_out(backend: Backend, dtype: str) -> None:
-    sure, loss = np.array([[1e30, -1e30]], dtype), SoftmaxCrossEntropy(0.5)
+    sure, loss = np.array([[1e30, -1e30]], dtype), SoftmaxCrossEntropy(label_smoothing=0.5)
     assert value(backend, loss, sure, np.array([0]), dtype) == pytest.approx(0.25 * 2e30, rel=1e-6)
     assert value(backend, loss, sure, np.array([1]), dtype) == pytest.approx(0.75 * 2e30, rel=1e-6)
+
+
+def test_a_training_reports_and_remembers_the_smoothed_loss(backend: Backend, tmp_path: Path) -> None:
+    """That of validation too, as a criterion of PyTorch would; samples of weights count by them."""
+    rng = np.random.default_rng(0)
+    x, y, w = rng.normal(size=(60, 5)), rng.integers(0, 3, 60), rng.uniform(0.5, 2, 60)
+    model = Sequential([Dense(6), Tanh(), Dense(3)])
+    options: dict[str, Any] = {"epochs": 2, "batch_size": 16, "dtype": "float64", "device": backend, "progress": False}
+    loss = SoftmaxCrossEntropy(label_smoothing=0.2)
+    history = model.fit(x, y, sample_weight=w, validation_data=(x, y, w), loss=loss, **options)
+    p, t = model.predict_proba(x), 0.8 * np.eye(3)[y] + 0.2 / 3
+    expected = float(-(w[:, None] * t * np.log(p)).sum() / w.sum())
+    assert history[-1].validation_loss == pytest.approx(expected, rel=1e-9)
+    model.save(tmp_path / "model.safetensors")
+    again = load_model(tmp_path / "model.safetensors", device=backend.device)
+    assert repr(again.loss) == "SoftmaxCrossEntropy(label_smoothing=0.2)"
+    assert again.evaluate(x, y, sample_weight=w).loss == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize("smoothing", [-0.1, 1.0, float("nan"), True, "0.1"])
 def test_a_smoothing_that_cannot_be_is_refused(smoothing: Any) -> None:
     with pytest.raises(OptionError, match=r"label_smoothing of SoftmaxCrossEntropy must (lie|be a number)") as caught:
-        SoftmaxCrossEntropy(smoothing)
+        SoftmaxCrossEntropy(label_smoothing=smoothing)
     one_line(caught.value)
+
+
+def test_a_smoothing_is_shown_where_there_is_one() -> None:
+    assert repr(SoftmaxCrossEntropy()) == "SoftmaxCrossEntropy()"
+    assert repr(SoftmaxCrossEntropy(label_smoothing=0.1)) == "SoftmaxCrossEntropy(label_smoothing=0.1)"
 
 
 def test_what_a_constant_answer_costs_at_least_is_smoothed_too() -> None:
     """The best of all constant answers is the mean of the targets."""
     shares, s = np.array([0.5, 0.3, 0.2]), 0.3
     t = (1 - s) * shares + s / 3
-    assert SoftmaxCrossEntropy(s).of_constant(shares, shares) == pytest.approx(-(t * np.log(t)).sum(), rel=1e-14)
+    assert SoftmaxCrossEntropy(label_smoothing=s).of_constant(shares, shares) == pytest.approx(
+        -(t * np.log(t)).sum(), rel=1e-14
+    )
 
 
 def test_an_undecided_network_costs_the_logarithm_of_the_number_of_classes(backend: Backend) -> None:
