@@ -20,7 +20,7 @@ from gpunn.kernels.record import Array, Host
 
 OFF = "GPUNN_NUMBA"  # environment variable that, set to 0, leaves Numba unused
 WORTHWHILE = 2**19  # bytes of the largest array from which on loops pay for the half second of loading Numba
-LOADED = 120 << 20  # bytes that Numba and its compiler take
+LOADED = 150 << 20  # bytes that Numba and its compiler take: 90 to 115 MiB, by how the kernel maps their libraries
 LONG = 10_000  # steps from which on a training uses loops for all its arrays: they save a tenth of a millisecond a step
 pairs: list[tuple[Host, Host]] = []  # passes, and loops that do the same, for the tests
 _compiling = threading.Lock()

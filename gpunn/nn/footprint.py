@@ -21,7 +21,7 @@ from gpunn.nn.stages import Layout, check_arrays
 
 _COPIES = 5  # of the weights on the host: the last, good and best record, a new one, and one that a checkpoint writes
 _OF_OUTPUTS = 6  # arrays: targets, and targets and gradient of the loss, for the training and the validation
-UNCOUNTED = 40 << 20  # bytes of the host beside the arrays: the BLAS's own, machine code of kernels, records
+UNCOUNTED = 60 << 20  # bytes of the host beside the arrays: the BLAS's own, machine code of kernels, records
 
 
 class Footprint(Backend):
