@@ -69,7 +69,7 @@ def download_archive(known: CifarSet, folder: Path, mirrors: Sequence[str] | Non
 def _writing(folder: Path) -> Iterator[None]:
     """Make the folder; say how to mend what cannot be written."""
     try:
-        _make_shared(folder)
+        make_shared(folder)
         yield
     except OSError as error:
         reason = error.__cause__ if isinstance(error, OutputError) else error
@@ -78,11 +78,11 @@ def _writing(folder: Path) -> Iterator[None]:
         raise OutputError(f"{folder}: {wrong}, or {mend}") from None
 
 
-def _make_shared(folder: Path) -> None:
+def make_shared(folder: Path) -> None:
     """Make a folder with the rights of its parent: in a cache that all may write to, all may write to it."""
     if folder.is_dir():
         return
-    _make_shared(folder.parent)
+    make_shared(folder.parent)
     folder.mkdir(exist_ok=True)
     if (mode := folder.parent.stat().st_mode) & stat.S_IWOTH:
         folder.chmod(stat.S_IMODE(mode))

@@ -11,7 +11,6 @@ import os
 import re
 import secrets
 import shutil
-import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -22,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.backend.limits import size
-from gpunn.data.download import user_cache
+from gpunn.data.download import make_shared, user_cache
 from gpunn.data.formats.image_folder import ImagePart
 from gpunn.files import open_regular
 
@@ -110,7 +109,7 @@ class ImageCache:
         The `facts` of this object at the end are kept with them. The name shows the images only when all are there.
         """
         nbytes, self.facts = self.count * math.prod(shape), dict[str, Any]()
-        self.place.mkdir(parents=True, exist_ok=True)
+        make_shared(self.place)
         self.path = self._path(shape)
         if shutil.disk_usage(self.place).free < nbytes + _LEFT_FREE:
             raise OSError(f"{size(nbytes)} are more than its disk has free")
@@ -140,7 +139,8 @@ class ImageCache:
 
     def _remove_old(self) -> None:
         """Remove images of other files in this folder, all but a few sizes of these, and the least used of all."""
-        now, part = time.time(), self._of_files.split("-")[0]
+        # By the clock of the disk, which the times of all these files are of.
+        now, part = self.path.stat().st_mtime, self._of_files.split("-")[0]
         for path in self.place.glob(f".*{_TEMPORARY}"):
             if path.stat().st_mtime < now - _OLD:
                 path.unlink(missing_ok=True)

@@ -89,7 +89,7 @@ def checked_image_size(given: Any) -> tuple[int, int] | None:
 
 def checked_colours(given: Any) -> str | None:
     """Return "grey", "rgb" or None; raise OptionError for anything else."""
-    if given is None or given == "":
+    if given is None or (isinstance(given, str) and not given):
         return None
     if not isinstance(given, str) or given not in COLOURS:
         raise OptionError(f"colours are grey or rgb, got {given!r}: leave them out for what suits the images")

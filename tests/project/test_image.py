@@ -13,7 +13,7 @@ import pytest
 from support.paths import ROOT
 
 from gpunn.backend import driver
-from gpunn.data.download import _make_shared
+from gpunn.data.download import make_shared
 
 DOCKERFILE = re.sub(r"\\\n\s*", "", (ROOT / "Dockerfile").read_text("utf-8"))
 
@@ -99,7 +99,7 @@ def as_user(user, name):
         os.umask(0o022)
         try:
             for set_name in ("mnist", name):
-                download._make_shared(folder / "gpunn" / set_name)
+                download.make_shared(folder / "gpunn" / set_name)
                 (folder / "gpunn" / set_name / f"of-{user}").write_text("x")
             for path in folder.rglob("of-*"):
                 path.read_text()
@@ -124,7 +124,7 @@ def test_two_users_on_one_volume_share_the_data(tmp_path: Path) -> None:
 
 def test_a_cache_of_ones_own_stays_ones_own(tmp_path: Path) -> None:
     (tmp_path / "home").mkdir(mode=0o700)
-    _make_shared(tmp_path / "home" / "gpunn" / "mnist")
+    make_shared(tmp_path / "home" / "gpunn" / "mnist")
     assert not (tmp_path / "home" / "gpunn" / "mnist").stat().st_mode & stat.S_IWOTH
 
 
