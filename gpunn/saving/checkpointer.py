@@ -12,7 +12,7 @@ from typing import cast
 from gpunn.errors import CheckpointError, OptionError, OutputError
 from gpunn.files import StrPath, remove_folder, remove_leftovers
 from gpunn.saving.checkpoint import Checkpoint, DamagedCheckpointError, Origin, open_checkpoint, write_checkpoint
-from gpunn.saving.origin import compare, differences, origin_of, versions
+from gpunn.saving.origin import compare, differences, is_of_new_network, origin_of, versions
 from gpunn.scalars import flag, positive_whole, real
 from gpunn.train.callbacks import Callback, TrainingView
 from gpunn.train.trainer import Trainer
@@ -84,7 +84,7 @@ class Checkpointer(Callback):
 
     def on_train_begin(self, training: TrainingView) -> None:
         trainer = cast(Trainer, training.trainer)
-        origin = origin_of(trainer)
+        checkpoint = None
         if self.folder.is_symlink():
             raise CheckpointError(f"{self.folder} is a link: what is removed and written there must be of the training")
         if listed(self.folder):
@@ -92,9 +92,13 @@ class Checkpointer(Callback):
                 mend = "resume=True goes on from them, and another folder begins anew"
                 raise OutputError(f"{self.folder} holds checkpoints already: {mend}")
             remove_leftovers(self.folder)
-            if checkpoint := newest(self.folder, training.say):
-                compare(checkpoint, origin)
-                go_on(trainer, checkpoint, training.say)
+            checkpoint = newest(self.folder, training.say)
+        if checkpoint and is_of_new_network(checkpoint.origin):
+            trainer.begin_anew()  # in a notebook it is still that of the training which was cut off
+        origin = origin_of(trainer)
+        if checkpoint:
+            compare(checkpoint, origin)
+            go_on(trainer, checkpoint, training.say)
         self.begin(trainer, origin)
 
     def on_steps(self, training: TrainingView) -> None:

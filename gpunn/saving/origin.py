@@ -41,10 +41,16 @@ def origin_of(trainer: Trainer) -> Origin:
     parts = {name: getattr(options, name) for name in ("regularizer", "augmentation")}
     parts |= {"loss": trainer.loss, "optimizer": trainer.optimizer}
     made: dict[str, Any] = {"layers": layers, "trained_before": trainer.trained_before}
+    made["held"] = sorted(trainer.held)
     made |= {name: None if part is None else to_config(part) for name, part in parts.items()}
     made |= {each.name: getattr(options, each.name) for each in fields(PlainOptions) if each.name not in FREE}
     made["batch_size"] = trainer.batch_size
     return Origin(json.dumps(made, default=str), fingerprint(trainer.data), versions(trainer))
+
+
+def is_of_new_network(origin: Origin) -> bool:
+    """Whether a training by `fit` was the first of its network."""
+    return '"trained_before": [0, 0]' in origin.experiment
 
 
 def is_of_fit(origin: Origin) -> bool:

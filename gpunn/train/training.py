@@ -99,6 +99,13 @@ class Training:
         """Epochs and steps of the network before this training."""
         return self._count_from
 
+    def begin_anew(self) -> None:
+        """Let the network count from 0 and remember no optimizer, as if it had never been trained; weights stay."""
+        if self._count_from != (0, 0):
+            self.model.count_on(0, 0)
+            self.model.optimizer_memory = None
+            self.prepare(self.backend)
+
     @property
     def steps_per_epoch(self) -> int:
         """Number of batches of an epoch."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support.checkpoint_helpers import convolutional, images
-from support.cli_helpers import experiment_toml, gpunn, own_folder
+from support.cli_helpers import experiment_toml, gpunn, own_folder, without_pictures
 from support.harness import one_line
 
 import gpunn as gn
@@ -61,8 +61,8 @@ def fit(make: Callable[[], dict[str, Any]], *callbacks: gn.Callback, **changes: 
     history = model.fit(data, **usual | make() | changes, callbacks=callbacks)
     records = [repr(record).rpartition("seconds=")[0] for record in history]
     arrays = {name: array.tobytes() for name, array in model.arrays().items()}
-    assert model.optimizer_memory is not None
-    remembered = {name: array.tobytes() for name, array in flat(model.optimizer_memory.arrays)}
+    memory = model.optimizer_memory  # none where the best weights were put back
+    remembered = memory and {name: array.tobytes() for name, array in flat(memory.arrays)}
     return records, history.stopped, arrays, remembered, model.epochs_trained, model.steps_trained
 
 
@@ -89,6 +89,23 @@ def test_fit_that_was_cut_off_again_and_again_goes_on_to_the_same_bits(
 
 def test_a_checkpointer_changes_no_bit(tmp_path: Path) -> None:
     assert fit(momentum, gn.Checkpointer(tmp_path, every=1)) == fit(momentum)
+
+
+@pytest.mark.parametrize("make", [momentum, adam, weighted])
+def test_a_cell_of_a_notebook_that_was_interrupted_goes_on_when_it_is_run_again(
+    backend: Any, make: Callable[[], dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the network that has the weights of the last record, and counts on from there."""
+    monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    model, options = convolutional(), make()
+    checkpointer = gn.Checkpointer(tmp_path, every=4, resume=True)
+    for cut in (5, 14, 100):
+        found = fit(lambda: options, checkpointer, CutOff(cut, interrupt), model=model, device=backend)
+    assert found == fit(make, device=backend)
 
 
 def test_what_a_device_is_does_not_matter_to_going_on(backend: Any, tmp_path: Path) -> None:
@@ -193,7 +210,8 @@ def test_what_is_no_folder_is_refused(given: Any) -> None:
         gn.Checkpointer(given)
 
 
-def test_fit_and_the_program_send_each_other_their_runs(folder: Path) -> None:
+def test_fit_and_the_program_send_each_other_their_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_pictures(monkeypatch)
     fit(momentum, gn.Checkpointer("fit"))
     done = gpunn("train", "--resume", "fit")
     assert done.code == 1
