@@ -9,7 +9,7 @@ from gpunn.config import register
 from gpunn.data import Data, Samples, load_data
 from gpunn.data.augmentation import Augmentation
 from gpunn.errors import GpunnError
-from gpunn.nn import initializers, layers, losses
+from gpunn.nn import equations, initializers, layers, losses  # noqa: F401  # parts that files name are registered
 from gpunn.nn.initializers import *  # noqa: F403
 from gpunn.nn.layers import *  # noqa: F403
 from gpunn.nn.layers.activation import *  # noqa: F403  # once more, for mypy

@@ -234,10 +234,14 @@ def as_part(kind: str, value: Any) -> Any:
         takes_one = re.fullmatch(r"(\w+)\([\d.]+\)", example) if is_number else None
         mend = f": write {takes_one[1]}({value!r})" if takes_one else ""
         raise OptionError(f"expected {article} {kind} such as {example}, got {value!r}{mend}")
-    needed = [name for name, p in _parameters(made).items() if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
-    if needed:
+    if needed := needed_by(made):
         raise OptionError(f"{made.__name__} needs {', '.join(needed)}: write {made.__name__}(...), got {value!r}")
     return made()
+
+
+def needed_by(part: type) -> list[str]:
+    """Return the names of the arguments that a part cannot be made without."""
+    return [name for name, p in _parameters(part).items() if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
 
 
 def _plain(name: str) -> str:

@@ -10,6 +10,7 @@ from gpunn import (
     L1,
     L2,
     SGD,
+    Activation,
     Adam,
     AdamW,
     AveragePool2D,
@@ -27,6 +28,7 @@ from gpunn import (
     LayerNorm,
     LeakyReLU,
     LeCun,
+    Loss,
     MaxPool2D,
     MeanSquaredError,
     Normal,
@@ -53,8 +55,13 @@ EXAMPLES: dict[str, list[Any]] = {
         AveragePool2D(2), AveragePool2D(3, (2, 1)), BatchNorm(), BatchNorm(1e-3, 0.5), Dropout(0.25), Flatten(),
         GlobalAveragePool2D(), LayerNorm(), LayerNorm(1e-3),
         Sigmoid(), Tanh(), ReLU(), LeakyReLU(), LeakyReLU(-0.25), Softplus(), Softmax(),
+        Activation.from_equation("swish", "z / (1 + exp(-z))"),
+        Activation.from_equation("prelu", "where(z > 0, z, a * z)", parameters={"a": 0.5}),
     ],
-    "loss": [MeanSquaredError(), BinaryCrossEntropy(), SoftmaxCrossEntropy(), SoftmaxCrossEntropy(label_smoothing=0.1)],
+    "loss": [
+        MeanSquaredError(), BinaryCrossEntropy(), SoftmaxCrossEntropy(), SoftmaxCrossEntropy(label_smoothing=0.1),
+        Loss.from_equation("log_cosh", "log(cosh(a - y))"),
+    ],
     "regularizer": [L1(0.5), L2(5.0)],
     "optimizer": [
         SGD(), SGD(0.5, 0.9, nesterov=True), SGD(Cosine(0.5, 0.1), 0.5), Adam(), Adam(OneCycle(0.1), 0.8, 0.9, 1e-6),
@@ -94,7 +101,7 @@ PYTHON = {name: part for parts in PARTS.values() for name, part in parts.items()
 @pytest.mark.parametrize("part", [part for _, part in ALL], ids=repr)
 def test_a_part_is_shown_as_the_python_that_makes_it(part: Any) -> None:
     constant = initializers.Constant if isinstance(part, initializers.Initializer) else Constant
-    assert same(eval(repr(part), {**PYTHON, "Constant": constant}), part)
+    assert same(eval(repr(part), {**PYTHON, "Activation": Activation, "Loss": Loss, "Constant": constant}), part)
 
 
 @pytest.mark.parametrize(

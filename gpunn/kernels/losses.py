@@ -73,7 +73,7 @@ extern "C" __global__ void NAME(const T* z, const T* bias, const {targets}* targ
 
 
 def _loss(
-    targets: str, sample: str, *, more: str = "", faster: Host | None = None
+    targets: str, sample: str, *, more: str = "", faster: Host | None = None, is_listed: bool = True
 ) -> Callable[[Callable[..., Array]], Raw]:
     """Return a decorator that makes the records of a formula, which sets gradient and losses and returns right answers.
 
@@ -105,7 +105,9 @@ def _loss(
         host.__name__, weighted_host.__name__ = formula.__name__, f"weighted_{formula.__name__}"
         body = loops.in_loops(faster)(host) if faster else host
         plain, other = (
-            raw(_source(targets, sample, more, is_weighted), launch=_launch, preamble=BLOCK_SUM)(one)
+            raw(_source(targets, sample, more, is_weighted), launch=_launch, preamble=BLOCK_SUM, is_listed=is_listed)(
+                one
+            )
             for is_weighted, one in ((False, body), (True, weighted_host))
         )
         weighted[plain] = other
@@ -236,6 +238,25 @@ def mean_squared_error(a: Array, bias: Array, targets: Array, gradient: Array, l
     np.add.reduce(np.square(gradient), axis=0, out=losses)
     gradient *= a.dtype.type(2 / a.shape[1])
     return right
+
+
+def summed_over_outputs(name: str, sample: str, outputs: Callable[[Array, Array, Array], Array]) -> tuple[Raw, Raw]:
+    """Return the kernels of a loss that is the sum of one formula over the outputs; neither stands in the registry.
+
+    `sample` is C++ for one output v and its target y, which adds to `loss` and sets gradient[at]. `outputs` is given
+    outputs and targets, and an array for the derivatives, and returns the losses of the outputs.
+    """
+
+    def formula(z: Array, bias: Array, targets: Array, gradient: Array, losses: Array, each: bool) -> Array:
+        a = z + bias
+        np.add.reduce(outputs(a, targets, gradient), axis=0, out=losses)
+        gradient *= a.dtype.type(1 / a.shape[1])
+        return _right(a, targets, each)
+
+    formula.__name__ = name
+    agreed = "agreed += (v >= T(0.5)) == (y >= T(0.5));"
+    kernel = _loss("T", _WITH_TARGETS % f"{sample} {agreed}", more=", bool each", is_listed=False)(formula)
+    return kernel, weighted.pop(kernel)
 
 
 @raw(

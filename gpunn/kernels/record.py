@@ -33,6 +33,7 @@ class Elementwise:
         operation: CUDA C++ for one element; left out, the kernel is for the CPU only.
         host: NumPy body, called with the same arguments.
         preamble: CUDA C++ before the kernel: functions that the operation calls.
+        is_listed: Whether it stands in the registry; one that was made of a user's equation does not.
     """
 
     name: str
@@ -42,9 +43,11 @@ class Elementwise:
     _: KW_ONLY
     host: Host
     preamble: str = ""
+    is_listed: bool = True
 
     def __post_init__(self) -> None:
-        _register(self)
+        if self.is_listed:
+            _register(self)
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ class Raw:
         types: Type names of `source`, each with the number of the argument whose dtype it is.
         preamble: CUDA C++ before the source: functions that it calls.
         options: Options of the compiler.
+        is_listed: Whether it stands in the registry; one that was made of a user's equation does not.
     """
 
     name: str
@@ -79,9 +83,11 @@ class Raw:
     types: Mapping[str, int] = field(default_factory=lambda: {"T": 0})
     preamble: str = ""
     options: tuple[str, ...] = ()
+    is_listed: bool = True
 
     def __post_init__(self) -> None:
-        _register(self)
+        if self.is_listed:
+            _register(self)
 
 
 def elementwise(

@@ -1,6 +1,7 @@
 """Check the arguments of networks: layers, shapes, dtypes and batches."""
 
 from collections.abc import Iterable
+from copy import copy
 from math import prod
 from typing import Any
 
@@ -31,6 +32,9 @@ def as_layers(layers: Any, more: tuple[Any, ...] = ()) -> list[Layer]:
     places: dict[int, int] = {}
     for place, layer in enumerate(made, 1):
         if (first := places.setdefault(id(layer), place)) < place:
+            if layer.may_repeat:
+                made[place - 1] = copy(layer)
+                continue
             mend = f"write {layer!r} again in place {place}, so that each place has a layer of its own"
             raise OptionError(f"a layer stands in the network twice, {layer!r} in places {first} and {place}: {mend}")
     return made

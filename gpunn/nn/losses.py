@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gpunn.backend.base import Backend, Buffer
 from gpunn.backend.devices import backend_of
-from gpunn.config import Part, register
+from gpunn.config import Part, from_config, register
 from gpunn.data.checks import as_array, checked_weights, is_one_hot
 from gpunn.errors import DataError, OptionError, ShapeError
 from gpunn.kernels import losses as kernels
@@ -182,6 +182,25 @@ class Loss(Part, ABC, kind="loss", example="MeanSquaredError()"):
 
     def _constants(self) -> tuple[Any, ...]:
         return ()
+
+    @staticmethod
+    def from_equation(name: str, equation: str, check: bool = True) -> "Loss":
+        """Make a loss from the equation of one output a and its target y, summed over outputs; SymPy derives it.
+
+        C = (1/n) Σ Σ_k c(a_k, y_k). An equation is written as for `Activation.from_equation`. An experiment file has
+        it as `type = "Equation"`, `equation = "..."`.
+
+        Args:
+            name: What it is called, such as "huber".
+            equation: Such as "sqrt(1 + (a - y)**2) - 1".
+            check: Whether it must be finite in float32 for a from −1000 to 1000 and y = 0, ½, 1, with its derivative,
+                and this be the limit of differences.
+
+        Raises:
+            OptionError: the equation has what none may have, depends on no a, or fails the check; or SymPy is missing.
+        """
+        made = {"type": "Equation", "equation": equation, "name": name, "check": check}
+        return from_config("loss", made)  # type: ignore[no-any-return]
 
     def backward(self) -> Array:
         """Return ∂C/∂y of the last batch, (batch, outputs)."""

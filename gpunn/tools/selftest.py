@@ -15,7 +15,7 @@ import gpunn as gn
 from gpunn.backend.base import Backend
 from gpunn.backend.cpu import NumpyBackend
 from gpunn.backend.devices import select
-from gpunn.config import PARTS
+from gpunn.config import PARTS, needed_by
 from gpunn.kernels import Elementwise, Raw, registry
 from gpunn.kernels.updates import end_step
 
@@ -128,5 +128,6 @@ def _trainings() -> Iterator[tuple[list[gn.Layer], gn.Data, dict[str, Any]]]:
 
 
 def _ours(kind: str, base: type = object) -> list[Any]:
-    """Make each part of a kind that comes with gpunn."""
-    return [part() for part in PARTS[kind].values() if part.__module__.startswith("gpunn.") and issubclass(part, base)]
+    """Make each part of a kind that comes with gpunn, and says by itself what it computes."""
+    ours = [part for part in PARTS[kind].values() if part.__module__.startswith("gpunn.") and issubclass(part, base)]
+    return [part() for part in ours if not needed_by(part)]

@@ -3,7 +3,7 @@
 from typing import Any, ClassVar
 
 from gpunn.backend.base import Shape
-from gpunn.config import register
+from gpunn.config import from_config, register
 from gpunn.errors import ShapeError
 from gpunn.kernels import activations as kernels
 from gpunn.kernels.record import Array, Elementwise, Raw
@@ -44,6 +44,34 @@ class Activation(Layer):
 
     def _constants(self) -> tuple[Any, ...]:
         return ()
+
+    @staticmethod
+    def from_equation(
+        name: str, equation: str, parameters: dict[str, float] | None = None, check: bool = True
+    ) -> "Activation":
+        """Make an activation from its equation in z; SymPy derives it (the extra `equations`).
+
+        An equation has numbers, + - * / **, parentheses, `where(z > 0, a, b)`, pi, e, and the functions exp, log,
+        log1p, expm1, sqrt, tanh, sinh, cosh, sigmoid, erf, abs, max, min, sin, cos, tan, atan and sign. Exponents are
+        numbers. What would overflow on the way is rewritten: log(1 + exp(z)) as max(z, 0) + log1p(exp(−|z|)), and so
+        on. In a network it may stand several times; an experiment file has it as `type = "Equation"`.
+
+        Args:
+            name: Beginning of the layer's name: "swish" makes swish1, swish2.
+            equation: Such as "z / (1 + exp(-z))".
+            parameters: Initial values of parameters in the equation by name, such as {"a": 0.25}: each feature or
+                channel has its own, which is learned, and not decayed.
+            check: Whether it must be finite in float32 for z from −1000 to 1000, with its derivatives, and these be the
+                limits of differences.
+
+        Raises:
+            OptionError: the equation has what none may have, depends on no z, or fails the check; or SymPy is missing.
+        """
+        prefix = f"{name}_" if isinstance(name, str) and name[-1:].isdigit() else name
+        made = {"type": "Equation", "equation": equation, "name_prefix": prefix, "check": check}
+        if parameters is not None:
+            made["parameters"] = parameters
+        return from_config("layer", made)  # type: ignore[no-any-return]
 
 
 @register

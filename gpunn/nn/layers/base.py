@@ -106,6 +106,7 @@ class Layer(Buildable, Part, ABC, kind="layer", example="Dense(10)"):
     normalizes_batch: ClassVar[bool] = False  # by the samples of a batch together: see `start_gathering`
     picks_largest: ClassVar[bool] = False  # of several elements, and so may come before a stage that `increases`
     gives_probability: ClassVar[bool] = False  # in each output by itself
+    may_repeat: ClassVar[bool] = False  # in a network, where each place is given a layer of its own
     is_pictured: ClassVar[bool] = True  # as the end of a picture of the network's answers
     fused: "Layer | None" = None  # the activation that is computed within this stage
     w: Parameter | None = None

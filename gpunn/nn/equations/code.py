@@ -1,0 +1,169 @@
+"""Kernels of equations: read, rewritten, derived, printed, and checked before anybody trains with them."""
+
+import hashlib
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import sympy
+
+from gpunn.errors import OptionError
+from gpunn.kernels.losses import summed_over_outputs
+from gpunn.kernels.record import Array, Elementwise, Host, Raw
+from gpunn.nn.equations.checking import check_derivative, check_range
+from gpunn.nn.equations.derive import OUTPUT, faster, slope, slope_from_output, stable
+from gpunn.nn.equations.functions import Expression
+from gpunn.nn.equations.grammar import read, symbol
+from gpunn.nn.equations.printing import Program
+
+_KEPT = 256  # equations whose kernels are kept
+
+
+class ActivationCode(NamedTuple):
+    """An activation a = f(z, p): its kernels, and what is shown of it."""
+
+    kernel: Elementwise  # (z, *parameters, a)
+    gradient_kernel: Elementwise  # (∂C/∂a, a or z, *parameters, δ, and ∂C/∂p element by element)
+    from_output: bool  # whether the gradient is written from a
+    increases: bool  # as far as is known
+    rectifies: bool  # whether large negative z are brought down far more than positive ones
+    shown: tuple[tuple[str, str, str], ...]  # name, text and LaTeX of f and its derivatives
+
+
+class LossCode(NamedTuple):
+    """A loss c(a, y) of one output: its kernels, and what is shown of it."""
+
+    kernel: Raw
+    weighted_kernel: Raw
+    shown: tuple[tuple[str, str, str], ...]
+
+
+def _tree(equation: str, names: Sequence[str], needed: Sequence[str]) -> Expression:
+    tree = stable(read(equation, names))
+    for name in needed:
+        if symbol(name) not in tree.free_symbols:
+            raise OptionError(
+                f"the equation {equation!r:.80} does not depend on {name}: write it in {', '.join(names)}"
+            )
+    return tree
+
+
+def _shown(variables: Sequence[tuple[str, str, Expression]]) -> tuple[tuple[str, str, str], ...]:
+    """Write f and its derivatives, each (name, name in LaTeX, derivative)."""
+    return tuple((name, sympy.sstr(one), f"{latex} = {sympy.latex(one)}") for name, latex, one in variables)
+
+
+def _name(equation: str, *names: str) -> str:
+    return f"equation_{hashlib.sha256(repr((equation, names)).encode()).hexdigest()[:16]}"
+
+
+def _guarded(host: Host) -> Host:
+    """Return a body that gives NaN for NaN, where a choice would not."""
+
+    def body(z: Array, *others: Array) -> None:
+        host(z, *others)
+        np.copyto(others[-1], np.nan, where=np.isnan(z))
+
+    return body
+
+
+def _loses_nan(host: Host, columns: Sequence[Array]) -> bool:
+    z = np.full((1, 1), np.nan)
+    host(z, *columns, out := np.zeros((1, 1)))
+    return not np.isnan(out[0, 0])
+
+
+@lru_cache(_KEPT)
+def activation_code(equation: str, parameters: tuple[tuple[str, float], ...], check: bool) -> ActivationCode:
+    """Make the kernels of an activation whose parameters have these initial values."""
+    names = [name for name, _ in parameters]
+    tree, z = _tree(equation, ("z", *names), ("z", *names)), symbol("z")
+    symbols = [symbol(name) for name in names]
+    places = [f"p{number}" for number in range(len(names))]
+    columns = [np.full((1, 1), value) for _, value in parameters]
+    slopes = [slope(tree, variable) for variable in (z, *symbols)]
+    own = None if names else slope_from_output(tree, z)
+
+    quick = faster(tree, z)
+    forward = Program([z, *symbols], [quick])
+    steps, (result,) = forward.cuda(["z", *places])
+    host = forward.host(aliased=None if own is None else 0)
+    if own is None and _loses_nan(host, columns):
+        host, result = _guarded(host), f"z != z ? z : {result}"
+    inputs = "".join(f", T {place}" for place in places)
+    name = _name(equation, *names)
+    kernel = Elementwise(name, f"T z{inputs}", "T out", f"{steps} out = {result};", host=host, is_listed=False)
+
+    da, seen = symbol(" da"), z if own is None else OUTPUT
+    backward = Program([da, seen, *symbols], slopes if own is None else [own], full=2, factor=da)
+    steps, results = backward.cuda(["da", "z", *places])
+    outputs = ["dz", *(f"g{number}" for number in range(len(names)))]
+    # The first output may be the very memory of an input, so it comes last of all.
+    locals_ = " ".join(f"T r{output} = {result};" for output, result in zip(outputs, results, strict=True))
+    writes = " ".join(f"{output} = r{output};" for output in outputs)
+    gradient = Elementwise(
+        f"{name}_gradient", f"T da, T z{inputs}", ", ".join(f"T {output}" for output in outputs),
+        f"{steps} {locals_} {writes}",
+        host=backward.host(aliased=0), is_listed=False,
+    )  # fmt: skip
+
+    def both(arrays: Sequence[Array]) -> tuple[Array, list[Array]]:
+        z, *columns = arrays
+        a = np.empty_like(z)
+        kernel.host(z, *columns, a)
+        found = [np.empty_like(z) for _ in slopes]
+        gradient.host(np.ones_like(z), z if own is None else a, *columns, *found)
+        return a, found
+
+    if check:
+        variables = ["z", *names]
+        check_range(equation, variables, both, [tree, *slopes], [np.empty(0)], columns)
+        check_derivative(equation, variables, both, [np.empty(0)], columns)
+    ends = np.array([[-1000.0, 1000.0]])
+    low, high = both([ends, *columns])[0][0]
+    shown = [("f(z)", "f(z)", tree), ("f′(z)", "f'(z)", slopes[0])]
+    shown += [(f"∂f/∂{name}", rf"\frac{{\partial f}}{{\partial {sympy.latex(one)}}}", its)
+              for name, one, its in zip(names, symbols, slopes[1:], strict=True)]  # fmt: skip
+    rectifies = bool(high > 500 and abs(low) < high / 2)
+    return ActivationCode(kernel, gradient, own is not None, own is not None or quick != tree, rectifies, _shown(shown))
+
+
+@lru_cache(_KEPT)
+def loss_code(equation: str, check: bool) -> LossCode:
+    """Make the kernels of a loss."""
+    tree, a, y = _tree(equation, ("a", "y"), ("a",)), symbol("a"), symbol("y")
+    derivative = slope(tree, a)
+    program = Program([a, y], [tree, derivative], full=2)
+    steps, (value, result) = program.cuda(["v", "y"])
+    host = program.host()
+
+    def loses_nan() -> bool:
+        arrays = [np.full((1, 1), np.nan), np.zeros((1, 1)), *np.zeros((2, 1, 1))]
+        host(*arrays)
+        return not np.isnan(arrays[2][0, 0])
+
+    is_guarded = loses_nan()
+    value = f"(v != v ? v : {value})" if is_guarded else value
+
+    def outputs(a: Array, targets: Array, gradient: Array) -> Array:
+        losses = np.empty_like(a)
+        host(a, targets, losses, gradient)
+        if is_guarded:
+            np.copyto(losses, np.nan, where=np.isnan(a))
+        return losses
+
+    def both(arrays: Sequence[Array]) -> tuple[Array, list[Array]]:
+        a, y = np.broadcast_arrays(*arrays)
+        losses, found = np.empty_like(a), np.empty_like(a)
+        host(a.copy(), y.copy(), losses, found)
+        return losses, [found]
+
+    if check:
+        targets: list[Any] = [np.array([[0.0], [0.5], [1.0]])]
+        check_range(equation, ["a", "y"], both, [tree, derivative], targets, [])
+        check_derivative(equation, ["a", "y"], both, targets, [])
+    sample = f"{steps} loss += {value}; gradient[at] = w * ({result}) / T(n);"
+    kernel, weighted = summed_over_outputs(_name(equation, "a", "y"), sample, outputs)
+    shown = [("c(a, y)", "c(a, y)", tree), ("∂c/∂a", r"\frac{\partial c}{\partial a}", derivative)]
+    return LossCode(kernel, weighted, _shown(shown))

@@ -1,0 +1,257 @@
+"""Print expressions as code: one list of steps with shared results, written as CUDA C++ and run by NumPy.
+
+Nothing of the text of an equation gets here: variables are numbered, and a step is one of the operations below.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import sympy
+
+from gpunn.kernels.erf import erf
+from gpunn.kernels.record import Array, Host
+from gpunn.nn.equations import functions as f
+from gpunn.nn.equations.functions import Expression
+
+Operand = int | float  # the place of a variable or a result, or a number
+_NEW = 1 << 30  # the place of new memory
+
+
+class Step(NamedTuple):
+    """One operation on earlier results."""
+
+    operation: str
+    operands: tuple[Operand, ...]
+
+
+_UFUNCS: dict[str, Any] = {
+    "add": np.add, "subtract": np.subtract, "multiply": np.multiply, "divide": np.divide, "negative": np.negative,
+    "reciprocal": np.reciprocal, "square": np.square, "sqrt": np.sqrt, "power": np.power, "exp": np.exp,
+    "expm1": np.expm1, "log": np.log, "log1p": np.log1p, "tanh": np.tanh, "sinh": np.sinh, "cosh": np.cosh,
+    "sin": np.sin, "cos": np.cos, "tan": np.tan, "atan": np.arctan, "Abs": np.abs, "sign": np.sign,
+    "maximum": np.maximum, "minimum": np.minimum, "erf": erf,
+}  # fmt: skip
+_COMPARED: dict[str, Any] = {
+    ">": np.greater, ">=": np.greater_equal, "<": np.less, "<=": np.less_equal, "==": np.equal, "!=": np.not_equal,
+}  # fmt: skip
+# As in the kernels that are written by hand, NaN goes through.
+_CUDA = {
+    "add": "{} + {}", "subtract": "{} - {}", "multiply": "{} * {}", "divide": "{} / {}", "negative": "-{}",
+    "reciprocal": "T(1) / {}", "square": "{0} * {0}", "power": "pow({}, {})", "Abs": "abs({})",
+    "sign": "{0} > T(0) ? T(1) : {0} < T(0) ? T(-1) : {0} + {0}",
+    "maximum": "({0} < {1} || {1} != {1}) ? {1} : {0}", "minimum": "({0} > {1} || {1} != {1}) ? {1} : {0}",
+    "where": "{} ? {} : {}",
+}  # fmt: skip
+
+
+class Program:
+    """The steps that compute expressions, in the order of the expressions, from variables.
+
+    Args:
+        variables: Symbols of the inputs.
+        results: Expressions to compute, each an output.
+        full: Number of variables, the first ones, whose arrays have the shape of the results; others are columns.
+        factor: A variable that every result is multiplied by at last.
+    """
+
+    def __init__(
+        self,
+        variables: Sequence[Expression],
+        results: Sequence[Expression],
+        *,
+        full: int = 1,
+        factor: Expression | None = None,
+    ) -> None:
+        self.inputs, self._full = len(variables), full
+        self.steps: list[Step] = []
+        self._known: dict[Any, Operand] = {variable: place for place, variable in enumerate(variables)}
+        shared, results = sympy.cse(list(results), symbols=sympy.numbered_symbols("shared"), order="none")
+        for name, expression in shared:
+            self._known[name] = self._operand(expression)
+        self.outputs: list[Operand] = [
+            self._operand(result) if factor is None else self._product([result, factor]) for result in results
+        ]
+
+    def _step(self, operation: str, *operands: Operand) -> Operand:
+        if all(isinstance(one, float) for one in operands):
+            return float(self._function(operation)(*operands))
+        step = Step(operation, operands)
+        if step not in self._known:
+            self.steps.append(step)
+            self._known[step] = self.inputs + len(self.steps) - 1
+        return self._known[step]
+
+    def _operand(self, x: Expression) -> Operand:
+        if x not in self._known:
+            self._known[x] = self._made(x) if x.free_symbols else f.value_of(x)
+        return self._known[x]
+
+    def _made(self, x: Expression) -> Operand:
+        if x.is_Add:
+            return self._sum(x)
+        if x.is_Mul:
+            return self._product(x.args)
+        if x.is_Pow:
+            return self._power(*x.args)
+        if isinstance(x, f.Compare):
+            return self._step(x.sign, *map(self._operand, x.args[1:]))
+        inside = x.args[0]
+        if isinstance(x, f.sigmoid):
+            return self._step("reciprocal", self._step("add", self._operand(f.exp(-inside)), 1.0))
+        if isinstance(x, f.softplus):
+            positive = self._operand(f.maximum(inside, f.ZERO))
+            return self._step("add", positive, self._operand(f.log1p(f.exp(-f.absolute(inside)))))
+        if isinstance(x, f.logcosh):
+            size = f.absolute(inside)
+            return self._operand(size + f.log1p(f.exp(-2 * size)) - f.log(sympy.Integer(2)))
+        return self._step(x.func.__name__, *map(self._operand, x.args))
+
+    def _sum(self, x: Expression) -> Operand:
+        number = float(sum(f.value_of(term) for term in x.args if not term.free_symbols))
+        plus: list[Expression] = []
+        minus: list[Expression] = []
+        for term in x.args:
+            if term.free_symbols:
+                (minus if term.as_coeff_Mul()[0] < 0 else plus).append(term)
+        rest = [self._operand(-term) for term in minus]
+        if plus:
+            total = self._operand(plus[0])
+            for term in plus[1:]:
+                total = self._step("add", total, self._operand(term))
+        else:
+            total = self._step("subtract", number, rest.pop(0))
+            number = 0.0
+        if not rest and number:
+            return self._step("add", total, number) if number > 0 else self._step("subtract", total, -number)
+        if number and len(plus) + len(minus) > 1:
+            total = self._step("add", total, number)
+            number = 0.0
+        for operand in rest:
+            total = self._step("subtract", total, operand)
+        return self._step("add", total, number) if number else total
+
+    def _product(self, factors: Sequence[Expression]) -> Operand:
+        """Numbers first, then factors, then divisors; a choice of 1 and 0 is multiplied by as it is."""
+        flat = [part for factor in factors for part in (factor.args if factor.is_Mul else (factor,))]
+        number = 1.0
+        above: list[Operand] = []
+        below: list[Operand] = []
+        for factor in flat:
+            if not factor.free_symbols and factor not in self._known:
+                number *= f.value_of(factor)
+            elif factor.is_Pow and factor.args[1].is_Rational and factor.args[1] < 0:
+                below.append(self._operand(factor.args[0] ** -factor.args[1]))
+            elif isinstance(factor, f.where) and factor.args[1:] == (f.ONE, f.ZERO) and len(flat) > 1:
+                above.append(self._operand(factor.args[0]))
+            else:
+                above.append(self._operand(factor))
+        total: Operand | None = None if number in (1.0, -1.0) and above else number
+        for operand in sorted(above, key=lambda operand: self._is_choice(operand)):
+            total = operand if total is None else self._step("multiply", total, operand)
+        assert total is not None
+        if number == -1.0 and above:
+            total = self._step("negative", total)
+        for operand in below:
+            total = self._step("reciprocal", operand) if total == 1.0 else self._step("divide", total, operand)
+        return total
+
+    def _is_choice(self, operand: Operand) -> bool:
+        if isinstance(operand, float) or operand < self.inputs:
+            return False
+        return self.steps[operand - self.inputs].operation in _COMPARED
+
+    def _power(self, base: Expression, exponent: Expression) -> Operand:
+        if exponent < 0:
+            return self._step("reciprocal", self._operand(base**-exponent))
+        x = self._operand(base)
+        if exponent == f.HALF:
+            return self._step("sqrt", x)
+        if not exponent.is_Integer or exponent > 16:
+            return self._step("power", x, float(exponent))
+        return self._to_the(x, int(exponent))
+
+    def _to_the(self, x: Operand, exponent: int) -> Operand:
+        if exponent == 1:
+            return x
+        half = self._step("square", self._to_the(x, exponent // 2))
+        return self._step("multiply", half, x) if exponent % 2 else half
+
+    def cuda(self, names: Sequence[str], prefix: str = "t") -> tuple[str, list[str]]:
+        """Write the steps as CUDA C++ on variables of these names; return it, and the names of the results."""
+        lines = []
+
+        def named(operand: Operand) -> str:
+            if isinstance(operand, float):
+                return f"T({operand!r})"
+            return names[operand] if operand < self.inputs else f"{prefix}{operand}"
+
+        for place, (operation, operands) in enumerate(self.steps, self.inputs):
+            words = [f"T({named(one)})" if self._is_choice(one) and operation != "where" else named(one)
+                     for one in operands]  # fmt: skip
+            if operation in _COMPARED:
+                lines.append(f"bool {prefix}{place} = {words[0]} {operation} {words[1]};")
+            else:
+                form = _CUDA.get(operation, f"{operation}({{}})")
+                lines.append(f"T {prefix}{place} = {form.format(*words)};")
+        return " ".join(lines), [named(output) for output in self.outputs]
+
+    def host(self, *, aliased: int | None = None) -> Host:
+        """Return the NumPy function of inputs and outputs; the first output may be the very array of one input."""
+        inputs, first = self.inputs, self.inputs + len(self.steps)
+        last = {operand: place for place, step in enumerate(self.steps, inputs) for operand in step.operands}
+        last |= dict.fromkeys(self.outputs, first)
+        outputs: dict[Operand, int] = {
+            output: number for number, output in enumerate(self.outputs) if isinstance(output, int)
+        }
+        plan: list[tuple[Callable[..., Any], tuple[Operand, ...], int, int]] = []
+        for place, (operation, operands) in enumerate(self.steps, inputs):
+            plan.append(
+                (self._function(operation), operands, place, self._room(place, operands, last, outputs, aliased))
+            )
+
+        def body(*arrays: Array) -> None:
+            slots: list[Any] = [*arrays[:inputs], *(None for _ in plan)]
+            given, real = arrays[inputs:], arrays[0].dtype.type
+            with np.errstate(all="ignore"):
+                for function, operands, place, room in plan:
+                    values = [slots[one] if type(one) is int else real(one) for one in operands]
+                    if room == _NEW:
+                        slots[place] = function(*values)
+                    else:
+                        slots[place] = function(*values, out=slots[room] if room >= 0 else given[-1 - room])
+            for number, output in enumerate(self.outputs):
+                result = slots[output] if isinstance(output, int) else output
+                if result is not given[number]:
+                    given[number][...] = result
+
+        return body
+
+    def _room(
+        self, place: int, operands: tuple[Operand, ...], last: dict[Operand, int], outputs: dict[Operand, int],
+        aliased: int | None,
+    ) -> int:  # fmt: skip
+        """Return where a step may write: the place of a result that nothing else needs, an output, or new memory."""
+        operation = self.steps[place - self.inputs].operation
+        if operation in _COMPARED or operation == "where":
+            return _NEW
+        number = outputs.get(place)
+        # An input that shares the memory of the first output must have been read before.
+        if number is not None and (number or aliased is None or last.get(aliased, 0) <= place):
+            return -1 - number
+        for operand in operands:
+            is_own = isinstance(operand, int) and operand >= self.inputs and operand not in outputs
+            if is_own and last[operand] == place and self._is_full(operand) and not self._is_choice(operand):
+                return operand  # type: ignore[return-value]
+        return _NEW
+
+    def _is_full(self, operand: Operand) -> bool:
+        """Return whether a result is of the shape of the first input, and not of parameters alone."""
+        if isinstance(operand, float):
+            return False
+        if operand < self.inputs:
+            return operand < self._full
+        return any(map(self._is_full, self.steps[operand - self.inputs].operands))
+
+    def _function(self, operation: str) -> Callable[..., Any]:
+        return np.where if operation == "where" else _COMPARED.get(operation) or _UFUNCS[operation]
