@@ -145,8 +145,8 @@ def _without_comments(text: str) -> tuple[str, list[str], str]:
 
 
 def _delimiter(text: str, is_whole: bool) -> str:
-    """Return the delimiter by which the most of the first rows have as many fields as the first."""
-    best, delimiter = (0.0, 0), ","
+    """Return the delimiter by which the most of the first rows have as many fields as the first, or more of them."""
+    best, delimiter = 0.0, ","
     for candidate in _DELIMITERS:
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=candidate)
         try:
@@ -154,9 +154,9 @@ def _delimiter(text: str, is_whole: bool) -> str:
         except csv.Error:  # a row without it may be longer than a field
             continue
         counts = counts[:-1] if not is_whole and len(counts) > 1 else counts
-        alike = sum(count in (counts[0], max(counts[1:], default=0)) for count in counts) / len(counts)
-        if counts[0] > 1 and (round(alike, 1), 0) > best:
-            best, delimiter = (round(alike, 1), 0), candidate
+        alike = round(sum(count in (counts[0], max(counts)) for count in counts) / len(counts), 1)
+        if counts[0] > 1 and alike > best:
+            best, delimiter = alike, candidate
     return delimiter
 
 

@@ -156,3 +156,10 @@ def test_a_table_that_does_not_fit_is_refused_before_all_of_it_is_read(tmp_path:
             read_delimited(path)
     finally:
         gn.set_memory_limit(None)
+
+
+@pytest.mark.parametrize("other", "|;\t")
+def test_another_delimiter_within_a_name_is_part_of_the_name(tmp_path: Path, other: str) -> None:
+    read = table(tmp_path, f"weight{other}kg,height,kind\n" + "1.5,2,cat\n2.5,3,dog\n" * 3)
+    assert list(read.columns) == [f"weight{other}kg", "height", "kind"]
+    assert cells(read, "kind") == ["cat", "dog"] * 3
