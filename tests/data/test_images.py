@@ -129,6 +129,14 @@ def test_a_link_back_is_followed_once(tmp_path: Path) -> None:
     assert np.bincount(whole(folder).train.targets).tolist() == [3, 3, 3]
 
 
+def test_a_link_to_a_folder_above_brings_no_images_of_other_classes(tmp_path: Path) -> None:
+    folder = class_folders(tmp_path / "set")
+    (folder / "cat" / "all").symlink_to(folder)
+    (folder / "dog" / "deep").mkdir()
+    (folder / "dog" / "deep" / "all").symlink_to("../..")
+    assert np.bincount(whole(folder).train.targets).tolist() == [3, 3]
+
+
 # Lists
 
 

@@ -90,7 +90,8 @@ class _Looking:
     def images(self, folder: Path, inner: bool = True) -> list[ImageFile]:
         """Return the images of a folder, and of the folders in it; a link back to one above is not followed."""
         found: list[ImageFile] = []
-        seen: set[tuple[int, int]] = set()
+        above = (path.stat() for path in folder.parents if path.is_relative_to(self.folder))
+        seen = {(status.st_dev, status.st_ino) for status in above}
         stack = [folder]
         while stack:
             here = stack.pop()
