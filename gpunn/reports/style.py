@@ -4,6 +4,7 @@ Matplotlib's object interface only: no pyplot, so no global figures, no display,
 """
 
 import io
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -56,7 +57,9 @@ def picture(path: StrPath, width: float, height: float, title: str = "") -> "Ite
             figure.suptitle(title)
         yield figure
         content = io.BytesIO()
-        figure.savefig(content, format="png", metadata={"Software": None})
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of names that the font lacks letters for, or that leave little room
+            figure.savefig(content, format="png", metadata={"Software": None})
     write_atomically(path, content.getvalue())
 
 

@@ -454,3 +454,10 @@ def test_reports_import_matplotlib_only_to_draw_and_never_pyplot(tmp_path):
         "assert 'matplotlib' in sys.modules and 'matplotlib.pyplot' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.filterwarnings("error")
+def test_names_that_the_font_has_no_letters_for_are_no_warning(tmp_path):
+    with style.picture(tmp_path / "p.png", 2, 2, title="\N{DOG FACE}") as figure:
+        style.write_alone(figure, "\N{CJK UNIFIED IDEOGRAPH-72AC}")
+    assert (tmp_path / "p.png").exists()
