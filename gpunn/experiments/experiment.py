@@ -1,6 +1,7 @@
 """Experiments: everything that a run depends on, as TOML that comes with gpunn or is yours, read by closed lists."""
 
 import contextlib
+import logging
 import os
 import re
 import tomllib
@@ -26,9 +27,11 @@ from gpunn.saving.checkpoint import Origin
 from gpunn.saving.checkpointer import CheckpointPart
 from gpunn.saving.origin import fingerprint, versions
 from gpunn.sequential import Sequential
-from gpunn.train.arguments import PlainOptions, TrainOptions
+from gpunn.train.arguments import PlainOptions, TrainOptions, next_batch_size
 from gpunn.train.trainer import Trainer
 from gpunn.version import __version__
+
+log = logging.getLogger(__name__)
 
 OF_IMAGES = ("image_size", "colours")  # options of `load_data` for folders of images
 OF_TABLES = ("target", "ignore", "missing", "task")  # options of `load_data` for tables
@@ -143,7 +146,12 @@ class Experiment:
     def options(self, data: Data, *, progress: bool = True) -> TrainOptions:
         """Make the options of `Sequential.fit` for some data."""
         given = asdict(self.training) | {kind: getattr(self, kind) for kind in _PARTS} | {"progress": progress}
-        given["batch_size"] = self.training.batch_size_for(len(data.train))
+        count, size = len(data.train), self.training.batch_size_for(len(data.train))
+        layers = self.model(data, begins=False).layers if count % max(size, 1) == 1 else ()
+        given["batch_size"] = fitting = next_batch_size(size, count, layers) if layers else size
+        if fitting != size:
+            why = f"{count:,} in batches of {size} leave a batch of one, which BatchNorm cannot normalise"
+            log.warning("batches of %d samples: %s", fitting, why)
         return TrainOptions.among(given)
 
     def resolved(self, trainer: Trainer) -> Self:

@@ -290,13 +290,18 @@ def note_missing_classes(data: Data) -> None:
 def fitting_batch_size(batch_size: int | None, samples: int, layers: Sequence[Layer]) -> int:
     """Return the batch size; left out, `BATCH` or the next that leaves no batch of one to BatchNorm."""
     size = min(samples, batch_size or BATCH)
-    if samples % size != 1 or not any(layer.normalizes_batch and layer.trainable for layer in layers):
-        return size
-    fitting = next(larger for larger in range(size + 1, samples + 1) if samples % larger != 1)
-    if batch_size is None:
+    fitting = next_batch_size(size, samples, layers)
+    if batch_size is None or fitting == size:
         return fitting
     left = f"{samples} samples in batches of {size} leave a batch of one, which BatchNorm cannot normalise"
     raise OptionError(f"{left}: take a batch size of {fitting}, say")
+
+
+def next_batch_size(size: int, samples: int, layers: Sequence[Layer]) -> int:
+    """Return the batch size, or the next that leaves no batch of one to BatchNorm."""
+    if samples % size != 1 or not any(layer.normalizes_batch and layer.trainable for layer in layers):
+        return size
+    return next(larger for larger in range(size + 1, samples + 1) if samples % larger != 1)
 
 
 def loss_for(samples: Samples, loss: Loss | None, layers: Sequence[Layer]) -> Loss:

@@ -3,6 +3,7 @@
 import json
 import tomllib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -134,3 +135,21 @@ def test_the_example_is_what_its_script_draws(tmp_path: Path, monkeypatch: pytes
     assert (len(kept.train), kept.train.shape, kept.class_names) == (120, (32, 32, 3), ("circle", "square", "triangle"))
     assert kept.test is not None
     assert len(kept.test) == 60
+
+
+def test_images_that_leave_a_batch_of_one_to_batchnorm_are_learned_in_another_batch_size(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class_folders(tmp_path / "set", ("a", "b"), each=17, height=8, width=8)
+    recipe = read_experiment("images").with_options(data="set")
+    small = replace(recipe, data=replace(recipe.data, validation=1), training=replace(recipe.training, epochs=1))
+    Path("small.toml").write_text(small.to_toml())
+    done = gpunn("train", "set", "--recipe", "small.toml", "--out", "run")
+    assert done.code == 0, done.err
+    assert "batches of 17 samples: 33 in batches of 16 leave a batch of one, which BatchNorm cannot" in caplog.text
+    assert tomllib.loads(Path("run/experiment.toml").read_text())["training"]["batch_size"] == 17
+    caplog.clear()
+    done = gpunn("train", "--recipe", "run/experiment.toml", "--out", "again")
+    assert done.code == 0, done.err
+    assert "batch of one" not in caplog.text
+    assert Path("run/model.safetensors").read_bytes() == Path("again/model.safetensors").read_bytes()
