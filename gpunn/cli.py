@@ -79,7 +79,10 @@ _OF_TRAINING = (
     click.argument("data", required=False),
     click.option("--recipe", metavar="NAME|FILE.toml", help="What to train and how; left out, as suits DATA."),
     click.option(
-        "--image-size", metavar="N|HxW", callback=_image_size, help="Size that images of a folder are fitted to."
+        "--image-size",
+        metavar="N|HxW",
+        callback=_image_size,
+        help="Size that images of a folder are fitted to: a side, or height x width.",
     ),
     click.option("--colours", metavar="grey|rgb", help="Of images of a folder; left out, grey where all are."),
     click.option("--target", metavar="NAME", help="The column of a table to learn; left out, the last."),

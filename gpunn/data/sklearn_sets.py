@@ -1,7 +1,6 @@
 """The data sets in scikit-learn's own package, by name, such as sklearn:iris: nothing is downloaded."""
 
 import warnings
-from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -45,6 +44,8 @@ def set_name(source: str) -> str:
     if (fetched := name.removeprefix("fetch_")) in _DOWNLOADED or name.startswith("fetch_"):
         save = f"save what sklearn.datasets.fetch_{fetched}() gives by np.savez(path, x=x, y=y), and give that file"
         raise OptionError(f"{source} is no set in scikit-learn's package, which downloads it: {save}")
+    from difflib import get_close_matches
+
     near = get_close_matches(name, SKLEARN_NAMES, n=1)
     guess = f'did you mean "{PREFIX}{near[0]}"?' if near else "check its spelling"
     raise OptionError(f'unknown data set "{source}": expected {known}; {guess}')

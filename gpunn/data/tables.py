@@ -128,6 +128,7 @@ def _targets(table: Table, names: list[str], options: ReadOptions, notes: list[s
     """Choose the columns to learn."""
     if len(names) < 2:
         mend = "columns are separated by commas, semicolons, tabs or '|'"
+        mend = "ignore fewer" if options.ignore else mend
         raise DataError(f"{table.name}: has one column, {names[0]!r:.60}, and nothing to learn it from: {mend}")
     if chosen := names_in(options.target, "target", names):
         if unknown := [name for name in chosen if name not in names]:

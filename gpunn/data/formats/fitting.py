@@ -61,7 +61,7 @@ def read_header(path: Path, form: str) -> ImageHeader:
 
 
 def _header_of_jpeg(start: bytes) -> ImageHeader | None:
-    """Read the header from the first segments of a JPEG, or return None; Pillow takes ten times as long."""
+    """Read the header from the first segments of a JPEG, or return None where it takes Pillow to tell."""
     place = 2
     while place + 10 <= len(start) and start[place] == 0xFF and start[place + 1] not in _WITHOUT_LENGTH:
         if start[place + 1] in _FRAMES:
