@@ -1,6 +1,6 @@
 """Write tables of scikit-learn as CSV, split by seeds, and score its MLPs with their defaults on each split, as JSON.
 
-python benchmarks/workers/sklearn_tables.py FOLDER SEED,SEED,...
+python benchmarks/workers/sklearn_tables.py FOLDER SEED,SEED,... TABLE,TABLE,...
 """
 
 from __future__ import annotations
@@ -18,13 +18,12 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-NAMES = ("iris", "wine", "breast_cancer", "diabetes")
 TEST = 0.25
 
 
-def main(folder: Path, seeds: list[int]) -> dict[str, Any]:
+def main(folder: Path, seeds: list[int], names: list[str]) -> dict[str, Any]:
     scores: dict[str, dict[str, list[float]]] = {}
-    for name in NAMES:
+    for name in names:
         frame = getattr(datasets, f"load_{name}")(as_frame=True).frame
         is_regression = name == "diabetes"
         scores[name] = {"plain": [], "standardised": []}
@@ -44,4 +43,4 @@ def main(folder: Path, seeds: list[int]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(Path(sys.argv[1]), list(map(int, sys.argv[2].split(","))))))
+    print(json.dumps(main(Path(sys.argv[1]), list(map(int, sys.argv[2].split(","))), sys.argv[3].split(","))))
