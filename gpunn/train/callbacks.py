@@ -161,7 +161,7 @@ class Callbacks:
 
     def __init__(self, callbacks: Iterable[Callback], training: TrainingView) -> None:
         self._all, self._training = list(callbacks), training
-        self.have_failed = False  # whether one has raised an exception other than `StopTraining`
+        self.failure: Exception | None = None  # what one has raised that is not `StopTraining`
 
     def add(self, callback: Callback) -> None:
         """Call one more, after those that there are."""
@@ -194,8 +194,8 @@ class Callbacks:
                 getattr(callback, hook.__name__)(self._training, *given)
             except StopTraining as stop:
                 why = why or stop.reason or f"{type(callback).__name__} asked for it"
-            except Exception:
-                self.have_failed = True
+            except Exception as error:
+                self.failure = error
                 raise
         return why
 

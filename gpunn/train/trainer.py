@@ -62,9 +62,9 @@ class Trainer(Training):
         if (precision := backend.precision) != "float32" and options.dtype != "float32":
             raise OptionError(f"precision {precision!r} rounds products of float32, and the dtype is {options.dtype}")
         self.progress = Progress(options.epochs, len(train), options.progress)
+        self.callbacks = Callbacks(options.callbacks, TrainingView(self))
         super().__init__(model, given, options, backend)
         self.monitor = Monitor(self._back[0], options.patience)
-        self.callbacks = Callbacks(options.callbacks, TrainingView(self))
         note_missing_classes(self.data)
         if options.batch_size is not None and options.batch_size > self.batch_size:
             more = f"a batch size of {options.batch_size} is more than there are"
@@ -99,9 +99,9 @@ class Trainer(Training):
             return self.history
         except Exception as error:
             is_lost = isinstance(error, DeviceError) and error.is_sticky
-            if not self.is_cut and (is_lost or self.callbacks.have_failed):
+            if not self.is_cut and (is_lost or not self._is_own(error)):
                 self.put_back(self.monitor.last)
-            if self.callbacks.have_failed and not self.history.stopped:
+            if not self._is_own(error) and not self.history.stopped:
                 self.history.stopped = f"{type(error).__name__}: {error}"
             raise
         finally:
@@ -149,6 +149,9 @@ class Trainer(Training):
         # Weights of classes change what is learned, which the validation samples then do not show.
         watched = self.data.validation if self.options.class_weight is None else None
         return no_better_than_chance(self.samples, watched, self.loss, record, rate, outputs) if record else ""
+
+    def _is_own(self, error: Exception) -> bool:
+        return error is not self.callbacks.failure
 
     def _run_epoch(self) -> None:
         """Do an epoch, or the rest of it."""

@@ -135,8 +135,14 @@ class Training:
         try:
             yield
         except MemoryError as error:
+            if not self._is_own(error):
+                raise
             needed = self._bytes_for, self.batch_size, self.backend, self._bytes_of_data()
             raise shortage(error, *needed, self._free) from None
+
+    def _is_own(self, error: Exception) -> bool:
+        """Whether an error is of the training, and not of what it has called."""
+        return True
 
     def _count(self, batch_size: int) -> Footprint:
         """Count the bytes of this training beside its data, for a batch size."""

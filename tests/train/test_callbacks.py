@@ -182,6 +182,14 @@ def test_any_other_exception_leaves_the_weights_of_the_last_record(hook: str) ->
     training.model.fit(images(), device="cpu", epochs=1, progress=False)  # it can be trained on
 
 
+def test_memory_that_a_callback_runs_out_of_is_not_said_to_be_that_of_the_training() -> None:
+    def fail(hook: str, training: gn.TrainingView) -> None:
+        raise MemoryError("of one's own")
+
+    with pytest.raises(MemoryError, match=r"^of one's own$"):
+        momentum(callbacks=[calling(fail, "on_epoch_end")]).run()
+
+
 def test_a_divergence_that_a_callback_finds_leaves_the_last_good_weights() -> None:
     def spoil(hook: str, training: Any) -> None:
         if training.step == 9:
@@ -189,10 +197,11 @@ def test_a_divergence_that_a_callback_finds_leaves_the_last_good_weights() -> No
             value[...] = np.inf
             training.trainer.check_numbers()
 
-    training = momentum(callbacks=[calling(spoil, "on_steps")])
+    # Without validation samples the last record does not yet show that its weights are good.
+    training = momentum(data=images(validation=0), callbacks=[calling(spoil, "on_steps")])
     with pytest.raises(DivergenceError):
         training.run()
-    assert training.kept == training.monitor.good.step
+    assert training.kept == training.monitor.good.step < training.monitor.last.step
     assert training.history.stopped.startswith("the weights contain NaN or Inf")
 
 
