@@ -57,7 +57,8 @@ def _mend(tree: Expression, names: Sequence[str], point: Sequence[float]) -> str
         if isinstance(part, f.Compare) or not part.free_symbols or not part.args:
             continue
         out = np.zeros((1, 1), np.float32)
-        Program(variables, [part]).host()(*arrays, out)
+        with np.errstate(all="ignore"):
+            Program(variables, [part]).host()(*arrays, out)
         if not np.isfinite(out[0, 0]):
             return _advice(part)
     return "limit z by min(max(z, -80), 80)"
@@ -94,8 +95,9 @@ def check_derivative(
         wrong = np.full(found.shape, np.inf)
         for step in _STEPS:
             up, down = ([*arrays[:place], arrays[place] + h, *arrays[place + 1 :]] for h in (step, -step))
-            difference = (both(up)[0] - both(down)[0]) / (2 * step)
-            wrong = np.fmin(wrong, np.abs(difference - found) / np.maximum(1, np.abs(found)))
+            with np.errstate(all="ignore"):
+                difference = (both(up)[0] - both(down)[0]) / (2 * step)
+                wrong = np.fmin(wrong, np.abs(difference - found) / np.maximum(1, np.abs(found)))
         at = int(np.argmax(wrong))
         if not wrong.flat[at] <= _TOLERANCE:
             z = float(np.broadcast_to(arrays[0], found.shape).flat[at])

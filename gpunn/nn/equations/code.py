@@ -110,10 +110,10 @@ def activation_code(equation: str, parameters: tuple[tuple[str, float], ...], ch
 
     def both(arrays: Sequence[Array]) -> tuple[Array, list[Array]]:
         z, *columns = arrays
-        a = np.empty_like(z)
-        kernel.host(z, *columns, a)
-        found = [np.empty_like(z) for _ in slopes]
-        gradient.host(np.ones_like(z), z if own is None else a, *columns, *found)
+        a, found = np.empty_like(z), [np.empty_like(z) for _ in slopes]
+        with np.errstate(all="ignore"):
+            kernel.host(z, *columns, a)
+            gradient.host(np.ones_like(z), z if own is None else a, *columns, *found)
         return a, found
 
     if check:
@@ -156,7 +156,8 @@ def loss_code(equation: str, check: bool) -> LossCode:
     def both(arrays: Sequence[Array]) -> tuple[Array, list[Array]]:
         a, y = np.broadcast_arrays(*arrays)
         losses, found = np.empty_like(a), np.empty_like(a)
-        host(a.copy(), y.copy(), losses, found)
+        with np.errstate(all="ignore"):
+            host(a.copy(), y.copy(), losses, found)
         return losses, [found]
 
     if check:

@@ -138,7 +138,7 @@ def value_of(expression: Expression) -> float:
         return value_of(expression.args[1 if value_of(expression.args[0]) else 2])
     if isinstance(expression, Compare):
         x, y = map(value_of, expression.args[1:])
-        return (x > y, x >= y, x < y, x <= y, x == y, x != y)[int(expression.args[0])]
+        return float((x > y, x >= y, x < y, x <= y, x == y, x != y)[int(expression.args[0])])
     values = list(map(value_of, expression.args))
     if isinstance(expression, Elementary):
         return type(expression).of_number(*values)

@@ -15,7 +15,6 @@ from gpunn.nn.equations import functions as f
 from gpunn.nn.equations.functions import Expression
 
 Operand = int | float  # the place of a variable or a result, or a number
-_NEW = 1 << 30  # the place of new memory
 
 
 class Step(NamedTuple):
@@ -35,6 +34,9 @@ _UFUNCS: dict[str, Any] = {
 _COMPARED: dict[str, Any] = {
     ">": np.greater, ">=": np.greater_equal, "<": np.less, "<=": np.less_equal, "==": np.equal, "!=": np.not_equal,
 }  # fmt: skip
+# Of which NumPy tells no more than of the kernels that are written by hand: numbers beyond all floats.
+_SOFT = {"negative", "add", "subtract", "multiply", "maximum", "minimum", "Abs", "sign", "tanh", "atan", "where"}
+_SOFT |= _COMPARED.keys()
 # As in the kernels that are written by hand, NaN goes through.
 _CUDA = {
     "add": "{} + {}", "subtract": "{} - {}", "multiply": "{} * {}", "divide": "{} / {}", "negative": "-{}",
@@ -198,52 +200,57 @@ class Program:
 
     def host(self, *, aliased: int | None = None) -> Host:
         """Return the NumPy function of inputs and outputs; the first output may be the very array of one input."""
-        inputs, first = self.inputs, self.inputs + len(self.steps)
-        last = {operand: place for place, step in enumerate(self.steps, inputs) for operand in step.operands}
-        last |= dict.fromkeys(self.outputs, first)
-        outputs: dict[Operand, int] = {
-            output: number for number, output in enumerate(self.outputs) if isinstance(output, int)
-        }
-        plan: list[tuple[Callable[..., Any], tuple[Operand, ...], int, int]] = []
-        for place, (operation, operands) in enumerate(self.steps, inputs):
-            plan.append(
-                (self._function(operation), operands, place, self._room(place, operands, last, outputs, aliased))
-            )
+        names: dict[str, Any] = {}
+        room = self._rooms(aliased)
+        lines = [f"def body({', '.join([*(f'v{n}' for n in range(self.inputs)), *self._given()])}):"]
 
-        def body(*arrays: Array) -> None:
-            slots: list[Any] = [*arrays[:inputs], *(None for _ in plan)]
-            given, real = arrays[inputs:], arrays[0].dtype.type
-            with np.errstate(all="ignore"):
-                for function, operands, place, room in plan:
-                    values = [slots[one] if type(one) is int else real(one) for one in operands]
-                    if room == _NEW:
-                        slots[place] = function(*values)
-                    else:
-                        slots[place] = function(*values, out=slots[room] if room >= 0 else given[-1 - room])
-            for number, output in enumerate(self.outputs):
-                result = slots[output] if isinstance(output, int) else output
-                if result is not given[number]:
-                    given[number][...] = result
+        def named(operand: Operand, typed: bool = False) -> str:
+            if isinstance(operand, int):
+                return f"v{operand}"
+            return f"v0.dtype.type({operand!r})" if typed else repr(operand)
 
-        return body
+        for place, (operation, operands) in enumerate(self.steps, self.inputs):
+            names[f"f{place}"] = self._function(operation)
+            words = [named(one, operation == "where") for one in operands]
+            where = [f"out={room[place]}"] if place in room else []
+            lines.append(f"    v{place} = f{place}({', '.join(words + where)})")
+        # The first output comes last, since it may be an input that another output is.
+        for output, given in reversed([*zip(self.outputs, self._given(), strict=True)]):
+            if room.get(output) != given:
+                lines.append(f"    {given}[...] = {named(output)}")
+        # The text is made of places, numbers and the names above alone.
+        exec("\n".join([*lines, "    return None"]), names)  # noqa: S102
+        body: Host = names["body"]
+        return body if all(step.operation in _SOFT for step in self.steps) else _silent(body)
 
-    def _room(
-        self, place: int, operands: tuple[Operand, ...], last: dict[Operand, int], outputs: dict[Operand, int],
-        aliased: int | None,
-    ) -> int:  # fmt: skip
-        """Return where a step may write: the place of a result that nothing else needs, an output, or new memory."""
-        operation = self.steps[place - self.inputs].operation
-        if operation in _COMPARED or operation == "where":
-            return _NEW
-        number = outputs.get(place)
-        # An input that shares the memory of the first output must have been read before.
-        if number is not None and (number or aliased is None or last.get(aliased, 0) <= place):
-            return -1 - number
-        for operand in operands:
-            is_own = isinstance(operand, int) and operand >= self.inputs and operand not in outputs
-            if is_own and last[operand] == place and self._is_full(operand) and not self._is_choice(operand):
-                return operand  # type: ignore[return-value]
-        return _NEW
+    def _given(self) -> list[str]:
+        return [f"o{number}" for number in range(len(self.outputs))]
+
+    def _rooms(self, aliased: int | None) -> dict[Operand, str]:
+        """Return where the steps write: in an output, or over a result that is needed no more; else in new memory."""
+        last = {operand: place for place, step in enumerate(self.steps, self.inputs) for operand in step.operands}
+        last |= dict.fromkeys(self.outputs, self.inputs + len(self.steps))
+        outputs = {output: f"o{number}" for number, output in enumerate(self.outputs)}
+        room: dict[Operand, str] = {}
+        free = self._given()
+        for place, (operation, operands) in enumerate(self.steps, self.inputs):
+            ended = [one for one in dict.fromkeys(operands) if one in room and last[one] == place]
+            free = [*(room[one] for one in ended), *free]
+            if operation in _COMPARED or not self._is_full(place):
+                continue
+            # An input that shares the memory of the first output must have been read before.
+            open_ = [one for one in free if one != "o0" or aliased is None or last.get(aliased, 0) <= place]
+            own = outputs.get(place, "")
+            if operation == "where":  # which makes its memory
+                chosen = ""
+            elif own:  # no result waits in the place of another
+                chosen = own if own in open_ else ""
+            else:
+                chosen = next(iter(open_), "")
+            if chosen:
+                free.remove(chosen)
+            room[place] = chosen or f"v{place}"
+        return {place: name for place, name in room.items() if name != f"v{place}"}
 
     def _is_full(self, operand: Operand) -> bool:
         """Return whether a result is of the shape of the first input, and not of parameters alone."""
@@ -255,3 +262,13 @@ class Program:
 
     def _function(self, operation: str) -> Callable[..., Any]:
         return np.where if operation == "where" else _COMPARED.get(operation) or _UFUNCS[operation]
+
+
+def _silent(body: Host) -> Host:
+    """Return a body whose overflow, which a later step makes good, is not told."""
+
+    def silent(*arrays: Array) -> None:
+        with np.errstate(all="ignore"):
+            body(*arrays)
+
+    return silent

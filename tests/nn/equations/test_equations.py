@@ -124,6 +124,17 @@ def test_the_gradients_are_those_of_differences(backend: Backend, equation: str)
         assert_gradients(Alone(layer, shape, backend).draw(rng), rng.normal(size=(6, *shape)) + 0.01, rng)
 
 
+def test_the_gradient_may_overwrite_what_it_is_given(backend: Backend) -> None:
+    for equation in (PRELU, "z * sigmoid(a * z) + z", "a + z * tanh(z)"):
+        layer = gn.Activation.from_equation("own", equation, parameters={"a": 0.3})
+        rng = np.random.default_rng(3)
+        da, z, slope = rng.normal(size=(4, 6)), rng.normal(size=(4, 6)), np.full((4, 1), 0.3)
+        *_, dz, share = call(backend, layer.gradient_kernel, da, z, slope, np.empty_like(z), np.empty_like(z))
+        *_, over, beside = call(backend, layer.gradient_kernel, da, z, slope, da, np.empty_like(z))
+        np.testing.assert_array_equal(over, dz)
+        np.testing.assert_array_equal(beside, share)
+
+
 def test_no_number_that_is_none_is_hidden_by_a_choice(backend: Backend) -> None:
     for equation in ("where(z > 0, z, 0)", "where(z > 1, 2 * z, min(max(1, z), 3))", "max(0, z)"):
         layer = gn.Activation.from_equation("own", equation, check=False)
