@@ -66,7 +66,7 @@ def test_what_was_left_open_is_decided_and_written() -> None:
     trainer = parse_experiment(TINY, "tiny").trainer(gn.load_data("digits"), progress=False)
     resolved = parse_experiment(TINY, "tiny").resolved(trainer)
     assert resolved.layers == ({"type": "Dense", "units": 10, "weights": {"type": "Glorot"}, "bias": 0.0},)
-    assert resolved.loss == {"type": "SoftmaxCrossEntropy"}
+    assert resolved.loss == {"type": "SoftmaxCrossEntropy", "label_smoothing": 0.0}
     assert resolved.optimizer == to_config(gn.SGD(0.1))
     assert resolved.training.device == "cpu"
     assert resolved.data.shape == (8, 8, 1)
