@@ -166,7 +166,7 @@ def train(
         elif freeze is not None:
             raise OptionError("--freeze goes with --from RUN, the network whose layers are frozen at first")
         else:
-            chosen = recipe or recipe_for(options["data"])
+            chosen = recipe or recipe_for(options["data"], options["target"], options["task"])
             if recipe is None and chosen != "mlp":
                 _say(f"recipe      {chosen} (--recipe names another)")
             experiment = read_experiment(chosen)
@@ -188,7 +188,9 @@ def lr_find(recipe: str | None, lowest: float, highest: float, steps: int, out: 
     from gpunn.experiments.experiment import read_experiment, recipe_for
     from gpunn.experiments.finding import command_of, find_learning_rate
 
-    experiment = read_experiment(recipe or recipe_for(options["data"])).with_options(**options)
+    experiment = read_experiment(
+        recipe or recipe_for(options["data"], options["target"], options["task"])
+    ).with_options(**options)
     command = command_of(**options, recipe=recipe)
     find_learning_rate(experiment, Rising(lowest, highest, steps), out, command, _say)
 

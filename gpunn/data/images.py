@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 COLOURS = {"grey": 1, "rgb": 3}
 _USUAL_SIDE, _LEAST_SIDE, _MOST_SIDE = 64, 16, 4096  # pixels
 _PROBED, _CHUNK, _CHUNK_BYTES = 64, 16, 8 << 20  # images that are looked at for colours; those of one piece of work
+_FAR = 3  # of numbers to learn: mean or deviation that are said, since the squared error of such may diverge
 _DAMAGED = "get it again, or remove it"
 
 
@@ -70,10 +71,24 @@ def read_image_folder(folder: Path, split: dict[str, Any], options: ReadOptions)
         data = Data.from_samples(samples, test=test, class_names=found.class_names, name=folder.name, **split)
     except DataError as error:
         raise DataError(f"{folder}: {error}") from None
+    if not classes:
+        _note_scale(folder, np.asarray(train.targets))
     counts = {name: len(own.files) for name, own in found.parts.items()}
     data.source_note = _described(counts, found.class_names, train.targets, facts, shape, kept)
     log.info("%s", data.source_note)
     return data
+
+
+def _note_scale(folder: Path, targets: NDArray[Any]) -> None:
+    """Warn of numbers to learn that are far from 0 or vary much: a training on them diverges."""
+    for mean, deviation in zip(targets.mean(axis=0), targets.std(axis=0), strict=True):
+        if abs(mean) > _FAR or deviation > _FAR:
+            said = (
+                f"the numbers to learn have mean {mean:.3g} and deviation {deviation:.3g}, and are learned as they are"
+            )
+            mend = f"write (number - {mean:.3g}) / {deviation:.3g} into the list, or a training may diverge"
+            log.warning("%s", in_one_line(f"{folder}: {said}: {mend}"))
+            return
 
 
 def checked_image_size(given: Any) -> tuple[int, int] | None:

@@ -14,10 +14,11 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from gpunn.config import MOST_LAYERS, check_names, from_config, from_table, nearest, to_built_config, to_config
 from gpunn.data import NAMES, Data, Samples, load_data
+from gpunn.data.formats.image_folder import learns_numbers
 from gpunn.data.formats.inputs import column_names
 from gpunn.data.load import is_image_folder
 from gpunn.data.sklearn_sets import is_sklearn_table
-from gpunn.data.tables import are_pixels, tables_in
+from gpunn.data.tables import are_pixels, names_in, tables_in
 from gpunn.data.weights import checked_class_weight
 from gpunn.errors import DataError, GpunnError, OptionError
 from gpunn.experiments.start import StartPart
@@ -238,10 +239,10 @@ def _plain(value: Any) -> Any:
     return [_plain(inner) for inner in value] if isinstance(value, tuple | list) else value
 
 
-def recipe_for(source: str | None) -> str:
-    """Return the name of the recipe for some data where none is named."""
+def recipe_for(source: str | None, target: str | None = None, task: str | None = None) -> str:
+    """Return the name of the recipe for some data, of which a target and a task may be chosen, where none is named."""
     if source is not None and is_image_folder(source):
-        return "images"
+        return "image-numbers" if learns_numbers(Path(source), names_in(target, "target"), task) else "images"
     path = Path(source or "")
     with contextlib.suppress(GpunnError, OSError):
         path = tables_in(path).get("train", path) if source and path.is_dir() else path

@@ -153,3 +153,27 @@ def test_images_that_leave_a_batch_of_one_to_batchnorm_are_learned_in_another_ba
     assert done.code == 0, done.err
     assert "batch of one" not in caplog.text
     assert Path("run/model.safetensors").read_bytes() == Path("again/model.safetensors").read_bytes()
+
+
+def test_numbers_of_images_have_a_recipe_that_learns_them_and_a_line_where_they_are_large(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rng = np.random.default_rng(0)
+    rows = ["file_name,light"]
+    for number in range(33):
+        light = int(rng.integers(20, 230))
+        put_image(tmp_path / "set" / f"{number}.png", np.full((8, 8), light, np.uint8))
+        rows.append(f"{number}.png,{(light - 125) / 60:.4f}")
+    listed = tmp_path / "set" / "light.csv"
+    listed.write_text("\n".join(rows))
+    assert recipe_for("set") == "image-numbers"
+    assert recipe_for("set", task="classes") == "images"
+    done = gpunn("train", "set", "--epochs", "6", "--device", "cpu", "--out", "run")
+    assert done.code == 0, done.err
+    assert "recipe      image-numbers" in done.out
+    assert "are learned as they are" not in caplog.text
+    assert json.loads(Path("run/metrics.json").read_text())["validation_loss"] < 1
+
+    listed.write_text("\n".join([rows[0], *(f"{number}.png,{number}.5" for number in range(33))]))
+    gn.load_data("set")
+    assert "have mean 16.5 and deviation 9.52, and are learned as they are: write (number - 16.5) / 9.52" in caplog.text

@@ -174,6 +174,15 @@ def holds_images(folder: Path) -> bool:
     return False
 
 
+def learns_numbers(folder: Path, targets: Sequence[str] = (), task: str | None = None) -> bool:
+    """Tell whether the images of a folder have a list of numbers to learn; False where it cannot be read."""
+    with suppress(OSError, DataError):
+        if any(_is_list(path) for path in (*folder.iterdir(), *folder.glob("[Tt][Rr][Aa][Ii][Nn]*/metadata.*"))):
+            found = find_images(folder, targets, task)
+            return found.has_list and found.class_names is None
+    return False
+
+
 def find_images(folder: Path, targets: Sequence[str] = (), task: str | None = None) -> ImageFolder:
     """Find the images of a folder, with labels or numbers, or raise a DataError that says what was expected."""
     looking, found = _Looking(folder), ImageFolder(folder)
@@ -235,9 +244,13 @@ def _list_in(folder: Path, files: Sequence[os.DirEntry[str]]) -> Path | None:
     return folder / there[0] if there else None
 
 
+def _is_list(path: Path) -> bool:
+    return path.suffix.lower() in (".csv", ".tsv", ".jsonl") and not _is_hidden(path.name)
+
+
 def _other_list(folder: Path, folders: Sequence[os.DirEntry[str]], files: Sequence[os.DirEntry[str]]) -> Path | None:
     """Return the only CSV beside images that lie in one heap, in the folder or in the only one in it."""
-    lists = [entry.name for entry in files if Path(entry.name).suffix.lower() in (".csv", ".tsv", ".jsonl")]
+    lists = [entry.name for entry in files if _is_list(Path(entry.name))]
     if not lists or len(folders) > 1:
         return None
     if len(lists) > 1:
