@@ -63,6 +63,10 @@ NAMED |= {one.__name__: one for one in (exp, log, log1p, expm1, tanh, sinh, cosh
 NAMED["sign"] = sign
 
 
+def _raised(latex: str, exponent: str) -> str:
+    return f"{latex}^{{{exponent}}}" if exponent else latex
+
+
 class Compare(sympy.Function):  # type: ignore[misc]
     """A comparison of two numbers, within `where` alone; its first argument is the number of its sign."""
 
@@ -90,9 +94,10 @@ class where(sympy.Function):  # type: ignore[misc]  # noqa: N801 - as it is writ
     def _eval_derivative(self, symbol: Expression) -> Expression:
         return where(self.args[0], self.args[1].diff(symbol), self.args[2].diff(symbol))
 
-    def _latex(self, printer: Any) -> str:
+    def _latex(self, printer: Any, exp: str = "") -> str:
         condition, x, y = map(printer._print, self.args)
-        return rf"\begin{{cases}} {x} & \text{{if}}\; {condition} \\ {y} & \text{{else}} \end{{cases}}"
+        cases = rf"\begin{{cases}} {x} & \text{{if}}\; {condition} \\ {y} & \text{{else}} \end{{cases}}"
+        return _raised(rf"\left({cases}\right)", exp) if exp else cases
 
 
 class _Extreme(sympy.Function):  # type: ignore[misc]
@@ -112,8 +117,9 @@ class _Extreme(sympy.Function):  # type: ignore[misc]
     def _sympystr(self, printer: Any) -> str:
         return f"{type(self).__name__[:3]}({', '.join(map(printer._print, self.args))})"
 
-    def _latex(self, printer: Any) -> str:
-        return rf"\{type(self).__name__[:3]}\left({', '.join(map(printer._print, self.args))}\right)"
+    def _latex(self, printer: Any, exp: str = "") -> str:
+        name = _raised(rf"\{type(self).__name__[:3]}", exp)
+        return rf"{name}\left({', '.join(map(printer._print, self.args))}\right)"
 
 
 class maximum(_Extreme):  # noqa: N801 - as it is written in an equation, all but

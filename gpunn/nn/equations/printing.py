@@ -78,11 +78,12 @@ class Program:
     def _step(self, operation: str, *operands: Operand) -> Operand:
         if all(isinstance(one, float) for one in operands):
             return float(self._function(operation)(*operands))
-        step = Step(operation, operands)
-        if step not in self._known:
-            self.steps.append(step)
-            self._known[step] = self.inputs + len(self.steps) - 1
-        return self._known[step]
+        # With the types, as place 1 is not the number 1.0 and yet equals it.
+        key = operation, operands, tuple(map(type, operands))
+        if key not in self._known:
+            self.steps.append(Step(operation, operands))
+            self._known[key] = self.inputs + len(self.steps) - 1
+        return self._known[key]
 
     def _operand(self, x: Expression) -> Operand:
         if x not in self._known:
@@ -216,7 +217,7 @@ class Program:
             lines.append(f"    v{place} = f{place}({', '.join(words + where)})")
         # The first output comes last, since it may be an input that another output is.
         for output, given in reversed([*zip(self.outputs, self._given(), strict=True)]):
-            if room.get(output) != given:
+            if not isinstance(output, int) or room.get(output) != given:
                 lines.append(f"    {given}[...] = {named(output)}")
         # The text is made of places, numbers and the names above alone.
         exec("\n".join([*lines, "    return None"]), names)  # noqa: S102
@@ -226,14 +227,16 @@ class Program:
     def _given(self) -> list[str]:
         return [f"o{number}" for number in range(len(self.outputs))]
 
-    def _rooms(self, aliased: int | None) -> dict[Operand, str]:
+    def _rooms(self, aliased: int | None) -> dict[int, str]:
         """Return where the steps write: in an output, or over a result that is needed no more; else in new memory."""
-        last = {operand: place for place, step in enumerate(self.steps, self.inputs) for operand in step.operands}
-        last |= dict.fromkeys(self.outputs, self.inputs + len(self.steps))
-        outputs = {output: f"o{number}" for number, output in enumerate(self.outputs)}
-        room: dict[Operand, str] = {}
+        places = [[one for one in step.operands if isinstance(one, int)] for step in self.steps]
+        last = {operand: place for place, operands in enumerate(places, self.inputs) for operand in operands}
+        outputs = {output: f"o{number}" for number, output in enumerate(self.outputs) if isinstance(output, int)}
+        last |= dict.fromkeys(outputs, self.inputs + len(self.steps))
+        room: dict[int, str] = {}
         free = self._given()
-        for place, (operation, operands) in enumerate(self.steps, self.inputs):
+        for place, operands in enumerate(places, self.inputs):
+            operation = self.steps[place - self.inputs].operation
             ended = [one for one in dict.fromkeys(operands) if one in room and last[one] == place]
             free = [*(room[one] for one in ended), *free]
             if operation in _COMPARED or not self._is_full(place):

@@ -21,6 +21,7 @@ from gpunn.errors import OptionError
 from gpunn.kernels import registry
 from gpunn.nn.equations import code as code_module
 from gpunn.nn.equations.code import activation_code
+from gpunn.nn.equations.grammar import FUNCTIONS
 from gpunn.nn.footprint import count_network
 
 folder = pytest.fixture(own_folder)
@@ -122,6 +123,17 @@ def test_the_gradients_are_those_of_differences(backend: Backend, equation: str)
     for shape in ((4,), (3, 2, 5)):
         layer = gn.Activation.from_equation("own", equation, parameters=parameters)
         assert_gradients(Alone(layer, shape, backend).draw(rng), rng.normal(size=(6, *shape)) + 0.01, rng)
+
+
+def test_a_number_is_not_taken_for_a_result_of_the_same_place(backend: Backend) -> None:
+    a, y = np.array([[3.0], [5.0]]), np.array([[7.0], [11.0]])
+    loss = gn.Loss.from_equation(
+        "own", "(a + y) * (a + 1) + (a - y) * (a - 2) + a * y / 8 + a / 3 + max(a, 0) / max(a, 1)"
+    )
+    expected = (a + y) * (a + 1) + (a - y) * (a - 2) + a * y / 8 + a / 3 + 1
+    assert float(loss.forward(backend.asarray(a), y)) == pytest.approx(expected.mean(), rel=1e-14)
+    slopes = (a + 1) + (a + y) + (a - 2) + (a - y) + y / 8 + 1 / 3
+    np.testing.assert_allclose(backend.to_host(loss.backward()), slopes / 2, rtol=1e-14)
 
 
 def test_the_gradient_may_overwrite_what_it_is_given(backend: Backend) -> None:
@@ -271,6 +283,20 @@ def test_it_is_shown_with_its_derivative() -> None:
     assert repr(huber()) == "Loss.from_equation('huber', 'sqrt(1 + (a - y)**2) - 1')"
     assert r"\begin{cases}" in prelu()._repr_latex_()  # type: ignore[attr-defined]
     assert r"\sqrt" in huber()._repr_latex_()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("function", [name for name in FUNCTIONS if name not in ("max", "min", "where")])
+def test_every_function_is_shown_and_derived_also_in_a_power(function: str) -> None:
+    for text in (f"{function}(z)", f"{function}(z)**2", f"z / {function}(z)**3", f"{function}(max(z, 1)**2)**-0.5"):
+        layer = gn.Activation.from_equation("own", text, check=False)
+        assert layer._repr_latex_()  # type: ignore[attr-defined]
+        assert "f′(z)" in str(layer)
+
+
+def test_choices_and_extremes_are_shown_in_powers() -> None:
+    for text in ("1 / max(z, 1)**2", "min(z, 2)**2", "z / where(z > 1, z, 1)**3", "where(max(z, 1) >= z**2, z, 1) + z"):
+        layer = gn.Activation.from_equation("own", text, check=False)
+        assert "^{" in layer._repr_latex_()  # type: ignore[attr-defined]
 
 
 # Files
