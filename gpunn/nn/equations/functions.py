@@ -147,7 +147,7 @@ def value_of(expression: Expression) -> float:
         return float((x > y, x >= y, x < y, x <= y, x == y, x != y)[int(expression.args[0])])
     values = list(map(value_of, expression.args))
     if isinstance(expression, Elementary):
-        return type(expression).of_number(*values)
+        return float(type(expression).of_number(*values))
     if expression.is_Pow:
         return math.pow(*values)
     if isinstance(expression, _Extreme):

@@ -140,15 +140,18 @@ class Program:
         number = 1.0
         above: list[Operand] = []
         below: list[Operand] = []
+        choices: list[Expression] = []
         for factor in flat:
             if not factor.free_symbols and factor not in self._known:
                 number *= f.value_of(factor)
             elif factor.is_Pow and factor.args[1].is_Rational and factor.args[1] < 0:
                 below.append(self._operand(factor.args[0] ** -factor.args[1]))
             elif isinstance(factor, f.where) and factor.args[1:] == (f.ONE, f.ZERO) and len(flat) > 1:
-                above.append(self._operand(factor.args[0]))
+                choices.append(factor)
             else:
                 above.append(self._operand(factor))
+        has_numbers = any(isinstance(operand, int) and not self._is_choice(operand) for operand in above)
+        above += [self._operand(choice.args[0] if has_numbers else choice) for choice in choices]
         total: Operand | None = None if number in (1.0, -1.0) and above else number
         for operand in sorted(above, key=lambda operand: self._is_choice(operand)):
             total = operand if total is None else self._step("multiply", total, operand)

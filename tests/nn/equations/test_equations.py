@@ -136,6 +136,18 @@ def test_a_number_is_not_taken_for_a_result_of_the_same_place(backend: Backend) 
     np.testing.assert_allclose(backend.to_host(loss.backward()), slopes / 2, rtol=1e-14)
 
 
+def test_a_choice_of_1_and_0_is_a_number(backend: Backend) -> None:
+    z = np.array([[-2.0, 0.5, 3.0]], np.float32)
+    for text, expected in (
+        ("z - where(z > 0, 1, 0)", [-2, -0.5, 2]), ("z + 2 * where(z > 0, 1, 0)", [-2, 2.5, 5]),
+        ("z + where(z > 0, 1, 0) * where(z > 1, 1, 0)", [-2, 0.5, 4]), ("where(z > 0, sign(2), z)", [-2, 1, 1]),
+        ("where(z > 0, 1, 0) / (3 + z)", [0, 2 / 7, 1 / 6]),
+    ):  # fmt: skip
+        a = call(backend, gn.Activation.from_equation("own", text, check=False).kernel, z, np.empty_like(z))[-1]
+        assert a.dtype == np.float32
+        np.testing.assert_allclose(a, [expected], rtol=1e-6)
+
+
 def test_the_gradient_may_overwrite_what_it_is_given(backend: Backend) -> None:
     for equation in (PRELU, "z * sigmoid(a * z) + z", "a + z * tanh(z)"):
         layer = gn.Activation.from_equation("own", equation, parameters={"a": 0.3})
