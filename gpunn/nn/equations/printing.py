@@ -68,9 +68,6 @@ class Program:
         self.inputs, self._full = len(variables), full
         self.steps: list[Step] = []
         self._known: dict[Any, Operand] = {variable: place for place, variable in enumerate(variables)}
-        shared, results = sympy.cse(list(results), symbols=sympy.numbered_symbols("shared"), order="none")
-        for name, expression in shared:
-            self._known[name] = self._operand(expression)
         self.outputs: list[Operand] = [
             self._operand(result) if factor is None else self._product([result, factor]) for result in results
         ]
