@@ -13,6 +13,7 @@ _FAINT = 0.02  # of the darkest ink: where a drawing ends
 _MOST_GREY = 1.6  # grey pixels of ink for each of an outline: more than strokes have, whose greys are at their edges
 _WIDEST_STROKE = 0.3  # of the box
 _OFF_SIZE, _OFF_MIDDLE, _MOST_ALIKE = 1.5, 1.0, 0.8  # pixels in which drawings are alike, and the share that must be
+_BLURRED = 1.3  # times in which strokes are as wide after an image was brought to another size
 _FEWEST = 10  # images that show how they are drawn
 _LEAST_RANGE = 0.1  # of brightness from ground to ink
 _MOST_SIDE, _CANVAS = 1024, 160  # pixels of a network's image, and at least of the box while strokes are worked on
@@ -98,6 +99,12 @@ class Drawings:
         middle = mass if self.is_by_mass else (box[:2] + box[2:]) / 2
         size = max(box[2] - box[0], box[3] - box[1])
         return abs(size - self.box) <= _OFF_SIZE and bool(np.abs(middle - self.centre).max() <= _OFF_MIDDLE)
+
+    def have_strokes_of(self, image: Array) -> bool:
+        """Tell whether the strokes of an image are about as wide as these; another size blurs them a little."""
+        ink = np.abs(_departures(image[None])[1])
+        width = float(stroke_widths(ink / max(float(ink.max()), 1e-12))[0])
+        return self.thinnest / _BLURRED <= width <= self.thickest * _BLURRED
 
     def placed(self, amount: Array, drawing: Array, height: int, width: int) -> Array:
         """Bring ink (rows, columns), 0 to about 1, into the box and the middle of an image (height, width).

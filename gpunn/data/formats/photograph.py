@@ -32,9 +32,10 @@ def read_photograph(
     planes, whole = decoded_planes(path, form, (side, side, 3))
     pixels = on_ground(planes, None)
     as_it_is = pixels
-    if trained_on.from_files and whole != size:
+    if whole != size:
         as_it_is = fitted(pixels, whole, *size, np.median(borders(pixels[None])[0], axis=0))
-    if as_it_is.shape[:2] == size and drawings.are_like(as_it_is.mean(axis=2)):
+    grey = as_it_is.mean(axis=2)
+    if drawings.are_like(grey) and (whole == size or trained_on.from_files or drawings.have_strokes_of(grey)):
         return None
     is_dark = {"never": drawings.ink < drawings.ground, "always": drawings.ink > drawings.ground}.get(invert)
     found = find_ink(_resized(pixels), is_dark)

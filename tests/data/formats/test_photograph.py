@@ -194,3 +194,15 @@ def test_a_network_that_does_not_remember_drawings_fits_and_says_so(mnist: Mnist
     found = read_inputs(path, SHAPE, note=said.append, trained_on=old)[0, ..., 0]
     np.testing.assert_array_equal(found, seen(path, mnist, prepare=False))
     assert "train it again" in said[0]
+
+
+def test_an_enlarged_image_of_the_data_is_read_as_before_and_not_as_a_photograph(tmp_path: Path) -> None:
+    data = gn.load_data("digits")
+    trained_on, said = TrainingInputs.of(data.train), list[str]()
+    for number, image in enumerate(np.asarray(data.test.inputs[:20, :, :, 0])):
+        path = tmp_path / f"{number}.png"
+        Image.fromarray((image * 15.9).astype(np.uint8)).resize((28, 28), Image.Resampling.BICUBIC).save(path)
+        options: dict[str, Any] = {"note": said.append, "trained_on": trained_on}
+        prepared, plain = (read_inputs(path, (8, 8, 1), prepare=way, **options) for way in (True, False))
+        np.testing.assert_array_equal(prepared, plain)
+    assert not any("drawing found" in line for line in said)
