@@ -59,7 +59,6 @@ def refused(labels: Any, **named: Any) -> str:
         np.ma.array(WORDS, mask=[0, 0, 0, 0]),
         Column(),
     ],
-    ids=str,
 )  # fmt: skip
 def test_texts_of_all_kinds_are_the_same_labels(labels: Any) -> None:
     data = Data.from_arrays(X, labels, validation=0)
