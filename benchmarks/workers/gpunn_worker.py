@@ -14,11 +14,12 @@ import gpunn as gn
 from gpunn.config import from_config
 from gpunn.kernels.loops import LONG
 from gpunn.train.arguments import TrainOptions
+from gpunn.train.callbacks import Calling
 from gpunn.train.record import Weights
 from gpunn.train.trainer import Trainer
 
 
-class _Enough(Exception):  # noqa: N818 - no error
+class _Enough(BaseException):
     """All steps that are timed have been done."""
 
 
@@ -39,6 +40,8 @@ class Gpunn(Worker):
             device=task.device, precision=task.precision, seed=seed, progress=False,
         )  # fmt: skip
         self.trainer = Trainer(self.model, options, gn.Data("bench", self.samples, None, ()))
+        if task.kind == "steps":
+            self.trainer.callbacks.add(Calling(self._stop))
         arrays = self.model.arrays()
         for name, value in task.weights(seed).items():
             number, _, letter = name.partition(".")
@@ -51,7 +54,7 @@ class Gpunn(Worker):
         """Of the training: what is timed of steps are the first of a long one, else the whole."""
         return 1 + LONG // self.task.steps if self.task.kind == "steps" and self.task.steps > 1 else 1
 
-    def _stop(self) -> None:
+    def _stop(self, _: object) -> None:
         if self.trainer.done == self.task.steps:
             raise _Enough
 
@@ -80,7 +83,7 @@ class Gpunn(Worker):
         if task.kind == "train":
             self._make(self.seed)
         with suppress(_Enough):
-            self.trainer.run(self._stop if task.kind == "steps" else None)
+            self.trainer.run()
         if task.kind == "train":
             self.model.evaluate(gn.Samples(task.test_inputs, task.test_labels, scale=1 / 255, classes=10))
         return None

@@ -232,7 +232,7 @@ class SoftmaxCrossEntropy(Loss):
         return (self.label_smoothing,)
 
     def of_constant(self, means: NDArray[np.float64], squares: NDArray[np.float64]) -> float:
-        means = (1 - self.label_smoothing) * means + self.label_smoothing / len(means)
+        means = (1 - self.label_smoothing) * means + self.label_smoothing / max(1, len(means))
         return -float(np.sum(means * np.log(np.maximum(means, 1e-300))))
 
 

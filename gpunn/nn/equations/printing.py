@@ -201,27 +201,31 @@ class Program:
 
     def host(self, *, aliased: int | None = None) -> Host:
         """Return the NumPy function of inputs and outputs; the first output may be the very array of one input."""
-        names: dict[str, Any] = {}
-        room = self._rooms(aliased)
-        lines = [f"def body({', '.join([*(f'v{n}' for n in range(self.inputs)), *self._given()])}):"]
-
-        def named(operand: Operand, typed: bool = False) -> str:
-            if isinstance(operand, int):
-                return f"v{operand}"
-            return f"v0.dtype.type({operand!r})" if typed else repr(operand)
-
-        for place, (operation, operands) in enumerate(self.steps, self.inputs):
-            names[f"f{place}"] = self._function(operation)
-            words = [named(one, operation == "where") for one in operands]
-            where = [f"out={room[place]}"] if place in room else []
-            lines.append(f"    v{place} = f{place}({', '.join(words + where)})")
+        room, given = self._rooms(aliased), self._given()
+        inputs, count = self.inputs, self.inputs + len(self.steps)
+        # Of each step: its function, its operands, and the place that it writes to, an output or a result before it.
+        steps = [
+            (self._function(operation), operands, operation == "where", _place(room.get(place, ""), count))
+            for place, (operation, operands) in enumerate(self.steps, inputs)
+        ]
         # The first output comes last, since it may be an input that another output is.
-        for output, given in reversed([*zip(self.outputs, self._given(), strict=True)]):
-            if not isinstance(output, int) or room.get(output) != given:
-                lines.append(f"    {given}[...] = {named(output)}")
-        # The text is made of places, numbers and the names above alone.
-        exec("\n".join([*lines, "    return None"]), names)  # noqa: S102
-        body: Host = names["body"]
+        copied = [
+            (count + number, output)
+            for number, output in reversed([*enumerate(self.outputs)])
+            if not isinstance(output, int) or room.get(output) != given[number]
+        ]
+
+        def body(*arrays: Any) -> None:
+            values: list[Any] = [*arrays[:inputs], *([None] * len(steps)), *arrays[inputs:]]
+            for place, (function, operands, is_typed, room_at) in enumerate(steps, inputs):
+                numbers = [
+                    values[one] if isinstance(one, int) else values[0].dtype.type(one) if is_typed else one
+                    for one in operands
+                ]
+                values[place] = function(*numbers) if room_at is None else function(*numbers, out=values[room_at])
+            for at, output in copied:
+                values[at][...] = values[output] if isinstance(output, int) else output
+
         return body if all(step.operation in _SOFT for step in self.steps) else _silent(body)
 
     def _given(self) -> list[str]:
@@ -265,6 +269,11 @@ class Program:
 
     def _function(self, operation: str) -> Callable[..., Any]:
         return np.where if operation == "where" else _COMPARED.get(operation) or _UFUNCS[operation]
+
+
+def _place(name: str, count: int) -> int | None:
+    """Return the place of a result, "v3", or of an output, "o0", which stand behind `count` others; None of nothing."""
+    return int(name[1:]) + (count if name[0] == "o" else 0) if name else None
 
 
 def _silent(body: Host) -> Host:
