@@ -26,7 +26,7 @@ _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?|nan|-?inf")
 
 
 class History(Sequence[Record]):
-    """The records of a run in the order of their steps.
+    """The records of a run in the order of their steps: `history[-1]` is the last, `history["train_loss"]` a column.
 
     Args:
         records: Records so far; appended one by one.
@@ -70,8 +70,14 @@ class History(Sequence[Record]):
     def __getitem__(self, index: int) -> Record: ...
     @overload
     def __getitem__(self, index: slice) -> list[Record]: ...
-    def __getitem__(self, index: int | slice) -> Record | list[Record]:
-        return self.records[index]
+    @overload
+    def __getitem__(self, index: str) -> list[float]: ...
+    def __getitem__(self, index: int | slice | str) -> Record | list[Record] | list[float]:
+        if not isinstance(index, str):
+            return self.records[index]
+        if index not in COLUMNS:
+            raise KeyError(f"a history has no column {index!r}: it has {', '.join(columns_of(self.records))}")
+        return [getattr(record, index) for record in self.records]
 
     def __len__(self) -> int:
         return len(self.records)

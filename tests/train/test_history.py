@@ -45,6 +45,16 @@ def test_a_history_is_a_sequence_of_its_records():
     assert records[1] in history
 
 
+def test_a_column_is_asked_for_by_its_name():
+    history = History([record(1), record(2), record(4, validation_accuracy=NAN)])
+    assert history["train_loss"] == [1.0, 0.5, 0.25]
+    assert history["step"] == [1, 2, 4]
+    assert history["validation_accuracy"][:2] == [0.25, 0.25]
+    assert math.isnan(history["validation_accuracy"][2])
+    with pytest.raises(KeyError, match="no column 'loss': it has step, epoch, train_loss, train_accuracy, "):
+        history["loss"]
+
+
 def test_records_must_come_in_the_order_of_their_steps():
     with pytest.raises(ValueError, match="after step 2, got step 2"):
         History([record(2), record(2)])
