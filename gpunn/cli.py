@@ -88,6 +88,7 @@ _OF_TRAINING = (
     click.option("--target", metavar="NAME", help="The column of a table to learn; left out, the last."),
     click.option("--ignore", metavar="NAME,...", help="Columns of a table to leave out."),
     click.option("--missing", metavar="WAY", help="Missing values of a table: refuse, or mean to fill them by it."),
+    click.option("--scaling", metavar="WAY", help="Numbers of a table: standard, or none to take them as they are."),
     click.option("--task", metavar="KIND", help="Learn the target as classes, or by regression; left out, as it is."),
     _whole("--batch-size", help="Number of samples in a batch."),
     _whole("--seed", help="Of the split, the initial weights and the order of samples."),

@@ -208,15 +208,20 @@ class Columns:
         return np.asarray(outputs * np.array(self.target_deviations) + np.array(self.target_means), outputs.dtype)
 
 
-def learn_columns(table: Table, names: Sequence[str], rows: NDArray[np.intp], missing: str, **targets: Any) -> Columns:
-    """Describe columns by their values in some rows, those of the training samples; categories by all rows."""
+def learn_columns(
+    table: Table, names: Sequence[str], rows: NDArray[np.intp], missing: str, *, scales: bool = True, **targets: Any
+) -> Columns:
+    """Describe columns by their values in some rows, those of the training samples; categories by all rows.
+
+    Numbers that are not to be scaled have mean 0 and deviation 1.
+    """
     means, deviations = [], []
     categories: dict[str, tuple[str, ...]] = {}
     fills: dict[str, str] = {}
     for name in names:
         column = table.columns[name]
         if column.texts is None:
-            mean, deviation = moments(column.values[rows])
+            mean, deviation = moments(column.values[rows]) if scales else (0.0, 1.0)
         else:
             mean, deviation, categories[name] = 0.0, 1.0, column.texts
             seen = column.values[rows]

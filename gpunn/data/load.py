@@ -64,6 +64,7 @@ def load_data(
     ignore: str | Sequence[str] | None = None,
     missing: str | None = None,
     task: str | None = None,
+    scaling: str | None = None,
 ) -> Data:
     """Load data and split them into training and validation; the test set stays closed until `.test` is read.
 
@@ -87,6 +88,8 @@ def load_data(
         ignore: Names of the columns of a table to leave out.
         missing: Whether missing values of a table are refused ("refuse", the default) or filled by the mean of their
             column, of texts by the most frequent ("mean").
+        scaling: "standard", by mean and deviation of each column of numbers in the training samples (the default), or
+            "none": as they are, which suits columns of one unit and of the size of 1.
         task: "classes" or "regression". Default: by the target. Texts are classes, and so are up to 20 different whole
             numbers, each in two rows or more on average; all others are numbers to learn.
 
@@ -108,6 +111,7 @@ def load_data(
         ignore=ignore,
         missing=missing,
         task=task,
+        scaling=scaling,
     )
     checked_options(options)
     split: dict[str, Any] = {"validation": validation, "limit": limit, "seed": seed}

@@ -32,6 +32,7 @@ from gpunn.errors import DataError, OptionError
 log = logging.getLogger(__name__)
 
 TASKS = ("classes", "regression")
+SCALINGS = "standard", "none"
 MOST_WHOLE_CLASSES = 20  # different whole numbers that are taken for classes where nobody says which they are
 _TARGETS = ("target", "label")  # names of columns that nobody takes for anything else
 _PIXEL = re.compile(r"(?:pixels?|px|p)?[ _.-]?(\d+)(?:[ _.x-](\d+))?", re.IGNORECASE)
@@ -68,10 +69,13 @@ def checked_options(options: ReadOptions) -> None:
     """Raise OptionError for values of the options of a table that cannot be."""
     names_in(options.target, "target")
     names_in(options.ignore, "ignore")
-    for what, known in (("missing", (REFUSE, MEAN)), ("task", TASKS)):
+    for what, known in (("missing", (REFUSE, MEAN)), ("task", TASKS), ("scaling", SCALINGS)):
         value = getattr(options, what)
         if value is not None and (not isinstance(value, str) or value not in known):
             raise OptionError(f'{what} is "{known[0]}" or "{known[1]}", got {value!r:.80}')
+    if options.scaling == "none" and options.missing == MEAN:
+        mend = "leave one of them out, or fill the table before"
+        raise OptionError(f'missing "mean" needs the means that scaling "none" does without: {mend}')
 
 
 def table_data(table: Table, options: ReadOptions, split: dict[str, Any], name: str) -> Data:
@@ -106,6 +110,7 @@ def table_data(table: Table, options: ReadOptions, split: dict[str, Any], name: 
         features,
         train,
         options.missing or REFUSE,
+        scales=options.scaling != "none",
         targets=targets,
         classes=classes,
         target_means=tuple(mean for mean, _ in learned),

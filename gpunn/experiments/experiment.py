@@ -35,7 +35,7 @@ from gpunn.version import __version__
 log = logging.getLogger(__name__)
 
 OF_IMAGES = ("image_size", "colours")  # options of `load_data` for folders of images
-OF_TABLES = ("target", "ignore", "missing", "task")  # options of `load_data` for tables
+OF_TABLES = ("target", "ignore", "missing", "task", "scaling")  # options of `load_data` for tables
 _PARTS = ("optimizer", "loss", "regularizer", "augmentation")
 _URI = "file://"
 _MOST_BYTES = 1 << 16  # a file of a few lines: what is larger is something else
@@ -56,6 +56,7 @@ class DataPart:
     ignore: str = ""
     missing: str = ""
     task: str = ""
+    scaling: str = ""
     shape: tuple[int, ...] = ()
     sha256: str = ""
 

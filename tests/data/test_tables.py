@@ -197,6 +197,22 @@ def test_missing_values_are_refused_with_their_place_or_filled(tmp_path: Path) -
         gn.load_data(frame, missing="mean")
 
 
+def test_numbers_are_taken_as_they_are_where_that_is_asked_for() -> None:
+    frame = FRAME[["size", "kind"]].assign(size=FRAME["size"] / 10)
+    data = gn.load_data(frame, target="kind", scaling="none", validation=0)
+    np.testing.assert_array_equal(data.train.inputs[:, 0], frame["size"].astype(np.float32))
+    columns = data.train.columns
+    assert columns is not None
+    assert (columns.means, columns.deviations) == ((0.0,), (1.0,))
+    model = trained(data)
+    np.testing.assert_array_equal(model.predict_proba(frame), model.predict_proba(data.train.inputs))
+    standard = gn.load_data(frame, target="kind", scaling="standard", validation=0)
+    assert standard.train.sha256() == gn.load_data(frame, target="kind", validation=0).train.sha256()
+    assert standard.train.sha256() != data.train.sha256()
+    with pytest.raises(OptionError, match='missing "mean" needs the means that scaling "none" does without'):
+        gn.load_data(frame, target="kind", scaling="none", missing="mean")
+
+
 def test_columns_that_say_nothing_are_left_out_and_it_is_said(caplog: pytest.LogCaptureFixture) -> None:
     frame = FRAME.assign(name=[f"n{k}" for k in range(N)], empty=np.nan, passenger_id=range(N), same=1.5)
     frame["day"] = pd.date_range("2024-01-30", periods=N)
@@ -244,6 +260,7 @@ def test_a_table_of_pixels_is_images(names: Any, is_first: bool) -> None:
             DataError,
             "regression needs numbers, and the column 'kind' holds texts",
         ),
+        ({"scaling": "minmax"}, OptionError, 'scaling is "standard" or "none"'),
         ({"missing": "median"}, OptionError, 'missing is "refuse" or "mean"'),
         ({"task": "clustering"}, OptionError, 'task is "classes" or "regression"'),
         ({"target": 3}, OptionError, "target is the name of a column"),

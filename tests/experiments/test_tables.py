@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from support.cli_helpers import assert_one_line, gpunn, own_folder
 
+import gpunn as gn
 from gpunn.experiments.experiment import read_experiment, recipe_for
 
 RNG = np.random.default_rng(2)
@@ -82,6 +83,17 @@ def test_a_run_goes_on_with_its_table_and_keeps_how_it_was_read(folder: Path) ->
     assert (data.target, data.missing, data.task) == ("width", "mean", "regression")
     assert gpunn("train", "--resume", "run", "--epochs", "3").code == 0
     assert_one_line(gpunn("train", "--resume", "run", "--target", "area"), 2, "--target cannot be given with --resume")
+
+
+def test_a_run_remembers_that_numbers_stay_as_they_are(folder: Path) -> None:
+    table = "iris.csv", "--ignore", "area", "--scaling", "none"
+    done = gpunn("train", *table, "--epochs", "2", "--device", "cpu", "--out", "run")
+    assert done.code == 0, done.err
+    assert read_experiment("run/experiment.toml").data.scaling == "none"
+    assert gpunn("train", "--resume", "run", "--epochs", "3").code == 0
+    columns = gn.load_model("run/model.safetensors", "cpu").trained_on.columns  # type: ignore[union-attr]
+    assert columns is not None
+    assert set(columns.means) == {0.0}
 
 
 def test_the_recipe_is_chosen_by_the_data(folder: Path) -> None:

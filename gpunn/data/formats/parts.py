@@ -20,11 +20,12 @@ class ReadOptions:
     ignore: str | Sequence[str] | None = None
     missing: str | None = None
     task: str | None = None
+    scaling: str | None = None
 
     @property
     def of_tables(self) -> list[str]:
         """The options that were given and are of tables alone."""
-        return [name for name in ("target", "ignore", "missing", "task") if getattr(self, name) is not None]
+        return [name for name in ("target", "ignore", "missing", "task", "scaling") if getattr(self, name) is not None]
 
 
 class Parts(NamedTuple):
