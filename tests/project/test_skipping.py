@@ -15,7 +15,7 @@ Outcome = Callable[..., tuple[int, str]]
 OPTIONS = "[pytest]\nmarkers =\n    gpu: needs a CUDA device\nfilterwarnings = error\n"
 
 
-@pytest.fixture(params=[(), ("-n", "2")], ids=["one process", "two processes"])
+@pytest.fixture(params=[(), ("-n", "1")], ids=["one process", "a worker"])
 def outcome(request: pytest.FixtureRequest, tmp_path: Path) -> Outcome:
     """Run pytest on one file, as if in a checkout with nothing beside it: (exit code, output)."""
     return partial(_outcome, tmp_path, request.param)
