@@ -187,8 +187,11 @@ def _local_median(signal: Array) -> Array:
 
 
 def _otsu(values: Array) -> float:
-    """Return the threshold between two classes of numbers (Otsu 1979)."""
-    counts, edges = np.histogram(values, 128)
+    """Return the threshold between two classes of numbers (Otsu 1979), the least of them where they are one class."""
+    low, high = float(values.min()), float(values.max())
+    if high - low < 1e-4:  # of the range of pixels: less than rounding leaves, and no two classes
+        return low
+    counts, edges = np.histogram(values.astype(np.float64), 128, (low, high))
     middles = (edges[:-1] + edges[1:]) / 2
     below = np.cumsum(counts)
     above = below[-1] - below

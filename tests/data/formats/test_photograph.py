@@ -13,6 +13,7 @@ from support.paths import ROOT
 
 import gpunn as gn
 from gpunn.data.drawings import Drawings, centres_of_mass
+from gpunn.data.formats.ink import find_ink
 from gpunn.data.formats.inputs import read_inputs
 from gpunn.data.training_inputs import TrainingInputs
 from gpunn.errors import DataError
@@ -206,3 +207,13 @@ def test_an_enlarged_image_of_the_data_is_read_as_before_and_not_as_a_photograph
         prepared, plain = (read_inputs(path, (8, 8, 1), prepare=way, **options) for way in (True, False))
         np.testing.assert_array_equal(prepared, plain)
     assert not any("drawing found" in line for line in said)
+
+
+def test_ink_of_one_darkness_but_for_rounding_is_found() -> None:
+    page = np.full((100, 120, 1), 0.75, np.float32)
+    page[20:80, 50:56] = 0.25
+    page[40:44, 50:56] = np.nextafter(np.float32(0.25), np.float32(1))
+    ink = find_ink(page)
+    assert ink is not None
+    assert ink.is_dark
+    assert ink.drawing[20:80, 50:56].mean() > 0.9
