@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 import click
 
+from gpunn import outside
 from gpunn.backend import cuda_errors
 from gpunn.backend.limits import set_memory_limit
 from gpunn.errors import GpunnError, OptionError, in_one_line
@@ -62,6 +63,14 @@ def _image_size(_context: click.Context, _parameter: click.Parameter, given: str
     return int(sides[1]), int(sides[2] or sides[1])
 
 
+def _allow_imports(context: click.Context, _option: click.Parameter, modules: tuple[str, ...]) -> None:
+    if modules and not context.resilient_parsing:
+        lines, undo = outside.allow(modules)
+        context.call_on_close(undo)
+        for line in lines:
+            _note(line)
+
+
 _whole = partial(click.option, type=int, metavar="N")
 _real = partial(click.option, type=float, metavar="X")
 _device = click.option("--device", default="auto", show_default=True, metavar="D", help="auto, cpu, cuda or cuda:N.")
@@ -71,6 +80,14 @@ _memory_limit = click.option(
     expose_value=False,
     callback=_set_memory_limit,
     help="Such as 2GB: take no more, of the host and of the GPU each, and say what would fit.",
+)
+_allow_import = click.option(
+    "--allow-import",
+    multiple=True,
+    metavar="MODULE",
+    expose_value=False,
+    callback=_allow_imports,
+    help="Import this module of yours, and let files name its classes, as mymodule:Swish; may be given several times.",
 )
 
 
@@ -122,6 +139,7 @@ def _of_training(command: Any) -> Any:
 @_whole("--checkpoint-keep", "keep", help="How many of the newest are kept; left out, 2.")
 @click.option("--profile", is_flag=True, help="Show, at the end, where the time of a step goes; in a checkout.")
 @_memory_limit
+@_allow_import
 def train(
     recipe: str | None,
     start: str | None,
@@ -181,6 +199,7 @@ def train(
 @_whole("--steps", default=STEPS, show_default=True, help="Number of steps; fewer are done where the loss explodes.")
 @click.option("--out", metavar="FILE", help="Picture of the losses; left out, learning-rate.png.")
 @_memory_limit
+@_allow_import
 def lr_find(recipe: str | None, lowest: float, highest: float, steps: int, out: str | None, **options: Any) -> None:
     """Suggest a learning rate for DATA: train some steps at rising rates, and see where the loss falls.
 
@@ -201,6 +220,7 @@ def lr_find(recipe: str | None, lowest: float, highest: float, steps: int, out: 
 @click.argument("data", required=False)
 @_device
 @_memory_limit
+@_allow_import
 def evaluate(run: str, data: str | None, device: str) -> None:
     """Measure the network of a run on the test set of DATA, by default of the data it was trained on.
 
@@ -240,6 +260,7 @@ def evaluate(run: str, data: str | None, device: str) -> None:
 )
 @_device
 @_memory_limit
+@_allow_import
 def predict(run: str, files: tuple[str, ...], form: str, device: str, **options: Any) -> None:
     """Say what the network of a run sees in each FILE: file, label and probability, one line a sample.
 
@@ -363,4 +384,6 @@ def _line(error: Exception) -> str:
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror or error}: check the path, its permissions and the space on its disk"
+    if where := outside.place_of(error):
+        return f"{where}: {type(error).__name__}: {error}; GPUNN_DEBUG=1 shows the way there"
     return f"a defect of gpunn: {type(error).__name__}: {error}; please report it with what GPUNN_DEBUG=1 shows"

@@ -1,6 +1,7 @@
 """Parts by name: layers, losses and the rest enter here, and go into files as plain dictionaries and back.
 
-Only what has been registered can be made: a file's names are looked up in `PARTS`, never imported or executed.
+Only what has been registered, given or allowed can be made: a file's names are looked up in `PARTS` and by
+`gpunn.outside`, and nothing is imported or executed because a file says so.
 """
 
 import inspect
@@ -8,15 +9,19 @@ import json
 import math
 import re
 from abc import ABC
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from functools import cache
 from typing import Any, TypeVar
+from weakref import WeakSet
 
+from gpunn import outside
 from gpunn.errors import OptionError
 
 PARTS: dict[str, dict[str, type]] = {}  # every part that a file may name, by its kind
 _BASES: dict[str, type] = {}
 _EXAMPLES: dict[str, str] = {}
+_NAMEABLE: "WeakSet[type]" = WeakSet()  # that were given for a call, or imported, and so may be saved again
 # What the field calls some of them, where it can mean nothing else.
 _ALIASES = {"mse": "meansquarederror", "bce": "binarycrossentropy"}
 _ALIASES |= dict.fromkeys(("categoricalcrossentropy", "sparsecategoricalcrossentropy"), "softmaxcrossentropy")
@@ -65,26 +70,92 @@ def register(part: Kind) -> Kind:
     Raises:
         OptionError: no such class, arguments that no file could give, or the name of another part.
     """
+    kind = _kind_of_class(part)
+    name, known = part.__name__, PARTS[kind]
+    taken = next((other for other in known if _plain(other) == _plain(name)), name)
+    if taken in known and (taken != name or not _is_same(known[taken], part)):
+        where = known[taken].__module__
+        owner = "gpunn" if outside.is_ours(known[taken]) else where
+        raise OptionError(f"the {kind} {name!r} cannot be registered: {owner} has {taken} already, choose another name")
+    known[name] = part
+    return part
+
+
+def knowing(classes: Any) -> AbstractContextManager[None]:
+    """Let files name classes of your own within a block, on this thread, without registering them.
+
+    Raises:
+        OptionError: One is no class of a part, or two have one name.
+    """
+    if not isinstance(classes, list | tuple | set | frozenset):
+        raise OptionError(f"custom is a list of classes, such as [Swish], got {classes!r:.80}")
+    named: dict[tuple[str, str], type] = {}
+    for part in classes:
+        kind = _kind_of_class(part)
+        for name in (part.__name__, outside.name_of(part)):
+            if named.setdefault((kind, name), part) is not part:
+                raise OptionError(f"custom has two classes {part.__name__!r}: files could not tell them apart")
+        _NAMEABLE.add(part)
+    return outside.knowing(named)
+
+
+def knowing_those_of(parts: Iterable[Any]) -> AbstractContextManager[None]:
+    """Let files name the classes of these parts and of those within, under their full names, within a block."""
+    inner = {type(part) for whole in parts for part in _with_those_within(whole)}
+    return outside.knowing({(_kind_of(part) or "", outside.name_of(part)): part for part in inner & set(_NAMEABLE)})
+
+
+def _with_those_within(part: Any) -> Iterator[Any]:
+    """Give a part and those that its arguments hold."""
+    if isinstance(part, list | tuple):
+        for each in part:
+            yield from _with_those_within(each)
+    elif _kind_of(type(part)) is not None:
+        yield part
+        for value in arguments_of(part).values():
+            yield from _with_those_within(value)
+
+
+def _kind_of_class(part: Any) -> str:
+    """Return the kind of a part's class; raise OptionError for all else, and arguments that no file could give."""
     kind = _kind_of(part) if isinstance(part, type) else None
     if kind is None or part in _BASES.values():
         raise OptionError(f"expected a subclass of gn.Layer, gn.Loss, gn.Optimizer and the like, got {part!r}")
     for parameter in _parameters(part).values():
         if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
             raise OptionError(f"{part.__name__} has the argument {parameter}, which no file could give: give it a name")
-    name, known = part.__name__, PARTS[kind]
-    taken = next((other for other in known if _plain(other) == _plain(name)), name)
-    if taken in known and (taken != name or not _is_same(known[taken], part)):
-        where = known[taken].__module__
-        owner = "gpunn" if where.startswith("gpunn.") else where
-        raise OptionError(f"the {kind} {name!r} cannot be registered: {owner} has {taken} already, choose another name")
-    known[name] = part
-    return part
+    return kind
+
+
+def _class_of(kind: str, name: str) -> type:
+    """Return the class that a file names: one of gpunn, then one that was given for the call, registered or allowed."""
+    module, _, word = name.rpartition(":")
+    known = PARTS[kind].get(word)
+    if not module and known is not None and outside.is_ours(known):
+        return known
+    if (part := outside.given(kind, name)) is not None:
+        return part
+    if not module:
+        if known is None:
+            raise _unknown(kind, name)
+        return known
+    if known is not None and known.__module__ in (module, "__main__"):
+        return known
+    if (found := outside.imported(name)) is None:
+        mend = f"--allow-import {module} on the command line, load_model(..., custom=[{word}])"
+        why = f"the {kind} {name!r:.80} is code from outside gpunn, and a file runs none by itself"
+        registers = f"import {module} before, where that registers it by @gn.register"
+        raise OptionError(f"{why}: if you trust it, {mend}, or {registers}")
+    if _kind_of_class(found) != kind:
+        raise OptionError(f"{name!r} is no {kind}, but a {_kind_of(found)}")
+    _NAMEABLE.add(found)
+    return found  # type: ignore[no-any-return]
 
 
 def _is_same(part: type, other: type) -> bool:
     """Return whether two classes of one name are one, defined again: in its module, or in a notebook and a file."""
     modules = {part.__module__, other.__module__}
-    return len(modules) == 1 or ("__main__" in modules and not any(name.startswith("gpunn.") for name in modules))
+    return len(modules) == 1 or ("__main__" in modules and not any(map(outside.is_ours, (part, other))))
 
 
 def _kind_of(part: type) -> str | None:
@@ -129,7 +200,8 @@ def to_config(part: Any) -> dict[str, Any]:
         except (TypeError, ValueError):
             wrong = f"its argument {argument!r} must be a finite number, a text, a part, or a list of them"
             raise OptionError(f"{name} cannot go into a file: {wrong}, got {value!r:.60}") from None
-    again = _described(from_config(_kind_of(type(part)) or "", config))
+    with knowing_those_of([part]):
+        again = _described(from_config(_kind_of(type(part)) or "", config))
     for argument in sorted(config.keys() | again.keys()):
         if config.get(argument) != again.get(argument):
             change = f"its {argument} would be {again.get(argument)!r:.40} and not {config.get(argument)!r:.40}"
@@ -140,14 +212,17 @@ def to_config(part: Any) -> dict[str, Any]:
 
 def _described(part: Any) -> dict[str, Any]:
     kind, name = _kind_of(type(part)), type(part).__name__
-    if kind is None or name not in PARTS[kind] or not _is_same(PARTS[kind][name], type(part)):
+    is_registered = kind is not None and name in PARTS[kind] and _is_same(PARTS[kind][name], type(part))
+    if kind is None or not (is_registered or type(part) in _NAMEABLE):
         where = f"{name} of {type(part).__module__}"
         raise OptionError(f"{where} is not registered, so no file can name it: write @gn.register above its class")
     kept = arguments_of(part)
     for argument in _parameters(type(part)):
         if argument not in kept:
             raise OptionError(f"{name} does not keep its argument {argument!r}: set self.{argument} in its __init__")
-    config = {"type": name} | {argument: _to_plain(value) for argument, value in kept.items() if value is not None}
+    config = {"type": outside.name_of(type(part))} | {
+        argument: _to_plain(value) for argument, value in kept.items() if value is not None
+    }
     return config if kind != "layer" or part.trainable else {**config, "trainable": False}
 
 
@@ -172,12 +247,11 @@ def from_config(kind: str, config: Any) -> Any:
     if not isinstance(config, dict) or not isinstance(config.get("type"), str):
         raise OptionError(f"a {kind} must be a table with a type, got {config!r}")
     arguments = dict(config)
-    if (name := arguments.pop("type")) not in PARTS[kind]:
-        raise _unknown(kind, name)
+    made = _class_of(kind, name := arguments.pop("type"))
     trainable = arguments.pop("trainable", True) if kind == "layer" else True
     if not isinstance(trainable, bool):
         raise OptionError(f"trainable of {name} must be true or false, got {trainable!r}")
-    part = from_table(PARTS[kind][name], arguments)
+    part = from_table(made, arguments)
     if not trainable:
         part.trainable = False
     return part
@@ -253,7 +327,8 @@ def _unknown(kind: str, name: str) -> OptionError:
     known = {_plain(part): part for part in PARTS[kind]}
     near = nearest(_plain(name[:80]), known, "{}")
     guess = f"did you mean {known[near]}, or " if near else ""
-    mend = f"{guess}one of your own? Then import the module that registers it by @gn.register before"
+    mend = f"{guess}one of your own? Then import the module that registers it by @gn.register before, or give its class"
+    mend += " by load_model(..., custom=[...])"
     return OptionError(f"unknown {kind} {name!r}: expected one of {', '.join(sorted(PARTS[kind]))}; {mend}")
 
 
@@ -265,7 +340,9 @@ def _from_plain(value: Any, parameter: inspect.Parameter) -> Any:
         return value
     words = re.findall(r"\w+", _annotation(parameter))
     named = [kind for kind, base in _BASES.items() if base.__name__ in words]
-    kinds = named or [kind for kind in PARTS if name in PARTS[kind]]
+    kinds = named or [kind for kind in PARTS if name.rpartition(":")[2] in PARTS[kind] or outside.given(kind, name)]
+    if not kinds and (found := outside.imported(name)) is not None:
+        kinds = [_kind_of_class(found)]
     if len(kinds) == 1:
         return from_config(kinds[0], value)
     where = f"{parameter.name} must be annotated with its kind of part, such as gn.Layer, since"

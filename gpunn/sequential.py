@@ -298,17 +298,19 @@ class Sequential(Network):
         save_model(self, path)
 
 
-def load_model(path: StrPath, device: str = "auto", batch_size: int = 32) -> Sequential:
-    """Read a model that `save` wrote, ready to predict or to go on training.
+def load_model(path: StrPath, device: str = "auto", batch_size: int = 32, *, custom: Sequence[type] = ()) -> Sequential:
+    """Read a model that `save` wrote, ready to predict or to go on training; nothing that it names is imported.
 
     Args:
         path: Path of the file.
         device: "auto", "cpu", "cuda" or "cuda:N".
         batch_size: Number of samples in the largest batch.
+        custom: Classes of your own that the file may name, such as [Swish], for this call alone; `gn.register` is for
+            all calls.
 
     Raises:
         ModelFileError: The file is missing, damaged, or not one of gpunn's.
         MemoryShortageError: There is less memory than the network needs.
         OptionError, DeviceError: The device or the batch size cannot be.
     """
-    return read_model(Sequential, path, device, batch_size)
+    return read_model(Sequential, path, device, batch_size, custom)

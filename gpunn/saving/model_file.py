@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Collection
 from dataclasses import asdict, replace
 from math import prod
 from typing import Any, TypeVar
@@ -9,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from gpunn.backend.devices import select
-from gpunn.config import MOST_LAYERS, from_config, from_table, to_built_config, to_config
+from gpunn.config import MOST_LAYERS, from_config, from_table, knowing, knowing_those_of, to_built_config, to_config
 from gpunn.data.training_inputs import TrainingInputs
 from gpunn.errors import DataError, GpunnError, ModelFileError
 from gpunn.files import as_path, open_regular, write_atomically
@@ -32,7 +33,8 @@ _MOST_HEADER = 2 << 20  # bytes, with the names of 65,536 classes and the column
 def save_model(model: Network, path: str | os.PathLike[str]) -> None:
     """Write architecture and weights to one file, in one go; refuse a network that could not be loaded again."""
     description, arrays = _described(model), model.arrays()
-    layers = [from_config("layer", layer) for layer in description["layers"]]
+    with knowing_those_of(model.layers):
+        layers = [from_config("layer", layer) for layer in description["layers"]]
     _check_sizes(description, arrays)
     count_network(layers, model.input_shape, model.batch_size, model._built(), model.dtype, arrays)
     write_atomically(path, model_bytes(model))
@@ -67,8 +69,15 @@ def _remembered(trained_on: TrainingInputs) -> dict[str, Any]:
     return {name: value for name, value in asdict(trained_on).items() if name != "columns" or value is not None}
 
 
-def read_model(kind: type[Model], path: str | os.PathLike[str], device: str, batch_size: int) -> Model:
+def read_model(
+    kind: type[Model], path: str | os.PathLike[str], device: str, batch_size: int, custom: Collection[type] = ()
+) -> Model:
     """Read a model file as a network of some class; see `gpunn.load_model`."""
+    with knowing(custom):
+        return _read(kind, path, device, batch_size)
+
+
+def _read(kind: type[Model], path: str | os.PathLike[str], device: str, batch_size: int) -> Model:
     backend, batch_size, path = select(device), positive_whole(batch_size, "batch size"), as_path(path)
     try:
         with open_regular(path) as file:

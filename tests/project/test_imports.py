@@ -12,6 +12,7 @@ ROOMS = [
     "version",
     "scalars",
     "files",
+    "outside",
     "config",
     "kernels",
     "backend",

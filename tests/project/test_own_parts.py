@@ -433,7 +433,7 @@ def test_a_file_that_names_an_unknown_part_says_which_and_what_to_do(trained: gn
     trained.save(tmp_path / "own.safetensors")
     known = PARTS["layer"].pop("Swish")
     try:
-        with pytest.raises(ModelFileError, match=r"unknown layer 'Swish'.*@gn\.register") as caught:
+        with pytest.raises(ModelFileError, match=r"layer '.*:Swish'.*custom=\[Swish\].*@gn\.register") as caught:
             gn.load_model(tmp_path / "own.safetensors")
     finally:
         PARTS["layer"]["Swish"] = known

@@ -1,0 +1,125 @@
+"""Classes from outside the package that files may name, for as long as somebody allows it; nothing is imported else.
+
+A file names such a class as "module:Class". It is found among the classes that were given for a call
+(`load_model(custom=[...])`), those that are registered, and in the modules that the user allowed to be imported.
+"""
+
+import importlib
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from types import MappingProxyType, ModuleType
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from gpunn.errors import OptionError
+
+# Of a thread and what it calls: another thread that reads a file knows nothing of it.
+_GIVEN: ContextVar[Mapping[tuple[str, str], type]] = ContextVar(
+    "given", default=MappingProxyType({})
+)  # by kind and name
+_ALLOWED: ContextVar[tuple[str, ...]] = ContextVar("allowed", default=())
+_EVER_ALLOWED: set[str] = set()  # whose errors are not gpunn's
+_SPELLED: "WeakKeyDictionary[type, str]" = WeakKeyDictionary()  # the name that a file had for a class
+
+
+def is_ours(part: type) -> bool:
+    """Return whether a class is gpunn's own."""
+    return part.__module__.partition(".")[0] == "gpunn"
+
+
+def name_of(part: type) -> str:
+    """Return the name of a class in files: "module:Class" for one of another module, where it can be found again."""
+    if (spelled := _SPELLED.get(part)) is not None:
+        return spelled
+    is_found = part.__module__ != "__main__" and part.__qualname__ == part.__name__
+    return f"{part.__module__}:{part.__name__}" if is_found and not is_ours(part) else part.__name__
+
+
+@contextmanager
+def knowing(named: Mapping[tuple[str, str], type]) -> Iterator[None]:
+    """Let files name these classes, by kind and name, within the block and on this thread."""
+    token = _GIVEN.set({**_GIVEN.get(), **named})
+    try:
+        yield
+    finally:
+        _GIVEN.reset(token)
+
+
+def given(kind: str, name: str) -> type | None:
+    """Return the class of a name that was given for this call."""
+    known = _GIVEN.get()
+    return known.get((kind, name)) or known.get((kind, name.rpartition(":")[2]))
+
+
+def imported(name: str) -> Any:
+    """Return what a file names as "module:Class" in a module that may be imported; None where that is not allowed."""
+    module, _, word = name.rpartition(":")
+    if not _is_within(module, _ALLOWED.get()):
+        return None
+    held = _import(module, f"the module of {name!r}")
+    if not isinstance(part := getattr(held, word, None), type):
+        raise OptionError(f"the module {module} has no class {word!r}: check the name in the file")
+    _SPELLED.setdefault(part, name)
+    return part
+
+
+def allow(modules: Iterable[str]) -> tuple[list[str], Callable[[], None]]:
+    """Import modules, of the current folder too, and let files name classes in them; return lines on them, and an undo.
+
+    Raises:
+        OptionError: A module is not there, or raises an error when it is imported.
+    """
+    names, folder = list(modules), str(Path.cwd())
+    for name in names:
+        if name.endswith(".py") or not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*", name):
+            stem = Path(name).stem if name.endswith(".py") else "mymodule"
+            raise OptionError(f"--allow-import takes the name of a module, such as {stem}, got {name!r}")
+    path, token = list(sys.path), _ALLOWED.set((*_ALLOWED.get(), *names))
+
+    def undo() -> None:
+        sys.path[:] = path
+        _ALLOWED.reset(token)
+
+    if folder not in (str(Path(place).absolute()) for place in path):
+        sys.path.insert(0, folder)  # as `python -m` has it
+    try:
+        _EVER_ALLOWED.update(names)
+        return [f"imported {name} ({_place(_import(name, '--allow-import'))})" for name in names], undo
+    except BaseException:
+        undo()
+        raise
+
+
+def place_of(error: BaseException) -> str:
+    """Return the line of an allowed module in which an error was raised, or ""; the last on the way there."""
+    place, step = "", error.__traceback__
+    while step is not None:
+        if _is_within(step.tb_frame.f_globals.get("__name__", ""), _EVER_ALLOWED):
+            place = f"{step.tb_frame.f_code.co_filename}, line {step.tb_lineno}"
+        step = step.tb_next
+    return place
+
+
+def _is_within(module: str, allowed: Iterable[str]) -> bool:
+    """Return whether a module is one of those that were allowed, or lies in one."""
+    return any(module == name or module.startswith(f"{name}.") for name in allowed)
+
+
+def _place(module: ModuleType) -> str:
+    return getattr(module, "__file__", None) or "built in"
+
+
+def _import(name: str, whose: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+            where = f"{name} lies neither in {Path.cwd()} nor among the installed packages"
+            raise OptionError(f"{whose}: there is no module {error.name}: {where}") from None
+        raise OptionError(f"{whose}: {name} needs {error.name}, which is not installed") from None
+    except (Exception, SystemExit) as error:
+        raise OptionError(f"{whose}: {name} cannot be imported ({type(error).__name__}: {error}): mend it") from error
