@@ -71,7 +71,8 @@ def test_the_package_shows_its_rooms() -> None:
 
 
 def test_what_every_module_may_import_imports_no_part() -> None:
-    assert imports("gpunn.config") == {"gpunn.errors"}
+    assert imports("gpunn.config") == {"gpunn.errors", "gpunn.outside"}
+    assert imports("gpunn.outside") == {"gpunn.errors"}
 
 
 def test_no_file_is_longer_than_a_sitting_and_the_package_fits_on_a_screen() -> None:
