@@ -56,7 +56,7 @@ class PatchProducts:
         for columns, span, _, _ in self._blocks(x.shape[3], x):
             self._backend.gemm(1.0, w, columns, 0.0, z[:, span])
 
-    def weight_gradient(self, x: Array, delta: Array, gradient: Array) -> None:
+    def weight_gradient(self, x: Array, delta: Array, gradient: Array, is_turned: bool = True) -> None:
         """Compute the gradient of w, a matrix like it; delta is like z."""
         delta = delta.reshape(len(delta), -1)
         for columns, span, first, _ in self._blocks(x.shape[3], x):
@@ -124,9 +124,10 @@ class RowProducts:
         np.copyto(self._like_w, w.reshape(self._like_w.shape))
         self._do("forward", self._plan_forward, x, z)
 
-    def weight_gradient(self, x: Array, delta: Array, gradient: Array) -> None:
-        """Compute the gradient of w; x is that of the last `forward`, which may still lie turned in memory."""
-        self._do("weight gradient", self._plan_weight_gradient, x, delta)
+    def weight_gradient(self, x: Array, delta: Array, gradient: Array, is_turned: bool = True) -> None:
+        """Compute the gradient of w; x `is_turned` if the last `forward` was of it: it may still lie so in memory."""
+        plan = self._plan_weight_gradient if is_turned else partial(self._plan_weight_gradient, is_turned=False)
+        self._do("weight gradient" if is_turned else "weight gradient alone", plan, x, delta)
         e = self._extent
         total = np.add.reduce(self._parts).reshape(self._moves, e.size[0], e.channels, self._slots, e.filters)
         np.copyto(gradient.reshape(self._like_w.shape), total.transpose(4, 2, 1, 0, 3))
@@ -158,11 +159,11 @@ class RowProducts:
                 work.append(partial(products, 1.0, 1.0 if v else 0.0))
         return work
 
-    def _plan_weight_gradient(self, x: Array, delta: Array) -> _Work:
+    def _plan_weight_gradient(self, x: Array, delta: Array, is_turned: bool = True) -> _Work:
         delta = delta.reshape(*delta.shape[:2], -1)
         work: _Work = []
         for first, count, turn, seen in self._blocks(x):
-            if self._block < self._extent.rows:  # else all of it lies there since `forward`
+            if self._block < self._extent.rows or not is_turned:  # else all of it lies there since `forward`
                 work.append(turn)
             for begin in range(0, count, len(self._parts)):
                 some = [(i, v) for i in range(begin, min(begin + len(self._parts), count)) for v in range(self._moves)]

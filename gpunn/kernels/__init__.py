@@ -5,6 +5,7 @@ from gpunn.kernels import (  # noqa: F401
     activations,
     augmentation,
     dropout,
+    grouped,
     layer_normalization,
     losses,
     normalization,

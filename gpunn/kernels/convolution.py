@@ -27,7 +27,7 @@ __device__ inline Place place_of(long long at, int height, int width, int n) {
 """
 
 
-def _taps(geometry: Geometry, rows: range, width_out: int, height: int, width: int) -> Iterator[tuple[slice, ...]]:
+def taps(geometry: Geometry, rows: range, width_out: int, height: int, width: int) -> Iterator[tuple[slice, ...]]:
     """Yield for every place in the filter the rows and columns within the block, and those of the input it sees."""
     size_h, size_w, stride_h, stride_w, top, left = geometry
     for u in range(size_h):
@@ -92,8 +92,8 @@ def im2col(x: Array, first_row: int, width_out: int, geometry: Geometry, columns
         np.copyto(blocks, patches)
         return
     blocks = blocks.reshape(channels, -1, rows, width_out, n)
-    taps = _taps(geometry, range(first_row, first_row + rows), width_out, height, width)
-    for place, (i, j, y, x_at) in enumerate(taps):
+    seen = taps(geometry, range(first_row, first_row + rows), width_out, height, width)
+    for place, (i, j, y, x_at) in enumerate(seen):
         block = blocks[:, place]
         block[:, : i.start] = 0
         block[:, i.stop :] = 0
@@ -145,6 +145,6 @@ def col2im(
         dx.fill(0)
     channels, height, width, n = dx.shape
     blocks = columns.reshape(channels, -1, rows, width_out, n)
-    taps = _taps(geometry, range(first_row, first_row + rows), width_out, height, width)
-    for place, (i, j, y, x_at) in enumerate(taps):
+    seen = taps(geometry, range(first_row, first_row + rows), width_out, height, width)
+    for place, (i, j, y, x_at) in enumerate(seen):
         dx[:, y, x_at] += blocks[:, place, i, j]

@@ -202,6 +202,81 @@ def max_pool_gradient(dy: Array, choice: Array, window: tuple[int, int, int, int
                         target[j] = share
 
 
+def convolve_groups(x: Array, w: Array, geometry: tuple[int, int, int, int, int, int], z: Array) -> None:
+    size_h, size_w, stride_h, stride_w, top, left = geometry
+    height, width = x.shape[2], x.shape[3]
+    for group in range(z.shape[0]):
+        for f in range(z.shape[1]):
+            for row in range(z.shape[2]):
+                for column in range(z.shape[3]):
+                    sums = z[group, f, row, column]
+                    sums[:] = z.dtype.type(0)
+                    for c in range(w.shape[2]):
+                        for u in range(size_h):
+                            y = row * stride_h + u - top
+                            if y < 0 or y >= height:
+                                continue
+                            for v in range(size_w):
+                                at = column * stride_w + v - left
+                                if at < 0 or at >= width:
+                                    continue
+                                weight, seen = w[group, f, c, u, v], x[group, c, y, at]
+                                for j in range(len(sums)):
+                                    sums[j] += weight * seen[j]
+
+
+def convolve_groups_input_gradient(
+    dz: Array, w: Array, geometry: tuple[int, int, int, int, int, int], dx: Array
+) -> None:
+    size_h, size_w, stride_h, stride_w, top, left = geometry
+    rows, columns = dz.shape[2], dz.shape[3]
+    for group in range(dx.shape[0]):
+        for c in range(dx.shape[1]):
+            for y in range(dx.shape[2]):
+                for at in range(dx.shape[3]):
+                    sums = dx[group, c, y, at]
+                    sums[:] = dx.dtype.type(0)
+                    for f in range(w.shape[1]):
+                        for u in range(size_h):
+                            down = y + top - u
+                            if down < 0 or down % stride_h or down // stride_h >= rows:
+                                continue
+                            for v in range(size_w):
+                                across = at + left - v
+                                if across < 0 or across % stride_w or across // stride_w >= columns:
+                                    continue
+                                weight = w[group, f, c, u, v]
+                                delta = dz[group, f, down // stride_h, across // stride_w]
+                                for j in range(len(sums)):
+                                    sums[j] += weight * delta[j]
+
+
+def convolve_groups_weight_gradient(
+    x: Array, dz: Array, geometry: tuple[int, int, int, int, int, int], dw: Array
+) -> None:
+    size_h, size_w, stride_h, stride_w, top, left = geometry
+    height, width = x.shape[2], x.shape[3]
+    for group in range(dw.shape[0]):
+        for f in range(dw.shape[1]):
+            dw[group, f] = dw.dtype.type(0)
+            for row in range(dz.shape[2]):
+                for c in range(dw.shape[2]):
+                    for u in range(size_h):
+                        y = row * stride_h + u - top
+                        if y < 0 or y >= height:
+                            continue
+                        for v in range(size_w):
+                            total = dw.dtype.type(0)
+                            for column in range(dz.shape[3]):
+                                at = column * stride_w + v - left
+                                if at < 0 or at >= width:
+                                    continue
+                                delta, seen = dz[group, f, row, column], x[group, c, y, at]
+                                for j in range(len(delta)):
+                                    total += delta[j] * seen[j]
+                            dw[group, f, c, u, v] += total
+
+
 _DROPOUT, _32, _LOW = np.uint64(Purpose.DROPOUT), np.uint64(32), np.uint64(0xFFFFFFFF)
 _MULTIPLIERS = (0xD2E7470EE14C6C93, 0xCA5A826395121157)
 (_M0_LOW, _M0_HIGH), (_M1_LOW, _M1_HIGH) = ((m & _LOW, m >> _32) for m in map(np.uint64, _MULTIPLIERS))

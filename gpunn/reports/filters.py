@@ -38,11 +38,8 @@ def first_filters(model: Network, shape: Shape) -> tuple[str, NDArray[Any]] | No
         return None
     with model.lock:
         w = model.backend.to_host(layer.w.value)
-    if w.ndim == 2:
-        if w.shape[1] != math.prod(shape):
-            return None
-        w = w.reshape(len(w), shape[2], *shape[:2])
-    return layer.name, w
+    images = layer.filters_of(w, shape)
+    return None if images is None else (layer.name, images)
 
 
 def plot_filters(weights: ArrayLike, path: StrPath, *, name: str = "filters", count: int = 64, title: str = "") -> None:

@@ -123,6 +123,11 @@ def _trainings() -> Iterator[tuple[list[gn.Layer], gn.Data, dict[str, Any]]]:
     first = [gn.Conv2D(3, 3, padding=1), gn.BatchNorm(), gn.ReLU(), gn.MaxPool2D(3, stride=2)]
     second = [gn.Conv2D(4, 2), gn.Tanh(), gn.AveragePool2D(2, stride=1), gn.Flatten(), gn.Dropout(0.3), gn.Dense(4)]
     yield [*first, *second], pixels, {"augmentation": gn.Augmentation(shift=1, rotation=10, flip=0.5, cutout=3)}
+    yield (
+        [gn.Conv2D(4, 3, groups=2), gn.ReLU(), gn.Conv2D(4, groups="depthwise"), gn.Flatten(), gn.Dense(4)],
+        pixels,
+        {},
+    )
     yield [gn.Conv2D(3, 3), gn.LayerNorm(), gn.GlobalAveragePool2D(), gn.LayerNorm(), gn.Dense(4)], pixels, {}
     yield [gn.Flatten(), *dense(gn.ReLU())], pixels, {"dtype": "float64"}
 

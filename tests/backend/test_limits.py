@@ -267,8 +267,8 @@ rng, (case, room) = np.random.default_rng(0), sys.argv[1:]
 flat = rng.normal(size=(3200, 784)).astype("f4")
 pixels, labels = (flat.reshape(-1, 28, 28, 1) * 40).astype("u1"), np.arange(3200) % 10
 wide = [gn.Dense(600), gn.ReLU(), gn.Dropout(0.5), gn.Dense(600), gn.BatchNorm(), gn.Tanh(), gn.Dense(10)]
-deep = [gn.Conv2D(8, 3), gn.BatchNorm(), gn.ReLU(), gn.MaxPool2D(), gn.Conv2D(16, 3), gn.Sigmoid(), gn.AveragePool2D(),
-        gn.Flatten(), gn.Dropout(0.3), gn.Dense(10)]
+deep = [gn.Conv2D(8, 3), gn.BatchNorm(), gn.ReLU(), gn.MaxPool2D(), gn.Conv2D(16, 3, groups=2), gn.Sigmoid(),
+        gn.AveragePool2D(), gn.Flatten(), gn.Dropout(0.3), gn.Dense(10)]
 moved = gn.Augmentation(shift=1, rotation=10, scale=0.1)
 inputs, targets, layers, options = {
     "best weights": (flat[:, :64], labels, wide, {"optimizer": gn.Adam(1e-4), "patience": 3, "regularizer": gn.L1(1)}),

@@ -20,7 +20,8 @@ from gpunn.kernels.bias import with_bias
 from gpunn.tools.doctor import diagnose
 
 KERNELS = (
-    "bias_relu", "dropout", "gather", "max_pool", "max_pool_gradient", "momentum_sgd", "sgd", "softmax_cross_entropy",
+    "bias_relu", "convolve_groups", "convolve_groups_input_gradient", "convolve_groups_weight_gradient", "dropout",
+    "gather", "max_pool", "max_pool_gradient", "momentum_sgd", "sgd", "softmax_cross_entropy",
 )  # fmt: skip
 
 

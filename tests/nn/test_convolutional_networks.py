@@ -152,8 +152,10 @@ def _pooled(stage: MaxPool2D, z: NDArray[Any]) -> tuple[int, ...]:
         [Conv2D(3, 3), Sigmoid(), MaxPool2D(2), GlobalAveragePool2D()],
         [LayerNorm(0.1), Conv2D(3, 3), LayerNorm(0.1), Tanh(), Flatten(), LayerNorm(0.1), Dense(3)],
         [Conv2D(3, 3), Tanh(), LayerNorm(0.1), Dropout(0.3), Conv2D(4, 2), GlobalAveragePool2D(), LayerNorm(0.1)],
+        [Conv2D(4, 3, padding=1), Tanh(), Conv2D(8, 3, groups="depthwise"), Sigmoid(), Conv2D(4, 1),
+         Conv2D(6, 2, groups=2), Flatten(), Dense(3)],
     ],
-    ids=range(12),
+    ids=range(13),
 )  # fmt: skip
 def test_back_propagation_through_whole_networks(backend: Backend, layers: list[Layer], training: bool) -> None:
     for seed in range(20):
@@ -312,6 +314,7 @@ def test_predictions_do_not_depend_on_how_many_are_asked_for(backend: Backend) -
 def test_a_network_is_saved_and_loaded_with_all_its_layers(backend: Backend, tmp_path: Path) -> None:
     layers = [
         Conv2D(4, (3, 2), (1, 2), "same", bias=False), BatchNorm(1e-3, 0.2), ReLU(), MaxPool2D((2, 1), 2),
+        Conv2D(8, 3, padding=1, groups="depthwise"), Conv2D(6, 1, groups=2),
         Conv2D(5, 2, padding=(1, 0)), Sigmoid(), AveragePool2D((2, 1), 1), Dropout(0.25), Flatten(), Dense(10),
     ]  # fmt: skip
     model, _ = trained(backend, layers, limit=150)

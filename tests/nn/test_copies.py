@@ -62,7 +62,17 @@ def dense() -> Sequential:
 
 def convolution() -> Sequential:
     return Sequential(
-        [Conv2D(3), LeakyReLU(), MaxPool2D(), Conv2D(2, size=1), AveragePool2D(), Flatten(), Dense(3), Softmax()]
+        [
+            Conv2D(4),
+            LeakyReLU(),
+            MaxPool2D(),
+            Conv2D(4, 1, groups=2),
+            Conv2D(2, size=1),
+            AveragePool2D(),
+            Flatten(),
+            Dense(3),
+            Softmax(),
+        ]
     )
 
 

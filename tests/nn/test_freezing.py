@@ -43,8 +43,8 @@ def images(n: int = 60) -> Samples:
 
 def layers() -> list[Layer]:
     return [
-        Conv2D(3), BatchNorm(), ReLU(), Conv2D(2, size=2), LeakyReLU(), MaxPool2D(), Flatten(), Dense(7), Tanh(),
-        BatchNorm(), Dropout(0.25), Dense(5), Dense(3),
+        Conv2D(3), BatchNorm(), ReLU(), Conv2D(3, size=2, groups=3), LeakyReLU(), MaxPool2D(), Flatten(), Dense(7),
+        Tanh(), BatchNorm(), Dropout(0.25), Dense(5), Dense(3),
     ]  # fmt: skip
 
 

@@ -52,11 +52,11 @@ def as_theirs(x: NDArray[Any] | None) -> NDArray[Any]:
 
 
 @settings(deadline=None, max_examples=200)
-@given(made=convolutions(), block=st.sampled_from([1, 200, None]))
+@given(made=convolutions(grouped=True), block=st.sampled_from([1, 200, None]))
 def test_a_convolution_and_its_gradients_are_pytorchs(torch: Any, made: Convolution, block: int | None) -> None:
     rng = np.random.default_rng(made.seed)
     backend = select("cpu")
-    layer = Conv2D(made.filters, made.size, made.stride, made.padding)
+    layer = Conv2D(made.filters, made.size, made.stride, made.padding, groups=made.groups)
     with blocks_of(backend, block):
         alone = Alone(layer, made.shape, backend).draw(rng)
     x = made.inputs(rng)
@@ -67,7 +67,7 @@ def test_a_convolution_and_its_gradients_are_pytorchs(torch: Any, made: Convolut
     x_, w, b = theirs_from(torch, x), *(torch.tensor(alone.value(word)).requires_grad_() for word in "wb")
     (top, bottom), (left, right) = made.pads
     padded = torch.nn.functional.pad(x_, (left, right, top, bottom))
-    y_ = torch.nn.functional.conv2d(padded, w, b, stride=made.stride)
+    y_ = torch.nn.functional.conv2d(padded, w, b, stride=made.stride, groups=layer.groups_of(made.shape[2]))
     y_.backward(torch.tensor(as_theirs(v)))
     assert_agree(as_theirs(y), y_, "outputs")
     assert_agree(as_theirs(dx), x_.grad, "inputs")

@@ -69,6 +69,19 @@ def test_the_first_filters_are_the_weights_of_the_first_convolution() -> None:
     assert found[1].shape == (3, 2, 2, 5)
 
 
+@pytest.mark.parametrize(("groups", "filters"), [(3, 3), ("depthwise", 6), (3, 9)])
+def test_filters_of_groups_are_shown_over_all_channels(groups: int | str, filters: int) -> None:
+    """So a depthwise filter of a photograph is red, green or blue."""
+    model = built([gn.Conv2D(filters, (2, 5), groups=groups)], (8, 8, 3))
+    found, w = first_filters(model, (8, 8, 3)), model.parameters.to_host()["conv1.w"]
+    assert found is not None
+    assert found[1].shape == (filters, 3, 2, 5)
+    for number, images in enumerate(found[1]):
+        for channel, image in enumerate(images):
+            is_own = channel == number // (filters // 3)
+            np.testing.assert_array_equal(image, w[number, 0] if is_own else np.zeros((2, 5)))
+
+
 @pytest.mark.parametrize(
     "layers", [[gn.Dense(3)], [gn.Flatten(), gn.Dense(3)], [gn.BatchNorm(), gn.Flatten(), gn.Dense(3)]]
 )

@@ -20,6 +20,7 @@ class Convolution(NamedTuple):
     shape: tuple[int, int, int]
     n: int
     seed: int
+    groups: Any = 1
 
     @property
     def pads(self) -> tuple[Pair, Pair]:
@@ -48,17 +49,20 @@ def small(least: int, most: int) -> st.SearchStrategy[Pair]:
 
 
 @st.composite
-def convolutions(draw: st.DrawFn, *, longest: int = 7) -> Convolution:
-    """Any that fits: 1×1, as large as the image, strides above the size, padding above the size."""
+def convolutions(draw: st.DrawFn, *, longest: int = 7, grouped: bool = False) -> Convolution:
+    """Any that fits: 1×1, as large as the image, strides above the size, padding above the size; or in groups."""
     padding = st.one_of(st.sampled_from(["valid", "same"]), st.integers(0, 4), small(0, 6))
+    groups = draw(st.sampled_from([1, 2, 3, "depthwise"])) if grouped else 1
+    channels = draw(st.integers(1, 3)) * (1 if isinstance(groups, str) else groups)
     made = Convolution(
-        filters=draw(st.integers(1, 3)),
+        filters=draw(st.integers(1, 3)) * (channels if isinstance(groups, str) else groups),
         size=draw(small(1, 5)),
         stride=draw(small(1, 4)),
         padding=draw(padding),
-        shape=(draw(st.integers(1, longest)), draw(st.integers(1, longest)), draw(st.integers(1, 3))),
+        shape=(draw(st.integers(1, longest)), draw(st.integers(1, longest)), channels),
         n=draw(st.integers(1, 4)),
         seed=draw(st.integers(0, 999)),
+        groups=groups,
     )
     assume(made.fits)
     return made
@@ -109,10 +113,12 @@ def windows(x: NDArray[Any], size: Pair, stride: Pair) -> Any:
 
 
 def convolve(x: NDArray[Any], w: NDArray[Any], b: NDArray[Any], made: Convolution) -> NDArray[Any]:
-    """z[f] = Σ_{c,u,v} w[f, c, u, v] a[c, ...] + b[f] at every place, from the definition."""
-    x = padded(x, made.pads)
-    values = {(i, j): np.einsum("nuvc,fcuv->nf", seen, w) + b for i, j, seen in windows(x, made.size, made.stride)}
-    return as_image(values)
+    """z[f] = Σ_{c,u,v} w[f, c, u, v] a[c, ...] + b[f] at every place, from the definition, group by group."""
+    x, groups, parts = padded(x, made.pads), x.shape[3] // w.shape[1], []
+    for some, filters in zip(np.split(x, groups, axis=3), np.split(w, groups), strict=True):
+        seen = windows(some, made.size, made.stride)
+        parts.append(as_image({(i, j): np.einsum("nuvc,fcuv->nf", each, filters) for i, j, each in seen}))
+    return np.concatenate(parts, axis=3) + b
 
 
 def as_image(values: dict[Pair, NDArray[Any]]) -> NDArray[Any]:

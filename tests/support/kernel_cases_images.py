@@ -89,6 +89,53 @@ def _col2im(dtype: str, rng: np.random.Generator, n: int) -> list[Case]:
     return cases
 
 
+def _grouped(dtype: str, rng: np.random.Generator, n: int) -> Iterator[tuple[Any, ...]]:
+    """Geometry, x, w and z of two groups of two channels and three filters, and the pairs of places that meet."""
+    for height, width, geometry, rows, across in GEOMETRIES:
+        x = rng.normal(size=(2, 2, height, width, n)).astype(dtype)
+        w = rng.normal(size=(2, 3, 2, *geometry[:2])).astype(dtype)
+        z = rng.normal(size=(2, 3, rows, across, n)).astype(dtype)
+        met = [(i, j, u, v, y, at) for i, j, u, v, y, at in taps(geometry, 0, rows, across)
+               if 0 <= y < height and 0 <= at < width]  # fmt: skip
+        yield geometry, x, w, z, met
+
+
+@case("convolve_groups")
+def _convolve_groups(dtype: str, rng: np.random.Generator, n: int) -> list[Case]:
+    cases = []
+    for geometry, x, w, z, met in _grouped(dtype, rng, some(n)):
+        expected = np.zeros(z.shape)
+        for i, j, u, v, y, at in met:
+            for g, f, c in np.ndindex(2, 3, 2):
+                expected[g, f, i, j] += float(w[g, f, c, u, v]) * x[g, c, y, at].astype(np.float64)
+        cases.append(Case((x, w, geometry, unset(z.shape, dtype)), {0: x, 1: w, 3: expected}, 20.0))
+    return cases
+
+
+@case("convolve_groups_input_gradient")
+def _convolve_groups_input_gradient(dtype: str, rng: np.random.Generator, n: int) -> list[Case]:
+    cases = []
+    for geometry, x, w, dz, met in _grouped(dtype, rng, some(n)):
+        expected = np.zeros(x.shape)
+        for i, j, u, v, y, at in met:
+            for g, f, c in np.ndindex(2, 3, 2):
+                expected[g, c, y, at] += float(w[g, f, c, u, v]) * dz[g, f, i, j].astype(np.float64)
+        cases.append(Case((dz, w, geometry, unset(x.shape, dtype)), {0: dz, 1: w, 3: expected}, 40.0))
+    return cases
+
+
+@case("convolve_groups_weight_gradient")
+def _convolve_groups_weight_gradient(dtype: str, rng: np.random.Generator, n: int) -> list[Case]:
+    cases = []
+    for geometry, x, w, dz, met in _grouped(dtype, rng, some(n)):
+        expected = np.zeros(w.shape)
+        for i, j, u, v, y, at in met:
+            for g, f, c in np.ndindex(2, 3, 2):
+                expected[g, f, c, u, v] += math.fsum(dz[g, f, i, j].astype(np.float64) * x[g, c, y, at])
+        cases.append(Case((x, dz, geometry, unset(w.shape, dtype)), {0: x, 1: dz, 3: expected}, 200.0))
+    return cases
+
+
 def windows(window: tuple[int, ...], rows: int, across: int) -> Iterator[tuple[int, int, list[tuple[int, int]]]]:
     """Each window, with the places of the image that lie in it."""
     size_h, size_w, stride_h, stride_w = window

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, ExitStack
 from copy import copy
 from dataclasses import dataclass, field
+from math import prod
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -151,6 +152,12 @@ class Layer(Buildable, Part, ABC, kind="layer", example="Dense(10)"):
         """Return a new layer like this one, but for the number of its outputs; see `Sequential.replace_last`."""
         mend = f"write Sequential([*network.layers[:-1], Dense({outputs})]), with those layers that are to stay"
         raise OptionError(f"{self!r} cannot be made again with {outputs} outputs: {mend}")
+
+    def filters_of(self, w: NDArray[Any], input_shape: Shape) -> NDArray[Any] | None:
+        """Return weights as images (units, channels, height, width) of what each unit sees; None where it sees none."""
+        if w.ndim == 2 and len(input_shape) == 3 and w.shape[1] == prod(input_shape):
+            return w.reshape(len(w), *inside(input_shape))
+        return w if w.ndim == 4 else None
 
     def fused_with(self, following: "Layer") -> "Layer | None":
         """Return one stage that does what this one and the next do; None where there is none."""

@@ -1,11 +1,18 @@
 """The convolutional layer: one small filter slid over the whole image, as matrix products over its patches."""
 
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
 from gpunn.backend.base import Shape
-from gpunn.backend.convolution import Extent, PatchProducts, RowProducts
+from gpunn.backend.convolution import Extent
+from gpunn.backend.grouped_convolution import products_of
 from gpunn.config import register
 from gpunn.errors import OptionError, ShapeError
 from gpunn.kernels.record import Array
 from gpunn.nn.initializers import Initializer
+from gpunn.nn.layers import windows
 from gpunn.nn.layers.base import BuildContext
 from gpunn.nn.layers.dense import Weighted
 from gpunn.scalars import pair, positive_whole
@@ -18,6 +25,10 @@ class Conv2D(Weighted):
     With the patches that the filter sees as the columns of a matrix A, it is a fully-connected layer at each place:
     Z = W A (2), ∂C/∂W = Δ Aᵀ (13), ∂C/∂A = Wᵀ Δ (8). A is made in pieces. Two stages: the products here, and `Bias`.
 
+    With `groups`, channels and filters are cut into as many groups, in their order, and a filter sees the channels of
+    its own group alone: a `groups`-th of the weights and of the work. One channel in each group is a depthwise
+    convolution; a `Conv2D(filters, 1)` after it mixes the channels.
+
     Args:
         filters: Number of filters, the channels that come out.
         size: Height and width of a filter, or one number for both.
@@ -26,9 +37,10 @@ class Conv2D(Weighted):
             and ⌈width/stride⌉ columns, half of the zeros on each side and an odd one at the bottom and right.
         bias: Constant that biases begin with; False for no bias.
         weights: Distribution of the initial weights, as for `Dense`.
+        groups: Number of groups, which divides the channels and the filters; "depthwise" for as many as channels.
 
     Shapes: (height, width, channels) → (rows, columns, filters), rows = ⌊(height − size + 2 padding)/stride⌋ + 1; w is
-    (filters, channels, size, size), b is (filters,).
+    (filters, channels/groups, size, size), b is (filters,).
     """
 
     counts_outputs = "filters"
@@ -41,50 +53,62 @@ class Conv2D(Weighted):
         padding: int | tuple[int, int] | str = "valid",
         bias: float | bool = 0.0,
         weights: Initializer | str = "auto",
+        groups: int | str = 1,
     ) -> None:
         self.filters = positive_whole(filters, "filters of Conv2D")
         self.size, self.stride = pair(size, "size of Conv2D"), pair(stride, "stride of Conv2D")
-        if isinstance(padding, str) and padding not in ("valid", "same"):
-            raise OptionError(f"padding of Conv2D must be 'valid', 'same' or a number, got {padding!r}")
-        self.padding = padding if isinstance(padding, str) else pair(padding, "padding of Conv2D", least=0)
+        self.padding = windows.checked_padding(padding, "Conv2D")
+        if isinstance(groups, str) and groups != "depthwise":
+            raise OptionError(f"groups of Conv2D must be a number or 'depthwise', got {groups!r}")
+        self.groups = groups if isinstance(groups, str) else positive_whole(groups, "groups of Conv2D")
+        if isinstance(self.groups, int) and self.filters % self.groups:
+            expected = f"filters of Conv2D must be a multiple of its {self.groups} groups"
+            raise OptionError(f"{expected}, got {self.filters}")
         super().__init__(weights, bias)
 
     def output_shape(self, input_shape: Shape) -> Shape:
         if len(input_shape) != 3:
             expected = f"{self.name}: Conv2D expects (height, width, channels)"
             raise ShapeError(f"{expected}, got {input_shape}: put it before Flatten()")
-        return self._extent(0, input_shape)[1], self._extent(1, input_shape)[1], self.filters
+        self.groups_of(input_shape[2])
+        lengths = []
+        for length, size, stride, padded in zip(
+            input_shape, self.size, self.stride, self.pads(input_shape), strict=False
+        ):
+            if length + sum(padded) < size:
+                given = f"a filter of {self.size[0]}×{self.size[1]} does not fit an image of {input_shape}"
+                mend = "take a smaller filter or padding='same'"
+                raise ShapeError(f"{self.name}: {given} with {padded[0]} zeros on each side: {mend}")
+            lengths.append(windows.count(length, size, stride, padded))
+        return lengths[0], lengths[1], self.filters
 
-    def _extent(self, axis: int, input_shape: Shape) -> tuple[int, int]:
-        """Return the padding before the image and the number of places of the filter, along one axis."""
-        length, size, stride = input_shape[axis], self.size[axis], self.stride[axis]
-        if self.padding == "same":
-            places = -(-length // stride)
-            return max(0, (places - 1) * stride + size - length) // 2, places
-        pad = 0 if isinstance(self.padding, str) else self.padding[axis]
-        if length + 2 * pad < size:
-            given = f"a filter of {self.size[0]}×{self.size[1]} does not fit an image of {input_shape}"
-            mend = "take a smaller filter or padding='same'"
-            raise ShapeError(f"{self.name}: {given} with {pad} zeros on each side: {mend}")
-        return pad, (length + 2 * pad - size) // stride + 1
+    def pads(self, input_shape: Shape) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Return the zeros above and below an image, and those left and right of it."""
+        down, across = (
+            windows.added(self.padding, axis, input_shape[axis], self.size[axis], self.stride[axis]) for axis in (0, 1)
+        )
+        return down, across
+
+    def groups_of(self, channels: int) -> int:
+        """Return the number of groups for images of so many channels; raise ShapeError where it divides not all."""
+        groups = channels if isinstance(self.groups, str) else self.groups
+        for given, count in (("channels", channels), ("filters", self.filters)):
+            if count % groups:
+                mend = f"take a divisor of {channels} and {self.filters} for groups, or other filters"
+                raise ShapeError(f"{self.name}: {groups} groups do not divide {count} {given}: {mend}")
+        return groups
 
     def build(self, context: BuildContext, input_shape: Shape) -> Shape:
         rows, columns, _ = shape = self.output_shape(input_shape)
         height, width, channels = input_shape
-        padding = self._extent(0, input_shape)[0], self._extent(1, input_shape)[0]
+        (top, _), (left, _) = self.pads(input_shape)
+        groups, places = self.groups_of(channels), self.size[0] * self.size[1]
         image, batch = (channels, height, width, rows, columns), (context.capacity, context.batch_size)
-        extent = Extent(self.filters, self.size, self.stride, padding, *image, *batch)
-        self._make_w(context, self.filters, channels, *self.size)
-        backend, scratch = context.backend, context.scratch
-        self._products: PatchProducts | RowProducts
-        # Where a window of rows is one with the patch there is nothing to save, and the patches need fewer products.
-        if by_rows := backend.device == "cpu" and self.size[0] > 1:
-            self._products = RowProducts(backend, extent, scratch, context.needs_input_gradient)
-        else:
-            self._products = PatchProducts(backend, extent, scratch)
-        self._products_of_one = self._products
-        if by_rows and not any(padding):  # the patches of one image are one copy, and its rows many short products
-            self._products_of_one = PatchProducts(backend, extent._replace(capacity=1, batch_size=1), scratch)
+        extent = Extent(self.filters, self.size, self.stride, (top, left), *image, *batch)
+        fans = channels // groups * places, self.filters // groups * places
+        self._make_w(context, self.filters, channels // groups, *self.size, fans=fans)
+        made = products_of(context.backend, extent, context.scratch, context.needs_input_gradient, groups)
+        self._products, self._products_of_one = made
         self._z = context.buffer(shape)
         self._dx = context.buffer(input_shape) if context.needs_input_gradient else None
         return shape
@@ -105,3 +129,12 @@ class Conv2D(Weighted):
         if not self.w.is_frozen:
             products.weight_gradient(self._a, dy, self.w.gradient_matrix)
         return dx
+
+    def filters_of(self, w: NDArray[Any], input_shape: Shape) -> NDArray[Any] | None:
+        """Return the filters over all channels, 0 for those of other groups."""
+        _, channels, *size = w.shape
+        groups = self.groups_of(input_shape[2])
+        filters = np.zeros((groups, len(w) // groups, groups, channels, *size), w.dtype)
+        each = np.arange(groups)
+        filters[each, :, each] = w.reshape(groups, -1, channels, *size)
+        return filters.reshape(len(w), groups * channels, *size)

@@ -44,14 +44,14 @@ class Weighted(Layer):
     def stages(self) -> list[Layer]:
         return [self] if self.bias is False else [self, Bias(float(self.bias))]
 
-    def _make_w(self, context: BuildContext, *shape: int) -> None:
-        """Make the weights (units, …), each of which sums over everything else and feeds as many places."""
+    def _make_w(self, context: BuildContext, *shape: int, fans: tuple[int, int] | None = None) -> None:
+        """Make the weights (units, …); without `fans`, a unit sums over everything else and feeds as many places."""
         weights = self.weights
         if isinstance(weights, str):
             following = context.activation.weights if isinstance(context.activation, Activation) else Glorot
             weights = NAMED.get(weights, following)()
         places = math.prod(shape[2:])
-        fan_in, fan_out = shape[1] * places, shape[0] * places
+        fan_in, fan_out = fans or (shape[1] * places, shape[0] * places)
         self.w = context.parameter("w", shape, weights, fan_in=fan_in, fan_out=fan_out, weight_decay=True)
 
 

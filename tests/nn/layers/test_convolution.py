@@ -1,7 +1,10 @@
 """Conv2D: what it computes, N_out, both ways to make its products, its gradients, and shapes that cannot be."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from math import prod
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from support.image_strategies import Convolution, convolutions, convolve, places
 from support.layer_helpers import Alone, assert_gradients, blocks_of
 
 from gpunn import Conv2D, Dense, Flatten, ReLU, Sequential
+from gpunn.backend import grouped_convolution as ways
 from gpunn.backend.base import Backend
 from gpunn.backend.convolution import Extent, PatchProducts, RowProducts
 from gpunn.backend.devices import select
@@ -20,21 +24,32 @@ from gpunn.errors import OptionError, ShapeError
 
 BLOCKS = st.sampled_from([1, 50, 500, None])
 """Elements of a block: one row of the output at a time, some, and all of it."""
+SMALL = st.sampled_from([None, 0, 9])
+"""Channels times filters of a group that goes without products of matrices: as chosen, none, and all."""
 
 
 def layer_of(made: Convolution, bias: float | bool = 0.5) -> Conv2D:
-    return Conv2D(made.filters, made.size, made.stride, made.padding, bias=bias)
+    return Conv2D(made.filters, made.size, made.stride, made.padding, bias=bias, groups=made.groups)
+
+
+@contextmanager
+def groups_up_to(small: int | None) -> Iterator[None]:
+    """Groups of so many channels times filters go directly, larger ones by products; None leaves the choice."""
+    with mock.patch.object(ways, "_small", return_value=small) if small is not None else nullcontext():
+        yield
 
 
 # What it computes
 
 
 @settings(deadline=None, max_examples=150)
-@given(made=convolutions(), block=BLOCKS)
-def test_a_convolution_computes_its_equation(backend: Backend, made: Convolution, block: int | None) -> None:
+@given(made=convolutions(grouped=True), block=BLOCKS, small=SMALL)
+def test_a_convolution_computes_its_equation(
+    backend: Backend, made: Convolution, block: int | None, small: int | None
+) -> None:
     rng = np.random.default_rng(made.seed)
     x = made.inputs(rng)
-    with blocks_of(backend, block):
+    with blocks_of(backend, block), groups_up_to(small):
         alone = Alone(layer_of(made), made.shape, backend).draw(rng)
     expected = convolve(x, alone.value("w"), alone.value("b"), made)
     y = alone.forward(x)
@@ -43,10 +58,12 @@ def test_a_convolution_computes_its_equation(backend: Backend, made: Convolution
 
 
 @settings(deadline=None, max_examples=80)
-@given(made=convolutions(longest=5), block=BLOCKS)
-def test_back_propagation_through_a_convolution(backend: Backend, made: Convolution, block: int | None) -> None:
+@given(made=convolutions(longest=5, grouped=True), block=BLOCKS, small=SMALL)
+def test_back_propagation_through_a_convolution(
+    backend: Backend, made: Convolution, block: int | None, small: int | None
+) -> None:
     rng = np.random.default_rng(made.seed)
-    with blocks_of(backend, block):
+    with blocks_of(backend, block), groups_up_to(small):
         alone = Alone(layer_of(made), made.shape, backend).draw(rng)
     assert_gradients(alone, made.inputs(rng), rng, directions=3)
 
@@ -160,6 +177,88 @@ def test_the_first_layer_computes_no_gradient_of_its_input(backend: Backend) -> 
     assert later.backward(v) is not None
     np.testing.assert_array_equal(first.grad("w"), later.grad("w"))
     assert sum(first.context.buffer_bytes.values()) < sum(later.context.buffer_bytes.values())
+
+
+# Groups
+
+
+def test_groups_are_convolutions_of_their_own_side_by_side(backend: Backend) -> None:
+    rng = np.random.default_rng(5)
+    x, v = rng.normal(size=(3, 7, 6, 6)), rng.normal(size=(3, 4, 3, 4))
+    for small in (0, 9):
+        with groups_up_to(small):
+            whole = Alone(Conv2D(4, 3, stride=2, padding=1, groups=2), (7, 6, 6), backend).draw(rng)
+        y, dx = whole.forward(x), whole.backward(v)
+        assert dx is not None
+        for group in (0, 1):
+            channels, filters = slice(3 * group, 3 * group + 3), slice(2 * group, 2 * group + 2)
+            alone = Alone(Conv2D(2, 3, stride=2, padding=1), (7, 6, 3), backend)
+            alone.set(w=whole.value("w")[filters], b=whole.value("b")[filters])
+            np.testing.assert_allclose(y[..., filters], alone.forward(x[..., channels]), rtol=1e-12, atol=1e-12)
+            np.testing.assert_allclose(dx[..., channels], alone.backward(v[..., filters]), rtol=1e-12, atol=1e-12)
+            for word in "wb":
+                np.testing.assert_allclose(whole.grad(word)[filters], alone.grad(word), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("small", [0, 9])
+def test_a_shorter_batch_in_groups_sees_nothing_of_a_longer_one_before_it(backend: Backend, small: int) -> None:
+    rng = np.random.default_rng(0)
+    x, made = rng.normal(size=(8, 6, 5, 4)), []
+    with groups_up_to(small):
+        made += [Alone(Conv2D(4, 3, groups=groups), (6, 5, 4), backend) for groups in (2, 2, 4, 4)]
+    for used, fresh in (made[:2], made[2:]):
+        v = rng.normal(size=(8, *used.shape))
+        used.forward(x)
+        used.backward(v)
+        for n in (3, 1):
+            some = rng.normal(size=(n, 6, 5, 4))
+            once, again = (
+                (alone.forward(some), alone.backward(v[:n]), alone.grad("w"), alone.grad("b"))
+                for alone in (used, fresh)
+            )
+            for one, other in zip(once, again, strict=True):
+                np.testing.assert_array_equal(one, other)
+
+
+def test_depthwise_is_a_group_for_each_channel(backend: Backend) -> None:
+    model = Sequential([Conv2D(6, 3, groups="depthwise"), ReLU(), Conv2D(6, 2, groups="depthwise", bias=False)])
+    model.build((5, 5, 3), 4, backend)
+    assert {p.name: p.shape for p in model.parameters} == {
+        "conv1.w": (6, 1, 3, 3), "conv1.b": (6,), "conv2.w": (6, 1, 2, 2),
+    }  # fmt: skip
+
+
+def test_weights_in_groups_begin_with_the_variance_for_the_inputs_of_their_group(backend: Backend) -> None:
+    layers = [Conv2D(600, 5, groups=3), ReLU(), Conv2D(600, 5, groups=3)]
+    model = Sequential(layers).build((9, 9, 12), 1, backend, "float64")
+    w, bounded = (backend.to_host(p.value) for p in model.parameters if p.weight_decay)
+    assert abs(w.std() / np.sqrt(2 / (4 * 25)) - 1) < 0.015  # He's
+    limit = np.sqrt(6 / (200 * 25 + 200 * 25))
+    assert 0.99 * limit < np.abs(bounded).max() <= limit  # Glorot's: an input feeds the filters of its group
+
+
+def test_groups_go_the_direct_way_only_where_they_are_small() -> None:
+    cpu, extent = select("cpu"), Extent(64, (3, 3), (1, 1), (1, 1), 64, 8, 8, 8, 8, 4, 4)
+    for groups, kind in ((64, ways.DirectProducts), (8, ways.GroupedProducts), (1, RowProducts)):
+        products, _ = ways.products_of(cpu, extent, lambda shape: cpu.empty(shape, "float32"), True, groups)
+        assert isinstance(products, kind)
+    many, _ = ways.products_of(cpu, extent._replace(filters=3000, channels=3000), cpu.zeros, True, 1000)
+    assert isinstance(many, ways.DirectProducts)
+
+
+@pytest.mark.parametrize(
+    ("layer", "channels", "words"),
+    [
+        (Conv2D(6, 3, groups=3), 4, "3 groups do not divide 4 channels"),
+        (Conv2D(6, 3, groups="depthwise"), 4, "4 groups do not divide 6 filters"),
+        (Conv2D(8, 3, groups=8), 4, "8 groups do not divide 4 channels"),
+    ],
+    ids=repr,
+)
+def test_groups_that_do_not_divide_are_refused(backend: Backend, layer: Conv2D, channels: int, words: str) -> None:
+    with pytest.raises(ShapeError) as caught:
+        Sequential([ReLU(), layer]).build((5, 5, channels), 4, backend)
+    assert one_line(caught.value).startswith(f"conv1: {words}: take a divisor of {channels} and {layer.filters}")
 
 
 # Two ways to make the products
@@ -355,6 +454,10 @@ def test_a_convolution_of_features_is_refused(backend: Backend, before: list[Any
         ({"filters": 2, "padding": (0, -1)}, "padding of Conv2D"),
         ({"filters": 2, "padding": 0.5}, "padding of Conv2D"),
         ({"filters": 2, "padding": "full"}, "padding of Conv2D must be 'valid', 'same' or a number, got 'full'"),
+        ({"filters": 2, "groups": 0}, "groups of Conv2D"),
+        ({"filters": 2, "groups": (1, 2)}, "groups of Conv2D"),
+        ({"filters": 2, "groups": "channels"}, "groups of Conv2D must be a number or 'depthwise', got 'channels'"),
+        ({"filters": 3, "groups": 2}, "filters of Conv2D must be a multiple of its 2 groups, got 3"),
     ],
     ids=repr,
 )

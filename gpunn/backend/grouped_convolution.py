@@ -1,0 +1,117 @@
+"""The products of a convolution in groups, and the choice of the way that any convolution goes."""
+
+from collections.abc import Callable, Sequence
+
+from gpunn.backend.base import Backend, Shape
+from gpunn.backend.convolution import Extent, PatchProducts, RowProducts
+from gpunn.kernels import loops
+from gpunn.kernels.convolution import Geometry
+from gpunn.kernels.grouped import convolve_groups, convolve_groups_input_gradient, convolve_groups_weight_gradient
+from gpunn.kernels.record import Array
+
+# Channels times filters of a group up to which the direct kernels are quicker than products of matrices: compiled by
+# Numba, as NumPy's passes, and on a GPU, where this is a guess from the memory that each reads.
+_SMALL, _SMALL_IN_PASSES, _SMALL_ON_GPU = 4, 1, 64
+_MOST = 256  # groups that have products of their own: the calls for more take longer than they work
+_Scratch = Callable[[Shape], Array]
+
+
+class DirectProducts:
+    """A convolution in small groups, depthwise above all: no patches and no products of matrices, one kernel each."""
+
+    def __init__(self, backend: Backend, extent: Extent, groups: int) -> None:
+        self._run, self._groups = backend.run, groups
+        self._geometry: Geometry = (*extent.size, *extent.stride, *extent.padding)
+        self._w = groups, extent.filters // groups, extent.channels // groups, *extent.size
+
+    def forward(self, w: Array, x: Array, z: Array) -> None:
+        """Compute z (filters, rows, columns, n) from w as a matrix (filters, …) and x (channels, height, width, n)."""
+        self._run(convolve_groups, self._by_group(x), w.reshape(self._w), self._geometry, self._by_group(z))
+
+    def weight_gradient(self, x: Array, delta: Array, gradient: Array, is_turned: bool = True) -> None:
+        """Compute the gradient of w, a matrix like it; delta is like z."""
+        arrays = self._by_group(x), self._by_group(delta)
+        self._run(convolve_groups_weight_gradient, *arrays, self._geometry, gradient.reshape(self._w))
+
+    def input_gradient(self, w: Array, delta: Array, dx: Array) -> None:
+        """Compute dx := ∂C/∂x."""
+        arrays = self._by_group(delta), w.reshape(self._w)
+        self._run(convolve_groups_input_gradient, *arrays, self._geometry, self._by_group(dx))
+
+    def _by_group(self, array: Array) -> Array:
+        return array.reshape(self._groups, -1, *array.shape[1:])
+
+
+class GroupedProducts:
+    """A convolution in large groups: each is a convolution of its own, of its channels to its filters."""
+
+    def __init__(self, parts: Sequence[PatchProducts | RowProducts]) -> None:
+        self._parts = parts
+        self._views: dict[str, tuple[Array, list[Array]]] = {}
+
+    def forward(self, w: Array, x: Array, z: Array) -> None:
+        """Compute z (filters, rows, columns, n) from w as a matrix (filters, …) and x (channels, height, width, n)."""
+        for part, *arrays in zip(self._parts, *self._cut(w=w, x=x, z=z), strict=True):
+            part.forward(*arrays)
+
+    def weight_gradient(self, x: Array, delta: Array, gradient: Array, is_turned: bool = True) -> None:
+        """Compute the gradient of w, a matrix like it; delta is like z."""
+        for part, *arrays in zip(self._parts, *self._cut(x=x, delta=delta, gradient=gradient), strict=True):
+            part.weight_gradient(*arrays, is_turned)
+
+    def input_gradient(self, w: Array, delta: Array, dx: Array) -> None:
+        """Compute dx := ∂C/∂x."""
+        for part, *arrays in zip(self._parts, *self._cut(w=w, delta=delta, dx=dx), strict=True):
+            part.input_gradient(*arrays)
+
+    def _cut(self, **arrays: Array) -> list[list[Array]]:
+        """Return the views of each array by group, the same each time: products are planned for them."""
+        for name, array in arrays.items():
+            if (kept := self._views.get(name)) is None or kept[0] is not array:
+                size = len(array) // len(self._parts)
+                views = [array[first : first + size] for first in range(0, len(array), size)]
+                self._views[name] = array, views
+        return [self._views[name][1] for name in arrays]
+
+
+Products = PatchProducts | RowProducts | DirectProducts | GroupedProducts
+
+
+def products_of(
+    backend: Backend, extent: Extent, scratch: _Scratch, needs_input_gradient: bool = True, groups: int = 1
+) -> tuple[Products, Products]:
+    """Choose and make the products of a convolution: those of any batch, and those of a single image."""
+    if groups > _MOST or (groups > 1 and extent.filters * extent.channels <= _small(backend) * groups**2):
+        direct = DirectProducts(backend, extent, groups)
+        return direct, direct
+    if groups > 1:
+        of_group = extent._replace(filters=extent.filters // groups, channels=extent.channels // groups)
+        shared: dict[Shape, Array] = {}
+
+        def scratch_of_patches(shape: Shape) -> Array:  # which is done with after each call: one for all groups
+            if shape not in shared:
+                shared[shape] = scratch(shape)
+            return shared[shape]
+
+        made = [_products(backend, of_group, scratch, scratch_of_patches, needs_input_gradient) for _ in range(groups)]
+        each, each_of_one = (list(parts) for parts in zip(*made, strict=True))
+        return GroupedProducts(each), GroupedProducts(each_of_one)
+    return _products(backend, extent, scratch, scratch, needs_input_gradient)
+
+
+def _small(backend: Backend) -> int:
+    return _SMALL_ON_GPU if backend.device != "cpu" else _SMALL if loops.version() else _SMALL_IN_PASSES
+
+
+def _products(
+    backend: Backend, extent: Extent, scratch: _Scratch, scratch_of_patches: _Scratch, needs_input_gradient: bool
+) -> tuple[PatchProducts | RowProducts, PatchProducts | RowProducts]:
+    # Where a window of rows is one with the patch there is nothing to save, and the patches need fewer products.
+    if backend.device != "cpu" or extent.size[0] == 1:
+        by_patches = PatchProducts(backend, extent, scratch_of_patches)
+        return by_patches, by_patches
+    by_rows = RowProducts(backend, extent, scratch, needs_input_gradient)
+    if any(extent.padding):
+        return by_rows, by_rows
+    # The patches of one image are one copy, and its rows many short products.
+    return by_rows, PatchProducts(backend, extent._replace(capacity=1, batch_size=1), scratch_of_patches)
