@@ -47,10 +47,12 @@ class Part:
 
     def __repr__(self) -> str:
         parameters, shown = _parameters(type(self)), arguments_of(self, without_defaults=True)
-        words = []
+        words: list[str] = []
         for number, (name, parameter) in enumerate(parameters.items()):
             leads = number == 0 and parameter.kind is parameter.POSITIONAL_OR_KEYWORD and hasattr(self, name)
-            if leads or name in shown:
+            if parameter.kind is parameter.VAR_POSITIONAL:
+                words += map(repr, getattr(self, name))
+            elif leads or name in shown:
                 value = getattr(self, name)
                 is_pair = isinstance(value, tuple) and value[1:] == value[:1] and "int |" in _annotation(parameter)
                 words.append(("" if leads else f"{name}=") + repr(value[0] if is_pair else value))
@@ -122,7 +124,7 @@ def _kind_of_class(part: Any) -> str:
     if kind is None or part in _BASES.values():
         raise OptionError(f"expected a subclass of gn.Layer, gn.Loss, gn.Optimizer and the like, got {part!r}")
     for parameter in _parameters(part).values():
-        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.VAR_KEYWORD):
             raise OptionError(f"{part.__name__} has the argument {parameter}, which no file could give: give it a name")
     return kind
 
@@ -235,10 +237,21 @@ def _to_plain(value: Any) -> Any:
 
 def to_built_config(layer: Any) -> dict[str, Any]:
     """Describe a built layer as a dictionary, with the initializer that "auto" has chosen."""
-    config = to_config(layer)
-    if not layer.has_weights or layer.w is None or "weights" not in _parameters(type(layer)):
+    return dict(_with_initializers(to_config(layer), layer))
+
+
+def _with_initializers(config: Any, value: Any) -> Any:
+    """Return the description of a layer, or of those in an argument, with the initializers that were chosen."""
+    if isinstance(value, list | tuple):
+        return [_with_initializers(*pair) for pair in zip(config, value, strict=True)]
+    if _kind_of(type(value)) != "layer":
         return config
-    return {**config, "weights": to_config(layer.w.initializer)}
+    made = {
+        name: _with_initializers(config[name], each) for name, each in arguments_of(value).items() if name in config
+    }
+    if "weights" in made and getattr(value, "w", None) is not None:
+        made["weights"] = to_config(value.w.initializer)
+    return {**config, **made}
 
 
 def from_config(kind: str, config: Any) -> Any:
@@ -266,8 +279,12 @@ def from_table(made: type, table: Any, section: str = "") -> Any:
     for name, value in table.items():
         arguments[name] = _from_plain(value, parameters[name])
         _check(arguments[name], parameters[name], f"{section}.{name}" if section else f"{name} of {made.__name__}")
+    several = next((name for name, p in parameters.items() if p.kind is p.VAR_POSITIONAL and name in arguments), "")
+    listed = arguments.pop(several, ())
+    if not isinstance(listed, tuple):
+        raise OptionError(f"{several} of {made.__name__} must be a list, got {listed!r}")
     try:
-        return made(**arguments)
+        return made(*listed, **arguments)
     except OptionError:
         raise
     except (TypeError, ValueError) as error:

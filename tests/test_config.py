@@ -16,6 +16,8 @@ from gpunn import (
     AveragePool2D,
     BatchNorm,
     BinaryCrossEntropy,
+    Chain,
+    Concatenate,
     Constant,
     Conv2D,
     Cosine,
@@ -34,6 +36,7 @@ from gpunn import (
     Normal,
     OneCycle,
     ReLU,
+    Residual,
     Sigmoid,
     Softmax,
     SoftmaxCrossEntropy,
@@ -56,6 +59,9 @@ EXAMPLES: dict[str, list[Any]] = {
         AveragePool2D(2), AveragePool2D(3, (2, 1)), BatchNorm(), BatchNorm(1e-3, 0.5), Dropout(0.25), Flatten(),
         GlobalAveragePool2D(), LayerNorm(), LayerNorm(1e-3),
         Sigmoid(), Tanh(), ReLU(), LeakyReLU(), LeakyReLU(-0.25), Softplus(), Softmax(),
+        Chain([Dense(3), ReLU()]), Residual([Conv2D(4, padding="same"), Chain([BatchNorm(), Tanh()])]),
+        Residual([Dense(3)], Dense(3, bias=False)), Residual([Conv2D(4, 1)], [Conv2D(4, 1, bias=False), BatchNorm()]),
+        Concatenate([], [Dense(3), Residual([Tanh()])], [Dropout(0.25)]),
         Activation.from_equation("swish", "z / (1 + exp(-z))"),
         Activation.from_equation("prelu", "where(z > 0, z, a * z)", parameters={"a": 0.5}),
     ],
@@ -83,6 +89,8 @@ def same(a: Any, b: Any) -> bool:
     """Of one type, with the same arguments, parts within parts too."""
     if type(a) is not type(b):
         return False
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
     if not any(type(a) in kinds.values() for kinds in PARTS.values()):
         return bool(a == b)
     mine, other = arguments_of(a), arguments_of(b)

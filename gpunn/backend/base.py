@@ -199,8 +199,15 @@ class Buildable:
 def parts_of(whole: Any) -> Iterator[Buildable]:
     """Give the buildable attributes of an object, and those in its lists and dictionaries."""
     for value in vars(whole).values():
-        several = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else (value,)
-        yield from (each for each in several if isinstance(each, Buildable))
+        yield from _parts_in(value)
+
+
+def _parts_in(value: Any) -> Iterator[Buildable]:
+    if isinstance(value, Buildable):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _parts_in(each)
 
 
 def _unbuilt(value: Any) -> Any:

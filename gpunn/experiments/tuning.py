@@ -13,9 +13,9 @@ from gpunn.experiments.experiment import DataPart, Experiment, TrainingPart, rea
 from gpunn.experiments.folder import holds_run
 from gpunn.experiments.start import StartPart, experiment_file, model_file
 from gpunn.nn.layers import Activation
+from gpunn.nn.layout import fed_shape
 from gpunn.nn.network import Network
 from gpunn.nn.replacing import place_of_last, with_last
-from gpunn.nn.stages import fed_shape
 from gpunn.nn.tasks import Task
 from gpunn.saving.checkpointer import CheckpointPart, Say
 

@@ -1,43 +1,20 @@
 """Check the arguments of networks: layers, shapes, dtypes and batches."""
 
 from collections.abc import Iterable
-from copy import copy
 from math import prod
 from typing import Any
 
 import numpy as np
 
 from gpunn.backend.base import Shape
-from gpunn.config import as_part
 from gpunn.data.checks import as_array
 from gpunn.data.formats.frame import is_frame, read_frame
 from gpunn.data.loader import rows_of
 from gpunn.data.training_inputs import TrainingInputs
 from gpunn.errors import OptionError, ShapeError
-from gpunn.nn.layers import Layer
 from gpunn.scalars import positive_whole
 
 DTYPES = ("float32", "float64")
-
-
-def as_layers(layers: Any, more: tuple[Any, ...] = ()) -> list[Layer]:
-    """Return the layers of a network, each made, or by its class or name where it needs no arguments."""
-    if isinstance(layers, Layer | type) or more:
-        inside = ", ".join(map(repr, (layers, *more)))
-        raise OptionError(f"a network is a list of layers: write Sequential([{inside}])")
-    is_list = isinstance(layers, Iterable) and not isinstance(layers, str | dict) and getattr(layers, "ndim", 1) > 0
-    made = [as_part("layer", layer) for layer in layers] if is_list else []
-    if not made:
-        raise OptionError(f"a network is a list of layers such as [Dense(10)], got {layers!r}")
-    places: dict[int, int] = {}
-    for place, layer in enumerate(made, 1):
-        if (first := places.setdefault(id(layer), place)) < place:
-            if layer.may_repeat:
-                made[place - 1] = copy(layer)
-                continue
-            mend = f"write {layer!r} again in place {place}, so that each place has a layer of its own"
-            raise OptionError(f"a layer stands in the network twice, {layer!r} in places {first} and {place}: {mend}")
-    return made
 
 
 def as_shape(shape: Any) -> Shape:

@@ -16,8 +16,8 @@ from gpunn.errors import MemoryShortageError
 from gpunn.kernels import loops
 from gpunn.kernels.record import Array, Elementwise, Raw
 from gpunn.nn.layers import Layer
+from gpunn.nn.layout import Layout, check_arrays
 from gpunn.nn.parameter import Parameters
-from gpunn.nn.stages import Layout, check_arrays
 
 _COPIES = 5  # of the weights on the host: the last, good and best record, a new one, and one that a checkpoint writes
 _OF_OUTPUTS = 6  # arrays: targets, and targets and gradient of the loss, for the training and the validation

@@ -19,12 +19,13 @@ from gpunn.data.training_inputs import TrainingInputs
 from gpunn.errors import GpunnError, ShapeError
 from gpunn.kernels.gather import COUNT
 from gpunn.kernels.record import Array
-from gpunn.nn.arguments import as_batch, as_layers, as_shape, checked_dtype
+from gpunn.nn.arguments import as_batch, as_shape, checked_dtype
 from gpunn.nn.footprint import count_network, require, shortage
-from gpunn.nn.layers.base import Layer, placed
+from gpunn.nn.layers.base import Layer, every_layer, placed
+from gpunn.nn.layers.chain import as_layers, check_places
+from gpunn.nn.layout import Layout, begun, check_arrays, turned
 from gpunn.nn.losses import Loss
 from gpunn.nn.parameter import Memory, Parameters
-from gpunn.nn.stages import Layout, begun, check_arrays, turned
 from gpunn.nn.tasks import Task
 from gpunn.scalars import checked_seed, flag, positive_whole
 
@@ -67,6 +68,7 @@ class Network(Layout):
 
     def __init__(self, layers: Iterable[Layer | type[Layer] | str], *more: Layer) -> None:
         given = as_layers(layers, more)
+        check_places(given)
         self.taken = frozenset(number for number, layer in enumerate(given) if layer.has_learned)
         super().__init__(placed(given))
         self.loss: Loss | None = None
@@ -82,11 +84,11 @@ class Network(Layout):
     @property
     def trainable(self) -> bool:
         """Whether any layer is trainable; to set it is to set it for every layer."""
-        return any(layer.trainable for layer in self.layers)
+        return not all(is_frozen for _, is_frozen in every_layer(self.layers))
 
     @trainable.setter
     def trainable(self, value: bool) -> None:
-        for layer in self.layers:
+        for layer, _ in every_layer(self.layers):
             layer.trainable = value
 
     def __repr__(self) -> str:
@@ -164,7 +166,7 @@ class Network(Layout):
             self.load_arrays(brought if arrays is not None else {**self.arrays(), **brought})
         self.count_on(self.epochs_trained, self.steps_trained)
         held = {p.name: p.value for p in self.parameters} | self.statistics
-        for layer in self.layers:
+        for layer, _ in self.every_layer:
             begin = f"{layer.name}."
             own = {name.removeprefix(begin): array for name, array in held.items() if name.startswith(begin)}
             layer.built_values = self.lock, backend, own
@@ -173,7 +175,7 @@ class Network(Layout):
     def unbuild(self) -> None:
         """Forget the backend, so that the next data decide on the shape."""
         self.backend = None
-        for layer in self.layers:
+        for layer, _ in self.every_layer:
             layer.built_values = None
 
     @alone
@@ -335,7 +337,7 @@ class Network(Layout):
     def linked(self, outputs: NDArray[Any]) -> NDArray[Any]:
         """Return outputs (n, outputs) on the host as answers: logits as probabilities, numbers in units of targets."""
         link = None if self.loss is None else self.loss.link
-        if link is not None and not isinstance(self.layers[-1], link):
+        if link is not None and not isinstance(self.last_layer, link):
             columns = outputs.T  # its kernel works on samples as columns
             link.kernel.host(columns, columns)
         if self.trained_on is not None and self.trained_on.columns is not None:
@@ -355,7 +357,7 @@ class Network(Layout):
         """
         outputs, task = self.predict_proba(x), self.task
         if task is None:  # not trained by `fit`
-            last = (self.loss and self.loss.link) or self.layers[-1]
+            last = (self.loss and self.loss.link) or self.last_layer
             of_one = Task.BINARY if last.gives_probability else Task.REGRESSION
             task = Task.CLASSES if prod(self.output_shape) > 1 else of_one
         return task.answers(outputs, self.classes)

@@ -1,9 +1,11 @@
 """The table of a network: its layers, their outputs, parameters, and the memory of it all."""
 
 from collections import Counter
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from gpunn.backend.base import Shape
 from gpunn.backend.limits import size
 from gpunn.config import arguments_of
 from gpunn.nn.layers import Layer
@@ -14,18 +16,17 @@ def summary(model: Network) -> str:
     """Write layers, shapes of their outputs for one sample, parameters and bytes as a table in plain text."""
     device, counts = model._built().device, Counter[str]()
     for p in model.parameters:
-        counts[p.name.partition(".")[0]] += p.size
-    shapes = (" × ".join(map(str, shape)) for shape in (model.input_shape, *model.shapes))
-    rows = [("layer", "output shape", "parameters", "buffers"), ("input", next(shapes), "", "")]
-    for layer, shape in zip(model.layers, shapes, strict=True):
+        counts[p.name.rpartition(".")[0]] += p.size
+    rows = [("layer", "output shape", "parameters", "buffers"), ("input", _written(model.input_shape), "", "")]
+    for layer, shape, depth in _nested(model.layers, model.input_shape):
         count, nbytes = counts[layer.name], model.buffer_bytes.get(layer.name)
-        name = _words(layer) + ("" if layer.trainable else ", frozen")
-        rows.append((name, shape, f"{count:,}" if count else "", size(nbytes) if nbytes else ""))
+        name = "  " * depth + _words(layer) + ("" if layer.trainable else ", frozen")
+        rows.append((name, _written(shape), f"{count:,}" if count else "", size(nbytes) if nbytes else ""))
     a, b, c, d = (max(map(len, column)) for column in zip(*rows, strict=True))
     head, *lines = (f"{row[0]:<{a}}  {row[1]:<{b}}  {row[2]:>{c}}  {row[3]:>{d}}".rstrip() for row in rows)
     line = "  ".join("─" * width for width in (a, b, c, d))
     total = model.parameters.values.size
-    learned = sum(counts[layer.name] for layer in model.layers if layer.trainable)
+    learned = sum(p.size for p in model.parameters if not p.is_frozen)
     frozen = f" ({total - learned:,} frozen)" if learned < total else ""
     nbytes = (total + learned) * np.dtype(model.dtype).itemsize
     buffers = f"{size(sum(model.buffer_bytes.values()))} of buffers for batches of up to {model.capacity}"
@@ -33,11 +34,26 @@ def summary(model: Network) -> str:
     return "\n".join([head, line, *lines, line, last])
 
 
+def _nested(layers: Sequence[Layer], shape: Shape, depth: int = 0) -> Iterator[tuple[Layer, Shape, int]]:
+    """Give each layer, those within another after it, with the shape of its output and how deep it lies."""
+    for layer in layers:
+        before, shape = shape, layer.output_shape(shape)
+        yield layer, shape, depth
+        for branch in layer.branches:
+            yield from _nested(branch, before, depth + 1)
+
+
+def _written(shape: Shape) -> str:
+    return " × ".join(map(str, shape))
+
+
 def _words(layer: Layer) -> str:
     """Write a layer with the size of a window and what was set, a pair of equals as one number."""
     shown = arguments_of(layer, without_defaults=True)
     words = []
     for name, value in arguments_of(layer).items():
+        if layer.branches and isinstance(value, list | Layer):  # which are rows of their own
+            continue
         if name in shown or name == "size":
             equals = isinstance(value, tuple) and len(set(value)) == 1
             words.append(f"{name}={value[0] if equals else value!r}")

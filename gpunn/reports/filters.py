@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from gpunn.errors import ShapeError
 from gpunn.files import StrPath
 from gpunn.nn.arguments import as_batch
 from gpunn.nn.layers import Layer
+from gpunn.nn.layers.base import unchained
 from gpunn.nn.network import Network
 from gpunn.reports.style import FAINT, draw_sample, first_of, limits_of, picture
 from gpunn.scalars import positive_whole
@@ -33,7 +33,8 @@ def first_filters(model: Network, shape: Shape) -> tuple[str, NDArray[Any]] | No
 
     None where they are not images: of a Dense layer fed with features, or with what pooling has left of an image.
     """
-    layer = next((layer for layer in model.layers if layer.has_weights), None)
+    leaves = (layer for layer, _ in model.every_layer if not layer.branches)
+    layer = next((layer for layer in leaves if layer.has_weights), None)
     if model.backend is None or len(shape) != 3 or layer is None or layer.w is None:
         return None
     with model.lock:
@@ -100,8 +101,11 @@ def answers_to(model: Network, image: ArrayLike) -> list[Answers]:
 
 def _names_of_answers(model: Network) -> dict[str, str]:
     """For each convolution: its name and those of the layers after it, up to the last that is in its answer."""
-    groups: list[list[Layer]] = []
-    for layer, _ in takewhile(lambda made: len(made[1]) == 3, zip(model.layers, model.shapes, strict=True)):
+    groups, shape = list[list[Layer]](), model.input_shape
+    for layer in unchained(model.layers):
+        shape = layer.output_shape(shape)
+        if len(shape) != 3:
+            break
         if layer.has_weights and not layer.takes_rows:  # a convolution
             groups.append([])
         if groups:

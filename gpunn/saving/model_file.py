@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, replace
 from math import prod
 from typing import Any, TypeVar
@@ -16,8 +16,8 @@ from gpunn.errors import DataError, GpunnError, ModelFileError
 from gpunn.files import as_path, open_regular, write_atomically
 from gpunn.nn.arguments import DTYPES
 from gpunn.nn.footprint import count_network, shortage
+from gpunn.nn.layout import fed_shape
 from gpunn.nn.network import Network
-from gpunn.nn.stages import fed_shape
 from gpunn.nn.tasks import Task
 from gpunn.saving.safetensors import read_header, read_values, to_bytes
 from gpunn.scalars import checked_seed, positive_whole
@@ -162,12 +162,21 @@ def _trained_on(table: Any, model: Network) -> TrainingInputs | None:
     return replace(found, shape=shape)
 
 
+def _tables_in(value: Any) -> Iterator[dict[str, Any]]:
+    """Give the tables in a value: itself, or those in a list."""
+    if isinstance(value, dict):
+        yield value
+    elif isinstance(value, list):
+        for each in value:
+            yield from _tables_in(each)
+
+
 def _check_sizes(description: dict[str, Any], arrays: dict[str, Any]) -> None:
     """Refuse a description that would take far more memory than the file has numbers for."""
     expected = sum(array.size for array in arrays.values())
     tables = [layer for layer in description["layers"] if isinstance(layer, dict)]
     for table in tables:  # and those within it, which are added meanwhile
-        tables += [each for each in table.values() if isinstance(each, dict)]
+        tables += [each for value in table.values() for each in _tables_in(value)]
     shape = [positive_whole(size, "input shape") for size in description["input_shape"]]
     values = [table.get(key, 1) for table in tables for key in ("units", "filters", "size", "padding")]
     sizes = (size for value in values for size in (value if isinstance(value, list) else [value]))

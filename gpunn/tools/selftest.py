@@ -129,6 +129,10 @@ def _trainings() -> Iterator[tuple[list[gn.Layer], gn.Data, dict[str, Any]]]:
         {},
     )
     yield [gn.Conv2D(3, 3), gn.LayerNorm(), gn.GlobalAveragePool2D(), gn.LayerNorm(), gn.Dense(4)], pixels, {}
+    branches = gn.Concatenate(
+        [], [gn.Conv2D(3, 3, padding="same")], [gn.MaxPool2D(3, stride=1), gn.Conv2D(2, 3, padding=2)]
+    )
+    yield [branches, gn.Residual([gn.Conv2D(4, 3, stride=2, padding="same")]), gn.Flatten(), gn.Dense(4)], pixels, {}
     yield [gn.Flatten(), *dense(gn.ReLU())], pixels, {"dtype": "float64"}
 
 

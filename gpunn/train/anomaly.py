@@ -1,5 +1,7 @@
 """Find the first NaN or Inf by replaying the steps since the last record: the seed makes the same numbers again."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -21,7 +23,7 @@ class _CheckedStage:
 
     def __init__(self, stage: Layer, training: Training) -> None:
         self._stage, self._training, self._check = stage, training, partial(_check, training)
-        layer = next(layer for layer in training.model.layers if layer.name == stage.name)
+        layer = next(layer for layer, _ in training.model.every_layer if layer.name == stage.name)
         self._name = f"{stage.name}, {layer!r}" + (f" with {stage.fused!r}" if stage.fused else "")
 
     def forward(self, x: Array, training: bool) -> Array:
@@ -42,6 +44,21 @@ class _CheckedStage:
         return dx
 
 
+@contextmanager
+def _checked(training: Training) -> Iterator[None]:
+    """Within, every stage of the step is checked, and those that run within others."""
+    held: list[tuple[Any, list[Layer]]] = [(training.step, training.step.stages)]
+    for _, stages in held:  # and those within them, which are added meanwhile
+        held += [(within, within.stages) for stage in stages for within in stage.running]
+    try:
+        for owner, stages in held:
+            owner.stages = [_CheckedStage(stage, training) for stage in stages]
+        yield
+    finally:
+        for owner, stages in held:
+            owner.stages = stages
+
+
 def _parameters_of(stage: Buildable) -> list[Parameter]:
     """The parameters whose gradients are there once the stage has gone backward."""
     own = [value for value in vars(stage).values() if isinstance(value, Parameter)]
@@ -55,7 +72,7 @@ def _check(training: Training, array: Array, what: str) -> None:
 
 def first_not_finite(training: Training) -> str:
     """Name the first NaN or Inf since the last record; "" where all was finite. The network is left anywhere."""
-    last, step, stages, parameters = training.done, training.step, training.step.stages, training.model.parameters
+    last, step, parameters = training.done, training.step, training.model.parameters
 
     def compute(n: int) -> None:
         for p in parameters:
@@ -68,13 +85,10 @@ def first_not_finite(training: Training) -> str:
     # On the CPU every step was checked when it was done, so only the last is searched.
     while training.backend.device == "cpu" and training.done < last - 1:
         training.do_steps()
-    checked: list[Any] = [_CheckedStage(stage, training) for stage in stages]
-    step.stages = checked
     try:
-        while training.done < last:
-            training.do_steps(compute=compute)
+        with _checked(training):
+            while training.done < last:
+                training.do_steps(compute=compute)
     except _NotFiniteError as error:
         return f"{error}, in step {training.done + 1}" if training.done + 1 < last else str(error)
-    finally:
-        step.stages = stages
     return ""

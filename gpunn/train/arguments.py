@@ -22,9 +22,10 @@ from gpunn.data.weights import ClassWeight, checked_class_weight, with_class_wei
 from gpunn.errors import DataError, OptionError, ShapeError
 from gpunn.nn.arguments import checked_dtype
 from gpunn.nn.layers import Layer, Sigmoid
+from gpunn.nn.layers.base import every_layer, unchained
+from gpunn.nn.layout import fed_shape
 from gpunn.nn.losses import BinaryCrossEntropy, Loss, MeanSquaredError, SoftmaxCrossEntropy
 from gpunn.nn.network import Network
-from gpunn.nn.stages import fed_shape
 from gpunn.nn.tasks import Task
 from gpunn.scalars import checked_seed, flag, positive_whole, real
 from gpunn.train.callbacks import Callback, checked_callbacks
@@ -299,7 +300,9 @@ def fitting_batch_size(batch_size: int | None, samples: int, layers: Sequence[La
 
 def next_batch_size(size: int, samples: int, layers: Sequence[Layer]) -> int:
     """Return the batch size, or the next that leaves no batch of one to BatchNorm."""
-    if samples % size != 1 or not any(layer.normalizes_batch and layer.trainable for layer in layers):
+    if samples % size != 1 or not any(
+        layer.normalizes_batch and not is_frozen for layer, is_frozen in every_layer(layers)
+    ):
         return size
     return next(larger for larger in range(size + 1, samples + 1) if samples % larger != 1)
 
@@ -310,7 +313,8 @@ def loss_for(samples: Samples, loss: Loss | None, layers: Sequence[Layer]) -> Lo
         is_binary_task = samples.classes == 2 and _outputs(layers) == 1
         return loss or (BinaryCrossEntropy() if is_binary_task else SoftmaxCrossEntropy())
     several = samples.targets.shape[1] > 1 and is_binary(samples.targets)
-    gives_logits = isinstance(layers[-1], Sigmoid) or bool(layers[-1].outputs)
+    *_, last = unchained(layers)
+    gives_logits = isinstance(last, Sigmoid) or bool(last.outputs)
     loss = loss or (BinaryCrossEntropy() if several and gives_logits else MeanSquaredError())
     if loss.takes_labels:
         mend = "BinaryCrossEntropy for several classes at once" if several else "MeanSquaredError"

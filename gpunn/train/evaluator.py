@@ -162,11 +162,9 @@ def recompute_statistics(model: Network, samples: Samples | Data) -> None:
     """Replace the running averages of BatchNorm; see `Sequential.recompute_statistics`."""
     samples = model.arranged(samples.train if isinstance(samples, Data) else samples)
     check_samples(model, samples)
-    if not any(layer.normalizes_batch for layer in model.layers):
+    if not any(layer.normalizes_batch for layer, _ in model.every_layer):
         raise OptionError("the network has no BatchNorm, so no statistics to recompute")
-    layers = [
-        layer for layer, frozen in zip(model.layers, model.frozen, strict=True) if layer.normalizes_batch and not frozen
-    ]
+    layers = [layer for layer, is_frozen in model.every_layer if layer.normalizes_batch and not is_frozen]
     if not layers:  # all are frozen, and keep theirs
         return
     for layer in layers:

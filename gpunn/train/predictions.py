@@ -11,8 +11,8 @@ from gpunn.backend.limits import require
 from gpunn.data import Samples
 from gpunn.data.loader import place, sizes_of
 from gpunn.kernels.gather import NEXT_STEP
+from gpunn.nn.layout import turned
 from gpunn.nn.network import Network
-from gpunn.nn.stages import turned
 from gpunn.nn.tasks import Task, by_class
 from gpunn.train.metrics import ranks
 

@@ -17,9 +17,10 @@ from gpunn.kernels import loops
 from gpunn.kernels.gather import NEXT_COUNT
 from gpunn.kernels.random import epoch_order
 from gpunn.nn.footprint import UNCOUNTED, Footprint, count_network, require, shortage
+from gpunn.nn.layers.base import unchained
+from gpunn.nn.layout import fed_shape
 from gpunn.nn.network import Network
 from gpunn.nn.parameter import Arrays, Memory
-from gpunn.nn.stages import fed_shape
 from gpunn.train.arguments import TrainOptions, check_samples, fitting_batch_size, loss_for
 from gpunn.train.evaluator import Evaluator, Measure
 from gpunn.train.freezing import held_at_first
@@ -171,7 +172,7 @@ class Training:
             model.rebuild(size, backend, dtype)
         try:
             check_samples(model, train, self.loss)
-            if model.trained_on is None and not model.layers[0].normalizes_batch:
+            if model.trained_on is None and not next(unchained(model.layers)).normalizes_batch:
                 check_seen(train)
         except GpunnError:
             if is_new:

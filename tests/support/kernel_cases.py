@@ -505,6 +505,23 @@ def _adam(dtype: str, rng: Any, n: int) -> list[Case]:
     return cases
 
 
+@case("add")
+def _add(dtype: str, rng: Any, n: int) -> list[Case]:
+    a, b = numbers(dtype, rng, n, far=False), numbers(dtype, rng, n, far=False)[::-1].copy()
+    total = np.array([[float(p) + float(q) for p, q in zip(*pair, strict=True)] for pair in zip(a, b, strict=True)])
+    twice = np.array([[2 * float(p) for p in row] for row in a])
+    in_place, doubled = a.copy(), a.copy()
+    cases = [Case((a, b, unset(a.shape, dtype)), {0: a, 1: b, 2: total})]
+    cases.append(Case((in_place, b, in_place), {0: total, 1: b}))
+    return [*cases, Case((doubled, doubled, doubled), {0: twice})]
+
+
+@case("copy")
+def _copy(dtype: str, rng: Any, n: int) -> list[Case]:
+    x = numbers(dtype, rng, n)
+    return [Case((x, unset(x.shape, x.dtype)), {0: x, 1: x})]
+
+
 @case("hold")
 def _hold(dtype: str, rng: Any, n: int) -> list[Case]:
     x = numbers(dtype, rng, n)

@@ -30,6 +30,8 @@ class Alone:
         seed: int = 0,
     ) -> None:
         self.backend, self.dtype, self.stages = backend, dtype, layer.stages()
+        layer.name = f"{layer.name_prefix}1"
+        layer.name_inner_layers()
         self.count = backend.zeros((1,), np.int32)
         self.context = BuildContext(backend, dtype, capacity, batch_size=4, seed=seed, count=self.count)
         for number, stage in enumerate(self.stages):

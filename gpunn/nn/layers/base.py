@@ -4,10 +4,11 @@ Inside, samples are the last axis: (features, batch) and (channels, height, widt
 the summary are those of one sample: (features,) and (height, width, channels).
 """
 
+import itertools
 import warnings
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from copy import copy
 from dataclasses import dataclass, field
@@ -42,6 +43,8 @@ class BuildContext:
     number: int = 0  # of the stage in the network, to tell its random numbers from another's
     count: Array = None  # of the steps done in the whole run, one element on the device
     is_frozen: bool = False  # see `Layer.trainable`
+    frozen: Mapping[str, bool] = field(default_factory=dict)  # whether a layer is, by its name, also within another
+    inner_numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1 << 16))  # of stages within layers
     parameters: list[Parameter] = field(default_factory=list)
     statistics: dict[str, Array] = field(default_factory=dict)
     buffer_bytes: Counter[str] = field(default_factory=Counter)
@@ -109,6 +112,9 @@ class Layer(Buildable, Part, ABC, kind="layer", example="Dense(10)"):
     gives_probability: ClassVar[bool] = False  # in each output by itself
     may_repeat: ClassVar[bool] = False  # in a network, where each place is given a layer of its own
     is_pictured: ClassVar[bool] = True  # as the end of a picture of the network's answers
+    is_chain: ClassVar[bool] = False  # whose layers run as if they stood in its place
+    running: tuple[Any, ...] = ()  # the `Stages` of its branches, once it is built
+    branches: tuple[list["Layer"], ...] | list[list["Layer"]] = ()  # of layers within it, each from its inputs on
     fused: "Layer | None" = None  # the activation that is computed within this stage
     w: Parameter | None = None
     bias_for_loss: Parameter | None = None  # all that the stage does is to add it, and so the loss can, in its pass
@@ -127,6 +133,10 @@ class Layer(Buildable, Part, ABC, kind="layer", example="Dense(10)"):
                 setattr(cls, new, vars(cls)[old])
         if not cls.name_prefix and "name_prefix" not in vars(cls):
             cls.name_prefix = cls.__name__.lower().removesuffix("2d")
+
+    def name_inner_layers(self) -> None:
+        """Name the layers within this one, after its own name."""
+        name_layers((layer for branch in self.branches for layer in branch), f"{self.name}.")
 
     def stages(self) -> list["Layer"]:
         """Return what runs for the layer in turn: itself, or itself and what it leaves to a stage of its own."""
@@ -196,13 +206,46 @@ class Layer(Buildable, Part, ABC, kind="layer", example="Dense(10)"):
         return {**self.settings(), "begins_with": begins_with}
 
 
+def every_layer(layers: Iterable[Layer], frozen: bool = False) -> Iterator[tuple[Layer, bool]]:
+    """Give each layer, also those within others, and whether it is frozen: what lies in a frozen one is."""
+    for layer in layers:
+        is_frozen = frozen or not layer.trainable
+        yield layer, is_frozen
+        for branch in layer.branches:
+            yield from every_layer(branch, is_frozen)
+
+
+def unchained(layers: Iterable[Layer]) -> Iterator[Layer]:
+    """Give the layers that run one after another: those of a chain in its place."""
+    for layer in layers:
+        if layer.is_chain:
+            yield from unchained(layer.branches[0])
+        else:
+            yield layer
+
+
+def name_layers(layers: Iterable[Layer], before: str = "") -> None:
+    """Name layers dense1, relu1, dense2 and so on, and those within them residual1.dense1."""
+    counts = Counter[str]()
+    for layer in layers:
+        counts[layer.name_prefix] += 1
+        layer.name = f"{before}{layer.name_prefix}{counts[layer.name_prefix]}"
+        layer.name_inner_layers()
+
+
 def placed(layers: list[Layer]) -> list[Layer]:
     """Return layers that are part of no network as they are, and copies of others, all of one moment."""
-    locks = {id(values[0]): values[0] for layer in layers if (values := layer.built_values)}
+    locks = {id(values[0]): values[0] for layer, _ in every_layer(layers) if (values := layer.built_values)}
     with ExitStack() as held:
         for key in sorted(locks):  # in one order, so that no two threads wait for each other
             held.enter_context(locks[key])
-        layers = [copy(layer) if layer.is_placed else layer for layer in layers]
+        return _placed(layers)
+
+
+def _placed(layers: list[Layer]) -> list[Layer]:
+    layers = [copy(layer) if layer.is_placed else layer for layer in layers]
     for layer in layers:
         layer.is_placed = True
+        for branch in layer.branches:
+            branch[:] = _placed(branch)
     return layers

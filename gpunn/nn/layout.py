@@ -1,7 +1,7 @@
-"""From layers to stages: their order and grouping, their buffers on one backend, and the passes through them."""
+"""Layers laid out on one backend: their names, stages, shapes and buffers, and the passes through them."""
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
 from math import prod
 from typing import Any
 
@@ -13,8 +13,9 @@ from gpunn.data.loader import InputBuffer
 from gpunn.errors import ShapeError
 from gpunn.kernels.gather import COUNT
 from gpunn.kernels.record import Array
-from gpunn.nn.layers import Activation, Layer
-from gpunn.nn.layers.base import BuildContext
+from gpunn.nn.layers import Layer
+from gpunn.nn.layers.base import BuildContext, every_layer, name_layers, unchained
+from gpunn.nn.layers.stages import Stages
 from gpunn.nn.losses import Loss
 from gpunn.nn.parameter import Parameter
 
@@ -30,49 +31,44 @@ class Layout:
         self.layers = layers
 
     @property
+    def every_layer(self) -> Iterator[tuple[Layer, bool]]:
+        """Each layer, also those within others, and whether it is frozen, by what it is set to or for now."""
+        for number, layer in enumerate(self.layers):
+            yield from every_layer([layer], number in self.held)
+
+    @property
     def frozen(self) -> list[bool]:
-        """Whether each layer is frozen, by what it is set to or for now."""
-        return [number in self.held or not layer.trainable for number, layer in enumerate(self.layers)]
+        """Whether each layer of `every_layer` is frozen."""
+        return [is_frozen for _, is_frozen in self.every_layer]
+
+    @property
+    def last_layer(self) -> Layer:
+        """The layer that makes the outputs, also where it is the last of a chain."""
+        return [*unchained(self.layers[-1:])][-1]
 
     def lay_out(self, input_shape: Shape, batch_size: int, backend: Backend, dtype: str, seed: int = 0) -> BuildContext:
         """Make every buffer, and return the parameters there are; see `Network.build`."""
         self.dtype, self.seed, self.batch_size = dtype, seed, batch_size
         self.capacity = max(batch_size, EVALUATION_BATCH)
         self.input_shape = shape = tuple(input_shape)
-        counts, stages = Counter[str](), list[Layer]()
-        for layer in self.layers:  # dense1, relu1, dense2, and so on
-            counts[layer.name_prefix] += 1
-            layer.name = f"{layer.name_prefix}{counts[layer.name_prefix]}"
-            for stage in layer.stages():
-                stage.name = layer.name
-                stages.append(stage)
+        name_layers(self.layers)
         self.shapes = [shape := layer.output_shape(shape) for layer in self.layers]
         self.output_shape = shape
         self._takes_rows = self.layers[0].takes_rows
         self.input = InputBuffer(backend, self.input_shape, self.capacity, dtype, as_rows=self._takes_rows)
         self._given = Buffer(backend, inside(self.output_shape), self.capacity, dtype)
         self._output_of: tuple[int, Shape] | None = None  # thread and shape, where `backward` may follow
-        self._built_of, self._built_frozen = list(self.layers), self.frozen
+        self._built_of = list(self.layers)
         self._compiled: set[tuple[Any, ...]] = set()
         self.clock = backend.zeros((4,), np.int32)
-        count = self.clock[COUNT : COUNT + 1]
-        context = BuildContext(backend, dtype, self.capacity, batch_size=batch_size, seed=seed, count=count)
-        owners = {layer.name: number for number, layer in enumerate(self.layers)}
-        self.stages = arranged(stages)
-        shape, self._first_learning = self.input_shape, 0
-        for number, stage in enumerate(self.stages):
-            owner = owners[stage.name]
-            context.name, context.number = stage.name, number
-            context.needs_input_gradient = not all(p.is_frozen for p in context.parameters)
-            context.is_frozen = self._built_frozen[owner]
-            context.may_overwrite_input = number > 0 and self.stages[number - 1].output_is_free
-            context.is_last = all(later.aliases_gradient for later in self.stages[number + 1 :])
-            after = (layer for layer in self.layers[owner + 1 :] if isinstance(layer, Activation) or layer.has_weights)
-            context.activation = following if isinstance(following := next(after, None), Activation) else None
-            stage.remember_settings()
-            shape = stage.build(context, shape)
-            if all(p.is_frozen for p in context.parameters):
-                self._first_learning = number + 1
+        context = BuildContext(backend, dtype, self.capacity, batch_size=batch_size, seed=seed)
+        context.count = self.clock[COUNT : COUNT + 1]
+        context.frozen = {layer.name: is_frozen for layer, is_frozen in self.every_layer}
+        running = Stages(self.layers)
+        self.stages = running.stages
+        running.build(context, self.input_shape, count(), is_last=True)
+        self._first_learning = running.first_learning
+        self._built_frozen = self.frozen  # now, when there are the layers that others have made of themselves
         self.statistics, self.buffer_bytes = context.statistics, context.buffer_bytes
         return context
 
@@ -95,21 +91,6 @@ class Layout:
             stages = [*stages[:-1], *stages[-1].without(loss.link)]
         bias = stages[-1].bias_for_loss if stages else None
         return (stages if bias is None else stages[:-1]), bias
-
-
-def arranged(stages: Sequence[Layer]) -> list[Layer]:
-    """Arrange stages as they run: max pooling before the bias and activation that it follows, and these two as one."""
-    ordered: list[Layer] = []
-    for stage in stages:
-        at = len(ordered)
-        while stage.picks_largest and at and ordered[at - 1].increases:  # which leaves the largest the largest
-            at -= 1
-        ordered.insert(at, stage)
-    fused: list[Layer] = []
-    for stage in ordered:
-        both = fused[-1].fused_with(stage) if fused else None
-        fused[len(fused) - (both is not None) :] = [both or stage]
-    return fused
 
 
 def fed_shape(layers: Sequence[Layer], shape: Shape) -> Shape:
@@ -139,7 +120,7 @@ def check_arrays(arrays: Mapping[str, NDArray[Any]], context: BuildContext) -> M
 def begun(layers: Sequence[Layer], context: BuildContext) -> dict[str, NDArray[Any]]:
     """Return the values that layers bring with them from another network, by name, and check their shapes."""
     shapes, values = shapes_in(context), dict[str, NDArray[Any]]()
-    for layer in layers:
+    for layer, _ in every_layer(layers):
         for word, value in layer.begins_with.items():
             if (name := f"{layer.name}.{word}") in shapes:
                 values[name] = value

@@ -1,0 +1,152 @@
+"""Layers within a layer: a chain, one after another, and the base of those with branches."""
+
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from copy import copy
+from typing import Any
+
+from gpunn.backend.base import Shape
+from gpunn.config import as_part, register
+from gpunn.errors import OptionError
+from gpunn.kernels.record import Array
+from gpunn.nn.layers.base import BuildContext, Layer
+from gpunn.nn.layers.stages import Stages
+
+DEEPEST = 16  # that layers lie within layers; their calls lie within each other as deep
+
+
+class Branched(Layer):
+    """A layer of layers, in branches that all begin with its inputs."""
+
+    name_prefix = ""  # each has its own
+    made_here: tuple[str, ...] = ()  # beginnings of names of what it makes when it is built, beside the layers it has
+
+    def check_depth(self) -> None:
+        """Raise OptionError where layers lie too deep within layers."""
+        if _depth(self) > DEEPEST:
+            raise OptionError(f"layers may lie within layers at most {DEEPEST} deep: make a longer chain of them")
+
+    @property
+    def has_weights(self) -> bool:  # type: ignore[override]
+        return any(layer.has_weights for branch in self.branches for layer in branch)
+
+    @property
+    def takes_rows(self) -> bool:  # type: ignore[override]
+        return any(branch[0].takes_rows for branch in self.branches if branch)
+
+    @property
+    def has_learned(self) -> bool:
+        return super().has_learned or any(layer.has_learned for branch in self.branches for layer in branch)
+
+    def forget_batch(self) -> None:
+        for branch in self.branches:
+            if branch:
+                branch[0].forget_batch()
+
+    def build_branch(self, branch: list[Layer], context: BuildContext, shape: Shape, is_last: bool) -> Stages:
+        """Build the layers of a branch, where the gradient that it is given must stay as it is if `is_last`."""
+        made = Stages(branch)
+        self.running = (*self.running, made)
+        made.build(context, shape, context.inner_numbers, is_last)
+        return made
+
+    def __getstate__(self) -> dict[str, Any]:
+        held: AbstractContextManager[Any] = nullcontext() if self.built_values is None else self.built_values[0]
+        with held:  # each layer within begins with what it has learned itself
+            state = super().__getstate__()
+            learned = {word: value for word, value in state["begins_with"].items() if word.startswith(self.made_here)}
+            layers = {name: _copied(value) for name, value in vars(self).items() if name in state and _is_layers(value)}
+            return {**state, **layers, "begins_with": learned if self.made_here else {}}
+
+
+def _depth(layer: Layer) -> int:
+    return 1 + max((_depth(inner) for branch in layer.branches for inner in branch), default=0) if layer.branches else 0
+
+
+def _is_layers(value: Any) -> bool:
+    return isinstance(value, Layer) or (isinstance(value, list) and all(map(_is_layers, value)))
+
+
+def _copied(layers: Any) -> Any:
+    return list(map(_copied, layers)) if isinstance(layers, list) else copy(layers)
+
+
+@register
+class Chain(Branched):
+    """Layers one after another as one layer, which runs as they would without it; they are named chain1.dense1.
+
+    Args:
+        layers: Layers from input to output; a network may be given instead of its list of layers.
+
+    Shapes: those of the first layer → those of the last.
+    """
+
+    is_chain = True
+
+    def __init__(self, layers: Iterable[Layer]) -> None:
+        self.layers = as_layers(layers, owner="Chain")
+        self.check_depth()
+
+    @property
+    def branches(self) -> tuple[list[Layer], ...]:  # type: ignore[override]
+        return (self.layers,)
+
+    @property
+    def outputs(self) -> int | None:  # type: ignore[override]
+        return next((layer.outputs for layer in reversed(self.layers) if layer.outputs), None)
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        for layer in self.layers:
+            input_shape = layer.output_shape(input_shape)
+        return input_shape
+
+    def build(self, context: BuildContext, input_shape: Shape) -> Shape:
+        self.running = ()
+        self._chain = self.build_branch(self.layers, context, input_shape, is_last=True)
+        return self.output_shape(input_shape)
+
+    def forward(self, x: Array, training: bool) -> Array:
+        return self._chain.propagate(x, training)
+
+    def backward(self, dy: Array) -> Array | None:
+        return self._chain.backpropagate(dy)
+
+
+def as_layers(layers: Any, more: tuple[Any, ...] = (), owner: str = "Sequential") -> list[Layer]:
+    """Return the layers of a network or chain, each made, or by its class or name where it needs no arguments."""
+    what = "a network" if owner == "Sequential" else owner
+    if isinstance(layers, Layer | type) or more:
+        inside = ", ".join(map(repr, (layers, *more)))
+        raise OptionError(f"{what} is a list of layers: write {owner}([{inside}])")
+    is_list = isinstance(layers, Iterable) and not isinstance(layers, str | dict) and getattr(layers, "ndim", 1) > 0
+    made = [_as_layer(layer) for layer in layers] if is_list else []
+    if not made:
+        raise OptionError(f"{what} is a list of layers such as [Dense(10)], got {layers!r}")
+    return made
+
+
+def _as_layer(given: Any) -> Layer:
+    if isinstance(layers := getattr(given, "layers", None), list) and not isinstance(given, Layer):
+        return Chain(layers)  # of a network, which begin with the weights that they have
+    return as_part("layer", given)  # type: ignore[no-any-return]
+
+
+def check_places(layers: list[Layer]) -> None:
+    """Raise OptionError for a layer that stands in several places, and copy one that may."""
+    places: dict[int, str] = {}
+
+    def check(some: list[Layer], before: str) -> None:
+        for number, layer in enumerate(some):
+            place = f"{before}{number + 1}"
+            if (first := places.setdefault(id(layer), place)) != place:
+                if layer.may_repeat:
+                    some[number] = copy(layer)
+                    continue
+                mend = f"write {layer!r} again in place {place}, so that each place has a layer of its own"
+                raise OptionError(
+                    f"a layer stands in the network twice, {layer!r} in places {first} and {place}: {mend}"
+                )
+            for branch in layer.branches:
+                check(branch, f"{place}.")
+
+    check(layers, "")
