@@ -65,6 +65,9 @@ LAYERS = [gn.AveragePool2D, gn.BatchNorm, gn.Conv2D, gn.Dense, gn.Dropout, gn.La
 # What is called, with arguments that it takes; each of its arguments is then given all that is odd.
 CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     **{kind.__name__: (lambda kind=kind, **given: built(kind(**given)), {}) for kind in LAYERS},
+    "Chain": (lambda layers: built(gn.Chain(layers)), {"layers": [gn.ReLU()]}),
+    "Residual": (lambda layers, projection=None: built(gn.Residual(layers, projection)), {"layers": [gn.ReLU()]}),
+    "Concatenate": (lambda first, second: built(gn.Concatenate(first, second)), {"first": [], "second": [gn.ReLU()]}),
     "SGD": (gn.SGD, {"momentum": 0.5}),
     "Adam": (gn.Adam, {}),
     "AdamW": (gn.AdamW, {}),
