@@ -22,15 +22,18 @@ from gpunn.train.evaluator import Evaluation
 from gpunn.train.history import History
 from gpunn.train.optimizers import *  # noqa: F403
 from gpunn.train.outputs_report import MultilabelReport, RegressionReport
+from gpunn.train.progress import ProgressBar
 from gpunn.train.record import Record
 from gpunn.train.report import ClassificationReport
 from gpunn.train.schedules import *  # noqa: F403
+from gpunn.train.stopping import EarlyStopping, OverfittingDetector
 from gpunn.version import __version__ as __version__
 
 __all__ = ["Augmentation", "Data", "Evaluation", "GpunnError", "History", "Record", "Samples", "Sequential"]
 __all__ += ["ClassificationReport", "MultilabelReport", "RegressionReport"]
 __all__ += ["load_data", "load_model", "register", "set_memory_limit"]
-__all__ += ["Callback", "Checkpointer", "StopTraining", "TrainingView"]
+__all__ += ["Callback", "Checkpointer", "EarlyStopping", "OverfittingDetector", "ProgressBar", "StopTraining"]
+__all__ += ["TrainingView"]
 __all__ += initializers.__all__
 __all__ += layers.__all__
 __all__ += losses.__all__

@@ -146,7 +146,7 @@ class Sequential(Network):
         """
         trainer = Trainer(self, TrainOptions.among(locals()), data, y, validation_data, sample_weight)
         if trainer.placement:
-            trainer.progress.say(f"data on {trainer.placement}")
+            trainer.say(f"data on {trainer.placement}")
         return trainer.run()
 
     def find_learning_rate(

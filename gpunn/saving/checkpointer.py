@@ -14,6 +14,7 @@ from gpunn.files import StrPath, remove_folder, remove_leftovers
 from gpunn.saving.checkpoint import Checkpoint, DamagedCheckpointError, Origin, open_checkpoint, write_checkpoint
 from gpunn.saving.origin import compare, differences, is_of_new_network, origin_of, versions
 from gpunn.scalars import flag, positive_whole, real
+from gpunn.train.callbacks import CHECKPOINTS as TURN
 from gpunn.train.callbacks import Callback, TrainingView
 from gpunn.train.trainer import Trainer
 
@@ -61,7 +62,7 @@ class Checkpointer(Callback):
         OptionError: Arguments that cannot be.
     """
 
-    restores = True
+    _turn = TURN
 
     def __init__(
         self, folder: StrPath, *, every: int | None = None, minutes: float = 1.0, keep: int = 2, resume: bool = False

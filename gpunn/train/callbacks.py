@@ -9,7 +9,10 @@ from gpunn.errors import OptionError
 from gpunn.nn.network import Network
 from gpunn.scalars import positive_whole
 from gpunn.train.history import History
+from gpunn.train.monitor import Monitor
 from gpunn.train.record import Record
+
+JUDGES, YOURS, CHECKPOINTS, DISPLAYS = range(4)  # turns: callbacks of a lower one are called first
 
 
 class StopTraining(Exception):  # noqa: N818  # no error: it ends a training well
@@ -27,13 +30,15 @@ class StopTraining(Exception):  # noqa: N818  # no error: it ends a training wel
 
 
 class RunningTrainer(Protocol):
-    """The part of a `Trainer` that `TrainingView` shows."""
+    """The part of a `Trainer` that `TrainingView` shows, and that the callbacks of gpunn use."""
 
     model: Network
     data: Data
     backend: Backend
     batch_size: int
     done: int
+    monitor: Monitor
+    restores_best: bool
 
     @property
     def history(self) -> History: ...
@@ -41,6 +46,8 @@ class RunningTrainer(Protocol):
     def steps(self) -> int: ...
     @property
     def steps_per_epoch(self) -> int: ...
+    def figures(self) -> dict[str, float]: ...
+    def stop(self, why: str) -> None: ...
     def say(self, text: str) -> None: ...
 
 
@@ -57,6 +64,7 @@ class TrainingView:
         record: The last record, or None before the first.
         step: Number of steps done.
         steps: Number of steps of the whole training.
+        steps_per_epoch: Number of steps of an epoch.
         epoch: step / (steps per epoch), as in a record: 1.0 at the end of the first.
         epochs: Number of epochs of the whole training.
         batch_size: Samples in a full batch.
@@ -92,6 +100,10 @@ class TrainingView:
         return self.trainer.steps
 
     @property
+    def steps_per_epoch(self) -> int:
+        return self.trainer.steps_per_epoch
+
+    @property
     def epoch(self) -> float:
         return self.step / self.trainer.steps_per_epoch
 
@@ -108,7 +120,7 @@ class TrainingView:
         return self.trainer.backend.device
 
     def say(self, text: str) -> None:
-        """Write a line above the progress; nothing where `fit(progress=False)` was asked for."""
+        """Write a line above the progress; nothing where no `ProgressBar` shows it, as with `fit(progress=False)`."""
         self.trainer.say(text)
 
     def __repr__(self) -> str:
@@ -128,7 +140,7 @@ class Callback:
     """
 
     every_steps: int | None = None
-    restores = False  # whether `on_train_begin` may restore an earlier state, which the others are to see
+    _turn = YOURS
 
     def on_train_begin(self, training: TrainingView) -> None:
         """Called once, before the first step."""
@@ -146,6 +158,23 @@ class Callback:
         """Called before `fit` returns, with the network as `fit` leaves it; not after an error."""
 
 
+class Display(Callback):
+    """Shows the lines that a training says; see `ProgressBar`."""
+
+    _turn = DISPLAYS
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether anybody sees them."""
+        return True
+
+    def say(self, text: str) -> None:
+        """Show a line that stays."""
+
+    def close(self) -> None:
+        """Leave what is shown as it stands, for lines of others; also after an error."""
+
+
 class Calling(Callback):
     """Calls a function wherever the training pauses by itself."""
 
@@ -157,47 +186,56 @@ class Calling(Callback):
 
 
 class Callbacks:
-    """The callbacks of one training, called one after another."""
+    """The callbacks of one training, called one after another.
+
+    The order is that of their turns, and within one that of the list, but that what restores a checkpoint begins first.
+    """
 
     def __init__(self, callbacks: Iterable[Callback], training: TrainingView) -> None:
-        self._all, self._training = list(callbacks), training
+        self._all, self._training = list[Callback](), training
         self.failure: Exception | None = None  # what one has raised that is not `StopTraining`
+        for callback in callbacks:
+            self.add(callback)
 
     def add(self, callback: Callback) -> None:
-        """Call one more, after those that there are."""
-        self._all.append(callback)
+        """Call one more, after those of its turn that there are."""
+        self._all = sorted([*self._all, callback], key=lambda each: each._turn)
 
     def remove(self, callback: Callback) -> None:
         """Call one no more."""
         self._all.remove(callback)
 
-    def call(self, hook: Callable[..., None], *given: object) -> str:
-        """Call a hook, a method of `Callback`, of each; return why the training is to stop, or ""."""
-        callbacks: Iterable[Callback] = self._all
+    def call(self, hook: Callable[..., None], *given: object) -> None:
+        """Call a hook, a method of `Callback`, of each."""
+        callbacks = self._all
         if hook is Callback.on_train_begin:
-            callbacks = sorted(callbacks, key=lambda each: not each.restores)
-        return self._call(callbacks, hook, *given)
+            callbacks = sorted(callbacks, key=lambda each: each._turn != CHECKPOINTS)
+        self._call(callbacks, hook, *given)
 
-    def after_steps(self, done: int) -> str:
-        """Call `on_steps` of those whose turn it is after so many steps; return why to stop, or ""."""
+    def after_steps(self, done: int) -> None:
+        """Call `on_steps` of those whose turn it is after so many steps."""
         due = (each for each in self._all if each.every_steps is None or done % each.every_steps == 0)
-        return self._call(due, Callback.on_steps)
+        self._call(due, Callback.on_steps)
 
     def is_due(self, done: int) -> bool:
         """Whether one is to be called after so many steps, so that no steps beyond may be replayed with these."""
         return any(each.every_steps is not None and done % each.every_steps == 0 for each in self._all)
 
-    def _call(self, callbacks: Iterable[Callback], hook: Callable[..., None], *given: object) -> str:
-        why = ""
+    @property
+    def displays(self) -> list[Display]:
+        """Those that show what the training says."""
+        return [each for each in self._all if isinstance(each, Display)]
+
+    def _call(self, callbacks: Iterable[Callback], hook: Callable[..., None], *given: object) -> None:
         for callback in callbacks:
             try:
                 getattr(callback, hook.__name__)(self._training, *given)
             except StopTraining as stop:
-                why = why or stop.reason or f"{type(callback).__name__} asked for it"
+                if hook is not Callback.on_train_end:
+                    self._training.trainer.stop(stop.reason or f"{type(callback).__name__} asked for it")
             except Exception as error:
                 self.failure = error
                 raise
-        return why
 
 
 def checked_callbacks(callbacks: object) -> tuple[Callback, ...]:

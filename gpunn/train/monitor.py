@@ -1,7 +1,7 @@
-"""Judge the records of a training: does it diverge, overfit, or learn nothing, and which weights to fall back to?"""
+"""Judge the records of a training: does it diverge or learn nothing, and which weights are there to fall back to?"""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,12 +45,12 @@ class FiniteCheck:
 
 
 class Monitor:
-    """Judges every record of a training and remembers the weights that were last, last good, and best."""
+    """Looks for a divergence in every record, and remembers the weights that were last, last good, and best."""
 
-    def __init__(self, start: Weights, patience: float | None = None) -> None:
-        self.history, self.patience = History(), patience
+    def __init__(self, start: Weights) -> None:
+        self.history = History()
         self.start = self.last = self.good = start
-        self.best: Weights | None = None
+        self.best: Weights | None = None  # chosen by `EarlyStopping`
         self.untrained_loss: float | None = None  # mean of the first batch
         self._forgiven = 0.0  # highest loss of a record that was wrongly suspected
 
@@ -68,21 +68,12 @@ class Monitor:
             self._forgiven = record.watched_loss
         return ""
 
-    def add(self, record: Record, weights: Weights) -> Iterator[str]:
-        """Take a record without trouble and the network at it; yield messages for the user."""
-        since = self.history.append(record)
-        if since is not None:
-            falls = "the training loss still falls, the validation loss no longer does"
-            yield f"overfitting (high variance) since step {since.step}, epoch {since.epoch:.1f}: {falls}"
+    def add(self, record: Record, weights: Weights) -> None:
+        """Take a record without trouble and the network at it."""
+        self.history.append(record)
         # A validation loss judges the weights as they are; the training loss is from before the last update.
         self.good = self.last if math.isnan(record.validation_loss) else weights
         self.last = weights
-        best = self.history.best
-        if best is record:
-            self.best = weights
-        elif self.patience is not None and best is not None and record.epoch - best.epoch >= self.patience:
-            self.history.stopped = f"no better validation loss for {self.patience:g} epochs"
-            yield f"stopped: {self.history.stopped}"
 
     def restore(self, state: State) -> None:
         """Take up the records and weights of an earlier part of the training."""

@@ -1,13 +1,16 @@
 """Show how a training proceeds: one line that is kept up to date on a terminal, else one an epoch."""
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TextIO
 
 from gpunn.backend.compiling import columns_of
+from gpunn.errors import OptionError
 from gpunn.nn.tasks import in_words
-from gpunn.train.evaluator import Evaluation
+from gpunn.train.callbacks import Display, TrainingView
+from gpunn.train.notebook import NotebookProgress, has_widgets
 from gpunn.train.record import Record
 
 _EVERY = 0.1  # seconds from one change of the line to the next: to read the figures is to wait for the device
@@ -25,10 +28,10 @@ _SHORTER = (  # words for epoch, accuracy and validation, and digits of the figu
 class Progress:
     """Shows epoch, figures, speed and time left, in one line that is no wider than the terminal; one stays an epoch."""
 
-    def __init__(self, epochs: int, samples: int, shown: bool = True, stream: TextIO | None = None) -> None:
+    def __init__(self, epochs: int, samples: int, stream: TextIO | None = None) -> None:
         self.epochs, self.samples = epochs, samples
         stream = stream or sys.stderr
-        self.shown = shown and stream is not None  # a program without a console has no streams
+        self.shown = stream is not None  # a program without a console has no streams
         self.stream: TextIO = stream
         self.is_terminal = self.shown and stream.isatty()
         self._width: Callable[[], int] = lambda: columns_of(stream)
@@ -43,12 +46,12 @@ class Progress:
         self._began = self._began or self._epoch_began
         self._at = self._before = before
 
-    def step(self, n: int, figures: Callable[[], Evaluation]) -> None:
+    def step(self, n: int, figures: Callable[[], Mapping[str, float]]) -> None:
         """Note that n more samples are done; `figures`, of the training so far, is called only when they are shown."""
         self._at += n
         self._done += n
         if self.is_terminal and time.perf_counter() - self._written >= _EVERY:
-            self._write(figures().figures)
+            self._write(figures())
 
     def look(self, record: Record) -> None:
         """Take the validation figures that are shown from now on."""
@@ -103,6 +106,74 @@ class Progress:
             parts += [_compact(training, digits, "loss ", accuracy)] if training else []
             parts += [f"{name} {_compact(validation, digits)}"] if validation else []
             yield " ".join([*parts, f"{short}/s {left} left"])
+
+
+class ProgressBar(Display):
+    """Shows how a training proceeds; `fit(progress=True)` makes one.
+
+    On a terminal it is a line of epoch, figures, speed and time left, kept up to date; in a notebook with ipywidgets, a
+    bar of tqdm; elsewhere, a line an epoch. Both go to standard error, and so do the lines that the training says.
+
+    Args:
+        stream: Text stream in place of standard error; it gets lines in notebooks, too.
+
+    Raises:
+        OptionError: Something that is no stream.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        missing = [name for name in ("write", "flush", "isatty") if not callable(getattr(stream, name, None))]
+        if stream is not None and (missing or isinstance(stream, type)):
+            raise OptionError(f"stream must be an open text stream such as sys.stdout, got {stream!r}")
+        self._stream = stream
+        self._display: Progress | NotebookProgress = Progress(1, 1, stream)
+
+    @property
+    def is_shown(self) -> bool:
+        return self._display.shown
+
+    def say(self, text: str) -> None:
+        self._display.say(text)
+
+    def close(self) -> None:
+        self._display.close()
+
+    def on_train_begin(self, training: TrainingView) -> None:
+        self._display = self._made(training.epochs, len(training.data.train))
+        if training.record is not None:
+            self._display.look(training.record)
+        self._start_epoch(training)
+
+    def on_steps(self, training: TrainingView) -> None:
+        record, display = training.record, self._display
+        is_recorded = record is not None and record.step == training.step  # the sums of the figures began anew
+        if record is not None and is_recorded:
+            display.look(record)
+        epoch, at = _place(training)
+        is_end = epoch > self._epoch
+        n = (len(training.data.train) if is_end else at) - self._at
+        display.step(n, lambda: record.figures("train") if record and is_recorded else training.trainer.figures())
+        self._at += n
+        if is_end or training.history.stopped:
+            display.end_epoch(record)
+        if is_end and training.step < training.steps and not training.history.stopped:
+            self._start_epoch(training)
+
+    def _start_epoch(self, training: TrainingView) -> None:
+        self._epoch, self._at = _place(training)
+        self._display.start_epoch(self._epoch, self._at)
+
+    def _made(self, epochs: int, samples: int) -> Progress | NotebookProgress:
+        if self._stream is None and has_widgets():
+            with contextlib.suppress(ImportError):
+                return NotebookProgress(epochs, samples)
+        return Progress(epochs, samples, self._stream)
+
+
+def _place(training: TrainingView) -> tuple[int, int]:
+    """Return the epoch of the next step, from 0, and the number of samples that are done of it."""
+    epoch, number = divmod(training.step, training.steps_per_epoch)
+    return epoch, number * training.batch_size
 
 
 def _over(before: str, text: str) -> str:

@@ -3,6 +3,7 @@
 import math
 import sys
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any, NoReturn
 
@@ -24,9 +25,9 @@ from gpunn.train.callbacks import Callback, Callbacks, TrainingView
 from gpunn.train.evaluator import Evaluation, evaluate, recompute_statistics
 from gpunn.train.history import History
 from gpunn.train.monitor import BAD_LOSS, GROWN, Monitor, no_better_than_chance
-from gpunn.train.progress import Progress
 from gpunn.train.record import Record, State
 from gpunn.train.training import Training
+from gpunn.train.usual_callbacks import all_callbacks, early_stopping
 
 CHECK_EVERY = 256  # steps after which a device is asked whether loss and weights are still finite
 RECORDS_PER_EPOCH = 4  # where `validate_every` is left out
@@ -54,25 +55,27 @@ class Trainer(Training):
             weights = class_weights(options.class_weight, own.train, own.class_names)
             options = replace(options, class_weight=dict(zip(own.class_names, weights, strict=True)))
         train, validation = given.train, given.validation
-        if options.patience is not None and validation is None:
+        stopping = early_stopping(options)
+        if stopping.needs_validation and validation is None:
             raise OptionError("patience needs a validation set to watch: load the data with validation=0.1, say")
         if model.trained_on is not None:
             given = given.mapped(model.arranged, given.class_names)
         backend = options.device if isinstance(options.device, Backend) else select(options.device, options.precision)
         if (precision := backend.precision) != "float32" and options.dtype != "float32":
             raise OptionError(f"precision {precision!r} rounds products of float32, and the dtype is {options.dtype}")
-        self.progress = Progress(options.epochs, len(train), options.progress)
-        self.callbacks = Callbacks(options.callbacks, TrainingView(self))
+        self.stopping, self.restores_best = stopping, False
+        self.callbacks = Callbacks(all_callbacks(options, stopping), TrainingView(self))
+        self.exits = ExitStack()  # what callbacks hold until the training has ended, however
         super().__init__(model, given, options, backend)
-        self.monitor = Monitor(self._back[0], options.patience)
+        self.monitor = Monitor(self._back[0])
         note_missing_classes(self.data)
         if options.batch_size is not None and options.batch_size > self.batch_size:
             more = f"a batch size of {options.batch_size} is more than there are"
-            self.progress.say(f"batches of {self.batch_size} samples: {more}")
+            self.say(f"batches of {self.batch_size} samples: {more}")
         if validation is not None and validation_data is None and not isinstance(data, Data):
             held = f"{len(validation):,} of {len(train) + len(validation):,} samples are held back for validation"
             mend = "validation_data gives others to watch, Data.from_arrays(x, y, validation=0) none"
-            self.progress.say(f"{held}: {mend}")
+            self.say(f"{held}: {mend}")
         self._is_compiled, self._said = False, {""}  # what was said of things that go more slowly than they could
         self._seconds_before = 0.0
         self._began: float | None = None
@@ -83,8 +86,15 @@ class Trainer(Training):
         return self.monitor.history
 
     def say(self, text: str) -> None:
-        """Write a line that stays, above the progress."""
-        self.progress.say(text)
+        """Show a line that stays, above the progress."""
+        for display in self.callbacks.displays:
+            display.say(text)
+
+    def stop(self, why: str) -> None:
+        """End the training well after this step, unless it was stopped before."""
+        if not self.history.stopped:
+            self.history.stopped = why
+            self.say(f"stopped: {why}")
 
     def run(self) -> History:
         """Train to the end, or to an interrupt or a lost device, and leave the network as it is to be used."""
@@ -108,7 +118,7 @@ class Trainer(Training):
             self.model.held = frozenset()
         self.finish()
         if line := self.verdict():
-            self.progress.say(line)
+            self.say(line)
         self.callbacks.call(Callback.on_train_end)
         return self.history
 
@@ -119,25 +129,30 @@ class Trainer(Training):
         try:
             # NaN and Inf are reported in one line by the checks below, not by warnings on the way.
             with np.errstate(over="ignore", divide="ignore", invalid="ignore"), self.enough_memory(), self.loops():
-                self._stop(self.callbacks.call(Callback.on_train_begin))
+                self.callbacks.call(Callback.on_train_begin)
                 while self.done < self.steps and not self.history.stopped:
                     self._run_epoch()
         finally:
             _IN_TRAINING.discard(id(self.model))
             self._seconds_before, self._began = self._seconds(), None
-            self.progress.close()
+            self._close_displays()
             self.model.parameters.keep_gradients()  # for a `backward` by hand, which must not change the weights
+            self.exits.close()
+
+    def _close_displays(self) -> None:
+        for display in self.callbacks.displays:
+            display.close()
 
     def finish(self) -> None:
-        """Put back the best weights where patience asked for them, and recompute statistics where that was asked."""
+        """Put back the best weights where `EarlyStopping` asked for them; recompute statistics where that was asked."""
         best = self.monitor.best
         self._keep_optimizer(self._remembered())
         self.model.count_on(*self._trained_at(self.done))  # for steps by hand, too
         # What was held all the time keeps its statistics.
         self.model.held = self.held if self.options.freeze >= self.options.epochs else frozenset()
-        if self.options.patience is not None and best is not None and best.step != self.history[-1].step:
+        if self.restores_best and best is not None and best.step != self.history[-1].step:
             self.put_back(best)
-            self.progress.say(f"the weights of step {best.step} are put back: validation loss was lowest there")
+            self.say(f"the weights of step {best.step} are put back: {self.stopping.was_best} there")
         if self.options.recompute_statistics:
             recompute_statistics(self.model, self.data.train)
         self.model.held = frozenset()
@@ -145,7 +160,7 @@ class Trainer(Training):
     def verdict(self) -> str:
         """Say why the network does no better than chance; "" where it does better."""
         history, rate, outputs = self.history, self.optimizer.schedule.given, math.prod(self.model.output_shape)
-        record = history.best if self.options.patience is not None or not history else history[-1]
+        record = self.stopping.best if self.restores_best or not history else history[-1]
         # Weights of classes change what is learned, which the validation samples then do not show.
         watched = self.data.validation if self.options.class_weight is None else None
         return no_better_than_chance(self.samples, watched, self.loss, record, rate, outputs) if record else ""
@@ -156,38 +171,33 @@ class Trainer(Training):
     def _run_epoch(self) -> None:
         """Do an epoch, or the rest of it."""
         steps = self.step.steps_per_epoch
-        epoch, first = divmod(self.done, steps)
+        epoch = self.done // steps
         if self.held and self.done == self.thaws_at:
-            self.progress.say(f"from epoch {epoch + 1} on all layers learn")
-        self.progress.start_epoch(epoch, first * self.batch_size)
+            self.say(f"from epoch {epoch + 1} on all layers learn")
         while self.done < (epoch + 1) * steps and not self.history.stopped:
-            n = self.do_steps(1 if self._is_host else self._steps_at_once())
+            self.do_steps(1 if self._is_host else self._steps_at_once())
             if self._is_host or self.done % CHECK_EVERY == 0:  # to ask a device is to wait for it
                 self.check_numbers()
             if self.done == self.thaws_at and self.held:
                 self._thaw()
-            if self.monitor.untrained_loss is None and (seen := self._figures()).total:
-                loss = seen.loss
-                if math.isfinite(loss):
-                    self.monitor.untrained_loss = loss
-                elif self.step.skip is None:
-                    self._diverged(BAD_LOSS)
+            if self.monitor.untrained_loss is None:
+                self._look_at_first_loss()
             for trouble in sorted({self.step.trouble, self.step.batches.trouble} - self._said):
                 self._said.add(trouble)
-                self.progress.say(trouble)
-            self.progress.step(n, self._figures)
+                self.say(trouble)
             if self._is_time_to_record(self.done):
                 self._record()
             if self.done % steps == 0:
-                self._stop(self.callbacks.call(Callback.on_epoch_end))
-            self._stop(self.callbacks.after_steps(self.done))
-        self.progress.end_epoch(self.history[-1] if self.history else None)
+                self.callbacks.call(Callback.on_epoch_end)
+            self.callbacks.after_steps(self.done)
 
-    def _stop(self, why: str) -> None:
-        """End the training well where there is a reason."""
-        if why and not self.history.stopped:
-            self.history.stopped = why
-            self.progress.say(f"stopped: {why}")
+    def _look_at_first_loss(self) -> None:
+        """Remember the loss of the first batch that had one, with which later ones are compared."""
+        seen = self._evaluation()
+        if seen.total and math.isfinite(seen.loss):
+            self.monitor.untrained_loss = seen.loss
+        elif seen.total and self.step.skip is None:
+            self._diverged(BAD_LOSS)
 
     def _thaw(self) -> None:
         """Let all layers learn from the next step on."""
@@ -210,7 +220,7 @@ class Trainer(Training):
         options = self.options
         if self._is_host or options.device != "auto" or options.precision != "float32" or error.is_sticky:
             raise error
-        self.progress.say(f"going on with the CPU: {error}")
+        self.say(f"going on with the CPU: {error}")
         cpu = select("cpu")
         cpu.reason = f"no CUDA: {error}"
         return cpu
@@ -221,7 +231,7 @@ class Trainer(Training):
             return
         self._is_compiled = True
         try:
-            with Compiling(self.progress.shown) as show:
+            with Compiling(any(display.is_shown for display in self.callbacks.displays)) as show:
                 self.backend.compile_ahead(self._rehearse, show)
         except DeviceError as error:
             cpu, state = self._cpu_instead(error), self.state()
@@ -258,7 +268,7 @@ class Trainer(Training):
             if self.done - begin >= self.step.steps_per_epoch:
                 self._diverged(f"every batch since step {begin} had to be skipped")
             return  # there is no loss to record
-        seen = self._figures()
+        seen = self._evaluation()
         if not seen.total:
             return  # samples of weight 0 have none either
         watched = self._validation.run() if self._validation else Evaluation(math.nan, math.nan, 0, 0)
@@ -271,18 +281,20 @@ class Trainer(Training):
         weights = self._weights()
         if trouble := self.monitor.trouble(record, weights, self._loss_of):
             self._diverged(trouble)
-        self.progress.look(record)
-        for line in self.monitor.add(record, weights):
-            self.progress.say(line)
+        self.monitor.add(record, weights)
         if skipped:
             self.history.skipped += skipped
             number = f"{skipped} batches" if skipped > 1 else "1 batch"
-            self.progress.say(f"{number} led to NaN or Inf: skipped, {self.history.skipped} in all")
+            self.say(f"{number} led to NaN or Inf: skipped, {self.history.skipped} in all")
         self._back = weights, self._remembered()
         self._reset_totals()
-        self._stop(self.callbacks.call(Callback.on_record, record))
+        self.callbacks.call(Callback.on_record, record)
 
-    def _figures(self) -> Evaluation:
+    def figures(self) -> dict[str, float]:
+        """Figures of the training samples since the last record, by name."""
+        return self._evaluation().figures
+
+    def _evaluation(self) -> Evaluation:
         """Figures of the training samples since the last record, each as it was before its step."""
         return self._measure(self.backend.to_host(self.step.totals), self._samples - self._skipped()[1])
 
@@ -313,9 +325,9 @@ class Trainer(Training):
         # Advice is about the rate that was set, not about the one that a schedule had made of it at that moment.
         given, epoch, done = self.optimizer.schedule.given, (self.done - 1) // self.step.steps_per_epoch, self.done
         rate = self._rate() if given is None else given
-        self.progress.close()
+        self._close_displays()
         if not why.startswith(GROWN):
-            self.progress.say(f"looking for what went wrong: {done - self._back[0].step} steps are done again")
+            self.say(f"looking for what went wrong: {done - self._back[0].step} steps are done again")
             first = first_not_finite(self)
             why += f"; first was {first}" if first else "; in no step of the training"
         self.done = done

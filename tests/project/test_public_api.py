@@ -112,6 +112,9 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "History.write_csv": (gn.History().write_csv, {"path": "a.csv"}),
     "History.read_csv": (lambda path: (gn.History().write_csv("a.csv"), gn.History.read_csv(path)), {"path": "a.csv"}),
     "Checkpointer": (gn.Checkpointer, {"folder": "run"}),
+    "EarlyStopping": (gn.EarlyStopping, {"patience": 3}),
+    "OverfittingDetector": (gn.OverfittingDetector, {}),
+    "ProgressBar": (gn.ProgressBar, {}),
     "register": (gn.register, {"part": type("PublicApi", (gn.ReLU,), {"__module__": __name__})}),
     "GpunnError": (gn.GpunnError, {"message": "a"}),
 }  # fmt: skip

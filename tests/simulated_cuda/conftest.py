@@ -21,5 +21,5 @@ def cuda() -> Iterator[Core]:
 def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Everything that trainings say within the test."""
     texts: list[str] = []
-    monkeypatch.setattr("gpunn.train.progress.Progress.say", lambda self, text: texts.append(text))
+    monkeypatch.setattr("gpunn.train.trainer.Trainer.say", lambda self, text: texts.append(text))
     return texts

@@ -2,6 +2,9 @@
 
 import io
 import re
+import sys
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -54,7 +57,7 @@ def line(width: int, figures: Evaluation = CLASSES, look: Record | None = LOOK, 
     made = progress(stream, width, **options)
     if look is not None:
         made.look(look)
-    made.step(30_000, lambda: figures)
+    made.step(30_000, lambda: figures.figures)
     return stream.shown()[-1]
 
 
@@ -120,9 +123,9 @@ def test_each_epoch_leaves_its_line_and_words_go_above(monkeypatch: pytest.Monke
     stream = Terminal()
     made = progress(stream)
     made.look(LOOK)
-    made.step(30_000, lambda: CLASSES)
+    made.step(30_000, lambda: CLASSES.figures)
     made.say("short")
-    made.step(30_000, lambda: CLASSES)
+    made.step(30_000, lambda: CLASSES.figures)
     made.end_epoch(LOOK)
     lines = stream.shown()
     assert lines[0] == "short"
@@ -134,7 +137,7 @@ def test_elsewhere_there_is_one_line_an_epoch_with_the_same_figures() -> None:
     stream = io.StringIO()
     made = progress(stream)
     made.look(LOOK)
-    made.step(60_000, lambda: CLASSES)
+    made.step(60_000, lambda: CLASSES.figures)
     made.end_epoch(LOOK)
     assert re.fullmatch(
         r"epoch 12/30: loss 0.1000, accuracy 90.00%, validation loss 0.0893, accuracy 97.92%, "
@@ -156,3 +159,99 @@ def test_a_program_without_streams_trains_all_the_same(monkeypatch: pytest.Monke
     monkeypatch.setattr("sys.stderr", None)
     x = np.random.default_rng(0).normal(size=(40, 4))
     gn.Sequential([gn.Dense(2)]).fit((x, x[:, :2]), epochs=1, batch_size=30, device="cpu", optimizer=gn.SGD(0.01))
+
+
+# Notebooks
+
+
+class Bar:
+    """What tqdm shows in a notebook."""
+
+    made: list["Bar"]
+
+    def __init__(self, **options: Any) -> None:
+        self.options, self.n, self.initial, self.text, self.closed = options, 0, 0, "", 0
+        self.shown: list[tuple[int, str]] = []
+        self.made.append(self)
+
+    def set_description_str(self, text: str, refresh: bool) -> None:
+        self.text = text
+
+    def set_postfix_str(self, text: str, refresh: bool) -> None:
+        self.postfix = text
+
+    def refresh(self) -> None:
+        self.shown.append((self.n, f"{self.text}: {self.postfix}"))
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+@pytest.fixture
+def bars(monkeypatch: pytest.MonkeyPatch) -> list[Bar]:
+    """The bars that trainings make in a notebook with ipywidgets."""
+    shell = SimpleNamespace(kernel=object())
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))  # type: ignore[arg-type]
+    monkeypatch.setattr("gpunn.train.notebook.find_spec", lambda name: name)
+    monkeypatch.setitem(sys.modules, "tqdm.notebook", SimpleNamespace(tqdm=Bar))  # type: ignore[arg-type]
+    Bar.made = []
+    return Bar.made
+
+
+def fit(**options: Any) -> gn.History:
+    x = np.random.default_rng(0).normal(size=(40, 4))
+    usual: dict[str, Any] = {"epochs": 3, "batch_size": 9, "device": "cpu", "optimizer": gn.SGD(0.01)}
+    return gn.Sequential([gn.Dense(2)]).fit((x, x[:, :2]), **usual | options)
+
+
+def test_a_notebook_with_widgets_shows_a_bar_and_no_lines_of_epochs(
+    bars: list[Bar], capsys: pytest.CaptureFixture[str]
+) -> None:
+    history = fit()
+    (bar,) = bars
+    assert bar.options["total"] == 3 * 36
+    assert bar.closed
+    assert {36, 72, 108} <= {at for at, _ in bar.shown}
+    at, text = bar.shown[-1]
+    assert (at, text[:16]) == (108, "epoch 3/3: loss ")
+    assert f"validation loss {history[-1].validation_loss:.4f}" in text
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("4 of 40 samples are held back")
+    assert "epoch" not in err
+
+
+def test_a_bar_of_a_training_that_goes_on_begins_where_it_was(bars: list[Bar], tmp_path: Path) -> None:
+    fit(epochs=1, callbacks=[gn.Checkpointer(tmp_path)])
+    fit(callbacks=[gn.Checkpointer(tmp_path, resume=True)])
+    assert [bar.initial for bar in bars] == [0, 36]
+    assert bars[1].shown[-1][0] == 108
+
+
+def test_a_bar_of_a_training_that_an_error_ends_is_closed(bars: list[Bar]) -> None:
+    class Fail(gn.Callback):
+        def on_epoch_end(self, training: gn.TrainingView) -> None:
+            raise ValueError
+
+    with pytest.raises(ValueError, match=r"^$"):
+        fit(callbacks=[Fail()])
+    assert bars[0].closed
+
+
+@pytest.mark.parametrize("missing", ["ipywidgets", "kernel", "tqdm"])
+def test_a_notebook_without_widgets_shows_lines(
+    missing: str, bars: list[Bar], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if missing == "ipywidgets":
+        monkeypatch.setattr("gpunn.train.notebook.find_spec", lambda name: None)
+    elif missing == "kernel":  # IPython in a terminal
+        monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=object))  # type: ignore[arg-type]
+    else:
+
+        def refuse(**options: Any) -> None:
+            raise ImportError("IProgress not found")
+
+        monkeypatch.setitem(sys.modules, "tqdm.notebook", SimpleNamespace(tqdm=refuse))  # type: ignore[arg-type]
+    fit()
+    assert capsys.readouterr().err.count("\nepoch ") == 3
+    assert not bars

@@ -1,0 +1,76 @@
+"""Show how a training proceeds in a notebook: one bar of tqdm below the cell."""
+
+import sys
+import time
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+from typing import Any
+
+from gpunn.nn.tasks import in_words
+from gpunn.train.record import Record
+
+_EVERY = 0.2  # seconds from one change of the bar to the next: each is a message to the browser
+
+
+def has_widgets() -> bool:
+    """Whether the code runs in a notebook that can show a bar."""
+    shell: Any = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return hasattr(shell, "kernel") and find_spec("ipywidgets") is not None
+
+
+class NotebookProgress:
+    """Shows epoch, figures, speed and time left as a bar of the whole training; lines that stay go to standard error.
+
+    Raises:
+        ImportError: The widgets that tqdm wants are not there.
+    """
+
+    shown = True
+
+    def __init__(self, epochs: int, samples: int) -> None:
+        from tqdm.notebook import tqdm
+
+        self.epochs, self.samples = epochs, samples
+        # Of standard output the bar writes nothing, as long as it is a widget.
+        self._bar: Any = tqdm(total=epochs * samples, unit=" samples", unit_scale=True)
+        self._validation: dict[str, float] = {}
+        self._written = 0.0
+        self._at: int | None = None  # samples done; None before the first epoch
+
+    def start_epoch(self, epoch: int, before: int = 0) -> None:
+        """Begin an epoch, counted from 0, or the rest of it after the first `before` samples."""
+        if self._at is None:
+            self._bar.initial = self._bar.n = epoch * self.samples + before
+        self._at = epoch * self.samples + before
+        self._bar.set_description_str(f"epoch {epoch + 1}/{self.epochs}", refresh=False)
+
+    def step(self, n: int, figures: Callable[[], Mapping[str, float]]) -> None:
+        """Note that n more samples are done; `figures`, of the training so far, is called only when they are shown."""
+        self._at = (self._at or 0) + n
+        if time.perf_counter() - self._written >= _EVERY:
+            self._write(figures())
+
+    def look(self, record: Record) -> None:
+        """Take the validation figures that are shown from now on."""
+        self._validation = record.figures("validation")
+
+    def end_epoch(self, record: Record | None) -> None:
+        """End the epoch; `record` is the last one."""
+        self._write({} if record is None else record.figures("train"))
+
+    def say(self, text: str) -> None:
+        """Write a line that stays."""
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        self._bar.close()
+
+    def _write(self, training: Mapping[str, float]) -> None:
+        words = [in_words(training)] if training else []
+        words += [f"validation {in_words(self._validation)}"] if self._validation else []
+        self._bar.set_postfix_str(", ".join(words), refresh=False)
+        self._bar.n = self._at
+        self._bar.refresh()
+        self._written = time.perf_counter()

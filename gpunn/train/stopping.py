@@ -1,0 +1,164 @@
+"""Watch the records of a training: stop it where it learns no more, keep its best weights, tell of overfitting."""
+
+import math
+from typing import Any
+
+from gpunn.errors import OptionError
+from gpunn.scalars import NOT_NEGATIVE, flag, real
+from gpunn.train.callbacks import JUDGES, Callback, StopTraining, TrainingView
+from gpunn.train.record import Record
+
+_RISING = ("accuracy", "r2")  # endings of the names of figures that are better the higher they are
+_FALLING = ("loss", "rmse", "penalty")
+_PARTS = ("train", "validation")  # of the samples that a record has figures of
+
+
+class EarlyStopping(Callback):
+    """Stops a training some time after its best record, and puts the weights of that record back.
+
+    `fit(patience=3)` is short for `fit(callbacks=[gn.EarlyStopping(3)])`. A training has one at most. What it knows
+    follows from the records, so a training that a `Checkpointer` resumes stops where it would have stopped.
+
+    Args:
+        patience: Number of epochs without a better record after which the training stops. Records are usually made four
+            times an epoch.
+        monitor: Name of the figure of a `Record` that is watched, such as "validation_accuracy" or "train_loss".
+        mode: "min" where a lower figure is better, "max" where a higher one is. Default: by the name of the figure.
+        min_delta: Difference by which a record must be better than the best one so far.
+        restore_best: Whether the weights of the best record are put back at the end, also at that of the last epoch.
+
+    Attributes:
+        best: Best record so far, or None.
+
+    Raises:
+        OptionError: Arguments that cannot be; from `fit`: records without such a figure.
+    """
+
+    _turn = JUDGES
+
+    def __init__(
+        self,
+        patience: float,
+        *,
+        monitor: str = "validation_loss",
+        mode: str | None = None,
+        min_delta: float = 0.0,
+        restore_best: bool = True,
+    ) -> None:
+        self.patience = real(patience, "patience")
+        if not self.patience > 0:
+            raise OptionError(f"patience must be above 0 epochs, got {patience!r}")
+        if not isinstance(monitor, str) or not monitor:
+            raise OptionError(
+                f"monitor must be the name of a figure of records, 'validation_loss', say, got {monitor!r}"
+            )
+        if mode is None:
+            mode = "max" if monitor.endswith(_RISING) else "min" if monitor.endswith(_FALLING) else None
+        if not isinstance(mode, str) or mode not in ("min", "max"):
+            raise OptionError(f"mode must say whether {monitor} is better low, 'min', or high, 'max', got {mode!r}")
+        self.monitor, self.mode = monitor, mode
+        self.min_delta = real(min_delta, "min_delta", NOT_NEGATIVE)
+        self.restore_best = flag(restore_best, "restore_best")
+        self.best: Record | None = None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Arguments beside `patience` that are not the usual ones, by name."""
+        given = {"monitor": self.monitor, "mode": self.mode, "min_delta": self.min_delta}
+        usual = {"monitor": "validation_loss", "mode": "min", "min_delta": 0.0}
+        restoring = {} if self.restore_best else {"restore_best": False}
+        return {name: value for name, value in given.items() if value != usual[name]} | restoring
+
+    @property
+    def needs_validation(self) -> bool:
+        """Whether it watches a figure of the validation samples."""
+        return self.monitor.startswith("validation")
+
+    @property
+    def was_best(self) -> str:
+        """In words, how the best record differs from the others."""
+        return f"{self._words} was {'lowest' if self.mode == 'min' else 'highest'}"
+
+    @property
+    def _words(self) -> str:
+        return self.monitor.replace("_", " ")
+
+    def on_train_begin(self, training: TrainingView) -> None:
+        self.best = None
+        for record in training.history:  # of the part before a checkpoint
+            if self._is_better(record):
+                self.best = record
+        training.trainer.restores_best = self.restore_best
+
+    def on_record(self, training: TrainingView, record: Record) -> None:
+        if self._is_better(record):
+            self.best = record
+            training.trainer.monitor.best = training.trainer.monitor.last
+        elif self.best is not None and record.epoch - self.best.epoch >= self.patience:
+            raise StopTraining(f"no better {self._words} for {self.patience:g} epochs")
+
+    def _is_better(self, record: Record) -> bool:
+        now, best = self._measure(record), None if self.best is None else self._measure(self.best)
+        if not math.isfinite(now[1]):
+            return False
+        return best is None or now[0] < best[0] or (now[0] == best[0] and now[1] < best[1] - self.min_delta)
+
+    def _measure(self, record: Record) -> tuple[bool, float]:
+        """Return the figure, the lower the better; for lack of a validation loss that of training, behind all such."""
+        figures = {f"{part}_{name}": value for part in _PARTS for name, value in record.figures(part).items()}
+        value = figures.get(self.monitor, record.penalty if self.monitor == "penalty" else math.nan)
+        if self.monitor == "validation_loss" and not math.isfinite(value):
+            return True, record.train_loss
+        if self.best is None and math.isnan(value):
+            what = f"{self.monitor!r}, the monitor of EarlyStopping, is no figure of this training"
+            raise OptionError(f"{what}: take one of {', '.join(figures)}")
+        return False, -value if self.mode == "max" else value
+
+    def __repr__(self) -> str:
+        more = "".join(f", {name}={value!r}" for name, value in self.settings.items())
+        return f"EarlyStopping({self.patience:g}{more})"
+
+
+class BestWeights(EarlyStopping):
+    """Keeps the weights of the lowest validation loss for checkpoints, and never stops: a training without patience."""
+
+    def __init__(self) -> None:
+        super().__init__(math.inf, restore_best=False)
+
+    @property
+    def needs_validation(self) -> bool:
+        return False  # without any, the training loss stands in
+
+
+class OverfittingDetector(Callback):
+    """Says, once, since when a training overfits: `history.overfitting_since` (docs/design/overfitting.md).
+
+    Every training has one, which only says it.
+
+    Args:
+        stop: Whether it also ends the training then. The weights stay as they are; those of the lowest validation loss
+            are put back where there is an `EarlyStopping` too.
+
+    Raises:
+        OptionError: `stop` is neither True nor False.
+    """
+
+    _turn = JUDGES
+
+    def __init__(self, stop: bool = False) -> None:
+        self.stop = flag(stop, "stop")
+        self._is_said = False
+
+    def on_train_begin(self, training: TrainingView) -> None:
+        self._is_said = training.history.overfitting_since is not None
+
+    def on_record(self, training: TrainingView, record: Record) -> None:
+        since = training.history.overfitting_since
+        if since is None or self._is_said:
+            return
+        self._is_said = True
+        when = f"since step {since.step}, epoch {since.epoch:.1f}"
+        falls = "the training loss still falls, the validation loss no longer does"
+        training.say(f"overfitting (high variance) {when}: {falls}")
+        if self.stop:
+            raise StopTraining(f"overfitting {when}")
