@@ -26,9 +26,9 @@ _EVER_ALLOWED: set[str] = set()  # whose errors are not gpunn's
 _SPELLED: "WeakKeyDictionary[type, str]" = WeakKeyDictionary()  # the name that a file had for a class
 
 
-def is_ours(part: type) -> bool:
-    """Return whether a class is gpunn's own."""
-    return part.__module__.partition(".")[0] == "gpunn"
+def is_ours(part: Any) -> bool:
+    """Return whether a class or function is gpunn's own."""
+    return bool(part.__module__.partition(".")[0] == "gpunn")
 
 
 def name_of(part: type) -> str:

@@ -5,6 +5,7 @@ A model is built on a backend and holds it; there is no current backend. Only `c
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from math import prod
 from typing import Any, Self
 
@@ -49,6 +50,7 @@ class Backend(ABC):
     has_graphs: bool = False  # whether work can be recorded and replayed (`capture`)
     block_elements: int  # best size of a block of scratch memory
     memory_error: type[MemoryError] = MemoryError  # raised where the device's memory runs out
+    xp: Any = np  # NumPy or CuPy: the functions of its arrays, for array code
 
     @abstractmethod
     def empty(self, shape: Shape, dtype: DTypeLike) -> Array:
@@ -100,6 +102,10 @@ class Backend(ABC):
         kernel is compiled. A CaptureError says why it cannot be recorded.
         """
         raise CaptureError(f"{self.device} has no graphs")
+
+    def array_code(self) -> AbstractContextManager[None]:
+        """Within, functions of `xp` run on this device, in order with its kernels; a capture records them too."""
+        return nullcontext()
 
     def compile_ahead(self, work: Callable[[], None], show: Callable[[int, int], None]) -> None:
         """Compile the kernels of some work that are not in the cache; none where it reads from the device on the way.

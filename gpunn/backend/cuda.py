@@ -2,8 +2,8 @@
 
 import sys
 import warnings
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from math import prod
 from typing import Any, Self
@@ -38,7 +38,7 @@ class CupyBackend(Backend):
     block_elements = 2**24  # 64 MiB of floats: enough to fill the device, little beside its memory
 
     def __init__(self, index: int) -> None:
-        self.cupy = cupy = import_cupy()
+        self.cupy = self.xp = cupy = import_cupy()
         self.index = index
         self.memory_error = cupy.cuda.memory.OutOfMemoryError
         self.lock, self.gate = (Gate(self._out_of_memory, is_lock) for is_lock in (True, False))
@@ -146,13 +146,21 @@ class CupyBackend(Backend):
             values = tuple(compiling.typed(value, types.get("T")) for value in launch.arguments)
             function(blocks, (launch.threads,), values)
 
+    @contextmanager
+    def array_code(self) -> Iterator[None]:
+        with self.lock, self.current, self.stream:
+            if self._shared.rehearsed is not None:
+                raise _ArrayCodeError  # it would be computed, and not only be planned
+            yield
+
     def compile_ahead(self, work: Callable[[], None], show: Callable[[int, int], None]) -> None:
         with self.lock, self.current:
             plan = self._shared.rehearsed = []
             try:
                 work()
-            except _RehearsedError:
-                return
+            except _RehearsedError as end:
+                if not isinstance(end, _ArrayCodeError):  # what comes before that is compiled ahead
+                    return
             finally:
                 self._shared.rehearsed = None
         missing: dict[str, tuple[Elementwise | Raw, tuple[Any, ...]]] = {}
@@ -204,13 +212,17 @@ class CupyBackend(Backend):
             self.stream.synchronize()
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
-        stream = self.stream
+        stream, others = self.stream, self.cupy.get_default_memory_pool()
         with self.lock, self.current, stream:
+            limit, used = others.get_limit(), others.total_bytes()
             # A graph knows addresses only: what it works on must not be given back to the pool, and so to others.
-            kept = self._shared.recorded = []
+            kept, pool = list[tuple[Any, ...]](), self.cupy.cuda.MemoryPool()  # that for results of array code
+            pool.set_limit(size=limit and max(1, limit - used))
+            self._shared.recorded = kept
             try:
                 stream.begin_capture()
-                work()
+                with self.cupy.cuda.using_allocator(pool.malloc):
+                    work()
                 graph = stream.end_capture()
             except BaseException as error:
                 # Whatever it was, Ctrl-C too: a stream that is left capturing would refuse all that comes after.
@@ -222,7 +234,7 @@ class CupyBackend(Backend):
             finally:
                 self._shared.recorded = None
 
-        def replay(_kept: list[tuple[Any, ...]] = kept) -> None:
+        def replay(_kept: tuple[Any, ...] = (kept, pool)) -> None:
             with self.lock, self.current:
                 try:
                     graph.launch(stream)
@@ -343,6 +355,10 @@ class _RehearsedError(BaseException):  # no Exception: who handles errors inside
     @property
     def ptr(self) -> int:
         raise _RehearsedError  # in place of a stream: CuPy asks for its address when a kernel is compiled and loaded
+
+
+class _ArrayCodeError(_RehearsedError):
+    """The end of a rehearsal at code that launches kernels of its own."""
 
 
 def import_cupy() -> Any:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from gpunn.backend.arrays import NO_KERNEL, is_array_code
 from gpunn.backend.base import Backend, Buffer
 from gpunn.backend.devices import backend_of
 from gpunn.config import Part, from_config, register
@@ -50,7 +51,8 @@ def _of_thread(name: str) -> Any:
 class Loss(Part, ABC, kind="loss", example="MeanSquaredError()"):
     """A loss C, averaged over the batch.
 
-    By hand: `value = loss.forward(y, t)`, then `model.backward(loss.backward())`.
+    By hand: `value = loss.forward(y, t)`, then `model.backward(loss.backward())`. One of your own has `function` and
+    `derivative`, in array code that runs on NumPy and CuPy alike, or a kernel.
 
     Attributes:
         link: The activation that the loss contains, or None; a network that ends in it is trained from the z before it.
@@ -70,7 +72,26 @@ class Loss(Part, ABC, kind="loss", example="MeanSquaredError()"):
     weighted_kernel: ClassVar[Raw | None] = None
     costs: Array = _of_thread("costs")
     gradient: Array = _of_thread("gradient")
+    is_array_code: ClassVar[bool] = False  # whether `function` and `derivative` stand for the kernels
     _work: _Work
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls.is_array_code = is_array_code(cls, "function", "kernel", "evaluate")
+
+    def function(self, xp: Any, y: Array, t: Array) -> Array:
+        """Return the loss c of each sample (batch,), or of each output (outputs, batch), whose sum it then is.
+
+        Args:
+            xp: NumPy or CuPy.
+            y: Outputs (outputs, batch); logits for a loss with a link.
+            t: Targets (outputs, batch); for a loss that `takes_labels`, labels (batch,).
+        """
+        raise NotImplementedError
+
+    def derivative(self, xp: Any, y: Array, t: Array) -> Array:
+        """Return ∂c/∂y of each sample, (outputs, batch); the 1/n of the mean and the weights are not in it."""
+        raise NotImplementedError
 
     def __new__(cls, *_: Any, **__: Any) -> Self:
         loss = super().__new__(cls)
@@ -95,6 +116,8 @@ class Loss(Part, ABC, kind="loss", example="MeanSquaredError()"):
 
     def weighing_kernel(self) -> Raw:
         """Return the kernel for weighted samples; OptionError where a loss of one's own has none for its formula."""
+        if self.is_array_code:
+            return NO_KERNEL  # which has nothing to do there
         for cls in type(self).__mro__:
             own = vars(cls)
             if "weighted_kernel" in own and isinstance(kernel := own["weighted_kernel"], Raw):
@@ -175,10 +198,24 @@ class Loss(Part, ABC, kind="loss", example="MeanSquaredError()"):
             backend.run(kernels.one_hot, labels, targets)
         bias = work.no_bias if bias is None else bias
         bias_gradient = work.scratch if bias_gradient is None else bias_gradient
+        if self.is_array_code:
+            with backend.array_code():
+                right = self._compute(backend.xp, z + bias[:, None], targets, bool(each and each[0]))
+                _sum(right, work.costs, work.gradient, totals, weight, bias_gradient, sample_weight)
+            return
         arrays = work.gradient, bias_gradient, work.costs, totals
         kernel = self.kernel if sample_weight is None else self.weighing_kernel()
         weights = () if sample_weight is None else (sample_weight,)
         backend.run(kernel, z, bias, targets, weight, *weights, *arrays, *each, *self._constants())
+
+    def _compute(self, xp: Any, y: Array, t: Array, each: bool) -> Array:
+        """Set costs and gradient by array code, and return which answers are right; see `gpunn.kernels.losses`."""
+        losses = self.function(xp, y, t)
+        self.costs[...] = losses if losses.ndim == 1 else losses.sum(axis=0)
+        xp.multiply(self.derivative(xp, y, t), y.dtype.type(1 / y.shape[-1]), out=self.gradient)
+        if each:
+            return (y >= (0.0 if self.link is Sigmoid else 0.5)) == (t >= 0.5)
+        return y.argmax(axis=0) == (t if self.takes_labels else t.argmax(axis=0))
 
     def _constants(self) -> tuple[Any, ...]:
         return ()
@@ -205,6 +242,19 @@ class Loss(Part, ABC, kind="loss", example="MeanSquaredError()"):
     def backward(self) -> Array:
         """Return ∂C/∂y of the last batch, (batch, outputs)."""
         return self.gradient.T
+
+
+def _sum(
+    right: Array, costs: Array, gradient: Array, totals: Array, weight: float, bias_gradient: Array, weights: Array
+) -> None:
+    """Weigh the gradient, and sum it for the last bias, the losses and the right answers; by array code."""
+    if weights is not None:
+        gradient *= weights
+        costs, right = costs * weights, right * weights
+        totals[2] += weights.sum(dtype=np.float64)
+    bias_gradient[...] = gradient.sum(axis=1)
+    totals[0] += weight * costs.sum(dtype=np.float64)
+    totals[1] += right.sum(dtype=np.float64)
 
 
 @register

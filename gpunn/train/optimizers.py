@@ -4,16 +4,17 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gpunn.backend.arrays import is_array_code, run_on_device
 from gpunn.backend.base import Buildable
 from gpunn.config import Part, register
 from gpunn.errors import OptionError
 from gpunn.kernels import updates as kernels
-from gpunn.kernels.gather import STEP
+from gpunn.kernels.gather import COUNT, STEP
 from gpunn.kernels.record import Array
 from gpunn.nn.parameter import Parameters
 from gpunn.scalars import NOT_NEGATIVE, POSITIVE, SHARE, flag, real
@@ -32,9 +33,21 @@ class Regularizer(Part, ABC, kind="regularizer", example="L2(5.0)"):
     def __init__(self, strength: float) -> None:
         self.strength = real(strength, f"strength of {type(self).__name__}", NOT_NEGATIVE)
 
+    is_array_code: ClassVar[bool] = False  # whether `gradient` stands for the coefficients
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls.is_array_code = is_array_code(cls, "gradient", "coefficients")
+        if "gradient" in vars(cls):
+            cls.coefficients = _no_coefficients  # type: ignore[method-assign,assignment]
+
+    def gradient(self, xp: Any, weights: Array, n: float) -> Array:
+        """Return λ ∂R/∂w of the weights, one flat array, by functions of `xp`, NumPy or CuPy."""
+        raise NotImplementedError
+
     @abstractmethod
     def coefficients(self, n: float) -> tuple[float, float]:
-        """Return λ/n for sign w and for w: the gain of the gradient of each weight."""
+        """Return λ/n for sign w and for w: the gain of the gradient of each weight. Or have a `gradient` instead."""
 
     @abstractmethod
     def cost(self, weights: NDArray[Any], n: float) -> float:
@@ -42,6 +55,10 @@ class Regularizer(Part, ABC, kind="regularizer", example="L2(5.0)"):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.strength:g})"
+
+
+def _no_coefficients(_self: Regularizer, _n: float) -> tuple[float, float]:
+    return 0.0, 0.0
 
 
 @register
@@ -81,11 +98,22 @@ class Optimizer(Buildable, Part, ABC, kind="optimizer", example="SGD(0.1)"):
     Args:
         learning_rate: η, or a schedule of it.
 
+    One of your own has `change`, in array code that runs on NumPy and CuPy alike, or `_build` and `update`.
+
     Attributes:
         state: Arrays that are kept from step to step, by name.
+        remembers: Names of those that begin with zeros and have one element for each parameter.
     """
 
     state: Mapping[str, Array] = {}
+    remembers: ClassVar[tuple[str, ...]] = ()
+    penalty: Regularizer | None = None  # whose gradient is array code
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        run_on_device(cls, "before_backward", "update")
+        if "change" in vars(cls) and "update" not in vars(cls):
+            cls.update = Optimizer._update_by_arrays  # type: ignore[method-assign]
 
     def __init__(self, learning_rate: float | Schedule) -> None:
         what = f"learning rate of {type(self).__name__}"
@@ -119,12 +147,47 @@ class Optimizer(Buildable, Part, ABC, kind="optimizer", example="SGD(0.1)"):
         self.remember_settings()
         self.first, self.parameters = first, parameters
         self.l1, self.l2 = regularizer.coefficients(n) if regularizer else (0.0, 0.0)
+        self.penalty, self._n = regularizer if regularizer and regularizer.is_array_code else None, n
         self._run = parameters.backend.run
         self._build()
 
-    @abstractmethod
     def _build(self) -> None:
         """Allocate the optimizer's state (momentum, moments)."""
+        self.state = {name: self._zeros() for name in self.remembers}
+
+    def change(self, xp: Any, values: Array, gradients: Array, rate: Array, count: Array) -> Array:
+        """Return what a step takes from the parameters, and write what is remembered into the arrays of `state`.
+
+        All parameters lie in one array after another, those that a regularizer acts on first.
+
+        Args:
+            xp: NumPy or CuPy.
+            values: Values of the parameters, which are not to be changed here.
+            gradients: Their gradients, with those of the regularizer.
+            rate: Learning rate of the step, (1,).
+            count: Number of the step, from 1, in float64, (1,).
+        """
+        raise NotImplementedError
+
+    def add_penalty(self) -> None:
+        """Add the gradient of a regularizer in array code to those of the weights."""
+        if self.penalty is not None:
+            p, decayed = self.parameters, self.parameters.decayed
+            with p.backend.array_code():
+                p.gradients[:decayed] += self.penalty.gradient(p.backend.xp, p.learned[:decayed], self._n)
+
+    def _update_by_arrays(self, rates: Array, clock: Array) -> None:
+        p, xp, decayed = self.parameters, self.parameters.backend.xp, self.parameters.decayed
+        with p.backend.array_code():
+            values, gradients = p.learned, p.gradients
+            if self.l1 or self.l2:
+                w, real = values[:decayed], values.dtype.type
+                gradients = gradients.copy()
+                gradients[:decayed] += real(self.l2) * w + real(self.l1) * xp.sign(w)
+            # No number leaves the device: a graph would keep that of the step that was recorded.
+            rate = rates[clock[STEP : STEP + 1]]
+            count = (clock[COUNT : COUNT + 1] + (1 - self.first)).astype(np.float64)
+            values -= self.change(xp, values, gradients, rate, count)
 
     def before_backward(self, rates: Array, clock: Array) -> None:
         """Prepare the step before its gradients are computed."""
@@ -165,7 +228,7 @@ class SGD(Optimizer):
         weights = [parameter for parameter in p if parameter.weight_decay and not parameter.is_frozen]
         # Without momentum, (21) is the very product that would make the gradient, with another alpha and beta. On a
         # device the rate would have to be known on the host, so there the update stays a kernel.
-        is_folded = not self.momentum and not self.l1 and p.backend.device == "cpu"
+        is_folded = not self.momentum and not self.l1 and self.penalty is None and p.backend.device == "cpu"
         self._folded = weights if is_folded and all(len(w.shape) == 2 for w in weights) else []
         start = p.decayed if self._folded else 0
         self._values, self._gradients, self._decayed = p.learned[start:], p.gradients[start:], p.decayed - start

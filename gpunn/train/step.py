@@ -105,6 +105,7 @@ class Step:
         self.loss.evaluate(self.backend, z, targets, self.totals, 1.0, *self._bias, **given)
         self.optimizer.before_backward(self.rates, clock)
         model.backpropagate(self.loss.gradient, self.stages)
+        self.optimizer.add_penalty()
         self.optimizer.update(self.rates, clock)
         if not self._update_ends_step:
             self.backend.run(end_step, clock[:NEXT_STEP], clock[NEXT_STEP:])

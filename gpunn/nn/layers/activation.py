@@ -2,6 +2,7 @@
 
 from typing import Any, ClassVar
 
+from gpunn.backend.arrays import NO_KERNEL, is_array_code
 from gpunn.backend.base import Shape
 from gpunn.config import from_config, register
 from gpunn.errors import ShapeError
@@ -15,7 +16,10 @@ __all__ = ["Activation", "LeakyReLU", "ReLU", "Sigmoid", "Softmax", "Softplus", 
 
 
 class Activation(Layer):
-    """a = f(z), element by element; shapes stay."""
+    """a = f(z), element by element; shapes stay.
+
+    One of your own has `function` and `derivative`, in array code that runs on NumPy and CuPy alike, or two kernels.
+    """
 
     name_prefix = ""  # each has its own
     output_is_free = False
@@ -23,9 +27,25 @@ class Activation(Layer):
     gradient_kernel: ClassVar[Elementwise | Raw]  # of δ: (∂C/∂a, a or z, *constants, δ)
     derivative_from_output: ClassVar[bool] = True  # written from a, not from z; a overwrites z if nothing else needs z
     weights: ClassVar[type[Initializer]] = Glorot  # distribution of those before it, where they are "auto"
+    is_array_code: ClassVar[bool] = False  # whether `function` and `derivative` stand for the kernels
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls.is_array_code = is_array_code(cls, "function", "kernel", "gradient_kernel")
+        if cls.is_array_code:
+            cls.kernel = cls.gradient_kernel = NO_KERNEL
+            cls.derivative_from_output, cls.output_is_free = False, True
+
+    def function(self, xp: Any, z: Array) -> Array:
+        """Return f(z), element by element, by functions of `xp`, NumPy or CuPy."""
+        raise NotImplementedError
+
+    def derivative(self, xp: Any, z: Array) -> Array:
+        """Return f′(z), element by element, by functions of `xp`."""
+        raise NotImplementedError
 
     def build(self, context: BuildContext, input_shape: Shape) -> Shape:
-        self._run = context.backend.run
+        self._backend, self._run = context.backend, context.backend.run
         in_place = context.may_overwrite_input and self.derivative_from_output
         self._a = None if in_place else context.buffer(input_shape)
         self._dz = context.buffer(input_shape) if context.is_last else None
@@ -33,13 +53,21 @@ class Activation(Layer):
 
     def forward(self, x: Array, training: bool) -> Array:
         a = x if self._a is None else self._a[x.shape[-1]]
-        self._run(self.kernel, x, *self._constants(), a)
+        if self.is_array_code:
+            with (backend := self._backend).array_code():
+                a[...] = self.function(backend.xp, x)
+        else:
+            self._run(self.kernel, x, *self._constants(), a)
         self._seen = a if self.derivative_from_output else x
         return a
 
     def backward(self, dy: Array) -> Array | None:
         dz = dy if self._dz is None else self._dz[dy.shape[-1]]
-        self._run(self.gradient_kernel, dy, self._seen, *self._constants(), dz)
+        if self.is_array_code:
+            with (backend := self._backend).array_code():
+                dz[...] = dy * self.derivative(backend.xp, self._seen)
+        else:
+            self._run(self.gradient_kernel, dy, self._seen, *self._constants(), dz)
         return dz
 
     def _constants(self) -> tuple[Any, ...]:

@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 
 from numpy.typing import DTypeLike, NDArray
 
+from gpunn.backend.arrays import run_on_device
 from gpunn.backend.base import Backend, Buffer, Buildable, Shape, inside
 from gpunn.config import Part
 from gpunn.errors import OptionError
@@ -48,6 +49,11 @@ class BuildContext:
     parameters: list[Parameter] = field(default_factory=list)
     statistics: dict[str, Array] = field(default_factory=dict)
     buffer_bytes: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def xp(self) -> Any:
+        """NumPy or CuPy, whichever the arrays of the network are of."""
+        return self.backend.xp
 
     def buffer(self, shape: Shape, dtype: DTypeLike | None = None) -> Buffer:
         """Make memory for a batch of samples of this shape, of the network's dtype where none is given."""
@@ -127,6 +133,7 @@ class Layer(Buildable, Part, ABC, kind="layer", example="Dense(10)"):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
+        run_on_device(cls, "build", "forward", "backward")
         for old, new in (("family", "name_prefix"), ("hands_gradient_on", "aliases_gradient")):
             if old in vars(cls):
                 warnings.warn(f"{old} of {cls.__name__} is now {new}", DeprecationWarning, stacklevel=2)

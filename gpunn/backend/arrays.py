@@ -1,0 +1,49 @@
+"""Array code: parts from outside that compute with arrays of NumPy or CuPy, without a kernel of their own."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import numpy as np
+
+from gpunn import outside
+from gpunn.backend.base import Backend
+from gpunn.backend.devices import backend_of
+from gpunn.kernels.record import Raw
+
+
+def _no_host(*_: Any) -> None:
+    raise TypeError("array code has no kernel")
+
+
+NO_KERNEL = Raw("array_code", host=_no_host, is_listed=False)  # in the place of the kernels of array code
+
+
+def is_array_code(part: type, hook: str, *instead: str) -> bool:
+    """Return whether a class, or the nearest base that says either, has `hook` and not what is called in its place."""
+    for base in part.__mro__:
+        if hook in vars(base):
+            return True
+        if not vars(base).keys().isdisjoint(instead):
+            return False
+    return False
+
+
+def run_on_device(part: type, *methods: str) -> None:
+    """Let methods that a class from outside has run on the device of their first argument, in order with all else."""
+    for name in methods:
+        method = vars(part).get(name)
+        if callable(method) and not outside.is_ours(method) and not hasattr(method, "__wrapped__"):
+            setattr(part, name, _on_device(method))
+
+
+def _on_device(method: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(method)
+    def running(part: Any, first: Any, *rest: Any, **options: Any) -> Any:
+        if isinstance(first, np.ndarray):
+            return method(part, first, *rest, **options)
+        backend = getattr(first, "backend", None)  # of the context of a build
+        with (backend if isinstance(backend, Backend) else backend_of(first)).array_code():
+            return method(part, first, *rest, **options)
+
+    return running
