@@ -284,6 +284,23 @@ def predict(run: str, files: tuple[str, ...], form: str, device: str, **options:
 
 
 @cli.command()
+@click.argument("run")
+@click.argument("file", metavar="FILE.onnx")
+@_whole("--opset", default=18, show_default=True, help="Version of ONNX's operators, 13 to 28.")
+@click.option("--layout", default="NHWC", show_default=True, metavar="L", help="Axes of images: NHWC or NCHW.")
+@click.option("--raw", is_flag=True, help="Take bytes of images, or the columns of a table, and scale them within.")
+@click.option("--logits", is_flag=True, help="Leave the last Softmax or Sigmoid out.")
+def export(run: str, file: str, **options: Any) -> None:
+    """Write the network of RUN as an ONNX file for other runtimes.
+
+    RUN is a run folder or a model file. The file is compared with the network before it gets its name.
+    """
+    from gpunn.experiments.onnx_files import export_run
+
+    _say(export_run(run, file, **options))
+
+
+@cli.command()
 def doctor() -> None:
     """Say what is installed, what is missing for a GPU and what mends it; test every kernel where there is a GPU."""
     from gpunn.backend.devices import cuda_trouble

@@ -32,7 +32,7 @@ _MOST_HEADER = 2 << 20  # bytes, with the names of 65,536 classes and the column
 
 def save_model(model: Network, path: str | os.PathLike[str]) -> None:
     """Write architecture and weights to one file, in one go; refuse a network that could not be loaded again."""
-    description, arrays = _described(model), model.arrays()
+    description, arrays = describe(model), model.arrays()
     with knowing_those_of(model.layers):
         layers = [from_config("layer", layer) for layer in description["layers"]]
     _check_sizes(description, arrays)
@@ -43,10 +43,10 @@ def save_model(model: Network, path: str | os.PathLike[str]) -> None:
 def model_bytes(model: Network, weights: Weights | None = None) -> bytes:
     """Make the content of a model file, with the weights that the model has, or had at some time."""
     arrays, trained = (model.arrays(), None) if weights is None else (weights.arrays, weights.trained)
-    return to_bytes(arrays, {"gpunn": json.dumps(_described(model, trained))})
+    return to_bytes(arrays, {"gpunn": json.dumps(describe(model, trained))})
 
 
-def _described(model: Network, trained: tuple[int, int] | None = None) -> dict[str, Any]:
+def describe(model: Network, trained: tuple[int, int] | None = None) -> dict[str, Any]:
     """Describe a model beside its numbers."""
     model._built()
     return {

@@ -18,7 +18,7 @@ PACKAGE = ROOT / "gpunn"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # Imported by the functions that need them, never by `import gpunn`.
-LATE = ("cupy", "matplotlib", "nvmath", "pooch", "requests", "safetensors", "tqdm")
+LATE = ("cupy", "google.protobuf", "matplotlib", "nvmath", "onnx", "pooch", "requests", "safetensors", "tqdm")
 MATRIX_PRODUCTS = {"dot", "vdot", "inner", "matmul", "einsum", "tensordot", "linalg"}
 CUDA_MODULES = {"cupy", "cupyx", "cupy_backends", "nvmath"}
 EXECUTING_FORMATS = {

@@ -74,6 +74,18 @@ def _loses_nan(host: Host, columns: Sequence[Array]) -> bool:
     return not np.isnan(out[0, 0])
 
 
+def _program(tree: Expression, names: Sequence[str]) -> tuple[Program, bool]:
+    """Return the steps of an activation, and whether they are of another form than its equation, a quicker one."""
+    z = symbol("z")
+    quick = faster(tree, z)
+    return Program([z, *map(symbol, names)], [quick]), quick != tree
+
+
+def activation_program(equation: str, names: Sequence[str]) -> Program:
+    """Return the steps that compute f(z, p) from z and the named parameters, as the kernels do."""
+    return _program(_tree(equation, ("z", *names), ("z", *names)), names)[0]
+
+
 @lru_cache(_KEPT)
 def activation_code(equation: str, parameters: tuple[tuple[str, float], ...], check: bool) -> ActivationCode:
     """Make the kernels of an activation whose parameters have these initial values."""
@@ -85,8 +97,7 @@ def activation_code(equation: str, parameters: tuple[tuple[str, float], ...], ch
     slopes = [slope(tree, variable) for variable in (z, *symbols)]
     own = None if names else slope_from_output(tree, z)
 
-    quick = faster(tree, z)
-    forward = Program([z, *symbols], [quick])
+    forward, is_faster = _program(tree, names)
     steps, (result,) = forward.cuda(["z", *places])
     host = forward.host(aliased=None if own is None else 0)
     if own is None and _loses_nan(host, columns):
@@ -126,7 +137,7 @@ def activation_code(equation: str, parameters: tuple[tuple[str, float], ...], ch
     shown += [(f"∂f/∂{name}", rf"\frac{{\partial f}}{{\partial {sympy.latex(one)}}}", its)
               for name, one, its in zip(names, symbols, slopes[1:], strict=True)]  # fmt: skip
     rectifies = bool(high > 500 and abs(low) < high / 2)
-    return ActivationCode(kernel, gradient, own is not None, own is not None or quick != tree, rectifies, _shown(shown))
+    return ActivationCode(kernel, gradient, own is not None, own is not None or is_faster, rectifies, _shown(shown))
 
 
 @lru_cache(_KEPT)

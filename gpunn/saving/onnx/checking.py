@@ -1,0 +1,40 @@
+"""Check a graph before its file gets a name: by the rules of ONNX, and by its answers beside the network's."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, checker
+from onnx.reference import ReferenceEvaluator
+
+from gpunn.errors import GpunnError
+
+_TOLERANCE = 1e-4  # of the largest answer, or of 1: wrong graphs are far from it, other orders of sums far below
+
+
+def check_form(made: ModelProto) -> None:
+    """Raise GpunnError for a graph that the library onnx refuses."""
+    try:
+        checker.check_model(made, full_check=True)
+    except Exception as error:  # noqa: BLE001 - of several classes, which the library does not list
+        raise GpunnError(f"the graph is none by the rules of ONNX: {error}; please report it") from None
+
+
+def check_answers(made: ModelProto, given: NDArray[Any], wanted: NDArray[Any]) -> None:
+    """Raise GpunnError unless the graph, run by `onnx.reference`, gives the wanted answers."""
+    name, run = made.graph.input[0].name, made
+    if made.opset_import[0].version == 13:  # of which onnx.reference normalizes by the batch; ours mean the same in 14
+        run = ModelProto.FromString(made.SerializeToString())
+        run.opset_import[0].version = 14
+    with np.errstate(all="ignore"):
+        (answers,) = ReferenceEvaluator(run).run(None, {name: given})
+    if answers.shape != wanted.shape:
+        raise GpunnError(f"the graph gives answers {answers.shape}, the network {wanted.shape}; please report it")
+    finite = np.isfinite(wanted)
+    largest = float(np.abs(wanted[finite]).max(initial=1.0))
+    difference = np.abs(np.where(finite, answers, 0) - np.where(finite, wanted, 0)).max(initial=0.0)
+    if not difference <= _TOLERANCE * largest or not np.array_equal(np.isfinite(answers), finite):
+        raise GpunnError(
+            f"the graph gives other answers than the network, by up to {difference:.3g} of {largest:.3g}: "
+            "a layer of your own may write other nodes than it computes; else please report it"
+        )

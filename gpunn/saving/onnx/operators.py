@@ -1,0 +1,135 @@
+"""The layers as ONNX operators, each by a function of its own."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+
+from gpunn.errors import OptionError
+from gpunn.nn.equations.activation import Equation
+from gpunn.nn.layers import (
+    AveragePool2D,
+    BatchNorm,
+    Conv2D,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAveragePool2D,
+    Layer,
+    LayerNorm,
+    LeakyReLU,
+    MaxPool2D,
+    ReLU,
+    Sigmoid,
+    Softmax,
+    Softplus,
+    Tanh,
+)
+from gpunn.saving.onnx.equations import write_equation
+from gpunn.saving.onnx.graph import Graph
+
+Writer = Callable[[Graph, Any, str], str]  # writes the nodes of a layer on an input, and returns their output
+Function = TypeVar("Function", bound=Writer)
+
+WRITERS: dict[type[Layer], Writer] = {
+    ReLU: lambda graph, _, x: graph.node("Relu", x),
+    Sigmoid: lambda graph, _, x: graph.node("Sigmoid", x),
+    Tanh: lambda graph, _, x: graph.node("Tanh", x),
+    Softplus: lambda graph, _, x: graph.node("Softplus", x),
+    Softmax: lambda graph, _, x: graph.node("Softmax", x, axis=1),
+    LeakyReLU: lambda graph, layer, x: graph.node("LeakyRelu", x, alpha=layer.alpha),
+    Dropout: lambda _graph, _, x: x,
+    Flatten: lambda graph, _, x: graph.node("Flatten", x, axis=1),
+    GlobalAveragePool2D: lambda graph, _, x: graph.node("Flatten", graph.node("GlobalAveragePool", x), axis=1),
+}
+
+
+def writes(kind: type[Layer]) -> Callable[[Function], Function]:
+    """Let a function write the layers of a class."""
+
+    def keep(writer: Function) -> Function:
+        WRITERS[kind] = writer
+        return writer
+
+    return keep
+
+
+def write_layer(graph: Graph, layer: Layer, x: str) -> str:
+    """Write a layer on the input x, and return its output; a class of somebody's own has a method `to_onnx` for it."""
+    own = getattr(layer, "to_onnx", None)
+    if own is not None:
+        made = own(graph, x)
+        if not isinstance(made, str):
+            raise OptionError(f"to_onnx of {type(layer).__name__} must return the name of its output, got {made!r:.60}")
+        return made
+    # Not of a subclass, which may compute something else.
+    writer = WRITERS.get(type(layer))
+    if writer is None:
+        mend = "give its class a method to_onnx(graph, x), see docs/onnx.md, or take layers that ONNX has"
+        raise OptionError(f"{layer.name} ({type(layer).__name__}) has no form in ONNX: {mend}")
+    return writer(graph, layer, x)
+
+
+@writes(Dense)
+def _dense(graph: Graph, layer: Dense, x: str) -> str:
+    return graph.node("Gemm", x, *_weights(graph, layer), transB=1)
+
+
+def _weights(graph: Graph, layer: Dense | Conv2D) -> list[str]:
+    return [graph.weight("w")] + ([] if layer.bias is False else [graph.weight("b")])
+
+
+@writes(Conv2D)
+def _convolution(graph: Graph, layer: Conv2D, x: str) -> str:
+    rows, columns, _ = layer.output_shape(graph.shape)
+    pads = []
+    for axis, places in enumerate((rows, columns)):
+        before = layer._extent(axis, graph.shape)[0]
+        # As many zeros behind as the last place needs; with "same" an odd one is among these.
+        needed = (places - 1) * layer.stride[axis] + layer.size[axis] - graph.shape[axis] - before
+        pads.append((before, max(needed, 0) if layer.padding == "same" else before))
+    ends = [pads[0][0], pads[1][0], pads[0][1], pads[1][1]]
+    given = {"kernel_shape": list(layer.size), "strides": list(layer.stride), "pads": ends}
+    return graph.node("Conv", x, *_weights(graph, layer), **given)
+
+
+@writes(MaxPool2D)
+def _max_pool(graph: Graph, layer: MaxPool2D, x: str) -> str:
+    return graph.node("MaxPool", x, kernel_shape=list(layer.size), strides=list(layer.stride))
+
+
+@writes(AveragePool2D)
+def _average_pool(graph: Graph, layer: AveragePool2D, x: str) -> str:
+    return graph.node("AveragePool", x, kernel_shape=list(layer.size), strides=list(layer.stride))
+
+
+@writes(BatchNorm)
+def _batch_norm(graph: Graph, layer: BatchNorm, x: str) -> str:
+    words = map(graph.weight, ("gamma", "beta", "mean", "variance"))
+    return graph.node("BatchNormalization", x, *words, epsilon=layer.epsilon)
+
+
+@writes(LayerNorm)
+def _layer_norm(graph: Graph, layer: LayerNorm, x: str) -> str:
+    if len(graph.shape) == 1 and graph.opset >= 17:
+        given = {"axis": -1, "epsilon": layer.epsilon}
+        return graph.node("LayerNormalization", x, graph.weight("gamma"), graph.weight("beta"), **given)
+    # Of an image the channels, which come first here, so that no transposing is needed.
+    centred = graph.node("Sub", x, _mean(graph, x))
+    variance = _mean(graph, graph.node("Mul", centred, centred))
+    root = graph.node("Sqrt", graph.node("Add", variance, graph.number(layer.epsilon)))
+    scaled = graph.node("Mul", graph.node("Div", centred, root), graph.per_channel("gamma"))
+    return graph.node("Add", scaled, graph.per_channel("beta"))
+
+
+def _mean(graph: Graph, x: str) -> str:
+    """Write the mean over the channels; opset 18 made an input of the attribute."""
+    if graph.opset >= 18:
+        return graph.node("ReduceMean", x, graph.constant("axes", [1], np.int64), keepdims=1)
+    return graph.node("ReduceMean", x, axes=[1], keepdims=1)
+
+
+@writes(Equation)
+def _equation(graph: Graph, layer: Equation, x: str) -> str:
+    names = list(layer.parameters or {})
+    return write_equation(graph, layer.equation, x, {name: graph.per_channel(name) for name in names})
