@@ -1,7 +1,6 @@
 """The program `gpunn`: one thin function a command, which imports what it alone needs."""
 
 import os
-import re
 import signal
 import sys
 import traceback
@@ -14,18 +13,14 @@ import click
 
 from gpunn import outside
 from gpunn.backend import cuda_errors
-from gpunn.backend.limits import set_memory_limit
 from gpunn.errors import GpunnError, OptionError, in_one_line
 from gpunn.experiments import starting, terminal
+from gpunn.experiments.options import allow_import, device, image_size, memory_limit, note, real, whole
 from gpunn.train.finder import HIGHEST, LOWEST, STEPS, Rising
 from gpunn.version import __version__
 
 # Past click, which writes UTF-8 to a stream of ASCII; and at once, to keep its place between lines of progress.
 _say = partial(print, flush=True)
-
-
-def _note(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
@@ -48,49 +43,6 @@ def _from_source(module: str, what_comes: str) -> Any:
     return import_module(module)
 
 
-def _set_memory_limit(context: click.Context, _parameter: click.Parameter, limit: str | None) -> None:
-    if limit is not None:
-        set_memory_limit(limit)
-        context.call_on_close(lambda: set_memory_limit(None))
-
-
-def _image_size(_context: click.Context, _parameter: click.Parameter, given: str | None) -> tuple[int, int] | None:
-    if given is None:
-        return None
-    sides = re.fullmatch(r"(\d{1,6})(?: ?[x×] ?(\d{1,6}))?", given.strip(), re.IGNORECASE | re.ASCII)
-    if sides is None:
-        raise OptionError(f"--image-size is a side such as 64, or height x width such as 48x64, got {given!r:.80}")
-    return int(sides[1]), int(sides[2] or sides[1])
-
-
-def _allow_imports(context: click.Context, _option: click.Parameter, modules: tuple[str, ...]) -> None:
-    if modules and not context.resilient_parsing:
-        lines, undo = outside.allow(modules)
-        context.call_on_close(undo)
-        for line in lines:
-            _note(line)
-
-
-_whole = partial(click.option, type=int, metavar="N")
-_real = partial(click.option, type=float, metavar="X")
-_device = click.option("--device", default="auto", show_default=True, metavar="D", help="auto, cpu, cuda or cuda:N.")
-_memory_limit = click.option(
-    "--memory-limit",
-    metavar="SIZE",
-    expose_value=False,
-    callback=_set_memory_limit,
-    help="Such as 2GB: take no more, of the host and of the GPU each, and say what would fit.",
-)
-_allow_import = click.option(
-    "--allow-import",
-    multiple=True,
-    metavar="MODULE",
-    expose_value=False,
-    callback=_allow_imports,
-    help="Import this module of yours, and let files name its classes, as mymodule:Swish; may be given several times.",
-)
-
-
 # On which the best learning rate depends.
 _OF_TRAINING = (
     click.argument("data", required=False),
@@ -98,7 +50,7 @@ _OF_TRAINING = (
     click.option(
         "--image-size",
         metavar="N|HxW",
-        callback=_image_size,
+        callback=image_size,
         help="Size that images of a folder are fitted to: a side, or height x width.",
     ),
     click.option("--colours", metavar="grey|rgb", help="Of images of a folder; left out, grey where all are."),
@@ -107,8 +59,8 @@ _OF_TRAINING = (
     click.option("--missing", metavar="WAY", help="Missing values of a table: refuse, or mean to fill them by it."),
     click.option("--scaling", metavar="WAY", help="Numbers of a table: standard, or none to take them as they are."),
     click.option("--task", metavar="KIND", help="Learn the target as classes, or by regression; left out, as it is."),
-    _whole("--batch-size", help="Number of samples in a batch."),
-    _whole("--seed", help="Of the split, the initial weights and the order of samples."),
+    whole("--batch-size", help="Number of samples in a batch."),
+    whole("--seed", help="Of the split, the initial weights and the order of samples."),
     click.option("--device", metavar="D", help="auto, cpu, cuda or cuda:N."),
     click.option(
         "--class-weight",
@@ -129,17 +81,17 @@ def _of_training(command: Any) -> Any:
 @_of_training
 @click.option("--from", "start", metavar="RUN", help="Take the layers of this run, model file or checkpoint.")
 @click.option("--freeze", metavar="N|all", help="With --from: epochs in which only the new layer learns; left out, 1.")
-@_whole("--epochs", help="Number of epochs.")
-@_real("--learning-rate", help="The highest where the recipe has a schedule; `gpunn lr-find` suggests one.")
+@whole("--epochs", help="Number of epochs.")
+@real("--learning-rate", help="The highest where the recipe has a schedule; `gpunn lr-find` suggests one.")
 @click.option("--skip-bad-batches", is_flag=True, default=None, help="Skip batches that lead to NaN or infinity.")
 @click.option("--out", metavar="RUN", help="The run folder; left out, the next free runs/<data>-<recipe>-<n>.")
 @click.option("--resume", metavar="RUN", help="Go on with this run, or from this checkpoint of one.")
-@_whole("--checkpoint-every", "every", help="Steps between checkpoints; left out, none.")
-@_real("--checkpoint-minutes", "minutes", help="Minutes between checkpoints; left out, 1; 0: none.")
-@_whole("--checkpoint-keep", "keep", help="How many of the newest are kept; left out, 2.")
+@whole("--checkpoint-every", "every", help="Steps between checkpoints; left out, none.")
+@real("--checkpoint-minutes", "minutes", help="Minutes between checkpoints; left out, 1; 0: none.")
+@whole("--checkpoint-keep", "keep", help="How many of the newest are kept; left out, 2.")
 @click.option("--profile", is_flag=True, help="Show, at the end, where the time of a step goes; in a checkout.")
-@_memory_limit
-@_allow_import
+@memory_limit
+@allow_import
 def train(
     recipe: str | None,
     start: str | None,
@@ -194,12 +146,12 @@ def train(
 
 @cli.command("lr-find")
 @_of_training
-@_real("--lowest", default=LOWEST, show_default=True, help="Learning rate of the first step.")
-@_real("--highest", default=HIGHEST, show_default=True, help="Learning rate of the last step.")
-@_whole("--steps", default=STEPS, show_default=True, help="Number of steps; fewer are done where the loss explodes.")
+@real("--lowest", default=LOWEST, show_default=True, help="Learning rate of the first step.")
+@real("--highest", default=HIGHEST, show_default=True, help="Learning rate of the last step.")
+@whole("--steps", default=STEPS, show_default=True, help="Number of steps; fewer are done where the loss explodes.")
 @click.option("--out", metavar="FILE", help="Picture of the losses; left out, learning-rate.png.")
-@_memory_limit
-@_allow_import
+@memory_limit
+@allow_import
 def lr_find(recipe: str | None, lowest: float, highest: float, steps: int, out: str | None, **options: Any) -> None:
     """Suggest a learning rate for DATA: train some steps at rising rates, and see where the loss falls.
 
@@ -218,9 +170,9 @@ def lr_find(recipe: str | None, lowest: float, highest: float, steps: int, out: 
 @cli.command()
 @click.argument("run")
 @click.argument("data", required=False)
-@_device
-@_memory_limit
-@_allow_import
+@device
+@memory_limit
+@allow_import
 def evaluate(run: str, data: str | None, device: str) -> None:
     """Measure the network of a run on the test set of DATA, by default of the data it was trained on.
 
@@ -258,9 +210,9 @@ def evaluate(run: str, data: str | None, device: str) -> None:
     show_default=True,
     help="Say 'not sure', and the two likeliest, where the probability is below.",
 )
-@_device
-@_memory_limit
-@_allow_import
+@device
+@memory_limit
+@allow_import
 def predict(run: str, files: tuple[str, ...], form: str, device: str, **options: Any) -> None:
     """Say what the network of a run sees in each FILE: file, label and probability, one line a sample.
 
@@ -275,7 +227,7 @@ def predict(run: str, files: tuple[str, ...], form: str, device: str, **options:
     from gpunn.experiments.predict import format_answers, predict_files
 
     refused: list[str] = []
-    answers = list(predict_files(run, files, device, options.pop("invert"), _note, refused.append, **options))
+    answers = list(predict_files(run, files, device, options.pop("invert"), note, refused.append, **options))
     if answers or form != "text":
         _say(format_answers(answers, form, sys.stdout.encoding or "utf-8"))
     for line in refused:
@@ -286,10 +238,12 @@ def predict(run: str, files: tuple[str, ...], form: str, device: str, **options:
 @cli.command()
 @click.argument("run")
 @click.argument("file", metavar="FILE.onnx")
-@_whole("--opset", default=18, show_default=True, help="Version of ONNX's operators, 13 to 28.")
+@whole("--opset", default=18, show_default=True, help="Version of ONNX's operators, 13 to 28.")
 @click.option("--layout", default="NHWC", show_default=True, metavar="L", help="Axes of images: NHWC or NCHW.")
 @click.option("--raw", is_flag=True, help="Take bytes of images, or the columns of a table, and scale them within.")
 @click.option("--logits", is_flag=True, help="Leave the last Softmax or Sigmoid out.")
+@allow_import
+@memory_limit
 def export(run: str, file: str, **options: Any) -> None:
     """Write the network of RUN as an ONNX file for other runtimes.
 
@@ -389,7 +343,7 @@ def _interrupted(error: BaseException) -> int:
 
 
 def _fail(line: str, code: int) -> int:
-    _note(f"gpunn: {in_one_line(' '.join(line.split()))}")
+    note(f"gpunn: {in_one_line(' '.join(line.split()))}")
     return code
 
 

@@ -51,6 +51,8 @@ LAYERS = {
     "same": lambda: [gn.Conv2D(4, 3, padding="same")],
     "same with odd zeros": lambda: [gn.Conv2D(4, (4, 2), padding="same", stride=2)],
     "same with strides beyond the filter": lambda: [gn.Conv2D(4, 1, padding="same", stride=3)],
+    "groups": lambda: [gn.Conv2D(6, 3, groups=3, padding="same")],
+    "depthwise": lambda: [gn.Conv2D(6, (2, 3), groups="depthwise", stride=2, bias=False)],
     "max pool": lambda: [gn.MaxPool2D(2)],
     "overlapping max pool": lambda: [gn.MaxPool2D((3, 2), 1)],
     "average pool": lambda: [gn.AveragePool2D((2, 3))],

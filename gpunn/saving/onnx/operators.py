@@ -81,15 +81,11 @@ def _weights(graph: Graph, layer: Dense | Conv2D) -> list[str]:
 
 @writes(Conv2D)
 def _convolution(graph: Graph, layer: Conv2D, x: str) -> str:
-    rows, columns, _ = layer.output_shape(graph.shape)
-    pads = []
-    for axis, places in enumerate((rows, columns)):
-        before = layer._extent(axis, graph.shape)[0]
-        # As many zeros behind as the last place needs; with "same" an odd one is among these.
-        needed = (places - 1) * layer.stride[axis] + layer.size[axis] - graph.shape[axis] - before
-        pads.append((before, max(needed, 0) if layer.padding == "same" else before))
-    ends = [pads[0][0], pads[1][0], pads[0][1], pads[1][1]]
-    given = {"kernel_shape": list(layer.size), "strides": list(layer.stride), "pads": ends}
+    (top, bottom), (left, right) = layer.pads(graph.shape)
+    given: dict[str, Any] = {"kernel_shape": list(layer.size), "strides": list(layer.stride)}
+    given["pads"] = [top, left, bottom, right]
+    if (groups := layer.groups_of(graph.shape[2])) > 1:
+        given["group"] = groups
     return graph.node("Conv", x, *_weights(graph, layer), **given)
 
 
