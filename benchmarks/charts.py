@@ -9,7 +9,7 @@ from typing import Any
 from profile_report import duration
 from report import curves_of, slope
 
-from gpunn.reports.style import INK, picture
+from gpunn.display.style import INK, picture
 
 
 def chart(workloads: Sequence[dict[str, Any]], path: Path) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from gpunn.reports.curves import CURVES
 from gpunn.reports.predictions import CONFUSION, MISTAKES
+from gpunn.train.curves import CURVES
 
 IMAGES = Path(__file__).resolve().parent.parent / "docs" / "images"
 

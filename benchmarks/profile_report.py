@@ -9,9 +9,9 @@ from pathlib import Path
 from profiler import Part, Profile, profile
 
 from gpunn.backend.limits import size
+from gpunn.display.style import FAINT, TRAINING, picture
 from gpunn.experiments.experiment import Experiment
 from gpunn.files import write_atomically
-from gpunn.reports.style import FAINT, TRAINING, picture
 from gpunn.saving.checkpointer import Say
 from gpunn.train.trainer import Trainer
 

@@ -14,6 +14,8 @@ from gpunn.nn.initializers import *  # noqa: F403
 from gpunn.nn.layers import *  # noqa: F403
 from gpunn.nn.layers.activation import *  # noqa: F403  # once more, for mypy
 from gpunn.nn.losses import *  # noqa: F403
+from gpunn.reports import public
+from gpunn.reports.public import *  # noqa: F403
 from gpunn.saving.checkpointer import Checkpointer
 from gpunn.sequential import Sequential, load_model
 from gpunn.train import optimizers, schedules
@@ -39,6 +41,7 @@ __all__ += layers.__all__
 __all__ += losses.__all__
 __all__ += optimizers.__all__
 __all__ += schedules.__all__
+__all__ += public.__all__
 
 
 def __dir__() -> list[str]:

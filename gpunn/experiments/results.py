@@ -14,12 +14,12 @@ from gpunn.experiments.report import REPORT, Measured, data_in_words, write_repo
 from gpunn.experiments.tuning import introduction
 from gpunn.files import write_atomically
 from gpunn.nn.summary import summary
-from gpunn.reports.curves import CURVES, plot_curves
 from gpunn.reports.filters import draw_network
 from gpunn.reports.predictions import draw_answers
 from gpunn.saving.checkpointer import Say
 from gpunn.saving.model_file import save_model
 from gpunn.saving.origin import LIBRARIES
+from gpunn.train.curves import CURVES, plot_curves
 from gpunn.train.evaluator import evaluate
 from gpunn.train.report import ClassificationReport, report_on
 from gpunn.train.trainer import Trainer

@@ -1,6 +1,5 @@
 """Pictures of a training run: curves, confusion matrix, mistakes, filters and their answers; and of learning rates."""
 
-from gpunn.reports.curves import plot_curves as plot_curves
 from gpunn.reports.filters import Answers as Answers
 from gpunn.reports.filters import answers_to as answers_to
 from gpunn.reports.filters import first_filters as first_filters
@@ -11,3 +10,4 @@ from gpunn.reports.learning_rates import plot_learning_rates as plot_learning_ra
 from gpunn.reports.predictions import confusion_matrix as confusion_matrix
 from gpunn.reports.predictions import plot_confusion as plot_confusion
 from gpunn.reports.predictions import plot_mistakes as plot_mistakes
+from gpunn.train.curves import plot_curves as plot_curves

@@ -1,6 +1,7 @@
 """The filters of a network as pictures: their weights, and the maps that they answer an image with."""
 
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,18 +12,19 @@ from numpy.typing import ArrayLike, NDArray
 
 from gpunn.backend.base import Shape
 from gpunn.data import Data
+from gpunn.display.style import FAINT, LEAST_SIDE, draw_sample, first_of, limits_of, picture, shortened
 from gpunn.errors import ShapeError
 from gpunn.files import StrPath
 from gpunn.nn.arguments import as_batch
 from gpunn.nn.layers import Layer
 from gpunn.nn.layers.base import unchained
 from gpunn.nn.network import Network
-from gpunn.reports.style import FAINT, draw_sample, first_of, limits_of, picture
 from gpunn.scalars import positive_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.colors import Normalize
+    from matplotlib.colors import Colormap, Normalize
+    from matplotlib.figure import Figure
 
 FILTERS, ACTIVATIONS = "filters.png", "activations.png"
 _BESIDE, _ABOVE = 0.12, 0.26  # between tiles, as shares of a tile's width: room for its number above it
@@ -43,7 +45,24 @@ def first_filters(model: Network, shape: Shape) -> tuple[str, NDArray[Any]] | No
     return None if images is None else (layer.name, images)
 
 
-def plot_filters(weights: ArrayLike, path: StrPath, *, name: str = "filters", count: int = 64, title: str = "") -> None:
+def shape_of_images(model: Network) -> Shape:
+    """Return the shape of the images that a built network was made for; its input shape where there are none."""
+    trained = model.trained_on
+    if trained is None or trained.columns is not None:
+        return model.input_shape
+    side = math.isqrt(trained.shape[0])
+    is_square = len(trained.shape) == 1 and side >= LEAST_SIDE and side * side == trained.shape[0]
+    return (side, side, 1) if is_square else trained.shape
+
+
+def most_filters(weights: NDArray[Any]) -> int:
+    """Return how many filters are drawn: fewer units that see the whole image, which need the room."""
+    return 64 if max(weights.shape[2:]) <= 12 else 36
+
+
+def plot_filters(
+    weights: ArrayLike, path: StrPath | None, *, name: str = "filters", count: int = 64, title: str = ""
+) -> "Figure":
     """Draw weights (units, channels, height, width) as images, all on one scale.
 
     One channel: red above 0, blue below. Three channels: as red, green and blue, grey being 0. Other numbers of
@@ -57,7 +76,7 @@ def plot_filters(weights: ArrayLike, path: StrPath, *, name: str = "filters", co
     if channels == 3:
         tiles, words = shown.transpose(0, 2, 3, 1), "weights for red, green and blue; grey is 0"
     elif channels == 1:
-        tiles, words = shown[:, 0], "red: answers to light, blue: to dark"
+        tiles, words = shown[:, 0], "red: above 0, blue: below 0, white: 0"
     else:
         tiles, words = np.sqrt(np.square(shown).sum(axis=1)), f"norm of the weights over {channels} channels"
     cmap, norm = colours(tiles, diverging=channels in (1, 3))
@@ -70,6 +89,7 @@ def plot_filters(weights: ArrayLike, path: StrPath, *, name: str = "filters", co
         figure.supxlabel(words, fontsize=9.0, color=FAINT)
         if channels != 3:
             figure.colorbar(axes.images[0], ax=axes, shrink=0.8, aspect=25, pad=0.02)
+    return figure
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,13 +100,16 @@ class Answers:
     maps: NDArray[Any]
 
 
-def answers_to(model: Network, image: ArrayLike) -> list[Answers]:
-    """Compute the maps of each convolution for an image (height, width, channels), after its activation and pooling."""
+def answers_to(model: Network, image: ArrayLike, scale: float = 1.0) -> list[Answers]:
+    """Compute the maps of each convolution for an image (height, width, channels), after its activation and pooling.
+
+    The network sees `image * scale`.
+    """
     names = _names_of_answers(model)
     if not names or model.backend is None:
         return []
     with model.lock:
-        model._forward(as_batch(np.asarray(image)[None], model.input_shape, model.trained_on))
+        model._forward(as_batch(np.asarray(image)[None], model.input_shape, model.trained_on), scale=scale)
         x = model.input.views(1)[1]  # which that forward has filled, and no stage overwrites
         current, maps = "", {}
         for stage in model.stages:
@@ -119,12 +142,12 @@ def _names_of_answers(model: Network) -> dict[str, str]:
 def plot_activations(
     image: ArrayLike,
     answers: Sequence[Answers],
-    path: StrPath,
+    path: StrPath | None,
     *,
     name: str = "input",
     count: int = 16,
     title: str = "",
-) -> None:
+) -> "Figure":
     """Draw an image (height, width, channels), and beside it the answers, each convolution on a scale of its own."""
     pixels, found = np.asarray(image, np.float64), len(answers)
     if pixels.ndim != 3 or not pixels.size or not found:
@@ -143,20 +166,26 @@ def plot_activations(
             filters, height, width = answer.maps.shape
             shown = answer.maps[:count]
             _draw_tiles(axes, shown, *colours(shown))
-            axes.set_title(f"{answer.name}\n{first_of(len(shown), filters)} maps, {height} × {width}", fontsize=9.5)
+            names = "\n".join(textwrap.wrap(answer.name, 38))
+            axes.set_title(f"{names}\n{first_of(len(shown), filters)} maps, {height} × {width}", fontsize=9.5)
             figure.colorbar(axes.images[0], ax=axes, shrink=0.75, aspect=25, pad=0.02)
+    return figure
 
 
-def colours(values: NDArray[Any], *, diverging: bool = False) -> "tuple[str, Normalize]":
-    """Choose a colour map and one scale for all finite values: from 0 on, or around 0 if asked or some are negative."""
-    from matplotlib.colors import Normalize
+def colours(values: NDArray[Any], *, diverging: bool = False) -> "tuple[Colormap, Normalize]":
+    """Choose one scale for all finite values, around 0 if asked or some are negative, else from 0 on.
+
+    Weights and answers have the same colours: white is 0, red above, blue below.
+    """
+    import matplotlib
+    from matplotlib.colors import ListedColormap, Normalize
 
     finite = values[np.isfinite(values)]
     largest = float(np.abs(finite).max(initial=0.0)) or 1.0
-    # Both are told apart under every common colour blindness; 0 is white in one and dark in the other.
+    both = matplotlib.colormaps["RdBu_r"]  # told apart under every common colour blindness
     if diverging or (finite < 0).any():
-        return "RdBu_r", Normalize(-largest, largest)
-    return "viridis", Normalize(0.0, largest)
+        return both, Normalize(-largest, largest)
+    return ListedColormap(both(np.linspace(0.5, 1.0, 256)), "above 0"), Normalize(0.0, largest)
 
 
 def grid(count: int, height: int, width: int) -> tuple[int, int]:
@@ -171,7 +200,7 @@ def extent(rows: int, columns: int, height: int, width: int) -> tuple[float, flo
     return columns * (1 + _BESIDE), rows * (height / width + _ABOVE)
 
 
-def _draw_tiles(axes: "Axes", tiles: NDArray[Any], cmap: str, norm: "Normalize") -> None:
+def _draw_tiles(axes: "Axes", tiles: NDArray[Any], cmap: "Colormap", norm: "Normalize") -> None:
     """Draw images (count, height, width) or (…, 3) in a grid, each under its number from 0."""
     from matplotlib.patches import Rectangle
 
@@ -197,8 +226,7 @@ def draw_network(folder: Path, model: Network, data: Data, title: str) -> list[s
     written = []
     if first := first_filters(model, data.train.shape):
         name, weights = first
-        count = 64 if max(weights.shape[2:]) <= 12 else 36  # fewer units that see the whole image: they need the room
-        plot_filters(weights, folder / FILTERS, name=name, count=count, title=title)
+        plot_filters(weights, folder / FILTERS, name=name, count=most_filters(weights), title=title)
         written.append(FILTERS)
     samples = data.validation or data.train
     at = int(np.argmax(samples.targets)) if samples.classes else 0  # of digits a 9, which has a curve and a line
@@ -207,7 +235,7 @@ def draw_network(folder: Path, model: Network, data: Data, title: str) -> list[s
         name = "input"
         if samples.classes and data.class_names:
             predicted = model.predict_names(samples.inputs[at][None])[0]
-            name = f"true {data.class_names[samples.targets[at]]}\npredicted {predicted}"
+            name = f"true {shortened(data.class_names[samples.targets[at]])}\npredicted {shortened(predicted)}"
         plot_activations(image, answers, folder / ACTIVATIONS, name=name, title=title)
         written.append(ACTIVATIONS)
     return written

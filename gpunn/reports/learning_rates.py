@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from gpunn.display.style import BEST, FAINT, TRAINING, picture
 from gpunn.files import StrPath, as_path
-from gpunn.reports.style import BEST, FAINT, TRAINING, picture
 from gpunn.train.finder import Losses, suggested
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 CURVE = "learning-rate.png"
 
@@ -62,7 +63,7 @@ class LearningRateCurve:
         return as_path(path)
 
 
-def plot_learning_rates(curve: LearningRateCurve, path: StrPath, *, title: str = "") -> None:
+def plot_learning_rates(curve: LearningRateCurve, path: StrPath | None, *, title: str = "") -> "Figure":
     """Draw the losses of single batches, their means, and the suggested rate, over a logarithmic axis of rates."""
     rates, losses, means, chosen = curve.rates, curve.losses, curve.smoothed, curve.suggestion
     with picture(path, 7.0, 4.5, title) as figure:
@@ -84,3 +85,4 @@ def plot_learning_rates(curve: LearningRateCurve, path: StrPath, *, title: str =
                 label=f"suggested: {chosen:g}", zorder=5,
             )  # fmt: skip
         figure.legend(loc="outside lower center", ncols=3)
+    return figure

@@ -3,9 +3,9 @@
 import math
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
-from typing import NamedTuple, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from gpunn.backend.limits import require
 from gpunn.errors import DataError
@@ -17,6 +17,9 @@ from gpunn.train.record import COLUMNS, Record
 WINDOW, SHARE, FEWEST = 5.0, 1 / 6, 5  # least length of a window: in epochs, of the training so far, in records
 PRODUCT, REGULARIZED_PRODUCT = 0.015, 0.03  # least r · f, without and with a regularizer
 RISE, SIGMAS = 0.025, 4.0  # least rise of the validation loss, relative and in standard errors
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _ALWAYS = ("step", "epoch", "train_loss", "learning_rate", "seconds")
 _LONGEST_LINE = 1000
@@ -114,6 +117,32 @@ class History(Sequence[Record]):
         lines += [f"skipped: {self.skipped} batches that led to NaN or Inf"] if self.skipped else []
         lines += [f"stopped: {self.stopped}"] if self.stopped else []
         return "\n".join(lines)
+
+    def plot(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        title: str = "",
+        reference: Mapping[str, Any] | None = None,
+    ) -> "Figure":
+        """Draw loss and accuracy (for regression RMSE and R²) over the epochs, as `curves.png` of a run folder.
+
+        Args:
+            path: Path of a PNG to write as well, or None.
+            title: Title of the picture.
+            reference: Curves to draw dashed beside: lists under `train_loss`, `train_accuracy`, `validation_loss` and
+                `validation_accuracy`, each optional, at the epochs under `epoch`; `name` says whose they are.
+
+        Returns:
+            A Matplotlib figure, which a notebook shows by itself; pyplot does not know it.
+
+        Raises:
+            OutputError: The file cannot be written.
+            OptionError, ShapeError: A reference of other keys, or of lists that differ in length.
+        """
+        from gpunn.train.curves import plot_curves
+
+        return plot_curves(self, path, title=title, reference=reference)
 
     def write_csv(self, path: str | os.PathLike[str]) -> None:
         """Write all records, one a line under a header; numbers read back to the same bits, empty columns are left out.

@@ -30,6 +30,8 @@ class MultilabelReport:
         macro, weighted: Their means over the outputs, and weighted by support.
         total: Number of samples.
         names: Name of each output, such as the column of a table; empty where they have none.
+        answered: Number of samples whose output is 1, of each output, or the sum of their weights.
+        weight: Sum of the weights of all samples, `total` where they have none.
     """
 
     precision: NDArray[np.float64]
@@ -44,6 +46,8 @@ class MultilabelReport:
     weighted: Average
     total: int
     names: tuple[str, ...] = ()
+    answered: NDArray[Any] | None = None
+    weight: float = math.nan
 
     @classmethod
     def of(
@@ -63,6 +67,8 @@ class MultilabelReport:
             weighted=counts.average(counts.support),
             total=len(targets),
             names=names,
+            answered=counts.predicted,
+            weight=len(targets) if weights is None else float(weights.sum()),
         )
 
     @property

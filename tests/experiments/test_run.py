@@ -14,9 +14,9 @@ from gpunn.experiments import run
 from gpunn.experiments.experiment import parse_experiment
 from gpunn.experiments.folder import CHECKPOINTS, EXPERIMENT, HISTORY, LOCK, METRICS, MODEL, new_folder
 from gpunn.experiments.report import REPORT
-from gpunn.reports.curves import CURVES
 from gpunn.reports.filters import ACTIVATIONS, FILTERS
 from gpunn.reports.predictions import CONFUSION, MISTAKES
+from gpunn.train.curves import CURVES
 
 FILES = (EXPERIMENT, HISTORY, METRICS, MODEL, REPORT, CURVES, CONFUSION, MISTAKES, FILTERS, ACTIVATIONS)
 EVERY = {*FILES, CHECKPOINTS, LOCK}

@@ -38,6 +38,16 @@ def fitted() -> gn.Sequential:
     return model
 
 
+def of_numbers() -> gn.Sequential:
+    model = gn.Sequential([gn.Dense(2)])
+    model.fit(X, X[:, :2], **QUIET)
+    return model
+
+
+def of_images() -> gn.Sequential:
+    return gn.Sequential([gn.Conv2D(1, 3), gn.Flatten(), gn.Dense(2)]).build((6, 6, 1), 2, "cpu")
+
+
 def normed() -> gn.Sequential:
     model = gn.Sequential([gn.Dense(3), gn.BatchNorm(), gn.Dense(2)])
     model.fit(X, Y, **QUIET)
@@ -111,6 +121,16 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "Loss.forward": (forward, {"y": np.zeros((6, 2)), "t": Y}),
     "History.write_csv": (gn.History().write_csv, {"path": "a.csv"}),
     "History.read_csv": (lambda path: (gn.History().write_csv("a.csv"), gn.History.read_csv(path)), {"path": "a.csv"}),
+    "History.plot": (gn.History().plot, {}),
+    "plot_history": (gn.plot_history, {"history": gn.History()}),
+    "plot_learning_rates": (
+        gn.plot_learning_rates, {"curve": network().find_learning_rate(X, Y, device="cpu", steps=20)}
+    ),
+    "plot_confusion": (gn.plot_confusion, {"model": fitted(), "samples": X, "y": Y}),
+    "plot_mistakes": (gn.plot_mistakes, {"model": fitted(), "samples": X, "y": Y}),
+    "plot_predictions": (gn.plot_predictions, {"model": of_numbers(), "samples": X, "y": X[:, :2]}),
+    "plot_filters": (gn.plot_filters, {"model": of_images()}),
+    "plot_activations": (gn.plot_activations, {"model": of_images(), "image": np.ones((6, 6, 1))}),
     "Checkpointer": (gn.Checkpointer, {"folder": "run"}),
     "EarlyStopping": (gn.EarlyStopping, {"patience": 3}),
     "OverfittingDetector": (gn.OverfittingDetector, {}),

@@ -14,6 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
+from gpunn.display import style
+from gpunn.display.style import percent
 from gpunn.errors import DataError, OptionError, OutputError, ShapeError
 from gpunn.reports import (
     Answers,
@@ -23,9 +25,7 @@ from gpunn.reports import (
     plot_curves,
     plot_filters,
     plot_mistakes,
-    style,
 )
-from gpunn.reports.style import percent
 from gpunn.train.history import History, Record
 
 NAN = float("nan")

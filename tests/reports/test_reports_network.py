@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import gpunn as gn
+from gpunn.display import style
 from gpunn.errors import OptionError, ShapeError
 from gpunn.nn.layers import Layer
-from gpunn.reports import Answers, answers_to, first_filters, plot_activations, plot_filters, style
+from gpunn.reports import Answers, answers_to, first_filters, plot_activations, plot_filters
 from gpunn.reports.filters import ACTIVATIONS, FILTERS, colours, draw_network, extent, grid
 
 RNG = np.random.default_rng(0)

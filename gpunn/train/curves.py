@@ -1,20 +1,20 @@
 """The figures of a task over the epochs of a run, with its best record and the start of overfitting."""
 
 import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from gpunn.display.style import BEST, OVERFITTING, RATE, TRAINING, VALIDATION, picture, write_alone
 from gpunn.errors import OptionError, ShapeError
 from gpunn.files import StrPath
 from gpunn.nn.tasks import FIGURES
-from gpunn.reports.style import BEST, OVERFITTING, RATE, TRAINING, VALIDATION, picture, write_alone
-from gpunn.train.history import History
 from gpunn.train.record import Record
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 CURVES = "curves.png"
 _PARTS = {"train": ("training", TRAINING), "validation": ("validation", VALIDATION)}
@@ -23,51 +23,73 @@ _AXES = {
     "loss": "mean loss per sample",
     "accuracy": "right answers (%)",
     "rmse": "root mean squared error",
-    "r2": "share of the variance that is explained",
+    "r2": "explained share of the variance",
 }
 _SCALES = {"accuracy": 100.0}  # in per cent
 
 
+class Recorded(Protocol):
+    """The part of a `History` that is drawn; a history draws itself, so that this file cannot import it."""
+
+    best: Record | None
+    overfitting_since: Record | None
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[Record]: ...
+    def __getitem__(self, index: int, /) -> Record: ...
+
+
 def plot_curves(
-    history: History, path: StrPath, *, title: str = "", reference: Mapping[str, Any] | None = None
-) -> None:
+    history: Recorded, path: StrPath | None, *, title: str = "", reference: Mapping[str, Any] | None = None
+) -> "Figure":
     """Draw loss and accuracy (for regression RMSE and R²) over the epochs, and a learning rate that changes.
 
     A `reference` is drawn dashed beside these: lists under `train_loss`, `train_accuracy`, `validation_loss` and
     `validation_accuracy`, each optional, at the epochs under `epoch` (1, 2, … where missing); `name` says whose.
     """
     ours = {key: np.array([getattr(record, key) for record in history], float) for key in Record.__dataclass_fields__}
-    theirs = _checked(reference or {})
+    theirs = _checked({} if reference is None else reference)
     has_schedule = np.unique(ours["learning_rate"][np.isfinite(ours["learning_rate"])]).size > 1
     known = {key for curves in (ours, theirs) for key in curves if _is_known(curves, key)}
     measures = [name for name in FIGURES if name == "loss" or known.intersection(f"{part}_{name}" for part in _PARTS)]
     width, height = 5.4 * len(measures) if len(measures) > 1 else 7.0, 5.6 if has_schedule else 4.5
-    with picture(path, width, height, title) as figure:
-        if not len(history) and not theirs:
+    if not len(history) and not theirs:
+        with picture(path, 5.0, 1.6, title) as figure:
             write_alone(figure, "No records yet")
-            return
+        return figure
+    with picture(path, width, height, title) as figure:
         grid = figure.add_gridspec(1 + has_schedule, len(measures), height_ratios=[4.2, 1][: 1 + has_schedule])
-        for place, measure in enumerate(measures):
-            axes = lowest = figure.add_subplot(grid[0, place])
+        panels = [figure.add_subplot(grid[0, place]) for place in range(len(measures))]
+        for axes, measure in zip(panels, measures, strict=True):
             _draw_measure(axes, measure, ours, theirs)
+            axes.set_xlabel("epoch")
+        if has_schedule:  # one for all the panels, below them
+            axes = figure.add_subplot(grid[1, :])
+            axes.plot(ours["epoch"], ours["learning_rate"], color=RATE, lw=1.4)
+            axes.set(ylim=(0.0, None), xlim=(0.0, None), xmargin=0.02, ylabel="learning\nrate η", xlabel="epoch")
+            axes.grid()
+        figure.draw_without_rendering()  # values are written where there is room, so the panels must have their places
+        for axes, measure in zip(panels, measures, strict=True):
             _mark(axes, history, measure)
-            if has_schedule:
-                lowest = figure.add_subplot(grid[1, place], sharex=axes)
-                lowest.plot(ours["epoch"], ours["learning_rate"], color=RATE, lw=1.4)
-                lowest.set(ylim=(0.0, None), ylabel="" if place else "learning\nrate η")
-                lowest.grid()
-            lowest.set_xlabel("epoch")
         # One legend for all the panels, below them, where it hides nothing.
         handles, labels = figure.axes[0].get_legend_handles_labels()
         if handles:
             figure.legend(handles, labels, loc="outside lower center", ncols=min(2, len(handles)))
+    return figure
 
 
 def _checked(reference: Mapping[str, Any]) -> dict[str, Any]:
     """Turn a reference's lists into arrays, and check its keys and lengths."""
-    if unknown := sorted(set(reference).difference(_REFERENCE_KEYS)):
+    if not isinstance(reference, Mapping):
+        raise OptionError(f"a reference is a table of lists such as validation_loss, got {type(reference).__name__}")
+    if unknown := sorted(set(map(str, reference)).difference(_REFERENCE_KEYS)):
         raise OptionError(f"expected a reference of {', '.join(_REFERENCE_KEYS)}, got {unknown[0]!r}")
-    lists = {key: np.asarray(value, dtype=np.float64) for key, value in reference.items() if key != "name"}
+    try:
+        lists = {key: np.asarray(value, dtype=np.float64) for key, value in reference.items() if key != "name"}
+    except (TypeError, ValueError, OverflowError):
+        raise OptionError("a reference has lists of numbers, got something else among them") from None
+    if any(values.ndim != 1 for values in lists.values()):
+        raise ShapeError("a reference has lists of numbers, one an epoch, got arrays of another shape")
     if not lists:
         return {}
     epochs = lists.setdefault("epoch", np.arange(1.0, 1 + max(map(len, lists.values()))))
@@ -101,7 +123,7 @@ def _draw_measure(axes: "Axes", measure: str, ours: Mapping[str, Any], theirs: M
         axes.yaxis.set_major_formatter("{x:g}")  # 0.01, not a power of ten: mathematical text is off, see the style
 
 
-def _mark(axes: "Axes", history: History, measure: str) -> None:
+def _mark(axes: "Axes", history: Recorded, measure: str) -> None:
     """Mark the best record by a ring, and the time of overfitting by a tinted field."""
     best, since = history.best, history.overfitting_since
     if best is not None:
@@ -127,16 +149,22 @@ def _write_value(axes: "Axes", epoch: float, value: float, words: str) -> None:
     points = 72 / axes.get_figure(root=True).dpi  # type: ignore[union-attr]
     x, y = axes.transData.transform((epoch, value)) * points
     (left, bottom), (right, top) = axes.get_window_extent().get_points() * points
-    side = -1 if x > left + 0.75 * (right - left) else 1
-    beside = x + side * np.linspace(9, 52, 12)
     curves = [axes.transData.transform(line.get_xydata()) * points for line in axes.lines]
-    heights = np.array([np.interp(beside, curve[:, 0], curve[:, 1], math.nan, math.nan) for curve in curves])
-    distances = np.array([-12.0, 14.0, -24.0, 26.0, 38.0])
-    is_crossed = (np.abs(heights - y - distances[:, None, None]) < 9).any(axis=(1, 2))
-    free = distances[~is_crossed & (bottom + 9 < y + distances) & (y + distances < top - 7)]
+    first = -1 if x > left + 0.75 * (right - left) else 1
+    places = [(side, distance) for side in (first, -first) for distance in (-12.0, 14.0, -24.0, 26.0, -38.0, 38.0)]
+
+    def crossings(place: tuple[int, float]) -> tuple[bool, int]:
+        """Whether the words would leave the axes, and how much of a curve they would cover."""
+        side, distance = place
+        beside, is_outside = x + side * np.linspace(9, 52, 12), not bottom + 9 < y + distance < top - 7
+        heights = [np.interp(beside, curve[:, 0], curve[:, 1], math.nan, math.nan) for curve in curves]
+        covered = sum(int(np.count_nonzero(np.abs(height - y - distance) < 9)) for height in heights)
+        return is_outside or not left < beside[-1] < right, covered
+
+    side, distance = min(places, key=crossings)  # the first of equals
     axes.annotate(
-        words, (epoch, value), xytext=(9 * side, (*free, -12.0 if y - 12 > bottom + 9 else 14.0)[0]),
+        words, (epoch, value), xytext=(9 * side, distance),
         textcoords="offset points", va="center", ha="right" if side < 0 else "left", color=BEST, fontsize=9.5,
         fontweight="bold", zorder=6,
-        bbox={"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.75},
+        bbox={"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.85},
     )  # fmt: skip

@@ -3,16 +3,17 @@
 Matplotlib's object interface only: no pyplot, so no global figures, no display, and no setting of the user's changed.
 """
 
-import io
-import warnings
-from collections.abc import Iterator
+import textwrap
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpunn.files import StrPath, write_atomically
+from gpunn.errors import OptionError
+from gpunn.files import StrPath, as_path, write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 # Okabe and Ito's palette, told apart under every common colour blindness.
 TRAINING, VALIDATION, BEST = "#0072B2", "#D55E00", "#009E73"
 OVERFITTING, RATE, INK, FAINT = "#A8447F", "#5B5B5B", "#222222", "#8A8A8A"
+
+# Flat samples of fewer features are measurements, even where their number happens to be a square.
+LEAST_SIDE = 8
 
 _STYLE = {
     "axes.axisbelow": True,
@@ -42,25 +46,39 @@ _STYLE = {
 
 
 @contextmanager
-def picture(path: StrPath, width: float, height: float, title: str = "") -> "Iterator[Figure]":
-    """Open a figure of width × height inches, and write it to `path` as PNG when the block ends without an error.
+def picture(path: StrPath | None, width: float, height: float, title: str = "") -> "Iterator[Figure]":
+    """Open a figure of width × height inches; where there is a path, write it as PNG when the block ends well.
 
-    The same drawing gives the same bytes: the file names neither a program nor a time.
+    The same drawing gives the same bytes. The figure is whole after the block, and may be shown or changed.
     """
-    import matplotlib.style
-    from matplotlib.figure import Figure
+    from gpunn.display.figure import Picture, styled
 
-    # From matplotlib's own defaults: a matplotlibrc of the user's must not change a report's bytes.
-    with matplotlib.style.context(["default", _STYLE]):
-        figure = Figure(figsize=(width, height), layout="constrained")
+    target = None if path is None else as_path(path)
+    title = checked_title(title)
+    with styled(_STYLE):
+        figure = Picture(figsize=(width, height), layout="constrained")
+        figure.gpunn_style = _STYLE
         if title:
-            figure.suptitle(title)
+            figure.suptitle(wrapped(title, width))
         yield figure
-        content = io.BytesIO()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of names that the font lacks letters for, or that leave little room
-            figure.savefig(content, format="png", metadata={"Software": None})
-    write_atomically(path, content.getvalue())
+        content = None if target is None else figure.png()
+        if content is None:
+            figure.settle()
+        figure.set_layout_engine("none")  # a second layout would move panels by some pixels
+    if target is not None and content is not None:
+        write_atomically(target, content)
+
+
+def checked_title(title: str) -> str:
+    """Return a title; raise OptionError for anything but a text."""
+    if not isinstance(title, str):
+        raise OptionError(f"the title of a picture is a text, got {type(title).__name__}")
+    return title
+
+
+def wrapped(title: str, width: float) -> str:
+    """Break a title into the lines that a picture so many inches wide has room for, three at most."""
+    return "\n".join(textwrap.wrap(title, max(12, int(9.5 * width)), max_lines=3, placeholder=" …"))
 
 
 def write_alone(figure: "Figure", words: str) -> None:
@@ -99,6 +117,23 @@ def shortened(name: str, length: int = 16) -> str:
     """Cut the name of a class to one line of at most `length` characters."""
     name = " ".join(str(name).split())
     return name if len(name) <= length else name[: length - 1] + "…"
+
+
+def short_names(names: Sequence[str], length: int = 16) -> list[str]:
+    """Cut the names of classes so that they can still be told apart: in the middle where their beginnings are equal."""
+    cut = [shortened(name, length) for name in names]
+    alike = {name for name, count in Counter(cut).items() if count > 1}
+    if not alike:
+        return cut
+    whole, tail = [" ".join(str(name).split()) for name in names], (length - 1) // 2
+    middle = [
+        f"{full[: length - 1 - tail]}…{full[-tail:]}" if name in alike and len(full) > length else name
+        for full, name in zip(whole, cut, strict=True)
+    ]
+    return [
+        shortened(f"{place}: {name}", length) if count > 1 else name
+        for place, (name, count) in enumerate(zip(middle, map(middle.count, middle), strict=True))
+    ]
 
 
 def percent(share: float) -> str:
