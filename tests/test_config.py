@@ -20,6 +20,7 @@ from gpunn import (
     Concatenate,
     Constant,
     Conv2D,
+    ConvTranspose2D,
     Cosine,
     Dense,
     Dropout,
@@ -55,6 +56,7 @@ EXAMPLES: dict[str, list[Any]] = {
     "layer": [
         Dense(3), Dense(4, "he", 0.5), Dense(4, Normal(0.3)), Dense(2, LeCun()), Dense(5, bias=False),
         Conv2D(3, 2), Conv2D(4, (3, 2), stride=(2, 1), padding=1), Conv2D(4, groups=2), Conv2D(4, groups="depthwise"),
+        ConvTranspose2D(4), ConvTranspose2D(3, 2, stride=(2, 3), padding=1, output_padding=(0, 1), bias=False),
         MaxPool2D(2), MaxPool2D((3, 2), 1),
         AveragePool2D(2), AveragePool2D(3, (2, 1)), BatchNorm(), BatchNorm(1e-3, 0.5), Dropout(0.25), Flatten(),
         GlobalAveragePool2D(), LayerNorm(), LayerNorm(1e-3),

@@ -19,6 +19,7 @@ from gpunn import (
     AveragePool2D,
     BatchNorm,
     Conv2D,
+    ConvTranspose2D,
     Dense,
     Dropout,
     Flatten,
@@ -154,8 +155,10 @@ def _pooled(stage: MaxPool2D, z: NDArray[Any]) -> tuple[int, ...]:
         [Conv2D(3, 3), Tanh(), LayerNorm(0.1), Dropout(0.3), Conv2D(4, 2), GlobalAveragePool2D(), LayerNorm(0.1)],
         [Conv2D(4, 3, padding=1), Tanh(), Conv2D(8, 3, groups="depthwise"), Sigmoid(), Conv2D(4, 1),
          Conv2D(6, 2, groups=2), Flatten(), Dense(3)],
+        [Conv2D(3, 3, 2), Tanh(), ConvTranspose2D(2, 3, 2, 1, 1), BatchNorm(0.1), Sigmoid(), Flatten(), Dense(3)],
+        [ConvTranspose2D(2, 2, (2, 1)), Tanh(), MaxPool2D(2), ConvTranspose2D(3, 2), GlobalAveragePool2D()],
     ],
-    ids=range(13),
+    ids=range(15),
 )  # fmt: skip
 def test_back_propagation_through_whole_networks(backend: Backend, layers: list[Layer], training: bool) -> None:
     for seed in range(20):
@@ -315,7 +318,8 @@ def test_a_network_is_saved_and_loaded_with_all_its_layers(backend: Backend, tmp
     layers = [
         Conv2D(4, (3, 2), (1, 2), "same", bias=False), BatchNorm(1e-3, 0.2), ReLU(), MaxPool2D((2, 1), 2),
         Conv2D(8, 3, padding=1, groups="depthwise"), Conv2D(6, 1, groups=2),
-        Conv2D(5, 2, padding=(1, 0)), Sigmoid(), AveragePool2D((2, 1), 1), Dropout(0.25), Flatten(), Dense(10),
+        Conv2D(5, 2, padding=(1, 0)), ConvTranspose2D(3, (2, 3), (2, 1), "same"), Sigmoid(),
+        AveragePool2D((2, 1), 1), Dropout(0.25), Flatten(), Dense(10),
     ]  # fmt: skip
     model, _ = trained(backend, layers, limit=150)
     path = tmp_path / "network.safetensors"

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from support.image_strategies import Convolution, Pooling, convolutions, poolings
+from support.image_strategies import Convolution, Pooling, Transposed, convolutions, poolings, transposed
 from support.layer_helpers import Alone, blocks_of
 from test_pytorch import assert_agree
 
@@ -18,6 +18,7 @@ from gpunn import (
     AveragePool2D,
     BatchNorm,
     Conv2D,
+    ConvTranspose2D,
     Data,
     Dense,
     Flatten,
@@ -68,6 +69,33 @@ def test_a_convolution_and_its_gradients_are_pytorchs(torch: Any, made: Convolut
     (top, bottom), (left, right) = made.pads
     padded = torch.nn.functional.pad(x_, (left, right, top, bottom))
     y_ = torch.nn.functional.conv2d(padded, w, b, stride=made.stride, groups=layer.groups_of(made.shape[2]))
+    y_.backward(torch.tensor(as_theirs(v)))
+    assert_agree(as_theirs(y), y_, "outputs")
+    assert_agree(as_theirs(dx), x_.grad, "inputs")
+    assert_agree(alone.grad("w"), w.grad, "w")
+    assert_agree(alone.grad("b"), b.grad, "b")
+
+
+@settings(deadline=None, max_examples=200)
+@given(made=transposed(), block=st.sampled_from([1, 200, None]))
+def test_a_transposed_convolution_and_its_gradients_are_pytorchs(
+    torch: Any, made: Transposed, block: int | None
+) -> None:
+    assume(made.padding != "same")  # which PyTorch has not
+    rng, backend = np.random.default_rng(made.seed), select("cpu")
+    layer = ConvTranspose2D(made.filters, made.size, made.stride, made.padding, made.output_padding)
+    with blocks_of(backend, block):
+        alone = Alone(layer, made.shape, backend).draw(rng)
+    x = made.inputs(rng)
+    y = alone.forward(x)
+    v = rng.normal(size=y.shape)
+    dx = alone.backward(v)
+
+    x_, w, b = theirs_from(torch, x), *(torch.tensor(alone.value(word)).requires_grad_() for word in "wb")
+    padding = 0 if made.padding == "valid" else made.padding
+    y_ = torch.nn.functional.conv_transpose2d(
+        x_, w, b, stride=made.stride, padding=padding, output_padding=made.output_padding
+    )
     y_.backward(torch.tensor(as_theirs(v)))
     assert_agree(as_theirs(y), y_, "outputs")
     assert_agree(as_theirs(dx), x_.grad, "inputs")

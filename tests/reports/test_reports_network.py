@@ -83,6 +83,14 @@ def test_filters_of_groups_are_shown_over_all_channels(groups: int | str, filter
             np.testing.assert_array_equal(image, w[number, 0] if is_own else np.zeros((2, 5)))
 
 
+def test_filters_of_a_transposed_convolution_are_shown_by_what_they_make() -> None:
+    model = built([gn.ConvTranspose2D(4, (2, 5), stride=2)], (8, 8, 3))
+    found, w = first_filters(model, (8, 8, 3)), model.parameters.to_host()["convtranspose1.w"]
+    assert found is not None
+    assert found[1].shape == (4, 3, 2, 5)
+    np.testing.assert_array_equal(found[1][3, 1], w[1, 3])
+
+
 @pytest.mark.parametrize(
     "layers", [[gn.Dense(3)], [gn.Flatten(), gn.Dense(3)], [gn.BatchNorm(), gn.Flatten(), gn.Dense(3)]]
 )

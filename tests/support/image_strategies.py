@@ -68,6 +68,69 @@ def convolutions(draw: st.DrawFn, *, longest: int = 7, grouped: bool = False) ->
     return made
 
 
+class Transposed(NamedTuple):
+    """What ConvTranspose2D is made with, and what it is given."""
+
+    filters: int
+    size: Pair
+    stride: Pair
+    padding: Any
+    output_padding: Pair
+    shape: tuple[int, int, int]
+    n: int
+    seed: int
+
+    @property
+    def cuts(self) -> tuple[Pair, Pair]:
+        """Rows and columns cut off before and after what the filters cover; below 0 are added."""
+        if self.padding == "same":
+            totals = [size - stride for size, stride in zip(self.size, self.stride, strict=True)]
+            before = [max(0, total) // 2 for total in totals]
+            return (before[0], totals[0] - before[0]), (before[1], totals[1] - before[1])
+        down, across = (0, 0) if self.padding == "valid" else np.broadcast_to(self.padding, 2).tolist()
+        return (down, down - self.output_padding[0]), (across, across - self.output_padding[1])
+
+    def inputs(self, rng: np.random.Generator) -> NDArray[np.float64]:
+        return rng.normal(size=(self.n, *self.shape))
+
+
+@st.composite
+def transposed(draw: st.DrawFn, *, longest: int = 5) -> Transposed:
+    """Any that leaves something: gaps between the filters, padding above the size, a row added."""
+    stride, padding = (
+        draw(small(1, 4)),
+        draw(st.one_of(st.sampled_from(["valid", "same"]), st.integers(0, 2), small(0, 3))),
+    )
+    more = (0, 0) if padding == "same" else tuple(draw(st.integers(0, step - 1)) for step in stride)
+    made = Transposed(
+        filters=draw(st.integers(1, 3)),
+        size=draw(small(1, 5)),
+        stride=stride,
+        padding=padding,
+        output_padding=(more[0], more[1]),
+        shape=(draw(st.integers(1, longest)), draw(st.integers(1, longest)), draw(st.integers(1, 3))),
+        n=draw(st.integers(1, 4)),
+        seed=draw(st.integers(0, 999)),
+    )
+    each = zip(made.shape, made.stride, made.size, made.cuts, strict=False)
+    assume(min((length - 1) * step + size - sum(cut) for length, step, size, cut in each) > 0)
+    return made
+
+
+def convolve_transposed(x: NDArray[Any], w: NDArray[Any], b: NDArray[Any], made: Transposed) -> NDArray[Any]:
+    """Each pixel lays its filter down, and what lies over the edges is cut off, from the definition."""
+    (n, height, width, _), (down, across), (rows, columns) = x.shape, made.stride, made.size
+    z = np.zeros((n, height * down + rows + down, width * across + columns + across, made.filters))
+    for i in range(height):
+        for j in range(width):
+            z[:, i * down : i * down + rows, j * across : j * across + columns] += np.einsum(
+                "nc,cfuv->nuvf", x[:, i, j], w
+            )
+    (top, bottom), (left, right) = made.cuts
+    ends = (height - 1) * down + rows - bottom, (width - 1) * across + columns - right
+    return z[:, top : ends[0], left : ends[1]] + b
+
+
 class Pooling(NamedTuple):
     """What a pooling layer is made with, and what it is given."""
 
