@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from gpunn.backend.base import Backend
 from gpunn.backend.devices import select
 from gpunn.config import MOST_LAYERS, from_config, from_table, knowing, knowing_those_of, to_built_config, to_config
 from gpunn.data.training_inputs import TrainingInputs
@@ -82,7 +83,7 @@ def _read(kind: type[Model], path: str | os.PathLike[str], device: str, batch_si
     try:
         with open_regular(path) as file:
             metadata, layout = read_header(file, _MOST_HEADER)
-            description = _description(metadata)
+            description = read_description(metadata)
             arrays = read_values(file, layout, str(path))
     except ModelFileError as error:
         raise ModelFileError(f"{path} {error}") from None
@@ -93,24 +94,13 @@ def _read(kind: type[Model], path: str | os.PathLike[str], device: str, batch_si
             f"there is no model file {path} ({error.strerror or error}): give the path that save or gpunn train wrote"
         ) from None
     try:
-        shape, dtype, loss = description["input_shape"], description["dtype"], description["loss"]
-        model = kind([from_config("layer", layer) for layer in description["layers"]])
-        _check_values(description)
-        _check_sizes(description, arrays)
-        model.build_with(arrays, shape, batch_size, backend, dtype, checked_seed(description.get("seed", 0)))
-        model.count_on(*description.get("trained", (0, 0)))
-        model.loss = None if loss is None else from_config("loss", loss)
-        model.class_names = tuple(description["class_names"])
-        if (task := description.get("task")) is not None:
-            model.task = Task(task)
-        elif model.loss:  # a file of an earlier version, which has names for labels alone
-            model.task = model.loss.task(bool(model.class_names))
-        model.input_scale = float(description["input_scale"])
-        model.trained_on = _trained_on(description.get("trained_on"), model)
+        model = restored(kind, description, arrays, batch_size, backend)
     except MemoryError as error:
         free = backend.free_bytes()
+        layers = [from_config("layer", layer) for layer in description["layers"]]
+        made_for = description["input_shape"], backend, description["dtype"]
         raise shortage(
-            error, lambda n: count_network(model.layers, shape, n, backend, dtype).nbytes, batch_size, backend, 0, free
+            error, lambda n: count_network(layers, made_for[0], n, *made_for[1:]).nbytes, batch_size, backend, 0, free
         ) from None
     except (GpunnError, KeyError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else error
@@ -118,7 +108,29 @@ def _read(kind: type[Model], path: str | os.PathLike[str], device: str, batch_si
     return model
 
 
-def _description(metadata: dict[str, str]) -> dict[str, Any]:
+def restored(
+    kind: type[Model], description: dict[str, Any], arrays: dict[str, Any], batch_size: int, backend: Backend
+) -> Model:
+    """Make a network from its description and arrays; the errors of what cannot be are of many classes."""
+    shape, dtype, loss = description["input_shape"], description["dtype"], description["loss"]
+    model = kind([from_config("layer", layer) for layer in description["layers"]])
+    _check_values(description)
+    _check_sizes(description, arrays)
+    model.build_with(arrays, shape, batch_size, backend, dtype, checked_seed(description.get("seed", 0)))
+    model.count_on(*description.get("trained", (0, 0)))
+    model.loss = None if loss is None else from_config("loss", loss)
+    model.class_names = tuple(description["class_names"])
+    if (task := description.get("task")) is not None:
+        model.task = Task(task)
+    elif model.loss:  # a file of an earlier version, which has names for labels alone
+        model.task = model.loss.task(bool(model.class_names))
+    model.input_scale = float(description["input_scale"])
+    model.trained_on = _trained_on(description.get("trained_on"), model)
+    return model
+
+
+def read_description(metadata: dict[str, str]) -> dict[str, Any]:
+    """Return the description among the texts of a file; raise ModelFileError where there is none."""
     try:
         description = json.loads(metadata["gpunn"])
     except KeyError:

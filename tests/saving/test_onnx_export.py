@@ -53,6 +53,12 @@ LAYERS = {
     "same with strides beyond the filter": lambda: [gn.Conv2D(4, 1, padding="same", stride=3)],
     "groups": lambda: [gn.Conv2D(6, 3, groups=3, padding="same")],
     "depthwise": lambda: [gn.Conv2D(6, (2, 3), groups="depthwise", stride=2, bias=False)],
+    "a chain": lambda: [gn.Chain([gn.Conv2D(4), gn.ReLU()]), gn.Chain([gn.Flatten(), gn.Dense(3)])],
+    "residual": lambda: [gn.Residual([gn.Conv2D(3, padding="same"), gn.BatchNorm(), gn.ReLU()]), gn.ReLU()],
+    "residual with a projection": lambda: [gn.Residual([gn.Conv2D(4, padding="same", stride=2)])],
+    "residual with its own": lambda: [gn.Residual([gn.Conv2D(4)], [gn.Conv2D(4, 3, bias=False), gn.Tanh()])],
+    "side by side": lambda: [gn.Concatenate([gn.Conv2D(4, padding="same")], [], [gn.Residual([gn.ReLU()])])],
+    "features side by side": lambda: [gn.Flatten(), gn.Concatenate([gn.Dense(4)], [gn.Dense(3), gn.Tanh()])],
     "max pool": lambda: [gn.MaxPool2D(2)],
     "overlapping max pool": lambda: [gn.MaxPool2D((3, 2), 1)],
     "average pool": lambda: [gn.AveragePool2D((2, 3))],
@@ -201,9 +207,10 @@ def test_every_task_gives_the_answers_of_predict_proba(name: str, ends: str, tmp
             model.export_onnx(tmp_path / "other.onnx", logits=True)
 
 
-@pytest.mark.parametrize("last", [[], [gn.Softmax()]], ids=["in the loss", "a layer"])
-def test_logits_come_before_softmax(last: list[gn.Layer], tmp_path: Path) -> None:
-    model = gn.Sequential([gn.Dense(4), *last])
+@pytest.mark.parametrize("last", ["in the loss", "a layer", "in a chain"])
+def test_logits_come_before_softmax(last: str, tmp_path: Path) -> None:
+    ends = {"in the loss": [], "a layer": [gn.Softmax()], "in a chain": [gn.Chain([gn.Dense(4), gn.Softmax()])]}
+    model = gn.Sequential([gn.Dense(4), *ends[last]])
     model.fit(ROWS, np.arange(len(ROWS)) % 4, **QUIET)
     z = run(exported(model, tmp_path, logits=True), ROWS)
     e = np.exp(z - z.max(axis=1, keepdims=True))

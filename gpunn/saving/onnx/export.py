@@ -1,6 +1,7 @@
 """Write a network as an ONNX file."""
 
 import json
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -16,7 +17,7 @@ from gpunn.saving.model_file import describe
 from gpunn.saving.onnx import OPSETS
 from gpunn.saving.onnx.checking import check_answers, check_form
 from gpunn.saving.onnx.graph import Graph
-from gpunn.saving.onnx.operators import write_layer
+from gpunn.saving.onnx.operators import write_layers
 from gpunn.saving.onnx.preparation import INPUT, Preparation, check_raw
 from gpunn.scalars import flag, positive_whole
 from gpunn.version import __version__
@@ -59,9 +60,7 @@ def graph_of(model: Network, preparation: Preparation, opset: int, layout: str, 
     """Write a network as an ONNX model."""
     graph, shape = Graph(model.arrays(), opset), tuple(model.input_shape)
     x = preparation.write(graph, INPUT, layout)
-    for layer in layers_of(model, logits):
-        graph.begin(layer.name, layer, shape)
-        x, shape = write_layer(graph, layer, x), layer.output_shape(shape)
+    x, shape = write_layers(graph, layers_of(model, logits), x, shape)
     name = "logits" if logits else output_name(model)
     if not logits:
         x = _answered(graph, model, x)
@@ -92,12 +91,21 @@ def layers_of(model: Network, logits: bool) -> list[Layer]:
     if not logits:
         return model.layers
     link = None if model.loss is None else model.loss.link
-    last = model.layers[-1]
-    if isinstance(last, link or Softmax | Sigmoid) and len(model.layers) > 1:
-        return model.layers[:-1]
+    flat = list(_in_chains(model.layers))
+    if isinstance(model.last_layer, link or Softmax | Sigmoid) and len(flat) > 1:
+        return flat[:-1]
     if link is None:
         raise OptionError("logits come before probabilities, and the network gives none: leave logits out")
-    return model.layers
+    return flat
+
+
+def _in_chains(layers: Sequence[Layer]) -> Iterator[Layer]:
+    """Give the layers in their order, those of a chain in its place."""
+    for layer in layers:
+        if layer.is_chain:
+            yield from _in_chains(layer.branches[0])
+        else:
+            yield layer
 
 
 def answers_of(model: Network, x: Any, logits: bool) -> Any:
@@ -113,7 +121,7 @@ def answers_of(model: Network, x: Any, logits: bool) -> Any:
 def output_name(model: Network) -> str:
     """Return the name of the answers: "probabilities", or "outputs" where they are numbers."""
     link = None if model.loss is None else model.loss.link
-    gives = model.layers[-1].gives_probability or isinstance(model.layers[-1], Softmax) or link is not None
+    gives = link is not None or model.last_layer.gives_probability or isinstance(model.last_layer, Softmax)
     return "probabilities" if gives and model.task is not Task.REGRESSION else "outputs"
 
 
@@ -121,7 +129,7 @@ def _answered(graph: Graph, model: Network, x: str) -> str:
     """Write what `Network.linked` does to the outputs: the loss's link, and the units of the targets."""
     link = None if model.loss is None else model.loss.link
     graph.begin("answers")
-    if link is not None and not isinstance(model.layers[-1], link):
+    if link is not None and not isinstance(model.last_layer, link):
         x = graph.node(link.__name__, x, **({"axis": 1} if link is Softmax else {}))
     columns = None if model.trained_on is None else model.trained_on.columns
     if columns is None or columns.classes or len(columns.target_means) != model.output_shape[0]:

@@ -1,15 +1,18 @@
 """The layers as ONNX operators, each by a function of its own."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 
+from gpunn.backend.base import Shape
 from gpunn.errors import OptionError
 from gpunn.nn.equations.activation import Equation
 from gpunn.nn.layers import (
     AveragePool2D,
     BatchNorm,
+    Chain,
+    Concatenate,
     Conv2D,
     Dense,
     Dropout,
@@ -20,6 +23,7 @@ from gpunn.nn.layers import (
     LeakyReLU,
     MaxPool2D,
     ReLU,
+    Residual,
     Sigmoid,
     Softmax,
     Softplus,
@@ -68,6 +72,14 @@ def write_layer(graph: Graph, layer: Layer, x: str) -> str:
         mend = "give its class a method to_onnx(graph, x), see docs/onnx.md, or take layers that ONNX has"
         raise OptionError(f"{layer.name} ({type(layer).__name__}) has no form in ONNX: {mend}")
     return writer(graph, layer, x)
+
+
+def write_layers(graph: Graph, layers: Sequence[Layer], x: str, shape: Shape) -> tuple[str, Shape]:
+    """Write layers one after another on an input of a shape; return the output and its shape."""
+    for layer in layers:
+        graph.begin(layer.name, layer, shape)
+        x, shape = write_layer(graph, layer, x), layer.output_shape(shape)
+    return x, shape
 
 
 @writes(Dense)
@@ -129,3 +141,24 @@ def _mean(graph: Graph, x: str) -> str:
 def _equation(graph: Graph, layer: Equation, x: str) -> str:
     names = list(layer.parameters or {})
     return write_equation(graph, layer.equation, x, {name: graph.per_channel(name) for name in names})
+
+
+@writes(Chain)
+def _chain(graph: Graph, layer: Chain, x: str) -> str:
+    return write_layers(graph, layer.layers, x, graph.shape)[0]
+
+
+@writes(Residual)
+def _residual(graph: Graph, layer: Residual, x: str) -> str:
+    shape = graph.shape
+    ends = [write_layers(graph, branch, x, shape)[0] for branch in layer.branches]
+    graph.begin(layer.name, layer, shape)
+    return graph.node("Add", *ends, *([x] if len(ends) == 1 else []))
+
+
+@writes(Concatenate)
+def _concatenate(graph: Graph, layer: Concatenate, x: str) -> str:
+    shape = graph.shape
+    ends = [write_layers(graph, branch, x, shape)[0] for branch in layer.branches]
+    graph.begin(layer.name, layer, shape)
+    return graph.node("Concat", *ends, axis=1)
