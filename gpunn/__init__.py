@@ -44,6 +44,15 @@ __all__ += schedules.__all__
 __all__ += public.__all__
 
 
+def __getattr__(name: str) -> object:
+    """Import `gpunn.sklearn` where it is asked for: scikit-learn takes longer than all of gpunn."""
+    if name != "sklearn":
+        raise AttributeError(f"module 'gpunn' has no attribute {name!r}")
+    from importlib import import_module
+
+    return import_module("gpunn.sklearn")
+
+
 def __dir__() -> list[str]:
     """List the public names, without the modules."""
     return sorted({"__version__", *__all__})

@@ -121,7 +121,9 @@ def checked_weights(weights: ArrayLike, count: int) -> NDArray[np.float64]:
         at = int(array.argmin())
         raise DataError(f"sample weights are at least 0, got {low:g} for sample {at}: 0 leaves a sample out of account")
     if not array.any():
-        raise DataError(f"the weights of all {count:,} samples are 0, and nothing counts: give some a weight above 0")
+        raise DataError(
+            f"the weights of all {count:,} samples are 0, and nothing counts: give some a weight above zero"
+        )
     return array
 
 

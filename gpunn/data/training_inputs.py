@@ -188,11 +188,18 @@ def are_drawn(images: NDArray[Any]) -> NDArray[np.bool_]:
     return np.asarray(np.count_nonzero(departs.any(axis=3), axis=(1, 2)) > 1)
 
 
+def reach_beyond(inputs: Inputs, scale: float = 1.0) -> float:
+    """Return how far most samples reach if more than a few are too large to train on; 0 if they are not."""
+    rows = _spread(inputs)
+    reach = np.abs(rows).reshape(len(rows), -1).max(axis=1)
+    is_far = (reach > REACH / scale).mean() > _FAR_OUT
+    return float(np.quantile(reach, 1 - _FAR_OUT, method="higher")) if is_far else 0.0
+
+
 def check_seen(samples: Samples) -> None:
     """Raise a DataError where more than a few samples are too large to train on."""
-    rows = _spread(samples.inputs)
-    far = (np.abs(rows) > REACH / samples.scale).reshape(len(rows), -1).any(axis=1)
-    if far.mean() > _FAR_OUT:
+    if reach_beyond(samples.inputs, samples.scale):
+        rows = _spread(samples.inputs)
         low, high = float(rows.min()), float(rows.max())
         as_pixels = low >= 0 and (rows.ndim == 4 or (high <= 255 and not (rows % 1).any()))
         divide = f"divide them by {bit_depth(high)}, or " if as_pixels else ""

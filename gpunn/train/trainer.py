@@ -68,7 +68,8 @@ class Trainer(Training):
         self.exits = ExitStack()  # what callbacks hold until the training has ended, however
         super().__init__(model, given, options, backend)
         self.monitor = Monitor(self._back[0])
-        note_missing_classes(self.data)
+        if not (model.epochs_trained and model.class_names == given.class_names):  # else it has seen them
+            note_missing_classes(self.data)
         if options.batch_size is not None and options.batch_size > self.batch_size:
             more = f"a batch size of {options.batch_size} is more than there are"
             self.say(f"batches of {self.batch_size} samples: {more}")

@@ -25,6 +25,7 @@ ROOMS = [
     "sequential",
     "tools",
     "experiments",
+    "sklearn",
     "cli",
 ]
 """What lies in the package, in an order in which each imports nothing that comes after it."""
