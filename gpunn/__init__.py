@@ -10,6 +10,7 @@ from gpunn.data import Data, Samples, load_data
 from gpunn.data.augmentation import Augmentation
 from gpunn.errors import GpunnError
 from gpunn.nn import equations, initializers, layers, losses  # noqa: F401  # parts that files name are registered
+from gpunn.nn.gradients import GradientCheck, GradientError, check_gradients
 from gpunn.nn.initializers import *  # noqa: F403
 from gpunn.nn.layers import *  # noqa: F403
 from gpunn.nn.layers.activation import *  # noqa: F403  # once more, for mypy
@@ -36,6 +37,7 @@ __all__ += ["ClassificationReport", "MultilabelReport", "RegressionReport"]
 __all__ += ["load_data", "load_model", "register", "set_memory_limit"]
 __all__ += ["Callback", "Checkpointer", "EarlyStopping", "OverfittingDetector", "ProgressBar", "StopTraining"]
 __all__ += ["TrainingView"]
+__all__ += ["GradientCheck", "GradientError", "check_gradients"]
 __all__ += initializers.__all__
 __all__ += layers.__all__
 __all__ += losses.__all__

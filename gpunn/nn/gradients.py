@@ -1,0 +1,332 @@
+"""Check gradients against central differences, in float64: of a layer, a loss, or a network."""
+
+from collections.abc import Callable, Iterator, Sequence
+from copy import copy
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gpunn.backend.base import Backend, Shape
+from gpunn.backend.devices import on_host, select
+from gpunn.errors import GpunnError, OptionError, ShapeError
+from gpunn.kernels.record import Array
+from gpunn.nn.arguments import as_shape
+from gpunn.nn.initializers import Initializer
+from gpunn.nn.layers.base import BuildContext, Layer
+from gpunn.nn.losses import Loss
+from gpunn.nn.network import Network
+from gpunn.nn.tasks import Task
+from gpunn.scalars import POSITIVE, checked_seed, positive_whole, real
+
+__all__ = ["GradientCheck", "GradientError", "check_gradients"]
+_INPUT = "input"
+_MOST = 10_000  # numbers to look at: each takes two passes through the network
+_BEND = 1e-3  # by which one-sided differences differ at a kink, as a share of the size of the gradient
+
+
+class GradientError(GpunnError, ArithmeticError):
+    """A gradient that is not that of what was computed; `check` has all that was compared."""
+
+    check: "GradientCheck"
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The place where the gradient by one array is farthest from the differences.
+
+    Attributes:
+        name: "input", or name of the parameter, such as "dense1.w".
+        place: Index of the element there.
+        gradient: Gradient that `backward` gave.
+        difference: Central difference (C(x + h) − C(x − h)) / 2h.
+        error: |gradient − difference|, as a share of the largest number in both arrays.
+        kinks: Number of elements at which the function has a kink, so that any slope between both sides is right.
+        overwritten: Whether another layer followed, which overwrites the output where it may.
+    """
+
+    name: str
+    place: tuple[int, ...]
+    gradient: float
+    difference: float
+    error: float
+    kinks: int
+    overwritten: bool = False
+
+    def __str__(self) -> str:
+        kinks = f", {self.kinks} at kinks" if self.kinks else ""
+        kinks += ", before a layer that overwrites" if self.overwritten else ""
+        return f"{self.name}{list(self.place)}: {self.gradient:.9g}, by differences {self.difference:.9g}{kinks}"
+
+
+@dataclass(frozen=True, repr=False)
+class GradientCheck:
+    """What `check_gradients` has compared: the worst element of each array, and the error that was allowed."""
+
+    compared: tuple[Compared, ...]
+    tolerance: float
+
+    @property
+    def worst(self) -> Compared:
+        """The element of the largest error."""
+        return max(self.compared, key=lambda each: each.error if each.error == each.error else np.inf)
+
+    def __getitem__(self, name: str) -> Compared:
+        return next(each for each in self.compared if each.name == name)
+
+    def __repr__(self) -> str:
+        rows = "\n".join(f"  {each.error:8.1e}  {each}" for each in self.compared)
+        return f"GradientCheck: largest error of each array, allowed {self.tolerance:g}\n{rows}"
+
+
+def check_gradients(
+    part: Layer | Loss | Network,
+    shape: int | Sequence[int],
+    *,
+    loss: Loss | None = None,
+    inputs: ArrayLike | None = None,
+    targets: ArrayLike | None = None,
+    batch_size: int = 3,
+    device: str | Backend = "cpu",
+    seed: int = 0,
+    step: float = 1e-5,
+    tolerance: float = 1e-6,
+) -> GradientCheck:
+    """Compare the gradients by the input and by every parameter with central differences in float64.
+
+    A layer or network is followed by C = Σ r y of random r, or by a `loss`; a loss is given its outputs. The layer is
+    also checked where another follows that overwrites its output. At a kink, such as that of ReLU at 0, where both
+    one-sided differences differ, every slope between them is right; whole numbers as inputs have no gradient.
+
+    Args:
+        part: Layer, loss, or network, of which a copy is checked, with the weights that it has.
+        shape: Shape of a sample of the input, (features,) or (height, width, channels); of a loss, (outputs,).
+        loss: Loss at the end, or None.
+        inputs: Inputs (n, *shape); left out, `batch_size` of them, drawn from N(0, 1).
+        targets: Targets of the loss; left out, drawn by its kind.
+        batch_size: Number of samples.
+        device: "cpu", "cuda" or "cuda:N".
+        seed: Seed of what is drawn, and of the initial weights.
+        step: h of the differences.
+        tolerance: Largest error allowed, as a share of the largest number in the gradient.
+
+    Returns:
+        The worst element of each array, and its error.
+
+    Raises:
+        GradientError: A gradient is wrong: names the parameter, the place, and both numbers.
+        OptionError, ShapeError: Arguments that cannot be, or more than 10,000 numbers to look at.
+    """
+    if not isinstance(part, Layer | Loss | Network):
+        made = f": write {part.__name__}()" if isinstance(part, type) else ""
+        raise OptionError(f"check_gradients takes a layer, a loss or a network, got {part!r:.80}{made}")
+    if loss is not None and (isinstance(part, Loss) or not isinstance(loss, Loss)):
+        raise OptionError(f"loss is the loss behind a layer or a network, got {loss!r:.80}")
+    shape, count = as_shape(shape), positive_whole(batch_size, "batch_size")
+    h, allowed = real(step, "step", POSITIVE), real(tolerance, "tolerance", POSITIVE)
+    backend = device if isinstance(device, Backend) else select(device)
+    rng = np.random.default_rng(checked_seed(seed))
+    x = rng.normal(size=(count, *shape)) if inputs is None else np.asarray(on_host(inputs))
+    if x.shape[1:] != shape or not len(x) or x.dtype.kind not in "fiub":
+        raise ShapeError(f"inputs must be numbers of shape (n, {', '.join(map(str, shape))}), got {x.shape} {x.dtype}")
+    x = np.asarray(x, np.float64) if x.dtype.kind == "f" else x
+    if isinstance(part, Loss):
+        found = _of_loss(copy(part), x, targets, backend, rng, h)
+    else:
+        layers = part.layers if isinstance(part, Network) else [part]
+        runs = [False] if isinstance(part, Network) or loss is not None else [False, True]
+        found = [each for follows in runs for each in _of_layers(layers, x, loss, targets, backend, seed, h, follows)]
+    check = GradientCheck(tuple(found), allowed)
+    if not check.worst.error <= allowed:
+        worst = check.worst
+        share = f"{worst.error:.1g} of the largest, allowed {allowed:g}"
+        mend = "look at its derivative" if isinstance(part, Loss) else "look at backward"
+        if worst.overwritten and all(each.error <= allowed for each in found if not each.overwritten):
+            mend = "its output may be overwritten: set output_is_free = False on the class, if backward reads it"
+        error = GradientError(f"{part!r:.120}: the gradient by {worst} ({share}): {mend}")
+        error.check = check
+        raise error
+    return check
+
+
+class _Given(Layer):
+    """Gives an array in place of its input, as a parameter: its gradient is that by the input."""
+
+    name_prefix = _INPUT
+
+    def __init__(self, values: NDArray[np.float64], shape: Shape) -> None:
+        self.values, self.shape = values, shape
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        return self.shape
+
+    def build(self, context: BuildContext, input_shape: Shape) -> Shape:
+        self._assign, self._copy = context.backend.assign, context.buffer(self.shape)
+        self.x = context.parameter("x", self.values.shape, _These(self.values))
+        return self.shape
+
+    def forward(self, x: Array, training: bool) -> Array:
+        given = self._copy[x.shape[-1]]  # into which the next layer may write
+        self._assign(given, self.x.value)
+        return given
+
+    def backward(self, dy: Array) -> None:
+        self._assign(self.x.grad, dy)
+
+
+class _These(Initializer):
+    """Initial values that are given."""
+
+    def __init__(self, values: NDArray[np.float64]) -> None:
+        self.values = values
+
+    def __call__(self, shape: Shape, fan_in: int, fan_out: int, generator: np.random.Generator) -> NDArray[Any]:
+        return self.values
+
+
+class _Halved(Layer):
+    """y = x/2, in place where the layer before says that it may."""
+
+    name_prefix = "halved"
+
+    def build(self, context: BuildContext, input_shape: Shape) -> Shape:
+        self._in_place, self._backend = context.may_overwrite_input, context.backend
+        return input_shape
+
+    def forward(self, x: Array, training: bool) -> Array:
+        with self._backend.array_code():
+            if not self._in_place:
+                return x * 0.5
+            x *= 0.5
+            return x
+
+    def backward(self, dy: Array) -> Array:
+        with self._backend.array_code():
+            return dy * 0.5
+
+
+def _of_layers(
+    layers: Sequence[Layer], x: NDArray[Any], loss: Loss | None, targets: Any, backend: Backend, seed: int, h: float,
+    follows: bool,
+) -> list[Compared]:  # fmt: skip
+    """Compare the gradients of layers, followed by one that overwrites on request."""
+    own = [copy(layer) for layer in layers] + ([_Halved()] if follows else [])
+    takes_numbers = x.dtype.kind == "f"
+    shape, inside = x.shape[1:], x.T if x.ndim == 2 else x.transpose(3, 1, 2, 0)
+    first = [_Given(np.ascontiguousarray(inside), shape)] if takes_numbers else []
+    network = Network([*first, *own]).build(shape, len(x), backend, "float64", seed)
+    fed = np.zeros(x.shape) if takes_numbers else x
+    rng = np.random.default_rng(seed + 1)
+    weights = rng.normal(size=(len(x), *network.output_shape))
+    last = None if loss is None else copy(loss)
+    t = None if last is None else _targets(last, weights.shape, targets, rng)
+
+    def value() -> float:
+        y = network.forward(fed, training=True)
+        if last is not None:
+            return float(backend.to_host(last.forward(y, t)))
+        return float((backend.to_host(y) * weights).sum())
+
+    value()
+    network.backward(backend.asarray(weights) if last is None else last.backward())
+    gradients = {p.name: backend.to_host(p.grad) for p in network.parameters if p.grad is not None}
+    network.count_on(network.epochs_trained, network.steps_trained - 1)  # so that the same units are dropped out
+    return [replace(each, overwritten=follows) for each in _compared(network, gradients, value, backend, h)]
+
+
+def _compared(
+    network: Network, gradients: dict[str, NDArray[Any]], value: Callable[[], float], backend: Backend, h: float
+) -> Iterator[Compared]:
+    _check_count(sum(gradient.size for gradient in gradients.values()))
+    for p in network.parameters:
+        if (gradient := gradients.get(p.name)) is None:
+            continue
+        held = backend.to_host(p.value)
+
+        def assign(values: NDArray[Any], p: Any = p) -> None:
+            backend.assign(p.value, values)
+
+        name, turned = p.name, gradient
+        sides = _sides(held, assign, value, h)
+        if name.startswith(f"{_INPUT}1."):  # as the user gave it: samples first
+            name = _INPUT
+            turned = _first(gradient)
+            sides = _first(sides[0]), _first(sides[1]), _first(sides[2])
+        yield _worst(name, turned, *sides, h)
+
+
+def _of_loss(
+    loss: Loss, y: NDArray[Any], targets: Any, backend: Backend, rng: np.random.Generator, h: float
+) -> list[Compared]:
+    """Compare the gradient of a loss by the outputs, of samples that count alike and of weighted ones."""
+    t, held, found = _targets(loss, y.shape, targets, rng), np.array(y, np.float64), []
+    _check_count(held.size)
+    ways: list[tuple[str, Any]] = [("outputs", None)]
+    try:
+        loss.weighing_kernel()
+        ways.append(("outputs of weighted samples", rng.uniform(0.5, 2, len(y))))
+    except OptionError:
+        pass  # it cannot weigh samples
+    for name, weights in ways:
+
+        def value(weights: Any = weights) -> float:
+            return float(backend.to_host(loss.forward(backend.asarray(held), t, weights)))
+
+        value()
+        gradient = backend.to_host(loss.backward())
+        found.append(_worst(name, gradient, *_sides(held, lambda _: None, value, h), h))
+    return found
+
+
+def _targets(loss: Loss, shape: Shape, targets: Any, rng: np.random.Generator) -> Any:
+    if targets is not None:
+        return targets
+    if loss.takes_labels:
+        return rng.integers(0, loss.classes_of(shape[1]), shape[0])
+    return rng.uniform(0, 1, shape) if loss.of_targets is Task.BINARY else rng.normal(size=shape)
+
+
+def _sides(
+    values: NDArray[np.float64], assign: Callable[[NDArray[Any]], None], value: Callable[[], float], h: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return C at x − h, x and x + h for each element; the array is changed in place and put back."""
+    below, above = np.empty(values.shape), np.empty(values.shape)
+    for index in np.ndindex(values.shape):
+        kept = values[index]
+        for side, sign in ((below, -1), (above, 1)):
+            values[index] = kept + sign * h
+            assign(values)
+            side[index] = value()
+        values[index] = kept
+    assign(values)
+    return below, np.full(values.shape, value()), above
+
+
+def _worst(
+    name: str, gradient: NDArray[Any], below: NDArray[Any], here: NDArray[Any], above: NDArray[Any], h: float
+) -> Compared:
+    """Return the element of the largest error; at a kink every slope between both sides is right."""
+    central, left, right = (above - below) / (2 * h), (here - below) / h, (above - here) / h
+    largest = max(float(np.abs(gradient).max()), float(np.abs(central).max()), 1e-12)
+    # C is rounded, so its differences are known to no more digits than this.
+    noise = 8 * np.finfo(np.float64).eps * np.maximum(1.0, np.abs(here)) / h
+    kinks = np.abs(right - left) > _BEND * largest + 4 * noise
+    nearest = np.where(kinks, np.clip(gradient, np.minimum(left, right), np.maximum(left, right)), central)
+    errors = np.maximum(np.abs(gradient - nearest) - noise, 0) / largest
+    place = np.unravel_index(int(np.argmax(np.where(np.isnan(errors), np.inf, errors))), gradient.shape)
+    at = tuple(map(int, place))
+    return Compared(name, at, float(gradient[at]), float(central[at]), float(errors[at]), int(kinks.sum()))
+
+
+def _first(array: NDArray[Any]) -> NDArray[Any]:
+    """Return an array with samples last as one with samples first."""
+    return array.T if array.ndim == 2 else array.transpose(3, 1, 2, 0)
+
+
+def _check_count(count: int) -> None:
+    if count > _MOST:
+        mend = "take a smaller shape, fewer units or a smaller batch_size"
+        raise OptionError(
+            f"there are {count:,} numbers to look at, and two passes for each: {mend} (at most {_MOST:,})"
+        )
