@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gpunn.backend.base import Backend, Shape
 from gpunn.backend.devices import on_host, select
+from gpunn.data.checks import as_array
 from gpunn.errors import GpunnError, OptionError, ShapeError
 from gpunn.kernels.record import Array
 from gpunn.nn.arguments import as_shape
@@ -123,11 +125,12 @@ def check_gradients(
         raise OptionError(f"check_gradients takes a layer, a loss or a network, got {part!r:.80}{made}")
     if loss is not None and (isinstance(part, Loss) or not isinstance(loss, Loss)):
         raise OptionError(f"loss is the loss behind a layer or a network, got {loss!r:.80}")
-    shape, count = as_shape(shape), positive_whole(batch_size, "batch_size")
+    shape, count, seed = as_shape(shape), positive_whole(batch_size, "batch_size"), int(checked_seed(seed))
     h, allowed = real(step, "step", POSITIVE), real(tolerance, "tolerance", POSITIVE)
     backend = device if isinstance(device, Backend) else select(device)
-    rng = np.random.default_rng(checked_seed(seed))
-    x = rng.normal(size=(count, *shape)) if inputs is None else np.asarray(on_host(inputs))
+    rng = np.random.default_rng(seed)
+    _check_count(count * prod(shape))
+    x = rng.normal(size=(count, *shape)) if inputs is None else as_array(on_host(inputs), "inputs")
     if x.shape[1:] != shape or not len(x) or x.dtype.kind not in "fiub":
         raise ShapeError(f"inputs must be numbers of shape (n, {', '.join(map(str, shape))}), got {x.shape} {x.dtype}")
     x = np.asarray(x, np.float64) if x.dtype.kind == "f" else x

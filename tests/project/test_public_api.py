@@ -137,6 +137,7 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "OverfittingDetector": (gn.OverfittingDetector, {}),
     "ProgressBar": (gn.ProgressBar, {}),
     "register": (gn.register, {"part": type("PublicApi", (gn.ReLU,), {"__module__": __name__})}),
+    "check_gradients": (gn.check_gradients, {"part": gn.ReLU(), "shape": 3}),
     "GpunnError": (gn.GpunnError, {"message": "a"}),
 }  # fmt: skip
 # Parameters of what is behind a lambda.
@@ -154,6 +155,8 @@ PLAIN = {"Evaluation", "History", "Record", "Flatten", "ReLU", "Sigmoid", "Softm
 PLAIN |= {"GlobalAveragePool2D", "ClassificationReport", "MultilabelReport", "RegressionReport"}
 # How a training is seen and stopped: tests/train/test_callbacks.py.
 PLAIN |= {"Callback", "StopTraining", "TrainingView"}
+# Of `check_gradients`: tests/nn/test_check_gradients.py.
+PLAIN |= {"GradientCheck", "GradientError"}
 # Bases of one's own parts: tests/project/test_own_parts.py has one of each.
 BASES = {"Activation", "Initializer", "Layer", "Loss", "Optimizer", "Regularizer", "Schedule"}
 
