@@ -119,6 +119,11 @@ class Columns:
         return dict.fromkeys(self.targets, bool(self.classes))
 
     @property
+    def are_as_given(self) -> bool:
+        """Whether the features are the numbers of the table, neither scaled nor made of texts."""
+        return not self.categories and not any(self.means) and all(deviation == 1 for deviation in self.deviations)
+
+    @property
     def unit(self) -> float:
         """Factor that brings an error of the network's answers to the units of the only target; 1 for several."""
         return self.target_deviations[0] if len(self.target_deviations) == 1 else 1.0

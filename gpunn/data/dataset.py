@@ -13,6 +13,7 @@ from gpunn.data.checks import as_array, described, scaled_as_pixels
 from gpunn.data.labels import checked_names, counted_names, numbered
 from gpunn.data.later_tables import brought, like_table
 from gpunn.data.samples import Samples
+from gpunn.data.tokens import checked_count
 from gpunn.errors import DataError, OptionError, in_one_line
 from gpunn.scalars import flag
 
@@ -114,6 +115,7 @@ class Data:
         name: str = "arrays",
         scale: float | None = None,
         sample_weight: ArrayLike | None = None,
+        tokens: int | None = None,
     ) -> "Data":
         """Make data from one's own arrays.
 
@@ -131,17 +133,19 @@ class Data:
             scale: Factor by which a network multiplies x; left out, 1/255 for bytes and other whole numbers from 0 to
                 255, 1 over the most of their bits for those of images of more, and 1 for everything else.
             sample_weight: Weight of each sample of x, (n,), at least 0; those held back for validation keep theirs.
+            tokens: Number of tokens where x are whole numbers for an `Embedding`, as in `Samples`; nothing is scaled.
 
         Raises:
             DataError: Values or shapes that cannot be trained on.
             OptionError: validation, limit or seed out of range.
         """
         array = as_array(x, "inputs")
-        inputs, factor = scaled_as_pixels(array) if scale is None else (array, scale)
+        counted, factor = checked_count(tokens), 1.0 if scale is None else scale
+        inputs, factor = scaled_as_pixels(array) if scale is None and not counted else (array, factor)
         count = -1 if class_names is None else counted_names(class_names)
         y, names = numbered(y, class_names)
         weights = cast(Any, sample_weight)
-        train = Samples(inputs, as_array(y, "targets"), factor, count, weights=weights)
+        train = Samples(inputs, as_array(y, "targets"), factor, count, weights=weights, tokens=counted)
         opened = None if test is None else lambda: like(train, test() if callable(test) else test, names, "test")
         if isinstance(validation, tuple | list):
             own = validation
@@ -160,6 +164,7 @@ class Data:
         seed: int = 0,
         class_names: Sequence[str] | None = None,
         name: str = "samples",
+        tokens: int | None = None,
     ) -> "Data":
         """Make data from samples: the first `limit` of them, split by the seed into training and validation.
 
@@ -171,6 +176,7 @@ class Data:
             seed: Seed of the split.
             class_names: Name of each class; left out, the labels themselves.
             name: Name of the data in reports.
+            tokens: Number of tokens where the inputs are whole numbers for an `Embedding`; see `Samples`.
 
         Raises:
             DataError: Class names that do not fit the classes.
@@ -179,6 +185,7 @@ class Data:
         if not isinstance(samples, Samples):
             got = type(samples).__name__
             raise DataError(f"Data.from_samples takes Samples, got {got}: Data.from_arrays(x, y) takes arrays")
+        samples = samples.as_tokens(counted) if (counted := checked_count(tokens)) else samples
         names = checked_names(class_names, samples.classes)
         if limit is not None:
             if not isinstance(limit, numbers.Integral) or isinstance(limit, bool) or limit < 1:
@@ -215,13 +222,16 @@ def like(train: Samples, given: Any, names: Sequence[str] | None, what: str) -> 
         return samples
     targets, _ = numbered(given[1], checked_names(names, train.classes))
     weights = given[2] if len(given) == 3 else None
-    return Samples(given[0], as_array(targets, "targets"), train.scale, train.classes, weights=weights)
+    return Samples(
+        given[0], as_array(targets, "targets"), train.scale, train.classes, weights=weights, tokens=train.tokens
+    )
 
 
 def _fitting(open_test: Callable[[], Samples], train: Samples, name: str, what: str = "test set") -> Samples:
     """Open the test set, or another, and check that it is of the same kind as the training set."""
     try:
         test = brought(open_test(), train)
+        test = test.as_tokens(train.tokens) if train.tokens else test
         if test.one_hot and not train.classes:
             test = test.as_floats()
         if test.shape != train.shape:

@@ -30,6 +30,7 @@ from gpunn.data.published import DIGITS, MNIST, PUBLISHED, PublishedSet, check_p
 from gpunn.data.samples import Samples
 from gpunn.data.sklearn_sets import PREFIX, SKLEARN_NAMES, is_sklearn_table, set_name, sklearn_digits, sklearn_table
 from gpunn.data.tables import checked_options, names_in, table_data, tables_in
+from gpunn.data.tokens import checked_count
 from gpunn.errors import DataError, OptionError
 from gpunn.scalars import flag
 
@@ -65,6 +66,7 @@ def load_data(
     missing: str | None = None,
     task: str | None = None,
     scaling: str | None = None,
+    tokens: int | None = None,
 ) -> Data:
     """Load data and split them into training and validation; the test set stays closed until `.test` is read.
 
@@ -90,6 +92,8 @@ def load_data(
             column, of texts by the most frequent ("mean").
         scaling: "standard", by mean and deviation of each column of numbers in the training samples (the default), or
             "none": as they are, which suits columns of one unit and of the size of 1.
+        tokens: Number of tokens where the inputs are whole numbers for an `Embedding`, which are then kept as they are;
+            left out, `fit` of such a network takes what is whole, but a table needs `scaling="none"`.
         task: "classes" or "regression". Default: by the target. Texts are classes, and so are up to 20 different whole
             numbers, each in two rows or more on average; all others are numbers to learn.
 
@@ -115,6 +119,8 @@ def load_data(
     )
     checked_options(options)
     split: dict[str, Any] = {"validation": validation, "limit": limit, "seed": seed}
+    if counted := checked_count(tokens):
+        split["tokens"] = counted
     if is_frame(source):
         table = read_frame(source, ignore=names_in(ignore, "ignore"))
         return table_data(table, options, split, "table")

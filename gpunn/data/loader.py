@@ -46,6 +46,13 @@ def rows_of(inputs: Any) -> Any:
     return inputs.reshape(len(inputs), math.prod(inputs.shape[1:]))
 
 
+def row_dtype(samples: Samples, dtype: DTypeLike) -> np.dtype[Any]:
+    """Return the type of samples on a device: bytes and tokens as they are, else the network's."""
+    if samples.inputs.dtype == np.uint8:
+        return np.dtype(np.uint8)
+    return np.dtype(np.int32 if samples.tokens else dtype)
+
+
 def sizes_of(samples: int, batch_size: int) -> set[int]:
     """Return the sizes of the batches of an epoch."""
     return {min(samples, batch_size), samples % batch_size} - {0}
@@ -80,7 +87,7 @@ class DataLoader:
             raise ShapeError(f"augmentation needs images (height, width, channels), got samples of {samples.shape}")
         self._augmentation, self._seed, self._image = augmentation, seed, inside(samples.shape)
         self._backend, self.samples, self.size, self.scale = backend, samples, len(samples), samples.scale
-        self.row_dtype = np.dtype(np.uint8 if samples.inputs.dtype == np.uint8 else dtype)
+        self.row_dtype = row_dtype(samples, dtype)
         self.target_dtype = np.dtype(np.int32 if samples.targets.ndim == 1 else dtype)
         self.batch_size = self._capacity = 0
         given = samples.weights
@@ -232,7 +239,7 @@ def place(
 def bytes_on_device(samples: Samples, dtype: DTypeLike) -> int:
     """Return the bytes of inputs, targets, weights and order on a device."""
     inputs, targets, item = samples.inputs, samples.targets, np.dtype(dtype).itemsize
-    of_inputs, of_targets = 1 if inputs.dtype == np.uint8 else item, 4 if targets.ndim == 1 else item
+    of_inputs, of_targets = row_dtype(samples, dtype).itemsize, 4 if targets.ndim == 1 else item
     of_sample = 4 + (0 if samples.weights is None else item)
     return math.prod(inputs.shape) * of_inputs + targets.size * of_targets + of_sample * len(samples)
 
@@ -240,7 +247,7 @@ def bytes_on_device(samples: Samples, dtype: DTypeLike) -> int:
 def bytes_on_host(samples: Samples, dtype: DTypeLike) -> int:
     """Return the bytes that the host takes beside the samples, of those that a network takes in another form."""
     inputs = samples.inputs
-    is_kept = inputs.dtype in (np.dtype(np.uint8), np.dtype(dtype)) and (inputs.ndim != 4 or inputs.shape[3] == 1)
+    is_kept = inputs.dtype == row_dtype(samples, dtype) and (inputs.ndim != 4 or inputs.shape[3] == 1)
     if not is_kept and not is_mapped(inputs):
         return bytes_on_device(samples, dtype)
     return 0 if samples.weights is None else len(samples) * np.dtype(dtype).itemsize

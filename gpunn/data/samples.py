@@ -12,6 +12,7 @@ from gpunn.backend.limits import require
 from gpunn.data.checks import MAX_CLASSES, as_array, checked_inputs, checked_targets, checked_weights, described
 from gpunn.data.columns import Columns
 from gpunn.data.memmap import Inputs, Rows, in_blocks, is_mapped
+from gpunn.data.tokens import as_tokens, checked_count
 from gpunn.errors import DataError, OptionError
 from gpunn.scalars import POSITIVE, flag, real
 
@@ -32,6 +33,8 @@ class Samples:
             sample of weight 2 counts as two, one of weight 0 for nothing. None where all count alike.
         from_files: Whether the inputs are image files that `load_data` fitted; `predict` then fits later ones alike.
         columns: Columns of the table that the inputs, and float targets, were made of; None where they are as given.
+        tokens: Number of tokens where the inputs are whole numbers for an `Embedding`, from 0 to one less: kept as
+            bytes or int32, (n, length), and not scaled. 0 for numbers; `fit` of such a network sees to it by itself.
 
     Raises:
         DataError: Shapes that do not fit, no samples, NaN or Inf, labels that are no whole numbers below `classes`,
@@ -46,13 +49,16 @@ class Samples:
     weights: NDArray[np.float64] | None = None
     from_files: bool = False
     columns: Columns | None = None
+    tokens: int = 0
 
     def __post_init__(self) -> None:
         given = -1 if self.classes is None else self.classes
         if isinstance(given, bool) or not isinstance(given, numbers.Integral) or not -1 <= given <= MAX_CLASSES:
             raise DataError(f"classes are a number from 1, 0 for float targets, or left out, got {given!r}")
         # Rows are of an array that was checked.
-        inputs = self.inputs if isinstance(self.inputs, Rows) else checked_inputs(self.inputs)
+        tokens = checked_count(self.tokens)
+        inputs = self.inputs if isinstance(self.inputs, Rows) or tokens else checked_inputs(self.inputs)
+        inputs = self._checked_tokens(tokens) if tokens else inputs
         values = as_array(self.targets, "targets")
         targets, classes = checked_targets(values, None if given == -1 else int(given))
         if len(inputs) != len(targets):
@@ -67,7 +73,17 @@ class Samples:
         one_hot = bool(classes) and (flag(self.one_hot, "one_hot") or is_matrix)
         weights = None if self.weights is None else checked_weights(self.weights, len(inputs))
         checked: dict[str, Any] = {"inputs": inputs, "targets": targets, "scale": scale, "classes": int(classes)}
-        vars(self).update(checked, one_hot=one_hot, weights=weights)
+        vars(self).update(checked, one_hot=one_hot, weights=weights, tokens=tokens)
+
+    def _checked_tokens(self, tokens: int) -> Inputs:
+        """Return the inputs as tokens; raise DataError where they are none, or are scaled."""
+        given = self.inputs if isinstance(self.inputs, Rows) else as_array(self.inputs, "inputs")
+        if given.ndim not in (2, 3, 4) or not given.size:
+            mend = "x.reshape(-1, 1) makes one token of each number" if given.ndim == 1 else "give one sample at least"
+            raise DataError(f"tokens are whole numbers (n, length), got shape {tuple(given.shape)}: {mend}")
+        if real(self.scale, "scale") != 1:
+            raise DataError(f"tokens are not scaled, got scale {self.scale!r}: leave it out")
+        return as_tokens(given, tokens)
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -76,7 +92,8 @@ class Samples:
         kind = f"{self.classes} classes" if self.classes else f"{self.targets.shape[1]} float targets"
         shape = "x".join(str(size) for size in self.shape)
         weighted = "" if self.weights is None else ", weighted"
-        return f"Samples({len(self):,} of {shape} {self.inputs.dtype}, {kind}, scale {self.scale:.4g}{weighted})"
+        form = f"{self.tokens:,} tokens" if self.tokens else f"scale {self.scale:.4g}"
+        return f"Samples({len(self):,} of {shape} {self.inputs.dtype}, {kind}, {form}{weighted})"
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -113,6 +130,19 @@ class Samples:
         weights = None if self.weights is None else self.weights[:count]
         return replace(self, inputs=inputs, targets=self.targets[:count], weights=weights)
 
+    def as_tokens(self, tokens: int) -> Self:
+        """Return the samples with inputs for an `Embedding` of so many tokens, whole numbers whatever their scale was.
+
+        Raises:
+            DataError: Inputs that are no whole numbers from 0 to `tokens` − 1, such as the scaled columns of a table.
+        """
+        if tokens == self.tokens:
+            return self
+        if (columns := self.columns) is not None and not columns.are_as_given:
+            mend = 'load_data(..., scaling="none") keeps them, where all of them are numbers'
+            raise DataError(f"an Embedding takes whole numbers, and these are scaled columns of a table: {mend}")
+        return replace(self, scale=1.0, tokens=tokens)
+
     def as_floats(self) -> Self:
         """Return the samples with labels as float targets: rows of one 1, (n, classes); not copied otherwise."""
         if not self.classes:
@@ -133,5 +163,5 @@ class Samples:
             digest.update(f"{little.str} {array.shape}\n".encode())
             for _, rows in in_blocks(array):
                 digest.update(np.ascontiguousarray(rows, little).data)
-        digest.update(f"{self.scale.hex()} {self.classes}".encode())
+        digest.update(f"{self.scale.hex()} {self.classes}{f' {self.tokens}' if self.tokens else ''}".encode())
         return digest.hexdigest()

@@ -86,6 +86,10 @@ def table_data(table: Table, options: ReadOptions, split: dict[str, Any], name: 
     if table.length < 2:
         raise DataError(f"{table.name}: has one row, and nothing can be learned from that: give more")
     targets = _targets(table, names, options, notes)
+    split = dict(split)
+    if (tokens := split.pop("tokens", None)) and options.scaling == "standard":
+        mend = "leave scaling out"
+        raise OptionError(f'scaling "standard" makes other numbers of tokens, which an Embedding looks up: {mend}')
     features = [column for column in names if column not in targets]
     for column in targets:
         refuse_missing(table, column, None, "fill it, or leave the row out")
@@ -102,7 +106,9 @@ def table_data(table: Table, options: ReadOptions, split: dict[str, Any], name: 
         raise DataError(f"{table.name}: column {targets[0]!r:.60}: {error}") from None
     if is_pixels:
         images, scale = scaled_as_pixels(pixels(table, features))
-        return chosen.mapped(lambda some: replace(some, inputs=images[_rows(some)], scale=scale), chosen.class_names)
+        return chosen.mapped(
+            lambda some: _as_asked(replace(some, inputs=images[_rows(some)], scale=scale), tokens), chosen.class_names
+        )
     train = _rows(chosen.train)
     learned = [moments(table.columns[column].values[train]) for column in targets] if not classes else []
     columns = learn_columns(
@@ -110,7 +116,7 @@ def table_data(table: Table, options: ReadOptions, split: dict[str, Any], name: 
         features,
         train,
         options.missing or REFUSE,
-        scales=options.scaling != "none",
+        scales=options.scaling != "none" and not tokens,
         targets=targets,
         classes=classes,
         target_means=tuple(mean for mean, _ in learned),
@@ -119,9 +125,15 @@ def table_data(table: Table, options: ReadOptions, split: dict[str, Any], name: 
 
     def made(some: Samples) -> Samples:
         wanted = some.targets if classes else columns.standard_targets(some.targets)
-        return replace(some, inputs=columns.inputs(table, _rows(some)), targets=wanted, columns=columns)
+        inputs = columns.inputs(table, _rows(some))
+        return _as_asked(replace(some, inputs=inputs, targets=wanted, columns=columns), tokens)
 
     return chosen.mapped(made, chosen.class_names)
+
+
+def _as_asked(samples: Samples, tokens: int | None) -> Samples:
+    """Return samples as tokens, where so many were asked for."""
+    return samples.as_tokens(tokens) if tokens else samples
 
 
 def _rows(samples: Samples) -> NDArray[np.intp]:

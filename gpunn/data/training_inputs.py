@@ -73,9 +73,10 @@ class TrainingInputs:
         # Numbers that were spoilt since they were checked are found by the training, which says where they lead.
         low, high = (tuple(map(float, np.nan_to_num(f.reduce(flat, axis=0)))) for f in (np.fmin, np.fmax))
         kept: dict[str, Any] = {"from_files": samples.from_files, "columns": samples.columns}
-        made = cls(tuple(shape), rows.dtype == np.uint8, samples.scale, low, high, **kept)
+        is_bytes = rows.dtype == np.uint8 and not samples.tokens
+        made = cls(tuple(shape), is_bytes, samples.scale, low, high, **kept)
         side = math.isqrt(shape[0])
-        if samples.columns is not None or (len(shape) == 1 and side * side != shape[0]):
+        if samples.columns is not None or samples.tokens or (len(shape) == 1 and side * side != shape[0]):
             return made
         pixels = rows.reshape(len(rows), *(shape if len(shape) == 3 else (side, side, 1)))
         black, white = (float(np.mean(bound)) for bound in made.pixel_range)
@@ -129,6 +130,8 @@ class TrainingInputs:
 
     def check_samples(self, samples: Samples) -> None:
         """Raise a DataError unless these are of the training's range, but for a few that are far out; see `factor`."""
+        if samples.tokens:  # each of which was checked
+            return
         rows = _spread(samples.inputs)
         flat = rows.reshape(len(rows), -1)
         low, high = np.quantile(flat.min(axis=1), _FAR_OUT), np.quantile(flat.max(axis=1), 1 - _FAR_OUT)
@@ -198,6 +201,8 @@ def reach_beyond(inputs: Inputs, scale: float = 1.0) -> float:
 
 def check_seen(samples: Samples) -> None:
     """Raise a DataError where more than a few samples are too large to train on."""
+    if samples.tokens:
+        return
     if reach_beyond(samples.inputs, samples.scale):
         rows = _spread(samples.inputs)
         low, high = float(rows.min()), float(rows.max())

@@ -120,11 +120,16 @@ class Experiment:
         training, plan = replace(self.training, **changed), replace(self.checkpoints, **kept)
         return replace(self, data=part, training=training, optimizer=optimizer, checkpoints=plan)
 
-    def load_data(self) -> Data:
-        """Load the data; raise DataError unless they are those that the experiment was written with."""
+    def load_data(self, tokens: int = 0) -> Data:
+        """Load the data; raise DataError unless they are those that the experiment was written with.
+
+        Inputs are tokens where the first layer looks them up, or where it is left open and so many are asked for.
+        """
         part = self.data
         given: dict[str, Any] = {name: getattr(part, name) or None for name in (*OF_IMAGES, *OF_TABLES)}
         given |= {"validation": part.validation, "limit": part.limit, "seed": self.training.seed}
+        if tokens := tokens or (from_config("layer", with_units(self.layers[0], 1)).tokens if self.layers else 0):
+            given["tokens"] = tokens
         data = load_data(part.source, **given)
         if self.loss and data.train.one_hot and from_config("loss", self.loss).of_targets is Task.BINARY:
             data = data.as_floats()  # as the trainer would, but the fingerprint is of what is trained on

@@ -61,12 +61,12 @@ def evaluate_run(run: str, source: str | None = None, device: str = "auto", widt
         samples = read_samples(source, columns, model.class_names)
         return _evaluated(model, samples, f"{Path(source).stem}, all samples", width)
     if source is not None:
-        data = load_data(source, validation=0, **_of_images(model, source))
+        data = load_data(source, validation=0, tokens=model.tokens or None, **_of_images(model, source))
         samples, part = data.train, "all samples"
     elif experiment is None:
         raise GpunnError(f"{run} does not say what it was trained on: name the data, gpunn evaluate {run} DATA")
     else:
-        data = experiment.load_data()
+        data = experiment.load_data(model.tokens)
         samples, part = data.validation or data.train, "validation set"
     if data.test is not None:
         samples, part = data.test, "test set"

@@ -75,7 +75,7 @@ def prepared(experiment: Experiment) -> tuple[Experiment, Data]:
     network, start = start.read()
     loss = None if network.loss is None else to_config(network.loss)
     part = _fitted(experiment.data, network)
-    data = replace(experiment, data=part, loss=loss).load_data()
+    data = replace(experiment, data=part, loss=loss).load_data(network.tokens)
     if network.arranged(data.train) is not data.train:
         data = data.mapped(network.arranged, data.class_names)
     _check(network, data, start.network)

@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 
 from gpunn.backend.base import Shape
+from gpunn.backend.devices import on_host
 from gpunn.data.checks import as_array
 from gpunn.data.formats.frame import is_frame, read_frame
 from gpunn.data.loader import rows_of
+from gpunn.data.tokens import as_tokens
 from gpunn.data.training_inputs import TrainingInputs
 from gpunn.errors import OptionError, ShapeError
 from gpunn.scalars import positive_whole
@@ -38,8 +40,14 @@ def checked_dtype(dtype: Any) -> str:
     return name
 
 
-def as_batch(x: Any, wanted: Shape, trained_on: TrainingInputs | None) -> Any:
-    """Return inputs as an array whose samples have the wanted shape; an array of a device stays there."""
+def as_batch(x: Any, wanted: Shape, trained_on: TrainingInputs | None, tokens: int = 0) -> Any:
+    """Return inputs as an array whose samples have the wanted shape; an array of a device stays there.
+
+    Tokens, whole numbers below `tokens`, are checked on the host.
+    """
+    if tokens:
+        batch = on_host(as_batch(x, wanted, trained_on))
+        return as_tokens(batch, tokens) if len(batch) else batch
     if trained_on is not None and trained_on.columns is not None and is_frame(x):
         x = trained_on.columns.inputs(read_frame(x, trained_on.columns.kinds))
     elif type(x).__module__.partition(".")[0] != "cupy":  # which NumPy makes no array of by itself

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from gpunn.backend.base import Backend, Shape
 from gpunn.backend.devices import on_host, select
 from gpunn.data.checks import as_array
+from gpunn.data.tokens import as_tokens
 from gpunn.errors import GpunnError, OptionError, ShapeError
 from gpunn.kernels.record import Array
 from gpunn.nn.arguments import as_shape
@@ -105,7 +106,7 @@ def check_gradients(
         part: Layer, loss, or network, of which a copy is checked, with the weights that it has.
         shape: Shape of a sample of the input, (features,) or (height, width, channels); of a loss, (outputs,).
         loss: Loss at the end, or None.
-        inputs: Inputs (n, *shape); left out, `batch_size` of them, drawn from N(0, 1).
+        inputs: Inputs (n, *shape); left out, `batch_size` of them, drawn from N(0, 1), or of all tokens.
         targets: Targets of the loss; left out, drawn by its kind.
         batch_size: Number of samples.
         device: "cpu", "cuda" or "cuda:N".
@@ -130,10 +131,12 @@ def check_gradients(
     backend = device if isinstance(device, Backend) else select(device)
     rng = np.random.default_rng(seed)
     _check_count(count * prod(shape))
-    x = rng.normal(size=(count, *shape)) if inputs is None else as_array(on_host(inputs), "inputs")
+    tokens = 0 if isinstance(part, Loss) else part.tokens
+    drawn = rng.integers(0, tokens, (count, *shape)) if tokens else rng.normal(size=(count, *shape))
+    x = drawn if inputs is None else as_array(on_host(inputs), "inputs")
     if x.shape[1:] != shape or not len(x) or x.dtype.kind not in "fiub":
         raise ShapeError(f"inputs must be numbers of shape (n, {', '.join(map(str, shape))}), got {x.shape} {x.dtype}")
-    x = np.asarray(x, np.float64) if x.dtype.kind == "f" else x
+    x = np.asarray(as_tokens(x, tokens)) if tokens else np.asarray(x, np.float64) if x.dtype.kind == "f" else x
     if isinstance(part, Loss):
         found = _of_loss(copy(part), x, targets, backend, rng, h)
     else:

@@ -46,6 +46,11 @@ class Layout:
         """The layer that makes the outputs, also where it is the last of a chain."""
         return [*unchained(self.layers[-1:])][-1]
 
+    @property
+    def tokens(self) -> int:
+        """Number of tokens where the network takes whole numbers as they are, else 0."""
+        return self.layers[0].tokens
+
     def lay_out(self, input_shape: Shape, batch_size: int, backend: Backend, dtype: str, seed: int = 0) -> BuildContext:
         """Make every buffer, and return the parameters there are; see `Network.build`."""
         self.dtype, self.seed, self.batch_size = dtype, seed, batch_size
@@ -54,8 +59,9 @@ class Layout:
         name_layers(self.layers)
         self.shapes = [shape := layer.output_shape(shape) for layer in self.layers]
         self.output_shape = shape
-        self._takes_rows = self.layers[0].takes_rows
-        self.input = InputBuffer(backend, self.input_shape, self.capacity, dtype, as_rows=self._takes_rows)
+        _check_tokens(self.layers, given=bool(self.tokens))
+        self._takes_rows, taken = self.layers[0].takes_rows, np.int32 if self.tokens else dtype
+        self.input = InputBuffer(backend, self.input_shape, self.capacity, taken, as_rows=self._takes_rows)
         self._given = Buffer(backend, inside(self.output_shape), self.capacity, dtype)
         self._output_of: tuple[int, Shape] | None = None  # thread and shape, where `backward` may follow
         self._built_of = list(self.layers)
@@ -91,6 +97,16 @@ class Layout:
             stages = [*stages[:-1], *stages[-1].without(loss.link)]
         bias = stages[-1].bias_for_loss if stages else None
         return (stages if bias is None else stages[:-1]), bias
+
+
+def _check_tokens(layers: Sequence[Layer], *, given: bool) -> None:
+    """Raise ShapeError for a layer that takes tokens where none come in: they do, where `given`, to the first layer."""
+    for place, layer in enumerate(layers):
+        takes = given and place == 0
+        for branch in layer.branches:
+            _check_tokens(branch, given=takes and bool(layer.tokens))
+        if layer.tokens and not layer.branches and not takes:
+            raise ShapeError(f"{layer.name}: {layer!r} takes whole numbers: put it before all other layers")
 
 
 def fed_shape(layers: Sequence[Layer], shape: Shape) -> Shape:

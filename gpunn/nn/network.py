@@ -247,7 +247,7 @@ class Network(Layout):
         backend, training = self._built(), flag(training, "training")
         if training and self.is_frozen_anew:
             self.rebuild(self.batch_size, backend, self.dtype)
-        batch = as_batch(x, self.input_shape, self.trained_on)
+        batch = as_batch(x, self.input_shape, self.trained_on, self.tokens)
         if not len(batch):
             return backend.zeros((0, *self.output_shape), self.dtype)
         factor = self.factor_of(batch)
@@ -302,6 +302,8 @@ class Network(Layout):
 
     def factor_of(self, batch: Any) -> float:
         """Return the factor of the numbers of a batch, and check that they are finite and of the training's range."""
+        if self.tokens:  # which are checked, and looked up as they are
+            return 1.0
         if self.trained_on is not None:
             return self.trained_on.factor(batch)
         if isinstance(batch, np.ndarray) and batch.dtype.kind == "f" and batch.size:
@@ -310,9 +312,10 @@ class Network(Layout):
 
     def arranged(self, samples: Samples) -> Samples:
         """Return the samples in the shape of those of the training: images for flat rows of these, or rows."""
-        if self.trained_on is None or not isinstance(samples, Samples):
+        if not isinstance(samples, Samples):
             return samples
-        return self.trained_on.arranged_samples(samples)
+        samples = samples.as_tokens(self.tokens) if self.tokens else samples
+        return samples if self.trained_on is None else self.trained_on.arranged_samples(samples)
 
     @explained
     def predict_proba(self, x: ArrayLike) -> NDArray[Any]:
@@ -327,7 +330,7 @@ class Network(Layout):
             ShapeError, DataError: inputs of another shape, or of another range than those of the training.
         """
         backend = self._built()
-        x = np.asarray(as_batch(on_host(x), self.input_shape, self.trained_on))
+        x = np.asarray(as_batch(on_host(x), self.input_shape, self.trained_on, self.tokens))
         scale = self.factor_of(x)
         starts = range(0, len(x), self.capacity)
         parts = [backend.to_host(turned(self._forward(x[i : i + self.capacity], scale=scale))) for i in starts]

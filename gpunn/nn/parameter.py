@@ -44,6 +44,7 @@ class Parameter:
     fans: tuple[int, int]  # fan_in and fan_out
     weight_decay: bool  # whether regularizers act on it: weights yes, biases and BatchNorm's γ and β no (22)
     is_frozen: bool = False  # see `Layer.trainable`
+    is_table: bool = False  # whose rows are looked up: its gradient is no product, so no update is folded in
 
     def __post_init__(self) -> None:
         self.size = prod(self.shape)

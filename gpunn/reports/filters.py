@@ -124,6 +124,8 @@ def answers_to(model: Network, image: ArrayLike, scale: float = 1.0) -> list[Ans
 
 def _names_of_answers(model: Network) -> dict[str, str]:
     """For each convolution: its name and those of the layers after it, up to the last that is in its answer."""
+    if model.tokens:  # which are no image to stand beside the maps
+        return {}
     groups, shape = list[list[Layer]](), model.input_shape
     for layer in unchained(model.layers):
         shape = layer.output_shape(shape)

@@ -28,6 +28,7 @@ Model = TypeVar("Model", bound=Network)
 
 FORMAT = 1
 MOST_INPUTS = 2**20  # of one sample, or units of a layer, for which a file may ask whatever its size
+_SIZES = ("units", "filters", "size", "padding", "tokens", "features")  # arguments of layers that memory grows with
 _MOST_HEADER = 2 << 20  # bytes, with the names of 65,536 classes and the columns of a table
 
 
@@ -190,7 +191,7 @@ def _check_sizes(description: dict[str, Any], arrays: dict[str, Any]) -> None:
     for table in tables:  # and those within it, which are added meanwhile
         tables += [each for value in table.values() for each in _tables_in(value)]
     shape = [positive_whole(size, "input shape") for size in description["input_shape"]]
-    values = [table.get(key, 1) for table in tables for key in ("units", "filters", "size", "padding")]
+    values = [table.get(key, 1) for table in tables for key in _SIZES]
     sizes = (size for value in values for size in (value if isinstance(value, list) else [value]))
     for size in (*shape, prod(shape), *sizes):
         if isinstance(size, int) and not size <= max(expected, MOST_INPUTS):

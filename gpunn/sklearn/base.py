@@ -123,7 +123,7 @@ class Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no typ
         self._optimizer = self._made_optimizer()
         network = self._network(x, outputs, takes_any_end)
         self._scale = 1.0
-        if not network.layers[0].normalizes_batch and (reach := reach_beyond(x)):
+        if not network.tokens and not network.layers[0].normalizes_batch and (reach := reach_beyond(x)):
             self._scale = 1 / reach
             mend = "StandardScaler() before it in a pipeline scales each feature by itself"
             log.warning("inputs reach to %.4g and beyond, and are divided by that: %s", reach, mend)

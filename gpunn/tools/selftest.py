@@ -135,6 +135,8 @@ def _trainings() -> Iterator[tuple[list[gn.Layer], gn.Data, dict[str, Any]]]:
     )
     yield [branches, gn.Residual([gn.Conv2D(4, 3, stride=2, padding="same")]), gn.Flatten(), gn.Dense(4)], pixels, {}
     yield [gn.Flatten(), *dense(gn.ReLU())], pixels, {"dtype": "float64"}
+    tokens = gn.Data.from_arrays(rng.integers(0, 9, (50, 6)), rng.integers(0, 4, 50), tokens=9)
+    yield [gn.Embedding(9, 18), gn.Flatten(), gn.Dense(4)], tokens, {}
 
 
 def _ours(kind: str, base: type = object) -> list[Any]:

@@ -115,7 +115,8 @@ def as_data(
         if pair[0] is None:
             raise DataError("fit takes a data set, samples, or x and y, got y without x")
         targets = _as_targets(pair[1], loss, layers)
-        data = Data.from_arrays(pair[0], targets, seed=seed, sample_weight=sample_weight, **held_back)
+        own: dict[str, Any] = {"seed": seed, "sample_weight": sample_weight, "tokens": layers[0].tokens or None}
+        data = Data.from_arrays(pair[0], targets, **own, **held_back)
     elif isinstance(data, Samples):
         data = Data.from_samples(_weighted(data, sample_weight), seed=seed, **held_back)
     elif not isinstance(data, Data):
@@ -124,6 +125,8 @@ def as_data(
     elif sample_weight is not None:
         mend = "give the weights to its samples, Data.from_arrays(x, y, sample_weight=...)"
         raise DataError(f"sample_weight goes with x and y or with samples, got it with a data set: {mend}")
+    if tokens := layers[0].tokens:
+        data = data.mapped(lambda samples: samples.as_tokens(tokens), data.class_names)
     if validation is not None:
         if data.validation is not None:
             held = f"the data have {len(data.validation):,} samples for validation already"
@@ -159,7 +162,9 @@ def as_samples(
     elif pair:
         targets, _ = numbered(_as_targets(pair[1], model.loss, model.layers), model.class_names)
         inputs = as_array(pair[0], "inputs")
-        data = Samples(inputs, as_array(targets, "targets"), model.factor_of(inputs), len(model.class_names) or -1)
+        count = len(model.class_names) or -1
+        factor = model.factor_of(inputs)
+        data = Samples(inputs, as_array(targets, "targets"), factor, count, tokens=model.tokens)
         if columns is not None and not data.classes and not columns.classes:
             data = replace(data, targets=columns.standard_targets(data.targets), columns=columns)
     elif isinstance(data, Data):

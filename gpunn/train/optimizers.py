@@ -229,7 +229,7 @@ class SGD(Optimizer):
         # Without momentum, (21) is the very product that would make the gradient, with another alpha and beta. On a
         # device the rate would have to be known on the host, so there the update stays a kernel.
         is_folded = not self.momentum and not self.l1 and self.penalty is None and p.backend.device == "cpu"
-        self._folded = weights if is_folded and all(len(w.shape) == 2 for w in weights) else []
+        self._folded = weights if is_folded and all(len(w.shape) == 2 and not w.is_table for w in weights) else []
         start = p.decayed if self._folded else 0
         self._values, self._gradients, self._decayed = p.learned[start:], p.gradients[start:], p.decayed - start
         self.state = {"velocity": self._zeros()} if self.momentum else {}

@@ -14,13 +14,16 @@ from support.layer_helpers import Alone, blocks_of
 from test_pytorch import assert_agree
 
 from gpunn import (
+    L2,
     SGD,
+    AdamW,
     AveragePool2D,
     BatchNorm,
     Conv2D,
     ConvTranspose2D,
     Data,
     Dense,
+    Embedding,
     Flatten,
     GlobalAveragePool2D,
     LayerNorm,
@@ -231,6 +234,64 @@ def test_layernorm_is_pytorchs(torch: Any, shape: tuple[int, ...], n: int, epsil
     # Two features nearly alike have terms of the size of γ/√ε that cancel.
     size = float(np.abs(v).max() * np.abs(alone.value("gamma")).max() / np.sqrt(epsilon))
     np.testing.assert_allclose(dx, x_.grad.numpy(), rtol=1e-10, atol=1e-13 * size)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    tokens=st.integers(1, 60), features=st.integers(1, 20), length=st.integers(1, 9), n=st.integers(1, 8),
+    seed=st.integers(0, 999),
+)  # fmt: skip
+def test_embedding_is_pytorchs(torch: Any, tokens: int, features: int, length: int, n: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    model = Sequential([Embedding(tokens, features)]).build((length,), 8, "cpu", "float64", seed)
+    theirs = torch.nn.Embedding(tokens, features, dtype=torch.float64)
+    with torch.no_grad():
+        theirs.weight.copy_(torch.tensor(model.arrays()["embedding1.w"]))
+    x, v = rng.integers(0, tokens, (n, length)), rng.normal(size=(n, 1, length, features))
+    y = model.forward(x, training=True)
+    model.backward(v)
+    y_ = theirs(torch.tensor(x))
+    y_.backward(torch.tensor(v[:, 0]))
+    np.testing.assert_array_equal(y[:, 0], y_.detach().numpy())
+    assert_agree(model.parameters[0].grad, theirs.weight.grad, "w")
+
+
+@pytest.mark.parametrize("optimizer", ["SGD", "AdamW"])
+def test_a_training_with_an_embedding_is_pytorchs(torch: Any, optimizer: str) -> None:
+    rng = np.random.default_rng(0)
+    x, t = rng.integers(0, 9, (40, 6)), rng.integers(0, 3, 40)
+    layers = [Embedding(9, 4), Conv2D(5, (1, 3)), Tanh(), Flatten(), Dense(3)]
+    model = Sequential(layers).build((6,), 8, "cpu", "float64", 1)
+    nn = torch.nn
+    table, *rest = (
+        nn.Embedding(9, 4, dtype=torch.float64),
+        nn.Conv2d(4, 5, (1, 3), dtype=torch.float64),
+        nn.Linear(20, 3, dtype=torch.float64),
+    )
+    pairs = {"embedding1.w": table.weight, "conv1.w": rest[0].weight, "conv1.b": rest[0].bias}
+    pairs |= {"dense1.w": rest[1].weight, "dense1.b": rest[1].bias}
+    with torch.no_grad():
+        for name, array in model.arrays().items():
+            pairs[name].copy_(torch.tensor(array))
+    weights = [value for name, value in pairs.items() if name.endswith("w")]
+    biases = [value for name, value in pairs.items() if name.endswith("b")]
+    groups = [{"params": weights, "weight_decay": 0.1}, {"params": biases, "weight_decay": 0.0}]
+    theirs = torch.optim.SGD(groups, 0.1, momentum=0.9) if optimizer == "SGD" else torch.optim.AdamW(groups, 0.01)
+    ours: Any = SGD(0.1, momentum=0.9) if optimizer == "SGD" else AdamW(0.01, 0.1)
+    regularizer = L2(0.1 * 40) if optimizer == "SGD" else None
+    options: dict[str, Any] = {"batch_size": 8, "dtype": "float64", "progress": False, "device": "cpu"}
+    data = Data.from_arrays(x, t, validation=0)
+    model.fit(data, epochs=2, optimizer=ours, regularizer=regularizer, **options)
+    for epoch in range(2):
+        order = epoch_order(40, seed=0, epoch=epoch)
+        for start in range(0, 40, 8):
+            rows = order[start : start + 8]
+            h = rest[0](table(torch.tensor(x[rows])).permute(0, 2, 1)[:, :, None])
+            theirs.zero_grad()
+            torch.nn.functional.cross_entropy(rest[1](torch.tanh(h).flatten(1)), torch.tensor(t[rows])).backward()
+            theirs.step()
+    for name, array in model.arrays().items():
+        assert_agree(array, pairs[name], name)
 
 
 # Whole networks

@@ -47,6 +47,21 @@ def test_the_example_of_convolution_learns_the_digits_and_draws_what_it_has_lear
     assert {path.name for path in tmp_path.iterdir()} == {"filters.png", "activations.png"}
 
 
+def test_the_example_of_tokens_fills_in_vowels_as_the_page_and_its_experiment_do(tmp_path: Path) -> None:
+    """Six epochs of a small network, twice."""
+    out = run_python(str(ROOT / "examples" / "vowels.py"), cwd=tmp_path)
+    ((accuracy, always),) = re.findall(r"test accuracy ([\d.]+)%, always e ([\d.]+)%", out)
+    assert float(accuracy) > 86
+    assert float(always) < 40
+    page = ROOT / "docs" / "embedding.md"
+    (shown,) = re.findall(r"^(the grad_ent.*?)^```", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    assert shown in out
+    (text,) = blocks(page, "toml")
+    (tmp_path / "vowels.toml").write_text(text, "utf-8")
+    out = run_python("-m", "gpunn", "train", "--recipe", "vowels.toml", "--device", "cpu", cwd=tmp_path)
+    assert f"test accuracy  {accuracy}%" in out
+
+
 @pytest.mark.parametrize(("name", "lines"), [("mnist_dense", 35), ("mnist_convolution", 40)])
 def test_a_classroom_example_is_short(name: str, lines: int) -> None:
     code = (ROOT / "examples" / f"{name}.py").read_text("utf-8").splitlines()

@@ -72,7 +72,7 @@ def forward(**given: Any) -> None:
 
 
 LAYERS = [gn.AveragePool2D, gn.BatchNorm, gn.Conv2D, gn.Dense, gn.Dropout, gn.LayerNorm, gn.LeakyReLU, gn.MaxPool2D]
-LAYERS += [gn.ConvTranspose2D]
+LAYERS += [gn.ConvTranspose2D, gn.Embedding]
 # What is called, with arguments that it takes; each of its arguments is then given all that is odd.
 CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     **{kind.__name__: (lambda kind=kind, **given: built(kind(**given)), {}) for kind in LAYERS},
@@ -204,7 +204,8 @@ def test_what_is_odd_is_taken_or_refused_in_one_line(
     monkeypatch.chdir(tmp_path)
     function, right = CALLS[name]
     if name in BEHIND and name in {kind.__name__ for kind in LAYERS}:
-        right = {"units": 2} if name == "Dense" else {"filters": 2} if name.startswith("Conv") else {}
+        needed = {"Dense": {"units": 2}, "Embedding": {"tokens": 4, "features": 2}}
+        right = needed.get(name, {"filters": 2} if name.startswith("Conv") else {})
     function(**right) if name != "load_model" else None
     wrong = []
     for what, odd in ODD.items():

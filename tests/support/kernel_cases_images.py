@@ -423,3 +423,43 @@ for _name, (_function, _slope) in ACTIVATIONS.items():
                 Case(arguments, {3: db}, 40.0, on_device={3: device_db}),
             ]
         return cases
+
+
+# Embedding
+
+
+def _tokens(dtype: str, rng: np.random.Generator, n: int) -> Iterator[tuple[Any, ...]]:
+    """Tokens (length, n) as rows of samples and the other way round, and a table with more features than a block."""
+    for tokens, features, length in ((5, 3, 4), (1, 1, 1), (300, 18, 2), (2, 33, 7)):
+        x = rng.integers(0, tokens, (n, length)).astype(np.int32)
+        w = numbers(dtype, rng, features, rows=tokens, far=False)
+        dy = rng.normal(size=(features, 1, length, n)).astype(dtype)
+        yield x.T, w, dy
+        yield np.ascontiguousarray(x.T), w, dy
+
+
+@case("embed")
+def _embed(dtype: str, rng: np.random.Generator, n: int) -> list[Case]:
+    cases = []
+    for x, w, dy in _tokens(dtype, rng, some(n)):
+        y = np.zeros(dy.shape)
+        for f, _, t, j in np.ndindex(y.shape):
+            y[f, 0, t, j] = w[x[t, j], f]
+        cases.append(Case((x, w, unset(y.shape, dtype)), {0: x, 1: w, 2: y}))
+    beyond = np.array([[-1, -(2**31), 5, 2**31 - 1]], np.int32)  # no memory beside the table is read
+    w = rng.normal(size=(5, 2)).astype(dtype)
+    nearest = np.stack([w[0], w[0], w[4], w[4]], axis=1)[:, None, None]
+    return [*cases, Case((beyond, w, unset(nearest.shape, dtype)), {2: nearest})]
+
+
+@case("embed_gradient")
+def _embed_gradient(dtype: str, rng: np.random.Generator, n: int) -> list[Case]:
+    cases = []
+    for x, w, dy in _tokens(dtype, rng, some(n)):
+        dw = np.zeros(w.shape)
+        for v, f in np.ndindex(w.shape):
+            places = np.argwhere(x == v)
+            dw[v, f] = math.fsum(float(dy[f, 0, t, j]) for t, j in places)
+        scale = float(np.abs(dy).sum(axis=(1, 2, 3)).max())
+        cases.append(Case((x, dy, unset(w.shape, dtype)), {0: x, 1: dy, 2: dw}, scale))
+    return cases

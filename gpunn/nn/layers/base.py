@@ -112,6 +112,7 @@ class Layer(Buildable, Part, ABC, kind="layer", example="Dense(10)"):
     increases: ClassVar[bool | property] = False
     has_weights: ClassVar[bool] = False  # which multiply its inputs: the parameter `w` of (units, …)
     outputs: int | None = None  # of a sample, where their number is the same whatever comes in
+    tokens: int = 0  # that it looks up, where it takes whole numbers as they are, and so comes first
     takes_rows: ClassVar[bool] = False  # of features alone, so that images go flat into it where it comes first
     normalizes_batch: ClassVar[bool] = False  # by the samples of a batch together: see `start_gathering`
     picks_largest: ClassVar[bool] = False  # of several elements, and so may come before a stage that `increases`

@@ -32,6 +32,7 @@ class Residual(Chain):
 
     name_prefix = "residual"
     is_chain = False
+    tokens = 0  # to which nothing can be added
 
     def __init__(self, layers: Iterable[Layer], projection: Layer | Iterable[Layer] | None = None) -> None:
         self.layers = as_layers(layers, owner="Residual")

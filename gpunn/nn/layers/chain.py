@@ -35,6 +35,11 @@ class Branched(Layer):
         return any(branch[0].takes_rows for branch in self.branches if branch)
 
     @property
+    def tokens(self) -> int:  # type: ignore[override]
+        counts = [branch[0].tokens if branch else 0 for branch in self.branches]
+        return min(counts) if all(counts) else 0
+
+    @property
     def has_learned(self) -> bool:
         return super().has_learned or any(layer.has_learned for branch in self.branches for layer in branch)
 

@@ -1,0 +1,85 @@
+"""Embedding: the rows of a table that tokens name, and the gradient of the table, summed without atomics.
+
+Arrays are samples-last: tokens x (length, batch) as int32, their features y (features, length, batch); the table w is
+(tokens, features). A token outside of the table is taken for the nearest: memory beside it is never read or written.
+"""
+
+import numpy as np
+
+from gpunn.kernels.bias import BLOCK_SUM
+from gpunn.kernels.record import Array, Launch, per_element, raw
+
+_THREADS, _FEATURES = 128, 16  # of a block of the gradient: threads, and features that it sums at once
+
+
+def _sizes(x: Array, w: Array) -> tuple[int, ...]:
+    """Return length, batch, features and tokens, and whether the tokens of a sample lie side by side."""
+    return *x.shape, w.shape[1], w.shape[0], int(x.strides[0] == x.itemsize)
+
+
+@raw(
+    """
+extern "C" __global__ void embed(const int* x, const T* w, T* y, int length, int n, int features, int tokens,
+                                 int by_samples) {
+    long long at = (long long)blockIdx.x * blockDim.x + threadIdx.x;
+    if (at >= (long long)features * length * n) return;
+    long long place = at % ((long long)length * n);
+    long long feature = at / ((long long)length * n);
+    int token = x[by_samples ? place % n * length + place / n : place];
+    token = token < 0 ? 0 : token >= tokens ? tokens - 1 : token;
+    y[at] = w[(long long)token * features + feature];
+}
+""",
+    launch=lambda x, w, y: per_element(y.size, x, w, y, *_sizes(x, w)),
+    types={"T": 1},
+)
+def embed(x: Array, w: Array, y: Array) -> None:
+    """y[f, …, t, j] := w[x[t, j], f]."""
+    np.copyto(y.reshape(w.shape[1], -1), w.take(x.reshape(-1), axis=0, mode="clip").T)
+
+
+# A block for each token and 16 features goes through all tokens of the batch, and adds what is its own in an order
+# that depends on nothing but the sizes: the same bits every time, and neither atomics nor memory for a sorted copy.
+@raw(
+    f"""
+extern "C" __global__ void embed_gradient(const int* x, const T* dy, T* dw, int length, int n, int features, int tokens,
+                                          int by_samples) {{
+    __shared__ T part[{_THREADS}];
+    T sum[{_FEATURES}];
+    for (int k = 0; k < {_FEATURES}; k++) sum[k] = T(0);
+    long long places = (long long)length * n;
+    int first = blockIdx.y * {_FEATURES}, count = min({_FEATURES}, features - first), own = blockIdx.x;
+    for (long long at = threadIdx.x; at < places; at += blockDim.x) {{
+        int token = x[at];
+        token = token < 0 ? 0 : token >= tokens ? tokens - 1 : token;
+        if (token != own) continue;
+        const T* from = dy + first * places + (by_samples ? at % length * n + at / length : at);
+        for (int k = 0; k < count; k++) sum[k] += from[k * places];
+    }}
+    for (int k = 0; k < count; k++) {{
+        T total = block_sum(sum[k], part);
+        if (threadIdx.x == 0) dw[(long long)own * features + first + k] = total;
+    }}
+}}
+""",
+    launch=lambda x, dy, dw: Launch(
+        (dw.shape[0], -(-dw.shape[1] // _FEATURES), 1), _THREADS, (x, dy, dw, *_sizes(x, dw))
+    ),
+    types={"T": 1},
+    preamble=BLOCK_SUM,
+)
+def embed_gradient(x: Array, dy: Array, dw: Array) -> None:
+    """dw[v, f] := Σ dy[f, …, t, j] over all t, j with x[t, j] = v; 0 for tokens that do not occur."""
+    tokens, features = dw.shape
+    places, rows = np.clip(x.reshape(-1), 0, tokens - 1).astype(np.intp), dy.reshape(features, -1)
+    if tokens <= 2 * len(places):
+        for feature in range(features):  # bincount adds in float64, one after another
+            dw[:, feature] = np.bincount(places, rows[feature], tokens)
+        return
+    # Of a table far larger than the batch only the rows that occur are gone through.
+    found, places = np.unique(places, return_inverse=True)
+    sums = np.empty((features, len(found)), dw.dtype)
+    for feature in range(features):
+        sums[feature] = np.bincount(places, rows[feature], len(found))
+    dw.fill(0)
+    dw[found] = sums.T
