@@ -8,6 +8,7 @@ from gpunn.backend.limits import set_memory_limit
 from gpunn.config import register
 from gpunn.data import Data, Samples, load_data
 from gpunn.data.augmentation import Augmentation
+from gpunn.data.formats.own import register_format
 from gpunn.errors import GpunnError
 from gpunn.nn import equations, initializers, layers, losses  # noqa: F401  # parts that files name are registered
 from gpunn.nn.gradients import GradientCheck, GradientError, check_gradients
@@ -25,6 +26,7 @@ from gpunn.train.evaluator import Evaluation
 from gpunn.train.history import History
 from gpunn.train.optimizers import *  # noqa: F403
 from gpunn.train.outputs_report import MultilabelReport, RegressionReport
+from gpunn.train.own_metrics import Metric
 from gpunn.train.progress import ProgressBar
 from gpunn.train.record import Record
 from gpunn.train.report import ClassificationReport
@@ -34,10 +36,10 @@ from gpunn.version import __version__ as __version__
 
 __all__ = ["Augmentation", "Data", "Evaluation", "GpunnError", "History", "Record", "Samples", "Sequential"]
 __all__ += ["ClassificationReport", "MultilabelReport", "RegressionReport"]
-__all__ += ["load_data", "load_model", "register", "set_memory_limit"]
+__all__ += ["load_data", "load_model", "register", "register_format", "set_memory_limit"]
 __all__ += ["Callback", "Checkpointer", "EarlyStopping", "OverfittingDetector", "ProgressBar", "StopTraining"]
 __all__ += ["TrainingView"]
-__all__ += ["GradientCheck", "GradientError", "check_gradients"]
+__all__ += ["GradientCheck", "GradientError", "Metric", "check_gradients"]
 __all__ += initializers.__all__
 __all__ += layers.__all__
 __all__ += losses.__all__

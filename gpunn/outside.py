@@ -28,7 +28,12 @@ _SPELLED: "WeakKeyDictionary[type, str]" = WeakKeyDictionary()  # the name that 
 
 def is_ours(part: Any) -> bool:
     """Return whether a class or function is gpunn's own."""
-    return bool(part.__module__.partition(".")[0] == "gpunn")
+    return module_of(part).partition(".")[0] == "gpunn"
+
+
+def module_of(part: Any) -> str:
+    """Return the name of the module that a class or function was defined in."""
+    return str(getattr(part, "__module__", None) or type(part).__module__)
 
 
 def name_of(part: type) -> str:

@@ -22,6 +22,7 @@ from gpunn.train.evaluator import Evaluation, evaluate, recompute_statistics
 from gpunn.train.finder import HIGHEST, LOWEST, STEPS, Rising, try_rates
 from gpunn.train.history import History
 from gpunn.train.optimizers import Optimizer, Regularizer
+from gpunn.train.own_metrics import Given
 from gpunn.train.report import Report, report_on
 from gpunn.train.trainer import Trainer
 
@@ -259,6 +260,7 @@ class Sequential(Network):
         *,
         sample_weight: ArrayLike | None = None,
         class_weight: ClassWeight = None,
+        metrics: Given = (),
     ) -> Report:
         """Return every metric of the network's task on samples, as scikit-learn defines them; printed, it is a table.
 
@@ -271,11 +273,13 @@ class Sequential(Network):
             y: Targets for x.
             sample_weight: Weight of each sample, (n,), at least 0: counts are sums of weights.
             class_weight: Weights of classes as in `fit`.
+            metrics: Metrics of your own, functions f(y_true, y_pred) or objects of `gn.Metric`; see docs/extending.md.
 
         Raises:
             DataError, ShapeError: Nothing to report on, or targets of another kind or samples of another shape.
+            OptionError: A metric that is none, or cannot weigh samples.
         """
-        return report_on(self, samples, y, sample_weight, class_weight)
+        return report_on(self, samples, y, sample_weight, class_weight, metrics)
 
     @explained
     def recompute_statistics(self, samples: Samples | Data) -> None:

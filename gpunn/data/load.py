@@ -22,6 +22,7 @@ from gpunn.data.formats.frame import is_frame, read_frame
 from gpunn.data.formats.idx import read_images, read_labels
 from gpunn.data.formats.image_folder import holds_images
 from gpunn.data.formats.inputs import kind_of_file
+from gpunn.data.formats.own import reader_of
 from gpunn.data.formats.parts import Parts, ReadOptions
 from gpunn.data.images import checked_colours, checked_image_size, read_image_folder
 from gpunn.data.later_tables import table_samples
@@ -75,7 +76,8 @@ def load_data(
             the user's cache, or downloaded); "emnist-letters" or another split (not downloaded); "sklearn:iris" or
             another that comes with scikit-learn; a folder with the files of such a set, four IDX files ("./mnist"
             where it has the name of a set), or with images, a folder for each class or a list (`docs/data.md`); a .npz
-            file, an archive of CIFAR; a table, as a file (.csv, .tsv, .parquet) or a data frame; or Data, given back.
+            file, an archive of CIFAR; a file of your own format (`register_format`); a table, as a file (.csv, .tsv,
+            .parquet) or a data frame; or Data, given back.
         validation: Fraction (0.1) or count (5000) of samples to validate on; 0 for none; "test" for the test set. A
             source that has validation samples of its own gives these instead of a fraction or count.
         limit: Number of training samples to keep, before the split; left out, all.
@@ -284,6 +286,8 @@ def _no_table(source: object, options: ReadOptions) -> OptionError:
 
 def _read_file(path: Path, split: dict[str, Any], options: ReadOptions) -> Data:
     """Load a file that is a whole data set."""
+    if (own := reader_of(path)) is not None:
+        return _read_own(path, own(path), split, options)
     kind = kind_of_file(path, "check the path")
     if path.suffix.lower() in (".xlsx", ".xls", ".ods"):
         raise DataError(f"{path}: is a spreadsheet: save the sheet as CSV")
@@ -303,6 +307,20 @@ def _read_file(path: Path, split: dict[str, Any], options: ReadOptions) -> Data:
         name, mend = told(path) or (kind.name, mend)
         raise DataError(f"{path}: expected a .npz file, got {name}: {mend}")
     return _from_parts(path, path.stem, kind.data(path, options), split)
+
+
+def _read_own(path: Path, read: Any, split: dict[str, Any], options: ReadOptions) -> Data:
+    """Make data of what a reader from outside has given."""
+    if given := [name for name, value in vars(options).items() if value is not None]:
+        raise OptionError(f"{given[0]} is for files that gpunn reads itself, and {path} is read by code of yours")
+    if isinstance(read, Data):
+        return read
+    if isinstance(read, Samples):
+        return Data.from_samples(read, name=path.stem, **split)
+    if not isinstance(read, tuple) or len(read) not in (2, 3):
+        got = f"a tuple of {len(read)}" if isinstance(read, tuple) else type(read).__name__
+        raise DataError(f"{path}: its reader must return (x, y), (x, y, sample_weight), Samples or Data, got {got}")
+    return _from_parts(path, path.stem, Parts(read), split)
 
 
 def _from_parts(source: object, name: str, parts: Parts, split: dict[str, Any]) -> Data:

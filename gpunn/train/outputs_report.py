@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from gpunn.errors import in_one_line
 from gpunn.nn.tasks import shown
 from gpunn.train.metrics import Average, Counts, Errors, Weights, errors_of, mean, roc_auc
-from gpunn.train.table import HEADS, MOST_IN_FILES, MOST_ROWS, amount, decimal, in_line, table, with_notes
+from gpunn.train.table import HEADS, MOST_IN_FILES, MOST_ROWS, amount, decimal, in_line, own, table, with_notes
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -32,6 +32,7 @@ class MultilabelReport:
         names: Name of each output, such as the column of a table; empty where they have none.
         answered: Number of samples whose output is 1, of each output, or the sum of their weights.
         weight: Sum of the weights of all samples, `total` where they have none.
+        metrics: Metrics of your own, by name.
     """
 
     precision: NDArray[np.float64]
@@ -48,6 +49,7 @@ class MultilabelReport:
     names: tuple[str, ...] = ()
     answered: NDArray[Any] | None = None
     weight: float = math.nan
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -83,7 +85,7 @@ class MultilabelReport:
 
     def notes(self) -> list[str]:
         """Return what is to be known of the numbers, a line each."""
-        return _left_out(len(self.f1), "F1")
+        return [*_left_out(len(self.f1), "F1"), *own(self.metrics)]
 
     def rows(self, most: int = MOST_ROWS) -> list[tuple[str, ...]]:
         """Return the cells of each output, those of lowest F1 where there are more than `most`."""
@@ -117,6 +119,7 @@ class MultilabelReport:
             "exact": self.exact,
             **{name: asdict(getattr(self, name)) for name in ("micro", "macro", "weighted")},
             "outputs": each if len(each) <= MOST_IN_FILES else None,
+            **({"metrics": dict(self.metrics)} if self.metrics else {}),
         }
 
 
@@ -132,6 +135,7 @@ class RegressionReport:
         together: Errors over all outputs at once, in which a large output weighs more: the RMSE and R² of `evaluate`.
         total: Number of samples.
         names: Name of each output, such as the column of a table; empty where they have none.
+        metrics: Metrics of your own, by name.
     """
 
     rmse: float
@@ -141,6 +145,7 @@ class RegressionReport:
     together: Errors
     total: int
     names: tuple[str, ...] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -158,7 +163,7 @@ class RegressionReport:
 
     def notes(self) -> list[str]:
         """Return what is to be known of the numbers, a line each."""
-        return _left_out(len(self.outputs), "R²")
+        return [*_left_out(len(self.outputs), "R²"), *own(self.metrics)]
 
     def rows(self, most: int = MOST_ROWS) -> list[tuple[str, ...]]:
         """Return the cells of each output, those of lowest R² where there are more than `most`."""
@@ -190,7 +195,8 @@ class RegressionReport:
         each = _named(self.names, [asdict(one) for one in self.outputs])
         errors = {"rmse": self.rmse, "mae": self.mae, "r2": self.r2}
         listed = each if len(each) <= MOST_IN_FILES else None
-        return {"samples": self.total, **errors, "together": asdict(self.together), "outputs": listed}
+        more = {"metrics": dict(self.metrics)} if self.metrics else {}
+        return {"samples": self.total, **errors, "together": asdict(self.together), "outputs": listed, **more}
 
 
 def _name(names: Sequence[str], output: int) -> str:

@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gpunn.data import Samples
 from gpunn.data.weights import ClassWeight
 from gpunn.errors import DataError, OptionError, in_one_line
 from gpunn.nn.losses import MeanSquaredError
@@ -18,8 +19,9 @@ from gpunn.scalars import positive_whole
 from gpunn.train.arguments import as_samples, check_samples
 from gpunn.train.metrics import Average, Counts, Weights, confusion_matrix, divided, mean, roc_auc
 from gpunn.train.outputs_report import MultilabelReport, RegressionReport
+from gpunn.train.own_metrics import Given, checked_metrics, measured
 from gpunn.train.predictions import Answers, all_outputs, answers_to
-from gpunn.train.table import HEADS, MOST_IN_FILES, MOST_ROWS, amount, decimal, in_line, some, table, with_notes
+from gpunn.train.table import HEADS, MOST_IN_FILES, MOST_ROWS, amount, decimal, in_line, own, some, table, with_notes
 
 MOST_IN_MATRIX = 200  # classes of the confusion matrix in `metrics.json`
 _TOP = 5
@@ -51,6 +53,7 @@ class ClassificationReport:
         weighted: Their means weighted by support.
         auc: Area under the ROC curve; NaN unless there are two classes, and samples of both.
         answers: Labels and answers, which the other metrics are made of.
+        metrics: Metrics of your own, by name.
     """
 
     class_names: tuple[str, ...]
@@ -65,6 +68,7 @@ class ClassificationReport:
     auc: float
     answers: Answers
     weights: Weights = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, answers: Answers, class_names: Sequence[str], weights: Weights = None) -> "ClassificationReport":
@@ -188,7 +192,7 @@ class ClassificationReport:
             lines.append(f"most often mistaken: {', '.join(each)}")
         if names := self.never_predicted:
             lines.append(f"never predicted: {some(names)}")
-        return lines
+        return [*lines, *own(self.metrics)]
 
     def table(self, width: int = 80) -> str:
         """Write the metrics of each class, and their averages, in at most so many columns."""
@@ -222,6 +226,7 @@ class ClassificationReport:
             "weighted": asdict(self.weighted),
             "classes": classes and [{**each, "name": in_one_line(each["name"])} for each in classes],
             "confusion_matrix": self.confusion_matrix.tolist() if count <= MOST_IN_MATRIX else None,
+            **({"metrics": dict(self.metrics)} if self.metrics else {}),
         }
 
 
@@ -234,10 +239,17 @@ def report_on(
     y: ArrayLike | None = None,
     sample_weight: ArrayLike | None = None,
     class_weight: ClassWeight = None,
+    metrics: Given = (),
 ) -> Report:
     """Make the report of a network's answers to samples; see `Sequential.report`."""
+    own_metrics = checked_metrics(metrics)
     samples = model.arranged(as_samples(samples, y, model, sample_weight, class_weight))
     check_samples(model, samples)
+    report, found = _bundled(model, samples), measured(model, samples, own_metrics)
+    return replace(report, metrics=found) if found else report
+
+
+def _bundled(model: Network, samples: Samples) -> Report:
     task = (model.loss or MeanSquaredError()).task(bool(samples.classes))
     weights = samples.weights
     if task is Task.CLASSES:

@@ -64,6 +64,11 @@ def in_line(figures: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {decimal(value)}" for name, value in figures.items())
 
 
+def own(metrics: Mapping[str, float]) -> list[str]:
+    """Write metrics from outside as a note, where there are any."""
+    return [", ".join(f"{name} {value:.6g}" for name, value in metrics.items())] if metrics else []
+
+
 def some(names: Sequence[str]) -> str:
     """Write the first few of some names, and how many more there are."""
     more = f" and {len(names) - _MOST_NAMES:,} more" if len(names) > _MOST_NAMES else ""

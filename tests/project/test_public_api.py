@@ -138,13 +138,14 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "ProgressBar": (gn.ProgressBar, {}),
     "register": (gn.register, {"part": type("PublicApi", (gn.ReLU,), {"__module__": __name__})}),
     "check_gradients": (gn.check_gradients, {"part": gn.ReLU(), "shape": 3}),
+    "register_format": (lambda suffix: gn.register_format(suffix), {"suffix": ".public-api"}),
     "GpunnError": (gn.GpunnError, {"message": "a"}),
 }  # fmt: skip
 # Parameters of what is behind a lambda.
 BEHIND: dict[str, Any] = {
     **{kind.__name__: kind for kind in LAYERS}, "Data.test": lambda test: None, "set_memory_limit": gn.set_memory_limit,
     "ClassificationReport.top_k_accuracy": lambda k: None,
-    "Sequential": lambda layers: None, "Loss.forward": lambda y, t: None,
+    "register_format": lambda suffix: None, "Sequential": lambda layers: None, "Loss.forward": lambda y, t: None,
     **{f"Sequential.{name}": getattr(network(), name) for name in
        ("build", "fit", "find_learning_rate", "evaluate", "report", "predict", "predict_proba", "forward",
         "recompute_statistics", "replace_last", "save")},
@@ -158,7 +159,7 @@ PLAIN |= {"Callback", "StopTraining", "TrainingView"}
 # Of `check_gradients`: tests/nn/test_check_gradients.py.
 PLAIN |= {"GradientCheck", "GradientError"}
 # Bases of one's own parts: tests/project/test_own_parts.py has one of each.
-BASES = {"Activation", "Initializer", "Layer", "Loss", "Optimizer", "Regularizer", "Schedule"}
+BASES = {"Activation", "Initializer", "Layer", "Loss", "Metric", "Optimizer", "Regularizer", "Schedule"}
 
 
 def cases() -> Iterator[Any]:

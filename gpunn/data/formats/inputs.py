@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gpunn.data.checks import checked_inputs
+from gpunn.data.checks import as_array, checked_inputs
 from gpunn.data.formats.delimited import find_form, read_delimited
 from gpunn.data.formats.fitting import read_pixels
 from gpunn.data.formats.idx import read_idx
 from gpunn.data.formats.image import image_shape, read_image
 from gpunn.data.formats.npy import NpzFile, read_npy
+from gpunn.data.formats.own import reader_of
 from gpunn.data.formats.parquet import parquet_names, read_parquet
 from gpunn.data.formats.parts import Parts, ReadOptions
 from gpunn.data.formats.photograph import read_photograph
@@ -129,6 +130,8 @@ def read_inputs(
     a line about changes that may surprise. Left out, `trained_on` is light on dark, as MNIST is. Where the training
     images were drawings, `prepare` finds the drawing in a photograph and brings it into their place.
     """
+    if (own := reader_of(path)) is not None and path.is_file():
+        return _as_samples(path, _inputs_in(own(path)), shape)
     kind = kind_of_file(path, "give images, .npy, .npz or IDX files")
     if kind.table is not None:
         columns = None if trained_on is None else trained_on.columns
@@ -156,6 +159,12 @@ def read_inputs(
     if min(size[:2]) > 2 and (trained_on is None or trained_on.is_drawn) and not are_drawn(pixels[None])[0]:
         raise DataError(f"{path}: nothing is drawn in it: give an image with a drawing")
     return (pixels if trained_on is None else trained_on.as_inputs(pixels)).reshape(1, *shape)
+
+
+def _inputs_in(read: Any) -> NDArray[Any]:
+    """Return the inputs in what a reader from outside has given: Data, samples, or (x, y) and the like."""
+    samples = getattr(read, "train", read)
+    return as_array(samples[0] if isinstance(samples, tuple) else getattr(samples, "inputs", samples), "inputs")
 
 
 def _as_in_training(
