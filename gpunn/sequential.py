@@ -13,7 +13,7 @@ from gpunn.files import StrPath
 from gpunn.nn.losses import Loss
 from gpunn.nn.network import Network, alone, explained
 from gpunn.nn.replacing import with_last
-from gpunn.nn.summary import summary
+from gpunn.nn.summary import summary, summary_html
 from gpunn.saving.model_file import read_model, save_model
 from gpunn.saving.onnx import OPSET, require_onnx
 from gpunn.train.arguments import TrainOptions
@@ -296,6 +296,10 @@ class Sequential(Network):
     def summary(self) -> str:
         """Return a table of the layers, shapes of their outputs, parameters and memory."""
         return summary(self)
+
+    @alone
+    def _repr_html_(self) -> str:
+        return summary_html(self)
 
     @alone
     def save(self, path: StrPath) -> None:

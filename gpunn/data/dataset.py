@@ -12,12 +12,14 @@ from numpy.typing import ArrayLike, NDArray
 from gpunn.data.checks import as_array, described, scaled_as_pixels
 from gpunn.data.labels import checked_names, counted_names, numbered
 from gpunn.data.later_tables import brought, like_table
-from gpunn.data.samples import Samples
+from gpunn.data.samples import ROW, Samples
 from gpunn.data.tokens import checked_count
+from gpunn.display.html import html_table
 from gpunn.errors import DataError, OptionError, in_one_line
 from gpunn.scalars import flag
 
 FEW = 20  # samples below which a fraction that would hold back a single one holds back none: it would say nothing
+_SHOWN = 10  # classes that are counted where the data show themselves
 _PURPOSE = 0x5911  # sets a split apart from the other uses of a seed, such as the initial weights
 
 
@@ -60,6 +62,22 @@ class Data:
         test = "none" if not self.has_test else f"{len(self._test):,}" if self._test else "not opened"
         watched = " (the test set)" if self.validation_is_test else ""
         return f"Data({self.name}: train {self.train!r}, validation {validation}{watched}, test {test})"
+
+    def _repr_html_(self) -> str:
+        rows = [self.train.row("train")]
+        if self.validation is not None:
+            rows.append(self.validation.row("validation"))
+        if self._test is not None and not self.validation_is_test:
+            rows.append(self._test.row("test"))
+        elif self.has_test and not self.validation_is_test:
+            rows.append(("test", *[""] * 4, "not opened", ""))
+        notes = ["the test set is watched as validation set"] * self.validation_is_test
+        if names := self.class_names:
+            counts = self.train.class_counts()
+            told = [f"{name} ({count:,})" for name, count in zip(names[:_SHOWN], counts, strict=False)]
+            notes.append(f"classes, by training samples: {', '.join(told)}{', …' if len(names) > _SHOWN else ''}")
+        notes += [self.source_note] if self.source_note else []
+        return html_table(ROW, [rows], title=self.name, notes=notes, texts=5)
 
     def as_floats(self) -> "Data":
         """Return the data with labels as float targets, rows of one 1; the test set is opened no sooner."""

@@ -13,8 +13,11 @@ from gpunn.data.checks import MAX_CLASSES, as_array, checked_inputs, checked_tar
 from gpunn.data.columns import Columns
 from gpunn.data.memmap import Inputs, Rows, in_blocks, is_mapped
 from gpunn.data.tokens import as_tokens, checked_count
+from gpunn.display.html import html_table
 from gpunn.errors import DataError, OptionError
 from gpunn.scalars import POSITIVE, flag, real
+
+ROW = ("", "shape of one", "numbers", "form", "targets", "samples", "")  # heads of `Samples.row`
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -94,6 +97,17 @@ class Samples:
         weighted = "" if self.weights is None else ", weighted"
         form = f"{self.tokens:,} tokens" if self.tokens else f"scale {self.scale:.4g}"
         return f"Samples({len(self):,} of {shape} {self.inputs.dtype}, {kind}, {form}{weighted})"
+
+    def row(self, name: str) -> tuple[str, ...]:
+        """Write what the samples are as a row of cells, under a name; see `ROW`."""
+        kind = f"{self.classes} classes" if self.classes else f"{self.targets.shape[1]} float targets"
+        shape = " × ".join(map(str, self.shape))
+        weighted = "" if self.weights is None else "by weight"
+        form = f"{self.tokens:,} tokens" if self.tokens else f"scale {self.scale:.4g}"
+        return name, shape, self.inputs.dtype.name, form, kind, f"{len(self):,}", weighted
+
+    def _repr_html_(self) -> str:
+        return html_table(ROW, [[self.row("samples")]], texts=5)
 
     @property
     def shape(self) -> tuple[int, ...]:

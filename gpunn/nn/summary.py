@@ -8,30 +8,74 @@ import numpy as np
 from gpunn.backend.base import Shape
 from gpunn.backend.limits import size
 from gpunn.config import arguments_of
+from gpunn.display.html import html_table
+from gpunn.errors import GpunnError
 from gpunn.nn.layers import Layer
 from gpunn.nn.network import Network
+
+_NAMES = 8  # of classes that are said
 
 
 def summary(model: Network) -> str:
     """Write layers, shapes of their outputs for one sample, parameters and bytes as a table in plain text."""
+    rows, last = _table(model)
+    a, b, c, d = (max(map(len, column)) for column in zip(*rows, strict=True))
+    head, *lines = (f"{row[0]:<{a}}  {row[1]:<{b}}  {row[2]:>{c}}  {row[3]:>{d}}".rstrip() for row in rows)
+    line = "  ".join("─" * width for width in (a, b, c, d))
+    return "\n".join([head, line, *lines, line, last])
+
+
+def summary_html(model: Network) -> str:
+    """Write the summary as a table in HTML, and what the network was trained on; of one not built its layers alone."""
+    kind = type(model).__name__
+    try:
+        rows, last = _table(model)
+    except GpunnError as error:
+        layers = [(_named(layer, depth),) for layer, depth in _levels(model.layers)]
+        return html_table(("layer",), [layers], title=kind, notes=[str(error)])
+    return html_table(rows[0], [rows[1:]], title=kind, notes=[last, _trained(model)], texts=2)
+
+
+def _trained(model: Network) -> str:
+    """Say how far the network was trained, and for which answers."""
+    if not model.steps_trained:
+        return "not trained yet"
+    epochs, steps = model.epochs_trained, model.steps_trained
+    told = [f"trained for {epochs:g} epoch{'s' if epochs != 1 else ''}, {steps:,} step{'s' if steps != 1 else ''}"]
+    if model.loss is not None:
+        told.append(f"by {model.loss!r}")
+    if names := model.class_names:
+        more = ", …" if len(names) > _NAMES else ""
+        told.append(f"on {len(names):,} classes: {', '.join(names[:_NAMES])}{more}")
+    return " ".join(told)
+
+
+def _table(model: Network) -> tuple[list[tuple[str, str, str, str]], str]:
+    """Return the rows of the table, heads first, and the line below it."""
     device, counts = model._built().device, Counter[str]()
     for p in model.parameters:
         counts[p.name.rpartition(".")[0]] += p.size
     rows = [("layer", "output shape", "parameters", "buffers"), ("input", _written(model.input_shape), "", "")]
     for layer, shape, depth in _nested(model.layers, model.input_shape):
         count, nbytes = counts[layer.name], model.buffer_bytes.get(layer.name)
-        name = "  " * depth + _words(layer) + ("" if layer.trainable else ", frozen")
-        rows.append((name, _written(shape), f"{count:,}" if count else "", size(nbytes) if nbytes else ""))
-    a, b, c, d = (max(map(len, column)) for column in zip(*rows, strict=True))
-    head, *lines = (f"{row[0]:<{a}}  {row[1]:<{b}}  {row[2]:>{c}}  {row[3]:>{d}}".rstrip() for row in rows)
-    line = "  ".join("─" * width for width in (a, b, c, d))
+        rows.append(
+            (_named(layer, depth), _written(shape), f"{count:,}" if count else "", size(nbytes) if nbytes else "")
+        )
     total = model.parameters.values.size
     learned = sum(p.size for p in model.parameters if not p.is_frozen)
     frozen = f" ({total - learned:,} frozen)" if learned < total else ""
     nbytes = (total + learned) * np.dtype(model.dtype).itemsize
     buffers = f"{size(sum(model.buffer_bytes.values()))} of buffers for batches of up to {model.capacity}"
     last = f"{total:,} parameters{frozen}, {size(nbytes)} with their gradients; {buffers}; {model.dtype} on {device}"
-    return "\n".join([head, line, *lines, line, last])
+    return rows, last
+
+
+def _levels(layers: Sequence[Layer], depth: int = 0) -> Iterator[tuple[Layer, int]]:
+    """Give each layer, those within another after it, and how deep it lies."""
+    for layer in layers:
+        yield layer, depth
+        for branch in layer.branches:
+            yield from _levels(branch, depth + 1)
 
 
 def _nested(layers: Sequence[Layer], shape: Shape, depth: int = 0) -> Iterator[tuple[Layer, Shape, int]]:
@@ -45,6 +89,10 @@ def _nested(layers: Sequence[Layer], shape: Shape, depth: int = 0) -> Iterator[t
 
 def _written(shape: Shape) -> str:
     return " × ".join(map(str, shape))
+
+
+def _named(layer: Layer, depth: int) -> str:
+    return "  " * depth + _words(layer) + ("" if layer.trainable else ", frozen")
 
 
 def _words(layer: Layer) -> str:

@@ -53,6 +53,9 @@ class LearningRateCurve:
         tried = f"{len(self.rates)} steps from {self.rates[0]:.2g} to {self.rates[-1]:.2g}"
         return f"LearningRateCurve({self}, {tried}{', ' + self.end if self.end else ''})"
 
+    def _repr_png_(self) -> "tuple[bytes, dict[str, int]]":
+        return plot_learning_rates(self, None)._repr_png_()  # type: ignore[no-any-return, attr-defined]
+
     def plot(self, path: StrPath = CURVE, *, title: str = "") -> Path:
         """Write the picture of the losses over the learning rate as PNG, the suggestion marked; return its path.
 

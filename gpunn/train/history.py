@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, overload
 from gpunn.backend.limits import require
 from gpunn.errors import DataError
 from gpunn.files import as_path, open_regular, write_atomically
-from gpunn.nn.tasks import FIGURES, shown
 from gpunn.train.record import COLUMNS, Record
+from gpunn.train.shown import html_of, rows_of
 
 # The bounds of `OverfittingDetector`; the evidence is in `docs/design/overfitting.md`.
 WINDOW, SHARE, FEWEST = 5.0, 1 / 6, 5  # least length of a window: in epochs, of the training so far, in records
@@ -97,26 +97,21 @@ class History(Sequence[Record]):
         if not self.records:
             return "no records yet"
         there = [(name, record) for name, record in (("best", self.best), ("last", self.records[-1])) if record]
-        figures = [
-            (f"{part}_{name}", word + FIGURES[name])
-            for part, word in (("train", ""), ("validation", "validation "))
-            for name in FIGURES
-            if any(name in record.figures(part) for record in self.records)
-        ]
-        if any(not math.isnan(record.penalty) for _, record in there):
-            figures.append(("penalty", "λR"))
-        rows = [["", "step", "epoch", *(word for _, word in figures), "time"]]
-        for name, record in there:
-            values = [(column.rpartition("_")[2], getattr(record, column)) for column, _ in figures]
-            cells = ["-" if math.isnan(value) else shown(figure, value) for figure, value in values]
-            rows.append([name, str(record.step), f"{record.epoch:.4g}", *cells, f"{record.seconds:.1f} s"])
+        rows = rows_of(self.records, there)
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
+        return "\n".join([*lines, *self._notes()])
+
+    def _notes(self) -> list[str]:
+        """Say what is to be known of the training, a line each."""
+        lines = []
         if since := self.overfitting_since:
             lines.append(f"overfitting (high variance) since step {since.step}, epoch {since.epoch:.4g}")
         lines += [f"skipped: {self.skipped} batches that led to NaN or Inf"] if self.skipped else []
-        lines += [f"stopped: {self.stopped}"] if self.stopped else []
-        return "\n".join(lines)
+        return lines + ([f"stopped: {self.stopped}"] if self.stopped else [])
+
+    def _repr_html_(self) -> str:
+        return html_of(self.records, self.best, repr(self), self._notes())
 
     def plot(
         self,

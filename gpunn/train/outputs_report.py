@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpunn.display.html import html_table
 from gpunn.errors import in_one_line
 from gpunn.nn.tasks import shown
 from gpunn.train.metrics import Average, Counts, Errors, Weights, errors_of, mean, roc_auc
 from gpunn.train.table import HEADS, MOST_IN_FILES, MOST_ROWS, amount, decimal, in_line, own, table, with_notes
+
+_ERRORS = ("output", "RMSE", "MAE", "R²")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -93,13 +96,22 @@ class MultilabelReport:
         numbers = (self.precision, self.recall, self.f1, self.auc)
         return [(_name(self.names, k), *(decimal(v[k]) for v in numbers), amount(self.support[k])) for k in chosen]
 
-    def table(self, width: int = 80) -> str:
-        """Write the metrics of each output, by name or counted from 1, and averages, in at most so many columns."""
+    def _laid_out(self) -> tuple[tuple[str, ...], list[list[tuple[str, ...]]], list[str]]:
+        """Return heads, groups of rows, and the lines below them."""
         heads = ("output", *HEADS[:3], "AUC", HEADS[3])
         total = amount(self.support.sum())
         averages = [(name, *map(decimal, vars(each).values()), "", total) for name, each in self.averages.items()]
         lines = [f"{in_line(self.figures())}; {_samples(self.total)}", *self.notes()]
-        return with_notes(table(heads, [self.rows(), averages if len(self.f1) > 1 else []], width), lines, width)
+        return heads, [self.rows(), averages if len(self.f1) > 1 else []], lines
+
+    def table(self, width: int = 80) -> str:
+        """Write the metrics of each output, by name or counted from 1, and averages, in at most so many columns."""
+        heads, groups, lines = self._laid_out()
+        return with_notes(table(heads, groups, width), lines, width)
+
+    def _repr_html_(self) -> str:
+        heads, groups, lines = self._laid_out()
+        return html_table(heads, groups, title=repr(self), notes=lines)
 
     def __str__(self) -> str:
         return self.table()
@@ -179,9 +191,11 @@ class RegressionReport:
 
     def table(self, width: int = 80) -> str:
         """Write the errors of each output, by name or counted from 1, and over all, in at most so many columns."""
-        heads = ("output", "RMSE", "MAE", "R²")
         lines = [_samples(self.total), *self.notes()]
-        return with_notes(table(heads, [self.rows(), self.averages], width), lines, width)
+        return with_notes(table(_ERRORS, [self.rows(), self.averages], width), lines, width)
+
+    def _repr_html_(self) -> str:
+        return html_table(_ERRORS, [self.rows(), self.averages], title=repr(self), notes=self.notes())
 
     def __str__(self) -> str:
         return self.table()

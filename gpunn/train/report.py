@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gpunn.data import Samples
 from gpunn.data.weights import ClassWeight
+from gpunn.display.html import html_table
 from gpunn.errors import DataError, OptionError, in_one_line
 from gpunn.nn.losses import MeanSquaredError
 from gpunn.nn.network import Network
@@ -194,15 +195,23 @@ class ClassificationReport:
             lines.append(f"never predicted: {some(names)}")
         return [*lines, *own(self.metrics)]
 
-    def table(self, width: int = 80) -> str:
-        """Write the metrics of each class, and their averages, in at most so many columns."""
+    def _groups(self) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
+        """Return the cells of each class, and of the averages."""
         chosen, _ = self.shown_classes()
         numbers = (self.precision, self.recall, self.f1)
         rows = [(self.class_names[k], *(decimal(v[k]) for v in numbers), amount(self.support[k])) for k in chosen]
         total = amount(self.support.sum())
         averages = [(name, *map(decimal, vars(each).values()), total) for name, each in self.averages.items()]
+        return rows, averages
+
+    def table(self, width: int = 80) -> str:
+        """Write the metrics of each class, and their averages, in at most so many columns."""
         lines = [in_line(self.figures()), *self.notes()]
-        return with_notes(table(("class", *HEADS), [rows, averages], width), lines, width)
+        return with_notes(table(("class", *HEADS), self._groups(), width), lines, width)
+
+    def _repr_html_(self) -> str:
+        notes = [in_line(self.figures()), *self.notes()]
+        return html_table(("class", *HEADS), self._groups(), title=repr(self), notes=notes)
 
     def __str__(self) -> str:
         return self.table()
