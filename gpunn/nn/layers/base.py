@@ -23,7 +23,7 @@ from gpunn.backend.base import Backend, Buffer, Buildable, Shape, inside
 from gpunn.config import Part
 from gpunn.errors import OptionError
 from gpunn.kernels.record import Array
-from gpunn.nn.initializers import Initializer
+from gpunn.nn.initializers import Constant, Initializer
 from gpunn.nn.parameter import Parameter
 
 
@@ -78,14 +78,19 @@ class BuildContext:
         self,
         letter: str,
         shape: Shape,
-        initializer: Initializer,
+        initializer: Initializer | float,
         *,
         fan_in: int = 1,
         fan_out: int = 1,
         weight_decay: bool = False,
         decays: bool = False,  # its old name
     ) -> Parameter:
-        """Make a parameter of this layer; its memory comes once all layers are built."""
+        """Make a parameter of this layer, which begins with a number or by an initializer.
+
+        Its memory comes once all layers are built.
+        """
+        if not isinstance(initializer, Initializer):
+            initializer = Constant(initializer)
         name, decayed = f"{self.name}.{letter}", weight_decay or decays
         self.parameters.append(Parameter(name, shape, initializer, (fan_in, fan_out), decayed, self.is_frozen))
         return self.parameters[-1]
