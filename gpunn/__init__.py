@@ -19,6 +19,7 @@ from gpunn.nn.losses import *  # noqa: F403
 from gpunn.reports import public
 from gpunn.reports.public import *  # noqa: F403
 from gpunn.saving.checkpointer import Checkpointer
+from gpunn.saving.state_dict import load_state_dict
 from gpunn.sequential import Sequential, load_model
 from gpunn.train import optimizers, schedules
 from gpunn.train.callbacks import Callback, StopTraining, TrainingView
@@ -36,7 +37,7 @@ from gpunn.version import __version__ as __version__
 
 __all__ = ["Augmentation", "Data", "Evaluation", "GpunnError", "History", "Record", "Samples", "Sequential"]
 __all__ += ["ClassificationReport", "MultilabelReport", "RegressionReport"]
-__all__ += ["load_data", "load_model", "register", "register_format", "set_memory_limit"]
+__all__ += ["load_data", "load_model", "load_state_dict", "register", "register_format", "set_memory_limit"]
 __all__ += ["Callback", "Checkpointer", "EarlyStopping", "OverfittingDetector", "ProgressBar", "StopTraining"]
 __all__ += ["TrainingView"]
 __all__ += ["GradientCheck", "GradientError", "Metric", "check_gradients"]

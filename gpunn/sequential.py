@@ -12,10 +12,12 @@ from gpunn.data.weights import ClassWeight
 from gpunn.files import StrPath
 from gpunn.nn.losses import Loss
 from gpunn.nn.network import Network, alone, explained
+from gpunn.nn.parameter import Arrays
 from gpunn.nn.replacing import with_last
 from gpunn.nn.summary import summary, summary_html
 from gpunn.saving.model_file import read_model, save_model
 from gpunn.saving.onnx import OPSET, require_onnx
+from gpunn.saving.state_dict import state_dict
 from gpunn.train.arguments import TrainOptions
 from gpunn.train.callbacks import Callback
 from gpunn.train.evaluator import Evaluation, evaluate, recompute_statistics
@@ -305,6 +307,22 @@ class Sequential(Network):
     def save(self, path: StrPath) -> None:
         """Write architecture and weights to one safetensors file."""
         save_model(self, path)
+
+    @alone
+    def state_dict(self, names: Sequence[str] | None = None) -> Arrays:
+        """Return copies of weights and statistics by the names and in the shapes of PyTorch's modules.
+
+        They are those of `torch.nn.Sequential` with the same layers, "0.weight", "1.running_mean"; layers within layers
+        have dotted places, "2.0.weight", and a Residual's projection "2.projection.weight". See docs/coming-from.md.
+
+        Args:
+            names: Names of the modules instead of the places, one for each layer with weights, such as ["conv1", "fc"].
+
+        Raises:
+            GpunnError: The network is not built.
+            OptionError: Another number of names than there are layers with weights.
+        """
+        return state_dict(self, names)
 
     @explained
     def export_onnx(

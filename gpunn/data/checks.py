@@ -32,6 +32,10 @@ def as_array(values: Any, what: str) -> NDArray[Any]:
         raise DataError(f"{what} have masked values, which NumPy would show as numbers: fill or drop them first")
     if isinstance(values, list | tuple) and any(getattr(value, "mode", "") in ("P", "PA") for value in values):
         raise DataError(f"{what} are pictures whose pixels are places in a palette: take picture.convert('L') or 'RGB'")
+    if str(getattr(values, "dtype", "")).endswith("bfloat16"):
+        raise DataError(
+            f"{what} are bfloat16, which NumPy does not have: make them float32 first, x.float() in PyTorch"
+        )
     try:
         values = on_host(values)
         is_array = hasattr(values, "__array__") or not hasattr(values, "to_numpy")

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, fields
 from math import prod
-from typing import Any, overload
+from typing import Any, cast, overload
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -75,6 +75,13 @@ class Parameter:
         """Take ∂C/∂w = δ aᵀ (13), or update w by it in place, so after ∂C/∂input; nothing where it is frozen."""
         if not self.is_frozen:
             self._product(self._alpha, delta, a, self._beta, self._target)
+
+    def __dlpack__(self, **options: Any) -> Any:
+        """Give the memory of the value, which others then read and change: `torch.from_dlpack(parameter)`."""
+        return self.value.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return cast(tuple[int, int], self.value.__dlpack_device__())
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy has memory of its own, and is a part of no network.

@@ -26,6 +26,8 @@ _METADATA = "__metadata__"
 _TYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BOOL": "bool"}
 _TYPES |= {f"{kind}{bits}": f"{word}{bits}" for kind, word in (("I", "int"), ("U", "uint")) for bits in (8, 16, 32, 64)}
 _WORDS = {word: kind for kind, word in _TYPES.items()}
+_BFLOAT16 = "bfloat16"  # which NumPy does not have: the upper half of a float32, and read as one
+_TYPES["BF16"] = _BFLOAT16
 _MOST_DIMENSIONS = 8
 
 
@@ -82,7 +84,7 @@ def _entry(name: str, entry: Any) -> tuple[int, int, str, tuple[int, ...], str]:
     if not _are_sizes(shape, _MOST_DIMENSIONS) or not _are_sizes(offsets, 2) or len(offsets) < 2:
         raise DataError(f"{name!r:.80} has no shape of up to {_MOST_DIMENSIONS} sizes, or no begin and end")
     begin, end = offsets
-    if (nbytes := prod(shape) * np.dtype(_TYPES[kind]).itemsize) != end - begin:
+    if (nbytes := prod(shape) * _stored(_TYPES[kind]).itemsize) != end - begin:
         raise DataError(f"{name!r:.80} takes {nbytes} bytes, its place has {end - begin}")
     return begin, end, name, tuple(shape), _TYPES[kind]
 
@@ -108,11 +110,19 @@ def strict_json(content: bytes) -> Any:
 
 def read_values(file: io.BufferedReader, layout: Layout, what: str) -> Arrays:
     """Read the arrays that a header promises, from a file that stands behind it; `what` names the file."""
-    require(sum(prod(shape) * np.dtype(dtype).itemsize for shape, dtype in layout.values()), what)
+    require(sum(prod(shape) * _stored(dtype).itemsize for shape, dtype in layout.values()), what)
     arrays = {}
     for name, (shape, dtype) in layout.items():
-        array = np.empty(shape, np.dtype(dtype).newbyteorder("<"))
+        array = np.empty(shape, _stored(dtype).newbyteorder("<"))
         if array.size and file.readinto(array.reshape(-1).view(np.uint8).data) < array.nbytes:
             raise DataError(f"it ends within {name!r:.80}")
-        arrays[name] = array.astype(dtype, copy=False)
+        if dtype == _BFLOAT16:
+            arrays[name] = (array.astype(np.uint32) << 16).view(np.float32)
+        else:
+            arrays[name] = array.astype(dtype, copy=False)
     return arrays
+
+
+def _stored(dtype: str) -> np.dtype[Any]:
+    """Return the type that the values of an array have in a file."""
+    return np.dtype(np.uint16 if dtype == _BFLOAT16 else dtype)

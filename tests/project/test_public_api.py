@@ -73,6 +73,7 @@ def forward(**given: Any) -> None:
 
 LAYERS = [gn.AveragePool2D, gn.BatchNorm, gn.Conv2D, gn.Dense, gn.Dropout, gn.LayerNorm, gn.LeakyReLU, gn.MaxPool2D]
 LAYERS += [gn.ConvTranspose2D, gn.Embedding]
+STATE = fitted().state_dict()
 # What is called, with arguments that it takes; each of its arguments is then given all that is odd.
 CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     **{kind.__name__: (lambda kind=kind, **given: built(kind(**given)), {}) for kind in LAYERS},
@@ -100,6 +101,9 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "Data.from_samples": (gn.Data.from_samples, {"samples": gn.Samples(X, Y)}),
     "Data.test": (lambda **given: gn.Data.from_arrays(X, Y, **given).test, {"test": (X, Y)}),
     "load_data": (gn.load_data, {"source": "digits"}),
+    "load_state_dict": (
+        lambda **given: gn.load_state_dict(**{"model": fitted(), **given}), {"source": STATE, "names": None}
+    ),
     "load_model": (gn.load_model, {"path": "none.safetensors"}),
     "set_memory_limit": (lambda limit: (gn.set_memory_limit(limit), gn.set_memory_limit(None)), {"limit": "1TB"}),
     "Sequential": (lambda layers: gn.Sequential(layers), {"layers": [gn.Dense(1)]}),
@@ -118,6 +122,7 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
         lambda **given: normed().recompute_statistics(**given), {"samples": gn.Samples(X, Y)}
     ),
     "Sequential.replace_last": (lambda **given: fitted().replace_last(**given), {"outputs": 3}),
+    "Sequential.state_dict": (lambda **given: fitted().state_dict(**given), {"names": ["a", "b"]}),
     "Sequential.save": (lambda **given: fitted().save(**given), {"path": "a.safetensors"}),
     "Loss.forward": (forward, {"y": np.zeros((6, 2)), "t": Y}),
     "History.write_csv": (gn.History().write_csv, {"path": "a.csv"}),
@@ -144,11 +149,11 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
 # Parameters of what is behind a lambda.
 BEHIND: dict[str, Any] = {
     **{kind.__name__: kind for kind in LAYERS}, "Data.test": lambda test: None, "set_memory_limit": gn.set_memory_limit,
-    "ClassificationReport.top_k_accuracy": lambda k: None,
+    "ClassificationReport.top_k_accuracy": lambda k: None, "load_state_dict": gn.load_state_dict,
     "register_format": lambda suffix: None, "Sequential": lambda layers: None, "Loss.forward": lambda y, t: None,
     **{f"Sequential.{name}": getattr(network(), name) for name in
        ("build", "fit", "find_learning_rate", "evaluate", "report", "predict", "predict_proba", "forward",
-        "recompute_statistics", "replace_last", "save")},
+        "recompute_statistics", "replace_last", "state_dict", "save")},
 }  # fmt: skip
 # Records of results, which take what they are given; and parts without arguments.
 PLAIN = {"Evaluation", "History", "Record", "Flatten", "ReLU", "Sigmoid", "Softmax", "Softplus", "Tanh", "Glorot", "He",
