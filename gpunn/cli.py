@@ -16,6 +16,7 @@ from gpunn.backend import cuda_errors
 from gpunn.errors import GpunnError, OptionError, in_one_line
 from gpunn.experiments import starting, terminal
 from gpunn.experiments.options import allow_import, device, image_size, memory_limit, note, real, whole
+from gpunn.saving.signals import Terminated
 from gpunn.train.finder import HIGHEST, LOWEST, STEPS, Rising
 from gpunn.version import __version__
 
@@ -338,8 +339,8 @@ def _run(arguments: list[str]) -> int:
 
 def _interrupted(error: BaseException) -> int:
     # click makes its own Abort of whatever interrupts it.
-    cause = error if isinstance(error, terminal.Terminated) else error.__cause__
-    return 128 + (cause.number if isinstance(cause, terminal.Terminated) else signal.SIGINT)
+    cause = error if isinstance(error, Terminated) else error.__cause__
+    return 128 + (cause.number if isinstance(cause, Terminated) else signal.SIGINT)
 
 
 def _fail(line: str, code: int) -> int:

@@ -2,17 +2,19 @@
 
 import contextlib
 import errno
+import fcntl
 import io
 import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from gpunn.errors import OptionError, OutputError
 
 StrPath = str | os.PathLike[str]
+LOCK = ".lock"
 _TEMPORARY = ".tmp"
 
 
@@ -89,6 +91,35 @@ def sync_folder(path: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def locked(folder: Path, say: Callable[[str], None], *, who: str, mend: str) -> Iterator[None]:
+    """Keep others out of a folder; the system forgets the lock when the process ends, however it ends.
+
+    Args:
+        folder: Folder, which is there.
+        say: Shows a line where the file system knows no locks.
+        who: Kind of work, as an error names it.
+        mend: What can be done, as an error says it.
+
+    Raises:
+        OutputError: Another has the lock, or none can be made.
+    """
+    try:
+        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise OutputError(f"cannot write to {folder}: {error.strerror or error}: {mend}") from None
+    with os.fdopen(descriptor):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OutputError(f"another {who} is at work in {folder}: wait for it, or {mend}") from None
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP):
+                raise OutputError(f"cannot lock {folder}: {error.strerror or error}") from None
+            say(f"the file system of {folder} knows no locks: nothing keeps a second {who} out of it")
+        yield
 
 
 def open_regular(path: Path, *, follow_links: bool = True) -> io.BufferedReader:

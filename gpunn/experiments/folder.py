@@ -1,22 +1,22 @@
 """The folder of a run: its file names, and a lock that admits one process."""
 
 import contextlib
-import errno
-import fcntl
 import os
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from itertools import count
 from pathlib import Path
 
 from gpunn.backend.limits import size
 from gpunn.errors import OutputError
+from gpunn.files import LOCK
+from gpunn.files import locked as locked_for
 from gpunn.saving.checkpointer import CHECKPOINTS, Say
 from gpunn.train.trainer import Trainer
 
 EXPERIMENT, HISTORY, METRICS, MODEL = "experiment.toml", "history.csv", "metrics.json", "model.safetensors"
-LOCK = ".lock"
 _ROOM = 2 << 20  # bytes that a run writes besides its network: five pictures and some text
 
 
@@ -79,24 +79,9 @@ def _unusable(verb: str, folder: Path, error: OSError, reason: str = "") -> Outp
     return OutputError(f"cannot {verb} {folder}: {reason or error.strerror or error}: give another folder by --out")
 
 
-@contextlib.contextmanager
-def locked(folder: Path, say: Say) -> Iterator[None]:
-    """Keep other runs out of a folder; the system forgets the lock when the process ends, however it ends."""
-    try:
-        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        raise _unusable("write to", folder, error) from None
-    with os.fdopen(descriptor):
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            mend = "wait for it, or give another folder by --out"
-            raise OutputError(f"another gpunn train is at work in {folder}: {mend}") from None
-        except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP):
-                raise OutputError(f"cannot lock {folder}: {error.strerror or error}") from None
-            say(f"the file system of {folder} knows no locks: nothing keeps a second run out of it")
-        yield
+def locked(folder: Path, say: Say) -> AbstractContextManager[None]:
+    """Keep other runs out of a folder; see `files.locked`."""
+    return locked_for(folder, say, who="gpunn train", mend="give another folder by --out")
 
 
 def check_room(folder: Path, trainer: Trainer, checkpoints: int) -> None:

@@ -16,12 +16,12 @@ from gpunn.experiments.experiment import Experiment, parse_experiment, read_expe
 from gpunn.experiments.folder import EXPERIMENT, METRICS, check_room, holds_run, locked, new_folder
 from gpunn.experiments.report import REPORT
 from gpunn.experiments.results import introduce, write_results, write_stopped
-from gpunn.experiments.terminal import Signals
 from gpunn.experiments.tuning import prepared
 from gpunn.files import StrPath, read_regular, remove_leftovers, write_atomically
 from gpunn.saving.checkpoint import Checkpoint, open_checkpoint
 from gpunn.saving.checkpointer import CHECKPOINTS, Checkpointer, Say, go_on, newest
 from gpunn.saving.origin import FREE, differences, fingerprint, first_of, is_of_fit
+from gpunn.saving.signals import Signals
 from gpunn.train.callbacks import TrainingView
 from gpunn.train.trainer import Trainer
 
@@ -87,7 +87,7 @@ class _Keeping(Checkpointer):
     def __init__(self, folder: Path, experiment: Experiment, signals: Signals) -> None:
         plan = experiment.checkpoints
         super().__init__(folder, every=plan.every, minutes=plan.minutes, keep=plan.keep)
-        self.experiment, self._signals = experiment, signals
+        self.experiment, self.signals = experiment, signals
 
     def on_train_begin(self, training: TrainingView) -> None:
         trainer = cast(Trainer, training.trainer)
@@ -99,12 +99,7 @@ class _Keeping(Checkpointer):
             self.experiment = self.experiment.resolved(trainer)
             write_atomically(self.folder.parent / EXPERIMENT, self.experiment.to_toml().encode())
             self.origin = self.experiment.origin(trainer)
-        # Asked for once: a signal after that waits for the next step.
-        is_due, is_to_stop = self.is_due(), self._signals.pending is not None
-        if is_due or is_to_stop:
-            self.save()
-        if is_to_stop:
-            self._signals.deliver()
+        super().on_steps(training)
 
 
 @_mended()

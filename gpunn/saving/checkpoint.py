@@ -3,6 +3,7 @@
     model.safetensors   the network, a model file like any other
     best.safetensors    the network at the lowest watched loss so far
     state.safetensors   optimizer, sums, history, and the weights that a divergence falls back to
+    callbacks.json      the states of callbacks, where they have any
     manifest.json       the rest, and size and SHA-256 of the other files and of itself; written last
 
 A folder whose manifest fits is whole; nothing in one is executed, and no name in one leads out of it.
@@ -19,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from gpunn.errors import CheckpointError, DataError
+from gpunn.errors import CheckpointError, DataError, OptionError
 from gpunn.files import open_regular, read_regular, write_folder
 from gpunn.nn.network import Network
 from gpunn.nn.parameter import Arrays
@@ -30,6 +31,8 @@ from gpunn.train.record import COLUMNS, Record, State, Weights
 
 FORMAT = 1
 MANIFEST, MODEL, BEST, STATE = "manifest.json", "model.safetensors", "best.safetensors", "state.safetensors"
+CALLBACKS = "callbacks.json"
+MOST_OF_CALLBACKS = 16 << 20  # bytes
 
 _COLUMNS: tuple[str, ...] = ("step", "epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
 _COLUMNS += ("learning_rate", "seconds")  # of the records since the first version; other columns lie beside them
@@ -48,7 +51,7 @@ _MANIFEST = {
     "data": {"train": _SAMPLES, "validation": (_SAMPLES, None)},
     "versions": dict,
     "position": {"last": int, "good": int, "best": (int, None), "records": int, "figures": (list, None), **_NUMBERS},
-    "files": {MODEL: _FILE, STATE: _FILE, BEST: (_FILE, None)},
+    "files": {MODEL: _FILE, STATE: _FILE, BEST: (_FILE, None), CALLBACKS: (_FILE, None)},
 }
 
 
@@ -73,6 +76,19 @@ class Checkpoint:
     step: int
     origin: Origin
     _position: dict[str, Any]
+    has_callbacks: bool = False  # whether it holds states of callbacks
+
+    def callbacks(self) -> dict[str, Any]:
+        """Read the states of callbacks, by name."""
+        if not self.has_callbacks:
+            return {}
+        try:  # as Python writes it: a state may hold NaN and Infinity
+            states = json.loads(read_regular(self.path / CALLBACKS, MOST_OF_CALLBACKS, follow_links=False))
+        except (OSError, ValueError, RecursionError) as error:
+            raise CheckpointError(f"{self.path / CALLBACKS} cannot be read: {error}") from None
+        if not isinstance(states, dict):
+            raise CheckpointError(f"{self.path / CALLBACKS} holds no table of states")
+        return states
 
     def state(self, like: State) -> State:
         """Read the state of the training; raise CheckpointError unless it has the arrays of `like`, a new one."""
@@ -140,12 +156,23 @@ def _different(found: Layout, wanted: Layout) -> str:
     return "; ".join(f"{n[:80]} is {there.get(n, 'missing')}, expected {expected.get(n, 'none')}" for n in names)
 
 
-def write_checkpoint(path: Path, state: State, origin: Origin, model: Network) -> None:
-    """Write a checkpoint of a state, and of the architecture of its network; it is there whole or not at all."""
-    write_folder(path, _files(state, origin, model))
+def write_checkpoint(
+    path: Path, state: State, origin: Origin, model: Network, callbacks: Mapping[str, Any] | None = None
+) -> None:
+    """Write a checkpoint of a state, and of the architecture of its network; it is there whole or not at all.
+
+    Raises:
+        OutputError: It cannot be written.
+        OptionError: The states of callbacks are too large.
+    """
+    states = json.dumps(callbacks).encode("ascii") if callbacks else b""
+    if len(states) > MOST_OF_CALLBACKS:
+        most = f"more than the {MOST_OF_CALLBACKS:,} that a checkpoint takes: keep what is large in a file of your own"
+        raise OptionError(f"the states of {', '.join(callbacks or ())} are {len(states):,} bytes, {most}")
+    write_folder(path, _files(state, origin, model, states))
 
 
-def _files(state: State, origin: Origin, model: Network) -> Iterator[tuple[str, bytes]]:
+def _files(state: State, origin: Origin, model: Network, callbacks: bytes) -> Iterator[tuple[str, bytes]]:
     """Make names and contents of the files, one after another, the manifest last."""
     arrays = {**_prefixed("optimizer", state.optimizer), "totals": state.totals}
     # The columns of the records that are written beside the first ones.
@@ -159,8 +186,9 @@ def _files(state: State, origin: Origin, model: Network) -> Iterator[tuple[str, 
         if weights.step not in {written.step for written in models.values()}:
             arrays |= _prefixed(weights.step, weights.arrays)
     listed = {}
-    for name in (*models, STATE):
-        content = model_bytes(model, models[name]) if name in models else to_bytes(arrays)
+    for name in (*models, STATE, *([CALLBACKS] if callbacks else [])):
+        content = callbacks if name == CALLBACKS else b""
+        content = content or (model_bytes(model, models[name]) if name in models else to_bytes(arrays))
         listed[name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
         yield name, content
     position = {
@@ -193,7 +221,8 @@ def open_checkpoint(path: Path) -> Checkpoint:
     except OSError as error:
         raise DamagedCheckpointError(f"{error.filename or path}: {error.strerror or error}") from None
     origin = Origin(manifest["experiment"], manifest["data"], manifest["versions"])
-    return Checkpoint(path, manifest["step"], origin, manifest["position"])
+    has_callbacks = manifest["files"].get(CALLBACKS) is not None
+    return Checkpoint(path, manifest["step"], origin, manifest["position"], has_callbacks)
 
 
 def _manifest(path: Path) -> dict[str, Any]:

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import cast
 
 from gpunn.errors import CheckpointError, OptionError, OutputError
-from gpunn.files import StrPath, remove_folder, remove_leftovers
+from gpunn.files import StrPath, locked, remove_folder, remove_leftovers
 from gpunn.saving.checkpoint import Checkpoint, DamagedCheckpointError, Origin, open_checkpoint, write_checkpoint
 from gpunn.saving.origin import compare, differences, is_of_new_network, origin_of, versions
+from gpunn.saving.signals import HandedBack, Signals
 from gpunn.scalars import flag, positive_whole, real
 from gpunn.train.callbacks import CHECKPOINTS as TURN
 from gpunn.train.callbacks import Callback, TrainingView
@@ -49,6 +50,10 @@ class Checkpointer(Callback):
     `load_model` reads their `model.safetensors` and `best.safetensors`. Those by the clock take at most 2 % of the
     time. One training at a time may use a folder.
 
+    The states of other callbacks (`Callback.state_dict`) are part of a checkpoint. In the main thread a first SIGINT
+    (Ctrl-C), SIGTERM or SIGHUP waits until the step is done and a checkpoint of it written; then it does what it does
+    without: SIGINT raises KeyboardInterrupt, the others end the process, unless there are handlers of your own.
+
     Args:
         folder: Folder of the training, made where it is missing.
         every: Number of steps between checkpoints; None for none by steps.
@@ -73,10 +78,12 @@ class Checkpointer(Callback):
         self.folder = Path(folder) / CHECKPOINTS
         self.resume = flag(resume, "resume")
         self.step: int | None = None  # of the newest checkpoint
+        self.signals: Signals = HandedBack()
 
     def begin(self, trainer: Trainer, origin: Origin) -> None:
         """Keep the checkpoints of a training, described by its origin, and write the first."""
         self._trainer, self.origin = trainer, origin
+        trainer.folder = self.folder.parent
         # The checkpoint that a run resumes is not written again: while it was replaced there would be none.
         self.step = trainer.done if (self.folder / f"step-{trainer.done}").is_dir() else None
         self._asked, self._saved, self._took = trainer.done, time.monotonic(), 0.0
@@ -88,6 +95,9 @@ class Checkpointer(Callback):
         checkpoint = None
         if self.folder.is_symlink():
             raise CheckpointError(f"{self.folder} is a link: what is removed and written there must be of the training")
+        self._make_folder()
+        mend = "give another folder"
+        trainer.exits.enter_context(locked(self.folder.parent, training.say, who="training", mend=mend))
         if listed(self.folder):
             if not self.resume:
                 mend = "resume=True goes on from them, and another folder begins anew"
@@ -101,10 +111,16 @@ class Checkpointer(Callback):
             compare(checkpoint, origin)
             go_on(trainer, checkpoint, training.say)
         self.begin(trainer, origin)
+        self.signals = trainer.exits.enter_context(HandedBack())
+        trainer.exits.enter_context(self.signals.held())
 
     def on_steps(self, training: TrainingView) -> None:
-        if self.is_due():
+        # Asked for once: a signal after that waits for the next step.
+        is_due, is_to_stop = self.is_due(), self.signals.pending is not None
+        if is_due or is_to_stop:
             self.save()
+        if is_to_stop:
+            self.signals.deliver()
 
     def is_due(self) -> bool:
         """Whether it is time for a checkpoint, as it is at the end; to be asked after a step."""
@@ -124,11 +140,9 @@ class Checkpointer(Callback):
             return
         trainer.check_numbers()
         began = time.monotonic()
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"cannot make {self.folder}: {error.strerror or error}: give another folder") from None
-        write_checkpoint(self.folder / f"step-{trainer.done}", trainer.state(), self.origin, trainer.model)
+        self._make_folder()
+        path, states = self.folder / f"step-{trainer.done}", trainer.callbacks.states()
+        write_checkpoint(path, trainer.state(), self.origin, trainer.model, states)
         self.step = trainer.done
         there = listed(self.folder)
         # A run that diverges resumes from one whose network was still good.
@@ -138,6 +152,12 @@ class Checkpointer(Callback):
                 remove_folder(path)
         self._saved = time.monotonic()
         self._took = self._saved - began
+
+    def _make_folder(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"cannot make {self.folder}: {error.strerror or error}: give another folder") from None
 
 
 def listed(folder: Path) -> list[tuple[int, Path]]:
@@ -166,6 +186,9 @@ def go_on(trainer: Trainer, checkpoint: Checkpoint, say: Say) -> None:
     if state.now.step > trainer.steps:
         raise OptionError(f"{checkpoint.path} is past {epochs} epochs ({trainer.steps} steps): give more epochs")
     trainer.restore(state)
+    trainer.resumed_from = checkpoint.step
+    for name in trainer.callbacks.load_states(checkpoint.callbacks()):
+        say(f"{checkpoint.path} holds the state of a callback {name}, which this training has not")
     if trainer.options.regularizer and (old := [record.step for record in state.records if math.isnan(record.penalty)]):
         say(f"an earlier version recorded the training loss with λR in it, up to step {old[-1]}; from here on apart")
     for line in differences(checkpoint.origin.versions, versions(trainer)):

@@ -13,6 +13,7 @@ from gpunn.data import Data
 from gpunn.errors import CheckpointError
 from gpunn.saving.checkpoint import Checkpoint, Origin
 from gpunn.train.arguments import PlainOptions
+from gpunn.train.stopping import BestWeights
 from gpunn.train.trainer import Trainer
 from gpunn.version import __version__
 
@@ -44,7 +45,10 @@ def origin_of(trainer: Trainer) -> Origin:
     made["held"] = sorted(trainer.held)
     made |= {name: None if part is None else to_config(part) for name, part in parts.items()}
     made |= {each.name: getattr(options, each.name) for each in fields(PlainOptions) if each.name not in FREE}
-    made["batch_size"] = trainer.batch_size
+    made["batch_size"], stopping = trainer.batch_size, trainer.stopping
+    if not isinstance(stopping, BestWeights):  # a patience is the same thing, and was all that there was
+        made["patience"] = stopping.patience
+        made |= {"early_stopping": stopping.settings} if stopping.settings else {}
     return Origin(json.dumps(made, default=str), fingerprint(trainer.data), versions(trainer))
 
 

@@ -1,12 +1,14 @@
 """Callbacks: code of your own that a training calls between its steps, and never within those it replays."""
 
-from collections.abc import Callable, Iterable
-from typing import Protocol
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
 
 from gpunn.backend.base import Backend
 from gpunn.data import Data
 from gpunn.errors import OptionError
 from gpunn.nn.network import Network
+from gpunn.nn.parameter import Arrays
 from gpunn.scalars import positive_whole
 from gpunn.train.history import History
 from gpunn.train.monitor import Monitor
@@ -39,9 +41,14 @@ class RunningTrainer(Protocol):
     done: int
     monitor: Monitor
     restores_best: bool
+    folder: Path | None
+    resumed_from: int | None
 
     @property
     def history(self) -> History: ...
+    @property
+    def learning_rate(self) -> float: ...
+    def gradients(self) -> Arrays: ...
     @property
     def steps(self) -> int: ...
     @property
@@ -69,6 +76,9 @@ class TrainingView:
         epochs: Number of epochs of the whole training.
         batch_size: Samples in a full batch.
         device: Device it runs on, "cpu" or "cuda:N".
+        learning_rate: Learning rate of the last step; before the first, that of the first.
+        folder: Folder that the training writes to, of its `Checkpointer`; None where there is none.
+        resumed_from: Step of the checkpoint that the training goes on from; None where it has begun anew.
         trainer: What does the training; not public, its names may change.
     """
 
@@ -119,6 +129,31 @@ class TrainingView:
     def device(self) -> str:
         return self.trainer.backend.device
 
+    @property
+    def learning_rate(self) -> float:
+        return self.trainer.learning_rate
+
+    @property
+    def folder(self) -> Path | None:
+        return self.trainer.folder
+
+    @property
+    def resumed_from(self) -> int | None:
+        return self.trainer.resumed_from
+
+    def weights(self) -> Arrays:
+        """Copy the weights and biases to the host, by name, "dense1.w"; a device is waited for."""
+        return self.model.parameters.to_host()
+
+    def gradients(self) -> Arrays:
+        """Compute ∂C₀/∂w of the weights of now on some training samples, the same each time, by name, on the host.
+
+        The samples are as many as a batch has, spread over all of them, as they are: without augmentation. The network
+        computes as in training, so BatchNorm takes the statistics of these and Dropout drops; regularizers are left
+        out. It takes the memory and the time of a copy of the network and a step.
+        """
+        return self.trainer.gradients()
+
     def say(self, text: str) -> None:
         """Write a line above the progress; nothing where no `ProgressBar` shows it, as with `fit(progress=False)`."""
         self.trainer.say(text)
@@ -157,6 +192,17 @@ class Callback:
     def on_train_end(self, training: TrainingView) -> None:
         """Called before `fit` returns, with the network as `fit` leaves it; not after an error."""
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps of this callback: lists, numbers, texts and the like, by name.
+
+        It is asked for whenever a `Checkpointer` writes. Without one, or where it is empty, a training that resumes
+        begins with the callback as it was made.
+        """
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up what `state_dict` has returned; called before `on_train_begin` of a training that resumes."""
+
 
 class Display(Callback):
     """Shows the lines that a training says; see `ProgressBar`."""
@@ -185,59 +231,6 @@ class Calling(Callback):
         self._function(training)
 
 
-class Callbacks:
-    """The callbacks of one training, called one after another.
-
-    The order is that of their turns, and within one that of the list, but that what restores a checkpoint begins first.
-    """
-
-    def __init__(self, callbacks: Iterable[Callback], training: TrainingView) -> None:
-        self._all, self._training = list[Callback](), training
-        self.failure: Exception | None = None  # what one has raised that is not `StopTraining`
-        for callback in callbacks:
-            self.add(callback)
-
-    def add(self, callback: Callback) -> None:
-        """Call one more, after those of its turn that there are."""
-        self._all = sorted([*self._all, callback], key=lambda each: each._turn)
-
-    def remove(self, callback: Callback) -> None:
-        """Call one no more."""
-        self._all.remove(callback)
-
-    def call(self, hook: Callable[..., None], *given: object) -> None:
-        """Call a hook, a method of `Callback`, of each."""
-        callbacks = self._all
-        if hook is Callback.on_train_begin:
-            callbacks = sorted(callbacks, key=lambda each: each._turn != CHECKPOINTS)
-        self._call(callbacks, hook, *given)
-
-    def after_steps(self, done: int) -> None:
-        """Call `on_steps` of those whose turn it is after so many steps."""
-        due = (each for each in self._all if each.every_steps is None or done % each.every_steps == 0)
-        self._call(due, Callback.on_steps)
-
-    def is_due(self, done: int) -> bool:
-        """Whether one is to be called after so many steps, so that no steps beyond may be replayed with these."""
-        return any(each.every_steps is not None and done % each.every_steps == 0 for each in self._all)
-
-    @property
-    def displays(self) -> list[Display]:
-        """Those that show what the training says."""
-        return [each for each in self._all if isinstance(each, Display)]
-
-    def _call(self, callbacks: Iterable[Callback], hook: Callable[..., None], *given: object) -> None:
-        for callback in callbacks:
-            try:
-                getattr(callback, hook.__name__)(self._training, *given)
-            except StopTraining as stop:
-                if hook is not Callback.on_train_end:
-                    self._training.trainer.stop(stop.reason or f"{type(callback).__name__} asked for it")
-            except Exception as error:
-                self.failure = error
-                raise
-
-
 def checked_callbacks(callbacks: object) -> tuple[Callback, ...]:
     """Return callbacks as a tuple; raise OptionError unless each is one."""
     if isinstance(callbacks, Callback) or not isinstance(callbacks, list | tuple):
@@ -248,6 +241,9 @@ def checked_callbacks(callbacks: object) -> tuple[Callback, ...]:
             raise OptionError(f"callbacks must be objects of gn.Callback, got {each!r}: {mend}")
         if each.every_steps is not None:
             positive_whole(each.every_steps, f"every_steps of {type(each).__name__}")
+        kind = type(each)
+        if (kind.state_dict is Callback.state_dict) != (kind.load_state_dict is Callback.load_state_dict):
+            raise OptionError(f"{kind.__name__} must have both state_dict and load_state_dict, or neither, got one")
     return tuple(callbacks)
 
 

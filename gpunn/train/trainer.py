@@ -5,6 +5,7 @@ import sys
 import time
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
@@ -21,9 +22,11 @@ from gpunn.nn.parameter import Arrays
 from gpunn.nn.tasks import FIGURES
 from gpunn.train.anomaly import first_not_finite
 from gpunn.train.arguments import TrainOptions, as_data, as_known, note_missing_classes
-from gpunn.train.callbacks import Callback, Callbacks, TrainingView
+from gpunn.train.callback_list import Callbacks
+from gpunn.train.callbacks import Callback, TrainingView
 from gpunn.train.evaluator import Evaluation, evaluate, recompute_statistics
 from gpunn.train.history import History
+from gpunn.train.looking import gradients_of, spread
 from gpunn.train.monitor import BAD_LOSS, GROWN, Monitor, no_better_than_chance
 from gpunn.train.record import Record, State
 from gpunn.train.training import Training
@@ -66,6 +69,8 @@ class Trainer(Training):
         self.stopping, self.restores_best = stopping, False
         self.callbacks = Callbacks(all_callbacks(options, stopping), TrainingView(self))
         self.exits = ExitStack()  # what callbacks hold until the training has ended, however
+        self.folder: Path | None = None  # of checkpoints and all else that the training writes
+        self.resumed_from: int | None = None  # step of the checkpoint that it goes on from
         super().__init__(model, given, options, backend)
         self.monitor = Monitor(self._back[0])
         if not (model.epochs_trained and model.class_names == given.class_names):  # else it has seen them
@@ -315,11 +320,12 @@ class Trainer(Training):
 
     def _loss_of(self, arrays: Arrays) -> float:
         """Load arrays into the network and measure its loss on training samples, spread over all of them."""
-        samples = self.samples
         self.model.load_arrays(arrays)
-        counting = np.arange(len(samples)) if samples.weights is None else np.flatnonzero(samples.weights)
-        some = np.linspace(0, len(counting) - 1, min(len(counting), COMPARED)).astype(np.int64)
-        return evaluate(self.model, samples.subset(counting[some])).loss
+        return evaluate(self.model, spread(self.samples, COMPARED)).loss
+
+    def gradients(self) -> Arrays:
+        """Gradients of the loss on a batch of training samples, the same each time; see `TrainingView.gradients`."""
+        return gradients_of(self.model, self.loss, spread(self.samples, self.batch_size))
 
     def _diverged(self, why: str) -> NoReturn:
         """End the training with the last good weights, and say what went wrong where."""

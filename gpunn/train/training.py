@@ -244,8 +244,16 @@ class Training:
         self._rates = schedule.rates(epoch + np.arange(steps) / steps, options.epochs)
         self.step.start_epoch(order, self._rates, number)
 
+    @property
+    def learning_rate(self) -> float:
+        """Learning rate of the last step; before the first, that of the first."""
+        epoch, number = divmod(max(self.done - 1, 0), self.step.steps_per_epoch)
+        schedule = self.optimizer.schedule.for_epochs_of(self.step.steps_per_epoch)
+        at = np.array([epoch + number / self.step.steps_per_epoch])
+        return float(schedule.rates(at, self.options.epochs)[0])
+
     def _rate(self) -> float:
-        """Learning rate of the last step."""
+        """Learning rate of the last step, of the epoch that has begun."""
         return float(self._rates[(self.done - 1) % self.step.steps_per_epoch])
 
     def _rehearse(self) -> None:

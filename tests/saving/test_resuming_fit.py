@@ -39,6 +39,30 @@ class CutOff(gn.Callback):
             self.how()
 
 
+class Counter(gn.Callback):
+    """Notes all that it sees, and knows it after a resume."""
+
+    def __init__(self) -> None:
+        self.seen: list[list[Any]] = []
+        self.best = float("inf")
+
+    def on_steps(self, training: gn.TrainingView) -> None:
+        self.seen.append(["step", training.step])
+
+    def on_record(self, training: gn.TrainingView, record: gn.Record) -> None:
+        self.best = min(self.best, record.validation_loss)
+        self.seen.append(["record", record.step, self.best])
+
+    def on_epoch_end(self, training: gn.TrainingView) -> None:
+        self.seen.append(["epoch", training.epoch])
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"seen": self.seen, "best": self.best}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.seen, self.best = state["seen"], state["best"]
+
+
 def momentum() -> dict[str, Any]:
     return {"optimizer": gn.SGD(0.05, momentum=0.9, nesterov=True), "regularizer": gn.L2(0.5)}
 

@@ -98,6 +98,48 @@ def test_hooks_are_called_in_an_order_that_is_promised() -> None:
     ]
 
 
+class Named(gn.Callback):
+    """Notes its name and each hook that is called."""
+
+    def __init__(self, name: str, seen: list[str]) -> None:
+        self.name, self.seen = name, seen
+
+    def on_train_begin(self, training: gn.TrainingView) -> None:
+        self.seen.append(f"{self.name} begins at {training.step}")
+
+    def on_steps(self, training: gn.TrainingView) -> None:
+        self.seen.append(f"{self.name} step {training.step}")
+
+
+def test_the_order_is_that_of_the_list_after_what_gpunn_judges_and_before_what_it_writes(tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    class Noted(gn.Checkpointer):
+        def on_train_begin(self, training: gn.TrainingView) -> None:
+            super().on_train_begin(training)
+            seen.append(f"checkpoint {self.step}")
+
+        def save(self) -> None:
+            super().save()
+            seen.append(f"checkpoint {self.step}")
+
+    class Stopping(gn.EarlyStopping):
+        def on_record(self, training: gn.TrainingView, record: gn.Record) -> None:
+            super().on_record(training, record)
+            seen.append("judged")
+
+    class Recorded(Named):
+        def on_record(self, training: gn.TrainingView, record: gn.Record) -> None:
+            seen.append(f"{self.name} record")
+
+    listed = [Recorded("first", seen), Noted(tmp_path, every=1), Stopping(9), Recorded("second", seen)]
+    momentum(epochs=1, validate_every=6, batch_size=88, callbacks=listed).run()
+    assert seen == [
+        "checkpoint 0", "checkpoint 0", "first begins at 0", "second begins at 0",
+        "judged", "first record", "second record", "first step 1", "second step 1", "checkpoint 1",
+    ]  # fmt: skip
+
+
 def test_without_every_steps_a_cpu_calls_after_each_step() -> None:
     seen: list[int] = []
     momentum(epochs=2, callbacks=[calling(lambda hook, training: seen.append(training.step), "on_steps")]).run()
@@ -115,6 +157,82 @@ def test_what_a_callback_is_told_of_the_training() -> None:
     data, model = images(), gn.Sequential([gn.Flatten(), gn.Dense(3)])
     model.fit(data, epochs=4, batch_size=16, device="cpu", progress=False, callbacks=[calling(look, "on_train_begin")])
     assert seen == {"step": 0, "steps": 24, "epoch": 0.0, "epochs": 4, "batch_size": 16, "device": "cpu"}
+
+
+class Report(gn.Callback):
+    """Notes what a logger wants."""
+
+    def __init__(self, failing: int = 0) -> None:
+        self.begun: list[Any] = []
+        self.records: list[dict[str, Any]] = []
+        self.failing = failing
+
+    def on_train_begin(self, training: gn.TrainingView) -> None:
+        self.begun.append((training.folder, training.resumed_from, training.learning_rate))
+
+    def on_record(self, training: gn.TrainingView, record: gn.Record) -> None:
+        assert training.learning_rate == record.learning_rate
+        self.records.append({"weights": training.weights(), "gradients": training.gradients()})
+        if record.step == self.failing:
+            raise RuntimeError("cut off")
+
+
+def test_a_logger_sees_weights_gradients_rate_folder_and_resume(backend: Backend, tmp_path: Path) -> None:
+    alone = adam(device=backend)
+    alone.run()
+    failing, report = Report(failing=10), Report()
+    with pytest.raises(RuntimeError):
+        adam(device=backend, callbacks=[failing, gn.Checkpointer(tmp_path, every=3)]).run()
+    watched = adam(device=backend, callbacks=[report, gn.Checkpointer(tmp_path, resume=True)])
+    watched.run()
+    assert outcome(watched) == outcome(alone)
+    (folder, step, rate), (again, resumed, _) = failing.begun + report.begun
+    assert (folder, step, again) == (tmp_path, None, tmp_path)
+    assert 3 <= resumed <= 9
+    assert rate == pytest.approx(0.01 / 9)
+    last = report.records[-1]
+    assert list(last["weights"]) == list(last["gradients"]) == [p.name for p in watched.model.parameters]
+    for name, weights in last["weights"].items():
+        assert weights.shape == last["gradients"][name].shape
+        np.testing.assert_array_equal(weights, watched.monitor.last.arrays[name])
+
+
+def test_without_checkpoints_there_is_no_folder() -> None:
+    report = Report()
+    momentum(epochs=1, callbacks=[report]).run()
+    assert report.begun[0][:2] == (None, None)
+
+
+@pytest.mark.parametrize("weights", [None, "some"])
+def test_gradients_are_those_of_the_loss_on_samples_spread_over_all(weights: str | None) -> None:
+    """By differences of the loss, without what is drawn at random or folded into an update."""
+    x = np.random.default_rng(0).normal(size=(40, 3))
+    weight = None if weights is None else np.arange(40) % 3 / 2.0
+    samples = gn.Samples(x, x[:, :2] @ np.eye(2) + 1, weights=weight)
+    seen: dict[str, Any] = {}
+
+    class Once(gn.Callback):
+        every_steps = 5
+
+        def on_steps(self, training: gn.TrainingView) -> None:
+            if seen:
+                return
+            model = copy.deepcopy(training.model)
+            counting = np.arange(40) if weight is None else np.flatnonzero(weight)
+            some = samples.subset(counting[np.linspace(0, len(counting) - 1, 8).astype(int)])
+            value = model.parameters["dense2.w"].value
+            seen["gradient"], losses = training.gradients()["dense2.w"][0, 1], []
+            for change in (1e-5, -1e-5):
+                value[0, 1] += change
+                losses.append(model.evaluate(some).loss)  # type: ignore[attr-defined]
+                value[0, 1] -= change
+            seen["difference"] = (losses[0] - losses[1]) / 2e-5
+
+    model = gn.Sequential([gn.Dense(4), gn.Tanh(), gn.Dense(2)])
+    data = gn.Data("a", samples, None, ())
+    options: dict[str, Any] = {"loss": gn.MeanSquaredError(), "dtype": "float64", "regularizer": gn.L2(0.1)}
+    model.fit(data, batch_size=8, epochs=2, device="cpu", progress=False, callbacks=[Once()], **options)
+    np.testing.assert_allclose(seen["gradient"], seen["difference"], rtol=1e-6)
 
 
 # Ends
