@@ -266,7 +266,8 @@ def _marks(step: Step) -> Iterator[tuple[list[tuple[_Key, Any, Any]], set[_Key]]
 
     methods: list[tuple[Any, str, _Key]] = [(step.batches, name, (GATHER, "")) for name in ("take", "given")]
     methods += [(step.loss, "evaluate", (LOSS, ""))]
-    methods += [(step.optimizer, name, (UPDATE, "")) for name in ("before_backward", "update")]
+    updating = ["before_backward", *(["add_penalty"] if step.optimizer.penalty else []), "update"]
+    methods += [(step.optimizer, name, (UPDATE, "")) for name in updating]
     methods += [(stage, name, (name, _words(stage))) for stage in step.stages for name in (FORWARD, BACKWARD)]
     try:
         for owner, name, key in methods:

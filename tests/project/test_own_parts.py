@@ -78,7 +78,7 @@ class Gain(gn.Layer):
 
 
 @gn.register
-class Residual(gn.Layer):
+class Around(gn.Layer):
     """y = x + f(x), f a layer within this one."""
 
     def __init__(self, inner: gn.Layer) -> None:
@@ -206,7 +206,7 @@ def data(seed: int = 0, count: int = 60, validation: float = 0.2) -> gn.Data:
 
 
 def layers() -> list[Any]:
-    return [gn.Dense(6, weights=Near()), Swish(1.5), Gain(begin=Near(1.0)), Residual(gn.Dense(6)), "swish", gn.Dense(2)]
+    return [gn.Dense(6, weights=Near()), Swish(1.5), Gain(begin=Near(1.0)), Around(gn.Dense(6)), "swish", gn.Dense(2)]
 
 
 def options() -> dict[str, Any]:
@@ -245,7 +245,7 @@ def test_a_network_of_ones_own_parts_is_saved_and_loaded(trained: gn.Sequential,
 
 
 def test_ones_own_layers_stand_in_the_summary(trained: gn.Sequential) -> None:
-    for words in ("Swish(beta=1.5)", "Gain(begin=", "Residual(inner="):
+    for words in ("Swish(beta=1.5)", "Gain(begin=", "Around(inner="):
         assert words in trained.summary()
 
 
@@ -276,7 +276,7 @@ beta = 1.5
 [[layers]]
 type = "Gain"
 [[layers]]
-type = "Residual"
+type = "Around"
 inner = { type = "Dense", units = 6 }
 [[layers]]
 type = "Dense"
@@ -444,8 +444,8 @@ def test_a_file_that_names_an_unknown_part_says_which_and_what_to_do(trained: gn
 
 
 def test_a_layer_is_named_after_its_class_where_it_says_nothing_else() -> None:
-    model = gn.Sequential([gn.Conv2D(1, size=1), gn.Flatten(), Residual(gn.Dense(6)), Doubled()]).build((2, 3, 1))
-    assert [layer.name for layer in model.layers] == ["conv1", "flatten1", "residual1", "relu1"]
+    model = gn.Sequential([gn.Conv2D(1, size=1), gn.Flatten(), Around(gn.Dense(6)), Doubled()]).build((2, 3, 1))
+    assert [layer.name for layer in model.layers] == ["conv1", "flatten1", "around1", "relu1"]
 
 
 def test_the_old_names_of_attributes_of_a_layer_are_taken_and_said_to_be_old() -> None:
@@ -514,10 +514,10 @@ def test_what_is_no_part_is_not_registered(thing: Any) -> None:
 
 def test_a_part_whose_arguments_no_file_could_give_is_not_registered() -> None:
     class Loose(Unregistered):
-        def __init__(self, *sizes: int) -> None:
+        def __init__(self, **sizes: int) -> None:
             self.sizes = sizes
 
-    with pytest.raises(OptionError, match=r"Loose.*\*sizes"):
+    with pytest.raises(OptionError, match=r"Loose.*\*\*sizes"):
         gn.register(Loose)
 
 
