@@ -123,8 +123,9 @@ def _kind_of_class(part: Any) -> str:
     kind = _kind_of(part) if isinstance(part, type) else None
     if kind is None or part in _BASES.values():
         raise OptionError(f"expected a subclass of gn.Layer, gn.Loss, gn.Optimizer and the like, got {part!r}")
-    for parameter in _parameters(part).values():
-        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.VAR_KEYWORD):
+    for number, parameter in enumerate(_parameters(part).values()):
+        is_second = number and parameter.kind is parameter.VAR_POSITIONAL
+        if is_second or parameter.kind in (parameter.POSITIONAL_ONLY, parameter.VAR_KEYWORD):
             raise OptionError(f"{part.__name__} has the argument {parameter}, which no file could give: give it a name")
     return kind
 
@@ -272,19 +273,21 @@ def from_config(kind: str, config: Any) -> Any:
 
 def from_table(made: type, table: Any, section: str = "") -> Any:
     """Make a part, or a section of an experiment file, from constructor arguments; each must fit its annotation."""
-    parameters, arguments = _parameters(made), {}
+    parameters, arguments, several = _parameters(made), dict[str, Any](), tuple[Any, ...]()
     if not isinstance(table, dict):
         raise OptionError(f"{section} must be a table, got {table!r}")
     check_names(table, parameters, *((f"[{section}]", "key") if section else (made.__name__, "option")))
     for name, value in table.items():
         arguments[name] = _from_plain(value, parameters[name])
-        _check(arguments[name], parameters[name], f"{section}.{name}" if section else f"{name} of {made.__name__}")
-    several = next((name for name, p in parameters.items() if p.kind is p.VAR_POSITIONAL and name in arguments), "")
-    listed = arguments.pop(several, ())
-    if not isinstance(listed, tuple):
-        raise OptionError(f"{several} of {made.__name__} must be a list, got {listed!r}")
+        what = f"{section}.{name}" if section else f"{name} of {made.__name__}"
+        if parameters[name].kind is inspect.Parameter.VAR_POSITIONAL:
+            if not isinstance(listed := arguments.pop(name), tuple):
+                raise OptionError(f"{what} must be a list, got {listed!r}")
+            several = listed
+        for each in several if name not in arguments else (arguments[name],):
+            _check(each, parameters[name], what)
     try:
-        return made(*listed, **arguments)
+        return made(*several, **arguments)
     except OptionError:
         raise
     except (TypeError, ValueError) as error:

@@ -522,6 +522,20 @@ def test_a_part_whose_arguments_no_file_could_give_is_not_registered() -> None:
 
 
 @pytest.mark.usefixtures("registering")
+def test_arguments_of_any_number_are_a_list_in_a_file() -> None:
+    @gn.register
+    class Several(Unregistered):
+        def __init__(self, *sizes: int, scale: float = 1.0) -> None:
+            self.sizes, self.scale = sizes, scale
+
+    config = to_config(Several(3, 4, scale=0.5))
+    assert config == {"type": "Several", "sizes": [3, 4], "scale": 0.5}
+    assert repr(from_config("layer", config)) == "Several(3, 4, scale=0.5)"
+    with pytest.raises(OptionError, match="sizes of Several must be a list, got 3"):
+        from_config("layer", {"type": "Several", "sizes": 3})
+
+
+@pytest.mark.usefixtures("registering")
 def test_a_loss_of_ones_own_may_be_called_as_one_likes() -> None:
     @gn.register
     class MSE(gn.Loss):
