@@ -1,6 +1,6 @@
 """Test accuracy of a recipe over some seeds, as JSON in results/; on a GPU it must be that of the CPU.
 
-python benchmarks/accuracy.py RECIPE [DATA] [--seeds 0,1,2] [--device D]
+python benchmarks/accuracy.py RECIPE [DATA] [--seeds 0,1,2] [--device D] [--epochs N] [--pad 32]
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ import tempfile
 from pathlib import Path
 from statistics import fmean
 
+import numpy as np
 from machine import RESULTS, command, machine, write_result
 
+from gpunn.data import load_data
 from gpunn.experiments import run
 from gpunn.experiments.experiment import read_experiment
 from gpunn.experiments.folder import METRICS
@@ -33,13 +35,17 @@ def main() -> str | None:
     parser.add_argument("data", nargs="?")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--device")
+    parser.add_argument("--epochs", type=int, help="in the place of those of the recipe")
+    parser.add_argument("--pad", type=int, help="height and width to which zeros around bring the images of DATA")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the JSON")
     parser.add_argument("--alike", type=float, default=ALIKE, help=f"how far from the CPU a GPU may be ({ALIKE})")
     options = parser.parse_args()
     runs, seeds = [], list(map(int, options.seeds.split(",")))
     for seed in seeds:
-        experiment = read_experiment(options.recipe).with_options(data=options.data, seed=seed, device=options.device)
         with tempfile.TemporaryDirectory() as folder:
+            data = padded(options.data, options.pad, Path(folder)) if options.pad else options.data
+            changes = {"data": data, "seed": seed, "device": options.device, "epochs": options.epochs}
+            experiment = read_experiment(options.recipe).with_options(**changes)
             made = run.train(experiment, Path(folder) / "run", print, progress=False)
             metrics = json.loads((made / METRICS).read_text("utf-8"))
         runs.append({key: metrics[key] for key in KEPT})
@@ -62,6 +68,19 @@ def main() -> str | None:
     print(f"mean on the CPU    {result['mean_on_cpu']:.4f}: {on_cpu}")
     off = abs(result["mean_test_accuracy"] - result["mean_on_cpu"])
     return f"{off:.2%} from the CPU's, more than {options.alike:.2%}" if off > options.alike else None
+
+
+def padded(source: str, size: int, folder: Path) -> str:
+    """Write the images of a data set with zeros around them, and return the path of the file."""
+    data = load_data(source, validation=0)
+    arrays = {}
+    for part, samples in (("train", data.train), ("test", data.test)):
+        images = np.asarray(samples.inputs)
+        around = [(left := (size - n) // 2, size - n - left) for n in images.shape[1:3]]
+        arrays[f"x_{part}"] = np.pad(images, [(0, 0), *around, (0, 0)])
+        arrays[f"y_{part}"] = samples.targets
+    np.savez(path := folder / f"{source}-{size}.npz", **arrays)
+    return str(path)
 
 
 if __name__ == "__main__":
