@@ -1,6 +1,7 @@
 """The pictures of a run as small files for docs/images/.
 
 python -m gpunn train mnist --out RUN && python benchmarks/pictures.py RUN
+python -m gpunn train --recipe autoencoder --out RUN && python benchmarks/pictures.py RUN reconstructions
 python -m gpunn train mnist --recipe lenet --epochs 4 --out RUN && python benchmarks/pictures.py RUN filters activations
 """
 

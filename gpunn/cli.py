@@ -59,7 +59,9 @@ _OF_TRAINING = (
     click.option("--ignore", metavar="NAME,...", help="Columns of a table to leave out."),
     click.option("--missing", metavar="WAY", help="Missing values of a table: refuse, or mean to fill them by it."),
     click.option("--scaling", metavar="WAY", help="Numbers of a table: standard, or none to take them as they are."),
-    click.option("--task", metavar="KIND", help="Learn the target as classes, or by regression; left out, as it is."),
+    click.option(
+        "--task", metavar="KIND", help="classes, regression, of images reconstruction; left out, by the target."
+    ),
     whole("--batch-size", help="Number of samples in a batch."),
     whole("--seed", help="Of the split, the initial weights and the order of samples."),
     click.option("--device", metavar="D", help="auto, cpu, cuda or cuda:N."),

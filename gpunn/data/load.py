@@ -30,7 +30,7 @@ from gpunn.data.named import FILES_OF_SETS, NAMED, named_parts, own_folders, par
 from gpunn.data.published import DIGITS, MNIST, PUBLISHED, PublishedSet, check_published
 from gpunn.data.samples import Samples
 from gpunn.data.sklearn_sets import PREFIX, SKLEARN_NAMES, is_sklearn_table, set_name, sklearn_digits, sklearn_table
-from gpunn.data.tables import checked_options, names_in, table_data, tables_in
+from gpunn.data.tables import RECONSTRUCTION, checked_options, names_in, table_data, tables_in
 from gpunn.data.tokens import checked_count
 from gpunn.errors import DataError, OptionError
 from gpunn.scalars import flag
@@ -96,8 +96,9 @@ def load_data(
             "none": as they are, which suits columns of one unit and of the size of 1.
         tokens: Number of tokens where the inputs are whole numbers for an `Embedding`, which are then kept as they are;
             left out, `fit` of such a network takes what is whole, but a table needs `scaling="none"`.
-        task: "classes" or "regression". Default: by the target. Texts are classes, and so are up to 20 different whole
-            numbers, each in two rows or more on average; all others are numbers to learn.
+        task: "classes", "regression" or, of images and arrays, "reconstruction": the targets are the inputs themselves,
+            flat, as an autoencoder learns them. Default: by the target. Texts are classes, and so are up to 20
+            different whole numbers, each in two rows or more on average; all others are numbers to learn.
 
     Returns:
         Data with `.train`, `.validation` and `.test`.
@@ -109,6 +110,7 @@ def load_data(
     """
     if isinstance(source, Data):
         return source
+    reconstructs = isinstance(task, str) and task == RECONSTRUCTION
     options = ReadOptions(
         memory_map=None if memory_map is None else flag(memory_map, "memory_map"),
         image_size=checked_image_size(image_size),
@@ -116,15 +118,21 @@ def load_data(
         target=target,
         ignore=ignore,
         missing=missing,
-        task=task,
+        task=None if reconstructs else task,
         scaling=scaling,
     )
     checked_options(options)
     split: dict[str, Any] = {"validation": validation, "limit": limit, "seed": seed}
     if counted := checked_count(tokens):
         split["tokens"] = counted
+    data = _loaded(source, options, split)
+    return data.mapped(Samples.as_reconstruction, ()) if reconstructs else data
+
+
+def _loaded(source: Any, options: ReadOptions, split: dict[str, Any]) -> Data:
+    """Load data from a source; see `load_data`."""
     if is_frame(source):
-        table = read_frame(source, ignore=names_in(ignore, "ignore"))
+        table = read_frame(source, ignore=names_in(options.ignore, "ignore"))
         return table_data(table, options, split, "table")
     if options.of_tables and isinstance(source, str) and source in NAMES:
         raise _no_table(source, options)

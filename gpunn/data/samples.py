@@ -3,6 +3,7 @@
 import hashlib
 import numbers
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any, Self
 
 import numpy as np
@@ -164,6 +165,24 @@ class Samples:
         rows = np.zeros((len(self), self.classes), np.float32)
         rows[np.arange(len(self)), self.targets] = 1
         return replace(self, targets=rows, classes=0, one_hot=False)
+
+    def as_reconstruction(self) -> Self:
+        """Return the samples with the inputs that a network sees as targets, flat in `Flatten`'s order, float32.
+
+        Of images (n, height, width, channels) they are (n, channels · height · width). A DataError is raised for the
+        columns of a table.
+        """
+        if self.columns is not None or self.tokens:
+            got = "tokens" if self.tokens else "the columns of a table"
+            raise DataError(f'task "reconstruction" learns images and arrays as they are, got {got}: leave it out')
+        count = len(self) * (features := prod(self.shape))
+        require(4 * count, "targets as many as the inputs")
+        targets = np.empty((len(self), features), np.float32)
+        for start, rows in in_blocks(self.inputs):
+            values = np.multiply(rows, self.scale, dtype=np.float32)
+            flat = values.transpose(0, 3, 1, 2) if values.ndim == 4 else values
+            targets[start : start + len(rows)] = flat.reshape(len(rows), features)
+        return replace(self, targets=targets, classes=0, one_hot=False)
 
     def class_counts(self) -> NDArray[np.int64]:
         """Return the number of samples of each class, (classes,); empty for float targets."""

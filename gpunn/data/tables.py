@@ -32,6 +32,7 @@ from gpunn.errors import DataError, OptionError
 log = logging.getLogger(__name__)
 
 TASKS = ("classes", "regression")
+RECONSTRUCTION = "reconstruction"  # of the inputs, images or arrays: what an autoencoder learns
 SCALINGS = "standard", "none"
 MOST_WHOLE_CLASSES = 20  # different whole numbers that are taken for classes where nobody says which they are
 _TARGETS = ("target", "label")  # names of columns that nobody takes for anything else
@@ -72,7 +73,8 @@ def checked_options(options: ReadOptions) -> None:
     for what, known in (("missing", (REFUSE, MEAN)), ("task", TASKS), ("scaling", SCALINGS)):
         value = getattr(options, what)
         if value is not None and (not isinstance(value, str) or value not in known):
-            raise OptionError(f'{what} is "{known[0]}" or "{known[1]}", got {value!r:.80}')
+            more = f', "{RECONSTRUCTION}"' if what == "task" else ""
+            raise OptionError(f'{what} is "{known[0]}" or "{known[1]}"{more}, got {value!r:.80}')
     if options.scaling == "none" and options.missing == MEAN:
         mend = "leave one of them out, or fill the table before"
         raise OptionError(f'missing "mean" needs the means that scaling "none" does without: {mend}')

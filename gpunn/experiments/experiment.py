@@ -18,7 +18,7 @@ from gpunn.data.formats.image_folder import learns_numbers
 from gpunn.data.formats.inputs import column_names
 from gpunn.data.load import is_image_folder
 from gpunn.data.sklearn_sets import is_sklearn_table
-from gpunn.data.tables import are_pixels, names_in, tables_in
+from gpunn.data.tables import RECONSTRUCTION, are_pixels, names_in, tables_in
 from gpunn.data.weights import checked_class_weight
 from gpunn.errors import DataError, GpunnError, OptionError
 from gpunn.experiments.start import StartPart
@@ -247,6 +247,8 @@ def _plain(value: Any) -> Any:
 
 def recipe_for(source: str | None, target: str | None = None, task: str | None = None) -> str:
     """Return the name of the recipe for some data, of which a target and a task may be chosen, where none is named."""
+    if task == RECONSTRUCTION:
+        return "autoencoder"
     if source is not None and is_image_folder(source):
         return "image-numbers" if learns_numbers(Path(source), names_in(target, "target"), task) else "images"
     path = Path(source or "")

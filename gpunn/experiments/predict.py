@@ -13,6 +13,7 @@ from gpunn.data import NAMES, Samples, load_data
 from gpunn.data.formats.image import image_shape
 from gpunn.data.formats.inputs import kind_of_file, read_inputs
 from gpunn.data.load import is_image_folder, read_samples
+from gpunn.data.tables import RECONSTRUCTION
 from gpunn.data.training_inputs import TrainingInputs
 from gpunn.errors import DataError, GpunnError, OptionError, in_one_line
 from gpunn.experiments.experiment import Experiment, read_experiment
@@ -61,7 +62,9 @@ def evaluate_run(run: str, source: str | None = None, device: str = "auto", widt
         samples = read_samples(source, columns, model.class_names)
         return _evaluated(model, samples, f"{Path(source).stem}, all samples", width)
     if source is not None:
-        data = load_data(source, validation=0, tokens=model.tokens or None, **_of_images(model, source))
+        task = RECONSTRUCTION if experiment and experiment.data.task == RECONSTRUCTION else None
+        options: dict[str, Any] = {"task": task, "tokens": model.tokens or None, **_of_images(model, source)}
+        data = load_data(source, validation=0, **options)
         samples, part = data.train, "all samples"
     elif experiment is None:
         raise GpunnError(f"{run} does not say what it was trained on: name the data, gpunn evaluate {run} DATA")

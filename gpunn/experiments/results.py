@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from gpunn.data.tables import RECONSTRUCTION
 from gpunn.data.weights import class_weights
 from gpunn.errors import DataError, DivergenceError, ShapeError
 from gpunn.experiments.conclusions import conclude
@@ -16,6 +17,7 @@ from gpunn.files import write_atomically
 from gpunn.nn.summary import summary
 from gpunn.reports.filters import draw_network
 from gpunn.reports.predictions import draw_answers
+from gpunn.reports.reconstructions import RECONSTRUCTIONS, draw_reconstructions
 from gpunn.saving.checkpointer import Say
 from gpunn.saving.model_file import save_model
 from gpunn.saving.origin import LIBRARIES
@@ -90,6 +92,10 @@ def write_results(folder: Path, experiment: Experiment, trainer: Trainer, say: S
     report = measured.report if measured else None
     if measured and isinstance(report, ClassificationReport):
         pictures += draw_answers(folder, measured.samples, report, data.class_names, f"{title}, {measured.part}")
+    if measured and experiment.data.task == RECONSTRUCTION:
+        named = f"{title}, {measured.part}"
+        draw_reconstructions(trainer.model, measured.samples, folder / RECONSTRUCTIONS, title=named)
+        pictures.append(RECONSTRUCTIONS)
     pictures += draw_network(folder, trainer.model, data, title)
     conclusions = list(conclude(trainer, measured))
     write_report(folder, experiment, trainer, measured, conclusions, pictures)

@@ -17,6 +17,7 @@ from gpunn.nn.network import Network, explained
 from gpunn.nn.tasks import Task
 from gpunn.reports import filters, learning_rates, predictions
 from gpunn.reports.outputs import draw_largest_errors, draw_outputs, draw_predictions, draw_wrong_outputs
+from gpunn.reports.reconstructions import MOST_SHOWN, draw_reconstructions
 from gpunn.train.arguments import as_samples, check_samples
 from gpunn.train.history import History
 from gpunn.train.outputs_report import MultilabelReport, RegressionReport
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["plot_activations", "plot_confusion", "plot_filters", "plot_history", "plot_learning_rates"]
-__all__ += ["plot_mistakes", "plot_predictions"]
+__all__ += ["plot_mistakes", "plot_predictions", "plot_reconstructions"]
 
 Given = Samples | Data | tuple[ArrayLike, ArrayLike] | ArrayLike
 
@@ -231,6 +232,41 @@ def plot_activations(
             raise OptionError("the network has no convolution of an image, so no maps to draw: see gn.Conv2D")
         name = f"predicted {shortened(model.predict_names(batch)[0])}" if model.class_names else "input"
     return filters.plot_activations(batch[0] * np.float32(scale), answers, path, name=name, count=count, title=title)
+
+
+def plot_reconstructions(
+    model: Network,
+    samples: Samples | Data | ArrayLike,
+    *,
+    count: int = MOST_SHOWN,
+    path: StrPath | None = None,
+    title: str = "",
+) -> "Figure":
+    """Draw samples and below each what an autoencoder makes of it, with its mean squared error.
+
+    Args:
+        model: Network that was trained on its inputs as targets: `load_data(…, task="reconstruction")`.
+        samples: Samples, inputs alone, or a data set, of which its test set is taken.
+        count: Largest number of samples.
+        path: Path of a PNG to write as well, or None.
+        title: Title of the picture.
+
+    Returns:
+        A Matplotlib figure, which a notebook shows by itself; pyplot does not know it.
+
+    Raises:
+        OptionError: A count below 1.
+        ShapeError, DataError: Outputs that are not as many as the inputs, no samples, or of another shape.
+        GpunnError: The network is not built.
+    """
+    _network(model, "plot_reconstructions")._built()
+    if isinstance(samples, Data):
+        samples = samples.test or samples.validation or samples.train
+    if not isinstance(samples, Samples):
+        inputs = as_array(samples, "inputs")
+        batch = as_batch(inputs, model.input_shape, model.trained_on)
+        samples = Samples(inputs, np.zeros(len(inputs), np.int32), scale=model.factor_of(batch))
+    return draw_reconstructions(model, samples, path, count=count, title=title)
 
 
 def _network(model: Any, caller: str) -> Network:

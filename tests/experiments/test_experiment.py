@@ -39,7 +39,8 @@ def test_a_recipe_is_what_it_says_after_writing_and_reading(name: str) -> None:
 
 def test_the_recipes_are_in_the_package() -> None:
     dense = {"mlp", "table", "nielsen-100", "nielsen-overfitting", "nielsen-regularized"}
-    assert set(recipes()) == dense | {"fast99", "lenet", "lenet-bn", "lenet-digits", "images", "image-numbers", "resnet"}
+    convolutional = {"fast99", "lenet", "lenet-bn", "lenet-digits", "images", "image-numbers", "resnet"}
+    assert set(recipes()) == dense | convolutional | {"autoencoder"}
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,14 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 from support.paths import ROOT
 
+from gpunn import Sequential
+from gpunn.config import from_config
 from gpunn.experiments.experiment import parse_experiment, recipes
 
 PAGES = [
@@ -106,9 +109,11 @@ def test_the_numbers_of_the_readme_are_those_of_the_benchmarks() -> None:
 
 
 def test_the_experiment_of_the_page_is_one() -> None:
-    (text,) = blocks(ROOT / "docs" / "recipes.md", "toml")
+    text, residual = blocks(ROOT / "docs" / "recipes.md", "toml")
     experiment = parse_experiment(text, "page")
     assert (experiment.name, experiment.training.patience) == ("mine", 3)
+    (layer,) = tomllib.loads(residual)["layers"]
+    assert Sequential([from_config("layer", layer)]).build((32, 32, 3), device="cpu").output_shape == (16, 16, 32)
 
 
 def test_the_page_has_every_recipe() -> None:

@@ -48,6 +48,10 @@ def of_images() -> gn.Sequential:
     return gn.Sequential([gn.Conv2D(1, 3), gn.Flatten(), gn.Dense(2)]).build((6, 6, 1), 2, "cpu")
 
 
+def reconstructing() -> gn.Sequential:
+    return gn.Sequential([gn.Dense(X.shape[1])]).build(X.shape[1:], 4, "cpu")
+
+
 def normed() -> gn.Sequential:
     model = gn.Sequential([gn.Dense(3), gn.BatchNorm(), gn.Dense(2)])
     model.fit(X, Y, **QUIET)
@@ -134,6 +138,7 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     ),
     "plot_confusion": (gn.plot_confusion, {"model": fitted(), "samples": X, "y": Y}),
     "plot_mistakes": (gn.plot_mistakes, {"model": fitted(), "samples": X, "y": Y}),
+    "plot_reconstructions": (gn.plot_reconstructions, {"model": reconstructing(), "samples": X}),
     "plot_predictions": (gn.plot_predictions, {"model": of_numbers(), "samples": X, "y": X[:, :2]}),
     "plot_filters": (gn.plot_filters, {"model": of_images()}),
     "plot_activations": (gn.plot_activations, {"model": of_images(), "image": np.ones((6, 6, 1))}),
