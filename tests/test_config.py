@@ -59,6 +59,7 @@ EXAMPLES: dict[str, list[Any]] = {
         Conv2D(3, 2), Conv2D(4, (3, 2), stride=(2, 1), padding=1), Conv2D(4, groups=2), Conv2D(4, groups="depthwise"),
         ConvTranspose2D(4), ConvTranspose2D(3, 2, stride=(2, 3), padding=1, output_padding=(0, 1), bias=False),
         MaxPool2D(2), MaxPool2D((3, 2), 1),
+        MaxPool2D(3, 2, "same"), AveragePool2D(3, 2, (1, 0), count_include_pad=True),
         AveragePool2D(2), AveragePool2D(3, (2, 1)), BatchNorm(), BatchNorm(1e-3, 0.5), Dropout(0.25), Flatten(),
         GlobalAveragePool2D(), LayerNorm(), LayerNorm(1e-3),
         Embedding(4, 3), Embedding(9, 2, Normal(0.1)),

@@ -174,32 +174,43 @@ def softmax_cross_entropy(
     totals[1] += right
 
 
-def max_pool(x: Array, window: tuple[int, int, int, int], y: Array, choice: Array) -> None:
-    size_h, size_w, stride_h, stride_w = window
+def max_pool(x: Array, window: tuple[int, int, int, int, int, int], y: Array, choice: Array) -> None:
+    size_h, size_w, stride_h, stride_w, top, left = window
     for channel in range(y.shape[0]):
         for row in range(y.shape[1]):
             for column in range(y.shape[2]):
                 best, chosen = y[channel, row, column], choice[channel, row, column]
-                for place in range(size_h * size_w):
-                    seen = x[channel, row * stride_h + place // size_w, column * stride_w + place % size_w]
-                    for j in range(len(best)):
-                        is_first_or_nan = place == 0 or seen[j] != seen[j]
-                        is_better = seen[j] > best[j]
-                        best[j] = seen[j] if is_better or is_first_or_nan else best[j]
-                        chosen[j] = np.uint8(place) if is_better or place == 0 else chosen[j]
+                y_at, x_at = row * stride_h - top, column * stride_w - left
+                first_v, end_v = max(0, -x_at), min(size_w, x.shape[2] - x_at)
+                is_first = True
+                for u in range(max(0, -y_at), min(size_h, x.shape[1] - y_at)):
+                    for v in range(first_v, end_v):
+                        place, seen = u * size_w + v, x[channel, y_at + u, x_at + v]
+                        for j in range(len(best)):
+                            is_first_or_nan = is_first or seen[j] != seen[j]
+                            is_better = seen[j] > best[j]
+                            best[j] = seen[j] if is_better or is_first_or_nan else best[j]
+                            chosen[j] = np.uint8(place) if is_better or is_first else chosen[j]
+                        is_first = False
 
 
-def max_pool_gradient(dy: Array, choice: Array, window: tuple[int, int, int, int], dx: Array) -> None:
-    size_h, size_w, stride_h, stride_w = window
+def max_pool_gradient(dy: Array, choice: Array, window: tuple[int, int, int, int, int, int], dx: Array) -> None:
+    size_h, size_w, stride_h, stride_w, top, left = window
+    adds = top > 0 or left > 0  # else every input lies in one window
     for channel in range(dy.shape[0]):
+        if adds:
+            dx[channel] = dx.dtype.type(0)
         for row in range(dy.shape[1]):
             for column in range(dy.shape[2]):
                 gradient, chosen = dy[channel, row, column], choice[channel, row, column]
-                for place in range(size_h * size_w):
-                    target = dx[channel, row * stride_h + place // size_w, column * stride_w + place % size_w]
-                    for j in range(len(gradient)):
-                        share = gradient[j] * gradient.dtype.type(chosen[j] == place)
-                        target[j] = share
+                y_at, x_at = row * stride_h - top, column * stride_w - left
+                first_v, end_v = max(0, -x_at), min(size_w, dx.shape[2] - x_at)
+                for u in range(max(0, -y_at), min(size_h, dx.shape[1] - y_at)):
+                    for v in range(first_v, end_v):
+                        place, target = u * size_w + v, dx[channel, y_at + u, x_at + v]
+                        for j in range(len(gradient)):
+                            share = gradient[j] * gradient.dtype.type(chosen[j] == place)
+                            target[j] = target[j] + share if adds else share
 
 
 def convolve_groups(x: Array, w: Array, geometry: tuple[int, int, int, int, int, int], z: Array) -> None:

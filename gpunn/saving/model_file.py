@@ -28,7 +28,7 @@ Model = TypeVar("Model", bound=Network)
 
 FORMAT = 1
 MOST_INPUTS = 2**20  # of one sample, or units of a layer, for which a file may ask whatever its size
-_SIZES = ("units", "filters", "size", "padding", "tokens", "features")  # arguments of layers that memory grows with
+_SIZES = ("units", "filters", "size", "stride", "padding", "tokens", "features")  # that memory grows with
 _MOST_HEADER = 2 << 20  # bytes, with the names of 65,536 classes and the columns of a table
 
 

@@ -128,6 +128,7 @@ def _trainings() -> Iterator[tuple[list[gn.Layer], gn.Data, dict[str, Any]]]:
         pixels,
         {},
     )
+    yield [gn.MaxPool2D(3, 2, 1), gn.AveragePool2D(2, 1, "same"), gn.Flatten(), gn.Dense(4)], pixels, {}
     yield [gn.ConvTranspose2D(3, stride=2), gn.ReLU(), gn.Conv2D(2), gn.ReLU(), gn.Flatten(), gn.Dense(4)], pixels, {}
     yield [gn.Conv2D(3, 3), gn.LayerNorm(), gn.GlobalAveragePool2D(), gn.LayerNorm(), gn.Dense(4)], pixels, {}
     branches = gn.Concatenate(

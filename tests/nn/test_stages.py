@@ -49,16 +49,16 @@ def place_of_pooling(model: Sequential) -> list[int]:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("window", [(2, 2), (3, 2), (2, 3)], ids=["even", "overlapping", "gaps"])
+@pytest.mark.parametrize("window", [(2, 2), (3, 2), (2, 3), (3, 2, 2)], ids=["even", "overlapping", "gaps", "padded"])
 @pytest.mark.parametrize("activation", INCREASING, ids=repr)
 def test_pooling_first_gives_the_order_as_written_to_the_bit(
-    backend: Backend, activation: Layer, window: tuple[int, int], dtype: str
+    backend: Backend, activation: Layer, window: tuple[int, ...], dtype: str
 ) -> None:
     rng = np.random.default_rng(2)
     for spread in (0.1, 1.0, 30.0):
         x = rng.normal(0, spread, (8, 9, 8, 2))
         arranged, as_written = (
-            built(backend, [Conv2D(5, 3), *layers, MaxPool2D(*window)], dtype)
+            built(backend, [Conv2D(5, 3, bias=-2.5), *layers, MaxPool2D(*window)], dtype)
             for layers in ([copy(activation)], [copy(activation), AsIs()])
         )
         assert place_of_pooling(arranged) == [1]  # right after the products
@@ -69,10 +69,10 @@ def test_pooling_first_gives_the_order_as_written_to_the_bit(
             assert results[0].tobytes() == results[1].tobytes()
 
 
-@pytest.mark.parametrize("window", [(2, 2), (3, 2)], ids=["even", "overlapping"])
+@pytest.mark.parametrize("window", [(2, 2), (3, 2), (3, 2, "same")], ids=["even", "overlapping", "padded"])
 @pytest.mark.parametrize("activation", INCREASING, ids=repr)
 def test_pooling_first_gives_the_gradients_of_the_order_as_written(
-    backend: Backend, activation: Layer, window: tuple[int, int]
+    backend: Backend, activation: Layer, window: tuple[Any, ...]
 ) -> None:
     x = np.random.default_rng(3).normal(0, 0.1, (8, 9, 8, 2))
     results = []

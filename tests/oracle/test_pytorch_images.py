@@ -121,20 +121,23 @@ def test_padding_same_is_pytorchs_where_pytorch_has_it(torch: Any, size: Any) ->
 
 
 @settings(deadline=None, max_examples=150)
-@given(made=poolings(longest=9), ties=st.booleans())
+@given(made=poolings(longest=9, padded=True), ties=st.booleans(), counts=st.booleans())
 @pytest.mark.parametrize("kind", [MaxPool2D, AveragePool2D])
-def test_pooling_and_its_gradient_are_pytorchs(torch: Any, kind: Any, made: Pooling, ties: bool) -> None:
+def test_pooling_and_its_gradient_are_pytorchs(torch: Any, kind: Any, made: Pooling, ties: bool, counts: bool) -> None:
     """Where maxima are tied both hand the gradient to the first."""
+    padding = (0, 0) if made.padding == "valid" else made.padding
+    assume(padding != "same" and all(2 * pad <= size for pad, size in zip(padding, made.size, strict=True)))
     rng = np.random.default_rng(made.seed)
     x = rng.integers(-1, 2, (made.n, *made.shape)).astype(np.float64) if ties else made.inputs(rng)
-    alone = Alone(kind(made.size, made.stride), made.shape, select("cpu"))
+    options = {} if kind is MaxPool2D else {"count_include_pad": counts}
+    alone = Alone(kind(made.size, made.stride, made.padding, **options), made.shape, select("cpu"))
     y = alone.forward(x)
     v = rng.normal(size=y.shape)
     dx = alone.backward(v)
     x_ = theirs_from(torch, x)
     functional = torch.nn.functional
     pool = functional.max_pool2d if kind is MaxPool2D else functional.avg_pool2d
-    y_ = pool(x_, made.size, made.stride)
+    y_ = pool(x_, made.size, made.stride, padding, **options)
     y_.backward(torch.tensor(as_theirs(v)))
     assert_agree(as_theirs(y), y_, "outputs")
     assert_agree(as_theirs(dx), x_.grad, "inputs")

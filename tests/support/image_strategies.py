@@ -139,6 +139,12 @@ class Pooling(NamedTuple):
     shape: tuple[int, int, int]
     n: int
     seed: int
+    padding: Any = "valid"
+
+    @property
+    def pads(self) -> tuple[Pair, Pair]:
+        """Rows and columns of padding before and after, as around a convolution's image."""
+        return Convolution(1, self.size, self.stride, self.padding, self.shape, 1, 0).pads
 
     def inputs(self, rng: np.random.Generator) -> NDArray[np.float64]:
         """No two of them nearer than 0.1, so that central differences see one maximum."""
@@ -147,15 +153,21 @@ class Pooling(NamedTuple):
 
 
 @st.composite
-def poolings(draw: st.DrawFn, *, longest: int = 7) -> Pooling:
-    """Any that fits: overlapping, with gaps between, with what is left over at the edges."""
+def poolings(draw: st.DrawFn, *, longest: int = 7, padded: bool = False) -> Pooling:
+    """Any that fits: overlapping, with gaps between, with what is left over at the edges; on request with padding."""
     size = draw(small(1, 4))
+    number = st.tuples(*(st.integers(0, each - 1) for each in size))
+    padding = draw(st.one_of(st.sampled_from(["valid", "same"]), number)) if padded else "valid"
+    least = (1, 1) if padding == "same" else size
+    if not isinstance(padding, str):
+        least = max(1, size[0] - 2 * padding[0]), max(1, size[1] - 2 * padding[1])
     return Pooling(
         size=size,
         stride=draw(small(1, 5)),
-        shape=(draw(st.integers(size[0], longest)), draw(st.integers(size[1], longest)), draw(st.integers(1, 3))),
+        shape=(draw(st.integers(least[0], longest)), draw(st.integers(least[1], longest)), draw(st.integers(1, 3))),
         n=draw(st.integers(1, 4)),
         seed=draw(st.integers(0, 999)),
+        padding=padding,
     )
 
 

@@ -32,12 +32,16 @@ GEOMETRIES = [
     (6, 6, (2, 2, 3, 3, 0, 0), 2, 2),
 ]
 WINDOWS = [
-    # height, width, (size, stride: each down and across), rows and columns that come out
-    (6, 6, (2, 2, 2, 2), 3, 3),
-    (7, 5, (2, 2, 2, 2), 3, 2),  # a row and a column are left over
-    (7, 7, (3, 3, 2, 2), 3, 3),  # windows overlap
-    (5, 6, (2, 3, 3, 1), 2, 4),  # some inputs lie in no window
-    (4, 5, (4, 5, 1, 1), 1, 1),
+    # height, width, (size, stride, padding before: each down and across), rows and columns that come out
+    (6, 6, (2, 2, 2, 2, 0, 0), 3, 3),
+    (7, 5, (2, 2, 2, 2, 0, 0), 3, 2),  # a row and a column are left over
+    (7, 7, (3, 3, 2, 2, 0, 0), 3, 3),  # windows overlap
+    (5, 6, (2, 3, 3, 1, 0, 0), 2, 4),  # some inputs lie in no window
+    (4, 5, (4, 5, 1, 1, 0, 0), 1, 1),
+    (5, 6, (3, 2, 2, 2, 1, 1), 3, 4),  # padding on all sides
+    (5, 4, (3, 2, 2, 2, 0, 0), 3, 2),  # padding below alone
+    (4, 4, (2, 2, 3, 3, 0, 0), 2, 2),  # the same, with as many places in the windows as pixels
+    (1, 2, (4, 3, 1, 2, 3, 1), 3, 1),  # windows larger than the image
 ]
 
 
@@ -136,12 +140,16 @@ def _convolve_groups_weight_gradient(dtype: str, rng: np.random.Generator, n: in
     return cases
 
 
-def windows(window: tuple[int, ...], rows: int, across: int) -> Iterator[tuple[int, int, list[tuple[int, int]]]]:
-    """Each window, with the places of the image that lie in it."""
-    size_h, size_w, stride_h, stride_w = window
+def windows(
+    window: tuple[int, ...], rows: int, across: int, height: int, width: int
+) -> Iterator[tuple[int, int, list[tuple[int, int, int]]]]:
+    """Each window, with those of its places that lie in the image: their numbers in the window, y and x."""
+    size_h, size_w, stride_h, stride_w, top, left = window
     for i in range(rows):
         for j in range(across):
-            yield i, j, [(i * stride_h + u, j * stride_w + v) for u in range(size_h) for v in range(size_w)]
+            places = [(u * size_w + v, i * stride_h + u - top, j * stride_w + v - left)
+                      for u in range(size_h) for v in range(size_w)]  # fmt: skip
+            yield i, j, [(at, y, x) for at, y, x in places if 0 <= y < height and 0 <= x < width]
 
 
 @case("max_pool")
@@ -149,12 +157,13 @@ def _max_pool(dtype: str, rng: np.random.Generator, n: int) -> list[Case]:
     n, cases = some(n), []
     for height, width, window, rows, across in WINDOWS:
         x = rng.integers(-2, 3, (2, height, width, n)).astype(dtype)  # so few values that there are ties
+        x[:, :, :, ::2] -= 5  # all below the zeros that padding could be
         y, choice = np.zeros((2, rows, across, n)), np.zeros((2, rows, across, n), np.uint8)
-        for i, j, places in windows(window, rows, across):
+        for i, j, places in windows(window, rows, across, height, width):
             for c in range(2):
                 for s in range(n):
-                    seen = [float(x[c, p, q, s]) for p, q in places]
-                    y[c, i, j, s], choice[c, i, j, s] = max(seen), seen.index(max(seen))
+                    seen = [float(x[c, p, q, s]) for _, p, q in places]
+                    y[c, i, j, s], choice[c, i, j, s] = max(seen), places[seen.index(max(seen))][0]
         written = unset(y.shape, dtype), unset(y.shape, np.uint8)
         cases.append(Case((x, window, *written), {0: x, 2: y, 3: choice}))
     return cases
@@ -165,12 +174,12 @@ def _max_pool_gradient(dtype: str, rng: np.random.Generator, n: int) -> list[Cas
     n, cases = some(n), []
     for height, width, window, rows, across in WINDOWS:
         dy = rng.normal(size=(2, rows, across, n)).astype(dtype)
-        choice = rng.integers(0, window[0] * window[1], dy.shape).astype(np.uint8)
+        choice = np.zeros(dy.shape, np.uint8)
         dx = np.zeros((2, height, width, n))
-        for i, j, places in windows(window, rows, across):
+        for i, j, places in windows(window, rows, across, height, width):
             for c in range(2):
                 for s in range(n):
-                    p, q = places[choice[c, i, j, s]]
+                    choice[c, i, j, s], p, q = places[rng.integers(len(places))]
                     dx[c, p, q, s] += float(dy[c, i, j, s])
         cases.append(Case((dy, choice, window, unset(dx.shape, dtype)), {0: dy, 1: choice, 3: dx}, 10.0))
     return cases
@@ -181,10 +190,12 @@ def _average_pool(dtype: str, rng: np.random.Generator, n: int) -> list[Case]:
     n, cases = some(n), []
     for height, width, window, rows, across in WINDOWS:
         x = rng.normal(size=(2, height, width, n)).astype(dtype)
-        y = np.zeros((2, rows, across, n))
-        for i, j, places in windows(window, rows, across):
-            y[:, i, j] = sum(x[:, p, q].astype(np.float64) for p, q in places) / len(places)
-        cases.append(Case((x, window, unset(y.shape, dtype)), {0: x, 2: y}, 4.0))
+        for counts_all in (False, True):
+            y = np.zeros((2, rows, across, n))
+            for i, j, places in windows(window, rows, across, height, width):
+                count = window[0] * window[1] if counts_all else len(places)
+                y[:, i, j] = sum(x[:, p, q].astype(np.float64) for _, p, q in places) / count
+            cases.append(Case((x, window, counts_all, unset(y.shape, dtype)), {0: x, 3: y}, 4.0))
     return cases
 
 
@@ -193,11 +204,13 @@ def _average_pool_gradient(dtype: str, rng: np.random.Generator, n: int) -> list
     n, cases = some(n), []
     for height, width, window, rows, across in WINDOWS:
         dy = rng.normal(size=(2, rows, across, n)).astype(dtype)
-        dx = np.zeros((2, height, width, n))
-        for i, j, places in windows(window, rows, across):
-            for p, q in places:
-                dx[:, p, q] += dy[:, i, j].astype(np.float64) / len(places)
-        cases.append(Case((dy, window, unset(dx.shape, dtype)), {0: dy, 2: dx}, 4.0))
+        for counts_all in (False, True):
+            dx = np.zeros((2, height, width, n))
+            for i, j, places in windows(window, rows, across, height, width):
+                count = window[0] * window[1] if counts_all else len(places)
+                for _, p, q in places:
+                    dx[:, p, q] += dy[:, i, j].astype(np.float64) / count
+            cases.append(Case((dy, window, counts_all, unset(dx.shape, dtype)), {0: dy, 3: dx}, 4.0))
     return cases
 
 

@@ -84,10 +84,7 @@ class Conv2D(Weighted):
 
     def pads(self, input_shape: Shape) -> tuple[tuple[int, int], tuple[int, int]]:
         """Return the zeros above and below an image, and those left and right of it."""
-        down, across = (
-            windows.added(self.padding, axis, input_shape[axis], self.size[axis], self.stride[axis]) for axis in (0, 1)
-        )
-        return down, across
+        return windows.around(self.padding, input_shape, self.size, self.stride)
 
     def groups_of(self, channels: int) -> int:
         """Return the number of groups for images of so many channels; raise ShapeError where it divides not all."""

@@ -86,12 +86,8 @@ class ConvTranspose2D(Weighted):
 
     def pads(self, input_shape: Shape) -> tuple[tuple[int, int], tuple[int, int]]:
         """Return the rows cut off above and below, and the columns left and right: `Conv2D`'s zeros on the way back."""
-        lengths = (input_shape[axis] * self.stride[axis] for axis in (0, 1))  # of the output where it is "same"
-        down, across = (
-            windows.added(self.padding, axis, length, self.size[axis], self.stride[axis])
-            for axis, length in enumerate(lengths)
-        )
-        return down, across
+        same = input_shape[0] * self.stride[0], input_shape[1] * self.stride[1]  # the output where it is "same"
+        return windows.around(self.padding, same, self.size, self.stride)
 
     def build(self, context: BuildContext, input_shape: Shape) -> Shape:
         rows, columns, _ = shape = self.output_shape(input_shape)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from gpunn.backend.base import Shape
 from gpunn.errors import OptionError
 from gpunn.scalars import pair
 
@@ -24,6 +25,14 @@ def added(padding: Padding, axis: int, length: int, size: int, stride: int) -> t
         total = max(0, (-(-length // stride) - 1) * stride + size - length)
         return total // 2, total - total // 2
     return (0, 0) if isinstance(padding, str) else (padding[axis], padding[axis])
+
+
+def around(
+    padding: Padding, image: Shape, size: tuple[int, int], stride: tuple[int, int]
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return the rows added above and below an image, and the columns added left and right of it."""
+    down, across = (added(padding, axis, image[axis], size[axis], stride[axis]) for axis in (0, 1))
+    return down, across
 
 
 def count(length: int, size: int, stride: int, padded: tuple[int, int]) -> int:

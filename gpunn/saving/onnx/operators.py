@@ -14,6 +14,7 @@ from gpunn.nn.layers import (
     Chain,
     Concatenate,
     Conv2D,
+    ConvTranspose2D,
     Dense,
     Dropout,
     Flatten,
@@ -87,28 +88,45 @@ def _dense(graph: Graph, layer: Dense, x: str) -> str:
     return graph.node("Gemm", x, *_weights(graph, layer), transB=1)
 
 
-def _weights(graph: Graph, layer: Dense | Conv2D) -> list[str]:
+def _weights(graph: Graph, layer: Dense | Conv2D | ConvTranspose2D) -> list[str]:
     return [graph.weight("w")] + ([] if layer.bias is False else [graph.weight("b")])
 
 
 @writes(Conv2D)
 def _convolution(graph: Graph, layer: Conv2D, x: str) -> str:
-    (top, bottom), (left, right) = layer.pads(graph.shape)
-    given: dict[str, Any] = {"kernel_shape": list(layer.size), "strides": list(layer.stride)}
-    given["pads"] = [top, left, bottom, right]
+    given = _window(graph, layer)
     if (groups := layer.groups_of(graph.shape[2])) > 1:
         given["group"] = groups
     return graph.node("Conv", x, *_weights(graph, layer), **given)
 
 
+@writes(ConvTranspose2D)
+def _transposed(graph: Graph, layer: ConvTranspose2D, x: str) -> str:
+    given, rows_and_columns = _window(graph, layer), layer.output_shape(graph.shape)
+    covered = [
+        (length - 1) * stride + size - sum(cut)
+        for length, stride, size, cut in zip(
+            graph.shape, layer.stride, layer.size, layer.pads(graph.shape), strict=False
+        )
+    ]
+    given["output_padding"] = [made - length for made, length in zip(rows_and_columns, covered, strict=False)]
+    return graph.node("ConvTranspose", x, *_weights(graph, layer), **given)
+
+
 @writes(MaxPool2D)
 def _max_pool(graph: Graph, layer: MaxPool2D, x: str) -> str:
-    return graph.node("MaxPool", x, kernel_shape=list(layer.size), strides=list(layer.stride))
+    return graph.node("MaxPool", x, **_window(graph, layer))
 
 
 @writes(AveragePool2D)
 def _average_pool(graph: Graph, layer: AveragePool2D, x: str) -> str:
-    return graph.node("AveragePool", x, kernel_shape=list(layer.size), strides=list(layer.stride))
+    return graph.node("AveragePool", x, **_window(graph, layer), count_include_pad=int(layer.count_include_pad))
+
+
+def _window(graph: Graph, layer: Conv2D | ConvTranspose2D | MaxPool2D | AveragePool2D) -> dict[str, Any]:
+    (top, bottom), (left, right) = layer.pads(graph.shape)
+    sizes = {"kernel_shape": list(layer.size), "strides": list(layer.stride)}
+    return {**sizes, "pads": [top, left, bottom, right]}
 
 
 @writes(BatchNorm)

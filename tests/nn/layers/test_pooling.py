@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from support.harness import call, one_line
 from support.image_strategies import Pooling, as_image, places, poolings, windows
 from support.layer_helpers import Alone, assert_gradients
@@ -17,34 +18,74 @@ from gpunn.kernels import cores as threads
 from gpunn.kernels import pooling as kernels
 
 BOTH = [MaxPool2D, AveragePool2D]
-REDUCTION = {MaxPool2D: np.max, AveragePool2D: np.mean}
+REDUCTION = {MaxPool2D: np.nanmax, AveragePool2D: np.nanmean}
 
 
 def pooled(x: np.ndarray, size: tuple[int, int], stride: tuple[int, int], kind: type[Any]) -> np.ndarray:
-    """Every window by itself, from the definition."""
+    """Every window by itself, from the definition; padding is NaN in x."""
     return as_image({(i, j): REDUCTION[kind](seen, axis=(1, 2)) for i, j, seen in windows(x, size, stride)})
+
+
+def surrounded(x: np.ndarray, pads: Any, value: float = np.nan) -> np.ndarray:
+    return np.pad(x, ((0, 0), *pads, (0, 0)), constant_values=value)
 
 
 # What they compute
 
 
 @settings(deadline=None, max_examples=100)
-@given(made=poolings())
+@given(made=poolings(padded=True), below=st.sampled_from([0, 1000]))
 @pytest.mark.parametrize("kind", BOTH)
-def test_pooling_computes_its_definition(backend: Backend, kind: type[Any], made: Pooling) -> None:
-    x = made.inputs(np.random.default_rng(made.seed))
-    alone = Alone(kind(made.size, made.stride), made.shape, backend)
+def test_pooling_computes_its_definition(backend: Backend, kind: type[Any], made: Pooling, below: float) -> None:
+    """Also of numbers that are all below the zeros that padding could be."""
+    x = made.inputs(np.random.default_rng(made.seed)) - below
+    alone = Alone(kind(made.size, made.stride, made.padding), made.shape, backend)
     y = alone.forward(x)
     assert y.shape == (made.n, *alone.shape)
-    np.testing.assert_allclose(y, pooled(x, made.size, made.stride, kind), rtol=1e-14)
+    np.testing.assert_allclose(y, pooled(surrounded(x, made.pads), made.size, made.stride, kind), rtol=1e-14)
 
 
 @settings(deadline=None, max_examples=60)
-@given(made=poolings(longest=6))
+@given(made=poolings(longest=6, padded=True))
 @pytest.mark.parametrize("kind", BOTH)
 def test_back_propagation_through_pooling(backend: Backend, kind: type[Any], made: Pooling) -> None:
     rng = np.random.default_rng(made.seed)
-    assert_gradients(Alone(kind(made.size, made.stride), made.shape, backend), made.inputs(rng), rng, directions=3)
+    alone = Alone(kind(made.size, made.stride, made.padding), made.shape, backend)
+    assert_gradients(alone, made.inputs(rng), rng, directions=3)
+
+
+@settings(deadline=None, max_examples=60)
+@given(made=poolings(longest=6, padded=True))
+def test_an_average_of_padding_too_counts_it_as_zeros(backend: Backend, made: Pooling) -> None:
+    rng = np.random.default_rng(made.seed)
+    x = made.inputs(rng)
+    layer = AveragePool2D(made.size, made.stride, made.padding, count_include_pad=True)
+    alone = Alone(layer, made.shape, backend)
+    expected = pooled(surrounded(x, made.pads, 0.0), made.size, made.stride, AveragePool2D)
+    np.testing.assert_allclose(alone.forward(x), expected, rtol=1e-13, atol=1e-14)
+    assert_gradients(alone, x, rng, directions=3)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_padding_is_below_even_minus_infinity(backend: Backend, dtype: str) -> None:
+    """The gradient goes to a pixel, never to a place outside."""
+    alone = Alone(MaxPool2D(3, 2, padding=2), (3, 4, 1), backend, dtype=dtype)
+    y = alone.forward(np.full((1, 3, 4, 1), -np.inf))
+    assert (y == -np.inf).all()
+    v = np.arange(1.0, 1 + y.size).reshape(y.shape)
+    dx = alone.backward(v)
+    assert dx is not None
+    assert dx.sum() == v.sum()
+    assert dx[0, 0, 0, 0] == sum(v[0, i, j, 0] for i in (0, 1) for j in (0, 1))
+
+
+def test_padding_is_seen_by_its_shape_alone(backend: Backend) -> None:
+    image = -np.arange(1.0, 10.0).reshape(1, 3, 3, 1)
+    largest, mean = (Alone(kind(2, padding=1), (3, 3, 1), backend).forward(image)[0, :, :, 0] for kind in BOTH)
+    np.testing.assert_array_equal(largest, [[-1, -2], [-4, -5]])
+    np.testing.assert_array_equal(mean, [[-1, -2.5], [-5.5, -7]])
+    faded = Alone(AveragePool2D(2, padding=1, count_include_pad=True), (3, 3, 1), backend).forward(image)
+    np.testing.assert_array_equal(faded[0, :, :, 0], [[-0.25, -1.25], [-2.75, -7]])
 
 
 @pytest.mark.parametrize("kind", BOTH)
@@ -183,10 +224,10 @@ def test_a_nan_is_not_hidden_wherever_in_the_window_it_lies(backend: Backend, dt
         x = np.arange(18.0).reshape(1, 3, 3, 2).astype(dtype)  # the sample beside it has none
         x[0, place // 3, place % 3, 0] = np.nan
         y, choice = np.zeros((1, 1, 1, 2), dtype), np.zeros((1, 1, 1, 2), np.uint8)
-        _, _, y, _ = call(backend, kernels.max_pool, x, (3, 3, 1, 1), y, choice)
+        _, _, y, _ = call(backend, kernels.max_pool, x, (3, 3, 1, 1, 0, 0), y, choice)
         assert np.isnan(y[0, 0, 0, 0])
         assert y[0, 0, 0, 1] == 17
-        mean = call(backend, kernels.average_pool, x, (3, 3, 1, 1), np.zeros_like(y))[2]
+        mean = call(backend, kernels.average_pool, x, (3, 3, 1, 1, 0, 0), True, np.zeros_like(y))[3]
         np.testing.assert_array_equal(np.isnan(mean).ravel(), [True, False])
 
 
@@ -213,6 +254,15 @@ def test_n_out_is_the_number_of_windows_wholly_inside(kind: type[Any], size: int
         else:
             with pytest.raises(ShapeError):
                 kind((size, 1), (stride, 1)).output_shape((length, 5, 3))
+
+
+@pytest.mark.parametrize("kind", BOTH)
+def test_padding_makes_as_many_windows_as_a_convolution_has_places(kind: type[Any]) -> None:
+    for padding in ("valid", "same", 1, (2, 0)):
+        for size, stride in ((3, 1), (3, 2), ((4, 2), 3)):
+            layer = kind(size, stride, padding)
+            convolution = Conv2D(2, size, stride, padding)
+            assert layer.output_shape((7, 8, 2)) == convolution.output_shape((7, 8, 2))
 
 
 def test_a_mean_over_a_whole_large_image(backend: Backend) -> None:
@@ -281,8 +331,12 @@ def test_pooling_of_features_is_refused(backend: Backend, kind: type[Any]) -> No
 
 @pytest.mark.parametrize("kind", BOTH)
 @pytest.mark.parametrize(
-    "arguments", [{"size": 0}, {"size": (2, 0)}, {"size": 2.5}, {"stride": 0}, {"stride": (1, -1)}]
-)
+    "arguments",
+    [
+        {"size": 0}, {"size": (2, 0)}, {"size": 2.5}, {"stride": 0}, {"stride": (1, -1)}, {"padding": -1},
+        {"padding": "full"}, {"padding": 2}, {"padding": (1, 2)},
+    ],
+)  # fmt: skip
 def test_an_option_that_cannot_be_is_refused(kind: type[Any], arguments: dict[str, Any]) -> None:
     with pytest.raises(OptionError, match=f"{next(iter(arguments))} of {kind.__name__}"):
         kind(**arguments)
