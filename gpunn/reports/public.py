@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from gpunn.backend.devices import on_host
 from gpunn.data import Data, Samples
 from gpunn.data.checks import as_array
 from gpunn.display.style import shortened
@@ -220,7 +221,7 @@ def plot_activations(
         mend = "samples.inputs[0], say"
         raise ShapeError(f"expected one image of {wanted}, got {type(image).__name__}: give one, {mend}")
     with model.lock:
-        given = as_array(image, "image")
+        given = as_array(on_host(image), "image")
         one = given if given.ndim == 4 and len(given) == 1 else given[None]
         try:
             batch = as_batch(one, model.input_shape, model.trained_on)
