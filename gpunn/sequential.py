@@ -126,13 +126,13 @@ class Sequential(Network):
             recompute_statistics: Whether BatchNorm ends with statistics of the training set, not running averages.
             validate_every: Number of steps between records. Default: a quarter of an epoch.
             patience: Number of epochs without a better validation loss after which training stops and the best weights
-                are put back; None trains to the end and keeps the last weights.
+                are put back, as by `gn.EarlyStopping`; None trains to the end and keeps the last weights.
             skip_bad_batches: Whether a batch that leads to NaN or Inf is left out, and counted in the history, instead
                 of ending the training.
             data_on: Where the data lie meanwhile: "device"; "host", from where each piece is copied to the device while
                 the one before is computed with; "auto" for the device where they fit. The numbers are the same.
             capture: Whether a CUDA device replays the step as one graph; False runs it kernel by kernel, to debug.
-            progress: Whether progress is shown.
+            progress: Whether progress is shown, by a `gn.ProgressBar`.
             class_weight: Weights of the classes in training: "balanced" for n / (K n_k), so that all classes count
                 alike, {name or number of a class: weight}, 1 for others, or a list of all. They weigh loss, gradient
                 and figures of the training samples; validation samples are as they are.
@@ -146,6 +146,7 @@ class Sequential(Network):
             DivergenceError: Loss or weights became NaN or Inf, or the loss exploded; the last good weights are put
                 back, and the message names the layer that was first.
             KeyboardInterrupt: The weights of the last record are put back; a notebook gets the history so far instead.
+                With a `gn.Checkpointer` a checkpoint of the step is written before.
             DataError, ShapeError, OptionError, DeviceError: Arguments that cannot be.
         """
         trainer = Trainer(self, TrainOptions.among(locals()), data, y, validation_data, sample_weight)

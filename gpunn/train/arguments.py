@@ -18,7 +18,7 @@ from gpunn.data.formats.frame import is_frame
 from gpunn.data.labels import numbered
 from gpunn.data.later_tables import frame_samples
 from gpunn.data.loader import checked_place
-from gpunn.data.weights import ClassWeight, checked_class_weight, with_class_weight
+from gpunn.data.weights import ClassWeight, checked_class_weight, class_weights, with_class_weight
 from gpunn.errors import DataError, OptionError, ShapeError
 from gpunn.nn.arguments import checked_dtype
 from gpunn.nn.layers import Layer, Sigmoid
@@ -136,6 +136,18 @@ def as_data(
         data = data.with_validation(validation)
     made: Data = data.as_floats() if loss and loss.of_targets is Task.BINARY and data.train.one_hot else data
     return made
+
+
+def data_for(
+    model: Network, options: TrainOptions, data: Any, y: Any, validation: Any, sample_weight: ArrayLike | None
+) -> tuple[Data, TrainOptions]:
+    """Return the arguments of `fit` as a data set for the classes and inputs that a network knows, and its options."""
+    own = as_data(data, y, validation, options.seed, options.loss, model.layers, sample_weight)
+    given = as_known(own, model.class_names)
+    if given is not own and options.class_weight not in (None, "balanced"):  # by number, which may be another now
+        weights = class_weights(options.class_weight, own.train, own.class_names)
+        options = replace(options, class_weight=dict(zip(own.class_names, weights, strict=True)))
+    return given if model.trained_on is None else given.mapped(model.arranged, given.class_names), options
 
 
 def _weighted(samples: Samples, sample_weight: ArrayLike | None) -> Samples:

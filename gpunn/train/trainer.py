@@ -4,7 +4,6 @@ import math
 import sys
 import time
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,21 +14,18 @@ from gpunn.backend.base import Backend
 from gpunn.backend.compiling import Compiling
 from gpunn.backend.devices import select
 from gpunn.data import Data
-from gpunn.data.weights import class_weights
 from gpunn.errors import DeviceError, DivergenceError, OptionError
 from gpunn.nn.network import Network
 from gpunn.nn.parameter import Arrays
-from gpunn.nn.tasks import FIGURES
 from gpunn.train.anomaly import first_not_finite
-from gpunn.train.arguments import TrainOptions, as_data, as_known, note_missing_classes
+from gpunn.train.arguments import TrainOptions, data_for, note_missing_classes
 from gpunn.train.callback_list import Callbacks
 from gpunn.train.callbacks import Callback, TrainingView
-from gpunn.train.evaluator import Evaluation, evaluate, recompute_statistics
+from gpunn.train.evaluator import evaluate, recompute_statistics
 from gpunn.train.history import History
-from gpunn.train.looking import gradients_of, spread
-from gpunn.train.monitor import BAD_LOSS, GROWN, Monitor, no_better_than_chance
-from gpunn.train.record import Record, State
-from gpunn.train.training import Training
+from gpunn.train.looking import spread
+from gpunn.train.measured import MeasuredTraining
+from gpunn.train.monitor import BAD_LOSS, GROWN, no_better_than_chance
 from gpunn.train.usual_callbacks import all_callbacks, early_stopping
 
 CHECK_EVERY = 256  # steps after which a device is asked whether loss and weights are still finite
@@ -38,7 +34,7 @@ _IN_TRAINING: set[int] = set()  # networks, by `id`, that others train copies of
 COMPARED = 1024  # training samples on which a suspected network is compared with the untrained one
 
 
-class Trainer(Training):
+class Trainer(MeasuredTraining):
     """A training from its first to its last epoch; see `Sequential.fit` for the arguments."""
 
     def __init__(
@@ -52,17 +48,11 @@ class Trainer(Training):
     ) -> None:
         if id(model) in _IN_TRAINING:
             raise OptionError("this network is in training: a callback may train a copy of it, copy.deepcopy(network)")
-        own = as_data(data, y, validation_data, options.seed, options.loss, model.layers, sample_weight)
-        given = as_known(own, model.class_names)
-        if given is not own and options.class_weight not in (None, "balanced"):  # by number, which may be another now
-            weights = class_weights(options.class_weight, own.train, own.class_names)
-            options = replace(options, class_weight=dict(zip(own.class_names, weights, strict=True)))
+        given, options = data_for(model, options, data, y, validation_data, sample_weight)
         train, validation = given.train, given.validation
         stopping = early_stopping(options)
         if stopping.needs_validation and validation is None:
             raise OptionError("patience needs a validation set to watch: load the data with validation=0.1, say")
-        if model.trained_on is not None:
-            given = given.mapped(model.arranged, given.class_names)
         backend = options.device if isinstance(options.device, Backend) else select(options.device, options.precision)
         if (precision := backend.precision) != "float32" and options.dtype != "float32":
             raise OptionError(f"precision {precision!r} rounds products of float32, and the dtype is {options.dtype}")
@@ -72,7 +62,6 @@ class Trainer(Training):
         self.folder: Path | None = None  # of checkpoints and all else that the training writes
         self.resumed_from: int | None = None  # step of the checkpoint that it goes on from
         super().__init__(model, given, options, backend)
-        self.monitor = Monitor(self._back[0])
         if not (model.epochs_trained and model.class_names == given.class_names):  # else it has seen them
             note_missing_classes(self.data)
         if options.batch_size is not None and options.batch_size > self.batch_size:
@@ -83,13 +72,6 @@ class Trainer(Training):
             mend = "validation_data gives others to watch, Data.from_arrays(x, y, validation=0) none"
             self.say(f"{held}: {mend}")
         self._is_compiled, self._said = False, {""}  # what was said of things that go more slowly than they could
-        self._seconds_before = 0.0
-        self._began: float | None = None
-
-    @property
-    def history(self) -> History:
-        """Records so far."""
-        return self.monitor.history
 
     def say(self, text: str) -> None:
         """Show a line that stays, above the progress."""
@@ -277,13 +259,7 @@ class Trainer(Training):
         seen = self._evaluation()
         if not seen.total:
             return  # samples of weight 0 have none either
-        watched = self._validation.run() if self._validation else Evaluation(math.nan, math.nan, 0, 0)
-        parts, epoch = (("train", seen), ("validation", watched)), self.done / self.step.steps_per_epoch
-        figures = {f"{part}_{name}": getattr(figures, name) for part, figures in parts for name in FIGURES}
-        if regularizer := self.options.regularizer:
-            p, n = self.model.parameters, self.samples.total_weight
-            figures["penalty"] = regularizer.cost(self.backend.to_host(p.values[: p.decayed]), n)
-        record = Record(self.done, epoch, **figures, learning_rate=self._rate(), seconds=self._seconds())
+        record = self._measured(seen)
         weights = self._weights()
         if trouble := self.monitor.trouble(record, weights, self._loss_of):
             self._diverged(trouble)
@@ -296,23 +272,6 @@ class Trainer(Training):
         self._reset_totals()
         self.callbacks.call(Callback.on_record, record)
 
-    def figures(self) -> dict[str, float]:
-        """Figures of the training samples since the last record, by name."""
-        return self._evaluation().figures
-
-    def _evaluation(self) -> Evaluation:
-        """Figures of the training samples since the last record, each as it was before its step."""
-        return self._measure(self.backend.to_host(self.step.totals), self._samples - self._skipped()[1])
-
-    def _skipped(self) -> tuple[int, int]:
-        """Batches and samples that were skipped since the last record."""
-        skip = self.step.skip
-        batches, samples = (0, 0) if skip is None else map(int, self.backend.to_host(skip.counts))
-        return batches, samples
-
-    def _seconds(self) -> float:
-        return self._seconds_before + (0.0 if self._began is None else time.perf_counter() - self._began)
-
     def check_numbers(self) -> None:
         """Raise DivergenceError where loss or weights are not finite, unless such steps are skipped; waits."""
         if self.step.skip is None and (trouble := self._finite.trouble()):
@@ -322,10 +281,6 @@ class Trainer(Training):
         """Load arrays into the network and measure its loss on training samples, spread over all of them."""
         self.model.load_arrays(arrays)
         return evaluate(self.model, spread(self.samples, COMPARED)).loss
-
-    def gradients(self) -> Arrays:
-        """Gradients of the loss on a batch of training samples, the same each time; see `TrainingView.gradients`."""
-        return gradients_of(self.model, self.loss, spread(self.samples, self.batch_size))
 
     def _diverged(self, why: str) -> NoReturn:
         """End the training with the last good weights, and say what went wrong where."""
@@ -343,32 +298,3 @@ class Trainer(Training):
         kept = f"step {self.kept}" if self.kept else "the start"
         why = f"training diverged in epoch {epoch + 1}, step {done}: {why}; the weights of {kept} are kept"
         raise DivergenceError(f"{why}. Try a learning rate below {rate:g}, such as {rate / 2:g}", rate / 2)
-
-    def state(self) -> State:
-        """Return everything that the rest of the training depends on; between two steps."""
-        monitor, skipped = self.monitor, self._skipped()
-        return State(
-            now=monitor.last if monitor.last.step == self.done else self._weights(),
-            last=monitor.last,
-            good=monitor.good,
-            best=monitor.best,
-            optimizer=self._remembered(),
-            totals=self.backend.to_host(self.step.totals),
-            samples=self._samples - skipped[1],
-            records=tuple(self.history),
-            stopped=self.history.stopped,
-            skipped=self.history.skipped + skipped[0],
-            untrained_loss=monitor.untrained_loss,
-            seconds=self._seconds(),
-        )
-
-    def restore(self, state: State) -> None:
-        """Go on from a state of the same training."""
-        kept = {name: weights for name in ("now", "last", "good", "best") if (weights := getattr(state, name))}
-        state = replace(state, **{n: replace(w, trained=self._trained_at(w.step)) for n, w in kept.items()})
-        self._back = state.now, state.optimizer
-        self.rewind()
-        self.backend.assign(self.step.totals, state.totals)
-        self._samples, self._seconds_before = state.samples, state.seconds
-        self._began = self._began and time.perf_counter()  # before which the seconds of the state have passed
-        self.monitor.restore(state)

@@ -1,5 +1,7 @@
 """A training with callbacks gives the device what it gives without: replayed steps stay replayed."""
 
+import io
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -52,6 +54,27 @@ def test_a_callback_leaves_replays_launches_copies_and_waits_as_they_are(cuda: C
     assert without["cudaGraphLaunch"] == (5 + 3) + (5 + 4)  # the very first step is run kernel by kernel
     assert outcome(watched) == outcome(alone)
     assert watching.seen[:7] == [1, 9, 17, 25, 33, 41, 44]
+
+
+@pytest.mark.parametrize("every_steps", [None, 8])
+def test_the_callbacks_of_gpunn_leave_launches_and_replays_as_they_are(
+    cuda: Core, every_steps: int | None, tmp_path: Path
+) -> None:
+    """With checkpoints, which copy, progress, and steps of graphs of eight asked for: 1 + 7, then eight at a time."""
+    alone, without = trained(cuda)
+    stopping, progress = gn.EarlyStopping(9, monitor="train_loss"), gn.ProgressBar(io.StringIO())
+    watching, checkpointer = Every(every_steps), gn.Checkpointer(tmp_path, every=30)
+    watched, given = trained(cuda, watching, stopping, gn.OverfittingDetector(stop=True), progress, checkpointer)
+    assert outcome(watched)[:2] == outcome(alone)[:2]
+    assert given["products"] == without["products"]
+    # Each of four checkpoints asks with two whether the numbers are finite.
+    assert given["kernels"] == without["kernels"] + 4 * 2
+    if every_steps is None:
+        assert given["cudaGraphLaunch"] == without["cudaGraphLaunch"]
+        assert watching.seen[:3] == [1, 9, 17]
+    else:
+        assert watching.seen == list(range(8, 89, 8))
+        assert without["cudaGraphLaunch"] < given["cudaGraphLaunch"]
 
 
 @pytest.mark.parametrize("every", [22, 88, 1000])

@@ -1,0 +1,93 @@
+"""A training between two steps: its figures since the last record, and the state that resumes it."""
+
+import math
+import time
+from dataclasses import replace
+
+from gpunn.backend.base import Backend
+from gpunn.data import Data
+from gpunn.nn.network import Network
+from gpunn.nn.parameter import Arrays
+from gpunn.nn.tasks import FIGURES
+from gpunn.train.arguments import TrainOptions
+from gpunn.train.evaluator import Evaluation
+from gpunn.train.history import History
+from gpunn.train.looking import gradients_of, spread
+from gpunn.train.monitor import Monitor
+from gpunn.train.record import Record, State
+from gpunn.train.training import Training
+
+
+class MeasuredTraining(Training):
+    """A training whose records are made, and whose state can be taken and restored."""
+
+    def __init__(self, model: Network, data: Data, options: TrainOptions, backend: Backend) -> None:
+        super().__init__(model, data, options, backend)
+        self.monitor = Monitor(self._back[0])
+        self._seconds_before = 0.0
+        self._began: float | None = None
+
+    @property
+    def history(self) -> History:
+        """Records so far."""
+        return self.monitor.history
+
+    def figures(self) -> dict[str, float]:
+        """Figures of the training samples since the last record, by name."""
+        return self._evaluation().figures
+
+    def _evaluation(self) -> Evaluation:
+        """Figures of the training samples since the last record, each as it was before its step."""
+        return self._measure(self.backend.to_host(self.step.totals), self._samples - self._skipped()[1])
+
+    def _skipped(self) -> tuple[int, int]:
+        """Batches and samples that were skipped since the last record."""
+        skip = self.step.skip
+        batches, samples = (0, 0) if skip is None else map(int, self.backend.to_host(skip.counts))
+        return batches, samples
+
+    def _seconds(self) -> float:
+        return self._seconds_before + (0.0 if self._began is None else time.perf_counter() - self._began)
+
+    def _measured(self, seen: Evaluation) -> Record:
+        """Evaluate the validation samples, and make a record of the figures."""
+        watched = self._validation.run() if self._validation else Evaluation(math.nan, math.nan, 0, 0)
+        parts, epoch = (("train", seen), ("validation", watched)), self.done / self.step.steps_per_epoch
+        figures = {f"{part}_{name}": getattr(figures, name) for part, figures in parts for name in FIGURES}
+        if regularizer := self.options.regularizer:
+            p, n = self.model.parameters, self.samples.total_weight
+            figures["penalty"] = regularizer.cost(self.backend.to_host(p.values[: p.decayed]), n)
+        return Record(self.done, epoch, **figures, learning_rate=self._rate(), seconds=self._seconds())
+
+    def gradients(self) -> Arrays:
+        """Gradients of the loss on a batch of training samples, the same each time; see `TrainingView.gradients`."""
+        return gradients_of(self.model, self.loss, spread(self.samples, self.batch_size))
+
+    def state(self) -> State:
+        """Return everything that the rest of the training depends on; between two steps."""
+        monitor, skipped = self.monitor, self._skipped()
+        return State(
+            now=monitor.last if monitor.last.step == self.done else self._weights(),
+            last=monitor.last,
+            good=monitor.good,
+            best=monitor.best,
+            optimizer=self._remembered(),
+            totals=self.backend.to_host(self.step.totals),
+            samples=self._samples - skipped[1],
+            records=tuple(self.history),
+            stopped=self.history.stopped,
+            skipped=self.history.skipped + skipped[0],
+            untrained_loss=monitor.untrained_loss,
+            seconds=self._seconds(),
+        )
+
+    def restore(self, state: State) -> None:
+        """Go on from a state of the same training."""
+        kept = {name: weights for name in ("now", "last", "good", "best") if (weights := getattr(state, name))}
+        state = replace(state, **{n: replace(w, trained=self._trained_at(w.step)) for n, w in kept.items()})
+        self._back = state.now, state.optimizer
+        self.rewind()
+        self.backend.assign(self.step.totals, state.totals)
+        self._samples, self._seconds_before = state.samples, state.seconds
+        self._began = self._began and time.perf_counter()  # before which the seconds of the state have passed
+        self.monitor.restore(state)
