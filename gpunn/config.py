@@ -138,8 +138,8 @@ def _class_of(kind: str, name: str) -> type:
         return known
     if (part := outside.given(kind, name)) is not None:
         return part
-    if not module:
-        if known is None:
+    if not module or not outside.is_name(module) or not outside.is_name(word):  # which nobody is to type
+        if module or known is None:
             raise _unknown(kind, name)
         return known
     if known is not None and known.__module__ in (module, "__main__"):
@@ -349,7 +349,7 @@ def _unknown(kind: str, name: str) -> OptionError:
     guess = f"did you mean {known[near]}, or " if near else ""
     mend = f"{guess}one of your own? Then import the module that registers it by @gn.register before, or give its class"
     mend += " by load_model(..., custom=[...])"
-    return OptionError(f"unknown {kind} {name!r}: expected one of {', '.join(sorted(PARTS[kind]))}; {mend}")
+    return OptionError(f"unknown {kind} {name!r:.80}: expected one of {', '.join(sorted(PARTS[kind]))}; {mend}")
 
 
 def _from_plain(value: Any, parameter: inspect.Parameter) -> Any:

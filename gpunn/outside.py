@@ -22,6 +22,7 @@ _GIVEN: ContextVar[Mapping[tuple[str, str], type]] = ContextVar(
     "given", default=MappingProxyType({})
 )  # by kind and name
 _ALLOWED: ContextVar[tuple[str, ...]] = ContextVar("allowed", default=())
+_MOST_LETTERS = 100  # of a name in a file, which an error tells to type
 _EVER_ALLOWED: set[str] = set()  # whose errors are not gpunn's
 _SPELLED: "WeakKeyDictionary[type, str]" = WeakKeyDictionary()  # the name that a file had for a class
 
@@ -80,7 +81,7 @@ def allow(modules: Iterable[str]) -> tuple[list[str], Callable[[], None]]:
     """
     names, folder = list(modules), str(Path.cwd())
     for name in names:
-        if name.endswith(".py") or not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*", name):
+        if name.endswith(".py") or not is_name(name):
             stem = Path(name).stem if name.endswith(".py") else "mymodule"
             raise OptionError(f"--allow-import takes the name of a module, such as {stem}, got {name!r}")
     path, token = list(sys.path), _ALLOWED.set((*_ALLOWED.get(), *names))
@@ -97,6 +98,11 @@ def allow(modules: Iterable[str]) -> tuple[list[str], Callable[[], None]]:
     except BaseException:
         undo()
         raise
+
+
+def is_name(text: str) -> bool:
+    """Return whether a text may be the name of a module or class: words, with dots between."""
+    return len(text) <= _MOST_LETTERS and re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*", text) is not None
 
 
 def place_of(error: BaseException) -> str:

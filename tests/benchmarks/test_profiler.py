@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support.cli_helpers import gpunn, own_folder
+from support.outside import Lion, Narrow, Scale, SmoothL1, Standardize, Swish
 from support.paths import ROOT
 
 import gpunn as gn
@@ -75,6 +76,20 @@ def dense() -> list[Layer]:
 def part(found: Profile, name: str, stage: str = "") -> Part:
     (one,) = (each for each in found.parts if (each.part, each.stage) == (name, stage))
     return one
+
+
+def test_layers_in_array_code_from_outside_have_rows_of_their_own() -> None:
+    training = trainer(
+        [gn.Dense(12), Swish(), Standardize(), Scale(), gn.Dense(10)], loss=Narrow(), optimizer=Lion(0.01),
+        regularizer=SmoothL1(0.5),
+    )  # fmt: skip
+    found = profile(training, seconds=0, rates=FixedRates())
+    for name in ("swish1", "standardize1", "scale1"):
+        assert part(found, FORWARD, name).seconds > 0
+        assert part(found, BACKWARD, name).seconds > 0
+        assert name in profile_table(found)
+    assert part(found, LOSS).seconds > 0
+    assert part(found, UPDATE).seconds > 0
 
 
 # Times

@@ -261,3 +261,25 @@ def test_an_error_in_the_code_of_a_user_is_not_called_a_defect_of_gpunn(folder: 
     assert f"{own_module}.py, line" in done.err
     assert "own mistake" in done.err
     assert "defect" not in done.err
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a; reboot:Gain",
+        "a\nb:Gain",
+        f"{'a' * 10_000}:Gain",
+        "a:b:Gain",
+        ":Gain",
+        "a:",
+        "../a:Gain",
+        "a:Gain()",
+        ":",
+    ],
+)
+def test_a_name_that_no_module_has_is_not_put_into_a_command(folder: Path, name: str) -> None:
+    text = experiment_toml([{"type": name}], {"type": "SGD"}, epochs=1)
+    (folder / "own.toml").write_text(text)
+    done = gpunn("train", "--recipe", "own.toml")
+    assert_one_line(done, 2, "unknown layer")
+    assert "--allow-import" not in done.err
