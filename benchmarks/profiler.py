@@ -21,7 +21,7 @@ from numpy.typing import DTypeLike
 from gpunn.backend.base import Backend
 from gpunn.kernels.cores import WORTHWHILE, cores, in_pieces
 from gpunn.kernels.random import epoch_order
-from gpunn.nn.layers import Activation, BatchNorm, Flatten, Layer
+from gpunn.nn.layers import Activation, BatchNorm, ConvTranspose2D, Flatten, Layer
 from gpunn.nn.layers.dense import Bias, BiasActivation
 from gpunn.train.step import Step
 from gpunn.train.trainer import Trainer
@@ -314,8 +314,10 @@ def _least_work(trainer: Trainer, returning: set[_Key]) -> dict[_Key, tuple[int,
         if w is not None:
             learns, hands_back = not w.is_frozen, (BACKWARD, name) in returning
             is_folded = learns and w.grad is None  # updated by the very product that would give its gradient (21)
-            # Each weight is used once for every output place: one for Dense, rows × columns for Conv2D.
-            product = 2 * n * prod(output[:-1]) * w.size
+            # Each weight is used once for every output place: one for Dense, rows × columns for Conv2D. A transposed
+            # convolution's is used once for every place of its input.
+            places = shape if isinstance(stage, ConvTranspose2D) else output
+            product = 2 * n * prod(places[:-1]) * w.size
             flops = [product, product * (learns + hands_back)]
             # δ and a are read and ∂C/∂w written (13); w is read for wᵀ δ (8), which is written, or to be updated.
             back = outputs + learns * (inputs + w.size) + (hands_back or is_folded) * w.size + hands_back * inputs

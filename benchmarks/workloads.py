@@ -103,6 +103,18 @@ def three_by_three() -> tuple[dict[str, Any], ...]:
     return (*layers, {"type": "Flatten"}, {"type": "Dense", "units": 10})
 
 
+def separable() -> tuple[dict[str, Any], ...]:
+    """Depthwise filters of 3×3, each followed by 1×1 that mix the channels, as in a MobileNet, with BatchNorm."""
+    layers: list[dict[str, Any]] = [{"type": "Conv2D", "filters": 32, "size": 3, "padding": "same"}]
+    channels = 32
+    for filters in (64, 128, 256):
+        layers += [{"type": "BatchNorm"}, {"type": "ReLU"}, {"type": "MaxPool2D"}]
+        layers.append({"type": "Conv2D", "filters": channels, "size": 3, "padding": "same", "groups": channels})
+        layers += [{"type": "BatchNorm"}, {"type": "ReLU"}, {"type": "Conv2D", "filters": filters, "size": 1}]
+        channels = filters
+    return (*layers, {"type": "BatchNorm"}, {"type": "ReLU"}, {"type": "Flatten"}, {"type": "Dense", "units": 10})
+
+
 def workloads() -> list[Workload]:
     """All of them, the quick ones first."""
     nets = {"784-30-10": dense(30, 10), "784-128-10": dense(128, 10), "784-512-512-10": dense(512, 512, 10)}
@@ -122,6 +134,10 @@ def workloads() -> list[Workload]:
         Workload(
             "3×3 64-128-256 on 32×32×3, batch 128", "deep", three_by_three(), shape=(32, 32, 3), steps=4, rate=0.02,
             agreement=0.05, accuracy_agreement=0.05,
+        ),
+        Workload(
+            "depthwise 3×3 and 1×1, 64-128-256 on 32×32×3, batch 128", "deep", separable(), shape=(32, 32, 3), steps=8,
+            rate=0.02, agreement=0.05, accuracy_agreement=0.05,
         ),
     ]  # fmt: skip
     for name, layers, times in (("784-128-10", nets["784-128-10"], 2000), ("lenet", lenet, 300)):
@@ -220,7 +236,7 @@ def weights(layers: Sequence[dict[str, Any]], shape: Shape, seed: int) -> dict[s
             draw(number, layer["units"], features)
             features = layer["units"]
         elif kind == "Conv2D":
-            draw(number, layer["filters"], channels, layer["size"], layer["size"])
+            draw(number, layer["filters"], channels // layer.get("groups", 1), layer["size"], layer["size"])
             channels = layer["filters"]
             if layer.get("padding", "valid") != "same":
                 height, width = height - layer["size"] + 1, width - layer["size"] + 1

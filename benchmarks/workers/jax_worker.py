@@ -30,8 +30,10 @@ def propagate(task: Task, parameters: Tree, statistics: Tree, x: Any, key: Any) 
             x = x @ parameters[f"{number}.w"] + parameters[f"{number}.b"]
         elif kind == "Conv2D":
             padding = "SAME" if layer.get("padding") == "same" else "VALID"
-            w = parameters[f"{number}.w"]
-            x = lax.conv_general_dilated(x, w, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+            w, groups = parameters[f"{number}.w"], layer.get("groups", 1)
+            x = lax.conv_general_dilated(
+                x, w, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=groups
+            )
             x = x + parameters[f"{number}.b"]
         elif kind == "ReLU":
             x = jax.nn.relu(x)

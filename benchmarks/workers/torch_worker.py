@@ -22,7 +22,7 @@ def module(layer: dict[str, Any], channels: int, features: int) -> nn.Module:
         return nn.Linear(features, layer["units"])
     if kind == "Conv2D":
         padding = layer["size"] // 2 if layer.get("padding") == "same" else 0
-        return nn.Conv2d(channels, layer["filters"], layer["size"], padding=padding)
+        return nn.Conv2d(channels, layer["filters"], layer["size"], padding=padding, groups=layer.get("groups", 1))
     if kind == "BatchNorm":
         return nn.BatchNorm1d(features) if features else nn.BatchNorm2d(channels)
     if kind == "Dropout":

@@ -190,6 +190,13 @@ def test_flops_and_bytes_of_a_convolution_are_those_of_its_sum() -> None:
     assert part(found, FORWARD, "flatten1").nbytes == 0
 
 
+def test_flops_of_groups_and_of_a_transposed_convolution_are_those_of_their_sums() -> None:
+    layers = [gn.Conv2D(4, 3, stride=2), gn.Conv2D(8, 3, groups="depthwise"), gn.ConvTranspose2D(6, 2, 2)]
+    found = profile(trainer([*layers, gn.Flatten(), gn.Dense(10)]), rates=FixedRates())
+    assert part(found, FORWARD, "conv2").flops == 2 * N * 11 * 11 * (8 * 1 * 3 * 3)
+    assert part(found, FORWARD, "convtranspose1").flops == 2 * N * 11 * 11 * (8 * 6 * 2 * 2)  # not of 22 × 22 places
+
+
 def test_the_limit_is_the_longer_of_products_and_copies() -> None:
     found = profile(trainer(dense()), rates=FixedRates())
     for each in found.parts:

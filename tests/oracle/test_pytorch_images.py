@@ -308,8 +308,14 @@ def theirs_of(torch: Any, layers: Sequence[Layer], model: Sequential) -> Any:
         channels = shape_in[-1]
         if isinstance(layer, Conv2D):
             twin = nn.Conv2d(
-                channels, layer.filters, layer.size, layer.stride, layer.padding, bias=layer.bias is not False,
-                dtype=torch.float64,
+                channels, layer.filters, layer.size, layer.stride, layer.padding, groups=layer.groups_of(channels),
+                bias=layer.bias is not False, dtype=torch.float64,
+            )  # fmt: skip
+        elif isinstance(layer, ConvTranspose2D):
+            (top, _), (left, _) = layer.pads(shape_in)
+            twin = nn.ConvTranspose2d(
+                channels, layer.filters, layer.size, layer.stride, (top, left), layer.output_padding,
+                bias=layer.bias is not False, dtype=torch.float64,
             )  # fmt: skip
         elif isinstance(layer, Dense):
             twin = nn.Linear(channels, layer.units, dtype=torch.float64)
@@ -317,9 +323,11 @@ def theirs_of(torch: Any, layers: Sequence[Layer], model: Sequential) -> Any:
             kind = nn.BatchNorm2d if len(shape_in) == 3 else nn.BatchNorm1d
             twin = kind(channels, eps=layer.epsilon, momentum=layer.momentum, dtype=torch.float64)
         elif isinstance(layer, MaxPool2D):
-            twin = nn.MaxPool2d(layer.size, layer.stride)
+            (top, _), (left, _) = layer.pads(shape_in)
+            twin = nn.MaxPool2d(layer.size, layer.stride, (top, left))
         elif isinstance(layer, AveragePool2D):
-            twin = nn.AvgPool2d(layer.size, layer.stride)
+            (top, _), (left, _) = layer.pads(shape_in)
+            twin = nn.AvgPool2d(layer.size, layer.stride, (top, left), count_include_pad=layer.count_include_pad)
         else:
             twin = {"ReLU": nn.ReLU, "Tanh": nn.Tanh, "Sigmoid": nn.Sigmoid, "Flatten": nn.Flatten}[
                 type(layer).__name__
@@ -357,11 +365,15 @@ def networks() -> list[list[Layer]]:
             Dense(12), BatchNorm(), ReLU(), Dense(10),
         ],
         [Conv2D(6, 1), Tanh(), AveragePool2D(2), Conv2D(5, 4), MaxPool2D(1), Flatten(), Dense(10)],
+        [
+            Conv2D(6, 3, groups=2, bias=-0.5), ReLU(), MaxPool2D(3, 2, 1), Conv2D(12, 2, groups="depthwise"), Tanh(),
+            ConvTranspose2D(4, 3, 2, 1, 1), BatchNorm(), AveragePool2D(3, 2, 1), Flatten(), Dense(10),
+        ],
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("which", range(3))
+@pytest.mark.parametrize("which", range(4))
 def test_whole_networks_and_their_gradients_are_pytorchs(torch: Any, which: int, training: bool) -> None:
     rng, layers, loss = np.random.default_rng(which), networks()[which], SoftmaxCrossEntropy()
     model = Sequential(layers).build((8, 8, 2), 16, "cpu", "float64", which)
@@ -386,7 +398,7 @@ def test_whole_networks_and_their_gradients_are_pytorchs(torch: Any, which: int,
             assert_agree(array, named[name], name)
 
 
-@pytest.mark.parametrize("which", range(3))
+@pytest.mark.parametrize("which", range(4))
 def test_a_training_of_networks_of_convolutions_is_pytorchs_step_by_step(torch: Any, which: int) -> None:
     """Weights and running averages after two epochs of momentum, the last batch of an epoch shorter."""
     samples = load_data("digits", limit=90, validation=0).train

@@ -44,6 +44,14 @@ def with_batchnorm() -> list[gn.Layer]:
     ]
 
 
+def in_groups() -> list[gn.Layer]:
+    return [
+        *(gn.Conv2D(8, 5, 3, 2), gn.ReLU(), gn.Conv2D(8, padding=1, groups="depthwise"), gn.MaxPool2D(3, 2, 1)),
+        *(gn.ConvTranspose2D(4, 2, 2), gn.Tanh(), gn.Conv2D(80, 3, 2, groups=2), gn.ReLU()),
+        *(gn.AveragePool2D(3, 1, "same"), gn.Flatten(), gn.Dense(10)),
+    ]
+
+
 NETWORKS = {
     "784-30-10, sigmoid": Network(
         lambda: [gn.Dense(30), gn.Sigmoid(), gn.Dense(10), gn.Sigmoid()],
@@ -66,6 +74,9 @@ NETWORKS = {
     ),
     "convolutions, batchnorm": Network(
         with_batchnorm, lambda: gn.SGD(0.05, momentum=0.9), images=True, batch_size=8, bound=5e-3
+    ),
+    "groups, transposed, padded pooling": Network(
+        in_groups, lambda: gn.SGD(0.02, momentum=0.9), images=True, batch_size=8, bound=5e-3
     ),
 }
 
