@@ -20,7 +20,7 @@ from gpunn.reports import public
 from gpunn.reports.public import *  # noqa: F403
 from gpunn.saving.checkpointer import Checkpointer
 from gpunn.saving.state_dict import load_state_dict
-from gpunn.sequential import Sequential, load_model
+from gpunn.sequential import Sequential, load_model, load_onnx
 from gpunn.train import optimizers, schedules
 from gpunn.train.callbacks import Callback, StopTraining, TrainingView
 from gpunn.train.evaluator import Evaluation
@@ -37,7 +37,8 @@ from gpunn.version import __version__ as __version__
 
 __all__ = ["Augmentation", "Data", "Evaluation", "GpunnError", "History", "Record", "Samples", "Sequential"]
 __all__ += ["ClassificationReport", "MultilabelReport", "RegressionReport"]
-__all__ += ["load_data", "load_model", "load_state_dict", "register", "register_format", "set_memory_limit"]
+__all__ += ["load_data", "load_model", "load_onnx", "load_state_dict", "register", "register_format"]
+__all__ += ["set_memory_limit"]
 __all__ += ["Callback", "Checkpointer", "EarlyStopping", "OverfittingDetector", "ProgressBar", "StopTraining"]
 __all__ += ["TrainingView"]
 __all__ += ["GradientCheck", "GradientError", "Metric", "check_gradients"]

@@ -257,6 +257,21 @@ def export(run: str, file: str, **options: Any) -> None:
     _say(export_run(run, file, **options))
 
 
+@cli.command("import")
+@click.argument("file", metavar="FILE.onnx")
+@click.argument("out", required=False, metavar="MODEL.safetensors")
+@allow_import
+@memory_limit
+def import_(file: str, out: str | None) -> None:
+    """Make a model file of an ONNX file, to evaluate, predict, and train on by --from.
+
+    The model file gets the name of FILE where none is given. What gpunn has no layer for is named, and nothing written.
+    """
+    from gpunn.experiments.onnx_files import import_file
+
+    _say(import_file(file, out))
+
+
 @cli.command()
 def doctor() -> None:
     """Say what is installed, what is missing for a GPU and what mends it; test every kernel where there is a GPU."""

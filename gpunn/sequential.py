@@ -370,3 +370,37 @@ def load_model(path: StrPath, device: str = "auto", batch_size: int = 32, *, cus
         OptionError, DeviceError: The device or the batch size cannot be.
     """
     return read_model(Sequential, path, device, batch_size, custom)
+
+
+def load_onnx(
+    path: StrPath,
+    device: str = "auto",
+    batch_size: int = 32,
+    *,
+    input_shape: Sequence[int] | None = None,
+    custom: Sequence[type] = (),
+) -> Sequential:
+    """Read an ONNX file as a network that predicts and trains on; needs the extra `onnx`.
+
+    A file that `export_onnx` wrote gives the same network again, to the last bit, with all that a model file keeps but
+    the state of an optimizer. Of another file the nodes become layers, and what is equivalent is folded: transposed
+    weights, sums that are biases, residual connections, formulas that are one activation. Images then come as always,
+    (n, height, width, channels). Nothing of a file is executed, and no other file is opened.
+
+    Args:
+        path: Path of the file.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        batch_size: Number of samples in the largest batch.
+        input_shape: Shape of a sample, (features,) or (height, width, channels), where the file leaves it open.
+        custom: Classes of your own that a file of gpunn's names.
+
+    Raises:
+        ModelFileError: The file is missing, damaged, or has a node that gpunn has no layer for; it names node, operator
+            and attribute.
+        MemoryShortageError: There is less memory than the network needs.
+        OptionError, DeviceError: An argument that cannot be, or the extra is missing.
+    """
+    require_onnx()
+    from gpunn.saving.onnx.importing import load
+
+    return load(Sequential, path, device, batch_size, input_shape, custom)

@@ -1,9 +1,10 @@
 """Export the network of a run as an ONNX file, and import such files as model files."""
 
 from gpunn.backend.limits import size
+from gpunn.errors import OptionError
 from gpunn.experiments.start import model_file
 from gpunn.files import as_path
-from gpunn.sequential import load_model
+from gpunn.sequential import load_model, load_onnx
 
 
 def export_run(run: str, file: str, opset: int, layout: str, *, raw: bool, logits: bool) -> str:
@@ -11,3 +12,14 @@ def export_run(run: str, file: str, opset: int, layout: str, *, raw: bool, logit
     target = as_path(file)
     load_model(model_file(run), "cpu").export_onnx(target, opset=opset, layout=layout, raw=raw, logits=logits)
     return f"{target}  {size(target.stat().st_size)}, opset {opset}; its answers are those of the network"
+
+
+def import_file(file: str, out: str | None) -> str:
+    """Write the network of an ONNX file as a model file, by default beside it; return what it is."""
+    source = as_path(file)
+    target = source.with_suffix(".safetensors") if out is None else as_path(out)
+    if target == source:
+        raise OptionError(f"{target} would be written over: name another file for the network")
+    model = load_onnx(source, "cpu")
+    model.save(target)
+    return f"{model.summary()}\n\n{target}  {size(target.stat().st_size)}: gpunn evaluate {target} DATA"

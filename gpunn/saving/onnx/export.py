@@ -39,7 +39,7 @@ def checked_graph(model: Network, opset: int, layout: str, raw: bool, logits: bo
     newest = min(OPSETS[-1], defs.onnx_opset_version())
     if not OPSETS[0] <= opset <= newest:
         raise OptionError(f"opset must be from {OPSETS[0]} to {newest}, got {opset}: 18 is read by the most runtimes")
-    if layout not in LAYOUTS:
+    if not isinstance(layout, str) or layout not in LAYOUTS:
         raise OptionError(f"layout must be {' or '.join(LAYOUTS)}, got {layout!r:.40}")
     model._built()
     check_raw(model, raw)

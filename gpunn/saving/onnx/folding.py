@@ -1,0 +1,94 @@
+"""Fold the nodes of a graph that have constants alone: transposed weights, shapes, and numbers computed of numbers."""
+
+from collections.abc import Callable
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpunn.saving.onnx.reading import File, Operator
+
+_MOST = 1 << 16  # numbers that a folded constant may have beyond those it is made of
+_DTYPES = {1: "float32", 11: "float64", 6: "int32", 7: "int64", 9: "bool", 2: "uint8"}
+
+
+def fold(file: File) -> list[Operator]:
+    """Return the operators that work on activations, after putting all others among the constants."""
+    constants, left = file.constants, []
+    for node in file.operators:
+        folded = _FOLDED.get(node.kind)
+        given = [constants.get(name) for name in node.inputs]
+        if folded is None or not given or any(values is None for values in given) or len(node.outputs) != 1:
+            left.append(node)
+            continue
+        made = _computed(node, folded, [values for values in given if values is not None])
+        if made is None:
+            left.append(node)
+        else:
+            constants[node.outputs[0]] = made
+    return left
+
+
+def _computed(node: Operator, folded: Callable[..., Any], given: list[NDArray[Any]]) -> NDArray[Any] | None:
+    attributes = dict(node.attributes)
+    try:
+        if sum(values.size for values in given) + _MOST < _size(node.kind, given):
+            return None
+        with np.errstate(all="ignore"):
+            made = np.asarray(folded(*given, **attributes))
+    except (TypeError, ValueError, IndexError, KeyError, OverflowError, np.exceptions.AxisError):
+        return None  # the node is refused by its name
+    return made
+
+
+def _size(kind: str, given: list[NDArray[Any]]) -> int:
+    """Return the size of a result, which for two arrays may be that of none."""
+    return prod(np.broadcast_shapes(*(values.shape for values in given))) if kind in _OF_TWO else 0
+
+
+def _transpose(x: NDArray[Any], perm: list[int] | None = None) -> NDArray[Any]:
+    return x.transpose(perm)
+
+
+def _reshape(x: NDArray[Any], shape: NDArray[Any], allowzero: int = 0) -> NDArray[Any]:
+    sizes = [x.shape[at] if size == 0 and not allowzero else int(size) for at, size in enumerate(shape.tolist())]
+    return x.reshape(sizes)
+
+
+def _axes(more: NDArray[Any] | None, axes: list[int] | None) -> tuple[int, ...]:
+    return tuple(int(axis) for axis in (axes if more is None else more.tolist()) or ())
+
+
+def _unsqueeze(x: NDArray[Any], more: NDArray[Any] | None = None, axes: list[int] | None = None) -> NDArray[Any]:
+    return np.expand_dims(x, _axes(more, axes))
+
+
+def _squeeze(x: NDArray[Any], more: NDArray[Any] | None = None, axes: list[int] | None = None) -> NDArray[Any]:
+    return np.squeeze(x, _axes(more, axes) or None)
+
+
+def _cast(x: NDArray[Any], to: int) -> NDArray[Any]:
+    return x.astype(_DTYPES[to])
+
+
+def _concat(*parts: NDArray[Any], axis: int) -> NDArray[Any]:
+    return np.concatenate(parts, axis)
+
+
+def _divide(x: NDArray[Any], y: NDArray[Any]) -> NDArray[Any]:
+    if x.dtype.kind != "f":
+        raise TypeError("whole numbers are divided in another way")
+    return np.asarray(x / y)
+
+
+def _flatten(x: NDArray[Any], axis: int = 1) -> NDArray[Any]:
+    return x.reshape(prod(x.shape[:axis]), -1)
+
+
+_OF_TWO: dict[str, Callable[..., Any]] = {"Add": np.add, "Sub": np.subtract, "Mul": np.multiply, "Div": _divide}
+_FOLDED: dict[str, Callable[..., Any]] = {
+    **_OF_TWO, "Identity": lambda x: x, "Transpose": _transpose, "Reshape": _reshape, "Unsqueeze": _unsqueeze,
+    "Squeeze": _squeeze, "Cast": _cast, "Concat": _concat, "Neg": np.negative, "Sqrt": np.sqrt, "Flatten": _flatten,
+    "Reciprocal": np.reciprocal, "CastLike": lambda x, like: x.astype(like.dtype),
+}  # fmt: skip

@@ -1,0 +1,163 @@
+"""Make a network of an ONNX file: the one that gpunn exported, or one of layers that compute the same."""
+
+import os
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from math import prod
+from typing import TypeVar
+
+from gpunn.backend.base import Backend, Shape
+from gpunn.backend.devices import select
+from gpunn.config import MOST_LAYERS, knowing
+from gpunn.errors import GpunnError, MemoryShortageError, ModelFileError
+from gpunn.files import as_path
+from gpunn.nn.arguments import as_shape
+from gpunn.nn.network import Network
+from gpunn.saving.model_file import MOST_INPUTS, read_description, restored
+from gpunn.saving.onnx.export import LAYOUTS, graph_of
+from gpunn.saving.onnx.folding import fold
+from gpunn.saving.onnx.preparation import Preparation
+from gpunn.saving.onnx.reading import File, Operator, RefusedError, read_file
+from gpunn.saving.onnx.state import State
+from gpunn.saving.onnx.walking import Walk
+from gpunn.scalars import positive_whole
+
+Model = TypeVar("Model", bound=Network)
+
+_FLOATS = {1: "float32", 11: "float64"}
+_FEW = (1, 3, 4)  # channels that images usually have
+
+
+def load(
+    kind: type[Model],
+    path: str | os.PathLike[str],
+    device: str,
+    batch_size: int,
+    input_shape: Sequence[int] | None,
+    custom: Collection[type],
+) -> Model:
+    """Read an ONNX file as a network of some class; see `gpunn.load_onnx`."""
+    backend, batch_size, path = select(device), positive_whole(batch_size, "batch size"), as_path(path)
+    wanted = None if input_shape is None else as_shape(input_shape)
+    file = read_file(path)
+    try:
+        with knowing(custom):
+            return network_of(kind, file, backend, batch_size, wanted)
+    except MemoryShortageError:
+        raise
+    except GpunnError as error:
+        raise ModelFileError(f"{path}: {error}") from None
+
+
+def network_of(
+    kind: type[Model], file: File, backend: Backend, batch_size: int, input_shape: Shape | None = None
+) -> Model:
+    """Make a network of what a file holds."""
+    if "gpunn" in file.metadata and input_shape is None:
+        # What cannot be made, or is another network than the graph, says nothing: the graph does.
+        with suppress(GpunnError, KeyError, TypeError, ValueError, ArithmeticError, RecursionError):
+            model = _described(kind, file, backend, batch_size)
+            if model is not None:
+                return model
+    state, begin, scale = _input_of(file, input_shape)
+    shape, dtype = state.shape, state.dtype
+    walk = Walk(file, nodes := fold(file))
+    if len(file.outputs) != 1:
+        raise RefusedError(f"it has {len(file.outputs)} outputs, a network here has one: export it with one")
+    nodes = walk.needed(file.outputs[0])
+    begin, scale = _prepared(file, nodes, begin, scale)
+    _turn(state, nodes, begin, is_given=input_shape is not None)
+    shape = state.shape
+    Walk(file, nodes).layers(state, begin, file.outputs[0])
+    if state.flat is not None:
+        raise RefusedError("its outputs are images in a row, channels last, which gpunn has channels first")
+    if not 0 < len(state.layers) <= MOST_LAYERS:
+        raise RefusedError(f"it has {len(state.layers)} layers, gpunn reads 1 to {MOST_LAYERS:,}")
+    model = kind(state.layers)
+    model.build(shape, batch_size, backend, dtype)
+    model.input_scale = scale
+    return model
+
+
+def _input_of(file: File, input_shape: Shape | None) -> tuple[State, str, float]:
+    """Return the state at the input, its name, and the factor of bytes."""
+    if len(file.shapes) != 1:
+        names = ", ".join(file.shapes) or "none"
+        raise RefusedError(f"it has the inputs {names:.80}, a network here has one: export it with the weights inside")
+    ((name, axes),) = file.shapes.items()
+    if (kind := file.kinds[name]) not in ("float32", "float64", "uint8"):
+        raise RefusedError(f"the input {name!r:.60} is {kind}: gpunn takes float32, float64 or uint8")
+    if len(axes) not in (2, 4):
+        got = ", ".join(map(str, axes))
+        raise RefusedError(f"the input {name!r:.60} is ({got:.60}): expected (batch, features) or images of 4 axes")
+    sizes = axes[1:]
+    if input_shape is not None:
+        sizes = input_shape if len(input_shape) == 1 else (input_shape[2], *input_shape[:2])
+        if len(sizes) != len(axes) - 1:
+            raise RefusedError(f"input_shape {input_shape} is for images or features, the file is for the other")
+    if not all(isinstance(size, int) and size > 0 for size in sizes):
+        got = ", ".join(map(str, axes))
+        mend = "say how large samples are, input_shape=(height, width, channels)"
+        raise RefusedError(f"the input {name!r:.60} has no fixed size, ({got:.60}): {mend}")
+    whole = [size for size in sizes if isinstance(size, int)]
+    if prod(whole) > max(MOST_INPUTS, sum(array.size for array in file.constants.values())):
+        raise RefusedError(f"a sample of {whole!s:.60} does not fit the numbers of the file")
+    shape = (whole[0],) if len(whole) == 1 else (whole[1], whole[2], whole[0])
+    return State(shape, "float64" if kind == "float64" else "float32"), name, 1.0
+
+
+def _prepared(file: File, nodes: list[Operator], x: str, scale: float) -> tuple[str, float]:
+    """Pass over what makes floats of bytes; return the name behind it, and the factor of bytes."""
+    kind = file.kinds[x]
+    while len(users := [node for node in nodes if x in node.inputs]) == 1 and users[0].kind == "Cast":
+        to = users[0].take("to", 1)
+        users[0].attributes.pop("saturate", None)
+        if to not in _FLOATS:
+            raise users[0].refusal(f"to = {to}", "expected float32")
+        x = users[0].outputs[0]
+    if kind != "uint8":
+        return x, scale
+    if x in file.kinds:
+        raise RefusedError(f"the input {x!r:.60} is uint8, and no node makes floats of it")
+    if len(users) == 1 and users[0].kind in ("Mul", "Div"):
+        others = [file.constants[name] for name in users[0].inputs if name in file.constants]
+        if len(others) == 1 and others[0].size == 1 and not (users[0].kind == "Div" and users[0].inputs[0] != x):
+            factor = float(others[0].reshape(-1)[0])
+            factor = factor if users[0].kind == "Mul" else 1 / factor if factor else 0.0
+            if 0 < factor < float("inf"):
+                return users[0].outputs[0], factor
+    return x, scale
+
+
+def _turn(state: State, nodes: list[Operator], x: str, *, is_given: bool) -> None:
+    """Take images for (height, width, channels) where the file turns them first, or puts such in a row."""
+    users = [node for node in nodes if x in node.inputs]
+    if len(state.shape) != 3 or len(users) != 1:
+        return
+    height, width, channels = state.shape[2], state.shape[0], state.shape[1]  # if they come so
+    is_turned = users[0].kind == "Transpose" and users[0].attributes.get("perm") == [0, 3, 1, 2]
+    goes_flat = users[0].kind in ("Flatten", "Reshape") and any(node.kind in ("Gemm", "MatMul") for node in nodes)
+    goes_flat &= channels in _FEW and height not in _FEW
+    if is_turned or goes_flat:
+        state.channels_last = True
+        if not is_given:
+            state.shape = height, width, channels
+
+
+def _described(kind: type[Model], file: File, backend: Backend, batch_size: int) -> Model | None:
+    """Return the network that a file of gpunn's describes; None where its graph is another."""
+    description = read_description(file.metadata)
+    description["dtype"] = "float32"
+    arrays = {
+        name: values.reshape(-1) if values.ndim == 3 and values.shape[1:] == (1, 1) else values
+        for name, values in file.constants.items()
+        if "." in name and "/" not in name
+    }
+    layout, (output,), (given,) = file.metadata.get("layout", ""), file.outputs, file.kinds.values()
+    if layout not in LAYOUTS:
+        return None
+    model = restored(kind, description, arrays, batch_size, backend)
+    preparation = Preparation(model, raw=given != "float32")
+    made = graph_of(model, preparation, file.opset, layout, logits=output == "logits").graph
+    same = made.SerializeToString(deterministic=True) == file.graph.SerializeToString(deterministic=True)
+    return model if same else None

@@ -1,0 +1,180 @@
+"""From the nodes of a file to layers: one after another, in branches that meet again, or as one equation."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+from gpunn.errors import GpunnError
+from gpunn.nn.layers import Chain, Concatenate, Conv2D, Dense, Layer, Residual
+from gpunn.saving.onnx.elementwise import ELEMENTWISE, add_equation, aligned, read_with_constant
+from gpunn.saving.onnx.readers import READERS, give_bias
+from gpunn.saving.onnx.reading import File, Operator, RefusedError
+from gpunn.saving.onnx.state import State, known_inputs
+
+_JOINS = {"Add", "Sum", "Concat"}
+
+
+class Walk:
+    """The nodes of a file from its input to its output."""
+
+    def __init__(self, file: File, nodes: list[Operator]) -> None:
+        self._constants = file.constants
+        self._makes: dict[str, Operator] = {}
+        self._place: dict[int, int] = {id(node): place for place, node in enumerate(nodes)}
+        self._users: dict[str, list[Operator]] = defaultdict(list)
+        for node in nodes:
+            for name in dict.fromkeys(node.inputs):
+                if name and name not in self._constants:
+                    self._users[name].append(node)
+            for name in filter(None, node.outputs):
+                if name in self._makes or name in self._constants:
+                    raise RefusedError(f"two nodes make {name!r:.60}")
+                self._makes[name] = node
+
+    def needed(self, end: str) -> list[Operator]:
+        """Return the nodes that an output is made of, in their order."""
+        found: dict[int, Operator] = {}
+        open_ = [end]
+        while open_:
+            node = self._makes.get(open_.pop())
+            if node is not None and id(node) not in found:
+                found[id(node)] = node
+                open_ += [name for name in node.inputs if name and name not in self._constants]
+        return sorted(found.values(), key=lambda node: self._place[id(node)])
+
+    def layers(self, state: State, begin: str, end: str) -> None:
+        """Put layers behind those of a state that lead from one name to another."""
+        nodes = self.needed(end)
+        own = {id(node) for node in nodes}
+        x = begin
+        while x != end:
+            users = [node for node in self._users[x] if id(node) in own]
+            if not users:
+                raise RefusedError(f"the output {end!r:.60} is not made of the input {begin!r:.60} alone")
+            node = users[0]
+            if len(users) == 1 and sum(name == x for name in node.inputs) == 1 and self._is_single(node):
+                self._read(state, node, x)
+                x = node.outputs[0]
+                continue
+            at = self._place[id(node)]
+            x = self._branches(state, x, [other for other in nodes if self._place[id(other)] >= at])
+
+    def _is_single(self, node: Operator) -> bool:
+        return sum(name not in self._constants for name in node.inputs if name) == 1
+
+    def _read(self, state: State, node: Operator, x: str) -> None:
+        """Read a node with one input that is no constant."""
+        if any(node.outputs[1:]) and node.kind not in READERS:
+            raise node.refusal("its second output", "gpunn's layers have one")
+        if node.kind in READERS:
+            READERS[node.kind](state, node, known_inputs(node, self._constants, x))
+        elif node.kind in ELEMENTWISE:
+            if not self._is_bias(state, node):
+                read_with_constant(state, node, x, self._constants)
+        else:
+            raise node.refusal("it", "gpunn has no layer for this operator")
+        node.finish()
+
+    def _is_bias(self, state: State, node: Operator) -> bool:
+        """Tell whether a sum with a constant has become the bias of the layer before."""
+        last = state.layers[-1] if state.layers else None
+        if node.kind != "Add" or not isinstance(last, Dense | Conv2D) or last.bias is not False:
+            return False
+        (values,) = (self._constants[name] for name in node.inputs if name in self._constants)
+        made = state.per_channel(node, aligned(node, values, len(state.axes) + 1), "a sum with numbers")
+        if made is None:
+            return False
+        if node.opset < 7:
+            for attribute in ("axis", "broadcast"):
+                node.attributes.pop(attribute, None)
+        return give_bias(state, made)
+
+    def _branches(self, state: State, x: str, nodes: list[Operator]) -> str:
+        """Read branches that begin with x, and the node where all of them meet; return its output."""
+        inside: dict[int, Operator] = {}
+        for node in nodes:
+            given = [name for name in node.inputs if name and name not in self._constants]
+            known = [name == x or (name in self._makes and id(self._makes[name]) in inside) for name in given]
+            if not all(known):
+                continue  # of another branch, or of one and this
+            if len(given) > 1 and self._between(x, node) == inside.keys() and self._is_closed(x, inside, node, nodes):
+                return self._meet(state, x, node, list(inside.values()))
+            inside[id(node)] = node
+        first = next(node for node in nodes if x in node.inputs)
+        raise first.refusal("its place", "branches must begin with one input and meet in one sum, or side by side")
+
+    def _between(self, x: str, node: Operator) -> set[int]:
+        """Return the nodes that lie between x and a node."""
+        found: set[int] = set()
+        open_ = [name for name in node.inputs if name != x]
+        while open_:
+            made_by = self._makes.get(open_.pop())
+            if made_by is not None and id(made_by) not in found:
+                found.add(id(made_by))
+                open_ += [name for name in made_by.inputs if name and name != x and name not in self._constants]
+        return found
+
+    def _is_closed(self, x: str, inside: dict[int, Operator], node: Operator, nodes: list[Operator]) -> bool:
+        """Tell whether x, and all that is made inside, is used there and by the node alone."""
+        own, considered = {*inside, id(node)}, {id(other) for other in nodes}
+        made = [x, *(name for other in inside.values() for name in other.outputs if name)]
+        return all(id(user) in own for name in made for user in self._users[name] if id(user) in considered)
+
+    def _meet(self, state: State, x: str, node: Operator, inside: list[Operator]) -> str:
+        """Read a node where branches meet, and those inside: as one equation, a sum, or layers side by side."""
+        ends = [name for name in node.inputs if name not in self._constants]
+        ways = [self._way(x, end) for end in ends]
+        if all(other.kind in ELEMENTWISE for other in (*inside, node)) and not (node.kind == "Add" and x in ends):
+            add_equation(state, [*inside, node], x, self._constants)
+        elif node.kind in _JOINS and sum(map(len, ways)) == len(set().union(*ways)) and len(ends) == len(node.inputs):
+            self._join(state, x, node, ends)
+        else:
+            raise node.refusal(f"inputs {', '.join(ends):.80}", "gpunn has no layer where such branches meet")
+        for other in (*inside, node):
+            other.finish()
+        return node.outputs[0]
+
+    def _way(self, x: str, end: str) -> set[int]:
+        """Return the nodes from x to the end of a branch."""
+        if end == x:
+            return set()
+        return {id(self._makes[end])} | self._between(x, self._makes[end])
+
+    def _join(self, state: State, x: str, node: Operator, ends: list[str]) -> None:
+        """Read the branches of a sum or of layers side by side."""
+        branches, states = [], []
+        for end in ends:
+            branch = state.within()
+            self.layers(branch, x, end)
+            states.append(branch)
+            branches.append(branch.layers)
+        last = states[0]
+        if any((each.channels_last, each.flat) != (last.channels_last, last.flat) for each in states):
+            raise node.refusal("its inputs", "expected axes of one order")
+        if node.kind != "Concat":
+            layer = _sum(node, branches)
+        else:
+            axis = node.take("axis", 1)
+            rank, at = len(last.axes) + 1, 1 if len(last.shape) == 1 or not last.channels_last else 3
+            if axis % rank != at or last.flat is not None:
+                raise node.refusal(f"axis = {axis}", "expected that of features or channels")
+            layer = _made(node, Concatenate, *branches)
+        layer.name = layer.name_prefix
+        state.channels_last, state.flat = last.channels_last, last.flat
+        state.add(node, layer)
+
+
+def _sum(node: Operator, branches: list[list[Layer]]) -> Layer:
+    """Return a residual connection; the longer branch is f, the other the projection."""
+    if len(branches) != 2 or not any(branches):
+        raise node.refusal(f"{len(branches)} inputs", "expected a sum of two branches")
+    shortcut, layers = sorted(branches, key=len)
+    if not shortcut:
+        return _made(node, Residual, layers)
+    return _made(node, Residual, layers, shortcut[0] if len(shortcut) == 1 else Chain(shortcut))
+
+
+def _made(node: Operator, kind: type[Layer], *given: Iterable[Layer] | Layer) -> Layer:
+    try:
+        return kind(*given)
+    except GpunnError as error:
+        raise node.refusal("its inputs", str(error)) from None
