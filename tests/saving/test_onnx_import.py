@@ -19,7 +19,7 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
-from support.onnx_helpers import graph, node, run  # noqa: E402
+from support.onnx_helpers import coloured, graph, node, run  # noqa: E402
 
 folder = pytest.fixture(own_folder)
 CHANCE = np.random.default_rng(0)
@@ -97,6 +97,9 @@ def test_the_network_of_every_recipe_comes_back_to_the_last_bit(name: str, tmp_p
     if experiment.data.source == "mnist":  # the networks alone, which need no such images but their size
         x = np.pad(x, ((0, 0), (10, 10), (10, 10), (0, 0)))
     data = gn.Data("small", gn.Samples(x, source.targets), None, tuple("0123456789"))
+    if experiment.data.source.startswith("cifar"):
+        data = coloured(32)
+        x = np.asarray(data.train.inputs)
     model = experiment.model(data)
     model.fit(data, optimizer=gn.SGD(0.01), batch_size=32, epochs=1, progress=False, device="cpu")
     model.export_onnx(tmp_path / "m.onnx")

@@ -21,6 +21,12 @@ def run(path: Path | bytes, *batches: NDArray[Any]) -> NDArray[Any]:
     return np.concatenate([session.run(None, {"input": x})[0] for x in batches])
 
 
+def coloured(count: int) -> gn.Data:
+    """Images of the size of CIFAR-10's."""
+    images = np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3), np.uint8)
+    return gn.Data("coloured", gn.Samples(images, np.arange(count) % 10, scale=1 / 255), None, tuple("0123456789"))
+
+
 def exported(model: gn.Sequential, folder: Path, **options: Any) -> Path:
     path = folder / "model.onnx"
     model.export_onnx(path, **options)
