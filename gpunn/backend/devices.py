@@ -155,10 +155,34 @@ def trouble_in(error: Exception) -> tuple[str, str]:
 
 def on_host(values: Any) -> Any:
     """Return an array of CuPy, or a tensor of another library on a CUDA device, as NumPy's; all else as it is."""
-    if hasattr(values, "detach"):  # PyTorch gives away no memory of a tensor that wants a gradient
-        values = values.detach()
-    if not hasattr(values, "__cuda_array_interface__"):
-        return values
+    if (array := of_device(values)) is None:
+        return _detached(values)
     cupy = import_cupy()
     with Gate(is_lock=False):
-        return cupy.asnumpy(cupy.asarray(values))
+        return cupy.asnumpy(array)
+
+
+def of_device(values: Any) -> Array | None:
+    """Return an array of any library that lies on a CUDA device as CuPy's, of the same memory; None for all else."""
+    values = _detached(values)
+    has_interface = hasattr(values, "__cuda_array_interface__")
+    if not has_interface and dlpack_device(values) not in (2, 13):  # CUDA's, and its managed memory
+        return None
+    cupy = import_cupy()
+    with Gate(is_lock=False):
+        return cupy.asarray(values) if has_interface else cupy.from_dlpack(values)
+
+
+def _detached(values: Any) -> Any:
+    """Return a tensor without its gradient: PyTorch gives away no memory of one that wants any."""
+    return values.detach() if hasattr(values, "detach") else values
+
+
+def dlpack_device(values: Any) -> int:
+    """Return DLPack's number of the kind of device that an array lies on, 0 where it has none."""
+    if isinstance(values, np.ndarray) or not hasattr(values, "__dlpack_device__"):
+        return 0
+    try:
+        return int(values.__dlpack_device__()[0])
+    except (ValueError, TypeError, RuntimeError, BufferError, IndexError):  # a tensor without memory, say
+        return 0

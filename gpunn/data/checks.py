@@ -1,21 +1,23 @@
 """Check arrays for training, and tell labels, float targets and the range of pixels by their values."""
 
 import logging
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gpunn.backend.devices import on_host
+from gpunn.backend.devices import dlpack_device, of_device, on_host
 from gpunn.backend.limits import require
 from gpunn.data.memmap import Inputs, in_blocks, is_mapped
-from gpunn.errors import DataError, DeviceError
+from gpunn.data.on_device import OnDevice
+from gpunn.errors import DataError, DeviceError, GpunnError
 
 log = logging.getLogger(__name__)
 
 MAX_CLASSES = 65_536  # a label of millions is an identifier, and an output layer that wide would only fail later
 LARGEST = float(np.finfo(np.float32).max)
 REACH = 20  # numbers beyond it make a network's first sums so large that it does not learn
+_REACHED = 0, 1, 2, 3, 13  # kinds of DLPack's devices: unknown, the host, CUDA's memory, pinned and managed
 FEW = 2**16  # bytes that are looked at in one piece, since to cut them takes longer
 
 
@@ -32,19 +34,21 @@ def as_array(values: Any, what: str) -> NDArray[Any]:
         raise DataError(f"{what} have masked values, which NumPy would show as numbers: fill or drop them first")
     if isinstance(values, list | tuple) and any(getattr(value, "mode", "") in ("P", "PA") for value in values):
         raise DataError(f"{what} are pictures whose pixels are places in a palette: take picture.convert('L') or 'RGB'")
-    if str(getattr(values, "dtype", "")).endswith("bfloat16"):
-        raise DataError(
-            f"{what} are bfloat16, which NumPy does not have: make them float32 first, x.float() in PyTorch"
-        )
+    _refuse_bfloat16(values, what)
+    if (kind := dlpack_device(values)) not in _REACHED:
+        mend = "copy them to the host first, x.cpu() in PyTorch"
+        raise DataError(f"{what} lie on a device that is neither the host nor CUDA's (kind {kind} of DLPack): {mend}")
     try:
         values = on_host(values)
+        if hasattr(values, "__dlpack__") and not hasattr(values, "__array__"):
+            values = np.from_dlpack(values)
         is_array = hasattr(values, "__array__") or not hasattr(values, "to_numpy")
         array = np.asarray(values if is_array else values.to_numpy())
         if array.dtype == object and array.ndim:
             array = np.asarray(array.tolist())
     except DeviceError:
         raise
-    except (ValueError, TypeError, RuntimeError, OverflowError) as error:
+    except (ValueError, TypeError, RuntimeError, OverflowError, BufferError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{what} are no rectangular NumPy array ({reason}): make them np.array of one shape") from None
     if array.dtype.kind not in "biuf":
@@ -53,17 +57,55 @@ def as_array(values: Any, what: str) -> NDArray[Any]:
     return array
 
 
-def checked_inputs(x: ArrayLike) -> NDArray[Any]:
+def as_inputs(values: Any) -> Inputs:
+    """Return inputs as an array of numbers; those of a CUDA device stay there."""
+    if isinstance(values, OnDevice):
+        return values
+    _refuse_bfloat16(values, "inputs")
+    try:
+        array = of_device(values)
+    except (ValueError, TypeError, RuntimeError, BufferError) as error:
+        if isinstance(error, GpunnError):
+            raise
+        raise DataError(f"inputs on a device cannot be read ({error}): copy them to the host first") from None
+    if array is None:
+        return as_array(values, "inputs")
+    if array.dtype.kind not in "biuf":
+        mend = "make them an array of floats or whole numbers first"
+        raise DataError(f"inputs must be numbers, got {array.dtype}: {mend}")
+    return OnDevice(array)
+
+
+def _refuse_bfloat16(values: Any, what: str) -> None:
+    if str(getattr(values, "dtype", "")).endswith("bfloat16"):
+        mend = "make them float32 first, x.float() in PyTorch"
+        raise DataError(f"{what} are bfloat16, which NumPy does not have: {mend}")
+
+
+def checked_inputs(x: ArrayLike | Inputs) -> Inputs:
     """Return inputs as a contiguous array of uint8, float32 or float64, images with their channels."""
-    array = as_array(x, "inputs")
+    array = as_inputs(x)
     if array.ndim not in (2, 3, 4):
         mend = "x.reshape(-1, 1) makes one feature of it" if array.ndim == 1 else "x.reshape(len(x), -1) flattens it"
         shapes = "(n, features), (n, height, width) or (n, height, width, channels)"
         raise DataError(f"inputs are {shapes}, got shape {array.shape}" + (f": {mend}" if array.ndim else ""))
     if not array.size:
         raise DataError(f"inputs hold no values, got shape {array.shape}: give at least one sample with one feature")
-    array = array[..., None] if array.ndim == 3 else array
-    return np.ascontiguousarray(array if array.dtype == np.uint8 else _floats(array, "inputs"))
+    array = array.reshape(*array.shape, 1) if array.ndim == 3 else array
+    if isinstance(array, OnDevice):
+        return _checked_on_device(array)
+    values = cast(NDArray[Any], array)
+    return np.ascontiguousarray(values if values.dtype == np.uint8 else _floats(values, "inputs"))
+
+
+def _checked_on_device(inputs: OnDevice) -> OnDevice:
+    """Return inputs of a device as `checked_inputs` does; two numbers of them come to the host."""
+    if inputs.is_checked:
+        return inputs
+    inputs = inputs if inputs.dtype in (np.uint8, np.float32, np.float64) else inputs.astype(np.float32)
+    if inputs.dtype != np.uint8 and not _is_finite(inputs.extremes()):
+        check_finite(inputs[:], "inputs")  # which says where
+    return OnDevice(inputs.array, is_checked=True)
 
 
 def checked_targets(y: ArrayLike, classes: int | None) -> tuple[NDArray[Any], int]:
@@ -194,8 +236,11 @@ def scaled_as_pixels(array: Inputs) -> tuple[Inputs, float]:
     is_bytes = array.dtype == np.uint8
     if array.dtype.kind not in "iu" or not array.size or not array.ndim or (is_bytes and is_mapped(array)):
         return array, 1 / 255 if is_bytes else 1.0
-    extremes = [(int(rows.min()), int(rows.max())) for _, rows in in_blocks(array)]
-    low, high = min(low for low, _ in extremes), max(high for _, high in extremes)
+    if isinstance(array, OnDevice):
+        low, high = map(int, array.extremes())
+    else:
+        extremes = [(int(rows.min()), int(rows.max())) for _, rows in in_blocks(array)]
+        low, high = min(low for low, _ in extremes), max(high for _, high in extremes)
     if is_bytes and high == 1:
         log.warning("inputs are bytes from 0 to 1: they are not divided by 255 (scale=1/255 does)")
     if is_bytes:
@@ -205,4 +250,6 @@ def scaled_as_pixels(array: Inputs) -> tuple[Inputs, float]:
         return array, 1.0
     kept = f"{', as bytes are' if most == 255 else ''} (scale=1 keeps them)"
     log.warning("inputs are whole numbers from %d to %d: divided by %d%s", low, high, most, kept)
-    return np.asarray(array, np.uint8) if most == 255 else array, 1 / most
+    if most != 255:
+        return array, 1 / most
+    return array.astype(np.uint8) if isinstance(array, OnDevice) else np.asarray(array, np.uint8), 1 / most

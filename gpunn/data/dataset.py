@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gpunn.data.checks import as_array, described, scaled_as_pixels
+from gpunn.data.checks import as_array, as_inputs, described, scaled_as_pixels
 from gpunn.data.labels import checked_names, counted_names, numbered
 from gpunn.data.later_tables import brought, like_table
 from gpunn.data.samples import ROW, Samples
@@ -139,7 +139,7 @@ class Data:
 
         Args:
             x: (n, features), (n, height, width) or (n, height, width, channels); a memory map, as np.load gives it with
-                mmap_mode="r", stays in its file.
+                mmap_mode="r", stays in its file, and an array of a CUDA device there.
             y: Labels, integers from 0 of shape (n,), texts, or rows of one 1 (n, classes); or floats (n, outputs).
             test: (x, y), (x, y, weights), Samples, or a function that gives any of them; looked at on the first access
                 to `.test`.
@@ -157,7 +157,7 @@ class Data:
             DataError: Values or shapes that cannot be trained on.
             OptionError: validation, limit or seed out of range.
         """
-        array = as_array(x, "inputs")
+        array = as_inputs(x)
         counted, factor = checked_count(tokens), 1.0 if scale is None else scale
         inputs, factor = scaled_as_pixels(array) if scale is None and not counted else (array, factor)
         count = -1 if class_names is None else counted_names(class_names)

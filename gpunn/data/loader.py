@@ -1,6 +1,7 @@
 """DataLoaders: gather the batches of an epoch on the device, from samples that lie there or are streamed to it."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from gpunn.backend.base import Backend, Buffer, Shape, inside
 from gpunn.backend.limits import size
 from gpunn.data.augmentation import Augmentation
 from gpunn.data.memmap import Rows, in_blocks, is_mapped
+from gpunn.data.on_device import OnDevice
 from gpunn.data.samples import Samples
 from gpunn.errors import OptionError, ShapeError
 from gpunn.kernels import gather as kernels
@@ -98,6 +100,8 @@ class DataLoader:
         backend, inputs = self._backend, self.samples.inputs
         if backend.device == "cpu" and isinstance(inputs, np.ndarray):
             self.rows = backend.asarray(np.ascontiguousarray(rows_of(inputs)), self.row_dtype)
+        elif isinstance(inputs, OnDevice) and backend.device != "cpu":
+            self.rows = backend.asarray(inputs.computed(rows_of), self.row_dtype)
         else:
             self.rows = backend.empty((self.size, math.prod(self.samples.shape)), self.row_dtype)
             for start, part in in_blocks(inputs):
@@ -185,9 +189,15 @@ class StreamingLoader(DataLoader):
         targets[...] = self.samples.targets[places]
         if self._of_mean_1 is not None:
             others[0][...] = self._of_mean_1[places]
-        if isinstance(inputs, Rows):
+        if isinstance(inputs, Rows) and inputs.in_file:
             inputs, places = inputs.array, inputs.numbers[places]
-        if inputs.dtype == rows.dtype and inputs.flags.aligned and (inputs.ndim != 4 or inputs.shape[3] == 1):
+        is_array = isinstance(inputs, np.ndarray)
+        if (
+            is_array
+            and inputs.dtype == rows.dtype
+            and inputs.flags.aligned
+            and (inputs.ndim != 4 or inputs.shape[3] == 1)
+        ):
             np.take(inputs.reshape(len(inputs), -1), places, axis=0, out=rows, mode="clip")
         else:  # NumPy's take would copy the whole of an array that is not aligned
             rows[...] = rows_of(inputs[places])
@@ -222,6 +232,8 @@ def place(
     later: int = 0,
 ) -> DataLoader:
     """Place samples on the "device", or on the "host", from which they are streamed; "auto" is the first that fits."""
+    if backend.device == "cpu" and isinstance(samples.inputs, OnDevice):
+        samples = replace(samples, inputs=samples.inputs[:])
     is_host, is_file, needed = backend.device == "cpu", is_mapped(samples.inputs), bytes_on_device(samples, dtype)
     fits, reason = checked_place(data_on) == "device", ""
     if data_on == "auto":

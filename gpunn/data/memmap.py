@@ -3,7 +3,7 @@
 import mmap
 from collections.abc import Iterator
 from math import prod
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -13,6 +13,8 @@ _BLOCK = 16 << 20
 
 class Rows:
     """Rows of an array that stays in its file, by their numbers; indexing reads them."""
+
+    in_file = True
 
     def __init__(self, array: NDArray[Any], numbers: NDArray[np.integer]) -> None:
         self.array, self.numbers = array, numbers
@@ -30,24 +32,24 @@ class Rows:
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
         return self[:].astype(dtype or self.dtype, copy=False)
 
-    def reshape(self, *shape: int) -> "Rows":
+    def reshape(self, *shape: int) -> Self:
         """Return these rows, (rows, *sample) in another shape of a sample, not read."""
-        return Rows(self.array.reshape(len(self.array), *shape[1:]), self.numbers)
+        return type(self)(self.array.reshape(len(self.array), *shape[1:]), self.numbers)
 
-    def only(self, key: NDArray[Any] | slice) -> "Rows":
+    def only(self, key: NDArray[Any] | slice) -> Self:
         """Return some of these rows, not read."""
-        return Rows(self.array, self.numbers[key])
+        return type(self)(self.array, self.numbers[key])
 
 
 Inputs: TypeAlias = NDArray[Any] | Rows
-"""Inputs of samples: an array, in memory or in its file, or rows of one in a file."""
+"""Inputs of samples: an array, in memory or in its file, or rows of one in a file or on a device."""
 
 
 def is_mapped(values: Any) -> bool:
     """Tell whether an array, or the base of a view, lies in a file."""
     while isinstance(values, np.ndarray):
         values = values.base
-    return isinstance(values, mmap.mmap | Rows)
+    return isinstance(values, mmap.mmap) or (isinstance(values, Rows) and values.in_file)
 
 
 def in_blocks(values: Inputs, most: int | None = None) -> Iterator[tuple[int, NDArray[Any]]]:

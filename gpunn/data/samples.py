@@ -28,6 +28,7 @@ class Samples:
     Args:
         inputs: (n, features), (n, height, width), which gets one channel, or (n, height, width, channels). uint8,
             float32 and float64 are kept, others become float32. A memory map stays in its file: rows are read in use.
+            So do arrays of a CUDA device stay there.
         targets: Labels, integers from 0 of shape (n,) or rows of one 1 (n, classes), kept as int32 (n,); or floats
             (n, outputs), or (n,) for one output.
         scale: Factor by which a network multiplies the inputs (1/255 for images of bytes).
@@ -61,7 +62,8 @@ class Samples:
             raise DataError(f"classes are a number from 1, 0 for float targets, or left out, got {given!r}")
         # Rows are of an array that was checked.
         tokens = checked_count(self.tokens)
-        inputs = self.inputs if isinstance(self.inputs, Rows) or tokens else checked_inputs(self.inputs)
+        is_checked = isinstance(self.inputs, Rows) and self.inputs.in_file
+        inputs = self.inputs if is_checked or tokens else checked_inputs(self.inputs)
         inputs = self._checked_tokens(tokens) if tokens else inputs
         values = as_array(self.targets, "targets")
         targets, classes = checked_targets(values, None if given == -1 else int(given))
@@ -81,7 +83,7 @@ class Samples:
 
     def _checked_tokens(self, tokens: int) -> Inputs:
         """Return the inputs as tokens; raise DataError where they are none, or are scaled."""
-        given = self.inputs if isinstance(self.inputs, Rows) else as_array(self.inputs, "inputs")
+        given = self.inputs if is_mapped(self.inputs) else as_array(self.inputs, "inputs")
         if given.ndim not in (2, 3, 4) or not given.size:
             mend = "x.reshape(-1, 1) makes one token of each number" if given.ndim == 1 else "give one sample at least"
             raise DataError(f"tokens are whole numbers (n, length), got shape {tuple(given.shape)}: {mend}")
@@ -128,7 +130,7 @@ class Samples:
         try:
             targets = self.targets[picked]
             weights = None if self.weights is None else self.weights[picked]
-            if is_mapped(self.inputs):
+            if isinstance(self.inputs, Rows) or is_mapped(self.inputs):
                 whole = self.inputs if isinstance(self.inputs, Rows) else Rows(self.inputs, np.arange(len(self)))
                 return replace(self, inputs=whole.only(picked), targets=targets, weights=weights)
             require(len(targets) * self.inputs[:1].nbytes, "a copy of samples")

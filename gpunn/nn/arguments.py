@@ -8,9 +8,10 @@ import numpy as np
 
 from gpunn.backend.base import Shape
 from gpunn.backend.devices import on_host
-from gpunn.data.checks import as_array
+from gpunn.data.checks import as_inputs
 from gpunn.data.formats.frame import is_frame, read_frame
 from gpunn.data.loader import rows_of
+from gpunn.data.on_device import OnDevice
 from gpunn.data.tokens import as_tokens
 from gpunn.data.training_inputs import TrainingInputs
 from gpunn.errors import OptionError, ShapeError
@@ -50,8 +51,10 @@ def as_batch(x: Any, wanted: Shape, trained_on: TrainingInputs | None, tokens: i
         return as_tokens(batch, tokens) if len(batch) else batch
     if trained_on is not None and trained_on.columns is not None and is_frame(x):
         x = trained_on.columns.inputs(read_frame(x, trained_on.columns.kinds))
-    elif type(x).__module__.partition(".")[0] != "cupy":  # which NumPy makes no array of by itself
-        x = as_array(x, "inputs")
+    elif isinstance(inputs := as_inputs(x), OnDevice):
+        x = inputs.array
+    else:
+        x = inputs
         if x.shape == (0,):
             x = x.reshape(0, *wanted)
         elif x.dtype.itemsize > 8 or not x.dtype.isnative:

@@ -15,6 +15,7 @@ from gpunn.backend.compiling import Compiling
 from gpunn.backend.devices import on_host, select
 from gpunn.data import Samples
 from gpunn.data.checks import check_finite
+from gpunn.data.on_device import OnDevice
 from gpunn.data.training_inputs import TrainingInputs
 from gpunn.errors import GpunnError, ShapeError
 from gpunn.kernels.gather import COUNT
@@ -247,7 +248,7 @@ class Network(Layout):
         backend, training = self._built(), flag(training, "training")
         if training and self.is_frozen_anew:
             self.rebuild(self.batch_size, backend, self.dtype)
-        batch = as_batch(x, self.input_shape, self.trained_on, self.tokens)
+        batch = self._batch(x, backend)
         if not len(batch):
             return backend.zeros((0, *self.output_shape), self.dtype)
         factor = self.factor_of(batch)
@@ -300,6 +301,11 @@ class Network(Layout):
         self.backpropagate(gradient, self.stages)
         self.count_on(self.epochs_trained, self.steps_trained + 1)  # the next step drops out other units
 
+    def _batch(self, x: Any, backend: Backend) -> Any:
+        """Return inputs as a batch; those of a CUDA device stay there unless the network is on the CPU."""
+        x = on_host(x) if backend.device == "cpu" else x
+        return as_batch(x, self.input_shape, self.trained_on, self.tokens)
+
     def factor_of(self, batch: Any) -> float:
         """Return the factor of the numbers of a batch, and check that they are finite and of the training's range."""
         if self.tokens:  # which are checked, and looked up as they are
@@ -330,10 +336,10 @@ class Network(Layout):
             ShapeError, DataError: inputs of another shape, or of another range than those of the training.
         """
         backend = self._built()
-        x = np.asarray(as_batch(on_host(x), self.input_shape, self.trained_on, self.tokens))
-        scale = self.factor_of(x)
-        starts = range(0, len(x), self.capacity)
-        parts = [backend.to_host(turned(self._forward(x[i : i + self.capacity], scale=scale))) for i in starts]
+        batch = self._batch(x, backend)
+        scale = self.factor_of(batch if isinstance(batch, np.ndarray) else OnDevice(batch).extremes())
+        starts = range(0, len(batch), self.capacity)
+        parts = [backend.to_host(turned(self._forward(batch[i : i + self.capacity], scale=scale))) for i in starts]
         none = np.empty((0, *self.output_shape), self.dtype)
         return self.linked(parts[0] if len(parts) == 1 else np.concatenate([*parts, none]))
 

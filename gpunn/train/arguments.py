@@ -13,11 +13,12 @@ from gpunn.backend.base import Backend
 from gpunn.config import as_part
 from gpunn.data import Data, Samples
 from gpunn.data.augmentation import Augmentation
-from gpunn.data.checks import as_array, is_binary, is_whole
+from gpunn.data.checks import as_array, as_inputs, is_binary, is_whole
 from gpunn.data.formats.frame import is_frame
 from gpunn.data.labels import numbered
 from gpunn.data.later_tables import frame_samples
 from gpunn.data.loader import checked_place
+from gpunn.data.on_device import OnDevice
 from gpunn.data.weights import ClassWeight, checked_class_weight, class_weights, with_class_weight
 from gpunn.errors import DataError, OptionError, ShapeError
 from gpunn.nn.arguments import checked_dtype
@@ -173,9 +174,9 @@ def as_samples(
         data = frame_samples(*(pair or (data, None)), columns=columns, names=model.class_names)
     elif pair:
         targets, _ = numbered(_as_targets(pair[1], model.loss, model.layers), model.class_names)
-        inputs = as_array(pair[0], "inputs")
+        inputs = as_inputs(pair[0])
         count = len(model.class_names) or -1
-        factor = model.factor_of(inputs)
+        factor = model.factor_of(inputs.extremes() if isinstance(inputs, OnDevice) else inputs)
         data = Samples(inputs, as_array(targets, "targets"), factor, count, tokens=model.tokens)
         if columns is not None and not data.classes and not columns.classes:
             data = replace(data, targets=columns.standard_targets(data.targets), columns=columns)

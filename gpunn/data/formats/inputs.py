@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -207,6 +207,6 @@ def _as_samples(path: Path, array: NDArray[Any], shape: tuple[int, ...]) -> NDAr
     if len(shape) == 3 and len(one) != 3:
         array = array.reshape(len(array), *shape)
     try:
-        return checked_inputs(array)
+        return cast(NDArray[Any], checked_inputs(array))
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
