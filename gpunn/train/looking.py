@@ -18,8 +18,7 @@ def spread(samples: Samples, most: int) -> Samples:
 
 def gradients_of(model: Network, loss: Loss, samples: Samples) -> Arrays:
     """Compute ∂C₀/∂w of all parameters that learn, by name, by a copy of the network, for at most a full batch."""
-    network, own = deepcopy(model), copy(loss)
-    network.parameters.keep_gradients()
+    network, own = deepcopy(model), copy(loss)  # built anew, so that no update is folded into the backward pass
     y = network.forward(samples.inputs[:], training=True)
     own.forward(y, samples.targets, samples.weights)
     network.backward(own.backward())

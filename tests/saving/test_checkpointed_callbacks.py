@@ -188,7 +188,14 @@ def test_a_second_training_in_a_folder_is_refused(folder: Path, monkeypatch: pyt
 
 
 def send(number: signal.Signals) -> Callable[[], None]:
-    return lambda: os.kill(os.getpid(), number)
+    """Return a function that sends a signal to this process, once."""
+    numbers = iter([number])
+
+    def once() -> None:
+        for each in numbers:
+            os.kill(os.getpid(), each)
+
+    return once
 
 
 def test_an_interrupt_waits_for_the_step_and_its_checkpoint(tmp_path: Path) -> None:

@@ -65,6 +65,21 @@ def test_a_training_stops_once_its_figure_is_no_better_for_so_long(
     assert stopped_at(gn.EarlyStopping(patience, **options), name, values) == expected
 
 
+@pytest.mark.parametrize("done", range(5))
+def test_a_training_that_goes_on_stops_where_it_would_have_stopped(done: int) -> None:
+    losses = [1.0, 0.5, 0.8, 0.9, 0.7, 0.6]
+    seen: Any = Seen()
+    seen.history = gn.History(record(n, validation_loss=loss) for n, loss in enumerate(losses[:done], start=1))
+    stopping = gn.EarlyStopping(2.0)
+    stopping.on_train_begin(seen)
+    for number in range(done + 1, 6):
+        stopping.on_record(seen, record(number, validation_loss=losses[number - 1]))
+    with pytest.raises(gn.StopTraining):
+        stopping.on_record(seen, record(6, validation_loss=losses[5]))
+    assert stopping.best is not None
+    assert stopping.best.step == 2
+
+
 @pytest.mark.parametrize("validation", [0.0, 0.2])
 def test_without_patience_the_best_weights_are_those_of_the_best_record(validation: float) -> None:
     training = momentum(data=images(validation=validation))
