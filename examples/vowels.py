@@ -1,6 +1,6 @@
 """Fill in a vowel that was rubbed out, from the six characters on each side: `python examples/vowels.py`.
 
-The text is gpunn's own documents; every fifth of them is kept for the test. An Embedding looks the characters up. It
+The text is gpunn's own documents; every fifth paragraph is kept for the test. An Embedding looks the characters up. It
 also writes vowels.npz, from which `gpunn train` learns the same by an experiment file: docs/embedding.md.
 """
 
@@ -19,9 +19,9 @@ def codes_of(text: str) -> np.ndarray:
     return np.array([CHARACTERS.index(letter) for letter in " ".join(words)], np.uint8)
 
 
-def gaps_in(files: list[Path]) -> tuple[np.ndarray, np.ndarray]:
-    """Cut the neighbours of each vowel out of files, (n, 2 · SIDE), and number the vowels, (n,)."""
-    codes = np.concatenate([codes_of(path.read_text("utf-8")) for path in files])
+def gaps_in(paragraphs: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Cut the neighbours of each vowel out of a text, (n, 2 · SIDE), and number the vowels, (n,)."""
+    codes = codes_of(" ".join(paragraphs))
     vowels = [CHARACTERS.index(vowel) for vowel in VOWELS]
     at = SIDE + np.flatnonzero(np.isin(codes[SIDE:-SIDE], vowels))
     beside = [place for place in range(-SIDE, SIDE + 1) if place]
@@ -29,7 +29,8 @@ def gaps_in(files: list[Path]) -> tuple[np.ndarray, np.ndarray]:
 
 
 files = sorted((Path(__file__).resolve().parents[1] / "docs").rglob("*.md"))
-(x, y), (x_test, y_test) = gaps_in([file for n, file in enumerate(files) if n % 5]), gaps_in(files[::5])
+paragraphs = "\n\n".join(file.read_text("utf-8") for file in files).split("\n\n")
+(x, y), (x_test, y_test) = gaps_in([each for n, each in enumerate(paragraphs) if n % 5]), gaps_in(paragraphs[::5])
 np.savez_compressed("vowels.npz", x_train=x, y_train=y, x_test=x_test, y_test=y_test, class_names=list(VOWELS))
 
 model = gn.Sequential([gn.Embedding(27, 16), gn.Flatten(), gn.Dense(256), gn.ReLU(), gn.Dense(5)])

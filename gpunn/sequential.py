@@ -86,6 +86,7 @@ class Sequential(SavedNetwork):
         validate_every: int | None = None,
         patience: float | None = None,
         skip_bad_batches: bool = False,
+        average: float | None = None,
         data_on: str = "auto",
         capture: bool = True,
         progress: bool = True,
@@ -128,6 +129,9 @@ class Sequential(SavedNetwork):
                 are put back, as by `gn.EarlyStopping`; None trains to the end and keeps the last weights.
             skip_bad_batches: Whether a batch that leads to NaN or Inf is left out, and counted in the history, instead
                 of ending the training.
+            average: Decay d of an exponential moving average of the weights, m := d m + (1 − d) w after each step, as
+                0.999: it is measured in records, chosen by patience, saved, and what the network has at the end. None
+                for the weights themselves.
             data_on: Where the data lie meanwhile: "device"; "host", from where each piece is copied to the device while
                 the one before is computed with; "auto" for the device where they fit. The numbers are the same.
             capture: Whether a CUDA device replays the step as one graph; False runs it kernel by kernel, to debug.

@@ -64,6 +64,7 @@ def count_network(
     arrays: Mapping[str, NDArray[Any]] | None = None,
     optimizer: Buildable | None = None,
     skips: bool = False,
+    averages: bool = False,
 ) -> Footprint:
     """Count the bytes of a network, with an `optimizer` of its training; check `arrays` that it will be given."""
     network = Layout([layer.unbuilt() for layer in layers])
@@ -84,7 +85,9 @@ def count_network(
     # Two copies of what the optimizer remembers: the old one stays until the new one is made.
     copies = _COPIES * (values + held) + 2 * remembered if like.device == "cpu" else values
     taken_back = values + held + remembered if skips else 0  # to take the steps of bad batches back
-    counting.nbytes += copies + taken_back
+    # The average, the weights while it stands in their place, and two copies of them on the host.
+    of_average = values * ((4 if like.device == "cpu" else 2) + skips) if averages else 0
+    counting.nbytes += copies + taken_back + of_average
     return counting
 
 

@@ -49,6 +49,8 @@ def origin_of(trainer: Trainer) -> Origin:
     if not isinstance(stopping, BestWeights):  # a patience is the same thing, and was all that there was
         made["patience"] = stopping.patience
         made |= {"early_stopping": stopping.settings} if stopping.settings else {}
+    if options.average is None:  # which earlier versions did not know
+        del made["average"]
     return Origin(json.dumps(made, default=str), fingerprint(trainer.data), versions(trainer))
 
 

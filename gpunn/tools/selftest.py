@@ -113,7 +113,7 @@ def _trainings() -> Iterator[tuple[list[gn.Layer], gn.Data, dict[str, Any]]]:
         yield dense(*_ours("layer", gn.Activation)), rows, {"optimizer": optimizer, "regularizer": gn.L2(0.1)}
     # Not behind a bias, with which an activation is one kernel.
     alone = [gn.Dense(7, bias=False), *_ours("layer", gn.Activation), gn.Dense(4)]
-    yield alone, rows, {"regularizer": gn.L1(0.1), "skip_bad_batches": True}
+    yield alone, rows, {"regularizer": gn.L1(0.1), "skip_bad_batches": True, "average": 0.9}
     for loss in [*_ours("loss"), gn.SoftmaxCrossEntropy(label_smoothing=0.1)]:
         yield dense(gn.Tanh()), rows, {"loss": loss}
         if loss.weighted_kernel is not None:

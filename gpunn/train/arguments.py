@@ -28,7 +28,7 @@ from gpunn.nn.layout import fed_shape
 from gpunn.nn.losses import BinaryCrossEntropy, Loss, MeanSquaredError, SoftmaxCrossEntropy
 from gpunn.nn.network import Network
 from gpunn.nn.tasks import Task
-from gpunn.scalars import checked_seed, flag, positive_whole, real
+from gpunn.scalars import Range, checked_seed, flag, positive_whole, real
 from gpunn.train.callbacks import Callback, checked_callbacks
 from gpunn.train.optimizers import SGD, Optimizer, Regularizer
 
@@ -52,8 +52,12 @@ class PlainOptions:
     validate_every: int | None = None
     patience: float | None = None
     skip_bad_batches: bool = False
+    average: float | None = None
     data_on: str = "auto"
     class_weight: ClassWeight = None
+
+
+_DECAY: Range = "lie between 0 and 1, such as 0.999 (None for none)", lambda number: 0 < number < 1
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,8 @@ class TrainOptions(PlainOptions):
                 checked[name] = positive_whole(number, word)
         if self.patience is not None and not real(self.patience, "patience") > 0:
             raise OptionError(f"patience must be above 0 epochs, got {self.patience!r}")
+        if self.average is not None:
+            checked["average"] = real(self.average, "average", _DECAY)
         for name, value in checked.items():
             object.__setattr__(self, name, value)
 

@@ -65,7 +65,7 @@ class TrainingView:
     to the last bit as long as you change nothing of the network.
 
     Attributes:
-        model: The network, with the weights of now.
+        model: The network, with the weights of now; with averaged ones at records, and when an epoch or all has ended.
         data: Data set that it is trained on.
         history: Records so far.
         record: The last record, or None before the first.

@@ -14,6 +14,7 @@ from gpunn.kernels.record import Array
 from gpunn.kernels.updates import end_step
 from gpunn.nn.losses import Loss
 from gpunn.nn.network import Network
+from gpunn.train.average import WeightAverage
 from gpunn.train.optimizers import Optimizer
 
 STEPS_PER_GRAPH = 8  # that share the time of the host for one replay; see `docs/design/step.md`
@@ -46,6 +47,7 @@ class Skip:
 class Step:
     """One step of gradient descent on one minibatch; all that it needs lies on the device, so a graph can replay it."""
 
+    average: WeightAverage | None = None
     skip: Skip | None = None  # None: a step that leads to NaN or Inf stays as it is
 
     def __init__(
@@ -109,6 +111,8 @@ class Step:
         self.optimizer.update(self.rates, clock)
         if not self._update_ends_step:
             self.backend.run(end_step, clock[:NEXT_STEP], clock[NEXT_STEP:])
+        if self.average is not None:
+            self.average.update()
         if self.skip is not None:
             self.skip.end(n)
 

@@ -3,7 +3,7 @@
 import math
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -71,6 +71,10 @@ class Trainer(MeasuredTraining):
             held = f"{len(validation):,} of {len(train) + len(validation):,} samples are held back for validation"
             mend = "validation_data gives others to watch, Data.from_arrays(x, y, validation=0) none"
             self.say(f"{held}: {mend}")
+        if options.average is not None and self.steps * (1 - options.average) < 1:
+            far = f"average {options.average:g} looks back over {1 / (1 - options.average):,.0f} steps"
+            better = f"{max(0.5, 1 - 10 / self.steps):.2g}"
+            self.say(f"{far}, and the training has {self.steps:,}: {better} lags less behind")
         self._is_compiled, self._said = False, {""}  # what was said of things that go more slowly than they could
 
     def say(self, text: str) -> None:
@@ -124,6 +128,9 @@ class Trainer(MeasuredTraining):
             _IN_TRAINING.discard(id(self.model))
             self._seconds_before, self._began = self._seconds(), None
             self._close_displays()
+            if self.average is not None and not self.is_cut:
+                with suppress(RuntimeError, MemoryError):  # of a device that is lost: `put_back` has the weights
+                    self.average.show()
             self.model.parameters.keep_gradients()  # for a `backward` by hand, which must not change the weights
             self.exits.close()
 
@@ -174,9 +181,11 @@ class Trainer(MeasuredTraining):
                 self._said.add(trouble)
                 self.say(trouble)
             if self._is_time_to_record(self.done):
-                self._record()
+                with self.averaged():
+                    self._record()
             if self.done % steps == 0:
-                self.callbacks.call(Callback.on_epoch_end)
+                with self.averaged():
+                    self.callbacks.call(Callback.on_epoch_end)
             self.callbacks.after_steps(self.done)
 
     def _look_at_first_loss(self) -> None:

@@ -1,11 +1,13 @@
 """A training on its device: its memory counted before it is taken, everything built, its steps done and undone."""
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import copy
 from math import prod
+from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gpunn.backend.base import Backend
 from gpunn.data import Data
@@ -22,15 +24,21 @@ from gpunn.nn.layout import fed_shape
 from gpunn.nn.network import Network
 from gpunn.nn.parameter import Arrays, Memory
 from gpunn.train.arguments import TrainOptions, check_samples, fitting_batch_size, loss_for
+from gpunn.train.average import RAW, WeightAverage
 from gpunn.train.evaluator import Evaluator, Measure
 from gpunn.train.freezing import held_at_first
 from gpunn.train.monitor import FiniteCheck
 from gpunn.train.record import Trained, Weights
 from gpunn.train.step import Skip, Step
 
+_AVERAGED = "averaged weights"
+
 
 class Training:
     """A network, its optimizer, its data and the step, built on one device for a training."""
+
+    average: WeightAverage | None = None  # None: the weights are measured and kept as they are
+    _averages_from: int | None = None  # step of the network after which the average begins
 
     def __init__(self, model: Network, data: Data, options: TrainOptions, backend: Backend) -> None:
         self.model, self.data, self.options = model, data, options
@@ -73,6 +81,9 @@ class Training:
             memory = self._memory()
             self._first = memory.first
             self._build_optimizer(memory)
+            raw = self._raw_of(memory) if options.average is not None else None
+            if self._averages_from is None:
+                self._averages_from = model.steps_trained if raw is None else -1
             later = 0 if self._is_host else self._bytes_for(self.batch_size) - model.bytes_for(self.batch_size)
             batches = place(backend, train, options.dtype, options.augmentation, options.seed, options.data_on, later)
             self.placement, watched = batches.placement, None  # where the data lie, in words
@@ -81,18 +92,23 @@ class Training:
                 self.placement += f"; for validation {watched.placement}" if watched.placement else ""
             self._assemble(batches, watched)
             self.steps = options.epochs * self.step.steps_per_epoch  # of the whole training
-            self._back = Weights(0, model.arrays(), self._count_from), self._remembered()
+            if self.average is not None and raw is not None:
+                self.average.restore(raw)
+            self._back = Weights(0, self._arrays(), self._count_from), self._remembered()
 
     def _assemble(self, batches: DataLoader, watched: DataLoader | None) -> None:
         """Make step, evaluator and checks for the network as it is built now."""
         model, options = self.model, self.options
         self.step = Step(model, batches, copy(self.loss), self.optimizer, self.batch_size, options.capture)
         self._validation = None if watched is None else Evaluator(model, watched)
+        if options.average is not None:
+            self.average = self.step.average = WeightAverage(model, options.average, cast(int, self._averages_from))
         self.backend.assign(model.clock[NEXT_COUNT : NEXT_COUNT + 1], model.steps_trained)
         values, totals = model.parameters.values, self.step.totals
         self._finite = FiniteCheck(self.backend, values, totals)
         if options.skip_bad_batches:
             changed = [values, *self.optimizer.state.values(), *model.statistics.values(), totals]
+            changed += [] if self.average is None else [self.average.values]
             self.step.skip = Skip(self.backend, changed)
 
     @property
@@ -104,7 +120,7 @@ class Training:
         """Let the network count from 0 and remember no optimizer, as if it had never been trained; weights stay."""
         if self._count_from != (0, 0):
             self.model.count_on(0, 0)
-            self.model.optimizer_memory = None
+            self.model.optimizer_memory = self._averages_from = None
             self.prepare(self.backend)
 
     @property
@@ -121,12 +137,15 @@ class Training:
         if (held := self._held_at(step)) == self.model.held:
             return
         model, before = self.model, [self.backend.to_host(array) for array in self.step.sums]
+        averaged = {} if self.average is None else self.average.to_host()
         model.held, self._epoch = held, None
         with self.enough_memory():
             model.rebuild(self.batch_size, self.backend, model.dtype)
             first = self._first if held else self._count_from[1] + self.thaws_at
             self._build_optimizer(Memory(self.options.optimizer.identity, first, {}))
             self._assemble(self.step.batches, None if self._validation is None else self._validation.batches)
+        if self.average is not None:
+            self.average.load(averaged)
         for array, value in zip(self.step.sums, before, strict=True):
             self.backend.assign(array, value)
 
@@ -149,7 +168,7 @@ class Training:
         """Count the bytes of this training beside its data, for a batch size."""
         layers, options = self.model.layers, self.options
         network = layers, fed_shape(layers, self.data.train.shape), batch_size, self.backend, options.dtype
-        return count_network(*network, None, self.optimizer, options.skip_bad_batches)
+        return count_network(*network, None, self.optimizer, options.skip_bad_batches, options.average is not None)
 
     def _bytes_for(self, batch_size: int) -> int:
         return self._count(batch_size).nbytes + (UNCOUNTED if self._is_host else 0)
@@ -203,11 +222,31 @@ class Training:
         """Let the network keep the optimizer's state for the next training with the same one."""
         split = self.model.parameters.split
         arrays = {name: split(array) for name, array in remembered.items()}
+        if RAW in remembered:  # beside the averaged ones that they belong to, which the network has
+            arrays[_AVERAGED] = split(self.backend.to_host(self.model.parameters.learned))
         self.model.optimizer_memory = Memory(self.options.optimizer.identity, self.optimizer.first, arrays)
 
     def _remembered(self) -> Arrays:
-        """Copy the optimizer's state to the host."""
-        return {name: self.backend.to_host(array) for name, array in self.optimizer.state.items()}
+        """Copy the optimizer's state to the host, and the weights where it is not they that are kept."""
+        held = {name: self.backend.to_host(array) for name, array in self.optimizer.state.items()}
+        return held if self.average is None else {**held, RAW: self.average.raw()}
+
+    def _raw_of(self, memory: Memory) -> NDArray[Any] | None:
+        """Return the weights of the last training behind the averaged ones that the network has; None if it has not."""
+        p = self.model.parameters
+        if RAW not in memory.arrays or _AVERAGED not in memory.arrays:
+            return None
+        raw, averaged = (p.join(memory.arrays[name]) for name in (RAW, _AVERAGED))
+        return raw if np.array_equal(averaged, self.backend.to_host(p.learned)) else None
+
+    def _arrays(self) -> Arrays:
+        """Copy all that the network has learned and remembers to the host, with averaged weights where they are."""
+        arrays = self.model.arrays()
+        return arrays if self.average is None else arrays | self.average.to_host()
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Within, the network has the averaged weights, where there are any."""
+        return nullcontext() if self.average is None else self.average.shown()
 
     def _trained_at(self, step: int) -> Trained:
         """Epochs and steps of the network after so many steps of this training."""
@@ -272,7 +311,7 @@ class Training:
             self.backend.assign(self.step.skip.counts, 0)
 
     def _weights(self) -> Weights:
-        return Weights(self.done, self.model.arrays(), self._trained_at(self.done))
+        return Weights(self.done, self._arrays(), self._trained_at(self.done))
 
     def rewind(self) -> None:
         """Return to the last record or restore point; the monitor is not rewound."""
@@ -281,6 +320,8 @@ class Training:
         self.model.load_arrays(weights.arrays)
         for name, array in self.optimizer.state.items():
             assign(array, remembered[name])
+        if self.average is not None:
+            self.average.restore(remembered[RAW])
         self._reset_totals()
         self.done, self._epoch = weights.step, None
         self.model.epochs_trained, self.model.steps_trained = weights.trained

@@ -360,6 +360,35 @@ def test_adamw_is_pytorchs_with_biases_in_a_group_without_decay(torch: Any, name
         assert_agree(ours.value, twin, ours.name)
 
 
+@pytest.mark.parametrize("decay", [0.9, 0.999])
+def test_averaged_weights_are_pytorchs(torch: Any, decay: float) -> None:
+    """Twenty steps of momentum, the last batch of an epoch shorter, and the records' losses."""
+    rng, n, batch_size, epochs = np.random.default_rng(7), 50, 16, 5
+    x, labels = rng.normal(size=(n, 6)), rng.integers(0, 4, n)
+    model, theirs = pair(torch, [Dense(7), Tanh(), Dense(4)], (6,), batch_size, 3)
+    optimizer = torch.optim.SGD(theirs.parameters(), 0.1, momentum=0.9)
+    utils = torch.optim.swa_utils
+    averaged, losses = utils.AveragedModel(theirs, multi_avg_fn=utils.get_ema_multi_avg_fn(decay)), []
+    for epoch in range(epochs):
+        order = epoch_order(n, seed=11, epoch=epoch)
+        for start in range(0, n, batch_size):
+            rows = order[start : start + batch_size]
+            optimizer.zero_grad()
+            cost_of(torch, SoftmaxCrossEntropy(), theirs(torch.from_numpy(x[rows])), labels[rows]).backward()
+            optimizer.step()
+            averaged.update_parameters(theirs)
+            losses.append(cost_of(torch, SoftmaxCrossEntropy(), averaged(torch.from_numpy(x)), labels).item())
+    samples = Samples(x, labels, classes=4)
+    history = model.fit(
+        Data("toy", samples, samples, ("a", "b", "c", "d")), optimizer=SGD(0.1, momentum=0.9), average=decay,
+        epochs=epochs, batch_size=batch_size, seed=11, dtype="float64", device="cpu", validate_every=1, progress=False,
+    )  # fmt: skip
+    assert len(losses) == 20
+    for ours, twin in parameters_of(model, averaged.module):
+        np.testing.assert_allclose(ours.value, twin.detach().numpy(), rtol=0, atol=1e-12)
+    np.testing.assert_allclose([record.validation_loss for record in history], losses, rtol=1e-12)
+
+
 def test_probabilities_are_pytorchs(torch: Any) -> None:
     model, theirs = pair(torch, [Dense(5), ReLU(), Dense(4)], (3,), 8, 1)
     x = np.random.default_rng(0).normal(0, 5, (600, 3))

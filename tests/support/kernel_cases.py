@@ -464,6 +464,17 @@ def _end_step(dtype: str, rng: Any, n: int) -> list[Case]:
     return [Case((now, np.zeros(2, np.int32)), {0: now, 1: now + 1})]
 
 
+@case("average_weights")
+def _average_weights(dtype: str, rng: Any, n: int) -> list[Case]:
+    cases = []
+    for begun, share in ((7, 0.25), (-1, 0.001), (8, 0.25)):
+        w, m = (rng.normal(size=5 * n + 2).astype(dtype) for _ in range(2))
+        clock = np.array([2, 7, 3, 8], np.int32)
+        expected = w if begun == 7 else each(lambda a, b, s=share: b + s * (a - b), w, m)
+        cases.append(Case((w, begun, share, clock, m.copy()), {0: w, 3: clock, 4: expected}, 5.0))
+    return cases
+
+
 @case("sgd")
 def _sgd(dtype: str, rng: Any, n: int) -> list[Case]:
     cases = []
