@@ -86,6 +86,7 @@ EXAMPLES: dict[str, list[Any]] = {
     ],
     "augmentation": [Augmentation(), Augmentation(2.0, 15, 0.1, 0.2, 0.5, 8)],
     "initializer": [Normal(0.3), He(), Glorot(), LeCun(), initializers.Constant(0.5)],
+    "metric": [],
 }  # fmt: skip
 ALL = [(kind, part) for kind, parts in EXAMPLES.items() for part in parts]
 
