@@ -9,6 +9,7 @@ import numpy as np
 from gpunn import outside
 from gpunn.backend.base import Backend
 from gpunn.backend.devices import backend_of
+from gpunn.errors import ShapeError
 from gpunn.kernels.record import Raw
 
 
@@ -38,12 +39,32 @@ def run_on_device(part: type, *methods: str) -> None:
 
 
 def _on_device(method: Callable[..., Any]) -> Callable[..., Any]:
+    is_pass = method.__name__ in ("forward", "backward")
+
     @wraps(method)
     def running(part: Any, first: Any, *rest: Any, **options: Any) -> Any:
         if isinstance(first, np.ndarray):
-            return method(part, first, *rest, **options)
-        backend = getattr(first, "backend", None)  # of the context of a build
-        with (backend if isinstance(backend, Backend) else backend_of(first)).array_code():
-            return method(part, first, *rest, **options)
+            result = method(part, first, *rest, **options)
+        else:
+            backend = getattr(first, "backend", None)  # of the context of a build
+            with (backend if isinstance(backend, Backend) else backend_of(first)).array_code():
+                result = method(part, first, *rest, **options)
+        if is_pass:
+            _check(part, method.__name__, first, result)
+        return result
 
     return running
+
+
+def _check(part: Any, name: str, given: Any, result: Any) -> None:
+    """Raise ShapeError where a pass through a layer gives no array for the same samples, or one of another dtype."""
+    if result is None and name == "backward":
+        return
+    shape: tuple[int, ...] = getattr(result, "shape", ())
+    dtype = getattr(result, "dtype", None)
+    if len(shape) > 1 and shape[-1] == given.shape[-1] and (dtype == given.dtype or given.dtype.kind != "f"):
+        return
+    wanted = f"an array (..., {given.shape[-1]}) of {given.dtype}, samples last"
+    got = f"{type(result).__name__}" if dtype is None else f"{tuple(shape)} of {dtype}"
+    mend = "" if dtype is None or dtype == given.dtype else ": give arrays that you make dtype=x.dtype"
+    raise ShapeError(f"{part.name or type(part).__name__}: {name} must return {wanted}, got {got}{mend}")

@@ -16,6 +16,7 @@ import pytest
 import tomli_w
 from support import outside
 from support.cli_helpers import WITHOUT_PICTURES, Done, gpunn, own_folder, results_of, start, without_pictures
+from support.harness import one_line
 from support.outside import Huber, Lion, Narrow, Scale, SmoothL1, Staircase, Standardize, Swish
 from support.outside.layers import Near
 from support.paths import ROOT
@@ -23,6 +24,7 @@ from support.paths import ROOT
 import gpunn as gn
 from gpunn.config import knowing
 from gpunn.data.formats.own import READERS
+from gpunn.errors import ShapeError
 from gpunn.saving.checkpointer import listed
 
 folder = pytest.fixture(own_folder)
@@ -115,6 +117,35 @@ def test_a_penalty_in_array_code_goes_with_every_optimizer(optimizer: gn.Optimiz
     for name, value in models[0].items():
         np.testing.assert_allclose(value, models[1][name], rtol=1e-3, atol=1e-5)
     assert not np.allclose(models[0]["dense1.w"], models[2]["dense1.w"], rtol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("forward", "backward", "word"),
+    [
+        (lambda x: x * np.ones(x.shape), lambda dy: dy, "forward must return .* got .* of float64: give arrays"),
+        (lambda x: x, lambda dy: dy * np.float64(1) * np.ones(1), "backward must return .*float64"),
+        (lambda x: x.T, lambda dy: dy, r"forward must return an array \(\.\.\., 16\)"),
+        (lambda x: x.sum(axis=0), lambda dy: dy, "forward must return"),
+        (lambda x: None, lambda dy: dy, "forward must return .* got NoneType"),
+        (lambda x: x.tolist(), lambda dy: dy, "forward must return .* got list"),
+    ],
+    ids=["float64", "gradient", "turned", "summed", "None", "list"],
+)
+def test_what_no_pass_may_return_is_said_by_the_name_of_the_layer(forward: Any, backward: Any, word: str) -> None:
+    class Odd(gn.Layer):
+        def build(self, context: Any, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+            return input_shape
+
+        def forward(self, x: Any, training: bool) -> Any:
+            return forward(x)
+
+        def backward(self, dy: Any) -> Any:
+            return backward(dy)
+
+    model = gn.Sequential([gn.Dense(12), Odd(), gn.Dense(3)])
+    with pytest.raises(ShapeError, match=f"odd1: {word}") as caught:
+        model.fit(data(), batch_size=16, epochs=1, device="cpu", progress=False)
+    one_line(caught.value)
 
 
 LOADING = """
