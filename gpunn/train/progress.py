@@ -4,7 +4,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import TextIO
+from typing import Any, TextIO
 
 from gpunn.backend.compiling import columns_of
 from gpunn.errors import OptionError
@@ -127,6 +127,14 @@ class ProgressBar(Display):
             raise OptionError(f"stream must be an open text stream such as sys.stdout, got {stream!r}")
         self._stream = stream
         self._display: Progress | NotebookProgress = Progress(1, 1, stream)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            "stream": self._stream
+        }  # copies show a training of their own, and standard error is no part of a pickle
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        ProgressBar.__init__(self, state["stream"])
 
     @property
     def is_shown(self) -> bool:

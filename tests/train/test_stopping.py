@@ -1,7 +1,9 @@
 """Early stopping, the detector of overfitting and the progress as callbacks, beside the arguments of `fit`."""
 
+import copy
 import io
 import math
+import pickle
 from typing import Any
 
 import numpy as np
@@ -213,3 +215,18 @@ def test_what_is_no_stream_is_refused(stream: Any) -> None:
     with pytest.raises(OptionError, match="stream must be an open text stream") as caught:
         gn.ProgressBar(stream)
     one_line(caught.value)
+
+
+@pytest.mark.parametrize(
+    "callback", [gn.EarlyStopping(2), gn.OverfittingDetector(), gn.ProgressBar()], ids=lambda each: type(each).__name__
+)
+def test_callbacks_are_copied_and_pickled_also_after_a_training(callback: gn.Callback) -> None:
+    alone = momentum(epochs=2)
+    alone.run()
+    for used in (copy.deepcopy(callback), pickle.loads(pickle.dumps(callback))):
+        first = momentum(epochs=2, callbacks=[used])
+        first.run()
+        again = momentum(epochs=2, callbacks=[copy.deepcopy(used)])
+        again.run()
+        assert pickle.dumps(used)
+        assert [each.train_loss for each in again.history] == [each.train_loss for each in alone.history]
