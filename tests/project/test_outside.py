@@ -191,21 +191,22 @@ def test_a_network_is_saved_and_loaded_in_a_fresh_process(outsider: Path) -> Non
     np.testing.assert_array_equal(np.load("answers.npy"), model.predict(x))
 
 
-def experiment() -> str:
+def experiment(module: str = "outsider", source: str = "some.points", **training: Any) -> str:
     tables = {
         "name": "own",
-        "data": {"source": "some.points"},
-        "training": {"epochs": 8, "batch_size": 16, "device": "cpu"},
+        "data": {"source": source},
+        "training": {"epochs": 8, "batch_size": 16, "device": "cpu"} | training,
         "layers": [
-            {"type": "Dense", "units": 12, "weights": {"type": "outsider.layers:Near", "center": 0.1}},
-            {"type": "outsider:Swish", "beta": 1.5},
-            {"type": "outsider:Standardize"},
-            {"type": "outsider:Scale"},
+            *([{"type": "Flatten"}] if source == "digits" else []),
+            {"type": "Dense", "units": 12, "weights": {"type": f"{module}.layers:Near", "center": 0.1}},
+            {"type": f"{module}:Swish", "beta": 1.5},
+            {"type": f"{module}:Standardize"},
+            {"type": f"{module}:Scale"},
             {"type": "Dense", "units": "outputs"},
         ],
-        "loss": {"type": "outsider:Narrow"},
-        "optimizer": {"type": "outsider:Lion", "learning_rate": {"type": "outsider:Staircase", "rate": 0.02}},
-        "regularizer": {"type": "outsider:SmoothL1", "strength": 0.5},
+        "loss": {"type": f"{module}:Narrow"},
+        "optimizer": {"type": f"{module}:Lion", "learning_rate": {"type": f"{module}:Staircase", "rate": 0.02}},
+        "regularizer": {"type": f"{module}:SmoothL1", "strength": 0.5},
         "checkpoints": {"every": 20, "keep": 9},
     }
     return tomli_w.dumps(tables)

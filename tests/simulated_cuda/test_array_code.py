@@ -1,9 +1,12 @@
 """Array code from outside on the simulated CUDA: recorded in the graph of a step, and replayed to the same bits."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from project.test_outside import experiment
+from support.cli_helpers import gpunn, own_folder, without_pictures
 from support.outside import Huber, Lion, Narrow, Scale, SmoothL1, Staircase, Standardize, Swish
 
 import gpunn as gn
@@ -104,3 +107,19 @@ def test_kernels_before_array_code_are_compiled_ahead_and_the_weights_stay(cuda:
     assert all(np.array_equal(value, before[name]) for name, value in model.arrays().items())
     model.propagate(x, True, model.stages)
     assert model.arrays()["scale1.seen"] == [1]
+
+
+def test_a_run_on_a_device_resumes_to_the_same_bytes(
+    cuda: Core, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, allow = own_folder(tmp_path, monkeypatch), ("--allow-import", "support.outside")
+    without_pictures(monkeypatch)
+    (folder / "own.toml").write_text(experiment("support.outside", "digits", device="cuda", epochs=2, batch_size=100))
+    done = gpunn("train", "--recipe", "own.toml", "--out", "run", *allow)
+    assert done.code == 0, done.err
+    assert cuda.count("cudaGraphLaunch") > 0
+    whole = (folder / "run" / "model.safetensors").read_bytes()
+    (folder / "run" / "metrics.json").unlink()  # as if it had been killed
+    resumed = gpunn("train", "--resume", "run/checkpoints/step-20", *allow)
+    assert resumed.code == 0, resumed.err
+    assert (folder / "run" / "model.safetensors").read_bytes() == whole
