@@ -203,28 +203,45 @@ class Program:
         """Return the NumPy function of inputs and outputs; the first output may be the very array of one input."""
         room, given = self._rooms(aliased), self._given()
         inputs, count = self.inputs, self.inputs + len(self.steps)
-        # Of each step: its function, its operands, and the place that it writes to, an output or a result before it.
-        steps = [
-            (self._function(operation), operands, operation == "where", _place(room.get(place, ""), count))
-            for place, (operation, operands) in enumerate(self.steps, inputs)
-        ]
+        # Everything is a place in one list: inputs, outputs, results of steps, numbers. What is done for each step is
+        # time that a small batch feels, so as little as can be is left to do.
+        after, numbers = len(self.outputs), list[float]()
+
+        def at(operand: Operand) -> int:
+            if isinstance(operand, int):
+                return operand if operand < inputs else operand + after
+            numbers.append(operand)
+            return count + after + len(numbers) - 1
+
+        steps: list[tuple[int, Any, Any, Any, Any, Any]] = []
+        for place, (operation, operands) in enumerate(self.steps, inputs):
+            places = [at(one) for one in operands]
+            a, b, c = (*places, None, None)[:3]
+            written = _place(room.get(place, ""), inputs, after)
+            steps.append((place + after, self._function(operation), a, b, c, written))
         # The first output comes last, since it may be an input that another output is.
         copied = [
-            (count + number, output)
+            (inputs + number, at(output))
             for number, output in reversed([*enumerate(self.outputs)])
             if not isinstance(output, int) or room.get(output) != given[number]
         ]
+        kept: dict[Any, list[Any]] = {}  # by the type of the arrays, which NumPy would bring them to each time
 
         def body(*arrays: Any) -> None:
-            values: list[Any] = [*arrays[:inputs], *([None] * len(steps)), *arrays[inputs:]]
-            for place, (function, operands, is_typed, room_at) in enumerate(steps, inputs):
-                numbers = [
-                    values[one] if isinstance(one, int) else values[0].dtype.type(one) if is_typed else one
-                    for one in operands
-                ]
-                values[place] = function(*numbers) if room_at is None else function(*numbers, out=values[room_at])
-            for at, output in copied:
-                values[at][...] = values[output] if isinstance(output, int) else output
+            if (tail := kept.get(dtype := arrays[0].dtype)) is None:
+                tail = kept[dtype] = [*([None] * len(self.steps)), *map(dtype.type, numbers)]
+            values = [*arrays, *tail]
+            for place, function, a, b, c, out in steps:
+                if c is not None:  # a choice, which makes its memory
+                    values[place] = function(values[a], values[b], values[c])
+                elif out is None:
+                    values[place] = function(values[a]) if b is None else function(values[a], values[b])
+                elif b is None:
+                    values[place] = function(values[a], out=values[out])
+                else:
+                    values[place] = function(values[a], values[b], out=values[out])
+            for to, output in copied:
+                values[to][...] = values[output]
 
         return body if all(step.operation in _SOFT for step in self.steps) else _silent(body)
 
@@ -271,9 +288,11 @@ class Program:
         return np.where if operation == "where" else _COMPARED.get(operation) or _UFUNCS[operation]
 
 
-def _place(name: str, count: int) -> int | None:
-    """Return the place of a result, "v3", or of an output, "o0", which stand behind `count` others; None of nothing."""
-    return int(name[1:]) + (count if name[0] == "o" else 0) if name else None
+def _place(name: str, inputs: int, outputs: int) -> int | None:
+    """Return the place of a result, "v3", or of an output, "o0", which stand behind the inputs; None of nothing."""
+    if not name:
+        return None
+    return int(name[1:]) + (inputs if name[0] == "o" else outputs)
 
 
 def _silent(body: Host) -> Host:
