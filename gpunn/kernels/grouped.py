@@ -120,7 +120,7 @@ extern "C" __global__ void NAME(const T* x, const T* dz, int size_h, int size_w,
     const T* image = x + ((long long)(f / filters) * channels + c) * height * width * n;
     const T* delta = dz + (long long)f * rows * columns * n;
     T sum = T(0);
-    for (int at = threadIdx.x; at < rows * columns * n; at += blockDim.x) {
+    for (long long at = threadIdx.x; at < (long long)rows * columns * n; at += blockDim.x) {
         int y = at / n / columns * stride_h + u - top, x_at = at / n % columns * stride_w + v - left;
         if (y < 0 || y >= height || x_at < 0 || x_at >= width) continue;
         sum += delta[at] * image[((long long)y * width + x_at) * n + at % n];
