@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from workloads import Workload
+from workloads import Workload, is_of_images
 
 from gpunn.kernels.loops import OFF
 
@@ -53,7 +53,7 @@ class Peer:
 
     def why_not(self, workload: Workload, device: str) -> str:
         """Why it does not take part in a workload; empty where it does."""
-        layers = "images" if any(layer["type"] == "Flatten" for layer in workload.layers) else "dense"
+        layers = "images" if is_of_images(workload.layers) else "dense"
         words = (workload.kind, workload.group, layers, f"{layers} on {device}")
         return next((self.leaves_out[word] for word in words if word in self.leaves_out), "")
 

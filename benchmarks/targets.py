@@ -12,6 +12,7 @@ from profile_report import duration
 FASTEST = "the fastest peer"
 _DENSE = [f"784-{rest}, batch 128" for rest in ("30-10", "128-10", "512-512-10")]
 _DEEP = "3×3 64-128-256 on 32×32×3, batch 128"
+_RESNET = "resnet on 32×32×3, batch 128"
 _FAST = "fast99: MNIST from bytes to the test result"
 
 
@@ -52,6 +53,7 @@ TARGETS = (
     Target("cpu", "lenet, batch 128", "PyTorch eager", 1.2),
     Target("cpu", "lenet-bn, batch 128", "PyTorch eager", 1.2),
     Target("cpu", _DEEP, "PyTorch eager", 1.0),
+    Target("cpu", _RESNET, "PyTorch eager", 1.0),
     Target("cpu", _FAST, "PyTorch eager", 1.4),
     Target("cpu", _FAST, accuracy=0.99),
     Target("cpu", "784-128-10, predicting one image", "PyTorch eager", 3.0),

@@ -94,6 +94,16 @@ def recipe(name: str) -> tuple[dict[str, Any], ...]:
     return tuple(with_units(layer, 10) for layer in read_experiment(name).layers)
 
 
+def padded_alike(layers: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
+    """Layers whose strides pad by one number on each side: "same" puts zeros where PyTorch's convolutions have none."""
+    found = []
+    for layer in layers:
+        inner = {"layers": list(padded_alike(layer["layers"]))} if "layers" in layer else {}
+        strided = {"padding": layer["size"] // 2} if layer.get("stride", 1) > 1 else {}
+        found.append({**layer, **inner, **strided})
+    return tuple(found)
+
+
 def three_by_three() -> tuple[dict[str, Any], ...]:
     """3×3 convolutions of 64, 128 and 256 filters, each with ReLU, BatchNorm and pooling."""
     layers: list[dict[str, Any]] = []
@@ -137,6 +147,10 @@ def workloads() -> list[Workload]:
         ),
         Workload(
             "depthwise 3×3 and 1×1, 64-128-256 on 32×32×3, batch 128", "deep", separable(), shape=(32, 32, 3), steps=8,
+            rate=0.02, agreement=0.05, accuracy_agreement=0.05,
+        ),
+        Workload(
+            "resnet on 32×32×3, batch 128", "resnet", padded_alike(recipe("resnet")), shape=(32, 32, 3), steps=6,
             rate=0.02, agreement=0.05, accuracy_agreement=0.05,
         ),
     ]  # fmt: skip
@@ -218,35 +232,51 @@ def images(shape: Shape) -> tuple[dict[str, NDArray[Any]], str]:
     return made, "random bytes (speed does not depend on the values)"
 
 
+def is_of_images(layers: Sequence[dict[str, Any]]) -> bool:
+    """Whether a network takes images, not features."""
+    return any(layer["type"] in ("Flatten", "GlobalAveragePool2D") for layer in layers)
+
+
 def weights(layers: Sequence[dict[str, Any]], shape: Shape, seed: int) -> dict[str, NDArray[np.float32]]:
-    """He's initial weights, biases 0, BatchNorm's γ 1 and β 0, by the number of the layer: "0.w", "0.b", …"""
+    """He's initial weights, biases 0, BatchNorm's γ 1 and β 0, by the place of the layer: "0.w", "0.b", "3.0.w", …"""
     rng = np.random.Generator(np.random.Philox(seed))
     made: dict[str, NDArray[np.float32]] = {}
-    height, width, channels = shape
-    features = 0 if any(layer["type"] == "Flatten" for layer in layers) else math.prod(shape)
 
-    def draw(number: int, *size: int) -> None:
+    def draw(place: str, has_bias: bool, *size: int) -> None:
         deviation = math.sqrt(2 / math.prod(size[1:]))
-        made[f"{number}.w"] = (rng.standard_normal(size) * deviation).astype(np.float32)
-        made[f"{number}.b"] = np.zeros(size[0], np.float32)
+        made[f"{place}.w"] = (rng.standard_normal(size) * deviation).astype(np.float32)
+        if has_bias:
+            made[f"{place}.b"] = np.zeros(size[0], np.float32)
 
-    for number, layer in enumerate(layers):
-        kind = layer["type"]
-        if kind == "Dense":
-            draw(number, layer["units"], features)
-            features = layer["units"]
-        elif kind == "Conv2D":
-            draw(number, layer["filters"], channels // layer.get("groups", 1), layer["size"], layer["size"])
-            channels = layer["filters"]
-            if layer.get("padding", "valid") != "same":
-                height, width = height - layer["size"] + 1, width - layer["size"] + 1
-        elif kind == "MaxPool2D":
-            height, width = height // 2, width // 2
-        elif kind == "Flatten":
-            features = height * width * channels
-        elif kind == "BatchNorm":
-            made[f"{number}.gamma"] = np.ones(features or channels, np.float32)
-            made[f"{number}.beta"] = np.zeros(features or channels, np.float32)
+    def of(layers: Sequence[dict[str, Any]], shape: tuple[int, ...], before: str) -> tuple[int, ...]:
+        for number, layer in enumerate(layers):
+            place, kind = f"{before}{number}", layer["type"]
+            if kind == "Dense":
+                draw(place, True, layer["units"], *shape)
+                shape = (layer["units"],)
+            elif kind == "Conv2D":
+                filters, size, stride = layer["filters"], layer["size"], layer.get("stride", 1)
+                draw(place, layer.get("bias") is not False, filters, shape[-1] // layer.get("groups", 1), size, size)
+                padding = layer.get("padding", 0)
+                cut = 0 if padding == "same" else size - 1 - 2 * padding
+                shape = (*(-(-(side - cut) // stride) for side in shape[:2]), filters)
+            elif kind == "MaxPool2D":
+                shape = (shape[0] // 2, shape[1] // 2, shape[2])
+            elif kind == "Flatten":
+                shape = (math.prod(shape),)
+            elif kind == "GlobalAveragePool2D":
+                shape = shape[2:]
+            elif kind == "BatchNorm":
+                made[f"{place}.gamma"] = np.ones(shape[-1], np.float32)
+                made[f"{place}.beta"] = np.zeros(shape[-1], np.float32)
+            elif kind == "Residual":
+                inner = of(layer["layers"], shape, f"{place}.")
+                if inner != shape:
+                    draw(f"{place}.projection", False, inner[-1], shape[-1], 1, 1)
+                shape = inner
+        return shape
+
+    of(layers, shape if is_of_images(layers) else (math.prod(shape),), "")
     return made
 
 

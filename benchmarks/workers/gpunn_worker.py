@@ -44,8 +44,11 @@ class Gpunn(Worker):
             self.trainer.callbacks.add(Calling(self._stop))
         arrays = self.model.arrays()
         for name, value in task.weights(seed).items():
-            number, _, letter = name.partition(".")
-            arrays[f"{self.model.layers[int(number)].name}.{letter}"] = value
+            *places, letter = name.split(".")
+            layer = self.model.layers[int(places[0])]
+            for place in places[1:]:
+                layer = layer.branches[1][0] if place == "projection" else layer.branches[0][int(place)]
+            arrays[f"{layer.name}.{letter}"] = value
         self.model.load_arrays(arrays)
         start = Weights(0, arrays)
         self.start = replace(self.trainer.state(), now=start, last=start, good=start)

@@ -24,17 +24,38 @@ State = tuple[Tree, Tree]
 def propagate(task: Task, parameters: Tree, statistics: Tree, x: Any, key: Any) -> tuple[Any, Tree]:
     """Logits, and the running statistics after the batch; `key` is None when nothing is learned."""
     after = dict(statistics)
-    for number, layer in enumerate(task.layers):
-        kind = layer["type"]
+    return through(task.layers, "", parameters, statistics, after, x, key), after
+
+
+def convolved(x: Any, w: Any, stride: int, padding: Any, groups: int = 1) -> Any:
+    """A convolution without its bias."""
+    numbers = ("NHWC", "HWIO", "NHWC")
+    return lax.conv_general_dilated(
+        x, w, (stride, stride), padding, dimension_numbers=numbers, feature_group_count=groups
+    )
+
+
+def through(
+    layers: list[dict[str, Any]], before: str, parameters: Tree, statistics: Tree, after: Tree, x: Any, key: Any
+) -> Any:
+    """What some layers make of x; the running statistics go into `after`."""
+    for place, layer in enumerate(layers):
+        kind, number = layer["type"], f"{before}{place}"
         if kind == "Dense":
             x = x @ parameters[f"{number}.w"] + parameters[f"{number}.b"]
         elif kind == "Conv2D":
-            padding = "SAME" if layer.get("padding") == "same" else "VALID"
-            w, groups = parameters[f"{number}.w"], layer.get("groups", 1)
-            x = lax.conv_general_dilated(
-                x, w, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=groups
-            )
-            x = x + parameters[f"{number}.b"]
+            padding = layer.get("padding", 0)
+            padding = "SAME" if padding == "same" else [(padding, padding)] * 2
+            x = convolved(x, parameters[f"{number}.w"], layer.get("stride", 1), padding, layer.get("groups", 1))
+            if f"{number}.b" in parameters:
+                x = x + parameters[f"{number}.b"]
+        elif kind == "Residual":
+            f = through(layer["layers"], f"{number}.", parameters, statistics, after, x, key)
+            if (w := parameters.get(f"{number}.projection.w")) is not None:
+                x = convolved(x, w, -(-x.shape[1] // f.shape[1]), "VALID")
+            x = x + f
+        elif kind == "GlobalAveragePool2D":
+            x = x.mean((1, 2))
         elif kind == "ReLU":
             x = jax.nn.relu(x)
         elif kind == "MaxPool2D":
@@ -54,11 +75,11 @@ def propagate(task: Task, parameters: Tree, statistics: Tree, x: Any, key: Any) 
             scale = parameters[f"{number}.gamma"] * lax.rsqrt(variance + EPSILON)
             x = (x - mean) * scale + parameters[f"{number}.beta"]
         elif kind == "Dropout" and key is not None:
-            kept = jax.random.bernoulli(jax.random.fold_in(key, number), 1 - layer["p"], x.shape)
+            kept = jax.random.bernoulli(jax.random.fold_in(key, place), 1 - layer["p"], x.shape)
             x = jnp.where(kept, x / (1 - layer["p"]), 0)
         elif kind == "Sigmoid":
             x = jax.nn.sigmoid(x)
-    return x, after
+    return x
 
 
 class Jax(Worker):

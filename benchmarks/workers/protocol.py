@@ -54,14 +54,14 @@ class Task:
     @property
     def is_images(self) -> bool:
         """Whether the network takes images, not features."""
-        return any(layer["type"] == "Flatten" for layer in self.layers)
+        return any(layer["type"] in ("Flatten", "GlobalAveragePool2D") for layer in self.layers)
 
     def order(self, seed: int) -> Any:
         """The order of the epoch."""
         return np.load(self.folder / f"order-{seed}.npy")
 
     def weights(self, seed: int) -> dict[str, Any]:
-        """Initial values by the number of the layer."""
+        """Initial values by the place of the layer."""
         with np.load(self.folder / f"weights-{seed}.npz") as file:
             return dict(file)
 

@@ -6,6 +6,7 @@ Modes: eager, channels_last (the same with images in the layout that its convolu
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -15,32 +16,68 @@ from torch import nn
 from torch.nn import functional as f
 
 
-def module(layer: dict[str, Any], channels: int, features: int) -> nn.Module:
-    """One layer as PyTorch's."""
+class Mean(nn.Module):
+    """The mean of each map."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mean((2, 3))
+
+
+class Residual(nn.Module):
+    """x + f(x), with a convolution 1×1 where shapes differ."""
+
+    def __init__(self, layers: nn.Sequential, projection: nn.Module | None) -> None:
+        super().__init__()
+        self.layers, self.projection = layers, projection
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x) + (x if self.projection is None else self.projection(x))
+
+    def __getitem__(self, place: str) -> nn.Module:
+        return self.projection if place == "projection" else self.layers[int(place)]
+
+
+def module(layer: dict[str, Any], weights: dict[str, Any], place: str, width: int) -> nn.Module:
+    """One layer as PyTorch's; `width` is the number of channels or features that come in, < 0 for features."""
     kind = layer["type"]
     if kind == "Dense":
-        return nn.Linear(features, layer["units"])
+        return nn.Linear(weights[f"{place}.w"].shape[1], layer["units"])
     if kind == "Conv2D":
-        padding = layer["size"] // 2 if layer.get("padding") == "same" else 0
-        return nn.Conv2d(channels, layer["filters"], layer["size"], padding=padding, groups=layer.get("groups", 1))
+        padding = layer.get("padding", 0)
+        padding = layer["size"] // 2 if padding == "same" else padding
+        bias = layer.get("bias") is not False
+        stride, groups = layer.get("stride", 1), layer.get("groups", 1)
+        return nn.Conv2d(width, layer["filters"], layer["size"], stride, padding, groups=groups, bias=bias)
     if kind == "BatchNorm":
-        return nn.BatchNorm1d(features) if features else nn.BatchNorm2d(channels)
+        return nn.BatchNorm1d(-width) if width < 0 else nn.BatchNorm2d(width)
     if kind == "Dropout":
         return nn.Dropout(layer["p"])
-    return {"ReLU": nn.ReLU, "Sigmoid": nn.Sigmoid, "MaxPool2D": lambda: nn.MaxPool2d(2), "Flatten": nn.Flatten}[kind]()
+    if kind == "Residual":
+        inner, filters = network(layer["layers"], weights, f"{place}.", width)
+        projection = None
+        if f"{place}.projection.w" in weights:
+            stride = math.prod(each.get("stride", 1) for each in layer["layers"])
+            projection = nn.Conv2d(width, filters, 1, stride, bias=False)
+        return Residual(inner, projection)
+    known = {"ReLU": nn.ReLU, "Sigmoid": nn.Sigmoid, "MaxPool2D": lambda: nn.MaxPool2d(2), "Flatten": nn.Flatten}
+    return (known | {"GlobalAveragePool2D": Mean})[kind]()
 
 
-def network(task: Task, weights: dict[str, Any]) -> nn.Sequential:
-    """The network of a task; sizes of inputs are read off the weights."""
-    channels, features, modules = task.shape[2], 0 if task.is_images else int(np.prod(task.shape)), []
-    for number, layer in enumerate(task.layers):
+def network(
+    layers: list[dict[str, Any]], weights: dict[str, Any], before: str, width: int
+) -> tuple[nn.Sequential, int]:
+    """The network of some layers, and the number of its channels, or of features as a number below 0."""
+    modules = []
+    for number, layer in enumerate(layers):
+        made = module(layer, weights, f"{before}{number}", width)
+        modules.append(made)
         if layer["type"] == "Dense":
-            features = weights[f"{number}.w"].shape[1]
-        modules.append(module(layer, channels, features))
-        if layer["type"] == "Dense":
-            features = layer["units"]
-        channels = layer.get("filters", channels)
-    return nn.Sequential(*modules)
+            width = -layer["units"]
+        elif layer["type"] == "Residual":
+            last = [each["filters"] for each in layer["layers"] if each["type"] == "Conv2D"]
+            width = last[-1] if last else width
+        width = layer.get("filters", width)
+    return nn.Sequential(*modules), width
 
 
 class Torch(Worker):
@@ -56,7 +93,8 @@ class Torch(Worker):
         self.data = self._bytes(task.inputs)
         self.labels = torch.from_numpy(task.labels.astype(np.int64)).to(self.device)
         weights = task.weights(seed)
-        self.net = network(task, weights).to(self.device)
+        width = task.shape[2] if task.is_images else -math.prod(task.shape)
+        self.net = network(task.layers, weights, "", width)[0].to(self.device)
         if task.mode == "channels_last":
             self.net = self.net.to(memory_format=torch.channels_last)
         self._load(weights)
@@ -85,11 +123,13 @@ class Torch(Worker):
     def _load(self, weights: dict[str, Any]) -> None:
         with torch.no_grad():
             for name, value in weights.items():
-                number, _, letter = name.partition(".")
-                part = self.net[int(number)]
+                *places, letter = name.split(".")
+                part = self.net[int(places[0])]
+                for place in places[1:]:
+                    part = part[place]
                 target = part.weight if letter in ("w", "gamma") else part.bias
                 target.copy_(torch.from_numpy(value))
-        for part in self.net:
+        for part in self.net.modules():
             if isinstance(part, nn.modules.batchnorm._BatchNorm):
                 part.reset_running_stats()
 
