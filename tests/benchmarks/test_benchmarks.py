@@ -213,7 +213,7 @@ def test_the_program_writes_table_json_and_chart(tmp_path: Path) -> None:
 def test_its_help_lists_groups_and_options() -> None:
     done = program("--help")
     assert done.returncode == 0
-    for word in ("dense, conv, conv1024, deep, predict, start, fast99, growth", "--peers-python", "--quick"):
+    for word in ("dense, conv, conv1024, deep, resnet, predict, start, fast99, growth", "--peers-python", "--quick"):
         assert word in " ".join(done.stdout.split())
 
 
@@ -258,7 +258,7 @@ def test_an_epoch_of_everything_is_timed_on_a_gpu(bench: SimpleNamespace) -> Non
     # A few steps, which take a CPU a second, would be over on a GPU before its clock is worth reading.
     for work in bench.workloads.workloads():
         steps = bench.workloads.on_device(work, "cuda").steps
-        if work.group in ("dense", "conv", "conv1024", "deep"):
+        if work.group in ("dense", "conv", "conv1024", "deep", "resnet"):
             assert 0 <= bench.workloads.AVAILABLE[work.shape] - steps * work.batch < work.batch
         else:
             assert steps == work.steps
