@@ -119,6 +119,17 @@ def whole() -> gn.Sequential:
     )
 
 
+@pytest.mark.parametrize("opset", [13, 18])
+def test_tokens_are_looked_up_there(opset: int, tmp_path: Path) -> None:
+    tokens = np.random.default_rng(0).integers(0, 9, (301, 5))
+    model = gn.Sequential([gn.Embedding(9, 4), gn.Conv2D(6, (1, 3)), gn.ReLU(), gn.Flatten(), gn.Dense(2)])
+    model.fit(tokens, tokens[:, 0] % 2, **QUIET)
+    path = exported(model, tmp_path, opset=opset)
+    compare(model, path, tokens)
+    assert onnx.load(path).graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.INT64
+    assert "whole numbers from 0 to 8" in metadata(path)["preparation"]
+
+
 @pytest.mark.parametrize("opset", range(13, 29))
 def test_every_opset_computes_the_same(opset: int, tmp_path: Path) -> None:
     model = whole()

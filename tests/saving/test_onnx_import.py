@@ -63,6 +63,14 @@ NETWORKS = {
     "one output": (lambda: gn.Sequential([gn.Dense(5), gn.Tanh(), gn.Dense(1)]), ROWS, LABELS > 0, {}),
     "a regression": (lambda: gn.Sequential([gn.LayerNorm(), gn.Dense(2)]), ROWS, ROWS[:, :2], {}),
     "several answers": (lambda: gn.Sequential([gn.Dense(2), gn.Sigmoid()]), ROWS, (ROWS[:, :2] > 0) * 1.0, {}),
+    "tokens": (
+        lambda: gn.Sequential([gn.Embedding(9, 4), gn.GlobalAveragePool2D(), gn.Dense(3)]),
+        CHANCE.integers(0, 9, (24, 5)), LABELS, {},
+    ),
+    "larger images": (
+        lambda: gn.Sequential([gn.ConvTranspose2D(2, 2, 2, "same"), gn.MaxPool2D(3, 2, 1), gn.Flatten(), gn.Dense(3)]),
+        IMAGES, LABELS, {},
+    ),
     "frozen": (lambda: frozen(of_images()), IMAGES, LABELS, {}),
 }  # fmt: skip
 
@@ -282,6 +290,24 @@ FOLDED_IMAGES: dict[str, tuple[list[Any], dict[str, Any], str]] = {
          node("Transpose", ["d"], ["e"], perm=[0, 3, 1, 2]), node("Conv", ["e", "w"], ["output"])],
         {"c": weights(3), "w": K}, "BatchNorm(), Conv2D(4, bias=False)",
     ),
+    "padded pooling": (
+        [node("MaxPool", ["input"], ["a"], kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1]),
+         node("AveragePool", ["a"], ["output"], kernel_shape=[3, 2], strides=[1, 2], auto_pad="SAME_UPPER")], {},
+        "MaxPool2D(3, stride=2, padding=1), AveragePool2D((3, 2), stride=(1, 2), padding='same')",
+    ),
+    "zeros that count": (
+        [node("AveragePool", ["input"], ["output"], kernel_shape=[2, 2], pads=[1, 1, 1, 1], count_include_pad=1)], {},
+        "AveragePool2D(2, stride=1, padding=1, count_include_pad=True)",
+    ),
+    "a transposed convolution": (
+        [node("ConvTranspose", ["input", "w", "b"], ["output"], strides=[2, 2], pads=[1, 1, 1, 1])],
+        {"w": weights(3, 4, 3, 3), "b": weights(4)}, "ConvTranspose2D(4, stride=2, padding=1)",
+    ),
+    "a transposed convolution to twice the size": (
+        [node("ConvTranspose", ["input", "w"], ["a"], strides=[2, 2], pads=[0, 0, 1, 1]),
+         node("Add", ["a", "b"], ["output"])],
+        {"w": weights(3, 4, 3, 3), "b": weights(4, 1, 1)}, "ConvTranspose2D(4, stride=2, padding='same')",
+    ),
     "a row of channels last": (
         [node("Conv", ["input", "k"], ["a"]), node("Transpose", ["a"], ["c"], perm=[0, 2, 3, 1]),
          node("Flatten", ["c"], ["d"]), node("Relu", ["d"], ["e"]),
@@ -322,6 +348,36 @@ def test_a_size_that_the_file_leaves_open_is_given(tmp_path: Path) -> None:
     with pytest.raises(gn.GpunnError, match=r"has no fixed size, \(n, 3, h, w\): say how large samples are"):
         loaded(content, tmp_path)
     agree(content, NCHW, tmp_path, IMAGES, input_shape=(8, 6, 3))
+
+
+EMBEDDED: dict[str, tuple[list[Any], list[str]]] = {
+    "and flattened": (
+        [node("Flatten", ["a"], ["c"]), node("Gemm", ["c", "w"], ["output"], transB=1)],
+        ["Embedding", "Flatten", "Dense"],
+    ),
+    "and their mean": (
+        [node("ReduceMean", ["a", "axes"], ["c"], keepdims=0), node("Gemm", ["c", "v"], ["output"], transB=1)],
+        ["Embedding", "GlobalAveragePool2D", "Dense"],
+    ),
+    "and convolved": (
+        [node("Transpose", ["a"], ["c"], perm=[0, 2, 1]), node("Unsqueeze", ["c", "two"], ["d"]),
+         node("Conv", ["d", "k"], ["e"]), node("Flatten", ["e"], ["output"])],
+        ["Embedding", "Conv2D", "Flatten"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_tokens_that_pick_rows_are_embedded(name: str, tmp_path: Path) -> None:
+    nodes, kinds = EMBEDDED[name]
+    arrays = {"table": weights(9, 4), "w": weights(2, 20), "v": weights(2, 4), "k": weights(2, 4, 1, 3)}
+    picked = [node("Gather", ["table", "input"], ["a"]), *nodes]
+    content = graph(picked, ("n", 5), {**arrays, "axes": np.array([1]), "two": np.array([2])}, kind=7)
+    tokens = np.random.default_rng(0).integers(0, 9, (24, 5))
+    model = loaded(content, tmp_path)
+    assert np.abs(model.predict_proba(tokens) - run(content, tokens)).max() <= 1e-5
+    assert [type(layer).__name__ for layer in model.layers] == kinds
+    model.fit(tokens, LABELS % 2, **QUIET)
 
 
 def test_bytes_are_scaled_as_the_file_scales_them(tmp_path: Path) -> None:
@@ -411,7 +467,17 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "no opset": (lambda: changed(of_conv(), lambda m: m.ClearField("opset_import")), "it has opset none"),
     "half precision": (
         lambda: of_one("Gemm", arrays={"w": W.astype(np.float16)}, transB=1), "numbers of the type FLOAT16"),
-    "whole numbers": (lambda: graph([node("Relu", ["input"], ["output"])], kind=7), "the input 'input' is int64"),
+    "whole numbers": (lambda: graph([node("Relu", ["input"], ["output"])], kind=7), "inputs are whole numbers where"),
+    "truth": (lambda: graph([node("Relu", ["input"], ["output"])], kind=9), "the input 'input' is bool"),
+    "numbers that pick rows": (
+        lambda: graph([node("Gather", ["w", "input"], ["a"]), node("Flatten", ["a"], ["output"])], weights={"w": W}),
+        "its inputs are whole numbers where"),
+    "groups of transposed convolutions": (
+        lambda: of_one("ConvTranspose", SHAPE, {"w": weights(3, 2, 2, 2)}, group=3), "ConvTranspose: group = 3"),
+    "a size of transposed convolutions": (
+        lambda: of_one("ConvTranspose", SHAPE, {"w": weights(3, 2, 2, 2)}, output_shape=[9, 9]), "output_shape: exp"),
+    "padding without a pixel": (
+        lambda: of_pool(pads=[2, 2, 2, 2]), "operator MaxPool: its window: padding of MaxPool2D must be below"),
     "texts": (lambda: graph([node("Relu", ["input"], ["output"])], kind=8), "the input 'input' is STRING"),
     "two outputs": (
         lambda: changed(of_conv(), lambda m: m.graph.output.append(helper.make_tensor_value_info("w", 1, None))),

@@ -25,6 +25,7 @@ from gpunn.scalars import positive_whole
 Model = TypeVar("Model", bound=Network)
 
 _FLOATS = {1: "float32", 11: "float64"}
+_TOKENS = ("int32", "int64")
 _FEW = (1, 3, 4)  # channels that images usually have
 
 
@@ -69,8 +70,13 @@ def network_of(
     _turn(state, nodes, begin, is_given=input_shape is not None)
     shape = state.shape
     Walk(file, nodes).layers(state, begin, file.outputs[0])
+    has_tokens = bool(state.layers) and state.layers[0].tokens > 0
+    if has_tokens != (file.kinds[next(iter(file.kinds))] in _TOKENS):
+        raise RefusedError("its inputs are whole numbers where an embedding picks rows by them, and only there")
     if state.flat is not None:
         raise RefusedError("its outputs are images in a row, channels last, which gpunn has channels first")
+    if state.is_row:
+        raise RefusedError("its outputs are (length, features), which gpunn has as images of one row")
     if not 0 < len(state.layers) <= MOST_LAYERS:
         raise RefusedError(f"it has {len(state.layers)} layers, gpunn reads 1 to {MOST_LAYERS:,}")
     model = kind(state.layers)
@@ -85,7 +91,7 @@ def _input_of(file: File, input_shape: Shape | None) -> tuple[State, str, float]
         names = ", ".join(file.shapes) or "none"
         raise RefusedError(f"it has the inputs {names:.80}, a network here has one: export it with the weights inside")
     ((name, axes),) = file.shapes.items()
-    if (kind := file.kinds[name]) not in ("float32", "float64", "uint8"):
+    if (kind := file.kinds[name]) not in ("float32", "float64", "uint8", *_TOKENS):
         raise RefusedError(f"the input {name!r:.60} is {kind}: gpunn takes float32, float64 or uint8")
     if len(axes) not in (2, 4):
         got = ", ".join(map(str, axes))
@@ -112,7 +118,7 @@ def _prepared(file: File, nodes: list[Operator], x: str, scale: float) -> tuple[
     while len(users := [node for node in nodes if x in node.inputs]) == 1 and users[0].kind == "Cast":
         to = users[0].take("to", 1)
         users[0].attributes.pop("saturate", None)
-        if to not in _FLOATS:
+        if to not in _FLOATS and not (kind in _TOKENS and to in (6, 7)):
             raise users[0].refusal(f"to = {to}", "expected float32")
         x = users[0].outputs[0]
     if kind != "uint8":

@@ -17,6 +17,7 @@ from gpunn.nn.layers import (
     ConvTranspose2D,
     Dense,
     Dropout,
+    Embedding,
     Flatten,
     GlobalAveragePool2D,
     Layer,
@@ -43,6 +44,7 @@ WRITERS: dict[type[Layer], Writer] = {
     Softplus: lambda graph, _, x: graph.node("Softplus", x),
     Softmax: lambda graph, _, x: graph.node("Softmax", x, axis=1),
     LeakyReLU: lambda graph, layer, x: graph.node("LeakyRelu", x, alpha=layer.alpha),
+    Embedding: lambda graph, _, x: _embedding(graph, x),
     Dropout: lambda _graph, _, x: x,
     Flatten: lambda graph, _, x: graph.node("Flatten", x, axis=1),
     GlobalAveragePool2D: lambda graph, _, x: graph.node("Flatten", graph.node("GlobalAveragePool", x), axis=1),
@@ -121,6 +123,11 @@ def _max_pool(graph: Graph, layer: MaxPool2D, x: str) -> str:
 @writes(AveragePool2D)
 def _average_pool(graph: Graph, layer: AveragePool2D, x: str) -> str:
     return graph.node("AveragePool", x, **_window(graph, layer), count_include_pad=int(layer.count_include_pad))
+
+
+def _embedding(graph: Graph, x: str) -> str:
+    rows = graph.node("Transpose", graph.node("Gather", graph.weight("w"), x, axis=0), perm=[0, 2, 1])
+    return graph.node("Unsqueeze", rows, graph.constant("axes", [2], np.int64))
 
 
 def _window(graph: Graph, layer: Conv2D | ConvTranspose2D | MaxPool2D | AveragePool2D) -> dict[str, Any]:

@@ -34,12 +34,14 @@ class Preparation:
         self.shape = tuple(model.input_shape if trained_on is None else trained_on.shape)
         columns = None if trained_on is None else trained_on.columns
         self._columns: Columns | None = columns if raw else None
-        if self._columns is not None:
+        if model.tokens:
+            self.kind, self.shape = TensorProto.INT64, tuple(model.input_shape)
+        elif self._columns is not None:
             self.kind, self.shape = TensorProto.DOUBLE, (len(self._columns.names),)
         else:
             self.kind = TensorProto.UINT8 if raw else TensorProto.FLOAT
-        self._factor = self._factor_of_bytes() if raw else 1.0
-        if not raw and trained_on is not None and not trained_on.is_bytes:
+        self._factor = self._factor_of_bytes() if raw and not model.tokens else 1.0
+        if not raw and not model.tokens and trained_on is not None and not trained_on.is_bytes:
             self._factor = trained_on.scale
         self.inside, self.outside = map(list, zip(*self._sentences(columns), strict=True))
         self.inside, self.outside = ([text for text in texts if text] for texts in (self.inside, self.outside))
@@ -60,7 +62,9 @@ class Preparation:
     def _sentences(self, columns: Columns | None) -> Iterator[tuple[str, str]]:
         """Give what is done in the graph, and what is left to do, each "" where there is none."""
         model, trained_on = self._model, self._model.trained_on
-        if self._columns is not None:
+        if model.tokens:
+            yield "", f"texts to tokens, whole numbers from 0 to {model.tokens - 1}"
+        elif self._columns is not None:
             missing = ", missing ones (NaN) filled by the mean" if self._columns.missing == MEAN else ""
             yield f"numbers standardised by column{missing}; categories, given by their number, as one feature each", ""
         elif columns is not None:
@@ -81,6 +85,8 @@ class Preparation:
         graph.begin("prepared")
         if self._columns is not None:
             return self._write_columns(graph, self._columns, x)
+        if self._model.tokens:
+            return x
         if self._raw:
             x = graph.node("Cast", x, to=TensorProto.FLOAT)
         if self._factor != 1:
@@ -123,6 +129,9 @@ class Preparation:
         """Make some inputs of the graph, and those that `predict_proba` is given for the same answers."""
         model, chance = self._model, np.random.Generator(np.random.Philox(0))
         trained_on, shape = model.trained_on, (_CHECKED, *self.shape)
+        if model.tokens:
+            tokens = chance.integers(0, model.tokens, shape)
+            return tokens, tokens
         if self._columns is not None:
             return self._rows(self._columns, chance)
         if self._raw:
@@ -176,5 +185,5 @@ def _runs(columns: Columns) -> Iterator[tuple[int, int, str | None]]:
 
 def check_raw(model: Network, raw: bool) -> None:
     """Raise OptionError where there are no raw inputs that the network could be given."""
-    if raw and model.trained_on is None and len(model.input_shape) == 1 and model.input_scale == 1:
+    if raw and not model.tokens and model.trained_on is None and len(model.input_shape) == 1 and model.input_scale == 1:
         raise OptionError("raw inputs are bytes or a table's columns, and the network was trained on neither")

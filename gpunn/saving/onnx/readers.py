@@ -1,6 +1,6 @@
 """ONNX operators as layers, each by a function of its own."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from math import prod
 from typing import Any, TypeVar
 
@@ -11,13 +11,14 @@ from gpunn.nn.layers import (
     AveragePool2D,
     BatchNorm,
     Conv2D,
+    ConvTranspose2D,
     Dense,
     Dropout,
+    Embedding,
     Flatten,
     GlobalAveragePool2D,
     LayerNorm,
     LeakyReLU,
-    MaxPool2D,
     ReLU,
     Sigmoid,
     Softmax,
@@ -25,7 +26,7 @@ from gpunn.nn.layers import (
     Tanh,
 )
 from gpunn.saving.onnx.reading import Operator
-from gpunn.saving.onnx.state import MOST_SIZE, State, numbers
+from gpunn.saving.onnx.state import State, numbers
 
 Constants = list[NDArray[Any] | None]
 Reader = Callable[[State, Operator, Constants], None]  # puts layers behind those of a state
@@ -146,118 +147,11 @@ def _add_bias(state: State, node: Operator, values: NDArray[Any]) -> None:
 def give_bias(state: State, values: NDArray[Any]) -> bool:
     """Give the last layer a bias, and tell whether that could be."""
     last = state.layers[-1] if state.layers else None
-    if not isinstance(last, Dense | Conv2D) or last.bias is not False:
+    if not isinstance(last, Dense | Conv2D | ConvTranspose2D) or last.bias is not False:
         return False
     last.bias = 0.0
     last.begins_with = {**last.begins_with, "b": np.ascontiguousarray(values, state.dtype)}
     return True
-
-
-@reads("Conv")
-def _convolution(state: State, node: Operator, given: Constants) -> None:
-    state.need_channels_first(node)
-    w = numbers(node, given[0] if given else None, "its weights")
-    if w.ndim != 4 or not w.size:
-        raise node.refusal(f"weights of {w.shape}", "expected (filters, channels, height, width)")
-    size = tuple(w.shape[2:])
-    if tuple(node.take("kernel_shape", list(size))) != size:
-        raise node.refusal("kernel_shape", f"expected that of its weights, {list(size)}")
-    refuse_dilations(node)
-    groups, channels = node.take("group", 1), state.shape[2]
-    if groups < 1 or w.shape[1] * groups != channels or len(w) % groups:
-        raise node.refusal(f"group = {groups}, weights of {w.shape}", f"they do not fit {channels} channels")
-    stride = pair_of(node, "strides", [1, 1])
-    padding = padding_of(node, state, size, stride)
-    layer = Conv2D(len(w), size, stride, padding, False, groups=groups)
-    state.add(node, layer, w=w)
-    if len(given) > 1 and given[1] is not None:
-        b = numbers(node, given[1], "B")
-        if b.shape != (len(w),):
-            raise node.refusal(f"B of {b.shape}", f"expected ({len(w)},)")
-        give_bias(state, b)
-
-
-def refuse_dilations(node: Operator) -> None:
-    """Refuse windows with gaps."""
-    dilations = node.take("dilations", [1, 1])
-    if any(each != 1 for each in dilations):
-        raise node.refusal(f"dilations = {dilations}", "windows here have no gaps")
-
-
-def pair_of(node: Operator, attribute: str, default: list[int]) -> tuple[int, int]:
-    """Return two sizes of a window."""
-    given = node.take(attribute, default)
-    if len(given) != 2 or not all(isinstance(each, int) and 0 < each <= MOST_SIZE for each in given):
-        raise node.refusal(f"{attribute} = {given!s:.40}", "expected two whole numbers above 0")
-    return given[0], given[1]
-
-
-def ends_of(node: Operator, state: State, size: Sequence[int], stride: Sequence[int]) -> list[tuple[int, int]]:
-    """Return the zeros before and after, down and across."""
-    automatic, pads = node.take("auto_pad", "NOTSET"), node.take("pads", [0, 0, 0, 0])
-    if automatic in ("SAME_UPPER", "SAME_LOWER"):
-        ends = []
-        for axis in (0, 1):
-            total = max(0, (-(-state.shape[axis] // stride[axis]) - 1) * stride[axis] + size[axis] - state.shape[axis])
-            less, more = total // 2, total - total // 2
-            ends.append((less, more) if automatic == "SAME_UPPER" else (more, less))
-        return ends
-    if automatic not in ("NOTSET", "VALID", ""):
-        raise node.refusal(f"auto_pad = {automatic:.40}", "expected NOTSET, VALID, SAME_UPPER or SAME_LOWER")
-    if automatic == "VALID":
-        return [(0, 0), (0, 0)]
-    if len(pads) != 4 or not all(isinstance(each, int) and 0 <= each <= MOST_SIZE for each in pads):
-        raise node.refusal(f"pads = {pads!s:.40}", "expected four whole numbers")
-    return [(pads[0], pads[2]), (pads[1], pads[3])]
-
-
-def padding_of(node: Operator, state: State, size: Sequence[int], stride: Sequence[int]) -> str | tuple[int, int]:
-    """Return the padding of a convolution that has these zeros."""
-    ends = ends_of(node, state, size, stride)
-    if ends == [(0, 0), (0, 0)]:
-        return "valid"
-    if all(before == after for before, after in ends):
-        return ends[0][0], ends[1][0]
-    same = []
-    for axis in (0, 1):
-        total = max(0, (-(-state.shape[axis] // stride[axis]) - 1) * stride[axis] + size[axis] - state.shape[axis])
-        same.append((total // 2, total - total // 2))
-    if ends == same:
-        return "same"
-    written = [ends[0][0], ends[1][0], ends[0][1], ends[1][1]]
-    raise node.refusal(f"pads = {written}", "zeros are alike on both sides here, or as in SAME_UPPER")
-
-
-@reads("MaxPool", "AveragePool")
-def _pool(state: State, node: Operator, _: Constants) -> None:
-    state.need_channels_first(node)
-    size, stride = pair_of(node, "kernel_shape", []), pair_of(node, "strides", [1, 1])
-    refuse_dilations(node)
-    node.take("count_include_pad", 0)
-    if node.take("storage_order", 0) or len([name for name in node.outputs if name]) > 1:
-        raise node.refusal("Indices", "gpunn gives no places of the largest")
-    ends = ends_of(node, state, size, stride)
-    rest = [(state.shape[axis] + sum(ends[axis]) - size[axis]) % stride[axis] for axis in (0, 1)]
-    if any(map(any, ends)):
-        raise node.refusal(f"pads = {ends}", "pooling is without padding here")
-    if node.take("ceil_mode", 0) and any(rest):
-        raise node.refusal("ceil_mode = 1", "windows here lie wholly inside")
-    if node.kind == "MaxPool" and prod(size) > 256:
-        raise node.refusal(f"kernel_shape = {list(size)}", "a window has at most 256 places here")
-    state.add(node, (MaxPool2D if node.kind == "MaxPool" else AveragePool2D)(size, stride))
-
-
-@reads("GlobalAveragePool", "GlobalMaxPool")
-def _global_pool(state: State, node: Operator, _: Constants) -> None:
-    state.need_channels_first(node)
-    size = state.shape[0], state.shape[1]
-    if node.kind == "GlobalAveragePool":
-        state.add(node, pool := AveragePool2D(size))
-        state.whole = pool
-        return
-    if prod(size) > 256:
-        raise node.refusal(f"images of {size}", "a window of MaxPool2D has at most 256 places")
-    state.add(node, MaxPool2D(size))
 
 
 @reads("BatchNormalization")
@@ -301,12 +195,11 @@ def _layer_norm(state: State, node: Operator, given: Constants) -> None:
 @reads("Transpose")
 def _transpose(state: State, node: Operator, _: Constants) -> None:
     perm = tuple(node.take("perm", list(range(len(state.axes), -1, -1))))
-    if len(state.shape) == 1:
-        if perm == (0, 1):
-            return
-    elif perm == (0, 1, 2, 3):
+    turned: tuple[int, ...] = (0, 3, 1, 2) if state.channels_last else (0, 2, 3, 1)
+    turned = (0, 2, 1) if state.is_row else turned
+    if perm == tuple(range(len(state.axes) + 1)):
         return
-    elif perm == ((0, 3, 1, 2) if state.channels_last else (0, 2, 3, 1)):
+    if len(state.shape) == 3 and perm == turned:
         state.channels_last = not state.channels_last
         return
     raise node.refusal(f"perm = {list(perm)}", "expected one that turns images to channels first or last")
@@ -327,14 +220,38 @@ def _squeeze(state: State, node: Operator, given: Constants) -> None:
 
 @reads("ReduceMean")
 def _reduce_mean(state: State, node: Operator, given: Constants) -> None:
-    axes = node.take("axes", []) if not given or given[0] is None else given[0].reshape(-1).tolist()
-    keeps = node.take("keepdims", 1)
+    axes = axes_of(node, given)
+    keeps, rank = node.take("keepdims", 1), len(state.axes) + 1
     node.take("noop_with_empty_axes", 0)
-    if len(state.shape) != 3 or sorted(axis % 4 for axis in axes) != ([1, 2] if state.channels_last else [2, 3]):
+    places = list(range(1, rank - 1)) if state.channels_last else list(range(2, rank))
+    if len(state.shape) != 3 or sorted(axis % rank for axis in axes) != places:
         raise node.refusal(f"axes = {axes!s:.40}", "expected height and width")
     if keeps:
         state.add(node, pool := AveragePool2D((state.shape[0], state.shape[1])))
         state.whole = pool
     else:
         state.add(node, GlobalAveragePool2D())
-        state.channels_last = False
+        state.channels_last = state.is_row = False
+
+
+def axes_of(node: Operator, given: Constants) -> list[int]:
+    """Return the axes that a node is told, by an attribute or an input."""
+    values = given[0] if given else None
+    return [int(axis) for axis in (node.take("axes", []) if values is None else values.reshape(-1).tolist())]
+
+
+@reads("Unsqueeze")
+def _unsqueeze(state: State, node: Operator, given: Constants) -> None:
+    axes = axes_of(node, given)
+    if not state.is_row or [axis % 4 for axis in axes] != [1 if state.channels_last else 2]:
+        raise node.refusal(f"axes = {axes!s:.40}", "expected the height of rows of embedded tokens")
+    state.is_row = False
+
+
+def read_embedding(state: State, node: Operator, w: NDArray[Any] | None) -> None:
+    """Read the rows of a table that tokens pick."""
+    w = numbers(node, w, "its table")
+    if node.take("axis", 0) != 0 or w.ndim != 2 or not w.size or state.layers or len(state.shape) != 1:
+        raise node.refusal(f"a table of {w.shape}", "expected (tokens, features), axis 0, and tokens from the input")
+    state.add(node, Embedding(*w.shape), w=w)
+    state.channels_last = state.is_row = True

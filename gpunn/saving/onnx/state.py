@@ -24,6 +24,7 @@ class State:
         shape: Shape of a sample, (features,) or (height, width, channels), whatever the order of axes in the file.
         channels_last: Whether the file has images as (batch, height, width, channels) here.
         flat: Shape of the images whose features lie in the order height, width, channels; None for gpunn's order.
+        is_row: Whether images of one row lack the axis of their height in the file: (batch, length, features).
         layers: Layers so far.
         dtype: Dtype of the numbers.
         whole: The last mean of whole images.
@@ -33,19 +34,26 @@ class State:
     dtype: str
     channels_last: bool = False
     flat: Shape | None = None
+    is_row: bool = False
     layers: list[Layer] = field(default_factory=list)
     whole: Layer | None = None
 
     def within(self) -> "State":
         """Return the state at the beginning of a branch."""
-        return State(self.shape, self.dtype, self.channels_last, self.flat)
+        return State(self.shape, self.dtype, self.channels_last, self.flat, self.is_row)
 
     @property
     def axes(self) -> Shape:
         """Shape of a sample as the file has it."""
-        if len(self.shape) == 1 or self.channels_last:
+        if len(self.shape) == 1:
             return self.shape
-        return self.shape[2], self.shape[0], self.shape[1]
+        places = self.shape[1:2] if self.is_row else self.shape[:2]
+        return (*places, self.shape[2]) if self.channels_last else (self.shape[2], *places)
+
+    @property
+    def order(self) -> tuple[bool, Shape | None, bool]:
+        """The order of axes and features in the file."""
+        return self.channels_last, self.flat, self.is_row
 
     def add(self, node: Operator, layer: Layer, **values: NDArray[Any] | None) -> None:
         """Put a layer behind the others, beginning with some values."""
@@ -84,6 +92,8 @@ class State:
         """Refuse a node on images whose axes the file has turned to another order."""
         if len(self.shape) != 3:
             raise node.refusal(f"an input {self.axes} of each sample", "expected images, (channels, height, width)")
+        if self.is_row:
+            raise node.refusal(f"an input {self.axes} of each sample", "expected images with rows and columns")
         if self.channels_last:
             raise node.refusal("axes (batch, height, width, channels)", "expected (batch, channels, height, width)")
 
@@ -93,12 +103,12 @@ class State:
             return
         if self.layers and self.layers[-1] is self.whole:
             self.layers[-1] = GlobalAveragePool2D()
-            self.shape, self.channels_last = self.shape[2:], False
+            self.shape, self.channels_last, self.is_row = self.shape[2:], False, False
             return
         is_turned = self.channels_last and self.shape[2] > 1 and prod(self.shape[:2]) > 1
         shape = self.shape
         self.add(node, layer)
-        self.flat, self.channels_last = (shape if is_turned else None), False
+        self.flat, self.channels_last, self.is_row = (shape if is_turned else None), False, False
 
 
 def numbers(node: Operator, values: NDArray[Any] | None, what: str) -> NDArray[Any]:

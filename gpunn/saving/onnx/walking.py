@@ -4,9 +4,10 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from gpunn.errors import GpunnError
-from gpunn.nn.layers import Chain, Concatenate, Conv2D, Dense, Layer, Residual
+from gpunn.nn.layers import Chain, Concatenate, Conv2D, ConvTranspose2D, Dense, Layer, Residual
+from gpunn.saving.onnx import image_readers  # noqa: F401  # which enters its readers
 from gpunn.saving.onnx.elementwise import ELEMENTWISE, add_equation, aligned, read_with_constant
-from gpunn.saving.onnx.readers import READERS, give_bias
+from gpunn.saving.onnx.readers import READERS, give_bias, read_embedding
 from gpunn.saving.onnx.reading import File, Operator, RefusedError
 from gpunn.saving.onnx.state import State, known_inputs
 
@@ -65,7 +66,9 @@ class Walk:
         """Read a node with one input that is no constant."""
         if any(node.outputs[1:]) and node.kind not in READERS:
             raise node.refusal("its second output", "gpunn's layers have one")
-        if node.kind in READERS:
+        if node.kind == "Gather" and node.inputs[1:] == (x,):
+            read_embedding(state, node, self._constants[node.inputs[0]])
+        elif node.kind in READERS:
             READERS[node.kind](state, node, known_inputs(node, self._constants, x))
         elif node.kind in ELEMENTWISE:
             if not self._is_bias(state, node):
@@ -77,7 +80,7 @@ class Walk:
     def _is_bias(self, state: State, node: Operator) -> bool:
         """Tell whether a sum with a constant has become the bias of the layer before."""
         last = state.layers[-1] if state.layers else None
-        if node.kind != "Add" or not isinstance(last, Dense | Conv2D) or last.bias is not False:
+        if node.kind != "Add" or not isinstance(last, Dense | Conv2D | ConvTranspose2D) or last.bias is not False:
             return False
         (values,) = (self._constants[name] for name in node.inputs if name in self._constants)
         made = state.per_channel(node, aligned(node, values, len(state.axes) + 1), "a sum with numbers")
@@ -148,18 +151,19 @@ class Walk:
             states.append(branch)
             branches.append(branch.layers)
         last = states[0]
-        if any((each.channels_last, each.flat) != (last.channels_last, last.flat) for each in states):
+        if any(each.order != last.order for each in states):
             raise node.refusal("its inputs", "expected axes of one order")
         if node.kind != "Concat":
             layer = _sum(node, branches)
         else:
             axis = node.take("axis", 1)
-            rank, at = len(last.axes) + 1, 1 if len(last.shape) == 1 or not last.channels_last else 3
+            rank = len(last.axes) + 1
+            at = 1 if len(last.shape) == 1 or not last.channels_last else rank - 1
             if axis % rank != at or last.flat is not None:
                 raise node.refusal(f"axis = {axis}", "expected that of features or channels")
             layer = _made(node, Concatenate, *branches)
         layer.name = layer.name_prefix
-        state.channels_last, state.flat = last.channels_last, last.flat
+        state.channels_last, state.flat, state.is_row = last.order
         state.add(node, layer)
 
 
