@@ -165,12 +165,22 @@ def on_host(values: Any) -> Any:
 def of_device(values: Any) -> Array | None:
     """Return an array of any library that lies on a CUDA device as CuPy's, of the same memory; None for all else."""
     values = _detached(values)
+    is_cupys = type(values).__module__.partition(".")[0] == "cupy"
     has_interface = hasattr(values, "__cuda_array_interface__")
     if not has_interface and dlpack_device(values) not in (2, 13):  # CUDA's, and its managed memory
         return None
+    if is_cupys and has_interface:
+        return values
     cupy = import_cupy()
     with Gate(is_lock=False):
-        return cupy.asarray(values) if has_interface else cupy.from_dlpack(values)
+        if has_interface:
+            pointer = values.__cuda_array_interface__["data"][0]
+            device = cupy.cuda.runtime.pointerGetAttributes(pointer).device if pointer else 0
+        else:
+            device = values.__dlpack_device__()[1]
+        # Else CuPy copies it to the device that is the current one, without waiting for what computes it.
+        with cupy.cuda.Device(device):
+            return cupy.asarray(values) if has_interface else cupy.from_dlpack(values)
 
 
 def _detached(values: Any) -> Any:

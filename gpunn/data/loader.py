@@ -101,7 +101,10 @@ class DataLoader:
         if backend.device == "cpu" and isinstance(inputs, np.ndarray):
             self.rows = backend.asarray(np.ascontiguousarray(rows_of(inputs)), self.row_dtype)
         elif isinstance(inputs, OnDevice) and backend.device != "cpu":
-            self.rows = backend.asarray(inputs.computed(rows_of), self.row_dtype)
+            rows = inputs.computed(rows_of)
+            self.rows = backend.asarray(rows, self.row_dtype)
+            if self.rows is not rows:  # their memory may then be taken for work of another stream
+                backend.synchronize()
         else:
             self.rows = backend.empty((self.size, math.prod(self.samples.shape)), self.row_dtype)
             for start, part in in_blocks(inputs):

@@ -199,7 +199,8 @@ class Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no typ
         """Return the network's outputs for later inputs, (n, outputs)."""
         check_is_fitted(self)
         rows = self._shaped(self._rows(x))
-        samples = Samples(rows, np.zeros((len(rows), 1), np.float32), self._scale)
+        targets = np.zeros((len(rows), 1), np.float32)
+        samples = Samples(rows, targets, self._scale, tokens=self.model_.tokens)
         return np.concatenate([outputs for _, outputs in outputs_of(self.model_, samples)])
 
 

@@ -67,6 +67,16 @@ def test_a_convolutional_network_takes_images_flat_in_rows_and_as_they_are() -> 
     np.testing.assert_array_equal(flat.predict_proba(x), images.predict_proba(x.reshape(-1, 8, 8, 1)))
 
 
+@pytest.mark.parametrize("made", [Classifier, Regressor])
+def test_tokens_are_looked_up_as_they_are(made: Any) -> None:
+    x = np.random.default_rng(0).integers(0, 50, (200, 4))
+    y = (x[:, 0] > 24).astype(int)
+    fitted = made([gn.Embedding(50, 4), gn.Flatten()], **QUICK).fit(x, y)
+    assert fitted.score(x, y) > 0.6
+    with pytest.raises(GpunnError, match="50"):
+        fitted.predict(x + 1)
+
+
 def test_it_is_the_training_of_fit() -> None:
     x = X.astype(np.float32)
     layers = [gn.Dense(7), gn.Tanh(), gn.Dense(3)]

@@ -50,6 +50,19 @@ for thread in threads: thread.start()
 for thread in threads: thread.join()
 assert [together.get(number) == alone for number in range(4)] == [True] * 4
 """,
+    "inputs of one device are taken by a network on the other": """
+x, y = digits.train.inputs[:400].reshape(400, -1) / np.float32(16), digits.train.targets[:400]
+def answers(x, device):
+    model = gn.Sequential([gn.Dense(10)])
+    model.fit(x, y, epochs=1, device=device, progress=False)
+    return model.predict_proba(x).tobytes(), repr(model.evaluate(x, y))
+expected = answers(x, "cuda:0")
+for of_inputs in (0, 1):
+    with cupy.cuda.Device(of_inputs):
+        there = cupy.asarray(x)
+    for device in ("cuda:0", "cuda:1"):
+        assert answers(there, device) == expected, (of_inputs, device)
+""",
     "whichever device is the current one": f"import sys; sys.path.append({str(ROOT / 'benchmarks')!r})"
     """
 from profiler import elapsed, mark
