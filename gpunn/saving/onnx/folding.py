@@ -9,31 +9,35 @@ from numpy.typing import NDArray
 
 from gpunn.saving.onnx.reading import File, Operator
 
-_MOST = 1 << 16  # numbers that a folded constant may have beyond those it is made of
+_MOST = 1 << 16  # numbers that may be made beyond those of the file
 _DTYPES = {1: "float32", 11: "float64", 6: "int32", 7: "int64", 9: "bool", 2: "uint8"}
 
 
 def fold(file: File) -> list[Operator]:
     """Return the operators that work on activations, after putting all others among the constants."""
     constants, left = file.constants, []
+    budget = 4 * sum(values.size for values in constants.values()) + _MOST  # numbers that may be made
     for node in file.operators:
         folded = _FOLDED.get(node.kind)
         given = [constants.get(name) for name in node.inputs]
         if folded is None or not given or any(values is None for values in given) or len(node.outputs) != 1:
             left.append(node)
             continue
-        made = _computed(node, folded, [values for values in given if values is not None])
+        made = _computed(node, folded, [values for values in given if values is not None], budget)
         if made is None:
             left.append(node)
         else:
-            constants[node.outputs[0]] = made
+            constants[node.outputs[0]], budget = made, budget - made.size
     return left
 
 
-def _computed(node: Operator, folded: Callable[..., Any], given: list[NDArray[Any]]) -> NDArray[Any] | None:
+def _computed(
+    node: Operator, folded: Callable[..., Any], given: list[NDArray[Any]], budget: int
+) -> NDArray[Any] | None:
+    """Return what a node makes of constants; None where that cannot be, or would be too much."""
     attributes = dict(node.attributes)
     try:
-        if sum(values.size for values in given) + _MOST < _size(node.kind, given):
+        if _size(node.kind, given) > budget:
             return None
         with np.errstate(all="ignore"):
             made = np.asarray(folded(*given, **attributes))
@@ -43,8 +47,10 @@ def _computed(node: Operator, folded: Callable[..., Any], given: list[NDArray[An
 
 
 def _size(kind: str, given: list[NDArray[Any]]) -> int:
-    """Return the size of a result, which for two arrays may be that of none."""
-    return prod(np.broadcast_shapes(*(values.shape for values in given))) if kind in _OF_TWO else 0
+    """Return the most numbers that a result may have."""
+    if kind in _OF_TWO:
+        return prod(np.broadcast_shapes(*(values.shape for values in given)))
+    return sum(values.size for values in given)
 
 
 def _transpose(x: NDArray[Any], perm: list[int] | None = None) -> NDArray[Any]:

@@ -117,7 +117,7 @@ def read_content(content: bytes) -> File:
 
 def read_model(model: ModelProto, values: Mapping[str, NDArray[Any]] | None = None) -> File:
     """Read a model of the library; `values` are inputs of the graph that are constants."""
-    versions = {entry.domain: entry.version for entry in model.opset_import}
+    versions = {text_of(entry.domain): entry.version for entry in model.opset_import}
     opset = versions.get("", versions.get("ai.onnx", 0))
     if not model.HasField("graph") or opset not in OPSETS:
         known = f"{OPSETS[0]} to {OPSETS[-1]}"
@@ -129,32 +129,39 @@ def read_model(model: ModelProto, values: Mapping[str, NDArray[Any]] | None = No
         raise RefusedError(f"it has {len(graph.node):,} nodes, gpunn reads at most {MOST_NODES:,}")
     if graph.sparse_initializer:
         raise RefusedError("it has sparse weights: export them as dense ones")
-    constants = {tensor.name: array_of(tensor) for tensor in graph.initializer}
+    constants = {text_of(tensor.name): array_of(tensor) for tensor in graph.initializer}
     constants.update(values or {})
     operators = []
     for number, node in enumerate(graph.node):
-        name = node.name or next((name for name in node.output if name), f"number {number + 1}")
-        if node.domain not in ("", "ai.onnx"):
+        given, outputs = (tuple(map(text_of, names)) for names in (node.input, node.output))
+        kind, domain = text_of(node.op_type), text_of(node.domain)
+        name = text_of(node.name) or next(filter(None, outputs), f"number {number + 1}")
+        if domain not in ("", "ai.onnx"):
             mend = "gpunn knows the operators of ONNX itself alone"
-            raise RefusedError(f"node {name!r:.60}, operator {node.op_type:.40}: domain = {node.domain!r:.40}: {mend}")
-        attributes = {entry.name: _value_of(entry, name, node.op_type) for entry in node.attribute}
-        made = Operator(name, node.op_type, tuple(node.input), tuple(node.output), attributes, opset)
+            raise RefusedError(f"node {name!r:.60}, operator {kind:.40}: domain = {domain!r:.40}: {mend}")
+        attributes = {text_of(entry.name): _value_of(entry, name, kind) for entry in node.attribute}
+        made = Operator(name, kind, given, outputs, attributes, opset)
         if made.kind == "Constant":
             constants[made.outputs[0] if made.outputs else ""] = _constant(made)
         else:
             operators.append(made)
-    inputs = [entry for entry in graph.input if entry.name not in constants]
     shapes, kinds = {}, {}
-    for entry in inputs:
-        shapes[entry.name], kinds[entry.name] = _shape_of(entry)
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
-    outputs = [entry.name for entry in graph.output]
-    return File(operators, constants, shapes, kinds, outputs, metadata, opset, graph)
+    for entry in graph.input:
+        if (name := text_of(entry.name)) not in constants:
+            shapes[name], kinds[name] = _shape_of(entry)
+    metadata = {text_of(entry.key): text_of(entry.value) for entry in model.metadata_props}
+    ends = [text_of(entry.name) for entry in graph.output]
+    return File(operators, constants, shapes, kinds, ends, metadata, opset, graph)
+
+
+def text_of(value: str | bytes) -> str:
+    """Return a text of the file; one that is no UTF-8 comes as bytes."""
+    return value if isinstance(value, str) else value.decode("utf-8", "replace")
 
 
 def array_of(tensor: TensorProto) -> NDArray[Any]:
     """Return the numbers of a tensor, whose size is what its shape says."""
-    name = f"tensor {tensor.name!r:.60}"
+    name = f"tensor {text_of(tensor.name)!r:.60}"
     if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
         raise RefusedError(f"{name} lies in another file, which is not opened: export it with the weights inside")
     dtype = _TYPES.get(tensor.data_type)
@@ -190,7 +197,7 @@ def _value_of(entry: AttributeProto, node: str, kind: str) -> Any:
     if entry.type == AttributeProto.INTS:
         return list(entry.ints)
     raise RefusedError(
-        f"node {node!r:.60}, operator {kind:.40}: {entry.name:.40}: gpunn does not know such an attribute"
+        f"node {node!r:.60}, operator {kind:.40}: {text_of(entry.name):.40}: gpunn does not know such an attribute"
     )
 
 
@@ -212,6 +219,6 @@ def _shape_of(entry: ValueInfoProto) -> tuple[tuple[int | str, ...], str]:
     if not entry.type.HasField("tensor_type") or kind.elem_type not in _TYPES:
         words = {number: word for word, number in TensorProto.DataType.items()}
         got = words.get(kind.elem_type, "?") if entry.type.HasField("tensor_type") else "no tensor"
-        raise RefusedError(f"the input {entry.name!r:.60} is {got}: gpunn takes float32, float64 or uint8")
-    sizes = [dim.dim_value if dim.HasField("dim_value") else dim.dim_param for dim in kind.shape.dim]
+        raise RefusedError(f"the input {text_of(entry.name)!r:.60} is {got}: gpunn takes float32, float64 or uint8")
+    sizes = [dim.dim_value if dim.HasField("dim_value") else text_of(dim.dim_param) for dim in kind.shape.dim]
     return tuple(sizes), _TYPES[kind.elem_type]

@@ -1,5 +1,9 @@
 """Everything that reads a file, by name."""
 
+import importlib
+import importlib.util
+from typing import Any
+
 from fuzz.harness import Target
 from fuzz.targets import (
     archives,
@@ -16,20 +20,20 @@ from fuzz.targets import (
     runs,
 )
 
-TARGETS: dict[str, Target] = {
-    module.TARGET.name: module.TARGET
-    for module in (
-        idx,
-        archives,
-        npz,
-        npy,
-        images,
-        csv_tables,
-        parquet_tables,
-        models,
-        experiments,
-        runs,
-        histories,
-        checkpoints,
-    )
-}
+_MODULES: list[Any] = [
+    idx,
+    archives,
+    npz,
+    npy,
+    images,
+    csv_tables,
+    parquet_tables,
+    models,
+    experiments,
+    runs,
+    histories,
+    checkpoints,
+]
+if importlib.util.find_spec("onnx"):  # an extra
+    _MODULES.append(importlib.import_module("fuzz.targets.onnx_files"))
+TARGETS: dict[str, Target] = {module.TARGET.name: module.TARGET for module in _MODULES}
