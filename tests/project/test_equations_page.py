@@ -47,11 +47,11 @@ def test_what_the_page_says_of_the_grammar_is_so() -> None:
 
 
 def test_the_table_of_speeds_is_that_of_the_benchmark() -> None:
-    """Of every bundled activation, at least 0.9 of the speed by hand, one rounding of a shared machine below."""
+    """Of every bundled activation, at least 0.9 of the speed by hand."""
     rows = json.loads((ROOT / "benchmarks/results/equations-cpu.json").read_text("utf-8"))["rows"]
     page = (ROOT / "docs/equations-of-your-own.md").read_text("utf-8")
     assert {row["activation"] for row in rows} == {"sigmoid", "tanh", "relu", "leaky_relu", "softplus"}
-    assert min(row["speed"] for row in rows) > 0.88
+    assert min(row["speed"] for row in rows) >= 0.9
     for row in rows:
         (line,) = [line for line in page.splitlines() if line.startswith(f"| `{row['activation']}` |")]
         assert f"{row['by_hand_us']:.0f} µs, {row['speed']:.2f} ×" in line

@@ -13,7 +13,7 @@ from gpunn.kernels.losses import summed_over_outputs
 from gpunn.kernels.record import Array, Elementwise, Host, Raw
 from gpunn.nn.equations.checking import check_derivative, check_range
 from gpunn.nn.equations.derive import OUTPUT, faster, slope, slope_from_output, stable
-from gpunn.nn.equations.functions import Expression
+from gpunn.nn.equations.functions import Expression, softplus
 from gpunn.nn.equations.grammar import read, symbol
 from gpunn.nn.equations.printing import Program
 
@@ -107,7 +107,10 @@ def activation_code(equation: str, parameters: tuple[tuple[str, float], ...], ch
     kernel = Elementwise(name, f"T z{inputs}", "T out", f"{steps} out = {result};", host=host, is_listed=False)
 
     da, seen = symbol(" da"), z if own is None else OUTPUT
-    backward = Program([da, seen, *symbols], slopes if own is None else [own], full=2, factor=da)
+    positive = [OUTPUT] if tree == softplus(z) else []
+    backward = Program(
+        [da, seen, *symbols], slopes if own is None else [own], full=2, factor=da, positive=positive
+    )  # fmt: skip
     steps, results = backward.cuda(["da", "z", *places])
     outputs = ["dz", *(f"g{number}" for number in range(len(names)))]
     # The first output may be the very memory of an input, so it comes last of all.

@@ -37,6 +37,8 @@ _COMPARED: dict[str, Any] = {
 # Of which NumPy tells no more than of the kernels that are written by hand: numbers beyond all floats.
 _SOFT = {"negative", "add", "subtract", "multiply", "maximum", "minimum", "Abs", "sign", "tanh", "atan", "where"}
 _SOFT |= _COMPARED.keys()
+# And those of which it tells nothing where their operand has this sign.
+_QUIET = {"exp": -1, "expm1": -1, "log1p": 1, "sqrt": 1}
 # As in the kernels that are written by hand, NaN goes through.
 _CUDA = {
     "add": "{} + {}", "subtract": "{} - {}", "multiply": "{} * {}", "divide": "{} / {}", "negative": "-{}",
@@ -55,6 +57,7 @@ class Program:
         results: Expressions to compute, each an output.
         full: Number of variables, the first ones, whose arrays have the shape of the results; others are columns.
         factor: A variable that every result is multiplied by at last.
+        positive: Variables that are never negative.
     """
 
     def __init__(
@@ -64,8 +67,10 @@ class Program:
         *,
         full: int = 1,
         factor: Expression | None = None,
+        positive: Sequence[Expression] = (),
     ) -> None:
         self.inputs, self._full = len(variables), full
+        self._signs = [int(variable in positive) for variable in variables]
         self.steps: list[Step] = []
         self._known: dict[Any, Operand] = {variable: place for place, variable in enumerate(variables)}
         self.outputs: list[Operand] = [
@@ -243,7 +248,21 @@ class Program:
             for to, output in copied:
                 values[to][...] = values[output]
 
-        return body if all(step.operation in _SOFT for step in self.steps) else _silent(body)
+        return body if self._is_quiet() else _silent(body)
+
+    def _is_quiet(self) -> bool:
+        """Return whether no step overflows or meets what has no value, so that no warnings need be held back."""
+        signs = [*self._signs]  # of each place: 1 of what is never negative, -1 of what is never positive, else 0
+
+        def sign(operand: Operand) -> int:
+            return signs[operand] if isinstance(operand, int) else 1 if operand >= 0 else -1
+
+        for operation, operands in self.steps:
+            given = [sign(one) for one in operands]
+            if not (operation in _SOFT or given[0] == _QUIET.get(operation)):
+                return False
+            signs.append(_sign_of(operation, given))
+        return True
 
     def _given(self) -> list[str]:
         return [f"o{number}" for number in range(len(self.outputs))]
@@ -286,6 +305,20 @@ class Program:
 
     def _function(self, operation: str) -> Callable[..., Any]:
         return np.where if operation == "where" else _COMPARED.get(operation) or _UFUNCS[operation]
+
+
+def _sign_of(operation: str, given: Sequence[int]) -> int:
+    """Return 1 for a result that is never negative, -1 for one that is never positive, else 0."""
+    if operation in ("Abs", "exp", "sqrt") or (operation == "maximum" and 1 in given):
+        return 1
+    if operation == "negative":
+        return -given[0]
+    if operation == "multiply":
+        return given[0] * given[1]
+    if operation == "subtract":
+        given = [given[0], -given[1]]
+    is_kept = operation in ("add", "subtract", "expm1", "log1p", "tanh", "atan", "sign") and len({*given}) == 1
+    return given[0] if is_kept else 0
 
 
 def _place(name: str, inputs: int, outputs: int) -> int | None:

@@ -20,7 +20,7 @@ from gpunn.config import from_config, to_config
 from gpunn.errors import OptionError
 from gpunn.kernels import registry
 from gpunn.nn.equations import code as code_module
-from gpunn.nn.equations.code import activation_code
+from gpunn.nn.equations.code import activation_code, activation_program
 from gpunn.nn.equations.grammar import FUNCTIONS
 from gpunn.nn.footprint import count_network
 
@@ -166,6 +166,37 @@ def test_no_number_that_is_none_is_hidden_by_a_choice(backend: Backend) -> None:
         assert np.isnan(call(backend, layer.kernel, z, np.empty_like(z))[-1]).tolist() == [[True, False, False]]
     loss = gn.Loss.from_equation("own", "where(a > y, a - y, 0)")
     assert np.isnan(float(loss.forward(backend.asarray(np.array([[np.nan]])), np.array([[0.0]]))))
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_numpy_warns_of_nothing_on_the_way(name: str) -> None:
+    layer = gn.Activation.from_equation(name, ACTIVATIONS[name])
+    for dtype, largest in (("float32", 1e12), ("float64", 1e90)):  # whose cubes are floats
+        z = np.r_[-np.geomspace(largest, 1e-30, 200), 0.0, np.geomspace(1e-30, largest, 200)].astype(dtype)[None, :]
+        a, dz = np.empty_like(z), np.empty_like(z)
+        with np.errstate(all="raise", under="ignore"):
+            layer.kernel.host(z, a)
+            layer.gradient_kernel.host(np.ones_like(z), a if layer.derivative_from_output else z, dz)
+
+
+def test_softplus_takes_no_time_to_hold_warnings_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = gn.Activation.from_equation("softplus", BUNDLED["softplus"][1])
+    monkeypatch.setattr(np, "errstate", None)  # calling it would raise
+    a, z = np.ones((2, 3)), np.ones((2, 3))
+    layer.kernel.host(z, a)
+    layer.gradient_kernel.host(np.ones_like(z), a, z)
+
+
+def test_warnings_are_held_back_only_where_there_may_be_some() -> None:
+    def is_quiet(text: str) -> bool:
+        return activation_program(text, [])._is_quiet()
+
+    for text in ("log(1 + exp(z))", "exp(-abs(z))", "sqrt(abs(z) + 1)", "exp(-max(z, 0)) - 1", "tanh(max(1, z))",
+                 "z * tanh(log(1 + exp(z)))", "exp(-2 * abs(z))", "exp(-abs(z) - 3)"):  # fmt: skip
+        assert is_quiet(text), text
+    for text in ("exp(z)", "exp(abs(z))", "exp(-z)", "log1p(-abs(z))", "sqrt(z)", "exp(min(z, 1))", "log1p(tanh(z))",
+                 "exp(abs(z) - 1)", "sqrt(max(z, -1))", "1 / z", "exp(-abs(z) * z)", "exp(1 - abs(z))"):  # fmt: skip
+        assert not is_quiet(text), text
 
 
 def test_a_kernel_of_an_equation_stands_in_no_registry() -> None:
