@@ -219,7 +219,7 @@ def test_without_a_command_the_help_is_printed(arguments: tuple[str, ...]) -> No
 
 
 @pytest.mark.parametrize("width", [60, 80])
-@pytest.mark.parametrize("command", ["", "train", "evaluate", "predict", "doctor", "recipes"])
+@pytest.mark.parametrize("command", ["", "train", "evaluate", "predict", "export", "import", "doctor", "recipes"])
 def test_help_fits_and_is_plain_ascii(command: str, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """click writes past what a stream can show, so there must be nothing to replace."""
     monkeypatch.setenv("COLUMNS", str(width))

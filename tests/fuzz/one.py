@@ -10,7 +10,10 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["gpunn", "json", "tomllib", "zipfile", "PIL"]):
+# Not the loops, of which Numba makes machine code.
+with atheris.instrument_imports(
+    include=["gpunn", "json", "tomllib", "zipfile", "PIL"], exclude=["gpunn.kernels.loops"]
+):
     from fuzz.targets import TARGETS
 
 from fuzz.harness import Target, check, scratch, warm_up

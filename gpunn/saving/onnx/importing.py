@@ -46,6 +46,8 @@ def load(
             return network_of(kind, file, backend, batch_size, wanted)
     except MemoryShortageError:
         raise
+    except MemoryError as error:
+        raise MemoryShortageError(f"{path}: memory ran out ({error}): take a smaller batch_size") from error
     except GpunnError as error:
         raise ModelFileError(f"{path}: {error}") from None
 
