@@ -18,6 +18,7 @@ from gpunn.nn.layers.activation import *  # noqa: F403  # once more, for mypy
 from gpunn.nn.losses import *  # noqa: F403
 from gpunn.reports import public
 from gpunn.reports.public import *  # noqa: F403
+from gpunn.reports.tensorboard import TensorBoard
 from gpunn.saving.checkpointer import Checkpointer
 from gpunn.saving.state_dict import load_state_dict
 from gpunn.sequential import Sequential, load_model, load_onnx
@@ -40,7 +41,7 @@ __all__ += ["ClassificationReport", "MultilabelReport", "RegressionReport"]
 __all__ += ["load_data", "load_model", "load_onnx", "load_state_dict", "register", "register_format"]
 __all__ += ["set_memory_limit"]
 __all__ += ["Callback", "Checkpointer", "EarlyStopping", "OverfittingDetector", "ProgressBar", "StopTraining"]
-__all__ += ["TrainingView"]
+__all__ += ["TensorBoard", "TrainingView"]
 __all__ += ["GradientCheck", "GradientError", "Metric", "check_gradients"]
 __all__ += initializers.__all__
 __all__ += layers.__all__

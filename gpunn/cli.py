@@ -92,6 +92,7 @@ def _of_training(command: Any) -> Any:
 @whole("--checkpoint-every", "every", help="Steps between checkpoints; left out, none.")
 @real("--checkpoint-minutes", "minutes", help="Minutes between checkpoints; left out, 1; 0: none.")
 @whole("--checkpoint-keep", "keep", help="How many of the newest are kept; left out, 2.")
+@click.option("--tensorboard", is_flag=True, help="Write events into the run folder, which TensorBoard shows.")
 @click.option("--profile", is_flag=True, help="Show, at the end, where the time of a step goes; in a checkout.")
 @memory_limit
 @allow_import
@@ -102,6 +103,7 @@ def train(
     out: str | None,
     resume: str | None,
     profile: bool,
+    tensorboard: bool,
     **options: Any,
 ) -> None:
     """Train a network on DATA and write a run folder.
@@ -131,7 +133,7 @@ def train(
         for name, value in of_the_run.items():
             if value is not None:
                 raise OptionError(f"--{name.replace('_', '-')} cannot be given with --resume: it is that of the run")
-        run.resume(resume, _say, report=report, **options)
+        run.resume(resume, _say, report=report, tensorboard=tensorboard, **options)
     elif out is not None and not out.strip():
         raise OptionError("--out must name a folder, got an empty name: leave it out for the next free one in runs")
     else:
@@ -144,7 +146,7 @@ def train(
             if recipe is None and chosen != "mlp":
                 _say(f"recipe      {chosen} (--recipe names another)")
             experiment = read_experiment(chosen)
-        run.train(experiment.with_options(**options), out, _say, report=report)
+        run.train(experiment.with_options(**options), out, _say, report=report, tensorboard=tensorboard)
 
 
 @cli.command("lr-find")

@@ -80,8 +80,8 @@ def write_stopped(folder: Path, experiment: Experiment, trainer: Trainer, error:
     say(f"stopped: the weights of {kept}, history.csv and curves.png are in {folder}")
 
 
-def write_results(folder: Path, experiment: Experiment, trainer: Trainer, say: Say) -> None:
-    """Write the results, and open the test set: here, once, and nowhere else."""
+def write_results(folder: Path, experiment: Experiment, trainer: Trainer, say: Say) -> list[Path]:
+    """Write the results, and open the test set: here, once, and nowhere else; return the pictures."""
     _write_training(folder, experiment, trainer)
     data, pictures, title = trainer.data, [CURVES], f"{experiment.name} on {trainer.data.name}"
     try:
@@ -104,6 +104,7 @@ def write_results(folder: Path, experiment: Experiment, trainer: Trainer, say: S
         say(f"{label:<14} {text}" if label else text)
     say(f"report         {folder / REPORT}")
     say(f"pictures       {', '.join(str(folder / name) for name in pictures)}")
+    return [folder / name for name in pictures]
 
 
 def _measured(trainer: Trainer, say: Say) -> Measured | None:

@@ -18,11 +18,14 @@ from gpunn.experiments.report import REPORT
 from gpunn.experiments.results import introduce, write_results, write_stopped
 from gpunn.experiments.tuning import prepared
 from gpunn.files import StrPath, read_regular, remove_leftovers, write_atomically
+from gpunn.reports.events import own_files
+from gpunn.reports.tensorboard import TensorBoard
 from gpunn.saving.checkpoint import Checkpoint, open_checkpoint
 from gpunn.saving.checkpointer import CHECKPOINTS, Checkpointer, Say, go_on, newest
 from gpunn.saving.origin import FREE, differences, fingerprint, first_of, is_of_fit
 from gpunn.saving.signals import Signals
 from gpunn.train.callbacks import TrainingView
+from gpunn.train.curves import CURVES
 from gpunn.train.trainer import Trainer
 
 Report = Callable[[Path, Experiment, Trainer, Say], None]  # tells more after the results, and changes nothing
@@ -35,28 +38,43 @@ _MOST_METRICS = 16 << 20
 
 
 def train(
-    experiment: Experiment, out: StrPath | None, say: Say, *, progress: bool = True, report: Report | None = None
+    experiment: Experiment,
+    out: StrPath | None,
+    say: Say,
+    *,
+    progress: bool = True,
+    report: Report | None = None,
+    tensorboard: bool = False,
 ) -> Path:
     """Run an experiment, write its run folder, by default the next free runs/<data>-<recipe>-<n>, and return that.
 
     After a DivergenceError the folder has the last good weights, after a KeyboardInterrupt (of any signal) a checkpoint
     of the last step. After an error before the training there is no folder.
     """
+    board = TensorBoard() if tensorboard else None  # which says at once what is missing
     with Signals() as signals:
         experiment, data = prepared(experiment)
         with reserved(PICTURES):
             trainer = experiment.trainer(data, progress=progress)
         experiment = experiment.resolved(trainer)
         with new_folder(out, f"{data.name}-{experiment.name}", say) as folder:
-            _run(folder, experiment, trainer, signals, say, report)
+            _run(folder, experiment, trainer, signals, say, report, board)
     return folder
 
 
-def resume(run: str, say: Say, *, progress: bool = True, report: Report | None = None, **changes: Any) -> Path:
+def resume(
+    run: str,
+    say: Say,
+    *,
+    progress: bool = True,
+    report: Report | None = None,
+    tensorboard: bool = False,
+    **changes: Any,
+) -> Path:
     """Resume a run in its folder from its newest whole checkpoint, or from the checkpoint that `run` names.
 
     `changes` are for `Experiment.with_options`: epochs, device, place of the data, and checkpoints; of a run that has
-    diverged the learning rate too.
+    diverged the learning rate too. A run that has events for TensorBoard goes on with them, asked for or not.
     """
     folder, named = Path(run), None
     if not folder.is_dir():
@@ -65,11 +83,22 @@ def resume(run: str, say: Say, *, progress: bool = True, report: Report | None =
         folder, named = folder.parent.parent, folder
     if not holds_run(folder):  # before anything is written there or removed: it is somebody else's
         raise CheckpointError(f"{folder} holds no run to go on with: neither checkpoints nor {EXPERIMENT}")
+    board = TensorBoard() if tensorboard else _board_of(folder, say)
     with Signals() as signals, locked(folder, say):
         with reserved(PICTURES):
             experiment, trainer = _restored(folder, named, changes, say, progress=progress)
-        _run(folder, experiment, trainer, signals, say, report)
+        _run(folder, experiment, trainer, signals, say, report, board)
     return folder
+
+
+def _board_of(folder: Path, say: Say) -> TensorBoard | None:
+    """Return what goes on with the events of a run, where there are any."""
+    if own_files(folder):
+        try:
+            return TensorBoard()
+        except OptionError as error:
+            say(f"the events of {folder} stay as they are: {error}")
+    return None
 
 
 @contextlib.contextmanager
@@ -104,7 +133,13 @@ class _Keeping(Checkpointer):
 
 @_mended()
 def _run(
-    folder: Path, experiment: Experiment, trainer: Trainer, signals: Signals, say: Say, report: Report | None
+    folder: Path,
+    experiment: Experiment,
+    trainer: Trainer,
+    signals: Signals,
+    say: Say,
+    report: Report | None,
+    board: TensorBoard | None,
 ) -> None:
     """Train to the end from where the trainer is, and write the results."""
     check_room(folder, trainer, experiment.checkpoints.keep)
@@ -112,6 +147,9 @@ def _run(
     write_atomically(folder / EXPERIMENT, experiment.to_toml().encode())
     checkpointer = _Keeping(folder, experiment, signals)
     trainer.callbacks.add(checkpointer)
+    if board:
+        board.texts["experiment"] = experiment.to_toml()
+        trainer.callbacks.add(board)
 
     try:
         with signals.held():
@@ -123,7 +161,10 @@ def _run(
                     write_stopped(folder, checkpointer.experiment, trainer, error, say)
                 raise
         trainer.finish()
-        write_results(folder, checkpointer.experiment, trainer, say)
+        pictures = write_results(folder, checkpointer.experiment, trainer, say)
+        if board:
+            board.end_with(TrainingView(trainer), [path for path in pictures if path.name != CURVES])
+            say(f"TensorBoard    tensorboard --logdir {folder.parent}")
         if report:
             report(folder, checkpointer.experiment, trainer, say)
     except BaseException as error:

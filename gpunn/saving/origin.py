@@ -36,8 +36,8 @@ def versions(trainer: Trainer) -> dict[str, str]:
     return {"gpunn": __version__, **LIBRARIES, "device": trainer.backend.description}
 
 
-def origin_of(trainer: Trainer) -> Origin:
-    """Describe a training by `fit`: its network, the options of `fit`, and its data."""
+def parts_of(trainer: Trainer) -> dict[str, Any]:
+    """Return the network and the options of a training, as tables of `gpunn.config`, by name."""
     options, layers = trainer.options, [to_built_config(layer) for layer in trainer.model.layers]
     parts = {name: getattr(options, name) for name in ("regularizer", "augmentation")}
     parts |= {"loss": trainer.loss, "optimizer": trainer.optimizer}
@@ -51,7 +51,12 @@ def origin_of(trainer: Trainer) -> Origin:
         made |= {"early_stopping": stopping.settings} if stopping.settings else {}
     if options.average is None:  # which earlier versions did not know
         del made["average"]
-    return Origin(json.dumps(made, default=str), fingerprint(trainer.data), versions(trainer))
+    return made
+
+
+def origin_of(trainer: Trainer) -> Origin:
+    """Describe a training by `fit`: its network, the options of `fit`, and its data."""
+    return Origin(json.dumps(parts_of(trainer), default=str), fingerprint(trainer.data), versions(trainer))
 
 
 def is_of_new_network(origin: Origin) -> bool:

@@ -146,6 +146,7 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "plot_activations": (gn.plot_activations, {"model": of_images(), "image": np.ones((6, 6, 1))}),
     "Checkpointer": (gn.Checkpointer, {"folder": "run"}),
     "EarlyStopping": (gn.EarlyStopping, {"patience": 3}),
+    "TensorBoard": (gn.TensorBoard, {}),
     "OverfittingDetector": (gn.OverfittingDetector, {}),
     "ProgressBar": (gn.ProgressBar, {}),
     "register": (gn.register, {"part": type("PublicApi", (gn.ReLU,), {"__module__": __name__})}),
@@ -219,7 +220,12 @@ def test_what_is_odd_is_taken_or_refused_in_one_line(
     if name in BEHIND and name in {kind.__name__ for kind in LAYERS}:
         needed = {"Dense": {"units": 2}, "Embedding": {"tokens": 4, "features": 2}}
         right = needed.get(name, {"filters": 2} if name.startswith("Conv") else {})
-    if name not in ("load_model", "load_onnx", "Sequential.export_onnx"):  # which need a file, or the extra
+    if name not in (
+        "load_model",
+        "load_onnx",
+        "Sequential.export_onnx",
+        "TensorBoard",
+    ):  # which need a file, or the extra
         function(**right)
     wrong = []
     for what, odd in ODD.items():

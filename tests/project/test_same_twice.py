@@ -105,6 +105,8 @@ def test_nothing_reads_the_clock_on_the_wall() -> None:
         words = path.read_text("utf-8")
         if path.name in ("image_cache.py", "image_folder.py"):  # there times tell files apart, and measure nothing
             words = words.replace("st_mtime_ns", "").replace("st_mtime", "")
+        if path.name == "events.py":  # there it dates what is written, as TensorBoard shows it
+            words = words.replace("time.time(", "")
         for word in ("time.time(", "datetime", "time_ns(", "localtime", "getmtime", "st_mtime"):
             assert word not in words, f"{path.name} uses {word}"
 

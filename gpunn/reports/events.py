@@ -1,0 +1,217 @@
+"""Event files, which TensorBoard shows; the extra `tensorboard`, of which only the forms of events are used.
+
+A file is a row of records: length (8 bytes), its checksum (4), an event as a protocol buffer, its checksum (4).
+Source: https://github.com/tensorflow/tensorboard, tensorboard/summary/writer/record_writer.py.
+"""
+
+import contextlib
+import math
+import os
+import re
+import struct
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpunn.errors import OptionError, OutputError
+from gpunn.files import open_regular, write_atomically
+
+BINS = 30  # of a histogram
+_NAME = re.compile(r"events\.out\.tfevents\.([0-9]{10,12})\.gpunn")
+_HPARAMS = "_hparams_/"  # how the tags of what is written of hyper-parameters begin
+
+Value: TypeAlias = Any  # a `Summary.Value` of TensorBoard, whose types are those of protobuf's generator
+Kept: TypeAlias = dict[tuple[int, str], tuple[float, Value]]  # by step and tag: when it was written, and what
+
+
+def require_tensorboard() -> None:
+    """Raise OptionError where the package is missing that knows the form of events."""
+    try:  # all of it now, and not within a training
+        import tensorboard.compat.proto.event_pb2
+        import tensorboard.compat.tensorflow_stub.pywrap_tensorflow
+        import tensorboard.plugins.hparams.metadata  # noqa: F401
+    except ImportError:
+        mend = "pip install 'gpunn[tensorboard]'"
+        raise OptionError(f"events for TensorBoard need its package, which is not installed: {mend}") from None
+
+
+def scalar(tag: str, number: float) -> Value:
+    """Make a point of a curve, in float32."""
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    return Summary.Value(tag=tag, simple_value=number)
+
+
+def histogram(tag: str, values: NDArray[Any]) -> Value | None:
+    """Count the finite values in 30 bins of equal width from the least to the greatest; None where there are none."""
+    from tensorboard.compat.proto.summary_pb2 import HistogramProto, Summary
+
+    finite = values[np.isfinite(values)].astype(np.float64)
+    if not finite.size:
+        return None
+    low, high = float(finite.min()), float(finite.max())
+    # Three times as fast as NumPy's histogram, which sorts out what lies on an edge to the last bit.
+    width = (high - low) / BINS or 1.0
+    counts = np.bincount(np.minimum((finite - low) / width, BINS - 1).astype(np.int64), minlength=BINS)
+    edges = np.append(low + width * np.arange(1, BINS), max(high, low + width * BINS))
+    numbers: dict[str, Any] = {"min": low, "max": high, "num": finite.size, "sum": finite.sum()}
+    numbers |= {"sum_squares": np.square(finite).sum(), "bucket_limit": edges, "bucket": counts}
+    return Summary.Value(tag=tag, histo=HistogramProto(**numbers))
+
+
+def image(tag: str, png: bytes) -> Value:
+    """Show a picture, as the bytes of a PNG."""
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    width, height = struct.unpack(">II", png[16:24])
+    of_colours = 4  # red, green, blue and how opaque
+    shown = Summary.Image(width=width, height=height, colorspace=of_colours, encoded_image_string=png)
+    return Summary.Value(tag=tag, image=shown)
+
+
+def text(tag: str, words: str) -> Value:
+    """Show words, which are Markdown."""
+    from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+    from tensorboard.compat.proto.tensor_pb2 import TensorProto
+    from tensorboard.compat.proto.types_pb2 import DT_STRING
+
+    of_texts = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name="text"))
+    tensor = TensorProto(dtype=DT_STRING, string_val=[words.encode(errors="replace")])
+    return Summary.Value(tag=tag, metadata=of_texts, tensor=tensor)
+
+
+def parameters(chosen: Mapping[str, Any], figures: Iterable[str]) -> list[Value]:
+    """List hyper-parameters, each a number, a truth or a text, and the tags of the figures that judge them."""
+    from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
+
+    kinds = {bool: api_pb2.DATA_TYPE_BOOL, float: api_pb2.DATA_TYPE_FLOAT64, str: api_pb2.DATA_TYPE_STRING}
+    session = plugin_data_pb2.SessionStartInfo(start_time_secs=time.time())
+    known = []
+    for name, value in chosen.items():
+        plain = value if isinstance(value, bool | str) else float(value)
+        known.append(api_pb2.HParamInfo(name=name, type=kinds[type(plain)]))
+        field = {bool: "bool_value", float: "number_value", str: "string_value"}[type(plain)]
+        setattr(session.hparams[name], field, plain)
+    judging = [api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag)) for tag in figures]
+    experiment = api_pb2.Experiment(hparam_infos=known, metric_infos=judging)
+    data = plugin_data_pb2.HParamsPluginData
+    return [
+        _of_parameters(metadata.EXPERIMENT_TAG, data(experiment=experiment)),
+        _of_parameters(metadata.SESSION_START_INFO_TAG, data(session_start_info=session)),
+    ]
+
+
+def end_of_session() -> Value:
+    """Say that the training with these hyper-parameters has ended well."""
+    from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
+
+    ended = plugin_data_pb2.SessionEndInfo(status=api_pb2.STATUS_SUCCESS, end_time_secs=time.time())
+    return _of_parameters(metadata.SESSION_END_INFO_TAG, plugin_data_pb2.HParamsPluginData(session_end_info=ended))
+
+
+def _of_parameters(tag: str, data: Any) -> Value:
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.plugins.hparams import metadata
+
+    return Summary.Value(tag=tag, metadata=metadata.create_summary_metadata(data), tensor=metadata.NULL_TENSOR)
+
+
+def own_files(folder: Path) -> list[Path]:
+    """List the event files of gpunn in a folder, in the order in which TensorBoard reads them."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name) and not path.is_symlink())
+
+
+def kept_until(paths: Iterable[Path], step: int) -> Kept:
+    """Return what files hold up to a step, each tag once a step, without the hyper-parameters."""
+    kept: Kept = {}
+    for path in paths:
+        for event in _read(path):
+            if event.step <= step:
+                values = (value for value in event.summary.value if not value.tag.startswith(_HPARAMS))
+                kept |= {(event.step, value.tag): (event.wall_time, value) for value in values}
+    return kept
+
+
+def _read(path: Path) -> Iterator[Any]:
+    """Give the events of a file up to its end, or up to the first that is cut off or damaged."""
+    from google.protobuf.message import DecodeError
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
+
+    with contextlib.suppress(OSError, DecodeError), open_regular(path, follow_links=False) as file:
+        left = os.fstat(file.fileno()).st_size
+        while len(head := file.read(12)) == 12:
+            length, checksum = struct.unpack("<QI", head)
+            left -= 12 + length + 4
+            if left < 0 or checksum != masked_crc32c(head[:8]):
+                return
+            body, checksum = file.read(length), file.read(4)
+            if checksum != struct.pack("<I", masked_crc32c(body)):
+                return
+            yield Event.FromString(body)
+
+
+class EventFile:
+    """The event file of one training in a folder: whole after each call, whatever ends the process.
+
+    It is opened for each writing, so there is nothing to close.
+    """
+
+    def __init__(self, folder: Path, before: Kept) -> None:
+        """Begin with what was kept, in place of the files that there are."""
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+
+        self._there = before.keys()
+        old = own_files(folder)
+        numbers = (int(match[1]) + 1 for path in old if (match := _NAME.fullmatch(path.name)))
+        # A TensorBoard that is watching goes on to a file of a later name, and forgets what it has read before a START.
+        self.path = folder / f"events.out.tfevents.{max(int(time.time()), *numbers, 0):010d}.gpunn"
+        begins = [Event(wall_time=time.time(), file_version="brain.Event:2")]
+        begins.append(Event(wall_time=time.time(), step=0, session_log=SessionLog(status=SessionLog.START)))
+        groups: dict[tuple[int, float], list[Value]] = {}
+        for (step, _), (when, value) in before.items():
+            groups.setdefault((step, when), []).append(value)
+        events = [*begins, *(_event(step, groups[step, when], when) for step, when in sorted(groups))]
+        write_atomically(self.path, b"".join(map(_record, events)))
+        for path in old:
+            path.unlink(missing_ok=True)
+
+    def add(self, step: int, values: Iterable[Value | None]) -> None:
+        """Add what there is of a step, and was not kept."""
+        there = [value for value in values if value is not None and (step, value.tag) not in self._there]
+        if not there:
+            return
+        content = _record(_event(step, there, time.time()))
+        try:
+            descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
+            with os.fdopen(descriptor, "ab") as file:
+                file.write(content)
+        except OSError as error:
+            raise OutputError(f"cannot write events to {self.path}: {error.strerror or error}") from None
+
+
+def written_before(seconds: float) -> float:
+    """Return the time of so many seconds ago, as events have it."""
+    return time.time() - max(0.0, seconds if math.isfinite(seconds) else 0.0)
+
+
+def _event(step: int, values: Iterable[Value], when: float) -> Any:
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    return Event(wall_time=when, step=step, summary=Summary(value=values))
+
+
+def _record(event: Any) -> bytes:
+    from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
+
+    body: bytes = event.SerializeToString()
+    packed = struct.Struct("<I").pack
+    length = struct.pack("<Q", len(body))
+    return length + packed(masked_crc32c(length)) + body + packed(masked_crc32c(body))
