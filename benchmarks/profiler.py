@@ -6,7 +6,7 @@ optimizer leave marks. So the step itself knows nothing of it, and pays nothing.
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -18,10 +18,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import DTypeLike
 
-from gpunn.backend.base import Backend
+from gpunn.backend.base import Backend, Shape
 from gpunn.kernels.cores import WORTHWHILE, cores, in_pieces
 from gpunn.kernels.random import epoch_order
-from gpunn.nn.layers import Activation, BatchNorm, ConvTranspose2D, Flatten, Layer
+from gpunn.nn.layers import Activation, BatchNorm, Concatenate, ConvTranspose2D, Flatten, Layer, Residual
 from gpunn.nn.layers.dense import Bias, BiasActivation
 from gpunn.train.step import Step
 from gpunn.train.trainer import Trainer
@@ -193,6 +193,9 @@ def profile(trainer: Trainer, seconds: float = 1.0, rates: Rates | None = None) 
                 taken: dict[_Key, float] = defaultdict(float)
                 for key, begin, end in marks:
                     taken[key] += elapsed(backend, begin, end)
+                for whole_stage, within in _within(step.stages):  # which are parts of their own
+                    for name in (FORWARD, BACKWARD):
+                        taken[name, whole_stage] -= sum(taken.get((name, part), 0.0) for part in within)
                 marks.clear()
                 watched.append((whole, taken))
         half = (count + 1) // 2
@@ -268,7 +271,8 @@ def _marks(step: Step) -> Iterator[tuple[list[tuple[_Key, Any, Any]], set[_Key]]
     methods += [(step.loss, "evaluate", (LOSS, ""))]
     updating = ["before_backward", *(["add_penalty"] if step.optimizer.penalty else []), "update"]
     methods += [(step.optimizer, name, (UPDATE, "")) for name in updating]
-    methods += [(stage, name, (name, _words(stage))) for stage in step.stages for name in (FORWARD, BACKWARD)]
+    every = [stage for stage, _ in _every_stage(step.stages, step.model.input_shape)]
+    methods += [(stage, name, (name, _words(stage))) for stage in every for name in (FORWARD, BACKWARD)]
     try:
         for owner, name, key in methods:
             setattr(owner, name, marked(getattr(owner, name), key))
@@ -276,6 +280,24 @@ def _marks(step: Step) -> Iterator[tuple[list[tuple[_Key, Any, Any]], set[_Key]]
     finally:
         for owner, name, _ in methods:
             delattr(owner, name)  # and that of its class is seen again
+
+
+def _every_stage(stages: Sequence[Layer], shape: Shape) -> Iterator[tuple[Layer, Shape]]:
+    """Give each stage with the shape of a sample that comes in, those that run within another before it."""
+    for stage in stages:
+        for branch in stage.running:
+            yield from _every_stage(branch.stages, shape)
+        yield stage, shape
+        shape = stage.output_shape(shape)
+
+
+def _within(stages: Sequence[Layer]) -> Iterator[tuple[str, list[str]]]:
+    """Give each stage that has others within by its name, with the names of those; the outer before the inner."""
+    for stage in stages:
+        inner = [each for branch in stage.running for each in branch.stages]
+        if inner:
+            yield _words(stage), [_words(each) for each in inner]
+            yield from _within(inner)
 
 
 def _words(stage: Layer) -> str:
@@ -290,6 +312,8 @@ _TRAFFIC: dict[type[Layer], tuple[tuple[int, int], tuple[int, int]]] = {
     BatchNorm: ((1, 1), (2, 1)),  # x is read again, and ∂C/∂x written
     Bias: ((1, 1), (0, 1)),
     Flatten: ((0, 0), (0, 0)),
+    Residual: ((0, 3), (3, 0)),  # both branches are read and their sum is written
+    Concatenate: ((0, 2), (3, 0)),
 }
 """How often a stage reads or writes the elements that it is given, and those that it returns: forward, and backward."""
 
@@ -307,7 +331,7 @@ def _least_work(trainer: Trainer, returning: set[_Key]) -> dict[_Key, tuple[int,
     n, itemsize = step.batch_size, np.dtype(model.dtype).itemsize
     stored = trainer.data.train.inputs.dtype.itemsize
     works: dict[_Key, tuple[int, int]] = {(GATHER, ""): (0, n * prod(shape) * (stored + itemsize))}
-    for stage in step.stages:
+    for stage, shape in _every_stage(step.stages, model.input_shape):
         name, output, w = _words(stage), stage.output_shape(shape), stage.w
         inputs, outputs = n * prod(shape), n * prod(output)
         flops, moved = [0, 0], [inputs * ins + outputs * outs for ins, outs in _traffic(stage)]
@@ -323,8 +347,7 @@ def _least_work(trainer: Trainer, returning: set[_Key]) -> dict[_Key, tuple[int,
             back = outputs + learns * (inputs + w.size) + (hands_back or is_folded) * w.size + hands_back * inputs
             moved = [inputs + w.size + outputs, back]
         works[FORWARD, name], works[BACKWARD, name] = ((f, m * itemsize) for f, m in zip(flops, moved, strict=True))
-        shape = output
-    works[LOSS, ""] = 0, 2 * n * prod(shape) * itemsize  # z is read, ∂C/∂z written
+    works[LOSS, ""] = 0, 2 * n * prod(model.output_shape) * itemsize  # z is read, ∂C/∂z written
     updated = sum(parameter.size for parameter in model.parameters if parameter.grad is not None)
     # Gradient and value are read, value is written; what the optimizer remembers of each is read and written.
     works[UPDATE, ""] = 0, (3 + 2 * len(trainer.optimizer.state)) * updated * itemsize

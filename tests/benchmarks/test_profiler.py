@@ -114,6 +114,24 @@ def test_the_parts_add_up_to_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.seconds == 23
 
 
+def test_what_runs_within_a_layer_has_rows_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    inner = [gn.Dense(30), gn.Chain([gn.Tanh()]), gn.Residual([gn.Dense(30)])]
+    training = trainer([gn.Dense(30), gn.Residual(inner), gn.Dense(10)])
+    ticks = itertools.count()
+    monkeypatch.setattr(profiler, "mark", lambda _: next(ticks))
+    found = profile(training, rates=FixedRates())
+    names = [
+        "residual1.dense1", "residual1.dense1 bias, tanh", "residual1.residual1.dense1",
+        "residual1.residual1.dense1 bias", "residual1.residual1", "residual1",
+    ]  # fmt: skip
+    for name in names:
+        # Each that has others within lasts a tick before each of them and one after the last.
+        within = {"residual1": 3, "residual1.residual1": 2}.get(name, 0)
+        assert (part(found, FORWARD, name).seconds, part(found, BACKWARD, name).seconds) == (1 + within, 1 + within)
+    assert part(found, FORWARD, "residual1.dense1").flops == 2 * N * 30 * 30
+    assert part(found, FORWARD, "residual1").nbytes == 3 * 4 * N * 30
+
+
 def test_the_steps_that_something_disturbed_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     training = trainer(dense())
     clock = {"now": 0.0, "marks": 0}
@@ -223,7 +241,7 @@ def test_every_recipe_can_be_profiled(name: str, backend: Backend) -> None:
     training = experiment.trainer(data, progress=False)
     found = profile(training, seconds=0, rates=FixedRates())
     assert [name for name, _ in itertools.groupby(each.part for each in found.parts)] == [*PASSES, BETWEEN]
-    learning = {layer.name for layer in training.model.layers if getattr(layer, "w", None) is not None}
+    learning = {layer.name for layer, _ in training.model.every_layer if getattr(layer, "w", None) is not None}
     for name in (FORWARD, BACKWARD):
         assert {each.stage for each in found.parts if each.part == name and each.flops} == learning
     assert found.is_replayed == (backend.device != "cpu")
