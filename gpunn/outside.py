@@ -73,6 +73,15 @@ def imported(name: str) -> Any:
     return part
 
 
+def function(name: str) -> Callable[..., Any] | None:
+    """Return the function that a file names as "module:name" in a module that may be imported; else None."""
+    module, _, word = name.rpartition(":")
+    if not is_name(module) or not is_name(word) or not _is_within(module, _ALLOWED.get()):
+        return None
+    held = getattr(_import(module, f"the module of {name!r}"), word, None)
+    return held if callable(held) and not isinstance(held, type) else None
+
+
 def allow(modules: Iterable[str]) -> tuple[list[str], Callable[[], None]]:
     """Import modules, of the current folder too, and let files name classes in them; return lines on them, and an undo.
 

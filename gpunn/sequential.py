@@ -93,6 +93,7 @@ class Sequential(SavedNetwork):
         class_weight: ClassWeight = None,
         sample_weight: ArrayLike | None = None,
         callbacks: Sequence[Callback] = (),
+        metrics: Given = (),
     ) -> History:
         """Train on `data.train`, watching `data.validation`, and return the records; `data.test` is never looked at.
 
@@ -144,6 +145,9 @@ class Sequential(SavedNetwork):
             callbacks: Objects of `gn.Callback`, called between steps at the beginning, at records, at the end of epochs
                 and of the training; see docs/callbacks.md. What an exception of one leaves are the weights of the last
                 record; `gn.StopTraining` ends the training well.
+            metrics: Metrics of the validation samples at each record: functions of y_true and y_pred, `gn.Metric`s, or
+                names of those of reports, "f1", "top3" or "mae". Each is a column of the history, `history["f1"]`, and
+                may be watched, `gn.EarlyStopping(3, monitor="f1")`. They take another pass over these samples.
 
         Raises:
             DivergenceError: Loss or weights became NaN or Inf, or the loss exploded; the last good weights are put

@@ -44,7 +44,7 @@ def by_class(outputs: NDArray[Any], classes: int = 2) -> NDArray[Any]:
 def in_words(figures: Mapping[str, float]) -> str:
     """Write figures by name as one text, those that are nan left out: "loss 0.0903, accuracy 98.06%"."""
     told = {name: value for name, value in figures.items() if not math.isnan(value)}
-    return ", ".join(f"{FIGURES[name]} {shown(name, value)}" for name, value in told.items())
+    return ", ".join(f"{FIGURES.get(name, name)} {shown(name, value)}" for name, value in told.items())
 
 
 def shown(name: str, value: float) -> str:

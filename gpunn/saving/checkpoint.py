@@ -27,7 +27,7 @@ from gpunn.nn.parameter import Arrays
 from gpunn.saving.model_file import model_bytes
 from gpunn.saving.safetensors import Layout, read_header, read_values, strict_json, to_bytes
 from gpunn.train.history import History, columns_of
-from gpunn.train.record import COLUMNS, Record, State, Weights
+from gpunn.train.record import COLUMNS, State, Weights, is_metric_name, record_of
 
 FORMAT = 1
 MANIFEST, MODEL, BEST, STATE = "manifest.json", "model.safetensors", "best.safetensors", "state.safetensors"
@@ -109,8 +109,8 @@ class Checkpoint:
         at = {step: Weights(step, arrays) for step, arrays in weights.items()}
         rows = np.hstack([arrays[name] for name in ("records", "figures") if name in arrays])
         try:
-            values = (dict(zip([*_COLUMNS, *figures], map(float, row), strict=True)) for row in rows)
-            records = tuple(History(Record(**{**value, "step": int(value["step"])}) for value in values))
+            names = [*_COLUMNS[1:], *figures]
+            records = tuple(History(record_of(names, row[1:], int(row[0])) for row in rows.tolist()))
         except (ValueError, OverflowError) as error:
             raise CheckpointError(f"{self.path / STATE} holds no history: {error}") from None
         return State(
@@ -179,7 +179,7 @@ def _files(state: State, origin: Origin, model: Network, callbacks: bytes) -> It
     figures = [name for name in columns_of(state.records) if name not in _COLUMNS]
     for name, columns in (("records", _COLUMNS), ("figures", figures)):
         if columns:
-            rows = [[getattr(record, column) for column in columns] for record in state.records]
+            rows = [[record.number(column) for column in columns] for record in state.records]
             arrays[name] = np.array(rows, np.float64).reshape(-1, len(columns))
     models = {MODEL: state.now} if state.best is None else {MODEL: state.now, BEST: state.best}
     for weights in (state.last, state.good):
@@ -251,7 +251,8 @@ def _manifest(path: Path) -> dict[str, Any]:
             if not 0 <= position[name] < math.inf:
                 raise ValueError(f"{name} must be at least 0, got {position[name]!r:.40}")
         figures = position.get("figures") or []
-        if not all(name in COLUMNS and name not in _COLUMNS for name in figures) or len(set(figures)) < len(figures):
+        are_columns = all(name not in _COLUMNS if name in COLUMNS else is_metric_name(name) for name in figures)
+        if not are_columns or len(set(figures)) < len(figures):
             raise ValueError(f"figures must be columns of a history, got {figures!r:.40}")
         if not all(type(size) is int for entry in manifest["data"].values() if entry for size in entry["shape"]):
             raise ValueError("the shape of its samples must be whole numbers")

@@ -49,6 +49,8 @@ def parts_of(trainer: Trainer) -> dict[str, Any]:
     if not isinstance(stopping, BestWeights):  # a patience is the same thing, and was all that there was
         made["patience"] = stopping.patience
         made |= {"early_stopping": stopping.settings} if stopping.settings else {}
+    if trainer.metrics:
+        made["metrics"] = list(trainer.metrics)
     if options.average is None:  # which earlier versions did not know
         del made["average"]
     return made

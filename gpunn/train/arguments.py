@@ -31,6 +31,7 @@ from gpunn.nn.tasks import Task
 from gpunn.scalars import Range, checked_seed, flag, positive_whole, real
 from gpunn.train.callbacks import Callback, checked_callbacks
 from gpunn.train.optimizers import SGD, Optimizer, Regularizer
+from gpunn.train.own_metrics import Given, checked_columns
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +72,7 @@ class TrainOptions(PlainOptions):
     capture: bool = True
     progress: bool = True
     callbacks: Sequence[Callback] = ()
+    metrics: Given = ()
 
     def __post_init__(self) -> None:
         checked: dict[str, Any] = {
@@ -81,6 +83,7 @@ class TrainOptions(PlainOptions):
             "data_on": checked_place(self.data_on),
             "class_weight": checked_class_weight(self.class_weight),
             "callbacks": checked_callbacks(self.callbacks),
+            "metrics": checked_columns(self.metrics),
         }
         if not isinstance(self.optimizer, Optimizer):  # given by name, or not at all: the same in every call of `fit`
             default = SGD(0.1, momentum=0.9)

@@ -50,7 +50,7 @@ class Callbacks:
         """Return the states of those that have any, by name."""
         made = {}
         for name, callback in self._by_name().items():
-            with self._watched():
+            with self.watched():
                 if state := callback.state_dict():
                     made[name] = checked_state(state, f"state_dict() of {name}")
         return made
@@ -59,7 +59,7 @@ class Callbacks:
         """Give each its state, and return the names of those that are not there."""
         named = self._by_name()
         for name in states.keys() & named.keys():
-            with self._watched():
+            with self.watched():
                 named[name].load_state_dict(states[name])
         return sorted(states.keys() - named.keys())
 
@@ -73,7 +73,7 @@ class Callbacks:
         return made
 
     @contextmanager
-    def _watched(self) -> Iterator[None]:
+    def watched(self) -> Iterator[None]:
         """Remember an exception that a callback raises."""
         try:
             yield
@@ -89,7 +89,7 @@ class Callbacks:
     def _call(self, callbacks: Iterable[Callback], hook: Callable[..., None], *given: object) -> None:
         for callback in callbacks:
             try:
-                with self._watched():
+                with self.watched():
                     getattr(callback, hook.__name__)(self._training, *given)
             except StopTraining as stop:
                 if hook is not Callback.on_train_end:

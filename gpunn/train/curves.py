@@ -10,7 +10,7 @@ from gpunn.display.style import BEST, OVERFITTING, RATE, TRAINING, VALIDATION, p
 from gpunn.errors import OptionError, ShapeError
 from gpunn.files import StrPath
 from gpunn.nn.tasks import FIGURES
-from gpunn.train.record import Record
+from gpunn.train.record import COLUMNS, Record
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,6 +25,7 @@ _AXES = {
     "rmse": "root mean squared error",
     "r2": "explained share of the variance",
 }
+_MOST_OWN = 3  # metrics from outside that are drawn
 _SCALES = {"accuracy": 100.0}  # in per cent
 
 
@@ -47,11 +48,14 @@ def plot_curves(
     A `reference` is drawn dashed beside these: lists under `train_loss`, `train_accuracy`, `validation_loss` and
     `validation_accuracy`, each optional, at the epochs under `epoch` (1, 2, … where missing); `name` says whose.
     """
-    ours = {key: np.array([getattr(record, key) for record in history], float) for key in Record.__dataclass_fields__}
+    own = list(dict.fromkeys(name for record in history for name in record.metrics))
+    ours = {key: np.array([record.number(key) for record in history], float) for key in COLUMNS}
+    ours |= {f"validation_{name}": np.array([record.number(name) for record in history], float) for name in own}
     theirs = _checked({} if reference is None else reference)
     has_schedule = np.unique(ours["learning_rate"][np.isfinite(ours["learning_rate"])]).size > 1
     known = {key for curves in (ours, theirs) for key in curves if _is_known(curves, key)}
     measures = [name for name in FIGURES if name == "loss" or known.intersection(f"{part}_{name}" for part in _PARTS)]
+    measures += [name for name in own if f"validation_{name}" in known][:_MOST_OWN]
     width, height = 5.4 * len(measures) if len(measures) > 1 else 7.0, 5.6 if has_schedule else 4.5
     if not len(history) and not theirs:
         with picture(path, 5.0, 1.6, title) as figure:
@@ -113,7 +117,7 @@ def _draw_measure(axes: "Axes", measure: str, ours: Mapping[str, Any], theirs: M
                 label = word if curves is ours else f"{word}, {theirs['name']}"
                 axes.plot(curves["epoch"], _SCALES.get(measure, 1) * curves[key], color=color, label=label, **style)
     axes.grid()
-    axes.set(title=FIGURES[measure], ylabel=_AXES[measure], xmargin=0.02, xlim=(0.0, None))
+    axes.set(title=FIGURES.get(measure, measure), ylabel=_AXES.get(measure, measure), xmargin=0.02, xlim=(0.0, None))
     values = np.concatenate([np.asarray(line.get_ydata(), float) for line in axes.lines] or [np.empty(0)])
     values = values[np.isfinite(values)]
     if measure == "r2" and (values < -1.0).any() and (values > -1.0).any():
@@ -128,7 +132,7 @@ def _mark(axes: "Axes", history: Recorded, measure: str) -> None:
     best, since = history.best, history.overfitting_since
     if best is not None:
         part = "validation" if math.isfinite(best.validation_loss) else "train"
-        value = _SCALES.get(measure, 1) * getattr(best, f"{part}_{measure}")
+        value = _SCALES.get(measure, 1) * best.number(f"{part}_{measure}" if measure in FIGURES else measure)
         if math.isfinite(value):
             axes.plot(
                 best.epoch, value, ls="", marker="o", ms=9, mfc="white", mec=BEST, mew=2.2, zorder=5, clip_on=False,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, overload
 from gpunn.backend.limits import require
 from gpunn.errors import DataError
 from gpunn.files import as_path, open_regular, write_atomically
-from gpunn.train.record import COLUMNS, Record
+from gpunn.train.record import COLUMNS, MOST_METRICS, Record, is_metric_name, record_of
 from gpunn.train.shown import html_of, rows_of
 
 # The bounds of `OverfittingDetector`; the evidence is in `docs/design/overfitting.md`.
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _ALWAYS = ("step", "epoch", "train_loss", "learning_rate", "seconds")
-_LONGEST_LINE = 1000
+_LONGEST_LINE = 4000
 _RECORD_BYTES = 32  # of memory that a record takes for each byte of the shortest line that is one
 _INTEGER = re.compile(r"[0-9]{1,18}")
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?|nan|-?inf")
@@ -78,9 +78,9 @@ class History(Sequence[Record]):
     def __getitem__(self, index: int | slice | str) -> Record | list[Record] | list[float]:
         if not isinstance(index, str):
             return self.records[index]
-        if index not in COLUMNS:
-            raise KeyError(f"a history has no column {index!r}: it has {', '.join(columns_of(self.records))}")
-        return [getattr(record, index) for record in self.records]
+        if index not in COLUMNS and index not in (columns := columns_of(self.records)):
+            raise KeyError(f"a history has no column {index!r}: it has {', '.join(columns)}")
+        return [record.number(index) for record in self.records]
 
     def __len__(self) -> int:
         return len(self.records)
@@ -148,7 +148,7 @@ class History(Sequence[Record]):
         columns = columns_of(self.records)
         lines = [",".join(columns)]
         for record in self.records:
-            lines.append(",".join([str(int(record.step)), *(repr(float(getattr(record, n))) for n in columns[1:])]))
+            lines.append(",".join([str(int(record.step)), *(repr(float(record.number(n))) for n in columns[1:])]))
         write_atomically(path, ("\n".join(lines) + "\n").encode("ascii"))
 
     @classmethod
@@ -165,7 +165,10 @@ class History(Sequence[Record]):
                 head = file.readline(_LONGEST_LINE).decode("latin-1")
                 columns = head.removesuffix("\n").split(",")
                 # Any subset of the known ones, in their order: a version before this one wrote fewer.
-                if not head.endswith("\n") or columns != [n for n in COLUMNS if n in columns or n in _ALWAYS]:
+                known = [n for n in COLUMNS if n in columns or n in _ALWAYS]
+                own = columns[len(known) :]
+                is_own = all(map(is_metric_name, own)) and len(set(own)) == len(own) <= MOST_METRICS
+                if not head.endswith("\n") or columns[: len(known)] != known or not is_own:
                     raise DataError(f"{path}: expected the header of a gpunn history, got {_shown(head)}")
                 for number, line in enumerate(iter(lambda: file.readline(_LONGEST_LINE), b""), start=2):
                     if not line.endswith(b"\n"):
@@ -180,8 +183,9 @@ class History(Sequence[Record]):
 
 
 def columns_of(records: Sequence[Record]) -> list[str]:
-    """Name the columns that some records have numbers for, and those that every history has."""
-    return [name for name in COLUMNS if name in _ALWAYS or any(not math.isnan(getattr(each, name)) for each in records)]
+    """Name the columns that some records have numbers for, those that every history has, and those of metrics."""
+    known = [n for n in COLUMNS if n in _ALWAYS or any(not math.isnan(getattr(each, n)) for each in records)]
+    return known + list(dict.fromkeys(name for each in records for name, _ in each.measured))
 
 
 def _parse(line: str, columns: Sequence[str]) -> Record:
@@ -191,16 +195,16 @@ def _parse(line: str, columns: Sequence[str]) -> Record:
         raise ValueError(f"expected {len(columns)} numbers, got {len(cells)}")
     if not _INTEGER.fullmatch(cells[0]):
         raise ValueError(f"expected a whole number as step, got {_shown(cells[0])}")
-    numbers = dict.fromkeys(COLUMNS[1:], math.nan)
+    numbers = []
     for name, cell in zip(columns[1:], cells[1:], strict=True):
         if not _NUMBER.fullmatch(cell):
             raise ValueError(f"expected a number as {name}, got {_shown(cell)}")
-        numbers[name] = value = float(cell)
+        numbers.append(value := float(cell))
         if name in ("epoch", "seconds") and not (math.isfinite(value) and value >= 0):
             raise ValueError(f"expected {name} to be finite and not negative, got {value}")
-        if name.endswith("accuracy") and not (math.isnan(value) or 0 <= value <= 1):
+        if name in COLUMNS and name.endswith("accuracy") and not (math.isnan(value) or 0 <= value <= 1):
             raise ValueError(f"expected {name} between 0 and 1, got {value}")
-    return Record(int(cells[0]), **numbers)
+    return record_of(columns[1:], numbers, int(cells[0]))
 
 
 def _shown(text: str) -> str:

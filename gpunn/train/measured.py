@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from gpunn.backend.base import Backend
 from gpunn.data import Data
+from gpunn.errors import OptionError
 from gpunn.nn.network import Network
 from gpunn.nn.parameter import Arrays
 from gpunn.nn.tasks import FIGURES
@@ -14,6 +15,7 @@ from gpunn.train.evaluator import Evaluation
 from gpunn.train.history import History
 from gpunn.train.looking import gradients_of, spread
 from gpunn.train.monitor import Monitor
+from gpunn.train.own_metrics import check_measurable, checked_metrics, measured
 from gpunn.train.record import Record, State
 from gpunn.train.training import Training
 
@@ -22,10 +24,20 @@ class MeasuredTraining(Training):
     """A training whose records are made, and whose state can be taken and restored."""
 
     def __init__(self, model: Network, data: Data, options: TrainOptions, backend: Backend) -> None:
+        self.metrics = checked_metrics(options.metrics)
+        if self.metrics and data.validation is None:
+            mend = "load the data with validation=0.1, say, or leave metrics out"
+            raise OptionError(f"metrics are measured on the validation samples, and there are none: {mend}")
         super().__init__(model, data, options, backend)
         self.monitor = Monitor(self._back[0])
         self._seconds_before = 0.0
         self._began: float | None = None
+
+    def prepare(self, backend: Backend) -> None:
+        """Make everything on a device, or raise MemoryShortageError; OptionError where a metric cannot be measured."""
+        super().prepare(backend)
+        if self.metrics and self.data.validation is not None:
+            check_measurable(self.model, self.data.validation, self.metrics)
 
     @property
     def history(self) -> History:
@@ -57,7 +69,15 @@ class MeasuredTraining(Training):
         if regularizer := self.options.regularizer:
             p, n = self.model.parameters, self.samples.total_weight
             figures["penalty"] = regularizer.cost(self.backend.to_host(p.values[: p.decayed]), n)
-        return Record(self.done, epoch, **figures, learning_rate=self._rate(), seconds=self._seconds())
+        own = tuple(self._measured_metrics().items())
+        return Record(self.done, epoch, **figures, learning_rate=self._rate(), seconds=self._seconds(), measured=own)
+
+    def _measured_metrics(self) -> dict[str, float]:
+        """Measure the metrics that were asked for on the validation samples, where these lie."""
+        samples, evaluator = self.data.validation, self._validation
+        if not self.metrics or samples is None or evaluator is None:
+            return {}
+        return measured(self.model, samples, self.metrics, evaluator.batches)
 
     def gradients(self) -> Arrays:
         """Gradients of the loss on a batch of training samples, the same each time; see `TrainingView.gradients`."""

@@ -52,7 +52,7 @@ class NotebookProgress:
 
     def look(self, record: Record) -> None:
         """Take the validation figures that are shown from now on."""
-        self._validation = record.figures("validation")
+        self._validation = record.figures("validation") | record.metrics
 
     def end_epoch(self, record: Record | None) -> None:
         """End the epoch; `record` is the last one."""

@@ -8,20 +8,24 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from gpunn import outside
 from gpunn.backend.limits import require
-from gpunn.config import Part, as_part
+from gpunn.config import Part, as_part, from_config
 from gpunn.data import Samples
+from gpunn.data.loader import DataLoader
 from gpunn.errors import OptionError
 from gpunn.nn.losses import MeanSquaredError
 from gpunn.nn.network import Network
-from gpunn.nn.tasks import Task
+from gpunn.nn.tasks import FIGURES, Task
+from gpunn.train.named_metrics import KNOWN, Named, Seen, named
 from gpunn.train.predictions import outputs_of
+from gpunn.train.record import COLUMNS, MOST_METRICS, is_metric_name
 
 __all__ = ["Metric"]
 
 
 class Metric(Part, ABC, kind="metric", example="MyMetric()"):
-    """A number that says how good answers are; give it to `report(metrics=[...])`, as a plain function also may be.
+    """A number that says how good answers are; give it to `fit` or `report` by `metrics=[...]`, or a plain function.
 
     Attributes:
         takes_probabilities: Whether `y_pred` are the outputs of `predict_proba` (n, outputs), and not its answers.
@@ -40,17 +44,16 @@ class Metric(Part, ABC, kind="metric", example="MyMetric()"):
         """
 
 
-Given: TypeAlias = "Sequence[Metric | Callable[..., float] | str | type[Metric]]"
+Given: TypeAlias = "Sequence[Metric | Callable[..., float] | str | type[Metric] | dict[str, Any]]"
 
 
 def checked_metrics(metrics: Any) -> dict[str, Callable[..., float]]:
     """Return metrics by the names of their classes or functions; raise OptionError for all that is none."""
     if not isinstance(metrics, list | tuple):
-        raise OptionError(f"metrics is a list of functions f(y_true, y_pred), got {metrics!r:.80}")
+        raise OptionError(f"metrics is a list of functions f(y_true, y_pred), or of names, got {metrics!r:.80}")
     made: dict[str, Callable[..., float]] = {}
     for given in metrics:
-        is_part = isinstance(given, str | Metric) or (isinstance(given, type) and issubclass(given, Metric))
-        metric = as_part("metric", given) if is_part else given
+        metric = _made(given)
         if not callable(metric) or isinstance(metric, type):
             raise OptionError(f"a metric is a function f(y_true, y_pred) or a gn.Metric, got {given!r:.80}")
         name = type(metric).__name__ if isinstance(metric, Metric) else getattr(metric, "__name__", repr(metric))
@@ -60,27 +63,88 @@ def checked_metrics(metrics: Any) -> dict[str, Callable[..., float]]:
     return made
 
 
-def measured(model: Network, samples: Samples, metrics: Mapping[str, Callable[..., float]]) -> dict[str, float]:
-    """Measure a network's answers to samples, which are checked, by metrics from outside.
+def checked_columns(metrics: Any) -> tuple[Callable[..., float], ...]:
+    """Return the metrics of `fit`, each of a name that a column of the history may have."""
+    as_texts = [given.lower() for given in metrics if isinstance(given, str)] if isinstance(metrics, list) else []
+    made = {} if set(as_texts) & set(FIGURES) else checked_metrics(metrics)
+    for name in (*as_texts, *made):
+        if name in FIGURES or name in COLUMNS:
+            column = name if name in COLUMNS else f"validation_{name}"
+            raise OptionError(f"a metric cannot be called {name!r}: every record has {column} already, leave it out")
+        if name in made and not is_metric_name(name):
+            mend = "write it as a function, def share(y_true, y_pred), or give it such a __name__"
+            raise OptionError(
+                f"a metric of fit has a column, so its name is a word such as share, got {name!r:.60}: {mend}"
+            )
+    if len(made) > MOST_METRICS:
+        raise OptionError(f"fit takes at most {MOST_METRICS} metrics, got {len(made):,}")
+    return tuple(made.values())
+
+
+def _made(given: Any) -> Any:
+    """Return a metric that was given by itself, by its class, its name or its table; else what was given."""
+    if isinstance(given, str):
+        if (known := named(given)) is not None:
+            return known
+        if ":" in given:
+            return outside.function(given) or from_config("metric", given)
+        try:
+            return as_part("metric", given)
+        except OptionError as error:
+            if not str(error).startswith("unknown"):
+                raise
+            yours = "or a function, or a subclass of gn.Metric that is registered"
+            raise OptionError(f"unknown metric {given!r:.60}: expected one of {', '.join(KNOWN)}, {yours}") from None
+    is_part = isinstance(given, Metric | dict) or (isinstance(given, type) and issubclass(given, Metric))
+    return as_part("metric", given) if is_part else given
+
+
+def check_measurable(model: Network, samples: Samples, metrics: Mapping[str, Callable[..., float]]) -> None:
+    """Raise an error where metrics cannot be measured on samples: by the task, their weights or their number.
 
     Raises:
-        OptionError: A metric cannot weigh samples that have weights, or gives no number.
+        OptionError: A metric says nothing of the task, or cannot weigh samples that have weights.
+        MemoryShortageError: Their outputs need more memory than there is.
+    """
+    for name, metric in metrics.items():
+        if isinstance(metric, Named):
+            metric.check(_task_of(model, samples), len(model.names_of_outputs))
+        elif samples.weights is not None and not _takes_weights(metric):
+            raise OptionError(f"the metric {name} takes no sample_weight, and the samples have weights")
+    require(16 * len(samples) * int(np.prod(model.output_shape)), f"the outputs of {len(samples):,} samples")
+
+
+def _task_of(model: Network, samples: Samples) -> Task:
+    return (model.loss or MeanSquaredError()).task(bool(samples.classes))
+
+
+def measured(
+    model: Network,
+    samples: Samples,
+    metrics: Mapping[str, Callable[..., float]],
+    batches: DataLoader | None = None,
+) -> dict[str, float]:
+    """Measure a network's answers to samples, which are checked, by metrics, in one pass over them.
+
+    `batches` are those of the samples where they lie on the device already.
+
+    Raises:
+        OptionError: A metric cannot weigh samples that have weights, says nothing of the task, or gives no number.
     """
     if not metrics:
         return {}
-    require(16 * len(samples) * int(np.prod(model.output_shape)), f"the outputs of {len(samples):,} samples")
-    outputs = np.concatenate([part for _, part in outputs_of(model, samples)])
-    task = (model.loss or MeanSquaredError()).task(bool(samples.classes))
+    check_measurable(model, samples, metrics)
+    outputs = np.concatenate([part for _, part in outputs_of(model, samples, batches)])
+    task = _task_of(model, samples)
     answers = task.answers(outputs, model.classes)
     true = samples.targets if samples.columns is None else samples.columns.answers(samples.targets)
     true = samples.targets if task is Task.CLASSES else true
     found = {}
     for name, metric in metrics.items():
-        weights = {}
-        if samples.weights is not None:
-            if not _takes_weights(metric):
-                raise OptionError(f"the metric {name} takes no sample_weight, and the samples have weights")
-            weights = {"sample_weight": samples.weights}
+        if isinstance(metric, Named):
+            found[name] = metric(Seen(task, true, outputs, answers, len(model.names_of_outputs), samples.weights))
+            continue
+        weights = {} if samples.weights is None else {"sample_weight": samples.weights}
         value = metric(true, outputs if getattr(metric, "takes_probabilities", False) else answers, **weights)
         try:
             found[name] = float(value)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from gpunn.backend.limits import require
 from gpunn.data import Samples
-from gpunn.data.loader import place, sizes_of
+from gpunn.data.loader import DataLoader, place, sizes_of
 from gpunn.kernels.gather import NEXT_STEP
 from gpunn.nn.layout import turned
 from gpunn.nn.network import Network
@@ -70,10 +70,16 @@ def all_outputs(model: Network, samples: Samples) -> NDArray[Any]:
     return made if made is not None else np.empty((0, columns))
 
 
-def outputs_of(model: Network, samples: Samples) -> Iterator[tuple[int, NDArray[Any]]]:
-    """Give the number of the first sample and the outputs of each batch, as `predict_proba`."""
+def outputs_of(
+    model: Network, samples: Samples, batches: DataLoader | None = None
+) -> Iterator[tuple[int, NDArray[Any]]]:
+    """Give the number of the first sample and the outputs of each batch, as `predict_proba`.
+
+    `batches` are those of the samples where they have a place on the device already.
+    """
     backend, size = model._built(), model.capacity
-    batches, clock = place(backend, samples, model.dtype), backend.zeros((4,), np.int32)
+    batches = place(backend, samples, model.dtype) if batches is None else batches
+    clock = backend.zeros((4,), np.int32)
 
     def computed(n: int) -> Any:
         rows, x = model.input.views(n)

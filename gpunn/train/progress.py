@@ -8,7 +8,7 @@ from typing import Any, TextIO
 
 from gpunn.backend.compiling import columns_of
 from gpunn.errors import OptionError
-from gpunn.nn.tasks import in_words
+from gpunn.nn.tasks import FIGURES, in_words
 from gpunn.train.callbacks import Display, TrainingView
 from gpunn.train.notebook import NotebookProgress, has_widgets
 from gpunn.train.record import Record
@@ -23,6 +23,7 @@ _SHORTER = (  # words for epoch, accuracy and validation, and digits of the figu
     ("", "", "val", 3),
     ("", "", "val", 2),
 )
+_WIDE = 4  # digits of a line that has room for metrics
 
 
 class Progress:
@@ -55,7 +56,7 @@ class Progress:
 
     def look(self, record: Record) -> None:
         """Take the validation figures that are shown from now on."""
-        self._validation = record.figures("validation")
+        self._validation = record.figures("validation") | record.metrics
 
     def end_epoch(self, record: Record | None) -> None:
         """End the epoch; `record` is the last one."""
@@ -196,7 +197,9 @@ def _compact(figures: Mapping[str, float], digits: int, loss: str = "", accuracy
         "accuracy": lambda value: f"{accuracy}{value:.{max(digits - 2, 0)}%}",
         "r2": lambda value: f"R² {_number(value, max(digits - 1, 1))}",
     }
-    return " ".join(forms[name](value) for name, value in figures.items() if name in forms)
+    known = [forms[name](value) for name, value in figures.items() if name in forms]
+    own = [f"{name} {_number(value, 4)}" for name, value in figures.items() if name not in FIGURES]
+    return " ".join([*known, *(own if digits >= _WIDE else [])])
 
 
 def _number(value: float, digits: int) -> str:

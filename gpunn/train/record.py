@@ -1,6 +1,7 @@
 """Describe a training between two steps: the figures of a record, and the state that resumes it bit for bit."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -28,6 +29,7 @@ class Record:
         penalty: λR of equation (17) at this step; NaN without a regularizer.
         learning_rate: η at this step.
         seconds: Seconds since the start of the run.
+        measured: Name and value of each of `fit(metrics=[...])` on the validation samples; see `metrics`.
     """
 
     step: int
@@ -43,12 +45,26 @@ class Record:
     penalty: float = field(default=math.nan, kw_only=True)
     learning_rate: float
     seconds: float
+    measured: tuple[tuple[str, float], ...] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
         # One NaN for all, so that records are equal where their numbers are.
         for name, value in vars(self).items():
             if value != value:
                 object.__setattr__(self, name, math.nan)
+        if self.measured:
+            made = tuple((name, math.nan if value != value else value) for name, value in self.measured)
+            object.__setattr__(self, "measured", made)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Metrics that were asked for by `fit(metrics=[...])`, on the validation samples, by name."""
+        return dict(self.measured)
+
+    def number(self, column: str) -> float:
+        """Return the number in a column of the history: of a figure or of a metric; NaN where there is none."""
+        value: float = getattr(self, column) if column in COLUMNS else self.metrics.get(column, math.nan)
+        return value
 
     @property
     def watched_loss(self) -> float:
@@ -61,10 +77,26 @@ class Record:
 
     def __repr__(self) -> str:
         numbers = (f"{name}={value!r}" for name in COLUMNS if (value := getattr(self, name)) == value)
-        return f"Record({', '.join(numbers)})"
+        own = (f"{name}={value!r}" for name, value in self.measured)
+        return f"Record({', '.join([*numbers, *own])})"
 
 
-COLUMNS = tuple(each.name for each in fields(Record))
+COLUMNS = tuple(each.name for each in fields(Record) if each.name != "measured")
+MOST_METRICS, _MOST_LETTERS = 32, 60
+
+
+def is_metric_name(name: object) -> bool:
+    """Whether a metric of this name may have a column of a history: a word that none else has."""
+    is_word = isinstance(name, str) and name.isascii() and name.isidentifier() and len(name) <= _MOST_LETTERS
+    return is_word and name not in COLUMNS and name not in FIGURES
+
+
+def record_of(columns: Sequence[str], numbers: Sequence[float], step: int) -> Record:
+    """Make a record from the numbers in some columns of a history beside the step."""
+    given = dict(zip(columns, numbers, strict=True))
+    own = tuple((name, given.pop(name)) for name in columns if name not in COLUMNS)
+    return Record(step, **{**dict.fromkeys(COLUMNS[1:], math.nan), **given}, measured=own)
+
 
 Trained = tuple[int, int]  # epochs begun and steps done in all trainings of a network: the next one continues the count
 

@@ -22,9 +22,10 @@ def rows_of(records: Sequence[Record], told: Sequence[tuple[str, Record]]) -> li
     ]
     if any(not math.isnan(record.penalty) for _, record in told):
         figures.append(("penalty", "λR"))
+    figures += [(name, name) for name in dict.fromkeys(name for each in records for name in each.metrics)]
     rows = [["", "step", "epoch", *(word for _, word in figures), "time"]]
     for name, record in told:
-        values = [(column.rpartition("_")[2], getattr(record, column)) for column, _ in figures]
+        values = [(column.rpartition("_")[2], record.number(column)) for column, _ in figures]
         cells = ["-" if math.isnan(value) else shown(figure, value) for figure, value in values]
         rows.append([name, str(record.step), f"{record.epoch:.4g}", *cells, f"{record.seconds:.1f} s"])
     return rows

@@ -8,8 +8,16 @@ from gpunn.scalars import NOT_NEGATIVE, flag, real
 from gpunn.train.callbacks import JUDGES, Callback, StopTraining, TrainingView
 from gpunn.train.record import Record
 
-_RISING = ("accuracy", "r2")  # endings of the names of figures that are better the higher they are
-_FALLING = ("loss", "rmse", "penalty")
+_RISING = (
+    "accuracy",
+    "r2",
+    "f1",
+    "auc",
+    "precision",
+    "recall",
+    "exact",
+)  # endings of the names of figures that are better the higher they are
+_FALLING = ("loss", "rmse", "mae", "penalty")
 _PARTS = ("train", "validation")  # of the samples that a record has figures of
 
 
@@ -22,7 +30,8 @@ class EarlyStopping(Callback):
     Args:
         patience: Number of epochs without a better record after which the training stops. Records are usually made four
             times an epoch.
-        monitor: Name of the figure of a `Record` that is watched, such as "validation_accuracy" or "train_loss".
+        monitor: Name of the figure of a `Record` that is watched, such as "validation_accuracy" or "train_loss", or of
+            one of the metrics of `fit`, such as "f1".
         mode: "min" where a lower figure is better, "max" where a higher one is. Default: by the name of the figure.
         min_delta: Difference by which a record must be better than the best one so far.
         restore_best: Whether the weights of the best record are put back at the end, also at that of the last epoch.
@@ -106,10 +115,11 @@ class EarlyStopping(Callback):
     def _measure(self, record: Record) -> tuple[bool, float]:
         """Return the figure, the lower the better; for lack of a validation loss that of training, behind all such."""
         figures = {f"{part}_{name}": value for part in _PARTS for name, value in record.figures(part).items()}
+        figures |= record.metrics
         value = figures.get(self.monitor, record.penalty if self.monitor == "penalty" else math.nan)
         if self.monitor == "validation_loss" and not math.isfinite(value):
             return True, record.train_loss
-        if self.best is None and math.isnan(value):
+        if self.best is None and math.isnan(value) and self.monitor not in figures:
             what = f"{self.monitor!r}, the monitor of EarlyStopping, is no figure of this training"
             raise OptionError(f"{what}: take one of {', '.join(figures)}")
         return False, -value if self.mode == "max" else value

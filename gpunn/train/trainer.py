@@ -163,6 +163,10 @@ class Trainer(MeasuredTraining):
     def _is_own(self, error: Exception) -> bool:
         return error is not self.callbacks.failure
 
+    def _measured_metrics(self) -> dict[str, float]:
+        with self.callbacks.watched():  # a metric is code from outside, as a callback is
+            return super()._measured_metrics()
+
     def _run_epoch(self) -> None:
         """Do an epoch, or the rest of it."""
         steps = self.step.steps_per_epoch

@@ -1,0 +1,115 @@
+"""Metrics of gpunn's reports by their names, such as "f1": the numbers that `Sequential.report` has."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpunn.errors import OptionError
+from gpunn.nn.tasks import Task, by_class
+from gpunn.train.metrics import Average, Counts, Weights, divided, errors_of, mean, ranks, roc_auc
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """Samples of a task and what a network answered.
+
+    Attributes:
+        true: Labels (n,), or targets (n, outputs) in their units.
+        outputs: Outputs of `predict_proba` (n, outputs).
+        answers: Answers of `predict`, of the shape of `true`.
+        classes: Number of classes that can be answered.
+        weights: Weight of each sample (n,), or None.
+    """
+
+    task: Task
+    true: NDArray[Any]
+    outputs: NDArray[Any]
+    answers: NDArray[Any]
+    classes: int
+    weights: Weights
+
+
+def _counts(seen: Seen) -> Counts:
+    if seen.task is Task.CLASSES:
+        return Counts.of_classes(seen.true, seen.answers, seen.classes, seen.weights)
+    return Counts.of_outputs(seen.true, seen.outputs, seen.weights)
+
+
+def _macro(seen: Seen) -> Average:
+    """Average over the classes that occur in labels or answers, or over all outputs."""
+    counts = _counts(seen)
+    if seen.task is not Task.CLASSES:
+        return counts.average(np.ones(len(counts.right)))
+    occurs = [np.bincount(values, minlength=seen.classes) > 0 for values in (seen.true, seen.answers)]
+    return counts.average((occurs[0] | occurs[1]).astype(np.float64))
+
+
+def _balanced(seen: Seen) -> float:
+    counts = _counts(seen)
+    return mean(divided(counts.right, counts.support)[counts.support > 0])
+
+
+def _auc(seen: Seen) -> float:
+    if seen.task is Task.CLASSES:
+        return roc_auc(seen.true == 1, seen.outputs[:, -1], seen.weights)
+    columns = range(seen.outputs.shape[1])
+    return float(np.mean([roc_auc(seen.true[:, k] >= 0.5, seen.outputs[:, k], seen.weights) for k in columns]))
+
+
+def _mae(seen: Seen) -> float:
+    return errors_of(seen.true, seen.outputs, seen.weights)[1].mae
+
+
+def _exact(seen: Seen) -> float:
+    return mean((seen.answers == (seen.true >= 0.5)).all(axis=1), seen.weights)
+
+
+_CLASSES: tuple[Task, ...] = (Task.CLASSES,)
+_EITHER = (Task.CLASSES, Task.BINARY)
+_NAMED: Mapping[str, tuple[tuple[Task, ...], Callable[[Seen], float]]] = {
+    "f1": (_EITHER, lambda seen: _macro(seen).f1),
+    "precision": (_EITHER, lambda seen: _macro(seen).precision),
+    "recall": (_EITHER, lambda seen: _macro(seen).recall),
+    "auc": (_EITHER, _auc),
+    "balanced_accuracy": (_CLASSES, _balanced),
+    "exact": ((Task.BINARY,), _exact),
+    "mae": ((Task.REGRESSION,), _mae),
+}
+_TOP = re.compile(r"top_?([1-9]\d{0,6})")
+KNOWN = (*_NAMED, "top5")  # and of any other number
+
+
+class Named:
+    """A metric of gpunn's reports: a number of what was seen."""
+
+    def __init__(self, name: str) -> None:
+        self.__name__ = name
+        self._k = int(found[1]) if (found := _TOP.fullmatch(name)) else 0
+
+    def check(self, task: Task, classes: int) -> None:
+        """Raise OptionError where the metric says nothing of a task."""
+        if self._k:
+            tasks, too_many = _CLASSES, self._k > classes
+        else:
+            tasks, too_many = _NAMED[self.__name__][0], self.__name__ == "auc" and task in _CLASSES and classes > 2
+        if task not in tasks:
+            there = ", ".join(name for name in KNOWN if task in (_CLASSES if name == "top5" else _NAMED[name][0]))
+            raise OptionError(f"the metric {self.__name__} is none of {task.value}: take one of {there}")
+        if too_many:
+            limit = f"at most {classes}" if self._k else "two"
+            raise OptionError(f"the metric {self.__name__} is of {limit} classes, and the network has {classes:,}")
+
+    def __call__(self, seen: Seen) -> float:
+        if not self._k:
+            return _NAMED[self.__name__][1](seen)
+        return mean(ranks(by_class(seen.outputs, seen.classes), seen.true) < self._k, seen.weights)
+
+
+def named(name: str) -> Named | None:
+    """Return gpunn's metric of a name, in whatever letters; None where there is none."""
+    word = name.lower()
+    return Named(word) if word in _NAMED or _TOP.fullmatch(word) else None
