@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.literature import ACTIVATIONS, LOSSES, POISSON
+from support.literature import ACTIVATIONS, LEARNED, LOSSES, POISSON
 
 import gpunn as gn
 
@@ -38,6 +38,7 @@ def losses(torch: Any) -> dict[str, Any]:
     return {
         "pseudo_huber": lambda a, y: (torch.sqrt(1 + (a - y) ** 2) - 1).sum(),
         "huber": lambda a, y: f.huber_loss(a, y, reduction="sum"),
+        "smooth_l1": lambda a, y: f.smooth_l1_loss(a, y, reduction="sum", beta=0.3),
         "log_cosh": lambda a, y: (torch.logaddexp(a - y, y - a) - np.log(2)).sum(),
         "squared": lambda a, y: f.mse_loss(a, y, reduction="sum"),
         "absolute": lambda a, y: f.l1_loss(a, y, reduction="sum"),
@@ -45,6 +46,7 @@ def losses(torch: Any) -> dict[str, Any]:
         "focal": focal,
         "quantile": lambda a, y: torch.maximum(0.9 * (y - a), 0.1 * (a - y)).sum(),
         "hinge": lambda a, y: torch.relu(1 - (2 * y - 1) * a).sum(),
+        "squared_hinge": lambda a, y: (torch.relu(1 - (2 * y - 1) * a) ** 2).sum(),
         "soft_margin": lambda a, y: f.soft_margin_loss(a, 2 * y - 1, reduction="sum"),
         "poisson": lambda a, y: f.poisson_nll_loss(a, y, reduction="sum"),
     }
@@ -83,15 +85,28 @@ def test_a_loss_is_pytorchs(torch: Any, name: str) -> None:
     close(loss.backward(), theirs.grad)
 
 
-def test_a_learned_slope_is_pytorchs(torch: Any) -> None:
+def learned(torch: Any) -> dict[str, Any]:
+    return {
+        "prelu": torch.nn.functional.prelu,
+        "snake": lambda z, a: z + torch.sin(a * z) ** 2 / a,
+        "silu": lambda z, b: z * torch.sigmoid(b * z),
+    }
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_what_an_activation_learns_is_pytorchs(torch: Any, name: str) -> None:
+    equation, begin = LEARNED[name]
+    ((word, value),) = begin.items()
     rng = np.random.default_rng(2)
-    z, da = rng.normal(size=(16, 3)), rng.normal(size=(16, 3))
-    prelu = gn.Activation.from_equation("prelu", "where(z > 0, z, a * z)", parameters={"a": 0.25})
-    model = gn.Sequential([prelu]).build(3, 16, "cpu", "float64")
+    z, da, values = rng.normal(size=(16, 3)) * 3, rng.normal(size=(16, 3)), value + rng.uniform(-0.1, 0.1, 3)
+    model = gn.Sequential([gn.Activation.from_equation(name, equation, parameters=begin)]).build(
+        3, 16, "cpu", "float64"
+    )
+    model.load_arrays({f"{name}1.{word}": values})
     layer = model.layers[0]
-    theirs, slope = torch.tensor(z, requires_grad=True), torch.full((3,), 0.25, dtype=torch.float64, requires_grad=True)
-    a = torch.nn.functional.prelu(theirs, slope)
+    theirs, parameter = torch.tensor(z, requires_grad=True), torch.tensor(values, requires_grad=True)
+    a = learned(torch)[name](theirs, parameter)
     a.backward(torch.tensor(da))
     close(layer.forward(np.ascontiguousarray(z.T), True).T, a)
     close(layer.backward(np.ascontiguousarray(da.T)).T, theirs.grad)
-    close(model.parameters["prelu1.a"].grad, slope.grad)
+    close(model.parameters[f"{name}1.{word}"].grad, parameter.grad)

@@ -26,10 +26,17 @@ ACTIVATIONS = {
     "ratio": "(exp(z) - exp(-z)) / (exp(z) + exp(-z))",
     "logistic": "e**z / (1 + e**z)",
 }
+# Those that learn, with the values that their parameters begin with.
+LEARNED = {
+    "prelu": ("where(z > 0, z, a * z)", {"a": 0.25}),
+    "snake": ("z + sin(a * z)**2 / a", {"a": 1.5}),
+    "silu": ("z / (1 + exp(-b * z))", {"b": 1.2}),
+}
 # Whether targets are 0 to 1 beside the equation; only one is not finite everywhere.
 LOSSES = {
     "pseudo_huber": "sqrt(1 + (a - y)**2) - 1",
     "huber": "where(abs(a - y) < 1, (a - y)**2 / 2, abs(a - y) - 0.5)",
+    "smooth_l1": "where(abs(a - y) < 0.3, (a - y)**2 / 0.6, abs(a - y) - 0.15)",
     "log_cosh": "log(cosh(a - y))",
     "squared": "(a - y)**2",
     "absolute": "abs(a - y)",
@@ -37,6 +44,7 @@ LOSSES = {
     "focal": "-y * (1 - sigmoid(a))**2 * log(sigmoid(a)) - (1 - y) * sigmoid(a)**2 * log(1 - sigmoid(a))",
     "quantile": "max(0.9 * (y - a), 0.1 * (a - y))",
     "hinge": "max(0, 1 - (2 * y - 1) * a)",
+    "squared_hinge": "max(0, 1 - (2 * y - 1) * a)**2",
     "soft_margin": "log(1 + exp((1 - 2 * y) * a))",
 }
 POISSON = "exp(a) - y * a"

@@ -12,7 +12,7 @@ import pytest
 from support.cli_helpers import gpunn, own_folder
 from support.harness import call, one_line
 from support.layer_helpers import Alone, assert_gradients
-from support.literature import ACTIVATIONS, LOSSES, POISSON
+from support.literature import ACTIVATIONS, LEARNED, LOSSES, POISSON
 
 import gpunn as gn
 from gpunn.backend.base import Backend
@@ -185,6 +185,21 @@ def test_softplus_takes_no_time_to_hold_warnings_back(monkeypatch: pytest.Monkey
     a, z = np.ones((2, 3)), np.ones((2, 3))
     layer.kernel.host(z, a)
     layer.gradient_kernel.host(np.ones_like(z), a, z)
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_one_that_learns_is_the_same_on_every_device(backend: Backend, name: str) -> None:
+    equation, begin = LEARNED[name]
+    layer = gn.Activation.from_equation(name, equation, parameters=begin)
+    z, column = np.linspace(-30, 30, 242).reshape(2, 121) + 0.01, np.array([[0.4], [1.3]])
+    da = np.cos(z)
+    results = []
+    for kernel, given in ((layer.kernel, [z, column, 0 * z]), (layer.gradient_kernel, [da, z, column, 0 * z, 0 * z])):
+        on_host = [one.copy() for one in given]
+        kernel.host(*on_host)
+        results += zip(call(backend, kernel, *given), on_host, strict=True)
+    for ours, theirs in results:
+        np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-13)
 
 
 def test_warnings_are_held_back_only_where_there_may_be_some() -> None:
