@@ -495,6 +495,12 @@ REFUSED: dict[str, tuple[Any, str]] = {
         lambda: graph([node("Relu", ["input"], ["output"])] * 2001), "it has 2,001 nodes, gpunn reads at most 2,000"),
     "more numbers than it has": (
         lambda: changed(of_conv(), lambda m: m.graph.initializer[0].dims.append(9)), "must have 972 numbers, got 108"),
+    "a sum of one": (lambda: of_one("Add"), "node 'it', operator Add: 1 inputs: expected 2"),
+    "PRelu without slopes": (lambda: of_one("PRelu"), "node 'it', operator PRelu: 1 inputs: expected 2"),
+    "Reshape without a shape": (lambda: of_one("Reshape", SHAPE), "node 'it', operator Reshape: shape = []"),
+    "a node without an output": (
+        lambda: graph([node("Relu", ["input"], [], name="it"), node("Relu", ["input"], ["output"])]),
+        "node 'it', operator Relu: it has no output"),
     "no ONNX file": (lambda: b"\x93NUMPY" + bytes(100), "is no ONNX file"),
     "an empty file": (lambda: b"", "it has opset none"),
     "a file that ends early": (lambda: of_conv()[:-9], "is no ONNX file: it ends within a field"),

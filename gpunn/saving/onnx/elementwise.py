@@ -41,6 +41,11 @@ _COMPARED = {"Greater": ">", "GreaterOrEqual": ">=", "Less": "<", "LessOrEqual":
 ELEMENTWISE = {*_TEXTS, *_OF_TWO, *_COMPARED, "Where", "Clip", "PRelu", "Gelu"}
 
 
+# Least and most inputs of those that have another number than one.
+_INPUTS = dict.fromkeys((*_AFFINE, *_COMPARED, "Pow", "PRelu"), (2, 2)) | {"Where": (3, 3), "Clip": (1, 3)}
+_INPUTS |= {"Max": (1, 50), "Min": (1, 50)}
+
+
 def aligned(node: Operator, values: NDArray[Any], rank: int) -> NDArray[Any]:
     """Return a constant beside activations of so many axes; opset 6 says at which axis it begins."""
     if node.opset > 6 or node.kind not in _AFFINE:
@@ -49,6 +54,13 @@ def aligned(node: Operator, values: NDArray[Any], rank: int) -> NDArray[Any]:
     if axis is None or not isinstance(axis, int) or not 0 <= axis % rank <= rank - values.ndim:
         return values
     return values.reshape(values.shape + (1,) * (rank - values.ndim - axis % rank))
+
+
+def check_inputs(node: Operator) -> None:
+    """Refuse a node with another number of inputs than its operator has."""
+    least, most = _INPUTS.get(node.kind, (1, 1))
+    if not least <= len(node.inputs) <= most or not all(node.inputs[:least]):
+        raise node.refusal(f"{len(node.inputs)} inputs", f"expected {least}" if least == most else f"{least} to {most}")
 
 
 def read_with_constant(state: State, node: Operator, x: str, constants: Mapping[str, NDArray[Any]]) -> None:
@@ -123,20 +135,17 @@ def _written(node: Operator, value: float) -> str:
 
 def _text(node: Operator, given: list[str]) -> str:
     """Write the formula of a node whose inputs are written."""
+    check_inputs(node)
     if node.opset < 7:  # of numbers that stand beside each sample
         node.attributes.pop("broadcast", None)
     if node.kind in _OF_TWO:
-        if len(given) == 1:
-            return given[0]
-        if len(given) > 2 and node.kind not in ("Max", "Min"):
-            raise node.refusal(f"{len(given)} inputs", "expected two")
         made = given[0]
         for other in given[1:]:
             made = _OF_TWO[node.kind].format(made, other)
         return made
-    if node.kind in _COMPARED and len(given) == 2:
+    if node.kind in _COMPARED:
         return f"({given[0]}) {_COMPARED[node.kind]} ({given[1]})"
-    if node.kind == "Where" and len(given) == 3:
+    if node.kind == "Where":
         return f"where({given[0]}, {given[1]}, {given[2]})"
     if node.kind == "Clip":
         bounds = [given[1] if len(given) > 1 else "", given[2] if len(given) > 2 else ""]

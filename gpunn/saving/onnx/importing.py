@@ -50,6 +50,8 @@ def load(
         raise MemoryShortageError(f"{path}: memory ran out ({error}): take a smaller batch_size") from error
     except GpunnError as error:
         raise ModelFileError(f"{path}: {error}") from None
+    except (LookupError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
+        raise ModelFileError(f"{path} is damaged: its nodes do not fit their operators ({error})") from None
 
 
 def network_of(

@@ -102,7 +102,7 @@ def _flatten(state: State, node: Operator, _: Constants) -> None:
 @reads("Reshape")
 def _reshape(state: State, node: Operator, given: Constants) -> None:
     node.take("allowzero", 0)
-    shape = [] if given[0] is None else given[0].reshape(-1).tolist()
+    shape = [] if not given or given[0] is None else given[0].reshape(-1).tolist()
     features = prod(state.shape)
     if len(shape) != 2 or shape[1] not in (-1, features) or (shape[0] > 0 and shape[1] == -1 and shape[0] != 1):
         raise node.refusal(f"shape = {shape}", f"expected [-1, {features}], a row for each sample")

@@ -136,13 +136,15 @@ def read_model(model: ModelProto, values: Mapping[str, NDArray[Any]] | None = No
         given, outputs = (tuple(map(text_of, names)) for names in (node.input, node.output))
         kind, domain = text_of(node.op_type), text_of(node.domain)
         name = text_of(node.name) or next(filter(None, outputs), f"number {number + 1}")
+        if not outputs or not outputs[0]:
+            raise RefusedError(f"node {name!r:.60}, operator {kind:.40}: it has no output")
         if domain not in ("", "ai.onnx"):
             mend = "gpunn knows the operators of ONNX itself alone"
             raise RefusedError(f"node {name!r:.60}, operator {kind:.40}: domain = {domain!r:.40}: {mend}")
         attributes = {text_of(entry.name): _value_of(entry, name, kind) for entry in node.attribute}
         made = Operator(name, kind, given, outputs, attributes, opset)
         if made.kind == "Constant":
-            constants[made.outputs[0] if made.outputs else ""] = _constant(made)
+            constants[outputs[0]] = _constant(made)
         else:
             operators.append(made)
     shapes, kinds = {}, {}

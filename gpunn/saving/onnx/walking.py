@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from gpunn.errors import GpunnError
 from gpunn.nn.layers import Chain, Concatenate, Conv2D, ConvTranspose2D, Dense, Layer, Residual
 from gpunn.saving.onnx import image_readers  # noqa: F401  # which enters its readers
-from gpunn.saving.onnx.elementwise import ELEMENTWISE, add_equation, aligned, read_with_constant
+from gpunn.saving.onnx.elementwise import ELEMENTWISE, add_equation, aligned, check_inputs, read_with_constant
 from gpunn.saving.onnx.readers import READERS, give_bias, read_embedding
 from gpunn.saving.onnx.reading import File, Operator, RefusedError
 from gpunn.saving.onnx.state import State, known_inputs
@@ -71,6 +71,7 @@ class Walk:
         elif node.kind in READERS:
             READERS[node.kind](state, node, known_inputs(node, self._constants, x))
         elif node.kind in ELEMENTWISE:
+            check_inputs(node)
             if not self._is_bias(state, node):
                 read_with_constant(state, node, x, self._constants)
         else:
