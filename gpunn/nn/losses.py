@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from gpunn.backend.arrays import NO_KERNEL, is_array_code
 from gpunn.backend.base import Backend, Buffer
 from gpunn.backend.devices import backend_of
-from gpunn.config import Part, from_config, register
+from gpunn.config import Part, from_config, needed_by, register
 from gpunn.data.checks import as_array, checked_weights, is_one_hot
 from gpunn.errors import DataError, OptionError, ShapeError
 from gpunn.kernels import losses as kernels
@@ -100,6 +100,15 @@ class Loss(Part, ABC, kind="loss", example="MeanSquaredError()"):
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_work"}
+
+    def made_link(self) -> Activation | None:
+        """Make the activation that the loss contains, or return None; OptionError where it needs arguments."""
+        if self.link is not None and (needed := needed_by(self.link)):
+            mend = f"give {', '.join(needed)} a default in its __init__"
+            raise OptionError(
+                f"{self.link.__name__} is the link of {type(self).__name__}, which is made by itself: {mend}"
+            )
+        return None if self.link is None else self.link()
 
     def task(self, has_labels: bool) -> Task:
         """Return the task of a network that is trained by this loss on labels, or on float targets."""
@@ -213,6 +222,8 @@ class Loss(Part, ABC, kind="loss", example="MeanSquaredError()"):
         losses = self.function(xp, y, t)
         self.costs[...] = losses if losses.ndim == 1 else losses.sum(axis=0)
         xp.multiply(self.derivative(xp, y, t), y.dtype.type(1 / y.shape[-1]), out=self.gradient)
+        if (link := self.made_link()) is not None and link.is_array_code:
+            y = link.function(xp, y)  # in which the answers are given
         if each:
             return (y >= (0.0 if self.link is Sigmoid else 0.5)) == (t >= 0.5)
         return y.argmax(axis=0) == (t if self.takes_labels else t.argmax(axis=0))

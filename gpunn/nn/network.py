@@ -345,10 +345,13 @@ class Network(Layout):
 
     def linked(self, outputs: NDArray[Any]) -> NDArray[Any]:
         """Return outputs (n, outputs) on the host as answers: logits as probabilities, numbers in units of targets."""
-        link = None if self.loss is None else self.loss.link
-        if link is not None and not isinstance(self.last_layer, link):
-            columns = outputs.T  # its kernel works on samples as columns
-            link.kernel.host(columns, columns)
+        link = None if self.loss is None else self.loss.made_link()
+        if link is not None and not isinstance(self.last_layer, type(link)):
+            columns = outputs.T  # it works on samples as columns
+            if link.is_array_code:
+                columns[...] = link.function(np, columns)
+            else:
+                link.kernel.host(columns, *link._constants(), columns)
         if self.trained_on is not None and self.trained_on.columns is not None:
             outputs = self.trained_on.columns.answers(outputs)
         return np.ascontiguousarray(outputs)

@@ -130,6 +130,9 @@ def _answered(graph: Graph, model: Network, x: str) -> str:
     link = None if model.loss is None else model.loss.link
     graph.begin("answers")
     if link is not None and not isinstance(model.last_layer, link):
+        if link not in (Softmax, Sigmoid):
+            mend = "export its logits"
+            raise OptionError(f"{link.__name__}, the link of its loss, has no form in ONNX that is known here: {mend}")
         x = graph.node(link.__name__, x, **({"axis": 1} if link is Softmax else {}))
     columns = None if model.trained_on is None else model.trained_on.columns
     if columns is None or columns.classes or len(columns.target_means) != model.output_shape[0]:
