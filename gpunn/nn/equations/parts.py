@@ -73,7 +73,11 @@ def _made(equation: Any, make: Callable[[Any], Any]) -> Any:
         return make(code)
     except OptionError:
         raise
-    except (ArithmeticError, ValueError, RecursionError) as error:
+    except RecursionError:
+        raise OptionError(
+            f"the equation {equation!r:.80} is nested too deeply: write it with fewer functions inside of each other"
+        ) from None
+    except (ArithmeticError, ValueError) as error:
         raise OptionError(
             f"the equation {equation!r:.80} has a number that is not finite or not real: {error}"
         ) from None

@@ -44,6 +44,7 @@ HOSTILE = {
     "deep": ("(" * 1500 + "z" + ")" * 1500, "character"),
     "signs": ("-" * 4000 + "z", "character"),
     "nested calls": ("exp(" * 900 + "z" + ")" * 900, "character"),
+    "nested functions": ("abs(" * 190 + "z" + ")" * 190, "nested too deeply"),
     "digits": ("1" * 4000 + " * z", "plain number|digits"),
     "10,000 digits": ("1" * 10_000 + " * z", "at most 4,096 characters"),
     "1e400": ("1e400 * z", "'1e400', which is no plain number"),
