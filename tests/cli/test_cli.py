@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.cli_helpers import ROOT, WITHOUT_GPU, Done, assert_one_line, gpunn, own_folder, program
+from support.cli_helpers import ROOT, WITHOUT_GPU, Done, assert_one_line, gpunn, own_folder, program, without_pictures
 from support.data_helpers import idx_bytes
 
 import gpunn as gn
@@ -53,13 +53,15 @@ def test_train_says_device_data_network_result_and_where_the_pictures_are(traine
     assert len([line for line in done.err.splitlines() if line.startswith("epoch ")]) == 12
 
 
-def test_a_run_without_out_takes_the_next_free_number(folder: Path) -> None:
+def test_a_run_without_out_takes_the_next_free_number(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_pictures(monkeypatch)
     assert gpunn("train", "--recipe", "tiny.toml").code == 0
     assert gpunn("train", "--recipe", "tiny.toml").code == 0
     assert sorted(path.name for path in (folder / "runs").iterdir()) == ["digits-tiny-1", "digits-tiny-2"]
 
 
-def test_options_replace_what_the_recipe_says(folder: Path) -> None:
+def test_options_replace_what_the_recipe_says(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_pictures(monkeypatch)
     gpunn(
         "train", "digits", "--recipe", "tiny.toml", "--epochs", 3, "--batch-size", 500, "--learning-rate", 0.25,
         "--seed", 7, "--device", "cpu", "--out", "run",
@@ -69,7 +71,8 @@ def test_options_replace_what_the_recipe_says(folder: Path) -> None:
         assert line in written
 
 
-def test_a_batch_of_more_than_there_are_is_all_of_them_and_said(folder: Path) -> None:
+def test_a_batch_of_more_than_there_are_is_all_of_them_and_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_pictures(monkeypatch)
     done = gpunn("train", "--recipe", "tiny.toml", "--epochs", 1, "--batch-size", 5000, "--out", "run")
     assert done.code == 0
     assert "batches of 1293 samples: a batch size of 5000 is more than there are\n" in done.err

@@ -9,12 +9,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.cli_helpers import TINY, WITHOUT_GPU, assert_one_line, gpunn, own_folder, program, small_disk, start
+from support.cli_helpers import (
+    TINY,
+    WITHOUT_GPU,
+    assert_one_line,
+    gpunn,
+    own_folder,
+    program,
+    small_disk,
+    start,
+    without_pictures,
+)
 from support.data_helpers import idx_bytes, small_set, write_set
 
 import gpunn as gn
 
 folder = pytest.fixture(autouse=True)(own_folder)
+plain = pytest.fixture(without_pictures)
 
 
 @pytest.mark.parametrize(
@@ -159,6 +170,7 @@ def test_without_a_network_the_error_names_the_files_and_where_to_put_them(folde
 # The disk
 
 
+@pytest.mark.usefixtures("plain")
 def test_a_folder_that_holds_a_run_is_refused_and_left_as_it_is(folder: Path) -> None:
     gpunn("train", "--recipe", "tiny.toml", "--out", "run")
     before = {path: path.read_bytes() for path in (folder / "run").rglob("*") if path.is_file()}

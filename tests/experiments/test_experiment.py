@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.cli_helpers import TINY, assert_one_line, gpunn
+from support.cli_helpers import TINY, assert_one_line, gpunn, without_pictures
 from support.harness import one_line
 
 import gpunn as gn
@@ -97,6 +97,7 @@ def _rows(folder: Path) -> list[list[str]]:
 
 def test_an_experiment_says_when_its_data_have_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    without_pictures(monkeypatch)
     x, y = np.random.default_rng(0).normal(size=(100, 4)), np.arange(100) % 3
     np.savez("mine.npz", x=x, y=y)
     assert gpunn("train", "mine.npz", "--epochs", 1, "--out", "one").code == 0
@@ -304,7 +305,9 @@ def test_a_seed_changes_the_split_so_the_fingerprint_is_dropped() -> None:
     ("kind", "loss"),
     [("labels", None), ("names", "MeanSquaredError"), ("rows", "SoftmaxCrossEntropy"), ("rows", "BinaryCrossEntropy")],
 )
-def test_the_smallest_sets_run_and_run_again_to_the_bit(tmp_path: Path, kind: str, loss: str | None) -> None:
+def test_the_smallest_sets_run_and_run_again_to_the_bit(
+    tmp_path: Path, kind: str, loss: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     x, labels = np.array([[0.0, 0], [0, 1], [1, 0], [1, 1]]), np.array([0, 1, 1, 0])
     y = {"labels": labels, "names": np.array(["no", "yes"])[labels], "rows": np.eye(2)[labels]}[kind]
     np.savez(tmp_path / "xor.npz", x_train=x, y_train=y, x_test=x, y_test=y)
@@ -315,6 +318,7 @@ def test_the_smallest_sets_run_and_run_again_to_the_bit(tmp_path: Path, kind: st
     first = run.train(experiment, tmp_path / "first", lambda line: None, progress=False)
     written = read_experiment(str(first / "experiment.toml"))
     assert (written.training.batch_size, written.training.least_steps) == (4, 0)
+    without_pictures(monkeypatch)  # which the first has drawn
     again = run.train(written, tmp_path / "again", lambda line: None, progress=False)
     assert (again / "model.safetensors").read_bytes() == (first / "model.safetensors").read_bytes()
     assert (again / "experiment.toml").read_bytes() == (first / "experiment.toml").read_bytes()

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from support.cli_helpers import assert_one_line, gpunn, own_folder
+from support.cli_helpers import assert_one_line, gpunn, own_folder, without_pictures
 
 import gpunn as gn
 from gpunn.experiments.experiment import read_experiment, recipe_for
@@ -16,6 +16,8 @@ N = 90
 SPECIES = np.array(["setosa", "versicolor", "virginica"])[np.arange(N) % 3]
 FRAME = pd.DataFrame({"length": RNG.normal(5, 1, N) + 3 * (np.arange(N) % 3), "width": RNG.normal(3, 0.4, N)})
 FRAME["area"], FRAME["species"] = FRAME["length"] * FRAME["width"], SPECIES
+
+plain = pytest.fixture(without_pictures)
 
 
 @pytest.fixture
@@ -63,6 +65,7 @@ def test_a_regression_is_said_in_the_units_of_the_target(folder: Path) -> None:
     assert metrics["validation_rmse"] > 3 * np.sqrt(metrics["validation_loss"])  # which is of standardised numbers
 
 
+@pytest.mark.usefixtures("plain")
 def test_a_run_goes_on_with_its_table_and_keeps_how_it_was_read(folder: Path) -> None:
     done = gpunn(
         "train",
@@ -85,6 +88,7 @@ def test_a_run_goes_on_with_its_table_and_keeps_how_it_was_read(folder: Path) ->
     assert_one_line(gpunn("train", "--resume", "run", "--target", "area"), 2, "--target cannot be given with --resume")
 
 
+@pytest.mark.usefixtures("plain")
 def test_a_run_remembers_that_numbers_stay_as_they_are(folder: Path) -> None:
     table = "iris.csv", "--ignore", "area", "--scaling", "none"
     done = gpunn("train", *table, "--epochs", "2", "--device", "cpu", "--out", "run")
@@ -145,6 +149,7 @@ def test_a_damaged_table_is_one_line(
     assert not (folder / "run").exists()
 
 
+@pytest.mark.usefixtures("plain")
 def test_files_that_are_no_table_are_refused_by_a_network_of_one(folder: Path) -> None:
     assert gpunn("train", "iris.csv", "--epochs", "1", "--device", "cpu", "--out", "run").code == 0
     np.save(folder / "x.npy", np.zeros((2, 3)))
@@ -156,6 +161,7 @@ def test_files_that_are_no_table_are_refused_by_a_network_of_one(folder: Path) -
     )
 
 
+@pytest.mark.usefixtures("plain")
 def test_a_folder_of_tables_is_trained_on_and_evaluated_by_its_test_table(folder: Path) -> None:
     (folder / "flowers").mkdir()
     FRAME[:60].to_csv(folder / "flowers" / "train.csv", index=False)

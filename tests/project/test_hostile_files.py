@@ -22,7 +22,7 @@ from fuzz.regressions import regressions
 from fuzz.targets import TARGETS
 from fuzz.targets.models import a_model
 from PIL import Image
-from support.cli_helpers import TINY, assert_one_line, gpunn
+from support.cli_helpers import TINY, assert_one_line, gpunn, without_pictures
 
 import gpunn as gn
 from gpunn.data.formats.idx import read_idx
@@ -32,7 +32,7 @@ from gpunn.experiments.experiment import read_experiment
 from gpunn.experiments.folder import EXPERIMENT, MODEL
 from gpunn.train.history import History
 
-MUTATED = 1000
+MUTATED = 400
 
 targets = pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
 
@@ -148,6 +148,7 @@ def test_a_run_folder_whose_files_lead_out_is_one_line_and_nothing_outside_chang
 ) -> None:
     """Asked about an image and gone on with, whichever of its files is another's, a device or a pipe."""
     monkeypatch.chdir(tmp_path)
+    without_pictures(monkeypatch)
     outside, run = tmp_path / "elsewhere", tmp_path / "run"
     (outside / "step-7").mkdir(parents=True)
     (outside / ".x.tmp").touch()

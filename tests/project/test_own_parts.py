@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from support.checkpoint_helpers import calling
-from support.cli_helpers import gpunn, own_folder
+from support.cli_helpers import gpunn, own_folder, without_pictures
 from support.harness import one_line
 
 import gpunn as gn
@@ -26,6 +26,7 @@ from gpunn.train.arguments import TrainOptions
 from gpunn.train.trainer import Trainer
 
 folder = pytest.fixture(own_folder)
+plain = pytest.fixture(without_pictures)
 
 
 def _swish(z: Any, beta: float, a: Any) -> None:
@@ -296,6 +297,7 @@ keep = 9
 """
 
 
+@pytest.mark.usefixtures("plain")
 def test_a_run_of_ones_own_parts_resumes_to_the_same_bits(folder: Path) -> None:
     samples = data(validation=0).train
     np.savez(folder / "arrays.npz", x_train=samples.inputs, y_train=samples.targets)

@@ -11,6 +11,7 @@ import pytest
 from support.harness import one_line
 
 import gpunn as gn
+from gpunn.display import style
 from gpunn.errors import GpunnError
 
 ODD: dict[str, Any] = {
@@ -216,6 +217,7 @@ def test_what_is_odd_is_taken_or_refused_in_one_line(
     name: str, parameter: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(style._STYLE, "figure.dpi", 25)  # what is odd is so at any resolution
     function, right = CALLS[name]
     if name in BEHIND and name in {kind.__name__ for kind in LAYERS}:
         needed = {"Dense": {"units": 2}, "Embedding": {"tokens": 4, "features": 2}}

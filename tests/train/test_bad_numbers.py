@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support.checkpoint_helpers import calling, convolutional, images, outcome, stopped_after
-from support.cli_helpers import gpunn, own_folder
+from support.cli_helpers import gpunn, own_folder, without_pictures
 from support.harness import one_line
 
 import gpunn as gn
@@ -22,6 +22,7 @@ from gpunn.train.record import Weights
 from gpunn.train.trainer import Trainer
 
 folder = pytest.fixture(autouse=True)(own_folder)
+plain = pytest.fixture(without_pictures)
 
 
 class Poison(Layer):
@@ -279,6 +280,7 @@ def test_a_run_with_a_bad_batch_ends_with_code_1_the_layer_and_its_checkpoints(f
     assert metrics["finished"] is False
 
 
+@pytest.mark.usefixtures("plain")
 def test_a_run_that_ended_in_a_bad_batch_may_go_on_without_it(folder: Path) -> None:
     spoilt_data(folder / "spoilt.npz")
     (folder / "two.toml").write_text(TWO.replace("Tanh", "ReLU"))

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.cli_helpers import gpunn, own_folder
+from support.cli_helpers import gpunn, own_folder, without_pictures
 
 import gpunn as gn
 from gpunn.errors import DivergenceError
@@ -15,6 +15,7 @@ from gpunn.train.arguments import TrainOptions
 from gpunn.train.trainer import Trainer
 
 folder = pytest.fixture(autouse=True)(own_folder)
+plain = pytest.fixture(autouse=True)(without_pictures)
 KW: Any = {"progress": False, "device": "cpu"}
 
 

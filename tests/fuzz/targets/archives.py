@@ -3,12 +3,12 @@
 import gzip
 import io
 import tarfile
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from fuzz import bombs
 from fuzz.harness import Target, each
 from gpunn.data import load_data
 from gpunn.data.cifar import CIFAR_10
@@ -30,15 +30,16 @@ def _packed(*changed: tuple[str, bytes], form: int = tarfile.GNU_FORMAT, **field
     return out.getvalue()
 
 
+def _header(kind: bytes, size: int, name: str = "long") -> bytes:
+    """Of a member of so many bytes."""
+    header = tarfile.TarInfo(name)
+    header.type, header.size = kind, size
+    return header.tobuf(tarfile.GNU_FORMAT)
+
+
 def _long(kind: bytes, size: int, content: bytes = b"") -> bytes:
     """A header whose text claims so many bytes, before the files."""
-    header = tarfile.TarInfo("long")
-    header.type, header.size = kind, size
-    return header.tobuf(tarfile.GNU_FORMAT) + content + _packed()
-
-
-def _zipped(make: Callable[[], bytes]) -> Callable[[], bytes]:
-    return lambda: gzip.compress(make(), 1, mtime=0)
+    return _header(kind, size) + content + _packed()
 
 
 def _small(path: Path) -> object:
@@ -51,8 +52,8 @@ TARGET = Target(
     read=lambda path: each(path, load_data, _small),
     seeds=lambda: {"plain": b"\0" + _packed(), "packed": b"\1" + _packed(form=tarfile.PAX_FORMAT)},
     hostile={
-        "a bomb": _zipped(lambda: _packed(("other", bytes(600 << 20)))),
-        "a long name of a bomb": _zipped(lambda: _long(tarfile.GNUTYPE_LONGNAME, 600 << 20, bytes(600 << 20))),
+        "a bomb": lambda: bombs.zeros(_header(tarfile.REGTYPE, 600 << 20, f"{CIFAR_10.folder}/other"), 600, _packed()),
+        "a long name of a bomb": lambda: bombs.zeros(_header(tarfile.GNUTYPE_LONGNAME, 600 << 20), 600, _packed()),
         "a name that is longer than all": lambda: _long(tarfile.GNUTYPE_LONGNAME, 1 << 40),
         "fields that are longer than all": lambda: _long(tarfile.XHDTYPE, 1 << 40),
         "fields of another length": lambda: _long(tarfile.XHDTYPE, 512, b"99999999999 path=x\n".ljust(512, b"\0")),

@@ -5,6 +5,7 @@ import gzip
 import numpy as np
 from support.data_helpers import idx_bytes
 
+from fuzz import bombs
 from fuzz.harness import Target, each
 from gpunn.data.formats.idx import idx_header, read_idx, read_images, read_labels
 
@@ -41,7 +42,7 @@ TARGET = Target(
         "eight sizes of four thousand million": lambda: b"\0\0\x0e\x08" + b"\xff" * 32,
         "a packed promise beyond gzip": lambda: gzip.compress(idx_header(np.float64, (2**32 - 1,)) + bytes(100)),
         "a promise that gzip could keep": lambda: gzip.compress(idx_header(np.uint8, (1 << 30,))) + bytes(1 << 20),
-        "a bomb behind the end": lambda: gzip.compress(_IMAGES + bytes(100 << 20), 1),
+        "a bomb behind the end": lambda: bombs.zeros(_IMAGES, 100),
         "empty members": lambda: gzip.compress(b"") * 70_000 + gzip.compress(_IMAGES),
         "members of a byte": lambda: b"".join(gzip.compress(bytes([byte]), 1) for byte in _IMAGES),
         "a name of megabytes": lambda: _named(4 << 20),

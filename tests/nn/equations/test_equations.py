@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.cli_helpers import gpunn, own_folder
+from support.cli_helpers import gpunn, own_folder, without_pictures
 from support.harness import call, one_line
 from support.layer_helpers import Alone, assert_gradients
 from support.literature import ACTIVATIONS, LEARNED, LOSSES, POISSON
@@ -25,6 +25,7 @@ from gpunn.nn.equations.grammar import FUNCTIONS
 from gpunn.nn.footprint import count_network
 
 folder = pytest.fixture(own_folder)
+plain = pytest.fixture(without_pictures)
 SWISH, PRELU = "z / (1 + exp(-z))", "where(z > 0, z, a * z)"
 BUNDLED = {
     "sigmoid": (gn.Sigmoid, "1 / (1 + exp(-z))"),
@@ -420,6 +421,7 @@ keep = 9
 """
 
 
+@pytest.mark.usefixtures("plain")
 def test_a_run_of_equations_resumes_to_the_same_bits(folder: Path) -> None:
     samples = data().train
     np.savez(folder / "arrays.npz", x_train=samples.inputs, y_train=samples.targets)
