@@ -16,6 +16,7 @@ from gpunn.nn.losses import Loss
 from gpunn.nn.network import Network
 from gpunn.train.average import WeightAverage
 from gpunn.train.optimizers import Optimizer
+from gpunn.train.rebinding import Rebinding
 
 STEPS_PER_GRAPH = 8  # that share the time of the host for one replay; see `docs/design/step.md`
 
@@ -139,9 +140,16 @@ class Step:
                 self.compute(self.batch_size)
 
         self._is_to_capture = False
+        layers = [layer for layer, _ in self.model.every_layer]
+        state = Rebinding([*layers, self.loss, self.optimizer, self.optimizer.penalty])
         try:
-            self._graphs[steps] = self.backend.capture(work)
+            with state.watched():
+                graph = self.backend.capture(work)
+            if found := state.found():
+                raise CaptureError(found)
+            self._graphs[steps] = graph
         except CaptureError as error:
+            state.restore()
             how = "kernel by kernel, not by graph" if steps == 1 else f"with a graph a step, not one for {steps}"
             self.trouble = f"training {how}: {error}"
             self.steps_per_graph = 1

@@ -84,6 +84,83 @@ def test_array_code_that_reads_a_number_trains_kernel_by_kernel_and_says_so_once
     assert cuda.count("cudaGraphLaunch") == 0
 
 
+class Running(gn.Layer):
+    """Subtracts a running mean of each feature, which it binds to a new array at each step."""
+
+    def build(self, context: Any, input_shape: Any) -> Any:
+        self.mean, self.count = context.scratch((input_shape[0], 1)), 0
+        return input_shape
+
+    def forward(self, x: Any, training: bool) -> Any:
+        self.centered = x - self.mean
+        self.keep(x)
+        return self.centered * 1
+
+    def keep(self, x: Any) -> None:
+        self.mean = 0.9 * self.mean + 0.1 * x.mean(axis=1, keepdims=True)
+
+    def backward(self, dy: Any) -> Any:
+        self.factor = self.centered[:1] * 0 + 1
+        return dy * self.factor
+
+
+class InPlace(Running):
+    def keep(self, x: Any) -> None:
+        self.mean[...] = 0.9 * self.mean + 0.1 * x.mean(axis=1, keepdims=True)
+
+
+class Counting(InPlace):
+    def keep(self, x: Any) -> None:
+        self.count += 1
+        self.mean[...] = x.mean(axis=1, keepdims=True) / self.count
+
+
+@pytest.mark.parametrize(("layer", "name"), [(Running, "mean"), (Counting, "count"), (InPlace, "")])
+def test_state_that_a_step_binds_anew_is_found_and_trained_kernel_by_kernel(
+    cuda: Core, said: list[str], layer: type[Running], name: str
+) -> None:
+    trained = []
+    for capture in (True, False):
+        model = gn.Sequential([gn.Dense(3), layer(), gn.Dense(3)])
+        given: dict[str, Any] = {"optimizer": gn.SGD(0.001), "epochs": 2, "batch_size": 16, "progress": False}
+        model.fit(data(), device="cuda", capture=capture, **given)
+        trained.append(model)
+    assert distance(*trained) == 0
+    assert (cuda.count("cudaGraphLaunch") == 0) == bool(name)
+    found = [text for text in said if "kernel by kernel" in text]
+    assert len(found) == bool(name)
+    if name:
+        assert f"{layer.__name__} binds self.{name} to something new at each step: write in place" in found[0]
+        assert "\n" not in found[0]
+    assert "__getattribute__" not in vars(layer)
+    assert "__setattr__" not in vars(layer)
+
+
+def test_an_optimizer_and_a_loss_are_watched_too(cuda: Core, said: list[str]) -> None:
+    class Averaging(gn.Optimizer):
+        def change(self, xp: Any, values: Any, gradients: Any, rate: Any, count: Any) -> Any:
+            self.mean = 0.5 * getattr(self, "mean", 0 * gradients) + gradients
+            return rate * self.mean
+
+    class Sloping(Huber):
+        slope = 1.0
+
+        def derivative(self, xp: Any, y: Any, t: Any) -> Any:
+            self.slope = self.slope * 0.99
+            return super().derivative(xp, y, t) * self.slope
+
+    for given in ({"optimizer": Averaging(0.01)}, {"loss": Sloping()}):
+        said.clear()
+        arguments: dict[str, Any] = {"epochs": 2, "batch_size": 16, "device": "cuda", "progress": False, **given}
+        both = [gn.Sequential([gn.Dense(3)]) for _ in range(2)]
+        both[0].fit(data(), **arguments)
+        assert "binds self." in " ".join(said)
+        if "optimizer" in given:
+            arguments["optimizer"] = Averaging(0.01)
+        both[1].fit(data(), **arguments, capture=False)
+        assert distance(*both) == 0
+
+
 def test_weighted_samples_and_bundled_optimizers_go_with_array_code(cuda: Core) -> None:
     weights = np.random.default_rng(1).uniform(0, 2, 250)
     for optimizer in (gn.SGD(0.05), gn.Adam(0.01), gn.SGD(0.05, momentum=0.9)):
