@@ -4,6 +4,7 @@ Where memory is what matters, files are read in a process of its own: in one tha
 library holds free memory of any size, which it gives to a reader without asking the kernel that bounds it.
 """
 
+import gzip
 import mmap
 import multiprocessing
 import os
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fuzz import harness
+from fuzz import bombs, harness
 from fuzz.harness import Finding, Target, check, each, scratch, warm_up
 from fuzz.mutations import mutated
 from fuzz.regressions import regressions
@@ -236,3 +237,8 @@ def test_a_changed_file_is_the_same_each_time() -> None:
     assert first == list(mutated(seeds, (b"word",), 200, seed=5))
     assert first != list(mutated(seeds, (b"word",), 200, seed=6))
     assert len(set(first)) > 150
+
+
+def test_a_bomb_is_a_good_file_of_what_it_says() -> None:
+    """A reader that refuses it must do so for what it unpacks to, and not for damage."""
+    assert gzip.decompress(bombs.zeros(b"ab", 2, b"c")) == b"ab" + bytes(2 << 20) + b"c"
