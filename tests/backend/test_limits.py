@@ -1,7 +1,6 @@
 """Memory: what is too much is refused before it is taken, in one line, and the process goes on."""
 
 import gc
-import gzip
 import mmap
 import os
 import re
@@ -14,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fuzz import bombs
 from support.cli_helpers import assert_one_line, gpunn, own_folder
-from support.data_helpers import idx_bytes
 from support.harness import one_line
 from support.paths import ROOT, TESTS
 
@@ -23,7 +22,7 @@ import gpunn as gn
 from gpunn.backend import limits
 from gpunn.backend.devices import select
 from gpunn.config import PARTS
-from gpunn.data.formats.idx import read_idx
+from gpunn.data.formats.idx import idx_header, read_idx
 from gpunn.data.formats.inputs import read_inputs
 from gpunn.errors import MemoryShortageError, OptionError
 from gpunn.kernels import loops
@@ -115,7 +114,7 @@ def test_no_more_is_free_than_a_container_leaves(tmp_path: Path, monkeypatch: py
 
 def test_a_promise_beyond_the_limit_is_refused_before_anything_is_read(tmp_path: Path) -> None:
     array = np.zeros((200, MEBIBYTE), np.uint8)
-    (tmp_path / "packed").write_bytes(gzip.compress(idx_bytes(array), 1))
+    (tmp_path / "packed").write_bytes(bombs.zeros(idx_header(np.uint8, array.shape), 200))
     np.savez_compressed(tmp_path / "a.npz", x=array, y=np.arange(200) % 2)
     np.save(tmp_path / "a.npy", array)
     del array
