@@ -160,3 +160,24 @@ def test_what_cannot_be_checked_is_said_in_a_line(given: dict[str, Any], word: s
     with pytest.raises((DataError, OptionError, ShapeError), match=word) as caught:
         gn.check_gradients(given.pop("part"), given.pop("shape", 4), **given)
     one_line(caught.value)
+
+
+def test_a_kink_beside_the_place_that_is_too_weak_to_be_seen_is_no_error() -> None:
+    """Slopes that differ by less than a kink is known by, and by more than is allowed."""
+
+    class Weak(gn.Activation):
+        def function(self, xp: Any, z: Any) -> Any:
+            return z + xp.abs(z - 0.5) * 2e-4
+
+        def derivative(self, xp: Any, z: Any) -> Any:
+            return 1 + xp.sign(z - 0.5) * 2e-4
+
+    beside = [[0.5 + 3e-6, 1.0, 2.0]]
+    assert gn.check_gradients(Weak(), 3, inputs=beside).worst.error < 1e-8
+
+    class Wrong(Weak):
+        def derivative(self, xp: Any, z: Any) -> Any:
+            return 1 + xp.sign(z - 0.5) * 3e-4
+
+    with pytest.raises(gn.GradientError):
+        gn.check_gradients(Wrong(), 3, inputs=beside)
