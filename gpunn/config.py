@@ -28,7 +28,6 @@ _ALIASES |= dict.fromkeys(("categoricalcrossentropy", "sparsecategoricalcrossent
 _SCALARS = {"int": int, "float": int | float, "bool": bool, "str": str, "tuple": tuple, "None": type(None)}
 _WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text", "tuple": "a list"}
 _MOST, _MOST_SEED = 2**31 - 1, 2**32 - 1  # sizes beyond could not be held, and would end in errors of other things
-MOST_LAYERS = 1000  # that a file may ask for: a word of five letters is enough for one
 
 Kind = TypeVar("Kind", bound=type)
 

@@ -115,7 +115,7 @@ class RowProducts:
         if needs_input_gradient:
             self._turned = scratch((e.rows * e.filters * e.columns * e.capacity,))
             # Input rows whose numbers leave one remainder by the stride meet the same rows of the filter.
-            met = [len(range(first, e.size[0], e.stride[0])) for first in range(e.stride[0])]
+            met = [len(range(first, e.size[0], e.stride[0])) for first in range(min(e.size[0], e.stride[0]))]
             self._backward_weights = [scratch((e.size[1], e.channels, count * e.filters)) for count in met]
             self._moved = scratch((e.channels * e.columns * e.capacity if e.stride[1] > 1 else 0,))
         self._plans: dict[str, tuple[Array, Array, _Work]] = {}
@@ -202,6 +202,8 @@ class RowProducts:
         e = self._extent
         for y in range(e.height):
             last, remainder = divmod(y + e.padding[0], e.stride[0])
+            if remainder >= e.size[0]:  # in a gap between filters
+                continue
             first = last + 1 - self._backward_weights[remainder].shape[2] // e.filters
             begin, end = max(0, first), min(e.rows, last + 1)
             if begin < end:

@@ -94,6 +94,8 @@ def size(nbytes: float) -> str:
     """Return a number of bytes in the unit that reads best."""
     if nbytes < 1024:
         return f"{nbytes:.0f} B"
+    if nbytes >= 2**60:
+        return "more than 1,000,000 TiB"
     power = 3 if nbytes >= 2**30 else 2 if nbytes >= 2**20 else 1
     return f"{nbytes / 1024**power:.1f} {'KMG'[power - 1]}iB"
 

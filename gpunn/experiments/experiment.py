@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from gpunn.config import MOST_LAYERS, check_names, from_config, from_table, nearest, to_built_config, to_config
+from gpunn.config import check_names, from_config, from_table, nearest, to_built_config, to_config
 from gpunn.data import NAMES, Data, Samples, load_data
 from gpunn.data.formats.image_folder import learns_numbers
 from gpunn.data.formats.inputs import column_names
@@ -23,6 +23,7 @@ from gpunn.data.weights import checked_class_weight
 from gpunn.errors import DataError, GpunnError, OptionError
 from gpunn.experiments.start import StartPart
 from gpunn.files import read_regular
+from gpunn.nn.layers.chain import MOST_LAYERS, check_tables
 from gpunn.nn.tasks import Task
 from gpunn.saving.checkpoint import Origin
 from gpunn.saving.checkpointer import CheckpointPart
@@ -314,6 +315,7 @@ def _parse(table: dict[str, Any], stem: str) -> Experiment:
     layers = [] if are_chosen else table["layers"]
     if not isinstance(layers, list) or not (are_chosen or 0 < len(layers) <= MOST_LAYERS):
         raise OptionError(f"layers must be a list of 1 to {MOST_LAYERS:,} tables, each with a type")
+    check_tables(layers)
     parts = {kind: table[kind] for kind in _PARTS if kind in table}
     # Everything is made once, so that what cannot be is said before any data are read.
     for kind, part in [*(("layer", with_units(layer, 1)) for layer in layers), *parts.items()]:

@@ -11,12 +11,13 @@ import numpy as np
 
 from gpunn.backend.base import Backend
 from gpunn.backend.devices import select
-from gpunn.config import MOST_LAYERS, from_config, from_table, knowing, knowing_those_of, to_built_config, to_config
+from gpunn.config import from_config, from_table, knowing, knowing_those_of, to_built_config, to_config
 from gpunn.data.training_inputs import TrainingInputs
 from gpunn.errors import DataError, GpunnError, ModelFileError
 from gpunn.files import as_path, open_regular, write_atomically
 from gpunn.nn.arguments import DTYPES
 from gpunn.nn.footprint import count_network, shortage
+from gpunn.nn.layers.chain import MOST_LAYERS, check_tables
 from gpunn.nn.layout import fed_shape
 from gpunn.nn.network import Network
 from gpunn.nn.tasks import Task
@@ -29,12 +30,14 @@ Model = TypeVar("Model", bound=Network)
 FORMAT = 1
 MOST_INPUTS = 2**20  # of one sample, or units of a layer, for which a file may ask whatever its size
 _SIZES = ("units", "filters", "size", "stride", "padding", "tokens", "features")  # that memory grows with
+_MOST_SIZE = 1024  # of a filter, for which a file of fewer numbers may ask
 _MOST_HEADER = 2 << 20  # bytes, with the names of 65,536 classes and the columns of a table
 
 
 def save_model(model: Network, path: str | os.PathLike[str]) -> None:
     """Write architecture and weights to one file, in one go; refuse a network that could not be loaded again."""
     description, arrays = describe(model), model.arrays()
+    check_tables(description["layers"])
     with knowing_those_of(model.layers):
         layers = [from_config("layer", layer) for layer in description["layers"]]
     _check_sizes(description, arrays)
@@ -114,6 +117,7 @@ def restored(
 ) -> Model:
     """Make a network from its description and arrays; the errors of what cannot be are of many classes."""
     shape, dtype, loss = description["input_shape"], description["dtype"], description["loss"]
+    check_tables(description["layers"])
     model = kind([from_config("layer", layer) for layer in description["layers"]])
     _check_values(description)
     _check_sizes(description, arrays)
@@ -196,6 +200,10 @@ def _check_sizes(description: dict[str, Any], arrays: dict[str, Any]) -> None:
     for size in (*shape, prod(shape), *sizes):
         if isinstance(size, int) and not size <= max(expected, MOST_INPUTS):
             raise ModelFileError(f"a size of {size!r} does not fit the {expected} numbers of the file")
+    filters = [table.get("size", 1) for table in tables if "filters" in table]
+    for length in (each for size in filters for each in (size if isinstance(size, list) else [size])):
+        if isinstance(length, int) and length > max(expected, _MOST_SIZE):  # each row has weights of its own
+            raise ModelFileError(f"filters of size {length!r} do not fit the {expected} numbers of the file")
     for name, array in arrays.items():
         if array.dtype != np.dtype(description["dtype"]):
             raise ModelFileError(f"{name!r} must be {description['dtype']}, got {array.dtype}")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from support.harness import DTYPES, one_line
 from gpunn import (
     BatchNorm,
     BinaryCrossEntropy,
+    Chain,
     Conv2D,
     Dense,
     Dropout,
@@ -37,7 +39,7 @@ from gpunn import (
 )
 from gpunn.backend.base import Backend
 from gpunn.config import to_built_config
-from gpunn.errors import DeviceError, GpunnError, ModelFileError, OptionError, OutputError
+from gpunn.errors import DeviceError, GpunnError, MemoryShortageError, ModelFileError, OptionError, OutputError
 
 
 def a_model(backend: Backend | str = "cpu", dtype: str = "float32") -> Sequential:
@@ -368,6 +370,14 @@ RECORD: dict[str, Any] = {
     "is_drawn": False,
 }  # fmt: skip
 
+
+def nested(depth: int) -> dict[str, Any]:
+    layer: dict[str, Any] = {"type": "ReLU"}
+    for _ in range(depth):
+        layer = {"type": "Residual", "layers": [layer]}
+    return layer
+
+
 HOSTILE: list[dict[str, Any]] = [
     {"layers": []},
     {"layers": None},
@@ -462,12 +472,37 @@ HOSTILE: list[dict[str, Any]] = [
     ),
     {"layers": ["ReLU"] * 1001},
     {"layers": ["ReLU"] * 100_000},
+    # Layers within layers, which are counted before any is made.
+    {"layers": [{"type": "Residual", "layers": ["ReLU"] * 10_000}]},
+    {"layers": [{"type": "Chain", "layers": ["ReLU"] * 90}] * 12},
+    {"layers": [{"type": "Concatenate", "branches": [["ReLU"]] * 20_000}]},
+    {"layers": [{"type": "Concatenate", "branches": [[]] * 100_000}]},
+    {"layers": [{"type": "Concatenate", "branches": [[[[[]]]], []]}]},
+    {"layers": [{"type": "Concatenate", "branches": [None, ["ReLU"]]}]},
+    {"layers": [{"type": "Residual", "layers": ["ReLU"], "projection": {"type": "L2", "strength": 1.0}}]},
+    {"layers": [{"type": "Residual", "layers": ["ReLU"], "projection": [["ReLU"] * 2000]}]},
+    {"layers": [nested(17)]},
+    {"layers": [nested(300)]},
+    # A stride takes no memory of its own, and neither do rows between filters.
+    {"layers": [{"type": "ConvTranspose2D", "filters": 4, "stride": 2**20}], "input_shape": [4, 4, 1]},
+    {"layers": [{"type": "ConvTranspose2D", "filters": 4, "size": 2**20}], "input_shape": [4, 4, 1]},
+    {"layers": [{"type": "ConvTranspose2D", "filters": 4, "size": [1, 2**20]}], "input_shape": [4, 4, 1]},
 ]
 
 
 @pytest.mark.parametrize("change", HOSTILE, ids=lambda change: str(change)[:60])
 def test_a_description_of_no_network_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
-    refused(rewritten(tmp_path / "m", lambda description, arrays: description.update(change)))
+    path = rewritten(tmp_path / "m", lambda description, arrays: description.update(change))
+    before = time.process_time()
+    assert len(refused(path)) < 1000
+    assert time.process_time() - before < 2
+
+
+def test_layers_within_layers_that_a_file_could_not_have_are_not_saved(tmp_path: Path) -> None:
+    model = Sequential([Chain([Tanh() for _ in range(1001)]), Dense(2)]).build((2,), device="cpu")
+    with pytest.raises(OptionError, match="at most 1,000, those within"):
+        model.save(tmp_path / "m")
+    assert not (tmp_path / "m").exists()
 
 
 @pytest.mark.parametrize("key", ["layers", "loss", "input_shape", "input_scale", "class_names", "dtype", "format"])
@@ -484,6 +519,14 @@ def test_a_small_file_cannot_ask_for_much_memory(tmp_path: Path) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     refused(path)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KiB
+
+
+def test_what_doubles_its_features_200_times_is_refused_in_a_short_line(tmp_path: Path) -> None:
+    layers = [{"type": "Concatenate", "branches": [["ReLU"], []]}] * 200
+    path = rewritten(tmp_path / "m", lambda description, arrays: description.update(layers=layers))
+    with pytest.raises(MemoryShortageError) as caught:
+        load_model(path, "cpu")
+    assert len(one_line(caught.value)) < 200
 
 
 # Arguments of load_model

@@ -13,6 +13,7 @@ from gpunn.nn.layers.base import BuildContext, Layer
 from gpunn.nn.layers.stages import Stages
 
 DEEPEST = 16  # that layers lie within layers; their calls lie within each other as deep
+MOST_LAYERS = 1000  # that a file may ask for: a word of five letters is enough for one
 
 
 class Branched(Layer):
@@ -134,6 +135,26 @@ def _as_layer(given: Any) -> Layer:
     if isinstance(layers := getattr(given, "layers", None), list) and not isinstance(given, Layer):
         return Chain(layers)  # of a network, which begin with the weights that they have
     return as_part("layer", given)  # type: ignore[no-any-return]
+
+
+def check_tables(layers: list[Any]) -> None:
+    """Raise OptionError for tables of too many layers and branches, or too deep, before any of them is made."""
+    count, depth, some = 0, 0, layers
+    while some:
+        count, depth = count + len(some), depth + 1
+        if count > MOST_LAYERS:
+            raise OptionError(f"layers must be at most {MOST_LAYERS:,}, those within layers and branches too")
+        if depth > 3 * DEEPEST:  # of tables and lists; more exactly asked when each is made
+            raise OptionError(f"layers may lie within layers at most {DEEPEST} deep")
+        some = [inner for each in some for inner in _listed_in(each)]
+
+
+def _listed_in(value: Any) -> list[Any]:
+    """Return what a list holds, or the layers and branches within the table of a layer."""
+    if not isinstance(value, dict):
+        return value if isinstance(value, list) else []
+    held = [value.get(key) for key in ("layers", "branches", "projection")]
+    return [inner for each in held for inner in (each if isinstance(each, list) else [each] if each else [])]
 
 
 def check_places(layers: list[Layer]) -> None:

@@ -8,10 +8,11 @@ from typing import TypeVar
 
 from gpunn.backend.base import Backend, Shape
 from gpunn.backend.devices import select
-from gpunn.config import MOST_LAYERS, knowing
+from gpunn.config import knowing
 from gpunn.errors import GpunnError, MemoryShortageError, ModelFileError
 from gpunn.files import as_path
 from gpunn.nn.arguments import as_shape
+from gpunn.nn.layers.chain import MOST_LAYERS
 from gpunn.nn.network import Network
 from gpunn.saving.model_file import MOST_INPUTS, read_description, restored
 from gpunn.saving.onnx.export import LAYOUTS, graph_of

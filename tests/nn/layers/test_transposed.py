@@ -10,7 +10,7 @@ from support.harness import one_line
 from support.image_strategies import Transposed, convolve_transposed, transposed
 from support.layer_helpers import Alone, assert_gradients, blocks_of
 
-from gpunn import Conv2D, ConvTranspose2D, Dense, Flatten, ReLU, Sequential
+from gpunn import Conv2D, ConvTranspose2D, Dense, Flatten, ReLU, Sequential, check_gradients
 from gpunn.backend.base import Backend
 from gpunn.errors import OptionError, ShapeError
 
@@ -111,6 +111,16 @@ def test_padding_same_multiplies_the_size_by_the_stride() -> None:
             for stride in range(1, 6):
                 layer = ConvTranspose2D(1, (size, 1), (stride, 1), "same")
                 assert layer.output_shape((length, 4, 1)) == (length * stride, 4, 1)
+
+
+def test_rows_between_filters_have_no_gradient_and_take_no_memory() -> None:
+    layer = ConvTranspose2D(2, 2, stride=(5, 3))
+    check_gradients(layer, (3, 4, 2))
+    check_gradients(Sequential([Conv2D(2, 1), Conv2D(2, 2, stride=(5, 3))]), (12, 9, 2))
+    few, many = (
+        Sequential([ConvTranspose2D(1, 2, stride=(stride, 1))]).build((1, 4, 2), 4, "cpu") for stride in (2, 2000)
+    )
+    assert few.buffer_bytes == many.buffer_bytes  # of one row of filters either way
 
 
 def test_output_padding_makes_every_size_again_that_a_convolution_came_from() -> None:
