@@ -18,9 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.errors import OptionError, OutputError
-from gpunn.files import open_regular, write_atomically
+from gpunn.files import open_regular
+from gpunn.reports.checksum import masked_checksum
 
 BINS = 30  # of a histogram
+TOGETHER = 1.0  # seconds whose events are written at once
 _NAME = re.compile(r"events\.out\.tfevents\.([0-9]{10,12})\.gpunn")
 _HPARAMS = "_hparams_/"  # how the tags of what is written of hyper-parameters begin
 
@@ -32,7 +34,6 @@ def require_tensorboard() -> None:
     """Raise OptionError where the package is missing that knows the form of events."""
     try:  # all of it now, and not within a training
         import tensorboard.compat.proto.event_pb2
-        import tensorboard.compat.tensorflow_stub.pywrap_tensorflow
         import tensorboard.plugins.hparams.metadata  # noqa: F401
     except ImportError:
         mend = "pip install 'gpunn[tensorboard]'"
@@ -142,25 +143,24 @@ def _read(path: Path) -> Iterator[Any]:
     """Give the events of a file up to its end, or up to the first that is cut off or damaged."""
     from google.protobuf.message import DecodeError
     from tensorboard.compat.proto.event_pb2 import Event
-    from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 
     with contextlib.suppress(OSError, DecodeError), open_regular(path, follow_links=False) as file:
         left = os.fstat(file.fileno()).st_size
         while len(head := file.read(12)) == 12:
             length, checksum = struct.unpack("<QI", head)
             left -= 12 + length + 4
-            if left < 0 or checksum != masked_crc32c(head[:8]):
+            if left < 0 or checksum != masked_checksum(head[:8]):
                 return
             body, checksum = file.read(length), file.read(4)
-            if checksum != struct.pack("<I", masked_crc32c(body)):
+            if checksum != struct.pack("<I", masked_checksum(body)):
                 return
             yield Event.FromString(body)
 
 
 class EventFile:
-    """The event file of one training in a folder: whole after each call, whatever ends the process.
+    """The event file of one training in a folder.
 
-    It is opened for each writing, so there is nothing to close.
+    It is opened for each writing, so there is nothing to close; what comes within a second is written together.
     """
 
     def __init__(self, folder: Path, before: Kept) -> None:
@@ -178,7 +178,10 @@ class EventFile:
         for (step, _), (when, value) in before.items():
             groups.setdefault((step, when), []).append(value)
         events = [*begins, *(_event(step, groups[step, when], when) for step, when in sorted(groups))]
-        write_atomically(self.path, b"".join(map(_record, events)))
+        self._waiting, self._wrote = list[bytes](), time.perf_counter()
+        # It need not outlive a crash of the machine: the records are in the checkpoint.
+        with _told(self.path), self.path.open("xb") as file:
+            file.write(b"".join(map(_record, events)))
         for path in old:
             path.unlink(missing_ok=True)
 
@@ -187,13 +190,27 @@ class EventFile:
         there = [value for value in values if value is not None and (step, value.tag) not in self._there]
         if not there:
             return
-        content = _record(_event(step, there, time.time()))
-        try:
-            descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
-            with os.fdopen(descriptor, "ab") as file:
-                file.write(content)
-        except OSError as error:
-            raise OutputError(f"cannot write events to {self.path}: {error.strerror or error}") from None
+        self._waiting.append(_record(_event(step, there, time.time())))
+        if time.perf_counter() - self._wrote >= TOGETHER:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits."""
+        content, self._waiting, self._wrote = b"".join(self._waiting), [], time.perf_counter()
+        if content:
+            with _told(self.path):
+                descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
+                with os.fdopen(descriptor, "ab") as file:
+                    file.write(content)
+
+
+@contextlib.contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Tell in a line that a file cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"cannot write events to {path}: {error.strerror or error}: give another folder") from None
 
 
 def written_before(seconds: float) -> float:
@@ -209,9 +226,7 @@ def _event(step: int, values: Iterable[Value], when: float) -> Any:
 
 
 def _record(event: Any) -> bytes:
-    from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
-
     body: bytes = event.SerializeToString()
     packed = struct.Struct("<I").pack
     length = struct.pack("<Q", len(body))
-    return length + packed(masked_crc32c(length)) + body + packed(masked_crc32c(body))
+    return length + packed(masked_checksum(length)) + body + packed(masked_checksum(body))

@@ -98,6 +98,7 @@ class TensorBoard(Callback):
         except OSError as error:
             raise OutputError(f"cannot make {folder}: {error.strerror or error}: give another folder") from None
         self._file = events.EventFile(folder, before)
+        cast(Trainer, training.trainer).exits.callback(self._file.flush)  # whatever ends it
 
     def on_record(self, training: TrainingView, record: Record) -> None:
         self._file.add(record.step, _points(record))
@@ -112,11 +113,13 @@ class TensorBoard(Callback):
     def on_train_end(self, training: TrainingView) -> None:
         self._file.add(training.step, () if self.images_every == 0 else _drawn(training))
         self._file.add(training.step, [events.end_of_session()])
+        self._file.flush()
 
     def end_with(self, training: TrainingView, pictures: Iterable[Path]) -> None:
         """End with pictures that are drawn already, in place of `on_train_end`."""
         self._file.add(training.step, (events.image(path.stem, path.read_bytes()) for path in pictures))
         self._file.add(training.step, [events.end_of_session()])
+        self._file.flush()
 
     def _first(self, training: TrainingView) -> list[events.Value]:
         """Make what is known before the first step: hyper-parameters and texts."""

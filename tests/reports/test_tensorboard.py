@@ -23,9 +23,11 @@ from gpunn.errors import OptionError, OutputError
 
 pytest.importorskip("tensorboard")
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 from tensorboard.plugins.hparams import plugin_data_pb2
 
 from gpunn.reports import events, tensorboard
+from gpunn.reports.checksum import masked_checksum
 
 folder = pytest.fixture(own_folder)
 SMALL = experiment_toml(
@@ -34,7 +36,7 @@ SMALL = experiment_toml(
 
 
 def draw_quickly(setting: Callable[[Any, str, Any], None]) -> None:
-    """Let pictures be of one pixel: a real one takes a second."""
+    """Let pictures be of one pixel: a real one takes a second; and write all events at once."""
 
     def draw_answers(folder: Path, *_: Any) -> list[str]:
         Image.new("RGBA", (1, 1)).save(folder / "confusion.png")
@@ -42,6 +44,7 @@ def draw_quickly(setting: Callable[[Any, str, Any], None]) -> None:
 
     setting(tensorboard, "draw_answers", draw_answers)
     setting(tensorboard, "draw_network", lambda *_: [])
+    setting(events, "TOGETHER", 0.0)
 
 
 def read(folder: Path | str) -> EventAccumulator:
@@ -250,6 +253,18 @@ def test_the_program_writes_events_and_its_own_pictures_into_the_run_folder(
     assert done.code == 0, done.err
     assert_as_in_history("runs/a", Path("runs/a/history.csv"))
     assert hyper_parameters("runs/a")["epochs"] == 3
+
+
+@pytest.mark.parametrize("size", [0, 1, 3, 8, 63, 2047, 2048, 2049, 2111, 70_000])
+def test_the_checksum_is_tensorboards(size: int) -> None:
+    data = np.random.default_rng(size).integers(0, 256, size).astype(np.uint8).tobytes()
+    assert masked_checksum(data) == masked_crc32c(data)
+
+
+def test_what_waited_is_written_where_a_training_is_cut_off(tmp_path: Path) -> None:
+    with pytest.raises(CutOffError):
+        fit(adam, gn.TensorBoard(tmp_path), CutOff(16))
+    assert steps_of(tmp_path)["loss/train"] == [5, 10, 15]
 
 
 def test_a_folder_with_events_of_another_training_is_refused(tmp_path: Path) -> None:
