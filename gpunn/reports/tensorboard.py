@@ -22,7 +22,7 @@ from gpunn.train.report import ClassificationReport, report_on
 from gpunn.train.trainer import Trainer
 
 MOST_SHARE = 0.01  # of the time of a training, for histograms where nobody says how often
-_USUAL = 0.01  # seconds that they take, before that is known
+_USUAL = 0.02  # seconds that they take, before that is known
 _LONGEST = 1000  # letters of a hyper-parameter
 
 
@@ -132,7 +132,8 @@ class TensorBoard(Callback):
         if self.histograms_every is not None:
             return self.histograms_every > 0 and epoch % self.histograms_every == 0
         seconds = time.perf_counter() - self._began
-        return training.step == training.steps or self._spent + self._took <= MOST_SHARE * seconds
+        # The last ones are sure to come, and are counted as well.
+        return training.step == training.steps or self._spent + 2 * self._took <= MOST_SHARE * seconds
 
     def _add_histograms(self, training: TrainingView) -> None:
         began = time.perf_counter()
