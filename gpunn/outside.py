@@ -109,6 +109,11 @@ def allow(modules: Iterable[str]) -> tuple[list[str], Callable[[], None]]:
         raise
 
 
+def allowing() -> str:
+    """Return the options that a command needs again to know the modules that are allowed now; "" without any."""
+    return "".join(f" --allow-import {name}" for name in dict.fromkeys(_ALLOWED.get()))
+
+
 def is_name(text: str) -> bool:
     """Return whether a text may be the name of a module or class: words, with dots between."""
     return len(text) <= _MOST_LETTERS and re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*", text) is not None

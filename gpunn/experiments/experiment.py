@@ -30,6 +30,7 @@ from gpunn.saving.checkpointer import CheckpointPart
 from gpunn.saving.origin import fingerprint, versions
 from gpunn.sequential import Sequential
 from gpunn.train.arguments import PlainOptions, TrainOptions, next_batch_size
+from gpunn.train.own_metrics import checked_columns
 from gpunn.train.trainer import Trainer
 from gpunn.version import __version__
 
@@ -92,6 +93,7 @@ class Experiment:
     optimizer: dict[str, Any]
     regularizer: dict[str, Any] | None = None
     augmentation: dict[str, Any] | None = None
+    metrics: tuple[Any, ...] = ()
     checkpoints: CheckpointPart = field(default_factory=CheckpointPart)
 
     def with_options(self, *, data: str | None = None, checkpoints: Mapping[str, Any] = {}, **options: Any) -> Self:
@@ -154,6 +156,7 @@ class Experiment:
     def options(self, data: Data, *, progress: bool = True) -> TrainOptions:
         """Make the options of `Sequential.fit` for some data."""
         given = asdict(self.training) | {kind: getattr(self, kind) for kind in _PARTS} | {"progress": progress}
+        given["metrics"] = list(self.metrics)
         count, size = len(data.train), self.training.batch_size_for(len(data.train))
         layers = self.model(data, begins=False).layers if count % max(size, 1) == 1 else ()
         given["batch_size"] = fitting = next_batch_size(size, count, layers) if layers else size
@@ -320,6 +323,8 @@ def _parse(table: dict[str, Any], stem: str) -> Experiment:
     # Everything is made once, so that what cannot be is said before any data are read.
     for kind, part in [*(("layer", with_units(layer, 1)) for layer in layers), *parts.items()]:
         from_config(kind, part)
+    metrics = table.get("metrics", [])
+    checked_columns(metrics)
     texts = {key: table.get(key, default) for key, default in (("name", stem), ("description", ""), ("version", ""))}
     for key, text in texts.items():
         if not isinstance(text, str) or not text.isprintable():
@@ -335,7 +340,7 @@ def _parse(table: dict[str, Any], stem: str) -> Experiment:
     if len(data.shape) not in (0, 1, 3) or not all(type(size) is int and 0 < size < 2**31 for size in data.shape):
         raise OptionError(f"data.shape must be [features] or [height, width, channels], got {list(data.shape)}")
     made |= texts | {kind: _table(part) for kind, part in parts.items()}
-    return Experiment(**made, layers=tuple(map(_table, layers)))
+    return Experiment(**made, layers=tuple(map(_table, layers)), metrics=tuple(metrics))
 
 
 def _table(config: Any) -> Any:

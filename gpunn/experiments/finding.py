@@ -11,6 +11,7 @@ from gpunn.errors import GpunnError
 from gpunn.experiments.experiment import Experiment
 from gpunn.experiments.tuning import prepared
 from gpunn.files import StrPath
+from gpunn.outside import allowing
 from gpunn.reports.learning_rates import CURVE, LearningRateCurve
 from gpunn.saving.checkpointer import Say
 from gpunn.train.finder import Rising, Show, try_rates
@@ -68,4 +69,4 @@ def command_of(data: str | None = None, **options: Any) -> str:
     for name, value in options.items():
         text = "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
         words += [] if value is None else [f"--{name.replace('_', '-')}", text]
-    return shlex.join(words)
+    return shlex.join(words) + allowing()

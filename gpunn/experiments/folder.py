@@ -13,6 +13,7 @@ from gpunn.backend.limits import size
 from gpunn.errors import OutputError
 from gpunn.files import LOCK
 from gpunn.files import locked as locked_for
+from gpunn.outside import allowing
 from gpunn.saving.checkpointer import CHECKPOINTS, Say
 from gpunn.train.trainer import Trainer
 
@@ -35,7 +36,9 @@ def new_folder(out: str | os.PathLike[str] | None, stem: str, say: Say) -> Itera
     with locked(folder, say):
         try:
             if holds_run(folder):
-                mend = f"go on with it by --resume {folder}, give another folder by --out, or remove this one"
+                mend = (
+                    f"go on with it by --resume {folder}{allowing()}, give another folder by --out, or remove this one"
+                )
                 raise OutputError(f"{folder} already holds a run: {mend}")
             yield folder
         except BaseException:

@@ -13,6 +13,7 @@ from gpunn.experiments.folder import EXPERIMENT, HISTORY, METRICS, MODEL
 from gpunn.experiments.markdown import block, cell, code, escaped, table
 from gpunn.files import write_atomically
 from gpunn.nn.summary import summary
+from gpunn.outside import allowing
 from gpunn.saving.origin import versions
 from gpunn.train.evaluator import Evaluation
 from gpunn.train.metrics import Average
@@ -52,7 +53,7 @@ def write_report(
         "Pictures": "\n\n".join(f"![{Path(name).stem}]({name})" for name in pictures).splitlines(),
         "Data": [f"{escaped(data_in_words(data, 'test set opened at the end'))}.", "", *_counts(data, measured)],
         "Network": block(summary(trainer.model)),
-        "Options": [*table(("option", "value"), _options(experiment, trainer), "---"), "", _FILES],
+        "Options": [*table(("option", "value"), _options(experiment, trainer), "---"), "", _files()],
         "Versions": table(("of", "version"), ((name, code(text)) for name, text in versions(trainer).items()), "---"),
     }
     if experiment.description:
@@ -65,10 +66,13 @@ def write_report(
     write_atomically(folder / REPORT, (text.rstrip() + "\n").encode("utf-8", "backslashreplace"))
 
 
-_FILES = (
-    f"All options are in [{EXPERIMENT}]({EXPERIMENT}): `gpunn train --recipe {EXPERIMENT}` does the run again. Records "
-    f"are in [{HISTORY}]({HISTORY}), figures in [{METRICS}]({METRICS}), the network in [{MODEL}]({MODEL})."
-)
+def _files() -> str:
+    """Say what the files of the run are for."""
+    again = code(f"gpunn train --recipe {EXPERIMENT}{allowing()}")
+    return (
+        f"All options are in [{EXPERIMENT}]({EXPERIMENT}): {again} does the run again. Records are in "
+        f"[{HISTORY}]({HISTORY}), figures in [{METRICS}]({METRICS}), the network in [{MODEL}]({MODEL})."
+    )
 
 
 def data_in_words(data: Data, test: str = "test set closed until the end") -> str:
@@ -188,6 +192,8 @@ def _options(experiment: Experiment, trainer: Trainer) -> Iterator[tuple[str, st
     for name in ("regularizer", "augmentation"):
         if (part := getattr(trainer.options, name)) is not None:
             yield name, code(repr(part))
+    if experiment.metrics:
+        yield "metrics", code(", ".join(map(str, experiment.metrics)))
     for section in ("training", "data"):
         for name, value in asdict(getattr(experiment, section)).items():
             if value not in (None, "", (), [], {}) and name != "sha256":

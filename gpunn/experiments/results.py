@@ -5,9 +5,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+from gpunn.data import Samples
 from gpunn.data.tables import RECONSTRUCTION
 from gpunn.data.weights import class_weights
-from gpunn.errors import DataError, DivergenceError, ShapeError
+from gpunn.errors import DataError, DivergenceError, OptionError, ShapeError, in_one_line
 from gpunn.experiments.conclusions import conclude
 from gpunn.experiments.experiment import Experiment
 from gpunn.experiments.folder import HISTORY, METRICS, MODEL
@@ -23,7 +24,7 @@ from gpunn.saving.model_file import save_model
 from gpunn.saving.origin import LIBRARIES
 from gpunn.train.curves import CURVES, plot_curves
 from gpunn.train.evaluator import evaluate
-from gpunn.train.report import ClassificationReport, report_on
+from gpunn.train.report import ClassificationReport, Report, report_on
 from gpunn.train.trainer import Trainer
 
 _SHOWN = 12  # classes whose weights are said
@@ -116,10 +117,21 @@ def _measured(trainer: Trainer, say: Say) -> Measured | None:
         return None
     evaluation = evaluate(model, samples)
     try:
-        return Measured(part, samples, evaluation, report_on(model, samples))
+        return Measured(part, samples, evaluation, _report(trainer, samples, say))
     except MemoryError as error:  # the network is trained and the accuracy known: the rest is not worth the run
         say(f"no metrics beside those of the loss: {error}")
         return Measured(part, samples, evaluation, None)
+
+
+def _report(trainer: Trainer, samples: Samples, say: Say) -> Report:
+    """Make the report of the network's answers, with the metrics of the run where these can be measured."""
+    if metrics := trainer.options.metrics:
+        try:
+            return report_on(trainer.model, samples, metrics=metrics)
+        except (OptionError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+            # Of code from outside: the run is done, and its other results are worth keeping.
+            say(f"metrics of the run could not be measured: {type(error).__name__}: {in_one_line(str(error))}")
+    return report_on(trainer.model, samples)
 
 
 def _write_metrics(
@@ -157,6 +169,7 @@ def _write_metrics(
         "validation_samples": len(data.validation) if data.validation else 0,
         "parameters": int(trainer.model.parameters.values.size),
         **{name: getattr(last, name) if last else None for name in seen},
+        **({"metrics": last.metrics} if last and last.metrics else {}),
         **{key: record and {name: getattr(record, name) for name in columns} for key, record in marks.items()},
         "skipped_batches": history.skipped,
         "stopped": stopped,

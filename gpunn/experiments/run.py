@@ -18,6 +18,7 @@ from gpunn.experiments.report import REPORT
 from gpunn.experiments.results import introduce, write_results, write_stopped
 from gpunn.experiments.tuning import prepared
 from gpunn.files import StrPath, read_regular, remove_leftovers, write_atomically
+from gpunn.outside import allowing
 from gpunn.reports.events import own_files
 from gpunn.reports.tensorboard import TensorBoard
 from gpunn.saving.checkpoint import Checkpoint, open_checkpoint
@@ -168,7 +169,7 @@ def _run(
         if report:
             report(folder, checkpointer.experiment, trainer, say)
     except BaseException as error:
-        again = f"gpunn train --resume {folder}"
+        again = f"gpunn train --resume {folder}{allowing()}"
         if isinstance(error, DivergenceError):
             rate = f"--learning-rate {error.learning_rate:g}"
             say(f"checkpoint  {again} {rate} goes on from the last good one, at half the rate")

@@ -12,6 +12,7 @@ from gpunn.errors import ModelFileError, OptionError
 from gpunn.experiments.folder import EXPERIMENT, MODEL
 from gpunn.files import open_regular
 from gpunn.nn.layers import Layer
+from gpunn.outside import allowing
 from gpunn.saving.checkpoint import BEST
 from gpunn.saving.checkpointer import CHECKPOINTS, listed
 from gpunn.scalars import positive_whole
@@ -86,7 +87,7 @@ def model_file(run: str) -> Path:
                 if there := listed(path / CHECKPOINTS):
                     newest = there[0][1]
                     best = newest / (BEST if (newest / BEST).is_file() or not (newest / MODEL).is_file() else MODEL)
-                    mend = f"its training has not ended: gpunn train --resume {path}, or take {best}"
+                    mend = f"its training has not ended: gpunn train --resume {path}{allowing()}, or take {best}"
                 raise ModelFileError(f"{path} holds no {MODEL}: {mend}")
             return path / MODEL
         if path.exists():

@@ -17,6 +17,7 @@ from gpunn.nn.layout import fed_shape
 from gpunn.nn.network import Network
 from gpunn.nn.replacing import place_of_last, with_last
 from gpunn.nn.tasks import Task
+from gpunn.outside import allowing
 from gpunn.saving.checkpointer import CheckpointPart, Say
 
 FREEZE = 1  # epochs in which only the new layer learns, where nothing else is asked for
@@ -35,7 +36,8 @@ def start_from(run: str, data: str | None, recipe: str | None, freeze: str | Non
         say: Takes the line that says where the settings are from.
     """
     if data is None and recipe is None:
-        mend = f"gpunn train DATA --from {run}; gpunn train --resume {run} goes on with the old ones"
+        allow = allowing()
+        mend = f"gpunn train DATA --from {run}{allow}; gpunn train --resume {run}{allow} goes on with the old ones"
         raise OptionError(f"--from needs the data that are to be learned: {mend}")
     if data is not None and holds_run(Path(data)):
         raise OptionError(

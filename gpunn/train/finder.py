@@ -136,7 +136,7 @@ def try_rates(
     off = dict.fromkeys(("recompute_statistics", "skip_bad_batches", "progress"), False)
     changed: dict[str, Any] = {"optimizer": optimizer, "epochs": -(-rise.steps // per_epoch), "validate_every": 1}
     # The rate is for the part of a training in which all layers learn, and an average would lag behind it.
-    changed |= off | {"patience": None, "freeze": 0, "average": None}
+    changed |= off | {"patience": None, "freeze": 0, "average": None, "metrics": ()}
     trainer = Trainer(deepcopy(model), replace(options, **changed), given)
     size, end, mean = trainer.batch_size, "", RunningMean()
     sizes = np.minimum(size, len(samples) - size * (np.arange(rise.steps) % per_epoch)).astype(np.float64)
