@@ -314,6 +314,22 @@ FOLDED_IMAGES: dict[str, tuple[list[Any], dict[str, Any], str]] = {
          node("Gemm", ["e", "w", "b"], ["output"], transB=1)],
         {"k": K, "w": weights(5, 96), "b": B}, "Conv2D(4, bias=False), Flatten(), ReLU(), Dense(5)",
     ),
+    "rows by the size of the batch": (  # x.view(x.size(0), -1), as PyTorch's older exporter writes it
+        [node("Conv", ["input", "k"], ["a"]), node("Shape", ["a"], ["s"]), node("Gather", ["s", "at0"], ["n"], axis=0),
+         node("Unsqueeze", ["n", "axis"], ["m"]), node("Concat", ["m", "rest"], ["t"], axis=0),
+         node("Reshape", ["a", "t"], ["d"]), node("Gemm", ["d", "w"], ["output"], transB=1)],
+        {"k": K, "at0": np.int64(0), "axis": np.array([0]), "rest": np.array([-1]), "w": weights(5, 96)},
+        "Conv2D(4, bias=False), Flatten(), Dense(5, bias=False)",
+    ),
+    "rows by sizes of the input and products of others": (
+        [node("Shape", ["input"], ["s"], end=1), node("Conv", ["input", "k"], ["a"]), node("Shape", ["a"], ["r"]),
+         node("Slice", ["r", "one", "two"], ["c"]), node("Gather", ["r", "two"], ["h"]),
+         node("Gather", ["r", "three"], ["v"]), node("Mul", ["c", "h"], ["ch"]), node("Mul", ["ch", "v"], ["f"]),
+         node("Concat", ["s", "f"], ["t"], axis=0), node("Reshape", ["a", "t"], ["d"]),
+         node("Gemm", ["d", "w"], ["output"], transB=1)],
+        {"k": K, "one": np.array([1]), "two": np.array([2]), "three": np.array([3]), "w": weights(5, 96)},
+        "Conv2D(4, bias=False), Flatten(), Dense(5, bias=False)",
+    ),
     "a residual connection with a projection": (
         [node("Conv", ["input", "k"], ["a"], pads=[1, 1, 1, 1]), node("Relu", ["a"], ["c"]),
          node("Conv", ["input", "p"], ["d"]), node("Add", ["c", "d"], ["output"])],
@@ -455,6 +471,11 @@ REFUSED: dict[str, tuple[Any, str]] = {
         "operator BatchNormalization: training_mode = 1"),
     "another order of axes": (lambda: of_one("Transpose", SHAPE, perm=[0, 1, 3, 2]), "perm = [0, 1, 3, 2]"),
     "another shape": (lambda: of_one("Reshape", SHAPE, {"s": np.array([-1, 2, 72])}), "shape = [-1, 2, 72]"),
+    "a size computed of the batch": (
+        lambda: graph([node("Shape", ["input"], ["s"], end=1), node("Mul", ["s", "two"], ["m"]),
+                       node("Concat", ["m", "rest"], ["t"], axis=0), node("Reshape", ["input", "t"], ["output"])],
+                      SHAPE, {"two": np.array([2]), "rest": np.array([72])}), "operator Reshape: its place: branches"),
+    "log-probabilities": (lambda: of_one("LogSoftmax"), "gpunn has no layer for this operator: export it without"),
     "images alone": (lambda: of_one("Mul", SHAPE, {"c": weights(3, 8, 6)}), "numbers of (3, 8, 6): expected one"),
     "a division by 0": (lambda: of_one("Div", arrays={"c": np.float32(0)}), "operator Div: numbers: expected finite"),
     "branches that cross": (

@@ -1,6 +1,6 @@
 """Fold the nodes of a graph that have constants alone: transposed weights, shapes, and numbers computed of numbers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from gpunn.saving.onnx.reading import File, Operator
 
 _MOST = 1 << 16  # numbers that may be made beyond those of the file
+_MOST_OF_SHAPES = 64  # of an array that is made of the sizes of activations
 _DTYPES = {1: "float32", 11: "float64", 6: "int32", 7: "int64", 9: "bool", 2: "uint8"}
 
 
@@ -29,6 +30,30 @@ def fold(file: File) -> list[Operator]:
         else:
             constants[node.outputs[0]], budget = made, budget - made.size
     return left
+
+
+def fold_shape(
+    node: Operator, axes: Sequence[int], constants: dict[str, NDArray[Any]], users: Mapping[str, Sequence[Operator]]
+) -> None:
+    """Put a Shape among the constants, and what is made of it, such as the (batch, -1) of `x.view(x.size(0), -1)`.
+
+    The size of the batch stands as 0: it is free, and Reshape means by it the size that comes in. Arrays that hold it
+    are picked from and put together, and never computed with. `users` are the nodes that take each name.
+    """
+    start, end = node.take("start", 0), node.take("end", len(axes) + 1)
+    constants[node.outputs[0]] = np.array([0, *axes], "int64")[start:end]
+    open_ = [node.outputs[0]]
+    while open_:
+        for user in users.get(open_.pop(), ()):
+            given = [constants[name] for name in user.inputs if name in constants]
+            if len(given) < len(user.inputs) or len(user.outputs) != 1 or user.outputs[0] in constants:
+                continue
+            holds_batch = not all(values.all() for values in given)
+            folded = _OF_SHAPES.get(user.kind, None if holds_batch else _OF_TWO.get(user.kind))
+            made = None if folded is None else _computed(user, folded, given, _MOST_OF_SHAPES)
+            if made is not None:
+                constants[user.outputs[0]] = made
+                open_.append(user.outputs[0])
 
 
 def _computed(
@@ -78,6 +103,20 @@ def _cast(x: NDArray[Any], to: int) -> NDArray[Any]:
     return x.astype(_DTYPES[to])
 
 
+def _gather(x: NDArray[Any], at: NDArray[Any], axis: int = 0) -> NDArray[Any]:
+    if x.ndim != 1:
+        raise ValueError("shapes have one axis")
+    return np.take(x, at, axis)
+
+
+def _slice(x: NDArray[Any], *given: NDArray[Any], **old: list[int]) -> NDArray[Any]:
+    starts, ends, axes, steps = [*(part.tolist() for part in given), *[None] * (4 - len(given))]
+    starts, ends, axes = old.get("starts", starts), old.get("ends", ends), old.get("axes", axes)
+    if x.ndim != 1 or len(starts) != 1 or axes not in (None, [0], [-1]):
+        raise ValueError("shapes have one axis")
+    return x[slice(starts[0], ends[0], steps[0] if steps else None)]
+
+
 def _concat(*parts: NDArray[Any], axis: int) -> NDArray[Any]:
     return np.concatenate(parts, axis)
 
@@ -97,4 +136,8 @@ _FOLDED: dict[str, Callable[..., Any]] = {
     **_OF_TWO, "Identity": lambda x: x, "Transpose": _transpose, "Reshape": _reshape, "Unsqueeze": _unsqueeze,
     "Squeeze": _squeeze, "Cast": _cast, "Concat": _concat, "Neg": np.negative, "Sqrt": np.sqrt, "Flatten": _flatten,
     "Reciprocal": np.reciprocal, "CastLike": lambda x, like: x.astype(like.dtype),
+}  # fmt: skip
+_OF_SHAPES: dict[str, Callable[..., Any]] = {
+    "Gather": _gather, "Slice": _slice,
+    **{kind: _FOLDED[kind] for kind in ("Identity", "Unsqueeze", "Squeeze", "Cast", "Concat")},
 }  # fmt: skip

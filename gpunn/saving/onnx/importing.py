@@ -142,7 +142,7 @@ def _prepared(file: File, nodes: list[Operator], x: str, scale: float) -> tuple[
 
 def _turn(state: State, nodes: list[Operator], x: str, *, is_given: bool) -> None:
     """Take images for (height, width, channels) where the file turns them first, or puts such in a row."""
-    users = [node for node in nodes if x in node.inputs]
+    users = [node for node in nodes if x in node.inputs and node.kind != "Shape"]
     if len(state.shape) != 3 or len(users) != 1:
         return
     height, width, channels = state.shape[2], state.shape[0], state.shape[1]  # if they come so

@@ -7,6 +7,7 @@ from gpunn.errors import GpunnError
 from gpunn.nn.layers import Chain, Concatenate, Conv2D, ConvTranspose2D, Dense, Layer, Residual
 from gpunn.saving.onnx import image_readers  # noqa: F401  # which enters its readers
 from gpunn.saving.onnx.elementwise import ELEMENTWISE, add_equation, aligned, check_inputs, read_with_constant
+from gpunn.saving.onnx.folding import fold_shape
 from gpunn.saving.onnx.readers import READERS, give_bias, read_embedding
 from gpunn.saving.onnx.reading import File, Operator, RefusedError
 from gpunn.saving.onnx.state import State, known_inputs
@@ -49,6 +50,13 @@ class Walk:
         x = begin
         while x != end:
             users = [node for node in self._users[x] if id(node) in own]
+            if shapes := [node for node in users if node.kind == "Shape"]:
+                for node in shapes:
+                    fold_shape(node, state.axes, self._constants, self._users)
+                    node.finish()
+                nodes = [node for node in nodes if node.outputs[0] not in self._constants]
+                own = {id(node) for node in nodes}
+                users = [node for node in users if id(node) in own]
             if not users:
                 raise RefusedError(f"the output {end!r:.60} is not made of the input {begin!r:.60} alone")
             node = users[0]
@@ -75,7 +83,8 @@ class Walk:
             if not self._is_bias(state, node):
                 read_with_constant(state, node, x, self._constants)
         else:
-            raise node.refusal("it", "gpunn has no layer for this operator")
+            mend = ": export it without, losses here take what comes before" if node.kind == "LogSoftmax" else ""
+            raise node.refusal("it", f"gpunn has no layer for this operator{mend}")
         node.finish()
 
     def _is_bias(self, state: State, node: Operator) -> bool:
