@@ -307,6 +307,23 @@ def test_a_layer_of_ones_own_is_refused_by_name_or_writes_itself(tmp_path: Path)
     compare(model, exported(model, tmp_path), IMAGES)
 
 
+class Miswritten(Scaled):
+    """z := z, in ONNX nodes that are against its rules."""
+
+    def to_onnx(self, graph: Any, x: str) -> str:
+        word = str(self.written)
+        made: str = word if word == "nowhere" else graph.node(word, x)
+        return made
+
+
+@pytest.mark.parametrize("written", ["nowhere", "Nope", "ReduceSum"])
+def test_nodes_of_ones_own_against_the_rules_are_said_in_a_line(written: Any, tmp_path: Path) -> None:
+    with pytest.raises(gn.GpunnError, match="a layer of your own may write other nodes") as refused:
+        exported(built(gn.Flatten(), Miswritten(1.0, written)), tmp_path)
+    one_line(refused.value)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_file_that_would_give_other_answers_is_not_written(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"what was there")
     with pytest.raises(gn.GpunnError, match="other answers than the network"):

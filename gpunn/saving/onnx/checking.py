@@ -9,6 +9,7 @@ from onnx.reference import ReferenceEvaluator
 
 from gpunn.errors import GpunnError
 
+_MEND = "a layer of your own may write other nodes than it computes; else please report it"
 _TOLERANCE = 1e-4  # of the largest answer, or of 1: wrong graphs are far from it, other orders of sums far below
 
 
@@ -17,7 +18,8 @@ def check_form(made: ModelProto) -> None:
     try:
         checker.check_model(made, full_check=True)
     except Exception as error:  # noqa: BLE001 - of several classes, which the library does not list
-        raise GpunnError(f"the graph is none by the rules of ONNX: {error}; please report it") from None
+        reason = " ".join(str(error).split())
+        raise GpunnError(f"the graph is none by the rules of ONNX ({reason:.300}): {_MEND}") from None
 
 
 def check_answers(made: ModelProto, given: NDArray[Any], wanted: NDArray[Any]) -> None:
@@ -29,12 +31,11 @@ def check_answers(made: ModelProto, given: NDArray[Any], wanted: NDArray[Any]) -
     with np.errstate(all="ignore"):
         (answers,) = ReferenceEvaluator(run).run(None, {name: given})
     if answers.shape != wanted.shape:
-        raise GpunnError(f"the graph gives answers {answers.shape}, the network {wanted.shape}; please report it")
+        raise GpunnError(f"the graph gives answers {answers.shape}, the network {wanted.shape}: {_MEND}")
     finite = np.isfinite(wanted)
     largest = float(np.abs(wanted[finite]).max(initial=1.0))
     difference = np.abs(np.where(finite, answers, 0) - np.where(finite, wanted, 0)).max(initial=0.0)
     if not difference <= _TOLERANCE * largest or not np.array_equal(np.isfinite(answers), finite):
         raise GpunnError(
-            f"the graph gives other answers than the network, by up to {difference:.3g} of {largest:.3g}: "
-            "a layer of your own may write other nodes than it computes; else please report it"
+            f"the graph gives other answers than the network, by up to {difference:.3g} of {largest:.3g}: {_MEND}"
         )

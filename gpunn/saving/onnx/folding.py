@@ -109,12 +109,16 @@ def _gather(x: NDArray[Any], at: NDArray[Any], axis: int = 0) -> NDArray[Any]:
     return np.take(x, at, axis)
 
 
-def _slice(x: NDArray[Any], *given: NDArray[Any], **old: list[int]) -> NDArray[Any]:
-    starts, ends, axes, steps = [*(part.tolist() for part in given), *[None] * (4 - len(given))]
-    starts, ends, axes = old.get("starts", starts), old.get("ends", ends), old.get("axes", axes)
-    if x.ndim != 1 or len(starts) != 1 or axes not in (None, [0], [-1]):
+def _slice(
+    x: NDArray[Any],
+    starts: NDArray[Any],
+    ends: NDArray[Any],
+    axes: NDArray[Any] | None = None,
+    steps: NDArray[Any] | None = None,
+) -> NDArray[Any]:
+    if x.ndim != 1 or len(starts) != 1 or (axes is not None and axes.tolist() not in ([0], [-1])):
         raise ValueError("shapes have one axis")
-    return x[slice(starts[0], ends[0], steps[0] if steps else None)]
+    return x[slice(int(starts[0]), int(ends[0]), None if steps is None else int(steps[0]))]
 
 
 def _concat(*parts: NDArray[Any], axis: int) -> NDArray[Any]:
