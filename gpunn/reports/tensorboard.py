@@ -38,9 +38,10 @@ class TensorBoard(Callback):
     """Writes events of a training for TensorBoard: `tensorboard --logdir runs` shows one run a folder.
 
     Each record gives a point of every column that `history.csv` has: `loss/train`, `loss/validation`, `accuracy/train`,
-    `learning_rate` and so on. Histograms of weights and gradients (`TrainingView.gradients`) are made at the ends of
-    epochs, pictures of answers, mistakes and filters at the end of the training, from its validation set. The numbers
-    of the training stay the same to the last bit. A training that a `Checkpointer` resumes has each step once.
+    `learning_rate` and so on, and `f1/validation` for `fit(metrics=["f1"])`. Histograms of weights and gradients
+    (`TrainingView.gradients`) are made at the ends of epochs, pictures of answers, mistakes and filters at the end of
+    the training, from its validation set. The numbers of the training stay the same to the last bit. A training that a
+    `Checkpointer` resumes has each step once.
 
     Args:
         folder: Folder of the events. Left out, that of the `Checkpointer`, else the next free runs/fit-<n>.
@@ -87,7 +88,8 @@ class TensorBoard(Callback):
         kept = events.kept_until(old, training.step) if training.resumed_from is not None else {}
         begin, now = events.written_before(0), training.history[-1].seconds if training.history else 0.0
         before: events.Kept = {(0, value.tag): (begin, value) for value in self._first(training)}
-        before |= {key: pair for key, pair in kept.items() if key[1] not in TAGS.values() and key not in before}
+        scalars = {*TAGS.values(), *(value.tag for record in training.history for value in _points(record))}
+        before |= {key: pair for key, pair in kept.items() if key[1] not in scalars and key not in before}
         for record in training.history:
             ago = events.written_before(now - record.seconds)
             for value in _points(record):
@@ -150,8 +152,9 @@ class TensorBoard(Callback):
 
 
 def _points(record: Record) -> list[events.Value]:
-    """Make a point of each figure that applies."""
-    numbers = ((tag, getattr(record, column)) for column, tag in TAGS.items())
+    """Make a point of each figure that applies, and of each metric, which is of the validation samples."""
+    numbers = [(tag, getattr(record, column)) for column, tag in TAGS.items()]
+    numbers += [(f"{name}/validation", number) for name, number in record.measured]
     return [events.scalar(tag, number) for tag, number in numbers if number == number]
 
 

@@ -20,6 +20,7 @@ from support.harness import one_line
 import gpunn as gn
 from gpunn.backend.base import Backend
 from gpunn.errors import OptionError, OutputError
+from gpunn.train.record import COLUMNS
 
 pytest.importorskip("tensorboard")
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -68,7 +69,8 @@ def assert_as_in_history(folder: Path | str, csv: Path) -> None:
     assert len(known.Tags()["scalars"]) == len(columns)
     for column in columns:
         part, _, figure = column.partition("_")
-        points = known.Scalars(f"{figure}/{part}" if part in ("train", "validation") else column)
+        tag = f"{figure}/{part}" if part in ("train", "validation") else column
+        points = known.Scalars(tag if column in COLUMNS else f"{column}/validation")
         assert [point.step for point in points] == [record.step for record in history]
         np.testing.assert_allclose([point.value for point in points], history[column], rtol=1e-6)
 
@@ -86,7 +88,8 @@ def test_each_column_of_the_history_is_a_curve(regularizer: Any, tmp_path: Path)
             "progress": False,
             "optimizer": gn.SGD(0.02),
         }
-        model.fit(x, y, **options, regularizer=regularizer, callbacks=[board]).write_csv(tmp_path / "history.csv")
+        options |= {"regularizer": regularizer, "metrics": ["f1" if name == "classes" else "mae"]}
+        model.fit(x, y, **options, callbacks=[board]).write_csv(tmp_path / "history.csv")
         assert_as_in_history(tmp_path / name, tmp_path / "history.csv")
 
 

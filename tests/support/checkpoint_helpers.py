@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import astuple
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ import gpunn as gn
 from gpunn.saving.checkpoint import Origin
 from gpunn.train.arguments import TrainOptions
 from gpunn.train.callbacks import Calling
-from gpunn.train.record import State
+from gpunn.train.record import COLUMNS, State
 from gpunn.train.trainer import Trainer
 
 ORIGIN = Origin(
@@ -95,7 +94,10 @@ def stopped_after(training: Trainer, steps: int) -> State:
 
 def outcome(training: Trainer) -> Any:
     """Everything that a finished training leaves, but for the time it took: to be compared bit by bit."""
-    records = [[value.hex() for value in map(float, astuple(record)[:-1])] for record in training.history]
+    columns = [name for name in COLUMNS if name != "seconds"]
+    records = [
+        [*(float(getattr(record, name)).hex() for name in columns), record.measured] for record in training.history
+    ]
     arrays = {name: array.tobytes() for name, array in training.model.arrays().items()}
     remembered = {
         name: training.step.backend.to_host(array).tobytes() for name, array in training.optimizer.state.items()
