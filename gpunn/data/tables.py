@@ -73,8 +73,8 @@ def checked_options(options: ReadOptions) -> None:
     for what, known in (("missing", (REFUSE, MEAN)), ("task", TASKS), ("scaling", SCALINGS)):
         value = getattr(options, what)
         if value is not None and (not isinstance(value, str) or value not in known):
-            more = f', "{RECONSTRUCTION}"' if what == "task" else ""
-            raise OptionError(f'{what} is "{known[0]}" or "{known[1]}"{more}, got {value!r:.80}')
+            *first, last = (f'"{each}"' for each in (*known, RECONSTRUCTION)[: 3 if what == "task" else 2])
+            raise OptionError(f"{what} is {', '.join(first)} or {last}, got {value!r:.80}")
     if options.scaling == "none" and options.missing == MEAN:
         mend = "leave one of them out, or fill the table before"
         raise OptionError(f'missing "mean" needs the means that scaling "none" does without: {mend}')

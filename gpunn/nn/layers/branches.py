@@ -130,8 +130,11 @@ class Concatenate(Branched):
     """
 
     def __init__(self, *branches: Iterable[Layer]) -> None:
+        if any(isinstance(branch, Layer | type) for branch in branches):
+            shown = ", ".join(f"[{branch!r}]" if isinstance(branch, Layer) else "[...]" for branch in branches)
+            raise OptionError(f"each branch of Concatenate is a list of layers: write Concatenate({shown:.80})")
         if len(branches) < 2 or sum(_is_empty(branch) for branch in branches) > 1:
-            shown = ", ".join(map(repr, branches))
+            shown = ", ".join(map(repr, branches)) or "none"
             mend = "write Concatenate([Conv2D(8)], [MaxPool2D(3)]); one of them may be empty, []"
             raise OptionError(f"Concatenate needs at least two lists of layers, got {shown:.80}: {mend}")
         self.branches = [[] if _is_empty(branch) else as_layers(branch, owner="Concatenate") for branch in branches]

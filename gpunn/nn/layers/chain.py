@@ -124,6 +124,8 @@ def as_layers(layers: Any, more: tuple[Any, ...] = (), owner: str = "Sequential"
     if isinstance(layers, Layer | type) or more:
         inside = ", ".join(map(repr, (layers, *more)))
         raise OptionError(f"{what} is a list of layers: write {owner}([{inside}])")
+    if owner != "Sequential" and isinstance(own := getattr(layers, "layers", None), list):
+        layers = own  # of a network, which begin with the weights that they have
     is_list = isinstance(layers, Iterable) and not isinstance(layers, str | dict) and getattr(layers, "ndim", 1) > 0
     made = [_as_layer(layer) for layer in layers] if is_list else []
     if not made:

@@ -368,7 +368,8 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "no list": (lambda: Residual(Dense(3)), r"write Residual\(\[Dense\(3\)\]\)"),  # type: ignore[arg-type]
     "no layer": (lambda: Chain([3]), "expected a layer"),  # type: ignore[list-item]
     "one branch": (lambda: Concatenate([Dense(3)]), "at least two lists"),
-    "no branch": (lambda: Concatenate(), "at least two lists"),
+    "no branch": (lambda: Concatenate(), "at least two lists of layers, got none"),
+    "layers for branches": (lambda: Concatenate(ReLU(), Tanh()), r"write Concatenate\(\[ReLU\(\)\], \[Tanh\(\)\]\)"),
     "two empty": (lambda: Concatenate([], [], [Tanh()]), "may be empty"),
     "layers as branches": (lambda: Concatenate(Dense(3), Dense(2)), "list of layers"),  # type: ignore[arg-type]
     "too deep": (lambda: deep(17), "16 deep"),
@@ -396,3 +397,19 @@ def test_layers_may_lie_sixteen_deep(tmp_path: Path) -> None:
     assert np.isfinite(model.forward(np.ones((2, 3)))).all()
     model.save(tmp_path / "model")
     assert to_config(load_model(tmp_path / "model").layers[0]) == to_config(model.layers[0])
+
+
+@pytest.mark.parametrize(
+    "holding",
+    [lambda made: Chain(made), lambda made: Residual(made), lambda made: Concatenate(made, [])],
+    ids=["chain", "residual", "concatenate"],
+)
+def test_a_network_stands_for_its_list_of_layers(holding: Callable[[Any], Layer]) -> None:
+    made = Sequential([Dense(4), Tanh()]).build((4,), 3, "cpu", seed=5)
+    model = Sequential([holding(made)]).build((4,), 3, "cpu")
+    x = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+    values = model.arrays()
+    assert all(np.array_equal(values[name], made.arrays()[name.split(".", 1)[1]]) for name in values)
+    same = Sequential([holding(made.layers)]).build((4,), 3, "cpu")
+    assert np.array_equal(model.forward(x), same.forward(x))
+    assert made.layers[0] is not next(iter(model.layers[0].branches[0]))
