@@ -262,7 +262,7 @@ def test_a_table_of_pixels_is_images(names: Any, is_first: bool) -> None:
         ),
         ({"scaling": "minmax"}, OptionError, 'scaling is "standard" or "none"'),
         ({"missing": "median"}, OptionError, 'missing is "refuse" or "mean"'),
-        ({"task": "clustering"}, OptionError, 'task is "classes" or "regression"'),
+        ({"task": "clustering"}, OptionError, 'task is "classes", "regression" or "reconstruction"'),
         ({"target": 3}, OptionError, "target is the name of a column"),
         ({"validation": 60}, OptionError, "leaves none to train on"),
     ],
