@@ -86,7 +86,9 @@ class Residual(Chain):
     def build(self, context: BuildContext, input_shape: Shape) -> Shape:
         shape = self.output_shape(input_shape)
         if not self._projection:
-            self._made = self._fitting(input_shape, shape)
+            before, self._made = vars(self).get("_made", []), self._fitting(input_shape, shape)
+            for made, other in zip(self._made, before, strict=False):  # of the network as it was built before
+                made.trainable = other.trainable
             self.name_inner_layers()
         super().build(context, input_shape)  # of f, which must not overwrite ∂C/∂y: it is the shortcut's too
         is_last = context.is_last or self._chain.hands_gradient_on

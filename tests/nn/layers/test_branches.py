@@ -413,3 +413,14 @@ def test_a_network_stands_for_its_list_of_layers(holding: Callable[[Any], Layer]
     same = Sequential([holding(made.layers)]).build((4,), 3, "cpu")
     assert np.array_equal(model.forward(x), same.forward(x))
     assert made.layers[0] is not next(iter(model.layers[0].branches[0]))
+
+
+def test_a_projection_that_was_made_here_and_frozen_stays_frozen_in_a_training() -> None:
+    model = Sequential([Dense(6), Residual([Dense(3)])]).build((4,), 4, "cpu")
+    projection = model.layers[1].branches[1][0]
+    projection.trainable = False
+    before = model.arrays()
+    x = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
+    model.fit((x, np.arange(20) % 3), epochs=2, batch_size=5, progress=False, device="cpu")
+    changed = {name for name, value in model.arrays().items() if not np.array_equal(value, before[name])}
+    assert changed == before.keys() - {"residual1.projection.w"}
