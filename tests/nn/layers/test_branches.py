@@ -415,12 +415,13 @@ def test_a_network_stands_for_its_list_of_layers(holding: Callable[[Any], Layer]
     assert made.layers[0] is not next(iter(model.layers[0].branches[0]))
 
 
-def test_a_projection_that_was_made_here_and_frozen_stays_frozen_in_a_training() -> None:
+def test_a_projection_that_was_made_here_and_frozen_stays_frozen_in_trainings() -> None:
     model = Sequential([Dense(6), Residual([Dense(3)])]).build((4,), 4, "cpu")
     projection = model.layers[1].branches[1][0]
     projection.trainable = False
     before = model.arrays()
     x = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
-    model.fit((x, np.arange(20) % 3), epochs=2, batch_size=5, progress=False, device="cpu")
+    for dtype in ("float32", "float64"):  # for each of which it is built again
+        model.fit((x, np.arange(20) % 3), epochs=2, batch_size=5, progress=False, device="cpu", dtype=dtype)
     changed = {name for name, value in model.arrays().items() if not np.array_equal(value, before[name])}
     assert changed == before.keys() - {"residual1.projection.w"}
