@@ -108,7 +108,7 @@ def test_it_is_the_training_of_fit() -> None:
         ([gn.Chain([gn.Dense(4), gn.ReLU(), gn.Dense(3)])], "Chain"),
         (lambda outputs: [gn.Dense(4), gn.ReLU(), gn.Dense(outputs)], "Dense ReLU Dense"),
     ],
-    ids=str,
+    ids=lambda value: "a function" if callable(value) else str(value),
 )
 def test_layers_are_given_in_every_way(layers: Any, kinds: str) -> None:
     fitted = Classifier(layers, epochs=1, **QUICK).fit(X, Y)
