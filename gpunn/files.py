@@ -26,6 +26,13 @@ def as_path(path: StrPath) -> Path:
     return Path(given)
 
 
+def is_same_file(one: Path, other: Path) -> bool:
+    """Tell whether two paths lead to one file, however they are written; one without a file is like itself alone."""
+    with contextlib.suppress(OSError):
+        return one.samefile(other)
+    return one == other
+
+
 def write_atomically(path: StrPath, content: bytes) -> None:
     """Write a file so that its name shows the old content or all of the new; OutputError leaves nothing behind."""
     target = as_path(path)

@@ -75,6 +75,11 @@ class TensorBoard(Callback):
         self.histograms_every, self.images_every = histograms_every, images_every
         self.texts: dict[str, str] = {}  # more to be read, by name
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy has what was asked for; the file is that of the training under way.
+        names = ("_given", "folder", "histograms_every", "images_every", "texts")
+        return {name: vars(self)[name] for name in names}
+
     def on_train_begin(self, training: TrainingView) -> None:
         folder = self._given or training.folder or _next_free()
         old = events.own_files(folder)

@@ -92,6 +92,9 @@ def _read(kind: type[Model], path: str | os.PathLike[str], device: str, batch_si
     except ModelFileError as error:
         raise ModelFileError(f"{path} {error}") from None
     except DataError as error:
+        if path.suffix.lower() == ".onnx":
+            mend = f"gpunn import {path}, or gn.load_onnx in Python"
+            raise ModelFileError(f"{path} is no model file; if it is an ONNX file, import it first: {mend}") from None
         raise ModelFileError(f"{path} is damaged or no model file: {error}") from None
     except OSError as error:
         raise ModelFileError(

@@ -1,5 +1,7 @@
 """Events for TensorBoard, read back by TensorBoard's own reader."""
 
+import copy
+import pickle
 import signal
 import subprocess
 import sys
@@ -333,3 +335,14 @@ def test_without_the_extra_a_line_says_what_to_install(folder: Path, monkeypatch
     done = gpunn("train", "--recipe", "tiny.toml", "--tensorboard", "--out", "run")
     assert_one_line(done, 2, "pip install 'gpunn[tensorboard]'")
     assert not Path("run").exists()
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda board: pickle.loads(pickle.dumps(board))])
+def test_a_board_that_has_written_can_be_copied_and_pickled(copied: Callable[[Any], Any], tmp_path: Path) -> None:
+    board = gn.TensorBoard(tmp_path / "first", images_every=0)
+    x, y = np.random.default_rng(0).normal(size=(40, 4)), np.arange(40) % 2
+    gn.Sequential([gn.Dense(2)]).fit(x, y, epochs=1, progress=False, device="cpu", callbacks=[board])
+    again = copied(board)
+    again._given = tmp_path / "second"
+    gn.Sequential([gn.Dense(2)]).fit(x, y, epochs=1, progress=False, device="cpu", callbacks=[again])
+    assert steps_of(tmp_path / "first") == steps_of(tmp_path / "second")

@@ -572,3 +572,29 @@ def test_the_program_imports_what_it_exported(folder: Path, monkeypatch: pytest.
     assert (folder / "other.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
     done = gpunn("evaluate", "model.safetensors", "digits")
     assert done.code == 0, done.err
+
+
+def test_the_network_that_is_read_is_not_written_over(folder: Path) -> None:
+    (folder / "within").mkdir()
+    model = gn.Sequential([gn.Dense(3)]).build((4,), device="cpu")
+    model.save("a.safetensors")
+    model.export_onnx("a.onnx")
+    os.link("a.onnx", "linked.onnx")
+    for command in (
+        ("export", "a.safetensors", "a.safetensors"),
+        ("export", "a.safetensors", "within/../a.safetensors"),
+        ("import", "a.onnx", str(folder / "a.onnx")),
+        ("import", "a.onnx", "linked.onnx"),
+    ):
+        before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+        done = gpunn(*command)
+        assert (done.code, done.out) == (2, "")
+        assert "would be written over" in done.err
+        assert {path: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+
+
+def test_an_onnx_file_in_place_of_a_model_file_is_told_how_it_becomes_one(folder: Path) -> None:
+    gn.Sequential([gn.Dense(3)]).build((64,), device="cpu").export_onnx("a.onnx")
+    done = gpunn("evaluate", "a.onnx", "digits")
+    assert (done.code, done.out) == (1, "")
+    assert "import it first: gpunn import a.onnx" in done.err
