@@ -474,7 +474,15 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "a size computed of the batch": (
         lambda: graph([node("Shape", ["input"], ["s"], end=1), node("Mul", ["s", "two"], ["m"]),
                        node("Concat", ["m", "rest"], ["t"], axis=0), node("Reshape", ["input", "t"], ["output"])],
-                      SHAPE, {"two": np.array([2]), "rest": np.array([72])}), "operator Reshape: its place: branches"),
+                      SHAPE, {"two": np.array([2]), "rest": np.array([72])}), "operator Mul: its inputs: expected"),
+    "a number that the size of the batch picks": (
+        lambda: graph([node("Shape", ["input"], ["s"], end=1), node("Gather", ["c", "s"], ["f"]),
+                       node("Add", ["input", "f"], ["output"])], weights={"c": np.float32([5])}),
+        "operator Gather: its inputs: expected numbers, and not the size of the batch"),
+    "a sum with the size of the batch": (
+        lambda: graph([node("Shape", ["input"], ["s"], end=1), node("Cast", ["s"], ["f"], to=1),
+                       node("Add", ["input", "f"], ["output"])]),
+        "operator Add: its inputs: expected numbers, and not the size of the batch"),
     "log-probabilities": (lambda: of_one("LogSoftmax"), "gpunn has no layer for this operator: export it without"),
     "images alone": (lambda: of_one("Mul", SHAPE, {"c": weights(3, 8, 6)}), "numbers of (3, 8, 6): expected one"),
     "a division by 0": (lambda: of_one("Div", arrays={"c": np.float32(0)}), "operator Div: numbers: expected finite"),

@@ -44,7 +44,10 @@ def fold_shape(
     constants[node.outputs[0]] = np.array([0, *axes], "int64")[start:end]
     open_ = [node.outputs[0]]
     while open_:
-        for user in users.get(open_.pop(), ()):
+        name = open_.pop()
+        for user in users.get(name, ()):
+            if not constants[name].all() and not _takes_batch(user, name):
+                raise user.refusal("its inputs", "expected numbers, and not the size of the batch")
             given = [constants[name] for name in user.inputs if name in constants]
             if len(given) < len(user.inputs) or len(user.outputs) != 1 or user.outputs[0] in constants:
                 continue
@@ -54,6 +57,13 @@ def fold_shape(
             if made is not None:
                 constants[user.outputs[0]] = made
                 open_.append(user.outputs[0])
+
+
+def _takes_batch(node: Operator, name: str) -> bool:
+    """Tell whether a node may have the size of the batch in an input: as a shape, or to pick from and put together."""
+    if node.kind == "Reshape":
+        return name not in (*node.inputs[:1], *node.inputs[2:])
+    return node.kind == "Concat" or (node.kind in _OF_SHAPES and name not in node.inputs[1:])
 
 
 def _computed(
