@@ -101,6 +101,14 @@ class Chain(Branched):
     def outputs(self) -> int | None:  # type: ignore[override]
         return next((layer.outputs for layer in reversed(self.layers) if layer.outputs), None)
 
+    def resized(self, outputs: int) -> Layer:
+        places = [place for place, layer in enumerate(self.layers) if layer.has_weights]
+        if not self.is_chain or not places:
+            return super().resized(outputs)
+        *_, last = places
+        rest = [layer.unbuilt() for layer in self.layers[last + 1 :]]
+        return Chain([*self.layers[:last], self.layers[last].resized(outputs), *rest])
+
     def output_shape(self, input_shape: Shape) -> Shape:
         for layer in self.layers:
             input_shape = layer.output_shape(input_shape)

@@ -37,7 +37,7 @@ from gpunn import (
 )
 from gpunn.backend.base import Backend
 from gpunn.config import to_config
-from gpunn.errors import DivergenceError, GpunnError
+from gpunn.errors import DivergenceError, GpunnError, OptionError
 from gpunn.nn.footprint import count_network
 from gpunn.nn.layers import Layer
 from gpunn.nn.layers.dense import BiasActivation
@@ -277,6 +277,17 @@ def test_a_network_is_a_layer_of_another() -> None:
     other.build((8, 8, 1))
     np.testing.assert_array_equal(other.arrays()["chain1.residual1.conv2.w"], model.arrays()["residual1.conv2.w"])
     assert other.taken == {0}
+
+
+def test_the_last_layer_of_a_chain_is_replaced_and_those_before_it_keep_their_weights() -> None:
+    model = Sequential([Dense(4), Chain([Tanh(), Dense(5), Chain([Dense(3), Softmax()])])]).build((6,))
+    other = model.replace_last(7).build((6,))
+    assert other.output_shape == (7,)
+    held = model.arrays()
+    for name, value in other.arrays().items():
+        assert np.array_equal(value, held[name]) == (not name.startswith("chain1.chain1.")), name
+    with pytest.raises(OptionError, match="cannot be made again with 7 outputs"):
+        Sequential([Dense(4), Residual([Dense(4)])]).build((6,)).replace_last(7)
 
 
 def test_what_lies_in_a_frozen_layer_is_frozen_and_a_layer_within_can_be_by_itself() -> None:
