@@ -22,6 +22,8 @@ def import_file(file: str, out: str | None) -> str:
     target = source.with_suffix(".safetensors") if out is None else as_path(out)
     if is_same_file(source, target):
         raise OptionError(f"{target} would be written over: name another file for the network")
+    if out is None and target.exists():  # perhaps a network that was trained on
+        raise OptionError(f"{target} is there already: name the file to write, gpunn import {file} NAME.safetensors")
     model = load_onnx(source, "cpu")
     model.save(target)
     return f"{model.summary()}\n\n{target}  {size(target.stat().st_size)}: gpunn evaluate {target} DATA"

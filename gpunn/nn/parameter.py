@@ -83,6 +83,14 @@ class Parameter:
     def __dlpack_device__(self) -> tuple[int, int]:
         return cast(tuple[int, int], self.value.__dlpack_device__())
 
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
+        """Give the value to NumPy: its own memory on a CPU, a copy of a GPU's."""
+        is_copy = not isinstance(self.value, np.ndarray)
+        if is_copy and copy is False:
+            raise ValueError(f"the value of {self.name} lies on a GPU and reaches NumPy by a copy alone")
+        held = self._backend.to_host(self.value) if is_copy and self._backend is not None else self.value
+        return np.array(held, dtype=dtype, copy=None if is_copy else copy)
+
     def __getstate__(self) -> dict[str, Any]:
         # A copy has memory of its own, and is a part of no network.
         state = {field.name: getattr(self, field.name) for field in fields(self)}

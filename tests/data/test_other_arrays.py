@@ -72,6 +72,15 @@ def test_every_call_takes_them(kind: Callable[[Any], Any], number: int) -> None:
     np.testing.assert_array_equal(call(kind(X), kind(Y)), call(X, Y))
 
 
+def test_a_parameter_is_an_array_to_numpy() -> None:
+    parameter = gn.Sequential([gn.Dense(3)]).build((2,), device="cpu").parameters["dense1.w"]
+    assert np.shares_memory(np.asarray(parameter), parameter.value)
+    assert np.asarray(parameter, np.float64).dtype == np.float64
+    copied = np.array(parameter)
+    copied[:] = 7
+    assert not (parameter.value == 7).any()
+
+
 def test_memory_of_the_host_is_shared() -> None:
     for kind in (WithArray, WithDlpack):
         assert np.shares_memory(as_array(kind(X), "x"), X)

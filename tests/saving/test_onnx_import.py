@@ -588,6 +588,11 @@ def test_the_network_that_is_read_is_not_written_over(folder: Path) -> None:
     model.save("a.safetensors")
     model.export_onnx("a.onnx")
     os.link("a.onnx", "linked.onnx")
+    held = (folder / "a.safetensors").read_bytes()
+    done = gpunn("import", "a.onnx")  # which may have been trained on since
+    assert (done.code, done.out) == (2, "")
+    assert "a.safetensors is there already: name the file to write" in done.err
+    assert (folder / "a.safetensors").read_bytes() == held
     for command in (
         ("export", "a.safetensors", "a.safetensors"),
         ("export", "a.safetensors", "within/../a.safetensors"),
