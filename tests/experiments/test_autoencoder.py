@@ -43,7 +43,7 @@ def test_what_cannot_be_reconstructed_is_refused_in_one_line(tmp_path: Path) -> 
     with pytest.raises(DataError, match="columns of a table") as error:
         gn.load_data(tmp_path / "table.csv", task="reconstruction")
     one_line(error.value)
-    with pytest.raises(OptionError, match='"classes" or "regression", "reconstruction"') as wrong:
+    with pytest.raises(OptionError, match='"classes", "regression" or "reconstruction"') as wrong:
         gn.load_data("digits", task="reconstruct")
     one_line(wrong.value)
 

@@ -276,7 +276,7 @@ def test_a_checkpoint_of_the_version_before_knows_no_figures_beside(tmp_path: Pa
     assert open_checkpoint(tmp_path / "step-7").state(state).records == state.records
 
 
-@pytest.mark.parametrize("figures", [["seconds"], ["train_r2", "train_r2"], ["cost"], [1], [["penalty"]], 3])
+@pytest.mark.parametrize("figures", [["seconds"], ["train_r2", "train_r2"], ["a cost"], [1], [["penalty"]], 3])
 def test_figures_that_are_no_columns_are_refused(written: Path, figures: Any) -> None:
     rewrite(written, lambda manifest: manifest["position"].update(figures=figures))
     with pytest.raises(DamagedCheckpointError, match="figures must be"):
