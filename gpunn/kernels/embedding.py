@@ -20,12 +20,12 @@ def _sizes(x: Array, w: Array) -> tuple[int, ...]:
 @raw(
     """
 extern "C" __global__ void embed(const int* x, const T* w, T* y, int length, int n, int features, int tokens,
-                                 int by_samples) {
+                                 int by_sample_strides) {
     long long at = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (at >= (long long)features * length * n) return;
     long long place = at % ((long long)length * n);
     long long feature = at / ((long long)length * n);
-    int token = x[by_samples ? place % n * length + place / n : place];
+    int token = x[by_sample_strides ? place % n * length + place / n : place];
     token = token < 0 ? 0 : token >= tokens ? tokens - 1 : token;
     y[at] = w[(long long)token * features + feature];
 }
@@ -43,7 +43,7 @@ def embed(x: Array, w: Array, y: Array) -> None:
 @raw(
     f"""
 extern "C" __global__ void embed_gradient(const int* x, const T* dy, T* dw, int length, int n, int features, int tokens,
-                                          int by_samples) {{
+                                          int by_sample_strides) {{
     __shared__ T part[{_THREADS}];
     T sum[{_FEATURES}];
     for (int k = 0; k < {_FEATURES}; k++) sum[k] = T(0);
@@ -53,7 +53,7 @@ extern "C" __global__ void embed_gradient(const int* x, const T* dy, T* dw, int 
         int token = x[at];
         token = token < 0 ? 0 : token >= tokens ? tokens - 1 : token;
         if (token != own) continue;
-        const T* from = dy + first * places + (by_samples ? at % length * n + at / length : at);
+        const T* from = dy + first * places + (by_sample_strides ? at % length * n + at / length : at);
         for (int k = 0; k < count; k++) sum[k] += from[k * places];
     }}
     for (int k = 0; k < count; k++) {{

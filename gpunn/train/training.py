@@ -63,7 +63,8 @@ class Training:
     def prepare(self, backend: Backend) -> None:
         """Make everything on a device, or raise MemoryShortageError."""
         model, options, train, validation = self.model, self.options, self.samples, self.data.validation
-        self.backend, self._free, self._is_host = backend, backend.free_bytes(), backend.device == "cpu"
+        self.backend, self._is_host = backend, backend.device == "cpu"
+        self._free = backend.free_bytes()
         with self.enough_memory():
             # What the network has taken it keeps, or gives back before it is built again.
             taken = model.bytes_for(model.batch_size) if model.backend is backend else 0

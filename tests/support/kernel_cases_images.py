@@ -443,7 +443,7 @@ for _name, (_function, _slope) in ACTIVATIONS.items():
 
 def _tokens(dtype: str, rng: np.random.Generator, n: int) -> Iterator[tuple[Any, ...]]:
     """Tokens (length, n) as rows of samples and the other way round, and a table with more features than a block."""
-    for tokens, features, length in ((5, 3, 4), (1, 1, 1), (300, 18, 2), (2, 33, 7)):
+    for tokens, features, length in ((5, 3, 4), (1, 1, 1), (60, 18, 2), (2, 33, 7)):
         x = rng.integers(0, tokens, (n, length)).astype(np.int32)
         w = numbers(dtype, rng, features, rows=tokens, far=False)
         dy = rng.normal(size=(features, 1, length, n)).astype(dtype)
