@@ -74,8 +74,10 @@ def _kept_signals() -> Iterator[None]:
 
 def gpunn(*arguments: object) -> Done:
     """`gpunn ARGUMENTS` in this process."""
+    from gpunn.backend import cuda_errors
     from gpunn.cli import main
 
+    cuda_errors.lost.clear()  # a device that a test before has lost: the program would end this very process
     out, err = io.StringIO(), io.StringIO()
     code = 0
     with redirect_stdout(out), redirect_stderr(err), _kept_signals():
