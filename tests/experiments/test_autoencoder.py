@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from support.cli_helpers import gpunn, own_folder
 from support.harness import one_line
+from support.paths import ROOT
 
 import gpunn as gn
 from gpunn.errors import DataError, GpunnError, OptionError
@@ -67,6 +68,16 @@ def test_the_recipe_learns_its_inputs_and_draws_what_comes_out() -> None:
     assert f"{metrics['test_rmse']:.4f}" in again.out
     assert gpunn("train", "--recipe", "run/experiment.toml", "--out", "again").code == 0
     assert Path("again/model.safetensors").read_bytes() == Path("run/model.safetensors").read_bytes()
+
+
+def test_principal_components_do_what_the_page_says_of_them() -> None:
+    data = gn.load_data("digits", task="reconstruction")
+    assert data.test is not None
+    mean = data.train.targets.mean(axis=0)
+    axes = np.linalg.svd(data.train.targets - mean, full_matrices=False)[2][:16]
+    errors = (data.test.targets - mean) - (data.test.targets - mean) @ axes.T @ axes
+    page = (ROOT / "docs" / "recipes.md").read_text("utf-8")
+    assert f"principal components of the training set with {float(np.square(errors).mean()) ** 0.5:.3f}" in page
 
 
 def convolutional() -> list[gn.Layer]:
