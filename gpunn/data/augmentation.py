@@ -1,11 +1,16 @@
 """Synthetic data: more examples than there are, from small changes to those that there are."""
 
 from math import radians, tan
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from gpunn.config import Part
-from gpunn.errors import OptionError
-from gpunn.kernels.augmentation import Limits
-from gpunn.scalars import positive_whole, real
+from gpunn.data.checks import as_array, check_finite
+from gpunn.errors import OptionError, ShapeError
+from gpunn.kernels.augmentation import Limits, look
+from gpunn.scalars import checked_seed, positive_whole, real
 
 
 class Augmentation(Part, kind="augmentation", example="Augmentation(shift=1)"):
@@ -47,3 +52,34 @@ class Augmentation(Part, kind="augmentation", example="Augmentation(shift=1)"):
         """Limits for the kernel: shift, tangent of half the rotation, scale, shear, and those of flip and cutout."""
         tangent = tan(radians(self.rotation) / 2)
         return self.shift, tangent, self.scale, self.shear, 2 * self.flip - 1, min(self.cutout, 2**30)
+
+    def apply(self, images: ArrayLike, *, seed: int = 0, step: int = 0) -> NDArray[Any]:
+        """Return images as `fit` would see them in one batch: to look at, or to make samples of.
+
+        Image k is changed as the k-th of the batch of this step in a training of this seed.
+
+        Args:
+            images: Images (n, height, width, channels), or (n, height, width) of one channel.
+            seed: Seed of the training.
+            step: Number of the step, from 0: another one makes other pictures.
+
+        Returns:
+            Pictures of the shape of the images, float32.
+
+        Raises:
+            ShapeError, DataError: No images, or pixels that are NaN or Inf.
+            OptionError: A seed or step that cannot be.
+        """
+        given = as_array(images, "images")
+        if given.ndim not in (3, 4) or not given.size:
+            mend = "image[None] makes a batch of one image" if given.ndim == 2 else "give an array of images"
+            raise ShapeError(f"expected images (n, height, width, channels), got shape {given.shape}: {mend}")
+        if given.dtype.kind == "f":
+            check_finite(given, "images")
+        inside = given[..., None] if given.ndim == 3 else given
+        pictures = np.empty((len(inside), inside.shape[3], *inside.shape[1:3]), np.float32)
+        drawn = checked_seed(seed), positive_whole(step, "step of Augmentation.apply", least=0)
+        if drawn[1] >= 2**31:
+            raise OptionError(f"step of Augmentation.apply must be below {2**31:,}, got {step!r}")
+        look(inside.transpose(0, 3, 1, 2), *drawn, self.limits, 1.0, pictures)
+        return np.ascontiguousarray(pictures.transpose(0, 2, 3, 1)).reshape(given.shape)

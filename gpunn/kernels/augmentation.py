@@ -91,6 +91,21 @@ def _between(flat: Array, at: Array, part: Array) -> Array:
     return b
 
 
+def look(images: Array, seed: int, step: int, limits: Limits, scale: float, pictures: Array) -> None:
+    """Set pictures to images (n, channels, height, width) as a batch of the step sees them, times `scale`."""
+    n, channels, height, width = images.shape
+    # A border of zeros, wide enough that with every place its neighbour to the right and below may be looked up.
+    framed = np.zeros((n, channels, height + 4, width + 4), np.float32)
+    framed[:, :, 2:-2, 2:-2] = images
+    m = transforms(n, seed, step, limits)
+    for start in range(0, n, _BLOCK):
+        at = slice(start, start + _BLOCK)
+        _sample(framed[at], m[:, at], np.float32(scale), pictures[at])
+    if side := limits[5]:
+        for picture, (top, left) in zip(pictures, holes(n, seed, step, side, height, width), strict=True):
+            picture[:, max(top, 0) : max(top + side, 0), max(left, 0) : max(left + side, 0)] = 0
+
+
 def _launch(*given: Any) -> Launch:
     *batch, scale, seed, limits, shape, x, t = given
     numbers = np.float32(scale), np.uint32(seed), *map(np.float32, limits[:5]), np.int32(limits[5]), *shape
@@ -161,16 +176,5 @@ def gather_augmented(
     Between pixels it is interpolated linearly.
     """
     n = len(x)
-    channels, height, width = shape
-    images = picked(data, targets, order, clock, batch_size, t).reshape(n, channels, height, width)
-    # A border of zeros, wide enough that with every place its neighbour to the right and below may be looked up.
-    framed = np.zeros((n, channels, height + 4, width + 4), np.float32)
-    framed[:, :, 2:-2, 2:-2] = images
-    m = transforms(n, seed, int(clock[COUNT]), limits)
-    pictures = x.reshape(n, channels, height, width)
-    for start in range(0, n, _BLOCK):
-        at = slice(start, start + _BLOCK)
-        _sample(framed[at], m[:, at], np.float32(scale), pictures[at])
-    if side := limits[5]:
-        for picture, (top, left) in zip(pictures, holes(n, seed, int(clock[COUNT]), side, height, width), strict=True):
-            picture[:, max(top, 0) : max(top + side, 0), max(left, 0) : max(left + side, 0)] = 0
+    images = picked(data, targets, order, clock, batch_size, t).reshape(n, *shape)
+    look(images, seed, int(clock[COUNT]), limits, scale, x.reshape(n, *shape))

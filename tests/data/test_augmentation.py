@@ -13,7 +13,7 @@ from gpunn import SGD, Augmentation, Conv2D, Data, Dense, Flatten, ReLU, Samples
 from gpunn.backend.base import Backend
 from gpunn.backend.devices import select
 from gpunn.data.loader import DataLoader, rows_of
-from gpunn.errors import OptionError, ShapeError
+from gpunn.errors import DataError, OptionError, ShapeError
 from gpunn.kernels.augmentation import transforms
 
 NOTHING = (0.0, 0.0, 0.0, 0.0, -1.0, 0)
@@ -401,3 +401,47 @@ def test_what_else_is_drawn_stays_as_it_was_where_images_are_mirrored_and_cut(ba
 def test_it_shows_how_it_was_made() -> None:
     assert repr(Augmentation(shift=2, rotation=10)) == "Augmentation(2.0, rotation=10.0)"
     assert Augmentation().limits == NOTHING
+
+
+# Applied to images at hand
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
+def test_pictures_applied_are_those_of_the_batch_of_this_step(backend: Backend, dtype: type) -> None:
+    samples = images(5, dtype=dtype)
+    augmentation = Augmentation(shift=1.5, rotation=20.0, scale=0.2, shear=0.2, flip=0.5, cutout=3)
+    applied = augmentation.apply(samples.inputs, seed=3, step=5)
+    assert applied.dtype == np.float32
+    np.testing.assert_array_equal(applied, pictures(backend, samples, augmentation, seed=3, count=5))
+    assert not np.array_equal(applied, augmentation.apply(samples.inputs, seed=3, step=6))
+
+
+def test_images_of_one_channel_are_applied_to_with_and_without_it() -> None:
+    grey, augmentation = images(4, (9, 8, 1)).inputs, Augmentation(shift=2.0, cutout=2)
+    before = grey.copy()
+    flat = augmentation.apply(grey[..., 0])
+    assert flat.shape == (4, 9, 8)
+    np.testing.assert_array_equal(flat, augmentation.apply(grey)[..., 0])
+    np.testing.assert_array_equal(grey, before)
+    np.testing.assert_array_equal(Augmentation().apply(grey), grey)
+
+
+@pytest.mark.parametrize(
+    ("given", "options", "error", "wrong"),
+    [
+        (np.zeros((8, 8)), {}, ShapeError, r"got shape \(8, 8\): image\[None\] makes a batch of one image"),
+        (np.zeros((0, 8, 8, 1)), {}, ShapeError, r"got shape \(0, 8, 8, 1\): give an array of images"),
+        (np.full((1, 8, 8), np.nan), {}, DataError, "NaN in sample 0"),
+        ("images", {}, DataError, "images must be numbers"),
+        (np.zeros((1, 8, 8)), {"seed": -1}, OptionError, "seed must be a whole number"),
+        (np.zeros((1, 8, 8)), {"step": 0.5}, OptionError, "step of Augmentation.apply must be a whole number"),
+        (np.zeros((1, 8, 8)), {"step": 2**31}, OptionError, "step of Augmentation.apply must be below"),
+    ],
+    ids=["one image", "none", "nan", "text", "seed", "half a step", "late step"],
+)
+def test_images_that_cannot_be_applied_to_are_refused(
+    given: Any, options: dict[str, Any], error: type[Exception], wrong: str
+) -> None:
+    with pytest.raises(error, match=wrong) as caught:
+        Augmentation(shift=1.0).apply(given, **options)
+    one_line(caught.value)
