@@ -80,4 +80,4 @@ def test_what_every_module_may_import_imports_no_part() -> None:
 def test_no_file_is_longer_than_a_sitting_and_the_package_fits_on_a_screen() -> None:
     lengths = {name: len(path.read_text("utf-8").splitlines()) for name, path in MODULES.items()}
     assert {name: length for name, length in lengths.items() if length > 400} == {}
-    assert len([path for path in PACKAGE.iterdir() if path.name != "__pycache__"]) <= 22  # lines of 24
+    assert len([path for path in PACKAGE.iterdir() if path.name != "__pycache__"]) <= 23  # lines of 24

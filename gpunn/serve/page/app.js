@@ -1,0 +1,244 @@
+// The page: asks the engine about the network and about every input, and shows what it answers.
+
+import { Answers } from "./answers.js";
+import { Asker } from "./asker.js";
+import { enlarge, pixels } from "./colours.js";
+import { Curves } from "./curves.js";
+import { $, number, percent, throttled, whole } from "./dom.js";
+import { Fields } from "./fields.js";
+import { drawConfusion, Mistakes } from "./gallery.js";
+import { Layers } from "./layers.js";
+import { Pad } from "./pad.js";
+import { UnitPanel } from "./unit.js";
+
+const STATES = { training: "is being trained", finished: "finished", stopped: "stopped" };
+
+class Page {
+  constructor(engine, model) {
+    Object.assign(this, { engine, model, answer: null, input: null, sampleAt: 0 });
+    this.answers = new Answers(model);
+    this.layers = new Layers(model, (layer, unit) => this.unit.show(layer, unit));
+    this.asker = new Asker((input, signal) => this.ask(input, signal), (answer, input) => this.show(answer, input), (error) => this.fail(error));
+    const shared = { predicted: (image, words) => this.predict({ pixels: image.data }, words, true), failed: (error) => this.fail(error) };
+    this.unit = new UnitPanel(engine, this.layers, shared);
+    this.mistakes = new Mistakes(engine, shared);
+    this.introduce(model);
+    this.offerInputs();
+    this.renew = throttled(() => this.renewed(), 500);
+  }
+
+  /** Write what the network is. */
+  introduce(model) {
+    this.model = model;
+    document.title = `${model.name} · gpunn`;
+    $("name").textContent = model.name;
+    const parameters = model.layers.reduce((sum, layer) => sum + (layer.parameters ?? 0), 0);
+    const facts = [model.recipe && model.data ? `${model.recipe}, trained on ${model.data}` : model.recipe || model.data, `${whole(parameters)} parameters`];
+    if (model.classes?.length) facts.push(`${whole(model.classes.length)} classes`);
+    if (Number.isFinite(model.accuracy)) facts.push(`accuracy ${(100 * model.accuracy).toFixed(2)} %`);
+    $("facts").textContent = facts.filter(Boolean).join(" · ");
+    $("state").hidden = !model.state;
+    $("state").textContent = STATES[model.state] ?? model.state ?? "";
+    $("state").dataset.state = model.state ?? "";
+  }
+
+  offerInputs() {
+    const { has } = this.engine;
+    const { kind, shape } = this.model.input;
+    const isImage = kind === "image";
+    const isGrey = isImage && (shape[2] ?? 1) === 1;
+    $("try-title").textContent = isGrey ? "Draw" : isImage ? "Show it a picture" : "Set its inputs";
+    $("seen").hidden = !isImage;
+    $("answer-title").textContent = this.model.task === "reconstruction" ? "What it makes of it" : "Answer";
+    $("sample").hidden = !has.sample;
+    $("sample").addEventListener("click", () => this.sample());
+    if (isGrey) this.offerPad();
+    if (isImage && has.upload) this.offerUpload(isGrey);
+    if (!isImage) {
+      $("fields").hidden = false;
+      this.fields = new Fields(this.model, (input) => this.predict(input, ""));
+    }
+  }
+
+  offerPad() {
+    $("pad").hidden = $("keys").hidden = false;
+    this.pad = new Pad($("pad"), {
+      changed: () => {
+        $("invitation").hidden = !this.pad.isEmpty;
+        if (this.pad.isEmpty) this.forget();
+        else this.predict({ drawing: true }, "");
+      },
+      told: (words) => ($("pen").textContent = words),
+    });
+    $("undo").addEventListener("click", () => this.pad.undo());
+    $("clear").addEventListener("click", () => (this.pad.isEmpty ? this.forget() : this.pad.clear()));
+    $("width").addEventListener("input", (event) => {
+      this.pad.width = event.target.valueAsNumber;
+      this.pad.drawCursor();
+    });
+  }
+
+  offerUpload(hasPad) {
+    $("drop").hidden = hasPad;
+    $("open").hidden = false;
+    const take = (file) => file && this.predict({ file }, `Your picture ${file.name ?? ""}`, true);
+    $("open").addEventListener("click", () => $("file").click());
+    $("file").addEventListener("change", (event) => {
+      take(event.target.files[0]);
+      event.target.value = ""; // the same file may be chosen again
+    });
+    const input = document.querySelector(".input");
+    for (const name of ["dragenter", "dragover"]) {
+      addEventListener(name, (event) => {
+        event.preventDefault();
+        input.classList.add("is-over");
+      });
+    }
+    addEventListener("dragleave", (event) => event.relatedTarget === null && input.classList.remove("is-over"));
+    addEventListener("drop", (event) => {
+      event.preventDefault();
+      input.classList.remove("is-over");
+      take(event.dataTransfer.files[0]);
+    });
+    addEventListener("paste", (event) => take([...event.clipboardData.files][0]));
+  }
+
+  /** Predict an input; `words` say where it comes from, and one that is not drawn empties the pad. */
+  predict(input, words, elsewhere = false) {
+    if (elsewhere && this.pad && !this.pad.isEmpty) {
+      this.pad.strokes = [];
+      this.pad.redraw();
+    }
+    if (this.pad) $("invitation").hidden = !this.pad.isEmpty;
+    this.input = input;
+    $("source").textContent = words;
+    this.asker.ask(input);
+    if (elsewhere) $("try").scrollIntoView({ block: "nearest" });
+  }
+
+  ask(input, signal) {
+    return this.engine.predict(input.drawing ? { canvas: this.pad.picture() } : input, signal);
+  }
+
+  show(answer, input) {
+    if (input !== this.input && !input.drawing) return;
+    if (this.model.task === "reconstruction" && !answer.reconstruction) {
+      const last = answer.layers.at(-1).activations;
+      answer.reconstruction = { shape: answer.prepared.shape, data: last.data };
+    }
+    this.answer = answer;
+    $("error").hidden = true;
+    if (this.model.input.kind === "image") this.showPrepared(answer);
+    this.answers.show(answer);
+    this.layers.show(answer);
+    this.unit.update(answer);
+    if (Number.isFinite(answer.milliseconds)) $("time").textContent = `answered in ${number(answer.milliseconds, 2)} ms`;
+  }
+
+  showPrepared({ prepared, changes }) {
+    enlarge($("prepared"), pixels(prepared), 200);
+    const [height, width, channels] = prepared.shape;
+    $("prepared-shape").textContent = `${height} × ${width}${(channels ?? 1) > 1 ? ` × ${channels}` : ""} numbers`;
+    const words = changes?.length ? changes : [];
+    $("changes").replaceChildren(...words.map((each) => Object.assign(document.createElement("li"), { textContent: each })));
+  }
+
+  /** Empty the answer: nothing is drawn. */
+  forget() {
+    this.asker.cancel();
+    this.input = null;
+    this.answers.clear();
+    $("source").textContent = "";
+  }
+
+  async sample(at = null) {
+    const set = this.model.has_test ? "test" : "validation";
+    try {
+      const found = await this.engine.sample(set, at ?? Math.floor(Math.random() * 1000));
+      const index = found.index ?? at;
+      const label = found.label === null || found.label === undefined || found.label === "" ? "" : `: true answer ${found.label}`;
+      const words = `Sample${index === null || index === undefined ? "" : ` ${index}`} of the ${set} set${label}`;
+      if (this.fields) this.fields.set(found.values ?? found.pixels.data);
+      this.predict(this.fields?.isTable && found.values ? { values: found.values } : { pixels: found.pixels.data }, words, at === null);
+    } catch (error) {
+      this.fail(error);
+    }
+  }
+
+  fail(error) {
+    $("error").hidden = false;
+    $("error").textContent = error.message;
+  }
+
+  /** The network has learned more: ask again. */
+  renewed() {
+    if (this.input) this.asker.ask(this.input);
+    this.unit.ask();
+  }
+
+  async changeState(state) {
+    if (state !== this.model.state) {
+      this.introduce(await this.engine.model());
+      this.renew();
+      await this.showResults();
+    }
+  }
+
+  async showResults() {
+    if (this.model.task !== "classification") return;
+    const { has } = this.engine;
+    if (has.mistakes && this.model.input.kind === "image") {
+      $("mistakes").hidden = false;
+      await this.mistakes.start();
+    }
+    if (!has.confusion) return;
+    try {
+      drawConfusion(await this.engine.confusion());
+      $("confusion").hidden = false;
+    } catch (error) {
+      this.fail(error);
+    }
+  }
+
+  async start() {
+    $("main").hidden = false;
+    const isLive = this.model.state === "training";
+    if (this.engine.has.history) {
+      if (!isLive) $("layers").after($("training"));
+      this.curves = new Curves(this.engine, { renewed: this.renew, state: (state) => this.changeState(state), failed: (error) => this.fail(error) });
+      await this.curves.start(isLive);
+    }
+    if (this.fields && !this.fields.fields[0].isText) this.fields.tell();
+    else if (this.engine.has.sample) await this.sample(0);
+    await this.showResults();
+  }
+}
+
+function switchTheme() {
+  const root = document.documentElement;
+  const isDark = () => (root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches);
+  const write = () => ($("theme").textContent = isDark() ? "Light" : "Dark");
+  $("theme").addEventListener("click", () => {
+    root.dataset.theme = isDark() ? "light" : "dark";
+    try {
+      localStorage.setItem("gpunn-theme", root.dataset.theme);
+    } catch {} // then it lasts as long as the page
+    write();
+    dispatchEvent(new Event("theme"));
+  });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", write);
+  write();
+}
+
+switchTheme();
+try {
+  const { openEngine } = await import(document.documentElement.dataset.engine);
+  const engine = await openEngine();
+  const page = new Page(engine, await engine.model());
+  globalThis.gpunn = page; // for the console: gpunn.answer is what the page shows
+  await page.start();
+} catch (error) {
+  $("facts").textContent = "";
+  $("error").hidden = false;
+  $("error").textContent = error.message;
+}

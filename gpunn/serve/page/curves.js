@@ -1,0 +1,150 @@
+// The curves of a training, drawn by uPlot, live while it goes on.
+
+import { $, h, number, throttled, whole } from "./dom.js";
+
+const FIGURES = { accuracy: "Accuracy", r2: "R²", rmse: "RMSE" }; // the first there is stands beside the loss
+const COLOURS = { train: ["#0072B2", "#56B4E9"], validation: ["#D55E00", "#E69F00"] }; // light, dark
+const NAMES = { train: "training", validation: "validation" };
+
+export class Curves {
+  constructor(engine, { renewed, state, failed }) {
+    Object.assign(this, { engine, renewed, state, failed, columns: [], rows: [], plots: [] });
+    this.draw = throttled(() => this.drawn(), 100);
+    addEventListener("theme", () => this.rebuild());
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.rebuild());
+    new ResizeObserver(throttled(() => this.resize(), 100)).observe($("plots"));
+  }
+
+  /** Load the history; with `live` go on with what comes. */
+  async start(live) {
+    await this.load();
+    if (!live) return;
+    let first = true;
+    this.engine.watch({
+      record: (row) => this.add(row),
+      state: (found) => this.state(found.state ?? found),
+      connected: (is) => {
+        $("connection").textContent = is ? "" : "The server does not answer; trying again …";
+        if (is && !first) this.load(); // it was gone, and may have missed nothing or much
+        first = false;
+      },
+    });
+  }
+
+  async load() {
+    try {
+      const { columns, rows } = await this.engine.history();
+      Object.assign(this, { columns, rows });
+      $("training").hidden = !columns.length;
+      this.draw();
+    } catch (error) {
+      this.failed(error);
+    }
+  }
+
+  add(record) {
+    if (!this.columns.length) this.columns = Object.keys(record);
+    const step = this.columns.indexOf("step");
+    const row = this.columns.map((name) => record[name] ?? null);
+    const last = this.rows.at(-1);
+    if (last && step >= 0 && row[step] <= last[step]) return; // told twice, or before the history was read
+    this.rows.push(row);
+    $("training").hidden = false;
+    this.draw();
+    this.renewed();
+  }
+
+  values(name) {
+    const at = this.columns.indexOf(name);
+    return this.rows.map((row) => row[at] ?? null);
+  }
+
+  /** Name the figures that are drawn: the loss, and the first other one that was recorded. */
+  figures() {
+    const other = Object.keys(FIGURES).find((name) => this.columns.includes(`train_${name}`));
+    return ["loss", other].filter(Boolean);
+  }
+
+  async drawn() {
+    if ($("training").hidden || !this.columns.length) return;
+    await loadPlots();
+    if (this.plots.length !== this.figures().length) this.rebuild();
+    const x = this.values(this.columns.includes("epoch") ? "epoch" : "step");
+    for (const { plot, series } of this.plots) plot.setData([x, ...series.map((name) => this.values(name))]);
+    this.tell();
+  }
+
+  rebuild() {
+    if (!globalThis.uPlot || !this.columns.length) return;
+    for (const { plot } of this.plots) plot.destroy();
+    const style = getComputedStyle(document.documentElement);
+    const [ink, line] = [style.getPropertyValue("--faint"), style.getPropertyValue("--line")];
+    const dark = style.getPropertyValue("--is-dark").trim() === "1";
+    const axis = { stroke: ink, grid: { stroke: line, width: 1 }, ticks: { stroke: line, width: 1 }, font: "12px system-ui, sans-serif" };
+    const x = this.values(this.columns.includes("epoch") ? "epoch" : "step");
+    this.plots = this.figures().map((figure) => {
+      const series = Object.keys(COLOURS).map((set) => `${set}_${figure}`).filter((name) => this.columns.includes(name));
+      const lines = series.map((name) => {
+        const set = name.split("_")[0];
+        const dash = set === "validation" ? [6, 3] : undefined; // told apart without colours too
+        return { label: NAMES[set], stroke: COLOURS[set][dark ? 1 : 0], width: 2, dash, points: { show: this.rows.length < 2 }, value: (_, value) => number(value, 4) };
+      });
+      const room = this.room();
+      const options = {
+        width: room,
+        height: 230,
+        scales: { x: { time: false }, y: figure === "loss" && this.isPositive(series) ? { range: (_, low, high) => [0, high * 1.05 || 1] } : {} },
+        axes: [{ ...axis, label: this.columns.includes("epoch") ? "epoch" : "step", labelSize: 20, size: 34, labelFont: axis.font }, { ...axis, size: 52 }],
+        series: [{ label: "at", value: (_, value) => number(value, 4) }, ...lines],
+        legend: { live: false },
+        cursor: { drag: { x: false, y: false } },
+      };
+      const holder = h("figure", { role: "img" }, h("figcaption", {}, figure === "loss" ? "Loss" : FIGURES[figure]));
+      const plot = new globalThis.uPlot(options, [x, ...series.map((name) => this.values(name))], holder);
+      return { plot, series, holder, figure };
+    });
+    $("plots").replaceChildren(...this.plots.map(({ holder }) => holder));
+    this.resize();
+    this.tell();
+  }
+
+  isPositive(series) {
+    return series.every((name) => this.values(name).every((value) => value === null || value >= 0));
+  }
+
+  room() {
+    const all = $("plots").clientWidth;
+    return Math.max(240, all < 720 ? all : (all - 24) / 2);
+  }
+
+  resize() {
+    for (const { plot } of this.plots) plot.setSize({ width: this.room(), height: 230 });
+  }
+
+  /** Write the last row, for those who do not see the curves too. */
+  tell() {
+    const last = Object.fromEntries(this.columns.map((name, at) => [name, this.rows.at(-1)?.[at]]));
+    const parts = [["epoch", last.epoch], ["step", last.step]].filter(([, value]) => value !== null && value !== undefined).map(([name, value]) => `${name} ${name === "step" ? whole(value) : number(value, 4)}`);
+    for (const figure of this.figures()) {
+      const form = figure === "accuracy" ? (value) => `${(100 * value).toFixed(2)} %` : (value) => number(value, 4);
+      for (const set of Object.keys(COLOURS)) {
+        const value = last[`${set}_${figure}`];
+        if (value !== null && value !== undefined) parts.push(`${NAMES[set]} ${FIGURES[figure]?.toLowerCase() ?? figure} ${form(value)}`);
+      }
+    }
+    $("last-row").textContent = this.rows.length ? parts.join(" · ") : "Nothing recorded yet.";
+    for (const { holder, figure } of this.plots) holder.setAttribute("aria-label", `Curves of the ${figure}: ${$("last-row").textContent}`);
+  }
+}
+
+let loading = null;
+
+/** Load uPlot, which only a page with curves needs. */
+function loadPlots() {
+  loading ??= new Promise((resolve, reject) => {
+    const base = new URL("./", import.meta.url);
+    document.head.append(h("link", { rel: "stylesheet", href: new URL("uplot.min.css", base).href }));
+    document.head.append(h("script", { src: new URL("uplot.min.js", base).href, onload: resolve, onerror: () => reject(new Error("uplot.min.js was not found.")) }));
+  });
+  return loading;
+}

@@ -1,0 +1,56 @@
+// Small helpers: elements, and numbers as they are read.
+
+/** Make an element: attributes, properties that begin with a dot, handlers that begin with "on", then children. */
+export function h(name, attributes = {}, ...children) {
+  const element = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (key.startsWith(".")) element[key.slice(1)] = value;
+    else if (key.startsWith("on")) element.addEventListener(key.slice(2), value);
+    else element.setAttribute(key, value === true ? "" : value);
+  }
+  element.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  return element;
+}
+
+export const $ = (id) => document.getElementById(id);
+
+/** Write a probability; one that is only nearly 1 is not called 100 %. */
+export function percent(share) {
+  if (!Number.isFinite(share)) return "–";
+  if (share >= 0.995 && share < 1) return ">99 %";
+  if (share > 0 && share < 0.005) return "<1 %";
+  return `${Math.round(100 * share)} %`;
+}
+
+/** Write a number in so many significant digits, without an exponent where that can be read. */
+export function number(value, digits = 3) {
+  if (value === null || value === undefined) return "–";
+  if (!Number.isFinite(value)) return String(value);
+  if (value === 0) return "0";
+  const size = Math.abs(value);
+  const text = size >= 1e-3 && size < 1e6 ? String(Number(value.toPrecision(digits))) : value.toExponential(digits - 1);
+  return text.replace("-", "−");
+}
+
+export function whole(value) {
+  return Math.round(value).toLocaleString("en");
+}
+
+export function shortened(name, length = 28) {
+  return name.length <= length ? name : `${name.slice(0, length - 1)}…`;
+}
+
+/** Return a function that does the last call of many, at most every `wait` milliseconds. */
+export function throttled(act, wait) {
+  let timer = null;
+  let last = -Infinity;
+  return (...given) => {
+    clearTimeout(timer);
+    const left = last + wait - performance.now();
+    timer = setTimeout(() => {
+      last = performance.now();
+      act(...given);
+    }, Math.max(0, left));
+  };
+}

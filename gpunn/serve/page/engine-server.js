@@ -1,0 +1,142 @@
+// The engine of the page that `gpunn serve` gives: every question is a request to its server.
+//
+// An engine is an object with the methods below. A page without a server (gpunn export --page) names another module in
+// <html data-engine="…">, which exports `openEngine` too, and leaves out of `has` what it cannot answer.
+// Arrays are {shape, data: Float32Array}; images (height, width, channels), channels last.
+
+const MOST_BYTES = 1 << 20; // of a body that the server reads
+const MOST_SIDE = 1024; // pixels, to which a larger picture is brought before it is sent
+
+export async function openEngine() {
+  return new Server();
+}
+
+class Server {
+  has = { upload: true, unit: true, sample: true, mistakes: true, confusion: true, history: true };
+
+  /** Describe the network: {name, task, input, classes, layers, state, …}. */
+  model() {
+    return ask("api/model");
+  }
+
+  /**
+   * Predict one input: {canvas} dark on white, {file} a picture, {pixels} of a prepared input, or {values} by column.
+   * Answer {prepared, changes, answers, best, values?, layers: [{index, activations}], milliseconds}.
+   */
+  async predict(input, signal) {
+    let type = "application/json";
+    let body;
+    if (input.canvas) [type, body] = ["image/png", await pngOf(input.canvas)];
+    else if (input.file) [type, body] = await pictureOf(input.file);
+    else if (input.pixels) body = JSON.stringify({ pixels: Array.from(input.pixels) });
+    else body = JSON.stringify({ values: input.values });
+    return ask("api/predict", { method: "POST", headers: { "Content-Type": type }, body, signal });
+  }
+
+  /** Describe a unit: {weights, bias, images: [{index, set, label, activation, pixels}]}. */
+  unit(layer, unit, signal) {
+    return ask(`api/unit?layer=${layer}&unit=${unit}`, { signal });
+  }
+
+  /** Return a sample of "validation" or "test": {pixels, label}. */
+  sample(set, index) {
+    return ask(`api/sample?set=${set}&index=${index}`);
+  }
+
+  /** Return mistakes from the surest on: {total, of, mistakes: [{index, true, predicted, probability, pixels}]}. */
+  mistakes(first, count) {
+    return ask(`api/mistakes?first=${first}&count=${count}`);
+  }
+
+  /** Count the samples of each class by what was predicted: {classes, counts}. */
+  confusion() {
+    return ask("api/confusion");
+  }
+
+  /** Return the training so far: {columns, rows}. */
+  history() {
+    return ask("api/history");
+  }
+
+  /** Tell of records, states and the connection of a training as they come; return a function that ends it. */
+  watch({ record, state, connected }) {
+    let source;
+    let timer;
+    const open = () => {
+      source = new EventSource("api/events");
+      source.addEventListener("open", () => connected(true));
+      source.addEventListener("record", (event) => record(JSON.parse(event.data)));
+      source.addEventListener("state", (event) => state(JSON.parse(event.data)));
+      source.addEventListener("error", () => {
+        connected(false);
+        if (source.readyState === EventSource.CLOSED) timer = setTimeout(open, 1000); // it gives up on a 5xx
+      });
+    };
+    open();
+    return () => {
+      clearTimeout(timer);
+      source.close();
+    };
+  }
+}
+
+async function ask(path, options = {}) {
+  let answer;
+  try {
+    answer = await fetch(path, options);
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Error("The server does not answer. Is gpunn serve still running?");
+  }
+  let found;
+  try {
+    found = await answer.json();
+  } catch {
+    throw new Error(`The server answered with something that is no JSON (status ${answer.status}).`);
+  }
+  if (!answer.ok) throw new Error(found.error ?? `The server refused (status ${answer.status}).`);
+  return decoded(found);
+}
+
+/** Turn every {shape, data: base64} into {shape, data: Float32Array}. */
+function decoded(value) {
+  if (Array.isArray(value)) {
+    return typeof value[0] === "object" ? value.map(decoded) : value;
+  }
+  if (value === null || typeof value !== "object") return value;
+  if (typeof value.data === "string" && Array.isArray(value.shape)) {
+    const bytes = Uint8Array.from(atob(value.data), (sign) => sign.charCodeAt(0));
+    return { shape: value.shape, data: new Float32Array(bytes.buffer) };
+  }
+  return Object.fromEntries(Object.entries(value).map(([name, each]) => [name, decoded(each)]));
+}
+
+function pngOf(canvas) {
+  return new Promise((resolve, reject) => {
+    const done = (blob) => (blob ? resolve(blob) : reject(new Error("The browser could not make a PNG of it.")));
+    canvas.toBlob(done, "image/png");
+  });
+}
+
+/** Return type and body of a picture: the file as it is where the server reads it, else a PNG or JPEG of it. */
+async function pictureOf(file) {
+  if (["image/png", "image/jpeg"].includes(file.type) && file.size <= MOST_BYTES) return [file.type, file];
+  let bitmap;
+  try {
+    bitmap = await createImageBitmap(file);
+  } catch {
+    throw new Error(`${file.name || "This"} is no picture that the browser can read: give a PNG or JPEG.`);
+  }
+  const factor = Math.min(1, MOST_SIDE / Math.max(bitmap.width, bitmap.height));
+  const canvas = document.createElement("canvas");
+  canvas.width = Math.max(1, Math.round(bitmap.width * factor));
+  canvas.height = Math.max(1, Math.round(bitmap.height * factor));
+  const context = canvas.getContext("2d");
+  context.fillStyle = "#fff"; // what is transparent lies on white
+  context.fillRect(0, 0, canvas.width, canvas.height);
+  context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+  const png = await pngOf(canvas);
+  if (png.size <= MOST_BYTES) return ["image/png", png];
+  const jpeg = await new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg", 0.92));
+  return ["image/jpeg", jpeg];
+}

@@ -1,0 +1,116 @@
+// Inputs that are no pictures: the columns of a table, or a vector, as sliders, selects and numbers.
+
+import { $, h, number } from "./dom.js";
+
+const MOST_SLIDERS = 64; // of a vector; a longer one is a text of numbers
+
+export class Fields {
+  /** `changed(input)` is told of every change: {values} of a table, {pixels} of a vector. */
+  constructor(model, changed) {
+    Object.assign(this, { model, changed });
+    const { kind, columns, shape } = model.input;
+    const count = shape.reduce((a, b) => a * b, 1);
+    this.isTable = kind === "table" && columns?.length > 0;
+    if (this.isTable) this.fields = columns.map((column) => fieldOf(column, () => this.tell()));
+    else if (count <= MOST_SLIDERS && kind !== "tokens") {
+      this.fields = Array.from({ length: count }, (_, at) => fieldOf({ name: `${at}`, kind: "number", ...(columns?.[at] ?? { min: -3, max: 3, mean: 0 }) }, () => this.tell()));
+    } else this.fields = [textOf(count, kind, columns, () => this.tell())];
+    const reset = h("button", { type: "button", class: "quiet", onclick: () => this.reset() }, "Back to the means");
+    $("fields").replaceChildren(...this.fields.map(({ root }) => root), this.fields[0].set && kind !== "tokens" ? reset : "");
+  }
+
+  reset() {
+    for (const field of this.fields) field.reset();
+    this.tell();
+  }
+
+  /** Set the fields to a sample's values: an object by column, or a list. */
+  set(values) {
+    const list = Array.isArray(values) || ArrayBuffer.isView(values) ? values : null;
+    if (this.fields.length === 1 && this.fields[0].isText) this.fields[0].set(values);
+    else this.fields.forEach((field, at) => field.set(list ? list[at] : values[field.name]));
+  }
+
+  tell() {
+    const values = this.fields.map((field) => field.value());
+    if (values.some((value) => value === null)) return; // half typed
+    if (this.isTable) this.changed({ values: Object.fromEntries(this.fields.map(({ name }, at) => [name, values[at]])) });
+    else this.changed({ pixels: this.fields[0].isText ? values[0] : values });
+  }
+}
+
+function fieldOf(column, changed) {
+  return column.kind === "category" ? selectOf(column, changed) : sliderOf(column, changed);
+}
+
+function selectOf({ name, categories }, changed) {
+  const select = h("select", { onchange: changed }, categories.map((each) => h("option", { value: each }, each)));
+  return {
+    name,
+    root: h("label", { class: "field" }, h("span", { class: "name" }, name), select),
+    value: () => select.value,
+    set: (value) => (select.value = value),
+    reset: () => (select.selectedIndex = 0),
+  };
+}
+
+function sliderOf({ name, min, max, mean, unit }, changed) {
+  const [low, high] = [min ?? -3, max ?? 3];
+  const middle = mean ?? (low + high) / 2;
+  const step = niceStep((high - low) / 200);
+  const words = unit ? `${name} (${unit})` : name;
+  const slider = h("input", { type: "range", min: low, max: high, step: "any", "aria-label": words });
+  const box = h("input", { type: "number", step: "any", "aria-label": `${words}, as a number` });
+  const set = (value) => {
+    slider.value = value;
+    box.value = Number(Number(value).toPrecision(6));
+  };
+  slider.addEventListener("input", () => {
+    box.value = Number((Math.round(slider.value / step) * step).toPrecision(6));
+    changed();
+  });
+  box.addEventListener("input", () => {
+    if (box.value !== "") slider.value = box.value;
+    box.setAttribute("aria-invalid", String(box.value === "" || !Number.isFinite(box.valueAsNumber)));
+    changed();
+  });
+  set(middle);
+  const note = `${number(low)} to ${number(high)}, mean ${number(middle)}`;
+  return {
+    name,
+    root: h("div", { class: "field" }, h("span", { class: "name" }, name, unit ? h("small", {}, ` ${unit}`) : null), slider, box, h("small", { class: "note" }, note)),
+    value: () => (Number.isFinite(box.valueAsNumber) ? box.valueAsNumber : null),
+    set,
+    reset: () => set(middle),
+  };
+}
+
+function textOf(count, kind, columns, changed) {
+  const what = kind === "tokens" ? "whole numbers" : "numbers";
+  const text = h("textarea", { rows: 5, spellcheck: "false", "aria-label": `${count} ${what}` });
+  text.addEventListener("input", changed);
+  const note = h("small", { class: "note" }, `${count} ${what}, with spaces or commas between them`);
+  const read = () => text.value.split(/[\s,;]+/).filter(Boolean).map(Number);
+  const set = (values) => (text.value = Array.from(values, (value) => Number(value.toPrecision(5))).join(" "));
+  set(Array.from({ length: count }, (_, at) => columns?.[at]?.mean ?? 0));
+  return {
+    name: "values",
+    isText: true,
+    root: h("label", { class: "field text" }, text, note),
+    value: () => {
+      const values = read();
+      const isRight = values.length === count && values.every(Number.isFinite);
+      note.textContent = isRight ? `${count} ${what}` : `${count} ${what} are wanted, ${values.length} are there`;
+      text.setAttribute("aria-invalid", String(!isRight));
+      return isRight ? values : null;
+    },
+    set,
+    reset: () => set(Array.from({ length: count }, (_, at) => columns?.[at]?.mean ?? 0)),
+  };
+}
+
+/** Return a step of 1, 2 or 5 times a power of ten near `step`. */
+function niceStep(step) {
+  const power = 10 ** Math.floor(Math.log10(step || 1));
+  return [1, 2, 5, 10].map((each) => each * power).find((each) => each >= step) ?? power;
+}

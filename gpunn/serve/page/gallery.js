@@ -1,0 +1,65 @@
+// Mistakes to look at and the confusion matrix.
+
+import { cssColour, enlarge, pixels } from "./colours.js";
+import { $, h, percent, shortened, whole } from "./dom.js";
+
+const AT_ONCE = 24;
+
+export class Mistakes {
+  constructor(engine, { predicted, failed }) {
+    Object.assign(this, { engine, predicted, failed, count: 0 });
+    $("more-mistakes").addEventListener("click", () => this.more());
+  }
+
+  async start() {
+    this.count = 0;
+    $("mistakes-gallery").replaceChildren();
+    await this.more();
+  }
+
+  async more() {
+    try {
+      const { total, of, mistakes } = await this.engine.mistakes(this.count, AT_ONCE);
+      this.count += mistakes.length;
+      const share = of ? ` (${percent(total / of)})` : "";
+      $("mistakes-count").textContent = total ? `${whole(total)} of ${whole(of)} samples are answered wrongly${share}, the surest mistakes first.` : `All ${whole(of)} samples are answered rightly.`;
+      $("mistakes-gallery").append(...mistakes.map((each) => this.button(each)));
+      $("more-mistakes").hidden = this.count >= total || !mistakes.length;
+    } catch (error) {
+      this.failed(error);
+    }
+  }
+
+  button({ index, true: right, predicted, probability, pixels: image }) {
+    const canvas = h("canvas", { class: "pixels", "aria-hidden": "true" });
+    enlarge(canvas, pixels(image), 64);
+    const words = `sample ${index}: ${right}, taken for ${predicted}`;
+    return h(
+      "button",
+      { type: "button", class: "picture", title: words, "aria-label": `Show ${words}, ${percent(probability)} sure`, onclick: () => this.predicted(image, words) },
+      canvas,
+      h("span", {}, shortened(right, 12), h("b", {}, " → "), shortened(predicted, 12)),
+      h("small", {}, percent(probability)),
+    );
+  }
+}
+
+/** Draw the confusion matrix as a table: a row for each true class, tinted by its share of the row. */
+export function drawConfusion({ classes, counts }) {
+  const head = h("tr", {}, h("td", { class: "corner" }, "true ↓ predicted →"), classes.map((name) => h("th", { scope: "col", title: name }, shortened(name, 14))));
+  const rows = counts.map((row, at) => {
+    const sum = row.reduce((a, b) => a + b, 0) || 1;
+    const cells = row.map((count, to) => {
+      const share = count / sum;
+      const cell = h("td", { class: count ? "" : "none", title: `${classes[at]} taken for ${classes[to]}: ${count}` }, whole(count));
+      if (count) {
+        const tint = at === to ? -share : 0.25 + 0.75 * share; // right ones blue, and even one mistake is seen
+        cell.style.background = cssColour(tint, { largest: 1.25 });
+        cell.style.color = Math.abs(tint) > 0.62 ? "#fff" : "#1d2129";
+      }
+      return cell;
+    });
+    return h("tr", {}, h("th", { scope: "row", title: classes[at] }, shortened(classes[at], 18)), cells);
+  });
+  $("confusion-table").replaceChildren(h("thead", {}, head), h("tbody", {}, rows));
+}

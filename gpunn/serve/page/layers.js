@@ -1,0 +1,201 @@
+// Every layer's activations as small maps, in a flow from the input to the answer.
+
+import { colourOf, extremes, sides, tile } from "./colours.js";
+import { $, h, number, whole } from "./dom.js";
+
+const MOST_MAPS = 64; // of a layer
+const MOST_CELLS = 2048;
+const GAP = 3; // pixels between maps
+const KINDS = ["dense", "convolution", "pooling", "activation", "normalization"];
+
+export class Layers {
+  /** `chosen(layer, unit)` is told of a unit that was clicked or that Enter was pressed on. */
+  constructor(model, chosen) {
+    this.cards = model.layers.map((layer) => new Card(layer, (unit) => chosen(layer, unit)));
+    $("flow").replaceChildren(...this.cards.map(({ root }) => root));
+    new ResizeObserver(() => this.cards.forEach((card) => card.fit())).observe($("flow"));
+  }
+
+  show(answer) {
+    for (const { index, activations } of answer.layers) this.card(index)?.show(activations);
+  }
+
+  card(index) {
+    return this.cards.find(({ layer }) => layer.index === index);
+  }
+
+  mark(index, unit) {
+    for (const card of this.cards) card.mark(card.layer.index === index ? unit : null);
+  }
+}
+
+class Card {
+  constructor(layer, chosen) {
+    Object.assign(this, { layer, chosen, activations: null, at: 0, marked: null, hovered: null });
+    const kind = KINDS.includes(layer.kind) ? layer.kind : "other";
+    this.isMap = layer.shape.length === 3 && layer.shape[0] * layer.shape[1] > 1;
+    this.units = layer.shape.at(-1);
+    this.shown = Math.min(this.units, this.isMap ? MOST_MAPS : MOST_CELLS);
+    this.option = h("span", { role: "option", id: `unit-of-${layer.index}`, class: "for-readers", "aria-setsize": this.units });
+    this.canvas = h("canvas", { "aria-hidden": "true" });
+    this.frame = h("div", { class: "frame", role: "listbox", tabindex: 0, "aria-label": this.words(), "aria-activedescendant": this.option.id }, this.canvas, this.option);
+    this.note = h("p", { class: "note" });
+    this.root = h(
+      "li",
+      { class: `card ${kind}` },
+      h("h3", {}, layer.title),
+      h("p", { class: "shape" }, layer.shape.map(whole).join(" × "), layer.parameters ? ` · ${whole(layer.parameters)} parameters` : ""),
+      this.frame,
+      this.note,
+    );
+    const unitAt = (event) => this.unitAt(event);
+    this.frame.addEventListener("pointermove", (event) => this.hover(unitAt(event)));
+    this.frame.addEventListener("pointerleave", () => this.hover(null));
+    this.frame.addEventListener("click", (event) => this.choose(unitAt(event)));
+    this.frame.addEventListener("keydown", (event) => this.key(event));
+    this.frame.addEventListener("focus", () => this.tell());
+    this.frame.addEventListener("blur", () => this.draw());
+    this.fit();
+  }
+
+  words() {
+    const what = this.isMap ? "maps" : "units";
+    return `${this.layer.title}: ${whole(this.units)} ${what}. Arrow keys choose one, Enter shows it.`;
+  }
+
+  /** Lay the units out for the width that there is. */
+  fit() {
+    const [height, width] = this.isMap ? this.layer.shape : [1, 1];
+    const most = Math.max(height, width);
+    const few = this.shown <= 16 ? 18 : this.shown <= 160 ? 11 : this.shown <= 640 ? 6 : 4;
+    this.factor = this.isMap ? (most > 40 ? 40 / most : Math.max(1, Math.round(27 / most))) : few;
+    this.gap = this.isMap ? GAP : few > 5 ? 2 : 1;
+    this.tile = [Math.max(1, Math.round(height * this.factor)), Math.max(1, Math.round(width * this.factor))];
+    const room = Math.max(60, (this.root.parentElement?.clientWidth || 320) - 26);
+    const fitting = Math.max(1, Math.floor((room + this.gap) / (this.tile[1] + this.gap)));
+    const nice = Math.ceil(Math.sqrt(this.shown * (this.isMap ? 1.3 : 1.2)));
+    this.columns = Math.min(this.shown, fitting, nice);
+    this.rows = Math.ceil(this.shown / this.columns);
+    const ratio = Math.min(3, Math.ceil(devicePixelRatio || 1));
+    const [across, down] = [this.columns * (this.tile[1] + this.gap) + this.gap, this.rows * (this.tile[0] + this.gap) + this.gap];
+    this.canvas.width = across * ratio;
+    this.canvas.height = down * ratio;
+    this.canvas.style.width = `${across}px`;
+    this.canvas.style.height = `${down}px`;
+    this.ratio = ratio;
+    this.draw();
+  }
+
+  show(activations) {
+    this.activations = activations;
+    this.scale = extremes(activations.data);
+    this.draw();
+    this.tell();
+  }
+
+  draw() {
+    const context = this.canvas.getContext("2d");
+    const [tall, wide] = this.tile;
+    context.setTransform(this.ratio, 0, 0, this.ratio, 0, 0);
+    context.clearRect(0, 0, this.canvas.width, this.canvas.height);
+    context.imageSmoothingEnabled = this.factor < 1;
+    const colour = this.activations && colourOf(this.scale);
+    const held = this.isMap ? new OffscreenCanvas(this.layer.shape[1], this.layer.shape[0]) : null;
+    for (let unit = 0; unit < this.shown; unit += 1) {
+      const [x, y] = this.placeOf(unit);
+      context.fillStyle = "#f7f7f7";
+      if (!this.activations) context.fillRect(x, y, wide, tall);
+      else if (held) {
+        held.getContext("2d").putImageData(tile(this.activations, unit, colour), 0, 0);
+        context.drawImage(held, x, y, wide, tall);
+      } else {
+        const bits = colour(this.activations.data[unit]);
+        context.fillStyle = `rgb(${bits & 255} ${(bits >> 8) & 255} ${(bits >> 16) & 255})`;
+        context.fillRect(x, y, wide, tall);
+      }
+    }
+    const focused = this.frame.matches(":focus-visible") ? this.at : null;
+    this.outline(this.marked, "#D55E00", 2);
+    this.outline(this.hovered ?? focused, "#009E73", 2);
+  }
+
+  outline(unit, colour, width) {
+    if (unit === null || unit >= this.shown) return;
+    const context = this.canvas.getContext("2d");
+    const [x, y] = this.placeOf(unit);
+    context.strokeStyle = colour;
+    context.lineWidth = width;
+    context.strokeRect(x - 1, y - 1, this.tile[1] + 2, this.tile[0] + 2);
+  }
+
+  placeOf(unit) {
+    const column = unit % this.columns;
+    const row = Math.floor(unit / this.columns);
+    return [this.gap + column * (this.tile[1] + this.gap), this.gap + row * (this.tile[0] + this.gap)];
+  }
+
+  unitAt(event) {
+    const box = this.canvas.getBoundingClientRect();
+    const column = Math.floor((event.clientX - box.left - this.gap / 2) / (this.tile[1] + this.gap));
+    const row = Math.floor((event.clientY - box.top - this.gap / 2) / (this.tile[0] + this.gap));
+    const unit = row * this.columns + column;
+    return column >= 0 && column < this.columns && row >= 0 && unit < this.shown ? unit : null;
+  }
+
+  hover(unit) {
+    if (unit === this.hovered) return;
+    this.hovered = unit;
+    this.draw();
+    this.tell();
+  }
+
+  choose(unit) {
+    if (unit === null) return;
+    this.at = unit;
+    this.chosen(unit);
+  }
+
+  mark(unit) {
+    if (unit === this.marked) return;
+    this.marked = unit;
+    this.draw();
+  }
+
+  key(event) {
+    const moves = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -this.columns, ArrowDown: this.columns };
+    if (event.key in moves) {
+      const to = this.at + moves[event.key];
+      if (to >= 0 && to < this.shown) this.at = to;
+    } else if (event.key === "Home") this.at = 0;
+    else if (event.key === "End") this.at = this.shown - 1;
+    else if (event.key === "Enter" || event.key === " ") this.choose(this.at);
+    else return;
+    event.preventDefault();
+    this.draw();
+    this.tell();
+  }
+
+  /** Write below the maps what they reach to, or what the unit at hand does. */
+  tell() {
+    const name = this.isMap ? "map" : "unit";
+    const unit = this.hovered ?? (this.frame.matches(":focus-visible") ? this.at : null);
+    const some = this.shown < this.units ? `first ${this.shown} of ${whole(this.units)}; ` : "";
+    if (!this.activations) this.note.textContent = some;
+    else if (unit !== null) this.note.textContent = `${name} ${unit}: ${rangeOf(this.activations, unit, this.isMap)}`;
+    else this.note.textContent = some + (this.scale.signed ? `${number(this.scale.low)} to ${number(this.scale.high)}` : `0 to ${number(this.scale.high)}`);
+    this.option.setAttribute("aria-posinset", this.at + 1);
+    this.option.textContent = `${name} ${this.at}${this.activations ? `, ${rangeOf(this.activations, this.at, this.isMap)}` : ""}`;
+  }
+}
+
+/** Write the value of a unit, or from where to where a map goes. */
+export function rangeOf({ shape, data }, unit, isMap) {
+  if (!isMap) return number(data[unit]);
+  const [height, width, channels] = sides(shape);
+  let [low, high] = [Infinity, -Infinity];
+  for (let at = unit; at < height * width * channels; at += channels) {
+    low = Math.min(low, data[at]);
+    high = Math.max(high, data[at]);
+  }
+  return `${number(low)} to ${number(high)}`;
+}
