@@ -76,8 +76,8 @@ print(f"16 + {sizes[0]:,} · {sizes[1]} · {sizes[2]} = {wanted:,} bytes, and th
 
 # %% [markdown]
 # That is all there is to it: five lines read every file of the kind. gpunn's own reader does the same and checks more,
-# since files come from strangers: [the two zeros, the type, the
-# dimensions](../gpunn/data/formats/idx.py "dtype = np.dtype(_DTYPES[code])").
+# since files come from strangers:
+# [the two zeros, the type, the dimensions](../gpunn/data/formats/idx.py "dtype = np.dtype(_DTYPES[code])").
 
 
 # %%
@@ -169,9 +169,9 @@ for label, row in zip(labels[:3], y[:3], strict=True):
     print("label", label, "→ y =", row.astype(int))
 
 # %% [markdown]
-# gpunn takes the images as bytes and does all three by itself, a batch at a time: bytes take a quarter of the memory
-# of float32. Nine tenths of the training images are for learning, one tenth is the *validation set* by which choices
-# are made (chapter 6). The test set is a function that nobody has called yet: the files are not even opened.
+# gpunn takes the images as bytes and does all three by itself, a batch at a time: bytes take a quarter of the memory of
+# float32. Nine tenths of the training images are for learning, one tenth is the *validation set* by which choices are
+# made (chapter 6). The test set is a function that nobody has called yet: the files are not even opened.
 
 
 # %%
@@ -199,10 +199,10 @@ print("test set open:", data.test_is_open)
 #
 # $$ C_0 = -\frac{1}{n} \sum_x \ln P(y_x \mid x) \qquad \delta^L = \frac{\operatorname{softmax}(z^L) - y}{n} $$
 #
-# Gradients go back by (8), (12) and (13); L2 (18) keeps weights small. Each is one place in gpunn: [the product
-# $w a$](../gpunn/nn/layers/dense.py "self._forward(1.0, self.w.value, x, 0.0, z)"), [the
-# ReLU](../gpunn/kernels/activations.py "np.maximum(z, 0, out=a)"), [the
-# softmax](../gpunn/kernels/activations.py "np.divide(a, np.add.reduce(a, axis=0), out=a)").
+# Gradients go back by (8), (12) and (13); L2 (18) keeps weights small. Each is one place in gpunn:
+# [the product $w a$](../gpunn/nn/layers/dense.py "self._forward(1.0, self.w.value, x, 0.0, z)"),
+# [the ReLU](../gpunn/kernels/activations.py "np.maximum(z, 0, out=a)"),
+# [the softmax](../gpunn/kernels/activations.py "np.divide(a, np.add.reduce(a, axis=0), out=a)").
 
 # %%
 model = gn.Sequential([gn.Dense(128), gn.ReLU(), gn.Dense(10)])
