@@ -16,7 +16,9 @@ from gpunn.experiments.experiment import read_experiment, recipes
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from support.onnx_helpers import coloured, compare, exported, metadata, operators, run  # noqa: E402
+from support.onnx_helpers import coloured, compare, exported, metadata, operators, outputs_of, run  # noqa: E402
+
+from gpunn.saving.onnx.export import checked_graph  # noqa: E402
 
 folder = pytest.fixture(own_folder)
 IMAGES = np.random.default_rng(0).normal(size=(301, 9, 7, 3)).astype(np.float32)
@@ -109,6 +111,38 @@ def test_a_layer_computes_the_same_there(name: str, layout: str, tmp_path: Path)
     assert np.abs(answers - wanted).max() <= 1e-5 * max(1, np.abs(wanted).max())
     images_come_out = wanted.ndim == 4
     assert operators(path).count("Transpose") == ((1 + images_come_out) if layout == "NHWC" and not is_flat else 0)
+
+
+WATCHED = ("dense", "flat rows", "same", "groups", "a chain", "residual with a projection", "side by side", "max pool")
+WATCHED += ("features side by side", "transposed", "global average", "layer norm of images", "softmax", "mish")
+
+
+@pytest.mark.parametrize("name", WATCHED)
+def test_a_graph_gives_the_output_of_each_layer_that_is_watched(name: str, tmp_path: Path) -> None:
+    model = built(*LAYERS[name](), gn.ReLU(), gn.Dropout())
+    names = [layer.name for layer in model.layers]
+    content = checked_graph(model, 18, "NHWC", False, False, names).SerializeToString(deterministic=True)
+    x = IMAGES.transpose(0, 3, 1, 2).reshape(len(IMAGES), -1) if len(model.input_shape) == 1 else IMAGES
+    answers, *seen = outputs_of(content, x)
+    plain = run(exported(model, tmp_path), x)
+    assert np.array_equal(answers, plain)
+    for count, (layer, values) in enumerate(zip(names, seen, strict=True), start=1):
+        before = gn.Sequential(model.layers[:count]).build(model.input_shape, 8, "cpu")
+        wanted = before.predict_proba(x)
+        assert values.shape == wanted.shape, layer
+        assert np.abs(values - wanted).max() <= 1e-5 * max(1, np.abs(wanted).max()), layer
+
+
+def test_layers_within_others_are_watched_by_their_names() -> None:
+    inner = [gn.Conv2D(3, padding="same"), gn.ReLU()]
+    model = built(gn.Residual([gn.Chain(inner)]), gn.Flatten(), gn.Dense(2))
+    convolution, activation = model.layers[0].branches[0][0].branches[0]
+    made = checked_graph(model, 18, "NHWC", False, False, [convolution.name, activation.name, "dense1"])
+    _, maps, positive, outputs = outputs_of(made.SerializeToString(), IMAGES)
+    assert maps.shape == (301, 9, 7, 3)
+    assert np.array_equal(positive, np.maximum(maps, 0))
+    assert (maps < 0).any()
+    assert outputs.shape == (301, 2)
 
 
 def whole() -> gn.Sequential:

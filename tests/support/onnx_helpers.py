@@ -14,11 +14,20 @@ import gpunn as gn
 
 def run(path: Path | bytes, *batches: NDArray[Any]) -> NDArray[Any]:
     """What onnxruntime answers to some batches."""
+    session = _session(path)
+    return np.concatenate([session.run(None, {"input": x})[0] for x in batches])
+
+
+def outputs_of(path: Path | bytes, x: NDArray[Any]) -> list[NDArray[Any]]:
+    """All outputs of a graph for a batch: the answers, and those of the layers that it was told to give."""
+    return _session(path).run(None, {"input": x})
+
+
+def _session(path: Path | bytes) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     source = path if isinstance(path, bytes) else str(path)
-    session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-    return np.concatenate([session.run(None, {"input": x})[0] for x in batches])
+    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
 def coloured(count: int) -> gn.Data:

@@ -29,7 +29,7 @@ def check_answers(made: ModelProto, given: NDArray[Any], wanted: NDArray[Any]) -
         run = ModelProto.FromString(made.SerializeToString())
         run.opset_import[0].version = 14
     with np.errstate(all="ignore"):
-        (answers,) = ReferenceEvaluator(run).run(None, {name: given})
+        (answers,) = ReferenceEvaluator(run).run([made.graph.output[0].name], {name: given})
     if answers.shape != wanted.shape:
         raise GpunnError(f"the graph gives answers {answers.shape}, the network {wanted.shape}: {_MEND}")
     finite = np.isfinite(wanted)

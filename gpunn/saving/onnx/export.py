@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Any
 
 import numpy as np
-from onnx import ModelProto, TensorProto, defs, helper
+from onnx import ModelProto, TensorProto, ValueInfoProto, defs, helper
 
 from gpunn.errors import OptionError, OutputError
 from gpunn.files import StrPath, as_path, write_atomically
@@ -23,6 +23,7 @@ from gpunn.scalars import flag, positive_whole
 from gpunn.version import __version__
 
 LAYOUTS = ("NHWC", "NCHW")
+OUTPUT_OF = "output of {}"  # name of a layer's output in a graph that gives it
 _MOST_BYTES = 2**31 - 2**20  # that a file of this format can have
 
 
@@ -33,8 +34,10 @@ def export(model: Network, path: StrPath, opset: int, layout: str, raw: bool, lo
     write_atomically(target, content)
 
 
-def checked_graph(model: Network, opset: int, layout: str, raw: bool, logits: bool) -> ModelProto:
-    """Return a network as an ONNX model that was checked."""
+def checked_graph(
+    model: Network, opset: int, layout: str, raw: bool, logits: bool, watched: Sequence[str] = ()
+) -> ModelProto:
+    """Return a network as an ONNX model that was checked; it gives the outputs of `watched` layers too."""
     raw, logits, opset = flag(raw, "raw"), flag(logits, "logits"), positive_whole(opset, "opset")
     newest = min(OPSETS[-1], defs.onnx_opset_version())
     if not OPSETS[0] <= opset <= newest:
@@ -46,7 +49,7 @@ def checked_graph(model: Network, opset: int, layout: str, raw: bool, logits: bo
     if (size := model.parameters.values.size * 4) > _MOST_BYTES:
         raise OutputError(f"an ONNX file holds at most {_MOST_BYTES:,} bytes, the network has {size:,}")
     preparation = Preparation(model, raw)
-    made = graph_of(model, preparation, opset, layout, logits)
+    made = graph_of(model, preparation, opset, layout, logits, watched)
     check_form(made)
     given, known = preparation.samples()
     wanted = answers_of(model, known, logits)
@@ -56,8 +59,10 @@ def checked_graph(model: Network, opset: int, layout: str, raw: bool, logits: bo
     return made
 
 
-def graph_of(model: Network, preparation: Preparation, opset: int, layout: str, logits: bool) -> ModelProto:
-    """Write a network as an ONNX model."""
+def graph_of(
+    model: Network, preparation: Preparation, opset: int, layout: str, logits: bool, watched: Sequence[str] = ()
+) -> ModelProto:
+    """Write a network as an ONNX model, which gives the outputs of `watched` layers, channels last, after its own."""
     graph, shape = Graph(model.arrays(), opset), tuple(model.input_shape)
     x = preparation.write(graph, INPUT, layout)
     x, shape = write_layers(graph, layers_of(model, logits), x, shape)
@@ -67,13 +72,14 @@ def graph_of(model: Network, preparation: Preparation, opset: int, layout: str, 
     if len(shape) == 3 and layout == "NHWC":
         graph.begin("channels_last")
         x = graph.node("Transpose", x, perm=[0, 2, 3, 1])
+    seen = [_watched(graph, layer) for layer in watched]  # while their outputs have these names
     graph.finish(x, name)
     sides = [preparation.shape, shape]
     if layout == "NCHW":
         sides = [(s[2], s[0], s[1]) if len(s) == 3 else s for s in sides]
     inputs = helper.make_tensor_value_info(INPUT, preparation.kind, ["batch", *sides[0]])
     outputs = helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *sides[1]])
-    whole = helper.make_graph(graph.nodes, "network", [inputs], [outputs], list(graph.initializers.values()))
+    whole = helper.make_graph(graph.nodes, "network", [inputs], [outputs, *seen], list(graph.initializers.values()))
     version = helper.make_opsetid("", opset)
     made = helper.make_model(
         whole,
@@ -84,6 +90,14 @@ def graph_of(model: Network, preparation: Preparation, opset: int, layout: str, 
     )
     helper.set_model_props(made, {**preparation.metadata(), **_metadata(model, layout, name)})
     return made
+
+
+def _watched(graph: Graph, layer: str) -> ValueInfoProto:
+    """Write a node that gives the output of a layer a name of its own, and describe it."""
+    x, shape = graph.outputs[layer]
+    graph.begin(name := OUTPUT_OF.format(layer))
+    graph.node("Identity", x) if len(shape) == 1 else graph.node("Transpose", x, perm=[0, 2, 3, 1])
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *shape])
 
 
 def layers_of(model: Network, logits: bool) -> list[Layer]:

@@ -20,12 +20,14 @@ class Graph:
         layer: Layer that is being written, after which its nodes are named.
         shape: Shape of a sample that comes into it, (features,) or (height, width, channels).
         nodes, initializers: What was written.
+        outputs: Output of each layer by its name, those within branches too, and the shape of it for one sample.
     """
 
     def __init__(self, arrays: Mapping[str, NDArray[Any]], opset: int) -> None:
         self.opset, self._arrays = opset, arrays
         self.nodes: list[NodeProto] = []
         self.initializers: dict[str, TensorProto] = {}
+        self.outputs: dict[str, tuple[str, Shape]] = {}
         self.layer: Layer | None = None
         self.shape: Shape = ()
         self._prefix, self._written = "", 0

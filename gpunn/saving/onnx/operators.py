@@ -82,6 +82,7 @@ def write_layers(graph: Graph, layers: Sequence[Layer], x: str, shape: Shape) ->
     for layer in layers:
         graph.begin(layer.name, layer, shape)
         x, shape = write_layer(graph, layer, x), layer.output_shape(shape)
+        graph.outputs[layer.name] = x, shape
     return x, shape
 
 
