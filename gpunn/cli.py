@@ -15,7 +15,7 @@ from gpunn import outside
 from gpunn.backend import cuda_errors
 from gpunn.errors import GpunnError, OptionError, in_one_line
 from gpunn.experiments import starting, terminal
-from gpunn.experiments.options import allow_import, device, image_size, memory_limit, note, real, whole
+from gpunn.experiments.options import allow_import, device, memory_limit, note, of_training, real, whole
 from gpunn.saving.signals import Terminated
 from gpunn.train.finder import HIGHEST, LOWEST, STEPS, Rising
 from gpunn.version import __version__
@@ -44,44 +44,8 @@ def _from_source(module: str, what_comes: str) -> Any:
     return import_module(module)
 
 
-# On which the best learning rate depends.
-_OF_TRAINING = (
-    click.argument("data", required=False),
-    click.option("--recipe", metavar="NAME|FILE.toml", help="What to train and how; left out, as suits DATA."),
-    click.option(
-        "--image-size",
-        metavar="N|HxW",
-        callback=image_size,
-        help="Size that images of a folder are fitted to: a side, or height x width.",
-    ),
-    click.option("--colours", metavar="grey|rgb", help="Of images of a folder; left out, grey where all are."),
-    click.option("--target", metavar="NAME", help="The column of a table to learn; left out, the last."),
-    click.option("--ignore", metavar="NAME,...", help="Columns of a table to leave out."),
-    click.option("--missing", metavar="WAY", help="Missing values of a table: refuse, or mean to fill them by it."),
-    click.option("--scaling", metavar="WAY", help="Numbers of a table: standard, or none to take them as they are."),
-    click.option(
-        "--task", metavar="KIND", help="classes, regression, of images reconstruction; left out, by the target."
-    ),
-    whole("--batch-size", help="Number of samples in a batch."),
-    whole("--seed", help="Of the split, the initial weights and the order of samples."),
-    click.option("--device", metavar="D", help="auto, cpu, cuda or cuda:N."),
-    click.option(
-        "--class-weight",
-        type=click.Choice(["balanced"]),
-        help="Let all classes count alike, however many samples they have; a table of weights goes into a recipe.",
-    ),
-)
-
-
-def _of_training(command: Any) -> Any:
-    """Give a command the options of a training that decide on its best learning rate."""
-    for option in reversed(_OF_TRAINING):
-        command = option(command)
-    return command
-
-
 @cli.command()
-@_of_training
+@of_training
 @click.option("--from", "start", metavar="RUN", help="Take the layers of this run, model file or checkpoint.")
 @click.option("--freeze", metavar="N|all", help="With --from: epochs in which only the new layer learns; left out, 1.")
 @whole("--epochs", help="Number of epochs.")
@@ -150,7 +114,7 @@ def train(
 
 
 @cli.command("lr-find")
-@_of_training
+@of_training
 @real("--lowest", default=LOWEST, show_default=True, help="Learning rate of the first step.")
 @real("--highest", default=HIGHEST, show_default=True, help="Learning rate of the last step.")
 @whole("--steps", default=STEPS, show_default=True, help="Number of steps; fewer are done where the loss explodes.")
@@ -272,6 +236,29 @@ def import_(file: str, out: str | None) -> None:
     from gpunn.experiments.onnx_files import import_file
 
     _say(import_file(file, out))
+
+
+@cli.command()
+@click.argument("run")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: any that is free.")
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="Address to listen at; others than this machine's are open."
+)
+@click.option("--open", "opens", is_flag=True, help="Open the page in a browser.")
+@device
+@memory_limit
+@allow_import
+def serve(run: str, port: int, host: str, device: str, opens: bool) -> None:
+    """Serve a page of RUN on 127.0.0.1: draw, and see what every layer answers; Ctrl-C ends it.
+
+    RUN is a run folder, also of a run that is being trained, whose curves are then live, or a model file.
+    """
+    from gpunn.serve.requirements import require_web
+
+    require_web()
+    from gpunn.serve.server import serve as serving
+
+    serving(run, host, port, device, _say, opens=opens)
 
 
 @cli.command()

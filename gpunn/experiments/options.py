@@ -3,6 +3,7 @@
 import re
 import sys
 from functools import partial
+from typing import Any
 
 import click
 
@@ -58,3 +59,38 @@ allow_import = click.option(
     callback=_allow_imports,
     help="Import this module of yours, and let files name its classes, as mymodule:Swish; may be given several times.",
 )
+
+# On which the best learning rate depends.
+_OF_TRAINING = (
+    click.argument("data", required=False),
+    click.option("--recipe", metavar="NAME|FILE.toml", help="What to train and how; left out, as suits DATA."),
+    click.option(
+        "--image-size",
+        metavar="N|HxW",
+        callback=image_size,
+        help="Size that images of a folder are fitted to: a side, or height x width.",
+    ),
+    click.option("--colours", metavar="grey|rgb", help="Of images of a folder; left out, grey where all are."),
+    click.option("--target", metavar="NAME", help="The column of a table to learn; left out, the last."),
+    click.option("--ignore", metavar="NAME,...", help="Columns of a table to leave out."),
+    click.option("--missing", metavar="WAY", help="Missing values of a table: refuse, or mean to fill them by it."),
+    click.option("--scaling", metavar="WAY", help="Numbers of a table: standard, or none to take them as they are."),
+    click.option(
+        "--task", metavar="KIND", help="classes, regression, of images reconstruction; left out, by the target."
+    ),
+    whole("--batch-size", help="Number of samples in a batch."),
+    whole("--seed", help="Of the split, the initial weights and the order of samples."),
+    click.option("--device", metavar="D", help="auto, cpu, cuda or cuda:N."),
+    click.option(
+        "--class-weight",
+        type=click.Choice(["balanced"]),
+        help="Let all classes count alike, however many samples they have; a table of weights goes into a recipe.",
+    ),
+)
+
+
+def of_training(command: Any) -> Any:
+    """Give a command the options of a training that decide on its best learning rate."""
+    for option in reversed(_OF_TRAINING):
+        command = option(command)
+    return command

@@ -26,6 +26,7 @@ ROOMS = [
     "tools",
     "experiments",
     "sklearn",
+    "serve",
     "cli",
 ]
 """What lies in the package, in an order in which each imports nothing that comes after it."""

@@ -1,0 +1,145 @@
+"""The folder of a run as the page follows it: its state, its history, and where its newest network lies."""
+
+import contextlib
+import fcntl
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gpunn.errors import DataError, GpunnError, ModelFileError
+from gpunn.experiments.experiment import Experiment, read_experiment
+from gpunn.experiments.folder import EXPERIMENT, HISTORY, METRICS, MODEL, holds_run
+from gpunn.experiments.start import experiment_file, model_file
+from gpunn.files import LOCK, open_regular, read_regular
+from gpunn.saving.checkpointer import CHECKPOINTS, listed
+from gpunn.sequential import Sequential, load_model, load_onnx
+from gpunn.train.history import History
+
+TRAINING, FINISHED, STOPPED = "training", "finished", "stopped"
+_MOST_METRICS = 16 << 20
+_ONNX = ".onnx"
+
+Stamp = tuple[int, int, int] | None  # of a file: when it was written, its size and its number
+
+
+@dataclass(frozen=True)
+class Found:
+    """Where the network of a run lies, and the stamp by which a newer one is told."""
+
+    path: Path
+    stamp: Stamp
+
+
+class RunFolder:
+    """What a run was given as: the folder of a run, or a file of a network alone.
+
+    The training is another process: it is seen by the files that it writes, and by its lock.
+    """
+
+    def __init__(self, run: str) -> None:
+        path = Path(run)
+        self.folder = path if path.is_dir() else None
+        if self.folder is None:
+            self.file = model_file(run)
+            written = experiment_file(self.file)
+        else:
+            self.file = path / MODEL
+            written = path / EXPERIMENT if (path / EXPERIMENT).is_file() else None
+            if not self.file.is_file() and not (holds_run(path) and listed(path / CHECKPOINTS)):
+                mend = "give a folder that gpunn train has made, or a model file"
+                raise ModelFileError(f"{path} holds no network, neither {MODEL} nor checkpoints: {mend}")
+        self._written = written
+
+    @property
+    def name(self) -> str:
+        """Name of the run, or of the file."""
+        return (self.folder or self.file).absolute().name
+
+    def experiment(self) -> Experiment | None:
+        """Read the experiment of the run; None where there is none."""
+        return None if self._written is None else read_experiment(str(self._written))
+
+    def state(self) -> str:
+        """Tell whether the run is being trained, is finished, or was stopped; a file alone is finished."""
+        if self.folder is None:
+            return FINISHED
+        metrics = self.metrics()
+        if metrics.get("finished") is True:
+            return FINISHED
+        if self._is_locked():
+            return TRAINING
+        return STOPPED if (self.folder / EXPERIMENT).is_file() or listed(self.folder / CHECKPOINTS) else FINISHED
+
+    def _is_locked(self) -> bool:
+        """Tell whether a training holds the lock of the folder."""
+        assert self.folder is not None
+        with contextlib.suppress(OSError), open_regular(self.folder / LOCK) as file:
+            # Asked of the system first: to try the lock is to hold it for a moment.
+            with contextlib.suppress(OSError):
+                number = str(os.fstat(file.fileno()).st_ino)
+                rows = [line.split() for line in Path("/proc/locks").read_text("ascii").splitlines()]
+                return any(len(row) > 5 and row[1] == "FLOCK" and row[5].split(":")[-1] == number for row in rows)
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
+
+    def metrics(self) -> dict[str, Any]:
+        """Read metrics.json; {} where there is none yet."""
+        if self.folder is not None:
+            with contextlib.suppress(OSError, ValueError, RecursionError):
+                found = json.loads(read_regular(self.folder / METRICS, _MOST_METRICS))
+                return found if isinstance(found, dict) else {}
+        return {}
+
+    def network(self, state: str) -> Found:
+        """Find the network to serve: the newest checkpoint's while the run is being trained, else the run's own."""
+        if self.folder is None:
+            return Found(self.file, stamp_of(self.file))
+        if state == TRAINING or not self.file.is_file():
+            for _, path in listed(self.folder / CHECKPOINTS):
+                if (stamp := stamp_of(path / MODEL)) is not None:
+                    return Found(path / MODEL, stamp)
+        return Found(self.file, stamp_of(self.file))
+
+    def load(self, found: Found, device: str) -> Sequential:
+        """Load a network that was found."""
+        return load_onnx(found.path, device) if found.path.suffix.lower() == _ONNX else load_model(found.path, device)
+
+    def history_stamp(self) -> Stamp:
+        """Return the stamp of history.csv."""
+        return None if self.folder is None else stamp_of(self.folder / HISTORY)
+
+    def history(self) -> History:
+        """Read the history; an empty one where there is none yet, or where it is damaged."""
+        if self.folder is not None and (self.folder / HISTORY).is_file():
+            with contextlib.suppress(DataError):
+                return History.read_csv(self.folder / HISTORY)
+        return History()
+
+
+def stamp_of(path: Path) -> Stamp:
+    """Return what tells one content of a file from another; None where there is no file."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def loaded(folder: RunFolder, device: str) -> tuple[Found, Sequential]:
+    """Load the network of a run; a checkpoint that is removed meanwhile is passed over for the next."""
+    error: GpunnError | None = None
+    for _ in range(3):
+        found = folder.network(folder.state())
+        try:
+            return found, folder.load(found, device)
+        except ModelFileError as wrong:
+            error = wrong
+            if stamp_of(found.path) == found.stamp:
+                break
+    assert error is not None
+    raise error

@@ -1,0 +1,273 @@
+"""The network that is served: what it is, what it answers, and what its layers make of an input."""
+
+import re
+import threading
+import time
+from collections.abc import Iterable
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpunn.data.columns import Columns
+from gpunn.data.tables import RECONSTRUCTION
+from gpunn.errors import DataError, GpunnError
+from gpunn.experiments.experiment import Experiment
+from gpunn.experiments.predict import SURE
+from gpunn.nn.layers import BatchNorm, Flatten, Layer, LayerNorm
+from gpunn.nn.layers.activation import Activation
+from gpunn.nn.tasks import Task, by_class
+from gpunn.reports.filters import shape_of_images
+from gpunn.sequential import Sequential
+from gpunn.serve.arrays import encoded, finite
+from gpunn.serve.inputs import Prepared, of_picture, of_pixels, of_values, prepared
+from gpunn.serve.looking import Place, View
+
+MOST_OF_LAYER = 1 << 17  # numbers of a layer's output that an answer holds: of more, its first maps
+_SIGMAS = 3  # to each side of a column's mean, where no data say how far it reaches
+_WEIGHTS = re.compile(r"(?:, )?weights=\w+\([^()]*\)")  # the initial ones, which say nothing of what was learned
+_KINDS = (("Pool", "pooling"), ("Flatten", "other"), ("Dropout", "other"))
+
+
+class Served:
+    """A built network with a view of its layers; threads may share it."""
+
+    def __init__(self, model: Sequential, experiment: Experiment | None, path: Path, version: int = 0) -> None:
+        self.model, self.experiment, self.path, self.version = model, experiment, path, version
+        trained_on = model.trained_on
+        shape = trained_on.shape if trained_on else (experiment and experiment.data.shape) or model.input_shape
+        if prod(shape) != prod(model.input_shape):
+            raise DataError(f"{path}: its experiment is of samples {shape}, its network of {model.input_shape}")
+        self.shape = tuple(shape)
+        self.columns: Columns | None = None if trained_on is None else trained_on.columns
+        self.view = View(model)
+        self.pictured = self._pictured()
+        self.task = self._task()
+        self._reading = threading.Lock()  # pictures are decoded one at a time: each may take much memory
+
+    def _pictured(self) -> tuple[int, ...]:
+        """Return the shape in which an input is shown: an image where it is one."""
+        if self.columns is not None or self.model.tokens:
+            return self.shape
+        image = self.shape if len(self.shape) == 3 else shape_of_images(self.model)
+        return tuple(image) if prod(image) == prod(self.shape) else self.shape
+
+    def _task(self) -> str:
+        model = self.model
+        if self.experiment is not None and self.experiment.data.task == RECONSTRUCTION:
+            return RECONSTRUCTION
+        if model.task is Task.CLASSES or (model.task is None and model.class_names):
+            return "classification"
+        if model.task is Task.BINARY:
+            return "binary"
+        is_same = self.columns is None and prod(model.output_shape) == prod(model.input_shape)
+        return RECONSTRUCTION if is_same and len(self.pictured) == 3 else "regression"
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the classes; [] where none are answered."""
+        return self.model.names_of_outputs if self.task == "classification" else []
+
+    @property
+    def targets(self) -> list[str]:
+        """Names of the outputs that are numbers or answers of 0 and 1."""
+        if self.task not in ("binary", "regression"):
+            return []
+        count = prod(self.model.output_shape)
+        names = self.columns.targets if self.columns is not None else ()
+        return list(names) if len(names) == count else [f"output {number + 1}" for number in range(count)]
+
+    def describe(self, ranges: dict[str, tuple[float, float]] | None = None) -> dict[str, Any]:
+        """Describe input, answers and layers as the page wants them; see `docs/serve.md`."""
+        model = self.model
+        return {
+            "version": self.version,
+            "task": self.task,
+            "input": self._input(ranges or {}),
+            "classes": self.classes,
+            "targets": self.targets,
+            "sure": SURE,
+            "layers": [self._layer(index, place) for index, place in enumerate(self.view.places)],
+            "parameters": int(model.parameters.values.size),
+            "device": model._built().device,
+            "steps_trained": model.steps_trained,
+            "epochs_trained": model.epochs_trained,
+        }
+
+    def _input(self, ranges: dict[str, tuple[float, float]]) -> dict[str, Any]:
+        model, trained_on, shape = self.model, self.model.trained_on, list(self.pictured)
+        if model.tokens:
+            return {"kind": "tokens", "shape": shape, "tokens": model.tokens, "columns": []}
+        if self.columns is not None:
+            return {"kind": "table", "shape": shape, "columns": list(_columns(self.columns, ranges))}
+        if len(shape) != 3:
+            return {"kind": "vector", "shape": shape, "columns": []}
+        low, high = 0.0, 1.0
+        if trained_on is not None:
+            black, white = trained_on.pixel_range
+            low, high = (float(np.mean(bound)) * trained_on.scale for bound in (black, white))
+        drawings = None if trained_on is None else trained_on.drawings
+        return {
+            "kind": "image",
+            "shape": shape,
+            "columns": [],
+            "low": low,
+            "high": high,
+            "takes_pictures": shape[2] in (1, 3),
+            "is_drawing": drawings is not None and drawings.are_strokes,
+            "is_grey": shape[2] == 1 or (trained_on is not None and trained_on.is_grey),
+        }
+
+    def _layer(self, index: int, place: Place) -> dict[str, Any]:
+        layer = place.layer
+        begins = f"{layer.name}."
+        count = sum(p.size for p in self.model.parameters if p.name.startswith(begins))
+        kind = kind_of(layer)
+        return {
+            "index": index,
+            "title": type(layer).__name__ if layer.branches else _WEIGHTS.sub("", repr(layer)),
+            "name": layer.name,
+            "depth": place.depth,
+            "kind": kind,
+            "shape": list(place.shape),
+            "shown": self._shown(place),
+            "parameters": count,
+            "has_units": not isinstance(layer, Flatten),
+            "units": place.units,
+            "weights_of": place.weighted,
+        }
+
+    def _shown(self, place: Place) -> int:
+        """Return how many of a layer's units are in an answer: of many large maps the first, at least one."""
+        return min(place.units, max(1, MOST_OF_LAYER * place.units // max(1, prod(place.shape))))
+
+    def picture(self, content: bytes) -> Prepared:
+        """Prepare a picture as `gpunn predict` does."""
+        with self._reading:
+            return of_picture(self.model, self.shape, content)
+
+    def given(self, body: Any) -> Prepared:
+        """Prepare what was sent as JSON: {"values": ...} or {"pixels": [...]}."""
+        if not isinstance(body, dict) or len(body.keys() & {"values", "pixels"}) != 1:
+            raise DataError('expected {"values": ...} or {"pixels": [...]}')
+        if "pixels" in body:
+            return of_pixels(self.model, self.shape, body["pixels"])
+        return of_values(self.model, self.shape, body["values"])
+
+    def sample(self, inputs: NDArray[Any]) -> Prepared:
+        """Prepare one sample of a data set, (1, ...)."""
+        return prepared(self.model, inputs)
+
+    def answer(self, sample: Prepared, layers: Iterable[int] | None = None) -> dict[str, Any]:
+        """Answer a sample, with the outputs of some layers or of all."""
+        began = time.perf_counter()
+        outputs = self.proba(sample)
+        chosen = list(range(len(self.view.places))) if layers is None else list(layers)
+        if any(not 0 <= index < len(self.view.places) for index in chosen):
+            raise DataError(f"layers are numbers from 0 to {len(self.view.places) - 1}, got {chosen[:8]}")
+        seen = self.view.outputs(sample.batch, sample.scale, chosen) if chosen else []
+        shown = [self._shown(self.view.places[index]) for index in chosen]
+        activations = [
+            {"index": index, "activations": encoded(values[0][..., :count])}
+            for index, values, count in zip(chosen, seen, shown, strict=True)
+        ]
+        return {
+            "prepared": encoded(self.as_seen(sample)),
+            "changes": list(sample.changes),
+            **self.answers(outputs[0]),
+            "layers": activations,
+            "milliseconds": round(1000 * (time.perf_counter() - began), 2),
+        }
+
+    def proba(self, sample: Prepared) -> NDArray[Any]:
+        """Return the outputs (n, outputs), as `predict_proba` does."""
+        model = self.model
+        with model.lock:
+            y = model._built().to_host(model._forward(sample.batch, scale=sample.scale))
+        return model.linked(np.array(y.reshape(-1, y.shape[-1]).T, order="C"))
+
+    def as_seen(self, sample: Prepared) -> NDArray[Any]:
+        """Return the numbers that the network sees of a sample, in the shape in which they are shown."""
+        return self.seen(np.asarray(sample.batch)[0], sample.scale)
+
+    def seen(self, row: NDArray[Any], scale: float) -> NDArray[Any]:
+        """Return one input times its factor, in the shape in which it is shown."""
+        values: NDArray[Any] = np.multiply(row, scale, dtype=np.float32)
+        if len(self.pictured) == 3 and values.ndim == 1 and self.pictured[2] > 1:  # flat, in the order of Flatten
+            height, width, channels = self.pictured
+            return np.asarray(values.reshape(channels, height, width).transpose(1, 2, 0))
+        return np.asarray(values.reshape(self.pictured))
+
+    def answers(self, outputs: NDArray[Any]) -> dict[str, Any]:
+        """Write the outputs for one sample as answers of the task."""
+        task = self.task
+        if task == "classification":
+            shares = by_class(outputs[None], self.model.classes)[0]
+            best = int(Task.CLASSES.answers(outputs[None], self.model.classes)[0])
+            names, share = self.classes, finite(shares[best])
+            answers = [{"name": n, "probability": finite(p)} for n, p in zip(names, shares.tolist(), strict=True)]
+            is_sure = share is not None and share >= SURE
+            return {"answers": answers, "best": {"name": names[best], "probability": share, "sure": is_sure}}
+        if task == "binary":
+            pairs = zip(self.targets, outputs.tolist(), strict=True)
+            answers = [{"name": name, "probability": finite(p), "value": int(p >= 0.5)} for name, p in pairs]
+            return {"answers": answers, "best": None}
+        if task == RECONSTRUCTION:
+            return {"answers": [], "best": None, "reconstruction": encoded(self._as_image(outputs))}
+        pairs = zip(self.targets, outputs.tolist(), strict=True)
+        return {
+            "answers": [],
+            "best": None,
+            "values": [{"name": name, "value": finite(value), "unit": ""} for name, value in pairs],
+        }
+
+    def _as_image(self, outputs: NDArray[Any]) -> NDArray[Any]:
+        """Return the outputs of an autoencoder, which are in the order of `Flatten`, as an image."""
+        if len(self.pictured) != 3:
+            return outputs.reshape(self.pictured)
+        height, width, channels = self.pictured
+        return outputs.reshape(channels, height, width).transpose(1, 2, 0)
+
+    def unit(self, layer: int, unit: int) -> tuple[NDArray[Any] | None, float | None]:
+        """Return weights and bias of a unit; raise DataError where there is none."""
+        places = self.view.places
+        if not 0 <= layer < len(places):
+            raise DataError(f"layer is a number from 0 to {len(places) - 1}, got {layer}")
+        if not 0 <= unit < places[layer].units:
+            raise DataError(f"unit of layer {layer} is a number from 0 to {places[layer].units - 1}, got {unit}")
+        return self.view.weights_of(layer, unit)
+
+    def warm_up(self) -> None:
+        """Answer once, so that kernels are compiled and products planned before somebody waits."""
+        dtype = np.uint8 if self.model.trained_on is not None and self.model.trained_on.is_bytes else self.model.dtype
+        try:
+            self.answer(prepared(self.model, np.zeros((1, *self.shape), dtype)))
+        except GpunnError:
+            return
+
+
+def kind_of(layer: Layer) -> str:
+    """Name the kind of a layer, by which the page draws it."""
+    if layer.branches:
+        return "other"
+    if layer.has_weights:
+        return "dense" if layer.takes_rows else "convolution"
+    if isinstance(layer, Activation):
+        return "activation"
+    if isinstance(layer, BatchNorm | LayerNorm):
+        return "normalization"
+    return next((kind for word, kind in _KINDS if word in type(layer).__name__), "other")
+
+
+def _columns(columns: Columns, ranges: dict[str, tuple[float, float]]) -> Iterable[dict[str, Any]]:
+    """Describe the columns of a table, one after another."""
+    for name, mean, deviation in zip(columns.names, columns.means, columns.deviations, strict=True):
+        if name in columns.categories:
+            names = list(columns.categories[name])
+            yield {"name": name, "kind": "category", "categories": names, "usual": columns.fills.get(name, names[0])}
+            continue
+        low, high = ranges.get(name, (mean - _SIGMAS * deviation, mean + _SIGMAS * deviation))
+        numbers = {"min": low, "max": high, "mean": mean, "deviation": deviation}
+        yield {"name": name, "kind": "number", **{key: finite(value) for key, value in numbers.items()}}
