@@ -15,7 +15,10 @@ export class Answers {
   show(answer) {
     $("waiting").hidden = true;
     $("answered").hidden = false;
+    $("reconstruction").hidden = !answer.reconstruction;
+    $("verdict").hidden = !answer.best;
     if (answer.best) this.classes(answer);
+    else if (answer.answers?.length) this.several(answer);
     else if (answer.reconstruction) this.reconstruction(answer);
     else this.values(answer.values ?? []);
   }
@@ -40,6 +43,13 @@ export class Answers {
     $("more").textContent = answers.length > MOST ? `The ten likeliest of ${answers.length} classes.` : "";
   }
 
+  /** Outputs of 0 or 1, each with a probability of its own. */
+  several({ answers }) {
+    this.bars(answers.slice(0, 4 * MOST), null);
+    this.say(answers.map(({ name, value, probability }) => `${name} ${value}, ${percent(probability)}`).join("; "));
+    $("more").textContent = "Probability that each output is 1, for itself.";
+  }
+
   bars(answers, best) {
     while (this.rows.length < answers.length) {
       const row = { name: h("span", { class: "name" }), fill: h("i"), share: h("span", { class: "share" }) };
@@ -55,7 +65,7 @@ export class Answers {
       row.name.title = name;
       row.fill.style.width = `${100 * probability}%`;
       row.share.textContent = percent(probability);
-      row.line.classList.toggle("is-best", name === best.name);
+      row.line.classList.toggle("is-best", name === best?.name || (!best && answers[at].value === 1));
     });
   }
 
@@ -68,7 +78,7 @@ export class Answers {
   reconstruction({ prepared, reconstruction }) {
     const sum = prepared.data.reduce((total, value, at) => total + (value - reconstruction.data[at]) ** 2, 0);
     const rmse = Math.sqrt(sum / prepared.data.length);
-    enlarge($("reconstruction"), pixels(reconstruction), 200);
+    enlarge($("reconstruction"), pixels(reconstruction, this.model.input), 200);
     $("rmse").textContent = `Differs by ${number(rmse)} in the mean (RMSE).`;
     this.say(`The reconstruction differs by ${number(rmse)}.`);
   }

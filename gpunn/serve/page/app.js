@@ -15,7 +15,7 @@ const STATES = { training: "is being trained", finished: "finished", stopped: "s
 
 class Page {
   constructor(engine, model) {
-    Object.assign(this, { engine, model, answer: null, input: null, sampleAt: 0 });
+    Object.assign(this, { engine, model, answer: null, input: null, samples: 1 });
     this.answers = new Answers(model);
     this.layers = new Layers(model, (layer, unit) => this.unit.show(layer, unit));
     this.asker = new Asker((input, signal) => this.ask(input, signal), (answer, input) => this.show(answer, input), (error) => this.fail(error));
@@ -24,7 +24,12 @@ class Page {
     this.mistakes = new Mistakes(engine, shared);
     this.introduce(model);
     this.offerInputs();
-    this.renew = throttled(() => this.renewed(), 500);
+    this.renew = throttled(() => this.renewed(), 300);
+    engine.range = model.input; // from which number to which pictures are drawn
+  }
+
+  get hasSamples() {
+    return this.engine.has.sample && this.model.has_samples !== false;
   }
 
   /** Write what the network is. */
@@ -32,10 +37,10 @@ class Page {
     this.model = model;
     document.title = `${model.name} · gpunn`;
     $("name").textContent = model.name;
-    const parameters = model.layers.reduce((sum, layer) => sum + (layer.parameters ?? 0), 0);
+    const parameters = model.parameters ?? model.layers.reduce((sum, layer) => sum + (layer.parameters ?? 0), 0);
     const facts = [model.recipe && model.data ? `${model.recipe}, trained on ${model.data}` : model.recipe || model.data, `${whole(parameters)} parameters`];
     if (model.classes?.length) facts.push(`${whole(model.classes.length)} classes`);
-    if (Number.isFinite(model.accuracy)) facts.push(`accuracy ${(100 * model.accuracy).toFixed(2)} %`);
+    if (Number.isFinite(model.accuracy)) facts.push(`accuracy ${(100 * model.accuracy).toFixed(2)}\u00a0%`);
     $("facts").textContent = facts.filter(Boolean).join(" · ");
     $("state").hidden = !model.state;
     $("state").textContent = STATES[model.state] ?? model.state ?? "";
@@ -46,22 +51,25 @@ class Page {
     const { has } = this.engine;
     const { kind, shape } = this.model.input;
     const isImage = kind === "image";
-    const isGrey = isImage && (shape[2] ?? 1) === 1;
+    const takesPictures = isImage && this.model.input.takes_pictures !== false;
+    const isGrey = takesPictures && (shape[2] ?? 1) === 1;
     $("try-title").textContent = isGrey ? "Draw" : isImage ? "Show it a picture" : "Set its inputs";
     $("seen").hidden = !isImage;
     $("answer-title").textContent = this.model.task === "reconstruction" ? "What it makes of it" : "Answer";
-    $("sample").hidden = !has.sample;
+    $("sample").hidden = !this.hasSamples;
     $("sample").addEventListener("click", () => this.sample());
     if (isGrey) this.offerPad();
-    if (isImage && has.upload) this.offerUpload(isGrey);
+    if (takesPictures && has.upload) this.offerUpload(isGrey);
     if (!isImage) {
       $("fields").hidden = false;
       this.fields = new Fields(this.model, (input) => this.predict(input, ""));
+      $("means").hidden = !this.fields.canReset;
+      $("means").addEventListener("click", () => this.fields.reset());
     }
   }
 
   offerPad() {
-    $("pad").hidden = $("keys").hidden = false;
+    for (const id of ["pad", "keys", "undo", "clear", "pen-width"]) $(id).hidden = false;
     this.pad = new Pad($("pad"), {
       changed: () => {
         $("invitation").hidden = !this.pad.isEmpty;
@@ -136,7 +144,7 @@ class Page {
   }
 
   showPrepared({ prepared, changes }) {
-    enlarge($("prepared"), pixels(prepared), 200);
+    enlarge($("prepared"), pixels(prepared, this.model.input), innerWidth > 640 ? 200 : 112);
     const [height, width, channels] = prepared.shape;
     $("prepared-shape").textContent = `${height} × ${width}${(channels ?? 1) > 1 ? ` × ${channels}` : ""} numbers`;
     const words = changes?.length ? changes : [];
@@ -154,12 +162,13 @@ class Page {
   async sample(at = null) {
     const set = this.model.has_test ? "test" : "validation";
     try {
-      const found = await this.engine.sample(set, at ?? Math.floor(Math.random() * 1000));
+      const found = await this.engine.sample(set, at ?? Math.floor(Math.random() * this.samples));
+      this.samples = found.of ?? this.samples;
       const index = found.index ?? at;
       const label = found.label === null || found.label === undefined || found.label === "" ? "" : `: true answer ${found.label}`;
       const words = `Sample${index === null || index === undefined ? "" : ` ${index}`} of the ${set} set${label}`;
-      if (this.fields) this.fields.set(found.values ?? found.pixels.data);
-      this.predict(this.fields?.isTable && found.values ? { values: found.values } : { pixels: found.pixels.data }, words, at === null);
+      this.fields?.set(found.pixels.data);
+      this.predict({ pixels: found.pixels.data }, words, at === null);
     } catch (error) {
       this.fail(error);
     }
@@ -174,42 +183,50 @@ class Page {
   renewed() {
     if (this.input) this.asker.ask(this.input);
     this.unit.ask();
+    this.showResults();
   }
 
   async changeState(state) {
-    if (state !== this.model.state) {
-      this.introduce(await this.engine.model());
-      this.renew();
-      await this.showResults();
-    }
-  }
-
-  async showResults() {
-    if (this.model.task !== "classification") return;
-    const { has } = this.engine;
-    if (has.mistakes && this.model.input.kind === "image") {
-      $("mistakes").hidden = false;
-      await this.mistakes.start();
-    }
-    if (!has.confusion) return;
+    if (state === this.model.state) return;
     try {
-      drawConfusion(await this.engine.confusion());
-      $("confusion").hidden = false;
+      this.introduce(await this.engine.model());
+      await this.curves.load();
+      this.renew();
     } catch (error) {
       this.fail(error);
     }
   }
 
+  /** Tell in the head of the page that the server has gone, or is there again. */
+  connected(is) {
+    $("state").hidden = false;
+    $("state").dataset.state = is ? this.model.state : "gone";
+    $("state").textContent = is ? STATES[this.model.state] ?? this.model.state : "no answer from gpunn serve; trying again …";
+  }
+
+  async showResults() {
+    if (this.model.task !== "classification" || !this.hasSamples) return;
+    const { has } = this.engine;
+    if (has.mistakes && this.model.input.kind === "image") await this.mistakes.start();
+    if (!has.confusion) return;
+    try {
+      drawConfusion(await this.engine.confusion());
+    } catch (error) {
+      $("confusion-note").textContent = error.message;
+    }
+    $("confusion").hidden = false;
+  }
+
   async start() {
     $("main").hidden = false;
-    const isLive = this.model.state === "training";
-    if (this.engine.has.history) {
-      if (!isLive) $("layers").after($("training"));
-      this.curves = new Curves(this.engine, { renewed: this.renew, state: (state) => this.changeState(state), failed: (error) => this.fail(error) });
-      await this.curves.start(isLive);
-    }
     if (this.fields && !this.fields.fields[0].isText) this.fields.tell();
-    else if (this.engine.has.sample) await this.sample(0);
+    else if (this.hasSamples) await this.sample(0);
+    if (this.engine.has.history) {
+      if (this.model.state === "training") $("try").before($("training"));
+      const heard = { renewed: this.renew, changed: (state) => this.changeState(state), connected: (is) => this.connected(is) };
+      this.curves = new Curves(this.engine, { ...heard, failed: (error) => this.fail(error) });
+      await this.curves.start();
+    }
     await this.showResults();
   }
 }
@@ -238,6 +255,7 @@ try {
   globalThis.gpunn = page; // for the console: gpunn.answer is what the page shows
   await page.start();
 } catch (error) {
+  console.error(error);
   $("facts").textContent = "";
   $("error").hidden = false;
   $("error").textContent = error.message;

@@ -52,12 +52,17 @@ export function tile({ shape, data }, channel, colour) {
   return image;
 }
 
-/** Paint an input: one channel dark on light, three as red, green and blue, others by their mean. */
-export function pixels({ shape, data }) {
+/**
+ * Paint an input: one channel dark on light, three as red, green and blue, others by their mean; from `low` to `high` of
+ * the network's input, or of these numbers where it has none.
+ */
+export function pixels({ shape, data }, range = {}) {
   const [height, width, channels] = sides(shape);
   const image = new ImageData(width, height);
   const out = new Uint32Array(image.data.buffer);
-  let { low, high } = extremes(data);
+  const found = extremes(data);
+  const low = range.low ?? found.low;
+  let high = range.high ?? found.high;
   if (!(high > low)) high = low + 1;
   const byte = (value) => Math.min(255, Math.max(0, Math.round((255 * (value - low)) / (high - low)) || 0));
   for (let at = 0; at < out.length; at += 1) {

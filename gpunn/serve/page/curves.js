@@ -7,34 +7,38 @@ const COLOURS = { train: ["#0072B2", "#56B4E9"], validation: ["#D55E00", "#E69F0
 const NAMES = { train: "training", validation: "validation" };
 
 export class Curves {
-  constructor(engine, { renewed, state, failed }) {
-    Object.assign(this, { engine, renewed, state, failed, columns: [], rows: [], plots: [] });
+  /** `renewed` is told when the network has learned more, `changed` of a state, `connected` whether the server answers. */
+  constructor(engine, { renewed, changed, connected, failed }) {
+    Object.assign(this, { engine, renewed, changed, connected, failed, best: null, columns: [], rows: [], plots: [] });
     this.draw = throttled(() => this.drawn(), 100);
     addEventListener("theme", () => this.rebuild());
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.rebuild());
     new ResizeObserver(throttled(() => this.resize(), 100)).observe($("plots"));
   }
 
-  /** Load the history; with `live` go on with what comes. */
-  async start(live) {
+  /** Load the history, and go on with what comes. */
+  async start() {
     await this.load();
-    if (!live) return;
     let first = true;
-    this.engine.watch({
+    const step = this.rows.at(-1)?.[this.columns.indexOf("step")] ?? null;
+    const heard = {
       record: (row) => this.add(row),
-      state: (found) => this.state(found.state ?? found),
+      state: (found) => this.changed(found.state),
+      reset: () => this.load(),
+      renewed: () => this.renewed(),
       connected: (is) => {
-        $("connection").textContent = is ? "" : "The server does not answer; trying again …";
-        if (is && !first) this.load(); // it was gone, and may have missed nothing or much
+        this.connected(is);
+        if (is && !first) this.load(); // it was gone, and may be another one
         first = false;
       },
-    });
+    };
+    this.engine.watch(heard, step);
   }
 
   async load() {
     try {
-      const { columns, rows } = await this.engine.history();
-      Object.assign(this, { columns, rows });
+      const { columns, rows, best } = await this.engine.history();
+      Object.assign(this, { columns, rows, best });
       $("training").hidden = !columns.length;
       this.draw();
     } catch (error) {
@@ -49,9 +53,9 @@ export class Curves {
     const last = this.rows.at(-1);
     if (last && step >= 0 && row[step] <= last[step]) return; // told twice, or before the history was read
     this.rows.push(row);
+    this.best = null; // which the end tells
     $("training").hidden = false;
     this.draw();
-    this.renewed();
   }
 
   values(name) {
@@ -87,7 +91,7 @@ export class Curves {
       const lines = series.map((name) => {
         const set = name.split("_")[0];
         const dash = set === "validation" ? [6, 3] : undefined; // told apart without colours too
-        return { label: NAMES[set], stroke: COLOURS[set][dark ? 1 : 0], width: 2, dash, points: { show: this.rows.length < 2 }, value: (_, value) => number(value, 4) };
+        return { label: NAMES[set], stroke: COLOURS[set][dark ? 1 : 0], width: 2, dash, points: { show: (plot) => plot.data[0].length < 3, size: 6 }, value: (_, value) => number(value, 4) };
       });
       const room = this.room();
       const options = {
@@ -98,6 +102,7 @@ export class Curves {
         series: [{ label: "at", value: (_, value) => number(value, 4) }, ...lines],
         legend: { live: false },
         cursor: { drag: { x: false, y: false } },
+        hooks: { draw: [(plot) => figure === "loss" && this.ring(plot, dark)] },
       };
       const holder = h("figure", { role: "img" }, h("figcaption", {}, figure === "loss" ? "Loss" : FIGURES[figure]));
       const plot = new globalThis.uPlot(options, [x, ...series.map((name) => this.values(name))], holder);
@@ -106,6 +111,20 @@ export class Curves {
     $("plots").replaceChildren(...this.plots.map(({ holder }) => holder));
     this.resize();
     this.tell();
+  }
+
+  /** Ring the lowest validation loss, as the pictures of a run do. */
+  ring(plot, dark) {
+    const at = this.values("step").indexOf(this.best);
+    const value = this.values("validation_loss")[at];
+    if (at < 0 || value === undefined || value === null) return;
+    const { ctx } = plot;
+    ctx.strokeStyle = dark ? "#4cc79a" : "#009E73";
+    ctx.lineWidth = 2 * devicePixelRatio;
+    ctx.setLineDash([]);
+    ctx.beginPath();
+    ctx.arc(plot.valToPos(plot.data[0][at], "x", true), plot.valToPos(value, "y", true), 6 * devicePixelRatio, 0, 2 * Math.PI);
+    ctx.stroke();
   }
 
   isPositive(series) {
@@ -126,13 +145,14 @@ export class Curves {
     const last = Object.fromEntries(this.columns.map((name, at) => [name, this.rows.at(-1)?.[at]]));
     const parts = [["epoch", last.epoch], ["step", last.step]].filter(([, value]) => value !== null && value !== undefined).map(([name, value]) => `${name} ${name === "step" ? whole(value) : number(value, 4)}`);
     for (const figure of this.figures()) {
-      const form = figure === "accuracy" ? (value) => `${(100 * value).toFixed(2)} %` : (value) => number(value, 4);
+      const form = figure === "accuracy" ? (value) => `${(100 * value).toFixed(2)}\u00a0%` : (value) => number(value, 4);
       for (const set of Object.keys(COLOURS)) {
         const value = last[`${set}_${figure}`];
         if (value !== null && value !== undefined) parts.push(`${NAMES[set]} ${FIGURES[figure]?.toLowerCase() ?? figure} ${form(value)}`);
       }
     }
-    $("last-row").textContent = this.rows.length ? parts.join(" · ") : "Nothing recorded yet.";
+    const ring = this.rows.some((row) => row[this.columns.indexOf("step")] === this.best) ? ". The ring marks the lowest validation loss." : "";
+    $("last-row").textContent = this.rows.length ? parts.join(" · ") + ring : "Nothing recorded yet.";
     for (const { holder, figure } of this.plots) holder.setAttribute("aria-label", `Curves of the ${figure}: ${$("last-row").textContent}`);
   }
 }

@@ -18,9 +18,9 @@ export const $ = (id) => document.getElementById(id);
 /** Write a probability; one that is only nearly 1 is not called 100 %. */
 export function percent(share) {
   if (!Number.isFinite(share)) return "–";
-  if (share >= 0.995 && share < 1) return ">99 %";
-  if (share > 0 && share < 0.005) return "<1 %";
-  return `${Math.round(100 * share)} %`;
+  if (share >= 0.995 && share < 1) return ">99\u00a0%";
+  if (share > 0 && share < 0.005) return "<1\u00a0%";
+  return `${Math.round(100 * share)}\u00a0%`;
 }
 
 /** Write a number in so many significant digits, without an exponent where that can be read. */
@@ -30,9 +30,10 @@ export function number(value, digits = 3) {
   if (value === 0) return "0";
   const size = Math.abs(value);
   const text = size >= 1e-3 && size < 1e6 ? String(Number(value.toPrecision(digits))) : value.toExponential(digits - 1);
-  return text.replace("-", "−");
+  return text.replaceAll("-", "−");
 }
 
+/** Write a whole number with commas. */
 export function whole(value) {
   return Math.round(value).toLocaleString("en");
 }

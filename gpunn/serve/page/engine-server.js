@@ -4,8 +4,9 @@
 // <html data-engine="…">, which exports `openEngine` too, and leaves out of `has` what it cannot answer.
 // Arrays are {shape, data: Float32Array}; images (height, width, channels), channels last.
 
-const MOST_BYTES = 1 << 20; // of a body that the server reads
-const MOST_SIDE = 1024; // pixels, to which a larger picture is brought before it is sent
+const MOST_BYTES = 8 << 20; // of a picture that the server reads
+const READ = ["image/png", "image/jpeg", "image/webp", "image/bmp", "image/gif"];
+const MOST_SIDE = 2048; // pixels, to which a larger picture is brought before it is sent
 
 export async function openEngine() {
   return new Server();
@@ -58,12 +59,17 @@ class Server {
     return ask("api/history");
   }
 
-  /** Tell of records, states and the connection of a training as they come; return a function that ends it. */
-  watch({ record, state, connected }) {
+  /**
+   * Tell of a training from the step `last` on: its records, its state, a history that has begun again (reset), a newer
+   * network (renewed), and whether the server is there (connected). Return a function that ends it.
+   */
+  watch({ record, state, reset, renewed, connected }, last = null) {
     let source;
     let timer;
     const open = () => {
-      source = new EventSource("api/events");
+      source = new EventSource(last === null ? "api/events" : `api/events?last=${last}`);
+      source.addEventListener("reset", () => reset());
+      source.addEventListener("model", () => renewed());
       source.addEventListener("open", () => connected(true));
       source.addEventListener("record", (event) => record(JSON.parse(event.data)));
       source.addEventListener("state", (event) => state(JSON.parse(event.data)));
@@ -120,7 +126,7 @@ function pngOf(canvas) {
 
 /** Return type and body of a picture: the file as it is where the server reads it, else a PNG or JPEG of it. */
 async function pictureOf(file) {
-  if (["image/png", "image/jpeg"].includes(file.type) && file.size <= MOST_BYTES) return [file.type, file];
+  if (READ.includes(file.type) && file.size <= MOST_BYTES) return [file.type, file];
   let bitmap;
   try {
     bitmap = await createImageBitmap(file);

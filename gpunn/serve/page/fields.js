@@ -15,8 +15,8 @@ export class Fields {
     else if (count <= MOST_SLIDERS && kind !== "tokens") {
       this.fields = Array.from({ length: count }, (_, at) => fieldOf({ name: `${at}`, kind: "number", ...(columns?.[at] ?? { min: -3, max: 3, mean: 0 }) }, () => this.tell()));
     } else this.fields = [textOf(count, kind, columns, () => this.tell())];
-    const reset = h("button", { type: "button", class: "quiet", onclick: () => this.reset() }, "Back to the means");
-    $("fields").replaceChildren(...this.fields.map(({ root }) => root), this.fields[0].set && kind !== "tokens" ? reset : "");
+    this.canReset = kind !== "tokens";
+    $("fields").replaceChildren(...this.fields.map(({ root }) => root));
   }
 
   reset() {
@@ -24,11 +24,22 @@ export class Fields {
     this.tell();
   }
 
-  /** Set the fields to a sample's values: an object by column, or a list. */
-  set(values) {
-    const list = Array.isArray(values) || ArrayBuffer.isView(values) ? values : null;
-    if (this.fields.length === 1 && this.fields[0].isText) this.fields[0].set(values);
-    else this.fields.forEach((field, at) => field.set(list ? list[at] : values[field.name]));
+  /** Set the fields to a sample as the network sees it: of a table its columns are standardised, or one of categories. */
+  set(features) {
+    if (this.fields[0].isText) return this.fields[0].set(features);
+    let at = 0;
+    this.fields.forEach((field, number) => {
+      const { categories, mean, deviation } = this.model.input.columns?.[number] ?? {};
+      if (categories) {
+        const own = Array.from(features.slice(at, at + categories.length));
+        field.set(categories[own.indexOf(Math.max(...own))]);
+        at += categories.length;
+      } else {
+        field.set(this.isTable ? mean + (deviation ?? 1) * features[at] : features[at]);
+        at += 1;
+      }
+    });
+    return undefined;
   }
 
   tell() {
@@ -43,14 +54,16 @@ function fieldOf(column, changed) {
   return column.kind === "category" ? selectOf(column, changed) : sliderOf(column, changed);
 }
 
-function selectOf({ name, categories }, changed) {
+function selectOf({ name, categories, usual }, changed) {
   const select = h("select", { onchange: changed }, categories.map((each) => h("option", { value: each }, each)));
+  const reset = () => (select.value = usual ?? categories[0]);
+  reset();
   return {
     name,
     root: h("label", { class: "field" }, h("span", { class: "name" }, name), select),
     value: () => select.value,
     set: (value) => (select.value = value),
-    reset: () => (select.selectedIndex = 0),
+    reset,
   };
 }
 
@@ -58,15 +71,17 @@ function sliderOf({ name, min, max, mean, unit }, changed) {
   const [low, high] = [min ?? -3, max ?? 3];
   const middle = mean ?? (low + high) / 2;
   const step = niceStep((high - low) / 200);
+  const digits = Math.min(20, Math.max(0, 1 - Math.floor(Math.log10(step)))); // one finer than a step of the slider
+  const rounded = (value) => Number(Number(value).toFixed(digits));
   const words = unit ? `${name} (${unit})` : name;
   const slider = h("input", { type: "range", min: low, max: high, step: "any", "aria-label": words });
   const box = h("input", { type: "number", step: "any", "aria-label": `${words}, as a number` });
   const set = (value) => {
     slider.value = value;
-    box.value = Number(Number(value).toPrecision(6));
+    box.value = rounded(value);
   };
   slider.addEventListener("input", () => {
-    box.value = Number((Math.round(slider.value / step) * step).toPrecision(6));
+    box.value = rounded(Math.round(slider.value / step) * step);
     changed();
   });
   box.addEventListener("input", () => {
@@ -75,7 +90,7 @@ function sliderOf({ name, min, max, mean, unit }, changed) {
     changed();
   });
   set(middle);
-  const note = `${number(low)} to ${number(high)}, mean ${number(middle)}`;
+  const note = `${number(low)} to ${number(high)}, mean ${number(rounded(middle))}`;
   return {
     name,
     root: h("div", { class: "field" }, h("span", { class: "name" }, name, unit ? h("small", {}, ` ${unit}`) : null), slider, box, h("small", { class: "note" }, note)),

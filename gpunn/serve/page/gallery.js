@@ -6,33 +6,39 @@ import { $, h, percent, shortened, whole } from "./dom.js";
 const AT_ONCE = 24;
 
 export class Mistakes {
-  constructor(engine, { predicted, failed }) {
-    Object.assign(this, { engine, predicted, failed, count: 0 });
+  constructor(engine, { predicted }) {
+    Object.assign(this, { engine, predicted, count: 0 });
     $("more-mistakes").addEventListener("click", () => this.more());
   }
 
+  /** Show the first ones, or as many as were shown before where the network has learned more. */
   async start() {
-    this.count = 0;
-    $("mistakes-gallery").replaceChildren();
-    await this.more();
+    await this.load(0, Math.min(200, Math.max(AT_ONCE, this.count)));
   }
 
-  async more() {
+  more() {
+    return this.load(this.count, AT_ONCE);
+  }
+
+  async load(first, count) {
     try {
-      const { total, of, mistakes } = await this.engine.mistakes(this.count, AT_ONCE);
-      this.count += mistakes.length;
+      const { set, total, of, mistakes } = await this.engine.mistakes(first, count);
+      this.count = first + mistakes.length;
+      const kind = set ? `${set} samples` : "samples";
       const share = of ? ` (${percent(total / of)})` : "";
-      $("mistakes-count").textContent = total ? `${whole(total)} of ${whole(of)} samples are answered wrongly${share}, the surest mistakes first.` : `All ${whole(of)} samples are answered rightly.`;
+      $("mistakes-count").textContent = total ? `${whole(total)} of ${whole(of)} ${kind} are answered wrongly${share}, the surest mistakes first.` : `All ${whole(of)} ${kind} are answered rightly.`;
+      if (!first) $("mistakes-gallery").replaceChildren();
       $("mistakes-gallery").append(...mistakes.map((each) => this.button(each)));
       $("more-mistakes").hidden = this.count >= total || !mistakes.length;
     } catch (error) {
-      this.failed(error);
+      $("mistakes-count").textContent = error.message;
     }
+    $("mistakes").hidden = false;
   }
 
   button({ index, true: right, predicted, probability, pixels: image }) {
     const canvas = h("canvas", { class: "pixels", "aria-hidden": "true" });
-    enlarge(canvas, pixels(image), 64);
+    enlarge(canvas, pixels(image, this.engine.range), 64);
     const words = `sample ${index}: ${right}, taken for ${predicted}`;
     return h(
       "button",

@@ -1,7 +1,7 @@
 // Every layer's activations as small maps, in a flow from the input to the answer.
 
-import { colourOf, extremes, sides, tile } from "./colours.js";
-import { $, h, number, whole } from "./dom.js";
+import { colourOf, enlarge, extremes, pixels, sides, tile } from "./colours.js";
+import { $, h, number, percent, shortened, whole } from "./dom.js";
 
 const MOST_MAPS = 64; // of a layer
 const MOST_CELLS = 2048;
@@ -11,12 +11,20 @@ const KINDS = ["dense", "convolution", "pooling", "activation", "normalization"]
 export class Layers {
   /** `chosen(layer, unit)` is told of a unit that was clicked or that Enter was pressed on. */
   constructor(model, chosen) {
-    this.cards = model.layers.map((layer) => new Card(layer, (unit) => chosen(layer, unit)));
-    $("flow").replaceChildren(...this.cards.map(({ root }) => root));
+    this.input = new InputCard(model);
+    this.output = new OutputCard(model);
+    this.cards = model.layers.map((layer, at) => {
+      const parent = model.layers.slice(at).find(({ depth }) => (depth ?? 0) < (layer.depth ?? 0)); // which it is part of
+      return new Card(layer, parent, model.classes ?? [], (unit) => chosen(layer, unit));
+    });
+    this.all = [this.input, ...this.cards, this.output];
+    $("flow").replaceChildren(...this.all.map(({ root }) => root));
     new ResizeObserver(() => this.cards.forEach((card) => card.fit())).observe($("flow"));
   }
 
   show(answer) {
+    this.input.show(answer);
+    this.output.show(answer);
     for (const { index, activations } of answer.layers) this.card(index)?.show(activations);
   }
 
@@ -29,21 +37,66 @@ export class Layers {
   }
 }
 
+/** The input at the beginning of the flow. */
+class InputCard {
+  constructor({ input }) {
+    this.range = input;
+    this.canvas = h("canvas", { class: "pixels", "aria-hidden": "true" });
+    this.root = h("li", { class: "card end" }, h("h3", {}, "Input"), h("p", { class: "shape" }, input.shape.map(whole).join(" × ")), this.canvas);
+  }
+
+  show({ prepared }) {
+    const { shape, data } = prepared;
+    if (shape.length === 3) return enlarge(this.canvas, pixels(prepared, this.range), 96);
+    const [height, width] = sides(shape);
+    const row = height > 1 || width <= 8 ? shape : [Math.ceil(width / 8), 8]; // a long row folded
+    const values = { shape: row, data };
+    return enlarge(this.canvas, tile({ ...values, shape: sides(row) }, 0, colourOf(extremes(data))), 96);
+  }
+}
+
+/** The answer at its end. */
+class OutputCard {
+  constructor({ task }) {
+    this.task = task;
+    this.text = h("p", { class: "end-answer" });
+    this.note = h("p", { class: "note" });
+    this.canvas = h("canvas", { class: "pixels", "aria-hidden": "true", hidden: true });
+    this.root = h("li", { class: "card end" }, h("h3", {}, "Answer"), this.text, this.canvas, this.note);
+  }
+
+  show({ best, values, answers, reconstruction }) {
+    this.canvas.hidden = !reconstruction;
+    if (best) {
+      this.text.textContent = shortened(best.name, 18);
+      this.text.classList.toggle("word", best.name.length > 3);
+      this.note.textContent = `${percent(best.probability)}${best.sure ? "" : ", not sure"}`;
+    } else if (reconstruction) enlarge(this.canvas, pixels(reconstruction), 96);
+    else if (values?.length) {
+      this.text.textContent = number(values[0].value, 4);
+      this.text.classList.add("word");
+      this.note.textContent = values.length > 1 ? `and ${values.length - 1} more` : shortened(values[0].name, 18);
+    } else this.text.textContent = (answers ?? []).slice(0, 8).map(({ value }) => value).join(" ");
+  }
+}
+
+/** A layer: its title, its shape, and its maps or units in a canvas. */
 class Card {
-  constructor(layer, chosen) {
+  constructor(layer, parent, classes, chosen) {
     Object.assign(this, { layer, chosen, activations: null, at: 0, marked: null, hovered: null });
+    this.names = classes.length === layer.shape.at(-1) && layer.shape.length === 1 ? classes : [];
     const kind = KINDS.includes(layer.kind) ? layer.kind : "other";
     this.isMap = layer.shape.length === 3 && layer.shape[0] * layer.shape[1] > 1;
     this.units = layer.shape.at(-1);
-    this.shown = Math.min(this.units, this.isMap ? MOST_MAPS : MOST_CELLS);
+    this.shown = Math.min(layer.shown ?? this.units, this.isMap ? MOST_MAPS : MOST_CELLS);
     this.option = h("span", { role: "option", id: `unit-of-${layer.index}`, class: "for-readers", "aria-setsize": this.units });
     this.canvas = h("canvas", { "aria-hidden": "true" });
     this.frame = h("div", { class: "frame", role: "listbox", tabindex: 0, "aria-label": this.words(), "aria-activedescendant": this.option.id }, this.canvas, this.option);
     this.note = h("p", { class: "note" });
     this.root = h(
       "li",
-      { class: `card ${kind}` },
-      h("h3", {}, layer.title),
+      { class: `card ${kind} ${parent ? "inner" : ""}` },
+      h("h3", {}, layer.title, parent ? h("small", {}, ` within ${parent.title}`) : null),
       h("p", { class: "shape" }, layer.shape.map(whole).join(" × "), layer.parameters ? ` · ${whole(layer.parameters)} parameters` : ""),
       this.frame,
       this.note,
@@ -67,13 +120,14 @@ class Card {
   fit() {
     const [height, width] = this.isMap ? this.layer.shape : [1, 1];
     const most = Math.max(height, width);
-    const few = this.shown <= 16 ? 18 : this.shown <= 160 ? 11 : this.shown <= 640 ? 6 : 4;
-    this.factor = this.isMap ? (most > 40 ? 40 / most : Math.max(1, Math.round(27 / most))) : few;
-    this.gap = this.isMap ? GAP : few > 5 ? 2 : 1;
+    const cell = this.names.length && this.shown <= 20 ? 26 : this.shown <= 16 ? 20 : this.shown <= 160 ? 11 : this.shown <= 640 ? 6 : 4;
+    this.factor = this.isMap ? (most > 40 ? 40 / most : Math.max(1, Math.round(27 / most))) : cell;
+    this.gap = this.isMap ? GAP : cell > 5 ? 2 : 1;
     this.tile = [Math.max(1, Math.round(height * this.factor)), Math.max(1, Math.round(width * this.factor))];
     const room = Math.max(60, (this.root.parentElement?.clientWidth || 320) - 26);
     const fitting = Math.max(1, Math.floor((room + this.gap) / (this.tile[1] + this.gap)));
-    const nice = Math.ceil(Math.sqrt(this.shown * (this.isMap ? 1.3 : 1.2)));
+    const side = Math.sqrt(this.shown);
+    const nice = !this.isMap && Number.isInteger(side) ? side : Math.ceil(side * 1.12);
     this.columns = Math.min(this.shown, fitting, nice);
     this.rows = Math.ceil(this.shown / this.columns);
     const ratio = Math.min(3, Math.ceil(devicePixelRatio || 1));
@@ -103,6 +157,8 @@ class Card {
     const held = this.isMap ? new OffscreenCanvas(this.layer.shape[1], this.layer.shape[0]) : null;
     for (let unit = 0; unit < this.shown; unit += 1) {
       const [x, y] = this.placeOf(unit);
+      context.fillStyle = "#d5d8dd"; // around each, on a dark page too
+      context.fillRect(x - this.gap, y - this.gap, wide + 2 * this.gap, tall + 2 * this.gap);
       context.fillStyle = "#f7f7f7";
       if (!this.activations) context.fillRect(x, y, wide, tall);
       else if (held) {
@@ -112,11 +168,23 @@ class Card {
         const bits = colour(this.activations.data[unit]);
         context.fillStyle = `rgb(${bits & 255} ${(bits >> 8) & 255} ${(bits >> 16) & 255})`;
         context.fillRect(x, y, wide, tall);
+        if (isNamed(this.names, unit, wide)) this.write(this.names[unit], x + wide / 2, y + tall / 2, bits);
       }
     }
     const focused = this.frame.matches(":focus-visible") ? this.at : null;
     this.outline(this.marked, "#D55E00", 2);
     this.outline(this.hovered ?? focused, "#009E73", 2);
+  }
+
+  /** Write the name of a class into its cell. */
+  write(name, x, y, bits) {
+    const context = this.canvas.getContext("2d");
+    const [r, g, b] = [bits & 255, (bits >> 8) & 255, (bits >> 16) & 255];
+    context.fillStyle = 0.299 * r + 0.587 * g + 0.114 * b > 140 ? "#1d2129" : "#fff";
+    context.font = "12px system-ui, sans-serif";
+    context.textAlign = "center";
+    context.textBaseline = "middle";
+    context.fillText(name, x, y);
   }
 
   outline(unit, colour, width) {
@@ -186,6 +254,11 @@ class Card {
     this.option.setAttribute("aria-posinset", this.at + 1);
     this.option.textContent = `${name} ${this.at}${this.activations ? `, ${rangeOf(this.activations, this.at, this.isMap)}` : ""}`;
   }
+}
+
+/** Tell whether a unit has a name that fits into its cell. */
+function isNamed(names, unit, wide) {
+  return names[unit]?.length <= 2 && wide >= 20;
 }
 
 /** Write the value of a unit, or from where to where a map goes. */

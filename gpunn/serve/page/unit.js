@@ -53,7 +53,7 @@ export class UnitPanel {
       const found = await this.engine.unit(layer.index, unit, this.abort.signal);
       if (this.open?.layer !== layer || this.open.unit !== unit) return;
       this.drawWeights(found);
-      this.drawImages(found.images ?? []);
+      this.drawImages(found.images ?? [], found);
       this.root.scrollIntoView({ block: "nearest" });
     } catch (error) {
       if (error.name !== "AbortError") this.failed(error);
@@ -64,7 +64,7 @@ export class UnitPanel {
   place() {
     const card = this.layers.card(this.open.layer.index).root;
     this.root.remove();
-    const cards = this.layers.cards.map(({ root }) => root);
+    const cards = this.layers.all.map(({ root }) => root);
     const row = cards.filter((each) => each.offsetTop === card.offsetTop);
     row.at(-1).after(this.root);
   }
@@ -93,8 +93,9 @@ export class UnitPanel {
     this.nowText.textContent = rangeOf(activations, unit, isMap);
   }
 
-  drawWeights({ weights, bias }) {
-    const parts = [h("h4", {}, "Its weights")];
+  drawWeights({ weights, bias, weights_of: of }) {
+    const from = this.layers.cards.find(({ layer }) => layer.index === of)?.layer;
+    const parts = [h("h4", {}, from && of !== this.open.layer.index ? `Weights of ${from.title}` : "Its weights")];
     if (weights) {
       const image = weights.shape.length === 3 ? weights : { shape: sides(weights.shape), data: weights.data };
       const scale = extremes(image.data);
@@ -116,16 +117,16 @@ export class UnitPanel {
     this.weights.replaceChildren(...parts);
   }
 
-  drawImages(images) {
-    if (!images.length) return this.images.replaceChildren();
+  drawImages(images, { of, note }) {
+    if (!images.length) return this.images.replaceChildren(h("p", { class: "note" }, note ?? ""));
     const buttons = images.map(({ index, set, label, activation, pixels: image }) => {
       const canvas = h("canvas", { class: "pixels", "aria-hidden": "true" });
-      enlarge(canvas, pixels(image), 56);
+      enlarge(canvas, pixels(image, this.engine.range), 56);
       const words = `${set} sample ${index}${label === null || label === "" ? "" : `: ${label}`}`;
       const act = () => this.predicted(image, words);
       return h("button", { type: "button", class: "picture", onclick: act, "aria-label": `Show ${words}, answered with ${number(activation)}`, title: words }, canvas, h("span", {}, shortened(String(label ?? ""), 10)), h("small", {}, number(activation)));
     });
-    return this.images.replaceChildren(h("h4", {}, "It answers most to"), h("div", { class: "gallery" }, buttons));
+    return this.images.replaceChildren(h("h4", {}, "It answers most to"), h("div", { class: "gallery" }, buttons), h("p", { class: "note" }, of ? `Of ${whole(of)} samples of the ${images[0].set} set.` : ""));
   }
 }
 
