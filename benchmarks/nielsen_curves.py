@@ -1,9 +1,10 @@
-"""The trainings of Nielsen's chapter 3 drawn over his published curves, and their figures as JSON in results/.
+"""The trainings of Nielsen's chapter 3 drawn over his published curves, their figures as JSON and the curves as CSV.
 
 python benchmarks/nielsen_curves.py [--seeds 0,1]
 
 The published curves are looked for in GPUNN_DATA/curves, then in ../shared/data/curves; each file is
 [test_cost, test_correct of 10,000, training_cost, training_correct of 1,000], one number an epoch.
+The CSV in results/ has both, for the lecture: a row an epoch, columns such as overfitting_published_train_loss.
 """
 
 from __future__ import annotations
@@ -67,11 +68,19 @@ def measure(name: str, seed: int) -> tuple[History, dict[str, Any]]:
     }
 
 
+def write_curves(curves: dict[str, list[float]]) -> None:
+    """Write columns of one number an epoch as CSV, rounded to what can be seen in a picture."""
+    columns = {"epoch": list(range(1, len(next(iter(curves.values()))) + 1)), **curves}
+    rows = zip(*columns.values(), strict=True)
+    lines = [",".join(columns), *(",".join(f"{number:.5g}" for number in row) for row in rows)]
+    (RESULTS / "nielsen-curves.csv").write_text("\n".join(lines) + "\n", "utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", default="0,1")
     seeds = [int(seed) for seed in parser.parse_args().seeds.split(",")]
-    figures, theirs = [], {}
+    figures, theirs, curves = [], {}, {}
     for name in NAMES:
         reference = published(name)
         theirs[name] = {
@@ -89,6 +98,9 @@ def main() -> None:
                 title = f"nielsen-{name}, seed {seed}: ours over the published curves"
                 picture = IMAGES / f"nielsen-{name}.png"
                 plot_curves(History(whole), picture, title=title, reference=reference)
+                measures = [key for key in reference if key != "name"]
+                curves |= {f"{name}_published_{key}": reference[key] for key in measures}
+                curves |= {f"{name}_gpunn_{key}": [getattr(r, key) for r in whole] for key in measures}
                 shrink(picture, picture)
     result = {
         "what": "the trainings of Nielsen's chapter 3: first 1,000 images of MNIST, the test set watched as validation",
@@ -98,6 +110,7 @@ def main() -> None:
         "runs": figures,
     }
     RESULTS.mkdir(exist_ok=True)
+    write_curves(curves)
     (RESULTS / "nielsen-curves.json").write_text(json.dumps(result, indent=2) + "\n", "utf-8")
 
 
