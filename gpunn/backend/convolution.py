@@ -7,12 +7,13 @@ caches of a CPU like, with one copy of the image and not size² of it.
 from collections.abc import Callable, Iterator
 from functools import partial
 from math import prod
-from typing import NamedTuple
 
 import numpy as np
 
 from gpunn.backend import blas
 from gpunn.backend.base import Backend, Shape
+from gpunn.backend.extent import Extent, seen_rows
+from gpunn.backend.strided_convolution import StridedInputGradient
 from gpunn.kernels.convolution import Geometry, col2im, im2col
 from gpunn.kernels.record import Array
 
@@ -21,22 +22,6 @@ _LEAST = 4  # output rows of a block at least, so that there is something to sha
 _PARTS = 8  # output rows whose weight gradients are collected side by side; the same everywhere, for it orders a sum
 _Work = list[Callable[[], object]]
 _Scratch = Callable[[Shape], Array]
-
-
-class Extent(NamedTuple):
-    """The sizes of a convolution, with `rows` and `columns` of its output; training has batches of `batch_size`."""
-
-    filters: int
-    size: tuple[int, int]
-    stride: tuple[int, int]
-    padding: tuple[int, int]
-    channels: int
-    height: int
-    width: int
-    rows: int
-    columns: int
-    capacity: int
-    batch_size: int
 
 
 class PatchProducts:
@@ -103,7 +88,8 @@ class RowProducts:
         self._places = [*_shifts(e, self._slots, self._width)]
         self._taps = e.size[0] * e.channels * self._slots
         row = e.channels * self._slots * self._width
-        elements = backend.block_elements
+        # With strides it takes longer to turn the image than the caches spare: all of it lies there for the way back.
+        elements = backend.block_elements * (4 if e.stride[1] > 1 else 1)
         self._block = min(e.rows, max(_LEAST, elements // (row * e.batch_size)))
         self._rows = scratch((((self._block - 1) * e.stride[0] + e.size[0]) * row * e.capacity,))
         self._weights = scratch((self._moves, e.filters, self._taps))
@@ -112,12 +98,13 @@ class RowProducts:
         self._like_w: Array = by_parts.transpose(1, 3, 2, 0, 4)
         parts = max(1, min(_PARTS, self._block, elements // self._weights.size))
         self._parts = scratch((parts, self._moves, self._taps, e.filters))
-        if needs_input_gradient:
+        self._strided: StridedInputGradient | None = None
+        if needs_input_gradient and e.stride[1] > 1:
+            self._strided = StridedInputGradient(e, scratch, backend.block_elements)
+        elif needs_input_gradient:
             self._turned = scratch((e.rows * e.filters * e.columns * e.capacity,))
             # Input rows whose numbers leave one remainder by the stride meet the same rows of the filter.
-            met = [len(range(first, e.size[0], e.stride[0])) for first in range(min(e.size[0], e.stride[0]))]
-            self._backward_weights = [scratch((e.size[1], e.channels, count * e.filters)) for count in met]
-            self._moved = scratch((e.channels * e.columns * e.capacity if e.stride[1] > 1 else 0,))
+            self._backward_weights = [scratch((e.size[1], e.channels, count * e.filters)) for count in e.met]
         self._plans: dict[str, tuple[Array, Array, _Work]] = {}
 
     def forward(self, w: Array, x: Array, z: Array) -> None:
@@ -135,6 +122,10 @@ class RowProducts:
     def input_gradient(self, w: Array, delta: Array, dx: Array) -> None:
         e = self._extent
         w = w.reshape(e.filters, e.channels, *e.size)
+        if self._strided is not None:
+            self._strided.take_weights(w)
+            self._do("input gradient", self._strided.plan, delta, dx)
+            return
         for first, weights in enumerate(self._backward_weights):
             seen = w[:, :, first :: e.stride[0]][:, :, ::-1]  # the larger u, the earlier the output row
             np.copyto(weights.reshape(e.size[1], e.channels, -1, e.filters), seen.transpose(3, 1, 2, 0))
@@ -178,37 +169,15 @@ class RowProducts:
         turned = self._turned[: delta.size].reshape(e.rows, e.filters, e.columns, n)
         work: _Work = [partial(np.copyto, turned, delta.swapaxes(0, 1))]
         turned = turned.reshape(e.rows * e.filters, -1)
-        moved = self._moved[: e.channels * e.columns * n].reshape(e.channels, -1)
         # Longest sums first: those that are done side by side take the same time.
-        rows = sorted(self._seers(), key=lambda row: row[2].start - row[2].stop)
+        rows = sorted(seen_rows(e), key=lambda row: row.begin - row.end)
         for v, pixels, places in _shifts(e, e.size[1], e.columns):
             met = turned[:, places.start * n : places.stop * n]
-            weights = [self._backward_weights[remainder][v][:, part] for _, remainder, part, _ in rows]
-            deltas = [met[seers] for *_, seers in rows]
-            targets = [dx[:, y, pixels] for y, *_ in rows]
-            if e.stride[1] == 1:
-                targets = [target.reshape(e.channels, -1) for target in targets]
-                work.append(partial(blas.planned_all(weights, deltas, targets), 1.0, 1.0))
-                continue
-            # BLAS cannot write to every second pixel.
-            between = moved[:, : met.shape[1]]
-            for a, b, target in zip(weights, deltas, targets, strict=True):
-                work.append(partial(self._backend.planned(a, b, between), 1.0, 0.0))
-                work.append(partial(np.add, target, between.reshape(target.shape), target))
+            weights = [self._backward_weights[row.remainder][v][:, row.of_weights(e.filters)] for row in rows]
+            deltas = [met[row.begin * e.filters : row.end * e.filters] for row in rows]
+            targets = [dx[:, row.y, pixels].reshape(e.channels, -1) for row in rows]
+            work.append(partial(blas.planned_all(weights, deltas, targets), 1.0, 1.0))
         return work
-
-    def _seers(self) -> Iterator[tuple[int, int, slice, slice]]:
-        """Yield for each input row that is seen: number, remainder, its parts of the weights and of the turned rows."""
-        e = self._extent
-        for y in range(e.height):
-            last, remainder = divmod(y + e.padding[0], e.stride[0])
-            if remainder >= e.size[0]:  # in a gap between filters
-                continue
-            first = last + 1 - self._backward_weights[remainder].shape[2] // e.filters
-            begin, end = max(0, first), min(e.rows, last + 1)
-            if begin < end:
-                part = slice((begin - first) * e.filters, (end - first) * e.filters)
-                yield y, remainder, part, slice(begin * e.filters, end * e.filters)
 
     def _blocks(self, x: Array) -> Iterator[tuple[int, int, Callable[[], None], list[list[Array]]]]:
         """Yield for each block of output rows: the first, how many, what turns their input, and A_v(i) by v and i."""

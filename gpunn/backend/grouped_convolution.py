@@ -3,7 +3,9 @@
 from collections.abc import Callable, Sequence
 
 from gpunn.backend.base import Backend, Shape
-from gpunn.backend.convolution import Extent, PatchProducts, RowProducts
+from gpunn.backend.convolution import PatchProducts, RowProducts
+from gpunn.backend.extent import Extent
+from gpunn.backend.pointwise_convolution import PointProducts
 from gpunn.kernels import loops
 from gpunn.kernels.convolution import Geometry
 from gpunn.kernels.grouped import convolve_groups, convolve_groups_input_gradient, convolve_groups_weight_gradient
@@ -45,7 +47,7 @@ class DirectProducts:
 class GroupedProducts:
     """A convolution in large groups: each is a convolution of its own, of its channels to its filters."""
 
-    def __init__(self, parts: Sequence[PatchProducts | RowProducts]) -> None:
+    def __init__(self, parts: Sequence[PatchProducts | PointProducts | RowProducts]) -> None:
         self._parts = parts
         self._views: dict[str, tuple[Array, list[Array]]] = {}
 
@@ -74,7 +76,7 @@ class GroupedProducts:
         return [self._views[name][1] for name in arrays]
 
 
-Products = PatchProducts | RowProducts | DirectProducts | GroupedProducts
+Products = PatchProducts | PointProducts | RowProducts | DirectProducts | GroupedProducts
 
 
 def products_of(
@@ -105,7 +107,10 @@ def _small(backend: Backend) -> int:
 
 def _products(
     backend: Backend, extent: Extent, scratch: _Scratch, scratch_of_patches: _Scratch, needs_input_gradient: bool
-) -> tuple[PatchProducts | RowProducts, PatchProducts | RowProducts]:
+) -> tuple[PatchProducts | PointProducts | RowProducts, PatchProducts | PointProducts | RowProducts]:
+    if backend.device == "cpu" and extent.size == (1, 1) and not any(extent.padding):
+        by_points = PointProducts(backend, extent, scratch)
+        return by_points, by_points
     # Where a window of rows is one with the patch there is nothing to save, and the patches need fewer products.
     if backend.device != "cpu" or extent.size[0] == 1:
         by_patches = PatchProducts(backend, extent, scratch_of_patches)

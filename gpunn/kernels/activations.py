@@ -64,10 +64,18 @@ def relu(z: Array, a: Array) -> None:
     np.maximum(z, 0, out=a)
 
 
+@loops.in_loops(loops.keep_where_positive)
+def _keep_where_positive(a: Array, dz: Array) -> None:
+    np.multiply(dz, a > 0, out=dz)
+
+
 @from_output(relu, "dz = a > T(0) ? da : da * T(0);", loops.bias_relu)
 def relu_gradient(da: Array, a: Array, dz: Array) -> None:
     """dz := da where a > 0, else 0."""
-    np.multiply(da, a > 0, out=dz)
+    if dz is da and dz.flags.c_contiguous and a.flags.c_contiguous:
+        _keep_where_positive(a.reshape(-1), dz.reshape(-1))
+    else:
+        np.multiply(da, a > 0, out=dz)
 
 
 @elementwise("T z, T alpha", "T a", "a = z < T(0) ? alpha * z : z;")

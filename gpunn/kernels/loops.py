@@ -129,6 +129,11 @@ def bias_relu(b: Array, a: Array) -> None:
             row[j] = a.dtype.type(0) if z < 0 else z
 
 
+def keep_where_positive(a: Array, dz: Array) -> None:
+    for j in range(len(a)):
+        dz[j] *= dz.dtype.type(a[j] > 0)
+
+
 def softmax_cross_entropy(
     z: Array, bias: Array, labels: Array, weight: float, gradient: Array, bias_gradient: Array, losses: Array,
     totals: Array, smoothing: float,
@@ -172,6 +177,42 @@ def softmax_cross_entropy(
         right += guess == label
     totals[0] += weight * loss
     totals[1] += right
+
+
+def normalize(x: Array, gamma: Array, beta: Array, epsilon: float, mean: Array, variance: Array, y: Array) -> None:
+    size, real = x.shape[1], x.dtype.type
+    for channel in range(x.shape[0]):
+        row, out = x[channel], y[channel]
+        total = real(0)
+        for j in range(size):
+            total += row[j]
+        middle = total / real(size)
+        total = real(0)
+        for j in range(size):
+            total += (row[j] - middle) * (row[j] - middle)
+        mean[channel], variance[channel] = middle, total / real(size)
+        scale, shift = gamma[channel] / np.sqrt(variance[channel] + epsilon), beta[channel]
+        for j in range(size):
+            out[j] = (row[j] - middle) * scale + shift
+
+
+def normalize_gradient(
+    dy: Array, x: Array, gamma: Array, mean: Array, scale: Array, share: float, dgamma: Array, dbeta: Array, dx: Array
+) -> None:
+    size = x.shape[1]
+    for channel in range(x.shape[0]):
+        delta, row, out, middle = dy[channel], x[channel], dx[channel], mean[channel]
+        by_gamma = by_beta = x.dtype.type(0)
+        for j in range(size):
+            by_gamma += delta[j] * (row[j] - middle)
+            by_beta += delta[j]
+        by_gamma *= scale[channel]
+        dgamma[channel], dbeta[channel] = by_gamma, by_beta
+        by_gamma *= scale[channel] * share
+        by_beta *= share
+        factor = gamma[channel] * scale[channel]
+        for j in range(size):
+            out[j] = (delta[j] - by_beta - (row[j] - middle) * by_gamma) * factor
 
 
 def max_pool(x: Array, window: tuple[int, int, int, int, int, int], y: Array, choice: Array) -> None:

@@ -6,6 +6,7 @@ mean is large beside the spread.
 
 import numpy as np
 
+from gpunn.kernels import loops
 from gpunn.kernels.bias import BLOCK_SUM, sums_of_rows
 from gpunn.kernels.cores import by_channels
 from gpunn.kernels.record import Array, Launch, elementwise, raw
@@ -14,6 +15,7 @@ _THREADS = 256
 
 
 @by_channels
+@loops.in_loops(loops.normalize)
 def _normalize(x: Array, gamma: Array, beta: Array, epsilon: float, mean: Array, variance: Array, y: Array) -> None:
     size = x.dtype.type(x.shape[1])
     np.divide(sums_of_rows(x), size, out=mean)
@@ -74,6 +76,7 @@ def normalize(
 
 
 @by_channels
+@loops.in_loops(loops.normalize_gradient)
 def _normalize_gradient(
     dy: Array, x: Array, gamma: Array, mean: Array, scale: Array, share: float, dgamma: Array, dbeta: Array, dx: Array
 ) -> None:

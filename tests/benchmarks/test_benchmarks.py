@@ -73,7 +73,6 @@ def bench() -> Iterator[SimpleNamespace]:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(ROOT / "benchmarks"))
         patch.delenv("GPUNN_DATA", raising=False)
-        import bench as program
         import charts
         import measure
         import peers
@@ -82,6 +81,8 @@ def bench() -> Iterator[SimpleNamespace]:
         import targets
         import workloads
         import write_docs
+
+        import bench as program
 
         yield SimpleNamespace(
             charts=charts,

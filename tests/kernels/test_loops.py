@@ -21,7 +21,8 @@ from gpunn.tools.doctor import diagnose
 
 KERNELS = (
     "bias_relu", "convolve_groups", "convolve_groups_input_gradient", "convolve_groups_weight_gradient", "dropout",
-    "gather", "max_pool", "max_pool_gradient", "momentum_sgd", "sgd", "softmax_cross_entropy",
+    "gather", "max_pool", "max_pool_gradient", "momentum_sgd", "normalize", "normalize_gradient", "relu_gradient",
+    "sgd", "softmax_cross_entropy",
 )  # fmt: skip
 
 
@@ -129,7 +130,7 @@ def test_a_training_that_is_long_or_large_uses_loops_for_small_arrays_too(
     samples = gn.Samples(x, np.arange(64) % 3)
     model = gn.Sequential([gn.Dense(20), gn.ReLU(), gn.Dense(3)])
     model.fit(samples, optimizer=gn.SGD(0.1), epochs=epochs, batch_size=16, device="cpu", progress=False)
-    every = {"gather_rows", "bias_relu", "softmax_cross_entropy", "sgd"}
+    every = {"gather_rows", "bias_relu", "keep_where_positive", "softmax_cross_entropy", "sgd"}
     assert used == (every if uses_loops else set())
     used.clear()
     model.predict(x[:3])  # no longer part of it

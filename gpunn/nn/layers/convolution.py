@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.backend.base import Shape
-from gpunn.backend.convolution import Extent
+from gpunn.backend.extent import Extent
 from gpunn.backend.grouped_convolution import products_of
 from gpunn.config import register
 from gpunn.errors import OptionError, ShapeError

@@ -18,8 +18,10 @@ from support.layer_helpers import Alone, assert_gradients, blocks_of
 from gpunn import Conv2D, Dense, Flatten, ReLU, Sequential
 from gpunn.backend import grouped_convolution as ways
 from gpunn.backend.base import Backend
-from gpunn.backend.convolution import Extent, PatchProducts, RowProducts
+from gpunn.backend.convolution import PatchProducts, RowProducts
 from gpunn.backend.devices import select
+from gpunn.backend.extent import Extent
+from gpunn.backend.pointwise_convolution import PointProducts
 from gpunn.errors import OptionError, ShapeError
 
 BLOCKS = st.sampled_from([1, 50, 500, None])
@@ -303,6 +305,33 @@ def test_products_by_patches_and_by_rows_are_the_same(
         by_rows = results_of(RowProducts, cpu, extent, arrays)
     for patches, rows in zip(by_patches, by_rows, strict=True):
         np.testing.assert_allclose(rows, patches, rtol=1e-12, atol=1e-12)
+    if made.size == (1, 1) and not any(extent.padding):
+        for patches, points in zip(by_patches, results_of(PointProducts, cpu, extent, arrays), strict=True):
+            np.testing.assert_allclose(points, patches, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", [RowProducts, PointProducts])
+def test_strided_products_do_without_the_forward_pass_of_the_images_before(kind: Any) -> None:
+    """A transposed convolution asks for the gradient of images that no `forward` was of."""
+    size = 1 if kind is PointProducts else 3
+    extent = Extent(2, (size, size), (2, 2), (0, 0), 3, 9, 9, 5 - size // 2, 5 - size // 2, 4, 4)
+    cpu, rng = select("cpu"), np.random.default_rng(0)
+    x, other = rng.normal(size=(2, 3, 9, 9, 4))
+    delta, w = rng.normal(size=(2, extent.rows, extent.columns, 4)), rng.normal(size=(2, 3 * size * size))
+    gradients = []
+    for before in (x, other):
+        products = kind(cpu, extent, lambda shape: cpu.zeros(shape, "float64"))
+        products.forward(w, before, np.empty(delta.shape))
+        products.weight_gradient(x, delta, gradient := np.empty(w.shape), is_turned=before is x)
+        gradients.append(gradient)
+    np.testing.assert_array_equal(*gradients)
+
+
+def test_filters_of_one_pixel_go_by_points_where_nothing_is_padded() -> None:
+    cpu, extent = select("cpu"), Extent(4, (1, 1), (2, 2), (0, 0), 3, 8, 8, 4, 4, 2, 2)
+    for padding, kind in (((0, 0), PointProducts), ((1, 0), PatchProducts)):
+        products, _ = ways.products_of(cpu, extent._replace(padding=padding), lambda shape: cpu.empty(shape, "float32"))
+        assert isinstance(products, kind)
 
 
 def scratch_of(kind: Any, extent: Extent, elements: int) -> int:
