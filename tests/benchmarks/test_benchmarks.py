@@ -73,6 +73,7 @@ def bench() -> Iterator[SimpleNamespace]:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(ROOT / "benchmarks"))
         patch.delenv("GPUNN_DATA", raising=False)
+        import bench as program
         import charts
         import measure
         import peers
@@ -81,8 +82,6 @@ def bench() -> Iterator[SimpleNamespace]:
         import targets
         import workloads
         import write_docs
-
-        import bench as program
 
         yield SimpleNamespace(
             charts=charts,
