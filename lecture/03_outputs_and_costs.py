@@ -37,10 +37,10 @@ for name, z in {"z": logits, "z + 100": logits + 100, "3 z": 3 * logits, "z / 3"
 # %% alt="Bars of four logits, and the probabilities of softmax for them, for three times and for a third of them"
 figure, axes = plt.subplots(1, 4, figsize=(8, 2.6))
 axes[0].bar(range(4), logits, color="C5")
-axes[0].set(title="logits z", xlabel="class")
+axes[0].set(title="logits z", xlabel="class", xticks=range(4))
 for axis, (name, factor) in zip(axes[1:], {"z / 3": 1 / 3, "z": 1, "3 z": 3}.items(), strict=True):
     axis.bar(range(4), softmax(factor * logits))
-    axis.set(title=f"softmax({name})", xlabel="class", ylim=(0, 1))
+    axis.set(title=f"softmax({name})", xlabel="class", xticks=range(4), ylim=(0, 1))
 plt.show()
 
 # %% [markdown]
