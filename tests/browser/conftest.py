@@ -1,0 +1,69 @@
+"""One browser for all tests here, and runs that are served; skipped, with the reason, where there is no browser."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.browsing import Visit, chromium, serving, why_no_browser
+
+from gpunn.experiments import run
+from gpunn.experiments.experiment import read_experiment
+
+Visiting = Callable[..., Visit]
+
+
+def trained(recipe: str, folder: Path, **options: Any) -> Path:
+    experiment = read_experiment(recipe).with_options(device="cpu", **options)
+    return run.train(experiment, folder, lambda _: None, progress=False)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Chromium, without a window."""
+    if reason := why_no_browser():
+        pytest.skip(reason)
+    with chromium() as started:
+        yield started
+
+
+@pytest.fixture
+def visit(browser: Any) -> Iterator[Visiting]:
+    """Opens pages, and sees at the end that none had an error or asked elsewhere."""
+    visits: list[Visit] = []
+
+    def open_page(url: str, **look: Any) -> Visit:
+        visits.append(Visit(browser, url, **look))
+        return visits[-1]
+
+    yield open_page
+    for each in visits:
+        each.context.close()
+    assert [error for each in visits for error in each.errors] == []
+    assert [url for each in visits for url in each.elsewhere] == []
+
+
+@pytest.fixture(scope="session")
+def lenet(browser: Any, mnist_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of lenet on MNIST, of one epoch: some 12 s."""
+    return trained("lenet", tmp_path_factory.mktemp("runs") / "lenet", data=str(mnist_folder), epochs=1)
+
+
+@pytest.fixture(scope="session")
+def site(lenet: Path) -> Iterator[str]:
+    """The address of its page."""
+    with serving(lenet) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def digits(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on the bundled digits."""
+    return trained("lenet-digits", tmp_path_factory.mktemp("runs") / "digits", epochs=3)
+
+
+@pytest.fixture(scope="session")
+def digits_site(digits: Path) -> Iterator[str]:
+    """The address of its page."""
+    with serving(digits) as url:
+        yield url
