@@ -5,10 +5,12 @@ import io
 import logging
 import os
 import stat
+import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,12 +30,18 @@ _SPARE = 1 << 20  # bytes that a server may send beyond the content of a file, u
 
 def user_cache() -> Path:
     """Return the folder of this user's cache for downloaded sets."""
-    import pooch
-
     try:
-        return Path(pooch.os_cache("gpunn"))
+        return Path(_pooch().os_cache("gpunn"))
     except RuntimeError:  # of a user without a home: nowhere
         return Path(os.devnull, "gpunn")
+
+
+def _pooch() -> Any:
+    """Import pooch without the warning of its bar, which in a notebook misses widgets and is never shown."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="IProgress not found")
+        import pooch
+    return pooch
 
 
 def download(published: PublishedSet, folder: Path, mirrors: Sequence[str] | None = None) -> tuple[Path, ...]:
@@ -120,12 +128,11 @@ class _Bounded(io.BytesIO):
 
 
 def _received(url: str, name: str, size: int) -> bytes:
-    from pooch import HTTPDownloader
     from tqdm import tqdm
 
     log.info("downloading %s", url)
     with tqdm(total=size, desc=name, unit="B", unit_scale=True, leave=False, disable=None) as bar:
-        get = HTTPDownloader(progressbar=bar, chunk_size=1 << 16, timeout=(CONNECT_SECONDS, READ_SECONDS))
+        get = _pooch().HTTPDownloader(progressbar=bar, chunk_size=1 << 16, timeout=(CONNECT_SECONDS, READ_SECONDS))
         try:
             get(url, received := _Bounded(size + _SPARE), None)
         except DataError:

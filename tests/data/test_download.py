@@ -5,12 +5,15 @@ import gzip
 import hashlib
 import logging
 import os
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from support.data_helpers import STEMS, breaks_off, fails, idx_bytes, one_line, sends, server, small_set
+from support.paths import ROOT
 
 from gpunn.data import load as load_module
 from gpunn.data import load_data
@@ -244,3 +247,24 @@ def test_a_user_without_a_home_is_told_where_to_let_sets_be_kept(monkeypatch: py
         with pytest.raises(OutputError, match=r"or put the files into a folder that .* GPUNN_DATA names") as caught:
             load_data("mnist")
     one_line(caught.value)
+
+
+IN_A_NOTEBOOK = """
+import sys, types, warnings
+ipython = types.ModuleType("IPython")
+ipython.get_ipython = lambda: types.SimpleNamespace(config={"IPKernelApp": {}}, kernel=True)
+sys.modules |= {"IPython": ipython, "ipykernel.zmqshell": types.ModuleType("zmqshell"), "ipywidgets": None}
+from gpunn.data.download import user_cache
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    user_cache()
+assert "tqdm.autonotebook" in sys.modules
+print([str(each.message) for each in caught])
+"""
+
+
+def test_a_notebook_without_widgets_does_not_warn_of_a_bar_that_is_never_shown() -> None:
+    """In a process of its own: here tqdm may be imported already."""
+    command = [sys.executable, "-c", IN_A_NOTEBOOK]
+    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "[]\n"
