@@ -31,7 +31,7 @@ make_venv() {
     "$python" -m venv "$venv" || die "making $venv with $python failed: see above"
 }
 
-# setup [test | fuzz | lecture]: makes sure that .venv holds gpunn, with that extra and with the CUDA that fits.
+# setup [test | fuzz | lecture | site]: makes sure that .venv holds gpunn, with that extra and with the CUDA that fits.
 setup() {
     case ${GPUNN_EXTRA:=auto} in
         auto | cuda12 | cuda13 | cpu) ;;
@@ -59,7 +59,7 @@ END
             known='' ;;
     esac
     extras=''
-    for extra in cuda12 cuda13 test fuzz lecture; do  # what was asked for before stays, CUDA too where no driver is found now
+    for extra in cuda12 cuda13 test fuzz lecture site; do  # what was asked for before stays, CUDA too where no driver is found now
         case $extra:$cuda:",$had,$cuda,${1:-}," in
             cuda12:cuda13:* | cuda13:cuda12:*) ;;
             *",$extra,"*) extras=$extras${extras:+,}$extra ;;

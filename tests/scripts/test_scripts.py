@@ -28,7 +28,7 @@ case "$1 $2" in
         echo "pip $*" >> "$PIP_LOG"
         [ ! -e "$PIP_LOG.fails" ] || { echo "ERROR: no network"; exit 1; }
         ;;
-    "-m pytest" | "-m fuzz") printf "[%s]" "$@" ;;
+    "-m pytest" | "-m fuzz" | "-m website") printf "[%s]" "$@" ;;
     *) exec PYTHON "$@" ;;
 esac
 END
@@ -133,6 +133,12 @@ def test_the_fuzzer_is_added_to_the_tests(ready: Checkout) -> None:
     ready.run("test.sh")
     assert ready.run("fuzz.sh", "idx", "--runs", "9").stdout == "[-m][fuzz][idx][--runs][9]"
     assert ready.pip_log.read_text("utf-8").rstrip().endswith(".[test,fuzz]")
+
+
+def test_the_site_is_built_by_an_extra_of_its_own_with_every_argument(ready: Checkout) -> None:
+    done = ready.run("site.sh", "--out", "a b")
+    assert done.stdout == "[-m][website][--out][a b]"
+    assert ready.pip_log.read_text("utf-8").rstrip().endswith(".[site]")
 
 
 def test_a_changed_project_is_installed_again_with_what_was_there(ready: Checkout) -> None:
