@@ -21,7 +21,7 @@ import numpy as np
 import gpunn as gn
 from gpunn.data.download import user_cache
 
-plt.rcParams.update({"figure.dpi": 110, "font.size": 9, "axes.titlesize": 10, "image.cmap": "gray_r"})
+plt.style.use("gpunn.display.lecture")
 
 # %% [markdown]
 # ## Where the files are
@@ -104,12 +104,12 @@ print("images", images.shape, images.dtype, "  labels", labels.shape, "  the fir
 # An image is its numbers. On the left the first one as a picture, on the right the same pixels from its middle as they
 # stand in the file.
 
-# %%
+# %% alt="The first digit, and the numbers of its middle"
 first, side = images[0], images.shape[1]
 size = min(side, 12)
 top = (side - size) // 2
 part = first[top : top + size, top : top + size]
-figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4.4), width_ratios=[1, 1.15], layout="constrained")
+figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4.4), width_ratios=[1, 1.15])
 left.imshow(first)
 left.add_patch(plt.Rectangle((top - 0.5, top - 0.5), size, size, fill=False, edgecolor="#D55E00", linewidth=2))
 left.set_title(f"the first image, labelled {labels[0]}")
@@ -119,14 +119,15 @@ for row, column in np.ndindex(part.shape):
 right.set_title(f"its middle: {size} × {size} of {side} × {side} numbers")
 for axes in (left, right):
     axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(True)
 plt.show()
 
 # %% [markdown]
 # People write differently. Eight digits of each class, and below them the mean of all digits of that class: what is
 # dark there, nearly everybody writes.
 
-# %%
-figure, axes = plt.subplots(1, 10, figsize=(9, 7), layout="constrained")
+# %% alt="Eight digits of each class, and the mean of each"
+figure, axes = plt.subplots(1, 10, figsize=(9, 7))
 for digit, place in enumerate(axes):
     of_class = images[labels == digit]
     column = np.concatenate([*of_class[:8], np.zeros((side // 4, side)), of_class.mean(axis=0)])
@@ -140,14 +141,13 @@ plt.show()
 # Are there as many of each? Nearly. Had one class nine tenths of all samples, then "always that one" would be right
 # nine times out of ten, and an accuracy would have to be read with that in mind.
 
-# %%
+# %% alt="Bars of the ten classes, each near a tenth"
 counts = np.bincount(labels)
-figure, axes = plt.subplots(figsize=(7, 2.4), layout="constrained")
+figure, axes = plt.subplots(figsize=(7, 2.4))
 axes.bar(range(10), counts, color="#0072B2")
 axes.axhline(len(labels) / 10, color="#D55E00", linestyle="--")
 axes.text(9.6, len(labels) / 10, "a tenth", color="#D55E00", va="bottom", ha="left")
 axes.set(xticks=range(10), xlabel="digit", ylabel="training images", xlim=(-0.7, 10.6))
-axes.spines[["top", "right"]].set_visible(False)
 plt.show()
 print(f"always answering {counts.argmax()} would be right in {counts.max() / counts.sum():.1%}")
 
@@ -229,7 +229,7 @@ print(f"right by chance      {(p.argmax(axis=1) == wanted).mean():.0%}")
 # to nearly 0, so that the last steps are small ones. These values were chosen on the validation set, not on the test
 # set. It takes some seconds.
 
-# %%
+# %% alt="Loss and accuracy over ten epochs, training and validation"
 epochs, batch_size, strength = (10, 128, 5.0) if has_mnist else (40, 32, 0.1)
 history = model.fit(
     data,
@@ -260,7 +260,7 @@ print("test set open:", data.test_is_open)
 # Row $i$ of $w^1$ is as long as an image, so it can be drawn as one. A unit is large where the image has ink at the red
 # places and none at the blue ones. Nobody told the units what to look for.
 
-# %%
+# %% alt="Weights of 25 hidden units as red and blue images"
 gn.plot_filters(model, count=25, title="What 25 of the 128 hidden units look for")
 
 # %% [markdown]
@@ -297,7 +297,7 @@ assert accuracy > (0.98 if has_mnist else 0.95)
 #
 # The *confusion matrix* counts every pair of right and predicted class. One line of NumPy fills it.
 
-# %%
+# %% alt="Confusion matrix of the test set, nearly all on the diagonal"
 predicted = model.predict(test.inputs)
 confusion = np.zeros((10, 10), int)
 np.add.at(confusion, (test.targets, predicted), 1)
@@ -318,7 +318,7 @@ for pair in wrong.reshape(-1).argsort(kind="stable")[:-6:-1]:
 # And these are the mistakes of the highest cost: the right digit got the smallest probability. For some you will side
 # with the network.
 
-# %%
+# %% alt="Sixteen digits that were answered wrong"
 gn.plot_mistakes(model, test, count=16, title="The worst mistakes")
 
 # %% [markdown]
@@ -367,18 +367,17 @@ assert 0.75 < share < accuracy
 # **3. Dare to say "I do not know".** Let the network answer only where its largest probability is at least 0.9. What
 # share of the test images does it answer, and how many of these answers are right? Draw both over the threshold.
 
-# %% tags=["solution"]
+# %% alt="Share answered falls and share right rises with the threshold" tags=["solution"]
 probability = model.predict_proba(test.inputs)
 sure, right = probability.max(axis=1), probability.argmax(axis=1) == test.targets
 thresholds = np.linspace(0.3, 0.99, 70)
 answered = [(sure >= t).mean() for t in thresholds]
 correct = [right[sure >= t].mean() for t in thresholds]
-figure, axes = plt.subplots(figsize=(7, 3), layout="constrained")
+figure, axes = plt.subplots(figsize=(7, 3))
 axes.plot(thresholds, correct, color="#0072B2", label="right, of those answered")
 axes.plot(thresholds, answered, color="#D55E00", linestyle="--", label="answered")
 axes.set(xlabel="least probability", ylabel="share", ylim=(min(answered) - 0.01, 1.003))
-axes.legend(frameon=False)
-axes.spines[["top", "right"]].set_visible(False)
+axes.legend()
 plt.show()
 print(f"at 0.9: {(sure >= 0.9).mean():.1%} answered, {right[sure >= 0.9].mean():.2%} of these right")
 assert right[sure >= 0.9].mean() > accuracy

@@ -15,7 +15,7 @@ import numpy as np
 
 import gpunn as gn
 
-plt.rcParams.update({"figure.dpi": 110, "font.size": 9, "axes.titlesize": 10, "image.cmap": "gray_r"})
+plt.style.use("gpunn.display.lecture")
 BLUE, ORANGE = "#0072B2", "#D55E00"
 
 
@@ -31,6 +31,7 @@ def show(axes, values, title, *, signed=False, numbers=True, spot=None, form="{:
         place = (column - 0.5, row - 0.5)
         axes.add_patch(plt.Rectangle(place, width, height, fill=False, edgecolor=colour, linewidth=2.5, clip_on=False))
     axes.set(title=title, xticks=[], yticks=[])
+    axes.spines[:].set_visible(True)
 
 
 # %% [markdown]
@@ -44,14 +45,14 @@ def show(axes, values, title, *, signed=False, numbers=True, spot=None, form="{:
 # This filter subtracts what is on the right from what is on the left. Where both are alike it answers 0, at an edge it
 # answers loudly.
 
-# %%
+# %% alt="A patch of a digit times a filter, added up to one number"
 digits = gn.load_data("digits").train
 digit = digits.inputs[digits.targets == 5][0, :, :, 0].astype(float)
 w = np.array([[1.0, 0.0, -1.0], [1.0, 0.0, -1.0], [1.0, 0.0, -1.0]])
 i, j = 2, 1
 patch = digit[i : i + 3, j : j + 3]
 z = (w * patch).sum()
-figure, axes = plt.subplots(1, 4, figsize=(9.4, 3.1), width_ratios=[8, 3, 3, 3], layout="constrained")
+figure, axes = plt.subplots(1, 4, figsize=(9.4, 3.1), width_ratios=[8, 3, 3, 3])
 show(axes[0], digit, "image a, 8 × 8", spot=(i, j, 3, 3, ORANGE))
 show(axes[1], patch, f"the patch at ({i}, {j})", spot=(0, 0, 3, 3, ORANGE))
 show(axes[2], w, "times the filter w", signed=True)
@@ -80,18 +81,18 @@ def convolve(a, w, b=0.0, stride=1, padding=0):
     return z
 
 
-# %%
+# %% alt="A digit of 8 × 8 and its map of 6 × 6 numbers"
 answer = convolve(digit, w)
-figure, (left, right) = plt.subplots(1, 2, figsize=(7, 3.5), width_ratios=[8, 6], layout="constrained")
+figure, (left, right) = plt.subplots(1, 2, figsize=(7, 3.5), width_ratios=[8, 6])
 show(left, digit, "image, 8 × 8", spot=(i, j, 3, 3, ORANGE))
-show(right, answer, "its map, 6 × 6: red above 0, blue below", signed=True, spot=(i, j, 1, 1, ORANGE))
+show(right, answer, "its map, 6 × 6", signed=True, spot=(i, j, 1, 1, ORANGE))
 plt.show()
 
 # %% [markdown]
 # Red is where ink is on the left and ground on the right, blue is the other way round. Other weights look for other
 # things. To see it well, here is a larger picture.
 
-# %%
+# %% alt="A square, a disc and a line, and what four filters answer to them"
 y, x = np.mgrid[:48, :64]
 scene = np.zeros((48, 64))
 scene[8:30, 6:24] = 1
@@ -103,7 +104,7 @@ filters = {
     "mean of 9": np.full((3, 3), 1 / 9),
     "centre − around": np.array([[0, -1, 0], [-1, 4, -1], [0, -1, 0]]),
 }
-figure, axes = plt.subplots(1, 5, figsize=(10, 1.9), layout="constrained")
+figure, axes = plt.subplots(1, 5, figsize=(10, 1.9))
 show(axes[0], scene, "image", numbers=False)
 for place, (name, weights) in zip(axes[1:], filters.items(), strict=True):
     show(place, convolve(scene, weights), name, numbers=False, signed=True)
@@ -133,9 +134,9 @@ assert difference < 1e-12
 #
 # Below, each dot is a place of the filter's centre, on an image of 7×7; the first place is drawn as a frame.
 
-# %%
+# %% alt="Places of a filter for five choices of size, stride and padding"
 cases = [(3, 1, 0), (3, 2, 0), (3, 1, 1), (3, 2, 1), (5, 1, 2)]
-figure, axes = plt.subplots(1, 5, figsize=(10, 2.6), layout="constrained")
+figure, axes = plt.subplots(1, 5, figsize=(10, 2.6))
 for place, (size, stride, padding) in zip(axes, cases, strict=True):
     whole = 7 + 2 * padding
     ground = np.pad(np.full((7, 7), 0.35), padding, constant_values=0.08)
@@ -198,13 +199,13 @@ print("of a fully-connected layer ", f"{(28 * 28 * 8) * (28 * 28 * 16):,}")
 # fully-connected layer from the channels of that pixel to new ones, mostly fewer: that saves work for what follows.
 # Making a colour picture grey is such a filter: three channels in, one out.
 
-# %%
+# %% alt="A colour picture, and the same in grey"
 colours = np.stack([scene, np.roll(scene, 7, axis=1), scene[::-1]], axis=2)  # red, green, blue
 grey = gn.Sequential([gn.Conv2D(1, 1, bias=False)]).build(colours.shape, batch_size=1, device="cpu", dtype="float64")
 grey.parameters["conv1.w"].value[...] = np.array([0.299, 0.587, 0.114]).reshape(1, 3, 1, 1)
 seen = grey.forward(colours[None])[0, :, :, 0]
 assert np.allclose(seen, colours @ [0.299, 0.587, 0.114])  # a product at each pixel
-figure, (left, right) = plt.subplots(1, 2, figsize=(6.4, 2.5), layout="constrained")
+figure, (left, right) = plt.subplots(1, 2, figsize=(6.4, 2.5))
 left.imshow(colours)
 left.set(title="48 × 64 × 3", xticks=[], yticks=[])
 right.imshow(seen, cmap="gray")
@@ -227,10 +228,10 @@ def pool(a, size, keep):
                      for i in range(rows)])  # fmt: skip
 
 
-# %%
+# %% alt="A map of 6 × 6, and its largest and mean numbers in windows of 2 × 2"
 loud = np.maximum(answer, 0)  # the map above after a ReLU
 largest, mean = pool(loud, 2, np.max), pool(loud, 2, np.mean)
-figure, axes = plt.subplots(1, 3, figsize=(9, 3.2), width_ratios=[6, 4, 4], layout="constrained")
+figure, axes = plt.subplots(1, 3, figsize=(9, 3.2), width_ratios=[6, 4, 4])
 show(axes[0], loud, "map after the ReLU, 6 × 6", signed=True)
 axes[0].set_xticks([-0.5, 1.5, 3.5, 5.5], labels=[])
 axes[0].set_yticks([-0.5, 1.5, 3.5, 5.5], labels=[])
@@ -270,8 +271,8 @@ Z = W @ A
 print("W", W.shape, " A", A.shape, " Z", Z.shape)
 assert np.allclose(Z[0].reshape(6, 6), answer)
 
-# %%
-figure, axes = plt.subplots(2, 2, figsize=(9.4, 3.6), width_ratios=[9, 36], height_ratios=[9, 4], layout="constrained")
+# %% alt="The matrices W, A and Z, one column of A and Z marked"
+figure, axes = plt.subplots(2, 2, figsize=(9.4, 3.6), width_ratios=[9, 36], height_ratios=[9, 4])
 axes[0, 0].axis("off")
 axes[0, 0].text(0.5, 0.45, "Z = W A", ha="center", fontsize=15)
 show(axes[0, 1], A, "A: each column is a patch of 3 × 3, one for each of the 6 × 6 places", numbers=False)
@@ -319,8 +320,8 @@ for step in range(steps[-1] + 1):
     learner.backward(cost.backward())
     filter_now.value -= 0.004 * filter_now.grad  # (4)
 
-# %%
-figure, axes = plt.subplots(1, 7, figsize=(10, 1.9), layout="constrained")
+# %% alt="A random filter turns into the wanted one within 30 steps"
+figure, axes = plt.subplots(1, 7, figsize=(10, 1.9))
 for place, step in zip(axes, steps, strict=False):
     show(place, snapshots[step], f"step {step}" if step else "random", signed=True, form="{:.1f}")
 show(axes[-1], w, "wanted", signed=True)

@@ -15,7 +15,7 @@ import numpy as np
 import gpunn as gn
 from gpunn.data.download import user_cache
 
-plt.rcParams.update({"figure.dpi": 110, "font.size": 9, "axes.titlesize": 10, "image.cmap": "gray_r"})
+plt.style.use("gpunn.display.lecture")
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#8A8A8A"
 data = gn.load_data("digits")
 print(data)
@@ -43,9 +43,9 @@ model = gn.Sequential(layers).build((8, 8, 1), batch_size=32, device="cpu", seed
 # %% [markdown]
 # Each block below is what lies between two layers: squares are maps, drawn to scale, bars are columns of numbers.
 
-# %%
+# %% alt="Maps become smaller and more numerous, then columns of 64, 32 and 10 numbers"
 blocks = [("image", 8, 1), ("conv, ReLU", 8, 8), ("pool", 4, 8), ("conv, ReLU", 4, 16), ("pool", 2, 16)]
-figure, axes = plt.subplots(figsize=(10, 2.9), layout="constrained")
+figure, axes = plt.subplots(figsize=(10, 2.9))
 at = 0.0
 for name, size, channels in blocks:
     for c in reversed(range(channels)):
@@ -94,10 +94,10 @@ print(model.summary())
 # %% [markdown]
 # Where the parameters are is not where the work is: the convolutions are cheap to store and dear to compute.
 
-# %%
+# %% alt="Bars: most parameters are in a dense layer, most multiplications in a convolution"
 kept = [row for row in by_hand if row[2]]
 names = [row[0] for row in kept]
-figure, axes = plt.subplots(1, 2, figsize=(8, 2), sharey=True, layout="constrained")
+figure, axes = plt.subplots(1, 2, figsize=(8, 2), sharey=True)
 for place, column, title in ((axes[0], 2, "parameters"), (axes[1], 3, "multiplications for an image")):
     values = [row[column] for row in kept]
     bars = place.barh(names, values, color=[BLUE, BLUE, ORANGE, ORANGE])
@@ -114,7 +114,7 @@ plt.show()
 # [the same loop from the end](../gpunn/nn/layout.py "dy = stage.backward(dy)"): (8) for each layer in turn. A network
 # of another shape needs no other equations.
 
-# %%
+# %% alt="Loss and accuracy over 25 epochs"
 options = {"epochs": 25, "batch_size": 32, "device": "cpu", "seed": 0, "progress": False}
 history = model.fit(data, optimizer=gn.SGD(gn.OneCycle(0.03), momentum=0.9, nesterov=True), **options)
 history.plot(title="A convolutional network on the digits")
@@ -141,20 +141,19 @@ def moved(images, down, across):
     return wide[:, 2 - down : 10 - down, 2 - across : 10 - across]
 
 
-# %%
+# %% alt="Accuracy falls with the move, less for the convolutional network"
 watched, steps = data.validation, [-2, -1, 0, 1, 2]
 accuracy = {}
 for name, network in (("convolutional", model), ("fully-connected", dense)):
     tried = [[moved(watched.inputs, step, 0), moved(watched.inputs, 0, step)] for step in steps]
     accuracy[name] = [np.mean([network.predict(x) == watched.targets for x in pair]) for pair in tried]
-figure, axes = plt.subplots(figsize=(6, 3), layout="constrained")
+figure, axes = plt.subplots(figsize=(6, 3))
 axes.plot(steps, accuracy["convolutional"], "o-", color=BLUE, label="convolutional")
 axes.plot(steps, accuracy["fully-connected"], "s--", color=ORANGE, label="fully-connected")
 axes.axhline(0.1, color=GREY, linewidth=0.8)
 axes.text(0, 0.12, "guessing", color=GREY, fontsize=8, ha="center")
 axes.set(xticks=steps, xlabel="moved by so many pixels, down or across", ylabel="right answers", ylim=(0, 1.03))
-axes.legend(frameon=False, loc="upper right", bbox_to_anchor=(1.0, 0.95))
-axes.spines[["top", "right"]].set_visible(False)
+axes.legend(loc="upper right", bbox_to_anchor=(1.0, 0.95))
 plt.show()
 assert accuracy["convolutional"][1] > accuracy["fully-connected"][1]
 
@@ -187,16 +186,16 @@ print(f"validation: {brother.evaluate(large.validation).accuracy:.1%} of {len(la
 # Filters of the first layer are small images of weights. Red is above 0: there the filter wants ink. Blue is below 0:
 # there ink counts against it. Where red lies beside blue, the filter answers to an edge.
 
-# %%
+# %% alt="Twelve filters of 5 × 5, red and blue"
 gn.plot_filters(brother, title="The filters of the first convolution")
 
 # %% [markdown]
 # And this is what the network answers to one digit, after ReLU and pooling. In both pictures red is above 0, and the
-# stronger the colour, the larger the number. A map says *where* its filter has found what it looks for: compare map and
-# filter of the same number. The maps of the second convolution are coarser, and each has looked at all maps of the
-# first.
+# stronger the colour, the larger the number. A *feature map* says *where* its filter has found what it looks for:
+# compare map and filter of the same number. The maps of the second convolution are coarser, and each has looked at all
+# maps of the first.
 
-# %%
+# %% alt="A nine, and the maps of both convolutions"
 nine = large.validation.inputs[np.flatnonzero(large.validation.targets == 9)[0]]
 gn.plot_activations(brother, nine, title="What the convolutions answer to a nine")
 
@@ -220,16 +219,17 @@ print("maps", maps.shape)
 # Number $(i, j)$ has seen the 14×14 pixels from $(2i, 2j)$ on, its *receptive field*. Here they are cut out: a row for
 # each of eight filters, the ten patches of ten different images that it answered to most.
 
-# %%
+# %% alt="Eight rows of patches: each shows one kind of stroke"
 chosen = maps.max(axis=(0, 1, 2)).argsort(kind="stable")[::-1][:8]
-figure, axes = plt.subplots(8, 10, figsize=(8, 6.4), layout="constrained")
+figure, axes = plt.subplots(8, 10, figsize=(8, 6.4))
+figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02)
 for row, number in zip(axes, chosen, strict=True):
     best = maps[..., number].max(axis=(1, 2)).argsort(kind="stable")[::-1][:10]
     for place, image in zip(row, best, strict=True):
         i, j = np.unravel_index(maps[image, :, :, number].argmax(), maps.shape[1:3])
         place.imshow(x[image, 2 * i : 2 * i + 14, 2 * j : 2 * j + 14, 0], vmin=0, vmax=1)
         place.set(xticks=[], yticks=[])
-        place.spines[:].set_color("#BBBBBB")
+        place.spines[:].set(visible=True, color="#BBBBBB")
     row[0].set_ylabel(f"filter {number}", rotation=0, ha="right", va="center")
 plt.show()
 
@@ -291,16 +291,15 @@ def draw_block(axes):
     axes.axis("off")
 
 
-# %%
-figure, (left, right) = plt.subplots(1, 2, figsize=(9.4, 3.6), width_ratios=[1, 1.5], layout="constrained")
+# %% alt="A residual block, and the losses of a plain and a residual network"
+figure, (left, right) = plt.subplots(1, 2, figsize=(9.4, 3.6), width_ratios=[1, 1.5])
 draw_block(left)
 for kind, colour, line in (("plain", GREY, "--"), ("residual", ORANGE, "-")):
     right.plot(curves[kind]["epoch"], curves[kind]["train_loss"], line, color=colour, label=f"{kind}, 25 convolutions")
 right.axhline(np.log(10), color="#DDDDDD", zorder=0)
 right.text(6, np.log(10) + 0.05, "ln 10: knows nothing", color=GREY, fontsize=8, ha="right")
 right.set(xlabel="epoch", ylabel="training loss", ylim=(0, 2.7))
-right.legend(frameon=False, loc="center right")
-right.spines[["top", "right"]].set_visible(False)
+right.legend(loc="center right")
 plt.show()
 assert curves["plain"][-1].train_loss > 2 > 0.5 > curves["residual"][-1].train_loss
 
@@ -310,7 +309,7 @@ assert curves["plain"][-1].train_loss > 2 > 0.5 > curves["residual"][-1].train_l
 #
 # ## The test set, once
 
-# %%
+# %% alt="Eight digits that were answered wrong"
 report = model.evaluate(data.test)
 print(f"test accuracy {report.accuracy:.1%} of {len(data.test)} images")
 gn.plot_mistakes(model, data.test, count=8, title="What it still gets wrong")
@@ -360,16 +359,17 @@ for number, (row, column) in enumerate(np.ndindex(len(centres), len(centres))):
 needed = brother.predict_proba(covered)[:, 9].reshape(len(centres), -1)
 whole = brother.predict_proba(nine[None])[0, 9]
 print(f"P(9) of the whole digit {whole:.2f}, at the worst place {needed.min():.2f}")
-assert needed.min() < 0.5 < whole
 
-# %% tags=["solution"]
-figure, (left, right) = plt.subplots(1, 2, figsize=(6.4, 2.8), layout="constrained")
+# %% alt="A nine, and a map of where covering it hurts" tags=["solution"]
+figure, (left, right) = plt.subplots(1, 2, figsize=(6.4, 2.8))
 left.imshow(nine[:, :, 0])
 left.set(title="the nine", xticks=[], yticks=[])
+left.spines[:].set_visible(True)
 picture = right.imshow(needed, cmap="cividis", vmin=0, vmax=1)
 right.set(title="P(9) with a square around each place", xticks=[], yticks=[])
 figure.colorbar(picture)
 plt.show()
+assert needed.min() < 0.5 < whole
 
 # %% [markdown] tags=["exercise"]
 # **3. The mean of each map.** Take the two convolutions of the first network, put `GlobalAveragePool2D` in the place of
