@@ -152,13 +152,17 @@ class View:
         at = self.places[place].weighted
         if at is None:
             return None, None
-        layer, given, network = self.places[at].layer, self.places[at].given, self.network
+        w, b = self.weights_in(at)
+        weights = w[unit].transpose(1, 2, 0) if w.ndim == 4 else w[unit]
+        return np.asarray(weights), None if b is None else float(b[unit])
+
+    def weights_in(self, place: int) -> tuple[NDArray[Any], NDArray[Any] | None]:
+        """Return weights and biases of a place, as images (units, channels, height, width) where they are some."""
+        layer, given, network = self.places[place].layer, self.places[place].given, self.network
         with network.lock:
             values = {p.name: p for p in network.parameters}
             to_host = network._built().to_host
             w = to_host(values[f"{layer.name}.w"].value)
             b = to_host(values[f"{layer.name}.b"].value) if f"{layer.name}.b" in values else None
         filters = layer.filters_of(w, given)
-        own = np.asarray(w[unit] if filters is None else filters[unit])
-        weights = own.transpose(1, 2, 0) if own.ndim == 3 else own
-        return weights, None if b is None else float(b[unit])
+        return (w if filters is None else filters), b
