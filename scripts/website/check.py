@@ -26,7 +26,7 @@ LINKED = {("a", "href"), ("area", "href"), ("form", "action")}
 NOT_LOADED = {"alternate", "author", "canonical", "help", "license", "next", "prev", "search"}  # of <link>
 URL = re.compile(r"""url\(\s*(?:"([^"]*)"|'([^']*)'|([^)"'\s]+))\s*\)|@import\s+["']([^"']+)""")
 CODE = {"code", "pre", "script", "style", "annotation", "kbd", "textarea"}
-LEFT = re.compile(r"\$\$|\\(?:frac|sum|delta|begin|tag|partial)(?![a-z])|^\|(?: ?:?-+:? ?\|)+$", re.M)
+LEFT = re.compile(r"\$\$|\\(?:frac|sum|delta|begin|tag|partial)(?![a-z])|^\|(?: ?:?-+:? ?\|)+$|^- \w", re.M)
 
 
 @dataclass

@@ -16,6 +16,7 @@ LINK = re.compile(r'\]\((?P<target>[^()\s]+)(?:\s+"(?P<title>[^"]*)")?\)')
 LINK_TEXT = re.compile(r"\[(?:[^\[\]`]|`[^`]*`|\[[^\]]*\])*\]\([^()]*\)")
 DISPLAYED = re.compile(r"\$\$(.+?)\$\$", re.S)
 INLINE = re.compile(r"(?<![\\$\w])\$(?=[^\s$])((?:[^$\n]|\n(?!\n))+?)(?<=[^\s\\])\$(?![\d$])")
+NUMBER = re.compile(r"(?<![\w.(\[])\((\d{1,2})\)(?!\])")
 TAG = re.compile(r"\\tag\{\s*\(?([^{}()]+)\)?\s*\}")
 PLACE = re.compile(r"(?P<path>[\w./-]+\.(?:py|toml|sh|md|csv))(?:::(?P<name>[\w.]+))?")
 PUBLIC = re.compile(r"gn\.(?P<name>[A-Za-z_]\w*)(?:\.\w+)?(?:\(.*\))?", re.S)
@@ -122,6 +123,8 @@ class Page:
 
     def _prose(self, text: str) -> str:
         text = outside_code(text, self._formulas)
+        if self.source.startswith("lecture/"):
+            text = outside_code(text, self._numbers)
         text = self._links(text)
         return self._places(text)
 
@@ -157,6 +160,17 @@ class Page:
                 )
             return f"({html.escape(number)})"
         return f"[({number})]({self.to(place)})"
+
+    def _numbers(self, text: str) -> str:
+        """Let each number of an equation in the lecture's prose, as (13), lead to it."""
+        within = [(link.start(), link.end()) for link in LINK_TEXT.finditer(text)]
+
+        def number(found: re.Match[str]) -> str:
+            if found[1] not in self.context.equations or any(start < found.start() < end for start, end in within):
+                return found[0]
+            return self._equation(found[1])
+
+        return NUMBER.sub(number, text)
 
     # --- Links
 

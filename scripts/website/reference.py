@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from website.files import Repository, SiteError
+from website.pages import NUMBER
 
 
 @dataclass
@@ -43,7 +44,6 @@ SKLEARN = Topic("scikit-learn", "scikit-learn", "Networks as estimators, in `gpu
 FOLDER = "reference"
 HIDDEN = {"gpunn.config"}  # what every part has for files
 WIDE = 88  # characters of a signature that stays on one line
-NUMBER = re.compile(r"(?<![\w.(])\((\d{1,2})\)")
 TITLES = {"parameters": "Arguments", "other parameters": "Arguments", "attributes": "Attributes", "returns": "Returns",
           "raises": "Raises", "yields": "Yields"}  # fmt: skip
 

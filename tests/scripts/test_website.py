@@ -134,6 +134,10 @@ def test_formulas_are_taken_from_prose_alone_and_their_numbers_lead_to_the_equat
     assert all(kept in text for kept in ("5 $ or 6 $", "`$a$`", "    $b$", "$$c$$", 'id="formula-0"', 'id="formula-1"'))
     with pytest.raises(SiteError, match=r"README.md: equation \(9\) has no row"):
         page.converted("$$z \\tag{9}$$")
+    chapter = Page("lecture/01_a.py", shared, "lecture/01_a.md").converted(
+        "By (3) f(1) is `(1)`: [see (2)](../README.md)."
+    )
+    assert chapter == "By [(3)](../docs/equations.md#eq-3) f(1) is `(1)`: [see (2)](../index.md)."
     assert "(∗)" in page.converted("$$z \\tag{∗}$$")
 
 

@@ -68,6 +68,7 @@ def test_a_good_site_has_no_fault(site: Path, capsys: pytest.CaptureFixture[str]
         ("<p>$$ a = b $$</p>", "'$$' was not turned into"),
         ("<p>\\frac12</p>", "'\\\\frac' was not turned into"),
         ("<p>\n| a | b |\n|---|---|\n</p>", "'|---|---|' was not turned into"),
+        ("<p>a:\n- b</p>", "'- b' was not turned into"),
         ("<p><code>a</code> $$ a</p>", "'$$' was not turned into"),
     ],
 )
