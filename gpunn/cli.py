@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import click
+from click.core import ParameterSource
 
 from gpunn import outside
 from gpunn.backend import cuda_errors
@@ -206,21 +207,38 @@ def predict(run: str, files: tuple[str, ...], form: str, device: str, **options:
 
 @cli.command()
 @click.argument("run")
-@click.argument("file", metavar="FILE.onnx")
+@click.argument("file", required=False, metavar="FILE.onnx")
 @whole("--opset", default=18, show_default=True, help="Version of ONNX's operators, 13 to 28.")
 @click.option("--layout", default="NHWC", show_default=True, metavar="L", help="Axes of images: NHWC or NCHW.")
 @click.option("--raw", is_flag=True, help="Take bytes of images, or the columns of a table, and scale them within.")
 @click.option("--logits", is_flag=True, help="Leave the last Softmax or Sigmoid out.")
+@click.option("--page", metavar="DIR", help="Write a page to draw on for any web space, instead of a file.")
+@click.option("--runtime", metavar="DIR|TGZ", help="With --page: onnxruntime-web, which is else downloaded once.")
 @allow_import
 @memory_limit
-def export(run: str, file: str, **options: Any) -> None:
-    """Write the network of RUN as an ONNX file for other runtimes.
+@click.pass_context
+def export(
+    context: click.Context, /, run: str, file: str | None, page: str | None, runtime: str | None, **options: Any
+) -> None:
+    """Write the network of RUN as an ONNX file for other runtimes, or as a page that runs it in the browser.
 
     RUN is a run folder or a model file. The file is compared with the network before it gets its name.
     """
-    from gpunn.experiments.onnx_files import export_run
+    if (file is None) == (page is None):
+        raise OptionError("name FILE.onnx to write, or a folder for a page by --page, one of them")
+    if page is None:
+        if runtime is not None:
+            raise OptionError("--runtime goes with --page, whose network it runs: an ONNX file needs none")
+        from gpunn.experiments.onnx_files import export_run
 
-    _say(export_run(run, file, **options))
+        _say(export_run(run, str(file), **options))
+        return
+    for name in options:
+        if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
+            raise OptionError(f"--{name} is for an ONNX file: a page has a network of its own form, leave it out")
+    from gpunn.serve.static import export_page
+
+    _say(export_page(run, page, runtime, note))
 
 
 @cli.command("import")

@@ -33,14 +33,18 @@ def is_same_file(one: Path, other: Path) -> bool:
     return one == other
 
 
-def write_atomically(path: StrPath, content: bytes) -> None:
-    """Write a file so that its name shows the old content or all of the new; OutputError leaves nothing behind."""
+def write_atomically(path: StrPath, content: bytes, *, lasts: bool = True) -> None:
+    """Write a file so that its name shows the old content or all of the new; OutputError leaves nothing behind.
+
+    One that need not last may be lost, or be empty, where the power goes: nobody waits for the disk.
+    """
     target = as_path(path)
     temporary = _beside(target)
     try:
-        _write(temporary, content)
+        _write(temporary, content, lasts=lasts)
         temporary.replace(target)
-        sync_folder(target.parent)
+        if lasts:
+            sync_folder(target.parent)
     except OSError as error:
         raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
     finally:
@@ -153,8 +157,9 @@ def _beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}{_TEMPORARY}")
 
 
-def _write(path: Path, content: bytes) -> None:
+def _write(path: Path, content: bytes, *, lasts: bool = True) -> None:
     with path.open("xb") as file:
         file.write(content)
         file.flush()
-        os.fsync(file.fileno())  # else a crash of the machine may keep the name and lose the content
+        if lasts:
+            os.fsync(file.fileno())  # else a crash of the machine may keep the name and lose the content

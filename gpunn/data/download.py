@@ -57,7 +57,7 @@ def download_archive(known: CifarSet, folder: Path, mirrors: Sequence[str] | Non
     with _writing(folder):
         for mirror in known.mirrors if mirrors is None else mirrors:
             try:
-                received = _received(f"{mirror}{archive}", archive, sum(known.sizes.values()))
+                received = receive(f"{mirror}{archive}", archive, sum(known.sizes.values()))
                 if (got := hashlib.md5(received, usedforsecurity=False).hexdigest()) != known.md5:
                     raise DataError(f"sent a wrong archive (MD5 {got[:12]}..., expected {known.md5[:12]}...)")
             except DataError as error:
@@ -101,7 +101,7 @@ def _fetch(published: PublishedSet, file: PublishedFile, mirrors: list[str], fol
     reasons = []
     for mirror in tuple(mirrors):
         try:
-            content = _content(_received(f"{mirror}{file.stem}.gz", file.stem, file.size), file)
+            content = _content(receive(f"{mirror}{file.stem}.gz", file.stem, file.size), file)
         except DataError as error:
             reasons.append(f"{mirror} {error}")
             mirrors.append(mirrors.pop(mirrors.index(mirror)))
@@ -127,7 +127,8 @@ class _Bounded(io.BytesIO):
         return super().write(chunk)
 
 
-def _received(url: str, name: str, size: int) -> bytes:
+def receive(url: str, name: str, size: int) -> bytes:
+    """Return what an address sends, at most a little more than `size` bytes; raise DataError with a short reason."""
     from tqdm import tqdm
 
     log.info("downloading %s", url)
@@ -139,6 +140,7 @@ def _received(url: str, name: str, size: int) -> bytes:
             raise
         except (OSError, ValueError) as error:  # requests' errors are OSErrors, a nonsensical header is a ValueError
             if (response := getattr(error, "response", None)) is not None:
+                response.close()
                 raise DataError(f"answered {response.status_code} {response.reason}") from None
             kind = type(error).__name__
             raise DataError(_REASONS.get(kind, f"failed ({kind})").format(CONNECT_SECONDS, READ_SECONDS)) from None

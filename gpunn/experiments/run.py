@@ -14,6 +14,7 @@ from gpunn.backend.limits import reserved
 from gpunn.errors import CheckpointError, DivergenceError, OptionError, OutputError
 from gpunn.experiments.experiment import Experiment, parse_experiment, read_experiment
 from gpunn.experiments.folder import EXPERIMENT, METRICS, check_room, holds_run, locked, new_folder
+from gpunn.experiments.live import LiveHistory
 from gpunn.experiments.report import REPORT
 from gpunn.experiments.results import introduce, write_results, write_stopped
 from gpunn.experiments.tuning import prepared
@@ -148,6 +149,7 @@ def _run(
     write_atomically(folder / EXPERIMENT, experiment.to_toml().encode())
     checkpointer = _Keeping(folder, experiment, signals)
     trainer.callbacks.add(checkpointer)
+    trainer.callbacks.add(LiveHistory(folder))
     if board:
         board.texts["experiment"] = experiment.to_toml()
         trainer.callbacks.add(board)

@@ -18,8 +18,9 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from gpunn.errors import GpunnError
+from gpunn.saving.checkpointer import Say
 from gpunn.saving.safetensors import strict_json
-from gpunn.serve.guard import DEFECT, RefusedError, refusal
+from gpunn.serve.guard import DEFECT, RefusedError, defect, refusal
 from gpunn.serve.samples import RunSamples, UnavailableError
 from gpunn.serve.watching import Watcher
 
@@ -42,8 +43,8 @@ Result = TypeVar("Result")
 class App:
     """The addresses of a run's page."""
 
-    def __init__(self, watcher: Watcher) -> None:
-        self.watcher = watcher
+    def __init__(self, watcher: Watcher, say: Say) -> None:
+        self.watcher, self._say = watcher, say
         experiment, tokens = watcher.experiment, watcher.served.model.tokens
         load = None if experiment is None else (lambda: experiment.load_data(tokens))
         self.samples = RunSamples(load, watcher.has_test)
@@ -94,6 +95,11 @@ class App:
             raise RefusedError(422, str(error)) from None
         except MemoryError as error:
             raise RefusedError(503, str(error) or "out of memory") from None
+        except RefusedError:
+            raise
+        except Exception as error:  # noqa: BLE001 - no traceback to anybody: a line here, and a line there
+            self._say(defect(error))
+            raise RefusedError(500, DEFECT) from None
 
     async def page(self, _: Request) -> Response:
         """Answer with the page."""

@@ -77,7 +77,7 @@ class Guard:
             if not has_begun:
                 await refuse(sending, error, is_head=scope["method"] == "HEAD")
         except Exception as error:  # noqa: BLE001 - the last place where it can be told in a line
-            self._say(f"gpunn: a defect of gpunn: {type(error).__name__}: {in_one_line(str(error))}")
+            self._say(defect(error))
             if not has_begun:
                 await refuse(sending, RefusedError(500, DEFECT), is_head=scope["method"] == "HEAD")
         finally:
@@ -108,6 +108,11 @@ class Guard:
             mend = "open the address that gpunn serve has printed"
             raise RefusedError(421, f"this is not the host that was asked for: {mend}", closes=True)
         return given[0]
+
+
+def defect(error: Exception) -> str:
+    """Return the line about an error that no request should cause."""
+    return f"gpunn: a defect of gpunn: {type(error).__name__}: {in_one_line(str(error))}"
 
 
 def hosts_for(address: str) -> tuple[str, ...]:

@@ -127,29 +127,42 @@ class View:
 
     def outputs(self, batch: Any, scale: float, places: Sequence[int] | None = None) -> list[NDArray[Any]]:
         """Return the outputs (n, ...) of some places, or of all, for a batch in the shape that the network takes."""
-        chosen = [place.look for place in (self.places if places is None else [self.places[i] for i in places])]
-        with self.network.lock:
+        chosen = list(range(len(self.places))) if places is None else list(places)
+        looks, network = [self.places[number].look for number in chosen], self.network
+        with network.lock:
+            whole = network.stages
             try:
-                for look in chosen:
+                network.stages = whole[: self._needed(max(chosen, default=0))]
+                for look in looks:
                     look.is_open = True
-                self.network._forward(batch, scale=scale)
-                return [look.seen for look in chosen if look.seen is not None]
+                network._forward(batch, scale=scale)
+                return [look.seen for look in looks if look.seen is not None]
             finally:
-                for look in chosen:
+                network.stages = whole
+                for look in looks:
                     look.is_open, look.seen = False, None
+
+    def _needed(self, place: int) -> int:
+        """Return how many stages of the network run up to a place; those within another layer end with that."""
+        outer = next(each for each in self.places[place:] if not each.depth)
+        return self.network.stages.index(outer.look) + 1
 
     def weights_of(self, place: int, unit: int) -> tuple[NDArray[Any] | None, float | None]:
         """Return the weights of a unit, as an image (height, width, channels) where they are one, and its bias."""
         at = self.places[place].weighted
         if at is None:
             return None, None
-        layer, given, network = self.places[at].layer, self.places[at].given, self.network
+        w, b = self.weights_in(at)
+        weights = w[unit].transpose(1, 2, 0) if w.ndim == 4 else w[unit]
+        return np.asarray(weights), None if b is None else float(b[unit])
+
+    def weights_in(self, place: int) -> tuple[NDArray[Any], NDArray[Any] | None]:
+        """Return weights and biases of a place, as images (units, channels, height, width) where they are some."""
+        layer, given, network = self.places[place].layer, self.places[place].given, self.network
         with network.lock:
             values = {p.name: p for p in network.parameters}
             to_host = network._built().to_host
             w = to_host(values[f"{layer.name}.w"].value)
             b = to_host(values[f"{layer.name}.b"].value) if f"{layer.name}.b" in values else None
         filters = layer.filters_of(w, given)
-        own = np.asarray(w[unit] if filters is None else filters[unit])
-        weights = own.transpose(1, 2, 0) if own.ndim == 3 else own
-        return weights, None if b is None else float(b[unit])
+        return (w if filters is None else filters), b

@@ -76,7 +76,7 @@ class PageServer(uvicorn.Server):
         try:
             self.watcher = Watcher(RunFolder(run), device, say)
             own = self.socket.getsockname()
-            app = Guard(App(self.watcher).asgi(), own[1], hosts_for(own[0]), say)
+            app = Guard(App(self.watcher, say).asgi(), own[1], hosts_for(own[0]), say)
         except BaseException:
             self.socket.close()
             raise

@@ -145,11 +145,15 @@ class History(Sequence[Record]):
         Raises:
             OutputError: The file cannot be written; an older file of that name is then untouched.
         """
+        write_atomically(path, self.to_csv())
+
+    def to_csv(self) -> bytes:
+        """Make the content of a file of `write_csv`."""
         columns = columns_of(self.records)
         lines = [",".join(columns)]
         for record in self.records:
             lines.append(",".join([str(int(record.step)), *(repr(float(record.number(n))) for n in columns[1:])]))
-        write_atomically(path, ("\n".join(lines) + "\n").encode("ascii"))
+        return ("\n".join(lines) + "\n").encode("ascii")
 
     @classmethod
     def read_csv(cls, path: str | os.PathLike[str]) -> "History":

@@ -57,13 +57,25 @@ def site(lenet: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def digits(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run on the bundled digits."""
-    return trained("lenet-digits", tmp_path_factory.mktemp("runs") / "digits", epochs=3)
+def iris(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on a table."""
+    return trained("table", tmp_path_factory.mktemp("runs") / "iris", data="examples/iris.csv", epochs=30)
 
 
 @pytest.fixture(scope="session")
-def digits_site(digits: Path) -> Iterator[str]:
-    """The address of its page."""
-    with serving(digits) as url:
+def iris_site(iris: Path) -> Iterator[str]:
+    with serving(iris) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def autoencoder_site(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with serving(trained("autoencoder", tmp_path_factory.mktemp("runs") / "auto", epochs=2)) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def shapes_site(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    run = trained("images", tmp_path_factory.mktemp("runs") / "shapes", data="examples/shapes", colours="rgb", epochs=1)
+    with serving(run) as url:
         yield url

@@ -93,6 +93,18 @@ def test_the_keyboard_alone_draws(visit: Visiting, site: str) -> None:
     assert page.page.is_visible("#waiting")
 
 
+def test_the_sample_that_the_page_begins_with_does_not_come_over_a_drawing(visit: Visiting, site: str) -> None:
+    page = visit(site)
+    page.answer()
+    page.page.route("**/api/sample*", lambda route: (page.page.wait_for_timeout(600), route.continue_()))
+    page.page.reload()
+    page.page.wait_for_selector("#main:not([hidden])")
+    page.draw([[(0.5, 0.2), (0.5, 0.8)]])
+    page.page.wait_for_timeout(1000)
+    assert page.answer()["best"]["name"] == "1"
+    assert page.page.inner_text("#source") == ""
+
+
 def test_touch_draws_and_a_second_finger_does_not(visit: Visiting, site: str) -> None:
     page = visit(site)
     page.answer()

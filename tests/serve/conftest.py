@@ -3,17 +3,27 @@
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
 
-from gpunn.experiments import run
+from gpunn.experiments import results, run
 from gpunn.experiments.experiment import Experiment, read_experiment
 from gpunn.serve.server import PageServer
 
-Serving = Callable[..., contextlib.AbstractContextManager["Served"]]
+# Of what lenet-digits has, so few that it is trained in a moment.
+LAYERS = (
+    {"type": "Conv2D", "filters": 8, "size": 3, "padding": "same"},
+    {"type": "ReLU"},
+    {"type": "MaxPool2D", "size": 2},
+    {"type": "Flatten"},
+    {"type": "Dense", "units": 32},
+    {"type": "ReLU"},
+    {"type": "Dense", "units": "outputs"},
+)
 
 
 class Served:
@@ -54,8 +64,18 @@ def serving(path: str | Path) -> Iterator[Served]:
         assert not thread.is_alive()
 
 
+def draw_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let runs end without their pictures, which take most of their time."""
+    monkeypatch.setattr(results, "plot_curves", lambda *_, **__: None)
+    for name in ("draw_answers", "draw_network"):
+        monkeypatch.setattr(results, name, lambda *_: [])
+    monkeypatch.setattr(results, "draw_reconstructions", lambda *_, **__: None)
+
+
 def trained(experiment: Experiment, folder: Path, **options: object) -> Path:
-    run.train(experiment.with_options(**options), folder, lambda _: None, progress=False)
+    with pytest.MonkeyPatch.context() as patch:
+        draw_nothing(patch)
+        run.train(experiment.with_options(**options), folder, lambda _: None, progress=False)
     return folder
 
 
@@ -63,7 +83,7 @@ def trained(experiment: Experiment, folder: Path, **options: object) -> Path:
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run on the digits."""
     folder = tmp_path_factory.mktemp("serve") / "digits"
-    return trained(read_experiment("lenet-digits"), folder, epochs=5, device="cpu")
+    return trained(replace(read_experiment("lenet-digits"), layers=LAYERS), folder, epochs=8, device="cpu")
 
 
 @pytest.fixture(scope="session")

@@ -55,7 +55,7 @@ def test_activations_are_those_of_the_network(site: Served, digits: Path) -> Non
     x = pixels[None]
     described = site.get("/api/model")["layers"]
     assert [layer["title"] for layer in described][:3] == [
-        "Conv2D(20, size=5, padding='same')",
+        "Conv2D(8, padding='same')",
         "ReLU()",
         "MaxPool2D(2)",
     ]

@@ -164,6 +164,7 @@ class Page {
     try {
       const found = await this.engine.sample(set, at ?? Math.floor(Math.random() * this.samples));
       this.samples = found.of ?? this.samples;
+      if (at !== null && this.input) return; // the first one is for those who have not begun yet
       const index = found.index ?? at;
       const label = found.label === null || found.label === undefined || found.label === "" ? "" : `: true answer ${found.label}`;
       const words = `Sample${index === null || index === undefined ? "" : ` ${index}`} of the ${set} set${label}`;

@@ -26,7 +26,7 @@ export class Mistakes {
       this.count = first + mistakes.length;
       const kind = set ? `${set} samples` : "samples";
       const share = of ? ` (${percent(total / of)})` : "";
-      $("mistakes-count").textContent = total ? `${whole(total)} of ${whole(of)} ${kind} are answered wrongly${share}, the surest mistakes first.` : `All ${whole(of)} ${kind} are answered rightly.`;
+      $("mistakes-count").textContent = total ? `${whole(total)} of ${whole(of)} ${kind} are answered wrongly${share}, first those that give the true class least.` : `All ${whole(of)} ${kind} are answered rightly.`;
       if (!first) $("mistakes-gallery").replaceChildren();
       $("mistakes-gallery").append(...mistakes.map((each) => this.button(each)));
       $("more-mistakes").hidden = this.count >= total || !mistakes.length;

@@ -109,6 +109,7 @@ class Card {
     this.frame.addEventListener("focus", () => this.tell());
     this.frame.addEventListener("blur", () => this.draw());
     this.fit();
+    this.tell();
   }
 
   words() {
@@ -126,9 +127,7 @@ class Card {
     this.tile = [Math.max(1, Math.round(height * this.factor)), Math.max(1, Math.round(width * this.factor))];
     const room = Math.max(60, (this.root.parentElement?.clientWidth || 320) - 26);
     const fitting = Math.max(1, Math.floor((room + this.gap) / (this.tile[1] + this.gap)));
-    const side = Math.sqrt(this.shown);
-    const nice = !this.isMap && Number.isInteger(side) ? side : Math.ceil(side * 1.12);
-    this.columns = Math.min(this.shown, fitting, nice);
+    this.columns = Math.min(fitting, columnsFor(this.shown));
     this.rows = Math.ceil(this.shown / this.columns);
     const ratio = Math.min(3, Math.ceil(devicePixelRatio || 1));
     const [across, down] = [this.columns * (this.tile[1] + this.gap) + this.gap, this.rows * (this.tile[0] + this.gap) + this.gap];
@@ -254,6 +253,19 @@ class Card {
     this.option.setAttribute("aria-posinset", this.at + 1);
     this.option.textContent = `${name} ${this.at}${this.activations ? `, ${rangeOf(this.activations, this.at, this.isMap)}` : ""}`;
   }
+}
+
+/** Return in how many columns so many tiles make a rectangle that is full, or nearly, and a little wider than high. */
+function columnsFor(count) {
+  const side = Math.sqrt(count);
+  let best = count;
+  let least = Infinity;
+  for (let columns = Math.ceil(side); columns <= Math.min(count, Math.ceil(1.7 * side)); columns += 1) {
+    const empty = (Math.ceil(count / columns) * columns - count) / columns;
+    const odd = empty + Math.abs(columns / side - 1.15);
+    if (odd < least) [best, least] = [columns, odd];
+  }
+  return best;
 }
 
 /** Tell whether a unit has a name that fits into its cell. */
