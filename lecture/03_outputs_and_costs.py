@@ -1,8 +1,9 @@
 # %% [markdown]
 # # 3. Outputs and costs
 #
-# After this chapter you can turn the numbers of the last layer into an answer and into probabilities, say by one number how wrong
-# a network is, and tell why the choice of that number decides how fast a network learns from its worst mistakes.
+# After this chapter you can turn the numbers of the last layer into an answer and into probabilities, say by one number
+# how wrong a network is, and tell why the choice of that number decides how fast a network learns from its worst
+# mistakes.
 
 # %%
 import matplotlib.pyplot as plt
@@ -15,14 +16,14 @@ plt.style.use("gpunn.display.lecture")
 # %% [markdown]
 # ## From numbers to an answer
 #
-# The last layer of a classifier has one output for each class. Its sums $z^L$ are called **logits**; they may be any numbers. The
-# best guess is the class of the largest, $k = \operatorname{argmax}\, z^L$. If you also want to know *how sure* it is, you need
-# **softmax**, which makes probabilities of them:
+# The last layer of a classifier has one output for each class. Its sums $z^L$ are called **logits**; they may be any
+# numbers. The best guess is the class of the largest, $k = \operatorname{argmax}\, z^L$. If you also want to know *how
+# sure* it is, you need **softmax**, which makes probabilities of them:
 #
 # $$P(k \mid x) = \frac{e^{z_k}}{\sum_i e^{z_i}}$$
 #
-# All are positive, they add up to 1, and the largest logit has the largest probability. Look at what changes them and what does
-# not:
+# All are positive, they add up to 1, and the largest logit has the largest probability. Look at what changes them and
+# what does not:
 
 
 # %%
@@ -44,16 +45,17 @@ for axis, (name, factor) in zip(axes[1:], {"z / 3": 1 / 3, "z": 1, "3 z": 3}.ite
 plt.show()
 
 # %% [markdown]
-# Adding a constant to all logits changes nothing: numerator and denominator both get a factor. Multiplying them
-# changes how sure the network is, never whom it prefers.
+# Adding a constant to all logits changes nothing: numerator and denominator both get a factor. Multiplying them changes
+# how sure the network is, never whom it prefers.
 #
 # ## Why log-sum-exp
 #
-# The first of these is what saves us from overflow. $e^{1000}$ is infinite for a computer, so the formula as written gives `nan`. Take the
-# largest logit off all of them first: the result is the same, and no exponent is above 0.
+# The first of these is what saves us from overflow. $e^{1000}$ is infinite for a computer, so the formula as written
+# gives `nan`. Take the largest logit off all of them first: the result is the same, and no exponent is above 0.
 #
-# Costs need the logarithm of a probability. Do not compute it in two steps either: a probability of $10^{-400}$ is 0 to a computer, and
-# $\ln 0$ is $-\infty$. In one step, with $m = \max_i z_i$, the **log-sum-exp** form is right for all finite logits:
+# Costs need the logarithm of a probability. Do not compute it in two steps either: a probability of $10^{-400}$ is 0 to
+# a computer, and $\ln 0$ is $-\infty$. In one step, with $m = \max_i z_i$, the **log-sum-exp** form is right for all
+# finite logits:
 #
 # $$\ln P(k \mid x) = z_k - m - \ln \sum_i e^{z_i - m}$$
 
@@ -72,8 +74,8 @@ print("by log-sum-exp:  ", log_softmax(large))
 # %% [markdown]
 # ## Three costs
 #
-# A **cost** (or loss) says by one number how wrong the answers are: 0 if all are right and sure, the larger the worse. It is a mean over
-# $n$ samples. The wanted output $y$ is **one-hot**: 1 for the right class, 0 for the others.
+# A **cost** (or loss) says by one number how wrong the answers are: 0 if all are right and sure, the larger the worse.
+# It is a mean over $n$ samples. The wanted output $y$ is **one-hot**: 1 for the right class, 0 for the others.
 #
 # | | cost $C$ | outputs | $\delta^L = \partial C / \partial z^L$ |
 # |---|---|---|---|
@@ -81,8 +83,8 @@ print("by log-sum-exp:  ", log_softmax(large))
 # | cross-entropy (CE) | $-\frac1n \sum y \ln a^L + (1 - y) \ln (1 - a^L)$ | sigmoids | $\frac1n (a^L - y)$ (7) |
 # | softmax with cross-entropy | $-\frac1n \sum \ln P(y \mid x)$ | softmax | $\frac1n (P - y)$ |
 #
-# MSE is for numbers: prices, temperatures. CE is for questions that are answered yes or no, each for itself. The third is for one class out of
-# several. Take one sample, class 1 of 3, and compute each by hand and by gpunn:
+# MSE is for numbers: prices, temperatures. CE is for questions that are answered yes or no, each for itself. The third
+# is for one class out of several. Take one sample, class 1 of 3, and compute each by hand and by gpunn:
 
 # %%
 z, y = np.array([[0.5, 1.5, -1.0]]), np.array([[0.0, 1.0, 0.0]])
@@ -98,10 +100,12 @@ print(f"softmax {classes:.6f}  gpunn {gn.SoftmaxCrossEntropy().forward(z, [1]):.
 # %% [markdown]
 # gpunn's last two take the logits $z$, not the probabilities, so that they can use the stable forms:
 # [this line](../gpunn/kernels/losses.py "loss = log(total) - aim;") is log-sum-exp, and
-# [this one](../gpunn/kernels/losses.py "loss += (v < T(0) ? T(0) : v) - v * y + log1p(e);") is CE with SoftPlus from chapter 2 in it.
+# [this one](../gpunn/kernels/losses.py "loss += (v < T(0) ? T(0) : v) - v * y + log1p(e);") is CE with SoftPlus from
+# chapter 2 in it.
 #
-# A useful number to know: who has no idea of ten classes gives each the probability 1/10, and pays $\ln 10 \approx 2.303$. An untrained
-# network should begin near that. If yours begins at 20, its first weights are too large.
+# A useful number to know: who has no idea of ten classes gives each the probability 1/10, and pays
+# $\ln 10 \approx 2.303$. An untrained network should begin near that. If yours begins at 20, its first weights are too
+# large.
 
 # %%
 data = gn.load_data("digits")
@@ -112,8 +116,8 @@ print(f"no idea: ln 10 = {np.log(10):.3f}; an untrained network: {beginning:.1f}
 # %% [markdown]
 # ## The slope is what teaches
 #
-# Training follows the slope of the cost, so let us look at the slopes. One sigmoid output should say $y = 1$. Far left it says 0 with great
-# certainty: it could not be more wrong.
+# Training follows the slope of the cost, so let us look at the slopes. One sigmoid output should say $y = 1$. Far left
+# it says 0 with great certainty: it could not be more wrong.
 
 # %% alt="Left the costs of one output over z, right their slopes: that of MSE is flat where the answer is most wrong"
 z = np.linspace(-8, 8, 400)
@@ -132,13 +136,13 @@ for axis in axes:
 plt.show()
 
 # %% [markdown]
-# In the grey region MSE is flat. Its $\delta$ has the factor $f'(z)$, which is nearly 0 there: the unit is saturated, and **learns least
-# where it is most wrong**. With CE that factor is gone. See where it went: for one output,
+# In the grey region MSE is flat. Its $\delta$ has the factor $f'(z)$, which is nearly 0 there: the unit is saturated,
+# and **learns least where it is most wrong**. With CE that factor is gone. See where it went: for one output,
 #
 # $$\frac{\partial C}{\partial z} = \frac{\partial C}{\partial a}\, f'(z) = \frac{a - y}{a(1 - a)} \cdot a(1 - a) = a - y, \tag{7}$$
 #
-# so the slope is just how far the answer is off. For softmax with its cost the same comes out (exercise 1), which is no accident: both
-# costs are made to fit their outputs.
+# so the slope is just how far the answer is off. For softmax with its cost the same comes out (exercise 1), which is no
+# accident: both costs are made to fit their outputs.
 #
 # ## Are those formulas right?
 #
@@ -189,21 +193,25 @@ for name, loss in {"MSE": mse, "CE": ce, "softmax": soft}.items():
     print(f"{name:<8} table {np.allclose(by_table[name], differences)}, gpunn {np.allclose(delta, differences)}")
 
 # %% [markdown]
-# gpunn computes a cost and its gradient in one pass: [here](../gpunn/kernels/losses.py "gradient[at] = w * (a - y) / T(n);") is equation (7), and
-# [here](../gpunn/kernels/losses.py "(k == label ? on : off)) / T(n);") is that of softmax. From this $\delta^L$ back-propagation begins in
-# chapter 5. Together the derivatives of the cost by all parameters are its **gradient**, and the next chapter walks against it.
+# gpunn computes a cost and its gradient in one pass:
+# [here](../gpunn/kernels/losses.py "gradient[at] = w * (a - y) / T(n);") is equation (7), and
+# [here](../gpunn/kernels/losses.py "(k == label ? on : off)) / T(n);") is that of softmax. From this $\delta^L$
+# back-propagation begins in chapter 5. Together the derivatives of the cost by all parameters are its **gradient**, and
+# the next chapter walks against it.
 
 # %% [markdown]
 # ## Exercises
 
 # %% [markdown] tags=["exercise"]
-# **1. Derive it.** For one sample of class $y$, $C = -z_y + \ln \sum_i e^{z_i}$. Derive $\partial C/\partial z_k$ for $k = y$ and for $k \ne y$. What do
-# the derivatives of a sample add up to, and what does that mean for the logits in a step of training?
+# **1. Derive it.** For one sample of class $y$, $C = -z_y + \ln \sum_i e^{z_i}$. Derive $\partial C/\partial z_k$ for
+# $k = y$ and for $k \ne y$. What do the derivatives of a sample add up to, and what does that mean for the logits in a
+# step of training?
 
 # %% [markdown] tags=["solution"]
-# The derivative of $\ln \sum_i e^{z_i}$ by $z_k$ is $e^{z_k} / \sum_i e^{z_i} = P(k)$. With $-z_y$ that is $P(k) - 1$ for $k = y$, and $P(k)$ otherwise. They add
-# up to $1 - 1 = 0$: what the right class gains, the others lose, each in proportion to its probability. The mean of the logits
-# stays, as it must, since a constant added to all of them changes nothing.
+# The derivative of $\ln \sum_i e^{z_i}$ by $z_k$ is $e^{z_k} / \sum_i e^{z_i} = P(k)$. With $-z_y$ that is $P(k) - 1$
+# for $k = y$, and $P(k)$ otherwise. They add up to $1 - 1 = 0$: what the right class gains, the others lose, each in
+# proportion to its probability. The mean of the logits stays, as it must, since a constant added to all of them changes
+# nothing.
 
 # %% tags=["solution"]
 z = np.array([0.5, 1.5, -1.0])
@@ -213,9 +221,10 @@ assert np.allclose(derived, numeric(lambda z: -log_softmax(z)[1], z))
 assert np.isclose(derived.sum(), 0)
 
 # %% [markdown] tags=["exercise"]
-# **2. The price of being sure.** A network of ten classes always gives its favourite the probability 0.99, and shares the rest evenly
-# among the nine others. What does it pay when it is right, and when it is wrong? How many of its answers may be wrong before
-# it pays more than one that has no idea? What would you expect of a network whose accuracy is 80 % and which is always that sure?
+# **2. The price of being sure.** A network of ten classes always gives its favourite the probability 0.99, and shares
+# the rest evenly among the nine others. What does it pay when it is right, and when it is wrong? How many of its
+# answers may be wrong before it pays more than one that has no idea? What would you expect of a network whose accuracy
+# is 80 % and which is always that sure?
 
 # %% tags=["solution"]
 right, wrong, no_idea = -np.log(0.99), -np.log(0.01 / 9), np.log(10)
@@ -227,9 +236,9 @@ assert 0.33 < share < 0.34
 assert honest < 0.8 * right + 0.2 * wrong
 
 # %% [markdown] tags=["exercise"]
-# **3. The slow learner.** One sigmoid unit with one input $x = 1$ should answer 1, and begins with $w = -3, b = -3$. Train it by
-# $p := p - \eta\, \partial C/\partial p$ (4) with $\eta = 0.5$, once with MSE and once with CE. Predict from the picture of the slopes how the number of steps
-# will differ until it answers above ½. Then count.
+# **3. The slow learner.** One sigmoid unit with one input $x = 1$ should answer 1, and begins with $w = -3, b = -3$.
+# Train it by $p := p - \eta\, \partial C/\partial p$ (4) with $\eta = 0.5$, once with MSE and once with CE. Predict
+# from the picture of the slopes how the number of steps will differ until it answers above ½. Then count.
 
 
 # %% tags=["solution"]

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 4. Gradient descent and minibatches
 #
-# After this chapter you can write the loop that trains a network, choose its learning rate by looking at a curve, and say what a
-# minibatch and an epoch are. Your loop will give the same weights as gpunn's `fit`.
+# After this chapter you can write the loop that trains a network, choose its learning rate by looking at a curve, and
+# say what a minibatch and an epoch are. Your loop will give the same weights as gpunn's `fit`.
 
 # %%
 import matplotlib.pyplot as plt
@@ -16,8 +16,8 @@ plt.style.use("gpunn.display.lecture")
 # %% [markdown]
 # ## One step
 #
-# The cost $C$ depends on every parameter $p$ of the network. Its derivative $\partial C/\partial p$ says how steeply it rises with $p$. So step the
-# other way, by a length that the **learning rate** $\eta$ sets:
+# The cost $C$ depends on every parameter $p$ of the network. Its derivative $\partial C/\partial p$ says how steeply it
+# rises with $p$. So step the other way, by a length that the **learning rate** $\eta$ sets:
 #
 # $$p := p - \eta\, \frac{\partial C}{\partial p} \tag{4}$$
 #
@@ -26,8 +26,8 @@ plt.style.use("gpunn.display.lecture")
 #
 # ## Too small, good, too large
 #
-# One parameter is enough to see what $\eta$ does. Take $C(w) = w^2$, whose derivative is $2w$, and begin at $w = 4$. A step is
-# $w := w - 2\eta w = (1 - 2\eta)\, w$: each multiplies $w$ by the same factor.
+# One parameter is enough to see what $\eta$ does. Take $C(w) = w^2$, whose derivative is $2w$, and begin at $w = 4$. A
+# step is $w := w - 2\eta w = (1 - 2\eta)\, w$: each multiplies $w$ by the same factor.
 
 
 # %%
@@ -52,15 +52,16 @@ axes[0].set_ylabel("C(w)")
 plt.show()
 
 # %% [markdown]
-# With 0.03 it creeps. With 0.3 it is there after three steps. With 0.9 it jumps over the bottom each time, and still comes closer. Above 1
-# each jump ends higher than the last: the cost **diverges**, and in a network that shows as `nan` a few steps later. The
-# border lies where the factor reaches −1, and it depends on how curved the valley is (exercise 1).
+# With 0.03 it creeps. With 0.3 it is there after a few steps. With 0.9 it jumps over the bottom each time, and still
+# comes closer. Above 1 each jump ends higher than the last: it **diverges**. A network then shows a cost that jumps up
+# and stays there, or `nan`. The border lies where the factor reaches −1, and it depends on how curved the valley is
+# (exercise 1).
 #
 # ## Two parameters: a real surface
 #
-# Real valleys are curved differently in different directions. Fit a line $a = w x + b$ to 40 points, by the mean squared error. Both
-# derivatives follow from $\delta = 2(a - y)$ by the chain rule: $\partial C/\partial w$ is the mean of $\delta x$, and $\partial C/\partial b$ that of
-# $\delta$.
+# Real valleys are curved differently in different directions. Fit a line $a = w x + b$ to 40 points, by the mean
+# squared error. Both derivatives follow from $\delta = 2(a - y)$ by the chain rule: $\partial C/\partial w$ is the mean
+# of $\delta x$, and $\partial C/\partial b$ that of $\delta$.
 
 # %%
 rng = np.random.default_rng(4)
@@ -100,16 +101,17 @@ axes[0].set_ylabel("b")
 plt.show()
 
 # %% [markdown]
-# The cross is the bottom, and the darker the blue the higher the cost. Left, every step goes straight downhill, and still the path
-# zigzags: across the valley it is steep, along it flat, and one rate must do for both. In the middle each step keeps a part of the last
-# one, $v := \mu v + \partial C/\partial p$ and $p := p - \eta v$. This **momentum** cancels what goes to and fro, and adds up what goes on. Right,
-# the third idea.
+# The cross is the bottom, and the darker the blue the higher the cost. Left, every step goes straight downhill, and
+# still the path zigzags: across the valley it is steep, along it flat, and one rate must do for both. In the middle
+# each step keeps a part of the last one, $v := \mu v + \partial C/\partial p$ and $p := p - \eta v$. This **momentum**
+# cancels what goes to and fro, and adds up what goes on. Right, each step looks at four of the points only, and still
+# gets there; that is the next idea.
 #
 # ## Minibatches
 #
-# The gradient over all samples is exact, and dear: a million samples for one step. A few samples, drawn at random, give the same gradient *on average*, with
-# some noise. These few are a **minibatch**. How much noise? Take a network for digits, the exact gradient over all 1,293, and
-# that of 200 minibatches of each size:
+# The gradient over all samples is exact, and dear: a million samples for one step. A few samples, drawn at random, give
+# the same gradient *on average*, with some noise. These few are a **minibatch**. How much noise? Take a network for
+# digits, the exact gradient over all 1,293, and that of 200 minibatches of each size:
 
 # %%
 data = gn.load_data("digits")
@@ -149,19 +151,20 @@ axis.legend()
 plt.show()
 
 # %% [markdown]
-# The error falls as $1/\sqrt{B}$: **four times the work halves the noise**. That is a bad bargain. With one sample the noise is several times the
-# signal; with 16 it is about as large, and with 64 half of it, and steps point downhill on the whole. So one takes many cheap, noisy steps
-# rather than few exact ones. Common sizes are 16 to 256: a product of that many columns keeps a processor busy, and makes hardly more
-# noise than the rate can bear.
+# The error falls as $1/\sqrt{B}$: **four times the work halves the noise**. That is a bad bargain. With one sample the
+# noise is several times the signal; with 16 it is about as large, and with 64 half of it, and steps point downhill on
+# the whole. So one takes many cheap, noisy steps rather than few exact ones. Common sizes are 16 to 256: enough columns
+# to keep a processor busy.
 #
-# An **epoch** is one pass over the training set, minibatch after minibatch. Before each the samples are shuffled, so that no step sees the same
-# company twice: [this line](../gpunn/train/training.py "order = epoch_order(len(self.data.train)") of gpunn. With 1,293 samples and
+# An **epoch** is one pass over the training set, minibatch after minibatch. Before each the samples are shuffled, so
+# that no step sees the same company twice:
+# [this line](../gpunn/train/training.py "order = epoch_order(len(self.data.train)") of gpunn. With 1,293 samples and
 # minibatches of 32 an epoch is 41 steps; the last has the 13 samples that are left.
 #
 # ## The whole loop, twice
 #
-# Now train. Below is the loop that you would write on a blackboard. `backward` computes all gradients at once; how, is the next
-# chapter. The order of the samples is the one that gpunn takes, so that both see the same.
+# Now train. Below is the loop that you would write on a blackboard. `backward` computes all gradients at once; how, is
+# the next chapter. The order of the samples is the one that gpunn takes, so that both see the same.
 
 
 # %%
@@ -187,8 +190,8 @@ for mine, its in zip(by_hand.parameters, by_fit.parameters, strict=True):
     print(f"{mine.name}: the same to 12 digits: {np.abs(mine.value - its.value).max() < 1e-12}")
 
 # %% [markdown]
-# The same weights after 123 steps. What `fit` adds is around the loop: speed, records, the validation samples, checks that the cost is still a
-# number, checkpoints.
+# The same weights after 123 steps. What `fit` adds is around the loop: speed, records, the validation samples, checks
+# that the cost is still a number, checkpoints.
 #
 # ## Choosing the rate
 #
@@ -207,23 +210,24 @@ figure.legend(loc="outside right center")
 plt.show()
 
 # %% [markdown]
-# Too small: the curve falls, but as slowly as if there were all the time in the world. Too large: it jumps and does not come down. Begin with
-# 0.1, and go up or down by factors of 3 until you know both borders; then take a rate a little below the upper one.
-# `gpunn lr-find` does it for you: [docs/learning-rate.md](../docs/learning-rate.md).
+# Too small: the curve hardly falls in twenty epochs. Too large: it jumps far above where it began, and stays. Begin
+# with 0.1, and go up or down by factors of 3 until you know both borders; then take a rate a little below the upper
+# one. `gpunn lr-find` does it for you: [docs/learning-rate.md](../docs/learning-rate.md).
 
 # %% [markdown]
 # ## Exercises
 
 # %% [markdown] tags=["exercise"]
-# **1. Where is the border?** For $C = \frac{k}{2} w^2$ find the largest $\eta$ that still converges. Now two parameters, $C = \frac12 w_1^2 + 50\, w_2^2$,
-# both begin at 1. Which $\eta$ brings the slower of the two down fastest, and about how many steps does it then take to 0.001? What has this to do with
-# the zigzag above?
+# **1. Where is the border?** For $C = \frac{k}{2} w^2$ find the largest $\eta$ that still converges. Now two
+# parameters, $C = \frac12 w_1^2 + 50\, w_2^2$, both begin at 1. Which $\eta$ brings the slower of the two down fastest,
+# and about how many steps does it then take to 0.001? What has this to do with the zigzag above?
 
 # %% [markdown] tags=["solution"]
-# A step multiplies $w$ by $1 - \eta k$, so $|1 - \eta k| < 1$, which is $\eta < 2/k$. With $k = 1$ and $k = 100$ the factors are $1 - \eta$ and
-# $1 - 100\eta$. The larger of their sizes is least where $1 - \eta = 100\eta - 1$: $\eta = 2/101$, with a factor of $99/101 \approx 0.98$, which takes about
-# $\ln 1000 / \ln(101/99) \approx 345$ steps. The steep direction sets the border, and the flat one must creep: a valley 100 times as
-# curved across as along it needs hundreds of steps. Momentum is the cure, and in chapter 12 normalization, which makes valleys rounder.
+# A step multiplies $w$ by $1 - \eta k$, so $|1 - \eta k| < 1$, which is $\eta < 2/k$. With $k = 1$ and $k = 100$ the
+# factors are $1 - \eta$ and $1 - 100\eta$. The larger of their sizes is least where $1 - \eta = 100\eta - 1$:
+# $\eta = 2/101$, with a factor of $99/101 \approx 0.98$, which takes about $\ln 1000 / \ln(101/99) \approx 345$ steps.
+# The steep direction sets the border, and the flat one must creep: a valley 100 times as curved across as along it
+# needs hundreds of steps. Momentum is the cure, and in chapter 12 normalization, which makes valleys rounder.
 
 
 # %% tags=["solution"]
@@ -239,13 +243,15 @@ assert 340 <= steps_to(2 / 101) <= 350
 assert all(steps_to(rate) > steps_to(2 / 101) for rate in (0.01, 0.0195, 0.0199, 0.02))
 
 # %% [markdown] tags=["exercise"]
-# **2. Do minibatches add up?** Split the 1,293 samples into 41 minibatches of 32 (the last has 13). Is the mean of their gradients, all taken at the
-# same weights, the exact gradient? Which mean is? What does that say about the samples of the last minibatch, and does it matter?
+# **2. Do minibatches add up?** Split the 1,293 samples into 41 minibatches of 32 (the last has 13). Is the mean of
+# their gradients, all taken at the same weights, the exact gradient? Which mean is? What does that say about the
+# samples of the last minibatch, and does it matter?
 
 # %% [markdown] tags=["solution"]
-# Each minibatch gradient is a mean over its samples. Only the mean *weighted by the numbers of samples* is the mean over all. In the plain one,
-# and in training, each of the last 13 samples counts $32/13 \approx 2.5$ times as much as others. It does not matter, since the samples are shuffled
-# again for each epoch: every sample has the same chance to be among the last.
+# Each minibatch gradient is a mean over its samples. Only the mean *weighted by the numbers of samples* is the mean
+# over all. In the plain one, and in training, each of the last 13 samples counts $32/13 \approx 2.5$ times as much as
+# others. It does not matter, since the samples are shuffled again for each epoch: every sample has the same chance to
+# be among the last.
 
 # %% tags=["solution"]
 parts = [np.arange(start, min(start + 32, len(inputs))) for start in range(0, len(inputs), 32)]
@@ -257,13 +263,14 @@ assert np.allclose(weighted, exact, atol=1e-12)
 assert not np.allclose(plain, exact, atol=1e-6)
 
 # %% [markdown] tags=["exercise"]
-# **3. Add momentum.** Change the loop by hand so that each parameter has a velocity, $v := \mu v + \partial C/\partial p$ and $p := p - \eta v$. Compare three epochs with
-# `gn.SGD(0.1, momentum=0.9)`. If the gradient stays the same for many steps, how long does a step become? So what do you do with $\eta$ when
-# you turn momentum on?
+# **3. Add momentum.** Change the loop by hand so that each parameter has a velocity,
+# $v := \mu v + \partial C/\partial p$ and $p := p - \eta v$. Compare three epochs with `gn.SGD(0.1, momentum=0.9)`. If
+# the gradient stays the same for many steps, how long does a step become? So what do you do with $\eta$ when you turn
+# momentum on?
 
 # %% [markdown] tags=["solution"]
-# With a constant gradient $g$ the velocity becomes $g (1 + \mu + \mu^2 + \dots) = g/(1 - \mu)$, ten times $g$ for $\mu = 0.9$. So a good rate with
-# momentum is several times smaller than without.
+# With a constant gradient $g$ the velocity becomes $g (1 + \mu + \mu^2 + \dots) = g/(1 - \mu)$, ten times $g$ for
+# $\mu = 0.9$. So a good rate with momentum is several times smaller than without.
 
 # %% tags=["solution"]
 model = make_network().build((8, 8, 1), batch_size=32, dtype="float64", seed=0)
