@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 from machine import RESULTS, ROOT, command, machine, write_result
-from PIL import Image
+from pictures import shrink
 
 from gpunn.data import load_data
 from gpunn.experiments.experiment import read_experiment
@@ -88,21 +88,29 @@ def measured(browser: Any, url: str, strokes: list[list[tuple[float, float]]]) -
     return latencies([tuple(each) for each in times]), name
 
 
-def photograph(browser: Any, url: str, strokes: list[list[tuple[float, float]]], target: Path) -> None:
-    """The page with a drawing and a unit that was opened, in 64 colours."""
-    page = Visit(browser, url, 1280, 1170)
+def photograph(browser: Any, url: str, target: Path) -> None:
+    """The page with a three that was drawn and a map that was opened, down to the end of it."""
+    page = Visit(browser, url, 1280, 2000)
     page.answer()
     page.page.click("#clear")
-    page.draw(strokes)
+    page.draw([[*arc(0.3, -150, 85), *arc(0.64, -85, 150)]])
     page.answer()
     page.page.locator(".frame").nth(1).click(position={"x": 40, "y": 16})
     page.page.wait_for_selector(".unit .picture")
     page.page.mouse.move(640, 5)
     page.page.evaluate("() => { document.activeElement.blur(); scrollTo(0, 0); }")
     page.page.wait_for_timeout(300)
-    page.page.screenshot(path=target, animations="disabled")
+    end = page.page.locator(".unit").bounding_box()
+    place = {"x": 0, "y": 0, "width": 1280, "height": round(end["y"] + end["height"] + 20)}
+    page.page.screenshot(path=target, clip=place, animations="disabled")
     page.context.close()
-    Image.open(target).convert("RGB").quantize(64, dither=Image.Dither.NONE).save(target, optimize=True)
+    shrink(target, target)
+
+
+def arc(middle: float, first: int, last: int) -> list[tuple[float, float]]:
+    """Points of half a three, from one angle to another; 0 is to the right."""
+    angles = np.radians(np.arange(first, last + 1, 5))
+    return [(0.48 + 0.17 * np.cos(angle), middle + 0.17 * np.sin(angle)) for angle in angles]
 
 
 def main() -> str | None:
@@ -120,8 +128,7 @@ def main() -> str | None:
     drawings = [elsewhere(strokes_of(np.asarray(test.inputs[at])[..., 0])) for at in range(options.pages)]
     with served(options.run) as url, chromium() as browser:
         found = [measured(browser, url, strokes) for strokes in drawings]
-        nine = int(np.flatnonzero(test.targets == 9)[2])
-        photograph(browser, url, elsewhere(strokes_of(np.asarray(test.inputs[nine])[..., 0])), options.picture)
+        photograph(browser, url, options.picture)
     first, later = [each[0] for each, _ in found], [each for times, _ in found for each in times[1:]]
     names = [name for _, name in found]
     right = sum(str(label) == name for label, name in zip(test.targets[: options.pages], names, strict=True))
