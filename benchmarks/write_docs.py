@@ -12,6 +12,7 @@ from typing import Any
 
 from charts import chart, growth_chart
 from machine import RESULTS, ROOT, read_result
+from pictures import IMAGES, shrink
 from profile_report import HEADINGS as PROFILE_HEADINGS
 from profile_report import profile_notes, profile_rows
 from profiler import Profile
@@ -101,13 +102,22 @@ def device_of(runs: Sequence[dict[str, Any]]) -> str:
     return words
 
 
-def name_of(runs: Sequence[dict[str, Any]]) -> str:
-    """Of a machine's charts: its device and precision."""
-    return runs[0]["device"] + ("" if runs[0]["precision"] == "float32" else f"-{runs[0]['precision']}")
+def names_of(sections: Sequence[Sequence[dict[str, Any]]]) -> list[str]:
+    """Of each machine's charts: its device and precision; of two alike the one of less work is numbered."""
+    names = [
+        runs[0]["device"] + ("" if runs[0]["precision"] == "float32" else f"-{runs[0]['precision']}")
+        for runs in sections
+    ]
+    work = [sum(len(run["workloads"]) for run in runs) for runs in sections]
+    numbered = list(names)
+    for place in range(len(names)):
+        before = [k for k in range(len(names)) if names[k] == names[place] and (-work[k], k) < (-work[place], place)]
+        numbered[place] += f"-{len(before) + 1}" if before else ""
+    return numbered
 
 
-def section(runs: Sequence[dict[str, Any]]) -> str:
-    """All runs on one machine."""
+def section(runs: Sequence[dict[str, Any]], name: str) -> str:
+    """All runs on one machine, whose charts have a name."""
     machine = runs[0]["machine"]
     done = [workload for run in runs for workload in run["workloads"]]
     lines = [
@@ -122,16 +132,17 @@ def section(runs: Sequence[dict[str, Any]]) -> str:
     if rows := target_rows(runs[0]["device"], done):
         lines += ["", "### What gpunn is to reach", "", *markdown([TARGET_HEADINGS, *rows])]
     if any(not each["scale"] for each in done):
-        lines += ["", f"![Times of all peers as multiples of gpunn's](images/benchmarks-{name_of(runs)}.png)"]
+        lines += ["", f"![Times of all peers as multiples of gpunn's](images/benchmarks-{name}.png)"]
     for workload in done:
         if not workload["scale"]:
             lines += of_workload(workload)
-    return "\n".join([*lines, *of_growth(done, f"growth-{name_of(runs)}.png")])
+    return "\n".join([*lines, *of_growth(done, f"growth-{name}.png")])
 
 
 def page(runs: Sequence[dict[str, Any]]) -> str:
     """The whole page."""
-    return "\n\n".join([ABOUT.rstrip(), *map(section, by_machine(runs))]) + "\n"
+    sections = by_machine(runs)
+    return "\n\n".join([ABOUT.rstrip(), *map(section, sections, names_of(sections))]) + "\n"
 
 
 def by_machine(runs: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
@@ -157,10 +168,13 @@ def read_runs(folder: Path = RESULTS) -> list[dict[str, Any]]:
 
 def main() -> None:
     runs = read_runs()
-    for each in by_machine(runs):
+    sections = by_machine(runs)
+    for each, of in zip(sections, names_of(sections), strict=True):
         done = [workload for run in each for workload in run["workloads"]]
-        chart(done, DOCS / "images" / f"benchmarks-{name_of(each)}.png")
-        growth_chart(done, DOCS / "images" / f"growth-{name_of(each)}.png")
+        for name, draw in ((f"benchmarks-{of}.png", chart), (f"growth-{of}.png", growth_chart)):
+            draw(done, IMAGES / name)
+            if (IMAGES / name).is_file():
+                shrink(IMAGES / name, IMAGES / name)
     (DOCS / "benchmarks.md").write_text(page(runs), "utf-8")
 
 

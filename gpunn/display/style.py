@@ -3,25 +3,26 @@
 Matplotlib's object interface only: no pyplot, so no global figures, no display, and no setting of the user's changed.
 """
 
-import textwrap
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gpunn.display.text import drawable, families, wrapped
 from gpunn.errors import OptionError
 from gpunn.files import StrPath, as_path, write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 # Okabe and Ito's palette, told apart under every common colour blindness.
 TRAINING, VALIDATION, BEST = "#0072B2", "#D55E00", "#009E73"
-OVERFITTING, RATE, INK, FAINT = "#A8447F", "#5B5B5B", "#222222", "#8A8A8A"
+OVERFITTING, RATE, INK, FAINT = "#A8447F", "#5B5B5B", "#222222", "#767676"
+NOT_FINITE = "#B8A2D9"  # NaN and Inf in images, maps and filters: violet, which no scale has
 
 # Flat samples of fewer features are measurements, even where their number happens to be a square.
 LEAST_SIDE = 8
@@ -46,20 +47,25 @@ _STYLE = {
 
 
 @contextmanager
-def picture(path: StrPath | None, width: float, height: float, title: str = "") -> "Iterator[Figure]":
+def picture(
+    path: StrPath | None, width: float, height: float, title: str = "", *, by_hand: bool = False
+) -> "Iterator[Figure]":
     """Open a figure of width × height inches; where there is a path, write it as PNG when the block ends well.
+
+    Its panels are laid out by Matplotlib, or `by_hand`, by `place` below a title of the height of `title_room`.
 
     The same drawing gives the same bytes. The figure is whole after the block, and may be shown or changed.
     """
     from gpunn.display.figure import Picture, styled
 
     target = None if path is None else as_path(path)
-    title = checked_title(title)
-    with styled(_STYLE):
-        figure = Picture(figsize=(width, height), layout="constrained")
-        figure.gpunn_style = _STYLE
+    title = wrapped(checked_title(title), width - 0.3)
+    look = {**_STYLE, "font.family": list(families())}
+    with styled(look):
+        figure = Picture(figsize=(width, height), layout=None if by_hand else "constrained")
+        figure.gpunn_style = look
         if title:
-            figure.suptitle(wrapped(title, width))
+            figure.suptitle(title, **({"y": 1 - 0.1 / height} if by_hand else {}))
         yield figure
         content = None if target is None else figure.png()
         if content is None:
@@ -70,19 +76,27 @@ def picture(path: StrPath | None, width: float, height: float, title: str = "") 
 
 
 def checked_title(title: str) -> str:
-    """Return a title; raise OptionError for anything but a text."""
+    """Return a title in letters that can be drawn; raise OptionError for anything but a text."""
     if not isinstance(title, str):
         raise OptionError(f"the title of a picture is a text, got {type(title).__name__}")
-    return title
+    return drawable(title)
 
 
-def wrapped(title: str, width: float) -> str:
-    """Break a title into the lines that a picture so many inches wide has room for, three at most."""
-    return "\n".join(textwrap.wrap(title, max(12, int(9.5 * width)), max_lines=3, placeholder=" …"))
+def title_room(title: str, width: float) -> float:
+    """Return the height in inches that a title takes at the top of a picture so many inches wide."""
+    lines = wrapped(checked_title(title), width - 0.3).count("\n") + 1
+    return 0.13 + 0.22 * lines if title else 0.0
+
+
+def place(figure: "Figure", left: float, top: float, width: float, height: float) -> "Axes":
+    """Add a panel by inches from the left and the top of a figure; for pictures that are laid out by hand."""
+    across, down = figure.get_size_inches()
+    return figure.add_axes((left / across, 1 - (top + height) / down, width / across, height / down))
 
 
 def write_alone(figure: "Figure", words: str) -> None:
     """Write words in place of a drawing for which there is nothing to draw."""
+    words = wrapped(words, figure.get_figwidth() - 0.4, 14.0, bold=False)
     figure.add_subplot(frame_on=False, xticks=[], yticks=[]).text(0.5, 0.5, words, ha="center", va="center", size=14)
 
 
@@ -98,7 +112,28 @@ def draw_sample(axes: "Axes", sample: NDArray[Any], limits: tuple[float, float],
         axes.set(ylim=(1.05 * low - 0.05 * high, 1.05 * high - 0.05 * low), box_aspect=1)
     else:
         pixels = np.clip((sample - low) / (high - low), 0.0, 1.0) if sample.ndim == 3 else sample
-        axes.imshow(pixels, cmap="gray_r", vmin=low, vmax=high, interpolation="nearest")
+        import matplotlib
+
+        grey = matplotlib.colormaps["gray_r"].with_extremes(bad=NOT_FINITE)
+        axes.imshow(pixels, cmap=grey, vmin=low, vmax=high, interpolation="nearest")
+
+
+def plain_ticks(axis: "Axis", limits: tuple[float, float], most: int = 0) -> None:
+    """Write an axis's numbers out, each for itself: no factor or offset in a corner, where a title may stand.
+
+    At `most` so many parts, and half of these where numbers are long.
+    """
+    from matplotlib.ticker import MaxNLocator, ScalarFormatter
+
+    longest = max(len(f"{limit:.4g}") for limit in limits)
+    if most:
+        axis.set_major_locator(MaxNLocator(most if longest < 5 else most // 2))
+    if 1e-3 <= max(map(abs, limits)) < 1e7:
+        plain = ScalarFormatter(useOffset=False)
+        plain.set_scientific(False)
+        axis.set_major_formatter(plain)
+    else:
+        axis.set_major_formatter("{x:.4g}")
 
 
 def limits_of(values: NDArray[Any]) -> tuple[float, float]:
@@ -108,32 +143,11 @@ def limits_of(values: NDArray[Any]) -> tuple[float, float]:
     return low, high if high > low else low + 1.0
 
 
-def first_of(shown: int, count: int) -> str:
-    """Say how many of `count` are shown."""
-    return f"first {shown} of {count}" if shown < count else f"all {count}"
-
-
-def shortened(name: str, length: int = 16) -> str:
-    """Cut the name of a class to one line of at most `length` characters."""
-    name = " ".join(str(name).split())
-    return name if len(name) <= length else name[: length - 1] + "…"
-
-
-def short_names(names: Sequence[str], length: int = 16) -> list[str]:
-    """Cut the names of classes so that they can still be told apart: in the middle where their beginnings are equal."""
-    cut = [shortened(name, length) for name in names]
-    alike = {name for name, count in Counter(cut).items() if count > 1}
-    if not alike:
-        return cut
-    whole, tail = [" ".join(str(name).split()) for name in names], (length - 1) // 2
-    middle = [
-        f"{full[: length - 1 - tail]}…{full[-tail:]}" if name in alike and len(full) > length else name
-        for full, name in zip(whole, cut, strict=True)
-    ]
-    return [
-        shortened(f"{place}: {name}", length) if count > 1 else name
-        for place, (name, count) in enumerate(zip(middle, map(middle.count, middle), strict=True))
-    ]
+def first_of(shown: int, count: int, word: str) -> str:
+    """Say how many of `count` are shown: "first 16 of 20 maps", "all 4 maps", "1 map"."""
+    if count == 1:
+        return f"1 {word}"
+    return f"first {shown} of {count} {word}s" if shown < count else f"all {count} {word}s"
 
 
 def percent(share: float) -> str:

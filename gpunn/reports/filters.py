@@ -1,7 +1,6 @@
 """The filters of a network as pictures: their weights, and the maps that they answer an image with."""
 
 import math
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,18 @@ from numpy.typing import ArrayLike, NDArray
 
 from gpunn.backend.base import Shape
 from gpunn.data import Data
-from gpunn.display.style import FAINT, LEAST_SIDE, draw_sample, first_of, limits_of, picture, shortened
+from gpunn.display.style import (
+    FAINT,
+    LEAST_SIDE,
+    NOT_FINITE,
+    draw_sample,
+    first_of,
+    limits_of,
+    picture,
+    place,
+    title_room,
+)
+from gpunn.display.text import drawable, fitted, shortened, wrapped
 from gpunn.errors import ShapeError
 from gpunn.files import StrPath
 from gpunn.nn.arguments import as_batch
@@ -28,6 +38,9 @@ if TYPE_CHECKING:
 
 FILTERS, ACTIVATIONS = "filters.png", "activations.png"
 _BESIDE, _ABOVE = 0.12, 0.26  # between tiles, as shares of a tile's width: room for its number above it
+_IMAGE, _MAPS, _SCALE = 1.6, 2.7, 0.65  # inches of an image, of a convolution's maps, and of the scale beside them
+_SHORTEST = 0.55  # inches of a scale
+_BAD = "violet: NaN or Inf"
 
 
 def first_filters(model: Network, shape: Shape) -> tuple[str, NDArray[Any]] | None:
@@ -80,15 +93,22 @@ def plot_filters(
     else:
         tiles, words = np.sqrt(np.square(shown).sum(axis=1)), f"norm of the weights over {channels} channels"
     cmap, norm = colours(tiles, diverging=channels in (1, 3))
+    if not np.isfinite(shown).all():
+        words += f"; {_BAD}"
     across, down = extent(*grid(len(shown), height, width), height, width)
-    inches = min(0.85, 7.0 / across, 7.0 / down)
-    with picture(path, max(4.6, inches * across + 1.2), inches * down + 1.2, title) as figure:
-        axes = figure.add_subplot()
-        _draw_tiles(axes, np.asarray(norm(tiles)) if channels == 3 else tiles, cmap, norm)
-        axes.set_title(f"{name}: {first_of(len(shown), units)}, {height} × {width}", fontsize=10.5)
-        figure.supxlabel(words, fontsize=9.0, color=FAINT)
-        if channels != 3:
-            figure.colorbar(axes.images[0], ax=axes, shrink=0.8, aspect=25, pad=0.02)
+    unit = min(0.85, 7.0 / across, 7.0 / down)
+    wide, high, bar = unit * across, unit * down, 0.0 if channels == 3 else _SCALE
+    inches = max(4.2, wide + bar + 0.4)
+    heading = f"{drawable(name)}: {first_of(len(shown), units, 'filter')}, {height} × {width}"
+    heading = wrapped(heading, inches - 0.3, 10.5, bold=False)
+    words = wrapped(words, inches - 0.3, 9.0, bold=False)
+    top = title_room(title, inches) + 0.1 + 0.18 * _lines(heading)
+    below = 0.2 + 0.16 * _lines(words)
+    with picture(path, inches, top + high + below, title, by_hand=True) as figure:
+        drawn = np.asarray(norm(tiles)) if channels == 3 else tiles
+        axes = _place_tiles(figure, (inches - wide - bar) / 2, top, unit, drawn, cmap, norm)
+        axes.set_title(heading, fontsize=10.5, pad=2, x=0.5 + bar / 2 / wide)
+        figure.supxlabel(words, y=0.1 / (top + high + below), fontsize=9.0, color=FAINT)
     return figure
 
 
@@ -157,21 +177,41 @@ def plot_activations(
     count = positive_whole(count, "count of maps")
     rows, across = math.ceil(found / 3), min(found, 3)  # three beside each other
     height, width, channels = pixels.shape
-    with picture(path, 2.0 + 3.3 * across, 3.5 * rows + 0.6, title) as figure:
-        places = figure.add_gridspec(rows, 1 + across, width_ratios=[1.6] + [3.3] * across)
-        axes = figure.add_subplot(places[0, 0])
-        mean = f"\nmean of {channels} channels" if channels not in (1, 3) else ""
-        shown = pixels if channels == 3 else pixels.mean(axis=2)
-        draw_sample(axes, shown, limits_of(pixels), f"{name}\n{height} × {width}{mean}", fontsize=9.5)
-        for number, answer in enumerate(answers):
-            axes = figure.add_subplot(places[number // across, 1 + number % across])
-            filters, height, width = answer.maps.shape
-            shown = answer.maps[:count]
-            _draw_tiles(axes, shown, *colours(shown))
-            names = "\n".join(textwrap.wrap(answer.name, 38))
-            axes.set_title(f"{names}\n{first_of(len(shown), filters)} maps, {height} × {width}", fontsize=9.5)
-            figure.colorbar(axes.images[0], ax=axes, shrink=0.75, aspect=25, pad=0.02)
+    mean = f"\nmean of {channels} channels" if channels not in (1, 3) else ""
+    told = [fitted(drawable(line), _IMAGE + 0.2, 9.5) for line in f"{name}\n{height} × {width}{mean}".split("\n")]
+    shown = [answer.maps[:count] for answer in answers]
+    headings = [_heading(answer, len(maps)) for answer, maps in zip(answers, shown, strict=True)]
+    inches = _IMAGE + 0.5 + (_MAPS + _SCALE + 0.25) * across
+    above = 0.1 + 0.165 * max(len(told), *map(_lines, headings))
+    top, row = title_room(title, inches), above + _MAPS + 0.15
+    has_bad = not all(np.isfinite(values).all() for values in (pixels, *shown))
+    below = 0.35 if has_bad else 0.1
+    with picture(path, inches, top + row * rows + below, title, by_hand=True) as figure:
+        longer = max(height, width)
+        high, wide = _IMAGE * height / longer, _IMAGE * width / longer
+        axes = place(figure, 0.3 + (_IMAGE - wide) / 2, top + above + _ABOVE * _MAPS / 4, wide, high)
+        draw_sample(axes, pixels if channels == 3 else pixels.mean(axis=2), limits_of(pixels), "")
+        axes.set_title("\n".join(told), fontsize=9.5)
+        for number, (maps, heading) in enumerate(zip(shown, headings, strict=True)):
+            together = extent(*grid(*maps.shape), *maps.shape[1:])
+            unit = _MAPS / max(together)
+            left = _IMAGE + 0.7 + (_MAPS + _SCALE + 0.25) * (number % across)
+            start = top + above + row * (number // across)
+            axes = _place_tiles(figure, left, start, unit, maps, *colours(maps))
+            axes.set_title(heading, fontsize=9.5, pad=2)
+        if has_bad:
+            figure.supxlabel(_BAD, y=0.1 / figure.get_figheight(), fontsize=9.0, color=FAINT)
     return figure
+
+
+def _heading(answer: Answers, shown: int) -> str:
+    filters, height, width = answer.maps.shape
+    names = wrapped(drawable(answer.name), _MAPS + 0.1, 9.5, bold=False)
+    return f"{names}\n{first_of(shown, filters, 'map')}, {height} × {width}"
+
+
+def _lines(text: str) -> int:
+    return text.count("\n") + 1
 
 
 def colours(values: NDArray[Any], *, diverging: bool = False) -> "tuple[Colormap, Normalize]":
@@ -184,40 +224,62 @@ def colours(values: NDArray[Any], *, diverging: bool = False) -> "tuple[Colormap
 
     finite = values[np.isfinite(values)]
     largest = float(np.abs(finite).max(initial=0.0)) or 1.0
-    both = matplotlib.colormaps["RdBu_r"]  # told apart under every common colour blindness
+    both = matplotlib.colormaps["RdBu_r"].with_extremes(bad=NOT_FINITE)  # told apart under common colour blindness
     if diverging or (finite < 0).any():
         return both, Normalize(-largest, largest)
-    return ListedColormap(both(np.linspace(0.5, 1.0, 256)), "above 0"), Normalize(0.0, largest)
+    above = ListedColormap(both(np.linspace(0.5, 1.0, 256)), "above 0")
+    return above.with_extremes(bad=NOT_FINITE), Normalize(0.0, largest)
 
 
 def grid(count: int, height: int, width: int) -> tuple[int, int]:
     """Return rows and columns for tiles of height × width pixels, about as high as wide together."""
-    rows = max(1, round(math.sqrt(count * (1 + _BESIDE) / (height / width + _ABOVE))))
+    beside, above = _gaps(height, width)
+    rows = max(1, round(math.sqrt(count * (1 + beside) / (height / width + above))))
     columns = math.ceil(count / rows)
     return math.ceil(count / columns), columns
 
 
 def extent(rows: int, columns: int, height: int, width: int) -> tuple[float, float]:
     """Return width and height of all tiles together, the width of one being 1."""
-    return columns * (1 + _BESIDE), rows * (height / width + _ABOVE)
+    beside, above = _gaps(height, width)
+    return columns * (1 + beside), rows * (height / width + above)
 
 
-def _draw_tiles(axes: "Axes", tiles: NDArray[Any], cmap: "Colormap", norm: "Normalize") -> None:
-    """Draw images (count, height, width) or (…, 3) in a grid, each under its number from 0."""
+def _gaps(height: int, width: int) -> tuple[float, float]:
+    """Return the room beside a tile and above it, as shares of its width; more for tiles that are slim."""
+    slim = max(1.0, height / width / 2)
+    return _BESIDE * slim, _ABOVE * slim
+
+
+def _place_tiles(
+    figure: "Figure", left: float, top: float, unit: float, tiles: NDArray[Any], cmap: "Colormap", norm: "Normalize"
+) -> "Axes":
+    """Draw images (count, height, width) or (…, 3) in a grid, each under its number from 0, and their scale beside.
+
+    The grid begins at `left` and `top`, in inches from the figure's; a tile is `unit` inches wide.
+    """
     from matplotlib.patches import Rectangle
+    from matplotlib.ticker import MaxNLocator
 
     count, height, width = tiles.shape[:3]
     rows, columns = grid(count, height, width)
-    high = height / width
-    for number, tile in enumerate(tiles):
-        left, top = number % columns * (1 + _BESIDE), number // columns * (high + _ABOVE)
-        place = (left, left + 1, top + high, top)
-        axes.imshow(tile, cmap=cmap, norm=norm, extent=place, interpolation="nearest", aspect="equal")
-        axes.add_patch(Rectangle((left, top), 1, high, fill=False, edgecolor="#BBBBBB", linewidth=0.6))
-        axes.text(left, top - 0.02, f"{number}", fontsize=6.5, color=FAINT, va="bottom", ha="left")
+    high, (beside, above) = height / width, _gaps(height, width)
     across, down = extent(rows, columns, height, width)
-    axes.set(xlim=(-0.01, across - _BESIDE + 0.01), ylim=(down - _ABOVE + 0.01, -_ABOVE))
+    axes = place(figure, left, top, unit * (across - beside), unit * down)
+    for number, tile in enumerate(tiles):
+        x, y = number % columns * (1 + beside), number // columns * (high + above)
+        axes.imshow(tile, cmap=cmap, norm=norm, extent=(x, x + 1, y + high, y), interpolation="nearest", aspect="auto")
+        edge: dict[str, Any] = {"fill": False, "edgecolor": "#BBBBBB", "linewidth": 0.6, "clip_on": False}
+        axes.add_patch(Rectangle((x, y), 1, high, **edge))
+        axes.text(x, y - 0.03 / unit, f"{number}", fontsize=6.5, color=FAINT, va="bottom", ha="left")
+    axes.set(xlim=(0, across - beside), ylim=(down - above, -above))
     axes.set_axis_off()
+    if tiles.ndim == 3:
+        start, side = top + above * unit, (down - above) * unit
+        long = max(side, _SHORTEST)
+        scale = place(figure, left + unit * (across - beside) + 0.1, start + (side - long) / 2, 0.1, long)
+        figure.colorbar(axes.images[0], cax=scale, ticks=MaxNLocator(5 if long > 1.2 else 2))
+    return axes
 
 
 def draw_network(folder: Path, model: Network, data: Data, title: str) -> list[str]:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.display.style import BEST, FAINT, TRAINING, picture
+from gpunn.display.text import wrapped
 from gpunn.files import StrPath, as_path
 from gpunn.train.finder import Losses, suggested
 
@@ -73,7 +74,8 @@ def plot_learning_rates(curve: LearningRateCurve, path: StrPath | None, *, title
         axes: Axes = figure.add_subplot()
         axes.plot(rates, losses, ls="", marker=".", ms=4, color=FAINT, alpha=0.6, label="one batch", zorder=2)
         axes.plot(rates, means, lw=1.9, color=TRAINING, label="mean of neighbouring steps", zorder=3)
-        axes.set(xscale="log", xlabel="learning rate η (log scale)", ylabel="loss before the step", title=str(curve))
+        axes.set(xscale="log", xlabel="learning rate η (log scale)", ylabel="loss before the step")
+        axes.set_title(wrapped(str(curve), 5.8, 11.0, bold=False))
         axes.xaxis.set_major_formatter("{x:g}")  # 0.01, not a power of ten: mathematical text is off, see the style
         axes.xaxis.set_minor_formatter("")
         axes.grid()

@@ -8,14 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.data import Samples
-from gpunn.display.style import FAINT, INK, TRAINING, checked_title, picture, short_names, shortened, wrapped
+from gpunn.display.style import FAINT, INK, TRAINING, checked_title, picture, place, plain_ticks, title_room
+from gpunn.display.text import short_names, shortened, width_of, wrapped
 from gpunn.errors import OptionError
 from gpunn.files import StrPath
-from gpunn.reports.predictions import Cells, counted_mistakes, draw_worst
+from gpunn.reports.predictions import Cells, counted_mistakes, draw_worst, numbers_in
 from gpunn.scalars import positive_whole
 from gpunn.train.metrics import errors_of
 from gpunn.train.outputs_report import MultilabelReport
-from gpunn.train.table import MOST_ROWS, amount, decimal
+from gpunn.train.table import MOST_ROWS, decimal
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,14 +45,18 @@ def draw_outputs(report: MultilabelReport, path: StrPath | None, title: str) -> 
     rows = len(shown)
     cells = Cells.of(shares, np.tile([True, False, False, True], (rows, 1)))
     names = short_names([report.names[k] if report.names else f"output {k + 1}" for k in shown], 20)
-    left, across, high = 0.45 + 0.075 * max(map(len, names)), 0.95 * 4, max(0.36 * rows, 0.36)
-    long = max(high, 1.6)
-    width, height = left + across + 0.75 + 1.25, long + 1.0
-    height += 0.2 + 0.22 * len(wrapped(title, width).splitlines()) if title else 0.0
-    bottom = 0.4 + long - high
-    with picture(path, width, height, title) as figure:
-        figure.set_layout_engine("none")
-        axes: Axes = figure.add_axes((left / width, bottom / height, across / width, high / height))
+    told = f"{100 * report.accuracy:.2f} % of the answers right, {100 * report.exact:.2f} % of the samples wholly"
+    if rows < len(report.f1):
+        told += f"; the {rows} outputs of lowest F1 of {len(report.f1):,}"
+    left, across, high = 0.35 + max(width_of(name, 9.0) for name in names), 0.95 * 4, 0.36 * rows
+    beside = 0.7 + (1.25 if cells.has_errors else 0.0)
+    width = left + across + beside
+    told = wrapped(told, width - 0.3, 9.0, bold=False)
+    above, below = title_room(title, width) + 0.5, 0.3 + 0.16 * (told.count("\n") + 1)
+    height = above + max(high, 1.3) + below
+    texts, size = numbers_in(counts, 0.95)
+    with picture(path, width, height, title, by_hand=True) as figure:
+        axes = place(figure, left, above, across, high)
         axes.imshow(cells.colours, interpolation="nearest", aspect="auto")
         axes.spines[:].set_visible(False)
         axes.set_xticks(range(4), _COLUMNS)
@@ -63,17 +68,12 @@ def draw_outputs(report: MultilabelReport, path: StrPath | None, title: str) -> 
         axes.tick_params(which="both", length=0)
         for row, column in np.argwhere(counts > 0):
             color = "white" if cells.is_dark[row, column] else INK
-            axes.text(column, row, amount(counts[row, column]), size=9, color=color, ha="center", va="center")
+            axes.text(column, row, texts[row][column], size=size, color=color, ha="center", va="center")
         axes.text(3.9, -0.62, "F1", ha="center", va="bottom", size=9.0, color=FAINT)
         for row, value in enumerate(report.f1[shown]):
             axes.text(3.9, row, decimal(value)[:5], ha="center", va="center", size=9.0)
-        told = f"{100 * report.accuracy:.2f} % of the answers right, {100 * report.exact:.2f} % of the samples wholly"
-        if rows < len(report.f1):
-            told += f"; the {rows} outputs of lowest F1 of {len(report.f1):,}"
-        figure.text(0.5, 0.08 / height, told, ha="center", va="bottom", size=9.0, color=FAINT)
-        bar = min(long, 4.0)
-        place = ((left + across + 0.65) / width, (0.4 + long - bar) / height, 0.16 / width, bar / height)
-        cells.draw_scale(figure, place)
+        figure.supxlabel(told, y=0.1 / height, fontsize=9.0, color=FAINT)
+        cells.draw_scale(figure, left + across + 0.7, above, max(high, 1.3))
     return figure
 
 
@@ -93,10 +93,10 @@ def draw_wrong_outputs(
     with np.errstate(divide="ignore", invalid="ignore"):
         losses = -np.log(np.where(true, outputs, 1.0 - outputs)[mistakes]).sum(axis=1)
     worst = mistakes[np.argsort(-np.nan_to_num(losses, nan=math.inf), kind="stable")][:count]
-    named = [names[k] if names else str(k + 1) for k in range(targets.shape[1])]
+    named = short_names([names[k] if names else str(k + 1) for k in range(targets.shape[1])], 14)
 
     def ones(of: NDArray[Any]) -> str:
-        return shortened(", ".join(shortened(named[k], 14) for k in np.flatnonzero(of)) or "none", _WORDS)
+        return shortened(", ".join(named[k] for k in np.flatnonzero(of)) or "none", _WORDS)
 
     words = [(f"predicted {ones(answers[k])}", f"true {ones(true[k])}") for k in worst]
     heading, title = counted_mistakes(len(worst), len(mistakes), len(true)), checked_title(title)
@@ -118,14 +118,15 @@ def draw_largest_errors(
     errors = np.abs(outputs - targets) / np.where(deviations > 0, deviations, 1.0)
     sizes = np.nan_to_num(np.square(errors).sum(axis=1), nan=math.inf)
     worst = np.argsort(-sizes, kind="stable")[:count]
+    named = short_names([names[k] if names else f"output {k + 1}" for k in range(targets.shape[1])], 14)
     words = []
     for sample in worst:
         of = int(np.argmax(errors[sample]))  # of several outputs the one that is furthest off
-        name = "" if targets.shape[1] == 1 else f"{shortened(names[of] if names else f'output {of + 1}', 14)}: "
+        name = "" if targets.shape[1] == 1 else f"{named[of]}: "
         words.append((f"{name}predicted {outputs[sample, of]:.4g}", f"true {targets[sample, of]:.4g}"))
     title = checked_title(title) or "Largest errors"
     which = "all" if len(worst) == len(targets) else f"the {len(worst)} furthest off among"
-    heading = f"{which} {len(targets):,} sample{'s' if len(targets) != 1 else ''}"
+    heading = f"{which} {len(targets):,} samples" if len(targets) > 1 else "1 sample"
     return draw_worst(samples.inputs, worst, words, heading, path, title, samples.scale)
 
 
@@ -138,18 +139,20 @@ def draw_predictions(
     shown = np.sort(order[:_PANELS])
     across, every = min(len(shown), _ACROSS), -(-len(targets) // _POINTS)
     rows = math.ceil(len(shown) / across)
-    with picture(path, max(3.4 * across, 4.6), 3.5 * rows + 0.4, title) as figure:
-        for place, output in enumerate(shown):
-            axes = figure.add_subplot(rows, across, place + 1)
+    named = short_names([names[k] if names else f"output {k + 1}" for k in shown], 24)
+    width = max(3.4 * across, 4.6)
+    with picture(path, width, title_room(title, width) + 3.5 * rows + 0.3, title) as figure:
+        for at, output in enumerate(shown):
+            axes = figure.add_subplot(rows, across, at + 1)
             _draw_panel(axes, targets[::every, output], outputs[::every, output])
-            name, error = names[output] if names else f"output {output + 1}", each[output]
+            error = each[output]
             r2 = "–" if math.isnan(error.r2) else f"{error.r2:.4f}"
             told = f"RMSE {error.rmse:.4g}, R² {r2}"
-            axes.set_title(f"{shortened(name, 24)}\n{told}" if len(each) > 1 or names else told, fontsize=10.5)
+            axes.set_title(f"{named[at]}\n{told}" if len(each) > 1 or names else told, fontsize=10.5)
         notes = [f"{'each second' if every == 2 else f'one in {every}'} of {len(targets):,} samples"] * (every > 1)
         notes += [f"the {len(shown)} outputs of lowest R² of {len(each):,}"] * (len(shown) < len(each))
         if notes:
-            figure.supxlabel("; ".join(notes), fontsize=9.0, color=FAINT)
+            figure.supxlabel(wrapped("; ".join(notes), width - 0.3, 9.0, bold=False), fontsize=9.0, color=FAINT)
     return figure
 
 
@@ -157,7 +160,7 @@ def _draw_panel(axes: "Axes", true: NDArray[Any], predicted: NDArray[Any]) -> No
     is_finite = np.isfinite(true) & np.isfinite(predicted)
     true, predicted = true[is_finite].astype(np.float64), predicted[is_finite].astype(np.float64)
     if not len(true):
-        axes.set(xticks=[], yticks=[])
+        axes.set(xticks=[], yticks=[], frame_on=False)
         axes.text(0.5, 0.5, "no finite predictions", ha="center", va="center", transform=axes.transAxes)
         return
     low, high = min(true.min(), predicted.min()), max(true.max(), predicted.max())
@@ -167,4 +170,6 @@ def _draw_panel(axes: "Axes", true: NDArray[Any], predicted: NDArray[Any]) -> No
     alpha = min(0.8, max(0.12, 60 / math.sqrt(len(true)) / 10))
     axes.plot(true, predicted, ls="", marker="o", ms=3.5, mew=0, color=TRAINING, alpha=alpha, zorder=2)
     axes.set(xlim=limits, ylim=limits, xlabel="true", ylabel="predicted", box_aspect=1)
+    plain_ticks(axes.xaxis, limits, most=6)
+    plain_ticks(axes.yaxis, limits)
     axes.grid()

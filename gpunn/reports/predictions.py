@@ -21,10 +21,11 @@ from gpunn.display.style import (
     limits_of,
     percent,
     picture,
-    short_names,
-    wrapped,
+    place,
+    title_room,
     write_alone,
 )
+from gpunn.display.text import short_names, width_of, wrapped
 from gpunn.errors import ShapeError
 from gpunn.files import StrPath
 from gpunn.scalars import positive_whole
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CONFUSION, MISTAKES = "confusion.png", "mistakes.png"
+_SMALLEST = 6.5  # points of a number in a cell
 _MOST_WRITTEN = 20  # numbers in the cells of more classes could not be read
 _LEAST_FULL = 0.02  # an error share fully coloured: one slip in a good matrix must not look like a disaster
 _POWER = 0.7  # below 1 it lifts rare errors off the white
@@ -59,6 +61,7 @@ class Cells:
     is_dark: NDArray[Any]
     scale: "ScalarMappable"
     full: float
+    has_errors: bool
 
     @classmethod
     def of(cls, shares: NDArray[Any], is_right: NDArray[Any]) -> "Cells":
@@ -74,17 +77,19 @@ class Cells:
         colours = np.where(errors[..., None] > 0, scale.to_rgba(errors), (0.965, 0.965, 0.965, 1.0))
         colours[is_right] = matplotlib.colormaps["Blues"](0.1 + 0.6 * shares[is_right] ** 2)
         is_dark = np.where(is_right, shares > 0.9, (errors / full) ** _POWER > 0.75)
-        return cls(colours, is_dark, scale, full)
+        return cls(colours, is_dark, scale, full, bool((errors > 0).any()))
 
-    def draw_scale(self, figure: "Figure", place: tuple[float, float, float, float]) -> None:
-        """Draw the scale of errors in a place of the figure: left, bottom, width and height, as shares of its own."""
+    def draw_scale(self, figure: "Figure", left: float, top: float, height: float) -> None:
+        """Draw the scale of errors at a place in inches from the figure's left and top; none where there are none."""
+        if not self.has_errors:
+            return
+        long = min(max(height, 1.3), 4.0)
         ticks = (0.0, self.full / 4, self.full / 2, self.full)
-        bar = figure.colorbar(self.scale, cax=figure.add_axes(place), ticks=ticks)
+        axes = place(figure, left, top + (height - long) / 2, 0.16, long)
+        bar = figure.colorbar(self.scale, cax=axes, ticks=ticks)
         bar.set_ticklabels([f"{100 * tick:.1f} %" if 0 < tick < 0.0995 else percent(tick) for tick in ticks])
         words = "errors, as a share of the true class"
-        if place[3] * figure.get_figheight() < 2.6:
-            words = "errors, as a share\nof the true class"
-        bar.set_label(words, fontsize=9.0)
+        bar.set_label(words if long > 2.6 else words.replace("share ", "share\n"), fontsize=9.0)
 
 
 def plot_confusion(matrix: ArrayLike, class_names: Sequence[str], path: StrPath | None, title: str = "") -> "Figure":
@@ -100,56 +105,77 @@ def plot_confusion(matrix: ArrayLike, class_names: Sequence[str], path: StrPath 
     cells = Cells.of(shares, np.eye(classes, dtype=bool))
 
     is_written = classes <= _MOST_WRITTEN
-    names = short_names(class_names, 20)
-    longest = max(map(len, names))
+    size, names = 9.0 if is_written else 7.5, short_names(class_names, 20)
+    longest = max(width_of(name, size) for name in names)
     # In inches, as nothing else keeps the cells square and the columns beside them in line.
     side = max(2.2, 0.52 * classes) if is_written else 7.5
-    left, below = 0.75 + 0.075 * longest, 0.75 + (0.055 * longest if longest > 3 else 0.0)
-    beside = left + side + (1.9 if is_written else 0.3)
-    width, height = max(beside + 1.25, 5.2), below + side + 0.6
-    height += 0.1 + 0.22 * len(wrapped(title, width).splitlines()) if title else 0.0
-    with picture(path, width, height, title) as figure:
-        figure.set_layout_engine("none")
-        axes: Axes = figure.add_axes((left / width, below / height, side / width, side / height))
+    step = -(-classes // 34)
+    is_turned = longest > 0.85 * side * step / classes
+    total, right = counts.sum(), np.trace(counts)
+    told = f"{amount(right)} of {amount(total)}{' by weight' if counts.dtype.kind == 'f' else ''} right"
+    heading = f"{told} ({100 * right / total:.2f} %)" if total else "no samples"
+    is_raised = is_written and width_of(heading, 10.5) > side  # above the headings of the columns beside the matrix
+    of_samples = max(width_of(amount(count), 8.5) for count in (*sums, 1000)) if is_written else 0.0
+    left, below = 0.6 + longest, 0.75 + (0.1 + 0.7 * longest if is_turned else 0.0)
+    beside = (0.5 + of_samples + 0.7 if is_written else 0.3) + (1.25 if cells.has_errors else 0.0)
+    width = max(left + side + beside, 5.2, width_of(heading, 10.5) + 0.4)
+    left = max(left + (width - left - side - beside) / 2, (width_of(heading, 10.5) - side) / 2 + 0.1)
+    width = max(width, left + side + beside)
+    above = title_room(title, width) + (0.7 if is_raised else 0.45)
+    with picture(path, width, above + side + below, title, by_hand=True) as figure:
+        axes = place(figure, left, above, side, side)
         axes.imshow(cells.colours, interpolation="nearest")
         axes.spines[:].set_visible(False)
         axes.set(xlabel="predicted class", ylabel="true class")
-        total, right = counts.sum(), np.trace(counts)
-        told = f"{amount(right)} of {amount(total)}{' by weight' if counts.dtype.kind == 'f' else ''} right"
-        heading = f"{told} ({100 * right / total:.2f} %)" if total else "no samples"
-        axes.set_title(heading, fontsize=10.5, pad=10)
-        step = -(-classes // 34)
-        turned: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if longest > 3 else {}
+        axes.set_title(heading, fontsize=10.5, pad=28 if is_raised else 10)
+        turned: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if is_turned else {}
         axes.set_xticks(range(0, classes, step), names[::step], **turned)
         axes.set_yticks(range(0, classes, step), names[::step])
-        axes.tick_params(labelsize=9.0 if is_written else 7.5)
+        axes.tick_params(labelsize=size)
         if is_written:
             borders = np.arange(classes - 1) + 0.5
             axes.set_xticks(borders, minor=True)
             axes.set_yticks(borders, minor=True)
             axes.grid(which="minor", color="white", linewidth=1.5)
             axes.tick_params(which="both", length=0)
-            _write_numbers(axes, counts, cells.is_dark, classes / side)
-        long = min(side, 4.0)
-        place = (beside / width, (below + (side - long) / 2) / height, 0.16 / width, long / height)
-        cells.draw_scale(figure, place)
+            _write_numbers(axes, counts, cells.is_dark, side / classes, of_samples)
+        cells.draw_scale(figure, left + side + beside - 1.25, above, side)
     return figure
 
 
-def _write_numbers(axes: "Axes", counts: NDArray[Any], is_dark: NDArray[Any], cells: float) -> None:
-    """Write the counts, and two columns beside them, at one distance for any number of cells an inch."""
-    size = 9.0 if max(len(amount(count)) for count in counts.flat) <= 4 else 7.0
+def _write_numbers(axes: "Axes", counts: NDArray[Any], is_dark: NDArray[Any], cell: float, wide: float) -> None:
+    """Write the counts into cells so many inches wide, and two columns beside them, at one distance for any number."""
+    texts, size = numbers_in(counts, cell)
     centred: dict[str, Any] = {"ha": "center", "va": "center"}
     for row, column in np.argwhere(counts > 0):
         weight, color = "bold" if row == column else "normal", "white" if is_dark[row, column] else INK
-        axes.text(column, row, amount(counts[row, column]), size=size, weight=weight, color=color, **centred)
+        axes.text(column, row, texts[row][column], size=size, weight=weight, color=color, **centred)
     edge = len(counts) - 0.5
-    samples, recall = edge + 0.45 * cells, edge + 1.15 * cells
-    for place, heading in ((samples, "samples"), (recall, "recall")):
-        axes.text(place, -0.5 - 0.12 * cells, heading, ha="center", va="bottom", size=8.5, color=FAINT)
+    samples, recall = edge + (0.25 + wide / 2) / cell, edge + (0.5 + wide + 0.25) / cell
+    for at, heading in ((samples, "samples"), (recall, "recall")):
+        axes.text(at, -0.5 - 0.12 / cell, heading, ha="center", va="bottom", size=8.5, color=FAINT)
     for row, total in enumerate(counts.sum(axis=1)):
         axes.text(samples, row, amount(total), size=8.5, color=FAINT, **centred)
         axes.text(recall, row, f"{100 * counts[row, row] / total:.1f} %" if total else "–", size=9.0, **centred)
+
+
+def numbers_in(counts: NDArray[Any], cell: float) -> tuple[list[list[str]], float]:
+    """Write counts so that each fits into a cell so many inches wide, smaller or with a "k" or "M"; and their size."""
+    texts = [[amount(count) for count in row] for row in counts]
+    widest = max(width_of(text, 9.0, bold=True) for row in texts for text in row)
+    if (size := 9.0 * min(1.0, 0.88 * cell / widest)) < _SMALLEST:
+        texts = [[_in_thousands(float(count)) for count in row] for row in counts]
+        widest = max(width_of(text, 9.0, bold=True) for row in texts for text in row)
+        size = 9.0 * min(1.0, 0.88 * cell / widest)
+    return texts, size
+
+
+def _in_thousands(count: float) -> str:
+    """Write a number in three digits: 912, 39.4k, 1.15M."""
+    for factor, sign in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if count >= 0.9995 * factor:
+            return f"{count / factor:.3g}{sign}"
+    return f"{count:.3g}"
 
 
 def plot_mistakes(
@@ -206,8 +232,8 @@ def counted_mistakes(shown: int, mistakes: int, samples: int) -> str:
     """Say how many mistakes there are, and how many of these are shown; none where there are none."""
     if not mistakes:
         return f"No mistakes among {samples:,} samples"
-    which = "all" if shown == mistakes else f"the {shown} of highest loss among"
-    heading = f"{which} {mistakes:,} mistake{'s' if mistakes != 1 else ''}"
+    which = f"all {mistakes:,}" if shown == mistakes else f"the {shown} of highest loss among {mistakes:,}"
+    heading = f"{which} mistakes" if mistakes > 1 else "1 mistake"
     return f"{heading} ({100 * mistakes / max(1, samples):.2f} % of {samples:,} samples)"
 
 
@@ -221,22 +247,24 @@ def draw_worst(
     scale: float,
 ) -> "Figure":
     """Draw some samples, each between its two lines of words, over a heading; without any the heading alone."""
-    # A place is as wide as its words: "predicted Ankle boot (>99 %)".
-    longest = max((len(word) for pair in words for word in pair), default=0)
-    wide = max(1.3, 0.15 + 0.062 * longest)
-    columns = min(int(10.7 / wide), max(4, len(worst)))
-    rows = max(1, math.ceil(len(worst) / columns))
     if not len(worst):
         with picture(path, 5.0, 1.6, title) as figure:
             write_alone(figure, heading)
         return figure
-    with picture(path, max(wide * columns, 5.0), 1.78 * rows + 0.8, title) as figure:
+    shown = _as_images(samples[worst] if scale == 1 else samples[worst] * np.float32(scale))
+    # A place is as wide as its words, "predicted Ankle boot (>99 %)", and as high as its image.
+    wide = max(1.3, 0.15 + max(width_of(word, 8.0) for pair in words for word in pair))
+    columns = min(int(10.7 / wide), len(worst))
+    rows = math.ceil(len(worst) / columns)
+    high = 1.3 * min(1.0, max(0.15, shown.shape[1] / shown.shape[2])) if shown.ndim > 2 else 1.3
+    width = max(wide * columns, 5.0)
+    heading = wrapped(heading, width - 0.3, 9.5, bold=False)
+    with picture(path, width, title_room(title, width) + (0.48 + high) * rows + 0.45, title) as figure:
         figure.supxlabel(heading, fontsize=9.5, color=FAINT)
-        shown = _as_images(samples[worst] if scale == 1 else samples[worst] * np.float32(scale))
         limits = (0.0, 255.0) if shown.dtype == np.uint8 and samples.ndim > 2 else limits_of(shown)
-        for place, (above, below) in enumerate(words):
-            axes = figure.add_subplot(rows, columns, place + 1)
-            draw_sample(axes, shown[place], limits, above, fontsize=8.0, color=VALIDATION, pad=3)
+        for at, (above, below) in enumerate(words):
+            axes = figure.add_subplot(rows, columns, at + 1)
+            draw_sample(axes, shown[at], limits, above, fontsize=8.0, color=VALIDATION, pad=3)
             axes.set_xlabel(below, fontsize=8.0, color=INK, labelpad=3)
     return figure
 

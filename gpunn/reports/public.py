@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from gpunn.backend.devices import on_host
 from gpunn.data import Data, Samples
 from gpunn.data.checks import as_array
-from gpunn.display.style import shortened
+from gpunn.display.text import shortened
 from gpunn.errors import OptionError, ShapeError
 from gpunn.files import StrPath
 from gpunn.nn.arguments import as_batch

@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.data import Samples
-from gpunn.display.style import FAINT, draw_sample, limits_of, picture
+from gpunn.display.style import FAINT, draw_sample, limits_of, picture, title_room
+from gpunn.display.text import wrapped
 from gpunn.errors import ShapeError
 from gpunn.files import StrPath
 from gpunn.nn.network import Network
@@ -38,12 +39,14 @@ def draw_reconstructions(
         tiles = [inputs, made]
     errors = np.square(inputs - made).reshape(len(inputs), -1).mean(axis=1)
     limits, columns = limits_of(inputs), len(inputs)
-    with picture(path, 0.4 + 0.95 * max(columns, 4), 2.9, title) as figure:
+    width = 0.4 + 0.95 * max(columns, 4)
+    words = wrapped("inputs above, reconstructions and their mean squared errors below", width - 0.3, 9.0, bold=False)
+    with picture(path, width, 2.4 + title_room(title, width), title) as figure:
         places = figure.add_gridspec(2, columns)
         for column, error in enumerate(errors):
             draw_sample(figure.add_subplot(places[0, column]), tiles[0][column], limits, "", fontsize=8.5)
             axes = figure.add_subplot(places[1, column])
             draw_sample(axes, tiles[1][column], limits, "", fontsize=8.5)
             axes.set_xlabel(f"{error:.2g}", fontsize=8.0, color=FAINT)
-        figure.supxlabel("inputs above, reconstructions and their mean squared errors below", fontsize=9.0, color=FAINT)
+        figure.supxlabel(words, fontsize=9.0, color=FAINT)
     return figure

@@ -5,8 +5,21 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
-from gpunn.display.style import BEST, OVERFITTING, RATE, TRAINING, VALIDATION, picture, write_alone
+from gpunn.display.style import (
+    BEST,
+    FAINT,
+    OVERFITTING,
+    RATE,
+    TRAINING,
+    VALIDATION,
+    picture,
+    plain_ticks,
+    title_room,
+    write_alone,
+)
+from gpunn.display.text import drawable, fitted, width_of
 from gpunn.errors import OptionError, ShapeError
 from gpunn.files import StrPath
 from gpunn.nn.tasks import FIGURES
@@ -56,30 +69,44 @@ def plot_curves(
     known = {key for curves in (ours, theirs) for key in curves if _is_known(curves, key)}
     measures = [name for name in FIGURES if name == "loss" or known.intersection(f"{part}_{name}" for part in _PARTS)]
     measures += [name for name in own if f"validation_{name}" in known][:_MOST_OWN]
-    width, height = 5.4 * len(measures) if len(measures) > 1 else 7.0, 5.6 if has_schedule else 4.5
+    width, height = 5.4 * len(measures) if len(measures) > 1 else 7.0, 5.1 if has_schedule else 4.0
     if not len(history) and not theirs:
         with picture(path, 5.0, 1.6, title) as figure:
             write_alone(figure, "No records yet")
         return figure
-    with picture(path, width, height, title) as figure:
+    if not known.intersection(f"{part}_{name}" for part in _PARTS for name in measures):
+        with picture(path, 5.0, 1.6, title) as figure:
+            write_alone(figure, f"No finite figure in {len(history):,} record{'s' if len(history) > 1 else ''}")
+        return figure
+    with picture(path, width, height + title_room(title, width), title) as figure:
         grid = figure.add_gridspec(1 + has_schedule, len(measures), height_ratios=[4.2, 1][: 1 + has_schedule])
         panels = [figure.add_subplot(grid[0, place]) for place in range(len(measures))]
         for axes, measure in zip(panels, measures, strict=True):
             _draw_measure(axes, measure, ours, theirs)
+            _mark(axes, history, measure)
             axes.set_xlabel("epoch")
         if has_schedule:  # one for all the panels, below them
-            axes = figure.add_subplot(grid[1, :])
-            axes.plot(ours["epoch"], ours["learning_rate"], color=RATE, lw=1.4)
-            axes.set(ylim=(0.0, None), xlim=(0.0, None), xmargin=0.02, ylabel="learning\nrate η", xlabel="epoch")
-            axes.grid()
-        figure.draw_without_rendering()  # values are written where there is room, so the panels must have their places
-        for axes, measure in zip(panels, measures, strict=True):
-            _mark(axes, history, measure)
+            _draw_rate(figure.add_subplot(grid[1, :]), ours)
         # One legend for all the panels, below them, where it hides nothing.
-        handles, labels = figure.axes[0].get_legend_handles_labels()
-        if handles:
-            figure.legend(handles, labels, loc="outside lower center", ncols=min(2, len(handles)))
+        named = {label: handle for axes in panels for handle, label in zip(*_legend_of(axes), strict=True)}
+        labels = {fitted(drawable(label), width - 1.0, 9.0): handle for label, handle in named.items()}
+        columns = 2 if 2 * max(width_of(label, 9.0) for label in labels) + 1.6 < width else 1
+        figure.legend(labels.values(), labels, loc="outside lower center", ncols=min(columns, len(labels)))
     return figure
+
+
+def _legend_of(axes: "Axes") -> tuple[list[Any], list[str]]:
+    handles, labels = axes.get_legend_handles_labels()
+    return list(handles), list(labels)
+
+
+def _draw_rate(axes: "Axes", ours: Mapping[str, Any]) -> None:
+    rates = ours["learning_rate"]
+    highest = float(np.max(rates[np.isfinite(rates)]))
+    axes.plot(ours["epoch"], rates, color=RATE, lw=1.4)
+    axes.set(ylim=(0.0, 1.15 * highest), xlim=(0.0, None), xmargin=0.02, ylabel="learning\nrate η", xlabel="epoch")
+    axes.set_yticks([0.0, highest], ["0", f"{highest:.3g}"])
+    axes.grid()
 
 
 def _checked(reference: Mapping[str, Any]) -> dict[str, Any]:
@@ -108,16 +135,21 @@ def _is_known(curves: Mapping[str, Any], key: str) -> bool:
 
 
 def _draw_measure(axes: "Axes", measure: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
-    # Of few records each is shown; one alone would not be seen as a line.
-    look: dict[str, Any] = {"lw": 1.7, "marker": "o" if len(ours["epoch"]) <= 15 else "", "ms": 4, "zorder": 3}
+    # The training's line is the broader: where both are equal it is seen below the other.
+    broad: dict[str, Any] = {"train": 2.6, "validation": 1.5}
     dashed: dict[str, Any] = {"lw": 1.2, "ls": (0, (4, 2)), "alpha": 0.65, "zorder": 2}
     for part, (word, color) in _PARTS.items():
-        for curves, style in ((ours, look), (theirs, dashed)):
-            if _is_known(curves, key := f"{part}_{measure}"):
-                label = word if curves is ours else f"{word}, {theirs['name']}"
-                axes.plot(curves["epoch"], _SCALES.get(measure, 1) * curves[key], color=color, label=label, **style)
+        if _is_known(ours, key := f"{part}_{measure}"):
+            values = _SCALES.get(measure, 1) * ours[key]
+            dots = _alone(values)
+            axes.plot(ours["epoch"], values, color=color, label=word, lw=broad[part], zorder=3)
+            axes.plot(ours["epoch"][dots], values[dots], ls="", marker="o", ms=4, color=color, zorder=3)
+        if _is_known(theirs, key):
+            label = f"{word}, {theirs['name']}"
+            axes.plot(theirs["epoch"], _SCALES.get(measure, 1) * theirs[key], color=color, label=label, **dashed)
     axes.grid()
-    axes.set(title=FIGURES.get(measure, measure), ylabel=_AXES.get(measure, measure), xmargin=0.02, xlim=(0.0, None))
+    name = fitted(drawable(measure), 2.0, 11.0)
+    axes.set(title=FIGURES.get(measure, name), ylabel=_AXES.get(measure, name), xmargin=0.02, xlim=(0.0, None))
     values = np.concatenate([np.asarray(line.get_ydata(), float) for line in axes.lines] or [np.empty(0)])
     values = values[np.isfinite(values)]
     if measure == "r2" and (values < -1.0).any() and (values > -1.0).any():
@@ -125,10 +157,24 @@ def _draw_measure(axes: "Axes", measure: str, ours: Mapping[str, Any], theirs: M
     elif measure in ("loss", "rmse") and values.size and 0 < 100 * values.min() < values.max():
         axes.set(yscale="log", ylabel=f"{_AXES[measure]} (log scale)")
         axes.yaxis.set_major_formatter("{x:g}")  # 0.01, not a power of ten: mathematical text is off, see the style
+    elif values.size:
+        plain_ticks(axes.yaxis, (float(values.min()), float(values.max())))
+    else:
+        axes.set_yticks([])
+        axes.text(0.5, 0.5, "not finite", ha="center", va="center", color=FAINT, transform=axes.transAxes)
+
+
+def _alone(values: NDArray[Any]) -> NDArray[np.bool_]:
+    """Tell which records are shown by a dot: all of few; of many those that no line would show."""
+    is_known: NDArray[np.bool_] = np.isfinite(values)
+    if len(values) > 15:
+        before, after = np.append(False, is_known[:-1]), np.append(is_known[1:], False)
+        is_known &= ~(before | after)
+    return is_known
 
 
 def _mark(axes: "Axes", history: Recorded, measure: str) -> None:
-    """Mark the best record by a ring, and the time of overfitting by a tinted field."""
+    """Mark the best record by a ring, its value above the panel; and the time of overfitting by a tinted field."""
     best, since = history.best, history.overfitting_since
     if best is not None:
         part = "validation" if math.isfinite(best.validation_loss) else "train"
@@ -138,7 +184,8 @@ def _mark(axes: "Axes", history: Recorded, measure: str) -> None:
                 best.epoch, value, ls="", marker="o", ms=9, mfc="white", mec=BEST, mew=2.2, zorder=5, clip_on=False,
                 label=f"lowest {_PARTS[part][0]} loss: step {best.step}, epoch {best.epoch:.4g}",
             )  # fmt: skip
-            _write_value(axes, best.epoch, value, f"{value:.2f} %" if measure == "accuracy" else f"{value:.4g}")
+            # Above the panel: within, a label lies on a curve sooner or later.
+            axes.set_title(f"○ {_told(measure, value, axes)}", loc="right", color=BEST, fontsize=10.0, weight="bold")
     if since is not None:
         axes.axvspan(since.epoch, history[-1].epoch, color=OVERFITTING, alpha=0.07, lw=0, zorder=0)
         axes.axvline(
@@ -147,28 +194,10 @@ def _mark(axes: "Axes", history: Recorded, measure: str) -> None:
         )  # fmt: skip
 
 
-def _write_value(axes: "Axes", epoch: float, value: float, words: str) -> None:
-    """Write a value beside its point, where the words cross neither a curve nor the axis; just below, if they can."""
-    axes.get_ylim()  # which brings the limits up to date
-    points = 72 / axes.get_figure(root=True).dpi  # type: ignore[union-attr]
-    x, y = axes.transData.transform((epoch, value)) * points
-    (left, bottom), (right, top) = axes.get_window_extent().get_points() * points
-    curves = [axes.transData.transform(line.get_xydata()) * points for line in axes.lines]
-    first = -1 if x > left + 0.75 * (right - left) else 1
-    places = [(side, distance) for side in (first, -first) for distance in (-12.0, 14.0, -24.0, 26.0, -38.0, 38.0)]
-
-    def crossings(place: tuple[int, float]) -> tuple[bool, int]:
-        """Whether the words would leave the axes, and how much of a curve they would cover."""
-        side, distance = place
-        beside, is_outside = x + side * np.linspace(9, 52, 12), not bottom + 9 < y + distance < top - 7
-        heights = [np.interp(beside, curve[:, 0], curve[:, 1], math.nan, math.nan) for curve in curves]
-        covered = sum(int(np.count_nonzero(np.abs(height - y - distance) < 9)) for height in heights)
-        return is_outside or not left < beside[-1] < right, covered
-
-    side, distance = min(places, key=crossings)  # the first of equals
-    axes.annotate(
-        words, (epoch, value), xytext=(9 * side, distance),
-        textcoords="offset points", va="center", ha="right" if side < 0 else "left", color=BEST, fontsize=9.5,
-        fontweight="bold", zorder=6,
-        bbox={"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.85},
-    )  # fmt: skip
+def _told(measure: str, value: float, axes: "Axes") -> str:
+    """Write a value in the digits in which it differs from others of its panel, four at least."""
+    if measure == "accuracy":
+        return f"{value:.2f} %"
+    low, high = axes.get_ylim()
+    further = math.log10(max(abs(value) / abs(high - low), 1.0)) if high != low else 0.0
+    return f"{value:.{min(10, 4 + math.floor(further))}g}"

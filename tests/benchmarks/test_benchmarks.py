@@ -1,5 +1,6 @@
 """The benchmarks' own machinery, on work of a moment: no claim about speed is made here."""
 
+import itertools
 import json
 import os
 import re
@@ -351,6 +352,7 @@ def test_the_page_is_made_of_the_results_that_are_kept(bench: SimpleNamespace) -
             assert all(len(row["rounds_seconds"]) >= bench.report.ROUNDS for row in each["results"])
     pictures = re.findall(r"\]\((images/.*?)\)", bench.write_docs.page(runs))
     assert all((ROOT / "docs" / picture).is_file() for picture in pictures)
+    assert len(pictures) == len(set(pictures)), "a chart of each machine"
 
 
 def test_a_page_shows_every_figure_of_a_run(measured: dict[str, Any], bench: SimpleNamespace) -> None:
@@ -388,6 +390,17 @@ def test_the_charts_are_drawn_of_any_peers(bench: SimpleNamespace, tmp_path: Pat
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     bench.charts.growth_chart([one], tmp_path / "none.png")
     assert not (tmp_path / "none.png").exists()
+
+
+def test_the_words_of_a_chart_are_apart_and_the_least_to_move_moves(bench: SimpleNamespace) -> None:
+    apart = bench.charts.apart
+    assert apart({"a": 1.0, "b": 3.0}, 1.0) == {"a": 1.0, "b": 3.0}
+    assert apart({"a": 2.0, "b": 2.0}, 1.0) == {"a": 1.5, "b": 2.5}
+    moved = apart({"a": 1.0, "b": 1.1, "c": 1.2, "d": 9.0, "e": 0.1}, 1.0)
+    places = [moved[name] for name in "eabcd"]
+    assert min(b - a for a, b in itertools.pairwise(places)) >= 1.0 - 1e-9
+    assert moved["d"] == 9.0
+    assert bench.charts.mean([2.0, 0.5]) == pytest.approx(1.0)
 
 
 def test_accuracies_of_a_recipe_are_written_with_their_mean(tmp_path: Path) -> None:

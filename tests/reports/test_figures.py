@@ -20,8 +20,8 @@ from PIL import Image
 from support.harness import one_line
 
 import gpunn as gn
-from gpunn.display import style
-from gpunn.display.style import short_names, wrapped
+from gpunn.display import style, text
+from gpunn.display.text import drawable, fitted, short_names, shortened, width_of, wrapped
 from gpunn.errors import DataError, OptionError, OutputError, ShapeError
 from gpunn.reports.outputs import draw_largest_errors, draw_wrong_outputs
 
@@ -105,7 +105,7 @@ def test_a_picture_of_samples_is_a_figure_and_a_file_where_asked(
 
 def test_the_filters_and_their_answers_are_drawn(models: dict[str, gn.Sequential], tmp_path: Path) -> None:
     for name, images in (("grey", GREY), ("colour", COLOUR)):
-        assert "conv1: all 2, 3 × 3" in words(gn.plot_filters(models[name], path=tmp_path / "filters.png"))
+        assert "conv1: all 2 filters, 3 × 3" in words(gn.plot_filters(models[name], path=tmp_path / "filters.png"))
         figure = gn.plot_activations(models[name], images[0], path=tmp_path / "activations.png")
         predicted = models[name].predict_names(images[:1])[0]
         assert f"predicted {predicted}\n8 × 8" in words(figure)
@@ -126,8 +126,8 @@ def test_bytes_are_scaled_for_the_maps_as_for_the_training(models: dict[str, gn.
 
 def test_flat_images_have_filters(models: dict[str, gn.Sequential]) -> None:
     model = trained([gn.Dense(3)], GREY.reshape(30, 64), LABELS)
-    assert "dense1: all 3, 8 × 8" in words(gn.plot_filters(model))
-    assert "all 3" not in words(gn.plot_filters(model, count=2))
+    assert "dense1: all 3 filters, 8 × 8" in words(gn.plot_filters(model))
+    assert "all 3 filters" not in words(gn.plot_filters(model, count=2))
 
 
 def test_a_history_draws_itself(tmp_path: Path) -> None:
@@ -295,3 +295,38 @@ def test_a_long_title_is_broken_and_a_very_long_one_cut() -> None:
     assert max(map(len, lines)) <= 47
     assert lines[-1].endswith("…")
     assert wrapped("", 5.0) == ""
+
+
+def test_names_of_broad_letters_are_cut_sooner() -> None:
+    assert shortened("i" * 16) == "i" * 16
+    assert len(shortened("W" * 60)) < 10
+    assert width_of(shortened("W" * 60), 9) < 1.3 * width_of("n" * 16, 9)
+    assert shortened("犬" * 16) == "犬" * 8 + "…"
+
+
+def test_letters_that_no_font_has_are_left_out_and_a_name_without_any_is_its_number() -> None:
+    assert drawable("\N{DOG FACE} Straße $x") == "Straße $x"
+    assert short_names(["犬", "\N{DOG FACE} dog", "líška"]) == ["class 0", "dog", "líška"]
+
+
+def test_a_font_of_this_machine_draws_what_matplotlibs_own_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
+    own, other = (
+        get_font(findfont(FontProperties(family=name))).get_charmap() for name in ("DejaVu Sans", "STIXGeneral")
+    )
+    letter = chr(min(set(other) - set(own)))
+    assert drawable(f"a{letter}") == "a"
+    for kept in (text.families, text._letters, text.width_of):
+        monkeypatch.setattr(text, kept.__name__, kept.__wrapped__)
+    monkeypatch.setattr(text, "_FURTHER", ("no such font", "STIXGeneral"))
+    assert drawable(f"a{letter}") == f"a{letter}"
+    assert text.families() == ("DejaVu Sans", "STIXGeneral")
+
+
+@pytest.mark.parametrize("words", ["word " * 60, "W" * 200, "a " + "unbroken" * 40 + " b", "$x_1$ " * 50])
+def test_a_text_is_measured_and_fits(words: str) -> None:
+    for width in (0.5, 2.0, 5.0):
+        assert width_of(wrapped(words, width), 13, bold=True) <= width
+        assert width_of(fitted(words, width, 9.0), 9.0) <= width
+    assert wrapped(words, 50.0).replace("\n", " ").split()[0] == words.split()[0]

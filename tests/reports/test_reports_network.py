@@ -128,7 +128,7 @@ def test_weights_that_are_no_images_are_no_filters(layers: list[Layer], shape: t
 def test_every_filter_is_drawn_on_one_scale_around_zero(tmp_path: Path, figures: list[Figure]) -> None:
     w = RNG.normal(size=(5, 1, 3, 2))
     plot_filters(w, tmp_path / "filters.png", name="conv1", title="lenet on mnist")
-    axes = panel(figures[0], "conv1: all 5, 3 × 2")
+    axes = panel(figures[0], "conv1: all 5 filters, 3 × 2")
     for drawn, filter_ in zip(tiles(axes), w, strict=True):
         np.testing.assert_array_equal(drawn, filter_[0])
     limits = {image.get_clim() for image in axes.images}
