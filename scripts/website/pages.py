@@ -6,7 +6,9 @@ import posixpath
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
+from website.check import OUTSIDE
 from website.files import Repository, SiteError
 from website.listings import listing_path
 
@@ -186,6 +188,9 @@ class Page:
 
     def _target(self, target: str, title: str | None) -> str:
         if re.match(r"[a-z][a-z+.-]*:|#|//", target):
+            if (host := urlsplit(target).hostname) and host not in OUTSIDE:
+                mend = "list the host in scripts/website/check.py, if readers may be led there"
+                raise SiteError(f"{self.source}: the link to {target} leaves the site: {mend}")
             return target if title is None else f'{target} "{title}"'
         path, hash_, anchor = target.partition("#")
         path = posixpath.normpath(posixpath.join(posixpath.dirname(self.source), path))

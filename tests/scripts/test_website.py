@@ -90,6 +90,10 @@ def test_a_link_of_the_repository_becomes_one_of_the_site(link: str, becomes: st
     ("link", "fault"),
     [
         ("[a](none.md)", "docs/page.md: the link to none.md leads to no file"),
+        (
+            "[a](https://elsewhere.invalid/)",
+            "docs/page.md: the link to https://elsewhere.invalid/ leaves the site: list",
+        ),
         ("![a](none.png)", "docs/page.md: the link to none.png leads to no file"),
         ('[a](../gpunn/losses.py "none of it")', r"docs/page.md: .*'none of it' stands in no line"),
         ('[a](../gpunn/losses.py "Loss")', r"'Loss' stands in no line|in lines"),
