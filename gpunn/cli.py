@@ -17,6 +17,7 @@ from gpunn.backend import cuda_errors
 from gpunn.errors import GpunnError, OptionError, in_one_line
 from gpunn.experiments import starting, terminal
 from gpunn.experiments.options import allow_import, device, memory_limit, note, of_training, real, whole
+from gpunn.experiments.search.command import search
 from gpunn.saving.signals import Terminated
 from gpunn.train.finder import HIGHEST, LOWEST, STEPS, Rising
 from gpunn.version import __version__
@@ -112,6 +113,9 @@ def train(
                 _say(f"recipe      {chosen} (--recipe names another)")
             experiment = read_experiment(chosen)
         run.train(experiment.with_options(**options), out, _say, report=report, tensorboard=tensorboard)
+
+
+cli.add_command(search)
 
 
 @cli.command("lr-find")

@@ -307,6 +307,8 @@ def parse_experiment(text: str, where: str) -> Experiment:
 
 
 def _parse(table: dict[str, Any], stem: str) -> Experiment:
+    if "search" in table:
+        raise OptionError("it has ranges to search, [search], where an experiment has values: gpunn search FILE.toml")
     check_names(table, [field.name for field in fields(Experiment)], "an experiment")
     start = from_table(StartPart, table["start"], "start") if "start" in table else None
     are_chosen = start is not None and not start.layers  # by the network and the data

@@ -1,0 +1,1 @@
+"""A search for the best settings of an experiment: ranges in its file, trials by Optuna, pictures and the best file."""

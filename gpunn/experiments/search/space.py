@@ -1,0 +1,263 @@
+"""An experiment file with ranges: what each trial of a search may choose, and the experiment that it then trains."""
+
+import copy
+import json
+import math
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gpunn.config import check_names, from_table
+from gpunn.errors import OptionError
+from gpunn.experiments.experiment import Experiment, parse_experiment
+from gpunn.files import read_regular
+from gpunn.scalars import checked_seed, positive_whole
+from gpunn.train.stopping import EarlyStopping
+
+_MOST_BYTES, _MOST_RANGES, _MOST_CHOICES = 1 << 16, 100, 1000
+_FIXED = ("version", "name", "description", "search", "start")  # what a trial does not choose
+Number = int | float
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers from `low` to `high`, whole ones where both are; evenly in their logarithm with `log`.
+
+    A `step` takes only low, low + step, and so on; `first` is the value of the first trial.
+    """
+
+    low: Number
+    high: Number
+    log: bool = False
+    step: Number | None = None
+    first: Number | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("low", "high", "step", "first"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not math.isfinite(value)):
+                raise OptionError(f"{name} must be a number, got {value!r}")
+        if not self.low < self.high:
+            raise OptionError(f"low must be below high, got {self.low!r} and {self.high!r}")
+        if self.log and self.low <= 0:
+            raise OptionError(f"low must be above 0 where log = true, got {self.low!r}")
+        if self.step is not None and (self.log or not 0 < self.step <= self.high - self.low):
+            raise OptionError(f"step must be above 0, at most high - low, and without log = true, got {self.step!r}")
+        if self.first is not None and not self.low <= self.first <= self.high:
+            raise OptionError(f"first must be from {self.low!r} to {self.high!r}, got {self.first!r}")
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether only whole numbers are meant."""
+        return all(isinstance(x, int) for x in (self.low, self.high, *([] if self.step is None else [self.step])))
+
+    @property
+    def ends(self) -> list[Any]:
+        """Values that must make an experiment: where these do, those between do."""
+        return [self.low, self.high]
+
+    def suggest(self, trial: Any, name: str) -> Any:
+        """Let a trial of Optuna choose."""
+        if self.is_whole:
+            return trial.suggest_int(name, self.low, self.high, log=self.log, step=self.step or 1)
+        return trial.suggest_float(name, self.low, self.high, log=self.log, step=self.step)
+
+    def wanted_first(self) -> Any:
+        """Return what the first trial is to choose; None for whatever."""
+        return self.first if self.first is None or self.is_whole else float(self.first)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of some values, of any kind; `first` is the value of the first trial."""
+
+    choices: tuple[Any, ...]
+    first: Any = None
+
+    def __post_init__(self) -> None:
+        if not 1 < len(self.choices) <= _MOST_CHOICES:
+            raise OptionError(f"choices must be 2 to {_MOST_CHOICES:,} values, got {len(self.choices)}")
+        if len(set(self.labels)) < len(self.choices):
+            raise OptionError("choices must differ from each other")
+        if self.first is not None and _label(self.first) not in self.labels:
+            raise OptionError(f"first must be one of the choices, got {self.first!r}")
+
+    @property
+    def labels(self) -> list[Any]:
+        """The values as Optuna keeps them: text, numbers, truth, and all else as JSON."""
+        return [_label(value) for value in self.choices]
+
+    @property
+    def ends(self) -> list[Any]:
+        """Values that must make an experiment: all."""
+        return list(self.choices)
+
+    def suggest(self, trial: Any, name: str) -> Any:
+        """Let a trial of Optuna choose."""
+        label = trial.suggest_categorical(name, self.labels)
+        return self.choices[next(i for i, one in enumerate(self.labels) if one == label and type(one) is type(label))]
+
+    def wanted_first(self) -> Any:
+        """Return what the first trial is to choose; None for whatever."""
+        return None if self.first is None else _label(self.first)
+
+
+def _label(value: Any) -> Any:
+    return value if isinstance(value, str | int | float) else json.dumps(value)
+
+
+@dataclass(frozen=True)
+class SearchPart:
+    """`[search]`: how the settings are looked for.
+
+    Attributes:
+        trials: Number of trials in all.
+        metric: Figure of a record that is to be best, by `EarlyStopping`'s rules low or high: "validation_loss",
+            "validation_accuracy", a metric of the experiment such as "f1".
+        seed: Of what is chosen; the trainings have their own.
+        pruning: Whether a trial ends that is worse than the median of those before at the same epoch.
+        warmup: Records of a trial before it may be ended so; there are usually four an epoch.
+    """
+
+    trials: int = 40
+    metric: str = "validation_loss"
+    seed: int = 0
+    pruning: bool = True
+    warmup: int = 4
+
+    def __post_init__(self) -> None:
+        positive_whole(self.trials, "trials of [search]")
+        checked_seed(self.seed)
+        positive_whole(self.warmup, "warmup of [search]", least=0)
+        EarlyStopping(1, monitor=self.metric)  # which refuses a metric of which it is not known what is better
+
+    @property
+    def is_low_better(self) -> bool:
+        """Whether a lower figure is better."""
+        return EarlyStopping(1, monitor=self.metric).mode == "min"
+
+
+class Space:
+    """What a search may choose, read from an experiment file with ranges.
+
+    Attributes:
+        ranges: Each `Range` and `Choice` by its place, such as "optimizer.learning_rate", layers counted from 1.
+        search: The `[search]` of the file.
+    """
+
+    def __init__(self, text: str, where: str) -> None:
+        try:
+            table: dict[str, Any] = tomllib.loads(text)
+            self.search: SearchPart = from_table(SearchPart, table.pop("search", {}), "search")
+            self.ranges: dict[str, Range | Choice] = {}
+            self._table, self._where = self._read(table, ""), where
+        except tomllib.TOMLDecodeError as error:
+            raise OptionError(f"{where} is no TOML: {' '.join(str(error).split())}") from None
+        except RecursionError:
+            raise OptionError(f"{where} is no experiment: its tables are nested too deeply") from None
+        except OptionError as error:
+            raise OptionError(f"{where}: {error}") from None
+        if not self.ranges:
+            mend = "write learning_rate = { low = 1e-3, high = 1.0, log = true }, say, or { choices = [...] }"
+            raise OptionError(f"{where} leaves nothing to choose: {mend}")
+        if len(self.ranges) > _MOST_RANGES:
+            raise OptionError(f"{where} has {len(self.ranges)} ranges: at most {_MOST_RANGES} can be searched")
+        self._check()
+
+    @classmethod
+    def read(cls, path: str) -> "Space":
+        """Read a file; raise OptionError where that cannot be."""
+        try:
+            return cls(read_regular(Path(path), _MOST_BYTES).decode("utf-8"), path)
+        except OSError as error:
+            raise OptionError(f"{path} cannot be read ({error.strerror or error}): check the path") from None
+        except UnicodeDecodeError:
+            raise OptionError(f"{path} is not UTF-8 text: it is no experiment file") from None
+
+    def _read(self, value: Any, place: str) -> Any:
+        """Return a table with its ranges made, and note these by their places."""
+        if isinstance(value, list):
+            return [self._read(inner, _within(place, str(number))) for number, inner in enumerate(value, 1)]
+        if not isinstance(value, dict):
+            return value
+        if "choices" in value or "low" in value or "high" in value:
+            if place.split(".")[0] in _FIXED:
+                raise OptionError(f"{place} is the same in all trials: write one value")
+            try:
+                kind, given = (Choice if "choices" in value else Range), dict(value)
+                check_names(given, list(kind.__dataclass_fields__), place)
+                if kind is Choice:
+                    if not isinstance(given["choices"], list):
+                        raise OptionError(f"choices must be a list, got {given['choices']!r:.80}")
+                    made: Any = Choice(tuple(given["choices"]), given.get("first"))
+                else:
+                    for name in ("low", "high"):
+                        if name not in given:
+                            raise OptionError(f"{name} is missing: write {{ low = ..., high = ... }}")
+                    made = from_table(Range, given, place)
+            except OptionError as error:
+                raise OptionError(f"{place}: {error}" if place not in str(error) else str(error)) from None
+            self.ranges[place] = made
+            return made
+        return {name: self._read(inner, _within(place, name)) for name, inner in value.items()}
+
+    def _check(self) -> None:
+        """Raise OptionError where a value at the end of a range makes no experiment."""
+        middle = {name: part.ends[0] for name, part in self.ranges.items()}
+        for name, part in self.ranges.items():
+            for value in part.ends:
+                self.experiment(middle | {name: value})
+
+    def suggest(self, trial: Any) -> dict[str, Any]:
+        """Let a trial of Optuna choose each value."""
+        return {name: part.suggest(trial, name) for name, part in self.ranges.items()}
+
+    def first(self) -> dict[str, Any]:
+        """Return what the first trial is to choose, by name; what is left open is not there."""
+        wanted = {name: part.wanted_first() for name, part in self.ranges.items()}
+        return {name: value for name, value in wanted.items() if value is not None}
+
+    def experiment(self, values: Mapping[str, Any]) -> Experiment:
+        """Make the experiment with some values; raise OptionError, with these in words, where it cannot be."""
+        import tomli_w
+
+        filled = _filled(self._table, lambda name: values[name], "")
+        try:
+            return parse_experiment(tomli_w.dumps(filled), self._where)
+        except OptionError as error:
+            raise OptionError(f"{error} (with {self.in_words(values):.200})") from None
+
+    def in_words(self, values: Mapping[str, Any]) -> str:
+        """Write chosen values for a reader, by names as short as they tell them apart."""
+        shown = ((self._short(name), value) for name, value in values.items())
+        return ", ".join(f"{name} {f'{value:.4g}' if isinstance(value, float) else value}" for name, value in shown)
+
+    def _short(self, name: str) -> str:
+        parts = name.split(".")
+        for count in range(1, len(parts)):
+            ending = ".".join(parts[-count:])
+            if not parts[-count].isdigit() and sum(f".{other}".endswith(f".{ending}") for other in self.ranges) == 1:
+                return ending
+        return name
+
+    def fingerprint(self) -> str:
+        """Describe what is searched, as text that is the same for the same search: how long it goes on is left out."""
+        described = _filled(self._table, lambda name: repr(self.ranges[name]), "")
+        part = self.search
+        return json.dumps([described, part.metric, part.seed, part.pruning, part.warmup], sort_keys=True, default=str)
+
+
+def _filled(value: Any, chosen: Callable[[str], Any], place: str) -> Any:
+    if isinstance(value, Range | Choice):
+        return copy.deepcopy(chosen(place))
+    if isinstance(value, list):
+        return [_filled(inner, chosen, _within(place, str(number))) for number, inner in enumerate(value, 1)]
+    if isinstance(value, dict):
+        return {name: _filled(inner, chosen, _within(place, name)) for name, inner in value.items()}
+    return value
+
+
+def _within(place: str, name: str) -> str:
+    return f"{place}.{name}" if place else name
