@@ -16,7 +16,7 @@ import gpunn as gn
 from gpunn.data.download import user_cache
 
 plt.style.use("gpunn.display.lecture")
-BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#8A8A8A"
+BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#767676"
 data = gn.load_data("digits")
 print(data)
 

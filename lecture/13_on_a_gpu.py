@@ -20,7 +20,7 @@ from gpunn.backend.devices import select
 from gpunn.kernels import Elementwise, registry
 
 plt.style.use("gpunn.display.lecture")
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#8A8A8A"
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#767676"
 
 # %% [markdown]
 # ## The same network, another processor
