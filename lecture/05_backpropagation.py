@@ -180,14 +180,8 @@ def draw_network(axes, title, units, edges, what):
     for layer, matrix in enumerate(edges):
         for (p, q), value in np.ndenumerate(matrix):
             (x0, y0), (x1, y1) = places[layer][q], places[layer + 1][p]
-            axes.plot(
-                [x0, x1],
-                [y0, y1],
-                color="C1" if value > 0 else "C0",
-                lw=5 * abs(value) / abs(matrix).max(),
-                alpha=0.55,
-                zorder=1,
-            )
+            colour, width = "C1" if value > 0 else "C0", 5 * abs(value) / abs(matrix).max()
+            axes.plot([x0, x1], [y0, y1], color=colour, lw=width, alpha=0.55, zorder=1)
     for column, values in enumerate(units):
         is_input = column == 0
         for place, value in zip(places[column], values, strict=True):

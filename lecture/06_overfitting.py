@@ -30,14 +30,8 @@ def network(units=100):
     return gn.Sequential([gn.Flatten(), gn.Dense(units), gn.ReLU(), gn.Dense(10)])
 
 
-options = {
-    "validation_data": data.validation,
-    "optimizer": gn.Adam(0.01),
-    "batch_size": 10,
-    "epochs": 150,
-    "validate_every": 10,
-    "progress": False,
-}
+options = {"optimizer": gn.Adam(0.01), "batch_size": 10, "epochs": 150, "validate_every": 10}
+options |= {"validation_data": data.validation, "progress": False}
 nonsense = np.random.default_rng(0).permutation(labels)
 history = network().fit(gn.Samples(few, nonsense, 1 / 16, 10), **options)
 print(f"right in training:  {history[-1].train_accuracy:.0%}")
