@@ -31,7 +31,8 @@ make_venv() {
     "$python" -m venv "$venv" || die "making $venv with $python failed: see above"
 }
 
-# setup [test | fuzz | lecture | site]: makes sure that .venv holds gpunn, with that extra and with the CUDA that fits.
+# setup [test | fuzz | lecture | site]: makes sure that .venv holds gpunn, with that extra, with the CUDA that fits, and
+# with what `gpunn serve` needs (the extra web, 1 MB).
 setup() {
     case ${GPUNN_EXTRA:=auto} in
         auto | cuda12 | cuda13 | cpu) ;;
@@ -59,8 +60,9 @@ END
             known='' ;;
     esac
     extras=''
-    for extra in cuda12 cuda13 test fuzz lecture site; do  # what was asked for before stays, CUDA too where no driver is found now
-        case $extra:$cuda:",$had,$cuda,${1:-}," in
+    # What was asked for before stays, CUDA too where no driver is found now.
+    for extra in cuda12 cuda13 web test fuzz lecture site; do
+        case $extra:$cuda:",$had,$cuda,web,${1:-}," in
             cuda12:cuda13:* | cuda13:cuda12:*) ;;
             *",$extra,"*) extras=$extras${extras:+,}$extra ;;
         esac

@@ -123,7 +123,7 @@ def test_a_second_run_installs_nothing(ready: Checkout) -> None:
 
 def test_the_tests_are_added_to_what_training_installed(ready: Checkout) -> None:
     assert ready.run("test.sh", "-q").stdout == "[-m][pytest][-n][auto][--dist][worksteal][-q]"
-    assert "--editable .[test]" in ready.pip_log.read_text("utf-8").splitlines()[-1]
+    assert "--editable .[web,test]" in ready.pip_log.read_text("utf-8").splitlines()[-1]
     ready.run("train.sh")
     ready.run("test.sh")
     assert ready.installs() == 2
@@ -132,13 +132,13 @@ def test_the_tests_are_added_to_what_training_installed(ready: Checkout) -> None
 def test_the_fuzzer_is_added_to_the_tests(ready: Checkout) -> None:
     ready.run("test.sh")
     assert ready.run("fuzz.sh", "idx", "--runs", "9").stdout == "[-m][fuzz][idx][--runs][9]"
-    assert ready.pip_log.read_text("utf-8").rstrip().endswith(".[test,fuzz]")
+    assert ready.pip_log.read_text("utf-8").rstrip().endswith(".[web,test,fuzz]")
 
 
 def test_the_site_is_built_by_an_extra_of_its_own_with_every_argument(ready: Checkout) -> None:
     done = ready.run("site.sh", "--out", "a b")
     assert done.stdout == "[-m][website][--out][a b]"
-    assert ready.pip_log.read_text("utf-8").rstrip().endswith(".[site]")
+    assert ready.pip_log.read_text("utf-8").rstrip().endswith(".[web,site]")
 
 
 def test_a_changed_project_is_installed_again_with_what_was_there(ready: Checkout) -> None:
@@ -146,13 +146,13 @@ def test_a_changed_project_is_installed_again_with_what_was_there(ready: Checkou
     with (ready.root / "pyproject.toml").open("a", encoding="utf-8") as file:
         file.write("# changed\n")
     assert ready.run("train.sh").returncode == 0
-    assert "--editable .[test]" in ready.pip_log.read_text("utf-8").splitlines()[-1]
+    assert "--editable .[web,test]" in ready.pip_log.read_text("utf-8").splitlines()[-1]
     assert ready.installs() == 3
 
 
 def test_the_cuda_extra_can_be_chosen(ready: Checkout) -> None:
     assert ready.run("train.sh", GPUNN_EXTRA="cuda12").returncode == 0
-    assert ready.pip_log.read_text("utf-8").splitlines()[-1].endswith("--editable .[cuda12]")
+    assert ready.pip_log.read_text("utf-8").splitlines()[-1].endswith("--editable .[cuda12,web]")
 
 
 def test_an_unknown_cuda_extra_is_refused(ready: Checkout) -> None:
