@@ -1,8 +1,6 @@
-"""The pictures of a run as small files for docs/images/.
+"""The pictures of docs/images/, and the command that makes each: COMMANDS.
 
-python -m gpunn train mnist --out RUN && python benchmarks/pictures.py RUN
-python -m gpunn train --recipe autoencoder --out RUN && python benchmarks/pictures.py RUN reconstructions
-python -m gpunn train mnist --recipe lenet --epochs 4 --out RUN && python benchmarks/pictures.py RUN filters activations
+python benchmarks/pictures.py RUN [NAME ...] makes small files of the pictures in a run folder.
 """
 
 from __future__ import annotations
@@ -16,6 +14,30 @@ from gpunn.reports.predictions import CONFUSION, MISTAKES
 from gpunn.train.curves import CURVES
 
 IMAGES = Path(__file__).resolve().parent.parent / "docs" / "images"
+
+_MNIST = "gpunn train mnist --out RUN && python benchmarks/pictures.py RUN"
+_LENET = (
+    "gpunn train mnist --recipe lenet --epochs 4 --out RUN && python benchmarks/pictures.py RUN filters activations"
+)
+_CHARTS = "python benchmarks/write_docs.py"
+_NIELSEN = "python benchmarks/nielsen_curves.py"
+
+COMMANDS = {
+    "activations.png": _LENET,
+    "benchmarks-cpu-2.png": _CHARTS,
+    "benchmarks-cpu.png": _CHARTS,
+    "confusion.png": _MNIST,
+    "curves.png": _MNIST,
+    "filters.png": _LENET,
+    "growth-cpu.png": _CHARTS,
+    "learning-rate.png": "gpunn lr-find digits && python benchmarks/pictures.py . learning-rate",
+    "mistakes.png": _MNIST,
+    "nielsen-overfitting.png": _NIELSEN,
+    "nielsen-regularized.png": _NIELSEN,
+    "reconstructions.png": (
+        "gpunn train --recipe autoencoder --out RUN && python benchmarks/pictures.py RUN reconstructions"
+    ),
+}
 
 
 def shrink(source: Path, target: Path) -> None:
