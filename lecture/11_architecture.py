@@ -240,7 +240,7 @@ plt.show()
 # ## Deeper: a residual network in one picture
 #
 # If two pairs of convolutions are good, are twelve better? As the network grows deeper, the gradient has to pass
-# through every layer (8), and each one bends it a little. A *residual* block gives it a road around: the layers learn
+# through every layer (8), and each one bends it a little. A *residual block* gives it a road around: the layers learn
 # only what is to be **added** to their input,
 #
 # $$ y = x + f(x) \qquad \frac{\partial C}{\partial x} = \frac{\partial C}{\partial y} +

@@ -14,7 +14,7 @@ plt.style.use("gpunn.display.lecture")
 data = gn.load_data("digits")
 x = data.train.inputs.reshape(-1, 64).T / 16  # a column for each image
 x = (x - x.mean()) / x.std()
-print("inputs", x.shape, f"mean {x.mean():.1f}, deviation {x.std():.1f}")
+print("inputs", x.shape, f"mean {abs(x.mean()):.1f}, deviation {x.std():.1f}")
 
 # %% [markdown]
 # ## A signal on its way through twenty layers
@@ -160,7 +160,8 @@ print("γ and β of 4 channels:", images.parameters.values.size, "numbers")
 # ## Training is one thing, prediction another
 #
 # In training the answer for an image depends on the others in its batch. That is a useful noise there, and would be a
-# scandal in prediction: the same image, two answers. So each training step also remembers a little of its statistics,
+# scandal in prediction: the same image, two answers. So each training step also remembers a little of its statistics in
+# a *running average*,
 #
 # $$ r := (1 - m)\, r + m\, \bar x $$
 #
