@@ -207,3 +207,27 @@ def test_colour_images_are_opened_not_drawn(visit: Visiting, shapes_site: str, t
     )
     np.testing.assert_allclose(pixels, [200, 30, 30, 255], atol=8)
     assert page.page.evaluate("() => document.documentElement.scrollWidth") == 390
+
+
+def test_many_classes_with_long_names_fit_a_phone(visit: Visiting, site: str) -> None:
+    """The ten likeliest of 120 whose names are alike in their beginnings; told apart, and said when unsure."""
+    page = visit(site, width=390)
+    page.answer()
+    page.page.wait_for_selector("#confusion td")
+    names = page.page.evaluate(
+        """async () => {
+            const names = Array.from({ length: 120 }, (_, at) => `a family of plants with a long name, number ${at}`);
+            const answers = names.map((name, at) => ({ name, probability: (at + 1) / 7260 }));
+            gpunn.answers.show({ best: { ...answers[119], sure: false }, answers });
+            const { drawConfusion } = await import("./static/gallery.js");
+            drawConfusion({ classes: names, counts: names.map((_, at) => names.map((_, to) => Number(at === to))) });
+            return [...document.querySelectorAll("#bars .name")].filter((each) => each.checkVisibility())
+                .map((each) => each.textContent);
+        }"""
+    )
+    assert len(names) == len(set(names)) == 10
+    assert names[0].endswith("number 119")
+    assert page.page.inner_text("#more") == "The ten likeliest of 120 classes."
+    assert page.page.inner_text("#sure").startswith("not sure: 2\u00a0%, or a family")
+    assert page.page.inner_text("#confusion-note") == "None is taken for another."
+    assert page.page.evaluate("() => document.documentElement.scrollWidth") == 390

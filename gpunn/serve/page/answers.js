@@ -1,7 +1,7 @@
 // The answer: the best class in large, the probabilities as bars with names, or values with units, or a reconstruction.
 
 import { enlarge, pixels } from "./colours.js";
-import { $, h, number, percent, shortened, throttled } from "./dom.js";
+import { $, h, number, percent, shortened, shortNames, throttled } from "./dom.js";
 
 const MOST = 10; // bars; of more classes the likeliest
 
@@ -57,11 +57,12 @@ export class Answers {
       this.rows.push(row);
       $("bars").append(row.line);
     }
+    const names = shortNames(answers.map(({ name }) => name), 26);
     this.rows.forEach((row, at) => {
       row.line.hidden = at >= answers.length;
       if (row.line.hidden) return;
       const { name, probability } = answers[at];
-      row.name.textContent = shortened(name);
+      row.name.textContent = names[at];
       row.name.title = name;
       row.fill.style.width = `${100 * probability}%`;
       row.share.textContent = percent(probability);

@@ -220,7 +220,7 @@ class Page {
 
   async start() {
     $("main").hidden = false;
-    if (this.fields && !this.fields.fields[0].isText) this.fields.tell();
+    if (this.fields && !(this.hasSamples && this.fields.fields[0].isText)) this.fields.tell();
     else if (this.hasSamples) await this.sample(0);
     if (this.engine.has.history) {
       if (this.model.state === "training") $("try").before($("training"));

@@ -8,6 +8,7 @@ const ANCHORS = [
 const STEPS = 512;
 const TABLE = new Uint32Array(STEPS + 1);
 const GREY = new Uint32Array(256);
+const NONE = packed(160, 160, 160); // of NaN
 for (let step = 0; step <= STEPS; step += 1) {
   const at = (step / STEPS) * (ANCHORS.length - 1);
   const low = Math.min(Math.floor(at), ANCHORS.length - 2);
@@ -31,10 +32,10 @@ export function extremes(values) {
   return { low, high, largest: Math.max(-low, high) || 1, signed: low < 0 };
 }
 
-/** Make a function from a number to its colour: 0 is white. */
+/** Make a function from a number to its colour: 0 is white, NaN grey. */
 export function colourOf({ largest }) {
   const factor = STEPS / 2 / largest;
-  return (value) => TABLE[Math.min(STEPS, Math.max(0, Math.round(STEPS / 2 + value * factor) || 0))];
+  return (value) => (value === value ? TABLE[Math.min(STEPS, Math.max(0, Math.round(STEPS / 2 + value * factor)))] : NONE);
 }
 
 /** Return the colour of a number as CSS. */
@@ -74,6 +75,14 @@ export function pixels({ shape, data }, range = {}) {
       out[at] = GREY[255 - byte(sum / channels)];
     }
   }
+  return image;
+}
+
+/** Paint a vector row by row, so many values in each; what is left of the last row stays empty. */
+export function rows({ data }, across, colour) {
+  const image = new ImageData(Math.min(across, data.length), Math.ceil(data.length / across));
+  const pixels = new Uint32Array(image.data.buffer);
+  for (let at = 0; at < data.length; at += 1) pixels[at] = colour(data[at]);
   return image;
 }
 

@@ -29,7 +29,7 @@ export function number(value, digits = 3) {
   if (!Number.isFinite(value)) return String(value);
   if (value === 0) return "0";
   const size = Math.abs(value);
-  const text = size >= 1e-3 && size < 1e6 ? String(Number(value.toPrecision(digits))) : value.toExponential(digits - 1);
+  const text = size >= 1e-4 && size < 1e6 ? String(Number(value.toPrecision(digits))) : value.toExponential(digits - 1);
   return text.replaceAll("-", "−");
 }
 
@@ -38,8 +38,17 @@ export function whole(value) {
   return Math.round(value).toLocaleString("en");
 }
 
+/** Cut a name to so many signs. */
 export function shortened(name, length = 28) {
   return name.length <= length ? name : `${name.slice(0, length - 1)}…`;
+}
+
+/** Cut names so that they can still be told apart: in the middle where their beginnings are equal. */
+export function shortNames(names, length) {
+  const cut = names.map((name) => shortened(name, length));
+  const tail = Math.floor((length - 1) / 2);
+  const isAlike = (at) => names[at].length > length && cut.indexOf(cut[at]) !== cut.lastIndexOf(cut[at]);
+  return names.map((name, at) => (isAlike(at) ? `${name.slice(0, length - 1 - tail)}…${name.slice(-tail)}` : cut[at]));
 }
 
 /** Return a function that does the last call of many, at most every `wait` milliseconds. */

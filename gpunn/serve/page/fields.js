@@ -13,7 +13,7 @@ export class Fields {
     this.isTable = kind === "table" && columns?.length > 0;
     if (this.isTable) this.fields = columns.map((column) => fieldOf(column, () => this.tell()));
     else if (count <= MOST_SLIDERS && kind !== "tokens") {
-      this.fields = Array.from({ length: count }, (_, at) => fieldOf({ name: `${at}`, kind: "number", ...(columns?.[at] ?? { min: -3, max: 3, mean: 0 }) }, () => this.tell()));
+      this.fields = Array.from({ length: count }, (_, at) => fieldOf({ name: `input ${at + 1}`, kind: "number", ...(columns?.[at] ?? { min: -3, max: 3, mean: 0 }) }, () => this.tell()));
     } else this.fields = [textOf(count, kind, columns, () => this.tell())];
     this.canReset = kind !== "tokens";
     $("fields").replaceChildren(...this.fields.map(({ root }) => root));

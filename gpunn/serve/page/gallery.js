@@ -1,7 +1,7 @@
 // Mistakes to look at and the confusion matrix.
 
 import { cssColour, enlarge, pixels } from "./colours.js";
-import { $, h, percent, shortened, whole } from "./dom.js";
+import { $, h, percent, shortened, shortNames, whole } from "./dom.js";
 
 const AT_ONCE = 24;
 
@@ -52,7 +52,10 @@ export class Mistakes {
 
 /** Draw the confusion matrix as a table: a row for each true class, tinted by its share of the row. */
 export function drawConfusion({ classes, counts }) {
-  const head = h("tr", {}, h("td", { class: "corner" }, "true ↓ predicted →"), classes.map((name) => h("th", { scope: "col", title: name }, shortened(name, 14))));
+  const names = shortNames(classes, 18);
+  const isUpright = classes.length > 8 && classes.some((name) => name.length > 4);
+  const heads = classes.map((name, at) => h("th", { scope: "col", title: name, class: isUpright ? "upright" : null }, names[at]));
+  const head = h("tr", {}, h("td", { class: "corner" }, "true ↓ predicted →"), heads);
   const rows = counts.map((row, at) => {
     const sum = row.reduce((a, b) => a + b, 0) || 1;
     const cells = row.map((count, to) => {
@@ -65,7 +68,11 @@ export function drawConfusion({ classes, counts }) {
       }
       return cell;
     });
-    return h("tr", {}, h("th", { scope: "row", title: classes[at] }, shortened(classes[at], 18)), cells);
+    return h("tr", {}, h("th", { scope: "row", title: classes[at] }, names[at]), cells);
   });
   $("confusion-table").replaceChildren(h("thead", {}, head), h("tbody", {}, rows));
+  const pairs = counts.flatMap((row, at) => row.map((count, to) => ({ count: at === to ? 0 : count, at, to })));
+  const most = pairs.filter(({ count }) => count).sort((a, b) => b.count - a.count).slice(0, 3);
+  const words = most.map(({ count, at, to }) => `${names[at]} for ${names[to]} (${whole(count)})`);
+  $("confusion-note").textContent = words.length ? `Most often taken: ${words.join(", ")}.` : "None is taken for another.";
 }

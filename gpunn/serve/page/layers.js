@@ -1,6 +1,6 @@
 // Every layer's activations as small maps, in a flow from the input to the answer.
 
-import { colourOf, enlarge, extremes, pixels, sides, tile } from "./colours.js";
+import { colourOf, enlarge, extremes, pixels, rows, sides, tile } from "./colours.js";
 import { $, h, number, percent, shortened, whole } from "./dom.js";
 
 const MOST_MAPS = 64; // of a layer
@@ -41,17 +41,15 @@ export class Layers {
 class InputCard {
   constructor({ input }) {
     this.range = input;
-    this.canvas = h("canvas", { class: "pixels", "aria-hidden": "true" });
+    this.canvas = h("canvas", { class: "pixels", "aria-hidden": "true", width: 1, height: 1 });
     this.root = h("li", { class: "card end" }, h("h3", {}, "Input"), h("p", { class: "shape" }, input.shape.map(whole).join(" × ")), this.canvas);
   }
 
   show({ prepared }) {
     const { shape, data } = prepared;
     if (shape.length === 3) return enlarge(this.canvas, pixels(prepared, this.range), 96);
-    const [height, width] = sides(shape);
-    const row = height > 1 || width <= 8 ? shape : [Math.ceil(width / 8), 8]; // a long row folded
-    const values = { shape: row, data };
-    return enlarge(this.canvas, tile({ ...values, shape: sides(row) }, 0, colourOf(extremes(data))), 96);
+    const across = data.length <= 12 ? Math.min(6, data.length) : Math.ceil(Math.sqrt(data.length));
+    return enlarge(this.canvas, rows(prepared, across, colourOf(extremes(data))), 96);
   }
 }
 

@@ -1,6 +1,6 @@
 // One unit, opened below its layer: what it answers now, its weights or filter, its bias, the images it answers to most.
 
-import { colourOf, enlarge, extremes, pixels, sides, tile } from "./colours.js";
+import { colourOf, enlarge, extremes, pixels, rows, sides, tile } from "./colours.js";
 import { $, h, number, shortened, whole } from "./dom.js";
 import { rangeOf } from "./layers.js";
 
@@ -105,8 +105,8 @@ export class UnitPanel {
       const row = h("div", { class: channels === 1 ? "" : "channels" });
       for (let channel = 0; channel < channels; channel += 1) {
         const canvas = h("canvas", { class: "pixels", "aria-hidden": "true" });
-        const drawn = tile(image, channel, colour);
-        enlarge(canvas, drawn.height === 1 && drawn.width > 40 ? folded(drawn) : drawn, side);
+        const isLong = image.shape[0] === 1 && image.shape[1] > 12 && channels === 1;
+        enlarge(canvas, isLong ? rows(image, Math.ceil(Math.sqrt(image.shape[1])), colour) : tile(image, channel, colour), side);
         row.append(canvas);
       }
       const shape = weights.shape.map(whole).join(" × ");
@@ -128,12 +128,4 @@ export class UnitPanel {
     });
     return this.images.replaceChildren(h("h4", {}, "It answers most to"), h("div", { class: "gallery" }, buttons), h("p", { class: "note" }, of ? `Of ${whole(of)} samples of the ${images[0].set} set.` : ""));
   }
-}
-
-/** Fold a row of values into several, so that it can be looked at. */
-function folded(row) {
-  const width = Math.ceil(Math.sqrt(row.width));
-  const image = new ImageData(width, Math.ceil(row.width / width));
-  image.data.set(row.data);
-  return image;
 }
