@@ -20,7 +20,7 @@ from starlette.routing import Route
 from gpunn.errors import GpunnError
 from gpunn.saving.checkpointer import Say
 from gpunn.saving.safetensors import strict_json
-from gpunn.serve.guard import DEFECT, RefusedError, defect, refusal
+from gpunn.serve.guard import DEFECT, Refusal, RefusedError, defect
 from gpunn.serve.samples import RunSamples, UnavailableError
 from gpunn.serve.watching import Watcher
 
@@ -281,5 +281,4 @@ async def _refused(request: Request, error: Exception) -> Response:
         )
     elif not isinstance(error, RefusedError):  # the guard says it in the terminal
         error = RefusedError(500, DEFECT)
-    status, headers, body = refusal(error, is_head=request.method == "HEAD")
-    return Response(body, status, headers)
+    return Refusal(error)

@@ -1,13 +1,16 @@
 """Refuse what no page of ours sends, before anything of it is read: other hosts, other origins, other methods."""
 
+import asyncio
 import ipaddress
 import json
 import re
 import socket
 from collections.abc import Collection
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gpunn.errors import in_one_line
@@ -27,6 +30,7 @@ HEADERS = {
     "x-frame-options": "DENY",
 }
 DEFECT = "a defect of gpunn: its line stands in the terminal of gpunn serve"
+_MOST_PASSED, _PASSING = 1 << 18, 0.5  # bytes of a refused body that are passed over, and seconds
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9.-]{1,253})(?::([0-9]{1,5}))?")
 
 
@@ -75,11 +79,11 @@ class Guard:
             await self._app(scope, receive, sending)
         except RefusedError as error:
             if not has_begun:
-                await refuse(sending, error, is_head=scope["method"] == "HEAD")
+                await Refusal(error)(scope, receive, sending)
         except Exception as error:  # noqa: BLE001 - the last place where it can be told in a line
             self._say(defect(error))
             if not has_begun:
-                await refuse(sending, RefusedError(500, DEFECT), is_head=scope["method"] == "HEAD")
+                await Refusal(RefusedError(500, DEFECT))(scope, receive, sending)
         finally:
             self._at_work -= 1
 
@@ -134,16 +138,27 @@ def is_own(name: str, hosts: Collection[str]) -> bool:
     return "" in hosts
 
 
-def refusal(error: RefusedError, *, is_head: bool = False) -> tuple[int, dict[str, str], bytes]:
-    """Return status, headers and body of an answer that says in a line of JSON why there is none."""
-    body = json.dumps({"error": in_one_line(str(error)) or HTTPStatus(error.status).phrase}).encode()
-    headers = {"content-type": "application/json", "content-length": str(len(body)), **error.headers}
-    return error.status, headers, b"" if is_head else body
+class Refusal(Response):
+    """An answer that says in a line of JSON why there is none, and takes a little of a body that is still coming.
 
+    A connection that is closed on what was sent and not read is reset, and the answer may be lost with it.
+    """
 
-async def refuse(send: Send, error: RefusedError, *, is_head: bool = False) -> None:
-    """Answer why there is no answer."""
-    status, headers, body = refusal(error, is_head=is_head)
-    pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
-    await send({"type": "http.response.start", "status": status, "headers": pairs})
-    await send({"type": "http.response.body", "body": body})
+    def __init__(self, error: RefusedError) -> None:
+        line = in_one_line(str(error)) or HTTPStatus(error.status).phrase
+        super().__init__(json.dumps({"error": line}), error.status, error.headers, "application/json")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the answer; then read no more than a little, and not for long."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        body = b"" if scope["method"] == "HEAD" else self.body
+        await send({"type": "http.response.body", "body": body, "more_body": True})
+        left = _MOST_PASSED if "connection" in self.headers else 0  # which goes on where all was read
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_PASSING):
+                while left > 0:
+                    message = await receive()
+                    left -= len(message.get("body", b""))
+                    if not message.get("more_body", False):
+                        break
+        await send({"type": "http.response.body", "body": b""})

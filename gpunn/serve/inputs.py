@@ -135,7 +135,7 @@ def _number(value: Any, what: str) -> float:
         except ValueError:
             raise DataError(f"{what}: expected a number, got {value!r}") from None
     if isinstance(value, bool) or not isinstance(value, int | float) or not -_LARGEST <= value <= _LARGEST:
-        got = _kind(value) if not isinstance(value, int | float) else f"{value!r:.40}"
+        got = f"{value!r:.40}" if type(value) in (int, float) else _kind(value)
         raise DataError(f"{what}: expected a finite number, got {got}")
     return float(value)
 

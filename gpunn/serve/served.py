@@ -28,6 +28,7 @@ from gpunn.serve.looking import Place, View
 MOST_OF_LAYER = 1 << 17  # numbers of a layer's output that an answer holds: of more, its first maps
 _SIGMAS = 3  # to each side of a column's mean, where no data say how far it reaches
 _WEIGHTS = re.compile(r"(?:, )?weights=\w+\([^()]*\)")  # the initial ones, which say nothing of what was learned
+_ARTICLES = {"table": "a table", "vector": "a vector", "image": "images of other channels than 1 or 3"}
 _KINDS = (("Pool", "pooling"), ("Flatten", "other"), ("Dropout", "other"))
 
 
@@ -145,6 +146,9 @@ class Served:
 
     def picture(self, content: bytes) -> Prepared:
         """Prepare a picture as `gpunn predict` does."""
+        if len(self.pictured) != 3 or self.pictured[2] not in (1, 3):
+            kind = self._input({})["kind"]
+            raise DataError(f"the network takes no pictures, its input is {_ARTICLES.get(kind, kind)}: send JSON")
         with self._reading:
             return of_picture(self.model, self.shape, content)
 
