@@ -3,7 +3,6 @@
 import asyncio
 import json
 import re
-import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -75,7 +74,6 @@ class App:
 
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
-        threading.Thread(target=self.watcher.served.warm_up, daemon=True).start()
         following = asyncio.create_task(self.watcher.run())
         try:
             yield

@@ -1,10 +1,12 @@
 """Make inputs of a network of what the page sends: a picture, values by column, tokens, or the numbers themselves."""
 
 import math
+import os
 import re
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -45,9 +47,7 @@ def prepared(model: Sequential, inputs: NDArray[Any], changes: Sequence[str] = (
 def of_picture(model: Sequential, shape: tuple[int, ...], content: bytes) -> Prepared:
     """Prepare the content of an image file by the same steps as `gpunn predict`."""
     changes: list[str] = []
-    with tempfile.TemporaryDirectory(prefix="gpunn-serve-") as folder:
-        path = Path(folder) / "picture"
-        path.write_bytes(content)
+    with _as_file(content) as path:
 
         def told(line: str) -> str:
             return _ADVICE.sub("", line.replace(f"{path}: ", "").replace(str(path), "the picture"))
@@ -64,10 +64,26 @@ def of_picture(model: Sequential, shape: tuple[int, ...], content: bytes) -> Pre
             if header.height * header.width > MOST_PIXELS:
                 size = f"{header.width} × {header.height} pixels are more than {MOST_PIXELS:,}"
                 raise DataError(f"{size}: make the picture smaller")
-            inputs = read_inputs(path, shape, note=lambda line: changes.append(told(line)), trained_on=model.trained_on)
+            note = lambda line: changes.append(told(line))  # noqa: E731
+            inputs = read_inputs(path, shape, note=note, trained_on=model.trained_on)
         except GpunnError as error:
             raise DataError(told(str(error))) from None
     return prepared(model, inputs, changes)
+
+
+@contextmanager
+def _as_file(content: bytes) -> Iterator[Path]:
+    """Give content a path, without a file on a disk where the system has such."""
+    if hasattr(os, "memfd_create") and Path("/proc/self/fd").is_dir():
+        with os.fdopen(os.memfd_create("picture", os.MFD_CLOEXEC), "wb") as file:
+            file.write(content)
+            file.flush()
+            yield Path(f"/proc/self/fd/{file.fileno()}")
+        return
+    with tempfile.TemporaryDirectory(prefix="gpunn-serve-") as folder:
+        path = Path(folder) / "picture"
+        path.write_bytes(content)
+        yield path
 
 
 def of_pixels(model: Sequential, shape: tuple[int, ...], numbers: Any) -> Prepared:

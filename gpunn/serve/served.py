@@ -1,9 +1,11 @@
 """The network that is served: what it is, what it answers, and what its layers make of an input."""
 
+import io
 import re
 import threading
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -244,12 +246,11 @@ class Served:
         return self.view.weights_of(layer, unit)
 
     def warm_up(self) -> None:
-        """Answer once, so that kernels are compiled and products planned before somebody waits."""
+        """Answer once, so that all is imported, compiled and planned before somebody waits."""
         dtype = np.uint8 if self.model.trained_on is not None and self.model.trained_on.is_bytes else self.model.dtype
-        try:
+        with suppress(GpunnError):
             self.answer(prepared(self.model, np.zeros((1, *self.shape), dtype)))
-        except GpunnError:
-            return
+            self.answer(self.picture(_stroke()))
 
 
 def kind_of(layer: Layer) -> str:
@@ -263,6 +264,16 @@ def kind_of(layer: Layer) -> str:
     if isinstance(layer, BatchNorm | LayerNorm):
         return "normalization"
     return next((kind for word, kind in _KINDS if word in type(layer).__name__), "other")
+
+
+def _stroke() -> bytes:
+    """Draw a stroke as somebody does on the page, as a PNG."""
+    from PIL import Image
+
+    pixels, held = np.full((280, 280), 255, np.uint8), io.BytesIO()
+    pixels[60:220, 130:152] = 0
+    Image.fromarray(pixels).save(held, "PNG")
+    return held.getvalue()
 
 
 def _columns(columns: Columns, ranges: dict[str, tuple[float, float]]) -> Iterable[dict[str, Any]]:

@@ -27,6 +27,7 @@ class Watcher:
         self.state = folder.state()
         found, model = loaded(folder, device)
         self.served = Served(model, self.experiment, Path(folder.name))
+        self.served.warm_up()
         self._of_network: Stamp = found.stamp
         self._failed: Stamp = None  # of a network that could not be loaded
         self._of_history: Stamp = None
@@ -95,6 +96,7 @@ class Watcher:
         try:
             found, model = loaded(self.folder, self._device)
             served = Served(model, self.experiment, self.served.path, self.served.version + 1)
+            served.warm_up()
         except (GpunnError, MemoryError) as error:
             self._failed = found.stamp
             self._say(f"gpunn: the newer network is not served: {error}")
