@@ -93,7 +93,7 @@ try:
 except ValueError as error:
     print("NumPy:", error)
 try:
-    gn.Sequential([gn.Dense(30)]).build((8, 8, 1))  # an image where a row of numbers is expected
+    gn.Sequential([gn.Dense(30)]).build((8, 8, 1), device="cpu")  # an image where a row of numbers is expected
 except gn.GpunnError as error:
     print("gpunn:", error)
 
@@ -162,11 +162,12 @@ plt.show()
 # %% [markdown]
 # The network has 64 inputs, a hidden layer of 30 units, and 10 outputs, one for each digit. `Flatten` puts the 8 × 8
 # pixels into one row of 64; `Dense` is equation (2), `Sigmoid` is equation (3). A layer has a weight for each pair of
-# unit and input, and a bias for each unit: $30 \cdot 64 + 30 = 1950$ parameters in the first.
+# unit and input, and a bias for each unit: $30 \cdot 64 + 30 = 1950$ parameters in the first. We build it on the CPU,
+# so that its arrays are NumPy's like ours, in double precision.
 
 # %%
 model = gn.Sequential([gn.Flatten(), gn.Dense(30), gn.Sigmoid(), gn.Dense(10), gn.Sigmoid()])
-model.build((8, 8, 1), batch_size=100, dtype="float64", seed=0)
+model.build((8, 8, 1), batch_size=100, device="cpu", dtype="float64", seed=0)
 for parameter in model.parameters:
     print(f"{parameter.name}: {parameter.shape}, {parameter.size} numbers")
 print("in all", sum(parameter.size for parameter in model.parameters))
@@ -221,7 +222,7 @@ counts = [units * inputs + units for inputs, units in zip(sizes[:-1], sizes[1:],
 print(counts, sum(counts))  # the first has 93 % of them: each of its units sees every pixel
 
 larger = gn.Sequential([gn.Flatten(), gn.Dense(100), gn.Sigmoid(), gn.Dense(50), gn.Sigmoid(), gn.Dense(10)])
-larger.build((28, 28, 1))
+larger.build((28, 28, 1), device="cpu")
 assert sum(counts) == sum(parameter.size for parameter in larger.parameters) == 84_060
 
 # %% [markdown] tags=["exercise"]

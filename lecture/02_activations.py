@@ -34,7 +34,7 @@ plt.style.use("gpunn.display.lecture")
 # %%
 def through(activation, z, dtype="float64"):
     """Return f(z) and f′(z) as gpunn computes them."""
-    model = gn.Sequential([gn.Dense(len(z)), activation]).build((1,), batch_size=1, dtype=dtype)
+    model = gn.Sequential([gn.Dense(len(z)), activation]).build((1,), batch_size=1, device="cpu", dtype=dtype)
     bias = model.parameters["dense1.b"]
     bias.value[...] = z
     a = model.forward(np.zeros((1, 1)), training=True)[0]
@@ -142,7 +142,7 @@ x, y = data.train.inputs[:256] / 16, data.train.targets[:256]
 def gradients_by_layer(activation, hidden=8):
     """Return the mean size of ∂C/∂b in each hidden layer of a deep network that has just begun."""
     layers = [layer for _ in range(hidden) for layer in (gn.Dense(30), activation())]
-    model = gn.Sequential([gn.Flatten(), *layers, gn.Dense(10)]).build((8, 8, 1), batch_size=256, seed=0)
+    model = gn.Sequential([gn.Flatten(), *layers, gn.Dense(10)]).build((8, 8, 1), batch_size=256, device="cpu", seed=0)
     loss = gn.SoftmaxCrossEntropy()
     loss.forward(model.forward(x, training=True), y)
     model.backward(loss.backward())
@@ -256,7 +256,7 @@ assert np.allclose(by_tanh, by_sigmoid)
 # %% tags=["solution"]
 def bias_gradient(activation):
     model = gn.Sequential([gn.Flatten(), gn.Dense(1, weights=gn.Normal(0.1), bias=-10.0), activation])
-    model.build((8, 8, 1), batch_size=256)
+    model.build((8, 8, 1), batch_size=256, device="cpu")
     model.forward(x, training=True)
     model.backward(np.ones((256, 1), np.float32))
     return float(model.parameters["dense1.b"].grad[0])

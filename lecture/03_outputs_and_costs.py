@@ -109,7 +109,9 @@ print(f"softmax {classes:.6f}  gpunn {gn.SoftmaxCrossEntropy().forward(z, [1]):.
 
 # %%
 data = gn.load_data("digits")
-model = gn.Sequential([gn.Flatten(), gn.Dense(30), gn.ReLU(), gn.Dense(10)]).build((8, 8, 1), batch_size=1000)
+model = gn.Sequential([gn.Flatten(), gn.Dense(30), gn.ReLU(), gn.Dense(10)]).build(
+    (8, 8, 1), batch_size=1000, device="cpu"
+)
 beginning = gn.SoftmaxCrossEntropy().forward(model.forward(data.train.inputs[:1000] / 16), data.train.targets[:1000])
 print(f"no idea: ln 10 = {np.log(10):.3f}; an untrained network: {beginning:.1f}")
 

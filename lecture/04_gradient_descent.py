@@ -123,7 +123,7 @@ def make_network():
     return gn.Sequential([gn.Flatten(), gn.Dense(30), gn.Tanh(), gn.Dense(10)])
 
 
-model = make_network().build((8, 8, 1), batch_size=len(inputs), dtype="float64", seed=0)
+model = make_network().build((8, 8, 1), batch_size=len(inputs), device="cpu", dtype="float64", seed=0)
 
 
 def gradient_of(at):
@@ -169,7 +169,7 @@ plt.show()
 
 # %%
 def train_by_hand(epochs, rate, batch_size=32):
-    model = make_network().build((8, 8, 1), batch_size=batch_size, dtype="float64", seed=0)
+    model = make_network().build((8, 8, 1), batch_size=batch_size, device="cpu", dtype="float64", seed=0)
     for epoch in range(epochs):
         order = epoch_order(len(inputs), seed=0, epoch=epoch)
         for start in range(0, len(inputs), batch_size):
@@ -273,7 +273,7 @@ assert not np.allclose(plain, exact, atol=1e-6)
 # $\mu = 0.9$. So a good rate with momentum is several times smaller than without.
 
 # %% tags=["solution"]
-model = make_network().build((8, 8, 1), batch_size=32, dtype="float64", seed=0)
+model = make_network().build((8, 8, 1), batch_size=32, device="cpu", dtype="float64", seed=0)
 velocity = {p.name: np.zeros(p.shape) for p in model.parameters}
 for epoch in range(3):
     order = epoch_order(len(inputs), seed=0, epoch=epoch)

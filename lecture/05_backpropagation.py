@@ -214,7 +214,7 @@ data = gn.load_data("digits")
 images, labels = data.train.inputs[:50] / 16, data.train.targets[:50]
 onehot = np.eye(10)[labels]
 model = gn.Sequential([gn.Flatten(), gn.Dense(20), gn.Sigmoid(), gn.Dense(10)])
-model.build((8, 8, 1), batch_size=50, dtype="float64", seed=1)
+model.build((8, 8, 1), batch_size=50, device="cpu", dtype="float64", seed=1)
 loss = gn.BinaryCrossEntropy()  # it holds the last sigmoid
 print(f"cost by gpunn: {loss.forward(model.forward(images, training=True), onehot):.12f}")
 model.backward(loss.backward())
@@ -308,7 +308,9 @@ for compared in check.compared:
 figure, axes = plt.subplots(figsize=(6.5, 3.2))
 for activation, style in [(gn.Sigmoid, "C1s--"), (gn.ReLU, "C0o-")]:
     layers = [part for _ in range(8) for part in (gn.Dense(30), activation())]
-    deep = gn.Sequential([gn.Flatten(), *layers, gn.Dense(10)]).build((8, 8, 1), batch_size=50, dtype="float64", seed=1)
+    deep = gn.Sequential([gn.Flatten(), *layers, gn.Dense(10)]).build(
+        (8, 8, 1), batch_size=50, device="cpu", dtype="float64", seed=1
+    )
     last = gn.SoftmaxCrossEntropy()
     last.forward(deep.forward(images, training=True), labels)
     deep.backward(last.backward())
@@ -368,7 +370,7 @@ def relu_gradients(x, y, weights, biases):
 
 # %% tags=["solution"]
 other = gn.Sequential([gn.Flatten(), gn.Dense(20), gn.ReLU(), gn.Dense(15), gn.ReLU(), gn.Dense(10)])
-other.build((8, 8, 1), batch_size=50, dtype="float64", seed=2)
+other.build((8, 8, 1), batch_size=50, device="cpu", dtype="float64", seed=2)
 last = gn.SoftmaxCrossEntropy()
 last.forward(other.forward(images, training=True), labels)
 other.backward(last.backward())

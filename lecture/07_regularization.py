@@ -56,7 +56,7 @@ step = {"optimizer": gn.SGD(eta), "epochs": 1, "batch_size": n, "dtype": "float6
 # Biases begin with ½ here, so that one can see whether they decay.
 layers = [gn.Flatten(), gn.Dense(100, bias=0.5), gn.ReLU(), gn.Dense(10)]
 start, plain, decayed = (gn.Sequential(layers) for _ in range(3))
-start.build((8, 8, 1), batch_size=n, dtype="float64", seed=0)
+start.build((8, 8, 1), batch_size=n, device="cpu", dtype="float64", seed=0)
 plain.fit(few, validation_data=data.validation, **step)
 decayed.fit(few, validation_data=data.validation, regularizer=gn.L2(strength), **step)
 for name in ("dense1.w", "dense1.b"):
@@ -234,7 +234,7 @@ plt.show()
 # unit can rely on a certain other one being there; each must be useful by itself.
 
 # %% alt="Dropout on 30 units that all give 1, for 6 samples: about half of the squares are white, for 0, the others dark, for 2"
-only = gn.Sequential([gn.Dropout(0.5)]).build((30,), batch_size=6, seed=4)
+only = gn.Sequential([gn.Dropout(0.5)]).build((30,), batch_size=6, device="cpu", seed=4)
 masked = only.forward(np.ones((6, 30), np.float32), training=True)
 figure, axes = plt.subplots(figsize=(7.5, 1.9))
 axes.imshow(masked, cmap="Blues", vmin=0, vmax=3)
@@ -257,7 +257,7 @@ print("afterwards: ", np.unique(only.forward(np.ones((6, 30)))))
 # %%
 half = trained(dropout=0.5)[0]
 many = gn.Sequential(half.layers).build(
-    (8, 8, 1), batch_size=20_000, seed=9
+    (8, 8, 1), batch_size=20_000, device="cpu", seed=9
 )  # the same weights, room for a large batch
 digit = data.validation.inputs[:1] / np.float32(16)
 z = many.forward(np.repeat(digit, 20_000, axis=0), training=True)  # another mask for each

@@ -5,6 +5,7 @@ Chapters are read and not executed here; test_execution.py does that.
 
 import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import matplotlib.style
@@ -78,10 +79,28 @@ def test_code_of_a_chapter_is_python_with_fixed_seeds(chapter: Path) -> None:
             where = f"{chapter.name}:{cell.line}"
             tree = ast.parse(cell.text, where)
             assert UNSEEDED.findall(cell.text) == [], where
-            for node in ast.walk(tree):
-                if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "fit":
-                    given = {word.arg for word in node.keywords}
+            for name, given in calls_of(tree):
+                if name == "fit":
                     assert {"progress", None} & given, f"{where}: fit(..., progress=False)"
+
+
+def test_networks_of_a_chapter_are_on_the_device_that_it_says(chapter: Path) -> None:
+    """Left out, it is a GPU where there is one, and arrays of CuPy do not go together with NumPy's in a chapter."""
+    found = [
+        cell.line
+        for cell in cells_of(chapter)
+        if cell.is_code
+        for name, given in calls_of(ast.parse(cell.text))
+        if name in ("build", "fit", "find_learning_rate") and not {"device", None} & given
+    ]
+    assert found == [], f'{chapter.name}: give device="cpu"'
+
+
+def calls_of(tree: ast.AST) -> Iterator[tuple[str, set[str | None]]]:
+    """The methods that are called, and the keywords that each is given; None is for **options."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            yield node.func.attr, {word.arg for word in node.keywords}
 
 
 def test_a_chapter_ends_with_three_exercises_whose_solutions_are_tested(chapter: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.paths import ROOT
-from support.percent import CHAPTERS, cells_of
+from support.percent import CHAPTERS, LECTURE, cells_of
 
 pytestmark = pytest.mark.skipif(
     os.environ.get("GPUNN_LECTURE") != "1", reason="it executes the lecture, which takes minutes: set GPUNN_LECTURE=1"
@@ -140,6 +140,7 @@ def test_jupytext_reads_the_cells_that_the_other_tests_read(path: Path) -> None:
 
 def test_all_chapters_run_to_their_end_and_print_the_same_twice() -> None:
     """The whole lecture, which is long: all of it is the point."""
+    before = set(LECTURE.rglob("*"))
     began = time.perf_counter()
     done = lecture("--check", timeout=3 * MOST_SECONDS)
     seconds = time.perf_counter() - began
@@ -147,3 +148,5 @@ def test_all_chapters_run_to_their_end_and_print_the_same_twice() -> None:
     assert done.returncode == 0, done.stderr
     assert f"{len(CHAPTERS)} of {len(CHAPTERS)} chapters ran to their end" in done.stdout
     assert seconds <= 2 * MOST_SECONDS
+    left = {path for path in set(LECTURE.rglob("*")) - before if "__pycache__" not in path.parts}
+    assert left == set()
