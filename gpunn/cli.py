@@ -53,6 +53,7 @@ def _from_source(module: str, what_comes: str) -> Any:
 @whole("--epochs", help="Number of epochs.")
 @real("--learning-rate", help="The highest where the recipe has a schedule; `gpunn lr-find` suggests one.")
 @click.option("--skip-bad-batches", is_flag=True, default=None, help="Skip batches that lead to NaN or infinity.")
+@click.option("--seeds", metavar="A:B", help="Train with each seed from A up to B, side by side, and say the mean.")
 @click.option("--out", metavar="RUN", help="The run folder; left out, the next free runs/<data>-<recipe>-<n>.")
 @click.option("--resume", metavar="RUN", help="Go on with this run, or from this checkpoint of one.")
 @whole("--checkpoint-every", "every", help="Steps between checkpoints; left out, none.")
@@ -70,6 +71,7 @@ def train(
     resume: str | None,
     profile: bool,
     tensorboard: bool,
+    seeds: str | None,
     **options: Any,
 ) -> None:
     """Train a network on DATA and write a run folder.
@@ -94,7 +96,7 @@ def train(
     options["checkpoints"] = {name: options.pop(name) for name in ("every", "minutes", "keep")}
     if resume is not None:
         own = ("batch_size", "seed", "class_weight", *OF_IMAGES, *OF_TABLES)
-        of_the_run = {"recipe": recipe, "from": start, "freeze": freeze, "out": out}
+        of_the_run = {"recipe": recipe, "from": start, "freeze": freeze, "out": out, "seeds": seeds}
         of_the_run |= {name: options.pop(name) for name in own}
         for name, value in of_the_run.items():
             if value is not None:
@@ -112,7 +114,15 @@ def train(
             if recipe is None and chosen != "mlp":
                 _say(f"recipe      {chosen} (--recipe names another)")
             experiment = read_experiment(chosen)
-        run.train(experiment.with_options(**options), out, _say, report=report, tensorboard=tensorboard)
+        experiment = experiment.with_options(**options)
+        if seeds is None:
+            run.train(experiment, out, _say, report=report, tensorboard=tensorboard)
+            return
+        from gpunn.experiments.seeds import parse_seeds, train_seeds
+
+        if options["seed"] is not None or profile:
+            raise OptionError("--seeds goes neither with --seed nor with --profile: leave these out")
+        train_seeds(experiment, parse_seeds(seeds), out, _say, tensorboard=tensorboard)
 
 
 cli.add_command(search)
