@@ -23,7 +23,7 @@ plt.style.use("gpunn.display.lecture")
 
 # %%
 data = gn.load_data("digits", validation=400)
-few, labels = data.train.inputs[:100], data.train.targets[:100]
+few = data.train.first(100)
 
 
 def network(units=100):
@@ -32,8 +32,8 @@ def network(units=100):
 
 options = {"optimizer": gn.Adam(0.01), "batch_size": 10, "epochs": 150, "validate_every": 10}
 options |= {"validation_data": data.validation, "progress": False}
-nonsense = np.random.default_rng(0).permutation(labels)
-history = network().fit(gn.Samples(few, nonsense, 1 / 16, 10), **options)
+nonsense = gn.Samples(few.inputs, np.random.default_rng(0).permutation(few.targets), few.scale)
+history = network().fit(nonsense, **options)
 print(f"right in training:  {history[-1].train_accuracy:.0%}")
 print(f"right on new ones:  {history[-1].validation_accuracy:.0%}")
 
@@ -62,8 +62,8 @@ print("the test set is open:", data.test_is_open)
 # back.
 
 # %%
-samples, model = gn.Samples(few, labels, 1 / 16, 10), network()
-history = model.fit(samples, **options)
+model = network()
+history = model.fit(few, **options)
 best, last = history.best, history[-1]
 print(
     f"validation loss: lowest {best.validation_loss:.2f}, at epoch {best.epoch:.0f}; at the end {last.validation_loss:.2f}"
@@ -88,7 +88,7 @@ plt.show()
 
 # %%
 early = network()
-early.fit(samples, **options, patience=15)  # puts the weights of the ring back; see below
+early.fit(few, **options, patience=15)  # puts the weights of the ring back; see below
 x, y = data.validation.inputs, data.validation.targets
 for name, trained in [("at the ring:     ", early), ("after 150 epochs:", model)]:
     p = trained.predict_proba(x)
@@ -109,7 +109,7 @@ for name, trained in [("at the ring:     ", early), ("after 150 epochs:", model)
 # %%
 since = history.overfitting_since
 print(f"overfitting (high variance) since step {since.step}, epoch {since.epoch:.0f}")
-stopped = network().fit(samples, **options, callbacks=[gn.OverfittingDetector(stop=True)])
+stopped = network().fit(few, **options, callbacks=[gn.OverfittingDetector(stop=True)])
 print(f"with stop=True the training ends at epoch {stopped[-1].epoch:.0f}: {stopped.stopped}")
 
 # %% alt="Loss on a logarithmic scale, and accuracy, as gpunn draws them: the field from epoch 10 on is tinted"
@@ -123,7 +123,7 @@ history.plot()
 
 # %%
 patient = network()
-found = patient.fit(samples, **options, callbacks=[gn.EarlyStopping(patience=15)])
+found = patient.fit(few, **options, callbacks=[gn.EarlyStopping(patience=15)])
 loss = patient.evaluate(data.validation).loss
 print(f"stopped at epoch {found[-1].epoch:.0f}, with the weights of epoch {found.best.epoch:.0f}")
 print(f"validation loss of these weights: {loss:.2f}; after 150 epochs it was {last.validation_loss:.2f}")
@@ -177,7 +177,7 @@ counts, seeds = (50, 100, 200, 400, 1000), (0, 1, 2)
 accuracy = {"training": [], "validation": []}
 short = options | {"epochs": 30, "validate_every": 10_000}
 for count in counts:
-    some, results = gn.Samples(data.train.inputs[:count], data.train.targets[:count], 1 / 16, 10), []
+    some, results = data.train.first(count), []
     for seed in seeds:
         trained = network()
         trained.fit(some, **short, seed=seed)
@@ -206,11 +206,10 @@ plt.show()
 # cost, which would always ask for more units; never on the test set.
 
 # %%
-middle = gn.Samples(data.train.inputs[:400], data.train.targets[:400], 1 / 16, 10)
 choices, measured = (2, 4, 8, 16, 32, 64, 128), []
 short = options | {"epochs": 15, "validate_every": 40}
 for units in choices:
-    runs = [network(units).fit(middle, **short, seed=seed) for seed in seeds]
+    runs = [network(units).fit(data.train.first(400), **short, seed=seed) for seed in seeds]
     measured.append(np.mean([run.best.validation_loss for run in runs]))
     in_training = np.mean([run[-1].train_loss for run in runs])
     print(f"{units:3} units: validation loss {measured[-1]:.3f}, training loss {in_training:.3f}")
@@ -274,7 +273,7 @@ assert abs(drawn.std() / wanted - 1) < 0.05
 # these with that on the other 300.
 
 # %% tags=["solution"]
-leaky = gn.Samples(np.concatenate([few, x[:100]]), np.concatenate([labels, y[:100]]), 1 / 16, 10)
+leaky = gn.Samples(np.concatenate([few.inputs, x[:100]]), np.concatenate([few.targets, y[:100]]), few.scale)
 model = network()
 model.fit(leaky, **options | {"epochs": 40})
 seen, new = model.evaluate(x[:100], y[:100]).accuracy, model.evaluate(x[100:], y[100:]).accuracy
@@ -289,7 +288,7 @@ assert new < model.evaluate(data.validation).accuracy < seen
 # %% tags=["solution"]
 other = network()
 stopping = gn.EarlyStopping(patience=40, monitor="validation_accuracy")
-other.fit(samples, **options, callbacks=[stopping])
+other.fit(few, **options, callbacks=[stopping])
 by_accuracy, by_loss = other.evaluate(data.validation), patient.evaluate(data.validation)
 print(f"by accuracy: {by_accuracy.accuracy:.1%}, loss {by_accuracy.loss:.3f}, epoch {stopping.best.epoch:.0f}")
 print(f"by loss:     {by_loss.accuracy:.1%}, loss {by_loss.loss:.3f}, epoch {found.best.epoch:.0f}")

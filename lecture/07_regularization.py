@@ -14,7 +14,7 @@ import gpunn as gn
 
 plt.style.use("gpunn.display.lecture")
 data = gn.load_data("digits", validation=400)
-few = gn.Samples(data.train.inputs[:200], data.train.targets[:200], 1 / 16, 10)
+few = data.train.first(200)
 
 
 def network(*between):
@@ -362,7 +362,7 @@ assert 27 < half_life < 28
 # And what would happen to the weights if you left λ as it was?
 
 # %% tags=["solution"]
-twice = gn.Samples(np.tile(few.inputs, (2, 1, 1, 1)), np.tile(few.targets, 2), 1 / 16, 10)
+twice = few.subset(np.tile(np.arange(200), 2))
 weights = []
 for samples, strength in [(few, 10.0), (twice, 20.0), (twice, 10.0)]:
     model = network()

@@ -15,10 +15,6 @@ data = gn.load_data("digits", validation=400)
 x, y = data.validation.inputs, data.validation.targets
 
 
-def first(count):
-    return gn.Samples(data.train.inputs[:count], data.train.targets[:count], 1 / 16, 10)
-
-
 # %% [markdown]
 # ## A two stays a two
 #
@@ -145,7 +141,7 @@ def trained(samples, augmentation=None, seed=0):
 seeds = (0, 1, 2)
 figure, axes = plt.subplots(figsize=(6.5, 3.4))
 for given, colour, name in [(None, "C6", "as they are"), (augmentation, "C0", "rotation 15, shear 0.2")]:
-    histories = [trained(first(100), given, seed)[1] for seed in seeds]
+    histories = [trained(data.train.first(100), given, seed)[1] for seed in seeds]
     for seed, history in enumerate(histories):
         right = 100 * np.array(history["validation_accuracy"])
         axes.plot(history["epoch"], right, colour, lw=1.2, alpha=0.7, label=None if seed else name)
@@ -178,7 +174,7 @@ tried = {
 }
 found = {}
 for name, given in tried.items():
-    ends = [trained(first(100), given, seed)[1][-1] for seed in seeds]
+    ends = [trained(data.train.first(100), given, seed)[1][-1] for seed in seeds]
     found[name] = [100 * end.validation_accuracy for end in ends], np.mean([end.validation_loss for end in ends])
     print(f"{name:23} right {np.mean(found[name][0]):.1f} %, loss {found[name][1]:.2f}")
 
@@ -205,7 +201,7 @@ plt.show()
 counts, curves = (50, 100, 200, 400, 1000), {"as they are": [], "rotation 15, shear 0.2": []}
 for count in counts:
     for name, given in zip(curves, (None, augmentation), strict=True):
-        right = [trained(first(count), given, seed)[1][-1].validation_accuracy for seed in seeds]
+        right = [trained(data.train.first(count), given, seed)[1][-1].validation_accuracy for seed in seeds]
         curves[name].append(np.mean(right))
     plain, synthetic = (100 * values[-1] for values in curves.values())
     print(f"{count:5} digits: {plain:.1f} % as they are, {synthetic:.1f} % with synthetic data")
@@ -265,7 +261,7 @@ print(f"as they are {model.evaluate(x, y).accuracy:.1%}, turned by up to 40° {m
 # validation picture has sisters in the training set. It is the leak of chapter 6 again:
 
 # %%
-few = first(100)
+few = data.train.first(100)
 many = np.concatenate([augmentation.apply(few.inputs, step=step) for step in range(10)])
 order = np.random.default_rng(0).permutation(1000)
 labels = np.tile(few.targets, 10)[order]
@@ -304,7 +300,7 @@ print(quarter.round())
 # %% tags=["solution"]
 limits, accuracy = (0, 15, 30, 60, 89), []
 for limit in limits:
-    runs = [trained(first(100), gn.Augmentation(rotation=limit), seed)[1][-1] for seed in seeds]
+    runs = [trained(data.train.first(100), gn.Augmentation(rotation=limit), seed)[1][-1] for seed in seeds]
     accuracy.append(100 * np.mean([run.validation_accuracy for run in runs]))
 figure, axes = plt.subplots(figsize=(5, 2.8))
 axes.plot(limits, accuracy, "o-")
