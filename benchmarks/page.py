@@ -101,7 +101,7 @@ def photograph(browser: Any, url: str, target: Path) -> None:
     page.page.evaluate("() => { document.activeElement.blur(); scrollTo(0, 0); }")
     page.page.wait_for_timeout(300)
     end = page.page.locator(".unit").bounding_box()
-    place = {"x": 0, "y": 0, "width": 1280, "height": round(end["y"] + end["height"] + 20)}
+    place = {"x": 0, "y": 0, "width": 1280, "height": round(end["y"] + end["height"] + 9)}
     page.page.screenshot(path=target, clip=place, animations="disabled")
     page.context.close()
     shrink(target, target)

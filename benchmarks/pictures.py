@@ -37,6 +37,7 @@ COMMANDS = {
     "reconstructions.png": (
         "gpunn train --recipe autoencoder --out RUN && python benchmarks/pictures.py RUN reconstructions"
     ),
+    "serve.png": "gpunn train mnist --recipe lenet --epochs 4 --out RUN && python benchmarks/page.py RUN",
 }
 
 
