@@ -1,6 +1,7 @@
 """What a page without a server consists of, but for the runtime: files by their names."""
 
 import json
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -36,6 +37,7 @@ def page_files(watcher: Watcher) -> dict[str, bytes]:
     load = None if experiment is None else (lambda: experiment.load_data(tokens))
     samples, pack = RunSamples(load, watcher.has_test), Pack()
     described = _described(watcher, samples)
+    given = described["input"]
     names = [layer["name"] for layer in described["layers"]]
     network = _network(served.model, names)
     packed = pack_samples(served, samples, pack)
@@ -43,7 +45,7 @@ def page_files(watcher: Watcher) -> dict[str, bytes]:
     written = {
         "gpunn": __version__,
         "model": described,
-        "picture": _picture(served.model.trained_on, described["input"]),
+        "picture": picture_for(served.model.trained_on, given["shape"]) if given.get("takes_pictures") else None,
         "input": _input(served),
         "output": output_name(served.model),
         "layers": [
@@ -96,16 +98,14 @@ def _network(model: Sequential, names: list[str]) -> bytes:
     return content
 
 
-def _picture(trained_on: TrainingInputs | None, given: dict[str, Any]) -> dict[str, Any] | None:
-    """Tell how a picture is prepared; None where the network takes none."""
-    if given["kind"] != "image" or not given["takes_pictures"]:
-        return None
+def picture_for(trained_on: TrainingInputs | None, shape: Sequence[int]) -> dict[str, Any]:
+    """Tell how a picture becomes an input of a shape (height, width, channels); see `browser/prepare.js`."""
     if trained_on is None:  # as `gpunn predict` does it: dark ground, and nothing is looked for
         told: dict[str, Any] = {"ground": "dark", "is_drawn": True, "from_files": False, "drawings": None}
-        return {**told, "shape": given["shape"], "is_grey": False, "black": [0.0], "white": [1.0], "factor": 1.0}
+        return {**told, "shape": list(shape), "is_grey": False, "black": [0.0], "white": [1.0], "factor": 1.0}
     black, white = trained_on.pixel_range
     return {
-        "shape": given["shape"],
+        "shape": list(shape),
         "ground": trained_on.ground,
         "is_grey": trained_on.is_grey,
         "is_drawn": trained_on.is_drawn,

@@ -15,7 +15,7 @@ export const clipped = (value, low, high) => Math.min(Math.max(value, low), high
 /** Return the quantile of numbers, between two of them where it falls there; 0 of none. */
 export function quantile(values, share) {
   if (!values.length) return 0;
-  const ordered = Float64Array.from(values);
+  const ordered = new Float64Array(values);
   const place = share * (ordered.length - 1);
   const below = Math.floor(place);
   const low = selected(ordered, below);
@@ -65,10 +65,24 @@ export function border({ data, height, width }) {
 }
 
 /** Return a plane made of each number of another and its place. */
-export function mapped(given, make, kind = Float32Array) {
-  const out = plane(given.height, given.width, new kind(given.data.length));
-  for (let i = 0; i < out.data.length; i++) out.data[i] = make(given.data[i], i);
-  return out;
+export function mapped({ data, height, width }, make) {
+  const out = new Float32Array(data.length);
+  for (let i = 0; i < out.length; i++) out[i] = make(data[i], i);
+  return plane(height, width, out);
+}
+
+/** Return one plane less another. */
+export function less(one, other) {
+  const [a, b, out] = [one.data, other.data, new Float32Array(one.data.length)];
+  for (let i = 0; i < out.length; i++) out[i] = a[i] - b[i];
+  return plane(one.height, one.width, out);
+}
+
+/** Return a plane times a number. */
+export function times({ data, height, width }, factor) {
+  const out = new Float32Array(data.length);
+  for (let i = 0; i < out.length; i++) out[i] = data[i] * factor;
+  return plane(height, width, out);
 }
 
 /** Return the largest departure from 0. */

@@ -6,6 +6,8 @@
 import * as ort from "../../runtime/ort.wasm.bundle.min.mjs";
 import { prepared } from "./prepare.js";
 
+const WORKER = new URL("./worker.js", import.meta.url);
+
 const ROOT = new URL("../../", import.meta.url);
 const MOST_SIDE = 2048; // pixels of a picture, which is made smaller first
 
@@ -23,7 +25,9 @@ export async function openEngine() {
   } catch (error) {
     throw new Error(`The network cannot be run in this browser: ${error.message}`);
   }
-  return new Network(about, session, network, samples);
+  const made = new Network(about, session, network, samples);
+  made.preparing = preparer();
+  return made;
 }
 
 async function fetched(name) {
@@ -35,6 +39,35 @@ async function fetched(name) {
   }
   if (!answer.ok) throw new Error(`${name} is missing (status ${answer.status}): copy the folder whole.`);
   return answer;
+}
+
+/** Return what prepares pictures: a worker beside the page, which is drawn on meanwhile, or the page where there is none. */
+function preparer() {
+  const waiting = [];
+  let worker = null;
+  const here = (picture, about) => {
+    try {
+      return prepared(picture, about);
+    } catch (error) {
+      return { error: error.message };
+    }
+  };
+  try {
+    worker = new Worker(WORKER, { type: "module" });
+    worker.onmessage = ({ data }) => waiting.shift().answered(data);
+    worker.onerror = (event) => {
+      event.preventDefault();
+      worker = null;
+      for (const { picture, about, answered } of waiting.splice(0)) answered(here(picture, about));
+    };
+  } catch {} // of a browser without such
+  return (picture, about) => {
+    if (!worker) return here(picture, about);
+    return new Promise((answered) => {
+      waiting.push({ picture, about, answered });
+      worker.postMessage({ picture, about });
+    });
+  };
 }
 
 class Network {
@@ -72,11 +105,9 @@ class Network {
   async inputsOf({ canvas, file, pixels, values }) {
     if (canvas || file) {
       const picture = canvas ? bytesOf(canvas) : await pictureIn(file);
-      try {
-        return prepared(picture, this.about.picture);
-      } catch (error) {
-        throw new Error(`${canvas ? "the drawing" : "the picture"}: ${error.message}`);
-      }
+      const found = await this.preparing(picture, this.about.picture);
+      if (found.error) throw new Error(`${canvas ? "The drawing" : "The picture"}: ${found.error}`);
+      return found;
     }
     const { columns } = this.about.model.input;
     if (values && columns?.length) return rowOf(columns, values);

@@ -1,6 +1,6 @@
 // Find the drawing in a picture: gpunn/data/formats/ink.py in the browser, step by step, so that both see the same.
 
-import { largest, mapped, meanOf, median, plane, quantile, rounded, turned } from "./arrays.js";
+import { largest, less, meanOf, median, plane, quantile, rounded, times, turned } from "./arrays.js";
 import { findAreas, opened, runLengths, smoothed } from "./areas.js";
 
 const LEAST_INK = 0.06;
@@ -33,20 +33,13 @@ export function findInk(planes, copies = 1) {
   const nearby = localMedian(signal);
   const grey = meanOf(pixels);
   const hatOf = (sign) => {
-    const rise = mapped(signal, (value) => sign * value);
-    const flat = opened(rise, window);
-    return mapped(rise, (value, i) => value - flat.data[i]);
+    const rise = times(signal, sign);
+    return less(rise, opened(rise, window));
   };
   const found = [1, -1].map((sign) => {
-    let support = 0;
-    let hat = null; // which takes the longest, and is not needed where nothing departs
-    for (let i = 0; i < nearby.length; i++) {
-      const departs = sign * (signal.data[i] - nearby[i]);
-      if (departs <= LEAST_INK / 2) continue;
-      hat ??= hatOf(sign);
-      const value = Math.min(departs, hat.data[i]);
-      if (value > LEAST_INK / 2) support += value * value;
-    }
+    // The hat takes the longest, and is not needed where nothing departs.
+    const hat = departs(signal.data, nearby, sign) ? hatOf(sign) : null;
+    const support = hat === null ? 0 : supportOf(signal.data, nearby, hat.data, sign);
     return { support: support * (sign > 0 ? DARK_IS_LIKELIER : 1), sign, hat };
   });
   found.sort((one, other) => other.support - one.support);
@@ -59,31 +52,57 @@ export function findInk(planes, copies = 1) {
   return likely;
 }
 
-function drawingIn(grey, given, noise, isDark) {
-  const least = Math.max(LEAST_INK, OVER_NOISE * noise);
-  const isInk = mapped(given, (value) => (value > least ? 1 : 0), Uint8Array);
-  if (isInk.data.reduce((sum, value) => sum + value, 0) < 2) return null;
-  // Light falls on ink as on its ground: ink is a share of the light that is missing.
-  const share = (value, i) => value / Math.max(grey.data[i] + value, LEAST_LIGHT);
-  const hat = isDark ? mapped(given, share) : given;
-  const threshold = otsu(picked(hat, isInk)) * 0.9;
-  const mask = mapped(hat, (value, i) => (isInk.data[i] && value > threshold ? 1 : 0), Uint8Array);
-  const lines = ruledLines(mask);
-  const { areas, numbers } = findAreas(mapped(mask, (value, i) => (lines[i] ? 0 : value), Uint8Array));
-  const { chosen, others } = cluster(areas, mask.height, mask.width);
-  if (!chosen.size) return null;
-  const isChosen = areas.map((_, number) => chosen.has(number));
-  const drawing = mapped(mask, (_, i) => (numbers[i] >= 0 && isChosen[numbers[i]] ? 1 : 0), Uint8Array);
-  const level = quantile(picked(hat, drawing), 0.6);
-  const amount = mapped(hat, (value) => value / level);
-  return { amount, drawing, isDark, breadth: breadthOf(drawing), others, hadLines: lines.includes(1) };
+/** Tell whether anything departs from what is around it. */
+function departs(signal, nearby, sign) {
+  for (let i = 0; i < signal.length; i++) if (sign * (signal[i] - nearby[i]) > LEAST_INK / 2) return true;
+  return false;
 }
 
-/** Return the numbers of a plane where a mask is. */
-function picked({ data }, mask) {
+function supportOf(signal, nearby, hat, sign) {
+  let support = 0;
+  for (let i = 0; i < signal.length; i++) {
+    const value = Math.min(sign * (signal[i] - nearby[i]), hat[i]);
+    if (value > LEAST_INK / 2) support += value * value;
+  }
+  return support;
+}
+
+function drawingIn(grey, given, noise, isDark) {
+  const { height, width } = given;
+  const isInk = above(given.data, Math.max(LEAST_INK, OVER_NOISE * noise));
+  if (isInk.reduce((sum, value) => sum + value, 0) < 2) return null;
+  const hat = given.data.slice();
+  if (isDark) {
+    // Light falls on ink as on its ground: ink is a share of the light that is missing.
+    for (let i = 0; i < hat.length; i++) hat[i] /= Math.max(grey.data[i] + hat[i], LEAST_LIGHT);
+  }
+  const mask = above(hat, otsu(picked(hat, isInk)) * 0.9);
+  for (let i = 0; i < mask.length; i++) mask[i] &= isInk[i];
+  const lines = ruledLines(plane(height, width, mask));
+  const rest = mask.slice();
+  for (let i = 0; i < mask.length; i++) if (lines[i]) rest[i] = 0;
+  const { areas, numbers } = findAreas(plane(height, width, rest));
+  const { chosen, others } = cluster(areas, height, width);
+  if (!chosen.size) return null;
+  const isChosen = areas.map((_, number) => chosen.has(number));
+  const drawing = new Uint8Array(mask.length);
+  for (let i = 0; i < mask.length; i++) drawing[i] = numbers[i] >= 0 && isChosen[numbers[i]] ? 1 : 0;
+  const amount = times(plane(height, width, hat), 1 / quantile(picked(hat, drawing), 0.6));
+  const found = plane(height, width, drawing);
+  return { amount, drawing: found, isDark, breadth: breadthOf(found), others, hadLines: lines.includes(1) };
+}
+
+function above(data, least) {
+  const out = new Uint8Array(data.length);
+  for (let i = 0; i < data.length; i++) out[i] = data[i] > least ? 1 : 0;
+  return out;
+}
+
+/** Return the numbers where a mask is. */
+function picked(data, mask) {
   const found = new Float64Array(data.length);
   let count = 0;
-  for (let i = 0; i < data.length; i++) if (mask.data[i]) found[count++] = data[i];
+  for (let i = 0; i < data.length; i++) if (mask[i]) found[count++] = data[i];
   return found.subarray(0, count);
 }
 

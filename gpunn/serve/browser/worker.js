@@ -1,0 +1,13 @@
+// Prepares pictures beside the page, so that a line that is drawn meanwhile does not stall.
+
+import { prepared } from "./prepare.js";
+
+addEventListener("message", ({ data: { picture, about } }) => {
+  let found;
+  try {
+    found = prepared(picture, about);
+  } catch (error) {
+    found = { error: error.message };
+  }
+  postMessage(found);
+});
