@@ -294,7 +294,8 @@ print(f"A holds {A.size} numbers, the image {digit.size}: each pixel is copied u
 # $$ \frac{\partial C}{\partial W} = \Delta A^T \qquad \frac{\partial C}{\partial A} = W^T \Delta $$
 #
 # Then each column of $\partial C / \partial A$ is added back to the pixels that it came from. A weight that is used at
-# 36 places gets the sum of 36 gradients. Against numeric gradients (chapter 5), with stride and padding:
+# 36 places gets the sum of 36 gradients. Against numeric gradients (chapter 5), with stride and padding; an error of
+# 0.0 means no more than rounding:
 
 # %%
 print(gn.check_gradients(gn.Conv2D(2, 3, stride=2, padding=1), (7, 6, 2)))

@@ -150,6 +150,13 @@ plt.show()
 assert part[0] == numbers.sum()
 
 # %% [markdown]
+# And this is the whole kernel. A block takes one row, the δ of one unit. Each of its threads first adds up every 128th
+# number by itself, then the 128 partial sums meet in `block_sum`, by rounds as drawn.
+
+# %%
+print(registry["row_sums"].source.strip())
+
+# %% [markdown]
 # The order of these additions never changes, and that is worth something: floating-point addition is not associative,
 # so another order gives other last digits. Kernels that let threads add in the order of their arrival give another
 # training each time. gpunn's do not.
