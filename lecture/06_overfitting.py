@@ -38,8 +38,9 @@ print(f"right in training:  {history[-1].train_accuracy:.0%}")
 print(f"right on new ones:  {history[-1].validation_accuracy:.0%}")
 
 # %% [markdown]
-# It can, all of it, and on new pictures it is little better than guessing, which gives 10 %. Low training cost therefore proves nothing: 7,510 parameters are room enough for 100 labels. What we
-# want is the cost on data that the network has *not* seen, and there is only one way to know that: keep some back.
+# It can, all of it, and on new pictures it is little better than guessing, which gives 10 %. Low training cost therefore
+# proves nothing: 7,510 parameters are room enough for 100 labels. What we want is the cost on data that the network has
+# *not* seen, and there is only one way to know that: keep some back.
 #
 # ## Three sets
 #
