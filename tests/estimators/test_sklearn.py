@@ -5,6 +5,7 @@ import io
 import logging
 import os
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,7 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_sco
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from support.harness import one_line
+from support.paths import ROOT
 
 import gpunn as gn
 from gpunn.errors import GpunnError
@@ -55,6 +57,8 @@ def test_five_folds_of_the_digits() -> None:
     folds = StratifiedKFold(5, shuffle=True, random_state=0)  # unshuffled, others have written the digits of a fold
     scores = cross_val_score(Classifier(epochs=30, **QUICK), x / 16, y, cv=folds)
     assert scores.mean() >= 0.96, scores
+    (told,) = re.findall(r"digits, shuffled, gives ([\d.]+) %", (ROOT / "docs" / "sklearn.md").read_text("utf-8"))
+    assert abs(100 * scores.mean() - float(told)) < 1.0, "the page has another figure"
 
 
 def test_a_convolutional_network_takes_images_flat_in_rows_and_as_they_are() -> None:

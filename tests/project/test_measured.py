@@ -166,3 +166,10 @@ def test_the_costs_of_the_guarantees_are_the_measured_ones() -> None:
 def test_the_cost_of_tensorboard_is_the_measured_one() -> None:
     share = 100 * result("tensorboard-cpu")["share_of_processor_seconds"]
     assert f"takes about {share:.0f} % more processor" in page("docs/tensorboard.md")
+
+
+def test_the_table_of_fine_tuning_is_the_measured_one() -> None:
+    text = page("docs/fine-tuning.md")
+    for epochs, means in result("fine-tuning-cpu")["means"].items():
+        keys = ("scratch", "freeze 0", "freeze 1", "freeze 2")
+        assert f"| {epochs} | {' | '.join(f'{100 * means[key]:.0f} %' for key in keys)} |" in text

@@ -2,6 +2,7 @@
 
 import io
 import math
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,10 +17,12 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 from PIL import Image
+from support.paths import ROOT
 
 import gpunn as gn
 from gpunn.display.figure import styled
 from gpunn.reports import Answers, plot_activations, plot_confusion, plot_curves, plot_filters, plot_mistakes
+from gpunn.reports.filters import colours
 from gpunn.reports.learning_rates import LearningRateCurve, plot_learning_rates
 from gpunn.reports.outputs import draw_largest_errors, draw_outputs, draw_predictions, draw_wrong_outputs
 from gpunn.reports.reconstructions import draw_reconstructions
@@ -46,12 +49,11 @@ TITLES = [
 
 
 def written(figure: Figure) -> list[tuple[Text, Bbox]]:
-    """All texts that are seen, with their places in pixels."""
+    """All texts that are seen, with their places in pixels; the figure was laid out when it was drawn."""
     across, down = figure.bbox.size
     renderer = RendererAgg(int(across), int(down), figure.dpi)
     with styled(figure.gpunn_style), warnings.catch_warnings():  # type: ignore[attr-defined]
         warnings.simplefilter("ignore")
-        figure.draw(renderer)
         found = [text for text in seen(figure) if text.get_visible() and text.get_text().strip()]
         return [(text, text.get_window_extent(renderer)) for text in found]
 
@@ -359,3 +361,13 @@ def test_a_picture_keeps_its_background_in_a_dark_notebook() -> None:
         pixels = np.asarray(image.convert("RGBA"))
     assert (pixels[..., 3] == 255).all()
     assert (pixels[0, 0, :3] == 255).all()
+
+
+def test_the_page_of_a_run_has_the_colours_of_the_pictures() -> None:
+    script = (ROOT / "gpunn" / "serve" / "page" / "colours.js").read_text("utf-8")
+    (anchors,) = re.findall(r"const ANCHORS = \[(.*?)\n\];", script, re.DOTALL)
+    theirs = np.array([list(map(int, each)) for each in re.findall(r"\[(\d+), (\d+), (\d+)\]", anchors)])
+    cmap, _ = colours(np.array([-1.0, 1.0]))
+    ours = np.array([cmap(share)[:3] for share in np.linspace(0, 1, len(theirs))])
+    assert len(theirs) > 8
+    np.testing.assert_allclose(theirs, 255 * ours, atol=2.5)
