@@ -49,6 +49,7 @@ def test_chapters_are_numbered_from_one_and_stand_in_the_readme() -> None:
     rows = re.findall(r"^\| (\d+) \| \[(.+?)\]\((\w+\.py)\) \|", readme, re.MULTILINE)
     assert [int(number) for number, _, _ in rows] == list(range(1, len(rows) + 1))
     assert len(rows) >= 12
+    assert [path.name for path in CHAPTERS] == [name for _, _, name in rows]
     titles = {name: f"# {number}. {title}" for number, title, name in rows}
     for path in CHAPTERS:
         first = cells_of(path)[0].text.splitlines()[0]
