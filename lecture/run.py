@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from subprocess import DEVNULL
 from typing import Any
 
 try:
@@ -199,7 +200,7 @@ def execute(path: Path, scratch: Path) -> Any:
     running = [0]
     client.on_cell_start = lambda cell, cell_index: running.__setitem__(0, cell_index)
     try:
-        client.execute(env=environment, cwd=str(path.resolve().parent))
+        client.execute(env=environment, cwd=str(path.resolve().parent), stdout=DEVNULL, stderr=DEVNULL)
     except CellExecutionError as error:
         words = " ".join(f"{error.ename}: {error.evalue}".split())
         raise ChapterError(f"{where(path, running[0])} failed: {words}") from None

@@ -159,6 +159,14 @@ def test_links_of_a_chapter_lead_to_files_and_to_one_line_of_them(chapter: Path)
     assert lines_of_code >= 1
 
 
+@pytest.mark.parametrize("page", ["README.md", "glossary.md"])
+def test_links_of_the_pages_beside_the_chapters_lead_to_files(page: str) -> None:
+    text = (LECTURE / page).read_text("utf-8")
+    targets = [target for target, _ in LINK.findall(re.sub(r"`[^`]*`", "", text)) if not target.startswith("http")]
+    assert [target for target in targets if not (LECTURE / target.partition("#")[0]).is_file()] == []
+    assert page != "README.md" or len(targets) > 12
+
+
 def test_terms_of_the_glossary_are_used_where_it_says() -> None:
     rows = re.findall(
         r"^\| ([^|]+) \| ([^|]+) \| ([^|]+) \| (\d+) \|$", (LECTURE / "glossary.md").read_text("utf-8"), re.M
