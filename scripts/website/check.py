@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 # Hosts that pages may lead a reader to. Nothing is ever loaded from one.
 OUTSIDE = {
     "arxiv.org", "doi.org", "github.com", "keepachangelog.com", "neuralnetworksanddeeplearning.com", "onnx.ai",
-    "onnxruntime.ai", "optuna.org", "semver.org", "www.cs.toronto.edu", "www.nist.gov",
+    "onnxruntime.ai", "optuna.org", "papers.nips.cc", "semver.org", "www.cs.toronto.edu", "www.nist.gov",
 }  # fmt: skip
 LOADED = {
     ("audio", "src"), ("embed", "src"), ("iframe", "src"), ("img", "src"), ("img", "srcset"), ("input", "src"),
