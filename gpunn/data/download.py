@@ -9,6 +9,7 @@ import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from gpunn.files import write_atomically
 log = logging.getLogger(__name__)
 
 CONNECT_SECONDS, READ_SECONDS = 10.0, 30.0
+_offline: ContextVar[bool] = ContextVar("offline", default=False)
 _SPARE = 1 << 20  # bytes that a server may send beyond the content of a file, unpacked or in a poor wrapper
 
 
@@ -44,8 +46,25 @@ def _pooch() -> Any:
     return pooch
 
 
+@contextmanager
+def offline() -> Iterator[None]:
+    """Download nothing meanwhile, in this thread: what is not on this machine is a DataError."""
+    token = _offline.set(True)
+    try:
+        yield
+    finally:
+        _offline.reset(token)
+
+
+def _check_allowed(name: str) -> None:
+    if _offline.get():
+        mend = "let GPUNN_DATA name the folder that has them"
+        raise DataError(f"the data {name} are not on this machine, and nothing is downloaded here: {mend}")
+
+
 def download(published: PublishedSet, folder: Path, mirrors: Sequence[str] | None = None) -> tuple[Path, ...]:
     """Put the missing files of a published set into a folder, each only when it is whole and checked."""
+    _check_allowed(published.name)
     order = list(published.mirrors if mirrors is None else mirrors)
     with _writing(folder):
         return tuple(file.find(folder) or _fetch(published, file, order, folder) for file in published.files)
@@ -53,6 +72,7 @@ def download(published: PublishedSet, folder: Path, mirrors: Sequence[str] | Non
 
 def download_archive(known: CifarSet, folder: Path, mirrors: Sequence[str] | None = None) -> Path:
     """Put the files of a published archive into a folder, each only when the whole archive is there and checked."""
+    _check_allowed(known.name)
     reasons, archive = [], known.archive
     with _writing(folder):
         for mirror in known.mirrors if mirrors is None else mirrors:

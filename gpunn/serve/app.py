@@ -16,6 +16,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from gpunn.data import Data
+from gpunn.data.download import offline
 from gpunn.errors import GpunnError
 from gpunn.saving.checkpointer import Say
 from gpunn.saving.safetensors import strict_json
@@ -26,6 +28,7 @@ from gpunn.serve.watching import Watcher
 PAGE = Path(__file__).with_name("page")
 MOST_JSON, MOST_PICTURE = 4 << 20, 8 << 20  # bytes of a body
 BODY_SECONDS = 20.0  # in which a body must have come
+LOADING_SECONDS = 1.0  # that the description of a run waits for its data, to say whether there are any
 MOST_STREAMS, MOST_THREADS = 32, 4
 _MOST_COUNT = 200  # mistakes in one answer
 _TYPES = {
@@ -44,12 +47,16 @@ class App:
 
     def __init__(self, watcher: Watcher, say: Say) -> None:
         self.watcher, self._say = watcher, say
-        experiment, tokens = watcher.experiment, watcher.served.model.tokens
-        load = None if experiment is None else (lambda: experiment.load_data(tokens))
-        self.samples = RunSamples(load, watcher.has_test)
+        self.samples = RunSamples(None if watcher.experiment is None else self._load, watcher.has_test)
         self._threads = anyio.CapacityLimiter(MOST_THREADS)
         self._slow = anyio.CapacityLimiter(2)  # for what goes through all samples: it must not keep a drawing waiting
         self._streams = 0
+
+    def _load(self) -> Data:
+        """Load the data of the run; a page asks nobody for them."""
+        assert self.watcher.experiment is not None
+        with offline():
+            return self.watcher.experiment.load_data(self.watcher.served.model.tokens)
 
     def asgi(self) -> Starlette:
         """Make the application."""
@@ -74,6 +81,7 @@ class App:
 
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        self.samples.begin()
         following = asyncio.create_task(self.watcher.run())
         try:
             yield
@@ -117,7 +125,8 @@ class App:
 
         def described() -> dict[str, Any]:
             served, ranges = watcher.served, {}
-            if served.columns is not None:
+            trouble = self.samples.trouble(LOADING_SECONDS)
+            if served.columns is not None and not trouble:
                 with suppress(UnavailableError):
                     ranges = self.samples.ranges()
             experiment, figures = watcher.experiment, watcher.figures()
@@ -128,9 +137,10 @@ class App:
                 "recipe": experiment.name if experiment else "",
                 "data": Path(experiment.data.source).name if experiment else "",
                 "state": watcher.state,
-                "has_samples": experiment is not None,
+                "has_samples": not trouble,
+                "samples_note": trouble,
                 "has_history": bool(watcher.rows) or watcher.state == "training",
-                "has_test": self.samples.has_test(),
+                "has_test": self.samples.has_test() and not trouble,
                 "accuracy": accuracy,
                 "figures": figures,
                 **served.describe(ranges),

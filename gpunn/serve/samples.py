@@ -4,6 +4,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.data import Data, Samples
-from gpunn.errors import DataError, GpunnError
+from gpunn.errors import DataError, GpunnError, in_one_line
 from gpunn.serve.arrays import encoded, finite
 from gpunn.serve.inputs import Prepared
 from gpunn.serve.served import Served
@@ -48,6 +49,23 @@ class RunSamples:
         self._data: Data | None = None
         self._kept: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
         self._computing: dict[tuple[Any, ...], threading.Lock] = {}
+        self._was_tried = threading.Event()
+
+    def begin(self) -> None:
+        """Load the data in a thread, so that nobody waits for them."""
+        threading.Thread(target=self._try, daemon=True).start()
+
+    def _try(self) -> None:
+        try:
+            with suppress(UnavailableError):
+                self.data()
+        finally:
+            self._was_tried.set()
+
+    def trouble(self, seconds: float) -> str:
+        """Say why there are no samples; "" where there are some, or where loading them takes longer than this."""
+        self._was_tried.wait(seconds)
+        return self._error
 
     def data(self) -> Data:
         """Return the data of the run; raise UnavailableError where there are none."""
@@ -58,7 +76,9 @@ class RunSamples:
                         raise UnavailableError("a network without its run folder has no samples: serve the run folder")
                     self._data = self._load()
                 except (GpunnError, OSError, MemoryError) as error:
-                    self._error = str(error)
+                    self._error = str(error) or "out of memory"
+                except Exception as error:  # noqa: BLE001 - in a thread of its own, where nobody would be told in a line
+                    self._error = in_one_line(f"the data cannot be loaded: {type(error).__name__}: {error}")
             if self._data is None:
                 raise UnavailableError(self._error)
             return self._data

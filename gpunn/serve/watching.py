@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from gpunn.errors import GpunnError
+from gpunn.errors import GpunnError, in_one_line
 from gpunn.saving.checkpointer import Say
 from gpunn.serve.arrays import finite
 from gpunn.serve.folder import RunFolder, Stamp, loaded
@@ -68,7 +68,10 @@ class Watcher:
         """Look at the folder again and again."""
         while not self.is_ending:
             await asyncio.sleep(EVERY)
-            changed = await asyncio.to_thread(self._read)
+            try:
+                changed = await asyncio.to_thread(self._read)
+            except OSError:  # of a folder that is being moved or removed
+                continue
             if self._loading is None or self._loading.done():
                 self._loading = asyncio.create_task(self._follow())
             if changed:
@@ -97,9 +100,10 @@ class Watcher:
             found, model = loaded(self.folder, self._device)
             served = Served(model, self.experiment, self.served.path, self.served.version + 1)
             served.warm_up()
-        except (GpunnError, MemoryError) as error:
+        except Exception as error:  # noqa: BLE001 - the one before is served on
             self._failed = found.stamp
-            self._say(f"gpunn: the newer network is not served: {error}")
+            words = str(error) if isinstance(error, GpunnError) else f"{type(error).__name__}: {error}"
+            self._say(f"gpunn: the newer network is not served: {in_one_line(words)}")
             return False
         self.served, self._of_network = served, found.stamp
         return True

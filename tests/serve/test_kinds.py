@@ -269,8 +269,31 @@ def test_a_run_whose_data_have_gone_is_served_without_samples(tmp_path: Path) ->
     with serving(folder) as served:
         area = served.get("/api/model")["input"]["columns"][0]
         assert area["min"] < 20 < 180 < area["max"]  # three deviations to each side of the mean
+        told = served.get("/api/model")
+        assert (told["has_samples"], told["has_test"]) == (False, False)
+        assert "there is no such file" in told["samples_note"]
         assert "there is no such file" in served.get("/api/sample?index=0", 404)["error"]
         assert served.post("/api/predict", json={"values": {"area": 90}})["values"]
+
+
+def test_a_page_downloads_nothing(digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked(url: str, *_: object) -> bytes:
+        raise AssertionError(f"asked for {url}")
+
+    monkeypatch.setattr("gpunn.data.download.receive", asked)
+    monkeypatch.setattr("gpunn.data.load.user_cache", lambda: tmp_path / "cache")
+    monkeypatch.setenv("GPUNN_DATA", str(tmp_path))
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in ("model.safetensors", "experiment.toml"):
+        content = (digits / name).read_bytes()
+        (run / name).write_bytes(content.replace(b'source = "digits"', b'source = "fashion-mnist"'))
+    with serving(run) as served:
+        told = served.get("/api/model")
+        assert told["has_samples"] is False
+        assert "fashion-mnist are not on this machine, and nothing is downloaded" in told["samples_note"]
+        assert not served.said
+    assert not (tmp_path / "cache").exists()
 
 
 def test_a_file_that_is_no_network_is_refused_in_a_line(tmp_path: Path) -> None:

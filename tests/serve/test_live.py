@@ -211,6 +211,30 @@ def test_a_history_that_begins_again_is_told_whole(tmp_path: Path, digits: Path)
         served.get("/api/history")
 
 
+def test_a_network_that_cannot_be_read_is_not_served_and_said_once(tmp_path: Path, digits: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for path in digits.iterdir():
+        if path.is_file():
+            (folder / path.name).write_bytes(path.read_bytes())
+    with serving(folder) as served:
+        before = served.get("/api/model")["version"]
+        (folder / "model.safetensors").write_bytes(b"damaged")
+        deadline = time.monotonic() + 5
+        while not served.said and time.monotonic() < deadline:
+            time.sleep(0.02)
+        time.sleep(0.5)
+        (line,) = served.said
+        assert line.startswith("gpunn: the newer network is not served: ")
+        assert served.get("/api/model")["version"] == before
+        for path in folder.iterdir():  # and then the whole run goes
+            path.unlink()
+        folder.rmdir()
+        time.sleep(0.5)
+        assert served.post("/api/predict", json={"pixels": [0.5] * 64})["best"]
+        (line,) = served.said
+
+
 def test_states_of_a_folder(held: Held, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = RunFolder(str(tmp_path / "run"))
     assert folder.state() == "training"

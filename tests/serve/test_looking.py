@@ -118,3 +118,17 @@ def test_tokens_and_transposed_convolutions_have_views_too() -> None:
     weights, bias = View(up).weights_of(1, 2)
     assert np.array_equal(weights, up.arrays()["convtranspose1.w"][:, 2].transpose(1, 2, 0))
     assert bias == up.arrays()["convtranspose1.b"][2]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["residual", "branches", "fused"])
+def test_a_view_on_a_gpu_gives_what_one_on_the_cpu_gives(name: str) -> None:
+    model = gn.Sequential(NETWORKS[name]()).build((6, 6, 2), 8, "cpu", seed=3)
+    x = np.random.default_rng(1).normal(size=(5, 6, 6, 2)).astype(np.float32)
+    there = gn.Sequential(NETWORKS[name]()).build((6, 6, 2), 8, "cuda", seed=3)
+    there.load_arrays(model.arrays())
+    wanted, view = View(model).outputs(x, 1.0), View(there)
+    for count in (5, 1):
+        for ours, theirs in zip(view.outputs(x[:count], 1.0), wanted, strict=True):
+            assert np.allclose(ours, theirs[:count], atol=1e-5)
+    assert np.allclose(view.outputs(x, 1.0, [1])[0], wanted[1], atol=1e-5)
