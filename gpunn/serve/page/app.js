@@ -25,6 +25,7 @@ class Page {
     this.introduce(model);
     this.offerInputs();
     this.renew = throttled(() => this.renewed(), 300);
+    this.renewResults = throttled(() => this.showResults(), 5000); // all samples have to be answered for them
     engine.range = model.input; // from which number to which pictures are drawn
   }
 
@@ -184,7 +185,7 @@ class Page {
   renewed() {
     if (this.input) this.asker.ask(this.input);
     this.unit.ask();
-    this.showResults();
+    this.renewResults();
   }
 
   async changeState(state) {

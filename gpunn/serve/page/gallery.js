@@ -55,7 +55,7 @@ export function drawConfusion({ classes, counts }) {
   const names = shortNames(classes, 18);
   const isUpright = classes.length > 8 && classes.some((name) => name.length > 4);
   const heads = classes.map((name, at) => h("th", { scope: "col", title: name, class: isUpright ? "upright" : null }, names[at]));
-  const head = h("tr", {}, h("td", { class: "corner" }, "true ↓ predicted →"), heads);
+  const head = h("tr", {}, h("td", { class: "corner" }, h("span", {}, "true ↓", h("br"), "predicted →")), heads);
   const rows = counts.map((row, at) => {
     const sum = row.reduce((a, b) => a + b, 0) || 1;
     const cells = row.map((count, to) => {

@@ -31,7 +31,7 @@ export class UnitPanel {
     const card = this.layers.card(layer.index);
     this.heading.textContent = `${layer.title}, ${card.isMap ? "map" : "unit"} ${unit}`;
     this.weights.replaceChildren();
-    this.images.replaceChildren();
+    this.images.replaceChildren(layer.has_units && this.engine.has.unit ? h("p", { class: "note" }, "Looking through the samples …") : "");
     this.place();
     this.update(this.answer);
     this.heading.focus({ preventScroll: true });
@@ -56,7 +56,9 @@ export class UnitPanel {
       this.drawImages(found.images ?? [], found);
       this.root.scrollIntoView({ block: "nearest" });
     } catch (error) {
-      if (error.name !== "AbortError") this.failed(error);
+      if (error.name === "AbortError") return;
+      this.images.replaceChildren();
+      this.failed(error);
     }
   }
 
