@@ -14,8 +14,12 @@ export const clipped = (value, low, high) => Math.min(Math.max(value, low), high
 
 /** Return the quantile of numbers, between two of them where it falls there; 0 of none. */
 export function quantile(values, share) {
-  if (!values.length) return 0;
-  const ordered = new Float64Array(values);
+  return quantileOfOwn(new Float64Array(values), share);
+}
+
+/** Return the quantile of numbers whose order is nobody else's concern. */
+export function quantileOfOwn(ordered, share) {
+  if (!ordered.length) return 0;
   const place = share * (ordered.length - 1);
   const below = Math.floor(place);
   const low = selected(ordered, below);

@@ -9,6 +9,9 @@ import { prepared } from "./prepare.js";
 const WORKER = new URL("./worker.js", import.meta.url);
 
 const ROOT = new URL("../../", import.meta.url);
+const WARM_UPS = 4;
+const LARGE = 800; // pixels of a picture, from which on gpunn may decode it smaller than it is
+const DECODED = "decoded by this browser: gpunn predict may see a large photograph a little differently";
 const MOST_SIDE = 2048; // pixels of a picture, which is made smaller first
 
 export async function openEngine() {
@@ -26,7 +29,7 @@ export async function openEngine() {
     throw new Error(`The network cannot be run in this browser: ${error.message}`);
   }
   const made = new Network(about, session, network, samples);
-  made.preparing = preparer();
+  made.preparing = preparer(about.picture);
   return made;
 }
 
@@ -42,7 +45,7 @@ async function fetched(name) {
 }
 
 /** Return what prepares pictures: a worker beside the page, which is drawn on meanwhile, or the page where there is none. */
-function preparer() {
+function preparer(told) {
   const waiting = [];
   let worker = null;
   const here = (picture, about) => {
@@ -60,6 +63,8 @@ function preparer() {
       worker = null;
       for (const { picture, about, answered } of waiting.splice(0)) answered(here(picture, about));
     };
+    // Browsers make a program fast once it has run a while: the first drawing is not to wait for that.
+    if (told?.drawings) for (let time = 0; time < WARM_UPS; time++) worker.postMessage({ picture: line(), about: told, isLost: true });
   } catch {} // of a browser without such
   return (picture, about) => {
     if (!worker) return here(picture, about);
@@ -68,6 +73,13 @@ function preparer() {
       worker.postMessage({ picture, about });
     });
   };
+}
+
+/** Return the picture of a line. */
+function line() {
+  const rgba = new Uint8ClampedArray(4 * 280 * 280).fill(255);
+  for (let y = 60; y < 220; y++) for (let x = 130; x < 150; x++) rgba.fill(0, 4 * (280 * y + x), 4 * (280 * y + x) + 3);
+  return { width: 280, height: 280, rgba };
 }
 
 class Network {
@@ -107,7 +119,8 @@ class Network {
       const picture = canvas ? bytesOf(canvas) : await pictureIn(file);
       const found = await this.preparing(picture, this.about.picture);
       if (found.error) throw new Error(`${canvas ? "The drawing" : "The picture"}: ${found.error}`);
-      return found;
+      const isLarge = file && Math.max(picture.width, picture.height) >= LARGE;
+      return isLarge ? { ...found, changes: [...found.changes, DECODED] } : found;
     }
     const { columns } = this.about.model.input;
     if (values && columns?.length) return rowOf(columns, values);

@@ -1,6 +1,6 @@
 // Find the drawing in a picture: gpunn/data/formats/ink.py in the browser, step by step, so that both see the same.
 
-import { largest, less, meanOf, median, plane, quantile, rounded, times, turned } from "./arrays.js";
+import { largest, less, meanOf, median, plane, quantileOfOwn, rounded, times, turned } from "./arrays.js";
 import { findAreas, opened, runLengths, smoothed } from "./areas.js";
 
 const LEAST_INK = 0.06;
@@ -70,13 +70,14 @@ function supportOf(signal, nearby, hat, sign) {
 function drawingIn(grey, given, noise, isDark) {
   const { height, width } = given;
   const isInk = above(given.data, Math.max(LEAST_INK, OVER_NOISE * noise));
-  if (isInk.reduce((sum, value) => sum + value, 0) < 2) return null;
+  const inked = picked(given.data, isInk);
+  if (inked.length < 2) return null;
   const hat = given.data.slice();
   if (isDark) {
     // Light falls on ink as on its ground: ink is a share of the light that is missing.
     for (let i = 0; i < hat.length; i++) hat[i] /= Math.max(grey.data[i] + hat[i], LEAST_LIGHT);
   }
-  const mask = above(hat, otsu(picked(hat, isInk)) * 0.9);
+  const mask = above(hat, otsu(isDark ? picked(hat, isInk) : inked) * 0.9);
   for (let i = 0; i < mask.length; i++) mask[i] &= isInk[i];
   const lines = ruledLines(plane(height, width, mask));
   const rest = mask.slice();
@@ -87,7 +88,7 @@ function drawingIn(grey, given, noise, isDark) {
   const isChosen = areas.map((_, number) => chosen.has(number));
   const drawing = new Uint8Array(mask.length);
   for (let i = 0; i < mask.length; i++) drawing[i] = numbers[i] >= 0 && isChosen[numbers[i]] ? 1 : 0;
-  const amount = times(plane(height, width, hat), 1 / quantile(picked(hat, drawing), 0.6));
+  const amount = times(plane(height, width, hat), 1 / quantileOfOwn(picked(hat, drawing), 0.6));
   const found = plane(height, width, drawing);
   return { amount, drawing: found, isDark, breadth: breadthOf(found), others, hadLines: lines.includes(1) };
 }
@@ -100,10 +101,11 @@ function above(data, least) {
 
 /** Return the numbers where a mask is. */
 function picked(data, mask) {
-  const found = new Float64Array(data.length);
   let count = 0;
-  for (let i = 0; i < data.length; i++) if (mask[i]) found[count++] = data[i];
-  return found.subarray(0, count);
+  for (let i = 0; i < mask.length; i++) count += mask[i];
+  const found = new Float64Array(count);
+  for (let i = 0, at = 0; i < data.length; i++) if (mask[i]) found[at++] = data[i];
+  return found;
 }
 
 /** Return the mean width of strokes, twice their area over the length of their outline, as a share of the size. */
@@ -258,14 +260,14 @@ function alongInk(departs) {
 function noiseOf({ data, height, width }) {
   if (height < 3 || width < 3) return 0;
   const rows = (at) => data[at - width] - 2 * data[at] + data[at + width];
-  const both = new Float64Array((height - 2) * (width - 2));
+  const both = new Float32Array((height - 2) * (width - 2));
   for (let y = 1, i = 0; y < height - 1; y++) {
     for (let x = 1; x < width - 1; x++, i++) {
       const at = y * width + x;
       both[i] = Math.abs(rows(at - 1) - 2 * rows(at) + rows(at + 1));
     }
   }
-  return median(both) / 0.6745 / 6;
+  return quantileOfOwn(both, 0.5) / 0.6745 / 6;
 }
 
 /** Return the median of the half of the picture around each pixel, coarsely. */
@@ -290,7 +292,7 @@ function localMedian({ data, height, width }) {
   const medians = rows.map((_, y) =>
     columns.map((__, x) => {
       for (let a = 0; a < tall; a++) for (let b = 0; b < wide; b++) near[a * wide + b] = few[y + a][x + b];
-      return median(near);
+      return quantileOfOwn(near, 0.5);
     }),
   );
   const out = new Float32Array(data.length);

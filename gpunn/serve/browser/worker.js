@@ -2,12 +2,12 @@
 
 import { prepared } from "./prepare.js";
 
-addEventListener("message", ({ data: { picture, about } }) => {
+addEventListener("message", ({ data: { picture, about, isLost } }) => {
   let found;
   try {
     found = prepared(picture, about);
   } catch (error) {
     found = { error: error.message };
   }
-  postMessage(found);
+  if (!isLost) postMessage(found);
 });
