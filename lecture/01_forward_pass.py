@@ -65,8 +65,8 @@ plt.show()
 # ## One layer is one product
 #
 # Units that share their inputs are a **layer**: a fully-connected layer, since each unit sees each input. Write the
-# weights of each unit as a row of a matrix $w^l$: then all sums of layer $l$ are one product, and $f$ works on each
-# number for itself:
+# weights of each unit as a row of a matrix $w^l$, and number the layers from 1; $a^0$ are the inputs. Then all sums of
+# layer $l$ are one product, and $f$ works on each number for itself:
 #
 # $$z^l = w^l a^{l-1} + b^l \tag{2}$$
 #
@@ -98,9 +98,9 @@ except gn.GpunnError as error:
     print("gpunn:", error)
 
 # %% [markdown]
-# These seven arrays are the whole network, and computing $a^1$, then $a^2$, is its **forward pass**. Here it is, drawn:
-# each circle holds the number that its unit answers, each line is a weight, the thicker the larger; blue is below 0,
-# red above.
+# The two matrices and two biases are the whole network, and computing $a^1$, then $a^2$, is its **forward pass**. The
+# layer between inputs and outputs is called a **hidden layer**. Here it is, drawn: each circle holds the number that
+# its unit answers, each line is a weight, the thicker the larger; blue is below 0, red above.
 
 # %% alt="A network of three inputs, four hidden units and two outputs, with the numbers in its units"
 figure, axis = plt.subplots(figsize=(7, 3.8))

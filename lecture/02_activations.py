@@ -23,7 +23,7 @@ plt.style.use("gpunn.display.lecture")
 # | sigmoid | $1/(1 + e^{-z})$ | $f(z)\,(1 - f(z))$ | $a(1 - a)$ |
 # | tanh | $\tanh z$ | $1 - \tanh^2 z$ | $(1 - a)(1 + a)$ |
 # | ReLU | $\max(z, 0)$ | 1 for $z > 0$, else 0 | 1 for $a > 0$, else 0 |
-# | LeakyReLU | $\max(z, \alpha z)$ | 1 for $z > 0$, else $\alpha$ | |
+# | LeakyReLU | $\max(z, \alpha z)$, $\alpha \le 1$ | 1 for $z > 0$, else $\alpha$ | |
 # | SoftPlus | $\ln(1 + e^z)$ | $1/(1 + e^{-z})$ | $1 - e^{-a}$ |
 #
 # Here they are, computed by gpunn. The trick in `through`: a unit whose input is 0 has $z = b$, so the biases are the
@@ -67,8 +67,8 @@ plt.show()
 #
 # $$f'(z) = \frac{e^{-z}}{(1 + e^{-z})^2} = \frac{1}{1 + e^{-z}} \cdot \frac{e^{-z}}{1 + e^{-z}} = a\,(1 - a).$$
 #
-# This is more than short. Whoever knows $a$ needs $z$ no more: $a$ may overwrite it, and back-propagation needs half
-# the memory. In gpunn [this line](../gpunn/kernels/activations.py "dz = da * a * (T(1) - a);") is that formula in CUDA
+# This is more than short. Whoever knows $a$ needs $z$ no more: $a$ may overwrite it, and a layer keeps one array
+# instead of two. In gpunn [this line](../gpunn/kernels/activations.py "dz = da * a * (T(1) - a);") is that formula in CUDA
 # C++, and the lines of NumPy below it are the same for a CPU. The last column of the table is the only form that gpunn
 # computes, but for LeakyReLU.
 #
@@ -244,13 +244,14 @@ assert np.allclose(by_tanh, by_sigmoid)
 
 # %% [markdown] tags=["exercise"]
 # **3. A dead unit.** A ReLU unit sees the 64 pixels of a digit, all between 0 and 1. Its weights are drawn from
-# $N(0, 0.1^2)$, and a step that was too long has set its bias to −10. Predict the gradient of its bias over the first
-# 256 digits. Can gradient descent revive the unit? What changes with LeakyReLU?
+# $N(0, 0.1)$, a normal distribution of deviation 0.1, and a step that was too long has set its bias to −10. Let
+# $\partial C/\partial a$ be 1 for each of the first 256 digits, and predict the gradient of the bias. Can gradient
+# descent revive the unit? What changes with LeakyReLU?
 
 # %% [markdown] tags=["solution"]
-# Its $z$ is about $-10 \pm 0.1 \cdot \sqrt{64}$ at most, below 0 for every digit. So $f' = 0$ everywhere and all its
-# gradients are exactly 0: no step changes it, it is dead for good. LeakyReLU lets the share $\alpha$ of the error
-# through, small but not 0, and the unit can come back.
+# Its $z$ has mean −10 and a deviation of at most $0.1 \cdot \sqrt{64} = 0.8$: it is below 0 for every digit. So
+# $f' = 0$ everywhere and all its gradients are exactly 0: no step changes it, it is dead for good. LeakyReLU lets the
+# share $\alpha$ of the error through, small but not 0, and the unit can come back.
 
 
 # %% tags=["solution"]

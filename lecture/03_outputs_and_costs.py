@@ -45,8 +45,8 @@ for axis, (name, factor) in zip(axes[1:], {"z / 3": 1 / 3, "z": 1, "3 z": 3}.ite
 plt.show()
 
 # %% [markdown]
-# Adding a constant to all logits changes nothing: numerator and denominator both get a factor. Multiplying them changes
-# how sure the network is, never whom it prefers.
+# Adding a constant to all logits changes nothing: numerator and denominator get the same factor. Multiplying them by a
+# positive number changes how sure the network is, never which class it prefers.
 #
 # ## Why log-sum-exp
 #
@@ -75,7 +75,8 @@ print("by log-sum-exp:  ", log_softmax(large))
 # ## Three costs
 #
 # A **cost** (or loss) says by one number how wrong the answers are: 0 if all are right and sure, the larger the worse.
-# It is a mean over $n$ samples. The wanted output $y$ is **one-hot**: 1 for the right class, 0 for the others.
+# It is a mean over $n$ samples. The wanted output $y$ is **one-hot**: 1 for the right class, 0 for the others. $L$ is
+# the last layer, and $\odot$ multiplies element by element.
 #
 # | | cost $C$ | outputs | $\delta^L = \partial C / \partial z^L$ |
 # |---|---|---|---|

@@ -60,8 +60,8 @@ plt.show()
 # ## Two parameters: a real surface
 #
 # Real valleys are curved differently in different directions. Fit a line $a = w x + b$ to 40 points, by the mean
-# squared error. Both derivatives follow from $\delta = 2(a - y)$ by the chain rule: $\partial C/\partial w$ is the mean
-# of $\delta x$, and $\partial C/\partial b$ that of $\delta$.
+# squared error. With $\delta = 2(a - y)$ for each point the chain rule gives both derivatives: $\partial C/\partial w$ is
+# the mean of $\delta x$, and $\partial C/\partial b$ that of $\delta$.
 
 # %%
 rng = np.random.default_rng(4)

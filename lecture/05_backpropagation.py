@@ -25,14 +25,14 @@ print(f"{parameters:,} parameters: {2 * parameters:,} passes for one gradient by
 print("back-propagation: 2 passes, one forward and one back")
 
 # %% [markdown]
-# **Back-propagation** gets all of them for the price of about two passes more, and exactly. Nothing in it is deeper than the
-# chain rule; the trick is only in which order one multiplies.
+# **Back-propagation** gets all of them by one pass forward and one back, and exactly; the one back costs about as much as two
+# forward. Nothing in it is deeper than the chain rule; the trick is only in which order one multiplies.
 #
 # ## One new letter, δ
 #
-# Layer $l$ computes, as in chapter 1,
+# Layer $l$ computes (2) and (3) of chapter 1,
 #
-# $$ z^l = w^l a^{l-1} + b^l, \qquad a^l = f(z^l). \tag{3} $$
+# $$ z^l = w^l a^{l-1} + b^l, \qquad a^l = f(z^l). $$
 #
 # Instead of asking for $\partial C/\partial w$ at once, ask how the cost depends on the sums $z$:
 #
@@ -119,7 +119,7 @@ plt.show()
 #
 # ## A whole batch
 #
-# Put samples side by side as columns: $A$ is (units, n), and so is $\Delta$. Equations (3) and (8) then hold as they stand.
+# Put samples side by side as columns: $A$ is (units, n), and so is $\Delta$. Equations (2), (3) and (8) then hold as they stand.
 # In (13) the product $\Delta A^{\mathsf T}$ sums over the samples by itself, and (12) becomes the sum of each row of $\Delta$.
 # The $1/n$ of the mean is already in $\delta^L$. These are the 25 lines:
 
@@ -132,7 +132,7 @@ def sigmoid(z):
 def forward(x, weights, biases):
     activations = [x]
     for w, b in zip(weights, biases, strict=True):
-        activations.append(sigmoid(w @ activations[-1] + b))  # (3)
+        activations.append(sigmoid(w @ activations[-1] + b))  # (2), (3)
     return activations
 
 
@@ -160,8 +160,8 @@ def backward(activations, y, weights):
 #
 # ## The signal, there and back
 #
-# A network 3-4-2 and one sample that should give (1, 0), first forward, then back. Lines are orange above 0 and blue
-# below it, and the thicker the larger.
+# A network 3-4-2 and one sample that should give (1, 0), first forward, then back. Lines are red above 0 and blue below
+# it, and the thicker the larger.
 
 # %%
 rng = np.random.default_rng(52)
@@ -180,7 +180,7 @@ def draw_network(axes, title, units, edges, what):
     for layer, matrix in enumerate(edges):
         for (p, q), value in np.ndenumerate(matrix):
             (x0, y0), (x1, y1) = places[layer][q], places[layer + 1][p]
-            colour, width = "C1" if value > 0 else "C0", 5 * abs(value) / abs(matrix).max()
+            colour, width = "#B2182B" if value > 0 else "#2166AC", 5 * abs(value) / abs(matrix).max()
             axes.plot([x0, x1], [y0, y1], color=colour, lw=width, alpha=0.55, zorder=1)
     for column, values in enumerate(units):
         is_input = column == 0
@@ -203,7 +203,7 @@ plt.show()
 # %% [markdown]
 # Follow the top hidden unit. It pushes the first output up, which is too low ($\delta = -0.72$), and the second down, which
 # is too high: the cost would fall if it grew, so its own δ is negative, −0.38. Both thick blue lines before it then say
-# which weights should grow. The second input is only 0.2, so its three lines are thin: (13) multiplies by it.
+# which weights should grow. The second input is only 0.2, so its four lines are thin: (13) multiplies by it.
 #
 # ## The same gradients by gpunn
 #
@@ -304,7 +304,7 @@ for compared in check.compared:
 # (8) multiplies by $f'$ at each layer. That of the sigmoid is at most ¼. Eight layers back, little is left; ReLU's slope is
 # 1 where it is on. This is the *vanishing gradient*, one reason why deep networks were thought untrainable for long.
 
-# %% alt="Mean size of delta in eight hidden layers, logarithmic: with sigmoid it falls by a factor of about ten thousand from the last to the first, with ReLU it hardly changes"
+# %% alt="Mean size of delta in eight hidden layers, logarithmic: with sigmoid it falls by a factor of about twenty thousand from the last to the first, with ReLU it hardly changes"
 figure, axes = plt.subplots(figsize=(6.5, 3.2))
 for activation, style in [(gn.Sigmoid, "C1s--"), (gn.ReLU, "C0o-")]:
     layers = [part for _ in range(8) for part in (gn.Dense(30), activation())]

@@ -31,7 +31,7 @@ def network(units=100):
 
 
 options = {"optimizer": gn.Adam(0.01), "batch_size": 10, "epochs": 150, "validate_every": 10}
-options |= {"validation_data": data.validation, "progress": False}
+options |= {"validation_data": data.validation, "device": "cpu", "progress": False}
 nonsense = gn.Samples(few.inputs, np.random.default_rng(0).permutation(few.targets), few.scale)
 history = network().fit(nonsense, **options)
 print(f"right in training:  {history[-1].train_accuracy:.0%}")

@@ -52,7 +52,7 @@ def network(*between):
 
 # %%
 eta, strength, n = 0.5, 10.0, len(few)
-step = {"optimizer": gn.SGD(eta), "epochs": 1, "batch_size": n, "dtype": "float64", "progress": False}
+step = {"optimizer": gn.SGD(eta), "epochs": 1, "batch_size": n, "dtype": "float64", "progress": False, "device": "cpu"}
 # Biases begin with ½ here, so that one can see whether they decay.
 layers = [gn.Flatten(), gn.Dense(100, bias=0.5), gn.ReLU(), gn.Dense(10)]
 start, plain, decayed = (gn.Sequential(layers) for _ in range(3))
@@ -73,7 +73,7 @@ for name in ("dense1.w", "dense1.b"):
 # ## L1: a constant pull
 #
 # **L1** takes sizes in place of squares, $R = \frac1n\sum|w|$, so that $\partial C/\partial w$ gains
-# $\frac{\lambda}{n}\,\mathrm{sign}\,w$. Its pull is as strong on small weights as on large ones. L2 grows tired near zero and never
+# $\frac{\lambda}{n}\,\mathrm{sign}\,w$, with sign 0 = 0. Its pull is as strong on small weights as on large ones. L2 grows tired near zero and never
 # gets there; L1 arrives.
 
 # %% alt="Four weights that no data ask for: under L2 they fall exponentially, under L1 straight down to 0, where they stay"
@@ -118,8 +118,8 @@ axes.legend(loc="lower right", frameon=True, framealpha=0.95, edgecolor="none")
 plt.show()
 
 # %% [markdown]
-# With L2 both weights shrink together. With L1 the less useful one becomes exactly 0, and the other carries on alone: L1
-# makes networks **sparse**, and so says which inputs matter.
+# With L2 both weights shrink together. With L1 the less useful one becomes exactly 0, and the other carries on alone, until λ is
+# too large for it as well: L1 makes networks **sparse**, and so says which inputs matter.
 #
 # ## What it does to the weights
 #
@@ -127,6 +127,7 @@ plt.show()
 
 # %%
 options = {"optimizer": gn.SGD(0.05, momentum=0.9), "batch_size": 20, "epochs": 100, "validate_every": 10}
+options |= {"device": "cpu", "progress": False}
 kinds = {
     "nothing": {},
     "L2, λ = 0.6": {"regularizer": gn.L2(0.6)},
@@ -137,7 +138,7 @@ kinds = {
 
 def trained(dropout=0.0, seed=0, **more):
     model = network(gn.Dropout(dropout)) if dropout else network()
-    history = model.fit(few, validation_data=data.validation, seed=seed, progress=False, **options, **more)
+    history = model.fit(few, validation_data=data.validation, seed=seed, **options, **more)
     return model, history
 
 
@@ -157,8 +158,8 @@ axes[0].set(ylabel="weights (log scale)", ylim=(1, 2e4))
 plt.show()
 
 # %% [markdown]
-# L2 draws all weights together. L1 presses most of them below a thousandth, too small to matter, and leaves some large ones as
-# they are. Dropout changes their sizes little. Draw the weights of single units as pictures, red above 0 and blue below:
+# L2 draws all weights together. L1 presses most of them below a thousandth, too small to matter, and leaves some large ones. (The
+# small ones are not exactly 0: a step of constant length jumps over 0 and back.) Dropout changes their sizes little. Draw the weights of single units as pictures, red above 0 and blue below:
 
 # %% alt="The weights of the eight strongest units of each network as pictures of 8 by 8: noisy without regularization, smoother with L2, a few single pixels with L1"
 figure, axes = plt.subplots(3, 8, figsize=(8.5, 3.3))
@@ -226,7 +227,7 @@ axes.legend(loc="lower right", ncols=2)
 plt.show()
 
 # %% [markdown]
-# Five percent more, with one number. There the weights began with N(0, 1), far too large, so that decay had much to mend.
+# Five to six percentage points more, with one number. There the weights began with N(0, 1), far too large, so that decay had much to mend.
 #
 # ## Dropout
 #
@@ -324,7 +325,7 @@ chosen = [np.flatnonzero(data.train.targets == k)[:count] for k, count in enumer
 rows = np.concatenate(chosen)
 uneven = gn.Samples(data.train.inputs[rows], data.train.targets[rows], 1 / 16, 3)
 crushed = gn.Sequential([gn.Flatten(), gn.Dense(3)])
-full = {"batch_size": len(uneven), "epochs": 2000, "validate_every": 1000, "progress": False}
+full = {"batch_size": len(uneven), "epochs": 2000, "validate_every": 1000, "progress": False, "device": "cpu"}
 crushed.fit(uneven, validation_data=uneven, optimizer=gn.SGD(0.01), regularizer=gn.L2(10_000.0), **full)
 print("largest weight: ", f"{np.abs(np.asarray(crushed.parameters['dense1.w'])).max():.3f}")
 print("P of any picture:", crushed.predict_proba(uneven.inputs[:1])[0].round(2))
@@ -336,7 +337,7 @@ print("shares in the data:", np.bincount(uneven.targets) / len(uneven))
 #
 # ## In short
 #
-# - L2 takes a share of every weight in each step (21), L1 a constant piece; L1 makes weights 0.
+# - L2 takes a share of every weight in each step (21), L1 a constant piece; L1 brings weights down to 0.
 # - λ/n has the size of the training set in it; λ is chosen on validation data. Biases do not decay (22).
 # - Dropout switches units off in training and scales the rest by $1/(1-p)$; afterwards all are on.
 

@@ -113,6 +113,7 @@ print("mirrored by hand and by gpunn alike:", np.allclose(look(image, np.diag([-
 #
 # `fit(augmentation=...)` makes the pictures within the step, from seed, step and place in the batch. Nothing is stored: in 80
 # epochs each of 100 digits enters the gradients of (4) in 80 forms, and the same seed gives the same 8,000 pictures again.
+# (`OneCycle`, below, lets η rise at first and then fall to nearly 0.)
 
 # %%
 augmentation = gn.Augmentation(rotation=15, shear=0.2)
@@ -127,6 +128,7 @@ def trained(samples, augmentation=None, seed=0):
         "batch_size": 20,
         "epochs": max(30, 8000 // len(samples)),
         "validate_every": 20,
+        "device": "cpu",
         "progress": False,
         "seed": seed,
     }
@@ -193,7 +195,8 @@ plt.show()
 # Turned and slanted digits help: people write like that. Shifts of three pixels of eight do great harm. Even half a pixel makes
 # the *loss* worse, and that has a reason in the data: whoever made this set cut every digit out and centred it, so no digit to
 # come will ever be shifted. **Synthetic data must look like data that can occur**, no more and no less. On photographs, where
-# things may be anywhere, the same shift is the best you can do.
+# things may be anywhere, the same shift is often the best you can do. Mirroring changes the right answers by less than their
+# spread on 400 samples, 2 %: it teaches nothing, since mirrored digits never come.
 #
 # ## The fewer data, the more it helps
 

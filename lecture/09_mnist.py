@@ -194,7 +194,7 @@ print("test set open:", data.test_is_open)
 #
 # $$ a^1 = \max(w^1 a^0 + b^1,\ 0) \qquad z^2 = w^2 a^1 + b^2 \qquad P(k \mid x) = \frac{e^{z^2_k}}{\sum_i e^{z^2_i}} $$
 #
-# The first two are (3) with a ReLU and without, the last is the softmax. The cost is the mean surprise at the right
+# The first two are (2) and (3), with a ReLU and without, the last is the softmax. The cost is the mean surprise at the right
 # answers, with $n$ samples in the batch:
 #
 # $$ C_0 = -\frac{1}{n} \sum_x \ln P(y_x \mid x) \qquad \delta^L = \frac{\operatorname{softmax}(z^L) - y}{n} $$
@@ -225,7 +225,8 @@ print(f"right by chance      {(p.argmax(axis=1) == wanted).mean():.0%}")
 # ## Training
 #
 # Gradient descent in minibatches (4), with two helpers. *Momentum* adds up gradients like the speed of a ball that
-# rolls downhill: $v := 0.9\,v + \partial C/\partial p$. *One cycle* lets the learning rate η rise at first, then fall
+# rolls downhill: $v := 0.9\,v + \partial C/\partial p$; `nesterov=True` looks one step ahead,
+# $p := p - \eta\,(\partial C/\partial p + 0.9\,v)$. *One cycle* lets the learning rate η rise at first, then fall
 # to nearly 0, so that the last steps are small ones. These values were chosen on the validation set, not on the test
 # set. It takes some seconds.
 
@@ -257,8 +258,8 @@ print("test set open:", data.test_is_open)
 # %% [markdown]
 # ## Look inside
 #
-# Row $i$ of $w^1$ is as long as an image, so it can be drawn as one. A unit is large where the image has ink at the red
-# places and none at the blue ones. Nobody told the units what to look for.
+# Row $i$ of $w^1$ is as long as an image, so it can be drawn as one. The $z$ of a unit is large if the image has ink at
+# the red places and none at the blue ones. Nobody told the units what to look for.
 
 # %% alt="Weights of 25 hidden units as red and blue images"
 gn.plot_filters(model, count=25, title="What 25 of the 128 hidden units look for")
@@ -268,7 +269,7 @@ gn.plot_filters(model, count=25, title="What 25 of the 128 hidden units look for
 
 # %%
 w1, b1, w2, b2 = (np.asarray(parameter) for parameter in model.parameters)
-a1 = np.maximum(w1 @ x[:5].T + b1[:, None], 0)  # (3), a column for each image
+a1 = np.maximum(w1 @ x[:5].T + b1[:, None], 0)  # (2), (3), a column for each image
 z2 = w2 @ a1 + b2[:, None]
 by_hand = (np.exp(z2) / np.exp(z2).sum(axis=0)).T
 by_gpunn = model.predict_proba(data.validation.inputs[:5])

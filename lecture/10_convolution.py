@@ -63,8 +63,8 @@ plt.show()
 # ## All places
 #
 # The filter goes over the image, row by row, and each place gives one number: the *feature map*. Two loops are the
-# whole of it. (Mathematicians would turn the filter round first and call this a cross-correlation. Since weights are
-# learned, it makes no difference, and everybody in the field says convolution.)
+# whole of it. (In mathematics a convolution turns the filter round first, and this is a cross-correlation. Since weights
+# are learned, it makes no difference, and everybody in the field says convolution.)
 
 
 # %%
@@ -128,7 +128,7 @@ assert difference < 1e-12
 # %% [markdown]
 # ## Stride and padding
 #
-# - **Stride** $S$: the filter takes $S$ steps at once. The map becomes about $S$ times smaller.
+# - **Stride** $S$: the filter takes $S$ steps at once. The map becomes about $S$ times shorter each way.
 # - **Padding** $P$: so many zeros are laid around the image. The filter can then look at the very edge, and the map
 #   need not shrink.
 #
@@ -178,7 +178,7 @@ print(tried, "combinations of N, F, S and P: formula, loops and gpunn agree")
 #
 # ## Channels: an image has depth
 #
-# A colour image has three channels, and the maps of 20 filters are an image of 20 channels. A filter always reaches
+# A colour image has three **channels**, and the maps of 20 filters are an image of 20 channels. A filter always reaches
 # through **all** channels of its input, and sums over them:
 #
 # $$ z_{fij} = \sum_c \sum_u \sum_v w_{fcuv}\; a_{c,\; iS + u - P,\; jS + v - P} + b_f $$
@@ -294,8 +294,9 @@ print(f"A holds {A.size} numbers, the image {digit.size}: each pixel is copied u
 # $$ \frac{\partial C}{\partial W} = \Delta A^T \qquad \frac{\partial C}{\partial A} = W^T \Delta $$
 #
 # Then each column of $\partial C / \partial A$ is added back to the pixels that it came from. A weight that is used at
-# 36 places gets the sum of 36 gradients. Against numeric gradients (chapter 5), with stride and padding; an error of
-# 0.0 means no more than rounding:
+# 36 places gets the sum of 36 gradients. Here they are against numeric gradients (chapter 5), with stride and padding.
+# An error of 0.0 means no more than rounding. The last three lines repeat it with a layer behind that overwrites its
+# input, which some layers do to save memory.
 
 # %%
 print(gn.check_gradients(gn.Conv2D(2, 3, stride=2, padding=1), (7, 6, 2)))

@@ -30,7 +30,7 @@ def spread(s, depth=20, units=64):
     a, weights, outputs = x, [], []
     for _ in range(depth):
         w = random.normal(0, s, (units, len(a)))
-        a = np.maximum(w @ a, 0)  # (3), biases are 0
+        a = np.maximum(w @ a, 0)  # (2), (3), biases are 0
         weights.append(w)
         outputs.append(a)
     delta, sizes = random.normal(size=a.shape), []
@@ -60,7 +60,8 @@ plt.show()
 #
 # ## The start that keeps its size
 #
-# One unit sums over $n$ inputs, $z = \sum_q w_q a_q$. With independent weights of mean 0 and deviation $s$,
+# One unit sums over $n$ inputs, $z = \sum_q w_q a_q$. With independent weights of mean 0 and deviation $s$, and
+# $\operatorname{E}$ for the mean over all draws,
 #
 # $$ \operatorname{E}[z^2] = n\, s^2\, \operatorname{E}[a^2] $$
 #
@@ -71,8 +72,8 @@ plt.show()
 #
 # That is **He's start**, in gpunn
 # [this line](../gpunn/nn/initializers.py "return generator.normal(0.0, sqrt(2 / fan_in), shape)"). **Glorot's** is made
-# for activations that are straight near 0, such as tanh: without the 2, and between the counts of inputs and outputs,
-# so that it suits both directions. gpunn takes He's where a ReLU follows, and Glorot's else.
+# for activations that are straight near 0, such as tanh: $s = \sqrt{2 / (n_\text{in} + n_\text{out})}$, which is
+# $\sqrt{1/n}$ where both counts are $n$, and between the two directions otherwise. gpunn takes He's where a ReLU follows, and Glorot's else.
 
 # %%
 for name, s in starts.items():
@@ -205,7 +206,8 @@ for training in (True, False):
 #
 # ## Back through it
 #
-# The mean and the variance depend on every sample of the batch, so (8) has two more terms than one would guess:
+# The mean and the variance depend on every sample of the batch, so (8) has two more terms than one would guess. A bar is
+# the mean over the batch:
 #
 # $$ \frac{\partial C}{\partial x} = \frac{\gamma}{\sqrt{\sigma^2 + \varepsilon}} \left( \delta - \overline{\delta} -
 # \hat x\, \overline{\delta \odot \hat x} \right) \qquad \frac{\partial C}{\partial \gamma} = \sum \delta \odot \hat x

@@ -26,7 +26,7 @@ BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#767676"
 # ## The same network, another processor
 #
 # A network says nothing about where it runs. With `device="auto"` that is the first CUDA device that can be used, else
-# the CPU.
+# the CPU. (`fit` lays images flat for a network that begins with `Dense`, as in chapter 9.)
 
 # %%
 data = gn.load_data("digits")
@@ -72,8 +72,12 @@ show("sigmoid")
 # number is too large do nothing. Around our formula, CuPy writes in essence this:
 #
 # ```c
-# int i = blockIdx.x * blockDim.x + threadIdx.x;   // my number if (i < n) { T z = in[i]; a = z < T(0) ? T(0) : z;
-# out[i] = a; }
+# int i = blockIdx.x * blockDim.x + threadIdx.x;   // my number: block · size + place in it
+# if (i < n) {
+#     T z = in[i], a;
+#     a = z < T(0) ? T(0) : z;
+#     out[i] = a;
+# }
 # ```
 
 # %% alt="27 elements below four blocks of eight threads; the last five threads have no element"
@@ -223,8 +227,8 @@ assert len(step) == 10
 # | | what it is | equation |
 # |---|---|---|
 # | 1 | fetch the images of the batch, bytes to floats | |
-# | 2, 3 | $z = w a$; $+ b$ and the ReLU in one | (3) |
-# | 4, 5 | the last layer; bias, softmax, loss, δ and right answers in one | (3), δᴸ |
+# | 2, 3 | $z = w a$; $+ b$ and the ReLU in one | (2), (3) |
+# | 4, 5 | the last layer; bias, softmax, loss, δ and right answers in one | (2), δᴸ |
 # | 6 | $w^T \delta$ | (8) |
 # | 7, 9 | $w := \beta w + \alpha\, \delta a^T$ with $\alpha = -\eta$, $\beta = 1 - \eta\lambda/n$ | (13) and (21) at once |
 # | 8 | times $f'(z)$, and its sums for the biases | (8) and (12) |
@@ -237,7 +241,7 @@ assert len(step) == 10
 #
 # Adding a bias takes one addition for each number. But each number must be read from memory before, and written after.
 # Count the bytes of float32 (4 each) for bias and ReLU of 128 units and 8,192 images, the way back through them, and an
-# update (20) of as many weights:
+# update (20) with momentum of as many weights:
 
 
 # %%
