@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,10 +61,16 @@ def build(options: Options) -> list[str]:
 
 
 def execute_lecture(root: Path, folder: Path) -> Path | None:
-    """Execute all chapters into Markdown, with notebooks to download; None where there is no lecture."""
+    """Execute all chapters into Markdown, with notebooks to download; None where there is no lecture.
+
+    The other pages are looked through first: a link that is broken is found in seconds, not after the lecture.
+    """
     program = root / "lecture" / "run.py"
     if not program.is_file():
         return None
+    repository = Repository(root)
+    with tempfile.TemporaryDirectory() as scratch:
+        stage(repository, Chapters(repository, None), Path(scratch))
     shutil.rmtree(folder, ignore_errors=True)
     command = [sys.executable, str(program), "--markdown", str(folder), "--notebooks", str(folder)]
     if subprocess.run(command, cwd=root).returncode:
