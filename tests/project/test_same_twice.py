@@ -103,7 +103,11 @@ def test_nothing_reads_the_clock_on_the_wall() -> None:
     package = Path(gn.__file__).parent
     for path in package.rglob("*.py"):
         words = path.read_text("utf-8")
-        if path.name in ("image_cache.py", "image_folder.py"):  # there times tell files apart, and measure nothing
+        if path.name in (
+            "image_cache.py",
+            "image_folder.py",
+            "folder.py",
+        ):  # there times tell files apart, and measure nothing
             words = words.replace("st_mtime_ns", "").replace("st_mtime", "")
         if path.name == "events.py":  # there it dates what is written, as TensorBoard shows it
             words = words.replace("time.time(", "")
