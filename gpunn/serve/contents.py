@@ -141,4 +141,4 @@ def _page(text: str) -> str:
         if text.count(before) != 1:
             raise GpunnError(f"index.html has no {before.strip()}: the package is damaged, install it again")
         text = text.replace(before, after)
-    return text
+    return text.replace("on this machine", "in your browser").replace("from this server", "from this web space")

@@ -153,6 +153,7 @@ def test_the_page_loads_its_own_files_alone(static_page: Exported) -> None:
     text = files["index.html"].decode()
     assert "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'" in text
     assert 'data-engine="./browser/engine.js"' in text
+    assert "in your browser" in text  # and not by the machine that wrote the page
     assert "static/engine-server.js" not in files
     for name, content in files.items():
         if name.endswith((".html", ".js", ".css")) and "uplot" not in name:
