@@ -105,7 +105,7 @@ except gn.GpunnError as error:
 # %% alt="A network of three inputs, four hidden units and two outputs, with the numbers in its units"
 figure, axis = plt.subplots(figsize=(7, 3.8))
 columns = [a0, a1, a2]
-places = [[(2.2 * column, 1.5 * (row - (len(a) - 1) / 2)) for row in range(len(a))] for column, a in enumerate(columns)]
+places = [[(2.2 * column, 1.5 * ((len(a) - 1) / 2 - row)) for row in range(len(a))] for column, a in enumerate(columns)]
 for column, weights in enumerate([w1, w2]):
     for unit, input_ in np.ndindex(weights.shape):
         value = weights[unit, input_]

@@ -27,8 +27,10 @@ plt.style.use("gpunn.display.lecture")
 # | SoftPlus | $\ln(1 + e^z)$ | $1/(1 + e^{-z})$ | $1 - e^{-a}$ |
 #
 # Here they are, computed by gpunn. The trick in `through`: a unit whose input is 0 has $z = b$, so the biases are the
-# places at which we look. Backwards we give $\partial C/\partial a = 1$; then $\delta = f'(z)$ by equation (8), and the
-# bias gets just that as its gradient, by equation (12).
+# places at which we look. The way back is derived in chapter 5; all we need of it now is this. $C$ is the **cost**, by
+# one number how wrong the answers are (chapter 3), and $\delta = \partial C/\partial z$. If we say that
+# $\partial C/\partial a = 1$, then $\delta = f'(z)$ by equation (8), and the bias gets just that as its derivative
+# $\partial C/\partial b$, by equation (12).
 
 
 # %%

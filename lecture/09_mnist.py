@@ -367,6 +367,7 @@ assert 0.75 < share < accuracy
 # %% [markdown] tags=["exercise"]
 # **3. Dare to say "I do not know".** Let the network answer only where its largest probability is at least 0.9. What
 # share of the test images does it answer, and how many of these answers are right? Draw both over the threshold.
+# (We only look: to *choose* a threshold, take the validation set.)
 
 # %% alt="Share answered falls and share right rises with the threshold" tags=["solution"]
 probability = model.predict_proba(test.inputs)

@@ -86,8 +86,8 @@ assert 0.3 < measured[-1] / measured[0] < 3
 # ## Batch normalization, by hand
 #
 # A good start helps at the start. After some steps the weights are others. Batch normalization (S. Ioffe and C.
-# Szegedy, 2015) keeps the size at every step: for each feature it takes mean and variance over the minibatch, and makes
-# them 0 and 1,
+# Szegedy, 2015) keeps the size at every step: for each feature it takes mean $\bar x$ and variance $\sigma^2(x)$ over the
+# minibatch, and makes them 0 and 1. A small $\varepsilon$, here $10^{-5}$, keeps it from dividing by 0:
 #
 # $$ \hat x = \frac{x - \bar x}{\sqrt{\sigma^2(x) + \varepsilon}} \tag{23} $$
 #
