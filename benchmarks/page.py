@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import re
 import subprocess
 import sys
@@ -136,6 +137,7 @@ def main() -> str | None:
         "what": f"milliseconds from a movement on the page of {experiment.name} to its answer",
         "command": command().replace(str(options.run), "RUN"),
         "machine": machine(),
+        "load": round(os.getloadavg()[0], 2),
         "first": {"median": round(median(first), 1), "all": [round(each, 1) for each in first]},
         "later": {"median": round(median(later), 1), "largest": round(max(later), 1), "count": len(later)},
         "right": f"{right} of {options.pages} test digits, drawn as strokes",

@@ -70,7 +70,8 @@ def test_every_control_is_reached_by_tab_and_has_a_name(visit: Visiting, site: s
     page.answer()
     page.page.wait_for_selector("#confusion td")
     count = page.page.evaluate(
-        """() => [...document.querySelectorAll("a, button, input, select, textarea, [tabindex='0']")]
+        """() => [...document.querySelectorAll(
+            "a, button, input, select, textarea, canvas.cursor, [role=listbox], .scroll")]
             .filter((each) => each.checkVisibility()).map((each, at) => (each.dataset.at = at)).length"""
     )
     assert count > 30
