@@ -126,7 +126,7 @@ plt.show()
 #
 # Samples do not know of each other. Put $n$ of them side by side as the **columns** of a matrix, and equation (2) holds
 # as it stands: $Z = w A + b$, with the bias added to each column. One large product is far quicker than many small
-# ones, on a CPU as on a GPU.
+# ones.
 #
 # Files and NumPy programs mostly have samples as **rows**. Transposing both sides gives the same equation for rows:
 # $Z = X w^\mathsf{T} + b$. gpunn takes and gives rows, and computes with columns inside:

@@ -196,7 +196,7 @@ def draw_network(axes, title, units, edges, what):
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4))
 ahead = [each[:, 0] for each in activations]
 back = [each[:, 0] for each in (x, *by_biases)]  # (12): of one sample the gradients by biases are the δ
-draw_network(left, "forward →   a = f(w a + b)   (3)", ahead, small[0], "units: a.  lines: w")
+draw_network(left, "forward →   a = f(w a + b)   (2), (3)", ahead, small[0], "units: a.  lines: w")
 draw_network(right, "←   back   δ = (wᵀ δ) ⊙ f′(z)   (8)", back, by_weights, "units: δ.  lines: δ aᵀ (13)")
 plt.show()
 

@@ -254,7 +254,7 @@ for layer, expected in ((gn.MaxPool2D(2), largest), (gn.AveragePool2D(2), mean))
 # %% [markdown]
 # ## A convolution is a product of matrices
 #
-# Two loops over places are slow, in Python and on a GPU. So every patch that the filter sees is written down as one
+# Two loops over places are slow, and products of matrices are fast. So every patch that the filter sees is written down as one
 # column of a matrix $A$. The filters are the rows of $W$, and the whole convolution is (2), the fully-connected layer:
 #
 # $$ Z = W A + b $$
