@@ -7,7 +7,6 @@ import uuid
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,8 @@ from gpunn.files import LOCK
 
 JOURNAL = "study.journal"
 _SEARCHED, _WORKER, ERROR, _AGAIN = "gpunn_searched", "worker", "error", "again_after"
+_SIGN = ".worker-{}"  # a file that its worker holds locked
 _STARTUP = 5  # trials that are never ended early: of fewer the median says little
-_LATE = timedelta(minutes=1)  # after which a trial that nobody has signed belongs to somebody who was killed
 
 
 def require_optuna() -> Any:
@@ -112,24 +111,29 @@ class Study:
 
     def _is_lost(self, trial: Any) -> bool:
         worker = trial.user_attrs.get(_WORKER)
-        if worker is None:
-            return bool(datetime.now() - trial.datetime_start > _LATE)
+        if worker is None:  # cut off before it was signed, or about to be: whoever may be about to has a sign
+            signs = (path for path in self._folder.glob(_SIGN.format("*")) if path != _sign(self._folder, self._worker))
+            return all([_is_free(path) for path in signs])
         if worker.split(":")[0] != socket.gethostname():
             return False  # of whom nothing can be known here
-        path = _sign(self._folder, worker)
-        try:
-            with path.open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True
-        path.unlink(missing_ok=True)
+        return _is_free(_sign(self._folder, worker))
+
+
+def _is_free(sign: Path) -> bool:
+    """Whether a worker is there no more; its sign is then taken away."""
+    try:
+        with sign.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
         return True
+    sign.unlink(missing_ok=True)
+    return True
 
 
 def _sign(folder: Path, worker: str) -> Path:
-    return folder / f".worker-{worker.split(':')[-1]}"
+    return folder / _SIGN.format(worker.split(":")[-1])
 
 
 @contextmanager
