@@ -113,7 +113,7 @@ class Study:
         worker = trial.user_attrs.get(_WORKER)
         if worker is None:  # cut off before it was signed, or about to be: whoever may be about to has a sign
             signs = (path for path in self._folder.glob(_SIGN.format("*")) if path != _sign(self._folder, self._worker))
-            return all([_is_free(path) for path in signs])
+            return all(_is_free(path) for path in signs)
         if worker.split(":")[0] != socket.gethostname():
             return False  # of whom nothing can be known here
         return _is_free(_sign(self._folder, worker))
