@@ -140,15 +140,28 @@ class RowProducts:
             work()
 
     def _plan_forward(self, x: Array, z: Array) -> _Work:
-        z = z.reshape(*z.shape[:2], -1)
-        work: _Work = []
+        z, n = z.reshape(*z.shape[:2], -1), x.shape[3]
+        is_padded = any(self._extent.padding) and self._moves > 1
+        # What lies in the zeros around the image adds nothing to a sum, and is left out where that costs nothing.
+        work: _Work = [partial(z.fill, 0)] if is_padded else []
+        shifts = [*_shifts(self._extent, self._moves, self._extent.columns)]
         for first, count, turn, seen in self._blocks(x):
             work.append(turn)
-            rows = [z[:, first + i] for i in range(count)]
-            for v, matrices in enumerate(seen):
-                products = blas.planned_all([self._weights[v]] * count, matrices, rows)
-                work.append(partial(products, 1.0, 1.0 if v else 0.0))
+            for (v, _, places), matrices in zip(shifts, seen, strict=True):
+                columns = slice(places.start * n, places.stop * n) if is_padded else slice(None)
+                taps = [self._inside(first + i) if is_padded else slice(None) for i in range(count)]
+                weights = [self._weights[v][:, part] for part in taps]
+                pixels = [matrix[part, columns] for matrix, part in zip(matrices, taps, strict=True)]
+                products = blas.planned_all(weights, pixels, [z[:, first + i, columns] for i in range(count)])
+                work.append(partial(products, 1.0, 1.0 if v or is_padded else 0.0))
         return work
+
+    def _inside(self, row: int) -> slice:
+        """Return the part of the numbers that an output row is seen from which lies in the image."""
+        e, step = self._extent, self._extent.channels * self._slots
+        top = row * e.stride[0] - e.padding[0]
+        begin = min(max(0, -top), e.size[0])
+        return slice(begin * step, max(begin, min(e.size[0], e.height - top)) * step)
 
     def _plan_weight_gradient(self, x: Array, delta: Array, is_turned: bool = True) -> _Work:
         delta = delta.reshape(*delta.shape[:2], -1)

@@ -1,12 +1,16 @@
 """The matrix products of a convolution by filters of one pixel without padding: the image itself is the matrix."""
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 
-from gpunn.backend.base import Backend, Shape
+from gpunn.backend import blas
+from gpunn.backend.base import Backend, Planned, Shape
 from gpunn.backend.extent import Extent
 from gpunn.kernels.record import Array
+
+_PARTS, _LEAST = 8, 2**20  # of the weights' gradient at most, and multiplications of each at least
 
 
 class PointProducts:
@@ -18,6 +22,9 @@ class PointProducts:
         elements = e.channels * e.rows * e.columns * e.capacity
         # Two, since what was seen is asked for again after the input's gradient.
         self._seen, self._gradient = [scratch((0 if self._is_whole else elements,)) for _ in range(2)]
+        most = e.rows * e.columns * e.batch_size * e.channels * e.filters // _LEAST
+        self._parts = scratch((max(1, min(_PARTS, most)), e.channels, e.filters))
+        self._planned: tuple[Array, Array, Planned] | None = None
 
     def forward(self, w: Array, x: Array, z: Array) -> None:
         """Compute z (filters, rows, columns, n) from w as a matrix (filters, channels) and x (channels, …, n)."""
@@ -26,7 +33,16 @@ class PointProducts:
     def weight_gradient(self, x: Array, delta: Array, gradient: Array, is_turned: bool = True) -> None:
         """Compute the gradient of w, a matrix like it; x `is_turned` if the last `forward` was of it."""
         seen = self._part(self._seen, x.shape[3]) if is_turned and not self._is_whole else self._see(x)
-        self._gemm(1.0, delta.reshape(len(delta), -1), seen.reshape(len(x), -1).T, 0.0, gradient)
+        if self._planned is None or self._planned[0] is not x or self._planned[1] is not delta:
+            self._planned = x, delta, self._plan(seen.reshape(len(x), -1), delta.reshape(len(delta), -1))
+        self._planned[2](1.0, 0.0)
+        np.copyto(gradient, np.add.reduce(self._parts).T)
+
+    def _plan(self, seen: Array, delta: Array) -> Planned:
+        """Cut the long sum into parts, each a product of its own: threads share them out."""
+        ends = [part * seen.shape[1] // len(self._parts) for part in range(len(self._parts) + 1)]
+        parts = [slice(*each) for each in pairwise(ends)]
+        return blas.planned_all([seen[:, p] for p in parts], [delta[:, p].T for p in parts], [*self._parts])
 
     def input_gradient(self, w: Array, delta: Array, dx: Array) -> None:
         """Compute dx := ∂C/∂x, which is zero for pixels that no filter sees."""

@@ -58,10 +58,18 @@ def tanh_gradient(da: Array, a: Array, dz: Array) -> None:
     np.multiply(da, slope, out=dz)
 
 
+@loops.in_loops(loops.keep_positive)
+def _keep_positive(a: Array) -> None:
+    np.maximum(a, 0, out=a)
+
+
 @elementwise("T z", "T a", "a = z < T(0) ? T(0) : z;")
 def relu(z: Array, a: Array) -> None:
     """a := max(z, 0)."""
-    np.maximum(z, 0, out=a)
+    if a is z and a.flags.c_contiguous:  # a loop is compiled to vectors only for one array, by one name
+        _keep_positive(a.reshape(-1))
+    else:
+        np.maximum(z, 0, out=a)
 
 
 @loops.in_loops(loops.keep_where_positive)

@@ -20,6 +20,7 @@ from gpunn.kernels.record import Array, Host
 
 OFF = "GPUNN_NUMBA"  # environment variable that, set to 0, leaves Numba unused
 WORTHWHILE = 2**19  # bytes of the largest array from which on loops pay for the half second of loading Numba
+Window = tuple[int, int, int, int, int, int]  # size, stride, and the padding above and on the left
 LOADED = 150 << 20  # bytes that Numba and its compiler take: 90 to 115 MiB, by how the kernel maps their libraries
 LONG = 10_000  # steps from which on a training uses loops for all its arrays: they save a tenth of a millisecond a step
 pairs: list[tuple[Host, Host]] = []  # passes, and loops that do the same, for the tests
@@ -129,6 +130,11 @@ def bias_relu(b: Array, a: Array) -> None:
             row[j] = a.dtype.type(0) if z < 0 else z
 
 
+def keep_positive(a: Array) -> None:
+    for j in range(len(a)):
+        a[j] = a.dtype.type(0) if a[j] < 0 else a[j]
+
+
 def keep_where_positive(a: Array, dz: Array) -> None:
     for j in range(len(a)):
         dz[j] *= dz.dtype.type(a[j] > 0)
@@ -138,8 +144,7 @@ def softmax_cross_entropy(
     z: Array, bias: Array, labels: Array, weight: float, gradient: Array, bias_gradient: Array, losses: Array,
     totals: Array, smoothing: float,
 ) -> None:  # fmt: skip
-    outputs, n = z.shape
-    real = z.dtype.type
+    (outputs, n), real = z.shape, z.dtype.type
     bias_gradient[:] = real(0)
     on, off = real((1 - smoothing) / n), real(smoothing / (n * outputs))
     loss, right = 0.0, 0
@@ -200,7 +205,7 @@ def normalize_gradient(
     dy: Array, x: Array, gamma: Array, mean: Array, scale: Array, share: float, dgamma: Array, dbeta: Array, dx: Array
 ) -> None:
     size = x.shape[1]
-    for channel in range(x.shape[0]):
+    for channel in range(len(x)):
         delta, row, out, middle = dy[channel], x[channel], dx[channel], mean[channel]
         by_gamma = by_beta = x.dtype.type(0)
         for j in range(size):
@@ -215,7 +220,7 @@ def normalize_gradient(
             out[j] = (delta[j] - by_beta - (row[j] - middle) * by_gamma) * factor
 
 
-def max_pool(x: Array, window: tuple[int, int, int, int, int, int], y: Array, choice: Array) -> None:
+def max_pool(x: Array, window: Window, y: Array, choice: Array) -> None:
     size_h, size_w, stride_h, stride_w, top, left = window
     for channel in range(y.shape[0]):
         for row in range(y.shape[1]):
@@ -235,7 +240,7 @@ def max_pool(x: Array, window: tuple[int, int, int, int, int, int], y: Array, ch
                         is_first = False
 
 
-def max_pool_gradient(dy: Array, choice: Array, window: tuple[int, int, int, int, int, int], dx: Array) -> None:
+def max_pool_gradient(dy: Array, choice: Array, window: Window, dx: Array) -> None:
     size_h, size_w, stride_h, stride_w, top, left = window
     adds = top > 0 or left > 0  # else every input lies in one window
     for channel in range(dy.shape[0]):
@@ -254,7 +259,7 @@ def max_pool_gradient(dy: Array, choice: Array, window: tuple[int, int, int, int
                             target[j] = target[j] + share if adds else share
 
 
-def convolve_groups(x: Array, w: Array, geometry: tuple[int, int, int, int, int, int], z: Array) -> None:
+def convolve_groups(x: Array, w: Array, geometry: Window, z: Array) -> None:
     size_h, size_w, stride_h, stride_w, top, left = geometry
     height, width = x.shape[2], x.shape[3]
     for group in range(z.shape[0]):
@@ -277,9 +282,7 @@ def convolve_groups(x: Array, w: Array, geometry: tuple[int, int, int, int, int,
                                     sums[j] += weight * seen[j]
 
 
-def convolve_groups_input_gradient(
-    dz: Array, w: Array, geometry: tuple[int, int, int, int, int, int], dx: Array
-) -> None:
+def convolve_groups_input_gradient(dz: Array, w: Array, geometry: Window, dx: Array) -> None:
     size_h, size_w, stride_h, stride_w, top, left = geometry
     rows, columns = dz.shape[2], dz.shape[3]
     for group in range(dx.shape[0]):
@@ -303,9 +306,7 @@ def convolve_groups_input_gradient(
                                     sums[j] += weight * delta[j]
 
 
-def convolve_groups_weight_gradient(
-    x: Array, dz: Array, geometry: tuple[int, int, int, int, int, int], dw: Array
-) -> None:
+def convolve_groups_weight_gradient(x: Array, dz: Array, geometry: Window, dw: Array) -> None:
     size_h, size_w, stride_h, stride_w, top, left = geometry
     height, width = x.shape[2], x.shape[3]
     for group in range(dw.shape[0]):

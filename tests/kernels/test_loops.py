@@ -21,8 +21,8 @@ from gpunn.tools.doctor import diagnose
 
 KERNELS = (
     "bias_relu", "convolve_groups", "convolve_groups_input_gradient", "convolve_groups_weight_gradient", "dropout",
-    "gather", "max_pool", "max_pool_gradient", "momentum_sgd", "normalize", "normalize_gradient", "relu_gradient",
-    "sgd", "softmax_cross_entropy",
+    "gather", "max_pool", "max_pool_gradient", "momentum_sgd", "normalize", "normalize_gradient", "relu",
+    "relu_gradient", "sgd", "softmax_cross_entropy",
 )  # fmt: skip
 
 
