@@ -80,7 +80,8 @@ def measured(browser: Any, url: str, strokes: list[list[tuple[float, float]]]) -
     """Draw on a new page; the latencies, and the name that was answered."""
     page = Visit(browser, url)
     page.answer()
-    page.page.wait_for_selector("#confusion td")  # the page is at rest
+    page.page.wait_for_selector("#confusion td")
+    page.page.wait_for_timeout(1000)  # as people take to reach for the pen: the page and its server are at rest
     page.page.evaluate(WATCH)
     page.draw(strokes)
     name = page.answer()["best"]["name"]

@@ -123,7 +123,8 @@ def _plain_ground(pixels: Array) -> Array:
 
 def _sums(left: Array, right: Array) -> Array:
     """Return the sums of the products of each row of one with each of the other."""
-    return np.asarray((left[:, None] * right[None]).sum(axis=2))
+    # In one pass: to multiply first took a quarter of all the time of a small picture.
+    return np.asarray(np.einsum("ik,jk->ij", left, right))  # noqa: TID251 - six rows: too few for BLAS
 
 
 def _solved(products: Array, right: Array) -> Array:
