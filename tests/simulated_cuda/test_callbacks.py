@@ -1,6 +1,5 @@
 """A training with callbacks gives the device what it gives without: replayed steps stay replayed."""
 
-import gc
 import io
 from pathlib import Path
 from typing import Any
@@ -40,11 +39,11 @@ class Every(gn.Callback):
 def trained(cuda: Core, *callbacks: gn.Callback) -> tuple[Trainer, dict[str, int]]:
     """A training of 2 epochs of 44 steps with a record at the end of each, and what the device was given."""
     options: dict[str, Any] = {"device": "cuda", "batch_size": 2, "epochs": 2, "validate_every": 44}
-    made = trainer(images(), **options, callbacks=callbacks)
-    gc.collect()  # here, and not within the training: what is freed there need not be allocated
-    cuda.reset()
-    made.run()
-    return made, cuda.counts(*COUNTED)
+    with cuda.memory(1 << 30):  # a pool of its own: what others free at any time need not be allocated
+        made = trainer(images(), **options, callbacks=callbacks)
+        cuda.reset()
+        made.run()
+        return made, cuda.counts(*COUNTED)
 
 
 def test_a_callback_leaves_replays_launches_copies_and_waits_as_they_are(cuda: Core) -> None:
