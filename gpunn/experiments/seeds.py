@@ -98,9 +98,9 @@ def train_seeds(
     rows = {seed: results for seed in seeds if (results := _results(folder, seed))}
     _write(folder, rows)
     if failed:
-        seed, why = next(iter(failed.items()))
+        seed = min(failed, key=list(seeds).index)
         raise GpunnError(
-            f"{len(failed)} of {len(seeds)} seeds failed, seed {seed} since: {why}; the same command goes on"
+            f"{len(failed)} of {len(seeds)} seeds failed, seed {seed} since: {failed[seed]}; the same command goes on"
         )
     for name in _FIGURES:
         if len(values := [row[name] for row in rows.values() if row.get(name) is not None]) > 1:
