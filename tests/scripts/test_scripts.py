@@ -124,7 +124,7 @@ def test_a_second_run_installs_nothing(ready: Checkout) -> None:
 def test_the_tests_are_added_to_what_training_installed(ready: Checkout) -> None:
     assert ready.run("test.sh", "-q").stdout == "[-m][pytest][-n][auto][--dist][worksteal][-q]"
     left_out = re.findall(r"\[--ignore=(.*?)\]", ready.run("test.sh").stdout)
-    assert len(left_out) == 3
+    assert len(left_out) == 4
     assert all((ROOT / path).exists() for path in left_out)
     assert "--editable .[web,test]" in ready.pip_log.read_text("utf-8").splitlines()[-1]
     ready.run("train.sh")
