@@ -85,7 +85,10 @@ def test_a_page_fits_its_window_and_asks_nobody(name: str, width: int, read: Cal
 
 def test_it_is_searched_without_anybody_else(read: Callable[..., Any]) -> None:
     page = read("index.html")
+    page.wait_for_load_state("networkidle")
     page.keyboard.press("Control+k")
+    # Before the field is there, letters are keys of the page: n goes to the next one.
+    page.wait_for_function("document.activeElement?.shadowRoot?.activeElement?.tagName === 'INPUT'")
     page.keyboard.type("nesterov")
     found = page.locator("a[href*='reference/optimizers.html']").filter(has_text="SGD").first
     found.wait_for()
