@@ -29,7 +29,7 @@ def worker(file: str, out: Path, trials: int, *storage: str) -> "subprocess.Pope
 
 
 def test_what_a_killed_worker_had_begun_is_done_again_and_nothing_twice(tmp_path: Path) -> None:
-    text = FILE.replace("epochs = 2", "epochs = 200").replace("warmup = 1", "pruning = false")  # a second and more each
+    text = FILE.replace("epochs = 2", "epochs = 60").replace("warmup = 1", "pruning = false")  # a second and more each
     file, out = written(tmp_path, text), tmp_path / "out"
     process = worker(file, out, 5)
     assert process.stdout is not None
