@@ -179,7 +179,7 @@ def opened(folder: Path, url: str | None, space: Space, part: SearchPart, what: 
 def _storage(folder: Path, url: str | None) -> Any:
     optuna = require_optuna()
     if url is None:
-        # Locked by an open file, which the system frees when a worker is killed, also on a network's file system.
+        # Optuna locks it by a link, also on a network's file system; that of a killed worker goes after 30 seconds.
         return optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(folder / JOURNAL)))
     try:
         return optuna.storages.RDBStorage(url)
