@@ -5,7 +5,7 @@ import logging
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from math import prod
 from pathlib import Path
@@ -289,13 +289,24 @@ def read_experiment(recipe: str) -> Experiment:
 
 def parse_experiment(text: str, where: str) -> Experiment:
     """Read an experiment from TOML that errors call `where`; raise OptionError for all that cannot be."""
-    try:
-        for number, line in enumerate(text.splitlines(), 1):
-            if line.count(".") > _MOST_DOTS:
-                raise OptionError(f"line {number} has more than {_MOST_DOTS} dots, and no experiment needs so many")
-        table = tomllib.loads(text)
+    with errors_of(where):
         # A file may have a name that no run may have.
-        return _parse(table, re.sub(r"[^\w.-]+", "_", Path(where).stem).lstrip(".") or "experiment")
+        return _parse(table_of(text), re.sub(r"[^\w.-]+", "_", Path(where).stem).lstrip(".") or "experiment")
+
+
+def table_of(text: str) -> dict[str, Any]:
+    """Read the table of an experiment file, within `errors_of`."""
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.count(".") > _MOST_DOTS:
+            raise OptionError(f"line {number} has more than {_MOST_DOTS} dots, and no experiment needs so many")
+    return tomllib.loads(text)
+
+
+@contextlib.contextmanager
+def errors_of(where: str) -> Iterator[None]:
+    """Let the errors of reading an experiment name the file that it is in."""
+    try:
+        yield
     except tomllib.TOMLDecodeError as error:
         raise OptionError(f"{where} is no TOML: {' '.join(str(error).split())}") from None
     except RecursionError:

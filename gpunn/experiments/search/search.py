@@ -61,9 +61,6 @@ class Search:
             chosen = self.space.in_words(values)
             try:
                 value, words = self._train(trial, values)
-            except KeyboardInterrupt:
-                study.give_back(trial)
-                raise
             except require_optuna().TrialPruned as pruned:
                 study.prune(trial)
                 self._tell(study, trial, f"ended early in {pruned}", chosen)
@@ -76,6 +73,9 @@ class Search:
                 failed += 1
                 if failed == _HOPELESS and study.best() is None:
                     raise
+            except BaseException:  # a signal, or code from outside: to be done again
+                study.give_back(trial)
+                raise
             else:
                 study.complete(trial, value)
                 self._tell(study, trial, words, chosen)
@@ -191,13 +191,12 @@ def search(
         study = stack.enter_context(opened(folder, storage, space, part, what))
         say(f"search      {part.metric.replace('_', ' ')} by {', '.join(space.ranges)}")
         say(f"folder      {folder} (the same command in another terminal shares the work)")
-        again = f"gpunn search {file} --out {folder}{allowing()}"
         if before := study.count():
             say(f"goes on     after {before} of {part.trials} trials")
         try:
             made.run(study)
         except KeyboardInterrupt:
-            say(f"stopped: {again} goes on")
+            say("stopped: the same command goes on")
             raise
         _conclude(study, made, say)
     return folder

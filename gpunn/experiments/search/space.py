@@ -3,7 +3,6 @@
 import copy
 import json
 import math
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 from gpunn.config import check_names, from_table
 from gpunn.errors import OptionError
-from gpunn.experiments.experiment import Experiment, parse_experiment
+from gpunn.experiments.experiment import Experiment, errors_of, parse_experiment, table_of
 from gpunn.files import read_regular
 from gpunn.scalars import checked_seed, positive_whole
 from gpunn.train.stopping import EarlyStopping
@@ -148,17 +147,11 @@ class Space:
     """
 
     def __init__(self, text: str, where: str) -> None:
-        try:
-            table: dict[str, Any] = tomllib.loads(text)
+        with errors_of(where):
+            table = table_of(text)
             self.search: SearchPart = from_table(SearchPart, table.pop("search", {}), "search")
             self.ranges: dict[str, Range | Choice] = {}
             self._table, self._where = self._read(table, ""), where
-        except tomllib.TOMLDecodeError as error:
-            raise OptionError(f"{where} is no TOML: {' '.join(str(error).split())}") from None
-        except RecursionError:
-            raise OptionError(f"{where} is no experiment: its tables are nested too deeply") from None
-        except OptionError as error:
-            raise OptionError(f"{where}: {error}") from None
         if not self.ranges:
             mend = "write learning_rate = { low = 1e-3, high = 1.0, log = true }, say, or { choices = [...] }"
             raise OptionError(f"{where} leaves nothing to choose: {mend}")
