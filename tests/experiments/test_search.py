@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 
 from gpunn.data import Data
@@ -186,6 +187,26 @@ def test_a_file_without_ranges_and_none_at_all_are_refused(tmp_path: Path) -> No
         Space('[[layers]]\ntype = "Dense"\nunits = 3\n[optimizer]\ntype = "SGD"\n', "x.toml")
     with pytest.raises(OptionError, match="cannot be read"):
         Space.read(str(tmp_path / "none.toml"))
+
+
+def test_a_trial_that_an_error_of_other_code_cut_off_is_done_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, train = written(tmp_path), searching.Search._train
+
+    def broken(self: Any, trial: Any, values: dict[str, Any]) -> tuple[float, str]:
+        if trial.number == 1:
+            raise RuntimeError("code from outside")
+        return train(self, trial, values)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(searching.Search, "_train", broken)
+        with pytest.raises(RuntimeError, match="code from outside"):
+            search(file, tmp_path / "out", trials=3)
+    left = optuna.load_study(study_name="out", storage=studies._storage(tmp_path / "out", None)).trials
+    assert [trial.state.name for trial in left] == ["COMPLETE", "FAIL", "WAITING"]  # for any worker that is at work
+    search(file, tmp_path / "out", trials=3)
+    assert [row["trial"] for row in rows_of(tmp_path / "out")] == ["0", "2", "3"]  # 2 is 1 once more
 
 
 def test_training_a_file_with_ranges_names_the_command_for_it(tmp_path: Path) -> None:
