@@ -12,6 +12,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from gpunn.backend.ranks import world
 from gpunn.errors import CaptureError
 from gpunn.kernels.record import Array, Elementwise, Raw
 
@@ -91,6 +92,14 @@ class Backend(ABC):
     def planned(self, a: Array, b: Array, c: Array) -> Planned:
         """Prepare `gemm` for arrays that stay where they are."""
         return lambda alpha, beta: self.gemm(alpha, a, b, beta, c)
+
+    def all_reduce(self, array: Array) -> None:
+        """Set an array of this device to its sum over all ranks, with the same bits on each."""
+        world().sum(array)
+
+    def all_gather(self, array: Array, gathered: Array) -> None:
+        """Set gathered (ranks, *shape) to the arrays of all ranks."""
+        gathered[...] = world().gathered(array)
 
     def synchronize(self) -> None:
         """Wait until all work of the device is done."""

@@ -18,6 +18,7 @@ from gpunn.nn.layers.base import BuildContext, every_layer, name_layers, unchain
 from gpunn.nn.layers.stages import Stages
 from gpunn.nn.losses import Loss
 from gpunn.nn.parameter import Parameter
+from gpunn.nn.share import Share
 
 EVALUATION_BATCH = 256  # samples that go through a network at once in use, where the training batch is smaller
 
@@ -66,8 +67,8 @@ class Layout:
         self._output_of: tuple[int, Shape] | None = None  # thread and shape, where `backward` may follow
         self._built_of = list(self.layers)
         self._compiled: set[tuple[Any, ...]] = set()
-        self.clock = backend.zeros((4,), np.int32)
-        context = BuildContext(backend, dtype, self.capacity, batch_size=batch_size, seed=seed)
+        self.clock, self.share = backend.zeros((4,), np.int32), Share()
+        context = BuildContext(backend, dtype, self.capacity, batch_size=batch_size, seed=seed, share=self.share)
         context.count = self.clock[COUNT : COUNT + 1]
         context.frozen = {layer.name: is_frozen for layer, is_frozen in self.every_layer}
         running = Stages(self.layers)

@@ -33,7 +33,7 @@ from gpunn.scalars import checked_seed, flag, positive_whole
 FEW = 8  # samples up to which `forward` copies its batch, so that its products are planned for the same memory
 # Attributes that a copy of a network makes anew.
 _OF_A_DEVICE = {"lock", "backend", "parameters", "input", "clock", "stages", "statistics", "buffer_bytes"}
-_OF_A_DEVICE |= {"_given", "_output_of", "_built_of", "_built_frozen", "_compiled"}
+_OF_A_DEVICE |= {"_given", "_output_of", "_built_of", "_built_frozen", "_compiled", "share"}
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 

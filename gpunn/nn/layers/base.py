@@ -25,6 +25,7 @@ from gpunn.errors import OptionError
 from gpunn.kernels.record import Array
 from gpunn.nn.initializers import Constant, Initializer
 from gpunn.nn.parameter import Parameter
+from gpunn.nn.share import Share
 
 
 @dataclass
@@ -43,6 +44,7 @@ class BuildContext:
     seed: int = 0
     number: int = 0  # of the stage in the network, to tell its random numbers from another's
     count: Array = None  # of the steps done in the whole run, one element on the device
+    share: Share = field(default_factory=Share)  # of this rank, of the network's batches
     is_frozen: bool = False  # see `Layer.trainable`
     frozen: Mapping[str, bool] = field(default_factory=dict)  # whether a layer is, by its name, also within another
     inner_numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1 << 16))  # of stages within layers
