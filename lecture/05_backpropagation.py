@@ -235,7 +235,7 @@ for parameter, ours in zip(model.parameters, by_hand, strict=True):
 #
 # | | in gpunn |
 # |---|---|
-# | (7) | [`gradient[at] = w * (a - y) / T(n)`](../gpunn/kernels/losses.py "gradient[at] = w * (a - y) / T(n);"), the weight `w` of a sample being 1 |
+# | (7) | [`gradient[at] = w * (a - y) / T(of)`](../gpunn/kernels/losses.py "gradient[at] = w * (a - y) / T(of);"), the weight `w` of a sample being 1 |
 # | (8), the product | [`da = wᵀ dy`](../gpunn/nn/layers/dense.py "self._backward(1.0, self.w.value, dy, 0.0, da)") |
 # | (8), f′ of the sigmoid | [`dz = da * a * (1 - a)`](../gpunn/kernels/activations.py "dz = da * a * (T(1) - a);") |
 # | (12) | [the sums of the rows of δ](../gpunn/kernels/bias.py "total[...] = sums_of_rows(x.reshape(len(total), -1))") |

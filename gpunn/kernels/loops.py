@@ -142,11 +142,11 @@ def keep_where_positive(a: Array, dz: Array) -> None:
 
 def softmax_cross_entropy(
     z: Array, bias: Array, labels: Array, weight: float, gradient: Array, bias_gradient: Array, losses: Array,
-    totals: Array, smoothing: float,
+    totals: Array, of: int, smoothing: float,
 ) -> None:  # fmt: skip
     (outputs, n), real = z.shape, z.dtype.type
     bias_gradient[:] = real(0)
-    on, off = real((1 - smoothing) / n), real(smoothing / (n * outputs))
+    on, off = real((1 - smoothing) / of), real(smoothing / (of * outputs))
     loss, right = 0.0, 0
     for j in range(n):
         guess = 0
@@ -169,7 +169,7 @@ def softmax_cross_entropy(
             gradient[k, j] = e
             total += e
         losses[j] = np.log(total) - aim
-        total *= real(n)
+        total *= real(of)
         for k in range(outputs):
             share = gradient[k, j] / total
             if smoothing > 0:

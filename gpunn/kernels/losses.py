@@ -1,10 +1,11 @@
 """The losses: in one pass over a batch its loss, the gradients by z and by the last bias, and the right answers.
 
 All arrays are samples-last: outputs and targets are (outputs, batch), labels and losses (batch,). The last bias is
-added here: the loss is that of z + bias. Gradients hold the 1/n of the mean over the batch. Losses are computed from z
-in forms that stay finite for every finite z. `totals` gains weight · Σ losses, and the number of right answers: of
-samples those where the first of the largest outputs is that of the largest target; where `each` output is a question by
-itself, of outputs those where a ≥ ½ if and only if y ≥ ½.
+added here: the loss is that of z + bias. Gradients hold the 1/n of the mean over the batch, where n is `of`: all its
+samples, of which these may be the share of one rank. Losses are computed from z in forms that stay finite for every
+finite z. `totals` gains weight · Σ losses, and the number of right answers: of samples those where the first of the
+largest outputs is that of the largest target; where `each` output is a question by itself, of outputs those where a ≥ ½
+if and only if y ≥ ½.
 
 Each formula makes two kernels: one for samples that count alike, and one for samples of weights w (batch,), whose
 gradients are w times those, and whose totals gain weight · Σ w · losses, Σ w of the right answers, and Σ w.
@@ -41,7 +42,8 @@ def _source(targets: str, sample: str, more: str, is_weighted: bool) -> str:
     add = "whole = block_sum(whole, part);\n    if (threadIdx.x == 0) totals[2] += whole;" if is_weighted else ""
     return f"""
 extern "C" __global__ void NAME(const T* z, const T* bias, const {targets}* targets, double weight, {parameter}
-                                T* gradient, T* bias_gradient, T* losses, double* totals{more}, int outputs, int n) {{
+                                T* gradient, T* bias_gradient, T* losses, double* totals, int of{more},
+                                int outputs, int n) {{
     __shared__ double part[256];
     double sum = 0.0, right = 0.0, whole = 0.0;
     for (int j = threadIdx.x; j < n; j += blockDim.x) {{
@@ -84,18 +86,18 @@ def _loss(
     def made(formula: Callable[..., Array]) -> Raw:
         def host(
             z: Array, bias: Array, targets: Array, weight: float, gradient: Array, bias_gradient: Array, losses: Array,
-            totals: Array, *others: Any,
+            totals: Array, of: int, *others: Any,
         ) -> None:  # fmt: skip
-            right = formula(z, bias[:, None], targets, gradient, losses, *others)
+            right = formula(z, bias[:, None], targets, gradient, losses, of, *others)
             np.add.reduce(gradient, axis=1, out=bias_gradient)
             totals[0] += weight * float(np.add.reduce(losses, dtype=np.float64))
             totals[1] += np.count_nonzero(right)
 
         def weighted_host(
             z: Array, bias: Array, targets: Array, weight: float, weights: Array, gradient: Array, bias_gradient: Array,
-            losses: Array, totals: Array, *others: Any,
+            losses: Array, totals: Array, of: int, *others: Any,
         ) -> None:  # fmt: skip
-            right = formula(z, bias[:, None], targets, gradient, losses, *others)
+            right = formula(z, bias[:, None], targets, gradient, losses, of, *others)
             gradient *= weights
             np.add.reduce(gradient, axis=1, out=bias_gradient)
             totals[0] += weight * float(np.add.reduce(np.multiply(weights, losses, dtype=np.float64)))
@@ -139,16 +141,16 @@ def _loss(
         T off = smoothing / T(outputs), on = T(1) - smoothing + off;
         for (int k = 0; k < outputs; ++k) {
             long long at = (long long)k * n + j;
-            gradient[at] = w * (exp(z[at] + bias[k] - largest) / total - (k == label ? on : off)) / T(n);
+            gradient[at] = w * (exp(z[at] + bias[k] - largest) / total - (k == label ? on : off)) / T(of);
         }
 """,
     more=", T smoothing",
     faster=loops.softmax_cross_entropy,
 )
 def softmax_cross_entropy(
-    z: Array, bias: Array, labels: Array, gradient: Array, losses: Array, smoothing: float
+    z: Array, bias: Array, labels: Array, gradient: Array, losses: Array, of: int, smoothing: float
 ) -> Array:
-    """losses[j] := -Σ t ln softmax(z + b) (log-sum-exp form), gradient := (softmax(z + b) - t) / n.
+    """losses[j] := -Σ t ln softmax(z + b) (log-sum-exp form), gradient := (softmax(z + b) - t) / of.
 
     The targets t are (1 - smoothing) onehot(label) + smoothing / outputs.
     """
@@ -167,11 +169,11 @@ def softmax_cross_entropy(
     total = np.add.reduce(gradient, axis=0)
     np.log(total, out=losses)
     losses -= aim
-    total *= n
+    total *= of
     np.divide(gradient, total, out=gradient)
     if smoothing:
-        gradient -= gradient.dtype.type(smoothing / (n * len(z)))
-    flat[at] -= gradient.dtype.type((1 - smoothing) / n)
+        gradient -= gradient.dtype.type(smoothing / (of * len(z)))
+    flat[at] -= gradient.dtype.type((1 - smoothing) / of)
     return right
 
 
@@ -197,12 +199,14 @@ _WITH_TARGETS = """
             loss += (v < T(0) ? T(0) : v) - v * y + log1p(e);
             T a = (v >= T(0) ? T(1) : e) / (T(1) + e);
             agreed += (a >= T(0.5)) == (y >= T(0.5));
-            gradient[at] = w * (a - y) / T(n);
+            gradient[at] = w * (a - y) / T(of);
 """,
     more=", bool each",
 )
-def binary_cross_entropy(z: Array, bias: Array, targets: Array, gradient: Array, losses: Array, each: bool) -> Array:
-    """losses[j] := -Σ y ln a + (1 - y) ln(1 - a) with a = sigmoid(z + b); gradient := (a - y) / n, (7)."""
+def binary_cross_entropy(
+    z: Array, bias: Array, targets: Array, gradient: Array, losses: Array, of: int, each: bool
+) -> Array:
+    """losses[j] := -Σ y ln a + (1 - y) ln(1 - a) with a = sigmoid(z + b); gradient := (a - y) / of, (7)."""
     z = z + bias
     # -y ln a - (1 - y) ln(1 - a) with a = sigmoid(z) is max(z, 0) - z y + ln(1 + e^{-|z|}).
     exponential = np.abs(z)
@@ -216,7 +220,7 @@ def binary_cross_entropy(z: Array, bias: Array, targets: Array, gradient: Array,
     np.divide(np.where(z >= 0, z.dtype.type(1), exponential), exponential + 1, out=gradient)
     right = _right(gradient if each else z, targets, each)  # of a where `predict` compares it with a half
     gradient -= targets
-    gradient *= z.dtype.type(1 / z.shape[1])
+    gradient *= z.dtype.type(1 / of)
     return right
 
 
@@ -226,17 +230,19 @@ def binary_cross_entropy(z: Array, bias: Array, targets: Array, gradient: Array,
     % """
             loss += (v - y) * (v - y);
             agreed += (v >= T(0.5)) == (y >= T(0.5));
-            gradient[at] = w * (v - y) * (T(2) / T(n));
+            gradient[at] = w * (v - y) * (T(2) / T(of));
 """,
     more=", bool each",
 )
-def mean_squared_error(a: Array, bias: Array, targets: Array, gradient: Array, losses: Array, each: bool) -> Array:
-    """losses[j] := ‖a - y‖², gradient := 2 (a - y) / n: the true gradient of the loss as written, (6) with its 2/n."""
+def mean_squared_error(
+    a: Array, bias: Array, targets: Array, gradient: Array, losses: Array, of: int, each: bool
+) -> Array:
+    """losses[j] := ‖a - y‖², gradient := 2 (a - y) / of: the true gradient of the loss as written, (6) with its 2/n."""
     np.add(a, bias, out=gradient)
     right = _right(gradient, targets, each)
     np.subtract(gradient, targets, out=gradient)
     np.add.reduce(np.square(gradient), axis=0, out=losses)
-    gradient *= a.dtype.type(2 / a.shape[1])
+    gradient *= a.dtype.type(2 / of)
     return right
 
 
@@ -247,10 +253,10 @@ def summed_over_outputs(name: str, sample: str, outputs: Callable[[Array, Array,
     outputs and targets, and an array for the derivatives, and returns the losses of the outputs.
     """
 
-    def formula(z: Array, bias: Array, targets: Array, gradient: Array, losses: Array, each: bool) -> Array:
+    def formula(z: Array, bias: Array, targets: Array, gradient: Array, losses: Array, of: int, each: bool) -> Array:
         a = z + bias
         np.add.reduce(outputs(a, targets, gradient), axis=0, out=losses)
-        gradient *= a.dtype.type(1 / a.shape[1])
+        gradient *= a.dtype.type(1 / of)
         return _right(a, targets, each)
 
     formula.__name__ = name

@@ -3,6 +3,8 @@
 import math
 import threading
 from abc import ABC
+from functools import lru_cache
+from inspect import signature
 from operator import attrgetter
 from typing import Any, ClassVar, Self
 
@@ -190,15 +192,18 @@ class Loss(Part, ABC, kind="loss", example="MeanSquaredError()"):
         bias: Array | None = None,
         bias_gradient: Array | None = None,
         sample_weight: Array | None = None,
+        of: int = 0,
     ) -> None:
         """Set `costs` and `gradient` for outputs or logits z (outputs, batch) on the device: the entry of a step.
 
         Targets are int32 labels (batch,), or (outputs, batch). `totals` gains weight · Σ costs, and the right answers:
         one a sample for labels, else one an output. A last layer may leave its bias (outputs,) to the loss. With
-        `sample_weight` w (batch,), `totals` gains weight · Σ w costs, Σ w of the right answers, and Σ w.
+        `sample_weight` w (batch,), `totals` gains weight · Σ w costs, Σ w of the right answers, and Σ w. Where z is a
+        share of the samples that the mean is over, `of` is the number of all of them.
         """
         work, (outputs, n) = self._work, z.shape
         work.prepare(backend, outputs, n, z.dtype, not self.takes_labels)
+        of = of or n
         work.costs, work.gradient = work.all_costs[n], work.gradients[n]
         # Whether each output is a question by itself; a loss of labels need not be told.
         each = () if self.takes_labels else (targets.ndim == 2 or outputs == 1,)
@@ -209,19 +214,25 @@ class Loss(Part, ABC, kind="loss", example="MeanSquaredError()"):
         bias_gradient = work.scratch if bias_gradient is None else bias_gradient
         if self.is_array_code:
             with backend.array_code():
-                right = self._compute(backend.xp, z + bias[:, None], targets, bool(each and each[0]))
+                right = self._compute(backend.xp, z + bias[:, None], targets, bool(each and each[0]), of)
                 _sum(right, work.costs, work.gradient, totals, weight, bias_gradient, sample_weight)
             return
         arrays = work.gradient, bias_gradient, work.costs, totals
         kernel = self.kernel if sample_weight is None else self.weighing_kernel()
         weights = () if sample_weight is None else (sample_weight,)
-        backend.run(kernel, z, bias, targets, weight, *weights, *arrays, *each, *self._constants())
+        divides = _divides(kernel)
+        all_samples = (of,) if divides else ()
+        backend.run(kernel, z, bias, targets, weight, *weights, *arrays, *all_samples, *each, *self._constants())
+        if of != n and not divides:
+            with backend.array_code():
+                for array in (work.gradient, bias_gradient):
+                    array *= z.dtype.type(n / of)
 
-    def _compute(self, xp: Any, y: Array, t: Array, each: bool) -> Array:
+    def _compute(self, xp: Any, y: Array, t: Array, each: bool, of: int) -> Array:
         """Set costs and gradient by array code, and return which answers are right; see `gpunn.kernels.losses`."""
         losses = self.function(xp, y, t)
         self.costs[...] = losses if losses.ndim == 1 else losses.sum(axis=0)
-        xp.multiply(self.derivative(xp, y, t), y.dtype.type(1 / y.shape[-1]), out=self.gradient)
+        xp.multiply(self.derivative(xp, y, t), y.dtype.type(1 / of), out=self.gradient)
         if (link := self.made_link()) is not None and link.is_array_code:
             y = link.function(xp, y)  # in which the answers are given
         if each:
@@ -253,6 +264,12 @@ class Loss(Part, ABC, kind="loss", example="MeanSquaredError()"):
     def backward(self) -> Array:
         """Return ∂C/∂y of the last batch, (batch, outputs)."""
         return self.gradient.T
+
+
+@lru_cache
+def _divides(kernel: Raw) -> bool:
+    """Whether a kernel is told of how many samples the mean is, `of`, behind the totals; one of a user need not be."""
+    return "of" in signature(kernel.host).parameters
 
 
 def _sum(

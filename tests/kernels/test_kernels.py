@@ -72,8 +72,8 @@ def test_a_cost_lets_nan_through(backend: Backend, name: str) -> None:
     z = np.array([[1.0, np.nan, 0.5], [0.0, 1.0, -3.0]])
     targets = np.array([0, 1, 1], np.int32) if name.startswith("softmax") else np.eye(2)[:, [0, 1, 1]].copy()
     unset = (np.zeros((2, 3)), np.zeros(2), np.zeros(3), np.zeros(2))
-    constant = 0.0 if name.startswith("softmax") else False
-    gradient, _, costs, totals = call(backend, registry[name], z, np.zeros(2), targets, 1.0, *unset, constant)[4:8]
+    constants = 3, 0.0 if name.startswith("softmax") else False
+    gradient, _, costs, totals = call(backend, registry[name], z, np.zeros(2), targets, 1.0, *unset, *constants)[4:8]
     assert np.isnan(totals[0])
     np.testing.assert_array_equal(np.isnan(costs), [False, True, False])
     assert np.isnan(gradient[0, 1])
@@ -124,10 +124,8 @@ def test_sums_are_the_same_to_the_bit_each_time(backend: Backend) -> None:
     values = np.random.default_rng(0).normal(size=10_001).astype(np.float32)
     z, labels = values[:10_000].reshape(10, 1000), np.zeros(1000, np.int32)
     unset = [np.zeros(shape, np.float32) for shape in ((10, 1000), 10, 1000)]
-    totals = {
-        call(backend, losses.softmax_cross_entropy, z, unset[1] * 0, labels, 1.0, *unset, np.zeros(2), 0.0)[7].tobytes()
-        for _ in range(3)
-    }
+    given = z, unset[1] * 0, labels, 1.0, *unset, np.zeros(2), 1000, 0.0
+    totals = {call(backend, losses.softmax_cross_entropy, *given)[7].tobytes() for _ in range(3)}
     rows = {call(backend, registry["row_sums"], values[None], np.zeros(1, np.float32))[1].tobytes() for _ in range(3)}
     assert len(totals) == len(rows) == 1
 

@@ -21,7 +21,9 @@ from gpunn import (
     load_model,
 )
 from gpunn.backend.base import Backend
+from gpunn.backend.devices import select
 from gpunn.errors import DataError, OptionError, ShapeError
+from gpunn.kernels.record import Raw
 from gpunn.nn.losses import Loss
 
 LOSSES = [MeanSquaredError, BinaryCrossEntropy, SoftmaxCrossEntropy]
@@ -212,3 +214,62 @@ def test_outputs_and_targets_that_do_not_belong_together_are_refused(
 def test_softmax_cross_entropy_takes_no_targets_but_labels(backend: Backend) -> None:
     with pytest.raises(ShapeError, match="SoftmaxCrossEntropy expects integer labels"):
         value(backend, SoftmaxCrossEntropy(), np.zeros((2, 3)), np.zeros((2, 3)))
+
+
+def _halves(
+    z: Any, bias: Any, t: Any, weight: Any, gradient: Any, of_bias: Any, losses: Any, totals: Any, *_: Any
+) -> None:
+    """The kernel of a user: (1/2n) Σ ‖z − t‖², n the samples that it sees."""
+    np.divide(z + bias[:, None] - t, z.shape[1], out=gradient)
+    of_bias[...] = gradient.sum(axis=1)
+    losses[...] = np.square(z - t).sum(axis=0) / 2
+    totals[0] += weight * losses.sum(dtype=np.float64)
+
+
+class _Halves(Loss):
+    kernel = Raw("halves_of_a_share", host=_halves, is_listed=False)
+
+
+class _InArrayCode(Loss):
+    def function(self, xp: Any, y: Any, t: Any) -> Any:
+        return xp.square(y - t)
+
+    def derivative(self, xp: Any, y: Any, t: Any) -> Any:
+        return 2 * (y - t)
+
+
+SHARED = [*(loss() for loss in LOSSES), SoftmaxCrossEntropy(label_smoothing=0.1), _InArrayCode()]
+SHARED += [Loss.from_equation("shared", "log(cosh(a - y))")]
+
+
+@pytest.mark.parametrize("is_weighted", [False, True])
+@pytest.mark.parametrize("loss", SHARED, ids=lambda loss: type(loss).__name__)
+def test_shares_of_a_batch_have_the_gradients_of_the_whole(backend: Backend, loss: Loss, is_weighted: bool) -> None:
+    """Of 7 samples 3, 3 and 1: the very numbers, and right answers and losses that add up to those of all."""
+    _agrees_in_shares(backend, loss, is_weighted, exactly=True)
+
+
+def test_shares_of_a_loss_whose_kernel_knows_nothing_of_them_are_scaled() -> None:
+    _agrees_in_shares(select("cpu"), _Halves(), False, exactly=False)
+
+
+def _agrees_in_shares(backend: Backend, loss: Loss, is_weighted: bool, exactly: bool) -> None:
+    rng = np.random.default_rng(0)
+    z, bias = rng.normal(0, 2, (4, 7)).astype(np.float32), rng.normal(size=4).astype(np.float32)
+    t = rng.integers(0, 4, 7).astype(np.int32) if loss.takes_labels else rng.random((4, 7)).astype(np.float32)
+    w = rng.uniform(0.5, 2, 7).astype(np.float32)
+
+    def run(part: slice, of: int) -> list[Any]:
+        given = {"sample_weight": backend.asarray(w[part])} if is_weighted else {}
+        totals, of_bias = backend.zeros((3,), np.float64), backend.zeros((4,), np.float32)
+        of_share = (backend.asarray(array) for array in (z[:, part], t[..., part]))
+        loss.evaluate(backend, *of_share, totals, 1.0, backend.asarray(bias), of_bias, **given, of=of)
+        return [backend.to_host(array) for array in (loss.gradient, loss.costs, of_bias, totals)]
+
+    gradient, costs, of_bias, totals = run(slice(7), 0)
+    shares = [run(slice(first, end), 7) for first, end in ((0, 3), (3, 6), (6, 7))]
+    parts = np.concatenate([share[0] for share in shares], axis=1)
+    np.testing.assert_allclose(parts, gradient, rtol=0 if exactly else 1e-6)
+    np.testing.assert_array_equal(np.concatenate([share[1] for share in shares]), costs)
+    np.testing.assert_allclose(sum(share[2] for share in shares), of_bias, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(sum(share[3] for share in shares), totals, rtol=1e-12)

@@ -120,15 +120,15 @@ ABSOLUTE_ERROR = """
 +
 +_ABSOLUTE = \"\"\"
 +            loss += abs(v - y);
-+            gradient[at] = w * T((v > y) - (v < y)) / T(n);
++            gradient[at] = w * T((v > y) - (v < y)) / T(of);
 +\"\"\"
 +
 +
 +@_loss("T", _WITH_TARGETS % _ABSOLUTE, more=", bool each")
-+def mean_absolute_error(a, bias, targets, gradient, losses, each):
++def mean_absolute_error(a, bias, targets, gradient, losses, of, each):
 +    error = a + bias - targets
 +    losses[...] = np.abs(error).sum(axis=0)
-+    gradient[...] = np.sign(error) / a.shape[1]
++    gradient[...] = np.sign(error) / of
 +    return np.zeros(1)
 +++ gpunn/nn/losses.py
 @@

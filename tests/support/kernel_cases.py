@@ -237,8 +237,9 @@ def _cost_case(
     given, at = ((), 4) if weights is None else ((weights,), 5)
     written = unset((outputs, n), dtype), unset(outputs, dtype), unset(n, dtype)
     begin = np.array([2.5, 3.0] if weights is None else [2.5, 3.0, 7.0])
-    arguments = (z, bias, targets, weight, *given, *written, begin, *constants)
-    gradient = gradient * w
+    of = n + 3  # samples of the whole batch, of which these are the share of one rank
+    arguments = (z, bias, targets, weight, *given, *written, begin, of, *constants)
+    gradient = gradient * w * (n / of)
     sums = np.array([math.fsum(float(v) for v in row) for row in gradient])
     totals = [weight * math.fsum(w * costs), math.fsum(w * rights), math.fsum(w)]
     return [

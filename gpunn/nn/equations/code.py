@@ -178,7 +178,7 @@ def loss_code(equation: str, check: bool) -> LossCode:
         targets: list[Any] = [np.array([[0.0], [0.5], [1.0]])]
         check_range(equation, ["a", "y"], both, [tree, derivative], targets, [])
         check_derivative(equation, ["a", "y"], both, targets, [])
-    sample = f"{steps} loss += {value}; gradient[at] = w * ({result}) / T(n);"
+    sample = f"{steps} loss += {value}; gradient[at] = w * ({result}) / T(of);"
     kernel, weighted = summed_over_outputs(_name(equation, "a", "y"), sample, outputs)
     shown = [("c(a, y)", "c(a, y)", tree), ("∂c/∂a", r"\frac{\partial c}{\partial a}", derivative)]
     return LossCode(kernel, weighted, _shown(shown))
