@@ -8,23 +8,26 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gpunn.kernels.device import DEVICE, part_of_row, parts_of_row
 from gpunn.kernels.loops import in_loops
 from gpunn.kernels.record import Array, Elementwise, Host, Launch, Raw, elementwise, raw
 
 _THREADS = 128
-
-BLOCK_SUM = """
-// The sum of one value a thread over the block, given to every thread, always added in the same order.
-template <typename V> __device__ inline V block_sum(V value, V* part) {
-    part[threadIdx.x] = value;
-    __syncthreads();
-    for (int half = blockDim.x / 2; half > 0; half /= 2) {
-        if (threadIdx.x < half) part[threadIdx.x] += part[threadIdx.x + half];
-        __syncthreads();
+_SHARED = """
+// The sum of a row of which this block has made one part, by the last block of the row: the parts in their order.
+__device__ inline void sum_parts(T sum, T* total, T* parts, unsigned* tickets) {
+    __shared__ T part[128 / 32];
+    unsigned row = blockIdx.x, count = gridDim.y;
+    sum = block_sum(sum, part);
+    if (count > 1) {
+        parts += (long long)row * count;
+        if (threadIdx.x == 0) parts[blockIdx.y] = sum;
+        if (!is_last_block(tickets + row, count)) return;
+        sum = T(0);
+        for (unsigned k = threadIdx.x; k < count; k += blockDim.x) sum += parts[k];
+        sum = block_sum(sum, part);
     }
-    V sum = part[0];
-    __syncthreads();
-    return sum;
+    if (threadIdx.x == 0) total[row] = sum;
 }
 """
 
@@ -41,23 +44,31 @@ def sums_of_rows(*factors: Array) -> Array:
     return np.einsum(",".join(["ij"] * len(factors)) + "->i", *factors)  # noqa: TID251 - no product of matrices
 
 
-# One block a row: the sum of a unit's δ over the batch is one pass over contiguous memory.
+def _launch(parts: Array, tickets: Array, total: Array, *arrays: Array) -> Launch:
+    """Launch blocks for the rows of some arrays, several for a row where that keeps a device busy."""
+    rows, n = len(total), arrays[0].size // len(total)
+    shared = min(parts_of_row(rows, n), max(1, parts.size // rows))
+    return Launch((rows, shared, 1), _THREADS, (*arrays, total, parts, tickets, n, part_of_row(n, shared)))
+
+
 @raw(
     """
-extern "C" __global__ void row_sums(const T* x, T* total, int n) {
-    __shared__ T part[128];
-    const T* row = x + (long long)blockIdx.x * n;
+extern "C" __global__ void row_sums(const T* x, T* total, T* parts, unsigned* tickets, int n, int size) {
+    const T* const from[1] = {x + (long long)blockIdx.x * n};
     T sum = T(0);
-    for (int j = threadIdx.x; j < n; j += blockDim.x) sum += row[j];
-    sum = block_sum(sum, part);
-    if (threadIdx.x == 0) total[blockIdx.x] = sum;
+    each<4>(from, part_begin(blockIdx.y, size, n), part_begin(blockIdx.y + 1, size, n),
+            [&](const T (&values)[1]) { sum += values[0]; });
+    sum_parts(sum, total, parts, tickets);
 }
 """,
-    launch=lambda x, total: Launch(len(total), _THREADS, (x, total, x.size // len(total))),
-    preamble=BLOCK_SUM,
+    launch=lambda x, total, parts, tickets: _launch(parts, tickets, total, x),
+    preamble=DEVICE + _SHARED,
 )
-def row_sums(x: Array, total: Array) -> None:
-    """total[u] := Σ_j x[u, j]: in the samples-last layout the bias gradient of (12) for a batch."""
+def row_sums(x: Array, total: Array, *_: Array) -> None:
+    """total[u] := Σ_j x[u, j]: in the samples-last layout the bias gradient of (12) for a batch.
+
+    A device shares long rows out among blocks; the last two arguments are its scratch, `BuildContext.shared_rows`.
+    """
     total[...] = sums_of_rows(x.reshape(len(total), -1))
 
 
@@ -65,7 +76,7 @@ class Fused(NamedTuple):
     """The kernels of an activation together with the bias before it, and that of f′ alone."""
 
     forward: Elementwise  # a := f(a + b), with b of shape (units, 1) beside a of shape (units, values)
-    backward: Raw  # dz := da ⊙ f′(z) and db[u] := Σ_j dz[u, j]; dz may be da
+    backward: Raw  # dz := da ⊙ f′(z) and db[u] := Σ_j dz[u, j]; dz may be da; scratch as for `row_sums`
     gradient: Elementwise
 
 
@@ -79,7 +90,7 @@ def fuse(activation: Elementwise, gradient: Elementwise, faster: Host | None = N
         a += b
         activation.host(a, a)
 
-    def backward(da: Array, a: Array, dz: Array, db: Array) -> None:
+    def backward(da: Array, a: Array, dz: Array, db: Array, *_: Array) -> None:
         gradient.host(da, a, dz)
         row_sums.host(dz, db)
 
@@ -88,18 +99,19 @@ def fuse(activation: Elementwise, gradient: Elementwise, faster: Host | None = N
 
     name = f"{gradient.name}_and_sums"
     source = f"""
-extern "C" __global__ void {name}(const T* das, const T* as, T* dzs, T* total, int n) {{
-    __shared__ T part[128];
+extern "C" __global__ void {name}(const T* das, const T* as, T* dzs, T* total, T* parts, unsigned* tickets,
+                                  int n, int size) {{
     long long start = (long long)blockIdx.x * n;
+    const T* const from[2] = {{das + start, as + start}};
     T sum = T(0);
-    for (int j = threadIdx.x; j < n; j += blockDim.x) {{
-        T da = das[start + j], a = as[start + j], dz;
+    each_into<2>(from, dzs + start, part_begin(blockIdx.y, size, n), part_begin(blockIdx.y + 1, size, n),
+                 [&](const T (&values)[2]) {{
+        T da = values[0], a = values[1], dz;
         {gradient.operation}
-        dzs[start + j] = dz;
         sum += dz;
-    }}
-    sum = block_sum(sum, part);
-    if (threadIdx.x == 0) total[blockIdx.x] = sum;
+        return dz;
+    }});
+    sum_parts(sum, total, parts, tickets);
 }}
 """
     with_bias[activation] = Fused(
@@ -107,9 +119,9 @@ extern "C" __global__ void {name}(const T* das, const T* as, T* dzs, T* total, i
         Raw(
             name,
             source,
-            launch=lambda da, a, dz, db: Launch(len(db), _THREADS, (da, a, dz, db, da.size // len(db))),
+            launch=lambda da, a, dz, db, parts, tickets: _launch(parts, tickets, db, da, a, dz),
             host=backward,
-            preamble=BLOCK_SUM,
+            preamble=DEVICE + _SHARED,
         ),
         gradient,
     )

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from gpunn.kernels import loops
-from gpunn.kernels.bias import BLOCK_SUM, sums_of_rows
+from gpunn.kernels.bias import sums_of_rows
 from gpunn.kernels.convolution import Geometry, taps
 from gpunn.kernels.cores import by_channels
+from gpunn.kernels.device import BLOCK_SUM
 from gpunn.kernels.record import Array, Launch, per_element, raw
 
 _THREADS = 128

@@ -8,8 +8,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from gpunn.kernels.bias import BLOCK_SUM, sums_of_rows
+from gpunn.kernels.bias import sums_of_rows
 from gpunn.kernels.cores import in_pieces
+from gpunn.kernels.device import BLOCK_SUM
 from gpunn.kernels.record import Array, Launch, raw
 
 _THREADS = 256

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from gpunn.kernels import loops
-from gpunn.kernels.bias import BLOCK_SUM
+from gpunn.kernels.device import BLOCK_SUM
 from gpunn.kernels.record import Array, Host, Launch, Raw, per_element, raw
 
 _THREADS = 256

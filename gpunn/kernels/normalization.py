@@ -7,8 +7,9 @@ mean is large beside the spread.
 import numpy as np
 
 from gpunn.kernels import loops
-from gpunn.kernels.bias import BLOCK_SUM, sums_of_rows
+from gpunn.kernels.bias import sums_of_rows
 from gpunn.kernels.cores import by_channels
+from gpunn.kernels.device import BLOCK_SUM
 from gpunn.kernels.record import Array, Launch, elementwise, raw
 
 _THREADS = 256

@@ -5,7 +5,7 @@ The flag lives on the device and no host looks at it, so these kernels may stand
 
 import numpy as np
 
-from gpunn.kernels.bias import BLOCK_SUM
+from gpunn.kernels.device import BLOCK_SUM
 from gpunn.kernels.record import Array, Launch, elementwise, raw
 
 _THREADS = 1024

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include <algorithm>
+#include <map>
 
 #include "threads.h"
 
@@ -15,18 +16,39 @@ namespace {
 const unsigned MANY = ~0u;  // blocks, warps and threads
 struct Moment {             // who came to an element, and when; block 0 for nobody
     unsigned block, warp, thread, barriers, barriers_of_warp;
+    unsigned long long number;  // of all moments, in the order in which they are simulated
 
     bool is_before(const Moment& now) const {
         return !block || (block == now.block && (thread == now.thread || barriers < now.barriers ||
                                                  (warp == now.warp && barriers_of_warp < now.barriers_of_warp)));
     }
+    bool is_within(const Moment& other) const { return number <= other.number && is_before(other); }
     void add(const Moment& now) {  // another one that is not ordered after it
         if (block != now.block) block = MANY;
         if (block == MANY || warp != now.warp) warp = MANY;
         thread = MANY;
-        barriers = now.barriers, barriers_of_warp = now.barriers_of_warp;
+        barriers = now.barriers, barriers_of_warp = now.barriers_of_warp, number = now.number;
     }
 };
+Moment this_moment() {
+    static unsigned long long number;
+    return {block_number, current / 32, current, barriers, barriers_of_warp(), ++number};
+}
+
+// What orders two blocks: a fence and an atomic behind it in one, and in the other an atomic at the same address later and a
+// fence behind that. What came before the first fence, by barriers in its block, comes before what follows the second.
+std::map<const void*, std::vector<Moment>> published;  // the fences before the atomics of an address
+std::map<unsigned, Moment> fenced;                     // the last fence of each thread of this block
+std::map<unsigned, std::vector<Moment>> met;           // what its atomics have met that no fence of it follows yet
+std::vector<std::pair<Moment, std::vector<Moment>>> acquired;  // by the fences of this block
+
+bool is_published(const Moment& then, const Moment& now) {
+    for (auto& [fence, fences] : acquired)
+        if (fence.is_within(now))
+            for (const Moment& other : fences)
+                if (then.is_within(other)) return true;
+    return false;
+}
 struct Cell {  // of an element: its last write, and its reads since then
     Moment write, read;
 };
@@ -60,14 +82,15 @@ std::vector<Region> regions;
 }
 
 void look_for_races(Region& region, const char* at, size_t size, bool writes) {
-    const Moment now{block_number, current / 32, current, barriers, barriers_of_warp()};
+    const Moment now = this_moment();
+    auto is_ordered = [&](const Moment& then) { return then.is_before(now) || is_published(then, now); };
     Cell* cell = region.cell(at, size);
     for (Cell* end = cell + std::max<size_t>(1, size / region.cell_size); cell < end; ++cell) {
-        if (!cell->write.is_before(now)) race(region, at, size, writes, cell->write, "wrote");
+        if (!is_ordered(cell->write)) race(region, at, size, writes, cell->write, "wrote");
         if (writes) {
-            if (!cell->read.is_before(now)) race(region, at, size, writes, cell->read, "read");
+            if (!is_ordered(cell->read)) race(region, at, size, writes, cell->read, "read");
             *cell = {now, Moment()};
-        } else if (cell->read.is_before(now)) {
+        } else if (is_ordered(cell->read)) {
             cell->read = now;
         } else {
             cell->read.add(now);
@@ -117,6 +140,7 @@ void check(const void* address, size_t size, bool writes, bool races = true) {
 }  // namespace
 
 void begin_checks(const Kernel* kernel, void** parameters) {
+    published.clear();
     regions.clear();
     regions.reserve(64);  // they stay where they are: threads hand over while they look at one
     for (int i = 0; i < kernel->parameters; ++i) {
@@ -133,7 +157,8 @@ void end_checks() {
         fail("touches none of its arrays: it was compiled without checks");
 }
 
-void unset_shared_memory() {
+void begin_block() {
+    fenced.clear(), met.clear(), acquired.clear();
     for (Region& region : regions)
         if (region.is_shared) {
             memset(region.begin, 0xA5, region.end - region.begin);
@@ -159,6 +184,17 @@ EXPORT size_t simulated_moved() {
 EXPORT void simulated_atomic(const void* address, size_t size) {
     check(address, size, false, false);
     check(address, size, true, false);
+    if (!schedule.races) return;
+    std::vector<Moment>& fences = published[address];
+    std::vector<Moment>& mine = met[current];
+    mine.insert(mine.end(), fences.begin(), fences.end());
+    if (fenced.count(current)) fences.push_back(fenced[current]);
+}
+EXPORT void simulated_fence() {
+    if (!schedule.races) return;
+    const Moment now = fenced[current] = this_moment();
+    if (!met[current].empty()) acquired.emplace_back(now, std::move(met[current]));
+    met[current].clear();
 }
 // Stands behind the declaration of an array of shared memory.
 EXPORT void simulated_shared(const char* name, void* begin, size_t size) {

@@ -45,7 +45,6 @@ unsigned simulated_ballot(int site, unsigned mask, int predicate);
 #define __syncthreads_or(p) (int)simulated_barrier(__COUNTER__, 2, !!(p))
 inline void warp_barrier(int site, unsigned mask = 0xffffffffu) { simulated_warp_barrier(site, mask); }
 #define __syncwarp(...) warp_barrier(__COUNTER__ __VA_OPT__(, ) __VA_ARGS__)
-inline void __threadfence() {}
 inline void __threadfence_block() {}
 #define __ballot_sync(mask, p) simulated_ballot(__COUNTER__, mask, !!(p))
 #define __any_sync(mask, p) (simulated_ballot(__COUNTER__, mask, !!(p)) != 0)
@@ -90,11 +89,14 @@ template <typename T> inline T shuffle_xor(int site, unsigned mask, T value, int
 #ifdef CHECKED
 #define UNCHECKED __attribute__((no_sanitize("thread", "bounds", "alignment")))
 extern "C" void simulated_atomic(const void* address, size_t size);
+extern "C" void simulated_fence();
 extern "C" void simulated_shared(const char* name, void* begin, size_t size);
 #else
 #define UNCHECKED
 inline void simulated_atomic(const void*, size_t) {}
+inline void simulated_fence() {}
 #endif
+inline void __threadfence() { simulated_fence(); }
 
 #define ATOMIC(name, T, changed)                    \
     UNCHECKED inline T name(T* address, T value) {  \

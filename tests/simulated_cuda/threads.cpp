@@ -196,7 +196,7 @@ void run_blocks(unsigned threads) {
         blockIdx = {number % gridDim.x, number / gridDim.x % gridDim.y, number / gridDim.x / gridDim.y};
         barriers = 0;
         warps.assign((threads + 31) / 32, Warp());
-        if (schedule.checks) unset_shared_memory();
+        if (schedule.checks) begin_block();
         if (kernel_now->synchronizes || schedule.checks)
             run_block_of_fibers(threads);
         else

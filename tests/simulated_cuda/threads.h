@@ -23,4 +23,4 @@ bool is_on_stack(const char* address);            // of a thread
 
 void begin_checks(const Kernel* kernel, void** parameters);
 void end_checks();
-void unset_shared_memory();  // a block begins
+void begin_block();

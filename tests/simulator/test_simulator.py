@@ -14,6 +14,7 @@ from support.kernel_cases import unset
 
 from gpunn.backend.compiling import cuda_source
 from gpunn.kernels import registry
+from gpunn.kernels.device import BLOCK_SUM
 
 pytestmark = pytest.mark.usefixtures("checked")
 
@@ -38,38 +39,72 @@ def run(
             host[...] = device.get()
 
 
-# Row sums, with and without their barriers
+# Row sums, with and without what orders their threads and blocks
 
-X = np.random.default_rng(0).normal(size=(3, 300)).astype(np.float32)
+X = np.random.default_rng(0).normal(size=(3, 1500)).astype(np.float32)
 ROW_SUMS = cuda_source(registry["row_sums"], {"T": np.dtype(np.float32)})  # type: ignore[arg-type]
-BARRIERS = ["    part[threadIdx.x] = value;\n    __syncthreads();", "half];\n        __syncthreads();"]
+# Two sums one after the other, in the same shared memory: only then does every barrier matter.
+TWO_SUMS = (
+    BLOCK_SUM
+    + """
+extern "C" __global__ void row_sums(const float* x, float* total, float*, unsigned*, int n, int) {
+    __shared__ float part[4];
+    float sum = 0.0f;
+    for (int j = blockIdx.y * blockDim.x + threadIdx.x; j < n; j += blockDim.x) sum += x[blockIdx.x * n + j] / 2;
+    float half = block_sum(sum, part);
+    sum = half + block_sum(sum, part);
+    if (threadIdx.x == 0 && blockIdx.y == 0) total[blockIdx.x] = sum;
+}
+"""
+)
+BARRIERS = ["part[threadIdx.x / 32] = value;\n    __syncthreads();", "part[warp];\n    __syncthreads();"]
+# The parts are written by another thread than the one that takes the ticket.
+ROW_SUMS_OF_TWO = ROW_SUMS.replace("(threadIdx.x == 0) parts", "(threadIdx.x == 64) parts")
+BETWEEN_BLOCKS = [
+    "__shared__ bool is_last;\n    __syncthreads();",
+    "__threadfence();\n        is_last",
+    "count - 1;\n        __threadfence();",
+    "    if (!is_last_block(tickets + row, count)) return;\n",
+]
 
 
 def are_right(source: str, schedules: Sequence[int] = range(8), races: bool = True) -> bool:
-    total = unset((len(X),), np.float32)
-    run(source, X, total, np.int32(X.shape[1]), blocks=(len(X),), threads=(128,), schedules=schedules, races=races)
-    return np.allclose(total, X.sum(axis=1), rtol=1e-5)
+    total, parts, tickets = unset((len(X),), np.float32), unset((3 * len(X),), np.float32), np.zeros(3, np.uint32)
+    arrays = X, total, parts, tickets, np.int32(X.shape[1]), np.int32(512)
+    run(source, *arrays, blocks=(len(X), 3), threads=(128,), schedules=schedules, races=races)
+    return np.allclose(total, X.sum(axis=1), rtol=1e-5, atol=1e-5) and not tickets.any()
 
 
-def without(barrier: str) -> str:
-    assert ROW_SUMS.count(barrier) == 1
-    return ROW_SUMS.replace(barrier, barrier.replace("__syncthreads();", ""))
+def without(order: str, source: str) -> str:
+    assert source.count(order) == 1
+    left = order
+    for what in ("__syncthreads();", "__threadfence();", "if (!is_last_block(tickets + row, count)) return;"):
+        left = left.replace(what, "")
+    return source.replace(order, left)
 
 
 @pytest.mark.parametrize("barrier", BARRIERS)
 @pytest.mark.parametrize("schedule", range(8))
 def test_a_removed_barrier_is_caught_under_every_schedule(barrier: str, schedule: int) -> None:
     with pytest.raises(KernelError, match=r"row_sums, schedule \d: block .*(race: it|reads element \d+ of `part`)"):
-        are_right(without(barrier), [schedule])
+        are_right(without(barrier, TWO_SUMS), [schedule])
 
 
-@pytest.mark.parametrize("barrier", BARRIERS)
+@pytest.mark.parametrize("order", BETWEEN_BLOCKS)
+@pytest.mark.parametrize("schedule", range(8))
+def test_what_orders_two_blocks_is_missed_under_every_schedule(order: str, schedule: int) -> None:
+    """A barrier before the ticket, a fence before it, a fence after it, and the ticket itself."""
+    with pytest.raises(KernelError, match=r"race: it \w+ element \d+ of `(parts|total)`|`parts`, which was never"):
+        are_right(without(order, ROW_SUMS_OF_TWO), [schedule])
+
+
+@pytest.mark.parametrize("barrier", BARRIERS[:1])  # the second would hand over the same number again
 def test_a_removed_barrier_is_caught_by_its_numbers_too_where_races_are_not_looked_for(barrier: str) -> None:
     """In most orders: that is what the orders are for where a kernel is too large for a look at every access."""
     caught = 0
     for schedule in range(16):
         try:
-            caught += not are_right(without(barrier), [schedule], races=False)
+            caught += not are_right(without(barrier, TWO_SUMS), [schedule], races=False)
         except KernelError:
             caught += 1
     assert caught >= 10
@@ -77,6 +112,8 @@ def test_a_removed_barrier_is_caught_by_its_numbers_too_where_races_are_not_look
 
 def test_a_kernel_as_it_is_meant_is_right_under_every_schedule() -> None:
     assert are_right(ROW_SUMS, range(100))
+    assert are_right(ROW_SUMS_OF_TWO, range(100))
+    assert are_right(TWO_SUMS, range(100))
 
 
 # What is wrong

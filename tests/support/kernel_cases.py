@@ -52,6 +52,11 @@ def unset(shape: int | tuple[int, ...], dtype: Any) -> NDArray[Any]:
     return array
 
 
+def is_unset(array: NDArray[Any]) -> bool:
+    """Whether an array is as `unset` made it."""
+    return array.tobytes() == unset(array.shape, array.dtype).tobytes()
+
+
 SUBNORMAL = {"float32": 1e-42, "float64": 1e-310}
 EXTREMES = (0.0, -0.0, 1e-30, -1e-30, 1e-4, -1e-4, 0.5, -0.5, 1.0, -1.0, 17.0, -17.0, 40.0, -40.0)
 FAR = (87.0, -87.0, 89.0, -89.0, 104.0, -104.0, 710.0, -710.0, 1000.0, -1000.0, 1e30, -1e30)
@@ -197,16 +202,22 @@ def _add_bias(dtype: str, rng: Any, n: int) -> list[Case]:
     return [Case((b, z), {0: b, 1: each(lambda p, q: p + q, b, z)})]
 
 
+def shared_rows(rows: int, parts: int, dtype: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The scratch of sums over rows that blocks share: parts, and tickets, which must be 0 again afterwards."""
+    return unset((rows * parts,), dtype), np.zeros(rows, np.uint32)
+
+
 @case("row_sums")
 def _row_sums(dtype: str, rng: Any, n: int) -> list[Case]:
     x = numbers(dtype, rng, n, far=False)
-    total = np.array([math.fsum(float(v) for v in row) for row in x])
     images = rng.normal(size=(3, 2, 4, n)).astype(dtype)
-    totals = np.array([math.fsum(float(v) for v in row.ravel()) for row in images])
-    return [
-        Case((x, unset(len(x), dtype)), {0: x, 1: total}, 40.0),
-        Case((images, unset(3, dtype)), {1: totals}, 40.0),
-    ]
+    long = rng.normal(size=(2, 19 * n)).astype(dtype)  # shared by several blocks from n = 28 on
+    cases = []
+    for rows, parts in ((x, 0), (images, 2), (long, 4)):
+        total = np.array([math.fsum(float(v) for v in row.ravel()) for row in rows])
+        scratch = shared_rows(len(rows), parts, dtype)
+        cases.append(Case((rows, unset(len(rows), dtype), *scratch), {0: rows, 1: total, 3: 0 * scratch[1]}, 40.0))
+    return cases
 
 
 # Costs

@@ -20,6 +20,7 @@ from support.kernel_cases import (
     gradient_of,
     numbers,
     philox,
+    shared_rows,
     unset,
 )
 
@@ -424,17 +425,18 @@ for _name, (_function, _slope) in ACTIVATIONS.items():
 
     @case(f"{gradient_of(_name)}_and_sums")
     def _with_sums(dtype: str, rng: Any, n: int, function: Any = _function, slope: Any = _slope) -> list[Case]:
-        a = each(function, numbers(dtype, rng, n)).astype(dtype)
-        da = numbers(dtype, rng, n, far=False)
-        dz, device_dz = (each(lambda d, v: d * slope(v), da, seen) for seen in (a, flushed(a)))
-        db, device_db = (np.array([math.fsum(row) for row in gradient]) for gradient in (dz, device_dz))
         cases = []
-        for out in (unset(da.shape, dtype), da):
-            arguments = (da, a, out, unset(len(a), dtype))
-            cases += [
-                Case(arguments, {1: a, 2: dz}, on_device={2: device_dz}),
-                Case(arguments, {3: db}, 40.0, on_device={3: device_db}),
-            ]
+        for rows, size, parts in ((5, n, 0), (2, 9 * n, 3)):  # of the second, blocks share a row from n = 57 on
+            a = each(function, numbers(dtype, rng, size, rows=rows)).astype(dtype)
+            da = numbers(dtype, rng, size, rows=rows, far=False)
+            dz, device_dz = (each(lambda d, v: d * slope(v), da, seen) for seen in (a, flushed(a)))
+            db, device_db = (np.array([math.fsum(row) for row in gradient]) for gradient in (dz, device_dz))
+            for out in (unset(da.shape, dtype), da):
+                arguments = (da, a, out, unset(rows, dtype), *shared_rows(rows, parts, dtype))
+                cases += [
+                    Case(arguments, {1: a, 2: dz}, on_device={2: device_dz}),
+                    Case(arguments, {3: db, 5: np.zeros(rows)}, 60.0, on_device={3: device_db}),
+                ]
         return cases
 
 

@@ -1,5 +1,6 @@
 """An activation as its equation, with parameters that may be learned."""
 
+from math import prod
 from typing import TYPE_CHECKING
 
 from gpunn.backend.base import Shape, inside
@@ -61,6 +62,7 @@ class Equation(Activation):
             context.parameter(name, (units,), Constant(value)) for name, value in (self.parameters or {}).items()
         ]
         self._shares = [context.buffer(input_shape) for _ in self._learned]
+        self._scratch = context.shared_rows(units, prod(input_shape[:-1]) * context.capacity)
         self._units, self._inside = units, inside(input_shape)
         return super().build(context, input_shape)
 
@@ -76,7 +78,7 @@ class Equation(Activation):
         self._run(self._kernels[1], *self._flat(dy, self._seen), *self._columns(), *self._flat(dz), *shares)
         for share, parameter in zip(shares, self._learned, strict=True):
             if not parameter.is_frozen:
-                self._run(row_sums, share, parameter.grad)
+                self._run(row_sums, share, parameter.grad, *self._scratch)
         return dz
 
     def _columns(self) -> list[Array]:

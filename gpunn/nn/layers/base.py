@@ -16,12 +16,14 @@ from math import prod
 from types import MappingProxyType
 from typing import Any, ClassVar
 
+import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gpunn.backend.arrays import run_on_device
 from gpunn.backend.base import Backend, Buffer, Buildable, Shape, inside
 from gpunn.config import Part
 from gpunn.errors import OptionError
+from gpunn.kernels.device import parts_of_row
 from gpunn.kernels.record import Array
 from gpunn.nn.initializers import Constant, Initializer
 from gpunn.nn.parameter import Parameter
@@ -68,6 +70,18 @@ class BuildContext:
         array = self.backend.empty(shape, self.dtype)
         self.buffer_bytes[self.name] += array.nbytes
         return array
+
+    def shared_rows(self, rows: int, size: int) -> tuple[Array, Array]:
+        """Make the scratch for sums of rows that blocks of a device share: parts, and a ticket a row that is 0.
+
+        `size` is that of a row in the largest batch. Short rows need none, and the host does not.
+        """
+        shared = 0 if self.backend.device == "cpu" else parts_of_row(rows, size)
+        if shared < 2:
+            rows = 0
+        tickets = self.backend.zeros((rows,), np.uint32)
+        self.buffer_bytes[self.name] += tickets.nbytes
+        return self.scratch((rows * shared,)), tickets
 
     def statistic(self, word: str, shape: Shape, value: float) -> Array:
         """Make an array that the layer remembers but does not learn, saved with the network."""

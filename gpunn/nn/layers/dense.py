@@ -141,6 +141,7 @@ class Bias(Layer):
 
     def build(self, context: BuildContext, input_shape: Shape) -> Shape:
         self._run, self._units = context.backend.run, input_shape[-1]
+        self._scratch = context.shared_rows(self._units, math.prod(input_shape[:-1]) * context.capacity)
         self.b = self.bias_for_loss = context.parameter("b", (self._units,), Constant(self.value))
         return input_shape
 
@@ -158,7 +159,7 @@ class Bias(Layer):
 
     def backward(self, dy: Array) -> Array | None:
         if not self.b.is_frozen:
-            self._run(row_sums, dy, self.b.grad)
+            self._run(row_sums, dy, self.b.grad, *self._scratch)
         return dy
 
 
@@ -191,5 +192,6 @@ class BiasActivation(Layer):
         if self.bias.b.is_frozen:
             self.bias._run(self.activation.gradient_kernel, dy, self._a, dz)
         else:
-            self.bias._run(self._kernels.backward, dy, self._a, dz, self.bias.b.grad)
+            bias = self.bias
+            bias._run(self._kernels.backward, dy, self._a, dz, bias.b.grad, *bias._scratch)
         return dz

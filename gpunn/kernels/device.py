@@ -1,0 +1,134 @@
+"""CUDA C++ that kernels share, as text for their `preamble`: sums of a block, 128 bits at once, rows of many blocks.
+
+Blocks have one dimension, a multiple of 32 threads. Every sum is made in an order that depends on the sizes alone, so
+that each run has the same bits; nothing is added by atomics. A thread that waits for one load at a time leaves most of
+a device's bandwidth unused: `each` and `each_into` issue several wide loads before the first value is needed.
+"""
+
+# Blocks that a whole device is busy with, eight on each of 132 processors, and elements that one is worth beginning
+# for. Both are constants: if they followed the device, so would the last digits of the sums.
+BLOCKS, LEAST = 1056, 512
+
+BLOCK_SUM = """
+// The sum of one value a lane over the warp, given to every lane: both of two lanes add the same two numbers.
+template <typename V> __device__ inline V warp_sum(V value) {
+    for (int apart = 16; apart > 0; apart /= 2) value += __shfl_xor_sync(0xffffffffu, value, apart);
+    return value;
+}
+
+// The sum of one value a thread over the block, given to every thread; `part` is shared, an element a warp.
+template <typename V> __device__ inline V block_sum(V value, V* part) {
+    value = warp_sum(value);
+    if (threadIdx.x % 32 == 0) part[threadIdx.x / 32] = value;
+    __syncthreads();
+    V sum = part[0];
+    for (int warp = 1; warp < blockDim.x / 32; ++warp) sum += part[warp];
+    __syncthreads();
+    return sum;
+}
+"""
+
+WIDE = """
+// As many numbers as 128 bits hold, which are loaded and stored at once.
+template <typename V> struct alignas(16) Wide {
+    static const unsigned count = 16 / sizeof(V);
+    V at[count];
+};
+template <typename V> __device__ inline bool is_wide(const V* address) {
+    return reinterpret_cast<unsigned long long>(address) % 16 == 0;
+}
+template <typename V> __device__ inline Wide<V> load_wide(const V* from) {
+    return *reinterpret_cast<const Wide<V>*>(from);
+}
+template <typename V> __device__ inline void store_wide(V* to, const Wide<V>& values) {
+    *reinterpret_cast<Wide<V>*>(to) = values;
+}
+
+// See `each` and `each_into`.
+template <int ahead, bool writes, int inputs, typename V, typename F>
+__device__ inline void each_value(const V* const (&from)[inputs], V* to, unsigned begin, unsigned end, F use) {
+    const unsigned width = Wide<V>::count, step = blockDim.x * width;
+    bool wide = !writes || is_wide(to + begin);
+    for (int k = 0; k < inputs; ++k) wide = wide && is_wide(from[k] + begin);
+    unsigned rest = begin;  // where the numbers begin that are taken one by one
+    if (wide) {
+        rest = end - (end - begin) % width;
+        for (unsigned base = begin + threadIdx.x * width; base < rest; base += ahead * step) {
+            Wide<V> given[ahead][inputs];
+            #pragma unroll
+            for (int u = 0; u < ahead; ++u)
+                #pragma unroll
+                for (int k = 0; k < inputs; ++k)
+                    if (base + u * step < rest) given[u][k] = load_wide(from[k] + base + u * step);
+            #pragma unroll
+            for (int u = 0; u < ahead; ++u) {
+                if (base + u * step >= rest) continue;
+                Wide<V> made;
+                #pragma unroll
+                for (unsigned e = 0; e < width; ++e) {
+                    V values[inputs];
+                    for (int k = 0; k < inputs; ++k) values[k] = given[u][k].at[e];
+                    if constexpr (writes) made.at[e] = use(values); else use(values);
+                }
+                if constexpr (writes) store_wide(to + base + u * step, made);
+            }
+        }
+    }
+    for (unsigned base = rest + threadIdx.x; base < end; base += 4 * blockDim.x) {
+        V given[4][inputs];
+        #pragma unroll
+        for (int u = 0; u < 4; ++u)
+            for (int k = 0; k < inputs; ++k)
+                if (base + u * blockDim.x < end) given[u][k] = from[k][base + u * blockDim.x];
+        #pragma unroll
+        for (int u = 0; u < 4; ++u) {
+            if (base + u * blockDim.x >= end) continue;
+            if constexpr (writes) to[base + u * blockDim.x] = use(given[u]); else use(given[u]);
+        }
+    }
+}
+
+// Call use(values) for the elements begin .. end of some arrays, shared out among the threads of a block, with `ahead`
+// times 128 bits of each array on their way at once; where an address is not of 16 bytes, one number at a time.
+template <int ahead, int inputs, typename V, typename F>
+__device__ inline void each(const V* const (&from)[inputs], unsigned begin, unsigned end, F use) {
+    each_value<ahead, false>(from, static_cast<V*>(nullptr), begin, end, use);
+}
+// The same, and to[i] := use(values); `to` may be one of the arrays.
+template <int ahead, int inputs, typename V, typename F>
+__device__ inline void each_into(const V* const (&from)[inputs], V* to, unsigned begin, unsigned end, F use) {
+    each_value<ahead, true>(from, to, begin, end, use);
+}
+"""
+
+SHARED_ROWS = """
+// Where part `number` of n elements begins, of parts of `size`: see `part_of_row`; the one behind the last begins at n.
+__device__ inline unsigned part_begin(unsigned number, unsigned size, unsigned n) { return min(number * size, n); }
+
+// Whether this block is the last of `count` to come here, for all its threads: then what the others wrote before is
+// there to be read, though not through const __restrict__. The ticket, on the device, is 0 before the first and after
+// the last, so that the next launch finds it so, one of a graph too.
+__device__ inline bool is_last_block(unsigned* ticket, unsigned count) {
+    __shared__ bool is_last;
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        __threadfence();
+        is_last = atomicInc(ticket, count - 1) == count - 1;
+        __threadfence();
+    }
+    __syncthreads();
+    return is_last;
+}
+"""
+
+DEVICE = BLOCK_SUM + WIDE + SHARED_ROWS
+
+
+def parts_of_row(rows: int, size: int) -> int:
+    """Return how many blocks share each of some rows: 1 of short ones, else so many that a device is busy."""
+    return max(1, min(-(-BLOCKS // rows), -(-size // LEAST)))
+
+
+def part_of_row(size: int, parts: int) -> int:
+    """Return the elements of each part of a row but the last: each begins at 128 bits wherever the row does."""
+    return -(-size // (16 * parts)) * 16
