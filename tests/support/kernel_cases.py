@@ -216,7 +216,8 @@ def _row_sums(dtype: str, rng: Any, n: int) -> list[Case]:
     for rows, parts in ((x, 0), (images, 2), (long, 4)):
         total = np.array([math.fsum(float(v) for v in row.ravel()) for row in rows])
         scratch = shared_rows(len(rows), parts, dtype)
-        cases.append(Case((rows, unset(len(rows), dtype), *scratch), {0: rows, 1: total, 3: 0 * scratch[1]}, 40.0))
+        scale = 300.0 if rows is long else 40.0
+        cases.append(Case((rows, unset(len(rows), dtype), *scratch), {0: rows, 1: total, 3: 0 * scratch[1]}, scale))
     return cases
 
 

@@ -435,7 +435,9 @@ for _name, (_function, _slope) in ACTIVATIONS.items():
                 arguments = (da, a, out, unset(rows, dtype), *shared_rows(rows, parts, dtype))
                 cases += [
                     Case(arguments, {1: a, 2: dz}, on_device={2: device_dz}),
-                    Case(arguments, {3: db, 5: np.zeros(rows)}, 60.0, on_device={3: device_db}),
+                    Case(
+                        arguments, {3: db, 5: np.zeros(rows)}, 40.0 if parts == 0 else 150.0, on_device={3: device_db}
+                    ),
                 ]
         return cases
 
