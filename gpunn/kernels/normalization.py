@@ -1,7 +1,8 @@
 """Batch normalisation, (23) and (24), over arrays seen as (channels, values): one γ and β a channel.
 
-The variance is the mean of squared distances from the mean, in a second pass: E[x²] − E[x]² loses every digit where the
-mean is large beside the spread.
+The variance comes from squared distances to the mean: E[x²] − E[x]² loses every digit where the mean is large beside
+the spread. On a GPU one read gives both (B. Welford, 1962). A channel is the work of one block; of large arrays several
+share it, and what they have found is merged in their order (T. Chan, G. Golub, R. LeVeque, 1979).
 """
 
 import numpy as np
@@ -9,10 +10,75 @@ import numpy as np
 from gpunn.kernels import loops
 from gpunn.kernels.bias import sums_of_rows
 from gpunn.kernels.cores import by_channels
-from gpunn.kernels.device import BLOCK_SUM
+from gpunn.kernels.device import DEVICE, parts_of_row
 from gpunn.kernels.record import Array, Launch, elementwise, raw
 
 _THREADS = 256
+LARGE = 2**18  # values from which on a channel is shared by several blocks: below, a launch less saves more
+
+_STATISTICS = """
+struct Moments {  // of some values: their number, mean, and squared distances from it
+    T count, mean, squares;
+
+    __device__ void add(const Moments& other) {
+        if (other.count == T(0)) return;
+        T whole = count + other.count, distance = other.mean - mean, share = other.count / whole;
+        squares += other.squares + distance * distance * count * share;
+        mean += distance * share;
+        count = whole;
+    }
+};
+
+// Those of all threads of the block merged, given to every thread, always in the same order.
+__device__ inline Moments of_block(Moments mine) {
+    __shared__ T count[8], mean[8], squares[8];  // of each warp
+    for (int apart = 16; apart > 0; apart /= 2)
+        mine.add({__shfl_down_sync(0xffffffffu, mine.count, apart), __shfl_down_sync(0xffffffffu, mine.mean, apart),
+                  __shfl_down_sync(0xffffffffu, mine.squares, apart)});
+    int warp = threadIdx.x / 32;
+    if (threadIdx.x % 32 == 0) count[warp] = mine.count, mean[warp] = mine.mean, squares[warp] = mine.squares;
+    __syncthreads();
+    Moments all = {count[0], mean[0], squares[0]};
+    for (int warp = 1; warp < blockDim.x / 32; ++warp) all.add({count[warp], mean[warp], squares[warp]});
+    __syncthreads();
+    return all;
+}
+
+// Those of elements of a row, its first value taken from each: so a mean keeps digits that are small beside the values.
+__device__ inline Moments moments_of(const T* row, unsigned begin, unsigned end) {
+    const T* const from[1] = {row};
+    const T origin = row[0];
+    Moments mine = {T(0), T(0), T(0)};
+    each<4>(from, begin, end, [&](const T (&values)[1]) {
+        T distance = values[0] - origin - mine.mean;
+        mine.count += T(1);
+        mine.mean += distance * (T(1) / mine.count);
+        mine.squares += distance * (values[0] - origin - mine.mean);
+    });
+    return of_block(mine);
+}
+
+__device__ inline void remember(T m, T v, T count, T momentum, T* mean, T* variance, T* running_mean,
+                                T* running_variance) {
+    *mean = m;
+    *variance = v;
+    *running_mean = (T(1) - momentum) * *running_mean + momentum * m;
+    *running_variance = (T(1) - momentum) * *running_variance + momentum * (count / (count - T(1))) * v;
+}
+"""
+
+
+def are_shared(channels: int, size: int) -> bool:
+    """Whether several blocks of a GPU share each of some channels of `size` values."""
+    return channels * size >= LARGE and parts_of_row(channels, size) > 1
+
+
+def _shared(x: Array, *others: Array) -> Launch:
+    """Launch the blocks that share channels, as many for each as `parts` has room for."""
+    parts, channels = others[-2], others[-3].size
+    size = x.size // channels
+    count = min(parts_of_row(channels, size), max(1, parts.size // (2 * channels)))
+    return Launch((channels, count, 1), _THREADS, (x, *others, size))
 
 
 @by_channels
@@ -26,38 +92,24 @@ def _normalize(x: Array, gamma: Array, beta: Array, epsilon: float, mean: Array,
     np.add(y, beta[:, None], out=y)
 
 
-def _launch(x: Array, gamma: Array, beta: Array, epsilon: float, momentum: float, *arrays: Array) -> Launch:
-    size = x.size // len(gamma)
-    unbiased = momentum * size / (size - 1)
-    return Launch(len(gamma), _THREADS, (x, gamma, beta, epsilon, momentum, *arrays, unbiased, size))
-
-
 @raw(
     """
 extern "C" __global__ void normalize(const T* x, const T* gamma, const T* beta, T epsilon, T momentum, T* mean,
-                                     T* variance, T* running_mean, T* running_variance, T* y, T unbiased, int size) {
-    __shared__ T part[256];
+                                     T* variance, T* running_mean, T* running_variance, T* y, int size) {
     int c = blockIdx.x;
-    x += (long long)c * size;
-    y += (long long)c * size;
-    T sum = T(0);
-    for (int at = threadIdx.x; at < size; at += blockDim.x) sum += x[at];
-    T m = block_sum(sum, part) / T(size);
-    sum = T(0);
-    for (int at = threadIdx.x; at < size; at += blockDim.x) sum += (x[at] - m) * (x[at] - m);
-    T v = block_sum(sum, part) / T(size);
-    T scale = gamma[c] / sqrt(v + epsilon);
-    for (int at = threadIdx.x; at < size; at += blockDim.x) y[at] = (x[at] - m) * scale + beta[c];
-    if (threadIdx.x == 0) {
-        mean[c] = m;
-        variance[c] = v;
-        running_mean[c] = (T(1) - momentum) * running_mean[c] + momentum * m;
-        running_variance[c] = (T(1) - momentum) * running_variance[c] + unbiased * v;
-    }
+    const T* const from[1] = {x + (long long)c * size};
+    Moments moments = moments_of(from[0], 0, size);
+    T m = from[0][0] + moments.mean, v = moments.squares / T(size);
+    T scale = gamma[c] / sqrt(v + epsilon), shift = beta[c];
+    each_into<4>(from, y + (long long)c * size, 0, size, [=](const T (&values)[1]) {
+        return (values[0] - m) * scale + shift;
+    });
+    if (threadIdx.x == 0)
+        remember(m, v, T(size), momentum, mean + c, variance + c, running_mean + c, running_variance + c);
 }
 """,
-    launch=_launch,
-    preamble=BLOCK_SUM,
+    launch=lambda x, gamma, *others: Launch(len(gamma), _THREADS, (x, gamma, *others, x.size // len(gamma))),
+    preamble=DEVICE + _STATISTICS,
 )
 def normalize(
     x: Array, gamma: Array, beta: Array, epsilon: float, momentum: float, mean: Array, variance: Array,
@@ -68,12 +120,64 @@ def normalize(
     The running averages follow: r := (1 − m) r + m x̄, and for the variance with σ² n/(n − 1), as PyTorch keeps it.
     """
     x, y = (array.reshape(len(gamma), -1) for array in (x, y))
-    size, real = x.shape[1], x.dtype.type
-    _normalize(x, gamma, beta, real(epsilon), mean, variance, y)
+    _normalize(x, gamma, beta, x.dtype.type(epsilon), mean, variance, y)
+    _remember(x.shape[1], momentum, mean, variance, running_mean, running_variance)
+
+
+def _remember(
+    size: int, momentum: float, mean: Array, variance: Array, running_mean: Array, running_variance: Array
+) -> None:
+    real = mean.dtype.type
     running_mean *= real(1 - momentum)
     running_mean += real(momentum) * mean
     running_variance *= real(1 - momentum)
     running_variance += real(momentum * size / (size - 1)) * variance
+
+
+@by_channels
+def _moments(x: Array, mean: Array, variance: Array) -> None:
+    size = x.dtype.type(x.shape[1])
+    np.divide(sums_of_rows(x), size, out=mean)
+    distance = np.subtract(x, mean[:, None])
+    np.divide(sums_of_rows(distance, distance), size, out=variance)
+
+
+@raw(
+    """
+extern "C" __global__ void moments(const T* x, T momentum, T* mean, T* variance, T* running_mean, T* running_variance,
+                                   T* parts, unsigned* tickets, int size) {
+    int c = blockIdx.x, count = gridDim.y;
+    x += (long long)c * size;
+    Moments all = moments_of(x, part_begin(size, blockIdx.y, count), part_begin(size, blockIdx.y + 1, count));
+    if (count > 1) {
+        parts += 2LL * c * count;
+        if (threadIdx.x == 0) parts[2 * blockIdx.y] = all.mean, parts[2 * blockIdx.y + 1] = all.squares;
+        if (!is_last_block(tickets + c, count)) return;
+        all = {T(0), T(0), T(0)};
+        for (int part = threadIdx.x; part < count; part += blockDim.x)
+            all.add({T(part_begin(size, part + 1, count) - part_begin(size, part, count)), parts[2 * part],
+                     parts[2 * part + 1]});
+        all = of_block(all);
+    }
+    if (threadIdx.x == 0)
+        remember(x[0] + all.mean, all.squares / T(size), T(size), momentum, mean + c, variance + c, running_mean + c,
+                 running_variance + c);
+}
+""",
+    launch=_shared,
+    preamble=DEVICE + _STATISTICS,
+)
+def moments(
+    x: Array, momentum: float, mean: Array, variance: Array, running_mean: Array, running_variance: Array,
+    *_scratch: Array,
+) -> None:  # fmt: skip
+    """Set mean := x̄, variance := σ² of each channel of a batch, and let the running averages follow, as `normalize`.
+
+    The last two arguments are the scratch of `shared_rows`, with two numbers of each block.
+    """
+    x = x.reshape(len(mean), -1)
+    _moments(x, mean, variance)
+    _remember(x.shape[1], momentum, mean, variance, running_mean, running_variance)
 
 
 @by_channels
@@ -90,35 +194,41 @@ def _normalize_gradient(
     np.multiply(dy, (gamma * scale)[:, None], out=dx)
 
 
+_SUMS = """
+// Σ dy ⊙ (x − mean) and Σ dy of elements of a row, given to every thread.
+__device__ inline void sums_of(const T* dy, const T* x, T mean, unsigned begin, unsigned end, T (&sums)[2]) {
+    __shared__ T part[8];
+    const T* const from[2] = {dy, x};
+    T by_gamma = T(0), by_beta = T(0);
+    each<4>(from, begin, end, [&](const T (&values)[2]) {
+        by_gamma += values[0] * (values[1] - mean);
+        by_beta += values[0];
+    });
+    sums[0] = block_sum(by_gamma, part);
+    sums[1] = block_sum(by_beta, part);
+}
+"""
+
+
 @raw(
     """
 extern "C" __global__ void normalize_gradient(const T* dy, const T* x, const T* gamma, const T* mean, const T* variance,
                                               T epsilon, T share, T* dgamma, T* dbeta, T* dx, int size) {
-    __shared__ T part[256];
     int c = blockIdx.x;
-    dy += (long long)c * size;
-    x += (long long)c * size;
-    dx += (long long)c * size;
-    T m = mean[c], scale = T(1) / sqrt(variance[c] + epsilon);
-    T by_gamma = T(0), by_beta = T(0);
-    for (int at = threadIdx.x; at < size; at += blockDim.x) {
-        by_gamma += dy[at] * (x[at] - m);
-        by_beta += dy[at];
-    }
-    by_gamma = block_sum(by_gamma, part) * scale;
-    by_beta = block_sum(by_beta, part);
-    T through_variance = by_gamma * scale * share, through_mean = by_beta * share;
-    scale *= gamma[c];
-    for (int at = threadIdx.x; at < size; at += blockDim.x)
-        dx[at] = scale * (dy[at] - through_mean - (x[at] - m) * through_variance);
-    if (threadIdx.x == 0) {
-        dgamma[c] = by_gamma;
-        dbeta[c] = by_beta;
-    }
+    long long start = (long long)c * size;
+    const T* const from[2] = {dy + start, x + start};
+    T m = mean[c], scale = T(1) / sqrt(variance[c] + epsilon), sums[2];
+    sums_of(from[0], from[1], m, 0, size, sums);
+    T by_gamma = sums[0] * scale, factor = scale * gamma[c];
+    T through_variance = by_gamma * scale * share, through_mean = sums[1] * share;
+    each_into<4>(from, dx + start, 0, size, [=](const T (&values)[2]) {
+        return factor * (values[0] - through_mean - (values[1] - m) * through_variance);
+    });
+    if (threadIdx.x == 0) dgamma[c] = by_gamma, dbeta[c] = sums[1];
 }
 """,
     launch=lambda dy, x, gamma, *others: Launch(len(gamma), _THREADS, (dy, x, gamma, *others, dy.size // len(gamma))),
-    preamble=BLOCK_SUM,
+    preamble=DEVICE + _SUMS,
 )
 def normalize_gradient(
     dy: Array, x: Array, gamma: Array, mean: Array, variance: Array, epsilon: float, share: float, dgamma: Array,
@@ -132,6 +242,65 @@ def normalize_gradient(
     real = dy.dtype.type
     scale = real(1) / np.sqrt(variance + real(epsilon))
     _normalize_gradient(dy, x, gamma, mean, scale, real(share), dgamma, dbeta, dx)
+
+
+@by_channels
+def _sums(dy: Array, x: Array, mean: Array, scale: Array, dgamma: Array, dbeta: Array) -> None:
+    dgamma[:], dbeta[:] = sums_of_rows(dy, np.subtract(x, mean[:, None])) * scale, sums_of_rows(dy)
+
+
+@raw(
+    """
+extern "C" __global__ void normalize_sums(const T* dy, const T* x, const T* mean, const T* variance, T epsilon,
+                                          T* dgamma, T* dbeta, T* parts, unsigned* tickets, int size) {
+    int c = blockIdx.x, count = gridDim.y;
+    long long start = (long long)c * size;
+    T sums[2];
+    unsigned begin = part_begin(size, blockIdx.y, count), end = part_begin(size, blockIdx.y + 1, count);
+    sums_of(dy + start, x + start, mean[c], begin, end, sums);
+    if (count > 1) {
+        parts += 2LL * c * count;
+        if (threadIdx.x == 0) parts[2 * blockIdx.y] = sums[0], parts[2 * blockIdx.y + 1] = sums[1];
+        if (!is_last_block(tickets + c, count)) return;
+        __shared__ T part[8];
+        T by_gamma = T(0), by_beta = T(0);
+        for (int k = threadIdx.x; k < count; k += blockDim.x) by_gamma += parts[2 * k], by_beta += parts[2 * k + 1];
+        sums[0] = block_sum(by_gamma, part);
+        sums[1] = block_sum(by_beta, part);
+    }
+    if (threadIdx.x == 0) dgamma[c] = sums[0] * (T(1) / sqrt(variance[c] + epsilon)), dbeta[c] = sums[1];
+}
+""",
+    launch=_shared,
+    preamble=DEVICE + _SUMS,
+)
+def normalize_sums(
+    dy: Array, x: Array, mean: Array, variance: Array, epsilon: float, dgamma: Array, dbeta: Array, *_scratch: Array
+) -> None:
+    """∂C/∂γ := Σ dy ⊙ x̂ and ∂C/∂β := Σ dy; the last two arguments are as for `moments`."""
+    dy, x = (array.reshape(len(mean), -1) for array in (dy, x))
+    _sums(dy, x, mean, 1 / np.sqrt(variance + variance.dtype.type(epsilon)), dgamma, dbeta)
+
+
+@elementwise(
+    "T dy, T x, T gamma, T mean, T variance, T epsilon, T share, T dgamma, T dbeta",
+    "T dx",
+    "T scale = T(1) / sqrt(variance + epsilon);\n"
+    "dx = gamma * scale * (dy - share * dbeta - (x - mean) * scale * (share * dgamma));",
+)
+@by_channels
+def normalize_gradient_by_sums(
+    dy: Array, x: Array, gamma: Array, mean: Array, variance: Array, epsilon: float, share: float, dgamma: Array,
+    dbeta: Array, dx: Array,
+) -> None:  # fmt: skip
+    """dx as of `normalize_gradient`, from sums that are known, columns (channels, 1) beside (channels, n)."""
+    real = dy.dtype.type
+    scale = 1 / np.sqrt(variance + real(epsilon))
+    change = np.subtract(x, mean)
+    np.multiply(change, dgamma * scale * real(share), out=change)
+    np.add(change, dbeta * real(share), out=change)
+    np.subtract(dy, change, out=dx)
+    np.multiply(dx, gamma * scale, out=dx)
 
 
 @elementwise(

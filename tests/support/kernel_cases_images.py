@@ -235,54 +235,111 @@ def _mean_of_pixels_gradient(dtype: str, rng: np.random.Generator, n: int) -> li
 # Batch normalisation
 
 
+def _moments_of(x: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Means and variances of the rows."""
+    rows = [[float(v) for v in row.ravel()] for row in x]
+    means = [math.fsum(row) / len(row) for row in rows]
+    variances = [math.fsum((v - m) ** 2 for v in row) / len(row) for row, m in zip(rows, means, strict=True)]
+    return np.array(means), np.array(variances)
+
+
+def _remembered(
+    moments: tuple[NDArray[Any], NDArray[Any]], running: list[NDArray[Any]], size: int, momentum: float
+) -> list[NDArray[Any]]:
+    of_batch = moments[0], moments[1] * size / (size - 1)
+    return [
+        (1 - momentum) * old.astype(np.float64) + momentum * new for old, new in zip(running, of_batch, strict=True)
+    ]
+
+
+def _statistics(dtype: str, rng: np.random.Generator) -> list[NDArray[Any]]:
+    """Of three channels, as they are remembered."""
+    return [rng.normal(size=3).astype(dtype), rng.uniform(0.5, 2, 3).astype(dtype)]
+
+
 @case("normalize")
 def _normalize(dtype: str, rng: np.random.Generator, n: int) -> list[Case]:
     cases = []
     for shape in ((3, n + 1), (3, 2, 2, some(n))):
         x = rng.normal(3, 2, shape).astype(dtype)
-        gamma, beta, running_mean = (rng.normal(size=3).astype(dtype) for _ in range(3))
-        running_variance = rng.uniform(0.5, 2, 3).astype(dtype)
-        size = x[0].size
-        means, variances, normalized = np.zeros(3), np.zeros(3), np.zeros(shape)
-        for c in range(3):
-            values = [float(v) for v in x[c].ravel()]
-            means[c] = math.fsum(values) / size
-            variances[c] = math.fsum((v - means[c]) ** 2 for v in values) / size
-            normalized[c] = (x[c].astype(np.float64) - means[c]) / math.sqrt(variances[c] + 1e-3)
-        column = (3, *[1] * (len(shape) - 1))
-        y = gamma.reshape(column).astype(np.float64) * normalized + beta.reshape(column)
-        remembered = 0.75 * running_mean.astype(np.float64) + 0.25 * means
-        spread = 0.75 * running_variance.astype(np.float64) + 0.25 * variances * size / (size - 1)
+        gamma, beta = (rng.normal(size=3).astype(dtype) for _ in range(2))
+        running, (means, variances) = _statistics(dtype, rng), _moments_of(x)
+        m, v, g, b = (a.reshape(3, *[1] * (x.ndim - 1)).astype(np.float64) for a in (means, variances, gamma, beta))
+        y = g * (x - m) / np.sqrt(v + 1e-3) + b
         written = [unset(s, dtype) for s in ((3,), (3,), shape)]
-        arguments = (x, gamma, beta, 1e-3, 0.25, *written[:2], running_mean, running_variance, *written[2:])
-        expected = {0: x, 1: gamma, 2: beta, 5: means, 6: variances, 7: remembered, 8: spread, 9: y}
+        remembered = _remembered((means, variances), running, x[0].size, 0.25)
+        arguments = (x, gamma, beta, 1e-3, 0.25, *written[:2], *running, *written[2:])
+        expected = {0: x, 1: gamma, 2: beta, 5: means, 6: variances, 7: remembered[0], 8: remembered[1], 9: y}
         cases.append(Case(arguments, expected, 100.0))
     return cases
+
+
+SHARED = (((3, 1), 0), ((3, 2, 2), 2), ((3, 19), 4))
+"""Shapes without samples, and for how many blocks a row there is room; from n = 28 on several share the last."""
+
+
+@case("moments")
+def _moments(dtype: str, rng: np.random.Generator, n: int) -> list[Case]:
+    cases = []
+    for shape, parts in SHARED:
+        x = rng.normal(3, 2, (*shape, n + 1)).astype(dtype)
+        running, moments = _statistics(dtype, rng), _moments_of(x)
+        scratch = shared_rows(3, 2 * parts, dtype)
+        remembered = _remembered(moments, running, x[0].size, 0.25)
+        arguments = (x, 0.25, unset(3, dtype), unset(3, dtype), *running, *scratch)
+        expected = {0: x, 2: moments[0], 3: moments[1], 4: remembered[0], 5: remembered[1], 7: 0 * scratch[1]}
+        cases.append(Case(arguments, expected, 20.0))
+    return cases
+
+
+def _gradient_of_batch(
+    dtype: str, rng: np.random.Generator, shape: tuple[int, ...], share: float
+) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
+    """dy, x, γ, mean and variance; the gradients by γ, β and x."""
+    dy, x, gamma = (rng.normal(size=s).astype(dtype) for s in (shape, shape, 3))
+    mean, variance = _statistics(dtype, rng)
+    by_gamma, by_beta, dx = np.zeros(3), np.zeros(3), np.zeros(shape)
+    for c in range(3):
+        root = math.sqrt(float(variance[c]) + 1e-3)
+        d, h = dy[c].astype(np.float64), (x[c].astype(np.float64) - float(mean[c])) / root
+        by_gamma[c], by_beta[c] = math.fsum((d * h).ravel()), math.fsum(d.ravel())
+        dx[c] = float(gamma[c]) / root * (d - by_beta[c] * share - h * by_gamma[c] * share)
+    return [dy, x, gamma, mean, variance], [by_gamma, by_beta, dx]
 
 
 @case("normalize_gradient")
 def _normalize_gradient(dtype: str, rng: np.random.Generator, n: int) -> list[Case]:
     cases = []
-    for shape, by_batch in (
-        ((3, n + 1), True),
-        ((3, 2, 2, some(n)), True),
-        ((3, n + 1), False),
-        ((3, 2, 2, some(n)), False),
-    ):
-        dy, x = rng.normal(size=shape).astype(dtype), rng.normal(size=shape).astype(dtype)
-        gamma, mean = rng.normal(size=3).astype(dtype), rng.normal(size=3).astype(dtype)
-        variance = rng.uniform(0.5, 2, 3).astype(dtype)
-        share = 3 / x.size if by_batch else 0.0
-        by_gamma, by_beta, dx = np.zeros(3), np.zeros(3), np.zeros(shape)
-        for c in range(3):
-            root = math.sqrt(float(variance[c]) + 1e-3)
-            d, h = dy[c].astype(np.float64), (x[c].astype(np.float64) - float(mean[c])) / root
-            by_gamma[c], by_beta[c] = math.fsum((d * h).ravel()), math.fsum(d.ravel())
-            dx[c] = float(gamma[c]) / root * (d - by_beta[c] * share - h * by_gamma[c] * share)
-        for out in (unset(shape, dtype), dy):
-            sums = [unset(3, dtype) for _ in range(2)]
-            expected = {1: x, 7: by_gamma, 8: by_beta, 9: dx}
-            cases.append(Case((dy, x, gamma, mean, variance, 1e-3, share, *sums, out), expected, 100.0))
+    for shape in ((3, n + 1), (3, 2, 2, some(n))):
+        for share in (3 / math.prod(shape), 0.0):
+            given, (by_gamma, by_beta, dx) = _gradient_of_batch(dtype, rng, shape, share)
+            for out in (unset(shape, dtype), given[0]):
+                arguments = (*given, 1e-3, share, unset(3, dtype), unset(3, dtype), out)
+                cases.append(Case(arguments, {1: given[1], 7: by_gamma, 8: by_beta, 9: dx}, 100.0))
+    return cases
+
+
+@case("normalize_sums")
+def _normalize_sums(dtype: str, rng: np.random.Generator, n: int) -> list[Case]:
+    cases = []
+    for shape, parts in SHARED:
+        (dy, x, _, *moments), (by_gamma, by_beta, _) = _gradient_of_batch(dtype, rng, (*shape, n), 0.0)
+        scratch = shared_rows(3, 2 * parts, dtype)
+        arguments = (dy, x, *moments, 1e-3, unset(3, dtype), unset(3, dtype), *scratch)
+        cases.append(Case(arguments, {0: dy, 1: x, 5: by_gamma, 6: by_beta, 8: 0 * scratch[1]}, 400.0))
+    return cases
+
+
+@case("normalize_gradient_by_sums")
+def _normalize_gradient_by_sums(dtype: str, rng: np.random.Generator, n: int) -> list[Case]:
+    cases = []
+    for share in (1 / n, 0.0):
+        given, (by_gamma, by_beta, dx) = _gradient_of_batch(dtype, rng, (3, n), share)
+        dy, x, *columns = given
+        sums = [sum_.astype(dtype).reshape(3, 1) for sum_ in (by_gamma, by_beta)]
+        for out in (unset(dy.shape, dtype), dy):
+            arguments = (dy, x, *(c.reshape(3, 1) for c in columns), 1e-3, share, *sums, out)
+            cases.append(Case(arguments, {1: x, 9: dx}, 100.0))
     return cases
 
 

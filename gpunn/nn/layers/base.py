@@ -71,17 +71,18 @@ class BuildContext:
         self.buffer_bytes[self.name] += array.nbytes
         return array
 
-    def shared_rows(self, rows: int, size: int) -> tuple[Array, Array]:
+    def shared_rows(self, rows: int, size: int, numbers: int = 1) -> tuple[Array, Array]:
         """Make the scratch for sums of rows that blocks of a device share: parts, and a ticket a row that is 0.
 
-        `size` is that of a row in the largest batch. Short rows need none, and the host does not.
+        `size` is that of a row in the largest batch, `numbers` how many a block finds. Short rows need none, nor does
+        the host.
         """
         shared = 0 if self.backend.device == "cpu" else parts_of_row(rows, size)
         if shared < 2:
             rows = 0
         tickets = self.backend.zeros((rows,), np.uint32)
         self.buffer_bytes[self.name] += tickets.nbytes
-        return self.scratch((rows * shared,)), tickets
+        return self.scratch((rows * shared * numbers,)), tickets
 
     def statistic(self, word: str, shape: Shape, value: float) -> Array:
         """Make an array that the layer remembers but does not learn, saved with the network."""

@@ -1,5 +1,6 @@
 """Batch normalization, (23) and (24)."""
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -49,7 +50,8 @@ class BatchNorm(Layer):
         self._y = context.buffer(input_shape)
         self._dx = context.buffer(input_shape) if context.is_last else None
         self.is_frozen = context.is_frozen
-        self._zeros = zeros((channels, 1), context.dtype) if self.is_frozen else None
+        self._zeros = zeros((channels,), context.dtype) if self.is_frozen else None
+        self._scratch = context.shared_rows(channels, prod(input_shape[:-1]) * context.capacity, 2)
         self._seen: Statistics | None = None
         return input_shape
 
@@ -57,33 +59,51 @@ class BatchNorm(Layer):
         y = self._y[x.shape[-1]]
         self._x, self._by_batch = x, (training and not self.is_frozen) or self._seen is not None
         if not self._by_batch:
-            self._as_remembered(x, self.beta.column, self.mean.reshape(-1, 1), y)
+            self._by_statistics(x, self.beta.column, self.mean, self.variance, y)
             return y
         if (values := x.size // self._channels) < 2:
             needed = "BatchNorm in training needs at least two values a channel"
             raise ShapeError(f"{self.name}: {needed}, got a batch of one: take a larger batch")
         momentum = self.momentum if self._seen is None else 0.0  # running averages then stay as they are
-        arrays = *self._of_batch, self.mean, self.variance, y
-        self._backend.run(kernels.normalize, x, self.gamma.value, self.beta.value, self.epsilon, momentum, *arrays)
+        statistics = *self._of_batch, self.mean, self.variance
+        if self._is_shared(values):
+            self._backend.run(kernels.moments, x, momentum, *statistics, *self._scratch)
+            self._by_statistics(x, self.beta.column, *self._of_batch, y)
+        else:
+            parameters = self.gamma.value, self.beta.value
+            self._backend.run(kernels.normalize, x, *parameters, self.epsilon, momentum, *statistics, y)
         if self._seen is not None:
             self._seen.add(values, *map(self._backend.to_host, self._of_batch))
         return y
 
-    def _as_remembered(self, x: Array, beta: Array, mean: Array, y: Array) -> None:
-        """Compute y := γ (x − mean)/√(σ² + ε) + β with the remembered σ²."""
-        flat, variance = x.reshape(self._channels, -1), self.variance.reshape(-1, 1)
-        columns = self.gamma.column, beta, mean, variance
+    def _is_shared(self, values: int) -> bool:
+        """Whether several blocks of a GPU share each channel of a batch, with so many values of it."""
+        return self._scratch[0].size > 0 and kernels.are_shared(self._channels, values)
+
+    def _by_statistics(self, x: Array, beta: Array, mean: Array, variance: Array, y: Array) -> None:
+        """Compute y := γ (x − mean)/√(variance + ε) + β."""
+        flat = x.reshape(self._channels, -1)
+        columns = self.gamma.column, beta, mean.reshape(-1, 1), variance.reshape(-1, 1)
         self._backend.run(kernels.normalize_as_remembered, flat, *columns, self.epsilon, y.reshape(flat.shape))
 
     def backward(self, dy: Array) -> Array | None:
         dx = dy if self._dx is None else self._dx[dy.shape[-1]]
         if self.is_frozen:  # γ/√(σ² + ε) dy: the statistics are constants
-            self._as_remembered(dy, self._zeros, self._zeros, dx)
+            self._by_statistics(dy, self._zeros, self._zeros, self.variance, dx)
+            return dx
+        statistics = self._of_batch if self._by_batch else (self.mean, self.variance)
+        share = self._channels / dy.size if self._by_batch else 0.0
+        sums: tuple[Array, Array] = (self.gamma.grad, self.beta.grad)
+        if self._is_shared(dy.size // self._channels):
+            self._backend.run(kernels.normalize_sums, dy, self._x, *statistics, self.epsilon, *sums, *self._scratch)
+            flat, x = (array.reshape(self._channels, -1) for array in (dy, self._x))
+            mean, variance, by_gamma, by_beta = (array.reshape(-1, 1) for array in (*statistics, *sums))
+            columns = self.gamma.column, mean, variance, self.epsilon, share, by_gamma, by_beta
+            out = flat if dx is dy else dx.reshape(flat.shape)
+            self._backend.run(kernels.normalize_gradient_by_sums, flat, x, *columns, out)
         else:
-            mean, variance = self._of_batch if self._by_batch else (self.mean, self.variance)
-            share = self._channels / dy.size if self._by_batch else 0.0
-            arrays, gradients = (self._x, self.gamma.value, mean, variance), (self.gamma.grad, self.beta.grad)
-            self._backend.run(kernels.normalize_gradient, dy, *arrays, self.epsilon, share, *gradients, dx)
+            arguments = dy, self._x, self.gamma.value, *statistics, self.epsilon, share, *sums, dx
+            self._backend.run(kernels.normalize_gradient, *arguments)
         return dx
 
     def start_gathering(self) -> None:

@@ -27,7 +27,9 @@ from gpunn import (
     load_model,
 )
 from gpunn.backend.base import Backend
+from gpunn.backend.cpu import NumpyBackend
 from gpunn.errors import OptionError, ShapeError
+from gpunn.kernels import Raw
 
 SHAPES = st.one_of(st.tuples(st.integers(1, 5)), st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(1, 3)))
 EPSILON = 1e-5
@@ -174,6 +176,78 @@ def test_gradients_may_be_written_over_what_comes_back(backend: Backend) -> None
             alone.backward(backend.asarray(before @ w))
             results = [backend.to_host(m.parameters["dense1.w"].grad) for m in (model, alone)]
     np.testing.assert_allclose(results[0], results[1], rtol=1e-12)
+
+
+# Large batches, of which several blocks of a GPU share a channel
+
+LARGE_SHAPES = [(8, 8, 3, 1366), (7, 9, 64, 66), (16, 16, 300, 4), (1, 1, 5, 52_429), (3, 3, 1, 29_200)]
+"""Height, width, channels and samples: at least 2¹⁸ numbers, rows that do and do not begin at 16 bytes."""
+
+
+class Recorded(NumpyBackend):
+    """The CPU, taking the ways of a GPU, which keeps what kernels are run with."""
+
+    device = "recorded"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[Any, tuple[Any, ...]]] = []
+
+    def run(self, kernel: Any, *arguments: Any) -> None:
+        self.calls.append((kernel, arguments))
+        super().run(kernel, *arguments)
+
+
+@pytest.mark.parametrize(("height", "width", "channels", "n"), LARGE_SHAPES)
+def test_blocks_that_share_a_channel_compute_the_same(
+    backend: Backend, height: int, width: int, channels: int, n: int
+) -> None:
+    rng = np.random.default_rng(14)
+    x, dy = (rng.normal(2, 3, (n, height, width, channels)) for _ in range(2))
+    gamma, beta = (rng.normal(size=channels) for _ in range(2))
+    values = of_channels(x)
+    mean, variance = values.mean(axis=0), values.var(axis=0)
+    for _ in range(2):  # the second finds the tickets as the first did
+        alone = Alone(BatchNorm(), x.shape[1:], backend, capacity=n).set(gamma=gamma, beta=beta)
+        y = alone.forward(x)
+        np.testing.assert_allclose(y, normalised(x, mean, variance, gamma, beta), rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(alone.value("mean"), 0.1 * mean, rtol=1e-9)
+        normal = (x - mean) / np.sqrt(variance + EPSILON)
+        by_gamma, by_beta = (of_channels(each).sum(axis=0) for each in (dy * normal, dy))
+        dx = gamma / np.sqrt(variance + EPSILON) * (dy - (by_beta + normal * by_gamma) / len(values))
+        np.testing.assert_allclose(alone.backward(dy), dx, rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(alone.grad("gamma"), by_gamma, rtol=1e-9, atol=1e-8)
+        np.testing.assert_allclose(alone.grad("beta"), by_beta, rtol=1e-9, atol=1e-8)
+
+
+@pytest.mark.parametrize(("height", "width", "channels", "n"), [*LARGE_SHAPES, (1, 1, 1024, 256), (2, 2, 263, 250)])
+def test_large_batches_keep_a_gpu_busy_and_are_read_twice(height: int, width: int, channels: int, n: int) -> None:
+    """From 2¹⁸ numbers on: two blocks for each of 132 processors, two reads and a write, and four and a write back."""
+    device = Recorded()
+    shape = (n, height, width, channels)
+    alone = Alone(BatchNorm(), shape[1:], device, capacity=n)
+    for work, passes in ((alone.forward, 3), (alone.backward, 5)):
+        device.calls.clear()
+        work(np.ones(shape))
+        assert 1 <= len(device.calls) <= 2
+        moved = 0
+        for kernel, arguments in device.calls:
+            moved += sum(array.nbytes for array in arguments if isinstance(array, np.ndarray))
+            if len(device.calls) == 1:  # each block reads what it needs again: of a channel that fits its cache
+                moved += (passes // 2) * 8 * n * height * width * channels
+            if isinstance(kernel, Raw):
+                blocks = kernel.launch(*arguments).blocks
+                assert np.prod(blocks) >= 2 * 132
+        assert moved <= 1.1 * passes * 8 * n * height * width * channels
+
+
+def test_the_scratch_of_blocks_is_counted_and_not_made_on_the_host() -> None:
+    for device, is_made in ((Recorded(), True), (NumpyBackend(), False)):
+        alone = Alone(BatchNorm(), (16, 16, 64), device, capacity=64)
+        parts, tickets = alone.stages[0]._scratch  # type: ignore[attr-defined]
+        assert (parts.size > 0) == (tickets.size > 0) == is_made
+        buffers = 2 * 16 * 16 * 64 * 64 * 8
+        assert alone.context.buffer_bytes["batchnorm1"] == buffers + parts.nbytes + tickets.nbytes
 
 
 # Running averages
