@@ -1,40 +1,135 @@
-"""Dropout: each unit is switched off with probability p, drawn from (seed, layer, step, element), never stored."""
+"""Dropout: each unit is switched off with probability p, drawn from (seed, layer, step, sample, unit), never stored.
+
+Samples are counted within the batch of all ranks, so that a rank which has some of them switches off what it would as
+the only one.
+"""
 
 import numpy as np
 
 from gpunn.kernels import loops
-from gpunn.kernels.random import PHILOX64, Purpose, random_halves
-from gpunn.kernels.record import Array, per_element, raw
+from gpunn.kernels.random import PHILOX64, Purpose, groups, random_halves
+from gpunn.kernels.record import Array, Launch, per_element, raw
+
+_PURPOSE, _32, _LOW = np.uint64(Purpose.DROPOUT), np.uint64(32), np.uint64(0xFFFFFFFF)
+_MULTIPLIERS = (0xD2E7470EE14C6C93, 0xCA5A826395121157)
+(_M0_LOW, _M0_HIGH), (_M1_LOW, _M1_HIGH) = ((m & _LOW, m >> _32) for m in map(np.uint64, _MULTIPLIERS))
+_LANES = 1024  # counters whose words are kept together
+_WEYL = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBB67AE8584CAA73B))
 
 
-@loops.in_loops(loops.switch_off)
-def _switch_off(x: Array, seed: int, step: int, stream: int, threshold: int, scale: float, y: Array) -> None:
-    bits = random_halves(len(x), seed=seed, purpose=Purpose.DROPOUT, step=step, stream=stream)
+def switch_off(x: Array, seed: int, step: int, stream: int, first: int, threshold: int, scale: float, y: Array) -> None:
+    """The loop, for Numba: 32 counters at a time, of as many samples and then groups of features as fit the cache."""
+
+    def product(word: np.uint64, by_low: np.uint64, by_high: np.uint64) -> tuple[np.uint64, np.uint64]:
+        """The upper and lower 64 bits, from four products of 32 bits by 32, which there are vectors of."""
+        low, high = word & _LOW, word >> _32
+        least = low * by_low
+        middle = low * by_high + (least >> _32)
+        other = high * by_low + (middle & _LOW)
+        return high * by_high + (middle >> _32) + (other >> _32), other << _32 | least & _LOW
+
+    features, n = x.shape
+    needed, nothing = -(-features // 16), x.dtype.type(0)
+    counters = needed if needed < 16 else needed | 1  # as by `groups`
+    given, result = x.reshape(-1), y.reshape(-1)
+    words, halves = np.empty((4, _LANES), np.uint64), np.empty(16 * _LANES, np.uint16)
+    most = min(n, _LANES)
+    for start in range(0, n, most):
+        width = min(most, n - start)
+        at_once = _LANES // width
+        for group in range(0, needed, at_once):
+            count = min(at_once, needed - group)
+            for g in range(count):
+                for j in range(width):
+                    words[0, g * width + j] = (first + start + j) * counters + group + g + 1
+            for block in range(0, count * width, 32):
+                c0, c1, c2, c3 = words[:, block : block + 32]
+                k0, k1 = np.uint64(seed), _PURPOSE
+                # Of the first two rounds half is the same for all counters, since three of their words are.
+                high1, low1 = product(np.uint64(stream), _M1_LOW, _M1_HIGH)
+                high2, low2 = product(high1 ^ np.uint64(step) ^ k0, _M0_LOW, _M0_HIGH)
+                for i in range(32):
+                    high0, low0 = product(c0[i], _M0_LOW, _M0_HIGH)
+                    high3, low3 = product(high0 ^ k1, _M1_LOW, _M1_HIGH)
+                    c0[i] = high3 ^ low1 ^ (k0 + _WEYL[0])
+                    c1[i] = low3
+                    c2[i] = high2 ^ low0 ^ (k1 + _WEYL[1])
+                    c3[i] = low2
+                for _ in range(8):
+                    k0 += _WEYL[0]
+                    k1 += _WEYL[1]
+                    for i in range(32):
+                        high0, low0 = product(c0[i], _M0_LOW, _M0_HIGH)
+                        high1, low1 = product(c2[i], _M1_LOW, _M1_HIGH)
+                        c0[i] = high1 ^ c1[i] ^ (k0 + _WEYL[0])
+                        c1[i] = low1
+                        c2[i] = high0 ^ c3[i] ^ (k1 + _WEYL[1])
+                        c3[i] = low0
+            for g in range(count):
+                for k in range(4):
+                    word = words[k, g * width : (g + 1) * width]
+                    for h in range(4):
+                        half = halves[(16 * g + 4 * k + h) * width :][:width]
+                        for j in range(width):
+                            half[j] = word[j] >> np.uint64(16 * h)
+            # Of all samples at once, features lie end to end.
+            units = min(16 * count, features - 16 * group)
+            rows, length = (1, units * n) if width == n else (units, width)
+            for row in range(rows):
+                at = (16 * group + row) * n + start
+                some, kept, bits = given[at:][:length], result[at:][:length], halves[row * length :][:length]
+                for i in range(length):
+                    kept[i] = some[i] * (scale if bits[i] >= threshold else nothing)
+
+
+@loops.in_loops(switch_off)
+def _switch_off(
+    x: Array, seed: int, step: int, stream: int, first: int, threshold: int, scale: float, y: Array
+) -> None:
+    bits = random_halves(*x.shape, seed=seed, purpose=Purpose.DROPOUT, step=step, stream=stream, first=first)
     factor = np.greater_equal(bits, threshold).view(np.int8).astype(x.dtype)
     factor *= scale
     np.multiply(x, factor, out=y)
 
 
+def _launch(x: Array, seed: int, *others: object) -> Launch:
+    n = x.shape[-1]
+    features = x.size // n
+    return per_element(-(-features // 16) * n, x, np.uint32(seed), *others, features, n, groups(features))
+
+
 @raw(
     """
-extern "C" __global__ void dropout(const T* x, unsigned seed, int stream, const int* count, int threshold, T scale,
-                                   T* y, int size) {
-    int number = blockIdx.x * blockDim.x + threadIdx.x;
-    int first = number / 32 * 512 + number % 32;
-    if (first >= size) return;
-    Words drawn = philox4x64(Words{number + 1ull, (unsigned)count[0], (unsigned)stream, 0}, seed, PURPOSE);
+extern "C" __global__ void dropout(const T* x, unsigned seed, int stream, int first, const int* count, int threshold,
+                                   T scale, T* y, int features, int n, int groups) {
+    // Neighbouring threads have neighbouring samples, each 16 features, which it reads before it draws.
+    unsigned number = blockIdx.x * blockDim.x + threadIdx.x;
+    int group = number / n, j = number % n, left = min(16, features - 16 * group);
+    if (left <= 0) return;
+    long long at = 16ll * group * n + j;
+    T seen[16];
+    #pragma unroll
+    for (int k = 0; k < 16; ++k)
+        if (k < left) seen[k] = x[at + (long long)k * n];
+    unsigned long long counter = (unsigned long long)(first + j) * groups + group + 1;
+    Words drawn = philox4x64(Words{counter, (unsigned)count[0], (unsigned)stream, 0}, seed, PURPOSE);
     unsigned long long words[4] = {drawn.w0, drawn.w1, drawn.w2, drawn.w3};
+    #pragma unroll
     for (int k = 0; k < 16; ++k) {
-        int at = first + 32 * k;
-        if (at >= size) return;
         int bits = words[k / 4] >> (16 * (k % 4)) & 0xFFFF;
-        y[at] = x[at] * (bits >= threshold ? scale : T(0));
+        if (k < left) y[at + (long long)k * n] = seen[k] * (bits >= threshold ? scale : T(0));
     }
 }
 """,
-    launch=lambda x, seed, *others: per_element(32 * -(-x.size // 512), x, np.uint32(seed), *others, x.size),
+    launch=_launch,
     preamble=f"const int PURPOSE = {int(Purpose.DROPOUT)};\n{PHILOX64}",
 )
-def dropout(x: Array, seed: int, stream: int, count: Array, threshold: int, scale: float, y: Array) -> None:
-    """y := x · scale where the element's 16 random bits are at least threshold = p 2¹⁶, else 0. y may be x."""
-    _switch_off(x.reshape(-1), seed, int(count[0]), stream, np.uint16(threshold), x.dtype.type(scale), y.reshape(-1))
+def dropout(x: Array, seed: int, stream: int, first: int, count: Array, threshold: int, scale: float, y: Array) -> None:
+    """y := x · scale where the 16 random bits of unit and sample are at least threshold = p 2¹⁶, else 0; y may be x.
+
+    Samples are the last axis, and `first` is the number of the first of them in the batch of all ranks.
+    """
+    shape = -1, x.shape[-1]
+    flat = x.reshape(shape), y.reshape(shape)
+    drawn = seed, int(count[0]), stream, first, np.uint16(threshold), x.dtype.type(scale)
+    _switch_off(flat[0], *drawn, flat[1])

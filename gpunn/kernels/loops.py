@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from gpunn.kernels.random import Purpose
 from gpunn.kernels.record import Array, Host
 
 OFF = "GPUNN_NUMBA"  # environment variable that, set to 0, leaves Numba unused
@@ -328,47 +327,6 @@ def convolve_groups_weight_gradient(x: Array, dz: Array, geometry: Window, dw: A
                                 for j in range(len(delta)):
                                     total += delta[j] * seen[j]
                             dw[group, f, c, u, v] += total
-
-
-_DROPOUT, _32, _LOW = np.uint64(Purpose.DROPOUT), np.uint64(32), np.uint64(0xFFFFFFFF)
-_MULTIPLIERS = (0xD2E7470EE14C6C93, 0xCA5A826395121157)
-(_M0_LOW, _M0_HIGH), (_M1_LOW, _M1_HIGH) = ((m & _LOW, m >> _32) for m in map(np.uint64, _MULTIPLIERS))
-_WEYL = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBB67AE8584CAA73B))
-
-
-def switch_off(x: Array, seed: int, step: int, stream: int, threshold: int, scale: float, y: Array) -> None:
-    def product(word: np.uint64, by_low: np.uint64, by_high: np.uint64) -> tuple[np.uint64, np.uint64]:
-        """The upper and lower 64 bits, from four products of 32 bits by 32, which there are vectors of."""
-        low, high = word & _LOW, word >> _32
-        least = low * by_low
-        middle = low * by_high + (least >> _32)
-        other = high * by_low + (middle & _LOW)
-        return high * by_high + (middle >> _32) + (other >> _32), other << _32 | least & _LOW
-
-    words = np.empty((4, 32), np.uint64)
-    quarters = np.empty((4, 4, 32), np.uint16)
-    bits = quarters.reshape(512)
-    for first in range(0, len(x), 512):
-        for i in range(32):
-            words[0, i], words[1, i], words[2, i], words[3, i] = first // 16 + i + 1, step, stream, 0
-        k0, k1 = np.uint64(seed), _DROPOUT
-        for _ in range(10):
-            for i in range(32):
-                high0, low0 = product(words[0, i], _M0_LOW, _M0_HIGH)
-                high1, low1 = product(words[2, i], _M1_LOW, _M1_HIGH)
-                words[0, i] = high1 ^ words[1, i] ^ k0
-                words[1, i] = low1
-                words[2, i] = high0 ^ words[3, i] ^ k1
-                words[3, i] = low0
-            k0 += _WEYL[0]
-            k1 += _WEYL[1]
-        for i in range(32):
-            for k in range(4):
-                for h in range(4):
-                    quarters[k, h, i] = words[k, i] >> np.uint64(16 * h)
-        some, result = x[first : first + 512], y[first : first + 512]
-        for at in range(len(some)):
-            result[at] = some[at] * (scale if bits[at] >= threshold else x.dtype.type(0))
 
 
 def sgd(gradient: Array, rate: Array, decayed: int, l1: float, l2: float, value: Array, clock: Array) -> None:

@@ -6,6 +6,7 @@ drawn again in back-propagation instead of being stored, and CPU and GPU draw th
 takes the wider words: NumPy has that generator in C.
 """
 
+import threading
 from enum import IntEnum
 
 import numpy as np
@@ -14,6 +15,8 @@ from numpy.typing import NDArray
 from gpunn.kernels.record import Array
 
 _32, _LOW = np.uint64(32), np.uint64(0xFFFFFFFF)
+_of_thread = threading.local()
+_BLOCK = 128  # samples whose bits are turned at once, from samples first to samples last, in the cache
 
 
 class Purpose(IntEnum):
@@ -44,23 +47,51 @@ def philox(counter: tuple[Array | int, ...], key: tuple[int, int]) -> NDArray[np
     return drawn.T.astype(np.uint32, order="C").reshape(*words[0].shape, 4)
 
 
-def random_words(count: int, *, seed: int, purpose: Purpose, step: int = 0, stream: int = 0) -> NDArray[np.uint32]:
-    """Return the first `count` words of the stream (seed, purpose, step, stream): word 4i+k is word k of counter i."""
-    blocks = np.arange((count + 3) // 4, dtype=np.uint64)
+def random_words(
+    count: int, *, seed: int, purpose: Purpose, step: int = 0, stream: int = 0, first: int = 0
+) -> NDArray[np.uint32]:
+    """Return `count` words of the stream (seed, purpose, step, stream): word 4i+k is word k of counter first + i."""
+    blocks = np.arange(first, first + (count + 3) // 4, dtype=np.uint64)
     return philox((blocks, step & 0xFFFFFFFF, step >> 32, stream), (seed, purpose)).reshape(-1)[:count]
 
 
-def random_halves(count: int, *, seed: int, purpose: Purpose, step: int = 0, stream: int = 0) -> NDArray[np.uint16]:
-    """Return 16 random bits for each of `count` elements, by Philox4x64-10.
+def random_halves(
+    features: int, n: int, *, seed: int, purpose: Purpose, step: int = 0, stream: int = 0, first: int = 0
+) -> NDArray[np.uint16]:
+    """Return 16 random bits for each feature of the samples first, …, first + n − 1, uint16 (features, n).
 
-    32 counters give the bits of 512 elements: quarter h of word k of counter i those of element 32 (4k + h) + i, so
-    that 32 threads of a GPU, each with a counter, take elements that lie side by side.
+    By Philox4x64-10, whose four words are the bits of 16 features of a sample: feature 16g + 4k + h has quarter h of
+    word k of counter G · sample + g + 1, where G is `groups(features)`. So the bits of a sample are its own, whichever
+    others there are.
     """
-    # NumPy steps before it draws, so the first counter is 1.
-    generator = np.random.Philox(key=[seed, purpose], counter=[0, step, stream, 0])
-    words = generator.random_raw(128 * -(-count // 512)).reshape(-1, 32, 4)
-    quarters = words.astype("<u8", copy=False).view("<u2")
-    return np.ascontiguousarray(quarters.swapaxes(1, 2)).reshape(-1)[:count]
+    counters = groups(features)
+    generator = _at((first * counters, step, stream, 0), (seed, purpose))
+    halves = np.empty((features, n), np.uint16)
+    for start in range(0, n, _BLOCK):
+        part = halves[:, start : start + _BLOCK]
+        words = generator.random_raw(4 * counters * part.shape[1])
+        part[...] = words.astype("<u8", copy=False).view("<u2").reshape(part.shape[1], -1)[:, :features].T
+    return halves
+
+
+def _at(counter: tuple[int, ...], key: tuple[int, int]) -> np.random.Philox:
+    """Return this thread's generator, which draws by the counters after this one: NumPy steps before it draws."""
+    # A new one would first ask the system for entropy, which takes longer than to draw for a small layer.
+    if not hasattr(_of_thread, "generator"):
+        _of_thread.generator = np.random.Philox(0)
+    words = {"counter": np.array(counter, np.uint64), "key": np.array(key, np.uint64)}
+    unused = {"buffer": np.zeros(4, np.uint64), "buffer_pos": 4, "has_uint32": 0, "uinteger": 0}
+    _of_thread.generator.state = {"bit_generator": "Philox", "state": words, **unused}
+    drawing: np.random.Philox = _of_thread.generator
+    return drawing
+
+
+def groups(features: int) -> int:
+    """Return the number of counters of a sample: one for 16 features, but from 16 on odd, one unused if need be."""
+    # Were many counters even in number, the bits of one feature of several samples would lie a power of two apart, and
+    # so fall on the same few lines of the cache: to turn them would take twice the time.
+    needed = -(-features // 16)
+    return needed if needed < 16 else needed | 1
 
 
 def epoch_order(n: int, *, seed: int, epoch: int) -> NDArray[np.int32]:

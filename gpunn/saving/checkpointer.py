@@ -12,7 +12,7 @@ from typing import cast
 from gpunn.errors import CheckpointError, OptionError, OutputError
 from gpunn.files import StrPath, locked, remove_folder, remove_leftovers
 from gpunn.saving.checkpoint import Checkpoint, DamagedCheckpointError, Origin, open_checkpoint, write_checkpoint
-from gpunn.saving.origin import compare, differences, is_of_new_network, origin_of, versions
+from gpunn.saving.origin import changes, compare, is_of_new_network, origin_of, versions
 from gpunn.saving.signals import HandedBack, Signals
 from gpunn.scalars import flag, positive_whole, real
 from gpunn.train.callbacks import CHECKPOINTS as TURN
@@ -191,7 +191,7 @@ def go_on(trainer: Trainer, checkpoint: Checkpoint, say: Say) -> None:
         say(f"{checkpoint.path} holds the state of a callback {name}, which this training has not")
     if trainer.options.regularizer and (old := [record.step for record in state.records if math.isnan(record.penalty)]):
         say(f"an earlier version recorded the training loss with λR in it, up to step {old[-1]}; from here on apart")
-    for line in differences(checkpoint.origin.versions, versions(trainer)):
+    for line in changes(checkpoint.origin.versions, versions(trainer)):
         say(f"not the same to the last bit: {line}")
     for step, path in listed(checkpoint.path.parent):
         if step > checkpoint.step:

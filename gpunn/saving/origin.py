@@ -11,6 +11,7 @@ import numpy as np
 from gpunn.config import to_built_config, to_config
 from gpunn.data import Data
 from gpunn.errors import CheckpointError
+from gpunn.nn.layers import Dropout
 from gpunn.saving.checkpoint import Checkpoint, Origin
 from gpunn.train.arguments import PlainOptions
 from gpunn.train.stopping import BestWeights
@@ -19,6 +20,7 @@ from gpunn.version import __version__
 
 LIBRARIES = {"python": ".".join(map(str, sys.version_info[:3])), "numpy": np.__version__}
 FREE = frozenset({"epochs", "device", "data_on", "skip_bad_batches"})  # options that a continuation may change
+_MASKS = "Dropout's masks"  # how their units are numbered; another way is another mask
 _OF_FIT = "{"  # how the origin of a training by `fit`, JSON, begins; that of the program is TOML
 
 
@@ -33,7 +35,16 @@ def fingerprint(data: Data, sha256: str = "") -> dict[str, Any]:
 
 def versions(trainer: Trainer) -> dict[str, str]:
     """Return versions and device, on which the last bits of a training depend."""
-    return {"gpunn": __version__, **LIBRARIES, "device": trainer.backend.description}
+    made = {"gpunn": __version__, **LIBRARIES, "device": trainer.backend.description}
+    drops = any(isinstance(layer, Dropout) for layer, _ in trainer.model.every_layer)
+    return {**made, _MASKS: "numbered by sample"} if drops else made
+
+
+def changes(was: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
+    """Describe what `versions` gave otherwise for a checkpoint than now."""
+    if _MASKS in now:  # which earlier versions did not know
+        was = {_MASKS: "numbered by batch", **was}
+    return differences(was, now)
 
 
 def parts_of(trainer: Trainer) -> dict[str, Any]:

@@ -87,14 +87,17 @@ def test_loops_let_numbers_through_that_are_not_finite(
                 np.testing.assert_allclose(one[finite], other[finite], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("size", [1, 511, 512, 513, 100_000])
-def test_loops_drop_the_units_that_the_passes_drop(size: int) -> None:
+@pytest.mark.parametrize("first", [0, 1, 31, 1000])
+@pytest.mark.parametrize(
+    ("features", "n"), [(1, 1), (5, 1024), (5, 1025), (16, 31), (17, 2100), (300, 7), (1000, 1), (100, 128)]
+)
+def test_loops_drop_the_units_that_the_passes_drop(features: int, n: int, first: int) -> None:
     passes, drawn_by_loops = next(pair for pair in loops.pairs if pair[0].__name__ == "_switch_off")
-    x = np.arange(1, size + 1, dtype=np.float32)
-    for seed, step, stream in ((0, 0, 0), (2**32 - 1, 2**31 - 1, 70), (7, 300_000, 3)):
+    x = np.arange(1, features * n + 1, dtype=np.float32).reshape(features, n)
+    for seed, step, stream in ((0, 0, 0), (2**32 - 1, 2**31 - 1, 70), (7, 300_000, 1 << 16)):
         one, other = np.empty_like(x), np.empty_like(x)
         for body, y in ((passes, one), (loops.compiled(drawn_by_loops), other)):
-            body(x, seed, step, stream, np.uint16(20_000), np.float32(1.5), y)
+            body(x, seed, step, stream, first, np.uint16(20_000), np.float32(1.5), y)
         np.testing.assert_array_equal(one, other)
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from support.kernel_cases import dropout_bits, philox64
 from support.kernel_cases import philox as philox_in_python
 
-from gpunn.kernels.random import Purpose, epoch_order, philox, random_halves, random_words
+from gpunn.kernels.random import Purpose, epoch_order, groups, philox, random_halves, random_words
 
 WORD = st.integers(0, 2**32 - 1)
 F = 0xFFFFFFFF
@@ -49,11 +49,32 @@ def test_the_wider_philox_of_the_tests_gives_the_known_answers_of_random123(
     assert " ".join(f"{word:016x}" for word in philox64(counter, key)) == answer
 
 
-@pytest.mark.parametrize("count", [1, 31, 32, 511, 512, 513, 1500])
-def test_halves_are_drawn_by_the_wider_philox(count: int) -> None:
-    drawn = random_halves(count, seed=2**32 - 1, purpose=Purpose.DROPOUT, step=2**31 - 1, stream=6)
+@pytest.mark.parametrize("features", [1, 15, 16, 17, 33, 250, 257])
+@pytest.mark.parametrize(("first", "n"), [(0, 1), (0, 12), (31, 2), (2**31 - 4, 3)])
+def test_halves_are_drawn_by_the_wider_philox(features: int, first: int, n: int) -> None:
+    of = {"seed": 2**32 - 1, "purpose": Purpose.DROPOUT, "step": 2**31 - 1, "stream": 6}
+    drawn = random_halves(features, n, first=first, **of)
     assert drawn.dtype == np.uint16
-    assert drawn.tolist() == dropout_bits(count, 2**31 - 1, 6, 2**32 - 1)
+    np.testing.assert_array_equal(drawn, dropout_bits(features, n, 2**31 - 1, 6, 2**32 - 1, first))
+
+
+def test_no_two_features_samples_steps_streams_seeds_or_purposes_share_their_halves() -> None:
+    usual = {"seed": 1, "purpose": Purpose.DROPOUT, "step": 1, "stream": 1}
+    others = [{}, {"seed": 2}, {"purpose": Purpose.AUGMENTATION}, {"step": 2}, {"stream": 2}, {"first": 130}]
+    drawn = np.concatenate([random_halves(64, 130, **usual | other).T.reshape(-1, 4) for other in others])
+    assert len(np.unique(drawn, axis=0)) == len(drawn)  # words of 64 bits
+
+
+@pytest.mark.parametrize("n", [127, 128, 129, 300])
+def test_halves_do_not_depend_on_how_many_samples_are_drawn_at_once(n: int) -> None:
+    of = {"seed": 1, "purpose": Purpose.DROPOUT, "step": 2, "stream": 3}
+    apart = [random_halves(20, 1, first=7 + j, **of) for j in range(n)]
+    np.testing.assert_array_equal(random_halves(20, n, first=7, **of), np.hstack(apart))
+
+
+def test_counters_of_halves_lie_in_64_bits_for_the_largest_layer_and_batch() -> None:
+    """A counter that came round to 0 would be that of another step: the next word of the counter would be 1 more."""
+    assert groups(2**31 - 1) * 2**31 < 2**62
 
 
 @settings(deadline=None)
@@ -70,6 +91,14 @@ def test_words_do_not_depend_on_how_many_are_drawn(few: int, more: int, seed: in
     long = random_words(few + more, **stream_of)
     assert len(short) == few
     np.testing.assert_array_equal(long[:few], short)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 2**31), st.integers(1, 9), WORD)
+def test_words_may_begin_at_any_counter(first: int, blocks: int, seed: int) -> None:
+    of = {"seed": seed, "purpose": Purpose.AUGMENTATION, "step": 3}
+    words = [random_words(4, first=first + block, **of) for block in range(blocks)]
+    np.testing.assert_array_equal(random_words(4 * blocks, first=first, **of), np.concatenate(words))
 
 
 def test_a_word_is_that_of_its_own_counter() -> None:

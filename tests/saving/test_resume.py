@@ -2,13 +2,16 @@
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from support.checkpoint_helpers import ORIGIN, adam, calling, convolutional, images, momentum, outcome, stopped_after
 
+import gpunn as gn
 from gpunn.saving.checkpoint import open_checkpoint, write_checkpoint
+from gpunn.saving.checkpointer import go_on
 from gpunn.train.evaluator import Evaluation, Evaluator
 from gpunn.train.trainer import Trainer
 
@@ -89,3 +92,27 @@ def test_fit_hands_the_history_of_an_interrupted_training_on(monkeypatch: pytest
         history = model.fit(images(), epochs=5, batch_size=16, device="cpu", progress=False)
     assert len(history) == 2
     assert model.evaluate(images().validation).loss == history[-1].validation_loss
+
+
+# With another version
+
+
+@pytest.mark.parametrize(
+    ("make", "versions", "expected"),
+    [
+        (momentum, {}, ["Dropout's masks was 'numbered by batch', is 'numbered by sample'"]),
+        (momentum, {"Dropout's masks": "numbered by sample"}, []),
+        (lambda: momentum(model=gn.Sequential([gn.Flatten(), gn.Dense(3)])), {}, []),
+    ],
+    ids=["of before", "of now", "without Dropout"],
+)
+def test_a_training_with_dropout_says_that_its_masks_are_not_those_of_an_earlier_version(
+    make: Callable[..., Trainer], versions: dict[str, str], expected: list[str], tmp_path: Path
+) -> None:
+    first, said = make(), list[str]()
+    origin = replace(ORIGIN, versions=ORIGIN.versions | versions)
+    write_checkpoint(tmp_path / "step", stopped_after(first, 5), origin, first.model)
+    go_on(make(), open_checkpoint(tmp_path / "step"), said.append)
+    beginning = "not the same to the last bit: "
+    lines = [line.removeprefix(beginning) for line in said if line.startswith(beginning)]
+    assert [line for line in lines if "Dropout" in line] == expected

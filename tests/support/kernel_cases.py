@@ -420,13 +420,15 @@ def _philox(
     return [c0, c1, c2, c3]
 
 
-def dropout_bits(count: int, step: int, stream: int, seed: int) -> list[int]:
-    """The 16 bits that each element draws: element 32 (4k + h) + i those of quarter h of word k of counter i + 1."""
-    bits = []
-    for group in range(-(-count // 512)):
-        words = [philox64((32 * group + i + 1, step, stream, 0), (seed, 3)) for i in range(32)]
-        bits += [words[i][k] >> 16 * h & 0xFFFF for k in range(4) for h in range(4) for i in range(32)]
-    return bits[:count]
+def dropout_bits(features: int, n: int, step: int, stream: int, seed: int, first: int = 0) -> NDArray[np.int64]:
+    """The 16 bits of each feature f of each sample j: quarter h of word k of a counter of its own, f = 16g + 4k + h."""
+    counters = -(-features // 16)
+    counters |= counters >= 16
+    bits = np.empty((features, n), np.int64)
+    for f, j in np.ndindex(features, n):
+        words = philox64((counters * (first + j) + f // 16 + 1, step, stream, 0), (seed, 3))
+        bits[f, j] = words[f % 16 // 4] >> 16 * (f % 4) & 0xFFFF
+    return bits
 
 
 # Updates

@@ -410,13 +410,14 @@ def _normalize_columns_gradient(dtype: str, rng: np.random.Generator, n: int) ->
 
 @case("dropout")
 def _dropout(dtype: str, rng: np.random.Generator, n: int) -> list[Case]:
-    cases = []
-    for p in (0.0, 0.25, 0.5):
-        x, count = rng.normal(size=(3, n)).astype(dtype), np.array([5], np.int32)
-        kept = np.array([bits >= p * 2**16 for bits in dropout_bits(3 * n, 5, 2, 7)]).reshape(3, n)
+    """Of some samples within a larger batch; features fill groups of 16, or leave a part of one."""
+    cases, n = [], some(n)
+    for p, shape, first in ((0.0, (3,), 0), (0.25, (2, 3, 3), 2**31 - 1 - n), (0.5, (20,), 5), (0.5, (33,), 32)):
+        x, count = rng.normal(size=(*shape, n)).astype(dtype), np.array([5], np.int32)
+        kept = (dropout_bits(x.size // n, n, 5, 2, 7, first) >= p * 2**16).reshape(x.shape)
         expected = np.where(kept, x.astype(np.float64) / (1 - p), 0.0)
-        drawn = (7, 2, count, int(p * 2**16), 1 / (1 - p))
-        cases += [Case((x, *drawn, unset(x.shape, dtype)), {0: x, 6: expected}), Case((x, *drawn, x), {6: expected})]
+        drawn = (7, 2, first, count, int(p * 2**16), 1 / (1 - p))
+        cases += [Case((x, *drawn, unset(x.shape, dtype)), {0: x, 7: expected}), Case((x, *drawn, x), {7: expected})]
     return cases
 
 

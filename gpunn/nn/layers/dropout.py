@@ -13,8 +13,8 @@ class Dropout(Layer):
     """In training each unit is 0 with probability p and scaled by 1/(1 − p) else; when not training, the identity.
 
     Scaling in training instead of multiplying the outgoing weights by (1 − p) afterwards is the same in expectation
-    (N. Srivastava et al., 2014, section 10). The mask is a pure function of (seed, layer, step), made again in
-    back-propagation. With `trainable = False` it is the identity in training too.
+    (N. Srivastava et al., 2014, section 10). The mask is a pure function of (seed, layer, step, sample of the batch),
+    made again in back-propagation. With `trainable = False` it is the identity in training too.
 
     Args:
         p: Probability that a unit is switched off, 0 to below 1; taken to the nearest 1/65,536.
@@ -30,7 +30,8 @@ class Dropout(Layer):
         self._run = context.backend.run
         # 16 random bits a unit: half of the work of 32. The scale is that of the p that they can express.
         threshold = min(round(self.p * 2**16), 2**16 - 1)
-        self._draw = (context.seed, context.number, context.count, threshold, 2**16 / (2**16 - threshold))
+        self._stream, self._share = (context.seed, context.number), context.share
+        self._kept = (context.count, threshold, 2**16 / (2**16 - threshold))
         self._drops = self.p > 0 and not context.is_frozen
         self._y = None if context.may_overwrite_input else context.buffer(input_shape)
         self._dx = context.buffer(input_shape) if context.is_last else None
@@ -43,12 +44,12 @@ class Dropout(Layer):
         if not self._dropped:
             return x
         y = x if self._y is None else self._y[x.shape[-1]]
-        self._run(dropout, x, *self._draw, y)
+        self._run(dropout, x, *self._stream, self._share.first, *self._kept, y)
         return y
 
     def backward(self, dy: Array) -> Array | None:
         if not self._dropped:
             return dy
         dx = dy if self._dx is None else self._dx[dy.shape[-1]]
-        self._run(dropout, dy, *self._draw, dx)
+        self._run(dropout, dy, *self._stream, self._share.first, *self._kept, dx)
         return dx

@@ -38,14 +38,36 @@ def test_each_unit_is_off_or_scaled_up(backend: Backend, shape: tuple[int, ...],
     np.testing.assert_allclose(y[on], x[on] / (1 - taken(p)), rtol=1e-14)
 
 
-def test_a_mask_is_drawn_by_seed_layer_step_and_element(backend: Backend) -> None:
-    """16 bits of Philox4x64-10 at (element, step, layer), keyed by (seed, purpose), against p 2¹⁶."""
+def test_a_mask_is_drawn_by_seed_layer_step_sample_and_unit(backend: Backend) -> None:
+    """16 bits of Philox4x64-10 at (sample and unit, step, layer), keyed by (seed, purpose), against p 2¹⁶."""
     seed, number, step, p = 12, 0, 7, 0.3
     alone = Alone(Dropout(p), (5, 2, 3), backend, seed=seed)
     alone.backend.assign(alone.count, step)
-    y = samples_last(alone.forward(np.ones((7, 5, 2, 3)))).ravel()
-    bits = np.array(dropout_bits(y.size, step, number, seed))
-    np.testing.assert_array_equal(mask_of(y), bits >= taken(p) * 2**16)
+    y = samples_last(alone.forward(np.ones((7, 5, 2, 3)))).reshape(30, 7)
+    np.testing.assert_array_equal(mask_of(y), dropout_bits(30, 7, step, number, seed) >= taken(p) * 2**16)
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("n", [8, 37])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_shares_of_a_batch_have_slices_of_its_mask(backend: Backend, ranks: int, n: int, dtype: str) -> None:
+    x = np.random.default_rng(9).uniform(1, 2, (n, 3, 3, 2))
+    alone = Alone(Dropout(0.5), (3, 3, 2), backend, capacity=n, dtype=dtype)
+    whole, back = alone.forward(x).copy(), alone.backward(x).copy()
+    for rank in range(ranks):
+        first, end = rank * n // ranks, (rank + 1) * n // ranks
+        alone.context.share.first = first
+        np.testing.assert_array_equal(alone.forward(x[first:end]), whole[first:end])
+        np.testing.assert_array_equal(alone.backward(x[first:end]), back[first:end])
+
+
+def test_the_number_of_the_first_sample_may_be_any(backend: Backend) -> None:
+    alone = Alone(Dropout(0.5), (40,), backend, capacity=70)
+    alone.context.share.first = 2**30
+    whole = alone.forward(np.ones((70, 40))).copy()
+    for first, end in ((0, 1), (1, 33), (33, 70), (69, 70)):
+        alone.context.share.first = 2**30 + first
+        np.testing.assert_array_equal(alone.forward(np.ones((end - first, 40))), whole[first:end])
 
 
 def test_backward_drops_what_forward_dropped(backend: Backend) -> None:
@@ -110,15 +132,11 @@ def test_layers_and_seeds_have_masks_of_their_own(backend: Backend) -> None:
     assert 0.4 < (masks[0][0] == masks[1][0]).mean() < 0.6
 
 
-def test_a_mask_belongs_to_the_batch_and_not_to_the_sample(backend: Backend) -> None:
-    """An element is counted within its batch, samples last: the same samples in batches of another size, another mask.
-
-    What holds is that the first unit's mask is the same for the samples that both batches have.
-    """
+def test_a_mask_belongs_to_the_sample_and_not_to_the_batch(backend: Backend) -> None:
+    """A sample's place in the batch is all that counts: a shorter batch has the beginning of the mask."""
     alone = Alone(Dropout(0.5), (30,), backend)
     whole, part = (mask_of(alone.forward(np.ones((n, 30)))) for n in (8, 4))
-    np.testing.assert_array_equal(part[:, 0], whole[:4, 0])
-    assert not np.array_equal(part, whole[:4])
+    np.testing.assert_array_equal(part, whole[:4])
 
 
 def test_masks_are_the_same_in_every_dtype(backend: Backend) -> None:
