@@ -6,6 +6,7 @@ import os
 import sys
 import tempfile
 import threading
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any, TextIO
@@ -25,10 +26,24 @@ CUDA_NAMES = {
 }  # fmt: skip
 
 
-def cuda_source(kernel: Raw, types: dict[str, np.dtype[Any]]) -> str:
-    """Return the CUDA C++ of a raw kernel with its type names set."""
+def variant(kernel: Raw, arguments: Sequence[Any]) -> tuple[dict[str, np.dtype[Any]], Mapping[str, int]]:
+    """Return the type names and the constants that a raw kernel is compiled with for a call."""
+    return {name: arguments[at].dtype for name, at in kernel.types.items()}, kernel.constants(*arguments)
+
+
+def launched(kernel: Raw, arguments: Sequence[Any]) -> tuple[tuple[int, ...], tuple[int], tuple[Any, ...]]:
+    """Return grid, block and values of the launch of a raw kernel."""
+    launch = kernel.launch(*arguments)
+    blocks = launch.blocks if isinstance(launch.blocks, tuple) else (launch.blocks,)
+    dtype = arguments[kernel.types["T"]].dtype if "T" in kernel.types else None
+    return blocks, (launch.threads,), tuple(typed(value, dtype) for value in launch.arguments)
+
+
+def cuda_source(kernel: Raw, types: Mapping[str, np.dtype[Any]], constants: Mapping[str, int] | None = None) -> str:
+    """Return the CUDA C++ of a raw kernel with its type names and constants set."""
     names = "".join(f"typedef {CUDA_NAMES[str(dtype)]} {name};\n" for name, dtype in types.items())
-    return names + kernel.preamble + cuda_body(kernel)
+    numbers = "".join(f"constexpr int {name} = {value};\n" for name, value in (constants or {}).items())
+    return names + numbers + kernel.preamble + cuda_body(kernel)
 
 
 def cuda_body(kernel: Elementwise | Raw) -> str:

@@ -33,6 +33,8 @@ class PatchProducts:
         self._taps = extent.channels * extent.size[0] * extent.size[1]
         row = self._taps * extent.columns
         self._block = max(1, min(extent.rows, backend.block_elements // (row * extent.batch_size)))
+        if backend.device != "cpu":  # where blocks of one size fill the device alike; a CPU keeps the order of its sums
+            self._block = -(-extent.rows // -(-extent.rows // self._block))
         self._columns = scratch((self._block * row * extent.capacity,))
 
     def forward(self, w: Array, x: Array, z: Array) -> None:
@@ -52,7 +54,8 @@ class PatchProducts:
         delta = delta.reshape(len(delta), -1)
         for columns, span, first, last in self._blocks(dx.shape[3]):
             self._backend.gemm(1.0, w.T, delta[:, span], 0.0, columns)
-            self._backend.run(col2im, columns, first, last - first, self._extent.columns, self._geometry, first > 0, dx)
+            rows = first, last - first, self._extent.rows
+            self._backend.run(col2im, columns, *rows, self._extent.columns, self._geometry, dx)
 
     def _blocks(self, n: int, x: Array | None = None) -> Iterator[tuple[Array, slice, int, int]]:
         """Yield for each block of output rows: its columns of A, taken from x, its place in z, first row and end."""

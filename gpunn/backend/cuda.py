@@ -140,11 +140,7 @@ class CupyBackend(Backend):
             if isinstance(kernel, Elementwise):
                 self._elementwise(kernel)(*arguments)
                 return
-            types = {name: arguments[at].dtype for name, at in kernel.types.items()}
-            function, launch = self._raw(kernel, types), kernel.launch(*arguments)
-            blocks = launch.blocks if isinstance(launch.blocks, tuple) else (launch.blocks,)
-            values = tuple(compiling.typed(value, types.get("T")) for value in launch.arguments)
-            function(blocks, (launch.threads,), values)
+            self._raw(kernel, arguments)(*compiling.launched(kernel, arguments))
 
     @contextmanager
     def array_code(self) -> Iterator[None]:
@@ -180,7 +176,7 @@ class CupyBackend(Backend):
         """Bring a kernel onto the device for `run`, without running it."""
         with self.lock, self.current, self.stream:
             if isinstance(kernel, Raw):
-                self._raw(kernel, {name: arguments[at].dtype for name, at in kernel.types.items()}).compile()
+                self._raw(kernel, arguments).compile()
             else:
                 with suppress(_RehearsedError):
                     self._elementwise(kernel)(*arguments, stream=_RehearsedError())
@@ -191,10 +187,11 @@ class CupyBackend(Backend):
             function = self._compiled[kernel] = self.cupy.ElementwiseKernel(*described, preamble=kernel.preamble)
         return function
 
-    def _raw(self, kernel: Raw, types: dict[str, np.dtype[Any]]) -> Any:
-        key = (kernel, *map(str, types.values()))
+    def _raw(self, kernel: Raw, arguments: tuple[Any, ...]) -> Any:
+        types, constants = compiling.variant(kernel, arguments)
+        key = (kernel, *map(str, types.values()), *constants.items())
         if (function := self._compiled.get(key)) is None:
-            source = compiling.cuda_source(kernel, types)
+            source = compiling.cuda_source(kernel, types, constants)
             function = self._compiled[key] = self.cupy.RawKernel(source, kernel.name, options=kernel.options)
         return function
 

@@ -8,23 +8,14 @@ columns stay in the cache (CPU) and never take many times the memory of the inpu
 """
 
 from collections.abc import Iterator
-from typing import TypeAlias
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from gpunn.kernels.record import Array, per_element, raw
+from gpunn.kernels.places import PLACES, Geometry, over_places, windows
+from gpunn.kernels.record import Array, Launch, raw
 
-Geometry: TypeAlias = tuple[int, int, int, int, int, int]
-
-PLACE = """
-struct Place { int channel, y, x, sample; };
-
-// Where an element of an array of images (channels, height, width, n) lies.
-__device__ inline Place place_of(long long at, int height, int width, int n) {
-    return Place{int(at / n / width / height), int(at / n / width % height), int(at / n % width), int(at % n)};
-}
-"""
+__all__ = ["Geometry", "col2im", "im2col", "taps"]
 
 
 def taps(geometry: Geometry, rows: range, width_out: int, height: int, width: int) -> Iterator[tuple[slice, ...]]:
@@ -49,29 +40,47 @@ def _inside(offset: int, stride: int, size: int, positions: range) -> tuple[int,
     return first, max(first, min(positions.stop, (size - 1 - offset) // stride + 1))
 
 
+def _launch_im2col(x: Array, first_row: int, width_out: int, geometry: Geometry, columns: Array) -> Launch:
+    """Launch a thread for each place that the block's patches see of the image and its padding."""
+    size_h, size_w, stride_h, stride_w, top, left = geometry
+    channels, height, width, n = x.shape
+    rows = columns.shape[1] // (width_out * n)
+    seen = (rows - 1) * stride_h + size_h, (width_out - 1) * stride_w + size_w
+    arguments = x, first_row, rows, width_out, top, left, columns, channels, height, width, *seen
+    return over_places(windows(geometry, x, columns), channels, *seen, n, *arguments)
+
+
 @raw(
     """
-extern "C" __global__ void im2col(const T* x, int first_row, int width_out, int size_h, int size_w, int stride_h,
-                                  int stride_w, int top, int left, T* columns, int taps, int length, int height,
-                                  int width, int n) {
-    long long at = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (at >= (long long)taps * length) return;
-    // Neighbouring threads take neighbouring samples: reads and writes both run along the batch.
-    int tap = at / length;
-    int place = at % length;
-    int j = place % n;
-    int column = place / n % width_out;
-    int row = first_row + place / n / width_out;
-    int y = row * stride_h + tap / size_w % size_h - top;
-    int x_at = column * stride_w + tap % size_w - left;
-    int channel = tap / (size_w * size_h);
-    bool inside = y >= 0 && y < height && x_at >= 0 && x_at < width;
-    columns[at] = inside ? x[(((long long)channel * height + y) * width + x_at) * n + j] : T(0);
+extern "C" __global__ void im2col(const T* __restrict__ x, int first_row, int rows, int width_out, int top, int left,
+                                  T* __restrict__ columns, int channels, int height, int width, int seen_down,
+                                  int seen_across, int groups, int shift) {
+    long long step = (long long)rows * width_out * groups;
+    FOR_PLACES(channels, seen_down, seen_across, groups, shift) {
+        // A thread reads one place of the image once, and writes it for every tap that sees it.
+        int y = first_row * STRIDE_H - top + row, x_at = column - left;
+        Samples seen = {};
+        if (lies_in(y, height, x_at, width))
+            seen = ((const Samples*)x)[place(channel, height, y, width, x_at, groups, group)];
+        #pragma unroll UNROLLED
+        for (int u = 0; u < SIZE_H; ++u) {
+            unsigned down = row - u;  // from above the block: beyond its end
+            if (down / STRIDE_H >= rows || down % STRIDE_H) continue;
+            #pragma unroll
+            for (int v = 0; v < SIZE_W; ++v) {
+                unsigned across = column - v;
+                if (across / STRIDE_W >= width_out || across % STRIDE_W) continue;
+                long long tap = ((long long)channel * SIZE_H + u) * SIZE_W + v;
+                int position = down / STRIDE_H * width_out + across / STRIDE_W;
+                ((Samples*)columns)[tap * step + (long long)position * groups + group] = seen;
+            }
+        }
+    }
 }
 """,
-    launch=lambda x, first_row, width_out, geometry, columns: per_element(
-        columns.size, x, first_row, width_out, *geometry, columns, *columns.shape, *x.shape[1:]
-    ),
+    launch=_launch_im2col,
+    preamble=PLACES,
+    constants=lambda *given: windows(given[3], given[0], given[4]),
 )
 def im2col(x: Array, first_row: int, width_out: int, geometry: Geometry, columns: Array) -> None:
     """columns[(c, u, v), (i, j, sample)] := x[c, i·stride + u − pad, j·stride + v − pad, sample], 0 outside x."""
@@ -102,46 +111,73 @@ def im2col(x: Array, first_row: int, width_out: int, geometry: Geometry, columns
         block[:, i, j] = x[:, y, x_at]
 
 
+def _reached(row: int, rows_out: int, geometry: Geometry, height: int) -> int:
+    """Return the rows of the image that the output rows before `row` give to, and those above them."""
+    size, stride, top = geometry[0], geometry[2], geometry[4]
+    if row in (0, rows_out):
+        return height if row else 0
+    return min(max(0, (row - 1) * stride + size - top), height)
+
+
+def _launch_col2im(
+    columns: Array, first_row: int, rows: int, rows_out: int, width_out: int, geometry: Geometry, dx: Array
+) -> Launch:
+    """Launch a thread for each place of the image that this block gives to, or that no block has set."""
+    channels, height, width, n = dx.shape
+    _, _, stride, _, top, left = geometry
+    given = _reached(first_row, rows_out, geometry, height)
+    begin = min(given, max(0, first_row * stride - top))
+    end = _reached(first_row + rows, rows_out, geometry, height)
+    arguments = columns, first_row, rows, width_out, top, left, begin, given, dx, channels, height, width, end - begin
+    return over_places(windows(geometry, dx, columns), channels, end - begin, width, n, *arguments)
+
+
 @raw(
     """
-extern "C" __global__ void col2im(const T* columns, int first_row, int rows, int width_out, int size_h, int size_w,
-                                  int stride_h, int stride_w, int top, int left, bool adds, T* dx, int channels,
-                                  int height, int width, int n) {
-    long long at = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (at >= (long long)channels * height * width * n) return;
-    // One thread gathers all that one input gave to the block, in an order that never changes: no atomics.
-    Place of = place_of(at, height, width, n);
-    T sum = T(0);
-    for (int u = 0; u < size_h; ++u) {
-        int down = of.y + top - u;
-        if (down < 0 || down % stride_h) continue;
-        int row = down / stride_h - first_row;
-        if (row < 0 || row >= rows) continue;
-        for (int v = 0; v < size_w; ++v) {
-            int across = of.x + left - v;
-            if (across < 0 || across % stride_w) continue;
-            int column = across / stride_w;
-            if (column >= width_out) continue;
-            long long tap = ((long long)of.channel * size_h + u) * size_w + v;
-            sum += columns[((tap * rows + row) * width_out + column) * n + of.sample];
+extern "C" __global__ void col2im(const T* __restrict__ columns, int first_row, int rows, int width_out, int top,
+                                  int left, int begin, int given, T* __restrict__ dx, int channels, int height,
+                                  int width, int seen_down, int groups, int shift) {
+    long long step = (long long)rows * width_out * groups;
+    FOR_PLACES(channels, seen_down, width, groups, shift) {
+        // One thread gathers all that one input gave to the block, in an order that never changes: no atomics.
+        int y = begin + row;
+        Samples sum = {};
+        #pragma unroll UNROLLED
+        for (int u = 0; u < SIZE_H; ++u) {
+            unsigned down = y + top - first_row * STRIDE_H - u;  // from above the block: beyond its end
+            if (down / STRIDE_H >= rows || down % STRIDE_H) continue;
+            #pragma unroll
+            for (int v = 0; v < SIZE_W; ++v) {
+                unsigned across = column + left - v;
+                if (across / STRIDE_W >= width_out || across % STRIDE_W) continue;
+                long long tap = ((long long)channel * SIZE_H + u) * SIZE_W + v;
+                int position = down / STRIDE_H * width_out + across / STRIDE_W;
+                Samples share = ((const Samples*)columns)[tap * step + (long long)position * groups + group];
+                EACH_SAMPLE(s) sum.of[s] += share.of[s];
+            }
         }
+        Samples& target = ((Samples*)dx)[place(channel, height, y, width, column, groups, group)];
+        if (y < given) {
+            Samples before = target;
+            EACH_SAMPLE(s) sum.of[s] = before.of[s] + sum.of[s];
+        }
+        target = sum;
     }
-    dx[at] = adds ? dx[at] + sum : sum;
 }
 """,
-    launch=lambda columns, first_row, rows, width_out, geometry, adds, dx: per_element(
-        dx.size, columns, first_row, rows, width_out, *geometry, adds, dx, *dx.shape
-    ),
-    preamble=PLACE,
+    launch=_launch_col2im,
+    preamble=PLACES,
+    constants=lambda *given: windows(given[5], given[6], given[0]),
 )
 def col2im(
-    columns: Array, first_row: int, rows: int, width_out: int, geometry: Geometry, adds: bool, dx: Array
+    columns: Array, first_row: int, rows: int, _rows_out: int, width_out: int, geometry: Geometry, dx: Array
 ) -> None:
     """dx[c, i·stride + u − pad, j·stride + v − pad, sample] += columns[(c, u, v), (i, j, sample)], for places inside.
 
-    Without `adds`, dx begins as 0.
+    Blocks of `rows` output rows, of all rows that come out, follow one another: that from row 0 on finds dx unset, and
+    each leaves rows of dx that no block has given to yet as 0, or unset.
     """
-    if not adds:
+    if first_row == 0:
         dx.fill(0)
     channels, height, width, n = dx.shape
     blocks = columns.reshape(channels, -1, rows, width_out, n)

@@ -14,7 +14,8 @@ from gpunn.kernels.bias import sums_of_rows
 from gpunn.kernels.convolution import Geometry, taps
 from gpunn.kernels.cores import by_channels
 from gpunn.kernels.device import BLOCK_SUM
-from gpunn.kernels.record import Array, Launch, per_element, raw
+from gpunn.kernels.places import PLACES, over_places, samples, windows
+from gpunn.kernels.record import Array, Launch, raw
 
 _THREADS = 128
 
@@ -28,32 +29,50 @@ def _pairs(x: Array, w: Array, geometry: Geometry, z: Array) -> Iterator[tuple[i
                 yield f, c, place // across, place % across, x[:, c, y, x_at], z[:, f, i, j]
 
 
+def _constants(image: Array, w: Array, geometry: Geometry, seen: Array) -> dict[str, int]:
+    """Return the constants of a kernel: windows, samples, and the filters and channels of a group."""
+    return windows(geometry, image, seen) | {"FILTERS": w.shape[1], "CHANNELS": w.shape[2]}
+
+
 @raw(
     """
-extern "C" __global__ void NAME(const T* x, const T* w, int size_h, int size_w, int stride_h, int stride_w, int top,
-                                int left, T* z, int groups, int filters, int rows, int columns, int n, int channels,
-                                int height, int width) {
-    long long at = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (at >= (long long)groups * filters * rows * columns * n) return;
-    int sample = at % n, column = at / n % columns, row = at / n / columns % rows, filter = at / n / columns / rows;
-    T sum = T(0);
-    for (int c = 0; c < channels; ++c) {
-        const T* image = x + ((long long)(filter / filters) * channels + c) * height * width * n + sample;
-        const T* weights = w + ((long long)filter * channels + c) * size_h * size_w;
-        for (int u = 0; u < size_h; ++u) {
-            int y = row * stride_h + u - top;
-            if (y < 0 || y >= height) continue;
-            for (int v = 0; v < size_w; ++v) {
-                int x_at = column * stride_w + v - left;
-                if (x_at < 0 || x_at >= width) continue;
-                sum += weights[u * size_w + v] * image[((long long)y * width + x_at) * n];
-            }
+extern "C" __global__ void NAME(const T* __restrict__ x, const T* __restrict__ w, int top, int left, T* __restrict__ z,
+                                int filters, int rows, int columns, int height, int width, int groups, int shift) {
+    FOR_PLACES(filters, rows, columns, groups, shift) {
+        Samples sum = {};
+        #pragma unroll 1
+        for (int c = 0; c < CHANNELS; ++c) {
+            long long of_x = (long long)(channel / FILTERS) * CHANNELS + c;
+            const T* weights = w + ((long long)channel * CHANNELS + c) * SIZE_H * SIZE_W;
+            #pragma unroll UNROLLED
+            for (int u = 0; u < SIZE_H; ++u)
+                #pragma unroll
+                for (int v = 0; v < SIZE_W; ++v) {
+                    int y = row * STRIDE_H + u - top, x_at = column * STRIDE_W + v - left;
+                    if (!lies_in(y, height, x_at, width)) continue;
+                    Samples seen = ((const Samples*)x)[place(of_x, height, y, width, x_at, groups, group)];
+                    T weight = weights[u * SIZE_W + v];
+                    EACH_SAMPLE(s) sum.of[s] += weight * seen.of[s];
+                }
         }
+        ((Samples*)z)[place(channel, rows, row, columns, column, groups, group)] = sum;
     }
-    z[at] = sum;
 }
 """,
-    launch=lambda x, w, geometry, z: per_element(z.size, x, w, *geometry, z, *z.shape, *x.shape[1:4]),
+    launch=lambda x, w, geometry, z: over_places(
+        {"SAMPLES": samples(x, z)},
+        z.shape[0] * z.shape[1],
+        *z.shape[2:],
+        x,
+        w,
+        *geometry[4:],
+        z,
+        z.shape[0] * z.shape[1],
+        *z.shape[2:4],
+        *x.shape[2:4],
+    ),
+    preamble=PLACES,
+    constants=_constants,
 )
 @by_channels
 @loops.in_loops(loops.convolve_groups)
@@ -69,33 +88,49 @@ def convolve_groups(x: Array, w: Array, geometry: Geometry, z: Array) -> None:
 
 @raw(
     """
-extern "C" __global__ void NAME(const T* dz, const T* w, int size_h, int size_w, int stride_h, int stride_w, int top,
-                                int left, T* dx, int groups, int channels, int height, int width, int n, int filters,
-                                int rows, int columns) {
-    long long at = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (at >= (long long)groups * channels * height * width * n) return;
-    // One thread gathers all that one input gave, in an order that never changes: no atomics.
-    int sample = at % n, x_at = at / n % width, y = at / n / width % height, channel = at / n / width / height;
-    int group = channel / channels, c = channel % channels;
-    T sum = T(0);
-    for (int f = group * filters; f < (group + 1) * filters; ++f) {
-        const T* delta = dz + (long long)f * rows * columns * n + sample;
-        const T* weights = w + ((long long)f * channels + c) * size_h * size_w;
-        for (int u = 0; u < size_h; ++u) {
-            int down = y + top - u;
-            if (down < 0 || down % stride_h || down / stride_h >= rows) continue;
-            for (int v = 0; v < size_w; ++v) {
-                int across = x_at + left - v;
-                if (across < 0 || across % stride_w || across / stride_w >= columns) continue;
-                long long place = (long long)(down / stride_h) * columns + across / stride_w;
-                sum += weights[u * size_w + v] * delta[place * n];
+extern "C" __global__ void NAME(const T* __restrict__ dz, const T* __restrict__ w, int top, int left,
+                                T* __restrict__ dx, int channels, int height, int width, int rows, int columns,
+                                int groups, int shift) {
+    FOR_PLACES(channels, height, width, groups, shift) {
+        // One thread gathers all that one input gave, in an order that never changes: no atomics.
+        int first = channel / CHANNELS * FILTERS, c = channel % CHANNELS;
+        Samples sum = {};
+        #pragma unroll 1
+        for (int f = first; f < first + FILTERS; ++f) {
+            const T* weights = w + ((long long)f * CHANNELS + c) * SIZE_H * SIZE_W;
+            #pragma unroll UNROLLED
+            for (int u = 0; u < SIZE_H; ++u) {
+                unsigned down = row + top - u;  // from above the image: beyond its end
+                if (down / STRIDE_H >= rows || down % STRIDE_H) continue;
+                #pragma unroll
+                for (int v = 0; v < SIZE_W; ++v) {
+                    unsigned across = column + left - v;
+                    if (across / STRIDE_W >= columns || across % STRIDE_W) continue;
+                    int i = down / STRIDE_H, j = across / STRIDE_W;
+                    Samples delta = ((const Samples*)dz)[place(f, rows, i, columns, j, groups, group)];
+                    T weight = weights[u * SIZE_W + v];
+                    EACH_SAMPLE(s) sum.of[s] += weight * delta.of[s];
+                }
             }
         }
+        ((Samples*)dx)[place(channel, height, row, width, column, groups, group)] = sum;
     }
-    dx[at] = sum;
 }
 """,
-    launch=lambda dz, w, geometry, dx: per_element(dx.size, dz, w, *geometry, dx, *dx.shape, *dz.shape[1:4]),
+    launch=lambda dz, w, geometry, dx: over_places(
+        {"SAMPLES": samples(dx, dz)},
+        dx.shape[0] * dx.shape[1],
+        *dx.shape[2:],
+        dz,
+        w,
+        *geometry[4:],
+        dx,
+        dx.shape[0] * dx.shape[1],
+        *dx.shape[2:4],
+        *dz.shape[2:4],
+    ),
+    preamble=PLACES,
+    constants=lambda dz, w, geometry, dx: _constants(dx, w, geometry, dz),
 )
 @by_channels
 @loops.in_loops(loops.convolve_groups_input_gradient)
@@ -109,31 +144,42 @@ def convolve_groups_input_gradient(dz: Array, w: Array, geometry: Geometry, dx: 
         target += share
 
 
+def _launch_weight_gradient(x: Array, dz: Array, geometry: Geometry, dw: Array) -> Launch:
+    groups = x.shape[4] // samples(x, dz)
+    arguments = x, dz, *geometry[4:], dw, *x.shape[2:4], *dz.shape[2:4], groups, (groups - 1).bit_length()
+    return Launch(dw.size, _THREADS, arguments)
+
+
 @raw(
     """
-extern "C" __global__ void NAME(const T* x, const T* dz, int size_h, int size_w, int stride_h, int stride_w, int top,
-                                int left, T* dw, int filters, int channels, int height, int width, int rows,
-                                int columns, int n) {
-    __shared__ T part[128];
-    // One block a weight: its threads go along the batch, and their sums are added in an order that never changes.
-    int v = blockIdx.x % size_w, u = blockIdx.x / size_w % size_h, c = blockIdx.x / size_w / size_h % channels;
-    int f = blockIdx.x / size_w / size_h / channels;
-    const T* image = x + ((long long)(f / filters) * channels + c) * height * width * n;
-    const T* delta = dz + (long long)f * rows * columns * n;
-    T sum = T(0);
-    for (long long at = threadIdx.x; at < (long long)rows * columns * n; at += blockDim.x) {
-        int y = at / n / columns * stride_h + u - top, x_at = at / n % columns * stride_w + v - left;
-        if (y < 0 || y >= height || x_at < 0 || x_at >= width) continue;
-        sum += delta[at] * image[((long long)y * width + x_at) * n + at % n];
+extern "C" __global__ void NAME(const T* __restrict__ x, const T* __restrict__ dz, int top, int left, T* dw, int height,
+                                int width, int rows, int columns, int groups, int shift) {
+    __shared__ T part[128 / 32];
+    // One block a weight: its threads go along samples and columns, and add their sums in an order that never changes.
+    int v = blockIdx.x % SIZE_W, u = blockIdx.x / SIZE_W % SIZE_H, c = blockIdx.x / (SIZE_W * SIZE_H) % CHANNELS;
+    int f = blockIdx.x / (SIZE_W * SIZE_H * CHANNELS);
+    long long of_x = (long long)(f / FILTERS) * CHANNELS + c;
+    Samples sums = {};
+    for (int i = 0; i < rows; ++i) {
+        int y = i * STRIDE_H + u - top;
+        if (y < 0 || y >= height) continue;
+        for (long long at = threadIdx.x; at >> shift < columns; at += blockDim.x) {
+            int j = at >> shift, group = at & ((1 << shift) - 1), x_at = j * STRIDE_W + v - left;
+            if (group >= groups || x_at < 0 || x_at >= width) continue;
+            Samples delta = ((const Samples*)dz)[place(f, rows, i, columns, j, groups, group)];
+            Samples seen = ((const Samples*)x)[place(of_x, height, y, width, x_at, groups, group)];
+            EACH_SAMPLE(s) sums.of[s] += delta.of[s] * seen.of[s];
+        }
     }
+    T sum = T(0);
+    EACH_SAMPLE(s) sum += sums.of[s];
     sum = block_sum(sum, part);
     if (threadIdx.x == 0) dw[blockIdx.x] = sum;
 }
 """,
-    launch=lambda x, dz, geometry, dw: Launch(
-        dw.size, _THREADS, (x, dz, *geometry, dw, *dw.shape[1:3], *x.shape[2:4], *dz.shape[2:5])
-    ),
-    preamble=BLOCK_SUM,
+    launch=_launch_weight_gradient,
+    preamble=BLOCK_SUM + PLACES,
+    constants=lambda x, dz, geometry, dw: _constants(x, dw, geometry, dz),
 )
 @by_channels
 @loops.in_loops(loops.convolve_groups_weight_gradient)

@@ -11,19 +11,12 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from gpunn.kernels import loops
-from gpunn.kernels.convolution import PLACE, Geometry, taps
+from gpunn.kernels.convolution import Geometry, taps
 from gpunn.kernels.cores import by_channels
-from gpunn.kernels.record import Array, Host, Launch, Raw, elementwise, per_element, raw
+from gpunn.kernels.places import PLACES, over_places, samples, windows
+from gpunn.kernels.record import Array, Host, Launch, Raw, elementwise, raw
 
 Window: TypeAlias = Geometry
-
-CLIPPED = """
-// The places of a window, along one axis, that lie in the image.
-__device__ inline int first_inside(int index, int stride, int before) { return max(0, before - index * stride); }
-__device__ inline int end_inside(int index, int stride, int before, int size, int length) {
-    return min(size, length + before - index * stride);
-}
-"""
 
 
 def _places(x: Array, y: Array, window: Window) -> Iterator[tuple[slice, slice, Array]]:
@@ -40,78 +33,131 @@ def _lies_inside(x: Array, y: Array, window: Window) -> bool:
     return top == left == 0 and ends
 
 
-def _pooling(written: str, body: str) -> Callable[[Host], Raw]:
-    """Return a decorator that makes the record of a pooling: a thread for each window, which sees `VALUE(u, v)`."""
+def _pooling(written: str, begin: str, seen: str, end: str) -> Callable[[Host], Raw]:
+    """Return a decorator that makes the record of a pooling: a thread sees the places u, v of one window in turn."""
     source = f"""
-#define VALUE(u, v) x[corner + ((long long)(u) * width + (v)) * n]
-extern "C" __global__ void NAME(const T* x, int size_h, int size_w, int stride_h, int stride_w, int top, int left,
-                                {written}, int channels, int height, int width, int n, int rows, int columns) {{
-    long long at = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (at >= (long long)channels * rows * columns * n) return;
-    Place of = place_of(at, rows, columns, n);
-    int first_u = first_inside(of.y, stride_h, top), end_u = end_inside(of.y, stride_h, top, size_h, height);
-    int first_v = first_inside(of.x, stride_w, left), end_v = end_inside(of.x, stride_w, left, size_w, width);
-    int y_at = of.y * stride_h - top, x_at = of.x * stride_w - left;
-    long long corner = (((long long)of.channel * height + y_at) * width + x_at) * n + of.sample;
-    {body}
+extern "C" __global__ void NAME(const T* __restrict__ x, int top, int left, {written}, int channels, int height,
+                                int width, int rows, int columns, int groups, int shift) {{
+    FOR_PLACES(channels, rows, columns, groups, shift) {{
+        int y_at = row * STRIDE_H - top, x_at = column * STRIDE_W - left;
+        long long target = place(channel, rows, row, columns, column, groups, group);
+        {begin}
+        #pragma unroll UNROLLED
+        for (int u = 0; u < SIZE_H; ++u)
+            #pragma unroll
+            for (int v = 0; v < SIZE_W; ++v) {{
+                if (IS_CLIPPED && !lies_in(y_at + u, height, x_at + v, width)) continue;
+                Samples seen = ((const Samples*)x)[place(channel, height, y_at + u, width, x_at + v, groups, group)];
+                {seen}
+            }}
+        {end}
+    }}
 }}
-#undef VALUE
 """
 
     def launch(x: Array, window: Window, *others: Any) -> Launch:
-        y = others[-1]
-        return per_element(y.size, x, *window, *others, *x.shape, *y.shape[1:3])
+        arrays = [other for other in others if hasattr(other, "shape")]
+        channels, rows, columns, n = arrays[0].shape
+        arguments = x, *window[4:], *arrays, channels, *x.shape[1:3], rows, columns
+        return over_places(windows(window, x, *arrays), channels, rows, columns, n, *arguments)
 
-    return raw(source, launch, preamble=PLACE + CLIPPED)
+    def constants(x: Array, window: Window, *others: Any) -> dict[str, int]:
+        arrays = [other for other in others if hasattr(other, "shape")]
+        is_clipped = not _lies_inside(x, arrays[0], window)
+        counts_all = not is_clipped or bool(others[0] is True)
+        return windows(window, x, *arrays) | {"IS_CLIPPED": int(is_clipped), "COUNTS_ALL": int(counts_all)}
+
+    return raw(source, launch, preamble=PLACES, constants=constants)
 
 
-def _pooling_gradient(read: str, share: str, counted: str = "", area: str = "1") -> Callable[[Host], Raw]:
-    """Return a decorator for a gradient: a thread for each input, which adds its share of place u, v to `sum`."""
+_SUMS = 16  # inputs whose sums one thread of a gradient keeps
+_WINDOWS = 64  # the same where each is of one window
+
+
+def _cell(window: Window) -> tuple[int, int]:
+    """Return the inputs that one thread of a gradient takes: those which the same windows see, or one of them."""
+    size_h, size_w, stride_h, stride_w, *_ = window
+    is_of_one = size_h <= stride_h and size_w <= stride_w
+    return (stride_h, stride_w) if stride_h * stride_w <= (_WINDOWS if is_of_one else _SUMS) else (1, 1)
+
+
+def _pooling_gradient(read: str, given: str, share: str, mean: str = "") -> Callable[[Host], Raw]:
+    """Return a decorator for a gradient: a thread adds to each input of a cell its share of place u, v of a window."""
     source = f"""
-extern "C" __global__ void NAME({read}, int size_h, int size_w, int stride_h, int stride_w, int top, int left,
-                                {counted} T* dx, int channels, int height, int width, int n, int rows, int columns) {{
-    long long at = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (at >= (long long)channels * height * width * n) return;
-    // One thread asks every window that its input lies in: no atomics.
-    Place of = place_of(at, height, width, n);
-    int y = of.y + top, x = of.x + left;
-    T sum = T(0);
-    for (int u = y % stride_h; u < size_h && u <= y; u += stride_h) {{
-        int row = (y - u) / stride_h;
-        if (row >= rows) continue;
-        for (int v = x % stride_w; v < size_w && v <= x; v += stride_w) {{
-            int column = (x - v) / stride_w;
-            if (column >= columns) continue;
-            long long from = (((long long)of.channel * rows + row) * columns + column) * n + of.sample;
-            {share}
-        }}
+#define MET_H ((SIZE_H + STRIDE_H - 1) / STRIDE_H)
+#define MET_W ((SIZE_W + STRIDE_W - 1) / STRIDE_W)
+extern "C" __global__ void NAME({read}, int top, int left, T* __restrict__ dx, int channels, int height, int width,
+                                int rows, int columns, int cells_down, int cells_across, int groups, int shift) {{
+    FOR_PLACES(channels, cells_down, cells_across, groups, shift) {{
+        // One thread asks every window that its inputs lie in, once: no atomics.
+        int y_at = row * CELL_H, x_at = column * CELL_W;
+        Samples sums[CELL_H][CELL_W] = {{}};
+        #pragma unroll UNROLLED
+        for (int k = 0; k < MET_H; ++k)
+            #pragma unroll
+            for (int l = 0; l < MET_W; ++l) {{
+                int i = y_at / STRIDE_H - k, j = x_at / STRIDE_W - l;
+                if (!lies_in(i, rows, j, columns)) continue;
+                long long from = place(channel, rows, i, columns, j, groups, group);
+                Samples delta = ((const Samples*)dy)[from];
+                {given}
+                #pragma unroll
+                for (int a = 0; a < CELL_H; ++a)
+                    #pragma unroll
+                    for (int b = 0; b < CELL_W; ++b) {{
+                        int u = k * STRIDE_H + (CELL_H == STRIDE_H ? a : y_at % STRIDE_H);
+                        int v = l * STRIDE_W + (CELL_W == STRIDE_W ? b : x_at % STRIDE_W);
+                        if (u >= SIZE_H || v >= SIZE_W) continue;
+                        EACH_SAMPLE(s) {share}
+                    }}
+            }}
+        #pragma unroll
+        for (int a = 0; a < CELL_H; ++a)
+            #pragma unroll
+            for (int b = 0; b < CELL_W; ++b) {{
+                int y = y_at + a - top, x = x_at + b - left;
+                if (!lies_in(y, height, x, width)) continue;
+                {mean}
+                ((Samples*)dx)[place(channel, height, y, width, x, groups, group)] = sums[a][b];
+            }}
     }}
-    dx[at] = sum / T({area});
 }}
 """
 
-    def launch(dy: Array, *others: Any) -> Launch:
-        flat = [each for other in others for each in (other if isinstance(other, tuple) else (other,))]
-        dx = others[-1]
-        return per_element(dx.size, dy, *flat, *dx.shape, *dy.shape[1:3])
+    def parts(*arguments: Any) -> tuple[list[Array], Window]:
+        arrays = [argument for argument in arguments if hasattr(argument, "shape")]
+        return arrays, next(argument for argument in arguments if isinstance(argument, tuple))
 
-    return raw(source, launch, preamble=PLACE + CLIPPED)
+    def launch(*arguments: Any) -> Launch:
+        arrays, window = parts(*arguments)
+        (channels, height, width, n), (rows, columns) = arrays[-1].shape, arrays[0].shape[1:3]
+        (cell_h, cell_w), (top, left) = _cell(window), window[4:]
+        cells = -(-(height + top) // cell_h), -(-(width + left) // cell_w)
+        given = *arrays[:-1], top, left, arrays[-1], channels, height, width, rows, columns, *cells
+        return over_places({"SAMPLES": samples(*arrays)}, channels, *cells, n, *given)
+
+    def constants(*arguments: Any) -> dict[str, int]:
+        arrays, window = parts(*arguments)
+        counts_all = _lies_inside(arrays[-1], arrays[0], window) or any(argument is True for argument in arguments)
+        cell_h, cell_w = _cell(window)
+        return windows(window, *arrays) | {"CELL_H": cell_h, "CELL_W": cell_w, "COUNTS_ALL": int(counts_all)}
+
+    return raw(source, launch, preamble=PLACES, constants=constants)
 
 
 @_pooling(
-    "T* y, unsigned char* choice",
+    "T* __restrict__ y, unsigned char* __restrict__ choice",
+    "Samples best; Choices chosen; bool has_begun = false;",
     """
-    T best = VALUE(first_u, first_v);
-    int chosen = first_u * size_w + first_v;
-    for (int u = first_u; u < end_u; ++u)
-        for (int v = first_v; v < end_v; ++v) {
-            T seen = VALUE(u, v);
-            if (seen > best) chosen = u * size_w + v;
-            if (seen > best || seen != seen) best = seen;  // a NaN stays, whatever comes after it
-        }
-    y[at] = best;
-    choice[at] = chosen;
+                EACH_SAMPLE(s) {
+                    T value = seen.of[s];
+                    bool is_better = !has_begun || value > best.of[s];
+                    if (is_better) chosen.of[s] = u * SIZE_W + v;
+                    if (is_better || value != value) best.of[s] = value;  // a NaN stays, whatever comes after it
+                }
+                has_begun = true;
 """,
+    "((Samples*)y)[target] = best; ((Choices*)choice)[target] = chosen;",
 )
 @by_channels
 @loops.in_loops(loops.max_pool)
@@ -160,7 +206,11 @@ def _goes_in_loops(dy: Array, _: Array, window: Window, dx: Array) -> bool:
     return any(window[4:]) or _covers(dy, window, dx)
 
 
-@_pooling_gradient("const T* dy, const unsigned char* choice", "if (choice[from] == u * size_w + v) sum += dy[from];")
+@_pooling_gradient(
+    "const T* __restrict__ dy, const unsigned char* __restrict__ choice",
+    "Choices chosen = ((const Choices*)choice)[from];",
+    "if (chosen.of[s] == u * SIZE_W + v) sums[a][b].of[s] += delta.of[s];",
+)
 @by_channels
 @loops.in_loops(loops.max_pool_gradient, lambda *arguments: arguments[-1:] if _goes_in_loops(*arguments) else ())
 def max_pool_gradient(dy: Array, choice: Array, window: Window, dx: Array) -> None:
@@ -196,12 +246,13 @@ def _shares(y: Array, window: Window, counts_all: bool, height: int, width: int)
 
 
 @_pooling(
-    "bool counts_all, T* y",
+    "T* __restrict__ y",
+    "Samples sum = {}; int count = 0;",
+    "EACH_SAMPLE(s) sum.of[s] += seen.of[s]; ++count;",
     """
-    T sum = T(0);
-    for (int u = first_u; u < end_u; ++u)
-        for (int v = first_v; v < end_v; ++v) sum += VALUE(u, v);
-    y[at] = sum / T(counts_all ? size_h * size_w : (end_u - first_u) * (end_v - first_v));
+        T share = COUNTS_ALL ? T(1.0 / (SIZE_H * SIZE_W)) : T(1) / T(count);
+        EACH_SAMPLE(s) sum.of[s] *= share;
+        ((Samples*)y)[target] = sum;
 """,
 )
 def average_pool(x: Array, window: Window, counts_all: bool, y: Array) -> None:
@@ -217,14 +268,18 @@ def average_pool(x: Array, window: Window, counts_all: bool, y: Array) -> None:
 
 
 @_pooling_gradient(
-    "const T* dy",
+    "const T* __restrict__ dy",
     """
-            int seen_h = end_inside(row, stride_h, top, size_h, height) - first_inside(row, stride_h, top);
-            int seen_w = end_inside(column, stride_w, left, size_w, width) - first_inside(column, stride_w, left);
-            sum += counts_all ? dy[from] : dy[from] / T(seen_h * seen_w);
+                if (!COUNTS_ALL) {
+                    // The places of this window that lie in the image.
+                    int first_u = max(0, top - i * STRIDE_H), end_u = min(SIZE_H, height + top - i * STRIDE_H);
+                    int first_v = max(0, left - j * STRIDE_W), end_v = min(SIZE_W, width + left - j * STRIDE_W);
+                    T share = T(1) / T((end_u - first_u) * (end_v - first_v));
+                    EACH_SAMPLE(s) delta.of[s] *= share;
+                }
 """,
-    counted="bool counts_all,",
-    area="counts_all ? size_h * size_w : 1",
+    "sums[a][b].of[s] += delta.of[s];",
+    "if (COUNTS_ALL) EACH_SAMPLE(s) sums[a][b].of[s] *= T(1.0 / (SIZE_H * SIZE_W));",
 )
 def average_pool_gradient(dy: Array, window: Window, counts_all: bool, dx: Array) -> None:
     """dx := dy over the count of its mean for every place of each window, summed where windows overlap, 0 elsewhere."""
@@ -236,16 +291,26 @@ def average_pool_gradient(dy: Array, window: Window, counts_all: bool, dx: Array
 
 @raw(
     """
-extern "C" __global__ void mean_of_pixels(const T* x, T* y, int features, int pixels, int n) {
-    long long at = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (at >= (long long)features * n) return;
-    const T* first = x + at / n * pixels * n + at % n;
-    T sum = T(0);
-    for (int pixel = 0; pixel < pixels; ++pixel) sum += first[(long long)pixel * n];
-    y[at] = sum / T(pixels);
+extern "C" __global__ void mean_of_pixels(const T* __restrict__ x, T* __restrict__ y, T share, int pixels, int features,
+                                          int groups, int shift) {
+    FOR_PLACES(1, 1, features, groups, shift) {
+        const Samples* first = (const Samples*)x + (long long)column * pixels * groups + group;
+        Samples sum = {};
+        #pragma unroll 8
+        for (int pixel = 0; pixel < pixels; ++pixel) {
+            Samples seen = first[(long long)pixel * groups];
+            EACH_SAMPLE(s) sum.of[s] += seen.of[s];
+        }
+        EACH_SAMPLE(s) sum.of[s] *= share;
+        ((Samples*)y)[(long long)column * groups + group] = sum;
+    }
 }
 """,
-    launch=lambda x, y: per_element(y.size, x, y, len(y), x.size // max(y.size, 1), y.shape[1]),
+    launch=lambda x, y: over_places(
+        {"SAMPLES": samples(x, y)}, 1, 1, len(y), y.shape[1], x, y, 1.0 / (pixels := x.size // y.size), pixels, len(y)
+    ),
+    preamble=PLACES,
+    constants=lambda x, y: {"SAMPLES": samples(x, y)},
 )
 @by_channels
 def mean_of_pixels(x: Array, y: Array) -> None:

@@ -70,6 +70,7 @@ class Raw:
         launch: Function from the arguments of a call to its grid, block and CUDA arguments.
         host: NumPy body, called with the same arguments as `launch`.
         types: Type names of `source`, each with the number of the argument whose dtype it is.
+        constants: Function from the arguments of a call to the numbers that `source` is compiled for, by name.
         preamble: CUDA C++ before the source: functions that it calls.
         options: Options of the compiler.
         is_listed: Whether it stands in the registry; one that was made of a user's equation does not.
@@ -81,6 +82,7 @@ class Raw:
     launch: Callable[..., Launch] = lambda *_: Launch(0, 0, ())
     host: Host
     types: Mapping[str, int] = field(default_factory=lambda: {"T": 0})
+    constants: Callable[..., Mapping[str, int]] = lambda *_: {}
     preamble: str = ""
     options: tuple[str, ...] = ()
     is_listed: bool = True

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from simulator.cases import calls, dtypes
 
-from gpunn.backend.compiling import cuda_source
+from gpunn.backend.compiling import cuda_source, variant
 from gpunn.kernels import Elementwise, Raw, registry
 
 with warnings.catch_warnings():
@@ -70,13 +70,14 @@ def functions(kind: type[Elementwise] | type[Raw]) -> Iterator[Function]:
                     code = elementwise_code(kernel, arguments, strided)
                     yield Function(kernel, dtype, "strided" if strided else "contiguous", code, 128)
                 continue
-            variants = {}
-            for call in calls(name, dtype, [3]):
-                types = {letter: call.arguments[at].dtype for letter, at in kernel.types.items()}
-                threads = kernel.launch(*call.arguments).threads
-                variants["_".join(map(str, types.values())) or "int"] = types, threads
-            for variant, (types, threads) in variants.items():
-                yield Function(kernel, dtype, variant, cuda_source(kernel, types), threads)
+            variants: dict[str, tuple[str, int]] = {}
+            for call in calls(name, dtype, [3, 4]):  # one that vectors do not divide, and one that they do
+                types, constants = variant(kernel, call.arguments)
+                suffix = "_".join([*map(str, types.values()), *map(str, constants.values())]) or "int"
+                threads = max(kernel.launch(*call.arguments).threads, variants.get(suffix, ("", 0))[1])
+                variants[suffix] = cuda_source(kernel, types, constants), threads
+            for suffix, (source, threads) in variants.items():
+                yield Function(kernel, dtype, suffix, source, threads)
 
 
 def compiled(source: str, architecture: int, options: tuple[str, ...] = ()) -> tuple[bytes, str]:

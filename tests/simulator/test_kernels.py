@@ -13,7 +13,7 @@ from simulated_cuda.core import Core
 from support.harness import moved
 from support.kernel_cases import flushed, is_unset
 
-from gpunn.backend.compiling import CUDA_NAMES, cuda_source, typed
+from gpunn.backend.compiling import CUDA_NAMES, cuda_source, typed, variant
 from gpunn.backend.cuda import CupyBackend
 from gpunn.kernels import Elementwise, Raw, registry
 from simulator.cases import calls, dtypes
@@ -126,8 +126,8 @@ _DTYPES |= {"unsigned int": np.dtype(np.uint32), "unsigned long long": np.dtype(
 
 def assert_declared(kernel: Raw, arguments: Sequence[Any]) -> None:
     """Whether a raw kernel is given what it declares: number and types, and strides where arrays have any."""
-    types = {letter: arguments[at].dtype for letter, at in kernel.types.items()}
-    source = cuda_source(kernel, types)
+    types, constants = variant(kernel, arguments)
+    source = cuda_source(kernel, types, constants)
     aliases = {alias: kind for kind, alias in re.findall(r"\btypedef\s+([\w ]+?)\s+(\w+)\s*;", source)}
     declared, given = kernels_in(source)[kernel.name], kernel.launch(*arguments).arguments
     knows_strides = any("stride" in name for _, name in declared)
