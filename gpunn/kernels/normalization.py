@@ -10,7 +10,7 @@ import numpy as np
 from gpunn.kernels import loops
 from gpunn.kernels.bias import sums_of_rows
 from gpunn.kernels.cores import by_channels
-from gpunn.kernels.device import DEVICE, parts_of_row
+from gpunn.kernels.device import DEVICE, part_of_row, parts_of_row
 from gpunn.kernels.record import Array, Launch, elementwise, raw
 
 _THREADS = 256
@@ -78,7 +78,7 @@ def _shared(x: Array, *others: Array) -> Launch:
     parts, channels = others[-2], others[-3].size
     size = x.size // channels
     count = min(parts_of_row(channels, size), max(1, parts.size // (2 * channels)))
-    return Launch((channels, count, 1), _THREADS, (x, *others, size))
+    return Launch((channels, count, 1), _THREADS, (x, *others, size, part_of_row(size, count)))
 
 
 @by_channels
@@ -145,17 +145,17 @@ def _moments(x: Array, mean: Array, variance: Array) -> None:
 @raw(
     """
 extern "C" __global__ void moments(const T* x, T momentum, T* mean, T* variance, T* running_mean, T* running_variance,
-                                   T* parts, unsigned* tickets, int size) {
+                                   T* parts, unsigned* tickets, int size, int of_part) {
     int c = blockIdx.x, count = gridDim.y;
     x += (long long)c * size;
-    Moments all = moments_of(x, part_begin(size, blockIdx.y, count), part_begin(size, blockIdx.y + 1, count));
+    Moments all = moments_of(x, part_begin(blockIdx.y, of_part, size), part_begin(blockIdx.y + 1, of_part, size));
     if (count > 1) {
         parts += 2LL * c * count;
         if (threadIdx.x == 0) parts[2 * blockIdx.y] = all.mean, parts[2 * blockIdx.y + 1] = all.squares;
         if (!is_last_block(tickets + c, count)) return;
         all = {T(0), T(0), T(0)};
         for (int part = threadIdx.x; part < count; part += blockDim.x)
-            all.add({T(part_begin(size, part + 1, count) - part_begin(size, part, count)), parts[2 * part],
+            all.add({T(part_begin(part + 1, of_part, size) - part_begin(part, of_part, size)), parts[2 * part],
                      parts[2 * part + 1]});
         all = of_block(all);
     }
@@ -252,11 +252,11 @@ def _sums(dy: Array, x: Array, mean: Array, scale: Array, dgamma: Array, dbeta: 
 @raw(
     """
 extern "C" __global__ void normalize_sums(const T* dy, const T* x, const T* mean, const T* variance, T epsilon,
-                                          T* dgamma, T* dbeta, T* parts, unsigned* tickets, int size) {
+                                          T* dgamma, T* dbeta, T* parts, unsigned* tickets, int size, int of_part) {
     int c = blockIdx.x, count = gridDim.y;
     long long start = (long long)c * size;
     T sums[2];
-    unsigned begin = part_begin(size, blockIdx.y, count), end = part_begin(size, blockIdx.y + 1, count);
+    unsigned begin = part_begin(blockIdx.y, of_part, size), end = part_begin(blockIdx.y + 1, of_part, size);
     sums_of(dy + start, x + start, mean[c], begin, end, sums);
     if (count > 1) {
         parts += 2LL * c * count;
