@@ -1,6 +1,7 @@
 """Arrays, kernels and the one matrix product of a device, behind one object.
 
-A model is built on a backend and holds it; there is no current backend. Only `cuda.py` imports CuPy, when asked for.
+A model is built on a backend and holds it; there is no current backend. Only `cuda.py`, with what it is made of,
+imports CuPy, when asked for.
 """
 
 from abc import ABC, abstractmethod
@@ -92,6 +93,9 @@ class Backend(ABC):
     def planned(self, a: Array, b: Array, c: Array) -> Planned:
         """Prepare `gemm` for arrays that stay where they are."""
         return lambda alpha, beta: self.gemm(alpha, a, b, beta, c)
+
+    def connect(self) -> None:
+        """Connect this device with those of the other ranks; all of them call it, before they count their memory."""
 
     def all_reduce(self, array: Array) -> None:
         """Set an array of this device to its sum over all ranks, with the same bits on each."""

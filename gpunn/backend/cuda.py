@@ -1,7 +1,5 @@
 """The backend of a CUDA device: CuPy, on one stream, in graphs where work repeats."""
 
-import sys
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -11,15 +9,15 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from gpunn.backend import compiling, limits
-from gpunn.backend.base import MOST, Backend, Shape, Staging, layout_of
+from gpunn.backend import compiling
+from gpunn.backend.base import MOST, Backend, Shape, Staging
+from gpunn.backend.cublas import Cublas
 from gpunn.backend.cuda_errors import Gate, translated
-from gpunn.backend.driver import reinstall_command
+from gpunn.backend.cupy_import import import_cupy
+from gpunn.backend.nccl import Communicator
+from gpunn.backend.ranks import world
 from gpunn.errors import CaptureError, DeviceError
 from gpunn.kernels.record import Array, Elementwise, Raw
-
-_WORKSPACE_BYTES = 32 * 2**20  # what NVIDIA recommends for Hopper; older devices ask for 4 MiB
-_WAYS = {"float32": "", "tf32": "_FAST_TF32", "bfloat16": "_FAST_16BF", "float16": "_FAST_16F"}  # as cuBLAS names them
 
 
 @dataclass
@@ -29,6 +27,7 @@ class _Shared:
     is_limited: bool = False  # by a bound of our making on the memory pool
     recorded: list[tuple[Any, ...]] | None = None  # arguments of the capture that is under way
     rehearsed: list[tuple[Elementwise | Raw, tuple[Any, ...]]] | None = None  # by `compile_ahead`, and not done
+    communicator: Communicator | None = None  # with the devices of the other ranks
 
 
 class CupyBackend(Backend):
@@ -120,6 +119,7 @@ class CupyBackend(Backend):
         with self.lock, self.current, self.stream:
             if self._shared.rehearsed is not None:
                 raise _RehearsedError  # what would be read has not been computed
+            self._wait_for_ranks()
             return np.asarray(self.cupy.asnumpy(array, stream=self.stream))
 
     def assign(self, target: Array, values: Any, scale: float = 1.0) -> None:
@@ -206,9 +206,48 @@ class CupyBackend(Backend):
 
     def synchronize(self) -> None:
         with self.lock:  # to wait for a stream that another thread captures would spoil its capture
+            self._wait_for_ranks()
             self.stream.synchronize()
 
+    def connect(self) -> None:
+        if world().size > 1 and self._shared.communicator is None:
+            with self.lock, self.current:
+                self._shared.communicator = Communicator(self.index)
+
+    def all_reduce(self, array: Array) -> None:
+        self._collect("all_reduce", array)
+
+    def all_gather(self, array: Array, gathered: Array) -> None:
+        if world().size == 1:
+            self.assign(gathered[0], array)
+        self._collect("all_gather", array, gathered)
+
+    def _collect(self, name: str, *arrays: Array) -> None:
+        """Give NCCL some work on the stream, or on the graph that is being recorded; all ranks do."""
+        if world().size > 1 and self._shared.rehearsed is None:
+            self.connect()
+            with self.lock, self.current:
+                if self._shared.recorded is not None:
+                    self._shared.recorded.append(arrays)
+                getattr(self._shared.communicator, name)(*arrays, self.stream)
+
+    def _wait_for_ranks(self) -> None:
+        """Wait for all work, if any of it waits for other ranks, which may never come."""
+        if self._shared.communicator is not None and not self.stream.is_capturing():
+            self._shared.communicator.wait(self.stream)
+
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
+        try:
+            replay, refused = self._recorded(work), None
+        except CaptureError as error:
+            replay, refused = None, error
+        # Ranks with a graph and ranks without one would not wait for each other in the same way.
+        if world().any(refused is not None) or replay is None:
+            raise refused or CaptureError("another rank could not record its steps")
+        return replay
+
+    def _recorded(self, work: Callable[[], None]) -> Callable[[], None]:
+        """Record work as a graph of this rank; see `capture`."""
         stream, others = self.stream, self.cupy.get_default_memory_pool()
         with self.lock, self.current, stream:
             limit, used = others.get_limit(), others.total_bytes()
@@ -269,38 +308,6 @@ class CupyBackend(Backend):
             self.cupy.get_default_memory_pool().set_limit(size=nbytes or 0)
 
 
-class Cublas:
-    """A cuBLAS handle on the stream of an address; that of CuPy refuses a stream that is being captured."""
-
-    def __init__(self, stream: int, precision: str = "float32") -> None:
-        import cupy
-        from nvmath import CudaDataType
-        from nvmath.bindings import cublas
-
-        self._cublas = cublas
-        self._handle = cublas.create()
-        cublas.set_stream(self._handle, stream)
-        self._workspace = cupy.empty(_WORKSPACE_BYTES, np.uint8)  # now: cuBLAS cannot allocate it in a capture
-        cublas.set_workspace(self._handle, self._workspace.data.ptr, _WORKSPACE_BYTES)
-        self._orders = int(cublas.Operation.N), int(cublas.Operation.T)
-        compute = getattr(cublas.ComputeType, f"COMPUTE_32F{_WAYS[precision]}")
-        self._types: dict[str, tuple[int, int, Array]] = {
-            "float32": (int(CudaDataType.CUDA_R_32F), int(compute), np.zeros(2, np.float32)),
-            "float64": (int(CudaDataType.CUDA_R_64F), int(cublas.ComputeType.COMPUTE_64F), np.zeros(2)),
-        }
-
-    def gemm(self, alpha: float, a: Array, b: Array, beta: float, c: Array) -> None:
-        is_a_transposed, is_b_transposed, m, n, k, lda, ldb, ldc = layout_of(a, b, c)
-        kind, compute, scalars = self._types[str(c.dtype)]
-        scalars[0], scalars[1] = alpha, beta
-        # cuBLAS counts by columns: to it our c is cᵀ = bᵀ aᵀ.
-        self._cublas.gemm_ex(
-            self._handle, self._orders[is_b_transposed], self._orders[is_a_transposed], n, m, k,
-            scalars.ctypes.data, b.data.ptr, kind, ldb, a.data.ptr, kind, lda,
-            scalars.ctypes.data + scalars.itemsize, c.data.ptr, kind, ldc, compute, -1,
-        )  # fmt: skip
-
-
 class PinnedStaging(Staging):
     """Staging in pinned memory, which the device fetches from on a second stream; only `claim` makes the host wait."""
 
@@ -356,41 +363,3 @@ class _RehearsedError(BaseException):  # no Exception: who handles errors inside
 
 class _ArrayCodeError(_RehearsedError):
     """The end of a rehearsal at code that launches kernels of its own."""
-
-
-def import_cupy() -> Any:
-    """Import CuPy, with all of it that is used here, and nvmath's bindings of cuBLAS, or raise `DeviceError`."""
-    try:
-        if "cupy" not in sys.modules:
-            compiling.prepare_cache()
-        # Said each time; where it matters, for data that are streamed, the training says it once.
-        warnings.filterwarnings("ignore", "Using synchronous transfer as pinned memory")
-        import cupy
-        from nvmath.bindings import cublas  # noqa: F401
-
-        _ = cupy.ndarray, cupy.cuda.Device, cupy.RawKernel  # of a package that is half there some are not
-        compiling.tolerate(getattr(cupy.cuda, "compiler", None))
-    except Exception as error:
-        # CuPy wraps what the loader says in advice of its own.
-        first = error.__cause__ if isinstance(error.__cause__, ImportError) else error
-        said = " ".join(str(first).split())[:200]
-        if "GLIBCXX" in said or "CXXABI" in said:
-            where = "take its folder out of LD_LIBRARY_PATH, or in conda install libstdcxx-ng"
-            mend = f"another, older libstdc++ is found first: {where}"
-        elif "GLIBC_" in said:
-            mend = "this system is older than CuPy's wheels are made for: use a newer one, or the CPU"
-        else:
-            mend = reinstall_command()
-        raise DeviceError(f"CuPy cannot be imported ({type(error).__name__}: {said}): {mend}", mend) from error
-    return cupy
-
-
-def open_device(index: int) -> str:
-    """Make a context on a CUDA device, and return in words what memory it has left; raise `DeviceError` if not."""
-    cupy = import_cupy()
-    with Gate():
-        if index >= (devices := int(cupy.cuda.runtime.getDeviceCount())):
-            raise DeviceError(f"there is no device {index}, only {devices}: the first is cuda:0")
-        with cupy.cuda.Device(index):
-            free, whole = cupy.cuda.runtime.memGetInfo()
-    return f"{limits.size(free)} of {limits.size(whole)} free"

@@ -148,9 +148,29 @@ NVRTC = _table(f"""
 -1 | NVRTC failed | {_LIBRARY}
 """)
 
-_TABLES = {"CUDA": CUDA, "cuBLAS": CUBLAS, "NVRTC": NVRTC}
+_DEBUG = "with NCCL_DEBUG=WARN set it says which"
+
+NCCL = _table(f"""
+1! | CUDA failed inside NCCL | {_FAULT}
+2! | the system refused NCCL a call ({_DEBUG}), mostly for want of shared memory | give a container --shm-size=1g
+3! | NCCL failed inside ({_DEBUG}) | {_AGAIN}
+4 | NCCL was given an argument that it does not take | {_OURS}
+5 | NCCL was used in a way that it does not allow, such as by two ranks on one GPU | start no more ranks on a machine
+    than it has GPUs, and name no device
+6! | another rank ended, or cannot be reached any more | look at what that rank said; {_AGAIN}
+-1! | NCCL failed ({_DEBUG}) | {_AGAIN}
+""")
+
+_TABLES = {"CUDA": CUDA, "cuBLAS": CUBLAS, "NVRTC": NVRTC, "NCCL": NCCL}
 # CuPy's and nvmath's errors are named, not imported; those of the driver and of the runtime are numbered alike.
-_RAISED_BY = {"CUDARuntime": "CUDA", "CUDADriver": "CUDA", "CUBLAS": "cuBLAS", "cuBLAS": "cuBLAS", "NVRTC": "NVRTC"}
+_RAISED_BY = {
+    "CUDARuntime": "CUDA",
+    "CUDADriver": "CUDA",
+    "CUBLAS": "cuBLAS",
+    "cuBLAS": "cuBLAS",
+    "NVRTC": "NVRTC",
+    "Nccl": "NCCL",
+}
 
 _PURGE = "remove any NVIDIA driver that was installed inside WSL (apt purge 'libnvidia-compute-*')"
 WSL_MEND = f"under WSL2 the driver is that of Windows: update it there, {_PURGE}, then wsl --shutdown"
@@ -158,7 +178,7 @@ lost: list[DeviceError] = []  # after these CUDA refuses all else in this proces
 
 
 def meaning(library: str, code: int) -> Meaning:
-    """Return the meaning of a code of "CUDA", "cuBLAS" or "NVRTC" on this machine."""
+    """Return the meaning of a code of "CUDA", "cuBLAS", "NVRTC" or "NCCL" on this machine."""
     known = _TABLES[library].get(code, _TABLES[library][_OTHER])
     if library == "CUDA" and code in (100, 101) and (mend := hidden_mend()):
         return known._replace(mend=mend)

@@ -10,8 +10,9 @@ import numpy as np
 from gpunn.backend import limits
 from gpunn.backend.base import Backend
 from gpunn.backend.cpu import NumpyBackend
-from gpunn.backend.cuda import CupyBackend, import_cupy, open_device
+from gpunn.backend.cuda import CupyBackend
 from gpunn.backend.cuda_errors import Gate, line, meaning, told
+from gpunn.backend.cupy_import import import_cupy, open_device
 from gpunn.backend.driver import cuda_advice, read_driver, reinstall_command
 from gpunn.errors import DeviceError, GpunnError, OptionError, in_one_line
 from gpunn.kernels.record import Array

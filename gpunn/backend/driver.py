@@ -211,6 +211,11 @@ def reinstall_command() -> str:
     return _replace_command(found, extra) if found else install_command(extra)
 
 
+def nccl_command() -> str:
+    """Return the command that adds NCCL for the CUDA of the CuPy that is installed."""
+    return install_command((_built_for(_installed_cupys()) or "cuda13").replace("cuda", "nccl"))
+
+
 def installed(package: str) -> str:
     """Return the version of an installed package, or ""."""
     try:

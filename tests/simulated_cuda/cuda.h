@@ -41,6 +41,7 @@ struct AnyError {  // a failure as what the function returns
 
 extern thread_local int current_device;
 int devices();
+unsigned long number_of_gpu(int device);  // another one for every GPU of every machine
 
 // ---- memory.cpp
 
@@ -60,6 +61,7 @@ cudaError_t submit(void* stream, Work work);
 // What a call does to captures under way that no capture allows; `even_relaxed` where the mode does not matter.
 cudaError_t spoil_captures(bool even_relaxed = false);
 void finish_everything();
+bool do_something();  // that some stream was given and that may be done now; false where there is nothing
 int device_of_stream(const void* stream);
 bool is_capturing(const void* stream);
 bool is_legacy(const void* stream);

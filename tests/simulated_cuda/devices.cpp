@@ -1,6 +1,7 @@
 // Which devices there are, and what they say of themselves, by the environment:
 //   FAKECUDA_DEVICES=n  FAKECUDA_CC=89,61 (compute capabilities)  FAKECUDA_DRIVER=12040  FAKECUDA_NAME=name
 //   FAKECUDA_INIT=code (of cuInit and of the count)  FAKECUDA_MEMORY=bytes (see memory.cpp)
+//   FAKECUDA_MACHINE=n (processes with the same one have the same GPUs)
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +14,8 @@ int devices() {
     static const int count = number_from_environment("FAKECUDA_DEVICES", 1);
     return count;
 }
+
+unsigned long number_of_gpu(int device) { return (number_from_environment("FAKECUDA_MACHINE", 0) << 8) + device + 1; }
 
 static int driver() {
     static const int version = number_from_environment("FAKECUDA_DRIVER", CUDART_VERSION);
@@ -74,6 +77,7 @@ RUNTIME cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
     if (device < 0 || device >= devices()) return failed(cudaErrorInvalidDevice);
     memset(properties, 0, sizeof *properties);
     snprintf(properties->name, sizeof properties->name, "%s", name(device).c_str());
+    snprintf(properties->uuid.bytes, sizeof properties->uuid.bytes, "%lx", number_of_gpu(device));
     properties->totalGlobalMem = total_memory();
     properties->major = capability(device) / 10;
     properties->minor = capability(device) % 10;

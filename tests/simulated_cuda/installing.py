@@ -91,7 +91,12 @@ def packages() -> Path:
 
 def _sonames(cuda: int) -> list[str]:
     nvrtc = "libnvrtc.so.13" if cuda == 13 else "libnvrtc.so.12"
-    return ["libcuda.so.1", nvrtc, *(f"lib{name}.so.{cuda}" for name in ("cudart", "cublas", "cublasLt"))]
+    return [
+        "libcuda.so.1",
+        "libnccl.so.2",
+        nvrtc,
+        *(f"lib{name}.so.{cuda}" for name in ("cudart", "cublas", "cublasLt")),
+    ]
 
 
 @cache
@@ -208,7 +213,10 @@ def install() -> ctypes.CDLL:
     core.simulated_memory.restype = core.simulated_moved.restype = ctypes.c_size_t
     core.simulated_problem.restype = ctypes.c_char_p
     _kept.append(core)
-    _kept.extend(ctypes.CDLL(str(folder / "lib" / name), mode=ctypes.RTLD_GLOBAL) for name in _sonames(wheel().cuda))
+    names = _sonames(wheel().cuda)
+    if os.environ.get("FAKECUDA_NCCL") == "0":  # as without the extra that brings it
+        names.remove("libnccl.so.2")
+    _kept.extend(ctypes.CDLL(str(folder / "lib" / name), mode=ctypes.RTLD_GLOBAL) for name in names)
     from simulated_cuda.compiling import Compiler
 
     _kept.append(compiler := Compiler(folder, core))

@@ -11,7 +11,8 @@ import pytest
 import gpunn as gn
 from gpunn.backend import cuda as cuda_backend
 from gpunn.backend import devices as module
-from gpunn.backend.cuda import Cublas, CupyBackend, PinnedStaging
+from gpunn.backend.cublas import Cublas
+from gpunn.backend.cuda import CupyBackend, PinnedStaging
 from gpunn.backend.devices import select
 from gpunn.data import loader
 from gpunn.errors import GpunnError
