@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import traceback
+from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -12,8 +13,8 @@ from typing import Any, NoReturn
 import click
 from click.core import ParameterSource
 
-from gpunn import outside
 from gpunn.backend import cuda_errors
+from gpunn.backend.ranks import world
 from gpunn.errors import GpunnError, OptionError, in_one_line
 from gpunn.experiments import starting, terminal
 from gpunn.experiments.options import allow_import, device, memory_limit, note, of_training, real, whole
@@ -32,7 +33,10 @@ _say = partial(print, flush=True)
 @click.pass_context
 def cli(context: click.Context) -> None:
     """Train neural networks straight from their equations, on CUDA GPUs and on CPUs."""
-    if context.invoked_subcommand is None:
+    name = context.invoked_subcommand
+    if world().size > 1 and name not in (None, "train", "doctor"):
+        raise OptionError(f"gpunn {name} is done by one process, got {world().size}: start it without mpiexec")
+    if name is None:
         _say(context.get_help())
 
 
@@ -343,10 +347,10 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         if is_program:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         code = _run(sys.argv[1:] if arguments is None else arguments)
+        with suppress(GpunnError):  # where it is the ranks that could not begin
+            world().leave(code, is_asked=code > 128)
     except KeyboardInterrupt as error:  # while an error was told
         code = _interrupted(error)
-    except SystemExit as error:
-        code = error.code if isinstance(error.code, int) else int(error.code is not None)
     finally:
         if is_program:  # what Python still has to do needs no order either
             signal.signal(signal.SIGINT, starting.leave)
@@ -361,17 +365,21 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 def _run(arguments: list[str]) -> int:
     """Run a command, and return its exit code."""
     try:
+        if not world().is_first:
+            terminal.hush()
         cli.main(arguments, prog_name="gpunn", standalone_mode=False)
     except click.ClickException as error:
         command = getattr(getattr(error, "ctx", None), "command_path", "gpunn")
         return _fail(f"{error.format_message().rstrip('.')}: see {command} --help", error.exit_code)
     except (KeyboardInterrupt, click.Abort) as error:
         return _interrupted(error)
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
     except Exception as error:  # noqa: BLE001 - the last place where an error can be told in a line
         if "--debug" in arguments or os.environ.get("GPUNN_DEBUG", "") not in ("", "0"):
             traceback.print_exc()
         error = cuda_errors.translated(error) or error  # of a call that went through no gate
-        return _fail(_line(error), 2 if isinstance(error, OptionError) else 1)
+        return _fail(terminal.line_of(error), 2 if isinstance(error, OptionError) else 1)
     return 0
 
 
@@ -382,18 +390,9 @@ def _interrupted(error: BaseException) -> int:
 
 
 def _fail(line: str, code: int) -> int:
-    note(f"gpunn: {in_one_line(' '.join(line.split()))}")
+    said = in_one_line(" ".join(line.split()))
+    with suppress(GpunnError):
+        said = world().fail(said, code)
+    if said:
+        note(f"gpunn: {said}")
     return code
-
-
-def _line(error: Exception) -> str:
-    if isinstance(error, GpunnError):
-        return str(error)
-    if isinstance(error, MemoryError):
-        return f"out of memory{f' ({error})' if str(error) else ''}: take a smaller batch, network or data set"
-    if isinstance(error, OSError):
-        where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror or error}: check the path, its permissions and the space on its disk"
-    if where := outside.place_of(error):
-        return f"{where}: {type(error).__name__}: {error}; GPUNN_DEBUG=1 shows the way there"
-    return f"a defect of gpunn: {type(error).__name__}: {error}; please report it with what GPUNN_DEBUG=1 shows"

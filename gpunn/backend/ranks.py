@@ -1,5 +1,6 @@
 """Ranks: the processes that train one network together, each with its share of every batch."""
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any, NoReturn, TypeVar
 
@@ -7,6 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.backend import mpi
+from gpunn.backend.ending import Ending
+from gpunn.errors import GpunnError
+from gpunn.kernels import cores
 
 Value = TypeVar("Value")
 
@@ -53,8 +57,28 @@ class Ranks:
         """Whether it is so on any rank."""
         return is_so
 
-    def abort(self, code: int) -> NoReturn:
-        """End the processes of all ranks at once."""
+    def control(self, is_due: bool, signal: int) -> tuple[bool, int]:
+        """Return whether something is due on rank 0, and the number of a signal that any rank was sent, else 0."""
+        return is_due, signal
+
+    def of_first(self, work: Callable[[], Value]) -> Value:
+        """Return what a function returns on rank 0, which alone calls it; all raise the exception that it raises."""
+        return work()
+
+    def after_first(self, work: Callable[[], Value]) -> Value:
+        """Call a function on rank 0, and then on all others, which find the files that it has made."""
+        return work()
+
+    def fail(self, why: str, code: int = 1, *, is_asked: bool = False) -> str:
+        """Return what this rank says of an error, "" where another does; one that it has alone ends all ranks."""
+        return why
+
+    def leave(self, code: int = 0, why: str = "", *, is_asked: bool = False) -> str:
+        """Wait until all ranks leave, and return what this one says of an error; see `fail`."""
+        return why
+
+    def abort(self, code: int, why: str = "") -> NoReturn:
+        """Say why, and end the processes of all ranks at once."""
         raise SystemExit(code)
 
 
@@ -62,30 +86,65 @@ class MPIRanks(Ranks):
     """The processes that `mpiexec` or `srun` has started, by mpi4py."""
 
     def __init__(self, comm: Any) -> None:
-        self._comm = comm
+        self._comm, self._ending = comm, Ending(comm, mpi.patience())
         self.rank, self.size = comm.Get_rank(), comm.Get_size()
-        self.local_rank, self.local_size = mpi.place_on_machine(comm)
+        machine = mpi.of_machine(comm)
+        self.local_rank, self.local_size = machine.Get_rank(), machine.Get_size()
+        cores.share_cores(mpi.cores_of(machine, cores.allowed(), cores.limit()))
 
     def sum(self, array: NDArray[Any]) -> None:
-        self._comm.Allreduce(mpi.in_place(), array)
+        with self._ending.waits("a sum over all ranks"):
+            self._comm.Allreduce(mpi.in_place(), array)
 
     def gathered(self, array: NDArray[Any]) -> NDArray[Any]:
         made = np.empty((self.size, *array.shape), array.dtype)
-        self._comm.Allgather(np.ascontiguousarray(array), made)
+        with self._ending.waits("a look at all ranks"):
+            self._comm.Allgather(np.ascontiguousarray(array), made)
         return made
 
     def agreed(self, value: Value) -> Value:
-        made: Value = self._comm.bcast(value)
+        with self._ending.waits("a word of rank 0"):
+            made: Value = self._comm.bcast(value)
         return made
+
+    def control(self, is_due: bool, signal: int) -> tuple[bool, int]:
+        every = self.gathered(np.array([is_due, signal], np.int32))
+        return bool(every[0, 0]), int(every[:, 1].max())
+
+    def of_first(self, work: Callable[[], Value]) -> Value:
+        with self._ending.waits("work of rank 0"):
+            self._comm.Barrier()
+        # From here on the others wait as long as it takes: to download may, and a process that dies ends the job.
+        value, error = self._comm.bcast(self._outcome(work) if self.is_first else None)
+        if error is not None:
+            raise error
+        made: Value = value
+        return made
+
+    def _outcome(self, work: Callable[[], Value]) -> tuple[Value | None, Exception | None]:
+        try:
+            return work(), None
+        except Exception as error:  # noqa: BLE001 - raised again, on all ranks
+            return None, error if mpi.can_be_sent(error) else GpunnError(f"{type(error).__name__}: {error}")
+
+    def after_first(self, work: Callable[[], Value]) -> Value:
+        made: list[Value] = []
+        self.of_first(lambda: made.append(work()))
+        return made[0] if made else work()
+
+    def fail(self, why: str, code: int = 1, *, is_asked: bool = False) -> str:
+        return self._ending.fail(why, code, is_asked=is_asked)
+
+    def leave(self, code: int = 0, why: str = "", *, is_asked: bool = False) -> str:
+        return self._ending.leave(code, why, is_asked=is_asked)
 
     def any(self, is_so: bool) -> bool:
         flag = np.array([is_so], np.int32)
         self.sum(flag)
         return bool(flag[0])
 
-    def abort(self, code: int) -> NoReturn:
-        self._comm.Abort(code)
-        raise SystemExit(code)
+    def abort(self, code: int, why: str = "") -> NoReturn:
+        self._ending.abort(why or f"ended with {code}", code)
 
 
 @cache

@@ -9,6 +9,7 @@ import click
 
 from gpunn import outside
 from gpunn.backend.limits import set_memory_limit
+from gpunn.backend.ranks import world
 from gpunn.errors import OptionError
 
 
@@ -37,7 +38,7 @@ def _allow_imports(context: click.Context, _option: click.Parameter, modules: tu
     if modules and not context.resilient_parsing:
         lines, undo = outside.allow(modules)
         context.call_on_close(undo)
-        for line in lines:
+        for line in lines if world().is_first else ():
             note(line)
 
 

@@ -12,6 +12,8 @@ import signal
 import sys
 from typing import Any, TextIO
 
+from gpunn import outside
+from gpunn.errors import GpunnError
 from gpunn.saving.signals import handle, raise_for
 
 REPLACED = "gpunn.replaced"  # name of the error handler of the standard streams in `codecs`
@@ -55,6 +57,11 @@ def prepare_streams() -> None:
         sys.stderr = _relied_on(sys.stderr, 2)
 
 
+def hush() -> None:
+    """Write no answers: another process of the same job does."""
+    sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - as long as the process
+
+
 def _relied_on(stream: TextIO | None, descriptor: int) -> TextIO:
     if stream is not None:
         if type(stream) is not io.TextIOWrapper:
@@ -80,3 +87,17 @@ def _replaced(error: UnicodeError) -> tuple[str, int]:
 def install_signals() -> None:
     """Let SIGTERM, and SIGHUP when the terminal is closed, raise exceptions."""
     handle((signal.SIGTERM, signal.SIGHUP), raise_for)
+
+
+def line_of(error: Exception) -> str:
+    """Return what the program says of an error, and what mends it."""
+    if isinstance(error, GpunnError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return f"out of memory{f' ({error})' if str(error) else ''}: take a smaller batch, network or data set"
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror or error}: check the path, its permissions and the space on its disk"
+    if where := outside.place_of(error):
+        return f"{where}: {type(error).__name__}: {error}; GPUNN_DEBUG=1 shows the way there"
+    return f"a defect of gpunn: {type(error).__name__}: {error}; please report it with what GPUNN_DEBUG=1 shows"

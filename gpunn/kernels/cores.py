@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from gpunn.kernels.record import Host
 
@@ -21,17 +22,38 @@ SHARE = 0.75  # share of a core that a thread must get. With less, the others wa
 WORTHWHILE = 2**24  # bytes of work below which handing half of it to another thread costs more than it brings
 # Bytes of work that one thread, or each of several, does at once: longer calls wait less for each other.
 PIECE, PIECE_OF_THREAD = 2**19, 2**21
+# Variables by which a user sets the threads of BLAS.
+_VARIABLES = ("OPENBLAS_NUM_THREADS", "GOTO_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "OMP_NUM_THREADS")
 _STATISTICS, _OWN_GROUP, _GROUPS = Path("/proc/stat"), Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 # Number of cores that processes share, and a function that returns the core seconds taken by all of them so far.
 _Pool: TypeAlias = tuple[float, Callable[[], float]]
 
+_share = [inf]  # the number of cores that others of its training leave to this process
+
 
 def cores() -> int:
-    """Count the processor cores that this process may use: of the machine, and by the limit of its container."""
-    return max(1, int(min(len(_allowed()), *(size for size, _ in _groups()), inf)))
+    """Count the processor cores that this process may use: of the machine, by its container's limit, of its share."""
+    return max(1, int(min(len(allowed()), limit(), _share[0])))
 
 
-def _allowed() -> set[int]:
+def limit() -> float:
+    """Return how many cores the container of this process may use at a time; infinity without a limit."""
+    return min((size for size, _ in _groups()), default=inf)
+
+
+def share_cores(share: float) -> None:
+    """Let this process take so many threads of the machine, which it shares; BLAS as many as a variable says, if any.
+
+    Threads of BLAS wait for one another by spinning: two processes with one for each core stand in each other's way.
+    """
+    set_by_user = [int(os.environ[name]) for name in _VARIABLES if os.environ.get(name, "").isdecimal()]
+    _share[0] = max(1, int(share), *set_by_user)
+    if not set_by_user:
+        threadpool_limits(int(_share[0]))
+
+
+def allowed() -> set[int]:
+    """Return the numbers of the cores that this process may run on."""
     return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
 
 
@@ -90,8 +112,8 @@ class Crowd:
         return self._free
 
     def _look(self, now: float) -> None:
-        allowed = _allowed()
-        pools: list[_Pool] = [(len(allowed), partial(_used_of, allowed)), *_groups()]
+        there = allowed()
+        pools: list[_Pool] = [(len(there), partial(_used_of, there)), *_groups()]
         whose, used = (os.getpid(), [size for size, _ in pools]), [_or_none(use) for _, use in pools]
         last, self._last = self._last, (whose, now, time.process_time(), used)
         free = float(cores())

@@ -26,7 +26,7 @@ class Machine:
 
 def made(monkeypatch: pytest.MonkeyPatch, size: int, groups: list[cores._Pool] | None = None) -> Machine:
     machine = Machine(size)
-    monkeypatch.setattr(cores, "_allowed", lambda: set(range(size)))
+    monkeypatch.setattr(cores, "allowed", lambda: set(range(size)))
     monkeypatch.setattr(cores, "_groups", lambda: groups or [])
     monkeypatch.setattr(cores, "_used_of", machine.used)
     clocks = SimpleNamespace(perf_counter=lambda: machine.now, process_time=lambda: machine.own)
@@ -99,7 +99,7 @@ def test_a_forked_child_does_not_judge_by_its_parent(monkeypatch: pytest.MonkeyP
 def test_where_nothing_can_be_read_nobody_else_is_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     machine, crowd = made(monkeypatch, 4), cores.Crowd()
     monkeypatch.undo()
-    monkeypatch.setattr(cores, "_allowed", lambda: set(range(4)))
+    monkeypatch.setattr(cores, "allowed", lambda: set(range(4)))
     monkeypatch.setattr(cores, "_groups", list)
     monkeypatch.setattr(cores, "_STATISTICS", tmp_path / "none")
     for now in (1.0, 2.0):
@@ -130,7 +130,7 @@ def group(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(cores, "_GROUPS", tmp_path / "groups")
     found = cores._groups.__wrapped__
     monkeypatch.setattr(cores, "_groups", found)
-    monkeypatch.setattr(cores, "_allowed", lambda: set(range(16)))
+    monkeypatch.setattr(cores, "allowed", lambda: set(range(16)))
     return folder
 
 

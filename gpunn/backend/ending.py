@@ -1,0 +1,137 @@
+"""How processes that train together end: all of them, each once, whichever of them fails, leaves early or hangs.
+
+An error that all have is told by the first. One that has it alone says so and ends the others, which may wait for it.
+"""
+
+import atexit
+import math
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, NoReturn
+
+import numpy as np
+
+from gpunn.errors import in_one_line
+
+_PATIENCE, _SHORT = 5.0, 1.0  # seconds in which an error, or a signal, must have come to all, or is one rank's alone
+_APART = 0.3  # seconds from rank to rank at which they give up, so that one of them says so
+_BYTES = 2048  # of what a rank tells the others
+
+
+class Ending:
+    """Ends the ranks of a training together.
+
+    Args:
+        comm: Communicator of all ranks.
+        seconds: Time that a rank waits for the others in one call.
+    """
+
+    def __init__(self, comm: Any, seconds: float) -> None:
+        self._seconds, self._comm = seconds, comm.Dup()
+        # Well before those that wait for this one give up.
+        self._patience = min(_PATIENCE, seconds / 2)
+        self._name = f"rank {comm.Get_rank()} of {comm.Get_size()} on {socket.gethostname()}"
+        self._rank, self._process = comm.Get_rank(), os.getpid()
+        self._waits: tuple[float, str] | None = None  # since when the main thread waits for others, and in what
+        self._told: str | None = None  # the error that all know of, or that this rank alone has and may tell
+        self._to_say, self._is_over = "", False
+        sys.excepthook, self._hook = self._raised, sys.excepthook
+        threading.excepthook, self._hook_of_threads = self._raised_in_thread, threading.excepthook
+        atexit.register(self.leave)
+        threading.Thread(target=self._watch, name="gpunn ranks", daemon=True).start()
+
+    @contextmanager
+    def waits(self, what: str) -> Iterator[None]:
+        """Within, this rank waits for the others; where that takes too long, it ends them all."""
+        self._waits = time.monotonic(), what
+        try:
+            yield
+        finally:
+            self._waits = None
+
+    def fail(self, why: str, code: int = 1, *, is_asked: bool = False, show: Callable[[], object] | None = None) -> str:
+        """Tell the others of an error, and return what this rank is to say of it, "" where another one says it.
+
+        Where the others have none, the line is written here, and all end.
+
+        Args:
+            why: The error in a line.
+            code: Exit code of the job.
+            is_asked: Whether somebody has asked for the end, by a signal.
+            show: Shows more of the error, before the line.
+        """
+        if why == self._told or self._is_stranger():
+            return self._to_say
+        self._told = why
+        every = self._round(f"{why}\n", min(_SHORT, self._patience) if is_asked else self._patience)
+        if every is None:
+            if show:
+                show()
+            self.abort(why, code)
+        others = [told.partition("\n")[0] for told in every]
+        is_mine = bool(why) and why not in others[: self._rank]
+        differ = any(other not in ("", why) for other in others)
+        self._to_say = "" if not is_mine else f"{self._name}: {why}" if differ else why
+        return self._to_say
+
+    def leave(self, code: int = 0, why: str = "", *, is_asked: bool = False) -> str:
+        """Wait until all ranks leave, and return what this one is to say of an error; see `fail`."""
+        if self._is_over or self._is_stranger():
+            return self._to_say
+        if (code and self._told is None) or why not in ("", self._told):
+            self.fail(why or f"ended with {code}", code, is_asked=is_asked)
+            self._to_say = self._to_say if why else ""
+        while not all(told.endswith("\nleaves") for told in self._round(f"{self._told or ''}\nleaves", math.inf) or ()):
+            pass
+        self._is_over = True
+        return self._to_say
+
+    def abort(self, why: str, code: int = 1) -> NoReturn:
+        """Say why, and end the processes of all ranks at once."""
+        with suppress(OSError, ValueError, AttributeError):
+            line = in_one_line(" ".join(why.split()))
+            os.write(2, f"gpunn: {self._name}: {line}; all ranks end\n".encode(errors="replace"))
+        self._comm.Abort(code)
+        os._exit(code)
+
+    def _round(self, told: str, seconds: float) -> list[str] | None:
+        """Exchange a text with all ranks; None where they do not take part within so many seconds."""
+        own = np.frombuffer(told.encode(errors="replace")[-_BYTES:].ljust(_BYTES, b"\0"), np.uint8)
+        every = np.empty((self._comm.Get_size(), _BYTES), np.uint8)
+        request, until, pause = self._comm.Iallgather(own, every), time.monotonic() + seconds, 0.001
+        while not request.Test():
+            if time.monotonic() > until:
+                return None
+            time.sleep(pause)
+            pause = min(2 * pause, 0.05)
+        return [bytes(each).rstrip(b"\0").decode(errors="replace") for each in every]
+
+    def _is_stranger(self) -> bool:
+        """Whether this process is a fork of the rank, which the others know nothing of."""
+        return os.getpid() != self._process
+
+    def _raised(self, kind: type[BaseException], error: BaseException, trace: Any) -> None:
+        def show() -> object:
+            return self._hook(kind, error, trace)
+
+        is_asked = not issubclass(kind, Exception)
+        if self._is_stranger() or self.fail(f"{kind.__name__}: {error}", is_asked=is_asked, show=show):
+            show()
+
+    def _raised_in_thread(self, raised: threading.ExceptHookArgs) -> None:
+        self._hook_of_threads(raised)
+        if raised.exc_type is not SystemExit and not self._is_stranger():
+            self.abort(f"{raised.exc_type.__name__}: {raised.exc_value}")
+
+    def _watch(self) -> None:
+        # One rank after another, so that all of them do not say the same.
+        most = self._seconds + _APART * min(self._rank, 20)
+        while not self._is_over:
+            time.sleep(min(0.2, self._seconds / 4))
+            if (waits := self._waits) is not None and time.monotonic() - waits[0] > most:
+                self.abort(f"has waited {self._seconds:g} s for the other ranks, in {waits[1]}")
