@@ -67,7 +67,9 @@ class DataLoader:
         rows, targets: (places, features), bytes as bytes, and (places,) or (places, outputs), on the device.
         weights: (places,) on the device, of mean 1 over the samples, so that a step needs no sum of them; or None.
         taken_weights: Weights of the batch that was taken last, (batch,); None where there are none.
+        size: Number of samples.
         order: int32 on the device, the place of each sample of the epoch.
+        count: Number of samples of the epoch: all, or the share of one rank.
         batch_size: Number of samples in a full batch.
         placement: Where the samples lie and why, in words; "" where there is nothing to say.
         trouble: Why samples arrive more slowly than they could; "" where they do not.
@@ -92,6 +94,7 @@ class DataLoader:
         self.row_dtype = row_dtype(samples, dtype)
         self.target_dtype = np.dtype(np.int32 if samples.targets.ndim == 1 else dtype)
         self.batch_size = self._capacity = 0
+        self.count = self.size
         given = samples.weights
         self._of_mean_1 = None if given is None else (given / given.mean()).astype(dtype)
         self._place()
@@ -120,8 +123,10 @@ class DataLoader:
         """Begin an epoch in some order, or in that of the samples, at the batch numbered `first`."""
         self.batch_size = batch_size
         if order is not None or self._is_shuffled:
-            self._backend.assign(self.order, np.arange(self.size, dtype=np.int32) if order is None else order)
             self._is_shuffled = order is not None
+            order = np.arange(self.size, dtype=np.int32) if order is None else order
+            self.count = len(order)
+            self._backend.assign(self.order[: self.count], order)
 
     def take(self, clock: Array, n: int, rows: Array) -> Array:
         """Begin a step: gather n samples from order[step · batch_size] on as `rows` (n, features); return targets."""
@@ -145,7 +150,7 @@ class DataLoader:
     @property
     def at_hand(self) -> int:
         """Number of samples that may be taken before the next call of `given`."""
-        return self.size
+        return self.count
 
     def given(self, n: int) -> None:
         """Record that work on n more samples has been enqueued; it may still be running."""
@@ -161,6 +166,7 @@ class StreamingLoader(DataLoader):
         if batch_size != self.batch_size:
             self._make_room(batch_size)
         self._epoch, self._done = np.arange(self.size) if order is None else order, first * batch_size
+        self.count = len(self._epoch)
         for half in self._halves:  # after an epoch that was broken off
             half.release()
         self._stage(self._done // self._piece)
@@ -212,7 +218,7 @@ class StreamingLoader(DataLoader):
 
     def given(self, n: int) -> None:
         self._done += n
-        if self._done % self._piece == 0 and self._done < self.size:
+        if self._done % self._piece == 0 and self._done < self.count:
             # The device is busy with this piece while the host gathers the next.
             self._halves[(self._done // self._piece - 1) % 2].release()
             self._stage(self._done // self._piece)

@@ -20,6 +20,8 @@ class LiveHistory(Callback):
     a full disk is no error here, and nobody waits until the disk has it.
     """
 
+    first_rank_only = True
+
     def __init__(self, folder: Path) -> None:
         self._path, self._is_due, self._next = folder / HISTORY, False, 0.0
 

@@ -1,6 +1,7 @@
 """Steps that can be taken back: the values before are held, and put back where a number is no longer finite.
 
-The flag lives on the device and no host looks at it, so these kernels may stand in a recorded step.
+The flag, which is not 0 where it is set, lives on the device and no host looks at it, so these kernels may stand in a
+recorded step.
 """
 
 import numpy as np
@@ -44,9 +45,12 @@ def take_back(flag: Array, held: Array, x: Array) -> None:
         np.copyto(x, held)
 
 
-@elementwise("int32 n", "int32 flag, int32 batches, int32 samples", "batches += flag; samples += n * flag; flag = 0;")
+@elementwise(
+    "int32 n", "int32 flag, int32 batches, int32 samples", "batches += flag != 0; samples += flag ? n : 0; flag = 0;"
+)
 def count_skipped(n: int, flag: Array, batches: Array, samples: Array) -> None:
     """One batch of n samples more where the flag is set, which is then cleared."""
-    batches += flag
-    samples += n * flag
+    is_set = flag != 0
+    batches += is_set
+    samples += n * is_set
     flag[...] = 0

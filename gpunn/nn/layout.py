@@ -91,6 +91,13 @@ class Layout:
         for stage in reversed(stages[self._first_learning :]):
             dy = stage.backward(dy)
 
+    def idle(self, stages: Sequence[Layer]) -> None:
+        """Go through some stages, forward and back, for a batch in which this rank has no sample."""
+        for stage in stages:
+            stage.idle(True)
+        for stage in reversed(stages[self._first_learning :]):
+            stage.idle(False)
+
     def stages_under(self, loss: Loss | None) -> tuple[list[Layer], Parameter | None]:
         """Return the stages that run before a loss, without its link and the last bias, and this bias or None."""
         stages = self.stages

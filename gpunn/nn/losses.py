@@ -125,6 +125,13 @@ class Loss(Part, ABC, kind="loss", example="MeanSquaredError()"):
         if self.takes_labels and targets.ndim != 1:
             raise DataError(f"{type(self).__name__} needs labels, these samples have float targets")
 
+    def check_takes_shares(self) -> None:
+        """Raise OptionError where an `evaluate` of one's own cannot be told that it has a share of the samples."""
+        takes = signature(self.evaluate).parameters.values()
+        if not any(each.name == "of" or each.kind is each.VAR_KEYWORD for each in takes):
+            mend = "give it of=0, the number of samples that the mean is over, or train by one process"
+            raise OptionError(f"evaluate of {type(self).__name__} takes no share of a batch: {mend}")
+
     def weighing_kernel(self) -> Raw:
         """Return the kernel for weighted samples; OptionError where a loss of one's own has none for its formula."""
         if self.is_array_code:

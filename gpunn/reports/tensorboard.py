@@ -58,6 +58,8 @@ class TensorBoard(Callback):
         OutputError: From `fit`: the folder holds events of another training, or cannot be written to.
     """
 
+    first_rank_only = True
+
     def __init__(
         self,
         folder: StrPath | None = None,

@@ -6,8 +6,10 @@ from contextlib import contextmanager
 from itertools import count
 from typing import Any
 
+from gpunn.backend.ranks import world
 from gpunn.errors import OptionError
-from gpunn.train.callbacks import CHECKPOINTS, Callback, Display, StopTraining, TrainingView
+from gpunn.train.callbacks import CHECKPOINTS, YOURS, Callback, Display, StopTraining, TrainingView
+from gpunn.train.sharing import said_by_any
 
 
 class Callbacks:
@@ -17,7 +19,7 @@ class Callbacks:
     """
 
     def __init__(self, callbacks: Iterable[Callback], training: TrainingView) -> None:
-        self._all, self._training = list[Callback](), training
+        self._all, self._training, self._ranks = list[Callback](), training, world()
         self.failure: Exception | None = None  # what one has raised that is not `StopTraining`
         for callback in callbacks:
             self.add(callback)
@@ -59,6 +61,8 @@ class Callbacks:
         """Give each its state, and return the names of those that are not there."""
         named = self._by_name()
         for name in states.keys() & named.keys():
+            if not self._is_called(named[name]):
+                continue
             with self.watched():
                 named[name].load_state_dict(states[name])
         return sorted(states.keys() - named.keys())
@@ -84,16 +88,30 @@ class Callbacks:
     @property
     def displays(self) -> list[Display]:
         """Those that show what the training says."""
-        return [each for each in self._all if isinstance(each, Display)]
+        return [each for each in self._all if isinstance(each, Display) and self._is_called(each)]
+
+    def _is_called(self, callback: Callback) -> bool:
+        return self._ranks.is_first or not callback.first_rank_only
 
     def _call(self, callbacks: Iterable[Callback], hook: Callable[..., None], *given: object) -> None:
         for callback in callbacks:
-            try:
-                with self.watched():
-                    getattr(callback, hook.__name__)(self._training, *given)
-            except StopTraining as stop:
-                if hook is not Callback.on_train_end:
-                    self._training.trainer.stop(stop.reason or f"{type(callback).__name__} asked for it")
+            why = self._stopped_by(callback, hook, *given) if self._is_called(callback) else ""
+            # Those of gpunn go by the records, which are the same on all ranks; yours may go by anything.
+            if callback._turn == YOURS and getattr(type(callback), hook.__name__) is not getattr(
+                Callback, hook.__name__
+            ):
+                why = said_by_any(self._ranks, why)
+            if why and hook is not Callback.on_train_end:
+                self._training.trainer.stop(why)
+
+    def _stopped_by(self, callback: Callback, hook: Callable[..., None], *given: object) -> str:
+        """Call a hook, and say why it stops the training; "" where it does not."""
+        try:
+            with self.watched():
+                getattr(callback, hook.__name__)(self._training, *given)
+        except StopTraining as stop:
+            return stop.reason or f"{type(callback).__name__} asked for it"
+        return ""
 
 
 def checked_state(state: Any, what: str) -> Any:

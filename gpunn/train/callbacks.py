@@ -172,9 +172,12 @@ class Callback:
     Attributes:
         every_steps: `on_steps` is called after each multiple of so many steps; steps between are replayed as before.
             None: whenever the training pauses by itself, on a CPU after each step, on CUDA after up to eight.
+        first_rank_only: Of a training on several ranks each calls its callbacks, and all stop where one of them raises
+            `StopTraining`. True: only the first rank calls this one, which shows or writes something.
     """
 
     every_steps: int | None = None
+    first_rank_only: bool = False
     _turn = YOURS
 
     def on_train_begin(self, training: TrainingView) -> None:
@@ -207,6 +210,7 @@ class Callback:
 class Display(Callback):
     """Shows the lines that a training says; see `ProgressBar`."""
 
+    first_rank_only = True
     _turn = DISPLAYS
 
     @property

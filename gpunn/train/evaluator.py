@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gpunn.backend.ranks import Ranks
 from gpunn.data import Data, Samples
 from gpunn.data.loader import DataLoader, place, sizes_of
 from gpunn.data.weights import ClassWeight
@@ -106,10 +107,10 @@ def _variance(targets: NDArray[Any], weights: NDArray[Any] | None) -> float:
 
 
 class Evaluator:
-    """Runs samples through a network, and sums loss and right answers on the device."""
+    """Runs samples through a network, and sums loss and right answers on the device; each of several ranks a share."""
 
-    def __init__(self, model: Network, batches: DataLoader) -> None:
-        self.model, self.batches, self.backend = model, batches, model._built()
+    def __init__(self, model: Network, batches: DataLoader, ranks: Ranks | None = None) -> None:
+        self.model, self.batches, self.backend, self._ranks = model, batches, model._built(), ranks or Ranks()
         # A loss of its own: that of the training keeps the buffers that it was recorded with.
         self._loss = copy(model.loss) or MeanSquaredError()
         self._measure = Measure(model.loss, batches.samples)
@@ -118,7 +119,7 @@ class Evaluator:
 
     def rehearse(self, size: int) -> None:
         """Compute a batch of each size that a pass by `size` has; see `Backend.compile_ahead`."""
-        for n in sizes_of(self.batches.size, size):
+        for n in sizes_of(self.batches.count, size):
             self.compute(n)
 
     def compute(self, n: int) -> None:
@@ -135,14 +136,20 @@ class Evaluator:
         model, backend, batches = self.model, self.backend, self.batches
         size = size or model.capacity
         backend.assign(self._totals, 0.0)
-        batches.start(size)
-        model.compile_ahead(("evaluate", type(model.loss), batches.size % size), lambda: self.rehearse(size))
-        for number, start in enumerate(range(0, batches.size, size)):
-            n = min(size, batches.size - start)
+        batches.start(size, self._order())
+        model.compile_ahead(("evaluate", type(model.loss), batches.count % size), lambda: self.rehearse(size))
+        for number, start in enumerate(range(0, batches.count, size)):
+            n = min(size, batches.count - start)
             backend.assign(self._clock[NEXT_STEP : NEXT_STEP + 1], number)
             self.compute(n)
             batches.given(n)
-        return self._measure(backend.to_host(self._totals), batches.size)
+        totals = backend.to_host(self._totals)
+        self._ranks.sum(totals)
+        return self._measure(totals, batches.size)
+
+    def _order(self) -> NDArray[np.int32] | None:
+        """Return the samples of this rank's share; None where it has all."""
+        return None if self._ranks.size == 1 else np.arange(*self._ranks.share(self.batches.size), dtype=np.int32)
 
 
 def evaluate(

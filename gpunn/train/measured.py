@@ -4,6 +4,9 @@ import math
 import time
 from dataclasses import replace
 
+import numpy as np
+from numpy.typing import NDArray
+
 from gpunn.backend.base import Backend
 from gpunn.data import Data
 from gpunn.errors import OptionError
@@ -45,12 +48,22 @@ class MeasuredTraining(Training):
         return self.monitor.history
 
     def figures(self) -> dict[str, float]:
-        """Figures of the training samples since the last record, by name."""
-        return self._evaluation().figures
+        """Figures of the training samples since the last record, by name; of several ranks, of this one's samples.
+
+        The others need not ask at the same time: who shows a training asks by the clock.
+        """
+        skipped = self.step.share_of(self._skipped()[1])
+        return self._measure(self.backend.to_host(self.step.totals), max(0, self._own_samples - skipped)).figures
 
     def _evaluation(self) -> Evaluation:
         """Figures of the training samples since the last record, each as it was before its step."""
-        return self._measure(self.backend.to_host(self.step.totals), self._samples - self._skipped()[1])
+        return self._measure(self._totals(), self._samples - self._skipped()[1])
+
+    def _totals(self) -> NDArray[np.float64]:
+        """Sums over the training samples since the last record, of all ranks."""
+        totals = self.backend.to_host(self.step.totals)
+        self.ranks.sum(totals)
+        return totals
 
     def _skipped(self) -> tuple[int, int]:
         """Batches and samples that were skipped since the last record."""
@@ -70,18 +83,21 @@ class MeasuredTraining(Training):
             p, n = self.model.parameters, self.samples.total_weight
             figures["penalty"] = regularizer.cost(self.backend.to_host(p.values[: p.decayed]), n)
         own = tuple(self._measured_metrics().items())
-        return Record(self.done, epoch, **figures, learning_rate=self._rate(), seconds=self._seconds(), measured=own)
+        seconds = self.ranks.agreed(self._seconds())
+        return Record(self.done, epoch, **figures, learning_rate=self._rate(), seconds=seconds, measured=own)
 
     def _measured_metrics(self) -> dict[str, float]:
         """Measure the metrics that were asked for on the validation samples, where these lie."""
         samples, evaluator = self.data.validation, self._validation
         if not self.metrics or samples is None or evaluator is None:
             return {}
-        return measured(self.model, samples, self.metrics, evaluator.batches)
+        # All samples on the first rank, since a metric is no sum of shares; it is code from outside, called once.
+        is_first = self.ranks.is_first
+        return self.ranks.agreed(measured(self.model, samples, self.metrics, evaluator.batches) if is_first else {})
 
     def gradients(self) -> Arrays:
         """Gradients of the loss on a batch of training samples, the same each time; see `TrainingView.gradients`."""
-        return gradients_of(self.model, self.loss, spread(self.samples, self.batch_size))
+        return gradients_of(self.model, self.loss, spread(self.samples, min(self.batch_size, self.model.capacity)))
 
     def state(self) -> State:
         """Return everything that the rest of the training depends on; between two steps."""
@@ -92,7 +108,7 @@ class MeasuredTraining(Training):
             good=monitor.good,
             best=monitor.best,
             optimizer=self._remembered(),
-            totals=self.backend.to_host(self.step.totals),
+            totals=self._totals(),
             samples=self._samples - skipped[1],
             records=tuple(self.history),
             stopped=self.history.stopped,
@@ -107,7 +123,9 @@ class MeasuredTraining(Training):
         state = replace(state, **{n: replace(w, trained=self._trained_at(w.step)) for n, w in kept.items()})
         self._back = state.now, state.optimizer
         self.rewind()
-        self.backend.assign(self.step.totals, state.totals)
+        is_first = self.ranks.is_first  # the sums of all, of which the others then have none
+        self.backend.assign(self.step.totals, state.totals if is_first else 0.0)
         self._samples, self._seconds_before = state.samples, state.seconds
+        self._own_samples = state.samples if is_first else 0
         self._began = self._began and time.perf_counter()  # before which the seconds of the state have passed
         self.monitor.restore(state)

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from gpunn.backend import blas
 from gpunn.backend.base import Backend
+from gpunn.backend.ranks import world
 from gpunn.data import Samples
 from gpunn.kernels.record import Array
 from gpunn.kernels.rollback import mark_not_finite
@@ -15,6 +16,7 @@ from gpunn.nn.losses import Loss
 from gpunn.nn.parameter import Arrays
 from gpunn.train.history import History
 from gpunn.train.record import Record, State, Weights
+from gpunn.train.sharing import said_by_any
 
 EXPLOSION = 100.0  # times the untrained network's loss, or 1 if that is more, from which a training has diverged
 BAD_LOSS, BAD_WEIGHTS = "the loss is NaN or Inf", "the weights contain NaN or Inf"
@@ -26,12 +28,15 @@ class FiniteCheck:
     """Tells whether loss and weights are finite, and so the gradients; a device is waited for."""
 
     def __init__(self, backend: Backend, values: Array, totals: Array) -> None:
-        self._backend, self._values, self._totals = backend, values, totals
+        self._backend, self._values, self._totals, self._ranks = backend, values, totals, world()
         self._magnitude = blas.planned_magnitude(values) if backend.device == "cpu" else None
         self._flag = backend.zeros((1,), np.int32)
 
     def trouble(self) -> str:
-        """Say which of them is not finite; "" where both are."""
+        """Say which of them is not finite, on any rank; "" where both are."""
+        return said_by_any(self._ranks, self._trouble())
+
+    def _trouble(self) -> str:
         totals = self._totals if self._magnitude else self._backend.to_host(self._totals)
         if not math.isfinite(totals[0]):
             return BAD_LOSS

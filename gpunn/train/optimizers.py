@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from gpunn.backend.arrays import is_array_code, run_on_device
 from gpunn.backend.base import Buildable
+from gpunn.backend.ranks import world
 from gpunn.config import Part, register
 from gpunn.errors import OptionError
 from gpunn.kernels import updates as kernels
@@ -227,8 +228,10 @@ class SGD(Optimizer):
         p = self.parameters
         weights = [parameter for parameter in p if parameter.weight_decay and not parameter.is_frozen]
         # Without momentum, (21) is the very product that would make the gradient, with another alpha and beta. On a
-        # device the rate would have to be known on the host, so there the update stays a kernel.
-        is_folded = not self.momentum and not self.l1 and self.penalty is None and p.backend.device == "cpu"
+        # device the rate would have to be known on the host, so there the update stays a kernel; and of several ranks
+        # each has the product of its share alone.
+        is_alone = p.backend.device == "cpu" and world().size == 1
+        is_folded = not self.momentum and not self.l1 and self.penalty is None and is_alone
         self._folded = weights if is_folded and all(len(w.shape) == 2 and not w.is_table for w in weights) else []
         start = p.decayed if self._folded else 0
         self._values, self._gradients, self._decayed = p.learned[start:], p.gradients[start:], p.decayed - start

@@ -1,4 +1,7 @@
-"""The training step: gradient descent on a minibatch, its graph, and taking back a step that leads to NaN or Inf."""
+"""The training step: gradient descent on a minibatch, its graph, and taking back a step that leads to NaN or Inf.
+
+Of several ranks each computes with its share of the batch, and their gradients are summed before the update.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpunn.backend.base import Backend
+from gpunn.backend.ranks import world
 from gpunn.data.loader import DataLoader
 from gpunn.errors import CaptureError
 from gpunn.kernels import rollback
@@ -17,6 +21,7 @@ from gpunn.nn.network import Network
 from gpunn.train.average import WeightAverage
 from gpunn.train.optimizers import Optimizer
 from gpunn.train.rebinding import Rebinding
+from gpunn.train.sharing import share_of, share_of_order
 
 STEPS_PER_GRAPH = 8  # that share the time of the host for one replay; see `docs/design/step.md`
 
@@ -40,6 +45,8 @@ class Skip:
         run = self._backend.run
         for array, _ in self._pairs:
             run(rollback.mark_not_finite, array, self._flag)
+        if world().size > 1:  # the loss of one rank may be Inf where the weights of all stay finite
+            self._backend.all_reduce(self._flag)
         for array, held in self._pairs:
             run(rollback.take_back, self._flag, held, array)
         run(rollback.count_skipped, n, self._flag, self.counts[:1], self.counts[1:])
@@ -55,7 +62,8 @@ class Step:
         self, model: Network, batches: DataLoader, loss: Loss, optimizer: Optimizer, batch_size: int, capture: bool
     ) -> None:
         self.model, self.batches, self.loss, self.optimizer = model, batches, loss, optimizer
-        self.batch_size, self.steps_per_graph = batch_size, STEPS_PER_GRAPH
+        self.batch_size, self.steps_per_graph, self.ranks = batch_size, STEPS_PER_GRAPH, world()
+        self._own_batch = self.share_of(batch_size)  # samples of this rank in a full batch
         self.backend = backend = model._built()
         self.stages, bias = model.stages_under(loss)
         self._bias = () if bias is None else (bias.value, bias.grad)
@@ -70,7 +78,9 @@ class Step:
 
     def start_epoch(self, order: Any, rates: Any, first: int = 0) -> None:
         """Begin an epoch: copy its order and learning rates to the device; its steps count from `first`."""
-        self.batches.start(self.batch_size, order, first)
+        if self.ranks.size > 1:
+            order = share_of_order(order, self.batch_size, self.ranks)
+        self.batches.start(self._own_batch, order, first)
         self.backend.assign(self.rates, np.asarray(rates, self.model.dtype))
         self.backend.assign(self.model.clock[NEXT_STEP : NEXT_STEP + 1], first)
 
@@ -83,8 +93,16 @@ class Step:
                 self.compute(done)
                 if done == self.batch_size and self._is_to_capture:
                     self._capture(1)
-            self.batches.given(done)
+            self.given(done)
             n -= done
+
+    def share_of(self, n: int) -> int:
+        """Count the samples of this rank in the next n, which begin with a batch."""
+        return n if self.ranks.size == 1 else share_of(n, self.batch_size, self.ranks)
+
+    def given(self, n: int) -> None:
+        """Record that work on n more samples has been enqueued."""
+        self.batches.given(self.share_of(n))
 
     @property
     def sums(self) -> list[Array]:
@@ -100,14 +118,11 @@ class Step:
         """Run a step's kernels: gather n samples, forward (3), loss, backward (8) (12) (13), update (4) (20)–(22)."""
         if self.skip is not None:
             self.skip.begin()
-        model, clock = self.model, self.model.clock
-        rows, x = model.input.views(n)
-        targets = self.batches.take(clock, n, rows)
-        z = model.propagate(x, True, self.stages)
-        given = {} if self.batches.taken_weights is None else {"sample_weight": self.batches.taken_weights}
-        self.loss.evaluate(self.backend, z, targets, self.totals, 1.0, *self._bias, **given)
-        self.optimizer.before_backward(self.rates, clock)
-        model.backpropagate(self.loss.gradient, self.stages)
+        clock = self.model.clock
+        if self.ranks.size == 1:
+            self._descend(n, {})
+        else:
+            self._descend_together(n)
         self.optimizer.add_penalty()
         self.optimizer.update(self.rates, clock)
         if not self._update_ends_step:
@@ -117,9 +132,39 @@ class Step:
         if self.skip is not None:
             self.skip.end(n)
 
+    def _descend(self, n: int, given: dict[str, Any]) -> None:
+        """Compute the gradients of the next n samples of this rank."""
+        model, clock = self.model, self.model.clock
+        rows, x = model.input.views(n)
+        targets = self.batches.take(clock, n, rows)
+        z = model.propagate(x, True, self.stages)
+        if self.batches.taken_weights is not None:
+            given["sample_weight"] = self.batches.taken_weights
+        self.loss.evaluate(self.backend, z, targets, self.totals, 1.0, *self._bias, **given)
+        self.optimizer.before_backward(self.rates, clock)
+        model.backpropagate(self.loss.gradient, self.stages)
+
+    def _descend_together(self, n: int) -> None:
+        """Compute the gradients of this rank's share of n samples, and sum those of all ranks."""
+        model, share = self.model, self.model.share
+        first, end = self.ranks.share(n)
+        share.first, share.of = first, n
+        try:
+            if first < end:
+                self._descend(end - first, {"of": n})
+            else:  # the last batch has fewer samples than there are ranks
+                clock = model.clock
+                self.backend.assign(clock[:NEXT_STEP], clock[NEXT_STEP:])
+                self.backend.assign(model.parameters.gradients, 0.0)
+                self.optimizer.before_backward(self.rates, clock)
+                model.idle(self.stages)
+        finally:
+            share.first = share.of = 0
+        self.backend.all_reduce(model.parameters.gradients)
+
     def _replay(self, n: int) -> int:
         """Replay one graph, of several steps where n samples have so many; return the number of samples it took."""
-        full = min(n, self.batches.at_hand) // self.batch_size
+        full = min(n // self.batch_size, self.batches.at_hand // self._own_batch)
         if full >= self.steps_per_graph and self.steps_per_graph not in self._graphs:
             self._capture(self.steps_per_graph)
         steps = self.steps_per_graph if full >= self.steps_per_graph else min(full, 1)

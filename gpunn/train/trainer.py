@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from gpunn.backend.base import Backend
 from gpunn.backend.compiling import Compiling
 from gpunn.backend.devices import select
+from gpunn.backend.ranks import world
 from gpunn.data import Data
 from gpunn.errors import DeviceError, DivergenceError, OptionError
 from gpunn.nn.network import Network
@@ -26,6 +27,7 @@ from gpunn.train.history import History
 from gpunn.train.looking import spread
 from gpunn.train.measured import MeasuredTraining
 from gpunn.train.monitor import BAD_LOSS, GROWN, no_better_than_chance
+from gpunn.train.sharing import check_same_data, said_by_any
 from gpunn.train.usual_callbacks import all_callbacks, early_stopping
 
 CHECK_EVERY = 256  # steps after which a device is asked whether loss and weights are still finite
@@ -50,6 +52,7 @@ class Trainer(MeasuredTraining):
             raise OptionError("this network is in training: a callback may train a copy of it, copy.deepcopy(network)")
         given, options = data_for(model, options, data, y, validation_data, sample_weight)
         train, validation = given.train, given.validation
+        check_same_data(given, world())
         stopping = early_stopping(options)
         if stopping.needs_validation and validation is None:
             raise OptionError("patience needs a validation set to watch: load the data with validation=0.1, say")
@@ -121,6 +124,7 @@ class Trainer(MeasuredTraining):
         try:
             # NaN and Inf are reported in one line by the checks below, not by warnings on the way.
             with np.errstate(over="ignore", divide="ignore", invalid="ignore"), self.enough_memory(), self.loops():
+                self.check_same_weights()
                 self.callbacks.call(Callback.on_train_begin)
                 while self.done < self.steps and not self.history.stopped:
                     self._run_epoch()
@@ -219,7 +223,8 @@ class Trainer(MeasuredTraining):
     def _cpu_instead(self, error: DeviceError) -> Backend:
         """Say why the training goes on with the CPU, and return it; raise the error where that was not left open."""
         options = self.options
-        if self._is_host or options.device != "auto" or options.precision != "float32" or error.is_sticky:
+        is_left_open = options.device == "auto" and options.precision == "float32" and self.ranks.size == 1
+        if self._is_host or not is_left_open or error.is_sticky:
             raise error
         self.say(f"going on with the CPU: {error}")
         cpu = select("cpu")
@@ -274,7 +279,7 @@ class Trainer(MeasuredTraining):
             return  # samples of weight 0 have none either
         record = self._measured(seen)
         weights = self._weights()
-        if trouble := self.monitor.trouble(record, weights, self._loss_of):
+        if trouble := said_by_any(self.ranks, self.monitor.trouble(record, weights, self._loss_of)):
             self._diverged(trouble)
         self.monitor.add(record, weights)
         if skipped:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.backend.base import Backend
+from gpunn.backend.ranks import world
 from gpunn.data import Data
 from gpunn.data.loader import DataLoader, bytes_on_device, bytes_on_host, place, sizes_of
 from gpunn.data.training_inputs import TrainingInputs, check_seen
@@ -29,6 +30,7 @@ from gpunn.train.evaluator import Evaluator, Measure
 from gpunn.train.freezing import held_at_first
 from gpunn.train.monitor import FiniteCheck
 from gpunn.train.record import Trained, Weights
+from gpunn.train.sharing import check_batch_size, check_same_weights
 from gpunn.train.step import Skip, Step
 
 _AVERAGED = "averaged weights"
@@ -45,10 +47,14 @@ class Training:
         # Apart from the data, which are fingerprinted as they were given: weights of classes are an option.
         self.samples = with_class_weight(data.train, options.class_weight, data.class_names)
         self.batch_size = fitting_batch_size(options.batch_size, len(data.train), model.layers)
+        self.ranks = world()
+        check_batch_size(self.batch_size, self.ranks)
         self.loss = loss_for(data.train, options.loss, model.layers)
+        if self.ranks.size > 1:
+            self.loss.check_takes_shares()
         # Copies of optimizer and loss work in it, so that other trainings may have the same ones meanwhile.
         self.optimizer = options.optimizer.unbuilt()
-        self.done = self._samples = 0  # steps so far; samples of the sums
+        self.done = self._samples = self._own_samples = 0  # steps so far; samples of the sums, and of these this rank's
         self.kept = 0  # step whose weights were put back where training was cut off
         self.is_cut = False  # whether they were
         self._epoch: int | None = None  # whose order and rates the step has
@@ -85,7 +91,7 @@ class Training:
             raw = self._raw_of(memory) if options.average is not None else None
             if self._averages_from is None:
                 self._averages_from = model.steps_trained if raw is None else -1
-            later = 0 if self._is_host else self._bytes_for(self.batch_size) - model.bytes_for(self.batch_size)
+            later = 0 if self._is_host else self._bytes_for(self.batch_size) - model.bytes_for(self._own_batch)
             batches = place(backend, train, options.dtype, options.augmentation, options.seed, options.data_on, later)
             self.placement, watched = batches.placement, None  # where the data lie, in words
             if validation is not None:
@@ -101,7 +107,7 @@ class Training:
         """Make step, evaluator and checks for the network as it is built now."""
         model, options = self.model, self.options
         self.step = Step(model, batches, copy(self.loss), self.optimizer, self.batch_size, options.capture)
-        self._validation = None if watched is None else Evaluator(model, watched)
+        self._validation = None if watched is None else Evaluator(model, watched, self.ranks)
         if options.average is not None:
             self.average = self.step.average = WeightAverage(model, options.average, cast(int, self._averages_from))
         self.backend.assign(model.clock[NEXT_COUNT : NEXT_COUNT + 1], model.steps_trained)
@@ -141,7 +147,7 @@ class Training:
         averaged = {} if self.average is None else self.average.to_host()
         model.held, self._epoch = held, None
         with self.enough_memory():
-            model.rebuild(self.batch_size, self.backend, model.dtype)
+            model.rebuild(self._own_batch, self.backend, model.dtype)
             first = self._first if held else self._count_from[1] + self.thaws_at
             self._build_optimizer(Memory(self.options.optimizer.identity, first, {}))
             self._assemble(self.step.batches, None if self._validation is None else self._validation.batches)
@@ -165,10 +171,15 @@ class Training:
         """Whether an error is of the training, and not of what it has called."""
         return True
 
+    @property
+    def _own_batch(self) -> int:
+        """Samples that a rank has at most of a batch, for which it makes memory."""
+        return -(-self.batch_size // self.ranks.size)
+
     def _count(self, batch_size: int) -> Footprint:
-        """Count the bytes of this training beside its data, for a batch size."""
-        layers, options = self.model.layers, self.options
-        network = layers, fed_shape(layers, self.data.train.shape), batch_size, self.backend, options.dtype
+        """Count the bytes of this training beside its data, for a batch size, on one rank."""
+        layers, options, share = self.model.layers, self.options, -(-batch_size // self.ranks.size)
+        network = layers, fed_shape(layers, self.data.train.shape), share, self.backend, options.dtype
         return count_network(*network, None, self.optimizer, options.skip_bad_batches, options.average is not None)
 
     def _bytes_for(self, batch_size: int) -> int:
@@ -185,7 +196,7 @@ class Training:
     def _build_network(self) -> None:
         """Build the network, or build it again where it was made for something else."""
         model, train, dtype = self.model, self.samples, self.options.dtype
-        is_new, backend, size = model.backend is None, self.backend, self.batch_size
+        is_new, backend, size = model.backend is None, self.backend, self._own_batch
         if is_new:
             model.build(fed_shape(model.layers, train.shape), size, backend, dtype, self.options.seed)
         elif (model.backend, model.dtype) != (backend, dtype) or model.capacity < size or model.is_frozen_anew:
@@ -257,7 +268,7 @@ class Training:
     def loops(self) -> AbstractContextManager[None]:
         """Within, kernels on the host run as this training runs them: NumPy's passes or Numba's loops."""
         features = max(map(prod, (self.model.input_shape, *self.model.shapes)))
-        return loops.for_training(self.steps, features * self.batch_size * np.dtype(self.model.dtype).itemsize)
+        return loops.for_training(self.steps, features * self._own_batch * np.dtype(self.model.dtype).itemsize)
 
     def do_steps(self, count: int = 1, compute: Callable[[int], None] | None = None) -> int:
         """Do the next steps of an epoch, by `compute` or the step itself, and return the number of their samples."""
@@ -270,10 +281,11 @@ class Training:
             step(n)
         else:
             compute(n)
-            step.batches.given(n)
+            step.given(n)
         self.done += count
         self.model.epochs_trained, self.model.steps_trained = self._trained_at(self.done)
         self._samples += n
+        self._own_samples += step.share_of(n)
         return n
 
     def _begin_epoch(self, epoch: int, number: int) -> None:
@@ -306,10 +318,14 @@ class Training:
 
     def _reset_totals(self) -> None:
         """Begin the sums and counts of the next record."""
-        self._samples = 0
+        self._samples = self._own_samples = 0
         self.backend.assign(self.step.totals, 0.0)
         if self.step.skip is not None:
             self.backend.assign(self.step.skip.counts, 0)
+
+    def check_same_weights(self) -> None:
+        """Raise GpunnError, on all ranks, unless they have the same weights and statistics; all are to call it."""
+        check_same_weights(self.model, f"after step {self.done}")
 
     def _weights(self) -> Weights:
         return Weights(self.done, self._arrays(), self._trained_at(self.done))

@@ -207,6 +207,11 @@ class Layer(Buildable, Part, ABC, kind="layer", example="Dense(10)"):
         """Return what is left of this stage, the last, where the loss computes the activation `link` itself."""
         return [] if isinstance(self, link) else [self]
 
+    def idle(self, forward: bool) -> None:
+        """Take part in what ranks compute together, in `forward` or else in `backward`, with no sample of the batch."""
+        for stages in self.running:
+            stages.idle(forward)
+
     def forget_batch(self) -> None:
         """Let go of the inputs of the last `forward`; no `backward` follows it."""
 

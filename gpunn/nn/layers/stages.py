@@ -64,6 +64,11 @@ class Stages:
             dy = stage.backward(dy)
         return dy
 
+    def idle(self, forward: bool) -> None:
+        """Do what `propagate` or `backpropagate` does of a batch in which this rank has no sample; see `Layer.idle`."""
+        for stage in self.stages if forward else reversed(self.stages[self.first_learning :]):
+            stage.idle(forward)
+
     @property
     def hands_gradient_on(self) -> bool:
         """Whether `backpropagate` may return the array that it was given."""

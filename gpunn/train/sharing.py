@@ -1,0 +1,72 @@
+"""Share batches out among the ranks of a training, and let them agree on what all go by."""
+
+import hashlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpunn.backend.ranks import Ranks, world
+from gpunn.data import Data
+from gpunn.errors import DataError, GpunnError, OptionError
+from gpunn.nn.network import Network
+
+_LONGEST = 400  # bytes of a text that ranks tell each other
+
+
+def share_of(n: int, batch_size: int, ranks: Ranks) -> int:
+    """Count the samples that a rank has of n in batches, of which only the last may be short."""
+    batches, rest = divmod(n, batch_size)
+    full, last = ranks.share(batch_size), ranks.share(rest)
+    return batches * (full[1] - full[0]) + last[1] - last[0]
+
+
+def share_of_order(order: NDArray[np.integer], batch_size: int, ranks: Ranks) -> NDArray[np.integer]:
+    """Return the samples of a rank in the order of an epoch: its share of each batch, one after another."""
+    whole = len(order) // batch_size * batch_size
+    (first, end), (first_last, end_last) = ranks.share(batch_size), ranks.share(len(order) - whole)
+    shares = order[:whole].reshape(-1, batch_size)[:, first:end].reshape(-1)
+    return np.concatenate([shares, order[whole:][first_last:end_last]])
+
+
+def said_by_any(ranks: Ranks, text: str) -> str:
+    """Return the text of the first rank that has one, the same on all; "" where none has."""
+    if ranks.size == 1 or not ranks.any(bool(text)):
+        return text
+    mine = np.zeros(_LONGEST, np.uint8)
+    given = np.frombuffer(text.encode()[:_LONGEST], np.uint8)
+    mine[: len(given)] = given
+    texts: list[str] = [row.tobytes().rstrip(b"\0").decode(errors="ignore") for row in ranks.gathered(mine)]
+    return next(filter(None, texts))
+
+
+def check_batch_size(batch_size: int, ranks: Ranks) -> None:
+    """Raise OptionError where a batch has fewer samples than there are ranks."""
+    if batch_size < ranks.size:
+        mend = f"take a batch size of {ranks.size} or more, or start at most {batch_size}"
+        raise OptionError(f"{ranks.size} ranks cannot share batches of {batch_size} samples: {mend}")
+
+
+def check_same_data(data: Data, ranks: Ranks) -> None:
+    """Raise DataError, on all ranks, where they were given different data."""
+    if ranks.size > 1:
+        parts = (samples and samples.sha256() for samples in (data.train, data.validation))
+        if (other := _first_other(ranks, " ".join(map(str, parts)).encode())) is not None:
+            mend = "let all read the same files, in the same way"
+            raise DataError(f"the samples of rank {other} are not those of rank 0: {mend}")
+
+
+def check_same_weights(model: Network, when: str, ranks: Ranks | None = None) -> None:
+    """Raise GpunnError, on all ranks, where they have different weights or statistics."""
+    ranks = world() if ranks is None else ranks
+    if ranks.size > 1:
+        digest = b"".join(name.encode() + array.tobytes() for name, array in model.arrays().items())
+        if (other := _first_other(ranks, digest)) is not None:
+            mend = "let all ranks make the same network and training, and change no weights on some of them"
+            raise GpunnError(f"the weights of rank {other} are not those of rank 0 {when}: {mend}")
+
+
+def _first_other(ranks: Ranks, content: bytes) -> int | None:
+    """Return the number of the first rank whose content is not that of rank 0; None where all are the same."""
+    digests = ranks.gathered(np.frombuffer(hashlib.sha256(content).digest(), np.uint8))
+    others = np.flatnonzero((digests != digests[0]).any(axis=1))
+    return int(others[0]) if len(others) else None
