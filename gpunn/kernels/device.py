@@ -16,15 +16,25 @@ template <typename V> __device__ inline V warp_sum(V value) {
     return value;
 }
 
-// The sum of one value a thread over the block, given to every thread; `part` is shared, an element a warp.
+// The sums of some values a thread over the block, given to every thread; `part` is shared, so many elements a warp.
+template <int count, typename V> __device__ inline void block_sums(V (&values)[count], V* part) {
+    #pragma unroll
+    for (int k = 0; k < count; ++k) {
+        values[k] = warp_sum(values[k]);
+        if (threadIdx.x % 32 == 0) part[threadIdx.x / 32 * count + k] = values[k];
+    }
+    __syncthreads();
+    #pragma unroll
+    for (int k = 0; k < count; ++k) {
+        values[k] = part[k];
+        for (int warp = 1; warp < blockDim.x / 32; ++warp) values[k] += part[warp * count + k];
+    }
+    __syncthreads();
+}
 template <typename V> __device__ inline V block_sum(V value, V* part) {
-    value = warp_sum(value);
-    if (threadIdx.x % 32 == 0) part[threadIdx.x / 32] = value;
-    __syncthreads();
-    V sum = part[0];
-    for (int warp = 1; warp < blockDim.x / 32; ++warp) sum += part[warp];
-    __syncthreads();
-    return sum;
+    V values[1] = {value};
+    block_sums(values, part);
+    return values[0];
 }
 """
 

@@ -141,7 +141,7 @@ def keep_where_positive(a: Array, dz: Array) -> None:
 
 def softmax_cross_entropy(
     z: Array, bias: Array, labels: Array, weight: float, gradient: Array, bias_gradient: Array, losses: Array,
-    totals: Array, of: int, smoothing: float,
+    totals: Array, of: int, parts: Array, ticket: Array, smoothing: float,  # noqa: ARG001 - scratch of a device
 ) -> None:  # fmt: skip
     (outputs, n), real = z.shape, z.dtype.type
     bias_gradient[:] = real(0)

@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 
 from gpunn.kernels import loops
-from gpunn.kernels.device import BLOCK_SUM
+from gpunn.kernels.device import BLOCK_SUM, SHARED_ROWS
 from gpunn.kernels.record import Array, Host, Launch, Raw, per_element, raw
 
-_THREADS = 256
+_THREADS, _MOST_LANES = 256, 32  # of a block, and of a sample at most
+_FEW = 2**14  # elements of a gradient that one block may add up for the bias
 weighted: dict[Raw, Raw] = {}  # for weighted samples, by the kernel of the same loss for samples that count alike
 
 
@@ -31,44 +32,118 @@ def _right(a: Array, targets: Array, each: bool) -> Array:
     return np.argmax(a, axis=0) == np.argmax(targets, axis=0)
 
 
+def blocks(outputs: int, n: int) -> int:
+    """Return how many blocks a device gives a batch."""
+    return -(-n >> _samples(outputs))
+
+
+def leaves_sums(outputs: int, n: int) -> bool:
+    """Return whether a device leaves the gradient of the bias to a kernel after: one block would take too long."""
+    return outputs * n > _FEW
+
+
+def _samples(outputs: int) -> int:
+    """Return log₂ of the samples of a block: its threads share the outputs, so that all of them have some."""
+    return (_THREADS // min(_MOST_LANES, outputs)).bit_length() - 1
+
+
 def _launch(z: Array, bias: Array, targets: Array, weight: float, *others: Array) -> Launch:
-    # One block: a batch has few outputs, and so all its sums are made here, in an order that never changes.
-    return Launch(1, _THREADS, (z, bias, targets, np.float64(weight), *others, *z.shape))
+    outputs, n = z.shape
+    summed = 0 if leaves_sums(outputs, n) else outputs
+    sizes = outputs, n, _samples(outputs), summed
+    return Launch(blocks(outputs, n), _THREADS, (z, bias, targets, np.float64(weight), *others, *sizes))
+
+
+# Neighbouring threads have neighbouring samples, whose values lie beside each other, and `lanes` of them share the
+# outputs of one: its largest value and its sums are put together in shared memory, in the order of the lanes.
+_SAMPLES = """
+struct Best { T value; int at; };  // the first of the largest, of outputs from 0; where `at` is −1, of none
+__device__ inline void take(Best& best, T value, int at) {
+    if (best.at < 0 || value > best.value || (value == best.value && at < best.at)) best = {value, at};
+}
+__device__ inline Best best_of_sample(Best best, int samples, T* values, int* places) {
+    values[threadIdx.x] = best.value;
+    places[threadIdx.x] = best.at;
+    __syncthreads();
+    best.at = -1;
+    for (int at = threadIdx.x & (samples - 1); at < blockDim.x; at += samples)
+        if (places[at] >= 0) take(best, values[at], places[at]);
+    __syncthreads();
+    return best;
+}
+template <typename V> __device__ inline V sum_of_sample(V value, int samples, V* part) {
+    part[threadIdx.x] = value;
+    __syncthreads();
+    V sum = V(0);
+    for (int at = threadIdx.x & (samples - 1); at < blockDim.x; at += samples) sum += part[at];
+    __syncthreads();
+    return sum;
+}
+"""
 
 
 def _source(targets: str, sample: str, more: str, is_weighted: bool) -> str:
     """Return the CUDA source of a loss; see `_loss`."""
-    parameter, w = ("const T* weights,", "weights[j]") if is_weighted else ("", "T(1)")
-    add = "whole = block_sum(whole, part);\n    if (threadIdx.x == 0) totals[2] += whole;" if is_weighted else ""
+    parameter, w = ("const T* __restrict__ weights,", "weights[j]") if is_weighted else ("", "T(1)")
+    sums = 3 if is_weighted else 2
     return f"""
-extern "C" __global__ void NAME(const T* z, const T* bias, const {targets}* targets, double weight, {parameter}
-                                T* gradient, T* bias_gradient, T* losses, double* totals, int of{more},
-                                int outputs, int n) {{
-    __shared__ double part[256];
-    double sum = 0.0, right = 0.0, whole = 0.0;
-    for (int j = threadIdx.x; j < n; j += blockDim.x) {{
-        T loss = T(0), w = {w};
-        int hits = 0;
-        {sample}
+extern "C" __global__ void NAME(const T* __restrict__ z, const T* __restrict__ bias,
+                                const {targets}* __restrict__ targets, double weight, {parameter}
+                                T* __restrict__ gradient, T* bias_gradient, T* losses, double* totals, int of,
+                                double* parts, unsigned* ticket{more}, int outputs, int n, int shift, int summed) {{
+    __shared__ double part[3 * 256 / 32];
+    __shared__ T values[256];
+    __shared__ int places[256];
+    int samples = 1 << shift, lane = threadIdx.x >> shift, lanes = blockDim.x >> shift;
+    long long j = (long long)blockIdx.x * samples + (threadIdx.x & (samples - 1));
+    int end = j < n ? outputs : 0;  // every thread takes part in the sums
+    T loss = T(0), w = j < n ? {w} : T(0);
+    int hits = 0;
+    T held[4];  // outputs of this thread that need not be read again
+    #pragma unroll
+    for (int u = 0; u < 4; ++u) {{
+        int k = lane + u * lanes;
+        if (k < end) held[u] = z[(long long)k * n + j] + bias[k];
+    }}
+    auto each_output = [&](auto use) {{
+        #pragma unroll
+        for (int u = 0; u < 4; ++u) {{
+            int k = lane + u * lanes;
+            if (k < end) use(k, (long long)k * n + j, held[u]);
+        }}
+        #pragma unroll 4
+        for (int k = lane + 4 * lanes; k < end; k += lanes) {{
+            long long at = (long long)k * n + j;
+            use(k, at, z[at] + bias[k]);
+        }}
+    }};
+    {sample}
+    double sums[{sums}] = {{}};
+    if (lane == 0 && j < n) {{
         losses[j] = loss;
-        sum += double(w) * loss;
-        right += double(w) * hits;
-        whole += w;
+        double found[3] = {{double(w) * loss, double(w) * hits, double(w)}};
+        for (int k = 0; k < {sums}; ++k) sums[k] = found[k];
     }}
-    sum = block_sum(sum, part);
-    right = block_sum(right, part);
+    block_sums(sums, part);
+    if (gridDim.x > 1) {{
+        if (threadIdx.x < {sums}) parts[blockIdx.x * {sums} + threadIdx.x] = sums[threadIdx.x];
+        if (!is_last_block(ticket, gridDim.x)) return;
+        for (int k = 0; k < {sums}; ++k) sums[k] = 0.0;
+        for (int block = threadIdx.x; block < gridDim.x; block += blockDim.x)
+            for (int k = 0; k < {sums}; ++k) sums[k] += parts[block * {sums} + k];
+        block_sums(sums, part);
+    }}
     if (threadIdx.x == 0) {{
-        totals[0] += weight * sum;
-        totals[1] += right;
+        totals[0] += weight * sums[0];
+        for (int k = 1; k < {sums}; ++k) totals[k] += sums[k];
     }}
-    {add}
-    // A warp for each output, over the gradient that the block has written.
-    int lane = threadIdx.x % 32;
-    for (int k = threadIdx.x / 32; k < outputs; k += blockDim.x / 32) {{
+    // A warp for each output, over the gradient that the blocks have written.
+    for (int k = threadIdx.x / 32; k < summed; k += blockDim.x / 32) {{
         T total = T(0);
-        for (int j = lane; j < n; j += 32) total += gradient[(long long)k * n + j];
-        for (int offset = 16; offset > 0; offset /= 2) total += __shfl_down_sync(0xffffffffu, total, offset);
-        if (lane == 0) bias_gradient[k] = total;
+        #pragma unroll 4
+        for (int i = threadIdx.x % 32; i < n; i += 32) total += gradient[(long long)k * n + i];
+        total = warp_sum(total);
+        if (threadIdx.x % 32 == 0) bias_gradient[k] = total;
     }}
 }}
 """
@@ -86,7 +161,7 @@ def _loss(
     def made(formula: Callable[..., Array]) -> Raw:
         def host(
             z: Array, bias: Array, targets: Array, weight: float, gradient: Array, bias_gradient: Array, losses: Array,
-            totals: Array, of: int, *others: Any,
+            totals: Array, of: int, parts: Array, ticket: Array, *others: Any,  # noqa: ARG001 - scratch of a device
         ) -> None:  # fmt: skip
             right = formula(z, bias[:, None], targets, gradient, losses, of, *others)
             np.add.reduce(gradient, axis=1, out=bias_gradient)
@@ -95,7 +170,7 @@ def _loss(
 
         def weighted_host(
             z: Array, bias: Array, targets: Array, weight: float, weights: Array, gradient: Array, bias_gradient: Array,
-            losses: Array, totals: Array, of: int, *others: Any,
+            losses: Array, totals: Array, of: int, parts: Array, ticket: Array, *others: Any,  # noqa: ARG001
         ) -> None:  # fmt: skip
             right = formula(z, bias[:, None], targets, gradient, losses, of, *others)
             gradient *= weights
@@ -106,8 +181,9 @@ def _loss(
 
         host.__name__, weighted_host.__name__ = formula.__name__, f"weighted_{formula.__name__}"
         body = loops.in_loops(faster)(host) if faster else host
+        preamble = BLOCK_SUM + SHARED_ROWS + _SAMPLES
         plain, other = (
-            raw(_source(targets, sample, more, is_weighted), launch=_launch, preamble=BLOCK_SUM, is_listed=is_listed)(
+            raw(_source(targets, sample, more, is_weighted), launch=_launch, preamble=preamble, is_listed=is_listed)(
                 one
             )
             for is_weighted, one in ((False, body), (True, weighted_host))
@@ -121,28 +197,30 @@ def _loss(
 @_loss(
     "int",
     """
-        int guess = 0;
-        T largest = z[j] + bias[0];
-        for (int k = 1; k < outputs; ++k) {
-            T v = z[(long long)k * n + j] + bias[k];
-            if (v > largest) { largest = v; guess = k; }
+        Best best = {T(0), -1};
+        each_output([&](int k, long long at, T v) { take(best, v, k); });
+        best = best_of_sample(best, samples, values, places);
+        T largest = best.value, total = T(0), sum_of_all = T(0);
+        each_output([&](int k, long long at, T v) {
+            total += exp(v - largest);
+            sum_of_all += v - largest;
+        });
+        total = sum_of_sample(total, samples, values);
+        if (smoothing > T(0)) sum_of_all = sum_of_sample(sum_of_all, samples, values);
+        T share = w / T(of), part_of_total = share / total;
+        T off = smoothing / T(outputs) * share, on = (T(1) - smoothing) * share + off;
+        int label = end ? targets[j] : 0;
+        if (label >= 0 && label < outputs) {
+            hits = best.at == label;
+            T aim = end ? z[(long long)label * n + j] + bias[label] - largest : T(0);
+            if (smoothing > T(0)) aim = (T(1) - smoothing) * aim + smoothing * (sum_of_all / T(outputs));
+            loss = log(total) - aim;
+        } else {  // a label that no output has: seen in the loss and in the gradient, and nothing beside z is read
+            loss = off = T(0) / T(0);
         }
-        T total = T(0);
-        for (int k = 0; k < outputs; ++k) total += exp(z[(long long)k * n + j] + bias[k] - largest);
-        int label = targets[j];
-        hits = guess == label;
-        T aim = z[(long long)label * n + j] + bias[label] - largest;
-        if (smoothing > T(0)) {
-            T sum_of_all = T(0);
-            for (int k = 0; k < outputs; ++k) sum_of_all += z[(long long)k * n + j] + bias[k] - largest;
-            aim = (T(1) - smoothing) * aim + smoothing * (sum_of_all / T(outputs));
-        }
-        loss = log(total) - aim;
-        T off = smoothing / T(outputs), on = T(1) - smoothing + off;
-        for (int k = 0; k < outputs; ++k) {
-            long long at = (long long)k * n + j;
-            gradient[at] = w * (exp(z[at] + bias[k] - largest) / total - (k == label ? on : off)) / T(of);
-        }
+        each_output([&](int k, long long at, T v) {
+            gradient[at] = exp(v - largest) * part_of_total - (k == label ? on : off);
+        });
 """,
     more=", T smoothing",
     faster=loops.softmax_cross_entropy,
@@ -178,16 +256,21 @@ def softmax_cross_entropy(
 
 
 _WITH_TARGETS = """
-        int guess = 0, wanted = 0, agreed = 0;
-        T largest = z[j] + bias[0], most = targets[j];
-        for (int k = 0; k < outputs; ++k) {
-            long long at = (long long)k * n + j;
-            T v = z[at] + bias[k], y = targets[at];
-            if (v > largest) { largest = v; guess = k; }
-            if (y > most) { most = y; wanted = k; }
+        Best guess = {T(0), -1}, wanted = guess;
+        int agreed = 0;
+        each_output([&](int k, long long at, T v) {
+            T y = targets[at];
+            take(guess, v, k);
+            take(wanted, y, k);
             %s
+        });
+        loss = sum_of_sample(loss, samples, values);
+        if (each) {
+            hits = sum_of_sample(agreed, samples, places);
+        } else {
+            guess = best_of_sample(guess, samples, values, places);
+            hits = guess.at == best_of_sample(wanted, samples, values, places).at;
         }
-        hits = each ? agreed : guess == wanted;
 """
 
 

@@ -78,6 +78,7 @@ def count_network(
         return counting
     for _ in range(_OF_OUTPUTS):
         counting.empty((context.capacity, *network.output_shape), dtype)
+    counting.empty((context.capacity,), np.float64)  # sums of a loss that the blocks of a device share
     before, values = counting.nbytes, int(parameters.values.size) * np.dtype(dtype).itemsize
     optimizer.unbuilt().build(parameters)
     remembered = counting.nbytes - before

@@ -18,6 +18,8 @@ from gpunn.config import Part, from_config, needed_by, register
 from gpunn.data.checks import as_array, checked_weights, is_one_hot
 from gpunn.errors import DataError, OptionError, ShapeError
 from gpunn.kernels import losses as kernels
+from gpunn.kernels.bias import row_sums
+from gpunn.kernels.device import parts_of_row
 from gpunn.kernels.record import Array, Raw
 from gpunn.nn.layers import Activation, Sigmoid, Softmax
 from gpunn.nn.tasks import Task
@@ -43,6 +45,13 @@ class _Work(threading.local):
         self.targets = Buffer(backend, (outputs,), n if needs_targets else 1, dtype)
         self.all_costs = Buffer(backend, (), n, dtype)
         self.no_bias, self.scratch = backend.zeros((outputs,), dtype), backend.zeros((outputs,), dtype)
+        # For sums that the blocks of a device share: of the loss, and of the rows of its gradient.
+        on_host = backend.device == "cpu"
+        parts = 0 if on_host else 3 * kernels.blocks(outputs, n)
+        self.parts, self.ticket = backend.zeros((parts,), np.float64), backend.zeros((1,), np.uint32)
+        self.sums_rows = not on_host and kernels.leaves_sums(outputs, n)
+        rows = outputs * parts_of_row(outputs, n) if self.sums_rows else 0
+        self.row_parts, self.row_tickets = backend.empty((rows,), dtype), backend.zeros((outputs,), np.uint32)
 
 
 def _of_thread(name: str) -> Any:
@@ -227,9 +236,15 @@ class Loss(Part, ABC, kind="loss", example="MeanSquaredError()"):
         arrays = work.gradient, bias_gradient, work.costs, totals
         kernel = self.kernel if sample_weight is None else self.weighing_kernel()
         weights = () if sample_weight is None else (sample_weight,)
-        divides = _divides(kernel)
-        all_samples = (of,) if divides else ()
-        backend.run(kernel, z, bias, targets, weight, *weights, *arrays, *all_samples, *each, *self._constants())
+        takes = _parameters(kernel)
+        divides = "of" in takes
+        more: tuple[Any, ...] = (of,) if divides else ()
+        if "parts" in takes:
+            more += work.parts, work.ticket
+        backend.run(kernel, z, bias, targets, weight, *weights, *arrays, *more, *each, *self._constants())
+        is_left = work.sums_rows and bias_gradient is not work.scratch and kernels.leaves_sums(outputs, n)
+        if is_left and "parts" in takes:
+            backend.run(row_sums, work.gradient, bias_gradient, work.row_parts, work.row_tickets)
         if of != n and not divides:
             with backend.array_code():
                 for array in (work.gradient, bias_gradient):
@@ -274,9 +289,13 @@ class Loss(Part, ABC, kind="loss", example="MeanSquaredError()"):
 
 
 @lru_cache
-def _divides(kernel: Raw) -> bool:
-    """Whether a kernel is told of how many samples the mean is, `of`, behind the totals; one of a user need not be."""
-    return "of" in signature(kernel.host).parameters
+def _parameters(kernel: Raw) -> frozenset[str]:
+    """Return the names of a kernel's parameters.
+
+    Ours are told of how many samples the mean is, `of`, behind the totals, and then given scratch, `parts` and
+    `ticket`; one of a user need not be.
+    """
+    return frozenset(signature(kernel.host).parameters)
 
 
 def _sum(

@@ -7,12 +7,19 @@ from support.harness import DTYPES, assert_near, call
 from support.kernel_cases import ACTIVATIONS, CASES, SUBNORMAL, gradient_of
 
 from gpunn.backend.base import Backend
+from gpunn.backend.devices import select
 from gpunn.kernels import activations, losses, registry
 from gpunn.kernels.record import Elementwise
+from gpunn.nn import losses as nn_losses
 
 KERNELS = sorted(registry)
 FORWARD = [*ACTIVATIONS, "leaky_relu", "softmax"]
-COSTS = ["softmax_cross_entropy", "binary_cross_entropy", "mean_squared_error"]
+LOSSES = {
+    "softmax_cross_entropy": "SoftmaxCrossEntropy",
+    "binary_cross_entropy": "BinaryCrossEntropy",
+    "mean_squared_error": "MeanSquaredError",
+}
+COSTS = list(LOSSES)
 
 
 @pytest.mark.parametrize("n", [1, 7, 150])
@@ -72,7 +79,7 @@ def test_a_cost_lets_nan_through(backend: Backend, name: str) -> None:
     z = np.array([[1.0, np.nan, 0.5], [0.0, 1.0, -3.0]])
     targets = np.array([0, 1, 1], np.int32) if name.startswith("softmax") else np.eye(2)[:, [0, 1, 1]].copy()
     unset = (np.zeros((2, 3)), np.zeros(2), np.zeros(3), np.zeros(2))
-    constants = 3, 0.0 if name.startswith("softmax") else False
+    constants = 3, np.zeros(3), np.zeros(1, np.uint32), 0.0 if name.startswith("softmax") else False
     gradient, _, costs, totals = call(backend, registry[name], z, np.zeros(2), targets, 1.0, *unset, *constants)[4:8]
     assert np.isnan(totals[0])
     np.testing.assert_array_equal(np.isnan(costs), [False, True, False])
@@ -124,7 +131,8 @@ def test_sums_are_the_same_to_the_bit_each_time(backend: Backend) -> None:
     values = np.random.default_rng(0).normal(size=10_001).astype(np.float32)
     z, labels = values[:10_000].reshape(10, 1000), np.zeros(1000, np.int32)
     unset = [np.zeros(shape, np.float32) for shape in ((10, 1000), 10, 1000)]
-    given = z, unset[1] * 0, labels, 1.0, *unset, np.zeros(2), 1000, 0.0
+    scratch_of_loss = np.zeros(200), np.zeros(1, np.uint32)
+    given = z, unset[1] * 0, labels, 1.0, *unset, np.zeros(2), 1000, *scratch_of_loss, 0.0
     totals = {call(backend, losses.softmax_cross_entropy, *given)[7].tobytes() for _ in range(3)}
     scratch = np.zeros(1, np.float32), np.zeros(16, np.float32), np.zeros(1, np.uint32)
     rows = {call(backend, registry["row_sums"], values[None], *scratch)[1].tobytes() for _ in range(3)}
@@ -137,3 +145,43 @@ def test_a_regulariser_leaves_a_weight_of_zero_alone(backend: Backend) -> None:
     rate, clock = np.array([1.0]), np.zeros(4, np.int32)
     *_, after, _ = call(backend, registry["sgd"], g, rate, 4, 0.5, 0.0, w, clock)
     np.testing.assert_array_equal(after, [0.0, 0.0, 1.5, -1.5])
+
+
+@pytest.mark.parametrize("name", COSTS)
+@pytest.mark.parametrize(("outputs", "n"), [(1, 1000), (3, 129), (300, 200), (1000, 33)])
+def test_a_cost_of_many_outputs_and_samples_is_that_of_one_thread(
+    backend: Backend, name: str, outputs: int, n: int
+) -> None:
+    """Whichever way a device shares them out: against NumPy in float64."""
+    rng = np.random.default_rng(n)
+    z, bias = rng.normal(0, 3, (outputs, n)), rng.normal(size=outputs)
+    labels = rng.integers(0, outputs, n).astype(np.int32)
+    is_softmax = name.startswith("softmax")
+    targets = labels if is_softmax else rng.integers(0, 2, (outputs, n)).astype(np.float64)
+    loss = getattr(nn_losses, LOSSES[name])()
+    found = []
+    for on, dtype in ((backend, "float32"), (select("cpu"), "float64")):
+        given = [on.asarray(np.asarray(a, dtype if a.dtype.kind == "f" else a.dtype)) for a in (z, targets, bias)]
+        for _ in range(2):
+            totals, sums = on.zeros((2,), np.float64), on.zeros((outputs,), dtype)
+            loss.evaluate(on, given[0], given[1], totals, 1.0, given[2], sums)
+            found.append([on.to_host(a) for a in (totals, sums, loss.gradient, loss.costs)])
+    first, again, expected, _ = found
+    for a, b, c in zip(first, again, expected, strict=True):
+        assert a.tobytes() == b.tobytes()
+        np.testing.assert_allclose(a, c, rtol=1e-5, atol=2e-6 * max(1.0, np.abs(c).max()))
+    assert first[0][1] == expected[0][1]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("outputs", [5, 200])
+def test_a_label_that_no_output_has_is_seen_on_a_device(outputs: int) -> None:
+    """It came past the check of the data: the loss says so, and no memory beside the outputs is read."""
+    device, loss = select("cuda"), nn_losses.SoftmaxCrossEntropy()
+    labels = np.array([1, -1, outputs, 2**31 - 1, -(2**31), 0], np.int32)
+    totals = device.zeros((2,), np.float64)
+    loss.evaluate(device, device.asarray(np.zeros((outputs, 6), np.float32)), device.asarray(labels), totals)
+    bad = np.array([False, True, True, True, True, False])
+    np.testing.assert_array_equal(np.isnan(device.to_host(loss.costs)), bad)
+    np.testing.assert_array_equal(np.isnan(device.to_host(loss.gradient)), np.broadcast_to(bad, (outputs, 6)))
+    assert np.isnan(device.to_host(totals)[0])

@@ -57,7 +57,7 @@ extern "C" __global__ void row_sums(const float* x, float* total, float*, unsign
 }
 """
 )
-BARRIERS = ["part[threadIdx.x / 32] = value;\n    __syncthreads();", "part[warp];\n    __syncthreads();"]
+BARRIERS = ["= values[k];\n    }\n    __syncthreads();", "part[warp * count + k];\n    }\n    __syncthreads();"]
 # The parts are written by another thread than the one that takes the ticket.
 ROW_SUMS_OF_TWO = ROW_SUMS.replace("(threadIdx.x == 0) parts", "(threadIdx.x == 64) parts")
 BETWEEN_BLOCKS = [

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from gpunn.kernels.losses import blocks
+
 
 class Case(NamedTuple):
     """One call of a kernel: its arguments, and by the number of an argument what that array must hold afterwards.
@@ -250,7 +252,8 @@ def _cost_case(
     written = unset((outputs, n), dtype), unset(outputs, dtype), unset(n, dtype)
     begin = np.array([2.5, 3.0] if weights is None else [2.5, 3.0, 7.0])
     of = n + 3  # samples of the whole batch, of which these are the share of one rank
-    arguments = (z, bias, targets, weight, *given, *written, begin, of, *constants)
+    scratch = unset(3 * blocks(outputs, n), "float64"), np.zeros(1, np.uint32)
+    arguments = (z, bias, targets, weight, *given, *written, begin, of, *scratch, *constants)
     gradient = gradient * w * (n / of)
     sums = np.array([math.fsum(float(v) for v in row) for row in gradient])
     totals = [weight * math.fsum(w * costs), math.fsum(w * rights), math.fsum(w)]
@@ -261,7 +264,7 @@ def _cost_case(
         # The sums are in float64, of costs that were rounded to the network's dtype.
         Case(
             arguments,
-            {at + 3: begin + totals[: len(begin)]},
+            {at + 3: begin + totals[: len(begin)], at + 6: np.zeros(1)},
             scale * n * float(np.finfo(dtype).eps / np.finfo(np.float64).eps),
         ),
     ]
