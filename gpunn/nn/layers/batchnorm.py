@@ -50,7 +50,7 @@ class BatchNorm(Layer):
         self._y = context.buffer(input_shape)
         self._dx = context.buffer(input_shape) if context.is_last else None
         self.is_frozen = context.is_frozen
-        self._zeros = zeros((channels,), context.dtype) if self.is_frozen else None
+        self._zeros = zeros((channels, 1), context.dtype) if self.is_frozen else None
         self._scratch = context.shared_rows(channels, prod(input_shape[:-1]) * context.capacity, 2)
         self._seen: Statistics | None = None
         return input_shape
