@@ -6,25 +6,31 @@ recorded step.
 
 import numpy as np
 
-from gpunn.kernels.device import BLOCK_SUM
+from gpunn.kernels.device import BLOCKS, DEVICE, part_of_row
 from gpunn.kernels.record import Array, Launch, elementwise, raw
 
-_THREADS = 1024
+_THREADS, _EACH = 256, 4096  # of a block: threads, and numbers that it looks at, at least
 
 
-# One block, so that nothing is written by two.
+def _launch(x: Array, flag: Array) -> Launch:
+    blocks = max(1, min(BLOCKS, -(-x.size // _EACH)))
+    return Launch(blocks, _THREADS, (x, flag, np.int64(x.size), np.int64(part_of_row(x.size, blocks))))
+
+
+# Several blocks may set the flag: by an atomic, and all to 1.
 @raw(
     """
-extern "C" __global__ void mark_not_finite(const T* x, int* flag, int size) {
-    __shared__ int part[1024];
-    int found = 0;
-    for (int i = threadIdx.x; i < size; i += blockDim.x) found |= !(x[i] - x[i] == T(0));
-    found = block_sum(found, part);
-    if (threadIdx.x == 0 && found) flag[0] = 1;
+extern "C" __global__ void mark_not_finite(const T* x, int* flag, long long size, long long part) {
+    long long begin = min(blockIdx.x * part, size);
+    const T* const from[1] = {x + begin};
+    bool found = false;
+    each<4>(from, 0, min(part, size - begin),
+            [&](const T (&values)[1]) { found |= !(values[0] - values[0] == T(0)); });
+    if (__syncthreads_or(found) && threadIdx.x == 0) atomicOr(flag, 1);
 }
 """,
-    launch=lambda x, flag: Launch(1, _THREADS, (x, flag, x.size)),
-    preamble=BLOCK_SUM,
+    launch=_launch,
+    preamble=DEVICE,
 )
 def mark_not_finite(x: Array, flag: Array) -> None:
     """flag := 1 where a number of x is not finite; else it stays as it is. x − x is 0 for finite numbers only."""
