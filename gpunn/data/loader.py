@@ -128,8 +128,11 @@ class DataLoader:
             self.count = len(order)
             self._backend.assign(self.order[: self.count], order)
 
-    def take(self, clock: Array, n: int, rows: Array) -> Array:
-        """Begin a step: gather n samples from order[step · batch_size] on as `rows` (n, features); return targets."""
+    def take(self, clock: Array, n: int, rows: Array, first: int = 0) -> Array:
+        """Begin a step: gather n samples from order[step · batch_size] on as `rows` (n, features); return targets.
+
+        `first` is the number of the first of them in the batch of all ranks, by which images are augmented.
+        """
         if n > self._capacity:
             self._capacity = max(n, self.batch_size)
             self._taken = Buffer(self._backend, self.samples.targets.shape[1:], self._capacity, self.target_dtype)
@@ -140,7 +143,7 @@ class DataLoader:
         if self._augmentation is None:
             self._backend.run(kernels.gather, *batch, rows, targets)
         else:
-            drawn = (self._seed, self._augmentation.limits, self._image)
+            drawn = (self._seed, first, self._augmentation.limits, self._image)
             self._backend.run(gather_augmented, *batch, *drawn, rows, targets)
         if self.weights is not None:
             self.taken_weights = self._weights_taken[n]

@@ -19,14 +19,16 @@ Limits: TypeAlias = tuple[float, float, float, float, float, int]
 _BLOCK = 32  # samples at once, whose places and corners stay in the cache from pass to pass
 
 
-def transforms(n: int, seed: int, step: int, limits: Limits) -> Array:
+def transforms(n: int, seed: int, step: int, limits: Limits, first: int = 0) -> Array:
     """Return the maps of n samples from places in the picture to places in the image, float32 (6, n).
+
+    `first` is the number of the first of them in the batch of all ranks.
 
     With x and y from the middle: x' = m₀ x + m₁ y + m₂, y' = m₃ x + m₄ y + m₅. A turn by θ is written with
     t = tan(θ/2): cos θ = (1 − t²)/(1 + t²), sin θ = 2t/(1 + t²), which needs no function that devices round
     differently. To mirror is to begin with −x.
     """
-    unit = (_words(n, seed, step) >> np.uint32(8)).astype(np.float32).T * np.float32(2**-23) - np.float32(1)
+    unit = (_words(n, seed, step, first) >> np.uint32(8)).astype(np.float32).T * np.float32(2**-23) - np.float32(1)
     shift, half_tangent, scale, shear, flip = (np.float32(limit) for limit in limits[:5])
     t = unit[2] * half_tangent
     square = t * t
@@ -41,16 +43,16 @@ def transforms(n: int, seed: int, step: int, limits: Limits) -> Array:
     return maps
 
 
-def _words(n: int, seed: int, step: int) -> Array:
-    return random_words(8 * n, seed=seed, purpose=Purpose.AUGMENTATION, step=step).reshape(n, 8)
+def _words(n: int, seed: int, step: int, first: int) -> Array:
+    return random_words(8 * n, seed=seed, purpose=Purpose.AUGMENTATION, step=step, first=2 * first).reshape(n, 8)
 
 
-def holes(n: int, seed: int, step: int, side: int, height: int, width: int) -> Array:
+def holes(n: int, seed: int, step: int, side: int, height: int, width: int, first: int = 0) -> Array:
     """Return first row and column of the squares to cut out of n pictures, int64 (n, 2): some lie partly outside.
 
     Their middles are drawn evenly from all pixels.
     """
-    return (_words(n, seed, step)[:, 6:].astype(np.int64) * (height, width) >> 32) - side // 2
+    return (_words(n, seed, step, first)[:, 6:].astype(np.int64) * (height, width) >> 32) - side // 2
 
 
 def _sample(framed: Array, m: Array, scale: np.float32, pictures: Array) -> None:
@@ -91,25 +93,26 @@ def _between(flat: Array, at: Array, part: Array) -> Array:
     return b
 
 
-def look(images: Array, seed: int, step: int, limits: Limits, scale: float, pictures: Array) -> None:
+def look(images: Array, seed: int, step: int, limits: Limits, scale: float, pictures: Array, first: int = 0) -> None:
     """Set pictures to images (n, channels, height, width) as a batch of the step sees them, times `scale`."""
     n, channels, height, width = images.shape
     # A border of zeros, wide enough that with every place its neighbour to the right and below may be looked up.
     framed = np.zeros((n, channels, height + 4, width + 4), np.float32)
     framed[:, :, 2:-2, 2:-2] = images
-    m = transforms(n, seed, step, limits)
+    m = transforms(n, seed, step, limits, first)
     for start in range(0, n, _BLOCK):
         at = slice(start, start + _BLOCK)
         _sample(framed[at], m[:, at], np.float32(scale), pictures[at])
     if side := limits[5]:
-        for picture, (top, left) in zip(pictures, holes(n, seed, step, side, height, width), strict=True):
+        corners = holes(n, seed, step, side, height, width, first)
+        for picture, (top, left) in zip(pictures, corners, strict=True):
             picture[:, max(top, 0) : max(top + side, 0), max(left, 0) : max(left + side, 0)] = 0
 
 
 def _launch(*given: Any) -> Launch:
-    *batch, scale, seed, limits, shape, x, t = given
-    numbers = np.float32(scale), np.uint32(seed), *map(np.float32, limits[:5]), np.int32(limits[5]), *shape
-    return launched(*batch, *numbers, x, t, threads=128)
+    *batch, scale, seed, first, limits, shape, x, t = given
+    numbers = np.float32(scale), np.uint32(seed), first, *map(np.float32, limits[:5]), np.int32(limits[5]), *shape
+    return launched(*batch, *numbers, x, t)
 
 
 @raw(
@@ -120,61 +123,77 @@ __device__ inline float pixel(const D* image, int y, int x, int height, int widt
 
 __device__ inline float unit(unsigned word) { return float(word >> 8) * 1.1920928955078125e-07f - 1.0f; }
 
+struct Map { float cosine, sheared, x, sine, y; int is_mirrored, left, top, unused; };  // nine words: no two banks meet
+
 extern "C" __global__ void gather_augmented(const D* data, const S* targets, const int* order, int* clock,
-                                            int batch_size, float scale, unsigned seed, float shift,
+                                            int batch_size, float scale, unsigned seed, int first, float shift,
                                             float half_tangent, float stretch, float shear, float flip, int side,
                                             int channels, int height, int width, T* x, S* t, int n, int features,
                                             int row_stride, int column_stride, int outputs) {
-    int at = blockIdx.x * blockDim.x + threadIdx.x;
-    begin_step(targets, order, clock, batch_size, t, at, n, outputs);
-    if (at >= n * features) return;
-    int j = column_stride == 1 ? at / features : at % n;
-    int f = column_stride == 1 ? at % features : at / n;
-    uint4 a = philox4x32(make_uint4(2 * j, clock[3], 0, 0), seed, PURPOSE);
-    uint4 b = philox4x32(make_uint4(2 * j + 1, clock[3], 0, 0), seed, PURPOSE);
-    int pixel_x = f % width, pixel_y = f / width % height;
-    int beyond_x = pixel_x - (int)__umulhi(b.w, width) + side / 2;
-    int beyond_y = pixel_y - (int)__umulhi(b.z, height) + side / 2;
-    if (beyond_x >= 0 && beyond_x < side && beyond_y >= 0 && beyond_y < side) {
-        x[(long long)j * row_stride + (long long)f * column_stride] = T(0);
-        return;
-    }
-    float tangent = unit(a.z) * half_tangent;
-    float square = tangent * tangent;
-    float below = 1.0f / (square + 1.0f);
-    float size = unit(a.w) * stretch + 1.0f;
-    float cosine = (1.0f - square) * below * size;
-    float sine = (tangent + tangent) * below * size;
-    float sheared = unit(b.x) * shear * size - sine;
+    __shared__ Map maps[32];  // drawn once for each sample of the tile
+    begin_step(targets, order, clock, batch_size, t, n, outputs);
     float middle_x = (width - 1) / 2.0f, middle_y = (height - 1) / 2.0f;
-    float across = float(pixel_x) - middle_x, down = float(pixel_y) - middle_y;
-    if (unit(b.y) < flip) across = -across;
-    float at_x = (cosine * across + sheared * down) + (unit(a.x) * shift + middle_x);
-    float at_y = (sine * across + cosine * down) + (unit(a.y) * shift + middle_y);
-    float left = floorf(at_x), top = floorf(at_y);
-    float part_x = at_x - left, part_y = at_y - top;
-    int column = (int)left, row = (int)top;
-    const D* image = data + (long long)order[clock[2] * batch_size + j] * features
-                     + (long long)(f / (height * width)) * height * width;
-    float p = pixel(image, row, column, height, width), q = pixel(image, row + 1, column, height, width);
-    float upper = p + (pixel(image, row, column + 1, height, width) - p) * part_x;
-    float lower = q + (pixel(image, row + 1, column + 1, height, width) - q) * part_x;
-    x[(long long)j * row_stride + (long long)f * column_stride] = T((upper + (lower - upper) * part_y) * scale);
+    if (threadIdx.x < 32) {
+        unsigned at = 2 * (first + blockIdx.x % ((n + 31) / 32) * 32 + threadIdx.x);
+        uint4 a = philox4x32(make_uint4(at, clock[3], 0, 0), seed, PURPOSE);
+        uint4 b = philox4x32(make_uint4(at + 1, clock[3], 0, 0), seed, PURPOSE);
+        float tangent = unit(a.z) * half_tangent;
+        float square = tangent * tangent;
+        float below = 1.0f / (square + 1.0f);
+        float size = unit(a.w) * stretch + 1.0f;
+        Map& m = maps[threadIdx.x];
+        m.cosine = (1.0f - square) * below * size;
+        m.sine = (tangent + tangent) * below * size;
+        m.sheared = unit(b.x) * shear * size - m.sine;
+        m.x = unit(a.x) * shift + middle_x;
+        m.y = unit(a.y) * shift + middle_y;
+        m.is_mirrored = unit(b.y) < flip;
+        m.left = (int)__umulhi(b.w, width) - side / 2;
+        m.top = (int)__umulhi(b.z, height) - side / 2;
+    }
+    __syncthreads();
+    Tile tile(n, column_stride);
+    for (int k = threadIdx.x / 32; k < 32; k += blockDim.x / 32, tile.next()) {
+        int j = tile.j, f = tile.f;
+        if (j >= n || f >= features) return;
+        const Map& m = maps[j % 32];
+        T& out = x[(long long)j * row_stride + (long long)f * column_stride];
+        int pixel_x = f % width, pixel_y = f / width % height;
+        int beyond_x = pixel_x - m.left, beyond_y = pixel_y - m.top;
+        if (beyond_x >= 0 && beyond_x < side && beyond_y >= 0 && beyond_y < side) {
+            out = T(0);
+            continue;
+        }
+        float across = float(pixel_x) - middle_x, down = float(pixel_y) - middle_y;
+        if (m.is_mirrored) across = -across;
+        float at_x = (m.cosine * across + m.sheared * down) + m.x;
+        float at_y = (m.sine * across + m.cosine * down) + m.y;
+        float left = floorf(at_x), top = floorf(at_y);
+        float part_x = at_x - left, part_y = at_y - top;
+        // A place far outside has no whole number; all of those from two pixels beyond the image on are alike.
+        int column = (int)fminf(fmaxf(left, -2.0f), float(width)), row = (int)fminf(fmaxf(top, -2.0f), float(height));
+        const D* image = data + (long long)order[clock[2] * batch_size + j] * features
+                         + (long long)(f / (height * width)) * height * width;
+        float p = pixel(image, row, column, height, width), q = pixel(image, row + 1, column, height, width);
+        float upper = p + (pixel(image, row, column + 1, height, width) - p) * part_x;
+        float lower = q + (pixel(image, row + 1, column + 1, height, width) - q) * part_x;
+        out = T((upper + (lower - upper) * part_y) * scale);
+    }
 }
 """,
     launch=_launch,
-    types={"D": 0, "S": 1, "T": 9},
+    types={"D": 0, "S": 1, "T": 10},
     preamble=f"const int PURPOSE = {int(Purpose.AUGMENTATION)};\n{PHILOX}{BEGIN_STEP}",
     options=("--fmad=false",),
 )
 def gather_augmented(
-    data: Array, targets: Array, order: Array, clock: Array, batch_size: int, scale: float, seed: int, limits: Limits,
-    shape: tuple[int, int, int], x: Array, t: Array,
+    data: Array, targets: Array, order: Array, clock: Array, batch_size: int, scale: float, seed: int, first: int,
+    limits: Limits, shape: tuple[int, int, int], x: Array, t: Array,
 ) -> None:  # fmt: skip
     """As `gather`, of images each seen through a map of its own, `transforms`, and with a square of zeros, `holes`.
 
-    Between pixels it is interpolated linearly.
+    Between pixels it is interpolated linearly. `first` is the number of the first sample in the batch of all ranks.
     """
     n = len(x)
     images = picked(data, targets, order, clock, batch_size, t).reshape(n, *shape)
-    look(images, seed, int(clock[COUNT]), limits, scale, x.reshape(n, *shape))
+    look(images, seed, int(clock[COUNT]), limits, scale, x.reshape(n, *shape), first)

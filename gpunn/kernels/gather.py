@@ -17,11 +17,27 @@ from gpunn.kernels.record import Array, Launch, per_element, raw
 
 STEP, COUNT, NEXT_STEP, NEXT_COUNT = range(4)  # the places of the clock
 BEGIN_STEP = """
-// Element `at` of the targets; and the first thread of all takes the next step for this one.
-__device__ inline void begin_step(const S* targets, const int* order, int* clock, int batch_size, S* t, int at, int n,
+// A block takes 32 samples and 32 features. Its warps write places side by side, whichever way round x lies in memory.
+struct Tile {
+    int j, f, more_samples, more_features;
+    __device__ Tile(int n, int column_stride) {
+        int tiles = (n + 31) / 32, lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
+        bool is_by_rows = column_stride == 1;
+        j = blockIdx.x % tiles * 32 + (is_by_rows ? warp : lane);
+        f = blockIdx.x / tiles * 32 + (is_by_rows ? lane : warp);
+        more_samples = is_by_rows ? warps : 0;
+        more_features = is_by_rows ? 0 : warps;
+    }
+    __device__ void next() { j += more_samples; f += more_features; }
+};
+
+// The targets; and the first thread of all takes the next step for this one.
+__device__ inline void begin_step(const S* targets, const int* order, int* clock, int batch_size, S* t, int n,
                                   int outputs) {
-    if (at < n * outputs) t[at] = targets[(long long)order[clock[2] * batch_size + at % n] * outputs + at / n];
-    if (at == 0) {
+    long long first = (long long)blockIdx.x * blockDim.x + threadIdx.x;
+    for (long long at = first; at < (long long)n * outputs; at += (long long)gridDim.x * blockDim.x)
+        t[at] = targets[(long long)order[clock[2] * batch_size + at % n] * outputs + at / n];
+    if (first == 0) {
         clock[0] = clock[2];
         clock[1] = clock[3];
     }
@@ -42,11 +58,12 @@ def picked(data: Array, targets: Array, order: Array, clock: Array, batch_size: 
     return data.take(rows, axis=0, mode="clip")
 
 
-def launched(*arguments: Any, threads: int = 256) -> Launch:
-    """Launch a thread for each value of the batch, of which x and t, the last arguments, are written."""
+def launched(*arguments: Any) -> Launch:
+    """Launch 256 threads for each tile of 32 samples and 32 features of x; x and t, the last arguments, are written."""
     x, t = arguments[-2:]
+    n, features = x.shape
     strides = (stride // x.itemsize for stride in x.strides)
-    return per_element(max(x.size, t.size), *arguments, *x.shape, *strides, t.size // len(x), threads=threads)
+    return Launch(-(-n // 32) * -(-features // 32), 256, (*arguments, n, features, *strides, t.size // n))
 
 
 @raw(
@@ -54,14 +71,13 @@ def launched(*arguments: Any, threads: int = 256) -> Launch:
 extern "C" __global__ void gather(const D* data, const S* targets, const int* order, int* clock, int batch_size,
                                   T scale, T* x, S* t, int n, int features, int row_stride, int column_stride,
                                   int outputs) {
-    int at = blockIdx.x * blockDim.x + threadIdx.x;
-    begin_step(targets, order, clock, batch_size, t, at, n, outputs);
-    if (at >= n * features) return;
-    // Neighbouring threads write neighbouring places, whichever way round x lies in memory.
-    int j = column_stride == 1 ? at / features : at % n;
-    int f = column_stride == 1 ? at % features : at / n;
-    x[(long long)j * row_stride + (long long)f * column_stride] =
-        T(data[(long long)order[clock[2] * batch_size + j] * features + f]) * scale;
+    begin_step(targets, order, clock, batch_size, t, n, outputs);
+    Tile tile(n, column_stride);
+    for (int k = threadIdx.x / 32; k < 32; k += blockDim.x / 32, tile.next()) {
+        if (tile.j >= n || tile.f >= features) return;
+        x[(long long)tile.j * row_stride + (long long)tile.f * column_stride] =
+            T(data[(long long)order[clock[2] * batch_size + tile.j] * features + tile.f]) * scale;
+    }
 }
 """,
     launch=lambda *given: launched(*given[:5], float(given[5]), *given[6:]),

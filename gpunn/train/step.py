@@ -136,7 +136,7 @@ class Step:
         """Compute the gradients of the next n samples of this rank."""
         model, clock = self.model, self.model.clock
         rows, x = model.input.views(n)
-        targets = self.batches.take(clock, n, rows)
+        targets = self.batches.take(clock, n, rows, model.share.first)
         z = model.propagate(x, True, self.stages)
         if self.batches.taken_weights is not None:
             given["sample_weight"] = self.batches.taken_weights

@@ -31,6 +31,7 @@ def pictures(
     step: int = 0,
     samples_last: bool = False,
     dtype: str = "float32",
+    first: int = 0,
 ) -> NDArray[Any]:
     """A batch as the network gets it, (n, height, width, channels)."""
     n = len(samples) if n is None else n
@@ -41,7 +42,7 @@ def pictures(
     rows = memory.T if samples_last else memory
     clock = backend.asarray(np.array([-1, -1, step, count], np.int32))
     batches.start(n, order)
-    batches.take(clock, n, rows)
+    batches.take(clock, n, rows, first)
     taken = backend.to_host(memory)
     height, width, channels = samples.shape
     return (taken.T if samples_last else taken).reshape(n, channels, height, width).transpose(0, 2, 3, 1)
@@ -114,6 +115,25 @@ def test_each_picture_is_its_image_seen_through_its_map(
                 y, x = i - 4.0, j - 3.5  # from the middle
                 expected = looked_up(image, m3 * x + m4 * y + m5 + 4.0, m0 * x + m1 * y + m2 + 3.5)
                 np.testing.assert_allclose(picture[i, j], expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("samples_last", [False, True])
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4, 5])
+def test_shares_of_a_batch_are_slices_of_its_pictures(backend: Backend, ranks: int, samples_last: bool) -> None:
+    n, way = 37, Augmentation(shift=2.0, rotation=15.0, scale=0.1, flip=0.5, cutout=3)
+    samples = images(n)
+    whole = pictures(backend, samples, way, samples_last=samples_last)
+    for rank in range(ranks):
+        share = np.arange(rank * n // ranks, (rank + 1) * n // ranks)
+        of = {"n": len(share), "order": np.roll(np.arange(n), -share[0]), "first": int(share[0])}
+        part = pictures(backend, samples, way, samples_last=samples_last, **of)
+        np.testing.assert_array_equal(part, whole[share])
+
+
+def test_pictures_moved_out_of_all_bounds_are_black(backend: Backend) -> None:
+    taken = pictures(backend, images(), Augmentation(shift=9e5, scale=0.9, shear=9.0))
+    assert np.isfinite(taken).all()
+    np.testing.assert_array_equal(taken, pictures(select("cpu"), images(), Augmentation(9e5, scale=0.9, shear=9.0)))
 
 
 @pytest.mark.parametrize("limits", [(2.0, 0.0, 0.0, 0.0), (0.0, 0.4, 0.0, 0.0), (1.5, 0.3, 0.2, 0.1)], ids=repr)

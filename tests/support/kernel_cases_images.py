@@ -435,12 +435,16 @@ def _gather_augmented(dtype: str, rng: np.random.Generator, n: int) -> list[Case
     order, labels = rng.permutation(size).astype(np.int32), rng.integers(0, 10, size).astype(np.int32)
     pixels = rng.integers(0, 256, (size, features)).astype(np.uint8)
     sources = (pixels, 1 / 256), (rng.normal(size=(size, features)).astype(np.float32).astype(dtype), 1.0)
-    for (data, factor), limits in product(
-        sources, ((0.0, 0.0, 0.0, 0.0, -1.0, 0), (2.0, 0.125, 0.25, 0.125, -1.0, 0), (0.5, 0.125, 0.25, 0.0, 0.25, 3))
-    ):
+    ways = (
+        ((0.0, 0.0, 0.0, 0.0, -1.0, 0), 0),
+        ((2.0, 0.125, 0.25, 0.125, -1.0, 0), 2**30),
+        ((0.5, 0.125, 0.25, 0.0, 0.25, 3), 7),
+    )
+    for (data, factor), (limits, first) in product(sources, ways):
         expected = np.zeros((n, channels, height, width))
         for s in range(n):
-            words = philox((2 * s, 9, 0, 0), (3, 4)) + philox((2 * s + 1, 9, 0, 0), (3, 4))
+            number = 2 * (first + s)
+            words = philox((number, 9, 0, 0), (3, 4)) + philox((number + 1, 9, 0, 0), (3, 4))
             drawn = [(word >> 8) * 2.0**-23 - 1 for word in words]
             angle = 2 * math.atan(drawn[2] * limits[1])
             stretch, shear = 1 + drawn[3] * limits[2], drawn[4] * limits[3]
@@ -460,9 +464,9 @@ def _gather_augmented(dtype: str, rng: np.random.Generator, n: int) -> list[Case
         for out in (unset((n, features), dtype), unset((features, n), dtype).T):
             # Computed in float32 whatever the network's dtype, so that every device sees the same pictures.
             scale = 1.0 if dtype == "float32" else float(np.finfo(np.float32).eps / np.finfo(np.float64).eps)
-            arguments = (data, labels, order, np.array([0, 8, 1, 9], np.int32), n, factor, 3, limits)
+            arguments = (data, labels, order, np.array([0, 8, 1, 9], np.int32), n, factor, 3, first, limits)
             written = ((channels, height, width), out, unset(n, np.int32))
-            cases.append(Case((*arguments, *written), {0: data, 3: after, 9: wanted, 10: t}, 4 * scale))
+            cases.append(Case((*arguments, *written), {0: data, 3: after, 10: wanted, 11: t}, 4 * scale))
     return cases
 
 
