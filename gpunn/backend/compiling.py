@@ -46,6 +46,12 @@ def cuda_source(kernel: Raw, types: Mapping[str, np.dtype[Any]], constants: Mapp
     return names + numbers + kernel.preamble + cuda_body(kernel)
 
 
+def described(kernel: Elementwise) -> dict[str, str]:
+    """Return an element-wise kernel as the arguments of `cupy.ElementwiseKernel`."""
+    parameters = {"in_params": kernel.inputs, "out_params": kernel.outputs, "operation": cuda_body(kernel)}
+    return {**parameters, "name": kernel.name, "preamble": kernel.preamble, "loop_prep": kernel.prepare}
+
+
 def cuda_body(kernel: Elementwise | Raw) -> str:
     """Return the CUDA C++ of a kernel, or raise `DeviceError` where it has none."""
     body = kernel.operation if isinstance(kernel, Elementwise) else kernel.source

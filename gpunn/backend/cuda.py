@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from gpunn.backend import compiling
+from gpunn.backend import compiling, wide
 from gpunn.backend.base import MOST, Backend, Shape, Staging
 from gpunn.backend.cublas import Cublas
 from gpunn.backend.cuda_errors import Gate, translated
@@ -132,6 +132,7 @@ class CupyBackend(Backend):
 
     def run(self, kernel: Elementwise | Raw, *arguments: Any) -> None:
         with self.lock, self.current, self.stream:
+            kernel = wide.fitting(kernel, arguments)
             if self._shared.rehearsed is not None:
                 self._shared.rehearsed.append((kernel, arguments))
                 return
@@ -183,8 +184,7 @@ class CupyBackend(Backend):
 
     def _elementwise(self, kernel: Elementwise) -> Any:
         if (function := self._compiled.get(kernel)) is None:
-            described = kernel.inputs, kernel.outputs, compiling.cuda_body(kernel), kernel.name
-            function = self._compiled[kernel] = self.cupy.ElementwiseKernel(*described, preamble=kernel.preamble)
+            function = self._compiled[kernel] = self.cupy.ElementwiseKernel(**compiling.described(kernel))
         return function
 
     def _raw(self, kernel: Raw, arguments: tuple[Any, ...]) -> Any:

@@ -33,6 +33,9 @@ class Elementwise:
         operation: CUDA C++ for one element; left out, the kernel is for the CPU only.
         host: NumPy body, called with the same arguments.
         preamble: CUDA C++ before the kernel: functions that the operation calls.
+        prepare: CUDA C++ that every thread does once, before its elements: for numbers that all of them share.
+        may_be_wide: Whether a thread may have several elements of large arrays, and write every output as it was read
+            where the operation leaves it.
         is_listed: Whether it stands in the registry; one that was made of a user's equation does not.
     """
 
@@ -43,6 +46,8 @@ class Elementwise:
     _: KW_ONLY
     host: Host
     preamble: str = ""
+    prepare: str = ""
+    may_be_wide: bool = True
     is_listed: bool = True
 
     def __post_init__(self) -> None:
@@ -93,10 +98,10 @@ class Raw:
 
 
 def elementwise(
-    inputs: str, outputs: str, operation: str, *, name: str = "", preamble: str = ""
+    inputs: str, outputs: str, operation: str, *, name: str = "", **options: Any
 ) -> Callable[[Host], Elementwise]:
     """Return a decorator that makes the `Elementwise` record of a NumPy body, by default under the body's name."""
-    return lambda host: Elementwise(name or host.__name__, inputs, outputs, operation, host=host, preamble=preamble)
+    return lambda host: Elementwise(name or host.__name__, inputs, outputs, operation, host=host, **options)
 
 
 def raw(source: str, launch: Callable[..., Launch], **options: Any) -> Callable[[Host], Raw]:

@@ -44,7 +44,7 @@ def hold(x: Array, held: Array) -> None:
     np.copyto(held, x)
 
 
-@elementwise("raw int32 flag, T held", "T x", "if (flag[0]) x = held;")
+@elementwise("raw int32 flag, T held", "T x", "if (flag[0]) x = held;", may_be_wide=False)
 def take_back(flag: Array, held: Array, x: Array) -> None:
     """x := held where the flag is set."""
     if flag[0]:

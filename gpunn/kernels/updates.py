@@ -31,7 +31,7 @@ def _gradients(gradient: Array, value: Array, decayed: int, l1: float, l2: float
             yield at, g
 
 
-def _update(constants: str, state: str, operation: str) -> Callable[[Host], Elementwise]:
+def _update(constants: str, state: str, operation: str, prepare: str = "") -> Callable[[Host], Elementwise]:
     """Return a decorator that makes the record of an update: `value` from `eta` and from `g`, which holds (19)."""
     # Nobody reads the places of the next step here, so one thread may set them while others still work.
     return elementwise(
@@ -46,6 +46,7 @@ def _update(constants: str, state: str, operation: str) -> Callable[[Host], Elem
         clock[3] = clock[1] + 1;
     }}
 """,
+        prepare=prepare,
     )
 
 
@@ -98,14 +99,21 @@ def momentum_sgd(
     ", float64 beta1, float64 beta2, T epsilon, T decay, int32 begun",
     "T first, T second, ",
     """
-    double t = clock[1] - begun + 1.0;
     first = T(beta1) * first + T(1.0 - beta1) * g;
     second = T(beta2) * second + T(1.0 - beta2) * g * g;
-    T size = T(eta / (1.0 - pow(beta1, t)));
-    T spread = T(1.0 / sqrt(1.0 - pow(beta2, t)));
-    T change = size * first / (sqrt(second) * spread + epsilon);
+    T change = of_step[0] * first / (sqrt(second) * of_step[1] + epsilon);
     if (decay > T(0) && i < decayed) change += eta * decay * value;
     value -= change;
+""",
+    """
+    // Powers in double cost more than all else: one thread computes them for its block.
+    __shared__ T of_step[2];
+    if (threadIdx.x == 0) {
+        double t = clock[1] - begun + 1.0;
+        of_step[0] = T(rate[clock[0]] / (1.0 - pow(beta1, t)));
+        of_step[1] = T(1.0 / sqrt(1.0 - pow(beta2, t)));
+    }
+    __syncthreads();
 """,
 )
 def adam(

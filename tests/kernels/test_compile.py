@@ -1,15 +1,20 @@
 """Every kernel and dtype compiled by NVRTC for every GPU that is supported, as CuPy does it; no GPU is needed."""
 
 import re
+import subprocess
+import sys
+import tempfile
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from simulator.cases import calls, dtypes
 
-from gpunn.backend.compiling import cuda_source, variant
+from gpunn.backend import wide
+from gpunn.backend.compiling import cuda_source, described, variant
 from gpunn.kernels import Elementwise, Raw, registry
 
 with warnings.catch_warnings():
@@ -37,9 +42,7 @@ class Function:
 
 def elementwise_code(kernel: Elementwise, arguments: tuple[Any, ...], strided: bool) -> str:
     """What CuPy compiles for a call: for contiguous arrays of less than 2 GiB, or for larger ones with strides."""
-    made = cupy.ElementwiseKernel(
-        kernel.inputs, kernel.outputs, kernel.operation, kernel.name, preamble=kernel.preamble
-    )
+    made = cupy.ElementwiseKernel(**described(kernel))
     types = [a.dtype if isinstance(a, np.ndarray) else None for a in arguments]
     inputs, _, type_map = _kernel._decide_params_type(
         made.in_params, made.out_params, tuple(types[: made.nin]), tuple(types[made.nin :])
@@ -54,7 +57,7 @@ def elementwise_code(kernel: Elementwise, arguments: tuple[Any, ...], strided: b
     ndim = 2 if strided else 1
     infos.append(_kernel._ArgInfo(_INDEXER, _carray.Indexer, None, ndim, True, not strided))
     return _kernel._get_elementwise_kernel_code(
-        tuple(infos), type_map, made.params, kernel.operation, kernel.name, kernel.preamble
+        tuple(infos), type_map, made.params, kernel.operation, kernel.name, kernel.preamble, kernel.prepare
     )
 
 
@@ -80,6 +83,21 @@ def functions(kind: type[Elementwise] | type[Raw]) -> Iterator[Function]:
                 yield Function(kernel, dtype, suffix, source, threads)
 
 
+def wide_functions() -> Iterator[Function]:
+    """The wide form of every element-wise kernel that has one."""
+    for name, kernel in sorted(registry.items()):
+        if not isinstance(kernel, Elementwise) or not kernel.may_be_wide:
+            continue
+        for dtype in dtypes(name):
+            arguments = calls(name, dtype, [3])[0].arguments
+            parameters = zip(wide._parameters(kernel), arguments, strict=True)
+            made = wide._made(
+                kernel, tuple(isinstance(value, np.ndarray) and not raw for (*_, raw), value in parameters)
+            )
+            types = {letter: arguments[at].dtype for letter, at in made.types.items()}
+            yield Function(made, dtype, "", cuda_source(made, types, {}), wide._THREADS)
+
+
 def compiled(source: str, architecture: int, options: tuple[str, ...] = ()) -> tuple[bytes, str]:
     """The binary and the compiler's log."""
     options = (
@@ -93,6 +111,21 @@ def compiled(source: str, architecture: int, options: tuple[str, ...] = ()) -> t
     except nvrtc.NVRTCError:
         pytest.fail(f"sm_{architecture}: {nvrtc.getProgramLog(program)}", pytrace=False)
     return nvrtc.getCUBIN(program), nvrtc.getProgramLog(program)
+
+
+def disassembled(binary: bytes) -> dict[str, list[str]]:
+    """The instructions of every function, by nvdisasm: pip install nvidia-cuda-nvdisasm."""
+    folders = [Path(folder, "nvidia") for folder in sys.path]
+    found = [path for folder in folders for path in folder.glob("cu*/bin/nvdisasm")]
+    if not found:
+        pytest.skip("what is compiled is read by nvdisasm: pip install nvidia-cuda-nvdisasm")
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(binary + b"\0")  # CuPy leaves its last byte out
+        file.flush()
+        text = subprocess.run([found[0], "-c", file.name], check=True, capture_output=True, text=True).stdout
+    instruction = re.compile(r"^\s+/\*[0-9a-f]+\*/\s+(?:@!?\w+\s+)?([A-Z][A-Z0-9_.]*)", re.MULTILINE)
+    parts = re.findall(r"^\.text\.(\w+):(.*?)(?=^\.text\.|\Z)", text, re.MULTILINE | re.DOTALL)
+    return {name: instruction.findall(code) for name, code in parts}
 
 
 _USED = re.compile(
@@ -135,6 +168,35 @@ def test_every_kernel_compiles_and_spills_no_register(architecture: int, record_
             seen.add(function.kernel.name)
     assert seen == set(registry)
     print(f"sm_{architecture}: at most {most[0]} registers, by {most[1]}, none spilled")
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_wide_forms_compile_and_spill_no_register(architecture: int) -> None:
+    together = list(wide_functions())
+    _, log = compiled("".join(function.code for function in together), architecture)
+    found = used(log)
+    for function in together:
+        registers, spilled = found[function.name]
+        assert spilled == 0, f"{function.name} spills {spilled} bytes on sm_{architecture}"
+        assert registers <= 80, f"{function.name} takes {registers} registers on sm_{architecture}"
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_wide_forms_load_and_store_128_bits_at_once(architecture: int) -> None:
+    """In the compiled code, at least twice for each output: a branch may double all. The last elements go singly."""
+    together = list(wide_functions())
+    binary, _ = compiled("".join(function.code for function in together), architecture)
+    instructions = disassembled(binary)
+    for function in together:
+        loads, stores = (sum(each.startswith(kind) for each in instructions[function.name]) for kind in ("LDG", "STG"))
+        wide_loads, wide_stores = (
+            sum(each.startswith(kind) and ".128" in each for each in instructions[function.name])
+            for kind in ("LDG", "STG")
+        )
+        arrays = function.code.count("store_some(all_")
+        assert wide_stores >= 2 * arrays, f"{function.name}: {wide_stores} of {stores} stores are wide"
+        assert wide_loads % 2 == 0, f"{function.name}: {wide_loads} of {loads} loads are wide"
+        assert wide_loads >= 2 or not loads, f"{function.name}: none of {loads} loads is wide"
 
 
 def test_nvrtc_knows_every_architecture() -> None:
