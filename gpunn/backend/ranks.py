@@ -1,5 +1,6 @@
 """Ranks: the processes that train one network together, each with its share of every batch."""
 
+import os
 from collections.abc import Callable
 from functools import cache
 from typing import Any, NoReturn, TypeVar
@@ -12,6 +13,7 @@ from gpunn.backend.ending import Ending
 from gpunn.errors import GpunnError
 from gpunn.kernels import cores
 
+COMPARE = "GPUNN_DEBUG"  # environment variable that, set to 1, has ranks compare what they do before each exchange
 Value = TypeVar("Value")
 
 
@@ -91,19 +93,23 @@ class MPIRanks(Ranks):
         machine = mpi.of_machine(comm)
         self.local_rank, self.local_size = machine.Get_rank(), machine.Get_size()
         cores.share_cores(mpi.cores_of(machine, cores.allowed(), cores.limit()))
+        self._compares, self._compared = os.environ.get(COMPARE) == "1", 0
 
     def sum(self, array: NDArray[Any]) -> None:
         with self._ending.waits("a sum over all ranks"):
+            self._compare("a sum", array.nbytes)
             self._comm.Allreduce(mpi.in_place(), array)
 
     def gathered(self, array: NDArray[Any]) -> NDArray[Any]:
         made = np.empty((self.size, *array.shape), array.dtype)
         with self._ending.waits("a look at all ranks"):
+            self._compare("a look at all", array.nbytes)
             self._comm.Allgather(np.ascontiguousarray(array), made)
         return made
 
     def agreed(self, value: Value) -> Value:
         with self._ending.waits("a word of rank 0"):
+            self._compare("a word of rank 0")
             made: Value = self._comm.bcast(value)
         return made
 
@@ -113,6 +119,7 @@ class MPIRanks(Ranks):
 
     def of_first(self, work: Callable[[], Value]) -> Value:
         with self._ending.waits("work of rank 0"):
+            self._compare("work of rank 0")
             self._comm.Barrier()
         # From here on the others wait as long as it takes: to download may, and a process that dies ends the job.
         value, error = self._comm.bcast(self._outcome(work) if self.is_first else None)
@@ -120,6 +127,16 @@ class MPIRanks(Ranks):
             raise error
         made: Value = value
         return made
+
+    def _compare(self, what: str, nbytes: int = 0) -> None:
+        """Raise GpunnError, on all ranks, where they are about to do different things together; see `COMPARE`."""
+        if self._compares:
+            self._compared += 1
+            every = self._comm.allgather(f"{what}, {nbytes} bytes" if nbytes else what)
+            for rank, other in enumerate(every):
+                if other != every[0]:
+                    at = f"at exchange {self._compared}"
+                    raise GpunnError(f"the ranks have parted: {at} rank 0 is at {every[0]}, rank {rank} at {other}")
 
     def _outcome(self, work: Callable[[], Value]) -> tuple[Value | None, Exception | None]:
         try:

@@ -57,3 +57,23 @@ def test_a_job_of_the_tests_ends_with_its_block(tmp_path: Path) -> None:
     while living(started.mark):
         assert time.monotonic() < until
         time.sleep(0.05)
+
+
+PART = """
+import numpy as np
+from gpunn.backend.ranks import world
+
+ranks = world()
+ranks.sum(np.zeros(3))
+try:
+    ranks.sum(np.zeros(2)) if ranks.rank == 1 else ranks.gathered(np.zeros(4))
+except Exception as error:
+    print(f"{type(error).__name__}: {error}\\n", end="", flush=True)
+"""
+
+
+def test_ranks_that_part_are_told_so_where_they_are_asked_to_compare(tmp_path: Path) -> None:
+    with job(3, sys.executable, "-c", PART, folder=tmp_path, GPUNN_DEBUG="1") as started:
+        done = started.done()
+    where = "at exchange 2 rank 0 is at a look at all, 32 bytes, rank 1 at a sum, 16 bytes"
+    assert done.out.splitlines() == [f"GpunnError: the ranks have parted: {where}"] * 3
