@@ -3,7 +3,7 @@
 python benchmarks/gpu_model.py [--each]          # on a GPU; it prints a line a network, with --each a line a kernel too
 PYTHONPATH=tests/simulated_cuda/everywhere python benchmarks/gpu_model.py          # without one
 
-The JSON goes to benchmarks/results, and `python benchmarks/gpu_page.py` writes its table into docs/gpu.md.
+The JSON goes to benchmarks/results, and its table, beside that of BEFORE, into docs/gpu.md.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from typing import Any
 
 from gpu_code import Code, Source, codes_of, source_of
 from gpu_trace import NETWORKS, Node, traced
-from machine import RESULTS, command, commit, write_result
+from machine import RESULTS, ROOT, command, commit, read_result, write_result
+from write_docs import markdown
 
 from gpunn.backend.cuda import CupyBackend
 from gpunn.backend.devices import select
@@ -34,7 +35,7 @@ class Device:
         gap: µs between two nodes of a graph.
         empty: µs of a kernel that does nothing.
         cache: bytes of the second level, from which what was just written is read again.
-        cache_latency, memory_latency: µs until a load is there, while the device is busy.
+        cache_latency, memory_latency: µs until a load is there.
         cache_bandwidth, bandwidth: GB/s read and written, from the cache and from memory.
         product: TFLOP/s that a multiprocessor reaches in a product, with a single tile and with two at once.
         split: µs of adding up the parts of a product whose sum is cut.
@@ -45,8 +46,8 @@ class Device:
     gap: float = 1.0
     empty: float = 1.2
     cache: float = 50e6
-    cache_latency: float = 0.35
-    memory_latency: float = 0.6
+    cache_latency: float = 0.20
+    memory_latency: float = 0.42
     cache_bandwidth: float = 5500
     bandwidth: float = 3000
     product: tuple[float, float] = (0.22, 0.30)
@@ -135,6 +136,28 @@ def prediction(nodes: list[Node], codes: Mapping[Source, Code], device: Device) 
     }
 
 
+BEFORE, NOW = "gpu-model-before.json", "gpu-model.json"
+BEGIN, END = "<!-- predictions, written by benchmarks/gpu_model.py -->", "<!-- until here: predictions -->"
+
+
+def with_table(page: str) -> str:
+    """Return a page with the table of the predictions between the two comments."""
+    before, now = (read_result(RESULTS / name)["networks"] for name in (BEFORE, NOW))
+    rows = [
+        (
+            f"`{name}`", f"{before[name]['nodes']} → {one['nodes']}", f"{before[name]['us']:,.0f}", f"{one['us']:,.0f}",
+            f"{one['groups']['product']:,.0f}", f"{before[name]['moved_MB']:,.0f} → {one['moved_MB']:,.0f}",
+        )
+        for name, one in now.items()
+    ]  # fmt: skip
+    headings = ("network", "launches", "µs before", "µs now", "of them products", "MB moved")
+    head, _, rest = page.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not end:
+        raise ValueError(f"expected {BEGIN} and {END} on the page")
+    return "\n".join([f"{head}{BEGIN}", *markdown([headings, *rows]), f"{END}{tail}"])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", type=Path, default=RESULTS)
@@ -157,7 +180,10 @@ def main() -> None:
         del one["each"]
     # Not that of this process: no figure here is of the CUDA that it runs on.
     result = {"command": command(), "commit": commit(), "machine": {}, "device": asdict(device)}
-    write_result(options.folder / "gpu-model.json", result | {"networks": found})
+    write_result(options.folder / NOW, result | {"networks": found})
+    if options.folder == RESULTS:
+        page = ROOT / "docs" / "gpu.md"
+        page.write_text(with_table(page.read_text("utf-8")), "utf-8")
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from gpunn.backend.devices import select
 from gpunn.data.loader import PIECE
 from gpunn.kernels import activations, bias
 from gpunn.kernels.random import epoch_order
+from gpunn.kernels.record import Launch, Raw
 from gpunn.train.arguments import TrainOptions
 from gpunn.train.trainer import Trainer
 
@@ -92,13 +93,14 @@ def products(backend: CupyBackend) -> Iterator[Answer]:
 def launches(backend: CupyBackend) -> Iterator[Answer]:
     """What do launches and replays cost?"""
     z = backend.zeros((128, 128), np.float32)
-    total = backend.zeros((128,), np.float32)
+    total, parts = backend.zeros((128,), np.float32), backend.zeros((128,), np.float32)
+    tickets = backend.zeros((128,), np.uint32)
 
     def elementwise() -> None:
         backend.run(activations.relu, z, z)
 
     def raw() -> None:
-        backend.run(bias.row_sums, z, total)
+        backend.run(bias.row_sums, z, total, parts, tickets)
 
     def product() -> None:
         backend.gemm(1.0, z, z.T, 0.0, other)
@@ -124,6 +126,49 @@ def bandwidth(backend: CupyBackend) -> Iterator[Answer]:
     for kernel in (activations.relu, activations.sigmoid):
         took = seconds(backend, lambda kernel=kernel: backend.run(kernel, x, y), 10)
         yield f"{kernel.name} {what}, share of the copy's bandwidth", copy / took, ""
+
+
+CHASE = """
+extern "C" __global__ void chase(const int* next, int steps, int* end) {
+    int at = 0;
+    for (int step = 0; step < steps; ++step) at = next[at];
+    *end = at;
+}
+"""
+
+
+def constants(backend: CupyBackend) -> Iterator[Answer]:
+    """What are the constants of gpu_model.py here? Others are those of `launches`, `bandwidth` and `products`."""
+    attributes = backend.current.attributes
+    yield "multiprocessors", float(attributes["MultiProcessorCount"]), ""
+    yield "clock", attributes["ClockRate"] / 1e6, "GHz"
+    yield "second-level cache", attributes["L2CacheSize"] / 1e6, "MB"
+    chase = Raw(
+        "chase", CHASE, launch=lambda *given: Launch(1, 1, given), host=lambda *_: None, types={}, is_listed=False
+    )
+    end = backend.zeros((1,), np.int32)
+    for place, size in (("the cache", COPIED // 128), ("memory", COPIED)):
+        count, steps = size // 4, min(20_000, size // 512)
+        # Each number is 128 bytes and some pages behind the one before, so that none was fetched beside it.
+        following = (np.arange(count, dtype=np.int64) + 32 * 1021) % count
+        chain = backend.asarray(following, np.int32)
+        took = seconds(backend, lambda chain=chain, steps=steps: backend.run(chase, chain, steps, end), 3) / steps
+        yield f"a load from {place} that another waits for", took * 1e6, "µs"
+    x = backend.zeros((COPIED // 128,), np.float32)
+    replay = backend.capture(lambda: [backend.run(activations.relu, x, x) for _ in range(10)] and None)
+    yield "bandwidth of the cache, read + written", 2 * x.nbytes * 10 / seconds(backend, replay, 20) / 1e9, "GB/s"
+    one = backend.zeros((1, 1), np.float32)
+    replay = backend.capture(lambda: [backend.run(activations.relu, one, one) for _ in range(100)] and None)
+    yield "a kernel of one number and the gap before it", seconds(backend, replay, 20) / 100 * 1e6, "µs"
+    for what, m, k in (
+        ("one tile", 64, 64),
+        ("tiles for all multiprocessors", SIZES[0], 512),
+        ("a cut sum", 64, 65_536),
+    ):
+        a, b = backend.zeros((m, k), np.float32), backend.zeros((k, m), np.float32)
+        c = backend.zeros((m, m), np.float32)
+        took = seconds(backend, lambda a=a, b=b, c=c: backend.gemm(1.0, a, b, 0.0, c), 20)
+        yield f"product of {m}×{m}×{k}: {what}", 2 * m * m * k / took / 1e12, "TFLOP/s"
 
 
 def digits() -> gn.Data:
@@ -238,7 +283,7 @@ def epilogs(backend: CupyBackend) -> Iterator[Answer]:
             yield f"{shape}: {how}, replayed", seconds(backend, replay, 50) / 10 * 1e6, "µs"
 
 
-QUESTIONS = (products, launches, bandwidth, steps, graphs, streamed, epilogs)
+QUESTIONS = (products, launches, bandwidth, constants, steps, graphs, streamed, epilogs)
 
 
 def ask(backend: CupyBackend) -> Iterator[Answer]:

@@ -56,3 +56,8 @@ def test_a_product_takes_longer_with_more_to_multiply(model: ModuleType) -> None
     ]
     assert times == sorted(times)
     assert times[-1] == pytest.approx(2 * 4096**3 / (132 * 0.30e6), rel=0.05)
+
+
+def test_the_table_of_the_page_is_the_one_that_was_predicted(model: ModuleType) -> None:
+    page = (ROOT / "docs" / "gpu.md").read_text("utf-8")
+    assert page == model.with_table(page), "run python benchmarks/gpu_model.py"

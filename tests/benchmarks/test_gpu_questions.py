@@ -29,6 +29,8 @@ def test_every_question_is_answered(questions: Any) -> None:
     assert [what for what, value, _ in answers if value != value] == []  # NaN stands for what failed
     assert len(answers) > 20
     text = "\n".join(what for what, _, _ in answers)
+    for part in ("multiprocessors", "a load from the cache", "bandwidth of the cache", "a cut sum"):
+        assert part in text  # the constants of gpu_model.py
     for part in ("captured product", "kernel by kernel", "4 in a graph", "data on the host", "cublasLt with epilog"):
         assert part in text
 
