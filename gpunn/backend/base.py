@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gpunn.backend.ranks import world
-from gpunn.errors import CaptureError
+from gpunn.errors import CaptureError, OptionError
 from gpunn.kernels.record import Array, Elementwise, Raw
 
 Shape = tuple[int, ...]
@@ -51,6 +51,7 @@ class Backend(ABC):
     precision: str = "float32"  # that products of float32 are computed in
     has_graphs: bool = False  # whether work can be recorded and replayed (`capture`)
     block_elements: int  # best size of a block of scratch memory
+    most_elements: int | None = None  # of an array for a batch, where kernels cannot count more
     memory_error: type[MemoryError] = MemoryError  # raised where the device's memory runs out
     xp: Any = np  # NumPy or CuPy: the functions of its arrays, for array code
 
@@ -145,6 +146,8 @@ class Buffer:
     """Memory for the largest batch, seen as (*shape, n) for any batch of n samples up to that, contiguous too."""
 
     def __init__(self, backend: Backend, shape: Shape, capacity: int, dtype: DTypeLike) -> None:
+        if backend.most_elements is not None and prod(shape) * capacity > backend.most_elements:
+            raise OptionError(_too_large(prod(shape), capacity, backend.device, backend.most_elements))
         self.shape = shape
         self.nbytes = prod(shape) * capacity * np.dtype(dtype).itemsize
         self._flat = backend.empty((prod(shape) * capacity,), dtype)
@@ -155,6 +158,13 @@ class Buffer:
         if (view := self._views.get(n)) is None:
             view = self._views[n] = self._flat[: prod(self.shape) * n].reshape(*self.shape, n)
         return view
+
+
+def _too_large(size: int, capacity: int, device: str, most: int) -> str:
+    """Say that a batch has more numbers than a device's kernels can count, and how many samples it may have."""
+    found = f"{capacity:,} samples of {size:,} numbers are {size * capacity:,}"
+    mend = f"take batches of at most {most // size:,} samples, or smaller samples"
+    return f"{device} computes with arrays of at most {most:,} numbers, and {found}: {mend}"
 
 
 def inside(shape: Shape) -> Shape:

@@ -34,6 +34,7 @@ class CupyBackend(Backend):
     """A CUDA device through CuPy; threads may share it: work of one does not get into the capture of another."""
 
     has_graphs = True
+    most_elements = 2**31 - 1  # that an int counts, as the kernels do
     block_elements = 2**24  # 64 MiB of floats: enough to fill the device, little beside its memory
 
     def __init__(self, index: int) -> None:

@@ -351,8 +351,8 @@ def summed_over_outputs(name: str, sample: str, outputs: Callable[[Array, Array,
 @raw(
     """
 extern "C" __global__ void one_hot(const int* labels, T* targets, int outputs, int n) {
-    int at = blockIdx.x * blockDim.x + threadIdx.x;
-    if (at < outputs * n) targets[at] = T(labels[at % n] == at / n + (outputs == 1));
+    long long at = (long long)blockIdx.x * blockDim.x + threadIdx.x;
+    if (at < (long long)outputs * n) targets[at] = T(labels[at % n] == at / n + (outputs == 1));
 }
 """,
     launch=lambda labels, targets: per_element(targets.size, labels, targets, *targets.shape),

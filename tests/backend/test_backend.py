@@ -323,6 +323,20 @@ def test_the_cpu_has_one_precision() -> None:
         select("cpu", "tf32")
 
 
+def test_a_batch_of_more_numbers_than_kernels_count_is_refused_before_memory_is_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    taken = []
+    backend = NumpyBackend()
+    monkeypatch.setattr(backend, "most_elements", 1000)
+    monkeypatch.setattr(backend, "empty", lambda *size: taken.append(size))
+    Buffer(backend, (10, 10), 10, "float32")
+    with pytest.raises(OptionError, match="11 samples of 100 numbers are 1,100: take batches of at most 10") as caught:
+        Buffer(backend, (10, 10), 11, "float32")
+    assert "\n" not in one_line(caught.value)
+    assert len(taken) == 1
+
+
 def test_an_unknown_precision_is_refused_with_those_there_are() -> None:
     with pytest.raises(OptionError, match="unknown precision 'half': expected float32, tf32, bfloat16, float16"):
         select("cpu", "half")
