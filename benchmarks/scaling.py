@@ -32,6 +32,9 @@ PATIENCE = 300.0
 INNER = 3
 """Times that a job does the steps, after it has warmed up; the middle one counts."""
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+STILL_TO_BE_MADE = (
+    "The comparison with PyTorch's DistributedDataParallel, `python benchmarks/scaling.py`, is still to be made."
+)
 STEPS = {"mlp": 100, "lenet": 16}
 
 
@@ -125,6 +128,38 @@ def threads_measured(count: int, ranks: int, quick: bool, data: dict[str, Any]) 
     return {"name": "threads", "steps": work.steps, "rounds": rounds, "ratio": ratio(rounds, "not set", "one each")}
 
 
+def page(parts: dict[str, Any]) -> str:
+    """Return what docs/scaling.md says of the measurement."""
+    if not parts:
+        return STILL_TO_BE_MADE
+    lines = [
+        "| a step of | all threads | one thread | two ranks share | PyTorch | two ranks, 128 each | PyTorch |",
+        "|---" * 7 + "|",
+    ]
+    for name in STEPS:
+        took = {way: f"{1e3 * seconds:.2f} ms" for way, seconds in parts[name]["median_seconds"].items()}
+        times = {way: f"{value:.2f} times" for way, value in parts[name]["ddp_times_gpunn"].items()}
+        cells = [took["gpunn, all threads"], took["gpunn, 1 rank"], took["gpunn, strong"], times["strong"]]
+        lines.append(f"| {' | '.join([name, *cells, took['gpunn, weak'], times['weak']])} |")
+    how, ratio = parts["mlp"], parts["threads"]["ratio"]
+    return (
+        "\n".join(lines)
+        + f"""
+
+Medians of alternating rounds on two cores, batches of 128 with momentum: one process with all threads, one with one,
+and two ranks of one thread each, which share the batches or have 128 samples each. PyTorch's
+DistributedDataParallel (gloo) takes so many times as long at the same work (`{how["command"]}`, {how["date"]}).
+Two ranks whose threads nobody has set took {ratio:.2f} times as long as with one thread each."""
+    )
+
+
+def write_page(parts: dict[str, Any]) -> None:
+    """Write the measurement into docs/scaling.md."""
+    path = ROOT / "docs" / "scaling.md"
+    before, begin, rest = path.read_text("utf-8").partition("<!-- written by benchmarks/scaling.py -->\n")
+    path.write_text(before + begin + page(parts) + "\n" + "".join(rest.partition("<!-- until here -->")[1:]), "utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help="mlp, lenet, threads; left out, all three")
@@ -148,6 +183,8 @@ def main() -> None:
         print(json.dumps(shown, indent=2), flush=True)
         what = "steps of batches that ranks of one thread each share, seconds"
         write_result(path, {"what": what, "machine": machine(), "parts": parts})
+    if options.out == RESULTS and {*STEPS, "threads"} <= set(parts):
+        write_page(parts)
 
 
 if __name__ == "__main__":

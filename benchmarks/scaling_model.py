@@ -41,7 +41,7 @@ class Network(NamedTuple):
 NETWORKS = {
     "mlp": Network(235_146, 14, 2 * 235_146),
     "lenet": Network(85_670, 29, 3.27e6),
-    "lenet-bn": Network(442_018, 49, 12.4e6, 4),
+    "lenet-bn": Network(441_722, 49, 12.4e6, 4),
     "lenet-bn, ten times as wide": Network(44_000_000, 49, 1.24e9, 4),
 }
 COUNTS = (2, 8, 16, 64, 256, 1024)
