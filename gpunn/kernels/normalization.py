@@ -5,13 +5,16 @@ the spread. On a GPU one read gives both (B. Welford, 1962). A channel is the wo
 share it, and what they have found is merged in their order (T. Chan, G. Golub, R. LeVeque, 1979).
 """
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from gpunn.kernels import loops
 from gpunn.kernels.bias import sums_of_rows
 from gpunn.kernels.cores import by_channels
 from gpunn.kernels.device import DEVICE, part_of_row, parts_of_row
-from gpunn.kernels.record import Array, Launch, elementwise, raw
+from gpunn.kernels.record import Array, Launch, elementwise, per_element, raw
 
 _THREADS = 256
 LARGE = 2**18  # values from which on a channel is shared by several blocks: below, a launch less saves more
@@ -63,7 +66,7 @@ __device__ inline void remember(T m, T v, T count, T momentum, T* mean, T* varia
     *mean = m;
     *variance = v;
     *running_mean = (T(1) - momentum) * *running_mean + momentum * m;
-    *running_variance = (T(1) - momentum) * *running_variance + momentum * (count / (count - T(1))) * v;
+    *running_variance = (T(1) - momentum) * *running_variance + momentum * (count / max(count - T(1), T(1))) * v;
 }
 """
 
@@ -131,7 +134,7 @@ def _remember(
     running_mean *= real(1 - momentum)
     running_mean += real(momentum) * mean
     running_variance *= real(1 - momentum)
-    running_variance += real(momentum * size / (size - 1)) * variance
+    running_variance += real(momentum * size / max(size - 1, 1)) * variance
 
 
 @by_channels
@@ -192,6 +195,60 @@ def _normalize_gradient(
         np.subtract(change, (dbeta * share)[:, None], out=change)
         dy = np.add(change, dy, out=change)
     np.multiply(dy, (gamma * scale)[:, None], out=dx)
+
+
+class Statistics:
+    """Mean and squared distances of values that come in parts, in float64."""
+
+    def __init__(self, channels: int) -> None:
+        self.count, self.mean, self.squares = 0, np.zeros(channels), np.zeros(channels)
+
+    def add(self, count: int, mean: NDArray[Any], variance: NDArray[Any]) -> None:
+        """Add a part by its size, means and variances."""
+        total = self.count + count
+        distance = mean.astype(np.float64) - self.mean
+        self.squares += variance.astype(np.float64) * count + distance**2 * (self.count * count / total)
+        self.mean += distance * (count / total)
+        self.count = total
+
+
+@raw(
+    """
+extern "C" __global__ void merge_moments(const T* of_ranks, T momentum, int samples, int each, T* mean, T* variance,
+                                         T* running_mean, T* running_variance, int ranks, int channels) {
+    int c = blockIdx.x * blockDim.x + threadIdx.x;
+    if (c >= channels) return;
+    Moments all = {T(0), T(0), T(0)};
+    for (int rank = 0; rank < ranks; ++rank) {
+        int share = samples / ranks + (rank < samples % ranks);
+        if (share == 0) break;
+        const T* given = of_ranks + 2LL * rank * channels + c;
+        T count = T(share) * T(each);
+        all.add({count, given[0], given[channels] * count});
+    }
+    remember(all.mean, all.squares / all.count, all.count, momentum, mean + c, variance + c, running_mean + c,
+             running_variance + c);
+}
+""",
+    launch=lambda of_ranks, *others: per_element(
+        of_ranks.shape[2], of_ranks, *others, len(of_ranks), of_ranks.shape[2]
+    ),
+    preamble=DEVICE + _STATISTICS,
+)
+def merge_moments(
+    of_ranks: Array, momentum: float, samples: int, each: int, mean: Array, variance: Array, running_mean: Array,
+    running_variance: Array,
+) -> None:  # fmt: skip
+    """Set mean, variance and running averages as `moments` does, from those of the shares of a batch, in their order.
+
+    `of_ranks` is (ranks, 2, channels), means and variances; the batch has `samples` with `each` values a channel.
+    """
+    all_ranks = Statistics(len(mean))
+    share, more = divmod(samples, len(of_ranks))
+    for rank in range(min(samples, len(of_ranks))):
+        all_ranks.add((share + (rank < more)) * each, *of_ranks[rank])
+    mean[...], variance[...] = all_ranks.mean, all_ranks.squares / all_ranks.count
+    _remember(all_ranks.count, momentum, mean, variance, running_mean, running_variance)
 
 
 _SUMS = """

@@ -17,6 +17,7 @@ from gpunn.backend.cpu import NumpyBackend
 from gpunn.backend.devices import select
 from gpunn.config import PARTS, needed_by
 from gpunn.kernels import Elementwise, Raw, registry
+from gpunn.kernels.normalization import merge_moments
 from gpunn.kernels.updates import end_step
 
 _RELATIVE = {"float32": 5e-5, "float64": 1e-10}  # for rounding and sums in another order; faults are much larger
@@ -96,6 +97,8 @@ def self_test(device: str | Backend, say: Callable[[str], None]) -> bool:
     for layers, data, options in _trainings():
         gn.Sequential(layers).fit(data, device=both, batch_size=16, epochs=1, progress=False, **options)
     both.run(end_step, np.array([1, 2], np.int32), np.zeros(2, np.int32))
+    of_ranks = np.arange(18, dtype=np.float32).reshape(3, 2, 3)  # what only several processes compute
+    both.run(merge_moments, of_ranks, 0.1, 7, 4, *np.zeros((4, 3), np.float32))
     for name, what in sorted(both.wrong.items()):
         say(f"wrong    {name}: {what}")
     for name in sorted(set(registry) - both.seen):

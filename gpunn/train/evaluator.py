@@ -14,6 +14,7 @@ from gpunn.data.loader import DataLoader, place, sizes_of
 from gpunn.data.weights import ClassWeight
 from gpunn.errors import OptionError
 from gpunn.kernels.gather import NEXT_STEP
+from gpunn.nn.layout import EVALUATION_BATCH
 from gpunn.nn.losses import Loss, MeanSquaredError
 from gpunn.nn.network import Network
 from gpunn.nn.tasks import FIGURES, Task, in_words
@@ -176,8 +177,9 @@ def recompute_statistics(model: Network, samples: Samples | Data) -> None:
         return
     for layer in layers:
         layer.start_gathering()
-    # Not such that one sample is left over, which BatchNorm could not normalise.
-    sizes = (size for size in range(model.capacity, 1, -1) if len(samples) % size != 1)
+    # Not such that one sample is left over, which BatchNorm could not normalise; the same for any batch size of the
+    # training and any number of ranks, each of which goes through all samples.
+    sizes = (size for size in range(EVALUATION_BATCH, 1, -1) if len(samples) % size != 1)
     keep = False
     try:
         Evaluator(model, place(model._built(), samples, model.dtype)).run(next(sizes, model.capacity))

@@ -297,6 +297,25 @@ def _moments(dtype: str, rng: np.random.Generator, n: int) -> list[Case]:
     return cases
 
 
+@case("merge_moments")
+def _merge_moments(dtype: str, rng: np.random.Generator, n: int) -> list[Case]:
+    """The shares of three ranks, of which the last have none where n < 3."""
+    cases = []
+    for values in (2, 20):
+        of_ranks, parts = np.full((3, 2, 5), np.nan, dtype), []  # NaN where there is no share
+        for rank in range(min(n, 3)):
+            of_ranks[rank] = rng.normal(3, 2, 5), rng.uniform(0.5, 2, 5)
+            parts.append(((n // 3 + (rank < n % 3)) * values, *of_ranks[rank].astype(np.float64)))
+        running = [rng.normal(size=5).astype(dtype), rng.uniform(0.5, 2, 5).astype(dtype)]
+        means = np.array([math.fsum(count * m[c] for count, m, _ in parts) / (n * values) for c in range(5)])
+        squares = [math.fsum(count * (v[c] + (m[c] - means[c]) ** 2) for count, m, v in parts) for c in range(5)]
+        moments = means, np.array(squares) / (n * values)
+        remembered = _remembered(moments, running, n * values, 0.25)
+        arguments = (of_ranks.copy(), 0.25, n, values, unset(5, dtype), unset(5, dtype), *running)
+        cases.append(Case(arguments, dict(zip((4, 5, 6, 7), (*moments, *remembered), strict=True)), 20.0))
+    return cases
+
+
 def _gradient_of_batch(
     dtype: str, rng: np.random.Generator, shape: tuple[int, ...], share: float
 ) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:

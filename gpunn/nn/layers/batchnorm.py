@@ -1,18 +1,17 @@
 """Batch normalization, (23) and (24)."""
 
 from math import prod
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from gpunn.backend.base import Shape
+from gpunn.backend.ranks import world
 from gpunn.config import register
-from gpunn.errors import ShapeError
+from gpunn.errors import OptionError, ShapeError
 from gpunn.kernels import normalization as kernels
+from gpunn.kernels.normalization import Statistics
 from gpunn.kernels.record import Array
 from gpunn.nn.initializers import Constant
 from gpunn.nn.layers.base import BuildContext, Layer
+from gpunn.nn.layers.shared_batch import SharedBatch
 from gpunn.scalars import POSITIVE, real
 
 
@@ -24,9 +23,13 @@ class BatchNorm(Layer):
     r := (1 − momentum) r + momentum · (value of the batch), or, after `Sequential.recompute_statistics`, those of the
     whole training set (S. Ioffe, C. Szegedy, 2015). With `trainable = False` they are taken in training too, and stay.
 
+    On several ranks the minibatch is that of all: each tells the others the statistics of its share.
+
     Args:
         epsilon: ε, added to the variance.
         momentum: Share of the newest batch in the running averages.
+        over: "batch", or "rank": on several ranks, each normalizes its share by itself. That takes one message a step
+            instead of two, and gives other numbers than one process. Running averages are of the whole batch.
 
     Raises:
         ShapeError: in training, fewer than two values a channel, whose variance says nothing.
@@ -35,9 +38,12 @@ class BatchNorm(Layer):
     normalizes_batch = True
     is_pictured = False
 
-    def __init__(self, epsilon: float = 1e-5, momentum: float = 0.1) -> None:
+    def __init__(self, epsilon: float = 1e-5, momentum: float = 0.1, over: str = "batch") -> None:
         self.epsilon = real(epsilon, "epsilon of BatchNorm", POSITIVE)
         self.momentum = real(momentum, "momentum of BatchNorm", ("lie above 0 and up to 1", lambda m: 0 < m <= 1))
+        if over not in ("batch", "rank"):
+            raise OptionError(f'over of BatchNorm must be "batch" or "rank", got {over!r}')
+        self.over = over
 
     def build(self, context: BuildContext, input_shape: Shape) -> Shape:
         self._backend, zeros = context.backend, context.backend.zeros
@@ -51,7 +57,10 @@ class BatchNorm(Layer):
         self._dx = context.buffer(input_shape) if context.is_last else None
         self.is_frozen = context.is_frozen
         self._zeros = zeros((channels, 1), context.dtype) if self.is_frozen else None
-        self._scratch = context.shared_rows(channels, prod(input_shape[:-1]) * context.capacity, 2)
+        self._each = each = prod(input_shape[:-1])
+        self._scratch = context.shared_rows(channels, each * context.capacity, 2)
+        self._ranks = SharedBatch(context, channels, each) if world().size > 1 and not self.is_frozen else None
+        self._shared: SharedBatch | None = None  # the ranks, where they share the batch of the last `forward`
         self._seen: Statistics | None = None
         return input_shape
 
@@ -61,12 +70,15 @@ class BatchNorm(Layer):
         if not self._by_batch:
             self._by_statistics(x, self.beta.column, self.mean, self.variance, y)
             return y
-        if (values := x.size // self._channels) < 2:
-            needed = "BatchNorm in training needs at least two values a channel"
-            raise ShapeError(f"{self.name}: {needed}, got a batch of one: take a larger batch")
+        self._shared = self._ranks if self._ranks is not None and self._ranks.samples else None
+        self._check(values := x.size // self._channels)
         momentum = self.momentum if self._seen is None else 0.0  # running averages then stay as they are
         statistics = *self._of_batch, self.mean, self.variance
-        if self._is_shared(values):
+        if self._shared is not None:
+            self._shared.take(x, self._scratch)
+            self._shared.merge(momentum, *statistics)
+            self._by_statistics(x, self.beta.column, *self._normalizing(), y)
+        elif self._is_cut(values):
             self._backend.run(kernels.moments, x, momentum, *statistics, *self._scratch)
             self._by_statistics(x, self.beta.column, *self._of_batch, y)
         else:
@@ -76,7 +88,35 @@ class BatchNorm(Layer):
             self._seen.add(values, *map(self._backend.to_host, self._of_batch))
         return y
 
-    def _is_shared(self, values: int) -> bool:
+    def idle(self, forward: bool) -> None:
+        if (ranks := self._ranks) is None:
+            return
+        if forward:
+            self._shared = ranks
+            self._check(0)
+            ranks.merge(self.momentum, *self._of_batch, self.mean, self.variance)
+        elif self.over == "batch":
+            ranks.add_nothing()
+
+    def _check(self, values: int) -> None:
+        """Raise ShapeError, on all ranks alike, where a variance would be that of one value."""
+        if self._shared is not None:
+            values = self._each * (self._shared.samples if self.over == "batch" else self._shared.least)
+        if values < 2:
+            needed = "BatchNorm in training needs at least two values a channel"
+            share = " on each rank" if self._shared is not None and self.over == "rank" else ""
+            raise ShapeError(f"{self.name}: {needed}{share}, got a batch of one: take a larger batch")
+
+    def _normalizing(self) -> tuple[Array, Array]:
+        """Return the mean and variance that the last batch was normalized by."""
+        if not self._by_batch:
+            return self.mean, self.variance
+        if self._shared is not None and self.over == "rank":
+            mean, variance = self._shared.own
+            return mean, variance
+        return self._of_batch
+
+    def _is_cut(self, values: int) -> bool:
         """Whether several blocks of a GPU share each channel of a batch, with so many values of it."""
         return self._scratch[0].size > 0 and kernels.are_shared(self._channels, values)
 
@@ -91,19 +131,24 @@ class BatchNorm(Layer):
         if self.is_frozen:  # γ/√(σ² + ε) dy: the statistics are constants
             self._by_statistics(dy, self._zeros, self._zeros, self.variance, dx)
             return dx
-        statistics = self._of_batch if self._by_batch else (self.mean, self.variance)
-        share = self._channels / dy.size if self._by_batch else 0.0
+        statistics, values = self._normalizing(), dy.size // self._channels
         sums: tuple[Array, Array] = (self.gamma.grad, self.beta.grad)
-        if self._is_shared(dy.size // self._channels):
-            self._backend.run(kernels.normalize_sums, dy, self._x, *statistics, self.epsilon, *sums, *self._scratch)
-            flat, x = (array.reshape(self._channels, -1) for array in (dy, self._x))
-            mean, variance, by_gamma, by_beta = (array.reshape(-1, 1) for array in (*statistics, *sums))
-            columns = self.gamma.column, mean, variance, self.epsilon, share, by_gamma, by_beta
-            out = flat if dx is dy else dx.reshape(flat.shape)
-            self._backend.run(kernels.normalize_gradient_by_sums, flat, x, *columns, out)
-        else:
+        shared = self._shared if self._by_batch and self.over == "batch" else None
+        if shared is None and not self._is_cut(values):
+            share = 1 / values if self._by_batch else 0.0
             arguments = dy, self._x, self.gamma.value, *statistics, self.epsilon, share, *sums, dx
             self._backend.run(kernels.normalize_gradient, *arguments)
+            return dx
+        self._backend.run(kernels.normalize_sums, dy, self._x, *statistics, self.epsilon, *sums, *self._scratch)
+        if shared is not None:
+            of_all, values = shared.add(*sums), self._each * shared.samples
+            sums = of_all[0], of_all[1]
+        share = 1 / values if self._by_batch else 0.0
+        flat, x = (array.reshape(self._channels, -1) for array in (dy, self._x))
+        mean, variance, by_gamma, by_beta = (array.reshape(-1, 1) for array in (*statistics, *sums))
+        columns = self.gamma.column, mean, variance, self.epsilon, share, by_gamma, by_beta
+        out = flat if dx is dy else dx.reshape(flat.shape)
+        self._backend.run(kernels.normalize_gradient_by_sums, flat, x, *columns, out)
         return dx
 
     def start_gathering(self) -> None:
@@ -114,18 +159,3 @@ class BatchNorm(Layer):
             self._backend.assign(self.mean, self._seen.mean.astype(self.mean.dtype))
             self._backend.assign(self.variance, (self._seen.squares / self._seen.count).astype(self.variance.dtype))
         self._seen = None
-
-
-class Statistics:
-    """Mean and squared distances of values that come in parts, in float64 (T. Chan, G. Golub, R. LeVeque, 1979)."""
-
-    def __init__(self, channels: int) -> None:
-        self.count, self.mean, self.squares = 0, np.zeros(channels), np.zeros(channels)
-
-    def add(self, count: int, mean: NDArray[Any], variance: NDArray[Any]) -> None:
-        """Add a part by its size, means and variances."""
-        total = self.count + count
-        distance = mean.astype(np.float64) - self.mean
-        self.squares += variance.astype(np.float64) * count + distance**2 * (self.count * count / total)
-        self.mean += distance * (count / total)
-        self.count = total
