@@ -13,7 +13,7 @@ from support.ranks import job
 from support.shared_trainings import TRAININGS, train
 
 SCRIPT = ROOT / "tests" / "support" / "shared_trainings.py"
-IN_FLOAT32 = {"plain32", "uneven32", "kept", "resumed", "mlp", "lenet"}
+IN_FLOAT32 = {"plain32", "uneven32", "kept", "resumed", "mlp"}
 Ranks = list[dict[str, Any]]  # what each rank says of its trainings
 
 
@@ -125,4 +125,4 @@ def test_a_hundred_steps_on_mnist(mnist_folder: Path, tmp_path: Path, monkeypatc
         (folder := tmp_path / str(count)).mkdir()
         said = on_ranks(count, folder, name)
         assert len({each[name]["weights"] for each in said}) == 1
-        assert distance(one, folder, name) <= 1e-5
+        assert distance(one, folder, name) <= (1e-5 if name in IN_FLOAT32 else 1e-9)
