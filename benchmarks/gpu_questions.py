@@ -20,15 +20,17 @@ from machine import RESULTS, command, machine, write_result
 import gpunn as gn
 from gpunn.backend.cuda import CupyBackend
 from gpunn.backend.devices import select
+from gpunn.backend.nccl import Communicator
 from gpunn.data.loader import PIECE
+from gpunn.errors import DeviceError
 from gpunn.kernels import activations, bias
 from gpunn.kernels.random import epoch_order
 from gpunn.kernels.record import Launch, Raw
 from gpunn.train.arguments import TrainOptions
 from gpunn.train.trainer import Trainer
 
-Answer = tuple[str, float, str]
-"""A question, a figure and its unit."""
+Answer = tuple[str, float | None, str]
+"""A question, a figure and its unit; NaN where it failed, None where it could not be asked."""
 
 SIZES = (1024, 8192)
 COPIED = 2**28
@@ -283,7 +285,31 @@ def epilogs(backend: CupyBackend) -> Iterator[Answer]:
             yield f"{shape}: {how}, replayed", seconds(backend, replay, 50) / 10 * 1e6, "µs"
 
 
-QUESTIONS = (products, launches, bandwidth, constants, steps, graphs, streamed, epilogs)
+def sums(backend: CupyBackend) -> Iterator[Answer]:
+    """Does a graph hold a sum over ranks by NCCL, here of one rank, and what does it cost?"""
+    try:
+        with backend.current:
+            communicator = Communicator(backend.index)
+    except DeviceError as error:
+        yield f"sums over ranks were not tried: {error}", None, ""
+        return
+    for size in (1, 25_000, 101_770, 2_500_000):
+        x = backend.asarray(np.arange(size) % 7, np.float32)
+
+        def work(x: Any = x) -> None:
+            with backend.current:
+                communicator.all_reduce(x, backend.stream)
+
+        work()
+        communicator.wait(backend.stream)
+        replay = backend.capture(lambda work=work: [work() for _ in range(10)] and None)
+        took = seconds(backend, replay, 20) / 10
+        difference = np.abs(backend.to_host(x) - np.arange(size, dtype=np.float32) % 7).max()
+        yield f"sum of {4 * size} bytes over one rank, captured: largest difference", float(difference), ""
+        yield f"sum of {4 * size} bytes over one rank, replayed", took * 1e6, "µs"
+
+
+QUESTIONS = (products, launches, bandwidth, constants, steps, graphs, streamed, epilogs, sums)
 
 
 def ask(backend: CupyBackend) -> Iterator[Answer]:
@@ -304,15 +330,19 @@ def main() -> str | None:
         shrink()
     backend = select("cuda")
     assert isinstance(backend, CupyBackend)
-    answers, failed = [], []
+    answers, failed, skipped = [], [], []
     for what, value, unit in ask(backend):
+        if value is None:
+            print(what, flush=True)
+            skipped.append(what)
+            continue
         print(f"{what:85} {value:12.4g} {unit}", flush=True)
         if value == value:
             answers.append({"what": what, "value": value, "unit": unit})
         else:
             failed.append(what)
     about = machine() | {"device": backend.description}
-    result = {"command": command(), "machine": about, "answers": answers, "failed": failed}
+    result = {"command": command(), "machine": about, "answers": answers, "failed": failed, "skipped": skipped}
     write_result(options.folder / "gpu-questions.json", result)
     return "; ".join(failed) or None
 

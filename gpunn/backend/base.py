@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gpunn.backend.ranks import world
-from gpunn.errors import CaptureError, OptionError
+from gpunn.errors import CaptureError, DeviceError, OptionError
 from gpunn.kernels.record import Array, Elementwise, Raw
 
 Shape = tuple[int, ...]
@@ -97,6 +97,13 @@ class Backend(ABC):
 
     def connect(self) -> None:
         """Connect this device with those of the other ranks; all of them call it, before they count their memory."""
+        are_hosts = world().gathered(np.array(self.device == "cpu"))
+        if are_hosts.any() and not are_hosts.all():
+            which = ", ".join(map(str, np.flatnonzero(are_hosts)))
+            mend = "take --device cpu, or give every rank a GPU that gpunn doctor finds no fault with"
+            raise DeviceError(
+                f"ranks train on GPUs together, or all on CPUs, and here those on CPUs are {which}: {mend}"
+            )
 
     def all_reduce(self, array: Array) -> None:
         """Set an array of this device to its sum over all ranks, with the same bits on each."""

@@ -211,6 +211,7 @@ class CupyBackend(Backend):
             self.stream.synchronize()
 
     def connect(self) -> None:
+        super().connect()
         if world().size > 1 and self._shared.communicator is None:
             with self.lock, self.current:
                 self._shared.communicator = Communicator(self.index)
@@ -226,7 +227,6 @@ class CupyBackend(Backend):
     def _collect(self, name: str, *arrays: Array) -> None:
         """Give NCCL some work on the stream, or on the graph that is being recorded; all ranks do."""
         if world().size > 1 and self._shared.rehearsed is None:
-            self.connect()
             with self.lock, self.current:
                 if self._shared.recorded is not None:
                     self._shared.recorded.append(arrays)

@@ -14,6 +14,7 @@ from gpunn.backend.cuda import CupyBackend
 from gpunn.backend.cuda_errors import Gate, line, meaning, told
 from gpunn.backend.cupy_import import import_cupy, open_device
 from gpunn.backend.driver import cuda_advice, read_driver, reinstall_command
+from gpunn.backend.ranks import world
 from gpunn.errors import DeviceError, GpunnError, OptionError, in_one_line
 from gpunn.kernels.record import Array
 from gpunn.kernels.rollback import mark_not_finite
@@ -55,7 +56,8 @@ def select(device: str = "auto", precision: str = "float32") -> Backend:
     """Return the backend for a device by name; its `reason` says why it was taken.
 
     Args:
-        device: "auto" (CUDA where it can be used, else the CPU), "cpu", "cuda" or "cuda:N".
+        device: "auto" (CUDA where it can be used, else the CPU), "cpu", "cuda" or "cuda:N"; of several ranks on a
+            machine each takes its own CUDA device where no number is given.
         precision: Precision that products of float32 are computed in: "float32", or on a CUDA device "tf32",
             "bfloat16" or "float16", which round the factors and use the tensor cores; weights, sums, losses and
             statistics stay float32.
@@ -72,7 +74,7 @@ def select(device: str = "auto", precision: str = "float32") -> Backend:
     elif name == "auto":
         backend, reason = _best(precision)
     elif name == "cuda" or (name.startswith("cuda:") and name[5:].isdecimal()):
-        index = int(name[5:] or 0)
+        index = int(name[5:]) if name[5:] else _of_rank()
         if not (trouble := cuda_trouble(index)):
             try:
                 backend = _backend(f"cuda:{index}", precision)
@@ -91,8 +93,9 @@ def select(device: str = "auto", precision: str = "float32") -> Backend:
 
 def _best(precision: str) -> tuple[Backend, str]:
     """Return the first CUDA device that can be used, else the CPU, and why."""
-    troubles = {0: cuda_trouble(0)}
-    if troubles[0]:
+    first = _of_rank()
+    troubles = {first: cuda_trouble(first)}
+    if troubles[first] and world().size == 1:
         troubles |= {index: cuda_trouble(index) for index in range(1, len(read_driver().gpus))}
     for index, trouble in troubles.items():
         if not trouble:
@@ -101,9 +104,15 @@ def _best(precision: str) -> tuple[Backend, str]:
             except (DeviceError, MemoryError) as error:
                 troubles[index] = str(error)
             else:
-                others = f", as cuda:0 cannot be used: {troubles[0]}" if index else ""
+                others = f", as cuda:{first} cannot be used: {troubles[first]}" if index != first else ""
                 return backend, f"a CUDA device is there{others}"
-    return _backend("cpu"), f"no CUDA: {troubles[0]}"
+    return _backend("cpu"), f"no CUDA: {troubles[first]}"
+
+
+def _of_rank() -> int:
+    """Return the number of this rank's own CUDA device among those that it sees, which may be one alone."""
+    ranks = world()
+    return ranks.local_rank % max(1, len(read_driver().gpus)) if ranks.size > 1 else 0
 
 
 def cuda_trouble(index: int = 0) -> str:

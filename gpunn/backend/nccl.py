@@ -60,7 +60,8 @@ class Communicator:
 
     def wait(self, stream: Any) -> None:
         """Wait until a stream is done, or raise what has failed in NCCL, whose work may then never end."""
-        while not stream.done:
-            self._communicator.check_async_error()
-            time.sleep(_LOOKS_AFTER)
+        with world().waits("sums on the GPUs"):
+            while not stream.done:
+                self._communicator.check_async_error()
+                time.sleep(_LOOKS_AFTER)
         self._communicator.check_async_error()

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any, NoReturn, TypeVar
 
@@ -43,6 +44,10 @@ class Ranks:
     def share(self, n: int) -> tuple[int, int]:
         """Return the first and the end of this rank's share of n samples."""
         return bounds(n, self.rank, self.size)
+
+    def waits(self, what: str) -> AbstractContextManager[None]:
+        """Within, this rank waits for the others, in words in `what`; where that takes too long, all are ended."""
+        return nullcontext()
 
     def sum(self, array: NDArray[Any]) -> None:
         """Set an array of the host to its sum over all ranks, with the same bits on each."""
@@ -94,6 +99,9 @@ class MPIRanks(Ranks):
         self.local_rank, self.local_size = machine.Get_rank(), machine.Get_size()
         cores.share_cores(mpi.cores_of(machine, cores.allowed(), cores.limit()))
         self._compares, self._compared = os.environ.get(COMPARE) == "1", 0
+
+    def waits(self, what: str) -> AbstractContextManager[None]:
+        return self._ending.waits(what)
 
     def sum(self, array: NDArray[Any]) -> None:
         with self._ending.waits("a sum over all ranks"):

@@ -71,11 +71,13 @@ class DataLoader:
         order: int32 on the device, the place of each sample of the epoch.
         count: Number of samples of the epoch: all, or the share of one rank.
         batch_size: Number of samples in a full batch.
+        is_streamed: Whether the samples lie on the host, and reach the device piece by piece.
         placement: Where the samples lie and why, in words; "" where there is nothing to say.
         trouble: Why samples arrive more slowly than they could; "" where they do not.
     """
 
     placement = trouble = ""
+    is_streamed = False
     weights: Array | None = None
     taken_weights: Array | None = None
 
@@ -161,6 +163,8 @@ class DataLoader:
 
 class StreamingLoader(DataLoader):
     """Samples on the host: while the device computes with one of two pieces, the next is gathered and copied."""
+
+    is_streamed = True
 
     def _place(self) -> None:
         """Nothing lies on the device before the first epoch."""

@@ -11,7 +11,7 @@ import numpy as np
 from gpunn.backend.base import Backend
 from gpunn.backend.ranks import world
 from gpunn.data.loader import DataLoader
-from gpunn.errors import CaptureError
+from gpunn.errors import CaptureError, DeviceError
 from gpunn.kernels import rollback
 from gpunn.kernels.gather import NEXT_STEP
 from gpunn.kernels.record import Array
@@ -74,6 +74,7 @@ class Step:
         self.trouble = ""  # why something could not be recorded
         self._update_ends_step = getattr(type(optimizer).update, "ends_step", False)
         self._is_to_capture = capture and backend.has_graphs
+        self._are_streamed = self.ranks.any(batches.is_streamed)
         self._graphs: dict[int, Callable[[], None]] = {}  # by the number of their steps
 
     def start_epoch(self, order: Any, rates: Any, first: int = 0) -> None:
@@ -164,7 +165,10 @@ class Step:
 
     def _replay(self, n: int) -> int:
         """Replay one graph, of several steps where n samples have so many; return the number of samples it took."""
-        full = min(n // self.batch_size, self.batches.at_hand // self._own_batch)
+        at_hand = self.batches.at_hand // self._own_batch
+        if self._are_streamed and self.ranks.size > 1:  # in pieces, which are larger on one rank than on another
+            at_hand = int(self.ranks.gathered(np.array(at_hand)).min())
+        full = min(n // self.batch_size, at_hand)
         if full >= self.steps_per_graph and self.steps_per_graph not in self._graphs:
             self._capture(self.steps_per_graph)
         steps = self.steps_per_graph if full >= self.steps_per_graph else min(full, 1)
@@ -172,6 +176,9 @@ class Step:
             try:
                 self._graphs[steps]()
             except CaptureError as error:
+                if self.ranks.size > 1:
+                    what = f"CUDA refused this rank a graph ({error}), and the others have begun theirs"
+                    raise DeviceError(f"{what}: start again, and go on with gpunn train --resume RUN") from error
                 self._graphs.clear()
                 self.steps_per_graph, steps = 1, 0
                 self.trouble = f"training kernel by kernel, not by graph: its replay was refused ({error})"

@@ -70,6 +70,7 @@ class Training:
         """Make everything on a device, or raise MemoryShortageError."""
         model, options, train, validation = self.model, self.options, self.samples, self.data.validation
         self.backend, self._is_host = backend, backend.device == "cpu"
+        backend.connect()  # what that takes is no longer free
         self._free = backend.free_bytes()
         with self.enough_memory():
             # What the network has taken it keeps, or gives back before it is built again.

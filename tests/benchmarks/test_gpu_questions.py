@@ -31,7 +31,8 @@ def test_every_question_is_answered(questions: Any) -> None:
     text = "\n".join(what for what, _, _ in answers)
     for part in ("multiprocessors", "a load from the cache", "bandwidth of the cache", "a cut sum"):
         assert part in text  # the constants of gpu_model.py
-    for part in ("captured product", "kernel by kernel", "4 in a graph", "data on the host", "cublasLt with epilog"):
+    parts = ("captured product", "kernel by kernel", "4 in a graph", "data on the host", "cublasLt with epilog")
+    for part in (*parts, "over one rank"):
         assert part in text
 
 
@@ -40,6 +41,21 @@ def test_a_product_with_an_epilog_is_the_same_as_product_bias_and_relu(questions
     differences = [value for what, value, _ in answers if "largest difference" in what]
     assert len(differences) == 3
     assert max(differences) < 1e-5
+
+
+def test_sums_over_ranks_are_asked_for_only_where_there_is_nccl(
+    questions: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from cupy.cuda import nccl
+
+    answers = list(questions.sums(select("cuda")))
+    assert {value for what, value, _ in answers if "largest difference" in what} == {0}
+    monkeypatch.setattr(nccl, "available", False)
+    monkeypatch.setattr(questions, "QUESTIONS", (questions.sums,))
+    monkeypatch.setattr("sys.argv", ["gpu_questions.py", "--small", str(tmp_path)])
+    assert questions.main() is None
+    (skipped,) = json.loads((tmp_path / "gpu-questions.json").read_text("utf-8"))["skipped"]
+    assert skipped.startswith("sums over ranks were not tried: several ranks on GPUs need NCCL")
 
 
 def fails(backend: Any) -> Any:
