@@ -16,12 +16,12 @@ import numpy as np
 from workloads import dense, recipe, three_by_three
 
 import gpunn as gn
-from gpunn.backend import compiling
+from gpunn.backend import compiling, wide
 from gpunn.backend.base import Planned, layout_of
 from gpunn.backend.cuda import CupyBackend
 from gpunn.config import from_config
 from gpunn.kernels import convolution
-from gpunn.kernels.record import Elementwise, Raw
+from gpunn.kernels.record import Elementwise, Raw, per_element
 from gpunn.train.arguments import TrainOptions
 from gpunn.train.trainer import Trainer
 
@@ -148,7 +148,10 @@ def _of_elementwise(kernel: Elementwise, arguments: Sequence[Any]) -> Node:
             writes[_address(value)] = value
     size = max(value.size for value in [*reads.values(), *writes.values()])
     moved = sum(map(_bytes_of, [*reads.values(), *writes.values()]))
-    return Node(kernel.name, -(-size // 128), 128, size, moved, moved, kernel=kernel)
+    form = wide.fitting(kernel, tuple(arguments))  # of large arrays, with several elements a thread
+    launch = form.launch(*arguments) if isinstance(form, Raw) else per_element(size, threads=128)
+    blocks = launch.blocks if isinstance(launch.blocks, int) else prod(launch.blocks)
+    return Node(kernel.name, blocks, launch.threads, size, moved, moved, kernel=kernel)
 
 
 def _address(array: Array) -> int:
