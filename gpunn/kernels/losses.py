@@ -85,7 +85,7 @@ template <typename V> __device__ inline V sum_of_sample(V value, int samples, V*
 def _source(targets: str, sample: str, more: str, is_weighted: bool) -> str:
     """Return the CUDA source of a loss; see `_loss`."""
     parameter, w = ("const T* __restrict__ weights,", "weights[j]") if is_weighted else ("", "T(1)")
-    sums = 3 if is_weighted else 2
+    sums, whole = (3, "sums[2] = w;") if is_weighted else (2, "")
     return f"""
 extern "C" __global__ void NAME(const T* __restrict__ z, const T* __restrict__ bias,
                                 const {targets}* __restrict__ targets, double weight, {parameter}
@@ -121,20 +121,27 @@ extern "C" __global__ void NAME(const T* __restrict__ z, const T* __restrict__ b
     double sums[{sums}] = {{}};
     if (lane == 0 && j < n) {{
         losses[j] = loss;
-        double found[3] = {{double(w) * loss, double(w) * hits, double(w)}};
-        for (int k = 0; k < {sums}; ++k) sums[k] = found[k];
+        sums[0] = double(w) * loss;
+        sums[1] = double(w) * hits;
+        {whole}
     }}
     block_sums(sums, part);
     if (gridDim.x > 1) {{
-        if (threadIdx.x < {sums}) parts[blockIdx.x * {sums} + threadIdx.x] = sums[threadIdx.x];
+        if (threadIdx.x == 0) {{
+            #pragma unroll
+            for (int k = 0; k < {sums}; ++k) parts[blockIdx.x * {sums} + k] = sums[k];
+        }}
         if (!is_last_block(ticket, gridDim.x)) return;
-        for (int k = 0; k < {sums}; ++k) sums[k] = 0.0;
-        for (int block = threadIdx.x; block < gridDim.x; block += blockDim.x)
-            for (int k = 0; k < {sums}; ++k) sums[k] += parts[block * {sums} + k];
+        #pragma unroll
+        for (int k = 0; k < {sums}; ++k) {{
+            sums[k] = 0.0;
+            for (int block = threadIdx.x; block < gridDim.x; block += blockDim.x) sums[k] += parts[block * {sums} + k];
+        }}
         block_sums(sums, part);
     }}
     if (threadIdx.x == 0) {{
         totals[0] += weight * sums[0];
+        #pragma unroll
         for (int k = 1; k < {sums}; ++k) totals[k] += sums[k];
     }}
     // A warp for each output, over the gradient that the blocks have written.

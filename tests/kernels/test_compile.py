@@ -5,7 +5,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +61,10 @@ def elementwise_code(kernel: Elementwise, arguments: tuple[Any, ...], strided: b
     )
 
 
-def functions(kind: type[Elementwise] | type[Raw]) -> Iterator[Function]:
-    """Every kernel of a kind in every dtype that its calls have."""
+def functions(kind: type[Elementwise] | type[Raw], names: Collection[str] = registry) -> Iterator[Function]:
+    """Every kernel of a kind, or those of some names, in every dtype that its calls have."""
     for name, kernel in sorted(registry.items()):
-        if not isinstance(kernel, kind):
+        if not isinstance(kernel, kind) or name not in names:
             continue
         for dtype in dtypes(name):
             if isinstance(kernel, Elementwise):
