@@ -247,14 +247,14 @@ def test_a_capture_that_one_rank_is_refused_lets_all_train_kernel_by_kernel(tmp_
 
 
 SHARES = """
-layers = [gn.Flatten(), gn.Dense(24), gn.ReLU(), gn.Dropout(0.4), gn.Dense(10)]
+layers = [gn.Flatten(), gn.Dense(24), gn.BatchNorm(), gn.ReLU(), gn.Dropout(0.4), gn.Dense(10)]
 model, _ = trained(layers, gn.SGD(0.05, momentum=0.9), dtype="float64", regularizer=gn.L2(0.5))
 np.savez(f"{ranks.rank} of {ranks.size}.npz", **model.parameters.to_host())
 say()
 """
 
 
-def test_two_gpus_train_as_one_with_dropout(tmp_path: Path) -> None:
+def test_two_gpus_train_as_one_with_batchnorm_and_dropout(tmp_path: Path) -> None:
     for count in (1, 2):
         said(tmp_path, TRAINING + SHARES, count=count)
     alone, first, second = (np.load(tmp_path / f"{name}.npz") for name in ("0 of 1", "0 of 2", "1 of 2"))
