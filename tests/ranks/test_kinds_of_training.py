@@ -29,11 +29,13 @@ def convolution(*more):
     return gn.Sequential([gn.Conv2D(4, 3), *more, *last])
 
 adam, momentum = gn.Adam(0.01), gn.SGD(0.05, momentum=0.9, nesterov=True)
+moved = gn.Augmentation(shift=1, rotation=10)
 KINDS = {
     "plain": lambda: (dense(), digits, {}),
     "l1 and adam": lambda: (dense(), digits, {"optimizer": adam, "regularizer": gn.L1(3.0)}),
     "adamw": lambda: (dense(), digits, {"optimizer": gn.AdamW(0.01)}),
-    "dropped out": lambda: (convolution(), digits, {"optimizer": momentum}),
+    "augmented and dropped out": lambda: (convolution(), digits, {"optimizer": momentum, "augmentation": moved}),
+    "batchnorm": lambda: (convolution(gn.BatchNorm()), digits, {"batch_size": 129, "recompute_statistics": True}),
     "regression": lambda: (dense(2), (x, y), {"loss": gn.MeanSquaredError()}),
     "autoencoder": lambda: (dense(6), (x, x), {"loss": gn.MeanSquaredError()}),
     "tokens": lambda: (gn.Sequential([gn.Embedding(11, 4), gn.Flatten(), gn.Dense(3)]), (tokens, tokens[:, 0] % 3), {}),
