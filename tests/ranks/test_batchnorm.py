@@ -66,8 +66,8 @@ def distance(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> float:
 
 @pytest.mark.parametrize(("ranks", "batch_size"), [(3, 50), (4, 129), (2, 129)])
 def test_ranks_train_as_one_process(tmp_path: Path, shared_folder: Path, ranks: int, batch_size: int) -> None:
-    several = trained(tmp_path, ranks, batch_size, 3)
-    assert distance(by_one(shared_folder, batch_size, 3), several) <= 1e-9
+    several = trained(tmp_path, ranks, batch_size, 3, "batch", "augmented")
+    assert distance(by_one(shared_folder, batch_size, 3, "augmented"), several) <= 1e-9
 
 
 def test_statistics_are_recomputed_as_by_one_process(tmp_path: Path, shared_folder: Path) -> None:
