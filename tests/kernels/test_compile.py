@@ -178,7 +178,7 @@ def test_wide_forms_compile_and_spill_no_register(architecture: int) -> None:
     for function in together:
         registers, spilled = found[function.name]
         assert spilled == 0, f"{function.name} spills {spilled} bytes on sm_{architecture}"
-        assert registers <= 80, f"{function.name} takes {registers} registers on sm_{architecture}"
+        assert registers <= 128, f"{function.name} takes {registers} registers on sm_{architecture}"
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
