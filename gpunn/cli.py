@@ -308,7 +308,7 @@ def doctor() -> None:
     _say(format_findings(findings))
     failed = any(finding.status == "missing" for finding in findings)
     index = first_gpu(read_driver())
-    if not cuda_trouble(index):
+    if world().size == 1 and not cuda_trouble(index):  # it trains, which ranks do together
         from gpunn.tools.selftest import self_test
 
         failed = not self_test(f"cuda:{index}", _say) or failed
@@ -374,12 +374,12 @@ def _run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, click.Abort) as error:
         return _interrupted(error)
     except SystemExit as error:
-        return error.code if isinstance(error.code, int) else int(error.code is not None)
+        return terminal.code_of(error)
     except Exception as error:  # noqa: BLE001 - the last place where an error can be told in a line
         if "--debug" in arguments or os.environ.get("GPUNN_DEBUG", "") not in ("", "0"):
             traceback.print_exc()
         error = cuda_errors.translated(error) or error  # of a call that went through no gate
-        return _fail(terminal.line_of(error), 2 if isinstance(error, OptionError) else 1)
+        return _fail(terminal.line_of(error), terminal.code_of(error))
     return 0
 
 

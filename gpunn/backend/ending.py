@@ -67,8 +67,10 @@ class Ending:
         """
         if why == self._told or self._is_stranger():
             return self._to_say
-        self._told = why
-        every = self._round(f"{why}\n", min(_SHORT, self._patience) if is_asked else self._patience)
+        # Where all know of an error already, it takes as long as the first needs to write what is left.
+        soon = min(_SHORT, self._patience) if is_asked else self._patience
+        seconds, self._told = soon if self._told is None else math.inf, why
+        every = self._round(f"{why}\n", seconds)
         if every is None:
             if show:
                 show()

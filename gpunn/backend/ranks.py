@@ -88,6 +88,9 @@ class Ranks:
         """Say why, and end the processes of all ranks at once."""
         raise SystemExit(code)
 
+    def stop(self, code: int) -> None:
+        """End the processes of several ranks at once, as somebody has asked twice; one ends by itself."""
+
 
 class MPIRanks(Ranks):
     """The processes that `mpiexec` or `srun` has started, by mpi4py."""
@@ -167,6 +170,9 @@ class MPIRanks(Ranks):
         flag = np.array([is_so], np.int32)
         self.sum(flag)
         return bool(flag[0])
+
+    def stop(self, code: int) -> None:
+        self.abort(code, "stopped at once by a second signal")
 
     def abort(self, code: int, why: str = "") -> NoReturn:
         self._ending.abort(why or f"ended with {code}", code)

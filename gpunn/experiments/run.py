@@ -6,17 +6,20 @@ A run resumes from its newest whole checkpoint, once that was compared with what
 import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from gpunn.backend.limits import reserved
+from gpunn.backend.ranks import world
 from gpunn.errors import CheckpointError, DivergenceError, OptionError, OutputError
 from gpunn.experiments.experiment import Experiment, parse_experiment, read_experiment
 from gpunn.experiments.folder import EXPERIMENT, METRICS, check_room, holds_run, locked, new_folder
 from gpunn.experiments.live import LiveHistory
 from gpunn.experiments.report import REPORT
 from gpunn.experiments.results import introduce, write_results, write_stopped
+from gpunn.experiments.terminal import code_of, line_of
 from gpunn.experiments.tuning import prepared
 from gpunn.files import StrPath, read_regular, remove_leftovers, write_atomically
 from gpunn.outside import allowing
@@ -30,6 +33,7 @@ from gpunn.train.callbacks import TrainingView
 from gpunn.train.curves import CURVES
 from gpunn.train.trainer import Trainer
 
+Held = TypeVar("Held")
 Report = Callable[[Path, Experiment, Trainer, Say], None]  # tells more after the results, and changes nothing
 PICTURES = 128 << 20  # bytes of a memory limit that a training leaves for its pictures
 
@@ -53,13 +57,16 @@ def train(
     After a DivergenceError the folder has the last good weights, after a KeyboardInterrupt (of any signal) a checkpoint
     of the last step. After an error before the training there is no folder.
     """
+    _check_alone(report)
     board = TensorBoard() if tensorboard else None  # which says at once what is missing
     with Signals() as signals:
-        experiment, data = prepared(experiment)
+        given = experiment
+        experiment, data = world().after_first(lambda: prepared(given))
         with reserved(PICTURES):
             trainer = experiment.trainer(data, progress=progress)
         experiment = experiment.resolved(trainer)
-        with new_folder(out, f"{data.name}-{experiment.name}", say) as folder:
+        stem = f"{data.name}-{experiment.name}"
+        with _held_by_first(lambda: new_folder(out, stem, say)) as folder:
             _run(folder, experiment, trainer, signals, say, report, board)
     return folder
 
@@ -78,6 +85,30 @@ def resume(
     `changes` are for `Experiment.with_options`: epochs, device, place of the data, and checkpoints; of a run that has
     diverged the learning rate too. A run that has events for TensorBoard goes on with them, asked for or not.
     """
+    _check_alone(report)
+    folder, named, has_events = world().of_first(lambda: _found(run))
+    board = TensorBoard() if tensorboard else _board_of(folder, say) if has_events else None
+    with Signals() as signals, _held_by_first(lambda: locked(folder, say)):
+        with reserved(PICTURES):
+            experiment, trainer = _restored(folder, named, changes, say, progress=progress)
+        _run(folder, experiment, trainer, signals, say, report, board)
+    return folder
+
+
+def _check_alone(report: Report | None) -> None:
+    if report and world().size > 1:
+        raise OptionError(f"--profile is of one process, got {world().size}: leave it out, or start without mpiexec")
+
+
+@contextlib.contextmanager
+def _held_by_first(enter: Callable[[], AbstractContextManager[Held]]) -> Iterator[Held]:
+    """Enter a context on rank 0 alone; all get what it gives."""
+    with contextlib.ExitStack() as held:
+        yield world().of_first(lambda: held.enter_context(enter()))
+
+
+def _found(run: str) -> tuple[Path, Path | None, bool]:
+    """Return the folder of a run, the checkpoint in it that was named, and whether it has events for TensorBoard."""
     folder, named = Path(run), None
     if not folder.is_dir():
         raise CheckpointError(f"there is no run folder {folder}: give one that gpunn train has made")
@@ -85,22 +116,16 @@ def resume(
         folder, named = folder.parent.parent, folder
     if not holds_run(folder):  # before anything is written there or removed: it is somebody else's
         raise CheckpointError(f"{folder} holds no run to go on with: neither checkpoints nor {EXPERIMENT}")
-    board = TensorBoard() if tensorboard else _board_of(folder, say)
-    with Signals() as signals, locked(folder, say):
-        with reserved(PICTURES):
-            experiment, trainer = _restored(folder, named, changes, say, progress=progress)
-        _run(folder, experiment, trainer, signals, say, report, board)
-    return folder
+    return folder, named, bool(own_files(folder))
 
 
 def _board_of(folder: Path, say: Say) -> TensorBoard | None:
-    """Return what goes on with the events of a run, where there are any."""
-    if own_files(folder):
-        try:
-            return TensorBoard()
-        except OptionError as error:
-            say(f"the events of {folder} stay as they are: {error}")
-    return None
+    """Return what goes on with the events of a run, where that can be."""
+    try:
+        return TensorBoard()
+    except OptionError as error:
+        say(f"the events of {folder} stay as they are: {error}")
+        return None
 
 
 @contextlib.contextmanager
@@ -128,9 +153,13 @@ class _Keeping(Checkpointer):
         trainer = cast(Trainer, training.trainer)
         if trainer.backend.device != self.experiment.training.device:  # the first step went on with the CPU
             self.experiment = self.experiment.resolved(trainer)
-            write_atomically(self.folder.parent / EXPERIMENT, self.experiment.to_toml().encode())
+            world().of_first(lambda: _write_experiment(self.folder.parent, self.experiment))
             self.origin = self.experiment.origin(trainer)
         super().on_steps(training)
+
+
+def _write_experiment(folder: Path, experiment: Experiment) -> None:
+    write_atomically(folder / EXPERIMENT, experiment.to_toml().encode())
 
 
 @_mended()
@@ -144,9 +173,11 @@ def _run(
     board: TensorBoard | None,
 ) -> None:
     """Train to the end from where the trainer is, and write the results."""
-    check_room(folder, trainer, experiment.checkpoints.keep)
-    introduce(experiment, trainer, folder, say)  # first, so that nothing is left where nothing can be said
-    write_atomically(folder / EXPERIMENT, experiment.to_toml().encode())
+    ranks = world()
+    ranks.of_first(lambda: check_room(folder, trainer, experiment.checkpoints.keep))
+    # First, so that nothing is left where nothing can be said.
+    ranks.of_first(lambda: introduce(experiment, trainer, folder, say))
+    ranks.of_first(lambda: _write_experiment(folder, experiment))
     checkpointer = _Keeping(folder, experiment, signals)
     trainer.callbacks.add(checkpointer)
     trainer.callbacks.add(LiveHistory(folder))
@@ -158,12 +189,18 @@ def _run(
         with signals.held():
             try:
                 trainer.train()
+                signals.pending = ranks.control(False, signals.pending or 0)[1] or None
             except BaseException as error:
+                if signals.is_urgent:
+                    ranks.stop(code_of(error))
+                ranks.fail(line_of(error), code_of(error), is_asked=isinstance(error, KeyboardInterrupt))
                 # A disk without room has none for this either.
-                if not signals.is_urgent and not isinstance(error, OutputError):
+                if ranks.is_first and not signals.is_urgent and not isinstance(error, OutputError):
                     write_stopped(folder, checkpointer.experiment, trainer, error, say)
                 raise
         trainer.finish()
+        if not ranks.is_first:
+            return
         pictures = write_results(folder, checkpointer.experiment, trainer, say)
         if board:
             board.end_with(TrainingView(trainer), [path for path in pictures if path.name != CURVES])
@@ -184,22 +221,29 @@ def _restored(
     folder: Path, named: Path | None, changes: Mapping[str, Any], say: Say, *, progress: bool
 ) -> tuple[Experiment, Trainer]:
     """Restore a run, whose folder is locked, from a checkpoint, by default the newest that is whole."""
-    checkpoint, asked = _compared(folder, named, changes, say)
+    ranks = world()
+    checkpoint, asked = ranks.of_first(lambda: _compared(folder, named, changes, say))
+    if ranks.local_size > 1 and changes.get("device") is None and asked.training.device.startswith("cuda:"):
+        asked = asked.with_options(device="cuda")  # each rank its own: the file names that of rank 0
     if checkpoint is None:
         # What a run does is a function of its experiment: from the start it is the same.
-        trainer = asked.trainer(asked.load_data(), progress=progress)
+        trainer = asked.trainer(ranks.after_first(asked.load_data), progress=progress)
         say(f"{folder} has no checkpoint yet: it begins again")
         return asked.resolved(trainer), trainer
     # Compared here, with a difference that can be shown, and not by the loader.
-    data = replace(asked, data=replace(asked.data, sha256="")).load_data()
+    data = ranks.after_first(replace(asked, data=replace(asked.data, sha256="")).load_data)
     if difference := first_of(differences(checkpoint.origin.data, fingerprint(data))):
         raise CheckpointError(f"{asked.data.source} does not hold the data of {checkpoint.path}: {difference}")
     # The weights are in the checkpoint, and the network that it once began with may be gone.
     trainer = asked.trainer(data, progress=progress, begins=False)
     go_on(trainer, checkpoint, say)
+    ranks.of_first(lambda: _remove_results(folder))
+    return asked.resolved(trainer), trainer
+
+
+def _remove_results(folder: Path) -> None:
     for name in (METRICS, REPORT):  # the first says that the folder is complete, the other is of the run as it was
         (folder / name).unlink(missing_ok=True)
-    return asked.resolved(trainer), trainer
 
 
 def _compared(

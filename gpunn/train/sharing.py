@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from gpunn.backend.ranks import Ranks, world
 from gpunn.data import Data
-from gpunn.errors import DataError, GpunnError, OptionError
+from gpunn.errors import DataError, DeviceError, GpunnError, OptionError
 from gpunn.nn.network import Network
 
 _LONGEST = 400  # bytes of a text that ranks tell each other
@@ -44,6 +44,14 @@ def check_batch_size(batch_size: int, ranks: Ranks) -> None:
     if batch_size < ranks.size:
         mend = f"take a batch size of {ranks.size} or more, or start at most {batch_size}"
         raise OptionError(f"{ranks.size} ranks cannot share batches of {batch_size} samples: {mend}")
+
+
+def check_same_devices(device: str, ranks: Ranks) -> None:
+    """Raise DeviceError, on all ranks, where some compute on a CPU and others on GPUs."""
+    is_host = device == "cpu"
+    if ranks.any(is_host) and ranks.any(not is_host):
+        mend = "start no more ranks on a machine than it has GPUs, or take --device cpu"
+        raise DeviceError(f"some ranks have a GPU and others none: {mend}", mend)
 
 
 def check_same_data(data: Data, ranks: Ranks) -> None:

@@ -27,7 +27,7 @@ from gpunn.train.history import History
 from gpunn.train.looking import spread
 from gpunn.train.measured import MeasuredTraining
 from gpunn.train.monitor import BAD_LOSS, GROWN, no_better_than_chance
-from gpunn.train.sharing import check_same_data, said_by_any
+from gpunn.train.sharing import check_same_data, check_same_devices, said_by_any
 from gpunn.train.usual_callbacks import all_callbacks, early_stopping
 
 CHECK_EVERY = 256  # steps after which a device is asked whether loss and weights are still finite
@@ -57,6 +57,7 @@ class Trainer(MeasuredTraining):
         if stopping.needs_validation and validation is None:
             raise OptionError("patience needs a validation set to watch: load the data with validation=0.1, say")
         backend = options.device if isinstance(options.device, Backend) else select(options.device, options.precision)
+        check_same_devices(backend.device, world())
         if (precision := backend.precision) != "float32" and options.dtype != "float32":
             raise OptionError(f"precision {precision!r} rounds products of float32, and the dtype is {options.dtype}")
         self.stopping, self.restores_best = stopping, False
@@ -102,6 +103,9 @@ class Trainer(MeasuredTraining):
                 raise
             self.callbacks.call(Callback.on_train_end)
             return self.history
+        except SystemExit as error:  # which no hook of Python sees, and the others wait
+            self.ranks.fail(f"SystemExit: {error}")
+            raise
         except Exception as error:
             is_lost = isinstance(error, DeviceError) and error.is_sticky
             if not self.is_cut and (is_lost or not self._is_own(error)):
