@@ -50,6 +50,7 @@ class Job:
     def __init__(self, count: int, arguments: Sequence[object], folder: Path, variables: dict[str, str]) -> None:
         self.mark = uuid.uuid4().hex
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("PMI", "MPI", "HYDRA"))}
+        kept.pop("PYTHONUNBUFFERED", None)  # by which the parts of a line that is printed may stand between others
         kept |= {"OPENBLAS_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "-1", "PYTHONPATH": str(ROOT)}
         self.process = subprocess.Popen(
             [launcher(), "-n", str(count), *map(str, arguments)],
