@@ -198,7 +198,7 @@ for name, loss in {"MSE": mse, "CE": ce, "softmax": soft}.items():
 # %% [markdown]
 # gpunn computes a cost and its gradient in one pass:
 # [here](../gpunn/kernels/losses.py "gradient[at] = w * (a - y) / T(of);") is equation (7), and
-# [here](../gpunn/kernels/losses.py "(k == label ? on : off)) / T(of);") is that of softmax. From this $\delta^L$
+# [here](../gpunn/kernels/losses.py "part_of_total - (k == label ? on : off);") is that of softmax. From this $\delta^L$
 # back-propagation begins in chapter 5. Together the derivatives of the cost by all parameters are its **gradient**, and
 # the next chapter walks against it.
 

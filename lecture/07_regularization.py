@@ -248,7 +248,7 @@ print("afterwards: ", np.unique(only.forward(np.ones((6, 30)))))
 # %% [markdown]
 # Why 2? When the network is used, *all* units are on, and the next layer would get twice of what it was trained with. There are
 # two remedies. The original one multiplies the outgoing weights by $1-p$ after training. gpunn divides what is kept by $1-p$
-# [in training](../gpunn/kernels/dropout.py "y[at] = x[at] * (bits >= threshold ? scale : T(0));"), so that nothing needs to be done afterwards. For a unit
+# [in training](../gpunn/kernels/dropout.py "= seen[k] * (bits >= threshold ? scale : T(0));"), so that nothing needs to be done afterwards. For a unit
 # with activation $a$,
 #
 # $$ \underbrace{(1-p) \cdot \frac{a}{1-p} + p \cdot 0}_{\text{mean in training}} = a = \text{what is given when not training}. $$

@@ -670,7 +670,7 @@ def test_a_kernel_without_cuda_source_says_on_cuda_that_it_is_for_the_cpu() -> N
     device._compiled, device.cupy = {}, SimpleNamespace(ElementwiseKernel=pytest.fail, RawKernel=pytest.fail)
     for kernel, compiled in (
         (elementwise, lambda: device._elementwise(elementwise)),
-        (raw, lambda: device._raw(raw, {})),
+        (raw, lambda: device._raw(raw, (np.ones(1, np.float32),))),
     ):
         with pytest.raises(DeviceError, match=rf"{kernel.name} .*CPU only.*device='cpu'") as caught:
             compiled()

@@ -41,7 +41,7 @@ class BatchNorm(Layer):
     def __init__(self, epsilon: float = 1e-5, momentum: float = 0.1, over: str = "batch") -> None:
         self.epsilon = real(epsilon, "epsilon of BatchNorm", POSITIVE)
         self.momentum = real(momentum, "momentum of BatchNorm", ("lie above 0 and up to 1", lambda m: 0 < m <= 1))
-        if over not in ("batch", "rank"):
+        if not isinstance(over, str) or over not in ("batch", "rank"):
             raise OptionError(f'over of BatchNorm must be "batch" or "rank", got {over!r}')
         self.over = over
 
