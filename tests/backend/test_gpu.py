@@ -194,7 +194,7 @@ def test_a_step_takes_no_memory(backend: Backend, name: str) -> None:
 
 def test_a_network_that_does_not_fit_is_refused_in_one_line_and_the_device_is_usable_after(backend: Backend) -> None:
     data = gn.load_data("digits")
-    huge = gn.Sequential([gn.Dense(1 << 30), gn.ReLU(), gn.Dense(10)])
+    huge = gn.Sequential([gn.Dense(1 << 22), gn.ReLU(), gn.Dense(1 << 22), gn.ReLU(), gn.Dense(10)])
     with pytest.raises(MemoryShortageError, match=r"out of memory on cuda:0: .* GiB were free: take a ") as caught:
         huge.fit(data, device=backend, progress=False)
     one_line(caught.value)
