@@ -28,7 +28,7 @@ def training(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     with subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
             deadline = time.monotonic() + 60
-            while not list(folder.glob("checkpoints/*/model.safetensors")):
+            while not list(folder.glob("checkpoints/step-*/model.safetensors")):
                 assert process.poll() is None
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
