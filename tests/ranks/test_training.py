@@ -13,7 +13,7 @@ from support.ranks import job
 from support.shared_trainings import MNIST, TRAININGS, train
 
 SCRIPT = ROOT / "tests" / "support" / "shared_trainings.py"
-IN_FLOAT32 = {"plain32", "uneven32", "kept", "resumed", "mlp", "lenet32"}
+IN_FLOAT32 = {"plain32", "uneven32", "mlp"}
 Ranks = list[dict[str, Any]]  # what each rank says of its trainings
 
 
@@ -112,15 +112,15 @@ def test_a_state_of_four_ranks_goes_on_on_any_number(of_four: tuple[Path, Ranks]
     assert resumed[0]["resumed"]["steps"] == straight["steps"]
     assert (resumed[0]["resumed"]["weights"] == straight["weights"]) == (count == 4)
     np.savez(tmp_path / "kept.npz", **np.load(tmp_path / "resumed.npz"))
-    assert distance(folder, tmp_path, "kept") <= 1e-5
+    assert distance(folder, tmp_path, "kept") <= 1e-9
 
 
 @pytest.mark.parametrize("name", MNIST)
-def test_steps_on_mnist(mnist_folder: Path, tmp_path: Path, monkeypatch: Any, name: str) -> None:
+def test_a_hundred_steps_on_mnist(mnist_folder: Path, tmp_path: Path, monkeypatch: Any, name: str) -> None:
     monkeypatch.setenv("GPUNN_DATA", str(mnist_folder.parent))
     (one := tmp_path / "alone").mkdir()
     wanted = train(name, one)
-    assert wanted["steps"] == MNIST[name]
+    assert wanted["steps"] == 105
     for count in (2, 4):
         (folder := tmp_path / str(count)).mkdir()
         said = on_ranks(count, folder, name)
