@@ -66,7 +66,7 @@ def shown(text: str) -> str:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("acceptance")
-    small = [{"type": "Flatten"}, {"type": "Dense", "units": 24}, {"type": "ReLU"}]
+    small = [{"type": "Flatten"}, {"type": "Dense", "units": 24}, {"type": "Tanh"}]
     for batch in (50, 129):
         usual = {"batch_size": batch, "epochs": 3}
         (made / f"dense-{batch}.toml").write_text(experiment_toml(small, MOMENTUM, **usual))
