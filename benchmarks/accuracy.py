@@ -1,6 +1,7 @@
-"""Test accuracy of a recipe over some seeds, as JSON in results/; on a GPU it must be that of the CPU.
+"""Test accuracy of a recipe over some seeds, as JSON in results/; a GPU and several ranks must reach that of the CPU.
 
 python benchmarks/accuracy.py RECIPE [DATA] [--seeds 0,1,2] [--device D] [--epochs N] [--pad 32]
+mpiexec -n 2 python benchmarks/accuracy.py lenet-bn
 """
 
 from __future__ import annotations
@@ -11,17 +12,19 @@ import sys
 import tempfile
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 from machine import RESULTS, command, machine, write_result
 
+from gpunn.backend.ranks import world
 from gpunn.data import load_data
 from gpunn.experiments import run
 from gpunn.experiments.experiment import read_experiment
 from gpunn.experiments.folder import METRICS
 
 ALIKE = 0.0015
-"""How far the mean of a GPU may be from that of the CPU on the same seeds."""
+"""How far the mean of a GPU, or of several ranks, may be from that of one process on the CPU on the same seeds."""
 
 KEPT = (
     "seed", "test_accuracy", "test_loss", "validation_accuracy", "epochs", "seconds", "samples_per_second", "device",
@@ -41,24 +44,23 @@ def main() -> str | None:
     parser.add_argument("--alike", type=float, default=ALIKE, help=f"how far from the CPU a GPU may be ({ALIKE})")
     options = parser.parse_args()
     runs, seeds = [], list(map(int, options.seeds.split(",")))
+    ranks = world()
     for seed in seeds:
-        with tempfile.TemporaryDirectory() as folder:
-            data = padded(options.data, options.pad, Path(folder)) if options.pad else options.data
-            changes = {"data": data, "seed": seed, "device": options.device, "epochs": options.epochs}
-            experiment = read_experiment(options.recipe).with_options(**changes)
-            made = run.train(experiment, Path(folder) / "run", print, progress=False)
-            metrics = json.loads((made / METRICS).read_text("utf-8"))
+        metrics = measured(options, seed)
         runs.append({key: metrics[key] for key in KEPT})
+    if not ranks.is_first:
+        return None
     result = {
-        "what": f"test accuracy of {experiment.name} on {metrics['data']}",
+        "what": f"test accuracy of {metrics['name']} on {metrics['data']}",
         "command": command(),
         "machine": machine(),
         "mean_test_accuracy": fmean(each["test_accuracy"] for each in runs),
         "runs": runs,
     }
-    device, stem = runs[0]["device"].partition(":")[0], f"accuracy-{metrics['data']}-{experiment.name}"
-    target, on_cpu = options.out / f"{stem}-{device}.json", RESULTS / f"{stem}-cpu.json"
-    if device != "cpu" and on_cpu.is_file():
+    device, stem = runs[0]["device"].partition(":")[0], f"accuracy-{metrics['data']}-{metrics['name']}"
+    shared = f"-{ranks.size}-ranks" if ranks.size > 1 else ""
+    target, on_cpu = options.out / f"{stem}-{device}{shared}.json", RESULTS / f"{stem}-cpu.json"
+    if (device != "cpu" or shared) and on_cpu.is_file():
         same = [each for each in json.loads(on_cpu.read_text("utf-8"))["runs"] if each["seed"] in seeds]
         result["mean_on_cpu"] = fmean(each["test_accuracy"] for each in same)
     write_result(target, result)
@@ -68,6 +70,23 @@ def main() -> str | None:
     print(f"mean on the CPU    {result['mean_on_cpu']:.4f}: {on_cpu}")
     off = abs(result["mean_test_accuracy"] - result["mean_on_cpu"])
     return f"{off:.2%} from the CPU's, more than {options.alike:.2%}" if off > options.alike else None
+
+
+def measured(options: argparse.Namespace, seed: int) -> dict[str, Any]:
+    """Return the metrics of one run, on every rank."""
+    ranks = world()
+    with tempfile.TemporaryDirectory() as own:
+        folder = Path(ranks.agreed(own))
+        data = ranks.of_first(lambda: padded(options.data, options.pad, folder)) if options.pad else options.data
+        changes = {"data": data, "seed": seed, "device": options.device, "epochs": options.epochs}
+        experiment = read_experiment(options.recipe).with_options(**changes)
+        made = run.train(experiment, folder / "run", print if ranks.is_first else _say_nothing, progress=False)
+        metrics: dict[str, Any] = ranks.of_first(lambda: json.loads((made / METRICS).read_text("utf-8")))
+        return metrics | {"name": experiment.name}
+
+
+def _say_nothing(line: str) -> None:
+    """Stand for `print` on the ranks that are not the first."""
 
 
 def padded(source: str, size: int, folder: Path) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 import gpunn
+from gpunn.backend.ranks import world
 from gpunn.kernels.loops import version
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -46,6 +47,7 @@ def command() -> str:
     """The command line that a script was started with, from the repository's root."""
     threads = os.environ.get("OPENBLAS_NUM_THREADS")
     before = f"OPENBLAS_NUM_THREADS={threads} " if threads else ""
+    before += f"mpiexec -n {world().size} " if world().size > 1 else ""
     return f"{before}python benchmarks/{Path(sys.argv[0]).name} {' '.join(sys.argv[1:])}".strip()
 
 
