@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import re
 import shutil
@@ -21,8 +22,11 @@ SANITIZERS = ("memcheck", "racecheck", "synccheck")
 KERNELS = "tests/kernels/test_kernels.py"
 REPORT = "report.xml"
 METRICS = ("dram__bytes_read.sum", "dram__bytes_write.sum")
-DIGITS_ALIKE = 0.006
-"""Two of the 360 digits that are tested: how far an accuracy of theirs may be from the CPU's."""
+DIGITS_SPREAD = 0.005
+"""Standard deviation of the accuracy on the 360 digits that are tested, where the images differ in the last bit.
+
+A device that rounds in another way is such a run: `mlp` twelve times for each of three seeds had 0.44 to 0.58 points.
+"""
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,9 @@ def _accuracies(folder: Path, small: bool) -> Iterator[Step]:
         target = folder / (name := f"accuracy-{data}-{recipe}")
         command = [sys.executable, "benchmarks/accuracy.py", recipe, data, "--device", "cuda", "--out", str(target)]
         command += ["--seeds", "0"] if small else []
-        command += ["--alike", str(DIGITS_ALIKE)] if data == "digits" else []
+        # Three standard deviations of the difference of two means.
+        alike = 3 * DIGITS_SPREAD * math.sqrt(2 / (1 if small else 3))
+        command += ["--alike", f"{alike:.4f}"] if data == "digits" else []
         read = partial(_only, target / f"{name}-cuda.json", ("mean_test_accuracy", "mean_on_cpu"))
         yield Step(name, command, read, missing=why if data == "mnist" else "")
 
