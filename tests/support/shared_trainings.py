@@ -16,6 +16,7 @@ import numpy as np
 
 import gpunn as gn
 from gpunn.backend.ranks import world
+from gpunn.experiments.experiment import read_experiment
 from gpunn.train.arguments import TrainOptions
 from gpunn.train.callbacks import Callback, TrainingView
 from gpunn.train.trainer import Trainer
@@ -131,7 +132,8 @@ TRAININGS: dict[str, Callable[[], Made]] = {
 }  # fmt: skip
 
 
-MNIST = ("mlp", "lenet")
+MNIST = {"mlp": 105, "lenet": 105, "lenet-bn": 110}
+"""The trainings on MNIST, and their steps."""
 
 
 def mnist(name: str) -> Made:
@@ -153,8 +155,24 @@ def mnist(name: str) -> Made:
     return layers, data, options | (SINGLE if name == "mlp" else {})
 
 
-def train(name: str, folder: Path) -> dict[str, Any]:
-    """Do one of the trainings, and return what is to be the same."""
+class EndsAfterAnEpoch(Callback):
+    """Leaves the schedule as it is for all epochs."""
+
+    def on_epoch_end(self, training: TrainingView) -> None:
+        raise gn.StopTraining("one epoch is enough")
+
+
+def recipe(name: str) -> Trainer:
+    """The first epoch of a recipe as it is, but in float64 and with B = 48: 110 steps, the last of 47 samples."""
+    data = gn.load_data("mnist", limit=5_866, validation=0.1)
+    experiment = read_experiment(name).with_options(batch_size=48, dtype="float64", device="cpu")
+    trainer = experiment.trainer(data, progress=False)
+    trainer.callbacks.add(EndsAfterAnEpoch())
+    return trainer
+
+
+def by_hand(name: str, folder: Path) -> Trainer:
+    """Make the training of layers and options that stand here."""
     layers, data, options = mnist(name) if name in MNIST else TRAININGS[name]()
     given = {"epochs": 2, "dtype": "float64", "device": "cpu", "progress": False, **options}
     x, y = data if isinstance(data, tuple) else (data, None)
@@ -163,7 +181,14 @@ def train(name: str, folder: Path) -> dict[str, Any]:
     trainer = Trainer(model, TrainOptions.among(given), x, y, **own)
     if name == "resumed":
         trainer.restore(pickle.loads((folder / "state.pickle").read_bytes()))
+    return trainer
+
+
+def train(name: str, folder: Path) -> dict[str, Any]:
+    """Do one of the trainings, and return what is to be the same."""
+    trainer = recipe(name) if name == "lenet-bn" else by_hand(name, folder)
     history = trainer.run()
+    model = trainer.model
     arrays = model.arrays()
     if world().is_first:
         np.savez(folder / f"{name}.npz", **arrays)
