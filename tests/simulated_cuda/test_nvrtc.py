@@ -1,6 +1,7 @@
-"""Every source that was compiled here, by NVIDIA's own compiler with CuPy's very options, for every GPU supported.
+"""Every source that was compiled here, by NVIDIA's own compiler with CuPy's very options, for the first and last GPU.
 
-What other tests have run before is kept, with what CuPy makes itself: so this comes last (.ci/run).
+For those between them tests/kernels/test_compile.py compiles our own kernels. What other tests have run before is kept,
+with what CuPy makes itself: so this comes last (.ci/run).
 """
 
 import os
@@ -19,7 +20,7 @@ from simulated_cuda.core import core
 from simulated_cuda.installing import real_nvrtc
 from simulated_cuda.nvrtc import by_real_nvrtc
 
-ARCHITECTURES = (75, 80, 86, 90, 100, 120)
+ARCHITECTURES = (75, 120)
 
 
 @pytest.fixture(scope="module")
