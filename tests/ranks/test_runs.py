@@ -105,6 +105,8 @@ def test_one_folder_and_one_set_of_lines_whatever_the_number_of_ranks(folder: Pa
 
 
 def test_a_run_goes_on_with_any_number_of_ranks(folder: Path) -> None:
+    """In float32; tests/ranks/test_training.py has float64."""
+    (folder / "small.toml").write_text(EXPERIMENT.replace('"float64"', '"float32"'))
     assert begin(folder, 4, "straight").code == 0
     assert begin(folder, 4, "cut", how="15").code == 143
     assert listed(folder / "cut" / "checkpoints")[0][0] == 40
@@ -119,7 +121,7 @@ def test_a_run_goes_on_with_any_number_of_ranks(folder: Path) -> None:
             assert bits_of(folder / run) == bits_of(folder / "straight")
         else:
             assert said in done.out.splitlines()
-            assert distance(folder / run, folder / "straight") < 1e-9
+            assert distance(folder / run, folder / "straight") < 1e-5
 
 
 @pytest.mark.parametrize(
