@@ -33,7 +33,19 @@ def _lies_inside(x: Array, y: Array, window: Window) -> bool:
     return top == left == 0 and ends
 
 
-def _pooling(written: str, begin: str, seen: str, end: str) -> Callable[[Host], Raw]:
+# 1/count of the places that a window has in the image, known beforehand so that no thread divides: of small windows.
+_ONE_OVER = """
+constexpr int COUNTS = COUNTS_ALL || SIZE_H * SIZE_W > 1024 ? 1 : SIZE_H * SIZE_W + 1;
+struct OneOver {
+    T of[COUNTS];
+    constexpr OneOver() : of() { for (int count = 1; count < COUNTS; ++count) of[count] = T(1) / T(count); }
+};
+__constant__ OneOver known = OneOver();
+__device__ inline T one_over(int count) { return COUNTS > 1 ? known.of[max(count, 0)] : T(1) / T(count); }
+"""
+
+
+def _pooling(written: str, begin: str, seen: str, end: str, preamble: str = "") -> Callable[[Host], Raw]:
     """Return a decorator that makes the record of a pooling: a thread sees the places u, v of one window in turn."""
     source = f"""
 extern "C" __global__ void NAME(const T* __restrict__ x, int top, int left, {written}, int channels, int height,
@@ -67,7 +79,7 @@ extern "C" __global__ void NAME(const T* __restrict__ x, int top, int left, {wri
         counts_all = not is_clipped or bool(others[0] is True)
         return windows(window, x, *arrays) | {"IS_CLIPPED": int(is_clipped), "COUNTS_ALL": int(counts_all)}
 
-    return raw(source, launch, preamble=PLACES, constants=constants)
+    return raw(source, launch, preamble=PLACES + preamble, constants=constants)
 
 
 _SUMS = 16  # inputs whose sums one thread of a gradient keeps
@@ -81,7 +93,7 @@ def _cell(window: Window) -> tuple[int, int]:
     return (stride_h, stride_w) if stride_h * stride_w <= (_WINDOWS if is_of_one else _SUMS) else (1, 1)
 
 
-def _pooling_gradient(read: str, given: str, share: str, mean: str = "") -> Callable[[Host], Raw]:
+def _pooling_gradient(read: str, given: str, share: str, mean: str = "", preamble: str = "") -> Callable[[Host], Raw]:
     """Return a decorator for a gradient: a thread adds to each input of a cell its share of place u, v of a window."""
     source = f"""
 #define MET_H ((SIZE_H + STRIDE_H - 1) / STRIDE_H)
@@ -142,7 +154,7 @@ extern "C" __global__ void NAME({read}, int top, int left, T* __restrict__ dx, i
         cell_h, cell_w = _cell(window)
         return windows(window, *arrays) | {"CELL_H": cell_h, "CELL_W": cell_w, "COUNTS_ALL": int(counts_all)}
 
-    return raw(source, launch, preamble=PLACES, constants=constants)
+    return raw(source, launch, preamble=PLACES + preamble, constants=constants)
 
 
 @_pooling(
@@ -250,10 +262,11 @@ def _shares(y: Array, window: Window, counts_all: bool, height: int, width: int)
     "Samples sum = {}; int count = 0;",
     "EACH_SAMPLE(s) sum.of[s] += seen.of[s]; ++count;",
     """
-        T share = COUNTS_ALL ? T(1.0 / (SIZE_H * SIZE_W)) : T(1) / T(count);
+        T share = COUNTS_ALL ? T(1.0 / (SIZE_H * SIZE_W)) : one_over(count);
         EACH_SAMPLE(s) sum.of[s] *= share;
         ((Samples*)y)[target] = sum;
 """,
+    _ONE_OVER,
 )
 def average_pool(x: Array, window: Window, counts_all: bool, y: Array) -> None:
     """y := the sum of each window over the number of its places, of all if `counts_all`, else of those in x."""
@@ -274,12 +287,13 @@ def average_pool(x: Array, window: Window, counts_all: bool, y: Array) -> None:
                     // The places of this window that lie in the image.
                     int first_u = max(0, top - i * STRIDE_H), end_u = min(SIZE_H, height + top - i * STRIDE_H);
                     int first_v = max(0, left - j * STRIDE_W), end_v = min(SIZE_W, width + left - j * STRIDE_W);
-                    T share = T(1) / T((end_u - first_u) * (end_v - first_v));
+                    T share = one_over((end_u - first_u) * (end_v - first_v));
                     EACH_SAMPLE(s) delta.of[s] *= share;
                 }
 """,
     "sums[a][b].of[s] += delta.of[s];",
     "if (COUNTS_ALL) EACH_SAMPLE(s) sums[a][b].of[s] *= T(1.0 / (SIZE_H * SIZE_W));",
+    _ONE_OVER,
 )
 def average_pool_gradient(dy: Array, window: Window, counts_all: bool, dx: Array) -> None:
     """dx := dy over the count of its mean for every place of each window, summed where windows overlap, 0 elsewhere."""
