@@ -47,7 +47,7 @@ def costs(recipe: str, folder: Path) -> dict[str, Any]:
     check = FiniteCheck(trainer.step.backend, trainer.model.parameters.values, trainer.step.totals)
     checking = seconds(lambda _: check.trouble(), often=1000)
     return {
-        "recipe": recipe, "parameters": trainer.model.parameters.values.size, "checkpoint_seconds": writing,
+        "recipe": recipe, "parameters": trainer.model.parameters.size, "checkpoint_seconds": writing,
         "checkpoint_bytes": written, "check_seconds": checking, "step_seconds": step,
     }  # fmt: skip
 

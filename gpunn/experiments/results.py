@@ -167,7 +167,7 @@ def _write_metrics(
         "data": data.name,
         "training_samples": len(data.train),
         "validation_samples": len(data.validation) if data.validation else 0,
-        "parameters": int(trainer.model.parameters.values.size),
+        "parameters": trainer.model.parameters.size,
         **{name: getattr(last, name) if last else None for name in seen},
         **({"metrics": last.metrics} if last and last.metrics else {}),
         **{key: record and {name: getattr(record, name) for name in columns} for key, record in marks.items()},

@@ -1,6 +1,6 @@
 """Parameters: named, shaped views into flat arrays, so that one launch updates, sends or saves all of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, fields
 from math import prod
@@ -15,6 +15,7 @@ from gpunn.kernels.record import Array
 from gpunn.nn.initializers import Initializer
 
 Arrays = dict[str, NDArray[Any]]  # on the host, by name
+_ALIGNMENT = 16  # bytes that a parameter's place is a multiple of: four floats are then read at once, by cuBLAS too
 
 
 @dataclass(frozen=True)
@@ -113,25 +114,40 @@ class Parameter:
 class Parameters(Sequence[Parameter]):
     """All parameters of a network, in the order of its layers; their memory is flat: decayed weights, others, frozen.
 
+    Each begins at a multiple of 16 bytes, so there are gaps between some, which hold zeros. Files, and what optimizers
+    remember on the host, are packed: they have no gaps.
+
     Attributes:
+        size, learned_size: Number of all values, and of those that are not frozen.
         values, learned: Flat array of all values, and of those that are not frozen.
         gradients: Flat array of the gradients of these.
-        decayed: Number of the first elements that regularizers act on.
+        decayed: Number of the first elements of the flat arrays that regularizers act on, with the gaps among them.
+        weights: Number of those without the gaps.
+        gaps: Places of the gaps in `learned` and `gradients`.
     """
 
     def __init__(self, parameters: Sequence[Parameter], backend: Backend, dtype: DTypeLike) -> None:
         self._parameters, self.backend = list(parameters), backend
-        self._learning = [p for p in self._parameters if not p.is_frozen]
-        self.decayed = sum(p.size for p in self._learning if p.weight_decay)
-        size, learned = (sum(p.size for p in some) for some in (self._parameters, self._learning))
-        self.values = backend.zeros((size,), dtype)
-        self.gradients = backend.zeros((learned,), dtype)
-        self.learned = self.values if learned == size else self.values[:learned]
-        start = 0
+        self.size, self.learned_size = sum(p.size for p in self._parameters), 0
+        self._learning, self.gaps = list[Parameter](), list[slice]()  # in the order in which they lie
+        unit = max(1, _ALIGNMENT // np.dtype(dtype).itemsize)
+        end = learned = self.decayed = self.weights = 0
         for p in sorted(self._parameters, key=lambda p: (p.is_frozen, not p.weight_decay)):
+            start = -(-end // unit) * unit
             p.place = slice(start, start + p.size)
+            if not p.is_frozen:
+                self.gaps += [slice(end, start)] if start > end else []
+                self._learning.append(p)
+                self.learned_size += p.size
+                learned = p.place.stop
+                if p.weight_decay:
+                    self.decayed, self.weights = learned, self.learned_size
+            end = p.place.stop
+        self.values = backend.zeros((end,), dtype)
+        self.gradients = backend.zeros((learned,), dtype)
+        self.learned = self.values if learned == end else self.values[:learned]
+        for p in self._parameters:
             p.bind(backend, self.values[p.place], None if p.is_frozen else self.gradients[p.place])
-            start += p.size
 
     def initialize(self, seed: int) -> None:
         """Set initial values, each parameter's from a random stream of its own."""
@@ -148,7 +164,7 @@ class Parameters(Sequence[Parameter]):
 
     def load(self, values: Mapping[str, NDArray[Any]]) -> None:
         """Set all values from host arrays by name."""
-        host = np.empty(self.values.shape, self.values.dtype)
+        host = np.zeros(self.values.shape, self.values.dtype)
         for p in self._parameters:
             host[p.place] = np.reshape(values[p.name], -1)
         self.backend.assign(self.values, host)
@@ -158,17 +174,52 @@ class Parameters(Sequence[Parameter]):
         host = self.backend.to_host(self.values)
         return {p.name: host[p.place].reshape(p.shape) for p in self._parameters}
 
-    def split(self, flat: NDArray[Any]) -> Arrays:
-        """Split a flat array that lies as `learned` does into the parts of the learned parameters, by name."""
-        return {p.name: flat[p.place] for p in self._learning}
+    @property
+    def has_gaps(self) -> bool:
+        """Whether the learned parameters have gaps between them."""
+        return self.learned_size < int(self.gradients.size)
+
+    def _places(self) -> Iterator[tuple[Parameter, slice]]:
+        """Give the learned parameters, and where they lie when they are packed."""
+        start = 0
+        for p in self._learning:
+            yield p, slice(start, start + p.size)
+            start += p.size
+
+    def packed(self, flat: Array) -> Array:
+        """Return an array that lies as `gradients` does without its gaps; any other, and one without gaps, as it is."""
+        if not self.has_gaps or flat.shape != self.gradients.shape:
+            return flat
+        made = flat[: self.learned_size].copy()  # of NumPy or CuPy, as the other is
+        for p, at in self._places():
+            made[at] = flat[p.place]
+        return made
+
+    def spread(self, packed: Array, flat: Array) -> None:
+        """Write what `packed` has made of `flat` back to its places; the gaps stay as they are."""
+        if packed is not flat:
+            for p, at in self._places():
+                flat[p.place] = packed[at]
+
+    def unpack(self, packed: NDArray[Any], target: Array) -> None:
+        """Set an array of the device to what `packed` has made of such a one, on the host; its gaps to 0."""
+        host = packed
+        if packed.shape != target.shape and target.shape == self.gradients.shape:
+            host = np.zeros(target.shape, target.dtype)
+            self.spread(packed, host)
+        self.backend.assign(target, host)
+
+    def split(self, packed: NDArray[Any]) -> Arrays:
+        """Split a packed array into the parts of the learned parameters, by name."""
+        return {p.name: packed[at] for p, at in self._places()}
 
     def join(self, parts: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
         """Join the parts of `split` again, with zeros for a parameter that has none."""
-        flat = np.zeros(self.gradients.shape, self.gradients.dtype)
-        for p in self._learning:
+        packed = np.zeros(self.learned_size, self.gradients.dtype)
+        for p, at in self._places():
             if p.name in parts:
-                flat[p.place] = parts[p.name]
-        return flat
+                packed[at] = parts[p.name]
+        return packed
 
     def __getstate__(self) -> dict[str, Any]:
         return {"of": self._parameters, "backend": self.backend, "arrays": self.to_host(), "dtype": self.values.dtype}

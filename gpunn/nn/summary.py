@@ -61,7 +61,7 @@ def _table(model: Network) -> tuple[list[tuple[str, str, str, str]], str]:
         rows.append(
             (_named(layer, depth), _written(shape), f"{count:,}" if count else "", size(nbytes) if nbytes else "")
         )
-    total = model.parameters.values.size
+    total = model.parameters.size
     learned = sum(p.size for p in model.parameters if not p.is_frozen)
     frozen = f" ({total - learned:,} frozen)" if learned < total else ""
     nbytes = (total + learned) * np.dtype(model.dtype).itemsize

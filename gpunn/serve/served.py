@@ -93,7 +93,7 @@ class Served:
             "targets": self.targets,
             "sure": SURE,
             "layers": [self._layer(index, place) for index, place in enumerate(self.view.places)],
-            "parameters": int(model.parameters.values.size),
+            "parameters": model.parameters.size,
             "device": model._built().device,
             "steps_trained": model.steps_trained,
             "epochs_trained": model.epochs_trained,

@@ -58,14 +58,16 @@ class WeightAverage:
             self._is_shown = False
 
     def raw(self) -> NDArray[Any]:
-        """Copy the weights that learn, which the training changes, to the host."""
+        """Copy the weights that learn, which the training changes, to the host, packed."""
         values: Array = self._raw if self._is_shown else self._parameters.values
-        return self._backend.to_host(values[: self._parameters.learned.size])
+        p = self._parameters
+        raw: NDArray[Any] = p.packed(self._backend.to_host(values[: p.learned.size]))
+        return raw
 
     def restore(self, raw: NDArray[Any]) -> None:
         """Take the weights of the network for the averaged ones, and give it those that a training changes."""
         self._backend.assign(self.values, self._parameters.values)
-        self._backend.assign(self._parameters.learned, raw)
+        self._parameters.unpack(raw, self._parameters.learned)
         self._is_shown = False
 
     def load(self, arrays: Arrays) -> None:

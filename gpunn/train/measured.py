@@ -81,7 +81,7 @@ class MeasuredTraining(Training):
         figures = {f"{part}_{name}": getattr(figures, name) for part, figures in parts for name in FIGURES}
         if regularizer := self.options.regularizer:
             p, n = self.model.parameters, self.samples.total_weight
-            figures["penalty"] = regularizer.cost(self.backend.to_host(p.values[: p.decayed]), n)
+            figures["penalty"] = regularizer.cost(p.packed(self.backend.to_host(p.learned))[: p.weights], n)
         own = tuple(self._measured_metrics().items())
         seconds = self.ranks.agreed(self._seconds())
         return Record(self.done, epoch, **figures, learning_rate=self._rate(), seconds=seconds, measured=own)

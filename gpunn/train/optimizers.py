@@ -9,6 +9,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from gpunn import outside
 from gpunn.backend.arrays import is_array_code, run_on_device
 from gpunn.backend.base import Buildable
 from gpunn.backend.ranks import world
@@ -159,7 +160,7 @@ class Optimizer(Buildable, Part, ABC, kind="optimizer", example="SGD(0.1)"):
     def change(self, xp: Any, values: Array, gradients: Array, rate: Array, count: Array) -> Array:
         """Return what a step takes from the parameters, and write what is remembered into the arrays of `state`.
 
-        All parameters lie in one array after another, those that a regularizer acts on first.
+        All parameters lie in one array after another, without gaps, those that a regularizer acts on first.
 
         Args:
             xp: NumPy or CuPy.
@@ -173,22 +174,36 @@ class Optimizer(Buildable, Part, ABC, kind="optimizer", example="SGD(0.1)"):
     def add_penalty(self) -> None:
         """Add the gradient of a regularizer in array code to those of the weights."""
         if self.penalty is not None:
-            p, decayed = self.parameters, self.parameters.decayed
+            p = self.parameters
             with p.backend.array_code():
-                p.gradients[:decayed] += self.penalty.gradient(p.backend.xp, p.learned[:decayed], self._n)
+                gradients = p.packed(p.gradients)
+                gradients[: p.weights] += self.penalty.gradient(p.backend.xp, p.packed(p.learned)[: p.weights], self._n)
+                p.spread(gradients, p.gradients)
 
     def _update_by_arrays(self, rates: Array, clock: Array) -> None:
-        p, xp, decayed = self.parameters, self.parameters.backend.xp, self.parameters.decayed
+        p, xp, weights = self.parameters, self.parameters.backend.xp, self.parameters.weights
         with p.backend.array_code():
-            values, gradients = p.learned, p.gradients
+            values, gradients = p.packed(p.learned), p.packed(p.gradients)
             if self.l1 or self.l2:
-                w, real = values[:decayed], values.dtype.type
+                w, real = values[:weights], values.dtype.type
                 gradients = gradients.copy()
-                gradients[:decayed] += real(self.l2) * w + real(self.l1) * xp.sign(w)
+                gradients[:weights] += real(self.l2) * w + real(self.l1) * xp.sign(w)
             # No number leaves the device: a graph would keep that of the step that was recorded.
             rate = rates[clock[STEP : STEP + 1]]
             count = (clock[COUNT : COUNT + 1] + (1 - self.first)).astype(np.float64)
             values -= self.change(xp, values, gradients, rate, count)
+            p.spread(values, p.learned)
+
+    def clear_gaps(self) -> None:
+        """Set what lies between parameters to 0 again, where an `update` from outside may have computed with it."""
+        p, update = self.parameters, type(self).update
+        if not p.has_gaps or outside.is_ours(update):
+            return
+        with p.backend.array_code():
+            for flat in (p.gradients, p.learned, *self.state.values()):
+                if flat.shape == p.gradients.shape:
+                    for gap in p.gaps:
+                        flat[gap] = 0
 
     def before_backward(self, rates: Array, clock: Array) -> None:
         """Prepare the step before its gradients are computed."""
@@ -203,7 +218,9 @@ class Optimizer(Buildable, Part, ABC, kind="optimizer", example="SGD(0.1)"):
         """
 
     def _zeros(self) -> Array:
-        return self.parameters.backend.zeros(self.parameters.gradients.shape, self.parameters.gradients.dtype)
+        """Return zeros that lie as the gradients do; as those that `change` is given, where the update is by it."""
+        p, by_change = self.parameters, type(self).update is Optimizer._update_by_arrays
+        return p.backend.zeros((p.learned_size,) if by_change else p.gradients.shape, p.gradients.dtype)
 
 
 @register

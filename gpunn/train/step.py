@@ -126,6 +126,7 @@ class Step:
             self._descend_together(n)
         self.optimizer.add_penalty()
         self.optimizer.update(self.rates, clock)
+        self.optimizer.clear_gaps()
         if not self._update_ends_step:
             self.backend.run(end_step, clock[:NEXT_STEP], clock[NEXT_STEP:])
         if self.average is not None:

@@ -228,20 +228,21 @@ class Training:
         self.optimizer.build(model.parameters, self.options.regularizer, self.samples.total_weight, memory.first)
         for name, array in self.optimizer.state.items():
             if name in memory.arrays:
-                self.backend.assign(array, model.parameters.join(memory.arrays[name]))
+                model.parameters.unpack(model.parameters.join(memory.arrays[name]), array)
         model.optimizer_memory = None  # until this training has ended
 
     def _keep_optimizer(self, remembered: Arrays) -> None:
         """Let the network keep the optimizer's state for the next training with the same one."""
-        split = self.model.parameters.split
-        arrays = {name: split(array) for name, array in remembered.items()}
+        p = self.model.parameters
+        arrays = {name: p.split(array) for name, array in remembered.items()}
         if RAW in remembered:  # beside the averaged ones that they belong to, which the network has
-            arrays[_AVERAGED] = split(self.backend.to_host(self.model.parameters.learned))
+            arrays[_AVERAGED] = p.split(p.packed(self.backend.to_host(p.learned)))
         self.model.optimizer_memory = Memory(self.options.optimizer.identity, self.optimizer.first, arrays)
 
     def _remembered(self) -> Arrays:
-        """Copy the optimizer's state to the host, and the weights where it is not they that are kept."""
-        held = {name: self.backend.to_host(array) for name, array in self.optimizer.state.items()}
+        """Copy the optimizer's state to the host, packed, and the weights where it is not they that are kept."""
+        packed = self.model.parameters.packed
+        held = {name: packed(self.backend.to_host(array)) for name, array in self.optimizer.state.items()}
         return held if self.average is None else {**held, RAW: self.average.raw()}
 
     def _raw_of(self, memory: Memory) -> NDArray[Any] | None:
@@ -250,7 +251,7 @@ class Training:
         if RAW not in memory.arrays or _AVERAGED not in memory.arrays:
             return None
         raw, averaged = (p.join(memory.arrays[name]) for name in (RAW, _AVERAGED))
-        return raw if np.array_equal(averaged, self.backend.to_host(p.learned)) else None
+        return raw if np.array_equal(averaged, p.packed(self.backend.to_host(p.learned))) else None
 
     def _arrays(self) -> Arrays:
         """Copy all that the network has learned and remembers to the host, with averaged weights where they are."""
@@ -337,7 +338,7 @@ class Training:
         self.move_to(weights.step)
         self.model.load_arrays(weights.arrays)
         for name, array in self.optimizer.state.items():
-            assign(array, remembered[name])
+            self.model.parameters.unpack(remembered[name], array)
         if self.average is not None:
             self.average.restore(remembered[RAW])
         self._reset_totals()

@@ -46,7 +46,7 @@ def checked_graph(
         raise OptionError(f"layout must be {' or '.join(LAYOUTS)}, got {layout!r:.40}")
     model._built()
     check_raw(model, raw)
-    if (size := model.parameters.values.size * 4) > _MOST_BYTES:
+    if (size := model.parameters.size * 4) > _MOST_BYTES:
         raise OutputError(f"an ONNX file holds at most {_MOST_BYTES:,} bytes, the network has {size:,}")
     preparation = Preparation(model, raw)
     made = graph_of(model, preparation, opset, layout, logits, watched)
