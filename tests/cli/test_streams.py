@@ -240,8 +240,12 @@ def test_a_library_leaves_ctrl_c_as_it_was(folder: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("command", ["doctor", "evaluate run", "predict run gone", "bench --quick"])
 def test_every_command_may_be_stopped(folder: Path, command: str, number: int) -> None:
-    process = start(*command.split(), cwd=folder, CUDA_VISIBLE_DEVICES="-1")
-    with process:
+    # Until Python itself has started, which a busy machine does late, it says what it was doing.
+    (folder / "sitecustomize.py").write_text("import os\nos.write(1, b'!')\n")
+    own = {"PYTHONPATH": f"{folder}{os.pathsep}{ROOT}", "CUDA_VISIBLE_DEVICES": "-1"}
+    with start(*command.split(), cwd=folder, **own) as process:
+        assert process.stdout is not None
+        assert process.stdout.read(1) == "!"
         time.sleep(0.15)
         process.send_signal(number)
         _, err = process.communicate(timeout=60)
