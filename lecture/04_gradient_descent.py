@@ -158,7 +158,7 @@ plt.show()
 #
 # An **epoch** is one pass over the training set, minibatch after minibatch. Before each the samples are shuffled, so
 # that no step sees the same company twice:
-# [this line](../gpunn/train/training.py "order = epoch_order(len(self.data.train)") of gpunn. With 1,293 samples and
+# [this line](../gpunn/train/orders.py "return epoch_order(self._size") of gpunn. With 1,293 samples and
 # minibatches of 32 an epoch is 41 steps; the last has the 13 samples that are left.
 #
 # ## The whole loop, twice

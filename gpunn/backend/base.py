@@ -42,6 +42,26 @@ class Staging:
         """Say that all work on the arrays is enqueued: the next upload begins when it is done."""
 
 
+class Mirror:
+    """Copies arrays of a device to and from the host, in turn with its work, for which the host does not wait."""
+
+    def __init__(self, *arrays: Array) -> None:
+        self._arrays = arrays
+
+    def send(self, *values: Any) -> None:
+        """Set the first rows of each array to values of the host, after all work that was enqueued before."""
+        for array, value in zip(self._arrays, values, strict=True):
+            array[: len(value)] = value
+
+    def fetch(self) -> None:
+        """Begin to copy the arrays to the host, as the work that was enqueued before leaves them."""
+        self._fetched = [np.array(array) for array in self._arrays]
+
+    def fetched(self) -> list[NDArray[Any]]:
+        """Wait for the copies that `fetch` began, and return them; they are the caller's."""
+        return self._fetched
+
+
 class Backend(ABC):
     """Arrays, running kernels, and the one matrix product, on one device."""
 
@@ -137,6 +157,10 @@ class Backend(ABC):
     def staging(self, *arrays: Array) -> Staging:
         """Return memory of the host that arrays of this device are filled from while it computes."""
         return Staging(*arrays)
+
+    def mirror(self, *arrays: Array) -> Mirror:
+        """Return what copies contiguous arrays of this device to and from the host while it computes."""
+        return Mirror(*arrays)
 
     @abstractmethod
     def free_bytes(self) -> int:

@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gpunn.backend import compiling, wide
-from gpunn.backend.base import MOST, Backend, Shape, Staging
+from gpunn.backend.base import MOST, Backend, Mirror, Shape, Staging
 from gpunn.backend.cublas import Cublas
 from gpunn.backend.cuda_errors import Gate, translated
 from gpunn.backend.cupy_import import import_cupy
 from gpunn.backend.nccl import Communicator
+from gpunn.backend.pinned import PinnedMirror, PinnedStaging
 from gpunn.backend.ranks import world
 from gpunn.errors import CaptureError, DeviceError
 from gpunn.kernels.record import Array, Elementwise, Raw
@@ -127,6 +128,9 @@ class CupyBackend(Backend):
         with self.lock, self.current:
             values = self._ours(values)
             with self.stream:
+                if isinstance(values, int | float) and values == 0:
+                    target.fill(0)
+                    return
                 target[...] = self._brought(values)
                 if scale != 1:
                     target *= target.dtype.type(scale)
@@ -234,8 +238,13 @@ class CupyBackend(Backend):
 
     def _wait_for_ranks(self) -> None:
         """Wait for all work, if any of it waits for other ranks, which may never come."""
-        if self._shared.communicator is not None and not self.stream.is_capturing():
-            self._shared.communicator.wait(self.stream)
+        if not self.stream.is_capturing():
+            self.wait_with_ranks(self.stream)
+
+    def wait_with_ranks(self, until: Any) -> None:
+        """Wait for a stream or an event, if work before it waits for other ranks, which may never come."""
+        if self._shared.communicator is not None:
+            self._shared.communicator.wait(until)
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
         try:
@@ -293,6 +302,9 @@ class CupyBackend(Backend):
     def staging(self, *arrays: Array) -> Staging:
         return PinnedStaging(self, *arrays)
 
+    def mirror(self, *arrays: Array) -> Mirror:
+        return PinnedMirror(self, *arrays)
+
     def free_bytes(self) -> int:
         with self.lock, self.current:
             # What the pool still holds then is in use, or a piece of a block that is: no large array gets that.
@@ -307,51 +319,6 @@ class CupyBackend(Backend):
         self._shared.is_limited = nbytes is not None
         with self.lock, self.current:
             self.cupy.get_default_memory_pool().set_limit(size=nbytes or 0)
-
-
-class PinnedStaging(Staging):
-    """Staging in pinned memory, which the device fetches from on a second stream; only `claim` makes the host wait."""
-
-    def __init__(self, backend: CupyBackend, *arrays: Array) -> None:
-        cupy = backend.cupy
-        try:
-            with backend.gate:
-                host = [_pinned(cupy, array) for array in arrays]
-        except (DeviceError, MemoryError) as error:
-            if getattr(error, "is_sticky", False):
-                raise
-            # The same calls copy from any memory; only that the host waits for its own part of it.
-            host = [np.empty(array.shape, array.dtype) for array in arrays]
-            self.trouble = f"data are copied from pageable memory, which is slower: pinned memory was refused ({error})"
-        super().__init__(*host)
-        self._backend, self._stream, self._copies, self._arrays = backend, backend.stream, backend.copies, arrays
-        with backend.lock, backend.current:
-            # An upload waits for the last work that read the arrays, the next work for the upload.
-            self._read, self._copied = (cupy.cuda.Event(disable_timing=True) for _ in range(2))
-            # The memory may have been another's before, whose work on it could still be going on.
-            self._stream.synchronize()
-
-    def claim(self) -> None:
-        with self._backend.gate:
-            self._copied.synchronize()
-
-    def upload(self, n: int) -> None:
-        with self._backend.lock, self._backend.current:
-            self._copies.wait_event(self._read)
-            for host, array in zip(self.host, self._arrays, strict=True):
-                array.data.copy_from_host_async(host.ctypes.data, host[:n].nbytes, self._copies)
-            self._copied.record(self._copies)
-            self._stream.wait_event(self._copied)
-
-    def release(self) -> None:
-        with self._backend.lock, self._backend.current:
-            self._read.record(self._stream)
-
-
-def _pinned(cupy: Any, like: Array) -> NDArray[Any]:
-    """Return memory of the host that does not move, for as much as an array of the device holds."""
-    memory = cupy.cuda.alloc_pinned_memory(like.nbytes)
-    return np.frombuffer(memory, like.dtype, prod(like.shape)).reshape(like.shape)
 
 
 class _RehearsedError(BaseException):  # no Exception: who handles errors inside the work must not handle this

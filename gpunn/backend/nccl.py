@@ -58,10 +58,10 @@ class Communicator:
         kind = self._types[str(array.dtype)]
         self._communicator.allGather(array.data.ptr, gathered.data.ptr, array.size, kind, stream.ptr)
 
-    def wait(self, stream: Any) -> None:
-        """Wait until a stream is done, or raise what has failed in NCCL, whose work may then never end."""
+    def wait(self, until: Any) -> None:
+        """Wait until a stream or an event is done, or raise what has failed in NCCL, whose work may then never end."""
         with world().waits("sums on the GPUs"):
-            while not stream.done:
+            while not until.done:
                 self._communicator.check_async_error()
                 time.sleep(_LOOKS_AFTER)
         self._communicator.check_async_error()

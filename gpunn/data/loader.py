@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from gpunn.backend.base import Backend, Buffer, Shape, inside
+from gpunn.backend.base import Backend, Buffer, Mirror, Shape, inside
 from gpunn.backend.limits import size
 from gpunn.data.augmentation import Augmentation
 from gpunn.data.memmap import Rows, in_blocks, is_mapped
@@ -119,16 +119,16 @@ class DataLoader:
         if self._of_mean_1 is not None:
             self.weights = backend.asarray(self._of_mean_1)
         self.order = backend.asarray(np.arange(self.size, dtype=np.int32))
-        self._is_shuffled = False
+        self._sent: Mirror | None = None  # made for the first order that is another
 
     def start(self, batch_size: int, order: NDArray[np.integer] | None = None, first: int = 0) -> None:
         """Begin an epoch in some order, or in that of the samples, at the batch numbered `first`."""
         self.batch_size = batch_size
-        if order is not None or self._is_shuffled:
-            self._is_shuffled = order is not None
+        if order is not None or self._sent is not None:
+            self._sent = self._sent or self._backend.mirror(self.order)
             order = np.arange(self.size, dtype=np.int32) if order is None else order
             self.count = len(order)
-            self._backend.assign(self.order[: self.count], order)
+            self._sent.send(order)
 
     def take(self, clock: Array, n: int, rows: Array, first: int = 0) -> Array:
         """Begin a step: gather n samples from order[step · batch_size] on as `rows` (n, features); return targets.

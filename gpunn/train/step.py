@@ -23,7 +23,7 @@ from gpunn.train.optimizers import Optimizer
 from gpunn.train.rebinding import Rebinding
 from gpunn.train.sharing import share_of, share_of_order
 
-STEPS_PER_GRAPH = 8  # that share the time of the host for one replay; see `docs/design/step.md`
+STEPS_PER_GRAPH = 8  # at most, that share the time of the host for one replay; see `docs/design/step.md`
 
 
 class Skip:
@@ -76,14 +76,14 @@ class Step:
         self._is_to_capture = capture and backend.has_graphs
         self._are_streamed = self.ranks.any(batches.is_streamed)
         self._graphs: dict[int, Callable[[], None]] = {}  # by the number of their steps
+        self._sent = backend.mirror(self.rates, model.clock[NEXT_STEP : NEXT_STEP + 1])
 
     def start_epoch(self, order: Any, rates: Any, first: int = 0) -> None:
         """Begin an epoch: copy its order and learning rates to the device; its steps count from `first`."""
         if self.ranks.size > 1:
             order = share_of_order(order, self.batch_size, self.ranks)
         self.batches.start(self._own_batch, order, first)
-        self.backend.assign(self.rates, np.asarray(rates, self.model.dtype))
-        self.backend.assign(self.model.clock[NEXT_STEP : NEXT_STEP + 1], first)
+        self._sent.send(rates, np.array([first]))
 
     def __call__(self, n: int, replay: bool = True) -> None:
         """Do the next steps of the epoch, on n samples; without `replay`, kernel by kernel."""
@@ -165,14 +165,15 @@ class Step:
         self.backend.all_reduce(model.parameters.gradients)
 
     def _replay(self, n: int) -> int:
-        """Replay one graph, of several steps where n samples have so many; return the number of samples it took."""
+        """Replay one graph, of as many steps as n samples have, up to 8, 4, 2 or 1; return the samples it took."""
         at_hand = self.batches.at_hand // self._own_batch
         if self._are_streamed and self.ranks.size > 1:  # in pieces, which are larger on one rank than on another
             at_hand = int(self.ranks.gathered(np.array(at_hand)).min())
         full = min(n // self.batch_size, at_hand)
-        if full >= self.steps_per_graph and self.steps_per_graph not in self._graphs:
-            self._capture(self.steps_per_graph)
-        steps = self.steps_per_graph if full >= self.steps_per_graph else min(full, 1)
+        steps = self._steps_of_graph(full)
+        if steps and steps not in self._graphs:
+            self._capture(steps)
+            steps = self._steps_of_graph(full)  # one, where that was refused
         if steps:
             try:
                 self._graphs[steps]()
@@ -184,6 +185,13 @@ class Step:
                 self.steps_per_graph, steps = 1, 0
                 self.trouble = f"training kernel by kernel, not by graph: its replay was refused ({error})"
         return steps * self.batch_size
+
+    def _steps_of_graph(self, most: int) -> int:
+        """Halve `steps_per_graph` until it is at most `most`."""
+        steps = self.steps_per_graph
+        while steps > most:
+            steps //= 2
+        return steps
 
     def _capture(self, steps: int) -> None:
         """Record some steps as one graph; where that is refused, they will be done one by one."""

@@ -18,7 +18,6 @@ from gpunn.data.weights import with_class_weight
 from gpunn.errors import GpunnError, OptionError
 from gpunn.kernels import loops
 from gpunn.kernels.gather import NEXT_COUNT
-from gpunn.kernels.random import epoch_order
 from gpunn.nn.footprint import UNCOUNTED, Footprint, count_network, require, shortage
 from gpunn.nn.layers.base import unchained
 from gpunn.nn.layout import fed_shape
@@ -29,6 +28,7 @@ from gpunn.train.average import RAW, WeightAverage
 from gpunn.train.evaluator import Evaluator, Measure
 from gpunn.train.freezing import held_at_first
 from gpunn.train.monitor import FiniteCheck
+from gpunn.train.orders import Orders
 from gpunn.train.record import Trained, Weights
 from gpunn.train.sharing import check_batch_size, check_same_weights
 from gpunn.train.step import Skip, Step
@@ -58,6 +58,7 @@ class Training:
         self.kept = 0  # step whose weights were put back where training was cut off
         self.is_cut = False  # whether they were
         self._epoch: int | None = None  # whose order and rates the step has
+        self.orders = Orders(len(data.train), options.seed)
         self.held = held_at_first(model) if options.freeze else frozenset[int]()
         self.thaws_at = options.freeze * -(-len(data.train) // self.batch_size)  # step from which all layers learn
         try:
@@ -114,6 +115,9 @@ class Training:
         self.backend.assign(model.clock[NEXT_COUNT : NEXT_COUNT + 1], model.steps_trained)
         values, totals = model.parameters.values, self.step.totals
         self._finite = FiniteCheck(self.backend, values, totals)
+        seen = totals, values, *model.statistics.values(), *self.optimizer.state.values()
+        self._copies = self.backend.mirror(*seen)
+        self._copied_bytes = sum(array.nbytes for array in seen)
         if options.skip_bad_batches:
             changed = [values, *self.optimizer.state.values(), *model.statistics.values(), totals]
             changed += [] if self.average is None else [self.average.values]
@@ -293,10 +297,12 @@ class Training:
     def _begin_epoch(self, epoch: int, number: int) -> None:
         """Give the step the order and the learning rates of an epoch; `number` is its first step that is done."""
         self._epoch, options, steps = epoch, self.options, self.step.steps_per_epoch
-        order = epoch_order(len(self.data.train), seed=options.seed, epoch=self._count_from[0] + epoch)
+        order = self.orders.of(self._count_from[0] + epoch)
         schedule = self.optimizer.schedule.for_epochs_of(steps)
         self._rates = schedule.rates(epoch + np.arange(steps) / steps, options.epochs)
         self.step.start_epoch(order, self._rates, number)
+        if not self._is_host and epoch + 1 < options.epochs:  # a CPU has no core to spare
+            self.orders.draw_ahead(self._count_from[0] + epoch + 1)
 
     @property
     def learning_rate(self) -> float:

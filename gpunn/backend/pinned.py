@@ -1,0 +1,107 @@
+"""Memory of the host that does not move, from which and to which a CUDA device copies while both go on."""
+
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpunn.backend.base import Mirror, Staging
+from gpunn.errors import DeviceError
+from gpunn.kernels.record import Array
+
+
+class PinnedStaging(Staging):
+    """Staging in pinned memory, which the device fetches from on a second stream; only `claim` makes the host wait."""
+
+    def __init__(self, backend: Any, *arrays: Array) -> None:
+        cupy = backend.cupy
+        try:
+            with backend.gate:
+                host = [_pinned(cupy, array) for array in arrays]
+        except (DeviceError, MemoryError) as error:
+            if getattr(error, "is_sticky", False):
+                raise
+            # The same calls copy from any memory; only that the host waits for its own part of it.
+            host = [np.empty(array.shape, array.dtype) for array in arrays]
+            self.trouble = f"data are copied from pageable memory, which is slower: pinned memory was refused ({error})"
+        super().__init__(*host)
+        self._backend, self._stream, self._copies, self._arrays = backend, backend.stream, backend.copies, arrays
+        with backend.lock, backend.current:
+            # An upload waits for the last work that read the arrays, the next work for the upload.
+            self._read, self._copied = (cupy.cuda.Event(disable_timing=True) for _ in range(2))
+            # The memory may have been another's before, whose work on it could still be going on.
+            self._stream.synchronize()
+
+    def claim(self) -> None:
+        with self._backend.gate:
+            self._copied.synchronize()
+
+    def upload(self, n: int) -> None:
+        with self._backend.lock, self._backend.current:
+            self._copies.wait_event(self._read)
+            for host, array in zip(self.host, self._arrays, strict=True):
+                array.data.copy_from_host_async(host.ctypes.data, host[:n].nbytes, self._copies)
+            self._copied.record(self._copies)
+            self._stream.wait_event(self._copied)
+
+    def release(self) -> None:
+        with self._backend.lock, self._backend.current:
+            self._read.record(self._stream)
+
+
+class PinnedMirror(Mirror):
+    """Copies on the stream of the device, by way of pinned memory; the host waits for a copy before the next alone."""
+
+    def __init__(self, backend: Any, *arrays: Array) -> None:
+        super().__init__(*arrays)
+        self._backend, self._stream, self._host = backend, backend.stream, list[NDArray[Any]]()
+
+    def send(self, *values: Any) -> None:
+        self._make_room()
+        self._wait()
+        with self._backend.lock, self._backend.current:
+            for host, array, value in zip(self._host, self._arrays, values, strict=True):
+                part = host[: len(value)]
+                part[...] = value
+                array.data.copy_from_host_async(part.ctypes.data, part.nbytes, self._stream)
+            self._copied.record(self._stream)
+
+    def fetch(self) -> None:
+        self._make_room()
+        self._wait()
+        with self._backend.lock, self._backend.current:
+            for host, array in zip(self._host, self._arrays, strict=True):
+                array.data.copy_to_host_async(host.ctypes.data, host.nbytes, self._stream)
+            self._copied.record(self._stream)
+
+    def fetched(self) -> list[NDArray[Any]]:
+        self._wait()
+        return [host.copy() for host in self._host]
+
+    def _wait(self) -> None:
+        with self._backend.gate:
+            self._backend.wait_with_ranks(self._copied)
+            self._copied.synchronize()
+
+    def _make_room(self) -> None:
+        """Allocate pinned memory for the first copy, or any other where that is refused: the host then waits."""
+        if self._host:
+            return
+        backend = self._backend
+        try:
+            with backend.gate:
+                self._host = [_pinned(backend.cupy, array) for array in self._arrays]
+        except (DeviceError, MemoryError) as error:
+            if getattr(error, "is_sticky", False):
+                raise
+            self._host = [np.empty(array.shape, array.dtype) for array in self._arrays]
+        with backend.lock, backend.current:
+            self._copied = backend.cupy.cuda.Event(disable_timing=True)
+            self._stream.synchronize()  # the memory may have been another's, whose copies could still be going on
+
+
+def _pinned(cupy: Any, like: Array) -> NDArray[Any]:
+    """Return memory of the host that does not move, for as much as an array of the device holds."""
+    memory = cupy.cuda.alloc_pinned_memory(max(1, like.nbytes))
+    return np.frombuffer(memory, like.dtype, prod(like.shape)).reshape(like.shape)
