@@ -21,6 +21,7 @@ class LiveHistory(Callback):
     """
 
     first_rank_only = True
+    _waits = False
 
     def __init__(self, folder: Path) -> None:
         self._path, self._is_due, self._next = folder / HISTORY, False, 0.0

@@ -70,6 +70,7 @@ class Checkpointer(Callback):
     """
 
     _turn = TURN
+    _waits = False  # `save` does
 
     def __init__(
         self, folder: StrPath, *, every: int | None = None, minutes: float = 1.0, keep: int = 2, resume: bool = False

@@ -48,6 +48,11 @@ class Callbacks:
         """Whether one is to be called after so many steps, so that no steps beyond may be replayed with these."""
         return any(each.every_steps is not None and done % each.every_steps == 0 for each in self._all)
 
+    @property
+    def wait_for_records(self) -> bool:
+        """Whether one is told of each record at once: it may stop the training, or look at the network."""
+        return any(_waits(each, Callback.on_record) for each in self._all)
+
     def states(self) -> dict[str, Any]:
         """Return the states of those that have any, by name."""
         made = {}
@@ -95,11 +100,11 @@ class Callbacks:
 
     def _call(self, callbacks: Iterable[Callback], hook: Callable[..., None], *given: object) -> None:
         for callback in callbacks:
+            if _waits(callback, hook):
+                self._training.trainer.settle()
             why = self._stopped_by(callback, hook, *given) if self._is_called(callback) else ""
             # Those of gpunn go by the records, which are the same on all ranks; yours may go by anything.
-            if callback._turn == YOURS and getattr(type(callback), hook.__name__) is not getattr(
-                Callback, hook.__name__
-            ):
+            if callback._turn == YOURS and _has(callback, hook):
                 why = said_by_any(self._ranks, why)
             if why and hook is not Callback.on_train_end:
                 self._training.trainer.stop(why)
@@ -112,6 +117,16 @@ class Callbacks:
         except StopTraining as stop:
             return stop.reason or f"{type(callback).__name__} asked for it"
         return ""
+
+
+def _has(callback: Callback, hook: Callable[..., None]) -> bool:
+    """Whether a callback has a hook of its own."""
+    return getattr(type(callback), hook.__name__) is not getattr(Callback, hook.__name__)
+
+
+def _waits(callback: Callback, hook: Callable[..., None]) -> bool:
+    """Whether all looks are judged before a hook is called; a class to which records may come late says so itself."""
+    return _has(callback, hook) and (callback._waits or "_waits" not in vars(type(callback)))
 
 
 def checked_state(state: Any, what: str) -> Any:

@@ -2,7 +2,10 @@
 
 import math
 import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +22,22 @@ from gpunn.train.history import History
 from gpunn.train.looking import gradients_of, spread
 from gpunn.train.monitor import Monitor
 from gpunn.train.own_metrics import check_measurable, checked_metrics, measured
-from gpunn.train.record import Record, State
+from gpunn.train.record import Record, State, Weights
 from gpunn.train.training import Training
+
+MOST_COPIED = 64 << 20  # bytes of a look that is judged later: of larger networks a step takes longer than a wait
+_NOT_MEASURED = Evaluation(math.nan, math.nan, 0, 0)
 
 
 class MeasuredTraining(Training):
-    """A training whose records are made, and whose state can be taken and restored."""
+    """A training whose records are made, and whose state can be taken and restored.
+
+    To look at a device's numbers is to copy them. A look that nothing waits for is judged later, when the next one is
+    due, so that the device goes on meanwhile: `settle` judges it, as of its step, with the numbers of its step. Whoever
+    goes by what a look finds calls that first, as a checkpoint does. So a divergence is found later, and no other.
+    """
+
+    _under_way: tuple[int, Callable[[], None]] | None = None  # step of the look that is not judged yet; judges it
 
     def __init__(self, model: Network, data: Data, options: TrainOptions, backend: Backend) -> None:
         self.metrics = checked_metrics(options.metrics)
@@ -53,6 +66,9 @@ class MeasuredTraining(Training):
         The others need not ask at the same time: who shows a training asks by the clock.
         """
         skipped = self.step.share_of(self._skipped()[1])
+        if self._under_way and not self._own_samples:  # at the step of that look, when the sums have just begun anew
+            self.settle()
+            return self.history[-1].figures("train")
         return self._measure(self.backend.to_host(self.step.totals), max(0, self._own_samples - skipped)).figures
 
     def _evaluation(self) -> Evaluation:
@@ -74,17 +90,56 @@ class MeasuredTraining(Training):
     def _seconds(self) -> float:
         return self._seconds_before + (0.0 if self._began is None else time.perf_counter() - self._began)
 
+    def settle(self) -> None:
+        """Judge the look that is under way, if any; waits for its numbers."""
+        if self._under_way is not None:
+            (step, judge), self._under_way, now = self._under_way, None, self.done
+            self.done = step
+            judge()
+            self.done = now
+
+    def _forget_look(self) -> None:
+        """Let nothing be copied any more, when a training has ended in the midst."""
+        if self._under_way is not None:
+            self._under_way = None
+            with suppress(Exception):  # of a device that is lost, which the training has ended with
+                self.backend.synchronize()
+
+    def _look(self) -> Callable[[], tuple[Record, Weights, Arrays]]:
+        """Begin to copy the numbers of a record, and its sums anew; return what waits for them and makes the record."""
+        model, p, samples, rate = self.model, self.model.parameters, self._samples, self._rate()
+        self._copies.fetch()
+        self._reset_totals()
+
+        def seen() -> tuple[Record, Weights, Arrays]:
+            totals, values, *others = self._copies.fetched()
+            arrays = {each.name: values[each.place].reshape(each.shape) for each in p}
+            arrays |= zip(model.statistics, others, strict=False)
+            remembered = dict(zip(self.optimizer.state, map(p.packed, others[len(model.statistics) :]), strict=True))
+            learned = values[: p.gradients.size]
+            record = self._recorded(self._measure(totals, samples), _NOT_MEASURED, learned, rate, {})
+            return record, Weights(self.done, arrays, self._trained_at(self.done)), remembered
+
+        return seen
+
     def _measured(self, seen: Evaluation) -> Record:
         """Evaluate the validation samples, and make a record of the figures."""
-        watched = self._validation.run() if self._validation else Evaluation(math.nan, math.nan, 0, 0)
+        watched = self._validation.run() if self._validation else _NOT_MEASURED
+        learned = self.backend.to_host(self.model.parameters.learned) if self.options.regularizer else None
+        return self._recorded(seen, watched, learned, self._rate(), self._measured_metrics())
+
+    def _recorded(
+        self, seen: Evaluation, watched: Evaluation, learned: NDArray[Any] | None, rate: float, own: Mapping[str, float]
+    ) -> Record:
+        """Make a record of figures of the training and of the validation samples, with λR of the learned values."""
+        p = self.model.parameters
         parts, epoch = (("train", seen), ("validation", watched)), self.done / self.step.steps_per_epoch
         figures = {f"{part}_{name}": getattr(figures, name) for part, figures in parts for name in FIGURES}
-        if regularizer := self.options.regularizer:
-            p, n = self.model.parameters, self.samples.total_weight
-            figures["penalty"] = regularizer.cost(p.packed(self.backend.to_host(p.learned))[: p.weights], n)
-        own = tuple(self._measured_metrics().items())
+        if learned is not None and (regularizer := self.options.regularizer):
+            weights = p.packed(learned)[: p.weights]
+            figures["penalty"] = regularizer.cost(weights, self.samples.total_weight)
         seconds = self.ranks.agreed(self._seconds())
-        return Record(self.done, epoch, **figures, learning_rate=self._rate(), seconds=seconds, measured=own)
+        return Record(self.done, epoch, **figures, learning_rate=rate, seconds=seconds, measured=tuple(own.items()))
 
     def _measured_metrics(self) -> dict[str, float]:
         """Measure the metrics that were asked for on the validation samples, where these lie."""
@@ -101,6 +156,7 @@ class MeasuredTraining(Training):
 
     def state(self) -> State:
         """Return everything that the rest of the training depends on; between two steps."""
+        self.settle()
         monitor, skipped = self.monitor, self._skipped()
         return State(
             now=monitor.last if monitor.last.step == self.done else self._weights(),

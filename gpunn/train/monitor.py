@@ -25,27 +25,33 @@ _NEAR = 0.95  # share of a constant answer's loss above which answers like those
 
 
 class FiniteCheck:
-    """Tells whether loss and weights are finite, and so the gradients; a device is waited for."""
+    """Tells whether loss and weights are finite, and so the gradients; of a device, from copies on their way."""
 
     def __init__(self, backend: Backend, values: Array, totals: Array) -> None:
         self._backend, self._values, self._totals, self._ranks = backend, values, totals, world()
         self._magnitude = blas.planned_magnitude(values) if backend.device == "cpu" else None
         self._flag = backend.zeros((1,), np.int32)
+        self._copies = backend.mirror(totals, self._flag)
+
+    def begin(self) -> None:
+        """Look at the numbers of now, without waiting for a device."""
+        if not self._magnitude:
+            self._backend.run(mark_not_finite, self._values, self._flag)
+            self._copies.fetch()
+            self._backend.assign(self._flag, 0)
 
     def trouble(self) -> str:
-        """Say which of them is not finite, on any rank; "" where both are."""
+        """Say which of them was not finite at the last `begin`, on any rank; "" where both were."""
         return said_by_any(self._ranks, self._trouble())
 
     def _trouble(self) -> str:
-        totals = self._totals if self._magnitude else self._backend.to_host(self._totals)
+        totals, flag = (self._totals, None) if self._magnitude else self._copies.fetched()
         if not math.isfinite(totals[0]):
             return BAD_LOSS
         if self._magnitude:
             is_finite = math.isfinite(self._magnitude()) or bool(np.isfinite(self._values).all())
         else:
-            self._backend.run(mark_not_finite, self._values, self._flag)
-            is_finite = not self._backend.to_host(self._flag)[0]
-            self._backend.assign(self._flag, 0)
+            is_finite = flag is None or not flag[0]
         return "" if is_finite else BAD_WEIGHTS
 
 

@@ -122,6 +122,8 @@ class ProgressBar(Display):
         OptionError: Something that is no stream.
     """
 
+    _waits = False
+
     def __init__(self, stream: TextIO | None = None) -> None:
         missing = [name for name in ("write", "flush", "isatty") if not callable(getattr(stream, name, None))]
         if stream is not None and (missing or isinstance(stream, type)):
@@ -154,12 +156,14 @@ class ProgressBar(Display):
         self._start_epoch(training)
 
     def on_steps(self, training: TrainingView) -> None:
+        epoch, at = _place(training)
+        is_end = epoch > self._epoch
+        if is_end or training.history.stopped:
+            training.trainer.settle()  # the line that stays has the last record
         record, display = training.record, self._display
         is_recorded = record is not None and record.step == training.step  # the sums of the figures began anew
         if record is not None and is_recorded:
             display.look(record)
-        epoch, at = _place(training)
-        is_end = epoch > self._epoch
         n = (len(training.data.train) if is_end else at) - self._at
         display.step(n, lambda: record.figures("train") if record and is_recorded else training.trainer.figures())
         self._at += n

@@ -132,6 +132,8 @@ class EarlyStopping(Callback):
 class BestWeights(EarlyStopping):
     """Keeps the weights of the lowest validation loss for checkpoints, and never stops: a training without patience."""
 
+    _waits = False
+
     def __init__(self) -> None:
         super().__init__(math.inf, restore_best=False)
 
@@ -154,9 +156,10 @@ class OverfittingDetector(Callback):
     """
 
     _turn = JUDGES
+    _waits = False
 
     def __init__(self, stop: bool = False) -> None:
-        self.stop = flag(stop, "stop")
+        self.stop = self._waits = flag(stop, "stop")
         self._is_said = False
 
     def on_train_begin(self, training: TrainingView) -> None:

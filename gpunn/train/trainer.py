@@ -25,8 +25,9 @@ from gpunn.train.callbacks import Callback, TrainingView
 from gpunn.train.evaluator import evaluate, recompute_statistics
 from gpunn.train.history import History
 from gpunn.train.looking import spread
-from gpunn.train.measured import MeasuredTraining
+from gpunn.train.measured import MOST_COPIED, MeasuredTraining
 from gpunn.train.monitor import BAD_LOSS, GROWN, no_better_than_chance
+from gpunn.train.record import Record, Weights
 from gpunn.train.sharing import check_same_data, check_same_devices, said_by_any
 from gpunn.train.usual_callbacks import all_callbacks, early_stopping
 
@@ -132,9 +133,12 @@ class Trainer(MeasuredTraining):
                 self.callbacks.call(Callback.on_train_begin)
                 while self.done < self.steps and not self.history.stopped:
                     self._run_epoch()
+                self.settle()
         finally:
+            self._forget_look()
             _IN_TRAINING.discard(id(self.model))
             self._seconds_before, self._began = self._seconds(), None
+            self.orders.close()
             self._close_displays()
             if self.average is not None and not self.is_cut:
                 with suppress(RuntimeError, MemoryError):  # of a device that is lost: `put_back` has the weights
@@ -183,8 +187,8 @@ class Trainer(MeasuredTraining):
             self.say(f"from epoch {epoch + 1} on all layers learn")
         while self.done < (epoch + 1) * steps and not self.history.stopped:
             self.do_steps(1 if self._is_host else self._steps_at_once())
-            if self._is_host or self.done % CHECK_EVERY == 0:  # to ask a device is to wait for it
-                self.check_numbers()
+            if self._is_host or self.done % CHECK_EVERY == 0:
+                self._check_numbers_soon()
             if self.done == self.thaws_at and self.held:
                 self._thaw()
             if self.monitor.untrained_loss is None:
@@ -271,7 +275,12 @@ class Trainer(MeasuredTraining):
         return RECORDS_PER_EPOCH * done // steps > RECORDS_PER_EPOCH * (done - 1) // steps
 
     def _record(self) -> None:
-        """Measure the network, judge it, and remember its weights where they are good or best."""
+        """Measure the network, judge it, and remember its weights where they are good or best; or begin to."""
+        self.settle()
+        if self._is_judged_later():
+            look = self._look()
+            self._under_way = self.done, lambda: self._judge(*look())
+            return
         skipped, samples = self._skipped()
         if samples == self._samples:
             begin = self._back[0].step
@@ -281,8 +290,23 @@ class Trainer(MeasuredTraining):
         seen = self._evaluation()
         if not seen.total:
             return  # samples of weight 0 have none either
-        record = self._measured(seen)
-        weights = self._weights()
+        record, weights, remembered = self._measured(seen), self._weights(), self._remembered()
+        self._reset_totals()
+        self._judge(record, weights, remembered, skipped)
+
+    def _is_judged_later(self) -> bool:
+        """Whether nothing waits for a record of now: no sample but plain ones to measure, and no callback to be told.
+
+        On a CPU, on several ranks, with a validation set, averaged weights or skipped batches, with weighted samples,
+        of large networks and after the last step, a record is judged at once. So it is where a callback has `on_record`
+        that may stop or look at anything: yours, and of those of gpunn all but the ones that only write or say.
+        """
+        has_more = self._validation or self.average or self.step.skip or self.samples.weights is not None
+        is_plain = not (self._is_host or has_more) and self.ranks.size == 1 and self._copied_bytes <= MOST_COPIED
+        return is_plain and self.done < self.steps and not self.callbacks.wait_for_records
+
+    def _judge(self, record: Record, weights: Weights, remembered: Arrays, skipped: int = 0) -> None:
+        """End the training where a record shows a divergence; else take it, and let callbacks have it."""
         if trouble := said_by_any(self.ranks, self.monitor.trouble(record, weights, self._loss_of)):
             self._diverged(trouble)
         self.monitor.add(record, weights)
@@ -290,19 +314,37 @@ class Trainer(MeasuredTraining):
             self.history.skipped += skipped
             number = f"{skipped} batches" if skipped > 1 else "1 batch"
             self.say(f"{number} led to NaN or Inf: skipped, {self.history.skipped} in all")
-        self._back = weights, self._remembered()
-        self._reset_totals()
+        self._back = weights, remembered
         self.callbacks.call(Callback.on_record, record)
 
     def check_numbers(self) -> None:
         """Raise DivergenceError where loss or weights are not finite, unless such steps are skipped; waits."""
-        if self.step.skip is None and (trouble := self._finite.trouble()):
+        self.settle()
+        if self.step.skip is None:
+            self._finite.begin()
+            self._judge_numbers()
+
+    def _check_numbers_soon(self) -> None:
+        """Do the same, of a device at the next look; of one of several, whose ranks tell each other, at once."""
+        if self._is_host or self.ranks.size > 1:
+            self.check_numbers()
+        elif self.step.skip is None:
+            self.settle()
+            self._finite.begin()
+            self._under_way = self.done, self._judge_numbers
+
+    def _judge_numbers(self) -> None:
+        if trouble := self._finite.trouble():
             self._diverged(trouble)
 
     def _loss_of(self, arrays: Arrays) -> float:
-        """Load arrays into the network and measure its loss on training samples, spread over all of them."""
-        self.model.load_arrays(arrays)
-        return evaluate(self.model, spread(self.samples, COMPARED)).loss
+        """Measure the loss of other weights on training samples, spread over all of them; the network keeps its own."""
+        now = self.model.arrays()
+        try:
+            self.model.load_arrays(arrays)
+            return evaluate(self.model, spread(self.samples, COMPARED)).loss
+        finally:
+            self.model.load_arrays(now)
 
     def _diverged(self, why: str) -> NoReturn:
         """End the training with the last good weights, and say what went wrong where."""

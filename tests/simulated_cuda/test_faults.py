@@ -11,9 +11,11 @@ import pytest
 import gpunn as gn
 from gpunn.backend import cuda as cuda_backend
 from gpunn.backend import devices as module
+from gpunn.backend import pinned
 from gpunn.backend.cublas import Cublas
-from gpunn.backend.cuda import CupyBackend, PinnedStaging
+from gpunn.backend.cuda import CupyBackend
 from gpunn.backend.devices import select
+from gpunn.backend.pinned import PinnedMirror, PinnedStaging
 from gpunn.data import loader
 from gpunn.errors import GpunnError
 from gpunn.kernels import registry
@@ -35,21 +37,21 @@ def anew() -> Iterator[None]:
 # What is done, and whether it comes out right
 
 
-def _trained(data_on: str, pieces: int = 2) -> tuple[bytes, str]:
+def _trained(data_on: str, pieces: int = 2, every: int = 1000) -> tuple[bytes, str, list[float]]:
     rng = np.random.default_rng(0)
     # No labels: as a place in memory nonsense would end the process.
     data = gn.Data.from_arrays(rng.normal(size=(150, 12)), rng.uniform(size=(150, 3)), validation=0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loader, "PIECE", pieces * 8 * 12 * 4)
         layers = [gn.Dense(6), gn.ReLU(), gn.Dense(3)]
-        options: dict[str, Any] = {"epochs": 2, "batch_size": 8, "validate_every": 1000, "optimizer": gn.SGD(0.1, 0.9)}
+        options: dict[str, Any] = {"epochs": 2, "batch_size": 8, "validate_every": every, "optimizer": gn.SGD(0.1, 0.9)}
         options["loss"] = gn.MeanSquaredError()
         trainer = Trainer(
             gn.Sequential(layers), TrainOptions(device="cuda", data_on=data_on, progress=False, **options), data
         )
         trainer.run()
     weights = trainer.model.backend.to_host(trainer.model.parameters.values).tobytes()  # type: ignore[union-attr]
-    return weights, trainer.step.trouble
+    return weights, trainer.step.trouble, [record.train_loss for record in trainer.history]
 
 
 @cache
@@ -59,7 +61,7 @@ def _expected() -> bytes:
 
 
 def trains(data_on: str) -> bool:
-    weights, trouble = _trained(data_on)
+    weights, trouble, _ = _trained(data_on)
     return weights == _expected() and not trouble
 
 
@@ -132,9 +134,22 @@ def fills_memory_that_was_anothers() -> bool:
     return bool((backend.to_host(array) == 7).all())
 
 
+@cache
+def _expected_looks() -> list[float]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "_is_judged_later", lambda self: False)
+        return _trained("device", every=3)[2]
+
+
+def looks_later() -> bool:
+    """Records that are judged while the device goes on have the figures of their steps."""
+    weights, _, losses = _trained("device", every=3)
+    return losses == _expected_looks() and weights == _expected()
+
+
 SCENARIOS: list[Callable[[], bool]] = [
     streams, records, counts_the_cost, keeps_what_it_recorded, is_read_by_default_stream,
-    takes_arrays_of_another_stream, fills_memory_that_was_anothers,
+    takes_arrays_of_another_stream, fills_memory_that_was_anothers, looks_later,
 ]  # fmt: skip
 
 
@@ -178,10 +193,8 @@ def waiting_where(waits: Callable[[Any, Any], bool]) -> Fault:
 
 def one_pinned_memory_for_all(patch: pytest.MonkeyPatch) -> None:
     """The host changes it before the copy of what was there."""
-    make, kept = cuda_backend._pinned, {}
-    patch.setattr(
-        cuda_backend, "_pinned", lambda cupy, like: kept.setdefault((like.shape, like.dtype), make(cupy, like))
-    )
+    make, kept = pinned._pinned, {}
+    patch.setattr(pinned, "_pinned", lambda cupy, like: kept.setdefault((like.shape, like.dtype), make(cupy, like)))
 
 
 def waiting_for_the_wrong_stream(patch: pytest.MonkeyPatch) -> None:
@@ -248,6 +261,16 @@ def no_wait_for_who_had_the_memory(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(PinnedStaging, "__init__", without)
 
 
+def looks_by_the_wrong_stream(patch: pytest.MonkeyPatch) -> None:
+    make = PinnedMirror.__init__
+
+    def changed(self: PinnedMirror, backend: CupyBackend, *arrays: Any) -> None:
+        make(self, backend, *arrays)
+        self._stream = backend.copies
+
+    patch.setattr(PinnedMirror, "__init__", changed)
+
+
 make_cublas = Cublas.__init__
 FAULTS: dict[str, tuple[Fault, Callable[[], bool]]] = {
     "cache by call": (cache_by_call, counts_the_cost),
@@ -271,12 +294,15 @@ FAULTS: dict[str, tuple[Fault, Callable[[], bool]]] = {
         replacing(CupyBackend, "_ours", lambda self, values: values), takes_arrays_of_another_stream
     ),
     "no wait for who had the memory": (no_wait_for_who_had_the_memory, fills_memory_that_was_anothers),
+    "no wait for what is looked at": (replacing(PinnedMirror, "_wait", lambda self: None), looks_later),
+    "looks by the wrong stream": (looks_by_the_wrong_stream, looks_later),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
 def test_gpunn_is_right_in_every_order(cuda: Core, scenario: Callable[[], bool]) -> None:
     _expected()
+    _expected_looks()
     assert is_right_in_every_order(cuda, scenario), f"order {cuda.order}"
 
 
@@ -285,6 +311,7 @@ def test_a_fault_is_seen_in_some_order(cuda: Core, monkeypatch: pytest.MonkeyPat
     put_in, scenario = FAULTS[name]
     cuda.set_order(AT_ONCE)
     _expected()
+    _expected_looks()
     module._made.cache_clear()
     put_in(monkeypatch)
     assert not is_right_in_every_order(cuda, scenario)
