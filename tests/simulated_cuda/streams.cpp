@@ -302,7 +302,7 @@ RUNTIME cudaEventQuery(cudaEvent_t asked) {
     ENTER;
     auto* event = reinterpret_cast<Event*>(asked);
     if (event->capture) return failed(cudaErrorCapturedEvent);
-    wander();
+    order == LATE ? void(do_something()) : wander();  // as for a stream
     return event->place && !event->place->is_reached ? cudaErrorNotReady : cudaSuccess;
 }
 RUNTIME cudaEventElapsedTime(float* milliseconds, cudaEvent_t begin, cudaEvent_t end) {

@@ -41,8 +41,10 @@ def trained(cuda: Core, *callbacks: gn.Callback) -> tuple[Trainer, dict[str, int
     options: dict[str, Any] = {"device": "cuda", "batch_size": 2, "epochs": 2, "validate_every": 44}
     with cuda.memory(1 << 30):  # a pool of its own: what others free at any time need not be allocated
         made = trainer(images(), **options, callbacks=callbacks)
+        made.backend.synchronize()  # in a random order some of it could be done later, and be counted
         cuda.reset()
         made.run()
+        made.backend.synchronize()
         return made, cuda.counts(*COUNTED)
 
 

@@ -359,7 +359,10 @@ def test_nothing_is_left_running_when_a_training_has_ended(cuda: Core, end: Base
     assert running[0] == (["gpunn order_0"], True)
     assert threads() == []
     assert training._under_way is None
-    assert training.kept == (training.history[-1].step if isinstance(end, ValueError | KeyboardInterrupt) else 0)
+    # What waits for nobody, as only gpunn's own may, is cut off without the record of step 19, which is under way.
+    is_cut = isinstance(end, ValueError | KeyboardInterrupt)
+    assert training.history[-1].step == (15 if is_cut else 45 if end is None else 19)
+    assert training.kept == (15 if is_cut else 0)
 
 
 # Replays
@@ -369,7 +372,8 @@ def test_an_epoch_of_468_steps_takes_at_most_70_replays(cuda: Core) -> None:
     launches: list[int] = []
     counting = Quiet(lambda view: launches.append(cuda.count("cudaGraphLaunch")) if view.step % 468 == 0 else None)
     counting.every_steps = 468
-    training = trainer(source=data(936), batch_size=2, epochs=4)
+    options = TrainOptions(batch_size=2, epochs=4, device="cuda", progress=False)
+    training = Trainer(gn.Sequential([gn.Dense(3)]), options, data(936))
     training.callbacks.add(counting)
     cuda.reset()
     training.run()
