@@ -78,11 +78,6 @@ _numbers = count(1)
 
 
 def counts_the_cost() -> bool:
-    """Again and again, since two streams that do not wait for each other seldom meet."""
-    return all(_counts_the_cost() for _ in range(20))
-
-
-def _counts_the_cost() -> bool:
     """By hand: the network on its backend, the cost on that of the arrays it is given."""
     seed, x, labels = next(_numbers), np.ones((5, 4), np.float32), np.arange(5) % 3
     cost, expected = (
