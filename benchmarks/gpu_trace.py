@@ -21,6 +21,7 @@ from gpunn.backend.base import Planned, layout_of
 from gpunn.backend.cuda import CupyBackend
 from gpunn.config import from_config
 from gpunn.kernels import convolution
+from gpunn.kernels.bias_normalization import joined
 from gpunn.kernels.record import Elementwise, Raw, per_element
 from gpunn.train.arguments import TrainOptions
 from gpunn.train.trainer import Trainer
@@ -61,8 +62,12 @@ def _bytes_of(array: Array) -> int:
 
 
 Passes = Mapping[str, float]
-PASSES: Mapping[str, Passes] = {"normalize": {"x": 2}, "normalize_gradient": {"dy": 2, "x": 2}}
-"""Parameters that a kernel must go over more than once: it needs what they add up to before it uses them."""
+PASSES: Mapping[str, Passes] = {
+    "normalize": {"x": 2},
+    "normalize_gradient": {"dy": 2, "x": 2},
+    **{each.forward.name: {"x": 2} for each in joined.values()},
+}
+"""Parameters that a kernel must go over more than once: it needs their sums before it uses them, or changes them."""
 CHANGED = ("sgd", "momentum_sgd", "adam", "add_bias", "bias_", "average_weights")
 """Element-wise kernels that read what they write."""
 

@@ -4,6 +4,7 @@
 from gpunn.kernels import (  # noqa: F401
     activations,
     augmentation,
+    bias_normalization,
     dropout,
     grouped,
     layer_normalization,

@@ -13,7 +13,7 @@ from gpunn.kernels.loops import in_loops
 from gpunn.kernels.record import Array, Elementwise, Host, Launch, Raw, elementwise, raw
 
 _THREADS = 128
-_SHARED = """
+SUM_PARTS = """
 // The sum of a row of which this block has made one part, by the last block of the row: the parts in their order.
 __device__ inline void sum_parts(T sum, T* total, T* parts, unsigned* tickets) {
     __shared__ T part[128 / 32];
@@ -44,8 +44,8 @@ def sums_of_rows(*factors: Array) -> Array:
     return np.einsum(",".join(["ij"] * len(factors)) + "->i", *factors)  # noqa: TID251 - no product of matrices
 
 
-def _launch(parts: Array, tickets: Array, total: Array, *arrays: Array) -> Launch:
-    """Launch blocks for the rows of some arrays, several for a row where that keeps a device busy."""
+def launch_sums(parts: Array, tickets: Array, total: Array, *arrays: Array) -> Launch:
+    """Launch blocks for the rows of some arrays, several for a row where a device is busier so; see `SUM_PARTS`."""
     rows, n = len(total), arrays[0].size // len(total)
     shared = min(parts_of_row(rows, n), max(1, parts.size // rows))
     return Launch((rows, shared, 1), _THREADS, (*arrays, total, parts, tickets, n, part_of_row(n, shared)))
@@ -61,8 +61,8 @@ extern "C" __global__ void row_sums(const T* x, T* total, T* parts, unsigned* ti
     sum_parts(sum, total, parts, tickets);
 }
 """,
-    launch=lambda x, total, parts, tickets: _launch(parts, tickets, total, x),
-    preamble=DEVICE + _SHARED,
+    launch=lambda x, total, parts, tickets: launch_sums(parts, tickets, total, x),
+    preamble=DEVICE + SUM_PARTS,
 )
 def row_sums(x: Array, total: Array, *_: Array) -> None:
     """total[u] := Σ_j x[u, j]: in the samples-last layout the bias gradient of (12) for a batch.
@@ -119,9 +119,9 @@ extern "C" __global__ void {name}(const T* das, const T* as, T* dzs, T* total, T
         Raw(
             name,
             source,
-            launch=lambda da, a, dz, db, parts, tickets: _launch(parts, tickets, db, da, a, dz),
+            launch=lambda da, a, dz, db, parts, tickets: launch_sums(parts, tickets, db, da, a, dz),
             host=backward,
-            preamble=DEVICE + _SHARED,
+            preamble=DEVICE + SUM_PARTS,
         ),
         gradient,
     )

@@ -19,7 +19,7 @@ from gpunn.kernels.record import Array, Launch, elementwise, per_element, raw
 _THREADS = 256
 LARGE = 2**18  # values from which on a channel is shared by several blocks: below, a launch less saves more
 
-_STATISTICS = """
+STATISTICS = """
 struct Moments {  // of some values: their number, mean, and squared distances from it
     T count, mean, squares;
 
@@ -29,6 +29,12 @@ struct Moments {  // of some values: their number, mean, and squared distances f
         squares += other.squares + distance * distance * count * share;
         mean += distance * share;
         count = whole;
+    }
+    __device__ void add(T value) {
+        T distance = value - mean;
+        count += T(1);
+        mean += distance * (T(1) / count);
+        squares += distance * (value - mean);
     }
 };
 
@@ -52,12 +58,7 @@ __device__ inline Moments moments_of(const T* row, unsigned begin, unsigned end)
     const T* const from[1] = {row};
     const T origin = row[0];
     Moments mine = {T(0), T(0), T(0)};
-    each<4>(from, begin, end, [&](const T (&values)[1]) {
-        T distance = values[0] - origin - mine.mean;
-        mine.count += T(1);
-        mine.mean += distance * (T(1) / mine.count);
-        mine.squares += distance * (values[0] - origin - mine.mean);
-    });
+    each<4>(from, begin, end, [&](const T (&values)[1]) { mine.add(values[0] - origin); });
     return of_block(mine);
 }
 
@@ -76,7 +77,7 @@ def are_shared(channels: int, size: int) -> bool:
     return channels * size >= LARGE and parts_of_row(channels, size) > 1
 
 
-def _shared(x: Array, *others: Array) -> Launch:
+def launch_shared(x: Array, *others: Array) -> Launch:
     """Launch the blocks that share channels, as many for each as `parts` has room for."""
     parts, channels = others[-2], others[-3].size
     size = x.size // channels
@@ -112,7 +113,7 @@ extern "C" __global__ void normalize(const T* x, const T* gamma, const T* beta, 
 }
 """,
     launch=lambda x, gamma, *others: Launch(len(gamma), _THREADS, (x, gamma, *others, x.size // len(gamma))),
-    preamble=DEVICE + _STATISTICS,
+    preamble=DEVICE + STATISTICS,
 )
 def normalize(
     x: Array, gamma: Array, beta: Array, epsilon: float, momentum: float, mean: Array, variance: Array,
@@ -167,8 +168,8 @@ extern "C" __global__ void moments(const T* x, T momentum, T* mean, T* variance,
                  running_variance + c);
 }
 """,
-    launch=_shared,
-    preamble=DEVICE + _STATISTICS,
+    launch=launch_shared,
+    preamble=DEVICE + STATISTICS,
 )
 def moments(
     x: Array, momentum: float, mean: Array, variance: Array, running_mean: Array, running_variance: Array,
@@ -233,7 +234,7 @@ extern "C" __global__ void merge_moments(const T* of_ranks, T momentum, int samp
     launch=lambda of_ranks, *others: per_element(
         of_ranks.shape[2], of_ranks, *others, len(of_ranks), of_ranks.shape[2]
     ),
-    preamble=DEVICE + _STATISTICS,
+    preamble=DEVICE + STATISTICS,
 )
 def merge_moments(
     of_ranks: Array, momentum: float, samples: int, each: int, mean: Array, variance: Array, running_mean: Array,
@@ -328,7 +329,7 @@ extern "C" __global__ void normalize_sums(const T* dy, const T* x, const T* mean
     if (threadIdx.x == 0) dgamma[c] = sums[0] * (T(1) / sqrt(variance[c] + epsilon)), dbeta[c] = sums[1];
 }
 """,
-    launch=_shared,
+    launch=launch_shared,
     preamble=DEVICE + _SUMS,
 )
 def normalize_sums(

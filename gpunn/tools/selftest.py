@@ -17,6 +17,7 @@ from gpunn.backend.cpu import NumpyBackend
 from gpunn.backend.devices import select
 from gpunn.config import PARTS, needed_by
 from gpunn.kernels import Elementwise, Raw, registry
+from gpunn.kernels.bias_normalization import joined
 from gpunn.kernels.normalization import merge_moments
 from gpunn.kernels.updates import end_step
 
@@ -139,7 +140,8 @@ def _trainings() -> Iterator[tuple[list[gn.Layer], gn.Data, dict[str, Any]]]:
         {},
     )
     # So many channels that blocks share each of them.
-    yield [gn.Conv2D(208, 1), gn.BatchNorm(), gn.GlobalAveragePool2D(), gn.Dense(4)], pixels, {}
+    for before in [[], *([each] for each in _ours("layer", gn.Activation) if each.kernel in joined)]:
+        yield [gn.Conv2D(208, 1), *before, gn.BatchNorm(), gn.GlobalAveragePool2D(), gn.Dense(4)], pixels, {}
     yield [gn.MaxPool2D(3, 2, 1), gn.AveragePool2D(2, 1, "same"), gn.Flatten(), gn.Dense(4)], pixels, {}
     yield [gn.ConvTranspose2D(3, stride=2), gn.ReLU(), gn.Conv2D(2), gn.ReLU(), gn.Flatten(), gn.Dense(4)], pixels, {}
     yield [gn.Conv2D(3, 3), gn.LayerNorm(), gn.GlobalAveragePool2D(), gn.LayerNorm(), gn.Dense(4)], pixels, {}

@@ -41,6 +41,8 @@ STREAMING = {
     "row_sums": (4, 0),
     "mark_not_finite": (4, 0),
     **{f"{name}_gradient_and_sums": (4, 2) for name in ("relu", "sigmoid", "tanh", "softplus")},
+    **{f"bias_{name}_and_moments": (4, 4) for name in ("relu", "sigmoid", "tanh_activation", "softplus")},
+    **{f"normalize_{name}_gradient_and_sums": (4, 2) for name in ("relu", "sigmoid", "tanh", "softplus")},
     "moments": (4, 0),
     "normalize": (8, 4),
     "normalize_sums": (8, 0),

@@ -33,8 +33,15 @@ CALLS: dict[str, tuple[Any, ...]] = {
     "average_pool_gradient": (numbers(4, 6, 6, N), TWO, True, numbers(4, 12, 12, N)),
     "mean_of_pixels": (numbers(8, 6, 6, N), numbers(8, N)),
     "normalize": (numbers(4, 12_000), *numbers(2, 4), 1e-3, 0.1, *numbers(4, 4), numbers(4, 12_000)),
+    "bias_relu_and_moments": (
+        numbers(4, 12_000), numbers(4), 0.1, *numbers(4, 4), numbers(96), np.zeros(4, np.uint32),
+    ),
+    "normalize_relu_gradient_and_sums": (
+        *numbers(2, 4, 12_000), *numbers(3, 4), 1e-3, 1e-3, *numbers(2, 4), numbers(4, 12_000), numbers(4), numbers(48),
+        np.zeros(4, np.uint32),
+    ),
     "normalize_gradient": (*numbers(2, 4, 12_000), *numbers(3, 4), 1e-3, 1e-3, *numbers(2, 4), numbers(4, 12_000)),
-}
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -317,10 +317,11 @@ def _merge_moments(dtype: str, rng: np.random.Generator, n: int) -> list[Case]:
 
 
 def _gradient_of_batch(
-    dtype: str, rng: np.random.Generator, shape: tuple[int, ...], share: float
+    dtype: str, rng: np.random.Generator, shape: tuple[int, ...], share: float, given: NDArray[Any] | None = None
 ) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
-    """dy, x, γ, mean and variance; the gradients by γ, β and x."""
+    """dy, x, γ, mean and variance; the gradients by γ, β and x. `given` is x, which else is drawn."""
     dy, x, gamma = (rng.normal(size=s).astype(dtype) for s in (shape, shape, 3))
+    x = x if given is None else given
     mean, variance = _statistics(dtype, rng)
     by_gamma, by_beta, dx = np.zeros(3), np.zeros(3), np.zeros(shape)
     for c in range(3):
@@ -525,6 +526,44 @@ for _name, (_function, _slope) in ACTIVATIONS.items():
                         arguments, {3: db, 5: np.zeros(rows)}, 40.0 if parts == 0 else 150.0, on_device={3: device_db}
                     ),
                 ]
+        return cases
+
+
+# Bias and activation in one pass with the batch normalisation behind them
+
+for _name, (_function, _slope) in ACTIVATIONS.items():
+
+    @case(f"bias_{_name}_and_moments")
+    def _with_moments(dtype: str, rng: Any, n: int, function: Any = _function) -> list[Case]:
+        cases = []
+        for shape, parts in SHARED:
+            z, b = rng.normal(0.5, 2, (*shape, n + 1)).astype(dtype), rng.normal(size=3).astype(dtype)
+            moved = (z + b.reshape(3, *[1] * len(shape))).astype(dtype)
+            a = each(function, moved)
+            running, moments = _statistics(dtype, rng), _moments_of(a)
+            scratch = shared_rows(3, 2 * parts, dtype)
+            remembered = _remembered(moments, running, z[0].size, 0.25)
+            arguments = (z, b, 0.25, unset(3, dtype), unset(3, dtype), *running, *scratch)
+            expected = {1: b, 3: moments[0], 4: moments[1], 5: remembered[0], 6: remembered[1], 8: 0 * scratch[1]}
+            cases += [Case(arguments, {0: a}), Case(arguments, expected, 20.0)]
+        return cases
+
+    @case(f"normalize_{gradient_of(_name)}_and_sums")
+    def _normalize_with_sums(
+        dtype: str, rng: Any, n: int, function: Any = _function, slope: Any = _slope
+    ) -> list[Case]:
+        cases = []
+        for shape, parts in SHARED:
+            for share in (3 / (math.prod(shape) * n), 0.0):
+                a = each(function, rng.normal(size=(*shape, n)).astype(dtype)).astype(dtype)
+                (dy, _, *given), sums = _gradient_of_batch(dtype, rng, (*shape, n), share, a)
+                by_gamma, by_beta = (sum_.astype(dtype) for sum_ in sums[:2])
+                dz = sums[2] * each(slope, a)
+                db = np.array([math.fsum(row.ravel()) for row in dz])
+                for out in (unset(dy.shape, dtype), dy):
+                    scratch = shared_rows(3, parts, dtype)
+                    arguments = (dy, a, *given, 1e-3, share, by_gamma, by_beta, out, unset(3, dtype), *scratch)
+                    cases.append(Case(arguments, {1: a, 9: dz, 10: db, 12: 0 * scratch[1]}, 400.0))
         return cases
 
 

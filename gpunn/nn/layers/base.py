@@ -203,6 +203,9 @@ class Layer(Buildable, Part, ABC, kind="layer", example="Dense(10)"):
         """Return one stage that does what this one and the next do; None where there is none."""
         return None
 
+    def comes_after(self, before: "Layer") -> None:
+        """Take note of the stage before this one, both built, in whose pass it may take part."""
+
     def without(self, link: type["Layer"]) -> list["Layer"]:
         """Return what is left of this stage, the last, where the loss computes the activation `link` itself."""
         return [] if isinstance(self, link) else [self]

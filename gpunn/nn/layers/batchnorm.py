@@ -7,10 +7,12 @@ from gpunn.backend.ranks import world
 from gpunn.config import register
 from gpunn.errors import OptionError, ShapeError
 from gpunn.kernels import normalization as kernels
+from gpunn.kernels.bias_normalization import Joined, joined
 from gpunn.kernels.normalization import Statistics
 from gpunn.kernels.record import Array
 from gpunn.nn.initializers import Constant
 from gpunn.nn.layers.base import BuildContext, Layer
+from gpunn.nn.layers.dense import BiasActivation
 from gpunn.nn.layers.shared_batch import SharedBatch
 from gpunn.scalars import POSITIVE, real
 
@@ -62,7 +64,18 @@ class BatchNorm(Layer):
         self._ranks = SharedBatch(context, channels, each) if world().size > 1 and not self.is_frozen else None
         self._shared: SharedBatch | None = None  # the ranks, where they share the batch of the last `forward`
         self._seen: Statistics | None = None
+        self._joined: Joined | None = None  # with the bias and activation before, where they leave their work to this
+        self._does_both = False  # of the batch of the last `forward`
         return input_shape
+
+    def comes_after(self, before: Layer) -> None:
+        if isinstance(before, BiasActivation) and not before.bias.b.is_frozen and not self.is_frozen:
+            self._joined, self._bias = joined[before.activation.kernel], before.bias
+            before.left_to = self._takes
+
+    def _takes(self, x: Array, training: bool) -> bool:
+        self._does_both = training and self._ranks is None and self._is_cut(x.size // self._channels)
+        return self._does_both
 
     def forward(self, x: Array, training: bool) -> Array:
         y = self._y[x.shape[-1]]
@@ -79,7 +92,11 @@ class BatchNorm(Layer):
             self._shared.merge(momentum, *statistics)
             self._by_statistics(x, self.beta.column, *self._normalizing(), y)
         elif self._is_cut(values):
-            self._backend.run(kernels.moments, x, momentum, *statistics, *self._scratch)
+            if self._joined is not None and self._does_both:
+                given = x, self._bias.b.value, momentum
+                self._backend.run(self._joined.forward, *given, *statistics, *self._scratch)
+            else:
+                self._backend.run(kernels.moments, x, momentum, *statistics, *self._scratch)
             self._by_statistics(x, self.beta.column, *self._of_batch, y)
         else:
             parameters = self.gamma.value, self.beta.value
@@ -144,6 +161,10 @@ class BatchNorm(Layer):
             of_all, values = shared.add(*sums), self._each * shared.samples
             sums = of_all[0], of_all[1]
         share = 1 / values if self._by_batch else 0.0
+        if self._joined is not None and self._does_both:
+            arguments = dy, self._x, self.gamma.value, *statistics, self.epsilon, share, *sums, dx
+            self._backend.run(self._joined.backward, *arguments, self._bias.b.grad, *self._bias.scratch)
+            return dx
         flat, x = (array.reshape(self._channels, -1) for array in (dy, self._x))
         mean, variance, by_gamma, by_beta = (array.reshape(-1, 1) for array in (*statistics, *sums))
         columns = self.gamma.column, mean, variance, self.epsilon, share, by_gamma, by_beta

@@ -1,6 +1,7 @@
 """The fully-connected layer, (1)–(3), Flatten, which leads to it, weights and biases, also those of convolutions."""
 
 import math
+from collections.abc import Callable
 from typing import ClassVar
 
 import numpy as np
@@ -141,7 +142,7 @@ class Bias(Layer):
 
     def build(self, context: BuildContext, input_shape: Shape) -> Shape:
         self._run, self._units = context.backend.run, input_shape[-1]
-        self._scratch = context.shared_rows(self._units, math.prod(input_shape[:-1]) * context.capacity)
+        self.scratch = context.shared_rows(self._units, math.prod(input_shape[:-1]) * context.capacity)
         self.b = self.bias_for_loss = context.parameter("b", (self._units,), Constant(self.value))
         return input_shape
 
@@ -159,12 +160,17 @@ class Bias(Layer):
 
     def backward(self, dy: Array) -> Array | None:
         if not self.b.is_frozen:
-            self._run(row_sums, dy, self.b.grad, *self._scratch)
+            self._run(row_sums, dy, self.b.grad, *self.scratch)
         return dy
 
 
 class BiasActivation(Layer):
-    """a = f(z + b) in one pass, and δ = ∂C/∂a ⊙ f′(z), with f′ written from a, and its sum ∂C/∂b in one."""
+    """a = f(z + b) in one pass, and δ = ∂C/∂a ⊙ f′(z), with f′ written from a, and its sum ∂C/∂b in one.
+
+    Attributes:
+        left_to: Asks the stage after, for a batch and whether it is trained on, whether that one does both, forward and
+            back, in passes of its own.
+    """
 
     name_prefix = "bias"
     output_is_free = False
@@ -175,6 +181,8 @@ class BiasActivation(Layer):
         self._kernels = with_bias[activation.kernel]
 
     def build(self, context: BuildContext, input_shape: Shape) -> Shape:
+        self.left_to: Callable[[Array, bool], bool] | None = None
+        self._is_left = False
         self._dz = context.buffer(input_shape) if context.is_last else None
         return self.bias.build(context, input_shape)
 
@@ -182,16 +190,21 @@ class BiasActivation(Layer):
         return [self.bias] if isinstance(self.activation, link) else [self]
 
     def forward(self, x: Array, training: bool) -> Array:
+        self._is_left = self.left_to is not None and self.left_to(x, training)
+        if self._is_left:
+            return x
         b = self.bias.b
         self.bias._run(self._kernels.forward, b.column, x.reshape(b.size, -1))
         self._a = x
         return x
 
     def backward(self, dy: Array) -> Array | None:
+        if self._is_left:
+            return dy
         dz = dy if self._dz is None else self._dz[dy.shape[-1]]
         if self.bias.b.is_frozen:
             self.bias._run(self.activation.gradient_kernel, dy, self._a, dz)
         else:
             bias = self.bias
-            bias._run(self._kernels.backward, dy, self._a, dz, bias.b.grad, *bias._scratch)
+            bias._run(self._kernels.backward, dy, self._a, dz, bias.b.grad, *bias.scratch)
         return dz

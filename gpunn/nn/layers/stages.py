@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 from gpunn.backend.base import Shape
 from gpunn.kernels.record import Array
@@ -50,6 +51,8 @@ class Stages:
             shape = stage.build(context, shape)
             if not outer.needs_input_gradient and not _learn(context, before):
                 self.first_learning = number + 1
+        for first, second in pairwise(self.stages):
+            second.comes_after(first)
         return shape
 
     def propagate(self, x: Array, training: bool) -> Array:
