@@ -76,7 +76,10 @@ def seconds(node: Node, code: Code, device: Device) -> float:
 
 
 def product_seconds(node: Node, device: Device) -> float:
-    """Return the predicted time of a product of cuBLAS, whose kernels are not known: right to 40 % at best."""
+    """Return the predicted time of a product of cublasLt, whose tiles are not known: right to 40 % at best.
+
+    Few tiles have their sums cut into parts, at the latest by `gpunn.backend.algorithms`.
+    """
     m, n, k = node.sizes
     rows, columns = (32 if m <= 32 else 64), (64 if n > 32 else 32)
     tiles = math.ceil(m / rows) * math.ceil(n / columns)

@@ -111,6 +111,14 @@ class Backend(ABC):
             c: (m, n), rows contiguous.
         """
 
+    def algorithms(self) -> str:
+        """Return the algorithms that products were computed by, as a text for `repeat`; "" where none are chosen."""
+        return ""
+
+    def repeat(self, algorithms: str) -> str:
+        """Compute products by recorded algorithms from now on; return why others are chosen instead, or ""."""
+        return ""
+
     def planned(self, a: Array, b: Array, c: Array) -> Planned:
         """Prepare `gemm` for arrays that stay where they are."""
         return lambda alpha, beta: self.gemm(alpha, a, b, beta, c)

@@ -209,6 +209,14 @@ class CupyBackend(Backend):
                 self._shared.recorded.append((a, b, c))
             self.cublas.gemm(alpha, a, b, beta, c)
 
+    def algorithms(self) -> str:
+        with self.lock:
+            return self.cublas.algorithms()
+
+    def repeat(self, algorithms: str) -> str:
+        with self.lock, self.current:
+            return self.cublas.repeat(algorithms)
+
     def synchronize(self) -> None:
         with self.lock:  # to wait for a stream that another thread captures would spoil its capture
             self._wait_for_ranks()

@@ -168,6 +168,7 @@ _RAISED_BY = {
     "CUDADriver": "CUDA",
     "CUBLAS": "cuBLAS",
     "cuBLAS": "cuBLAS",
+    "cuBLASLt": "cuBLAS",
     "NVRTC": "NVRTC",
     "Nccl": "NCCL",
 }

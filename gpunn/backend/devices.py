@@ -147,7 +147,7 @@ def _tried(backend: Backend, what: str) -> str:
     if (got := float(backend.to_host(result).sum())) != expected:
         mend = "run gpunn doctor; the GPU or its driver is faulty"
         raise DeviceError(f"a {what} gave {got:g} and not {expected}: {mend}")
-    return "right"
+    return f"right, {backend.cublas.by}" if what == "product" and isinstance(backend, CupyBackend) else "right"
 
 
 def trouble_in(error: Exception) -> tuple[str, str]:

@@ -32,6 +32,7 @@ from gpunn.train.record import COLUMNS, State, Weights, is_metric_name, record_o
 FORMAT = 1
 MANIFEST, MODEL, BEST, STATE = "manifest.json", "model.safetensors", "best.safetensors", "state.safetensors"
 CALLBACKS = "callbacks.json"
+ALGORITHMS = "algorithms of products"  # their name among the versions
 MOST_OF_CALLBACKS = 16 << 20  # bytes
 
 _COLUMNS: tuple[str, ...] = ("step", "epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
@@ -200,6 +201,8 @@ def _files(state: State, origin: Origin, model: Network, callbacks: bytes) -> It
         **{name: getattr(state, _FIELDS.get(name, name)) for name in _NUMBERS},
     }
     manifest = {"format": FORMAT, "step": state.now.step, **asdict(origin), "position": position, "files": listed}
+    if model.backend is not None and (algorithms := model.backend.algorithms()):  # those that were used until now
+        manifest["versions"] = {**origin.versions, ALGORITHMS: algorithms}
     manifest["sha256"] = _fingerprint(manifest)
     yield MANIFEST, json.dumps(manifest, indent=2, allow_nan=False).encode("ascii")
 

@@ -13,7 +13,7 @@ from gpunn.backend.ranks import world
 from gpunn.errors import CheckpointError, OptionError, OutputError
 from gpunn.files import StrPath, locked, remove_folder, remove_leftovers
 from gpunn.saving.checkpoint import Checkpoint, DamagedCheckpointError, Origin, open_checkpoint, write_checkpoint
-from gpunn.saving.origin import changes, compare, is_of_new_network, origin_of, versions
+from gpunn.saving.origin import changes, compare, is_of_new_network, origin_of, repeat_algorithms, versions
 from gpunn.saving.signals import HandedBack, Signals
 from gpunn.scalars import flag, positive_whole, real
 from gpunn.train.callbacks import CHECKPOINTS as TURN
@@ -209,7 +209,8 @@ def go_on(trainer: Trainer, checkpoint: Checkpoint, say: Say) -> None:
         say(f"{checkpoint.path} holds the state of a callback {name}, which this training has not")
     if trainer.options.regularizer and (old := [record.step for record in state.records if math.isnan(record.penalty)]):
         say(f"an earlier version recorded the training loss with λR in it, up to step {old[-1]}; from here on apart")
-    for line in changes(checkpoint.origin.versions, versions(trainer)):
+    was = checkpoint.origin.versions
+    for line in filter(None, (*changes(was, versions(trainer)), repeat_algorithms(trainer, was))):
         say(f"not the same to the last bit: {line}")
     ranks.of_first(lambda: _remove_later(checkpoint, say))
 

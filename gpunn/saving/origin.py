@@ -13,8 +13,9 @@ from gpunn.config import to_built_config, to_config
 from gpunn.data import Data
 from gpunn.errors import CheckpointError
 from gpunn.nn.layers import Dropout
-from gpunn.saving.checkpoint import Checkpoint, Origin
+from gpunn.saving.checkpoint import ALGORITHMS, Checkpoint, Origin
 from gpunn.train.arguments import PlainOptions
+from gpunn.train.sharing import said_by_any
 from gpunn.train.stopping import BestWeights
 from gpunn.train.trainer import Trainer
 from gpunn.version import __version__
@@ -44,9 +45,16 @@ def versions(trainer: Trainer) -> dict[str, str]:
 def changes(was: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
     """Describe what `versions` gave otherwise for a checkpoint than now."""
     was = {"ranks": "1", **was}  # which earlier versions did not know
+    was.pop(ALGORITHMS, None)  # which are repeated, see `repeat_algorithms`
     if _MASKS in now:
         was = {_MASKS: "numbered by batch", **was}
     return differences(_numbered(was), _numbered(now))
+
+
+def repeat_algorithms(trainer: Trainer, was: Mapping[str, str]) -> str:
+    """Compute products by the algorithms of a checkpoint; return in words why others are chosen, on any rank, or ""."""
+    why = trainer.backend.repeat(was.get(ALGORITHMS, ""))
+    return said_by_any(world(), why and f"algorithms of products are chosen anew: {why}")
 
 
 def _numbered(versions: Mapping[str, str]) -> dict[str, str | int]:

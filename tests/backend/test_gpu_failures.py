@@ -50,7 +50,7 @@ UNUSABLE = [
     ({"FAKECUDA_FAIL": "cublasCreate_v2:1:3:on"}, "the GPU's memory is full"),
     ({"FAKECUDA_MEMORY": "20000000"}, "the GPU's memory is full"),  # no room for the workspace of cuBLAS
     ({"FAKECUDA_FAIL": "cudaMemGetInfo:1:999:on"}, "modprobe nvidia_uvm"),
-    ({"FAKECUDA_FAIL": "cublasGemmEx:1:13:on"}, "a kernel of cuBLAS failed"),
+    ({"FAKECUDA_FAIL": "cublasLtMatmul:1:13:on"}, "a kernel of cuBLAS failed"),
     ({"FAKECUDA_STICKY": "1:719"}, "fallen off its bus"),
 ]
 
@@ -81,7 +81,7 @@ def test_cuda_ends_with_the_mend_of_that_very_code(tmp_path: Path, failure: dict
         ({"FAKECUDA_CONTEXT": "46"}, "cuda:0"),
         ({"FAKECUDA_FAIL": "cublasCreate_v2:1:1:on"}, "cuBLAS handle"),
         ({"FAKECUDA_FAIL": "cuLaunchKernel:1:700:on"}, "kernel"),
-        ({"FAKECUDA_FAIL": "cublasGemmEx:1:13:on"}, "product"),
+        ({"FAKECUDA_FAIL": "cublasLtMatmul:1:13:on"}, "product"),
     ],
     ids=lambda value: str(value)[:40],
 )

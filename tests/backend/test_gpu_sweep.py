@@ -58,8 +58,10 @@ NVRTC = (1, 2, 3, 4, 5, 6, 7, 11)
 
 # How often each is called by the training of SMALL.
 CALLS = {
-    "cuLaunchKernel": 100, "cuModuleGetFunction": 9, "cuModuleLoadData": 9, "cublasCreate_v2": 1, "cublasGemmEx": 60,
-    "cublasSetStream_v2": 1, "cublasSetWorkspace_v2": 1, "cudaEventCreateWithFlags": 15, "cudaEventDestroy": 15,
+    "cuLaunchKernel": 100, "cuModuleGetFunction": 9, "cuModuleLoadData": 9, "cublasCreate_v2": 1,
+    "cublasLtCreate": 1, "cublasLtMatmul": 30, "cublasLtMatmulAlgoCheck": 17, "cublasLtMatmulAlgoGetHeuristic": 17,
+    "cublasLtMatmulDescCreate": 17, "cublasLtMatrixLayoutCreate": 51, "cublasSetStream_v2": 1,
+    "cublasSetWorkspace_v2": 1, "cudaEventCreateWithFlags": 15, "cudaEventDestroy": 15,
     "cudaEventQuery": 15, "cudaEventRecord": 15, "cudaFree": 3, "cudaGetDevice": 900, "cudaGraphDestroy": 2,
     "cudaGraphInstantiate": 2, "cudaGraphLaunch": 3, "cudaHostAlloc": 8, "cudaMalloc": 16, "cudaMemGetInfo": 6,
     "cudaMemcpyAsync": 50, "cudaMemsetAsync": 30, "cudaSetDevice": 250, "cudaStreamBeginCapture": 2,
@@ -84,7 +86,7 @@ def swept(folder: Path, cases: list[tuple[dict[str, str], str]]) -> list[tuple[i
 def wrong(code: int | None, out: str, err: str) -> str:
     """What is wrong with how a case ended; "" where nothing is."""
     # What goes more slowly is said when it begins, whatever comes then.
-    slower = ("training kernel by kernel, ", "training with a graph a step, ", "going on with the CPU: ")
+    slower = ("cublasLt ", "training kernel by kernel, ", "training with a graph a step, ", "going on with the CPU: ")
     going_on = ("epoch ", "compiling kernels (", *slower)
     lines = [line for line in err.splitlines() if not line.startswith(going_on)]
     if code not in (0, 1):

@@ -241,6 +241,7 @@ def products_without_a_workspace(patch: pytest.MonkeyPatch) -> None:
 
     def without(self: Any, stream: int, *precision: str) -> None:
         make(self, stream, *precision)
+        self._lt = None  # which is given the workspace at each call
         self._cublas.set_stream(self._handle, stream)  # which takes the workspace away
 
     patch.setattr(Cublas, "__init__", without)
