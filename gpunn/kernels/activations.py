@@ -11,7 +11,8 @@ import numpy as np
 
 from gpunn.kernels import loops
 from gpunn.kernels.bias import fuse
-from gpunn.kernels.record import Array, Elementwise, Host, Launch, elementwise, per_element, raw
+from gpunn.kernels.device import OF_SAMPLES, samples_of_block
+from gpunn.kernels.record import Array, Elementwise, Host, Launch, elementwise, raw
 
 
 def from_output(activation: Elementwise, operation: str, faster: Host | None = None) -> Callable[[Host], Elementwise]:
@@ -123,27 +124,43 @@ def softplus_gradient(da: Array, a: Array, dz: Array) -> None:
 
 
 def _per_column(*arrays: Array) -> Launch:
-    """Launch one thread a column: neighbouring threads read neighbouring columns, so a warp reads whole lines."""
+    """Launch blocks of some columns, whose classes several threads share."""
     classes, n = arrays[0].shape
-    return per_element(n, *arrays, classes, n, threads=128)
+    shift = samples_of_block(classes, _THREADS)
+    return Launch(-(-n >> shift), _THREADS, (*arrays, classes, n, shift))
+
+
+_THREADS = 256
+_COLUMN = """
+// This thread's share of a column: every `lanes`-th class from `first` on, of none beyond the last column.
+#define OF_COLUMN(classes, n, shift)                                                                         \\
+    __shared__ T part[256];                                                                                  \\
+    int samples = 1 << shift, first = threadIdx.x >> shift, lanes = blockDim.x >> shift;                     \\
+    long long j = (long long)blockIdx.x * samples + (threadIdx.x & (samples - 1));                           \\
+    int end = j < n ? classes : 0
+"""
 
 
 @raw(
     """
-extern "C" __global__ void softmax(const T* z, T* a, int classes, int n) {
-    int j = blockIdx.x * blockDim.x + threadIdx.x;
-    if (j >= n) return;
-    T largest = z[j];
-    for (int k = 1; k < classes; ++k) { T v = z[(long long)k * n + j]; if (v > largest) largest = v; }
-    T sum = T(0);
-    for (int k = 0; k < classes; ++k) sum += exp(z[(long long)k * n + j] - largest);
-    for (int k = 0; k < classes; ++k) {
+extern "C" __global__ void softmax(const T* z, T* a, int classes, int n, int shift) {
+    OF_COLUMN(classes, n, shift);
+    T largest = -T(1) / T(0), sum = T(0);
+    #pragma unroll 4
+    for (int k = first; k < end; k += lanes) { T v = z[(long long)k * n + j]; if (v > largest) largest = v; }
+    largest = join_of_sample(largest, samples, part, [](T p, T q) { return q > p ? q : p; });
+    #pragma unroll 4
+    for (int k = first; k < end; k += lanes) sum += exp(z[(long long)k * n + j] - largest);
+    sum = sum_of_sample(sum, samples, part);
+    #pragma unroll 4
+    for (int k = first; k < end; k += lanes) {
         long long at = (long long)k * n + j;
         a[at] = exp(z[at] - largest) / sum;
     }
 }
 """,
     launch=_per_column,
+    preamble=OF_SAMPLES + _COLUMN,
 )
 def softmax(z: Array, a: Array) -> None:
     """a[k] := e^{z_k} / Σ_i e^{z_i} in each column."""
@@ -154,18 +171,21 @@ def softmax(z: Array, a: Array) -> None:
 
 @raw(
     """
-extern "C" __global__ void softmax_gradient(const T* da, const T* a, T* dz, int classes, int n) {
-    int j = blockIdx.x * blockDim.x + threadIdx.x;
-    if (j >= n) return;
+extern "C" __global__ void softmax_gradient(const T* da, const T* a, T* dz, int classes, int n, int shift) {
+    OF_COLUMN(classes, n, shift);
     T along = T(0);
-    for (int k = 0; k < classes; ++k) along += da[(long long)k * n + j] * a[(long long)k * n + j];
-    for (int k = 0; k < classes; ++k) {
+    #pragma unroll 4
+    for (int k = first; k < end; k += lanes) along += da[(long long)k * n + j] * a[(long long)k * n + j];
+    along = sum_of_sample(along, samples, part);
+    #pragma unroll 4
+    for (int k = first; k < end; k += lanes) {
         long long at = (long long)k * n + j;
         dz[at] = a[at] * (da[at] - along);
     }
 }
 """,
     launch=_per_column,
+    preamble=OF_SAMPLES + _COLUMN,
 )
 def softmax_gradient(da: Array, a: Array, dz: Array) -> None:
     """dz := a ⊙ (da − Σ da ⊙ a) in each column."""

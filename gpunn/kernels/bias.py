@@ -13,23 +13,6 @@ from gpunn.kernels.loops import in_loops
 from gpunn.kernels.record import Array, Elementwise, Host, Launch, Raw, elementwise, raw
 
 _THREADS = 128
-SUM_PARTS = """
-// The sum of a row of which this block has made one part, by the last block of the row: the parts in their order.
-__device__ inline void sum_parts(T sum, T* total, T* parts, unsigned* tickets) {
-    __shared__ T part[128 / 32];
-    unsigned row = blockIdx.x, count = gridDim.y;
-    sum = block_sum(sum, part);
-    if (count > 1) {
-        parts += (long long)row * count;
-        if (threadIdx.x == 0) parts[blockIdx.y] = sum;
-        if (!is_last_block(tickets + row, count)) return;
-        sum = T(0);
-        for (unsigned k = threadIdx.x; k < count; k += blockDim.x) sum += parts[k];
-        sum = block_sum(sum, part);
-    }
-    if (threadIdx.x == 0) total[row] = sum;
-}
-"""
 
 
 @elementwise("T b", "T z", "z += b;")
@@ -45,7 +28,7 @@ def sums_of_rows(*factors: Array) -> Array:
 
 
 def launch_sums(parts: Array, tickets: Array, total: Array, *arrays: Array) -> Launch:
-    """Launch blocks for the rows of some arrays, several for a row where a device is busier so; see `SUM_PARTS`."""
+    """Launch blocks for the rows of some arrays, several for a row where a device is busier so; see `sums_of_row`."""
     rows, n = len(total), arrays[0].size // len(total)
     shared = min(parts_of_row(rows, n), max(1, parts.size // rows))
     return Launch((rows, shared, 1), _THREADS, (*arrays, total, parts, tickets, n, part_of_row(n, shared)))
@@ -55,14 +38,14 @@ def launch_sums(parts: Array, tickets: Array, total: Array, *arrays: Array) -> L
     """
 extern "C" __global__ void row_sums(const T* x, T* total, T* parts, unsigned* tickets, int n, int size) {
     const T* const from[1] = {x + (long long)blockIdx.x * n};
-    T sum = T(0);
+    T sum[1] = {};
     each<4>(from, part_begin(blockIdx.y, size, n), part_begin(blockIdx.y + 1, size, n),
-            [&](const T (&values)[1]) { sum += values[0]; });
-    sum_parts(sum, total, parts, tickets);
+            [&](const T (&values)[1]) { sum[0] += values[0]; });
+    if (sums_of_row(sum, parts, tickets) && threadIdx.x == 0) total[blockIdx.x] = sum[0];
 }
 """,
     launch=lambda x, total, parts, tickets: launch_sums(parts, tickets, total, x),
-    preamble=DEVICE + SUM_PARTS,
+    preamble=DEVICE,
 )
 def row_sums(x: Array, total: Array, *_: Array) -> None:
     """total[u] := Σ_j x[u, j]: in the samples-last layout the bias gradient of (12) for a batch.
@@ -103,15 +86,15 @@ extern "C" __global__ void {name}(const T* das, const T* as, T* dzs, T* total, T
                                   int n, int size) {{
     long long start = (long long)blockIdx.x * n;
     const T* const from[2] = {{das + start, as + start}};
-    T sum = T(0);
+    T sum[1] = {{}};
     each_into<2>(from, dzs + start, part_begin(blockIdx.y, size, n), part_begin(blockIdx.y + 1, size, n),
                  [&](const T (&values)[2]) {{
         T da = values[0], a = values[1], dz;
         {gradient.operation}
-        sum += dz;
+        sum[0] += dz;
         return dz;
     }});
-    sum_parts(sum, total, parts, tickets);
+    if (sums_of_row(sum, parts, tickets) && threadIdx.x == 0) total[blockIdx.x] = sum[0];
 }}
 """
     with_bias[activation] = Fused(
@@ -121,7 +104,7 @@ extern "C" __global__ void {name}(const T* das, const T* as, T* dzs, T* total, T
             source,
             launch=lambda da, a, dz, db, parts, tickets: launch_sums(parts, tickets, db, da, a, dz),
             host=backward,
-            preamble=DEVICE + SUM_PARTS,
+            preamble=DEVICE,
         ),
         gradient,
     )

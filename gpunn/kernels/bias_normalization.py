@@ -8,7 +8,7 @@ records of the activation and does what its parts do, in a launch and a pass les
 from typing import NamedTuple
 
 from gpunn.kernels import activations  # noqa: F401 - which fuses each with the bias
-from gpunn.kernels.bias import SUM_PARTS, launch_sums, with_bias
+from gpunn.kernels.bias import launch_sums, with_bias
 from gpunn.kernels.device import DEVICE
 from gpunn.kernels.normalization import STATISTICS, launch_shared, moments, normalize_gradient_by_sums
 from gpunn.kernels.record import Array, Elementwise, Launch, Raw
@@ -87,15 +87,15 @@ extern "C" __global__ void {name}(const T* dy, const T* x, const T* gamma, const
     long long start = (long long)c * n;
     const T* const from[2] = {{dy + start, x + start}};
     T m = mean[c], scale = T(1) / sqrt(variance[c] + epsilon), factor = gamma[c] * scale;
-    T by_gamma = share * dgamma[c], by_beta = share * dbeta[c], sum = T(0);
+    T by_gamma = share * dgamma[c], by_beta = share * dbeta[c], sum[1] = {{}};
     each_into<2>(from, dzs + start, part_begin(blockIdx.y, size, n), part_begin(blockIdx.y + 1, size, n),
                  [&](const T (&values)[2]) {{
         T a = values[1], da = factor * (values[0] - by_beta - (a - m) * scale * by_gamma), dz;
         {gradient.operation}
-        sum += dz;
+        sum[0] += dz;
         return dz;
     }});
-    sum_parts(sum, total, parts, tickets);
+    if (sums_of_row(sum, parts, tickets) && threadIdx.x == 0) total[c] = sum[0];
 }}
 """
 
@@ -109,7 +109,7 @@ extern "C" __global__ void {name}(const T* dy, const T* x, const T* gamma, const
         normalize_gradient_by_sums.host(flat_dy, flat_x, *columns, epsilon, share, *by_sums, flat_dz)
         with_bias[activation].backward.host(flat_dz, flat_x, flat_dz, db, *scratch)
 
-    return Raw(name, source, launch=_launch_backward, host=backward, preamble=DEVICE + SUM_PARTS)
+    return Raw(name, source, launch=_launch_backward, host=backward, preamble=DEVICE)
 
 
 joined: dict[Elementwise | Raw, Joined] = {

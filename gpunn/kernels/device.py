@@ -129,9 +129,49 @@ __device__ inline bool is_last_block(unsigned* ticket, unsigned count) {
     __syncthreads();
     return is_last;
 }
+
+// The sums of a row, of which this block has made one part; parts and ticket are the scratch of all rows. True in the
+// last block of a row, whose threads are given the sums of all parts, in their order.
+template <int count, typename V> __device__ inline bool sums_of_row(V (&sums)[count], V* parts, unsigned* tickets) {
+    __shared__ V part[32 * count];
+    block_sums(sums, part);
+    if (gridDim.y == 1) return true;
+    parts += (long long)blockIdx.x * gridDim.y * count;
+    if (threadIdx.x == 0)
+        for (int k = 0; k < count; ++k) parts[blockIdx.y * count + k] = sums[k];
+    if (!is_last_block(tickets + blockIdx.x, gridDim.y)) return false;
+    for (int k = 0; k < count; ++k) sums[k] = V(0);
+    for (unsigned each = threadIdx.x; each < gridDim.y; each += blockDim.x)
+        for (int k = 0; k < count; ++k) sums[k] += parts[each * count + k];
+    block_sums(sums, part);
+    return true;
+}
+"""
+
+OF_SAMPLES = """
+// Neighbouring threads have neighbouring samples, whose values lie beside each other, and several share the outputs of
+// one: what each has found is put together in shared memory, in their order.
+template <typename V, typename F> __device__ inline V join_of_sample(V value, int samples, V* part, F join) {
+    part[threadIdx.x] = value;
+    __syncthreads();
+    V all = part[threadIdx.x & (samples - 1)];
+    for (int at = (threadIdx.x & (samples - 1)) + samples; at < blockDim.x; at += samples) all = join(all, part[at]);
+    __syncthreads();
+    return all;
+}
+template <typename V> __device__ inline V sum_of_sample(V value, int samples, V* part) {
+    return join_of_sample(value, samples, part, [](V a, V b) { return a + b; });
+}
 """
 
 DEVICE = BLOCK_SUM + WIDE + SHARED_ROWS
+
+_MOST_LANES = 32  # threads of a sample at most
+
+
+def samples_of_block(outputs: int, threads: int) -> int:
+    """Return log₂ of the samples of a block, whose threads share the outputs so that all of them have some."""
+    return (threads // min(_MOST_LANES, outputs)).bit_length() - 1
 
 
 def parts_of_row(rows: int, size: int) -> int:

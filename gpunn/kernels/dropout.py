@@ -7,6 +7,7 @@ the only one.
 import numpy as np
 
 from gpunn.kernels import loops
+from gpunn.kernels.places import ENOUGH_BLOCKS
 from gpunn.kernels.random import PHILOX64, Purpose, groups, random_halves
 from gpunn.kernels.record import Array, Launch, per_element, raw
 
@@ -95,7 +96,10 @@ def _switch_off(
 def _launch(x: Array, seed: int, *others: object) -> Launch:
     n = x.shape[-1]
     features = x.size // n
-    return per_element(-(-features // 16) * n, x, np.uint32(seed), *others, features, n, groups(features))
+    count, threads = -(-features // 16) * n, 256
+    while threads > 32 and -(-count // threads) < ENOUGH_BLOCKS:  # a thread has much to do: some for all processors
+        threads //= 2
+    return per_element(count, x, np.uint32(seed), *others, features, n, groups(features), threads=threads)
 
 
 @raw(

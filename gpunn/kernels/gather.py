@@ -31,13 +31,16 @@ struct Tile {
     __device__ void next() { j += more_samples; f += more_features; }
 };
 
-// The targets; and the first thread of all takes the next step for this one.
+// The targets, in tiles of 32 samples and 32 outputs; and the first thread of all takes the next step for this one.
 __device__ inline void begin_step(const S* targets, const int* order, int* clock, int batch_size, S* t, int n,
                                   int outputs) {
-    long long first = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    for (long long at = first; at < (long long)n * outputs; at += (long long)gridDim.x * blockDim.x)
-        t[at] = targets[(long long)order[clock[2] * batch_size + at % n] * outputs + at / n];
-    if (first == 0) {
+    int tiles = (n + 31) / 32, lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
+    for (int tile = blockIdx.x; tile < tiles * ((outputs + 31) / 32); tile += gridDim.x) {
+        int j = tile % tiles * 32 + lane, k = tile / tiles * 32 + warp, end = min(outputs, tile / tiles * 32 + 32);
+        for (; j < n && k < end; k += warps)
+            t[(long long)k * n + j] = targets[(long long)order[clock[2] * batch_size + j] * outputs + k];
+    }
+    if (blockIdx.x == 0 && threadIdx.x == 0) {
         clock[0] = clock[2];
         clock[1] = clock[3];
     }

@@ -10,7 +10,7 @@ import numpy as np
 
 from gpunn.kernels.bias import sums_of_rows
 from gpunn.kernels.cores import in_pieces
-from gpunn.kernels.device import BLOCK_SUM
+from gpunn.kernels.device import DEVICE, part_of_row, parts_of_row
 from gpunn.kernels.record import Array, Launch, raw
 
 _THREADS = 256
@@ -98,31 +98,39 @@ def normalize_columns(x: Array, gamma: Array, beta: Array, epsilon: float, mean:
     _in_columns(piece, x)
 
 
+def _launch_sums(dy: Array, *others: Array) -> Launch:
+    """Launch the blocks that share rows, as many for each as `parts` has room for."""
+    (features, columns), parts = dy.shape, others[-2]
+    count = min(parts_of_row(features, columns), max(1, parts.size // (2 * features)))
+    return Launch((features, count, 1), _THREADS, (dy, *others, columns, part_of_row(columns, count)))
+
+
 @raw(
     """
 extern "C" __global__ void normalize_columns_sums(const T* dy, const T* x, const T* mean, const T* scale, T* dgamma,
-                                                  T* dbeta, int columns) {
-    __shared__ T part[256];
-    dy += (long long)blockIdx.x * columns;
-    x += (long long)blockIdx.x * columns;
-    T by_gamma = T(0), by_beta = T(0);
-    for (int at = threadIdx.x; at < columns; at += blockDim.x) {
-        by_gamma += dy[at] * (x[at] - mean[at]) * scale[at];
-        by_beta += dy[at];
-    }
-    by_gamma = block_sum(by_gamma, part);
-    by_beta = block_sum(by_beta, part);
-    if (threadIdx.x == 0) {
-        dgamma[blockIdx.x] = by_gamma;
-        dbeta[blockIdx.x] = by_beta;
-    }
+                                                  T* dbeta, T* parts, unsigned* tickets, int columns, int of_part) {
+    long long start = (long long)blockIdx.x * columns;
+    const T* const from[4] = {dy + start, x + start, mean, scale};
+    T sums[2] = {};
+    each<2>(from, part_begin(blockIdx.y, of_part, columns), part_begin(blockIdx.y + 1, of_part, columns),
+            [&](const T (&values)[4]) {
+        sums[0] += values[0] * (values[1] - values[2]) * values[3];
+        sums[1] += values[0];
+    });
+    if (!sums_of_row(sums, parts, tickets)) return;
+    if (threadIdx.x == 0) dgamma[blockIdx.x] = sums[0], dbeta[blockIdx.x] = sums[1];
 }
 """,
-    launch=lambda dy, *others: Launch(len(dy), _THREADS, (dy, *others, dy.shape[1])),
-    preamble=BLOCK_SUM,
+    launch=_launch_sums,
+    preamble=DEVICE,
 )
-def normalize_columns_sums(dy: Array, x: Array, mean: Array, scale: Array, dgamma: Array, dbeta: Array) -> None:
-    """∂C/∂γ := Σ dy ⊙ x̂ and ∂C/∂β := Σ dy, over the columns."""
+def normalize_columns_sums(
+    dy: Array, x: Array, mean: Array, scale: Array, dgamma: Array, dbeta: Array, *_scratch: Array
+) -> None:
+    """∂C/∂γ := Σ dy ⊙ x̂ and ∂C/∂β := Σ dy, over the columns.
+
+    The last two arguments are the scratch of `shared_rows`, with two numbers of each block.
+    """
 
     def piece(at: slice) -> None:
         normalized = np.subtract(x[at], mean)

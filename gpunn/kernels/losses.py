@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from gpunn.kernels import loops
-from gpunn.kernels.device import BLOCK_SUM, SHARED_ROWS
+from gpunn.kernels.device import BLOCK_SUM, OF_SAMPLES, SHARED_ROWS, samples_of_block
 from gpunn.kernels.record import Array, Host, Launch, Raw, per_element, raw
 
-_THREADS, _MOST_LANES = 256, 32  # of a block, and of a sample at most
+_THREADS = 256
 _FEW = 2**14  # elements of a gradient that one block may add up for the bias
 weighted: dict[Raw, Raw] = {}  # for weighted samples, by the kernel of the same loss for samples that count alike
 
@@ -34,7 +34,7 @@ def _right(a: Array, targets: Array, each: bool) -> Array:
 
 def blocks(outputs: int, n: int) -> int:
     """Return how many blocks a device gives a batch."""
-    return -(-n >> _samples(outputs))
+    return -(-n >> samples_of_block(outputs, _THREADS))
 
 
 def leaves_sums(outputs: int, n: int) -> bool:
@@ -42,21 +42,14 @@ def leaves_sums(outputs: int, n: int) -> bool:
     return outputs * n > _FEW
 
 
-def _samples(outputs: int) -> int:
-    """Return log₂ of the samples of a block: its threads share the outputs, so that all of them have some."""
-    return (_THREADS // min(_MOST_LANES, outputs)).bit_length() - 1
-
-
 def _launch(z: Array, bias: Array, targets: Array, weight: float, *others: Array) -> Launch:
     outputs, n = z.shape
     summed = 0 if leaves_sums(outputs, n) else outputs
-    sizes = outputs, n, _samples(outputs), summed
+    sizes = outputs, n, samples_of_block(outputs, _THREADS), summed
     return Launch(blocks(outputs, n), _THREADS, (z, bias, targets, np.float64(weight), *others, *sizes))
 
 
-# Neighbouring threads have neighbouring samples, whose values lie beside each other, and `lanes` of them share the
-# outputs of one: its largest value and its sums are put together in shared memory, in the order of the lanes.
-_SAMPLES = """
+_BEST = """
 struct Best { T value; int at; };  // the first of the largest, of outputs from 0; where `at` is −1, of none
 __device__ inline void take(Best& best, T value, int at) {
     if (best.at < 0 || value > best.value || (value == best.value && at < best.at)) best = {value, at};
@@ -70,14 +63,6 @@ __device__ inline Best best_of_sample(Best best, int samples, T* values, int* pl
         if (places[at] >= 0) take(best, values[at], places[at]);
     __syncthreads();
     return best;
-}
-template <typename V> __device__ inline V sum_of_sample(V value, int samples, V* part) {
-    part[threadIdx.x] = value;
-    __syncthreads();
-    V sum = V(0);
-    for (int at = threadIdx.x & (samples - 1); at < blockDim.x; at += samples) sum += part[at];
-    __syncthreads();
-    return sum;
 }
 """
 
@@ -188,7 +173,7 @@ def _loss(
 
         host.__name__, weighted_host.__name__ = formula.__name__, f"weighted_{formula.__name__}"
         body = loops.in_loops(faster)(host) if faster else host
-        preamble = BLOCK_SUM + SHARED_ROWS + _SAMPLES
+        preamble = BLOCK_SUM + SHARED_ROWS + OF_SAMPLES + _BEST
         plain, other = (
             raw(_source(targets, sample, more, is_weighted), launch=_launch, preamble=preamble, is_listed=is_listed)(
                 one

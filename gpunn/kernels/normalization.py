@@ -253,17 +253,15 @@ def merge_moments(
 
 
 _SUMS = """
-// Σ dy ⊙ (x − mean) and Σ dy of elements of a row, given to every thread.
+// Σ dy ⊙ (x − mean) and Σ dy of this thread's elements of a row.
 __device__ inline void sums_of(const T* dy, const T* x, T mean, unsigned begin, unsigned end, T (&sums)[2]) {
-    __shared__ T part[8];
     const T* const from[2] = {dy, x};
     T by_gamma = T(0), by_beta = T(0);
     each<4>(from, begin, end, [&](const T (&values)[2]) {
         by_gamma += values[0] * (values[1] - mean);
         by_beta += values[0];
     });
-    sums[0] = block_sum(by_gamma, part);
-    sums[1] = block_sum(by_beta, part);
+    sums[0] = by_gamma, sums[1] = by_beta;
 }
 """
 
@@ -276,7 +274,9 @@ extern "C" __global__ void normalize_gradient(const T* dy, const T* x, const T* 
     long long start = (long long)c * size;
     const T* const from[2] = {dy + start, x + start};
     T m = mean[c], scale = T(1) / sqrt(variance[c] + epsilon), sums[2];
+    __shared__ T part[2 * 256 / 32];
     sums_of(from[0], from[1], m, 0, size, sums);
+    block_sums(sums, part);
     T by_gamma = sums[0] * scale, factor = scale * gamma[c];
     T through_variance = by_gamma * scale * share, through_mean = sums[1] * share;
     each_into<4>(from, dx + start, 0, size, [=](const T (&values)[2]) {
@@ -311,21 +311,12 @@ def _sums(dy: Array, x: Array, mean: Array, scale: Array, dgamma: Array, dbeta: 
     """
 extern "C" __global__ void normalize_sums(const T* dy, const T* x, const T* mean, const T* variance, T epsilon,
                                           T* dgamma, T* dbeta, T* parts, unsigned* tickets, int size, int of_part) {
-    int c = blockIdx.x, count = gridDim.y;
+    int c = blockIdx.x;
     long long start = (long long)c * size;
     T sums[2];
     unsigned begin = part_begin(blockIdx.y, of_part, size), end = part_begin(blockIdx.y + 1, of_part, size);
     sums_of(dy + start, x + start, mean[c], begin, end, sums);
-    if (count > 1) {
-        parts += 2LL * c * count;
-        if (threadIdx.x == 0) parts[2 * blockIdx.y] = sums[0], parts[2 * blockIdx.y + 1] = sums[1];
-        if (!is_last_block(tickets + c, count)) return;
-        __shared__ T part[8];
-        T by_gamma = T(0), by_beta = T(0);
-        for (int k = threadIdx.x; k < count; k += blockDim.x) by_gamma += parts[2 * k], by_beta += parts[2 * k + 1];
-        sums[0] = block_sum(by_gamma, part);
-        sums[1] = block_sum(by_beta, part);
-    }
+    if (!sums_of_row(sums, parts, tickets)) return;
     if (threadIdx.x == 0) dgamma[c] = sums[0] * (T(1) / sqrt(variance[c] + epsilon)), dbeta[c] = sums[1];
 }
 """,

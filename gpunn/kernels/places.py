@@ -15,7 +15,7 @@ Geometry: TypeAlias = tuple[int, int, int, int, int, int]  # size_h, size_w, str
 
 _BYTES = 16  # that a thread reads or writes at once
 _MOST_THREADS, _LEAST_THREADS = 256, 32
-_ENOUGH_BLOCKS = 264  # two for each of the 132 multiprocessors of an H100
+ENOUGH_BLOCKS = 264  # two for each of the 132 multiprocessors of an H100
 _MOST_BLOCKS = 65_535  # along blockIdx.y or z
 
 PLACES = """
@@ -75,7 +75,7 @@ def over_places(
     threads = _MOST_THREADS
     # Smaller blocks where these would leave threads idle, or multiprocessors.
     while threads > _LEAST_THREADS and (
-        threads >= 2 * (columns << shift) or -(-(columns << shift) // threads) * down * deep < _ENOUGH_BLOCKS
+        threads >= 2 * (columns << shift) or -(-(columns << shift) // threads) * down * deep < ENOUGH_BLOCKS
     ):
         threads //= 2
     across = -(-(columns << shift) // threads)

@@ -180,19 +180,25 @@ def _leaky_relu_gradient(dtype: str, rng: Any, n: int) -> list[Case]:
 
 @case("softmax")
 def _softmax(dtype: str, rng: Any, n: int) -> list[Case]:
-    z = numbers(dtype, rng, n)
-    expected = columns(softmax, z)
-    # The exponent is rounded before e is raised to it: an error of |exponent| units, up to some hundreds.
-    return [Case((z, unset(z.shape, dtype)), {0: z, 1: expected}, 1.0), Case((z, z), {1: expected}, 1.0)]
+    cases = []
+    for rows in (5, 70):  # of many threads share a column
+        z = numbers(dtype, rng, n, rows=rows)
+        expected = columns(softmax, z)
+        # The exponent is rounded before e is raised to it: an error of |exponent| units, up to some hundreds.
+        cases += [Case((z, unset(z.shape, dtype)), {0: z, 1: expected}, 1.0), Case((z, z), {1: expected}, 1.0)]
+    return cases
 
 
 @case("softmax_gradient")
 def _softmax_gradient(dtype: str, rng: Any, n: int) -> list[Case]:
-    a = columns(softmax, numbers(dtype, rng, n)).astype(dtype)
-    da = numbers(dtype, rng, n, far=False)
-    along = [math.fsum(float(d) * float(v) for d, v in zip(da[:, j], a[:, j], strict=True)) for j in range(n)]
-    expected = each(lambda d, v, s: v * (d - s), da, a, np.array(along))
-    return [case._replace(scale=80.0) for case in _gradient_cases(da, a, expected)]
+    cases = []
+    for rows in (5, 70):
+        a = columns(softmax, numbers(dtype, rng, n, rows=rows)).astype(dtype)
+        da = numbers(dtype, rng, n, rows=rows, far=False)
+        along = [math.fsum(float(d) * float(v) for d, v in zip(da[:, j], a[:, j], strict=True)) for j in range(n)]
+        expected = each(lambda d, v, s: v * (d - s), da, a, np.array(along))
+        cases += [case._replace(scale=80.0) for case in _gradient_cases(da, a, expected)]
+    return cases
 
 
 # Linear

@@ -379,9 +379,11 @@ def _normalize_as_remembered(dtype: str, rng: np.random.Generator, n: int) -> li
 # Layer normalisation
 
 
-def _columns(dtype: str, rng: np.random.Generator, n: int) -> Iterator[list[NDArray[Any]]]:
+def _columns(
+    dtype: str, rng: np.random.Generator, n: int, counts: tuple[int, ...] = (2, 7, 45)
+) -> Iterator[list[NDArray[Any]]]:
     """x, γ, β and dy of few and many features, and the means and 1/√(σ² + ε) of the columns of x."""
-    for features in (2, 7, 45):
+    for features in counts:
         x = rng.normal(3, 2, (features, n)).astype(dtype)
         gamma, beta = (rng.normal(size=features).astype(dtype) for _ in range(2))
         means = np.array([math.fsum(float(v) for v in column) / features for column in x.T])
@@ -404,12 +406,15 @@ def _normalize_columns(dtype: str, rng: np.random.Generator, n: int) -> list[Cas
 @case("normalize_columns_sums")
 def _normalize_columns_sums(dtype: str, rng: np.random.Generator, n: int) -> list[Case]:
     cases = []
-    for x, _, _, dy, *columns in _columns(dtype, rng, n):
-        mean, scale = (column.astype(dtype) for column in columns)
-        normalized = (x - mean.astype(np.float64)) * scale
-        sums = [np.array([math.fsum(row) for row in rows]) for rows in (dy * normalized, dy.astype(np.float64))]
-        written = unset(len(x), dtype), unset(len(x), dtype)
-        cases.append(Case((dy, x, mean, scale, *written), {0: dy, 1: x, 4: sums[0], 5: sums[1]}, 1000.0))
+    for pixels, parts in ((1, 0), (19, 4)):  # of the second, blocks share a row from n = 28 on
+        for x, _, _, dy, *columns in _columns(dtype, rng, n * pixels, (2, 7, 45) if pixels == 1 else (3,)):
+            mean, scale = (column.astype(dtype) for column in columns)
+            normalized = (x - mean.astype(np.float64)) * scale
+            sums = [np.array([math.fsum(row) for row in rows]) for rows in (dy * normalized, dy.astype(np.float64))]
+            scratch = shared_rows(len(x), 2 * parts, dtype)
+            arguments = (dy, x, mean, scale, unset(len(x), dtype), unset(len(x), dtype), *scratch)
+            expected = {0: dy, 1: x, 4: sums[0], 5: sums[1], 7: 0 * scratch[1]}
+            cases.append(Case(arguments, expected, 1000.0 * pixels))
     return cases
 
 

@@ -1,5 +1,7 @@
 """Layer normalization: each sample, or each pixel of an image, by its own mean and variance."""
 
+from math import prod
+
 from gpunn.backend.base import Shape
 from gpunn.config import register
 from gpunn.errors import ShapeError
@@ -43,6 +45,7 @@ class LayerNorm(Layer):
         self.gamma = context.parameter("gamma", (self._features,), Constant(1.0))
         self.beta = context.parameter("beta", (self._features,), Constant(0.0))
         self._mean, self._scale = (context.buffer((*shape[:-1], 1)) for _ in range(2))
+        self._scratch = context.shared_rows(self._features, prod(shape[:-1]) * context.capacity, 2)
         self._y = context.buffer(shape)
         self._dx = context.buffer(shape) if context.is_last else None
         return shape
@@ -62,6 +65,6 @@ class LayerNorm(Layer):
         out = delta if dx is dy else dx.reshape(delta.shape)
         if self.gamma.grad is not None and self.beta.grad is not None:  # before dx, which may be dy
             gradients = self.gamma.grad, self.beta.grad
-            self._run(kernels.normalize_columns_sums, delta, x, *self._of_columns, *gradients)
+            self._run(kernels.normalize_columns_sums, delta, x, *self._of_columns, *gradients, *self._scratch)
         self._run(kernels.normalize_columns_gradient, delta, x, self.gamma.value, *self._of_columns, out)
         return dx
