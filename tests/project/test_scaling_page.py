@@ -76,6 +76,20 @@ def test_threads_that_nobody_set_are_as_quick_as_one_for_each_rank(parts: dict[s
     assert parts.get("threads", {"ratio": 1})["ratio"] <= 1.2
 
 
+def test_lenet_bn_learns_as_much_by_two_ranks() -> None:
+    one, two = (
+        json.loads((ROOT / "benchmarks" / "results" / f"accuracy-mnist-lenet-bn-cpu{ranks}.json").read_text("utf-8"))
+        for ranks in ("", "-2-ranks")
+    )
+    assert [run["seed"] for run in one["runs"]] == [run["seed"] for run in two["runs"]] == [0, 1, 2]
+    accuracies = [each["mean_test_accuracy"] for each in (two, one)]
+    assert abs(accuracies[0] - accuracies[1]) <= 0.0015
+    assert f"{accuracies[0]:.2%} by two ranks and {accuracies[1]:.2%} by one".replace("%", " %") in re.sub(
+        r" of\s+MNIST", "", PAGE
+    )
+    assert two["command"] in PAGE
+
+
 def test_the_extras_exist() -> None:
     known = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
     named = {name for group in re.findall(r"\.\[([\w,]+)\]", PAGE) for name in group.split(",")}
