@@ -14,7 +14,7 @@ from gpunn.kernels import loops
 from gpunn.kernels.convolution import Geometry, taps
 from gpunn.kernels.cores import by_channels
 from gpunn.kernels.places import PLACES, over_places, samples, windows
-from gpunn.kernels.record import Array, Host, Launch, Raw, elementwise, raw
+from gpunn.kernels.record import Array, Host, Launch, Raw, raw
 
 Window: TypeAlias = Geometry
 
@@ -334,7 +334,23 @@ def mean_of_pixels(x: Array, y: Array) -> None:
     np.divide(y, y.dtype.type(height * width), out=y)
 
 
-@elementwise("T dy, T pixels", "T dx", "dx = dy / pixels;")
+@raw(
+    """
+extern "C" __global__ void mean_of_pixels_gradient(const T* __restrict__ dy, T* __restrict__ dx, T share, int channels,
+                                                   int pixels, int groups, int shift) {
+    FOR_PLACES(channels, 1, pixels, groups, shift) {
+        Samples delta = ((const Samples*)dy)[(long long)channel * groups + group];
+        EACH_SAMPLE(s) delta.of[s] *= share;
+        ((Samples*)dx)[((long long)channel * pixels + column) * groups + group] = delta;
+    }
+}
+""",
+    launch=lambda dy, pixels, dx: over_places(
+        {"SAMPLES": samples(dy, dx)}, len(dx), 1, int(pixels), dx.shape[3], dy, dx, 1.0 / pixels, len(dx), int(pixels)
+    ),
+    preamble=PLACES,
+    constants=lambda dy, _pixels, dx: {"SAMPLES": samples(dy, dx)},
+)
 def mean_of_pixels_gradient(dy: Array, pixels: float, dx: Array) -> None:
     """dx := dy/pixels for every pixel, dy being (channels, 1, 1, batch)."""
     np.copyto(dx, dy / dy.dtype.type(pixels))

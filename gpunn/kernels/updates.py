@@ -6,6 +6,7 @@ it is (see `gather`). These updates also end the step, by setting the next one, 
 it after updates that do not.
 """
 
+import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -95,36 +96,44 @@ def momentum_sgd(
     end_step.host(clock[:NEXT_STEP], clock[NEXT_STEP:])
 
 
+def of_mean(beta: float) -> tuple[float, float, float]:
+    """Return β, 1 - β and log β for a running mean: rounded to a network's type, each keeps its own digits."""
+    return beta, 1 - beta, math.log(beta) if beta else -math.inf
+
+
 @_update(
-    ", float64 beta1, float64 beta2, T epsilon, T decay, int32 begun",
+    ", T beta1, T share1, T log_beta1, T beta2, T share2, T log_beta2, T epsilon, T decay, int32 begun",
     "T first, T second, ",
     """
-    first = T(beta1) * first + T(1.0 - beta1) * g;
-    second = T(beta2) * second + T(1.0 - beta2) * g * g;
+    first = beta1 * first + share1 * g;
+    second = beta2 * second + share2 * g * g;
     T change = of_step[0] * first / (sqrt(second) * of_step[1] + epsilon);
     if (decay > T(0) && i < decayed) change += eta * decay * value;
     value -= change;
 """,
     """
-    // Powers in double cost more than all else: one thread computes them for its block.
+    // 1 - βᵗ = -expm1(t log β) loses no digits where βᵗ is near 1, and is 1 for β = 0, since t ≥ 1. One thread computes
+    // what its block shares.
     __shared__ T of_step[2];
     if (threadIdx.x == 0) {
-        double t = clock[1] - begun + 1.0;
-        of_step[0] = T(rate[clock[0]] / (1.0 - pow(beta1, t)));
-        of_step[1] = T(1.0 / sqrt(1.0 - pow(beta2, t)));
+        T t = T(clock[1] - begun + 1);
+        of_step[0] = rate[clock[0]] / -expm1(t * log_beta1);
+        of_step[1] = T(1) / sqrt(-expm1(t * log_beta2));
     }
     __syncthreads();
 """,
 )
 def adam(
-    gradient: Array, rate: Array, decayed: int, l1: float, l2: float, beta1: float, beta2: float, epsilon: float,
-    decay: float, begun: int, first: Array, second: Array, value: Array, clock: Array,
+    gradient: Array, rate: Array, decayed: int, l1: float, l2: float,
+    beta1: float, share1: float, log_beta1: float,  # noqa: ARG001 - the powers of a device
+    beta2: float, share2: float, log_beta2: float,  # noqa: ARG001
+    epsilon: float, decay: float, begun: int, first: Array, second: Array, value: Array, clock: Array,
 ) -> None:  # fmt: skip
     """Adam (D. P. Kingma, J. Ba, 2015, algorithm 1): m, v are running means of g and g², t counts steps after `begun`.
 
-    w := w - η m̂ / (√v̂ + ε), m̂ = m / (1 - β₁ᵗ), v̂ = v / (1 - β₂ᵗ). g holds the regulariser (19). With `decay` AdamW
-    (I. Loshchilov, F. Hutter, 2019, algorithm 2): decayed elements lose η · decay · w besides, in the same subtraction,
-    since w (1 - η decay) would round a small decay away.
+    w := w - η m̂ / (√v̂ + ε), m̂ = m / (1 - β₁ᵗ), v̂ = v / (1 - β₂ᵗ). g holds the regulariser (19), and `of_mean` gives
+    β, 1 - β and log β of either mean. With `decay` AdamW (I. Loshchilov, F. Hutter, 2019, algorithm 2): decayed
+    elements lose η · decay · w besides, in the same subtraction, since w (1 - η decay) would round a small decay away.
     """
     real = value.dtype.type
     eta, t = float(rate[int(clock[STEP])]), float(clock[COUNT] - begun) + 1
@@ -132,10 +141,10 @@ def adam(
     for at, g in _gradients(gradient, value, decayed, l1, l2):
         m, v = first[at], second[at]
         m *= real(beta1)
-        m += g * real(1 - beta1)
+        m += g * real(share1)
         v *= real(beta2)
         g *= g
-        g *= real(1 - beta2)
+        g *= real(share2)
         v += g
         np.sqrt(v, out=g)
         g *= spread

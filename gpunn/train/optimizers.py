@@ -294,8 +294,8 @@ class Adam(Optimizer):
 
     @ending_step
     def update(self, rates: Array, clock: Array) -> None:
-        p, betas = self.parameters, (self.beta1, self.beta2, self.epsilon)
-        settings = p.decayed, self.l1, self.l2, *betas, self.weight_decay, self.first
+        p, means = self.parameters, (*kernels.of_mean(self.beta1), *kernels.of_mean(self.beta2))
+        settings = p.decayed, self.l1, self.l2, *means, self.epsilon, self.weight_decay, self.first
         self._run(kernels.adam, p.gradients, rates, *settings, *self.state.values(), p.learned, clock)
 
 

@@ -67,13 +67,12 @@ IMAGES = {
     "average_pool": {"2_2_2_2_4_2_0_1": (4, 1), "3_2_2_2_4_3_1_0": (6, 1)},
     "average_pool_gradient": {"2_2_2_2_4_2_2_2_1": (1, 4), "3_2_2_2_4_3_2_2_0": (2, 4)},
     "mean_of_pixels": {"4": (8, 1)},
+    "mean_of_pixels_gradient": {"4": (1, 1)},
     "convolve_groups": {"3_3_1_1_4_3_3_2": (9, 1)},
     "convolve_groups_input_gradient": {"3_3_1_1_4_3_3_2": (9, 1)},
     "convolve_groups_weight_gradient": {"3_3_1_1_4_3_3_2": (2, 0)},
 }
 WITH_OTHER_LOADS = {each for each in IMAGES if each.startswith(("max_pool", "convolve_groups"))}
-WITH_FLOAT64 = {*TOTALS, "adam_wide"}
-"""Adam's powers of β are computed by one thread a block."""
 WATCHED = {*STREAMING, *WIDE, *TOTALS, *(f"{name} {which}" for name, some in IMAGES.items() for which in some)}
 
 
@@ -129,7 +128,7 @@ def test_watched_kernels_keep_to_their_rules(architecture: int) -> None:
             assert columns["stores"] == columns["wide stores"], name
         assert code.registers <= (64 if kernel in STREAMING or kernel in TOTALS else 80), name
         assert columns["local memory"] == 0, name
-        assert bool(columns["float64"]) == (kernel in WITH_FLOAT64), name
+        assert bool(columns["float64"]) == (kernel in TOTALS), name
         assert columns["divisions"] == 0 or kernel not in IMAGES, name
 
 

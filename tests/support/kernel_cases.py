@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.kernels.losses import blocks
+from gpunn.kernels.updates import of_mean
 
 
 class Case(NamedTuple):
@@ -526,17 +527,18 @@ def _adam(dtype: str, rng: Any, n: int) -> list[Case]:
     cases = []
     for begun, s in enumerate(_states(dtype, rng, n)):
         first, second = rng.normal(size=s.w.size).astype(dtype), rng.uniform(0, 2, s.w.size).astype(dtype)
-        beta1, beta2, epsilon = 0.75, 0.96875, 2.0**-10
+        beta1, beta2, epsilon = 0.75 if n > 1 else 0.0, 0.96875, 2.0**-10
         m = beta1 * first.astype(np.float64) + (1 - beta1) * s.regularised
         v = beta2 * second.astype(np.float64) + (1 - beta2) * s.regularised**2
         m_hat, v_hat = m / (1 - beta1 ** (7 - begun)), v / (1 - beta2 ** (7 - begun))
         for decay in (0.0, 0.375):  # AdamW takes it from the weights alone
             lost = np.where(np.arange(s.w.size) < s.decayed, decay * s.w.astype(np.float64), 0.0)
             step = each(lambda p, q: p / (math.sqrt(q) + 2.0**-10), m_hat, v_hat)
-            settings = (s.decayed, s.l1, s.l2, beta1, beta2, epsilon, decay, begun)
+            means = *of_mean(beta1), *of_mean(beta2)
+            settings = (s.decayed, s.l1, s.l2, *means, epsilon, decay, begun)
             arguments = (s.g, s.rate, *settings, first.copy(), second.copy(), s.w.copy(), s.clock)
             w = s.w - float(s.rate[2]) * (step + lost)
-            cases.append(Case(arguments, {0: s.g, 10: m, 11: v, 12: w, 13: AFTER}, 8.0))
+            cases.append(Case(arguments, {0: s.g, 14: m, 15: v, 16: w, 17: AFTER}, 8.0))
     return cases
 
 

@@ -232,9 +232,12 @@ def _mean_of_pixels(dtype: str, rng: np.random.Generator, n: int) -> list[Case]:
 
 @case("mean_of_pixels_gradient")
 def _mean_of_pixels_gradient(dtype: str, rng: np.random.Generator, n: int) -> list[Case]:
-    dy = rng.normal(size=(3, 1, 1, some(n))).astype(dtype)
-    dx = np.repeat(np.repeat(dy.astype(np.float64) / 20, 4, axis=1), 5, axis=2)
-    return [Case((dy, 20.0, unset(dx.shape, dtype)), {0: dy, 2: dx})]
+    n, cases = some(n), []
+    for height, width in ((1, 1), (4, 5), (7, 11)):
+        dy, pixels = rng.normal(size=(3, 1, 1, n)).astype(dtype), float(height * width)
+        dx = np.repeat(np.repeat(dy.astype(np.float64) / pixels, height, axis=1), width, axis=2)
+        cases.append(Case((dy, pixels, unset(dx.shape, dtype)), {0: dy, 2: dx}))
+    return cases
 
 
 # Batch normalisation

@@ -1,16 +1,19 @@
 """Optimizers, step by step, against their equations written in float64 for each parameter."""
 
+import math
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from support.harness import one_line
+from support.harness import call, one_line
 
 import gpunn as gn
 from gpunn import L1, L2, SGD, Adam, AdamW, Cosine, Dense, Sequential, SoftmaxCrossEntropy, Tanh
 from gpunn.backend.base import Backend
 from gpunn.errors import OptionError
+from gpunn.kernels.updates import adam as adam_kernel
+from gpunn.kernels.updates import of_mean
 from gpunn.train.optimizers import Optimizer, Regularizer
 from gpunn.train.schedules import Constant
 
@@ -183,6 +186,35 @@ def test_adamw_takes_the_decay_from_the_weights_and_not_from_the_means(
     optimizer = AdamW(0.1, 0.25, beta1=0.8, beta2=0.95, epsilon=1e-3)
     wanted = expected(backend, adam, 0.0, 4.0 if regularizer else 0.0, 0.25)
     assert_same(followed(backend, optimizer, regularizer, dtype), wanted, tolerance)
+
+
+BETAS = (0.9, 0.99, 0.999, 0.9999)
+
+
+@pytest.mark.parametrize("beta", BETAS)
+def test_adams_powers_are_exact_in_float32_for_every_step(beta: float) -> None:
+    """1 - βᵗ = -expm1(t log β), as a device computes it, for each of a million steps."""
+    t = np.arange(1, 10**6 + 1)
+    log_beta = np.float32(of_mean(beta)[2])
+    product = t.astype(np.float32) * log_beta
+    assert product.dtype == np.float32
+    np.testing.assert_allclose(-np.expm1(product), -np.expm1(t * math.log(beta)), rtol=2e-7, atol=0)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("betas", [*zip(BETAS, reversed(BETAS), strict=True), (0.0, 0.999), (0.9, 0.0), (0.0, 0.0)])
+def test_adam_divides_by_the_powers_of_the_step(backend: Backend, dtype: str, betas: tuple[float, float]) -> None:
+    """Of g = m = 1 before the step, and of v = 0 and 1: m stays 1 then, and v is 1 - β₂ and 1."""
+    means = *of_mean(betas[0]), *of_mean(betas[1])
+    first, second, begun = np.ones(2, dtype), np.array([0, 1], dtype), 5
+    for t in (1, 2, 3, 7, 100, 1000, 12_345, 100_000, 10**6):
+        clock = np.array([0, begun + t - 1, 0, 0], np.int32)
+        arrays = first.copy(), second.copy(), np.zeros(2, dtype), clock
+        settings = 0, 0.0, 0.0, *means, 0.25, 0.0, begun
+        value = call(backend, adam_kernel, np.ones(2, dtype), np.ones(1, dtype), *settings, *arrays)[-2]
+        m_hat, v_hats = 1 / (1 - betas[0] ** t), (v / (1 - betas[1] ** t) for v in (1 - betas[1], 1))
+        wanted = [-m_hat / (math.sqrt(v_hat) + 0.25) for v_hat in v_hats]
+        np.testing.assert_allclose(value, wanted, rtol=1e-6 if dtype == "float32" else 1e-12, err_msg=f"step {t}")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
