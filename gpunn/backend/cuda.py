@@ -1,5 +1,6 @@
 """The backend of a CUDA device: CuPy, on one stream, in graphs where work repeats."""
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -31,6 +32,9 @@ class _Shared:
     communicator: Communicator | None = None  # with the devices of the other ranks
 
 
+_alone = threading.RLock()  # a handle that is made while another device captures spoils both
+
+
 class CupyBackend(Backend):
     """A CUDA device through CuPy; threads may share it: work of one does not get into the capture of another."""
 
@@ -51,7 +55,7 @@ class CupyBackend(Backend):
             self.stream = cupy.cuda.Stream()
             # For copies from the host, which are ordered by events and by nothing else.
             self.copies = cupy.cuda.Stream(non_blocking=True)
-            with self.stream:  # whose work alone may have used the memory of cuBLAS's workspace before
+            with self.stream, _alone:  # whose work alone may have used the memory of cuBLAS's workspace before
                 self.cublas = Cublas(self.stream.ptr)
         name, memory = properties["name"].decode(), f"{properties['totalGlobalMem'] / 2**30:.0f} GiB"
         capability = f"compute capability {properties['major']}.{properties['minor']}"
@@ -68,7 +72,7 @@ class CupyBackend(Backend):
         """Return the same device and stream, with products computed in another precision."""
         other = object.__new__(type(self))
         vars(other).update(vars(self), precision=precision)
-        with self.lock, self.current, self.stream:
+        with self.lock, self.current, self.stream, _alone:
             other.cublas = Cublas(self.stream.ptr, precision)
         return other
 
@@ -267,7 +271,7 @@ class CupyBackend(Backend):
     def _recorded(self, work: Callable[[], None]) -> Callable[[], None]:
         """Record work as a graph of this rank; see `capture`."""
         stream, others = self.stream, self.cupy.get_default_memory_pool()
-        with self.lock, self.current, stream:
+        with self.lock, self.current, stream, _alone:
             limit, used = others.get_limit(), others.total_bytes()
             # A graph knows addresses only: what it works on must not be given back to the pool, and so to others.
             kept, pool = list[tuple[Any, ...]](), self.cupy.cuda.MemoryPool()  # that for results of array code

@@ -41,7 +41,7 @@ def last_line(done: subprocess.CompletedProcess[str]) -> str:
     ("failure", "said"),
     [
         ("4:6:on", "NVRTC could not compile a kernel (NVRTC error 6)"),  # its log is empty
-        ("8:6", "NVRTC could not compile a kernel (NVRTC error 6)"),
+        ("6:6", "NVRTC could not compile a kernel (NVRTC error 6)"),
         ("5:1:on", "NVRTC got no memory of the host (NVRTC error 1)"),
         ("6:7:on", "NVRTC lacks its builtins, libnvrtc-builtins, of its very version (NVRTC error 7)"),
         ("7:11", "NVRTC failed inside (NVRTC error 11)"),

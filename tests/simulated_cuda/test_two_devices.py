@@ -99,6 +99,19 @@ with cupy.cuda.Device(0):
     there = cupy.asarray(images)
 np.testing.assert_array_equal(model.backend.to_host(model.forward(there)), model.backend.to_host(model.forward(images)))
 """,
+    "a device that is first used while the other records waits, and spoils nothing": """
+import time
+here, there = select("cuda:0"), []
+x = here.zeros((2, 2), "f4")
+other = threading.Thread(target=lambda: there.append(select("cuda:1")))
+def work():
+    other.start()
+    time.sleep(0.3)
+    here.gemm(1.0, x, x, 0.0, x)
+here.capture(work)()
+other.join()
+assert there[0].device == "cuda:1" and not there[0].cublas.trouble
+""",
     "a third device is refused, and its number said": """
 from gpunn.errors import DeviceError
 try:
