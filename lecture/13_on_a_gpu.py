@@ -334,17 +334,17 @@ assert max(kernels["bias"], kernels["bias and ReLU"]) < peak / bandwidth < kerne
 # ## Exercises
 
 # %% [markdown] tags=["exercise"]
-# **1. How many threads?** The softmax takes one *thread for each sample*, 128 to a block, and walks over the classes.
-# How many blocks are started for 10 classes and 300 samples, and how many threads are idle? Ask the record:
-# `registry["softmax"].launch(z, a)`. Why not one thread for each number?
+# **1. How many threads?** In the softmax *several threads share the classes of one sample*, and put their sums together.
+# For 10 classes a block of 256 threads has 16 samples, so 16 threads for each. How many blocks are started for 300
+# samples, and how many threads have no class? Ask the record: `registry["softmax"].launch(z, a)`. Why 16, and not 10?
 
 # %% tags=["solution"]
 z = np.zeros((10, 300), "float32")
 started = registry["softmax"].launch(z, np.empty_like(z))
-idle = started.blocks * started.threads - 300
+idle = started.blocks * started.threads - z.size
 print(f"{started.blocks} blocks of {started.threads} threads, {idle} of them idle")
-print("each number of a softmax needs the sum over all classes of its sample: the thread has it at hand")
-assert (started.blocks, started.threads, idle) == (3, 128, 84)
+print("256 threads are shared out evenly by powers of two only, and none then has to divide to find its sample")
+assert (started.blocks, started.threads, idle) == (19, 256, 1864)
 
 # %% [markdown] tags=["exercise"]
 # **2. A kernel of your own.** The *hard tanh* is $z$ between −1 and 1, and −1 or 1 outside. Write its record and that
