@@ -43,9 +43,11 @@ def test_what_a_killed_worker_had_begun_is_done_again_and_nothing_twice(tmp_path
     search(file, out, trials=5)
     rows = rows_of(out)
     assert len(rows) == 5
-    assert len({row["trial"] for row in rows}) == 5
     assert len({row["optimizer.learning_rate"] for row in rows}) == 5
-    assert "2" not in {row["trial"] for row in rows}  # it was cut off, and is done again under another number
+    # One was cut off, the third or, on a machine that let the test wait, one after it; it is done again as the sixth.
+    numbers = {int(row["trial"]) for row in rows}
+    assert len(numbers) == 5
+    assert {0, 1, 5} < numbers < set(range(6))
     assert [path.name for path in out.glob(".worker-*")] == []
 
 
