@@ -61,8 +61,11 @@ def main() -> str | None:
     shared = f"-{ranks.size}-ranks" if ranks.size > 1 else ""
     target, on_cpu = options.out / f"{stem}-{device}{shared}.json", RESULTS / f"{stem}-cpu.json"
     if (device != "cpu" or shared) and on_cpu.is_file():
-        same = [each for each in json.loads(on_cpu.read_text("utf-8"))["runs"] if each["seed"] in seeds]
-        result["mean_on_cpu"] = fmean(each["test_accuracy"] for each in same)
+        there = {each["seed"]: each["test_accuracy"] for each in json.loads(on_cpu.read_text("utf-8"))["runs"]}
+        if missing := [seed for seed in seeds if seed not in there]:
+            print(f"not compared with the CPU: {on_cpu} has no seeds {missing}; it has {list(there)}")
+        else:
+            result["mean_on_cpu"] = fmean(there[seed] for seed in seeds)
     write_result(target, result)
     print(f"mean test accuracy {result['mean_test_accuracy']:.4f}: {target}")
     if "mean_on_cpu" not in result:

@@ -1,5 +1,6 @@
 """The benchmark of two ranks runs, and they learn what one learns; no claim about speed is made here."""
 
+import json
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -8,7 +9,7 @@ from types import ModuleType
 
 import pytest
 from support.paths import ROOT
-from support.ranks import launcher
+from support.ranks import job, launcher
 
 
 @pytest.fixture(scope="module")
@@ -33,3 +34,18 @@ def test_two_ranks_of_the_benchmark_learn_what_one_does(scaling: ModuleType, tmp
 def test_a_ratio_is_the_middle_one_of_the_rounds(scaling: ModuleType) -> None:
     rounds = [{"a": 2.0, "b": 1.0}, {"a": 9.0, "b": 3.0}, {"a": 5.0, "b": 1.0}]
     assert scaling.ratio(rounds, "a", "b") == 3
+
+
+@pytest.mark.parametrize(("seeds", "code", "said"), [("0", 1, "more than 0.01%"), ("0,7", 0, "has no seeds [7]")])
+def test_the_accuracy_by_ranks_is_compared_with_that_of_one_process(
+    tmp_path: Path, seeds: str, code: int, said: str
+) -> None:
+    options = ("mlp", "digits", "--epochs", "1", "--seeds", seeds, "--out", tmp_path, "--alike", "0.0001")
+    with job(2, sys.executable, ROOT / "benchmarks" / "accuracy.py", *options, folder=tmp_path) as started:
+        done = started.done()
+    assert done.code == code, done.err
+    assert said in done.out + done.err
+    assert done.out.count("mean test accuracy") == 1
+    result = json.loads((tmp_path / "accuracy-digits-mlp-cpu-2-ranks.json").read_text("utf-8"))
+    assert result["command"].startswith("OPENBLAS_NUM_THREADS=1 mpiexec -n 2 python benchmarks/accuracy.py mlp digits")
+    assert ("mean_on_cpu" in result) == (code == 1)
