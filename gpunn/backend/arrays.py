@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from gpunn import outside
 from gpunn.backend.base import Backend
 from gpunn.backend.devices import backend_of
+from gpunn.config import outside
 from gpunn.errors import ShapeError
 from gpunn.kernels.record import Raw
 

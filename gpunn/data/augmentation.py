@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpunn.config import Part
+from gpunn.config.scalars import checked_seed, positive_whole, real
 from gpunn.data.checks import as_array, check_finite
 from gpunn.errors import OptionError, ShapeError
 from gpunn.kernels.augmentation import Limits, look
-from gpunn.scalars import checked_seed, positive_whole, real
 
 
 class Augmentation(Part, kind="augmentation", example="Augmentation(shift=1)"):

@@ -9,6 +9,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gpunn.config.scalars import flag
 from gpunn.data.checks import as_array, as_inputs, described, scaled_as_pixels
 from gpunn.data.labels import checked_names, counted_names, numbered
 from gpunn.data.later_tables import brought, like_table
@@ -16,7 +17,6 @@ from gpunn.data.samples import ROW, Samples
 from gpunn.data.tokens import checked_count
 from gpunn.display.html import html_table
 from gpunn.errors import DataError, OptionError, in_one_line
-from gpunn.scalars import flag
 
 FEW = 20  # samples below which a fraction that would hold back a single one holds back none: it would say nothing
 _SHOWN = 10  # classes that are counted where the data show themselves

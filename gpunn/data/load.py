@@ -14,6 +14,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from gpunn.config.scalars import flag
 from gpunn.data.columns import Columns
 from gpunn.data.dataset import Data, stratified_split
 from gpunn.data.download import download, user_cache
@@ -33,7 +34,6 @@ from gpunn.data.sklearn_sets import PREFIX, SKLEARN_NAMES, is_sklearn_table, set
 from gpunn.data.tables import RECONSTRUCTION, checked_options, names_in, table_data, tables_in
 from gpunn.data.tokens import checked_count
 from gpunn.errors import DataError, OptionError
-from gpunn.scalars import flag
 
 log = logging.getLogger(__name__)
 

@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpunn.backend.limits import require
+from gpunn.config.scalars import POSITIVE, flag, real
 from gpunn.data.checks import MAX_CLASSES, as_array, checked_inputs, checked_targets, checked_weights, described
 from gpunn.data.columns import Columns
 from gpunn.data.memmap import Inputs, Rows, in_blocks, is_mapped
 from gpunn.data.tokens import as_tokens, checked_count
 from gpunn.display.html import html_table
 from gpunn.errors import DataError, OptionError
-from gpunn.scalars import POSITIVE, flag, real
 
 ROW = ("", "shape of one", "numbers", "form", "targets", "samples", "")  # heads of `Samples.row`
 

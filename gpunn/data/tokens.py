@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.backend.limits import require
+from gpunn.config.scalars import positive_whole
 from gpunn.data.memmap import Inputs, Rows, in_blocks, is_mapped
 from gpunn.errors import DataError, OptionError
-from gpunn.scalars import positive_whole
 
 MOST_TOKENS = 2**31 - 1  # that int32, in which they are kept, can count
 _EXACT = {"float16": 2**11, "float32": 2**24, "float64": 2**53}  # beyond it neighbours of whole numbers are lost

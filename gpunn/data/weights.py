@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.config import nearest
+from gpunn.config.scalars import Range, real
 from gpunn.data.checks import LARGEST
 from gpunn.data.samples import Samples
 from gpunn.errors import DataError, OptionError
-from gpunn.scalars import Range, real
 
 ClassWeight: TypeAlias = str | Mapping[Any, float] | Sequence[float] | NDArray[Any] | None
 _ALLOWED: Range = "be at least 0 and finite", lambda weight: 0 <= weight <= LARGEST  # in float32

@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+from gpunn.config.outside import allowing
 from gpunn.errors import GpunnError
 from gpunn.experiments.experiment import Experiment
 from gpunn.experiments.tuning import prepared
 from gpunn.files import StrPath
-from gpunn.outside import allowing
 from gpunn.reports.learning_rates import CURVE, LearningRateCurve
 from gpunn.saving.checkpointer import Say
 from gpunn.train.finder import Rising, Show, try_rates

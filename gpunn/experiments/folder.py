@@ -10,10 +10,10 @@ from itertools import count
 from pathlib import Path
 
 from gpunn.backend.limits import size
+from gpunn.config.outside import allowing
 from gpunn.errors import OutputError
 from gpunn.files import LOCK
 from gpunn.files import locked as locked_for
-from gpunn.outside import allowing
 from gpunn.saving.checkpointer import CHECKPOINTS, Say
 from gpunn.train.trainer import Trainer
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from gpunn.config.outside import allowing
 from gpunn.data import Data, Samples
 from gpunn.experiments.experiment import Experiment
 from gpunn.experiments.folder import EXPERIMENT, HISTORY, METRICS, MODEL
 from gpunn.experiments.markdown import block, cell, code, escaped, table
 from gpunn.files import write_atomically
 from gpunn.nn.summary import summary
-from gpunn.outside import allowing
 from gpunn.saving.origin import versions
 from gpunn.train.evaluator import Evaluation
 from gpunn.train.metrics import Average

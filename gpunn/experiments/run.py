@@ -13,16 +13,16 @@ from typing import Any, TypeVar, cast
 
 from gpunn.backend.limits import reserved
 from gpunn.backend.ranks import world
+from gpunn.config.outside import allowing
 from gpunn.errors import CheckpointError, DivergenceError, OptionError, OutputError
 from gpunn.experiments.experiment import Experiment, parse_experiment, read_experiment
+from gpunn.experiments.failure import code_of, line_of
 from gpunn.experiments.folder import EXPERIMENT, METRICS, check_room, holds_run, locked, new_folder
 from gpunn.experiments.live import LiveHistory
 from gpunn.experiments.report import REPORT
 from gpunn.experiments.results import introduce, write_results, write_stopped
-from gpunn.experiments.terminal import code_of, line_of
 from gpunn.experiments.tuning import prepared
 from gpunn.files import StrPath, read_regular, remove_leftovers, write_atomically
-from gpunn.outside import allowing
 from gpunn.reports.events import own_files
 from gpunn.reports.tensorboard import TensorBoard
 from gpunn.saving.checkpoint import Checkpoint, open_checkpoint

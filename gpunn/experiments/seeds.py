@@ -16,12 +16,12 @@ from typing import Any
 
 from gpunn.backend.limits import memory_limit
 from gpunn.backend.ranks import world
+from gpunn.config.outside import allowing
 from gpunn.errors import GpunnError, OptionError, OutputError
 from gpunn.experiments.experiment import Experiment
 from gpunn.experiments.folder import EXPERIMENT, METRICS
 from gpunn.files import StrPath, write_atomically
 from gpunn.kernels.cores import cores
-from gpunn.outside import allowing
 from gpunn.saving.checkpointer import Say
 
 SEEDS = "seeds.csv"

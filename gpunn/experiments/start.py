@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any, Self
 
 from gpunn.config import to_config
+from gpunn.config.outside import allowing
+from gpunn.config.scalars import positive_whole
 from gpunn.errors import ModelFileError, OptionError
 from gpunn.experiments.folder import EXPERIMENT, MODEL
 from gpunn.files import open_regular
 from gpunn.nn.layers import Layer
-from gpunn.outside import allowing
 from gpunn.saving.checkpoint import BEST
 from gpunn.saving.checkpointer import CHECKPOINTS, listed
-from gpunn.scalars import positive_whole
 from gpunn.sequential import Sequential, load_model
 
 

@@ -5,6 +5,7 @@ from math import prod
 from pathlib import Path
 
 from gpunn.config import to_built_config, to_config
+from gpunn.config.outside import allowing
 from gpunn.data import Data
 from gpunn.data.checks import is_binary
 from gpunn.data.load import is_image_folder
@@ -17,7 +18,6 @@ from gpunn.nn.layout import fed_shape
 from gpunn.nn.network import Network
 from gpunn.nn.replacing import place_of_last, with_last
 from gpunn.nn.tasks import Task
-from gpunn.outside import allowing
 from gpunn.saving.checkpointer import CheckpointPart, Say
 
 FREEZE = 1  # epochs in which only the new layer learns, where nothing else is asked for

@@ -8,6 +8,7 @@ import numpy as np
 
 from gpunn.backend.base import Shape
 from gpunn.backend.devices import on_host
+from gpunn.config.scalars import positive_whole
 from gpunn.data.checks import as_inputs
 from gpunn.data.formats.frame import is_frame, read_frame
 from gpunn.data.loader import rows_of
@@ -15,7 +16,6 @@ from gpunn.data.on_device import OnDevice
 from gpunn.data.tokens import as_tokens
 from gpunn.data.training_inputs import TrainingInputs
 from gpunn.errors import OptionError, ShapeError
-from gpunn.scalars import positive_whole
 
 DTYPES = ("float32", "float64")
 

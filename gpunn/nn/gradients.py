@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gpunn.backend.base import Backend, Shape
 from gpunn.backend.devices import on_host, select
+from gpunn.config.scalars import POSITIVE, checked_seed, positive_whole, real
 from gpunn.data.checks import as_array
 from gpunn.data.tokens import as_tokens
 from gpunn.errors import GpunnError, OptionError, ShapeError
@@ -21,7 +22,6 @@ from gpunn.nn.layers.base import BuildContext, Layer
 from gpunn.nn.losses import Loss
 from gpunn.nn.network import Network
 from gpunn.nn.tasks import Task
-from gpunn.scalars import POSITIVE, checked_seed, positive_whole, real
 
 __all__ = ["GradientCheck", "GradientError", "check_gradients"]
 _INPUT = "input"

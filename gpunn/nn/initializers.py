@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from gpunn.backend.base import Shape
 from gpunn.config import Part, register
+from gpunn.config.scalars import FINITE, NOT_NEGATIVE, real
 from gpunn.errors import OptionError
-from gpunn.scalars import FINITE, NOT_NEGATIVE, real
 
 __all__ = ["Glorot", "He", "Initializer", "LeCun", "Normal"]
 

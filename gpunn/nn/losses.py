@@ -15,6 +15,7 @@ from gpunn.backend.arrays import NO_KERNEL, is_array_code
 from gpunn.backend.base import Backend, Buffer
 from gpunn.backend.devices import backend_of
 from gpunn.config import Part, from_config, needed_by, register
+from gpunn.config.scalars import SHARE, real
 from gpunn.data.checks import as_array, checked_weights, is_one_hot
 from gpunn.errors import DataError, OptionError, ShapeError
 from gpunn.kernels import losses as kernels
@@ -23,7 +24,6 @@ from gpunn.kernels.device import parts_of_row
 from gpunn.kernels.record import Array, Raw
 from gpunn.nn.layers import Activation, Sigmoid, Softmax
 from gpunn.nn.tasks import Task
-from gpunn.scalars import SHARE, real
 
 __all__ = ["BinaryCrossEntropy", "Loss", "MeanSquaredError", "SoftmaxCrossEntropy"]
 

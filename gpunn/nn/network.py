@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from gpunn.backend.base import Backend
 from gpunn.backend.compiling import Compiling
 from gpunn.backend.devices import on_host, select
+from gpunn.config.scalars import checked_seed, flag, positive_whole
 from gpunn.data import Samples
 from gpunn.data.checks import check_finite
 from gpunn.data.on_device import OnDevice
@@ -28,7 +29,6 @@ from gpunn.nn.layout import Layout, begun, check_arrays, turned
 from gpunn.nn.losses import Loss
 from gpunn.nn.parameter import Memory, Parameters
 from gpunn.nn.tasks import Task
-from gpunn.scalars import checked_seed, flag, positive_whole
 
 FEW = 8  # samples up to which `forward` copies its batch, so that its products are planned for the same memory
 # Attributes that a copy of a network makes anew.

@@ -2,10 +2,10 @@
 
 from math import prod
 
+from gpunn.config.scalars import positive_whole
 from gpunn.errors import OptionError
 from gpunn.nn.layers import Layer
 from gpunn.nn.network import Network
-from gpunn.scalars import positive_whole
 
 
 def place_of_last(network: Network) -> int:

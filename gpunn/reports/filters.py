@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpunn.backend.base import Shape
+from gpunn.config.scalars import positive_whole
 from gpunn.data import Data
 from gpunn.display.style import (
     FAINT,
@@ -29,7 +30,6 @@ from gpunn.nn.arguments import as_batch
 from gpunn.nn.layers import Layer
 from gpunn.nn.layers.base import unchained
 from gpunn.nn.network import Network
-from gpunn.scalars import positive_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

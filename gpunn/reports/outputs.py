@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpunn.config.scalars import positive_whole
 from gpunn.data import Samples
 from gpunn.display.style import FAINT, INK, TRAINING, checked_title, picture, place, plain_ticks, title_room
 from gpunn.display.text import short_names, shortened, width_of, wrapped
 from gpunn.errors import OptionError
 from gpunn.files import StrPath
 from gpunn.reports.predictions import Cells, counted_mistakes, draw_worst, numbers_in
-from gpunn.scalars import positive_whole
 from gpunn.train.metrics import errors_of
 from gpunn.train.outputs_report import MultilabelReport
 from gpunn.train.table import MOST_ROWS, decimal

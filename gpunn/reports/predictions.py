@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gpunn.config.scalars import positive_whole
 from gpunn.data import Samples
 from gpunn.data.memmap import Inputs, Rows
 from gpunn.display.style import (
@@ -28,7 +29,6 @@ from gpunn.display.style import (
 from gpunn.display.text import short_names, width_of, wrapped
 from gpunn.errors import ShapeError
 from gpunn.files import StrPath
-from gpunn.scalars import positive_whole
 from gpunn.train.metrics import confusion_matrix as confusion_matrix
 from gpunn.train.report import ClassificationReport
 from gpunn.train.table import amount

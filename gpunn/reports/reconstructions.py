@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpunn.config.scalars import positive_whole
 from gpunn.data import Samples
 from gpunn.display.style import FAINT, draw_sample, limits_of, picture, title_room
 from gpunn.display.text import wrapped
 from gpunn.errors import ShapeError
 from gpunn.files import StrPath
 from gpunn.nn.network import Network
-from gpunn.scalars import positive_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -8,6 +8,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, cast
 
+from gpunn.config.scalars import positive_whole
 from gpunn.errors import OptionError, OutputError
 from gpunn.files import StrPath
 from gpunn.nn.summary import summary
@@ -15,7 +16,6 @@ from gpunn.reports import events
 from gpunn.reports.filters import draw_network
 from gpunn.reports.predictions import draw_answers
 from gpunn.saving.origin import parts_of
-from gpunn.scalars import positive_whole
 from gpunn.train.callbacks import Callback, TrainingView
 from gpunn.train.record import COLUMNS, Record
 from gpunn.train.report import ClassificationReport, report_on

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from gpunn.backend.ranks import world
+from gpunn.config.scalars import flag, positive_whole, real
 from gpunn.errors import CheckpointError, OptionError, OutputError
 from gpunn.files import StrPath, locked, remove_folder, remove_leftovers
 from gpunn.saving.checkpoint import Checkpoint, DamagedCheckpointError, Origin, open_checkpoint, write_checkpoint
 from gpunn.saving.origin import changes, compare, is_of_new_network, origin_of, repeat_algorithms, versions
 from gpunn.saving.signals import HandedBack, Signals
-from gpunn.scalars import flag, positive_whole, real
 from gpunn.train.callbacks import CHECKPOINTS as TURN
 from gpunn.train.callbacks import Callback, TrainingView
 from gpunn.train.record import State

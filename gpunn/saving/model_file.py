@@ -12,6 +12,7 @@ import numpy as np
 from gpunn.backend.base import Backend
 from gpunn.backend.devices import select
 from gpunn.config import from_config, from_table, knowing, knowing_those_of, to_built_config, to_config
+from gpunn.config.scalars import checked_seed, positive_whole
 from gpunn.data.training_inputs import TrainingInputs
 from gpunn.errors import DataError, GpunnError, ModelFileError
 from gpunn.files import as_path, open_regular, write_atomically
@@ -22,7 +23,6 @@ from gpunn.nn.layout import fed_shape
 from gpunn.nn.network import Network
 from gpunn.nn.tasks import Task
 from gpunn.saving.safetensors import read_header, read_values, to_bytes
-from gpunn.scalars import checked_seed, positive_whole
 from gpunn.train.record import Weights
 
 Model = TypeVar("Model", bound=Network)

@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from gpunn.backend.devices import on_host, select
 from gpunn.config import PARTS, as_part, from_config, to_config
+from gpunn.config.scalars import positive_whole
 from gpunn.data import Data, Samples
 from gpunn.data.augmentation import Augmentation
 from gpunn.data.checks import checked_weights
@@ -27,7 +28,6 @@ from gpunn.nn.arguments import as_shape, checked_dtype
 from gpunn.nn.layers import Activation, Dense, Layer, ReLU, Sigmoid, Softmax
 from gpunn.nn.layers.chain import as_layers
 from gpunn.nn.losses import Loss
-from gpunn.scalars import positive_whole
 from gpunn.sequential import Sequential
 from gpunn.train.arguments import TrainOptions, next_batch_size
 from gpunn.train.callbacks import Callback

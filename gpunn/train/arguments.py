@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from gpunn.backend.base import Backend
 from gpunn.config import as_part
+from gpunn.config.scalars import Range, checked_seed, flag, positive_whole, real
 from gpunn.data import Data, Samples
 from gpunn.data.augmentation import Augmentation
 from gpunn.data.checks import as_array, as_inputs, is_binary, is_whole
@@ -28,7 +29,6 @@ from gpunn.nn.layout import fed_shape
 from gpunn.nn.losses import BinaryCrossEntropy, Loss, MeanSquaredError, SoftmaxCrossEntropy
 from gpunn.nn.network import Network
 from gpunn.nn.tasks import Task
-from gpunn.scalars import Range, checked_seed, flag, positive_whole, real
 from gpunn.train.callbacks import Callback, checked_callbacks
 from gpunn.train.optimizers import SGD, Optimizer, Regularizer
 from gpunn.train.own_metrics import Given, checked_columns

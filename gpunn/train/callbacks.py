@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from gpunn.backend.base import Backend
+from gpunn.config.scalars import positive_whole
 from gpunn.data import Data
 from gpunn.errors import OptionError
 from gpunn.nn.network import Network
 from gpunn.nn.parameter import Arrays
-from gpunn.scalars import positive_whole
 from gpunn.train.history import History
 from gpunn.train.monitor import Monitor
 from gpunn.train.record import Record

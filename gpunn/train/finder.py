@@ -8,10 +8,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gpunn.config.scalars import POSITIVE, positive_whole, real
 from gpunn.data import Data
 from gpunn.errors import DataError, DivergenceError, OptionError
 from gpunn.nn.network import Network
-from gpunn.scalars import POSITIVE, positive_whole, real
 from gpunn.train.arguments import TrainOptions, as_data, fitting_batch_size
 from gpunn.train.callbacks import Calling
 from gpunn.train.schedules import Schedule

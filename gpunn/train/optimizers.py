@@ -9,17 +9,16 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from gpunn import outside
 from gpunn.backend.arrays import is_array_code, run_on_device
 from gpunn.backend.base import Buildable
 from gpunn.backend.ranks import world
-from gpunn.config import Part, register
+from gpunn.config import Part, outside, register
+from gpunn.config.scalars import NOT_NEGATIVE, POSITIVE, SHARE, flag, real
 from gpunn.errors import OptionError
 from gpunn.kernels import updates as kernels
 from gpunn.kernels.gather import COUNT, STEP
 from gpunn.kernels.record import Array
 from gpunn.nn.parameter import Parameters
-from gpunn.scalars import NOT_NEGATIVE, POSITIVE, SHARE, flag, real
 from gpunn.train.schedules import Constant, Schedule
 
 __all__ = ["L1", "L2", "SGD", "Adam", "AdamW", "Optimizer", "Regularizer"]

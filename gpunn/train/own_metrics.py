@@ -8,9 +8,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from gpunn import outside
 from gpunn.backend.limits import require
-from gpunn.config import Part, as_part, from_config
+from gpunn.config import Part, as_part, from_config, outside
 from gpunn.data import Samples
 from gpunn.data.loader import DataLoader
 from gpunn.errors import OptionError

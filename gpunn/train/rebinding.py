@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
-from gpunn import outside
+from gpunn.config import outside
 
 _PATCHING = threading.RLock()  # of classes, which all threads share
 

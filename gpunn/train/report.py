@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gpunn.config.scalars import positive_whole
 from gpunn.data import Samples
 from gpunn.data.weights import ClassWeight
 from gpunn.display.html import html_table
@@ -16,7 +17,6 @@ from gpunn.errors import DataError, OptionError, in_one_line
 from gpunn.nn.losses import MeanSquaredError
 from gpunn.nn.network import Network
 from gpunn.nn.tasks import Task
-from gpunn.scalars import positive_whole
 from gpunn.train.arguments import as_samples, check_samples
 from gpunn.train.metrics import Average, Counts, Weights, confusion_matrix, divided, mean, roc_auc
 from gpunn.train.outputs_report import MultilabelReport, RegressionReport

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.config import Part, register
+from gpunn.config.scalars import NOT_NEGATIVE, POSITIVE, positive_whole, real
 from gpunn.errors import OptionError
-from gpunn.scalars import NOT_NEGATIVE, POSITIVE, positive_whole, real
 
 __all__ = ["Constant", "Cosine", "OneCycle", "Schedule", "StepDecay", "Warmup"]
 _MOST_CHANGES = 20

@@ -3,8 +3,8 @@
 import math
 from typing import Any
 
+from gpunn.config.scalars import NOT_NEGATIVE, flag, real
 from gpunn.errors import OptionError
-from gpunn.scalars import NOT_NEGATIVE, flag, real
 from gpunn.train.callbacks import JUDGES, Callback, StopTraining, TrainingView
 from gpunn.train.record import Record
 

@@ -8,7 +8,7 @@ def commands_page() -> str:
     """Return the Markdown: the help of each command, with its options as a list."""
     import click
 
-    from gpunn.cli import cli as main
+    from gpunn.cli.program import cli as main
 
     parts = [
         "# Command line",

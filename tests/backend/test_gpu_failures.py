@@ -168,7 +168,7 @@ def test_a_user_without_a_home_compiles_into_a_temporary_folder(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from gpunn.backend import compiling
-    from gpunn.tools.doctor import _folder_findings
+    from gpunn.cli.doctor import _folder_findings
 
     def nobody(_uid: int) -> None:
         raise KeyError

@@ -25,7 +25,7 @@ from simulated_cuda.installing import install
 install()
 import cupy
 from nvmath.bindings import cublas
-import gpunn.cli, gpunn.experiments.run, gpunn.saving.checkpointer, gpunn.tools.doctor
+import gpunn.cli, gpunn.experiments.run, gpunn.saving.checkpointer, gpunn.cli.doctor
 from gpunn.experiments import results
 results.draw_answers = results.draw_network = lambda *_, **__: []
 results.plot_curves = lambda _, path, **__: path.write_bytes(b"")

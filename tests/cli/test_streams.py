@@ -77,7 +77,7 @@ def test_streams_that_are_not_there_are_no_error(folder: Path, closed: str) -> N
 
 def test_what_is_printed_never_gets_into_a_file_of_the_run(folder: Path) -> None:
     """The lowest free descriptor is that of standard output, where that was closed."""
-    code = "from gpunn.experiments import terminal; terminal.prepare_streams(); print(open('mine', 'w').fileno() > 2)"
+    code = "from gpunn.cli import terminal; terminal.prepare_streams(); print(open('mine', 'w').fileno() > 2)"
     done = shell(f'{sys.executable} -c "{code}" >&- 2>&-; {sys.executable} -c "{code}" 2>&- <&-')
     assert done.out == "True\n"
     assert (folder / "mine").read_bytes() == b""

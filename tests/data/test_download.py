@@ -15,13 +15,13 @@ import pytest
 from support.data_helpers import STEMS, breaks_off, fails, idx_bytes, one_line, sends, server, small_set
 from support.paths import ROOT
 
+from gpunn.cli.doctor import _folder_findings
 from gpunn.data import load as load_module
 from gpunn.data import load_data
 from gpunn.data.download import download
 from gpunn.data.formats.bounded import Gunzip
 from gpunn.data.published import FASHION_MNIST, MNIST, PUBLISHED
 from gpunn.errors import DataError, OutputError
-from gpunn.tools.doctor import _folder_findings
 
 ARRAYS = small_set()
 CONTENT = {f"{stem}.gz": gzip.compress(idx_bytes(array), 1, mtime=0) for stem, array in ARRAYS.items()}

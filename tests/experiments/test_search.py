@@ -247,7 +247,7 @@ def test_numbers_between_whole_ends_are_whole() -> None:
 
 
 def test_importing_the_package_imports_no_optuna() -> None:
-    code = "import sys, gpunn, gpunn.cli; print('optuna' in sys.modules)"
+    code = "import sys, gpunn, gpunn.cli.program; print('optuna' in sys.modules)"
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ).stdout
         == "False\n"

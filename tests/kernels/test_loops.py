@@ -14,10 +14,10 @@ from support.kernel_cases import CASES
 
 import gpunn as gn
 from gpunn.backend.cpu import NumpyBackend
+from gpunn.cli.doctor import diagnose
 from gpunn.kernels import loops, registry
 from gpunn.kernels.activations import relu
 from gpunn.kernels.bias import with_bias
-from gpunn.tools.doctor import diagnose
 
 KERNELS = (
     "bias_relu", "convolve_groups", "convolve_groups_input_gradient", "convolve_groups_weight_gradient", "dropout",

@@ -99,9 +99,9 @@ def test_the_activation_of_the_page_passes_the_tests_that_ask_for_it(copy_with_s
     asked = [
         "kernels/test_kernels.py::test_a_kernel_computes_its_equation[cpu-softsign-float32-7]",
         "kernels/test_kernels.py::test_a_kernel_computes_its_equation[cpu-softsign_gradient-float64-7]",
-        "tools/test_selftest.py::test_every_kernel_is_tested",
-        "test_config.py::test_every_part_that_a_file_may_name_is_tried_above[layer]",
-        "test_config.py::test_a_part_comes_back_from_its_dictionary[layer-Softsign()]",
+        "cli/test_selftest.py::test_every_kernel_is_tested",
+        "config/test_tables.py::test_every_part_that_a_file_may_name_is_tried_above[layer]",
+        "config/test_tables.py::test_a_part_comes_back_from_its_dictionary[layer-Softsign()]",
         "project/test_public_api.py::test_everything_public_is_tried",
         "nn/test_gradients.py::test_back_propagation_through_an_activation[cpu-Softsign-SoftmaxCrossEntropy]",
         "nn/test_gradients.py::test_back_propagation_from_a_last_activation[cpu-Softsign]",
@@ -174,7 +174,7 @@ import numpy as np
 import gpunn as gn
 from gpunn.backend.cpu import NumpyBackend
 from gpunn.kernels import registry
-from gpunn.tools.selftest import self_test
+from gpunn.cli.selftest import self_test
 assert gn.__file__.startswith(sys.argv[1])
 x = np.random.default_rng(0).normal(size=(200, 3))
 model = gn.Sequential([gn.Dense(2)])

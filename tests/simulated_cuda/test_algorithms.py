@@ -15,9 +15,9 @@ from gpunn.backend import cublas
 from gpunn.backend.algorithms import ITSELF, PARTS, SCHEME, read, written
 from gpunn.backend.cublas import Cublas
 from gpunn.backend.cuda import CupyBackend
+from gpunn.cli.doctor import diagnose
 from gpunn.saving.checkpoint import ALGORITHMS, Checkpoint, open_checkpoint, write_checkpoint
 from gpunn.saving.checkpointer import go_on
-from gpunn.tools.doctor import diagnose
 from gpunn.train.trainer import Trainer
 from simulated_cuda.core import LATE, Core
 

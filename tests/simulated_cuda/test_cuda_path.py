@@ -11,11 +11,11 @@ import pytest
 import gpunn as gn
 from gpunn.backend import driver
 from gpunn.backend.devices import select
+from gpunn.cli import doctor
 from gpunn.data.loader import place
 from gpunn.errors import DeviceError
 from gpunn.experiments.experiment import read_experiment
 from gpunn.kernels.random import epoch_order
-from gpunn.tools import doctor
 from gpunn.train.step import Step
 from gpunn.train.trainer import Trainer
 from simulated_cuda.core import Core

@@ -154,7 +154,7 @@ zero.run(relu, x, x)
 
 @pytest.mark.parametrize(("capabilities", "old"), [("61,90", "CUDA 13"), ("35,90", "CUDA 12")])
 def test_doctor_tries_the_first_gpu_that_can_be_used_and_names_the_other(capabilities: str, old: str) -> None:
-    script = "from gpunn.tools.doctor import diagnose, format_findings; print(format_findings(diagnose()))"
+    script = "from gpunn.cli.doctor import diagnose, format_findings; print(format_findings(diagnose()))"
     done = python("-c", script, devices=2, cc=capabilities)
     lines = done.stdout.splitlines()
     named = next(line for line in lines if "  GPU 0  " in line)

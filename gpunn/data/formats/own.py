@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from gpunn import outside
+from gpunn.config import outside
 from gpunn.errors import OptionError
 
 Reader = TypeVar("Reader", bound=Callable[[Path], Any])

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from gpunn.config.outside import allowing
 from gpunn.data import Data
 from gpunn.errors import DivergenceError, GpunnError, OptionError, OutputError, in_one_line
 from gpunn.experiments.experiment import Experiment
@@ -17,7 +18,6 @@ from gpunn.experiments.search.space import SearchPart, Space
 from gpunn.experiments.search.study import ERROR, Study, opened, require_optuna
 from gpunn.experiments.tuning import prepared
 from gpunn.files import StrPath, write_atomically
-from gpunn.outside import allowing
 from gpunn.saving.checkpointer import Say
 from gpunn.train.callbacks import Callback, TrainingView
 from gpunn.train.record import COLUMNS, Record

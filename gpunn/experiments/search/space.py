@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from gpunn.config import check_names, from_table
+from gpunn.config.scalars import checked_seed, positive_whole
 from gpunn.errors import OptionError
 from gpunn.experiments.experiment import Experiment, errors_of, parse_experiment, table_of
 from gpunn.files import read_regular
-from gpunn.scalars import checked_seed, positive_whole
 from gpunn.train.stopping import EarlyStopping
 
 _MOST_BYTES, _MOST_RANGES, _MOST_CHOICES = 1 << 16, 100, 1000

@@ -4,8 +4,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from gpunn.config.scalars import FINITE, flag, real
 from gpunn.errors import OptionError
-from gpunn.scalars import FINITE, flag, real
 
 if TYPE_CHECKING:
     from gpunn.nn.equations.code import ActivationCode, LossCode

@@ -5,12 +5,12 @@ from typing import Any, ClassVar
 from gpunn.backend.arrays import NO_KERNEL, is_array_code
 from gpunn.backend.base import Shape
 from gpunn.config import from_config, register
+from gpunn.config.scalars import real
 from gpunn.errors import ShapeError
 from gpunn.kernels import activations as kernels
 from gpunn.kernels.record import Array, Elementwise, Raw
 from gpunn.nn.initializers import Glorot, He, Initializer
 from gpunn.nn.layers.base import BuildContext, Layer
-from gpunn.scalars import real
 
 __all__ = ["Activation", "LeakyReLU", "ReLU", "Sigmoid", "Softmax", "Softplus", "Tanh"]
 

@@ -5,6 +5,7 @@ from math import prod
 from gpunn.backend.base import Shape
 from gpunn.backend.ranks import world
 from gpunn.config import register
+from gpunn.config.scalars import POSITIVE, real
 from gpunn.errors import OptionError, ShapeError
 from gpunn.kernels import normalization as kernels
 from gpunn.kernels.bias_normalization import Joined, joined
@@ -14,7 +15,6 @@ from gpunn.nn.initializers import Constant
 from gpunn.nn.layers.base import BuildContext, Layer
 from gpunn.nn.layers.dense import BiasActivation
 from gpunn.nn.layers.shared_batch import SharedBatch
-from gpunn.scalars import POSITIVE, real
 
 
 @register

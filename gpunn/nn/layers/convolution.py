@@ -9,13 +9,13 @@ from gpunn.backend.base import Shape
 from gpunn.backend.extent import Extent
 from gpunn.backend.grouped_convolution import products_of
 from gpunn.config import register
+from gpunn.config.scalars import pair, positive_whole
 from gpunn.errors import OptionError, ShapeError
 from gpunn.kernels.record import Array
 from gpunn.nn.initializers import Initializer
 from gpunn.nn.layers import windows
 from gpunn.nn.layers.base import BuildContext
 from gpunn.nn.layers.dense import Weighted
-from gpunn.scalars import pair, positive_whole
 
 
 @register

@@ -8,6 +8,7 @@ import numpy as np
 
 from gpunn.backend.base import Product, Shape, inside
 from gpunn.config import register
+from gpunn.config.scalars import positive_whole, real
 from gpunn.errors import ShapeError
 from gpunn.kernels.bias import add_bias, row_sums, with_bias
 from gpunn.kernels.record import Array
@@ -15,7 +16,6 @@ from gpunn.nn.initializers import NAMED, Constant, Glorot, Initializer, checked_
 from gpunn.nn.layers.activation import Activation
 from gpunn.nn.layers.base import BuildContext, Layer
 from gpunn.nn.parameter import Parameter
-from gpunn.scalars import positive_whole, real
 
 
 class Weighted(Layer):

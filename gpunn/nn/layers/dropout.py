@@ -2,10 +2,10 @@
 
 from gpunn.backend.base import Shape
 from gpunn.config import register
+from gpunn.config.scalars import SHARE, real
 from gpunn.kernels.dropout import dropout
 from gpunn.kernels.record import Array
 from gpunn.nn.layers.base import BuildContext, Layer
-from gpunn.scalars import SHARE, real
 
 
 @register

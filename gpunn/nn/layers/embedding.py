@@ -2,6 +2,7 @@
 
 from gpunn.backend.base import Shape
 from gpunn.config import register
+from gpunn.config.scalars import positive_whole
 from gpunn.data.tokens import checked_count
 from gpunn.errors import ShapeError
 from gpunn.kernels.embedding import embed, embed_gradient
@@ -9,7 +10,6 @@ from gpunn.kernels.record import Array
 from gpunn.nn.initializers import NAMED, Initializer, Normal, checked_weights
 from gpunn.nn.layers.base import BuildContext, Layer
 from gpunn.nn.parameter import Parameter
-from gpunn.scalars import positive_whole
 
 
 @register

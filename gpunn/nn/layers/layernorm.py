@@ -4,12 +4,12 @@ from math import prod
 
 from gpunn.backend.base import Shape
 from gpunn.config import register
+from gpunn.config.scalars import POSITIVE, real
 from gpunn.errors import ShapeError
 from gpunn.kernels import layer_normalization as kernels
 from gpunn.kernels.record import Array
 from gpunn.nn.initializers import Constant
 from gpunn.nn.layers.base import BuildContext, Layer
-from gpunn.scalars import POSITIVE, real
 
 
 @register

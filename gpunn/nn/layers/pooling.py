@@ -7,12 +7,12 @@ import numpy as np
 
 from gpunn.backend.base import Shape
 from gpunn.config import register
+from gpunn.config.scalars import flag, pair
 from gpunn.errors import OptionError, ShapeError
 from gpunn.kernels import pooling as kernels
 from gpunn.kernels.record import Array, Raw
 from gpunn.nn.layers import windows
 from gpunn.nn.layers.base import BuildContext, Layer
-from gpunn.scalars import flag, pair
 
 
 class _Pool2D(Layer):

@@ -3,8 +3,8 @@
 from typing import Any
 
 from gpunn.backend.base import Shape
+from gpunn.config.scalars import pair
 from gpunn.errors import OptionError
-from gpunn.scalars import pair
 
 Padding = tuple[int, int] | str
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto, TensorProto, ValueInfoProto, defs, helper
 
+from gpunn.config.scalars import flag, positive_whole
 from gpunn.errors import OptionError, OutputError
 from gpunn.files import StrPath, as_path, write_atomically
 from gpunn.nn.layers import Layer, Sigmoid, Softmax
@@ -19,7 +20,6 @@ from gpunn.saving.onnx.checking import check_answers, check_form
 from gpunn.saving.onnx.graph import Graph
 from gpunn.saving.onnx.operators import write_layers
 from gpunn.saving.onnx.preparation import INPUT, Preparation, check_raw
-from gpunn.scalars import flag, positive_whole
 from gpunn.version import __version__
 
 LAYOUTS = ("NHWC", "NCHW")

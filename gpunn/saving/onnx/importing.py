@@ -9,6 +9,7 @@ from typing import TypeVar
 from gpunn.backend.base import Backend, Shape
 from gpunn.backend.devices import select
 from gpunn.config import knowing
+from gpunn.config.scalars import positive_whole
 from gpunn.errors import GpunnError, MemoryShortageError, ModelFileError
 from gpunn.files import as_path
 from gpunn.nn.arguments import as_shape
@@ -21,7 +22,6 @@ from gpunn.saving.onnx.preparation import Preparation
 from gpunn.saving.onnx.reading import File, Operator, RefusedError, read_file
 from gpunn.saving.onnx.state import State
 from gpunn.saving.onnx.walking import Walk
-from gpunn.scalars import positive_whole
 
 Model = TypeVar("Model", bound=Network)
 

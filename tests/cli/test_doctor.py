@@ -17,8 +17,8 @@ from support.stub_wheels import make_wheel
 
 from gpunn.backend import driver as nvidia
 from gpunn.backend.driver import Driver, Finding, Gpu, cuda_advice, fitting_extra
-from gpunn.tools import doctor
-from gpunn.tools.doctor import diagnose, format_findings
+from gpunn.cli import doctor
+from gpunn.cli.doctor import diagnose, format_findings
 
 HOPPER = Gpu("NVIDIA H100", 80 * 2**30, (9, 0))
 PASCAL = Gpu("GeForce GTX 1080", 8 * 2**30, (6, 1))
@@ -216,7 +216,7 @@ def test_every_finding_that_is_not_well_has_a_mend(machine: Machine) -> None:
 def test_the_blas_of_numpy_is_found_with_its_threads() -> None:
     # In a process of its own: other tests import SciPy, which brings a second one.
     code = (
-        "from gpunn.tools.doctor import diagnose;"
+        "from gpunn.cli.doctor import diagnose;"
         "print(*next((each.status, each.value) for each in diagnose() if each.name == 'BLAS'))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)

@@ -11,15 +11,38 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-import gpunn as gn
 from gpunn.backend.base import Backend, Shape
 from gpunn.backend.cpu import NumpyBackend
 from gpunn.backend.devices import select
 from gpunn.config import PARTS, needed_by
+from gpunn.data import Data
+from gpunn.data.augmentation import Augmentation
 from gpunn.kernels import Elementwise, Raw, registry
 from gpunn.kernels.bias_normalization import joined
 from gpunn.kernels.normalization import merge_moments
 from gpunn.kernels.updates import end_step
+from gpunn.nn.layers import (
+    Activation,
+    AveragePool2D,
+    BatchNorm,
+    Concatenate,
+    Conv2D,
+    ConvTranspose2D,
+    Dense,
+    Dropout,
+    Embedding,
+    Flatten,
+    GlobalAveragePool2D,
+    Layer,
+    LayerNorm,
+    MaxPool2D,
+    ReLU,
+    Residual,
+    Tanh,
+)
+from gpunn.nn.losses import SoftmaxCrossEntropy
+from gpunn.sequential import Sequential
+from gpunn.train.optimizers import L1, L2, SGD
 
 _RELATIVE = {"float32": 5e-5, "float64": 1e-10}  # for rounding and sums in another order; faults are much larger
 
@@ -96,7 +119,7 @@ def self_test(device: str | Backend, say: Callable[[str], None]) -> bool:
     """Compare every kernel of a device with its NumPy code, and say which are wrong; return whether none is."""
     both = _Twice(device if isinstance(device, Backend) else select(device))
     for layers, data, options in _trainings():
-        gn.Sequential(layers).fit(data, device=both, batch_size=16, epochs=1, progress=False, **options)
+        Sequential(layers).fit(data, device=both, batch_size=16, epochs=1, progress=False, **options)
     both.run(end_step, np.array([1, 2], np.int32), np.zeros(2, np.int32))
     of_ranks = np.arange(18, dtype=np.float32).reshape(3, 2, 3)  # what only several processes compute
     both.run(merge_moments, of_ranks, 0.1, 7, 4, *np.zeros((4, 3), np.float32))
@@ -110,48 +133,46 @@ def self_test(device: str | Backend, say: Callable[[str], None]) -> bool:
     return not both.wrong
 
 
-def _trainings() -> Iterator[tuple[list[gn.Layer], gn.Data, dict[str, Any]]]:
+def _trainings() -> Iterator[tuple[list[Layer], Data, dict[str, Any]]]:
     """Make small networks that use every layer, loss and optimizer between them; new ones come from the registry."""
     rng = np.random.Generator(np.random.Philox(1))
-    rows = gn.Data.from_arrays(rng.normal(size=(50, 6)), rng.integers(0, 4, 50))
-    pixels = gn.Data.from_arrays(rng.integers(0, 256, (50, 9, 9, 2), np.uint8), rng.integers(0, 4, 50))
-    floats = gn.Data.from_arrays(rng.normal(size=(50, 6)), rng.uniform(0, 1, (50, 3)))
+    rows = Data.from_arrays(rng.normal(size=(50, 6)), rng.integers(0, 4, 50))
+    pixels = Data.from_arrays(rng.integers(0, 256, (50, 9, 9, 2), np.uint8), rng.integers(0, 4, 50))
+    floats = Data.from_arrays(rng.normal(size=(50, 6)), rng.uniform(0, 1, (50, 3)))
 
-    def dense(*activations: gn.Layer, outputs: int = 4) -> list[gn.Layer]:
-        return [layer for activation in activations for layer in (gn.Dense(7), activation)] + [gn.Dense(outputs)]
+    def dense(*activations: Layer, outputs: int = 4) -> list[Layer]:
+        return [layer for activation in activations for layer in (Dense(7), activation)] + [Dense(outputs)]
 
-    for optimizer in [gn.SGD(0.1, momentum=0.9, nesterov=True), *_ours("optimizer")]:
-        yield dense(*_ours("layer", gn.Activation)), rows, {"optimizer": optimizer, "regularizer": gn.L2(0.1)}
+    for optimizer in [SGD(0.1, momentum=0.9, nesterov=True), *_ours("optimizer")]:
+        yield dense(*_ours("layer", Activation)), rows, {"optimizer": optimizer, "regularizer": L2(0.1)}
     # Not behind a bias, with which an activation is one kernel.
-    alone = [gn.Dense(7, bias=False), *_ours("layer", gn.Activation), gn.Dense(4)]
-    yield alone, rows, {"regularizer": gn.L1(0.1), "skip_bad_batches": True, "average": 0.9}
-    for loss in [*_ours("loss"), gn.SoftmaxCrossEntropy(label_smoothing=0.1)]:
-        yield dense(gn.Tanh()), rows, {"loss": loss}
+    alone = [Dense(7, bias=False), *_ours("layer", Activation), Dense(4)]
+    yield alone, rows, {"regularizer": L1(0.1), "skip_bad_batches": True, "average": 0.9}
+    for loss in [*_ours("loss"), SoftmaxCrossEntropy(label_smoothing=0.1)]:
+        yield dense(Tanh()), rows, {"loss": loss}
         if loss.weighted_kernel is not None:
-            yield dense(gn.Tanh()), rows, {"loss": loss, "class_weight": "balanced"}
+            yield dense(Tanh()), rows, {"loss": loss, "class_weight": "balanced"}
         if not loss.takes_labels:
-            yield dense(gn.Tanh(), outputs=3), floats, {"loss": loss}
-    first = [gn.Conv2D(3, 3, padding=1), gn.BatchNorm(), gn.ReLU(), gn.MaxPool2D(3, stride=2)]
-    second = [gn.Conv2D(4, 2), gn.Tanh(), gn.AveragePool2D(2, stride=1), gn.Flatten(), gn.Dropout(0.3), gn.Dense(4)]
-    yield [*first, *second], pixels, {"augmentation": gn.Augmentation(shift=1, rotation=10, flip=0.5, cutout=3)}
+            yield dense(Tanh(), outputs=3), floats, {"loss": loss}
+    first = [Conv2D(3, 3, padding=1), BatchNorm(), ReLU(), MaxPool2D(3, stride=2)]
+    second = [Conv2D(4, 2), Tanh(), AveragePool2D(2, stride=1), Flatten(), Dropout(0.3), Dense(4)]
+    yield [*first, *second], pixels, {"augmentation": Augmentation(shift=1, rotation=10, flip=0.5, cutout=3)}
     yield (
-        [gn.Conv2D(4, 3, groups=2), gn.ReLU(), gn.Conv2D(4, groups="depthwise"), gn.Flatten(), gn.Dense(4)],
+        [Conv2D(4, 3, groups=2), ReLU(), Conv2D(4, groups="depthwise"), Flatten(), Dense(4)],
         pixels,
         {},
     )
     # So many channels that blocks share each of them.
-    for before in [[], *([each] for each in _ours("layer", gn.Activation) if each.kernel in joined)]:
-        yield [gn.Conv2D(208, 1), *before, gn.BatchNorm(), gn.GlobalAveragePool2D(), gn.Dense(4)], pixels, {}
-    yield [gn.MaxPool2D(3, 2, 1), gn.AveragePool2D(2, 1, "same"), gn.Flatten(), gn.Dense(4)], pixels, {}
-    yield [gn.ConvTranspose2D(3, stride=2), gn.ReLU(), gn.Conv2D(2), gn.ReLU(), gn.Flatten(), gn.Dense(4)], pixels, {}
-    yield [gn.Conv2D(3, 3), gn.LayerNorm(), gn.GlobalAveragePool2D(), gn.LayerNorm(), gn.Dense(4)], pixels, {}
-    branches = gn.Concatenate(
-        [], [gn.Conv2D(3, 3, padding="same")], [gn.MaxPool2D(3, stride=1), gn.Conv2D(2, 3, padding=2)]
-    )
-    yield [branches, gn.Residual([gn.Conv2D(4, 3, stride=2, padding="same")]), gn.Flatten(), gn.Dense(4)], pixels, {}
-    yield [gn.Flatten(), *dense(gn.ReLU())], pixels, {"dtype": "float64"}
-    tokens = gn.Data.from_arrays(rng.integers(0, 9, (50, 6)), rng.integers(0, 4, 50), tokens=9)
-    yield [gn.Embedding(9, 18), gn.Flatten(), gn.Dense(4)], tokens, {}
+    for before in [[], *([each] for each in _ours("layer", Activation) if each.kernel in joined)]:
+        yield [Conv2D(208, 1), *before, BatchNorm(), GlobalAveragePool2D(), Dense(4)], pixels, {}
+    yield [MaxPool2D(3, 2, 1), AveragePool2D(2, 1, "same"), Flatten(), Dense(4)], pixels, {}
+    yield [ConvTranspose2D(3, stride=2), ReLU(), Conv2D(2), ReLU(), Flatten(), Dense(4)], pixels, {}
+    yield [Conv2D(3, 3), LayerNorm(), GlobalAveragePool2D(), LayerNorm(), Dense(4)], pixels, {}
+    branches = Concatenate([], [Conv2D(3, 3, padding="same")], [MaxPool2D(3, stride=1), Conv2D(2, 3, padding=2)])
+    yield [branches, Residual([Conv2D(4, 3, stride=2, padding="same")]), Flatten(), Dense(4)], pixels, {}
+    yield [Flatten(), *dense(ReLU())], pixels, {"dtype": "float64"}
+    tokens = Data.from_arrays(rng.integers(0, 9, (50, 6)), rng.integers(0, 4, 50), tokens=9)
+    yield [Embedding(9, 18), Flatten(), Dense(4)], tokens, {}
 
 
 def _ours(kind: str, base: type = object) -> list[Any]:

@@ -1,21 +1,29 @@
-"""Options that several commands have."""
+"""Options that several commands have, and the modules of a checkout that two of them use."""
 
 import re
 import sys
 from functools import partial
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import click
 
-from gpunn import outside
 from gpunn.backend.limits import set_memory_limit
 from gpunn.backend.ranks import world
-from gpunn.errors import OptionError
+from gpunn.cli.terminal import note
+from gpunn.config import outside
+from gpunn.errors import GpunnError, OptionError
 
 
-def note(line: str) -> None:
-    """Show a line beside the answers of a command."""
-    print(line, file=sys.stderr, flush=True)
+def from_source(module: str, what_comes: str) -> Any:
+    """Import a module of `benchmarks/`, which an installed package lacks."""
+    folder = Path(__file__).resolve().parent.parent.parent / "benchmarks"
+    if not (folder / f"{module}.py").is_file():
+        mend = "clone the repository, pip install -e . in it, and run the command again"
+        raise GpunnError(f"{what_comes} with the source, not with the package: {mend}")
+    sys.path.insert(0, str(folder))
+    return import_module(module)
 
 
 def _set_memory_limit(context: click.Context, _parameter: click.Parameter, limit: str | None) -> None:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from gpunn.backend.cpu import NumpyBackend
+from gpunn.cli.selftest import self_test
 from gpunn.kernels import Elementwise, Raw, registry
-from gpunn.tools.selftest import self_test
 
 
 class Wrong(NumpyBackend):

@@ -10,11 +10,12 @@ import io
 import os
 import signal
 import sys
+from functools import partial
 from typing import Any, TextIO
 
-from gpunn import outside
-from gpunn.errors import GpunnError, OptionError, in_one_line
-from gpunn.saving.signals import Terminated, handle, raise_for
+from gpunn.backend.ranks import world
+from gpunn.errors import GpunnError, in_one_line
+from gpunn.saving.signals import handle, raise_for
 
 REPLACED = "gpunn.replaced"  # name of the error handler of the standard streams in `codecs`
 
@@ -24,6 +25,25 @@ _PLAIN = {
     "±": "+-", "·": ".", "²": "^2", "³": "^3", "µ": "u", "μ": "mu", "η": "eta", "λ": "lambda", "β": "beta",
     "ε": "epsilon", "█": "#", "\N{NO-BREAK SPACE}": " ", "‘": "'", "’": "'", "“": '"', "”": '"',
 }  # fmt: skip
+
+
+# Past click, which writes UTF-8 to a stream of ASCII; and at once, to keep its place between lines of progress.
+say = partial(print, flush=True)
+
+
+def note(line: str) -> None:
+    """Show a line beside the answers of a command."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def fail(line: str, code: int) -> int:
+    """Show why a command failed, once for all ranks, and return its exit code."""
+    said = in_one_line(" ".join(line.split()))
+    with contextlib.suppress(GpunnError):
+        said = world().fail(said, code)
+    if said:
+        note(f"gpunn: {said}")
+    return code
 
 
 class _Stream(io.FileIO):
@@ -87,32 +107,3 @@ def _replaced(error: UnicodeError) -> tuple[str, int]:
 def install_signals() -> None:
     """Let SIGTERM, and SIGHUP when the terminal is closed, raise exceptions."""
     handle((signal.SIGTERM, signal.SIGHUP), raise_for)
-
-
-def code_of(error: BaseException) -> int:
-    """Return the exit code of the program after an error: 1, 2 for a wrong option, or 128 + a signal."""
-    if isinstance(error, KeyboardInterrupt):
-        return 128 + (error.number if isinstance(error, Terminated) else signal.SIGINT)
-    if isinstance(error, SystemExit):
-        return error.code if isinstance(error.code, int) else int(error.code is not None)
-    return 2 if isinstance(error, OptionError) else 1
-
-
-def line_of(error: BaseException) -> str:
-    """Return what the program says of an error, and what mends it, in one line."""
-    return in_one_line(" ".join(_said_of(error).split()))
-
-
-def _said_of(error: BaseException) -> str:
-    if not isinstance(error, Exception):
-        return f"ended with {code_of(error)}"
-    if isinstance(error, GpunnError):
-        return str(error)
-    if isinstance(error, MemoryError):
-        return f"out of memory{f' ({error})' if str(error) else ''}: take a smaller batch, network or data set"
-    if isinstance(error, OSError):
-        where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror or error}: check the path, its permissions and the space on its disk"
-    if where := outside.place_of(error):
-        return f"{where}: {type(error).__name__}: {error}; GPUNN_DEBUG=1 shows the way there"
-    return f"a defect of gpunn: {type(error).__name__}: {error}; please report it with what GPUNN_DEBUG=1 shows"

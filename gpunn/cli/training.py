@@ -1,0 +1,138 @@
+"""Train: the commands `train`, `search` and `lr-find`."""
+
+from typing import Any
+
+import click
+
+from gpunn.cli.options import allow_import, from_source, memory_limit, of_training, real, whole
+from gpunn.cli.terminal import say
+from gpunn.errors import OptionError
+from gpunn.train.finder import HIGHEST, LOWEST, STEPS, Rising
+
+
+@click.command()
+@of_training
+@click.option("--from", "start", metavar="RUN", help="Take the layers of this run, model file or checkpoint.")
+@click.option("--freeze", metavar="N|all", help="With --from: epochs in which only the new layer learns; left out, 1.")
+@whole("--epochs", help="Number of epochs.")
+@real("--learning-rate", help="The highest where the recipe has a schedule; `gpunn lr-find` suggests one.")
+@click.option("--skip-bad-batches", is_flag=True, default=None, help="Skip batches that lead to NaN or infinity.")
+@click.option("--seeds", metavar="A:B", help="Train with each seed from A up to B, side by side, and say the mean.")
+@click.option("--out", metavar="RUN", help="The run folder; left out, the next free runs/<data>-<recipe>-<n>.")
+@click.option("--resume", metavar="RUN", help="Go on with this run, or from this checkpoint of one.")
+@whole("--checkpoint-every", "every", help="Steps between checkpoints; left out, none.")
+@real("--checkpoint-minutes", "minutes", help="Minutes between checkpoints; left out, 1; 0: none.")
+@whole("--checkpoint-keep", "keep", help="How many of the newest are kept; left out, 2.")
+@click.option("--tensorboard", is_flag=True, help="Write events into the run folder, which TensorBoard shows.")
+@click.option("--profile", is_flag=True, help="Show, at the end, where the time of a step goes; in a checkout.")
+@memory_limit
+@allow_import
+def train(
+    recipe: str | None,
+    start: str | None,
+    freeze: str | None,
+    out: str | None,
+    resume: str | None,
+    profile: bool,
+    tensorboard: bool,
+    seeds: str | None,
+    **options: Any,
+) -> None:
+    """Train a network on DATA and write a run folder.
+
+    DATA is digits (bundled), mnist, fashion-mnist, cifar-10, cifar-100, emnist-letters, sklearn:iris, a folder of
+    images (one inside for each class, or a list), a folder with the files of a named set or four IDX files, a .npz
+    file, or a table (.csv, .parquet); left out, what the recipe names. `gpunn recipes` lists the recipes.
+
+    With --from a network that has learned before is fine-tuned: its last layer is replaced by a new one for the classes
+    of DATA (and kept where these have the same names), which learns alone at first. What is not given by --recipe is as
+    in that run.
+
+    A run that was stopped goes on by --resume, to the same numbers as if it had not been. Then DATA says where its data
+    are now, and only --epochs, --device, --skip-bad-batches and how often there are checkpoints may be changed; of a
+    run that has diverged --learning-rate too.
+    """
+    from gpunn.experiments import run
+    from gpunn.experiments.experiment import OF_IMAGES, OF_TABLES, read_experiment, recipe_for
+    from gpunn.experiments.tuning import start_from
+
+    report = from_source("profile_report", "the profiler comes").write_profile if profile else None
+    options["checkpoints"] = {name: options.pop(name) for name in ("every", "minutes", "keep")}
+    if resume is not None:
+        own = ("batch_size", "seed", "class_weight", *OF_IMAGES, *OF_TABLES)
+        of_the_run = {"recipe": recipe, "from": start, "freeze": freeze, "out": out, "seeds": seeds}
+        of_the_run |= {name: options.pop(name) for name in own}
+        for name, value in of_the_run.items():
+            if value is not None:
+                raise OptionError(f"--{name.replace('_', '-')} cannot be given with --resume: it is that of the run")
+        run.resume(resume, say, report=report, tensorboard=tensorboard, **options)
+    elif out is not None and not out.strip():
+        raise OptionError("--out must name a folder, got an empty name: leave it out for the next free one in runs")
+    else:
+        if start is not None:
+            experiment = start_from(start, options["data"], recipe, freeze, say)
+        elif freeze is not None:
+            raise OptionError("--freeze goes with --from RUN, the network whose layers are frozen at first")
+        else:
+            chosen = recipe or recipe_for(options["data"], options["target"], options["task"])
+            if recipe is None and chosen != "mlp":
+                say(f"recipe      {chosen} (--recipe names another)")
+            experiment = read_experiment(chosen)
+        experiment = experiment.with_options(**options)
+        if seeds is None:
+            run.train(experiment, out, say, report=report, tensorboard=tensorboard)
+            return
+        from gpunn.experiments.seeds import parse_seeds, train_seeds
+
+        if options["seed"] is not None or profile:
+            raise OptionError("--seeds goes neither with --seed nor with --profile: leave these out")
+        train_seeds(experiment, parse_seeds(seeds), out, say, tensorboard=tensorboard)
+
+
+@click.command()
+@click.argument("file", metavar="FILE.toml")
+@click.argument("data", required=False)
+@whole("--trials", help="Number of trials in all; left out, as FILE says, else 40.")
+@whole("--seed", "search_seed", help="Of what is chosen; the trainings have that of FILE.")
+@whole("--epochs", help="Number of epochs of each trial.")
+@click.option("--device", metavar="D", help="auto, cpu, cuda or cuda:N.")
+@click.option("--out", metavar="FOLDER", help="Folder of the search; left out, searches/<name of the experiment>.")
+@click.option(
+    "--storage", metavar="URL", help="Database for workers on several machines; left out, a file in the folder."
+)
+@memory_limit
+@allow_import
+def search(file: str, search_seed: int | None, out: str | None, storage: str | None, **options: Any) -> None:
+    """Look for the best settings of FILE.toml, an experiment with ranges.
+
+    A range is { low = 1e-3, high = 1.0, log = true } or { choices = [30, 100] } in the place of a value. Each trial
+    trains a network and is measured on the validation samples; the test set stays closed. The same command goes on with
+    a search that was stopped, and shares the work where it is started several times. The best trial is an experiment
+    file in the folder.
+    """
+    from gpunn.experiments.search.search import search as searching
+
+    searching(file, say, out, storage, seed=search_seed, **options)
+
+
+@click.command("lr-find")
+@of_training
+@real("--lowest", default=LOWEST, show_default=True, help="Learning rate of the first step.")
+@real("--highest", default=HIGHEST, show_default=True, help="Learning rate of the last step.")
+@whole("--steps", default=STEPS, show_default=True, help="Number of steps; fewer are done where the loss explodes.")
+@click.option("--out", metavar="FILE", help="Picture of the losses; left out, learning-rate.png.")
+@memory_limit
+@allow_import
+def lr_find(recipe: str | None, lowest: float, highest: float, steps: int, out: str | None, **options: Any) -> None:
+    """Suggest a learning rate for DATA: train some steps at rising rates, and see where the loss falls.
+
+    DATA is as for `gpunn train`. Only training samples are looked at, no run is made, and the network is thrown away.
+    """
+    from gpunn.experiments.experiment import read_experiment, recipe_for
+    from gpunn.experiments.finding import command_of, find_learning_rate
+
+    experiment = read_experiment(
+        recipe or recipe_for(options["data"], options["target"], options["task"])
+    ).with_options(**options)
+    command = command_of(**options, recipe=recipe)
+    find_learning_rate(experiment, Rising(lowest, highest, steps), out, command, say)

@@ -1,1 +1,0 @@
-"""Look at a machine from outside: doctor and self-test."""
