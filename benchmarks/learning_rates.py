@@ -18,9 +18,9 @@ import numpy as np
 import gpunn as gn
 from gpunn.errors import DivergenceError
 from gpunn.experiments.experiment import read_experiment
-from gpunn.train import finder
+from gpunn.train import lr_finder
 from gpunn.train.arguments import TrainOptions
-from gpunn.train.finder import Losses, Rising, smoothed, try_rates
+from gpunn.train.lr_finder import Losses, Rising, smoothed, try_rates
 
 RATES = 10.0 ** np.arange(-3.75, 1.01, 0.25)
 Task = Callable[[int, "float | None"], Any]  # of a seed: the losses at rising rates, or accuracy (R²) at one rate
@@ -69,7 +69,7 @@ def regression(seed: int) -> gn.Data:
     return gn.Data.from_arrays(x, y, seed=seed)
 
 
-RISE = Rising(finder.LOWEST, finder.HIGHEST, finder.STEPS)
+RISE = Rising(lr_finder.LOWEST, lr_finder.HIGHEST, lr_finder.STEPS)
 OPTIMIZERS = {"SGD": gn.SGD, "momentum": lambda rate: gn.SGD(rate, 0.9), "Adam": gn.Adam, "AdamW": gn.AdamW}
 DENSE = lambda: [gn.Dense(128), gn.ReLU(), gn.Dense(10)]  # noqa: E731
 NUMBERS = lambda: [gn.Dense(64), gn.Tanh(), gn.Dense(1)]  # noqa: E731
@@ -119,7 +119,7 @@ def valley(seen: Losses) -> float:
 
 
 RULES: dict[str, Callable[[Losses], float]] = {
-    "97 % of the fall": end_of_fall(finder.SHARE),
+    "97 % of the fall": end_of_fall(lr_finder.SHARE),
     "90 %": end_of_fall(0.9),
     "lowest / 10": lambda seen: float(seen.rates[means_of(seen).argmin()]) / 10,
     "steepest": steepest,

@@ -24,11 +24,11 @@ from gpunn.saving.state_dict import load_state_dict
 from gpunn.sequential import Sequential, load_model, load_onnx
 from gpunn.train import optimizers, schedules
 from gpunn.train.callbacks import Callback, StopTraining, TrainingView
+from gpunn.train.custom_metrics import Metric
 from gpunn.train.evaluator import Evaluation
 from gpunn.train.history import History
 from gpunn.train.optimizers import *  # noqa: F403
 from gpunn.train.outputs_report import MultilabelReport, RegressionReport
-from gpunn.train.own_metrics import Metric
 from gpunn.train.progress import ProgressBar
 from gpunn.train.record import Record
 from gpunn.train.report import ClassificationReport

@@ -19,11 +19,11 @@ from gpunn.saving.onnx import require_onnx
 from gpunn.saving.saved import SavedNetwork
 from gpunn.train.arguments import TrainOptions
 from gpunn.train.callbacks import Callback
+from gpunn.train.custom_metrics import MetricList
 from gpunn.train.evaluator import Evaluation, evaluate, recompute_statistics
-from gpunn.train.finder import HIGHEST, LOWEST, STEPS, Rising, try_rates
 from gpunn.train.history import History
+from gpunn.train.lr_finder import HIGHEST, LOWEST, STEPS, Rising, try_rates
 from gpunn.train.optimizers import Optimizer, Regularizer
-from gpunn.train.own_metrics import Given
 from gpunn.train.report import Report, report_on
 from gpunn.train.trainer import Trainer
 
@@ -93,7 +93,7 @@ class Sequential(SavedNetwork):
         class_weight: ClassWeight = None,
         sample_weight: ArrayLike | None = None,
         callbacks: Sequence[Callback] = (),
-        metrics: Given = (),
+        metrics: MetricList = (),
     ) -> History:
         """Train on `data.train`, watching `data.validation`, and return the records; `data.test` is never looked at.
 
@@ -270,7 +270,7 @@ class Sequential(SavedNetwork):
         *,
         sample_weight: ArrayLike | None = None,
         class_weight: ClassWeight = None,
-        metrics: Given = (),
+        metrics: MetricList = (),
     ) -> Report:
         """Return every metric of the network's task on samples, as scikit-learn defines them; printed, it is a table.
 

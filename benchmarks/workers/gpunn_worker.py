@@ -14,7 +14,7 @@ import gpunn as gn
 from gpunn.config import from_config
 from gpunn.kernels.loops import LONG
 from gpunn.train.arguments import TrainOptions
-from gpunn.train.callbacks import Calling
+from gpunn.train.callbacks import LambdaCallback
 from gpunn.train.record import Weights
 from gpunn.train.trainer import Trainer
 
@@ -41,7 +41,7 @@ class Gpunn(Worker):
         )  # fmt: skip
         self.trainer = Trainer(self.model, options, gn.Data("bench", self.samples, None, ()))
         if task.kind == "steps":
-            self.trainer.callbacks.add(Calling(self._stop))
+            self.trainer.callbacks.add(LambdaCallback(self._stop))
         arrays = self.model.arrays()
         for name, value in task.weights(seed).items():
             *places, letter = name.split(".")

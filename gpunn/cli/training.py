@@ -7,7 +7,7 @@ import click
 from gpunn.cli.options import allow_import, from_source, memory_limit, of_training, real, whole
 from gpunn.cli.terminal import say
 from gpunn.errors import OptionError
-from gpunn.train.finder import HIGHEST, LOWEST, STEPS, Rising
+from gpunn.train.lr_finder import HIGHEST, LOWEST, STEPS, Rising
 
 
 @click.command()

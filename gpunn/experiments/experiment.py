@@ -30,7 +30,7 @@ from gpunn.saving.checkpointer import CheckpointPart
 from gpunn.saving.origin import fingerprint, versions
 from gpunn.sequential import Sequential
 from gpunn.train.arguments import PlainOptions, TrainOptions, next_batch_size
-from gpunn.train.own_metrics import checked_columns
+from gpunn.train.custom_metrics import checked_columns
 from gpunn.train.trainer import Trainer
 from gpunn.version import __version__
 

@@ -14,7 +14,7 @@ from gpunn.experiments.tuning import prepared
 from gpunn.files import StrPath
 from gpunn.reports.learning_rates import CURVE, LearningRateCurve
 from gpunn.saving.checkpointer import Say
-from gpunn.train.finder import Rising, Show, try_rates
+from gpunn.train.lr_finder import Rising, Show, try_rates
 
 
 def find_learning_rate(experiment: Experiment, rise: Rising, out: StrPath | None, command: str, say: Say) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from gpunn.display.style import BEST, FAINT, TRAINING, picture
 from gpunn.display.text import wrapped
 from gpunn.files import StrPath, as_path
-from gpunn.train.finder import Losses, suggested
+from gpunn.train.lr_finder import Losses, suggest_rate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,7 +42,7 @@ class LearningRateCurve:
     @classmethod
     def of(cls, seen: Losses) -> "LearningRateCurve":
         """Draw the conclusion from losses."""
-        smoothed, suggestion, why = suggested(seen)
+        smoothed, suggestion, why = suggest_rate(seen)
         return cls(seen.rates, seen.losses, smoothed, suggestion, why, seen.end)
 
     def __str__(self) -> str:

@@ -15,7 +15,7 @@ from gpunn.errors import CheckpointError
 from gpunn.nn.layers import Dropout
 from gpunn.saving.checkpoint import ALGORITHMS, Checkpoint, Origin
 from gpunn.train.arguments import PlainOptions
-from gpunn.train.sharing import said_by_any
+from gpunn.train.distributed import first_text
 from gpunn.train.stopping import BestWeights
 from gpunn.train.trainer import Trainer
 from gpunn.version import __version__
@@ -54,7 +54,7 @@ def changes(was: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
 def repeat_algorithms(trainer: Trainer, was: Mapping[str, str]) -> str:
     """Compute products by the algorithms of a checkpoint; return in words why others are chosen, on any rank, or ""."""
     why = trainer.backend.repeat(was.get(ALGORITHMS, ""))
-    return said_by_any(world(), why and f"algorithms of products are chosen anew: {why}")
+    return first_text(world(), why and f"algorithms of products are chosen anew: {why}")
 
 
 def _numbered(versions: Mapping[str, str]) -> dict[str, str | int]:

@@ -14,7 +14,7 @@ from gpunn.backend.ranks import Ranks
 from gpunn.kernels.record import Array
 from gpunn.nn.layers import Layer
 from gpunn.nn.parameter import Parameter
-from gpunn.train.sharing import said_by_any
+from gpunn.train.distributed import first_text
 from gpunn.train.training import Training
 
 
@@ -120,4 +120,4 @@ def first_not_finite(training: Training) -> str:
 def _first_of_all(ranks: Ranks, search: _Search) -> str:
     """Return what the rank has found that found something first."""
     places = ranks.gathered(np.array(search.looks if search.found else np.iinfo(np.int64).max))
-    return said_by_any(ranks, search.found if ranks.rank == places.argmin() else "")
+    return first_text(ranks, search.found if ranks.rank == places.argmin() else "")

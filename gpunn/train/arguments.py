@@ -30,8 +30,8 @@ from gpunn.nn.losses import BinaryCrossEntropy, Loss, MeanSquaredError, SoftmaxC
 from gpunn.nn.network import Network
 from gpunn.nn.tasks import Task
 from gpunn.train.callbacks import Callback, checked_callbacks
+from gpunn.train.custom_metrics import MetricList, checked_columns
 from gpunn.train.optimizers import SGD, Optimizer, Regularizer
-from gpunn.train.own_metrics import Given, checked_columns
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class TrainOptions(PlainOptions):
     capture: bool = True
     progress: bool = True
     callbacks: Sequence[Callback] = ()
-    metrics: Given = ()
+    metrics: MetricList = ()
 
     def __post_init__(self) -> None:
         checked: dict[str, Any] = {

@@ -9,7 +9,7 @@ from typing import Any
 from gpunn.backend.ranks import world
 from gpunn.errors import OptionError
 from gpunn.train.callbacks import CHECKPOINTS, YOURS, Callback, Display, StopTraining, TrainingView
-from gpunn.train.sharing import said_by_any
+from gpunn.train.distributed import first_text
 
 
 class Callbacks:
@@ -105,7 +105,7 @@ class Callbacks:
             why = self._stopped_by(callback, hook, *given) if self._is_called(callback) else ""
             # Those of gpunn go by the records, which are the same on all ranks; yours may go by anything.
             if callback._turn == YOURS and _has(callback, hook):
-                why = said_by_any(self._ranks, why)
+                why = first_text(self._ranks, why)
             if why and hook is not Callback.on_train_end:
                 self._training.trainer.stop(why)
 

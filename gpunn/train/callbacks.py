@@ -227,7 +227,7 @@ class Display(Callback):
         """Leave what is shown as it stands, for lines of others; also after an error."""
 
 
-class Calling(Callback):
+class LambdaCallback(Callback):
     """Calls a function wherever the training pauses by itself."""
 
     def __init__(self, function: Callable[[TrainingView], object]) -> None:

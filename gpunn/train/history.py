@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, overload
 from gpunn.backend.limits import require
 from gpunn.errors import DataError
 from gpunn.files import as_path, open_regular, write_atomically
+from gpunn.train.history_table import html_of, rows_of
 from gpunn.train.record import COLUMNS, MOST_METRICS, Record, is_metric_name, record_of
-from gpunn.train.shown import html_of, rows_of
 
-# The bounds of `OverfittingDetector`; the evidence is in `docs/design/overfitting.md`.
+# The bounds of `OverfittingCriterion`; the evidence is in `docs/design/overfitting.md`.
 WINDOW, SHARE, FEWEST = 5.0, 1 / 6, 5  # least length of a window: in epochs, of the training so far, in records
 PRODUCT, REGULARIZED_PRODUCT = 0.015, 0.03  # least r · f, without and with a regularizer
 RISE, SIGMAS = 0.025, 4.0  # least rise of the validation loss, relative and in standard errors
@@ -37,7 +37,7 @@ class History(Sequence[Record]):
     Attributes:
         records: List of `Record`.
         best: First record of the lowest finite validation loss, of training loss if none was validated; or None.
-        overfitting_since: Record since which the model overfits, or None; see `OverfittingDetector`.
+        overfitting_since: Record since which the model overfits, or None; see docs/design/overfitting.md.
         stopped: Reason of an end before the last epoch, or "".
         skipped: Number of batches skipped because they led to NaN or Inf.
     """
@@ -48,7 +48,7 @@ class History(Sequence[Record]):
         self.overfitting_since: Record | None = None
         self.stopped, self.skipped = "", 0
         self._lowest = (True, math.inf)
-        self._detector = OverfittingDetector()
+        self._detector = OverfittingCriterion()
         for record in records:
             self.append(record)
 
@@ -225,7 +225,7 @@ class _Window(NamedTuple):
     lowest: Record  # by validation loss
 
 
-class OverfittingDetector:
+class OverfittingCriterion:
     """Says since when the training loss still falls while the validation loss rises (high variance).
 
     V and T are the mean validation and training loss, without λR, of the last max(`WINDOW`, `SHARE` · epoch) epochs; Vb

@@ -14,9 +14,9 @@ from gpunn.kernels.record import Array
 from gpunn.kernels.rollback import mark_not_finite
 from gpunn.nn.losses import Loss
 from gpunn.nn.parameter import Arrays
+from gpunn.train.distributed import first_text
 from gpunn.train.history import History
 from gpunn.train.record import Record, State, Weights
-from gpunn.train.sharing import said_by_any
 
 EXPLOSION = 100.0  # times the untrained network's loss, or 1 if that is more, from which a training has diverged
 BAD_LOSS, BAD_WEIGHTS = "the loss is NaN or Inf", "the weights contain NaN or Inf"
@@ -42,7 +42,7 @@ class FiniteCheck:
 
     def trouble(self) -> str:
         """Say which of them was not finite at the last `begin`, on any rank; "" where both were."""
-        return said_by_any(self._ranks, self._trouble())
+        return first_text(self._ranks, self._trouble())
 
     def _trouble(self) -> str:
         totals, flag = (self._totals, None) if self._magnitude else self._copies.fetched()

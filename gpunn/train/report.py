@@ -18,9 +18,9 @@ from gpunn.nn.losses import MeanSquaredError
 from gpunn.nn.network import Network
 from gpunn.nn.tasks import Task
 from gpunn.train.arguments import as_samples, check_samples
+from gpunn.train.custom_metrics import MetricList, checked_metrics, evaluate_metrics
 from gpunn.train.metrics import Average, Counts, Weights, confusion_matrix, divided, mean, roc_auc
 from gpunn.train.outputs_report import MultilabelReport, RegressionReport
-from gpunn.train.own_metrics import Given, checked_metrics, measured
 from gpunn.train.predictions import Answers, all_outputs, answers_to
 from gpunn.train.table import HEADS, MOST_IN_FILES, MOST_ROWS, amount, decimal, in_line, own, some, table, with_notes
 
@@ -248,13 +248,13 @@ def report_on(
     y: ArrayLike | None = None,
     sample_weight: ArrayLike | None = None,
     class_weight: ClassWeight = None,
-    metrics: Given = (),
+    metrics: MetricList = (),
 ) -> Report:
     """Make the report of a network's answers to samples; see `Sequential.report`."""
     own_metrics = checked_metrics(metrics)
     samples = model.arranged(as_samples(samples, y, model, sample_weight, class_weight))
     check_samples(model, samples)
-    report, found = _bundled(model, samples), measured(model, samples, own_metrics)
+    report, found = _bundled(model, samples), evaluate_metrics(model, samples, own_metrics)
     return replace(report, metrics=found) if found else report
 
 

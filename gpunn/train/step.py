@@ -19,9 +19,9 @@ from gpunn.kernels.updates import end_step
 from gpunn.nn.losses import Loss
 from gpunn.nn.network import Network
 from gpunn.train.average import WeightAverage
+from gpunn.train.capture_check import CaptureCheck
+from gpunn.train.distributed import share_of, share_of_order
 from gpunn.train.optimizers import Optimizer
-from gpunn.train.rebinding import Rebinding
-from gpunn.train.sharing import share_of, share_of_order
 
 STEPS_PER_GRAPH = 8  # at most, that share the time of the host for one replay; see `docs/design/step.md`
 
@@ -202,7 +202,7 @@ class Step:
 
         self._is_to_capture = False
         layers = [layer for layer, _ in self.model.every_layer]
-        state = Rebinding([*layers, self.loss, self.optimizer, self.optimizer.penalty])
+        state = CaptureCheck([*layers, self.loss, self.optimizer, self.optimizer.penalty])
         try:
             with state.watched():
                 graph = self.backend.capture(work)

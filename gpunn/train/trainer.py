@@ -22,14 +22,14 @@ from gpunn.train.anomaly import first_not_finite
 from gpunn.train.arguments import TrainOptions, data_for, note_missing_classes
 from gpunn.train.callback_list import Callbacks
 from gpunn.train.callbacks import Callback, TrainingView
+from gpunn.train.default_callbacks import all_callbacks, early_stopping
+from gpunn.train.distributed import check_same_data, check_same_devices, first_text
 from gpunn.train.evaluator import evaluate, recompute_statistics
+from gpunn.train.gradients import evenly_spaced
 from gpunn.train.history import History
-from gpunn.train.looking import spread
-from gpunn.train.measured import MOST_COPIED, MeasuredTraining
 from gpunn.train.monitor import BAD_LOSS, GROWN, no_better_than_chance
 from gpunn.train.record import Record, Weights
-from gpunn.train.sharing import check_same_data, check_same_devices, said_by_any
-from gpunn.train.usual_callbacks import all_callbacks, early_stopping
+from gpunn.train.recording import MOST_COPIED, RecordingTraining
 
 CHECK_EVERY = 256  # steps after which a device is asked whether loss and weights are still finite
 RECORDS_PER_EPOCH = 4  # where `validate_every` is left out
@@ -37,7 +37,7 @@ _IN_TRAINING: set[int] = set()  # networks, by `id`, that others train copies of
 COMPARED = 1024  # training samples on which a suspected network is compared with the untrained one
 
 
-class Trainer(MeasuredTraining):
+class Trainer(RecordingTraining):
     """A training from its first to its last epoch; see `Sequential.fit` for the arguments."""
 
     def __init__(
@@ -307,7 +307,7 @@ class Trainer(MeasuredTraining):
 
     def _judge(self, record: Record, weights: Weights, remembered: Arrays, skipped: int = 0) -> None:
         """End the training where a record shows a divergence; else take it, and let callbacks have it."""
-        if trouble := said_by_any(self.ranks, self.monitor.trouble(record, weights, self._loss_of)):
+        if trouble := first_text(self.ranks, self.monitor.trouble(record, weights, self._loss_of)):
             self._diverged(trouble)
         self.monitor.add(record, weights)
         if skipped:
@@ -342,7 +342,7 @@ class Trainer(MeasuredTraining):
         now = self.model.arrays()
         try:
             self.model.load_arrays(arrays)
-            return evaluate(self.model, spread(self.samples, COMPARED)).loss
+            return evaluate(self.model, evenly_spaced(self.samples, COMPARED)).loss
         finally:
             self.model.load_arrays(now)
 

@@ -25,12 +25,12 @@ from gpunn.nn.network import Network
 from gpunn.nn.parameter import Arrays, Memory
 from gpunn.train.arguments import TrainOptions, check_samples, fitting_batch_size, loss_for
 from gpunn.train.average import RAW, WeightAverage
+from gpunn.train.distributed import check_batch_size, check_same_weights
 from gpunn.train.evaluator import Evaluator, Measure
 from gpunn.train.freezing import held_at_first
 from gpunn.train.monitor import FiniteCheck
 from gpunn.train.orders import Orders
 from gpunn.train.record import Trained, Weights
-from gpunn.train.sharing import check_batch_size, check_same_weights
 from gpunn.train.step import Skip, Step
 
 _AVERAGED = "averaged weights"

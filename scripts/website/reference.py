@@ -31,7 +31,7 @@ TOPICS = (
           ("gpunn.train.optimizers", "gpunn.train.schedules")),
     Topic("data", "Data", "Load data sets, hold samples, change training images.", ("gpunn.data",)),
     Topic("training", "Callbacks", "Watch a training, stop it, keep it.",
-          ("gpunn.train.callbacks", "gpunn.train.stopping", "gpunn.train.progress", "gpunn.train.own_metrics",
+          ("gpunn.train.callbacks", "gpunn.train.stopping", "gpunn.train.progress", "gpunn.train.custom_metrics",
            "gpunn.saving.checkpointer", "gpunn.reports.tensorboard")),
     Topic("results", "Results", "Records of a training, and measures of a network.",
           ("gpunn.train.evaluator", "gpunn.train.history", "gpunn.train.record", "gpunn.train.report",

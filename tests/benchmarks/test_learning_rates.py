@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from support.paths import ROOT
 
-from gpunn.train.finder import Losses, suggested
+from gpunn.train.lr_finder import Losses, suggest_rate
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +23,8 @@ def falling() -> Losses:
 
 def test_the_rule_in_use_is_that_of_the_library_and_the_others_are_lower(script: dict) -> None:
     suggestions = {name: rule(falling()) for name, rule in script["RULES"].items()}
-    assert float(f"{suggestions.pop('97 % of the fall'):.2g}") == suggested(falling())[1]
-    assert all(1e-4 < rate < suggested(falling())[1] for rate in suggestions.values()), suggestions
+    assert float(f"{suggestions.pop('97 % of the fall'):.2g}") == suggest_rate(falling())[1]
+    assert all(1e-4 < rate < suggest_rate(falling())[1] for rate in suggestions.values()), suggestions
 
 
 def test_the_table_has_what_each_rule_loses(
@@ -40,7 +40,7 @@ def test_the_table_has_what_each_rule_loses(
     assert head.startswith("| task | best, at | within 1 point | 97 % of the fall |")
     assert row.startswith("| toy | 90.0 %, 0.1 | 0.1 to 0.1 | ")
     rates, _, lost = row.split(" | ")[3].partition(": ")
-    assert [float(rate) for rate in rates.split(", ")] == [suggested(falling())[1]] * 2
-    assert float(lost) == pytest.approx(10 * abs(np.log10(suggested(falling())[1]) + 1), abs=0.1)
+    assert [float(rate) for rate in rates.split(", ")] == [suggest_rate(falling())[1]] * 2
+    assert float(lost) == pytest.approx(10 * abs(np.log10(suggest_rate(falling())[1]) + 1), abs=0.1)
     assert mean.startswith("| points lost, mean | | | ")
     assert worst.startswith("| points lost, worst | | | ")

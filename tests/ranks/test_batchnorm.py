@@ -14,7 +14,7 @@ import sys
 import numpy as np
 import gpunn as gn
 from gpunn.backend.ranks import world
-from gpunn.train.sharing import check_same_weights
+from gpunn.train.distributed import check_same_weights
 
 out, batch_size, epochs, over, *options = sys.argv[1:]
 model = gn.Sequential([

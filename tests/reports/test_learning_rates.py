@@ -8,7 +8,7 @@ import pytest
 
 from gpunn.errors import OutputError
 from gpunn.reports.learning_rates import CURVE, LearningRateCurve
-from gpunn.train.finder import Losses
+from gpunn.train.lr_finder import Losses
 
 
 def curve(losses: np.ndarray) -> LearningRateCurve:

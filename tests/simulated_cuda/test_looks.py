@@ -19,7 +19,7 @@ from gpunn.kernels.random import epoch_order
 from gpunn.train import orders
 from gpunn.train import trainer as module
 from gpunn.train.arguments import TrainOptions
-from gpunn.train.callbacks import Calling
+from gpunn.train.callbacks import LambdaCallback
 from gpunn.train.monitor import Monitor
 from gpunn.train.record import State
 from gpunn.train.trainer import Trainer
@@ -29,7 +29,7 @@ from simulated_cuda.test_reliability import with_overflow
 EVERY_ORDER = pytest.mark.parametrize("order", [AT_ONCE, LATE, 7])
 
 
-class Quiet(Calling):
+class Quiet(LambdaCallback):
     """A callback that is called before looks are judged, as those of gpunn that only write or say."""
 
     _waits = False
@@ -311,7 +311,7 @@ def test_a_learning_rate_that_a_callback_changes_is_that_of_the_next_epoch(cuda:
             training.optimizer.learning_rate = 0.25
 
     training = trainer(callbacks=[])
-    training.callbacks.add(Calling(change))
+    training.callbacks.add(LambdaCallback(change))
     training.run()
     assert [record.learning_rate == 0.25 for record in training.history] == [False] * 4 + [True] * 8
 

@@ -9,7 +9,7 @@ import numpy as np
 import gpunn as gn
 from gpunn.saving.checkpoint import Origin
 from gpunn.train.arguments import TrainOptions
-from gpunn.train.callbacks import Calling
+from gpunn.train.callbacks import LambdaCallback
 from gpunn.train.record import COLUMNS, State
 from gpunn.train.trainer import Trainer
 
@@ -65,7 +65,7 @@ def trainer(data: gn.Data | None = None, model: gn.Sequential | None = None, **o
 @contextmanager
 def calling(training: Trainer, function: Callable[[], object]) -> Iterator[None]:
     """Within, a function is called wherever the training pauses."""
-    callback = Calling(lambda _: function())
+    callback = LambdaCallback(lambda _: function())
     training.callbacks.add(callback)
     try:
         yield

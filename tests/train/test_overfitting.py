@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from support.paths import ROOT
 
-from gpunn.train.history import OverfittingDetector, Record
+from gpunn.train.history import OverfittingCriterion, Record
 
 
 def published(name):
@@ -27,7 +27,7 @@ def published(name):
 
 def verdict(validation, training, per_epoch=1):
     """(epoch at which the detector speaks, epoch since which), or None where it keeps silent."""
-    detector = OverfittingDetector()
+    detector = OverfittingCriterion()
     said = []
     for i, (v, t) in enumerate(zip(validation, training, strict=True)):
         now = Record(i + 1, (i + 1) / per_epoch, float(t), 0.9, float(v), 0.9, 0.1, float(i))
@@ -77,7 +77,7 @@ def test_noise_on_the_published_curves_changes_no_verdict(white, smooth, length)
 
 def with_penalty(validation, training, penalty):
     """The verdict on a training with a regulariser."""
-    detector = OverfittingDetector()
+    detector = OverfittingCriterion()
     for i, (v, t) in enumerate(zip(validation, training, strict=True)):
         record = Record(i + 1, i + 1.0, float(t), 0.9, float(v), 0.9, 0.1, float(i), penalty=penalty)
         if (since := detector.observe(record)) is not None:
@@ -168,7 +168,7 @@ def test_costs_of_zero_and_huge_costs_are_no_error():
 
 def test_records_rarer_than_the_window_still_make_windows_of_five():
     epochs = 10 * np.arange(1.0, 41)
-    detector = OverfittingDetector()
+    detector = OverfittingCriterion()
     said = [
         detector.observe(Record(i + 1, epoch, math.exp(-epoch / 100), 1.0, 1 + 0.001 * abs(epoch - 100), 1.0, 0.1, 0.0))
         for i, epoch in enumerate(epochs)

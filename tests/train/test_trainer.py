@@ -330,7 +330,7 @@ def test_overfitting_is_said_with_the_step_since_when(
     backend: Backend, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     since = Record(7, 1.75, 0.1, 1.0, 0.5, 0.8, 0.1, 0.0)
-    monkeypatch.setattr("gpunn.train.history.OverfittingDetector.observe", lambda self, record: since)
+    monkeypatch.setattr("gpunn.train.history.OverfittingCriterion.observe", lambda self, record: since)
     fitted(backend, progress=True, epochs=1, validate_every=100)
     assert "overfitting (high variance) since step 7, epoch 1.8" in capsys.readouterr().err
 

@@ -17,11 +17,11 @@ from gpunn.nn.network import Network
 from gpunn.nn.parameter import Arrays
 from gpunn.nn.tasks import FIGURES
 from gpunn.train.arguments import TrainOptions
+from gpunn.train.custom_metrics import check_measurable, checked_metrics, evaluate_metrics
 from gpunn.train.evaluator import Evaluation
+from gpunn.train.gradients import evenly_spaced, gradients_of
 from gpunn.train.history import History
-from gpunn.train.looking import gradients_of, spread
 from gpunn.train.monitor import Monitor
-from gpunn.train.own_metrics import check_measurable, checked_metrics, measured
 from gpunn.train.record import Record, State, Weights
 from gpunn.train.training import Training
 
@@ -29,7 +29,7 @@ MOST_COPIED = 64 << 20  # bytes of a look that is judged later: of larger networ
 _NOT_MEASURED = Evaluation(math.nan, math.nan, 0, 0)
 
 
-class MeasuredTraining(Training):
+class RecordingTraining(Training):
     """A training whose records are made, and whose state can be taken and restored.
 
     To look at a device's numbers is to copy them. A look that nothing waits for is judged later, when the next one is
@@ -148,11 +148,15 @@ class MeasuredTraining(Training):
             return {}
         # All samples on the first rank, since a metric is no sum of shares; it is code from outside, called once.
         is_first = self.ranks.is_first
-        return self.ranks.agreed(measured(self.model, samples, self.metrics, evaluator.batches) if is_first else {})
+        return self.ranks.agreed(
+            evaluate_metrics(self.model, samples, self.metrics, evaluator.batches) if is_first else {}
+        )
 
     def gradients(self) -> Arrays:
         """Gradients of the loss on a batch of training samples, the same each time; see `TrainingView.gradients`."""
-        return gradients_of(self.model, self.loss, spread(self.samples, min(self.batch_size, self.model.capacity)))
+        return gradients_of(
+            self.model, self.loss, evenly_spaced(self.samples, min(self.batch_size, self.model.capacity))
+        )
 
     def state(self) -> State:
         """Return everything that the rest of the training depends on; between two steps."""

@@ -11,11 +11,11 @@ from hypothesis import strategies as some
 import gpunn as gn
 from gpunn.backend.ranks import Ranks, bounds
 from gpunn.errors import DataError, GpunnError, OptionError
-from gpunn.train.sharing import (
+from gpunn.train.distributed import (
     check_batch_size,
     check_same_data,
     check_same_weights,
-    said_by_any,
+    first_text,
     share_of,
     share_of_order,
 )
@@ -93,10 +93,10 @@ def test_shares_are_slices_of_each_batch_of_one_order(n: int, batch_size: int, s
 
 def test_the_first_rank_that_has_a_text_is_heard_by_all() -> None:
     texts = ["", "the lösung", "another"]
-    assert on_threads(3, lambda ranks: said_by_any(ranks, texts[ranks.rank])) == ["the lösung"] * 3
-    assert on_threads(3, lambda ranks: said_by_any(ranks, "")) == [""] * 3
-    assert on_threads(2, lambda ranks: said_by_any(ranks, "x" * 1000)) == ["x" * 400] * 2
-    assert said_by_any(Ranks(), "alone") == "alone"
+    assert on_threads(3, lambda ranks: first_text(ranks, texts[ranks.rank])) == ["the lösung"] * 3
+    assert on_threads(3, lambda ranks: first_text(ranks, "")) == [""] * 3
+    assert on_threads(2, lambda ranks: first_text(ranks, "x" * 1000)) == ["x" * 400] * 2
+    assert first_text(Ranks(), "alone") == "alone"
 
 
 def test_batches_that_cannot_be_shared_are_refused() -> None:

@@ -10,7 +10,7 @@ from gpunn.nn.network import Network
 from gpunn.nn.parameter import Arrays
 
 
-def spread(samples: Samples, most: int) -> Samples:
+def evenly_spaced(samples: Samples, most: int) -> Samples:
     """Return at most so many samples, spread over all those that count."""
     counting = np.arange(len(samples)) if samples.weights is None else np.flatnonzero(samples.weights)
     return samples.subset(counting[np.linspace(0, len(counting) - 1, min(len(counting), most)).astype(np.int64)])

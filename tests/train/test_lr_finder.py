@@ -14,7 +14,7 @@ from gpunn.data import Data
 from gpunn.errors import DataError, DivergenceError, GpunnError, OptionError
 from gpunn.reports.learning_rates import LearningRateCurve
 from gpunn.train.arguments import TrainOptions
-from gpunn.train.finder import Losses, Rising, smoothed, suggested, try_rates
+from gpunn.train.lr_finder import Losses, Rising, smoothed, suggest_rate, try_rates
 
 QUIET: dict[str, Any] = {"device": "cpu", "progress": False}
 
@@ -85,31 +85,31 @@ def falling(at: float, noise: float = 0.0, steps: int = 200, seed: int = 0) -> L
 @pytest.mark.parametrize("at", [1e-4, 1e-3, 1e-2])
 @pytest.mark.parametrize("noise", [0.0, 0.1])
 def test_the_suggestion_follows_the_fall_whatever_the_noise_and_the_explosion(at: float, noise: float) -> None:
-    chosen = [suggested(falling(at, noise, seed=seed))[1] for seed in range(10)]
+    chosen = [suggest_rate(falling(at, noise, seed=seed))[1] for seed in range(10)]
     assert all(rate is not None and 1.5 * at < rate < 12 * at for rate in chosen), chosen
     far = falling(at, noise)
     far.losses[np.argmax(far.losses > 10) :] = 1e30  # one batch that has exploded hides nothing
-    assert suggested(far)[1] == pytest.approx(suggested(falling(at, noise))[1], rel=0.3)
+    assert suggest_rate(far)[1] == pytest.approx(suggest_rate(falling(at, noise))[1], rel=0.3)
 
 
 def test_the_suggestion_does_not_change_with_the_scale_of_the_loss() -> None:
     plain = falling(1e-3, 0.05)
     for scale, offset in ((1e-6, 0.0), (1e6, 0.0), (1.0, -50.0)):
-        assert suggested(seen(scale * plain.losses + offset))[1] == suggested(plain)[1]
+        assert suggest_rate(seen(scale * plain.losses + offset))[1] == suggest_rate(plain)[1]
 
 
 @pytest.mark.parametrize("losses", [np.full(200, 2.3), np.zeros(50), np.geomspace(1, 50, 100), [1.0], [1.0, 0.9]])
 def test_a_loss_that_does_not_fall_suggests_nothing(losses: Any) -> None:
     if len(losses) == 2:
         losses = [0.9, 1.0]
-    _, suggestion, why = suggested(seen(losses))
+    _, suggestion, why = suggest_rate(seen(losses))
     assert suggestion is None
     assert "fell at no rate" in why
 
 
 def test_noise_suggests_nothing() -> None:
     noise = np.random.default_rng(0).normal(2.3, 0.2, (100, 200))
-    assert sum(suggested(seen(losses))[1] is not None for losses in noise) <= 2
+    assert sum(suggest_rate(seen(losses))[1] is not None for losses in noise) <= 2
 
 
 def test_the_mean_of_equal_losses_is_that_loss_and_short_batches_count_less() -> None:

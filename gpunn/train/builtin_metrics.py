@@ -14,7 +14,7 @@ from gpunn.train.metrics import Average, Counts, Weights, divided, errors_of, me
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
+class MetricInputs:
     """Samples of a task and what a network answered.
 
     Attributes:
@@ -33,47 +33,47 @@ class Seen:
     weights: Weights
 
 
-def _counts(seen: Seen) -> Counts:
-    if seen.task is Task.CLASSES:
-        return Counts.of_classes(seen.true, seen.answers, seen.classes, seen.weights)
-    return Counts.of_outputs(seen.true, seen.outputs, seen.weights)
+def _counts(inputs: MetricInputs) -> Counts:
+    if inputs.task is Task.CLASSES:
+        return Counts.of_classes(inputs.true, inputs.answers, inputs.classes, inputs.weights)
+    return Counts.of_outputs(inputs.true, inputs.outputs, inputs.weights)
 
 
-def _macro(seen: Seen) -> Average:
+def _macro(inputs: MetricInputs) -> Average:
     """Average over the classes that occur in labels or answers, or over all outputs."""
-    counts = _counts(seen)
-    if seen.task is not Task.CLASSES:
+    counts = _counts(inputs)
+    if inputs.task is not Task.CLASSES:
         return counts.average(np.ones(len(counts.right)))
-    occurs = [np.bincount(values, minlength=seen.classes) > 0 for values in (seen.true, seen.answers)]
+    occurs = [np.bincount(values, minlength=inputs.classes) > 0 for values in (inputs.true, inputs.answers)]
     return counts.average((occurs[0] | occurs[1]).astype(np.float64))
 
 
-def _balanced(seen: Seen) -> float:
-    counts = _counts(seen)
+def _balanced(inputs: MetricInputs) -> float:
+    counts = _counts(inputs)
     return mean(divided(counts.right, counts.support)[counts.support > 0])
 
 
-def _auc(seen: Seen) -> float:
-    if seen.task is Task.CLASSES:
-        return roc_auc(seen.true == 1, seen.outputs[:, -1], seen.weights)
-    columns = range(seen.outputs.shape[1])
-    return float(np.mean([roc_auc(seen.true[:, k] >= 0.5, seen.outputs[:, k], seen.weights) for k in columns]))
+def _auc(inputs: MetricInputs) -> float:
+    if inputs.task is Task.CLASSES:
+        return roc_auc(inputs.true == 1, inputs.outputs[:, -1], inputs.weights)
+    columns = range(inputs.outputs.shape[1])
+    return float(np.mean([roc_auc(inputs.true[:, k] >= 0.5, inputs.outputs[:, k], inputs.weights) for k in columns]))
 
 
-def _mae(seen: Seen) -> float:
-    return errors_of(seen.true, seen.outputs, seen.weights)[1].mae
+def _mae(inputs: MetricInputs) -> float:
+    return errors_of(inputs.true, inputs.outputs, inputs.weights)[1].mae
 
 
-def _exact(seen: Seen) -> float:
-    return mean((seen.answers == (seen.true >= 0.5)).all(axis=1), seen.weights)
+def _exact(inputs: MetricInputs) -> float:
+    return mean((inputs.answers == (inputs.true >= 0.5)).all(axis=1), inputs.weights)
 
 
 _CLASSES: tuple[Task, ...] = (Task.CLASSES,)
 _EITHER = (Task.CLASSES, Task.BINARY)
-_NAMED: Mapping[str, tuple[tuple[Task, ...], Callable[[Seen], float]]] = {
-    "f1": (_EITHER, lambda seen: _macro(seen).f1),
-    "precision": (_EITHER, lambda seen: _macro(seen).precision),
-    "recall": (_EITHER, lambda seen: _macro(seen).recall),
+_NAMED: Mapping[str, tuple[tuple[Task, ...], Callable[[MetricInputs], float]]] = {
+    "f1": (_EITHER, lambda inputs: _macro(inputs).f1),
+    "precision": (_EITHER, lambda inputs: _macro(inputs).precision),
+    "recall": (_EITHER, lambda inputs: _macro(inputs).recall),
     "auc": (_EITHER, _auc),
     "balanced_accuracy": (_CLASSES, _balanced),
     "exact": ((Task.BINARY,), _exact),
@@ -83,8 +83,8 @@ _TOP = re.compile(r"top_?([1-9]\d{0,6})")
 KNOWN = (*_NAMED, "top5")  # and of any other number
 
 
-class Named:
-    """A metric of gpunn's reports: a number of what was seen."""
+class BuiltinMetric:
+    """Compute a metric of gpunn's reports by its name."""
 
     def __init__(self, name: str) -> None:
         self.__name__ = name
@@ -103,13 +103,13 @@ class Named:
             limit = f"at most {classes}" if self._k else "two"
             raise OptionError(f"the metric {self.__name__} is of {limit} classes, and the network has {classes:,}")
 
-    def __call__(self, seen: Seen) -> float:
+    def __call__(self, inputs: MetricInputs) -> float:
         if not self._k:
-            return _NAMED[self.__name__][1](seen)
-        return mean(ranks(by_class(seen.outputs, seen.classes), seen.true) < self._k, seen.weights)
+            return _NAMED[self.__name__][1](inputs)
+        return mean(ranks(by_class(inputs.outputs, inputs.classes), inputs.true) < self._k, inputs.weights)
 
 
-def named(name: str) -> Named | None:
+def builtin_metric(name: str) -> BuiltinMetric | None:
     """Return gpunn's metric of a name, in whatever letters; None where there is none."""
     word = name.lower()
-    return Named(word) if word in _NAMED or _TOP.fullmatch(word) else None
+    return BuiltinMetric(word) if word in _NAMED or _TOP.fullmatch(word) else None

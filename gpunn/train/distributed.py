@@ -28,7 +28,7 @@ def share_of_order(order: NDArray[np.integer], batch_size: int, ranks: Ranks) ->
     return np.concatenate([shares, order[whole:][first_last:end_last]])
 
 
-def said_by_any(ranks: Ranks, text: str) -> str:
+def first_text(ranks: Ranks, text: str) -> str:
     """Return the text of the first rank that has one, the same on all; "" where none has."""
     if ranks.size == 1 or not ranks.any(bool(text)):
         return text

@@ -16,7 +16,7 @@ from gpunn.errors import OptionError
 from gpunn.nn.losses import MeanSquaredError
 from gpunn.nn.network import Network
 from gpunn.nn.tasks import FIGURES, Task
-from gpunn.train.named_metrics import KNOWN, Named, Seen, named
+from gpunn.train.builtin_metrics import KNOWN, BuiltinMetric, MetricInputs, builtin_metric
 from gpunn.train.predictions import outputs_of
 from gpunn.train.record import COLUMNS, MOST_METRICS, is_metric_name
 
@@ -43,7 +43,7 @@ class Metric(Part, ABC, kind="metric", example="MyMetric()"):
         """
 
 
-Given: TypeAlias = "Sequence[Metric | Callable[..., float] | str | type[Metric] | dict[str, Any]]"
+MetricList: TypeAlias = "Sequence[Metric | Callable[..., float] | str | type[Metric] | dict[str, Any]]"
 
 
 def checked_metrics(metrics: Any) -> dict[str, Callable[..., float]]:
@@ -83,7 +83,7 @@ def checked_columns(metrics: Any) -> tuple[Callable[..., float], ...]:
 def _made(given: Any) -> Any:
     """Return a metric that was given by itself, by its class, its name or its table; else what was given."""
     if isinstance(given, str):
-        if (known := named(given)) is not None:
+        if (known := builtin_metric(given)) is not None:
             return known
         if ":" in given:
             return outside.function(given) or from_config("metric", given)
@@ -106,7 +106,7 @@ def check_measurable(model: Network, samples: Samples, metrics: Mapping[str, Cal
         MemoryShortageError: Their outputs need more memory than there is.
     """
     for name, metric in metrics.items():
-        if isinstance(metric, Named):
+        if isinstance(metric, BuiltinMetric):
             metric.check(_task_of(model, samples), len(model.names_of_outputs))
         elif samples.weights is not None and not _takes_weights(metric):
             raise OptionError(f"the metric {name} takes no sample_weight, and the samples have weights")
@@ -117,7 +117,7 @@ def _task_of(model: Network, samples: Samples) -> Task:
     return (model.loss or MeanSquaredError()).task(bool(samples.classes))
 
 
-def measured(
+def evaluate_metrics(
     model: Network,
     samples: Samples,
     metrics: Mapping[str, Callable[..., float]],
@@ -140,8 +140,10 @@ def measured(
     true = samples.targets if task is Task.CLASSES else true
     found = {}
     for name, metric in metrics.items():
-        if isinstance(metric, Named):
-            found[name] = metric(Seen(task, true, outputs, answers, len(model.names_of_outputs), samples.weights))
+        if isinstance(metric, BuiltinMetric):
+            found[name] = metric(
+                MetricInputs(task, true, outputs, answers, len(model.names_of_outputs), samples.weights)
+            )
             continue
         weights = {} if samples.weights is None else {"sample_weight": samples.weights}
         value = metric(true, outputs if getattr(metric, "takes_probabilities", False) else answers, **weights)

@@ -14,7 +14,7 @@ from gpunn.config import outside
 _PATCHING = threading.RLock()  # of classes, which all threads share
 
 
-class Rebinding:
+class CaptureCheck:
     """Watches the attributes of parts from outside during one step.
 
     Args:

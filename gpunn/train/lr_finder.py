@@ -13,7 +13,7 @@ from gpunn.data import Data
 from gpunn.errors import DataError, DivergenceError, OptionError
 from gpunn.nn.network import Network
 from gpunn.train.arguments import TrainOptions, as_data, fitting_batch_size
-from gpunn.train.callbacks import Calling
+from gpunn.train.callbacks import LambdaCallback
 from gpunn.train.schedules import Schedule
 from gpunn.train.trainer import Trainer
 
@@ -92,7 +92,7 @@ def smoothed(losses: NDArray[np.float64], sizes: NDArray[np.float64]) -> NDArray
     return means
 
 
-def suggested(seen: Losses) -> tuple[NDArray[np.float64], float | None, str]:
+def suggest_rate(seen: Losses) -> tuple[NDArray[np.float64], float | None, str]:
     """Return the smoothed losses, the first rate at which these have done `SHARE` of their fall, and why there is none.
 
     Before they are smoothed, losses are cut at the highest of the first steps, at rates that change nothing: one that
@@ -154,7 +154,7 @@ def try_rates(
         if end or trainer.done == rise.steps:
             trainer.history.stopped = end or "done"
 
-    trainer.callbacks.add(Calling(on_steps))
+    trainer.callbacks.add(LambdaCallback(on_steps))
     try:
         trainer.train()
     except DivergenceError:
