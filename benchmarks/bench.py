@@ -27,7 +27,7 @@ from targets import target_rows
 from workloads import on_device, quickened, workloads
 
 from gpunn.backend.devices import select
-from gpunn.kernels.loops import version
+from gpunn.kernels.numba_loops import version
 
 
 def chosen_peers(names: str, device: str) -> list[Peer]:

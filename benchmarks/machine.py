@@ -14,7 +14,7 @@ import numpy as np
 
 import gpunn
 from gpunn.backend.ranks import world
-from gpunn.kernels.loops import version
+from gpunn.kernels.numba_loops import version
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"

@@ -17,7 +17,7 @@ from typing import Any
 
 from workloads import Workload, is_of_images
 
-from gpunn.kernels.loops import OFF
+from gpunn.kernels.numba_loops import OFF
 
 ROOT = Path(__file__).resolve().parent.parent
 WORKERS = Path(__file__).resolve().parent / "workers"

@@ -131,7 +131,7 @@ assert (by_threads == by_numpy).all()
 # The gradient of a bias is a sum over the batch, (12). If all threads added to one number at once, they would overwrite
 # each other. So the threads meet in the middle: in each round half of them add what their partner has, and after $\log_2 n$
 # rounds the first one holds the sum. In gpunn 32 threads do so, a warp, each of them by
-# [this line](../gpunn/kernels/device.py "value += __shfl_xor_sync(0xffffffffu, value, apart);"), and the few sums of the warps
+# [this line](../gpunn/kernels/device_code.py "value += __shfl_xor_sync(0xffffffffu, value, apart);"), and the few sums of the warps
 # of a block are then added one after another.
 
 # %% alt="Sixteen numbers are added in pairs, in four rounds, until one is left"

@@ -12,7 +12,7 @@ from protocol import Task, Worker, serve
 
 import gpunn as gn
 from gpunn.config import from_config
-from gpunn.kernels.loops import LONG
+from gpunn.kernels.numba_loops import LONG
 from gpunn.train.arguments import TrainOptions
 from gpunn.train.callbacks import LambdaCallback
 from gpunn.train.record import Weights

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_info
 
 from gpunn.backend.base import Layout, Planned, layout_of
-from gpunn.kernels.cores import cores, crowd
+from gpunn.kernels.cores import cores, load_monitor
 
 _ROW_MAJOR, _PLAIN = 101, 111
 # m n k up to which OpenBLAS's batches take its kernels for small matrices, which crash for some shapes (0.3.31).
@@ -191,7 +191,7 @@ def _batch(library: _Library, layouts: Sequence[Layout], a: Matrices, b: Matrice
         me = threading.get_ident()
         try:
             _computing.add(me)
-            threads = min(most, crowd.free()) if len(_computing) == 1 else 1
+            threads = min(most, load_monitor.free()) if len(_computing) == 1 else 1
             if threads not in rounds:
                 rounds[threads] = [arguments(part) for part in _cut(count, -(-count // threads))]
             for each in rounds[threads]:

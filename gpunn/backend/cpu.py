@@ -9,8 +9,8 @@ from numpy.typing import DTypeLike, NDArray
 
 from gpunn.backend import blas, limits
 from gpunn.backend.base import MOST, Backend, Shape
-from gpunn.kernels import loops
-from gpunn.kernels.cores import crowd
+from gpunn.kernels import numba_loops
+from gpunn.kernels.cores import load_monitor
 from gpunn.kernels.record import Array, Elementwise, Raw
 
 _LINE = 64  # bytes of a cache line, and of the widest vector of a CPU
@@ -32,8 +32,8 @@ class NumpyBackend(Backend):
     block_elements = 2**20  # 4 MiB of floats: what the second-level caches of two cores hold
 
     def __init__(self) -> None:
-        numba = f", Numba {loops.version()}" if loops.version() else ""
-        crowd.free()  # a first look, so that it is known how busy others are when the first product comes
+        numba = f", Numba {numba_loops.version()}" if numba_loops.version() else ""
+        load_monitor.free()  # a first look, so that it is known how busy others are when the first product comes
         self.description = f"CPU, NumPy {np.__version__}, {blas.description()}{numba}"
 
     def empty(self, shape: Shape, dtype: DTypeLike) -> Array:

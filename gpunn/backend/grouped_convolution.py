@@ -6,7 +6,7 @@ from gpunn.backend.base import Backend, Shape
 from gpunn.backend.convolution import PatchProducts, RowProducts
 from gpunn.backend.extent import Extent
 from gpunn.backend.pointwise_convolution import PointProducts
-from gpunn.kernels import loops
+from gpunn.kernels import numba_loops
 from gpunn.kernels.convolution import Geometry
 from gpunn.kernels.grouped import convolve_groups, convolve_groups_input_gradient, convolve_groups_weight_gradient
 from gpunn.kernels.record import Array
@@ -102,7 +102,7 @@ def products_of(
 
 
 def _small(backend: Backend) -> int:
-    return _SMALL_ON_GPU if backend.device != "cpu" else _SMALL if loops.version() else _SMALL_IN_PASSES
+    return _SMALL_ON_GPU if backend.device != "cpu" else _SMALL if numba_loops.version() else _SMALL_IN_PASSES
 
 
 def _products(

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from gpunn.backend.compiling import CUDA_NAMES, cuda_body
-from gpunn.kernels.device import WIDE
+from gpunn.kernels.device_code import WIDE
 from gpunn.kernels.record import Array, Elementwise, Launch, Raw
 
 # Elements from which on it is used: 512 blocks of float32. By the model of a device, not yet by a measurement on one.

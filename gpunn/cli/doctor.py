@@ -15,7 +15,7 @@ from gpunn.backend.devices import trials, trouble_in
 from gpunn.backend.driver import PIP, Finding
 from gpunn.backend.ranks import world
 from gpunn.data.download import user_cache
-from gpunn.kernels import cores, loops
+from gpunn.kernels import cores, numba_loops
 from gpunn.version import __version__
 
 _NCCL = ("nvidia-nccl-cu13", "nvidia-nccl-cu12")
@@ -103,12 +103,12 @@ def _loops_finding() -> Finding:
     if not (version := driver.installed("numba")):
         what = "not installed; with it, networks for images train faster on the CPU"
         return Finding("Numba", "ok", what, driver.install_command("numba"))
-    if not loops.version():
-        return Finding("Numba", "ok", f"{version}, unused: {loops.OFF} is 0")
+    if not numba_loops.version():
+        return Finding("Numba", "ok", f"{version}, unused: {numba_loops.OFF} is 0")
     try:
         importlib.import_module("numba")
     except ImportError as error:
-        mend = f"{PIP} install --upgrade numba, or export {loops.OFF}=0"
+        mend = f"{PIP} install --upgrade numba, or export {numba_loops.OFF}=0"
         return Finding("Numba", "warn", f"{version} cannot be used: {error}", mend)
     return Finding("Numba", "ok", f"{version}: compiles the loops of larger networks")
 

@@ -4,8 +4,8 @@ from gpunn.config.arguments import arguments_of as arguments_of
 from gpunn.config.arguments import needed_by as needed_by
 from gpunn.config.parts import PARTS as PARTS
 from gpunn.config.parts import Part as Part
-from gpunn.config.parts import knowing as knowing
-from gpunn.config.parts import knowing_those_of as knowing_those_of
+from gpunn.config.parts import custom_classes as custom_classes
+from gpunn.config.parts import custom_classes_of as custom_classes_of
 from gpunn.config.parts import nearest as nearest
 from gpunn.config.parts import register as register
 from gpunn.config.tables import as_part as as_part

@@ -46,7 +46,7 @@ def name_of(part: type) -> str:
 
 
 @contextmanager
-def knowing(named: Mapping[tuple[str, str], type]) -> Iterator[None]:
+def custom_classes(named: Mapping[tuple[str, str], type]) -> Iterator[None]:
     """Let files name these classes, by kind and name, within the block and on this thread."""
     token = _GIVEN.set({**_GIVEN.get(), **named})
     try:

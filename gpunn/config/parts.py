@@ -72,7 +72,7 @@ def register(part: Kind) -> Kind:
     return part
 
 
-def knowing(classes: Any) -> AbstractContextManager[None]:
+def custom_classes(classes: Any) -> AbstractContextManager[None]:
     """Let files name classes of your own within a block, on this thread, without registering them.
 
     Raises:
@@ -87,24 +87,24 @@ def knowing(classes: Any) -> AbstractContextManager[None]:
             if named.setdefault((kind, name), part) is not part:
                 raise OptionError(f"custom has two classes {part.__name__!r}: files could not tell them apart")
         NAMEABLE.add(part)
-    return outside.knowing(named)
+    return outside.custom_classes(named)
 
 
-def knowing_those_of(parts: Iterable[Any]) -> AbstractContextManager[None]:
+def custom_classes_of(parts: Iterable[Any]) -> AbstractContextManager[None]:
     """Let files name the classes of these parts and of those within, under their full names, within a block."""
-    inner = {type(part) for whole in parts for part in _with_those_within(whole)}
-    return outside.knowing({(kind_of(part) or "", outside.name_of(part)): part for part in inner & set(NAMEABLE)})
+    classes = {type(part) for whole in parts for part in _with_inner_parts(whole)} & set(NAMEABLE)
+    return outside.custom_classes({(kind_of(part) or "", outside.name_of(part)): part for part in classes})
 
 
-def _with_those_within(part: Any) -> Iterator[Any]:
+def _with_inner_parts(part: Any) -> Iterator[Any]:
     """Give a part and those that its arguments hold."""
     if isinstance(part, list | tuple):
         for each in part:
-            yield from _with_those_within(each)
+            yield from _with_inner_parts(each)
     elif kind_of(type(part)) is not None:
         yield part
         for value in arguments_of(part).values():
-            yield from _with_those_within(value)
+            yield from _with_inner_parts(value)
 
 
 def kind_of_class(part: Any) -> str:

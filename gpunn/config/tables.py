@@ -15,10 +15,10 @@ from gpunn.config.parts import (
     NAMEABLE,
     PARTS,
     class_of,
+    custom_classes_of,
     is_same,
     kind_of,
     kind_of_class,
-    knowing_those_of,
     nearest,
     plain,
     unknown,
@@ -43,7 +43,7 @@ def to_config(part: Any) -> dict[str, Any]:
         except (TypeError, ValueError):
             wrong = f"its argument {argument!r} must be a finite number, a text, a part, or a list of them"
             raise OptionError(f"{name} cannot go into a file: {wrong}, got {value!r:.60}") from None
-    with knowing_those_of([part]):
+    with custom_classes_of([part]):
         again = _described(from_config(kind_of(type(part)) or "", config))
     for argument in sorted(config.keys() | again.keys()):
         if config.get(argument) != again.get(argument):

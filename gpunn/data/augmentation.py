@@ -10,7 +10,7 @@ from gpunn.config import Part
 from gpunn.config.scalars import checked_seed, positive_whole, real
 from gpunn.data.checks import as_array, check_finite
 from gpunn.errors import OptionError, ShapeError
-from gpunn.kernels.augmentation import Limits, look
+from gpunn.kernels.augmentation import Limits, augment
 
 
 class Augmentation(Part, kind="augmentation", example="Augmentation(shift=1)"):
@@ -81,5 +81,5 @@ class Augmentation(Part, kind="augmentation", example="Augmentation(shift=1)"):
         drawn = checked_seed(seed), positive_whole(step, "step of Augmentation.apply", least=0)
         if drawn[1] >= 2**31:
             raise OptionError(f"step of Augmentation.apply must be below {2**31:,}, got {step!r}")
-        look(inside.transpose(0, 3, 1, 2), *drawn, self.limits, 1.0, pictures)
+        augment(inside.transpose(0, 3, 1, 2), *drawn, self.limits, 1.0, pictures)
         return np.ascontiguousarray(pictures.transpose(0, 2, 3, 1)).reshape(given.shape)

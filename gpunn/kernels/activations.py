@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from gpunn.kernels import loops
+from gpunn.kernels import numba_loops
 from gpunn.kernels.bias import fuse
-from gpunn.kernels.device import OF_SAMPLES, samples_of_block
+from gpunn.kernels.device_code import OF_SAMPLES, samples_of_block
 from gpunn.kernels.record import Array, Elementwise, Host, Launch, elementwise, raw
 
 
@@ -59,7 +59,7 @@ def tanh_gradient(da: Array, a: Array, dz: Array) -> None:
     np.multiply(da, slope, out=dz)
 
 
-@loops.in_loops(loops.keep_positive)
+@numba_loops.in_loops(numba_loops.keep_positive)
 def _keep_positive(a: Array) -> None:
     np.maximum(a, 0, out=a)
 
@@ -73,12 +73,12 @@ def relu(z: Array, a: Array) -> None:
         np.maximum(z, 0, out=a)
 
 
-@loops.in_loops(loops.keep_where_positive)
+@numba_loops.in_loops(numba_loops.keep_where_positive)
 def _keep_where_positive(a: Array, dz: Array) -> None:
     np.multiply(dz, a > 0, out=dz)
 
 
-@from_output(relu, "dz = a > T(0) ? da : da * T(0);", loops.bias_relu)
+@from_output(relu, "dz = a > T(0) ? da : da * T(0);", numba_loops.bias_relu)
 def relu_gradient(da: Array, a: Array, dz: Array) -> None:
     """dz := da where a > 0, else 0."""
     if dz is da and dz.flags.c_contiguous and a.flags.c_contiguous:

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from gpunn.kernels.gather import BEGIN_STEP, COUNT, launched, picked
+from gpunn.kernels.gather import BEGIN_STEP, COUNT, begin_on_host, launch_tiles
 from gpunn.kernels.random import PHILOX, Purpose, random_words
 from gpunn.kernels.record import Array, Launch, raw
 
@@ -93,7 +93,7 @@ def _between(flat: Array, at: Array, part: Array) -> Array:
     return b
 
 
-def look(images: Array, seed: int, step: int, limits: Limits, scale: float, pictures: Array, first: int = 0) -> None:
+def augment(images: Array, seed: int, step: int, limits: Limits, scale: float, pictures: Array, first: int = 0) -> None:
     """Set pictures to images (n, channels, height, width) as a batch of the step sees them, times `scale`."""
     n, channels, height, width = images.shape
     # A border of zeros, wide enough that with every place its neighbour to the right and below may be looked up.
@@ -112,7 +112,7 @@ def look(images: Array, seed: int, step: int, limits: Limits, scale: float, pict
 def _launch(*given: Any) -> Launch:
     *batch, scale, seed, first, limits, shape, x, t = given
     numbers = np.float32(scale), np.uint32(seed), first, *map(np.float32, limits[:5]), np.int32(limits[5]), *shape
-    return launched(*batch, *numbers, x, t)
+    return launch_tiles(*batch, *numbers, x, t)
 
 
 @raw(
@@ -195,5 +195,5 @@ def gather_augmented(
     Between pixels it is interpolated linearly. `first` is the number of the first sample in the batch of all ranks.
     """
     n = len(x)
-    images = picked(data, targets, order, clock, batch_size, t).reshape(n, *shape)
-    look(images, seed, int(clock[COUNT]), limits, scale, x.reshape(n, *shape), first)
+    images = begin_on_host(data, targets, order, clock, batch_size, t).reshape(n, *shape)
+    augment(images, seed, int(clock[COUNT]), limits, scale, x.reshape(n, *shape), first)

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gpunn.kernels.device import DEVICE, part_of_row, parts_of_row
-from gpunn.kernels.loops import in_loops
+from gpunn.kernels.device_code import DEVICE, part_of_row, parts_of_row
+from gpunn.kernels.numba_loops import in_loops
 from gpunn.kernels.record import Array, Elementwise, Host, Launch, Raw, elementwise, raw
 
 _THREADS = 128

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from gpunn.kernels import activations  # noqa: F401 - which fuses each with the bias
 from gpunn.kernels.bias import launch_sums, with_bias
-from gpunn.kernels.device import DEVICE
+from gpunn.kernels.device_code import DEVICE
 from gpunn.kernels.normalization import STATISTICS, launch_shared, moments, normalize_gradient_by_sums
 from gpunn.kernels.record import Array, Elementwise, Launch, Raw
 

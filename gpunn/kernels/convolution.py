@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from gpunn.kernels.places import PLACES, Geometry, over_places, windows
+from gpunn.kernels.image_grid import PLACES, Geometry, launch_per_pixel, window_constants
 from gpunn.kernels.record import Array, Launch, raw
 
 __all__ = ["Geometry", "col2im", "im2col", "taps"]
@@ -47,7 +47,7 @@ def _launch_im2col(x: Array, first_row: int, width_out: int, geometry: Geometry,
     rows = columns.shape[1] // (width_out * n)
     seen = (rows - 1) * stride_h + size_h, (width_out - 1) * stride_w + size_w
     arguments = x, first_row, rows, width_out, top, left, columns, channels, height, width, *seen
-    return over_places(windows(geometry, x, columns), channels, *seen, n, *arguments)
+    return launch_per_pixel(window_constants(geometry, x, columns), channels, *seen, n, *arguments)
 
 
 @raw(
@@ -80,7 +80,7 @@ extern "C" __global__ void im2col(const T* __restrict__ x, int first_row, int ro
 """,
     launch=_launch_im2col,
     preamble=PLACES,
-    constants=lambda *given: windows(given[3], given[0], given[4]),
+    constants=lambda *given: window_constants(given[3], given[0], given[4]),
 )
 def im2col(x: Array, first_row: int, width_out: int, geometry: Geometry, columns: Array) -> None:
     """columns[(c, u, v), (i, j, sample)] := x[c, i·stride + u − pad, j·stride + v − pad, sample], 0 outside x."""
@@ -129,7 +129,7 @@ def _launch_col2im(
     begin = min(given, max(0, first_row * stride - top))
     end = _reached(first_row + rows, rows_out, geometry, height)
     arguments = columns, first_row, rows, width_out, top, left, begin, given, dx, channels, height, width, end - begin
-    return over_places(windows(geometry, dx, columns), channels, end - begin, width, n, *arguments)
+    return launch_per_pixel(window_constants(geometry, dx, columns), channels, end - begin, width, n, *arguments)
 
 
 @raw(
@@ -167,7 +167,7 @@ extern "C" __global__ void col2im(const T* __restrict__ columns, int first_row, 
 """,
     launch=_launch_col2im,
     preamble=PLACES,
-    constants=lambda *given: windows(given[5], given[6], given[0]),
+    constants=lambda *given: window_constants(given[5], given[6], given[0]),
 )
 def col2im(
     columns: Array, first_row: int, rows: int, _rows_out: int, width_out: int, geometry: Geometry, dx: Array

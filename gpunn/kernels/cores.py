@@ -92,7 +92,7 @@ def _used_of(allowed: set[int]) -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
-class Crowd:
+class LoadMonitor:
     """The load of other processes: all use of the cores but that of this process, whose threads may only wait."""
 
     def __init__(self) -> None:
@@ -137,7 +137,7 @@ def _or_none(used: Callable[[], float]) -> float:
         return 0.0
 
 
-crowd = Crowd()  # the one of this process
+load_monitor = LoadMonitor()  # the one of this process
 
 
 @cache

@@ -6,8 +6,8 @@ the only one.
 
 import numpy as np
 
-from gpunn.kernels import loops
-from gpunn.kernels.places import ENOUGH_BLOCKS
+from gpunn.kernels import numba_loops
+from gpunn.kernels.image_grid import ENOUGH_BLOCKS
 from gpunn.kernels.random import PHILOX64, Purpose, groups, random_halves
 from gpunn.kernels.record import Array, Launch, per_element, raw
 
@@ -83,7 +83,7 @@ def switch_off(x: Array, seed: int, step: int, stream: int, first: int, threshol
                     kept[i] = some[i] * (scale if bits[i] >= threshold else nothing)
 
 
-@loops.in_loops(switch_off)
+@numba_loops.in_loops(switch_off)
 def _switch_off(
     x: Array, seed: int, step: int, stream: int, first: int, threshold: int, scale: float, y: Array
 ) -> None:

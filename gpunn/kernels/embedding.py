@@ -6,7 +6,7 @@ Arrays are samples-last: tokens x (length, batch) as int32, their features y (fe
 
 import numpy as np
 
-from gpunn.kernels.device import BLOCK_SUM
+from gpunn.kernels.device_code import BLOCK_SUM
 from gpunn.kernels.record import Array, Launch, per_element, raw
 
 _THREADS, _FEATURES = 128, 16  # of a block of the gradient: threads, and features that it sums at once

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from gpunn.kernels import loops
+from gpunn.kernels import numba_loops
 from gpunn.kernels.record import Array, Launch, per_element, raw
 
 STEP, COUNT, NEXT_STEP, NEXT_COUNT = range(4)  # the places of the clock
@@ -48,7 +48,7 @@ __device__ inline void begin_step(const S* targets, const int* order, int* clock
 """
 
 
-def picked(data: Array, targets: Array, order: Array, clock: Array, batch_size: int, t: Array) -> Array:
+def begin_on_host(data: Array, targets: Array, order: Array, clock: Array, batch_size: int, t: Array) -> Array:
     """Begin a step on the host: set the clock and the targets, and return the rows of the batch."""
     clock[:NEXT_STEP] = clock[NEXT_STEP:]
     n = t.shape[-1]
@@ -61,7 +61,7 @@ def picked(data: Array, targets: Array, order: Array, clock: Array, batch_size: 
     return data.take(rows, axis=0, mode="clip")
 
 
-def launched(*arguments: Any) -> Launch:
+def launch_tiles(*arguments: Any) -> Launch:
     """Launch 256 threads for each tile of 32 samples and 32 features of x; x and t, the last arguments, are written."""
     x, t = arguments[-2:]
     n, features = x.shape
@@ -83,11 +83,11 @@ extern "C" __global__ void gather(const D* data, const S* targets, const int* or
     }
 }
 """,
-    launch=lambda *given: launched(*given[:5], float(given[5]), *given[6:]),
+    launch=lambda *given: launch_tiles(*given[:5], float(given[5]), *given[6:]),
     types={"D": 0, "S": 1, "T": 6},
     preamble=BEGIN_STEP,
 )
-@loops.in_loops(loops.gather_rows, sized_by=lambda *given: given[6:] if given[6].flags.c_contiguous else ())
+@numba_loops.in_loops(numba_loops.gather_rows, sized_by=lambda *given: given[6:] if given[6].flags.c_contiguous else ())
 def gather(
     data: Array, targets: Array, order: Array, clock: Array, batch_size: int, scale: float, x: Array, t: Array
 ) -> None:
@@ -95,7 +95,7 @@ def gather(
 
     x is (batch, features), or samples-last transposed; t labels (batch,), or (outputs, batch).
     """
-    rows = picked(data, targets, order, clock, batch_size, t)
+    rows = begin_on_host(data, targets, order, clock, batch_size, t)
     # A plain conversion is vectorised and a mixed multiplication is not: two passes beat one.
     np.copyto(x, rows, casting="unsafe")
     if scale != 1.0:

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from gpunn.kernels import loops
+from gpunn.kernels import numba_loops
 from gpunn.kernels.bias import sums_of_rows
 from gpunn.kernels.convolution import Geometry, taps
 from gpunn.kernels.cores import by_channels
-from gpunn.kernels.device import BLOCK_SUM
-from gpunn.kernels.places import PLACES, over_places, samples, windows
+from gpunn.kernels.device_code import BLOCK_SUM
+from gpunn.kernels.image_grid import PLACES, launch_per_pixel, samples, window_constants
 from gpunn.kernels.record import Array, Launch, raw
 
 _THREADS = 128
@@ -31,7 +31,7 @@ def _pairs(x: Array, w: Array, geometry: Geometry, z: Array) -> Iterator[tuple[i
 
 def _constants(image: Array, w: Array, geometry: Geometry, seen: Array) -> dict[str, int]:
     """Return the constants of a kernel: windows, samples, and the filters and channels of a group."""
-    return windows(geometry, image, seen) | {"FILTERS": w.shape[1], "CHANNELS": w.shape[2]}
+    return window_constants(geometry, image, seen) | {"FILTERS": w.shape[1], "CHANNELS": w.shape[2]}
 
 
 @raw(
@@ -59,7 +59,7 @@ extern "C" __global__ void NAME(const T* __restrict__ x, const T* __restrict__ w
     }
 }
 """,
-    launch=lambda x, w, geometry, z: over_places(
+    launch=lambda x, w, geometry, z: launch_per_pixel(
         {"SAMPLES": samples(x, z)},
         z.shape[0] * z.shape[1],
         *z.shape[2:],
@@ -75,7 +75,7 @@ extern "C" __global__ void NAME(const T* __restrict__ x, const T* __restrict__ w
     constants=_constants,
 )
 @by_channels
-@loops.in_loops(loops.convolve_groups)
+@numba_loops.in_loops(numba_loops.convolve_groups)
 def convolve_groups(x: Array, w: Array, geometry: Geometry, z: Array) -> None:
     """z[g, f, i, j] := Σ_{c,u,v} w[g, f, c, u, v] x[g, c, i·stride + u − pad, j·stride + v − pad], 0 outside x."""
     z.fill(0)
@@ -117,7 +117,7 @@ extern "C" __global__ void NAME(const T* __restrict__ dz, const T* __restrict__ 
     }
 }
 """,
-    launch=lambda dz, w, geometry, dx: over_places(
+    launch=lambda dz, w, geometry, dx: launch_per_pixel(
         {"SAMPLES": samples(dx, dz)},
         dx.shape[0] * dx.shape[1],
         *dx.shape[2:],
@@ -133,7 +133,7 @@ extern "C" __global__ void NAME(const T* __restrict__ dz, const T* __restrict__ 
     constants=lambda dz, w, geometry, dx: _constants(dx, w, geometry, dz),
 )
 @by_channels
-@loops.in_loops(loops.convolve_groups_input_gradient)
+@numba_loops.in_loops(numba_loops.convolve_groups_input_gradient)
 def convolve_groups_input_gradient(dz: Array, w: Array, geometry: Geometry, dx: Array) -> None:
     """dx[g, c, y, x] := Σ_{f,u,v} w[g, f, c, u, v] dz[g, f, i, j] over the places i, j that see y, x from u, v."""
     dx.fill(0)
@@ -182,7 +182,7 @@ extern "C" __global__ void NAME(const T* __restrict__ x, const T* __restrict__ d
     constants=lambda x, dz, geometry, dw: _constants(x, dw, geometry, dz),
 )
 @by_channels
-@loops.in_loops(loops.convolve_groups_weight_gradient)
+@numba_loops.in_loops(numba_loops.convolve_groups_weight_gradient)
 def convolve_groups_weight_gradient(x: Array, dz: Array, geometry: Geometry, dw: Array) -> None:
     """dw[g, f, c, u, v] := Σ_{i,j,sample} dz[g, f, i, j] x[g, c, i·stride + u − pad, j·stride + v − pad]."""
     for f, c, u, v, seen, delta in _pairs(x, dw, geometry, dz):

@@ -10,7 +10,7 @@ import numpy as np
 
 from gpunn.kernels.bias import sums_of_rows
 from gpunn.kernels.cores import in_pieces
-from gpunn.kernels.device import DEVICE, part_of_row, parts_of_row
+from gpunn.kernels.device_code import DEVICE, part_of_row, parts_of_row
 from gpunn.kernels.record import Array, Launch, raw
 
 _THREADS = 256

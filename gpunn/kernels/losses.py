@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from gpunn.kernels import loops
-from gpunn.kernels.device import BLOCK_SUM, OF_SAMPLES, SHARED_ROWS, samples_of_block
+from gpunn.kernels import numba_loops
+from gpunn.kernels.device_code import BLOCK_SUM, OF_SAMPLES, SHARED_ROWS, samples_of_block
 from gpunn.kernels.record import Array, Host, Launch, Raw, per_element, raw
 
 _THREADS = 256
@@ -172,7 +172,7 @@ def _loss(
             totals[2] += float(np.add.reduce(weights, dtype=np.float64))
 
         host.__name__, weighted_host.__name__ = formula.__name__, f"weighted_{formula.__name__}"
-        body = loops.in_loops(faster)(host) if faster else host
+        body = numba_loops.in_loops(faster)(host) if faster else host
         preamble = BLOCK_SUM + SHARED_ROWS + OF_SAMPLES + _BEST
         plain, other = (
             raw(_source(targets, sample, more, is_weighted), launch=_launch, preamble=preamble, is_listed=is_listed)(
@@ -215,7 +215,7 @@ def _loss(
         });
 """,
     more=", T smoothing",
-    faster=loops.softmax_cross_entropy,
+    faster=numba_loops.softmax_cross_entropy,
 )
 def softmax_cross_entropy(
     z: Array, bias: Array, labels: Array, gradient: Array, losses: Array, of: int, smoothing: float

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpunn.kernels import loops
+from gpunn.kernels import numba_loops
 from gpunn.kernels.bias import sums_of_rows
 from gpunn.kernels.cores import by_channels
-from gpunn.kernels.device import DEVICE, part_of_row, parts_of_row
+from gpunn.kernels.device_code import DEVICE, part_of_row, parts_of_row
 from gpunn.kernels.record import Array, Launch, elementwise, per_element, raw
 
 _THREADS = 256
@@ -86,7 +86,7 @@ def launch_shared(x: Array, *others: Array) -> Launch:
 
 
 @by_channels
-@loops.in_loops(loops.normalize)
+@numba_loops.in_loops(numba_loops.normalize)
 def _normalize(x: Array, gamma: Array, beta: Array, epsilon: float, mean: Array, variance: Array, y: Array) -> None:
     size = x.dtype.type(x.shape[1])
     np.divide(sums_of_rows(x), size, out=mean)
@@ -125,10 +125,10 @@ def normalize(
     """
     x, y = (array.reshape(len(gamma), -1) for array in (x, y))
     _normalize(x, gamma, beta, x.dtype.type(epsilon), mean, variance, y)
-    _remember(x.shape[1], momentum, mean, variance, running_mean, running_variance)
+    _update_running(x.shape[1], momentum, mean, variance, running_mean, running_variance)
 
 
-def _remember(
+def _update_running(
     size: int, momentum: float, mean: Array, variance: Array, running_mean: Array, running_variance: Array
 ) -> None:
     real = mean.dtype.type
@@ -181,11 +181,11 @@ def moments(
     """
     x = x.reshape(len(mean), -1)
     _moments(x, mean, variance)
-    _remember(x.shape[1], momentum, mean, variance, running_mean, running_variance)
+    _update_running(x.shape[1], momentum, mean, variance, running_mean, running_variance)
 
 
 @by_channels
-@loops.in_loops(loops.normalize_gradient)
+@numba_loops.in_loops(numba_loops.normalize_gradient)
 def _normalize_gradient(
     dy: Array, x: Array, gamma: Array, mean: Array, scale: Array, share: float, dgamma: Array, dbeta: Array, dx: Array
 ) -> None:
@@ -249,7 +249,7 @@ def merge_moments(
     for rank in range(min(samples, len(of_ranks))):
         all_ranks.add((share + (rank < more)) * each, *of_ranks[rank])
     mean[...], variance[...] = all_ranks.mean, all_ranks.squares / all_ranks.count
-    _remember(all_ranks.count, momentum, mean, variance, running_mean, running_variance)
+    _update_running(all_ranks.count, momentum, mean, variance, running_mean, running_variance)
 
 
 _SUMS = """

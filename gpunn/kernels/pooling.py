@@ -10,10 +10,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from gpunn.kernels import loops
+from gpunn.kernels import numba_loops
 from gpunn.kernels.convolution import Geometry, taps
 from gpunn.kernels.cores import by_channels
-from gpunn.kernels.places import PLACES, over_places, samples, windows
+from gpunn.kernels.image_grid import PLACES, launch_per_pixel, samples, window_constants
 from gpunn.kernels.record import Array, Host, Launch, Raw, raw
 
 Window: TypeAlias = Geometry
@@ -71,13 +71,13 @@ extern "C" __global__ void NAME(const T* __restrict__ x, int top, int left, {wri
         arrays = [other for other in others if hasattr(other, "shape")]
         channels, rows, columns, n = arrays[0].shape
         arguments = x, *window[4:], *arrays, channels, *x.shape[1:3], rows, columns
-        return over_places(windows(window, x, *arrays), channels, rows, columns, n, *arguments)
+        return launch_per_pixel(window_constants(window, x, *arrays), channels, rows, columns, n, *arguments)
 
     def constants(x: Array, window: Window, *others: Any) -> dict[str, int]:
         arrays = [other for other in others if hasattr(other, "shape")]
         is_clipped = not _lies_inside(x, arrays[0], window)
         counts_all = not is_clipped or bool(others[0] is True)
-        return windows(window, x, *arrays) | {"IS_CLIPPED": int(is_clipped), "COUNTS_ALL": int(counts_all)}
+        return window_constants(window, x, *arrays) | {"IS_CLIPPED": int(is_clipped), "COUNTS_ALL": int(counts_all)}
 
     return raw(source, launch, preamble=PLACES + preamble, constants=constants)
 
@@ -146,13 +146,13 @@ extern "C" __global__ void NAME({read}, int top, int left, T* __restrict__ dx, i
         (cell_h, cell_w), (top, left) = _cell(window), window[4:]
         cells = -(-(height + top) // cell_h), -(-(width + left) // cell_w)
         given = *arrays[:-1], top, left, arrays[-1], channels, height, width, rows, columns, *cells
-        return over_places({"SAMPLES": samples(*arrays)}, channels, *cells, n, *given)
+        return launch_per_pixel({"SAMPLES": samples(*arrays)}, channels, *cells, n, *given)
 
     def constants(*arguments: Any) -> dict[str, int]:
         arrays, window = parts(*arguments)
         counts_all = _lies_inside(arrays[-1], arrays[0], window) or any(argument is True for argument in arguments)
         cell_h, cell_w = _cell(window)
-        return windows(window, *arrays) | {"CELL_H": cell_h, "CELL_W": cell_w, "COUNTS_ALL": int(counts_all)}
+        return window_constants(window, *arrays) | {"CELL_H": cell_h, "CELL_W": cell_w, "COUNTS_ALL": int(counts_all)}
 
     return raw(source, launch, preamble=PLACES + preamble, constants=constants)
 
@@ -172,7 +172,7 @@ extern "C" __global__ void NAME({read}, int top, int left, T* __restrict__ dx, i
     "((Samples*)y)[target] = best; ((Choices*)choice)[target] = chosen;",
 )
 @by_channels
-@loops.in_loops(loops.max_pool)
+@numba_loops.in_loops(numba_loops.max_pool)
 def max_pool(x: Array, window: Window, y: Array, choice: Array) -> None:
     """y := the largest of each window, choice := its place in the window, the first of equals."""
     better = np.empty(y.shape, np.bool_)
@@ -213,9 +213,9 @@ def _covers(dy: Array, window: Window, dx: Array) -> bool:
     return is_one and _lies_inside(dx, dy, window)
 
 
-def _goes_in_loops(dy: Array, _: Array, window: Window, dx: Array) -> bool:
-    """Return whether each input is written once, or there is padding: else sums keep the order that they always had."""
-    return any(window[4:]) or _covers(dy, window, dx)
+def _sized_for_loops(dy: Array, _: Array, window: Window, dx: Array) -> tuple[Array, ...]:
+    """Return dx if loops may write it: with padding, or each input once; else sums keep the order of NumPy's passes."""
+    return (dx,) if any(window[4:]) or _covers(dy, window, dx) else ()
 
 
 @_pooling_gradient(
@@ -224,7 +224,7 @@ def _goes_in_loops(dy: Array, _: Array, window: Window, dx: Array) -> bool:
     "if (chosen.of[s] == u * SIZE_W + v) sums[a][b].of[s] += delta.of[s];",
 )
 @by_channels
-@loops.in_loops(loops.max_pool_gradient, lambda *arguments: arguments[-1:] if _goes_in_loops(*arguments) else ())
+@numba_loops.in_loops(numba_loops.max_pool_gradient, _sized_for_loops)
 def max_pool_gradient(dy: Array, choice: Array, window: Window, dx: Array) -> None:
     """dx := dy at the chosen place of each window, summed where windows overlap, 0 elsewhere."""
     covers = _covers(dy, window, dx)
@@ -320,7 +320,7 @@ extern "C" __global__ void mean_of_pixels(const T* __restrict__ x, T* __restrict
     }
 }
 """,
-    launch=lambda x, y: over_places(
+    launch=lambda x, y: launch_per_pixel(
         {"SAMPLES": samples(x, y)}, 1, 1, len(y), y.shape[1], x, y, 1.0 / (pixels := x.size // y.size), pixels, len(y)
     ),
     preamble=PLACES,
@@ -345,7 +345,7 @@ extern "C" __global__ void mean_of_pixels_gradient(const T* __restrict__ dy, T* 
     }
 }
 """,
-    launch=lambda dy, pixels, dx: over_places(
+    launch=lambda dy, pixels, dx: launch_per_pixel(
         {"SAMPLES": samples(dy, dx)}, len(dx), 1, int(pixels), dx.shape[3], dy, dx, 1.0 / pixels, len(dx), int(pixels)
     ),
     preamble=PLACES,

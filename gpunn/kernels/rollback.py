@@ -6,7 +6,7 @@ recorded step.
 
 import numpy as np
 
-from gpunn.kernels.device import BLOCKS, DEVICE, part_of_row
+from gpunn.kernels.device_code import BLOCKS, DEVICE, part_of_row
 from gpunn.kernels.record import Array, Launch, elementwise, raw
 
 _THREADS, _EACH = 256, 4096  # of a block: threads, and numbers that it looks at, at least

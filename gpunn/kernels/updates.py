@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from gpunn.kernels import loops
+from gpunn.kernels import numba_loops
 from gpunn.kernels.gather import COUNT, NEXT_STEP, STEP
 from gpunn.kernels.record import Array, Elementwise, Host, elementwise
 
@@ -58,7 +58,7 @@ def end_step(now: Array, following: Array) -> None:
 
 
 @_update("", "", "value -= eta * g;")
-@loops.in_loops(loops.sgd)
+@numba_loops.in_loops(numba_loops.sgd)
 def sgd(gradient: Array, rate: Array, decayed: int, l1: float, l2: float, value: Array, clock: Array) -> None:
     """w := w - η (∂C₀/∂w + (λ/n) w) for decayed elements (20), p := p - η ∂C/∂p for the others (4)."""
     eta = rate[int(clock[STEP])]
@@ -76,7 +76,7 @@ def sgd(gradient: Array, rate: Array, decayed: int, l1: float, l2: float, value:
     value -= eta * (nesterov ? g + momentum * velocity : velocity);
 """,
 )
-@loops.in_loops(loops.momentum_sgd)
+@numba_loops.in_loops(numba_loops.momentum_sgd)
 def momentum_sgd(
     gradient: Array, rate: Array, decayed: int, l1: float, l2: float, momentum: float, nesterov: bool, velocity: Array,
     value: Array, clock: Array,

@@ -13,7 +13,7 @@ from numpy.typing import DTypeLike, NDArray
 from gpunn.backend.base import Backend, Buildable, Shape
 from gpunn.backend.limits import free_bytes, size
 from gpunn.errors import MemoryShortageError
-from gpunn.kernels import loops
+from gpunn.kernels import numba_loops
 from gpunn.kernels.record import Array, Elementwise, Raw
 from gpunn.nn.layers import Layer
 from gpunn.nn.layout import Layout, check_arrays
@@ -105,11 +105,11 @@ def require(
         raise MemoryShortageError("out of memory: a network of these sizes needs more than can be counted") from None
     # The first kernel of large arrays loads Numba. Where there is no room for both, it is loaded before memory is
     # measured; elsewhere not before it is needed, since that takes a third of a second.
-    if largest >= loops.WORTHWHILE and wanted + loops.bytes_to_load() > free:
-        if free < (nbytes := loops.bytes_to_load()):
-            error, free = MemoryError(f"Numba takes {size(nbytes)} of it: export {loops.OFF}=0 does without"), 0
+    if largest >= numba_loops.WORTHWHILE and wanted + numba_loops.bytes_to_load() > free:
+        if free < (nbytes := numba_loops.bytes_to_load()):
+            error, free = MemoryError(f"Numba takes {size(nbytes)} of it: export {numba_loops.OFF}=0 does without"), 0
         else:
-            loops.load()
+            numba_loops.load()
             free = backend.free_bytes() + taken
     if wanted > free:
         raise shortage(error, needed, batch_size, backend, others, free)

@@ -20,7 +20,7 @@ from gpunn.data.checks import as_array, checked_weights, is_one_hot
 from gpunn.errors import DataError, OptionError, ShapeError
 from gpunn.kernels import losses as kernels
 from gpunn.kernels.bias import row_sums
-from gpunn.kernels.device import parts_of_row
+from gpunn.kernels.device_code import parts_of_row
 from gpunn.kernels.record import Array, Raw
 from gpunn.nn.layers import Activation, Sigmoid, Softmax
 from gpunn.nn.tasks import Task

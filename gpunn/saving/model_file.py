@@ -11,7 +11,7 @@ import numpy as np
 
 from gpunn.backend.base import Backend
 from gpunn.backend.devices import select
-from gpunn.config import from_config, from_table, knowing, knowing_those_of, to_built_config, to_config
+from gpunn.config import custom_classes, custom_classes_of, from_config, from_table, to_built_config, to_config
 from gpunn.config.scalars import checked_seed, positive_whole
 from gpunn.data.training_inputs import TrainingInputs
 from gpunn.errors import DataError, GpunnError, ModelFileError
@@ -38,7 +38,7 @@ def save_model(model: Network, path: str | os.PathLike[str]) -> None:
     """Write architecture and weights to one file, in one go; refuse a network that could not be loaded again."""
     description, arrays = describe(model), model.arrays()
     check_tables(description["layers"])
-    with knowing_those_of(model.layers):
+    with custom_classes_of(model.layers):
         layers = [from_config("layer", layer) for layer in description["layers"]]
     _check_sizes(description, arrays)
     count_network(layers, model.input_shape, model.batch_size, model._built(), model.dtype, arrays)
@@ -78,7 +78,7 @@ def read_model(
     kind: type[Model], path: str | os.PathLike[str], device: str, batch_size: int, custom: Collection[type] = ()
 ) -> Model:
     """Read a model file as a network of some class; see `gpunn.load_model`."""
-    with knowing(custom):
+    with custom_classes(custom):
         return _read(kind, path, device, batch_size)
 
 

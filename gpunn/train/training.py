@@ -16,7 +16,7 @@ from gpunn.data.loader import DataLoader, bytes_on_device, bytes_on_host, place,
 from gpunn.data.training_inputs import TrainingInputs, check_seen
 from gpunn.data.weights import with_class_weight
 from gpunn.errors import GpunnError, OptionError
-from gpunn.kernels import loops
+from gpunn.kernels import numba_loops
 from gpunn.kernels.gather import NEXT_COUNT
 from gpunn.nn.footprint import UNCOUNTED, Footprint, count_network, require, shortage
 from gpunn.nn.layers.base import unchained
@@ -274,7 +274,7 @@ class Training:
     def loops(self) -> AbstractContextManager[None]:
         """Within, kernels on the host run as this training runs them: NumPy's passes or Numba's loops."""
         features = max(map(prod, (self.model.input_shape, *self.model.shapes)))
-        return loops.for_training(self.steps, features * self._own_batch * np.dtype(self.model.dtype).itemsize)
+        return numba_loops.for_training(self.steps, features * self._own_batch * np.dtype(self.model.dtype).itemsize)
 
     def do_steps(self, count: int = 1, compute: Callable[[int], None] | None = None) -> int:
         """Do the next steps of an epoch, by `compute` or the step itself, and return the number of their samples."""

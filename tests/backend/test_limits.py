@@ -25,7 +25,7 @@ from gpunn.config import PARTS
 from gpunn.data.formats.idx import idx_header, read_idx
 from gpunn.data.formats.inputs import read_inputs
 from gpunn.errors import MemoryShortageError, OptionError
-from gpunn.kernels import loops
+from gpunn.kernels import numba_loops
 from gpunn.nn.footprint import UNCOUNTED, count_network
 
 folder = pytest.fixture(own_folder)
@@ -35,7 +35,7 @@ MEBIBYTE = 1 << 20
 
 @pytest.fixture(scope="module", autouse=True)
 def _numba_is_loaded() -> None:
-    loops.load()  # what it takes is not to be part of what a test measures, whichever of them comes first
+    numba_loops.load()  # what it takes is not to be part of what a test measures, whichever of them comes first
 
 
 @pytest.fixture(autouse=True)
@@ -166,7 +166,7 @@ def test_the_bytes_of_a_network_are_counted_without_taking_any() -> None:
 
 def test_a_batch_beyond_the_limit_is_refused_with_one_that_fits() -> None:
     data = images()
-    loops.load()
+    numba_loops.load()
     leave(80 * MEBIBYTE)
     with pytest.raises(MemoryShortageError) as caught:
         network().fit(data, epochs=1, batch_size=3000, device="cpu", progress=False)

@@ -174,7 +174,7 @@ def test_a_busy_machine_changes_no_bit(monkeypatch: pytest.MonkeyPatch, m: int, 
     a, b = (rng.standard_normal(shape).astype(dtype) for shape in ((m, k), (k, n)))
     results = []
     for free in (Free(2), Free(1), Free(1, 2)):
-        monkeypatch.setattr(blas, "crowd", free)
+        monkeypatch.setattr(blas, "load_monitor", free)
         c = np.ones((m, n), dtype)
         product = blas.planned(a, b, c)
         for _ in range(3):
@@ -206,7 +206,7 @@ def test_no_more_parts_at_once_than_others_leave_cores(
 ) -> None:
     """OpenBLAS takes as many threads as a batch has products."""
     batches, alone = recorded(monkeypatch, 4)
-    monkeypatch.setattr(blas, "crowd", Free(free))
+    monkeypatch.setattr(blas, "load_monitor", Free(free))
     blas.planned(np.ones((200, 784)), np.ones((784, 128)), np.ones((200, 128)))(1.0, 0.0)
     assert batches == calls
     assert alone == []
@@ -221,7 +221,7 @@ def test_no_more_parts_at_once_than_others_leave_cores(
 def test_a_product_is_left_to_openblas_only_where_it_takes_one_thread(m: int, k: int, n: int) -> None:
     with pytest.MonkeyPatch.context() as monkeypatch:
         batches, alone = recorded(monkeypatch, 2)
-        monkeypatch.setattr(blas, "crowd", Free(1))
+        monkeypatch.setattr(blas, "load_monitor", Free(1))
         blas.gemm(1.0, np.ones((m, k)), np.ones((k, n)), 0.0, np.ones((m, n)))
     assert set(batches) <= {1}
     assert all(size < 2**19 for size in alone)
@@ -230,7 +230,7 @@ def test_a_product_is_left_to_openblas_only_where_it_takes_one_thread(m: int, k:
 
 def test_python_threads_that_multiply_at_once_take_a_thread_each(monkeypatch: pytest.MonkeyPatch) -> None:
     batches, _ = recorded(monkeypatch, 2)
-    monkeypatch.setattr(blas, "crowd", Free(2))
+    monkeypatch.setattr(blas, "load_monitor", Free(2))
     factors = np.ones((200, 784)), np.ones((784, 128)), np.ones((200, 128))
     product = blas.planned(*factors)
     monkeypatch.setattr(blas, "_computing", {-1})  # another one is inside

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 
 from gpunn.errors import GpunnError
-from gpunn.kernels import loops
+from gpunn.kernels import numba_loops
 
 SECONDS = 2.0
 """Of the processor, not of the clock: a machine that is busy with other things makes nothing slower."""
@@ -71,7 +71,7 @@ def scratch() -> Iterator[Path]:
 
 def warm_up(target: Target, folder: Path) -> None:
     """Read every seed without bounds: what is imported at first use is not held against a file."""
-    loops.load()  # which a network that is bound would be refused for
+    numba_loops.load()  # which a network that is bound would be refused for
     for data in target.seeds().values():
         path = folder / "file"
         path.write_bytes(target.file(data))

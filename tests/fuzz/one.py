@@ -12,7 +12,7 @@ import atheris
 
 # Not the loops, of which Numba makes machine code.
 with atheris.instrument_imports(
-    include=["gpunn", "json", "tomllib", "zipfile", "PIL"], exclude=["gpunn.kernels.loops"]
+    include=["gpunn", "json", "tomllib", "zipfile", "PIL"], exclude=["gpunn.kernels.numba_loops"]
 ):
     from fuzz.targets import TARGETS
 

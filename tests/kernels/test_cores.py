@@ -53,59 +53,59 @@ def made(monkeypatch: pytest.MonkeyPatch, size: int, groups: list[cores._Pool] |
 def test_others_leave_what_they_do_not_use(
     monkeypatch: pytest.MonkeyPatch, size: int, own: float, others: float, free: int
 ) -> None:
-    machine, crowd = made(monkeypatch, size), cores.Crowd()
-    assert crowd.free() == size  # nothing is known yet
+    machine, load_monitor = made(monkeypatch, size), cores.LoadMonitor()
+    assert load_monitor.free() == size  # nothing is known yet
     machine.go_on(0.4, own, others)
-    assert crowd.free() == free
+    assert load_monitor.free() == free
     machine.go_on(0.4, own, 0.0)
-    assert crowd.free() == size  # the others have ended
+    assert load_monitor.free() == size  # the others have ended
 
 
 def test_what_others_did_while_it_waited_says_nothing_of_now(monkeypatch: pytest.MonkeyPatch) -> None:
-    machine, crowd = made(monkeypatch, 2), cores.Crowd()
-    assert crowd.free() == 2
+    machine, load_monitor = made(monkeypatch, 2), cores.LoadMonitor()
+    assert load_monitor.free() == 2
     machine.go_on(3.0, 0.1, 1.8)
-    assert crowd.free() == 2
+    assert load_monitor.free() == 2
     machine.go_on(0.3, 1.0, 0.9)
-    assert crowd.free() == 1  # they go on
+    assert load_monitor.free() == 1  # they go on
 
 
 def test_who_gets_next_to_nothing_gives_way_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    machine, crowd = made(monkeypatch, 2), cores.Crowd()
-    crowd.free()
+    machine, load_monitor = made(monkeypatch, 2), cores.LoadMonitor()
+    load_monitor.free()
     for _ in range(2):  # products of seconds, so that it looks seldom
         machine.go_on(3.0, 0.1, 1.8)
-        free = crowd.free()
+        free = load_monitor.free()
     assert free == 1
 
 
 def test_it_looks_a_few_times_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
-    machine, crowd = made(monkeypatch, 2), cores.Crowd()
+    machine, load_monitor = made(monkeypatch, 2), cores.LoadMonitor()
     for _ in range(1000):
-        crowd.free()
+        load_monitor.free()
         machine.go_on(0.001, 1.0, 0.0)
     assert machine.looks == 4
 
 
 def test_a_forked_child_does_not_judge_by_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
-    machine, crowd = made(monkeypatch, 2), cores.Crowd()
-    crowd.free()
+    machine, load_monitor = made(monkeypatch, 2), cores.LoadMonitor()
+    load_monitor.free()
     machine.go_on(1.0, 1.0, 0.0)
     machine.own = 0.0  # a child's clock begins at 0, the machine's goes on
     monkeypatch.setattr(os, "getpid", lambda: 1)
-    assert crowd.free() == 2
+    assert load_monitor.free() == 2
 
 
 def test_where_nothing_can_be_read_nobody_else_is_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    machine, crowd = made(monkeypatch, 4), cores.Crowd()
+    machine, load_monitor = made(monkeypatch, 4), cores.LoadMonitor()
     monkeypatch.undo()
     monkeypatch.setattr(cores, "allowed", lambda: set(range(4)))
     monkeypatch.setattr(cores, "_groups", list)
     monkeypatch.setattr(cores, "_STATISTICS", tmp_path / "none")
     for now in (1.0, 2.0):
         machine.go_on(1.0, 1.0, 3.0)
-        crowd._look(now)
-        assert crowd._free == 4
+        load_monitor._look(now)
+        assert load_monitor._free == 4
 
 
 def test_only_the_cores_that_are_allowed_count(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -148,8 +148,8 @@ def test_processes_of_a_container_share_its_limit(monkeypatch: pytest.MonkeyPatc
     (group / "cpu.max").write_text("400000 100000\n")
     (group / "cpu.stat").write_text("usage_usec 5000000\nuser_usec 1\n")
     groups = cores._groups()
-    machine, crowd = made(monkeypatch, 64, groups), cores.Crowd()
-    assert crowd.free() == 4
+    machine, load_monitor = made(monkeypatch, 64, groups), cores.LoadMonitor()
+    assert load_monitor.free() == 4
     machine.go_on(1.0, 2.0, 2.0)
     (group / "cpu.stat").write_text("usage_usec 9000000\nuser_usec 1\n")
-    assert crowd.free() == 2
+    assert load_monitor.free() == 2

@@ -96,9 +96,9 @@ def own_module(folder: Path) -> Iterator[str]:
 
 def saved(path: Path, *layers: gn.Layer) -> Path:
     model = gn.Sequential([gn.Dense(3), *layers, gn.Dense(2)]).build((4,), 8, "cpu")
-    from gpunn.config import knowing
+    from gpunn.config import custom_classes
 
-    with knowing([type(layer) for layer in layers]):
+    with custom_classes([type(layer) for layer in layers]):
         model.save(path)
     return path
 
@@ -152,7 +152,7 @@ def test_a_class_of_the_name_of_a_bundled_one_does_not_shadow_it(tmp_path: Path)
 
 
 def test_another_thread_does_not_know_what_this_one_was_given(tmp_path: Path) -> None:
-    from gpunn.config import knowing
+    from gpunn.config import custom_classes
 
     found: list[str] = []
 
@@ -162,7 +162,7 @@ def test_another_thread_does_not_know_what_this_one_was_given(tmp_path: Path) ->
         except OptionError as error:
             found.append(str(error))
 
-    with knowing([Gain]):
+    with custom_classes([Gain]):
         assert isinstance(from_config("layer", f"{__name__}:Gain"), Gain)
         thread = threading.Thread(target=look)
         thread.start()

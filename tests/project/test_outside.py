@@ -22,7 +22,7 @@ from support.outside.layers import Near
 from support.paths import ROOT
 
 import gpunn as gn
-from gpunn.config import knowing
+from gpunn.config import custom_classes
 from gpunn.data.formats.own import READERS
 from gpunn.errors import ShapeError
 from gpunn.saving.checkpointer import listed
@@ -177,7 +177,7 @@ def outsider(folder: Path) -> Iterator[Path]:
 
 def test_a_network_is_saved_and_loaded_in_a_fresh_process(outsider: Path) -> None:
     model, _ = fitted()
-    with knowing(OWN):
+    with custom_classes(OWN):
         model.save("own.safetensors")
     text = (outsider / "own.safetensors").read_bytes()
     assert b"support.outside.layers:Standardize" in text

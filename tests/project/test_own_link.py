@@ -8,7 +8,7 @@ import pytest
 from support.harness import one_line
 
 import gpunn as gn
-from gpunn.config import knowing
+from gpunn.config import custom_classes
 from gpunn.errors import OptionError
 
 X = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
@@ -64,7 +64,7 @@ def test_answers_are_those_of_the_same_loss_of_gpunn(y: Any, ends: Any) -> None:
 def test_a_saved_network_answers_alike(tmp_path: Path) -> None:
     model = gn.Sequential([gn.Dense(2)])
     model.fit(X, BINARY, loss=Crossed(), **ARGUMENTS)
-    with knowing([Crossed, Logistic]):
+    with custom_classes([Crossed, Logistic]):
         model.save(tmp_path / "model.safetensors")
     again = gn.load_model(tmp_path / "model.safetensors", custom=[Crossed, Logistic])
     assert np.array_equal(again.predict_proba(X), model.predict_proba(X))

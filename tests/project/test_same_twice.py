@@ -73,7 +73,7 @@ def test_a_machine_that_others_use_changes_no_bit(monkeypatch: pytest.MonkeyPatc
     found = []
     for counts in ((2,), (1,), (1, 2, 2, 1, 2)):
         free = itertools.cycle(counts)
-        monkeypatch.setattr(blas.crowd, "free", lambda free=free: next(free))
+        monkeypatch.setattr(blas.load_monitor, "free", lambda free=free: next(free))
         training = make()
         training.run()
         found.append(outcome(training))

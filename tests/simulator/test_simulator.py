@@ -14,7 +14,7 @@ from support.kernel_cases import unset
 
 from gpunn.backend.compiling import cuda_source
 from gpunn.kernels import registry
-from gpunn.kernels.device import BLOCK_SUM
+from gpunn.kernels.device_code import BLOCK_SUM
 
 pytestmark = pytest.mark.usefixtures("checked")
 

@@ -23,7 +23,7 @@ from gpunn.backend.arrays import run_on_device
 from gpunn.backend.base import Backend, Buffer, Buildable, Shape, inside
 from gpunn.config import Part
 from gpunn.errors import OptionError
-from gpunn.kernels.device import parts_of_row
+from gpunn.kernels.device_code import parts_of_row
 from gpunn.kernels.record import Array
 from gpunn.nn.initializers import Constant, Initializer
 from gpunn.nn.parameter import Parameter

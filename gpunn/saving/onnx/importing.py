@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from gpunn.backend.base import Backend, Shape
 from gpunn.backend.devices import select
-from gpunn.config import knowing
+from gpunn.config import custom_classes
 from gpunn.config.scalars import positive_whole
 from gpunn.errors import GpunnError, MemoryShortageError, ModelFileError
 from gpunn.files import as_path
@@ -43,7 +43,7 @@ def load(
     wanted = None if input_shape is None else as_shape(input_shape)
     file = read_file(path)
     try:
-        with knowing(custom):
+        with custom_classes(custom):
             return network_of(kind, file, backend, batch_size, wanted)
     except MemoryShortageError:
         raise

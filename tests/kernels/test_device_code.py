@@ -8,7 +8,7 @@ from support.harness import call
 
 from gpunn.backend.base import Backend
 from gpunn.backend.devices import select
-from gpunn.kernels.device import BLOCKS, DEVICE, LEAST, part_of_row, parts_of_row
+from gpunn.kernels.device_code import BLOCKS, DEVICE, LEAST, part_of_row, parts_of_row
 from gpunn.kernels.record import Launch, Raw
 
 

@@ -42,7 +42,7 @@ __device__ inline bool lies_in(int y, int height, int x, int width) {
 """
 
 
-def windows(geometry: Sequence[int], *arrays: Array) -> dict[str, int]:
+def window_constants(geometry: Sequence[int], *arrays: Array) -> dict[str, int]:
     """Return the constants of a kernel: size and stride of its windows, and the samples that a thread takes at once.
 
     These are as many as 16 bytes hold, where every array has them at such addresses; else one.
@@ -65,7 +65,7 @@ def _address(array: Array) -> int:
     return pointer
 
 
-def over_places(
+def launch_per_pixel(
     constants: Mapping[str, int], channels: int, rows: int, columns: int, n: int, *arguments: Any
 ) -> Launch:
     """Return a launch of a thread for some samples of each place; `groups` and `shift` are its last arguments."""

@@ -15,7 +15,7 @@ from support.kernel_cases import CASES
 import gpunn as gn
 from gpunn.backend.cpu import NumpyBackend
 from gpunn.cli.doctor import diagnose
-from gpunn.kernels import loops, registry
+from gpunn.kernels import numba_loops, registry
 from gpunn.kernels.activations import relu
 from gpunn.kernels.bias import with_bias
 
@@ -28,7 +28,7 @@ KERNELS = (
 
 @pytest.fixture(autouse=True)
 def numba(request: pytest.FixtureRequest) -> None:
-    if not loops.version():
+    if not numba_loops.version():
         message = "Numba is not installed, or switched off: pip install 'gpunn[numba]'"
         if os.environ.get("GPUNN_REQUIRE_ALL"):
             pytest.fail(message)
@@ -39,14 +39,14 @@ def numba(request: pytest.FixtureRequest) -> None:
 def used(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """However small the arrays are, loops; gives the names of those that were called."""
     names: set[str] = set()
-    compiled = loops.compiled
+    compiled = numba_loops.compiled
 
     def noted(body):
         names.add(body.__name__)
         return compiled(body)
 
-    monkeypatch.setattr(loops, "WORTHWHILE", 0)
-    monkeypatch.setattr(loops, "compiled", noted)
+    monkeypatch.setattr(numba_loops, "WORTHWHILE", 0)
+    monkeypatch.setattr(numba_loops, "compiled", noted)
     return names
 
 
@@ -77,7 +77,7 @@ def test_loops_let_numbers_through_that_are_not_finite(
         with np.errstate(all="ignore"):
             by_loops = call(NumpyBackend(), registry[name], *case.arguments)
             with monkeypatch.context() as patch:
-                patch.setattr(loops, "WORTHWHILE", sys.maxsize)
+                patch.setattr(numba_loops, "WORTHWHILE", sys.maxsize)
                 by_passes = call(NumpyBackend(), registry[name], *case.arguments)
         for one, other in zip(by_loops, by_passes, strict=True):
             if isinstance(one, np.ndarray):
@@ -92,11 +92,11 @@ def test_loops_let_numbers_through_that_are_not_finite(
     ("features", "n"), [(1, 1), (5, 1024), (5, 1025), (16, 31), (17, 2100), (300, 7), (1000, 1), (100, 128)]
 )
 def test_loops_drop_the_units_that_the_passes_drop(features: int, n: int, first: int) -> None:
-    passes, drawn_by_loops = next(pair for pair in loops.pairs if pair[0].__name__ == "_switch_off")
+    passes, drawn_by_loops = next(pair for pair in numba_loops.pairs if pair[0].__name__ == "_switch_off")
     x = np.arange(1, features * n + 1, dtype=np.float32).reshape(features, n)
     for seed, step, stream in ((0, 0, 0), (2**32 - 1, 2**31 - 1, 70), (7, 300_000, 1 << 16)):
         one, other = np.empty_like(x), np.empty_like(x)
-        for body, y in ((passes, one), (loops.compiled(drawn_by_loops), other)):
+        for body, y in ((passes, one), (numba_loops.compiled(drawn_by_loops), other)):
             body(x, seed, step, stream, first, np.uint16(20_000), np.float32(1.5), y)
         np.testing.assert_array_equal(one, other)
 
@@ -105,7 +105,7 @@ def test_every_loop_has_a_kernel_that_is_tested(used: set[str]) -> None:
     for name in KERNELS:
         for case in CASES[name]("float32", np.random.default_rng(0), 7):
             call(NumpyBackend(), registry[name], *case.arguments)
-    assert used == {body.__name__ for _, body in loops.pairs}
+    assert used == {body.__name__ for _, body in numba_loops.pairs}
 
 
 def test_small_arrays_leave_numba_alone() -> None:
@@ -127,8 +127,8 @@ assert "numba" not in sys.modules
 def test_a_training_that_is_long_or_large_uses_loops_for_small_arrays_too(
     used: set[str], monkeypatch: pytest.MonkeyPatch, epochs: int, worthwhile: int, uses_loops: bool
 ) -> None:
-    monkeypatch.setattr(loops, "WORTHWHILE", worthwhile)
-    monkeypatch.setattr(loops, "LONG", 8)
+    monkeypatch.setattr(numba_loops, "WORTHWHILE", worthwhile)
+    monkeypatch.setattr(numba_loops, "LONG", 8)
     x = np.random.default_rng(0).random((64, 8), np.float32)
     samples = gn.Samples(x, np.arange(64) % 3)
     model = gn.Sequential([gn.Dense(20), gn.ReLU(), gn.Dense(3)])
@@ -141,9 +141,9 @@ def test_a_training_that_is_long_or_large_uses_loops_for_small_arrays_too(
 
 
 def test_whether_a_training_is_long_is_a_matter_of_its_thread(used: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loops, "WORTHWHILE", 2**19)
+    monkeypatch.setattr(numba_loops, "WORTHWHILE", 2**19)
     b, a = np.ones((2, 1), np.float32), np.ones((2, 3), np.float32)
-    with loops.for_training(loops.LONG, 0), ThreadPoolExecutor(1) as other:
+    with numba_loops.for_training(numba_loops.LONG, 0), ThreadPoolExecutor(1) as other:
         other.submit(with_bias[relu].forward.host, b, a).result()
         assert not used
         with_bias[relu].forward.host(b, a)
@@ -152,10 +152,10 @@ def test_whether_a_training_is_long_is_a_matter_of_its_thread(used: set[str], mo
 
 
 def test_a_training_within_another_leaves_it_as_it_was(used: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loops, "WORTHWHILE", 2**19)
+    monkeypatch.setattr(numba_loops, "WORTHWHILE", 2**19)
     b, a = np.ones((2, 1), np.float32), np.ones((2, 3), np.float32)
-    with loops.for_training(loops.LONG, 0):
-        with loops.for_training(1, 0):
+    with numba_loops.for_training(numba_loops.LONG, 0):
+        with numba_loops.for_training(1, 0):
             with_bias[relu].forward.host(b, a)
             assert not used
         with_bias[relu].forward.host(b, a)
@@ -164,11 +164,11 @@ def test_a_training_within_another_leaves_it_as_it_was(used: set[str], monkeypat
 
 def test_numba_can_be_switched_off() -> None:
     code = """
-from gpunn.kernels import loops, updates
-print(repr(loops.version()), hasattr(updates.sgd.host, "__wrapped__"))
+from gpunn.kernels import numba_loops, updates
+print(repr(numba_loops.version()), hasattr(updates.sgd.host, "__wrapped__"))
 """
-    for value, expected in (("0", "'' False"), ("1", f"{loops.version()!r} True")):
-        environment = {**os.environ, loops.OFF: value}
+    for value, expected in (("0", "'' False"), ("1", f"{numba_loops.version()!r} True")):
+        environment = {**os.environ, numba_loops.OFF: value}
         done = subprocess.run([sys.executable, "-c", code], check=True, env=environment, capture_output=True, text=True)
         assert done.stdout.strip() == expected
 
@@ -176,7 +176,7 @@ print(repr(loops.version()), hasattr(updates.sgd.host, "__wrapped__"))
 def test_a_numba_that_cannot_be_imported_is_said_with_its_mend(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "numba", None)
     with pytest.raises(ImportError, match=r"Numba .* cannot be used .*upgrade numba, or export GPUNN_NUMBA=0"):
-        loops.compiled(lambda x: None)
+        numba_loops.compiled(lambda x: None)
     (finding,) = [each for each in diagnose() if each.name == "Numba"]
     assert finding.status == "warn"
     assert "upgrade numba" in finding.mend
@@ -198,6 +198,6 @@ def test_where_nothing_can_be_written_loops_are_compiled_for_the_process(monkeyp
 
     monkeypatch.setattr(numba, "njit", refusing)
     x = np.ones(3)
-    loops.compiled(doubled)(x)
+    numba_loops.compiled(doubled)(x)
     assert asked == [True, False]
     assert x.tolist() == [2, 2, 2]
