@@ -12,7 +12,6 @@ from gpunn.backend.ranks import world
 from gpunn.config import to_built_config, to_config
 from gpunn.data import Data
 from gpunn.errors import CheckpointError
-from gpunn.nn.layers import Dropout
 from gpunn.saving.checkpoint import ALGORITHMS, Checkpoint, Origin
 from gpunn.train.arguments import PlainOptions
 from gpunn.train.distributed import first_text
@@ -38,7 +37,7 @@ def fingerprint(data: Data, sha256: str = "") -> dict[str, Any]:
 def versions(trainer: Trainer) -> dict[str, str]:
     """Return versions and device, on which the last bits of a training depend."""
     made = {"gpunn": __version__, **LIBRARIES, "device": trainer.backend.description, "ranks": str(world().size)}
-    drops = any(isinstance(layer, Dropout) for layer, _ in trainer.model.every_layer)
+    drops = any(layer.drops_units for layer, _ in trainer.model.every_layer)
     return {**made, _MASKS: "numbered by sample"} if drops else made
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gpunn.backend.base import Shape
 from gpunn.kernels.record import Array
-from gpunn.nn.layers import Chain, Concatenate, Flatten, Layer
+from gpunn.nn.layers import Layer
 from gpunn.nn.layers.base import BuildContext, every_layer
 from gpunn.nn.layout import turned
 from gpunn.reports.filters import shape_of_images
@@ -105,11 +105,8 @@ class View:
                 made.append(layer)
                 shape, image, weighted = after, after, None
                 continue
-            if isinstance(layer, Chain):  # and a residual connection, whose projection is part of it
-                layer.branches[0][:] = self._looked(list(layer.branches[0]), shape, image, depth + 1)
-            elif isinstance(layer, Concatenate):
-                for branch in layer.branches:
-                    branch[:] = self._looked(list(branch), shape, image, depth + 1)
+            for branch in layer.main_branches:
+                branch[:] = self._looked(list(branch), shape, image, depth + 1)
             if layer.has_weights and not layer.branches:
                 weighted = len(self.places)
             elif layer.branches or after[-1] != shape[-1] or len(after) != len(shape):
@@ -117,7 +114,7 @@ class View:
             look = Look()
             self.places.append(Place(layer, look, depth, after, image, weighted))
             made += [layer, look]
-            image = image if isinstance(layer, Flatten) or (after == shape and len(after) == 1) else after
+            image = image if layer.only_reshapes or (after == shape and len(after) == 1) else after
             shape = after
         return made
 

@@ -18,8 +18,7 @@ from gpunn.data.tables import RECONSTRUCTION
 from gpunn.errors import DataError, GpunnError
 from gpunn.experiments.experiment import Experiment
 from gpunn.experiments.predict import SURE
-from gpunn.nn.layers import BatchNorm, Flatten, Layer, LayerNorm
-from gpunn.nn.layers.activation import Activation
+from gpunn.nn.layers import Layer
 from gpunn.nn.tasks import Task, by_class
 from gpunn.reports.filters import shape_of_images
 from gpunn.sequential import Sequential
@@ -31,7 +30,6 @@ MOST_OF_LAYER = 1 << 17  # numbers of a layer's output that an answer holds: of 
 _SIGMAS = 3  # to each side of a column's mean, where no data say how far it reaches
 _WEIGHTS = re.compile(r"(?:, )?weights=\w+\([^()]*\)")  # the initial ones, which say nothing of what was learned
 _ARTICLES = {"table": "a table", "vector": "a vector", "image": "images of other channels than 1 or 3"}
-_KINDS = (("Pool", "pooling"), ("Flatten", "other"), ("Dropout", "other"))
 
 
 class Served:
@@ -137,7 +135,7 @@ class Served:
             "shape": list(place.shape),
             "shown": self._shown(place),
             "parameters": count,
-            "has_units": not isinstance(layer, Flatten),
+            "has_units": not layer.only_reshapes,
             "units": place.units,
             "weights_of": place.weighted,
         }
@@ -259,11 +257,7 @@ def kind_of(layer: Layer) -> str:
         return "other"
     if layer.has_weights:
         return "dense" if layer.takes_rows else "convolution"
-    if isinstance(layer, Activation):
-        return "activation"
-    if isinstance(layer, BatchNorm | LayerNorm):
-        return "normalization"
-    return next((kind for word, kind in _KINDS if word in type(layer).__name__), "other")
+    return layer.role
 
 
 def _stroke() -> bytes:

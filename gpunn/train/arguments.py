@@ -23,7 +23,7 @@ from gpunn.data.on_device import OnDevice
 from gpunn.data.weights import ClassWeight, checked_class_weight, class_weights, with_class_weight
 from gpunn.errors import DataError, OptionError, ShapeError
 from gpunn.nn.arguments import checked_dtype
-from gpunn.nn.layers import Layer, Sigmoid
+from gpunn.nn.layers import Layer
 from gpunn.nn.layers.base import every_layer, unchained
 from gpunn.nn.layout import fed_shape
 from gpunn.nn.losses import BinaryCrossEntropy, Loss, MeanSquaredError, SoftmaxCrossEntropy
@@ -341,8 +341,8 @@ def loss_for(samples: Samples, loss: Loss | None, layers: Sequence[Layer]) -> Lo
         return loss or (BinaryCrossEntropy() if is_binary_task else SoftmaxCrossEntropy())
     several = samples.targets.shape[1] > 1 and is_binary(samples.targets)
     *_, last = unchained(layers)
-    gives_logits = isinstance(last, Sigmoid) or bool(last.outputs)
-    loss = loss or (BinaryCrossEntropy() if several and gives_logits else MeanSquaredError())
+    answers_by_itself = last.gives_probability or bool(last.outputs)
+    loss = loss or (BinaryCrossEntropy() if several and answers_by_itself else MeanSquaredError())
     if loss.takes_labels:
         mend = "BinaryCrossEntropy for several classes at once" if several else "MeanSquaredError"
         needed = f"{type(loss).__name__} needs labels or rows of one 1, the data have float targets"

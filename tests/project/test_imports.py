@@ -1,10 +1,12 @@
 """Imports go one way: no module needs, by any way round, one that needs it, for types or inside a function either."""
 
 import ast
+from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import gpunn
+from gpunn.nn import layers
 
 PACKAGE = Path(gpunn.__file__).parent
 ROOMS = [
@@ -73,6 +75,20 @@ def test_the_package_shows_its_rooms() -> None:
 def test_what_every_module_may_import_imports_no_part() -> None:
     found = set[str]().union(*(imports(name) for name in MODULES if name.startswith("gpunn.config")))
     assert {name for name in found if not name.startswith("gpunn.config")} == {"gpunn.errors"}
+
+
+def test_a_layer_is_told_by_its_attributes_and_never_by_its_class() -> None:
+    classes = set(layers.__all__) - {"Layer", "Activation"}
+    told = {f"{name}: {ast.unparse(node)}" for name, path in MODULES.items() for node in _class_checks(path)
+            if classes & {part.id for part in ast.walk(node.args[1]) if isinstance(part, ast.Name)}}  # fmt: skip
+    # A file format has a form for each class, and makes layers of them.
+    assert {one for one in told if not one.startswith(("gpunn.nn.", "gpunn.saving.onnx."))} == set()
+
+
+def _class_checks(path: Path) -> Iterator[ast.Call]:
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("isinstance", "issubclass"):
+            yield node
 
 
 def test_no_file_is_longer_than_a_sitting_and_the_package_fits_on_a_screen() -> None:

@@ -22,6 +22,7 @@ class Activation(Layer):
     """
 
     name_prefix = ""  # each has its own
+    role = "activation"
     output_is_free = False
     kernel: ClassVar[Elementwise | Raw]  # of f: (z, *constants, a)
     gradient_kernel: ClassVar[Elementwise | Raw]  # of δ: (∂C/∂a, a or z, *constants, δ)

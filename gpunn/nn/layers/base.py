@@ -142,8 +142,12 @@ class Layer(Buildable, Part, ABC, kind="layer", example="Dense(10)"):
     may_repeat: ClassVar[bool] = False  # in a network, where each place is given a layer of its own
     is_pictured: ClassVar[bool] = True  # as the end of a picture of the network's answers
     is_chain: ClassVar[bool] = False  # whose layers run as if they stood in its place
+    drops_units: ClassVar[bool] = False  # by random masks, in training
+    only_reshapes: ClassVar[bool] = False  # its inputs
+    role: ClassVar[str] = "other"  # in a picture of a network: "activation", "normalization", "pooling"
     running: tuple[Any, ...] = ()  # the `Stages` of its branches, once it is built
     branches: tuple[list["Layer"], ...] | list[list["Layer"]] = ()  # of layers within it, each from its inputs on
+    main_branches: tuple[list["Layer"], ...] | list[list["Layer"]] = ()  # without shortcuts
     fused: "Layer | None" = None  # the activation that is computed within this stage
     w: Parameter | None = None
     bias_for_loss: Parameter | None = None  # all that the stage does is to add it, and so the loss can, in its pass

@@ -39,6 +39,7 @@ class BatchNorm(Layer):
 
     normalizes_batch = True
     is_pictured = False
+    role = "normalization"
 
     def __init__(self, epsilon: float = 1e-5, momentum: float = 0.1, over: str = "batch") -> None:
         self.epsilon = real(epsilon, "epsilon of BatchNorm", POSITIVE)

@@ -53,6 +53,10 @@ class Residual(Chain):
         return (self.layers, shortcut) if shortcut else (self.layers,)
 
     @property
+    def main_branches(self) -> tuple[list[Layer], ...]:  # type: ignore[override]
+        return (self.layers,)
+
+    @property
     def made_here(self) -> tuple[str, ...]:  # type: ignore[override]
         return () if self._projection else ("projection.",)
 

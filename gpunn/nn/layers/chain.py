@@ -28,6 +28,10 @@ class Branched(Layer):
             raise OptionError(f"layers may lie within layers at most {DEEPEST} deep: make a longer chain of them")
 
     @property
+    def main_branches(self) -> tuple[list[Layer], ...] | list[list[Layer]]:  # type: ignore[override]
+        return self.branches
+
+    @property
     def has_weights(self) -> bool:  # type: ignore[override]
         return any(layer.has_weights for branch in self.branches for layer in branch)
 

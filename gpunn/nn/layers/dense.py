@@ -113,6 +113,7 @@ class Flatten(Layer):
     """(height, width, channels) → (features,), in the order channel, height, width, as PyTorch and ONNX have it."""
 
     aliases_gradient = True
+    only_reshapes = True
 
     def output_shape(self, input_shape: Shape) -> Shape:
         return (math.prod(input_shape),)

@@ -21,6 +21,7 @@ class Dropout(Layer):
     """
 
     is_pictured = False
+    drops_units = True
     aliases_gradient = True  # where nothing was dropped
 
     def __init__(self, p: float = 0.5) -> None:

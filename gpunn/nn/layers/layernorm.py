@@ -29,6 +29,7 @@ class LayerNorm(Layer):
     """
 
     is_pictured = False
+    role = "normalization"
 
     def __init__(self, epsilon: float = 1e-5) -> None:
         self.epsilon = real(epsilon, "epsilon of LayerNorm", POSITIVE)

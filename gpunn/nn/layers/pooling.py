@@ -19,6 +19,7 @@ class _Pool2D(Layer):
     """Windows of an image, of each of which one number is kept."""
 
     name_prefix = ""  # each has its own
+    role = "pooling"
     defaults_to = MappingProxyType({"stride": "size"})
     kernel: ClassVar[Raw]
     gradient_kernel: ClassVar[Raw]
@@ -144,6 +145,8 @@ class GlobalAveragePool2D(Layer):
 
     Shapes: (height, width, channels) → (channels,).
     """
+
+    role = "pooling"
 
     def output_shape(self, input_shape: Shape) -> Shape:
         if len(input_shape) != 3:
