@@ -1,6 +1,6 @@
 """Neural networks trained straight from their equations, on CUDA through CuPy and on CPUs through NumPy."""
 
-import gpunn.cli.starting  # noqa: F401  # first: what follows takes its time
+import gpunn.cli.early_interrupt  # noqa: F401  # first: what follows takes its time
 
 # isort: split
 # A family of parts is named in its own file alone, by `__all__`.

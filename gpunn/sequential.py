@@ -16,7 +16,7 @@ from gpunn.nn.replacing import with_last
 from gpunn.nn.summary import summary, summary_html
 from gpunn.saving.model_file import read_model
 from gpunn.saving.onnx import require_onnx
-from gpunn.saving.saved import SavedNetwork
+from gpunn.saving.saveable import SaveableNetwork
 from gpunn.train.arguments import TrainOptions
 from gpunn.train.callbacks import Callback
 from gpunn.train.custom_metrics import MetricList
@@ -36,7 +36,7 @@ _INTERNAL |= {"classes", "count_on", "factor_of", "input", "is_frozen_anew", "la
 _INTERNAL |= {"optimizer_memory", "propagate", "stages_under", "tokens", "unbuild", "frozen", "held", "taken"}
 
 
-class Sequential(SavedNetwork):
+class Sequential(SaveableNetwork):
     """Layers in sequence.
 
     A layer that is part of another network stays there as it is: this one gets its own copy (see `layers`), which

@@ -11,7 +11,7 @@ import click
 
 from gpunn.backend import cuda_errors
 from gpunn.backend.ranks import world
-from gpunn.cli import machine, networks, starting, terminal, training
+from gpunn.cli import early_interrupt, machine, networks, terminal, training
 from gpunn.cli.terminal import fail, say
 from gpunn.errors import GpunnError, OptionError
 from gpunn.experiments.failure import code_of, line_of
@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     terminal.prepare_streams()
     terminal.install_signals()
     cuda_errors.silence_destructors()
-    is_program = starting.is_leaving()
+    is_program = early_interrupt.exits_at_once()
     try:
         if is_program:
             signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         code = _interrupted(error)
     finally:
         if is_program:  # what Python still has to do needs no order either
-            signal.signal(signal.SIGINT, starting.leave)
+            signal.signal(signal.SIGINT, early_interrupt.leave)
     if cuda_errors.lost:
         # CUDA refuses everything now: each of CuPy's objects would say so when it is taken down.
         for stream in (sys.stdout, sys.stderr):

@@ -47,7 +47,7 @@ from gpunn.train.optimizers import L1, L2, SGD
 _RELATIVE = {"float32": 5e-5, "float64": 1e-10}  # for rounding and sums in another order; faults are much larger
 
 
-class _Twice(NumpyBackend):
+class _ComparingBackend(NumpyBackend):
     """The CPU, with everything done again on another device and compared."""
 
     device = "twice"  # not "cpu": networks then take the ways that they take on a GPU
@@ -117,7 +117,7 @@ def _moved(array: NDArray[Any], device: Backend) -> Any:
 
 def self_test(device: str | Backend, say: Callable[[str], None]) -> bool:
     """Compare every kernel of a device with its NumPy code, and say which are wrong; return whether none is."""
-    both = _Twice(device if isinstance(device, Backend) else select(device))
+    both = _ComparingBackend(device if isinstance(device, Backend) else select(device))
     for layers, data, options in _trainings():
         Sequential(layers).fit(data, device=both, batch_size=16, epochs=1, progress=False, **options)
     both.run(end_step, np.array([1, 2], np.int32), np.zeros(2, np.int32))

@@ -54,7 +54,7 @@ def train(
     """
     from gpunn.experiments import run
     from gpunn.experiments.experiment import OF_IMAGES, OF_TABLES, read_experiment, recipe_for
-    from gpunn.experiments.tuning import start_from
+    from gpunn.experiments.fine_tuning import start_from
 
     report = from_source("profile_report", "the profiler comes").write_profile if profile else None
     options["checkpoints"] = {name: options.pop(name) for name in ("every", "minutes", "keep")}
@@ -129,7 +129,7 @@ def lr_find(recipe: str | None, lowest: float, highest: float, steps: int, out: 
     DATA is as for `gpunn train`. Only training samples are looked at, no run is made, and the network is thrown away.
     """
     from gpunn.experiments.experiment import read_experiment, recipe_for
-    from gpunn.experiments.finding import command_of, find_learning_rate
+    from gpunn.experiments.lr_find import command_of, find_learning_rate
 
     experiment = read_experiment(
         recipe or recipe_for(options["data"], options["target"], options["task"])

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from gpunn.data import Data
-from gpunn.experiments.report import Measured, imbalance
+from gpunn.experiments.report import FinalEvaluation, imbalance
 from gpunn.nn.tasks import in_words, shown
 from gpunn.train.outputs_report import MultilabelReport, RegressionReport
 from gpunn.train.report import ClassificationReport
@@ -14,7 +14,7 @@ from gpunn.train.table import amount, some
 from gpunn.train.trainer import Trainer
 
 
-def conclude(trainer: Trainer, measured: Measured | None) -> Iterator[tuple[str, str]]:
+def conclude(trainer: Trainer, measured: FinalEvaluation | None) -> Iterator[tuple[str, str]]:
     """Say what the run has shown, line by line, each with its label."""
     history, data = trainer.history, trainer.data
     if measured is None:
@@ -44,7 +44,7 @@ def conclude(trainer: Trainer, measured: Measured | None) -> Iterator[tuple[str,
     yield "time", f"{last.seconds:.1f} s for {last.epoch:.4g} epochs, {speed:,.0f} samples/s"
 
 
-def _figures(data: Data, measured: Measured) -> Iterator[tuple[str, str]]:
+def _figures(data: Data, measured: FinalEvaluation) -> Iterator[tuple[str, str]]:
     """Say how well the network answers: the figures of its loss, and those of the other metrics that matter."""
     result, report = measured.evaluation, measured.report
     note = "" if measured.part == "test set" else " (there is no test set)"

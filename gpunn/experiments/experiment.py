@@ -21,7 +21,7 @@ from gpunn.data.sklearn_sets import is_sklearn_table
 from gpunn.data.tables import RECONSTRUCTION, are_pixels, names_in, tables_in
 from gpunn.data.weights import checked_class_weight
 from gpunn.errors import DataError, GpunnError, OptionError
-from gpunn.experiments.start import StartPart
+from gpunn.experiments.pretrained import StartPart
 from gpunn.files import read_regular
 from gpunn.nn.layers.chain import MOST_LAYERS, check_tables
 from gpunn.nn.tasks import Task

@@ -11,10 +11,11 @@ from pathlib import Path
 
 from gpunn.backend.limits import size
 from gpunn.config.outside import allowing
-from gpunn.errors import OutputError
+from gpunn.errors import ModelFileError, OutputError
 from gpunn.files import LOCK
 from gpunn.files import locked as locked_for
-from gpunn.saving.checkpointer import CHECKPOINTS, Say
+from gpunn.saving.checkpoint import BEST
+from gpunn.saving.checkpointer import CHECKPOINTS, Say, list_checkpoints
 from gpunn.train.trainer import Trainer
 
 EXPERIMENT, HISTORY, METRICS, MODEL = "experiment.toml", "history.csv", "metrics.json", "model.safetensors"
@@ -95,3 +96,37 @@ def check_room(folder: Path, trainer: Trainer, checkpoints: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise OutputError(f"{folder} has {size(free)} free, the results take about {size(needed)}")
+
+
+def model_file(run: str) -> Path:
+    """Return the path of a run's network, or of a model file; raise ModelFileError where there is none."""
+    path = Path(run)
+    try:
+        if path.is_dir():
+            if not (path / MODEL).is_file():
+                mend = "give a folder that gpunn train has made"
+                if there := list_checkpoints(path / CHECKPOINTS):
+                    newest = there[0][1]
+                    best = newest / (BEST if (newest / BEST).is_file() or not (newest / MODEL).is_file() else MODEL)
+                    mend = f"its training has not ended: gpunn train --resume {path}{allowing()}, or take {best}"
+                raise ModelFileError(f"{path} holds no {MODEL}: {mend}")
+            return path / MODEL
+        if path.exists():
+            return path
+    except OSError as error:
+        raise ModelFileError(f"{path} cannot be looked for ({error.strerror or error}): check the path") from None
+    raise ModelFileError(f"there is no run {path}: give a folder that gpunn train has made, or a model file")
+
+
+def experiment_file(path: Path) -> Path | None:
+    """Return the experiment of the run that a model file is part of, also of its checkpoints; None where there is none.
+
+    Any other file may have nothing to do with an experiment that lies beside it.
+    """
+    folder = path.absolute().parent
+    if folder.parent.name == CHECKPOINTS:
+        folder = folder.parent.parent
+    elif path.name != MODEL:
+        return None
+    written = folder / EXPERIMENT
+    return written if written.is_file() else None

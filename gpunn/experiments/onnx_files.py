@@ -2,7 +2,7 @@
 
 from gpunn.backend.limits import size
 from gpunn.errors import OptionError
-from gpunn.experiments.start import model_file
+from gpunn.experiments.folder import model_file
 from gpunn.files import as_path, is_same_file
 from gpunn.sequential import load_model, load_onnx
 

@@ -17,8 +17,7 @@ from gpunn.data.tables import RECONSTRUCTION
 from gpunn.data.training_inputs import TrainingInputs
 from gpunn.errors import DataError, GpunnError, OptionError, in_one_line
 from gpunn.experiments.experiment import Experiment, read_experiment
-from gpunn.experiments.folder import EXPERIMENT, MODEL
-from gpunn.experiments.start import model_file
+from gpunn.experiments.folder import EXPERIMENT, MODEL, model_file
 from gpunn.nn.tasks import Task, by_class
 from gpunn.reports.seen import write_seen
 from gpunn.saving.checkpointer import Say

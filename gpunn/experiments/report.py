@@ -27,7 +27,7 @@ _MOST_MATRIX = 20  # classes of a confusion matrix that can be read
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
+class FinalEvaluation:
     """What a run's network was measured on at its end, "test set" or "validation set", and how it answered."""
 
     part: str
@@ -40,7 +40,7 @@ def write_report(
     folder: Path,
     experiment: Experiment,
     trainer: Trainer,
-    measured: Measured | None,
+    measured: FinalEvaluation | None,
     conclusions: Sequence[tuple[str, str]],
     pictures: Sequence[str],
 ) -> None:
@@ -88,7 +88,7 @@ def data_in_words(data: Data, test: str = "test set closed until the end") -> st
     return f"{data.name}: {len(train):,} training samples of {shape}, {kind}; {watched}"
 
 
-def _warnings(trainer: Trainer, measured: Measured | None) -> Iterator[str]:
+def _warnings(trainer: Trainer, measured: FinalEvaluation | None) -> Iterator[str]:
     history, data = trainer.history, trainer.data
     if line := trainer.verdict():
         yield line
@@ -128,7 +128,7 @@ def imbalance(data: Data) -> str:
     return f"classes differ in size, {large} to {small}"
 
 
-def _result(measured: Measured | None, conclusions: Sequence[tuple[str, str]]) -> list[str]:
+def _result(measured: FinalEvaluation | None, conclusions: Sequence[tuple[str, str]]) -> list[str]:
     lines = [*(f"- {escaped(label or 'verdict')}: {escaped(text)}" for label, text in conclusions), ""]
     report = measured.report if measured else None
     if measured is None or report is None:
@@ -169,7 +169,7 @@ def _averages(averages: Any, rest: Sequence[str]) -> list[tuple[str, ...]]:
     return [(name, *map(decimal, vars(average).values()), *rest) for name, average in each]
 
 
-def _counts(data: Data, measured: Measured | None) -> list[str]:
+def _counts(data: Data, measured: FinalEvaluation | None) -> list[str]:
     """Count the samples of each class in each part."""
     parts = {"training": data.train, "validation": data.validation}
     if measured and measured.part == "test set" and not data.validation_is_test:

@@ -11,9 +11,9 @@ from gpunn.data.weights import class_weights
 from gpunn.errors import DataError, DivergenceError, OptionError, ShapeError, in_one_line
 from gpunn.experiments.conclusions import conclude
 from gpunn.experiments.experiment import Experiment
+from gpunn.experiments.fine_tuning import introduction
 from gpunn.experiments.folder import HISTORY, METRICS, MODEL
-from gpunn.experiments.report import REPORT, Measured, data_in_words, write_report
-from gpunn.experiments.tuning import introduction
+from gpunn.experiments.report import REPORT, FinalEvaluation, data_in_words, write_report
 from gpunn.files import write_atomically
 from gpunn.nn.summary import summary
 from gpunn.reports.filters import draw_network
@@ -108,7 +108,7 @@ def write_results(folder: Path, experiment: Experiment, trainer: Trainer, say: S
     return [folder / name for name in pictures]
 
 
-def _measured(trainer: Trainer, say: Say) -> Measured | None:
+def _measured(trainer: Trainer, say: Say) -> FinalEvaluation | None:
     """Measure the network on the test set, else on the validation set, if there is one."""
     data, model = trainer.data, trainer.model
     tested = data.test
@@ -117,10 +117,10 @@ def _measured(trainer: Trainer, say: Say) -> Measured | None:
         return None
     evaluation = evaluate(model, samples)
     try:
-        return Measured(part, samples, evaluation, _report(trainer, samples, say))
+        return FinalEvaluation(part, samples, evaluation, _report(trainer, samples, say))
     except MemoryError as error:  # the network is trained and the accuracy known: the rest is not worth the run
         say(f"no metrics beside those of the loss: {error}")
-        return Measured(part, samples, evaluation, None)
+        return FinalEvaluation(part, samples, evaluation, None)
 
 
 def _report(trainer: Trainer, samples: Samples, say: Say) -> Report:
@@ -135,7 +135,7 @@ def _report(trainer: Trainer, samples: Samples, say: Say) -> Report:
 
 
 def _write_metrics(
-    folder: Path, experiment: Experiment, trainer: Trainer, measured: Measured | None, stopped: str, **more: Any
+    folder: Path, experiment: Experiment, trainer: Trainer, measured: FinalEvaluation | None, stopped: str, **more: Any
 ) -> None:
     history, data = trainer.history, trainer.data
     is_tested = measured is not None and measured.part == "test set"

@@ -17,17 +17,17 @@ from gpunn.config.outside import allowing
 from gpunn.errors import CheckpointError, DivergenceError, OptionError, OutputError
 from gpunn.experiments.experiment import Experiment, parse_experiment, read_experiment
 from gpunn.experiments.failure import code_of, line_of
+from gpunn.experiments.fine_tuning import prepare
 from gpunn.experiments.folder import EXPERIMENT, METRICS, check_room, holds_run, locked, new_folder
-from gpunn.experiments.live import LiveHistory
+from gpunn.experiments.live_history import LiveHistory
 from gpunn.experiments.report import REPORT
 from gpunn.experiments.results import introduce, write_results, write_stopped
-from gpunn.experiments.tuning import prepared
 from gpunn.files import StrPath, read_regular, remove_leftovers, write_atomically
 from gpunn.reports.events import own_files
 from gpunn.reports.tensorboard import TensorBoard
 from gpunn.saving.checkpoint import Checkpoint, open_checkpoint
-from gpunn.saving.checkpointer import CHECKPOINTS, Checkpointer, Say, go_on, newest
-from gpunn.saving.origin import FREE, differences, fingerprint, first_of, is_of_fit
+from gpunn.saving.checkpointer import CHECKPOINTS, Checkpointer, Say, newest_checkpoint, restore_training
+from gpunn.saving.origin import CHANGEABLE, differences, fingerprint, is_of_fit, summarize
 from gpunn.saving.signals import Signals
 from gpunn.train.callbacks import TrainingView
 from gpunn.train.curves import CURVES
@@ -38,8 +38,8 @@ Report = Callable[[Path, Experiment, Trainer, Say], None]  # tells more after th
 PICTURES = 128 << 20  # bytes of a memory limit that a training leaves for its pictures
 
 # What may differ between a run and its continuation. Of the data, their fingerprint is compared.
-_FREE = {"version", "description", "checkpoints", "data.source", "data.shape", "data.sha256", "start.network"}
-_FREE |= {f"training.{name}" for name in FREE}
+_CHANGEABLE = {"version", "description", "checkpoints", "data.source", "data.shape", "data.sha256", "start.network"}
+_CHANGEABLE |= {f"training.{name}" for name in CHANGEABLE}
 _MOST_METRICS = 16 << 20
 
 
@@ -61,7 +61,7 @@ def train(
     board = TensorBoard() if tensorboard else None  # which says at once what is missing
     with Signals() as signals:
         given = experiment
-        experiment, data = world().after_first(lambda: prepared(given))
+        experiment, data = world().after_first(lambda: prepare(given))
         with reserved(PICTURES):
             trainer = experiment.trainer(data, progress=progress)
         experiment = experiment.resolved(trainer)
@@ -137,7 +137,7 @@ def _mended() -> Iterator[None]:
         raise OutputError(f"{error}: free some space there, or give another folder by --out") from None
 
 
-class _Keeping(Checkpointer):
+class _RunCheckpointer(Checkpointer):
     """The checkpoints of a run: of its experiment, and one more where a signal asks the run to stop."""
 
     def __init__(self, folder: Path, experiment: Experiment, signals: Signals) -> None:
@@ -178,7 +178,7 @@ def _run(
     # First, so that nothing is left where nothing can be said.
     ranks.of_first(lambda: introduce(experiment, trainer, folder, say))
     ranks.of_first(lambda: _write_experiment(folder, experiment))
-    checkpointer = _Keeping(folder, experiment, signals)
+    checkpointer = _RunCheckpointer(folder, experiment, signals)
     trainer.callbacks.add(checkpointer)
     trainer.callbacks.add(LiveHistory(folder))
     if board:
@@ -232,11 +232,11 @@ def _restored(
         return asked.resolved(trainer), trainer
     # Compared here, with a difference that can be shown, and not by the loader.
     data = ranks.after_first(replace(asked, data=replace(asked.data, sha256="")).load_data)
-    if difference := first_of(differences(checkpoint.origin.data, fingerprint(data))):
+    if difference := summarize(differences(checkpoint.origin.data, fingerprint(data))):
         raise CheckpointError(f"{asked.data.source} does not hold the data of {checkpoint.path}: {difference}")
     # The weights are in the checkpoint, and the network that it once began with may be gone.
     trainer = asked.trainer(data, progress=progress, begins=False)
-    go_on(trainer, checkpoint, say)
+    restore_training(trainer, checkpoint, say)
     ranks.of_first(lambda: _remove_results(folder))
     return asked.resolved(trainer), trainer
 
@@ -268,7 +268,7 @@ def _compared(
     for place in (folder, checkpoints):
         if place.is_dir():
             remove_leftovers(place)
-    checkpoint, made = newest(checkpoints, say, last_good) if named is None else open_checkpoint(named), None
+    checkpoint, made = newest_checkpoint(checkpoints, say, last_good) if named is None else open_checkpoint(named), None
     if checkpoint is not None:
         if is_of_fit(checkpoint.origin):
             mend = f"gn.Checkpointer({str(folder)!r}, resume=True) goes on with it"
@@ -290,7 +290,7 @@ def _compared(
     if checkpoint is None or made is None:
         return None, asked
     before = asdict(_with_later_rate(made, asked, checkpoint))
-    if difference := first_of(differences(before, asdict(asked), _FREE)):
+    if difference := summarize(differences(before, asdict(asked), _CHANGEABLE)):
         raise CheckpointError(f"{checkpoint.path} is of another experiment than {written}: {difference}")
     return checkpoint, asked
 

@@ -14,8 +14,8 @@ from gpunn.config.scalars import flag, positive_whole, real
 from gpunn.errors import CheckpointError, OptionError, OutputError
 from gpunn.files import StrPath, locked, remove_folder, remove_leftovers
 from gpunn.saving.checkpoint import Checkpoint, DamagedCheckpointError, Origin, open_checkpoint, write_checkpoint
-from gpunn.saving.origin import changes, compare, is_of_new_network, origin_of, repeat_algorithms, versions
-from gpunn.saving.signals import HandedBack, Signals
+from gpunn.saving.origin import compare, is_of_new_network, origin_of, repeat_algorithms, version_changes, versions
+from gpunn.saving.signals import ForwardingSignals, Signals
 from gpunn.train.callbacks import CHECKPOINTS as TURN
 from gpunn.train.callbacks import Callback, TrainingView
 from gpunn.train.record import State
@@ -81,7 +81,7 @@ class Checkpointer(Callback):
         self.folder = Path(folder) / CHECKPOINTS
         self.resume = flag(resume, "resume")
         self.step: int | None = None  # of the newest checkpoint
-        self.signals: Signals = HandedBack()
+        self.signals: Signals = ForwardingSignals()
 
     def begin(self, trainer: Trainer, origin: Origin) -> None:
         """Keep the checkpoints of a training, described by its origin, and write the first."""
@@ -102,9 +102,9 @@ class Checkpointer(Callback):
         origin = origin_of(trainer)
         if checkpoint:
             compare(checkpoint, origin)
-            go_on(trainer, checkpoint, training.say)
+            restore_training(trainer, checkpoint, training.say)
         self.begin(trainer, origin)
-        self.signals = trainer.exits.enter_context(HandedBack())
+        self.signals = trainer.exits.enter_context(ForwardingSignals())
         trainer.exits.enter_context(self.signals.held())
 
     def on_steps(self, training: TrainingView) -> None:
@@ -148,7 +148,7 @@ class Checkpointer(Callback):
         trainer = self._trainer
         self._make_folder()
         write_checkpoint(self.folder / f"step-{trainer.done}", state, self.origin, trainer.model, states)
-        there = listed(self.folder)
+        there = list_checkpoints(self.folder)
         # A run that diverges resumes from one whose network was still good.
         good = next((step for step, _ in there if step <= trainer.monitor.good.step), None)
         for step, path in there[self._plan.keep :]:
@@ -162,13 +162,13 @@ class Checkpointer(Callback):
         self._make_folder()
         mend = "give another folder"
         trainer.exits.enter_context(locked(self.folder.parent, say, who="training", mend=mend))
-        if not listed(self.folder):
+        if not list_checkpoints(self.folder):
             return None
         if not self.resume:
             mend = "resume=True goes on from them, and another folder begins anew"
             raise OutputError(f"{self.folder} holds checkpoints already: {mend}")
         remove_leftovers(self.folder)
-        return newest(self.folder, say)
+        return newest_checkpoint(self.folder, say)
 
     def _make_folder(self) -> None:
         try:
@@ -177,15 +177,15 @@ class Checkpointer(Callback):
             raise OutputError(f"cannot make {self.folder}: {error.strerror or error}: give another folder") from None
 
 
-def listed(folder: Path) -> list[tuple[int, Path]]:
+def list_checkpoints(folder: Path) -> list[tuple[int, Path]]:
     """List step and path of every checkpoint in a folder, whole or not, the newest first."""
     found = [(_NAME.fullmatch(path.name), path) for path in (folder.iterdir() if folder.is_dir() else ())]
     return sorted(((int(match[1]), path) for match, path in found if match), reverse=True)
 
 
-def newest(folder: Path, say: Say, most: int | None = None) -> Checkpoint | None:
+def newest_checkpoint(folder: Path, say: Say, most: int | None = None) -> Checkpoint | None:
     """Open the newest whole checkpoint, of at most step `most`; None where there is none, damaged or not."""
-    there = [path for step, path in listed(folder) if most is None or step <= most]
+    there = [path for step, path in list_checkpoints(folder) if most is None or step <= most]
     for path in there:
         try:
             return open_checkpoint(path)
@@ -196,7 +196,7 @@ def newest(folder: Path, say: Say, most: int | None = None) -> Checkpoint | None
     return None
 
 
-def go_on(trainer: Trainer, checkpoint: Checkpoint, say: Say) -> None:
+def restore_training(trainer: Trainer, checkpoint: Checkpoint, say: Say) -> None:
     """Restore a training that has not begun from a checkpoint of it, and remove those after that one."""
     trainer.move_to(checkpoint.step)
     like, epochs, ranks = trainer.state(), trainer.options.epochs, world()
@@ -210,13 +210,13 @@ def go_on(trainer: Trainer, checkpoint: Checkpoint, say: Say) -> None:
     if trainer.options.regularizer and (old := [record.step for record in state.records if math.isnan(record.penalty)]):
         say(f"an earlier version recorded the training loss with λR in it, up to step {old[-1]}; from here on apart")
     was = checkpoint.origin.versions
-    for line in filter(None, (*changes(was, versions(trainer)), repeat_algorithms(trainer, was))):
+    for line in filter(None, (*version_changes(was, versions(trainer)), repeat_algorithms(trainer, was))):
         say(f"not the same to the last bit: {line}")
     ranks.of_first(lambda: _remove_later(checkpoint, say))
 
 
 def _remove_later(checkpoint: Checkpoint, say: Say) -> None:
-    for step, path in listed(checkpoint.path.parent):
+    for step, path in list_checkpoints(checkpoint.path.parent):
         if step > checkpoint.step:
             remove_folder(path)
             say(f"{path} is removed: the run goes on from step {checkpoint.step}")

@@ -101,7 +101,7 @@ def _read(kind: type[Model], path: str | os.PathLike[str], device: str, batch_si
             f"there is no model file {path} ({error.strerror or error}): give the path that save or gpunn train wrote"
         ) from None
     try:
-        model = restored(kind, description, arrays, batch_size, backend)
+        model = restore_network(kind, description, arrays, batch_size, backend)
     except MemoryError as error:
         free = backend.free_bytes()
         layers = [from_config("layer", layer) for layer in description["layers"]]
@@ -115,7 +115,7 @@ def _read(kind: type[Model], path: str | os.PathLike[str], device: str, batch_si
     return model
 
 
-def restored(
+def restore_network(
     kind: type[Model], description: dict[str, Any], arrays: dict[str, Any], batch_size: int, backend: Backend
 ) -> Model:
     """Make a network from its description and arrays; the errors of what cannot be are of many classes."""

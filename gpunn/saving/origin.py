@@ -20,7 +20,7 @@ from gpunn.train.trainer import Trainer
 from gpunn.version import __version__
 
 LIBRARIES = {"python": ".".join(map(str, sys.version_info[:3])), "numpy": np.__version__}
-FREE = frozenset({"epochs", "device", "data_on", "skip_bad_batches"})  # options that a continuation may change
+CHANGEABLE = frozenset({"epochs", "device", "data_on", "skip_bad_batches"})  # options that a continuation may change
 _MASKS = "Dropout's masks"  # how their units are numbered; another way is another mask
 _OF_FIT = "{"  # how the origin of a training by `fit`, JSON, begins; that of the program is TOML
 
@@ -41,7 +41,7 @@ def versions(trainer: Trainer) -> dict[str, str]:
     return {**made, _MASKS: "numbered by sample"} if drops else made
 
 
-def changes(was: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
+def version_changes(was: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
     """Describe what `versions` gave otherwise for a checkpoint than now."""
     was = {"ranks": "1", **was}  # which earlier versions did not know
     was.pop(ALGORITHMS, None)  # which are repeated, see `repeat_algorithms`
@@ -68,7 +68,7 @@ def parts_of(trainer: Trainer) -> dict[str, Any]:
     made: dict[str, Any] = {"layers": layers, "trained_before": trainer.trained_before}
     made["held"] = sorted(trainer.held)
     made |= {name: None if part is None else to_config(part) for name, part in parts.items()}
-    made |= {each.name: getattr(options, each.name) for each in fields(PlainOptions) if each.name not in FREE}
+    made |= {each.name: getattr(options, each.name) for each in fields(PlainOptions) if each.name not in CHANGEABLE}
     made["batch_size"], stopping = trainer.batch_size, trainer.stopping
     if not isinstance(stopping, BestWeights):  # a patience is the same thing, and was all that there was
         made["patience"] = stopping.patience
@@ -105,7 +105,7 @@ def compare(checkpoint: Checkpoint, now: Origin) -> None:
     except (ValueError, RecursionError):
         raise CheckpointError(f"{path} does not say what its training was made of") from None
     both = {"fit": made, "data": was.data}, {"fit": json.loads(now.experiment), "data": now.data}
-    if different := first_of(differences(*both)):
+    if different := summarize(differences(*both)):
         mend = "make network, data and arguments as they were, or give another folder"
         raise CheckpointError(f"{path} is of another training: {different}: {mend}")
 
@@ -132,7 +132,7 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:80]}…"
 
 
-def first_of(different: Iterator[str]) -> str:
+def summarize(different: Iterator[str]) -> str:
     """Join the first few differences to one text."""
     there = list(different)
     return "; ".join(there[:3] + [f"and {len(there) - 3} more"] * (len(there) > 3))

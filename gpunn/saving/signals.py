@@ -86,7 +86,7 @@ class Signals:
         raise_for(number)
 
 
-class HandedBack(Signals):
+class ForwardingSignals(Signals):
     """Signals of a training in a process of somebody else: what waited is then done by the handlers that were there.
 
     SIGINT is usually a KeyboardInterrupt, and SIGTERM the end of the process.

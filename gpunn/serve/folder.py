@@ -10,10 +10,9 @@ from typing import Any
 
 from gpunn.errors import DataError, GpunnError, ModelFileError
 from gpunn.experiments.experiment import Experiment, read_experiment
-from gpunn.experiments.folder import EXPERIMENT, HISTORY, METRICS, MODEL, holds_run
-from gpunn.experiments.start import experiment_file, model_file
+from gpunn.experiments.folder import EXPERIMENT, HISTORY, METRICS, MODEL, experiment_file, holds_run, model_file
 from gpunn.files import LOCK, open_regular, read_regular
-from gpunn.saving.checkpointer import CHECKPOINTS, listed
+from gpunn.saving.checkpointer import CHECKPOINTS, list_checkpoints
 from gpunn.sequential import Sequential, load_model, load_onnx
 from gpunn.train.history import History
 
@@ -47,7 +46,7 @@ class RunFolder:
         else:
             self.file = path / MODEL
             written = path / EXPERIMENT if (path / EXPERIMENT).is_file() else None
-            if not self.file.is_file() and not (holds_run(path) and listed(path / CHECKPOINTS)):
+            if not self.file.is_file() and not (holds_run(path) and list_checkpoints(path / CHECKPOINTS)):
                 mend = "give a folder that gpunn train has made, or a model file"
                 raise ModelFileError(f"{path} holds no network, neither {MODEL} nor checkpoints: {mend}")
         self._written = written
@@ -70,7 +69,8 @@ class RunFolder:
             return FINISHED
         if self._is_locked():
             return TRAINING
-        return STOPPED if (self.folder / EXPERIMENT).is_file() or listed(self.folder / CHECKPOINTS) else FINISHED
+        is_run = (self.folder / EXPERIMENT).is_file() or list_checkpoints(self.folder / CHECKPOINTS)
+        return STOPPED if is_run else FINISHED
 
     def _is_locked(self) -> bool:
         """Tell whether a training holds the lock of the folder."""
@@ -100,7 +100,7 @@ class RunFolder:
         if self.folder is None:
             return Found(self.file, stamp_of(self.file))
         if state == TRAINING or not self.file.is_file():
-            for _, path in listed(self.folder / CHECKPOINTS):
+            for _, path in list_checkpoints(self.folder / CHECKPOINTS):
                 if (stamp := stamp_of(path / MODEL)) is not None:
                     return Found(path / MODEL, stamp)
         return Found(self.file, stamp_of(self.file))

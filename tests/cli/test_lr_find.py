@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from support.cli_helpers import TINY, assert_one_line, gpunn, own_folder, without_pictures
 
-from gpunn.experiments.finding import command_of
+from gpunn.experiments.lr_find import command_of
 
 folder = pytest.fixture(autouse=True)(own_folder)
 DEAD = """
@@ -105,14 +105,14 @@ def test_data_that_are_too_few_are_one_line(folder: Path) -> None:
 
 
 def test_a_terminal_has_one_line_of_progress_that_is_wiped(monkeypatch: pytest.MonkeyPatch) -> None:
-    from gpunn.experiments import finding
+    from gpunn.experiments import lr_find
 
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True
 
     monkeypatch.setattr(sys, "stderr", Terminal())
-    with finding._progress(200) as show:
+    with lr_find._progress(200) as show:
         assert show is not None
         show(1, 1e-6, 123.456)
         show(2, 2e-6, 1.0)
@@ -121,7 +121,7 @@ def test_a_terminal_has_one_line_of_progress_that_is_wiped(monkeypatch: pytest.M
     assert written.endswith("\r")
     assert "\n" not in written
     monkeypatch.setattr(sys, "stderr", None)  # a program without a console
-    with finding._progress(200) as show:
+    with lr_find._progress(200) as show:
         assert show is None
 
 

@@ -30,7 +30,7 @@ from gpunn.experiments import folder as run_folder
 from gpunn.experiments import results as gpunn_results
 from gpunn.saving import checkpointer as checkpointer
 from gpunn.saving.checkpoint import open_checkpoint
-from gpunn.saving.checkpointer import listed
+from gpunn.saving.checkpointer import list_checkpoints
 from gpunn.train.evaluator import Evaluator
 
 folder = pytest.fixture(autouse=True)(own_folder)
@@ -92,7 +92,7 @@ def kill(number: int = signal.SIGINT) -> None:
 
 
 def steps_of(path: Path) -> list[int]:
-    return [step for step, _ in listed(path / "checkpoints")]
+    return [step for step, _ in list_checkpoints(path / "checkpoints")]
 
 
 # The same run
@@ -218,7 +218,7 @@ def test_the_newest_checkpoints_are_kept_and_each_has_the_best_network(folder: P
     train("--checkpoint-every", 4, "--checkpoint-keep", 3)
     assert steps_of(folder / "run") == [33, 32, 28]
     history = gn.History.read_csv("run/history.csv")
-    for step, path in listed(folder / "run" / "checkpoints"):
+    for step, path in list_checkpoints(folder / "run" / "checkpoints"):
         best = min((r for r in history if r.step <= step), key=lambda record: record.validation_loss)
         result = gn.load_model(path / "best.safetensors").evaluate(gn.load_data("digits").validation)
         assert result.loss == pytest.approx(best.validation_loss, rel=1e-6)
@@ -238,7 +238,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_said_to_be(undisturbed: Path, f
 
 def test_without_a_whole_checkpoint_nothing_is_gone_on_with(folder: Path) -> None:
     train()
-    for _, path in listed(folder / "run" / "checkpoints"):
+    for _, path in list_checkpoints(folder / "run" / "checkpoints"):
         (path / "manifest.json").write_text("{}")
     assert_one_line(resume(), 1, "holds no checkpoint that is whole")
 

@@ -11,7 +11,7 @@ import gpunn as gn
 from gpunn.errors import OptionError
 from gpunn.experiments.experiment import parse_experiment
 from gpunn.experiments.run import resume
-from gpunn.saving.checkpointer import listed
+from gpunn.saving.checkpointer import list_checkpoints
 
 folder = pytest.fixture(autouse=True)(own_folder)
 LAYERS, OPTIMIZER = [{"type": "Dense", "units": 6}, {"type": "Tanh"}], {"type": "Adam", "learning_rate": 0.01}
@@ -62,7 +62,7 @@ def test_a_run_with_class_weights_resumes_to_the_same_bytes(folder: Path, given:
     assert train(path).code == 0
     whole = results_of(folder / "run")
     (folder / "run" / "metrics.json").unlink()  # as if it had been killed
-    steps = [step for step, _ in listed(folder / "run" / "checkpoints")]
+    steps = [step for step, _ in list_checkpoints(folder / "run" / "checkpoints")]
     assert 12 in steps
     resumed = gpunn("train", "--resume", "run/checkpoints/step-12")
     assert resumed.code == 0, resumed.err

@@ -25,7 +25,7 @@ import gpunn as gn
 from gpunn.config import custom_classes
 from gpunn.data.formats.own import READERS
 from gpunn.errors import ShapeError
-from gpunn.saving.checkpointer import listed
+from gpunn.saving.checkpointer import list_checkpoints
 
 folder = pytest.fixture(own_folder)
 OWN = [Huber, Lion, Narrow, Near, Scale, SmoothL1, Staircase, Standardize, Swish]
@@ -228,7 +228,7 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bytes(run: Path, monkeypatch: 
     command = ("train", "--recipe", "own.toml", "--out", "killed", "--epochs", 12, *ALLOW)
     with start(*command, cwd=run, program=WITHOUT_PICTURES) as process:
         until = time.monotonic() + 60
-        while not listed(run / "killed" / "checkpoints") and process.poll() is None:
+        while not list_checkpoints(run / "killed" / "checkpoints") and process.poll() is None:
             assert time.monotonic() < until
             time.sleep(0.001)
         process.send_signal(signal.SIGKILL)

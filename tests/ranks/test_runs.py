@@ -12,7 +12,7 @@ from support.cli_helpers import Done, experiment_toml, program, results_of
 from support.ranks import gpunn, job
 
 from gpunn import load_model
-from gpunn.saving.checkpointer import listed
+from gpunn.saving.checkpointer import list_checkpoints
 
 EXPERIMENT = experiment_toml(
     [{"type": "Dense", "units": 24}, {"type": "Tanh"}, {"type": "Dropout", "p": 0.2}],
@@ -109,7 +109,7 @@ def test_a_run_goes_on_with_any_number_of_ranks(folder: Path) -> None:
     (folder / "small.toml").write_text(EXPERIMENT.replace('"float64"', '"float32"'))
     assert begin(folder, 4, "straight").code == 0
     assert begin(folder, 4, "cut", how="15").code == 143
-    assert listed(folder / "cut" / "checkpoints")[0][0] == 40
+    assert list_checkpoints(folder / "cut" / "checkpoints")[0][0] == 40
     for count in (1, 2, 3, 4):
         run = f"cut-{count}"
         shutil.copytree(folder / "cut", folder / run)
@@ -146,7 +146,7 @@ def test_what_ends_one_rank_ends_the_run_which_goes_on(
         assert lines[0].startswith(f"gpunn: rank {who} of 2 on {socket.gethostname()}: ")
         assert what in lines[0]
         assert lines[0].endswith("; all ranks end")
-    assert listed(folder / "cut" / "checkpoints")[0][0] >= 30
+    assert list_checkpoints(folder / "cut" / "checkpoints")[0][0] >= 30
     assert train(folder, 2, "--resume", "cut").code == 0
     assert bits_of(folder / "cut") == bits_of(folder / "straight")
 
@@ -158,7 +158,7 @@ def test_a_signal_to_one_rank_stops_all_after_the_same_step(folder: Path, number
     assert [line for line in done.err.splitlines() if "stopping" in line] == [
         "stopping after step 40; once more to stop at once"
     ]
-    assert [step for step, _ in listed(folder / "cut" / "checkpoints")] == [40, 30]
+    assert [step for step, _ in list_checkpoints(folder / "cut" / "checkpoints")] == [40, 30]
     assert "step 40" in done.out.splitlines()[-1]
 
 
@@ -167,7 +167,7 @@ def test_a_second_signal_stops_at_once(folder: Path) -> None:
     assert done.code == 143
     assert len(lines_of(done)) == 1
     assert lines_of(done)[0].endswith("stopped at once by a second signal; all ranks end")
-    assert listed(folder / "cut" / "checkpoints")[0][0] == 30
+    assert list_checkpoints(folder / "cut" / "checkpoints")[0][0] == 30
 
 
 def test_what_rank_0_cannot_write_is_told_once(folder: Path) -> None:
@@ -235,7 +235,7 @@ def test_fit_in_a_script_keeps_one_set_of_checkpoints_and_goes_on(tmp_path: Path
     cut = run(2, "leaves", "cut")
     assert cut.code != 0
     assert lines_of(cut) == [f"gpunn: rank 1 of 2 on {socket.gethostname()}: SystemExit: 3; all ranks end"]
-    assert listed(tmp_path / "cut" / "kept" / "checkpoints")[0][0] == 20
+    assert list_checkpoints(tmp_path / "cut" / "kept" / "checkpoints")[0][0] == 20
     assert run(2, "", "cut").code == 0
     assert (tmp_path / "cut/model.safetensors").read_bytes() == (tmp_path / "straight/model.safetensors").read_bytes()
     other = run(2, "other data", "other")

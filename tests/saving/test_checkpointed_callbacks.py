@@ -17,7 +17,7 @@ from support.harness import one_line
 import gpunn as gn
 from gpunn.errors import CheckpointError, OptionError, OutputError
 from gpunn.files import LOCK
-from gpunn.saving.checkpointer import listed
+from gpunn.saving.checkpointer import list_checkpoints
 from saving.test_resuming_fit import STEPS, Counter, CutOff, CutOffError, adam, fit, momentum
 
 folder = pytest.fixture(own_folder)
@@ -98,7 +98,7 @@ def test_a_state_that_would_not_come_back_is_refused_before_the_training(state: 
         fit(momentum, gn.Checkpointer(tmp_path), holding(state))
     assert str(caught.value).startswith("state_dict() of Holding ")
     one_line(caught.value)
-    assert not listed(tmp_path / "checkpoints")
+    assert not list_checkpoints(tmp_path / "checkpoints")
 
 
 def test_a_state_in_a_circle_is_refused(tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ def test_an_interrupt_waits_for_the_step_and_its_checkpoint(tmp_path: Path) -> N
     with pytest.raises(KeyboardInterrupt):
         fit(adam, gn.Checkpointer(tmp_path), CutOff(13, send(signal.SIGINT)), seen)
     assert seen.seen[-1] == ["step", 13]
-    assert listed(tmp_path / "checkpoints")[0][0] == 13
+    assert list_checkpoints(tmp_path / "checkpoints")[0][0] == 13
     assert signal.getsignal(signal.SIGINT) is before
     assert fit(adam, gn.Checkpointer(tmp_path, resume=True)) == fit(adam)
 
@@ -216,7 +216,7 @@ def test_a_second_interrupt_does_not_wait(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         fit(adam, gn.Checkpointer(tmp_path), CutOff(13, twice))
-    assert listed(tmp_path / "checkpoints")[0][0] == 0
+    assert list_checkpoints(tmp_path / "checkpoints")[0][0] == 0
 
 
 def test_an_interrupted_cell_of_a_notebook_has_its_history_and_goes_on(
@@ -235,7 +235,7 @@ class AskedToEndError(Exception):
 
 def test_a_handler_of_ones_own_is_called_once_the_checkpoint_is_there(tmp_path: Path) -> None:
     def end(number: int, frame: object) -> None:
-        assert listed(tmp_path / "checkpoints")[0][0] == 7
+        assert list_checkpoints(tmp_path / "checkpoints")[0][0] == 7
         raise AskedToEndError
 
     before = signal.signal(signal.SIGTERM, end)
@@ -260,7 +260,7 @@ def test_a_process_that_is_terminated_ends_by_the_signal_with_a_checkpoint(folde
     done = subprocess.run([sys.executable, "-c", TERMINATED, tests], capture_output=True, text=True)
     assert done.returncode == -signal.SIGTERM, done.stderr
     assert done.stderr == "\ngpunn: stopping after this step; once more to stop at once\n"
-    assert listed(Path("run/checkpoints"))[0][0] == 9
+    assert list_checkpoints(Path("run/checkpoints"))[0][0] == 9
 
 
 def test_a_signal_at_the_very_end_is_not_lost(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from support.checkpoint_helpers import ORIGIN, calling, momentum
 
 from gpunn.errors import OptionError
 from gpunn.saving import checkpointer as module
-from gpunn.saving.checkpointer import Checkpointer, CheckpointPart, listed
+from gpunn.saving.checkpointer import Checkpointer, CheckpointPart, list_checkpoints
 
 
 class Clock:
@@ -91,7 +91,7 @@ def test_the_newest_stay(tmp_path: Path, keep: int) -> None:
     kept = checkpointer(tmp_path, keep=keep)
     with calling(kept._trainer, kept.save):
         kept._trainer.train()
-    assert [step for step, _ in listed(kept.folder)] == list(range(24, 24 - keep, -1))
+    assert [step for step, _ in list_checkpoints(kept.folder)] == list(range(24, 24 - keep, -1))
     assert {path.name for path in kept.folder.iterdir()} == {f"step-{step}" for step in range(24, 24 - keep, -1)}
 
 
@@ -107,8 +107,8 @@ def test_a_step_is_not_written_twice_not_even_by_the_run_that_goes_on_from_it(tm
 def test_only_what_is_named_like_a_checkpoint_is_taken_for_one(tmp_path: Path) -> None:
     for name in ("step-7", "step-10", "step-07", "step-", "step-x", ".step-3.0123abcd.tmp", "step-1.bak", "notes"):
         (tmp_path / name).mkdir()
-    assert [path.name for _, path in listed(tmp_path)] == ["step-10", "step-7"]
-    assert listed(tmp_path / "nowhere") == []
+    assert [path.name for _, path in list_checkpoints(tmp_path)] == ["step-10", "step-7"]
+    assert list_checkpoints(tmp_path / "nowhere") == []
 
 
 @pytest.mark.parametrize(

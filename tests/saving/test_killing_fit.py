@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import gpunn as gn
-from gpunn.saving.checkpointer import listed
+from gpunn.saving.checkpointer import list_checkpoints
 from saving.test_resuming_fit import Counter, CutOff, adam, fit
 
 # So many steps after the newest checkpoint; or at a call of fsync, within the writing of one: of its files, of its
@@ -38,7 +38,7 @@ def kill_at_all_points() -> None:
 
 def train_until(kind: str, number: int) -> None:
     """Train until the process kills itself."""
-    after, calls, fsync = listed(Path("run/checkpoints")), 0, os.fsync
+    after, calls, fsync = list_checkpoints(Path("run/checkpoints")), 0, os.fsync
 
     def kill() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -65,6 +65,6 @@ def test_fit_killed_at_20_points_goes_on_to_the_same_bits(tmp_path: Path, monkey
     )
     assert done.returncode == 0, done.stderr
     assert len(POINTS) == 20
-    assert 4 < listed(Path("run/checkpoints"))[0][0] < 23  # neither at the beginning nor at the end
+    assert 4 < list_checkpoints(Path("run/checkpoints"))[0][0] < 23  # neither at the beginning nor at the end
     assert fit(adam, gn.Checkpointer("run", resume=True), counter) == result
     assert counter.seen == whole.seen

@@ -11,7 +11,7 @@ from support.checkpoint_helpers import ORIGIN, adam, calling, convolutional, ima
 
 import gpunn as gn
 from gpunn.saving.checkpoint import open_checkpoint, write_checkpoint
-from gpunn.saving.checkpointer import go_on
+from gpunn.saving.checkpointer import restore_training
 from gpunn.train.evaluator import Evaluation, Evaluator
 from gpunn.train.trainer import Trainer
 
@@ -112,7 +112,7 @@ def test_a_training_with_dropout_says_that_its_masks_are_not_those_of_an_earlier
     first, said = make(), list[str]()
     origin = replace(ORIGIN, versions=ORIGIN.versions | versions)
     write_checkpoint(tmp_path / "step", stopped_after(first, 5), origin, first.model)
-    go_on(make(), open_checkpoint(tmp_path / "step"), said.append)
+    restore_training(make(), open_checkpoint(tmp_path / "step"), said.append)
     beginning = "not the same to the last bit: "
     lines = [line.removeprefix(beginning) for line in said if line.startswith(beginning)]
     assert [line for line in lines if "Dropout" in line] == expected

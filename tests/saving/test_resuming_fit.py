@@ -16,7 +16,7 @@ from support.harness import one_line
 
 import gpunn as gn
 from gpunn.errors import CheckpointError, OptionError, OutputError
-from gpunn.saving.checkpointer import listed
+from gpunn.saving.checkpointer import list_checkpoints
 
 folder = pytest.fixture(own_folder)
 STEPS = 24
@@ -105,7 +105,8 @@ def test_fit_that_was_cut_off_again_and_again_goes_on_to_the_same_bits(
     for cut in (1, 8, 9, 17, 23):
         with pytest.raises(CutOffError):
             fit(make, gn.Checkpointer(tmp_path, every=every, minutes=0, resume=True), CutOff(cut))
-    assert listed(tmp_path / "checkpoints")[0][0] == 22 // every * every  # of step 23 it would be written last
+    # Of step 23 it would be written last.
+    assert list_checkpoints(tmp_path / "checkpoints")[0][0] == 22 // every * every
     assert fit(make, gn.Checkpointer(tmp_path, every=every, resume=True)) == whole
     # What has ended stays as it is.
     assert fit(make, gn.Checkpointer(tmp_path, resume=True)) == whole
@@ -153,7 +154,7 @@ def test_a_process_that_was_killed_goes_on_to_the_same_bits(folder: Path) -> Non
     for cut in (10, 19):
         done = subprocess.run([sys.executable, "-c", SCRIPT, tests, str(cut)], capture_output=True, text=True)
         assert done.returncode == -signal.SIGKILL, done.stderr
-    assert listed(Path("run/checkpoints"))[0][0] == 16
+    assert list_checkpoints(Path("run/checkpoints"))[0][0] == 16
     assert fit(adam, gn.Checkpointer("run", resume=True)) == fit(adam)
 
 

@@ -14,7 +14,7 @@ from gpunn.errors import GpunnError
 from gpunn.experiments import run
 from gpunn.experiments.experiment import read_experiment
 from gpunn.experiments.folder import HISTORY
-from gpunn.experiments.live import LiveHistory
+from gpunn.experiments.live_history import LiveHistory
 from gpunn.serve.folder import RunFolder
 
 from .conftest import Served, draw_nothing, serving
@@ -86,8 +86,8 @@ class Held:
 @pytest.fixture
 def held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Held]:
     draw_nothing(monkeypatch)
-    monkeypatch.setattr("gpunn.experiments.live._SECONDS", 0.0)
-    monkeypatch.setattr("gpunn.experiments.live._MOST_SHARE", 1e9)
+    monkeypatch.setattr("gpunn.experiments.live_history._SECONDS", 0.0)
+    monkeypatch.setattr("gpunn.experiments.live_history._MOST_SHARE", 1e9)
     training = Held(tmp_path / "run", monkeypatch)
     training.until(1)
     yield training

@@ -17,7 +17,7 @@ from gpunn.backend.cublas import Cublas
 from gpunn.backend.cuda import CupyBackend
 from gpunn.cli.doctor import diagnose
 from gpunn.saving.checkpoint import ALGORITHMS, Checkpoint, open_checkpoint, write_checkpoint
-from gpunn.saving.checkpointer import go_on
+from gpunn.saving.checkpointer import restore_training
 from gpunn.train.trainer import Trainer
 from simulated_cuda.core import LATE, Core
 
@@ -170,7 +170,7 @@ def test_a_run_that_goes_on_computes_by_the_recorded_algorithms(cuda: Core, tmp_
     assert any(config[PARTS] > 1 for config in read(text)[1].values())
     whole, rest = training(CupyBackend(0)), training(second)
     whole.run()
-    go_on(rest, checkpoint, said.append)
+    restore_training(rest, checkpoint, said.append)
     rest.run()
     assert outcome(rest) == outcome(whole)
     assert not [line for line in said if "algorithms" in line]
@@ -209,7 +209,7 @@ def test_a_run_that_goes_on_elsewhere_says_in_a_line_that_algorithms_are_chosen_
     backend = CupyBackend(0)
     rest = training(backend)
     cuda.reset()
-    go_on(rest, replace(checkpoint, origin=changed), said.append)
+    restore_training(rest, replace(checkpoint, origin=changed), said.append)
     rest.run()
     lines = [line for line in said if "algorithms" in line]
     beginning = f"not the same to the last bit: algorithms of products are chosen anew: {expected}"

@@ -22,7 +22,7 @@ from gpunn.errors import DeviceError, DivergenceError
 from gpunn.experiments import run
 from gpunn.experiments.experiment import read_experiment
 from gpunn.saving.checkpoint import open_checkpoint, write_checkpoint
-from gpunn.saving.checkpointer import Checkpointer, listed
+from gpunn.saving.checkpointer import Checkpointer, list_checkpoints
 from gpunn.train import trainer as module
 from gpunn.train.arguments import TrainOptions
 from gpunn.train.monitor import FiniteCheck
@@ -172,7 +172,7 @@ def test_no_checkpoint_is_made_of_numbers_that_are_not_finite(cuda: Core, tmp_pa
     training.callbacks.add(Checkpointer(tmp_path, every=2))
     with pytest.raises(DivergenceError, match="first was the output of dense1"), np.errstate(all="ignore"):
         training.train()
-    for _, path in listed(tmp_path / "checkpoints"):
+    for _, path in list_checkpoints(tmp_path / "checkpoints"):
         state = open_checkpoint(path).state(trainer("cuda").state())
         assert all(np.isfinite(array).all() for array in state.now.arrays.values())
 

@@ -147,14 +147,14 @@ def assert_one_line(done: Done, code: int, *words: str) -> None:
 
 def results_of(path: Path) -> dict[str, Any]:
     """What a run has computed, to the last bit: all that it wrote but for times and paths."""
-    from gpunn.saving.checkpointer import listed
+    from gpunn.saving.checkpointer import list_checkpoints
 
     with (path / "history.csv").open() as file:
         history = [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
     metrics = json.loads((path / "metrics.json").read_text())
     for key in ("seconds", "samples_per_second", "device_description"):  # the last says how many threads BLAS has
         del metrics[key]
-    newest = listed(path / "checkpoints")[0][1]
+    newest = list_checkpoints(path / "checkpoints")[0][1]
     states = {name: (newest / name).read_bytes() for name in ("model.safetensors", "best.safetensors")}
     return {"model": (path / "model.safetensors").read_bytes(), "history": history, "metrics": metrics} | states
 

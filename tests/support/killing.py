@@ -22,7 +22,7 @@ from typing import Any
 
 from support.cli_helpers import WITHOUT_PICTURES, experiment_toml, results_of, start
 
-from gpunn.saving.checkpointer import listed, newest
+from gpunn.saving.checkpointer import list_checkpoints, newest_checkpoint
 
 CODES = {signal.SIGKILL: -signal.SIGKILL, signal.SIGINT: 130, signal.SIGTERM: 143}
 
@@ -67,7 +67,7 @@ class Killing:
         return self._start(*self._options, "--out", run)
 
     def _wait_for_checkpoint(self, run: str, process: subprocess.Popen[str]) -> None:
-        while not listed(self.folder / run / "checkpoints"):
+        while not list_checkpoints(self.folder / run / "checkpoints"):
             assert process.poll() is None, process.communicate()
             time.sleep(0.001)
 
@@ -91,10 +91,10 @@ class Killing:
         assert is_over or process.returncode == CODES[sent], (process.returncode, err)
         is_saving = bool(list(path.glob("checkpoints/.*.tmp")))
         damaged: list[str] = []
-        checkpoint = newest(path / "checkpoints", damaged.append)
+        checkpoint = newest_checkpoint(path / "checkpoints", damaged.append)
         assert checkpoint is not None, f"{run}: no checkpoint"
         assert not damaged, damaged
-        is_trained = checkpoint.step == listed(self.folder / f"{self.name}-undisturbed" / "checkpoints")[0][0]
+        is_trained = checkpoint.step == list_checkpoints(self.folder / f"{self.name}-undisturbed" / "checkpoints")[0][0]
         if not _is_finished(path):
             self._finished(self._start("--resume", run))
         assert results_of(path) == self.expected, f"{run}: killed at step {checkpoint.step}, ends in other bytes"

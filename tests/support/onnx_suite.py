@@ -21,7 +21,7 @@ from gpunn.backend.devices import select
 from gpunn.errors import GpunnError
 from gpunn.saving.onnx.elementwise import ELEMENTWISE
 from gpunn.saving.onnx.importing import network_of
-from gpunn.saving.onnx.reading import read_model
+from gpunn.saving.onnx.parsing import read_model
 
 LIST = Path(__file__).resolve().parent.parent / "saving" / "onnx_cases.txt"
 DATA = Path(onnx.__file__).parent / "backend" / "test" / "data"

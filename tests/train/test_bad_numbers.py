@@ -15,7 +15,7 @@ import gpunn as gn
 from gpunn.backend.devices import select
 from gpunn.errors import DivergenceError
 from gpunn.nn.layers.base import Layer
-from gpunn.saving.checkpointer import listed
+from gpunn.saving.checkpointer import list_checkpoints
 from gpunn.train.arguments import TrainOptions
 from gpunn.train.monitor import FiniteCheck
 from gpunn.train.record import Weights
@@ -270,7 +270,7 @@ def test_a_run_with_a_bad_batch_ends_with_code_1_the_layer_and_its_checkpoints(f
     assert "the loss is NaN or Inf; first was the output of dense1, Dense(8)" in last
     assert "Traceback" not in done.err
     step = int(last.split("step ")[1].split(":")[0])
-    at, newest = listed(folder / "run" / "checkpoints")[0]
+    at, newest = list_checkpoints(folder / "run" / "checkpoints")[0]
     assert at == step - 1
     for path in (folder / "run", newest):
         arrays = gn.load_model(path / "model.safetensors").arrays()

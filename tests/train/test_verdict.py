@@ -10,7 +10,7 @@ from support.cli_helpers import gpunn, own_folder, without_pictures
 
 import gpunn as gn
 from gpunn.errors import DivergenceError
-from gpunn.saving.checkpointer import listed
+from gpunn.saving.checkpointer import list_checkpoints
 from gpunn.train.arguments import TrainOptions
 from gpunn.train.trainer import Trainer
 
@@ -161,7 +161,7 @@ def diverge(*options: object) -> None:
     assert done.code == 1
     assert "gpunn train --resume run --learning-rate 5e+29 goes on from the last good one" in done.out
     metrics = json.loads(Path("run/metrics.json").read_text())
-    assert any(step <= metrics["kept_step"] for step, _ in listed(Path("run/checkpoints")))
+    assert any(step <= metrics["kept_step"] for step, _ in list_checkpoints(Path("run/checkpoints")))
 
 
 def test_a_run_that_diverged_goes_on_at_another_rate_and_its_experiment_says_so() -> None:
@@ -183,7 +183,7 @@ def test_a_run_that_diverged_goes_on_at_another_rate_and_its_experiment_says_so(
 def test_what_was_killed_after_the_rate_was_changed_goes_on_at_it(monkeypatch: pytest.MonkeyPatch) -> None:
     diverge()
     with monkeypatch.context() as patch:
-        patch.setattr("gpunn.experiments.run._Keeping", lambda *_: 1 / 0)
+        patch.setattr("gpunn.experiments.run._RunCheckpointer", lambda *_: 1 / 0)
         assert gpunn("train", "--resume", "run", "--learning-rate", 0.1).code == 1
     assert gpunn("train", "--resume", "run").code == 0
     assert "after = 0.1" in Path("run/experiment.toml").read_text()

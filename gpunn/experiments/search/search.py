@@ -13,10 +13,10 @@ from gpunn.config.outside import allowing
 from gpunn.data import Data
 from gpunn.errors import DivergenceError, GpunnError, OptionError, OutputError, in_one_line
 from gpunn.experiments.experiment import Experiment
+from gpunn.experiments.fine_tuning import prepare
 from gpunn.experiments.search.pictures import PICTURE, draw
 from gpunn.experiments.search.space import SearchPart, Space
-from gpunn.experiments.search.study import ERROR, Study, opened, require_optuna
-from gpunn.experiments.tuning import prepared
+from gpunn.experiments.search.study import ERROR, Study, open_study, require_optuna
 from gpunn.files import StrPath, write_atomically
 from gpunn.saving.checkpointer import Say
 from gpunn.train.callbacks import Callback, TrainingView
@@ -27,7 +27,7 @@ TRIALS, BEST = "trials.csv", "best.toml"
 _HOPELESS = 3  # trials that fail, one after another from the first on, after which no other is tried
 
 
-class _Reporting(Callback):
+class _TrialReporter(Callback):
     """Tells a trial the figure of each record, and ends it where that is worse than most."""
 
     def __init__(self, trial: Any, metric: str) -> None:
@@ -88,7 +88,7 @@ class Search:
         trainer = experiment.trainer(data, progress=False)
         trial.set_user_attr("device", trainer.backend.device)
         metric = self.part.metric
-        trainer.callbacks.add(reporting := _Reporting(trial, metric))
+        trainer.callbacks.add(reporting := _TrialReporter(trial, metric))
         try:
             trainer.run()
         finally:
@@ -105,7 +105,7 @@ class Search:
         key = experiment.data, experiment.training.seed, experiment.start, experiment.layers[:1]
         if self._data is None or self._data[0] != key:
             self._data = None  # before others take as much memory
-            prepared_experiment, data = prepared(experiment)
+            prepared_experiment, data = prepare(experiment)
             if data.validation is None or data.validation_is_test:
                 mend = "give training samples for it by validation = 0.1 under [data]"
                 raise OptionError(f"a search needs validation samples, and the test set stays closed: {mend}")
@@ -113,7 +113,7 @@ class Search:
             self._data = key, Data(data.name, data.train, data.validation, data.class_names)
             return prepared_experiment, self._data[1]
         if experiment.start is not None and not experiment.layers:
-            return prepared(experiment)[0], self._data[1]
+            return prepare(experiment)[0], self._data[1]
         return experiment, self._data[1]
 
     def _tell(self, study: Study, trial: Any, words: str, chosen: str) -> None:
@@ -188,7 +188,7 @@ def search(
     made = Search(space, part, folder, say, **options)
     what = f"{space.fingerprint()} {part.seed} {options}"
     with ExitStack() as stack:
-        study = stack.enter_context(opened(folder, storage, space, part, what))
+        study = stack.enter_context(open_study(folder, storage, space, part, what))
         say(f"search      {part.metric.replace('_', ' ')} by {', '.join(space.ranges)}")
         say(f"folder      {folder} (the same command in another terminal shares the work)")
         if before := study.count():

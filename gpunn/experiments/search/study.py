@@ -33,7 +33,7 @@ def require_optuna() -> Any:
 
 
 class Study:
-    """The trials of a search, shared by workers; use it within `opened`.
+    """The trials of a search, shared by workers; use it within `open_study`.
 
     A trial is named by its number, which no other has. What it chooses depends on the seed, its number and the trials
     that have ended before it, so one worker finds the same trials each time.
@@ -137,7 +137,7 @@ def _sign(folder: Path, worker: str) -> Path:
 
 
 @contextmanager
-def opened(folder: Path, url: str | None, space: Space, part: SearchPart, what: str) -> Iterator[Study]:
+def open_study(folder: Path, url: str | None, space: Space, part: SearchPart, what: str) -> Iterator[Study]:
     """Open the study of a folder, or begin it, as one of its workers.
 
     Args:

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from gpunn.errors import GpunnError
 from gpunn.nn.equations.activation import Equation
 from gpunn.nn.layers import BatchNorm
-from gpunn.saving.onnx.reading import Operator
-from gpunn.saving.onnx.state import State
+from gpunn.saving.onnx.parsing import Operator
+from gpunn.saving.onnx.reader_state import ReaderState
 
 MOST_TEXT = 2000  # characters of an equation
 _AFFINE = {"Add", "Sub", "Mul", "Div"}
@@ -63,7 +63,7 @@ def check_inputs(node: Operator) -> None:
         raise node.refusal(f"{len(node.inputs)} inputs", f"expected {least}" if least == most else f"{least} to {most}")
 
 
-def read_with_constant(state: State, node: Operator, x: str, constants: Mapping[str, NDArray[Any]]) -> None:
+def read_with_constant(state: ReaderState, node: Operator, x: str, constants: Mapping[str, NDArray[Any]]) -> None:
     """Read a node whose other inputs are constants."""
     if node.kind in _AFFINE and not (node.kind == "Div" and node.inputs[0] != x):
         _scale(state, node, x, constants)
@@ -71,7 +71,7 @@ def read_with_constant(state: State, node: Operator, x: str, constants: Mapping[
         add_equation(state, [node], x, constants)
 
 
-def _scale(state: State, node: Operator, x: str, constants: Mapping[str, NDArray[Any]]) -> None:
+def _scale(state: ReaderState, node: Operator, x: str, constants: Mapping[str, NDArray[Any]]) -> None:
     """Read y = c x + d of each channel: BatchNorm with statistics of no effect, which stays as it is in a training."""
     (values,) = (constants[name] for name in node.inputs if name != x)
     values = aligned(node, values, len(state.axes) + 1)
@@ -96,7 +96,7 @@ def _scale(state: State, node: Operator, x: str, constants: Mapping[str, NDArray
     state.add(node, layer, gamma=gamma, beta=beta, mean=np.zeros(len(found)), variance=one)
 
 
-def add_equation(state: State, nodes: list[Operator], x: str, constants: Mapping[str, NDArray[Any]]) -> None:
+def add_equation(state: ReaderState, nodes: list[Operator], x: str, constants: Mapping[str, NDArray[Any]]) -> None:
     """Put an activation behind the layers that computes some nodes, of which each takes x or what others make."""
     texts, parameters = {x: "z"}, dict[str, NDArray[Any]]()
 

@@ -18,7 +18,7 @@ from gpunn.saving.model_file import describe
 from gpunn.saving.onnx import OPSETS
 from gpunn.saving.onnx.checking import check_answers, check_form
 from gpunn.saving.onnx.graph import Graph
-from gpunn.saving.onnx.operators import write_layers
+from gpunn.saving.onnx.layer_writers import write_layers
 from gpunn.saving.onnx.preparation import INPUT, Preparation, check_raw
 from gpunn.version import __version__
 

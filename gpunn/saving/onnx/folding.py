@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpunn.saving.onnx.reading import File, Operator
+from gpunn.saving.onnx.parsing import OnnxFile, Operator
 
 _MOST = 1 << 16  # numbers that may be made beyond those of the file
 _MOST_OF_SHAPES = 64  # of an array that is made of the sizes of activations
 _DTYPES = {1: "float32", 11: "float64", 6: "int32", 7: "int64", 9: "bool", 2: "uint8"}
 
 
-def fold(file: File) -> list[Operator]:
+def fold(file: OnnxFile) -> list[Operator]:
     """Return the operators that work on activations, after putting all others among the constants."""
     constants, left = file.constants, []
     budget = 4 * sum(values.size for values in constants.values()) + _MOST  # numbers that may be made

@@ -15,13 +15,13 @@ from gpunn.files import as_path
 from gpunn.nn.arguments import as_shape
 from gpunn.nn.layers.chain import MOST_LAYERS
 from gpunn.nn.network import Network
-from gpunn.saving.model_file import MOST_INPUTS, read_description, restored
+from gpunn.saving.model_file import MOST_INPUTS, read_description, restore_network
 from gpunn.saving.onnx.export import LAYOUTS, graph_of
 from gpunn.saving.onnx.folding import fold
+from gpunn.saving.onnx.graph_reader import GraphReader
+from gpunn.saving.onnx.parsing import OnnxFile, Operator, RefusedError, read_file
 from gpunn.saving.onnx.preparation import Preparation
-from gpunn.saving.onnx.reading import File, Operator, RefusedError, read_file
-from gpunn.saving.onnx.state import State
-from gpunn.saving.onnx.walking import Walk
+from gpunn.saving.onnx.reader_state import ReaderState
 
 Model = TypeVar("Model", bound=Network)
 
@@ -56,7 +56,7 @@ def load(
 
 
 def network_of(
-    kind: type[Model], file: File, backend: Backend, batch_size: int, input_shape: Shape | None = None
+    kind: type[Model], file: OnnxFile, backend: Backend, batch_size: int, input_shape: Shape | None = None
 ) -> Model:
     """Make a network of what a file holds."""
     if "gpunn" in file.metadata and input_shape is None:
@@ -67,14 +67,14 @@ def network_of(
                 return model
     state, begin, scale = _input_of(file, input_shape)
     shape, dtype = state.shape, state.dtype
-    walk = Walk(file, nodes := fold(file))
+    walk = GraphReader(file, nodes := fold(file))
     if len(file.outputs) != 1:
         raise RefusedError(f"it has {len(file.outputs)} outputs, a network here has one: export it with one")
     nodes = walk.needed(file.outputs[0])
     begin, scale = _prepared(file, nodes, begin, scale)
     _turn(state, nodes, begin, is_given=input_shape is not None)
     shape = state.shape
-    Walk(file, nodes).layers(state, begin, file.outputs[0])
+    GraphReader(file, nodes).layers(state, begin, file.outputs[0])
     has_tokens = bool(state.layers) and state.layers[0].tokens > 0
     if has_tokens != (file.kinds[next(iter(file.kinds))] in _TOKENS):
         raise RefusedError("its inputs are whole numbers where an embedding picks rows by them, and only there")
@@ -90,7 +90,7 @@ def network_of(
     return model
 
 
-def _input_of(file: File, input_shape: Shape | None) -> tuple[State, str, float]:
+def _input_of(file: OnnxFile, input_shape: Shape | None) -> tuple[ReaderState, str, float]:
     """Return the state at the input, its name, and the factor of bytes."""
     if len(file.shapes) != 1:
         names = ", ".join(file.shapes) or "none"
@@ -114,10 +114,10 @@ def _input_of(file: File, input_shape: Shape | None) -> tuple[State, str, float]
     if prod(whole) > max(MOST_INPUTS, sum(array.size for array in file.constants.values())):
         raise RefusedError(f"a sample of {whole!s:.60} does not fit the numbers of the file")
     shape = (whole[0],) if len(whole) == 1 else (whole[1], whole[2], whole[0])
-    return State(shape, "float64" if kind == "float64" else "float32"), name, 1.0
+    return ReaderState(shape, "float64" if kind == "float64" else "float32"), name, 1.0
 
 
-def _prepared(file: File, nodes: list[Operator], x: str, scale: float) -> tuple[str, float]:
+def _prepared(file: OnnxFile, nodes: list[Operator], x: str, scale: float) -> tuple[str, float]:
     """Pass over what makes floats of bytes; return the name behind it, and the factor of bytes."""
     kind = file.kinds[x]
     while len(users := [node for node in nodes if x in node.inputs]) == 1 and users[0].kind == "Cast":
@@ -140,7 +140,7 @@ def _prepared(file: File, nodes: list[Operator], x: str, scale: float) -> tuple[
     return x, scale
 
 
-def _turn(state: State, nodes: list[Operator], x: str, *, is_given: bool) -> None:
+def _turn(state: ReaderState, nodes: list[Operator], x: str, *, is_given: bool) -> None:
     """Take images for (height, width, channels) where the file turns them first, or puts such in a row."""
     users = [node for node in nodes if x in node.inputs and node.kind != "Shape"]
     if len(state.shape) != 3 or len(users) != 1:
@@ -155,7 +155,7 @@ def _turn(state: State, nodes: list[Operator], x: str, *, is_given: bool) -> Non
             state.shape = height, width, channels
 
 
-def _described(kind: type[Model], file: File, backend: Backend, batch_size: int) -> Model | None:
+def _described(kind: type[Model], file: OnnxFile, backend: Backend, batch_size: int) -> Model | None:
     """Return the network that a file of gpunn's describes; None where its graph is another."""
     description = read_description(file.metadata)
     description["dtype"] = "float32"
@@ -167,7 +167,7 @@ def _described(kind: type[Model], file: File, backend: Backend, batch_size: int)
     layout, (output,), (given,) = file.metadata.get("layout", ""), file.outputs, file.kinds.values()
     if layout not in LAYOUTS:
         return None
-    model = restored(kind, description, arrays, batch_size, backend)
+    model = restore_network(kind, description, arrays, batch_size, backend)
     preparation = Preparation(model, raw=given != "float32")
     made = graph_of(model, preparation, file.opset, layout, logits=output == "logits").graph
     same = made.SerializeToString(deterministic=True) == file.graph.SerializeToString(deterministic=True)

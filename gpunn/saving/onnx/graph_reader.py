@@ -5,20 +5,20 @@ from collections.abc import Iterable
 
 from gpunn.errors import GpunnError
 from gpunn.nn.layers import Chain, Concatenate, Conv2D, ConvTranspose2D, Dense, Layer, Residual
-from gpunn.saving.onnx import image_readers  # noqa: F401  # which enters its readers
+from gpunn.saving.onnx import window_readers  # noqa: F401  # which enters its readers
 from gpunn.saving.onnx.elementwise import ELEMENTWISE, add_equation, aligned, check_inputs, read_with_constant
 from gpunn.saving.onnx.folding import fold_shape
-from gpunn.saving.onnx.readers import READERS, give_bias, read_embedding
-from gpunn.saving.onnx.reading import File, Operator, RefusedError
-from gpunn.saving.onnx.state import State, known_inputs
+from gpunn.saving.onnx.operator_readers import READERS, give_bias, read_embedding
+from gpunn.saving.onnx.parsing import OnnxFile, Operator, RefusedError
+from gpunn.saving.onnx.reader_state import ReaderState, known_inputs
 
 _JOINS = {"Add", "Sum", "Concat"}
 
 
-class Walk:
+class GraphReader:
     """The nodes of a file from its input to its output."""
 
-    def __init__(self, file: File, nodes: list[Operator]) -> None:
+    def __init__(self, file: OnnxFile, nodes: list[Operator]) -> None:
         self._constants = file.constants
         self._makes: dict[str, Operator] = {}
         self._place: dict[int, int] = {id(node): place for place, node in enumerate(nodes)}
@@ -43,7 +43,7 @@ class Walk:
                 open_ += [name for name in node.inputs if name and name not in self._constants]
         return sorted(found.values(), key=lambda node: self._place[id(node)])
 
-    def layers(self, state: State, begin: str, end: str) -> None:
+    def layers(self, state: ReaderState, begin: str, end: str) -> None:
         """Put layers behind those of a state that lead from one name to another."""
         nodes = self.needed(end)
         own = {id(node) for node in nodes}
@@ -70,7 +70,7 @@ class Walk:
     def _is_single(self, node: Operator) -> bool:
         return sum(name not in self._constants for name in node.inputs if name) == 1
 
-    def _read(self, state: State, node: Operator, x: str) -> None:
+    def _read(self, state: ReaderState, node: Operator, x: str) -> None:
         """Read a node with one input that is no constant."""
         if any(node.outputs[1:]) and node.kind not in READERS:
             raise node.refusal("its second output", "gpunn's layers have one")
@@ -87,7 +87,7 @@ class Walk:
             raise node.refusal("it", f"gpunn has no layer for this operator{mend}")
         node.finish()
 
-    def _is_bias(self, state: State, node: Operator) -> bool:
+    def _is_bias(self, state: ReaderState, node: Operator) -> bool:
         """Tell whether a sum with a constant has become the bias of the layer before."""
         last = state.layers[-1] if state.layers else None
         if node.kind != "Add" or not isinstance(last, Dense | Conv2D | ConvTranspose2D) or last.bias is not False:
@@ -101,7 +101,7 @@ class Walk:
                 node.attributes.pop(attribute, None)
         return give_bias(state, made)
 
-    def _branches(self, state: State, x: str, nodes: list[Operator]) -> str:
+    def _branches(self, state: ReaderState, x: str, nodes: list[Operator]) -> str:
         """Read branches that begin with x, and the node where all of them meet; return its output."""
         inside: dict[int, Operator] = {}
         for node in nodes:
@@ -132,7 +132,7 @@ class Walk:
         made = [x, *(name for other in inside.values() for name in other.outputs if name)]
         return all(id(user) in own for name in made for user in self._users[name] if id(user) in considered)
 
-    def _meet(self, state: State, x: str, node: Operator, inside: list[Operator]) -> str:
+    def _meet(self, state: ReaderState, x: str, node: Operator, inside: list[Operator]) -> str:
         """Read a node where branches meet, and those inside: as one equation, a sum, or layers side by side."""
         ends = [name for name in node.inputs if name not in self._constants]
         ways = [self._way(x, end) for end in ends]
@@ -152,7 +152,7 @@ class Walk:
             return set()
         return {id(self._makes[end])} | self._between(x, self._makes[end])
 
-    def _join(self, state: State, x: str, node: Operator, ends: list[str]) -> None:
+    def _join(self, state: ReaderState, x: str, node: Operator, ends: list[str]) -> None:
         """Read the branches of a sum or of layers side by side."""
         branches, states = [], []
         for end in ends:

@@ -16,7 +16,7 @@ from support.cli_helpers import Done, assert_one_line, experiment_toml, gpunn, r
 
 import gpunn as gn
 from gpunn.saving import checkpointer
-from gpunn.saving.checkpointer import listed
+from gpunn.saving.checkpointer import list_checkpoints
 
 LAYERS: list[dict[str, Any]] = [
     {"type": "Conv2D", "filters": 4}, {"type": "BatchNorm"}, {"type": "ReLU"}, {"type": "Flatten"},
@@ -235,7 +235,7 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_bytes_though_the_other_run_is
     with monkeypatch.context() as patch:
         patch.setattr(checkpointer.Checkpointer, "is_due", is_due)
         assert train("above.npz", *TUNED, "--out", "run").code == 130
-    assert listed(own / "run" / "checkpoints")[0][0] == steps
+    assert list_checkpoints(own / "run" / "checkpoints")[0][0] == steps
     shutil.rmtree(own / "below")
     done = train("--resume", "run")
     assert done.code == 0, done.err
@@ -267,7 +267,8 @@ def test_what_the_program_cannot_begin_with_is_said_in_a_line(own: Path) -> None
     shutil.copytree(own / "below", own / "unfinished")
     (own / "unfinished" / "model.safetensors").unlink()
     (own / "text.safetensors").write_text("no model")
-    best = Path("unfinished/checkpoints") / listed(own / "unfinished" / "checkpoints")[0][1].name / "best.safetensors"
+    newest = list_checkpoints(own / "unfinished" / "checkpoints")[0][1]
+    best = Path("unfinished/checkpoints") / newest.name / "best.safetensors"
     for arguments, code, words in (
         (
             ("--from", "nowhere"),

@@ -11,8 +11,8 @@ from gpunn.data.checks import is_binary
 from gpunn.data.load import is_image_folder
 from gpunn.errors import OptionError, ShapeError
 from gpunn.experiments.experiment import DataPart, Experiment, TrainingPart, read_experiment
-from gpunn.experiments.folder import holds_run
-from gpunn.experiments.start import StartPart, experiment_file, model_file
+from gpunn.experiments.folder import experiment_file, holds_run, model_file
+from gpunn.experiments.pretrained import StartPart
 from gpunn.nn.layers import Activation
 from gpunn.nn.layout import fed_shape
 from gpunn.nn.network import Network
@@ -69,7 +69,7 @@ def _epochs(freeze: str | None, training: TrainingPart) -> int:
     return int(freeze)
 
 
-def prepared(experiment: Experiment) -> tuple[Experiment, Data]:
+def prepare(experiment: Experiment) -> tuple[Experiment, Data]:
     """Load the data of an experiment, and choose its layers where those of another network are taken."""
     start = experiment.start
     if start is None or experiment.layers:

@@ -4,18 +4,14 @@ import copy
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Self
 
 from gpunn.config import to_config
-from gpunn.config.outside import allowing
 from gpunn.config.scalars import positive_whole
 from gpunn.errors import ModelFileError, OptionError
-from gpunn.experiments.folder import EXPERIMENT, MODEL
+from gpunn.experiments.folder import model_file
 from gpunn.files import open_regular
 from gpunn.nn.layers import Layer
-from gpunn.saving.checkpoint import BEST
-from gpunn.saving.checkpointer import CHECKPOINTS, listed
 from gpunn.sequential import Sequential, load_model
 
 
@@ -75,37 +71,3 @@ class StartPart:
 def _table(layer: Layer) -> dict[str, Any]:
     """Describe a layer but for its initial weights, and whether it learns."""
     return {key: value for key, value in to_config(layer).items() if key not in ("weights", "trainable")}
-
-
-def model_file(run: str) -> Path:
-    """Return the path of a run's network, or of a model file; raise ModelFileError where there is none."""
-    path = Path(run)
-    try:
-        if path.is_dir():
-            if not (path / MODEL).is_file():
-                mend = "give a folder that gpunn train has made"
-                if there := listed(path / CHECKPOINTS):
-                    newest = there[0][1]
-                    best = newest / (BEST if (newest / BEST).is_file() or not (newest / MODEL).is_file() else MODEL)
-                    mend = f"its training has not ended: gpunn train --resume {path}{allowing()}, or take {best}"
-                raise ModelFileError(f"{path} holds no {MODEL}: {mend}")
-            return path / MODEL
-        if path.exists():
-            return path
-    except OSError as error:
-        raise ModelFileError(f"{path} cannot be looked for ({error.strerror or error}): check the path") from None
-    raise ModelFileError(f"there is no run {path}: give a folder that gpunn train has made, or a model file")
-
-
-def experiment_file(path: Path) -> Path | None:
-    """Return the experiment of the run that a model file is part of, also of its checkpoints; None where there is none.
-
-    Any other file may have nothing to do with an experiment that lies beside it.
-    """
-    folder = path.absolute().parent
-    if folder.parent.name == CHECKPOINTS:
-        folder = folder.parent.parent
-    elif path.name != MODEL:
-        return None
-    written = folder / EXPERIMENT
-    return written if written.is_file() else None

@@ -31,7 +31,7 @@ from gpunn.nn.layers import (
     Softplus,
     Tanh,
 )
-from gpunn.saving.onnx.equations import write_equation
+from gpunn.saving.onnx.equation_writer import write_equation
 from gpunn.saving.onnx.graph import Graph
 
 Writer = Callable[[Graph, Any, str], str]  # writes the nodes of a layer on an input, and returns their output

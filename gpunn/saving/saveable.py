@@ -10,7 +10,7 @@ from gpunn.saving.onnx import OPSET, require_onnx
 from gpunn.saving.state_dict import state_dict
 
 
-class SavedNetwork(Network):
+class SaveableNetwork(Network):
     """The methods of a network that write it."""
 
     @alone

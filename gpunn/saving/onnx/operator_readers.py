@@ -25,11 +25,11 @@ from gpunn.nn.layers import (
     Softplus,
     Tanh,
 )
-from gpunn.saving.onnx.reading import Operator
-from gpunn.saving.onnx.state import State, numbers
+from gpunn.saving.onnx.parsing import Operator
+from gpunn.saving.onnx.reader_state import ReaderState, numbers
 
 Constants = list[NDArray[Any] | None]
-Reader = Callable[[State, Operator, Constants], None]  # puts layers behind those of a state
+Reader = Callable[[ReaderState, Operator, Constants], None]  # puts layers behind those of a state
 Function = TypeVar("Function", bound=Reader)
 
 READERS: dict[str, Reader] = {}
@@ -49,12 +49,12 @@ PLAIN = {"Relu": ReLU, "Sigmoid": Sigmoid, "Tanh": Tanh, "Softplus": Softplus}
 
 
 @reads(*PLAIN)
-def _plain(state: State, node: Operator, _: Constants) -> None:
+def _plain(state: ReaderState, node: Operator, _: Constants) -> None:
     state.add(node, PLAIN[node.kind]())
 
 
 @reads("LeakyRelu")
-def _leaky_relu(state: State, node: Operator, _: Constants) -> None:
+def _leaky_relu(state: ReaderState, node: Operator, _: Constants) -> None:
     alpha = node.take("alpha", 0.01)
     if not alpha <= 1:
         raise node.refusal(f"alpha = {alpha:g}", "a slope for negative numbers is at most 1 here")
@@ -65,7 +65,7 @@ READERS["Identity"] = lambda *_: None
 
 
 @reads("Dropout")
-def _dropout(state: State, node: Operator, given: Constants) -> None:
+def _dropout(state: ReaderState, node: Operator, given: Constants) -> None:
     refuse_training(node)
     ratio = node.take("ratio", 0.5) if not given or given[0] is None else float(given[0].reshape(-1)[:1].sum())
     node.take("seed", 0)
@@ -82,7 +82,7 @@ def refuse_training(node: Operator) -> None:
 
 
 @reads("Softmax")
-def _softmax(state: State, node: Operator, _: Constants) -> None:
+def _softmax(state: ReaderState, node: Operator, _: Constants) -> None:
     axis = node.take("axis", -1 if node.opset >= 13 else 1)
     if len(state.shape) != 1:
         raise node.refusal(f"an input {state.axes} of each sample", "Softmax is over the outputs of a sample here")
@@ -92,7 +92,7 @@ def _softmax(state: State, node: Operator, _: Constants) -> None:
 
 
 @reads("Flatten")
-def _flatten(state: State, node: Operator, _: Constants) -> None:
+def _flatten(state: ReaderState, node: Operator, _: Constants) -> None:
     axis = node.take("axis", 1)
     if axis not in (1, -len(state.axes)):
         raise node.refusal(f"axis = {axis}", "expected 1, a row for each sample")
@@ -100,7 +100,7 @@ def _flatten(state: State, node: Operator, _: Constants) -> None:
 
 
 @reads("Reshape")
-def _reshape(state: State, node: Operator, given: Constants) -> None:
+def _reshape(state: ReaderState, node: Operator, given: Constants) -> None:
     node.take("allowzero", 0)
     shape = [] if not given or given[0] is None else given[0].reshape(-1).tolist()
     features = prod(state.shape)
@@ -110,7 +110,7 @@ def _reshape(state: State, node: Operator, given: Constants) -> None:
 
 
 @reads("Gemm")
-def _gemm(state: State, node: Operator, given: Constants) -> None:
+def _gemm(state: ReaderState, node: Operator, given: Constants) -> None:
     if node.opset < 7:
         node.take("broadcast", 0)
     if node.take("transA", 0):
@@ -123,11 +123,11 @@ def _gemm(state: State, node: Operator, given: Constants) -> None:
 
 
 @reads("MatMul")
-def _matmul(state: State, node: Operator, given: Constants) -> None:
+def _matmul(state: ReaderState, node: Operator, given: Constants) -> None:
     _dense(state, node, numbers(node, given[0] if given else None, "its weights").T, 1.0)
 
 
-def _dense(state: State, node: Operator, w: NDArray[Any], alpha: float) -> None:
+def _dense(state: ReaderState, node: Operator, w: NDArray[Any], alpha: float) -> None:
     if len(state.shape) != 1:
         raise node.refusal(f"an input {state.axes} of each sample", "expected (features,): flatten it before")
     if w.ndim != 2 or not w.size or w.shape[1] != state.shape[0]:
@@ -137,14 +137,14 @@ def _dense(state: State, node: Operator, w: NDArray[Any], alpha: float) -> None:
     state.flat = None
 
 
-def _add_bias(state: State, node: Operator, values: NDArray[Any]) -> None:
+def _add_bias(state: ReaderState, node: Operator, values: NDArray[Any]) -> None:
     units = state.shape[-1]
     if values.size not in (1, units) or values.shape[:-1] not in ((), (1,)):
         raise node.refusal(f"C of {values.shape}", f"expected one number for each of {units}")
     give_bias(state, np.broadcast_to(values.reshape(-1), (units,)))
 
 
-def give_bias(state: State, values: NDArray[Any]) -> bool:
+def give_bias(state: ReaderState, values: NDArray[Any]) -> bool:
     """Give the last layer a bias, and tell whether that could be."""
     last = state.layers[-1] if state.layers else None
     if not isinstance(last, Dense | Conv2D | ConvTranspose2D) or last.bias is not False:
@@ -155,7 +155,7 @@ def give_bias(state: State, values: NDArray[Any]) -> bool:
 
 
 @reads("BatchNormalization")
-def _batch_norm(state: State, node: Operator, given: Constants) -> None:
+def _batch_norm(state: ReaderState, node: Operator, given: Constants) -> None:
     refuse_training(node)
     if node.take("training_mode", 0) or len([name for name in node.outputs if name]) > 1:
         raise node.refusal("training_mode = 1", "export it for inference")
@@ -177,7 +177,7 @@ def _batch_norm(state: State, node: Operator, given: Constants) -> None:
 
 
 @reads("LayerNormalization")
-def _layer_norm(state: State, node: Operator, given: Constants) -> None:
+def _layer_norm(state: ReaderState, node: Operator, given: Constants) -> None:
     axis, epsilon = node.take("axis", -1), node.take("epsilon", 1e-5)
     node.take("stash_type", 1)
     if len([name for name in node.outputs if name]) > 1:
@@ -193,7 +193,7 @@ def _layer_norm(state: State, node: Operator, given: Constants) -> None:
 
 
 @reads("Transpose")
-def _transpose(state: State, node: Operator, _: Constants) -> None:
+def _transpose(state: ReaderState, node: Operator, _: Constants) -> None:
     perm = tuple(node.take("perm", list(range(len(state.axes), -1, -1))))
     turned: tuple[int, ...] = (0, 3, 1, 2) if state.channels_last else (0, 2, 3, 1)
     turned = (0, 2, 1) if state.is_row else turned
@@ -206,7 +206,7 @@ def _transpose(state: State, node: Operator, _: Constants) -> None:
 
 
 @reads("Squeeze")
-def _squeeze(state: State, node: Operator, given: Constants) -> None:
+def _squeeze(state: ReaderState, node: Operator, given: Constants) -> None:
     axes = node.take("axes", []) if not given or given[0] is None else given[0].reshape(-1).tolist()
     rank = len(state.axes) + 1
     if (
@@ -219,7 +219,7 @@ def _squeeze(state: State, node: Operator, given: Constants) -> None:
 
 
 @reads("ReduceMean")
-def _reduce_mean(state: State, node: Operator, given: Constants) -> None:
+def _reduce_mean(state: ReaderState, node: Operator, given: Constants) -> None:
     axes = axes_of(node, given)
     keeps, rank = node.take("keepdims", 1), len(state.axes) + 1
     node.take("noop_with_empty_axes", 0)
@@ -241,14 +241,14 @@ def axes_of(node: Operator, given: Constants) -> list[int]:
 
 
 @reads("Unsqueeze")
-def _unsqueeze(state: State, node: Operator, given: Constants) -> None:
+def _unsqueeze(state: ReaderState, node: Operator, given: Constants) -> None:
     axes = axes_of(node, given)
     if not state.is_row or [axis % 4 for axis in axes] != [1 if state.channels_last else 2]:
         raise node.refusal(f"axes = {axes!s:.40}", "expected the height of rows of embedded tokens")
     state.is_row = False
 
 
-def read_embedding(state: State, node: Operator, w: NDArray[Any] | None) -> None:
+def read_embedding(state: ReaderState, node: Operator, w: NDArray[Any] | None) -> None:
     """Read the rows of a table that tokens pick."""
     w = numbers(node, w, "its table")
     if node.take("axis", 0) != 0 or w.ndim != 2 or not w.size or state.layers or len(state.shape) != 1:

@@ -10,7 +10,7 @@ from typing import Any
 from gpunn.config.outside import allowing
 from gpunn.errors import GpunnError
 from gpunn.experiments.experiment import Experiment
-from gpunn.experiments.tuning import prepared
+from gpunn.experiments.fine_tuning import prepare
 from gpunn.files import StrPath
 from gpunn.reports.learning_rates import CURVE, LearningRateCurve
 from gpunn.saving.checkpointer import Say
@@ -32,7 +32,7 @@ def find_learning_rate(experiment: Experiment, rise: Rising, out: StrPath | None
     """
     if experiment.data.validation == "test":  # which stays closed here: all other samples are for training
         experiment = replace(experiment, data=replace(experiment.data, validation=0))
-    experiment, data = prepared(experiment)
+    experiment, data = prepare(experiment)
     options = experiment.options(data, progress=False)
     with _progress(rise.steps) as show:
         curve = LearningRateCurve.of(try_rates(experiment.model(data), options, data, None, rise, show))

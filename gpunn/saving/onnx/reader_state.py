@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from gpunn.backend.base import Shape
 from gpunn.errors import GpunnError
 from gpunn.nn.layers import GlobalAveragePool2D, Layer
-from gpunn.saving.onnx.reading import Operator
+from gpunn.saving.onnx.parsing import Operator
 
 MOST_SIZE = 2**20  # of a window, stride or padding
 
 
 @dataclass
-class State:
+class ReaderState:
     """The way from the input up to a node.
 
     Attributes:
@@ -38,9 +38,9 @@ class State:
     layers: list[Layer] = field(default_factory=list)
     whole: Layer | None = None
 
-    def within(self) -> "State":
+    def within(self) -> "ReaderState":
         """Return the state at the beginning of a branch."""
-        return State(self.shape, self.dtype, self.channels_last, self.flat, self.is_row)
+        return ReaderState(self.shape, self.dtype, self.channels_last, self.flat, self.is_row)
 
     @property
     def axes(self) -> Shape:

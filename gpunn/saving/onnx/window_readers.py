@@ -5,13 +5,13 @@ from math import prod
 
 from gpunn.errors import GpunnError
 from gpunn.nn.layers import AveragePool2D, Conv2D, ConvTranspose2D, Layer, MaxPool2D, windows
-from gpunn.saving.onnx.readers import Constants, give_bias, reads
-from gpunn.saving.onnx.reading import Operator
-from gpunn.saving.onnx.state import MOST_SIZE, State, numbers
+from gpunn.saving.onnx.operator_readers import Constants, give_bias, reads
+from gpunn.saving.onnx.parsing import Operator
+from gpunn.saving.onnx.reader_state import MOST_SIZE, ReaderState, numbers
 
 
 @reads("Conv")
-def _convolution(state: State, node: Operator, given: Constants) -> None:
+def _convolution(state: ReaderState, node: Operator, given: Constants) -> None:
     state.need_channels_first(node)
     w = numbers(node, given[0] if given else None, "its weights")
     if w.ndim != 4 or not w.size:
@@ -29,7 +29,7 @@ def _convolution(state: State, node: Operator, given: Constants) -> None:
     _give_bias(state, node, given)
 
 
-def _give_bias(state: State, node: Operator, given: Constants) -> None:
+def _give_bias(state: ReaderState, node: Operator, given: Constants) -> None:
     if len(given) > 1 and given[1] is not None:
         b, filters = numbers(node, given[1], "B"), state.shape[2]
         if b.shape != (filters,):
@@ -38,7 +38,7 @@ def _give_bias(state: State, node: Operator, given: Constants) -> None:
 
 
 @reads("ConvTranspose")
-def _transposed_convolution(state: State, node: Operator, given: Constants) -> None:
+def _transposed_convolution(state: ReaderState, node: Operator, given: Constants) -> None:
     state.need_channels_first(node)
     w = numbers(node, given[0] if given else None, "its weights")
     if w.ndim != 4 or not w.size or len(w) != state.shape[2]:
@@ -82,7 +82,7 @@ def pair_of(node: Operator, attribute: str, default: list[int]) -> tuple[int, in
     return given[0], given[1]
 
 
-def ends_of(node: Operator, state: State, size: Sequence[int], stride: Sequence[int]) -> list[tuple[int, int]]:
+def ends_of(node: Operator, state: ReaderState, size: Sequence[int], stride: Sequence[int]) -> list[tuple[int, int]]:
     """Return the zeros before and after, down and across."""
     automatic, pads = node.take("auto_pad", "NOTSET"), node.take("pads", [0, 0, 0, 0])
     if automatic in ("SAME_UPPER", "SAME_LOWER"):
@@ -98,7 +98,7 @@ def ends_of(node: Operator, state: State, size: Sequence[int], stride: Sequence[
 
 
 def padding_of(
-    node: Operator, state: State, size: Sequence[int], stride: Sequence[int]
+    node: Operator, state: ReaderState, size: Sequence[int], stride: Sequence[int]
 ) -> tuple[str | tuple[int, int], list[tuple[int, int]]]:
     """Return the padding of a layer, and the places that it adds before and after."""
     ends = ends_of(node, state, size, stride)
@@ -113,7 +113,7 @@ def padding_of(
 
 
 @reads("MaxPool", "AveragePool")
-def _pool(state: State, node: Operator, _: Constants) -> None:
+def _pool(state: ReaderState, node: Operator, _: Constants) -> None:
     state.need_channels_first(node)
     size, stride = pair_of(node, "kernel_shape", []), pair_of(node, "strides", [1, 1])
     refuse_dilations(node)
@@ -139,7 +139,7 @@ def _made(node: Operator, make: Callable[[], Layer]) -> Layer:
 
 
 @reads("GlobalAveragePool", "GlobalMaxPool")
-def _global_pool(state: State, node: Operator, _: Constants) -> None:
+def _global_pool(state: ReaderState, node: Operator, _: Constants) -> None:
     state.need_channels_first(node)
     size = state.shape[0], state.shape[1]
     if node.kind == "GlobalAveragePool":

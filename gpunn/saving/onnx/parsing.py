@@ -63,7 +63,7 @@ _WORDS = {int: "a whole number", float: "a number", list: "a list", str: "a text
 
 
 @dataclass
-class File:
+class OnnxFile:
     """What an ONNX file holds.
 
     Attributes:
@@ -86,7 +86,7 @@ class File:
     graph: GraphProto = field(repr=False)
 
 
-def read_file(path: Path) -> File:
+def read_file(path: Path) -> OnnxFile:
     """Read a file; raise ModelFileError, with the reason, where that cannot be."""
     try:
         with open_regular(path) as file:
@@ -104,7 +104,7 @@ def read_file(path: Path) -> File:
         ) from None
 
 
-def read_content(content: bytes) -> File:
+def read_content(content: bytes) -> OnnxFile:
     """Read the content of a file."""
     try:
         check_size(content)
@@ -115,7 +115,7 @@ def read_content(content: bytes) -> File:
     return read_model(model)
 
 
-def read_model(model: ModelProto, values: Mapping[str, NDArray[Any]] | None = None) -> File:
+def read_model(model: ModelProto, values: Mapping[str, NDArray[Any]] | None = None) -> OnnxFile:
     """Read a model of the library; `values` are inputs of the graph that are constants."""
     versions = {text_of(entry.domain): entry.version for entry in model.opset_import}
     opset = versions.get("", versions.get("ai.onnx", 0))
@@ -153,7 +153,7 @@ def read_model(model: ModelProto, values: Mapping[str, NDArray[Any]] | None = No
             shapes[name], kinds[name] = _shape_of(entry)
     metadata = {text_of(entry.key): text_of(entry.value) for entry in model.metadata_props}
     ends = [text_of(entry.name) for entry in graph.output]
-    return File(operators, constants, shapes, kinds, ends, metadata, opset, graph)
+    return OnnxFile(operators, constants, shapes, kinds, ends, metadata, opset, graph)
 
 
 def text_of(value: str | bytes) -> str:

@@ -19,7 +19,7 @@ def _is_program() -> bool:
     return bool(option) and sys.argv[:1] == ["-m"] and next(words, "").partition(".")[0] == "gpunn"
 
 
-def is_leaving() -> bool:
+def exits_at_once() -> bool:
     """Whether Ctrl-C ends the program at once."""
     return signal.getsignal(signal.SIGINT) is leave
 
