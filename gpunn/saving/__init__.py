@@ -1,1 +1,1 @@
-"""Files of networks and checkpoints: safetensors and JSON, nothing that could be executed."""
+"""Save and load networks and checkpoints as safetensors and JSON; nothing in a file is executed."""

@@ -1,12 +1,12 @@
-"""A checkpoint: everything that a run needs to resume from a step, as a folder of safetensors and JSON.
+"""Write and read a checkpoint: the complete training state at a step, as a folder of safetensors and JSON.
 
     model.safetensors   the network, a model file like any other
-    best.safetensors    the network at the lowest watched loss so far
-    state.safetensors   optimizer, sums, history, and the weights that a divergence falls back to
-    callbacks.json      the states of callbacks, where they have any
-    manifest.json       the rest, and size and SHA-256 of the other files and of itself; written last
+    best.safetensors    the network at its lowest monitored loss so far
+    state.safetensors   optimizer, running sums, history, and the weights to restore after a divergence
+    callbacks.json      the states of the callbacks; only where there are any
+    manifest.json       all else, with size and SHA-256 of every file; written last
 
-A folder whose manifest fits is whole; nothing in one is executed, and no name in one leads out of it.
+A folder is whole if its files match the manifest. Nothing in it is executed, and no name in it leads outside.
 """
 
 import hashlib
@@ -32,19 +32,19 @@ from gpunn.train.record import COLUMNS, State, Weights, is_metric_name, record_o
 FORMAT = 1
 MANIFEST, MODEL, BEST, STATE = "manifest.json", "model.safetensors", "best.safetensors", "state.safetensors"
 CALLBACKS = "callbacks.json"
-ALGORITHMS = "algorithms of products"  # their name among the versions
+ALGORITHMS = "algorithms of products"  # key among the versions
 MOST_OF_CALLBACKS = 16 << 20  # bytes
 
 _COLUMNS: tuple[str, ...] = ("step", "epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
-_COLUMNS += ("learning_rate", "seconds")  # of the records since the first version; other columns lie beside them
-_MOST_BYTES = 1 << 19  # an experiment of 64 KiB, the largest that is read, with every character escaped, and the rest
-_HEADER_BYTES, _DESCRIPTION_BYTES = 1 << 10, 1 << 20  # most in a header for one array, and to describe a network
+_COLUMNS += ("learning_rate", "seconds")  # in every version; other columns of the records have an array of their own
+_MOST_BYTES = 1 << 19  # room for the largest experiment file, 64 KiB, with every character escaped
+_HEADER_BYTES, _DESCRIPTION_BYTES = 1 << 10, 1 << 20  # limits of a header: for each array, and for the architecture
 
 _NUMBERS = {"samples": int, "stopped": str, "skipped": int, "untrained_cost": (float, None), "seconds": float}
-_FIELDS = {"untrained_cost": "untrained_loss"}  # the names in `State` of those that files call otherwise
+_FIELDS = {"untrained_cost": "untrained_loss"}  # names in `State` that differ from those in files
 _SAMPLES = {"samples": int, "shape": list, "sha256": str}
 _FILE = {"bytes": int, "sha256": str}
-# The types of a manifest: for each key a type, a table of such, or a pair of one and None where there may be none.
+# Types of a manifest: a type, a table of types, or (type, None) for an optional value.
 _MANIFEST = {
     "format": int,
     "step": int,
@@ -57,33 +57,33 @@ _MANIFEST = {
 
 
 class DamagedCheckpointError(CheckpointError):
-    """A checkpoint that is not what was written: an older one may be whole."""
+    """A checkpoint differs from what was written; an older one may be whole."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What a run was made of, to be compared before it is resumed."""
+    """Experiment, data and versions of a run, compared before it resumes."""
 
     experiment: str  # TOML
-    data: dict[str, Any]  # number, shape and SHA-256 of the samples for training, and of those for validation
+    data: dict[str, Any]  # number, shape and SHA-256 of the training and the validation samples
     versions: dict[str, str]
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint of a step, whose files are those that its manifest lists."""
+    """Checkpoint of one step, checked against its manifest."""
 
     path: Path
     step: int
     origin: Origin
     _position: dict[str, Any]
-    has_callbacks: bool = False  # whether it holds states of callbacks
+    has_callbacks: bool = False  # whether it contains states of callbacks
 
     def callbacks(self) -> dict[str, Any]:
         """Read the states of callbacks, by name."""
         if not self.has_callbacks:
             return {}
-        try:  # as Python writes it: a state may hold NaN and Infinity
+        try:  # Python's JSON, since a state may contain NaN and Infinity
             states = json.loads(read_regular(self.path / CALLBACKS, MOST_OF_CALLBACKS, follow_links=False))
         except (OSError, ValueError, RecursionError) as error:
             raise CheckpointError(f"{self.path / CALLBACKS} cannot be read: {error}") from None
@@ -92,7 +92,7 @@ class Checkpoint:
         return states
 
     def state(self, like: State) -> State:
-        """Read the state of the training; raise CheckpointError unless it has the arrays of `like`, a new one."""
+        """Read the training state; raise CheckpointError unless its arrays have the shapes of `like`, a fresh state."""
         position, network = self._position, _layout_of(like.now.arrays)
         weights = {self.step: self._read(MODEL, network)}
         if position["best"] is not None:
@@ -126,7 +126,7 @@ class Checkpoint:
         )
 
     def _read(self, name: str, layout: Layout) -> Arrays:
-        """Read the arrays of a file that must hold these and no others: sizes are compared before memory is taken."""
+        """Read the arrays of a file, which must match `layout`; compare sizes before allocating memory."""
         path = self.path / name
         try:
             with open_regular(path, follow_links=False) as file:
@@ -148,7 +148,7 @@ def _prefixed(prefix: object, entries: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _different(found: Layout, wanted: Layout) -> str:
-    """Describe the first differences between the arrays that are there and those that are wanted; "" if none."""
+    """Describe the first differences between the arrays found and wanted; "" if there are none."""
     there, expected = (
         {name: f"{dtype} ({', '.join(map(str, shape))})" for name, (shape, dtype) in layout.items()}
         for layout in (found, wanted)
@@ -160,10 +160,10 @@ def _different(found: Layout, wanted: Layout) -> str:
 def write_checkpoint(
     path: Path, state: State, origin: Origin, model: Network, callbacks: Mapping[str, Any] | None = None
 ) -> None:
-    """Write a checkpoint of a state, and of the architecture of its network; it is there whole or not at all.
+    """Write a checkpoint atomically: the training state, and the architecture of its network.
 
     Raises:
-        OutputError: It cannot be written.
+        OutputError: The checkpoint cannot be written.
         OptionError: The states of callbacks are too large.
     """
     states = json.dumps(callbacks).encode("ascii") if callbacks else b""
@@ -174,9 +174,9 @@ def write_checkpoint(
 
 
 def _files(state: State, origin: Origin, model: Network, callbacks: bytes) -> Iterator[tuple[str, bytes]]:
-    """Make names and contents of the files, one after another, the manifest last."""
+    """Yield name and content of each file, the manifest last."""
     arrays = {**_prefixed("optimizer", state.optimizer), "totals": state.totals}
-    # The columns of the records that are written beside the first ones.
+    # Columns that earlier versions do not know.
     figures = [name for name in columns_of(state.records) if name not in _COLUMNS]
     for name, columns in (("records", _COLUMNS), ("figures", figures)):
         if columns:
@@ -201,14 +201,14 @@ def _files(state: State, origin: Origin, model: Network, callbacks: bytes) -> It
         **{name: getattr(state, _FIELDS.get(name, name)) for name in _NUMBERS},
     }
     manifest = {"format": FORMAT, "step": state.now.step, **asdict(origin), "position": position, "files": listed}
-    if model.backend is not None and (algorithms := model.backend.algorithms()):  # those that were used until now
+    if model.backend is not None and (algorithms := model.backend.algorithms()):  # those used so far
         manifest["versions"] = {**origin.versions, ALGORITHMS: algorithms}
     manifest["sha256"] = _fingerprint(manifest)
     yield MANIFEST, json.dumps(manifest, indent=2, allow_nan=False).encode("ascii")
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
-    """Open a checkpoint; raise DamagedCheckpointError unless all files are as its manifest has them."""
+    """Open a checkpoint; raise DamagedCheckpointError unless all files match its manifest."""
     try:
         if path.is_symlink():
             raise DamagedCheckpointError(f"{path} is a link: a checkpoint is a folder in its run")
@@ -229,7 +229,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
 
 
 def _manifest(path: Path) -> dict[str, Any]:
-    """Read a manifest, every value of a type and size that it may have."""
+    """Read a manifest and validate types and ranges of its values."""
     content = read_regular(path, _MOST_BYTES, follow_links=False)
     try:
         manifest = strict_json(content)
@@ -237,7 +237,7 @@ def _manifest(path: Path) -> dict[str, Any]:
         raise DamagedCheckpointError(f"{path} is no JSON") from None
     if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
         raise DamagedCheckpointError(f"{path} is no manifest")
-    # First: how another format tells its damage is not known here, and what is not damaged must not be passed over.
+    # First: a newer format may have other rules for damage, and a whole checkpoint must not be skipped as damaged.
     if manifest["format"] != FORMAT:
         raise CheckpointError(f"{path} has format {manifest['format']!s:.20}, this gpunn knows {FORMAT}: update gpunn")
     if manifest.pop("sha256", None) != _fingerprint(manifest):
@@ -267,7 +267,7 @@ def _manifest(path: Path) -> dict[str, Any]:
 
 
 def _fingerprint(manifest: Any) -> str:
-    """Return the SHA-256 of a manifest, however it is laid out."""
+    """Return the SHA-256 of a manifest, independent of its layout."""
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode("ascii")).hexdigest()
 
 

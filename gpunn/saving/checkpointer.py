@@ -1,4 +1,4 @@
-"""The checkpoints of a run: when one is written, which are kept, and which is the newest whole one."""
+"""Write checkpoints of a training, delete old ones, and resume from the newest whole one."""
 
 import math
 import os
@@ -21,19 +21,19 @@ from gpunn.train.callbacks import Callback, TrainingView
 from gpunn.train.record import State
 from gpunn.train.trainer import Trainer
 
-Say = Callable[[str], None]  # shows a line to a person
-CHECKPOINTS = "checkpoints"  # folder of them in the folder of a run
-MOST_SHARE = 0.02  # of the time of a training, for checkpoints by the clock
+Say = Callable[[str], None]  # shows one line to the user
+CHECKPOINTS = "checkpoints"  # folder within the run folder
+MOST_SHARE = 0.02  # of the training time, for checkpoints by the clock
 
 _NAME = re.compile(r"step-(0|[1-9][0-9]{0,9})")
 
 
 @dataclass(frozen=True)
 class CheckpointPart:
-    """`[checkpoints]`: how often they are written, and how many are kept; no number of a training depends on it."""
+    """Settings under `[checkpoints]`: how often to write, how many to keep; they change no number of the training."""
 
     every: int | None = None  # steps
-    minutes: float = 1.0  # more where writing takes long; 0 for none by the clock
+    minutes: float = 1.0  # longer where writing is slow; 0 for no checkpoints by the clock
     keep: int = 2
 
     def __post_init__(self) -> None:
@@ -44,33 +44,33 @@ class CheckpointPart:
 
 
 class Checkpointer(Callback):
-    """Writes checkpoints of a training, from which it resumes to the same bits, whatever had cut it off.
+    """Write checkpoints, from which an interrupted training resumes bit for bit.
 
-    `fit(callbacks=[gn.Checkpointer("run", resume=True)])` begins where there is no checkpoint, and else goes on from
-    the newest whole one; a training that has ended returns what it left. Network, data and arguments must be as they
-    were, but for `epochs`, `device`, `data_on` and `skip_bad_batches`. Checkpoints are folders in folder/checkpoints;
-    `load_model` reads their `model.safetensors` and `best.safetensors`. Those by the clock take at most 2 % of the
-    time. One training at a time may use a folder.
+    `fit(callbacks=[gn.Checkpointer("run", resume=True)])` resumes from the newest whole checkpoint, or starts a new
+    training where there is none; a finished training returns its result at once. Network, data and arguments must be
+    the same, except `epochs`, `device`, `data_on` and `skip_bad_batches`. Checkpoints are folders in
+    folder/checkpoints; `load_model` reads their `model.safetensors` and `best.safetensors`. Checkpoints by the clock
+    take at most 2 % of the time. A folder serves one training at a time.
 
-    The states of other callbacks (`Callback.state_dict`) are part of a checkpoint. In the main thread a first SIGINT
-    (Ctrl-C), SIGTERM or SIGHUP waits until the step is done and a checkpoint of it written; then it does what it does
-    without: SIGINT raises KeyboardInterrupt, the others end the process, unless there are handlers of your own.
+    A checkpoint includes the states of other callbacks (`Callback.state_dict`). In the main thread the first SIGINT
+    (Ctrl-C), SIGTERM or SIGHUP waits until the step is done and its checkpoint written. Then it has its usual effect:
+    SIGINT raises KeyboardInterrupt, the others end the process, unless you have installed handlers.
 
     Args:
-        folder: Folder of the training, made where it is missing.
-        every: Number of steps between checkpoints; None for none by steps.
-        minutes: Minutes between checkpoints, more where writing takes long; 0 for none by the clock.
-        keep: Number of newest checkpoints that are kept, beside the last one before the training began to diverge.
-        resume: Whether to go on from a checkpoint. Without it a folder that holds some is refused.
+        folder: Folder of the training, created if missing.
+        every: Number of steps between checkpoints; None for no checkpoints by steps.
+        minutes: Minutes between checkpoints, longer where writing is slow; 0 for no checkpoints by the clock.
+        keep: Number of newest checkpoints to keep, beside the last one before the training began to diverge.
+        resume: Whether to resume from a checkpoint. If False, a folder with checkpoints is refused.
 
     Raises:
-        CheckpointError: From `fit`: there is no whole checkpoint among those there, or it is of another training.
-        OutputError: From `fit`: a checkpoint cannot be written, or the folder holds some already.
-        OptionError: Arguments that cannot be.
+        CheckpointError: From `fit`: no checkpoint in the folder is whole, or it belongs to another training.
+        OutputError: From `fit`: a checkpoint cannot be written, or the folder has some already.
+        OptionError: An argument is invalid.
     """
 
     _turn = TURN
-    _waits = False  # `save` does
+    _waits = False  # `save` waits itself
 
     def __init__(
         self, folder: StrPath, *, every: int | None = None, minutes: float = 1.0, keep: int = 2, resume: bool = False
@@ -80,25 +80,25 @@ class Checkpointer(Callback):
             raise OptionError(f"the folder of checkpoints is a path such as 'run', got {folder!r}")
         self.folder = Path(folder) / CHECKPOINTS
         self.resume = flag(resume, "resume")
-        self.step: int | None = None  # of the newest checkpoint
+        self.step: int | None = None  # step of the newest checkpoint
         self.signals: Signals = ForwardingSignals()
 
     def begin(self, trainer: Trainer, origin: Origin) -> None:
-        """Keep the checkpoints of a training, described by its origin, and write the first."""
+        """Start with a training of the given origin, and write its first checkpoint."""
         self._trainer, self.origin = trainer, origin
         trainer.folder = self.folder.parent
-        # The checkpoint that a run resumes is not written again: while it was replaced there would be none.
+        # Do not rewrite the checkpoint that the run resumes from: during the replacement there would be none.
         path = self.folder / f"step-{trainer.done}"
         self.step = world().of_first(lambda: trainer.done if path.is_dir() else None)
         self._asked, self._saved, self._took = trainer.done, time.monotonic(), 0.0
-        # At once: what cannot be written is found before the training, and whenever it is killed there is one.
+        # At once: a folder that cannot be written shows before the training, and a kill always finds a checkpoint.
         self.save()
 
     def on_train_begin(self, training: TrainingView) -> None:
         trainer = cast(Trainer, training.trainer)
         checkpoint = world().of_first(lambda: self._found(trainer, training.say))
         if checkpoint and is_of_new_network(checkpoint.origin):
-            trainer.begin_anew()  # in a notebook it is still that of the training which was cut off
+            trainer.begin_anew()  # in a notebook the network has already been trained until the interruption
         origin = origin_of(trainer)
         if checkpoint:
             compare(checkpoint, origin)
@@ -108,7 +108,7 @@ class Checkpointer(Callback):
         trainer.exits.enter_context(self.signals.held())
 
     def on_steps(self, training: TrainingView) -> None:
-        # Asked for once: a signal after that waits for the next step.
+        # Read once: a later signal waits for the next step.
         is_due, sent = world().control(self.is_due(), self.signals.pending or 0)
         if sent:
             self.signals.pending = sent
@@ -120,18 +120,18 @@ class Checkpointer(Callback):
             self.signals.deliver()
 
     def is_due(self) -> bool:
-        """Whether it is time for a checkpoint, as it is at the end; to be asked after a step."""
+        """Return whether a checkpoint is due after this step; one always is at the end."""
         trainer, plan, before = self._trainer, self._plan, self._asked
         self._asked = trainer.done
         if trainer.done == trainer.steps or trainer.history.stopped:
             return True
-        # A device may have been given several steps at once.
+        # A device may have done several steps at once.
         if plan.every is not None and self._asked // plan.every > before // plan.every:
             return True
         return plan.minutes > 0 and time.monotonic() - self._saved >= max(60 * plan.minutes, self._took / MOST_SHARE)
 
     def save(self) -> None:
-        """Write a checkpoint of the training unless there are non-finite numbers, and remove those no longer kept."""
+        """Write a checkpoint, and delete old ones; raise an error for non-finite weights."""
         trainer = self._trainer
         if self.step == trainer.done:
             return
@@ -149,14 +149,14 @@ class Checkpointer(Callback):
         self._make_folder()
         write_checkpoint(self.folder / f"step-{trainer.done}", state, self.origin, trainer.model, states)
         there = list_checkpoints(self.folder)
-        # A run that diverges resumes from one whose network was still good.
+        # Keep one from before a divergence, to resume from.
         good = next((step for step, _ in there if step <= trainer.monitor.good.step), None)
         for step, path in there[self._plan.keep :]:
             if step != good:
                 remove_folder(path)
 
     def _found(self, trainer: Trainer, say: Say) -> Checkpoint | None:
-        """Make and lock the folder, and open the checkpoint in it that the training goes on from, if any."""
+        """Create and lock the folder; return the checkpoint to resume from, if any."""
         if self.folder.is_symlink():
             raise CheckpointError(f"{self.folder} is a link: what is removed and written there must be of the training")
         self._make_folder()
@@ -178,13 +178,13 @@ class Checkpointer(Callback):
 
 
 def list_checkpoints(folder: Path) -> list[tuple[int, Path]]:
-    """List step and path of every checkpoint in a folder, whole or not, the newest first."""
+    """List step and path of every checkpoint in a folder, newest first; they may be damaged."""
     found = [(_NAME.fullmatch(path.name), path) for path in (folder.iterdir() if folder.is_dir() else ())]
     return sorted(((int(match[1]), path) for match, path in found if match), reverse=True)
 
 
 def newest_checkpoint(folder: Path, say: Say, most: int | None = None) -> Checkpoint | None:
-    """Open the newest whole checkpoint, of at most step `most`; None where there is none, damaged or not."""
+    """Open the newest whole checkpoint up to step `most`; None for a folder without checkpoints."""
     there = [path for step, path in list_checkpoints(folder) if most is None or step <= most]
     for path in there:
         try:
@@ -197,7 +197,7 @@ def newest_checkpoint(folder: Path, say: Say, most: int | None = None) -> Checkp
 
 
 def restore_training(trainer: Trainer, checkpoint: Checkpoint, say: Say) -> None:
-    """Restore a training that has not begun from a checkpoint of it, and remove those after that one."""
+    """Restore a new trainer from a checkpoint, and delete later checkpoints."""
     trainer.move_to(checkpoint.step)
     like, epochs, ranks = trainer.state(), trainer.options.epochs, world()
     state = ranks.of_first(lambda: checkpoint.state(like))

@@ -1,4 +1,4 @@
-"""Models as files: safetensors for the numbers, JSON in its header for the architecture. Nothing is ever executed."""
+"""Save and load a network as one safetensors file, its architecture as JSON in the header; nothing is executed."""
 
 import json
 import os
@@ -28,14 +28,14 @@ from gpunn.train.record import Weights
 Model = TypeVar("Model", bound=Network)
 
 FORMAT = 1
-MOST_INPUTS = 2**20  # of one sample, or units of a layer, for which a file may ask whatever its size
-_SIZES = ("units", "filters", "size", "stride", "padding", "tokens", "features")  # that memory grows with
-_MOST_SIZE = 1024  # of a filter, for which a file of fewer numbers may ask
-_MOST_HEADER = 2 << 20  # bytes, with the names of 65,536 classes and the columns of a table
+MOST_INPUTS = 2**20  # features of a sample, or units of a layer, accepted from a file of any size
+_SIZES = ("units", "filters", "size", "stride", "padding", "tokens", "features")  # keys on which memory depends
+_MOST_SIZE = 1024  # side of a filter accepted from a file of any size
+_MOST_HEADER = 2 << 20  # bytes: enough for the names of 65,536 classes and the columns of a table
 
 
 def save_model(model: Network, path: str | os.PathLike[str]) -> None:
-    """Write architecture and weights to one file, in one go; refuse a network that could not be loaded again."""
+    """Write architecture and weights to one file atomically; refuse a network that could not be loaded again."""
     description, arrays = describe(model), model.arrays()
     check_tables(description["layers"])
     with custom_classes_of(model.layers):
@@ -46,13 +46,13 @@ def save_model(model: Network, path: str | os.PathLike[str]) -> None:
 
 
 def model_bytes(model: Network, weights: Weights | None = None) -> bytes:
-    """Make the content of a model file, with the weights that the model has, or had at some time."""
+    """Return the content of a model file, with the current weights or with `weights` from earlier."""
     arrays, trained = (model.arrays(), None) if weights is None else (weights.arrays, weights.trained)
     return to_bytes(arrays, {"gpunn": json.dumps(describe(model, trained))})
 
 
 def describe(model: Network, trained: tuple[int, int] | None = None) -> dict[str, Any]:
-    """Describe a model beside its numbers."""
+    """Describe a model without its weights, as JSON will hold it."""
     model._built()
     return {
         "format": FORMAT,
@@ -70,7 +70,7 @@ def describe(model: Network, trained: tuple[int, int] | None = None) -> dict[str
 
 
 def _remembered(trained_on: TrainingInputs) -> dict[str, Any]:
-    """Describe the inputs of the training; columns only where there are some, which earlier versions do not know."""
+    """Describe the training inputs; leave out missing columns, a key that earlier versions do not know."""
     return {name: value for name, value in asdict(trained_on).items() if name != "columns" or value is not None}
 
 
@@ -118,7 +118,7 @@ def _read(kind: type[Model], path: str | os.PathLike[str], device: str, batch_si
 def restore_network(
     kind: type[Model], description: dict[str, Any], arrays: dict[str, Any], batch_size: int, backend: Backend
 ) -> Model:
-    """Make a network from its description and arrays; the errors of what cannot be are of many classes."""
+    """Make a network from its description and arrays; a bad description raises errors of many classes."""
     shape, dtype, loss = description["input_shape"], description["dtype"], description["loss"]
     check_tables(description["layers"])
     model = kind([from_config("layer", layer) for layer in description["layers"]])
@@ -130,7 +130,7 @@ def restore_network(
     model.class_names = tuple(description["class_names"])
     if (task := description.get("task")) is not None:
         model.task = Task(task)
-    elif model.loss:  # a file of an earlier version, which has names for labels alone
+    elif model.loss:  # earlier versions have class names for labels only
         model.task = model.loss.task(bool(model.class_names))
     model.input_scale = float(description["input_scale"])
     model.trained_on = _trained_on(description.get("trained_on"), model)
@@ -138,7 +138,7 @@ def restore_network(
 
 
 def read_description(metadata: dict[str, str]) -> dict[str, Any]:
-    """Return the description among the texts of a file; raise ModelFileError where there is none."""
+    """Parse the description in the metadata of a file; raise ModelFileError if there is none."""
     try:
         description = json.loads(metadata["gpunn"])
     except KeyError:
@@ -156,7 +156,7 @@ def read_description(metadata: dict[str, str]) -> dict[str, Any]:
 
 
 def _check_values(description: dict[str, Any]) -> None:
-    """Raise ModelFileError where names, counts, task or scale cannot be."""
+    """Raise ModelFileError for invalid class names, counts, task or scale."""
     names, trained, scale = description["class_names"], description.get("trained", [0, 0]), description["input_scale"]
     if not isinstance(names, list) or not all(isinstance(name, str) and name.isprintable() for name in names):
         raise ModelFileError("class_names must be texts of one line")
@@ -170,7 +170,7 @@ def _check_values(description: dict[str, Any]) -> None:
 
 
 def _trained_on(table: Any, model: Network) -> TrainingInputs | None:
-    """Read how the inputs of the training were; None in files of versions that did not remember it."""
+    """Read the description of the training inputs; None in files of earlier versions, which lack it."""
     if table is None:
         return None
     found: TrainingInputs = from_table(TrainingInputs, table, "trained_on")
@@ -183,7 +183,7 @@ def _trained_on(table: Any, model: Network) -> TrainingInputs | None:
 
 
 def _tables_in(value: Any) -> Iterator[dict[str, Any]]:
-    """Give the tables in a value: itself, or those in a list."""
+    """Yield the tables in a value: the value itself, or those in a list."""
     if isinstance(value, dict):
         yield value
     elif isinstance(value, list):
@@ -192,10 +192,10 @@ def _tables_in(value: Any) -> Iterator[dict[str, Any]]:
 
 
 def _check_sizes(description: dict[str, Any], arrays: dict[str, Any]) -> None:
-    """Refuse a description that would take far more memory than the file has numbers for."""
+    """Refuse a description that would take far more memory than its file has weights."""
     expected = sum(array.size for array in arrays.values())
     tables = [layer for layer in description["layers"] if isinstance(layer, dict)]
-    for table in tables:  # and those within it, which are added meanwhile
+    for table in tables:  # grows in the loop: inner tables are appended
         tables += [each for value in table.values() for each in _tables_in(value)]
     shape = [positive_whole(size, "input shape") for size in description["input_shape"]]
     values = [table.get(key, 1) for table in tables for key in _SIZES]
@@ -205,7 +205,7 @@ def _check_sizes(description: dict[str, Any], arrays: dict[str, Any]) -> None:
             raise ModelFileError(f"a size of {size!r} does not fit the {expected} numbers of the file")
     filters = [table.get("size", 1) for table in tables if "filters" in table]
     for length in (each for size in filters for each in (size if isinstance(size, list) else [size])):
-        if isinstance(length, int) and length > max(expected, _MOST_SIZE):  # each row has weights of its own
+        if isinstance(length, int) and length > max(expected, _MOST_SIZE):  # a filter has weights for each row
             raise ModelFileError(f"filters of size {length!r} do not fit the {expected} numbers of the file")
     for name, array in arrays.items():
         if array.dtype != np.dtype(description["dtype"]):

@@ -1,4 +1,4 @@
-"""What a training is made of: compared before it resumes from a checkpoint, so that it goes on to the same bits."""
+"""Describe network, options, data and versions of a training, and compare them before it resumes."""
 
 import json
 import sys
@@ -20,13 +20,13 @@ from gpunn.train.trainer import Trainer
 from gpunn.version import __version__
 
 LIBRARIES = {"python": ".".join(map(str, sys.version_info[:3])), "numpy": np.__version__}
-CHANGEABLE = frozenset({"epochs", "device", "data_on", "skip_bad_batches"})  # options that a continuation may change
-_MASKS = "Dropout's masks"  # how their units are numbered; another way is another mask
-_OF_FIT = "{"  # how the origin of a training by `fit`, JSON, begins; that of the program is TOML
+CHANGEABLE = frozenset({"epochs", "device", "data_on", "skip_bad_batches"})  # options that may change on resuming
+_MASKS = "Dropout's masks"  # key of the way their units are numbered, on which the masks depend
+_OF_FIT = "{"  # first character of the origin of `fit`, which is JSON; that of `gpunn train` is TOML
 
 
 def fingerprint(data: Data, sha256: str = "") -> dict[str, Any]:
-    """Return number, shape and SHA-256 of the samples of a training; that of the training samples may be known."""
+    """Return number, shape and SHA-256 of training and validation samples; the first hash may be given."""
     parts = {"train": (data.train, sha256), "validation": (data.validation, "")}
     return {
         name: samples and {"samples": len(samples), "shape": list(samples.shape), "sha256": known or samples.sha256()}
@@ -35,23 +35,23 @@ def fingerprint(data: Data, sha256: str = "") -> dict[str, Any]:
 
 
 def versions(trainer: Trainer) -> dict[str, str]:
-    """Return versions and device, on which the last bits of a training depend."""
+    """Return the versions, device and ranks on which the last bits of a training depend."""
     made = {"gpunn": __version__, **LIBRARIES, "device": trainer.backend.description, "ranks": str(world().size)}
     drops = any(layer.drops_units for layer, _ in trainer.model.every_layer)
     return {**made, _MASKS: "numbered by sample"} if drops else made
 
 
 def version_changes(was: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
-    """Describe what `versions` gave otherwise for a checkpoint than now."""
-    was = {"ranks": "1", **was}  # which earlier versions did not know
-    was.pop(ALGORITHMS, None)  # which are repeated, see `repeat_algorithms`
+    """Describe differences between the `versions` of a checkpoint and of now."""
+    was = {"ranks": "1", **was}  # a key that earlier versions lack
+    was.pop(ALGORITHMS, None)  # restored by `repeat_algorithms`
     if _MASKS in now:
         was = {_MASKS: "numbered by batch", **was}
     return differences(_numbered(was), _numbered(now))
 
 
 def repeat_algorithms(trainer: Trainer, was: Mapping[str, str]) -> str:
-    """Compute products by the algorithms of a checkpoint; return in words why others are chosen, on any rank, or ""."""
+    """Restore the GEMM algorithms of a checkpoint; return why others are chosen, on any rank, or ""."""
     why = trainer.backend.repeat(was.get(ALGORITHMS, ""))
     return first_text(world(), why and f"algorithms of products are chosen anew: {why}")
 
@@ -61,7 +61,7 @@ def _numbered(versions: Mapping[str, str]) -> dict[str, str | int]:
 
 
 def parts_of(trainer: Trainer) -> dict[str, Any]:
-    """Return the network and the options of a training, as tables of `gpunn.config`, by name."""
+    """Return network and options of a training by name, as tables of `gpunn.config`."""
     options, layers = trainer.options, [to_built_config(layer) for layer in trainer.model.layers]
     parts = {name: getattr(options, name) for name in ("regularizer", "augmentation")}
     parts |= {"loss": trainer.loss, "optimizer": trainer.optimizer}
@@ -70,33 +70,33 @@ def parts_of(trainer: Trainer) -> dict[str, Any]:
     made |= {name: None if part is None else to_config(part) for name, part in parts.items()}
     made |= {each.name: getattr(options, each.name) for each in fields(PlainOptions) if each.name not in CHANGEABLE}
     made["batch_size"], stopping = trainer.batch_size, trainer.stopping
-    if not isinstance(stopping, BestWeights):  # a patience is the same thing, and was all that there was
+    if not isinstance(stopping, BestWeights):  # the only kind that earlier versions have
         made["patience"] = stopping.patience
         made |= {"early_stopping": stopping.settings} if stopping.settings else {}
     if trainer.metrics:
         made["metrics"] = list(trainer.metrics)
-    if options.average is None:  # which earlier versions did not know
+    if options.average is None:  # a key that earlier versions lack
         del made["average"]
     return made
 
 
 def origin_of(trainer: Trainer) -> Origin:
-    """Describe a training by `fit`: its network, the options of `fit`, and its data."""
+    """Describe a training by `fit`: its network, options, data and versions."""
     return Origin(json.dumps(parts_of(trainer), default=str), fingerprint(trainer.data), versions(trainer))
 
 
 def is_of_new_network(origin: Origin) -> bool:
-    """Whether a training by `fit` was the first of its network."""
+    """Return whether a training by `fit` was the first of its network."""
     return '"trained_before": [0, 0]' in origin.experiment
 
 
 def is_of_fit(origin: Origin) -> bool:
-    """Whether a training was begun by `fit`, and not by `gpunn train`."""
+    """Return whether a training was started by `fit`, not by `gpunn train`."""
     return origin.experiment.startswith(_OF_FIT)
 
 
 def compare(checkpoint: Checkpoint, now: Origin) -> None:
-    """Raise CheckpointError where a training by `fit` is not that of a checkpoint, with the differences."""
+    """Raise CheckpointError, with the differences, if a checkpoint belongs to another training by `fit`."""
     path, was = checkpoint.path, checkpoint.origin
     if not is_of_fit(was):
         raise CheckpointError(f"{path} is of gpunn train: gpunn train --resume {path.parent.parent} goes on with it")
@@ -110,8 +110,8 @@ def compare(checkpoint: Checkpoint, now: Origin) -> None:
         raise CheckpointError(f"{path} is of another training: {different}: {mend}")
 
 
-def differences(was: Any, now: Any, free: Collection[str] = (), where: str = "") -> Iterator[str]:
-    """Describe where two trees of tables and lists differ, except at the keys in `free`."""
+def differences(was: Any, now: Any, ignored: Collection[str] = (), where: str = "") -> Iterator[str]:
+    """Describe where two trees of tables and lists differ, except at the keys in `ignored`."""
     if isinstance(was, Mapping) and isinstance(now, Mapping):
         inner = {f"{where}.{key}" if where else key: (was.get(key), now.get(key)) for key in [*was, *now]}
     elif isinstance(was, list | tuple) and isinstance(now, list | tuple) and len(was) == len(now):
@@ -121,8 +121,8 @@ def differences(was: Any, now: Any, free: Collection[str] = (), where: str = "")
         if was != now:
             yield f"{where} was {_shown(was)}, is {_shown(now)}"
     for key, (before, after) in inner.items():
-        if key not in free:
-            yield from differences(before, after, free, key)
+        if key not in ignored:
+            yield from differences(before, after, ignored, key)
 
 
 def _shown(value: Any) -> str:
@@ -133,6 +133,6 @@ def _shown(value: Any) -> str:
 
 
 def summarize(different: Iterator[str]) -> str:
-    """Join the first few differences to one text."""
+    """Join the first three differences to one text, and count the others."""
     there = list(different)
     return "; ".join(there[:3] + [f"and {len(there) - 3} more"] * (len(there) > 3))

@@ -1,11 +1,11 @@
-"""Write and read arrays as safetensors files: names, types, shapes and numbers; nothing in one is executed.
+"""Write and read arrays as safetensors files; nothing in a file is executed.
 
     eight bytes     length of the header
-    header          JSON: of each array its type, shape and place; and texts under __metadata__
+    header          JSON: type, shape and byte offsets of each array, and texts under __metadata__
     values          little-endian, one array after another, without gaps
 
 Source: https://github.com/huggingface/safetensors, "Format".
-The library of that name takes a kilobyte for each name of a hostile file, and dies of a file cut while it is mapped.
+The safetensors library takes a kilobyte for each name of a hostile file, and crashes if a mapped file is truncated.
 """
 
 import io
@@ -20,20 +20,20 @@ from gpunn.backend.limits import require
 from gpunn.errors import DataError
 from gpunn.nn.parameter import Arrays
 
-Layout = dict[str, tuple[tuple[int, ...], str]]  # shape and dtype of each array, in the order of their values
+Layout = dict[str, tuple[tuple[int, ...], str]]  # shape and dtype by name, in the order of the values
 
 _METADATA = "__metadata__"
 _TYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BOOL": "bool"}
 _TYPES |= {f"{kind}{bits}": f"{word}{bits}" for kind, word in (("I", "int"), ("U", "uint")) for bits in (8, 16, 32, 64)}
 _WORDS = {word: kind for kind, word in _TYPES.items()}
-_BFLOAT16 = "bfloat16"  # which NumPy does not have: the upper half of a float32, and read as one
+_BFLOAT16 = "bfloat16"  # the upper half of a float32, and read as float32: NumPy has no bfloat16
 _TYPES["BF16"] = _BFLOAT16
 _MOST_DIMENSIONS = 8
 
 
 def to_bytes(arrays: Arrays, metadata: dict[str, str] | None = None) -> bytes:
-    """Make the content of a file that holds these arrays."""
-    # The widest first, so that each begins at a multiple of its own width.
+    """Return the content of a file with these arrays."""
+    # The widest types first, so that each array is aligned to its item size.
     ordered = sorted(arrays.items(), key=lambda item: (-item[1].itemsize, item[0]))
     header: dict[str, Any] = {} if metadata is None else {_METADATA: metadata}
     place = 0
@@ -47,7 +47,7 @@ def to_bytes(arrays: Arrays, metadata: dict[str, str] | None = None) -> bytes:
 
 
 def read_header(file: io.BufferedReader, most_bytes: int) -> tuple[dict[str, str], Layout]:
-    """Read texts and layout of a header of at most `most_bytes` (in memory thirty times that); check all places."""
+    """Read metadata and layout from a header of at most `most_bytes` (in memory thirty times that); check offsets."""
     size = os.fstat(file.fileno()).st_size
     start = file.read(8)
     length = int.from_bytes(start, "little")
@@ -75,7 +75,7 @@ def read_header(file: io.BufferedReader, most_bytes: int) -> tuple[dict[str, str
 
 
 def _entry(name: str, entry: Any) -> tuple[int, int, str, tuple[int, ...], str]:
-    """Check begin, end, name, shape and dtype of an array, its size as long as its place."""
+    """Validate the entry of an array; return begin, end, name, shape and dtype."""
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         raise DataError(f"{name!r:.80} must have dtype, shape and data_offsets")
     kind, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
@@ -94,7 +94,7 @@ def _are_sizes(values: Any, most: int) -> bool:
 
 
 def strict_json(content: bytes) -> Any:
-    """Parse JSON that has no NaN and no name twice; raise ValueError or RecursionError for any other."""
+    """Parse JSON; raise ValueError for NaN or a duplicate name, RecursionError for deep nesting."""
 
     def table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         made = dict(pairs)
@@ -109,7 +109,7 @@ def strict_json(content: bytes) -> Any:
 
 
 def read_values(file: io.BufferedReader, layout: Layout, what: str) -> Arrays:
-    """Read the arrays that a header promises, from a file that stands behind it; `what` names the file."""
+    """Read the arrays of a layout from a file positioned behind its header; `what` names the file in errors."""
     require(sum(prod(shape) * _stored(dtype).itemsize for shape, dtype in layout.values()), what)
     arrays = {}
     for name, (shape, dtype) in layout.items():
@@ -124,5 +124,5 @@ def read_values(file: io.BufferedReader, layout: Layout, what: str) -> Arrays:
 
 
 def _stored(dtype: str) -> np.dtype[Any]:
-    """Return the type that the values of an array have in a file."""
+    """Return the dtype of the stored values."""
     return np.dtype(np.uint16 if dtype == _BFLOAT16 else dtype)

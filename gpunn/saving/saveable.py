@@ -1,4 +1,4 @@
-"""A network that is written to files: its own, PyTorch's names, ONNX."""
+"""Add the methods that save a network: `save`, `state_dict` and `export_onnx`."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from gpunn.saving.state_dict import state_dict
 
 
 class SaveableNetwork(Network):
-    """The methods of a network that write it."""
+    """Save a network as a model file, as a state dict of PyTorch, or as ONNX."""
 
     @alone
     def save(self, path: StrPath) -> None:
@@ -20,17 +20,17 @@ class SaveableNetwork(Network):
 
     @alone
     def state_dict(self, names: Sequence[str] | None = None) -> Arrays:
-        """Return copies of weights and statistics by the names and in the shapes of PyTorch's modules.
+        """Return copies of weights and statistics with the names and shapes of PyTorch's modules.
 
-        They are those of `torch.nn.Sequential` with the same layers, "0.weight", "1.running_mean"; layers within layers
-        have dotted places, "2.0.weight", and a Residual's projection "2.projection.weight". See docs/coming-from.md.
+        The names are those of `torch.nn.Sequential` with the same layers: "0.weight", "1.running_mean". Nested layers
+        have dotted names, "2.0.weight", and a Residual's projection is "2.projection.weight". See docs/coming-from.md.
 
         Args:
-            names: Names of the modules instead of the places, one for each layer with weights, such as ["conv1", "fc"].
+            names: Module names to use instead of numbers, one for each layer with weights, such as ["conv1", "fc"].
 
         Raises:
             GpunnError: The network is not built.
-            OptionError: Another number of names than there are layers with weights.
+            OptionError: The number of names differs from the number of layers with weights.
         """
         return state_dict(self, names)
 
@@ -38,23 +38,23 @@ class SaveableNetwork(Network):
     def export_onnx(
         self, path: StrPath, *, opset: int = OPSET, layout: str = "NHWC", raw: bool = False, logits: bool = False
     ) -> None:
-        """Write the network as an ONNX file, which other runtimes compute; needs the extra `onnx`.
+        """Write the network as an ONNX file for other runtimes; needs the extra `onnx`.
 
-        The file gives the answers of `predict_proba` to batches of any size, and says in its metadata what is done to
-        inputs within it and what is to be done before. Before it gets its name it is run by `onnx.reference`, and its
-        answers are compared with the network's. See docs/onnx.md.
+        The graph computes `predict_proba` for batches of any size. Its metadata say which preparation of the inputs it
+        includes and which is left to you. Before the file is saved, `onnx.reference` runs the graph, and its outputs
+        are compared with the network's. See docs/onnx.md.
 
         Args:
             path: Path of the file, such as "model.onnx".
-            opset: Version of the operators, 13 to 28; 18 is read by runtimes of 2023 and later.
-            layout: Axes of images that come in: "NHWC" as here, (batch, height, width, channels), by one transposition
-                in the graph; or "NCHW" by none.
-            raw: Whether the graph takes what comes before any scaling: bytes of images, or the columns of a table.
-            logits: Whether the last Softmax or Sigmoid is left out.
+            opset: Version of the operators, 13 to 28; runtimes of 2023 and later read 18.
+            layout: Axes of input images: "NHWC", (batch, height, width, channels) as in gpunn, which adds a Transpose
+                to the graph, or "NCHW".
+            raw: Whether the graph takes unscaled inputs: bytes of images, or the columns of a table.
+            logits: Whether to leave out the last Softmax or Sigmoid.
 
         Raises:
-            OptionError: A layer that has no form in ONNX, an argument that cannot be, or the extra is missing.
-            GpunnError: The network is not built, or the graph gives other answers than the network.
+            OptionError: A layer has no form in ONNX, an argument is invalid, or the extra is missing.
+            GpunnError: The network is not built, or the outputs of the graph differ from the network's.
             OutputError: The file cannot be written, or would be larger than 2 GB.
         """
         require_onnx()

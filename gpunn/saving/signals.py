@@ -1,4 +1,4 @@
-"""Take SIGINT, SIGTERM and SIGHUP so that a first one waits until a step is done and saved."""
+"""Handle SIGINT, SIGTERM and SIGHUP: the first one waits until a step is done and saved."""
 
 import contextlib
 import os
@@ -13,7 +13,7 @@ from gpunn.backend.ranks import world
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM or SIGHUP: all is put in order as after Ctrl-C, only the exit code differs."""
+    """SIGTERM or SIGHUP; the cleanup is that of Ctrl-C, only the exit code differs."""
 
     def __init__(self, number: int = signal.SIGTERM) -> None:
         super().__init__()
@@ -21,25 +21,25 @@ class Terminated(KeyboardInterrupt):
 
 
 def raise_for(number: int, _frame: FrameType | None = None) -> NoReturn:
-    """Raise the exception of a signal; a handler."""
+    """Raise the exception of a signal; for use as a handler."""
     raise KeyboardInterrupt if number == signal.SIGINT else Terminated(number)
 
 
 def handle(numbers: tuple[int, ...], handler: Any) -> dict[int, Any]:
-    """Install a handler, and return those before; a signal that nohup or a shell's & lets be ignored stays so."""
-    left = signal.SIG_IGN, None  # None: a handler that Python has not installed, and could not put back
+    """Install a handler, and return the previous ones; signals ignored under nohup or a shell's & stay ignored."""
+    left = signal.SIG_IGN, None  # None: a handler from outside Python, which could not be restored
     return {each: signal.signal(each, handler) for each in numbers if signal.getsignal(each) not in left}
 
 
 class Signals:
-    """Takes SIGINT, SIGTERM and SIGHUP while it is entered: at once, or, within `held`, when `deliver` is called.
+    """Catch SIGINT, SIGTERM and SIGHUP within its context; raise them at once, or in `held` at `deliver`.
 
-    Handlers belong to the main thread. In any other nothing is installed, and nothing is ever pending.
+    Only the main thread can install handlers. In any other thread, no signal is ever pending.
     """
 
     def __init__(self) -> None:
         self.pending: int | None = None
-        self.is_urgent = False  # a second signal came: nothing more is to be saved
+        self.is_urgent = False  # a second signal came: save nothing more
         self._is_held = False
         self._before: dict[int, Any] = {}
 
@@ -54,7 +54,7 @@ class Signals:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Only remember the first signal; deliver it at the end if it is still pending."""
+        """Hold back the first signal; deliver it at the end if it is still pending."""
         self._is_held = True
         try:
             yield
@@ -63,16 +63,16 @@ class Signals:
             self._is_held = False
 
     def deliver(self) -> None:
-        """Raise what is pending: KeyboardInterrupt for SIGINT, else Terminated."""
+        """Raise the pending signal, if any: KeyboardInterrupt for SIGINT, else Terminated."""
         if self.pending is not None:
             self._pass_on(self.pending)
 
     def _take(self, number: int, _frame: FrameType | None) -> None:
         if self._is_held and self.pending is None:
             self.pending = number
-            if world().size > 1:  # which agree on a step first, and then say so once
+            if world().size > 1:  # the ranks agree on a step first, then one message is shown
                 return
-            # Past the buffers of the stream: a handler may have cut into a write to them.
+            # Bypass the stream's buffer: the handler may have interrupted a write to it.
             with contextlib.suppress(OSError, ValueError, AttributeError):
                 os.write(sys.stderr.fileno(), b"\ngpunn: stopping after this step; once more to stop at once\n")
             return
@@ -82,14 +82,14 @@ class Signals:
 
     def _pass_on(self, number: int) -> None:
         if self.is_urgent:
-            signal.signal(number, signal.SIG_DFL)  # a third need not wait for anything
+            signal.signal(number, signal.SIG_DFL)  # a third signal ends the process at once
         raise_for(number)
 
 
 class ForwardingSignals(Signals):
-    """Signals of a training in a process of somebody else: what waited is then done by the handlers that were there.
+    """Forward the held signal to the handlers that were installed before, for `fit` within your program.
 
-    SIGINT is usually a KeyboardInterrupt, and SIGTERM the end of the process.
+    By default SIGINT raises KeyboardInterrupt, and SIGTERM ends the process.
     """
 
     def _pass_on(self, number: int) -> None:

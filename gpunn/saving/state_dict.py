@@ -1,11 +1,11 @@
-"""Weights by PyTorch's names: a state dict of a network, and a network's weights from one, or from a file of one.
+"""Convert weights to and from PyTorch's state dicts.
 
     Dense, Conv2D, ConvTranspose2D    w, b                           weight, bias
     BatchNorm                         gamma, beta, mean, variance    weight, bias, running_mean, running_var
     LayerNorm                         gamma, beta                    weight, bias
     Embedding                         w                              weight
 
-The arrays are of the same shapes and meanings, and both take the unbiased variance of a batch into running_var.
+Arrays have the same shapes and meanings; both libraries update running_var by the unbiased variance of a batch.
 """
 
 import os
@@ -27,7 +27,7 @@ from gpunn.saving.safetensors import read_header, read_values
 
 _WORDS = {"w": "weight", "b": "bias", "gamma": "weight", "beta": "bias"}
 _WORDS |= {"mean": "running_mean", "variance": "running_var"}
-_DEFAULTS = {"weight": 1.0, "bias": 0.0}  # of a BatchNorm that has none, affine=False
+_DEFAULTS = {"weight": 1.0, "bias": 0.0}  # for a BatchNorm with affine=False
 _COUNT = "num_batches_tracked"
 _MOST_HEADER = 8 << 20  # bytes
 _PICKLES = b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"
@@ -35,11 +35,11 @@ _PICKLES = b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"
 
 @dataclass(frozen=True)
 class _Place:
-    """A layer with weights: its name, its place as `torch.nn.Sequential` counts, and its arrays by PyTorch's words."""
+    """A layer with weights: its name, its name in `torch.nn.Sequential`, and its arrays by PyTorch's words."""
 
     name: str
     path: str
-    words: dict[str, str]  # names of the arrays of the network
+    words: dict[str, str]  # names of its arrays in the network
     shapes: dict[str, tuple[int, ...]]
 
     @property
@@ -47,7 +47,7 @@ class _Place:
         return "running_var" in self.words
 
     def fits(self, group: Mapping[str, Any]) -> bool:
-        """Tell whether a module's arrays are those of this layer, by their words and shapes."""
+        """Return whether words and shapes of a module's arrays match this layer."""
         missing = self.words.keys() - group.keys()
         if not group.keys() <= self.words.keys() or missing - (_DEFAULTS.keys() if self.is_batchnorm else set()):
             return False
@@ -68,25 +68,25 @@ def state_dict(model: Network, names: Sequence[str] | None = None) -> Arrays:
 def load_state_dict(
     model: Network, source: Mapping[str, Any] | str | os.PathLike[str], names: Sequence[str] | None = None
 ) -> dict[str, str]:
-    """Set a built network's weights and statistics by those of a PyTorch model.
+    """Load weights and statistics of a PyTorch model into a built network.
 
-    The modules with weights are found by the places that `model.state_dict()` names; else each layer takes the first
-    module that is left of its kind and shapes, in the order of the state dict. A file has no order: where modules are
-    alike, and their names differ by more than numbers, `names` says which is which.
+    Modules are matched by the names of `model.state_dict()`. If these differ, each layer takes the first remaining
+    module of its kind and shapes, in the order of the state dict. A file has no order: where several modules fit, and
+    their names differ by more than numbers, give `names`.
 
     Args:
         model: Built network.
-        source: A state dict, any mapping of names to arrays or tensors, or the path of a safetensors file of one.
+        source: State dict, a mapping of names to arrays or tensors, or the path of its safetensors file.
         names: Names of the modules with weights, such as ["conv1", "bn1", "fc"], in the order of the layers.
 
     Returns:
-        The name of the module that each layer with weights has taken its own from.
+        Name of the source module for each layer with weights.
 
     Raises:
         GpunnError: The network is not built.
-        ModelFileError: No safetensors file, or a damaged one. A .pt file is a pickle, which can execute anything.
-        ShapeError, DataError: Modules that do not fit the layers, or what are no numbers.
-        OptionError: Modules that are alike in a file, or another number of names than there are layers.
+        ModelFileError: The file is no safetensors file, or damaged. A .pt file is a pickle, which can execute code.
+        ShapeError, DataError: The modules do not fit the layers, or values are not numbers.
+        OptionError: Several modules of a file fit a layer, or the number of names differs from the number of layers.
     """
     if not isinstance(model, Network):
         raise OptionError(f"load_state_dict takes a network first, got {type(model).__name__}")
@@ -104,17 +104,17 @@ def load_state_dict(
                 value = groups[module].get(word)
                 arrays[name] = np.full_like(own, _DEFAULTS[word]) if value is None else value.astype(own.dtype)
         model.load_arrays(arrays)
-        model.optimizer_memory = None  # its means are of other weights
+        model.optimizer_memory = None  # its moments belong to other weights
         return {place.name: module for place, module in taken}
 
 
 def _walk(layers: Sequence[Layer], before: str = "") -> Iterator[tuple[Layer, str]]:
-    """Give every layer with its place, as `torch.nn.Sequential` counts."""
+    """Yield every layer with its name in `torch.nn.Sequential`."""
     for number, layer in enumerate(layers):
         path = f"{before}{number}"
         yield layer, path
         own, *others = layer.branches or ([],)
-        if getattr(layer, "layers", None) is own:  # one chain, with a projection beside it perhaps
+        if getattr(layer, "layers", None) is own:  # one chain, perhaps with a projection beside it
             yield from _walk(own, f"{path}.")
             for projection in (each for branch in others for each in branch):
                 yield projection, f"{path}.projection"
@@ -142,7 +142,7 @@ def _places(model: Network, arrays: Mapping[str, NDArray[Any]]) -> list[_Place]:
 
 
 def _named(model: Network, arrays: Mapping[str, NDArray[Any]], names: Sequence[str] | None) -> list[tuple[_Place, str]]:
-    """Return the layers with weights and a name for each: its place, where none are given."""
+    """Return the layers with weights and a name for each, by default its number."""
     places = _places(model, arrays)
     if names is None:
         return [(place, place.path) for place in places]
@@ -158,7 +158,7 @@ def _checked_names(names: Any, places: Sequence[_Place]) -> list[str]:
 
 
 def _groups(found: Mapping[str, Any]) -> dict[str, dict[str, NDArray[Any]]]:
-    """Return the arrays of each module by their words."""
+    """Group the arrays of a state dict by module, then by word."""
     groups: dict[str, dict[str, NDArray[Any]]] = {}
     for key, value in found.items():
         if not isinstance(key, str):
@@ -174,7 +174,7 @@ def _groups(found: Mapping[str, Any]) -> dict[str, dict[str, NDArray[Any]]]:
 
 
 def _as_floats(value: Any, key: str) -> NDArray[Any]:
-    """Return a tensor as an array on the host; bfloat16, which NumPy does not have, as float32."""
+    """Return a tensor as an array on the host; bfloat16 as float32, since NumPy lacks it."""
     if str(getattr(value, "dtype", "")) == "torch.bfloat16":
         value = value.float()
     return as_array(value, f"the values of {key!r:.60}")
@@ -187,7 +187,7 @@ def _matched(
     *,
     ordered: bool,
 ) -> list[tuple[_Place, str]]:
-    """Return the module of each layer, and raise an error where some do not fit."""
+    """Match each layer with a module; raise an error where none fits."""
     left = list(groups)
     if names is not None:
         wanted = _checked_names(names, places)
@@ -225,7 +225,7 @@ def _by_shapes(
 
 
 def _natural(name: str) -> tuple[Any, ...]:
-    """Return a name as texts and the numbers between them, by which conv10 comes after conv9."""
+    """Split a name into texts and numbers: a key that sorts conv10 after conv9."""
     parts = re.split(r"(\d{1,9})", name)
     return tuple(int(part) if at % 2 else part for at, part in enumerate(parts))
 
@@ -236,7 +236,7 @@ def _listed(names: Sequence[str], groups: Mapping[str, Mapping[str, Any]] | None
 
 
 def _shown(arrays: Mapping[str, Any]) -> str:
-    """Write words and shapes."""
+    """Format words and shapes for an error."""
     shapes = {word: value if isinstance(value, tuple) else value.shape for word, value in arrays.items()}
     return " ".join(f"{word} {'×'.join(map(str, shape)) or '1'}" for word, shape in shapes.items()) or "nothing"
 
