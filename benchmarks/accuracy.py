@@ -79,7 +79,7 @@ def measured(options: argparse.Namespace, seed: int) -> dict[str, Any]:
     """Return the metrics of one run, on every rank."""
     ranks = world()
     with tempfile.TemporaryDirectory() as own:
-        folder = Path(ranks.agreed(own))
+        folder = Path(ranks.broadcast(own))
         data = ranks.of_first(lambda: padded(options.data, options.pad, folder)) if options.pad else options.data
         changes = {"data": data, "seed": seed, "device": options.device, "epochs": options.epochs}
         experiment = read_experiment(options.recipe).with_options(**changes)

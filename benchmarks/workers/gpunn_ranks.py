@@ -23,7 +23,7 @@ def main() -> None:
         ranks.any(False)  # all begin together
         began = time.perf_counter()
         worker.run()
-        took.append(float(ranks.gathered(np.array([time.perf_counter() - began])).max()))
+        took.append(float(ranks.all_gather(np.array([time.perf_counter() - began])).max()))
     found = judged(worker.outputs(task.inputs[: task.checked]), task.labels[: task.checked])
     if ranks.is_first:
         print(json.dumps({"seconds": took[1:], **found, "device": worker.describe()["device"]}), flush=True)

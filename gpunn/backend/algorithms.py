@@ -70,15 +70,15 @@ def is_repeatable(config: Config) -> bool:
     return config[SCHEME] == (IN_ORDER if config[PARTS] > 1 else UNCUT)
 
 
-def written(maker: str, chosen: Mapping[Key, Config]) -> str:
-    """Write the choices of a `maker`, a GPU with its library, as a text; the last `MOST_RECORDED` of them."""
+def encode(environment: str, chosen: Mapping[Key, Config]) -> str:
+    """Write the last `MOST_RECORDED` choices, made on an `environment` (GPU and libraries), as text."""
     entries = list(chosen.items())[-MOST_RECORDED:]
-    return "; ".join([maker, *(f"{_joined(key)}={_joined(config)}" for key, config in entries)])
+    return "; ".join([environment, *(f"{_joined(key)}={_joined(config)}" for key, config in entries)])
 
 
-def read(text: str) -> tuple[str, dict[Key, Config]]:
-    """Read what `written` has written; raise ValueError where it is none."""
-    maker, *entries = text.split("; ")
+def decode(text: str) -> tuple[str, dict[Key, Config]]:
+    """Read the text of `encode`; raise ValueError if it is malformed."""
+    environment, *entries = text.split("; ")
     chosen = {}
     for entry in entries:
         if (match := _ENTRY.fullmatch(entry)) is None:
@@ -87,7 +87,7 @@ def read(text: str) -> tuple[str, dict[Key, Config]]:
         if max(*key, *config, 0) >= 2**31 or (config and not is_repeatable(config)):
             raise ValueError(f"no algorithm that could be repeated: {entry!r:.120}")
         chosen[key] = config
-    return maker, chosen
+    return environment, chosen
 
 
 def _joined(numbers: tuple[int, ...]) -> str:

@@ -21,7 +21,7 @@ Shape = tuple[int, ...]
 Planned = Callable[[float, float], None]  # a product whose arrays are known: (alpha, beta) → c := alpha a b + beta c
 # How BLAS is told of a product: is a transposed, is b, m, n, k, and the leading dimensions of a, b and c.
 Layout = tuple[bool, bool, int, int, int, int, int, int]
-MOST = 2**62  # bytes that no memory has; NumPy refuses more in several ways, CuPy counts modulo 2⁶⁴ and gives less
+MAX_BYTES = 2**62  # bytes that no memory has; NumPy refuses more in several ways, CuPy counts modulo 2⁶⁴ and gives less
 
 
 class Staging:
@@ -125,7 +125,7 @@ class Backend(ABC):
 
     def connect(self) -> None:
         """Connect this device with those of the other ranks; all of them call it, before they count their memory."""
-        are_hosts = world().gathered(np.array(self.device == "cpu"))
+        are_hosts = world().all_gather(np.array(self.device == "cpu"))
         if are_hosts.any() and not are_hosts.all():
             which = ", ".join(map(str, np.flatnonzero(are_hosts)))
             mend = "take --device cpu, or give every rank a GPU that gpunn doctor finds no fault with"
@@ -135,11 +135,11 @@ class Backend(ABC):
 
     def all_reduce(self, array: Array) -> None:
         """Set an array of this device to its sum over all ranks, with the same bits on each."""
-        world().sum(array)
+        world().all_reduce(array)
 
     def all_gather(self, array: Array, gathered: Array) -> None:
         """Set gathered (ranks, *shape) to the arrays of all ranks."""
-        gathered[...] = world().gathered(array)
+        gathered[...] = world().all_gather(array)
 
     def synchronize(self) -> None:
         """Wait until all work of the device is done."""
@@ -206,12 +206,12 @@ def _too_large(size: int, capacity: int, device: str, most: int) -> str:
     return f"{device} computes with arrays of at most {most:,} numbers, and {found}: {mend}"
 
 
-def inside(shape: Shape) -> Shape:
+def channels_first(shape: Shape) -> Shape:
     """Return the shape of a sample inside the network: (height, width, channels) becomes channels first."""
     return (shape[2], shape[0], shape[1]) if len(shape) == 3 else shape
 
 
-class Product:
+class PlannedGemm:
     """c := alpha a b + beta c, planned for the arrays of the last call; "a" or "b" may be given transposed."""
 
     def __init__(self, backend: Backend, transposed: str = "") -> None:

@@ -146,7 +146,7 @@ def _temporary(folder: Path, error: OSError) -> Path:
     return _instead[-1]
 
 
-class Compiling(AbstractContextManager["Compiling"]):
+class CompileProgress(AbstractContextManager["CompileProgress"]):
     """The line that counts the kernels being compiled: on a terminal kept up to date, elsewhere written once."""
 
     def __init__(self, shown: bool = True, stream: TextIO | None = None) -> None:

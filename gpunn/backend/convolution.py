@@ -12,7 +12,7 @@ import numpy as np
 
 from gpunn.backend import blas
 from gpunn.backend.base import Backend, Shape
-from gpunn.backend.extent import Extent, seen_rows
+from gpunn.backend.convolution_shape import ConvolutionShape, seen_rows
 from gpunn.backend.strided_convolution import StridedInputGradient
 from gpunn.kernels.convolution import Geometry, col2im, im2col
 from gpunn.kernels.record import Array
@@ -27,15 +27,15 @@ _Scratch = Callable[[Shape], Array]
 class PatchProducts:
     """Products by patches: those of a block of output rows are the columns of one matrix A (im2col)."""
 
-    def __init__(self, backend: Backend, extent: Extent, scratch: _Scratch) -> None:
-        self._backend, self._extent = backend, extent
-        self._geometry: Geometry = (*extent.size, *extent.stride, *extent.padding)
-        self._taps = extent.channels * extent.size[0] * extent.size[1]
-        row = self._taps * extent.columns
-        self._block = max(1, min(extent.rows, backend.block_elements // (row * extent.batch_size)))
+    def __init__(self, backend: Backend, shape: ConvolutionShape, scratch: _Scratch) -> None:
+        self._backend, self._shape = backend, shape
+        self._geometry: Geometry = (*shape.size, *shape.stride, *shape.padding)
+        self._taps = shape.channels * shape.size[0] * shape.size[1]
+        row = self._taps * shape.columns
+        self._block = max(1, min(shape.rows, backend.block_elements // (row * shape.batch_size)))
         if backend.device != "cpu":  # where blocks of one size fill the device alike; a CPU keeps the order of its sums
-            self._block = -(-extent.rows // -(-extent.rows // self._block))
-        self._columns = scratch((self._block * row * extent.capacity,))
+            self._block = -(-shape.rows // -(-shape.rows // self._block))
+        self._columns = scratch((self._block * row * shape.capacity,))
 
     def forward(self, w: Array, x: Array, z: Array) -> None:
         """Compute z (filters, rows, columns, n) from w as a matrix (filters, …) and x (channels, height, width, n)."""
@@ -54,17 +54,17 @@ class PatchProducts:
         delta = delta.reshape(len(delta), -1)
         for columns, span, first, last in self._blocks(dx.shape[3]):
             self._backend.gemm(1.0, w.T, delta[:, span], 0.0, columns)
-            rows = first, last - first, self._extent.rows
-            self._backend.run(col2im, columns, *rows, self._extent.columns, self._geometry, dx)
+            rows = first, last - first, self._shape.rows
+            self._backend.run(col2im, columns, *rows, self._shape.columns, self._geometry, dx)
 
     def _blocks(self, n: int, x: Array | None = None) -> Iterator[tuple[Array, slice, int, int]]:
         """Yield for each block of output rows: its columns of A, taken from x, its place in z, first row and end."""
-        rows, width = self._extent.rows, self._extent.columns * n
+        rows, width = self._shape.rows, self._shape.columns * n
         for first in range(0, rows, self._block):
             last = min(first + self._block, rows)
             columns = self._columns[: self._taps * (last - first) * width].reshape(self._taps, -1)
             if x is not None:
-                self._backend.run(im2col, x, first, self._extent.columns, self._geometry, columns)
+                self._backend.run(im2col, x, first, self._shape.columns, self._geometry, columns)
             yield columns, slice(first * width, last * width), first, last
 
 
@@ -82,8 +82,10 @@ class RowProducts:
     are laid out as channels, and Σ_v is in the product.
     """
 
-    def __init__(self, backend: Backend, extent: Extent, scratch: _Scratch, needs_input_gradient: bool = True) -> None:
-        self._backend, self._extent, e = backend, extent, extent
+    def __init__(
+        self, backend: Backend, shape: ConvolutionShape, scratch: _Scratch, needs_input_gradient: bool = True
+    ) -> None:
+        self._backend, self._shape, e = backend, shape, shape
         is_laid_out = e.stride[1] > 1 or e.channels * e.size[0] < _SHORT
         # The columns of the filter are slots, as channels are, or moves along the row.
         self._slots, self._moves = (e.size[1], 1) if is_laid_out else (1, e.size[1])
@@ -118,12 +120,12 @@ class RowProducts:
         """Compute the gradient of w; x `is_turned` if the last `forward` was of it: it may still lie so in memory."""
         plan = self._plan_weight_gradient if is_turned else partial(self._plan_weight_gradient, is_turned=False)
         self._do("weight gradient" if is_turned else "weight gradient alone", plan, x, delta)
-        e = self._extent
+        e = self._shape
         total = np.add.reduce(self._parts).reshape(self._moves, e.size[0], e.channels, self._slots, e.filters)
         np.copyto(gradient.reshape(self._like_w.shape), total.transpose(4, 2, 1, 0, 3))
 
     def input_gradient(self, w: Array, delta: Array, dx: Array) -> None:
-        e = self._extent
+        e = self._shape
         w = w.reshape(e.filters, e.channels, *e.size)
         if self._strided is not None:
             self._strided.take_weights(w)
@@ -144,10 +146,10 @@ class RowProducts:
 
     def _plan_forward(self, x: Array, z: Array) -> _Work:
         z, n = z.reshape(*z.shape[:2], -1), x.shape[3]
-        is_padded = any(self._extent.padding) and self._moves > 1
+        is_padded = any(self._shape.padding) and self._moves > 1
         # What lies in the zeros around the image adds nothing to a sum, and is left out where that costs nothing.
         work: _Work = [partial(z.fill, 0)] if is_padded else []
-        shifts = [*_shifts(self._extent, self._moves, self._extent.columns)]
+        shifts = [*_shifts(self._shape, self._moves, self._shape.columns)]
         for first, count, turn, seen in self._blocks(x):
             work.append(turn)
             for (v, _, places), matrices in zip(shifts, seen, strict=True):
@@ -161,7 +163,7 @@ class RowProducts:
 
     def _inside(self, row: int) -> slice:
         """Return the part of the numbers that an output row is seen from which lies in the image."""
-        e, step = self._extent, self._extent.channels * self._slots
+        e, step = self._shape, self._shape.channels * self._slots
         top = row * e.stride[0] - e.padding[0]
         begin = min(max(0, -top), e.size[0])
         return slice(begin * step, max(begin, min(e.size[0], e.height - top)) * step)
@@ -170,7 +172,7 @@ class RowProducts:
         delta = delta.reshape(*delta.shape[:2], -1)
         work: _Work = []
         for first, count, turn, seen in self._blocks(x):
-            if self._block < self._extent.rows or not is_turned:  # else all of it lies there since `forward`
+            if self._block < self._shape.rows or not is_turned:  # else all of it lies there since `forward`
                 work.append(turn)
             for begin in range(0, count, len(self._parts)):
                 some = [(i, v) for i in range(begin, min(begin + len(self._parts), count)) for v in range(self._moves)]
@@ -181,7 +183,7 @@ class RowProducts:
         return work
 
     def _plan_input_gradient(self, delta: Array, dx: Array) -> _Work:
-        e, n = self._extent, dx.shape[3]
+        e, n = self._shape, dx.shape[3]
         turned = self._turned[: delta.size].reshape(e.rows, e.filters, e.columns, n)
         work: _Work = [partial(np.copyto, turned, delta.swapaxes(0, 1))]
         turned = turned.reshape(e.rows * e.filters, -1)
@@ -197,7 +199,7 @@ class RowProducts:
 
     def _blocks(self, x: Array) -> Iterator[tuple[int, int, Callable[[], None], list[list[Array]]]]:
         """Yield for each block of output rows: the first, how many, what turns their input, and A_v(i) by v and i."""
-        e, n = self._extent, x.shape[3]
+        e, n = self._shape, x.shape[3]
         step = e.stride[0] * e.channels * self._slots
         for first in range(0, e.rows, self._block):
             count = min(self._block, e.rows - first)
@@ -210,7 +212,7 @@ class RowProducts:
     def _turn(self, x: Array, rows: Array, top: int) -> None:
         """Lay the image rows first, from its row `top` on, zero outside of it."""
         begin = max(0, -top)
-        end = max(begin, min(len(rows), self._extent.height - top))
+        end = max(begin, min(len(rows), self._shape.height - top))
         rows[:begin] = 0
         rows[end:] = 0
         picture = x[:, top + begin : top + end].swapaxes(0, 1)
@@ -222,7 +224,7 @@ class RowProducts:
             target[:, :, places] = picture[:, :, pixels]
 
 
-def _shifts(e: Extent, count: int, columns: int) -> Iterator[tuple[int, slice, slice]]:
+def _shifts(e: ConvolutionShape, count: int, columns: int) -> Iterator[tuple[int, slice, slice]]:
     """Yield for `count` columns v of the filter: the pixels of a row that it meets, and its places of all `columns`."""
     (_, stride), left = e.stride, e.padding[1]
     for v in range(count):

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gpunn.backend import blas, limits
-from gpunn.backend.base import MOST, Backend, Shape
+from gpunn.backend.base import MAX_BYTES, Backend, Shape
 from gpunn.kernels import numba_loops
 from gpunn.kernels.cores import load_monitor
 from gpunn.kernels.record import Array, Elementwise, Raw
@@ -18,7 +18,7 @@ _LINE = 64  # bytes of a cache line, and of the widest vector of a CPU
 
 def _aligned(make: Callable[..., NDArray[np.uint8]], shape: Shape, dtype: DTypeLike) -> Array:
     """Make an array that begins where a cache line does, so that no vector lies across two; NumPy's begin anywhere."""
-    if (nbytes := prod(shape) * np.dtype(dtype).itemsize) >= MOST:
+    if (nbytes := prod(shape) * np.dtype(dtype).itemsize) >= MAX_BYTES:
         raise MemoryError(f"Unable to allocate {nbytes / 2**60:.0f} EiB")
     memory = make(nbytes + _LINE, np.uint8)
     first = -memory.ctypes.data % _LINE

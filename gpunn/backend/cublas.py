@@ -4,7 +4,7 @@ import logging
 
 import numpy as np
 
-from gpunn.backend.algorithms import ITSELF, Config, Key, read, written
+from gpunn.backend.algorithms import ITSELF, Config, Key, decode, encode
 from gpunn.backend.base import layout_of
 from gpunn.backend.cublaslt import CublasLt, Plan
 from gpunn.errors import in_one_line
@@ -55,7 +55,7 @@ class Cublas:
         except Exception as error:  # noqa: BLE001 - whatever there is of it, products are computed all the same
             self._complain(f"cublasLt cannot be used ({type(error).__name__}: {in_one_line(str(error)):.200})")
         name = properties["name"].decode().replace(";", ",")  # which ends a part of a record
-        self.maker = f"{name}, {processors} multiprocessors, {library}, {precision}"
+        self.environment = f"{name}, {processors} multiprocessors, {library}, {precision}"
         self._library = library
 
     @property
@@ -110,18 +110,19 @@ class Cublas:
 
     def algorithms(self) -> str:
         """Return the algorithms that were used last, and by whom they were chosen, as a text for `repeat`."""
-        return written(self.maker, {key: ITSELF if plan is None else plan.config for key, plan in self._plans.items()})
+        chosen = {key: ITSELF if plan is None else plan.config for key, plan in self._plans.items()}
+        return encode(self.environment, chosen)
 
     def repeat(self, algorithms: str) -> str:
         """Use recorded algorithms from now on; return why they are chosen anew instead, or ""."""
         if not algorithms:
             return "none are recorded"
         try:
-            maker, chosen = read(algorithms)
+            environment, chosen = decode(algorithms)
         except ValueError as error:
             return f"their record cannot be read ({error})"
-        if maker != self.maker:
-            return f"those recorded are of {maker:.120}, and this is {self.maker}"
+        if environment != self.environment:
+            return f"those recorded are of {environment:.120}, and this is {self.environment}"
         for key in chosen.keys() & self._plans.keys():
             plan = self._plans[key]
             if chosen[key] != (ITSELF if plan is None else plan.config):

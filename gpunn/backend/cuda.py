@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gpunn.backend import compiling, wide
-from gpunn.backend.base import MOST, Backend, Mirror, Shape, Staging
+from gpunn.backend.base import MAX_BYTES, Backend, Mirror, Shape, Staging
 from gpunn.backend.cublas import Cublas
 from gpunn.backend.cuda_errors import Gate, translated
 from gpunn.backend.cupy_import import import_cupy
@@ -84,7 +84,7 @@ class CupyBackend(Backend):
 
     def _made(self, make: Callable[..., Array], shape: Shape, dtype: DTypeLike) -> Array:
         with self.lock, self.current, self.stream:
-            if (nbytes := prod(shape) * np.dtype(dtype).itemsize) >= MOST:
+            if (nbytes := prod(shape) * np.dtype(dtype).itemsize) >= MAX_BYTES:
                 raise self.memory_error(nbytes, self.cupy.get_default_memory_pool().total_bytes())
             return make(shape, dtype)
 

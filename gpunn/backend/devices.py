@@ -165,14 +165,14 @@ def trouble_in(error: Exception) -> tuple[str, str]:
 
 def on_host(values: Any) -> Any:
     """Return an array of CuPy, or a tensor of another library on a CUDA device, as NumPy's; all else as it is."""
-    if (array := of_device(values)) is None:
+    if (array := as_cupy(values)) is None:
         return _detached(values)
     cupy = import_cupy()
     with Gate(is_lock=False):
         return cupy.asnumpy(array)
 
 
-def of_device(values: Any) -> Array | None:
+def as_cupy(values: Any) -> Array | None:
     """Return an array of any library that lies on a CUDA device as CuPy's, of the same memory; None for all else."""
     values = _detached(values)
     is_cupys = type(values).__module__.partition(".")[0] == "cupy"

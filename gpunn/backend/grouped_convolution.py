@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from gpunn.backend.base import Backend, Shape
 from gpunn.backend.convolution import PatchProducts, RowProducts
-from gpunn.backend.extent import Extent
+from gpunn.backend.convolution_shape import ConvolutionShape
 from gpunn.backend.pointwise_convolution import PointProducts
 from gpunn.kernels import numba_loops
 from gpunn.kernels.convolution import Geometry
@@ -21,10 +21,10 @@ _Scratch = Callable[[Shape], Array]
 class DirectProducts:
     """A convolution in small groups, depthwise above all: no patches and no products of matrices, one kernel each."""
 
-    def __init__(self, backend: Backend, extent: Extent, groups: int) -> None:
+    def __init__(self, backend: Backend, shape: ConvolutionShape, groups: int) -> None:
         self._run, self._groups = backend.run, groups
-        self._geometry: Geometry = (*extent.size, *extent.stride, *extent.padding)
-        self._w = groups, extent.filters // groups, extent.channels // groups, *extent.size
+        self._geometry: Geometry = (*shape.size, *shape.stride, *shape.padding)
+        self._w = groups, shape.filters // groups, shape.channels // groups, *shape.size
 
     def forward(self, w: Array, x: Array, z: Array) -> None:
         """Compute z (filters, rows, columns, n) from w as a matrix (filters, …) and x (channels, height, width, n)."""
@@ -80,14 +80,14 @@ Products = PatchProducts | PointProducts | RowProducts | DirectProducts | Groupe
 
 
 def products_of(
-    backend: Backend, extent: Extent, scratch: _Scratch, needs_input_gradient: bool = True, groups: int = 1
+    backend: Backend, shape: ConvolutionShape, scratch: _Scratch, needs_input_gradient: bool = True, groups: int = 1
 ) -> tuple[Products, Products]:
     """Choose and make the products of a convolution: those of any batch, and those of a single image."""
-    if groups > _MOST or (groups > 1 and extent.filters * extent.channels <= _small(backend) * groups**2):
-        direct = DirectProducts(backend, extent, groups)
+    if groups > _MOST or (groups > 1 and shape.filters * shape.channels <= _small(backend) * groups**2):
+        direct = DirectProducts(backend, shape, groups)
         return direct, direct
     if groups > 1:
-        of_group = extent._replace(filters=extent.filters // groups, channels=extent.channels // groups)
+        of_group = shape._replace(filters=shape.filters // groups, channels=shape.channels // groups)
         shared: dict[Shape, Array] = {}
 
         def scratch_of_patches(shape: Shape) -> Array:  # which is done with after each call: one for all groups
@@ -98,7 +98,7 @@ def products_of(
         made = [_products(backend, of_group, scratch, scratch_of_patches, needs_input_gradient) for _ in range(groups)]
         each, each_of_one = (list(parts) for parts in zip(*made, strict=True))
         return GroupedProducts(each), GroupedProducts(each_of_one)
-    return _products(backend, extent, scratch, scratch, needs_input_gradient)
+    return _products(backend, shape, scratch, scratch, needs_input_gradient)
 
 
 def _small(backend: Backend) -> int:
@@ -106,17 +106,21 @@ def _small(backend: Backend) -> int:
 
 
 def _products(
-    backend: Backend, extent: Extent, scratch: _Scratch, scratch_of_patches: _Scratch, needs_input_gradient: bool
+    backend: Backend,
+    shape: ConvolutionShape,
+    scratch: _Scratch,
+    scratch_of_patches: _Scratch,
+    needs_input_gradient: bool,
 ) -> tuple[PatchProducts | PointProducts | RowProducts, PatchProducts | PointProducts | RowProducts]:
-    if backend.device == "cpu" and extent.size == (1, 1) and not any(extent.padding):
-        by_points = PointProducts(backend, extent, scratch)
+    if backend.device == "cpu" and shape.size == (1, 1) and not any(shape.padding):
+        by_points = PointProducts(backend, shape, scratch)
         return by_points, by_points
     # Where a window of rows is one with the patch there is nothing to save, and the patches need fewer products.
-    if backend.device != "cpu" or extent.size[0] == 1:
-        by_patches = PatchProducts(backend, extent, scratch_of_patches)
+    if backend.device != "cpu" or shape.size[0] == 1:
+        by_patches = PatchProducts(backend, shape, scratch_of_patches)
         return by_patches, by_patches
-    by_rows = RowProducts(backend, extent, scratch, needs_input_gradient)
-    if any(extent.padding):
+    by_rows = RowProducts(backend, shape, scratch, needs_input_gradient)
+    if any(shape.padding):
         return by_rows, by_rows
     # The patches of one image are one copy, and its rows many short products.
-    return by_rows, PatchProducts(backend, extent._replace(capacity=1, batch_size=1), scratch_of_patches)
+    return by_rows, PatchProducts(backend, shape._replace(capacity=1, batch_size=1), scratch_of_patches)

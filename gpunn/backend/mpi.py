@@ -26,7 +26,7 @@ _MEND = 'pip install "gpunn[mpich]", or start gpunn without mpiexec'
 _WAIT = 2.0  # seconds that others leave to the first process to say what is wrong: its end may be theirs
 
 
-def launched() -> tuple[int, int]:
+def rank_and_size() -> tuple[int, int]:
     """Return rank and number of the processes that a launcher of MPI has started; 0 where it says no number."""
     for rank, size in _PLACES:
         if _number(rank) is not None and _number(size):
@@ -34,13 +34,13 @@ def launched() -> tuple[int, int]:
     return (0, 1) if _number("PMIX_RANK") is None else (_number("PMIX_RANK") or 0, 0)
 
 
-def patience() -> float:
+def timeout() -> float:
     """Return how many seconds a process waits for the others before it ends them all; `GPUNN_RANK_TIMEOUT` sets it."""
     given = os.environ.get(VARIABLE, "")
     with suppress(ValueError):
         if 0 < (seconds := float(given or _USUAL)) < math.inf:
             return seconds
-    raise _refusal(launched()[0], f"{VARIABLE} is a number of seconds above 0, such as 600, got {given!r:.40}")
+    raise _refusal(rank_and_size()[0], f"{VARIABLE} is a number of seconds above 0, such as 600, got {given!r:.40}")
 
 
 def _number(name: str) -> int | None:
@@ -48,13 +48,13 @@ def _number(name: str) -> int | None:
     return int(value) if value.isascii() and value.isdecimal() else None
 
 
-def started() -> Any:
+def communicator() -> Any:
     """Return the communicator of all processes, or None where this one was started alone.
 
     Raises:
         GpunnError: Several were started that cannot find each other; the first process says so for all, which end.
     """
-    rank, size = launched()
+    rank, size = rank_and_size()
     if size == 1:
         return None
     many = f"{size or 'several'} processes were started"
@@ -108,7 +108,7 @@ def _refusal(rank: int, line: str) -> BaseException:
 
 
 def description() -> str:
-    """Return the MPI in use in words; for a process that `started` has found to be one of several."""
+    """Return the MPI in use in words; for a process that `communicator` has found to be one of several."""
     import mpi4py
     from mpi4py import MPI
 

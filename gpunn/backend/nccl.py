@@ -34,7 +34,7 @@ class Communicator:
         properties = runtime.getDeviceProperties(index)
         # CuPy ends the UUID at its first byte of 0, so that some would look alike without the place on the bus.
         place = ".".join(str(properties[name]) for name in ("pciDomainID", "pciBusID", "pciDeviceID"))
-        gpus = ranks.gathered(np.frombuffer(f"{properties['uuid'].hex()} {place}".encode().ljust(80), np.uint8))
+        gpus = ranks.all_gather(np.frombuffer(f"{properties['uuid'].hex()} {place}".encode().ljust(80), np.uint8))
         same = [rank for rank, gpu in enumerate(gpus) if (gpu == gpus).all(1).sum() > 1]
         if same:
             mend = "start no more ranks on a machine than it has GPUs, and name no device"
@@ -43,7 +43,7 @@ class Communicator:
             )
         # Sums that are computed in the switches of NVLink differ from call to call (NVIDIA/nccl#1497).
         os.environ.setdefault("NCCL_NVLS_ENABLE", "0")
-        name = ranks.agreed(nccl.get_unique_id() if ranks.is_first else None)
+        name = ranks.broadcast(nccl.get_unique_id() if ranks.is_first else None)
         self._communicator = nccl.NcclCommunicator(ranks.size, name, ranks.rank)
         self._sum = nccl.NCCL_SUM
         self._types = {"int32": nccl.NCCL_INT32, "float32": nccl.NCCL_FLOAT32, "float64": nccl.NCCL_FLOAT64}

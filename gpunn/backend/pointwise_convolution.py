@@ -7,7 +7,7 @@ import numpy as np
 
 from gpunn.backend import blas
 from gpunn.backend.base import Backend, Planned, Shape
-from gpunn.backend.extent import Extent
+from gpunn.backend.convolution_shape import ConvolutionShape
 from gpunn.kernels.record import Array
 
 _PARTS, _LEAST = 8, 2**20  # of the weights' gradient at most, and multiplications of each at least
@@ -16,8 +16,8 @@ _PARTS, _LEAST = 8, 2**20  # of the weights' gradient at most, and multiplicatio
 class PointProducts:
     """Z = W A, where the columns of A are the pixels that are seen: all of them, or with a stride a copy of those."""
 
-    def __init__(self, backend: Backend, extent: Extent, scratch: Callable[[Shape], Array]) -> None:
-        self._gemm, self._extent, e = backend.gemm, extent, extent
+    def __init__(self, backend: Backend, shape: ConvolutionShape, scratch: Callable[[Shape], Array]) -> None:
+        self._gemm, self._shape, e = backend.gemm, shape, shape
         self._is_whole = e.stride == (1, 1)
         elements = e.channels * e.rows * e.columns * e.capacity
         # Two, since what was seen is asked for again after the input's gradient.
@@ -64,9 +64,9 @@ class PointProducts:
         return seen.reshape(len(seen), -1)
 
     def _of(self, image: Array) -> Array:
-        e = self._extent
+        e = self._shape
         return image[:, : e.rows * e.stride[0] : e.stride[0], : e.columns * e.stride[1] : e.stride[1]]
 
     def _part(self, memory: Array, n: int) -> Array:
-        e = self._extent
+        e = self._shape
         return memory[: e.channels * e.rows * e.columns * n].reshape(e.channels, e.rows, e.columns, n)

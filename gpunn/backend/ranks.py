@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.backend import mpi
-from gpunn.backend.ending import Ending
+from gpunn.backend.shutdown import Shutdown
 from gpunn.errors import GpunnError
 from gpunn.kernels import cores
 
@@ -49,14 +49,14 @@ class Ranks:
         """Within, this rank waits for the others, in words in `what`; where that takes too long, all are ended."""
         return nullcontext()
 
-    def sum(self, array: NDArray[Any]) -> None:
+    def all_reduce(self, array: NDArray[Any]) -> None:
         """Set an array of the host to its sum over all ranks, with the same bits on each."""
 
-    def gathered(self, array: NDArray[Any]) -> NDArray[Any]:
+    def all_gather(self, array: NDArray[Any]) -> NDArray[Any]:
         """Return the arrays of all ranks, (size, *shape)."""
         return np.array(array)[None]
 
-    def agreed(self, value: Value) -> Value:
+    def broadcast(self, value: Value) -> Value:
         """Return the value that rank 0 has, which all then go by."""
         return value
 
@@ -96,7 +96,7 @@ class MPIRanks(Ranks):
     """The processes that `mpiexec` or `srun` has started, by mpi4py."""
 
     def __init__(self, comm: Any) -> None:
-        self._comm, self._ending = comm, Ending(comm, mpi.patience())
+        self._comm, self._shutdown = comm, Shutdown(comm, mpi.timeout())
         self.rank, self.size = comm.Get_rank(), comm.Get_size()
         machine = mpi.of_machine(comm)
         self.local_rank, self.local_size = machine.Get_rank(), machine.Get_size()
@@ -104,32 +104,32 @@ class MPIRanks(Ranks):
         self._compares, self._compared = os.environ.get(COMPARE) == "1", 0
 
     def waits(self, what: str) -> AbstractContextManager[None]:
-        return self._ending.waits(what)
+        return self._shutdown.waits(what)
 
-    def sum(self, array: NDArray[Any]) -> None:
-        with self._ending.waits("a sum over all ranks"):
+    def all_reduce(self, array: NDArray[Any]) -> None:
+        with self._shutdown.waits("a sum over all ranks"):
             self._compare("a sum", array.nbytes)
             self._comm.Allreduce(mpi.in_place(), array)
 
-    def gathered(self, array: NDArray[Any]) -> NDArray[Any]:
+    def all_gather(self, array: NDArray[Any]) -> NDArray[Any]:
         made = np.empty((self.size, *array.shape), array.dtype)
-        with self._ending.waits("a look at all ranks"):
+        with self._shutdown.waits("a look at all ranks"):
             self._compare("a look at all", array.nbytes)
             self._comm.Allgather(np.ascontiguousarray(array), made)
         return made
 
-    def agreed(self, value: Value) -> Value:
-        with self._ending.waits("a word of rank 0"):
+    def broadcast(self, value: Value) -> Value:
+        with self._shutdown.waits("a word of rank 0"):
             self._compare("a word of rank 0")
             made: Value = self._comm.bcast(value)
         return made
 
     def control(self, is_due: bool, signal: int) -> tuple[bool, int]:
-        every = self.gathered(np.array([is_due, signal], np.int32))
+        every = self.all_gather(np.array([is_due, signal], np.int32))
         return bool(every[0, 0]), int(every[:, 1].max())
 
     def of_first(self, work: Callable[[], Value]) -> Value:
-        with self._ending.waits("work of rank 0"):
+        with self._shutdown.waits("work of rank 0"):
             self._compare("work of rank 0")
             self._comm.Barrier()
         # From here on the others wait as long as it takes: to download may, and a process that dies ends the job.
@@ -161,25 +161,25 @@ class MPIRanks(Ranks):
         return made[0] if made else work()
 
     def fail(self, why: str, code: int = 1, *, is_asked: bool = False) -> str:
-        return self._ending.fail(why, code, is_asked=is_asked)
+        return self._shutdown.fail(why, code, is_asked=is_asked)
 
     def leave(self, code: int = 0, why: str = "", *, is_asked: bool = False) -> str:
-        return self._ending.leave(code, why, is_asked=is_asked)
+        return self._shutdown.leave(code, why, is_asked=is_asked)
 
     def any(self, is_so: bool) -> bool:
         flag = np.array([is_so], np.int32)
-        self.sum(flag)
+        self.all_reduce(flag)
         return bool(flag[0])
 
     def stop(self, code: int) -> None:
         self.abort(code, "stopped at once by a second signal")
 
     def abort(self, code: int, why: str = "") -> NoReturn:
-        self._ending.abort(why or f"ended with {code}", code)
+        self._shutdown.abort(why or f"ended with {code}", code)
 
 
 @cache
 def world() -> Ranks:
     """Return the ranks of this process: one, unless a launcher of MPI has started several."""
-    comm = mpi.started()
+    comm = mpi.communicator()
     return Ranks() if comm is None else MPIRanks(comm)

@@ -9,7 +9,7 @@ import numpy as np
 
 from gpunn.backend import blas
 from gpunn.backend.base import Shape
-from gpunn.backend.extent import Extent, Seen, seen_rows
+from gpunn.backend.convolution_shape import ConvolutionShape, Seen, seen_rows
 from gpunn.kernels.record import Array
 
 
@@ -38,8 +38,8 @@ class StridedInputGradient:
     and then copied. To add up the columns of the filter in the image, one after another, took twice as long.
     """
 
-    def __init__(self, extent: Extent, scratch: Callable[[Shape], Array], elements: int) -> None:
-        self._extent, e = extent, extent
+    def __init__(self, shape: ConvolutionShape, scratch: Callable[[Shape], Array], elements: int) -> None:
+        self._shape, e = shape, shape
         self._pixels = [*_pixels_of(e)]
         row = max(1, sum(p.taps * p.width for p in self._pixels) * e.filters * e.batch_size)
         self._blocks = [*_blocks(seen_rows(e), max(*e.met, elements // row))]
@@ -50,7 +50,7 @@ class StridedInputGradient:
 
     def take_weights(self, w: Array) -> None:
         """Lay out w, (filters, channels, height, width)."""
-        down, across = self._extent.stride
+        down, across = self._shape.stride
         for first, by_pixels in enumerate(self._weights):
             for remainder, weights in enumerate(by_pixels):
                 seen = w[:, :, first::down, remainder::across][:, :, ::-1]  # the larger u, the earlier the output row
@@ -58,7 +58,7 @@ class StridedInputGradient:
 
     def plan(self, delta: Array, dx: Array) -> list[Callable[[], object]]:
         """Return the calls that compute dx, (channels, height, width, n), from delta, (filters, rows, columns, n)."""
-        e, n = self._extent, dx.shape[3]
+        e, n = self._shape, dx.shape[3]
         work: list[Callable[[], object]] = []
         if sum(map(len, self._blocks)) * sum(p.width for p in self._pixels) < e.height * e.width:
             work.append(partial(dx.fill, 0))  # pixels that no filter sees
@@ -88,14 +88,14 @@ class StridedInputGradient:
         delta = delta.swapaxes(0, 1)
         for t in range(p.taps):
             begin = max(p.begin, t)
-            end = max(begin, min(p.end, self._extent.columns + t))
+            end = max(begin, min(p.end, self._shape.columns + t))
             slot = turned[:, t]
             slot[:, :, : begin - p.begin] = 0
             slot[:, :, end - p.begin :] = 0
             slot[:, :, begin - p.begin : end - p.begin] = delta[:, :, begin - t : end - t]
 
 
-def _pixels_of(e: Extent) -> Iterator[_Pixels]:
+def _pixels_of(e: ConvolutionShape) -> Iterator[_Pixels]:
     """Yield the pixels of each remainder that the filter has columns for."""
     stride, left = e.stride[1], e.padding[1]
     for remainder in range(min(stride, e.size[1])):

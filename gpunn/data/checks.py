@@ -6,7 +6,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gpunn.backend.devices import dlpack_device, of_device, on_host
+from gpunn.backend.devices import as_cupy, dlpack_device, on_host
 from gpunn.backend.limits import require
 from gpunn.data.memmap import Inputs, in_blocks, is_mapped
 from gpunn.data.on_device import OnDevice
@@ -63,7 +63,7 @@ def as_inputs(values: Any) -> Inputs:
         return values
     _refuse_bfloat16(values, "inputs")
     try:
-        array = of_device(values)
+        array = as_cupy(values)
     except (ValueError, TypeError, RuntimeError, BufferError) as error:
         if isinstance(error, GpunnError):
             raise

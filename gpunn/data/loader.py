@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from gpunn.backend.base import Backend, Buffer, Mirror, Shape, inside
+from gpunn.backend.base import Backend, Buffer, Mirror, Shape, channels_first
 from gpunn.backend.limits import size
 from gpunn.data.augmentation import Augmentation
 from gpunn.data.memmap import Rows, in_blocks, is_mapped
@@ -28,7 +28,7 @@ class InputBuffer:
 
     def __init__(self, backend: Backend, shape: Shape, capacity: int, dtype: DTypeLike, *, as_rows: bool) -> None:
         self._as_rows = as_rows
-        self.shape = inside(shape)
+        self.shape = channels_first(shape)
         self._buffer = Buffer(backend, self.shape, capacity, dtype)
         self._views: dict[int, tuple[Array, Array]] = {}
 
@@ -91,7 +91,7 @@ class DataLoader:
     ) -> None:
         if augmentation is not None and len(samples.shape) != 3:
             raise ShapeError(f"augmentation needs images (height, width, channels), got samples of {samples.shape}")
-        self._augmentation, self._seed, self._image = augmentation, seed, inside(samples.shape)
+        self._augmentation, self._seed, self._image = augmentation, seed, channels_first(samples.shape)
         self._backend, self.samples, self.size, self.scale = backend, samples, len(samples), samples.scale
         self.row_dtype = row_dtype(samples, dtype)
         self.target_dtype = np.dtype(np.int32 if samples.targets.ndim == 1 else dtype)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpunn.backend.base import Backend, Buffer, Shape, inside
+from gpunn.backend.base import Backend, Buffer, Shape, channels_first
 from gpunn.data.loader import InputBuffer
 from gpunn.errors import ShapeError
 from gpunn.kernels.gather import COUNT
@@ -63,7 +63,7 @@ class Layout:
         _check_tokens(self.layers, given=bool(self.tokens))
         self._takes_rows, taken = self.layers[0].takes_rows, np.int32 if self.tokens else dtype
         self.input = InputBuffer(backend, self.input_shape, self.capacity, taken, as_rows=self._takes_rows)
-        self._given = Buffer(backend, inside(self.output_shape), self.capacity, dtype)
+        self._given = Buffer(backend, channels_first(self.output_shape), self.capacity, dtype)
         self._output_of: tuple[int, Shape] | None = None  # thread and shape, where `backward` may follow
         self._built_of = list(self.layers)
         self._compiled: set[tuple[Any, ...]] = set()

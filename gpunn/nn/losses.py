@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from gpunn.backend.arrays import NO_KERNEL, is_array_code
+from gpunn.backend.array_code import NO_KERNEL, is_array_code
 from gpunn.backend.base import Backend, Buffer
 from gpunn.backend.devices import backend_of
 from gpunn.config import Part, from_config, needed_by, register

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpunn.backend.base import Backend
-from gpunn.backend.compiling import Compiling
+from gpunn.backend.compiling import CompileProgress
 from gpunn.backend.devices import on_host, select
 from gpunn.config.scalars import checked_seed, flag, positive_whole
 from gpunn.data import Samples
@@ -231,7 +231,7 @@ class Network(Layout):
         """Compile the kernels of `work`, which is not done, once for each `what`; see `Backend.compile_ahead`."""
         if what not in self._compiled:
             self._compiled.add(what)
-            with Compiling() as show:
+            with CompileProgress() as show:
                 self._built().compile_ahead(work, show)
 
     @alone

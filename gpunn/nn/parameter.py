@@ -9,7 +9,7 @@ from typing import Any, cast, overload
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from gpunn.backend.base import Backend, Product, Shape
+from gpunn.backend.base import Backend, PlannedGemm, Shape
 from gpunn.kernels.random import Purpose
 from gpunn.kernels.record import Array
 from gpunn.nn.initializers import Initializer
@@ -54,7 +54,7 @@ class Parameter:
 
     def bind(self, backend: Backend, value: Array, grad: Array | None) -> None:
         """Take flat memory for the value, and for the gradient unless the parameter is frozen."""
-        self._backend, self._product = backend, Product(backend, transposed="b")
+        self._backend, self._product = backend, PlannedGemm(backend, transposed="b")
         self.value, self.column = value.reshape(self.shape), value.reshape(-1, 1)
         self.matrix: Array = value.reshape(self.shape[0], -1)
         self.grad: Array | None = None

@@ -119,5 +119,5 @@ def first_not_finite(training: Training) -> str:
 
 def _first_of_all(ranks: Ranks, search: _Search) -> str:
     """Return what the rank has found that found something first."""
-    places = ranks.gathered(np.array(search.looks if search.found else np.iinfo(np.int64).max))
+    places = ranks.all_gather(np.array(search.looks if search.found else np.iinfo(np.int64).max))
     return first_text(ranks, search.found if ranks.rank == places.argmin() else "")

@@ -35,7 +35,7 @@ def first_text(ranks: Ranks, text: str) -> str:
     mine = np.zeros(_LONGEST, np.uint8)
     given = np.frombuffer(text.encode()[:_LONGEST], np.uint8)
     mine[: len(given)] = given
-    texts: list[str] = [row.tobytes().rstrip(b"\0").decode(errors="ignore") for row in ranks.gathered(mine)]
+    texts: list[str] = [row.tobytes().rstrip(b"\0").decode(errors="ignore") for row in ranks.all_gather(mine)]
     return next(filter(None, texts))
 
 
@@ -75,6 +75,6 @@ def check_same_weights(model: Network, when: str, ranks: Ranks | None = None) ->
 
 def _first_other(ranks: Ranks, content: bytes) -> int | None:
     """Return the number of the first rank whose content is not that of rank 0; None where all are the same."""
-    digests = ranks.gathered(np.frombuffer(hashlib.sha256(content).digest(), np.uint8))
+    digests = ranks.all_gather(np.frombuffer(hashlib.sha256(content).digest(), np.uint8))
     others = np.flatnonzero((digests != digests[0]).any(axis=1))
     return int(others[0]) if len(others) else None

@@ -145,7 +145,7 @@ class Evaluator:
             self.compute(n)
             batches.given(n)
         totals = backend.to_host(self._totals)
-        self._ranks.sum(totals)
+        self._ranks.all_reduce(totals)
         return self._measure(totals, batches.size)
 
     def _order(self) -> NDArray[np.int32] | None:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from gpunn.backend.arrays import is_array_code, run_on_device
+from gpunn.backend.array_code import is_array_code, run_on_device
 from gpunn.backend.base import Buildable
 from gpunn.backend.ranks import world
 from gpunn.config import Part, outside, register

@@ -78,7 +78,7 @@ class RecordingTraining(Training):
     def _totals(self) -> NDArray[np.float64]:
         """Sums over the training samples since the last record, of all ranks."""
         totals = self.backend.to_host(self.step.totals)
-        self.ranks.sum(totals)
+        self.ranks.all_reduce(totals)
         return totals
 
     def _skipped(self) -> tuple[int, int]:
@@ -138,7 +138,7 @@ class RecordingTraining(Training):
         if learned is not None and (regularizer := self.options.regularizer):
             weights = p.packed(learned)[: p.weights]
             figures["penalty"] = regularizer.cost(weights, self.samples.total_weight)
-        seconds = self.ranks.agreed(self._seconds())
+        seconds = self.ranks.broadcast(self._seconds())
         return Record(self.done, epoch, **figures, learning_rate=rate, seconds=seconds, measured=tuple(own.items()))
 
     def _measured_metrics(self) -> dict[str, float]:
@@ -148,7 +148,7 @@ class RecordingTraining(Training):
             return {}
         # All samples on the first rank, since a metric is no sum of shares; it is code from outside, called once.
         is_first = self.ranks.is_first
-        return self.ranks.agreed(
+        return self.ranks.broadcast(
             evaluate_metrics(self.model, samples, self.metrics, evaluator.batches) if is_first else {}
         )
 

@@ -168,7 +168,7 @@ class Step:
         """Replay one graph, of as many steps as n samples have, up to 8, 4, 2 or 1; return the samples it took."""
         at_hand = self.batches.at_hand // self._own_batch
         if self._are_streamed and self.ranks.size > 1:  # in pieces, which are larger on one rank than on another
-            at_hand = int(self.ranks.gathered(np.array(at_hand)).min())
+            at_hand = int(self.ranks.all_gather(np.array(at_hand)).min())
         full = min(n // self.batch_size, at_hand)
         steps = self._steps_of_graph(full)
         if steps and steps not in self._graphs:

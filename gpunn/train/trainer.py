@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from gpunn.backend.base import Backend
-from gpunn.backend.compiling import Compiling
+from gpunn.backend.compiling import CompileProgress
 from gpunn.backend.devices import select
 from gpunn.backend.ranks import world
 from gpunn.data import Data
@@ -245,7 +245,7 @@ class Trainer(RecordingTraining):
             return
         self._is_compiled = True
         try:
-            with Compiling(any(display.is_shown for display in self.callbacks.displays)) as show:
+            with CompileProgress(any(display.is_shown for display in self.callbacks.displays)) as show:
                 self.backend.compile_ahead(self._rehearse, show)
         except DeviceError as error:
             cpu, state = self._cpu_instead(error), self.state()

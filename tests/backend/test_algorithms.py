@@ -2,7 +2,7 @@
 
 import pytest
 
-from gpunn.backend.algorithms import ITSELF, MOST_RECORDED, cut, in_order, is_repeatable, read, written
+from gpunn.backend.algorithms import ITSELF, MOST_RECORDED, cut, decode, encode, in_order, is_repeatable
 
 TILES = {15: (64, 64), 20: (128, 128), 5: (16, 16)}
 
@@ -67,13 +67,13 @@ KEY = (0, 1, 128, 128, 784, 784, 784, 128, 4, 16, 16, 4)
 
 def test_what_is_written_is_read_again() -> None:
     chosen = {KEY: config(20, 15, parts=6), (1, *KEY[1:]): ITSELF}
-    text = written("a GPU, cublasLt 1", chosen)
-    assert read(text) == ("a GPU, cublasLt 1", chosen)
-    assert read(written("a GPU", {})) == ("a GPU", {})
+    text = encode("a GPU, cublasLt 1", chosen)
+    assert decode(text) == ("a GPU, cublasLt 1", chosen)
+    assert decode(encode("a GPU", {})) == ("a GPU", {})
     many = {(0, 1, n, *KEY[3:]): config(20, 15) for n in range(1, MOST_RECORDED + 3)}
-    kept = read(written("a GPU", many))[1]
+    kept = decode(encode("a GPU", many))[1]
     assert list(kept) == list(many)[2:]
-    assert len(written("a GPU", many)) < 60_000
+    assert len(encode("a GPU", many)) < 60_000
 
 
 @pytest.mark.parametrize(
@@ -86,4 +86,4 @@ def test_what_is_written_is_read_again() -> None:
 )  # fmt: skip
 def test_a_record_that_is_none_is_refused(entry: str) -> None:
     with pytest.raises(ValueError, match=r"no choice of an algorithm|no algorithm that could be repeated"):
-        read(f"a GPU; {entry}")
+        decode(f"a GPU; {entry}")

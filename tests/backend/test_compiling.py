@@ -9,7 +9,7 @@ import pytest
 from support.cli_helpers import experiment_toml
 
 from backend.test_gpu_failures import program
-from gpunn.backend.compiling import Compiling
+from gpunn.backend.compiling import CompileProgress
 
 
 class Terminal(io.StringIO):
@@ -19,7 +19,7 @@ class Terminal(io.StringIO):
 
 def test_on_a_terminal_one_line_renews_itself_and_goes() -> None:
     stream = Terminal()
-    with Compiling(stream=stream) as show:
+    with CompileProgress(stream=stream) as show:
         for number in (1, 2, 10):
             show(number, 10)
     lines = stream.getvalue().split("\r")
@@ -30,7 +30,7 @@ def test_on_a_terminal_one_line_renews_itself_and_goes() -> None:
 
 def test_in_a_log_it_is_one_line() -> None:
     stream = io.StringIO()
-    with Compiling(stream=stream) as show:
+    with CompileProgress(stream=stream) as show:
         for number in range(1, 11):
             show(number, 10)
     assert stream.getvalue() == "compiling kernels (only once, 10 of them)\n"
@@ -38,9 +38,9 @@ def test_in_a_log_it_is_one_line() -> None:
 
 def test_where_nothing_is_compiled_or_to_be_shown_there_is_no_line() -> None:
     stream = Terminal()
-    with Compiling(stream=stream):
+    with CompileProgress(stream=stream):
         pass
-    with Compiling(shown=False, stream=stream) as show:
+    with CompileProgress(shown=False, stream=stream) as show:
         show(1, 2)
     assert stream.getvalue() == ""
 
@@ -48,7 +48,7 @@ def test_where_nothing_is_compiled_or_to_be_shown_there_is_no_line() -> None:
 def test_of_a_temporary_cache_nobody_is_promised_that_it_is_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gpunn.backend.compiling._instead", [Path("/tmp/gone")])
     stream = io.StringIO()
-    with Compiling(stream=stream) as show:
+    with CompileProgress(stream=stream) as show:
         show(1, 3)
     assert stream.getvalue() == "compiling kernels (3 of them)\n"
 

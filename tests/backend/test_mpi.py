@@ -29,9 +29,9 @@ def test_a_launcher_is_known_by_what_it_sets(
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert mpi.launched() == place
+    assert mpi.rank_and_size() == place
     if place == (0, 1):
-        assert mpi.started() is None
+        assert mpi.communicator() is None
 
 
 class Machine:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from support.harness import DTYPES
 
 from gpunn.backend import blas
-from gpunn.backend.base import Backend, Product
+from gpunn.backend.base import Backend, PlannedGemm
 
 
 def drawn(backend: Backend, *shape: int, dtype: str = "float32", seed: int = 0) -> np.ndarray:
@@ -27,7 +27,7 @@ def test_a_planned_product_is_that_of_gemm_to_the_bit(backend: Backend, transpos
     a = drawn(backend, *((5, 3) if transposed == "a" else (3, 5)), dtype=dtype)
     b = drawn(backend, *((4, 5) if transposed == "b" else (5, 4)), dtype=dtype, seed=1)
     expected, c = (drawn(backend, 3, 4, dtype=dtype, seed=2) for _ in range(2))
-    product = Product(backend, transposed)
+    product = PlannedGemm(backend, transposed)
     for alpha, beta in ((1.0, 0.0), (-0.5, 0.75), (2.0, 1.0)):
         backend.gemm(alpha, a.T if transposed == "a" else a, b.T if transposed == "b" else b, beta, expected)
         product(alpha, a, b, beta, c)
@@ -35,7 +35,7 @@ def test_a_planned_product_is_that_of_gemm_to_the_bit(backend: Backend, transpos
 
 
 def test_a_planned_product_sees_new_values_and_new_arrays(backend: Backend) -> None:
-    product = Product(backend)
+    product = PlannedGemm(backend)
     a, b, c = drawn(backend, 3, 5), drawn(backend, 5, 4, seed=1), backend.zeros((3, 4), np.float32)
     product(1.0, a, b, 0.0, c)
     first = backend.to_host(c)

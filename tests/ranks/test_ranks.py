@@ -16,11 +16,11 @@ from gpunn.backend.ranks import world
 
 ranks = world()
 numbers = np.arange(3.0) + ranks.rank
-ranks.sum(numbers)
+ranks.all_reduce(numbers)
 said = {
     "rank": ranks.rank, "size": ranks.size, "local": [ranks.local_rank, ranks.local_size], "first": ranks.is_first,
-    "sum": numbers.tolist(), "gathered": ranks.gathered(np.array([ranks.rank, 7])).tolist(),
-    "agreed": ranks.agreed({"from": ranks.rank}), "any": [ranks.any(ranks.rank == 1), ranks.any(False)],
+    "all_reduce": numbers.tolist(), "all_gather": ranks.all_gather(np.array([ranks.rank, 7])).tolist(),
+    "broadcast": ranks.broadcast({"from": ranks.rank}), "any": [ranks.any(ranks.rank == 1), ranks.any(False)],
     "share": ranks.share(10),
 }
 print(json.dumps(said) + "\\n", end="", flush=True)
@@ -38,9 +38,9 @@ def test_all_ranks_have_the_same_sums_and_each_its_share(tmp_path: Path, count: 
     more = sum(range(count))
     for rank, each in enumerate(said):
         assert (each["size"], each["local"], each["first"]) == (count, [rank, count], rank == 0)
-        assert each["sum"] == [count * number + more for number in range(3)]
-        assert each["gathered"] == [[other, 7] for other in range(count)]
-        assert (each["agreed"], each["any"]) == ({"from": 0}, [True, False])
+        assert each["all_reduce"] == [count * number + more for number in range(3)]
+        assert each["all_gather"] == [[other, 7] for other in range(count)]
+        assert (each["broadcast"], each["any"]) == ({"from": 0}, [True, False])
     shares = [each["share"] for each in said]
     assert [shares[0][0], shares[-1][1]] == [0, 10]
     assert all(end == first for (_, end), (first, _) in pairwise(shares))
@@ -64,9 +64,9 @@ import numpy as np
 from gpunn.backend.ranks import world
 
 ranks = world()
-ranks.sum(np.zeros(3))
+ranks.all_reduce(np.zeros(3))
 try:
-    ranks.sum(np.zeros(2)) if ranks.rank == 1 else ranks.gathered(np.zeros(4))
+    ranks.all_reduce(np.zeros(2)) if ranks.rank == 1 else ranks.all_gather(np.zeros(4))
 except Exception as error:
     print(f"{type(error).__name__}: {error}\\n", end="", flush=True)
 """

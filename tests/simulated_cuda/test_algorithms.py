@@ -12,7 +12,7 @@ from support.checkpoint_helpers import ORIGIN, outcome, stopped_after, trainer
 
 import gpunn as gn
 from gpunn.backend import cublas
-from gpunn.backend.algorithms import ITSELF, PARTS, SCHEME, read, written
+from gpunn.backend.algorithms import ITSELF, PARTS, SCHEME, decode, encode
 from gpunn.backend.cublas import Cublas
 from gpunn.backend.cuda import CupyBackend
 from gpunn.cli.doctor import diagnose
@@ -43,7 +43,7 @@ def factors(backend: CupyBackend, m: int, k: int, n: int, dtype: Any = np.float3
 
 
 def chosen(backend: CupyBackend) -> dict[tuple[int, ...], tuple[int, ...]]:
-    return read(backend.algorithms())[1]
+    return decode(backend.algorithms())[1]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -114,10 +114,10 @@ def test_a_record_is_repeated_even_where_another_would_be_chosen(backend: CupyBa
     a, b, c, _ = factors(backend, 10, 784, 32)
     backend.gemm(1.0, a, b, 0.0, c)
     cut, ((key, config),) = backend.to_host(c), chosen(backend).items()
-    maker = read(backend.algorithms())[0]
+    environment = decode(backend.algorithms())[0]
     plain, other_stages = (3, 15, 1, 0, 0, 0, 0, 0, 0), (7, 15, 3, 2, 1, 0, 5, 4, 2)  # found, and made from nothing
     for recorded in (plain, other_stages, ITSELF, config):
-        assert backend.repeat(written(maker, {key: recorded})) == ""
+        assert backend.repeat(encode(environment, {key: recorded})) == ""
         backend.gemm(1.0, a, b, 0.0, c)
         assert chosen(backend) == {key: recorded}
         assert (backend.to_host(c).tobytes() == cut.tobytes()) == (recorded == config)
@@ -138,7 +138,7 @@ def test_a_recorded_algorithm_that_cannot_do_the_product_is_not_used(
     a, b, c, expected = factors(backend, 10, 784, 32, off=1)
     backend.gemm(1.0, a, b, 0.0, c)
     ((key, config),) = chosen(backend).items()
-    assert backend.repeat(written(backend.cublas.maker, {key: recorded})) == ""
+    assert backend.repeat(encode(backend.cublas.environment, {key: recorded})) == ""
     with caplog.at_level(logging.WARNING):
         backend.gemm(1.0, a, b, 0.0, c)
     assert "the recorded algorithm of a product of 10×784 by 784×32 is not to be had here" in caplog.text
@@ -167,20 +167,20 @@ def test_a_run_that_goes_on_computes_by_the_recorded_algorithms(cuda: Core, tmp_
     checkpoint = recorded(tmp_path, first)
     text = checkpoint.origin.versions[ALGORITHMS]
     assert text == first.algorithms()
-    assert any(config[PARTS] > 1 for config in read(text)[1].values())
+    assert any(config[PARTS] > 1 for config in decode(text)[1].values())
     whole, rest = training(CupyBackend(0)), training(second)
     whole.run()
     restore_training(rest, checkpoint, said.append)
     rest.run()
     assert outcome(rest) == outcome(whole)
     assert not [line for line in said if "algorithms" in line]
-    assert read(second.algorithms())[1].items() >= read(text)[1].items()
+    assert decode(second.algorithms())[1].items() >= decode(text)[1].items()
 
 
 def without_cutting(text: str) -> str:
     """A record by which no sum is cut, as one of another time might be."""
-    maker, configs = read(text)
-    return written(maker, dict.fromkeys(configs, (3, 15, 1, 0, 0, 0, 0, 0, 0)))
+    environment, configs = decode(text)
+    return encode(environment, dict.fromkeys(configs, (3, 15, 1, 0, 0, 0, 0, 0, 0)))
 
 
 @pytest.mark.parametrize(
@@ -289,6 +289,6 @@ def test_plans_are_forgotten_where_there_are_too_many(
 def test_each_precision_has_its_own_algorithms(backend: CupyBackend) -> None:
     other = backend.in_precision("tf32")
     assert isinstance(other.cublas, Cublas)
-    assert backend.cublas.maker.endswith("float32")
-    assert other.cublas.maker.endswith("tf32")
+    assert backend.cublas.environment.endswith("float32")
+    assert other.cublas.environment.endswith("tf32")
     assert other.repeat(backend.algorithms()).startswith("those recorded are of simulated device")

@@ -29,7 +29,7 @@ class Threads(Ranks):
     def __init__(self, rank: int, held: list[Any], barrier: threading.Barrier) -> None:
         self.rank, self.size, self._held, self._barrier = rank, len(held), held, barrier
 
-    def gathered(self, array: Any) -> Any:
+    def all_gather(self, array: Any) -> Any:
         self._held[self.rank] = np.array(array)
         self._barrier.wait(10)
         made = np.array(self._held)
@@ -37,7 +37,7 @@ class Threads(Ranks):
         return made
 
     def any(self, is_so: bool) -> bool:
-        return bool(self.gathered(np.array(is_so)).any())
+        return bool(self.all_gather(np.array(is_so)).any())
 
 
 def on_threads(size: int, work: Any) -> list[Any]:

@@ -3,7 +3,7 @@
 from math import prod
 from typing import TYPE_CHECKING
 
-from gpunn.backend.base import Shape, inside
+from gpunn.backend.base import Shape, channels_first
 from gpunn.config import register
 from gpunn.kernels.bias import row_sums
 from gpunn.kernels.record import Array, Elementwise
@@ -63,7 +63,7 @@ class Equation(Activation):
         ]
         self._shares = [context.buffer(input_shape) for _ in self._learned]
         self._scratch = context.shared_rows(units, prod(input_shape[:-1]) * context.capacity)
-        self._units, self._inside = units, inside(input_shape)
+        self._units, self._inside = units, channels_first(input_shape)
         return super().build(context, input_shape)
 
     def forward(self, x: Array, training: bool) -> Array:

@@ -2,7 +2,7 @@
 
 from typing import Any, ClassVar
 
-from gpunn.backend.arrays import NO_KERNEL, is_array_code
+from gpunn.backend.array_code import NO_KERNEL, is_array_code
 from gpunn.backend.base import Shape
 from gpunn.config import from_config, register
 from gpunn.config.scalars import real

@@ -19,8 +19,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from gpunn.backend.arrays import run_on_device
-from gpunn.backend.base import Backend, Buffer, Buildable, Shape, inside
+from gpunn.backend.array_code import run_on_device
+from gpunn.backend.base import Backend, Buffer, Buildable, Shape, channels_first
 from gpunn.config import Part
 from gpunn.errors import OptionError
 from gpunn.kernels.device_code import parts_of_row
@@ -61,7 +61,7 @@ class BuildContext:
 
     def buffer(self, shape: Shape, dtype: DTypeLike | None = None) -> Buffer:
         """Make memory for a batch of samples of this shape, of the network's dtype where none is given."""
-        buffer = Buffer(self.backend, inside(shape), self.capacity, self.dtype if dtype is None else dtype)
+        buffer = Buffer(self.backend, channels_first(shape), self.capacity, self.dtype if dtype is None else dtype)
         self.buffer_bytes[self.name] += buffer.nbytes
         return buffer
 
@@ -200,7 +200,7 @@ class Layer(Buildable, Part, ABC, kind="layer", example="Dense(10)"):
     def filters_of(self, w: NDArray[Any], input_shape: Shape) -> NDArray[Any] | None:
         """Return weights as images (units, channels, height, width) of what each unit sees; None where it sees none."""
         if w.ndim == 2 and len(input_shape) == 3 and w.shape[1] == prod(input_shape):
-            return w.reshape(len(w), *inside(input_shape))
+            return w.reshape(len(w), *channels_first(input_shape))
         return w if w.ndim == 4 else None
 
     def fused_with(self, following: "Layer") -> "Layer | None":

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.backend.base import Shape
-from gpunn.backend.extent import Extent
+from gpunn.backend.convolution_shape import ConvolutionShape
 from gpunn.backend.grouped_convolution import products_of
 from gpunn.config import register
 from gpunn.config.scalars import pair, positive_whole
@@ -101,10 +101,10 @@ class Conv2D(Weighted):
         (top, _), (left, _) = self.pads(input_shape)
         groups, places = self.groups_of(channels), self.size[0] * self.size[1]
         image, batch = (channels, height, width, rows, columns), (context.capacity, context.batch_size)
-        extent = Extent(self.filters, self.size, self.stride, (top, left), *image, *batch)
+        of_products = ConvolutionShape(self.filters, self.size, self.stride, (top, left), *image, *batch)
         fans = channels // groups * places, self.filters // groups * places
         self._make_w(context, self.filters, channels // groups, *self.size, fans=fans)
-        made = products_of(context.backend, extent, context.scratch, context.needs_input_gradient, groups)
+        made = products_of(context.backend, of_products, context.scratch, context.needs_input_gradient, groups)
         self._products, self._products_of_one = made
         self._z = context.buffer(shape)
         self._dx = context.buffer(input_shape) if context.needs_input_gradient else None

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from gpunn.backend.base import Product, Shape, inside
+from gpunn.backend.base import PlannedGemm, Shape, channels_first
 from gpunn.config import register
 from gpunn.config.scalars import positive_whole, real
 from gpunn.errors import ShapeError
@@ -85,7 +85,7 @@ class Dense(Weighted):
 
     def build(self, context: BuildContext, input_shape: Shape) -> Shape:
         shape = self.output_shape(input_shape)
-        self._forward, self._backward = Product(context.backend), Product(context.backend, transposed="a")
+        self._forward, self._backward = PlannedGemm(context.backend), PlannedGemm(context.backend, transposed="a")
         self._make_w(context, self.units, *input_shape)
         self._z = context.buffer(shape)
         self._da = context.buffer(input_shape) if context.needs_input_gradient else None
@@ -119,7 +119,7 @@ class Flatten(Layer):
         return (math.prod(input_shape),)
 
     def build(self, context: BuildContext, input_shape: Shape) -> Shape:
-        self._inside = inside(input_shape)
+        self._inside = channels_first(input_shape)
         self._x: Array = None
         self.output_is_free = context.may_overwrite_input
         return self.output_shape(input_shape)

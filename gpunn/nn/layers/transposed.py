@@ -5,7 +5,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from gpunn.backend.base import Shape
-from gpunn.backend.extent import Extent
+from gpunn.backend.convolution_shape import ConvolutionShape
 from gpunn.backend.grouped_convolution import products_of
 from gpunn.config import register
 from gpunn.config.scalars import pair, positive_whole
@@ -94,12 +94,13 @@ class ConvTranspose2D(Weighted):
         height, width, channels = input_shape
         (top, _), (left, _) = self.pads(input_shape)
         sizes, batch = (self.filters, rows, columns, height, width), (context.capacity, context.batch_size)
-        extent = Extent(channels, self.size, self.stride, (top, left), *sizes, *batch)  # of the convolution back
+        # Of the convolution whose input gradient this is: it leads from the output to the input.
+        of_products = ConvolutionShape(channels, self.size, self.stride, (top, left), *sizes, *batch)
         # A pixel is covered size/stride times, down and across; with gaps between, by one filter or none.
         covered = [max(1.0, size / stride) for size, stride in zip(self.size, self.stride, strict=True)]
         fans = round(channels * covered[0] * covered[1]), self.filters * self.size[0] * self.size[1]
         self._make_w(context, channels, self.filters, *self.size, fans=fans)
-        self._products, self._products_of_one = products_of(context.backend, extent, context.scratch)
+        self._products, self._products_of_one = products_of(context.backend, of_products, context.scratch)
         self._z = context.buffer(shape)
         self._da = context.buffer(input_shape) if context.needs_input_gradient else None
         return shape

@@ -19,8 +19,8 @@ from gpunn import Conv2D, Dense, Flatten, ReLU, Sequential
 from gpunn.backend import grouped_convolution as ways
 from gpunn.backend.base import Backend
 from gpunn.backend.convolution import PatchProducts, RowProducts
+from gpunn.backend.convolution_shape import ConvolutionShape
 from gpunn.backend.devices import select
-from gpunn.backend.extent import Extent
 from gpunn.backend.pointwise_convolution import PointProducts
 from gpunn.errors import OptionError, ShapeError
 
@@ -240,7 +240,7 @@ def test_weights_in_groups_begin_with_the_variance_for_the_inputs_of_their_group
 
 
 def test_groups_go_the_direct_way_only_where_they_are_small() -> None:
-    cpu, extent = select("cpu"), Extent(64, (3, 3), (1, 1), (1, 1), 64, 8, 8, 8, 8, 4, 4)
+    cpu, extent = select("cpu"), ConvolutionShape(64, (3, 3), (1, 1), (1, 1), 64, 8, 8, 8, 8, 4, 4)
     for groups, kind in ((64, ways.DirectProducts), (8, ways.GroupedProducts), (1, RowProducts)):
         products, _ = ways.products_of(cpu, extent, lambda shape: cpu.empty(shape, "float32"), True, groups)
         assert isinstance(products, kind)
@@ -266,16 +266,18 @@ def test_groups_that_do_not_divide_are_refused(backend: Backend, layer: Conv2D, 
 # Two ways to make the products
 
 
-def extent_of(made: Convolution, spare: int = 0) -> Extent:
+def extent_of(made: Convolution, spare: int = 0) -> ConvolutionShape:
     (top, bottom), (left, right) = made.pads
     height, width, channels = made.shape
     rows = len(places(height + top + bottom, made.size[0], made.stride[0]))
     columns = len(places(width + left + right, made.size[1], made.stride[1]))
     sizes = made.filters, made.size, made.stride, (top, left), channels, height, width, rows, columns
-    return Extent(*sizes, made.n + spare, max(1, made.n + spare - 1))
+    return ConvolutionShape(*sizes, made.n + spare, max(1, made.n + spare - 1))
 
 
-def results_of(kind: Any, backend: Backend, extent: Extent, arrays: tuple[NDArray[Any], ...]) -> list[NDArray[Any]]:
+def results_of(
+    kind: Any, backend: Backend, extent: ConvolutionShape, arrays: tuple[NDArray[Any], ...]
+) -> list[NDArray[Any]]:
     products = kind(backend, extent, lambda shape: backend.empty(shape, "float64"))
     w, x, delta = (backend.asarray(array) for array in arrays)
     w = w.reshape(extent.filters, -1)
@@ -314,7 +316,7 @@ def test_products_by_patches_and_by_rows_are_the_same(
 def test_strided_products_do_without_the_forward_pass_of_the_images_before(kind: Any) -> None:
     """A transposed convolution asks for the gradient of images that no `forward` was of."""
     size = 1 if kind is PointProducts else 3
-    extent = Extent(2, (size, size), (2, 2), (0, 0), 3, 9, 9, 5 - size // 2, 5 - size // 2, 4, 4)
+    extent = ConvolutionShape(2, (size, size), (2, 2), (0, 0), 3, 9, 9, 5 - size // 2, 5 - size // 2, 4, 4)
     cpu, rng = select("cpu"), np.random.default_rng(0)
     x, other = rng.normal(size=(2, 3, 9, 9, 4))
     delta, w = rng.normal(size=(2, extent.rows, extent.columns, 4)), rng.normal(size=(2, 3 * size * size))
@@ -328,13 +330,13 @@ def test_strided_products_do_without_the_forward_pass_of_the_images_before(kind:
 
 
 def test_filters_of_one_pixel_go_by_points_where_nothing_is_padded() -> None:
-    cpu, extent = select("cpu"), Extent(4, (1, 1), (2, 2), (0, 0), 3, 8, 8, 4, 4, 2, 2)
+    cpu, extent = select("cpu"), ConvolutionShape(4, (1, 1), (2, 2), (0, 0), 3, 8, 8, 4, 4, 2, 2)
     for padding, kind in (((0, 0), PointProducts), ((1, 0), PatchProducts)):
         products, _ = ways.products_of(cpu, extent._replace(padding=padding), lambda shape: cpu.empty(shape, "float32"))
         assert isinstance(products, kind)
 
 
-def scratch_of(kind: Any, extent: Extent, elements: int) -> int:
+def scratch_of(kind: Any, extent: ConvolutionShape, elements: int) -> int:
     cpu, taken = select("cpu"), []
 
     def scratch(shape: tuple[int, ...]) -> NDArray[Any]:
@@ -347,7 +349,7 @@ def scratch_of(kind: Any, extent: Extent, elements: int) -> int:
 
 
 def test_patches_go_by_blocks_that_are_no_larger_than_asked_for() -> None:
-    extent = Extent(4, (3, 3), (1, 1), (0, 0), 2, 20, 20, 18, 18, 4, 4)
+    extent = ConvolutionShape(4, (3, 3), (1, 1), (0, 0), 2, 20, 20, 18, 18, 4, 4)
     row = 2 * 9 * 18 * 4
     assert scratch_of(PatchProducts, extent, 1) == row  # a row of the output at least
     assert row < scratch_of(PatchProducts, extent, 5000) <= 5000
@@ -356,7 +358,7 @@ def test_patches_go_by_blocks_that_are_no_larger_than_asked_for() -> None:
 
 @pytest.mark.parametrize(("channels", "pixels"), [(2, 3 * 18), (20, 20)])  # the filter's columns laid out, and not
 def test_rows_go_by_blocks_that_are_little_larger_than_asked_for(channels: int, pixels: int) -> None:
-    extent = Extent(4, (3, 3), (1, 1), (0, 0), channels, 20, 20, 18, 18, 4, 4)
+    extent = ConvolutionShape(4, (3, 3), (1, 1), (0, 0), channels, 20, 20, 18, 18, 4, 4)
     row, weights = channels * pixels * 4, 4 * channels * 9
     seen_twice = 2 * row  # by the next block too
     assert scratch_of(RowProducts, extent, 1) == 4 * row + seen_twice + 2 * weights  # four rows at least

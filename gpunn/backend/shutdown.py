@@ -23,7 +23,7 @@ _APART = 0.3  # seconds from rank to rank at which they give up, so that one of 
 _BYTES = 2048  # of what a rank tells the others
 
 
-class Ending:
+class Shutdown:
     """Ends the ranks of a training together.
 
     Args:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 
-class Extent(NamedTuple):
+class ConvolutionShape(NamedTuple):
     """The sizes of a convolution, with `rows` and `columns` of its output; training has batches of `batch_size`."""
 
     filters: int
@@ -39,7 +39,7 @@ class Seen(NamedTuple):
         return slice(self.skipped * step, (self.skipped + self.end - self.begin) * step)
 
 
-def seen_rows(e: Extent) -> Iterator[Seen]:
+def seen_rows(e: ConvolutionShape) -> Iterator[Seen]:
     """Yield the input rows that are seen at all."""
     for y in range(e.height):
         last, remainder = divmod(y + e.padding[0], e.stride[0])
