@@ -8,7 +8,7 @@ from gpunn.backend.limits import set_memory_limit
 from gpunn.config import register
 from gpunn.data import Data, Samples, load_data
 from gpunn.data.augmentation import Augmentation
-from gpunn.data.formats.own import register_format
+from gpunn.data.formats.registry import register_format
 from gpunn.errors import GpunnError
 from gpunn.nn import equations, initializers, layers, losses  # noqa: F401  # parts that files name are registered
 from gpunn.nn.gradients import GradientCheck, GradientError, check_gradients

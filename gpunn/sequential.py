@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 from gpunn.backend.base import Backend
 from gpunn.data import Data, Samples
 from gpunn.data.augmentation import Augmentation
-from gpunn.data.weights import ClassWeight
+from gpunn.data.class_weights import ClassWeight
 from gpunn.files import StrPath
 from gpunn.nn.losses import Loss
 from gpunn.nn.network import alone, explained

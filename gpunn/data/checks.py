@@ -8,8 +8,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from gpunn.backend.devices import as_cupy, dlpack_device, on_host
 from gpunn.backend.limits import require
+from gpunn.data.device_inputs import DeviceInputs
 from gpunn.data.memmap import Inputs, in_blocks, is_mapped
-from gpunn.data.on_device import OnDevice
 from gpunn.errors import DataError, DeviceError, GpunnError
 
 log = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ def as_array(values: Any, what: str) -> NDArray[Any]:
 
 def as_inputs(values: Any) -> Inputs:
     """Return inputs as an array of numbers; those of a CUDA device stay there."""
-    if isinstance(values, OnDevice):
+    if isinstance(values, DeviceInputs):
         return values
     _refuse_bfloat16(values, "inputs")
     try:
@@ -73,7 +73,7 @@ def as_inputs(values: Any) -> Inputs:
     if array.dtype.kind not in "biuf":
         mend = "make them an array of floats or whole numbers first"
         raise DataError(f"inputs must be numbers, got {array.dtype}: {mend}")
-    return OnDevice(array)
+    return DeviceInputs(array)
 
 
 def _refuse_bfloat16(values: Any, what: str) -> None:
@@ -92,20 +92,20 @@ def checked_inputs(x: ArrayLike | Inputs) -> Inputs:
     if not array.size:
         raise DataError(f"inputs hold no values, got shape {array.shape}: give at least one sample with one feature")
     array = array.reshape(*array.shape, 1) if array.ndim == 3 else array
-    if isinstance(array, OnDevice):
+    if isinstance(array, DeviceInputs):
         return _checked_on_device(array)
     values = cast(NDArray[Any], array)
     return np.ascontiguousarray(values if values.dtype == np.uint8 else _floats(values, "inputs"))
 
 
-def _checked_on_device(inputs: OnDevice) -> OnDevice:
+def _checked_on_device(inputs: DeviceInputs) -> DeviceInputs:
     """Return inputs of a device as `checked_inputs` does; two numbers of them come to the host."""
     if inputs.is_checked:
         return inputs
     inputs = inputs if inputs.dtype in (np.uint8, np.float32, np.float64) else inputs.astype(np.float32)
     if inputs.dtype != np.uint8 and not _is_finite(inputs.extremes()):
         check_finite(inputs[:], "inputs")  # which says where
-    return OnDevice(inputs.array, is_checked=True)
+    return DeviceInputs(inputs.array, is_checked=True)
 
 
 def checked_targets(y: ArrayLike, classes: int | None) -> tuple[NDArray[Any], int]:
@@ -236,7 +236,7 @@ def scaled_as_pixels(array: Inputs) -> tuple[Inputs, float]:
     is_bytes = array.dtype == np.uint8
     if array.dtype.kind not in "iu" or not array.size or not array.ndim or (is_bytes and is_mapped(array)):
         return array, 1 / 255 if is_bytes else 1.0
-    if isinstance(array, OnDevice):
+    if isinstance(array, DeviceInputs):
         low, high = map(int, array.extremes())
     else:
         extremes = [(int(rows.min()), int(rows.max())) for _, rows in in_blocks(array)]
@@ -252,4 +252,4 @@ def scaled_as_pixels(array: Inputs) -> tuple[Inputs, float]:
     log.warning("inputs are whole numbers from %d to %d: divided by %d%s", low, high, most, kept)
     if most != 255:
         return array, 1 / most
-    return array.astype(np.uint8) if isinstance(array, OnDevice) else np.asarray(array, np.uint8), 1 / most
+    return array.astype(np.uint8) if isinstance(array, DeviceInputs) else np.asarray(array, np.uint8), 1 / most

@@ -167,7 +167,7 @@ class Columns:
             )
         return places
 
-    def of_others(
+    def converted(
         self, others: "Columns", inputs: NDArray[Any], targets: NDArray[Any]
     ) -> tuple[NDArray[np.float32], NDArray[Any]]:
         """Return inputs and targets, made by the columns of another table, as these columns would have made them."""

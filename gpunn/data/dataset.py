@@ -11,9 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from gpunn.config.scalars import flag
 from gpunn.data.checks import as_array, as_inputs, described, scaled_as_pixels
-from gpunn.data.labels import checked_names, counted_names, numbered
-from gpunn.data.later_tables import brought, like_table
+from gpunn.data.labels import checked_names, counted_names, encode_labels
 from gpunn.data.samples import ROW, Samples
+from gpunn.data.table_samples import like_table, with_columns_of
 from gpunn.data.tokens import checked_count
 from gpunn.display.html import html_table
 from gpunn.errors import DataError, OptionError, in_one_line
@@ -161,7 +161,7 @@ class Data:
         counted, factor = checked_count(tokens), 1.0 if scale is None else scale
         inputs, factor = scaled_as_pixels(array) if scale is None and not counted else (array, factor)
         count = -1 if class_names is None else counted_names(class_names)
-        y, names = numbered(y, class_names)
+        y, names = encode_labels(y, class_names)
         weights = cast(Any, sample_weight)
         train = Samples(inputs, as_array(y, "targets"), factor, count, weights=weights, tokens=counted)
         opened = None if test is None else lambda: like(train, test() if callable(test) else test, names, "test")
@@ -238,7 +238,7 @@ def like(train: Samples, given: Any, names: Sequence[str] | None, what: str) -> 
         raise DataError(f"{what} is (x, y) or Samples, got {type(given).__name__}")
     if (samples := like_table(train, *given)) is not None:
         return samples
-    targets, _ = numbered(given[1], checked_names(names, train.classes))
+    targets, _ = encode_labels(given[1], checked_names(names, train.classes))
     weights = given[2] if len(given) == 3 else None
     return Samples(
         given[0], as_array(targets, "targets"), train.scale, train.classes, weights=weights, tokens=train.tokens
@@ -248,7 +248,7 @@ def like(train: Samples, given: Any, names: Sequence[str] | None, what: str) -> 
 def _fitting(open_test: Callable[[], Samples], train: Samples, name: str, what: str = "test set") -> Samples:
     """Open the test set, or another, and check that it is of the same kind as the training set."""
     try:
-        test = brought(open_test(), train)
+        test = with_columns_of(open_test(), train)
         test = test.as_tokens(train.tokens) if train.tokens else test
         if test.one_hot and not train.classes:
             test = test.as_floats()

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from gpunn.backend.limits import free_bytes, require, size
 from gpunn.data.dataset import Data
 from gpunn.data.formats.bounded import MAPPED_FROM
-from gpunn.data.formats.fitting import ImageHeader, read_header, read_pixels
 from gpunn.data.formats.image_folder import ImageFile, ImagePart, counted, find_images, shown
+from gpunn.data.formats.image_pixels import ImageHeader, read_header, read_pixels
 from gpunn.data.formats.inputs import kind_of_file
 from gpunn.data.formats.parts import ReadOptions
 from gpunn.data.image_cache import ImageCache

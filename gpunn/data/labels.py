@@ -20,7 +20,7 @@ MOST_BYTES = 1 << 20  # of all class names in a model file, whose description is
 _TEXT_BYTES = 64  # of a short text of Python's, with its place in a list
 
 
-def numbered(y: ArrayLike, names: Sequence[str] | None) -> tuple[ArrayLike, Sequence[str] | None]:
+def encode_labels(y: ArrayLike, names: Sequence[str] | None) -> tuple[ArrayLike, Sequence[str] | None]:
     """Return labels that are texts as their places among the names, by default their own; other labels as they are."""
     texts = _texts(y)
     if texts is None:

@@ -18,19 +18,19 @@ from gpunn.config.scalars import flag
 from gpunn.data.columns import Columns
 from gpunn.data.dataset import Data, stratified_split
 from gpunn.data.download import download, user_cache
-from gpunn.data.formats.foreign import told, told_folder
 from gpunn.data.formats.frame import is_frame, read_frame
 from gpunn.data.formats.idx import read_images, read_labels
 from gpunn.data.formats.image_folder import holds_images
 from gpunn.data.formats.inputs import kind_of_file
-from gpunn.data.formats.own import reader_of
 from gpunn.data.formats.parts import Parts, ReadOptions
+from gpunn.data.formats.registry import reader_of
+from gpunn.data.formats.unsupported import unsupported_file, unsupported_folder
 from gpunn.data.images import checked_colours, checked_image_size, read_image_folder
-from gpunn.data.later_tables import table_samples
-from gpunn.data.named import FILES_OF_SETS, NAMED, named_parts, own_folders, parts_in
+from gpunn.data.named_sets import FILES_OF_SETS, NAMED, named_parts, own_folders, parts_in
 from gpunn.data.published import DIGITS, MNIST, PUBLISHED, PublishedSet, check_published
 from gpunn.data.samples import Samples
 from gpunn.data.sklearn_sets import PREFIX, SKLEARN_NAMES, is_sklearn_table, set_name, sklearn_digits, sklearn_table
+from gpunn.data.table_samples import table_samples
 from gpunn.data.tables import RECONSTRUCTION, checked_options, names_in, table_data, tables_in
 from gpunn.data.tokens import checked_count
 from gpunn.errors import DataError, OptionError
@@ -225,7 +225,7 @@ def _read_folder(folder: Path, split: dict[str, Any], options: ReadOptions) -> D
         return _read_tables(folder, tables, split, options)
     paths = {file.stem: path for file in MNIST.files if (path := file.find(folder)) is not None}
     if missing := ", ".join(file.stem for file in MNIST.files if file.stem not in paths):
-        if found := told_folder(folder):
+        if found := unsupported_folder(folder):
             raise DataError(f"{folder}: expected a data set, got {found[0]}: {found[1]}")
         below = [str(folder / name) for name in PUBLISHED if PUBLISHED[name].find(folder / name)]
         mend = "put them there, or give a .npz file, or a folder of images with one inside for each class"
@@ -312,7 +312,7 @@ def _read_file(path: Path, split: dict[str, Any], options: ReadOptions) -> Data:
             mend = f"give its folder, {path.parent}"
         if kind.image:
             mend = "give the folder of all images, with a folder in it for each class"
-        name, mend = told(path) or (kind.name, mend)
+        name, mend = unsupported_file(path) or (kind.name, mend)
         raise DataError(f"{path}: expected a .npz file, got {name}: {mend}")
     return _from_parts(path, path.stem, kind.data(path, options), split)
 

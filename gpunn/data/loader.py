@@ -10,8 +10,8 @@ from numpy.typing import DTypeLike, NDArray
 from gpunn.backend.base import Backend, Buffer, Mirror, Shape, channels_first
 from gpunn.backend.limits import size
 from gpunn.data.augmentation import Augmentation
+from gpunn.data.device_inputs import DeviceInputs
 from gpunn.data.memmap import Rows, in_blocks, is_mapped
-from gpunn.data.on_device import OnDevice
 from gpunn.data.samples import Samples
 from gpunn.errors import OptionError, ShapeError
 from gpunn.kernels import gather as kernels
@@ -105,7 +105,7 @@ class DataLoader:
         backend, inputs = self._backend, self.samples.inputs
         if backend.device == "cpu" and isinstance(inputs, np.ndarray):
             self.rows = backend.asarray(np.ascontiguousarray(rows_of(inputs)), self.row_dtype)
-        elif isinstance(inputs, OnDevice) and backend.device != "cpu":
+        elif isinstance(inputs, DeviceInputs) and backend.device != "cpu":
             rows = inputs.computed(rows_of)
             self.rows = backend.asarray(rows, self.row_dtype)
             if self.rows is not rows:  # their memory may then be taken for work of another stream
@@ -153,11 +153,11 @@ class DataLoader:
         return targets
 
     @property
-    def at_hand(self) -> int:
-        """Number of samples that may be taken before the next call of `given`."""
+    def available(self) -> int:
+        """Number of samples that may be taken before the next call of `advance`."""
         return self.count
 
-    def given(self, n: int) -> None:
+    def advance(self, n: int) -> None:
         """Record that work on n more samples has been enqueued; it may still be running."""
 
 
@@ -220,10 +220,10 @@ class StreamingLoader(DataLoader):
         half.upload(len(places))
 
     @property
-    def at_hand(self) -> int:
+    def available(self) -> int:
         return self._piece - self._done % self._piece
 
-    def given(self, n: int) -> None:
+    def advance(self, n: int) -> None:
         self._done += n
         if self._done % self._piece == 0 and self._done < self.count:
             # The device is busy with this piece while the host gathers the next.
@@ -248,7 +248,7 @@ def place(
     later: int = 0,
 ) -> DataLoader:
     """Place samples on the "device", or on the "host", from which they are streamed; "auto" is the first that fits."""
-    if backend.device == "cpu" and isinstance(samples.inputs, OnDevice):
+    if backend.device == "cpu" and isinstance(samples.inputs, DeviceInputs):
         samples = replace(samples, inputs=samples.inputs[:])
     is_host, is_file, needed = backend.device == "cpu", is_mapped(samples.inputs), bytes_on_device(samples, dtype)
     fits, reason = checked_place(data_on) == "device", ""

@@ -107,7 +107,7 @@ class TrainingInputs:
     def arranged_samples(self, samples: Samples) -> Samples:
         """Return `arranged` samples, not copied; those of another table by the columns of the training."""
         if self.columns is not None and samples.columns not in (None, self.columns):
-            inputs, targets = self.columns.of_others(samples.columns, np.asarray(samples.inputs), samples.targets)
+            inputs, targets = self.columns.converted(samples.columns, np.asarray(samples.inputs), samples.targets)
             return replace(samples, inputs=inputs, targets=targets, columns=self.columns)
         inputs = self.arranged(samples.inputs)
         return samples if inputs is samples.inputs else replace(samples, inputs=inputs)

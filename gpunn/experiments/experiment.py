@@ -14,12 +14,12 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from gpunn.config import check_names, from_config, from_table, nearest, to_built_config, to_config
 from gpunn.data import NAMES, Data, Samples, load_data
+from gpunn.data.class_weights import checked_class_weight
 from gpunn.data.formats.image_folder import learns_numbers
 from gpunn.data.formats.inputs import column_names
 from gpunn.data.load import is_image_folder
 from gpunn.data.sklearn_sets import is_sklearn_table
 from gpunn.data.tables import RECONSTRUCTION, are_pixels, names_in, tables_in
-from gpunn.data.weights import checked_class_weight
 from gpunn.errors import DataError, GpunnError, OptionError
 from gpunn.experiments.pretrained import StartPart
 from gpunn.files import read_regular

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from gpunn.data import Samples
+from gpunn.data.class_weights import class_weights
 from gpunn.data.tables import RECONSTRUCTION
-from gpunn.data.weights import class_weights
 from gpunn.errors import DataError, DivergenceError, OptionError, ShapeError, in_one_line
 from gpunn.experiments.conclusions import conclude
 from gpunn.experiments.experiment import Experiment

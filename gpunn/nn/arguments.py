@@ -10,9 +10,9 @@ from gpunn.backend.base import Shape
 from gpunn.backend.devices import on_host
 from gpunn.config.scalars import positive_whole
 from gpunn.data.checks import as_inputs
+from gpunn.data.device_inputs import DeviceInputs
 from gpunn.data.formats.frame import is_frame, read_frame
 from gpunn.data.loader import rows_of
-from gpunn.data.on_device import OnDevice
 from gpunn.data.tokens import as_tokens
 from gpunn.data.training_inputs import TrainingInputs
 from gpunn.errors import OptionError, ShapeError
@@ -51,7 +51,7 @@ def as_batch(x: Any, wanted: Shape, trained_on: TrainingInputs | None, tokens: i
         return as_tokens(batch, tokens) if len(batch) else batch
     if trained_on is not None and trained_on.columns is not None and is_frame(x):
         x = trained_on.columns.inputs(read_frame(x, trained_on.columns.kinds))
-    elif isinstance(inputs := as_inputs(x), OnDevice):
+    elif isinstance(inputs := as_inputs(x), DeviceInputs):
         x = inputs.array
     else:
         x = inputs

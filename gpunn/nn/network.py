@@ -16,7 +16,7 @@ from gpunn.backend.devices import on_host, select
 from gpunn.config.scalars import checked_seed, flag, positive_whole
 from gpunn.data import Samples
 from gpunn.data.checks import check_finite
-from gpunn.data.on_device import OnDevice
+from gpunn.data.device_inputs import DeviceInputs
 from gpunn.data.training_inputs import TrainingInputs
 from gpunn.errors import GpunnError, ShapeError
 from gpunn.kernels.gather import COUNT
@@ -337,7 +337,7 @@ class Network(Layout):
         """
         backend = self._built()
         batch = self._batch(x, backend)
-        scale = self.factor_of(batch if isinstance(batch, np.ndarray) else OnDevice(batch).extremes())
+        scale = self.factor_of(batch if isinstance(batch, np.ndarray) else DeviceInputs(batch).extremes())
         starts = range(0, len(batch), self.capacity)
         parts = [backend.to_host(turned(self._forward(batch[i : i + self.capacity], scale=scale))) for i in starts]
         none = np.empty((0, *self.output_shape), self.dtype)

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from gpunn.config import nearest
 from gpunn.data.columns import MEAN, Columns
-from gpunn.data.formats.fitting import read_header
 from gpunn.data.formats.image import image_shape
+from gpunn.data.formats.image_pixels import read_header
 from gpunn.data.formats.inputs import kind_of_file, read_inputs
 from gpunn.data.formats.table import Column, Table
 from gpunn.data.tokens import as_tokens

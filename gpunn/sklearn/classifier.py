@@ -12,8 +12,8 @@ from sklearn.utils.multiclass import check_classification_targets
 from gpunn.config import nearest
 from gpunn.data import Samples
 from gpunn.data.augmentation import Augmentation
+from gpunn.data.class_weights import ClassWeight
 from gpunn.data.labels import checked_names
-from gpunn.data.weights import ClassWeight
 from gpunn.errors import DataError, OptionError
 from gpunn.experiments.experiment import Experiment
 from gpunn.nn.losses import Loss

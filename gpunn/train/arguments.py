@@ -15,12 +15,12 @@ from gpunn.config.scalars import Range, checked_seed, flag, positive_whole, real
 from gpunn.data import Data, Samples
 from gpunn.data.augmentation import Augmentation
 from gpunn.data.checks import as_array, as_inputs, is_binary, is_whole
+from gpunn.data.class_weights import ClassWeight, checked_class_weight, class_weights, with_class_weight
+from gpunn.data.device_inputs import DeviceInputs
 from gpunn.data.formats.frame import is_frame
-from gpunn.data.labels import numbered
-from gpunn.data.later_tables import frame_samples
+from gpunn.data.labels import encode_labels
 from gpunn.data.loader import checked_place
-from gpunn.data.on_device import OnDevice
-from gpunn.data.weights import ClassWeight, checked_class_weight, class_weights, with_class_weight
+from gpunn.data.table_samples import frame_samples
 from gpunn.errors import DataError, OptionError, ShapeError
 from gpunn.nn.arguments import checked_dtype
 from gpunn.nn.layers import Layer
@@ -182,10 +182,10 @@ def as_samples(
     if columns is not None and is_frame(pair[0] if pair else data):
         data = frame_samples(*(pair or (data, None)), columns=columns, names=model.class_names)
     elif pair:
-        targets, _ = numbered(_as_targets(pair[1], model.loss, model.layers), model.class_names)
+        targets, _ = encode_labels(_as_targets(pair[1], model.loss, model.layers), model.class_names)
         inputs = as_inputs(pair[0])
         count = len(model.class_names) or -1
-        factor = model.factor_of(inputs.extremes() if isinstance(inputs, OnDevice) else inputs)
+        factor = model.factor_of(inputs.extremes() if isinstance(inputs, DeviceInputs) else inputs)
         data = Samples(inputs, as_array(targets, "targets"), factor, count, tokens=model.tokens)
         if columns is not None and not data.classes and not columns.classes:
             data = replace(data, targets=columns.standard_targets(data.targets), columns=columns)
@@ -243,7 +243,7 @@ def renumbered(samples: Samples, names: Sequence[str], known: Sequence[str]) -> 
     are_known = _are_texts(known) or set(names) <= set(known)
     if not (are_named and are_known) or not samples.classes or tuple(names) == (*known[: len(names)],):
         return samples
-    targets, _ = numbered([names[k] for k in samples.targets], known)
+    targets, _ = encode_labels([names[k] for k in samples.targets], known)
     return replace(samples, targets=as_array(targets, "targets"), classes=len(known))
 
 

@@ -10,8 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from gpunn.backend.ranks import Ranks
 from gpunn.data import Data, Samples
+from gpunn.data.class_weights import ClassWeight
 from gpunn.data.loader import DataLoader, place, sizes_of
-from gpunn.data.weights import ClassWeight
 from gpunn.errors import OptionError
 from gpunn.kernels.gather import NEXT_STEP
 from gpunn.nn.layout import EVALUATION_BATCH
@@ -143,7 +143,7 @@ class Evaluator:
             n = min(size, batches.count - start)
             backend.assign(self._clock[NEXT_STEP : NEXT_STEP + 1], number)
             self.compute(n)
-            batches.given(n)
+            batches.advance(n)
         totals = backend.to_host(self._totals)
         self._ranks.all_reduce(totals)
         return self._measure(totals, batches.size)

@@ -93,5 +93,5 @@ def outputs_of(
         n = min(size, batches.size - start)
         backend.assign(clock[NEXT_STEP : NEXT_STEP + 1], number)
         outputs = backend.to_host(computed(n))
-        batches.given(n)
+        batches.advance(n)
         yield start, model.linked(outputs)

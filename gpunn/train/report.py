@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gpunn.config.scalars import positive_whole
 from gpunn.data import Samples
-from gpunn.data.weights import ClassWeight
+from gpunn.data.class_weights import ClassWeight
 from gpunn.display.html import html_table
 from gpunn.errors import DataError, OptionError, in_one_line
 from gpunn.nn.losses import MeanSquaredError

@@ -103,7 +103,7 @@ class Step:
 
     def given(self, n: int) -> None:
         """Record that work on n more samples has been enqueued."""
-        self.batches.given(self.share_of(n))
+        self.batches.advance(self.share_of(n))
 
     @property
     def sums(self) -> list[Array]:
@@ -166,10 +166,10 @@ class Step:
 
     def _replay(self, n: int) -> int:
         """Replay one graph, of as many steps as n samples have, up to 8, 4, 2 or 1; return the samples it took."""
-        at_hand = self.batches.at_hand // self._own_batch
+        available = self.batches.available // self._own_batch
         if self._are_streamed and self.ranks.size > 1:  # in pieces, which are larger on one rank than on another
-            at_hand = int(self.ranks.all_gather(np.array(at_hand)).min())
-        full = min(n // self.batch_size, at_hand)
+            available = int(self.ranks.all_gather(np.array(available)).min())
+        full = min(n // self.batch_size, available)
         steps = self._steps_of_graph(full)
         if steps and steps not in self._graphs:
             self._capture(steps)

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from gpunn.backend.base import Backend
 from gpunn.backend.ranks import world
 from gpunn.data import Data
+from gpunn.data.class_weights import with_class_weight
 from gpunn.data.loader import DataLoader, bytes_on_device, bytes_on_host, place, sizes_of
 from gpunn.data.training_inputs import TrainingInputs, check_seen
-from gpunn.data.weights import with_class_weight
 from gpunn.errors import GpunnError, OptionError
 from gpunn.kernels import numba_loops
 from gpunn.kernels.gather import NEXT_COUNT

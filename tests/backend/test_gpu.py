@@ -186,7 +186,7 @@ def test_a_step_takes_no_memory(backend: Backend, name: str) -> None:
     with backend.cupy.cuda.using_allocator(refuse):  # type: ignore[attr-defined]
         step(20)
         step.compute(20)
-        step.batches.given(20)
+        step.batches.advance(20)
         step(n - 40)
         with pytest.raises(AssertionError, match="40 bytes were asked for in a step"):
             backend.empty((10,), np.float32)

@@ -91,14 +91,14 @@ def test_an_epoch_may_begin_with_any_batch(backend: Backend, first: int) -> None
         batches.start(size, order, first)
         for number in range(first, 8):
             count = min(size, n - number * size)
-            assert batches.at_hand >= count
+            assert batches.available >= count
             backend.assign(clock[NEXT_STEP : NEXT_STEP + 1], number)
             targets = batches.take(clock, count, rows[:count])
             picked = order[number * size :][:count]
             expected = source.inputs[picked] * np.float32(source.scale)
             np.testing.assert_array_equal(backend.to_host(rows[:count]), expected)
             np.testing.assert_array_equal(backend.to_host(targets), source.targets[picked])
-            batches.given(count)
+            batches.advance(count)
 
 
 def test_an_evaluation_is_the_same_from_a_file(backend: Backend, tmp_path: Path) -> None:

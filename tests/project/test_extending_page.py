@@ -10,7 +10,7 @@ from support.cli_helpers import assert_one_line, gpunn, own_folder, without_pict
 from support.paths import ROOT
 
 from gpunn.config import PARTS
-from gpunn.data.formats.own import READERS
+from gpunn.data.formats.registry import READERS
 from project.test_examples import blocks, run_python
 
 PAGE = ROOT / "docs" / "extending.md"

@@ -23,7 +23,7 @@ from support.paths import ROOT
 
 import gpunn as gn
 from gpunn.config import custom_classes
-from gpunn.data.formats.own import READERS
+from gpunn.data.formats.registry import READERS
 from gpunn.errors import ShapeError
 from gpunn.saving.checkpointer import list_checkpoints
 

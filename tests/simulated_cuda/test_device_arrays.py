@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import gpunn as gn
-from gpunn.data.on_device import OnDevice
+from gpunn.data.device_inputs import DeviceInputs
 from gpunn.errors import DataError, GpunnError
 from simulated_cuda.core import Core
 
@@ -135,7 +135,7 @@ def test_a_network_on_the_cpu_takes_them_over_the_host(cuda: Core) -> None:
 def test_samples_of_a_device_are_samples(cuda: Core) -> None:
     data = gn.Data.from_arrays(cuda.cupy.asarray(X), Y)
     twin = gn.Data.from_arrays(X, Y)
-    assert isinstance(data.train.inputs, OnDevice)
+    assert isinstance(data.train.inputs, DeviceInputs)
     assert data.train.sha256() == twin.train.sha256()
     assert repr(data) == repr(twin)
     pairs = [(each.train.subset([3, 1]), each.train.first(5)) for each in (data, twin)]

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 from gpunn.data.checks import as_array, checked_inputs
 from gpunn.data.formats.delimited import find_form, read_delimited
-from gpunn.data.formats.fitting import read_pixels
 from gpunn.data.formats.idx import read_idx
 from gpunn.data.formats.image import image_shape, read_image
+from gpunn.data.formats.image_pixels import read_pixels
 from gpunn.data.formats.npy import NpzFile, read_npy
-from gpunn.data.formats.own import reader_of
 from gpunn.data.formats.parquet import parquet_names, read_parquet
 from gpunn.data.formats.parts import Parts, ReadOptions
 from gpunn.data.formats.photograph import read_photograph
+from gpunn.data.formats.registry import reader_of
 from gpunn.data.formats.table import Table
 from gpunn.data.tables import table_inputs
 from gpunn.data.training_inputs import TrainingInputs, are_drawn, borders

@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 
 from gpunn.data.checks import described, is_one_hot
 from gpunn.data.formats.bounded import Header, Readable, check_packed, opened, read_array, read_up_to, reading
-from gpunn.data.formats.foreign import told_zip
 from gpunn.data.formats.npz_keys import (
     INPUTS,
     NAMES,
@@ -37,6 +36,7 @@ from gpunn.data.formats.npz_keys import (
     one_of,
 )
 from gpunn.data.formats.parts import Pair, Parts
+from gpunn.data.formats.unsupported import unsupported_zip
 from gpunn.errors import DataError
 from gpunn.files import open_regular
 
@@ -84,7 +84,7 @@ class NpzFile:
         with self._opened("expected a .npz file", "save it with np.savez(path, x=x, y=y)") as archive:
             names = archive.namelist()
             members = [name.removesuffix(".npy") for name in names if name.endswith(".npy")]
-        if not members and (found := told_zip(names)):
+        if not members and (found := unsupported_zip(names)):
             raise DataError(f"{self.path}: expected a .npz file, got {found[0]}: {found[1]}")
         self.names, self._by_meaning = set(members), by_meaning(set(members))
         if len(self.names) < len(members):

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from gpunn.data.formats import fitting
-from gpunn.data.formats.fitting import ImageHeader, read_header
+from gpunn.data.formats.image_pixels import ImageHeader, read_header
 from gpunn.errors import DataError
 
 

@@ -13,7 +13,7 @@ from gpunn.data.memmap import Rows
 from gpunn.kernels.record import Array
 
 
-class OnDevice(Rows):
+class DeviceInputs(Rows):
     """Inputs on a CUDA device; what indexing picks is copied to the host, and nothing else.
 
     Args:

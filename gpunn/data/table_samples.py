@@ -61,12 +61,12 @@ def like_table(train: Samples, x: Any, y: Any, weights: Any = None) -> Samples |
     return replace(samples, targets=train.columns.standard_targets(samples.targets), columns=train.columns)
 
 
-def brought(samples: Samples, train: Samples) -> Samples:
+def with_columns_of(samples: Samples, train: Samples) -> Samples:
     """Return samples of another table as the columns of the training would have made them, with its classes."""
     own, columns = samples.columns, train.columns
     if own is None or columns is None or own == columns:
         return samples
-    inputs, targets = columns.of_others(own, np.asarray(samples.inputs), samples.targets)
+    inputs, targets = columns.converted(own, np.asarray(samples.inputs), samples.targets)
     if columns.classes and own.classes and own.classes != columns.classes:
         if unknown := [name for name in own.classes if name not in columns.classes]:
             raise DataError(f"{unknown[0]!r:.60} is no class of the training: expected {listed(columns.classes)}")

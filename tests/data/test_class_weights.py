@@ -9,8 +9,8 @@ from sklearn.utils.class_weight import compute_class_weight, compute_sample_weig
 from support.harness import one_line
 
 from gpunn import Samples
+from gpunn.data.class_weights import class_weights, with_class_weight
 from gpunn.data.memmap import is_mapped
-from gpunn.data.weights import class_weights, with_class_weight
 from gpunn.errors import DataError, OptionError
 
 X, Y = np.arange(12, dtype=np.float32).reshape(6, 2), np.array([0, 1, 2, 0, 1, 2])

@@ -10,7 +10,7 @@ from support.harness import one_line
 
 import gpunn as gn
 from gpunn.data.formats.inputs import read_inputs
-from gpunn.data.formats.own import READERS
+from gpunn.data.formats.registry import READERS
 from gpunn.errors import DataError, OptionError
 
 
