@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from support.data_helpers import fails, one_line, sends, server
 
 from gpunn.data import load as load_module
-from gpunn.data import load_data, named
+from gpunn.data import load_data, named_sets
 from gpunn.data.cifar import CIFAR, CIFAR_10, CIFAR_100, CIFAR_100_BY_COARSE, CifarSet
 from gpunn.data.download import download_archive
 from gpunn.data.formats import tar
@@ -35,8 +35,8 @@ def small_sets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.setattr(load_module, "user_cache", lambda: tmp_path / "cache")
-    monkeypatch.setattr(named, "CIFAR_10", TEN)
-    monkeypatch.setattr(named, "CIFAR_100", HUNDRED)
+    monkeypatch.setattr(named_sets, "CIFAR_10", TEN)
+    monkeypatch.setattr(named_sets, "CIFAR_100", HUNDRED)
     for known in (TEN, HUNDRED, COARSE):
         monkeypatch.setitem(CIFAR, known.name, known)
 

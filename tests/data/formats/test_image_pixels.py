@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gpunn.data.formats import fitting
+from gpunn.data.formats import image_pixels
 from gpunn.data.formats.image_pixels import ImageHeader, read_header
 from gpunn.errors import DataError
 
@@ -31,7 +31,7 @@ def test_the_header_of_a_photograph_is_that_which_pillow_reads(
     exif[274] = orientation
     path = tmp_path / "image.jpg"
     Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(path, exif=exif, **options)
-    expected = fitting._header("JPEG", path.read_bytes())
+    expected = image_pixels._header("JPEG", path.read_bytes())
     assert expected == ImageHeader(*((20, 30) if orientation <= 4 else (30, 20)), is_grey=False)
     assert read_header(path, "JPEG") == expected
 
