@@ -110,7 +110,7 @@ def test_an_end_is_of_one_module(path: Path) -> None:
         return X, Y
 
     other.__module__ = "elsewhere"
-    with pytest.raises(OptionError, match=r"read by .*test_own already"):
+    with pytest.raises(OptionError, match=r"read by .*test_registry already"):
         gn.register_format(".points")(other)
     with pytest.raises(OptionError, match="above a function"):
         gn.register_format(".more")(3)  # type: ignore[type-var]
