@@ -9,14 +9,14 @@ ARG BASE=python:3.12-slim
 FROM ${BASE} AS builder
 ARG EXTRA=cuda13
 WORKDIR /source
-# The dependencies first, from the project's table alone: a change of the code does not load them again.
+# Install the dependencies first, from pyproject.toml alone: a change of the code does not load them again.
 COPY pyproject.toml README.md LICENSE ./
 COPY gpunn/__init__.py gpunn/version.py gpunn/
 RUN python3 -m venv /opt/gpunn \
     && /opt/gpunn/bin/python -m pip install --no-cache-dir ".${EXTRA:+[${EXTRA}]}"
 COPY gpunn gpunn
-# Left out of what is copied below: pip, the packages' own tests, and static libraries, which only a linker reads.
-# The headers stay, NVRTC compiles with them; so does the byte code, which the user of the image cannot write.
+# Leave out pip, the packages' own tests, and static libraries, which only a linker reads. Keep the headers, which NVRTC
+# needs, and the byte code, which the user of the image cannot write.
 RUN /opt/gpunn/bin/python -m pip install --no-cache-dir --no-deps --force-reinstall . \
     && /opt/gpunn/bin/python -m pip uninstall --yes --quiet pip \
     && find /opt/gpunn -name '*.a' -delete \
@@ -27,8 +27,8 @@ LABEL org.opencontainers.image.title="gpunn" \
     org.opencontainers.image.description="Neural networks trained straight from their equations" \
     org.opencontainers.image.licenses="MIT"
 COPY --from=builder /opt/gpunn /opt/gpunn
-# Compiled kernels and downloaded data sets last longer than a container. Any user may be given by --user: all share the
-# data, and each has kernels of their own, which CuPy lets nobody else read.
+# Compiled kernels and downloaded data sets outlive a container. --user may name any user: all share the data, and each has
+# kernels of their own, which CuPy lets nobody else read.
 RUN mkdir -p /cache/gpunn /data && chmod 1777 /cache /cache/gpunn /data
 ENV PATH=/opt/gpunn/bin:$PATH \
     PYTHONUNBUFFERED=1 \
@@ -41,6 +41,6 @@ ENV PATH=/opt/gpunn/bin:$PATH \
 VOLUME /cache
 WORKDIR /data
 USER 1000:1000
-# Each user has a home of their own on the volume: the next could not write into what another's matplotlib made there.
+# Give each user a home of their own on the volume: matplotlib of one user makes folders that another cannot write into.
 ENTRYPOINT ["/bin/sh", "-c", "u=$(id -u); export HOME=\"$HOME/home-$u\" CUPY_CACHE_DIR=\"$CUPY_CACHE_DIR-$u\" MPLCONFIGDIR=\"$HOME/home-$u/matplotlib\"; mkdir -p \"$HOME\" 2>/dev/null; exec gpunn \"$@\"", "gpunn"]
 CMD ["--help"]

@@ -1,4 +1,4 @@
-# Short names for the scripts and tools. More arguments go into ARGS: make test ARGS="-x tests/nn/layers/test_layers.py"
+# Short names for scripts and tools. Give arguments by ARGS: make test ARGS="-x tests/nn/layers/test_layers.py"
 .PHONY: test lint docs bench train
 
 test:

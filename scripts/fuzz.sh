@@ -1,5 +1,5 @@
 #!/bin/sh
-# Fuzzes what reads files, from a bare checkout: makes .venv, installs what is needed, runs atheris.
+# Fuzz the readers of files from a bare checkout: make .venv, install gpunn and atheris, run the targets.
 #   scripts/fuzz.sh [TARGET...] [--runs N] [--out FILE.json]      scripts/fuzz.sh --help
 set -eu
 # shellcheck source=scripts/setup.sh

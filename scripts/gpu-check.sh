@@ -1,12 +1,12 @@
 #!/bin/sh
-# Everything that only a machine with a GPU can show, in one call or in parts; docs/gpu.md says what each step shows.
+# Run every check that needs a real GPU, all or by step; docs/gpu.md says what each step shows.
 #
 #   scripts/gpu-check.sh [--small] [STEP ...] [-- ARGUMENTS OF PYTEST]
 #
-# GPUNN_PYTHON          a Python that has everything already: nothing is installed    (default: that of .venv)
-# OUT                   the folder of the JSON and of each step's log                 (default: benchmarks/results/gpu)
-# GPUNN_DATA            the folder of MNIST, for the accuracies of its recipes        (default: those of the digits only)
-# GPUNN_SIMULATED_CUDA  1 for the CUDA of tests/simulated_cuda, which is no GPU: small, to see that this script runs
+# GPUNN_PYTHON          a Python with all packages: nothing is installed              (default: that of .venv)
+# OUT                   folder of the JSON and of the log of each step                (default: benchmarks/results/gpu)
+# GPUNN_DATA            folder of MNIST, for the accuracies of its recipes            (default: the digits only)
+# GPUNN_SIMULATED_CUDA  1: use the CUDA of tests/simulated_cuda, small, to see that this script runs
 set -eu
 # shellcheck source=scripts/setup.sh
 . "$(dirname -- "$0")/setup.sh"

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Executes the chapters of the lecture from a bare checkout: makes .venv, installs what is needed, runs lecture/run.py.
+# Execute chapters of the lecture from a bare checkout: make .venv, install gpunn and Jupyter, run lecture/run.py.
 #   scripts/lecture.sh [CHAPTER...] [--check] [--notebooks DIR [--without-solutions]] [--markdown DIR]
 set -eu
 # shellcheck source=scripts/setup.sh

@@ -1,18 +1,18 @@
 # shellcheck shell=sh
-# Sourced by the other scripts: makes .venv in the repository's root, and installs what is not in it yet.
+# Sourced by the other scripts: make .venv in the repository's root, and install what it lacks.
 #
-# PYTHON        the Python to make it with          (default: the first of 3.11 or newer that is found)
-# GPUNN_EXTRA   cuda13, cuda12 or cpu               (default: what fits the NVIDIA driver)
+# PYTHON        the Python for .venv                (default: the first found of 3.11 or newer)
+# GPUNN_EXTRA   cuda13, cuda12 or cpu               (default: the one that fits the NVIDIA driver)
 
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd -P)
 venv=$root/.venv
-made=$venv/gpunn-made      # in what this script made, which it may also remove
-state=$venv/gpunn-setup    # what .venv was set up for, and its extras; written last: without it, it is half-made
+made=$venv/gpunn-made      # marks a .venv that this script made, and so may remove
+state=$venv/gpunn-setup    # project table, path and extras of .venv; written last: without it .venv is unfinished
 
 say() { printf 'gpunn: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
 
-# Each is run, not only looked up: a shim of pyenv's is there and still cannot be run.
+# Run each candidate: a shim of pyenv is on the path even where it cannot run.
 is_python() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; }
 
 make_venv() {
@@ -31,8 +31,8 @@ make_venv() {
     "$python" -m venv "$venv" || die "making $venv with $python failed: see above"
 }
 
-# setup [test | fuzz | lecture | site]: makes sure that .venv holds gpunn, with that extra, with the CUDA that fits, and
-# with what `gpunn serve` needs (the extra web, 1 MB).
+# setup [test | fuzz | lecture | site]: make sure that .venv holds gpunn with that extra, with the CUDA that fits the
+# driver, and with the extra web for `gpunn serve` (1 MB).
 setup() {
     case ${GPUNN_EXTRA:=auto} in
         auto | cuda12 | cuda13 | cpu) ;;
@@ -48,19 +48,19 @@ setup() {
         known='' had=''
     fi
     cuda=$GPUNN_EXTRA why="GPUNN_EXTRA=$GPUNN_EXTRA"
-    # The same code as gpunn doctor decides; it must not depend on which GPUs this one run may see.
+    # Decide by the code of gpunn doctor. The choice must not depend on the GPUs that this one run may see.
     [ "$cuda" != auto ] || { read -r cuda; IFS= read -r why || :; } <<END
 $(unset CUDA_VISIBLE_DEVICES; exec "$venv/bin/python" -I "$root/gpunn/backend/driver.py")
 END
     case $cuda:$had in
-        cuda12:*cuda13* | cuda13:*cuda12*)  # of two CuPy wheels each overwrites files of the other
+        cuda12:*cuda13* | cuda13:*cuda12*)  # two wheels of CuPy overwrite each other's files
             [ -e "$made" ] || die ".venv has the extras $had, needs $cuda, and was not made by this script: remove it"
             say "making .venv anew: $cuda cannot be beside what it has, $had"
             make_venv
             known='' ;;
     esac
     extras=''
-    # What was asked for before stays, CUDA too where no driver is found now.
+    # Keep the extras asked for before, CUDA too where no driver is found now.
     for extra in cuda12 cuda13 web test fuzz lecture site; do
         case $extra:$cuda:",$had,$cuda,web,${1:-}," in
             cuda12:cuda13:* | cuda13:cuda12:*) ;;
@@ -70,8 +70,8 @@ END
     [ "$key,$extras" != "$known,$had" ] || return 0
     if [ "$cuda" = cpu ]; then say "installing for the CPU: $why"
     else say "installing for the GPU with the extra $cuda, about 1 GB"; fi
-    rm -f "$state"  # an update that breaks off leaves packages half replaced
-    # The root may have blanks or brackets in its name, so pip is given none of it.
+    rm -f "$state"  # an interrupted update leaves packages half replaced
+    # pip gets no path: the root may have blanks or brackets in its name.
     (cd "$root" && "$venv/bin/python" -m pip install --disable-pip-version-check --editable ".${extras:+[$extras]}") >&2 ||
         die "the installation failed: check the network, then run this again"
     printf '%s\n%s\n' "$key" "$extras" > "$state"

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Builds the site into site/ from a bare checkout, and checks it: README, docs, lecture, reference. To look at it:
+# Build the site (README, docs, lecture, reference) into site/ from a bare checkout, and check it. To look at it:
 # python -m http.server --directory site
 set -eu
 # shellcheck source=scripts/setup.sh

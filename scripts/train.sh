@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains from a bare checkout: makes .venv, installs what is needed, runs `gpunn train` with the arguments given.
+# Train from a bare checkout: make .venv, install gpunn, run `gpunn train` with the arguments given.
 set -eu
 # shellcheck source=scripts/setup.sh
 . "$(dirname -- "$0")/setup.sh"
