@@ -71,7 +71,7 @@ def test_a_classroom_example_is_short(name: str, lines: int) -> None:
 
 
 def test_the_screen_of_the_readme_is_what_comes_out(tmp_path: Path) -> None:
-    screen = (ROOT / "README.md").read_text("utf-8").partition("## What comes out\n\n```\n")[2].partition("```")[0]
+    screen = (ROOT / "README.md").read_text("utf-8").partition("## What you get\n\n```\n")[2].partition("```")[0]
     out = run_python("-m", "gpunn", "train", "--device", "cpu", cwd=tmp_path)
     lines = [line for line in screen.splitlines() if not line.startswith(("device", "test accuracy", "..."))]
     assert len(lines) > 5
