@@ -16,8 +16,8 @@ from gpunn.nn.initializers import *  # noqa: F403
 from gpunn.nn.layers import *  # noqa: F403
 from gpunn.nn.layers.activation import *  # noqa: F403  # once more, for mypy
 from gpunn.nn.losses import *  # noqa: F403
-from gpunn.reports import public
-from gpunn.reports.public import *  # noqa: F403
+from gpunn.reports import plots
+from gpunn.reports.plots import *  # noqa: F403
 from gpunn.reports.tensorboard import TensorBoard
 from gpunn.saving.checkpointer import Checkpointer
 from gpunn.saving.state_dict import load_state_dict
@@ -48,7 +48,7 @@ __all__ += layers.__all__
 __all__ += losses.__all__
 __all__ += optimizers.__all__
 __all__ += schedules.__all__
-__all__ += public.__all__
+__all__ += plots.__all__
 
 
 def __getattr__(name: str) -> object:

@@ -19,7 +19,7 @@ from gpunn.errors import DataError, GpunnError, OptionError, in_one_line
 from gpunn.experiments.experiment import Experiment, read_experiment
 from gpunn.experiments.folder import EXPERIMENT, MODEL, model_file
 from gpunn.nn.tasks import Task, by_class
-from gpunn.reports.seen import write_seen
+from gpunn.reports.input_image import write_input_image
 from gpunn.saving.checkpointer import Say
 from gpunn.sequential import Sequential, load_model
 from gpunn.train.arguments import renumbered
@@ -134,7 +134,7 @@ def predict_files(
 def _show(path: Path, samples: Any, shape: tuple[int, ...], trained_on: TrainingInputs | None, note: Say) -> None:
     """Write what the network saw beside an image."""
     if kind_of_file(path, "give images").image:
-        written = write_seen(path, samples, image_shape(path, shape), trained_on)
+        written = write_input_image(path, samples, image_shape(path, shape), trained_on)
         note(f"{path}: what the network saw is in {written}")
     else:
         note(f"{path}: it is no image, so there is nothing to show")

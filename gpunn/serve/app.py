@@ -1,4 +1,4 @@
-"""What is answered at which address; the work is done in threads, so that the loop never waits for it."""
+"""Route requests to their answers, which threads compute, so that the event loop never waits."""
 
 import asyncio
 import json
@@ -6,7 +6,7 @@ import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -23,12 +23,12 @@ from gpunn.saving.checkpointer import Say
 from gpunn.saving.safetensors import strict_json
 from gpunn.serve.guard import DEFECT, Refusal, RefusedError, defect
 from gpunn.serve.samples import RunSamples, UnavailableError
-from gpunn.serve.watching import Watcher
+from gpunn.serve.watcher import Watcher
 
 PAGE = Path(__file__).with_name("page")
 MOST_JSON, MOST_PICTURE = 4 << 20, 8 << 20  # bytes of a body
-BODY_SECONDS = 20.0  # in which a body must have come
-LOADING_SECONDS = 1.0  # that the description of a run waits for its data, to say whether there are any
+BODY_SECONDS = 20.0  # until a body must have arrived
+LOADING_SECONDS = 1.0  # that the description of a run waits for its data to load
 MOST_STREAMS, MOST_THREADS = 32, 4
 _MOST_COUNT = 200  # mistakes in one answer
 _TYPES = {
@@ -39,27 +39,25 @@ _TYPES = {
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
 _PICTURES = ("image/png", "image/jpeg", "image/webp", "image/bmp", "image/gif")
 
-Result = TypeVar("Result")
-
 
 class App:
-    """The addresses of a run's page."""
+    """Answer the requests of a run's page."""
 
     def __init__(self, watcher: Watcher, say: Say) -> None:
         self.watcher, self._say = watcher, say
         self.samples = RunSamples(None if watcher.experiment is None else self._load, watcher.has_test)
         self._threads = anyio.CapacityLimiter(MOST_THREADS)
-        self._slow = anyio.CapacityLimiter(2)  # for what goes through all samples: it must not keep a drawing waiting
+        self._slow = anyio.CapacityLimiter(2)  # for passes over all samples, which must not delay a drawing
         self._streams = 0
 
     def _load(self) -> Data:
-        """Load the data of the run; a page asks nobody for them."""
+        """Load the data of the run, without a download."""
         assert self.watcher.experiment is not None
         with offline():
             return self.watcher.experiment.load_data(self.watcher.served.model.tokens)
 
     def asgi(self) -> Starlette:
-        """Make the application."""
+        """Make the ASGI application."""
         routes = [
             Route("/", self.page),
             Route("/static/{name:path}", self.static),
@@ -91,10 +89,10 @@ class App:
             with suppress(asyncio.CancelledError):
                 await following
 
-    async def _in_thread(self, work: Callable[[], Result], *, is_slow: bool = False) -> Result:
-        """Do some work in a thread; an error of it becomes a line with its status."""
+    async def _answer(self, work: Callable[[], Any], *, is_slow: bool = False) -> Response:
+        """Answer with the JSON of a result that a thread computes, or with the status and line of its error."""
         try:
-            return await anyio.to_thread.run_sync(work, limiter=self._slow if is_slow else self._threads)
+            value = await anyio.to_thread.run_sync(work, limiter=self._slow if is_slow else self._threads)
         except UnavailableError as error:
             raise RefusedError(404, str(error)) from None
         except GpunnError as error:
@@ -103,9 +101,10 @@ class App:
             raise RefusedError(503, str(error) or "out of memory") from None
         except RefusedError:
             raise
-        except Exception as error:  # noqa: BLE001 - no traceback to anybody: a line here, and a line there
+        except Exception as error:  # noqa: BLE001 - a line in the terminal and one for the page, no traceback
             self._say(defect(error))
             raise RefusedError(500, DEFECT) from None
+        return Response(json.dumps(value, allow_nan=False, ensure_ascii=False), media_type="application/json")
 
     async def page(self, _: Request) -> Response:
         """Answer with the page."""
@@ -116,7 +115,7 @@ class App:
         return _file(request.path_params["name"])
 
     async def favicon(self, _: Request) -> Response:
-        """Answer that there is none."""
+        """Answer without content."""
         return Response(status_code=204)
 
     async def model(self, _: Request) -> Response:
@@ -124,32 +123,21 @@ class App:
         watcher = self.watcher
 
         def described() -> dict[str, Any]:
-            served, ranges = watcher.served, {}
             trouble = self.samples.trouble(LOADING_SECONDS)
-            if served.columns is not None and not trouble:
-                with suppress(UnavailableError):
-                    ranges = self.samples.ranges()
-            experiment, figures = watcher.experiment, watcher.figures()
-            accuracy = figures.get("test_accuracy", figures.get("validation_accuracy"))
             return {
-                "name": watcher.folder.name,
                 "run": str(watcher.folder.folder or watcher.folder.file),
-                "recipe": experiment.name if experiment else "",
-                "data": Path(experiment.data.source).name if experiment else "",
                 "state": watcher.state,
                 "has_samples": not trouble,
                 "samples_note": trouble,
                 "has_history": bool(watcher.rows) or watcher.state == "training",
                 "has_test": self.samples.has_test() and not trouble,
-                "accuracy": accuracy,
-                "figures": figures,
-                **served.describe(ranges),
+                **watcher.describe(self.samples),
             }
 
-        return _json(await self._in_thread(described))
+        return await self._answer(described)
 
     async def predict(self, request: Request) -> Response:
-        """Answer a picture or values."""
+        """Predict a picture or values, with the outputs of the layers."""
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind not in (*_PICTURES, "application/json"):
             known = ", ".join((*_PICTURES, "application/json"))
@@ -162,42 +150,38 @@ class App:
         def answered() -> dict[str, Any]:
             return served.answer(served.given(_parsed(content)) if is_json else served.picture(content), layers)
 
-        return _json(await self._in_thread(answered))
+        return await self._answer(answered)
 
     async def unit(self, request: Request) -> Response:
-        """Show a unit: its weights, and the images that it answers to most."""
+        """Describe a unit: its weights, and the samples that activate it most."""
         layer, unit = _whole(request, "layer"), _whole(request, "unit")
-        return _json(await self._in_thread(lambda: self.samples.unit(self.watcher.served, layer, unit), is_slow=True))
+        return await self._answer(lambda: self.samples.unit(self.watcher.served, layer, unit), is_slow=True)
 
     async def sample(self, request: Request) -> Response:
-        """Show a sample of the data."""
+        """Return a sample of the data."""
         name, index = request.query_params.get("set", "validation"), _whole(request, "index", 0)
-        return _json(await self._in_thread(lambda: self.samples.sample(self.watcher.served, name, index), is_slow=True))
+        return await self._answer(lambda: self.samples.sample(self.watcher.served, name, index), is_slow=True)
 
     async def mistakes(self, request: Request) -> Response:
-        """Show the mistakes of a set."""
+        """Return the mistakes of a set."""
         first, count = _whole(request, "first", 0), _whole(request, "count", 50)
         if count > _MOST_COUNT:
             raise RefusedError(400, f"count is at most {_MOST_COUNT}, got {count}")
         given, samples = request.query_params.get("set"), self.samples
-        return _json(
-            await self._in_thread(
-                lambda: samples.mistakes(self.watcher.served, given or samples.usual(), first, count), is_slow=True
-            )
+        return await self._answer(
+            lambda: samples.mistakes(self.watcher.served, given or samples.default_set(), first, count), is_slow=True
         )
 
     async def confusion(self, request: Request) -> Response:
-        """Show the confusion matrix of a set."""
+        """Return the confusion matrix of a set."""
         given, samples = request.query_params.get("set"), self.samples
-        return _json(
-            await self._in_thread(
-                lambda: samples.confusion(self.watcher.served, given or samples.usual()), is_slow=True
-            )
+        return await self._answer(
+            lambda: samples.confusion(self.watcher.served, given or samples.default_set()), is_slow=True
         )
 
     async def history(self, _: Request) -> Response:
-        """Answer with the whole history."""
-        return _json(await self._in_thread(self.watcher.history))
+        """Return the whole history."""
+        return await self._answer(self.watcher.history)
 
     async def events(self, request: Request) -> Response:
         """Stream the records and the state as they change."""
@@ -218,17 +202,13 @@ class App:
 
 
 def _file(name: str) -> Response:
-    """Answer with a file of the page: of plain names only, so that none leads out of its folder."""
+    """Answer with a file of the page; only plain names, so no path leads out of its folder."""
     parts = name.split("/")
     path = PAGE.joinpath(*parts)
     is_plain = len(parts) <= 3 and all(_NAME.fullmatch(part) for part in parts) and path.suffix in _TYPES
     if not is_plain or not path.is_file() or PAGE.resolve() not in path.resolve().parents:
         raise RefusedError(404, "there is no such file")
     return Response(path.read_bytes(), media_type=_TYPES[path.suffix])
-
-
-def _json(value: Any) -> Response:
-    return Response(json.dumps(value, allow_nan=False, ensure_ascii=False), media_type="application/json")
 
 
 def _parsed(content: bytes) -> Any:
@@ -239,7 +219,7 @@ def _parsed(content: bytes) -> Any:
 
 
 async def _body(request: Request, most: int) -> bytes:
-    """Read a body of at most so many bytes; refuse a larger one without reading it."""
+    """Read a body of at most `most` bytes; refuse a larger one without reading it."""
     too_large = RefusedError(413, f"a body of this type is at most {most:,} bytes", closes=True)
     given = request.headers.get("content-length")
     if given is not None and (not re.fullmatch(r"[0-9]{1,19}", given) or int(given) > most):
@@ -268,7 +248,7 @@ def _whole(request: Request, name: str, default: int | None = None) -> int:
 
 
 def _layers(request: Request) -> list[int] | None:
-    """Return the layers that are asked for: "all" or left out, "none", or numbers with commas."""
+    """Return the requested layers: None for all, [] for none, or a list."""
     given = request.query_params.get("layers", "all")
     if given in ("all", "none"):
         return None if given == "all" else []
@@ -278,15 +258,13 @@ def _layers(request: Request) -> list[int] | None:
 
 
 async def _refused(request: Request, error: Exception) -> Response:
-    """Answer why there is no answer, in a line."""
+    """Answer an error by its status and one line."""
     if isinstance(error, HTTPException):  # of the router
-        allowed = (error.headers or {}).get("Allow", "")
-        line = (
-            f"the method of {request.url.path:.80} is {allowed}" if allowed else f"nothing is at {request.url.path:.80}"
-        )
-        error = (
-            RefusedError(error.status_code, line, allow=allowed) if allowed else RefusedError(error.status_code, line)
-        )
-    elif not isinstance(error, RefusedError):  # the guard says it in the terminal
+        path, status = f"{request.url.path:.80}", error.status_code
+        if allowed := (error.headers or {}).get("Allow", ""):
+            error = RefusedError(status, f"the method of {path} is {allowed}", allow=allowed)
+        else:
+            error = RefusedError(status, f"nothing is at {path}")
+    elif not isinstance(error, RefusedError):  # the guard prints it in the terminal
         error = RefusedError(500, DEFECT)
     return Refusal(error)

@@ -1,4 +1,4 @@
-"""Write arrays and numbers as the JSON that the page reads."""
+"""Encode arrays and numbers as the JSON of the page."""
 
 import base64
 import math
@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 
 def encoded(array: NDArray[Any]) -> dict[str, Any]:
-    """Write an array as its shape, and its numbers as float32, little-endian, in base64."""
+    """Encode an array as its shape, and its numbers as little-endian float32 in base64."""
     numbers = np.ascontiguousarray(array, "<f4")
     return {"shape": list(array.shape), "data": base64.b64encode(numbers.data).decode("ascii")}
 
 
 def finite(value: float) -> float | None:
-    """Return a number as JSON has it: None for NaN and infinity."""
+    """Return a finite number, None for NaN and infinity, which JSON does not have."""
     return float(value) if math.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""The folder of a run as the page follows it: its state, its history, and where its newest network lies."""
+"""Read a run folder while it may be training: its state, its history, and its newest network."""
 
 import contextlib
 import fcntl
@@ -20,21 +20,21 @@ TRAINING, FINISHED, STOPPED = "training", "finished", "stopped"
 _MOST_METRICS = 16 << 20
 _ONNX = ".onnx"
 
-Stamp = tuple[int, int, int] | None  # of a file: when it was written, its size and its number
+Stamp = tuple[int, int, int] | None  # of a file: time of its last change, size, and inode
 
 
 @dataclass(frozen=True)
 class Found:
-    """Where the network of a run lies, and the stamp by which a newer one is told."""
+    """Path of a network file, and its stamp, which tells it from a newer one."""
 
     path: Path
     stamp: Stamp
 
 
 class RunFolder:
-    """What a run was given as: the folder of a run, or a file of a network alone.
+    """Read a run folder, or a model file alone.
 
-    The training is another process: it is seen by the files that it writes, and by its lock.
+    The training is another process, known by its files and its lock.
     """
 
     def __init__(self, run: str) -> None:
@@ -53,15 +53,15 @@ class RunFolder:
 
     @property
     def name(self) -> str:
-        """Name of the run, or of the file."""
+        """Name of the run folder or of the file."""
         return (self.folder or self.file).absolute().name
 
     def experiment(self) -> Experiment | None:
-        """Read the experiment of the run; None where there is none."""
+        """Read the experiment of the run; None if there is none."""
         return None if self._written is None else read_experiment(str(self._written))
 
     def state(self) -> str:
-        """Tell whether the run is being trained, is finished, or was stopped; a file alone is finished."""
+        """Return TRAINING, FINISHED or STOPPED; a file alone is finished."""
         if self.folder is None:
             return FINISHED
         metrics = self.metrics()
@@ -73,10 +73,10 @@ class RunFolder:
         return STOPPED if is_run else FINISHED
 
     def _is_locked(self) -> bool:
-        """Tell whether a training holds the lock of the folder."""
+        """Return whether a training holds the lock of the folder."""
         assert self.folder is not None
         with contextlib.suppress(OSError), open_regular(self.folder / LOCK) as file:
-            # Asked of the system first: to try the lock is to hold it for a moment.
+            # Ask the system first: trying the lock would hold it for a moment.
             with contextlib.suppress(OSError):
                 number = str(os.fstat(file.fileno()).st_ino)
                 rows = [line.split() for line in Path("/proc/locks").read_text("ascii").splitlines()]
@@ -88,7 +88,7 @@ class RunFolder:
         return False
 
     def metrics(self) -> dict[str, Any]:
-        """Read metrics.json; {} where there is none yet."""
+        """Read metrics.json; {} if there is none yet."""
         if self.folder is not None:
             with contextlib.suppress(OSError, ValueError, RecursionError):
                 found = json.loads(read_regular(self.folder / METRICS, _MOST_METRICS))
@@ -96,7 +96,7 @@ class RunFolder:
         return {}
 
     def network(self, state: str) -> Found:
-        """Find the network to serve: the newest checkpoint's while the run is being trained, else the run's own."""
+        """Find the network to serve: the newest checkpoint's during training, else the run's own."""
         if self.folder is None:
             return Found(self.file, stamp_of(self.file))
         if state == TRAINING or not self.file.is_file():
@@ -114,7 +114,7 @@ class RunFolder:
         return None if self.folder is None else stamp_of(self.folder / HISTORY)
 
     def history(self) -> History:
-        """Read the history; an empty one where there is none yet, or where it is damaged."""
+        """Read the history; an empty one if there is none yet, or if it is damaged."""
         if self.folder is not None and (self.folder / HISTORY).is_file():
             with contextlib.suppress(DataError):
                 return History.read_csv(self.folder / HISTORY)
@@ -122,7 +122,7 @@ class RunFolder:
 
 
 def stamp_of(path: Path) -> Stamp:
-    """Return what tells one content of a file from another; None where there is no file."""
+    """Return the stamp of a file, which differs after every change; None if there is no file."""
     try:
         found = path.stat()
     except OSError:
@@ -131,7 +131,7 @@ def stamp_of(path: Path) -> Stamp:
 
 
 def loaded(folder: RunFolder, device: str) -> tuple[Found, Sequential]:
-    """Load the network of a run; a checkpoint that is removed meanwhile is passed over for the next."""
+    """Load the network of a run; if its checkpoint is removed meanwhile, load the next."""
     error: GpunnError | None = None
     for _ in range(3):
         found = folder.network(folder.state())

@@ -1,4 +1,4 @@
-"""Refuse what no page of ours sends, before anything of it is read: other hosts, other origins, other methods."""
+"""Refuse requests of other hosts, origins and methods before reading their bodies."""
 
 import asyncio
 import ipaddress
@@ -30,22 +30,22 @@ HEADERS = {
     "x-frame-options": "DENY",
 }
 DEFECT = "a defect of gpunn: its line stands in the terminal of gpunn serve"
-_MOST_PASSED, _PASSING = 1 << 18, 0.5  # bytes of a refused body that are passed over, and seconds
+_MOST_DRAINED, _DRAINING = 1 << 18, 0.5  # bytes of a refused body that are read and dropped, and seconds
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9.-]{1,253})(?::([0-9]{1,5}))?")
 
 
 class RefusedError(Exception):
-    """A request that is not answered, with its status; the line says why."""
+    """Error of a refused request: its status, and a line with the reason."""
 
     def __init__(self, status: int, line: str, *, closes: bool = False, **headers: str) -> None:
         super().__init__(line)
         self.status, self.headers = status, {name.replace("_", "-"): value for name, value in headers.items()}
-        if closes:  # what is left of the body is not waited for
+        if closes:  # do not wait for the rest of the body
             self.headers["connection"] = "close"
 
 
 class Guard:
-    """Checks every request, and makes every answer safe to show; nothing of the application gets past it.
+    """Check every request, and add the security headers to every answer.
 
     A page of another site may send requests to 127.0.0.1, and a name that it owns may lead there (DNS rebinding). So
     the `Host` must be an address or a name of this machine, and requests that a browser calls cross-site are refused.
@@ -80,7 +80,7 @@ class Guard:
         except RefusedError as error:
             if not has_begun:
                 await Refusal(error)(scope, receive, sending)
-        except Exception as error:  # noqa: BLE001 - the last place where it can be told in a line
+        except Exception as error:  # noqa: BLE001 - the last place that can report it in a line
             self._say(defect(error))
             if not has_begun:
                 await Refusal(RefusedError(500, DEFECT))(scope, receive, sending)
@@ -88,7 +88,7 @@ class Guard:
             self._at_work -= 1
 
     def _check(self, scope: Scope) -> None:
-        """Raise RefusedError for a request that no page of ours sends."""
+        """Raise RefusedError for a request that does not come from our page."""
         headers: dict[str, list[str]] = {}
         for name, value in scope["headers"]:
             headers.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
@@ -115,19 +115,19 @@ class Guard:
 
 
 def defect(error: Exception) -> str:
-    """Return the line about an error that no request should cause."""
+    """Describe in a line an error that no request should cause."""
     return f"gpunn: a defect of gpunn: {type(error).__name__}: {in_one_line(str(error))}"
 
 
 def hosts_for(address: str) -> tuple[str, ...]:
-    """Return the names under which a server at an address is asked for; "" stands for any address."""
+    """Return the host names of a server at an address; "" stands for any address."""
     if ipaddress.ip_address(address).is_loopback:
         return ("localhost", "127.0.0.1", "::1", address)
     return ("localhost", socket.gethostname().lower(), "")
 
 
 def is_own(name: str, hosts: Collection[str]) -> bool:
-    """Tell whether a host is one of these; an address cannot be turned elsewhere, as a name can."""
+    """Return whether a host is one of `hosts`; DNS can redirect a name, but not an address."""
     name = name.removeprefix("[").removesuffix("]")
     if name in hosts:
         return True
@@ -139,9 +139,9 @@ def is_own(name: str, hosts: Collection[str]) -> bool:
 
 
 class Refusal(Response):
-    """An answer that says in a line of JSON why there is none, and takes a little of a body that is still coming.
+    """Answer with the reason in a line of JSON, then read a little of a body that is still arriving.
 
-    A connection that is closed on what was sent and not read is reset, and the answer may be lost with it.
+    Closing a connection with unread data resets it, and the answer may be lost.
     """
 
     def __init__(self, error: RefusedError) -> None:
@@ -149,13 +149,13 @@ class Refusal(Response):
         super().__init__(json.dumps({"error": line}), error.status, error.headers, "application/json")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the answer; then read no more than a little, and not for long."""
+        """Send the answer, then drain the body within the limits."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         body = b"" if scope["method"] == "HEAD" else self.body
         await send({"type": "http.response.body", "body": body, "more_body": True})
-        left = _MOST_PASSED if "connection" in self.headers else 0  # which goes on where all was read
+        left = _MOST_DRAINED if "connection" in self.headers else 0  # else the whole body was read
         with suppress(TimeoutError):
-            async with asyncio.timeout(_PASSING):
+            async with asyncio.timeout(_DRAINING):
                 while left > 0:
                     message = await receive()
                     left -= len(message.get("body", b""))

@@ -1,4 +1,4 @@
-"""Make inputs of a network of what the page sends: a picture, values by column, tokens, or the numbers themselves."""
+"""Prepare the inputs that the page sends: a picture, values by column, tokens, or the numbers themselves."""
 
 import math
 import os
@@ -24,14 +24,14 @@ from gpunn.data.tokens import as_tokens
 from gpunn.errors import DataError, GpunnError
 from gpunn.sequential import Sequential
 
-MOST_PIXELS = 50_000_000  # of a picture that is sent: one at a time is decoded
-_LARGEST = 1e30  # of a number that is sent
+MOST_PIXELS = 50_000_000  # of a picture
+_LARGEST = 1e30  # size of a number
 _ADVICE = re.compile(r", or leave it as it is by --no-prepare| \(--invert never leaves them\)")
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """One sample as the network takes it, (1, ...), its factor, and the changes that were made of what was sent."""
+    """Input for the network: one sample, (1, ...), its factor, and the changes made to it."""
 
     batch: Any
     scale: float
@@ -39,13 +39,13 @@ class Prepared:
 
 
 def prepared(model: Sequential, inputs: NDArray[Any], changes: Sequence[str] = ()) -> Prepared:
-    """Arrange one sample as `predict_proba` does, and find its factor."""
+    """Prepare one sample as `predict_proba` does."""
     batch = model._batch(inputs, model._built())
     return Prepared(batch, model.factor_of(batch), tuple(changes))
 
 
-def of_picture(model: Sequential, shape: tuple[int, ...], content: bytes) -> Prepared:
-    """Prepare the content of an image file by the same steps as `gpunn predict`."""
+def from_picture(model: Sequential, shape: tuple[int, ...], content: bytes) -> Prepared:
+    """Prepare the bytes of an image file by the steps of `gpunn predict`."""
     changes: list[str] = []
     with _as_file(content) as path:
 
@@ -57,7 +57,7 @@ def of_picture(model: Sequential, shape: tuple[int, ...], content: bytes) -> Pre
             if not kind.image:
                 mend = f": {kind.mend}" if kind.mend else ""
                 raise DataError(f"the body is no picture that can be read, but {kind.name}{mend}: send a PNG or JPEG")
-            image_shape(path, shape)  # first, since it says that the network takes none
+            image_shape(path, shape)  # first: it raises if the network takes no images
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 header = read_header(path, kind.image)
@@ -73,7 +73,7 @@ def of_picture(model: Sequential, shape: tuple[int, ...], content: bytes) -> Pre
 
 @contextmanager
 def _as_file(content: bytes) -> Iterator[Path]:
-    """Give content a path, without a file on a disk where the system has such."""
+    """Give bytes a path, in memory where the system can."""
     if hasattr(os, "memfd_create") and Path("/proc/self/fd").is_dir():
         with os.fdopen(os.memfd_create("picture", os.MFD_CLOEXEC), "wb") as file:
             file.write(content)
@@ -86,8 +86,8 @@ def _as_file(content: bytes) -> Iterator[Path]:
         yield path
 
 
-def of_pixels(model: Sequential, shape: tuple[int, ...], numbers: Any) -> Prepared:
-    """Prepare the numbers of an input as the network sees them, such as those that an answer gave back."""
+def from_pixels(model: Sequential, shape: tuple[int, ...], numbers: Any) -> Prepared:
+    """Prepare numbers as the network sees them, such as `prepared` of an earlier answer."""
     values = _numbers(numbers, math.prod(shape), "pixels")
     if model.tokens:
         return prepared(model, np.asarray(as_tokens(_whole(values)[None], model.tokens)))
@@ -97,11 +97,11 @@ def of_pixels(model: Sequential, shape: tuple[int, ...], numbers: Any) -> Prepar
     return prepared(model, inputs)
 
 
-def of_values(model: Sequential, shape: tuple[int, ...], values: Any) -> Prepared:
-    """Prepare values: by the names of columns where the network was trained on a table, else a list in their order."""
+def from_values(model: Sequential, shape: tuple[int, ...], values: Any) -> Prepared:
+    """Prepare values: by column name if the network was trained on a table, else as a list in order."""
     columns = None if model.trained_on is None else model.trained_on.columns
     if columns is not None:
-        return prepared(model, *of_row(columns, values))
+        return prepared(model, *_from_row(columns, values))
     if not isinstance(values, list):
         raise DataError(f"values are a list of {math.prod(shape):,} numbers, got {_kind(values)}")
     numbers = _numbers(values, math.prod(shape), "values")
@@ -110,8 +110,8 @@ def of_values(model: Sequential, shape: tuple[int, ...], values: Any) -> Prepare
     return prepared(model, numbers.astype(model.dtype).reshape(1, *shape))
 
 
-def of_row(columns: Columns, values: Any) -> tuple[NDArray[np.float32], list[str]]:
-    """Make the features (1, features) of values by column, and say which were missing: they get their means."""
+def _from_row(columns: Columns, values: Any) -> tuple[NDArray[np.float32], list[str]]:
+    """Return the features (1, features) of values by column, and a note on missing ones, which get their means."""
     if not isinstance(values, Mapping):
         raise DataError(f"values are a table of columns and their values, got {_kind(values)}")
     if unknown := [name for name in values if name not in columns.names]:
@@ -144,7 +144,7 @@ def _numbers(values: Any, count: int, what: str) -> NDArray[np.float64]:
 
 
 def _number(value: Any, what: str) -> float:
-    """Return a finite number of JSON; a text is one too, where somebody typed it."""
+    """Return a finite number from JSON; a typed text may be one too."""
     if isinstance(value, str) and len(value) < 40:
         try:
             value = float(value)

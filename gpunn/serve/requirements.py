@@ -1,10 +1,10 @@
-"""Say what is missing for a page, before anything of it is imported."""
+"""Check that the libraries of the page are installed, before importing its modules."""
 
 from gpunn.errors import GpunnError
 
 
 def require_web() -> None:
-    """Raise GpunnError where the libraries are missing that serve a page."""
+    """Raise GpunnError if a library of the extra `web` is missing."""
     try:
         import starlette
         import uvicorn  # noqa: F401

@@ -1,4 +1,4 @@
-"""The runtime of a page without a server: two files of onnxruntime-web, from a folder, an archive, the cache, or npm.
+"""Find the runtime of a static page, two files of onnxruntime-web, in a folder, an archive, the cache, or npm.
 
 Source: https://onnxruntime.ai/docs/tutorials/web, MIT licence. The files are 14 MB, so no wheel of gpunn has them.
 """
@@ -22,7 +22,7 @@ from gpunn.files import StrPath, as_path, read_regular, write_atomically
 
 
 class File(NamedTuple):
-    """A file of the runtime: its name, its size, and the SHA-256 of its content."""
+    """Name, size and SHA-256 of a file."""
 
     name: str
     size: int
@@ -37,7 +37,7 @@ FILES = (
     File("ort.wasm.bundle.min.mjs", 73_054, "11e64bd8ffe11bd1a2a2f0d6275fdfbbba7262f0b76b99b53d228a8a22ef3d90"),
     File("ort-wasm-simd-threaded.wasm", 14_239_897, "3398c10d07d229bd91b364548e130e0e51a8e5704b88c7c083ebbeb78842dee2"),
 )
-# Where npm itself looks when nobody tells it of another place.
+# The default registry of npm.
 REGISTRY, REGISTRY_OPTION = "https://registry.npmjs.org/", "npm_config_registry"
 _NPM_SECONDS = 20
 _MEND = f"--runtime takes a folder with the files, or the archive that `npm pack {PACKAGE}@{VERSION}` writes"
@@ -46,23 +46,23 @@ Runtime = dict[str, bytes]
 
 
 def runtime(given: StrPath | None = None, say: Callable[[str], None] = lambda _: None) -> Runtime:
-    """Return the files of the runtime by name: those that were given, else of the cache, else downloaded into it.
+    """Return the files of the runtime by name, from `given`, else from the cache, else downloaded into the cache.
 
     Args:
-        given: Folder with the files, or archive of the npm package; None for the cache, or npm's registry.
-        say: Takes a line before a download.
+        given: Folder with the files, or archive of the npm package; None for the cache or npm's registry.
+        say: Function that prints a line before a download.
 
     Raises:
         DataError: A file is missing, is not of the version that the page was made with, or cannot be downloaded.
     """
     if given is not None:
         path = as_path(given)
-        return _in_folder(path) if path.is_dir() else _unpacked(_archive(path), str(path))
+        return _in_folder(path) if path.is_dir() else _unpacked(_checked(ARCHIVE, path), str(path))
     folder = user_cache() / f"{PACKAGE}-{VERSION}"
     with suppress(DataError):
         return _in_folder(folder)
     found = _downloaded(say)
-    with suppress(OSError, OutputError):  # a page is written without a cache too
+    with suppress(OSError, OutputError):  # the page does not need the cache
         make_shared(folder)
         for name, content in found.items():
             write_atomically(folder / name, content)
@@ -70,10 +70,10 @@ def runtime(given: StrPath | None = None, say: Callable[[str], None] = lambda _:
 
 
 def _in_folder(folder: Path) -> Runtime:
-    """Read the files from a folder, from that of the package, or from one that npm has installed it in."""
+    """Read the files from their own folder, from the package's, or from one where npm has installed it."""
     inner = (Path(), Path("dist"), Path("package/dist"), Path("node_modules") / PACKAGE / "dist")
-    place = next((folder / each for each in inner if (folder / each / FILES[0].name).is_file()), folder)
-    return {file.name: _checked(file, place / file.name) for file in FILES}
+    found = next((folder / each for each in inner if (folder / each / FILES[0].name).is_file()), folder)
+    return {file.name: _checked(file, found / file.name) for file in FILES}
 
 
 def _checked(file: File, path: Path) -> bytes:
@@ -91,12 +91,8 @@ def _known(file: File, content: bytes, name: str) -> bytes:
     return content
 
 
-def _archive(path: Path) -> bytes:
-    return _checked(ARCHIVE, path)
-
-
 def _unpacked(content: bytes, name: str) -> Runtime:
-    """Take the files from an archive whose hash was right; nothing of it is written."""
+    """Read the files from an archive of known hash, without unpacking it to disk."""
     found = {}
     with tarfile.open(fileobj=io.BytesIO(content), mode="r:gz") as archive:
         for file in FILES:
@@ -120,7 +116,7 @@ def _downloaded(say: Callable[[str], None]) -> Runtime:
 
 
 def registry() -> str:
-    """Return the address of the registry that npm would ask: its environment variable, its configuration, its own."""
+    """Return the registry that npm would use: by its environment variable, its configuration, or its default."""
     named = next((value for name in (REGISTRY_OPTION, REGISTRY_OPTION.upper()) if (value := os.environ.get(name))), "")
     if not named and (npm := shutil.which("npm")):
         with suppress(OSError, subprocess.SubprocessError):

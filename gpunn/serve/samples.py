@@ -1,4 +1,4 @@
-"""The samples of a run beside its network: mistakes, the confusion matrix, and what a unit answers to most."""
+"""Read samples of a run, and find mistakes, the confusion matrix, and the samples that activate a unit most."""
 
 import threading
 import time
@@ -15,44 +15,44 @@ from gpunn.data import Data, Samples
 from gpunn.errors import DataError, GpunnError, in_one_line
 from gpunn.serve.arrays import encoded, finite
 from gpunn.serve.inputs import Prepared
-from gpunn.serve.served import Served
+from gpunn.serve.network import ServedNetwork
 from gpunn.train.arguments import renumbered
 from gpunn.train.metrics import confusion_matrix
 from gpunn.train.predictions import Answers
 
 SETS = ("validation", "test")
-MOST_LOOKED = 2000  # samples among which those are looked for that a unit answers to most
-MOST_IMAGES = 12  # of these that are shown
+MOST_SEARCHED = 2000  # samples that are searched for a unit's largest activations
+MOST_IMAGES = 12  # samples shown for a unit
 MOST_CLASSES = 200  # of a confusion matrix
-_MOST_KEPT = 32  # layers whose images are remembered
+_MOST_CACHED = 32  # results: answers of a set, or top samples of a layer
 _BATCH = 64
 
 
 class UnavailableError(GpunnError):
-    """What a run does not have, or does not show yet; the page is told so."""
+    """Error for data that a run does not have, or does not show yet; the page shows its text."""
 
 
 @dataclass(frozen=True, eq=False)
-class Largest:
-    """The samples that each unit of a layer answers to most, (kept, units), the most first."""
+class TopSamples:
+    """Indices of the samples that activate each unit of a layer most, (kept, units), with the activations."""
 
     numbers: NDArray[np.int64]
     values: NDArray[Any]
 
 
 class RunSamples:
-    """The data of a run, loaded when they are first asked for; what is computed of them is remembered."""
+    """Load the data of a run at their first use, and cache what is computed from them."""
 
     def __init__(self, load: Callable[[], Data] | None, may_show_test: Callable[[], bool]) -> None:
         self._load, self._may_show_test = load, may_show_test
         self._lock, self._error = threading.Lock(), ""
         self._data: Data | None = None
-        self._kept: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
+        self._cache: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
         self._computing: dict[tuple[Any, ...], threading.Lock] = {}
         self._was_tried = threading.Event()
 
     def begin(self) -> None:
-        """Load the data in a thread, so that nobody waits for them."""
+        """Load the data in a thread of their own."""
         threading.Thread(target=self._try, daemon=True).start()
 
     def _try(self) -> None:
@@ -63,12 +63,12 @@ class RunSamples:
             self._was_tried.set()
 
     def trouble(self, seconds: float) -> str:
-        """Say why there are no samples; "" where there are some, or where loading them takes longer than this."""
+        """Return why there are no samples; "" if there are, or if loading takes longer than `seconds`."""
         self._was_tried.wait(seconds)
         return self._error
 
     def data(self) -> Data:
-        """Return the data of the run; raise UnavailableError where there are none."""
+        """Return the data of the run; raise UnavailableError if there are none."""
         with self._lock:
             if self._data is None and not self._error:
                 try:
@@ -77,18 +77,18 @@ class RunSamples:
                     self._data = self._load()
                 except (GpunnError, OSError, MemoryError) as error:
                     self._error = str(error) or "out of memory"
-                except Exception as error:  # noqa: BLE001 - in a thread of its own, where nobody would be told in a line
+                except Exception as error:  # noqa: BLE001 - a thread's traceback would reach nobody
                     self._error = in_one_line(f"the data cannot be loaded: {type(error).__name__}: {error}")
             if self._data is None:
                 raise UnavailableError(self._error)
             return self._data
 
     def has_test(self) -> bool:
-        """Tell whether the test set may be looked at: only where the run has measured its network on it at the end."""
+        """Return whether the page may show the test set: only after the run has evaluated its network on it."""
         return self._load is not None and self._may_show_test()
 
-    def of(self, name: str, served: Served) -> Samples:
-        """Return the samples of a set, numbered as the network knows their classes."""
+    def of(self, name: str, served: ServedNetwork) -> Samples:
+        """Return the samples of a set, with the class numbers of the network."""
         if name not in SETS:
             raise DataError(f"set is {' or '.join(SETS)}, got {name!r:.40}")
         data = self.data()
@@ -102,14 +102,17 @@ class RunSamples:
             raise UnavailableError(f"the run has no {name} set")
         return renumbered(found, data.class_names, served.model.class_names)
 
-    def usual(self) -> str:
-        """Return the set that is shown where none is named: validation, else a test set that may be looked at."""
+    def default_set(self) -> str:
+        """Return the set that is shown by default: validation, else a test set that may be shown."""
         data = self.data()
         return "test" if data.validation is None and self.has_test() else "validation"
 
     def ranges(self) -> dict[str, tuple[float, float]]:
-        """Return the least and largest number of each column of a table among the training samples."""
-        train = self.data().train
+        """Return the range of each numeric column among the training samples; {} without data."""
+        try:
+            train = self.data().train
+        except UnavailableError:
+            return {}
         columns = train.columns
         if columns is None:
             return {}
@@ -123,45 +126,45 @@ class RunSamples:
                 found[name] = (next(ends), next(ends))
         return found
 
-    def _remembered(self, key: tuple[Any, ...], compute: Callable[[], Any]) -> Any:
-        """Return what was computed before; two who ask at once wait for one."""
+    def _cached(self, key: tuple[Any, ...], compute: Callable[[], Any]) -> Any:
+        """Return a cached result, or compute it; a second caller waits for the first."""
         with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                return self._kept[key]
+            if key in self._cache:
+                self._cache.move_to_end(key)
+                return self._cache[key]
             own = self._computing.setdefault(key, threading.Lock())
         with own:
             with self._lock:
-                if key in self._kept:
-                    return self._kept[key]
+                if key in self._cache:
+                    return self._cache[key]
             made = compute()
             with self._lock:
-                self._kept[key] = made
+                self._cache[key] = made
                 self._computing.pop(key, None)
-                while len(self._kept) > _MOST_KEPT:
-                    self._kept.popitem(last=False)
+                while len(self._cache) > _MOST_CACHED:
+                    self._cache.popitem(last=False)
         return made
 
-    def sample(self, served: Served, name: str, index: int) -> dict[str, Any]:
+    def sample(self, served: ServedNetwork, name: str, index: int) -> dict[str, Any]:
         """Return a sample as the network sees it."""
         samples = self.of(name, served)
         if not 0 <= index < len(samples):
             raise DataError(f"index is a number from 0 to {len(samples) - 1}, got {index}")
         return {"set": name, "index": index, "of": len(samples), **self._shown(served, samples, index)}
 
-    def _shown(self, served: Served, samples: Samples, index: int) -> dict[str, Any]:
+    def _shown(self, served: ServedNetwork, samples: Samples, index: int) -> dict[str, Any]:
         rows = np.asarray(samples.inputs[index : index + 1])
         scale = 1.0 if samples.tokens else samples.scale
         return {"pixels": encoded(served.seen(_flat(served, rows)[0], scale)), "label": _label(served, samples, index)}
 
-    def _answers(self, served: Served, name: str) -> tuple[Samples, Answers]:
+    def _answers(self, served: ServedNetwork, name: str) -> tuple[Samples, Answers]:
         samples = self.of(name, served)
         if not samples.classes or served.task != "classification":
             raise UnavailableError(f"mistakes are of classes, and this network answers {served.task}")
-        return samples, self._remembered(("answers", served.version, name), lambda: _answers(served, samples))
+        return samples, self._cached(("answers", served.version, name), lambda: _answers(served, samples))
 
-    def mistakes(self, served: Served, name: str, first: int, count: int) -> dict[str, Any]:
-        """Return some of the samples that are taken for another class, the surest of the wrong first."""
+    def mistakes(self, served: ServedNetwork, name: str, first: int, count: int) -> dict[str, Any]:
+        """Return misclassified samples, those of lowest true-class probability first."""
         samples, answers = self._answers(served, name)
         wrong = np.flatnonzero(answers.predicted != answers.labels)
         ordered = wrong[np.argsort(np.nan_to_num(answers.of_true[wrong], nan=0.0), kind="stable")]
@@ -184,8 +187,8 @@ class RunSamples:
             ],
         }
 
-    def confusion(self, served: Served, name: str) -> dict[str, Any]:
-        """Return how often each class was taken for which."""
+    def confusion(self, served: ServedNetwork, name: str) -> dict[str, Any]:
+        """Return the confusion matrix of a set."""
         samples, answers = self._answers(served, name)
         names = served.classes
         if len(names) > MOST_CLASSES:
@@ -193,37 +196,35 @@ class RunSamples:
         counts = confusion_matrix(answers.labels, answers.predicted, len(names))
         return {"set": name, "of": len(samples), "classes": names, "counts": counts.astype(int).tolist()}
 
-    def unit(self, served: Served, layer: int, unit: int) -> dict[str, Any]:
-        """Return weights of a unit, and the samples that it answers to most."""
+    def unit(self, served: ServedNetwork, layer: int, unit: int) -> dict[str, Any]:
+        """Return a unit's weights and the samples that activate it most."""
         weights, bias = served.unit(layer, unit)
-        place = served.view.places[layer]
+        probed = served.probed.layers[layer]
         found: dict[str, Any] = {
             "layer": layer,
             "unit": unit,
             "weights": None if weights is None else encoded(weights),
             "bias": None if bias is None else finite(bias),
-            "weights_of": place.weighted,
+            "weights_of": probed.weighted,
             "images": [],
             "note": "",
         }
         try:
-            name = self.usual()
+            name = self.default_set()
             samples = self.of(name, served)
         except UnavailableError as error:
             return {**found, "note": str(error)}
-        largest = self._remembered(
-            ("unit", served.version, name, layer), lambda: _largest(served, samples, layer, _spread(len(samples)))
-        )
-        of_unit = zip(largest.numbers[:, unit].tolist(), largest.values[:, unit].tolist(), strict=True)
+        top = self._cached(("unit", served.version, name, layer), lambda: _top_samples(served, samples, layer))
+        of_unit = zip(top.numbers[:, unit].tolist(), top.values[:, unit].tolist(), strict=True)
         found["images"] = [
             {"index": at, "set": name, "activation": finite(value), **self._shown(served, samples, at)}
             for at, value in of_unit
         ]
-        return {**found, "of": min(len(samples), MOST_LOOKED)}
+        return {**found, "of": min(len(samples), MOST_SEARCHED)}
 
 
-def _label(served: Served, samples: Samples, index: int) -> str:
-    """Write the target of a sample: its class, or its numbers."""
+def _label(served: ServedNetwork, samples: Samples, index: int) -> str:
+    """Format the target of a sample: its class name, or its numbers."""
     target = samples.targets[index]
     if samples.classes:
         return served.classes[int(target)] if int(target) < len(served.classes) else str(int(target))
@@ -234,18 +235,13 @@ def _label(served: Served, samples: Samples, index: int) -> str:
     return ", ".join(f"{value:.6g}" for value in values[0])
 
 
-def _spread(count: int) -> NDArray[np.int64]:
-    """Return the numbers of samples spread over all."""
-    return np.linspace(0, count - 1, min(count, MOST_LOOKED)).astype(np.int64)
-
-
-def _flat(served: Served, rows: NDArray[Any]) -> NDArray[Any]:
-    """Return inputs in the shape that the network takes."""
+def _flat(served: ServedNetwork, rows: NDArray[Any]) -> NDArray[Any]:
+    """Reshape inputs as the network takes them."""
     return np.asarray(served.model._batch(rows, served.model._built()))
 
 
-def _answers(served: Served, samples: Samples) -> Answers:
-    """Answer all samples, a batch at a time: whoever draws meanwhile comes between two."""
+def _answers(served: ServedNetwork, samples: Samples) -> Answers:
+    """Answer all samples in batches; a drawing can be answered between two."""
     made: dict[str, list[NDArray[Any]]] = {}
     for part in _batches(np.arange(len(samples))):
         outputs = served.proba(Prepared(_flat(served, np.asarray(samples.inputs[part])), samples.scale))
@@ -255,22 +251,31 @@ def _answers(served: Served, samples: Samples) -> Answers:
     return Answers(**{name: np.concatenate(parts) for name, parts in made.items()})
 
 
-def _largest(served: Served, samples: Samples, layer: int, numbers: NDArray[np.int64]) -> Largest:
-    """Find the samples of the largest outputs of each unit; of a map its largest counts."""
-    scale = 1.0 if samples.tokens else samples.scale
-    best: Largest | None = None
-    for part in _batches(numbers):
+def _top_samples(served: ServedNetwork, samples: Samples, layer: int) -> TopSamples:
+    """Find the samples that activate each unit of a layer most, among some spread over all."""
+    scale, count = 1.0 if samples.tokens else samples.scale, len(samples)
+    best: TopSamples | None = None
+    for part in _batches(np.linspace(0, count - 1, min(count, MOST_SEARCHED)).astype(np.int64)):
         batch = _flat(served, np.asarray(samples.inputs[part]))
-        outputs = served.view.outputs(batch, scale, [layer])[0]
-        values = outputs if outputs.ndim == 2 else outputs.max(axis=(1, 2))
+        values = per_unit(served.probed.outputs(batch, scale, [layer])[0])
         held = part[:, None].repeat(values.shape[1], axis=1)
         if best is not None:
             values, held = np.concatenate([best.values, values]), np.concatenate([best.numbers, held])
-        order = np.argsort(-np.nan_to_num(values, nan=-np.inf), axis=0, kind="stable")[:MOST_IMAGES]
-        best = Largest(np.take_along_axis(held, order, 0), np.take_along_axis(values, order, 0))
+        order = largest_first(values)[:MOST_IMAGES]
+        best = TopSamples(np.take_along_axis(held, order, 0), np.take_along_axis(values, order, 0))
         time.sleep(0.001)
     assert best is not None
     return best
+
+
+def per_unit(outputs: NDArray[Any]) -> NDArray[Any]:
+    """Reduce outputs (n, ..., units) to (n, units), the largest value of each feature map."""
+    return outputs if outputs.ndim == 2 else np.asarray(outputs.max(axis=tuple(range(1, outputs.ndim - 1))))
+
+
+def largest_first(values: NDArray[Any]) -> NDArray[np.intp]:
+    """Sort the samples of each unit by activation; NaN comes last."""
+    return np.argsort(-np.nan_to_num(values, nan=-np.inf), axis=0, kind="stable")
 
 
 def _batches(numbers: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:

@@ -18,15 +18,15 @@ from gpunn.saving.checkpointer import Say
 from gpunn.serve.app import App
 from gpunn.serve.folder import RunFolder
 from gpunn.serve.guard import HEADERS, Guard, hosts_for
-from gpunn.serve.watching import Watcher
+from gpunn.serve.watcher import Watcher
 
-REQUEST_SECONDS = 15.0  # in which the head of a request must have come
+REQUEST_SECONDS = 15.0  # until the head of a request must have arrived
 MOST_CONNECTIONS = 512
 _HEAD_BYTES = 32 << 10
 
 
 class Protocol(H11Protocol):
-    """HTTP of uvicorn, without connections that never ask, and with errors as JSON."""
+    """Speak HTTP as uvicorn does, but close idle connections, and answer errors as JSON."""
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -34,10 +34,10 @@ class Protocol(H11Protocol):
         if len(self.connections) > MOST_CONNECTIONS:
             transport.abort()
             return
-        self._timer = self.loop.call_later(REQUEST_SECONDS, self._look)
+        self._timer = self.loop.call_later(REQUEST_SECONDS, self._close_if_idle)
 
-    def _look(self) -> None:
-        """Close a connection whose next request does not come to the end of its head."""
+    def _close_if_idle(self) -> None:
+        """Close a connection if the head of its next request is late."""
         if self.transport.is_closing():
             return
         is_waiting = self.cycle is None or self.cycle.response_complete
@@ -45,7 +45,7 @@ class Protocol(H11Protocol):
         if left <= 0:
             self.transport.close()
             return
-        self._timer = self.loop.call_later(max(left, 0.05), self._look)
+        self._timer = self.loop.call_later(max(left, 0.05), self._close_if_idle)
 
     def on_response_complete(self) -> None:
         self._since = self.loop.time()
@@ -63,13 +63,13 @@ class Protocol(H11Protocol):
         try:
             for event in (h11.Response(status_code=400, headers=pairs), h11.Data(data=body), h11.EndOfMessage()):
                 self.transport.write(self.conn.send(event) or b"")
-        except h11.LocalProtocolError:  # in the midst of an answer
+        except h11.LocalProtocolError:  # in the middle of an answer
             pass
         self.transport.close()
 
 
 class PageServer(uvicorn.Server):
-    """A server of one run, which ends its streams before it waits for its connections."""
+    """Serve one run; on shutdown, end its streams before waiting for connections."""
 
     def __init__(self, run: str, host: str, port: int, device: str, say: Say) -> None:
         self.socket, self.url = listening(host, port)
@@ -104,12 +104,12 @@ class PageServer(uvicorn.Server):
         await super().shutdown(sockets)
 
     def serve_until_signal(self) -> None:
-        """Serve until a signal, which is then raised as it would be without a server."""
+        """Serve until a signal, then raise it as without a server."""
         self.run(sockets=[self.socket])
 
 
 def listening(host: str, port: int) -> tuple[socket.socket, str]:
-    """Listen at an address, and return the socket and the address that a browser opens."""
+    """Listen at an address, and return the socket and the URL for a browser."""
     try:
         address = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
     except ValueError:

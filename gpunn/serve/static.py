@@ -1,8 +1,8 @@
-"""Write the page of a run for a web space that only gives files: the network runs in the browser.
+"""Write the page of a run for a static web server: the network runs in the browser.
 
-index.html           the page of `gpunn serve`, told to take the engine below
+index.html           the page of `gpunn serve`, with the engine below
 static/              its modules; static/browser/ is the engine
-network/             network.json, model.onnx and samples.bin: what the engine reads
+network/             network.json, model.onnx and samples.bin, which the engine reads
 runtime/             onnxruntime-web
 """
 
@@ -15,33 +15,33 @@ from gpunn.files import StrPath, as_path, write_atomically
 from gpunn.saving.onnx import require_onnx
 from gpunn.serve.folder import RunFolder
 from gpunn.serve.runtime import runtime
-from gpunn.serve.watching import Watcher
+from gpunn.serve.watcher import Watcher
 
-MARK = "network/network.json"  # by which a page that was written before is known
+MARK = "network/network.json"  # marks a folder as a page that may be overwritten
 
 
 def export_page(run: str, folder: StrPath, given: StrPath | None, say: Callable[[str], None]) -> str:
-    """Write the page of a run, or of a model file, into a folder; return a line about it.
+    """Write the page of a run or of a model file into a folder, and return a line about it.
 
     Args:
         run: Run folder or model file.
-        folder: Folder to write into: a new one, an empty one, or one with such a page, which is written over.
+        folder: Folder to write into: new, empty, or with an earlier page, which is overwritten.
         given: Folder or archive with the runtime; None for the cache or a download.
-        say: Takes lines that tell what takes time.
+        say: Function that prints a line before slow work.
 
     Raises:
-        OptionError: A layer has no form in ONNX, or the extra is missing.
-        OutputError: The folder holds something else, or cannot be written.
-        DataError: The runtime is missing, or is another.
+        OptionError: ONNX cannot express a layer, or the extra is missing.
+        OutputError: The folder holds other files, or cannot be written.
+        DataError: The runtime is missing, or of another version.
     """
     target = as_path(folder)
     check_target(target)
     require_onnx()
-    from gpunn.serve.contents import page_files
+    from gpunn.serve.static_files import page_files
 
     files = page_files(Watcher(RunFolder(run), "cpu", say))
     files |= {f"runtime/{name}": content for name, content in runtime(given, say).items()}
-    # The mark comes first and the page itself last, so that a page is whole, and one that is not can be written again.
+    # The mark is first, so a broken-off page can be overwritten, and index.html last, so a page that opens is complete.
     for name in sorted(files, key=lambda name: (name != MARK, name == "index.html")):
         path = target / name
         try:
@@ -54,7 +54,7 @@ def export_page(run: str, folder: StrPath, given: StrPath | None, say: Callable[
 
 
 def check_target(target: Path) -> None:
-    """Raise OutputError for a folder that holds anything but such a page."""
+    """Raise OutputError for a folder that holds anything but an earlier page."""
     try:
         there = sorted(path.name for path in target.iterdir())
     except FileNotFoundError:

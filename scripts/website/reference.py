@@ -36,7 +36,7 @@ TOPICS = (
     Topic("results", "Results", "Records of a training, and measures of a network.",
           ("gpunn.train.evaluator", "gpunn.train.history", "gpunn.train.record", "gpunn.train.report",
            "gpunn.train.outputs_report")),
-    Topic("pictures", "Pictures", "Figures of trainings and networks, by Matplotlib.", ("gpunn.reports.public",)),
+    Topic("pictures", "Pictures", "Figures of trainings and networks, by Matplotlib.", ("gpunn.reports.plots",)),
     Topic("own-parts", "Parts of your own, and errors", "Register and check parts, bound memory, catch errors.",
           ("gpunn.config", "gpunn.nn.gradients", "gpunn.errors", "gpunn.backend.limits")),
 )  # fmt: skip

@@ -25,7 +25,7 @@ from gpunn.experiments.predict import load_run, predict_files
 from gpunn.serve.folder import RunFolder
 from gpunn.serve.runtime import Runtime, runtime
 from gpunn.serve.static import export_page
-from gpunn.serve.watching import Watcher
+from gpunn.serve.watcher import Watcher
 
 from .conftest import trained
 
@@ -151,7 +151,7 @@ def test_every_layer_answers_as_the_server_says(visit_static: Opening, static_si
     told = served.answer(served.given({"pixels": seen.ravel().tolist()}))
     count = page.page.evaluate("() => gpunn.answer.layers.length")
     assert count == len(told["layers"])
-    outputs = served.view.outputs(seen[None], 1.0)
+    outputs = served.probed.outputs(seen[None], 1.0)
     for index, wanted in enumerate(outputs):
         given = page.array(f"gpunn.answer.layers[{index}].activations")
         np.testing.assert_allclose(given, wanted[0], rtol=0, atol=1e-5 * max(1.0, np.abs(wanted).max()))
@@ -161,7 +161,7 @@ def test_a_unit_shows_its_weights_and_samples(visit_static: Opening, static_site
     page = visit_static(static_site)
     page.answer()
     served = Watcher(RunFolder(str(lenet)), "cpu", print).served
-    for index, place in enumerate(served.view.places):
+    for index, place in enumerate(served.probed.layers):
         for unit in {0, place.units - 1}:
             weights, bias = served.unit(index, unit)
             page.page.evaluate(
@@ -176,7 +176,7 @@ def test_a_unit_shows_its_weights_and_samples(visit_static: Opening, static_site
             assert len(activations) == 8
             assert activations == sorted(activations, reverse=True)
             first = page.array("found.images[0].pixels")
-            outputs = served.view.outputs(first[None], 1.0, [index])[0][0]
+            outputs = served.probed.outputs(first[None], 1.0, [index])[0][0]
             assert outputs[..., unit].max() == pytest.approx(activations[0], rel=1e-4, abs=1e-4)
     page.page.locator(".frame").first.click(position={"x": 12, "y": 12})
     page.page.wait_for_selector(".unit .images canvas")
@@ -317,7 +317,7 @@ def seen_by(kind: str, mnist: Path) -> TrainingInputs:
 def test_drawings_are_prepared_as_gpunn_prepares_them(
     kind: str, visit_static: Opening, static_site: str, mnist_folder: Path, tmp_path: Path
 ) -> None:
-    from gpunn.serve.contents import picture_for
+    from gpunn.serve.static_files import picture_for
 
     trained_on = seen_by(kind, mnist_folder)
     about = picture_for(trained_on, list(trained_on.shape))

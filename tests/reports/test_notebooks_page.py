@@ -10,7 +10,7 @@ from support.paths import ROOT
 
 import gpunn as gn
 from gpunn.display import style
-from gpunn.reports import public
+from gpunn.reports import plots
 
 PAGE = (ROOT / "docs" / "notebooks.md").read_text("utf-8")
 
@@ -27,5 +27,5 @@ def test_the_examples_of_the_page_run(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_the_page_names_every_picture() -> None:
-    assert {f"gn.{name}" for name in public.__all__} == set(re.findall(r"`(gn\.plot_\w+)\(", PAGE))
-    assert set(public.__all__) < set(gn.__all__)
+    assert {f"gn.{name}" for name in plots.__all__} == set(re.findall(r"`(gn\.plot_\w+)\(", PAGE))
+    assert set(plots.__all__) < set(gn.__all__)

@@ -17,7 +17,7 @@ from gpunn.experiments.experiment import read_experiment
 from gpunn.serve import static
 from gpunn.serve.folder import RunFolder
 from gpunn.serve.samples import RunSamples
-from gpunn.serve.watching import Watcher
+from gpunn.serve.watcher import Watcher
 
 from .conftest import trained
 from .test_answers import array
@@ -27,7 +27,7 @@ pytest.importorskip("onnxruntime")
 
 from support.onnx_helpers import outputs_of
 
-from gpunn.serve.contents import page_files
+from gpunn.serve.static_files import page_files
 
 RUNTIME = {"ort.wasm.bundle.min.mjs": b"the runtime", "ort-wasm-simd-threaded.wasm": b"\0asm"}
 Exported = tuple[dict[str, Any], dict[str, bytes]]
@@ -83,8 +83,8 @@ def answers_of(about: dict[str, Any], files: dict[str, bytes], pixels: np.ndarra
 
 
 def test_the_network_answers_as_the_server_does(static_page: Exported, served: tuple[Watcher, RunSamples]) -> None:
-    (about, files), (watcher, _) = static_page, served
-    for key, value in watcher.served.describe().items():
+    (about, files), (watcher, samples) = static_page, served
+    for key, value in watcher.describe(samples).items():
         assert about["model"][key] == value, key
     for place in range(8):
         pixels = pixels_of(about, files, place)
@@ -243,12 +243,12 @@ def test_networks_of_every_kind_answer_alike(name: str, tmp_path: Path) -> None:
 
 
 def test_many_large_samples_are_bounded(digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gpunn.serve import packing
+    from gpunn.serve import static_pack
 
-    monkeypatch.setattr(packing, "MOST_SAMPLES", 9)
-    monkeypatch.setattr(packing, "MOST_MISTAKES", 100)
-    monkeypatch.setattr(packing, "MOST_UNITS", 30)
-    monkeypatch.setattr(packing, "MOST_IMAGES", 3)
+    monkeypatch.setattr(static_pack, "MOST_SAMPLES", 9)
+    monkeypatch.setattr(static_pack, "MOST_MISTAKES", 100)
+    monkeypatch.setattr(static_pack, "MOST_UNITS", 30)
+    monkeypatch.setattr(static_pack, "MOST_IMAGES", 3)
     about, _ = exported(digits)
     assert about["samples"]["count"] == 9
     assert len(about["mistakes"]["rows"]) <= 4

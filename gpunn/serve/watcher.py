@@ -1,4 +1,4 @@
-"""Follow a run while it is being trained: its state, its records and its newest network, told to all who listen."""
+"""Follow a run while it trains: stream its state, its records, and news of its network to every page."""
 
 import asyncio
 import json
@@ -10,23 +10,24 @@ from gpunn.errors import GpunnError, in_one_line
 from gpunn.saving.checkpointer import Say
 from gpunn.serve.arrays import finite
 from gpunn.serve.folder import RunFolder, Stamp, loaded
-from gpunn.serve.served import Served
+from gpunn.serve.network import ServedNetwork
+from gpunn.serve.samples import RunSamples
 from gpunn.train.history import History, columns_of
 
 EVERY = 0.2  # seconds between two looks at the folder
-_HEARTBEAT = 15.0  # seconds after which a stream says that it is still there
+_HEARTBEAT = 15.0  # seconds between two signs of life of a stream
 _FIGURES = ("accuracy", "rmse", "r2", "loss")
 
 
 class Watcher:
-    """What is known of a run now; `run` keeps it up to date."""
+    """Hold the present state of a run; `run` keeps it up to date."""
 
     def __init__(self, folder: RunFolder, device: str, say: Say) -> None:
         self.folder, self._device, self._say = folder, device, say
         self.experiment = folder.experiment()
         self.state = folder.state()
         found, model = loaded(folder, device)
-        self.served = Served(model, self.experiment, Path(folder.name))
+        self.served = ServedNetwork(model, self.experiment, Path(folder.name))
         self.served.warm_up()
         self._of_network: Stamp = found.stamp
         self._failed: Stamp = None  # of a network that could not be loaded
@@ -35,14 +36,14 @@ class Watcher:
         self.rows: list[dict[str, float | None]] = []
         self.best: int | None = None
         self.overfitting_since: int | None = None
-        self.generation = 0  # of the history: another where it was begun again
+        self.generation = 0  # counts how often the history began anew
         self.is_ending = False
         self._changed = asyncio.Event()
         self._loading: asyncio.Task[None] | None = None
         self._read()
 
     def _read(self) -> bool:
-        """Read history and state; tell whether anything changed."""
+        """Read history and state; return whether anything changed."""
         state, stamp, changed = self.folder.state(), self.folder.history_stamp(), False
         if state != self.state:
             self.state, changed = state, True
@@ -65,7 +66,7 @@ class Watcher:
         self.overfitting_since = None if since is None else since.step
 
     async def run(self) -> None:
-        """Look at the folder again and again."""
+        """Read the folder again and again."""
         while not self.is_ending:
             await asyncio.sleep(EVERY)
             try:
@@ -78,17 +79,17 @@ class Watcher:
                 self.tell()
 
     def tell(self) -> None:
-        """Wake all who listen."""
+        """Wake all streams."""
         before, self._changed = self._changed, asyncio.Event()
         before.set()
 
     def end(self) -> None:
-        """Let all streams end."""
+        """End all streams."""
         self.is_ending = True
         self.tell()
 
     async def _follow(self) -> None:
-        """Load the network again where there is a newer one."""
+        """Load a newer network, if there is one."""
         if await asyncio.to_thread(self._reload):
             self.tell()
 
@@ -98,9 +99,9 @@ class Watcher:
             return False
         try:
             found, model = loaded(self.folder, self._device)
-            served = Served(model, self.experiment, self.served.path, self.served.version + 1)
+            served = ServedNetwork(model, self.experiment, self.served.path, self.served.version + 1)
             served.warm_up()
-        except Exception as error:  # noqa: BLE001 - the one before is served on
+        except Exception as error:  # noqa: BLE001 - keep serving the previous one
             self._failed = found.stamp
             words = str(error) if isinstance(error, GpunnError) else f"{type(error).__name__}: {error}"
             self._say(f"gpunn: the newer network is not served: {in_one_line(words)}")
@@ -108,8 +109,20 @@ class Watcher:
         self.served, self._of_network = served, found.stamp
         return True
 
+    def describe(self, samples: RunSamples) -> dict[str, Any]:
+        """Describe the network and its run."""
+        served, experiment, figures = self.served, self.experiment, self.figures()
+        return {
+            "name": self.folder.name,
+            "recipe": experiment.name if experiment else "",
+            "data": Path(experiment.data.source).name if experiment else "",
+            "accuracy": figures.get("test_accuracy", figures.get("validation_accuracy")),
+            "figures": figures,
+            **served.describe({} if served.columns is None else samples.ranges()),
+        }
+
     def figures(self) -> dict[str, float | None]:
-        """Return the figures that say how good the network is: of the test set once it was opened, else the last."""
+        """Return the metrics of the test set once the run has opened it, and the last of the validation set."""
         metrics = self.folder.metrics()
         tested = {f"test_{name}": metrics.get(f"test_{name}") for name in _FIGURES}
         last = self.rows[-1] if self.rows else {}
@@ -117,7 +130,7 @@ class Watcher:
         return {name: value for name, value in (tested | seen).items() if isinstance(value, int | float)}
 
     def has_test(self) -> bool:
-        """Tell whether the run has opened its test set, at its end."""
+        """Return whether the run has ended and evaluated its test set."""
         return self.folder.metrics().get("test") is not None and self.state == "finished"
 
     def history(self) -> dict[str, Any]:
@@ -127,11 +140,11 @@ class Watcher:
         return {"columns": self.columns, "rows": rows, **marks, "state": self.state}
 
     async def events(self, after: int | None) -> AsyncIterator[str]:
-        """Give the events of a stream: records after a step, then what changes, until the server ends."""
+        """Yield the events of a stream, records after a step and later changes, until the server ends."""
         sent = -1 if after is None else after
         generation, state, version = self.generation, "", self.served.version
         yield "retry: 1000\n\n"
-        if self.rows and sent > int(self.rows[-1]["step"] or 0):  # of a history that is no more
+        if self.rows and sent > int(self.rows[-1]["step"] or 0):  # of an earlier history
             generation = -1
         while not self.is_ending:
             changed = self._changed
@@ -155,6 +168,6 @@ class Watcher:
 
 
 def event(name: str, data: Any, number: int | None = None) -> str:
-    """Write an event of a stream."""
+    """Format an event of a stream."""
     begin = "" if number is None else f"id: {number}\n"
     return f"{begin}event: {name}\ndata: {json.dumps(data, allow_nan=False)}\n\n"

@@ -17,7 +17,7 @@ _START = 200  # bytes in which it lies
 _SIDE = 280  # pixels at least
 
 
-def write_seen(
+def write_input_image(
     path: Path, inputs: NDArray[Any], shape: tuple[int, int, int], trained_on: TrainingInputs | None
 ) -> Path:
     """Write the inputs of one image beside it as `name.seen.png`, and return where; no other file is replaced."""

@@ -1,4 +1,4 @@
-"""Pack what a page without a server shows of a run: samples, what units answer to most, mistakes, and weights."""
+"""Pack samples, mistakes, top activations and weights into the data file of a static page."""
 
 import base64
 from collections.abc import Sequence
@@ -10,41 +10,41 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpunn.serve.samples import RunSamples, UnavailableError
-from gpunn.serve.served import Served
+from gpunn.serve.network import ServedNetwork
+from gpunn.serve.samples import RunSamples, UnavailableError, largest_first, per_unit
 
-MOST_SAMPLES, MOST_BYTES = 1000, 2 << 20  # of samples that are packed
+MOST_SAMPLES, MOST_BYTES = 1000, 2 << 20  # of packed samples
 MOST_MISTAKES = 100
-MOST_IMAGES = 8  # samples of each unit
-MOST_UNITS = 4096  # of a layer, whose units have such samples
-MOST_WEIGHTS = 4 << 20  # bytes of weights that do not lie in the network's file as they are shown
+MOST_IMAGES = 8  # top samples of each unit
+MOST_UNITS = 4096  # of a layer whose units have top samples
+MOST_WEIGHTS = 4 << 20  # bytes of weights that the ONNX file does not hold in the form that is shown
 _BATCH = 64
 
 
 @dataclass
 class Pack:
-    """Arrays one after another in one file, each with the place where it begins."""
+    """Join arrays into one file, and return the offset of each."""
 
     parts: list[bytes] = field(default_factory=list)
     size: int = 0
 
     def add(self, array: NDArray[Any]) -> int:
-        """Add an array, little-endian, and return where it begins."""
-        place, content = self.size, np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
+        """Append an array, little-endian, and return its offset in bytes."""
+        offset, content = self.size, np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
         self.parts.append(content)
         self.size += len(content)
-        return place
+        return offset
 
     def content(self) -> bytes:
-        """Return the file."""
+        """Return the bytes of the file."""
         return b"".join(self.parts)
 
 
-def pack_samples(served: Served, samples: RunSamples, pack: Pack) -> dict[str, Any]:
-    """Pack samples of the set that is shown, the mistakes first; describe them, and what the page makes of them."""
+def pack_samples(served: ServedNetwork, samples: RunSamples, pack: Pack) -> dict[str, Any]:
+    """Pack samples of the default set, mistakes first; describe them, the confusion matrix and the top samples."""
     made: dict[str, Any] = {"samples": None, "mistakes": None, "confusion": None, "largest": {}}
     try:
-        name = samples.usual()
+        name = samples.default_set()
         own = samples.of(name, served)
     except UnavailableError:
         return made
@@ -54,7 +54,7 @@ def pack_samples(served: Served, samples: RunSamples, pack: Pack) -> dict[str, A
     with suppress(UnavailableError):
         mistakes = samples.mistakes(served, name, 0, MOST_MISTAKES)
         made["confusion"] = samples.confusion(served, name)
-    size = prod(served.pictured)
+    size = prod(served.shown_shape)
     most = max(1, min(MOST_SAMPLES, MOST_BYTES // size))
     wrong = [] if mistakes is None else [row["index"] for row in mistakes["mistakes"]][: most // 2]
     spread = np.linspace(0, len(own) - 1, min(len(own), most)).astype(np.int64).tolist()
@@ -78,10 +78,10 @@ def pack_samples(served: Served, samples: RunSamples, pack: Pack) -> dict[str, A
         "at": pack.add(pixels),
         "kind": "uint8" if is_bytes else "float32",
         "factor": scale if is_bytes else 1.0,
-        "shape": list(served.pictured),
+        "shape": list(served.shown_shape),
         "rows": [{key: row[key] for key in ("index", "label", "values") if key in row} for row in shown],
     }
-    made["largest"] = _largest(served, own.inputs, chosen, scale, pack)
+    made["largest"] = _top_samples(served, own.inputs, chosen, scale, pack)
     return made
 
 
@@ -89,20 +89,22 @@ def _decoded(array: dict[str, Any]) -> NDArray[np.float32]:
     return np.frombuffer(base64.b64decode(array["data"]), "<f4").reshape(array["shape"])
 
 
-def _largest(served: Served, inputs: Any, chosen: Sequence[int], scale: float, pack: Pack) -> dict[int, dict[str, int]]:
-    """Pack, for each unit of each layer, the samples of its largest outputs; of a map its largest counts."""
-    places = [index for index, place in enumerate(served.view.places) if place.units <= MOST_UNITS]
-    best: list[list[NDArray[Any]]] = [[] for _ in places]
+def _top_samples(
+    served: ServedNetwork, inputs: Any, chosen: Sequence[int], scale: float, pack: Pack
+) -> dict[int, dict[str, int]]:
+    """Pack the samples that activate each unit of each layer most; describe where by the layer's index."""
+    layers = [index for index, layer in enumerate(served.probed.layers) if layer.units <= MOST_UNITS]
+    best: list[list[NDArray[Any]]] = [[] for _ in layers]
     model = served.model
     for start in range(0, len(chosen), _BATCH):
         rows = np.stack([np.asarray(inputs[index]) for index in chosen[start : start + _BATCH]])
         batch = model._batch(rows, model._built())
-        for held, outputs in zip(best, served.view.outputs(batch, scale, places), strict=True):
-            held.append(outputs if outputs.ndim == 2 else outputs.max(axis=tuple(range(1, outputs.ndim - 1))))
+        for held, outputs in zip(best, served.probed.outputs(batch, scale, layers), strict=True):
+            held.append(per_unit(outputs))
     made = {}
-    for index, held in zip(places, best, strict=True):
+    for index, held in zip(layers, best, strict=True):
         values = np.concatenate(held)
-        order = np.argsort(-np.nan_to_num(values, nan=-np.inf), axis=0, kind="stable")[:MOST_IMAGES]
+        order = largest_first(values)[:MOST_IMAGES]
         of_these = np.take_along_axis(values, order, 0).astype(np.float32)
         kept, units = order.shape
         where = {"numbers": pack.add(order.astype(np.uint16)), "values": pack.add(of_these)}
@@ -110,12 +112,12 @@ def _largest(served: Served, inputs: Any, chosen: Sequence[int], scale: float, p
     return made
 
 
-def pack_weights(served: Served, network: bytes, pack: Pack) -> dict[str, dict[str, Any]]:
-    """Tell where the weights of each layer lie, in the file of the network or in the pack, by the layer's number."""
-    view, made, room = served.view, dict[str, dict[str, Any]](), MOST_WEIGHTS
-    for index in sorted({place.weighted for place in view.places if place.weighted is not None}):
-        weights, bias = view.weights_in(index)
-        units = view.places[index].units
+def pack_weights(served: ServedNetwork, network: bytes, pack: Pack) -> dict[str, dict[str, Any]]:
+    """Describe where the weights of each layer lie, in the ONNX file or in the pack, by the layer's index."""
+    probed, made, room = served.probed, dict[str, dict[str, Any]](), MOST_WEIGHTS
+    for index in sorted({layer.weighted for layer in probed.layers if layer.weighted is not None}):
+        weights, bias = probed.weights_in(index)
+        units = probed.layers[index].units
         described: dict[str, Any] = {"weights": None, "bias": None, "turned": weights.ndim == 4}
         if len(weights) == units:
             where = _placed(weights, network, pack, room)
@@ -128,11 +130,11 @@ def pack_weights(served: Served, network: bytes, pack: Pack) -> dict[str, dict[s
 
 
 def _placed(array: NDArray[Any], network: bytes, pack: Pack, room: int) -> dict[str, Any] | None:
-    """Find an array in the file of the network, or add it to the pack where there is room."""
+    """Find an array in the ONNX file, or add it to the pack if there is room."""
     numbers = np.ascontiguousarray(array, "<f4")
-    place = network.find(numbers.tobytes())
-    if place >= 0:
-        return {"file": "network", "at": place, "size": numbers.nbytes}
+    offset = network.find(numbers.tobytes())
+    if offset >= 0:
+        return {"file": "network", "at": offset, "size": numbers.nbytes}
     if numbers.nbytes > room:
         return None
     return {"file": "samples", "at": pack.add(numbers), "size": numbers.nbytes}

@@ -1,8 +1,7 @@
-"""What a page without a server consists of, but for the runtime: files by their names."""
+"""Make the files of a static page, all but the runtime."""
 
 import json
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,11 @@ from gpunn.data.training_inputs import TrainingInputs
 from gpunn.errors import GpunnError
 from gpunn.saving.onnx import OPSET
 from gpunn.saving.onnx.export import OUTPUT_OF, checked_graph, output_name
-from gpunn.sequential import Sequential
 from gpunn.serve.folder import FINISHED, STOPPED
-from gpunn.serve.packing import Pack, pack_samples, pack_weights
-from gpunn.serve.samples import RunSamples, UnavailableError
-from gpunn.serve.served import Served
-from gpunn.serve.watching import Watcher
+from gpunn.serve.network import ServedNetwork
+from gpunn.serve.samples import RunSamples
+from gpunn.serve.static_pack import Pack, pack_samples, pack_weights
+from gpunn.serve.watcher import Watcher
 from gpunn.version import __version__
 
 PAGE, BROWSER = Path(__file__).with_name("page"), Path(__file__).with_name("browser")
@@ -31,7 +29,7 @@ _LEFT_OUT = ("engine-server.js",)
 
 
 def page_files(watcher: Watcher) -> dict[str, bytes]:
-    """Return the files of a page by their names."""
+    """Return the bytes of a page's files by name."""
     served = watcher.served
     experiment, tokens = watcher.experiment, served.model.tokens
     load = None if experiment is None else (lambda: experiment.load_data(tokens))
@@ -39,7 +37,9 @@ def page_files(watcher: Watcher) -> dict[str, bytes]:
     described = _described(watcher, samples)
     given = described["input"]
     names = [layer["name"] for layer in described["layers"]]
-    network = _network(served.model, names)
+    # As ONNX, with the output of each layer as one more output of the graph.
+    graph = checked_graph(served.model, OPSET, "NHWC", False, False, names)
+    network: bytes = graph.SerializeToString(deterministic=True)
     packed = pack_samples(served, samples, pack)
     largest = packed.pop("largest")
     written = {
@@ -72,35 +72,19 @@ def page_files(watcher: Watcher) -> dict[str, bytes]:
 
 
 def _described(watcher: Watcher, samples: RunSamples) -> dict[str, Any]:
-    """Describe the network and its run as the server does; what is trained meanwhile does not come to this page."""
-    served, ranges = watcher.served, dict[str, tuple[float, float]]()
-    if served.columns is not None:
-        with suppress(UnavailableError):
-            ranges = samples.ranges()
-    experiment, figures = watcher.experiment, watcher.figures()
+    """Describe the network and its run as the server does; a static page does not follow a training."""
     return {
-        "name": watcher.folder.name,
-        "recipe": experiment.name if experiment else "",
-        "data": Path(experiment.data.source).name if experiment else "",
         "state": STOPPED if watcher.state == STOPPED else FINISHED,
-        "has_samples": experiment is not None,
+        "has_samples": watcher.experiment is not None,
         "has_history": bool(watcher.rows),
         "has_test": False,
-        "accuracy": figures.get("test_accuracy", figures.get("validation_accuracy")),
-        "figures": figures,
-        **served.describe(ranges),
+        **watcher.describe(samples),
     }
 
 
-def _network(model: Sequential, names: list[str]) -> bytes:
-    """Write the network as ONNX, which gives the output of each layer too."""
-    content: bytes = checked_graph(model, OPSET, "NHWC", False, False, names).SerializeToString(deterministic=True)
-    return content
-
-
 def picture_for(trained_on: TrainingInputs | None, shape: Sequence[int]) -> dict[str, Any]:
-    """Tell how a picture becomes an input of a shape (height, width, channels); see `browser/prepare.js`."""
-    if trained_on is None:  # as `gpunn predict` does it: dark ground, and nothing is looked for
+    """Describe how a picture becomes an input (height, width, channels); see `browser/prepare.js`."""
+    if trained_on is None:  # as `gpunn predict` does it: on a dark ground, without a search for the drawing
         told: dict[str, Any] = {"ground": "dark", "is_drawn": True, "from_files": False, "drawings": None}
         return {**told, "shape": list(shape), "is_grey": False, "black": [0.0], "white": [1.0], "factor": 1.0}
     black, white = trained_on.pixel_range
@@ -117,17 +101,17 @@ def picture_for(trained_on: TrainingInputs | None, shape: Sequence[int]) -> dict
     }
 
 
-def _input(served: Served) -> dict[str, Any]:
-    """Describe the input of the graph: kind and shape, the shape in which it is shown, and the factor within."""
+def _input(served: ServedNetwork) -> dict[str, Any]:
+    """Describe the input of the graph: kind, shape, the shape that is shown, and the factor within the graph."""
     model, trained_on = served.model, served.model.trained_on
     factor = trained_on.scale if trained_on is not None and not trained_on.is_bytes else 1.0
     shape = model.input_shape if model.tokens or trained_on is None else trained_on.shape
     kind = "int64" if model.tokens else "float32"
-    return {"kind": kind, "shape": list(shape), "shown": list(served.pictured), "factor": factor}
+    return {"kind": kind, "shape": list(shape), "shown": list(served.shown_shape), "factor": factor}
 
 
 def _history(watcher: Watcher) -> dict[str, Any] | None:
-    """Return the history, of a long one rows spread over it, the last among them."""
+    """Return the history; of a long one, rows spread over it, with the last."""
     if not watcher.rows:
         return None
     whole = watcher.history()
@@ -136,7 +120,7 @@ def _history(watcher: Watcher) -> dict[str, Any] | None:
 
 
 def _page(text: str) -> str:
-    """Return the page with its own engine, and told to load nothing from elsewhere."""
+    """Return the page with the engine of the browser, and a policy against loading from elsewhere."""
     for before, after in ((_ENGINE, _ENGINE_HERE), (_CHARSET, _CHARSET + _HEAD)):
         if text.count(before) != 1:
             raise GpunnError(f"index.html has no {before.strip()}: the package is damaged, install it again")
