@@ -1,6 +1,6 @@
-"""Every operation of gpunn as a record: its CUDA source beside its NumPy body."""
+"""Collect every operation of gpunn as a record: CUDA source beside a NumPy body."""
 
-# Each puts its records into the registry, and so do the modules that they import.
+# Each module registers its kernels when it is imported, and imports the others that hold some.
 from gpunn.kernels import (  # noqa: F401
     activations,
     augmentation,

@@ -1,8 +1,7 @@
-"""Activation functions f(z), and δ = ∂C/∂a ⊙ f′(z) for back-propagation (8).
+"""Compute activations a = f(z), and δ = ∂C/∂a ⊙ f′(z) for back-propagation (8).
 
-Derivatives are written from the output a = f(z) wherever that determines them: then z need not be kept, the activation
-may overwrite it, and `from_output` makes it one kernel with the bias before it. Comparisons are put so that NaN goes
-through and is seen, never turned into 0.
+Where the output a determines the derivative, it is written from a. The activation may then overwrite z, and
+`from_output` fuses it with the bias before it. Comparisons let NaN through and never turn it into 0.
 """
 
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from gpunn.kernels.record import Array, Elementwise, Host, Launch, elementwise, 
 
 
 def from_output(activation: Elementwise, operation: str, faster: Host | None = None) -> Callable[[Host], Elementwise]:
-    """Return a decorator for the gradient of f, written from its output: makes its record, fuses both with the bias."""
+    """Return a decorator that registers the gradient of f, written from its output, and fuses both with the bias."""
 
     def gradient_of(host: Host) -> Elementwise:
         gradient = elementwise("T da, T a", "T dz", operation)(host)
@@ -67,7 +66,7 @@ def _keep_positive(a: Array) -> None:
 @elementwise("T z", "T a", "a = z < T(0) ? T(0) : z;")
 def relu(z: Array, a: Array) -> None:
     """a := max(z, 0)."""
-    if a is z and a.flags.c_contiguous:  # a loop is compiled to vectors only for one array, by one name
+    if a is z and a.flags.c_contiguous:  # Numba vectorizes the loop only for one array under one name
         _keep_positive(a.reshape(-1))
     else:
         np.maximum(z, 0, out=a)
@@ -124,7 +123,7 @@ def softplus_gradient(da: Array, a: Array, dz: Array) -> None:
 
 
 def _per_column(*arrays: Array) -> Launch:
-    """Launch blocks of some columns, whose classes several threads share."""
+    """Launch blocks that take some columns each; several threads share the classes of a column."""
     classes, n = arrays[0].shape
     shift = samples_of_block(classes, _THREADS)
     return Launch(-(-n >> shift), _THREADS, (*arrays, classes, n, shift))

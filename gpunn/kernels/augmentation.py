@@ -1,7 +1,6 @@
-"""Synthetic data: a gather of a batch that also moves, mirrors and covers parts of images, each in its own way.
+"""Augment images while a batch is gathered: transform, mirror and partly erase each at random.
 
-Drawn from Philox by (seed, step, sample), and computed in float32 with every operation rounded by itself, so that CPU
-and GPU see the same pictures to the last bit.
+Philox draws by (seed, step, sample), and each float32 operation is rounded by itself, so CPU and GPU get the same bits.
 """
 
 from typing import Any, TypeAlias
@@ -12,21 +11,21 @@ from gpunn.kernels.gather import BEGIN_STEP, COUNT, begin_on_host, launch_tiles
 from gpunn.kernels.random import PHILOX, Purpose, random_words
 from gpunn.kernels.record import Array, Launch, raw
 
-# The largest (shift in pixels, tan of half the angle, change of scale, shear), drawn between minus and plus it; then
-# below which number drawn between minus and plus 1 an image is mirrored, and the side of the square that is cut out.
+# Largest shift in pixels, tan of half the angle, change of scale, and shear, each drawn between minus and plus its
+# limit. A number drawn between −1 and 1 mirrors an image if it is below the fifth. The last is the side of the cutout.
 Limits: TypeAlias = tuple[float, float, float, float, float, int]
 
-_BLOCK = 32  # samples at once, whose places and corners stay in the cache from pass to pass
+_BLOCK = 32  # samples at once: their coordinates stay in the cache from pass to pass
 
 
 def transforms(n: int, seed: int, step: int, limits: Limits, first: int = 0) -> Array:
-    """Return the maps of n samples from places in the picture to places in the image, float32 (6, n).
+    """Draw affine maps from output pixels to input pixels for n samples, float32 (6, n).
 
-    `first` is the number of the first of them in the batch of all ranks.
+    `first` is the index of the first sample in the batch of all ranks.
 
-    With x and y from the middle: x' = m₀ x + m₁ y + m₂, y' = m₃ x + m₄ y + m₅. A turn by θ is written with
-    t = tan(θ/2): cos θ = (1 − t²)/(1 + t²), sin θ = 2t/(1 + t²), which needs no function that devices round
-    differently. To mirror is to begin with −x.
+    With x and y from the middle: x' = m₀ x + m₁ y + m₂, y' = m₃ x + m₄ y + m₅. A rotation by θ is written with
+    t = tan(θ/2): cos θ = (1 − t²)/(1 + t²), sin θ = 2t/(1 + t²), so it needs no function that devices round
+    differently. A mirrored image starts from −x.
     """
     unit = (_words(n, seed, step, first) >> np.uint32(8)).astype(np.float32).T * np.float32(2**-23) - np.float32(1)
     shift, half_tangent, scale, shear, flip = (np.float32(limit) for limit in limits[:5])
@@ -48,15 +47,15 @@ def _words(n: int, seed: int, step: int, first: int) -> Array:
 
 
 def holes(n: int, seed: int, step: int, side: int, height: int, width: int, first: int = 0) -> Array:
-    """Return first row and column of the squares to cut out of n pictures, int64 (n, 2): some lie partly outside.
+    """Draw the top left corners of the squares to cut out of n images, int64 (n, 2).
 
-    Their middles are drawn evenly from all pixels.
+    Their centers are drawn uniformly from all pixels, so some squares lie partly outside.
     """
     return (_words(n, seed, step, first)[:, 6:].astype(np.int64) * (height, width) >> 32) - side // 2
 
 
 def _sample(framed: Array, m: Array, scale: np.float32, pictures: Array) -> None:
-    """Set pictures (n, channels, height, width) to framed images under their maps m, by bilinear interpolation."""
+    """Write framed images under their maps m to pictures (n, channels, height, width), by bilinear interpolation."""
     n, channels, frame_height, line = framed.shape
     height, width, frame = frame_height - 4, line - 4, frame_height * line
     m = m[:, :, None, None]
@@ -84,8 +83,8 @@ def _sample(framed: Array, m: Array, scale: np.float32, pictures: Array) -> None
 
 
 def _between(flat: Array, at: Array, part: Array) -> Array:
-    """Return a + (b − a) · part, a and b being neighbours."""
-    # No place lies outside; to wrap around is only what NumPy does fastest.
+    """Return a + (b − a) · part for neighbouring values a and b."""
+    # No index lies outside; "wrap" is only NumPy's fastest mode.
     a, b = flat.take(at, mode="wrap"), flat[1:].take(at, mode="wrap")
     b -= a
     b *= part
@@ -94,9 +93,9 @@ def _between(flat: Array, at: Array, part: Array) -> Array:
 
 
 def augment(images: Array, seed: int, step: int, limits: Limits, scale: float, pictures: Array, first: int = 0) -> None:
-    """Set pictures to images (n, channels, height, width) as a batch of the step sees them, times `scale`."""
+    """Write the augmented images of a step, times `scale`, to pictures; both are (n, channels, height, width)."""
     n, channels, height, width = images.shape
-    # A border of zeros, wide enough that with every place its neighbour to the right and below may be looked up.
+    # The border of zeros is wide enough to look up the right and lower neighbour of every pixel.
     framed = np.zeros((n, channels, height + 4, width + 4), np.float32)
     framed[:, :, 2:-2, 2:-2] = images
     m = transforms(n, seed, step, limits, first)
@@ -190,9 +189,9 @@ def gather_augmented(
     data: Array, targets: Array, order: Array, clock: Array, batch_size: int, scale: float, seed: int, first: int,
     limits: Limits, shape: tuple[int, int, int], x: Array, t: Array,
 ) -> None:  # fmt: skip
-    """As `gather`, of images each seen through a map of its own, `transforms`, and with a square of zeros, `holes`.
+    """Gather a batch like `gather`, each image under a map from `transforms` and with a square from `holes` set to 0.
 
-    Between pixels it is interpolated linearly. `first` is the number of the first sample in the batch of all ranks.
+    Values between pixels are interpolated bilinearly. `first` is the first sample's index in the batch of all ranks.
     """
     n = len(x)
     images = begin_on_host(data, targets, order, clock, batch_size, t).reshape(n, *shape)

@@ -1,4 +1,4 @@
-"""The exponential moving average of all weights, on their flat array."""
+"""Update the exponential moving average of all weights, on their flat array."""
 
 import numpy as np
 
@@ -14,7 +14,7 @@ _BLOCK = 16384  # elements at once: the scratch of a block stays in the cache
     "average = clock[1] == begun ? value : average + share * (value - average);",
 )
 def average_weights(value: Array, begun: int, share: float, clock: Array, average: Array) -> None:
-    """m := m + share (w − m); in step `begun` of the run m := w, as there is nothing before it to average with."""
+    """m := m + share (w − m); m := w in step `begun` of the run, the first of the average."""
     if int(clock[COUNT]) == begun:
         np.copyto(average, value)
         return

@@ -1,7 +1,7 @@
-"""The bias (2), its gradient (12), and both in one pass with the activation behind it: (2) with (3), (8) with (12).
+"""Add the bias (2), sum its gradient (12), and fuse both with the activation behind: (2) with (3), (8) with (12).
 
-The fused kernels are made from the records of the activations, so each formula stands in one place. On a GPU each pass
-that is saved is a launch; on the CPU they do what their parts do.
+Fused kernels are made from the records of the activations, so each formula stands in one place. On a GPU fusion saves
+a launch; on the CPU the fused kernels call their parts.
 """
 
 from typing import NamedTuple
@@ -22,13 +22,13 @@ def add_bias(b: Array, z: Array) -> None:
 
 
 def sums_of_rows(*factors: Array) -> Array:
-    """Return Σ_j of each row of a matrix, or of the product of two, in one pass of the host."""
+    """Return Σ_j of each row of a matrix, or of the product of two, in one pass on the host."""
     # NumPy's own sum takes three times as long; einsum's partial sums keep as many digits.
     return np.einsum(",".join(["ij"] * len(factors)) + "->i", *factors)  # noqa: TID251 - no product of matrices
 
 
 def launch_sums(parts: Array, tickets: Array, total: Array, *arrays: Array) -> Launch:
-    """Launch blocks for the rows of some arrays, several for a row where a device is busier so; see `sums_of_row`."""
+    """Launch blocks for the rows of some arrays, several per row to fill a device; see `sums_of_row`."""
     rows, n = len(total), arrays[0].size // len(total)
     shared = min(parts_of_row(rows, n), max(1, parts.size // rows))
     return Launch((rows, shared, 1), _THREADS, (*arrays, total, parts, tickets, n, part_of_row(n, shared)))
@@ -48,26 +48,26 @@ extern "C" __global__ void row_sums(const T* x, T* total, T* parts, unsigned* ti
     preamble=DEVICE,
 )
 def row_sums(x: Array, total: Array, *_: Array) -> None:
-    """total[u] := Σ_j x[u, j]: in the samples-last layout the bias gradient of (12) for a batch.
+    """total[u] := Σ_j x[u, j]: in the samples-last layout the bias gradient (12) of a batch.
 
-    A device shares long rows out among blocks; the last two arguments are its scratch, `BuildContext.shared_rows`.
+    On a GPU several blocks share a long row; the last two arguments are their scratch, `BuildContext.shared_rows`.
     """
     total[...] = sums_of_rows(x.reshape(len(total), -1))
 
 
 class Fused(NamedTuple):
-    """The kernels of an activation together with the bias before it, and that of f′ alone."""
+    """Kernels of an activation fused with the bias before it, and the kernel of f′ alone."""
 
     forward: Elementwise  # a := f(a + b), with b of shape (units, 1) beside a of shape (units, values)
     backward: Raw  # dz := da ⊙ f′(z) and db[u] := Σ_j dz[u, j]; dz may be da; scratch as for `row_sums`
     gradient: Elementwise
 
 
-with_bias: dict[Elementwise | Raw, Fused] = {}  # of each activation whose derivative is written from its output
+with_bias: dict[Elementwise | Raw, Fused] = {}  # by activation, if its derivative is written from the output
 
 
 def fuse(activation: Elementwise, gradient: Elementwise, faster: Host | None = None) -> None:
-    """Add an activation to `with_bias`, with loops for Numba where there are any."""
+    """Add an activation to `with_bias`; `faster` is a loop for Numba that replaces the forward pass."""
 
     def forward(b: Array, a: Array) -> None:
         a += b

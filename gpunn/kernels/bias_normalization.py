@@ -1,13 +1,13 @@
-"""Bias and activation in one pass with the batch normalisation behind them, where blocks of a GPU share its channels.
+"""Fuse bias and activation with the batch normalization behind them, where GPU blocks share its channels.
 
-There (23) takes two passes forward and two back, and these kernels are the first and the last: statistics of what the
-activation gives, while it is written; and the gradient by x, (8) and (12), while it is there. Each is made from the
-records of the activation and does what its parts do, in a launch and a pass less.
+Shared channels take (23) two passes forward and two back. These kernels are the first and the last: one computes the
+statistics while the activation is written, the other the gradients (8) and (12) from the gradient by x. Both are made
+from the records of the activation, and save a launch and a pass.
 """
 
 from typing import NamedTuple
 
-from gpunn.kernels import activations  # noqa: F401 - which fuses each with the bias
+from gpunn.kernels import activations  # noqa: F401 - fuses each activation with the bias
 from gpunn.kernels.bias import launch_sums, with_bias
 from gpunn.kernels.device_code import DEVICE
 from gpunn.kernels.normalization import STATISTICS, launch_shared, moments, normalize_gradient_by_sums
@@ -15,15 +15,15 @@ from gpunn.kernels.record import Array, Elementwise, Launch, Raw
 
 
 class Joined(NamedTuple):
-    """The kernels of an activation that stands between a bias and a batch normalisation."""
+    """Kernels of an activation between a bias and a batch normalization."""
 
-    forward: Raw  # a := f(a + b), and mean and variance of a, as `moments` sets them
-    backward: Raw  # da as of `normalize_gradient_by_sums`, dz := da ⊙ f′(z), db[u] := Σ_j dz[u, j]; dz may be dy
+    forward: Raw  # a := f(a + b), then mean and variance of a as in `moments`
+    backward: Raw  # da from `normalize_gradient_by_sums`, dz := da ⊙ f′(z), db[u] := Σ_j dz[u, j]; dz may be dy
 
 
 def _forward(activation: Elementwise) -> Raw:
     name = f"bias_{activation.name}_and_moments"
-    # Each part has its own first value for an origin: that of the channel is overwritten while others begin.
+    # Each part takes its own first value as origin, since other blocks may already have overwritten the channel's.
     source = f"""
 extern "C" __global__ void {name}(T* x, const T* bias, T momentum, T* mean, T* variance, T* running_mean,
                                   T* running_variance, T* parts, unsigned* tickets, int size, int of_part) {{

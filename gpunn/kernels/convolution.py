@@ -1,8 +1,8 @@
-"""Convolution as matrix products: patches of the input become columns, and columns are added back into an input.
+"""Turn convolution into matrix products: copy patches of the input to columns, and add columns back into an input.
 
 Arrays are samples-last: images (channels, height, width, batch), columns (channels · size · size, rows · width_out ·
-batch). In that layout every copy runs over whole rows of samples. Work goes by blocks of output rows, so that a block's
-columns stay in the cache (CPU) and never take many times the memory of the input (GPU).
+batch). In this layout every copy runs over whole rows of samples. Work goes by blocks of output rows, so the columns of
+a block stay in the cache (CPU) and never take many times the memory of the input (GPU).
 
 `geometry` is (size_h, size_w, stride_h, stride_w, pad_top, pad_left) throughout.
 """
@@ -19,7 +19,7 @@ __all__ = ["Geometry", "col2im", "im2col", "taps"]
 
 
 def taps(geometry: Geometry, rows: range, width_out: int, height: int, width: int) -> Iterator[tuple[slice, ...]]:
-    """Yield for every place in the filter the rows and columns within the block, and those of the input it sees."""
+    """Yield for each filter position its rows and columns in the block, and those that it sees in the input."""
     size_h, size_w, stride_h, stride_w, top, left = geometry
     for u in range(size_h):
         first, last = _inside(u - top, stride_h, height, rows)
@@ -35,13 +35,13 @@ def taps(geometry: Geometry, rows: range, width_out: int, height: int, width: in
 
 
 def _inside(offset: int, stride: int, size: int, positions: range) -> tuple[int, int]:
-    """Return first and end of the positions p of a range for which 0 <= p · stride + offset < size."""
+    """Return first and end of the positions p in a range with 0 <= p · stride + offset < size."""
     first = max(positions.start, -(offset // stride))
     return first, max(first, min(positions.stop, (size - 1 - offset) // stride + 1))
 
 
 def _launch_im2col(x: Array, first_row: int, width_out: int, geometry: Geometry, columns: Array) -> Launch:
-    """Launch a thread for each place that the block's patches see of the image and its padding."""
+    """Launch a thread for each pixel of the image and its padding in the block's patches."""
     size_h, size_w, stride_h, stride_w, top, left = geometry
     channels, height, width, n = x.shape
     rows = columns.shape[1] // (width_out * n)
@@ -91,7 +91,7 @@ def im2col(x: Array, first_row: int, width_out: int, geometry: Geometry, columns
     down, across = x.strides[1:3]
     reaches = (first_row + rows - 1) * stride_h + size_h - top <= height
     if first_row * stride_h >= top and left == 0 and reaches and (width_out - 1) * stride_w + size_w <= width:
-        # Nothing but the image is seen: all patches are one strided view, copied in one go.
+        # Without padding all patches are one strided view, copied in one go.
         patches = as_strided(
             x[:, first_row * stride_h - top :],
             (channels, size_h, size_w, rows, width_out, n),
@@ -112,7 +112,7 @@ def im2col(x: Array, first_row: int, width_out: int, geometry: Geometry, columns
 
 
 def _reached(row: int, rows_out: int, geometry: Geometry, height: int) -> int:
-    """Return the rows of the image that the output rows before `row` give to, and those above them."""
+    """Return the number of leading image rows that receive gradient from the output rows before `row`."""
     size, stride, top = geometry[0], geometry[2], geometry[4]
     if row in (0, rows_out):
         return height if row else 0
@@ -122,7 +122,7 @@ def _reached(row: int, rows_out: int, geometry: Geometry, height: int) -> int:
 def _launch_col2im(
     columns: Array, first_row: int, rows: int, rows_out: int, width_out: int, geometry: Geometry, dx: Array
 ) -> Launch:
-    """Launch a thread for each place of the image that this block gives to, or that no block has set."""
+    """Launch a thread for each pixel of the image that this block adds to, or that no block has set."""
     channels, height, width, n = dx.shape
     _, _, stride, _, top, left = geometry
     given = _reached(first_row, rows_out, geometry, height)
@@ -172,10 +172,10 @@ extern "C" __global__ void col2im(const T* __restrict__ columns, int first_row, 
 def col2im(
     columns: Array, first_row: int, rows: int, _rows_out: int, width_out: int, geometry: Geometry, dx: Array
 ) -> None:
-    """dx[c, i·stride + u − pad, j·stride + v − pad, sample] += columns[(c, u, v), (i, j, sample)], for places inside.
+    """dx[c, i·stride + u − pad, j·stride + v − pad, sample] += columns[(c, u, v), (i, j, sample)], inside the image.
 
-    Blocks of `rows` output rows, of all rows that come out, follow one another: that from row 0 on finds dx unset, and
-    each leaves rows of dx that no block has given to yet as 0, or unset.
+    Blocks of `rows` output rows follow one another. The first, from row 0 on, finds dx uninitialized. Each leaves the
+    rows of dx that no block has reached yet 0 or uninitialized.
     """
     if first_row == 0:
         dx.fill(0)

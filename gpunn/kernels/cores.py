@@ -1,6 +1,6 @@
-"""Processor cores: how many this process may use, how many others leave to it, and kernels that share them.
+"""Count the processor cores that this process may use and that others leave free, and run kernels on all of them.
 
-Nothing computed depends on this, only how many threads compute it.
+Results never depend on the number of threads.
 """
 
 import os
@@ -17,34 +17,34 @@ from threadpoolctl import threadpool_limits
 
 from gpunn.kernels.record import Host
 
-EVERY = 0.25  # seconds from one look at the machine to the next
-SHARE = 0.75  # share of a core that a thread must get. With less, the others wait for it longer than they save
-WORTHWHILE = 2**24  # bytes of work below which handing half of it to another thread costs more than it brings
-# Bytes of work that one thread, or each of several, does at once: longer calls wait less for each other.
+EVERY = 0.25  # seconds between two measurements of the load
+SHARE = 0.75  # share of a core that a thread must get; with less, the other threads wait for it longer than they save
+WORTHWHILE = 2**24  # bytes of work below which a second thread costs more than it saves
+# Bytes of work per call for one thread, and for each of several, where longer calls wait less for each other.
 PIECE, PIECE_OF_THREAD = 2**19, 2**21
 # Variables by which a user sets the threads of BLAS.
 _VARIABLES = ("OPENBLAS_NUM_THREADS", "GOTO_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "OMP_NUM_THREADS")
 _STATISTICS, _OWN_GROUP, _GROUPS = Path("/proc/stat"), Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
-# Number of cores that processes share, and a function that returns the core seconds taken by all of them so far.
+# Number of cores that processes share, and a function that returns the core seconds that they have used so far.
 _Pool: TypeAlias = tuple[float, Callable[[], float]]
 
-_share = [inf]  # the number of cores that others of its training leave to this process
+_share = [inf]  # cores for this process, of those that the ranks of its training share
 
 
 def cores() -> int:
-    """Count the processor cores that this process may use: of the machine, by its container's limit, of its share."""
+    """Count the cores that this process may use, within its CPU affinity, its container's limit and its share."""
     return max(1, int(min(len(allowed()), limit(), _share[0])))
 
 
 def limit() -> float:
-    """Return how many cores the container of this process may use at a time; infinity without a limit."""
+    """Return the number of cores that the container of this process may use at a time; infinity without a limit."""
     return min((size for size, _ in _groups()), default=inf)
 
 
 def share_cores(share: float) -> None:
-    """Let this process take so many threads of the machine, which it shares; BLAS as many as a variable says, if any.
+    """Limit this process to its share of the machine's cores; a user's variable for the threads of BLAS comes first.
 
-    Threads of BLAS wait for one another by spinning: two processes with one for each core stand in each other's way.
+    Threads of BLAS spin while they wait: two processes with a thread per core slow each other down.
     """
     set_by_user = [int(os.environ[name]) for name in _VARIABLES if os.environ.get(name, "").isdecimal()]
     _share[0] = max(1, int(share), *set_by_user)
@@ -59,7 +59,7 @@ def allowed() -> set[int]:
 
 @cache
 def _groups() -> list[_Pool]:
-    """Find the control groups of this process that bound its time, such as a container's."""
+    """Find the control groups that limit the CPU time of this process, such as its container's."""
     try:
         path = next(line[3:] for line in _OWN_GROUP.read_text().splitlines() if line.startswith("0::"))
     except (OSError, StopIteration):
@@ -74,7 +74,7 @@ def _groups() -> list[_Pool]:
             if most != "max":
                 found.append((int(most) / int(period), partial(_used_by_group, folder / "cpu.stat")))
         except (OSError, ValueError):
-            continue  # the root has no limit, and a group of before the namespace is not to be seen
+            continue  # the root has no limit, and groups outside the namespace are hidden
     return found
 
 
@@ -83,7 +83,7 @@ def _used_by_group(path: Path) -> float:
 
 
 def _used_of(allowed: set[int]) -> float:
-    """Sum the core seconds that all processes have taken of these cores; hypervisors take some too."""
+    """Sum the seconds that all processes, and hypervisors, have used on these cores."""
     ticks = 0
     for name, *times in map(str.split, _STATISTICS.read_text().splitlines()):
         if name[:3] == "cpu" and name[3:].isdecimal() and int(name[3:]) in allowed:
@@ -93,34 +93,34 @@ def _used_of(allowed: set[int]) -> float:
 
 
 class LoadMonitor:
-    """The load of other processes: all use of the cores but that of this process, whose threads may only wait."""
+    """Measure the load of other processes: all use of the cores, less that of this process."""
 
     def __init__(self) -> None:
         self._next, self._free = -inf, 1
-        # Of a parent's reading a forked child knows nothing, and another set of cores has other sums.
+        # With process and cores: a forked child must not use its parent's reading, and other cores have other sums.
         self._last: tuple[tuple[int, list[float]], float, float, list[float]] | None = None
         self._was_idle = False
 
     def free(self) -> int:
-        """Return how many threads would each get a core for themselves, or most of one: 1 to `cores()`."""
-        now = time.perf_counter()  # before every large product: between two looks nothing else is done
+        """Return the number of threads, from 1 to `cores()`, that would each get a core or most of one."""
+        now = time.perf_counter()  # called before every large product, so usually nothing else happens
         if now >= self._next:
-            self._next = now + EVERY  # at once, so that no other thread looks as well
-            self._look(now)
+            self._next = now + EVERY  # at once, so that no other thread measures as well
+            self._measure(now)
             # On a machine of hundreds of cores the kernel takes a millisecond to count.
             self._next = now + max(EVERY, 100 * (time.perf_counter() - now))
         return self._free
 
-    def _look(self, now: float) -> None:
-        there = allowed()
-        pools: list[_Pool] = [(len(there), partial(_used_of, there)), *_groups()]
+    def _measure(self, now: float) -> None:
+        own_cores = allowed()
+        pools: list[_Pool] = [(len(own_cores), partial(_used_of, own_cores)), *_groups()]
         whose, used = (os.getpid(), [size for size, _ in pools]), [_or_none(use) for _, use in pools]
         last, self._last = self._last, (whose, now, time.process_time(), used)
         free = float(cores())
         if last is not None and last[0] == whose:
             _, then, own_then, used_then = last
             seconds, own = now - then, self._last[2] - own_then
-            # What others did while this process waited says nothing of now: the next look decides.
+            # The load while this process waited says nothing about the load now: the next measurement decides.
             self._was_idle = not self._was_idle and seconds > 2 * EVERY and own < seconds / 4
             if self._was_idle:
                 return
@@ -130,24 +130,24 @@ class LoadMonitor:
 
 
 def _or_none(used: Callable[[], float]) -> float:
-    """Return the core seconds, or 0 where they cannot be read, off Linux or with /proc hidden: nobody else is there."""
+    """Return the core seconds, or 0 if they cannot be read (off Linux, or with /proc hidden), as on an idle machine."""
     try:
         return used()
     except (OSError, ValueError, KeyError):
         return 0.0
 
 
-load_monitor = LoadMonitor()  # the one of this process
+load_monitor = LoadMonitor()  # one per process
 
 
 @cache
 def _threads(_process: int) -> ThreadPoolExecutor:
-    # By process, since a forked child has its parent's pool but none of its threads.
+    # One pool per process, since a forked child inherits its parent's pool but not its threads.
     return ThreadPoolExecutor(max(1, cores() - 1), thread_name_prefix="gpunn")
 
 
 def in_pieces(function: Callable[[slice], None], count: int, nbytes: int, *, cut: bool = True) -> None:
-    """Call function(slice) for pieces of `count` channels, which fit a cache if `cut`, on all cores for many bytes."""
+    """Call function(slice) for pieces of `count` channels, cache-sized if `cut`, on all cores for large arrays."""
     workers = min(cores(), count) if nbytes >= WORTHWHILE else 1
     piece = PIECE_OF_THREAD if workers > 1 else PIECE
     each = max(1, piece * count // max(1, nbytes)) if cut else count
@@ -166,8 +166,8 @@ def in_pieces(function: Callable[[slice], None], count: int, nbytes: int, *, cut
 
 
 def by_channels(host: Host) -> Host:
-    """Make a host body go through its channels `in_pieces`: the first axis of every array that it is given."""
-    cut = not hasattr(host, "__wrapped__")  # by `in_loops`: compiled loops go over everything once
+    """Decorate a host body to work `in_pieces` along the first axis of its arrays, the channels."""
+    cut = not hasattr(host, "__wrapped__")  # set by `in_loops`: compiled loops pass over their arrays only once
 
     @wraps(host)
     def in_turn(*arguments: Any) -> None:

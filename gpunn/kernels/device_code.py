@@ -1,12 +1,12 @@
-"""CUDA C++ that kernels share, as text for their `preamble`: sums of a block, 128 bits at once, rows of many blocks.
+"""Hold CUDA C++ that kernels share in their `preamble`: block sums, 128-bit loads, rows split among blocks.
 
-Blocks have one dimension, a multiple of 32 threads. Every sum is made in an order that depends on the sizes alone, so
-that each run has the same bits; nothing is added by atomics. A thread that waits for one load at a time leaves most of
-a device's bandwidth unused: `each` and `each_into` issue several wide loads before the first value is needed.
+Blocks have one dimension, a multiple of 32 threads. The order of every sum depends on the sizes alone and nothing is
+added by atomics, so each run gives the same bits. A thread that waits for one load at a time leaves most of the memory
+bandwidth unused, so `each` and `each_into` issue several wide loads before they need the first value.
 """
 
-# Blocks that a whole device is busy with, eight on each of 132 processors, and elements that one is worth beginning
-# for. Both are constants: if they followed the device, so would the last digits of the sums.
+# Blocks that fill a device, eight on each of 132 multiprocessors, and the fewest elements worth a block. Both are
+# constants: if they depended on the device, so would the last digits of the sums.
 BLOCKS, LEAST = 1056, 512
 
 BLOCK_SUM = """
@@ -170,15 +170,15 @@ _MOST_LANES = 32  # threads of a sample at most
 
 
 def samples_of_block(outputs: int, threads: int) -> int:
-    """Return log₂ of the samples of a block, whose threads share the outputs so that all of them have some."""
+    """Return log₂ of the number of samples of a block; its threads share the outputs, so that none is idle."""
     return (threads // min(_MOST_LANES, outputs)).bit_length() - 1
 
 
 def parts_of_row(rows: int, size: int) -> int:
-    """Return how many blocks share each of some rows: 1 of short ones, else so many that a device is busy."""
+    """Return the number of blocks that share each row: 1 for short rows, else enough to fill a device."""
     return max(1, min(-(-BLOCKS // rows), -(-size // LEAST)))
 
 
 def part_of_row(size: int, parts: int) -> int:
-    """Return the elements of each part of a row but the last: each begins at 128 bits wherever the row does."""
+    """Return the elements of each part of a row but the last; parts are aligned to 128 bits if the row is."""
     return -(-size // (16 * parts)) * 16

@@ -1,7 +1,6 @@
-"""Dropout: each unit is switched off with probability p, drawn from (seed, layer, step, sample, unit), never stored.
+"""Drop each unit with probability p, by a mask drawn from (seed, layer, step, sample, unit) and never stored.
 
-Samples are counted within the batch of all ranks, so that a rank which has some of them switches off what it would as
-the only one.
+Samples are counted within the batch of all ranks, so every number of ranks drops the same units.
 """
 
 import numpy as np
@@ -19,10 +18,10 @@ _WEYL = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBB67AE8584CAA73B))
 
 
 def switch_off(x: Array, seed: int, step: int, stream: int, first: int, threshold: int, scale: float, y: Array) -> None:
-    """The loop, for Numba: 32 counters at a time, of as many samples and then groups of features as fit the cache."""
+    """Apply dropout in a loop for Numba: 32 counters at a time, by as many samples and groups as fit the cache."""
 
     def product(word: np.uint64, by_low: np.uint64, by_high: np.uint64) -> tuple[np.uint64, np.uint64]:
-        """The upper and lower 64 bits, from four products of 32 bits by 32, which there are vectors of."""
+        """Return the upper and lower 64 bits of a product, from four 32-bit products, which can be vectorized."""
         low, high = word & _LOW, word >> _32
         least = low * by_low
         middle = low * by_high + (least >> _32)
@@ -46,7 +45,7 @@ def switch_off(x: Array, seed: int, step: int, stream: int, first: int, threshol
             for block in range(0, count * width, 32):
                 c0, c1, c2, c3 = words[:, block : block + 32]
                 k0, k1 = np.uint64(seed), _PURPOSE
-                # Of the first two rounds half is the same for all counters, since three of their words are.
+                # All counters share three of their four words, and so half of the first two rounds.
                 high1, low1 = product(np.uint64(stream), _M1_LOW, _M1_HIGH)
                 high2, low2 = product(high1 ^ np.uint64(step) ^ k0, _M0_LOW, _M0_HIGH)
                 for i in range(32):
@@ -73,7 +72,7 @@ def switch_off(x: Array, seed: int, step: int, stream: int, first: int, threshol
                         half = halves[(16 * g + 4 * k + h) * width :][:width]
                         for j in range(width):
                             half[j] = word[j] >> np.uint64(16 * h)
-            # Of all samples at once, features lie end to end.
+            # If all samples fit at once, the features are contiguous and form one row.
             units = min(16 * count, features - 16 * group)
             rows, length = (1, units * n) if width == n else (units, width)
             for row in range(rows):
@@ -97,7 +96,8 @@ def _launch(x: Array, seed: int, *others: object) -> Launch:
     n = x.shape[-1]
     features = x.size // n
     count, threads = -(-features // 16) * n, 256
-    while threads > 32 and -(-count // threads) < ENOUGH_BLOCKS:  # a thread has much to do: some for all processors
+    # A thread has much to do, so use smaller blocks until every multiprocessor has some.
+    while threads > 32 and -(-count // threads) < ENOUGH_BLOCKS:
         threads //= 2
     return per_element(count, x, np.uint32(seed), *others, features, n, groups(features), threads=threads)
 
@@ -131,7 +131,7 @@ extern "C" __global__ void dropout(const T* x, unsigned seed, int stream, int fi
 def dropout(x: Array, seed: int, stream: int, first: int, count: Array, threshold: int, scale: float, y: Array) -> None:
     """y := x · scale where the 16 random bits of unit and sample are at least threshold = p 2¹⁶, else 0; y may be x.
 
-    Samples are the last axis, and `first` is the number of the first of them in the batch of all ranks.
+    Samples are the last axis, and `first` is the index of the first one in the batch of all ranks.
     """
     shape = -1, x.shape[-1]
     flat = x.reshape(shape), y.reshape(shape)

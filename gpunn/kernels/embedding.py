@@ -1,7 +1,7 @@
-"""Embedding: the rows of a table that tokens name, and the gradient of the table, summed without atomics.
+"""Embed tokens as rows of a table, and sum the gradient of the table without atomics.
 
 Arrays are samples-last: tokens x (length, batch) as int32, their features y (features, length, batch); the table w is
-(tokens, features). A token outside of the table is taken for the nearest: memory beside it is never read or written.
+(tokens, features). A token outside the table is clipped to the nearest row, so no other memory is read or written.
 """
 
 import numpy as np
@@ -9,11 +9,11 @@ import numpy as np
 from gpunn.kernels.device_code import BLOCK_SUM
 from gpunn.kernels.record import Array, Launch, per_element, raw
 
-_THREADS, _FEATURES = 128, 16  # of a block of the gradient: threads, and features that it sums at once
+_THREADS, _FEATURES = 128, 16  # threads of a block of the gradient, and features that it sums at once
 
 
 def _sizes(x: Array, w: Array) -> tuple[int, ...]:
-    """Return length, batch, features and tokens, and whether the tokens of a sample lie side by side."""
+    """Return length, batch, features, tokens, and whether the tokens of a sample are contiguous."""
     return *x.shape, w.shape[1], w.shape[0], int(x.strides[0] == x.itemsize)
 
 
@@ -38,8 +38,8 @@ def embed(x: Array, w: Array, y: Array) -> None:
     np.copyto(y.reshape(w.shape[1], -1), w.take(x.reshape(-1), axis=0, mode="clip").T)
 
 
-# A block for each token and 16 features goes through all tokens of the batch, and adds what is its own in an order
-# that depends on nothing but the sizes: the same bits every time, and neither atomics nor memory for a sorted copy.
+# A block for each token of the table and 16 features scans all tokens of the batch and adds its own, in an order that
+# depends on the sizes alone. So the bits never change, and it needs neither atomics nor memory for a sorted copy.
 @raw(
     f"""
 extern "C" __global__ void embed_gradient(const int* x, const T* dy, T* dw, int length, int n, int features, int tokens,
@@ -69,14 +69,14 @@ extern "C" __global__ void embed_gradient(const int* x, const T* dy, T* dw, int 
     preamble=BLOCK_SUM,
 )
 def embed_gradient(x: Array, dy: Array, dw: Array) -> None:
-    """dw[v, f] := Σ dy[f, …, t, j] over all t, j with x[t, j] = v; 0 for tokens that do not occur."""
+    """dw[v, f] := Σ dy[f, …, t, j] over all t, j with x[t, j] = v; 0 for tokens that are not in the batch."""
     tokens, features = dw.shape
     places, rows = np.clip(x.reshape(-1), 0, tokens - 1).astype(np.intp), dy.reshape(features, -1)
     if tokens <= 2 * len(places):
         for feature in range(features):  # bincount adds in float64, one after another
             dw[:, feature] = np.bincount(places, rows[feature], tokens)
         return
-    # Of a table far larger than the batch only the rows that occur are gone through.
+    # For a table far larger than the batch, sum only the rows of tokens in the batch.
     found, places = np.unique(places, return_inverse=True)
     sums = np.empty((features, len(found)), dw.dtype)
     for feature in range(features):

@@ -1,4 +1,4 @@
-"""The error function, which NumPy has not: rational approximations to 16 digits (W. J. Cody, 1969)."""
+"""Compute the error function, which NumPy lacks, by rational approximations to 16 digits (W. J. Cody, 1969)."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from gpunn.kernels.record import Array
 
-# Numerators and denominators in x² up to 0.46875, in x up to 4, in 1/x² above; the first of each is the highest power.
+# Numerators and denominators in x² up to 0.46875, in x up to 4, in 1/x² above; coefficients begin at the highest power.
 _A = (1.85777706184603153e-1, 3.16112374387056560, 1.13864154151050156e2, 3.77485237685302021e2, 3.20937758913846947e3)
 _B = (1.0, 2.36012909523441209e1, 2.44024637934444173e2, 1.28261652607737228e3, 2.84423683343917062e3)
 _C = (
@@ -25,12 +25,12 @@ _Q = (
     1.0, 2.56852019228982242, 1.87295284992346725, 5.27905102951428412e-1, 6.05183413124413191e-2,
     2.33520497626869185e-3,
 )  # fmt: skip
-_MIDDLE, _LARGE, _ONE = 0.46875, 4.0, 6.0  # limits; beyond the last, erf is 1 to 17 digits
+_MIDDLE, _LARGE, _ONE = 0.46875, 4.0, 6.0  # limits; beyond the last, erf is 1 in float64
 _ROOT = 0.5641895835477563  # 1/√π
 
 
 def erf(x: Array, out: Array | None = None) -> Array:
-    """Return erf x = 2/√π ∫₀ˣ e^{−t²} dt, element by element; NaN stays."""
+    """Return erf x = 2/√π ∫₀ˣ e^{−t²} dt, element by element; NaN stays NaN."""
     x = np.asarray(x)
     given = x.astype(np.result_type(x, np.float32), copy=False)
     size = np.abs(given)
@@ -47,7 +47,7 @@ def erf(x: Array, out: Array | None = None) -> Array:
     inverse = 1 / np.square(far)
     rest = inverse * _over(inverse, _P, _Q)
     of_large = 1 - np.exp(-np.square(far)) / far * (_ROOT - rest)
-    result[...] = given  # of NaN
+    result[...] = given  # keeps NaN
     result[small] = of_small
     result[middle] = of_middle * sign[middle]
     result[large] = of_large * sign[large]

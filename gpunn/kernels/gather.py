@@ -1,11 +1,11 @@
-"""The batch: rows of the data set, picked in the order of the epoch, turned into the inputs of the network.
+"""Gather a batch: pick rows of the data set in the order of the epoch, and convert them to network inputs.
 
 The data set is (N, features) in bytes or floats, its targets labels (N,) or floats (N, outputs), and `order` is a
-permutation of its rows. The clock says which batch it is.
+permutation of its rows. The clock selects the batch.
 
-The clock is an array of four: the number of this step in its epoch and in the whole run, and those of the next one. On
-a GPU it lives on the device, since a replayed graph has its scalars frozen. The gather copies *next* to *current*; the
-update of the parameters writes *next* = *current* + 1; so no kernel writes numbers that others read at the same time.
+The clock is an array of four: the index of the current step in its epoch and in the run, then both of the next step.
+On a GPU it lives on the device, since a replayed graph has its scalars frozen. The gather copies *next* to *current*;
+the update of the parameters writes *next* = *current* + 1. So no kernel writes numbers while another reads them.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ import numpy as np
 from gpunn.kernels import numba_loops
 from gpunn.kernels.record import Array, Launch, per_element, raw
 
-STEP, COUNT, NEXT_STEP, NEXT_COUNT = range(4)  # the places of the clock
+STEP, COUNT, NEXT_STEP, NEXT_COUNT = range(4)  # indices into the clock
 BEGIN_STEP = """
 // A block takes 32 samples and 32 features. Its warps write places side by side, whichever way round x lies in memory.
 struct Tile {
@@ -49,7 +49,7 @@ __device__ inline void begin_step(const S* targets, const int* order, int* clock
 
 
 def begin_on_host(data: Array, targets: Array, order: Array, clock: Array, batch_size: int, t: Array) -> Array:
-    """Begin a step on the host: set the clock and the targets, and return the rows of the batch."""
+    """Begin a step on the host: advance the clock, set the targets, and return the rows of the batch."""
     clock[:NEXT_STEP] = clock[NEXT_STEP:]
     n = t.shape[-1]
     start = int(clock[STEP]) * batch_size
@@ -62,7 +62,7 @@ def begin_on_host(data: Array, targets: Array, order: Array, clock: Array, batch
 
 
 def launch_tiles(*arguments: Any) -> Launch:
-    """Launch 256 threads for each tile of 32 samples and 32 features of x; x and t, the last arguments, are written."""
+    """Launch 256 threads for each tile of 32 samples and 32 features of x; the last arguments are the outputs x, t."""
     x, t = arguments[-2:]
     n, features = x.shape
     strides = (stride // x.itemsize for stride in x.strides)
@@ -96,7 +96,7 @@ def gather(
     x is (batch, features), or samples-last transposed; t labels (batch,), or (outputs, batch).
     """
     rows = begin_on_host(data, targets, order, clock, batch_size, t)
-    # A plain conversion is vectorised and a mixed multiplication is not: two passes beat one.
+    # NumPy vectorizes a plain conversion but not a product of mixed types: two passes beat one.
     np.copyto(x, rows, casting="unsafe")
     if scale != 1.0:
         np.multiply(x, x.dtype.type(scale), out=x)
@@ -113,6 +113,6 @@ extern "C" __global__ void gather_weights(const T* weights, const int* order, co
     launch=lambda *given: per_element(len(given[-1]), *given, len(given[-1])),
 )
 def gather_weights(weights: Array, order: Array, clock: Array, batch_size: int, w: Array) -> None:
-    """w[j] := weights[order[step · batch_size + j]], in the step that a gather has begun; weights (N,), w (batch,)."""
+    """w[j] := weights[order[step · batch_size + j]], in the step begun by a gather; weights (N,), w (batch,)."""
     start = int(clock[STEP]) * batch_size
     np.take(weights, order[start : start + len(w)], out=w, mode="clip")

@@ -1,8 +1,8 @@
-"""Convolution in groups, channel by channel: for groups so small that a matrix product of each would be slow.
+"""Compute grouped convolution channel by channel, where a matrix product for each small group would be slow.
 
 Arrays are samples-last with the group first: x (groups, channels, height, width, batch), z (groups, filters, rows,
-columns, batch), w (groups, filters, channels, size, size), with the channels and filters of one group; `geometry` is
-that of `gpunn/kernels/convolution.py`. Depthwise convolution has one channel in each group.
+columns, batch), w (groups, filters, channels, size, size), with channels and filters counted per group; `geometry` is
+that of `gpunn/kernels/convolution.py`. Depthwise convolution has one channel per group.
 """
 
 from collections.abc import Iterator
@@ -21,17 +21,23 @@ _THREADS = 128
 
 
 def _pairs(x: Array, w: Array, geometry: Geometry, z: Array) -> Iterator[tuple[int, int, int, int, Array, Array]]:
-    """Yield for each filter, channel, and place u, v in the filter: these, and the views of x and z that meet there."""
-    across = geometry[1]
-    for place, (i, j, y, x_at) in enumerate(taps(geometry, range(z.shape[2]), z.shape[3], *x.shape[2:4])):
+    """Yield each filter f, channel c and position u, v in the filter, with the views of x and z that meet there."""
+    for tap, (i, j, y, x_at) in enumerate(taps(geometry, range(z.shape[2]), z.shape[3], *x.shape[2:4])):
         for f in range(w.shape[1]):
             for c in range(w.shape[2]):
-                yield f, c, place // across, place % across, x[:, c, y, x_at], z[:, f, i, j]
+                yield f, c, *divmod(tap, geometry[1]), x[:, c, y, x_at], z[:, f, i, j]
 
 
-def _constants(image: Array, w: Array, geometry: Geometry, seen: Array) -> dict[str, int]:
+def _constants(given: Array, w: Array, geometry: Geometry, result: Array) -> dict[str, int]:
     """Return the constants of a kernel: windows, samples, and the filters and channels of a group."""
-    return window_constants(geometry, image, seen) | {"FILTERS": w.shape[1], "CHANNELS": w.shape[2]}
+    return window_constants(geometry, given, result) | {"FILTERS": w.shape[1], "CHANNELS": w.shape[2]}
+
+
+def _launch(given: Array, w: Array, geometry: Geometry, result: Array) -> Launch:
+    """Launch a thread for some samples of each pixel of the result."""
+    groups, channels, height, width, n = result.shape
+    arguments = given, w, *geometry[4:], result, groups * channels, height, width, *given.shape[2:4]
+    return launch_per_pixel({"SAMPLES": samples(given, result)}, groups * channels, height, width, n, *arguments)
 
 
 @raw(
@@ -59,18 +65,7 @@ extern "C" __global__ void NAME(const T* __restrict__ x, const T* __restrict__ w
     }
 }
 """,
-    launch=lambda x, w, geometry, z: launch_per_pixel(
-        {"SAMPLES": samples(x, z)},
-        z.shape[0] * z.shape[1],
-        *z.shape[2:],
-        x,
-        w,
-        *geometry[4:],
-        z,
-        z.shape[0] * z.shape[1],
-        *z.shape[2:4],
-        *x.shape[2:4],
-    ),
+    launch=_launch,
     preamble=PLACES,
     constants=_constants,
 )
@@ -117,25 +112,14 @@ extern "C" __global__ void NAME(const T* __restrict__ dz, const T* __restrict__ 
     }
 }
 """,
-    launch=lambda dz, w, geometry, dx: launch_per_pixel(
-        {"SAMPLES": samples(dx, dz)},
-        dx.shape[0] * dx.shape[1],
-        *dx.shape[2:],
-        dz,
-        w,
-        *geometry[4:],
-        dx,
-        dx.shape[0] * dx.shape[1],
-        *dx.shape[2:4],
-        *dz.shape[2:4],
-    ),
+    launch=_launch,
     preamble=PLACES,
-    constants=lambda dz, w, geometry, dx: _constants(dx, w, geometry, dz),
+    constants=_constants,
 )
 @by_channels
 @numba_loops.in_loops(numba_loops.convolve_groups_input_gradient)
 def convolve_groups_input_gradient(dz: Array, w: Array, geometry: Geometry, dx: Array) -> None:
-    """dx[g, c, y, x] := Σ_{f,u,v} w[g, f, c, u, v] dz[g, f, i, j] over the places i, j that see y, x from u, v."""
+    """dx[g, c, y, x] := Σ_{f,u,v} w[g, f, c, u, v] dz[g, f, i, j] over the positions i, j that see y, x at u, v."""
     dx.fill(0)
     product = np.empty(dz[:, 0].size, dx.dtype)
     for f, c, u, v, target, delta in _pairs(dx, w, geometry, dz):

@@ -1,9 +1,8 @@
-"""The threads of kernels over images: each takes some samples of one place, and no index is divided by a size.
+"""Map threads to the pixels of images: each takes some samples of one pixel, and no index is divided by a size.
 
-Samples and columns lie along blockIdx.x, rows along blockIdx.y, channels along blockIdx.z. The samples of a place take
-a power of two of threads, of which some have nothing to do, so that shifts tell column and samples apart; beyond 65,535
-rows or channels a thread takes several. Windows and strides are constants that a kernel is compiled for: their loops
-are unrolled, and networks have few of them.
+Samples and columns lie along blockIdx.x, rows along blockIdx.y, channels along blockIdx.z. The samples of a pixel take
+a power of two of threads, some of them idle, so shifts separate column and samples. Beyond 65,535 rows or channels a
+thread takes several. Windows and strides are compile-time constants, so their loops unroll; a network has few of them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,7 @@ from gpunn.kernels.record import Array, Launch
 
 Geometry: TypeAlias = tuple[int, int, int, int, int, int]  # size_h, size_w, stride_h, stride_w, pad_top, pad_left
 
-_BYTES = 16  # that a thread reads or writes at once
+_BYTES = 16  # bytes that a thread reads or writes at once
 _MOST_THREADS, _LEAST_THREADS = 256, 32
 ENOUGH_BLOCKS = 264  # two for each of the 132 multiprocessors of an H100
 _MOST_BLOCKS = 65_535  # along blockIdx.y or z
@@ -43,10 +42,7 @@ __device__ inline bool lies_in(int y, int height, int x, int width) {
 
 
 def window_constants(geometry: Sequence[int], *arrays: Array) -> dict[str, int]:
-    """Return the constants of a kernel: size and stride of its windows, and the samples that a thread takes at once.
-
-    These are as many as 16 bytes hold, where every array has them at such addresses; else one.
-    """
+    """Return the constants of a kernel: size and stride of its windows, samples of a thread, and rows to unroll."""
     names = "SIZE_H", "SIZE_W", "STRIDE_H", "STRIDE_W"
     constants = dict(zip(names, geometry, strict=False)) | {"SAMPLES": samples(*arrays)}
     taps = geometry[0] * geometry[1]
@@ -54,7 +50,7 @@ def window_constants(geometry: Sequence[int], *arrays: Array) -> dict[str, int]:
 
 
 def samples(*arrays: Array) -> int:
-    """Return how many samples a thread takes at once, of arrays (…, n) of which the first has the dtype."""
+    """Return the samples that a thread takes at once: 16 bytes of the first array, or 1 if any array is unaligned."""
     count = _BYTES // arrays[0].itemsize
     fits = arrays[0].shape[-1] % count == 0 and all(_address(a) % (count * a.itemsize) == 0 for a in arrays)
     return count if fits else 1
@@ -68,12 +64,12 @@ def _address(array: Array) -> int:
 def launch_per_pixel(
     constants: Mapping[str, int], channels: int, rows: int, columns: int, n: int, *arguments: Any
 ) -> Launch:
-    """Return a launch of a thread for some samples of each place; `groups` and `shift` are its last arguments."""
+    """Launch a thread for some samples of each pixel; `groups` and `shift` become the last arguments of the kernel."""
     groups = n // constants["SAMPLES"]
     shift = (groups - 1).bit_length()
     down, deep = min(rows, _MOST_BLOCKS), min(channels, _MOST_BLOCKS)
     threads = _MOST_THREADS
-    # Smaller blocks where these would leave threads idle, or multiprocessors.
+    # Use smaller blocks where these would leave threads or multiprocessors idle.
     while threads > _LEAST_THREADS and (
         threads >= 2 * (columns << shift) or -(-(columns << shift) // threads) * down * deep < ENOUGH_BLOCKS
     ):

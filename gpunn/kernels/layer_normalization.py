@@ -1,7 +1,7 @@
-"""Layer normalization over arrays seen as (features, columns): each column by its own mean and variance.
+"""Normalize the columns of (features, columns) arrays by their own mean and variance: layer normalization.
 
-A column holds the features of one sample, or the channels of one of its pixels. The variance is the mean of squared
-distances from the mean, in a second pass, as in batch normalization.
+A column holds the features of one sample, or the channels of one pixel. The variance is computed in a second pass from
+squared distances to the mean, as in batch normalization.
 """
 
 from collections.abc import Callable
@@ -10,13 +10,14 @@ import numpy as np
 
 from gpunn.kernels.bias import sums_of_rows
 from gpunn.kernels.cores import in_pieces
-from gpunn.kernels.device_code import DEVICE, part_of_row, parts_of_row
+from gpunn.kernels.device_code import DEVICE
+from gpunn.kernels.normalization import launch_shared
 from gpunn.kernels.record import Array, Launch, raw
 
 _THREADS = 256
-_LEAST = 16  # columns of a piece: of one alone NumPy adds up in another order
+_LEAST = 16  # columns of a piece: NumPy sums a single column in another order
 
-# Threads that lie beside each other read values that do: 32 columns, and eight threads for the features of each.
+# Neighbouring threads read neighbouring values: 32 columns, and eight threads for the features of each.
 _COLUMNS = """
 // The sum of one value a thread over the threads of its column, given to each, always added in the same order.
 __device__ inline T column_sum(T value, T* part) {
@@ -38,7 +39,7 @@ def _launch(columns: int, features: int, *arguments: object) -> Launch:
 
 
 def _in_columns(function: Callable[[slice], None], x: Array) -> None:
-    """Call function(columns) for pieces of the columns of x."""
+    """Call function(slice) for pieces of the columns of x."""
     columns = x.shape[1]
     units = max(1, columns // _LEAST)
 
@@ -98,13 +99,6 @@ def normalize_columns(x: Array, gamma: Array, beta: Array, epsilon: float, mean:
     _in_columns(piece, x)
 
 
-def _launch_sums(dy: Array, *others: Array) -> Launch:
-    """Launch the blocks that share rows, as many for each as `parts` has room for."""
-    (features, columns), parts = dy.shape, others[-2]
-    count = min(parts_of_row(features, columns), max(1, parts.size // (2 * features)))
-    return Launch((features, count, 1), _THREADS, (dy, *others, columns, part_of_row(columns, count)))
-
-
 @raw(
     """
 extern "C" __global__ void normalize_columns_sums(const T* dy, const T* x, const T* mean, const T* scale, T* dgamma,
@@ -121,7 +115,7 @@ extern "C" __global__ void normalize_columns_sums(const T* dy, const T* x, const
     if (threadIdx.x == 0) dgamma[blockIdx.x] = sums[0], dbeta[blockIdx.x] = sums[1];
 }
 """,
-    launch=_launch_sums,
+    launch=launch_shared,
     preamble=DEVICE,
 )
 def normalize_columns_sums(
@@ -129,7 +123,7 @@ def normalize_columns_sums(
 ) -> None:
     """∂C/∂γ := Σ dy ⊙ x̂ and ∂C/∂β := Σ dy, over the columns.
 
-    The last two arguments are the scratch of `shared_rows`, with two numbers of each block.
+    The last two arguments are the scratch of `shared_rows`, with two numbers per block.
     """
 
     def piece(at: slice) -> None:
@@ -167,7 +161,7 @@ extern "C" __global__ void normalize_columns_gradient(const T* dy, const T* x, c
     preamble=_COLUMNS,
 )
 def normalize_columns_gradient(dy: Array, x: Array, gamma: Array, mean: Array, scale: Array, dx: Array) -> None:
-    """dx := s (g − mean(g) − x̂ mean(g ⊙ x̂)), g = γ dy, with the means of each column. dx may be dy."""
+    """dx := s (g − mean(g) − x̂ mean(g ⊙ x̂)) with g = γ dy and means over each column. dx may be dy."""
     features = x.dtype.type(len(x))
 
     def piece(at: slice) -> None:

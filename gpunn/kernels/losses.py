@@ -1,14 +1,13 @@
-"""The losses: in one pass over a batch its loss, the gradients by z and by the last bias, and the right answers.
+"""Compute losses in one pass over a batch: loss, gradients by z and by the last bias, and correct predictions.
 
 All arrays are samples-last: outputs and targets are (outputs, batch), labels and losses (batch,). The last bias is
-added here: the loss is that of z + bias. Gradients hold the 1/n of the mean over the batch, where n is `of`: all its
-samples, of which these may be the share of one rank. Losses are computed from z in forms that stay finite for every
-finite z. `totals` gains weight · Σ losses, and the number of right answers: of samples those where the first of the
-largest outputs is that of the largest target; where `each` output is a question by itself, of outputs those where a ≥ ½
-if and only if y ≥ ½.
+added here, so the loss is that of z + bias. Gradients include the 1/n of the mean, where n is `of`, the samples in the
+batch of all ranks. Losses are computed from z in forms that stay finite for every finite z. `totals` gains
+weight · Σ losses and the number of correct predictions: samples whose first largest output is at the first largest
+target, or, if `each` output is a binary prediction, outputs with a ≥ ½ exactly where y ≥ ½.
 
-Each formula makes two kernels: one for samples that count alike, and one for samples of weights w (batch,), whose
-gradients are w times those, and whose totals gain weight · Σ w · losses, Σ w of the right answers, and Σ w.
+Each formula makes two kernels. One gives all samples the same weight. The other takes sample weights w (batch,):
+gradients are multiplied by w, and totals gain weight · Σ w · losses, Σ w of the correct predictions, and Σ w.
 """
 
 from collections.abc import Callable
@@ -21,24 +20,24 @@ from gpunn.kernels.device_code import BLOCK_SUM, OF_SAMPLES, SHARED_ROWS, sample
 from gpunn.kernels.record import Array, Host, Launch, Raw, per_element, raw
 
 _THREADS = 256
-_FEW = 2**14  # elements of a gradient that one block may add up for the bias
-weighted: dict[Raw, Raw] = {}  # for weighted samples, by the kernel of the same loss for samples that count alike
+_FEW = 2**14  # elements of a gradient that one block may sum for the bias
+weighted: dict[Raw, Raw] = {}  # kernels for weighted samples, by the kernel of the same loss without weights
 
 
-def _right(a: Array, targets: Array, each: bool) -> Array:
-    """Return which answers are right: those of samples, or of each output."""
+def _correct(a: Array, targets: Array, each: bool) -> Array:
+    """Return a mask of the correct predictions, of samples or of `each` output."""
     if each:
         return (a >= 0.5) == (targets >= 0.5)
     return np.argmax(a, axis=0) == np.argmax(targets, axis=0)
 
 
 def blocks(outputs: int, n: int) -> int:
-    """Return how many blocks a device gives a batch."""
+    """Return the number of blocks of a device for a batch."""
     return -(-n >> samples_of_block(outputs, _THREADS))
 
 
 def leaves_sums(outputs: int, n: int) -> bool:
-    """Return whether a device leaves the gradient of the bias to a kernel after: one block would take too long."""
+    """Return whether a device sums the gradient of the bias in a later kernel, as one block would take too long."""
     return outputs * n > _FEW
 
 
@@ -144,10 +143,10 @@ extern "C" __global__ void NAME(const T* __restrict__ z, const T* __restrict__ b
 def _loss(
     targets: str, sample: str, *, more: str = "", faster: Host | None = None, is_listed: bool = True
 ) -> Callable[[Callable[..., Array]], Raw]:
-    """Return a decorator that makes the records of a formula, which sets gradient and losses and returns right answers.
+    """Return a decorator that makes the records of a formula, which sets gradient and losses and returns correct ones.
 
-    `sample` is C++ that sets `loss` and the number of right answers, `hits`, and writes the gradient of sample j, times
-    its weight `w`, which is the constant 1 where all count alike. The record for others is put into `weighted`.
+    `sample` is C++ that sets `loss` and `hits`, the number of correct predictions, and writes the gradient of sample j
+    times its weight `w`, the constant 1 for samples without weights. `weighted` gets the record for sample weights.
     """
 
     def made(formula: Callable[..., Array]) -> Raw:
@@ -155,32 +154,28 @@ def _loss(
             z: Array, bias: Array, targets: Array, weight: float, gradient: Array, bias_gradient: Array, losses: Array,
             totals: Array, of: int, parts: Array, ticket: Array, *others: Any,  # noqa: ARG001 - scratch of a device
         ) -> None:  # fmt: skip
-            right = formula(z, bias[:, None], targets, gradient, losses, of, *others)
+            correct = formula(z, bias[:, None], targets, gradient, losses, of, *others)
             np.add.reduce(gradient, axis=1, out=bias_gradient)
             totals[0] += weight * float(np.add.reduce(losses, dtype=np.float64))
-            totals[1] += np.count_nonzero(right)
+            totals[1] += np.count_nonzero(correct)
 
         def weighted_host(
             z: Array, bias: Array, targets: Array, weight: float, weights: Array, gradient: Array, bias_gradient: Array,
             losses: Array, totals: Array, of: int, parts: Array, ticket: Array, *others: Any,  # noqa: ARG001
         ) -> None:  # fmt: skip
-            right = formula(z, bias[:, None], targets, gradient, losses, of, *others)
+            correct = formula(z, bias[:, None], targets, gradient, losses, of, *others)
             gradient *= weights
             np.add.reduce(gradient, axis=1, out=bias_gradient)
             totals[0] += weight * float(np.add.reduce(np.multiply(weights, losses, dtype=np.float64)))
-            totals[1] += float(np.add.reduce(np.multiply(weights, right, dtype=np.float64), axis=None))
+            totals[1] += float(np.add.reduce(np.multiply(weights, correct, dtype=np.float64), axis=None))
             totals[2] += float(np.add.reduce(weights, dtype=np.float64))
 
         host.__name__, weighted_host.__name__ = formula.__name__, f"weighted_{formula.__name__}"
         body = numba_loops.in_loops(faster)(host) if faster else host
         preamble = BLOCK_SUM + SHARED_ROWS + OF_SAMPLES + _BEST
-        plain, other = (
-            raw(_source(targets, sample, more, is_weighted), launch=_launch, preamble=preamble, is_listed=is_listed)(
-                one
-            )
-            for is_weighted, one in ((False, body), (True, weighted_host))
-        )
-        weighted[plain] = other
+        options: dict[str, Any] = {"launch": _launch, "preamble": preamble, "is_listed": is_listed}
+        plain = raw(_source(targets, sample, more, False), **options)(body)
+        weighted[plain] = raw(_source(targets, sample, more, True), **options)(weighted_host)
         return plain
 
     return made
@@ -225,11 +220,11 @@ def softmax_cross_entropy(
     The targets t are (1 - smoothing) onehot(label) + smoothing / outputs.
     """
     n = z.shape[1]
-    # By places in the flat array: NumPy takes a third of the time that it takes with an index for each axis.
+    # Flat indices: NumPy takes a third of the time that it takes with an index per axis.
     flat, at = gradient.reshape(-1), labels * np.intp(n)
     at += np.arange(n)
     np.add(z, bias, out=gradient)
-    right = gradient.argmax(axis=0) == labels
+    correct = gradient.argmax(axis=0) == labels
     np.subtract(gradient, np.maximum.reduce(gradient, axis=0), out=gradient)
     aim = flat.take(at)
     if smoothing:
@@ -244,7 +239,7 @@ def softmax_cross_entropy(
     if smoothing:
         gradient -= gradient.dtype.type(smoothing / (of * len(z)))
     flat[at] -= gradient.dtype.type((1 - smoothing) / of)
-    return right
+    return correct
 
 
 _WITH_TARGETS = """
@@ -293,10 +288,10 @@ def binary_cross_entropy(
     np.add.reduce(terms, axis=0, out=losses)
     # sigmoid(z) is 1/(1 + e^{-|z|}) for z >= 0, and e^{-|z|}/(1 + e^{-|z|}) below.
     np.divide(np.where(z >= 0, z.dtype.type(1), exponential), exponential + 1, out=gradient)
-    right = _right(gradient if each else z, targets, each)  # of a where `predict` compares it with a half
+    correct = _correct(gradient if each else z, targets, each)  # by a = sigmoid(z), as `predict` compares it with ½
     gradient -= targets
     gradient *= z.dtype.type(1 / of)
-    return right
+    return correct
 
 
 @_loss(
@@ -312,27 +307,27 @@ def binary_cross_entropy(
 def mean_squared_error(
     a: Array, bias: Array, targets: Array, gradient: Array, losses: Array, of: int, each: bool
 ) -> Array:
-    """losses[j] := ‖a - y‖², gradient := 2 (a - y) / of: the true gradient of the loss as written, (6) with its 2/n."""
+    """losses[j] := ‖a - y‖², gradient := 2 (a - y) / of, (6): the true gradient of the loss, with its factor 2/n."""
     np.add(a, bias, out=gradient)
-    right = _right(gradient, targets, each)
+    correct = _correct(gradient, targets, each)
     np.subtract(gradient, targets, out=gradient)
     np.add.reduce(np.square(gradient), axis=0, out=losses)
     gradient *= a.dtype.type(2 / of)
-    return right
+    return correct
 
 
 def summed_over_outputs(name: str, sample: str, outputs: Callable[[Array, Array, Array], Array]) -> tuple[Raw, Raw]:
-    """Return the kernels of a loss that is the sum of one formula over the outputs; neither stands in the registry.
+    """Make the kernels of a loss that sums a formula over the outputs, without and with weights; they are not listed.
 
-    `sample` is C++ for one output v and its target y, which adds to `loss` and sets gradient[at]. `outputs` is given
-    outputs and targets, and an array for the derivatives, and returns the losses of the outputs.
+    `sample` is C++ for one output v and its target y; it adds to `loss` and sets gradient[at]. `outputs` takes outputs,
+    targets and an array for the derivatives, and returns the loss of each output.
     """
 
     def formula(z: Array, bias: Array, targets: Array, gradient: Array, losses: Array, of: int, each: bool) -> Array:
         a = z + bias
         np.add.reduce(outputs(a, targets, gradient), axis=0, out=losses)
         gradient *= a.dtype.type(1 / of)
-        return _right(a, targets, each)
+        return _correct(a, targets, each)
 
     formula.__name__ = name
     agreed = "agreed += (v >= T(0.5)) == (y >= T(0.5));"
@@ -351,6 +346,6 @@ extern "C" __global__ void one_hot(const int* labels, T* targets, int outputs, i
     types={"T": 1},
 )
 def one_hot(labels: Array, targets: Array) -> None:
-    """targets[k, j] := 1 where k is the label of sample j, else 0; one output alone stands for class 1 of two."""
+    """targets[k, j] := 1 where k is the label of sample j, else 0; a single output is class 1 of two."""
     outputs = len(targets)
     np.equal(labels, np.arange(outputs)[:, None] + (outputs == 1), out=targets)

@@ -1,8 +1,8 @@
-"""Batch normalisation, (23) and (24), over arrays seen as (channels, values): one γ and β a channel.
+"""Apply batch normalization, (23) and (24), to arrays seen as (channels, values), with one γ and β per channel.
 
-The variance comes from squared distances to the mean: E[x²] − E[x]² loses every digit where the mean is large beside
-the spread. On a GPU one read gives both (B. Welford, 1962). A channel is the work of one block; of large arrays several
-share it, and what they have found is merged in their order (T. Chan, G. Golub, R. LeVeque, 1979).
+The variance comes from squared distances to the mean: E[x²] − E[x]² loses every digit if the mean is large beside the
+spread. On a GPU one pass gives both (B. Welford, 1962). One block takes a channel; in large arrays several blocks share
+it, and their results are merged in order (T. Chan, G. Golub, R. LeVeque, 1979).
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ from gpunn.kernels.device_code import DEVICE, part_of_row, parts_of_row
 from gpunn.kernels.record import Array, Launch, elementwise, per_element, raw
 
 _THREADS = 256
-LARGE = 2**18  # values from which on a channel is shared by several blocks: below, a launch less saves more
+LARGE = 2**18  # values from which several blocks share a channel: below, saving a launch is faster
 
 STATISTICS = """
 struct Moments {  // of some values: their number, mean, and squared distances from it
@@ -73,12 +73,12 @@ __device__ inline void remember(T m, T v, T count, T momentum, T* mean, T* varia
 
 
 def are_shared(channels: int, size: int) -> bool:
-    """Whether several blocks of a GPU share each of some channels of `size` values."""
+    """Return whether several blocks of a GPU share each channel of `size` values."""
     return channels * size >= LARGE and parts_of_row(channels, size) > 1
 
 
 def launch_shared(x: Array, *others: Array) -> Launch:
-    """Launch the blocks that share channels, as many for each as `parts` has room for."""
+    """Launch blocks that share rows or channels, as many for each as `parts` has room for."""
     parts, channels = others[-2], others[-3].size
     size = x.size // channels
     count = min(parts_of_row(channels, size), max(1, parts.size // (2 * channels)))
@@ -121,7 +121,7 @@ def normalize(
 ) -> None:  # fmt: skip
     """y := γ x̂ + β (24), x̂ = (x − x̄)/√(σ² + ε) (23), over each channel of a batch. x̂ itself is not kept.
 
-    The running averages follow: r := (1 − m) r + m x̄, and for the variance with σ² n/(n − 1), as PyTorch keeps it.
+    It also updates the running averages: r := (1 − m) r + m x̄, and for the variance with σ² n/(n − 1) like PyTorch.
     """
     x, y = (array.reshape(len(gamma), -1) for array in (x, y))
     _normalize(x, gamma, beta, x.dtype.type(epsilon), mean, variance, y)
@@ -175,9 +175,9 @@ def moments(
     x: Array, momentum: float, mean: Array, variance: Array, running_mean: Array, running_variance: Array,
     *_scratch: Array,
 ) -> None:  # fmt: skip
-    """Set mean := x̄, variance := σ² of each channel of a batch, and let the running averages follow, as `normalize`.
+    """mean := x̄, variance := σ² of each channel of a batch; the running averages are updated as in `normalize`.
 
-    The last two arguments are the scratch of `shared_rows`, with two numbers of each block.
+    The last two arguments are the scratch of `shared_rows`, with two numbers per block.
     """
     x = x.reshape(len(mean), -1)
     _moments(x, mean, variance)
@@ -199,13 +199,13 @@ def _normalize_gradient(
 
 
 class Statistics:
-    """Mean and squared distances of values that come in parts, in float64."""
+    """Accumulate mean and squared distances of values that arrive in parts, in float64."""
 
     def __init__(self, channels: int) -> None:
         self.count, self.mean, self.squares = 0, np.zeros(channels), np.zeros(channels)
 
     def add(self, count: int, mean: NDArray[Any], variance: NDArray[Any]) -> None:
-        """Add a part by its size, means and variances."""
+        """Add a part by its count, means and variances."""
         total = self.count + count
         distance = mean.astype(np.float64) - self.mean
         self.squares += variance.astype(np.float64) * count + distance**2 * (self.count * count / total)
@@ -240,9 +240,9 @@ def merge_moments(
     of_ranks: Array, momentum: float, samples: int, each: int, mean: Array, variance: Array, running_mean: Array,
     running_variance: Array,
 ) -> None:  # fmt: skip
-    """Set mean, variance and running averages as `moments` does, from those of the shares of a batch, in their order.
+    """Merge the moments of the ranks, in their order; sets mean, variance and running averages like `moments`.
 
-    `of_ranks` is (ranks, 2, channels), means and variances; the batch has `samples` with `each` values a channel.
+    `of_ranks` holds means and variances, (ranks, 2, channels); the batch has `samples` with `each` values per channel.
     """
     all_ranks = Statistics(len(mean))
     share, more = divmod(samples, len(of_ranks))
@@ -294,7 +294,7 @@ def normalize_gradient(
 ) -> None:  # fmt: skip
     """∂C/∂γ := Σ dy ⊙ x̂, ∂C/∂β := Σ dy, dx := γ/√(σ² + ε) (dy − share Σ dy − share x̂ Σ dy ⊙ x̂). dx may be dy.
 
-    `share` is 1/n for the statistics of these n values a channel, and 0 for remembered ones, which do not depend on x.
+    `share` is 1/n for the statistics of these n values per channel, and 0 for running ones, which do not depend on x.
     """
     dy, x, dx = (array.reshape(len(gamma), -1) for array in (dy, x, dx))
     real = dy.dtype.type
@@ -326,7 +326,7 @@ extern "C" __global__ void normalize_sums(const T* dy, const T* x, const T* mean
 def normalize_sums(
     dy: Array, x: Array, mean: Array, variance: Array, epsilon: float, dgamma: Array, dbeta: Array, *_scratch: Array
 ) -> None:
-    """∂C/∂γ := Σ dy ⊙ x̂ and ∂C/∂β := Σ dy; the last two arguments are as for `moments`."""
+    """∂C/∂γ := Σ dy ⊙ x̂ and ∂C/∂β := Σ dy; the last two arguments are the scratch, as in `moments`."""
     dy, x = (array.reshape(len(mean), -1) for array in (dy, x))
     _sums(dy, x, mean, 1 / np.sqrt(variance + variance.dtype.type(epsilon)), dgamma, dbeta)
 
@@ -342,7 +342,7 @@ def normalize_gradient_by_sums(
     dy: Array, x: Array, gamma: Array, mean: Array, variance: Array, epsilon: float, share: float, dgamma: Array,
     dbeta: Array, dx: Array,
 ) -> None:  # fmt: skip
-    """dx as of `normalize_gradient`, from sums that are known, columns (channels, 1) beside (channels, n)."""
+    """dx as in `normalize_gradient`, from sums computed before; columns (channels, 1) beside (channels, n)."""
     real = dy.dtype.type
     scale = 1 / np.sqrt(variance + real(epsilon))
     change = np.subtract(x, mean)
@@ -360,9 +360,9 @@ def normalize_gradient_by_sums(
 def normalize_as_remembered(
     x: Array, gamma: Array, beta: Array, mean: Array, variance: Array, epsilon: float, y: Array
 ) -> None:
-    """y := γ (x − mean)/√(variance + ε) + β with remembered statistics, columns (channels, 1) beside (channels, n)."""
+    """y := γ (x − mean)/√(variance + ε) + β with running statistics, columns (channels, 1) beside (channels, n)."""
     scale = gamma / np.sqrt(variance + variance.dtype.type(epsilon))
-    # One pass more than x · scale + (beta − mean · scale), whose terms cancel where the mean is far above the spread.
+    # One pass more than x · scale + (beta − mean · scale), whose terms cancel if the mean is far above the spread.
     np.subtract(x, mean, out=y)
     np.multiply(y, scale, out=y)
     np.add(y, beta, out=y)

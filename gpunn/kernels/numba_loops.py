@@ -1,8 +1,8 @@
-"""Optional host bodies, written as loops, which Numba compiles where it is installed (the extra `numba`).
+"""Replace NumPy passes by loops that Numba compiles, where it is installed (the extra `numba`).
 
-A loop does all of a formula while the numbers are in registers, where NumPy goes over its arrays once for each
-operation. Only sums are added up in another order. `in_loops` is the one rule by which a loop takes the place of a
-function of NumPy's passes, with the same arguments; what it chooses depends on the training alone, never on time.
+A loop evaluates a whole formula in registers, while NumPy passes over its arrays once per operation. Only the order of
+sums differs. `in_loops` alone decides when a loop replaces the NumPy function with the same arguments; its choice
+depends on the training, never on time.
 """
 
 import importlib.metadata
@@ -17,20 +17,20 @@ import numpy as np
 
 from gpunn.kernels.record import Array, Host
 
-OFF = "GPUNN_NUMBA"  # environment variable that, set to 0, leaves Numba unused
-WORTHWHILE = 2**19  # bytes of the largest array from which on loops pay for the half second of loading Numba
+OFF = "GPUNN_NUMBA"  # environment variable: 0 leaves Numba unused
+WORTHWHILE = 2**19  # bytes of the largest array for which loops repay the half second of loading Numba
 Window = tuple[int, int, int, int, int, int]  # size, stride, and the padding above and on the left
-LOADED = 150 << 20  # bytes that Numba and its compiler take: 90 to 115 MiB, by how the kernel maps their libraries
-LONG = 10_000  # steps from which on a training uses loops for all its arrays: they save a tenth of a millisecond a step
-pairs: list[tuple[Host, Host]] = []  # passes, and loops that do the same, for the tests
+LOADED = 150 << 20  # bytes to reserve for Numba and its compiler, which take 90 to 115 MiB
+LONG = 10_000  # steps from which a training uses loops for all arrays: they save a tenth of a millisecond per step
+pairs: list[tuple[Host, Host]] = []  # NumPy bodies with the loops that replace them, for the tests
 _compiling = threading.Lock()
 _of_thread = threading.local()
 
 
 @contextmanager
 def for_training(steps: int, nbytes: int) -> Iterator[None]:
-    """Use loops for all if a training of `steps`, with arrays of up to `nbytes`, is long or loads Numba anyway."""
-    before = getattr(_of_thread, "takes_all", False)  # of a training that another one is part of
+    """Use loops for all arrays of a training if it is long, or if arrays of `nbytes` load Numba anyway."""
+    before = getattr(_of_thread, "takes_all", False)  # set by an outer training
     _of_thread.takes_all = steps >= LONG or nbytes >= WORTHWHILE
     try:
         yield
@@ -40,7 +40,7 @@ def for_training(steps: int, nbytes: int) -> Iterator[None]:
 
 @cache
 def version() -> str:
-    """Return the version of the Numba in use, empty where there is none."""
+    """Return the version of Numba, or "" if it is not installed or not to be used."""
     if os.environ.get(OFF) == "0":
         return ""
     try:
@@ -51,19 +51,19 @@ def version() -> str:
 
 @cache
 def load() -> None:
-    """Load Numba with its compiler, where it is installed: its memory then counts as taken."""
+    """Load Numba with its compiler, if it is installed, so that its memory counts as used."""
     if version():
         compiled(bias_relu)(np.zeros((1, 1), np.float32), np.zeros((1, 1), np.float32))
 
 
 def bytes_to_load() -> int:
-    """Estimate the bytes that `load` is about to take; 0 where Numba is loaded or not installed."""
+    """Estimate the bytes that `load` will take; 0 if Numba is loaded or not installed."""
     return LOADED if version() and not load.cache_info().currsize else 0
 
 
 @cache
 def compiled(loops: Host) -> Host:
-    """Return the machine code of loops, kept for the next process where it can be written."""
+    """Compile loops to machine code, cached on disk for the next process where possible."""
     try:
         import numba
     except ImportError as error:
@@ -71,18 +71,18 @@ def compiled(loops: Host) -> Host:
             f"Numba {version()} cannot be used ({error}): pip install --upgrade numba, or export {OFF}=0"
         ) from None
 
-    # Sums may be added up in any order, by several lanes at once; nothing else is relaxed.
+    # Sums may be reordered, so several lanes can add at once; nothing else is relaxed.
     options: dict[str, Any] = {"nogil": True, "fastmath": {"reassoc"}, "error_model": "numpy"}
     with _compiling:
         try:
             body: Host = numba.njit(cache=True, **options)(loops)
-        except RuntimeError:  # neither beside the module nor in the user's cache
+        except RuntimeError:  # cannot write beside the module or into the user's cache
             body = numba.njit(**options)(loops)
     return body
 
 
 def in_loops(loops: Host, sized_by: Callable[..., tuple[Any, ...]] | None = None) -> Callable[[Host], Host]:
-    """Decorate NumPy's passes: do `loops` instead where Numba is installed and what `sized_by` picks is large."""
+    """Decorate a NumPy body to run `loops` instead, if Numba is installed and an array of `sized_by` is large."""
 
     def beside(passes: Host) -> Host:
         pairs.append((passes, loops))
@@ -103,7 +103,7 @@ def in_loops(loops: Host, sized_by: Callable[..., tuple[Any, ...]] | None = None
     return beside
 
 
-# The bodies. `clock` is that of `gather`: the step of the epoch and of the run, then those of the next one.
+# The loops. `gather` explains the clock.
 
 
 def gather_rows(

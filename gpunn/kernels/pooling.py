@@ -1,8 +1,8 @@
-"""Pooling: the largest, or the mean, of each window of an image.
+"""Pool images: take the largest value, or the mean, of each window.
 
 Arrays are samples-last, (channels, height, width, batch); `window` is (size_h, size_w, stride_h, stride_w, pad_top,
-pad_left). Every window sees at least one pixel. Padding is not seen: it is never the largest, and adds 0 to a mean.
-Rows and columns left over at the right and bottom edges are not seen either, and get no gradient.
+pad_left). Every window contains at least one pixel. Padding is never the largest, and adds 0 to a mean. Rows and
+columns left over at the right and bottom edges belong to no window and get no gradient.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ Window: TypeAlias = Geometry
 
 
 def _places(x: Array, y: Array, window: Window) -> Iterator[tuple[slice, slice, Array]]:
-    """Yield for each place in the window the rows and columns of y whose windows have it in x, and the view of x."""
+    """Yield for each position in the window the rows and columns of y where it lies in x, and the view of x there."""
     for i, j, down, across in taps(window, range(y.shape[1]), y.shape[2], *x.shape[1:3]):
         yield i, j, x[:, down, across]
 
@@ -33,7 +33,11 @@ def _lies_inside(x: Array, y: Array, window: Window) -> bool:
     return top == left == 0 and ends
 
 
-# 1/count of the places that a window has in the image, known beforehand so that no thread divides: of small windows.
+def _arrays_of(*arguments: Any) -> list[Array]:
+    return [argument for argument in arguments if hasattr(argument, "shape")]
+
+
+# 1/count of the pixels that a window has in the image, tabulated for small windows so that no thread divides.
 _ONE_OVER = """
 constexpr int COUNTS = COUNTS_ALL || SIZE_H * SIZE_W > 1024 ? 1 : SIZE_H * SIZE_W + 1;
 struct OneOver {
@@ -46,7 +50,7 @@ __device__ inline T one_over(int count) { return COUNTS > 1 ? known.of[max(count
 
 
 def _pooling(written: str, begin: str, seen: str, end: str, preamble: str = "") -> Callable[[Host], Raw]:
-    """Return a decorator that makes the record of a pooling: a thread sees the places u, v of one window in turn."""
+    """Return a decorator that makes the record of a pooling; each thread visits the positions u, v of one window."""
     source = f"""
 extern "C" __global__ void NAME(const T* __restrict__ x, int top, int left, {written}, int channels, int height,
                                 int width, int rows, int columns, int groups, int shift) {{
@@ -68,33 +72,33 @@ extern "C" __global__ void NAME(const T* __restrict__ x, int top, int left, {wri
 """
 
     def launch(x: Array, window: Window, *others: Any) -> Launch:
-        arrays = [other for other in others if hasattr(other, "shape")]
+        arrays = _arrays_of(*others)
         channels, rows, columns, n = arrays[0].shape
         arguments = x, *window[4:], *arrays, channels, *x.shape[1:3], rows, columns
         return launch_per_pixel(window_constants(window, x, *arrays), channels, rows, columns, n, *arguments)
 
     def constants(x: Array, window: Window, *others: Any) -> dict[str, int]:
-        arrays = [other for other in others if hasattr(other, "shape")]
+        arrays = _arrays_of(*others)
         is_clipped = not _lies_inside(x, arrays[0], window)
-        counts_all = not is_clipped or bool(others[0] is True)
+        counts_all = not is_clipped or others[0] is True
         return window_constants(window, x, *arrays) | {"IS_CLIPPED": int(is_clipped), "COUNTS_ALL": int(counts_all)}
 
     return raw(source, launch, preamble=PLACES + preamble, constants=constants)
 
 
-_SUMS = 16  # inputs whose sums one thread of a gradient keeps
-_WINDOWS = 64  # the same where each is of one window
+_SUMS = 16  # inputs for which one thread of a gradient keeps sums
+_WINDOWS = 64  # the same where windows do not overlap
 
 
 def _cell(window: Window) -> tuple[int, int]:
-    """Return the inputs that one thread of a gradient takes: those which the same windows see, or one of them."""
+    """Return height and width of the inputs that one thread of a gradient takes: those in the same windows, or one."""
     size_h, size_w, stride_h, stride_w, *_ = window
-    is_of_one = size_h <= stride_h and size_w <= stride_w
-    return (stride_h, stride_w) if stride_h * stride_w <= (_WINDOWS if is_of_one else _SUMS) else (1, 1)
+    are_apart = size_h <= stride_h and size_w <= stride_w
+    return (stride_h, stride_w) if stride_h * stride_w <= (_WINDOWS if are_apart else _SUMS) else (1, 1)
 
 
 def _pooling_gradient(read: str, given: str, share: str, mean: str = "", preamble: str = "") -> Callable[[Host], Raw]:
-    """Return a decorator for a gradient: a thread adds to each input of a cell its share of place u, v of a window."""
+    """Return a decorator for a gradient; each thread adds to the inputs of a cell their shares from every window."""
     source = f"""
 #define MET_H ((SIZE_H + STRIDE_H - 1) / STRIDE_H)
 #define MET_W ((SIZE_W + STRIDE_W - 1) / STRIDE_W)
@@ -137,8 +141,7 @@ extern "C" __global__ void NAME({read}, int top, int left, T* __restrict__ dx, i
 """
 
     def parts(*arguments: Any) -> tuple[list[Array], Window]:
-        arrays = [argument for argument in arguments if hasattr(argument, "shape")]
-        return arrays, next(argument for argument in arguments if isinstance(argument, tuple))
+        return _arrays_of(*arguments), next(argument for argument in arguments if isinstance(argument, tuple))
 
     def launch(*arguments: Any) -> Launch:
         arrays, window = parts(*arguments)
@@ -174,7 +177,7 @@ extern "C" __global__ void NAME({read}, int top, int left, T* __restrict__ dx, i
 @by_channels
 @numba_loops.in_loops(numba_loops.max_pool)
 def max_pool(x: Array, window: Window, y: Array, choice: Array) -> None:
-    """y := the largest of each window, choice := its place in the window, the first of equals."""
+    """y := the largest of each window, choice := its position in the window, the first of equals."""
     better = np.empty(y.shape, np.bool_)
     place_if_better = better.view(np.uint8)
     values = np.empty(y.shape, x.dtype)
@@ -187,17 +190,17 @@ def max_pool(x: Array, window: Window, y: Array, choice: Array) -> None:
             choice.fill(0)
             continue
         best, chosen, value, is_better = y[:, i, j], choice[:, i, j], values[:, i, j], place_if_better[:, i, j]
-        # NumPy copies with strides five times as fast as it calculates with them.
+        # NumPy copies strided arrays five times as fast as it computes on them.
         np.copyto(value, seen)
         np.greater(value, best, out=better[:, i, j])
         np.maximum(value, best, out=best)
-        # Places only grow, so the larger of two choices is the later one: cheaper than a masked copy.
+        # Positions only grow, so the larger of two choices is the later one: cheaper than a masked copy.
         np.multiply(is_better, np.uint8(place), out=is_better)
         np.maximum(chosen, is_better, out=chosen)
 
 
 def _set_first(choice: Array, window: Window) -> None:
-    """Set the first place of each window that lies in the image: chosen where nothing is above -inf."""
+    """Choose the first position of each window inside the image, for windows with nothing above -inf."""
     _, size_w, stride_h, stride_w, top, left = window
     first_u, first_v = (
         np.maximum(0, before - np.arange(count) * stride)
@@ -207,7 +210,7 @@ def _set_first(choice: Array, window: Window) -> None:
 
 
 def _covers(dy: Array, window: Window, dx: Array) -> bool:
-    """Return whether every input lies in one window and no more, and every window in the image."""
+    """Return whether every input lies in exactly one window, and every window in the image."""
     size_h, size_w, stride_h, stride_w = window[:4]
     is_one = size_h <= stride_h and size_w <= stride_w and bool(dx.size == dy.size * size_h * size_w)
     return is_one and _lies_inside(dx, dy, window)
@@ -226,14 +229,14 @@ def _sized_for_loops(dy: Array, _: Array, window: Window, dx: Array) -> tuple[Ar
 @by_channels
 @numba_loops.in_loops(numba_loops.max_pool_gradient, _sized_for_loops)
 def max_pool_gradient(dy: Array, choice: Array, window: Window, dx: Array) -> None:
-    """dx := dy at the chosen place of each window, summed where windows overlap, 0 elsewhere."""
+    """dx := dy at the chosen position of each window, summed where windows overlap, 0 elsewhere."""
     covers = _covers(dy, window, dx)
     if not covers:
         dx.fill(0)
     is_choice = np.empty(dy.shape, np.bool_)
     share = np.empty(dy.shape, dy.dtype)
     for place, (i, j, seen) in enumerate(_places(dx, dy, window)):
-        # A conversion and a product of equal types are vectorised, a product of mixed types is not.
+        # NumPy vectorizes a conversion and a product of equal types, but not a product of mixed types.
         np.equal(choice, place, out=is_choice)
         np.copyto(share, is_choice.view(np.int8))
         np.multiply(dy, share, out=share)
@@ -244,7 +247,7 @@ def max_pool_gradient(dy: Array, choice: Array, window: Window, dx: Array) -> No
 
 
 def _shares(y: Array, window: Window, counts_all: bool, height: int, width: int) -> Any:
-    """Return 1/(numbers that a mean is of): of all places of a window, or of each window's that lie in the image."""
+    """Return 1/count of each mean: of all positions in a window, or of those in the image for each window."""
     size_h, size_w, stride_h, stride_w, top, left = window
     if counts_all:
         return y.dtype.type(1 / (size_h * size_w))
@@ -269,7 +272,7 @@ def _shares(y: Array, window: Window, counts_all: bool, height: int, width: int)
     _ONE_OVER,
 )
 def average_pool(x: Array, window: Window, counts_all: bool, y: Array) -> None:
-    """y := the sum of each window over the number of its places, of all if `counts_all`, else of those in x."""
+    """y := the sum of each window over its number of positions, of all if `counts_all`, else of those in x."""
     if not (lies_inside := _lies_inside(x, y, window)):
         y.fill(0)
     for place, (i, j, seen) in enumerate(_places(x, y, window)):
@@ -296,7 +299,7 @@ def average_pool(x: Array, window: Window, counts_all: bool, y: Array) -> None:
     _ONE_OVER,
 )
 def average_pool_gradient(dy: Array, window: Window, counts_all: bool, dx: Array) -> None:
-    """dx := dy over the count of its mean for every place of each window, summed where windows overlap, 0 elsewhere."""
+    """dx := dy over the count of its mean at every position of each window, summed where they overlap, 0 elsewhere."""
     share = dy * _shares(dy, window, counts_all, *dx.shape[1:3])
     dx.fill(0)
     for i, j, seen in _places(dx, dy, window):
@@ -352,5 +355,5 @@ extern "C" __global__ void mean_of_pixels_gradient(const T* __restrict__ dy, T* 
     constants=lambda dy, _pixels, dx: {"SAMPLES": samples(dy, dx)},
 )
 def mean_of_pixels_gradient(dy: Array, pixels: float, dx: Array) -> None:
-    """dx := dy/pixels for every pixel, dy being (channels, 1, 1, batch)."""
+    """dx := dy/pixels for every pixel, with dy of shape (channels, 1, 1, batch)."""
     np.copyto(dx, dy / dy.dtype.type(pixels))

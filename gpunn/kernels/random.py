@@ -1,9 +1,9 @@
-"""Random numbers that are a pure function of (seed, purpose, step, element): Philox4x32-10 and Philox4x64-10.
+"""Draw random numbers as a pure function of (seed, purpose, step, element): Philox4x32-10 and Philox4x64-10.
 
-J. K. Salmon, M. A. Moraes, R. O. Dror, D. E. Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC'11. A counter of
-four words and a key of two go in, four random words come out; nothing is remembered in between. So a dropout mask is
-drawn again in back-propagation instead of being stored, and CPU and GPU draw the same bits. Dropout, which needs many,
-takes the wider words: NumPy has that generator in C.
+J. K. Salmon, M. A. Moraes, R. O. Dror, D. E. Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC'11. The generator
+maps a counter of four words and a key of two to four random words, and has no state. So back-propagation draws a
+dropout mask again instead of storing it, and CPU and GPU draw the same bits. Dropout needs many numbers and uses the
+64-bit generator, which NumPy has in C.
 """
 
 import threading
@@ -16,11 +16,11 @@ from gpunn.kernels.record import Array
 
 _32, _LOW = np.uint64(32), np.uint64(0xFFFFFFFF)
 _of_thread = threading.local()
-_BLOCK = 128  # samples whose bits are turned at once, from samples first to samples last, in the cache
+_BLOCK = 128  # samples transposed at once to samples last, in the cache
 
 
 class Purpose(IntEnum):
-    """What random numbers are for: the second word of the key, so that no two purposes share a stream."""
+    """Purpose of random numbers, the second word of the key, so that no two purposes share a stream."""
 
     TEST = 0
     WEIGHTS = 1
@@ -30,7 +30,7 @@ class Purpose(IntEnum):
 
 
 def philox(counter: tuple[Array | int, ...], key: tuple[int, int]) -> NDArray[np.uint32]:
-    """Compute Philox4x32-10 of counters of four words, arrays that broadcast together: uint32 (..., 4)."""
+    """Compute Philox4x32-10 of counters given as four arrays that broadcast together: uint32 (..., 4)."""
     words = np.broadcast_arrays(*(np.asarray(word, dtype=np.uint64) for word in counter))
     c0, c1, c2, c3 = drawn = np.array([word.reshape(-1) for word in words])
     product0, product1 = np.empty_like(drawn[:2])
@@ -50,7 +50,7 @@ def philox(counter: tuple[Array | int, ...], key: tuple[int, int]) -> NDArray[np
 def random_words(
     count: int, *, seed: int, purpose: Purpose, step: int = 0, stream: int = 0, first: int = 0
 ) -> NDArray[np.uint32]:
-    """Return `count` words of the stream (seed, purpose, step, stream): word 4i+k is word k of counter first + i."""
+    """Draw `count` words of the stream (seed, purpose, step, stream): word 4i+k is word k of counter first + i."""
     blocks = np.arange(first, first + (count + 3) // 4, dtype=np.uint64)
     return philox((blocks, step & 0xFFFFFFFF, step >> 32, stream), (seed, purpose)).reshape(-1)[:count]
 
@@ -58,11 +58,10 @@ def random_words(
 def random_halves(
     features: int, n: int, *, seed: int, purpose: Purpose, step: int = 0, stream: int = 0, first: int = 0
 ) -> NDArray[np.uint16]:
-    """Return 16 random bits for each feature of the samples first, …, first + n − 1, uint16 (features, n).
+    """Draw 16 random bits for each feature of the samples first, …, first + n − 1, uint16 (features, n).
 
-    By Philox4x64-10, whose four words are the bits of 16 features of a sample: feature 16g + 4k + h has quarter h of
-    word k of counter G · sample + g + 1, where G is `groups(features)`. So the bits of a sample are its own, whichever
-    others there are.
+    The four words of Philox4x64-10 are the bits of 16 features of a sample: feature 16g + 4k + h has quarter h of word
+    k of counter G · sample + g + 1, where G is `groups(features)`. So the bits of a sample do not depend on the batch.
     """
     counters = groups(features)
     generator = _at((first * counters, step, stream, 0), (seed, purpose))
@@ -75,8 +74,8 @@ def random_halves(
 
 
 def _at(counter: tuple[int, ...], key: tuple[int, int]) -> np.random.Philox:
-    """Return this thread's generator, which draws by the counters after this one: NumPy steps before it draws."""
-    # A new one would first ask the system for entropy, which takes longer than to draw for a small layer.
+    """Return this thread's generator, set to draw from the counters after this one: NumPy advances before it draws."""
+    # A new generator asks the system for entropy, which takes longer than drawing for a small layer.
     if not hasattr(_of_thread, "generator"):
         _of_thread.generator = np.random.Philox(0)
     words = {"counter": np.array(counter, np.uint64), "key": np.array(key, np.uint64)}
@@ -87,15 +86,15 @@ def _at(counter: tuple[int, ...], key: tuple[int, int]) -> np.random.Philox:
 
 
 def groups(features: int) -> int:
-    """Return the number of counters of a sample: one for 16 features, but from 16 on odd, one unused if need be."""
-    # Were many counters even in number, the bits of one feature of several samples would lie a power of two apart, and
-    # so fall on the same few lines of the cache: to turn them would take twice the time.
+    """Return the number of counters of a sample: one per 16 features, made odd from 16 counters on."""
+    # With an even number, the bits of one feature of several samples could lie a power of two apart and fall on the
+    # same few cache lines: the transpose would take twice the time.
     needed = -(-features // 16)
     return needed if needed < 16 else needed | 1
 
 
 def epoch_order(n: int, *, seed: int, epoch: int) -> NDArray[np.int32]:
-    """Return the order in which an epoch visits n samples: sorted by 32 random bits each, then by their numbers."""
+    """Return the order in which an epoch visits n samples: sorted by 32 random bits each, then by their indices."""
     words = random_words(n, seed=seed, purpose=Purpose.SHUFFLE, step=epoch).astype(np.uint64)
     keys = (words << _32) | np.arange(n, dtype=np.uint64)
     keys.sort()
@@ -114,7 +113,7 @@ __device__ inline uint4 philox4x32(uint4 c, unsigned k0, unsigned k1) {
     return c;
 }
 """
-"""The same generator in CUDA C++, to be put before a kernel that draws; PHILOX64 is the wider one."""
+"""The same generator in CUDA C++, for the preamble of a kernel; PHILOX64 is the 64-bit one."""
 
 PHILOX64 = """
 struct Words { unsigned long long w0, w1, w2, w3; };

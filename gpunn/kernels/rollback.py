@@ -1,7 +1,6 @@
-"""Steps that can be taken back: the values before are held, and put back where a number is no longer finite.
+"""Undo steps: hold the values before a step, and restore them if a number is no longer finite.
 
-The flag, which is not 0 where it is set, lives on the device and no host looks at it, so these kernels may stand in a
-recorded step.
+The flag lives on the device and no host reads it, so these kernels may be part of a recorded step.
 """
 
 import numpy as np
@@ -9,7 +8,7 @@ import numpy as np
 from gpunn.kernels.device_code import BLOCKS, DEVICE, part_of_row
 from gpunn.kernels.record import Array, Launch, elementwise, raw
 
-_THREADS, _EACH = 256, 4096  # of a block: threads, and numbers that it looks at, at least
+_THREADS, _EACH = 256, 4096  # threads of a block, and the fewest numbers that it checks
 
 
 def _launch(x: Array, flag: Array) -> Launch:
@@ -17,7 +16,7 @@ def _launch(x: Array, flag: Array) -> Launch:
     return Launch(blocks, _THREADS, (x, flag, np.int64(x.size), np.int64(part_of_row(x.size, blocks))))
 
 
-# Several blocks may set the flag: by an atomic, and all to 1.
+# Several blocks may set the flag, so they use an atomic; all set it to 1.
 @raw(
     """
 extern "C" __global__ void mark_not_finite(const T* x, int* flag, long long size, long long part) {
@@ -33,7 +32,7 @@ extern "C" __global__ void mark_not_finite(const T* x, int* flag, long long size
     preamble=DEVICE,
 )
 def mark_not_finite(x: Array, flag: Array) -> None:
-    """flag := 1 where a number of x is not finite; else it stays as it is. x − x is 0 for finite numbers only."""
+    """flag := 1 if a number of x is not finite, else unchanged. x − x is 0 for finite numbers only."""
     if not np.isfinite(x).all():
         flag[0] = 1
 
@@ -46,7 +45,7 @@ def hold(x: Array, held: Array) -> None:
 
 @elementwise("raw int32 flag, T held", "T x", "if (flag[0]) x = held;", may_be_wide=False)
 def take_back(flag: Array, held: Array, x: Array) -> None:
-    """x := held where the flag is set."""
+    """x := held if the flag is set."""
     if flag[0]:
         np.copyto(x, held)
 
@@ -55,7 +54,7 @@ def take_back(flag: Array, held: Array, x: Array) -> None:
     "int32 n", "int32 flag, int32 batches, int32 samples", "batches += flag != 0; samples += flag ? n : 0; flag = 0;"
 )
 def count_skipped(n: int, flag: Array, batches: Array, samples: Array) -> None:
-    """One batch of n samples more where the flag is set, which is then cleared."""
+    """batches += 1 and samples += n if the flag is set; then clear it."""
     is_set = flag != 0
     batches += is_set
     samples += n * is_set

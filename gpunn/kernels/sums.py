@@ -1,4 +1,4 @@
-"""Sums and copies of whole arrays, where branches of a network meet."""
+"""Add and copy whole arrays, where branches of a network meet."""
 
 import numpy as np
 

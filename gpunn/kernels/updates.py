@@ -1,9 +1,8 @@
-"""Updates of all parameters at once, on the flat arrays: (4), (20)–(22), momentum, Nesterov's, Adam and AdamW.
+"""Update all parameters at once, on the flat arrays: (4), (20)–(22), momentum, Nesterov, Adam and AdamW.
 
-The first `decayed` elements are weights and feel the regularisers (λ/n for L1 and L2); the rest are biases and
-BatchNorm's γ and β, which do not (22). `rate` is the table of learning rates of the epoch, and `clock` says which step
-it is (see `gather`). These updates also end the step, by setting the next one, which saves a launch; `end_step` does
-it after updates that do not.
+The regularizers (λ/n for L1 and L2) apply to the first `decayed` elements, the weights, and not to the rest: biases,
+and BatchNorm's γ and β (22). `rate` holds the learning rates of the epoch, and `clock` the current step (see `gather`).
+These updates also advance the clock, which saves a launch; `end_step` does so after other updates.
 """
 
 import math
@@ -15,11 +14,11 @@ from gpunn.kernels import numba_loops
 from gpunn.kernels.gather import COUNT, NEXT_STEP, STEP
 from gpunn.kernels.record import Array, Elementwise, Host, elementwise
 
-_BLOCK = 16384  # elements updated at once: three arrays and a scratch of 256 KB stay in the cache from pass to pass
+_BLOCK = 16384  # elements updated at once: three arrays and 256 KB of scratch stay in the cache from pass to pass
 
 
 def _gradients(gradient: Array, value: Array, decayed: int, l1: float, l2: float) -> Iterator[tuple[slice, Array]]:
-    """Yield blocks, each with ∂C/∂w of the regularised loss (19) in an array of its own."""
+    """Yield blocks, each with a copy of ∂C/∂w of the regularized loss (19)."""
     real = value.dtype.type
     for begin, end, decays in ((0, decayed, True), (decayed, value.size, False)):
         for start in range(begin, end, _BLOCK):
@@ -33,8 +32,8 @@ def _gradients(gradient: Array, value: Array, decayed: int, l1: float, l2: float
 
 
 def _update(constants: str, state: str, operation: str, prepare: str = "") -> Callable[[Host], Elementwise]:
-    """Return a decorator that makes the record of an update: `value` from `eta` and from `g`, which holds (19)."""
-    # Nobody reads the places of the next step here, so one thread may set them while others still work.
+    """Return a decorator that makes the record of an update, which sets `value` from `eta` and from (19) in `g`."""
+    # No thread reads the next step here, so one may set it while others still work.
     return elementwise(
         f"T gradient, raw T rate, int32 decayed, T l1, T l2{constants}",
         f"{state}T value, raw int32 clock",
@@ -53,7 +52,7 @@ def _update(constants: str, state: str, operation: str, prepare: str = "") -> Ca
 
 @elementwise("int32 now", "int32 next", "next = now + 1;")
 def end_step(now: Array, following: Array) -> None:
-    """The places of the next step from those of this one: the second half of the clock from its first."""
+    """next := now + 1: the second half of the clock from its first."""
     np.add(now, 1, out=following)
 
 
@@ -81,7 +80,7 @@ def momentum_sgd(
     gradient: Array, rate: Array, decayed: int, l1: float, l2: float, momentum: float, nesterov: bool, velocity: Array,
     value: Array, clock: Array,
 ) -> None:  # fmt: skip
-    """v := μ v + g, w := w - η v; with Nesterov's w := w - η (g + μ v). g holds the regulariser (19)."""
+    """v := μ v + g, w := w - η v; with Nesterov w := w - η (g + μ v). g includes the regularizer (19)."""
     eta, mu = rate[int(clock[STEP])], value.dtype.type(momentum)
     for at, change in _gradients(gradient, value, decayed, l1, l2):
         v = velocity[at]
@@ -97,7 +96,7 @@ def momentum_sgd(
 
 
 def of_mean(beta: float) -> tuple[float, float, float]:
-    """Return β, 1 - β and log β for a running mean: rounded to a network's type, each keeps its own digits."""
+    """Return β, 1 - β and log β for a running mean, so that each keeps its own digits in the network's dtype."""
     return beta, 1 - beta, math.log(beta) if beta else -math.inf
 
 
@@ -129,11 +128,11 @@ def adam(
     beta2: float, share2: float, log_beta2: float,  # noqa: ARG001
     epsilon: float, decay: float, begun: int, first: Array, second: Array, value: Array, clock: Array,
 ) -> None:  # fmt: skip
-    """Adam (D. P. Kingma, J. Ba, 2015, algorithm 1): m, v are running means of g and g², t counts steps after `begun`.
+    """w := w - η m̂ / (√v̂ + ε), m̂ = m / (1 - β₁ᵗ), v̂ = v / (1 - β₂ᵗ): Adam (D. P. Kingma, J. Ba, 2015, algorithm 1).
 
-    w := w - η m̂ / (√v̂ + ε), m̂ = m / (1 - β₁ᵗ), v̂ = v / (1 - β₂ᵗ). g holds the regulariser (19), and `of_mean` gives
-    β, 1 - β and log β of either mean. With `decay` AdamW (I. Loshchilov, F. Hutter, 2019, algorithm 2): decayed
-    elements lose η · decay · w besides, in the same subtraction, since w (1 - η decay) would round a small decay away.
+    m, v are running means of g and g², and t counts steps from `begun`. g includes the regularizer (19); `of_mean`
+    gives β, 1 - β and log β of each mean. With `decay` it is AdamW (I. Loshchilov, F. Hutter, 2019, algorithm 2):
+    decayed elements also lose η · decay · w, in the same subtraction: w (1 - η decay) would round a small decay away.
     """
     real = value.dtype.type
     eta, t = float(rate[int(clock[STEP])]), float(clock[COUNT] - begun) + 1

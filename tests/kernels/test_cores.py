@@ -104,7 +104,7 @@ def test_where_nothing_can_be_read_nobody_else_is_there(monkeypatch: pytest.Monk
     monkeypatch.setattr(cores, "_STATISTICS", tmp_path / "none")
     for now in (1.0, 2.0):
         machine.go_on(1.0, 1.0, 3.0)
-        load_monitor._look(now)
+        load_monitor._measure(now)
         assert load_monitor._free == 4
 
 
