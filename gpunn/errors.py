@@ -1,17 +1,17 @@
-"""The errors that gpunn raises on purpose, which the program prints as one line; any other is a defect."""
+"""Define the errors that gpunn raises on purpose, and the program prints as one line; any other is a defect."""
 
 _HEAD, _TAIL = 380, 200
 
 
 class GpunnError(Exception):
-    """Base of all errors below, with exit code 1; the message, which may quote any file, is made one printable line."""
+    """Base of all errors below, with exit code 1; its message, which may quote any file, becomes one printable line."""
 
     def __init__(self, message: str) -> None:
         super().__init__(in_one_line(str(message)))
 
 
 class OptionError(GpunnError, ValueError):
-    """An option, name or hyper-parameter that does not exist or is out of range; exit code 2."""
+    """Option, name or hyper-parameter that does not exist or is out of range; exit code 2."""
 
 
 class ShapeError(GpunnError, ValueError):
@@ -19,13 +19,13 @@ class ShapeError(GpunnError, ValueError):
 
 
 class DataError(GpunnError, ValueError):
-    """A data set that is missing, damaged, or holds values that cannot be trained on."""
+    """Data set that is missing, damaged, or has values unfit for training."""
 
 
 class DeviceError(GpunnError, RuntimeError):
-    """A device that is not there or cannot be used, with the reason and the mend; `mend` is that alone, or ""."""
+    """Device that does not exist or cannot be used, with reason and remedy; `mend` is the remedy alone, or ""."""
 
-    is_sticky = False  # whether CUDA refuses everything from now on, until the process is started again
+    is_sticky = False  # whether CUDA refuses all further calls until the process is restarted
 
     def __init__(self, message: str, mend: str = "") -> None:
         super().__init__(message)
@@ -33,11 +33,11 @@ class DeviceError(GpunnError, RuntimeError):
 
 
 class CaptureError(GpunnError, RuntimeError):
-    """A training step that cannot be recorded as one graph, with the reason; it can still be done kernel by kernel."""
+    """Training step that cannot be recorded as a CUDA graph, with the reason; it can still run kernel by kernel."""
 
 
 class DivergenceError(GpunnError, ArithmeticError):
-    """The loss became non-finite, or grew far beyond that of the untrained network; advises a learning rate or None."""
+    """Loss that became non-finite or far larger than the untrained network's; suggests a learning rate, or None."""
 
     def __init__(self, message: str, learning_rate: float | None = None) -> None:
         super().__init__(message)
@@ -45,24 +45,24 @@ class DivergenceError(GpunnError, ArithmeticError):
 
 
 class MemoryShortageError(GpunnError, MemoryError):
-    """Memory ran out on a device or the host: what was needed, what was free, and a batch size that would fit."""
+    """Shortage of memory on a device or the host: bytes needed, bytes free, and a batch size that fits."""
 
 
 class ModelFileError(GpunnError, ValueError):
-    """A model file that is damaged, or not one of gpunn's."""
+    """Model file that is damaged, or not gpunn's."""
 
 
 class CheckpointError(GpunnError, ValueError):
-    """A checkpoint that is damaged, or that a run cannot go on from, with the difference between them."""
+    """Checkpoint that is damaged or does not match the run, with the difference."""
 
 
 class OutputError(GpunnError, OSError):
-    """A result that cannot be written: full or read-only disk, a folder that is in use."""
+    """Result that cannot be written: the disk is full or read-only, or the folder is in use."""
 
 
 def in_one_line(text: str) -> str:
-    """Return a text as one line of printable characters, cut in the middle where it is long."""
-    # Escaped as in a literal of Python: \n, \x1b, \udc80.
+    """Return a text as one line of printable characters, with the middle of a long text cut out."""
+    # Escape as in a Python literal: \n, \x1b, \udc80.
     return _cut("".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in _cut(text)))
 
 

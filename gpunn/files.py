@@ -1,4 +1,4 @@
-"""Write files and folders whole or not at all, whenever the process is killed or the power goes."""
+"""Write files and folders whole or not at all, even if the process is killed or the power fails."""
 
 import contextlib
 import errno
@@ -19,7 +19,7 @@ _TEMPORARY = ".tmp"
 
 
 def as_path(path: StrPath) -> Path:
-    """Return the path of a file; raise OptionError for a value that names none."""
+    """Return the path of a file; raise OptionError if the value names no file."""
     given = os.fspath(path) if isinstance(path, str | os.PathLike) else None
     if not isinstance(given, str) or "\0" in given or not Path(given).name:
         raise OptionError(f"the path of a file is a text such as 'model.safetensors', got {path!r}")
@@ -27,7 +27,7 @@ def as_path(path: StrPath) -> Path:
 
 
 def is_same_file(one: Path, other: Path) -> bool:
-    """Tell whether two paths lead to one file, however they are written; one without a file is like itself alone."""
+    """Return whether two paths lead to the same file; paths without a file are compared as written."""
     with contextlib.suppress(OSError):
         return one.samefile(other)
     return one == other
@@ -36,7 +36,7 @@ def is_same_file(one: Path, other: Path) -> bool:
 def write_atomically(path: StrPath, content: bytes, *, lasts: bool = True) -> None:
     """Write a file so that its name shows the old content or all of the new; OutputError leaves nothing behind.
 
-    One that need not last may be lost, or be empty, where the power goes: nobody waits for the disk.
+    Without `lasts` it does not wait for the disk, and a power failure may lose or empty the file.
     """
     target = as_path(path)
     temporary = _beside(target)
@@ -48,7 +48,7 @@ def write_atomically(path: StrPath, content: bytes, *, lasts: bool = True) -> No
     except OSError as error:
         raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
     finally:
-        # Also after Ctrl-C. A file that was renamed, or never made, is not there to be removed.
+        # Also after Ctrl-C. After a rename, or before the file is made, there is nothing to remove.
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
 
@@ -61,7 +61,7 @@ def write_folder(path: Path, files: Iterable[tuple[str, bytes]]) -> None:
         for name, content in files:
             _write(temporary / name, content)
         sync_folder(temporary)
-        # A folder that holds anything is not replaced by a rename.
+        # A rename cannot replace a folder that is not empty.
         with contextlib.suppress(FileNotFoundError):
             path.rename(replaced)
         temporary.rename(path)
@@ -74,7 +74,7 @@ def write_folder(path: Path, files: Iterable[tuple[str, bytes]]) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what killed processes had begun to write; the caller alone may write in the folder."""
+    """Remove temporary files of killed processes; only the caller may be writing in the folder."""
     for path in folder.glob(f".*{_TEMPORARY}"):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
@@ -93,12 +93,12 @@ def remove_folder(path: Path) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Wait until the disk knows the names in a folder; before, a crash of the machine may forget them."""
+    """Wait until the names in a folder are on disk, so that a crash of the machine cannot lose them."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # file systems that know no such thing
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # the file system cannot sync folders
             raise
     finally:
         os.close(descriptor)
@@ -106,16 +106,16 @@ def sync_folder(path: Path) -> None:
 
 @contextlib.contextmanager
 def locked(folder: Path, say: Callable[[str], None], *, who: str, mend: str) -> Iterator[None]:
-    """Keep others out of a folder; the system forgets the lock when the process ends, however it ends.
+    """Lock a folder against other processes; the system releases the lock however the process ends.
 
     Args:
-        folder: Folder, which is there.
-        say: Shows a line where the file system knows no locks.
-        who: Kind of work, as an error names it.
-        mend: What can be done, as an error says it.
+        folder: Existing folder.
+        say: Function that shows a warning if the file system has no locks.
+        who: Kind of work, for error messages.
+        mend: Advice to the user, for error messages.
 
     Raises:
-        OutputError: Another has the lock, or none can be made.
+        OutputError: Another process has the lock, or it cannot be made.
     """
     try:
         descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
@@ -134,8 +134,8 @@ def locked(folder: Path, say: Callable[[str], None], *, who: str, mend: str) -> 
 
 
 def open_regular(path: Path, *, follow_links: bool = True) -> io.BufferedReader:
-    """Open a regular file to read; raise OSError for any other, which might never end, or never begin to answer."""
-    # Without O_NONBLOCK the opening of a pipe waits for somebody to write.
+    """Open a regular file for reading; raise OSError for any other, which might never end or never answer."""
+    # Without O_NONBLOCK, opening a pipe waits for a writer.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow_links else os.O_NOFOLLOW))
     mode = os.fstat(descriptor).st_mode
     if stat.S_ISREG(mode):
@@ -145,7 +145,7 @@ def open_regular(path: Path, *, follow_links: bool = True) -> io.BufferedReader:
 
 
 def read_regular(path: Path, most_bytes: int, *, follow_links: bool = True) -> bytes:
-    """Read a regular file of at most so many bytes; raise OSError for any other."""
+    """Read a regular file of at most `most_bytes`; raise OSError for any other or larger file."""
     with open_regular(path, follow_links=follow_links) as file:
         content = file.read(most_bytes + 1)
     if len(content) > most_bytes:

@@ -1,7 +1,7 @@
-"""Classes from outside the package that files may name, for as long as somebody allows it; nothing is imported else.
+"""Let files name classes from outside the package; import only modules that the user allows.
 
-A file names such a class as "module:Class". It is found among the classes that were given for a call
-(`load_model(custom=[...])`), those that are registered, and in the modules that the user allowed to be imported.
+A file names such a class as "module:Class". It is looked up among the classes given for a call
+(`load_model(custom=[...])`), the registered ones, and those in modules that the user allows to be imported.
 """
 
 import importlib
@@ -17,14 +17,14 @@ from weakref import WeakKeyDictionary
 
 from gpunn.errors import OptionError
 
-# Of a thread and what it calls: another thread that reads a file knows nothing of it.
+# Both are context variables, so a thread that reads a file never sees the classes of another thread's call.
 _GIVEN: ContextVar[Mapping[tuple[str, str], type]] = ContextVar(
     "given", default=MappingProxyType({})
 )  # by kind and name
 _ALLOWED: ContextVar[tuple[str, ...]] = ContextVar("allowed", default=())
-_MOST_LETTERS = 100  # of a name in a file, which an error tells to type
-_EVER_ALLOWED: set[str] = set()  # whose errors are not gpunn's
-_SPELLED: "WeakKeyDictionary[type, str]" = WeakKeyDictionary()  # the name that a file had for a class
+_MOST_LETTERS = 100  # longest name in a file, since an error may tell the user to type it
+_EVER_ALLOWED: set[str] = set()  # modules of the user, whose errors are not gpunn's
+_SPELLED: "WeakKeyDictionary[type, str]" = WeakKeyDictionary()  # name of a class in the file that named it
 
 
 def is_ours(part: Any) -> bool:
@@ -33,12 +33,12 @@ def is_ours(part: Any) -> bool:
 
 
 def module_of(part: Any) -> str:
-    """Return the name of the module that a class or function was defined in."""
+    """Return the name of the module that defines a class or function."""
     return str(getattr(part, "__module__", None) or type(part).__module__)
 
 
 def name_of(part: type) -> str:
-    """Return the name of a class in files: "module:Class" for one of another module, where it can be found again."""
+    """Return the name of a class in files: "module:Class" for an importable class from outside gpunn."""
     if (spelled := _SPELLED.get(part)) is not None:
         return spelled
     is_found = part.__module__ != "__main__" and part.__qualname__ == part.__name__
@@ -56,13 +56,13 @@ def custom_classes(named: Mapping[tuple[str, str], type]) -> Iterator[None]:
 
 
 def given(kind: str, name: str) -> type | None:
-    """Return the class of a name that was given for this call."""
+    """Return the class given for this call under a name, or None."""
     known = _GIVEN.get()
     return known.get((kind, name)) or known.get((kind, name.rpartition(":")[2]))
 
 
 def imported(name: str) -> Any:
-    """Return what a file names as "module:Class" in a module that may be imported; None where that is not allowed."""
+    """Import the class that a file names as "module:Class"; return None if its module is not allowed."""
     module, _, word = name.rpartition(":")
     if not _is_within(module, _ALLOWED.get()):
         return None
@@ -74,7 +74,7 @@ def imported(name: str) -> Any:
 
 
 def function(name: str) -> Callable[..., Any] | None:
-    """Return the function that a file names as "module:name" in a module that may be imported; else None."""
+    """Import the function that a file names as "module:name"; return None if there is none or it is not allowed."""
     module, _, word = name.rpartition(":")
     if not is_name(module) or not is_name(word) or not _is_within(module, _ALLOWED.get()):
         return None
@@ -83,10 +83,10 @@ def function(name: str) -> Callable[..., Any] | None:
 
 
 def allow(modules: Iterable[str]) -> tuple[list[str], Callable[[], None]]:
-    """Import modules, of the current folder too, and let files name classes in them; return lines on them, and an undo.
+    """Import modules, from the current folder too, and let files name their classes; return lines to show, and an undo.
 
     Raises:
-        OptionError: A module is not there, or raises an error when it is imported.
+        OptionError: A module does not exist, or raises an error when imported.
     """
     names, folder = list(modules), str(Path.cwd())
     for name in names:
@@ -110,17 +110,17 @@ def allow(modules: Iterable[str]) -> tuple[list[str], Callable[[], None]]:
 
 
 def allowing() -> str:
-    """Return the options that a command needs again to know the modules that are allowed now; "" without any."""
+    """Return the command-line options that allow the same modules again; "" without any."""
     return "".join(f" --allow-import {name}" for name in dict.fromkeys(_ALLOWED.get()))
 
 
 def is_name(text: str) -> bool:
-    """Return whether a text may be the name of a module or class: words, with dots between."""
+    """Return whether a text may name a module or class: words joined by dots."""
     return len(text) <= _MOST_LETTERS and re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*", text) is not None
 
 
 def place_of(error: BaseException) -> str:
-    """Return the line of an allowed module in which an error was raised, or ""; the last on the way there."""
+    """Return file and line of the innermost traceback frame in an allowed module, or ""."""
     place, step = "", error.__traceback__
     while step is not None:
         if _is_within(step.tb_frame.f_globals.get("__name__", ""), _EVER_ALLOWED):
@@ -130,7 +130,7 @@ def place_of(error: BaseException) -> str:
 
 
 def _is_within(module: str, allowed: Iterable[str]) -> bool:
-    """Return whether a module is one of those that were allowed, or lies in one."""
+    """Return whether a module is allowed, or lies in an allowed package."""
     return any(module == name or module.startswith(f"{name}.") for name in allowed)
 
 

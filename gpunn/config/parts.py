@@ -1,7 +1,6 @@
-"""Register parts by name: layers, losses and the rest enter here, and files find them here.
+"""Register layers, losses and other parts by name, and look up the names in files.
 
-A name in a file is looked up in `PARTS` and by `gpunn.config.outside`; nothing is imported or executed because a file
-says so.
+Names are looked up in `PARTS` and by `gpunn.config.outside`. A file alone can neither import nor execute anything.
 """
 
 from abc import ABC
@@ -14,18 +13,19 @@ from gpunn.config import outside
 from gpunn.config.arguments import annotation_of, arguments_of, parameters_of
 from gpunn.errors import OptionError
 
-PARTS: dict[str, dict[str, type]] = {}  # every part that a file may name, by its kind
-BASES: dict[str, type] = {}
-EXAMPLES: dict[str, str] = {}
-NAMEABLE: "WeakSet[type]" = WeakSet()  # that were given for a call, or imported, and so may be saved again
+PARTS: dict[str, dict[str, type]] = {}  # registered classes by kind and name
+BASES: dict[str, type] = {}  # base classes by kind
+EXAMPLES: dict[str, str] = {}  # examples for error messages, by kind
+NAMEABLE: "WeakSet[type]" = WeakSet()  # classes given for a call or imported, which may be saved again
 
 Kind = TypeVar("Kind", bound=type)
 
 
 class Part:
-    """A part, shown as the Python that makes it: its first argument, and all that have not their default value.
+    """Base of all parts; shows a part as the Python that makes it, without arguments that have their default value.
 
-    A class with a `kind` is the base of these, and a part itself unless it is abstract; errors show the `example`.
+    A class with a `kind` is the base class of this kind, and a part itself unless it is abstract; errors show the
+    `example`.
     """
 
     def __init_subclass__(cls, *, kind: str = "", example: str = "", **options: Any) -> None:
@@ -51,15 +51,14 @@ class Part:
 def register(part: Kind) -> Kind:
     """Let files name a class of your own: a layer, activation, loss, optimizer, schedule, regularizer or initializer.
 
-    Write it above the class, `@gn.register`. Files know a part by the name of its class and make it from the arguments
-    of its constructor, so it keeps each under the argument's own name. A cell of a notebook that is run again replaces
-    what it registered before.
+    Write `@gn.register` above the class. Files store the name of the class and its constructor arguments, so keep each
+    argument in `self` under its own name. Running a notebook cell again replaces the class that it registered before.
 
     Args:
-        part: A subclass of `gn.Layer`, `gn.Activation`, `gn.Loss` and so on, which is returned.
+        part: Subclass of `gn.Layer`, `gn.Activation`, `gn.Loss` and so on; it is returned unchanged.
 
     Raises:
-        OptionError: no such class, arguments that no file could give, or the name of another part.
+        OptionError: It is no such class, has arguments that no file could give, or has the name of another part.
     """
     kind = kind_of_class(part)
     name, known = part.__name__, PARTS[kind]
@@ -76,7 +75,7 @@ def custom_classes(classes: Any) -> AbstractContextManager[None]:
     """Let files name classes of your own within a block, on this thread, without registering them.
 
     Raises:
-        OptionError: One is no class of a part, or two have one name.
+        OptionError: A class is no part, or two have the same name.
     """
     if not isinstance(classes, list | tuple | set | frozenset):
         raise OptionError(f"custom is a list of classes, such as [Swish], got {classes!r:.80}")
@@ -91,13 +90,13 @@ def custom_classes(classes: Any) -> AbstractContextManager[None]:
 
 
 def custom_classes_of(parts: Iterable[Any]) -> AbstractContextManager[None]:
-    """Let files name the classes of these parts and of those within, under their full names, within a block."""
+    """Let files name the classes of these parts and of their inner parts within a block, by their full names."""
     classes = {type(part) for whole in parts for part in _with_inner_parts(whole)} & set(NAMEABLE)
     return outside.custom_classes({(kind_of(part) or "", outside.name_of(part)): part for part in classes})
 
 
 def _with_inner_parts(part: Any) -> Iterator[Any]:
-    """Give a part and those that its arguments hold."""
+    """Yield a part and the parts in its arguments."""
     if isinstance(part, list | tuple):
         for each in part:
             yield from _with_inner_parts(each)
@@ -108,7 +107,7 @@ def _with_inner_parts(part: Any) -> Iterator[Any]:
 
 
 def kind_of_class(part: Any) -> str:
-    """Return the kind of a part's class; raise OptionError for all else, and arguments that no file could give."""
+    """Return the kind of a class; raise OptionError if it is no part, or has arguments that no file could give."""
     kind = kind_of(part) if isinstance(part, type) else None
     if kind is None or part in BASES.values():
         raise OptionError(f"expected a subclass of gn.Layer, gn.Loss, gn.Optimizer and the like, got {part!r}")
@@ -145,23 +144,23 @@ def class_of(kind: str, name: str) -> type:
 
 
 def is_same(part: type, other: type) -> bool:
-    """Return whether two classes of one name are one, defined again: in its module, or in a notebook and a file."""
+    """Return whether two classes of one name are the same, defined again in a module, or in a notebook and a file."""
     modules = {part.__module__, other.__module__}
     return len(modules) == 1 or ("__main__" in modules and not any(map(outside.is_ours, (part, other))))
 
 
 def kind_of(part: type) -> str | None:
-    """Return the kind of a class, such as "layer"; None for a class that is no part."""
+    """Return the kind of a class, for example "layer", or None if it is no part."""
     return next((kind for kind, base in BASES.items() if issubclass(part, base)), None)
 
 
 def plain(name: str) -> str:
-    """Return a name without capitals, spaces, hyphens and the like, in which libraries differ."""
+    """Return a name in lower case without spaces and punctuation, which differ between libraries."""
     return "".join(filter(str.isalnum, name.lower()))
 
 
 def nearest(name: str, known: Iterable[str], mend: str = ", did you mean {!r}?") -> str:
-    """Return `mend` with the known name that was probably meant, "" where none is near."""
+    """Return `mend` with the known name closest to `name`, or "" if none is close."""
     from difflib import get_close_matches
 
     near = get_close_matches(name[:80], known, n=1)
@@ -169,7 +168,7 @@ def nearest(name: str, known: Iterable[str], mend: str = ", did you mean {!r}?")
 
 
 def unknown(kind: str, name: str) -> OptionError:
-    """Return the error for a name that no part of a kind has, with the nearest that one has."""
+    """Return the error for an unknown name of a kind of part, with the closest known name."""
     known = {plain(part): part for part in PARTS[kind]}
     near = nearest(plain(name[:80]), known, "{}")
     guess = f"did you mean {known[near]}, or " if near else ""

@@ -1,4 +1,4 @@
-"""Check numbers given as arguments; an error says what was expected."""
+"""Check scalar arguments, and raise errors that name the expected values."""
 
 import math
 import numbers
@@ -9,7 +9,7 @@ import numpy as np
 
 from gpunn.errors import OptionError
 
-Range = tuple[str, Callable[[float], bool]]  # how a message puts the numbers that are allowed, and whether one is
+Range = tuple[str, Callable[[float], bool]]  # words for an error message, and a test of a number
 FINITE: Range = "be finite", math.isfinite
 POSITIVE: Range = "be above 0 and finite", lambda number: 0 < number < math.inf
 NOT_NEGATIVE: Range = "be at least 0 and finite", lambda number: 0 <= number < math.inf
@@ -17,7 +17,7 @@ SHARE: Range = "lie from 0 to below 1", lambda number: 0 <= number < 1
 
 
 def real(value: Any, what: str, allowed: Range | None = None) -> float:
-    """Return a real number as a float; refuse a text, a class, a boolean and one that is not in the range allowed."""
+    """Return a real number as a float; refuse other types, booleans, and numbers outside the allowed range."""
     number = value.item() if isinstance(value, np.ndarray) and not value.ndim else value
     if isinstance(number, bool) or not isinstance(number, numbers.Real):
         raise OptionError(f"{what} must be a number, got {value!r}")
@@ -31,7 +31,7 @@ def real(value: Any, what: str, allowed: Range | None = None) -> float:
 
 
 def flag(value: Any, what: str) -> bool:
-    """Return True, False, 0 or 1 as a bool; refuse all else: "no" and "False" are true in Python."""
+    """Return True, False, 0 or 1 as a bool; refuse all else, since "no" and "False" are true in Python."""
     if not isinstance(value, bool | np.bool_ | numbers.Integral) or value not in (0, 1):
         raise OptionError(f"{what} must be True or False, got {value!r}")
     return bool(value)
@@ -42,7 +42,7 @@ def positive_whole(value: Any, what: str, least: int = 1) -> int:
     number = value.item() if isinstance(value, np.ndarray | np.generic) and not value.ndim else value
     if isinstance(number, bool) or not isinstance(number, int | float) or number % 1 or number < least:
         raise OptionError(f"{what} must be a whole number of at least {least}, got {value!r}")
-    if number > 2**48:  # NumPy counts not much further
+    if number > 2**48:  # NumPy cannot count much further
         raise OptionError(f"{what} must be at most {2**48:,}, got {value!r}")
     return int(number)
 
@@ -55,7 +55,7 @@ def checked_seed(value: Any) -> int:
 
 
 def pair(value: Any, what: str, least: int = 1) -> tuple[int, int]:
-    """Return two whole numbers, down and across, from one or two."""
+    """Return two whole numbers, vertical and horizontal, from one or two."""
     values = tuple(value) if isinstance(value, tuple | list) else (value, value)
     if len(values) != 2:
         raise OptionError(f"{what} must be one number or two, got {value!r}")

@@ -1,4 +1,4 @@
-"""Write parts as plain dictionaries, and make them of dictionaries, names and classes: every argument is checked."""
+"""Convert parts to plain dictionaries, and make parts from dictionaries, names and classes; check every argument."""
 
 import inspect
 import json
@@ -25,16 +25,16 @@ from gpunn.config.parts import (
 )
 from gpunn.errors import OptionError
 
-# What the field calls some parts, where it can mean nothing else.
+# Common names of some losses in other libraries.
 _ALIASES = {"mse": "meansquarederror", "bce": "binarycrossentropy"}
 _ALIASES |= dict.fromkeys(("categoricalcrossentropy", "sparsecategoricalcrossentropy"), "softmaxcrossentropy")
 _SCALARS = {"int": int, "float": int | float, "bool": bool, "str": str, "tuple": tuple, "None": type(None)}
 _WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text", "tuple": "a list"}
-_MOST, _MOST_SEED = 2**31 - 1, 2**32 - 1  # sizes beyond could not be held, and would end in errors of other things
+_MOST, _MOST_SEED = 2**31 - 1, 2**32 - 1  # larger sizes do not fit into memory, and would fail with unrelated errors
 
 
 def to_config(part: Any) -> dict[str, Any]:
-    """Describe a part and those within it as a dictionary; raise OptionError where it could not be made again."""
+    """Describe a part and its inner parts as a dictionary; raise OptionError if it could not be made again."""
     config = _described(part)
     name = config["type"]
     for argument, value in config.items():
@@ -70,19 +70,19 @@ def _described(part: Any) -> dict[str, Any]:
 
 
 def _to_plain(value: Any) -> Any:
-    """Convert a value to JSON's types; what JSON has no word for stays."""
+    """Convert a value to JSON's types; leave other types unchanged."""
     if isinstance(value, list | tuple):
         return [_to_plain(each) for each in value]
     return value if kind_of(type(value)) is None else _described(value)
 
 
 def to_built_config(layer: Any) -> dict[str, Any]:
-    """Describe a built layer as a dictionary, with the initializer that "auto" has chosen."""
+    """Describe a built layer as a dictionary, with the initializer chosen for "auto"."""
     return dict(_with_initializers(to_config(layer), layer))
 
 
 def _with_initializers(config: Any, value: Any) -> Any:
-    """Return the description of a layer, or of those in an argument, with the initializers that were chosen."""
+    """Return the description of a layer, or of layers in an argument, with the initializers chosen."""
     if isinstance(value, list | tuple):
         return [_with_initializers(*pair) for pair in zip(config, value, strict=True)]
     if kind_of(type(value)) != "layer":
@@ -96,7 +96,7 @@ def _with_initializers(config: Any, value: Any) -> Any:
 
 
 def from_config(kind: str, config: Any) -> Any:
-    """Make a part of a kind from its dictionary, or from its bare name; raise OptionError where that cannot be."""
+    """Make a part of a kind from its dictionary or its bare name; raise OptionError if that is impossible."""
     config = {"type": config} if isinstance(config, str) else config
     if not isinstance(config, dict) or not isinstance(config.get("type"), str):
         raise OptionError(f"a {kind} must be a table with a type, got {config!r}")
@@ -112,7 +112,7 @@ def from_config(kind: str, config: Any) -> Any:
 
 
 def from_table(made: type, table: Any, section: str = "") -> Any:
-    """Make a part, or a section of an experiment file, from constructor arguments; each must fit its annotation."""
+    """Make a part, or a section of an experiment file, from constructor arguments that must match their annotations."""
     parameters, arguments, several = parameters_of(made), dict[str, Any](), tuple[Any, ...]()
     if not isinstance(table, dict):
         raise OptionError(f"{section} must be a table, got {table!r}")
@@ -135,7 +135,7 @@ def from_table(made: type, table: Any, section: str = "") -> Any:
 
 
 def check_names(names: Iterable[str], known: Collection[str], owner: str, word: str = "key") -> None:
-    """Raise OptionError for a name that is not known, with the nearest that is."""
+    """Raise OptionError for an unknown name, with the closest known one."""
     for name in names:
         if name not in known:
             expected = ", ".join(known) or "none"
@@ -143,7 +143,7 @@ def check_names(names: Iterable[str], known: Collection[str], owner: str, word: 
 
 
 def as_part(kind: str, value: Any) -> Any:
-    """Return a part that Python was given: made, or its table, or its class or name where it needs no arguments."""
+    """Return the part for an argument: a part, a table, or a class or name if it needs no arguments."""
     if isinstance(value, BASES[kind]):
         return value
     if isinstance(value, dict):
@@ -166,7 +166,7 @@ def as_part(kind: str, value: Any) -> Any:
 
 
 def _from_plain(value: Any, parameter: inspect.Parameter) -> Any:
-    """Convert a value of a file: tables with a type to parts, lists to tuples."""
+    """Convert a value from a file: tables with a type to parts, lists to tuples."""
     if isinstance(value, list):
         return tuple(_from_plain(each, parameter) for each in value)
     if not isinstance(value, dict) or not isinstance(name := value.get("type"), str):
@@ -183,7 +183,7 @@ def _from_plain(value: Any, parameter: inspect.Parameter) -> Any:
 
 
 def _check(value: Any, parameter: inspect.Parameter, what: str) -> None:
-    """Refuse a value of another type than its annotation names; one that is not understood admits all."""
+    """Refuse a value whose type does not match its annotation; an unknown annotation admits all."""
     if isinstance(value, float) and not math.isfinite(value):
         raise OptionError(f"{what} must be finite, got {value!r}")
     most = _MOST_SEED if parameter.name == "seed" else _MOST

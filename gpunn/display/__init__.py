@@ -1,1 +1,1 @@
-"""The look of figures, and of tables as HTML, that every room above shows itself by."""
+"""Draw figures and HTML tables in one style, for all packages above."""

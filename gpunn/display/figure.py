@@ -1,4 +1,4 @@
-"""A Matplotlib figure that a notebook shows by itself; imported only where something is drawn."""
+"""Define the Matplotlib figure that a notebook shows by itself; imported only to draw."""
 
 import io
 import warnings
@@ -8,37 +8,37 @@ from typing import Any
 import matplotlib.style
 from matplotlib.figure import Figure
 
-_SHOWN = 100  # pixels of a page for an inch: the 150 of the picture are then sharp on fine displays too
+_SHOWN = 100  # pixels per inch on a page: the picture's 150 are then sharp on high-resolution displays too
 
 
 def styled(style: dict[str, Any]) -> AbstractContextManager[None]:
-    """Take a style on Matplotlib's own defaults: a matplotlibrc of the user's must not change a report's bytes."""
+    """Apply a style on top of Matplotlib's defaults, as a user's matplotlibrc must not change a report's bytes."""
     context: AbstractContextManager[None] = matplotlib.style.context(["default", style])
     return context
 
 
 class Picture(Figure):
-    """A figure in gpunn's look that is unknown to pyplot: nothing holds it but you, and no backend is chosen.
+    """Figure in gpunn's style, unknown to pyplot: only you hold a reference, and no backend is chosen.
 
-    A notebook shows it as the value of a cell, also before pyplot was imported; a script calls `savefig`.
+    A notebook shows it as the value of a cell, even before pyplot is imported; a script calls `savefig`.
     """
 
     gpunn_style: dict[str, Any]
 
     def settle(self) -> None:
-        """Lay out the figure and make its ticks, so that all of it is in gpunn's look, and has no fault."""
+        """Lay out the figure and make its ticks now, in gpunn's style."""
         with styled(self.gpunn_style), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self.draw_without_rendering()
 
     def savefig(self, fname: Any, **options: Any) -> None:
-        """Write the figure as Matplotlib does, in the look that it was drawn in."""
+        """Write the figure as Matplotlib does, in the style that it was drawn in."""
         with styled(self.gpunn_style), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of names that the font lacks letters for, or that leave little room
+            warnings.simplefilter("ignore")  # about letters that the font lacks, and names that leave little room
             super().savefig(fname, **options)
 
     def png(self) -> bytes:
-        """Return the figure as PNG; the same drawing gives the same bytes: they name neither a program nor a time."""
+        """Return the figure as PNG; the same drawing gives the same bytes, as they contain no program name or time."""
         content = io.BytesIO()
         self.savefig(content, format="png", metadata={"Software": None})
         return content.getvalue()

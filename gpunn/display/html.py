@@ -1,4 +1,4 @@
-"""Tables as HTML, plain enough for every notebook, light or dark: colours and fonts are those of the page."""
+"""Write tables as HTML for every notebook, light or dark, in the colours and fonts of the page."""
 
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -18,14 +18,14 @@ def html_table(
     notes: Iterable[str] = (),
     texts: int = 1,
 ) -> str:
-    """Lay out rows under heads, groups of rows apart, between a title and notes; all of it is escaped.
+    """Lay out groups of rows under column heads, between a title and notes; escape all text.
 
     Args:
         heads: Head of each column.
-        groups: Groups of rows of cells.
+        groups: Groups of rows of cells, separated by lines.
         title: Line above the table, or "".
-        notes: Lines below it.
-        texts: Number of columns, from the left, that are words; the others are numbers, to the right.
+        notes: Lines below the table.
+        texts: Number of text columns, from the left; the others are numbers, aligned to the right.
     """
     lines = [f"<div><strong>{written(title)}</strong></div>" if title else ""]
     lines.append(f'<table style="{_TABLE}"><thead>{_row(heads, "th", texts, True)}</thead><tbody>')
@@ -39,7 +39,7 @@ def html_table(
 
 
 def written(text: str) -> str:
-    """Escape a text, which may be of any file, as one line of HTML."""
+    """Escape a text, which may come from any file, as one line of HTML."""
     indent = len(text) - len(text.lstrip(" "))
     return " " * indent + escape(in_one_line(text[indent:]))
 

@@ -1,6 +1,7 @@
-"""One look for all pictures, the drawing that several share, and their way to the disk.
+"""Style all pictures, draw the elements that several share, and write pictures to disk.
 
-Matplotlib's object interface only: no pyplot, so no global figures, no display, and no setting of the user's changed.
+It uses Matplotlib's object interface and not pyplot, so it makes no global figures, needs no display, and changes no
+setting of the user's.
 """
 
 from collections.abc import Iterator
@@ -19,12 +20,12 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
-# Okabe and Ito's palette, told apart under every common colour blindness.
+# Palette by Okabe and Ito, readable with every common colour blindness.
 TRAINING, VALIDATION, BEST = "#0072B2", "#D55E00", "#009E73"
 OVERFITTING, RATE, INK, FAINT = "#A8447F", "#5B5B5B", "#222222", "#767676"
-NOT_FINITE = "#B8A2D9"  # NaN and Inf in images, maps and filters: violet, which no scale has
+NOT_FINITE = "#B8A2D9"  # NaN and Inf in images, maps and filters: violet, which is on no colour scale
 
-# Flat samples of fewer features are measurements, even where their number happens to be a square.
+# Flat samples with fewer than its square of features are measurements, even if their number happens to be a square.
 LEAST_SIDE = 8
 
 _STYLE = {
@@ -33,7 +34,7 @@ _STYLE = {
     "figure.dpi": 150,
     "figure.titlesize": 13.0,
     "figure.titleweight": "bold",
-    "grid.color": "#E4E4E4",  # to read values by, lighter than any data
+    "grid.color": "#E4E4E4",  # lighter than any data
     "grid.linewidth": 0.7,
     "legend.frameon": False,
     "text.parse_math": False,  # names of classes and files may hold a dollar sign
@@ -50,11 +51,10 @@ _STYLE = {
 def picture(
     path: StrPath | None, width: float, height: float, title: str = "", *, by_hand: bool = False
 ) -> "Iterator[Figure]":
-    """Open a figure of width × height inches; where there is a path, write it as PNG when the block ends well.
+    """Open a figure of width × height inches; with a path, write it as PNG when the block ends without an error.
 
-    Its panels are laid out by Matplotlib, or `by_hand`, by `place` below a title of the height of `title_room`.
-
-    The same drawing gives the same bytes. The figure is whole after the block, and may be shown or changed.
+    Matplotlib lays out its panels, or you do `by_hand`, with `place`, below a title of height `title_room`. The same
+    drawing gives the same bytes. After the block you may show or change the figure.
     """
     from gpunn.display.figure import Picture, styled
 
@@ -76,38 +76,39 @@ def picture(
 
 
 def checked_title(title: str) -> str:
-    """Return a title in letters that can be drawn; raise OptionError for anything but a text."""
+    """Return a title without letters that cannot be drawn; raise OptionError if it is no text."""
     if not isinstance(title, str):
         raise OptionError(f"the title of a picture is a text, got {type(title).__name__}")
     return drawable(title)
 
 
 def title_room(title: str, width: float) -> float:
-    """Return the height in inches that a title takes at the top of a picture so many inches wide."""
+    """Return the height in inches of a title at the top of a picture of `width` inches."""
     lines = wrapped(checked_title(title), width - 0.3).count("\n") + 1
     return 0.13 + 0.22 * lines if title else 0.0
 
 
 def place(figure: "Figure", left: float, top: float, width: float, height: float) -> "Axes":
-    """Add a panel by inches from the left and the top of a figure; for pictures that are laid out by hand."""
+    """Add a panel at a position in inches from the left and the top of a figure that is laid out by hand."""
     across, down = figure.get_size_inches()
     return figure.add_axes((left / across, 1 - (top + height) / down, width / across, height / down))
 
 
 def write_alone(figure: "Figure", words: str) -> None:
-    """Write words in place of a drawing for which there is nothing to draw."""
+    """Write words in place of a drawing without data."""
     words = wrapped(words, figure.get_figwidth() - 0.4, 14.0, bold=False)
     figure.add_subplot(frame_on=False, xticks=[], yticks=[]).text(0.5, 0.5, words, ha="center", va="center", size=14)
 
 
 def draw_sample(axes: "Axes", sample: NDArray[Any], limits: tuple[float, float], title: str, **look: Any) -> None:
-    """Frame (height, width) dark on light, (height, width, 3) in colour, or features as bars, under a title."""
+    """Draw (height, width) dark on light, (height, width, 3) in colour, or features as bars, under a title."""
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set(visible=True, color="#BBBBBB")
     axes.set_title(title, **look)
     low, high = limits
     if sample.ndim == 1:
-        axes.stairs(sample, np.arange(len(sample) + 1), fill=True, color=TRAINING)  # a patch a bar would take seconds
+        # One patch per bar would take seconds.
+        axes.stairs(sample, np.arange(len(sample) + 1), fill=True, color=TRAINING)
         axes.axhline(0.0, color=FAINT, linewidth=0.6)
         axes.set(ylim=(1.05 * low - 0.05 * high, 1.05 * high - 0.05 * low), box_aspect=1)
     else:
@@ -119,9 +120,9 @@ def draw_sample(axes: "Axes", sample: NDArray[Any], limits: tuple[float, float],
 
 
 def plain_ticks(axis: "Axis", limits: tuple[float, float], most: int = 0) -> None:
-    """Write an axis's numbers out, each for itself: no factor or offset in a corner, where a title may stand.
+    """Label the ticks of an axis with full numbers, as a factor or offset in the corner may collide with a title.
 
-    At `most` so many parts, and half of these where numbers are long.
+    With `most`, limit the number of intervals, and halve it for long numbers.
     """
     from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
@@ -137,21 +138,21 @@ def plain_ticks(axis: "Axis", limits: tuple[float, float], most: int = 0) -> Non
 
 
 def limits_of(values: NDArray[Any]) -> tuple[float, float]:
-    """Return the range of the finite values and 0; one range for several samples lets faint ones look faint."""
+    """Return the range of the finite values and 0; a range shared by several samples keeps faint ones faint."""
     finite = values[np.isfinite(values)]
     low, high = float(finite.min(initial=0.0)), float(finite.max(initial=0.0))
     return low, high if high > low else low + 1.0
 
 
 def first_of(shown: int, count: int, word: str) -> str:
-    """Say how many of `count` are shown: "first 16 of 20 maps", "all 4 maps", "1 map"."""
+    """Say how many of `count` are shown, for example "first 16 of 20 maps", "all 4 maps" or "1 map"."""
     if count == 1:
         return f"1 {word}"
     return f"first {shown} of {count} {word}s" if shown < count else f"all {count} {word}s"
 
 
 def percent(share: float) -> str:
-    """Write a probability to be read; one that is only nearly 1 is not called 100 %."""
+    """Format a probability in per cent; never round up to 100 % or down to 0 %."""
     if 0.995 <= share < 1.0:
         return ">99 %"
     if 0.0 < share < 0.005:

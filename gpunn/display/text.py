@@ -1,4 +1,4 @@
-"""Texts that fit into a picture: measured, cut, broken into lines, and of letters that its fonts have."""
+"""Fit texts into a picture: measure, cut and wrap them, and drop letters that its fonts lack."""
 
 import unicodedata
 import warnings
@@ -6,19 +6,19 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 
-# Matplotlib's own font has no letters for these; of those that a machine has, the first that knows a letter draws it.
+# Fonts for letters that Matplotlib's own font lacks; the first installed one with the letter draws it.
 _FURTHER = (
     "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK KR", "Source Han Sans SC", "WenQuanYi Micro Hei",
     "WenQuanYi Zen Hei", "Droid Sans Fallback", "PingFang SC", "Hiragino Sans", "Apple SD Gothic Neo",
     "Microsoft YaHei", "Yu Gothic", "Malgun Gothic", "Arial Unicode MS", "Noto Emoji", "Symbola", "Segoe UI Symbol",
 )  # fmt: skip
-_WIDE, _BROAD = 1.7, frozenset("WM@%m—…ŒÆ")  # a letter's room beside that of an ordinary one, and those that take it
-_SLACK = 0.96  # share of a room that is filled: what is drawn is hinted, and wider by some parts of a hundred
+_WIDE, _BROAD = 1.7, frozenset("WM@%m—…ŒÆ")  # width of a wide letter beside an ordinary one, and such letters
+_SLACK = 0.96  # share of the width to fill: hinting makes drawn text some per cent wider
 
 
 @cache
 def families() -> tuple[str, ...]:
-    """Return the fonts of all pictures: Matplotlib's own, then those of this machine for letters that it lacks."""
+    """Return the fonts of all pictures: Matplotlib's own, then installed ones for the letters that it lacks."""
     from matplotlib.font_manager import fontManager
 
     known = {font.name for font in fontManager.ttflist}
@@ -27,7 +27,7 @@ def families() -> tuple[str, ...]:
 
 @cache
 def _letters() -> frozenset[int]:
-    """Return the code points of the letters that the fonts have."""
+    """Return the code points of all letters in the fonts."""
     from matplotlib.font_manager import FontProperties, findfont, get_font
 
     paths = (findfont(FontProperties(family=[name])) for name in families())
@@ -35,7 +35,7 @@ def _letters() -> frozenset[int]:
 
 
 def drawable(text: str) -> str:
-    """Leave out the letters that no font here can draw: boxes tell nobody anything."""
+    """Leave out letters that no installed font can draw, since boxes in their place say nothing."""
     if text.isascii():
         return text
     kept = "".join(letter for letter in text if letter == "\n" or ord(letter) in _letters())
@@ -50,17 +50,17 @@ def width_of(text: str, size: float, bold: bool = False) -> float:
 
     font = FontProperties(family=list(families()), size=size, weight="bold" if bold else "normal")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of letters that it lacks
+        warnings.simplefilter("ignore")  # about missing letters
         lines = (text_to_path.get_text_width_height_descent(line, font, ismath=False)[0] for line in text.split("\n"))
         return float(max(lines)) / 72
 
 
 def fitted(text: str, width: float, size: float, bold: bool = False) -> str:
-    """Cut a text to one line that is at most `width` inches wide."""
+    """Cut a text to one line of at most `width` inches."""
     text = " ".join(text.split())
     if width_of(text, size, bold) <= _SLACK * width:
         return text
-    low, high = 0, len(text)  # the longest beginning that fits, by halves
+    low, high = 0, len(text)  # bisect for the longest beginning that fits
     while low < high:
         middle = (low + high + 1) // 2
         is_short = width_of(f"{text[:middle].rstrip()}…", size, bold) <= _SLACK * width
@@ -69,14 +69,14 @@ def fitted(text: str, width: float, size: float, bold: bool = False) -> str:
 
 
 def wrapped(title: str, width: float, size: float = 13.0, bold: bool = True, most: int = 3) -> str:
-    """Break a text into lines of at most `width` inches, `most` at most; a word that is too long is broken as well."""
+    """Wrap a text into at most `most` lines of at most `width` inches; break words that are too long."""
     lines, rest = list[str](), title.split()
     while rest:
         line, last = "", len(lines) == most - 1
         if last:
             line, rest = fitted(" ".join(rest), width, size, bold), []
         elif width_of(rest[0], size, bold) > _SLACK * width:
-            line = fitted(rest[0], width, size, bold)[:-1]  # without the sign that it was cut
+            line = fitted(rest[0], width, size, bold)[:-1]  # without the ellipsis
             rest[0] = rest[0][len(line) :]
             if not line:
                 return ""
@@ -88,15 +88,15 @@ def wrapped(title: str, width: float, size: float = 13.0, bold: bool = True, mos
 
 
 def shortened(name: str, length: int = 16) -> str:
-    """Cut the name of a class to one line that has the room of `length` ordinary letters."""
+    """Cut the name of a class to one line as wide as `length` ordinary letters."""
     name = " ".join(str(name).split())
     return name if _room(name) <= length else f"{_beginning(name, length - 1)}…"
 
 
 def short_names(names: Sequence[str], length: int = 16) -> list[str]:
-    """Cut the names of classes so that they can still be told apart: in the middle where their beginnings are equal.
+    """Cut the names of classes and keep them distinct: names with equal beginnings are cut in the middle.
 
-    A name of which no font has a letter is the class's number.
+    A name without any letter in the fonts becomes the class's number.
     """
     whole = [" ".join(drawable(str(name)).split()) for name in names]
     whole = [name or f"class {place}" for place, name in enumerate(whole)]
@@ -127,7 +127,7 @@ def _room_of(letter: str) -> float:
 
 
 def _beginning(text: str, length: int) -> str:
-    """Return the longest beginning of a text that has the room of `length` ordinary letters."""
+    """Return the longest beginning of a text that is at most as wide as `length` ordinary letters."""
     room = 0.0
     for place, letter in enumerate(text):
         room += _room_of(letter)
