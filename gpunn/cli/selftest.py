@@ -21,25 +21,7 @@ from gpunn.kernels import Elementwise, Raw, registry
 from gpunn.kernels.bias_normalization import joined
 from gpunn.kernels.normalization import merge_moments
 from gpunn.kernels.updates import end_step
-from gpunn.nn.layers import (
-    Activation,
-    AveragePool2D,
-    BatchNorm,
-    Concatenate,
-    Conv2D,
-    ConvTranspose2D,
-    Dense,
-    Dropout,
-    Embedding,
-    Flatten,
-    GlobalAveragePool2D,
-    Layer,
-    LayerNorm,
-    MaxPool2D,
-    ReLU,
-    Residual,
-    Tanh,
-)
+from gpunn.nn import layers as nn
 from gpunn.nn.losses import SoftmaxCrossEntropy
 from gpunn.sequential import Sequential
 from gpunn.train.optimizers import L1, L2, SGD
@@ -133,46 +115,48 @@ def self_test(device: str | Backend, say: Callable[[str], None]) -> bool:
     return not both.wrong
 
 
-def _trainings() -> Iterator[tuple[list[Layer], Data, dict[str, Any]]]:
+def _trainings() -> Iterator[tuple[list[nn.Layer], Data, dict[str, Any]]]:
     """Make small networks that use every layer, loss and optimizer between them; new ones come from the registry."""
     rng = np.random.Generator(np.random.Philox(1))
     rows = Data.from_arrays(rng.normal(size=(50, 6)), rng.integers(0, 4, 50))
     pixels = Data.from_arrays(rng.integers(0, 256, (50, 9, 9, 2), np.uint8), rng.integers(0, 4, 50))
     floats = Data.from_arrays(rng.normal(size=(50, 6)), rng.uniform(0, 1, (50, 3)))
 
-    def dense(*activations: Layer, outputs: int = 4) -> list[Layer]:
-        return [layer for activation in activations for layer in (Dense(7), activation)] + [Dense(outputs)]
+    def dense(*activations: nn.Layer, outputs: int = 4) -> list[nn.Layer]:
+        return [layer for activation in activations for layer in (nn.Dense(7), activation)] + [nn.Dense(outputs)]
 
     for optimizer in [SGD(0.1, momentum=0.9, nesterov=True), *_ours("optimizer")]:
-        yield dense(*_ours("layer", Activation)), rows, {"optimizer": optimizer, "regularizer": L2(0.1)}
+        yield dense(*_ours("layer", nn.Activation)), rows, {"optimizer": optimizer, "regularizer": L2(0.1)}
     # Not behind a bias, with which an activation is one kernel.
-    alone = [Dense(7, bias=False), *_ours("layer", Activation), Dense(4)]
+    alone = [nn.Dense(7, bias=False), *_ours("layer", nn.Activation), nn.Dense(4)]
     yield alone, rows, {"regularizer": L1(0.1), "skip_bad_batches": True, "average": 0.9}
     for loss in [*_ours("loss"), SoftmaxCrossEntropy(label_smoothing=0.1)]:
-        yield dense(Tanh()), rows, {"loss": loss}
+        yield dense(nn.Tanh()), rows, {"loss": loss}
         if loss.weighted_kernel is not None:
-            yield dense(Tanh()), rows, {"loss": loss, "class_weight": "balanced"}
+            yield dense(nn.Tanh()), rows, {"loss": loss, "class_weight": "balanced"}
         if not loss.takes_labels:
-            yield dense(Tanh(), outputs=3), floats, {"loss": loss}
-    first = [Conv2D(3, 3, padding=1), BatchNorm(), ReLU(), MaxPool2D(3, stride=2)]
-    second = [Conv2D(4, 2), Tanh(), AveragePool2D(2, stride=1), Flatten(), Dropout(0.3), Dense(4)]
+            yield dense(nn.Tanh(), outputs=3), floats, {"loss": loss}
+    first = [nn.Conv2D(3, 3, padding=1), nn.BatchNorm(), nn.ReLU(), nn.MaxPool2D(3, stride=2)]
+    second = [nn.Conv2D(4, 2), nn.Tanh(), nn.AveragePool2D(2, stride=1), nn.Flatten(), nn.Dropout(0.3), nn.Dense(4)]
     yield [*first, *second], pixels, {"augmentation": Augmentation(shift=1, rotation=10, flip=0.5, cutout=3)}
     yield (
-        [Conv2D(4, 3, groups=2), ReLU(), Conv2D(4, groups="depthwise"), Flatten(), Dense(4)],
+        [nn.Conv2D(4, 3, groups=2), nn.ReLU(), nn.Conv2D(4, groups="depthwise"), nn.Flatten(), nn.Dense(4)],
         pixels,
         {},
     )
     # So many channels that blocks share each of them.
-    for before in [[], *([each] for each in _ours("layer", Activation) if each.kernel in joined)]:
-        yield [Conv2D(208, 1), *before, BatchNorm(), GlobalAveragePool2D(), Dense(4)], pixels, {}
-    yield [MaxPool2D(3, 2, 1), AveragePool2D(2, 1, "same"), Flatten(), Dense(4)], pixels, {}
-    yield [ConvTranspose2D(3, stride=2), ReLU(), Conv2D(2), ReLU(), Flatten(), Dense(4)], pixels, {}
-    yield [Conv2D(3, 3), LayerNorm(), GlobalAveragePool2D(), LayerNorm(), Dense(4)], pixels, {}
-    branches = Concatenate([], [Conv2D(3, 3, padding="same")], [MaxPool2D(3, stride=1), Conv2D(2, 3, padding=2)])
-    yield [branches, Residual([Conv2D(4, 3, stride=2, padding="same")]), Flatten(), Dense(4)], pixels, {}
-    yield [Flatten(), *dense(ReLU())], pixels, {"dtype": "float64"}
+    for before in [[], *([each] for each in _ours("layer", nn.Activation) if each.kernel in joined)]:
+        yield [nn.Conv2D(208, 1), *before, nn.BatchNorm(), nn.GlobalAveragePool2D(), nn.Dense(4)], pixels, {}
+    yield [nn.MaxPool2D(3, 2, 1), nn.AveragePool2D(2, 1, "same"), nn.Flatten(), nn.Dense(4)], pixels, {}
+    yield [nn.ConvTranspose2D(3, stride=2), nn.ReLU(), nn.Conv2D(2), nn.ReLU(), nn.Flatten(), nn.Dense(4)], pixels, {}
+    yield [nn.Conv2D(3, 3), nn.LayerNorm(), nn.GlobalAveragePool2D(), nn.LayerNorm(), nn.Dense(4)], pixels, {}
+    branches = nn.Concatenate(
+        [], [nn.Conv2D(3, 3, padding="same")], [nn.MaxPool2D(3, stride=1), nn.Conv2D(2, 3, padding=2)]
+    )
+    yield [branches, nn.Residual([nn.Conv2D(4, 3, stride=2, padding="same")]), nn.Flatten(), nn.Dense(4)], pixels, {}
+    yield [nn.Flatten(), *dense(nn.ReLU())], pixels, {"dtype": "float64"}
     tokens = Data.from_arrays(rng.integers(0, 9, (50, 6)), rng.integers(0, 4, 50), tokens=9)
-    yield [Embedding(9, 18), Flatten(), Dense(4)], tokens, {}
+    yield [nn.Embedding(9, 18), nn.Flatten(), nn.Dense(4)], tokens, {}
 
 
 def _ours(kind: str, base: type = object) -> list[Any]:

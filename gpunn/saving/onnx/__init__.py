@@ -1,22 +1,24 @@
-"""Networks as ONNX files, for other runtimes and from other libraries; the extra `onnx`.
+"""Export networks as ONNX files, and import them; needs the extra `onnx`.
 
-    graph, operators, equations   layers → nodes
-    export, checking              a network → a file, compared with the network before it gets its name
-    reading, nodes, importing     a file → nodes → layers
+    graph, layer_writers, equation_writer           layers → nodes
+    export, preparation, checking                   a network → a file, checked before it is saved
+    bounds, parsing, folding                        a file → nodes and arrays
+    operator_readers, window_readers, elementwise   nodes → layers, by operator
+    graph_reader, reader_state, importing           a graph → a network
 
-Source: https://onnx.ai/onnx/operators, of the default domain alone.
+Source: https://onnx.ai/onnx/operators, default domain only.
 """
 
 from gpunn.errors import OptionError
 
-OPSETS = range(13, 29)  # that are written; each operator means the same in all of them
-OPSET = 18  # with IR 8: runtimes of 2023 and later read it
+OPSETS = range(13, 29)  # for export; the operators in use mean the same in all of them
+OPSET = 18  # with IR 8, which runtimes of 2023 and later read
 
 
 def require_onnx() -> None:
-    """Raise OptionError where the library is missing that writes and reads the format."""
+    """Raise OptionError if the library onnx is missing."""
     try:
-        import onnx  # noqa: F401  # a fifth of a second, for those who ask for it
+        import onnx  # noqa: F401  # takes a fifth of a second, so only on demand
     except ImportError:
         mend = "pip install 'gpunn[onnx]'"
         raise OptionError(f"ONNX files need the library onnx, which is not installed: {mend}") from None

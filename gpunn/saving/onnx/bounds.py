@@ -1,18 +1,18 @@
-"""Count what is in an ONNX file before the library reads it: two bytes may stand for an object of hundreds.
+"""Limit the contents of an ONNX file before the library parses it: two bytes can become an object of hundreds.
 
-A file is a message of protobuf: fields, each a number, a type and a value, of which some are messages themselves.
+A file is a protobuf message: fields of a number, a type and a value, which may be a message itself.
 Source: https://protobuf.dev/programming-guides/encoding, and the field numbers of onnx.proto3.
 """
 
 from gpunn.errors import DataError
 
-MOST_BYTES = 2**31  # of a file: protobuf knows no more
-_MOST_FIELDS = 60_000  # in messages, without the numbers of weights: some hundred for each layer
-_MOST_VARINTS = 1 << 20  # bytes of packed whole numbers, each of which may become eight
+MOST_BYTES = 2**31  # of a file: the limit of protobuf
+_MOST_FIELDS = 60_000  # without the values of weights: some hundred for each layer
+_MOST_VARINTS = 1 << 20  # bytes of packed integers, each of which may become eight
 _DEEPEST = 12
 _LENGTH, _FIXED = 2, {1: 8, 5: 4}  # types of fields
 
-# The fields of each message that are messages; {} for those whose own are of no interest.
+# Fields of each message that are messages; {} for one whose fields do not matter.
 _Fields = dict[int, "_Fields"]
 _TENSOR: _Fields = {3: {}, 13: {}, 16: {}}
 _SHAPED: _Fields = {2: {1: {2: {1: {}}}, 4: {}, 5: {}, 8: {}, 9: {}}, 4: {}}
@@ -21,11 +21,11 @@ _NODE: _Fields = {5: _ATTRIBUTE, 9: {}, 10: {}}
 _GRAPH: _Fields = {1: _NODE, 5: _TENSOR, 11: _SHAPED, 12: _SHAPED, 13: _SHAPED, 14: {1: {}}, 15: {}, 16: {}}
 _ATTRIBUTE[6] = _ATTRIBUTE[11] = _GRAPH
 _MODEL: _Fields = {7: _GRAPH, 8: {}, 14: {}, 20: {}, 25: {}, 26: {}}
-_VARINTS = {id(_TENSOR): (1, 5, 7, 11), id(_ATTRIBUTE): (8,)}  # fields of packed whole numbers
+_VARINTS = {id(_TENSOR): (1, 5, 7, 11), id(_ATTRIBUTE): (8,)}  # fields of packed integers
 
 
 def check_size(content: bytes) -> None:
-    """Raise DataError where a file is no message of protobuf, or has more in it than any network needs."""
+    """Raise DataError for a file that is no protobuf message, or has more fields than any network needs."""
     _Counter(content).count(0, len(content), _MODEL, 0)
 
 

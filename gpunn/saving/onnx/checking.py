@@ -1,4 +1,4 @@
-"""Check a graph before its file gets a name: by the rules of ONNX, and by its answers beside the network's."""
+"""Check an exported graph: by the rules of ONNX, and by its outputs against the network's."""
 
 from typing import Any
 
@@ -10,22 +10,22 @@ from onnx.reference import ReferenceEvaluator
 from gpunn.errors import GpunnError
 
 _MEND = "a layer of your own may write other nodes than it computes; else please report it"
-_TOLERANCE = 1e-4  # of the largest answer, or of 1: wrong graphs are far from it, other orders of sums far below
+_TOLERANCE = 1e-4  # of the largest output, or of 1: wrong graphs exceed it by far, rounding stays far below
 
 
 def check_form(made: ModelProto) -> None:
-    """Raise GpunnError for a graph that the library onnx refuses."""
+    """Raise GpunnError for a graph that the checker of onnx refuses."""
     try:
         checker.check_model(made, full_check=True)
-    except Exception as error:  # noqa: BLE001 - of several classes, which the library does not list
+    except Exception as error:  # noqa: BLE001 - the library raises several undocumented classes
         reason = " ".join(str(error).split())
         raise GpunnError(f"the graph is none by the rules of ONNX ({reason:.300}): {_MEND}") from None
 
 
 def check_answers(made: ModelProto, given: NDArray[Any], wanted: NDArray[Any]) -> None:
-    """Raise GpunnError unless the graph, run by `onnx.reference`, gives the wanted answers."""
+    """Raise GpunnError unless the graph, run by `onnx.reference`, computes the wanted outputs."""
     name, run = made.graph.input[0].name, made
-    if made.opset_import[0].version == 13:  # of which onnx.reference normalizes by the batch; ours mean the same in 14
+    if made.opset_import[0].version == 13:  # onnx.reference then normalizes by the batch; our nodes mean the same in 14
         run = ModelProto.FromString(made.SerializeToString())
         run.opset_import[0].version = 14
     with np.errstate(all="ignore"):

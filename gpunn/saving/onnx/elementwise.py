@@ -1,4 +1,4 @@
-"""Operators that work number by number: as factors and summands of each channel, or as one activation's equation."""
+"""Read elementwise operators: as scale and shift of each channel, or as one activation by an equation."""
 
 from collections.abc import Mapping
 from math import isfinite
@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 from gpunn.errors import GpunnError
 from gpunn.nn.equations.activation import Equation
 from gpunn.nn.layers import BatchNorm
+from gpunn.saving.onnx.operator_readers import give_bias
 from gpunn.saving.onnx.parsing import Operator
 from gpunn.saving.onnx.reader_state import ReaderState
 
 MOST_TEXT = 2000  # characters of an equation
 _AFFINE = {"Add", "Sub", "Mul", "Div"}
-# Of which x stands for the input; attributes by their names, with the default values of ONNX.
+# Formula with x for the input, and attributes with the defaults of ONNX.
 _TEXTS: dict[str, tuple[str, dict[str, float]]] = {
     "Relu": ("max({x}, 0)", {}), "Sigmoid": ("sigmoid({x})", {}), "Tanh": ("tanh({x})", {}),
     "Softplus": ("log(1 + exp({x}))", {}), "Exp": ("exp({x})", {}), "Log": ("log({x})", {}), "Sqrt": ("sqrt({x})", {}),
@@ -41,13 +42,13 @@ _COMPARED = {"Greater": ">", "GreaterOrEqual": ">=", "Less": "<", "LessOrEqual":
 ELEMENTWISE = {*_TEXTS, *_OF_TWO, *_COMPARED, "Where", "Clip", "PRelu", "Gelu"}
 
 
-# Least and most inputs of those that have another number than one.
+# Least and greatest number of inputs, where these are not one.
 _INPUTS = dict.fromkeys((*_AFFINE, *_COMPARED, "Pow", "PRelu"), (2, 2)) | {"Where": (3, 3), "Clip": (1, 3)}
 _INPUTS |= {"Max": (1, 50), "Min": (1, 50)}
 
 
 def aligned(node: Operator, values: NDArray[Any], rank: int) -> NDArray[Any]:
-    """Return a constant beside activations of so many axes; opset 6 says at which axis it begins."""
+    """Reshape a constant for broadcasting with activations of `rank` axes; opset 6 has an attribute for it."""
     if node.opset > 6 or node.kind not in _AFFINE:
         return values
     axis = node.attributes.get("axis")
@@ -57,7 +58,7 @@ def aligned(node: Operator, values: NDArray[Any], rank: int) -> NDArray[Any]:
 
 
 def check_inputs(node: Operator) -> None:
-    """Refuse a node with another number of inputs than its operator has."""
+    """Refuse a node with a wrong number of inputs."""
     least, most = _INPUTS.get(node.kind, (1, 1))
     if not least <= len(node.inputs) <= most or not all(node.inputs[:least]):
         raise node.refusal(f"{len(node.inputs)} inputs", f"expected {least}" if least == most else f"{least} to {most}")
@@ -72,7 +73,7 @@ def read_with_constant(state: ReaderState, node: Operator, x: str, constants: Ma
 
 
 def _scale(state: ReaderState, node: Operator, x: str, constants: Mapping[str, NDArray[Any]]) -> None:
-    """Read y = c x + d of each channel: BatchNorm with statistics of no effect, which stays as it is in a training."""
+    """Read y = c x + d per channel: as the bias of the layer before, or as a frozen BatchNorm."""
     (values,) = (constants[name] for name in node.inputs if name != x)
     values = aligned(node, values, len(state.axes) + 1)
     if node.opset < 7:
@@ -81,6 +82,8 @@ def _scale(state: ReaderState, node: Operator, x: str, constants: Mapping[str, N
     found = state.per_channel(node, np.asarray(values, np.float64), "numbers")
     if found is None:
         raise node.refusal(f"numbers of {values.shape}", "expected one, or one for each feature or channel")
+    if node.kind == "Add" and give_bias(state, found):
+        return
     is_minus = node.kind == "Sub" and node.inputs[0] != x
     gamma, beta = np.ones(len(found)), np.zeros(len(found))
     if node.kind in ("Mul", "Div"):
@@ -97,7 +100,7 @@ def _scale(state: ReaderState, node: Operator, x: str, constants: Mapping[str, N
 
 
 def add_equation(state: ReaderState, nodes: list[Operator], x: str, constants: Mapping[str, NDArray[Any]]) -> None:
-    """Put an activation behind the layers that computes some nodes, of which each takes x or what others make."""
+    """Append an activation that computes some nodes, whose inputs are x, constants or each other's outputs."""
     texts, parameters = {x: "z"}, dict[str, NDArray[Any]]()
 
     def text_of(node: Operator, name: str) -> str:
@@ -134,9 +137,9 @@ def _written(node: Operator, value: float) -> str:
 
 
 def _text(node: Operator, given: list[str]) -> str:
-    """Write the formula of a node whose inputs are written."""
+    """Return the formula of a node from the formulas of its inputs."""
     check_inputs(node)
-    if node.opset < 7:  # of numbers that stand beside each sample
+    if node.opset < 7:  # allows broadcasting, which later opsets always do
         node.attributes.pop("broadcast", None)
     if node.kind in _OF_TWO:
         made = given[0]

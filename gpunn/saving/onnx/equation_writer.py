@@ -1,4 +1,4 @@
-"""An activation's equation as ONNX nodes: one for each step of the program that its kernels are printed from."""
+"""Write the equation of an activation as ONNX nodes, one for each step of the program behind its kernels."""
 
 from collections.abc import Mapping
 
@@ -16,7 +16,7 @@ _FLOAT = 1  # TensorProto.FLOAT
 
 
 def write_equation(graph: Graph, equation: str, z: str, parameters: Mapping[str, str]) -> str:
-    """Write a = f(z, p) of parameters whose outputs are named, and return the output's name."""
+    """Write a = f(z, p), with the names of z and of each parameter; return the name of a."""
     from gpunn.nn.equations.code import activation_program
 
     program = activation_program(equation, list(parameters))
@@ -25,7 +25,7 @@ def write_equation(graph: Graph, equation: str, z: str, parameters: Mapping[str,
     def named(operand: int | float, operation: str = "") -> str:
         if isinstance(operand, float):
             return graph.number(operand)
-        if operand in choices and operation != "where":  # a comparison that is multiplied by
+        if operand in choices and operation != "where":  # a comparison used as a factor
             return graph.node("Cast", values[operand], to=_FLOAT)
         return values[operand]
 
@@ -36,7 +36,7 @@ def write_equation(graph: Graph, equation: str, z: str, parameters: Mapping[str,
         values.append(_step(graph, operation, inputs))
     (output,) = program.outputs
     made = named(output)
-    # An equation of z alone would have the name of the layer's input, and none of its own.
+    # For a = z or a constant no node was written: the layer needs an output of its own.
     return graph.node("Identity", made) if made in (z, *parameters.values()) or isinstance(output, float) else made
 
 

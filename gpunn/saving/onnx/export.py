@@ -23,12 +23,12 @@ from gpunn.saving.onnx.preparation import INPUT, Preparation, check_raw
 from gpunn.version import __version__
 
 LAYOUTS = ("NHWC", "NCHW")
-OUTPUT_OF = "output of {}"  # name of a layer's output in a graph that gives it
-_MOST_BYTES = 2**31 - 2**20  # that a file of this format can have
+OUTPUT_OF = "output of {}"  # name of a layer's output among the graph's
+_MOST_BYTES = 2**31 - 2**20  # limit of the format
 
 
 def export(model: Network, path: StrPath, opset: int, layout: str, raw: bool, logits: bool) -> None:
-    """Write a network as an ONNX file, compared with it before the file gets its name; see `Sequential.export_onnx`."""
+    """Write a network as a checked ONNX file; see `Sequential.export_onnx`."""
     target = as_path(path)
     content = checked_graph(model, opset, layout, raw, logits).SerializeToString(deterministic=True)
     write_atomically(target, content)
@@ -37,7 +37,7 @@ def export(model: Network, path: StrPath, opset: int, layout: str, raw: bool, lo
 def checked_graph(
     model: Network, opset: int, layout: str, raw: bool, logits: bool, watched: Sequence[str] = ()
 ) -> ModelProto:
-    """Return a network as an ONNX model that was checked; it gives the outputs of `watched` layers too."""
+    """Return a network as a checked ONNX model, with the outputs of `watched` layers too."""
     raw, logits, opset = flag(raw, "raw"), flag(logits, "logits"), positive_whole(opset, "opset")
     newest = min(OPSETS[-1], defs.onnx_opset_version())
     if not OPSETS[0] <= opset <= newest:
@@ -52,7 +52,7 @@ def checked_graph(
     made = graph_of(model, preparation, opset, layout, logits, watched)
     check_form(made)
     given, known = preparation.samples()
-    wanted = answers_of(model, known, logits)
+    wanted = expected_outputs(model, known, logits)
     if layout == "NCHW":
         given, wanted = (x.transpose(0, 3, 1, 2) if x.ndim == 4 else x for x in (given, wanted))
     check_answers(made, np.ascontiguousarray(given), wanted)
@@ -62,7 +62,7 @@ def checked_graph(
 def graph_of(
     model: Network, preparation: Preparation, opset: int, layout: str, logits: bool, watched: Sequence[str] = ()
 ) -> ModelProto:
-    """Write a network as an ONNX model, which gives the outputs of `watched` layers, channels last, after its own."""
+    """Return a network as an ONNX model; outputs of `watched` layers, channels last, follow its own."""
     graph, shape = Graph(model.arrays(), opset), tuple(model.input_shape)
     x = preparation.write(graph, INPUT, layout)
     x, shape = write_layers(graph, layers_of(model, logits), x, shape)
@@ -72,7 +72,7 @@ def graph_of(
     if len(shape) == 3 and layout == "NHWC":
         graph.begin("channels_last")
         x = graph.node("Transpose", x, perm=[0, 2, 3, 1])
-    seen = [_watched(graph, layer) for layer in watched]  # while their outputs have these names
+    seen = [_watched(graph, layer) for layer in watched]  # before `finish` renames an output
     graph.finish(x, name)
     sides = [preparation.shape, shape]
     if layout == "NCHW":
@@ -93,7 +93,7 @@ def graph_of(
 
 
 def _watched(graph: Graph, layer: str) -> ValueInfoProto:
-    """Write a node that gives the output of a layer a name of its own, and describe it."""
+    """Write a node that makes a layer's output one of the graph's; return its description."""
     x, shape = graph.outputs[layer]
     graph.begin(name := OUTPUT_OF.format(layer))
     graph.node("Identity", x) if len(shape) == 1 else graph.node("Transpose", x, perm=[0, 2, 3, 1])
@@ -101,7 +101,7 @@ def _watched(graph: Graph, layer: str) -> ValueInfoProto:
 
 
 def layers_of(model: Network, logits: bool) -> list[Layer]:
-    """Return the layers that are written; those before the last probabilities where `logits` are wanted."""
+    """Return the layers to write; for `logits`, without the last Softmax or Sigmoid."""
     if not logits:
         return model.layers
     link = None if model.loss is None else model.loss.link
@@ -114,7 +114,7 @@ def layers_of(model: Network, logits: bool) -> list[Layer]:
 
 
 def _in_chains(layers: Sequence[Layer]) -> Iterator[Layer]:
-    """Give the layers in their order, those of a chain in its place."""
+    """Yield the layers in order, chains replaced by their layers."""
     for layer in layers:
         if layer.is_chain:
             yield from _in_chains(layer.branches[0])
@@ -122,25 +122,25 @@ def _in_chains(layers: Sequence[Layer]) -> Iterator[Layer]:
             yield layer
 
 
-def answers_of(model: Network, x: Any, logits: bool) -> Any:
-    """Return what a network answers: as `predict_proba`, or its logits."""
+def expected_outputs(model: Network, x: Any, logits: bool) -> Any:
+    """Return `predict_proba` of a network, or its logits."""
     if not logits:
         return model.predict_proba(x)
-    before = Network(layers_of(model, logits))  # copies, which begin with the weights
+    before = Network(layers_of(model, logits))  # copies of the layers with their weights
     before.trained_on, before.input_scale = model.trained_on, model.input_scale
     before.build(model.input_shape, model.batch_size, "cpu", model.dtype)
     return before.predict_proba(x)
 
 
 def output_name(model: Network) -> str:
-    """Return the name of the answers: "probabilities", or "outputs" where they are numbers."""
+    """Return the name of the graph's output, "probabilities" or "outputs"."""
     link = None if model.loss is None else model.loss.link
     gives = link is not None or model.last_layer.gives_probability or isinstance(model.last_layer, Softmax)
     return "probabilities" if gives and model.task is not Task.REGRESSION else "outputs"
 
 
 def _answered(graph: Graph, model: Network, x: str) -> str:
-    """Write what `Network.linked` does to the outputs: the loss's link, and the units of the targets."""
+    """Write the loss's link, and the scaling of outputs to the units of the targets, as `Network.linked` does."""
     link = None if model.loss is None else model.loss.link
     graph.begin("answers")
     if link is not None and not isinstance(model.last_layer, link):
@@ -156,9 +156,9 @@ def _answered(graph: Graph, model: Network, x: str) -> str:
 
 
 def _metadata(model: Network, layout: str, name: str) -> dict[str, str]:
-    """Describe a network for those who run it, and for `load_onnx`."""
+    """Describe a network for its users and for `load_onnx`."""
     described = {"layout": layout, "output": name}
-    with suppress(OptionError):  # a layer of somebody's own that no file can name: its nodes are all there is to say
+    with suppress(OptionError):  # a layer of your own that no file can name: only its nodes are saved
         described["gpunn"] = json.dumps(describe(model))
     if model.task is not None:
         described["task"] = model.task.value

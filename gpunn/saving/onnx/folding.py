@@ -1,4 +1,4 @@
-"""Fold the nodes of a graph that have constants alone: transposed weights, shapes, and numbers computed of numbers."""
+"""Fold constants: compute every node of a graph that has constant inputs only."""
 
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
@@ -9,15 +9,15 @@ from numpy.typing import NDArray
 
 from gpunn.saving.onnx.parsing import OnnxFile, Operator
 
-_MOST = 1 << 16  # numbers that may be made beyond those of the file
-_MOST_OF_SHAPES = 64  # of an array that is made of the sizes of activations
+_MOST = 1 << 16  # values to compute, beside four for each value of the file
+_MOST_OF_SHAPES = 64  # values of an array computed from shapes
 _DTYPES = {1: "float32", 11: "float64", 6: "int32", 7: "int64", 9: "bool", 2: "uint8"}
 
 
 def fold(file: OnnxFile) -> list[Operator]:
-    """Return the operators that work on activations, after putting all others among the constants."""
+    """Return the operators on activations; compute all others, and add their outputs to the constants."""
     constants, left = file.constants, []
-    budget = 4 * sum(values.size for values in constants.values()) + _MOST  # numbers that may be made
+    budget = 4 * sum(values.size for values in constants.values()) + _MOST  # values left to compute
     for node in file.operators:
         folded = _FOLDED.get(node.kind)
         given = [constants.get(name) for name in node.inputs]
@@ -35,10 +35,10 @@ def fold(file: OnnxFile) -> list[Operator]:
 def fold_shape(
     node: Operator, axes: Sequence[int], constants: dict[str, NDArray[Any]], users: Mapping[str, Sequence[Operator]]
 ) -> None:
-    """Put a Shape among the constants, and what is made of it, such as the (batch, -1) of `x.view(x.size(0), -1)`.
+    """Fold a Shape and the nodes behind it, such as the (batch, -1) of `x.view(x.size(0), -1)`.
 
-    The size of the batch stands as 0: it is free, and Reshape means by it the size that comes in. Arrays that hold it
-    are picked from and put together, and never computed with. `users` are the nodes that take each name.
+    The batch size is free, and stands as 0, by which Reshape keeps the size of its input. Arrays with the batch size
+    may be indexed and concatenated, but not computed with. `users` are the nodes that take each name.
     """
     start, end = node.take("start", 0), node.take("end", len(axes) + 1)
     constants[node.outputs[0]] = np.array([0, *axes], "int64")[start:end]
@@ -60,7 +60,7 @@ def fold_shape(
 
 
 def _takes_batch(node: Operator, name: str) -> bool:
-    """Tell whether a node may have the size of the batch in an input: as a shape, or to pick from and put together."""
+    """Return whether an input of a node may hold the batch size: as a shape, or to be indexed or concatenated."""
     if node.kind == "Reshape":
         return name not in (*node.inputs[:1], *node.inputs[2:])
     return node.kind == "Concat" or (node.kind in _OF_SHAPES and name not in node.inputs[1:])
@@ -69,7 +69,7 @@ def _takes_batch(node: Operator, name: str) -> bool:
 def _computed(
     node: Operator, folded: Callable[..., Any], given: list[NDArray[Any]], budget: int
 ) -> NDArray[Any] | None:
-    """Return what a node makes of constants; None where that cannot be, or would be too much."""
+    """Compute a node from constants; None where that fails or exceeds the budget."""
     attributes = dict(node.attributes)
     try:
         if _size(node.kind, given) > budget:
@@ -77,12 +77,12 @@ def _computed(
         with np.errstate(all="ignore"):
             made = np.asarray(folded(*given, **attributes))
     except (TypeError, ValueError, IndexError, KeyError, OverflowError, np.exceptions.AxisError):
-        return None  # the node is refused by its name
+        return None  # the reader refuses the node later, and names it
     return made
 
 
 def _size(kind: str, given: list[NDArray[Any]]) -> int:
-    """Return the most numbers that a result may have."""
+    """Return the greatest size that a result can have."""
     if kind in _OF_TWO:
         return prod(np.broadcast_shapes(*(values.shape for values in given)))
     return sum(values.size for values in given)

@@ -1,14 +1,14 @@
-"""From the nodes of a file to layers: one after another, in branches that meet again, or as one equation."""
+"""Turn the nodes of a graph into layers: chains, branches that meet again, and equations of activations."""
 
 from collections import defaultdict
 from collections.abc import Iterable
 
 from gpunn.errors import GpunnError
-from gpunn.nn.layers import Chain, Concatenate, Conv2D, ConvTranspose2D, Dense, Layer, Residual
-from gpunn.saving.onnx import window_readers  # noqa: F401  # which enters its readers
-from gpunn.saving.onnx.elementwise import ELEMENTWISE, add_equation, aligned, check_inputs, read_with_constant
+from gpunn.nn.layers import Chain, Concatenate, Layer, Residual
+from gpunn.saving.onnx import window_readers  # noqa: F401  # registers its readers
+from gpunn.saving.onnx.elementwise import ELEMENTWISE, add_equation, check_inputs, read_with_constant
 from gpunn.saving.onnx.folding import fold_shape
-from gpunn.saving.onnx.operator_readers import READERS, give_bias, read_embedding
+from gpunn.saving.onnx.operator_readers import READERS, read_embedding
 from gpunn.saving.onnx.parsing import OnnxFile, Operator, RefusedError
 from gpunn.saving.onnx.reader_state import ReaderState, known_inputs
 
@@ -16,7 +16,7 @@ _JOINS = {"Add", "Sum", "Concat"}
 
 
 class GraphReader:
-    """The nodes of a file from its input to its output."""
+    """Read the nodes of a graph, from its input to its output."""
 
     def __init__(self, file: OnnxFile, nodes: list[Operator]) -> None:
         self._constants = file.constants
@@ -33,7 +33,7 @@ class GraphReader:
                 self._makes[name] = node
 
     def needed(self, end: str) -> list[Operator]:
-        """Return the nodes that an output is made of, in their order."""
+        """Return the nodes that an output depends on, in graph order."""
         found: dict[int, Operator] = {}
         open_ = [end]
         while open_:
@@ -44,7 +44,7 @@ class GraphReader:
         return sorted(found.values(), key=lambda node: self._place[id(node)])
 
     def layers(self, state: ReaderState, begin: str, end: str) -> None:
-        """Put layers behind those of a state that lead from one name to another."""
+        """Append the layers between the arrays `begin` and `end` to a state."""
         nodes = self.needed(end)
         own = {id(node) for node in nodes}
         x = begin
@@ -71,7 +71,7 @@ class GraphReader:
         return sum(name not in self._constants for name in node.inputs if name) == 1
 
     def _read(self, state: ReaderState, node: Operator, x: str) -> None:
-        """Read a node with one input that is no constant."""
+        """Read a node with one input that is not a constant."""
         if any(node.outputs[1:]) and node.kind not in READERS:
             raise node.refusal("its second output", "gpunn's layers have one")
         if node.kind == "Gather" and node.inputs[1:] == (x,):
@@ -80,35 +80,20 @@ class GraphReader:
             READERS[node.kind](state, node, known_inputs(node, self._constants, x))
         elif node.kind in ELEMENTWISE:
             check_inputs(node)
-            if not self._is_bias(state, node):
-                read_with_constant(state, node, x, self._constants)
+            read_with_constant(state, node, x, self._constants)
         else:
             mend = ": export it without, losses here take what comes before" if node.kind == "LogSoftmax" else ""
             raise node.refusal("it", f"gpunn has no layer for this operator{mend}")
         node.finish()
 
-    def _is_bias(self, state: ReaderState, node: Operator) -> bool:
-        """Tell whether a sum with a constant has become the bias of the layer before."""
-        last = state.layers[-1] if state.layers else None
-        if node.kind != "Add" or not isinstance(last, Dense | Conv2D | ConvTranspose2D) or last.bias is not False:
-            return False
-        (values,) = (self._constants[name] for name in node.inputs if name in self._constants)
-        made = state.per_channel(node, aligned(node, values, len(state.axes) + 1), "a sum with numbers")
-        if made is None:
-            return False
-        if node.opset < 7:
-            for attribute in ("axis", "broadcast"):
-                node.attributes.pop(attribute, None)
-        return give_bias(state, made)
-
     def _branches(self, state: ReaderState, x: str, nodes: list[Operator]) -> str:
-        """Read branches that begin with x, and the node where all of them meet; return its output."""
+        """Read the branches that begin at x and the node where they all meet; return its output."""
         inside: dict[int, Operator] = {}
         for node in nodes:
             given = [name for name in node.inputs if name and name not in self._constants]
             known = [name == x or (name in self._makes and id(self._makes[name]) in inside) for name in given]
             if not all(known):
-                continue  # of another branch, or of one and this
+                continue  # depends on another branch
             if len(given) > 1 and self._between(x, node) == inside.keys() and self._is_closed(x, inside, node, nodes):
                 return self._meet(state, x, node, list(inside.values()))
             inside[id(node)] = node
@@ -116,7 +101,7 @@ class GraphReader:
         raise first.refusal("its place", "branches must begin with one input and meet in one sum, or side by side")
 
     def _between(self, x: str, node: Operator) -> set[int]:
-        """Return the nodes that lie between x and a node."""
+        """Return the nodes between x and a node."""
         found: set[int] = set()
         open_ = [name for name in node.inputs if name != x]
         while open_:
@@ -127,13 +112,13 @@ class GraphReader:
         return found
 
     def _is_closed(self, x: str, inside: dict[int, Operator], node: Operator, nodes: list[Operator]) -> bool:
-        """Tell whether x, and all that is made inside, is used there and by the node alone."""
+        """Return whether x and the outputs inside are used only there and by the node."""
         own, considered = {*inside, id(node)}, {id(other) for other in nodes}
         made = [x, *(name for other in inside.values() for name in other.outputs if name)]
         return all(id(user) in own for name in made for user in self._users[name] if id(user) in considered)
 
     def _meet(self, state: ReaderState, x: str, node: Operator, inside: list[Operator]) -> str:
-        """Read a node where branches meet, and those inside: as one equation, a sum, or layers side by side."""
+        """Read the node where branches meet, with the nodes inside: as an equation, a Residual or a Concatenate."""
         ends = [name for name in node.inputs if name not in self._constants]
         ways = [self._way(x, end) for end in ends]
         if all(other.kind in ELEMENTWISE for other in (*inside, node)) and not (node.kind == "Add" and x in ends):
@@ -147,13 +132,13 @@ class GraphReader:
         return node.outputs[0]
 
     def _way(self, x: str, end: str) -> set[int]:
-        """Return the nodes from x to the end of a branch."""
+        """Return the nodes of a branch, from x to its end."""
         if end == x:
             return set()
         return {id(self._makes[end])} | self._between(x, self._makes[end])
 
     def _join(self, state: ReaderState, x: str, node: Operator, ends: list[str]) -> None:
-        """Read the branches of a sum or of layers side by side."""
+        """Read the branches of a sum or a concatenation."""
         branches, states = [], []
         for end in ends:
             branch = state.within()
@@ -178,7 +163,7 @@ class GraphReader:
 
 
 def _sum(node: Operator, branches: list[list[Layer]]) -> Layer:
-    """Return a residual connection; the longer branch is f, the other the projection."""
+    """Return a Residual; the longer branch becomes its layers, the other its projection."""
     if len(branches) != 2 or not any(branches):
         raise node.refusal(f"{len(branches)} inputs", "expected a sum of two branches")
     shortcut, layers = sorted(branches, key=len)

@@ -1,4 +1,4 @@
-"""Make a network of an ONNX file: the one that gpunn exported, or one of layers that compute the same."""
+"""Import an ONNX file: restore the network that gpunn exported, or make layers that compute the same."""
 
 import os
 from collections.abc import Collection, Sequence
@@ -27,7 +27,7 @@ Model = TypeVar("Model", bound=Network)
 
 _FLOATS = {1: "float32", 11: "float64"}
 _TOKENS = ("int32", "int64")
-_FEW = (1, 3, 4)  # channels that images usually have
+_FEW = (1, 3, 4)  # usual numbers of channels
 
 
 def load(
@@ -38,7 +38,7 @@ def load(
     input_shape: Sequence[int] | None,
     custom: Collection[type],
 ) -> Model:
-    """Read an ONNX file as a network of some class; see `gpunn.load_onnx`."""
+    """Read an ONNX file as a network of class `kind`; see `gpunn.load_onnx`."""
     backend, batch_size, path = select(device), positive_whole(batch_size, "batch size"), as_path(path)
     wanted = None if input_shape is None else as_shape(input_shape)
     file = read_file(path)
@@ -58,20 +58,19 @@ def load(
 def network_of(
     kind: type[Model], file: OnnxFile, backend: Backend, batch_size: int, input_shape: Shape | None = None
 ) -> Model:
-    """Make a network of what a file holds."""
+    """Make a network from a parsed file."""
     if "gpunn" in file.metadata and input_shape is None:
-        # What cannot be made, or is another network than the graph, says nothing: the graph does.
+        # If the description cannot be loaded, or is not of this graph, the graph decides.
         with suppress(GpunnError, KeyError, TypeError, ValueError, ArithmeticError, RecursionError):
             model = _described(kind, file, backend, batch_size)
             if model is not None:
                 return model
-    state, begin, scale = _input_of(file, input_shape)
-    shape, dtype = state.shape, state.dtype
-    walk = GraphReader(file, nodes := fold(file))
+    state, begin = _input_of(file, input_shape)
+    reader = GraphReader(file, fold(file))
     if len(file.outputs) != 1:
         raise RefusedError(f"it has {len(file.outputs)} outputs, a network here has one: export it with one")
-    nodes = walk.needed(file.outputs[0])
-    begin, scale = _prepared(file, nodes, begin, scale)
+    nodes = reader.needed(file.outputs[0])
+    begin, scale = _skip_scaling(file, nodes, begin)
     _turn(state, nodes, begin, is_given=input_shape is not None)
     shape = state.shape
     GraphReader(file, nodes).layers(state, begin, file.outputs[0])
@@ -85,13 +84,13 @@ def network_of(
     if not 0 < len(state.layers) <= MOST_LAYERS:
         raise RefusedError(f"it has {len(state.layers)} layers, gpunn reads 1 to {MOST_LAYERS:,}")
     model = kind(state.layers)
-    model.build(shape, batch_size, backend, dtype)
+    model.build(shape, batch_size, backend, state.dtype)
     model.input_scale = scale
     return model
 
 
-def _input_of(file: OnnxFile, input_shape: Shape | None) -> tuple[ReaderState, str, float]:
-    """Return the state at the input, its name, and the factor of bytes."""
+def _input_of(file: OnnxFile, input_shape: Shape | None) -> tuple[ReaderState, str]:
+    """Return the state at the input of the graph, and the name of that input."""
     if len(file.shapes) != 1:
         names = ", ".join(file.shapes) or "none"
         raise RefusedError(f"it has the inputs {names:.80}, a network here has one: export it with the weights inside")
@@ -114,11 +113,11 @@ def _input_of(file: OnnxFile, input_shape: Shape | None) -> tuple[ReaderState, s
     if prod(whole) > max(MOST_INPUTS, sum(array.size for array in file.constants.values())):
         raise RefusedError(f"a sample of {whole!s:.60} does not fit the numbers of the file")
     shape = (whole[0],) if len(whole) == 1 else (whole[1], whole[2], whole[0])
-    return ReaderState(shape, "float64" if kind == "float64" else "float32"), name, 1.0
+    return ReaderState(shape, "float64" if kind == "float64" else "float32"), name
 
 
-def _prepared(file: OnnxFile, nodes: list[Operator], x: str, scale: float) -> tuple[str, float]:
-    """Pass over what makes floats of bytes; return the name behind it, and the factor of bytes."""
+def _skip_scaling(file: OnnxFile, nodes: list[Operator], x: str) -> tuple[str, float]:
+    """Skip the nodes that turn bytes into floats; return the name of their output, and the factor of bytes."""
     kind = file.kinds[x]
     while len(users := [node for node in nodes if x in node.inputs]) == 1 and users[0].kind == "Cast":
         to = users[0].take("to", 1)
@@ -127,7 +126,7 @@ def _prepared(file: OnnxFile, nodes: list[Operator], x: str, scale: float) -> tu
             raise users[0].refusal(f"to = {to}", "expected float32")
         x = users[0].outputs[0]
     if kind != "uint8":
-        return x, scale
+        return x, 1.0
     if x in file.kinds:
         raise RefusedError(f"the input {x!r:.60} is uint8, and no node makes floats of it")
     if len(users) == 1 and users[0].kind in ("Mul", "Div"):
@@ -137,15 +136,15 @@ def _prepared(file: OnnxFile, nodes: list[Operator], x: str, scale: float) -> tu
             factor = factor if users[0].kind == "Mul" else 1 / factor if factor else 0.0
             if 0 < factor < float("inf"):
                 return users[0].outputs[0], factor
-    return x, scale
+    return x, 1.0
 
 
 def _turn(state: ReaderState, nodes: list[Operator], x: str, *, is_given: bool) -> None:
-    """Take images for (height, width, channels) where the file turns them first, or puts such in a row."""
+    """Assume images (height, width, channels) if the file transposes them first, or flattens them with few channels."""
     users = [node for node in nodes if x in node.inputs and node.kind != "Shape"]
     if len(state.shape) != 3 or len(users) != 1:
         return
-    height, width, channels = state.shape[2], state.shape[0], state.shape[1]  # if they come so
+    height, width, channels = state.shape[2], state.shape[0], state.shape[1]  # if channels come last
     is_turned = users[0].kind == "Transpose" and users[0].attributes.get("perm") == [0, 3, 1, 2]
     goes_flat = users[0].kind in ("Flatten", "Reshape") and any(node.kind in ("Gemm", "MatMul") for node in nodes)
     goes_flat &= channels in _FEW and height not in _FEW
@@ -156,7 +155,7 @@ def _turn(state: ReaderState, nodes: list[Operator], x: str, *, is_given: bool) 
 
 
 def _described(kind: type[Model], file: OnnxFile, backend: Backend, batch_size: int) -> Model | None:
-    """Return the network that a file of gpunn's describes; None where its graph is another."""
+    """Return the network described in a file of gpunn; None if its graph is of another network."""
     description = read_description(file.metadata)
     description["dtype"] = "float32"
     arrays = {

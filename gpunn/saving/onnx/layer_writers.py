@@ -1,4 +1,4 @@
-"""The layers as ONNX operators, each by a function of its own."""
+"""Write layers as ONNX operators, one function for each class."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -7,52 +7,29 @@ import numpy as np
 
 from gpunn.backend.base import Shape
 from gpunn.errors import OptionError
+from gpunn.nn import layers as nn
 from gpunn.nn.equations.activation import Equation
-from gpunn.nn.layers import (
-    AveragePool2D,
-    BatchNorm,
-    Chain,
-    Concatenate,
-    Conv2D,
-    ConvTranspose2D,
-    Dense,
-    Dropout,
-    Embedding,
-    Flatten,
-    GlobalAveragePool2D,
-    Layer,
-    LayerNorm,
-    LeakyReLU,
-    MaxPool2D,
-    ReLU,
-    Residual,
-    Sigmoid,
-    Softmax,
-    Softplus,
-    Tanh,
-)
 from gpunn.saving.onnx.equation_writer import write_equation
 from gpunn.saving.onnx.graph import Graph
 
-Writer = Callable[[Graph, Any, str], str]  # writes the nodes of a layer on an input, and returns their output
+Writer = Callable[[Graph, Any, str], str]  # writes a layer with the given input; returns its output
 Function = TypeVar("Function", bound=Writer)
 
-WRITERS: dict[type[Layer], Writer] = {
-    ReLU: lambda graph, _, x: graph.node("Relu", x),
-    Sigmoid: lambda graph, _, x: graph.node("Sigmoid", x),
-    Tanh: lambda graph, _, x: graph.node("Tanh", x),
-    Softplus: lambda graph, _, x: graph.node("Softplus", x),
-    Softmax: lambda graph, _, x: graph.node("Softmax", x, axis=1),
-    LeakyReLU: lambda graph, layer, x: graph.node("LeakyRelu", x, alpha=layer.alpha),
-    Embedding: lambda graph, _, x: _embedding(graph, x),
-    Dropout: lambda _graph, _, x: x,
-    Flatten: lambda graph, _, x: graph.node("Flatten", x, axis=1),
-    GlobalAveragePool2D: lambda graph, _, x: graph.node("Flatten", graph.node("GlobalAveragePool", x), axis=1),
+WRITERS: dict[type[nn.Layer], Writer] = {
+    nn.ReLU: lambda graph, _, x: graph.node("Relu", x),
+    nn.Sigmoid: lambda graph, _, x: graph.node("Sigmoid", x),
+    nn.Tanh: lambda graph, _, x: graph.node("Tanh", x),
+    nn.Softplus: lambda graph, _, x: graph.node("Softplus", x),
+    nn.Softmax: lambda graph, _, x: graph.node("Softmax", x, axis=1),
+    nn.LeakyReLU: lambda graph, layer, x: graph.node("LeakyRelu", x, alpha=layer.alpha),
+    nn.Dropout: lambda _graph, _, x: x,
+    nn.Flatten: lambda graph, _, x: graph.node("Flatten", x, axis=1),
+    nn.GlobalAveragePool2D: lambda graph, _, x: graph.node("Flatten", graph.node("GlobalAveragePool", x), axis=1),
 }
 
 
-def writes(kind: type[Layer]) -> Callable[[Function], Function]:
-    """Let a function write the layers of a class."""
+def writes(kind: type[nn.Layer]) -> Callable[[Function], Function]:
+    """Register a function as the writer of a class of layers."""
 
     def keep(writer: Function) -> Function:
         WRITERS[kind] = writer
@@ -61,15 +38,15 @@ def writes(kind: type[Layer]) -> Callable[[Function], Function]:
     return keep
 
 
-def write_layer(graph: Graph, layer: Layer, x: str) -> str:
-    """Write a layer on the input x, and return its output; a class of somebody's own has a method `to_onnx` for it."""
+def write_layer(graph: Graph, layer: nn.Layer, x: str) -> str:
+    """Write a layer with input x, by its method `to_onnx` if it has one; return its output."""
     own = getattr(layer, "to_onnx", None)
     if own is not None:
         made = own(graph, x)
         if not isinstance(made, str):
             raise OptionError(f"to_onnx of {type(layer).__name__} must return the name of its output, got {made!r:.60}")
         return made
-    # Not of a subclass, which may compute something else.
+    # By the exact class: a subclass may compute something else.
     writer = WRITERS.get(type(layer))
     if writer is None:
         mend = "give its class a method to_onnx(graph, x), see docs/onnx.md, or take layers that ONNX has"
@@ -77,8 +54,8 @@ def write_layer(graph: Graph, layer: Layer, x: str) -> str:
     return writer(graph, layer, x)
 
 
-def write_layers(graph: Graph, layers: Sequence[Layer], x: str, shape: Shape) -> tuple[str, Shape]:
-    """Write layers one after another on an input of a shape; return the output and its shape."""
+def write_layers(graph: Graph, layers: Sequence[nn.Layer], x: str, shape: Shape) -> tuple[str, Shape]:
+    """Write layers one after another; return the output and its shape."""
     for layer in layers:
         graph.begin(layer.name, layer, shape)
         x, shape = write_layer(graph, layer, x), layer.output_shape(shape)
@@ -86,25 +63,25 @@ def write_layers(graph: Graph, layers: Sequence[Layer], x: str, shape: Shape) ->
     return x, shape
 
 
-@writes(Dense)
-def _dense(graph: Graph, layer: Dense, x: str) -> str:
+@writes(nn.Dense)
+def _dense(graph: Graph, layer: nn.Dense, x: str) -> str:
     return graph.node("Gemm", x, *_weights(graph, layer), transB=1)
 
 
-def _weights(graph: Graph, layer: Dense | Conv2D | ConvTranspose2D) -> list[str]:
+def _weights(graph: Graph, layer: nn.Dense | nn.Conv2D | nn.ConvTranspose2D) -> list[str]:
     return [graph.weight("w")] + ([] if layer.bias is False else [graph.weight("b")])
 
 
-@writes(Conv2D)
-def _convolution(graph: Graph, layer: Conv2D, x: str) -> str:
+@writes(nn.Conv2D)
+def _convolution(graph: Graph, layer: nn.Conv2D, x: str) -> str:
     given = _window(graph, layer)
     if (groups := layer.groups_of(graph.shape[2])) > 1:
         given["group"] = groups
     return graph.node("Conv", x, *_weights(graph, layer), **given)
 
 
-@writes(ConvTranspose2D)
-def _transposed(graph: Graph, layer: ConvTranspose2D, x: str) -> str:
+@writes(nn.ConvTranspose2D)
+def _transposed(graph: Graph, layer: nn.ConvTranspose2D, x: str) -> str:
     given, rows_and_columns = _window(graph, layer), layer.output_shape(graph.shape)
     covered = [
         (length - 1) * stride + size - sum(cut)
@@ -116,39 +93,40 @@ def _transposed(graph: Graph, layer: ConvTranspose2D, x: str) -> str:
     return graph.node("ConvTranspose", x, *_weights(graph, layer), **given)
 
 
-@writes(MaxPool2D)
-def _max_pool(graph: Graph, layer: MaxPool2D, x: str) -> str:
+@writes(nn.MaxPool2D)
+def _max_pool(graph: Graph, layer: nn.MaxPool2D, x: str) -> str:
     return graph.node("MaxPool", x, **_window(graph, layer))
 
 
-@writes(AveragePool2D)
-def _average_pool(graph: Graph, layer: AveragePool2D, x: str) -> str:
+@writes(nn.AveragePool2D)
+def _average_pool(graph: Graph, layer: nn.AveragePool2D, x: str) -> str:
     return graph.node("AveragePool", x, **_window(graph, layer), count_include_pad=int(layer.count_include_pad))
 
 
-def _embedding(graph: Graph, x: str) -> str:
+@writes(nn.Embedding)
+def _embedding(graph: Graph, _: nn.Embedding, x: str) -> str:
     rows = graph.node("Transpose", graph.node("Gather", graph.weight("w"), x, axis=0), perm=[0, 2, 1])
     return graph.node("Unsqueeze", rows, graph.constant("axes", [2], np.int64))
 
 
-def _window(graph: Graph, layer: Conv2D | ConvTranspose2D | MaxPool2D | AveragePool2D) -> dict[str, Any]:
+def _window(graph: Graph, layer: nn.Conv2D | nn.ConvTranspose2D | nn.MaxPool2D | nn.AveragePool2D) -> dict[str, Any]:
     (top, bottom), (left, right) = layer.pads(graph.shape)
     sizes = {"kernel_shape": list(layer.size), "strides": list(layer.stride)}
     return {**sizes, "pads": [top, left, bottom, right]}
 
 
-@writes(BatchNorm)
-def _batch_norm(graph: Graph, layer: BatchNorm, x: str) -> str:
+@writes(nn.BatchNorm)
+def _batch_norm(graph: Graph, layer: nn.BatchNorm, x: str) -> str:
     words = map(graph.weight, ("gamma", "beta", "mean", "variance"))
     return graph.node("BatchNormalization", x, *words, epsilon=layer.epsilon)
 
 
-@writes(LayerNorm)
-def _layer_norm(graph: Graph, layer: LayerNorm, x: str) -> str:
+@writes(nn.LayerNorm)
+def _layer_norm(graph: Graph, layer: nn.LayerNorm, x: str) -> str:
     if len(graph.shape) == 1 and graph.opset >= 17:
         given = {"axis": -1, "epsilon": layer.epsilon}
         return graph.node("LayerNormalization", x, graph.weight("gamma"), graph.weight("beta"), **given)
-    # Of an image the channels, which come first here, so that no transposing is needed.
+    # Over the channels of an image, which come first in the graph: written out, it needs no Transpose.
     centred = graph.node("Sub", x, _mean(graph, x))
     variance = _mean(graph, graph.node("Mul", centred, centred))
     root = graph.node("Sqrt", graph.node("Add", variance, graph.number(layer.epsilon)))
@@ -157,7 +135,7 @@ def _layer_norm(graph: Graph, layer: LayerNorm, x: str) -> str:
 
 
 def _mean(graph: Graph, x: str) -> str:
-    """Write the mean over the channels; opset 18 made an input of the attribute."""
+    """Write the mean over the channels; from opset 18 on, axes are an input, no attribute."""
     if graph.opset >= 18:
         return graph.node("ReduceMean", x, graph.constant("axes", [1], np.int64), keepdims=1)
     return graph.node("ReduceMean", x, axes=[1], keepdims=1)
@@ -169,21 +147,21 @@ def _equation(graph: Graph, layer: Equation, x: str) -> str:
     return write_equation(graph, layer.equation, x, {name: graph.per_channel(name) for name in names})
 
 
-@writes(Chain)
-def _chain(graph: Graph, layer: Chain, x: str) -> str:
+@writes(nn.Chain)
+def _chain(graph: Graph, layer: nn.Chain, x: str) -> str:
     return write_layers(graph, layer.layers, x, graph.shape)[0]
 
 
-@writes(Residual)
-def _residual(graph: Graph, layer: Residual, x: str) -> str:
+@writes(nn.Residual)
+def _residual(graph: Graph, layer: nn.Residual, x: str) -> str:
     shape = graph.shape
     ends = [write_layers(graph, branch, x, shape)[0] for branch in layer.branches]
     graph.begin(layer.name, layer, shape)
     return graph.node("Add", *ends, *([x] if len(ends) == 1 else []))
 
 
-@writes(Concatenate)
-def _concatenate(graph: Graph, layer: Concatenate, x: str) -> str:
+@writes(nn.Concatenate)
+def _concatenate(graph: Graph, layer: nn.Concatenate, x: str) -> str:
     shape = graph.shape
     ends = [write_layers(graph, branch, x, shape)[0] for branch in layer.branches]
     graph.begin(layer.name, layer, shape)

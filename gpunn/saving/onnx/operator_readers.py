@@ -1,4 +1,4 @@
-"""ONNX operators as layers, each by a function of its own."""
+"""Read ONNX operators as layers, one function for each."""
 
 from collections.abc import Callable
 from math import prod
@@ -7,36 +7,19 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from gpunn.nn.layers import (
-    AveragePool2D,
-    BatchNorm,
-    Conv2D,
-    ConvTranspose2D,
-    Dense,
-    Dropout,
-    Embedding,
-    Flatten,
-    GlobalAveragePool2D,
-    LayerNorm,
-    LeakyReLU,
-    ReLU,
-    Sigmoid,
-    Softmax,
-    Softplus,
-    Tanh,
-)
+from gpunn.nn import layers as nn
 from gpunn.saving.onnx.parsing import Operator
 from gpunn.saving.onnx.reader_state import ReaderState, numbers
 
 Constants = list[NDArray[Any] | None]
-Reader = Callable[[ReaderState, Operator, Constants], None]  # puts layers behind those of a state
+Reader = Callable[[ReaderState, Operator, Constants], None]  # appends layers to a state
 Function = TypeVar("Function", bound=Reader)
 
 READERS: dict[str, Reader] = {}
 
 
 def reads(*kinds: str) -> Callable[[Function], Function]:
-    """Let a function read operators."""
+    """Register a function as the reader of some operators."""
 
     def keep(reader: Function) -> Function:
         READERS.update(dict.fromkeys(kinds, reader))
@@ -45,7 +28,7 @@ def reads(*kinds: str) -> Callable[[Function], Function]:
     return keep
 
 
-PLAIN = {"Relu": ReLU, "Sigmoid": Sigmoid, "Tanh": Tanh, "Softplus": Softplus}
+PLAIN = {"Relu": nn.ReLU, "Sigmoid": nn.Sigmoid, "Tanh": nn.Tanh, "Softplus": nn.Softplus}
 
 
 @reads(*PLAIN)
@@ -58,7 +41,7 @@ def _leaky_relu(state: ReaderState, node: Operator, _: Constants) -> None:
     alpha = node.take("alpha", 0.01)
     if not alpha <= 1:
         raise node.refusal(f"alpha = {alpha:g}", "a slope for negative numbers is at most 1 here")
-    state.add(node, LeakyReLU(alpha))
+    state.add(node, nn.LeakyReLU(alpha))
 
 
 READERS["Identity"] = lambda *_: None
@@ -69,14 +52,14 @@ def _dropout(state: ReaderState, node: Operator, given: Constants) -> None:
     refuse_training(node)
     ratio = node.take("ratio", 0.5) if not given or given[0] is None else float(given[0].reshape(-1)[:1].sum())
     node.take("seed", 0)
-    if 0 < ratio < 1:  # the identity now, and in a training that goes on what its author meant
-        state.add(node, Dropout(ratio))
+    if 0 < ratio < 1:  # no effect on predictions, but on further training
+        state.add(node, nn.Dropout(ratio))
     if len(given) > 1 and given[1] is not None and given[1].any():
         raise node.refusal("training_mode = true", "export it for inference")
 
 
 def refuse_training(node: Operator) -> None:
-    """Refuse what opset 6 says of a node in a training."""
+    """Refuse a node of opset 6 in training mode."""
     if node.opset < 7 and not node.take("is_test", 0):
         raise node.refusal("is_test = 0", "export it for inference")
 
@@ -88,7 +71,7 @@ def _softmax(state: ReaderState, node: Operator, _: Constants) -> None:
         raise node.refusal(f"an input {state.axes} of each sample", "Softmax is over the outputs of a sample here")
     if axis not in (1, -1):
         raise node.refusal(f"axis = {axis}", "expected 1, the outputs of a sample")
-    state.add(node, Softmax())
+    state.add(node, nn.Softmax())
 
 
 @reads("Flatten")
@@ -96,7 +79,7 @@ def _flatten(state: ReaderState, node: Operator, _: Constants) -> None:
     axis = node.take("axis", 1)
     if axis not in (1, -len(state.axes)):
         raise node.refusal(f"axis = {axis}", "expected 1, a row for each sample")
-    state.flatten(node, Flatten())
+    state.flatten(node, nn.Flatten())
 
 
 @reads("Reshape")
@@ -106,7 +89,7 @@ def _reshape(state: ReaderState, node: Operator, given: Constants) -> None:
     features = prod(state.shape)
     if len(shape) != 2 or shape[1] not in (-1, features) or (shape[0] > 0 and shape[1] == -1 and shape[0] != 1):
         raise node.refusal(f"shape = {shape}", f"expected [-1, {features}], a row for each sample")
-    state.flatten(node, Flatten())
+    state.flatten(node, nn.Flatten())
 
 
 @reads("Gemm")
@@ -133,7 +116,7 @@ def _dense(state: ReaderState, node: Operator, w: NDArray[Any], alpha: float) ->
     if w.ndim != 2 or not w.size or w.shape[1] != state.shape[0]:
         raise node.refusal(f"weights of {w.shape}", f"expected (units, {state.shape[0]})")
     w = state.ordered(w if alpha == 1 else w * np.asarray(alpha, w.dtype))
-    state.add(node, Dense(len(w), bias=False), w=w)
+    state.add(node, nn.Dense(len(w), bias=False), w=w)
     state.flat = None
 
 
@@ -145,9 +128,9 @@ def _add_bias(state: ReaderState, node: Operator, values: NDArray[Any]) -> None:
 
 
 def give_bias(state: ReaderState, values: NDArray[Any]) -> bool:
-    """Give the last layer a bias, and tell whether that could be."""
+    """Set the bias of the last layer; return whether it could take one."""
     last = state.layers[-1] if state.layers else None
-    if not isinstance(last, Dense | Conv2D | ConvTranspose2D) or last.bias is not False:
+    if not isinstance(last, nn.Dense | nn.Conv2D | nn.ConvTranspose2D) or last.bias is not False:
         return False
     last.bias = 0.0
     last.begins_with = {**last.begins_with, "b": np.ascontiguousarray(values, state.dtype)}
@@ -173,7 +156,7 @@ def _batch_norm(state: ReaderState, node: Operator, given: Constants) -> None:
         if arrays[word].shape != (channels,):
             raise node.refusal(f"{word} of {arrays[word].shape}", f"expected ({channels},)")
     share = round(1 - momentum, 9)
-    state.add(node, BatchNorm(epsilon, share if 0 < share <= 1 else 0.1), **arrays)
+    state.add(node, nn.BatchNorm(epsilon, share if 0 < share <= 1 else 0.1), **arrays)
 
 
 @reads("LayerNormalization")
@@ -189,7 +172,7 @@ def _layer_norm(state: ReaderState, node: Operator, given: Constants) -> None:
     beta = given[1] if len(given) > 1 and given[1] is not None else np.zeros_like(gamma)
     if gamma.shape != (state.shape[-1],) or beta.shape != gamma.shape:
         raise node.refusal(f"Scale of {gamma.shape}", f"expected ({state.shape[-1]},)")
-    state.add(node, LayerNorm(epsilon), gamma=gamma, beta=state.ordered(numbers(node, beta, "B")))
+    state.add(node, nn.LayerNorm(epsilon), gamma=gamma, beta=state.ordered(numbers(node, beta, "B")))
 
 
 @reads("Transpose")
@@ -215,7 +198,7 @@ def _squeeze(state: ReaderState, node: Operator, given: Constants) -> None:
         or sorted(axis % rank for axis in axes) != ([1, 2] if state.channels_last else [2, 3])
     ):
         raise node.refusal(f"axes = {axes!s:.40}", "expected height and width, of images of one pixel")
-    state.flatten(node, Flatten())
+    state.flatten(node, nn.Flatten())
 
 
 @reads("ReduceMean")
@@ -227,15 +210,15 @@ def _reduce_mean(state: ReaderState, node: Operator, given: Constants) -> None:
     if len(state.shape) != 3 or sorted(axis % rank for axis in axes) != places:
         raise node.refusal(f"axes = {axes!s:.40}", "expected height and width")
     if keeps:
-        state.add(node, pool := AveragePool2D((state.shape[0], state.shape[1])))
+        state.add(node, pool := nn.AveragePool2D((state.shape[0], state.shape[1])))
         state.whole = pool
     else:
-        state.add(node, GlobalAveragePool2D())
+        state.add(node, nn.GlobalAveragePool2D())
         state.channels_last = state.is_row = False
 
 
 def axes_of(node: Operator, given: Constants) -> list[int]:
-    """Return the axes that a node is told, by an attribute or an input."""
+    """Return the axes of a node, an attribute or an input."""
     values = given[0] if given else None
     return [int(axis) for axis in (node.take("axes", []) if values is None else values.reshape(-1).tolist())]
 
@@ -249,9 +232,9 @@ def _unsqueeze(state: ReaderState, node: Operator, given: Constants) -> None:
 
 
 def read_embedding(state: ReaderState, node: Operator, w: NDArray[Any] | None) -> None:
-    """Read the rows of a table that tokens pick."""
+    """Read a Gather of rows by tokens as an Embedding."""
     w = numbers(node, w, "its table")
     if node.take("axis", 0) != 0 or w.ndim != 2 or not w.size or state.layers or len(state.shape) != 1:
         raise node.refusal(f"a table of {w.shape}", "expected (tokens, features), axis 0, and tokens from the input")
-    state.add(node, Embedding(*w.shape), w=w)
+    state.add(node, nn.Embedding(*w.shape), w=w)
     state.channels_last = state.is_row = True

@@ -1,4 +1,4 @@
-"""Read an ONNX file as plain operators and arrays; nothing beyond the file is looked at, and nothing executed."""
+"""Parse an ONNX file into plain operators and arrays; no other file is opened, and nothing executed."""
 
 import os
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from gpunn.errors import DataError, ModelFileError
 from gpunn.files import open_regular
 from gpunn.saving.onnx.bounds import MOST_BYTES, check_size
 
-OPSETS = range(6, 29)  # that are read
+OPSETS = range(6, 29)  # for import
 MOST_NODES = 2000
 _TYPES = {
     TensorProto.FLOAT: "float32", TensorProto.DOUBLE: "float64", TensorProto.INT32: "int32",
@@ -27,12 +27,12 @@ _FIELDS = {"float32": "float_data", "float64": "double_data", "int64": "int64_da
 
 
 class RefusedError(ModelFileError):
-    """A file or a node of one that gpunn has no layers for."""
+    """A file or a node without equivalent among gpunn's layers."""
 
 
 @dataclass
 class Operator:
-    """A node of a graph, whose attributes are taken one by one: one that is left was not understood."""
+    """Node of a graph; readers take its attributes one by one, and `finish` refuses those left."""
 
     name: str
     kind: str
@@ -42,7 +42,7 @@ class Operator:
     opset: int
 
     def take(self, attribute: str, default: Any = None) -> Any:
-        """Return an attribute, or a default where there is none; refuse one of another type."""
+        """Remove and return an attribute, or the default; refuse one of another type."""
         value = self.attributes.pop(attribute, default)
         kind = list if isinstance(default, list | tuple) else type(default)
         if default is not None and not isinstance(value, (kind, tuple) if kind is list else kind):
@@ -50,11 +50,11 @@ class Operator:
         return value
 
     def refusal(self, what: str, why: str) -> RefusedError:
-        """Return the error that names this node, what of it cannot be, and why."""
+        """Return an error that names this node, what is refused, and why."""
         return RefusedError(f"node {self.name!r:.60}, operator {self.kind:.40}: {what}: {why}")
 
     def finish(self) -> None:
-        """Refuse attributes that nobody has taken."""
+        """Refuse attributes that no reader has taken."""
         for attribute, value in self.attributes.items():
             raise self.refusal(f"{attribute} = {value!r:.40}", "gpunn does not know this attribute")
 
@@ -64,16 +64,17 @@ _WORDS = {int: "a whole number", float: "a number", list: "a list", str: "a text
 
 @dataclass
 class OnnxFile:
-    """What an ONNX file holds.
+    """Contents of an ONNX file.
 
     Attributes:
-        operators: Nodes of the graph in their order, constants left out.
+        operators: Nodes of the graph in order, without constants.
         constants: Arrays by name.
-        shapes: Shape of each input of the graph that is no constant, a size a number, a name, or "" where unknown.
-        kinds: Name of the dtype of each of these inputs.
+        shapes: Shape of each input that is not a constant; a size is a number, a name, or "" if unknown.
+        kinds: Dtype of each of these inputs.
         outputs: Names of the outputs.
         metadata: Texts by name.
-        graph: The graph as the library has it.
+        opset: Version of the operators.
+        graph: Graph as the library parsed it.
     """
 
     operators: list[Operator]
@@ -87,7 +88,7 @@ class OnnxFile:
 
 
 def read_file(path: Path) -> OnnxFile:
-    """Read a file; raise ModelFileError, with the reason, where that cannot be."""
+    """Read a file; raise ModelFileError with the reason if that fails."""
     try:
         with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
@@ -105,7 +106,7 @@ def read_file(path: Path) -> OnnxFile:
 
 
 def read_content(content: bytes) -> OnnxFile:
-    """Read the content of a file."""
+    """Parse the content of a file."""
     try:
         check_size(content)
         model = ModelProto.FromString(content)
@@ -116,7 +117,7 @@ def read_content(content: bytes) -> OnnxFile:
 
 
 def read_model(model: ModelProto, values: Mapping[str, NDArray[Any]] | None = None) -> OnnxFile:
-    """Read a model of the library; `values` are inputs of the graph that are constants."""
+    """Convert a model of the library; `values` makes constants of some inputs of the graph."""
     versions = {text_of(entry.domain): entry.version for entry in model.opset_import}
     opset = versions.get("", versions.get("ai.onnx", 0))
     if not model.HasField("graph") or opset not in OPSETS:
@@ -157,12 +158,12 @@ def read_model(model: ModelProto, values: Mapping[str, NDArray[Any]] | None = No
 
 
 def text_of(value: str | bytes) -> str:
-    """Return a text of the file; one that is no UTF-8 comes as bytes."""
+    """Return a text of the file, which protobuf gives as bytes if it is not UTF-8."""
     return value if isinstance(value, str) else value.decode("utf-8", "replace")
 
 
 def array_of(tensor: TensorProto) -> NDArray[Any]:
-    """Return the numbers of a tensor, whose size is what its shape says."""
+    """Return a tensor as an array; refuse one whose size does not match its shape."""
     name = f"tensor {text_of(tensor.name)!r:.60}"
     if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
         raise RefusedError(f"{name} lies in another file, which is not opened: export it with the weights inside")
@@ -191,7 +192,7 @@ def _value_of(entry: AttributeProto, node: str, kind: str) -> Any:
     if entry.type == AttributeProto.STRING:
         return entry.s.decode("utf-8", "replace")
     if entry.type == AttributeProto.FLOAT:
-        return float(str(np.float32(entry.f)))  # 0.1 and not 0.10000000149
+        return float(str(np.float32(entry.f)))  # 0.1, not 0.10000000149
     if entry.type == AttributeProto.INT:
         return int(entry.i)
     if entry.type == AttributeProto.FLOATS:

@@ -1,4 +1,4 @@
-"""The preparation of inputs within an exported graph, and what a file says of it."""
+"""Write the preparation of inputs into an exported graph, and describe it in the file."""
 
 import json
 from collections.abc import Iterator
@@ -15,22 +15,22 @@ from gpunn.nn.network import Network
 from gpunn.saving.onnx.graph import Graph
 
 INPUT = "input"
-_CHECKED = 5  # samples that a graph is compared with the network on
+_CHECKED = 5  # samples on which graph and network are compared
 
 
 class Preparation:
-    """What comes in: numbers as the network sees them, or `raw` ones, bytes of images or numbers of a table's columns.
+    """Prepare inputs in a graph: scaled ones as the network takes them, or `raw` bytes of images or columns of a table.
 
     Attributes:
         kind: TensorProto type of the input.
-        shape: Shape of a sample of it, (features,) or (height, width, channels).
-        inside, outside: Sentences about what the graph does to inputs, and what is to be done before.
+        shape: Shape of an input sample, (features,) or (height, width, channels).
+        inside, outside: Sentences on the preparation within the graph, and before it.
     """
 
     def __init__(self, model: Network, raw: bool) -> None:
         self._model, self._raw = model, raw
         trained_on = model.trained_on
-        # Images that go flat into a first layer of features come as they are.
+        # Images stay images, even if the first layer takes them flat.
         self.shape = tuple(model.input_shape if trained_on is None else trained_on.shape)
         columns = None if trained_on is None else trained_on.columns
         self._columns: Columns | None = columns if raw else None
@@ -43,24 +43,25 @@ class Preparation:
         self._factor = self._factor_of_bytes() if raw and not model.tokens else 1.0
         if not raw and not model.tokens and trained_on is not None and not trained_on.is_bytes:
             self._factor = trained_on.scale
-        self.inside, self.outside = map(list, zip(*self._sentences(columns), strict=True))
-        self.inside, self.outside = ([text for text in texts if text] for texts in (self.inside, self.outside))
+        sentences = list(self._sentences(columns))
+        self.inside = [inside for inside, _ in sentences if inside]
+        self.outside = [outside for _, outside in sentences if outside]
 
     def _reach_of_bytes(self) -> tuple[int, int]:
-        """Return the least and largest byte of the training, or of all where it had none."""
+        """Return the least and greatest byte of the training images, else 0 and 255."""
         trained_on = self._model.trained_on
         if trained_on is None or not trained_on.is_bytes:
             return 0, 255
         return int(min(trained_on.low)), int(max(trained_on.high))
 
     def _factor_of_bytes(self) -> float:
-        """Return the factor of bytes; raise DataError where they are of another range than the training's."""
+        """Return the factor of bytes; raise DataError if their range is not that of the training."""
         if self._columns is not None:
             return 1.0
         return self._model.factor_of(np.array([self._reach_of_bytes()], np.uint8))
 
     def _sentences(self, columns: Columns | None) -> Iterator[tuple[str, str]]:
-        """Give what is done in the graph, and what is left to do, each "" where there is none."""
+        """Yield pairs of sentences: a step done in the graph, and a step left to do; "" for none."""
         model, trained_on = self._model, self._model.trained_on
         if model.tokens:
             yield "", f"texts to tokens, whole numbers from 0 to {model.tokens - 1}"
@@ -75,13 +76,11 @@ class Preparation:
             yield f"numbers times {self._factor:.9g}", ""
         elif (scale := model.input_scale if trained_on is None else trained_on.scale) != 1:
             yield "", f"bytes to float, times {scale:.9g}"
-        else:
-            yield "", ""
         if trained_on is not None and trained_on.from_files:
             yield "", "fit image files to the size and colours of the input, as gpunn predict does"
 
     def write(self, graph: Graph, x: str, layout: str) -> str:
-        """Write the nodes that make of the input what the first layer takes."""
+        """Write the nodes between the input and the first layer; return their output."""
         graph.begin("prepared")
         if self._columns is not None:
             return self._write_columns(graph, self._columns, x)
@@ -126,7 +125,7 @@ class Preparation:
         return parts[0] if len(parts) == 1 else graph.node("Concat", *parts, axis=1)
 
     def samples(self) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Make some inputs of the graph, and those that `predict_proba` is given for the same answers."""
+        """Draw some inputs of the graph, and the same samples for `predict_proba`."""
         model, chance = self._model, np.random.Generator(np.random.Philox(0))
         trained_on, shape = model.trained_on, (_CHECKED, *self.shape)
         if model.tokens:
@@ -172,7 +171,7 @@ class Preparation:
 
 
 def _runs(columns: Columns) -> Iterator[tuple[int, int, str | None]]:
-    """Give the columns in order: begin, end and None of numbers side by side, or one of categories and its name."""
+    """Yield the columns in order: (begin, end, None) for adjacent numbers, (begin, end, name) for one of categories."""
     begin = 0
     for place, name in enumerate((*columns.names, None)):
         if name is None or name in columns.categories:
@@ -184,6 +183,6 @@ def _runs(columns: Columns) -> Iterator[tuple[int, int, str | None]]:
 
 
 def check_raw(model: Network, raw: bool) -> None:
-    """Raise OptionError where there are no raw inputs that the network could be given."""
+    """Raise OptionError if the network has no raw inputs."""
     if raw and not model.tokens and model.trained_on is None and len(model.input_shape) == 1 and model.input_scale == 1:
         raise OptionError("raw inputs are bytes or a table's columns, and the network was trained on neither")

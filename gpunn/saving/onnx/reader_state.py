@@ -1,4 +1,4 @@
-"""What is known of the activations while the nodes of a file are read: shape, order of axes, and the layers so far."""
+"""Track the activations while nodes are read: their shape, the order of their axes, and the layers so far."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,21 +13,21 @@ from gpunn.errors import GpunnError
 from gpunn.nn.layers import GlobalAveragePool2D, Layer
 from gpunn.saving.onnx.parsing import Operator
 
-MOST_SIZE = 2**20  # of a window, stride or padding
+MOST_SIZE = 2**20  # of windows, strides and padding
 
 
 @dataclass
 class ReaderState:
-    """The way from the input up to a node.
+    """Layers from the input up to a node, and their output.
 
     Attributes:
-        shape: Shape of a sample, (features,) or (height, width, channels), whatever the order of axes in the file.
-        channels_last: Whether the file has images as (batch, height, width, channels) here.
-        flat: Shape of the images whose features lie in the order height, width, channels; None for gpunn's order.
-        is_row: Whether images of one row lack the axis of their height in the file: (batch, length, features).
+        shape: Shape of a sample in gpunn, (features,) or (height, width, channels).
+        channels_last: Whether images are (batch, height, width, channels) in the file here.
+        flat: Shape of images flattened in the order height, width, channels; None for gpunn's order.
+        is_row: Whether images of height 1 lack that axis in the file: (batch, length, features).
         layers: Layers so far.
         dtype: Dtype of the numbers.
-        whole: The last mean of whole images.
+        whole: Last average pooling over whole images.
     """
 
     shape: Shape
@@ -39,12 +39,12 @@ class ReaderState:
     whole: Layer | None = None
 
     def within(self) -> "ReaderState":
-        """Return the state at the beginning of a branch."""
+        """Return a new state for a branch that begins here."""
         return ReaderState(self.shape, self.dtype, self.channels_last, self.flat, self.is_row)
 
     @property
     def axes(self) -> Shape:
-        """Shape of a sample as the file has it."""
+        """Shape of a sample in the file."""
         if len(self.shape) == 1:
             return self.shape
         places = self.shape[1:2] if self.is_row else self.shape[:2]
@@ -52,11 +52,11 @@ class ReaderState:
 
     @property
     def order(self) -> tuple[bool, Shape | None, bool]:
-        """The order of axes and features in the file."""
+        """Order of axes and features in the file."""
         return self.channels_last, self.flat, self.is_row
 
     def add(self, node: Operator, layer: Layer, **values: NDArray[Any] | None) -> None:
-        """Put a layer behind the others, beginning with some values."""
+        """Append a layer with its initial values."""
         layer.name = layer.name_prefix
         try:
             self.shape = layer.output_shape(self.shape)
@@ -68,9 +68,9 @@ class ReaderState:
         self.layers.append(layer)
 
     def per_channel(self, node: Operator, values: NDArray[Any], what: str) -> NDArray[Any] | None:
-        """Return one value a feature or channel, as gpunn orders them, of an array that stands beside the batch.
+        """Return one value per feature or channel, in gpunn's order, from an array that broadcasts over the batch.
 
-        None where it is no such array.
+        Return None if the array has other axes.
         """
         shape, axes = values.shape, self.axes
         sizes = (1,) * (len(axes) + 1 - len(shape)) + shape
@@ -82,14 +82,14 @@ class ReaderState:
         return self.ordered(np.broadcast_to(values.reshape(-1), (channels,)))
 
     def ordered(self, values: NDArray[Any]) -> NDArray[Any]:
-        """Return features (…, features) in gpunn's order."""
+        """Reorder (…, features) to gpunn's order."""
         if self.flat is None:
             return values
         images = values.reshape(*values.shape[:-1], *self.flat)
         return np.moveaxis(images, -1, -3).reshape(values.shape)
 
     def need_channels_first(self, node: Operator) -> None:
-        """Refuse a node on images whose axes the file has turned to another order."""
+        """Refuse a node on anything but images with channels first."""
         if len(self.shape) != 3:
             raise node.refusal(f"an input {self.axes} of each sample", "expected images, (channels, height, width)")
         if self.is_row:
@@ -98,7 +98,7 @@ class ReaderState:
             raise node.refusal("axes (batch, height, width, channels)", "expected (batch, channels, height, width)")
 
     def flatten(self, node: Operator, layer: Layer) -> None:
-        """Put images in a row by a new layer."""
+        """Flatten images by a new layer."""
         if len(self.shape) == 1:
             return
         if self.layers and self.layers[-1] is self.whole:
@@ -112,7 +112,7 @@ class ReaderState:
 
 
 def numbers(node: Operator, values: NDArray[Any] | None, what: str) -> NDArray[Any]:
-    """Return weights, or raise the error that says that they are computed or missing."""
+    """Return weights; refuse missing or computed ones."""
     if values is None:
         raise node.refusal(what, "expected weights that the file holds, not ones that are computed or missing")
     if values.dtype.kind != "f":
@@ -121,7 +121,7 @@ def numbers(node: Operator, values: NDArray[Any] | None, what: str) -> NDArray[A
 
 
 def known_inputs(node: Operator, constants: Mapping[str, NDArray[Any]], x: str) -> list[NDArray[Any] | None]:
-    """Return the arrays of a node's inputs behind the first, which is x; None where one is left out."""
+    """Return the constant inputs of a node behind x; None for one left out."""
     if node.inputs[:1] != (x,) or any(name and name not in constants for name in node.inputs[1:]):
         raise node.refusal("its inputs", "expected activations first, and constants behind them")
     return [constants[name] if name else None for name in node.inputs[1:]]

@@ -1,4 +1,4 @@
-"""ONNX operators that go over images by windows, as layers."""
+"""Read ONNX operators with windows as layers: convolution and pooling."""
 
 from collections.abc import Callable, Sequence
 from math import prod
@@ -68,14 +68,14 @@ def _transposed_convolution(state: ReaderState, node: Operator, given: Constants
 
 
 def refuse_dilations(node: Operator) -> None:
-    """Refuse windows with gaps."""
+    """Refuse dilated windows."""
     dilations = node.take("dilations", [1, 1])
     if any(each != 1 for each in dilations):
         raise node.refusal(f"dilations = {dilations}", "windows here have no gaps")
 
 
 def pair_of(node: Operator, attribute: str, default: list[int]) -> tuple[int, int]:
-    """Return two sizes of a window."""
+    """Return an attribute of height and width."""
     given = node.take(attribute, default)
     if len(given) != 2 or not all(isinstance(each, int) and 0 < each <= MOST_SIZE for each in given):
         raise node.refusal(f"{attribute} = {given!s:.40}", "expected two whole numbers above 0")
@@ -83,7 +83,7 @@ def pair_of(node: Operator, attribute: str, default: list[int]) -> tuple[int, in
 
 
 def ends_of(node: Operator, state: ReaderState, size: Sequence[int], stride: Sequence[int]) -> list[tuple[int, int]]:
-    """Return the zeros before and after, down and across."""
+    """Return the padding before and after, of rows and of columns."""
     automatic, pads = node.take("auto_pad", "NOTSET"), node.take("pads", [0, 0, 0, 0])
     if automatic in ("SAME_UPPER", "SAME_LOWER"):
         ends = [windows.added("same", axis, state.shape[axis], size[axis], stride[axis]) for axis in (0, 1)]
@@ -100,7 +100,7 @@ def ends_of(node: Operator, state: ReaderState, size: Sequence[int], stride: Seq
 def padding_of(
     node: Operator, state: ReaderState, size: Sequence[int], stride: Sequence[int]
 ) -> tuple[str | tuple[int, int], list[tuple[int, int]]]:
-    """Return the padding of a layer, and the places that it adds before and after."""
+    """Return the `padding` of a layer, and what it adds before and after."""
     ends = ends_of(node, state, size, stride)
     if ends == [(0, 0), (0, 0)]:
         return "valid", ends
@@ -131,7 +131,7 @@ def _pool(state: ReaderState, node: Operator, _: Constants) -> None:
 
 
 def _made(node: Operator, make: Callable[[], Layer]) -> Layer:
-    """Return a layer; what its arguments cannot be is said of the node."""
+    """Make a layer; let errors about its arguments name the node."""
     try:
         return make()
     except GpunnError as error:
