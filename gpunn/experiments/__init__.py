@@ -1,1 +1,1 @@
-"""Runs as folders: experiments, recipes, resuming, results and predictions."""
+"""Train experiments and recipes in run folders, resume them, and use their networks."""

@@ -1,4 +1,4 @@
-"""The lines that a run says at its end: how well the network answers, and what the training was like."""
+"""Summarize a finished run in a few lines: the metrics of its network, and the course of its training."""
 
 import math
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from gpunn.train.trainer import Trainer
 
 
 def conclude(trainer: Trainer, measured: FinalEvaluation | None) -> Iterator[tuple[str, str]]:
-    """Say what the run has shown, line by line, each with its label."""
+    """Yield the lines of the summary, each as label and text."""
     history, data = trainer.history, trainer.data
     if measured is None:
         yield "metrics", "none: there is neither a test set nor a validation set"
@@ -45,7 +45,7 @@ def conclude(trainer: Trainer, measured: FinalEvaluation | None) -> Iterator[tup
 
 
 def _figures(data: Data, measured: FinalEvaluation) -> Iterator[tuple[str, str]]:
-    """Say how well the network answers: the figures of its loss, and those of the other metrics that matter."""
+    """Yield the metrics of the network: those of its task, then others worth a look."""
     result, report = measured.evaluation, measured.report
     note = "" if measured.part == "test set" else " (there is no test set)"
     note = " (watched while training: no measure of unseen data)" if data.validation_is_test else note

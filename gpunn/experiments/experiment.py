@@ -1,4 +1,4 @@
-"""Experiments: everything that a run depends on, as TOML that comes with gpunn or is yours, read by closed lists."""
+"""Read and write experiments: complete descriptions of a run, in TOML files or recipes of gpunn."""
 
 import contextlib
 import logging
@@ -40,14 +40,14 @@ OF_IMAGES = ("image_size", "colours")  # options of `load_data` for folders of i
 OF_TABLES = ("target", "ignore", "missing", "task", "scaling")  # options of `load_data` for tables
 _PARTS = ("optimizer", "loss", "regularizer", "augmentation")
 _URI = "file://"
-_MOST_BYTES = 1 << 16  # a file of a few lines: what is larger is something else
-_MOST_DOTS = 16  # of a line: between the parts of a key they take tomllib the square of their number, and more memory
-_LEAST_BATCH = 32  # fewer samples say too little about the gradient for the learning rates of the recipes
+_MOST_BYTES = 1 << 16  # an experiment file has a few lines: a larger file is something else
+_MOST_DOTS = 16  # of a line: the time of tomllib grows with the square of the dots in a key
+_LEAST_BATCH = 32  # smaller batches have too noisy gradients for the learning rates of the recipes
 
 
 @dataclass(frozen=True)
 class DataPart:
-    """`[data]`: arguments of `load_data`, and shape and SHA-256 of the training samples, once they were loaded."""
+    """Settings under `[data]`: arguments of `load_data`; shape and SHA-256 of the training samples once loaded."""
 
     source: str = "digits"
     validation: float | int | str = 0.1
@@ -65,14 +65,14 @@ class DataPart:
 
 @dataclass(frozen=True)
 class TrainingPart(PlainOptions):
-    """`[training]`: the plain options of `Sequential.fit`; smaller batches give an epoch `least_steps` steps."""
+    """Settings under `[training]`: plain options of `Sequential.fit`; `least_steps` an epoch need smaller batches."""
 
     batch_size: int = 128
     device: str = "auto"
     least_steps: int = 0
 
     def batch_size_for(self, count: int) -> int:
-        """Choose the batch size for so many training samples."""
+        """Choose the batch size for `count` training samples."""
         if not self.least_steps:
             return self.batch_size
         return min(self.batch_size, max(_LEAST_BATCH, count // self.least_steps), count)
@@ -80,7 +80,7 @@ class TrainingPart(PlainOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """Everything that a run depends on; parts are tables of `gpunn.config`, a loss of None is chosen by the targets."""
+    """Complete description of a run; parts are tables of `gpunn.config`, a loss of None is chosen by the targets."""
 
     version: str = ""
     name: str
@@ -97,17 +97,17 @@ class Experiment:
     checkpoints: CheckpointPart = field(default_factory=CheckpointPart)
 
     def with_options(self, *, data: str | None = None, checkpoints: Mapping[str, Any] = {}, **options: Any) -> Self:
-        """Return a changed experiment: its data, fields of its sections, its learning rate (of a schedule, the peak).
+        """Return an experiment with other data, settings, or learning rate (for a schedule, its peak).
 
-        None leaves a value as it is; a given batch size is kept however few samples there are. With `at_epoch` the
-        learning rate changes there.
+        None keeps a value. A given batch size holds for small data sets too. With `at_epoch`, the learning rate
+        changes at that epoch.
         """
         changed, kept = ({k: v for k, v in given.items() if v is not None} for given in (options, checkpoints))
         rate, epoch, optimizer = changed.pop("learning_rate", None), changed.pop("at_epoch", None), self.optimizer
         of_images = {name: changed.pop(name) for name in OF_IMAGES if name in changed}
         part = self.data if data is None else replace(self.data, source=_located(data))
         if data is not None and part.shape and not is_image_folder(data):
-            part = replace(part, image_size=(), colours="")  # those of the folder before
+            part = replace(part, image_size=(), colours="")  # they belong to the folder before
         of_data = of_images | {name: changed.pop(name) for name in OF_TABLES if name in changed}
         part = replace(part, **of_data)
         if data is not None or of_data or "seed" in changed:
@@ -119,14 +119,14 @@ class Experiment:
             after = _at_rate(before, rate)
             changing = {"type": "Changed", "before": before, "at": epoch, "after": after}
             optimizer = {**optimizer, "learning_rate": after if epoch is None else changing}
-            from_config("optimizer", optimizer)  # which refuses a rate that cannot be
+            from_config("optimizer", optimizer)  # refuses an invalid rate
         training, plan = replace(self.training, **changed), replace(self.checkpoints, **kept)
         return replace(self, data=part, training=training, optimizer=optimizer, checkpoints=plan)
 
     def load_data(self, tokens: int = 0) -> Data:
-        """Load the data; raise DataError unless they are those that the experiment was written with.
+        """Load the data; raise DataError unless their SHA-256 is that of the experiment, if it has one.
 
-        Inputs are tokens where the first layer looks them up, or where it is left open and so many are asked for.
+        Inputs are tokens if the first layer is an Embedding, or if the layers are open and `tokens` is given.
         """
         part = self.data
         given: dict[str, Any] = {name: getattr(part, name) or None for name in (*OF_IMAGES, *OF_TABLES)}
@@ -135,7 +135,7 @@ class Experiment:
             given["tokens"] = tokens
         data = load_data(part.source, **given)
         if self.loss and data.train.one_hot and from_config("loss", self.loss).of_targets is Task.BINARY:
-            data = data.as_floats()  # as the trainer would, but the fingerprint is of what is trained on
+            data = data.as_floats()  # as the trainer would, but here for the fingerprint
         if self.start is not None and part.shape:
             data = data.mapped(lambda samples: _shaped(samples, part.shape), data.class_names)
         if part.sha256 and data.train.sha256() != part.sha256:
@@ -144,13 +144,13 @@ class Experiment:
         return data
 
     def model(self, data: Data, *, begins: bool = True) -> Sequential:
-        """Make the network for some data, which `begins` with weights of another where the experiment names one."""
+        """Make the network for some data; with `begins`, it takes the weights of a pretrained network, if any."""
         outputs = data.train.classes or data.train.targets.shape[1]
         layers = [from_config("layer", with_units(layer, outputs)) for layer in self.layers]
         return Sequential(layers) if self.start is None else self.start.model(layers, begins=begins)
 
     def trainer(self, data: Data, *, progress: bool = True, begins: bool = True) -> Trainer:
-        """Make everything that trains on some data; see `model` for `begins`."""
+        """Make the trainer for some data; see `model` for `begins`."""
         return Trainer(self.model(data, begins=begins), self.options(data, progress=progress), data)
 
     def options(self, data: Data, *, progress: bool = True) -> TrainOptions:
@@ -170,9 +170,9 @@ class Experiment:
         train, regularizer = trainer.data.train, trainer.options.regularizer
         training = replace(self.training, batch_size=trainer.batch_size, device=trainer.backend.device, least_steps=0)
         part = replace(self.data, source=_located(self.data.source), shape=train.shape, sha256=train.sha256())
-        if train.from_files:  # as it was chosen by the images
+        if train.from_files:  # chosen by the images
             part = replace(part, image_size=train.shape[:2], colours="grey" if train.shape[2] == 1 else "rgb")
-        if train.columns is not None:  # as it was told by the table
+        if train.columns is not None:  # chosen by the table
             task = "classes" if train.classes else "regression"
             part = replace(part, target=",".join(train.columns.targets), task=task)
         return replace(
@@ -195,12 +195,12 @@ class Experiment:
         return tomli_w.dumps(_plain(asdict(replace(self, data=data, start=start))))
 
     def origin(self, trainer: Trainer) -> Origin:
-        """Describe what a run is made of, to be written into its checkpoints."""
+        """Describe the experiment, data and versions of a run for its checkpoints."""
         return Origin(self.to_toml(), fingerprint(trainer.data, self.data.sha256), versions(trainer))
 
 
 def _at_rate(schedule: Any, rate: float) -> Any:
-    """Return a learning rate, or the table of a schedule, with another rate that it is measured by."""
+    """Return a learning rate, or the table of a schedule, with another (peak) rate."""
     if not isinstance(schedule, dict):
         return rate
     if schedule["type"] == "Changed":
@@ -216,41 +216,41 @@ def with_units(layer: Any, outputs: int) -> Any:
 
 
 def _shaped(samples: Samples, shape: tuple[int, ...]) -> Samples:
-    """Return samples in the shape that a network takes, where it is another of the same numbers."""
+    """Reshape samples to the inputs of a network where the sizes match."""
     if samples.shape == shape or prod(samples.shape) != prod(shape):
         return samples
     return replace(samples, inputs=samples.inputs.reshape(len(samples), *shape))
 
 
 def _as_text(path: str) -> str:
-    """Return a path as text that a file may hold, whatever its bytes are."""
+    """Return a path as text; as a file: URI if its bytes are no UTF-8."""
     is_text = path == path.encode(errors="replace").decode()
     return path if is_text else _URI + quote_from_bytes(os.fsencode(Path(path).absolute()))
 
 
 def _as_path(text: str) -> str:
-    """Return the path of which `_as_text` made a text."""
+    """Return the path behind a text of `_as_text`."""
     return os.fsdecode(unquote_to_bytes(text.removeprefix(_URI))) if text.startswith(_URI) else text
 
 
 def _located(source: str) -> str:
-    """Return a source that holds from every folder: names stay, paths become absolute."""
+    """Make a source independent of the working directory: names stay, paths become absolute."""
     try:
         path = Path(source).expanduser()
         return source if source in NAMES or not path.exists() else str(path.absolute())
     except (OSError, RuntimeError):
-        return source  # what is wrong with it is said when the data are loaded
+        return source  # loading the data will raise the error
 
 
 def _plain(value: Any) -> Any:
-    """Convert to TOML's types: no None, nothing empty, tuples as lists."""
+    """Convert to types of TOML: leave out None and empty values, turn tuples into lists."""
     if isinstance(value, dict):
         return {str(key): _plain(inner) for key, inner in value.items() if inner is not None and inner not in ("", ())}
     return [_plain(inner) for inner in value] if isinstance(value, tuple | list) else value
 
 
 def recipe_for(source: str | None, target: str | None = None, task: str | None = None) -> str:
-    """Return the name of the recipe for some data, of which a target and a task may be chosen, where none is named."""
+    """Return the default recipe for a source of data, with the target and task chosen, if any."""
     if task == RECONSTRUCTION:
         return "autoencoder"
     if source is not None and is_image_folder(source):
@@ -271,7 +271,7 @@ def recipes() -> dict[str, Path]:
 
 
 def read_experiment(recipe: str) -> Experiment:
-    """Read a recipe by its name, or an experiment file; raise OptionError where that cannot be."""
+    """Read a recipe by name, or an experiment file; raise OptionError if that fails."""
     known, path = recipes(), Path(recipe)
     if recipe in known:
         path = known[recipe]
@@ -288,14 +288,14 @@ def read_experiment(recipe: str) -> Experiment:
 
 
 def parse_experiment(text: str, where: str) -> Experiment:
-    """Read an experiment from TOML that errors call `where`; raise OptionError for all that cannot be."""
+    """Parse an experiment from TOML; raise OptionError, which names `where`, for an invalid one."""
     with errors_of(where):
-        # A file may have a name that no run may have.
+        # The name of a file may have characters that the name of a run may not.
         return _parse(table_of(text), re.sub(r"[^\w.-]+", "_", Path(where).stem).lstrip(".") or "experiment")
 
 
 def table_of(text: str) -> dict[str, Any]:
-    """Read the table of an experiment file, within `errors_of`."""
+    """Parse the TOML of an experiment file; use it within `errors_of`."""
     for number, line in enumerate(text.splitlines(), 1):
         if line.count(".") > _MOST_DOTS:
             raise OptionError(f"line {number} has more than {_MOST_DOTS} dots, and no experiment needs so many")
@@ -304,7 +304,7 @@ def table_of(text: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def errors_of(where: str) -> Iterator[None]:
-    """Let the errors of reading an experiment name the file that it is in."""
+    """Turn errors of parsing into an OptionError that names the file."""
     try:
         yield
     except tomllib.TOMLDecodeError as error:
@@ -322,7 +322,7 @@ def _parse(table: dict[str, Any], stem: str) -> Experiment:
         raise OptionError("it has ranges to search, [search], where an experiment has values: gpunn search FILE.toml")
     check_names(table, [field.name for field in fields(Experiment)], "an experiment")
     start = from_table(StartPart, table["start"], "start") if "start" in table else None
-    are_chosen = start is not None and not start.layers  # by the network and the data
+    are_chosen = start is not None and not start.layers  # by the pretrained network and the data
     for key in ("layers", "optimizer"):
         if key not in table and not (key == "layers" and are_chosen):
             raise OptionError(f"{key} is missing: an experiment has layers and an optimizer")
@@ -333,7 +333,7 @@ def _parse(table: dict[str, Any], stem: str) -> Experiment:
         raise OptionError(f"layers must be a list of 1 to {MOST_LAYERS:,} tables, each with a type")
     check_tables(layers)
     parts = {kind: table[kind] for kind in _PARTS if kind in table}
-    # Everything is made once, so that what cannot be is said before any data are read.
+    # Make every part once, so that errors show before any data are read.
     for kind, part in [*(("layer", with_units(layer, 1)) for layer in layers), *parts.items()]:
         from_config(kind, part)
     metrics = table.get("metrics", [])

@@ -1,4 +1,4 @@
-"""Say how a run or a command failed: its exit code, and one line with what mends it."""
+"""Report how a run or a command failed: its exit code, and one line that says how to mend it."""
 
 import signal
 
@@ -17,7 +17,7 @@ def code_of(error: BaseException) -> int:
 
 
 def line_of(error: BaseException) -> str:
-    """Return what the program says of an error, and what mends it, in one line."""
+    """Describe an error and its remedy in one line."""
     return in_one_line(" ".join(_said_of(error).split()))
 
 

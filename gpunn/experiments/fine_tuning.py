@@ -1,4 +1,4 @@
-"""Fine-tune: take the layers of another network, and make its last one anew for the data."""
+"""Fine-tune a pretrained network: take its layers, and replace the last one for the new data."""
 
 from dataclasses import replace
 from math import prod
@@ -20,20 +20,20 @@ from gpunn.nn.replacing import place_of_last, with_last
 from gpunn.nn.tasks import Task
 from gpunn.saving.checkpointer import CheckpointPart, Say
 
-FREEZE = 1  # epochs in which only the new layer learns, where nothing else is asked for
+FREEZE = 1  # epochs in which only the new layer learns, by default
 ALWAYS = "all"
-LEAST_STEPS = 10  # an epoch, by smaller batches: those who fine-tune have few samples
+LEAST_STEPS = 10  # an epoch, by smaller batches: data sets for fine-tuning are small
 
 
 def start_from(run: str, data: str | None, recipe: str | None, freeze: str | None, say: Say) -> Experiment:
-    """Return the experiment that fine-tunes the network of a run: its layers, and the settings of a recipe.
+    """Return the experiment that fine-tunes the network of a run with the settings of a recipe.
 
     Args:
         run: Run folder, model file or checkpoint.
-        data: Source of the data; None for the recipe's.
-        recipe: Recipe with everything but layers and loss; None for the settings that the run had, else `mlp`.
-        freeze: Number of epochs, or "all"; None for the recipe's, else `FREEZE`.
-        say: Takes the line that says where the settings are from.
+        data: Source of the data; None for that of the recipe.
+        recipe: Recipe for everything but layers and loss; None for the settings of the run, or `mlp` without any.
+        freeze: Number of epochs with frozen layers, or "all"; None for that of the recipe, or `FREEZE`.
+        say: Function that shows the line about the origin of the settings.
     """
     if data is None and recipe is None:
         allow = allowing()
@@ -59,7 +59,7 @@ def start_from(run: str, data: str | None, recipe: str | None, freeze: str | Non
 
 
 def _epochs(freeze: str | None, training: TrainingPart) -> int:
-    """Return the number of epochs in which the layers of the run are frozen."""
+    """Return the number of epochs with frozen layers."""
     if freeze is None:
         return training.freeze or FREEZE
     if freeze == ALWAYS:
@@ -70,7 +70,7 @@ def _epochs(freeze: str | None, training: TrainingPart) -> int:
 
 
 def prepare(experiment: Experiment) -> tuple[Experiment, Data]:
-    """Load the data of an experiment, and choose its layers where those of another network are taken."""
+    """Load the data of an experiment, and choose its layers if it fine-tunes a network."""
     start = experiment.start
     if start is None or experiment.layers:
         return experiment, experiment.load_data()
@@ -85,7 +85,7 @@ def prepare(experiment: Experiment) -> tuple[Experiment, Data]:
     at = place_of_last(network)
     tables = [{**to_built_config(layer)} for layer in layers]
     for number, table in enumerate(tables):
-        table.pop("trainable", None)  # of the training before
+        table.pop("trainable", None)  # from the earlier training
         if not start.trainable and number < at:
             table["trainable"] = False
     chosen = replace(
@@ -99,7 +99,7 @@ def prepare(experiment: Experiment) -> tuple[Experiment, Data]:
 
 
 def _fitted(part: DataPart, network: Network) -> DataPart:
-    """Let images of a folder be fitted to those that the network learned from, where nothing else is asked for."""
+    """Fit images of a folder to the size and colours of the earlier training, unless others are given."""
     shape = network.trained_on.shape if network.trained_on else network.input_shape
     if len(shape) != 3 or not is_image_folder(part.source):
         return part
@@ -108,25 +108,25 @@ def _fitted(part: DataPart, network: Network) -> DataPart:
 
 
 def _layers(network: Network, data: Data) -> tuple[list[object], int, bool]:
-    """Return the layers for the data, how many are taken over, and whether the network ends as it did."""
+    """Return the layers for the data, how many are taken over, and whether loss and last activation stay."""
     train, outputs = data.train, prod(network.output_shape)
     at = place_of_last(network)
     if train.classes and network.task is Task.CLASSES and data.class_names == network.class_names:
         return [*network.layers], len(network.layers), True
     keeps_end = network.task is None or (network.task is Task.CLASSES) == bool(train.classes)
     wanted = train.classes or train.targets.shape[1]
-    if train.classes and outputs == 1:  # one output answers for two classes, and for no more
+    if train.classes and outputs == 1:  # one output suits two classes only
         keeps_end, wanted = keeps_end and wanted == 2, 1 if wanted == 2 and keeps_end else wanted
     if network.task is Task.BINARY and not is_binary(train.targets):
         keeps_end = False
     layers = with_last(network, wanted)
-    if not keeps_end:  # an activation at the end suits the answers that it was made for
+    if not keeps_end:  # the last activation was chosen for the old targets
         layers = [layer for number, layer in enumerate(layers) if number <= at or not isinstance(layer, Activation)]
     return [*layers], at, keeps_end
 
 
 def _check(network: Network, data: Data, path: str) -> None:
-    """Raise an error unless samples are of the shape and the range that the network takes."""
+    """Raise an error unless the samples have the shape and the range of the network's inputs."""
     shape, wanted = data.train.shape, network.trained_on.shape if network.trained_on else network.input_shape
     if fed_shape(network.layers, shape) != network.input_shape:
         mend = "bring them to that shape"
@@ -140,7 +140,7 @@ def _check(network: Network, data: Data, path: str) -> None:
 
 
 def introduction(experiment: Experiment) -> list[str]:
-    """Say what a run begins with, and what is frozen for how long."""
+    """Describe which layers are pretrained, and how long they are frozen."""
     start, freeze, layers = experiment.start, experiment.training.freeze, experiment.layers
     if start is None:
         return []

@@ -1,4 +1,4 @@
-"""The folder of a run: its file names, and a lock that admits one process."""
+"""Make, lock and search a run folder, which one process uses at a time."""
 
 import contextlib
 import os
@@ -19,14 +19,14 @@ from gpunn.saving.checkpointer import CHECKPOINTS, Say, list_checkpoints
 from gpunn.train.trainer import Trainer
 
 EXPERIMENT, HISTORY, METRICS, MODEL = "experiment.toml", "history.csv", "metrics.json", "model.safetensors"
-_ROOM = 2 << 20  # bytes that a run writes besides its network: five pictures and some text
+_ROOM = 2 << 20  # bytes written beside the network: five pictures and some text
 
 
 @contextlib.contextmanager
 def new_folder(out: str | os.PathLike[str] | None, stem: str, say: Say) -> Iterator[Path]:
-    """Make and lock a folder for a new run, by default the next free runs/<stem>-<n>; an empty one does not stay."""
+    """Make and lock a folder for a new run, by default the next free runs/<stem>-<n>; remove it if it stays empty."""
     folder = _made(out, stem)
-    try:  # before a lock is made in a folder that is somebody else's
+    try:  # before a lock file appears in a folder of something else
         there = [] if holds_run(folder) else sorted(path.name for path in folder.iterdir() if path.name != LOCK)
     except OSError as error:
         raise _unusable("read", folder, error) from None
@@ -43,7 +43,7 @@ def new_folder(out: str | os.PathLike[str] | None, stem: str, say: Say) -> Itera
                 raise OutputError(f"{folder} already holds a run: {mend}")
             yield folder
         except BaseException:
-            with contextlib.suppress(OSError):  # of a folder that holds anything
+            with contextlib.suppress(OSError):  # the folder is not empty
                 if [path.name for path in folder.iterdir()] == [LOCK]:
                     (folder / LOCK).unlink()
                 folder.rmdir()
@@ -53,7 +53,7 @@ def new_folder(out: str | os.PathLike[str] | None, stem: str, say: Say) -> Itera
 
 
 def holds_run(folder: Path) -> bool:
-    """Whether a folder is that of a run, which writes these first."""
+    """Return whether a folder holds a run, by the files that it writes first."""
     with contextlib.suppress(OSError):
         return (folder / EXPERIMENT).is_file() or (folder / CHECKPOINTS).is_dir()
     return False
@@ -84,22 +84,22 @@ def _unusable(verb: str, folder: Path, error: OSError, reason: str = "") -> Outp
 
 
 def locked(folder: Path, say: Say) -> AbstractContextManager[None]:
-    """Keep other runs out of a folder; see `files.locked`."""
+    """Lock a folder against other runs; see `files.locked`."""
     return locked_for(folder, say, who="gpunn train", mend="give another folder by --out")
 
 
 def check_room(folder: Path, trainer: Trainer, checkpoints: int) -> None:
-    """Raise OutputError where the disk has no room for the results and for `checkpoints` that are kept."""
+    """Raise OutputError if the disk has no room for the results and the given number of checkpoints."""
     network = trainer.model.parameters.values.nbytes
     checkpoint = network * (3 + len(trainer.optimizer.state))
-    needed = network + (checkpoints + 1) * checkpoint + _ROOM  # one more while it is written
+    needed = network + (checkpoints + 1) * checkpoint + _ROOM  # and one being written
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise OutputError(f"{folder} has {size(free)} free, the results take about {size(needed)}")
 
 
 def model_file(run: str) -> Path:
-    """Return the path of a run's network, or of a model file; raise ModelFileError where there is none."""
+    """Return the path of a run's network, or of a model file; raise ModelFileError if there is none."""
     path = Path(run)
     try:
         if path.is_dir():
@@ -119,9 +119,9 @@ def model_file(run: str) -> Path:
 
 
 def experiment_file(path: Path) -> Path | None:
-    """Return the experiment of the run that a model file is part of, also of its checkpoints; None where there is none.
+    """Return the experiment file of the run that a model file belongs to, directly or in a checkpoint, if any.
 
-    Any other file may have nothing to do with an experiment that lies beside it.
+    A file of any other name may have nothing to do with the experiment beside it.
     """
     folder = path.absolute().parent
     if folder.parent.name == CHECKPOINTS:

@@ -1,4 +1,4 @@
-"""Write the history of a run while it is being trained, for those who follow it from another process."""
+"""Write the history of a run during its training, so that another process can follow it."""
 
 import contextlib
 import time
@@ -10,14 +10,14 @@ from gpunn.files import write_atomically
 from gpunn.train.callbacks import Callback, TrainingView
 from gpunn.train.record import Record
 
-_SECONDS, _MOST_SHARE = 0.5, 0.02  # between two writings, and of the time of a training for them
+_SECONDS, _MOST_SHARE = 0.5, 0.02  # least interval of writing, and its greatest share of the training time
 
 
 class LiveHistory(Callback):
-    """Writes history.csv soon after each record.
+    """Write history.csv soon after each record.
 
-    Nothing depends on it: a run resumes by its checkpoints, which hold the records, and writes the file at its end. So
-    a full disk is no error here, and nobody waits until the disk has it.
+    Nothing depends on the file: a run resumes from checkpoints, which contain the records, and writes the file again at
+    its end. So a full disk is no error here, and the training does not wait for the disk.
     """
 
     first_rank_only = True
@@ -27,7 +27,7 @@ class LiveHistory(Callback):
         self._path, self._is_due, self._next = folder / HISTORY, False, 0.0
 
     def on_train_begin(self, training: TrainingView) -> None:
-        if len(training.history):  # of a run that resumes: records after its checkpoint are no more
+        if len(training.history):  # a resumed run: drop records after its checkpoint
             self._write(training)
         else:
             with contextlib.suppress(OSError):

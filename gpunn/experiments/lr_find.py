@@ -1,4 +1,4 @@
-"""Find a learning rate for an experiment: the picture of the losses at rising rates, and one line to go on with."""
+"""Find a learning rate for an experiment: plot the loss at rising rates, and suggest one."""
 
 import shlex
 import sys
@@ -21,16 +21,16 @@ def find_learning_rate(experiment: Experiment, rise: Rising, out: StrPath | None
     """Try rising rates with the network, the optimizer and the training samples of an experiment.
 
     Args:
-        experiment: What would be trained; its learning rate is left aside.
+        experiment: Experiment to train; its learning rate is ignored.
         rise: Rates to try.
         out: Path of the picture; None for learning-rate.png.
-        command: Command that trains it, to which the rate is added.
-        say: Takes the line with the suggestion.
+        command: Command that trains the experiment; the suggestion completes it.
+        say: Function that shows the line with the suggestion.
 
     Raises:
-        GpunnError: No rate is suggested; the picture is written all the same.
+        GpunnError: There is no suggestion; the picture is written nevertheless.
     """
-    if experiment.data.validation == "test":  # which stays closed here: all other samples are for training
+    if experiment.data.validation == "test":  # the test set stays closed here, so all other samples train
         experiment = replace(experiment, data=replace(experiment.data, validation=0))
     experiment, data = prepare(experiment)
     options = experiment.options(data, progress=False)
@@ -44,7 +44,7 @@ def find_learning_rate(experiment: Experiment, rise: Rising, out: StrPath | None
 
 @contextmanager
 def _progress(steps: int) -> Iterator[Show | None]:
-    """Give a function that keeps one line of a terminal up to date, which is wiped at the end; None without one."""
+    """Give a function that updates one line of a terminal, cleared at the end; None without a terminal."""
     stream = sys.stderr
     if stream is None or not stream.isatty():
         yield None
@@ -64,7 +64,7 @@ def _progress(steps: int) -> Iterator[Show | None]:
 
 
 def command_of(data: str | None = None, **options: Any) -> str:
-    """Write the command that trains with some options, such as `image_size`; those of None are left out."""
+    """Return the `gpunn train` command for some options, such as `image_size`, without those that are None."""
     words = ["gpunn", "train", *([data] if data else [])]
     for name, value in options.items():
         text = "x".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -1,4 +1,4 @@
-"""Export the network of a run as an ONNX file, and import such files as model files."""
+"""Export the network of a run as an ONNX file, and import ONNX files as model files."""
 
 from gpunn.backend.limits import size
 from gpunn.errors import OptionError
@@ -17,12 +17,12 @@ def export_run(run: str, file: str, opset: int, layout: str, *, raw: bool, logit
 
 
 def import_file(file: str, out: str | None) -> str:
-    """Write the network of an ONNX file as a model file, by default beside it; return what it is."""
+    """Write the network of an ONNX file as a model file, by default beside it; return its summary."""
     source = as_path(file)
     target = source.with_suffix(".safetensors") if out is None else as_path(out)
     if is_same_file(source, target):
         raise OptionError(f"{target} would be written over: name another file for the network")
-    if out is None and target.exists():  # perhaps a network that was trained on
+    if out is None and target.exists():  # perhaps a network that has been trained further
         raise OptionError(f"{target} is there already: name the file to write, gpunn import {file} NAME.safetensors")
     model = load_onnx(source, "cpu")
     model.save(target)

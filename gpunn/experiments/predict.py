@@ -24,26 +24,26 @@ from gpunn.saving.checkpointer import Say
 from gpunn.sequential import Sequential, load_model
 from gpunn.train.arguments import renumbered
 
-SURE = 0.6  # probability below which an answer is said to be unsure; of MNIST about half of those are wrong
+SURE = 0.6  # probability below which a prediction counts as not sure
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer to one sample of a file, from 0: label and its probability, or 0 or 1 for each output, or outputs."""
+    """Prediction for one sample of a file, counted from 0: label and probability, 0 or 1 per output, or outputs."""
 
     file: str
     sample: int
-    label: str  # "" where the network was not trained on classes
-    probability: float  # nan there
+    label: str  # "" for a network without classes
+    probability: float  # NaN without classes
     outputs: list[float]
     answers: tuple[int, ...] = ()
-    second_label: str = ""  # the next likely
+    second_label: str = ""  # the second most probable
     second_probability: float = math.nan
-    sure: bool | None = None  # whether the probability is as high as asked for; None without classes
+    sure: bool | None = None  # whether the probability reaches the limit; None without classes
 
 
 def load_run(run: str, device: str = "auto") -> tuple[Sequential, Experiment | None]:
-    """Load the network of a run folder or a model file, and the experiment that lies beside it, if one does."""
+    """Load the network of a run folder or a model file, and the experiment beside it, if any."""
     path = model_file(run)
     model = load_model(path, device)
     written = path.with_name(EXPERIMENT)
@@ -53,7 +53,7 @@ def load_run(run: str, device: str = "auto") -> tuple[Sequential, Experiment | N
 def evaluate_run(run: str, source: str | None = None, device: str = "auto", width: int = 80) -> str:
     """Evaluate a run's network on a source of data, by default that of its training.
 
-    Return the figures in a line, and below it the table of all metrics in at most `width` columns.
+    Return a line of loss and accuracy, then the table of all metrics in at most `width` columns.
     """
     model, experiment = load_run(run, device)
     columns = None if model.trained_on is None else model.trained_on.columns
@@ -81,7 +81,7 @@ def _evaluated(model: Sequential, samples: Samples, name: str, width: int) -> st
 
 
 def _of_images(model: Sequential, source: str) -> dict[str, Any]:
-    """Return the options of `load_data` by which a folder of images is read as the inputs of a network."""
+    """Return the options of `load_data` that fit a folder of images to the inputs of a network."""
     if not is_image_folder(source):
         return {}
     height, width, channels = image_shape(
@@ -102,10 +102,10 @@ def predict_files(
     show: bool = False,
     sure: float = SURE,
 ) -> Iterator[Answer]:
-    """Predict from every sample in some files by a run's network; see `read_inputs` for `invert`, `note`, `prepare`.
+    """Predict every sample of some files with a run's network; see `read_inputs` for `invert`, `note`, `prepare`.
 
-    `refused` is given a line for each file that cannot be answered; left out, its error is raised. `show` writes what
-    the network saw of each image beside it. Answers of a probability below `sure` are not sure.
+    `refused` takes a line for each file that cannot be read; without it, the error is raised. `show` writes the input
+    of the network beside each image. Predictions with a probability below `sure` are marked as not sure.
     """
     if not 0 <= sure <= 1:
         raise OptionError(f"sure must be a probability from 0 to 1, got {sure!r}")
@@ -125,14 +125,14 @@ def predict_files(
         except (GpunnError, OSError) as error:
             if refused is None:
                 raise
-            # Which of many files it is must be said, by whomever the error is raised.
+            # Name the file, unless the error does.
             refused(str(error) if in_one_line(file) in str(error) else f"{file}: {error}")
         else:
             yield from answers
 
 
 def _show(path: Path, samples: Any, shape: tuple[int, ...], trained_on: TrainingInputs | None, note: Say) -> None:
-    """Write what the network saw beside an image."""
+    """Write the network's input beside an image."""
     if kind_of_file(path, "give images").image:
         written = write_input_image(path, samples, image_shape(path, shape), trained_on)
         note(f"{path}: what the network saw is in {written}")
@@ -156,15 +156,15 @@ def _answers(model: Sequential, file: str, samples: Any, sure: float) -> Iterato
         yield Answer(file, number, "", math.nan, row.tolist(), tuple(answers[number]))
 
 
-_NOT_SAID = ("", (), None)
+_EMPTY = ("", (), None)
 
 
 def format_answers(answers: Iterable[Answer], form: str, encoding: str = "utf-8") -> str:
-    """Format answers as "text" (one line a sample), "csv" or "json"; JSON escapes what the encoding has not."""
+    """Format answers as "text" (one line a sample), "csv" or "json", which escapes characters outside `encoding`."""
     found = list(answers)
     if form == "json":
         there = (asdict(answer).items() for answer in found)
-        table = [{key: value for key, value in items if value == value and value not in _NOT_SAID} for items in there]
+        table = [{key: value for key, value in items if value == value and value not in _EMPTY} for items in there]
         text = json.dumps(table, indent=2, ensure_ascii=False)
         return text if text.encode(encoding, "replace").decode(encoding) == text else json.dumps(table, indent=2)
     if form == "csv":
@@ -181,7 +181,7 @@ def format_answers(answers: Iterable[Answer], form: str, encoding: str = "utf-8"
 
 
 def _cells(answer: Answer) -> dict[str, Any]:
-    """Return the cells of an answer in CSV by their heads; several outputs are counted from 1."""
+    """Return the cells of an answer by column of the CSV; several outputs are counted from 1."""
     if answer.label:
         cells = {"label": answer.label, "probability": f"{answer.probability:.6f}"}
         second = f"{answer.second_probability:.6f}" if answer.second_label else ""
@@ -211,5 +211,5 @@ def _text(answer: Answer, wide: int) -> str:
 
 
 def _percent(share: float) -> str:
-    """Format a share; 100 % is only what is sure."""
+    """Format a probability; only 1 is shown as 100 %."""
     return ">99.99%" if 0.99995 <= share < 1 else f"{share:.2%}"

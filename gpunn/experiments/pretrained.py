@@ -1,4 +1,4 @@
-"""The network that a run begins with: found in a run, a model file or a checkpoint, and known by its SHA-256."""
+"""Start from a pretrained network: the section `[start]` of an experiment, and the copying of its layers."""
 
 import copy
 import hashlib
@@ -17,13 +17,13 @@ from gpunn.sequential import Sequential, load_model
 
 @dataclass(frozen=True)
 class StartPart:
-    """`[start]`: the network that a run begins with; see `docs/fine-tuning.md`.
+    """Settings under `[start]`: the pretrained network of a run; see `docs/fine-tuning.md`.
 
     Attributes:
         network: Path of a run folder, a model file or a checkpoint.
-        layers: Number of the first layers that begin with its weights; 0 where the data decide on the layers.
-        trainable: Whether these learn, after the epochs of `training.freeze`.
-        sha256: Fingerprint of the model file; "" before it was read.
+        layers: Number of first layers to take from it; 0 before the data have decided.
+        trainable: Whether these layers learn after the epochs of `training.freeze`.
+        sha256: Hash of the model file; "" before it was read.
     """
 
     network: str = ""
@@ -37,7 +37,7 @@ class StartPart:
         positive_whole(self.layers, "layers of [start]", least=0)
 
     def read(self) -> tuple[Sequential, Self]:
-        """Read the network, and return it and what is known of it now; refuse another than it was."""
+        """Load the network; return it and this section with path and hash; refuse a network with another hash."""
         path = model_file(self.network)
         try:
             with open_regular(path) as file:
@@ -50,7 +50,7 @@ class StartPart:
         return load_model(path, "cpu"), replace(self, network=str(path.absolute()), sha256=sha256)
 
     def model(self, layers: Sequence[Layer], *, begins: bool) -> Sequential:
-        """Make a network of layers, the first of which `begins` with the weights of the network."""
+        """Make a network of `layers`; with `begins`, the first ones take the weights of the pretrained network."""
         made = list(layers)
         if self.layers > len(made):
             raise OptionError(f"layers of [start] must be at most the {len(made)} that there are, got {self.layers}")
@@ -69,5 +69,5 @@ class StartPart:
 
 
 def _table(layer: Layer) -> dict[str, Any]:
-    """Describe a layer but for its initial weights, and whether it learns."""
+    """Describe a layer without its initial weights and `trainable`."""
     return {key: value for key, value in to_config(layer).items() if key not in ("weights", "trainable")}

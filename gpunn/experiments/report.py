@@ -1,4 +1,4 @@
-"""The page of a run, `report.md`: what was trained on what, how well it answers, and what to be careful about."""
+"""Write `report.md`, the page of a run: warnings, results, pictures, data, network and options."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -28,12 +28,12 @@ _MOST_MATRIX = 20  # classes of a confusion matrix that can be read
 
 @dataclass(frozen=True, eq=False)
 class FinalEvaluation:
-    """What a run's network was measured on at its end, "test set" or "validation set", and how it answered."""
+    """Evaluation of a run's network at its end, on the "test set" or the "validation set"."""
 
     part: str
     samples: Samples
     evaluation: Evaluation
-    report: Report | None  # None where there was no memory for it
+    report: Report | None  # None if there was no memory for it
 
 
 def write_report(
@@ -67,7 +67,7 @@ def write_report(
 
 
 def _files() -> str:
-    """Say what the files of the run are for."""
+    """Describe the files of the run."""
     again = code(f"gpunn train --recipe {EXPERIMENT}{allowing()}")
     return (
         f"All options are in [{EXPERIMENT}]({EXPERIMENT}): {again} does the run again. Records are in "
@@ -76,7 +76,7 @@ def _files() -> str:
 
 
 def data_in_words(data: Data, test: str = "test set closed until the end") -> str:
-    """Say what the samples are, and how many there are for what."""
+    """Describe the samples, and how many serve for training, validation and test."""
     train, validation = data.train, data.validation
     shape = " × ".join(map(str, train.shape))
     kind = f"{train.classes} classes" if train.classes else f"{train.targets.shape[1]} float targets"
@@ -117,7 +117,7 @@ def _warnings(trainer: Trainer, measured: FinalEvaluation | None) -> Iterator[st
 
 
 def imbalance(data: Data) -> str:
-    """Say which classes have the most and the fewest training samples, where these are few beside those; else ""."""
+    """Name the largest and the smallest class if the training samples are imbalanced, else return ""."""
     counts = data.train.class_counts()
     if not len(counts) or not are_imbalanced(counts):
         return ""
@@ -170,7 +170,7 @@ def _averages(averages: Any, rest: Sequence[str]) -> list[tuple[str, ...]]:
 
 
 def _counts(data: Data, measured: FinalEvaluation | None) -> list[str]:
-    """Count the samples of each class in each part."""
+    """Return the table of samples by class and part."""
     parts = {"training": data.train, "validation": data.validation}
     if measured and measured.part == "test set" and not data.validation_is_test:
         parts["test"] = measured.samples
@@ -187,7 +187,7 @@ def _counts(data: Data, measured: FinalEvaluation | None) -> list[str]:
 
 
 def _options(experiment: Experiment, trainer: Trainer) -> Iterator[tuple[str, str]]:
-    """Give the options of the run that are set, by the names that they have in its experiment file."""
+    """Yield the options of the run that are set, by their names in the experiment file."""
     yield from (("loss", code(repr(trainer.loss))), ("optimizer", code(repr(trainer.optimizer))))
     for name in ("regularizer", "augmentation"):
         if (part := getattr(trainer.options, name)) is not None:

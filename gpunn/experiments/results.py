@@ -1,4 +1,4 @@
-"""The results of a run: files, of which `metrics.json` comes last."""
+"""Write the results of a run; `metrics.json` comes last."""
 
 import json
 import re
@@ -27,11 +27,11 @@ from gpunn.train.evaluator import evaluate
 from gpunn.train.report import ClassificationReport, Report, report_on
 from gpunn.train.trainer import Trainer
 
-_SHOWN = 12  # classes whose weights are said
+_SHOWN = 12  # classes whose weights are shown
 
 
 def introduce(experiment: Experiment, trainer: Trainer, folder: Path, say: Say) -> None:
-    """Say what is trained on what, where, and into which folder."""
+    """Show device, data, network and run folder before the training."""
     backend = trainer.backend
     say(f"device      {backend.description} ({backend.reason})")
     say(f"data        {data_in_words(trainer.data)}")
@@ -49,7 +49,7 @@ def introduce(experiment: Experiment, trainer: Trainer, folder: Path, say: Say) 
 
 
 def _weights(trainer: Trainer) -> str:
-    """Say how the training samples are weighted; "" where all count alike."""
+    """Describe the weights of samples and classes; "" if there are none."""
     given, train, names = trainer.options.class_weight, trainer.data.train, trainer.data.class_names
     said = [] if train.weights is None else ["samples by their weights"]
     if given is not None:
@@ -60,14 +60,14 @@ def _weights(trainer: Trainer) -> str:
 
 
 def _write_training(folder: Path, experiment: Experiment, trainer: Trainer) -> None:
-    """Write network, history and curves of a training, whole or not; the network first: it is the dearest."""
+    """Write network, history and curves of a training, finished or not; the network first, since it costs most."""
     save_model(trainer.model, folder / MODEL)
     trainer.history.write_csv(folder / HISTORY)
     plot_curves(trainer.history, folder / CURVES, title=f"{experiment.name} on {trainer.data.name}")
 
 
 def write_stopped(folder: Path, experiment: Experiment, trainer: Trainer, error: BaseException, say: Say) -> None:
-    """Write what there is of a training that an error has cut off."""
+    """Write the results so far of a training that an error has ended."""
     if isinstance(error, DivergenceError):
         stopped = str(error)
     elif isinstance(error, KeyboardInterrupt):
@@ -82,11 +82,11 @@ def write_stopped(folder: Path, experiment: Experiment, trainer: Trainer, error:
 
 
 def write_results(folder: Path, experiment: Experiment, trainer: Trainer, say: Say) -> list[Path]:
-    """Write the results, and open the test set: here, once, and nowhere else; return the pictures."""
+    """Write the results, and open the test set, for the only time; return the pictures."""
     _write_training(folder, experiment, trainer)
     data, pictures, title = trainer.data, [CURVES], f"{experiment.name} on {trainer.data.name}"
     try:
-        measured = _measured(trainer, say)
+        measured = _evaluate(trainer, say)
     except (DataError, ShapeError) as error:
         _write_metrics(folder, experiment, trainer, None, str(error))
         raise type(error)(f"{error}; the trained network is kept in {folder}") from None
@@ -108,8 +108,8 @@ def write_results(folder: Path, experiment: Experiment, trainer: Trainer, say: S
     return [folder / name for name in pictures]
 
 
-def _measured(trainer: Trainer, say: Say) -> FinalEvaluation | None:
-    """Measure the network on the test set, else on the validation set, if there is one."""
+def _evaluate(trainer: Trainer, say: Say) -> FinalEvaluation | None:
+    """Evaluate the network on the test set, or on the validation set if there is no test set."""
     data, model = trainer.data, trainer.model
     tested = data.test
     samples, part = (data.validation, "validation set") if tested is None else (tested, "test set")
@@ -118,18 +118,18 @@ def _measured(trainer: Trainer, say: Say) -> FinalEvaluation | None:
     evaluation = evaluate(model, samples)
     try:
         return FinalEvaluation(part, samples, evaluation, _report(trainer, samples, say))
-    except MemoryError as error:  # the network is trained and the accuracy known: the rest is not worth the run
+    except MemoryError as error:  # keep the run: network and accuracy are there, only the other metrics are missing
         say(f"no metrics beside those of the loss: {error}")
         return FinalEvaluation(part, samples, evaluation, None)
 
 
 def _report(trainer: Trainer, samples: Samples, say: Say) -> Report:
-    """Make the report of the network's answers, with the metrics of the run where these can be measured."""
+    """Compute the report of all metrics, with the run's own ones unless they fail."""
     if metrics := trainer.options.metrics:
         try:
             return report_on(trainer.model, samples, metrics=metrics)
         except (OptionError, ArithmeticError, LookupError, TypeError, ValueError) as error:
-            # Of code from outside: the run is done, and its other results are worth keeping.
+            # An error in your own code must not cost the other results.
             say(f"metrics of the run could not be measured: {type(error).__name__}: {in_one_line(str(error))}")
     return report_on(trainer.model, samples)
 
@@ -180,7 +180,7 @@ def _write_metrics(
     }
     finite = json.loads(json.dumps(metrics), parse_constant=lambda _: None)  # JSON knows no NaN
     text = json.dumps(finite, indent=2, allow_nan=False, ensure_ascii=False)
-    # A list of numbers, such as a row of the confusion matrix, in one line; texts have no line breaks.
+    # A list of numbers, such as a row of the confusion matrix, on one line; texts have no line breaks.
     text = re.sub(
         r"\[\n[^\[\]{}\"]*\]", lambda found: " ".join(found[0].split()).replace("[ ", "[").replace(" ]", "]"), text
     )

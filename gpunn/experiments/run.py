@@ -1,7 +1,4 @@
-"""A training as a folder: the experiment, its checkpoints, its history, its figures, the network and the pictures.
-
-A run resumes from its newest whole checkpoint, once that was compared with what is there now.
-"""
+"""Train an experiment in a run folder, and resume a run from its newest whole checkpoint."""
 
 import contextlib
 import json
@@ -34,10 +31,10 @@ from gpunn.train.curves import CURVES
 from gpunn.train.trainer import Trainer
 
 Held = TypeVar("Held")
-Report = Callable[[Path, Experiment, Trainer, Say], None]  # tells more after the results, and changes nothing
-PICTURES = 128 << 20  # bytes of a memory limit that a training leaves for its pictures
+Report = Callable[[Path, Experiment, Trainer, Say], None]  # shows more after the results
+PICTURES = 128 << 20  # bytes that a memory limit reserves for pictures
 
-# What may differ between a run and its continuation. Of the data, their fingerprint is compared.
+# Settings that may change on resuming. Data are compared by their fingerprint.
 _CHANGEABLE = {"version", "description", "checkpoints", "data.source", "data.shape", "data.sha256", "start.network"}
 _CHANGEABLE |= {f"training.{name}" for name in CHANGEABLE}
 _MOST_METRICS = 16 << 20
@@ -52,13 +49,13 @@ def train(
     report: Report | None = None,
     tensorboard: bool = False,
 ) -> Path:
-    """Run an experiment, write its run folder, by default the next free runs/<data>-<recipe>-<n>, and return that.
+    """Run an experiment; write and return its run folder, by default the next free runs/<data>-<recipe>-<n>.
 
-    After a DivergenceError the folder has the last good weights, after a KeyboardInterrupt (of any signal) a checkpoint
-    of the last step. After an error before the training there is no folder.
+    After a DivergenceError the folder has the last good weights; after a KeyboardInterrupt (by any signal) it has a
+    checkpoint of the last step. An error before the training leaves no folder.
     """
     _check_alone(report)
-    board = TensorBoard() if tensorboard else None  # which says at once what is missing
+    board = TensorBoard() if tensorboard else None  # first, so that a missing package shows at once
     with Signals() as signals:
         given = experiment
         experiment, data = world().after_first(lambda: prepare(given))
@@ -82,8 +79,8 @@ def resume(
 ) -> Path:
     """Resume a run in its folder from its newest whole checkpoint, or from the checkpoint that `run` names.
 
-    `changes` are for `Experiment.with_options`: epochs, device, place of the data, and checkpoints; of a run that has
-    diverged the learning rate too. A run that has events for TensorBoard goes on with them, asked for or not.
+    `changes` go to `Experiment.with_options`: epochs, device, path of the data and checkpoints, and after a divergence
+    the learning rate. A run with events for TensorBoard always continues them.
     """
     _check_alone(report)
     folder, named, has_events = world().of_first(lambda: _found(run))
@@ -102,25 +99,25 @@ def _check_alone(report: Report | None) -> None:
 
 @contextlib.contextmanager
 def _held_by_first(enter: Callable[[], AbstractContextManager[Held]]) -> Iterator[Held]:
-    """Enter a context on rank 0 alone; all get what it gives."""
+    """Enter a context on rank 0 only, and give its value to all ranks."""
     with contextlib.ExitStack() as held:
         yield world().of_first(lambda: held.enter_context(enter()))
 
 
 def _found(run: str) -> tuple[Path, Path | None, bool]:
-    """Return the folder of a run, the checkpoint in it that was named, and whether it has events for TensorBoard."""
+    """Return the folder of a run, the checkpoint that `run` names, if any, and whether it has TensorBoard events."""
     folder, named = Path(run), None
     if not folder.is_dir():
         raise CheckpointError(f"there is no run folder {folder}: give one that gpunn train has made")
     if folder.absolute().parent.name == CHECKPOINTS:
         folder, named = folder.parent.parent, folder
-    if not holds_run(folder):  # before anything is written there or removed: it is somebody else's
+    if not holds_run(folder):  # before writing or removing files: the folder is not a run's
         raise CheckpointError(f"{folder} holds no run to go on with: neither checkpoints nor {EXPERIMENT}")
     return folder, named, bool(own_files(folder))
 
 
 def _board_of(folder: Path, say: Say) -> TensorBoard | None:
-    """Return what goes on with the events of a run, where that can be."""
+    """Return a TensorBoard that continues the events of a run; None if its package is missing."""
     try:
         return TensorBoard()
     except OptionError as error:
@@ -129,8 +126,8 @@ def _board_of(folder: Path, say: Say) -> TensorBoard | None:
 
 
 @contextlib.contextmanager
-def _mended() -> Iterator[None]:
-    """Let errors of writing say what to do."""
+def _output_errors() -> Iterator[None]:
+    """Add a remedy to errors of writing."""
     try:
         yield
     except OutputError as error:
@@ -138,7 +135,7 @@ def _mended() -> Iterator[None]:
 
 
 class _RunCheckpointer(Checkpointer):
-    """The checkpoints of a run: of its experiment, and one more where a signal asks the run to stop."""
+    """Write the checkpoints of a run, with its experiment as origin."""
 
     def __init__(self, folder: Path, experiment: Experiment, signals: Signals) -> None:
         plan = experiment.checkpoints
@@ -151,7 +148,7 @@ class _RunCheckpointer(Checkpointer):
 
     def on_steps(self, training: TrainingView) -> None:
         trainer = cast(Trainer, training.trainer)
-        if trainer.backend.device != self.experiment.training.device:  # the first step went on with the CPU
+        if trainer.backend.device != self.experiment.training.device:  # the first step moved to the CPU
             self.experiment = self.experiment.resolved(trainer)
             world().of_first(lambda: _write_experiment(self.folder.parent, self.experiment))
             self.origin = self.experiment.origin(trainer)
@@ -162,7 +159,7 @@ def _write_experiment(folder: Path, experiment: Experiment) -> None:
     write_atomically(folder / EXPERIMENT, experiment.to_toml().encode())
 
 
-@_mended()
+@_output_errors()
 def _run(
     folder: Path,
     experiment: Experiment,
@@ -172,10 +169,10 @@ def _run(
     report: Report | None,
     board: TensorBoard | None,
 ) -> None:
-    """Train to the end from where the trainer is, and write the results."""
+    """Train from the trainer's current step to the end, and write the results."""
     ranks = world()
     ranks.of_first(lambda: check_room(folder, trainer, experiment.checkpoints.keep))
-    # First, so that nothing is left where nothing can be said.
+    # First, so that no file is left if standard output fails.
     ranks.of_first(lambda: introduce(experiment, trainer, folder, say))
     ranks.of_first(lambda: _write_experiment(folder, experiment))
     checkpointer = _RunCheckpointer(folder, experiment, signals)
@@ -194,7 +191,7 @@ def _run(
                 if signals.is_urgent:
                     ranks.stop(code_of(error))
                 ranks.fail(line_of(error), code_of(error), is_asked=isinstance(error, KeyboardInterrupt))
-                # A disk without room has none for this either.
+                # After an OutputError there is no room for these files either.
                 if ranks.is_first and not signals.is_urgent and not isinstance(error, OutputError):
                     write_stopped(folder, checkpointer.experiment, trainer, error, say)
                 raise
@@ -220,21 +217,21 @@ def _run(
 def _restored(
     folder: Path, named: Path | None, changes: Mapping[str, Any], say: Say, *, progress: bool
 ) -> tuple[Experiment, Trainer]:
-    """Restore a run, whose folder is locked, from a checkpoint, by default the newest that is whole."""
+    """Restore a run in a locked folder from a checkpoint, by default the newest whole one."""
     ranks = world()
     checkpoint, asked = ranks.of_first(lambda: _compared(folder, named, changes, say))
     if ranks.local_size > 1 and changes.get("device") is None and asked.training.device.startswith("cuda:"):
-        asked = asked.with_options(device="cuda")  # each rank its own: the file names that of rank 0
+        asked = asked.with_options(device="cuda")  # each rank has its own; the file names that of rank 0
     if checkpoint is None:
-        # What a run does is a function of its experiment: from the start it is the same.
+        # A run is a function of its experiment: starting again gives the same.
         trainer = asked.trainer(ranks.after_first(asked.load_data), progress=progress)
         say(f"{folder} has no checkpoint yet: it begins again")
         return asked.resolved(trainer), trainer
-    # Compared here, with a difference that can be shown, and not by the loader.
+    # Compare the data here, where the error can show the difference, not in `load_data`.
     data = ranks.after_first(replace(asked, data=replace(asked.data, sha256="")).load_data)
     if difference := summarize(differences(checkpoint.origin.data, fingerprint(data))):
         raise CheckpointError(f"{asked.data.source} does not hold the data of {checkpoint.path}: {difference}")
-    # The weights are in the checkpoint, and the network that it once began with may be gone.
+    # Take the weights from the checkpoint: the pretrained network may be gone.
     trainer = asked.trainer(data, progress=progress, begins=False)
     restore_training(trainer, checkpoint, say)
     ranks.of_first(lambda: _remove_results(folder))
@@ -242,14 +239,14 @@ def _restored(
 
 
 def _remove_results(folder: Path) -> None:
-    for name in (METRICS, REPORT):  # the first says that the folder is complete, the other is of the run as it was
+    for name in (METRICS, REPORT):  # METRICS marks a finished run, and REPORT describes the run before
         (folder / name).unlink(missing_ok=True)
 
 
 def _compared(
     folder: Path, named: Path | None, changes: Mapping[str, Any], say: Say
 ) -> tuple[Checkpoint | None, Experiment]:
-    """Choose the checkpoint to resume from, and change the experiment; refuse one that is not the checkpoint's."""
+    """Choose the checkpoint, and apply the changes; refuse an experiment that differs from the checkpoint's."""
     checkpoints, written, metrics = folder / CHECKPOINTS, folder / EXPERIMENT, None
     with contextlib.suppress(OSError, ValueError, RecursionError):
         metrics = json.loads(read_regular(folder / METRICS, _MOST_METRICS, follow_links=False))
@@ -296,14 +293,14 @@ def _compared(
 
 
 def _epoch(checkpoint: Checkpoint, made: Experiment) -> float:
-    """Return the epoch of a checkpoint, to the bits that a schedule is given for its next step."""
+    """Return the epoch of a checkpoint, with the same rounding as the argument of schedules."""
     steps = -(-checkpoint.origin.data["train"]["samples"] // made.training.batch_size)
     epoch, number = divmod(checkpoint.step, steps)
     return float(epoch + number / steps)
 
 
 def _with_later_rate(made: Experiment, asked: Experiment, checkpoint: Checkpoint) -> Experiment:
-    """Return a checkpoint's experiment, with the learning rate asked for if that changes only after the checkpoint."""
+    """Return a checkpoint's experiment, with the new learning rate if it applies only after the checkpoint."""
     rate, now = made.optimizer.get("learning_rate"), asked.optimizer.get("learning_rate")
     while isinstance(now, dict) and now.get("type") == "Changed" and now != rate:
         if now["before"] == rate and _epoch(checkpoint, made) <= now["at"]:

@@ -1,4 +1,4 @@
-"""Several seeds of one experiment, side by side in processes of their own, with mean and deviation of the results."""
+"""Train several seeds of an experiment in parallel processes, and report mean and deviation of the results."""
 
 import csv
 import io
@@ -30,7 +30,7 @@ _FIGURES = tuple(f"{part}_{name}" for part in ("test", "validation") for name in
 
 
 def parse_seeds(text: str) -> list[int]:
-    """Read "0:8", from 0 to 7, or "0,3,5"; raise OptionError for anything else."""
+    """Parse "0:8", the seeds 0 to 7, or "0,3,5"; raise OptionError for anything else."""
     if found := re.fullmatch(r"(\d{1,10}):(\d{1,10})", text.strip(), re.ASCII):
         seeds = list(range(int(found[1]), min(int(found[2]), int(found[1]) + _MOST + 1)))
     elif re.fullmatch(r"\d{1,10}(, ?\d{1,10})+", text.strip(), re.ASCII):
@@ -49,20 +49,20 @@ def parse_seeds(text: str) -> list[int]:
 def train_seeds(
     experiment: Experiment, seeds: Sequence[int], out: StrPath | None, say: Say, *, tensorboard: bool = False
 ) -> Path:
-    """Train an experiment with each seed, as many side by side as there are cores, and say mean and deviation.
+    """Train an experiment with each seed, as many in parallel as there are cores, and show mean and deviation.
 
     Args:
-        experiment: What is trained.
-        seeds: Seeds, each of which has a run folder seed-<n>. Those that are finished there are not trained again.
-        out: Folder of all; None for runs/<recipe>-seeds.
-        say: Takes the lines.
-        tensorboard: Whether each writes events for TensorBoard.
+        experiment: Experiment to train.
+        seeds: Seeds, each with a run folder seed-<n>; finished ones are not trained again.
+        out: Folder for all seeds; None for runs/<recipe>-seeds.
+        say: Function that shows a line.
+        tensorboard: Whether each run writes events for TensorBoard.
 
     Returns:
-        The folder. `seeds.csv` there has a row a seed.
+        The folder; `seeds.csv` in it has a row for each seed.
 
     Raises:
-        GpunnError: A training failed; the others have ended, and the same command trains what is missing.
+        GpunnError: A training failed; the others are done, and the same call trains the missing ones.
     """
     if (ranks := world().size) > 1:
         raise OptionError(f"--seeds starts processes of its own, got {ranks} by mpiexec: start it without")
@@ -116,7 +116,7 @@ def train_seeds(
 
 
 def _begun(folder: Path, seed: int, options: Sequence[str]) -> "subprocess.Popen[bytes]":
-    """Begin a training, or go on with one that was cut off."""
+    """Start a training, or resume an interrupted one."""
     run, words = folder / f"seed-{seed}", [sys.executable, "-m", "gpunn", "train"]
     if (run / EXPERIMENT).exists():
         words += ["--resume", str(run), *options]
@@ -130,7 +130,7 @@ def _begun(folder: Path, seed: int, options: Sequence[str]) -> "subprocess.Popen
 
 @contextmanager
 def _processes() -> Iterator[dict[int, "subprocess.Popen[bytes]"]]:
-    """Hold the processes at work; let them write a checkpoint and end where this one is asked to."""
+    """Hold the running processes; at the end, let them write a checkpoint and stop."""
     running: dict[int, subprocess.Popen[bytes]] = {}
     try:
         yield running
@@ -142,7 +142,7 @@ def _processes() -> Iterator[dict[int, "subprocess.Popen[bytes]"]]:
 
 
 def _results(folder: Path, seed: int) -> dict[str, Any]:
-    """Return the figures of a seed that is trained to its end; empty where it is not."""
+    """Return the metrics of a finished seed, else an empty table."""
     try:
         metrics = json.loads((folder / f"seed-{seed}" / METRICS).read_text("utf-8"))
     except (OSError, ValueError, RecursionError):

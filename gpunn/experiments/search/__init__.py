@@ -1,1 +1,1 @@
-"""A search for the best settings of an experiment: ranges in its file, trials by Optuna, pictures and the best file."""
+"""Search the best settings of an experiment by trials of Optuna."""

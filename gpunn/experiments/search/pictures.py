@@ -1,4 +1,4 @@
-"""The picture of a search: its figures over the trials, what they hang on, and each value against them."""
+"""Plot a search: the metric over the trials, the importance of each value, and slices."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ _LONGEST = 28  # letters of the name of a value
 def draw(
     trials: Sequence[Any], best: Any, importances: dict[str, float], names: list[str], part: SearchPart, path: Path
 ) -> None:
-    """Draw the trials that have ended, the importances of the values, and slices by the most important of these."""
+    """Draw the metric of the trials, the importance of the values, and a slice for each of the most important ones."""
     ended = [trial for trial in trials if trial.value is not None]
     shown = sorted(names, key=lambda name: -importances.get(name, 0.0))[:_MOST_SLICES]
     columns = 3
@@ -85,14 +85,14 @@ def _draw_slice(axes: Any, name: str, ended: list[Any], values: Any, is_whole: A
 
 
 def _scale(axes: Any, axis: str, log: bool) -> None:
-    """Mark an axis by plain numbers, in the logarithm where that is asked for: mathematics in text is switched off."""
+    """Make an axis logarithmic with plain numbers as labels; the style switches off mathematical text."""
     if not log:
         return
     axes.set(**{f"{axis}scale": "log"})
     of = getattr(axes, f"{axis}axis")
     low, high = getattr(axes, f"get_{axis}lim")()
     of.set_major_formatter(lambda x, _: f"{x:g}")
-    # Where there is no power of ten, or one alone, those between are told.
+    # With at most one power of ten on the axis, label numbers between too.
     few = np.floor(np.log10(high)) - np.ceil(np.log10(low)) < 1
     of.set_minor_formatter(lambda x, _: f"{x:g}" if few and str(f"{x:e}")[0] in "25" else "")
 

@@ -1,4 +1,4 @@
-"""Search: train a network a trial, on the validation set alone, until there are as many trials as asked for."""
+"""Search the ranges of an experiment file: train one network per trial, and judge it on the validation set."""
 
 import csv
 import io
@@ -24,11 +24,11 @@ from gpunn.train.record import COLUMNS, Record
 from gpunn.train.trainer import Trainer
 
 TRIALS, BEST = "trials.csv", "best.toml"
-_HOPELESS = 3  # trials that fail, one after another from the first on, after which no other is tried
+_HOPELESS = 3  # failed trials without a good one, after which the search gives up
 
 
 class _TrialReporter(Callback):
-    """Tells a trial the figure of each record, and ends it where that is worse than most."""
+    """Report the metric of each record to a trial, and prune the trial if it is worse than most."""
 
     def __init__(self, trial: Any, metric: str) -> None:
         self.trial, self.metric, self.records, self.epoch = trial, metric, 0, 0.0
@@ -43,18 +43,18 @@ class _TrialReporter(Callback):
 
 
 class Search:
-    """A search of a file in a folder, as one of the workers that share it."""
+    """Run the trials of a search, as one of the workers on its folder."""
 
     def __init__(self, space: Space, part: SearchPart, folder: Path, say: Say, **options: Any) -> None:
         self.space, self.part, self.folder, self.say, self._options = space, part, folder, say, options
         self._data: tuple[Any, Data] | None = None
 
     def experiment(self, values: dict[str, Any]) -> Experiment:
-        """Make the experiment of some values, with what the command line changes."""
+        """Make the experiment of some values, with the options of the command line."""
         return self.space.experiment(values).with_options(**self._options)
 
     def run(self, study: Study) -> None:
-        """Do trials until there are as many as asked for."""
+        """Run trials until the requested number is reached."""
         failed = 0
         while study.count() < self.part.trials:
             trial, values = study.ask()
@@ -73,7 +73,7 @@ class Search:
                 failed += 1
                 if failed == _HOPELESS and study.best() is None:
                     raise
-            except BaseException:  # a signal, or code from outside: to be done again
+            except BaseException:  # a signal, or an error in your own code: run the trial again later
                 study.give_back(trial)
                 raise
             else:
@@ -82,7 +82,7 @@ class Search:
             self.write(study)
 
     def _train(self, trial: Any, values: dict[str, Any]) -> tuple[float, str]:
-        """Train a network; return its figure, of the weights that it ends with, and the line about it."""
+        """Train a network; return the metric of its final weights, and a line about it."""
         experiment = self.experiment(values)
         experiment, data = self._prepared(experiment)
         trainer = experiment.trainer(data, progress=False)
@@ -101,15 +101,15 @@ class Search:
         return value, f"{value:.4g}"
 
     def _prepared(self, experiment: Experiment) -> tuple[Experiment, Data]:
-        """Return an experiment and its data, which are loaded once where all trials have the same."""
+        """Return an experiment and its data, loaded once if all trials share them."""
         key = experiment.data, experiment.training.seed, experiment.start, experiment.layers[:1]
         if self._data is None or self._data[0] != key:
-            self._data = None  # before others take as much memory
+            self._data = None  # frees their memory before the next data take theirs
             prepared_experiment, data = prepare(experiment)
             if data.validation is None or data.validation_is_test:
                 mend = "give training samples for it by validation = 0.1 under [data]"
                 raise OptionError(f"a search needs validation samples, and the test set stays closed: {mend}")
-            # Nothing here may look at the test set, so it is not even there.
+            # A search must not see the test set, so leave it out.
             self._data = key, Data(data.name, data.train, data.validation, data.class_names)
             return prepared_experiment, self._data[1]
         if experiment.start is not None and not experiment.layers:
@@ -122,7 +122,7 @@ class Search:
         self.say(f"trial {trial.number:<5} {words}{leading}: {chosen}")
 
     def write(self, study: Study) -> None:
-        """Write what has been found so far."""
+        """Write the table of trials and the best experiment so far."""
         rows = [["trial", "state", self.part.metric, "epochs", *self.space.ranges, "error"]]
         for trial in study.trials():
             if trial.state.is_finished():
@@ -144,7 +144,7 @@ class Search:
 
 
 def _last(trainer: Trainer) -> Record:
-    """Return the record of the weights that a training ends with."""
+    """Return the record of the final weights of a training."""
     best = trainer.monitor.best
     step = best.step if trainer.restores_best and best is not None else trainer.history[-1].step
     return next(record for record in trainer.history if record.step == step)
@@ -160,16 +160,16 @@ def search(
     seed: int | None = None,
     **options: Any,
 ) -> Path:
-    """Search the ranges of a file, or go on with that, and return the folder of the search.
+    """Search the ranges of a file, or continue that search, and return its folder.
 
     Args:
         file: Experiment file with ranges.
-        say: Takes the lines.
-        out: Folder; None for searches/<name>.
-        storage: Database that workers share; None for a journal file in the folder.
-        trials: Number of trials in all; None for that of the file.
-        seed: Of what is chosen; None for that of the file.
-        options: For `Experiment.with_options`: data, epochs, device, and so on.
+        say: Function that shows a line.
+        out: Folder of the search; None for searches/<name>.
+        storage: Database shared by the workers; None for a journal file in the folder.
+        trials: Total number of trials; None for that of the file.
+        seed: Seed of the choices; None for that of the file.
+        options: Arguments of `Experiment.with_options`: data, epochs, device, and so on.
     """
     require_optuna()
     space = Space.read(file)
@@ -179,8 +179,8 @@ def search(
         seed=space.search.seed if seed is None else seed,
     )
     options = {name: value for name, value in options.items() if value is not None}
-    any_of_it = space.experiment({name: each.ends[0] for name, each in space.ranges.items()}).with_options(**options)
-    folder = Path(out) if out is not None else Path("searches") / any_of_it.name
+    example = space.experiment({name: each.ends[0] for name, each in space.ranges.items()}).with_options(**options)
+    folder = Path(out) if out is not None else Path("searches") / example.name
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""An experiment file with ranges: what each trial of a search may choose, and the experiment that it then trains."""
+"""Read the search space: an experiment file with ranges, from which each trial chooses its values."""
 
 import copy
 import json
@@ -16,15 +16,15 @@ from gpunn.files import read_regular
 from gpunn.train.stopping import EarlyStopping
 
 _MOST_BYTES, _MOST_RANGES, _MOST_CHOICES = 1 << 16, 100, 1000
-_FIXED = ("version", "name", "description", "search", "start")  # what a trial does not choose
+_FIXED = ("version", "name", "description", "search", "start")  # keys without ranges
 Number = int | float
 
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from `low` to `high`, whole ones where both are; evenly in their logarithm with `log`.
+    """Range of numbers from `low` to `high`, whole if both are; `log` samples uniformly in the logarithm.
 
-    A `step` takes only low, low + step, and so on; `first` is the value of the first trial.
+    With `step`, only low, low + step and so on; `first` is the value of the first trial.
     """
 
     low: Number
@@ -49,12 +49,12 @@ class Range:
 
     @property
     def is_whole(self) -> bool:
-        """Whether only whole numbers are meant."""
+        """True if the range has whole numbers only."""
         return all(isinstance(x, int) for x in (self.low, self.high, *([] if self.step is None else [self.step])))
 
     @property
     def ends(self) -> list[Any]:
-        """Values that must make an experiment: where these do, those between do."""
+        """Values to validate: if both ends are valid, so are all between."""
         return [self.low, self.high]
 
     def suggest(self, trial: Any, name: str) -> Any:
@@ -64,13 +64,13 @@ class Range:
         return trial.suggest_float(name, self.low, self.high, log=self.log, step=self.step)
 
     def wanted_first(self) -> Any:
-        """Return what the first trial is to choose; None for whatever."""
+        """Return the value of the first trial; None leaves it to Optuna."""
         return self.first if self.first is None or self.is_whole else float(self.first)
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One of some values, of any kind; `first` is the value of the first trial."""
+    """Choice among values of any type; `first` is the value of the first trial."""
 
     choices: tuple[Any, ...]
     first: Any = None
@@ -85,12 +85,12 @@ class Choice:
 
     @property
     def labels(self) -> list[Any]:
-        """The values as Optuna keeps them: text, numbers, truth, and all else as JSON."""
+        """Values as Optuna stores them: texts, numbers, booleans, and JSON of all others."""
         return [_label(value) for value in self.choices]
 
     @property
     def ends(self) -> list[Any]:
-        """Values that must make an experiment: all."""
+        """Values to validate: all."""
         return list(self.choices)
 
     def suggest(self, trial: Any, name: str) -> Any:
@@ -99,7 +99,7 @@ class Choice:
         return self.choices[next(i for i, one in enumerate(self.labels) if one == label and type(one) is type(label))]
 
     def wanted_first(self) -> Any:
-        """Return what the first trial is to choose; None for whatever."""
+        """Return the label of the first trial; None leaves it to Optuna."""
         return None if self.first is None else _label(self.first)
 
 
@@ -109,15 +109,15 @@ def _label(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class SearchPart:
-    """`[search]`: how the settings are looked for.
+    """Settings under `[search]`: how many trials, and by which metric.
 
     Attributes:
-        trials: Number of trials in all.
-        metric: Figure of a record that is to be best, by `EarlyStopping`'s rules low or high: "validation_loss",
-            "validation_accuracy", a metric of the experiment such as "f1".
-        seed: Of what is chosen; the trainings have their own.
-        pruning: Whether a trial ends that is worse than the median of those before at the same epoch.
-        warmup: Records of a trial before it may be ended so; there are usually four an epoch.
+        trials: Total number of trials.
+        metric: Metric of a record to optimize, minimized or maximized as by `EarlyStopping`: "validation_loss",
+            "validation_accuracy", or one of the experiment such as "f1".
+        seed: Seed of the choices; the trainings have their own.
+        pruning: Whether to end a trial that is worse than the median of earlier ones at the same epoch.
+        warmup: Number of records before a trial may be pruned; an epoch usually has four.
     """
 
     trials: int = 40
@@ -130,20 +130,20 @@ class SearchPart:
         positive_whole(self.trials, "trials of [search]")
         checked_seed(self.seed)
         positive_whole(self.warmup, "warmup of [search]", least=0)
-        EarlyStopping(1, monitor=self.metric)  # which refuses a metric of which it is not known what is better
+        EarlyStopping(1, monitor=self.metric)  # refuses a metric without a known direction
 
     @property
     def is_low_better(self) -> bool:
-        """Whether a lower figure is better."""
+        """True if lower values of the metric are better."""
         return EarlyStopping(1, monitor=self.metric).mode == "min"
 
 
 class Space:
-    """What a search may choose, read from an experiment file with ranges.
+    """Search space of an experiment file with ranges.
 
     Attributes:
-        ranges: Each `Range` and `Choice` by its place, such as "optimizer.learning_rate", layers counted from 1.
-        search: The `[search]` of the file.
+        ranges: Each `Range` and `Choice` by its key, such as "optimizer.learning_rate"; layers count from 1.
+        search: Settings under `[search]`.
     """
 
     def __init__(self, text: str, where: str) -> None:
@@ -161,7 +161,7 @@ class Space:
 
     @classmethod
     def read(cls, path: str) -> "Space":
-        """Read a file; raise OptionError where that cannot be."""
+        """Read a file; raise OptionError if that fails."""
         try:
             return cls(read_regular(Path(path), _MOST_BYTES).decode("utf-8"), path)
         except OSError as error:
@@ -170,7 +170,7 @@ class Space:
             raise OptionError(f"{path} is not UTF-8 text: it is no experiment file") from None
 
     def _read(self, value: Any, place: str) -> Any:
-        """Return a table with its ranges made, and note these by their places."""
+        """Return a table with its ranges parsed, and add them to `ranges`."""
         if isinstance(value, list):
             return [self._read(inner, _within(place, str(number))) for number, inner in enumerate(value, 1)]
         if not isinstance(value, dict):
@@ -197,7 +197,7 @@ class Space:
         return {name: self._read(inner, _within(place, name)) for name, inner in value.items()}
 
     def _check(self) -> None:
-        """Raise OptionError where a value at the end of a range makes no experiment."""
+        """Raise OptionError if a value at an end of a range makes no valid experiment."""
         middle = {name: part.ends[0] for name, part in self.ranges.items()}
         for name, part in self.ranges.items():
             for value in part.ends:
@@ -208,12 +208,12 @@ class Space:
         return {name: part.suggest(trial, name) for name, part in self.ranges.items()}
 
     def first(self) -> dict[str, Any]:
-        """Return what the first trial is to choose, by name; what is left open is not there."""
+        """Return the values given for the first trial, by name."""
         wanted = {name: part.wanted_first() for name, part in self.ranges.items()}
         return {name: value for name, value in wanted.items() if value is not None}
 
     def experiment(self, values: Mapping[str, Any]) -> Experiment:
-        """Make the experiment with some values; raise OptionError, with these in words, where it cannot be."""
+        """Make the experiment of some values; raise OptionError, which shows them, if it is invalid."""
         import tomli_w
 
         filled = _filled(self._table, lambda name: values[name], "")
@@ -223,7 +223,7 @@ class Space:
             raise OptionError(f"{error} (with {self.in_words(values):.200})") from None
 
     def in_words(self, values: Mapping[str, Any]) -> str:
-        """Write chosen values for a reader, by names as short as they tell them apart."""
+        """Format values under the shortest names that are unique."""
         shown = ((self._short(name), value) for name, value in values.items())
         return ", ".join(f"{name} {f'{value:.4g}' if isinstance(value, float) else value}" for name, value in shown)
 
@@ -236,7 +236,7 @@ class Space:
         return name
 
     def fingerprint(self) -> str:
-        """Describe what is searched, as text that is the same for the same search: how long it goes on is left out."""
+        """Return a text that identifies the search, without its number of trials."""
         described = _filled(self._table, lambda name: repr(self.ranges[name]), "")
         part = self.search
         return json.dumps([described, part.metric, part.seed, part.pruning, part.warmup], sort_keys=True, default=str)

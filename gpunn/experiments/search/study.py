@@ -1,4 +1,4 @@
-"""A study of Optuna in a folder, which several workers share, and which goes on after any of them was killed."""
+"""Keep the study of Optuna in a folder that several workers share, and that survives their being killed."""
 
 import fcntl
 import socket
@@ -17,8 +17,9 @@ from gpunn.files import LOCK
 
 JOURNAL = "study.journal"
 _SEARCHED, _WORKER, ERROR, _AGAIN = "gpunn_searched", "worker", "error", "again_after"
-_SIGN = ".worker-{}"  # a file that its worker holds locked
-_STARTUP = 5  # trials that are never ended early: of fewer the median says little
+_SIGN = ".worker-{}"  # file that a worker keeps locked
+_STARTUP = 5  # trials never pruned: the median of fewer says little
+_PATIENCE = 60.0  # seconds to wait for another worker to open the folder
 
 
 def require_optuna() -> Any:
@@ -33,17 +34,17 @@ def require_optuna() -> Any:
 
 
 class Study:
-    """The trials of a search, shared by workers; use it within `open_study`.
+    """Start, end and count the trials of a search, shared by workers; use it within `open_study`.
 
-    A trial is named by its number, which no other has. What it chooses depends on the seed, its number and the trials
-    that have ended before it, so one worker finds the same trials each time.
+    A trial has a unique number. Its choices depend on the seed, its number and the trials finished before, so a single
+    worker is reproducible.
     """
 
     def __init__(self, study: Any, space: Space, seed: int, folder: Path, worker: str) -> None:
         self._study, self._space, self._seed, self._folder, self._worker = study, space, seed, folder, worker
 
     def ask(self) -> tuple[Any, dict[str, Any]]:
-        """Begin a trial, and return it with the values that it has chosen."""
+        """Start a trial, and return it with its values."""
         optuna = require_optuna()
         trial = self._study.ask()
         trial.set_user_attr(_WORKER, self._worker)
@@ -52,41 +53,41 @@ class Study:
         return trial, self._space.suggest(trial)
 
     def complete(self, trial: Any, value: float) -> None:
-        """End a trial with its figure."""
+        """End a trial with its metric."""
         self._study.tell(trial, value)
 
     def prune(self, trial: Any) -> None:
-        """End a trial that is not worth going on with: its last figure counts as its result."""
+        """End a trial early; its last reported metric counts as its result."""
         self._study.tell(trial, state=require_optuna().trial.TrialState.PRUNED)
 
     def fail(self, trial: Any, error: str) -> None:
-        """End a trial whose training is impossible, with the reason."""
+        """End a trial with the error of its training."""
         trial.set_user_attr(ERROR, error)
         self._study.tell(trial, state=require_optuna().trial.TrialState.FAIL)
 
     def give_back(self, trial: Any) -> None:
-        """Let a trial that was cut off be done again."""
+        """Queue an interrupted trial again."""
         self._again(self._study.trials[trial.number])
 
     def trials(self) -> list[Any]:
-        """Return the trials that count, by number: all but those that were cut off."""
+        """Return all trials but the interrupted ones, by number."""
         state = require_optuna().trial.TrialState
         return [each for each in self._study.trials if each.state != state.FAIL or ERROR in each.user_attrs]
 
     def count(self) -> int:
-        """Count the trials that have ended or are at work."""
+        """Count the finished and the running trials."""
         waiting = require_optuna().trial.TrialState.WAITING
         return sum(each.state != waiting for each in self.trials())
 
     def best(self) -> Any:
-        """Return the best trial that went to its end, or None."""
+        """Return the best complete trial, or None."""
         try:
             return self._study.best_trial
         except ValueError:
             return None
 
     def importances(self) -> dict[str, float]:
-        """Estimate the share of each value in how different the figures are; empty for too few trials."""
+        """Estimate the importance of each value for the metric; empty for too few trials."""
         optuna = require_optuna()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -101,7 +102,7 @@ class Study:
         self._study.enqueue_trial(trial.params, user_attrs={_AGAIN: trial.number})
 
     def begin(self) -> None:
-        """Let the first trial be the one that the file asks for, and do again those of workers that were killed."""
+        """Queue the first trial given in the file, and again the trials of killed workers."""
         state = require_optuna().trial.TrialState
         if not self._study.trials and (first := self._space.first()):
             self._study.enqueue_trial(first)
@@ -111,16 +112,16 @@ class Study:
 
     def _is_lost(self, trial: Any) -> bool:
         worker = trial.user_attrs.get(_WORKER)
-        if worker is None:  # cut off before it was signed, or about to be: whoever may be about to has a sign
+        if worker is None:  # not signed yet: lost only if no other worker is alive
             signs = (path for path in self._folder.glob(_SIGN.format("*")) if path != _sign(self._folder, self._worker))
             return all(_is_free(path) for path in signs)
         if worker.split(":")[0] != socket.gethostname():
-            return False  # of whom nothing can be known here
+            return False  # a worker on another machine cannot be checked here
         return _is_free(_sign(self._folder, worker))
 
 
 def _is_free(sign: Path) -> bool:
-    """Whether a worker is there no more; its sign is then taken away."""
+    """Return whether a worker has ended, and remove its file if so."""
     try:
         with sign.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -138,14 +139,14 @@ def _sign(folder: Path, worker: str) -> Path:
 
 @contextmanager
 def open_study(folder: Path, url: str | None, space: Space, part: SearchPart, what: str) -> Iterator[Study]:
-    """Open the study of a folder, or begin it, as one of its workers.
+    """Open or create the study of a folder, as one of its workers.
 
     Args:
-        folder: Folder of the search, which is there.
-        url: A database such as postgresql+psycopg://user@host/name; None for a journal file in the folder.
-        space: What is searched.
-        part: How it is searched.
-        what: Describes the search: another one must not go on in this folder.
+        folder: Existing folder of the search.
+        url: Database such as postgresql+psycopg://user@host/name; None for a journal file in the folder.
+        space: Search space.
+        part: Settings of the search.
+        what: Identity of the search; a study with another one is refused.
     """
     optuna = require_optuna()
     worker = f"{socket.gethostname()}:{uuid.uuid4().hex[:12]}"
@@ -179,7 +180,7 @@ def open_study(folder: Path, url: str | None, space: Space, part: SearchPart, wh
 def _storage(folder: Path, url: str | None) -> Any:
     optuna = require_optuna()
     if url is None:
-        # Optuna locks it by a link, also on a network's file system; that of a killed worker goes after 30 seconds.
+        # Optuna locks it by a link, also on network file systems; that of a killed worker expires after 30 seconds.
         return optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(folder / JOURNAL)))
     try:
         return optuna.storages.RDBStorage(url)
@@ -193,9 +194,9 @@ def _storage(folder: Path, url: str | None) -> Any:
 
 
 @contextmanager
-def _alone(folder: Path, seconds: float = 60.0) -> Iterator[None]:
-    """Wait until no other worker begins or ends here, and keep others waiting."""
-    until = time.monotonic() + seconds
+def _alone(folder: Path) -> Iterator[None]:
+    """Lock the folder against other workers that open it; wait while one does."""
+    until = time.monotonic() + _PATIENCE
     with (folder / LOCK).open("wb") as file:
         while True:
             try:
