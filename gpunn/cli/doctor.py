@@ -22,7 +22,7 @@ _NCCL = ("nvidia-nccl-cu13", "nvidia-nccl-cu12")
 
 
 def diagnose() -> list[Finding]:
-    """Find out everything that decides on what gpunn can run here, and how fast: in the order to read it in."""
+    """Check versions, BLAS, cores, folders and CUDA, in the order to read."""
     findings = [
         Finding("gpunn", "ok", __version__),
         Finding("Python", "ok", f"{'.'.join(map(str, sys.version_info[:3]))}, {sys.executable}"),
@@ -37,21 +37,21 @@ def diagnose() -> list[Finding]:
     index = driver.first_gpu(found)
     cuda = [*driver.cuda_findings(found, index, driver.in_use), *_several_gpus_findings(len(found.gpus))]
     if not found.gpus:
-        # Without a GPU nothing of CUDA is needed: the first line says so, the rest is for whoever adds one.
+        # Without a GPU, CUDA is not needed: only warn, for those who will add one.
         cuda = [finding._replace(status="warn") if finding.status == "missing" else finding for finding in cuda]
     elif all(finding.status != "missing" for finding in cuda):
-        # Use the device step by step, up to the first that fails.
+        # Try the device step by step, up to the first failure.
         for name, attempt in trials(index):
             try:
                 cuda.append(Finding(name, "ok", attempt()))
-            except Exception as error:  # noqa: BLE001 - the doctor survives what patients do
+            except Exception as error:  # noqa: BLE001 - any error is a finding
                 cuda.append(Finding(name, "missing", *trouble_in(error)))
                 break
     return findings + cuda
 
 
 def format_findings(findings: list[Finding]) -> str:
-    """Write one line a finding, and below it, or below those it mends as well, its mend."""
+    """Format one line a finding, followed by its remedy, or by one remedy for several findings."""
     width = max(len(finding.name) for finding in findings)
     lines = []
     for finding, following in zip(findings, [*findings[1:], None], strict=True):
@@ -86,7 +86,7 @@ def _counted(count: int, word: str) -> str:
 
 
 def _processor_finding() -> Finding:
-    """Look for threads of BLAS that wait for a core, with which a step can take a hundred times as long."""
+    """Look for BLAS threads that wait for a core, which can slow a step a hundredfold."""
     count, allowed, busy = blas.threads(), cores.cores(), os.getloadavg()[0]
     value = _counted(allowed, "core")
     if not blas.shares_cores() and count > allowed:
@@ -99,7 +99,7 @@ def _processor_finding() -> Finding:
 
 
 def _loops_finding() -> Finding:
-    """Look for Numba, which compiles the loops of the CPU's kernels."""
+    """Look for Numba, which compiles the loops of CPU kernels."""
     if not (version := driver.installed("numba")):
         what = "not installed; with it, networks for images train faster on the CPU"
         return Finding("Numba", "ok", what, driver.install_command("numba"))
@@ -114,7 +114,7 @@ def _loops_finding() -> Finding:
 
 
 def _ranks_finding() -> Finding:
-    """Look for MPI, by which several processes train one network; it is imported where these have been started."""
+    """Look for MPI, for training in several processes; only processes started by it import it."""
     if (ranks := world()).size > 1:
         where = "" if ranks.local_size == ranks.size else f", {ranks.local_size} of them on this machine"
         threads = _counted(cores.cores(), "thread")
@@ -126,7 +126,7 @@ def _ranks_finding() -> Finding:
 
 
 def _several_gpus_findings(count: int) -> Iterator[Finding]:
-    """Look for NCCL, by which several GPUs train one network, and for what changes their products."""
+    """Look for NCCL, for training on several GPUs, and for an override of their precision."""
     wheels = [f"{found} ({name})" for name in _NCCL if (found := driver.installed(name))]
     if wheels:
         yield Finding("NCCL", "ok", wheels[0])
@@ -138,7 +138,7 @@ def _several_gpus_findings(count: int) -> Iterator[Finding]:
 
 
 def _folder_findings() -> Iterator[Finding]:
-    """Check that data and compiled kernels can be kept, and the kernels read: another user's may not be."""
+    """Check that the caches of data and compiled kernels are writable, and the kernels not another user's."""
     yield _folder_finding("data cache", user_cache(), "XDG_CACHE_HOME")
     if named := os.environ.get("GPUNN_DATA"):
         mend = "" if Path(named).is_dir() else "let GPUNN_DATA name a folder, or unset it"

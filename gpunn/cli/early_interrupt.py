@@ -1,12 +1,12 @@
-"""Let Ctrl-C end the program without a traceback while the package, which imports this first, is being imported."""
+"""Let Ctrl-C end the program without a traceback while the package, which imports this first, is imported."""
 
-import _signal as signal  # type: ignore[import-not-found]  # `signal` itself imports more, and so does what this module does without
+import _signal as signal  # type: ignore[import-not-found]  # faster: `signal` imports other modules
 import os
 import sys
 
 
 def leave(number: int, _frame: object) -> None:
-    """End the process; a handler of signals while nothing has to be put in order."""
+    """End the process at once; a signal handler for times without anything to clean up."""
     os._exit(128 + number)
 
 
@@ -20,10 +20,10 @@ def _is_program() -> bool:
 
 
 def exits_at_once() -> bool:
-    """Whether Ctrl-C ends the program at once."""
+    """Return whether Ctrl-C ends the program at once."""
     return signal.getsignal(signal.SIGINT) is leave
 
 
-# What was told to ignore it, by a shell's &, goes on ignoring it.
+# A program that ignores Ctrl-C, by a shell's &, goes on ignoring it.
 if _is_program() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, leave)

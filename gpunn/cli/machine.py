@@ -1,15 +1,15 @@
-"""Look at the machine and at what comes with gpunn: the commands `doctor`, `recipes` and `bench`."""
+"""Check the machine, list recipes, run benchmarks: the commands `doctor`, `recipes` and `bench`."""
 
 import click
 
 from gpunn.backend.ranks import world
-from gpunn.cli.options import from_source
+from gpunn.cli.checkout import import_benchmark
 from gpunn.cli.terminal import say
 
 
 @click.command()
 def doctor() -> None:
-    """Say what is installed, what is missing for a GPU and what mends it; test every kernel where there is a GPU."""
+    """Show what is installed, what a GPU still needs and how to get it; test every kernel on a GPU."""
     from gpunn.backend.devices import cuda_trouble
     from gpunn.backend.driver import first_gpu, read_driver
     from gpunn.cli.doctor import diagnose, format_findings
@@ -18,7 +18,7 @@ def doctor() -> None:
     say(format_findings(findings))
     failed = any(finding.status == "missing" for finding in findings)
     index = first_gpu(read_driver())
-    if world().size == 1 and not cuda_trouble(index):  # it trains, which ranks do together
+    if world().size == 1 and not cuda_trouble(index):  # the self-test trains, which ranks would do together
         from gpunn.cli.selftest import self_test
 
         failed = not self_test(f"cuda:{index}", say) or failed
@@ -39,9 +39,9 @@ def recipes() -> None:
 @click.command(add_help_option=False, context_settings={"ignore_unknown_options": True})
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[GROUP]... [OPTIONS]")
 def bench(arguments: tuple[str, ...]) -> None:
-    """Time gpunn beside PyTorch, JAX, scikit-learn and CuPy, those that are installed, at the same work.
+    """Compare the speed of gpunn with the installed ones of PyTorch, JAX, scikit-learn and CuPy.
 
     `gpunn bench --help` lists groups and options. The benchmarks come with the source, not with the package.
     """
-    # In this process, so that a signal ends it as it ends the other commands.
-    raise SystemExit(from_source("bench", "the benchmarks come").main(list(arguments)))
+    # In this process, so that signals end it like the other commands.
+    raise SystemExit(import_benchmark("bench", "the benchmarks come").main(list(arguments)))

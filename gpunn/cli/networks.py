@@ -1,4 +1,4 @@
-"""Use a network that has learned: the commands `evaluate`, `predict`, `export`, `import` and `serve`."""
+"""Use a trained network: the commands `evaluate`, `predict`, `export`, `import` and `serve`."""
 
 import sys
 from typing import Any
@@ -18,11 +18,11 @@ from gpunn.errors import OptionError
 @memory_limit
 @allow_import
 def evaluate(run: str, data: str | None, device: str) -> None:
-    """Measure the network of a run on the test set of DATA, by default of the data it was trained on.
+    """Evaluate the network of a run on the test set of DATA, by default of its training data.
 
-    The figures stand in a line, and below it those of each class or output in a table.
+    The first line shows loss and accuracy, the table below it the metrics of each class or output.
 
-    RUN is a run folder or a model file. Data without a test set are measured as a whole.
+    RUN is a run folder or a model file. Data without a test set are evaluated as a whole.
     """
     from gpunn.backend.compiling import columns_of
     from gpunn.experiments.predict import evaluate_run
@@ -39,34 +39,33 @@ def evaluate(run: str, data: str | None, device: str) -> None:
     type=click.Choice(["auto", "always", "never"]),
     default="auto",
     show_default=True,
-    help="Exchange dark and light of images: auto where their background is not that of the training images.",
+    help="Invert images: auto, if their background differs from that of the training images.",
 )
 @click.option(
     "--prepare/--no-prepare",
     default=True,
-    help="Find the drawing in a photograph where the training images are drawings (the default), or only fit it.",
+    help="Find the drawing in a photograph if the training images are drawings (the default), or only resize it.",
 )
-@click.option("--show", is_flag=True, help="Write what the network saw of photo.jpg beside it, as photo.seen.png.")
+@click.option("--show", is_flag=True, help="Write the network's input for photo.jpg beside it, as photo.seen.png.")
 @click.option(
     "--sure",
     type=click.FloatRange(0, 1),
     default=0.6,
     show_default=True,
-    help="Say 'not sure', and the two likeliest, where the probability is below.",
+    help="Probability below which the two likeliest classes are shown, with 'not sure'.",
 )
 @device
 @memory_limit
 @allow_import
 def predict(run: str, files: tuple[str, ...], form: str, device: str, **options: Any) -> None:
-    """Say what the network of a run sees in each FILE: file, label and probability, one line a sample.
+    """Predict every FILE with the network of a run: file, label and probability, one line a sample.
 
-    A network that was trained on float targets answers 0 or 1 for each output, or numbers.
+    A network trained on float targets predicts 0 or 1 for each output, or numbers.
 
-    A FILE is an image, a .npy, .npz or IDX file, or a table, whose columns are found by name. Images become grey (or
-    RGB), are fitted into the size of the network's input, and are brought to the range and the background of the
-    training images. Where those are drawings in strokes, such as MNIST's digits, the largest drawing in a photograph is
-    found, whatever its light, ink and paper, and brought into their box and middle. What cannot be read is named, and
-    the rest answered; the exit code is then 1.
+    A FILE is an image, a .npy, .npz or IDX file, or a table, whose columns are matched by name. Images become grey (or
+    RGB), and get the size, the range and the background of the training images. If those are drawings in strokes, such
+    as MNIST's digits, the largest drawing in a photograph is found in any light, ink and paper, and scaled and centred
+    like them. Files that cannot be read are named, and the others predicted; the exit code is then 1.
     """
     from gpunn.experiments.predict import format_answers, predict_files
 
@@ -84,10 +83,10 @@ def predict(run: str, files: tuple[str, ...], form: str, device: str, **options:
 @click.argument("file", required=False, metavar="FILE.onnx")
 @whole("--opset", default=18, show_default=True, help="Version of ONNX's operators, 13 to 28.")
 @click.option("--layout", default="NHWC", show_default=True, metavar="L", help="Axes of images: NHWC or NCHW.")
-@click.option("--raw", is_flag=True, help="Take bytes of images, or the columns of a table, and scale them within.")
+@click.option("--raw", is_flag=True, help="Take bytes of images, or columns of a table, and scale them in the graph.")
 @click.option("--logits", is_flag=True, help="Leave the last Softmax or Sigmoid out.")
-@click.option("--page", metavar="DIR", help="Write a page to draw on for any web space, instead of a file.")
-@click.option("--runtime", metavar="DIR|TGZ", help="With --page: onnxruntime-web, which is else downloaded once.")
+@click.option("--page", metavar="DIR", help="Write a page to draw on, for any web server, instead of a file.")
+@click.option("--runtime", metavar="DIR|TGZ", help="With --page: onnxruntime-web; left out, downloaded once.")
 @allow_import
 @memory_limit
 @click.pass_context
@@ -96,7 +95,7 @@ def export(
 ) -> None:
     """Write the network of RUN as an ONNX file for other runtimes, or as a page that runs it in the browser.
 
-    RUN is a run folder or a model file. The file is compared with the network before it gets its name.
+    RUN is a run folder or a model file. The outputs of the file are compared with the network's before it is saved.
     """
     if (file is None) == (page is None):
         raise OptionError("name FILE.onnx to write, or a folder for a page by --page, one of them")
@@ -121,9 +120,10 @@ def export(
 @allow_import
 @memory_limit
 def import_(file: str, out: str | None) -> None:
-    """Make a model file of an ONNX file, to evaluate, predict, and train on by --from.
+    """Convert an ONNX file to a model file, to evaluate, predict, and fine-tune by --from.
 
-    The model file gets the name of FILE where none is given. What gpunn has no layer for is named, and nothing written.
+    By default the model file gets the name of FILE. An operator without a layer in gpunn is an error, and no file is
+    written.
     """
     from gpunn.experiments.onnx_files import import_file
 
@@ -132,18 +132,23 @@ def import_(file: str, out: str | None) -> None:
 
 @click.command()
 @click.argument("run")
-@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: any that is free.")
 @click.option(
-    "--host", default="127.0.0.1", show_default=True, help="Address to listen at; others than this machine's are open."
+    "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="Port; 0 for any that is free."
+)
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen at; any but this machine's is open to others.",
 )
 @click.option("--open", "opens", is_flag=True, help="Open the page in a browser.")
 @device
 @memory_limit
 @allow_import
 def serve(run: str, port: int, host: str, device: str, opens: bool) -> None:
-    """Serve a page of RUN on 127.0.0.1: draw, and see what every layer answers; Ctrl-C ends it.
+    """Serve a page of RUN on 127.0.0.1: draw, and see the output of every layer; Ctrl-C ends it.
 
-    RUN is a run folder, also of a run that is being trained, whose curves are then live, or a model file.
+    RUN is a model file or a run folder. While the run is training, its curves are live.
     """
     from gpunn.serve.requirements import require_web
 

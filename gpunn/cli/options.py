@@ -1,10 +1,7 @@
-"""Options that several commands have, and the modules of a checkout that two of them use."""
+"""Define the options that several commands share."""
 
 import re
-import sys
 from functools import partial
-from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import click
@@ -13,17 +10,7 @@ from gpunn.backend.limits import set_memory_limit
 from gpunn.backend.ranks import world
 from gpunn.cli.terminal import note
 from gpunn.config import outside
-from gpunn.errors import GpunnError, OptionError
-
-
-def from_source(module: str, what_comes: str) -> Any:
-    """Import a module of `benchmarks/`, which an installed package lacks."""
-    folder = Path(__file__).resolve().parent.parent.parent / "benchmarks"
-    if not (folder / f"{module}.py").is_file():
-        mend = "clone the repository, pip install -e . in it, and run the command again"
-        raise GpunnError(f"{what_comes} with the source, not with the package: {mend}")
-    sys.path.insert(0, str(folder))
-    return import_module(module)
+from gpunn.errors import OptionError
 
 
 def _set_memory_limit(context: click.Context, _parameter: click.Parameter, limit: str | None) -> None:
@@ -33,7 +20,7 @@ def _set_memory_limit(context: click.Context, _parameter: click.Parameter, limit
 
 
 def image_size(_context: click.Context, _parameter: click.Parameter, given: str | None) -> tuple[int, int] | None:
-    """Return height and width from "64" or "48x64"."""
+    """Parse height and width from "64" or "48x64"."""
     if given is None:
         return None
     sides = re.fullmatch(r"(\d{1,6})(?: ?[x×] ?(\d{1,6}))?", given.strip(), re.IGNORECASE | re.ASCII)
@@ -58,7 +45,7 @@ memory_limit = click.option(
     metavar="SIZE",
     expose_value=False,
     callback=_set_memory_limit,
-    help="Such as 2GB: take no more, of the host and of the GPU each, and say what would fit.",
+    help="Limit of memory, of the host and of the GPU each, such as 2GB; an error says what would fit.",
 )
 allow_import = click.option(
     "--allow-import",
@@ -66,40 +53,40 @@ allow_import = click.option(
     metavar="MODULE",
     expose_value=False,
     callback=_allow_imports,
-    help="Import this module of yours, and let files name its classes, as mymodule:Swish; may be given several times.",
+    help="Module of yours to import, so that files may name its classes, as mymodule:Swish; repeatable.",
 )
 
-# On which the best learning rate depends.
+# Shared by `train` and `lr-find`: the best learning rate depends on all of them.
 _OF_TRAINING = (
     click.argument("data", required=False),
-    click.option("--recipe", metavar="NAME|FILE.toml", help="What to train and how; left out, as suits DATA."),
+    click.option("--recipe", metavar="NAME|FILE.toml", help="Network and settings; left out, chosen by DATA."),
     click.option(
         "--image-size",
         metavar="N|HxW",
         callback=image_size,
-        help="Size that images of a folder are fitted to: a side, or height x width.",
+        help="Size to fit images of a folder to: a side, or height x width.",
     ),
-    click.option("--colours", metavar="grey|rgb", help="Of images of a folder; left out, grey where all are."),
-    click.option("--target", metavar="NAME", help="The column of a table to learn; left out, the last."),
+    click.option("--colours", metavar="grey|rgb", help="Colours of images of a folder; left out, grey if all are."),
+    click.option("--target", metavar="NAME", help="Column of a table to learn; left out, the last."),
     click.option("--ignore", metavar="NAME,...", help="Columns of a table to leave out."),
-    click.option("--missing", metavar="WAY", help="Missing values of a table: refuse, or mean to fill them by it."),
-    click.option("--scaling", metavar="WAY", help="Numbers of a table: standard, or none to take them as they are."),
+    click.option("--missing", metavar="WAY", help="Missing values of a table: refuse, or mean to fill in the mean."),
+    click.option("--scaling", metavar="WAY", help="Scaling of numbers in a table: standard, or none."),
     click.option(
-        "--task", metavar="KIND", help="classes, regression, of images reconstruction; left out, by the target."
+        "--task", metavar="KIND", help="classes, regression, or (images) reconstruction; left out, by the target."
     ),
     whole("--batch-size", help="Number of samples in a batch."),
-    whole("--seed", help="Of the split, the initial weights and the order of samples."),
+    whole("--seed", help="Seed of the split, the initial weights and the shuffles."),
     click.option("--device", metavar="D", help="auto, cpu, cuda or cuda:N."),
     click.option(
         "--class-weight",
         type=click.Choice(["balanced"]),
-        help="Let all classes count alike, however many samples they have; a table of weights goes into a recipe.",
+        help="Give all classes the same total weight; a recipe can have a table of weights.",
     ),
 )
 
 
 def of_training(command: Any) -> Any:
-    """Give a command the options of a training that decide on its best learning rate."""
+    """Add the options shared by `train` and `lr-find` to a command."""
     for option in reversed(_OF_TRAINING):
         command = option(command)
     return command

@@ -1,4 +1,4 @@
-"""Run the program `gpunn`: its commands, its exit codes, and one line for every error."""
+"""Run the commands of `gpunn`; turn every error into one line and an exit code."""
 
 import os
 import signal
@@ -41,7 +41,7 @@ for _command in (
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
-    """Run the program; it ends with 0, 1 (failed, one line says why), 2 (wrong usage) or 128 + a signal."""
+    """Run the program; exit with 0, 1 (failed, one line says why), 2 (wrong usage) or 128 + a signal."""
     terminal.prepare_streams()
     terminal.install_signals()
     cuda_errors.silence_destructors()
@@ -50,15 +50,15 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         if is_program:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         code = _run(sys.argv[1:] if arguments is None else arguments)
-        with suppress(GpunnError):  # where it is the ranks that could not begin
+        with suppress(GpunnError):  # if the ranks could not start
             world().leave(code, is_asked=code > 128)
-    except KeyboardInterrupt as error:  # while an error was told
+    except KeyboardInterrupt as error:  # while an error was being shown
         code = _interrupted(error)
     finally:
-        if is_program:  # what Python still has to do needs no order either
+        if is_program:  # the shutdown of Python needs no cleanup
             signal.signal(signal.SIGINT, early_interrupt.leave)
     if cuda_errors.lost:
-        # CUDA refuses everything now: each of CuPy's objects would say so when it is taken down.
+        # After a fatal CUDA error, each CuPy object would print an error on its destruction.
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         os._exit(code)
@@ -78,15 +78,15 @@ def _run(arguments: list[str]) -> int:
         return _interrupted(error)
     except SystemExit as error:
         return code_of(error)
-    except Exception as error:  # noqa: BLE001 - the last place where an error can be told in a line
+    except Exception as error:  # noqa: BLE001 - the last place to turn an error into a line
         if "--debug" in arguments or os.environ.get("GPUNN_DEBUG", "") not in ("", "0"):
             traceback.print_exc()
-        error = cuda_errors.translated(error) or error  # of a call that went through no gate
+        error = cuda_errors.translated(error) or error  # of a call outside the guarded ones
         return fail(line_of(error), code_of(error))
     return 0
 
 
 def _interrupted(error: BaseException) -> int:
-    # click makes its own Abort of whatever interrupts it.
+    # click turns any interrupt into its own Abort.
     cause = error if isinstance(error, Terminated) else error.__cause__
     return 128 + (cause.number if isinstance(cause, Terminated) else signal.SIGINT)

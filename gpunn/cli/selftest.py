@@ -1,7 +1,7 @@
-"""Compare every kernel of a device with its NumPy code: `gpunn doctor` does so where there is a GPU.
+"""Compare every kernel of a device with its NumPy code, as `gpunn doctor` does on a GPU.
 
-Small networks of all registered parts are trained on the CPU, and each of their kernel calls and matrix products is
-done again on the device with copies of the arguments: a new part is tested without a line here.
+Small networks of all registered parts train on the CPU. Each kernel call and matrix product is repeated on the device
+with copies of the arguments, so a new part is tested without a change here.
 """
 
 from collections.abc import Callable, Iterator
@@ -26,13 +26,13 @@ from gpunn.nn.losses import SoftmaxCrossEntropy
 from gpunn.sequential import Sequential
 from gpunn.train.optimizers import L1, L2, SGD
 
-_RELATIVE = {"float32": 5e-5, "float64": 1e-10}  # for rounding and sums in another order; faults are much larger
+_RELATIVE = {"float32": 5e-5, "float64": 1e-10}  # for rounding and another order of sums; faults are much larger
 
 
 class _ComparingBackend(NumpyBackend):
-    """The CPU, with everything done again on another device and compared."""
+    """Compute on the CPU, repeat everything on another device, and compare."""
 
-    device = "twice"  # not "cpu": networks then take the ways that they take on a GPU
+    device = "twice"  # not "cpu", so that networks compute as on a GPU
 
     def __init__(self, device: Backend) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class _ComparingBackend(NumpyBackend):
         self.gemm = gemm  # as in NumpyBackend
 
     def empty(self, shape: Shape, dtype: DTypeLike) -> Any:
-        """Make an array of NaNs: scratch that only the device writes to stays so, and is not compared."""
+        """Make an array of NaNs; scratch memory that only the device writes stays NaN, and is not compared."""
         array = super().empty(shape, dtype)
         if array.dtype.kind == "f":
             array.fill(np.nan)
@@ -57,7 +57,7 @@ class _ComparingBackend(NumpyBackend):
 
     def run(self, kernel: Elementwise | Raw, *arguments: Any) -> None:
         self.seen.add(kernel.name)
-        # An array that is given twice is one array there too: that is how kernels are run in place.
+        # An array given twice is one array there too, as for kernels in place.
         arrays = {id(array): array for array in arguments if isinstance(array, np.ndarray)}
         moved = {key: _moved(array, self.other) for key, array in arrays.items()}
         super().run(kernel, *arguments)
@@ -66,20 +66,20 @@ class _ComparingBackend(NumpyBackend):
         self._compare(kernel.name, partial(self.other.run, kernel, *there), pairs)
 
     def _compare(self, name: str, work: Callable[[], None], pairs: list[tuple[NDArray[Any], Any]]) -> None:
-        """Do some work on the device, and note the first difference, or its failure, under a name."""
-        # A float64 sum of float32 numbers is no better than those.
+        """Do some work on the device; record the first difference or failure under a name."""
+        # A float64 sum of float32 values is no more precise than they are.
         relative = max((_RELATIVE.get(here.dtype.name, 0.0) for here, _ in pairs), default=0.0)
         try:
             work()
             troubles = [_difference(here, self.other.to_host(there), relative) for here, there in pairs]
-        except Exception as error:  # noqa: BLE001 - the test looks for devices that fail
+        except Exception as error:  # noqa: BLE001 - any failure of the device is a result
             troubles = [f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"]
         for trouble in filter(None, troubles):
             self.wrong.setdefault(name, trouble)
 
 
 def _difference(expected: NDArray[Any], got: NDArray[Any], relative: float) -> str:
-    """Say how two arrays differ, "" where they agree."""
+    """Describe how two arrays differ; "" if they agree."""
     if expected.dtype.kind != "f":
         differing = np.count_nonzero(expected != got)
         return f"{differing} of {expected.size} numbers differ" if differing else ""
@@ -92,18 +92,18 @@ def _difference(expected: NDArray[Any], got: NDArray[Any], relative: float) -> s
 
 
 def _moved(array: NDArray[Any], device: Backend) -> Any:
-    """Copy an array to the device, its axes in the same order in memory."""
+    """Copy an array to the device with the same memory order of its axes."""
     order = np.argsort([-stride for stride in array.strides], kind="stable")
     return device.asarray(array.transpose(order).copy()).transpose(np.argsort(order))
 
 
 def self_test(device: str | Backend, say: Callable[[str], None]) -> bool:
-    """Compare every kernel of a device with its NumPy code, and say which are wrong; return whether none is."""
+    """Compare every kernel of a device with its NumPy code; show the wrong ones; return whether all agree."""
     both = _ComparingBackend(device if isinstance(device, Backend) else select(device))
     for layers, data, options in _trainings():
         Sequential(layers).fit(data, device=both, batch_size=16, epochs=1, progress=False, **options)
     both.run(end_step, np.array([1, 2], np.int32), np.zeros(2, np.int32))
-    of_ranks = np.arange(18, dtype=np.float32).reshape(3, 2, 3)  # what only several processes compute
+    of_ranks = np.arange(18, dtype=np.float32).reshape(3, 2, 3)  # a kernel that only several processes run
     both.run(merge_moments, of_ranks, 0.1, 7, 4, *np.zeros((4, 3), np.float32))
     for name, what in sorted(both.wrong.items()):
         say(f"wrong    {name}: {what}")
@@ -116,7 +116,7 @@ def self_test(device: str | Backend, say: Callable[[str], None]) -> bool:
 
 
 def _trainings() -> Iterator[tuple[list[nn.Layer], Data, dict[str, Any]]]:
-    """Make small networks that use every layer, loss and optimizer between them; new ones come from the registry."""
+    """Make small networks that together use every layer, loss and optimizer; new ones come from the registry."""
     rng = np.random.Generator(np.random.Philox(1))
     rows = Data.from_arrays(rng.normal(size=(50, 6)), rng.integers(0, 4, 50))
     pixels = Data.from_arrays(rng.integers(0, 256, (50, 9, 9, 2), np.uint8), rng.integers(0, 4, 50))
@@ -127,7 +127,7 @@ def _trainings() -> Iterator[tuple[list[nn.Layer], Data, dict[str, Any]]]:
 
     for optimizer in [SGD(0.1, momentum=0.9, nesterov=True), *_ours("optimizer")]:
         yield dense(*_ours("layer", nn.Activation)), rows, {"optimizer": optimizer, "regularizer": L2(0.1)}
-    # Not behind a bias, with which an activation is one kernel.
+    # Activations without a bias before them, with which they would be one kernel.
     alone = [nn.Dense(7, bias=False), *_ours("layer", nn.Activation), nn.Dense(4)]
     yield alone, rows, {"regularizer": L1(0.1), "skip_bad_batches": True, "average": 0.9}
     for loss in [*_ours("loss"), SoftmaxCrossEntropy(label_smoothing=0.1)]:
@@ -144,7 +144,7 @@ def _trainings() -> Iterator[tuple[list[nn.Layer], Data, dict[str, Any]]]:
         pixels,
         {},
     )
-    # So many channels that blocks share each of them.
+    # With so many channels, several blocks share each.
     for before in [[], *([each] for each in _ours("layer", nn.Activation) if each.kernel in joined)]:
         yield [nn.Conv2D(208, 1), *before, nn.BatchNorm(), nn.GlobalAveragePool2D(), nn.Dense(4)], pixels, {}
     yield [nn.MaxPool2D(3, 2, 1), nn.AveragePool2D(2, 1, "same"), nn.Flatten(), nn.Dense(4)], pixels, {}
@@ -160,6 +160,6 @@ def _trainings() -> Iterator[tuple[list[nn.Layer], Data, dict[str, Any]]]:
 
 
 def _ours(kind: str, base: type = object) -> list[Any]:
-    """Make each part of a kind that comes with gpunn, and says by itself what it computes."""
+    """Make each part of a kind in gpunn whose constructor needs no arguments."""
     ours = [part for part in PARTS[kind].values() if part.__module__.startswith("gpunn.") and issubclass(part, base)]
     return [part() for part in ours if not needed_by(part)]

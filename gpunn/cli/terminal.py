@@ -1,6 +1,6 @@
-"""The terminal of the program: standard streams that take whatever is written, and signals that end it.
+"""Prepare standard streams that never fail, and signals that end the program.
 
-A training must not be lost for a line that nobody can read.
+A training must not be lost for a line that cannot be shown.
 """
 
 import codecs
@@ -19,7 +19,7 @@ from gpunn.saving.signals import handle, raise_for
 
 REPLACED = "gpunn.replaced"  # name of the error handler of the standard streams in `codecs`
 
-# As wide, where that can be, so that tables stay tables.
+# Of the same width where possible, so that tables stay aligned.
 _PLAIN = {
     "×": "x", "─": "-", "━": "-", "│": "|", "…": "...", "–": "-", "—": "-", "−": "-", "→": "->", "≥": ">=", "≤": "<=",
     "±": "+-", "·": ".", "²": "^2", "³": "^3", "µ": "u", "μ": "mu", "η": "eta", "λ": "lambda", "β": "beta",
@@ -27,12 +27,12 @@ _PLAIN = {
 }  # fmt: skip
 
 
-# Past click, which writes UTF-8 to a stream of ASCII; and at once, to keep its place between lines of progress.
+# Not by click, which writes UTF-8 to an ASCII stream; flushed, to stay in order with lines of progress.
 say = partial(print, flush=True)
 
 
 def note(line: str) -> None:
-    """Show a line beside the answers of a command."""
+    """Show a line on standard error, beside the output of a command."""
     print(line, file=sys.stderr, flush=True)
 
 
@@ -47,7 +47,7 @@ def fail(line: str, code: int) -> int:
 
 
 class _Stream(io.FileIO):
-    """A descriptor whose writes fail once at most, so that a full disk is said, and never for want of a reader."""
+    """Write to a descriptor; report a full disk once, and ignore a missing reader."""
 
     _has_failed = False
 
@@ -57,19 +57,19 @@ class _Stream(io.FileIO):
                 return super().write(data)
             except OSError as error:
                 self._has_failed = True
-                if error.errno not in (errno.EPIPE, errno.EIO):  # a pipe that nobody reads, a terminal that hung up
+                if error.errno not in (errno.EPIPE, errno.EIO):  # a closed pipe, a terminal that hung up
                     raise
         return memoryview(data).nbytes
 
 
 def prepare_streams() -> None:
-    """Make standard output and error take whatever is written; leave streams alone that were put in their place."""
+    """Make standard output and error accept any text; leave replaced streams alone."""
     codecs.register_error(REPLACED, _replaced)
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
         except OSError:
-            # Else the next file that is opened, a checkpoint perhaps, would get what libraries print.
+            # Else the next opened file, perhaps a checkpoint, would get the output of libraries.
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     if sys.stdout is sys.__stdout__:
         sys.stdout = _relied_on(sys.stdout, 1)
@@ -78,7 +78,7 @@ def prepare_streams() -> None:
 
 
 def hush() -> None:
-    """Write no answers: another process of the same job does."""
+    """Discard standard output: another process of the same job writes it."""
     sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - as long as the process
 
 
@@ -98,12 +98,12 @@ def _relied_on(stream: TextIO | None, descriptor: int) -> TextIO:
 
 
 def _replaced(error: UnicodeError) -> tuple[str, int]:
-    """Replace characters that a stream has not by plain ones, or as in a literal of Python."""
+    """Replace characters that a stream cannot encode by plain ones, or by Python's escapes."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     return "".join(_PLAIN.get(c) or ascii(c)[1:-1] for c in error.object[error.start : error.end]), error.end
 
 
 def install_signals() -> None:
-    """Let SIGTERM, and SIGHUP when the terminal is closed, raise exceptions."""
+    """Let SIGTERM, and SIGHUP on closing the terminal, raise exceptions."""
     handle((signal.SIGTERM, signal.SIGHUP), raise_for)

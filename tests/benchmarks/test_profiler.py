@@ -383,7 +383,7 @@ def test_a_picture_that_cannot_be_written_says_so(folder: Path) -> None:
 def test_an_installed_package_says_where_profiler_and_benchmarks_are(
     monkeypatch: pytest.MonkeyPatch, folder: Path, command: str
 ) -> None:
-    monkeypatch.setattr("gpunn.cli.options.__file__", str(folder / "site-packages" / "gpunn" / "cli" / "options.py"))
+    monkeypatch.setattr("gpunn.cli.checkout.__file__", str(folder / "site-packages" / "gpunn" / "cli" / "checkout.py"))
     done = gpunn(*command.split())
     assert done.code == 1
     assert "with the source, not with the package: clone the repository, pip install -e . in it" in done.err
