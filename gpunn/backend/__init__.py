@@ -1,4 +1,4 @@
-"""Devices: where arrays live, how kernels and products run, and how much memory there is."""
+"""Run arrays, kernels and matrix products on a CPU or a CUDA device, and keep within its memory."""
 
 from gpunn.backend.base import Backend as Backend
 from gpunn.backend.devices import backend_of as backend_of

@@ -1,23 +1,23 @@
-"""Algorithms of matrix products on a GPU: in which order those of cublasLt are tried, and how a choice is recorded.
+"""Choose the algorithm of a matrix product on a GPU, and write the choices as text.
 
-What is chosen is kept for all products of the same layout, and written into checkpoints, so that a run that goes on
-adds up in the same order, and so has the same bits, where the GPU and cublasLt are the same.
+A choice holds for all products of the same layout, and is written into checkpoints. So a resumed run adds up in the
+same order, and has the same bits, if the GPU and cublasLt are the same.
 """
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from math import ceil
 
-Key = tuple[int, ...]  # layout of c := a b (`base.Layout`), bytes of a number, and what a, b and c lie at multiples of
+Key = tuple[int, ...]  # layout of c := a b (`base.Layout`), bytes of a number, alignments of a, b and c in bytes
 Config = tuple[int, ...]  # attributes of an algorithm in the order of `cublasLtMatmulAlgoConfigAttributes_t`
 
-ITSELF: Config = ()  # cuBLAS chooses itself, at each call: where cublasLt knows no algorithm
-TILE, PARTS, SCHEME = 1, 2, 3  # places in a Config: the tile, in how many parts the sum is cut, how these are added up
-UNCUT, IN_ORDER = 0, 2  # schemes: no parts; parts in the workspace that a second kernel adds up in their order
-LENGTH = 9  # of a Config
-MOST_RECORDED = 500  # about 40 KB of the manifest of a checkpoint
+ITSELF: Config = ()  # cuBLAS itself chooses at each call: cublasLt knows no algorithm
+TILE, PARTS, SCHEME = 1, 2, 3  # indices in a Config: the tile, the parts of a sum (split-k), their scheme
+UNCUT, IN_ORDER = 0, 2  # schemes: no parts; parts in the workspace, which a second kernel adds up in order
+LENGTH = 9  # attributes in a Config
+MOST_RECORDED = 500  # about 40 KB in the manifest of a checkpoint
 
-_LEAST = 128  # terms of a part of a sum, fewer than which take less time than a kernel that adds up parts
+_LEAST = 128  # fewest terms in a part of a sum: shorter parts save less time than adding them up costs
 _MOST_PARTS = 64
 _ENTRY = re.compile(rf"(\d{{1,10}}(?:\.\d{{1,10}}){{11}})=((?:\d{{1,10}}(?:\.\d{{1,10}}){{{LENGTH - 1}}})?)")
 
@@ -25,17 +25,16 @@ Tiles = Mapping[int, tuple[int, int]]  # rows and columns of the tiles by their 
 
 
 def in_order(found: Sequence[Config], sizes: tuple[int, int, int], tiles: Tiles, processors: int) -> Iterator[Config]:
-    """Give algorithms in the order to try them in: that of cublasLt, unless its first leaves most of the GPU idle.
+    """Yield algorithms in the order to try them: cublasLt's own, unless its first leaves half of the GPU idle.
 
-    Where the tiles of the result are so few that half of the multiprocessors would have nothing to do, and the sum is
-    long and not cut, one that occupies more comes before it; or else the first one itself, cut into as many parts as
-    there is room for, or one after it that can be cut. Parts are added up in their order: the bits are the same each
-    time.
+    If the first has too few tiles to occupy half of the multiprocessors, and long sums in one piece, algorithms that
+    occupy half of them come before it; then algorithms with their sums cut into as many parts as there is room for.
+    Parts are added up in a fixed order, so the bits are the same each time.
 
     Args:
-        found: Algorithms as cublasLt has ordered them, the fastest by its own estimate first.
+        found: Algorithms in cublasLt's order: the fastest first, by its own estimate.
         sizes: Rows and columns of the result as cublasLt sees it, and the length of the sums.
-        tiles: Sizes of tiles by their number.
+        tiles: Rows and columns of a tile, by its number.
         processors: Number of multiprocessors.
     """
     parts = [_parts(config, sizes, tiles, processors) for config in found]
@@ -46,14 +45,14 @@ def in_order(found: Sequence[Config], sizes: tuple[int, int, int], tiles: Tiles,
 
 
 def _blocks(config: Config, sizes: tuple[int, int, int], tiles: Tiles) -> int:
-    """Count the blocks of the grid; 0 where it is not known."""
+    """Count the thread blocks of the grid; return 0 if the tile is unknown."""
     if (tile := tiles.get(config[TILE])) is None:
         return 0
     return ceil(sizes[0] / tile[0]) * ceil(sizes[1] / tile[1]) * max(1, config[PARTS])
 
 
 def _parts(config: Config, sizes: tuple[int, int, int], tiles: Tiles, processors: int) -> int:
-    """Return into how many parts a sum that is not cut should be, at least 1."""
+    """Return the number of parts to cut a sum into, at least 1."""
     blocks = _blocks(config, sizes, tiles)
     if not blocks or config[PARTS] > 1:
         return 1
@@ -61,12 +60,12 @@ def _parts(config: Config, sizes: tuple[int, int, int], tiles: Tiles, processors
 
 
 def cut(config: Config, parts: int) -> Config:
-    """Return an algorithm with its sums cut into parts that are added up in their order."""
+    """Cut the sums of an algorithm into parts that are added up in order."""
     return (*config[:PARTS], parts, IN_ORDER, *config[SCHEME + 1 :])
 
 
 def is_repeatable(config: Config) -> bool:
-    """Whether an algorithm adds up in the same order each time."""
+    """Return whether an algorithm adds up in the same order each time."""
     return config[SCHEME] == (IN_ORDER if config[PARTS] > 1 else UNCUT)
 
 

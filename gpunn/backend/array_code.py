@@ -1,4 +1,4 @@
-"""Array code: parts from outside that compute with arrays of NumPy or CuPy, without a kernel of their own."""
+"""Run array code on a device: custom parts that compute with NumPy or CuPy arrays instead of a kernel."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -17,11 +17,11 @@ def _no_host(*_: Any) -> None:
     raise TypeError("array code has no kernel")
 
 
-NO_KERNEL = Raw("array_code", host=_no_host, is_listed=False)  # in the place of the kernels of array code
+NO_KERNEL = Raw("array_code", host=_no_host, is_listed=False)  # stands for the kernel of array code
 
 
 def is_array_code(part: type, hook: str, *instead: str) -> bool:
-    """Return whether a class, or the nearest base that says either, has `hook` and not what is called in its place."""
+    """Return whether a class defines or inherits `hook` from a nearer base than any method of `instead`."""
     for base in part.__mro__:
         if hook in vars(base):
             return True
@@ -31,7 +31,7 @@ def is_array_code(part: type, hook: str, *instead: str) -> bool:
 
 
 def run_on_device(part: type, *methods: str) -> None:
-    """Let methods that a class from outside has run on the device of their first argument, in order with all else."""
+    """Wrap methods of a custom class to run on the device of their first argument, in order with its kernels."""
     for name in methods:
         method = vars(part).get(name)
         if callable(method) and not outside.is_ours(method) and not hasattr(method, "__wrapped__"):
@@ -46,7 +46,7 @@ def _on_device(method: Callable[..., Any]) -> Callable[..., Any]:
         if isinstance(first, np.ndarray):
             result = method(part, first, *rest, **options)
         else:
-            backend = getattr(first, "backend", None)  # of the context of a build
+            backend = getattr(first, "backend", None)  # `build` gets a context, which has one
             with (backend if isinstance(backend, Backend) else backend_of(first)).array_code():
                 result = method(part, first, *rest, **options)
         if is_pass:
@@ -57,7 +57,7 @@ def _on_device(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _check(part: Any, name: str, given: Any, result: Any) -> None:
-    """Raise ShapeError where a pass through a layer gives no array for the same samples, or one of another dtype."""
+    """Raise ShapeError unless a pass through a layer returns an array of the same samples and dtype."""
     if result is None and name == "backward":
         return
     shape: tuple[int, ...] = getattr(result, "shape", ())

@@ -1,7 +1,7 @@
-"""Arrays, kernels and the one matrix product of a device, behind one object.
+"""Define the interface of a device: its arrays, its kernels, and the one matrix product.
 
-A model is built on a backend and holds it; there is no current backend. Only `cuda.py`, with what it is made of,
-imports CuPy, when asked for.
+A network is built on a backend and holds it; there is no current backend. Only `cuda.py` and its helpers import CuPy,
+when you ask for a CUDA device.
 """
 
 from abc import ABC, abstractmethod
@@ -18,66 +18,66 @@ from gpunn.errors import CaptureError, DeviceError, OptionError
 from gpunn.kernels.record import Array, Elementwise, Raw
 
 Shape = tuple[int, ...]
-Planned = Callable[[float, float], None]  # a product whose arrays are known: (alpha, beta) → c := alpha a b + beta c
-# How BLAS is told of a product: is a transposed, is b, m, n, k, and the leading dimensions of a, b and c.
+Planned = Callable[[float, float], None]  # a product of fixed arrays: (alpha, beta) → c := alpha a b + beta c
+# Arguments of BLAS for a product: is a transposed, is b, m, n, k, and the leading dimensions of a, b and c.
 Layout = tuple[bool, bool, int, int, int, int, int, int]
-MAX_BYTES = 2**62  # bytes that no memory has; NumPy refuses more in several ways, CuPy counts modulo 2⁶⁴ and gives less
+MAX_BYTES = 2**62  # no memory has as many; NumPy refuses more in several ways, CuPy counts modulo 2⁶⁴ and gives less
 
 
 class Staging:
-    """Arrays of a device, filled from memory of the host: `claim`, write to `host`, `upload`, compute, `release`."""
+    """Fill arrays of a device from host memory: `claim`, write to `host`, `upload`, compute, `release`."""
 
     trouble: str = ""  # why uploads are slower than they could be
 
     def __init__(self, *arrays: Array) -> None:
-        self.host: tuple[NDArray[Any], ...] = arrays  # to write to; the arrays themselves on the host
+        self.host: tuple[NDArray[Any], ...] = arrays  # the caller writes here; on the CPU these are the arrays
 
     def claim(self) -> None:
-        """Wait until the last upload is over, so that the host may write."""
+        """Wait for the last upload, so that the host may write."""
 
     def upload(self, n: int) -> None:
-        """Copy the first n rows of each array; work that is enqueued after this call sees them."""
+        """Copy the first n rows of each array; work enqueued after this call sees them."""
 
     def release(self) -> None:
-        """Say that all work on the arrays is enqueued: the next upload begins when it is done."""
+        """Let the next upload begin when all work enqueued so far is done."""
 
 
 class Mirror:
-    """Copies arrays of a device to and from the host, in turn with its work, for which the host does not wait."""
+    """Copy arrays of a device to and from the host in order with its work, without making the host wait."""
 
     def __init__(self, *arrays: Array) -> None:
         self._arrays = arrays
 
     def send(self, *values: Any) -> None:
-        """Set the first rows of each array to values of the host, after all work that was enqueued before."""
+        """Set the first rows of each array to host values, after all work enqueued before."""
         for array, value in zip(self._arrays, values, strict=True):
             array[: len(value)] = value
 
     def fetch(self) -> None:
-        """Begin to copy the arrays to the host, as the work that was enqueued before leaves them."""
+        """Start to copy the arrays to the host, after all work enqueued before."""
         self._fetched = [np.array(array) for array in self._arrays]
 
     def fetched(self) -> list[NDArray[Any]]:
-        """Wait for the copies that `fetch` began, and return them; they are the caller's."""
+        """Wait for the copies that `fetch` started, and return them; they belong to the caller."""
         return self._fetched
 
 
 class Backend(ABC):
-    """Arrays, running kernels, and the one matrix product, on one device."""
+    """Hold arrays, run kernels, and compute the one matrix product on one device."""
 
     device: str  # "cpu" or "cuda:N"
     description: str  # the device in words
-    reason: str = ""  # why this device was taken
-    precision: str = "float32"  # that products of float32 are computed in
-    has_graphs: bool = False  # whether work can be recorded and replayed (`capture`)
-    block_elements: int  # best size of a block of scratch memory
-    most_elements: int | None = None  # of an array for a batch, where kernels cannot count more
-    memory_error: type[MemoryError] = MemoryError  # raised where the device's memory runs out
-    xp: Any = np  # NumPy or CuPy: the functions of its arrays, for array code
+    reason: str = ""  # why this device was chosen
+    precision: str = "float32"  # of products of float32
+    has_graphs: bool = False  # whether work can be captured and replayed (`capture`)
+    block_elements: int  # best number of elements in a block of scratch memory
+    most_elements: int | None = None  # most elements in an array for a batch, if kernels cannot count more
+    memory_error: type[MemoryError] = MemoryError  # raised when the device is out of memory
+    xp: Any = np  # NumPy or CuPy, for array code
 
     @abstractmethod
     def empty(self, shape: Shape, dtype: DTypeLike) -> Array:
-        """Return an array whose elements are not set."""
+        """Return an uninitialized array."""
 
     @abstractmethod
     def zeros(self, shape: Shape, dtype: DTypeLike) -> Array:
@@ -85,15 +85,15 @@ class Backend(ABC):
 
     @abstractmethod
     def asarray(self, values: Any, dtype: DTypeLike | None = None) -> Array:
-        """Return the values as a C-contiguous array of this device; no copy where they are one already."""
+        """Return values as a C-contiguous array of this device, without a copy if they are one."""
 
     @abstractmethod
     def to_host(self, array: Array) -> NDArray[Any]:
-        """Copy an array to host memory; waits until the device has computed it."""
+        """Copy an array to the host, once the device has computed it."""
 
     @abstractmethod
     def assign(self, target: Array, values: Any, scale: float = 1.0) -> None:
-        """Set target := values · scale; the values are of this device or the host, the target of this device."""
+        """Set target := values · scale; values lie on this device or the host, target lies on this device."""
 
     @abstractmethod
     def run(self, kernel: Elementwise | Raw, *arguments: Any) -> None:
@@ -105,26 +105,26 @@ class Backend(ABC):
 
         Args:
             alpha: Factor of the product.
-            a: (m, k), rows or columns contiguous: a transpose is a view.
-            b: (k, n), rows or columns contiguous.
-            beta: Factor of the values in c; with 0, c need not be set before.
-            c: (m, n), rows contiguous.
+            a: (m, k) with contiguous rows or columns; a transpose is a view.
+            b: (k, n) with contiguous rows or columns.
+            beta: Factor of the old values of c; with 0, c may be uninitialized.
+            c: (m, n) with contiguous rows.
         """
 
     def algorithms(self) -> str:
-        """Return the algorithms that products were computed by, as a text for `repeat`; "" where none are chosen."""
+        """Return the algorithms chosen for products as text for `repeat`; "" if the device chooses none."""
         return ""
 
     def repeat(self, algorithms: str) -> str:
-        """Compute products by recorded algorithms from now on; return why others are chosen instead, or ""."""
+        """Use recorded algorithms for products from now on; return why others are chosen instead, or ""."""
         return ""
 
     def planned(self, a: Array, b: Array, c: Array) -> Planned:
-        """Prepare `gemm` for arrays that stay where they are."""
+        """Prepare `gemm` for arrays that keep their memory."""
         return lambda alpha, beta: self.gemm(alpha, a, b, beta, c)
 
     def connect(self) -> None:
-        """Connect this device with those of the other ranks; all of them call it, before they count their memory."""
+        """Connect this device with those of the other ranks; all ranks call it, before they count their memory."""
         are_hosts = world().all_gather(np.array(self.device == "cpu"))
         if are_hosts.any() and not are_hosts.all():
             which = ", ".join(map(str, np.flatnonzero(are_hosts)))
@@ -145,44 +145,44 @@ class Backend(ABC):
         """Wait until all work of the device is done."""
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
-        """Record work on the device as one graph, without doing it; return a function that does it by one launch.
+        """Capture work as a graph without executing it; return a function that launches the graph.
 
-        `work` runs kernels and products of this backend alone, on arrays made before; it was done once, so that each
-        kernel is compiled. A CaptureError says why it cannot be recorded.
+        `work` may only run kernels and products of this backend, on arrays made before. Run it once first, so that
+        its kernels are compiled. Raises a CaptureError with the reason if it cannot be captured.
         """
         raise CaptureError(f"{self.device} has no graphs")
 
     def array_code(self) -> AbstractContextManager[None]:
-        """Within, functions of `xp` run on this device, in order with its kernels; a capture records them too."""
+        """Run functions of `xp` in the block on this device, in order with its kernels; captures record them too."""
         return nullcontext()
 
     def compile_ahead(self, work: Callable[[], None], show: Callable[[int, int], None]) -> None:
-        """Compile the kernels of some work that are not in the cache; none where it reads from the device on the way.
+        """Compile the kernels of some work that the cache lacks, or none if the work reads from the device.
 
-        `show` is called before each compilation with the kernel's number, from 1, and the number of all.
+        `show` is called before each compilation with the kernel's number, from 1, and their total.
         """
 
     def staging(self, *arrays: Array) -> Staging:
-        """Return memory of the host that arrays of this device are filled from while it computes."""
+        """Return host memory from which arrays of this device are filled while it computes."""
         return Staging(*arrays)
 
     def mirror(self, *arrays: Array) -> Mirror:
-        """Return what copies contiguous arrays of this device to and from the host while it computes."""
+        """Return a `Mirror`, which copies contiguous arrays to and from the host while the device computes."""
         return Mirror(*arrays)
 
     @abstractmethod
     def free_bytes(self) -> int:
-        """Return the memory that one array could still take; memory that is kept for later is given back first."""
+        """Free the cached memory of the pool, and return the bytes that one new array could take."""
 
     def limit_memory(self, nbytes: int | None) -> None:
-        """Bound the device's pool of memory, None for no bound. The host has no pool: see `limits`."""
+        """Limit the device's memory pool; None lifts the limit. The host has no pool: see `limits`."""
 
     def __deepcopy__(self, memo: Any) -> Self:
-        return self  # there is one backend of a device; see `devices` for pickles
+        return self  # a device has one backend; see `devices` for pickles
 
 
 class Buffer:
-    """Memory for the largest batch, seen as (*shape, n) for any batch of n samples up to that, contiguous too."""
+    """Memory for the largest batch, with a contiguous view (*shape, n) for each batch of n samples."""
 
     def __init__(self, backend: Backend, shape: Shape, capacity: int, dtype: DTypeLike) -> None:
         if backend.most_elements is not None and prod(shape) * capacity > backend.most_elements:
@@ -193,33 +193,33 @@ class Buffer:
         self._views: dict[int, Array] = {}
 
     def __getitem__(self, n: int) -> Array:
-        """Return the view for a batch of n samples; the same object each time."""
+        """Return the view for a batch of n samples; always the same object."""
         if (view := self._views.get(n)) is None:
             view = self._views[n] = self._flat[: prod(self.shape) * n].reshape(*self.shape, n)
         return view
 
 
 def _too_large(size: int, capacity: int, device: str, most: int) -> str:
-    """Say that a batch has more numbers than a device's kernels can count, and how many samples it may have."""
+    """Return the error message for a batch with more numbers than a device's kernels can count."""
     found = f"{capacity:,} samples of {size:,} numbers are {size * capacity:,}"
     mend = f"take batches of at most {most // size:,} samples, or smaller samples"
     return f"{device} computes with arrays of at most {most:,} numbers, and {found}: {mend}"
 
 
 def channels_first(shape: Shape) -> Shape:
-    """Return the shape of a sample inside the network: (height, width, channels) becomes channels first."""
+    """Return the shape of a sample in the network: (height, width, channels) becomes (channels, height, width)."""
     return (shape[2], shape[0], shape[1]) if len(shape) == 3 else shape
 
 
 class PlannedGemm:
-    """c := alpha a b + beta c, planned for the arrays of the last call; "a" or "b" may be given transposed."""
+    """c := alpha a b + beta c: reuse the plan of the last call for the same arrays; `transposed` is "a" or "b"."""
 
     def __init__(self, backend: Backend, transposed: str = "") -> None:
         self._backend, self._transposed = backend, transposed
         self.forget()
 
     def forget(self) -> None:
-        """Let go of the arrays of the last call."""
+        """Forget the arrays of the last call and their plan."""
         self._last: tuple[Any, ...] = (None, None, None)
         self._planned: Any = None
 
@@ -232,30 +232,30 @@ class PlannedGemm:
         self._planned(alpha, beta)
 
     def __getstate__(self) -> dict[str, Any]:
-        # A plan works on the very arrays that it was made for, and those of a copy are others.
+        # A plan holds addresses of its own arrays, and a copy has other arrays.
         return {**vars(self), "_last": (None, None, None), "_planned": None}
 
 
 class Buildable:
-    """A part that is given its memory later, by a `build` that calls `remember_settings`; and so are its own parts."""
+    """Tell the settings of a part from its memory, which `build` allocates after a call of `remember_settings`."""
 
     _settings: frozenset[str] | None = None
     build: Callable[..., Any]
 
     def remember_settings(self) -> None:
-        """Take all attributes for settings: those set after the first call are memory."""
+        """Record the current attributes as settings, on the first call; later attributes are memory."""
         if self._settings is None:
             for part in parts_of(self):
                 part.remember_settings()
             self._settings = frozenset(vars(self))
 
     def settings(self) -> dict[str, Any]:
-        """Return the attributes that say how it was made and set."""
+        """Return the attributes that are settings, with unbuilt parts."""
         held, names = vars(self), self._settings
         return {name: _unbuilt(value) for name, value in held.items() if names is None or name in names}
 
     def unbuilt(self) -> Self:
-        """Return another one, made and set alike."""
+        """Return an unbuilt copy with the same settings."""
         other = object.__new__(type(self))
         vars(other).update(self.settings())
         return other
@@ -265,7 +265,7 @@ class Buildable:
 
 
 def parts_of(whole: Any) -> Iterator[Buildable]:
-    """Give the buildable attributes of an object, and those in its lists and dictionaries."""
+    """Yield the `Buildable` attributes of an object, also those in its lists, tuples and dictionaries."""
     for value in vars(whole).values():
         yield from _parts_in(value)
 
@@ -287,10 +287,10 @@ def _unbuilt(value: Any) -> Any:
 
 
 def layout_of(a: Array, b: Array, c: Array) -> Layout:
-    """Return the layout of c := a b, or raise `ValueError` where it cannot be computed by one call of BLAS."""
+    """Return the layout of c := a b, or raise `ValueError` if one call of BLAS cannot compute it."""
     (m, k), (inner, n), size, (across, along) = a.shape, b.shape, c.itemsize, c.strides
     fits = inner == k and c.shape == (m, n) and a.dtype == b.dtype == c.dtype and c.dtype.char in "fd"
-    # Not only for good messages: BLAS would write beside a c whose rows do not lie one after another.
+    # Also for safety: BLAS would write outside of a c whose rows are not contiguous.
     if not fits or (along != size and n > 1) or (across < n * size and m > 1):
         rule = f"shapes and dtypes must fit, and the rows of c be contiguous, got strides {c.strides}"
         given = f"{a.shape} {a.dtype} times {b.shape} {b.dtype} to {c.shape} {c.dtype}"
@@ -300,7 +300,7 @@ def layout_of(a: Array, b: Array, c: Array) -> Layout:
 
 
 def _order_of(x: Array, size: int) -> tuple[bool, int]:
-    """Return whether a matrix lies transposed in memory, and its leading dimension."""
+    """Return whether a matrix is transposed in memory, and its leading dimension."""
     (across, along), (rows, columns) = x.strides, x.shape
     if along == size and (across >= size * columns or rows == 1):
         return False, max(across // size, columns)

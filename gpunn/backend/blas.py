@@ -1,8 +1,8 @@
-"""c := alpha a b + beta c on the CPU, through the BLAS that NumPy itself has loaded.
+"""Compute c := alpha a b + beta c on the CPU with the BLAS that NumPy has loaded.
 
-`matmul` knows no alpha and beta, and threads of OpenBLAS wait for one another by spinning: so a large product is cut
-into parts, each computed by one thread, and handed over in batches of as many parts as cores are free. Parts depend on
-the product and on `threads()` alone, so a busy machine changes no bit (`docs/design/matrix-product.md`, `threads.md`).
+`matmul` has no alpha and beta, and OpenBLAS's threads wait for each other by spinning. So a large product is cut into
+parts, each for one thread, and OpenBLAS gets as many of them at once as cores are free. The parts depend only on the
+product and `threads()`, so a busy machine changes no bit (`docs/design/matrix-product.md`, `threads.md`).
 """
 
 import ctypes
@@ -22,19 +22,19 @@ from gpunn.backend.base import Layout, Planned, layout_of
 from gpunn.kernels.cores import cores, load_monitor
 
 _ROW_MAJOR, _PLAIN = 101, 111
-# m n k up to which OpenBLAS's batches take its kernels for small matrices, which crash for some shapes (0.3.31).
+# m n k up to which a batch uses OpenBLAS's kernels for small matrices, which crash for some shapes (0.3.31).
 _LARGEST_OF_SMALL = 100**3
-_LARGEST_OF_ONE = 2**19 - 1  # m n k up to which OpenBLAS leaves a product to the thread that asks for it
-_LARGEST_SUM = 10**5  # numbers that one thread of OpenBLAS adds up
-_LEAST_OF_PART = 48  # rows or columns: a thread must gain more than it takes to lay out the other factor
+_LARGEST_OF_ONE = 2**19 - 1  # m n k up to which OpenBLAS computes a product on the calling thread
+_LARGEST_SUM = 10**5  # most numbers that OpenBLAS adds up on one thread
+_LEAST_OF_PART = 48  # rows or columns: with fewer, a thread takes longer to pack the other factor than it gains
 _Memory = ctypes.c_char * 0
-_computing: set[int] = set()  # Python threads inside a batch: OpenBLAS's threads work only for one alone there
+_computing: set[int] = set()  # Python threads inside a batch: OpenBLAS's threads work for one of them at a time
 os.register_at_fork(after_in_child=_computing.clear)
 Matrices = Sequence[NDArray[Any]]
 
 
 class _Library(NamedTuple):
-    """An OpenBLAS: its type of integers, and its functions, by the bytes of a number."""
+    """Integer type of an OpenBLAS, and its functions by the bytes of a number."""
 
     name: str
     integer: Any
@@ -46,7 +46,7 @@ class _Library(NamedTuple):
 
 @cache
 def _library() -> _Library | None:
-    """Return NumPy's own OpenBLAS, or None where NumPy came with another BLAS."""
+    """Return NumPy's own OpenBLAS, or None if NumPy uses another BLAS."""
     for pool in threadpool_info():
         if pool.get("internal_api") != "openblas":
             continue
@@ -57,7 +57,7 @@ def _library() -> _Library | None:
             functions: list[Any] = [getattr(library, f"{prefix}{name}{suffix}", None) for name in names]
             if all(functions):
                 threads, sgemm, dgemm, sasum, dasum = functions
-                # Without argument types: what is passed is of C's types already, which takes a third of the time.
+                # Without argument types a call takes a third of the time; its arguments are C types already.
                 sgemm.restype = dgemm.restype = None
                 sasum.restype, dasum.restype = ctypes.c_float, ctypes.c_double
                 batch: list[Any] = [getattr(library, f"{prefix}cblas_{x}gemm_batch{suffix}", None) for x in "sd"]
@@ -68,7 +68,7 @@ def _library() -> _Library | None:
 
 
 def description() -> str:
-    """Return the BLAS in use and its threads, in words."""
+    """Describe the BLAS in use and its threads in words."""
     if (library := _library()) is None:
         return "NumPy's matmul (its BLAS is not OpenBLAS)"
     count, most = threads(), "up to " if shares_cores() else ""
@@ -76,13 +76,13 @@ def description() -> str:
 
 
 def threads() -> int:
-    """Return the threads of a large product where nobody else needs the cores, 1 where it is not known."""
+    """Return the number of threads of a large product on an idle machine, 1 if unknown."""
     count = max((pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"), default=1)
     return min(count, cores()) if shares_cores() else count
 
 
 def shares_cores() -> bool:
-    """Tell whether products take no more threads than others leave cores: where OpenBLAS has batches, since 0.3.29."""
+    """Return whether products use only the cores that others leave free, by OpenBLAS's batches (since 0.3.29)."""
     return (library := _library()) is not None and bool(library.batch)
 
 
@@ -92,7 +92,7 @@ def gemm(alpha: float, a: NDArray[Any], b: NDArray[Any], beta: float, c: NDArray
 
 
 def planned(a: NDArray[Any], b: NDArray[Any], c: NDArray[Any]) -> Planned:
-    """Prepare `gemm` for arrays that stay where they are: checks and addresses take ten times as long as the call."""
+    """Prepare `gemm` for arrays that keep their memory: checks and addresses take longer than the call."""
     library, layout = _library(), layout_of(a, b, c)
     if library is None:
 
@@ -106,14 +106,14 @@ def planned(a: NDArray[Any], b: NDArray[Any], c: NDArray[Any]) -> Planned:
     if len(parts) < 2:
         is_alone = not library.batch or m * n * k <= _LARGEST_OF_SMALL
         return _whole(library, layout, a, b, c) if is_alone else _batch(library, [layout], [a], [b], [c])
-    # A square one between columns: the samples of a first layer lie transposed, and are so laid out once only.
+    # A square product is cut between columns: samples of a first layer lie transposed, and BLAS then packs them once.
     if m > n:
         return planned_all([a[part] for part in parts], [b] * len(parts), [c[part] for part in parts])
     return planned_all([a] * len(parts), [b[:, part] for part in parts], [c[:, part] for part in parts])
 
 
 def planned_all(a: Matrices, b: Matrices, c: Matrices) -> Planned:
-    """Prepare independent products, c[i] := alpha a[i] b[i] + beta c[i]: BLAS gets them together, and a thread each."""
+    """Prepare products c[i] := alpha a[i] b[i] + beta c[i]; large ones are computed at once, a thread each."""
     library, layouts = _library(), [layout_of(*arrays) for arrays in zip(a, b, c, strict=True)]
     together = [i for i, layout in enumerate(layouts) if prod(layout[2:5]) > _LARGEST_OF_SMALL]
     if library is None or not library.batch or len(together) < 2:
@@ -131,13 +131,13 @@ def planned_all(a: Matrices, b: Matrices, c: Matrices) -> Planned:
 
 
 def _parts(m: int, n: int, k: int, library: _Library) -> list[slice]:
-    """Cut the longer side of c into stretches that are products of their own, each computed by one thread."""
+    """Cut the longer side of c into slices, each a product for one thread."""
     longer, rest = max(m, n), max(1, min(m, n) * k)
     count = longer // max(_LEAST_OF_PART, _LARGEST_OF_SMALL // rest + 1)
     if count > 1:
         count = min(count, library.threads(), cores())
     if count < 2 and longer * rest <= _LARGEST_OF_SMALL:
-        # Two threads would be slower than one, and are what OpenBLAS would take.
+        # OpenBLAS would take two threads, which are slower here than one.
         count = min(longer, -(-longer * rest // _LARGEST_OF_ONE))
     return _cut(longer, max(1, count))
 
@@ -147,11 +147,11 @@ def _cut(length: int, count: int) -> list[slice]:
 
 
 def _whole(library: _Library, layout: Layout, a: NDArray[Any], b: NDArray[Any], c: NDArray[Any]) -> Planned:
-    """Prepare a product as a whole, by as many threads as OpenBLAS thinks right."""
+    """Prepare an undivided product, for which OpenBLAS chooses the number of threads."""
     function, real = library.gemm[c.itemsize], ctypes.c_float if c.itemsize == 4 else ctypes.c_double
     integer, enum, first, second = library.integer, ctypes.c_int, real(), real()
     of_a, of_b, m, n, k, lda, ldb, ldc = layout
-    # Written out, not in loops: it takes as long as a small product.
+    # Written out: a loop would take as long as a small product.
     arguments = (
         enum(_ROW_MAJOR), enum(_PLAIN + of_a), enum(_PLAIN + of_b), integer(m), integer(n), integer(k),
         first, _address(a), integer(lda), _address(b), integer(ldb), second, _address(c), integer(ldc),
@@ -165,7 +165,7 @@ def _whole(library: _Library, layout: Layout, a: NDArray[Any], b: NDArray[Any], 
 
 
 def _batch(library: _Library, layouts: Sequence[Layout], a: Matrices, b: Matrices, c: Matrices) -> Planned:
-    """Prepare products above 100³ multiplications, each by one thread, at once as many as there are threads to use."""
+    """Prepare products above 100³ multiplications, each on one thread, as many at once as cores are free."""
     function, count, most = library.batch[c[0].itemsize], len(layouts), library.threads()
     scalars = [((ctypes.c_float if c[0].itemsize == 4 else ctypes.c_double) * count)() for _ in range(2)]
     addresses = [[x.ctypes.data for x in arrays] for arrays in (a, b, c)]
@@ -177,13 +177,13 @@ def _batch(library: _Library, layouts: Sequence[Layout], a: Matrices, b: Matrice
         m, n, k, lda, ldb, ldc = (integers(*each) for each in sizes)
         plain_a, plain_b = (orders(*(_PLAIN + each for each in of)) for of in (of_a, of_b))
         at_a, at_b, at_c = (pointers(*each[part]) for each in addresses)
-        # Each product is a group of its own, so that they may be of different shapes.
+        # Each product is a group of its own, so that their shapes may differ.
         return (
             ctypes.c_int(_ROW_MAJOR), plain_a, plain_b, m, n, k, scalars[0], at_a, lda, at_b, ldb,
             scalars[1], at_c, ldc, library.integer(size), integers(*[1] * size),
         )  # fmt: skip
 
-    # The calls of BLAS, by the number of threads: each has no more products than that, so it takes no more threads.
+    # Calls of BLAS by the number of threads: a call with at most so many products takes no more threads.
     rounds = {most: [arguments(slice(0, count))]}
 
     def multiply(alpha: float, beta: float, _kept: Any = (a, b, c)) -> None:
@@ -203,7 +203,7 @@ def _batch(library: _Library, layouts: Sequence[Layout], a: Matrices, b: Matrice
 
 
 def planned_magnitude(x: NDArray[Any]) -> Callable[[], float]:
-    """Prepare Σ|x| of a contiguous array that stays where it is: non-finite where any number is, or it overflows."""
+    """Prepare Σ|x| of a contiguous array that keeps its memory; it is non-finite if a number is, or if it overflows."""
     library = _library()
     if library is None or not x.flags.c_contiguous or x.dtype.char not in "fd":
         return lambda: float(np.abs(x).sum())
@@ -218,7 +218,7 @@ def planned_magnitude(x: NDArray[Any]) -> Callable[[], float]:
 
 
 def _address(x: NDArray[Any]) -> Any:
-    """Return the address of an array as ctypes takes it, by the shortest way there is."""
+    """Return the address of an array for ctypes, in the fastest way."""
     flags = x.flags
     if flags.carray:
         return _Memory.from_buffer(x)  # type: ignore[arg-type]  # an array is a buffer

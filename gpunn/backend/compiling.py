@@ -1,4 +1,4 @@
-"""The compiler's side of a CUDA device: CUDA C++ of a kernel, the cache that CuPy keeps it in, and a line about it."""
+"""Write the CUDA C++ of kernels, keep CuPy's kernel cache usable, and show the progress of compilation."""
 
 import atexit
 import logging
@@ -19,7 +19,7 @@ from gpunn.kernels.record import Elementwise, Raw
 log = logging.getLogger(__name__)
 VARIABLE = "CUPY_CACHE_DIR"
 _instead: list[Path] = []
-thread = threading.local()  # where `is_looking`, nothing is compiled: `MissingError` is raised instead
+thread = threading.local()  # while `is_looking`, `MissingError` is raised instead of compiling
 CUDA_NAMES = {
     "float16": "__half", "float32": "float", "float64": "double", "uint8": "unsigned char",
     "int32": "int", "int64": "long long", "uint32": "unsigned",
@@ -27,12 +27,12 @@ CUDA_NAMES = {
 
 
 def variant(kernel: Raw, arguments: Sequence[Any]) -> tuple[dict[str, np.dtype[Any]], Mapping[str, int]]:
-    """Return the type names and the constants that a raw kernel is compiled with for a call."""
+    """Return the type names and constants with which a raw kernel is compiled for a call."""
     return {name: arguments[at].dtype for name, at in kernel.types.items()}, kernel.constants(*arguments)
 
 
 def launched(kernel: Raw, arguments: Sequence[Any]) -> tuple[tuple[int, ...], tuple[int], tuple[Any, ...]]:
-    """Return grid, block and values of the launch of a raw kernel."""
+    """Return the grid, block and arguments for the launch of a raw kernel."""
     launch = kernel.launch(*arguments)
     blocks = launch.blocks if isinstance(launch.blocks, tuple) else (launch.blocks,)
     dtype = arguments[kernel.types["T"]].dtype if "T" in kernel.types else None
@@ -40,20 +40,20 @@ def launched(kernel: Raw, arguments: Sequence[Any]) -> tuple[tuple[int, ...], tu
 
 
 def cuda_source(kernel: Raw, types: Mapping[str, np.dtype[Any]], constants: Mapping[str, int] | None = None) -> str:
-    """Return the CUDA C++ of a raw kernel with its type names and constants set."""
+    """Return the CUDA C++ of a raw kernel with its type names and constants defined."""
     names = "".join(f"typedef {CUDA_NAMES[str(dtype)]} {name};\n" for name, dtype in types.items())
     numbers = "".join(f"constexpr int {name} = {value};\n" for name, value in (constants or {}).items())
     return names + numbers + kernel.preamble + cuda_body(kernel)
 
 
 def described(kernel: Elementwise) -> dict[str, str]:
-    """Return an element-wise kernel as the arguments of `cupy.ElementwiseKernel`."""
+    """Return the arguments of `cupy.ElementwiseKernel` for an element-wise kernel."""
     parameters = {"in_params": kernel.inputs, "out_params": kernel.outputs, "operation": cuda_body(kernel)}
     return {**parameters, "name": kernel.name, "preamble": kernel.preamble, "loop_prep": kernel.prepare}
 
 
 def cuda_body(kernel: Elementwise | Raw) -> str:
-    """Return the CUDA C++ of a kernel, or raise `DeviceError` where it has none."""
+    """Return the CUDA C++ of a kernel, or raise `DeviceError` if it has none."""
     body = kernel.operation if isinstance(kernel, Elementwise) else kernel.source
     if not body:
         raise DeviceError(f"the kernel {kernel.name} is for the CPU only, it has no CUDA source: take device='cpu'")
@@ -61,7 +61,7 @@ def cuda_body(kernel: Elementwise | Raw) -> str:
 
 
 def typed(value: Any, dtype: np.dtype[Any] | None) -> Any:
-    """Return a Python number in the type that a CUDA function declares; one of NumPy's as it is."""
+    """Return a Python number in the type that a CUDA function declares; leave NumPy's numbers unchanged."""
     kind = type(value)  # not by isinstance: np.float64 is a float too, and a kernel that says double means it
     if kind is int:
         return np.int32(value)
@@ -71,19 +71,19 @@ def typed(value: Any, dtype: np.dtype[Any] | None) -> Any:
 
 
 def kernel_cache() -> Path:
-    """Return where CuPy keeps compiled kernels: CUPY_CACHE_DIR, or its folder in the user's home."""
+    """Return the folder of CuPy's compiled kernels: CUPY_CACHE_DIR, or a folder in the user's home."""
     try:
         return Path(os.environ.get(VARIABLE) or Path("~/.cupy/kernel_cache").expanduser())
-    except RuntimeError:  # of a user without a home: nowhere
+    except RuntimeError:  # the user has no home: no folder
         return Path(os.devnull, "kernel_cache")
 
 
 class MissingError(Exception):
-    """A kernel that is not in the cache, by its name there."""
+    """Name of a kernel that the cache lacks."""
 
 
 def prepare_cache() -> None:
-    """Let CUPY_CACHE_DIR name a folder that can be used: CuPy cannot be imported where it does not."""
+    """Set CUPY_CACHE_DIR to a usable folder: with an unusable one, CuPy cannot be imported."""
     folder = kernel_cache()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -95,14 +95,14 @@ def prepare_cache() -> None:
 
 
 def tolerate(compiler: Any) -> None:
-    """Let CuPy's compiler go on where a kernel cannot be read or kept: in a full folder, or another user's."""
+    """Let CuPy's compiler go on when a kernel cannot be read or written: on a full disk, in another user's folder."""
     keep: Any = getattr(compiler, "_set_kernel_cache_backend", None)
     used: Any = getattr(compiler, "_kernel_cache_backend", None)
     if keep is None or not hasattr(used, "_cache_dir") or hasattr(used, "is_tolerant"):
-        return  # not the cache that is on a disk, or that of another CuPy
+        return  # no cache on disk, or an unknown version of CuPy
     kind: Any = type(used)
 
-    class Tolerant(kind):  # type: ignore[misc]  # CuPy's classes are not to be imported here
+    class Tolerant(kind):  # type: ignore[misc]  # CuPy must not be imported here
         _cache_dir: str
         is_tolerant = True
         has_moved = False
@@ -135,7 +135,7 @@ def tolerate(compiler: Any) -> None:
 
 
 def _temporary(folder: Path, error: OSError) -> Path:
-    """Make a new folder in place of one that cannot be used; it goes with the process."""
+    """Make a folder to replace an unusable one, until the process ends."""
     instead = tempfile.TemporaryDirectory(prefix="gpunn-kernels-", ignore_cleanup_errors=True)
     atexit.register(instead.cleanup)
     _instead.append(Path(instead.name))
@@ -147,14 +147,14 @@ def _temporary(folder: Path, error: OSError) -> Path:
 
 
 class CompileProgress(AbstractContextManager["CompileProgress"]):
-    """The line that counts the kernels being compiled: on a terminal kept up to date, elsewhere written once."""
+    """Show how many kernels are being compiled: a live line on a terminal, written once elsewhere."""
 
     def __init__(self, shown: bool = True, stream: TextIO | None = None) -> None:
-        self._stream = (stream or sys.stderr) if shown else None  # None too: a program without a console has no streams
+        self._stream = (stream or sys.stderr) if shown else None  # also None in a program without a console
         self._line = ""
 
     def __call__(self, number: int, count: int) -> None:
-        """Say that kernel `number` of `count`, from 1, is compiled now."""
+        """Show that kernel `number` of `count`, from 1, is being compiled."""
         once = "" if _instead else "only once, "
         if self._stream is not None and self._stream.isatty():
             self._write(f"compiling kernels ({once}{number} of {count})")
@@ -174,7 +174,7 @@ class CompileProgress(AbstractContextManager["CompileProgress"]):
 
 
 def columns_of(stream: TextIO) -> int:
-    """Return the width of a terminal, which may change; 80 for a stream without one."""
+    """Return the current width of a terminal, or 80 for another stream."""
     try:
         return os.get_terminal_size(stream.fileno()).columns or 80
     except (OSError, ValueError):

@@ -1,7 +1,7 @@
-"""The matrix products of a convolution, Z = W A, ∂C/∂W = Δ Aᵀ and ∂C/∂A = Wᵀ Δ, in two ways.
+"""Compute the matrix products of a convolution, Z = W A, ∂C/∂W = Δ Aᵀ and ∂C/∂A = Wᵀ Δ, in two ways.
 
-By patches: the textbook's im2col, few large products, what a GPU likes. By rows of the image: many small ones, what the
-caches of a CPU like, with one copy of the image and not size² of it.
+By patches: the textbook's im2col, few large products, best for a GPU. By rows of the image: many small products, best
+for the caches of a CPU, with one copy of the image instead of size².
 """
 
 from collections.abc import Callable, Iterator
@@ -17,15 +17,15 @@ from gpunn.backend.strided_convolution import StridedInputGradient
 from gpunn.kernels.convolution import Geometry, col2im, im2col
 from gpunn.kernels.record import Array
 
-_SHORT = 16  # products of a sum: fewer are too short for BLAS to be quick
-_LEAST = 4  # output rows of a block at least, so that there is something to share out among the cores
-_PARTS = 8  # output rows whose weight gradients are collected side by side; the same everywhere, for it orders a sum
+_SHORT = 16  # terms of a sum: with fewer, BLAS is slow
+_LEAST = 4  # fewest output rows of a block, to have work for all cores
+_PARTS = 8  # output rows whose weight gradients are computed side by side; fixed, since it sets the order of a sum
 _Work = list[Callable[[], object]]
 _Scratch = Callable[[Shape], Array]
 
 
 class PatchProducts:
-    """Products by patches: those of a block of output rows are the columns of one matrix A (im2col)."""
+    """Multiply by patches: those of a block of output rows are the columns of one matrix A (im2col)."""
 
     def __init__(self, backend: Backend, shape: ConvolutionShape, scratch: _Scratch) -> None:
         self._backend, self._shape = backend, shape
@@ -33,7 +33,7 @@ class PatchProducts:
         self._taps = shape.channels * shape.size[0] * shape.size[1]
         row = self._taps * shape.columns
         self._block = max(1, min(shape.rows, backend.block_elements // (row * shape.batch_size)))
-        if backend.device != "cpu":  # where blocks of one size fill the device alike; a CPU keeps the order of its sums
+        if backend.device != "cpu":  # equal blocks fill the device evenly; a CPU keeps the order of its sums
             self._block = -(-shape.rows // -(-shape.rows // self._block))
         self._columns = scratch((self._block * row * shape.capacity,))
 
@@ -44,7 +44,7 @@ class PatchProducts:
             self._backend.gemm(1.0, w, columns, 0.0, z[:, span])
 
     def weight_gradient(self, x: Array, delta: Array, gradient: Array, is_turned: bool = True) -> None:
-        """Compute the gradient of w, a matrix like it; delta is like z."""
+        """Compute the gradient of w, in the shape of w; delta has the shape of z."""
         delta = delta.reshape(len(delta), -1)
         for columns, span, first, _ in self._blocks(x.shape[3], x):
             self._backend.gemm(1.0, delta[:, span], columns.T, 1.0 if first else 0.0, gradient)
@@ -58,7 +58,7 @@ class PatchProducts:
             self._backend.run(col2im, columns, *rows, self._shape.columns, self._geometry, dx)
 
     def _blocks(self, n: int, x: Array | None = None) -> Iterator[tuple[Array, slice, int, int]]:
-        """Yield for each block of output rows: its columns of A, taken from x, its place in z, first row and end."""
+        """Yield for each block of output rows: its columns of A, filled from x, its slice of z, first row and end."""
         rows, width = self._shape.rows, self._shape.columns * n
         for first in range(0, rows, self._block):
             last = min(first + self._block, rows)
@@ -69,17 +69,17 @@ class PatchProducts:
 
 
 class RowProducts:
-    """Products of rows of the image, which is laid rows first: (height, channels, width, n).
+    """Multiply by rows of the image, laid out rows first: (height, channels, width, n).
 
-    There the rows that output row i is seen from lie in one piece, and so do, for one column v of the filter, the
-    pixels that it meets at all places of the row: a matrix A_v(i) of (size_h · channels, columns · n), of which nothing
-    is a copy but the turned image. With W_v, that column's weights, as (filters, size_h · channels),
+    In this layout the image rows under output row i are contiguous. So are, for one column v of the filter, the pixels
+    that it meets along the row: a matrix A_v(i) of (size_h · channels, columns · n). Only the image is copied, to turn
+    it rows first. With W_v, the weights of that column as (filters, size_h · channels),
 
         z(i) = Σ_v W_v A_v(i),   ∂C/∂W_v = Σ_i Δ(i) A_v(i)ᵀ,   ∂C/∂a(y), moved by v, += W_vᵀ Δ(y − size_h + 1 … y):
 
-    products that add to what they find, and of different rows are independent: BLAS gets them together. Where the sums
-    in them were short (an image of one channel), or the filter takes more than one step across, the filter's columns
-    are laid out as channels, and Σ_v is in the product.
+    The products add to their results, and those of different rows are independent, so BLAS gets them together. If
+    their sums are short (an image of one channel), or the filter has a stride across, the filter's columns are laid
+    out as channels, and the product includes Σ_v.
     """
 
     def __init__(
@@ -87,18 +87,18 @@ class RowProducts:
     ) -> None:
         self._backend, self._shape, e = backend, shape, shape
         is_laid_out = e.stride[1] > 1 or e.channels * e.size[0] < _SHORT
-        # The columns of the filter are slots, as channels are, or moves along the row.
+        # The filter's columns are slots, laid out like channels, or moves along the row.
         self._slots, self._moves = (e.size[1], 1) if is_laid_out else (1, e.size[1])
         self._width = e.columns + self._moves - 1
         self._places = [*_shifts(e, self._slots, self._width)]
         self._taps = e.size[0] * e.channels * self._slots
         row = e.channels * self._slots * self._width
-        # With strides it takes longer to turn the image than the caches spare: all of it lies there for the way back.
+        # With strides, turning the image costs more than caches save: all of it is kept for the backward pass.
         elements = backend.block_elements * (4 if e.stride[1] > 1 else 1)
         self._block = min(e.rows, max(_LEAST, elements // (row * e.batch_size)))
         self._rows = scratch((((self._block - 1) * e.stride[0] + e.size[0]) * row * e.capacity,))
         self._weights = scratch((self._moves, e.filters, self._taps))
-        # Of (moves, filters, rows, channels, slots), in the order of w.
+        # (moves, filters, rows, channels, slots), seen in the order of w.
         by_parts = self._weights.reshape(self._moves, e.filters, e.size[0], e.channels, self._slots)
         self._like_w: Array = by_parts.transpose(1, 3, 2, 0, 4)
         parts = max(1, min(_PARTS, self._block, elements // self._weights.size))
@@ -108,7 +108,7 @@ class RowProducts:
             self._strided = StridedInputGradient(e, scratch, backend.block_elements)
         elif needs_input_gradient:
             self._turned = scratch((e.rows * e.filters * e.columns * e.capacity,))
-            # Input rows whose numbers leave one remainder by the stride meet the same rows of the filter.
+            # Input rows with the same remainder modulo the stride meet the same rows of the filter.
             self._backward_weights = [scratch((e.size[1], e.channels, count * e.filters)) for count in e.met]
         self._plans: dict[str, tuple[Array, Array, _Work]] = {}
 
@@ -117,7 +117,7 @@ class RowProducts:
         self._do("forward", self._plan_forward, x, z)
 
     def weight_gradient(self, x: Array, delta: Array, gradient: Array, is_turned: bool = True) -> None:
-        """Compute the gradient of w; x `is_turned` if the last `forward` was of it: it may still lie so in memory."""
+        """Compute the gradient of w; `is_turned` if the last `forward` was of this x, whose turned copy may be kept."""
         plan = self._plan_weight_gradient if is_turned else partial(self._plan_weight_gradient, is_turned=False)
         self._do("weight gradient" if is_turned else "weight gradient alone", plan, x, delta)
         e = self._shape
@@ -138,7 +138,7 @@ class RowProducts:
         self._do("input gradient", self._plan_input_gradient, delta, dx)
 
     def _do(self, what: str, plan: Callable[[Array, Array], _Work], a: Array, b: Array) -> None:
-        """Do what is planned for these arrays, which are the same from step to step."""
+        """Run the plan for these arrays, which are the same in every step; make it on the first call."""
         if (kept := self._plans.get(what)) is None or kept[0] is not a or kept[1] is not b:
             kept = self._plans[what] = a, b, plan(a, b)
         for work in kept[2]:
@@ -147,7 +147,7 @@ class RowProducts:
     def _plan_forward(self, x: Array, z: Array) -> _Work:
         z, n = z.reshape(*z.shape[:2], -1), x.shape[3]
         is_padded = any(self._shape.padding) and self._moves > 1
-        # What lies in the zeros around the image adds nothing to a sum, and is left out where that costs nothing.
+        # The zeros around the image add nothing to a sum, and are left out where that is free.
         work: _Work = [partial(z.fill, 0)] if is_padded else []
         shifts = [*_shifts(self._shape, self._moves, self._shape.columns)]
         for first, count, turn, seen in self._blocks(x):
@@ -162,7 +162,7 @@ class RowProducts:
         return work
 
     def _inside(self, row: int) -> slice:
-        """Return the part of the numbers that an output row is seen from which lies in the image."""
+        """Return the slice of an output row's inputs that lies in the image, not in the padding."""
         e, step = self._shape, self._shape.channels * self._slots
         top = row * e.stride[0] - e.padding[0]
         begin = min(max(0, -top), e.size[0])
@@ -172,7 +172,7 @@ class RowProducts:
         delta = delta.reshape(*delta.shape[:2], -1)
         work: _Work = []
         for first, count, turn, seen in self._blocks(x):
-            if self._block < self._shape.rows or not is_turned:  # else all of it lies there since `forward`
+            if self._block < self._shape.rows or not is_turned:  # else `forward` has turned all of it
                 work.append(turn)
             for begin in range(0, count, len(self._parts)):
                 some = [(i, v) for i in range(begin, min(begin + len(self._parts), count)) for v in range(self._moves)]
@@ -187,7 +187,7 @@ class RowProducts:
         turned = self._turned[: delta.size].reshape(e.rows, e.filters, e.columns, n)
         work: _Work = [partial(np.copyto, turned, delta.swapaxes(0, 1))]
         turned = turned.reshape(e.rows * e.filters, -1)
-        # Longest sums first: those that are done side by side take the same time.
+        # Longest sums first, so that those computed side by side take the same time.
         rows = sorted(seen_rows(e), key=lambda row: row.begin - row.end)
         for v, pixels, places in _shifts(e, e.size[1], e.columns):
             met = turned[:, places.start * n : places.stop * n]
@@ -198,7 +198,7 @@ class RowProducts:
         return work
 
     def _blocks(self, x: Array) -> Iterator[tuple[int, int, Callable[[], None], list[list[Array]]]]:
-        """Yield for each block of output rows: the first, how many, what turns their input, and A_v(i) by v and i."""
+        """Yield for each block of output rows: the first, their number, the call that turns their input, A_v(i)."""
         e, n = self._shape, x.shape[3]
         step = e.stride[0] * e.channels * self._slots
         for first in range(0, e.rows, self._block):
@@ -210,7 +210,7 @@ class RowProducts:
             yield first, count, partial(self._turn, x, rows, first * e.stride[0] - e.padding[0]), seen
 
     def _turn(self, x: Array, rows: Array, top: int) -> None:
-        """Lay the image rows first, from its row `top` on, zero outside of it."""
+        """Lay out the image rows first, from its row `top` on, with zeros outside of it."""
         begin = max(0, -top)
         end = max(begin, min(len(rows), self._shape.height - top))
         rows[:begin] = 0
@@ -225,7 +225,7 @@ class RowProducts:
 
 
 def _shifts(e: ConvolutionShape, count: int, columns: int) -> Iterator[tuple[int, slice, slice]]:
-    """Yield for `count` columns v of the filter: the pixels of a row that it meets, and its places of all `columns`."""
+    """Yield for each column v < `count` of the filter: v, the pixels of a row that it meets, and its output places."""
     (_, stride), left = e.stride, e.padding[1]
     for v in range(count):
         begin = max(0, -((v - left) // stride))

@@ -1,11 +1,11 @@
-"""The sizes of a convolution, and which rows of its output an input row is seen from."""
+"""Describe the sizes of a convolution, and find the output rows that see an input row."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
 
 
 class ConvolutionShape(NamedTuple):
-    """The sizes of a convolution, with `rows` and `columns` of its output; training has batches of `batch_size`."""
+    """Sizes of a convolution: `rows`, `columns` of its output, `batch_size` in training, at most `capacity` images."""
 
     filters: int
     size: tuple[int, int]
@@ -21,26 +21,26 @@ class ConvolutionShape(NamedTuple):
 
     @property
     def met(self) -> list[int]:
-        """Rows of the filter that an input row meets, by the remainder of its number by the stride."""
+        """Number of filter rows that an input row meets, by its remainder modulo the stride."""
         return [len(range(first, self.size[0], self.stride[0])) for first in range(min(self.size[0], self.stride[0]))]
 
 
 class Seen(NamedTuple):
-    """An input row, and the rows of the output that it is seen from, `begin` to `end`."""
+    """Input row y, and the output rows that see it, `begin` to `end`."""
 
     y: int
-    remainder: int  # of its number, with the padding, by the stride: it meets the filter's rows of this remainder
-    skipped: int  # of the rows that it meets, those whose output rows would lie above the image
+    remainder: int  # of y + padding modulo the stride: the row meets the filter's rows of this remainder
+    skipped: int  # filter rows that it meets whose output rows would lie above the first
     begin: int
     end: int
 
     def of_weights(self, step: int) -> slice:
-        """Return the place of the filter's rows that count, among those that it meets, of `step` numbers each."""
+        """Return the slice of the filter rows that it meets inside the output, of `step` numbers each."""
         return slice(self.skipped * step, (self.skipped + self.end - self.begin) * step)
 
 
 def seen_rows(e: ConvolutionShape) -> Iterator[Seen]:
-    """Yield the input rows that are seen at all."""
+    """Yield the input rows that some output row sees."""
     for y in range(e.height):
         last, remainder = divmod(y + e.padding[0], e.stride[0])
         if remainder >= e.size[0]:  # in a gap between filters

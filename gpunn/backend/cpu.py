@@ -1,4 +1,4 @@
-"""The backend of the CPU: NumPy."""
+"""Compute on the CPU with NumPy."""
 
 from collections.abc import Callable
 from math import prod
@@ -17,7 +17,7 @@ _LINE = 64  # bytes of a cache line, and of the widest vector of a CPU
 
 
 def _aligned(make: Callable[..., NDArray[np.uint8]], shape: Shape, dtype: DTypeLike) -> Array:
-    """Make an array that begins where a cache line does, so that no vector lies across two; NumPy's begin anywhere."""
+    """Make an array aligned to a cache line, so that no vector crosses two lines; NumPy aligns less."""
     if (nbytes := prod(shape) * np.dtype(dtype).itemsize) >= MAX_BYTES:
         raise MemoryError(f"Unable to allocate {nbytes / 2**60:.0f} EiB")
     memory = make(nbytes + _LINE, np.uint8)
@@ -26,14 +26,14 @@ def _aligned(make: Callable[..., NDArray[np.uint8]], shape: Shape, dtype: DTypeL
 
 
 class NumpyBackend(Backend):
-    """The CPU: kernels run on the host, and the product is the BLAS that NumPy brought."""
+    """Run kernels on the host, and compute products with NumPy's BLAS."""
 
     device = "cpu"
-    block_elements = 2**20  # 4 MiB of floats: what the second-level caches of two cores hold
+    block_elements = 2**20  # 4 MiB of floats: fits the second-level caches of two cores
 
     def __init__(self) -> None:
         numba = f", Numba {numba_loops.version()}" if numba_loops.version() else ""
-        load_monitor.free()  # a first look, so that it is known how busy others are when the first product comes
+        load_monitor.free()  # a first reading, so that the first product knows how busy others are
         self.description = f"CPU, NumPy {np.__version__}, {blas.description()}{numba}"
 
     def empty(self, shape: Shape, dtype: DTypeLike) -> Array:
@@ -50,13 +50,13 @@ class NumpyBackend(Backend):
 
     def assign(self, target: Array, values: Any, scale: float = 1.0) -> None:
         target[...] = values
-        if scale != 1:  # afterwards: to convert and multiply in one takes NumPy longer
+        if scale != 1:  # afterwards: NumPy takes longer to convert and multiply at once
             target *= target.dtype.type(scale)
 
     def run(self, kernel: Elementwise | Raw, *arguments: Any) -> None:
         kernel.host(*arguments)
 
-    # A step makes short calls: no wrapper between.
+    # No wrapper: a step makes many short calls.
     gemm = staticmethod(blas.gemm)
     planned = staticmethod(blas.planned)
 

@@ -1,4 +1,4 @@
-"""Products on a stream of CuPy's, eagerly and in captures alike: by cublasLt, or by cuBLAS's own choice."""
+"""Multiply matrices on a stream of CuPy's, in captures too: by cublasLt, or by an algorithm that cuBLAS chooses."""
 
 import logging
 
@@ -15,14 +15,14 @@ log = logging.getLogger(__name__)
 _WORKSPACE_BYTES = 32 * 2**20  # what NVIDIA recommends for Hopper; older devices ask for 4 MiB
 _WAYS = {"float32": "", "tf32": "_FAST_TF32", "bfloat16": "_FAST_16BF", "float16": "_FAST_16F"}  # as cuBLAS names them
 _MOST_PLANS = 4096
-_ALIGNMENT = 16  # bytes: as much as the widest load of a thread; where memory lies beyond that, runs differ
+_ALIGNMENT = 16  # bytes of the widest load of a thread; larger alignments differ from run to run
 
 
 class Cublas:
-    """A handle of cuBLAS on the stream of an address; that of CuPy refuses a stream that is being captured.
+    """Multiply with a handle of cuBLAS on one stream; CuPy's handle refuses a stream that is being captured.
 
-    For each layout of a product cublasLt is asked once for an algorithm, which is used from then on. Where it cannot be
-    used, or knows none, cuBLAS chooses at each call; `trouble` then says why.
+    cublasLt is asked for an algorithm once for each layout of a product. If it cannot be used, or knows none, cuBLAS
+    chooses at each call, and `trouble` says why.
     """
 
     def __init__(self, stream: int, precision: str = "float32") -> None:
@@ -33,7 +33,7 @@ class Cublas:
         self._cublas, self._stream = cublas, stream
         self._handle = cublas.create()
         cublas.set_stream(self._handle, stream)
-        self._workspace = cupy.empty(_WORKSPACE_BYTES, np.uint8)  # now: cuBLAS cannot allocate it in a capture
+        self._workspace = cupy.empty(_WORKSPACE_BYTES, np.uint8)  # allocated now: cuBLAS cannot do so in a capture
         cublas.set_workspace(self._handle, self._workspace.data.ptr, _WORKSPACE_BYTES)
         self._orders = int(cublas.Operation.N), int(cublas.Operation.T)
         compute = getattr(cublas.ComputeType, f"COMPUTE_32F{_WAYS[precision]}")
@@ -41,8 +41,8 @@ class Cublas:
             4: (int(CudaDataType.CUDA_R_32F), int(compute), np.zeros(2, np.float32)),
             8: (int(CudaDataType.CUDA_R_64F), int(cublas.ComputeType.COMPUTE_64F), np.zeros(2)),
         }
-        self._plans: dict[Key, Plan | None] = {}  # those used last are the last
-        self._wanted: dict[Key, Config] = {}  # of a checkpoint
+        self._plans: dict[Key, Plan | None] = {}  # least recently used first
+        self._wanted: dict[Key, Config] = {}  # from a checkpoint
         self.trouble = ""
         properties = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.runtime.getDevice())
         processors = int(properties["multiProcessorCount"])
@@ -52,15 +52,15 @@ class Cublas:
             kinds = {size: (kind, way) for size, (kind, way, _) in self._types.items()}
             self._lt = CublasLt(kinds, _WORKSPACE_BYTES, processors)
             library = f"cublasLt {self._lt.version}"
-        except Exception as error:  # noqa: BLE001 - whatever there is of it, products are computed all the same
+        except Exception as error:  # noqa: BLE001 - whatever fails, cuBLAS alone can multiply
             self._complain(f"cublasLt cannot be used ({type(error).__name__}: {in_one_line(str(error)):.200})")
-        name = properties["name"].decode().replace(";", ",")  # which ends a part of a record
+        name = properties["name"].decode().replace(";", ",")  # which separates the parts of a record
         self.environment = f"{name}, {processors} multiprocessors, {library}, {precision}"
         self._library = library
 
     @property
     def by(self) -> str:
-        """Who chooses algorithms, in words."""
+        """Library that chooses the algorithms, in words."""
         return f"by algorithms of {self._library}{f'; {self.trouble}' if self.trouble else ''}"
 
     def gemm(self, alpha: float, a: Array, b: Array, beta: float, c: Array) -> None:
@@ -90,7 +90,7 @@ class Cublas:
         )  # fmt: skip
 
     def _plan(self, key: Key) -> Plan | None:
-        """Return how products of a layout are computed: as before, as recorded, or as is chosen now."""
+        """Return the plan of a layout: the one in use, the recorded one, or a new choice; None if cuBLAS chooses."""
         if self._lt is None or 0 in key[2:5]:
             return None
         if key in self._plans:
@@ -109,12 +109,12 @@ class Cublas:
         return plan
 
     def algorithms(self) -> str:
-        """Return the algorithms that were used last, and by whom they were chosen, as a text for `repeat`."""
+        """Return the algorithms used last and the environment that chose them, as text for `repeat`."""
         chosen = {key: ITSELF if plan is None else plan.config for key, plan in self._plans.items()}
         return encode(self.environment, chosen)
 
     def repeat(self, algorithms: str) -> str:
-        """Use recorded algorithms from now on; return why they are chosen anew instead, or ""."""
+        """Use recorded algorithms from now on; return why new ones are chosen instead, or ""."""
         if not algorithms:
             return "none are recorded"
         try:
@@ -133,14 +133,14 @@ class Cublas:
         return ""
 
     def _complain(self, what: str) -> None:
-        """Say once why cuBLAS chooses algorithms itself."""
+        """Warn once that cuBLAS chooses algorithms itself, and why."""
         if not self.trouble:
             self.trouble = what
             log.warning("%s: cuBLAS chooses algorithms of products itself", what)
 
 
 def _alignment(address: int) -> int:
-    """Return the bytes that an address is a multiple of, as far as that matters."""
+    """Return the alignment of an address in bytes, at most `_ALIGNMENT`."""
     return min(_ALIGNMENT, address & -address) or _ALIGNMENT
 
 

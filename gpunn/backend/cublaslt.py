@@ -1,4 +1,4 @@
-"""cublasLt: products whose algorithm is asked for once, and then used again."""
+"""Multiply matrices with cublasLt: choose an algorithm once, then use it again."""
 
 import re
 from collections.abc import Sequence
@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 from gpunn.backend.algorithms import IN_ORDER, LENGTH, PARTS, SCHEME, Config, Key, in_order, is_repeatable
 
-_ASKED = 8  # algorithms that cublasLt is asked for
-_UNFIT = {7, 8, 15}  # errors of an algorithm that cannot do a product: invalid value, not of this GPU, not supported
+_ASKED = 8  # number of algorithms to ask cublasLt for
+_UNFIT = {7, 8, 15}  # codes for an algorithm that does not fit: invalid value, not for this GPU, not supported
 
 
 class Plan(NamedTuple):
-    """A product that is known but for its memory: objects of cublasLt, the algorithm, and what it is made of."""
+    """Plan of a product, without its memory: objects of cublasLt, the algorithm, and its attributes."""
 
     product: int
     layouts: tuple[int, int, int]  # of b, a and c: cublasLt counts by columns, so to it c is cᵀ = bᵀ aᵀ
@@ -23,10 +23,10 @@ class Plan(NamedTuple):
 
 
 class CublasLt:
-    """A handle of cublasLt for the current device, for products of one precision in a workspace.
+    """Plan and run products of one precision by a handle of cublasLt on the current device.
 
     Args:
-        kinds: CUDA's number of the type of the numbers and of what they are computed in, by the bytes of a number.
+        kinds: CUDA's numbers of the data type and of the compute type, by the bytes of a number.
         workspace: Bytes of device memory that an algorithm may use.
         processors: Number of multiprocessors.
     """
@@ -43,7 +43,7 @@ class CublasLt:
         self._attributes = range(LENGTH)
 
     def plan(self, key: Key, wanted: Config | None) -> Plan | None:
-        """Prepare a product by the algorithm that is wanted, or else by the best; None where there is none."""
+        """Prepare a product with the wanted algorithm, else with the best one; return None if there is none."""
         is_a_transposed, is_b_transposed, m, n, k, lda, ldb, ldc, size, *at = key
         kind, compute = self._kinds[size]
         product = self._lt.matmul_desc_create(compute, kind)
@@ -68,7 +68,7 @@ class CublasLt:
         return None
 
     def run(self, plan: Plan, alpha: int, a: int, b: int, beta: int, c: int, workspace: int, stream: int) -> None:
-        """Enqueue c := alpha a b + beta c, all of them addresses."""
+        """Enqueue c := alpha a b + beta c, all given by their addresses."""
         of_b, of_a, of_c = plan.layouts
         self._lt.matmul(
             self._handle, plan.product, alpha, b, of_b, a, of_a, beta, c, of_c, c, of_c,
@@ -76,11 +76,11 @@ class CublasLt:
         )  # fmt: skip
 
     def forget(self, plan: Plan) -> None:
-        """Give the objects of a plan back."""
+        """Destroy the objects of a plan."""
         self._forget(plan.product, *plan.layouts)
 
     def is_refusal(self, error: Exception) -> bool:
-        """Whether an error says that an algorithm cannot do a product, and not that the GPU has failed."""
+        """Return whether an error means that an algorithm does not fit a product, and not that the GPU failed."""
         return isinstance(error, self.error) and getattr(error, "status", None) in _UNFIT
 
     def _forget(self, product: int, *layouts: int) -> None:
@@ -89,7 +89,7 @@ class CublasLt:
             self._lt.matrix_layout_destroy(layout)
 
     def _found(self, about: tuple[int, ...], alignments: Sequence[int]) -> list[tuple[NDArray[Any], Config]]:
-        """Ask for algorithms that add up in a fixed order, for matrices at these multiples of bytes; best first."""
+        """Ask for algorithms that add up in a fixed order, for matrices of these alignments; return the best first."""
         lt, preference = self._lt, self._lt.matmul_preference_create()
         names = lt.MatmulPreferenceAttribute
         of_matrices = (
@@ -107,7 +107,7 @@ class CublasLt:
             given = preference, _ASKED, found.ctypes.data, count.ctypes.data
             lt.matmul_algo_get_heuristic(self._handle, *about, *given)
         except lt.cuBLASLtError as error:
-            if not self.is_refusal(error):  # by which it says that there is none
+            if not self.is_refusal(error):  # a refusal means that there is none
                 raise
         finally:
             lt.matmul_preference_destroy(preference)
@@ -115,7 +115,7 @@ class CublasLt:
         return [(algorithm, self._config(algorithm)) for algorithm in algorithms]
 
     def _config(self, algorithm: NDArray[Any]) -> Config:
-        """Return the attributes that an algorithm is made of."""
+        """Return the attributes of an algorithm."""
         lt, values = self._lt, []
         for name in self._attributes:
             held, size = np.zeros(1, lt.get_matmul_algo_config_attribute_dtype(name)), np.zeros(1, np.uint64)
@@ -128,7 +128,7 @@ class CublasLt:
         self, config: Config, found: list[tuple[NDArray[Any], Config]], about: tuple[int, ...], kind: int,
         compute: int, at: Sequence[int],
     ) -> NDArray[Any] | None:  # fmt: skip
-        """Make an algorithm from its attributes, or take the one that was found; None where it cannot be used."""
+        """Make an algorithm from its attributes, or take the found one; return None if it cannot be used."""
         if len(config) != len(self._attributes) or not is_repeatable(config):
             return None
         lt, result = self._lt, np.zeros(1, self._lt.matmul_heuristic_result_dtype)
@@ -153,7 +153,7 @@ class CublasLt:
         return algorithm if result["workspace_size"][0] <= self._workspace else None
 
     def _initialised(self, config: Config, kind: int, compute: int, at: Sequence[int]) -> NDArray[Any] | None:
-        """Return a new algorithm of the kind of a config; None where its matrices must lie at other multiples."""
+        """Return a new algorithm of a config's kind, or None if it needs larger alignments than the matrices have."""
         algorithm = np.zeros(1, self._lt.matmul_algo_dtype)
         self._lt.matmul_algo_init(self._handle, compute, kind, kind, kind, kind, kind, config[0], algorithm.ctypes.data)
         names = self._lt.MatmulAlgoCapAttribute
@@ -164,7 +164,7 @@ class CublasLt:
         return algorithm if all(self._ability(algorithm, int(name)) <= there for name, there in needs) else None
 
     def _takes_parts(self, algorithm: NDArray[Any], config: Config) -> bool:
-        """Whether an algorithm can cut its sums as a config has it."""
+        """Return whether an algorithm can cut its sums into the parts of a config."""
         names = self._lt.MatmulAlgoCapAttribute
         return config[PARTS] <= 1 or (
             bool(self._ability(algorithm, int(names.SPLITK_SUPPORT)))
@@ -184,5 +184,5 @@ class CublasLt:
 
 
 def _but_parts(config: Config) -> Config:
-    """Return what an algorithm is made of, but for the parts of its sums."""
+    """Return the attributes of an algorithm without those of the parts of its sums."""
     return (*config[:PARTS], *config[SCHEME + 1 :])

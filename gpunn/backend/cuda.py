@@ -1,4 +1,4 @@
-"""The backend of a CUDA device: CuPy, on one stream, in graphs where work repeats."""
+"""Compute on a CUDA device with CuPy: on one stream, with graphs for repeated work."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -24,23 +24,23 @@ from gpunn.kernels.record import Array, Elementwise, Raw
 
 @dataclass
 class _Shared:
-    """State that the backends of a CUDA device share, whatever their precision."""
+    """State that all backends of a CUDA device share, in any precision."""
 
-    is_limited: bool = False  # by a bound of our making on the memory pool
-    recorded: list[tuple[Any, ...]] | None = None  # arguments of the capture that is under way
-    rehearsed: list[tuple[Elementwise | Raw, tuple[Any, ...]]] | None = None  # by `compile_ahead`, and not done
+    is_limited: bool = False  # gpunn has limited the memory pool
+    recorded: list[tuple[Any, ...]] | None = None  # arguments in the current capture
+    rehearsed: list[tuple[Elementwise | Raw, tuple[Any, ...]]] | None = None  # by `compile_ahead`, not run
     communicator: Communicator | None = None  # with the devices of the other ranks
 
 
-_alone = threading.RLock()  # a handle that is made while another device captures spoils both
+_alone = threading.RLock()  # a handle made while another device captures spoils both
 
 
 class CupyBackend(Backend):
-    """A CUDA device through CuPy; threads may share it: work of one does not get into the capture of another."""
+    """Compute on a CUDA device with CuPy; threads may share it: work of one stays out of the captures of another."""
 
     has_graphs = True
-    most_elements = 2**31 - 1  # that an int counts, as the kernels do
-    block_elements = 2**24  # 64 MiB of floats: enough to fill the device, little beside its memory
+    most_elements = 2**31 - 1  # kernels count with int
+    block_elements = 2**24  # 64 MiB of floats: fills the device, and is little of its memory
 
     def __init__(self, index: int) -> None:
         self.cupy = self.xp = cupy = import_cupy()
@@ -51,16 +51,16 @@ class CupyBackend(Backend):
         self.current = cupy.cuda.Device(index)
         with self.lock, self.current:
             properties = cupy.cuda.runtime.getDeviceProperties(index)
-            # Not a non-blocking stream: what a user does with our arrays on CuPy's own stream must see our work done.
+            # Not a non-blocking stream: your work with our arrays on CuPy's own stream must wait for ours.
             self.stream = cupy.cuda.Stream()
-            # For copies from the host, which are ordered by events and by nothing else.
+            # For copies from the host, ordered by events alone.
             self.copies = cupy.cuda.Stream(non_blocking=True)
-            with self.stream, _alone:  # whose work alone may have used the memory of cuBLAS's workspace before
+            with self.stream, _alone:  # no other stream may have used the memory of cuBLAS's workspace before
                 self.cublas = Cublas(self.stream.ptr)
         name, memory = properties["name"].decode(), f"{properties['totalGlobalMem'] / 2**30:.0f} GiB"
         capability = f"compute capability {properties['major']}.{properties['minor']}"
         self.description = f"{name}, {memory}, {capability}, CuPy {cupy.__version__}"
-        self._compiled: dict[Any, Any] = {}  # by the record, not its name: a cell may define it again
+        self._compiled: dict[Any, Any] = {}  # by record, not by name: a notebook cell may define it again
         self._shared = _Shared()
 
     def _out_of_memory(self, text: str) -> MemoryError:
@@ -69,7 +69,7 @@ class CupyBackend(Backend):
         return error
 
     def in_precision(self, precision: str) -> Self:
-        """Return the same device and stream, with products computed in another precision."""
+        """Return a backend of the same device and stream that multiplies in another precision."""
         other = object.__new__(type(self))
         vars(other).update(vars(self), precision=precision)
         with self.lock, self.current, self.stream, _alone:
@@ -95,7 +95,7 @@ class CupyBackend(Backend):
                 return self.cupy.ascontiguousarray(self._brought(values, dtype))
 
     def _brought(self, values: Any, dtype: DTypeLike | None = None) -> Array:
-        """Return values as an array of the device; without pinned memory where CuPy is refused it."""
+        """Copy values to the device, without pinned memory if CuPy is refused it."""
         try:
             return self.cupy.asarray(values, dtype)
         except self.cupy.cuda.runtime.CUDARuntimeError:
@@ -107,12 +107,12 @@ class CupyBackend(Backend):
             return array
 
     def _ours(self, values: Any) -> Any:
-        """Return values that our stream may read; it waits for those of another stream or device, the host does not."""
+        """Return values that our stream may read; it waits for their stream or device, the host does not."""
         if not isinstance(values, self.cupy.ndarray):
             return values
         with self.cupy.cuda.Device(values.device.id):
             theirs = self.cupy.cuda.get_current_stream()
-            # The default stream and ours wait for each other anyhow.
+            # The default stream and ours wait for each other anyway.
             if theirs.ptr not in (0, self.stream.ptr) or values.device.id != self.index:
                 self.stream.wait_event(theirs.record())
         if values.device.id == self.index:
@@ -121,10 +121,10 @@ class CupyBackend(Backend):
             return values.copy()
 
     def to_host(self, array: Array) -> NDArray[Any]:
-        # The stream is the current one too: an array that is not contiguous is made so there before it is copied.
+        # Our stream must be current too: CuPy makes an array contiguous on the current one before it copies it.
         with self.lock, self.current, self.stream:
             if self._shared.rehearsed is not None:
-                raise _RehearsedError  # what would be read has not been computed
+                raise _RehearsedError  # the result to read has not been computed
             self._wait_for_ranks()
             return np.asarray(self.cupy.asnumpy(array, stream=self.stream))
 
@@ -156,7 +156,7 @@ class CupyBackend(Backend):
     def array_code(self) -> Iterator[None]:
         with self.lock, self.current, self.stream:
             if self._shared.rehearsed is not None:
-                raise _ArrayCodeError  # it would be computed, and not only be planned
+                raise _ArrayCodeError  # array code would run, not only be planned
             yield
 
     def compile_ahead(self, work: Callable[[], None], show: Callable[[int, int], None]) -> None:
@@ -165,7 +165,7 @@ class CupyBackend(Backend):
             try:
                 work()
             except _RehearsedError as end:
-                if not isinstance(end, _ArrayCodeError):  # what comes before that is compiled ahead
+                if not isinstance(end, _ArrayCodeError):  # kernels before array code are compiled ahead
                     return
             finally:
                 self._shared.rehearsed = None
@@ -183,7 +183,7 @@ class CupyBackend(Backend):
             self._load(kernel, arguments)
 
     def _load(self, kernel: Elementwise | Raw, arguments: tuple[Any, ...]) -> None:
-        """Bring a kernel onto the device for `run`, without running it."""
+        """Load a kernel onto the device for `run`, without running it."""
         with self.lock, self.current, self.stream:
             if isinstance(kernel, Raw):
                 self._raw(kernel, arguments).compile()
@@ -205,7 +205,7 @@ class CupyBackend(Backend):
         return function
 
     def gemm(self, alpha: float, a: Array, b: Array, beta: float, c: Array) -> None:
-        # A handle of cuBLAS may be used only while the device that it was made on is the current one.
+        # A handle of cuBLAS works only while its device is the current one.
         with self.lock, self.current:
             if self._shared.rehearsed is not None:
                 return
@@ -222,7 +222,7 @@ class CupyBackend(Backend):
             return self.cublas.repeat(algorithms)
 
     def synchronize(self) -> None:
-        with self.lock:  # to wait for a stream that another thread captures would spoil its capture
+        with self.lock:  # waiting for a stream that another thread captures would spoil the capture
             self._wait_for_ranks()
             self.stream.synchronize()
 
@@ -241,7 +241,7 @@ class CupyBackend(Backend):
         self._collect("all_gather", array, gathered)
 
     def _collect(self, name: str, *arrays: Array) -> None:
-        """Give NCCL some work on the stream, or on the graph that is being recorded; all ranks do."""
+        """Enqueue a collective operation of NCCL on the stream, or capture it; all ranks do."""
         if world().size > 1 and self._shared.rehearsed is None:
             with self.lock, self.current:
                 if self._shared.recorded is not None:
@@ -249,12 +249,12 @@ class CupyBackend(Backend):
                 getattr(self._shared.communicator, name)(*arrays, self.stream)
 
     def _wait_for_ranks(self) -> None:
-        """Wait for all work, if any of it waits for other ranks, which may never come."""
+        """Wait for all work if some of it waits for other ranks, which may never come."""
         if not self.stream.is_capturing():
             self.wait_with_ranks(self.stream)
 
     def wait_with_ranks(self, until: Any) -> None:
-        """Wait for a stream or an event, if work before it waits for other ranks, which may never come."""
+        """Wait for a stream or an event if work before it waits for other ranks, which may never come."""
         if self._shared.communicator is not None:
             self._shared.communicator.wait(until)
 
@@ -263,18 +263,18 @@ class CupyBackend(Backend):
             replay, refused = self._recorded(work), None
         except CaptureError as error:
             replay, refused = None, error
-        # Ranks with a graph and ranks without one would not wait for each other in the same way.
+        # Ranks with and without a graph would not wait for each other in the same way.
         if world().any(refused is not None) or replay is None:
             raise refused or CaptureError("another rank could not record its steps")
         return replay
 
     def _recorded(self, work: Callable[[], None]) -> Callable[[], None]:
-        """Record work as a graph of this rank; see `capture`."""
+        """Capture work as a graph of this rank; see `capture`."""
         stream, others = self.stream, self.cupy.get_default_memory_pool()
         with self.lock, self.current, stream, _alone:
             limit, used = others.get_limit(), others.total_bytes()
-            # A graph knows addresses only: what it works on must not be given back to the pool, and so to others.
-            kept, pool = list[tuple[Any, ...]](), self.cupy.cuda.MemoryPool()  # that for results of array code
+            # A graph holds addresses only: its arrays must not return to the pool, which would give them to others.
+            kept, pool = list[tuple[Any, ...]](), self.cupy.cuda.MemoryPool()  # the pool serves array code
             pool.set_limit(size=limit and max(1, limit - used))
             self._shared.recorded = kept
             try:
@@ -283,7 +283,7 @@ class CupyBackend(Backend):
                     work()
                 graph = stream.end_capture()
             except BaseException as error:
-                # Whatever it was, Ctrl-C too: a stream that is left capturing would refuse all that comes after.
+                # After any error, also Ctrl-C: a stream left capturing would refuse all later work.
                 with suppress(Exception):  # a broken capture ends with an error of its own
                     stream.end_capture()
                 if not isinstance(error, Exception):
@@ -302,11 +302,11 @@ class CupyBackend(Backend):
         return replay
 
     def _refusal(self, error: Exception, said: str = "") -> Exception:
-        """Return the error to raise where CUDA refuses a graph: a `CaptureError` if work can go on without one."""
+        """Return the error for a graph that CUDA refuses: a `CaptureError` if work can go on without one."""
         known = translated(error, self._out_of_memory) or error
         if getattr(known, "is_sticky", False):
             return known
-        if self.stream.is_capturing():  # and so can be used for nothing else
+        if self.stream.is_capturing():  # and so refuses all other work
             mend = "start the program again; where that comes back, update the driver"
             return DeviceError(f"CUDA does not end a recording that failed ({known}): {mend}", mend)
         return CaptureError(said or str(known))
@@ -319,7 +319,7 @@ class CupyBackend(Backend):
 
     def free_bytes(self) -> int:
         with self.lock, self.current:
-            # What the pool still holds then is in use, or a piece of a block that is: no large array gets that.
+            # Memory that the pool still holds is in use, or in a block that is: no large array gets it.
             pool = self.cupy.get_default_memory_pool()
             pool.free_all_blocks()
             free, limit = int(self.cupy.cuda.runtime.memGetInfo()[0]), pool.get_limit()
@@ -327,19 +327,19 @@ class CupyBackend(Backend):
 
     def limit_memory(self, nbytes: int | None) -> None:
         if nbytes is None and not self._shared.is_limited:
-            return  # it may have a bound that is not of our making
+            return  # others may have set a limit
         self._shared.is_limited = nbytes is not None
         with self.lock, self.current:
             self.cupy.get_default_memory_pool().set_limit(size=nbytes or 0)
 
 
-class _RehearsedError(BaseException):  # no Exception: who handles errors inside the work must not handle this
-    """The end of a rehearsal: results would be read, which there are not, or a kernel be launched."""
+class _RehearsedError(BaseException):  # no Exception: handlers of errors inside the work must not catch it
+    """End of a rehearsal: work would read a result, which has not been computed, or launch a kernel."""
 
     @property
     def ptr(self) -> int:
-        raise _RehearsedError  # in place of a stream: CuPy asks for its address when a kernel is compiled and loaded
+        raise _RehearsedError  # stands for a stream: CuPy asks for its address once a kernel is loaded
 
 
 class _ArrayCodeError(_RehearsedError):
-    """The end of a rehearsal at code that launches kernels of its own."""
+    """End of a rehearsal at array code, which launches kernels of its own."""

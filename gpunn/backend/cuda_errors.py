@@ -1,6 +1,6 @@
-"""What errors of CUDA, cuBLAS and NVRTC mean, and what to do about them; the gate that raises them in these words.
+"""Explain errors of CUDA, cuBLAS, NVRTC and NCCL with a mend, and raise them in these words.
 
-`python -m gpunn.backend.cuda_errors` prints the table of `docs/gpu.md`; only the standard library is imported for it.
+`python -m gpunn.backend.cuda_errors` prints the table of `docs/gpu.md`; it needs only the standard library.
 """
 
 import os
@@ -23,11 +23,11 @@ _CACHE = "empty the kernel cache that gpunn doctor names, and run gpunn doctor"
 _FREE = "end what else uses the GPU (nvidia-smi lists it), take a smaller batch, or another device by --device cuda:N"
 _INSTALL = "run gpunn doctor, and install again what it names"
 _LIBRARY = f"{_INSTALL}; --device cpu needs no compiler"
-_OTHER = -1  # stands in a table for every code that it does not name
+_OTHER = -1  # stands for every code that a table does not name
 
 
 class Meaning(NamedTuple):
-    """What an error code means, what to do, and whether CUDA refuses everything after it in the same process."""
+    """Meaning of an error code, its mend, and whether CUDA refuses all later work of the process."""
 
     what: str
     mend: str
@@ -35,7 +35,7 @@ class Meaning(NamedTuple):
 
 
 def _table(text: str) -> dict[int, Meaning]:
-    """Read rows of `code | what | mend`; "!" marks a sticky code, an indented line goes on with its row."""
+    """Read rows of `code | meaning | mend`; "!" marks a sticky code, an indented line continues its row."""
     rows = (row.split(" | ") for row in re.sub(r"\n +", " ", text).strip().splitlines())
     return {int(code.rstrip("!")): Meaning(what, mend, code.endswith("!")) for code, what, mend in rows}
 
@@ -162,7 +162,7 @@ NCCL = _table(f"""
 """)
 
 _TABLES = {"CUDA": CUDA, "cuBLAS": CUBLAS, "NVRTC": NVRTC, "NCCL": NCCL}
-# CuPy's and nvmath's errors are named, not imported; those of the driver and of the runtime are numbered alike.
+# Errors of CuPy and nvmath are named, not imported; the driver and the runtime share their codes.
 _RAISED_BY = {
     "CUDARuntime": "CUDA",
     "CUDADriver": "CUDA",
@@ -175,11 +175,11 @@ _RAISED_BY = {
 
 _PURGE = "remove any NVIDIA driver that was installed inside WSL (apt purge 'libnvidia-compute-*')"
 WSL_MEND = f"under WSL2 the driver is that of Windows: update it there, {_PURGE}, then wsl --shutdown"
-lost: list[DeviceError] = []  # after these CUDA refuses all else in this process, destructors of CuPy's objects too
+lost: list[DeviceError] = []  # sticky errors so far: CUDA refuses all later work, also destructors of CuPy's objects
 
 
 def meaning(library: str, code: int) -> Meaning:
-    """Return the meaning of a code of "CUDA", "cuBLAS", "NVRTC" or "NCCL" on this machine."""
+    """Return the meaning of an error code of "CUDA", "cuBLAS", "NVRTC" or "NCCL" on this machine."""
     known = _TABLES[library].get(code, _TABLES[library][_OTHER])
     if library == "CUDA" and code in (100, 101) and (mend := hidden_mend()):
         return known._replace(mend=mend)
@@ -189,22 +189,22 @@ def meaning(library: str, code: int) -> Meaning:
 
 
 def told(library: str, code: int, said: str = "") -> str:
-    """Return what an error means, with its number and the library's own words."""
+    """Describe an error by its meaning, its number, and the library's own words."""
     return f"{meaning(library, code).what} ({library} error {code}{f', {said}' if said else ''})"
 
 
 def line(library: str, code: int, said: str = "") -> str:
-    """Return the same and the mend, in one line."""
+    """Describe an error and its mend in one line."""
     return f"{told(library, code, said)}: {meaning(library, code).mend}"
 
 
 def is_wsl() -> bool:
-    """Tell whether this is Linux under Windows, whose GPU driver is that of Windows."""
+    """Return whether this is Linux under Windows (WSL), which uses the GPU driver of Windows."""
     return Path("/dev/dxg").exists() or Path("/usr/lib/wsl/lib").is_dir()
 
 
 def hidden_mend() -> str:
-    """Return how to show a GPU that an environment variable hides; "" where none does."""
+    """Return how to show a GPU that an environment variable hides; "" if none does."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if any(name in os.environ for name in ("SLURM_JOB_ID", "SLURM_JOBID", "PBS_JOBID", "LSB_JOBID", "JOB_ID")):
         return "ask the scheduler for a GPU, such as srun --gres=gpu:1: what a job may use is for it to say"
@@ -218,7 +218,7 @@ def hidden_mend() -> str:
 
 
 class Gate:
-    """Raise errors of CUDA as `DeviceError`, or as one of memory; a lock too, unless it is for waiting alone."""
+    """Raise errors of CUDA in a block as `DeviceError` or a memory error; admit one thread at a time if `is_lock`."""
 
     def __init__(self, out_of_memory: Callable[[str], MemoryError] = MemoryError, is_lock: bool = True) -> None:
         self._out_of_memory, self._lock = out_of_memory, threading.RLock() if is_lock else None
@@ -240,7 +240,7 @@ class Gate:
 
 
 def translated(error: Exception, out_of_memory: Callable[[str], MemoryError] = MemoryError) -> Exception | None:
-    """Return the error to raise in place of one of a library of CUDA; None for any other."""
+    """Return the error to raise in place of an error of a CUDA library; None for any other error."""
     if isinstance(error, GpunnError | MemoryError):
         return None
     name, code, said = type(error).__name__, getattr(error, "status", None), " ".join(str(error).split())
@@ -264,15 +264,15 @@ def translated(error: Exception, out_of_memory: Callable[[str], MemoryError] = M
 
 
 def silence_destructors() -> None:
-    """Ignore what destructors of CuPy raise, for the program alone: what they free goes with the process."""
-    for name in ("excepthook", "unraisablehook"):  # Cython shows such an error by the first, then tells of it
+    """Ignore errors of CuPy's destructors, in the program only: the end of the process frees their memory."""
+    for name in ("excepthook", "unraisablehook"):  # Cython uses both for one error
         hook = getattr(sys, name)
         if getattr(hook, "func", None) is not _show_unless_cupys:
             setattr(sys, name, partial(_show_unless_cupys, hook))
 
 
 def _show_unless_cupys(hook: Callable[..., None], *given: Any) -> None:
-    """Call a hook of `sys` but for a function, or the kind of an error, that is CuPy's."""
+    """Call a hook of `sys` unless the function, or the type of the error, is CuPy's."""
     parts = given[:1] if len(given) > 1 else (given[0].object, given[0].exc_type)
     names = (part if isinstance(part, str) else getattr(part, "__module__", None) or "" for part in parts)
     if not any(name.startswith("cupy") for name in names):
@@ -280,7 +280,7 @@ def _show_unless_cupys(hook: Callable[..., None], *given: Any) -> None:
 
 
 def table() -> str:
-    """Return all codes as a table in Markdown."""
+    """Return all codes as a Markdown table."""
     rows = ["| error | what it means | what to do |", "|---|---|---|"]
     for library, codes in _TABLES.items():
         for code, (what, mend, is_sticky) in codes.items():

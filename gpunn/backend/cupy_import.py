@@ -1,4 +1,4 @@
-"""The import of CuPy, and the first call of a device, with errors that say what to do."""
+"""Import CuPy and open a CUDA device, with errors that say what to do."""
 
 import sys
 import warnings
@@ -11,19 +11,19 @@ from gpunn.errors import DeviceError
 
 
 def import_cupy() -> Any:
-    """Import CuPy, with all of it that is used here, and nvmath's bindings of cuBLAS, or raise `DeviceError`."""
+    """Import CuPy and nvmath's bindings of cuBLAS, or raise `DeviceError` if a part is missing."""
     try:
         if "cupy" not in sys.modules:
             compiling.prepare_cache()
-        # Said each time; where it matters, for data that are streamed, the training says it once.
+        # CuPy warns each time; where it matters, for streamed data, the training says it once.
         warnings.filterwarnings("ignore", "Using synchronous transfer as pinned memory")
         import cupy
         from nvmath.bindings import cublas  # noqa: F401
 
-        _ = cupy.ndarray, cupy.cuda.Device, cupy.RawKernel  # of a package that is half there some are not
+        _ = cupy.ndarray, cupy.cuda.Device, cupy.RawKernel  # an incomplete package lacks some
         compiling.tolerate(getattr(cupy.cuda, "compiler", None))
     except Exception as error:
-        # CuPy wraps what the loader says in advice of its own.
+        # CuPy wraps the loader's message in advice of its own.
         first = error.__cause__ if isinstance(error.__cause__, ImportError) else error
         said = " ".join(str(first).split())[:200]
         if "GLIBCXX" in said or "CXXABI" in said:
@@ -38,7 +38,7 @@ def import_cupy() -> Any:
 
 
 def open_device(index: int) -> str:
-    """Make a context on a CUDA device, and return in words what memory it has left; raise `DeviceError` if not."""
+    """Open a context on a CUDA device and return its free memory in words; raise `DeviceError` on failure."""
     cupy = import_cupy()
     with Gate():
         if index >= (devices := int(cupy.cuda.runtime.getDeviceCount())):

@@ -1,4 +1,4 @@
-"""Choose a device: try what is there, and say why it was taken. There is one backend of each device and precision."""
+"""Choose a device: try those of the machine, and say why one was chosen; each has one backend for each precision."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -24,17 +24,17 @@ _making = threading.RLock()
 
 
 def _backend(device: str, precision: str = "float32") -> Backend:
-    """Return the one backend of a device and precision: two would be two streams, without an order between them."""
-    with _making:  # threads that ask at once are given the same one
+    """Return the one backend of a device and precision; two would have two streams, with no order between them."""
+    with _making:  # threads that ask at once get the same one
         return _made(device, precision)
 
 
-@cache  # by both arguments, always: a call that leaves one out would be another key
+@cache  # by both arguments: a call that leaves one out would have another key
 def _made(device: str, precision: str, /) -> Backend:
     if device == "cpu":
         return NumpyBackend()
     if precision != "float32" and isinstance(plain := _made(device, "float32"), CupyBackend):
-        return plain.in_precision(precision)  # on the same stream: what one computes the other sees done
+        return plain.in_precision(precision)  # on the same stream, so that each sees the other's work done
     return CupyBackend(int(device.partition(":")[2]))
 
 
@@ -44,7 +44,7 @@ def backend_of(array: Array) -> Backend:
 
 
 def _found_again(device: str, precision: str) -> Backend:
-    """Return the backend of a device by name, or the CPU's where that device cannot be used."""
+    """Return the backend for a pickled name, or the CPU's if that device cannot be used here."""
     return _backend("cpu") if device == "cpu" or cuda_trouble(int(device[5:])) else _backend(device, precision)
 
 
@@ -53,18 +53,17 @@ Backend.__reduce__ = lambda self: (_found_again, (self.device, self.precision)) 
 
 
 def select(device: str = "auto", precision: str = "float32") -> Backend:
-    """Return the backend for a device by name; its `reason` says why it was taken.
+    """Return the backend for a device by name; its `reason` says why it was chosen.
 
     Args:
-        device: "auto" (CUDA where it can be used, else the CPU), "cpu", "cuda" or "cuda:N"; of several ranks on a
-            machine each takes its own CUDA device where no number is given.
-        precision: Precision that products of float32 are computed in: "float32", or on a CUDA device "tf32",
-            "bfloat16" or "float16", which round the factors and use the tensor cores; weights, sums, losses and
-            statistics stay float32.
+        device: "auto" (CUDA if it can be used, else the CPU), "cpu", "cuda" or "cuda:N". Without a number, each of
+            several ranks on a machine takes its own CUDA device.
+        precision: Precision of products of float32: "float32", or on a CUDA device "tf32", "bfloat16" or "float16",
+            which round the factors and use the tensor cores; weights, sums, losses and statistics stay float32.
 
     Raises:
-        OptionError: No such device or precision, or one that the device does not have.
-        DeviceError: A CUDA device was asked for and cannot be used.
+        OptionError: Unknown device or precision, or a precision that the device lacks.
+        DeviceError: The CUDA device that was asked for cannot be used.
     """
     if not isinstance(precision, str) or precision not in PRECISIONS:
         raise OptionError(f"unknown precision {precision!r}: expected {', '.join(PRECISIONS)}")
@@ -92,7 +91,7 @@ def select(device: str = "auto", precision: str = "float32") -> Backend:
 
 
 def _best(precision: str) -> tuple[Backend, str]:
-    """Return the first CUDA device that can be used, else the CPU, and why."""
+    """Return the backend of the first usable CUDA device, else of the CPU, and the reason."""
     first = _of_rank()
     troubles = {first: cuda_trouble(first)}
     if troubles[first] and world().size == 1:
@@ -110,25 +109,25 @@ def _best(precision: str) -> tuple[Backend, str]:
 
 
 def _of_rank() -> int:
-    """Return the number of this rank's own CUDA device among those that it sees, which may be one alone."""
+    """Return the index of this rank's CUDA device among those that it sees, which may be only one."""
     ranks = world()
     return ranks.local_rank % max(1, len(read_driver().gpus)) if ranks.size > 1 else 0
 
 
 def cuda_trouble(index: int = 0) -> str:
-    """Try a CUDA device; return why it cannot be used and what mends that, in one line, or ""."""
+    """Try a CUDA device; return why it cannot be used and the mend in one line, or ""."""
     if advice := cuda_advice(index):
         return advice
     for _, attempt in trials(index):
         try:
             attempt()
-        except Exception as error:  # noqa: BLE001 - whatever it is, this device cannot be used
+        except Exception as error:  # noqa: BLE001 - after any error, this device cannot be used
             return ": ".join(trouble_in(error))
     return ""
 
 
 def trials(index: int) -> Iterator[tuple[str, Callable[[], str]]]:
-    """Give the steps that a device is tried by: a name, and a function that returns in words how it went, or raises."""
+    """Yield the checks of a device: a name, and a function that returns the result in words, or raises."""
     yield "CuPy import", lambda: f"CuPy {import_cupy().__version__}"
     yield f"cuda:{index}", lambda: open_device(index)
     yield "cuBLAS handle", lambda: _backend(f"cuda:{index}").device
@@ -137,7 +136,7 @@ def trials(index: int) -> Iterator[tuple[str, Callable[[], str]]]:
 
 
 def _tried(backend: Backend, what: str) -> str:
-    if what == "kernel":  # one that every training uses, so that nothing is compiled for this alone
+    if what == "kernel":  # every training uses it, so nothing is compiled for this check alone
         result, expected = backend.zeros((1,), np.int32), 1
         backend.run(mark_not_finite, backend.asarray(np.array([1, np.nan], np.float32)), result)
     else:
@@ -151,10 +150,10 @@ def _tried(backend: Backend, what: str) -> str:
 
 
 def trouble_in(error: Exception) -> tuple[str, str]:
-    """Return what a step that failed says of the device, and the mend."""
+    """Return the trouble that a failed check shows, and its mend."""
     if isinstance(error, MemoryError):
         return told("CUDA", 2, str(error)), meaning("CUDA", 2).mend
-    if not isinstance(error, GpunnError):  # of a CuPy or driver that is not as it should be
+    if not isinstance(error, GpunnError):  # from a damaged CuPy or driver
         said = in_one_line(" ".join(str(error).split()))
         return f"{type(error).__name__}: {said:.200}", f"install CuPy again ({reinstall_command()}), or the driver"
     whole, mend = str(error), getattr(error, "mend", "")
@@ -164,7 +163,7 @@ def trouble_in(error: Exception) -> tuple[str, str]:
 
 
 def on_host(values: Any) -> Any:
-    """Return an array of CuPy, or a tensor of another library on a CUDA device, as NumPy's; all else as it is."""
+    """Copy an array or tensor of any library on a CUDA device into a NumPy array; return all else unchanged."""
     if (array := as_cupy(values)) is None:
         return _detached(values)
     cupy = import_cupy()
@@ -173,11 +172,11 @@ def on_host(values: Any) -> Any:
 
 
 def as_cupy(values: Any) -> Array | None:
-    """Return an array of any library that lies on a CUDA device as CuPy's, of the same memory; None for all else."""
+    """Return a CuPy array of the same memory for an array of any library on a CUDA device; None for all else."""
     values = _detached(values)
     is_cupys = type(values).__module__.partition(".")[0] == "cupy"
     has_interface = hasattr(values, "__cuda_array_interface__")
-    if not has_interface and dlpack_device(values) not in (2, 13):  # CUDA's, and its managed memory
+    if not has_interface and dlpack_device(values) not in (2, 13):  # CUDA memory, and CUDA managed memory
         return None
     if is_cupys and has_interface:
         return values
@@ -188,18 +187,18 @@ def as_cupy(values: Any) -> Array | None:
             device = cupy.cuda.runtime.pointerGetAttributes(pointer).device if pointer else 0
         else:
             device = values.__dlpack_device__()[1]
-        # Else CuPy copies it to the device that is the current one, without waiting for what computes it.
+        # Else CuPy copies it to the current device, without waiting for the work that computes it.
         with cupy.cuda.Device(device):
             return cupy.asarray(values) if has_interface else cupy.from_dlpack(values)
 
 
 def _detached(values: Any) -> Any:
-    """Return a tensor without its gradient: PyTorch gives away no memory of one that wants any."""
+    """Return a tensor detached from its graph: PyTorch shares no memory of a tensor that requires a gradient."""
     return values.detach() if hasattr(values, "detach") else values
 
 
 def dlpack_device(values: Any) -> int:
-    """Return DLPack's number of the kind of device that an array lies on, 0 where it has none."""
+    """Return DLPack's device type of an array, 0 if it has none."""
     if isinstance(values, np.ndarray) or not hasattr(values, "__dlpack_device__"):
         return 0
     try:

@@ -1,7 +1,7 @@
 """Find the CUDA that fits the NVIDIA driver, check what is installed for it, and name the command that mends it.
 
-Run as a file by a bare Python, before anything is installed (`python -I gpunn/backend/driver.py`), it prints the CUDA
-extra that fits the driver: so at module level it imports the standard library only.
+A bare Python runs this file before anything is installed (`python -I gpunn/backend/driver.py`), to print the CUDA extra
+that fits the driver. So at module level it imports the standard library only.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 OLDEST_GPU = {"cuda13": (7, 5), "cuda12": (5, 0)}
 OLDEST_DRIVER = {"cuda13": 13000, "cuda12": 12000}
 CUPY_PACKAGES = {"cupy-cuda13x": "cuda13", "cupy-cuda12x": "cuda12"}
-# For a CUDA that is too old, or for other GPUs; "cupy" is built by hand, for whatever CUDA was there, or is conda's.
+# For an older CUDA, or for other GPUs; "cupy" is built by hand for the CUDA of the machine, or comes from conda.
 _OTHER_CUDAS = (70, 75, 80, 90, 91, 92, 100, 101, 102, *range(110, 118), "10x", "11x", "14x")
 OTHER_CUPYS = ("cupy", *(f"cupy-cuda{cuda}" for cuda in _OTHER_CUDAS),
                *(f"cupy-rocm-{rocm}" for rocm in ("4-0", "4-2", "4-3", "5-0", "6-0", "7-0")))  # fmt: skip
@@ -30,11 +30,11 @@ OLDEST_CUPY, OLDEST_NVMATH = "14.2", "1.0"
 _OWNERS = {"cublas": "nvidia-cublas", "nvrtc": "nvidia-cuda-nvrtc", "cudart": "nvidia-cuda-runtime"}
 LIBRARIES = {"cublas": "cuBLAS", "nvrtc": "NVRTC", "cudart": "CUDA runtime"}
 PIP = f"{shlex.quote(sys.executable)} -m pip"
-IMAGE = "GPUNN_IMAGE"  # the variable of the project's image, which is built and never changed
+IMAGE = "GPUNN_IMAGE"  # set in the project's container image, which is built anew and never changed
 NO_DRIVER = "no NVIDIA driver was found"
 _SILENT = "the NVIDIA driver has not answered for"
-DRIVER_SECONDS = 60  # a server with eight GPUs that were asleep answers in a quarter of it
-WSL_DRIVER = "/usr/lib/wsl/lib/libcuda.so.1"  # CuPy, which asks by the name, finds what was loaded from there
+DRIVER_SECONDS = 60  # a server with eight sleeping GPUs answers in a quarter of it
+WSL_DRIVER = "/usr/lib/wsl/lib/libcuda.so.1"  # once loaded from here, CuPy finds it by its name
 _MODES = {
     1: "which one thread may use at a time (compute mode exclusive thread)",
     2: "which nobody may use (compute mode prohibited)",
@@ -44,7 +44,7 @@ Answer = TypeVar("Answer")
 
 
 class Finding(NamedTuple):
-    """One line of the diagnosis: `status` "missing" keeps a device from being used, "warn" does not."""
+    """Line of the diagnosis; a device cannot be used if any `status` is "missing"."""
 
     name: str
     status: Literal["ok", "warn", "missing"]
@@ -53,7 +53,7 @@ class Finding(NamedTuple):
 
 
 class Gpu(NamedTuple):
-    """A CUDA device as its driver describes it: memory in bytes, `mode` 0 where everybody may use it."""
+    """CUDA device as its driver describes it: memory in bytes, `mode` 0 if everybody may use it."""
 
     name: str
     memory: int
@@ -67,7 +67,7 @@ class Gpu(NamedTuple):
 
 
 class Driver(NamedTuple):
-    """The NVIDIA driver: the newest CUDA it supports (13000 is 13.0), its devices, or why none can be used."""
+    """NVIDIA driver: the newest CUDA that it supports (13000 is 13.0), its devices, or why none can be used."""
 
     version: int = 0
     gpus: tuple[Gpu, ...] = ()
@@ -80,7 +80,7 @@ class Driver(NamedTuple):
 
 
 class Fit(NamedTuple):
-    """The newest CUDA extra that a driver and its GPUs can use, or why there is none and what mends it."""
+    """Newest CUDA extra that a driver and its GPUs can use, or the problem and its mend."""
 
     extra: str = ""
     problem: str = ""
@@ -88,7 +88,7 @@ class Fit(NamedTuple):
 
 
 def read_driver() -> Driver:
-    """Ask the NVIDIA driver itself, through ctypes: neither CuPy nor nvidia-smi is needed."""
+    """Ask the NVIDIA driver through ctypes, without CuPy or nvidia-smi."""
     for name in ("libcuda.so.1", WSL_DRIVER):
         with contextlib.suppress(OSError):
             return answered(_ask, ctypes.CDLL(name), Driver(problem=f"{_SILENT} {DRIVER_SECONDS} s"))
@@ -96,7 +96,7 @@ def read_driver() -> Driver:
 
 
 def answered(ask: Callable[[Any], Answer], asked: Any, otherwise: Answer) -> Answer:
-    """Return the answer of a driver, or something else where it hangs; not even Ctrl-C would end such a call."""
+    """Return the answer of a driver, or `otherwise` if it hangs; not even Ctrl-C would end a hanging call."""
     answers: list[Answer] = []
     thread = threading.Thread(target=lambda: answers.append(ask(asked)), daemon=True)
     thread.start()
@@ -115,7 +115,7 @@ def _ask(library: ctypes.CDLL) -> Driver:
             return Driver(version, problem=f"the NVIDIA driver reports: {reason} (error {code})", code=code)
         gpus = tuple(_read_gpu(library, index) for index in range(number.value))
         return Driver(version, gpus, "" if gpus else "the NVIDIA driver shows no GPU")
-    except (AttributeError, ValueError, OSError) as error:  # a library of that name which is another's
+    except (AttributeError, ValueError, OSError) as error:  # another library of the same name
         return Driver(problem=f"the NVIDIA driver's library is none: {error}")
 
 
@@ -135,13 +135,13 @@ def _read_gpu(library: ctypes.CDLL, index: int) -> Gpu:
 
 
 def in_use(gpu: Gpu) -> str:
-    """Return in words how much of a GPU's memory all programs use, and whether MIG divides it; "" if not known."""
+    """Describe how much of a GPU's memory all programs use, and whether MIG divides it; "" if unknown."""
     return answered(_ask_nvml, gpu, ", and its memory cannot be asked for: NVML does not answer")
 
 
 def _ask_nvml(gpu: Gpu) -> str:
     words = ""
-    with contextlib.suppress(OSError, AttributeError):  # there is none, or of an older driver without all functions
+    with contextlib.suppress(OSError, AttributeError):  # no NVML, or an older one without all functions
         library, handle, memory = ctypes.CDLL("libnvidia-ml.so.1"), ctypes.c_void_p(), (ctypes.c_ulonglong * 3)()
         where = gpu.pci.encode(), ctypes.byref(handle)
         if not gpu.pci or library.nvmlInit_v2() or library.nvmlDeviceGetHandleByPciBusId_v2(*where):
@@ -157,12 +157,12 @@ def _ask_nvml(gpu: Gpu) -> str:
 
 
 def fitting_extra(driver: Driver) -> Fit:
-    """Choose between cuda13 and cuda12 by the driver's version and the age of the GPUs that either can use."""
+    """Choose between cuda13 and cuda12 by the version of the driver and the age of its usable GPUs."""
     if driver.problem:
         from gpunn.backend.cuda_errors import WSL_MEND, is_wsl, meaning
 
         if driver.problem == NO_DRIVER:
-            # Of the variables only those of schedulers and of containers keep the driver itself away.
+            # Environment variables hide no driver, unless a scheduler or a container sets them.
             install = "install one (a container gets it from `docker run --gpus all`)"
             mend = f"{WSL_MEND}; {WSL_DRIVER} is then there" if is_wsl() else install
         elif driver.problem.startswith(_SILENT):
@@ -182,13 +182,13 @@ def fitting_extra(driver: Driver) -> Fit:
 
 
 def install_command(extra: str) -> str:
-    """Return the command that adds an extra to this very Python, from the checkout where there is one."""
+    """Return the command that adds an extra to this Python, from the checkout if there is one."""
     if os.environ.get(IMAGE):
         return f"docker build -t gpunn --build-arg EXTRA={extra} ."
     root = Path(__file__).resolve().parents[2]
     if (root / "pyproject.toml").is_file():
         return f"{PIP} install -e {shlex.quote(f'{root}[{extra}]')}"
-    # Never by the name gpunn, which may be anybody's where packages are found: by what the extra consists of.
+    # By the packages of the extra, never by the name gpunn, which may be anybody's on a package index.
     ends = tuple(f"extra == {quote}{extra}{quote}" for quote in "'\"")
     requirements = (importlib.metadata.requires("gpunn") if installed("gpunn") else None) or []
     needs = [need.partition(";")[0].strip() for need in requirements if need.rstrip().endswith(ends)]
@@ -196,7 +196,7 @@ def install_command(extra: str) -> str:
 
 
 def _replace_command(packages: Iterable[str], extra: str) -> str:
-    """Return the command that takes packages away and installs an extra."""
+    """Return the command that uninstalls packages and installs an extra."""
     if os.environ.get(IMAGE):
         return install_command(extra)
     if extra == "cuda12":  # the libraries of CUDA 13 would be found before its own
@@ -212,7 +212,7 @@ def reinstall_command() -> str:
 
 
 def nccl_command() -> str:
-    """Return the command that adds NCCL for the CUDA of the CuPy that is installed."""
+    """Return the command that adds NCCL for the CUDA of the installed CuPy."""
     return install_command((_built_for(_installed_cupys()) or "cuda13").replace("cuda", "nccl"))
 
 
@@ -238,7 +238,7 @@ def _is_older(version: str, oldest: str) -> bool:
 
 
 def cuda_findings(driver: Driver, index: int = 0, in_use: Callable[[Gpu], str] = lambda _: "") -> list[Finding]:
-    """Look for everything that a device needs: the driver, the GPU, CuPy, and its libraries."""
+    """Check all that a device needs: the driver, the GPU, CuPy, and its libraries."""
     fit, cupys = fitting_extra(driver), _installed_cupys()
     supported = Finding("NVIDIA driver", "ok", f"for CUDA up to {driver.cuda}")
     # The libraries belong to the CUDA that CuPy was built for, right or wrong; mending CuPy mends them too.
@@ -256,14 +256,14 @@ def cuda_findings(driver: Driver, index: int = 0, in_use: Callable[[Gpu], str] =
 
 
 def _gpu_findings(driver: Driver, index: int, cupys: list[str], in_use: Callable[[Gpu], str]) -> Iterable[Finding]:
-    """Show the GPUs in CUDA's order: what else uses them, who may, and which are too old for what is installed."""
+    """Describe the GPUs in CUDA's order: their use, their compute mode, and those too old for the installed CuPy."""
     built_for = _built_for(cupys) or "cuda12"
     for number, gpu in enumerate(driver.gpus):
         name, value = f"GPU {number}", f"{gpu}{in_use(gpu)}"
         if gpu.capability < min(OLDEST_GPU.values()):
             mend = "take another by --device cuda:N, or hide it by CUDA_VISIBLE_DEVICES"
             yield Finding(name, "missing" if number == index else "warn", f"{gpu} is too old for CUDA 12", mend)
-        elif number != index and gpu.capability < OLDEST_GPU[built_for]:  # that of the one asked for stands with CuPy
+        elif number != index and gpu.capability < OLDEST_GPU[built_for]:  # for the chosen GPU the line of CuPy says so
             mend = f"take another by --device cuda:N; for this one {_replace_command(cupys, 'cuda12')}"
             yield Finding(name, "warn", f"{value} is too old for CUDA {built_for[-2:]}", mend)
         elif gpu.mode in _MODES:
@@ -304,7 +304,7 @@ def _cupy_finding(driver: Driver, extra: str, index: int) -> Finding:
 
 
 def load_library(name: str) -> tuple[str, str]:
-    """Return where a CUDA library is loaded from, or why it cannot be, by the finder of CuPy and nvmath themselves."""
+    """Return the path of a CUDA library, or why it cannot be loaded, with the finder of CuPy and nvmath."""
     try:
         from cuda.pathfinder import load_nvidia_dynamic_lib
 
@@ -321,11 +321,11 @@ def _wheel(library: str, extra: str) -> str:
 
 
 def _library_finding(library: str, extra: str, driver: Driver) -> Finding:
-    """Check that a library of CUDA is there, and of the CUDA that CuPy was built for."""
+    """Check that a CUDA library is there, and belongs to the CUDA that CuPy was built for."""
     name, (path, problem) = LIBRARIES[library], load_library(library)
     if problem:
         wheel, mend = _wheel(library, extra), install_command(extra)
-        if (version := installed(wheel)) and not os.environ.get(IMAGE):  # to pip all is there
+        if (version := installed(wheel)) and not os.environ.get(IMAGE):  # pip takes it for complete
             mend = f"{PIP} install --force-reinstall --no-deps {wheel}=={version}"
         return Finding(name, "missing", f"{name} cannot be loaded: {problem}", mend)
     major = re.search(r"\.so\.(\d+)", path)
@@ -344,19 +344,19 @@ def _library_finding(library: str, extra: str, driver: Driver) -> Finding:
 
 
 def first_gpu(driver: Driver) -> int:
-    """Return the first GPU that nothing is seen to be missing for; 0 where there is none."""
+    """Return the index of the first GPU that misses nothing; 0 if there is none."""
     usable = (i for i in range(len(driver.gpus)) if all(f.status != "missing" for f in cuda_findings(driver, i)))
     return next(usable, 0)
 
 
 def cuda_advice(index: int = 0) -> str:
-    """Return why a GPU cannot be used, and the mend, in one line; "" if nothing is seen to be missing."""
+    """Return why a GPU cannot be used and the mend in one line; "" if nothing is missing."""
     missing = (f"{f.value}: {f.mend}" for f in cuda_findings(read_driver(), index) if f.status == "missing")
     return next(missing, "")
 
 
 if __name__ == "__main__":
-    # Nothing is installed yet: modules of the package are found in these folders, without what the packages import.
+    # Nothing is installed yet: with these empty packages Python finds the modules, and runs no __init__.py.
     for name, folder in zip(("gpunn.backend", "gpunn"), Path(__file__).resolve().parents, strict=False):
         sys.modules[name] = types.ModuleType(name)
         sys.modules[name].__path__ = [str(folder)]

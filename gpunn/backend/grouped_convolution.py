@@ -1,4 +1,4 @@
-"""The products of a convolution in groups, and the choice of the way that any convolution goes."""
+"""Compute a convolution in groups, and choose the products of any convolution."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,15 +11,15 @@ from gpunn.kernels.convolution import Geometry
 from gpunn.kernels.grouped import convolve_groups, convolve_groups_input_gradient, convolve_groups_weight_gradient
 from gpunn.kernels.record import Array
 
-# Channels times filters of a group up to which the direct kernels are quicker than products of matrices: compiled by
-# Numba, as NumPy's passes, and on a GPU, where this is a guess from the memory that each reads.
+# Channels times filters of a group up to which direct kernels are faster than matrix products: compiled by Numba, in
+# NumPy, and on a GPU (a guess from the memory that each reads).
 _SMALL, _SMALL_IN_PASSES, _SMALL_ON_GPU = 4, 1, 64
-_MOST = 256  # groups that have products of their own: the calls for more take longer than they work
+_MOST = 256  # groups with products of their own: more take longer to call than to compute
 _Scratch = Callable[[Shape], Array]
 
 
 class DirectProducts:
-    """A convolution in small groups, depthwise above all: no patches and no products of matrices, one kernel each."""
+    """Convolve in small groups, above all depthwise: by one kernel each, without patches and matrix products."""
 
     def __init__(self, backend: Backend, shape: ConvolutionShape, groups: int) -> None:
         self._run, self._groups = backend.run, groups
@@ -45,7 +45,7 @@ class DirectProducts:
 
 
 class GroupedProducts:
-    """A convolution in large groups: each is a convolution of its own, of its channels to its filters."""
+    """Convolve in large groups: each group by the products of its own channels and filters."""
 
     def __init__(self, parts: Sequence[PatchProducts | PointProducts | RowProducts]) -> None:
         self._parts = parts
@@ -67,7 +67,7 @@ class GroupedProducts:
             part.input_gradient(*arrays)
 
     def _cut(self, **arrays: Array) -> list[list[Array]]:
-        """Return the views of each array by group, the same each time: products are planned for them."""
+        """Return the views of each array by group, always the same ones: products are planned for them."""
         for name, array in arrays.items():
             if (kept := self._views.get(name)) is None or kept[0] is not array:
                 size = len(array) // len(self._parts)
@@ -82,7 +82,7 @@ Products = PatchProducts | PointProducts | RowProducts | DirectProducts | Groupe
 def products_of(
     backend: Backend, shape: ConvolutionShape, scratch: _Scratch, needs_input_gradient: bool = True, groups: int = 1
 ) -> tuple[Products, Products]:
-    """Choose and make the products of a convolution: those of any batch, and those of a single image."""
+    """Choose the products of a convolution; return those for any batch and those for a single image."""
     if groups > _MOST or (groups > 1 and shape.filters * shape.channels <= _small(backend) * groups**2):
         direct = DirectProducts(backend, shape, groups)
         return direct, direct
@@ -90,7 +90,7 @@ def products_of(
         of_group = shape._replace(filters=shape.filters // groups, channels=shape.channels // groups)
         shared: dict[Shape, Array] = {}
 
-        def scratch_of_patches(shape: Shape) -> Array:  # which is done with after each call: one for all groups
+        def scratch_of_patches(shape: Shape) -> Array:  # free after each call, so all groups share it
             if shape not in shared:
                 shared[shape] = scratch(shape)
             return shared[shape]
@@ -115,12 +115,12 @@ def _products(
     if backend.device == "cpu" and shape.size == (1, 1) and not any(shape.padding):
         by_points = PointProducts(backend, shape, scratch)
         return by_points, by_points
-    # Where a window of rows is one with the patch there is nothing to save, and the patches need fewer products.
+    # With filters of one row, patches need no more memory than rows, and fewer products.
     if backend.device != "cpu" or shape.size[0] == 1:
         by_patches = PatchProducts(backend, shape, scratch_of_patches)
         return by_patches, by_patches
     by_rows = RowProducts(backend, shape, scratch, needs_input_gradient)
     if any(shape.padding):
         return by_rows, by_rows
-    # The patches of one image are one copy, and its rows many short products.
+    # For one image, patches are one copy, and rows many short products.
     return by_rows, PatchProducts(backend, shape._replace(capacity=1, batch_size=1), scratch_of_patches)

@@ -1,4 +1,4 @@
-"""Ask before memory is taken: the machine, its container, and a limit that was set (`docs/design/memory.md`)."""
+"""Check memory before it is taken: of the machine, its container, and a limit of yours (`docs/design/memory.md`)."""
 
 import os
 import re
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gpunn.errors import MemoryShortageError, OptionError
 
-_SMALL = 1 << 20  # bytes that are not worth asking for, which takes some 50 µs
+_SMALL = 1 << 20  # bytes that are not worth a check, which takes some 50 µs
 _GROUPS, _OWN_GROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 # Memory belongs to the process, and so does its limit.
 _limit: int | None = None
@@ -17,16 +17,16 @@ _reserved = 0
 
 
 def set_memory_limit(limit: int | str | None) -> None:
-    """Bound the memory that gpunn takes from now on: that of the process on the host, and that of CuPy's pool on a GPU.
+    """Limit the memory that gpunn takes from now on: of the process on the host, and of CuPy's pool on a GPU.
 
-    What would go beyond is refused before it is taken, with a `MemoryShortageError`. It is a limit for gpunn's data,
-    networks and files; what other code of the process takes counts, but is not refused.
+    gpunn refuses to go beyond the limit with a `MemoryShortageError`, before it takes memory for data, networks and
+    files. Memory that other code of the process takes counts, but is not refused.
 
     Args:
         limit: Number of bytes, or a text such as "2GB" or "512 MiB"; None for no limit.
 
     Raises:
-        OptionError: No such size, or less than the process has taken already.
+        OptionError: Malformed size, or less than the process has taken already.
     """
     global _limit
     nbytes = None if limit is None else as_bytes(limit)
@@ -36,12 +36,12 @@ def set_memory_limit(limit: int | str | None) -> None:
 
 
 def memory_limit() -> int | None:
-    """Return the limit that was set, in bytes, or None."""
+    """Return the memory limit in bytes, or None if there is none."""
     return _limit
 
 
 def as_bytes(limit: int | str) -> int:
-    """Return a size such as "2GB", "512 MiB" or 1000000 in bytes, or raise `OptionError`."""
+    """Convert a size such as "2GB", "512 MiB" or 1000000 to bytes, or raise `OptionError`."""
     parts = re.fullmatch(r"(\d{1,15}(?:\.\d{1,6})?) ?(?:([KMGT])(i?)B)?", str(limit).strip(), re.IGNORECASE | re.ASCII)
     nbytes = 0
     if parts is not None:
@@ -52,7 +52,7 @@ def as_bytes(limit: int | str) -> int:
 
 
 def require(nbytes: int, what: str) -> None:
-    """Raise `MemoryShortageError` where the host has fewer bytes free; `what` takes them, and begins the sentence."""
+    """Raise `MemoryShortageError` if the host has fewer bytes free; `what` needs them, and begins the message."""
     if nbytes > _SMALL and nbytes > (free := free_bytes()):
         bound, more = ("", "") if _limit is None else (f" of the limit of {size(_limit)}", ", or raise the limit")
         left = f"{size(free)}{bound} are free"
@@ -60,7 +60,7 @@ def require(nbytes: int, what: str) -> None:
 
 
 def free_bytes() -> int:
-    """Return the memory of the host that may still be taken, some of it by swapping out other memory."""
+    """Return the bytes of host memory that may still be taken, with those of swap."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         kibibytes = {name: int(value.split()[0]) for name, _, value in (line.partition(":") for line in lines)}
@@ -73,7 +73,7 @@ def free_bytes() -> int:
 
 @contextmanager
 def reserved(nbytes: int) -> Iterator[None]:
-    """Within, leave so many bytes of a limit that was set to what comes afterwards."""
+    """Keep so many bytes of the memory limit free within the block, for later."""
     global _reserved
     _reserved += nbytes
     try:
@@ -83,7 +83,7 @@ def reserved(nbytes: int) -> Iterator[None]:
 
 
 def resident_bytes() -> int:
-    """Return the bytes that this process has taken and used; where that cannot be known, the most it ever had."""
+    """Return the resident bytes of this process, or their maximum so far if unknown."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
     except OSError:
@@ -91,7 +91,7 @@ def resident_bytes() -> int:
 
 
 def size(nbytes: float) -> str:
-    """Return a number of bytes in the unit that reads best."""
+    """Format a number of bytes in the unit that reads best."""
     if nbytes < 1024:
         return f"{nbytes:.0f} B"
     if nbytes >= 2**60:
@@ -101,7 +101,7 @@ def size(nbytes: float) -> str:
 
 
 def _free_of_groups() -> Iterator[int]:
-    """Give what each control group of the process leaves, such as a container's: beyond it, the kernel kills."""
+    """Yield the bytes that each control group of the process leaves (of a container, say); beyond, the kernel kills."""
     yield 2**63
     try:
         path = next(line[3:] for line in _OWN_GROUP.read_text().splitlines() if line.startswith("0::"))
@@ -110,9 +110,9 @@ def _free_of_groups() -> Iterator[int]:
     group = _GROUPS / path.lstrip("/")
     for folder in (group, *group.parents):
         if folder.is_relative_to(_GROUPS):
-            with suppress(OSError):  # the root has no limit, and a group of before the namespace is not to be seen
+            with suppress(OSError):  # the root has no limit, and groups outside of the namespace cannot be seen
                 if (most := (folder / "memory.max").read_text().strip()) != "max":
                     statistics = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-                    # Pages of files that nobody has used of late are given back before anything is killed.
+                    # The kernel takes back pages of files without recent use before it kills anything.
                     taken = int((folder / "memory.current").read_text()) - int(statistics.get("inactive_file", 0))
                     yield max(0, int(most) - taken)

@@ -1,4 +1,4 @@
-"""MPI through mpi4py, which is imported only in a process that a launcher of MPI has started."""
+"""Set up MPI through mpi4py, which is imported only in a process started by an MPI launcher."""
 
 import math
 import os
@@ -12,8 +12,8 @@ from typing import Any
 
 from gpunn.errors import GpunnError
 
-# Rank and number of the processes, as Open MPI's launcher says them, and those of MPICH and Intel MPI. What SLURM says
-# counts only where PMIx, which tells a rank and no number, has started the process: SLURM says it in every script.
+# Rank and number of processes in the variables of Open MPI, of MPICH and Intel MPI, and of PMIx, which has no number.
+# SLURM's number counts only beside PMIx's rank: SLURM sets it in every script.
 _PLACES = (
     ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
     ("PMI_RANK", "PMI_SIZE"),
@@ -21,13 +21,13 @@ _PLACES = (
     ("PMIX_RANK", "SLURM_NTASKS"),
 )
 VARIABLE = "GPUNN_RANK_TIMEOUT"
-_USUAL = 600.0  # seconds that a process waits for the others in one call: some may compile kernels meanwhile
+_USUAL = 600.0  # seconds that a process waits for the others in one call; they may be compiling kernels
 _MEND = 'pip install "gpunn[mpich]", or start gpunn without mpiexec'
-_WAIT = 2.0  # seconds that others leave to the first process to say what is wrong: its end may be theirs
+_WAIT = 2.0  # seconds for the first process to report an error before the others exit, which may end it
 
 
 def rank_and_size() -> tuple[int, int]:
-    """Return rank and number of the processes that a launcher of MPI has started; 0 where it says no number."""
+    """Return the rank and the number of processes that an MPI launcher has started; the number is 0 if unknown."""
     for rank, size in _PLACES:
         if _number(rank) is not None and _number(size):
             return _number(rank) or 0, _number(size) or 0
@@ -35,7 +35,7 @@ def rank_and_size() -> tuple[int, int]:
 
 
 def timeout() -> float:
-    """Return how many seconds a process waits for the others before it ends them all; `GPUNN_RANK_TIMEOUT` sets it."""
+    """Return the seconds that a process waits for the others before it ends all; `GPUNN_RANK_TIMEOUT` sets them."""
     given = os.environ.get(VARIABLE, "")
     with suppress(ValueError):
         if 0 < (seconds := float(given or _USUAL)) < math.inf:
@@ -49,10 +49,10 @@ def _number(name: str) -> int | None:
 
 
 def communicator() -> Any:
-    """Return the communicator of all processes, or None where this one was started alone.
+    """Return the communicator of all processes, or None if this one was started alone.
 
     Raises:
-        GpunnError: Several were started that cannot find each other; the first process says so for all, which end.
+        GpunnError: The processes cannot find each other; the first one reports it, and all end.
     """
     rank, size = rank_and_size()
     if size == 1:
@@ -61,9 +61,9 @@ def communicator() -> Any:
     try:
         import mpi4py
 
-        if "mpi4py.MPI" not in sys.modules:  # else it may have begun, and what follows is not heard
+        if "mpi4py.MPI" not in sys.modules:  # else MPI may have begun, and ignores these
             mpi4py.rc.initialize, mpi4py.rc.finalize = False, True
-        with warnings.catch_warnings():  # of an environment that is another MPI's, which is told below
+        with warnings.catch_warnings():  # about the environment of another MPI, which is reported below
             warnings.simplefilter("ignore", RuntimeWarning)
             from mpi4py import MPI
     except ImportError:
@@ -87,7 +87,7 @@ def communicator() -> Any:
 
 
 def _is_foreign(vendor: str) -> bool:
-    """Whether the launcher is seen to be another MPI's, with which this one would be alone, or end the process."""
+    """Return whether the launcher belongs to another MPI; this one would then be alone, or end the process."""
     if "OMPI_COMM_WORLD_SIZE" in os.environ:
         return vendor in ("MPICH", "Intel MPI")
     return vendor == "Open MPI" and "PMI_SIZE" in os.environ and "SLURM_JOB_ID" not in os.environ
@@ -100,7 +100,7 @@ def _launcher(vendor: str) -> str:
 
 
 def _refusal(rank: int, line: str) -> BaseException:
-    """Return what a process raises that cannot train with the others: the first says why, the others wait for it."""
+    """Return the exception of a process that cannot train with the others: the first says why, the others wait."""
     if rank:
         time.sleep(_WAIT)
         return SystemExit(1)
@@ -108,7 +108,7 @@ def _refusal(rank: int, line: str) -> BaseException:
 
 
 def description() -> str:
-    """Return the MPI in use in words; for a process that `communicator` has found to be one of several."""
+    """Describe the MPI in use; call it only after `communicator` has found several processes."""
     import mpi4py
     from mpi4py import MPI
 
@@ -124,12 +124,12 @@ def of_machine(comm: Any) -> Any:
 
 
 def cores_of(machine: Any, own: set[int], of_all: float) -> float:
-    """Return how many cores this process has where all of the machine share what each of them may use.
+    """Return the cores of this process, if all processes of the machine share their cores.
 
     Args:
         machine: Communicator of the processes of the machine.
         own: Cores that this process may run on; its launcher may have bound it to some.
-        of_all: Number of cores that all of them may use at a time, such as by a limit of their container.
+        of_all: Number of cores that all processes may use together, such as a limit of their container.
     """
     every: list[set[int]] = machine.allgather(own)
     ranks: int = machine.Get_size()
@@ -138,7 +138,7 @@ def cores_of(machine: Any, own: set[int], of_all: float) -> float:
 
 
 def can_be_sent(value: object) -> bool:
-    """Whether other processes get a value as it is, and not only its text."""
+    """Return whether other processes can receive a value unchanged, by pickle."""
     from mpi4py import MPI
 
     try:
@@ -148,7 +148,7 @@ def can_be_sent(value: object) -> bool:
 
 
 def in_place() -> Any:
-    """Return what stands for the array that is sent and received."""
+    """Return MPI's marker for an operation in place."""
     from mpi4py import MPI
 
     return MPI.IN_PLACE

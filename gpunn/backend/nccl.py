@@ -1,4 +1,4 @@
-"""NCCL between the devices of the ranks, through CuPy: sums and gathers on a stream, and so in its graphs."""
+"""Sum and gather arrays over the GPUs of all ranks with NCCL, on a stream and so in its graphs."""
 
 import os
 import time
@@ -12,13 +12,13 @@ from gpunn.backend.ranks import world
 from gpunn.errors import DeviceError
 from gpunn.kernels.record import Array
 
-_LOOKS_AFTER = 5e-5  # seconds from one look at a stream that is waited for to the next
+_LOOKS_AFTER = 5e-5  # seconds between two looks at a stream while waiting for it
 
 
 class Communicator:
-    """The connected devices of all ranks; all of them make it at once, on the current device and outside of captures.
+    """Connect the devices of all ranks; all ranks make it at once, on the current device and outside of captures.
 
-    Sums have the same bits on every rank, and in every run of as many ranks on the same machines.
+    Sums have the same bits on every rank, and in every run with as many ranks on the same machines.
     """
 
     def __init__(self, index: int) -> None:
@@ -59,7 +59,7 @@ class Communicator:
         self._communicator.allGather(array.data.ptr, gathered.data.ptr, array.size, kind, stream.ptr)
 
     def wait(self, until: Any) -> None:
-        """Wait until a stream or an event is done, or raise what has failed in NCCL, whose work may then never end."""
+        """Wait for a stream or an event, or raise an error of NCCL, after which its work may never end."""
         with world().waits("sums on the GPUs"):
             while not until.done:
                 self._communicator.check_async_error()

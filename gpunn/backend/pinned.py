@@ -1,4 +1,4 @@
-"""Memory of the host that does not move, from which and to which a CUDA device copies while both go on."""
+"""Copy between the host and a CUDA device through pinned memory, while both go on."""
 
 from math import prod
 from typing import Any
@@ -12,7 +12,7 @@ from gpunn.kernels.record import Array
 
 
 class PinnedStaging(Staging):
-    """Staging in pinned memory, which the device fetches from on a second stream; only `claim` makes the host wait."""
+    """Stage data in pinned memory, and upload on a second stream; only `claim` makes the host wait."""
 
     def __init__(self, backend: Any, *arrays: Array) -> None:
         cupy = backend.cupy
@@ -30,7 +30,7 @@ class PinnedStaging(Staging):
         with backend.lock, backend.current:
             # An upload waits for the last work that read the arrays, the next work for the upload.
             self._read, self._copied = (cupy.cuda.Event(disable_timing=True) for _ in range(2))
-            # The memory may have been another's before, whose work on it could still be going on.
+            # Earlier work may still be using the memory that the new arrays got.
             self._stream.synchronize()
 
     def claim(self) -> None:
@@ -51,7 +51,7 @@ class PinnedStaging(Staging):
 
 
 class PinnedMirror(Mirror):
-    """Copies on the stream of the device, by way of pinned memory; the host waits for a copy before the next alone."""
+    """Copy on the device's stream through pinned memory; the host waits only for the copy before."""
 
     def __init__(self, backend: Any, *arrays: Array) -> None:
         super().__init__(*arrays)
@@ -98,10 +98,10 @@ class PinnedMirror(Mirror):
             self._host = [np.empty(array.shape, array.dtype) for array in self._arrays]
         with backend.lock, backend.current:
             self._copied = backend.cupy.cuda.Event(disable_timing=True)
-            self._stream.synchronize()  # the memory may have been another's, whose copies could still be going on
+            self._stream.synchronize()  # earlier copies may still be using this memory
 
 
 def _pinned(cupy: Any, like: Array) -> NDArray[Any]:
-    """Return memory of the host that does not move, for as much as an array of the device holds."""
+    """Return pinned host memory with the shape and dtype of an array of the device."""
     memory = cupy.cuda.alloc_pinned_memory(max(1, like.nbytes))
     return np.frombuffer(memory, like.dtype, prod(like.shape)).reshape(like.shape)

@@ -1,4 +1,4 @@
-"""The matrix products of a convolution by filters of one pixel without padding: the image itself is the matrix."""
+"""Compute a convolution by filters of one pixel without padding: the image itself is the matrix."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -10,17 +10,17 @@ from gpunn.backend.base import Backend, Planned, Shape
 from gpunn.backend.convolution_shape import ConvolutionShape
 from gpunn.kernels.record import Array
 
-_PARTS, _LEAST = 8, 2**20  # of the weights' gradient at most, and multiplications of each at least
+_PARTS, _LEAST = 8, 2**20  # most parts of the weight gradient, fewest multiplications of a part
 
 
 class PointProducts:
-    """Z = W A, where the columns of A are the pixels that are seen: all of them, or with a stride a copy of those."""
+    """Z = W A: the columns of A are the pixels that filters see, all of them, or with a stride a copy of some."""
 
     def __init__(self, backend: Backend, shape: ConvolutionShape, scratch: Callable[[Shape], Array]) -> None:
         self._gemm, self._shape, e = backend.gemm, shape, shape
         self._is_whole = e.stride == (1, 1)
         elements = e.channels * e.rows * e.columns * e.capacity
-        # Two, since what was seen is asked for again after the input's gradient.
+        # Two: the pixels seen are needed again after the input gradient.
         self._seen, self._gradient = [scratch((0 if self._is_whole else elements,)) for _ in range(2)]
         most = e.rows * e.columns * e.batch_size * e.channels * e.filters // _LEAST
         self._parts = scratch((max(1, min(_PARTS, most)), e.channels, e.filters))
@@ -31,7 +31,7 @@ class PointProducts:
         self._gemm(1.0, w, self._see(x), 0.0, z.reshape(len(z), -1))
 
     def weight_gradient(self, x: Array, delta: Array, gradient: Array, is_turned: bool = True) -> None:
-        """Compute the gradient of w, a matrix like it; x `is_turned` if the last `forward` was of it."""
+        """Compute the gradient of w, in the shape of w; `is_turned` if the last `forward` was of this x."""
         seen = self._part(self._seen, x.shape[3]) if is_turned and not self._is_whole else self._see(x)
         if self._planned is None or self._planned[0] is not x or self._planned[1] is not delta:
             self._planned = x, delta, self._plan(seen.reshape(len(x), -1), delta.reshape(len(delta), -1))
@@ -39,13 +39,13 @@ class PointProducts:
         np.copyto(gradient, np.add.reduce(self._parts).T)
 
     def _plan(self, seen: Array, delta: Array) -> Planned:
-        """Cut the long sum into parts, each a product of its own: threads share them out."""
+        """Cut the long sum into parts, each a product of its own, for several threads."""
         ends = [part * seen.shape[1] // len(self._parts) for part in range(len(self._parts) + 1)]
         parts = [slice(*each) for each in pairwise(ends)]
         return blas.planned_all([seen[:, p] for p in parts], [delta[:, p].T for p in parts], [*self._parts])
 
     def input_gradient(self, w: Array, delta: Array, dx: Array) -> None:
-        """Compute dx := ∂C/∂x, which is zero for pixels that no filter sees."""
+        """Compute dx := ∂C/∂x; it is zero for pixels that no filter sees."""
         delta = delta.reshape(len(delta), -1)
         if self._is_whole:
             self._gemm(1.0, w.T, delta, 0.0, dx.reshape(len(dx), -1))
@@ -56,7 +56,7 @@ class PointProducts:
         np.copyto(self._of(dx), gradient)
 
     def _see(self, x: Array) -> Array:
-        """Return the pixels that are seen, as the columns of a matrix."""
+        """Return the pixels that filters see as the columns of a matrix."""
         if self._is_whole:
             return x.reshape(len(x), -1)
         seen = self._part(self._seen, x.shape[3])

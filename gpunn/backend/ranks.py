@@ -1,4 +1,4 @@
-"""Ranks: the processes that train one network together, each with its share of every batch."""
+"""Connect ranks, the processes that train one network together, each on its share of every batch."""
 
 import os
 from collections.abc import Callable
@@ -14,39 +14,39 @@ from gpunn.backend.shutdown import Shutdown
 from gpunn.errors import GpunnError
 from gpunn.kernels import cores
 
-COMPARE = "GPUNN_DEBUG"  # environment variable that, set to 1, has ranks compare what they do before each exchange
+COMPARE = "GPUNN_DEBUG"  # environment variable; with 1, ranks compare their operations before each exchange
 Value = TypeVar("Value")
 
 
 def bounds(n: int, rank: int, size: int) -> tuple[int, int]:
-    """Return the first and the end of a rank's share of n samples; the first n mod size ranks have one more."""
+    """Return the begin and end of a rank's share of n samples; the first n mod size ranks have one more."""
     share, more = divmod(n, size)
     first = rank * share + min(rank, more)
     return first, first + share + (rank < more)
 
 
 class Ranks:
-    """The one process of a training that shares nothing; those of several are `MPIRanks`.
+    """Stand for a single process, which exchanges nothing; `MPIRanks` connects several.
 
     Attributes:
         rank: Number of this process, from 0.
         size: Number of processes.
-        local_rank, local_size: The same among the processes of this machine.
+        local_rank, local_size: The same, among the processes of this machine.
     """
 
     rank, size, local_rank, local_size = 0, 1, 0, 1
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the process that reads, writes and says for all."""
+        """True in the process that reads, writes and reports for all."""
         return self.rank == 0
 
     def share(self, n: int) -> tuple[int, int]:
-        """Return the first and the end of this rank's share of n samples."""
+        """Return the begin and end of this rank's share of n samples."""
         return bounds(n, self.rank, self.size)
 
     def waits(self, what: str) -> AbstractContextManager[None]:
-        """Within, this rank waits for the others, in words in `what`; where that takes too long, all are ended."""
+        """End all ranks if this rank waits too long for the others in the block, which `what` names."""
         return nullcontext()
 
     def all_reduce(self, array: NDArray[Any]) -> None:
@@ -57,43 +57,43 @@ class Ranks:
         return np.array(array)[None]
 
     def broadcast(self, value: Value) -> Value:
-        """Return the value that rank 0 has, which all then go by."""
+        """Return the value of rank 0."""
         return value
 
     def any(self, is_so: bool) -> bool:
-        """Whether it is so on any rank."""
+        """Return whether any rank passes True."""
         return is_so
 
     def control(self, is_due: bool, signal: int) -> tuple[bool, int]:
-        """Return whether something is due on rank 0, and the number of a signal that any rank was sent, else 0."""
+        """Return whether rank 0 has something due, and the number of a signal that any rank got, else 0."""
         return is_due, signal
 
     def of_first(self, work: Callable[[], Value]) -> Value:
-        """Return what a function returns on rank 0, which alone calls it; all raise the exception that it raises."""
+        """Call a function on rank 0 alone; return its result, or raise its exception, on all ranks."""
         return work()
 
     def after_first(self, work: Callable[[], Value]) -> Value:
-        """Call a function on rank 0, and then on all others, which find the files that it has made."""
+        """Call a function on rank 0, then on the other ranks, which find the files that it has made."""
         return work()
 
     def fail(self, why: str, code: int = 1, *, is_asked: bool = False) -> str:
-        """Return what this rank says of an error, "" where another does; one that it has alone ends all ranks."""
+        """Return the message that this rank reports, "" if another does; an error of this rank alone ends all ranks."""
         return why
 
     def leave(self, code: int = 0, why: str = "", *, is_asked: bool = False) -> str:
-        """Wait until all ranks leave, and return what this one says of an error; see `fail`."""
+        """Wait until all ranks leave; return the message that this rank reports, see `fail`."""
         return why
 
     def abort(self, code: int, why: str = "") -> NoReturn:
-        """Say why, and end the processes of all ranks at once."""
+        """Write the reason, and end the processes of all ranks at once."""
         raise SystemExit(code)
 
     def stop(self, code: int) -> None:
-        """End the processes of several ranks at once, as somebody has asked twice; one ends by itself."""
+        """End several ranks at once, after a second signal; a single process ends by itself."""
 
 
 class MPIRanks(Ranks):
-    """The processes that `mpiexec` or `srun` has started, by mpi4py."""
+    """Connect the processes that `mpiexec` or `srun` has started, through mpi4py."""
 
     def __init__(self, comm: Any) -> None:
         self._comm, self._shutdown = comm, Shutdown(comm, mpi.timeout())
@@ -132,7 +132,7 @@ class MPIRanks(Ranks):
         with self._shutdown.waits("work of rank 0"):
             self._compare("work of rank 0")
             self._comm.Barrier()
-        # From here on the others wait as long as it takes: to download may, and a process that dies ends the job.
+        # From here on the others wait without limit: a download takes long, and a process that dies ends the job.
         value, error = self._comm.bcast(self._outcome(work) if self.is_first else None)
         if error is not None:
             raise error
@@ -140,7 +140,7 @@ class MPIRanks(Ranks):
         return made
 
     def _compare(self, what: str, nbytes: int = 0) -> None:
-        """Raise GpunnError, on all ranks, where they are about to do different things together; see `COMPARE`."""
+        """Raise GpunnError on all ranks if they are about to do different operations together; see `COMPARE`."""
         if self._compares:
             self._compared += 1
             every = self._comm.allgather(f"{what}, {nbytes} bytes" if nbytes else what)
@@ -180,6 +180,6 @@ class MPIRanks(Ranks):
 
 @cache
 def world() -> Ranks:
-    """Return the ranks of this process: one, unless a launcher of MPI has started several."""
+    """Return the ranks of this process: one, unless an MPI launcher has started several."""
     comm = mpi.communicator()
     return Ranks() if comm is None else MPIRanks(comm)

@@ -1,6 +1,7 @@
-"""How processes that train together end: all of them, each once, whichever of them fails, leaves early or hangs.
+"""End processes that train together, all of them and each once, when one fails, leaves early or hangs.
 
-An error that all have is told by the first. One that has it alone says so and ends the others, which may wait for it.
+The first rank reports an error that all have. A rank with an error of its own reports it, and ends the others, which
+may wait for it.
 """
 
 import atexit
@@ -18,13 +19,13 @@ import numpy as np
 
 from gpunn.errors import in_one_line
 
-_PATIENCE, _SHORT = 5.0, 1.0  # seconds in which an error, or a signal, must have come to all, or is one rank's alone
-_APART = 0.3  # seconds from rank to rank at which they give up, so that one of them says so
-_BYTES = 2048  # of what a rank tells the others
+_PATIENCE, _SHORT = 5.0, 1.0  # seconds after which an error, or a signal, is one rank's alone
+_APART = 0.3  # seconds from rank to rank between giving up, so that only one reports it
+_BYTES = 2048  # of a message from a rank to the others
 
 
 class Shutdown:
-    """Ends the ranks of a training together.
+    """End the ranks of a training together.
 
     Args:
         comm: Communicator of all ranks.
@@ -33,12 +34,12 @@ class Shutdown:
 
     def __init__(self, comm: Any, seconds: float) -> None:
         self._seconds, self._comm = seconds, comm.Dup()
-        # Well before those that wait for this one give up.
+        # Well before the ranks that wait for this one give up.
         self._patience = min(_PATIENCE, seconds / 2)
         self._name = f"rank {comm.Get_rank()} of {comm.Get_size()} on {socket.gethostname()}"
         self._rank, self._process = comm.Get_rank(), os.getpid()
-        self._waits: tuple[float, str] | None = None  # since when the main thread waits for others, and in what
-        self._told: str | None = None  # the error that all know of, or that this rank alone has and may tell
+        self._waits: tuple[float, str] | None = None  # start of a wait of the main thread for others, and its name
+        self._told: str | None = None  # the error that all ranks know, or this rank's own
         self._to_say, self._is_over = "", False
         sys.excepthook, self._hook = self._raised, sys.excepthook
         threading.excepthook, self._hook_of_threads = self._raised_in_thread, threading.excepthook
@@ -47,7 +48,7 @@ class Shutdown:
 
     @contextmanager
     def waits(self, what: str) -> Iterator[None]:
-        """Within, this rank waits for the others; where that takes too long, it ends them all."""
+        """End all ranks if this rank waits too long for the others in the block, which `what` names."""
         self._waits = time.monotonic(), what
         try:
             yield
@@ -55,19 +56,19 @@ class Shutdown:
             self._waits = None
 
     def fail(self, why: str, code: int = 1, *, is_asked: bool = False, show: Callable[[], object] | None = None) -> str:
-        """Tell the others of an error, and return what this rank is to say of it, "" where another one says it.
+        """Tell the other ranks of an error; return the message that this rank reports, "" if another reports it.
 
-        Where the others have none, the line is written here, and all end.
+        If the others have no error, this rank writes the message, and all end.
 
         Args:
-            why: The error in a line.
+            why: The error in one line.
             code: Exit code of the job.
-            is_asked: Whether somebody has asked for the end, by a signal.
-            show: Shows more of the error, before the line.
+            is_asked: Whether a signal has asked for the end.
+            show: Function that shows more of the error, before the message.
         """
         if why == self._told or self._is_stranger():
             return self._to_say
-        # Where all know of an error already, it takes as long as the first needs to write what is left.
+        # Once all know of an error, wait without limit: the first rank may have files to write.
         soon = min(_SHORT, self._patience) if is_asked else self._patience
         seconds, self._told = soon if self._told is None else math.inf, why
         every = self._round(f"{why}\n", seconds)
@@ -82,7 +83,7 @@ class Shutdown:
         return self._to_say
 
     def leave(self, code: int = 0, why: str = "", *, is_asked: bool = False) -> str:
-        """Wait until all ranks leave, and return what this one is to say of an error; see `fail`."""
+        """Wait until all ranks leave; return the message that this rank reports, see `fail`."""
         if self._is_over or self._is_stranger():
             return self._to_say
         if (code and self._told is None) or why not in ("", self._told):
@@ -94,7 +95,7 @@ class Shutdown:
         return self._to_say
 
     def abort(self, why: str, code: int = 1) -> NoReturn:
-        """Say why, and end the processes of all ranks at once."""
+        """Write the reason, and end the processes of all ranks at once."""
         with suppress(OSError, ValueError, AttributeError):
             line = in_one_line(" ".join(why.split()))
             os.write(2, f"gpunn: {self._name}: {line}; all ranks end\n".encode(errors="replace"))
@@ -102,7 +103,7 @@ class Shutdown:
         os._exit(code)
 
     def _round(self, told: str, seconds: float) -> list[str] | None:
-        """Exchange a text with all ranks; None where they do not take part within so many seconds."""
+        """Exchange a text with all ranks; return None if some do not take part within so many seconds."""
         own = np.frombuffer(told.encode(errors="replace")[-_BYTES:].ljust(_BYTES, b"\0"), np.uint8)
         every = np.empty((self._comm.Get_size(), _BYTES), np.uint8)
         request, until, pause = self._comm.Iallgather(own, every), time.monotonic() + seconds, 0.001
@@ -114,7 +115,7 @@ class Shutdown:
         return [bytes(each).rstrip(b"\0").decode(errors="replace") for each in every]
 
     def _is_stranger(self) -> bool:
-        """Whether this process is a fork of the rank, which the others know nothing of."""
+        """Return whether this process is a fork of the rank, unknown to the others."""
         return os.getpid() != self._process
 
     def _raised(self, kind: type[BaseException], error: BaseException, trace: Any) -> None:
@@ -131,7 +132,7 @@ class Shutdown:
             self.abort(f"{raised.exc_type.__name__}: {raised.exc_value}")
 
     def _watch(self) -> None:
-        # One rank after another, so that all of them do not say the same.
+        # Ranks give up one after another, so that only one reports it.
         most = self._seconds + _APART * min(self._rank, 20)
         while not self._is_over:
             time.sleep(min(0.2, self._seconds / 4))

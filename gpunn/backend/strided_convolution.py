@@ -1,4 +1,4 @@
-"""The input gradient of a convolution that takes steps of more than one pixel across, by rows of the image."""
+"""Compute the input gradient of a convolution with a stride across, by rows of the image."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -14,12 +14,12 @@ from gpunn.kernels.record import Array
 
 
 class _Pixels(NamedTuple):
-    """The pixels of a row that meet the same columns of the filter: those that are whole steps apart."""
+    """Pixels of a row that meet the same columns of the filter: they are whole strides apart."""
 
-    taps: int  # columns of the filter that they meet
-    begin: int  # numbers q of those in the image
+    taps: int  # number of filter columns that they meet
+    begin: int  # first number q in the image
     end: int
-    at: slice  # of the row
+    at: slice  # their places in the row
 
     @property
     def width(self) -> int:
@@ -27,15 +27,15 @@ class _Pixels(NamedTuple):
 
 
 class StridedInputGradient:
-    """∂C/∂a by pixels that are whole steps apart: those of one remainder together, one product for a row of them.
+    """Compute ∂C/∂a for pixels that are whole strides apart: one product for those of a row with one remainder.
 
-    The pixels x = stride · q + r − padding of an input row y meet the columns v = r + stride · t of the filter alone,
+    The pixels x = stride · q + r − padding of an input row y meet only the columns v = r + stride · t of the filter,
     at the places q − t. With Δ_r, in which slot t is Δ moved by t places, and W_r, the weights of those columns,
 
-        ∂C/∂a(y, r) = W_rᵀ Δ_r(the output rows that y is seen from),
+        ∂C/∂a(y, r) = W_rᵀ Δ_r(the output rows that see y),
 
-    and these rows lie in one piece. BLAS cannot write to every second pixel: some rows are computed beside the image
-    and then copied. To add up the columns of the filter in the image, one after another, took twice as long.
+    and these rows are contiguous. BLAS cannot write to every second pixel, so some rows are computed beside the image
+    and then copied. That is faster than adding up the columns of the filter in the image, one after another.
     """
 
     def __init__(self, shape: ConvolutionShape, scratch: Callable[[Shape], Array], elements: int) -> None:
@@ -77,14 +77,14 @@ class StridedInputGradient:
                     weights = self._weights[seen.remainder][remainder].reshape(e.channels, -1)
                     deltas = moved[(seen.begin - begin) * step : (seen.end - begin) * step]
                     products.append((weights[:, seen.of_weights(step)], deltas, target.reshape(e.channels, -1)))
-            # Longest sums first: those that are done side by side take the same time.
+            # Longest sums first, so that those computed side by side take the same time.
             products.sort(key=lambda arrays: -arrays[1].size)
             work.append(partial(blas.planned_all(*zip(*products, strict=True)), 1.0, 0.0))
             work += copies
         return work
 
     def _turn(self, delta: Array, p: _Pixels, turned: Array) -> None:
-        """Lay some rows of Δ rows first, with a slot for each tap, moved as it is, and zero where it ends."""
+        """Lay out rows of Δ rows first, with a slot for each tap: Δ moved by the tap, zero beyond its end."""
         delta = delta.swapaxes(0, 1)
         for t in range(p.taps):
             begin = max(p.begin, t)
@@ -96,7 +96,7 @@ class StridedInputGradient:
 
 
 def _pixels_of(e: ConvolutionShape) -> Iterator[_Pixels]:
-    """Yield the pixels of each remainder that the filter has columns for."""
+    """Yield the pixels of each remainder for which the filter has columns."""
     stride, left = e.stride[1], e.padding[1]
     for remainder in range(min(stride, e.size[1])):
         begin = -((remainder - left) // stride) if remainder < left else 0
@@ -106,7 +106,7 @@ def _pixels_of(e: ConvolutionShape) -> Iterator[_Pixels]:
 
 
 def _blocks(rows: Iterator[Seen], most: int) -> Iterator[list[Seen]]:
-    """Cut input rows into blocks of neighbours that together are seen from at most so many rows of the output."""
+    """Cut input rows into blocks of neighbours that at most so many output rows see."""
     block: list[Seen] = []
     for row in rows:
         if block and (row.y > block[-1].y + 1 or row.end - block[0].begin > most):

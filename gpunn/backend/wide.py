@@ -1,8 +1,8 @@
-"""The wide form of an element-wise kernel: from the same record a kernel with several elements a thread.
+"""Make the wide form of an element-wise kernel: from the same record, a kernel with several elements a thread.
 
-CuPy computes one element a thread, so that four bytes of an array are on their way for each. With two times 128 bits
-eight times as many are, which is what keeps a device's memory busy. Large arrays alone have elements enough for that to
-leave every processor its blocks; all else stays with CuPy, which also takes strides, broadcasts and mixed types.
+CuPy computes one element a thread, with four bytes of an array in flight. Two loads of 128 bits have eight times as
+many in flight, enough to keep the device's memory busy. Only large arrays then leave every multiprocessor its blocks;
+all else stays with CuPy, which also takes strides, broadcasting and mixed types.
 """
 
 from collections.abc import Callable
@@ -15,14 +15,14 @@ from gpunn.backend.compiling import CUDA_NAMES, cuda_body
 from gpunn.kernels.device_code import WIDE
 from gpunn.kernels.record import Array, Elementwise, Launch, Raw
 
-# Elements from which on it is used: 512 blocks of float32. By the model of a device, not yet by a measurement on one.
+# Fewest elements of the wide form: 512 blocks of float32. From a model of a device, not from a measurement on one.
 LARGE = 2**20
-_THREADS, _VECTORS = 256, 2  # of a block, and of a thread, for each array
-_Arrays: TypeAlias = tuple[bool, ...]  # which arguments are arrays that are gone through element by element
+_THREADS, _VECTORS = 256, 2  # threads of a block; vectors of a thread, for each array
+_Arrays: TypeAlias = tuple[bool, ...]  # which arguments are arrays, read or written element by element
 
 
 def fitting(kernel: Elementwise | Raw, arguments: tuple[Any, ...]) -> Elementwise | Raw:
-    """Return the wide form of a kernel where the arguments allow it and are large, else the kernel."""
+    """Return the wide form of a kernel if the arguments are large and allow it, else the kernel."""
     if not isinstance(kernel, Elementwise) or not kernel.may_be_wide:
         return kernel
     arrays = tuple(not raw and hasattr(value, "strides") for (_, _, raw), value in _given(kernel, arguments))
@@ -45,14 +45,14 @@ def _given(kernel: Elementwise, arguments: tuple[Any, ...]) -> list[tuple[tuple[
 
 @lru_cache(256)
 def _parameters(kernel: Elementwise) -> tuple[tuple[str, str, bool], ...]:
-    """Return type, name, and whether it is raw, of every parameter, inputs first."""
+    """Return (type, name, is raw) of every parameter, inputs first."""
     texts = [text.split() for part in (kernel.inputs, kernel.outputs) for text in part.split(",") if text.strip()]
     return tuple((words[-2], words[-1], words[0] == "raw") for words in texts)
 
 
 @lru_cache(256)
 def _made(kernel: Elementwise, arrays: _Arrays) -> Raw:
-    """Write the CUDA C++: load what there is for a thread, compute, store; the last elements one by one."""
+    """Write the CUDA C++: load the elements of a thread, compute, store; the last elements one by one."""
     parameters = _parameters(kernel)
     inputs = sum(bool(text.strip()) for text in kernel.inputs.split(","))
     types = {kind: at for at, (kind, _, _) in reversed(list(enumerate(parameters))) if len(kind) == 1 and arrays[at]}
