@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 # Attributes that the rest of the library uses, and that completion of names does not show.
 _INTERNAL = {"arranged", "backpropagate", "buffer_bytes", "build_with", "clock", "compile_ahead"}
-_INTERNAL |= {"classes", "count_on", "factor_of", "input", "is_frozen_anew", "lay_out", "linked", "names_of_outputs"}
+_INTERNAL |= {"classes", "count_on", "factor_of", "input", "freezing_changed", "lay_out", "linked", "names_of_outputs"}
 _INTERNAL |= {"optimizer_memory", "propagate", "stages_under", "tokens", "unbuild", "frozen", "held", "taken"}
 
 

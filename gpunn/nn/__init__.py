@@ -1,1 +1,1 @@
-"""Networks: layers, losses, parameters, and how they are built on a device."""
+"""Build networks on a device from layers, losses and parameters."""

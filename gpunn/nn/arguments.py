@@ -21,7 +21,7 @@ DTYPES = ("float32", "float64")
 
 
 def as_shape(shape: Any) -> Shape:
-    """Return the shape of a sample from a number of features, or from (features,) or (height, width, channels)."""
+    """Return the shape of a sample from a number of features, (features,) or (height, width, channels)."""
     if isinstance(shape, str) or not isinstance(shape, Iterable) or getattr(shape, "ndim", 1) == 0:
         shape = (shape,)
     sizes = tuple(positive_whole(size, "input shape") for size in shape)
@@ -31,7 +31,7 @@ def as_shape(shape: Any) -> Shape:
 
 
 def checked_dtype(dtype: Any) -> str:
-    """Return the name of a dtype that networks compute in, from its name or NumPy's type."""
+    """Return the name of a supported dtype, from its name or NumPy's type; raise OptionError for others."""
     try:
         name = str(np.dtype(dtype).name)
     except (TypeError, ValueError):
@@ -42,9 +42,9 @@ def checked_dtype(dtype: Any) -> str:
 
 
 def as_batch(x: Any, wanted: Shape, trained_on: TrainingInputs | None, tokens: int = 0) -> Any:
-    """Return inputs as an array whose samples have the wanted shape; an array of a device stays there.
+    """Return inputs as an array with samples of the wanted shape; an array on a device stays there.
 
-    Tokens, whole numbers below `tokens`, are checked on the host.
+    With `tokens`, inputs are whole numbers below it and are checked on the host.
     """
     if tokens:
         batch = on_host(as_batch(x, wanted, trained_on))

@@ -1,4 +1,4 @@
-"""Count the memory of a training without taking any, and say what would fit where there is less."""
+"""Count the memory of a training without allocating it, and name the batch size that would fit."""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -19,13 +19,13 @@ from gpunn.nn.layers import Layer
 from gpunn.nn.layout import Layout, check_arrays
 from gpunn.nn.parameter import Parameters
 
-_COPIES = 5  # of the weights on the host: the last, good and best record, a new one, and one that a checkpoint writes
-_OF_OUTPUTS = 6  # arrays: targets, and targets and gradient of the loss, for the training and the validation
-UNCOUNTED = 60 << 20  # bytes of the host beside the arrays: the BLAS's own, machine code of kernels, records
+_WEIGHT_COPIES = 5  # on the host: last, good, best and new record, and the checkpoint being written
+_OUTPUT_ARRAYS = 6  # targets, and the loss's targets and gradient, for training and validation each
+UNCOUNTED = 60 << 20  # bytes on the host besides arrays: BLAS buffers, machine code of kernels, records
 
 
 class Footprint(Backend):
-    """A backend whose arrays have a shape and no memory: it counts the bytes they would take, and the largest would."""
+    """Stand in for a backend, with arrays that have a shape but no memory, and count their bytes and the largest."""
 
     def __init__(self, like: Backend) -> None:
         self.device, self.description, self.block_elements = like.device, like.description, like.block_elements
@@ -36,7 +36,7 @@ class Footprint(Backend):
         self.largest = max(self.largest, nbytes)
         if nbytes > sys.maxsize:
             raise MemoryError(f"{size(nbytes)} are more than any memory has")
-        return as_strided(np.zeros(1, dtype), shape, (0,) * len(shape))  # one element, seen as all of them
+        return as_strided(np.zeros(1, dtype), shape, (0,) * len(shape))  # every index reads the same element
 
     zeros = empty
 
@@ -66,45 +66,49 @@ def count_network(
     skips: bool = False,
     averages: bool = False,
 ) -> Footprint:
-    """Count the bytes of a network, with an `optimizer` of its training; check `arrays` that it will be given."""
+    """Count the bytes of a network, and of its training if there is an `optimizer`; check `arrays` to load later."""
     network = Layout([layer.unbuilt() for layer in layers])
     counting, parameters = Footprint(like), None
-    with suppress(MemoryError):  # an array beyond all memory: what is counted so far is enough
+    with suppress(MemoryError):  # an array beyond any memory: the count so far is too large already
         context = network.lay_out(shape, batch_size, counting, dtype)
         if arrays is not None:
             check_arrays(arrays, context)
         parameters = Parameters(context.parameters, counting, dtype)
     if optimizer is None or parameters is None:
         return counting
-    for _ in range(_OF_OUTPUTS):
+    for _ in range(_OUTPUT_ARRAYS):
         counting.empty((context.capacity, *network.output_shape), dtype)
-    counting.empty((context.capacity,), np.float64)  # sums of a loss that the blocks of a device share
+    counting.empty((context.capacity,), np.float64)  # partial sums of the loss from GPU blocks
     before, values = counting.nbytes, int(parameters.values.size) * np.dtype(dtype).itemsize
     optimizer.unbuilt().build(parameters)
     remembered = counting.nbytes - before
     held = sum(int(array.size) * array.itemsize for array in context.statistics.values())
-    # Two copies of what the optimizer remembers: the old one stays until the new one is made.
-    copies = _COPIES * (values + held) + 2 * remembered if like.device == "cpu" else values
-    taken_back = values + held + remembered if skips else 0  # to take the steps of bad batches back
-    # The average, the weights while it stands in their place, and two copies of them on the host.
-    of_average = values * ((4 if like.device == "cpu" else 2) + skips) if averages else 0
-    counting.nbytes += copies + taken_back + of_average
+    # Two copies of the optimizer's state: the old one stays until the new one is complete.
+    copies = _WEIGHT_COPIES * (values + held) + 2 * remembered if like.device == "cpu" else values
+    undo = values + held + remembered if skips else 0  # to undo the steps of bad batches
+    # The average, the weights that it replaces in an evaluation, and two copies of these on the host.
+    average = values * ((4 if like.device == "cpu" else 2) + skips) if averages else 0
+    counting.nbytes += copies + undo + average
     return counting
 
 
 def require(
     needed: Callable[[int], int], batch_size: int, backend: Backend, others: int = 0, taken: int = 0, largest: int = 0
 ) -> None:
-    """Raise MemoryShortageError where `needed` bytes, and `others` for data, exceed those free or `taken` already."""
-    if backend.device != "cpu":  # on the host the system promises memory that it has not
+    """Raise MemoryShortageError where the host lacks memory for a network and its data.
+
+    `needed` gives the bytes of the network for a batch size, `others` are those of the data, `taken` those to be freed
+    first, and `largest` those of the largest array.
+    """
+    if backend.device != "cpu":  # only the host's system grants memory that it does not have
         return
     error, free = MemoryError("nothing was taken"), backend.free_bytes() + taken
     try:
         wanted = needed(batch_size) + others
     except OverflowError:
         raise MemoryShortageError("out of memory: a network of these sizes needs more than can be counted") from None
-    # The first kernel of large arrays loads Numba. Where there is no room for both, it is loaded before memory is
-    # measured; elsewhere not before it is needed, since that takes a third of a second.
+    # The first kernel on large arrays loads Numba. Where memory is tight it is loaded before the measurement; elsewhere
+    # only when it is needed, since that takes a third of a second.
     if largest >= numba_loops.WORTHWHILE and wanted + numba_loops.bytes_to_load() > free:
         if free < (nbytes := numba_loops.bytes_to_load()):
             error, free = MemoryError(f"Numba takes {size(nbytes)} of it: export {numba_loops.OFF}=0 does without"), 0
@@ -118,9 +122,9 @@ def require(
 def shortage(
     error: MemoryError, needed: Callable[[int], int], batch_size: int, backend: Backend, others: int, free: int
 ) -> MemoryShortageError:
-    """Return the error that says what was needed and what would fit; see `require`, `free` bytes were free before."""
+    """Return the error with the bytes needed, the bytes `free` before, and a batch size that fits; see `require`."""
     if isinstance(error, MemoryShortageError):
-        return error  # it says all this already
+        return error  # already complete
     reason = " ".join(str(error).split()) or type(error).__name__
     if not isinstance(error, backend.memory_error):
         host = f"on the host, where {size(free_bytes())} are free"

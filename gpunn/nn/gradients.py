@@ -1,4 +1,4 @@
-"""Check gradients against central differences, in float64: of a layer, a loss, or a network."""
+"""Check the gradients of a layer, a loss or a network against central differences, in float64."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
@@ -25,29 +25,29 @@ from gpunn.nn.tasks import Task
 
 __all__ = ["GradientCheck", "GradientError", "check_gradients"]
 _INPUT = "input"
-_MOST = 10_000  # numbers to look at: each takes two passes through the network
-_DOUBTFUL = 1e-8  # error from which an element is looked at more closely
-_BEND = 1e-3  # by which one-sided differences differ at a kink, as a share of the size of the gradient
+_MOST_ELEMENTS = 10_000  # each takes two passes through the network
+_DOUBTFUL = 1e-8  # error above which an element is checked again with a smaller step
+_KINK = 1e-3  # difference of the one-sided slopes at a kink, as a share of the largest gradient
 
 
 class GradientError(GpunnError, ArithmeticError):
-    """A gradient that is not that of what was computed; `check` has all that was compared."""
+    """Error of a wrong gradient; `check` holds the whole comparison."""
 
     check: "GradientCheck"
 
 
 @dataclass(frozen=True)
 class Compared:
-    """The place where the gradient by one array is farthest from the differences.
+    """Largest error in the gradient by one array.
 
     Attributes:
         name: "input", or name of the parameter, such as "dense1.w".
-        place: Index of the element there.
-        gradient: Gradient that `backward` gave.
+        place: Index of the element in the array.
+        gradient: Gradient from `backward`.
         difference: Central difference (C(x + h) − C(x − h)) / 2h.
-        error: |gradient − difference|, as a share of the largest number in both arrays.
-        kinks: Number of elements at which the function has a kink, so that any slope between both sides is right.
-        overwritten: Whether another layer followed, which overwrites the output where it may.
+        error: |gradient − difference|, divided by the largest number in both arrays.
+        kinks: Number of elements at a kink, where any slope between the one-sided ones is correct.
+        overwritten: Whether a following layer overwrote the output, as far as `output_is_free` permits.
     """
 
     name: str
@@ -66,14 +66,19 @@ class Compared:
 
 @dataclass(frozen=True, repr=False)
 class GradientCheck:
-    """What `check_gradients` has compared: the worst element of each array, and the error that was allowed."""
+    """Result of `check_gradients`.
+
+    Attributes:
+        compared: Largest error of each array.
+        tolerance: Largest error allowed.
+    """
 
     compared: tuple[Compared, ...]
     tolerance: float
 
     @property
     def worst(self) -> Compared:
-        """The element of the largest error."""
+        """The largest error of all arrays."""
         return max(self.compared, key=lambda each: each.error if each.error == each.error else np.inf)
 
     def __getitem__(self, name: str) -> Compared:
@@ -99,28 +104,28 @@ def check_gradients(
 ) -> GradientCheck:
     """Compare the gradients by the input and by every parameter with central differences in float64.
 
-    A layer or network is followed by C = Σ r y of random r, or by a `loss`; a loss is given its outputs. The layer is
-    also checked where another follows that overwrites its output. At a kink, such as that of ReLU at 0, where both
-    one-sided differences differ, every slope between them is right; whole numbers as inputs have no gradient.
+    The scalar C is Σ r y with random r for a layer or network, or its `loss`. A layer is checked once more with a next
+    layer that overwrites its output. At a kink, such as ReLU's at 0, the one-sided slopes differ, and every slope
+    between them is correct. Inputs that are whole numbers have no gradient.
 
     Args:
-        part: Layer, loss, or network, of which a copy is checked, with the weights that it has.
-        shape: Shape of a sample of the input, (features,) or (height, width, channels); of a loss, (outputs,).
-        loss: Loss at the end, or None.
-        inputs: Inputs (n, *shape); left out, `batch_size` of them, drawn from N(0, 1), or of all tokens.
-        targets: Targets of the loss; left out, drawn by its kind.
+        part: Layer, loss or network; a copy with the same weights is checked.
+        shape: Shape of one input sample, (features,) or (height, width, channels); for a loss (outputs,).
+        loss: Loss after the layer or network, or None.
+        inputs: Inputs (n, *shape); by default `batch_size` samples from N(0, 1), or random tokens.
+        targets: Targets of the loss; by default random ones of its kind.
         batch_size: Number of samples.
         device: "cpu", "cuda" or "cuda:N".
-        seed: Seed of what is drawn, and of the initial weights.
-        step: h of the differences.
+        seed: Seed of random inputs, targets and initial weights.
+        step: Step h of the differences.
         tolerance: Largest error allowed, as a share of the largest number in the gradient.
 
     Returns:
-        The worst element of each array, and its error.
+        Largest error of each array.
 
     Raises:
-        GradientError: A gradient is wrong: names the parameter, the place, and both numbers.
-        OptionError, ShapeError: Arguments that cannot be, or more than 10,000 numbers to look at.
+        GradientError: A gradient is wrong; the message names the parameter, the element, and both numbers.
+        OptionError, ShapeError: An argument out of its range, or more than 10,000 elements to check.
     """
     if not isinstance(part, Layer | Loss | Network):
         made = f": write {part.__name__}()" if isinstance(part, type) else ""
@@ -157,8 +162,8 @@ def check_gradients(
     return check
 
 
-class _Given(Layer):
-    """Gives an array in place of its input, as a parameter: its gradient is that by the input."""
+class _InputParameter(Layer):
+    """Output a parameter in place of the input, whose gradient is then ∂C/∂input."""
 
     name_prefix = _INPUT
 
@@ -170,11 +175,11 @@ class _Given(Layer):
 
     def build(self, context: BuildContext, input_shape: Shape) -> Shape:
         self._assign, self._copy = context.backend.assign, context.buffer(self.shape)
-        self.x = context.parameter("x", self.values.shape, _These(self.values))
+        self.x = context.parameter("x", self.values.shape, _FixedValues(self.values))
         return self.shape
 
     def forward(self, x: Array, training: bool) -> Array:
-        given = self._copy[x.shape[-1]]  # into which the next layer may write
+        given = self._copy[x.shape[-1]]  # a copy, which the next layer may overwrite
         self._assign(given, self.x.value)
         return given
 
@@ -182,8 +187,8 @@ class _Given(Layer):
         self._assign(self.x.grad, dy)
 
 
-class _These(Initializer):
-    """Initial values that are given."""
+class _FixedValues(Initializer):
+    """Return given initial values."""
 
     def __init__(self, values: NDArray[np.float64]) -> None:
         self.values = values
@@ -193,7 +198,7 @@ class _These(Initializer):
 
 
 class _Halved(Layer):
-    """y = x/2, in place where the layer before says that it may."""
+    """y = x/2, in place where the layer before permits it."""
 
     name_prefix = "halved"
 
@@ -217,11 +222,11 @@ def _of_layers(
     layers: Sequence[Layer], x: NDArray[Any], loss: Loss | None, targets: Any, backend: Backend, seed: int, h: float,
     follows: bool,
 ) -> list[Compared]:  # fmt: skip
-    """Compare the gradients of layers, followed by one that overwrites on request."""
+    """Compare the gradients of layers; with `follows`, before a layer that overwrites their output."""
     own = [copy(layer) for layer in layers] + ([_Halved()] if follows else [])
     takes_numbers = x.dtype.kind == "f"
     shape, inside = x.shape[1:], x.T if x.ndim == 2 else x.transpose(3, 1, 2, 0)
-    first = [_Given(np.ascontiguousarray(inside), shape)] if takes_numbers else []
+    first = [_InputParameter(np.ascontiguousarray(inside), shape)] if takes_numbers else []
     network = Network([*first, *own]).build(shape, len(x), backend, "float64", seed)
     fed = np.zeros(x.shape) if takes_numbers else x
     rng = np.random.default_rng(seed + 1)
@@ -238,7 +243,7 @@ def _of_layers(
     value()
     network.backward(backend.asarray(weights) if last is None else last.backward())
     gradients = {p.name: backend.to_host(p.grad) for p in network.parameters if p.grad is not None}
-    network.count_on(network.epochs_trained, network.steps_trained - 1)  # so that the same units are dropped out
+    network.count_on(network.epochs_trained, network.steps_trained - 1)  # so that Dropout drops the same units
     return [replace(each, overwritten=follows) for each in _compared(network, gradients, value, backend, h)]
 
 
@@ -255,7 +260,7 @@ def _compared(
             backend.assign(p.value, values)
 
         found = _worst(p.name, gradient, held, assign, value, h)
-        if p.name.startswith(f"{_INPUT}1."):  # as the user gave it: samples first
+        if p.name.startswith(f"{_INPUT}1."):  # show the user's layout, samples first
             place = found.place[::-1] if held.ndim == 2 else tuple(found.place[axis] for axis in (3, 1, 2, 0))
             found = replace(found, name=_INPUT, place=place)
         yield found
@@ -264,7 +269,7 @@ def _compared(
 def _of_loss(
     loss: Loss, y: NDArray[Any], targets: Any, backend: Backend, rng: np.random.Generator, h: float
 ) -> list[Compared]:
-    """Compare the gradient of a loss by the outputs, of samples that count alike and of weighted ones."""
+    """Compare the gradient of a loss by the outputs, for unweighted and for weighted samples."""
     t, held, found = _targets(loss, y.shape, targets, rng), np.array(y, np.float64), []
     _check_count(held.size)
     ways: list[tuple[str, Any]] = [("outputs", None)]
@@ -298,7 +303,7 @@ Assign = Callable[[NDArray[Any]], None]
 def _sides(
     values: NDArray[np.float64], places: Iterable[tuple[int, ...]], assign: Assign, value: Callable[[], float], h: float
 ) -> NDArray[np.float64]:
-    """Return C at x − h and x + h for the elements in some places; the array is changed in place and put back."""
+    """Return C at x − h and x + h for the given elements, (2, number of places); restore the array afterwards."""
     sides = []
     for place in places:
         kept = values[place]
@@ -314,13 +319,13 @@ def _sides(
 def _worst(
     name: str, gradient: NDArray[Any], values: NDArray[np.float64], assign: Assign, value: Callable[[], float], h: float
 ) -> Compared:
-    """Return the element of the largest error; at a kink every slope between both sides is right."""
+    """Return the largest error; at a kink every slope between the one-sided ones is correct."""
     shape, slopes, here = values.shape, gradient.ravel(), value()
     below, above = _sides(values, np.ndindex(shape), assign, value, h)
     central = (above - below) / (2 * h)
     largest = max(float(np.abs(slopes).max()), float(np.abs(central).max()), 1e-12)
     errors, kinks = _errors(slopes, below, here, above, h, largest)
-    # A weak kink does not show in the two sides. One that lies beside x is left behind by a smaller step.
+    # A weak kink escapes the threshold; a smaller step no longer straddles one that lies beside x.
     doubtful = np.flatnonzero(errors > _DOUBTFUL)
     places = [tuple(map(int, np.unravel_index(number, shape))) for number in doubtful]
     closer = _sides(values, places, assign, value, h / 100)
@@ -335,18 +340,18 @@ def _worst(
 def _errors(
     slopes: NDArray[Any], below: NDArray[Any], here: float, above: NDArray[Any], h: float, largest: float
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Return the errors of slopes as shares of the `largest`, and where there are kinks."""
+    """Return the errors of slopes as shares of the `largest`, and a mask of the kinks."""
     central, left, right = (above - below) / (2 * h), (here - below) / h, (above - here) / h
-    # C is rounded, so its differences are known to no more digits than this.
+    # Rounding of C limits the precision of its differences.
     noise = 8 * np.finfo(np.float64).eps * max(1.0, abs(here)) / h
-    kinks = np.abs(right - left) > _BEND * largest + 4 * noise
+    kinks = np.abs(right - left) > _KINK * largest + 4 * noise
     nearest = np.where(kinks, np.clip(slopes, np.minimum(left, right), np.maximum(left, right)), central)
     return np.maximum(np.abs(slopes - nearest) - noise, 0) / largest, kinks
 
 
 def _check_count(count: int) -> None:
-    if count > _MOST:
+    if count > _MOST_ELEMENTS:
         mend = "take a smaller shape, fewer units or a smaller batch_size"
         raise OptionError(
-            f"there are {count:,} numbers to look at, and two passes for each: {mend} (at most {_MOST:,})"
+            f"there are {count:,} numbers to look at, and two passes for each: {mend} (at most {_MOST_ELEMENTS:,})"
         )

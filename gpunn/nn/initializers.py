@@ -1,4 +1,4 @@
-"""Distributions of initial weights, in float64 from the host: the same on every device and in every dtype."""
+"""Draw initial weights, in float64 on the host, so that every device and dtype begins with the same."""
 
 from abc import ABC, abstractmethod
 from math import sqrt
@@ -16,23 +16,23 @@ __all__ = ["Glorot", "He", "Initializer", "LeCun", "Normal"]
 
 
 class Initializer(Part, ABC, kind="initializer", example="Normal(0.1)"):
-    """Makes the initial values of a parameter."""
+    """Draw the initial values of a parameter."""
 
     @abstractmethod
     def __call__(self, shape: Shape, fan_in: int, fan_out: int, generator: np.random.Generator) -> NDArray[Any]:
-        """Return values of the given shape.
+        """Return initial values, an array of the given shape.
 
         Args:
             shape: Shape of the parameter.
-            fan_in: Number of inputs that one unit sums over.
+            fan_in: Number of inputs to one unit.
             fan_out: Number of units that one input feeds.
-            generator: Source of random numbers.
+            generator: Random number generator.
         """
 
 
 @register
 class He(Initializer):
-    """N(0, √(2/fan_in)), for ReLU and its like (K. He et al., 2015)."""
+    """w ~ N(0, σ) with standard deviation σ = √(2/fan_in), for ReLU and similar (K. He et al., 2015)."""
 
     def __call__(self, shape: Shape, fan_in: int, fan_out: int, generator: np.random.Generator) -> NDArray[Any]:
         return generator.normal(0.0, sqrt(2 / fan_in), shape)
@@ -40,7 +40,7 @@ class He(Initializer):
 
 @register
 class Glorot(Initializer):
-    """Uniform on ±√(6/(fan_in + fan_out)), for sigmoid, tanh and outputs (X. Glorot, Y. Bengio, 2010)."""
+    """w ~ U(−r, r), r = √(6/(fan_in + fan_out)), for sigmoid, tanh and outputs (X. Glorot, Y. Bengio, 2010)."""
 
     def __call__(self, shape: Shape, fan_in: int, fan_out: int, generator: np.random.Generator) -> NDArray[Any]:
         limit = sqrt(6 / (fan_in + fan_out))
@@ -49,7 +49,7 @@ class Glorot(Initializer):
 
 @register
 class LeCun(Initializer):
-    """N(0, 1/√fan_in) (Y. LeCun et al., 1998; the improved start of Nielsen's chapter 3)."""
+    """w ~ N(0, σ) with standard deviation σ = 1/√fan_in (Y. LeCun et al., 1998; Nielsen, chapter 3)."""
 
     def __call__(self, shape: Shape, fan_in: int, fan_out: int, generator: np.random.Generator) -> NDArray[Any]:
         return generator.normal(0.0, 1 / sqrt(fan_in), shape)
@@ -57,7 +57,11 @@ class LeCun(Initializer):
 
 @register
 class Normal(Initializer):
-    """N(0, deviation), the plain normal distribution of the textbooks, by its standard deviation."""
+    """w ~ N(0, σ) with standard deviation σ = `deviation`.
+
+    Args:
+        deviation: Standard deviation σ, at least 0.
+    """
 
     def __init__(self, deviation: float = 1.0) -> None:
         self.deviation = real(deviation, "deviation of Normal", NOT_NEGATIVE)
@@ -68,7 +72,7 @@ class Normal(Initializer):
 
 @register
 class Constant(Initializer):
-    """One value for all elements."""
+    """w = value for all elements."""
 
     def __init__(self, value: float = 0.0) -> None:
         self.value = real(value, "value of Constant", FINITE)
@@ -77,12 +81,12 @@ class Constant(Initializer):
         return np.full(shape, self.value)
 
 
-# By the names that `weights` of a layer takes beside "auto".
+# Names that a layer's `weights` accepts besides "auto".
 NAMED: dict[str, type[Initializer]] = {"he": He, "glorot": Glorot, "lecun": LeCun, "normal": Normal}
 
 
 def checked_weights(weights: Any) -> Initializer | str:
-    """Return an initializer from itself or its class, or its name in small letters."""
+    """Return a given initializer, an instance of a given class, or a name in lower case; OptionError for others."""
     if isinstance(weights, Initializer):
         return weights
     if isinstance(weights, str) and weights.lower() in ("auto", *NAMED):

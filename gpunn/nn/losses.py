@@ -1,4 +1,4 @@
-"""The losses, each with the gradient that back-propagation begins with."""
+"""Compute losses, each with the gradient at which back-propagation begins."""
 
 import math
 import threading
@@ -28,8 +28,8 @@ from gpunn.nn.tasks import Task
 __all__ = ["BinaryCrossEntropy", "Loss", "MeanSquaredError", "SoftmaxCrossEntropy"]
 
 
-class _Work(threading.local):
-    """The arrays that a loss works with: each thread has its own, so that threads and networks may share the loss."""
+class _Buffers(threading.local):
+    """Hold a loss's buffers, separate for each thread, so that threads and networks may share the loss."""
 
     costs: Array
     gradient: Array
@@ -37,7 +37,7 @@ class _Work(threading.local):
     capacity = 0
 
     def prepare(self, backend: Backend, outputs: int, n: int, dtype: Any, needs_targets: bool) -> None:
-        """Make the buffers, again where a larger batch or another network comes."""
+        """Allocate the buffers, again for a larger batch or another network."""
         if self.key == (backend, outputs, dtype) and n <= self.capacity:
             return
         self.key, self.capacity = (backend, outputs, dtype), n
@@ -45,7 +45,7 @@ class _Work(threading.local):
         self.targets = Buffer(backend, (outputs,), n if needs_targets else 1, dtype)
         self.all_costs = Buffer(backend, (), n, dtype)
         self.no_bias, self.scratch = backend.zeros((outputs,), dtype), backend.zeros((outputs,), dtype)
-        # For sums that the blocks of a device share: of the loss, and of the rows of its gradient.
+        # Scratch for sums shared by GPU blocks: of the loss, and of the rows of its gradient.
         on_host = backend.device == "cpu"
         parts = 0 if on_host else 3 * kernels.blocks(outputs, n)
         self.parts, self.ticket = backend.zeros((parts,), np.float64), backend.zeros((1,), np.uint32)
@@ -55,43 +55,44 @@ class _Work(threading.local):
 
 
 def _of_thread(name: str) -> Any:
-    """Make an attribute of a loss that each thread has for itself."""
-    return property(attrgetter(f"_work.{name}"), lambda loss, value: setattr(loss._work, name, value))
+    """Make an attribute of a loss that is separate for each thread."""
+    return property(attrgetter(f"_buffers.{name}"), lambda loss, value: setattr(loss._buffers, name, value))
 
 
 class Loss(Part, ABC, kind="loss", example="MeanSquaredError()"):
-    """A loss C, averaged over the batch.
+    """C = (1/n) Σ c(y, t): a loss, averaged over the batch.
 
-    By hand: `value = loss.forward(y, t)`, then `model.backward(loss.backward())`. One of your own has `function` and
-    `derivative`, in array code that runs on NumPy and CuPy alike, or a kernel.
+    By hand: `value = loss.forward(y, t)`, then `model.backward(loss.backward())`. Your own loss defines `function` and
+    `derivative`, in array code that runs on NumPy and CuPy, or a kernel.
 
     Attributes:
-        link: The activation that the loss contains, or None; a network that ends in it is trained from the z before it.
-        takes_labels: Whether targets are class labels (batch,); else (batch, outputs), and labels become one-hot, or
-            for one output alone, that of class 1, 0 and 1.
-        kernel: Kernel for samples that count alike.
-        weighted_kernel: Kernel for samples of weights w: C = (1/n) Σ w c, c the loss of a sample. It takes w (batch,)
-            before the arrays that it writes, and adds Σ w to a third total. A loss without one refuses weights.
-        costs, gradient: Loss of each sample of the last batch, not weighted, and its ∂C/∂z, (outputs, batch).
+        link: Activation that the loss contains, or None. A network that ends in it is trained from the logits before.
+        takes_labels: Whether targets are class labels (batch,). Otherwise they are (batch, outputs), and labels become
+            one-hot, or 0 and 1 for a single output, that of class 1.
+        kernel: Kernel for unweighted samples.
+        weighted_kernel: Kernel for samples with weights w: C = (1/n) Σ w c with the loss c of a sample. It takes w
+            (batch,) before its output arrays, and adds Σ w to a third total. A loss without one refuses weights.
+        costs: Unweighted loss of each sample in the last batch, (batch,).
+        gradient: ∂C/∂z of the last batch, (outputs, batch).
     """
 
     link: ClassVar[type[Activation] | None] = None
     takes_labels: ClassVar[bool] = False
-    of_targets: ClassVar[Task] = Task.REGRESSION  # of a network that is trained by this loss on float targets
-    is_squared_error: ClassVar[bool] = False  # summed over outputs, so that RMSE and R² follow from it
+    of_targets: ClassVar[Task] = Task.REGRESSION  # task of a network trained by this loss on float targets
+    is_squared_error: ClassVar[bool] = False  # summed over outputs: RMSE and R² then follow from the loss
     kernel: ClassVar[Raw]
     weighted_kernel: ClassVar[Raw | None] = None
     costs: Array = _of_thread("costs")
     gradient: Array = _of_thread("gradient")
-    is_array_code: ClassVar[bool] = False  # whether `function` and `derivative` stand for the kernels
-    _work: _Work
+    is_array_code: ClassVar[bool] = False  # whether `function` and `derivative` replace the kernels
+    _buffers: _Buffers
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         cls.is_array_code = is_array_code(cls, "function", "kernel", "evaluate")
 
     def function(self, xp: Any, y: Array, t: Array) -> Array:
-        """Return the loss c of each sample (batch,), or of each output (outputs, batch), whose sum it then is.
+        """Return the loss of each sample (batch,), or of each output (outputs, batch), to be summed over outputs.
 
         Args:
             xp: NumPy or CuPy.
@@ -101,19 +102,19 @@ class Loss(Part, ABC, kind="loss", example="MeanSquaredError()"):
         raise NotImplementedError
 
     def derivative(self, xp: Any, y: Array, t: Array) -> Array:
-        """Return ∂c/∂y of each sample, (outputs, batch); the 1/n of the mean and the weights are not in it."""
+        """Return ∂c/∂y of each sample, (outputs, batch), without the mean's 1/n and the sample weights."""
         raise NotImplementedError
 
     def __new__(cls, *_: Any, **__: Any) -> Self:
         loss = super().__new__(cls)
-        loss._work = _Work()
+        loss._buffers = _Buffers()
         return loss
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_work"}
+        return {name: value for name, value in vars(self).items() if name != "_buffers"}
 
     def made_link(self) -> Activation | None:
-        """Make the activation that the loss contains, or return None; OptionError where it needs arguments."""
+        """Return a new activation of the link's class, or None; raise OptionError if it needs arguments."""
         if self.link is not None and (needed := needed_by(self.link)):
             mend = f"give {', '.join(needed)} a default in its __init__"
             raise OptionError(
@@ -122,29 +123,29 @@ class Loss(Part, ABC, kind="loss", example="MeanSquaredError()"):
         return None if self.link is None else self.link()
 
     def task(self, has_labels: bool) -> Task:
-        """Return the task of a network that is trained by this loss on labels, or on float targets."""
+        """Return the task of a network trained by this loss, on labels or on float targets."""
         return Task.CLASSES if has_labels or self.takes_labels else self.of_targets
 
     def classes_of(self, outputs: int) -> int:
-        """Return the number of classes that so many outputs can tell apart."""
+        """Return the number of classes for this many outputs."""
         return 2 if outputs == 1 and not self.takes_labels else outputs
 
     def check_targets(self, targets: NDArray[Any]) -> None:
-        """Raise DataError for targets on the host that this loss does not take."""
+        """Raise DataError for targets on the host that do not suit this loss."""
         if self.takes_labels and targets.ndim != 1:
             raise DataError(f"{type(self).__name__} needs labels, these samples have float targets")
 
     def check_takes_shares(self) -> None:
-        """Raise OptionError where an `evaluate` of one's own cannot be told that it has a share of the samples."""
+        """Raise OptionError where a user's `evaluate` has no argument `of`, for a share of the batch."""
         takes = signature(self.evaluate).parameters.values()
         if not any(each.name == "of" or each.kind is each.VAR_KEYWORD for each in takes):
             mend = "give it of=0, the number of samples that the mean is over, or train by one process"
             raise OptionError(f"evaluate of {type(self).__name__} takes no share of a batch: {mend}")
 
     def weighing_kernel(self) -> Raw:
-        """Return the kernel for weighted samples; OptionError where a loss of one's own has none for its formula."""
+        """Return the kernel for weighted samples; raise OptionError where a user's loss has none."""
         if self.is_array_code:
-            return NO_KERNEL  # which has nothing to do there
+            return NO_KERNEL  # array code weighs samples itself
         for cls in type(self).__mro__:
             own = vars(cls)
             if "weighted_kernel" in own and isinstance(kernel := own["weighted_kernel"], Raw):
@@ -155,21 +156,20 @@ class Loss(Part, ABC, kind="loss", example="MeanSquaredError()"):
         raise OptionError(f"{type(self).__name__} cannot weigh samples: {mend}")
 
     def of_constant(self, means: NDArray[np.float64], squares: NDArray[np.float64]) -> float:
-        """Return the lowest loss of one answer for all samples, by the means of targets and squares; nan if unknown."""
+        """Return the lowest loss of a constant prediction, from the means of targets and their squares, or NaN."""
         return math.nan
 
     def forward(self, y: Array, t: Any, sample_weight: Any = None) -> Array:
-        """Compute the loss of a batch, a scalar of the backend: the mean over samples, by weight Σ w c / Σ w.
+        """Compute the loss of a batch, the mean over samples, weighted Σ w c / Σ w: a scalar on the backend.
 
         Args:
             y: Outputs of the network (batch, outputs); logits z for a loss with a link.
-            t: Labels (batch,), or targets (batch, outputs), which for a loss of labels are rows of one 1.
-            sample_weight: Weight w of each sample (batch,), at least 0; None where all count alike.
+            t: Labels (batch,), or targets (batch, outputs), which are one-hot for a loss of labels.
+            sample_weight: Weight w of each sample (batch,), at least 0; None for equal weights.
 
         Raises:
-            ShapeError, DataError: y and t do not belong together, a label is no output of the network, or a weight is
-                none.
-            OptionError: A loss of your own cannot weigh samples.
+            ShapeError, DataError: y and t do not fit each other, a label has no output, or a weight is impossible.
+            OptionError: Your own loss cannot weigh samples.
         """
         name = type(self).__name__
         y = y if hasattr(y, "ndim") else as_array(y, "outputs")
@@ -192,7 +192,7 @@ class Loss(Part, ABC, kind="loss", example="MeanSquaredError()"):
         given, z = {}, backend.asarray(y.T)
         totals = backend.zeros((2 if sample_weight is None else 3,), np.float64)
         if sample_weight is not None:
-            self.weighing_kernel()  # which says so where there is none
+            self.weighing_kernel()  # raises OptionError where there is none
             weights = checked_weights(sample_weight, n)
             given = {"sample_weight": backend.asarray(weights / weights.mean(), y.dtype)}
         self.evaluate(backend, z, targets, totals, 1 / n, **given)
@@ -210,53 +210,60 @@ class Loss(Part, ABC, kind="loss", example="MeanSquaredError()"):
         sample_weight: Array | None = None,
         of: int = 0,
     ) -> None:
-        """Set `costs` and `gradient` for outputs or logits z (outputs, batch) on the device: the entry of a step.
+        """Set `costs` and `gradient` for outputs or logits on the device, within a training step.
 
-        Targets are int32 labels (batch,), or (outputs, batch). `totals` gains weight · Σ costs, and the right answers:
-        one a sample for labels, else one an output. A last layer may leave its bias (outputs,) to the loss. With
-        `sample_weight` w (batch,), `totals` gains weight · Σ w costs, Σ w of the right answers, and Σ w. Where z is a
-        share of the samples that the mean is over, `of` is the number of all of them.
+        Args:
+            backend: Backend of the arrays.
+            z: Outputs or logits (outputs, batch).
+            targets: int32 labels (batch,), or targets (outputs, batch).
+            totals: Gains weight · Σ costs, and the number of correct predictions, one a sample for labels, else one an
+                output. With `sample_weight` w it gains weight · Σ w costs, Σ w of correct predictions, and Σ w.
+            weight: Factor of the loss in `totals`.
+            bias: Bias (outputs,) of the last layer that the loss adds to z, or None.
+            bias_gradient: Array (outputs,) for the gradient of that bias.
+            sample_weight: Weight w of each sample (batch,), or None.
+            of: Number of samples in the mean, where z is one rank's share of them; 0 for the batch.
         """
-        work, (outputs, n) = self._work, z.shape
-        work.prepare(backend, outputs, n, z.dtype, not self.takes_labels)
+        buffers, (outputs, n) = self._buffers, z.shape
+        buffers.prepare(backend, outputs, n, z.dtype, not self.takes_labels)
         of = of or n
-        work.costs, work.gradient = work.all_costs[n], work.gradients[n]
-        # Whether each output is a question by itself; a loss of labels need not be told.
+        buffers.costs, buffers.gradient = buffers.all_costs[n], buffers.gradients[n]
+        # Whether each output is a prediction by itself; kernels for labels have no such argument.
         each = () if self.takes_labels else (targets.ndim == 2 or outputs == 1,)
         if targets.ndim == 1 and not self.takes_labels:
-            labels, targets = targets, work.targets[n]
+            labels, targets = targets, buffers.targets[n]
             backend.run(kernels.one_hot, labels, targets)
-        bias = work.no_bias if bias is None else bias
-        bias_gradient = work.scratch if bias_gradient is None else bias_gradient
+        bias = buffers.no_bias if bias is None else bias
+        bias_gradient = buffers.scratch if bias_gradient is None else bias_gradient
         if self.is_array_code:
             with backend.array_code():
                 right = self._compute(backend.xp, z + bias[:, None], targets, bool(each and each[0]), of)
-                _sum(right, work.costs, work.gradient, totals, weight, bias_gradient, sample_weight)
+                _sum(right, buffers.costs, buffers.gradient, totals, weight, bias_gradient, sample_weight)
             return
-        arrays = work.gradient, bias_gradient, work.costs, totals
+        arrays = buffers.gradient, bias_gradient, buffers.costs, totals
         kernel = self.kernel if sample_weight is None else self.weighing_kernel()
         weights = () if sample_weight is None else (sample_weight,)
         takes = _parameters(kernel)
         divides = "of" in takes
         more: tuple[Any, ...] = (of,) if divides else ()
         if "parts" in takes:
-            more += work.parts, work.ticket
+            more += buffers.parts, buffers.ticket
         backend.run(kernel, z, bias, targets, weight, *weights, *arrays, *more, *each, *self._constants())
-        is_left = work.sums_rows and bias_gradient is not work.scratch and kernels.leaves_sums(outputs, n)
+        is_left = buffers.sums_rows and bias_gradient is not buffers.scratch and kernels.leaves_sums(outputs, n)
         if is_left and "parts" in takes:
-            backend.run(row_sums, work.gradient, bias_gradient, work.row_parts, work.row_tickets)
+            backend.run(row_sums, buffers.gradient, bias_gradient, buffers.row_parts, buffers.row_tickets)
         if of != n and not divides:
             with backend.array_code():
-                for array in (work.gradient, bias_gradient):
+                for array in (buffers.gradient, bias_gradient):
                     array *= z.dtype.type(n / of)
 
     def _compute(self, xp: Any, y: Array, t: Array, each: bool, of: int) -> Array:
-        """Set costs and gradient by array code, and return which answers are right; see `gpunn.kernels.losses`."""
+        """Set costs and gradient by array code, and return a mask of correct predictions."""
         losses = self.function(xp, y, t)
         self.costs[...] = losses if losses.ndim == 1 else losses.sum(axis=0)
         xp.multiply(self.derivative(xp, y, t), y.dtype.type(1 / of), out=self.gradient)
         if (link := self.made_link()) is not None and link.is_array_code:
-            y = link.function(xp, y)  # in which the answers are given
+            y = link.function(xp, y)  # predictions follow from the link's output
         if each:
             return (y >= (0.0 if self.link is Sigmoid else 0.5)) == (t >= 0.5)
         return y.argmax(axis=0) == (t if self.takes_labels else t.argmax(axis=0))
@@ -268,17 +275,17 @@ class Loss(Part, ABC, kind="loss", example="MeanSquaredError()"):
     def from_equation(name: str, equation: str, check: bool = True) -> "Loss":
         """Make a loss from the equation of one output a and its target y, summed over outputs; SymPy derives it.
 
-        C = (1/n) Σ Σ_k c(a_k, y_k). An equation is written as for `Activation.from_equation`. An experiment file has
-        it as `type = "Equation"`, `equation = "..."`.
+        C = (1/n) Σ Σ_k c(a_k, y_k). Write the equation as for `Activation.from_equation`. An experiment file writes
+        `type = "Equation"`, `equation = "..."`.
 
         Args:
-            name: What it is called, such as "huber".
-            equation: Such as "sqrt(1 + (a - y)**2) - 1".
-            check: Whether it must be finite in float32 for a from −1000 to 1000 and y = 0, ½, 1, with its derivative,
-                and this be the limit of differences.
+            name: Name of the loss, such as "huber".
+            equation: Right-hand side of c(a, y), such as "sqrt(1 + (a - y)**2) - 1".
+            check: Whether to check c and its derivative: finite in float32 for a from −1000 to 1000 and y = 0, ½, 1,
+                and the derivative equal to central differences.
 
         Raises:
-            OptionError: the equation has what none may have, depends on no a, or fails the check; or SymPy is missing.
+            OptionError: An equation outside this grammar, without a, or failing the check; or SymPy is missing.
         """
         made = {"type": "Equation", "equation": equation, "name": name, "check": check}
         return from_config("loss", made)  # type: ignore[no-any-return]
@@ -290,18 +297,14 @@ class Loss(Part, ABC, kind="loss", example="MeanSquaredError()"):
 
 @lru_cache
 def _parameters(kernel: Raw) -> frozenset[str]:
-    """Return the names of a kernel's parameters.
-
-    Ours are told of how many samples the mean is, `of`, behind the totals, and then given scratch, `parts` and
-    `ticket`; one of a user need not be.
-    """
+    """Return the names of a kernel's parameters: a user's kernel may lack `of`, `parts` and `ticket`."""
     return frozenset(signature(kernel.host).parameters)
 
 
 def _sum(
     right: Array, costs: Array, gradient: Array, totals: Array, weight: float, bias_gradient: Array, weights: Array
 ) -> None:
-    """Weigh the gradient, and sum it for the last bias, the losses and the right answers; by array code."""
+    """Weight the gradient, and sum losses, correct predictions and the gradient of the last bias, by array code."""
     if weights is not None:
         gradient *= weights
         costs, right = costs * weights, right * weights
@@ -316,11 +319,16 @@ class SoftmaxCrossEntropy(Loss):
     """C = −(1/n) Σ ln softmax(z)_y for labels y; ∂C/∂z = (softmax(z) − onehot(y))/n. Takes logits.
 
     With smoothing s and K classes, the targets are t = (1 − s) onehot(y) + s/K, C = −(1/n) Σ t ln softmax(z) and
-    ∂C/∂z = (softmax(z) − t)/n, so that a network has nothing to gain from ever larger logits. All losses reported are
-    this one, that of validation too: it is not 0 where every answer is right and sure.
+    ∂C/∂z = (softmax(z) − t)/n, so ever larger logits no longer lower the loss. Every reported loss is smoothed, that of
+    the validation too: it stays above 0 even where all predictions are correct and certain.
 
     Args:
-        label_smoothing: s, from 0 to below 1 (C. Szegedy and others, 2016); 0.1 is usual.
+        label_smoothing: Smoothing s, from 0 to below 1 (C. Szegedy et al., 2016); 0.1 is usual.
+
+    Raises:
+        OptionError: label_smoothing out of its range.
+
+    Shapes: logits (batch, classes), labels (batch,).
     """
 
     link = Softmax
@@ -344,7 +352,10 @@ class SoftmaxCrossEntropy(Loss):
 class BinaryCrossEntropy(Loss):
     """C = −(1/n) Σ y ln a + (1−y) ln(1−a) with a = sigmoid(z); ∂C/∂z = (a − y)/n (7). Takes logits.
 
-    The sigmoid belongs to the loss, so that both stay finite: by hand, give it the z before a last Sigmoid, as `fit`.
+    The sigmoid is part of the loss, so that C and its gradient stay finite. By hand, pass the z before a last Sigmoid,
+    as `fit` does.
+
+    Shapes: logits (batch, outputs), targets (batch, outputs) from 0 to 1 or labels (batch,).
     """
 
     link = Sigmoid
@@ -365,7 +376,10 @@ class BinaryCrossEntropy(Loss):
 
 @register
 class MeanSquaredError(Loss):
-    """C = (1/n) Σ ‖a − y‖²; ∂C/∂a = 2 (a − y)/n, and so (6) with the 2/n that it leaves to η."""
+    """C = (1/n) Σ ‖a − y‖²; ∂C/∂a = 2 (a − y)/n: (6), which leaves the factor 2/n to η.
+
+    Shapes: outputs (batch, outputs), targets (batch, outputs) or labels (batch,).
+    """
 
     kernel = kernels.mean_squared_error
     weighted_kernel = kernels.weighted[kernel]

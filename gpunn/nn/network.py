@@ -1,4 +1,4 @@
-"""A network: layers one after another, their parameters in flat arrays, built on one device."""
+"""Build a network on one device, compute its outputs and gradients, and predict with it."""
 
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,12 +25,12 @@ from gpunn.nn.arguments import as_batch, as_shape, checked_dtype
 from gpunn.nn.footprint import count_network, require, shortage
 from gpunn.nn.layers.base import Layer, every_layer, placed
 from gpunn.nn.layers.chain import as_layers, check_places
-from gpunn.nn.layout import Layout, begun, check_arrays, turned
+from gpunn.nn.layout import Layout, check_arrays, inherited_arrays, swap_batch_axis
 from gpunn.nn.losses import Loss
 from gpunn.nn.parameter import Memory, Parameters
 from gpunn.nn.tasks import Task
 
-FEW = 8  # samples up to which `forward` copies its batch, so that its products are planned for the same memory
+FEW = 8  # largest batch that `forward` always copies: its products are then planned for one place in memory
 # Attributes that a copy of a network makes anew.
 _OF_A_DEVICE = {"lock", "backend", "parameters", "input", "clock", "stages", "statistics", "buffer_bytes"}
 _OF_A_DEVICE |= {"_given", "_output_of", "_built_of", "_built_frozen", "_compiled", "share"}
@@ -39,7 +39,7 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 def alone(method: Method) -> Method:
-    """Make a method of a network hold its lock: the calls of threads come one after another."""
+    """Make a method hold the network's lock, so that threads call it one at a time."""
 
     @wraps(method)
     def holding(network: Any, *arguments: Any, **options: Any) -> Any:
@@ -50,7 +50,7 @@ def alone(method: Method) -> Method:
 
 
 def explained(method: Method) -> Method:
-    """Make a method `alone`, and let it say where memory runs out what is needed and what would fit."""
+    """Make a method `alone`, and explain a shortage of memory by the bytes needed and a batch size that fits."""
 
     @alone
     @wraps(method)
@@ -65,7 +65,7 @@ def explained(method: Method) -> Method:
 
 
 class Network(Layout):
-    """Layers one after another with their parameters, built on one device; see `Sequential`."""
+    """Run layers in sequence, with their parameters in flat arrays on one device; see `Sequential`."""
 
     def __init__(self, layers: Iterable[Layer | type[Layer] | str], *more: Layer) -> None:
         given = as_layers(layers, more)
@@ -84,7 +84,7 @@ class Network(Layout):
 
     @property
     def trainable(self) -> bool:
-        """Whether any layer is trainable; to set it is to set it for every layer."""
+        """True if any layer is trainable; setting it sets every layer."""
         return not all(is_frozen for _, is_frozen in every_layer(self.layers))
 
     @trainable.setter
@@ -119,18 +119,19 @@ class Network(Layout):
         dtype: str = "float32",
         seed: int = 0,
     ) -> Self:
-        """Make parameters with initial values, and every buffer that a batch needs; return the network itself.
+        """Initialize the parameters, and allocate every buffer for a batch; return the network itself.
 
         Args:
             input_shape: Shape of one sample: (features,) or (height, width, channels).
-            batch_size: Number of samples of the largest training batch.
+            batch_size: Number of samples in the largest training batch.
             device: "auto", "cpu", "cuda", "cuda:N", or a backend.
             dtype: "float32", or "float64" for checks.
             seed: Seed of the initial weights, 0 to 2³² − 1.
 
         Raises:
-            ShapeError, OptionError, DeviceError: layers that do not fit together, or an argument that cannot be.
-            MemoryShortageError: the host has less memory than the network needs; none is taken.
+            ShapeError: Layers that do not fit together, or an impossible input shape.
+            OptionError, DeviceError: Any other argument out of its range, or a device that is not there.
+            MemoryShortageError: The network needs more memory than the host has; nothing is allocated.
         """
         return self.build_with(None, input_shape, batch_size, device, dtype, seed)
 
@@ -145,19 +146,19 @@ class Network(Layout):
         seed: int = 0,
         taken: int = 0,
     ) -> Self:
-        """Build with values from `arrays` in place of initial ones, which are checked before memory is taken.
+        """Build with values from `arrays` instead of initial ones; check them before memory is allocated.
 
-        `taken` are the bytes that the network has, and gives back meanwhile.
+        `taken` is the number of bytes that the network frees while it is built again.
         """
         backend = device if isinstance(device, Backend) else select(device)
         shape, batch_size = as_shape(input_shape), positive_whole(batch_size, "batch size")
         dtype, seed = checked_dtype(dtype), checked_seed(seed)
-        self.unbuild()  # until the last layer is built: one that fails leaves no half-built network
+        self.unbuild()  # so that a failure leaves no half-built network
         require(
             lambda n: count_network(self.layers, shape, n, backend, dtype, arrays).nbytes, batch_size, backend, 0, taken
         )
         context = self.lay_out(shape, batch_size, backend, dtype, seed)
-        brought = begun(self.layers, context) if arrays is None else check_arrays(arrays, context)
+        brought = inherited_arrays(self.layers, context) if arrays is None else check_arrays(arrays, context)
         self.parameters = Parameters(context.parameters, backend, dtype)
         self.backend = backend
         if arrays is None:
@@ -174,14 +175,14 @@ class Network(Layout):
         return self
 
     def unbuild(self) -> None:
-        """Forget the backend, so that the next data decide on the shape."""
+        """Forget the backend, so that the next data set determines the input shape."""
         self.backend = None
         for layer, _ in self.every_layer:
             layer.built_values = None
 
     @alone
     def rebuild(self, batch_size: int, device: str | Backend, dtype: str) -> None:
-        """Build again for another batch, device or dtype, with the weights as they are; it stays where that fails."""
+        """Build again for another batch size, device or dtype with the same weights; undo it where that fails."""
         arrays, before = self.arrays(), (self.batch_size, self._built(), self.dtype, self.seed)
         taken = self.bytes_for(self.batch_size)
         try:
@@ -191,32 +192,32 @@ class Network(Layout):
             raise
 
     @property
-    def is_frozen_anew(self) -> bool:
-        """Whether layers were frozen or released since the network was built: it is to be built again."""
+    def freezing_changed(self) -> bool:
+        """True if layers were frozen or unfrozen since the network was built, so that it must be built again."""
         return self._built_frozen != self.frozen
 
     def count_on(self, epochs: int, steps: int) -> None:
-        """Count on from so many epochs and steps, on which orders of samples and masks depend."""
+        """Set the counts of epochs and steps, which determine shuffles and dropout masks."""
         self.epochs_trained, self.steps_trained = epochs, steps
         self._built().assign(self.clock[COUNT : COUNT + 1], steps)
 
     @alone
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Return copies of everything the network has learned and remembers, by name."""
+        """Return copies of all parameters and statistics, by name."""
         backend = self._built()
         statistics = {name: backend.to_host(array) for name, array in self.statistics.items()}
         return self.parameters.to_host() | statistics
 
     @alone
     def load_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Set everything from the arrays that `arrays` gave."""
+        """Set all parameters and statistics from the result of `arrays`."""
         backend = self._built()
         self.parameters.load(arrays)
         for name, array in self.statistics.items():
             backend.assign(array, np.asarray(arrays[name], array.dtype))
 
     def bytes_for(self, batch_size: int) -> int:
-        """Count the bytes that the network would take, built for batches of this size."""
+        """Count the bytes of the network if it were built for batches of this size."""
         return count_network(self.layers, self.input_shape, batch_size, self._built(), self.dtype).nbytes
 
     def _built(self) -> Backend:
@@ -228,7 +229,7 @@ class Network(Layout):
         return self.backend
 
     def compile_ahead(self, what: tuple[Any, ...], work: Callable[[], Any]) -> None:
-        """Compile the kernels of `work`, which is not done, once for each `what`; see `Backend.compile_ahead`."""
+        """Compile the kernels of `work` without running it, once for each `what`; see `Backend.compile_ahead`."""
         if what not in self._compiled:
             self._compiled.add(what)
             with CompileProgress() as show:
@@ -236,30 +237,31 @@ class Network(Layout):
 
     @alone
     def forward(self, x: ArrayLike, training: bool = False) -> Array:
-        """Compute the output of the last layer for a batch (3): an array of the device, (batch, *output_shape).
+        """Compute the output of the last layer for a batch (3): an array on the device, (batch, *output_shape).
 
         Args:
             x: Inputs (batch, *input_shape).
-            training: Whether layers behave as in training.
+            training: Whether Dropout and BatchNorm behave as in training.
 
         Raises:
-            ShapeError: inputs of another shape, or more than the network was built for.
+            ShapeError: Inputs of another shape, or a larger batch than the network was built for.
+            DataError: Inputs that are not finite.
         """
         backend, training = self._built(), flag(training, "training")
-        if training and self.is_frozen_anew:
+        if training and self.freezing_changed:
             self.rebuild(self.batch_size, backend, self.dtype)
         batch = self._batch(x, backend)
         if not len(batch):
             return backend.zeros((0, *self.output_shape), self.dtype)
         factor = self.factor_of(batch)
         y = self._forward(batch, training, 1.0 if self.trained_on is None else factor, keeps=True)
-        result = backend.empty(y.shape, y.dtype)  # of its own: another thread may be next
+        result = backend.empty(y.shape, y.dtype)  # a copy, since another thread may overwrite y next
         backend.assign(result, y)
         self._output_of = threading.get_ident(), y.shape
-        return turned(result)
+        return swap_batch_axis(result)
 
     def _forward(self, batch: Any, training: bool = False, scale: float = 1.0, *, keeps: bool = False) -> Array:
-        """Compute outputs, samples last, of a batch times `scale`; only one that it `keeps` can `backward` follow."""
+        """Compute outputs, samples last, of a batch times `scale`; `backward` needs one that `keeps` its inputs."""
         backend = self._built()
         if len(batch) > self.capacity:
             mend = f"build with batch_size={len(batch)}, or call predict_proba, which takes any number"
@@ -267,9 +269,9 @@ class Network(Layout):
         rows, own = self.input.views(len(batch))
         x = own
         if not self._takes_rows:
-            backend.assign(own, turned(backend.asarray(batch)), scale)
+            backend.assign(own, swap_batch_axis(backend.asarray(batch)), scale)
         elif keeps or len(batch) <= FEW or scale != 1 or batch.dtype != self.dtype:
-            backend.assign(rows, batch, scale)  # a copy of few takes less than a product planned anew
+            backend.assign(rows, batch, scale)  # to copy a few samples takes less than to plan a product
         else:
             x = backend.asarray(batch).T
         try:
@@ -281,34 +283,37 @@ class Network(Layout):
 
     @alone
     def backward(self, dy: Array) -> None:
-        """Back-propagate dy = ∂C/∂output (batch, *output_shape) (8), (12), (13): set every `grad`, and end the step.
+        """Back-propagate dy = ∂C/∂output (8), (12), (13): set every `grad`, and end the step.
+
+        Args:
+            dy: ∂C/∂output (batch, *output_shape).
 
         Raises:
-            GpunnError: the last that the network computed is no `forward` of this thread.
-            ShapeError: dy is not of the shape of the outputs.
+            GpunnError: The network's last computation was not a `forward` of this thread.
+            ShapeError: dy and the outputs differ in shape.
         """
         backend = self._built()
         thread, shape = self._output_of or (None, ())
         if thread != threading.get_ident():
             mend = "call forward again, and hold network.lock around both where threads share the network"
             raise GpunnError(f"backward follows forward, and the network has computed something else since: {mend}")
-        delta = turned(dy)
+        delta = swap_batch_axis(dy)
         if tuple(delta.shape) != shape:
             wanted = (shape[-1], *self.output_shape)
             raise ShapeError(f"backward expects ∂C/∂output of shape {wanted}, got {tuple(dy.shape)}")
         gradient = self._given[shape[-1]]
         backend.assign(gradient, delta)
         self.backpropagate(gradient, self.stages)
-        self.count_on(self.epochs_trained, self.steps_trained + 1)  # the next step drops out other units
+        self.count_on(self.epochs_trained, self.steps_trained + 1)  # so that the next step drops other units
 
     def _batch(self, x: Any, backend: Backend) -> Any:
-        """Return inputs as a batch; those of a CUDA device stay there unless the network is on the CPU."""
+        """Return inputs as a batch; arrays on a CUDA device stay there unless the network is on the CPU."""
         x = on_host(x) if backend.device == "cpu" else x
         return as_batch(x, self.input_shape, self.trained_on, self.tokens)
 
     def factor_of(self, batch: Any) -> float:
-        """Return the factor of the numbers of a batch, and check that they are finite and of the training's range."""
-        if self.tokens:  # which are checked, and looked up as they are
+        """Return the input scale for a batch; raise DataError for inputs not finite or out of the training's range."""
+        if self.tokens:  # already checked, and never scaled
             return 1.0
         if self.trained_on is not None:
             return self.trained_on.factor(batch)
@@ -317,7 +322,7 @@ class Network(Layout):
         return self.input_scale if batch.dtype == np.uint8 else 1.0
 
     def arranged(self, samples: Samples) -> Samples:
-        """Return the samples in the shape of those of the training: images for flat rows of these, or rows."""
+        """Return the samples in the shape of the training set: flat rows as images, or images as rows."""
         if not isinstance(samples, Samples):
             return samples
         samples = samples.as_tokens(self.tokens) if self.tokens else samples
@@ -325,29 +330,30 @@ class Network(Layout):
 
     @explained
     def predict_proba(self, x: ArrayLike) -> NDArray[Any]:
-        """Return outputs (n, outputs), as probabilities where the loss or the last layer makes them such.
+        """Return outputs (n, outputs): probabilities where the loss or the last layer gives them.
 
         Args:
-            x: Inputs (n, *input_shape), or images flat in NumPy's order. Bytes and other whole numbers are scaled as
-                those of the training set were, and so are floats where it had floats. After a training on a table also
-                a data frame, whose columns are found by name; arrays are then as those of the samples, standardised.
+            x: Inputs (n, *input_shape), or images flattened in NumPy's order. Bytes and other whole numbers are scaled
+                as in the training set; floats are too if that had floats. After a training on a table, also a data
+                frame, whose columns are found by name; an array must then be standardised as the samples are.
 
         Raises:
-            ShapeError, DataError: inputs of another shape, or of another range than those of the training.
+            ShapeError, DataError: Inputs of another shape, or outside of the training's range.
         """
         backend = self._built()
         batch = self._batch(x, backend)
         scale = self.factor_of(batch if isinstance(batch, np.ndarray) else DeviceInputs(batch).extremes())
         starts = range(0, len(batch), self.capacity)
-        parts = [backend.to_host(turned(self._forward(batch[i : i + self.capacity], scale=scale))) for i in starts]
+        batches = (batch[start : start + self.capacity] for start in starts)
+        parts = [backend.to_host(swap_batch_axis(self._forward(each, scale=scale))) for each in batches]
         none = np.empty((0, *self.output_shape), self.dtype)
         return self.linked(parts[0] if len(parts) == 1 else np.concatenate([*parts, none]))
 
     def linked(self, outputs: NDArray[Any]) -> NDArray[Any]:
-        """Return outputs (n, outputs) on the host as answers: logits as probabilities, numbers in units of targets."""
+        """Apply the loss's link to outputs (n, outputs) on the host, and return regressions in the targets' units."""
         link = None if self.loss is None else self.loss.made_link()
         if link is not None and not isinstance(self.last_layer, type(link)):
-            columns = outputs.T  # it works on samples as columns
+            columns = outputs.T  # activations take samples last
             if link.is_array_code:
                 columns[...] = link.function(np, columns)
             else:
@@ -357,15 +363,18 @@ class Network(Layout):
         return np.ascontiguousarray(outputs)
 
     def predict(self, x: ArrayLike) -> NDArray[Any]:
-        """Return the answer for each input, of the kind that the network was trained on.
+        """Return the predicted class, or number, for each input, according to the training's targets.
 
         Args:
-            x: Inputs (n, *input_shape).
+            x: Inputs (n, *input_shape), as for `predict_proba`.
 
         Returns:
-            Answers of the shape of the targets. Trained on labels: class numbers (n,), the best guess
-            argmax_k P(k | x); of one output alone 1 where it is at least ½. Trained on float targets: by
-            `BinaryCrossEntropy` 0 or 1 for each output, (n, outputs), by `MeanSquaredError` the outputs.
+            Predictions of the targets' shape. Trained on labels: class numbers (n,), argmax_k P(k | x), or for a single
+            output 1 where it is at least ½. Trained on float targets: with `BinaryCrossEntropy` 0 or 1 for each output,
+            (n, outputs), with `MeanSquaredError` the outputs.
+
+        Raises:
+            ShapeError, DataError: Inputs of another shape, or outside of the training's range.
         """
         outputs, task = self.predict_proba(x), self.task
         if task is None:  # not trained by `fit`
@@ -375,18 +384,18 @@ class Network(Layout):
         return task.answers(outputs, self.classes)
 
     def predict_names(self, x: ArrayLike) -> NDArray[Any]:
-        """Return the name of the class of each input, texts (n,); raise GpunnError if not trained on labels."""
+        """Return the predicted class name of each input, strings (n,); raise GpunnError if not trained on labels."""
         if not self.class_names:
             raise GpunnError("the network knows no names of classes, since it was not trained on labels: use predict")
         return np.asarray(np.array(self.names_of_outputs)[self.predict(x)])
 
     @property
     def names_of_outputs(self) -> list[str]:
-        """A name for each class that can be answered; the number, where the training data had fewer classes."""
+        """Names of all classes; the number of each class that the training data lack."""
         return [*self.class_names, *map(str, range(len(self.class_names), self.classes))]
 
     @property
     def classes(self) -> int:
-        """Number of classes that can be answered."""
+        """Number of classes."""
         outputs = prod(self.output_shape)
         return max(2, outputs) if self.loss is None else self.loss.classes_of(outputs)

@@ -1,4 +1,4 @@
-"""Parameters: named, shaped views into flat arrays, so that one launch updates, sends or saves all of them."""
+"""Keep parameters as named, shaped views into flat arrays, so that one launch updates, sends or saves them all."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
@@ -15,37 +15,39 @@ from gpunn.kernels.record import Array
 from gpunn.nn.initializers import Initializer
 
 Arrays = dict[str, NDArray[Any]]  # on the host, by name
-_ALIGNMENT = 16  # bytes that a parameter's place is a multiple of: four floats are then read at once, by cuBLAS too
+_ALIGNMENT = 16  # bytes; kernels and cuBLAS then read four floats at once
 
 
 @dataclass(frozen=True)
 class Memory:
-    """The state of a network's optimizer at the end of its training."""
+    """State of a network's optimizer at the end of its training."""
 
     of: Any  # identity of the optimizer; see `Trainer`
-    first: int  # step of the network that was the optimizer's first
-    arrays: dict[str, Arrays]  # for each name of `Optimizer.state`, its values by the name of the parameter
+    first: int  # the network's step at which this optimizer began
+    arrays: dict[str, Arrays]  # by name in `Optimizer.state`, then by parameter name
 
 
 @dataclass(eq=False, repr=False)
 class Parameter:
-    """One tensor that is learned.
+    """Learned tensor of a layer.
 
     Attributes:
-        name, shape: Layer and letter, such as "dense1.w", and shape of its values.
+        name: Layer and letter, such as "dense1.w".
+        shape: Shape of the value.
         value: View into the flat array of values.
-        grad: View into the flat array of gradients; None where the parameter is frozen or the update is folded in.
+        grad: View into the flat array of gradients; None where the parameter is frozen or `collect` updates it.
         matrix, gradient_matrix: Value and gradient as (units, everything else).
-        column, place: Value as (size, 1), to stand beside (units, batch), and its place in the flat array of values.
+        column: Value as (size, 1), which broadcasts over (units, batch).
+        place: Slice of the value in the flat array.
     """
 
     name: str
     shape: Shape
     initializer: Initializer
     fans: tuple[int, int]  # fan_in and fan_out
-    weight_decay: bool  # whether regularizers act on it: weights yes, biases and BatchNorm's γ and β no (22)
+    weight_decay: bool  # whether regularizers act on it: on weights, but not on biases or BatchNorm's γ and β (22)
     is_frozen: bool = False  # see `Layer.trainable`
-    is_table: bool = False  # whose rows are looked up: its gradient is no product, so no update is folded in
+    is_table: bool = False  # rows are looked up: the gradient is no matrix product, so the update cannot be folded in
 
     def __post_init__(self) -> None:
         self.size = prod(self.shape)
@@ -68,24 +70,24 @@ class Parameter:
         self._target, self._alpha, self._beta = self.gradient_matrix, 1.0, 0.0
 
     def fold_update(self, alpha: float, beta: float) -> None:
-        """Let `collect` do the update itself (21): w := beta w + alpha δ aᵀ, with no gradient array between."""
+        """Let `collect` update w directly (21): w := beta w + alpha δ aᵀ, without a gradient array."""
         self.grad = None
         self._target, self._alpha, self._beta = self.matrix, alpha, beta
 
     def collect(self, delta: Array, a: Array) -> None:
-        """Take ∂C/∂w = δ aᵀ (13), or update w by it in place, so after ∂C/∂input; nothing where it is frozen."""
+        """Compute ∂C/∂w = δ aᵀ (13), or update w by it; call it after ∂C/∂input, which reads w. Skip frozen ones."""
         if not self.is_frozen:
             self._product(self._alpha, delta, a, self._beta, self._target)
 
     def __dlpack__(self, **options: Any) -> Any:
-        """Give the memory of the value, which others then read and change: `torch.from_dlpack(parameter)`."""
+        """Share the memory of the value with other libraries: `torch.from_dlpack(parameter)`."""
         return self.value.__dlpack__(**options)
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return cast(tuple[int, int], self.value.__dlpack_device__())
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
-        """Give the value to NumPy: its own memory on a CPU, a copy of a GPU's."""
+        """Return the value as a NumPy array: its own memory on a CPU, a copy from a GPU."""
         is_copy = not isinstance(self.value, np.ndarray)
         if is_copy and copy is False:
             raise ValueError(f"the value of {self.name} lies on a GPU and reaches NumPy by a copy alone")
@@ -93,7 +95,7 @@ class Parameter:
         return np.array(held, dtype=dtype, copy=None if is_copy else copy)
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy has memory of its own, and is a part of no network.
+        # A copy has its own memory and belongs to no network.
         state = {field.name: getattr(self, field.name) for field in fields(self)}
         if (backend := self._backend) is not None:
             arrays = (None if array is None else backend.to_host(array) for array in (self.value, self.grad))
@@ -112,24 +114,24 @@ class Parameter:
 
 
 class Parameters(Sequence[Parameter]):
-    """All parameters of a network, in the order of its layers; their memory is flat: decayed weights, others, frozen.
+    """Parameters of a network, in layer order; the flat arrays hold decayed weights first, then others, then frozen.
 
-    Each begins at a multiple of 16 bytes, so there are gaps between some, which hold zeros. Files, and what optimizers
-    remember on the host, are packed: they have no gaps.
+    Each parameter begins at a multiple of 16 bytes; gaps between them hold zeros. Files, and optimizer state on the
+    host, are packed, without gaps.
 
     Attributes:
         size, learned_size: Number of all values, and of those that are not frozen.
-        values, learned: Flat array of all values, and of those that are not frozen.
-        gradients: Flat array of the gradients of these.
-        decayed: Number of the first elements of the flat arrays that regularizers act on, with the gaps among them.
-        weights: Number of those without the gaps.
-        gaps: Places of the gaps in `learned` and `gradients`.
+        values, learned: Flat array of all values, and its part that is not frozen.
+        gradients: Flat array of gradients, in the layout of `learned`.
+        decayed: Number of leading elements that regularizers act on, gaps included.
+        weights: Number of these elements without gaps.
+        gaps: Slices of the gaps in `learned` and `gradients`.
     """
 
     def __init__(self, parameters: Sequence[Parameter], backend: Backend, dtype: DTypeLike) -> None:
         self._parameters, self.backend = list(parameters), backend
         self.size, self.learned_size = sum(p.size for p in self._parameters), 0
-        self._learning, self.gaps = list[Parameter](), list[slice]()  # in the order in which they lie
+        self._learning, self.gaps = list[Parameter](), list[slice]()  # in memory order
         unit = max(1, _ALIGNMENT // np.dtype(dtype).itemsize)
         end = learned = self.decayed = self.weights = 0
         for p in sorted(self._parameters, key=lambda p: (p.is_frozen, not p.weight_decay)):
@@ -150,7 +152,7 @@ class Parameters(Sequence[Parameter]):
             p.bind(backend, self.values[p.place], None if p.is_frozen else self.gradients[p.place])
 
     def initialize(self, seed: int) -> None:
-        """Set initial values, each parameter's from a random stream of its own."""
+        """Set initial values, each parameter from its own random stream."""
         values = {}
         for number, p in enumerate(self._parameters):
             source = np.random.Philox(key=np.array([seed << 32 | Purpose.WEIGHTS, number], np.uint64))
@@ -158,7 +160,7 @@ class Parameters(Sequence[Parameter]):
         self.load(values)
 
     def keep_gradients(self) -> None:
-        """Let every parameter have a gradient array (`Parameter.keep_gradient`)."""
+        """Give every trainable parameter a gradient array (`Parameter.keep_gradient`)."""
         for p in self._learning:
             p.keep_gradient()
 
@@ -176,33 +178,33 @@ class Parameters(Sequence[Parameter]):
 
     @property
     def has_gaps(self) -> bool:
-        """Whether the learned parameters have gaps between them."""
+        """True if there are gaps between trainable parameters."""
         return self.learned_size < int(self.gradients.size)
 
     def _places(self) -> Iterator[tuple[Parameter, slice]]:
-        """Give the learned parameters, and where they lie when they are packed."""
+        """Give the trainable parameters with their slices of a packed array."""
         start = 0
         for p in self._learning:
             yield p, slice(start, start + p.size)
             start += p.size
 
     def packed(self, flat: Array) -> Array:
-        """Return an array that lies as `gradients` does without its gaps; any other, and one without gaps, as it is."""
+        """Return an array in the layout of `gradients` without its gaps; return any other array as it is."""
         if not self.has_gaps or flat.shape != self.gradients.shape:
             return flat
-        made = flat[: self.learned_size].copy()  # of NumPy or CuPy, as the other is
+        made = flat[: self.learned_size].copy()  # an array of the same library, NumPy or CuPy
         for p, at in self._places():
             made[at] = flat[p.place]
         return made
 
     def spread(self, packed: Array, flat: Array) -> None:
-        """Write what `packed` has made of `flat` back to its places; the gaps stay as they are."""
+        """Write the result of `packed(flat)` back into `flat`; the gaps stay as they are."""
         if packed is not flat:
             for p, at in self._places():
                 flat[p.place] = packed[at]
 
     def unpack(self, packed: NDArray[Any], target: Array) -> None:
-        """Set an array of the device to what `packed` has made of such a one, on the host; its gaps to 0."""
+        """Set an array on the device from a packed one on the host, with zeros in the gaps."""
         host = packed
         if packed.shape != target.shape and target.shape == self.gradients.shape:
             host = np.zeros(target.shape, target.dtype)
@@ -210,11 +212,11 @@ class Parameters(Sequence[Parameter]):
         self.backend.assign(target, host)
 
     def split(self, packed: NDArray[Any]) -> Arrays:
-        """Split a packed array into the parts of the learned parameters, by name."""
+        """Split a packed array by trainable parameter, by name."""
         return {p.name: packed[at] for p, at in self._places()}
 
     def join(self, parts: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-        """Join the parts of `split` again, with zeros for a parameter that has none."""
+        """Join the parts of `split` again, with zeros for missing parameters."""
         packed = np.zeros(self.learned_size, self.gradients.dtype)
         for p, at in self._places():
             if p.name in parts:

@@ -1,4 +1,4 @@
-"""Take the layers of a network for other data: all but the last with weights, which is made anew."""
+"""Replace the last layer with weights, to train a network on other data."""
 
 from math import prod
 
@@ -17,7 +17,7 @@ def place_of_last(network: Network) -> int:
 
 
 def with_last(network: Network, outputs: int) -> list[Layer]:
-    """Return the layers before the last one with weights, this anew for so many outputs, and new ones of the rest."""
+    """Return the layers with the last one with weights, and those after it, made anew for this number of outputs."""
     network._built()
     at, outputs = place_of_last(network), positive_whole(outputs, "number of outputs")
     last, rest = network.layers[at], network.layers[at + 1 :]

@@ -1,4 +1,4 @@
-"""The table of a network: its layers, their outputs, parameters, and the memory of it all."""
+"""Write the summary of a network: layers, output shapes, parameters and memory."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -13,11 +13,11 @@ from gpunn.errors import GpunnError
 from gpunn.nn.layers import Layer
 from gpunn.nn.network import Network
 
-_NAMES = 8  # of classes that are said
+_MOST_NAMES = 8  # class names to show
 
 
 def summary(model: Network) -> str:
-    """Write layers, shapes of their outputs for one sample, parameters and bytes as a table in plain text."""
+    """Write layers, output shapes of one sample, parameters and bytes as a table in plain text."""
     rows, last = _table(model)
     a, b, c, d = (max(map(len, column)) for column in zip(*rows, strict=True))
     head, *lines = (f"{row[0]:<{a}}  {row[1]:<{b}}  {row[2]:>{c}}  {row[3]:>{d}}".rstrip() for row in rows)
@@ -26,7 +26,7 @@ def summary(model: Network) -> str:
 
 
 def summary_html(model: Network) -> str:
-    """Write the summary as a table in HTML, and what the network was trained on; of one not built its layers alone."""
+    """Write the summary as an HTML table with the training so far; before `build`, only the layers."""
     kind = type(model).__name__
     try:
         rows, last = _table(model)
@@ -37,7 +37,7 @@ def summary_html(model: Network) -> str:
 
 
 def _trained(model: Network) -> str:
-    """Say how far the network was trained, and for which answers."""
+    """Write the epochs, steps, loss and classes of the training so far."""
     if not model.steps_trained:
         return "not trained yet"
     epochs, steps = model.epochs_trained, model.steps_trained
@@ -45,13 +45,13 @@ def _trained(model: Network) -> str:
     if model.loss is not None:
         told.append(f"by {model.loss!r}")
     if names := model.class_names:
-        more = ", …" if len(names) > _NAMES else ""
-        told.append(f"on {len(names):,} classes: {', '.join(names[:_NAMES])}{more}")
+        more = ", …" if len(names) > _MOST_NAMES else ""
+        told.append(f"on {len(names):,} classes: {', '.join(names[:_MOST_NAMES])}{more}")
     return " ".join(told)
 
 
 def _table(model: Network) -> tuple[list[tuple[str, str, str, str]], str]:
-    """Return the rows of the table, heads first, and the line below it."""
+    """Return the rows of the table, header first, and the line below it."""
     device, counts = model._built().device, Counter[str]()
     for p in model.parameters:
         counts[p.name.rpartition(".")[0]] += p.size
@@ -71,7 +71,7 @@ def _table(model: Network) -> tuple[list[tuple[str, str, str, str]], str]:
 
 
 def _levels(layers: Sequence[Layer], depth: int = 0) -> Iterator[tuple[Layer, int]]:
-    """Give each layer, those within another after it, and how deep it lies."""
+    """Give each layer and its nesting depth, inner layers after the outer one."""
     for layer in layers:
         yield layer, depth
         for branch in layer.branches:
@@ -79,7 +79,7 @@ def _levels(layers: Sequence[Layer], depth: int = 0) -> Iterator[tuple[Layer, in
 
 
 def _nested(layers: Sequence[Layer], shape: Shape, depth: int = 0) -> Iterator[tuple[Layer, Shape, int]]:
-    """Give each layer, those within another after it, with the shape of its output and how deep it lies."""
+    """Give each layer with its output shape and nesting depth, inner layers after the outer one."""
     for layer in layers:
         before, shape = shape, layer.output_shape(shape)
         yield layer, shape, depth
@@ -96,11 +96,11 @@ def _named(layer: Layer, depth: int) -> str:
 
 
 def _words(layer: Layer) -> str:
-    """Write a layer with the size of a window and what was set, a pair of equals as one number."""
+    """Write a layer with its size and its non-default arguments, a pair of equal numbers as one."""
     shown = arguments_of(layer, without_defaults=True)
     words = []
     for name, value in arguments_of(layer).items():
-        if layer.branches and isinstance(value, list | Layer):  # which are rows of their own
+        if layer.branches and isinstance(value, list | Layer):  # inner layers have rows of their own
             continue
         if name in shown or name == "size":
             equals = isinstance(value, tuple) and len(set(value)) == 1

@@ -1,4 +1,4 @@
-"""The task of a network: its kind of answers, and the figures that say how good they are."""
+"""Define the tasks of networks: classes, yes or no, or numbers, and the metrics of each."""
 
 import math
 from collections.abc import Mapping
@@ -8,25 +8,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-FIGURES = {"loss": "loss", "accuracy": "accuracy", "rmse": "RMSE", "r2": "R²"}  # of every task, as people call them
+FIGURES = {"loss": "loss", "accuracy": "accuracy", "rmse": "RMSE", "r2": "R²"}  # names to show, for all tasks
 
 
 class Task(Enum):
-    """The kind of question that a network answers; its loss and its targets decide on it (`Loss.task`)."""
+    """Task of a network, set by its loss and its targets (`Loss.task`)."""
 
-    CLASSES = "classes"  # labels: one class for each sample; one output alone is that of class 1 of two
-    BINARY = "binary"  # float targets from 0 to 1 under binary cross-entropy: 0 or 1 for each output by itself
+    CLASSES = "classes"  # labels: one class for each sample; a single output is that of class 1 of two
+    BINARY = "binary"  # float targets from 0 to 1 under binary cross-entropy: each output is 0 or 1 by itself
     REGRESSION = "regression"  # other float targets: numbers
 
     @property
     def figures(self) -> tuple[str, ...]:
-        """Names of the figures that apply."""
+        """Names of the task's metrics."""
         return ("loss", "rmse", "r2") if self is Task.REGRESSION else ("loss", "accuracy")
 
     def answers(self, outputs: NDArray[Any], classes: int = 2) -> NDArray[Any]:
-        """Answers that outputs (n, outputs) give: class numbers (n,), 0 or 1 (n, outputs), or the outputs.
+        """Turn outputs (n, outputs) into answers: class numbers (n,), 0 or 1 (n, outputs), or the outputs.
 
-        One output alone is that of class 1 of two, or of the only class where `classes` is 1.
+        A single output is that of class 1 of two, or of the only class where `classes` is 1.
         """
         if self is Task.REGRESSION:
             return outputs
@@ -37,18 +37,18 @@ class Task(Enum):
 
 
 def by_class(outputs: NDArray[Any], classes: int = 2) -> NDArray[Any]:
-    """Outputs with a column for each class: the output of class 1 alone is given that of class 0."""
+    """Return outputs with a column for each class: a single output of class 1 gains that of class 0."""
     return np.hstack([1 - outputs, outputs]) if outputs.shape[1] < min(classes, 2) else outputs
 
 
 def in_words(figures: Mapping[str, float]) -> str:
-    """Write figures by name as one text, those that are nan left out: "loss 0.0903, accuracy 98.06%"."""
+    """Write metrics as one text, without those that are NaN: "loss 0.0903, accuracy 98.06%"."""
     told = {name: value for name, value in figures.items() if not math.isnan(value)}
     return ", ".join(f"{FIGURES.get(name, name)} {shown(name, value)}" for name, value in told.items())
 
 
 def shown(name: str, value: float) -> str:
-    """One figure, with four digits or so."""
+    """Write one metric, with about four digits."""
     if name == "accuracy":
         return f"{value:.2%}"
     return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e5 else f"{value:.3g}"

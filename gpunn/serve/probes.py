@@ -13,7 +13,7 @@ from gpunn.backend.base import Shape
 from gpunn.kernels.record import Array
 from gpunn.nn.layers import Layer
 from gpunn.nn.layers.base import BuildContext, every_layer
-from gpunn.nn.layout import turned
+from gpunn.nn.layout import swap_batch_axis
 from gpunn.reports.filters import shape_of_images
 from gpunn.sequential import Sequential
 
@@ -36,7 +36,7 @@ class Probe(Layer):
 
     def forward(self, x: Array, training: bool) -> Array:
         if self.is_on:
-            self.seen = turned(self._to_host(x))
+            self.seen = swap_batch_axis(self._to_host(x))
         return x
 
     def backward(self, dy: Array) -> Array | None:

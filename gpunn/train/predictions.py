@@ -11,7 +11,7 @@ from gpunn.backend.limits import require
 from gpunn.data import Samples
 from gpunn.data.loader import DataLoader, place, sizes_of
 from gpunn.kernels.gather import NEXT_STEP
-from gpunn.nn.layout import turned
+from gpunn.nn.layout import swap_batch_axis
 from gpunn.nn.network import Network
 from gpunn.nn.tasks import Task, by_class
 from gpunn.train.metrics import ranks
@@ -84,7 +84,7 @@ def outputs_of(
     def computed(n: int) -> Any:
         rows, x = model.input.views(n)
         batches.take(clock, n, rows)
-        return turned(model.propagate(x, False, model.stages))
+        return swap_batch_axis(model.propagate(x, False, model.stages))
 
     batches.start(size)
     rehearsed = ("outputs", batches.size % size)

@@ -204,7 +204,7 @@ class Training:
         is_new, backend, size = model.backend is None, self.backend, self._own_batch
         if is_new:
             model.build(fed_shape(model.layers, train.shape), size, backend, dtype, self.options.seed)
-        elif (model.backend, model.dtype) != (backend, dtype) or model.capacity < size or model.is_frozen_anew:
+        elif (model.backend, model.dtype) != (backend, dtype) or model.capacity < size or model.freezing_changed:
             model.rebuild(size, backend, dtype)
         try:
             check_samples(model, train, self.loss)

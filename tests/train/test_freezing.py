@@ -202,7 +202,7 @@ def test_an_interrupt_while_layers_are_held_leaves_none_held(source: gn.Sequenti
     with pytest.raises(KeyboardInterrupt), calling(training, stop):
         training.run()
     assert not training.model.held
-    assert training.model.is_frozen_anew  # so that it is built again for the next step
+    assert training.model.freezing_changed  # so that it is built again for the next step
 
 
 def test_sums_of_a_record_go_on_over_the_thawing(source: gn.Sequential) -> None:

@@ -33,7 +33,7 @@ def everything(model: gn.Sequential) -> bytes:
     aside = ("_built", "layers", "loss", "optimizer_memory")
     state = {name: value for name, value in model.__getstate__().items() if name not in aside}
     memory = model.optimizer_memory and (model.optimizer_memory.first, model.optimizer_memory.arrays)
-    counted = repr(model.layers), repr(model.loss), model.is_frozen_anew if model.backend else None
+    counted = repr(model.layers), repr(model.loss), model.freezing_changed if model.backend else None
     return pickle.dumps((arrays, state, memory, counted, model.clock.tolist() if model.backend else None))
 
 

@@ -1,5 +1,5 @@
-"""Activations and losses from their equations: text → tree → derivative → CUDA source and NumPy body."""
+"""Compile activations and losses from their equations: text → tree → derivative → CUDA source and NumPy body."""
 
-from gpunn.nn.equations import activation, loss  # which enter the registry
+from gpunn.nn.equations import activation, loss  # imported to register both parts
 
 __all__ = ["activation", "loss"]

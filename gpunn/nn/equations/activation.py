@@ -1,10 +1,11 @@
-"""An activation as its equation, with parameters that may be learned."""
+"""Define an activation by its equation, with optional learned parameters."""
 
 from math import prod
 from typing import TYPE_CHECKING
 
 from gpunn.backend.base import Shape, channels_first
 from gpunn.config import register
+from gpunn.config.scalars import flag
 from gpunn.kernels.bias import row_sums
 from gpunn.kernels.record import Array, Elementwise
 from gpunn.nn.equations import parts
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 class Equation(Activation):
     """a = f(z, p) as an equation in z, δ = ∂C/∂a ⊙ f′(z), ∂C/∂p = Σ ∂C/∂a ⊙ ∂f/∂p; see `Activation.from_equation`.
 
-    A parameter p has one value a feature or channel, which is learned and not decayed.
+    A parameter p has one learned value for each feature or channel, without weight decay.
     """
 
     name_prefix = "equation"
@@ -34,7 +35,7 @@ class Equation(Activation):
         check: bool = True,
     ) -> None:
         self.equation, self.name_prefix = equation, parts.checked_prefix(name_prefix)  # type: ignore[misc]
-        self.parameters, self.check = parts.checked_parameters(parameters), parts.checked_check(check)
+        self.parameters, self.check = parts.checked_parameters(parameters), flag(check, "check")
         code = self._code
         self.derivative_from_output = code.from_output  # type: ignore[misc]
         self.output_is_free = not code.from_output
@@ -47,12 +48,12 @@ class Equation(Activation):
 
     @property
     def kernel(self) -> Elementwise:  # type: ignore[override]
-        """Kernel of f: (z, *p, a)."""
+        """Kernel of f with arguments (z, *p, a)."""
         return self._code.kernel
 
     @property
     def gradient_kernel(self) -> Elementwise:  # type: ignore[override]
-        """Kernel of δ: (∂C/∂a, a or z, *p, δ, *∂C/∂p of each element)."""
+        """Kernel of δ with arguments (∂C/∂a, a or z, *p, δ, *∂C/∂p of each element)."""
         return self._code.gradient_kernel
 
     def build(self, context: BuildContext, input_shape: Shape) -> Shape:
@@ -85,7 +86,7 @@ class Equation(Activation):
         return [parameter.column for parameter in self._learned]
 
     def _flat(self, *arrays: Array) -> list[Array]:
-        """Return arrays with a row for each value of the parameters, where there are any."""
+        """Return arrays as one row for each feature or channel if there are parameters, else unchanged."""
         return [array.reshape(self._units, -1) for array in arrays] if self._learned else list(arrays)
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""Check an equation when it is defined: finite from −1000 to 1000, and its derivatives against central differences."""
+"""Check a new equation: finite from −1000 to 1000, and its derivatives against central differences."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,7 +17,7 @@ Both = Callable[[Sequence[Array]], tuple[Array, list[Array]]]  # from variables 
 
 _NEAR = np.geomspace(1e-30, 0.4, 60)
 _RANGE = np.r_[0.0, np.linspace(-1000, 1000, 4001), _NEAR, -_NEAR]
-_WITHIN = np.linspace(-6, 6, 101) + 0.0123456789  # where no bend of an equation in plain numbers lies
+_WITHIN = np.linspace(-6, 6, 101) + 0.0123456789  # offset, to miss the kinks of equations in round numbers
 _STEPS = (1e-3, 1e-4, 1e-5, 1e-6)
 _TOLERANCE = 1e-4
 _MOST_PARTS = 400
@@ -31,7 +31,7 @@ def check_range(
     others: Sequence[Array],
     columns: Sequence[Array],
 ) -> None:
-    """Raise OptionError where a value or a derivative in float32 is infinite or NaN, with the rewriting that helps."""
+    """Raise OptionError where f or a derivative is infinite or NaN in float32, and suggest another form."""
     rest = [array for array in (*others, *columns) if array.size]
     arrays = [np.asarray(array, np.float32) for array in (_RANGE[None, :], *rest)]
     value, slopes = both(arrays)
@@ -48,7 +48,7 @@ def check_range(
 
 
 def _mend(tree: Expression, names: Sequence[str], point: Sequence[float]) -> str:
-    """Return what to write in place of the innermost part that is not finite."""
+    """Return a suggestion for the innermost part that is not finite."""
     variables = [symbol(name) for name in names]
     arrays = [np.full((1, 1), number, np.float32) for number in point]
     for number, part in enumerate(sympy.postorder_traversal(tree)):
@@ -87,7 +87,7 @@ def _advice(part: Any) -> str:
 def check_derivative(
     equation: str, names: Sequence[str], both: Both, others: Sequence[Array], columns: Sequence[Array]
 ) -> None:
-    """Raise OptionError where a derivative is not the limit of differences of f."""
+    """Raise OptionError where a derivative differs from central differences of f."""
     arrays: list[Array] = [_WITHIN[None, :], *(array for array in (*others, *columns) if array.size)]
     _, slopes = both(arrays)
     places = [0, *range(len(arrays) - len(columns), len(arrays))]

@@ -1,4 +1,4 @@
-"""Kernels of equations: read, rewritten, derived, printed, and checked before anybody trains with them."""
+"""Make kernels from equations: read, rewrite, derive, print and check them."""
 
 import hashlib
 from collections.abc import Sequence
@@ -17,22 +17,22 @@ from gpunn.nn.equations.functions import Expression, softplus
 from gpunn.nn.equations.grammar import read, symbol
 from gpunn.nn.equations.printing import Program
 
-_KEPT = 256  # equations whose kernels are kept
+_KEPT = 256  # cached equations
 
 
 class ActivationCode(NamedTuple):
-    """An activation a = f(z, p): its kernels, and what is shown of it."""
+    """Kernels and formulas of an activation a = f(z, p)."""
 
     kernel: Elementwise  # (z, *parameters, a)
     gradient_kernel: Elementwise  # (∂C/∂a, a or z, *parameters, δ, and ∂C/∂p element by element)
-    from_output: bool  # whether the gradient is written from a
-    increases: bool  # as far as is known
-    rectifies: bool  # whether large negative z are brought down far more than positive ones
+    from_output: bool  # whether f′ is written from a
+    increases: bool  # true only where it is certain
+    rectifies: bool  # whether f shrinks large negative z far more than positive z, as ReLU does
     shown: tuple[tuple[str, str, str], ...]  # name, text and LaTeX of f and its derivatives
 
 
 class LossCode(NamedTuple):
-    """A loss c(a, y) of one output: its kernels, and what is shown of it."""
+    """Kernels and formulas of a loss c(a, y) of one output."""
 
     kernel: Raw
     weighted_kernel: Raw
@@ -50,7 +50,7 @@ def _tree(equation: str, names: Sequence[str], needed: Sequence[str]) -> Express
 
 
 def _shown(variables: Sequence[tuple[str, str, Expression]]) -> tuple[tuple[str, str, str], ...]:
-    """Write f and its derivatives, each (name, name in LaTeX, derivative)."""
+    """Write f and its derivatives as (name, text, LaTeX), from (name, name in LaTeX, expression)."""
     return tuple((name, sympy.sstr(one), f"{latex} = {sympy.latex(one)}") for name, latex, one in variables)
 
 
@@ -59,7 +59,7 @@ def _name(equation: str, *names: str) -> str:
 
 
 def _guarded(host: Host) -> Host:
-    """Return a body that gives NaN for NaN, where a choice would not."""
+    """Return a body that maps NaN to NaN, where a comparison would lose it."""
 
     def body(z: Array, *others: Array) -> None:
         host(z, *others)
@@ -75,20 +75,20 @@ def _loses_nan(host: Host, columns: Sequence[Array]) -> bool:
 
 
 def _program(tree: Expression, names: Sequence[str]) -> tuple[Program, bool]:
-    """Return the steps of an activation, and whether they are of another form than its equation, a quicker one."""
+    """Return the program of an activation, and whether it uses a faster form than the equation."""
     z = symbol("z")
     quick = faster(tree, z)
     return Program([z, *map(symbol, names)], [quick]), quick != tree
 
 
 def activation_program(equation: str, names: Sequence[str]) -> Program:
-    """Return the steps that compute f(z, p) from z and the named parameters, as the kernels do."""
+    """Return the program that computes f(z, p) from z and the named parameters, as the kernels do."""
     return _program(_tree(equation, ("z", *names), ("z", *names)), names)[0]
 
 
 @lru_cache(_KEPT)
 def activation_code(equation: str, parameters: tuple[tuple[str, float], ...], check: bool) -> ActivationCode:
-    """Make the kernels of an activation whose parameters have these initial values."""
+    """Make the kernels of an activation; `parameters` are names and initial values."""
     names = [name for name, _ in parameters]
     tree, z = _tree(equation, ("z", *names), ("z", *names)), symbol("z")
     symbols = [symbol(name) for name in names]
@@ -113,7 +113,7 @@ def activation_code(equation: str, parameters: tuple[tuple[str, float], ...], ch
     )  # fmt: skip
     steps, results = backward.cuda(["da", "z", *places])
     outputs = ["dz", *(f"g{number}" for number in range(len(names)))]
-    # The first output may be the very memory of an input, so it comes last of all.
+    # The first output may share an input's memory, so all outputs are written after the last read.
     locals_ = " ".join(f"T r{output} = {result};" for output, result in zip(outputs, results, strict=True))
     writes = " ".join(f"{output} = r{output};" for output in outputs)
     gradient = Elementwise(
@@ -151,13 +151,9 @@ def loss_code(equation: str, check: bool) -> LossCode:
     program = Program([a, y], [tree, derivative], full=2)
     steps, (value, result) = program.cuda(["v", "y"])
     host = program.host()
-
-    def loses_nan() -> bool:
-        arrays = [np.full((1, 1), np.nan), np.zeros((1, 1)), *np.zeros((2, 1, 1))]
-        host(*arrays)
-        return not np.isnan(arrays[2][0, 0])
-
-    is_guarded = loses_nan()
+    of_nan = [np.full((1, 1), np.nan), *np.zeros((3, 1, 1))]
+    host(*of_nan)
+    is_guarded = not np.isnan(of_nan[2][0, 0])
     value = f"(v != v ? v : {value})" if is_guarded else value
 
     def outputs(a: Array, targets: Array, gradient: Array) -> Array:

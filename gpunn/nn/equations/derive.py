@@ -1,4 +1,4 @@
-"""Forms of an equation in which nothing overflows on the way, and derivatives, also those written from the output."""
+"""Rewrite equations in forms that do not overflow, and derive them, from the output where possible."""
 
 from typing import Any
 
@@ -26,11 +26,11 @@ from gpunn.nn.equations.functions import (
 )
 from gpunn.nn.equations.grammar import symbol
 
-OUTPUT = symbol("a")  # the output of an activation, in a derivative that is written from it
+OUTPUT = symbol("a")  # output of an activation, in a derivative written from it
 
 
 def stable(expression: Expression) -> Expression:
-    """Rewrite an expression by identities of real numbers, so that large arguments neither overflow nor cancel."""
+    """Rewrite an expression by exact identities, so that large arguments neither overflow nor cancel."""
     return _rewritten(expression, {})
 
 
@@ -54,7 +54,7 @@ def slope(expression: Expression, variable: Expression) -> Expression:
 
 
 def slope_from_output(expression: Expression, z: Expression) -> Expression | None:
-    """Return the derivative written from the output, for the functions that determine it; else None."""
+    """Return the derivative written from the output, for the functions that permit it; else None."""
     a = OUTPUT
     known = {
         sigmoid(z): a * (1 - a),
@@ -66,7 +66,7 @@ def slope_from_output(expression: Expression, z: Expression) -> Expression | Non
 
 
 def faster(expression: Expression, z: Expression) -> Expression:
-    """Return f in a form of the same values that takes less: the larger of z and c z in place of a choice."""
+    """Return a faster form of f with the same values: max(z, c z) instead of `where(z > 0, z, c z)`."""
     if isinstance(expression, where):
         condition, x, y = expression.args
         c, rest = y.as_coeff_Mul()
@@ -77,7 +77,7 @@ def faster(expression: Expression, z: Expression) -> Expression:
 
 
 def _exponent(term: Expression) -> tuple[Expression, Expression] | None:
-    """Return c and u of a term c exp(u), c a number; None for any other."""
+    """Return c and u of a term c exp(u) with a number c; None for any other term."""
     c, rest = term.as_coeff_Mul()
     return (c, rest.args[0]) if isinstance(rest, exp) and rest.free_symbols else None
 
@@ -116,11 +116,11 @@ def _log1p(x: Expression) -> Expression:
 
 
 def _sum(x: Expression) -> Expression:
-    """Pair exponentials with the number that they cancel, or with their inverse."""
+    """Combine exponentials with a number to expm1, or with their inverse to sinh or cosh."""
     terms = list(x.args)
     exponentials = {pair[1]: pair[0] for term in terms if (pair := _exponent(term))}
     number = x.as_coeff_Add()[0]
-    for term in terms:  # the stable form of softplus, which has a derivative at 0
+    for term in terms:  # join max(u, 0) + log1p(exp(−|u|)) to softplus, which has a derivative at 0
         if isinstance(term, softplus) and isinstance(size := -term.args[0], absolute):
             for inside in (size.args[0], -size.args[0]):
                 if (positive := maximum(inside, ZERO)) in terms:
@@ -154,7 +154,7 @@ def _power(x: Expression) -> Expression:
 
 
 def _product(x: Expression) -> Expression:
-    """Bring exponentials and hyperbolic functions over others of their kind into functions that do not overflow."""
+    """Combine quotients of exponentials or hyperbolic functions into sigmoid or tanh, which do not overflow."""
     powers = x.as_powers_dict()
     for base, power in powers.items():
         if isinstance(base, exp) and power == 1 and (other := sigmoid(-base.args[0])) in powers:

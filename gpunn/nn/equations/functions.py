@@ -1,7 +1,7 @@
-"""The functions of equations as SymPy has them: each with its derivative, and nothing that evaluates by itself.
+"""Define the functions of equations for SymPy, each with its derivative and without automatic simplification.
 
-SymPy's own `exp`, `Abs` and so on simplify as soon as they are made, in ways and times that depend on what is inside;
-these stay as they are written. Only sums, products and powers are put in order.
+SymPy's own `exp`, `Abs` and so on simplify at construction, in ways and times that depend on their arguments. These
+functions stay as written; only sums, products and powers are reordered.
 """
 
 import math
@@ -10,12 +10,12 @@ from typing import Any
 
 import sympy
 
-Expression = Any  # a `sympy.Expr`, of which SymPy tells no types
+Expression = Any  # a `sympy.Expr`; SymPy has no type hints
 ZERO, ONE, HALF = sympy.Integer(0), sympy.Integer(1), sympy.Rational(1, 2)
 
 
 class Elementary(sympy.Function):  # type: ignore[misc]
-    """A function of one number, with its derivative as an expression."""
+    """Function of one number, with its derivative as an expression."""
 
     slope: Callable[[Expression], Expression]
     of_number: Callable[[float], float]
@@ -50,7 +50,7 @@ absolute: type[Elementary] = _elementary("Abs", abs, lambda x: sign(x))
 sigmoid: type[Elementary] = _elementary(
     "sigmoid", lambda x: 1 / (1 + math.exp(-x)), lambda x: sigmoid(x) * (1 - sigmoid(x))
 )
-# Not written by anybody: stable forms of log(1 + exp(x)) and log(cosh(x)).
+# Not in the grammar: stable forms of log(1 + exp(x)) and log(cosh(x)), made by rewriting.
 softplus: type[Elementary] = _elementary(
     "softplus", lambda x: max(x, 0) + math.log1p(math.exp(-abs(x))), lambda x: sigmoid(x)
 )
@@ -68,7 +68,7 @@ def _raised(latex: str, exponent: str) -> str:
 
 
 class Compare(sympy.Function):  # type: ignore[misc]
-    """A comparison of two numbers, within `where` alone; its first argument is the number of its sign."""
+    """Comparison of two numbers, only within `where`; its first argument is its index in SIGNS."""
 
     SIGNS = (">", ">=", "<", "<=", "==", "!=")
 
@@ -84,8 +84,8 @@ class Compare(sympy.Function):  # type: ignore[misc]
         return f"{printer._print(self.args[1])} {sign} {printer._print(self.args[2])}"
 
 
-class where(sympy.Function):  # type: ignore[misc]  # noqa: N801 - as it is written in an equation
-    """The second argument where the first, a comparison, holds, else the third."""
+class where(sympy.Function):  # type: ignore[misc]  # noqa: N801 - the name in equations
+    """Second argument where the first, a comparison, holds, else the third."""
 
     @classmethod
     def eval(cls, *arguments: Expression) -> Expression | None:
@@ -107,7 +107,7 @@ class _Extreme(sympy.Function):  # type: ignore[misc]
     def eval(cls, x: Expression, y: Expression) -> Expression | None:
         if x == y:
             return x
-        # A number comes last: where both are equal, the derivative is that of the last.
+        # A number comes second: for equal arguments the derivative is that of the second.
         return cls(y, x) if x.is_number and not y.is_number else None
 
     def _eval_derivative(self, symbol: Expression) -> Expression:
@@ -122,20 +122,20 @@ class _Extreme(sympy.Function):  # type: ignore[misc]
         return rf"{name}\left({', '.join(map(printer._print, self.args))}\right)"
 
 
-class maximum(_Extreme):  # noqa: N801 - as it is written in an equation, all but
-    """The larger of two numbers; the derivative is that of the second where they are equal."""
+class maximum(_Extreme):  # noqa: N801 - nearly the name in equations
+    """Larger of two numbers; for equal ones the derivative is that of the second."""
 
     sign = ">"
 
 
-class minimum(_Extreme):  # noqa: N801 - as it is written in an equation, all but
-    """The smaller of two numbers; the derivative is that of the second where they are equal."""
+class minimum(_Extreme):  # noqa: N801 - nearly the name in equations
+    """Smaller of two numbers; for equal ones the derivative is that of the second."""
 
     sign = "<"
 
 
 def value_of(expression: Expression) -> float:
-    """Return the number of an expression without variables; ArithmeticError or ValueError where there is none."""
+    """Return the value of an expression without variables; raise ArithmeticError or ValueError where it has none."""
     if expression.is_Rational:
         return int(expression.p) / int(expression.q)
     if expression == sympy.pi:

@@ -1,4 +1,4 @@
-"""Read an equation: a closed grammar, node by node of Python's syntax tree, of which nothing is ever executed."""
+"""Read an equation in a closed grammar, node by node of Python's syntax tree, without executing any of it."""
 
 import ast
 import re
@@ -26,12 +26,12 @@ _ALLOWED = "numbers, + - * / **, parentheses, where(z > 0, a, b), pi, e, " + " "
 
 
 def symbol(name: str) -> Expression:
-    """Return the variable of an equation."""
+    """Return a variable as a SymPy symbol."""
     return sympy.Symbol(name)
 
 
 def read(text: str, names: Collection[str]) -> Expression:
-    """Return the tree of an equation in variables of these `names`; raise OptionError, with the place, for all else."""
+    """Return the tree of an equation in the variables `names`; raise OptionError with the place for any other."""
     if not isinstance(text, str):
         raise OptionError(f"an equation must be a text such as 'z / (1 + exp(-z))', got {text!r:.60}")
     if len(text) > MOST_CHARACTERS:
@@ -57,7 +57,7 @@ def _refusal(text: str, place: int, wrong: str) -> OptionError:
 
 
 class _Reader:
-    """Makes the tree of one equation."""
+    """Translate Python's syntax tree of one equation to SymPy."""
 
     def __init__(self, text: str, begin: int, names: Collection[str]) -> None:
         self._text, self._begin, self._names, self._nodes = text, begin, names, 0

@@ -1,8 +1,9 @@
-"""A loss as its equation, summed over the outputs."""
+"""Define a loss by its equation, summed over the outputs."""
 
 from typing import TYPE_CHECKING
 
 from gpunn.config import register
+from gpunn.config.scalars import flag
 from gpunn.kernels.record import Raw
 from gpunn.nn.equations import parts
 from gpunn.nn.losses import Loss
@@ -13,12 +14,11 @@ if TYPE_CHECKING:
 
 @register
 class Equation(Loss):
-    """C = (1/n) Σ Σ_k c(a_k, y_k), c an equation in output a and target y; see `Loss.from_equation`."""
+    """C = (1/n) Σ Σ_k c(a_k, y_k) with c as an equation in output a and target y; see `Loss.from_equation`."""
 
     def __init__(self, equation: str, name: str = "equation", check: bool = True) -> None:
-        self.equation, self.name = equation, parts.checked_name(name)
-        self.check = parts.checked_check(check)
-        assert self._code  # which refuses what cannot be
+        self.equation, self.name, self.check = equation, parts.checked_name(name), flag(check, "check")
+        assert self._code  # raises OptionError for a wrong equation
 
     @property
     def _code(self) -> "LossCode":
@@ -26,7 +26,7 @@ class Equation(Loss):
 
     @property
     def kernel(self) -> Raw:  # type: ignore[override]
-        """Kernel for samples that count alike."""
+        """Kernel for unweighted samples."""
         return self._code.kernel
 
     def weighing_kernel(self) -> Raw:

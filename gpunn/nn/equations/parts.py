@@ -1,10 +1,10 @@
-"""What an activation and a loss that are made of equations have in common: their arguments, and how they are shown."""
+"""Check the arguments of an activation or loss defined by an equation, and show it."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from gpunn.config.scalars import FINITE, flag, real
+from gpunn.config.scalars import FINITE, real
 from gpunn.errors import OptionError
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ _TAKEN = ("z", "y", "e", "pi")
 
 
 def checked_name(name: Any) -> str:
-    """Return the name of an equation, which its layers are called by; raise OptionError for any but letters."""
+    """Return the name of an equation; raise OptionError unless it is made of letters, digits and _."""
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,39}", name, re.ASCII):
         wanted = "at most 40 letters, digits and _, a letter first"
         raise OptionError(f"the name of an equation must be {wanted}, got {name!r:.60}")
@@ -23,14 +23,14 @@ def checked_name(name: Any) -> str:
 
 
 def checked_prefix(prefix: Any) -> str:
-    """Return the beginning of the names of layers, swish1 and so on; a digit at its end would run into the number."""
+    """Return the prefix of layer names such as swish1; raise OptionError for a digit at its end, next to the number."""
     if checked_name(prefix)[-1].isdigit():
         raise OptionError(f"name_prefix of an equation must not end in a digit, got {prefix!r}: write {prefix + '_'!r}")
     return str(prefix)
 
 
 def checked_parameters(parameters: Any) -> dict[str, float] | None:
-    """Return the initial values of learned parameters by name; None where there are none."""
+    """Return the initial values of learned parameters by name, or None."""
     if parameters is None:
         return None
     if not isinstance(parameters, Mapping) or len(parameters) > MOST_PARAMETERS:
@@ -41,11 +41,6 @@ def checked_parameters(parameters: Any) -> dict[str, float] | None:
             wanted = f"letters, digits and _, a letter first, and not {', '.join(_TAKEN)}"
             raise OptionError(f"a parameter of an equation must be named by {wanted}, got {name!r:.40}")
     return {name: real(value, f"parameter {name}", FINITE) for name, value in parameters.items()} or None
-
-
-def checked_check(check: Any) -> bool:
-    """Return whether an equation is checked when it is defined."""
-    return flag(check, "check")
 
 
 def code_of_activation(equation: str, parameters: Mapping[str, float] | None, check: bool) -> "ActivationCode":
@@ -63,7 +58,7 @@ def _made(equation: Any, make: Callable[[Any], Any]) -> Any:
     if not isinstance(equation, str):
         raise OptionError(f"an equation must be a text such as 'z / (1 + exp(-z))', got {equation!r:.60}")
     try:
-        import sympy  # noqa: F401 - half a second, for those who write equations
+        import sympy  # noqa: F401 - takes half a second, so only equations import it
     except ImportError:
         mend = "pip install 'gpunn[equations]'"
         raise OptionError(f"an equation is derived by SymPy, which is not installed: {mend}") from None
@@ -84,7 +79,7 @@ def _made(equation: Any, make: Callable[[Any], Any]) -> Any:
 
 
 def written(kind: str, name: str, equation: str, parameters: Mapping[str, float] | None, check: bool) -> str:
-    """Write the Python that makes a part."""
+    """Write the Python expression of a part."""
     more = f", parameters={dict(parameters)}" if parameters else ""
     return f"{kind}.from_equation({name!r}, {equation!r}{more}{'' if check else ', check=False'})"
 
@@ -95,5 +90,5 @@ def in_lines(name: str, shown: Sequence[tuple[str, str, str]]) -> str:
 
 
 def in_latex(shown: Sequence[tuple[str, str, str]]) -> str:
-    """Write a formula and its derivatives as a notebook shows them."""
+    """Write a formula and its derivatives in LaTeX, for a notebook."""
     return "$\\displaystyle " + r",\quad ".join(latex for _, _, latex in shown) + "$"

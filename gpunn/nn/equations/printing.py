@@ -1,6 +1,6 @@
-"""Print expressions as code: one list of steps with shared results, written as CUDA C++ and run by NumPy.
+"""Print expressions as code: a list of steps with shared results, written as CUDA C++ and run by NumPy.
 
-Nothing of the text of an equation gets here: variables are numbered, and a step is one of the operations below.
+No text of an equation reaches this code: variables are numbered, and a step is one of the operations below.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ Operand = int | float  # the place of a variable or a result, or a number
 
 
 class Step(NamedTuple):
-    """One operation on earlier results."""
+    """Operation on variables and earlier results."""
 
     operation: str
     operands: tuple[Operand, ...]
@@ -34,12 +34,12 @@ _UFUNCS: dict[str, Any] = {
 _COMPARED: dict[str, Any] = {
     ">": np.greater, ">=": np.greater_equal, "<": np.less, "<=": np.less_equal, "==": np.equal, "!=": np.not_equal,
 }  # fmt: skip
-# Of which NumPy tells no more than of the kernels that are written by hand: numbers beyond all floats.
+# NumPy warns of these only for numbers beyond all floats, as in the handwritten kernels.
 _SOFT = {"negative", "add", "subtract", "multiply", "maximum", "minimum", "Abs", "sign", "tanh", "atan", "where"}
 _SOFT |= _COMPARED.keys()
-# And those of which it tells nothing where their operand has this sign.
+# NumPy does not warn of these where the operand has this sign.
 _QUIET = {"exp": -1, "expm1": -1, "log1p": 1, "sqrt": 1}
-# As in the kernels that are written by hand, NaN goes through.
+# NaN propagates, as in the handwritten kernels.
 _CUDA = {
     "add": "{} + {}", "subtract": "{} - {}", "multiply": "{} * {}", "divide": "{} / {}", "negative": "-{}",
     "reciprocal": "T(1) / {}", "square": "{0} * {0}", "power": "pow({}, {})", "Abs": "abs({})",
@@ -50,13 +50,13 @@ _CUDA = {
 
 
 class Program:
-    """The steps that compute expressions, in the order of the expressions, from variables.
+    """Compile expressions into steps that compute them in order.
 
     Args:
         variables: Symbols of the inputs.
-        results: Expressions to compute, each an output.
-        full: Number of variables, the first ones, whose arrays have the shape of the results; others are columns.
-        factor: A variable that every result is multiplied by at last.
+        results: Expressions to compute, one for each output.
+        full: Number of leading variables with arrays of the results' shape; the others are columns.
+        factor: Variable that multiplies every result, or None.
         positive: Variables that are never negative.
     """
 
@@ -80,7 +80,7 @@ class Program:
     def _step(self, operation: str, *operands: Operand) -> Operand:
         if all(isinstance(one, float) for one in operands):
             return float(self._function(operation)(*operands))
-        # With the types, as place 1 is not the number 1.0 and yet equals it.
+        # The types distinguish place 1 from the number 1.0, which compare as equal.
         key = operation, operands, tuple(map(type, operands))
         if key not in self._known:
             self.steps.append(Step(operation, operands))
@@ -137,7 +137,7 @@ class Program:
         return self._step("add", total, number) if number else total
 
     def _product(self, factors: Sequence[Expression]) -> Operand:
-        """Numbers first, then factors, then divisors; a choice of 1 and 0 is multiplied by as it is."""
+        """Multiply numbers, then factors, then divide; a condition of `where(…, 1, 0)` is a factor itself."""
         flat = [part for factor in factors for part in (factor.args if factor.is_Mul else (factor,))]
         number = 1.0
         above: list[Operand] = []
@@ -186,7 +186,7 @@ class Program:
         return self._step("multiply", half, x) if exponent % 2 else half
 
     def cuda(self, names: Sequence[str], prefix: str = "t") -> tuple[str, list[str]]:
-        """Write the steps as CUDA C++ on variables of these names; return it, and the names of the results."""
+        """Write the steps as CUDA C++ on variables of these names; return the code and the names of the results."""
         lines = []
 
         def named(operand: Operand) -> str:
@@ -205,11 +205,11 @@ class Program:
         return " ".join(lines), [named(output) for output in self.outputs]
 
     def host(self, *, aliased: int | None = None) -> Host:
-        """Return the NumPy function of inputs and outputs; the first output may be the very array of one input."""
-        room, given = self._rooms(aliased), self._given()
+        """Return a NumPy function of inputs and outputs; the first output may be the input number `aliased`."""
+        room = self._rooms(aliased)
         inputs, count = self.inputs, self.inputs + len(self.steps)
-        # Everything is a place in one list: inputs, outputs, results of steps, numbers. What is done for each step is
-        # time that a small batch feels, so as little as can be is left to do.
+        # One list holds everything: inputs, outputs, results of steps, numbers. A small batch feels any overhead,
+        # so as much as possible is prepared here.
         after, numbers = len(self.outputs), list[float]()
 
         def at(operand: Operand) -> int:
@@ -222,22 +222,21 @@ class Program:
         for place, (operation, operands) in enumerate(self.steps, inputs):
             places = [at(one) for one in operands]
             a, b, c = (*places, None, None)[:3]
-            written = _place(room.get(place, ""), inputs, after)
-            steps.append((place + after, self._function(operation), a, b, c, written))
-        # The first output comes last, since it may be an input that another output is.
+            steps.append((place + after, self._function(operation), a, b, c, room.get(place)))
+        # The first output is copied last: it may be an input that another output equals.
         copied = [
             (inputs + number, at(output))
             for number, output in reversed([*enumerate(self.outputs)])
-            if not isinstance(output, int) or room.get(output) != given[number]
+            if not isinstance(output, int) or room.get(output) != inputs + number
         ]
-        kept: dict[Any, list[Any]] = {}  # by the type of the arrays, which NumPy would bring them to each time
+        kept: dict[Any, list[Any]] = {}  # numbers by dtype, which NumPy would otherwise convert each time
 
         def body(*arrays: Any) -> None:
             if (tail := kept.get(dtype := arrays[0].dtype)) is None:
                 tail = kept[dtype] = [*([None] * len(self.steps)), *map(dtype.type, numbers)]
             values = [*arrays, *tail]
             for place, function, a, b, c, out in steps:
-                if c is not None:  # a choice, which makes its memory
+                if c is not None:  # np.where has no `out`
                     values[place] = function(values[a], values[b], values[c])
                 elif out is None:
                     values[place] = function(values[a]) if b is None else function(values[a], values[b])
@@ -251,8 +250,8 @@ class Program:
         return body if self._is_quiet() else _silent(body)
 
     def _is_quiet(self) -> bool:
-        """Return whether no step overflows or meets what has no value, so that no warnings need be held back."""
-        signs = [*self._signs]  # of each place: 1 of what is never negative, -1 of what is never positive, else 0
+        """Return whether no step overflows or has an invalid operand, so that there are no warnings to suppress."""
+        signs = [*self._signs]  # of each place: 1 if never negative, -1 if never positive, else 0
 
         def sign(operand: Operand) -> int:
             return signs[operand] if isinstance(operand, int) else 1 if operand >= 0 else -1
@@ -264,39 +263,37 @@ class Program:
             signs.append(_sign_of(operation, given))
         return True
 
-    def _given(self) -> list[str]:
-        return [f"o{number}" for number in range(len(self.outputs))]
+    def _rooms(self, aliased: int | None) -> dict[int, int]:
+        """Return where steps write, an output or a result no longer needed, as places in the list of `host`.
 
-    def _rooms(self, aliased: int | None) -> dict[int, str]:
-        """Return where the steps write: in an output, or over a result that is needed no more; else in new memory."""
+        A step that is missing here allocates memory.
+        """
         places = [[one for one in step.operands if isinstance(one, int)] for step in self.steps]
         last = {operand: place for place, operands in enumerate(places, self.inputs) for operand in operands}
-        outputs = {output: f"o{number}" for number, output in enumerate(self.outputs) if isinstance(output, int)}
+        first, after = self.inputs, len(self.outputs)
+        outputs = {output: number for number, output in enumerate(self.outputs, first) if isinstance(output, int)}
         last |= dict.fromkeys(outputs, self.inputs + len(self.steps))
-        room: dict[int, str] = {}
-        free = self._given()
+        room: dict[int, int] = {}
+        free = [*range(first, first + after)]
         for place, operands in enumerate(places, self.inputs):
             operation = self.steps[place - self.inputs].operation
             ended = [one for one in dict.fromkeys(operands) if one in room and last[one] == place]
             free = [*(room[one] for one in ended), *free]
             if operation in _COMPARED or not self._is_full(place):
                 continue
-            # An input that shares the memory of the first output must have been read before.
-            open_ = [one for one in free if one != "o0" or aliased is None or last.get(aliased, 0) <= place]
-            own = outputs.get(place, "")
-            if operation == "where":  # which makes its memory
-                chosen = ""
-            elif own:  # no result waits in the place of another
-                chosen = own if own in open_ else ""
-            else:
-                chosen = next(iter(open_), "")
-            if chosen:
-                free.remove(chosen)
-            room[place] = chosen or f"v{place}"
-        return {place: name for place, name in room.items() if name != f"v{place}"}
+            # The first output is free only after the last read of the input that shares its memory.
+            open_ = [one for one in free if one != first or aliased is None or last.get(aliased, 0) <= place]
+            if operation == "where":  # np.where has no `out`
+                open_ = []
+            elif place in outputs:  # an output goes to its own place only
+                open_ = [one for one in open_ if one == outputs[place]]
+            if open_:
+                free.remove(open_[0])
+            room[place] = open_[0] if open_ else place + after
+        return {place: target for place, target in room.items() if target != place + after}
 
     def _is_full(self, operand: Operand) -> bool:
-        """Return whether a result is of the shape of the first input, and not of parameters alone."""
+        """Return whether a result has the shape of the first input rather than of a column."""
         if isinstance(operand, float):
             return False
         if operand < self.inputs:
@@ -308,7 +305,7 @@ class Program:
 
 
 def _sign_of(operation: str, given: Sequence[int]) -> int:
-    """Return 1 for a result that is never negative, -1 for one that is never positive, else 0."""
+    """Return 1 for a result that is never negative, -1 for one never positive, else 0."""
     if operation in ("Abs", "exp", "sqrt") or (operation == "maximum" and 1 in given):
         return 1
     if operation == "negative":
@@ -321,15 +318,8 @@ def _sign_of(operation: str, given: Sequence[int]) -> int:
     return given[0] if is_kept else 0
 
 
-def _place(name: str, inputs: int, outputs: int) -> int | None:
-    """Return the place of a result, "v3", or of an output, "o0", which stand behind the inputs; None of nothing."""
-    if not name:
-        return None
-    return int(name[1:]) + (inputs if name[0] == "o" else outputs)
-
-
 def _silent(body: Host) -> Host:
-    """Return a body whose overflow, which a later step makes good, is not told."""
+    """Return a body without overflow warnings: a later step handles the infinite values."""
 
     def silent(*arrays: Array) -> None:
         with np.errstate(all="ignore"):

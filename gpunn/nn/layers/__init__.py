@@ -1,7 +1,7 @@
-"""The layers."""
+"""Collect the public layers."""
 
 from gpunn.nn.layers import activation
-from gpunn.nn.layers.activation import *  # noqa: F403  # so that a new one is named in its own file alone
+from gpunn.nn.layers.activation import *  # noqa: F403  # so that only its own file names a new activation
 from gpunn.nn.layers.base import Layer
 from gpunn.nn.layers.batchnorm import BatchNorm
 from gpunn.nn.layers.branches import Concatenate, Residual

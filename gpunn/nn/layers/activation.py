@@ -1,4 +1,4 @@
-"""Activation functions as layers: a = f(z), and δ = ∂C/∂a ⊙ f′(z)."""
+"""Apply activation functions as layers: a = f(z), and δ = ∂C/∂a ⊙ f′(z)."""
 
 from typing import Any, ClassVar
 
@@ -16,19 +16,19 @@ __all__ = ["Activation", "LeakyReLU", "ReLU", "Sigmoid", "Softmax", "Softplus", 
 
 
 class Activation(Layer):
-    """a = f(z), element by element; shapes stay.
+    """a = f(z), element by element, without a change of shape.
 
-    One of your own has `function` and `derivative`, in array code that runs on NumPy and CuPy alike, or two kernels.
+    Your own activation defines `function` and `derivative`, in array code that runs on NumPy and CuPy, or two kernels.
     """
 
-    name_prefix = ""  # each has its own
+    name_prefix = ""  # each subclass is named after its class
     role = "activation"
     output_is_free = False
-    kernel: ClassVar[Elementwise | Raw]  # of f: (z, *constants, a)
-    gradient_kernel: ClassVar[Elementwise | Raw]  # of δ: (∂C/∂a, a or z, *constants, δ)
-    derivative_from_output: ClassVar[bool] = True  # written from a, not from z; a overwrites z if nothing else needs z
-    weights: ClassVar[type[Initializer]] = Glorot  # distribution of those before it, where they are "auto"
-    is_array_code: ClassVar[bool] = False  # whether `function` and `derivative` stand for the kernels
+    kernel: ClassVar[Elementwise | Raw]  # computes f: (z, *constants, a)
+    gradient_kernel: ClassVar[Elementwise | Raw]  # computes δ: (∂C/∂a, a or z, *constants, δ)
+    derivative_from_output: ClassVar[bool] = True  # f′ is written from a, so a may overwrite z
+    weights: ClassVar[type[Initializer]] = Glorot  # distribution of "auto" weights in the layer before
+    is_array_code: ClassVar[bool] = False  # whether `function` and `derivative` replace the kernels
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -38,11 +38,11 @@ class Activation(Layer):
             cls.derivative_from_output, cls.output_is_free = False, True
 
     def function(self, xp: Any, z: Array) -> Array:
-        """Return f(z), element by element, by functions of `xp`, NumPy or CuPy."""
+        """Return f(z), element by element, with functions of `xp`, NumPy or CuPy."""
         raise NotImplementedError
 
     def derivative(self, xp: Any, z: Array) -> Array:
-        """Return f′(z), element by element, by functions of `xp`."""
+        """Return f′(z), element by element, with functions of `xp`."""
         raise NotImplementedError
 
     def build(self, context: BuildContext, input_shape: Shape) -> Shape:
@@ -80,21 +80,21 @@ class Activation(Layer):
     ) -> "Activation":
         """Make an activation from its equation in z; SymPy derives it (the extra `equations`).
 
-        An equation has numbers, + - * / **, parentheses, `where(z > 0, a, b)`, pi, e, and the functions exp, log,
-        log1p, expm1, sqrt, tanh, sinh, cosh, sigmoid, erf, abs, max, min, sin, cos, tan, atan and sign. Exponents are
-        numbers. What would overflow on the way is rewritten: log(1 + exp(z)) as max(z, 0) + log1p(exp(−|z|)), and so
-        on. In a network it may stand several times; an experiment file has it as `type = "Equation"`.
+        An equation may contain numbers, + - * / **, parentheses, `where(z > 0, a, b)`, pi, e, and the functions exp,
+        log, log1p, expm1, sqrt, tanh, sinh, cosh, sigmoid, erf, abs, max, min, sin, cos, tan, atan and sign. Exponents
+        are numbers. Forms that would overflow are rewritten: log(1 + exp(z)) as max(z, 0) + log1p(exp(−|z|)), and so
+        on. One activation may stand in several places of a network; an experiment file writes `type = "Equation"`.
 
         Args:
             name: Beginning of the layer's name: "swish" makes swish1, swish2.
-            equation: Such as "z / (1 + exp(-z))".
-            parameters: Initial values of parameters in the equation by name, such as {"a": 0.25}: each feature or
-                channel has its own, which is learned, and not decayed.
-            check: Whether it must be finite in float32 for z from −1000 to 1000, with its derivatives, and these be the
-                limits of differences.
+            equation: Right-hand side of a = f(z), such as "z / (1 + exp(-z))".
+            parameters: Initial values of learned parameters in the equation, by name, such as {"a": 0.25}. Each feature
+                or channel has a value of its own, without weight decay.
+            check: Whether to check f and its derivatives: finite in float32 for z from −1000 to 1000, and the
+                derivatives equal to central differences.
 
         Raises:
-            OptionError: the equation has what none may have, depends on no z, or fails the check; or SymPy is missing.
+            OptionError: An equation outside this grammar, without z, or failing the check; or SymPy is missing.
         """
         prefix = f"{name}_" if isinstance(name, str) and name[-1:].isdigit() else name
         made = {"type": "Equation", "equation": equation, "name_prefix": prefix, "check": check}
@@ -130,10 +130,14 @@ class ReLU(Activation):
 
 @register
 class LeakyReLU(Activation):
-    """f(z) = max(z, αz), f′ = 1 where z > 0, else α: the slope `alpha` for negative z is at most 1."""
+    """f(z) = max(z, αz), f′ = 1 where z > 0, else α.
+
+    Args:
+        alpha: Slope α for negative z, at most 1.
+    """
 
     kernel, gradient_kernel = kernels.leaky_relu, kernels.leaky_relu_gradient
-    derivative_from_output = False  # with a negative α the output does not tell the sign of z
+    derivative_from_output = False  # with a negative α, a does not determine the sign of z
     output_is_free = True
     weights = He
     increases = property(lambda self: self.alpha >= 0)
@@ -158,7 +162,10 @@ class Softplus(Activation):
 class Softmax(Activation):
     """P(k | x) = e^{z_k} / Σ_i e^{z_i}, over the outputs of a sample; ∂C/∂z = a ⊙ (∂C/∂a − Σ ∂C/∂a ⊙ a).
 
-    As the last layer under SoftmaxCrossEntropy it is trained together with the loss, from z.
+    As the last layer it is fused with SoftmaxCrossEntropy: the loss is computed from the logits z.
+
+    Raises:
+        ShapeError: The input is an image instead of (outputs,).
     """
 
     kernel, gradient_kernel = kernels.softmax, kernels.softmax_gradient

@@ -1,7 +1,7 @@
-"""The base of every layer: built once, then forward and backward over buffers made at build.
+"""Define the base of every layer: `build` allocates once, `forward` and `backward` reuse its buffers.
 
-Inside, samples are the last axis: (features, batch) and (channels, height, width, batch). Shapes in `build`, errors and
-the summary are those of one sample: (features,) and (height, width, channels).
+Inside, samples are the last axis: (features, batch) and (channels, height, width, batch). `build`, error messages and
+the summary give the shape of one sample: (features,) or (height, width, channels).
 """
 
 import itertools
@@ -27,28 +27,40 @@ from gpunn.kernels.device_code import parts_of_row
 from gpunn.kernels.record import Array
 from gpunn.nn.initializers import Constant, Initializer
 from gpunn.nn.parameter import Parameter
-from gpunn.nn.share import Share
+
+
+@dataclass
+class Share:
+    """Place of a rank's samples in the batch of all ranks, set before each step.
+
+    Attributes:
+        first: Number of its first sample in the whole batch.
+        of: Number of samples in the whole batch; 0 where this network computes all of it.
+    """
+
+    first: int = 0
+    of: int = 0
 
 
 @dataclass
 class BuildContext:
-    """Everything a layer is told when it is built, and the source of its memory."""
+    """Settings and memory that a layer receives in `build`."""
 
     backend: Backend
     dtype: DTypeLike
-    capacity: int  # samples of the largest batch
-    name: str = ""  # of the layer, such as "dense1", for its parameters and errors
-    needs_input_gradient: bool = False  # since something before the layer learns
-    may_overwrite_input: bool = False  # by the layer's output
-    is_last: bool = False  # so the gradient given to `backward` belongs to the caller and must stay as it is
-    activation: "Layer | None" = None  # that comes next
-    batch_size: int = 1  # of a training
+    capacity: int  # number of samples in the largest batch
+    name: str = ""  # layer name, such as "dense1", for parameters and errors
+    needs_input_gradient: bool = False  # true where an earlier layer learns
+    may_overwrite_input: bool = False  # whether the output may take the input's memory
+    is_last: bool = False  # the gradient given to `backward` then belongs to the caller and must not change
+    activation: "Layer | None" = None  # next activation after the layer
+    batch_size: int = 1  # training batch size
     seed: int = 0
-    number: int = 0  # of the stage in the network, to tell its random numbers from another's
-    count: Array = None  # of the steps done in the whole run, one element on the device
-    share: Share = field(default_factory=Share)  # of this rank, of the network's batches
+    number: int = 0  # stage number in the network: gives each stage random numbers of its own
+    count: Array = None  # number of steps in the whole run, one element on the device
+    share: Share = field(default_factory=Share)  # this rank's share of the batch
     is_frozen: bool = False  # see `Layer.trainable`
-    frozen: Mapping[str, bool] = field(default_factory=dict)  # whether a layer is, by its name, also within another
+    frozen: Mapping[str, bool] = field(default_factory=dict)  # whether each layer is frozen, by name, nested ones too
     inner_numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1 << 16))  # of stages within layers
     parameters: list[Parameter] = field(default_factory=list)
     statistics: dict[str, Array] = field(default_factory=dict)
@@ -56,26 +68,25 @@ class BuildContext:
 
     @property
     def xp(self) -> Any:
-        """NumPy or CuPy, whichever the arrays of the network are of."""
+        """NumPy or CuPy: the module of the network's arrays."""
         return self.backend.xp
 
     def buffer(self, shape: Shape, dtype: DTypeLike | None = None) -> Buffer:
-        """Make memory for a batch of samples of this shape, of the network's dtype where none is given."""
+        """Allocate a batch of samples of this shape, by default in the network's dtype."""
         buffer = Buffer(self.backend, channels_first(shape), self.capacity, self.dtype if dtype is None else dtype)
         self.buffer_bytes[self.name] += buffer.nbytes
         return buffer
 
     def scratch(self, shape: Shape) -> Array:
-        """Make memory of this very shape, for intermediate results."""
+        """Allocate an array of exactly this shape for intermediate results."""
         array = self.backend.empty(shape, self.dtype)
         self.buffer_bytes[self.name] += array.nbytes
         return array
 
     def shared_rows(self, rows: int, size: int, numbers: int = 1) -> tuple[Array, Array]:
-        """Make the scratch for sums of rows that blocks of a device share: parts, and a ticket a row that is 0.
+        """Allocate partial sums, and a zeroed ticket a row, for `numbers` sums over rows that several GPU blocks share.
 
-        `size` is that of a row in the largest batch, `numbers` how many a block finds. Short rows need none, nor does
-        the host.
+        `size` is the length of a row in the largest batch; short rows need no scratch, nor does the CPU.
         """
         shared = 0 if self.backend.device == "cpu" else parts_of_row(rows, size)
         if shared < 2:
@@ -85,7 +96,7 @@ class BuildContext:
         return self.scratch((rows * shared * numbers,)), tickets
 
     def statistic(self, word: str, shape: Shape, value: float) -> Array:
-        """Make an array that the layer remembers but does not learn, saved with the network."""
+        """Allocate an array that is saved with the network but not learned, such as a running mean."""
         array = self.backend.zeros(shape, self.dtype)
         self.backend.assign(array, value)
         self.statistics[f"{self.name}.{word}"] = array
@@ -100,11 +111,18 @@ class BuildContext:
         fan_in: int = 1,
         fan_out: int = 1,
         weight_decay: bool = False,
-        decays: bool = False,  # its old name
+        decays: bool = False,
     ) -> Parameter:
-        """Make a parameter of this layer, which begins with a number or by an initializer.
+        """Register a parameter of this layer; it gets its memory when all layers are built.
 
-        Its memory comes once all layers are built.
+        Args:
+            letter: Name within the layer: "w" of dense1 is the parameter "dense1.w".
+            shape: Shape of the values.
+            initializer: Initial distribution, or one number for all elements.
+            fan_in: Number of inputs to a unit.
+            fan_out: Number of units that an input feeds.
+            weight_decay: Whether regularizers act on it.
+            decays: Old name of `weight_decay`.
         """
         if not isinstance(initializer, Initializer):
             initializer = Constant(initializer)
@@ -114,48 +132,48 @@ class BuildContext:
 
 
 class Layer(Buildable, Part, ABC, kind="layer", example="Dense(10)"):
-    """One step of the network.
+    """Base of all layers: a layer maps a batch to a batch, and its gradient back.
 
-    A layer belongs to one network. Given to another, copied or pickled, it becomes a layer of its own that begins with
-    the weights and statistics which this one has.
+    A layer belongs to one network. Given to another network, copied or pickled, it becomes a new layer that begins with
+    this one's weights and statistics.
 
     Attributes:
-        trainable: False freezes the layer: nothing of it is learned or decayed, BatchNorm keeps its statistics and
-            Dropout switches nothing off. Set it at any time; `fit` and `forward` go by what it is then.
-        name_prefix: Beginning of the layer's name; left out, the name of its class in small letters.
-        output_is_free: Whether `backward` does without what `forward` returned, so the next layer may overwrite it.
-        aliases_gradient: Whether `backward` may return the array that it was given.
-        increases: Whether z₁ ≤ z₂ means f(z₁) ≤ f(z₂), element by element, so that the largest z has the largest a.
+        trainable: False freezes the layer: its parameters stay, without weight decay, BatchNorm keeps its statistics
+            and Dropout is the identity. Set it at any time; the next `fit` or `forward` uses it.
+        name_prefix: Beginning of the layer's name; by default the class name in lower case.
+        output_is_free: Whether `backward` does not read the output of `forward`, so the next layer may overwrite it.
+        aliases_gradient: Whether `backward` may return its input array.
+        increases: Whether z₁ ≤ z₂ implies f(z₁) ≤ f(z₂), element by element, so the largest z has the largest a.
     """
 
     name_prefix: ClassVar[str] = ""
     output_is_free: bool = True
     aliases_gradient: ClassVar[bool] = False
     increases: ClassVar[bool | property] = False
-    has_weights: ClassVar[bool] = False  # which multiply its inputs: the parameter `w` of (units, …)
-    outputs: int | None = None  # of a sample, where their number is the same whatever comes in
-    tokens: int = 0  # that it looks up, where it takes whole numbers as they are, and so comes first
-    takes_rows: ClassVar[bool] = False  # of features alone, so that images go flat into it where it comes first
-    normalizes_batch: ClassVar[bool] = False  # by the samples of a batch together: see `start_gathering`
-    picks_largest: ClassVar[bool] = False  # of several elements, and so may come before a stage that `increases`
-    gives_probability: ClassVar[bool] = False  # in each output by itself
-    may_repeat: ClassVar[bool] = False  # in a network, where each place is given a layer of its own
-    is_pictured: ClassVar[bool] = True  # as the end of a picture of the network's answers
-    is_chain: ClassVar[bool] = False  # whose layers run as if they stood in its place
-    drops_units: ClassVar[bool] = False  # by random masks, in training
-    only_reshapes: ClassVar[bool] = False  # its inputs
+    has_weights: ClassVar[bool] = False  # whether it multiplies its inputs by a parameter `w`, (units, …)
+    outputs: int | None = None  # number of outputs of a sample; None where it depends on the input
+    tokens: int = 0  # number of tokens it looks up; such a layer takes whole numbers, unscaled, and comes first
+    takes_rows: ClassVar[bool] = False  # whether it takes (features,) only: as the first layer it gets images flat
+    normalizes_batch: ClassVar[bool] = False  # whether samples share statistics: see `start_gathering`
+    picks_largest: ClassVar[bool] = False  # whether outputs are maxima, so that it may run before an increasing stage
+    gives_probability: ClassVar[bool] = False  # whether each output is a probability by itself
+    may_repeat: ClassVar[bool] = False  # whether one layer may stand in several places: each then gets a copy
+    is_pictured: ClassVar[bool] = True  # whether a picture of the network may end with its output
+    is_chain: ClassVar[bool] = False  # whether its layers run as if they stood in its place
+    drops_units: ClassVar[bool] = False  # whether it drops random units in training
+    only_reshapes: ClassVar[bool] = False  # whether it only reshapes its input
     role: ClassVar[str] = "other"  # in a picture of a network: "activation", "normalization", "pooling"
-    running: tuple[Any, ...] = ()  # the `Stages` of its branches, once it is built
-    branches: tuple[list["Layer"], ...] | list[list["Layer"]] = ()  # of layers within it, each from its inputs on
-    main_branches: tuple[list["Layer"], ...] | list[list["Layer"]] = ()  # without shortcuts
-    fused: "Layer | None" = None  # the activation that is computed within this stage
+    running: tuple[Any, ...] = ()  # `Stages` of its branches, once built
+    branches: tuple[list["Layer"], ...] | list[list["Layer"]] = ()  # inner layers; each branch starts at the input
+    main_branches: tuple[list["Layer"], ...] | list[list["Layer"]] = ()  # branches without shortcuts
+    fused: "Layer | None" = None  # activation computed within this stage
     w: Parameter | None = None
-    bias_for_loss: Parameter | None = None  # all that the stage does is to add it, and so the loss can, in its pass
+    bias_for_loss: Parameter | None = None  # bias of a stage that only adds it: the loss kernel can do that instead
     name: str = ""
     trainable: bool = True
     begins_with: Mapping[str, NDArray[Any]] = MappingProxyType({})  # values to build with, by the last word of names
-    is_placed: bool = False  # in a network
-    # Of a built network: its lock, its backend, and the layer's parameters and statistics by the last word of names.
+    is_placed: bool = False  # whether it belongs to a network
+    # Lock and backend of the built network, and the layer's parameters and statistics by the last word of their names.
     built_values: tuple[AbstractContextManager[Any], Backend, dict[str, Array]] | None = None
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -169,64 +187,64 @@ class Layer(Buildable, Part, ABC, kind="layer", example="Dense(10)"):
             cls.name_prefix = cls.__name__.lower().removesuffix("2d")
 
     def name_inner_layers(self) -> None:
-        """Name the layers within this one, after its own name."""
+        """Name the inner layers after this one."""
         name_layers((layer for branch in self.branches for layer in branch), f"{self.name}.")
 
     def stages(self) -> list["Layer"]:
-        """Return what runs for the layer in turn: itself, or itself and what it leaves to a stage of its own."""
+        """Return the stages that run for the layer: itself, perhaps followed by a separate one, such as its bias."""
         return [self]
 
     def output_shape(self, input_shape: Shape) -> Shape:
-        """Return the shape of a sample that comes out; raise ShapeError where the input does not fit the layer."""
+        """Return the shape of an output sample; raise ShapeError where the input does not fit the layer."""
         return input_shape
 
     @abstractmethod
     def build(self, context: BuildContext, input_shape: Shape) -> Shape:
-        """Make parameters and buffers for samples of this shape, and return `output_shape`."""
+        """Allocate parameters and buffers for samples of this shape, and return `output_shape`."""
 
     @abstractmethod
     def forward(self, x: Array, training: bool) -> Array:
-        """Compute the layer's output for a batch, samples last, in a buffer that the layer owns."""
+        """Compute the output of a batch, samples last, in a buffer of the layer."""
 
     @abstractmethod
     def backward(self, dy: Array) -> Array | None:
-        """From δ = ∂C/∂output (5) to ∂C/∂input (8), or None where nothing before learns, and collect the gradients."""
+        """Return ∂C/∂input (8) from δ = ∂C/∂output (5), or None if no earlier layer learns; compute the gradients."""
 
     def resized(self, outputs: int) -> "Layer":
-        """Return a new layer like this one, but for the number of its outputs; see `Sequential.replace_last`."""
+        """Return a new layer of the same kind with another number of outputs; see `Sequential.replace_last`."""
         mend = f"write Sequential([*network.layers[:-1], Dense({outputs})]), with those layers that are to stay"
         raise OptionError(f"{self!r} cannot be made again with {outputs} outputs: {mend}")
 
     def filters_of(self, w: NDArray[Any], input_shape: Shape) -> NDArray[Any] | None:
-        """Return weights as images (units, channels, height, width) of what each unit sees; None where it sees none."""
+        """Return weights as one image a unit, (units, channels, height, width); None where they form no images."""
         if w.ndim == 2 and len(input_shape) == 3 and w.shape[1] == prod(input_shape):
             return w.reshape(len(w), *channels_first(input_shape))
         return w if w.ndim == 4 else None
 
     def fused_with(self, following: "Layer") -> "Layer | None":
-        """Return one stage that does what this one and the next do; None where there is none."""
+        """Return one stage that computes this one and the next; None where none can."""
         return None
 
     def comes_after(self, before: "Layer") -> None:
-        """Take note of the stage before this one, both built, in whose pass it may take part."""
+        """Learn about the stage before, once both are built: this one may take over its work."""
 
     def without(self, link: type["Layer"]) -> list["Layer"]:
-        """Return what is left of this stage, the last, where the loss computes the activation `link` itself."""
+        """Return the stages left of this last one where the loss computes the activation `link` itself."""
         return [] if isinstance(self, link) else [self]
 
     def idle(self, forward: bool) -> None:
-        """Take part in what ranks compute together, in `forward` or else in `backward`, with no sample of the batch."""
+        """Take part in the messages of the ranks, in `forward` or in `backward`, without a sample of the batch."""
         for stages in self.running:
             stages.idle(forward)
 
     def forget_batch(self) -> None:
-        """Let go of the inputs of the last `forward`; no `backward` follows it."""
+        """Release the inputs of the last `forward`; no `backward` follows it."""
 
     def start_gathering(self) -> None:
-        """From now on gather the statistics of all that comes through, if the layer `normalizes_batch`."""
+        """Start to gather statistics over all following batches, if the layer `normalizes_batch`."""
 
     def stop_gathering(self, keep: bool) -> None:
-        """Remember what was gathered, or, where that is only a part, what was remembered before."""
+        """Stop gathering; `keep` the new statistics, or drop them where the pass was incomplete."""
 
     def settings(self) -> dict[str, Any]:
         kept = super().settings()
@@ -236,7 +254,7 @@ class Layer(Buildable, Part, ABC, kind="layer", example="Dense(10)"):
 
     @property
     def has_learned(self) -> bool:
-        """Whether the layer is part of a built network, or begins with the weights of one."""
+        """True if the layer belongs to a built network or begins with the weights of one."""
         return self.built_values is not None or bool(self.begins_with)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -249,7 +267,7 @@ class Layer(Buildable, Part, ABC, kind="layer", example="Dense(10)"):
 
 
 def every_layer(layers: Iterable[Layer], frozen: bool = False) -> Iterator[tuple[Layer, bool]]:
-    """Give each layer, also those within others, and whether it is frozen: what lies in a frozen one is."""
+    """Give each layer, nested ones too, and whether it is frozen, by itself or by a layer around it."""
     for layer in layers:
         is_frozen = frozen or not layer.trainable
         yield layer, is_frozen
@@ -258,7 +276,7 @@ def every_layer(layers: Iterable[Layer], frozen: bool = False) -> Iterator[tuple
 
 
 def unchained(layers: Iterable[Layer]) -> Iterator[Layer]:
-    """Give the layers that run one after another: those of a chain in its place."""
+    """Give the layers in running order, with each chain replaced by its layers."""
     for layer in layers:
         if layer.is_chain:
             yield from unchained(layer.branches[0])
@@ -267,7 +285,7 @@ def unchained(layers: Iterable[Layer]) -> Iterator[Layer]:
 
 
 def name_layers(layers: Iterable[Layer], before: str = "") -> None:
-    """Name layers dense1, relu1, dense2 and so on, and those within them residual1.dense1."""
+    """Name layers dense1, relu1, dense2 and so on, nested ones residual1.dense1."""
     counts = Counter[str]()
     for layer in layers:
         counts[layer.name_prefix] += 1
@@ -276,10 +294,10 @@ def name_layers(layers: Iterable[Layer], before: str = "") -> None:
 
 
 def placed(layers: list[Layer]) -> list[Layer]:
-    """Return layers that are part of no network as they are, and copies of others, all of one moment."""
+    """Return the layers for a new network; those of another network are copied, all in one moment."""
     locks = {id(values[0]): values[0] for layer, _ in every_layer(layers) if (values := layer.built_values)}
     with ExitStack() as held:
-        for key in sorted(locks):  # in one order, so that no two threads wait for each other
+        for key in sorted(locks):  # always in one order: two threads then never wait for each other
             held.enter_context(locks[key])
         return _placed(layers)
 

@@ -1,4 +1,4 @@
-"""Batch normalization, (23) and (24)."""
+"""Normalize by the statistics of a batch, (23) and (24)."""
 
 from math import prod
 
@@ -21,20 +21,22 @@ from gpunn.nn.layers.shared_batch import SharedBatch
 class BatchNorm(Layer):
     """x̂ = (x − x̄)/√(σ² + ε) (23), y = γ x̂ + β (24), over the minibatch; images also over height and width.
 
-    γ and β are learned and not decayed. When not training, x̄ and σ² are remembered: running averages of training,
-    r := (1 − momentum) r + momentum · (value of the batch), or, after `Sequential.recompute_statistics`, those of the
-    whole training set (S. Ioffe, C. Szegedy, 2015). With `trainable = False` they are taken in training too, and stay.
-
-    On several ranks the minibatch is that of all: each tells the others the statistics of its share.
+    γ and β are learned, without weight decay. Outside of training, x̄ and σ² are the running averages of the training
+    batches, r := (1 − momentum) r + momentum · (value of the batch), or, after `Sequential.recompute_statistics`, the
+    statistics of the whole training set (S. Ioffe, C. Szegedy, 2015). With `trainable = False` training uses them too,
+    and they stay constant. On several ranks x̄ and σ² are those of the whole minibatch.
 
     Args:
         epsilon: ε, added to the variance.
         momentum: Share of the newest batch in the running averages.
         over: "batch", or "rank": on several ranks, each normalizes its share by itself. That takes one message a step
-            instead of two, and gives other numbers than one process. Running averages are of the whole batch.
+            instead of two, but the result differs from one process. Running averages are over the whole batch.
 
     Raises:
-        ShapeError: in training, fewer than two values a channel, whose variance says nothing.
+        OptionError: An argument out of its range.
+        ShapeError: In training, fewer than two values a channel: their variance is meaningless.
+
+    Shapes: (features,) or (height, width, channels), unchanged; γ and β are (features,) or (channels,).
     """
 
     normalizes_batch = True
@@ -63,37 +65,37 @@ class BatchNorm(Layer):
         self._each = each = prod(input_shape[:-1])
         self._scratch = context.shared_rows(channels, each * context.capacity, 2)
         self._ranks = SharedBatch(context, channels, each) if world().size > 1 and not self.is_frozen else None
-        self._shared: SharedBatch | None = None  # the ranks, where they share the batch of the last `forward`
-        self._seen: Statistics | None = None
-        self._joined: Joined | None = None  # with the bias and activation before, where they leave their work to this
-        self._does_both = False  # of the batch of the last `forward`
+        self._shared: SharedBatch | None = None  # set where ranks share the batch of the last `forward`
+        self._gathered: Statistics | None = None
+        self._joined: Joined | None = None  # kernels that also compute the bias and activation of the stage before
+        self._uses_joined = False  # for the batch of the last `forward`
         return input_shape
 
     def comes_after(self, before: Layer) -> None:
         if isinstance(before, BiasActivation) and not before.bias.b.is_frozen and not self.is_frozen:
             self._joined, self._bias = joined[before.activation.kernel], before.bias
-            before.left_to = self._takes
+            before.left_to = self._decide_joined
 
-    def _takes(self, x: Array, training: bool) -> bool:
-        self._does_both = training and self._ranks is None and self._is_cut(x.size // self._channels)
-        return self._does_both
+    def _decide_joined(self, x: Array, training: bool) -> bool:
+        self._uses_joined = training and self._ranks is None and self._is_split(x.size // self._channels)
+        return self._uses_joined
 
     def forward(self, x: Array, training: bool) -> Array:
         y = self._y[x.shape[-1]]
-        self._x, self._by_batch = x, (training and not self.is_frozen) or self._seen is not None
+        self._x, self._by_batch = x, (training and not self.is_frozen) or self._gathered is not None
         if not self._by_batch:
             self._by_statistics(x, self.beta.column, self.mean, self.variance, y)
             return y
         self._shared = self._ranks if self._ranks is not None and self._ranks.samples else None
         self._check(values := x.size // self._channels)
-        momentum = self.momentum if self._seen is None else 0.0  # running averages then stay as they are
+        momentum = self.momentum if self._gathered is None else 0.0  # gathering leaves the running averages alone
         statistics = *self._of_batch, self.mean, self.variance
         if self._shared is not None:
             self._shared.take(x, self._scratch)
             self._shared.merge(momentum, *statistics)
             self._by_statistics(x, self.beta.column, *self._normalizing(), y)
-        elif self._is_cut(values):
-            if self._joined is not None and self._does_both:
+        elif self._is_split(values):
+            if self._joined is not None and self._uses_joined:
                 given = x, self._bias.b.value, momentum
                 self._backend.run(self._joined.forward, *given, *statistics, *self._scratch)
             else:
@@ -102,8 +104,8 @@ class BatchNorm(Layer):
         else:
             parameters = self.gamma.value, self.beta.value
             self._backend.run(kernels.normalize, x, *parameters, self.epsilon, momentum, *statistics, y)
-        if self._seen is not None:
-            self._seen.add(values, *map(self._backend.to_host, self._of_batch))
+        if self._gathered is not None:
+            self._gathered.add(values, *map(self._backend.to_host, self._of_batch))
         return y
 
     def idle(self, forward: bool) -> None:
@@ -117,7 +119,7 @@ class BatchNorm(Layer):
             ranks.add_nothing()
 
     def _check(self, values: int) -> None:
-        """Raise ShapeError, on all ranks alike, where a variance would be that of one value."""
+        """Raise ShapeError, on every rank, where a channel has fewer than two values."""
         if self._shared is not None:
             values = self._each * (self._shared.samples if self.over == "batch" else self._shared.least)
         if values < 2:
@@ -126,7 +128,7 @@ class BatchNorm(Layer):
             raise ShapeError(f"{self.name}: {needed}{share}, got a batch of one: take a larger batch")
 
     def _normalizing(self) -> tuple[Array, Array]:
-        """Return the mean and variance that the last batch was normalized by."""
+        """Return the mean and variance that normalized the last batch."""
         if not self._by_batch:
             return self.mean, self.variance
         if self._shared is not None and self.over == "rank":
@@ -134,8 +136,8 @@ class BatchNorm(Layer):
             return mean, variance
         return self._of_batch
 
-    def _is_cut(self, values: int) -> bool:
-        """Whether several blocks of a GPU share each channel of a batch, with so many values of it."""
+    def _is_split(self, values: int) -> bool:
+        """Return whether several GPU blocks share each channel of a batch with this many values a channel."""
         return self._scratch[0].size > 0 and kernels.are_shared(self._channels, values)
 
     def _by_statistics(self, x: Array, beta: Array, mean: Array, variance: Array, y: Array) -> None:
@@ -146,24 +148,24 @@ class BatchNorm(Layer):
 
     def backward(self, dy: Array) -> Array | None:
         dx = dy if self._dx is None else self._dx[dy.shape[-1]]
-        if self.is_frozen:  # γ/√(σ² + ε) dy: the statistics are constants
+        if self.is_frozen:  # γ/√(σ² + ε) dy: constant statistics pass no gradient
             self._by_statistics(dy, self._zeros, self._zeros, self.variance, dx)
             return dx
         statistics, values = self._normalizing(), dy.size // self._channels
         sums: tuple[Array, Array] = (self.gamma.grad, self.beta.grad)
         shared = self._shared if self._by_batch and self.over == "batch" else None
-        if shared is None and not self._is_cut(values):
-            share = 1 / values if self._by_batch else 0.0
-            arguments = dy, self._x, self.gamma.value, *statistics, self.epsilon, share, *sums, dx
-            self._backend.run(kernels.normalize_gradient, *arguments)
-            return dx
-        self._backend.run(kernels.normalize_sums, dy, self._x, *statistics, self.epsilon, *sums, *self._scratch)
+        in_one_kernel = shared is None and not self._is_split(values)
+        if not in_one_kernel:
+            self._backend.run(kernels.normalize_sums, dy, self._x, *statistics, self.epsilon, *sums, *self._scratch)
         if shared is not None:
             of_all, values = shared.add(*sums), self._each * shared.samples
             sums = of_all[0], of_all[1]
         share = 1 / values if self._by_batch else 0.0
-        if self._joined is not None and self._does_both:
-            arguments = dy, self._x, self.gamma.value, *statistics, self.epsilon, share, *sums, dx
+        arguments = dy, self._x, self.gamma.value, *statistics, self.epsilon, share, *sums, dx
+        if in_one_kernel:
+            self._backend.run(kernels.normalize_gradient, *arguments)
+            return dx
+        if self._joined is not None and self._uses_joined:
             self._backend.run(self._joined.backward, *arguments, self._bias.b.grad, *self._bias.scratch)
             return dx
         flat, x = (array.reshape(self._channels, -1) for array in (dy, self._x))
@@ -174,10 +176,10 @@ class BatchNorm(Layer):
         return dx
 
     def start_gathering(self) -> None:
-        self._seen = Statistics(self._channels)
+        self._gathered = Statistics(self._channels)
 
     def stop_gathering(self, keep: bool) -> None:
-        if self._seen is not None and self._seen.count and keep:
-            self._backend.assign(self.mean, self._seen.mean.astype(self.mean.dtype))
-            self._backend.assign(self.variance, (self._seen.squares / self._seen.count).astype(self.variance.dtype))
-        self._seen = None
+        if keep and (found := self._gathered) is not None and found.count:
+            self._backend.assign(self.mean, found.mean.astype(self.mean.dtype))
+            self._backend.assign(self.variance, (found.squares / found.count).astype(self.variance.dtype))
+        self._gathered = None

@@ -1,4 +1,4 @@
-"""Branches that begin with the same inputs and meet again: a sum (residual connection), or side by side."""
+"""Join branches of one input: add them (residual connection) or concatenate them."""
 
 from collections.abc import Iterable
 from itertools import accumulate, pairwise
@@ -17,22 +17,28 @@ from gpunn.nn.layers.dense import Dense
 
 @register
 class Residual(Chain):
-    """y = x + f(x), f being a chain of layers, which learns what is to be added to x (K. He et al., 2015).
+    """y = x + f(x) with a chain of layers f, which learns a correction to x (K. He et al., 2015).
 
-    ∂C/∂x = ∂C/∂y + (∂f/∂x)ᵀ ∂C/∂y. Where f changes the shape, y = P x + f(x): P is a `projection` that is learned,
-    by default a convolution 1×1 with the stride of f, of features a `Dense`, both without a bias. Activations after the
-    sum stand behind the layer: `Residual([Conv2D(16, padding="same"), BatchNorm()]), ReLU()`.
+    ∂C/∂x = ∂C/∂y + (∂f/∂x)ᵀ ∂C/∂y. Where f changes the shape, y = P x + f(x) with a learned `projection` P: by default
+    a 1×1 convolution with the stride of f, for features a `Dense`, both without a bias. Write activations after the
+    sum as the next layer: `Residual([Conv2D(16, padding="same"), BatchNorm()]), ReLU()`.
 
     Args:
         layers: Layers of f, from input to output.
-        projection: Layer P, or a list of layers; None for the one above where shapes differ, and else for none.
+        projection: Layer P, or a list of layers; None for the default P where shapes differ, and for the identity
+            where they agree.
 
-    Shapes: those of f; without a projection, an image's rows and columns that come out are ⌈in/stride⌉ for a stride.
+    Raises:
+        OptionError: Not a list of layers, or layers nested too deeply.
+        ShapeError: P and f have different output shapes, or no default P fits.
+
+    Shapes: input and output of f; for the default projection the output has ⌈height/stride⌉ rows and
+    ⌈width/stride⌉ columns.
     """
 
     name_prefix = "residual"
     is_chain = False
-    tokens = 0  # to which nothing can be added
+    tokens = 0  # the sum needs inputs that are numbers, not tokens
 
     def __init__(self, layers: Iterable[Layer], projection: Layer | Iterable[Layer] | None = None) -> None:
         self.layers = as_layers(layers, owner="Residual")
@@ -44,7 +50,7 @@ class Residual(Chain):
 
     @property
     def projection(self) -> Layer | None:
-        """Layer P that was given."""
+        """The given layer P, or None."""
         return self._projection[0] if self._projection else None
 
     @property
@@ -74,7 +80,7 @@ class Residual(Chain):
         return shape
 
     def _fitting(self, given: Shape, wanted: Shape) -> list[Layer]:
-        """Return a new projection from one shape to another, or none where they are the same."""
+        """Return a new projection from one shape to another, in a list that is empty for equal shapes."""
         if given == wanted:
             return []
         if len(given) == len(wanted) == 1:
@@ -91,17 +97,17 @@ class Residual(Chain):
         shape = self.output_shape(input_shape)
         if not self._projection:
             before, self._made = vars(self).get("_made", []), self._fitting(input_shape, shape)
-            for made, other in zip(self._made, before, strict=False):  # of the network as it was built before
+            for made, other in zip(self._made, before, strict=False):  # a rebuilt network keeps its frozen projection
                 made.trainable = other.trainable
             self.name_inner_layers()
-        super().build(context, input_shape)  # of f, which must not overwrite ∂C/∂y: it is the shortcut's too
-        is_last = context.is_last or self._chain.hands_gradient_on
+        super().build(context, input_shape)  # builds f, which must not overwrite ∂C/∂y: the shortcut reads it too
+        is_last = context.is_last or self._chain.aliases_gradient
         shortcuts = [self.build_branch(branch, context, input_shape, is_last) for branch in self.branches[1:]]
         self._shortcut = shortcuts[0] if shortcuts else None
         self._run = context.backend.run
         self._y = None if self._chain.stages[-1].output_is_free else context.buffer(shape)
-        self._hands_back = context.needs_input_gradient
-        own = self._hands_back and self._chain.hands_gradient_on
+        self._needs_dx = context.needs_input_gradient
+        own = self._needs_dx and self._chain.aliases_gradient
         self._dx = context.buffer(input_shape) if own else None
         return shape
 
@@ -115,7 +121,7 @@ class Residual(Chain):
     def backward(self, dy: Array) -> Array | None:
         df = super().backward(dy)
         shortcut = dy if self._shortcut is None else self._shortcut.backpropagate(dy)
-        if not self._hands_back:
+        if not self._needs_dx:
             return None
         dx = df if self._dx is None else self._dx[dy.shape[-1]]
         self._run(kernels.add, df, shortcut, dx)
@@ -124,13 +130,17 @@ class Residual(Chain):
 
 @register
 class Concatenate(Branched):
-    """y = (f₁(x), f₂(x), …): branches side by side, by features, and of images by channels (C. Szegedy et al., 2015).
+    """y = (f₁(x), f₂(x), …): concatenate branches along the features, or channels of images (C. Szegedy et al., 2015).
 
-    ∂C/∂x = Σ (∂fᵢ/∂x)ᵀ ∂C/∂yᵢ. An empty branch, [], hands x on as it is (G. Huang et al., 2017): `Concatenate([],
-    [Conv2D(16, padding="same"), ReLU()])` puts 16 channels behind those that there are.
+    ∂C/∂x = Σ (∂fᵢ/∂x)ᵀ ∂C/∂yᵢ. An empty branch, [], is the identity (G. Huang et al., 2017): `Concatenate([],
+    [Conv2D(16, padding="same"), ReLU()])` appends 16 channels to those of x.
 
     Args:
-        branches: At least two lists of layers, from input to output; one at most is empty.
+        branches: At least two lists of layers, from input to output; at most one is empty.
+
+    Raises:
+        OptionError: Not two or more lists of layers, or layers nested too deeply.
+        ShapeError: Branches whose outputs differ in height, width or number of dimensions.
 
     Shapes: images of one height and width → (height, width, all channels); features → (all features,).
     """
@@ -188,7 +198,7 @@ class Concatenate(Branched):
         return dx
 
     def _parts_of(self, name: str, whole: Array) -> list[Array]:
-        """Return the part of each branch; the same views each time, for which the products before are planned."""
+        """Return each branch's part of an array, the same views each time: products are planned for their memory."""
         of, parts = self._kept.get(name, (None, []))
         if of is not whole:
             parts = [whole[part] for part in self._places]

@@ -1,4 +1,4 @@
-"""Layers within a layer: a chain, one after another, and the base of those with branches."""
+"""Nest layers within a layer: run a chain in sequence, and build the branches of others."""
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
@@ -12,18 +12,18 @@ from gpunn.kernels.record import Array
 from gpunn.nn.layers.base import BuildContext, Layer
 from gpunn.nn.layers.stages import Stages
 
-DEEPEST = 16  # that layers lie within layers; their calls lie within each other as deep
-MOST_LAYERS = 1000  # that a file may ask for: a word of five letters is enough for one
+DEEPEST = 16  # greatest nesting depth of layers, since each level is a nested call
+MOST_LAYERS = 1000  # largest number of layers in a file, where a few bytes ask for one
 
 
 class Branched(Layer):
-    """A layer of layers, in branches that all begin with its inputs."""
+    """Nest layers in branches that all start at the layer's input."""
 
-    name_prefix = ""  # each has its own
-    made_here: tuple[str, ...] = ()  # beginnings of names of what it makes when it is built, beside the layers it has
+    name_prefix = ""  # each subclass is named after its class
+    made_here: tuple[str, ...] = ()  # name prefixes of layers that `build` makes in addition to the given ones
 
     def check_depth(self) -> None:
-        """Raise OptionError where layers lie too deep within layers."""
+        """Raise OptionError where layers are nested too deeply."""
         if _depth(self) > DEEPEST:
             raise OptionError(f"layers may lie within layers at most {DEEPEST} deep: make a longer chain of them")
 
@@ -54,7 +54,7 @@ class Branched(Layer):
                 branch[0].forget_batch()
 
     def build_branch(self, branch: list[Layer], context: BuildContext, shape: Shape, is_last: bool) -> Stages:
-        """Build the layers of a branch, where the gradient that it is given must stay as it is if `is_last`."""
+        """Build the layers of a branch; with `is_last` it must leave its input gradient unchanged."""
         made = Stages(branch)
         self.running = (*self.running, made)
         made.build(context, shape, context.inner_numbers, is_last)
@@ -62,7 +62,7 @@ class Branched(Layer):
 
     def __getstate__(self) -> dict[str, Any]:
         held: AbstractContextManager[Any] = nullcontext() if self.built_values is None else self.built_values[0]
-        with held:  # each layer within begins with what it has learned itself
+        with held:  # inner layers carry their own weights
             state = super().__getstate__()
             learned = {word: value for word, value in state["begins_with"].items() if word.startswith(self.made_here)}
             layers = {name: _copied(value) for name, value in vars(self).items() if name in state and _is_layers(value)}
@@ -83,12 +83,15 @@ def _copied(layers: Any) -> Any:
 
 @register
 class Chain(Branched):
-    """Layers one after another as one layer, which runs as they would without it; they are named chain1.dense1.
+    """Run layers in sequence as one layer, exactly as without the chain; they are named chain1.dense1.
 
     Args:
-        layers: Layers from input to output; a network may be given instead of its list of layers.
+        layers: Layers from input to output, or a network with them.
 
-    Shapes: those of the first layer → those of the last.
+    Raises:
+        OptionError: Not a list of layers, or layers nested too deeply.
+
+    Shapes: input of the first layer → output of the last.
     """
 
     is_chain = True
@@ -131,13 +134,13 @@ class Chain(Branched):
 
 
 def as_layers(layers: Any, more: tuple[Any, ...] = (), owner: str = "Sequential") -> list[Layer]:
-    """Return the layers of a network or chain, each made, or by its class or name where it needs no arguments."""
+    """Return the layers of a network or chain; a class or name stands for a layer without arguments."""
     what = "a network" if owner == "Sequential" else owner
     if isinstance(layers, Layer | type) or more:
         inside = ", ".join(map(repr, (layers, *more)))
         raise OptionError(f"{what} is a list of layers: write {owner}([{inside}])")
     if owner != "Sequential" and isinstance(own := getattr(layers, "layers", None), list):
-        layers = own  # of a network, which begin with the weights that they have
+        layers = own  # of a network: they keep their weights
     is_list = isinstance(layers, Iterable) and not isinstance(layers, str | dict) and getattr(layers, "ndim", 1) > 0
     made = [_as_layer(layer) for layer in layers] if is_list else []
     if not made:
@@ -147,24 +150,24 @@ def as_layers(layers: Any, more: tuple[Any, ...] = (), owner: str = "Sequential"
 
 def _as_layer(given: Any) -> Layer:
     if isinstance(layers := getattr(given, "layers", None), list) and not isinstance(given, Layer):
-        return Chain(layers)  # of a network, which begin with the weights that they have
+        return Chain(layers)  # of a network: they keep their weights
     return as_part("layer", given)  # type: ignore[no-any-return]
 
 
 def check_tables(layers: list[Any]) -> None:
-    """Raise OptionError for tables of too many layers and branches, or too deep, before any of them is made."""
+    """Raise OptionError for tables with too many or too deeply nested layers, before any layer is made."""
     count, depth, some = 0, 0, layers
     while some:
         count, depth = count + len(some), depth + 1
         if count > MOST_LAYERS:
             raise OptionError(f"layers must be at most {MOST_LAYERS:,}, those within layers and branches too")
-        if depth > 3 * DEEPEST:  # of tables and lists; more exactly asked when each is made
+        if depth > 3 * DEEPEST:  # counts tables and lists; each layer checks its exact depth later
             raise OptionError(f"layers may lie within layers at most {DEEPEST} deep")
         some = [inner for each in some for inner in _listed_in(each)]
 
 
 def _listed_in(value: Any) -> list[Any]:
-    """Return what a list holds, or the layers and branches within the table of a layer."""
+    """Return the elements of a list, or the layers and branches in the table of a layer."""
     if not isinstance(value, dict):
         return value if isinstance(value, list) else []
     held = [value.get(key) for key in ("layers", "branches", "projection")]
@@ -172,7 +175,7 @@ def _listed_in(value: Any) -> list[Any]:
 
 
 def check_places(layers: list[Layer]) -> None:
-    """Raise OptionError for a layer that stands in several places, and copy one that may."""
+    """Copy a layer that may stand in several places; raise OptionError for any other that does."""
     places: dict[int, str] = {}
 
     def check(some: list[Layer], before: str) -> None:

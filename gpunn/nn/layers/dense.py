@@ -1,4 +1,4 @@
-"""The fully-connected layer, (1)–(3), Flatten, which leads to it, weights and biases, also those of convolutions."""
+"""Define the fully-connected layer, (1)–(3), Flatten, and the weights and biases shared with convolutions."""
 
 import math
 from collections.abc import Callable
@@ -19,17 +19,17 @@ from gpunn.nn.parameter import Parameter
 
 
 class Weighted(Layer):
-    """A layer whose weights `w` multiply its inputs; its bias is the stage after, so that pooling can come between."""
+    """Multiply inputs by weights `w`; the bias is a separate stage, so that pooling can run between the two."""
 
-    name_prefix = ""  # each has its own
+    name_prefix = ""  # each subclass is named after its class
     has_weights = True
-    counts_outputs: ClassVar[str] = ""  # the argument for the number of units or filters
+    counts_outputs: ClassVar[str] = ""  # name of the argument for the number of units or filters
     w: Parameter
 
     def __init__(self, weights: Initializer | str, bias: float | bool) -> None:
         self.weights = checked_weights(weights)
         if isinstance(bias, bool | np.bool_):
-            self.bias: float | bool = 0.0 if bias else False  # True is a bias like any other
+            self.bias: float | bool = 0.0 if bias else False  # True is the usual bias, initially 0
         else:
             self.bias = real(bias, f"bias of {type(self).__name__}", ("be finite, or False for none", math.isfinite))
 
@@ -46,7 +46,7 @@ class Weighted(Layer):
         return [self] if self.bias is False else [self, Bias(float(self.bias))]
 
     def _make_w(self, context: BuildContext, *shape: int, fans: tuple[int, int] | None = None) -> None:
-        """Make the weights (units, …); without `fans`, a unit sums over everything else and feeds as many places."""
+        """Make the weights (units, …); by default fan_in and fan_out are those of a dense layer or full convolution."""
         weights = self.weights
         if isinstance(weights, str):
             following = context.activation.weights if isinstance(context.activation, Activation) else Glorot
@@ -60,13 +60,17 @@ class Weighted(Layer):
 class Dense(Weighted):
     """z = w a + b: every unit sums over all inputs (1), (2).
 
-    Two stages: the product w a here, and the `Bias`. Backward, with δ = ∂C/∂z: ∂C/∂a = wᵀ δ (8), ∂C/∂b = δ (12),
+    It runs as two stages, the product w a and the `Bias`. Backward, with δ = ∂C/∂z: ∂C/∂a = wᵀ δ (8), ∂C/∂b = δ (12),
     ∂C/∂w = δ aᵀ (13), summed over the batch.
 
     Args:
         units: Number of outputs.
-        weights: Distribution of the initial weights; "auto" takes He's before a ReLU and its like, else Glorot's.
-        bias: Constant that biases begin with; False for no bias.
+        weights: Distribution of the initial weights; "auto" is He before ReLU and similar activations, else Glorot.
+        bias: Initial value of the biases; False for no bias.
+
+    Raises:
+        OptionError: An argument out of its range.
+        ShapeError: The input is an image: put `Flatten` before it.
 
     Shapes: (inputs,) → (units,); w is (units, inputs), b is (units,).
     """
@@ -100,7 +104,7 @@ class Dense(Weighted):
         da = None if self._da is None else self._da[dy.shape[1]]
         if da is not None:
             self._backward(1.0, self.w.value, dy, 0.0, da)
-        self.w.collect(dy, self._a)  # which may already be the update of w (21)
+        self.w.collect(dy, self._a)  # may update w in place (21), so it follows ∂C/∂a
         return da
 
     def forget_batch(self) -> None:
@@ -110,7 +114,7 @@ class Dense(Weighted):
 
 @register
 class Flatten(Layer):
-    """(height, width, channels) → (features,), in the order channel, height, width, as PyTorch and ONNX have it."""
+    """(height, width, channels) → (features,), in PyTorch's and ONNX's order: channel, height, width."""
 
     aliases_gradient = True
     only_reshapes = True
@@ -125,7 +129,7 @@ class Flatten(Layer):
         return self.output_shape(input_shape)
 
     def forward(self, x: Array, training: bool) -> Array:
-        if x is not self._x:  # the same view each time, for which the products that follow are planned
+        if x is not self._x:  # keep the same view each time: later products are planned for its memory
             self._x, self._y = x, x.reshape(-1, x.shape[-1])
         return self._y
 
@@ -134,7 +138,7 @@ class Flatten(Layer):
 
 
 class Bias(Layer):
-    """z := z + b, one b a unit or filter; ∂C/∂b = δ (12), summed over the batch: the stage after weights."""
+    """z := z + b, with one b for each unit or filter; ∂C/∂b = δ (12), summed over the batch."""
 
     increases = True
 
@@ -150,7 +154,7 @@ class Bias(Layer):
     def fused_with(self, following: Layer) -> Layer | None:
         if not isinstance(following, Activation) or (both := with_bias.get(following.kernel)) is None:
             return None
-        # One of somebody's own may have the kernel of another, and do something else with it or on the way back.
+        # A user's activation may borrow one of these kernels, yet have a forward, backward or derivative of its own.
         kind = type(following)
         is_plain = kind.forward is Activation.forward and kind.backward is Activation.backward
         return BiasActivation(self, following) if is_plain and both.gradient is kind.gradient_kernel else None
@@ -166,11 +170,11 @@ class Bias(Layer):
 
 
 class BiasActivation(Layer):
-    """a = f(z + b) in one pass, and δ = ∂C/∂a ⊙ f′(z), with f′ written from a, and its sum ∂C/∂b in one.
+    """a = f(z + b) in one pass; δ = ∂C/∂a ⊙ f′(z), with f′ written from a, and its sum ∂C/∂b in another.
 
     Attributes:
-        left_to: Asks the stage after, for a batch and whether it is trained on, whether that one does both, forward and
-            back, in passes of its own.
+        left_to: Function (x, training) of the next stage: true where that stage computes bias and activation itself,
+            forward and backward.
     """
 
     name_prefix = "bias"

@@ -1,4 +1,4 @@
-"""The embedding of tokens: a learned row of features for each whole number."""
+"""Embed tokens: look up a learned row of features for each whole number."""
 
 from gpunn.backend.base import Shape
 from gpunn.config import register
@@ -14,18 +14,22 @@ from gpunn.nn.parameter import Parameter
 
 @register
 class Embedding(Layer):
-    """a[f, t] = w[x_t, f]: each token x_t, a whole number, becomes the row of the table w that it names.
+    """a[f, t] = w[x_t, f]: each token x_t, a whole number, becomes row x_t of the table w.
 
-    It is the product of w with rows of one 1, without the zeros (T. Mikolov et al., 2013). Backward ∂C/∂w[v] is the sum
-    of δ over all places of the token v, in a fixed order: the same bits every time. It is the first layer of a network,
-    which then takes inputs (length,) of whole numbers from 0 to `tokens` − 1: nothing is rounded or scaled, and numbers
-    beyond are refused before anything is computed. The output is an image of one row, so that `Conv2D(32, (1, 3))`,
-    `GlobalAveragePool2D`, or `Flatten` and `Dense` can follow.
+    It equals the product of one-hot rows with w, without the zeros (T. Mikolov et al., 2013). Backward, ∂C/∂w[v] sums δ
+    over all places of token v in a fixed order, so the bits repeat. It is the first layer of a network, whose inputs
+    (length,) are then whole numbers from 0 to `tokens` − 1, neither rounded nor scaled; other numbers are refused
+    before the forward pass. The output is an image of one row, for `Conv2D(32, (1, 3))`, `GlobalAveragePool2D`, or
+    `Flatten` and `Dense`.
 
     Args:
         tokens: Number of different tokens, PyTorch's num_embeddings.
-        features: Number of features of each, PyTorch's embedding_dim.
-        weights: Distribution of the initial table, by default N(0, 1); "auto" is the same. A regularizer acts on it.
+        features: Number of features of a token, PyTorch's embedding_dim.
+        weights: Distribution of the initial table, by default N(0, 1), also for "auto". Regularizers act on the table.
+
+    Raises:
+        OptionError: An argument out of its range.
+        ShapeError: The input is an image, or another layer comes before.
 
     Shapes: (length,) → (1, length, features); w is (tokens, features).
     """
@@ -48,7 +52,7 @@ class Embedding(Layer):
         shape = self.output_shape(input_shape)
         self._run = context.backend.run
         made = NAMED.get(self.weights, Normal)() if isinstance(self.weights, str) else self.weights
-        # One row is picked of all: a place of the output sums over one weight.
+        # An output is one weight of the table, not a sum: its fan_in is 1.
         size = (self.tokens, self.features)
         self.w = context.parameter("w", size, made, fan_in=1, fan_out=self.features, weight_decay=True)
         self.w.is_table = True

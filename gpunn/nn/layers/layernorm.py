@@ -1,4 +1,4 @@
-"""Layer normalization: each sample, or each pixel of an image, by its own mean and variance."""
+"""Normalize each sample, or each pixel of an image, by its own mean and variance."""
 
 from math import prod
 
@@ -16,16 +16,18 @@ from gpunn.nn.layers.base import BuildContext, Layer
 class LayerNorm(Layer):
     """x̂ = (x − x̄)/√(σ² + ε), y = γ x̂ + β, over the features of a sample (J. Ba, J. Kiros, G. Hinton, 2016).
 
-    x̄ and σ² are those of the last axis: of all features, and of an image those of the channels at each pixel by
-    itself, as PyTorch's `LayerNorm(channels)` has it for images with their channels last. There is one γ and one β a
-    feature or channel, learned and not decayed. No sample depends on another, so that batches of any size give the
-    same, in training and after it.
+    x̄ and σ² are over the last axis: all features, or the channels of one pixel, as PyTorch's `LayerNorm(channels)` on
+    images with channels last. γ and β are learned for each feature or channel, without weight decay. Samples do not
+    depend on each other, so the output is the same for every batch size, in training and after it.
 
     Args:
         epsilon: ε, added to the variance.
 
     Raises:
-        ShapeError: a single feature or channel, of which nothing but β would be left.
+        OptionError: An argument out of its range.
+        ShapeError: A single feature or channel: its output would always be β.
+
+    Shapes: (features,) or (height, width, channels), unchanged; γ and β are (features,) or (channels,).
     """
 
     is_pictured = False
@@ -64,7 +66,7 @@ class LayerNorm(Layer):
         dx = dy if self._dx is None else self._dx[dy.shape[-1]]
         delta, x = (array.reshape(self._features, -1) for array in (dy, self._x))
         out = delta if dx is dy else dx.reshape(delta.shape)
-        if self.gamma.grad is not None and self.beta.grad is not None:  # before dx, which may be dy
+        if self.gamma.grad is not None and self.beta.grad is not None:  # first, since dx may overwrite dy
             gradients = self.gamma.grad, self.beta.grad
             self._run(kernels.normalize_columns_sums, delta, x, *self._of_columns, *gradients, *self._scratch)
         self._run(kernels.normalize_columns_gradient, delta, x, self.gamma.value, *self._of_columns, out)

@@ -1,4 +1,4 @@
-"""The transposed convolution, which makes images larger: the input gradient of a convolution as a layer."""
+"""Enlarge images by the transposed convolution: the input gradient of a convolution as a layer."""
 
 from typing import Any
 
@@ -14,35 +14,37 @@ from gpunn.kernels.record import Array
 from gpunn.nn.initializers import Initializer
 from gpunn.nn.layers import windows
 from gpunn.nn.layers.base import BuildContext
-from gpunn.nn.layers.dense import Weighted
+from gpunn.nn.layers.convolution import Convolution
 
 
 @register
-class ConvTranspose2D(Weighted):
-    """z[f, i·stride + u − pad, j·stride + v − pad] = Σ w[c, f, u, v] a[c, i, j] + b[f], over all c, i, j, u, v of it.
+class ConvTranspose2D(Convolution):
+    """z[f, i·stride + u − pad, j·stride + v − pad] = Σ w[c, f, u, v] a[c, i, j] + b[f], summed over c, i, j, u, v.
 
-    Each pixel lays its filter, times its value, over `size` pixels of the output, and the next one `stride` further. It
-    is the input gradient (8) of a `Conv2D` of these arguments from the output's shape to the input's, and its own input
-    gradient is that convolution. Two stages: the products here, and `Bias`. `size` a multiple of `stride` covers every
-    pixel as often as the next, so no chequered pattern comes of it.
+    Each input pixel adds its value times the filter to `size` pixels of the output; the next one does so `stride`
+    further on. The layer is the input gradient (8) of the `Conv2D` with these arguments from the output's shape to the
+    input's; its own input gradient is that convolution. It runs as two stages, the products and the `Bias`. Choose
+    `size` as a multiple of `stride`: every output pixel is then covered equally often, without checkerboard artefacts.
 
     Args:
-        filters: Number of channels that come out.
+        filters: Number of output channels.
         size: Height and width of a filter, or one number for both.
-        stride: Steps between its places in the output, down and across, or one number.
-        padding: "valid" for none; the number of rows and columns that are cut off on each side, one or two; or "same"
-            for height · stride rows and width · stride columns, as Keras has it, an odd one cut off at the bottom and
+        stride: Vertical and horizontal step between filter positions in the output, or one number for both.
+        padding: "valid" for none; the number of rows and columns cropped on each side, one or two numbers; or "same"
+            for height · stride rows and width · stride columns, as in Keras, with an odd one cropped at the bottom and
             right.
         output_padding: Rows and columns added at the bottom and right, fewer than the stride; not with "same". A
-            convolution with a stride makes one size of several, and this says which of them to make again.
-        bias: Constant that biases begin with; False for no bias.
-        weights: Distribution of the initial weights, as for `Dense`; a pixel sums over size²/stride² of each channel.
+            strided convolution maps several input sizes to one output size; this chooses which of them to restore.
+        bias: Initial value of the biases; False for no bias.
+        weights: Distribution of the initial weights, as for `Dense`; fan_in is size²/stride² · channels.
+
+    Raises:
+        OptionError: An argument out of its range.
+        ShapeError: Not an image, or padding that leaves nothing of it.
 
     Shapes: (height, width, channels) → (rows, columns, filters), rows = (height − 1) stride − 2 padding + size +
     output_padding; w is (channels, filters, size, size), as in PyTorch, b is (filters,).
     """
-
-    counts_outputs = "filters"
 
     def __init__(
         self,
@@ -66,9 +68,7 @@ class ConvTranspose2D(Weighted):
         super().__init__(weights, bias)
 
     def output_shape(self, input_shape: Shape) -> Shape:
-        if len(input_shape) != 3:
-            expected = f"{self.name}: ConvTranspose2D expects (height, width, channels)"
-            raise ShapeError(f"{expected}, got {input_shape}: put it before Flatten()")
+        windows.check_image(self, input_shape)
         lengths = []
         for axis in (0, 1):
             length, size, stride = input_shape[axis], self.size[axis], self.stride[axis]
@@ -85,7 +85,7 @@ class ConvTranspose2D(Weighted):
         return lengths[0], lengths[1], self.filters
 
     def pads(self, input_shape: Shape) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Return the rows cut off above and below, and the columns left and right: `Conv2D`'s zeros on the way back."""
+        """Return the rows cropped above and below, and the columns left and right: the zeros of that `Conv2D`."""
         same = input_shape[0] * self.stride[0], input_shape[1] * self.stride[1]  # the output where it is "same"
         return windows.around(self.padding, same, self.size, self.stride)
 
@@ -94,34 +94,28 @@ class ConvTranspose2D(Weighted):
         height, width, channels = input_shape
         (top, _), (left, _) = self.pads(input_shape)
         sizes, batch = (self.filters, rows, columns, height, width), (context.capacity, context.batch_size)
-        # Of the convolution whose input gradient this is: it leads from the output to the input.
-        of_products = ConvolutionShape(channels, self.size, self.stride, (top, left), *sizes, *batch)
-        # A pixel is covered size/stride times, down and across; with gaps between, by one filter or none.
+        # Of the convolution from the output to the input: its input gradient is this layer's forward pass.
+        geometry = ConvolutionShape(channels, self.size, self.stride, (top, left), *sizes, *batch)
+        # Along each axis size/stride filters cover an output pixel; a stride beyond the size leaves one or none.
         covered = [max(1.0, size / stride) for size, stride in zip(self.size, self.stride, strict=True)]
         fans = round(channels * covered[0] * covered[1]), self.filters * self.size[0] * self.size[1]
         self._make_w(context, channels, self.filters, *self.size, fans=fans)
-        self._products, self._products_of_one = products_of(context.backend, of_products, context.scratch)
-        self._z = context.buffer(shape)
-        self._da = context.buffer(input_shape) if context.needs_input_gradient else None
+        self._allocate(context, products_of(context.backend, geometry, context.scratch), input_shape, shape)
         return shape
 
     def forward(self, x: Array, training: bool) -> Array:
-        n, self._a = x.shape[3], x
-        z = self._z[n]
-        products = self._products_of_one if n == 1 else self._products
-        products.input_gradient(self.w.matrix, x, z)
+        self._x, z = x, self._z[x.shape[3]]
+        self._products_for(x).input_gradient(self.w.matrix, x, z)
         return z
 
     def backward(self, dy: Array) -> Array | None:
-        n = dy.shape[3]
-        products = self._products_of_one if n == 1 else self._products
-        da = None if self._da is None else self._da[n]
-        if da is not None:
-            products.forward(self.w.matrix, dy, da)
+        products, dx = self._products_for(dy), self._input_gradient(dy)
+        if dx is not None:
+            products.forward(self.w.matrix, dy, dx)
         if not self.w.is_frozen:
-            products.weight_gradient(dy, self._a, self.w.gradient_matrix, is_turned=da is not None)
-        return da
+            products.weight_gradient(dy, self._x, self.w.gradient_matrix, is_turned=dx is not None)
+        return dx
 
     def filters_of(self, w: NDArray[Any], input_shape: Shape) -> NDArray[Any] | None:
-        """Return the filters as what each output channel is made of, (filters, channels, height, width)."""
+        """Return the filters by output channel, (filters, channels, height, width)."""
         return w.swapaxes(0, 1)

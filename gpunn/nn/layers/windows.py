@@ -1,25 +1,33 @@
-"""Windows that go over an image, of convolution and pooling: their padding, and how many there are."""
+"""Count the windows of a convolution or pooling, and their padding."""
 
 from typing import Any
 
 from gpunn.backend.base import Shape
 from gpunn.config.scalars import pair
-from gpunn.errors import OptionError
+from gpunn.errors import OptionError, ShapeError
+from gpunn.nn.layers.base import Layer
 
 Padding = tuple[int, int] | str
 
 
+def check_image(layer: Layer, input_shape: Shape, mend: str = "put it before Flatten()") -> None:
+    """Raise ShapeError where the input of a layer is no image."""
+    if len(input_shape) != 3:
+        expected = f"{layer.name}: {type(layer).__name__} expects (height, width, channels)"
+        raise ShapeError(f"{expected}, got {input_shape}: {mend}")
+
+
 def checked_padding(padding: Any, kind: str) -> Padding:
-    """Return "valid", "same" or two numbers, down and across; raise OptionError for others."""
+    """Return "valid", "same" or two numbers, for height and width; raise OptionError for any other padding."""
     if isinstance(padding, str) and padding not in ("valid", "same"):
         raise OptionError(f"padding of {kind} must be 'valid', 'same' or a number, got {padding!r}")
     return padding if isinstance(padding, str) else pair(padding, f"padding of {kind}", least=0)
 
 
 def added(padding: Padding, axis: int, length: int, size: int, stride: int) -> tuple[int, int]:
-    """Return the numbers of places that padding adds before and after an image of some length along an axis.
+    """Return the number of padded places before and after the image along one axis.
 
-    "same" adds as many as ⌈length/stride⌉ windows need; of an odd number the larger half comes after.
+    "same" pads for ⌈length/stride⌉ windows; the larger half of an odd number comes after.
     """
     if padding == "same":
         total = max(0, (-(-length // stride) - 1) * stride + size - length)
@@ -30,11 +38,11 @@ def added(padding: Padding, axis: int, length: int, size: int, stride: int) -> t
 def around(
     padding: Padding, image: Shape, size: tuple[int, int], stride: tuple[int, int]
 ) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Return the rows added above and below an image, and the columns added left and right of it."""
+    """Return the padded rows above and below an image, and the padded columns left and right."""
     down, across = (added(padding, axis, image[axis], size[axis], stride[axis]) for axis in (0, 1))
     return down, across
 
 
 def count(length: int, size: int, stride: int, padded: tuple[int, int]) -> int:
-    """Return the number of windows that lie wholly inside: ⌊(length + padding − size)/stride⌋ + 1."""
+    """Return the number of windows inside the padded image: ⌊(length + padding − size)/stride⌋ + 1."""
     return (length + sum(padded) - size) // stride + 1
