@@ -10,8 +10,8 @@ from gpunn.data import Data, Samples
 from gpunn.data.augmentation import Augmentation
 from gpunn.data.class_weights import ClassWeight
 from gpunn.files import StrPath
+from gpunn.nn.locking import explains_shortage, locked
 from gpunn.nn.losses import Loss
-from gpunn.nn.network import alone, explained
 from gpunn.nn.replacing import with_last
 from gpunn.nn.summary import summary, summary_html
 from gpunn.saving.model_file import read_model
@@ -64,7 +64,7 @@ class Sequential(SaveableNetwork):
     def __dir__(self) -> list[str]:
         return sorted(set(super().__dir__()) - _INTERNAL)
 
-    @alone
+    @locked
     def fit(
         self,
         data: Data | Samples | tuple[ArrayLike, ArrayLike] | ArrayLike | None = None,
@@ -221,7 +221,7 @@ class Sequential(SaveableNetwork):
         options, rise = TrainOptions.among(locals()), Rising(lowest, highest, steps)
         return LearningRateCurve.of(try_rates(self, options, data, y, rise, sample_weight=sample_weight))
 
-    @alone
+    @locked
     def replace_last(self, outputs: int) -> "Sequential":
         """Return a network with the layers of this one, but a new last layer with weights, of so many outputs.
 
@@ -240,7 +240,7 @@ class Sequential(SaveableNetwork):
         made.trained_on = self.trained_on
         return made
 
-    @explained
+    @explains_shortage
     def evaluate(
         self,
         samples: Samples | Data | tuple[ArrayLike, ArrayLike] | ArrayLike,
@@ -262,7 +262,7 @@ class Sequential(SaveableNetwork):
         """
         return evaluate(self, samples, y, sample_weight, class_weight)
 
-    @explained
+    @explains_shortage
     def report(
         self,
         samples: Samples | Data | tuple[ArrayLike, ArrayLike] | ArrayLike,
@@ -291,7 +291,7 @@ class Sequential(SaveableNetwork):
         """
         return report_on(self, samples, y, sample_weight, class_weight, metrics)
 
-    @explained
+    @explains_shortage
     def recompute_statistics(self, samples: Samples | Data) -> None:
         """Replace the running averages of every BatchNorm by the statistics of these samples, the training set.
 
@@ -302,12 +302,12 @@ class Sequential(SaveableNetwork):
         """
         recompute_statistics(self, samples)
 
-    @alone
+    @locked
     def summary(self) -> str:
         """Return a table of the layers, shapes of their outputs, parameters and memory."""
         return summary(self)
 
-    @alone
+    @locked
     def _repr_html_(self) -> str:
         return summary_html(self)
 

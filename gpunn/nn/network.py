@@ -3,9 +3,8 @@
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
-from functools import wraps
 from math import prod
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,10 +21,11 @@ from gpunn.errors import GpunnError, ShapeError
 from gpunn.kernels.gather import COUNT
 from gpunn.kernels.record import Array
 from gpunn.nn.arguments import as_batch, as_shape, checked_dtype
-from gpunn.nn.footprint import count_network, require, shortage
+from gpunn.nn.footprint import count_network, require
 from gpunn.nn.layers.base import Layer, every_layer, placed
 from gpunn.nn.layers.chain import as_layers, check_places
 from gpunn.nn.layout import Layout, check_arrays, inherited_arrays, swap_batch_axis
+from gpunn.nn.locking import explains_shortage, locked
 from gpunn.nn.losses import Loss
 from gpunn.nn.parameter import Memory, Parameters
 from gpunn.nn.tasks import Task
@@ -34,34 +34,6 @@ FEW = 8  # largest batch that `forward` always copies: its products are then pla
 # Attributes that a copy of a network makes anew.
 _OF_A_DEVICE = {"lock", "backend", "parameters", "input", "clock", "stages", "statistics", "buffer_bytes"}
 _OF_A_DEVICE |= {"_given", "_output_of", "_built_of", "_built_frozen", "_compiled", "share"}
-
-Method = TypeVar("Method", bound=Callable[..., Any])
-
-
-def alone(method: Method) -> Method:
-    """Make a method hold the network's lock, so that threads call it one at a time."""
-
-    @wraps(method)
-    def holding(network: Any, *arguments: Any, **options: Any) -> Any:
-        with network.lock:
-            return method(network, *arguments, **options)
-
-    return cast(Method, holding)
-
-
-def explained(method: Method) -> Method:
-    """Make a method `alone`, and explain a shortage of memory by the bytes needed and a batch size that fits."""
-
-    @alone
-    @wraps(method)
-    def explaining(network: Any, *arguments: Any, **options: Any) -> Any:
-        try:
-            return method(network, *arguments, **options)
-        except MemoryError as error:
-            backend = network._built()
-            raise shortage(error, network.bytes_for, network.capacity, backend, 0, backend.free_bytes()) from None
-
-    return cast(Method, explaining)
 
 
 class Network(Layout):
@@ -95,7 +67,7 @@ class Network(Layout):
     def __repr__(self) -> str:
         return f"{type(self).__name__}([{', '.join(map(repr, self.layers))}])"
 
-    @alone
+    @locked
     def __getstate__(self) -> dict[str, Any]:
         state = {name: value for name, value in vars(self).items() if name not in _OF_A_DEVICE}
         if self.backend is None:
@@ -135,7 +107,7 @@ class Network(Layout):
         """
         return self.build_with(None, input_shape, batch_size, device, dtype, seed)
 
-    @alone
+    @locked
     def build_with(
         self,
         arrays: Mapping[str, NDArray[Any]] | None,
@@ -180,7 +152,7 @@ class Network(Layout):
         for layer, _ in self.every_layer:
             layer.built_values = None
 
-    @alone
+    @locked
     def rebuild(self, batch_size: int, device: str | Backend, dtype: str) -> None:
         """Build again for another batch size, device or dtype with the same weights; undo it where that fails."""
         arrays, before = self.arrays(), (self.batch_size, self._built(), self.dtype, self.seed)
@@ -201,14 +173,14 @@ class Network(Layout):
         self.epochs_trained, self.steps_trained = epochs, steps
         self._built().assign(self.clock[COUNT : COUNT + 1], steps)
 
-    @alone
+    @locked
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return copies of all parameters and statistics, by name."""
         backend = self._built()
         statistics = {name: backend.to_host(array) for name, array in self.statistics.items()}
         return self.parameters.to_host() | statistics
 
-    @alone
+    @locked
     def load_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Set all parameters and statistics from the result of `arrays`."""
         backend = self._built()
@@ -235,7 +207,7 @@ class Network(Layout):
             with CompileProgress() as show:
                 self._built().compile_ahead(work, show)
 
-    @alone
+    @locked
     def forward(self, x: ArrayLike, training: bool = False) -> Array:
         """Compute the output of the last layer for a batch (3): an array on the device, (batch, *output_shape).
 
@@ -281,7 +253,7 @@ class Network(Layout):
             if x is not own:
                 self.layers[0].forget_batch()
 
-    @alone
+    @locked
     def backward(self, dy: Array) -> None:
         """Back-propagate dy = ∂C/∂output (8), (12), (13): set every `grad`, and end the step.
 
@@ -328,7 +300,7 @@ class Network(Layout):
         samples = samples.as_tokens(self.tokens) if self.tokens else samples
         return samples if self.trained_on is None else self.trained_on.arranged_samples(samples)
 
-    @explained
+    @explains_shortage
     def predict_proba(self, x: ArrayLike) -> NDArray[Any]:
         """Return outputs (n, outputs): probabilities where the loss or the last layer gives them.
 

@@ -13,8 +13,9 @@ from gpunn.display.text import shortened
 from gpunn.errors import OptionError, ShapeError
 from gpunn.files import StrPath
 from gpunn.nn.arguments import as_batch
+from gpunn.nn.locking import explains_shortage
 from gpunn.nn.losses import MeanSquaredError
-from gpunn.nn.network import Network, explained
+from gpunn.nn.network import Network
 from gpunn.nn.tasks import Task
 from gpunn.reports import filters, learning_rates, predictions
 from gpunn.reports.outputs import draw_largest_errors, draw_outputs, draw_predictions, draw_wrong_outputs
@@ -276,13 +277,13 @@ def _network(model: Any, caller: str) -> Network:
     return model
 
 
-@explained
+@explains_shortage
 def _report(model: Network, samples: Any, y: ArrayLike | None) -> Any:
     model._built()
     return report_on(model, samples, y)
 
 
-@explained
+@explains_shortage
 def _taken(model: Network, samples: Any, y: ArrayLike | None) -> tuple[Samples, Task, tuple[str, ...]]:
     """Return samples as the network takes them, its task, and the names of its outputs that are no classes."""
     model._built()

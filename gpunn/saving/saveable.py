@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from gpunn.files import StrPath
-from gpunn.nn.network import Network, alone, explained
+from gpunn.nn.locking import explains_shortage, locked
+from gpunn.nn.network import Network
 from gpunn.nn.parameter import Arrays
 from gpunn.saving.model_file import save_model
 from gpunn.saving.onnx import OPSET, require_onnx
@@ -13,12 +14,12 @@ from gpunn.saving.state_dict import state_dict
 class SaveableNetwork(Network):
     """Save a network as a model file, as a state dict of PyTorch, or as ONNX."""
 
-    @alone
+    @locked
     def save(self, path: StrPath) -> None:
         """Write architecture and weights to one safetensors file."""
         save_model(self, path)
 
-    @alone
+    @locked
     def state_dict(self, names: Sequence[str] | None = None) -> Arrays:
         """Return copies of weights and statistics with the names and shapes of PyTorch's modules.
 
@@ -34,7 +35,7 @@ class SaveableNetwork(Network):
         """
         return state_dict(self, names)
 
-    @explained
+    @explains_shortage
     def export_onnx(
         self, path: StrPath, *, opset: int = OPSET, layout: str = "NHWC", raw: bool = False, logits: bool = False
     ) -> None:
