@@ -1,7 +1,7 @@
-"""Pictures of a training run: curves, confusion matrix, mistakes, filters and their answers; and of learning rates."""
+"""Draw a training run: curves, confusion matrix, mistakes, filters, feature maps, and learning rates."""
 
-from gpunn.reports.filters import Answers as Answers
-from gpunn.reports.filters import answers_to as answers_to
+from gpunn.reports.filters import FeatureMaps as FeatureMaps
+from gpunn.reports.filters import feature_maps as feature_maps
 from gpunn.reports.filters import first_filters as first_filters
 from gpunn.reports.filters import plot_activations as plot_activations
 from gpunn.reports.filters import plot_filters as plot_filters

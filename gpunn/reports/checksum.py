@@ -1,4 +1,4 @@
-"""The checksum of records of events, CRC-32C: TensorBoard's own takes a twentieth of a second for a run's pictures.
+"""Compute CRC-32C, the checksum of event records, with NumPy: TensorBoard's own is slow for pictures.
 
 Source: RFC 3720, appendix B.4; masked as in https://www.tensorflow.org/tutorials/load_data/tfrecord.
 """
@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 _POLYNOMIAL, _ROW = 0x82F63B78, 64
-_WORTHWHILE = 2048  # bytes from which rows side by side are faster than one byte after the other
+_WORTHWHILE = 2048  # bytes from which rows in parallel are faster than byte after byte
 
 
 @cache
 def _steps() -> tuple[NDArray[np.uint32], list[int]]:
-    """Return what each byte makes of a state of 0, as an array and as a list."""
+    """Return the state after each byte from state 0, as an array and as a list."""
     table = np.arange(256, dtype=np.uint32)
     for _ in range(8):
         table = np.where(table & 1, (table >> 1) ^ np.uint32(_POLYNOMIAL), table >> 1)
@@ -24,14 +24,14 @@ def _steps() -> tuple[NDArray[np.uint32], list[int]]:
 
 @cache
 def _rows_on() -> list[list[int]]:
-    """Return what a row of zeros makes of each of the four bytes of a state."""
+    """Return the state after a row of zeros, for each value of each of the four bytes of the state before."""
     state = (np.arange(256, dtype=np.uint32) << np.arange(0, 32, 8, dtype=np.uint32)[:, None]).astype(np.uint32)
     rows: list[list[int]] = _advanced(state, np.zeros((4, 256, _ROW), np.uint8)).tolist()
     return rows
 
 
 def _advanced(state: NDArray[np.uint32], rows: NDArray[np.uint8]) -> NDArray[Any]:
-    """Take the bytes along the last axis into the states."""
+    """Advance the states by the bytes along the last axis."""
     table, _ = _steps()
     for number in range(rows.shape[-1]):
         state = table[(state & 255) ^ rows[..., number]] ^ (state >> 8)
@@ -39,10 +39,10 @@ def _advanced(state: NDArray[np.uint32], rows: NDArray[np.uint8]) -> NDArray[Any
 
 
 def masked_checksum(data: bytes) -> int:
-    """Compute CRC-32C, then turned by 15 bits and added to, as records of events have it."""
+    """Compute the CRC-32C of an event record, masked: rotated by 15 bits, plus a constant."""
     crc, start = 0xFFFFFFFF, 0
     if len(data) >= _WORTHWHILE:
-        # A state of ones is the same as one of zeros before inverted bytes; zeros before these change nothing.
+        # Starting from ones equals starting from zeros with the first four bytes inverted.
         start = len(data) // _ROW * _ROW
         rows = np.frombuffer(data, np.uint8, start).reshape(-1, _ROW).copy()
         rows[0, :4] ^= 255

@@ -1,6 +1,6 @@
-"""Event files, which TensorBoard shows; the extra `tensorboard`, of which only the forms of events are used.
+"""Write and read TensorBoard's event files, by the protocol buffers of the extra `tensorboard`.
 
-A file is a row of records: length (8 bytes), its checksum (4), an event as a protocol buffer, its checksum (4).
+A file is a sequence of records: length (8 bytes), its checksum (4), an event as a protocol buffer, its checksum (4).
 Source: https://github.com/tensorflow/tensorboard, tensorboard/summary/writer/record_writer.py.
 """
 
@@ -22,17 +22,17 @@ from gpunn.files import open_regular
 from gpunn.reports.checksum import masked_checksum
 
 BINS = 30  # of a histogram
-TOGETHER = 1.0  # seconds whose events are written at once
+TOGETHER = 1.0  # seconds of events that are written at once
 _NAME = re.compile(r"events\.out\.tfevents\.([0-9]{10,12})\.gpunn")
-_HPARAMS = "_hparams_/"  # how the tags of what is written of hyper-parameters begin
+_HPARAMS = "_hparams_/"  # prefix of the tags of hyper-parameters
 
 Value: TypeAlias = Any  # a `Summary.Value` of TensorBoard, whose types are those of protobuf's generator
-Kept: TypeAlias = dict[tuple[int, str], tuple[float, Value]]  # by step and tag: when it was written, and what
+Kept: TypeAlias = dict[tuple[int, str], tuple[float, Value]]  # time of writing and value, by step and tag
 
 
 def require_tensorboard() -> None:
-    """Raise OptionError where the package is missing that knows the form of events."""
-    try:  # all of it now, and not within a training
+    """Raise OptionError if the package `tensorboard` is missing."""
+    try:  # import everything now, not during a training
         import tensorboard.compat.proto.event_pb2
         import tensorboard.plugins.hparams.metadata  # noqa: F401
     except ImportError:
@@ -41,21 +41,21 @@ def require_tensorboard() -> None:
 
 
 def scalar(tag: str, number: float) -> Value:
-    """Make a point of a curve, in float32."""
+    """Return a point of a curve, in float32."""
     from tensorboard.compat.proto.summary_pb2 import Summary
 
     return Summary.Value(tag=tag, simple_value=number)
 
 
 def histogram(tag: str, values: NDArray[Any]) -> Value | None:
-    """Count the finite values in 30 bins of equal width from the least to the greatest; None where there are none."""
+    """Return a histogram of the finite values in 30 bins of equal width; None if there are none."""
     from tensorboard.compat.proto.summary_pb2 import HistogramProto, Summary
 
     finite = values[np.isfinite(values)].astype(np.float64)
     if not finite.size:
         return None
     low, high = float(finite.min()), float(finite.max())
-    # Three times as fast as NumPy's histogram, which sorts out what lies on an edge to the last bit.
+    # Faster than NumPy's histogram, which is exact for values on an edge.
     width = (high - low) / BINS or 1.0
     counts = np.bincount(np.minimum((finite - low) / width, BINS - 1).astype(np.int64), minlength=BINS)
     edges = np.append(low + width * np.arange(1, BINS), max(high, low + width * BINS))
@@ -65,17 +65,17 @@ def histogram(tag: str, values: NDArray[Any]) -> Value | None:
 
 
 def image(tag: str, png: bytes) -> Value:
-    """Show a picture, as the bytes of a PNG."""
+    """Return an image value from the bytes of a PNG."""
     from tensorboard.compat.proto.summary_pb2 import Summary
 
     width, height = struct.unpack(">II", png[16:24])
-    of_colours = 4  # red, green, blue and how opaque
+    of_colours = 4  # red, green, blue and alpha
     shown = Summary.Image(width=width, height=height, colorspace=of_colours, encoded_image_string=png)
     return Summary.Value(tag=tag, image=shown)
 
 
 def text(tag: str, words: str) -> Value:
-    """Show words, which are Markdown."""
+    """Return a text value in Markdown."""
     from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
     from tensorboard.compat.proto.tensor_pb2 import TensorProto
     from tensorboard.compat.proto.types_pb2 import DT_STRING
@@ -86,7 +86,7 @@ def text(tag: str, words: str) -> Value:
 
 
 def parameters(chosen: Mapping[str, Any], figures: Iterable[str]) -> list[Value]:
-    """List hyper-parameters, each a number, a truth or a text, and the tags of the figures that judge them."""
+    """Return the values of hyper-parameters, each a number, bool or string, and of the tags of their metrics."""
     from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 
     kinds = {bool: api_pb2.DATA_TYPE_BOOL, float: api_pb2.DATA_TYPE_FLOAT64, str: api_pb2.DATA_TYPE_STRING}
@@ -107,7 +107,7 @@ def parameters(chosen: Mapping[str, Any], figures: Iterable[str]) -> list[Value]
 
 
 def end_of_session() -> Value:
-    """Say that the training with these hyper-parameters has ended well."""
+    """Return the value for a training that ended successfully."""
     from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 
     ended = plugin_data_pb2.SessionEndInfo(status=api_pb2.STATUS_SUCCESS, end_time_secs=time.time())
@@ -122,14 +122,14 @@ def _of_parameters(tag: str, data: Any) -> Value:
 
 
 def own_files(folder: Path) -> list[Path]:
-    """List the event files of gpunn in a folder, in the order in which TensorBoard reads them."""
+    """List gpunn's event files in a folder, in TensorBoard's reading order."""
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name) and not path.is_symlink())
 
 
 def kept_until(paths: Iterable[Path], step: int) -> Kept:
-    """Return what files hold up to a step, each tag once a step, without the hyper-parameters."""
+    """Return the values of files up to a step, each tag once per step, without the hyper-parameters."""
     kept: Kept = {}
     for path in paths:
         for event in _read(path):
@@ -140,7 +140,7 @@ def kept_until(paths: Iterable[Path], step: int) -> Kept:
 
 
 def _read(path: Path) -> Iterator[Any]:
-    """Give the events of a file up to its end, or up to the first that is cut off or damaged."""
+    """Yield the events of a file, up to the first that is truncated or damaged."""
     from google.protobuf.message import DecodeError
     from tensorboard.compat.proto.event_pb2 import Event
 
@@ -158,19 +158,19 @@ def _read(path: Path) -> Iterator[Any]:
 
 
 class EventFile:
-    """The event file of one training in a folder.
+    """Write the events of one training to a file in a folder.
 
-    It is opened for each writing, so there is nothing to close; what comes within a second is written together.
+    The file is opened for each write, so there is nothing to close. Events of one second are written together.
     """
 
     def __init__(self, folder: Path, before: Kept) -> None:
-        """Begin with what was kept, in place of the files that there are."""
+        """Begin a file with earlier values, and remove the earlier files."""
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
         self._there = before.keys()
         old = own_files(folder)
         numbers = (int(match[1]) + 1 for path in old if (match := _NAME.fullmatch(path.name)))
-        # A TensorBoard that is watching goes on to a file of a later name, and forgets what it has read before a START.
+        # A running TensorBoard moves on to a file with a later name, and drops earlier values at a START.
         self.path = folder / f"events.out.tfevents.{max(int(time.time()), *numbers, 0):010d}.gpunn"
         begins = [Event(wall_time=time.time(), file_version="brain.Event:2")]
         begins.append(Event(wall_time=time.time(), step=0, session_log=SessionLog(status=SessionLog.START)))
@@ -179,14 +179,14 @@ class EventFile:
             groups.setdefault((step, when), []).append(value)
         events = [*begins, *(_event(step, groups[step, when], when) for step, when in sorted(groups))]
         self._waiting, self._wrote = list[bytes](), time.perf_counter()
-        # It need not outlive a crash of the machine: the records are in the checkpoint.
-        with _told(self.path), self.path.open("xb") as file:
+        # No fsync: after a crash of the machine the records are in the checkpoint.
+        with _write_errors(self.path), self.path.open("xb") as file:
             file.write(b"".join(map(_record, events)))
         for path in old:
             path.unlink(missing_ok=True)
 
     def add(self, step: int, values: Iterable[Value | None]) -> None:
-        """Add what there is of a step, and was not kept."""
+        """Add the values of a step that the file does not have yet."""
         there = [value for value in values if value is not None and (step, value.tag) not in self._there]
         if not there:
             return
@@ -195,18 +195,18 @@ class EventFile:
             self.flush()
 
     def flush(self) -> None:
-        """Write what waits."""
+        """Write the pending events."""
         content, self._waiting, self._wrote = b"".join(self._waiting), [], time.perf_counter()
         if content:
-            with _told(self.path):
+            with _write_errors(self.path):
                 descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
                 with os.fdopen(descriptor, "ab") as file:
                     file.write(content)
 
 
 @contextlib.contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """Tell in a line that a file cannot be written."""
+def _write_errors(path: Path) -> Iterator[None]:
+    """Raise OutputError instead of OSError."""
     try:
         yield
     except OSError as error:
@@ -214,7 +214,7 @@ def _told(path: Path) -> Iterator[None]:
 
 
 def written_before(seconds: float) -> float:
-    """Return the time of so many seconds ago, as events have it."""
+    """Return the time `seconds` ago, in seconds since 1970."""
     return time.time() - max(0.0, seconds if math.isfinite(seconds) else 0.0)
 
 

@@ -1,4 +1,4 @@
-"""The filters of a network as pictures: their weights, and the maps that they answer an image with."""
+"""Draw the filters of a network, and the feature maps of an image."""
 
 import math
 from collections.abc import Sequence
@@ -44,9 +44,9 @@ _BAD = "violet: NaN or Inf"
 
 
 def first_filters(model: Network, shape: Shape) -> tuple[str, NDArray[Any]] | None:
-    """Return the name of the first layer with weights, and these as images (units, channels, height, width).
+    """Return the name and weights (units, channels, height, width) of the first layer with weights.
 
-    None where they are not images: of a Dense layer fed with features, or with what pooling has left of an image.
+    None if the weights are not images: those of a Dense layer after features or after pooling.
     """
     leaves = (layer for layer, _ in model.every_layer if not layer.branches)
     layer = next((layer for layer in leaves if layer.has_weights), None)
@@ -59,7 +59,7 @@ def first_filters(model: Network, shape: Shape) -> tuple[str, NDArray[Any]] | No
 
 
 def shape_of_images(model: Network) -> Shape:
-    """Return the shape of the images that a built network was made for; its input shape where there are none."""
+    """Return the shape of the images that a built network takes; its input shape if it takes none."""
     trained = model.trained_on
     if trained is None or trained.columns is not None:
         return model.input_shape
@@ -69,7 +69,7 @@ def shape_of_images(model: Network) -> Shape:
 
 
 def most_filters(weights: NDArray[Any]) -> int:
-    """Return how many filters are drawn: fewer units that see the whole image, which need the room."""
+    """Return the number of filters to draw, fewer if they are large."""
     return 64 if max(weights.shape[2:]) <= 12 else 36
 
 
@@ -78,8 +78,8 @@ def plot_filters(
 ) -> "Figure":
     """Draw weights (units, channels, height, width) as images, all on one scale.
 
-    One channel: red above 0, blue below. Three channels: as red, green and blue, grey being 0. Other numbers of
-    channels: the norm √(Σ_c w²) at each place.
+    One channel: red above 0, blue below. Three channels: red, green and blue, with grey for 0. Other numbers of
+    channels: the norm √(Σ_c w²) of each pixel.
     """
     w = np.asarray(weights)
     if w.ndim != 4 or not w.size:
@@ -113,24 +113,24 @@ def plot_filters(
 
 
 @dataclass(frozen=True, eq=False)
-class Answers:
-    """The maps (filters, height, width) of a convolution, and the layers that they have passed: "conv1, relu1"."""
+class FeatureMaps:
+    """Feature maps (filters, height, width) of a convolution, named by its layers: "conv1, relu1"."""
 
     name: str
     maps: NDArray[Any]
 
 
-def answers_to(model: Network, image: ArrayLike, scale: float = 1.0) -> list[Answers]:
-    """Compute the maps of each convolution for an image (height, width, channels), after its activation and pooling.
+def feature_maps(model: Network, image: ArrayLike, scale: float = 1.0) -> list[FeatureMaps]:
+    """Compute the feature maps of an image (height, width, channels), after activation and pooling.
 
     The network sees `image * scale`.
     """
-    names = _names_of_answers(model)
+    names = _names_of_maps(model)
     if not names or model.backend is None:
         return []
     with model.lock:
         model._forward(as_batch(np.asarray(image)[None], model.input_shape, model.trained_on), scale=scale)
-        x = model.input.views(1)[1]  # which that forward has filled, and no stage overwrites
+        x = model.input.views(1)[1]  # filled by that forward; no stage overwrites it
         current, maps = "", {}
         for stage in model.stages:
             x = model.propagate(x, False, [stage])
@@ -139,12 +139,12 @@ def answers_to(model: Network, image: ArrayLike, scale: float = 1.0) -> list[Ans
             current = names.get(stage.name, current)
             if current and stage.is_pictured:
                 maps[current] = model.backend.to_host(x)[..., 0]  # a copy: a later stage may overwrite x
-        return [Answers(name, values) for name, values in maps.items()]
+        return [FeatureMaps(name, values) for name, values in maps.items()]
 
 
-def _names_of_answers(model: Network) -> dict[str, str]:
-    """For each convolution: its name and those of the layers after it, up to the last that is in its answer."""
-    if model.tokens:  # which are no image to stand beside the maps
+def _names_of_maps(model: Network) -> dict[str, str]:
+    """Name the feature maps of each convolution by it and the layers after it, as far as they are drawn."""
+    if model.tokens:  # not an image, which could be drawn beside the maps
         return {}
     groups, shape = list[list[Layer]](), model.input_shape
     for layer in unchained(model.layers):
@@ -163,24 +163,26 @@ def _names_of_answers(model: Network) -> dict[str, str]:
 
 def plot_activations(
     image: ArrayLike,
-    answers: Sequence[Answers],
+    found: Sequence[FeatureMaps],
     path: StrPath | None,
     *,
     name: str = "input",
     count: int = 16,
     title: str = "",
 ) -> "Figure":
-    """Draw an image (height, width, channels), and beside it the answers, each convolution on a scale of its own."""
-    pixels, found = np.asarray(image, np.float64), len(answers)
-    if pixels.ndim != 3 or not pixels.size or not found:
-        raise ShapeError(f"expected an image (height, width, channels) and answers, got {pixels.shape} and {found}")
+    """Draw an image (height, width, channels) beside its feature maps, each convolution on a scale of its own."""
+    pixels, layers = np.asarray(image, np.float64), len(found)
+    if pixels.ndim != 3 or not pixels.size or not layers:
+        raise ShapeError(
+            f"expected an image (height, width, channels) and feature maps, got {pixels.shape} and {layers}"
+        )
     count = positive_whole(count, "count of maps")
-    rows, across = math.ceil(found / 3), min(found, 3)  # three beside each other
+    rows, across = math.ceil(layers / 3), min(layers, 3)  # three beside each other
     height, width, channels = pixels.shape
     mean = f"\nmean of {channels} channels" if channels not in (1, 3) else ""
     told = [fitted(drawable(line), _IMAGE + 0.2, 9.5) for line in f"{name}\n{height} × {width}{mean}".split("\n")]
-    shown = [answer.maps[:count] for answer in answers]
-    headings = [_heading(answer, len(maps)) for answer, maps in zip(answers, shown, strict=True)]
+    shown = [each.maps[:count] for each in found]
+    headings = [_heading(each, len(maps)) for each, maps in zip(found, shown, strict=True)]
     inches = _IMAGE + 0.5 + (_MAPS + _SCALE + 0.25) * across
     above = 0.1 + 0.165 * max(len(told), *map(_lines, headings))
     top, row = title_room(title, inches), above + _MAPS + 0.15
@@ -204,9 +206,9 @@ def plot_activations(
     return figure
 
 
-def _heading(answer: Answers, shown: int) -> str:
-    filters, height, width = answer.maps.shape
-    names = wrapped(drawable(answer.name), _MAPS + 0.1, 9.5, bold=False)
+def _heading(found: FeatureMaps, shown: int) -> str:
+    filters, height, width = found.maps.shape
+    names = wrapped(drawable(found.name), _MAPS + 0.1, 9.5, bold=False)
     return f"{names}\n{first_of(shown, filters, 'map')}, {height} × {width}"
 
 
@@ -215,9 +217,9 @@ def _lines(text: str) -> int:
 
 
 def colours(values: NDArray[Any], *, diverging: bool = False) -> "tuple[Colormap, Normalize]":
-    """Choose one scale for all finite values, around 0 if asked or some are negative, else from 0 on.
+    """Return a colour scale for all finite values, symmetric about 0 if `diverging` or some are negative.
 
-    Weights and answers have the same colours: white is 0, red above, blue below.
+    Weights and feature maps have the same colours: white is 0, red above, blue below.
     """
     import matplotlib
     from matplotlib.colors import ListedColormap, Normalize
@@ -232,7 +234,7 @@ def colours(values: NDArray[Any], *, diverging: bool = False) -> "tuple[Colormap
 
 
 def grid(count: int, height: int, width: int) -> tuple[int, int]:
-    """Return rows and columns for tiles of height × width pixels, about as high as wide together."""
+    """Return rows and columns of a nearly square grid of tiles of height × width pixels."""
     beside, above = _gaps(height, width)
     rows = max(1, round(math.sqrt(count * (1 + beside) / (height / width + above))))
     columns = math.ceil(count / rows)
@@ -240,13 +242,13 @@ def grid(count: int, height: int, width: int) -> tuple[int, int]:
 
 
 def extent(rows: int, columns: int, height: int, width: int) -> tuple[float, float]:
-    """Return width and height of all tiles together, the width of one being 1."""
+    """Return width and height of the grid in widths of a tile."""
     beside, above = _gaps(height, width)
     return columns * (1 + beside), rows * (height / width + above)
 
 
 def _gaps(height: int, width: int) -> tuple[float, float]:
-    """Return the room beside a tile and above it, as shares of its width; more for tiles that are slim."""
+    """Return the gaps beside and above a tile in widths of a tile, larger for slim tiles."""
     slim = max(1.0, height / width / 2)
     return _BESIDE * slim, _ABOVE * slim
 
@@ -254,9 +256,9 @@ def _gaps(height: int, width: int) -> tuple[float, float]:
 def _place_tiles(
     figure: "Figure", left: float, top: float, unit: float, tiles: NDArray[Any], cmap: "Colormap", norm: "Normalize"
 ) -> "Axes":
-    """Draw images (count, height, width) or (…, 3) in a grid, each under its number from 0, and their scale beside.
+    """Draw images (count, height, width) or (…, 3) in a grid, each under its number from 0, beside their scale.
 
-    The grid begins at `left` and `top`, in inches from the figure's; a tile is `unit` inches wide.
+    `left` and `top` are the grid's place in inches from those of the figure; a tile is `unit` inches wide.
     """
     from matplotlib.patches import Rectangle
     from matplotlib.ticker import MaxNLocator
@@ -283,9 +285,9 @@ def _place_tiles(
 
 
 def draw_network(folder: Path, model: Network, data: Data, title: str) -> list[str]:
-    """Write filters.png and activations.png, each where there is something to draw, and return their names.
+    """Write filters.png and activations.png if the network has image filters and feature maps; return their names.
 
-    The image comes from the validation set, else from the training set: never from a test set that was not watched.
+    The image comes from the validation set, else from the training set, never from the test set.
     """
     written = []
     if first := first_filters(model, data.train.shape):
@@ -293,13 +295,13 @@ def draw_network(folder: Path, model: Network, data: Data, title: str) -> list[s
         plot_filters(weights, folder / FILTERS, name=name, count=most_filters(weights), title=title)
         written.append(FILTERS)
     samples = data.validation or data.train
-    at = int(np.argmax(samples.targets)) if samples.classes else 0  # of digits a 9, which has a curve and a line
+    at = int(np.argmax(samples.targets)) if samples.classes else 0  # of the digits a 9, which has a curve and a line
     image = samples.inputs[at] * np.float32(samples.scale)
-    if answers := answers_to(model, image):
+    if found := feature_maps(model, image):
         name = "input"
         if samples.classes and data.class_names:
             predicted = model.predict_names(samples.inputs[at][None])[0]
             name = f"true {shortened(data.class_names[samples.targets[at]])}\npredicted {shortened(predicted)}"
-        plot_activations(image, answers, folder / ACTIVATIONS, name=name, title=title)
+        plot_activations(image, found, folder / ACTIVATIONS, name=name, title=title)
         written.append(ACTIVATIONS)
     return written

@@ -1,4 +1,4 @@
-"""Write what a network saw of a picture beside it, enlarged for people."""
+"""Write the prepared input of a picture beside it, enlarged."""
 
 import hashlib
 import io
@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from gpunn.data.training_inputs import TrainingInputs
 from gpunn.files import open_regular, write_atomically
 
-_START = 200  # bytes in which it lies
-_SIDE = 280  # pixels at least
+_START = 200  # bytes that hold the mark
+_SIDE = 280  # least pixels of the longer side
 
 
 def write_input_image(
     path: Path, inputs: NDArray[Any], shape: tuple[int, int, int], trained_on: TrainingInputs | None
 ) -> Path:
-    """Write the inputs of one image beside it as `name.seen.png`, and return where; no other file is replaced."""
+    """Write the prepared input of an image beside it as `name.seen.png`; never replace a file of another origin."""
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
@@ -37,7 +37,7 @@ def write_input_image(
 
 
 def _pixels(inputs: NDArray[Any], trained_on: TrainingInputs | None) -> NDArray[Any]:
-    """Return the pixels, 0 to 1, of inputs (height, width, channels); grey ones without channels."""
+    """Return pixels from 0 to 1 of inputs (height, width, channels); (height, width) if there is one channel."""
     if inputs.dtype == np.uint8:
         pixels = inputs / 255
     elif trained_on is None:
@@ -50,12 +50,12 @@ def _pixels(inputs: NDArray[Any], trained_on: TrainingInputs | None) -> NDArray[
 
 
 def _mark_of(path: Path) -> str:
-    """Return a text by which the picture of an image is known, so that a later call may replace it."""
+    """Return the mark of an image's picture, by which a later call may replace it."""
     return f"gpunn predict --show {hashlib.sha256(os.fsencode(path.name)).hexdigest()}"
 
 
 def _is_ours(path: Path, mark: str) -> bool:
-    """Tell a picture that an earlier call wrote of the same image, by the text in its first bytes."""
+    """Return whether an earlier call wrote the file for the same image, by the mark in its first bytes."""
     if path.is_symlink() or not path.is_file():
         return False
     try:

@@ -1,4 +1,4 @@
-"""A learning rate suggested by the losses of a training at rising rates: the figures, a line of words, the picture."""
+"""Suggest a learning rate from the losses at rising rates, and draw them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +21,13 @@ CURVE = "learning-rate.png"
 
 @dataclass(frozen=True, repr=False)
 class LearningRateCurve:
-    """Losses of a copy of a network that was trained at rising learning rates, and the rate that they suggest.
+    """Losses of a network's copy at rising learning rates, and the suggested rate.
 
     Attributes:
         rates: Learning rate of each step, (steps,).
         losses: Mean loss of each step's batch, before the update at its rate.
-        smoothed: Losses as the suggestion sees them: means over neighbouring steps.
-        suggestion: Learning rate to train with, for a schedule its highest; None where the loss did not fall.
+        smoothed: Means of the losses of neighbouring steps, from which the suggestion is made.
+        suggestion: Learning rate to train with, or the highest of a schedule; None if the loss did not fall.
         why: Reason of a missing suggestion, or "".
         end: Reason of an end before the highest rate, or "".
     """
@@ -41,7 +41,7 @@ class LearningRateCurve:
 
     @classmethod
     def of(cls, seen: Losses) -> "LearningRateCurve":
-        """Draw the conclusion from losses."""
+        """Suggest a rate from losses."""
         smoothed, suggestion, why = suggest_rate(seen)
         return cls(seen.rates, seen.losses, smoothed, suggestion, why, seen.end)
 
@@ -58,7 +58,7 @@ class LearningRateCurve:
         return plot_learning_rates(self, None)._repr_png_()  # type: ignore[no-any-return, attr-defined]
 
     def plot(self, path: StrPath = CURVE, *, title: str = "") -> Path:
-        """Write the picture of the losses over the learning rate as PNG, the suggestion marked; return its path.
+        """Draw the losses over the learning rate into a PNG, mark the suggestion, and return the path.
 
         Raises:
             OutputError: The file cannot be written.
@@ -79,7 +79,7 @@ def plot_learning_rates(curve: LearningRateCurve, path: StrPath | None, *, title
         axes.xaxis.set_major_formatter("{x:g}")  # 0.01, not a power of ten: mathematical text is off, see the style
         axes.xaxis.set_minor_formatter("")
         axes.grid()
-        # What has exploded would press the rest together.
+        # An exploded loss would flatten the rest of the curve.
         low, high = float(losses.min()), float(max(means[0], np.median(losses)))
         room = high - low if high > low else 1.0
         axes.set_ylim(low - 0.08 * room, high + 0.3 * room)

@@ -1,4 +1,4 @@
-"""The pictures as functions of networks, samples, reports and histories; each returns a figure."""
+"""Draw networks, samples, reports and histories as Matplotlib figures: the functions `gn.plot_…`."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -18,8 +18,9 @@ from gpunn.nn.losses import MeanSquaredError
 from gpunn.nn.network import Network
 from gpunn.nn.tasks import Task
 from gpunn.reports import filters, learning_rates, predictions
-from gpunn.reports.outputs import draw_largest_errors, draw_outputs, draw_predictions, draw_wrong_outputs
+from gpunn.reports.multilabel import draw_multilabel, draw_multilabel_mistakes
 from gpunn.reports.reconstructions import MOST_SHOWN, draw_reconstructions
+from gpunn.reports.regression import draw_largest_errors, draw_predictions
 from gpunn.train.arguments import as_samples, check_samples
 from gpunn.train.history import History
 from gpunn.train.outputs_report import MultilabelReport, RegressionReport
@@ -42,7 +43,7 @@ def plot_history(
     title: str = "",
     reference: Mapping[str, Any] | None = None,
 ) -> "Figure":
-    """Draw the figures of a training over its epochs; the same as `history.plot`."""
+    """Draw the learning curves of a training, as `history.plot` does."""
     if not isinstance(history, History):
         raise OptionError(f"plot_history takes the History that fit returns, got {type(history).__name__}")
     return history.plot(path, title=title, reference=reference)
@@ -51,7 +52,7 @@ def plot_history(
 def plot_learning_rates(
     curve: learning_rates.LearningRateCurve, path: StrPath | None = None, *, title: str = ""
 ) -> "Figure":
-    """Draw the losses at rising learning rates that `model.find_learning_rate` returns, and the suggested rate."""
+    """Draw the result of `model.find_learning_rate`: losses at rising learning rates, and the suggested rate."""
     if not isinstance(curve, learning_rates.LearningRateCurve):
         mend = "give what model.find_learning_rate(data) returns"
         raise OptionError(f"plot_learning_rates takes a LearningRateCurve, got {type(curve).__name__}: {mend}")
@@ -66,21 +67,21 @@ def plot_confusion(
     path: StrPath | None = None,
     title: str = "",
 ) -> "Figure":
-    """Draw how often each class was taken for which; of several answers of 0 and 1, each output's right and wrong ones.
+    """Draw the confusion matrix of a classifier, or true and false positives and negatives of a multilabel network.
 
     Args:
-        model: Trained network, or a report that `model.report` has made, which then needs no samples.
+        model: Trained network, or a report of `model.report`, which needs no samples.
         samples: Samples, (x, y), or x; of a data set, its test set.
         y: Targets for x.
-        path: Path of a PNG to write as well, or None.
+        path: Path of a PNG to write too, or None.
         title: Title of the picture.
 
     Returns:
-        A Matplotlib figure, which a notebook shows by itself; pyplot does not know it.
+        Matplotlib figure, independent of pyplot, which a notebook shows.
 
     Raises:
-        OptionError: The answers are numbers, or there are more than 1,000 classes.
-        DataError, ShapeError: No samples, samples without targets, or of another kind or shape.
+        OptionError: The network was trained on numbers, or there are more than 1,000 classes.
+        DataError, ShapeError: No samples, no targets, or samples of another kind or shape.
         GpunnError: The network is not built.
     """
     if isinstance(model, ClassificationReport | MultilabelReport | RegressionReport):
@@ -88,11 +89,11 @@ def plot_confusion(
             raise OptionError("a report has its answers already: give plot_confusion the report alone, or the network")
         report = model
     else:
-        report = _report(_network(model, "plot_confusion"), samples, y)
+        report = _report(_built_network(model, "plot_confusion"), samples, y)
     if isinstance(report, RegressionReport):
         raise OptionError("numbers have no confusion matrix: gn.plot_predictions(model, samples) draws them")
     if isinstance(report, MultilabelReport):
-        return draw_outputs(report, path, title)
+        return draw_multilabel(report, path, title)
     if len(report.class_names) > predictions.MOST_DRAWN:
         count, most = len(report.class_names), predictions.MOST_DRAWN
         raise OptionError(f"a matrix of {count:,} classes cannot be seen: at most {most:,}; see report.most_mistaken()")
@@ -111,31 +112,31 @@ def plot_mistakes(
     path: StrPath | None = None,
     title: str = "",
 ) -> "Figure":
-    """Draw the samples that a network answered worst: the mistakes of highest loss, or the numbers furthest off.
+    """Draw the worst mistakes of a network: those of highest loss, or for regression the largest errors.
 
     Args:
         model: Trained network.
         samples: Samples, (x, y), or x; of a data set, its test set.
         y: Targets for x.
         count: Largest number of samples.
-        path: Path of a PNG to write as well, or None.
+        path: Path of a PNG to write too, or None.
         title: Title of the picture.
 
     Returns:
-        A Matplotlib figure, which a notebook shows by itself; pyplot does not know it.
+        Matplotlib figure, independent of pyplot, which a notebook shows.
 
     Raises:
         OptionError: A count below 1.
-        DataError, ShapeError: No samples, samples without targets, or of another kind or shape.
+        DataError, ShapeError: No samples, no targets, or samples of another kind or shape.
         GpunnError: The network is not built.
     """
-    taken, task, names = _taken(_network(model, "plot_mistakes"), samples, y)
+    taken, task, names = _taken(_built_network(model, "plot_mistakes"), samples, y)
     if task is Task.CLASSES:
         found = answers_to(model, taken)
         each = found.labels, found.predicted, found.of_true, found.of_predicted
         return predictions.draw_mistakes(taken.inputs, each, model.names_of_outputs, path, count, title, taken.scale)
     targets, outputs = _targets(taken), all_outputs(model, taken)
-    draw = draw_wrong_outputs if task is Task.BINARY else draw_largest_errors
+    draw = draw_multilabel_mistakes if task is Task.BINARY else draw_largest_errors
     return draw(taken, targets, outputs, names, path, count, title)
 
 
@@ -147,46 +148,46 @@ def plot_predictions(
     path: StrPath | None = None,
     title: str = "",
 ) -> "Figure":
-    """Draw the numbers that a network predicts over the true ones, a panel an output, with its RMSE and R².
+    """Draw predicted numbers over true ones, a panel per output, with its RMSE and R².
 
     Args:
         model: Network that was trained on numbers.
         samples: Samples, (x, y), or x; of a data set, its test set.
         y: Targets for x.
-        path: Path of a PNG to write as well, or None.
+        path: Path of a PNG to write too, or None.
         title: Title of the picture.
 
     Returns:
-        A Matplotlib figure, which a notebook shows by itself; pyplot does not know it.
+        Matplotlib figure, independent of pyplot, which a notebook shows.
 
     Raises:
-        OptionError: The answers are classes.
-        DataError, ShapeError: No samples, samples without targets, or of another kind or shape.
+        OptionError: The network was not trained on numbers.
+        DataError, ShapeError: No samples, no targets, or samples of another kind or shape.
         GpunnError: The network is not built.
     """
-    taken, task, names = _taken(_network(model, "plot_predictions"), samples, y)
+    taken, task, names = _taken(_built_network(model, "plot_predictions"), samples, y)
     if task is not Task.REGRESSION:
         raise OptionError("plot_predictions draws numbers, this network answers classes: gn.plot_confusion draws them")
     return draw_predictions(_targets(taken), all_outputs(model, taken), names, path, title)
 
 
 def plot_filters(model: Network, *, count: int | None = None, path: StrPath | None = None, title: str = "") -> "Figure":
-    """Draw the weights of the first layer with weights as images: of a convolution, or of units that see the image.
+    """Draw the first weights of a network as images: filters of a convolution, or units of a Dense layer on an image.
 
     Args:
         model: Built network of images.
-        count: Largest number of filters; left out, 64, or 36 that see the whole image.
-        path: Path of a PNG to write as well, or None.
+        count: Largest number of filters. Default: 64, or 36 if they are larger than 12 × 12.
+        path: Path of a PNG to write too, or None.
         title: Title of the picture.
 
     Returns:
-        A Matplotlib figure, which a notebook shows by itself; pyplot does not know it.
+        Matplotlib figure, independent of pyplot, which a notebook shows.
 
     Raises:
-        OptionError: The first weights are no images, such as those of the columns of a table; a count below 1.
+        OptionError: The first weights are not images, or a count below 1.
         GpunnError: The network is not built.
     """
-    _network(model, "plot_filters")._built()
+    _built_network(model, "plot_filters")
     found = filters.first_filters(model, filters.shape_of_images(model))
     if found is None:
         shape = " × ".join(map(str, model.input_shape))
@@ -199,24 +200,24 @@ def plot_filters(model: Network, *, count: int | None = None, path: StrPath | No
 def plot_activations(
     model: Network, image: ArrayLike, *, count: int = 16, path: StrPath | None = None, title: str = ""
 ) -> "Figure":
-    """Draw an image, and beside it the maps that each convolution answers it with, after activation and pooling.
+    """Draw an image beside its feature maps, after the activation and pooling of each convolution.
 
     Args:
         model: Built network with convolutions.
-        image: One image, (height, width, channels), scaled as for `predict`; (height, width) where it is grey.
-        count: Largest number of maps of a layer.
-        path: Path of a PNG to write as well, or None.
+        image: One image, (height, width, channels), scaled as for `predict`; (height, width) if it is grey.
+        count: Largest number of feature maps of a layer.
+        path: Path of a PNG to write too, or None.
         title: Title of the picture.
 
     Returns:
-        A Matplotlib figure, which a notebook shows by itself; pyplot does not know it.
+        Matplotlib figure, independent of pyplot, which a notebook shows.
 
     Raises:
-        OptionError: The network has no convolution; a count below 1.
+        OptionError: The network has no convolution, or a count below 1.
         DataError, ShapeError: Anything but one image of the network's shape.
         GpunnError: The network is not built.
     """
-    _network(model, "plot_activations")._built()
+    _built_network(model, "plot_activations")
     wanted = " × ".join(map(str, model.input_shape))
     if isinstance(image, Samples | Data):
         mend = "samples.inputs[0], say"
@@ -229,11 +230,11 @@ def plot_activations(
         except ShapeError:
             raise ShapeError(f"expected one image of {wanted}, got {given.shape}: inputs[0] is one of many") from None
         scale = model.factor_of(batch)
-        answers = filters.answers_to(model, batch[0], scale)
-        if not answers:
+        found = filters.feature_maps(model, batch[0], scale)
+        if not found:
             raise OptionError("the network has no convolution of an image, so no maps to draw: see gn.Conv2D")
         name = f"predicted {shortened(model.predict_names(batch)[0])}" if model.class_names else "input"
-    return filters.plot_activations(batch[0] * np.float32(scale), answers, path, name=name, count=count, title=title)
+    return filters.plot_activations(batch[0] * np.float32(scale), found, path, name=name, count=count, title=title)
 
 
 def plot_reconstructions(
@@ -244,24 +245,24 @@ def plot_reconstructions(
     path: StrPath | None = None,
     title: str = "",
 ) -> "Figure":
-    """Draw samples and below each what an autoencoder makes of it, with its mean squared error.
+    """Draw samples above their reconstructions by an autoencoder, with the mean squared errors.
 
     Args:
-        model: Network that was trained on its inputs as targets: `load_data(…, task="reconstruction")`.
-        samples: Samples, inputs alone, or a data set, of which its test set is taken.
+        model: Network that was trained to reproduce its inputs: `load_data(…, task="reconstruction")`.
+        samples: Samples, inputs alone, or a data set, for its test set.
         count: Largest number of samples.
-        path: Path of a PNG to write as well, or None.
+        path: Path of a PNG to write too, or None.
         title: Title of the picture.
 
     Returns:
-        A Matplotlib figure, which a notebook shows by itself; pyplot does not know it.
+        Matplotlib figure, independent of pyplot, which a notebook shows.
 
     Raises:
         OptionError: A count below 1.
-        ShapeError, DataError: Outputs that are not as many as the inputs, no samples, or of another shape.
+        DataError, ShapeError: No samples, samples of another shape, or fewer or more outputs than inputs.
         GpunnError: The network is not built.
     """
-    _network(model, "plot_reconstructions")._built()
+    _built_network(model, "plot_reconstructions")
     if isinstance(samples, Data):
         samples = samples.test or samples.validation or samples.train
     if not isinstance(samples, Samples):
@@ -271,22 +272,21 @@ def plot_reconstructions(
     return draw_reconstructions(model, samples, path, count=count, title=title)
 
 
-def _network(model: Any, caller: str) -> Network:
+def _built_network(model: Any, caller: str) -> Network:
     if not isinstance(model, Network):
         raise OptionError(f"{caller} takes a network, such as a gn.Sequential, got {type(model).__name__}")
+    model._built()
     return model
 
 
 @explains_shortage
 def _report(model: Network, samples: Any, y: ArrayLike | None) -> Any:
-    model._built()
     return report_on(model, samples, y)
 
 
 @explains_shortage
 def _taken(model: Network, samples: Any, y: ArrayLike | None) -> tuple[Samples, Task, tuple[str, ...]]:
-    """Return samples as the network takes them, its task, and the names of its outputs that are no classes."""
-    model._built()
+    """Return samples as the network takes them, its task, and the names of its targets if they are not classes."""
     taken = model.arranged(as_samples(samples, y, model))
     check_samples(model, taken)
     task = (model.loss or MeanSquaredError()).task(bool(taken.classes))

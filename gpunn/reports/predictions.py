@@ -1,4 +1,4 @@
-"""Predicted classes beside true ones: how often each was taken for which, and the worst mistakes themselves."""
+"""Draw the confusion matrix of a classifier, and its worst mistakes."""
 
 import math
 from collections.abc import Sequence
@@ -40,21 +40,23 @@ if TYPE_CHECKING:
 
 CONFUSION, MISTAKES = "confusion.png", "mistakes.png"
 _SMALLEST = 6.5  # points of a number in a cell
-_MOST_WRITTEN = 20  # numbers in the cells of more classes could not be read
-_LEAST_FULL = 0.02  # an error share fully coloured: one slip in a good matrix must not look like a disaster
-_POWER = 0.7  # below 1 it lifts rare errors off the white
-MOST_DRAWN = 1000  # classes of a matrix: of more, a class would be less than a pixel
+_MOST_WRITTEN = 20  # classes whose counts are written into the cells
+_LEAST_FULL = 0.02  # least error share in full colour: one mistake in a good matrix must not look like a disaster
+_POWER = 0.7  # below 1, so rare errors stand out from white
+MOST_DRAWN = 1000  # classes of a matrix; with more, a class would be smaller than a pixel
 MOST_SHOWN = 24
 
 
 @dataclass(frozen=True, eq=False)
 class Cells:
-    """Colours of the cells of a matrix: right answers in blue, errors in an orange scale of their own.
+    """Colours of a matrix: correct cells in blue, errors on an orange scale of their own.
 
     Attributes:
         colours: RGBA of each cell.
-        is_dark: Whether its number is to be white.
+        is_dark: Whether the number of each cell is white.
         scale: Colours of errors by share, from 0 to `full`.
+        full: Share of errors in full colour.
+        has_errors: Whether any share of errors is above 0.
     """
 
     colours: NDArray[Any]
@@ -80,7 +82,7 @@ class Cells:
         return cls(colours, is_dark, scale, full, bool((errors > 0).any()))
 
     def draw_scale(self, figure: "Figure", left: float, top: float, height: float) -> None:
-        """Draw the scale of errors at a place in inches from the figure's left and top; none where there are none."""
+        """Draw the scale of errors, if there are any, at a place in inches from the figure's left and top."""
         if not self.has_errors:
             return
         long = min(max(height, 1.3), 4.0)
@@ -93,9 +95,9 @@ class Cells:
 
 
 def plot_confusion(matrix: ArrayLike, class_names: Sequence[str], path: StrPath | None, title: str = "") -> "Figure":
-    """Draw a confusion matrix; right answers in blue, errors in an orange scale of their own, as shares of a row.
+    """Draw a confusion matrix, coloured by the share of a row: correct cells in blue, errors in orange.
 
-    Up to 20 classes the counts stand in the cells, and size and recall n_ii / Σ_j n_ij of each class beside its row.
+    Up to 20 classes, the counts stand in the cells, and number of samples and recall n_ii / Σ_j n_ij beside each row.
     """
     counts, classes, title = np.asarray(matrix), len(class_names), checked_title(title)
     if counts.shape != (classes, classes) or classes == 0:
@@ -107,7 +109,7 @@ def plot_confusion(matrix: ArrayLike, class_names: Sequence[str], path: StrPath 
     is_written = classes <= _MOST_WRITTEN
     size, names = 9.0 if is_written else 7.5, short_names(class_names, 20)
     longest = max(width_of(name, size) for name in names)
-    # In inches, as nothing else keeps the cells square and the columns beside them in line.
+    # In inches: only so are the cells square, and the columns beside them aligned.
     side = max(2.2, 0.52 * classes) if is_written else 7.5
     step = -(-classes // 34)
     is_turned = longest > 0.85 * side * step / classes
@@ -144,7 +146,7 @@ def plot_confusion(matrix: ArrayLike, class_names: Sequence[str], path: StrPath 
 
 
 def _write_numbers(axes: "Axes", counts: NDArray[Any], is_dark: NDArray[Any], cell: float, wide: float) -> None:
-    """Write the counts into cells so many inches wide, and two columns beside them, at one distance for any number."""
+    """Write the counts into cells of width `cell`, and samples (as wide as `wide`) and recall beside them."""
     texts, size = numbers_in(counts, cell)
     centred: dict[str, Any] = {"ha": "center", "va": "center"}
     for row, column in np.argwhere(counts > 0):
@@ -160,7 +162,7 @@ def _write_numbers(axes: "Axes", counts: NDArray[Any], is_dark: NDArray[Any], ce
 
 
 def numbers_in(counts: NDArray[Any], cell: float) -> tuple[list[list[str]], float]:
-    """Write counts so that each fits into a cell so many inches wide, smaller or with a "k" or "M"; and their size."""
+    """Format counts to fit into cells of width `cell`, smaller or with "k" or "M"; return them and their font size."""
     texts = [[amount(count) for count in row] for row in counts]
     widest = max(width_of(text, 9.0, bold=True) for row in texts for text in row)
     if (size := 9.0 * min(1.0, 0.88 * cell / widest)) < _SMALLEST:
@@ -171,7 +173,7 @@ def numbers_in(counts: NDArray[Any], cell: float) -> tuple[list[list[str]], floa
 
 
 def _in_thousands(count: float) -> str:
-    """Write a number in three digits: 912, 39.4k, 1.15M."""
+    """Format a number in three digits: 912, 39.4k, 1.15M."""
     for factor, sign in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if count >= 0.9995 * factor:
             return f"{count / factor:.3g}{sign}"
@@ -188,10 +190,10 @@ def plot_mistakes(
     title: str = "",
     scale: float = 1.0,
 ) -> "Figure":
-    """Draw the `count` mistakes of the highest loss −ln p(true class), the worst first.
+    """Draw the `count` mistakes of highest loss −ln p(true class), the worst first.
 
-    Inputs are images (n, height, width, 1 or 3) or (n, height, width), or features (n, features): drawn as a square
-    image where they are one of at least 8 × 8, else as bars. `scale` is their factor in the picture.
+    Inputs are images (n, height, width, 1 or 3) or (n, height, width), or features (n, features), drawn as a square
+    image of at least 8 × 8 if they fill one, else as bars. `scale` is their factor in the picture.
     """
     samples: Inputs = inputs if isinstance(inputs, Rows) else np.asarray(inputs)
     true, shares = np.asarray(labels), np.asarray(probabilities)
@@ -213,10 +215,10 @@ def draw_mistakes(
     title: str,
     scale: float,
 ) -> "Figure":
-    """Draw the worst mistakes of answers: true and predicted classes, and the probabilities of both, all (n,)."""
+    """Draw the worst mistakes; `answers` are true and predicted classes and the probabilities of both, all (n,)."""
     true, predicted, of_true, of_predicted = answers
     mistakes = np.flatnonzero(predicted != true)
-    # −ln falls with p: the lowest p is the highest loss, also where p is 0 and the loss infinite.
+    # −ln p falls with p, so the lowest p has the highest loss, even an infinite one.
     ordered = mistakes[np.argsort(np.nan_to_num(of_true[mistakes], nan=0.0), kind="stable")]
     worst = ordered[: positive_whole(count, "count of mistakes")]
     names = short_names(class_names, 14)
@@ -229,7 +231,7 @@ def draw_mistakes(
 
 
 def counted_mistakes(shown: int, mistakes: int, samples: int) -> str:
-    """Say how many mistakes there are, and how many of these are shown; none where there are none."""
+    """Return a heading with the number of mistakes, and how many of them are shown."""
     if not mistakes:
         return f"No mistakes among {samples:,} samples"
     which = f"all {mistakes:,}" if shown == mistakes else f"the {shown} of highest loss among {mistakes:,}"
@@ -246,13 +248,13 @@ def draw_worst(
     title: str,
     scale: float,
 ) -> "Figure":
-    """Draw some samples, each between its two lines of words, over a heading; without any the heading alone."""
+    """Draw samples, each between its two lines of words, over a heading; the heading alone if there are none."""
     if not len(worst):
         with picture(path, 5.0, 1.6, title) as figure:
             write_alone(figure, heading)
         return figure
     shown = _as_images(samples[worst] if scale == 1 else samples[worst] * np.float32(scale))
-    # A place is as wide as its words, "predicted Ankle boot (>99 %)", and as high as its image.
+    # A panel is as wide as its words, "predicted Ankle boot (>99 %)", and as high as its image.
     wide = max(1.3, 0.15 + max(width_of(word, 8.0) for pair in words for word in pair))
     columns = min(int(10.7 / wide), len(worst))
     rows = math.ceil(len(worst) / columns)
@@ -270,7 +272,7 @@ def draw_worst(
 
 
 def _as_images(samples: NDArray[Any]) -> NDArray[Any]:
-    """Reshape samples to (n, height, width) or (n, height, width, 3), or to (n, features) where they are no images."""
+    """Reshape samples to (n, height, width) or (n, height, width, 3), or to (n, features) if they are not images."""
     if samples.ndim == 4 and samples.shape[3] == 1:
         return samples[..., 0]
     if samples.ndim == 3 or (samples.ndim == 4 and samples.shape[3] == 3):
@@ -282,14 +284,14 @@ def _as_images(samples: NDArray[Any]) -> NDArray[Any]:
 
 
 def classes_of(report: ClassificationReport, known: int) -> tuple[str, ...]:
-    """Return the names of the classes: outputs beyond the known ones that are never the answer are none."""
+    """Return the class names, without those of outputs beyond the known classes that are never predicted."""
     return report.class_names[: max(known, 1 + int(report.answers.predicted.max()))]
 
 
 def draw_answers(
     folder: Path, samples: Samples, report: ClassificationReport, class_names: tuple[str, ...], title: str
 ) -> list[str]:
-    """Write confusion.png, of up to 1,000 classes, and mistakes.png where there are any; return the names."""
+    """Write confusion.png for up to 1,000 classes, and mistakes.png if there are any; return their names."""
     answers = report.answers
     names = classes_of(report, len(class_names))
     each = answers.labels, answers.predicted, answers.of_true, answers.of_predicted

@@ -1,4 +1,4 @@
-"""What an autoencoder makes of its inputs, below them."""
+"""Draw the reconstructions of an autoencoder below its inputs."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ MOST_SHOWN = 10
 def draw_reconstructions(
     model: Network, samples: Samples, path: StrPath | None, *, count: int = MOST_SHOWN, title: str = ""
 ) -> "Figure":
-    """Draw samples and below each what the network makes of it, all on one scale, with its mean squared error."""
+    """Draw samples above their reconstructions, all on one scale, with the mean squared errors."""
     shown = samples.first(positive_whole(count, "count of samples"))
     inputs: NDArray[Any] = np.asarray(shown.inputs, np.float32) * np.float32(shown.scale)
     outputs = model.predict_proba(shown.inputs)

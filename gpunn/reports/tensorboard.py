@@ -21,9 +21,9 @@ from gpunn.train.record import COLUMNS, Record
 from gpunn.train.report import ClassificationReport, report_on
 from gpunn.train.trainer import Trainer
 
-MOST_SHARE = 0.01  # of the time of a training, for histograms where nobody says how often
-_USUAL = 0.02  # seconds that they take, before that is known
-_LONGEST = 1000  # letters of a hyper-parameter
+MOST_SHARE = 0.01  # of a training's time for histograms, by default
+_USUAL = 0.02  # seconds for histograms, before the first are timed
+_LONGEST = 1000  # characters of a hyper-parameter
 
 
 def _tag(column: str) -> str:
@@ -31,30 +31,29 @@ def _tag(column: str) -> str:
     return f"{figure}/{part}" if part in ("train", "validation") else column
 
 
-TAGS = {column: _tag(column) for column in COLUMNS[1:]}  # "train_loss" is "loss/train", which stands beside validation
+TAGS = {column: _tag(column) for column in COLUMNS[1:]}  # "train_loss" is "loss/train", beside "loss/validation"
 
 
 class TensorBoard(Callback):
-    """Writes events of a training for TensorBoard: `tensorboard --logdir runs` shows one run a folder.
+    """Write events of a training for TensorBoard: `tensorboard --logdir runs` shows a run for each folder.
 
-    Each record gives a point of every column that `history.csv` has: `loss/train`, `loss/validation`, `accuracy/train`,
-    `learning_rate` and so on, and `f1/validation` for `fit(metrics=["f1"])`. Histograms of weights and gradients
-    (`TrainingView.gradients`) are made at the ends of epochs, pictures of answers, mistakes and filters at the end of
-    the training, from its validation set. The numbers of the training stay the same to the last bit. A training that a
-    `Checkpointer` resumes has each step once.
+    Each record adds a point to every column of `history.csv`: `loss/train`, `loss/validation`, `accuracy/train`,
+    `learning_rate` and so on, and `f1/validation` for `fit(metrics=["f1"])`. The end of an epoch adds histograms of
+    weights and gradients (`TrainingView.gradients`). The end of the training adds the confusion matrix, mistakes and
+    filters, from the validation set. The numbers of the training stay the same to the last bit. If a `Checkpointer`
+    resumes a training, each step appears once.
 
     Args:
-        folder: Folder of the events. Left out, that of the `Checkpointer`, else the next free runs/fit-<n>.
-        histograms_every: Number of epochs from one to the next; 0: none. Left out, the last epoch has them, and
-            of the others as many as take 1 % of the time.
-        images_every: Number of epochs between pictures on the way, which take about a second each time. Left out, only
-            at the end; 0: none.
+        folder: Folder of the events. Default: that of the `Checkpointer`, else the next free runs/fit-<n>.
+        histograms_every: Number of epochs between histograms; 0: none. Default: after the last epoch, and after others
+            while they take at most 1 % of the time.
+        images_every: Number of epochs between pictures, which take about a second; 0: none. Default: at the end alone.
 
     Attributes:
         folder: Folder of the events, once a training has begun.
 
     Raises:
-        OptionError: Arguments that cannot be, or the extra is missing: `pip install 'gpunn[tensorboard]'`.
+        OptionError: Invalid arguments, or the extra is missing: `pip install 'gpunn[tensorboard]'`.
         OutputError: From `fit`: the folder holds events of another training, or cannot be written to.
     """
 
@@ -75,10 +74,10 @@ class TensorBoard(Callback):
         events.require_tensorboard()
         self._given = self.folder = None if folder is None else Path(folder)
         self.histograms_every, self.images_every = histograms_every, images_every
-        self.texts: dict[str, str] = {}  # more to be read, by name
+        self.texts: dict[str, str] = {}  # more texts to show, by name
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy has what was asked for; the file is that of the training under way.
+        # A copy has the arguments; the event file belongs to the running training.
         names = ("_given", "folder", "histograms_every", "images_every", "texts")
         return {name: vars(self)[name] for name in names}
 
@@ -91,7 +90,7 @@ class TensorBoard(Callback):
         self.folder, self._began = folder, time.perf_counter()
         self._spent, self._took = 0.0, _USUAL
         self._has_gradients = True
-        # The records are in the checkpoint, whatever has become of the files; all else is only in these.
+        # The checkpoint has the records; only the event files have the rest.
         kept = events.kept_until(old, training.step) if training.resumed_from is not None else {}
         begin, now = events.written_before(0), training.history[-1].seconds if training.history else 0.0
         before: events.Kept = {(0, value.tag): (begin, value) for value in self._first(training)}
@@ -107,7 +106,7 @@ class TensorBoard(Callback):
         except OSError as error:
             raise OutputError(f"cannot make {folder}: {error.strerror or error}: give another folder") from None
         self._file = events.EventFile(folder, before)
-        cast(Trainer, training.trainer).exits.callback(self._file.flush)  # whatever ends it
+        cast(Trainer, training.trainer).exits.callback(self._file.flush)  # after an error too
 
     def on_record(self, training: TrainingView, record: Record) -> None:
         self._file.add(record.step, _points(record))
@@ -125,13 +124,13 @@ class TensorBoard(Callback):
         self._file.flush()
 
     def end_with(self, training: TrainingView, pictures: Iterable[Path]) -> None:
-        """End with pictures that are drawn already, in place of `on_train_end`."""
+        """End with existing pictures, instead of `on_train_end`."""
         self._file.add(training.step, (events.image(path.stem, path.read_bytes()) for path in pictures))
         self._file.add(training.step, [events.end_of_session()])
         self._file.flush()
 
     def _first(self, training: TrainingView) -> list[events.Value]:
-        """Make what is known before the first step: hyper-parameters and texts."""
+        """Return the values of the first event: hyper-parameters and texts."""
         figures = ("loss/validation", "accuracy/validation") if training.data.validation else ("loss/train",)
         texts = {"network": summary(training.model), **self.texts}
         made = events.parameters(_parameters(training), figures)
@@ -141,7 +140,7 @@ class TensorBoard(Callback):
         if self.histograms_every is not None:
             return self.histograms_every > 0 and epoch % self.histograms_every == 0
         seconds = time.perf_counter() - self._began
-        # The last ones are sure to come, and are counted as well.
+        # Twice, since the last epoch will add histograms too.
         return training.step == training.steps or self._spent + 2 * self._took <= MOST_SHARE * seconds
 
     def _add_histograms(self, training: TrainingView) -> None:
@@ -150,7 +149,7 @@ class TensorBoard(Callback):
         if self._has_gradients:
             try:
                 arrays |= {f"gradients/{name}": array for name, array in training.gradients().items()}
-            except MemoryError as error:  # a training that has room for itself alone goes on without
+            except MemoryError as error:  # the training goes on without them
                 self._has_gradients = False
                 training.say(f"no histograms of gradients: {error}")
         self._file.add(training.step, (events.histogram(tag, array) for tag, array in arrays.items()))
@@ -159,14 +158,14 @@ class TensorBoard(Callback):
 
 
 def _points(record: Record) -> list[events.Value]:
-    """Make a point of each figure that applies, and of each metric, which is of the validation samples."""
+    """Return a point of each column that applies, and of each validation metric."""
     numbers = [(tag, getattr(record, column)) for column, tag in TAGS.items()]
     numbers += [(f"{name}/validation", number) for name, number in record.measured]
     return [events.scalar(tag, number) for tag, number in numbers if number == number]
 
 
 def _drawn(training: TrainingView) -> Iterator[events.Value]:
-    """Draw what a run folder has of answers and network, of the validation samples, as images."""
+    """Draw the pictures of a run folder from the validation set, as images."""
     model, data = training.model, training.data
     with tempfile.TemporaryDirectory() as name:
         folder, names = Path(name), list[str]()
@@ -180,7 +179,7 @@ def _drawn(training: TrainingView) -> Iterator[events.Value]:
 
 
 def _parameters(training: TrainingView) -> dict[str, Any]:
-    """Return the hyper-parameters of a training by names such as "optimizer.learning_rate"."""
+    """Return the hyper-parameters of a training by dotted names, "optimizer.learning_rate"."""
     parts = parts_of(cast(Trainer, training.trainer))
     layers = ", ".join(map(repr, training.model.layers))
     parts |= {"layers": layers, "epochs": training.epochs, "device": training.device, "data": training.data.name}
@@ -190,7 +189,7 @@ def _parameters(training: TrainingView) -> dict[str, Any]:
 
 
 def _flat(parts: Mapping[str, Any], within: str = "") -> Iterator[tuple[str, Any]]:
-    """Give the numbers, truths and texts of nested tables; nothing of those that are empty."""
+    """Yield the numbers, bools and strings of nested tables, without empty values."""
     for key, value in parts.items():
         name = f"{within}{key}"
         if isinstance(value, Mapping):
@@ -202,7 +201,7 @@ def _flat(parts: Mapping[str, Any], within: str = "") -> Iterator[tuple[str, Any
 
 
 def _as_code(words: str) -> str:
-    """Write words as Markdown that shows them as they stand."""
+    """Return words as a Markdown code block."""
     return "\n".join(f"    {line}" for line in words.splitlines())
 
 

@@ -7,7 +7,7 @@ from PIL import Image
 from support.browsing import strokes_of
 
 import gpunn as gn
-from gpunn.reports.filters import answers_to, colours
+from gpunn.reports.filters import colours, feature_maps
 
 from .conftest import Visiting
 
@@ -31,7 +31,7 @@ def test_activations_are_those_of_the_network(visit: Visiting, site: str, lenet:
     model = gn.load_model(lenet / "model.safetensors", "cpu")
     shapes = page.page.evaluate("() => gpunn.model.layers.map((layer) => [layer.title, layer.index])")
     pooled = [index for title, index in shapes if title.startswith("MaxPool")]
-    expected = [answer.maps for answer in answers_to(model, seen)]  # those of activations.png
+    expected = [answer.maps for answer in feature_maps(model, seen)]  # those of activations.png
     assert len(expected) == len(pooled) == 2
     for index, maps in zip(pooled, expected, strict=True):
         given = page.array(f"gpunn.answer.layers[{index}].activations")

@@ -23,7 +23,8 @@ import gpunn as gn
 from gpunn.display import style, text
 from gpunn.display.text import drawable, fitted, short_names, shortened, width_of, wrapped
 from gpunn.errors import DataError, OptionError, OutputError, ShapeError
-from gpunn.reports.outputs import draw_largest_errors, draw_wrong_outputs
+from gpunn.reports.multilabel import draw_multilabel_mistakes
+from gpunn.reports.regression import draw_largest_errors
 
 RNG = np.random.default_rng(0)
 QUIET: dict[str, Any] = {"progress": False, "device": "cpu", "epochs": 1}
@@ -188,7 +189,7 @@ def test_the_numbers_furthest_off_come_first() -> None:
 def test_the_answers_of_the_highest_cross_entropy_come_first() -> None:
     targets = np.array([[1.0, 0.0], [1.0, 1.0], [0.0, 0.0]])
     outputs = np.array([[0.4, 0.1], [0.01, 0.9], [0.2, 0.3]])
-    figure = draw_wrong_outputs(gn.Samples(X[:3], targets), targets, outputs, ("cat", "dog"), None, 9, "")
+    figure = draw_multilabel_mistakes(gn.Samples(X[:3], targets), targets, outputs, ("cat", "dog"), None, 9, "")
     shown = [(axes.get_title(), axes.get_xlabel()) for axes in figure.axes]
     assert shown == [("predicted dog", "true cat, dog"), ("predicted none", "true cat")]
     assert figure.get_supxlabel() == "all 2 mistakes (66.67 % of 3 samples)"

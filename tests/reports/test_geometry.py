@@ -21,11 +21,12 @@ from support.paths import ROOT
 
 import gpunn as gn
 from gpunn.display.figure import styled
-from gpunn.reports import Answers, plot_activations, plot_confusion, plot_curves, plot_filters, plot_mistakes
+from gpunn.reports import FeatureMaps, plot_activations, plot_confusion, plot_curves, plot_filters, plot_mistakes
 from gpunn.reports.filters import colours
 from gpunn.reports.learning_rates import LearningRateCurve, plot_learning_rates
-from gpunn.reports.outputs import draw_largest_errors, draw_outputs, draw_predictions, draw_wrong_outputs
+from gpunn.reports.multilabel import draw_multilabel, draw_multilabel_mistakes
 from gpunn.reports.reconstructions import draw_reconstructions
+from gpunn.reports.regression import draw_largest_errors, draw_predictions
 
 NAN = math.nan
 LONG = [f"a class with a really long name of sixty characters, number {place:03d}" for place in range(200)]
@@ -171,14 +172,14 @@ def test_no_word_lies_on_a_curve(name: str) -> None:
 
 @pytest.mark.parametrize("title", TITLES, ids=["short", "long", "unbroken"])
 def test_no_title_is_cut_by_an_edge(title: str) -> None:
-    maps = [Answers("conv1, relu1", np.ones((4, 6, 6)))]
+    maps = [FeatureMaps("conv1, relu1", np.ones((4, 6, 6)))]
     reference = {"name": title, "train_loss": [0.5, 0.4], "validation_accuracy": [0.5, 0.6]}
     curve = LearningRateCurve(np.geomspace(1e-5, 1, 9), np.ones(9), np.ones(9), None, title, "")
     assert faults(plot_curves(history(), None, title=title, reference=reference)) == []
     assert faults(plot_confusion([[3, 1], [1, 2]], ["a", "b"], None, title)) == []
     assert faults(plot_filters(np.ones((2, 1, 5, 5)), None, name=title, title=title), tiles=True) == []
     assert faults(plot_activations(np.ones((6, 6, 1)), maps, None, name=title, title=title), tiles=True) == []
-    assert faults(plot_activations(np.ones((6, 6, 1)), [Answers(title, maps[0].maps)] * 7, None, title=title)) == []
+    assert faults(plot_activations(np.ones((6, 6, 1)), [FeatureMaps(title, maps[0].maps)] * 7, None, title=title)) == []
     assert faults(plot_learning_rates(curve, None, title=title)) == []
     assert faults(plot_curves(gn.History(), None, title=title)) == []
 
@@ -265,7 +266,10 @@ def test_filters_of_any_size_are_apart(size: tuple[int, int]) -> None:
 )  # fmt: skip
 def test_the_words_of_maps_have_their_places(image: tuple[int, ...], maps: tuple[int, ...]) -> None:
     values = np.random.default_rng(0).normal(size=maps)
-    answers = [Answers("conv1, batchnorm1, leakyrelu1, maxpool1, dropout1", values), Answers("conv2", np.abs(values))]
+    answers = [
+        FeatureMaps("conv1, batchnorm1, leakyrelu1, maxpool1, dropout1", values),
+        FeatureMaps("conv2", np.abs(values)),
+    ]
     figure = plot_activations(np.ones(image), answers, None, name=f"true {LONG[0]}\npredicted {'W' * 60}")
     assert faults(figure, tiles=True) == []
 
@@ -281,8 +285,8 @@ def test_a_number_above_0_is_red_and_one_below_is_blue_in_filters_and_in_maps() 
     drawn = [
         plot_filters(values[:, None], None),
         plot_filters(np.abs(values)[:, None], None),
-        plot_activations(np.ones((2, 2, 1)), [Answers("conv1", values)], None),
-        plot_activations(np.ones((2, 2, 1)), [Answers("conv1", np.abs(values))], None),
+        plot_activations(np.ones((2, 2, 1)), [FeatureMaps("conv1", values)], None),
+        plot_activations(np.ones((2, 2, 1)), [FeatureMaps("conv1", np.abs(values))], None),
     ]
     for figure in drawn:
         cmap, norm = bar_of(figure)
@@ -297,7 +301,7 @@ def test_a_number_above_0_is_red_and_one_below_is_blue_in_filters_and_in_maps() 
 def test_what_is_not_finite_has_a_colour_of_its_own_and_is_named() -> None:
     values = np.array([[[math.nan, 0.0], [1.0, math.inf]]])
     filters = plot_filters(values[:, None], None)
-    maps = plot_activations(np.ones((2, 2, 1)), [Answers("conv1", values)], None)
+    maps = plot_activations(np.ones((2, 2, 1)), [FeatureMaps("conv1", values)], None)
     for figure in (filters, maps):
         assert "violet: NaN or Inf" in figure.get_supxlabel()
         cmap, norm = bar_of(figure)
@@ -326,9 +330,9 @@ def test_the_words_of_answers_of_0_and_1_have_their_places(names: list[str], out
     true, answers = (random.random((2, 40, outputs)) < 0.5).astype(float)
     names = names[:outputs]
     report = gn.MultilabelReport.of(true, answers, None, tuple(names))
-    assert faults(draw_outputs(report, None, TITLES[0])) == []
+    assert faults(draw_multilabel(report, None, TITLES[0])) == []
     samples = gn.Samples(random.normal(size=(40, 8, 8, 1)), true)
-    assert faults(draw_wrong_outputs(samples, true, answers, names, None, 7, ""), tiles=True) == []
+    assert faults(draw_multilabel_mistakes(samples, true, answers, names, None, 7, ""), tiles=True) == []
 
 
 @pytest.mark.parametrize(("shape", "count"), [((8, 8, 1), 1), ((6, 9, 3), 3), ((13,), 10)], ids=str)

@@ -17,7 +17,7 @@ from gpunn.display import style
 from gpunn.display.style import percent
 from gpunn.errors import DataError, OptionError, OutputError, ShapeError
 from gpunn.reports import (
-    Answers,
+    FeatureMaps,
     confusion_matrix,
     plot_activations,
     plot_confusion,
@@ -393,7 +393,7 @@ PICTURES = {
     "mistakes": lambda path, seed=0: plot_mistakes(*mistakes(count=4, seed=seed), ["$a", "b$", "ﬀ" * 50], path),
     "filters": lambda path, seed=0: plot_filters(maps(seed)[:, None], path, name="$conv", title="$x_$"),
     "activations": lambda path, seed=0: plot_activations(
-        maps(seed)[:1].transpose(1, 2, 0), [Answers("$conv", maps(seed))], path, name="$a"
+        maps(seed)[:1].transpose(1, 2, 0), [FeatureMaps("$conv", maps(seed))], path, name="$a"
     ),
 }
 

@@ -14,7 +14,7 @@ import gpunn as gn
 from gpunn.display import style
 from gpunn.errors import OptionError, ShapeError
 from gpunn.nn.layers import Layer
-from gpunn.reports import Answers, answers_to, first_filters, plot_activations, plot_filters
+from gpunn.reports import FeatureMaps, feature_maps, first_filters, plot_activations, plot_filters
 from gpunn.reports.filters import ACTIVATIONS, FILTERS, colours, draw_network, extent, grid
 
 RNG = np.random.default_rng(0)
@@ -185,7 +185,7 @@ def test_answers_are_those_of_the_layers_as_written(backend: Any) -> None:
     layers += [gn.Conv2D(2, 2), gn.BatchNorm(), gn.Tanh(), gn.Flatten(), gn.Dense(2)]
     model = gn.Sequential(layers).build((8, 6, 2), batch_size=4, device=backend, dtype="float64")
     image = RNG.normal(size=(8, 6, 2))
-    first, second = answers_to(model, image)
+    first, second = feature_maps(model, image)
     assert first.name == "conv1, relu1, maxpool1"
     assert second.name == "conv2, batchnorm2, tanh1"
     values = model.arrays()
@@ -204,30 +204,30 @@ def convolved(image: NDArray[Any], w: NDArray[Any]) -> NDArray[Any]:
 
 
 def test_pooling_before_the_first_convolution_is_no_answer() -> None:
-    (only,) = answers_to(built([gn.AveragePool2D(), gn.Conv2D(2), gn.Flatten(), gn.Dense(2)]), np.ones((8, 8, 1)))
+    (only,) = feature_maps(built([gn.AveragePool2D(), gn.Conv2D(2), gn.Flatten(), gn.Dense(2)]), np.ones((8, 8, 1)))
     assert (only.name, only.maps.shape) == ("conv1", (2, 2, 2))
 
 
 def test_the_mean_of_all_pixels_is_no_map() -> None:
     layers = [gn.Conv2D(2), gn.ReLU(), gn.GlobalAveragePool2D(), gn.ReLU(), gn.Dense(2)]
-    (only,) = answers_to(built(layers), np.ones((8, 8, 1)))
+    (only,) = feature_maps(built(layers), np.ones((8, 8, 1)))
     assert (only.name, only.maps.shape) == ("conv1, relu1", (2, 6, 6))
 
 
 def test_a_network_without_convolutions_has_no_answers() -> None:
-    assert answers_to(built([gn.Dense(3)], (64,)), np.ones((8, 8, 1))) == []
+    assert feature_maps(built([gn.Dense(3)], (64,)), np.ones((8, 8, 1))) == []
 
 
 def test_an_image_of_another_shape_is_refused() -> None:
     with pytest.raises(ShapeError, match=r"\(batch, 8, 8, 1\), got \(1, 9, 9, 1\)"):
-        answers_to(built([gn.Conv2D(2)]), np.ones((9, 9, 1)))
+        feature_maps(built([gn.Conv2D(2)]), np.ones((9, 9, 1)))
 
 
 def test_asking_for_answers_changes_nothing() -> None:
     model = built([gn.Conv2D(2), gn.BatchNorm(), gn.ReLU(), gn.Dropout(), gn.Flatten(), gn.Dense(2)])
     before, image = model.arrays(), np.ones((8, 8, 1))
     said = model.predict_proba(image[None])
-    answers = answers_to(model, image)
+    answers = feature_maps(model, image)
     kept = answers[0].maps.copy()
     np.testing.assert_array_equal(model.predict_proba(image[None]), said)
     model.predict_proba(np.zeros((3, 8, 8, 1)))
@@ -237,7 +237,7 @@ def test_asking_for_answers_changes_nothing() -> None:
 
 def test_the_picture_has_the_image_and_a_panel_a_convolution(tmp_path: Path, figures: list[Figure]) -> None:
     image, maps = RNG.uniform(size=(6, 6, 1)), RNG.uniform(size=(20, 4, 4))
-    answers = [Answers("conv1, relu1", maps), Answers("conv2, tanh1", maps[:3] - 0.5)]
+    answers = [FeatureMaps("conv1, relu1", maps), FeatureMaps("conv2, tanh1", maps[:3] - 0.5)]
     plot_activations(image, answers, tmp_path / "activations.png", name="true 9\npredicted 4")
     np.testing.assert_array_equal(tiles(panel(figures[0], "true 9\npredicted 4\n6 × 6"))[0], image[..., 0])
     first, second = panel(figures[0], "first 16 of 20 maps, 4 × 4"), panel(figures[0], "conv2, tanh1\nall 3 maps")
@@ -249,7 +249,7 @@ def test_the_picture_has_the_image_and_a_panel_a_convolution(tmp_path: Path, fig
 
 @pytest.mark.parametrize("count", [1, 3, 4, 7])
 def test_many_convolutions_go_into_several_rows(tmp_path: Path, figures: list[Figure], count: int) -> None:
-    answers = [Answers(f"conv{number}", RNG.normal(size=(2, 3, 3))) for number in range(count)]
+    answers = [FeatureMaps(f"conv{number}", RNG.normal(size=(2, 3, 3))) for number in range(count)]
     plot_activations(np.ones((3, 3, 3)), answers, tmp_path / "activations.png")
     assert [title.split("\n")[0] for title in titles(figures[0])] == ["input", *(a.name for a in answers)]
     assert figures[0].get_figwidth() < 13
@@ -257,7 +257,7 @@ def test_many_convolutions_go_into_several_rows(tmp_path: Path, figures: list[Fi
 
 @pytest.mark.parametrize("channels", [1, 2, 3])
 def test_images_of_any_channels_are_drawn(tmp_path: Path, figures: list[Figure], channels: int) -> None:
-    plot_activations(np.ones((4, 4, channels)), [Answers("conv1", np.zeros((1, 1, 1)))], tmp_path / "a.png")
+    plot_activations(np.ones((4, 4, channels)), [FeatureMaps("conv1", np.zeros((1, 1, 1)))], tmp_path / "a.png")
     assert tiles(panel(figures[0], "input"))[0].shape == ((4, 4, 3) if channels == 3 else (4, 4))
     assert ("mean of 2 channels" in titles(figures[0])[0]) == (channels == 2)
 
@@ -265,13 +265,13 @@ def test_images_of_any_channels_are_drawn(tmp_path: Path, figures: list[Figure],
 @pytest.mark.parametrize(
     ("image", "answers", "count", "error"),
     [
-        (np.ones((4, 4)), [Answers("conv1", np.zeros((1, 1, 1)))], 16, ShapeError),
+        (np.ones((4, 4)), [FeatureMaps("conv1", np.zeros((1, 1, 1)))], 16, ShapeError),
         (np.ones((4, 4, 1)), [], 16, ShapeError),
-        (np.ones((4, 4, 1)), [Answers("conv1", np.zeros((1, 1, 1)))], 0, OptionError),
+        (np.ones((4, 4, 1)), [FeatureMaps("conv1", np.zeros((1, 1, 1)))], 0, OptionError),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(
-    tmp_path: Path, image: NDArray[Any], answers: list[Answers], count: int, error: type[Exception]
+    tmp_path: Path, image: NDArray[Any], answers: list[FeatureMaps], count: int, error: type[Exception]
 ) -> None:
     with pytest.raises(
         error, match="expected an image" if error is ShapeError else "count of maps must be .* at least 1"
