@@ -1,4 +1,4 @@
-"""Data: the bundled digits, MNIST and Fashion-MNIST by name, IDX folders, .npz files and one's own arrays."""
+"""Load data sets: the bundled digits, published sets by name, folders, files and arrays."""
 
 from gpunn.data.dataset import Data
 from gpunn.data.formats.idx import read_idx

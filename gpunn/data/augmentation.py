@@ -1,4 +1,4 @@
-"""Synthetic data: more examples than there are, from small changes to those that there are."""
+"""Augment training images by small random changes."""
 
 from math import radians, tan
 from typing import Any
@@ -14,20 +14,19 @@ from gpunn.kernels.augmentation import Limits, augment
 
 
 class Augmentation(Part, kind="augmentation", example="Augmentation(shift=1)"):
-    """Changes every training image a little, another way each time it is seen, inside the gather of the batch.
+    """Change every training image a little, in another way each epoch, inside the gather of the batch.
 
-    The first four numbers are limits: what is done to an image is drawn evenly between minus and plus each. Places
-    outside the image are 0; between pixels it is interpolated linearly.
+    The first four numbers are limits: each change is drawn uniformly from minus to plus its limit. Pixels from outside
+    the image are 0; values between pixels are interpolated linearly.
 
     Args:
-        shift: Number of pixels, down and across.
+        shift: Shift in pixels, down and across.
         rotation: Angle in degrees, below 90.
-        scale: Share by which an image grows or shrinks, 0.1 for 90 to 110 %.
-        shear: Number of pixels by which a row is moved for each row from the middle.
-        flip: Probability with which an image is mirrored, left to right: 0.5 where both ways are as likely, as in
-            photographs; 0 for digits and letters.
-        cutout: Side in pixels of a square that becomes 0, around a pixel drawn evenly from all, so that a part of it
-            may lie outside (T. DeVries, G. W. Taylor, 2017); 0 for none.
+        scale: Zoom as a share of the size, 0.1 for 90 to 110 %.
+        shear: Shift of a row in pixels for each row from the middle.
+        flip: Probability of a horizontal flip: 0.5 suits photographs, 0 digits and letters.
+        cutout: Side in pixels of a square that is set to 0 around a uniformly drawn pixel, so that a part may lie
+            outside (T. DeVries, G. W. Taylor, 2017); 0 for none.
     """
 
     def __init__(
@@ -54,21 +53,21 @@ class Augmentation(Part, kind="augmentation", example="Augmentation(shift=1)"):
         return self.shift, tangent, self.scale, self.shear, 2 * self.flip - 1, min(self.cutout, 2**30)
 
     def apply(self, images: ArrayLike, *, seed: int = 0, step: int = 0) -> NDArray[Any]:
-        """Return images as `fit` would see them in one batch: to look at, or to make samples of.
+        """Augment images like one batch of `fit`, to look at or to make samples from.
 
-        Image k is changed as the k-th of the batch of this step in a training of this seed.
+        Image k gets the changes of the k-th image in the batch of this step, in a training with this seed.
 
         Args:
             images: Images (n, height, width, channels), or (n, height, width) of one channel.
             seed: Seed of the training.
-            step: Number of the step, from 0: another one makes other pictures.
+            step: Number of the step, from 0; each step draws other changes.
 
         Returns:
-            Pictures of the shape of the images, float32.
+            Augmented images, float32, in the shape of `images`.
 
         Raises:
             ShapeError, DataError: No images, or pixels that are NaN or Inf.
-            OptionError: A seed or step that cannot be.
+            OptionError: An invalid seed or step.
         """
         given = as_array(images, "images")
         if given.ndim not in (3, 4) or not given.size:

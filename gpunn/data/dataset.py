@@ -1,4 +1,4 @@
-"""The data of one training: samples to learn from, to validate on, and the test set apart."""
+"""Hold the training, validation and test samples of a data set, and split them."""
 
 import math
 import numbers
@@ -18,21 +18,21 @@ from gpunn.data.tokens import checked_count
 from gpunn.display.html import html_table
 from gpunn.errors import DataError, OptionError, in_one_line
 
-FEW = 20  # samples below which a fraction that would hold back a single one holds back none: it would say nothing
-_SHOWN = 10  # classes that are counted where the data show themselves
-_PURPOSE = 0x5911  # sets a split apart from the other uses of a seed, such as the initial weights
+FEW = 20  # samples below which a fraction never holds back a single one, whose accuracy would say nothing
+_SHOWN = 10  # classes that the HTML table counts
+_PURPOSE = 0x5911  # separates the split from other uses of the seed, such as the initial weights
 
 
 class Data:
-    """Training, validation and test samples under one name, made by `load_data` or one's own arrays.
+    """Training, validation and test samples under one name, from `load_data` or your own arrays.
 
     Attributes:
         name: Name of the data set.
         train: Samples to learn from.
         validation: Samples to validate on while training, or None.
-        validation_is_test: Whether these are the published test set.
+        validation_is_test: Whether the validation set is the published test set.
         class_names: Name of each class; empty for float targets.
-        source_note: Line about where the data come from, "" where there is nothing to say.
+        source_note: Line about the origin of the data, "" for none.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Data:
                 raise DataError(f"train and validation of Data are Samples, got {type(given).__name__}: {mend}")
         if open_test is not None and not callable(open_test):
             raise DataError(f"open_test of Data is a function that gives Samples, got {type(open_test).__name__}")
-        self.name = in_one_line(str(name))  # a file's perhaps, and so of any bytes
+        self.name = in_one_line(str(name))  # may come from a file, with any bytes
         self.train, self.validation, self.class_names = train, validation, class_names
         self.validation_is_test = flag(validation_is_test, "validation_is_test")
         self._open_test, self._test = open_test, validation if validation_is_test else None
@@ -80,11 +80,11 @@ class Data:
         return html_table(ROW, [rows], title=self.name, notes=notes, texts=5)
 
     def as_floats(self) -> "Data":
-        """Return the data with labels as float targets, rows of one 1; the test set is opened no sooner."""
+        """Return the data with one-hot float targets instead of labels; the test set stays closed."""
         return self.mapped(Samples.as_floats, ()) if self.train.classes else self
 
     def mapped(self, change: Callable[[Samples], Samples], class_names: tuple[str, ...]) -> "Data":
-        """Return the data with all samples changed; the test set is opened no sooner."""
+        """Return the data with `change` applied to all samples; the test set stays closed."""
         watched = None if self.validation is None else change(self.validation)
         test = (lambda: change(cast(Samples, self.test))) if self.has_test else None
         changed = (change(self.train), watched, class_names, test)
@@ -93,7 +93,7 @@ class Data:
         return data
 
     def with_test(self, open_test: Callable[[], Samples] | None, name: str) -> "Data":
-        """Return the data with a test set, opened on the first access, under a name of their own."""
+        """Return the data under another name, with a test set that the first access opens."""
         return Data(name, self.train, self.validation, self.class_names, open_test)
 
     def with_validation(self, validation: Any) -> "Data":
@@ -104,17 +104,17 @@ class Data:
 
     @property
     def has_test(self) -> bool:
-        """Whether there is a test set; asking does not open it."""
+        """Return whether there is a test set, without opening it."""
         return self._open_test is not None
 
     @property
     def test_is_open(self) -> bool:
-        """Whether the test set has been read."""
+        """Return whether the test set has been read."""
         return self._test is not None
 
     @property
     def test(self) -> Samples | None:
-        """Test set, opened by the first access alone (DataError: damaged, or does not fit); None if there is none."""
+        """Test set, opened on the first access (DataError: damaged, or of another kind); None if there is none."""
         if self._test is None and self._open_test is not None:
             self._test = _fitting(self._open_test, self.train, self.name)
         return self._test
@@ -135,23 +135,23 @@ class Data:
         sample_weight: ArrayLike | None = None,
         tokens: int | None = None,
     ) -> "Data":
-        """Make data from one's own arrays.
+        """Make data from arrays.
 
         Args:
-            x: (n, features), (n, height, width) or (n, height, width, channels); a memory map, as np.load gives it with
-                mmap_mode="r", stays in its file, and an array of a CUDA device there.
-            y: Labels, integers from 0 of shape (n,), texts, or rows of one 1 (n, classes); or floats (n, outputs).
-            test: (x, y), (x, y, weights), Samples, or a function that gives any of them; looked at on the first access
-                to `.test`.
+            x: (n, features), (n, height, width) or (n, height, width, channels); a memory map (np.load with
+                mmap_mode="r") stays in its file, a CUDA array on its device.
+            y: Labels, integers from 0 or texts (n,), or one-hot rows (n, classes); or float targets (n, outputs).
+            test: (x, y), (x, y, weights), Samples, or a function that returns one of them; read on the first
+                access to `.test`.
             validation: As for `load_data`, or your own validation samples, (x, y), (x, y, weights) or Samples.
-            limit: As for `load_data`.
+            limit: Number of training samples to keep, before the split; left out, all.
             seed: Seed of the split.
             class_names: Name of each class; left out, the labels themselves.
             name: Name of the data in reports.
-            scale: Factor by which a network multiplies x; left out, 1/255 for bytes and other whole numbers from 0 to
-                255, 1 over the most of their bits for those of images of more, and 1 for everything else.
-            sample_weight: Weight of each sample of x, (n,), at least 0; those held back for validation keep theirs.
-            tokens: Number of tokens where x are whole numbers for an `Embedding`, as in `Samples`; nothing is scaled.
+            scale: Factor by which a network multiplies x; left out, 1/255 for bytes and whole numbers from 0 to 255,
+                1 / (2^bits − 1) for images of more bits, and 1 for everything else.
+            sample_weight: Weight of each sample of x, (n,), at least 0; validation samples keep theirs.
+            tokens: Number of different tokens where x holds token ids for an `Embedding`, which are not scaled.
 
         Raises:
             DataError: Values or shapes that cannot be trained on.
@@ -184,17 +184,17 @@ class Data:
         name: str = "samples",
         tokens: int | None = None,
     ) -> "Data":
-        """Make data from samples: the first `limit` of them, split by the seed into training and validation.
+        """Make data from the first `limit` samples, split by the seed into training and validation.
 
         Args:
-            samples: All samples to learn from, and to validate on where these are none of your own.
+            samples: Samples to split into training and validation.
             test: Function that opens the test set; called on the first access to `.test`.
             validation: As for `load_data`, or your own validation samples.
-            limit: As for `load_data`.
+            limit: Number of samples to keep, before the split; left out, all.
             seed: Seed of the split.
             class_names: Name of each class; left out, the labels themselves.
             name: Name of the data in reports.
-            tokens: Number of tokens where the inputs are whole numbers for an `Embedding`; see `Samples`.
+            tokens: Number of different tokens where the inputs are token ids for an `Embedding`; see `Samples`.
 
         Raises:
             DataError: Class names that do not fit the classes.
@@ -231,7 +231,7 @@ class Data:
 
 
 def like(train: Samples, given: Any, names: Sequence[str] | None, what: str) -> Samples:
-    """Return Samples, or (x, y) or (x, y, weights) as samples like the training set; messages call them `what`."""
+    """Make samples like the training set from Samples, (x, y) or (x, y, weights); errors call them `what`."""
     if isinstance(given, Samples):
         return given
     if not isinstance(given, tuple | list) or len(given) not in (2, 3):
@@ -246,7 +246,7 @@ def like(train: Samples, given: Any, names: Sequence[str] | None, what: str) -> 
 
 
 def _fitting(open_test: Callable[[], Samples], train: Samples, name: str, what: str = "test set") -> Samples:
-    """Open the test set, or another, and check that it is of the same kind as the training set."""
+    """Open the test or validation set, and check that its inputs and targets match those of training."""
     try:
         test = with_columns_of(open_test(), train)
         test = test.as_tokens(train.tokens) if train.tokens else test
@@ -269,7 +269,7 @@ def _fitting(open_test: Callable[[], Samples], train: Samples, name: str, what: 
 
 
 def validation_count(validation: object, total: int, most: int | None = None) -> int:
-    """Return the number of validation samples: a count below `total`, or a fraction of it, from 1 to `most`."""
+    """Return the number of validation samples for a count below `total`, or for a fraction (1 to `most`)."""
     if isinstance(validation, bool) or not isinstance(validation, numbers.Real):
         raise OptionError(f'validation is a fraction (0.1), a count (5000), "test" or 0 for none, got {validation!r}')
     if isinstance(validation, numbers.Integral):
@@ -292,10 +292,11 @@ def validation_count(validation: object, total: int, most: int | None = None) ->
 
 
 def stratified_split(labels: NDArray[np.integer], count: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Split so that both parts hold the classes in the proportions of the whole, to one sample a class.
+    """Split samples so that both parts keep the proportions of the classes, to one sample a class.
 
-    Class k gives floor(n_k count / n) samples; what is missing to `count` goes to the largest remainders (the lower
-    class first among equals). Every class keeps one to train on. Returns ascending (training, validation) indices.
+    Class k gives floor(n_k count / n) samples, and one more where its remainder is among the largest, until `count` are
+    reached (the lower class first among equals). Every class keeps a training sample. Returns ascending (training,
+    validation) indices.
     """
     if not isinstance(seed, numbers.Integral) or isinstance(seed, bool) or seed < 0:
         raise OptionError(f"a seed is a whole number from 0, got {seed!r}")
@@ -305,13 +306,13 @@ def stratified_split(labels: NDArray[np.integer], count: int, seed: int) -> tupl
         raise OptionError(f"{wrong}: give at most {most:,}")
     quota, remainder = np.divmod(sizes.astype(np.int64) * count, total)
     missing = count - int(quota.sum())
-    # More than one pass is only needed where classes are so small that they may not give another sample.
+    # A second pass is needed only where classes are too small to give another sample.
     while missing:
         for k in np.argsort(-remainder, kind="stable"):
             if missing and quota[k] < sizes[k] - 1:
                 quota[k] += 1
                 missing -= 1
-    # A permutation that is the same for ever: NumPy keeps the raw stream of a bit generator between versions, but not
+    # A permutation that never changes: NumPy keeps the raw stream of a bit generator between versions, but not
     # Generator.permutation (NEP 19), and another split would mix validation samples into a resumed training.
     shuffled = np.argsort(np.random.Philox([int(seed), _PURPOSE]).random_raw(total), kind="stable")
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]

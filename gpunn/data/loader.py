@@ -1,4 +1,4 @@
-"""DataLoaders: gather the batches of an epoch on the device, from samples that lie there or are streamed to it."""
+"""Gather the batches of an epoch on the device, from samples that lie there or are streamed to it."""
 
 import math
 from dataclasses import replace
@@ -24,7 +24,7 @@ PIECE = 4 << 20  # bytes of one streamed copy
 
 
 class InputBuffer:
-    """Memory for the batch of a network: transposed rows where its first layer is a product, else samples last."""
+    """Hold the batch of a network: as transposed rows if its first layer is a product, else samples last."""
 
     def __init__(self, backend: Backend, shape: Shape, capacity: int, dtype: DTypeLike, *, as_rows: bool) -> None:
         self._as_rows = as_rows
@@ -33,7 +33,7 @@ class InputBuffer:
         self._views: dict[int, tuple[Array, Array]] = {}
 
     def views(self, n: int) -> tuple[Array, Array]:
-        """Return the memory for n samples, (n, features) to write and samples last to read."""
+        """Return two views of the memory for n samples: (n, features) to write, samples last to read."""
         if n not in self._views:
             memory = self._buffer[n]
             rows = memory.reshape(n, -1) if self._as_rows else memory.reshape(-1, n).T
@@ -49,7 +49,7 @@ def rows_of(inputs: Any) -> Any:
 
 
 def row_dtype(samples: Samples, dtype: DTypeLike) -> np.dtype[Any]:
-    """Return the type of samples on a device: bytes and tokens as they are, else the network's."""
+    """Return the dtype of inputs on a device: bytes stay bytes, tokens are int32, others take the network's."""
     if samples.inputs.dtype == np.uint8:
         return np.dtype(np.uint8)
     return np.dtype(np.int32 if samples.tokens else dtype)
@@ -61,19 +61,19 @@ def sizes_of(samples: int, batch_size: int) -> set[int]:
 
 
 class DataLoader:
-    """Samples on the device, which a network takes batch by batch in the order of an epoch.
+    """Serve samples on the device batch by batch, in the order of an epoch.
 
     Attributes:
         rows, targets: (places, features), bytes as bytes, and (places,) or (places, outputs), on the device.
-        weights: (places,) on the device, of mean 1 over the samples, so that a step needs no sum of them; or None.
-        taken_weights: Weights of the batch that was taken last, (batch,); None where there are none.
+        weights: (places,) on the device, divided by their mean so that a step needs no sum of them; or None.
+        taken_weights: Weights of the last batch, (batch,); or None.
         size: Number of samples.
-        order: int32 on the device, the place of each sample of the epoch.
+        order: Place of each sample of the epoch, int32 on the device.
         count: Number of samples of the epoch: all, or the share of one rank.
         batch_size: Number of samples in a full batch.
         is_streamed: Whether the samples lie on the host, and reach the device piece by piece.
-        placement: Where the samples lie and why, in words; "" where there is nothing to say.
-        trouble: Why samples arrive more slowly than they could; "" where they do not.
+        placement: Line about where the samples lie and why, "" for none.
+        trouble: Reason why samples arrive more slowly than they could, "" for none.
     """
 
     placement = trouble = ""
@@ -119,10 +119,10 @@ class DataLoader:
         if self._of_mean_1 is not None:
             self.weights = backend.asarray(self._of_mean_1)
         self.order = backend.asarray(np.arange(self.size, dtype=np.int32))
-        self._sent: Mirror | None = None  # made for the first order that is another
+        self._sent: Mirror | None = None  # made for the first shuffled order
 
     def start(self, batch_size: int, order: NDArray[np.integer] | None = None, first: int = 0) -> None:
-        """Begin an epoch in some order, or in that of the samples, at the batch numbered `first`."""
+        """Begin an epoch at batch number `first`, in an order, left out, that of the samples."""
         self.batch_size = batch_size
         if order is not None or self._sent is not None:
             self._sent = self._sent or self._backend.mirror(self.order)
@@ -131,9 +131,9 @@ class DataLoader:
             self._sent.send(order)
 
     def take(self, clock: Array, n: int, rows: Array, first: int = 0) -> Array:
-        """Begin a step: gather n samples from order[step · batch_size] on as `rows` (n, features); return targets.
+        """Begin a step: gather n samples from order[step · batch_size] on into `rows` (n, features); return targets.
 
-        `first` is the number of the first of them in the batch of all ranks, by which images are augmented.
+        `first` is the number of the first sample in the batch of all ranks; it seeds the augmentation.
         """
         if n > self._capacity:
             self._capacity = max(n, self.batch_size)
@@ -162,12 +162,12 @@ class DataLoader:
 
 
 class StreamingLoader(DataLoader):
-    """Samples on the host: while the device computes with one of two pieces, the next is gathered and copied."""
+    """Stream samples from the host: while the device computes on one piece, gather and copy the next."""
 
     is_streamed = True
 
     def _place(self) -> None:
-        """Nothing lies on the device before the first epoch."""
+        """Place nothing on the device before the first epoch."""
 
     def start(self, batch_size: int, order: NDArray[np.integer] | None = None, first: int = 0) -> None:
         if batch_size != self.batch_size:
@@ -179,7 +179,7 @@ class StreamingLoader(DataLoader):
         self._stage(self._done // self._piece)
 
     def _make_room(self, batch_size: int) -> None:
-        """Allocate two pieces, and the places in them."""
+        """Allocate two pieces on the device, and the order of the places in them."""
         backend, features = self._backend, math.prod(self.samples.shape)
         most = min(PIECE, backend.free_bytes() // 4)  # two pieces take half of what is left
         batches = min(max(1, most // (batch_size * features * self.row_dtype.itemsize)), -(-self.size // batch_size))
@@ -207,13 +207,8 @@ class StreamingLoader(DataLoader):
             others[0][...] = self._of_mean_1[places]
         if isinstance(inputs, Rows) and inputs.in_file:
             inputs, places = inputs.array, inputs.numbers[places]
-        is_array = isinstance(inputs, np.ndarray)
-        if (
-            is_array
-            and inputs.dtype == rows.dtype
-            and inputs.flags.aligned
-            and (inputs.ndim != 4 or inputs.shape[3] == 1)
-        ):
+        is_plane = inputs.ndim != 4 or inputs.shape[3] == 1
+        if isinstance(inputs, np.ndarray) and is_plane and inputs.dtype == rows.dtype and inputs.flags.aligned:
             np.take(inputs.reshape(len(inputs), -1), places, axis=0, out=rows, mode="clip")
         else:  # NumPy's take would copy the whole of an array that is not aligned
             rows[...] = rows_of(inputs[places])
@@ -232,7 +227,7 @@ class StreamingLoader(DataLoader):
 
 
 def checked_place(data_on: str) -> str:
-    """Return a place for data, or raise an OptionError where there is no such place."""
+    """Check the option data_on; raise OptionError for an unknown place."""
     if not isinstance(data_on, str) or data_on not in PLACES:
         raise OptionError(f"data_on is {', '.join(map(repr, PLACES[:-1]))} or {PLACES[-1]!r}, got {data_on!r}")
     return data_on
@@ -247,7 +242,7 @@ def place(
     data_on: str = "auto",
     later: int = 0,
 ) -> DataLoader:
-    """Place samples on the "device", or on the "host", from which they are streamed; "auto" is the first that fits."""
+    """Place samples on the "device", or stream them from the "host"; "auto" takes the device if they fit."""
     if backend.device == "cpu" and isinstance(samples.inputs, DeviceInputs):
         samples = replace(samples, inputs=samples.inputs[:])
     is_host, is_file, needed = backend.device == "cpu", is_mapped(samples.inputs), bytes_on_device(samples, dtype)
@@ -273,7 +268,7 @@ def bytes_on_device(samples: Samples, dtype: DTypeLike) -> int:
 
 
 def bytes_on_host(samples: Samples, dtype: DTypeLike) -> int:
-    """Return the bytes that the host takes beside the samples, of those that a network takes in another form."""
+    """Return the bytes of the converted copy that a CPU training keeps beside the samples."""
     inputs = samples.inputs
     is_kept = inputs.dtype == row_dtype(samples, dtype) and (inputs.ndim != 4 or inputs.shape[3] == 1)
     if not is_kept and not is_mapped(inputs):

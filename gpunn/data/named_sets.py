@@ -1,12 +1,12 @@
-"""Find the sets that have a name in the folders of this machine, and read those that are not four IDX files."""
+"""Find published sets on this machine by name, and read EMNIST and CIFAR."""
 
 import logging
 import os
 from pathlib import Path
 
-from gpunn.data.cifar import CIFAR, CIFAR_10, CIFAR_100
+from gpunn.data.cifar import CIFAR, CIFAR_10, CIFAR_100, CifarSet
 from gpunn.data.download import download_archive
-from gpunn.data.emnist import EMNIST, PAGE
+from gpunn.data.emnist import EMNIST, PAGE, EmnistSplit
 from gpunn.data.formats.parts import Parts, ReadOptions
 from gpunn.data.formats.tar import first_of
 from gpunn.errors import DataError
@@ -14,11 +14,11 @@ from gpunn.errors import DataError
 log = logging.getLogger(__name__)
 
 NAMED = (*EMNIST, *CIFAR)
-FILES_OF_SETS = {*CIFAR_10.sizes, *CIFAR_100.sizes}  # which are no set alone
+FILES_OF_SETS = {*CIFAR_10.sizes, *CIFAR_100.sizes}  # none of which is a whole set
 
 
 def own_folders(*names: str) -> list[Path]:
-    """Return the folder that GPUNN_DATA names, after its subfolders of these names; none where it names none."""
+    """Return the subfolders of GPUNN_DATA with these names, then GPUNN_DATA itself; none if it is not set."""
     if not (named := os.environ.get("GPUNN_DATA")):
         return []
     root = Path(named).expanduser().absolute()
@@ -28,7 +28,7 @@ def own_folders(*names: str) -> list[Path]:
 
 
 def named_parts(name: str, cache: Path, options: ReadOptions) -> Parts:
-    """Read a set by its name: from GPUNN_DATA, the user's cache, or downloaded into that."""
+    """Read EMNIST or CIFAR by name: from GPUNN_DATA, from the user's cache, or downloaded into it."""
     _check_memory_map(name, options)
     if name in EMNIST:
         folders = (*own_folders(name, "emnist"), cache / name, cache / "emnist")
@@ -46,22 +46,23 @@ def named_parts(name: str, cache: Path, options: ReadOptions) -> Parts:
 
 
 def parts_in(path: Path, options: ReadOptions) -> Parts | None:
-    """Read the set that a folder or an archive holds; None where it holds none that is known."""
-    sets = (CIFAR_10, CIFAR_100)
-    first = None if path.is_dir() else first_of(path, {name for known in sets for name in known.sizes})
-    for known in sets:
-        place = known.find(path) if path.is_dir() else path if first in known.sizes else None
-        if place is not None:
-            _check_memory_map(str(path), options)
-            return known.parts(place)
-    splits = {name: place for name, split in EMNIST.items() if path.is_dir() and (place := split.find(path))}
-    if len(splits) > 1:
-        mend = f"let GPUNN_DATA name it, and load one by its name, GPUNN_DATA={path} gpunn train {min(splits)}"
-        raise DataError(f"{path}: holds several sets, {', '.join(splits)}: {mend}")
-    for name, place in splits.items():
-        _check_memory_map(str(path), options)
-        return EMNIST[name].parts(place)
-    return None
+    """Read the EMNIST or CIFAR set in a folder or an archive; None if there is none."""
+    cifar, found = (CIFAR_10, CIFAR_100), list[tuple[CifarSet | EmnistSplit, Path]]()
+    if path.is_dir():
+        found += [(known, place) for known in cifar if (place := known.find(path))][:1]
+        found = found or [(split, place) for split in EMNIST.values() if (place := split.find(path))]
+    else:
+        first = first_of(path, {name for known in cifar for name in known.sizes})
+        found += [(known, path) for known in cifar if first in known.sizes]
+    if not found:
+        return None
+    if len(found) > 1:
+        names = [known.name for known, _ in found]
+        mend = f"let GPUNN_DATA name it, and load one by its name, GPUNN_DATA={path} gpunn train {min(names)}"
+        raise DataError(f"{path}: holds several sets, {', '.join(names)}: {mend}")
+    _check_memory_map(str(path), options)
+    ((known, place),) = found
+    return known.parts(place)
 
 
 def _check_memory_map(what: str, options: ReadOptions) -> None:

@@ -1,4 +1,4 @@
-"""Samples: inputs with their targets, checked once when they are made."""
+"""Hold inputs with their targets, checked once when they are made."""
 
 import hashlib
 import numbers
@@ -18,7 +18,7 @@ from gpunn.data.tokens import as_tokens, checked_count
 from gpunn.display.html import html_table
 from gpunn.errors import DataError, OptionError
 
-ROW = ("", "shape of one", "numbers", "form", "targets", "samples", "")  # heads of `Samples.row`
+ROW = ("", "shape of one", "numbers", "form", "targets", "samples", "")  # column heads of `Samples.row`
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -27,19 +27,19 @@ class Samples:
 
     Args:
         inputs: (n, features), (n, height, width), which gets one channel, or (n, height, width, channels). uint8,
-            float32 and float64 are kept, others become float32. A memory map stays in its file: rows are read in use.
-            So do arrays of a CUDA device stay there.
-        targets: Labels, integers from 0 of shape (n,) or rows of one 1 (n, classes), kept as int32 (n,); or floats
+            float32 and float64 are kept, others become float32. A memory map stays in its file, where rows are read in use;
+            a CUDA array stays on its device.
+        targets: Labels, integers from 0 (n,) or one-hot rows (n, classes), kept as int32 (n,); or float targets
             (n, outputs), or (n,) for one output.
         scale: Factor by which a network multiplies the inputs (1/255 for images of bytes).
         classes: Number of classes; left out, the largest label + 1. 0 for float targets.
-        one_hot: Whether the labels were given as rows of one 1, which BinaryCrossEntropy takes as they are.
-        weights: Weight of each sample in loss, gradient and figures, (n,), at least 0 and not all 0, kept as float64; a
-            sample of weight 2 counts as two, one of weight 0 for nothing. None where all count alike.
-        from_files: Whether the inputs are image files that `load_data` fitted; `predict` then fits later ones alike.
-        columns: Columns of the table that the inputs, and float targets, were made of; None where they are as given.
-        tokens: Number of tokens where the inputs are whole numbers for an `Embedding`, from 0 to one less: kept as
-            bytes or int32, (n, length), and not scaled. 0 for numbers; `fit` of such a network sees to it by itself.
+        one_hot: Whether the labels were given as one-hot rows, which BinaryCrossEntropy takes as targets.
+        weights: Weight of each sample in loss, gradient and metrics, (n,), at least 0 and not all 0, kept as float64: a
+            sample of weight 2 counts as two. None where all count alike.
+        from_files: Whether the inputs are image files that `load_data` resized; `predict` then resizes later ones.
+        columns: Columns of the table behind the inputs and float targets; None without a table.
+        tokens: Number of different tokens where the inputs are token ids for an `Embedding`, from 0 to `tokens` − 1,
+            kept as bytes or int32 (n, length) and not scaled. 0 for other inputs; `fit` of such a network sets it.
 
     Raises:
         DataError: Shapes that do not fit, no samples, NaN or Inf, labels that are no whole numbers below `classes`,
@@ -60,7 +60,7 @@ class Samples:
         given = -1 if self.classes is None else self.classes
         if isinstance(given, bool) or not isinstance(given, numbers.Integral) or not -1 <= given <= MAX_CLASSES:
             raise DataError(f"classes are a number from 1, 0 for float targets, or left out, got {given!r}")
-        # Rows are of an array that was checked.
+        # Rows belong to an array that was checked.
         tokens = checked_count(self.tokens)
         is_checked = isinstance(self.inputs, Rows) and self.inputs.in_file
         inputs = self.inputs if is_checked or tokens else checked_inputs(self.inputs)
@@ -75,14 +75,14 @@ class Samples:
         except OptionError:
             mend = "1/255 suits images of bytes"
             raise DataError(f"scale is a finite number above 0, got {self.scale!r}: {mend}") from None
-        is_matrix = values.ndim == 2 and values.shape[1] > 1  # labels in one column are no rows of one 1
+        is_matrix = values.ndim == 2 and values.shape[1] > 1  # labels in one column are not one-hot
         one_hot = bool(classes) and (flag(self.one_hot, "one_hot") or is_matrix)
         weights = None if self.weights is None else checked_weights(self.weights, len(inputs))
         checked: dict[str, Any] = {"inputs": inputs, "targets": targets, "scale": scale, "classes": int(classes)}
         vars(self).update(checked, one_hot=one_hot, weights=weights, tokens=tokens)
 
     def _checked_tokens(self, tokens: int) -> Inputs:
-        """Return the inputs as tokens; raise DataError where they are none, or are scaled."""
+        """Return the inputs as token ids; raise DataError if they are none, or scaled."""
         given = self.inputs if is_mapped(self.inputs) else as_array(self.inputs, "inputs")
         if given.ndim not in (2, 3, 4) or not given.size:
             mend = "x.reshape(-1, 1) makes one token of each number" if given.ndim == 1 else "give one sample at least"
@@ -95,14 +95,12 @@ class Samples:
         return len(self.inputs)
 
     def __repr__(self) -> str:
-        kind = f"{self.classes} classes" if self.classes else f"{self.targets.shape[1]} float targets"
-        shape = "x".join(str(size) for size in self.shape)
-        weighted = "" if self.weights is None else ", weighted"
-        form = f"{self.tokens:,} tokens" if self.tokens else f"scale {self.scale:.4g}"
-        return f"Samples({len(self):,} of {shape} {self.inputs.dtype}, {kind}, {form}{weighted})"
+        _, shape, dtype, form, kind, count, weighted = self.row("")
+        weighted = ", weighted" if weighted else ""
+        return f"Samples({count} of {shape.replace(' × ', 'x')} {dtype}, {kind}, {form}{weighted})"
 
     def row(self, name: str) -> tuple[str, ...]:
-        """Write what the samples are as a row of cells, under a name; see `ROW`."""
+        """Describe the samples in a row of cells, under a name; see `ROW`."""
         kind = f"{self.classes} classes" if self.classes else f"{self.targets.shape[1]} float targets"
         shape = " × ".join(map(str, self.shape))
         weighted = "" if self.weights is None else "by weight"
@@ -119,11 +117,11 @@ class Samples:
 
     @property
     def total_weight(self) -> float:
-        """Number of samples that these count as: the sum of their weights, where they have any."""
+        """Sum of the weights, or the number of samples where they have none."""
         return len(self) if self.weights is None else float(self.weights.sum())
 
     def subset(self, indices: ArrayLike) -> Self:
-        """Return the samples at `indices` (whole numbers, or a boolean for each), copied but for a memory map."""
+        """Return the samples at `indices` (whole numbers or a boolean mask), copied unless they are a memory map."""
         picked = as_array(indices, "indices")
         if picked.ndim != 1 or picked.dtype.kind not in "iub" or not picked.size:
             raise DataError(f"indices are a list of whole numbers or booleans, not empty; got {described(picked)}")
@@ -139,7 +137,7 @@ class Samples:
             raise DataError(f"an index is out of range: there are {len(self):,} samples") from None
 
     def first(self, count: int) -> Self:
-        """Return the first `count` samples (all where there are fewer), not copied; below 1 is a DataError."""
+        """Return the first `count` samples (all if there are fewer), not copied; raise DataError below 1."""
         if isinstance(count, bool) or not isinstance(count, numbers.Integral) or count < 1:
             raise DataError(f"a set of samples holds at least one, got first({count!r}): give a whole number")
         count = min(int(count), len(self))
@@ -148,10 +146,10 @@ class Samples:
         return replace(self, inputs=inputs, targets=self.targets[:count], weights=weights)
 
     def as_tokens(self, tokens: int) -> Self:
-        """Return the samples with inputs for an `Embedding` of so many tokens, whole numbers whatever their scale was.
+        """Return the samples with their inputs as unscaled token ids for an `Embedding`.
 
         Raises:
-            DataError: Inputs that are no whole numbers from 0 to `tokens` − 1, such as the scaled columns of a table.
+            DataError: Inputs other than whole numbers from 0 to `tokens` − 1, such as the scaled columns of a table.
         """
         if tokens == self.tokens:
             return self
@@ -161,7 +159,7 @@ class Samples:
         return replace(self, scale=1.0, tokens=tokens)
 
     def as_floats(self) -> Self:
-        """Return the samples with labels as float targets: rows of one 1, (n, classes); not copied otherwise."""
+        """Return the samples with one-hot float targets (n, classes) instead of labels; inputs are not copied."""
         if not self.classes:
             return self
         rows = np.zeros((len(self), self.classes), np.float32)
@@ -169,10 +167,10 @@ class Samples:
         return replace(self, targets=rows, classes=0, one_hot=False)
 
     def as_reconstruction(self) -> Self:
-        """Return the samples with the inputs that a network sees as targets, flat in `Flatten`'s order, float32.
+        """Return the samples with their scaled inputs as targets, flat in `Flatten`'s order, float32.
 
-        Of images (n, height, width, channels) they are (n, channels · height · width). A DataError is raised for the
-        columns of a table.
+        Images (n, height, width, channels) give targets (n, channels · height · width). Columns of a table raise a
+        DataError.
         """
         if self.columns is not None or self.tokens:
             got = "tokens" if self.tokens else "the columns of a table"
@@ -191,7 +189,7 @@ class Samples:
         return np.bincount(self.targets, minlength=self.classes) if self.classes else np.zeros(0, dtype=np.int64)
 
     def sha256(self) -> str:
-        """Return the fingerprint of inputs, targets, weights, scale and number of classes, the same everywhere."""
+        """Return the SHA-256 of inputs, targets, weights, scale and number of classes, the same on every machine."""
         digest = hashlib.sha256()
         for array in (self.inputs, self.targets, *(() if self.weights is None else (self.weights,))):
             little = array.dtype.newbyteorder("<")

@@ -1,4 +1,4 @@
-"""Make samples of later tables by the columns that a network was trained on."""
+"""Make samples from tables by the columns that a network was trained on."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,7 +15,7 @@ from gpunn.errors import DataError
 
 
 def table_samples(table: Table, columns: Columns, names: Sequence[str] = ()) -> Samples:
-    """Make samples of a later table; `names` are those of the classes, left out, those of the columns."""
+    """Make samples from a table by the training's columns; `names` are the class names, left out, its own."""
     for name in columns.targets:
         refuse_missing(table, name, None, "fill it, or leave the row out")
     inputs = columns.inputs(table)
@@ -34,7 +34,7 @@ def table_samples(table: Table, columns: Columns, names: Sequence[str] = ()) -> 
 
 
 def frame_samples(frame: Any, y: Any, *, columns: Columns, names: Sequence[str] = ()) -> Samples:
-    """Make samples of a data frame, which holds the targets too unless they are given, by the columns of a training."""
+    """Make samples from a data frame by the training's columns; without `y` it holds the targets too."""
     if y is None:
         return table_samples(read_frame(frame, columns.kinds | columns.target_kinds), columns, names)
     table, values = read_frame(frame, columns.kinds), np.asarray(y.to_numpy() if hasattr(y, "to_numpy") else y)
@@ -49,9 +49,9 @@ def frame_samples(frame: Any, y: Any, *, columns: Columns, names: Sequence[str] 
 
 
 def like_table(train: Samples, x: Any, y: Any, weights: Any = None) -> Samples | None:
-    """Return inputs and targets as samples like those of a table; None where there is no table, or nothing to change.
+    """Prepare inputs and targets like the table behind `train`; None without a table, or if nothing changes.
 
-    A data frame is prepared as the table was. Arrays are inputs as the samples have them, with targets in their units.
+    A data frame is standardised like the table. Arrays are features already, with targets in their own units.
     """
     if train.columns is None or (train.classes and not is_frame(x)):
         return None
@@ -62,7 +62,7 @@ def like_table(train: Samples, x: Any, y: Any, weights: Any = None) -> Samples |
 
 
 def with_columns_of(samples: Samples, train: Samples) -> Samples:
-    """Return samples of another table as the columns of the training would have made them, with its classes."""
+    """Convert samples of another table to the columns and classes of the training table."""
     own, columns = samples.columns, train.columns
     if own is None or columns is None or own == columns:
         return samples

@@ -1,4 +1,4 @@
-"""Tokens: whole numbers that a network looks up in a table (`Embedding`), each of them exact."""
+"""Check token ids, the whole numbers that an `Embedding` looks up."""
 
 from typing import Any
 
@@ -10,12 +10,12 @@ from gpunn.config.scalars import positive_whole
 from gpunn.data.memmap import Inputs, Rows, in_blocks, is_mapped
 from gpunn.errors import DataError, OptionError
 
-MOST_TOKENS = 2**31 - 1  # that int32, in which they are kept, can count
-_EXACT = {"float16": 2**11, "float32": 2**24, "float64": 2**53}  # beyond it neighbours of whole numbers are lost
+MOST_TOKENS = 2**31 - 1  # the largest int32, in which they are kept
+_EXACT = {"float16": 2**11, "float32": 2**24, "float64": 2**53}  # above it a float does not hold every whole number
 
 
 def checked_count(tokens: Any, what: str = "tokens") -> int:
-    """Return a number of tokens, 0 for None; raise OptionError where it cannot be one."""
+    """Check a number of tokens, 0 for None; raise OptionError for any other value."""
     count = 0 if tokens is None else positive_whole(tokens, what, least=0)
     if count > MOST_TOKENS:
         raise OptionError(f"{what} must be at most {MOST_TOKENS:,}, got {count:,}")
@@ -23,17 +23,17 @@ def checked_count(tokens: Any, what: str = "tokens") -> int:
 
 
 def as_tokens(values: Inputs, tokens: int, what: str = "inputs") -> Inputs:
-    """Return checked tokens (n, length) as bytes or int32; bytes of a file stay there.
+    """Check token ids, and return them as bytes or int32 (n, length); a memory map stays in its file.
 
     Args:
-        values: Whole numbers from 0 to `tokens` − 1, (n, length), or images of one channel, which go flat; booleans,
-            integers and floats, where these are whole.
+        values: Whole numbers from 0 to `tokens` − 1, (n, length), of any type; images of one channel are
+            flattened.
         tokens: Number of different tokens.
         what: Name of the values in messages.
 
     Raises:
-        DataError: A number that is not whole, below 0, or not below `tokens`, with its sample and position; a float
-            so large that its neighbours were rounded to it.
+        DataError: A number that is not whole or out of range, with its sample and position; a float too large to
+            be exact.
     """
     if values.ndim == 4 and values.shape[3] > 1:
         wanted = f"{what} of an Embedding are tokens (n, length)"
@@ -55,10 +55,10 @@ def _check(rows: NDArray[Any], tokens: int, start: int, what: str) -> None:
     if rows.dtype.kind == "b" or not rows.size:
         return
     is_float, exact = rows.dtype.kind == "f", _EXACT.get(rows.dtype.name, 2**53)
-    low, high = rows.min(), rows.max()  # of NaN both are NaN
+    low, high = rows.min(), rows.max()  # both NaN where there is one
     bad: NDArray[np.bool_] | None = None
     mend = "number them from 0, as np.unique(x, return_inverse=True)[1].reshape(x.shape) does"
-    if is_float and not (rows == np.rint(rows)).all():  # before the range, which scaled numbers leave too
+    if is_float and not (rows == np.rint(rows)).all():  # first, since scaled numbers may be out of range too
         bad = rows != np.rint(rows)
         mend = "tokens are not scaled or standardised: give the whole numbers themselves"
     elif not (low >= 0 and high < tokens):
