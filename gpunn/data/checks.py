@@ -1,4 +1,4 @@
-"""Check arrays for training, and tell labels, float targets and the range of pixels by their values."""
+"""Check arrays for training: inputs, labels, float targets, weights, and the range of pixels."""
 
 import logging
 from typing import Any, cast
@@ -16,18 +16,24 @@ log = logging.getLogger(__name__)
 
 MAX_CLASSES = 65_536  # a label of millions is an identifier, and an output layer that wide would only fail later
 LARGEST = float(np.finfo(np.float32).max)
-REACH = 20  # numbers beyond it make a network's first sums so large that it does not learn
-_REACHED = 0, 1, 2, 3, 13  # kinds of DLPack's devices: unknown, the host, CUDA's memory, pinned and managed
-FEW = 2**16  # bytes that are looked at in one piece, since to cut them takes longer
+REACH = 20  # larger inputs make a network's first sums so large that it does not learn
+_REACHED = (
+    0,
+    1,
+    2,
+    3,
+    13,
+)  # kinds of DLPack devices that are read: unknown, host, CUDA's memory, pinned and managed
+FEW = 2**16  # bytes that are checked in one piece, since cutting them takes longer
 
 
 def described(array: NDArray[Any]) -> str:
-    """Say type and shape of an array."""
+    """Describe type and shape of an array."""
     return f"{array.dtype} of shape {array.shape}"
 
 
 def as_array(values: Any, what: str) -> NDArray[Any]:
-    """Return values as an array of numbers: whatever NumPy makes an array of, tensors and data frames among them."""
+    """Convert values to an array of numbers: lists, tensors, data frames and all that NumPy takes."""
     if type(values) is np.ndarray and values.dtype.kind in "biuf":
         return values
     if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
@@ -58,7 +64,7 @@ def as_array(values: Any, what: str) -> NDArray[Any]:
 
 
 def as_inputs(values: Any) -> Inputs:
-    """Return inputs as an array of numbers; those of a CUDA device stay there."""
+    """Convert inputs to an array of numbers; those of a CUDA device stay there."""
     if isinstance(values, DeviceInputs):
         return values
     _refuse_bfloat16(values, "inputs")
@@ -83,7 +89,7 @@ def _refuse_bfloat16(values: Any, what: str) -> None:
 
 
 def checked_inputs(x: ArrayLike | Inputs) -> Inputs:
-    """Return inputs as a contiguous array of uint8, float32 or float64, images with their channels."""
+    """Check inputs; return a contiguous array of uint8, float32 or float64, images with their channels."""
     array = as_inputs(x)
     if array.ndim not in (2, 3, 4):
         mend = "x.reshape(-1, 1) makes one feature of it" if array.ndim == 1 else "x.reshape(len(x), -1) flattens it"
@@ -99,7 +105,7 @@ def checked_inputs(x: ArrayLike | Inputs) -> Inputs:
 
 
 def _checked_on_device(inputs: DeviceInputs) -> DeviceInputs:
-    """Return inputs of a device as `checked_inputs` does; two numbers of them come to the host."""
+    """Check inputs on a device like `checked_inputs`; only their extremes come to the host."""
     if inputs.is_checked:
         return inputs
     inputs = inputs if inputs.dtype in (np.uint8, np.float32, np.float64) else inputs.astype(np.float32)
@@ -109,7 +115,7 @@ def _checked_on_device(inputs: DeviceInputs) -> DeviceInputs:
 
 
 def checked_targets(y: ArrayLike, classes: int | None) -> tuple[NDArray[Any], int]:
-    """Return labels as int32 with the number of classes, or float targets with 0; for None the values tell which."""
+    """Check targets; return int32 labels with the number of classes, or floats with 0 (by the values for None)."""
     array = as_array(y, "targets")
     if not array.size:
         raise DataError(f"targets hold no values, got shape {array.shape}: give one target for each input")
@@ -156,7 +162,7 @@ def _float_targets(array: NDArray[Any], classes: int | None, whole: bool) -> NDA
 
 
 def checked_weights(weights: ArrayLike, count: int) -> NDArray[np.float64]:
-    """Return the weights of `count` samples as float64 (n,): finite, at least 0, and not all 0."""
+    """Check the weights of `count` samples: finite, at least 0, and not all 0; return float64 (n,)."""
     array = as_array(weights, "sample weights")
     array = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
     if array.shape != (count,):
@@ -174,23 +180,23 @@ def checked_weights(weights: ArrayLike, count: int) -> NDArray[np.float64]:
 
 
 def is_one_hot(array: NDArray[Any]) -> bool:
-    """Tell whether these are rows of exactly one 1 and else 0, of two classes or more."""
+    """Return whether these are one-hot rows of two classes or more."""
     is_matrix = array.ndim == 2 and array.shape[1] > 1 and len(array) > 0
     return is_matrix and is_binary(array) and bool((np.count_nonzero(array, axis=1) == 1).all())
 
 
 def is_binary(array: NDArray[Any]) -> bool:
-    """Tell whether all values are 0 or 1."""
+    """Return whether all values are 0 or 1."""
     return bool(np.all((array == 0) | (array == 1)))
 
 
 def is_whole(array: NDArray[Any]) -> bool:
-    """Tell whether floats (n,) are whole numbers."""
+    """Return whether floats (n,) are whole numbers."""
     return array.ndim == 1 and bool(((np.abs(array) <= MAX_CLASSES) & (array == np.round(array))).all())
 
 
 def _floats(array: NDArray[Any], what: str) -> NDArray[Any]:
-    """Return finite float32 or float64 in this machine's byte order, the rest as the next of them that is enough."""
+    """Convert numbers to finite float32, or float64 from float64 on, in this machine's byte order."""
     dtype = np.dtype(np.float64 if array.dtype.kind == "f" and array.dtype.itemsize >= 8 else np.float32)
     if array.dtype != dtype:
         require(array.size * dtype.itemsize, f"a copy as {dtype}")
@@ -226,13 +232,13 @@ def _is_finite(array: NDArray[Any]) -> bool:
         return float(array.min()) >= -LARGEST and float(array.max()) <= LARGEST
 
 
-def bit_depth(most: float) -> int:
-    """Return the largest whole number of as many bits as pixels have that numbers up to `most` need."""
+def white_level(most: float) -> int:
+    """Return the white of pixels, 2^bits − 1, for the usual number of bits that values up to `most` need."""
     return next((2**bits - 1 for bits in (8, 10, 12, 14, 16, 24, 32) if most <= 2**bits - 1), 2**64 - 1)
 
 
 def scaled_as_pixels(array: Inputs) -> tuple[Inputs, float]:
-    """Return inputs whose scale was left open, pixels up to 255 as bytes, with the factor for a network."""
+    """Choose a scale by the values; return the inputs, pixels up to 255 as bytes, with that factor."""
     is_bytes = array.dtype == np.uint8
     if array.dtype.kind not in "iu" or not array.size or not array.ndim or (is_bytes and is_mapped(array)):
         return array, 1 / 255 if is_bytes else 1.0
@@ -245,7 +251,7 @@ def scaled_as_pixels(array: Inputs) -> tuple[Inputs, float]:
         log.warning("inputs are bytes from 0 to 1: they are not divided by 255 (scale=1/255 does)")
     if is_bytes:
         return array, 1.0 if high == 1 else 1 / 255
-    most, is_image = bit_depth(high), array.ndim > 2 or array.dtype == np.uint16
+    most, is_image = white_level(high), array.ndim > 2 or array.dtype == np.uint16
     if low < 0 or not REACH < high <= (65_535 if is_image else 255):
         return array, 1.0
     kept = f"{', as bytes are' if most == 255 else ''} (scale=1 keeps them)"

@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 in their binary versions: in a folder or an archive, checked by size.
+"""Read the binary versions of CIFAR-10 and CIFAR-100 from a folder or an archive, checked by size.
 
 A sample is its labels, a byte each, and 3,072 bytes, the red, green and blue planes of 32 × 32 pixels.
 
@@ -27,7 +27,7 @@ _SERVER = "https://www.cs.toronto.edu/~kriz/"
 
 @dataclass(frozen=True)
 class CifarSet:
-    """A binary version of CIFAR: its files, and which of the labels of a sample is learned."""
+    """Binary version of CIFAR: its files, and which label of a sample is the target."""
 
     name: str
     train_files: tuple[str, ...]
@@ -46,10 +46,8 @@ class CifarSet:
     def sizes(self) -> dict[str, int]:
         """Number of bytes of each file."""
         counts = dict.fromkeys(self.train_files, self.train_count // len(self.train_files))
-        return {
-            name: count * (self.labels + _PIXELS)
-            for name, count in (counts | {self.test_file: self.test_count}).items()
-        }
+        counts[self.test_file] = self.test_count
+        return {name: count * (self.labels + _PIXELS) for name, count in counts.items()}
 
     def find(self, folder: Path) -> Path | None:
         """Find the folder with all files, or the archive, in a folder."""
@@ -59,25 +57,22 @@ class CifarSet:
         return archive if (archive := folder / self.archive).is_file() else None
 
     def parts(self, place: Path, *, is_published: bool = False) -> Parts:
-        """Read the training set of a folder or archive; `is_published` has the MD5 of an archive checked."""
+        """Read the training set of a folder or archive; `is_published` checks the MD5 of an archive."""
         if place.is_dir():
-            read = partial(_file, place)
-            train = self._pair([read(name, self.sizes[name]) for name in self.train_files])
-            return Parts(
-                train, None, lambda: self._pair([read(self.test_file, self.sizes[self.test_file])]), self.class_names
-            )
-        if is_published and (got := _md5(place)) != self.md5:
-            mend = f"get it again, or load your own version by its path, {place}"
-            raise DataError(f"{place}: not the archive that {self.name} was published as (MD5 {got}): {mend}")
-        # All at once: to find the test set in the archive is to unpack it from the beginning.
-        members = read_members(place, self.sizes)
-        test = members[self.test_file]
-        return Parts(
-            self._pair([members[name] for name in self.train_files]), None, lambda: self._pair([test]), self.class_names
-        )
+            train = self._pair([_file(place, name, self.sizes[name]) for name in self.train_files])
+            read_test = partial(_file, place, self.test_file, self.sizes[self.test_file])
+        else:
+            if is_published and (got := _md5(place)) != self.md5:
+                mend = f"get it again, or load your own version by its path, {place}"
+                raise DataError(f"{place}: not the archive that {self.name} was published as (MD5 {got}): {mend}")
+            # All at once, since the archive must be unpacked from its beginning to find the test set.
+            members = read_members(place, self.sizes)
+            train = self._pair([members.pop(name) for name in self.train_files])
+            read_test = partial(members.__getitem__, self.test_file)
+        return Parts(train, None, lambda: self._pair([read_test()]), self.class_names)
 
     def _pair(self, contents: Sequence[bytes]) -> Pair:
-        """Return images (n, 32, 32, 3) and labels (n,) of files."""
+        """Return images (n, 32, 32, 3) and labels (n,) from the contents of files."""
         size = self.labels + _PIXELS
         count = sum(map(len, contents)) // size
         require(count * _PIXELS, self.name)
@@ -101,11 +96,8 @@ def _file(folder: Path, name: str, size: int) -> bytes:
 
 
 def _md5(path: Path) -> str:
-    digest = hashlib.md5(usedforsecurity=False)
     with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, partial(hashlib.md5, usedforsecurity=False)).hexdigest()
 
 
 CIFAR_10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

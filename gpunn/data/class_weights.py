@@ -1,4 +1,4 @@
-"""Weights of classes, "balanced" or given for each class: they multiply those of the samples that are learned from."""
+"""Compute the weights of classes, "balanced" or given, and multiply them into the sample weights."""
 
 import numbers
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ _FORMS = '"balanced", a table {class: weight} or a list with a weight for each c
 
 
 def checked_class_weight(given: Any) -> str | dict[Any, float] | tuple[float, ...] | None:
-    """Return class weights in one of their forms; OptionError where it is none, or a weight is no number from 0."""
+    """Check class weights in any of their forms; raise OptionError for another form or an invalid weight."""
     if given is None or (isinstance(given, str) and given == "balanced"):
         return given
     if isinstance(given, Mapping):
@@ -35,13 +35,13 @@ def class_weights(given: ClassWeight, samples: Samples, names: Sequence[str] = (
 
     Args:
         given: "balanced" for n / (K n_k), n the number of samples, n_k that of class k and K the number of classes with
-            a sample, where samples count by their weights; a table of weights by name or number of a class, 1 for those
-            that it leaves out; or a list of all.
+            a sample, where samples count by their weights; a table of weights by name or number of a class, 1 for
+            classes left out; or a list of all.
         samples: Samples whose classes are counted.
         names: Name of each class.
 
     Raises:
-        OptionError: Weights that cannot be, of a class that there is not, or for float targets.
+        OptionError: Invalid weights, an unknown class, or float targets.
     """
     checked, classes = checked_class_weight(given), samples.classes
     if not classes:
@@ -68,10 +68,10 @@ def class_weights(given: ClassWeight, samples: Samples, names: Sequence[str] = (
 
 
 def _place(key: Any, classes: int, known: Mapping[str, int]) -> int:
-    """Return the number of a class that a table names, or numbers."""
+    """Return the number of a class by its name or number in a table of weights."""
     if key in known:
         return known[key]
-    # Keys of a file are texts.
+    # Keys of an experiment file are texts.
     number: Any = int(key) if isinstance(key, str) and key.isdecimal() and len(key) < 9 else key
     if isinstance(number, numbers.Real) and number in range(classes):
         return range(classes).index(cast(int, number))
@@ -82,7 +82,7 @@ def _place(key: Any, classes: int, known: Mapping[str, int]) -> int:
 
 
 def with_class_weight(samples: Samples, given: ClassWeight, names: Sequence[str] = ()) -> Samples:
-    """Return samples with the weights of their classes multiplied into theirs; see `class_weights`."""
+    """Multiply the weights of classes into those of the samples; see `class_weights`."""
     if given is None:
         return samples
     of_samples = class_weights(given, samples, names)[samples.targets]

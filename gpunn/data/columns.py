@@ -1,6 +1,6 @@
-"""The columns of a table as a network takes them: numbers standardised, texts as categories, one feature each.
+"""Turn the columns of a table into features: numbers standardised, texts one-hot.
 
-What was learned of them from the training samples goes into the model file, and is applied to later tables by name.
+Means, deviations and categories go into the model file, and are applied to later tables by the names of the columns.
 """
 
 import json
@@ -19,25 +19,25 @@ from gpunn.data.formats.table import MOST_COLUMNS, Column, Table
 from gpunn.errors import DataError
 
 REFUSE, MEAN = "refuse", "mean"
-MOST_CATEGORIES = 100  # of a column that a network learns from; a text of which each row has another tells nothing
-_MOST_BYTES = 900_000  # of the description in a model file, beside as much for the names of classes
-_LEAST_DEVIATION = 1e-30  # of values that differ
+MOST_CATEGORIES = 100  # of a column; texts that differ in each row teach nothing
+_MOST_BYTES = 900_000  # of the description in a model file; class names may take as much
+_LEAST_DEVIATION = 1e-30  # of values that are not constant
 
 
 @dataclass(frozen=True)
 class Columns:
     """Description of the columns that a network was trained on.
 
-    A column of numbers is one feature, (x − mean) / deviation. A column of texts has a feature for each category, 1
-    where the cell is of it and else 0. Numbers to learn are standardised too; what the network answers is turned back.
+    A column of numbers is one feature, (x − mean) / deviation. A column of texts is one-hot, a feature
+    for each category. Float targets are standardised too, and outputs turned back into their units.
 
     Attributes:
         names: Names of the columns, in the order of the features.
-        means, deviations: Mean and standard deviation of each over the training samples; 0 and 1 for texts.
+        means, deviations: Mean and standard deviation of each column over the training samples; 0 and 1 for texts.
         categories: Categories of each column of texts, sorted.
         missing: "refuse", or "mean": missing numbers are filled by the mean, missing texts by `fills`.
         fills: Most frequent category of each column of texts.
-        targets: Names of the columns to learn.
+        targets: Names of the target columns.
         classes: Names of the classes; empty where the targets are numbers.
         target_means, target_deviations: Mean and standard deviation of each target; empty for classes.
     """
@@ -72,7 +72,7 @@ class Columns:
 
     @classmethod
     def read(cls, table: Any) -> Self:
-        """Make the columns again from what `as_dict` gave; raise DataError where that cannot be."""
+        """Make columns from the description that `as_dict` returns; raise DataError if it is invalid."""
         try:
             lists: dict[str, Any] = {
                 name: tuple(value) if isinstance(value, list) else value for name, value in table.items()
@@ -86,7 +86,7 @@ class Columns:
             raise DataError(f"columns cannot be made from their description: {error}") from None
 
     def as_dict(self) -> dict[str, Any]:
-        """Describe the columns by JSON's types."""
+        """Return the description in JSON's types."""
         return asdict(self)
 
     @property
@@ -110,22 +110,22 @@ class Columns:
 
     @property
     def kinds(self) -> dict[str, bool]:
-        """The columns to be read of a later table, and whether each is of texts."""
+        """Columns to read from a later table, and whether each holds texts."""
         return {name: name in self.categories for name in self.names}
 
     @property
     def target_kinds(self) -> dict[str, bool]:
-        """The targets to be read of a later table, and whether each is of texts."""
+        """Targets to read from a later table, and whether each holds texts."""
         return dict.fromkeys(self.targets, bool(self.classes))
 
     @property
     def are_as_given(self) -> bool:
-        """Whether the features are the numbers of the table, neither scaled nor made of texts."""
+        """Return whether the features are plain numbers of the table, neither scaled nor one-hot."""
         return not self.categories and not any(self.means) and all(deviation == 1 for deviation in self.deviations)
 
     @property
     def unit(self) -> float:
-        """Factor that brings an error of the network's answers to the units of the only target; 1 for several."""
+        """Factor from an error of the outputs to the units of the only target; 1 for several."""
         return self.target_deviations[0] if len(self.target_deviations) == 1 else 1.0
 
     def inputs(self, table: Table, rows: NDArray[np.intp] | None = None) -> NDArray[np.float32]:
@@ -151,7 +151,7 @@ class Columns:
     def _places(
         self, table: Table, name: str, values: NDArray[Any], categories: Sequence[str], rows: NDArray[np.intp] | None
     ) -> NDArray[np.intp]:
-        """Return the places of a column's texts among the categories."""
+        """Return the category number of each cell of a column of texts."""
         own = table.columns[name].texts or ()
         known = {category: place for place, category in enumerate(categories)}
         filled = known.get(self.fills.get(name, ""), 0)
@@ -170,7 +170,7 @@ class Columns:
     def converted(
         self, others: "Columns", inputs: NDArray[Any], targets: NDArray[Any]
     ) -> tuple[NDArray[np.float32], NDArray[Any]]:
-        """Return inputs and targets, made by the columns of another table, as these columns would have made them."""
+        """Convert inputs and targets from the features of another table's columns to those of these."""
         made, at = np.zeros((len(inputs), self.features), np.float32), 0
         begins = dict(zip(others.names, others._begins(), strict=True))
         for name, mean, deviation in zip(self.names, self.means, self.deviations, strict=True):
@@ -203,11 +203,11 @@ class Columns:
         return made, self.standard_targets(raw)
 
     def standard_targets(self, targets: NDArray[Any]) -> NDArray[np.float32]:
-        """Return numbers to learn, (n, targets), as the network learns them."""
+        """Standardise float targets (n, targets)."""
         return np.asarray((targets - np.array(self.target_means)) / np.array(self.target_deviations), np.float32)
 
     def answers(self, outputs: NDArray[Any]) -> NDArray[Any]:
-        """Return what a network gives, (n, outputs), in the units of the targets; classes as they are."""
+        """Return outputs (n, outputs) in the units of the targets; those of classes stay."""
         if self.classes or not self.target_means or outputs.shape[1] != len(self.target_means):
             return outputs
         return np.asarray(outputs * np.array(self.target_deviations) + np.array(self.target_means), outputs.dtype)
@@ -216,9 +216,9 @@ class Columns:
 def learn_columns(
     table: Table, names: Sequence[str], rows: NDArray[np.intp], missing: str, *, scales: bool = True, **targets: Any
 ) -> Columns:
-    """Describe columns by their values in some rows, those of the training samples; categories by all rows.
+    """Learn means, deviations and fills of columns from the training rows, and categories from all rows.
 
-    Numbers that are not to be scaled have mean 0 and deviation 1.
+    Without `scales`, numbers have mean 0 and deviation 1.
     """
     means, deviations = [], []
     categories: dict[str, tuple[str, ...]] = {}
@@ -242,7 +242,7 @@ def learn_columns(
 
 
 def moments(values: NDArray[Any]) -> tuple[float, float]:
-    """Return mean and standard deviation of numbers, NaN passed over; 1 for the deviation of those that are equal."""
+    """Return mean and standard deviation of numbers, ignoring NaN; the deviation of a constant is 1."""
     there = values[~np.isnan(values)].astype(np.float64)
     if not there.size:
         return 0.0, 1.0
@@ -274,7 +274,7 @@ def listed(names: Sequence[str], most: int = 6) -> str:
 
 
 def has_too_many(column: Column) -> bool:
-    """Tell whether a column has too many different texts to be one of categories."""
+    """Return whether a column has too many different texts to be one of categories."""
     texts, length = column.texts or (), int(np.count_nonzero(~column.is_missing))
     return column.has_too_many or len(texts) > MOST_CATEGORIES or (len(texts) > 20 and len(texts) > length / 2)
 

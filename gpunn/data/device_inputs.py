@@ -1,4 +1,4 @@
-"""Inputs that lie on a CUDA device, in memory of CuPy or another library, and stay there."""
+"""Keep inputs on a CUDA device, in memory of CuPy or another library."""
 
 from collections.abc import Callable
 from math import prod
@@ -14,11 +14,11 @@ from gpunn.kernels.record import Array
 
 
 class DeviceInputs(Rows):
-    """Inputs on a CUDA device; what indexing picks is copied to the host, and nothing else.
+    """Inputs on a CUDA device; indexing copies the picked rows to the host.
 
     Args:
-        array: CuPy's array of them.
-        is_checked: Whether shape, type and values are those of inputs.
+        array: CuPy array of the inputs.
+        is_checked: Whether shape, type and values were checked.
     """
 
     in_file = False
@@ -36,7 +36,7 @@ class DeviceInputs(Rows):
         return self._to_host(self.computed(lambda array: array[key]))
 
     def computed(self, work: Callable[[Array], Any]) -> Any:
-        """Return what `work` makes of the array on its device, while no other thread records a graph there."""
+        """Return the result of `work` on the array, run while no other thread records a graph on its device."""
         backend = backend_of(self.array)
         if not isinstance(backend, CupyBackend):
             return work(self.array)
@@ -50,11 +50,11 @@ class DeviceInputs(Rows):
         return type(self)(self.computed(lambda array: array[key]), is_checked=self.is_checked)
 
     def astype(self, dtype: DTypeLike) -> Self:
-        """Return the numbers in another type, on the device too."""
+        """Return the inputs in another type, on the device too."""
         return type(self)(self.computed(lambda array: array.astype(dtype)))
 
     def extremes(self) -> NDArray[Any]:
-        """Return the least and the largest number, NaN if there is one: all that the host has to know of the range."""
+        """Return the least and the largest number, NaN if there is one, on the host."""
         if not self.size:
             return np.empty(0, self.dtype)
         both = self.computed(lambda array: (array.min(), array.max()))

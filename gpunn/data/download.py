@@ -1,4 +1,4 @@
-"""Download the files of published sets, mirror after mirror; each is kept only when it is whole and checked."""
+"""Download published sets, mirror after mirror; keep a file only when it is complete and checked."""
 
 import hashlib
 import io
@@ -7,7 +7,7 @@ import os
 import stat
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -25,6 +25,7 @@ from gpunn.files import write_atomically
 
 log = logging.getLogger(__name__)
 
+_OR_NAMED = "or into a folder that the environment variable GPUNN_DATA names"
 CONNECT_SECONDS, READ_SECONDS = 10.0, 30.0
 _offline: ContextVar[bool] = ContextVar("offline", default=False)
 _SPARE = 1 << 20  # bytes that a server may send beyond the content of a file, unpacked or in a poor wrapper
@@ -39,7 +40,7 @@ def user_cache() -> Path:
 
 
 def _pooch() -> Any:
-    """Import pooch without the warning of its bar, which in a notebook misses widgets and is never shown."""
+    """Import pooch without the warning that a notebook lacks widgets for its progress bar, which is never shown."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="IProgress not found")
         import pooch
@@ -48,7 +49,7 @@ def _pooch() -> Any:
 
 @contextmanager
 def offline() -> Iterator[None]:
-    """Download nothing meanwhile, in this thread: what is not on this machine is a DataError."""
+    """Forbid downloads in this thread: data that are not on this machine raise a DataError."""
     token = _offline.set(True)
     try:
         yield
@@ -63,7 +64,7 @@ def _check_allowed(name: str) -> None:
 
 
 def download(published: PublishedSet, folder: Path, mirrors: Sequence[str] | None = None) -> tuple[Path, ...]:
-    """Put the missing files of a published set into a folder, each only when it is whole and checked."""
+    """Download the missing files of a published set into a folder, each only when complete and checked."""
     _check_allowed(published.name)
     order = list(published.mirrors if mirrors is None else mirrors)
     with _writing(folder):
@@ -71,31 +72,40 @@ def download(published: PublishedSet, folder: Path, mirrors: Sequence[str] | Non
 
 
 def download_archive(known: CifarSet, folder: Path, mirrors: Sequence[str] | None = None) -> Path:
-    """Put the files of a published archive into a folder, each only when the whole archive is there and checked."""
+    """Download a published archive, check it, and unpack its files into a folder."""
     _check_allowed(known.name)
-    reasons, archive = [], known.archive
+    archive, order = known.archive, list(known.mirrors if mirrors is None else mirrors)
+
+    def fetch(mirror: str) -> bytes:
+        received = receive(f"{mirror}{archive}", archive, sum(known.sizes.values()))
+        if (got := hashlib.md5(received, usedforsecurity=False).hexdigest()) != known.md5:
+            raise DataError(f"sent a wrong archive (MD5 {got[:12]}..., expected {known.md5[:12]}...)")
+        return received
+
+    mend = f"put it, or its files, into {folder}, {_OR_NAMED}"
     with _writing(folder):
-        for mirror in known.mirrors if mirrors is None else mirrors:
-            try:
-                received = receive(f"{mirror}{archive}", archive, sum(known.sizes.values()))
-                if (got := hashlib.md5(received, usedforsecurity=False).hexdigest()) != known.md5:
-                    raise DataError(f"sent a wrong archive (MD5 {got[:12]}..., expected {known.md5[:12]}...)")
-            except DataError as error:
-                reasons.append(f"{mirror} {error}")
-            else:
-                members = members_of(Gunzip(io.BytesIO(received)), known.sizes, Path(archive))
-                for name, content in members.items():
-                    write_atomically(folder / name, content)
-                return folder
-    why = "; ".join(reasons) or "no mirror is known"
-    wrong = f"{known.name} needs {archive}, which is not on this machine and could not be downloaded ({why})"
-    mend = "that the environment variable GPUNN_DATA names"
-    raise DataError(f"{wrong}: put it, or its files, into {folder}, or into a folder {mend}")
+        received = _from_mirrors(order, fetch, f"{known.name} needs {archive}", mend)
+        for name, content in members_of(Gunzip(io.BytesIO(received)), known.sizes, Path(archive)).items():
+            write_atomically(folder / name, content)
+    return folder
+
+
+def _from_mirrors(mirrors: list[str], fetch: Callable[[str], bytes], needs: str, mend: str) -> bytes:
+    """Fetch bytes from the first mirror that has them; move a mirror that fails to the end of the list."""
+    reasons = []
+    for mirror in tuple(mirrors):
+        try:
+            return fetch(mirror)
+        except DataError as error:
+            reasons.append(f"{mirror} {error}")
+            mirrors.append(mirrors.pop(mirrors.index(mirror)))
+    wrong = f"{needs}, which is not on this machine and could not be downloaded"
+    raise DataError(f"{wrong} ({'; '.join(reasons) or 'no mirror is known'}): {mend}")
 
 
 @contextmanager
 def _writing(folder: Path) -> Iterator[None]:
-    """Make the folder; say how to mend what cannot be written."""
+    """Make the folder; say in an OutputError how to mend one that cannot be written."""
     try:
         make_shared(folder)
         yield
@@ -107,7 +117,7 @@ def _writing(folder: Path) -> Iterator[None]:
 
 
 def make_shared(folder: Path) -> None:
-    """Make a folder with the rights of its parent: in a cache that all may write to, all may write to it."""
+    """Make a folder, writable by all users if its parent is."""
     if folder.is_dir():
         return
     make_shared(folder.parent)
@@ -117,25 +127,19 @@ def make_shared(folder: Path) -> None:
 
 
 def _fetch(published: PublishedSet, file: PublishedFile, mirrors: list[str], folder: Path) -> Path:
-    """Fetch a file from the first mirror that has it; a mirror that fails goes to the end of the list."""
-    reasons = []
-    for mirror in tuple(mirrors):
-        try:
-            content = _content(receive(f"{mirror}{file.stem}.gz", file.stem, file.size), file)
-        except DataError as error:
-            reasons.append(f"{mirror} {error}")
-            mirrors.append(mirrors.pop(mirrors.index(mirror)))
-        else:
-            write_atomically(folder / file.stem, content)
-            return folder / file.stem
-    name, why = published.name, "; ".join(reasons) or "no mirror is known"
-    mend = f"that the environment variable GPUNN_DATA names, or into its subfolder {name}"
-    wrong = f"{name} needs {file.stem}.gz, which is not on this machine and could not be downloaded ({why})"
-    raise DataError(f"{wrong}: put the four files into {folder}, or into a folder {mend}")
+    """Download a file of a published set into a folder."""
+
+    def fetch(mirror: str) -> bytes:
+        return _content(receive(f"{mirror}{file.stem}.gz", file.stem, file.size), file)
+
+    name, needs = published.name, f"{published.name} needs {file.stem}.gz"
+    mend = f"put the four files into {folder}, {_OR_NAMED}, or into its subfolder {name}"
+    write_atomically(folder / file.stem, _from_mirrors(mirrors, fetch, needs, mend))
+    return folder / file.stem
 
 
 class _Bounded(io.BytesIO):
-    """Memory that takes no more than a file should hold."""
+    """Collect bytes, no more than a file should hold."""
 
     def __init__(self, limit: int) -> None:
         super().__init__()
@@ -148,7 +152,7 @@ class _Bounded(io.BytesIO):
 
 
 def receive(url: str, name: str, size: int) -> bytes:
-    """Return what an address sends, at most a little more than `size` bytes; raise DataError with a short reason."""
+    """Download from a URL, at most a little more than `size` bytes; raise DataError with a short reason."""
     from tqdm import tqdm
 
     log.info("downloading %s", url)
@@ -167,7 +171,7 @@ def receive(url: str, name: str, size: int) -> bytes:
     return received.getvalue()
 
 
-# Short reasons by the classes of requests' errors, whose texts tell the whole chain below them.
+# Short reasons by class of requests' errors, whose own texts tell the whole chain of causes.
 _REASONS = {
     "ConnectionError": "cannot be reached",
     "ConnectTimeout": "did not answer within {0:g} s",
@@ -179,7 +183,7 @@ _REASONS = {
 
 
 def _content(received: bytes, file: PublishedFile) -> bytes:
-    """Unpack a received file, no further than it should be long, and check it."""
+    """Unpack a received file, at most to its expected length, and check it."""
     is_packed, expected, header = received.startswith(GZIP_MAGIC), file.size, idx_header(np.uint8, file.shape)
     stream = io.BytesIO(received)
     try:

@@ -1,4 +1,4 @@
-"""Describe how training images are drawn (box, centre, strokes), and bring another drawing into the same place."""
+"""Describe how training images are drawn (box, centre, strokes), and place another drawing alike."""
 
 from dataclasses import dataclass
 from typing import Any, Self
@@ -10,22 +10,22 @@ from gpunn.errors import DataError
 
 Array = NDArray[Any]
 _FAINT = 0.02  # of the darkest ink: where a drawing ends
-_MOST_GREY = 1.6  # grey pixels of ink for each of an outline: more than strokes have, whose greys are at their edges
+_MOST_GREY = 1.6  # grey pixels for each pixel of outline: strokes have fewer, since only their edges are grey
 _WIDEST_STROKE = 0.3  # of the box
-_OFF_SIZE, _OFF_MIDDLE, _MOST_ALIKE = 1.5, 1.0, 0.8  # pixels in which drawings are alike, and the share that must be
-_BLURRED = 1.3  # times in which strokes are as wide after an image was brought to another size
-_FEWEST = 10  # images that show how they are drawn
+_OFF_SIZE, _OFF_MIDDLE, _MOST_ALIKE = 1.5, 1.0, 0.8  # tolerances in pixels, and share of drawings within
+_BLURRED = 1.3  # factor by which resizing may widen or narrow strokes
+_FEWEST = 10  # images that a description needs
 _LEAST_RANGE = 0.1  # of brightness from ground to ink
-_MOST_SIDE, _CANVAS = 1024, 160  # pixels of a network's image, and at least of the box while strokes are worked on
+_MOST_SIDE, _CANVAS = 1024, 160  # largest side of an image, and smallest box while strokes are widened, in pixels
 
 
 @dataclass(frozen=True)
 class Drawings:
-    """Description of images of drawings, such as digits; all lengths in pixels.
+    """Description of drawings such as digits; all lengths in pixels.
 
     Attributes:
-        are_strokes: Whether they are drawings in strokes on a plain ground, of one size and in one place; else the
-            rest means nothing.
+        are_strokes: Whether they are strokes on a plain ground, of one size and in one place; else the rest means
+            nothing.
         box: Usual length of a drawing's longer side.
         centre: Row and column of its middle, from the top left corner.
         is_by_mass: Whether the middle is the centre of mass; else that of its box.
@@ -78,7 +78,7 @@ class Drawings:
         row, column = map(float, np.median(middles, axis=0))
         off = np.abs(middles - (row, column)).max(axis=1)
         if np.mean((np.abs(sizes - box) <= _OFF_SIZE) & (off <= _OFF_MIDDLE)) < _MOST_ALIKE:
-            return cls(False)  # drawn anywhere, in any size: there is no place to bring another one to
+            return cls(False)  # drawn anywhere, in any size: there is no usual place
         thinnest, thickest = map(float, np.quantile(strokes, (0.1, 0.9)))
         ground, sign = float(np.median(grounds)), 1 if np.mean(is_light) > 0.5 else -1
         ground, full = (min(max(each, 0.0), 1.0) for each in (ground, ground + sign * float(np.median(peaks))))
@@ -87,7 +87,7 @@ class Drawings:
         return cls(True, box, (row, column), is_by_mass, thinnest, thickest, ground, full)
 
     def are_like(self, image: Array) -> bool:
-        """Tell whether an image, or the one with dark and light exchanged, is as these: contrast, box and middle."""
+        """Return whether an image, or its inverse, matches these in contrast, box and centre."""
         grounds, departs = _departures(image[None])
         ground, ink = float(grounds[0]), np.abs(departs[0])
         peak = float(ink.max())
@@ -101,15 +101,15 @@ class Drawings:
         return abs(size - self.box) <= _OFF_SIZE and bool(np.abs(middle - self.centre).max() <= _OFF_MIDDLE)
 
     def have_strokes_of(self, image: Array) -> bool:
-        """Tell whether the strokes of an image are about as wide as these; another size blurs them a little."""
+        """Return whether the strokes of an image are about as wide as these; resizing blurs them a little."""
         ink = np.abs(_departures(image[None])[1])
         width = float(stroke_widths(ink / max(float(ink.max()), 1e-12))[0])
         return self.thinnest / _BLURRED <= width <= self.thickest * _BLURRED
 
     def placed(self, amount: Array, drawing: Array, height: int, width: int) -> Array:
-        """Bring ink (rows, columns), 0 to about 1, into the box and the middle of an image (height, width).
+        """Place ink (rows, columns), 0 to about 1, in the usual box and centre of an image (height, width).
 
-        `drawing` tells the pixels of the drawing from what lies around it.
+        `drawing` is the mask of the drawing's own pixels.
         """
         canvas, scale = self._canvas(amount, drawing)
         found = self._in_place(canvas, scale, height, width)
@@ -121,7 +121,7 @@ class Drawings:
         return np.asarray(self.ground + found * (self.ink - self.ground), np.float32)
 
     def _canvas(self, amount: Array, drawing: Array) -> tuple[Array, float]:
-        """Cut the drawing out, large, ink being 1 and ground 0 but for soft edges; and pixels of it for one placed."""
+        """Cut out and enlarge the drawing, ink 1 and ground 0 with soft edges; return it with its scale."""
         from PIL import Image
 
         top, left, bottom, right = boxes_of(drawing[None].astype(np.float32))[0]
@@ -156,10 +156,14 @@ class Drawings:
 
 
 def _departures(images: Array) -> tuple[Array, Array]:
-    """Return the ground of each image (n, height, width), the median of its border, and how far pixels are from it."""
-    border = np.concatenate((images[:, 0], images[:, -1], images[:, :, 0], images[:, :, -1]), axis=1)
-    grounds = np.median(border, axis=1)
+    """Return the ground of each image (n, height, width), the median of its border, and the pixels less it."""
+    grounds = np.median(borders(images), axis=1)
     return grounds, images - grounds[:, None, None]
+
+
+def borders(images: Array) -> Array:
+    """Return the pixels along the four sides of images (n, height, width, ...): (n, pixels, ...)."""
+    return np.concatenate((images[:, 0], images[:, -1], images[:, :, 0], images[:, :, -1]), axis=1)
 
 
 def boxes_of(ink: Array) -> Array:
@@ -187,7 +191,7 @@ def stroke_widths(ink: Array) -> Array:
 
 
 def around(mask: Array) -> Array:
-    """Return a mask with the pixels that touch it."""
+    """Dilate a mask by one pixel."""
     out = mask.copy()
     out[1:] |= mask[:-1]
     out[:-1] |= mask[1:]
@@ -198,7 +202,7 @@ def around(mask: Array) -> Array:
 
 
 def grown(ink: Array, by: float) -> Array:
-    """Thicken strokes by so many pixels on each side, or thin them where it is below 0."""
+    """Thicken strokes by `by` pixels on each side, or thin them if it is negative."""
     reach = round(abs(by))
     if not reach:
         return ink

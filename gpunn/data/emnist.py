@@ -1,4 +1,4 @@
-"""EMNIST: handwritten letters and digits in six splits, each of four IDX files whose images lie on their side.
+"""Read EMNIST, handwritten letters and digits in six splits, each of four IDX files with transposed images.
 
 Source: G. Cohen, S. Afshar, J. Tapson, A. van Schaik, "EMNIST: an extension of MNIST to handwritten letters", 2017,
 https://www.nist.gov/itl/products-and-services/emnist-dataset. There are no published hashes: counts, shapes and ranges
@@ -24,7 +24,7 @@ _PARTS = ("train", "test")
 
 @dataclass(frozen=True)
 class EmnistSplit:
-    """A split of EMNIST, with the numbers of training and test samples that its versions have."""
+    """Split of EMNIST, with the numbers of training and test samples in its versions."""
 
     name: str
     class_names: tuple[str, ...]
@@ -37,14 +37,14 @@ class EmnistSplit:
         return PublishedFile(f"{stem}-images-idx3-ubyte", ()), PublishedFile(f"{stem}-labels-idx1-ubyte", ())
 
     def find(self, folder: Path) -> Path | None:
-        """Find the folder with all four files: this one, or that of the published zip in it."""
+        """Find the folder with all four files: this one, or `gzip` in it, as the published zip has it."""
         return next((place for place in (folder, folder / "gzip") if self._has_all(place)), None)
 
     def _has_all(self, folder: Path) -> bool:
         return all(file.find(folder) for part in _PARTS for file in self.files(part))
 
     def parts(self, folder: Path, *, is_published: bool = False) -> Parts:
-        """Read the split; `is_published` has the counts checked."""
+        """Read the split; `is_published` checks the numbers of samples."""
         train, test = ({counts[part] for counts in self.counts if is_published} for part in (0, 1))
         pair = self._pair(folder, "train", train)
         return Parts(pair, None, lambda: self._pair(folder, "test", test), self.class_names)
@@ -70,11 +70,7 @@ class EmnistSplit:
 
 
 _DIGITS, _UPPER, _LOWER = tuple(string.digits), tuple(string.ascii_uppercase), tuple(string.ascii_lowercase)
-_MERGED = (
-    *_DIGITS,
-    *_UPPER,
-    *"abdefghnqrt",
-)  # the other small letters look like the large ones, and are merged with them
+_MERGED = (*_DIGITS, *_UPPER, *"abdefghnqrt")  # the other small letters look like capitals and are merged with them
 _ALL = (*_DIGITS, *_UPPER, *_LOWER)
 EMNIST = {
     split.name: split

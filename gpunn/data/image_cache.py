@@ -1,4 +1,4 @@
-"""Images that were decoded once, kept in the user's cache, so that the next run begins at once.
+"""Keep decoded images in the user's cache, so that the next run starts at once.
 
 A file is a line of JSON, padded to a page, and the bytes of all images of a part (n, height, width, channels).
 """
@@ -27,30 +27,30 @@ from gpunn.files import open_regular
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 1  # to be raised where the same files and options would give other bytes
+_FORMAT = 1  # to be raised when the same files and options give other bytes
 _HEADER = 4096  # bytes, of whole pages
-_MOST_BYTES, _LEFT_FREE = 32 << 30, 1 << 30  # of all that is kept, and of the disk that stays free
+_MOST_BYTES, _LEFT_FREE = 32 << 30, 1 << 30  # of the whole cache, and free space that stays on the disk
 _PIECE = 1 << 20
-_KEPT = 4  # sizes and colours of the same images
-_OLD = 24 * 3600  # seconds after which what a killed process had begun to write is removed
+_KEPT = 4  # shapes of the same images
+_OLD = 24 * 3600  # seconds after which temporary files of a killed process are removed
 _ENDING, _TEMPORARY = ".images", ".tmp"
 
 
 class Kept(NamedTuple):
-    """Images from a cache, in their file, and what was noted about them."""
+    """Memory map of cached images, and facts about them."""
 
     images: NDArray[np.uint8]
     facts: dict[str, Any]
 
 
 class ImageCache:
-    """The place of one part of a folder in the cache, named by its files; a file is named by the shape of an image.
+    """Find and write the decoded images of one part of a folder; their file is named by part, listing and shape.
 
     Args:
         folder: Folder of the images.
         part: "train", "validation" or "test".
         images: Images of the part.
-        asked: Size and colours that were asked for, each None where what suits the images is chosen.
+        asked: Size and channels that were asked for, each None where the images decide.
     """
 
     def __init__(self, folder: Path, part: str, images: ImagePart, asked: tuple[Any, int | None]) -> None:
@@ -68,7 +68,7 @@ class ImageCache:
         return self.place / f"{self._of_files}{'x'.join(map(str, shape))}{_ENDING}"
 
     def find(self) -> Kept | None:
-        """Return the images that are kept, or None; those of a damaged file are made again."""
+        """Return the cached images; None if there are none, or the file is damaged."""
         if self._size and self._channels:
             return self._read(self._path((*self._size, self._channels)))
         there = sorted(self.place.glob(f"{self._of_files}*{_ENDING}")) if self.place.is_dir() else ()
@@ -98,15 +98,15 @@ class ImageCache:
                 log.warning("%s cannot be used (%s): the images are decoded again", path, reason)
             return None
         with suppress(OSError):
-            os.utime(path)  # what was not used for longest is removed first
+            os.utime(path)  # the least recently used is removed first
         self.path = path
         return Kept(images, table["facts"])
 
     @contextmanager
     def writing(self, shape: tuple[int, int, int]) -> Iterator[Callable[[NDArray[np.uint8]], None]]:
-        """Give a function that takes the images piece by piece; OSError where they cannot be kept.
+        """Yield a function that writes images piece by piece; raise OSError if they cannot be written.
 
-        The `facts` of this object at the end are kept with them. The name shows the images only when all are there.
+        At the end `facts` is written with them. The file gets its name only when it is complete.
         """
         nbytes, self.facts = self.count * math.prod(shape), dict[str, Any]()
         make_shared(self.place)
@@ -134,12 +134,12 @@ class ImageCache:
             temporary.replace(self.path)
         finally:
             temporary.unlink(missing_ok=True)
-        with suppress(OSError):  # of another process that removes the same
+        with suppress(OSError):  # another process may remove the same
             self._remove_old()
 
     def _remove_old(self) -> None:
-        """Remove images of other files in this folder, all but a few sizes of these, and the least used of all."""
-        # By the clock of the disk, which the times of all these files are of.
+        """Remove images of older listings, all but a few shapes of this one, and the least recently used of all."""
+        # By the clock of the disk, like the times of all these files.
         now, part = self.path.stat().st_mtime, self._of_files.split("-")[0]
         for path in self.place.glob(f".*{_TEMPORARY}"):
             if path.stat().st_mtime < now - _OLD:
@@ -153,7 +153,7 @@ class ImageCache:
             left -= path.stat().st_size
             if left < 0 and path != self.path:
                 path.unlink(missing_ok=True)
-                with suppress(OSError):  # there are others in it
+                with suppress(OSError):  # it may hold others
                     path.parent.rmdir()
 
 
@@ -162,7 +162,7 @@ def _used(path: Path) -> int:
 
 
 def _checksum(file: BinaryIO) -> int:
-    """Return the checksum of what is left of a file; read, since pages of a map count as memory of the process."""
+    """Return the checksum of the rest of a file, by reads: pages of a map would count as memory of the process."""
     crc = 0
     while piece := file.read(_PIECE):
         crc = zlib.crc32(piece, crc)

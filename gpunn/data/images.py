@@ -1,4 +1,4 @@
-"""Data from a folder of images: found, decoded on all cores into the cache, and fitted to one size."""
+"""Load a folder of images: find them, decode them on all cores into the cache, and resize them to one size."""
 
 import logging
 import math
@@ -31,24 +31,24 @@ log = logging.getLogger(__name__)
 
 COLOURS = {"grey": 1, "rgb": 3}
 _USUAL_SIDE, _LEAST_SIDE, _MOST_SIDE = 64, 16, 4096  # pixels
-_PROBED, _CHUNK, _CHUNK_BYTES = 64, 16, 8 << 20  # images that are looked at for colours; those of one piece of work
-_FAR = 3  # of numbers to learn: mean or deviation that are said, since the squared error of such may diverge
+_PROBED, _CHUNK, _CHUNK_BYTES = 64, 16, 8 << 20  # images probed for colours; images of one task of a thread
+_FAR = 3  # mean or deviation of float targets that is reported, since their squared error may diverge
 _DAMAGED = "get it again, or remove it"
 
 
 class _ColouredError(Exception):
-    """An image has colours where those looked at first had none."""
+    """Colours in an image, where the probed ones had none."""
 
 
 def read_image_folder(folder: Path, split: dict[str, Any], options: ReadOptions) -> Data:
-    """Load a folder of images; see `docs/data.md` for what it may look like."""
+    """Load a folder of images; see `docs/data.md` for its layouts."""
     if options.ignore is not None or options.missing is not None:
         raise OptionError(
             f"{folder}: ignore and missing are for tables, and this is a folder of images: leave them out"
         )
     found = find_images(folder, names_in(options.target, "target"), options.task)
     for note in found.notes:
-        log.warning("%s", in_one_line(note))  # a name of a file may hold anything
+        log.warning("%s", in_one_line(note))  # names of files may hold anything
     train = found.parts["train"]
     images, facts, kept = _images(folder, "train", train, options.image_size, options.colours, options.memory_map)
     shape, classes = images.shape[1:], len(found.class_names or ())
@@ -80,7 +80,7 @@ def read_image_folder(folder: Path, split: dict[str, Any], options: ReadOptions)
 
 
 def _note_scale(folder: Path, targets: NDArray[Any]) -> None:
-    """Warn of numbers to learn that are far from 0 or vary much: a training on them diverges."""
+    """Warn of float targets far from 0 or of a large deviation: a training on them diverges."""
     for mean, deviation in zip(targets.mean(axis=0), targets.std(axis=0), strict=True):
         if abs(mean) > _FAR or deviation > _FAR:
             said = (
@@ -92,7 +92,7 @@ def _note_scale(folder: Path, targets: NDArray[Any]) -> None:
 
 
 def checked_image_size(given: Any) -> tuple[int, int] | None:
-    """Return (height, width) of a side, a pair or nothing; raise OptionError for anything else."""
+    """Check image_size, a side or (height, width); return (height, width), or None where it is left out."""
     if given is None or (isinstance(given, tuple | list) and not given):
         return None
     sides = tuple(given) if isinstance(given, tuple | list) else (given, given)
@@ -103,7 +103,7 @@ def checked_image_size(given: Any) -> tuple[int, int] | None:
 
 
 def checked_colours(given: Any) -> str | None:
-    """Return "grey", "rgb" or None; raise OptionError for anything else."""
+    """Check colours, "grey" or "rgb"; return None where they are left out."""
     if given is None or (isinstance(given, str) and not given):
         return None
     if not isinstance(given, str) or given not in COLOURS:
@@ -114,11 +114,11 @@ def checked_colours(given: Any) -> str | None:
 def _images(
     folder: Path, name: str, part: ImagePart, image_size: Any, colours: str | None, memory_map: bool | None
 ) -> tuple[NDArray[np.uint8], dict[str, Any], str]:
-    """Return the images of a part, what is known of them, and where they are kept: from the cache, or decoded now."""
+    """Read the images of a part from the cache, or decode them; return them with facts about them and their place."""
     cache = ImageCache(folder, name, part, (image_size, COLOURS[colours] if colours else None))
     kept = cache.find()
     if kept is None:
-        with warnings.catch_warnings():  # here, and not in threads, which would change them for each other
+        with warnings.catch_warnings():  # here, since threads would change each other's filters
             warnings.simplefilter("ignore")
             shape, is_grey = _shape(part, image_size, colours)
             try:
@@ -129,7 +129,7 @@ def _images(
         if decoded is not None:
             return *decoded, ""
         kept = cache.find()
-        if kept is None:  # removed by another process, or not to be read
+        if kept is None:  # removed by another process, or unreadable
             decoded = _decoded(part, shape, None, is_grey=False)
             assert decoded is not None
             return *decoded, ""
@@ -142,11 +142,11 @@ def _images(
 
 
 def _shape(part: ImagePart, image_size: Any, colours: str | None) -> tuple[tuple[int, int, int], bool]:
-    """Choose size and channels where they are not given, and tell whether images of RGB are to be checked for grey."""
+    """Choose size and channels if they are left out; return whether RGB images must be checked for grey."""
     if image_size and colours:
         return (*image_size, COLOURS[colours]), False
     headers = list(_in_order(part, "looking at images", _header_of))
-    height, width = image_size or _suiting({(header.height, header.width) for header in headers})
+    height, width = image_size or _common_size({(header.height, header.width) for header in headers})
     if colours or all(header.is_grey for header in headers):
         return (height, width, COLOURS[colours or "grey"]), False
     # Grey images are often kept as RGB.
@@ -159,8 +159,8 @@ def _shape(part: ImagePart, image_size: Any, colours: str | None) -> tuple[tuple
     return (height, width, 1), True
 
 
-def _suiting(sizes: set[tuple[int, int]]) -> tuple[int, int]:
-    """Choose a size: that of the images where it is one and small, it made small, or else a square."""
+def _common_size(sizes: set[tuple[int, int]]) -> tuple[int, int]:
+    """Choose a size: the common one of all images, made smaller if it is large, or else a square."""
     longest = max(max(size) for size in sizes)
     if len(sizes) == 1:
         (only,) = sizes
@@ -176,7 +176,7 @@ def _suiting(sizes: set[tuple[int, int]]) -> tuple[int, int]:
 def _decoded(
     part: ImagePart, shape: tuple[int, int, int], cache: ImageCache | None, *, is_grey: bool
 ) -> tuple[NDArray[np.uint8], dict[str, Any]] | None:
-    """Decode images into the cache, or, where that cannot be written, into memory, which is returned."""
+    """Decode images into the cache and return None; return them if the cache cannot be written."""
     read = partial(_pixels_of, shape=shape, is_grey=is_grey)
     facts: dict[str, Any] = {}
     if cache is not None:
@@ -204,7 +204,7 @@ def _gathered(
     read: Callable[..., tuple[NDArray[np.uint8], tuple[int, int]]],
     facts: dict[str, Any],
 ) -> Iterator[NDArray[np.uint8]]:
-    """Give decoded images piece by piece, and note their smallest and largest size."""
+    """Yield decoded images piece by piece; note their smallest and largest size in `facts`."""
     rows: list[NDArray[np.uint8]] = []
     at_once = max(1, min(_CHUNK, _CHUNK_BYTES // math.prod(shape)))
     for pixels, (height, width) in _in_order(part, "decoding images", read, at_once):
@@ -222,7 +222,7 @@ def _gathered(
 def _in_order(
     part: ImagePart, what: str, read: Callable[[ImagePart, ImageFile], Any], at_once: int = _CHUNK
 ) -> Iterator[Any]:
-    """Give what is read of each image, in order, while all cores read ahead; an error is that of the first image."""
+    """Yield the result of `read` for each image, in order, while all cores read ahead; the first error is raised."""
     from tqdm import tqdm
 
     def read_some(files: Sequence[ImageFile]) -> list[Any]:
@@ -274,7 +274,7 @@ def _form(path: Path) -> str:
 
 
 def _repeated(train: ImagePart, other: ImagePart) -> list[str]:
-    """Return the names of images in another part that are in train to the last byte."""
+    """Return the names of images in another part that are byte for byte in train."""
     by_size: dict[int, list[ImageFile]] = {}
     for file in train.files:
         by_size.setdefault(file.nbytes, []).append(file)
@@ -303,7 +303,7 @@ def _described(
     shape: tuple[int, ...],
     kept: str,
 ) -> str:
-    """Say in one line how many images there are, their sizes and colours, and what they are fitted to."""
+    """Describe the images in one line: counts, sizes, colours, and their common shape."""
     parts = f" ({', '.join(f'{count:,} {name}' for name, count in counts.items())})" if len(counts) > 1 else ""
     kind = f"{len(class_names)} classes" if class_names else f"{targets.shape[1]} float targets"
     sizes = [" × ".join(map(str, facts.get(name, ()))) for name in ("smallest", "largest")]

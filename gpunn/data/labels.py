@@ -1,4 +1,4 @@
-"""Number the labels that are texts, and check the names of classes, which a model file must be able to hold."""
+"""Encode text labels as class numbers, and check class names, which a model file must be able to hold."""
 
 import json
 import logging
@@ -16,12 +16,12 @@ from gpunn.errors import DataError
 log = logging.getLogger(__name__)
 
 MOST_CHARACTERS = 255  # of a class name; a longer text is no label
-MOST_BYTES = 1 << 20  # of all class names in a model file, whose description is read up to twice that
+MOST_BYTES = 1 << 20  # of all class names in a model file, whose description may be twice as long
 _TEXT_BYTES = 64  # of a short text of Python's, with its place in a list
 
 
 def encode_labels(y: ArrayLike, names: Sequence[str] | None) -> tuple[ArrayLike, Sequence[str] | None]:
-    """Return labels that are texts as their places among the names, by default their own; other labels as they are."""
+    """Encode text labels as class numbers by `names`, left out, their own; return other labels unchanged."""
     texts = _texts(y)
     if texts is None:
         return y, names
@@ -47,7 +47,7 @@ def counted_names(class_names: Sequence[str]) -> int:
 
 
 def checked_names(class_names: Sequence[str] | None, classes: int) -> tuple[str, ...]:
-    """Return the name of each class, by default its number."""
+    """Check the names of classes; left out, return the numbers of the classes."""
     if class_names is None:
         return tuple(str(k) for k in range(classes))
     counted_names(class_names)
@@ -67,7 +67,7 @@ def checked_names(class_names: Sequence[str] | None, classes: int) -> tuple[str,
 
 
 def _own_names(texts: list[str]) -> list[str]:
-    """Return the different labels, sorted; refuse those that cannot be the names of classes."""
+    """Return the different labels, sorted; raise DataError for one that cannot be a class name."""
     names = sorted(set(texts))
     if (wrong := next((name for name in names if _fault(name)), None)) is not None:
         raise DataError(f"label {wrong!r:.80} at index {texts.index(wrong)} {_fault(wrong)}: give it another name")
@@ -91,7 +91,7 @@ def _own_names(texts: list[str]) -> list[str]:
 
 
 def _fault(name: str) -> str:
-    """Say why a text cannot be the name of a class, or nothing."""
+    """Return the reason why a text cannot be a class name, "" if it can."""
     if not name.strip():
         return "is empty"
     if not name.isprintable():
@@ -102,19 +102,19 @@ def _fault(name: str) -> str:
 
 
 def _texts(y: ArrayLike) -> list[str] | None:
-    """Return labels as texts, or None where they are none."""
+    """Return labels as texts, or None if they are none."""
     if isinstance(y, np.ma.MaskedArray) and y.dtype.kind in "USO" and np.ma.is_masked(y):
         index = int(np.flatnonzero(np.ma.getmaskarray(y).ravel())[0])
         raise DataError(f"the label at index {index} is missing (masked): fill or drop such samples first")
     try:
-        # NumPy would make texts of numbers that stand in a list beside texts, and "nan" of what is missing.
+        # NumPy would turn numbers beside texts into texts, and missing values into "nan".
         array: NDArray[Any] = np.array(y, object) if isinstance(y, list | tuple) else np.asarray(y)
     except (ValueError, TypeError, RuntimeError):
-        return None  # an error says so where they are taken as numbers
+        return None  # reported where they are read as numbers
     if array.dtype.kind not in "USOT" or not array.size or not (array.ndim == 1 or array.shape[1:] == (1,)):
         return None
     require(array.size * _TEXT_BYTES, "labels as texts")
-    # A file may hold numbers beyond the last character, of which Python makes no text.
+    # A file may hold code points beyond the last character, which Python cannot turn into texts.
     code_points = np.dtype(np.uint32).newbyteorder(array.dtype.byteorder)
     if array.dtype.kind == "U" and np.ascontiguousarray(array).view(code_points).max() > 0x10FFFF:
         raise DataError("labels hold what is no character: the file is damaged, get or save it again")
@@ -140,6 +140,6 @@ def _decoded(value: str | bytes, index: int) -> str:
 
 
 def _is_missing(value: Any) -> bool:
-    """Tell None, NaN and the NA and NaT of pandas, which are not imported for it."""
+    """Return whether a value is None, NaN, or NA or NaT of pandas, which is not imported for it."""
     is_nan = isinstance(value, float) and value != value
     return value is None or is_nan or type(value).__name__ in ("NAType", "NaTType")

@@ -77,35 +77,35 @@ def load_data(
             another that comes with scikit-learn; a folder with the files of such a set, four IDX files ("./mnist"
             where it has the name of a set), or with images, a folder for each class or a list (`docs/data.md`); a .npz
             file, an archive of CIFAR; a file of your own format (`register_format`); a table, as a file (.csv, .tsv,
-            .parquet) or a data frame; or Data, given back.
+            .parquet) or a data frame; or Data, returned unchanged.
         validation: Fraction (0.1) or count (5000) of samples to validate on; 0 for none; "test" for the test set. A
-            source that has validation samples of its own gives these instead of a fraction or count.
+            source with a validation set of its own uses that instead of a fraction or count.
         limit: Number of training samples to keep, before the split; left out, all.
-        seed: Seed of the split, which depends on nothing else but the labels.
-        memory_map: Whether the inputs stay in their file, so that they may be larger than memory: rows are read in use.
-            Left out, those of 1 GiB and more do where the file is not compressed.
-        image_size: Side, or (height, width), that images of a folder are fitted to, in whole, proportions kept. Left
-            out, their own where it is one and at most 64; else 64 for the longer side, or a square of 64.
-        colours: "grey" or "rgb" for images of a folder; left out, grey where all are grey.
-        target: Name of the column of a table to learn, or of several of numbers. Default: "target" or "label", else the
-            last; a line says which.
+        seed: Seed of the split, which depends on the seed and the labels alone.
+        memory_map: Whether the inputs stay in their file, where rows are read in use, so that they may be larger than
+            memory. Left out, those of 1 GiB and more stay in a file that is not compressed.
+        image_size: Side, or (height, width), to which images of a folder are resized, proportions kept. Left out, their
+            common size if it is at most 64; else 64 for the longer side, or a square of 64.
+        colours: "grey" or "rgb" for images of a folder; left out, grey if all are grey.
+        target: Name of the target column of a table, or of several numeric ones. Default: "target" or "label", else the
+            last; a warning says which.
         ignore: Names of the columns of a table to leave out.
-        missing: Whether missing values of a table are refused ("refuse", the default) or filled by the mean of their
-            column, of texts by the most frequent ("mean").
-        scaling: "standard", by mean and deviation of each column of numbers in the training samples (the default), or
-            "none": as they are, which suits columns of one unit and of the size of 1.
-        tokens: Number of tokens where the inputs are whole numbers for an `Embedding`, which are then kept as they are;
-            left out, `fit` of such a network takes what is whole, but a table needs `scaling="none"`.
-        task: "classes", "regression" or, of images and arrays, "reconstruction": the targets are the inputs themselves,
-            flat, as an autoencoder learns them. Default: by the target. Texts are classes, and so are up to 20
-            different whole numbers, each in two rows or more on average; all others are numbers to learn.
+        missing: "refuse" missing values of a table (the default), or fill them by the "mean" of their column, texts by
+            the most frequent.
+        scaling: "standard", by mean and deviation of each numeric column in the training samples (the default), or
+            "none", which suits columns of one unit and a size of about 1.
+        tokens: Number of different tokens where the inputs are token ids for an `Embedding`, which are not scaled. Left
+            out, `fit` of such a network takes whole numbers, but a table needs `scaling="none"`.
+        task: "classes", "regression" or, for images and arrays, "reconstruction": the targets are the inputs
+            themselves, flat, for an autoencoder. Default: by the target. Texts are classes, and so are up to 20
+            different whole numbers, each in two rows or more on average; all others are float targets.
 
     Returns:
         Data with `.train`, `.validation` and `.test`.
 
     Raises:
         OptionError: Unknown name; validation, limit or seed out of range.
-        DataError: Missing, damaged or unfit files, no network, or a compressed file that is to be memory-mapped.
+        DataError: Missing, damaged or unsuitable files, no internet, or a compressed file with `memory_map`.
         OutputError: The user's cache cannot be written.
     """
     if isinstance(source, Data):
@@ -136,8 +136,9 @@ def _loaded(source: Any, options: ReadOptions, split: dict[str, Any]) -> Data:
         return table_data(table, options, split, "table")
     if options.of_tables and isinstance(source, str) and source in NAMES:
         raise _no_table(source, options)
-    if options.image_size or options.colours:
-        _check_images(source)
+    if (options.image_size or options.colours) and not is_image_folder(source):
+        mend = "leave image_size and colours out"
+        raise OptionError(f"image_size and colours are for a folder of images, got {source!s:.200}: {mend}")
     if isinstance(source, str) and source == "digits":
         if options.memory_map:
             raise OptionError("the bundled digits are compressed and cannot be memory-mapped: leave memory_map out")
@@ -156,7 +157,7 @@ def _loaded(source: Any, options: ReadOptions, split: dict[str, Any]) -> Data:
     try:
         path, given = Path(source).expanduser().absolute(), os.fspath(source)
         read = _read_folder if path.is_dir() else _read_file if path.exists() else None
-    except (OSError, RuntimeError) as error:  # a name that is too long, or the home of somebody who is not known
+    except (OSError, RuntimeError) as error:  # a name that is too long, or the home of an unknown user
         raise DataError(f"{source}: cannot be looked for ({error}): check the path") from None
     if read is not None:
         return read(path, split, options)
@@ -165,7 +166,7 @@ def _loaded(source: Any, options: ReadOptions, split: dict[str, Any]) -> Data:
     from difflib import get_close_matches
 
     word = given.lower().replace("_", "-")
-    begun = [name for name in NAMES if name.startswith(f"{word}-")]  # "emnist" means none of one letter fewer
+    begun = [name for name in NAMES if name.startswith(f"{word}-")]  # "emnist" is no misspelt "mnist"
     if (bundled := word.replace("-", "_")) in SKLEARN_NAMES:
         begun = [f"{PREFIX}{bundled}"]
     near = " or ".join(f'"{name}"' for name in begun or get_close_matches(word, NAMES, n=1))
@@ -174,15 +175,8 @@ def _loaded(source: Any, options: ReadOptions, split: dict[str, Any]) -> Data:
     raise OptionError(f'unknown data set "{given}": expected {expected}; {guess}')
 
 
-def _check_images(source: Any) -> None:
-    """Raise an OptionError where options for folders of images are given with another source."""
-    if not is_image_folder(source):
-        mend = "leave image_size and colours out"
-        raise OptionError(f"image_size and colours are for a folder of images, got {source!s:.200}: {mend}")
-
-
 def is_image_folder(source: Any) -> bool:
-    """Tell whether a source of data is a folder of images, and not one of IDX files."""
+    """Return whether a source of data is a folder of images, and not one of IDX files."""
     with suppress(OSError, RuntimeError, ValueError):
         path = Path(source).expanduser().absolute() if isinstance(source, str | PathLike) else None
         if path is None or source in NAMES or not path.is_dir() or any(file.find(path) for file in MNIST.files):
@@ -192,7 +186,7 @@ def is_image_folder(source: Any) -> bool:
 
 
 def _published(published: PublishedSet, split: dict[str, Any], options: ReadOptions) -> Data:
-    """Load the four files in GPUNN_DATA, its subfolder or the cache; a folder that lacks one is passed over."""
+    """Load four IDX files from GPUNN_DATA, its subfolder or the cache; skip a folder that lacks one."""
     name, names = published.name, published.class_names
     found = (paths for folder in own_folders(name) if (paths := published.find(folder)))
     paths = next(found, None) or download(published, user_cache() / name)
@@ -201,7 +195,7 @@ def _published(published: PublishedSet, split: dict[str, Any], options: ReadOpti
 
 
 def _of_sklearn(source: str, split: dict[str, Any], options: ReadOptions) -> Data:
-    """Load a set that comes with scikit-learn, its digits or a table."""
+    """Load a data set of scikit-learn, its digits or a table."""
     if options.memory_map:
         raise OptionError(f"{source} is read by scikit-learn and cannot be memory-mapped: leave memory_map out")
     if (name := set_name(source)) == "digits":
@@ -216,7 +210,7 @@ def _of_sklearn(source: str, split: dict[str, Any], options: ReadOptions) -> Dat
 
 
 def _read_folder(folder: Path, split: dict[str, Any], options: ReadOptions) -> Data:
-    """Load the four IDX files of a folder, or another published set, or its images."""
+    """Load the four IDX files of a folder, or another published set, its images or its tables."""
     if parts := parts_in(folder, options):
         return _from_parts(folder, folder.name, parts, split)
     if is_image_folder(folder):
@@ -255,7 +249,7 @@ def _half(
 
 
 def _read_tables(folder: Path, tables: dict[str, Path], split: dict[str, Any], options: ReadOptions) -> Data:
-    """Load a table to learn from, with those of the folder to validate and to test on."""
+    """Load the train table of a folder, with its validation and test tables."""
     has_own = "validation" in tables and split["validation"] not in (0, "test")
     whole = split | ({"validation": 0} if has_own or split["validation"] == "test" else {})
     data = _read_file(tables["train"], whole, options)
@@ -275,7 +269,7 @@ def _read_tables(folder: Path, tables: dict[str, Path], split: dict[str, Any], o
 
 
 def read_samples(source: str | PathLike[str], columns: Columns, names: Sequence[str] = ()) -> Samples:
-    """Read the samples of a table by the columns, and the names of the classes, that a network was trained on."""
+    """Read the samples of a table by the columns and the class names that a network was trained on."""
     if isinstance(source, str) and is_sklearn_table(source):
         held = sklearn_table(set_name(source)).columns
         return table_samples(read_frame(held, columns.kinds | columns.target_kinds, name=source), columns, names)
@@ -293,9 +287,9 @@ def _no_table(source: object, options: ReadOptions) -> OptionError:
 
 
 def _read_file(path: Path, split: dict[str, Any], options: ReadOptions) -> Data:
-    """Load a file that is a whole data set."""
+    """Load a data set from one file."""
     if (own := reader_of(path)) is not None:
-        return _read_own(path, own(path), split, options)
+        return _from_reader(path, own(path), split, options)
     kind = kind_of_file(path, "check the path")
     if path.suffix.lower() in (".xlsx", ".xls", ".ods"):
         raise DataError(f"{path}: is a spreadsheet: save the sheet as CSV")
@@ -317,8 +311,8 @@ def _read_file(path: Path, split: dict[str, Any], options: ReadOptions) -> Data:
     return _from_parts(path, path.stem, kind.data(path, options), split)
 
 
-def _read_own(path: Path, read: Any, split: dict[str, Any], options: ReadOptions) -> Data:
-    """Make data of what a reader from outside has given."""
+def _from_reader(path: Path, read: Any, split: dict[str, Any], options: ReadOptions) -> Data:
+    """Make data from the result of a registered reader."""
     if given := [name for name, value in vars(options).items() if value is not None]:
         raise OptionError(f"{given[0]} is for files that gpunn reads itself, and {path} is read by code of yours")
     if isinstance(read, Data):
@@ -332,7 +326,7 @@ def _read_own(path: Path, read: Any, split: dict[str, Any], options: ReadOptions
 
 
 def _from_parts(source: object, name: str, parts: Parts, split: dict[str, Any]) -> Data:
-    """Make data of what a reader gave; errors name the source."""
+    """Make data from the parts of a source; errors name it."""
     has_own = parts.validation is not None and split["validation"] not in (0, "test")
     try:
         own: dict[str, Any] = {"validation": parts.validation()} if has_own and parts.validation else {}

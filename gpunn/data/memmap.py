@@ -1,4 +1,4 @@
-"""Arrays that stay in their file: data sets may be larger than memory, since rows are read when they are asked for."""
+"""Keep arrays in their file: rows are read in use, so data sets may be larger than memory."""
 
 import mmap
 from collections.abc import Iterator
@@ -33,11 +33,11 @@ class Rows:
         return self[:].astype(dtype or self.dtype, copy=False)
 
     def reshape(self, *shape: int) -> Self:
-        """Return these rows, (rows, *sample) in another shape of a sample, not read."""
+        """Reshape each sample, not read: `shape` is (rows, *sample)."""
         return type(self)(self.array.reshape(len(self.array), *shape[1:]), self.numbers)
 
     def only(self, key: NDArray[Any] | slice) -> Self:
-        """Return some of these rows, not read."""
+        """Select some of these rows, not read."""
         return type(self)(self.array, self.numbers[key])
 
 
@@ -46,14 +46,14 @@ Inputs: TypeAlias = NDArray[Any] | Rows
 
 
 def is_mapped(values: Any) -> bool:
-    """Tell whether an array, or the base of a view, lies in a file."""
+    """Return whether an array, or the base of a view, is a memory map."""
     while isinstance(values, np.ndarray):
         values = values.base
     return isinstance(values, mmap.mmap) or (isinstance(values, Rows) and values.in_file)
 
 
 def in_blocks(values: Inputs, most: int | None = None) -> Iterator[tuple[int, NDArray[Any]]]:
-    """Give all rows piece by piece, with the number of the first: at most `most` bytes of them, or one."""
+    """Yield the rows in blocks of at most `most` bytes, or one row, each with the number of its first."""
     values = values if values.ndim else values.reshape(1)  # a single number
     rows = max(1, (most or _BLOCK) * len(values) // max(1, values.nbytes))
     for start in range(0, len(values), rows):

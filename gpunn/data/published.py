@@ -1,4 +1,4 @@
-"""The published sets that have a name: their files, by which they are found and checked, and where they come from."""
+"""List the published sets of IDX files: their names, hashes and servers."""
 
 import hashlib
 import math
@@ -17,7 +17,7 @@ FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shi
 
 @dataclass(frozen=True)
 class PublishedFile:
-    """One IDX file of a published set, with the hash of its content, or of the archive where only that is known."""
+    """IDX file of a published set, with the hash of its content, or of its archive if only that is known."""
 
     stem: str
     shape: tuple[int, ...]
@@ -37,7 +37,7 @@ class PublishedFile:
 
 @dataclass(frozen=True)
 class PublishedSet:
-    """A data set with a name: four IDX files, and the servers that have them as `stem.gz`."""
+    """Named data set: four IDX files, and the servers that have them as `stem.gz`."""
 
     name: str
     files: tuple[PublishedFile, ...]
@@ -84,7 +84,7 @@ PUBLISHED = {published.name: published for published in (MNIST, FASHION_MNIST)}
 
 
 def check_published(published: PublishedSet, file: PublishedFile, path: Path, array: NDArray[np.uint8]) -> None:
-    """Refuse other content: a name promises comparable results. Own wrappers and file names are welcome."""
+    """Check shape and hash of a file: a name promises comparable results. Its name and its compression are free."""
     name, mend = published.name, f'get it again, or load your own version by its folder, "{path.parent}"'
     if array.shape not in (file.shape, (*file.shape, 1)):
         raise DataError(f"{path}: expected {file.shape} as {name} has it, got {array.shape}: {mend}")

@@ -27,8 +27,8 @@ class Samples:
 
     Args:
         inputs: (n, features), (n, height, width), which gets one channel, or (n, height, width, channels). uint8,
-            float32 and float64 are kept, others become float32. A memory map stays in its file, where rows are read in use;
-            a CUDA array stays on its device.
+            float32 and float64 are kept, others become float32. A memory map stays in its file, where rows are read in
+            use; a CUDA array stays on its device.
         targets: Labels, integers from 0 (n,) or one-hot rows (n, classes), kept as int32 (n,); or float targets
             (n, outputs), or (n,) for one output.
         scale: Factor by which a network multiplies the inputs (1/255 for images of bytes).

@@ -1,4 +1,4 @@
-"""The data sets in scikit-learn's own package, by name, such as sklearn:iris: nothing is downloaded."""
+"""Load the data sets in scikit-learn's package by name, such as sklearn:iris; nothing is downloaded."""
 
 import warnings
 from importlib import import_module
@@ -22,7 +22,7 @@ _DOWNLOADED = (
 
 
 class SklearnTable(NamedTuple):
-    """A table of scikit-learn: columns by name, those to learn, and whether these are classes."""
+    """Table of scikit-learn: columns by name, targets, and whether these are classes."""
 
     columns: dict[str, NDArray[Any]]
     targets: tuple[str, ...]
@@ -30,7 +30,7 @@ class SklearnTable(NamedTuple):
 
 
 def is_sklearn_table(source: str) -> bool:
-    """Tell whether a source names one of the tables."""
+    """Return whether a source names one of the tables."""
     return source.startswith(PREFIX) and set_name(source) in TABLES
 
 
@@ -58,7 +58,7 @@ def sklearn_digits() -> Samples:
 
 
 def sklearn_table(name: str) -> SklearnTable:
-    """Return a table; classes are texts, the names of which scikit-learn gives."""
+    """Return a table; classes are texts, their names in scikit-learn."""
     found, are_classes = _loaded(name), name in _CLASSES
     columns = {str(key): values for key, values in zip(found.feature_names, found.data.T, strict=True)}
     if are_classes:

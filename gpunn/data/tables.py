@@ -1,4 +1,4 @@
-"""Make data of a table: choose the column to learn, tell classes from numbers and pixels from columns, and split."""
+"""Make data from a table: choose the target, tell classes from numbers and pixels from columns, and split."""
 
 import logging
 import math
@@ -32,10 +32,10 @@ from gpunn.errors import DataError, OptionError
 log = logging.getLogger(__name__)
 
 TASKS = ("classes", "regression")
-RECONSTRUCTION = "reconstruction"  # of the inputs, images or arrays: what an autoencoder learns
+RECONSTRUCTION = "reconstruction"  # of images or arrays, as an autoencoder learns it
 SCALINGS = "standard", "none"
-MOST_WHOLE_CLASSES = 20  # different whole numbers that are taken for classes where nobody says which they are
-_TARGETS = ("target", "label")  # names of columns that nobody takes for anything else
+MOST_WHOLE_CLASSES = 20  # different whole numbers that are taken for classes where `task` is left out
+_TARGETS = ("target", "label")  # usual names of a target column
 _PIXEL = re.compile(r"(?:pixels?|px|p)?[ _.-]?(\d+)(?:[ _.x-](\d+))?", re.IGNORECASE)
 _LEAST_PIXELS = 16
 _DATE = re.compile(r"\d{4}-\d\d?-\d\d?(?:[T ].*)?|\d\d?([./-])\d\d?\1\d{2,4}(?: .*)?")
@@ -46,7 +46,7 @@ _INDEX = re.compile(r"|unnamed: ?0|index|row(?:_?(?:names?|id|number|nr))?|.*[ _
 
 
 def tables_in(folder: Path) -> dict[str, Path]:
-    """Return the tables of a folder by the parts of a data set that they are, where one is to learn from."""
+    """Return the tables of a folder by part (train, validation, test); none without one to train on."""
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         match = _PART_FILE.fullmatch(path.name)
@@ -56,7 +56,7 @@ def tables_in(folder: Path) -> dict[str, Path]:
 
 
 def names_in(given: str | Sequence[str] | None, what: str, names: Sequence[str] = ()) -> tuple[str, ...]:
-    """Return names of columns that were given as a list, or as a text with commas."""
+    """Return names of columns given as a list, or as a text with commas."""
     if given is None:
         return ()
     if isinstance(given, str):
@@ -67,7 +67,7 @@ def names_in(given: str | Sequence[str] | None, what: str, names: Sequence[str] 
 
 
 def checked_options(options: ReadOptions) -> None:
-    """Raise OptionError for values of the options of a table that cannot be."""
+    """Check the options of tables; raise OptionError for an invalid value."""
     names_in(options.target, "target")
     names_in(options.ignore, "ignore")
     for what, known in (("missing", (REFUSE, MEAN)), ("task", TASKS), ("scaling", SCALINGS)):
@@ -81,7 +81,7 @@ def checked_options(options: ReadOptions) -> None:
 
 
 def table_data(table: Table, options: ReadOptions, split: dict[str, Any], name: str) -> Data:
-    """Make data of a table; what is learned of its columns is learned from the training samples."""
+    """Make data from a table; means and deviations of its columns are those of the training samples."""
     # A delimiter at the end of each line makes an empty column without a name.
     names = [name for name, column in table.columns.items() if name or not column.is_missing.all()]
     notes = list[str]()
@@ -89,7 +89,7 @@ def table_data(table: Table, options: ReadOptions, split: dict[str, Any], name: 
         raise DataError(f"{table.name}: has one row, and nothing can be learned from that: give more")
     targets = _targets(table, names, options, notes)
     split = dict(split)
-    if (tokens := split.pop("tokens", None)) and options.scaling == "standard":
+    if (tokens := split.pop("tokens", 0)) and options.scaling == "standard":
         mend = "leave scaling out"
         raise OptionError(f'scaling "standard" makes other numbers of tokens, which an Embedding looks up: {mend}')
     features = [column for column in names if column not in targets]
@@ -108,9 +108,11 @@ def table_data(table: Table, options: ReadOptions, split: dict[str, Any], name: 
         raise DataError(f"{table.name}: column {targets[0]!r:.60}: {error}") from None
     if is_pixels:
         images, scale = scaled_as_pixels(pixels(table, features))
-        return chosen.mapped(
-            lambda some: _as_asked(replace(some, inputs=images[_rows(some)], scale=scale), tokens), chosen.class_names
-        )
+
+        def made_of_pixels(some: Samples) -> Samples:
+            return replace(some, inputs=images[_rows(some)], scale=scale).as_tokens(tokens)
+
+        return chosen.mapped(made_of_pixels, chosen.class_names)
     train = _rows(chosen.train)
     learned = [moments(table.columns[column].values[train]) for column in targets] if not classes else []
     columns = learn_columns(
@@ -128,23 +130,18 @@ def table_data(table: Table, options: ReadOptions, split: dict[str, Any], name: 
     def made(some: Samples) -> Samples:
         wanted = some.targets if classes else columns.standard_targets(some.targets)
         inputs = columns.inputs(table, _rows(some))
-        return _as_asked(replace(some, inputs=inputs, targets=wanted, columns=columns), tokens)
+        return replace(some, inputs=inputs, targets=wanted, columns=columns).as_tokens(tokens)
 
     return chosen.mapped(made, chosen.class_names)
 
 
-def _as_asked(samples: Samples, tokens: int | None) -> Samples:
-    """Return samples as tokens, where so many were asked for."""
-    return samples.as_tokens(tokens) if tokens else samples
-
-
 def _rows(samples: Samples) -> NDArray[np.intp]:
-    """Return the numbers of the rows that stand for inputs."""
+    """Return the numbers of the rows, which stand for the inputs while they are split."""
     return np.asarray(samples.inputs[:, 0]).astype(np.intp)
 
 
 def _targets(table: Table, names: list[str], options: ReadOptions, notes: list[str]) -> tuple[str, ...]:
-    """Choose the columns to learn."""
+    """Choose the target columns."""
     if len(names) < 2:
         mend = "columns are separated by commas, semicolons, tabs or '|'"
         mend = "ignore fewer" if options.ignore else mend
@@ -170,7 +167,7 @@ def _targets(table: Table, names: list[str], options: ReadOptions, notes: list[s
 def _labels(
     table: Table, targets: Sequence[str], options: ReadOptions, notes: list[str], *, is_pixels: bool
 ) -> tuple[NDArray[Any], tuple[str, ...]]:
-    """Return the targets as class numbers with the names of the classes, or as numbers (n, targets) with none."""
+    """Return the targets as labels with class names, or as floats (n, targets) with none."""
     columns = [table.columns[name] for name in targets]
     if len(targets) > 1:
         if texts := [name for name, column in zip(targets, columns, strict=True) if column.texts is not None]:
@@ -210,7 +207,7 @@ def _labels(
 
 
 def _are_classes(column: Column) -> bool:
-    """Tell whether numbers are classes: few whole ones, each in two rows or more on average."""
+    """Return whether numbers are classes: few whole ones, each in two rows or more on average."""
     values = column.values
     if values.dtype.kind == "f" and not (values == np.round(values)).all():
         return False
@@ -219,13 +216,13 @@ def _are_classes(column: Column) -> bool:
 
 
 def _useful(table: Table, features: list[str], notes: list[str]) -> list[str]:
-    """Leave out columns that say nothing: empty ones, numbers of rows, texts that differ in each row."""
+    """Leave out useless columns: empty ones, numbers of rows, dates, texts that differ in each row."""
     kept, left = [], []
     for name in features:
         column = table.columns[name]
         if column.is_missing.all() and not column.has_too_many:
             left.append(f"{name!r:.60} (empty)")
-        elif column.texts is None and _INDEX.fullmatch(name) and _counts(column.values):
+        elif column.texts is None and _INDEX.fullmatch(name) and _are_row_numbers(column.values):
             left.append(f"{name!r:.60} (the number of the row)")
         elif column.texts and all(map(_DATE.fullmatch, column.texts)):
             left.append(f"{name!r:.60} (dates: make numbers of them, such as days, to learn from them)")
@@ -246,13 +243,13 @@ def _useful(table: Table, features: list[str], notes: list[str]) -> list[str]:
     return kept
 
 
-def _counts(values: NDArray[Any]) -> bool:
-    """Tell whether all numbers are whole and differ, as those of rows do."""
+def _are_row_numbers(values: NDArray[Any]) -> bool:
+    """Return whether all numbers are whole and differ, like those of rows."""
     return bool((values == np.round(values)).all()) and len(np.unique(values)) == len(values)
 
 
 def pixel_shape(table: Table, names: Sequence[str]) -> tuple[int, int, int] | None:
-    """Return the shape of the images whose pixels these columns are, or None where they are none."""
+    """Return (height, width, channels) of the images if these columns are their pixels, else None."""
     found = [_PIXEL.fullmatch(name) for name in names]
     if len(names) < _LEAST_PIXELS or not all(found):
         return None
@@ -272,13 +269,13 @@ def pixel_shape(table: Table, names: Sequence[str]) -> tuple[int, int, int] | No
 
 
 def are_pixels(names: Sequence[str]) -> bool:
-    """Tell whether columns are pixels by their names; one of them may be the target."""
+    """Return whether columns are pixels by their names; one of them may be the target."""
     count = sum(_PIXEL.fullmatch(name) is not None for name in names)
     return count >= _LEAST_PIXELS and count >= len(names) - 1
 
 
 def pixels(table: Table, names: Sequence[str]) -> NDArray[np.uint8]:
-    """Return the images whose pixels some columns are, (n, height, width, channels), in the order of their numbers."""
+    """Make images (n, height, width, channels) from columns of pixels, in the order of their numbers."""
     shape = pixel_shape(table, names)
     assert shape is not None
 
@@ -294,7 +291,7 @@ def pixels(table: Table, names: Sequence[str]) -> NDArray[np.uint8]:
 
 
 def table_inputs(read: Callable[..., Table], columns: Columns | None) -> NDArray[Any]:
-    """Return the inputs in a table, read by `read`: by the columns of a training, or all of its numbers, or pixels."""
+    """Read a table, and return its inputs: by the training's columns, or its pixels, or all of its numbers."""
     if columns is not None:
         return columns.inputs(read(columns.kinds))
     table = read()

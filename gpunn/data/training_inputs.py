@@ -1,4 +1,4 @@
-"""The inputs of a training as its network remembers them, so that later inputs are brought to the same form."""
+"""Describe the inputs of a training in its model, so that later inputs are prepared alike."""
 
 import math
 from dataclasses import dataclass, replace
@@ -9,18 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.config import from_table
-from gpunn.data.checks import LARGEST, REACH, bit_depth, check_finite
+from gpunn.data.checks import LARGEST, REACH, check_finite, white_level
 from gpunn.data.columns import Columns
-from gpunn.data.drawings import Drawings
+from gpunn.data.drawings import Drawings, borders
 from gpunn.data.memmap import Inputs
 from gpunn.data.samples import Samples
 from gpunn.errors import DataError, ShapeError
 
 GROUNDS = ("dark", "light", "mixed")
-LEAST_CONTRAST = 0.04  # of a drawing, as a share of the whole range; paper alone has less
-_ROWS, _NUMBERS = 1024, 1 << 18  # rows that are looked at, and numbers in them: as many as show what all are like
-_FAR_OUT = 0.05  # share of the samples that may be out of range without making the whole a set of another range
-_TIMES = 4  # how far later inputs may go beyond those of the training before they are taken for ones of another scale
+LEAST_CONTRAST = 0.04  # of a drawing, a share of the whole range; paper alone has less
+_ROWS, _NUMBERS = 1024, 1 << 18  # most rows that are sampled, and numbers in them
+_FAR_OUT = 0.05  # share of samples that may lie out of range
+_TIMES = 4  # factor by which later inputs may exceed those of the training before they count as of another scale
 
 
 @dataclass(frozen=True)
@@ -29,15 +29,15 @@ class TrainingInputs:
 
     Attributes:
         shape: Shape of one sample as the data had it, (features,) or (height, width, channels).
-        is_bytes: Whether they were bytes; floats of later inputs are then taken as already scaled.
+        is_bytes: Whether they were bytes; later inputs that are floats are then taken as scaled already.
         scale: Factor by which they were multiplied.
-        low, high: Least and largest number of each channel before that; one of each where there are no images.
-        ground: "dark", "light" or "mixed", by the surroundings of the drawing in an image.
+        low, high: Least and largest number of each channel before scaling; one each without images.
+        ground: "dark", "light" or "mixed", by the borders of the images.
         is_grey: Whether all channels of each pixel are equal.
-        is_drawn: Whether every image has a drawing, so that a later picture must have one.
-        from_files: Whether they were image files that `load_data` fitted; later ones are then fitted in the same way.
-        columns: Columns of the table that the inputs were made of, or None.
-        drawings: How they are drawn; None where there are no images, or the version did not remember it.
+        is_drawn: Whether every image shows a drawing; later images must then show one.
+        from_files: Whether they were image files that `load_data` resized; later ones are then resized alike.
+        columns: Columns of the table behind the inputs, or None.
+        drawings: Description of the drawings; None without images, or from versions that did not store it.
     """
 
     shape: tuple[int, ...]
@@ -67,10 +67,10 @@ class TrainingInputs:
 
     @classmethod
     def of(cls, samples: Samples) -> Self:
-        """Describe samples, judged by rows that are spread over them."""
+        """Describe samples by rows that are spread over them."""
         rows, shape = _spread(samples.inputs), samples.shape
         flat = rows.reshape(-1, shape[2] if len(shape) == 3 else 1)
-        # Numbers that were spoilt since they were checked are found by the training, which says where they lead.
+        # NaN written since the check is found by the training, which says where it leads.
         low, high = (tuple(map(float, np.nan_to_num(f.reduce(flat, axis=0)))) for f in (np.fmin, np.fmax))
         kept: dict[str, Any] = {"from_files": samples.from_files, "columns": samples.columns}
         is_bytes = rows.dtype == np.uint8 and not samples.tokens
@@ -90,7 +90,7 @@ class TrainingInputs:
         return replace(made, ground=ground, is_grey=is_grey, is_drawn=is_drawn, drawings=drawings)
 
     def arranged(self, x: Any) -> Any:
-        """Return a batch in the shape of the training samples, or as it is where the number of features differs."""
+        """Reshape a batch like the training samples; return it unchanged if the number of features differs."""
         shape = tuple(x.shape[1:])
         if shape == self.shape or math.prod(shape) != math.prod(self.shape) or x.ndim < 2:
             return x
@@ -105,7 +105,7 @@ class TrainingInputs:
         raise ShapeError(f"the network was trained on images (n, {height}, {width}, {channels}), got {x.shape}: {mend}")
 
     def arranged_samples(self, samples: Samples) -> Samples:
-        """Return `arranged` samples, not copied; those of another table by the columns of the training."""
+        """Reshape samples like `arranged`, not copied; convert those of another table to the training's columns."""
         if self.columns is not None and samples.columns not in (None, self.columns):
             inputs, targets = self.columns.converted(samples.columns, np.asarray(samples.inputs), samples.targets)
             return replace(samples, inputs=inputs, targets=targets, columns=self.columns)
@@ -113,10 +113,10 @@ class TrainingInputs:
         return samples if inputs is samples.inputs else replace(samples, inputs=inputs)
 
     def factor(self, x: NDArray[Any]) -> float:
-        """Return the factor of a batch before the network sees it; refuse another range than the training's."""
+        """Return the scale of a batch; raise DataError for another range than that of the training."""
         is_integer = x.dtype.kind in "iu"
-        factor = self.scale if not self.is_bytes or is_integer else 1.0  # floats after bytes: as the network saw these
-        if not isinstance(x, np.ndarray):  # on a device, where nobody waits for its extremes
+        factor = self.scale if not self.is_bytes or is_integer else 1.0  # floats after bytes: scaled already
+        if not isinstance(x, np.ndarray):  # on a device, whose extremes the host would have to wait for
             return factor
         if not x.size or x.dtype.kind not in "biuf":
             return 1.0
@@ -124,13 +124,13 @@ class TrainingInputs:
         if not (low >= -LARGEST and high <= LARGEST):
             check_finite(x, "inputs")
         if is_integer and not self.is_bytes and self.scale == 1 and self._is_unit and high > 1:
-            factor = 1 / bit_depth(high)
+            factor = 1 / white_level(high)
         self.check_range(low, high, factor, are_whole=is_integer)
         return factor
 
     def check_samples(self, samples: Samples) -> None:
-        """Raise a DataError unless these are of the training's range, but for a few that are far out; see `factor`."""
-        if samples.tokens:  # each of which was checked
+        """Raise a DataError unless all but a few samples lie in the training's range; see `factor`."""
+        if samples.tokens:  # checked one by one
             return
         rows = _spread(samples.inputs)
         flat = rows.reshape(len(rows), -1)
@@ -140,7 +140,7 @@ class TrainingInputs:
     def check_range(self, low: float, high: float, factor: float, *, are_whole: bool) -> None:
         """Raise a DataError if low to high, times the factor, is far from the training's range, or of another kind."""
         if self.columns is not None:
-            return  # standardised as those of the training, however far one lies
+            return  # standardised like those of the training, however far one lies
         own, lowest, highest = self._reach, min(self.low), max(self.high)
         reach, is_of_pixels = max(abs(low), abs(high)) * factor, self.is_bytes or len(self.shape) == 3
         is_other = reach > _TIMES * own and (reach > REACH or (is_of_pixels and reach > _TIMES))
@@ -149,7 +149,7 @@ class TrainingInputs:
             is_as_seen = self.is_bytes and factor == 1 != self.scale
             is_other |= not are_whole and not is_as_seen and highest > 12 and 0 < high <= 1
         if is_other:
-            such = f", such as x / {bit_depth(high)}" if low >= 0 and high > 20 and self._is_unit else ""
+            such = f", such as x / {white_level(high)}" if low >= 0 and high > 20 and self._is_unit else ""
             own_range = f"{'bytes' if self.is_bytes else 'numbers'} from {lowest:.4g} to {highest:.4g}"
             trained = f"the network was trained on {own_range}{_times(self.scale)}"
             mend = f"prepare them as the training inputs were{such}"
@@ -161,12 +161,12 @@ class TrainingInputs:
 
     @property
     def _is_unit(self) -> bool:
-        """Whether the network saw numbers from 0 to 1."""
+        """Return whether the network saw numbers from 0 to 1."""
         return min(self.low) >= 0 and 0.5 < max(self.high) * self.scale <= 1 + 1e-6
 
     @property
     def pixel_range(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Black and white of each channel before scaling: a usual range, if half used, else least and largest."""
+        """Black and white of each channel before scaling: a usual range if half of it is used, else the extremes."""
         low, high = np.array(self.low), np.array(self.high)
         for bottom, top in ((0.0, 1 / self.scale), (0.0, 1.0), (-1.0, 1.0), (0.0, 255.0)):
             is_reached = low.min() >= bottom - 1e-6 and top / 2 < high.max() <= top * 1.000001
@@ -175,24 +175,19 @@ class TrainingInputs:
         return low, high
 
     def as_inputs(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
-        """Return pixels from 0 to 1, (height, width, channels), as floats that `factor` takes for this range."""
+        """Map pixels from 0 to 1, (height, width, channels), to floats in the range of the training inputs."""
         black, white = self.pixel_range
         return np.asarray((black + pixels * (white - black)) * (self.scale if self.is_bytes else 1.0), np.float32)
 
 
-def borders(images: NDArray[Any]) -> NDArray[Any]:
-    """Return the pixels along the four sides of images (n, height, width, ...): (n, pixels, ...)."""
-    return np.concatenate((images[:, 0], images[:, -1], images[:, :, 0], images[:, :, -1]), axis=1)
-
-
 def are_drawn(images: NDArray[Any]) -> NDArray[np.bool_]:
-    """Tell which images (n, height, width, channels) from 0 to 1 have a drawing: more than paper, or one pixel."""
+    """Return which images (n, height, width, channels), 0 to 1, show a drawing: not just paper, or one pixel."""
     departs = np.abs(images - np.median(borders(images), axis=1)[:, None, None]) >= LEAST_CONTRAST
     return np.asarray(np.count_nonzero(departs.any(axis=3), axis=(1, 2)) > 1)
 
 
 def reach_beyond(inputs: Inputs, scale: float = 1.0) -> float:
-    """Return how far most samples reach if more than a few are too large to train on; 0 if they are not."""
+    """Return the magnitude of most samples if more than a few are too large to train on, else 0."""
     rows = _spread(inputs)
     reach = np.abs(rows).reshape(len(rows), -1).max(axis=1)
     is_far = (reach > REACH / scale).mean() > _FAR_OUT
@@ -200,14 +195,14 @@ def reach_beyond(inputs: Inputs, scale: float = 1.0) -> float:
 
 
 def check_seen(samples: Samples) -> None:
-    """Raise a DataError where more than a few samples are too large to train on."""
+    """Raise a DataError if more than a few samples are too large to train on."""
     if samples.tokens:
         return
     if reach_beyond(samples.inputs, samples.scale):
         rows = _spread(samples.inputs)
         low, high = float(rows.min()), float(rows.max())
         as_pixels = low >= 0 and (rows.ndim == 4 or (high <= 255 and not (rows % 1).any()))
-        divide = f"divide them by {bit_depth(high)}, or " if as_pixels else ""
+        divide = f"divide them by {white_level(high)}, or " if as_pixels else ""
         mend = f"{divide}standardise each feature, (x - x.mean(axis=0)) / x.std(axis=0), or begin with BatchNorm()"
         got = f"inputs reach from {low:.4g} to {high:.4g}{_times(samples.scale)}"
         raise DataError(f"{got}, and training needs numbers within {-REACH} to {REACH}: {mend}")

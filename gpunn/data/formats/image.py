@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.backend.limits import require
-from gpunn.data.checks import bit_depth
+from gpunn.data.checks import white_level
+from gpunn.data.drawings import borders
 from gpunn.data.formats.bounded import reading
-from gpunn.data.training_inputs import TrainingInputs, borders
+from gpunn.data.training_inputs import TrainingInputs
 from gpunn.errors import DataError
 from gpunn.files import open_regular
 
@@ -291,7 +292,7 @@ def shrunk(images: "list[ImageFile]", shape: tuple[int, ...], *, is_deep: bool) 
             values = np.concatenate([values, values * alpha, alpha], axis=2)
         shrunk.append(_means(_means(values, side, 0), side, 1))
     pixels, drawn, alpha = np.split(np.concatenate(shrunk), (channels, 2 * channels), axis=2)
-    white = bit_depth(depth)  # a file does not say how many of 16 bits are used
+    white = white_level(depth)  # a file does not say how many of 16 bits are used
     return pixels / white, drawn / white, alpha
 
 

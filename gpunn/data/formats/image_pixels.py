@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from gpunn.data.drawings import borders
 from gpunn.data.formats.bounded import reading
 from gpunn.data.formats.image import (
     EXIF,
@@ -25,7 +26,6 @@ from gpunn.data.formats.image import (
     planes_of,
     upright,
 )
-from gpunn.data.training_inputs import borders
 from gpunn.files import open_regular
 
 _SPARE = 2  # times the size that a JPEG keeps at least when it is shrunk while it is decoded

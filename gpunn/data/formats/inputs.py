@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunn.data.checks import as_array, checked_inputs
+from gpunn.data.drawings import borders
 from gpunn.data.formats.delimited import find_form, read_delimited
 from gpunn.data.formats.idx import read_idx
 from gpunn.data.formats.image import image_shape, read_image
@@ -23,7 +24,7 @@ from gpunn.data.formats.photograph import read_photograph
 from gpunn.data.formats.registry import reader_of
 from gpunn.data.formats.table import Table
 from gpunn.data.tables import table_inputs
-from gpunn.data.training_inputs import TrainingInputs, are_drawn, borders
+from gpunn.data.training_inputs import TrainingInputs, are_drawn
 from gpunn.errors import DataError
 from gpunn.files import open_regular
 

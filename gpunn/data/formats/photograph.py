@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpunn.data.drawings import borders
 from gpunn.data.formats.image import decoded_planes, fitted, on_ground
 from gpunn.data.formats.ink import Ink, find_ink
-from gpunn.data.training_inputs import TrainingInputs, borders
+from gpunn.data.training_inputs import TrainingInputs
 from gpunn.errors import DataError
 
 _FEWEST, _MOST = 320, 800  # pixels of the longer side in which ink is looked for
