@@ -1,20 +1,20 @@
-"""Neural networks trained straight from their equations, on CUDA through CuPy and on CPUs through NumPy."""
+"""Train neural networks straight from their equations, on CUDA through CuPy and on CPUs through NumPy."""
 
-import gpunn.cli.early_interrupt  # noqa: F401  # first: what follows takes its time
+import gpunn.cli.early_interrupt  # noqa: F401  # first: the other imports are slow
 
 # isort: split
-# A family of parts is named in its own file alone, by `__all__`.
+# The file of each family lists its parts, in `__all__`.
 from gpunn.backend.limits import set_memory_limit
 from gpunn.config import register
 from gpunn.data import Data, Samples, load_data
 from gpunn.data.augmentation import Augmentation
 from gpunn.data.formats.registry import register_format
 from gpunn.errors import GpunnError
-from gpunn.nn import equations, initializers, layers, losses  # noqa: F401  # parts that files name are registered
+from gpunn.nn import equations, initializers, layers, losses  # noqa: F401  # registers the parts that files name
 from gpunn.nn.gradients import GradientCheck, GradientError, check_gradients
 from gpunn.nn.initializers import *  # noqa: F403
 from gpunn.nn.layers import *  # noqa: F403
-from gpunn.nn.layers.activation import *  # noqa: F403  # once more, for mypy
+from gpunn.nn.layers.activation import *  # noqa: F403  # again, for mypy
 from gpunn.nn.losses import *  # noqa: F403
 from gpunn.reports import plots
 from gpunn.reports.plots import *  # noqa: F403
@@ -52,7 +52,7 @@ __all__ += plots.__all__
 
 
 def __getattr__(name: str) -> object:
-    """Import `gpunn.sklearn` where it is asked for: scikit-learn takes longer than all of gpunn."""
+    """Import `gpunn.sklearn` at its first use: scikit-learn imports more slowly than all of gpunn."""
     if name != "sklearn":
         raise AttributeError(f"module 'gpunn' has no attribute {name!r}")
     from importlib import import_module
@@ -61,5 +61,5 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    """List the public names, without the modules."""
+    """List the public names, without modules."""
     return sorted({"__version__", *__all__})

@@ -1,4 +1,4 @@
-"""`python -m gpunn` is `gpunn`."""
+"""Run the program `gpunn` by `python -m gpunn`."""
 
 from gpunn.cli import main
 

@@ -1,4 +1,4 @@
-"""Networks as estimators of scikit-learn, for its pipelines, cross-validation and searches (the extra `sklearn`)."""
+"""Wrap networks as scikit-learn estimators, for pipelines, cross-validation and searches (the extra `sklearn`)."""
 
 try:
     from sklearn.utils.validation import validate_data  # noqa: F401  # came with 1.6

@@ -1,4 +1,4 @@
-"""What the estimators have in common: their network, its options, and inputs as scikit-learn checks them."""
+"""Make and train the network of an estimator, and check its inputs."""
 
 import copy
 import logging
@@ -36,13 +36,13 @@ from gpunn.train.predictions import outputs_of
 
 log = logging.getLogger(__name__)
 
-EPOCHS, LEARNING_RATE, UNITS = 50, 0.01, (100,)  # where neither the estimator nor an experiment says them
+EPOCHS, LEARNING_RATE, UNITS = 50, 0.01, (100,)  # unless the estimator or its experiment sets them
 ONE_PASS: dict[str, Any] = {"epochs": 1, "patience": None, "freeze": 0, "validation": 0}  # of `partial_fit`
 Layers: TypeAlias = Sequence[int] | Sequence[Layer | type[Layer] | str] | Callable[[int], Sequence[Layer]] | int | None
 
 
 class Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
-    """Everything that classifiers and regressors have in common; `Classifier` says what the parameters are."""
+    """Train a network behind the interface of scikit-learn; `Classifier` documents the parameters."""
 
     model_: Sequential
 
@@ -67,7 +67,7 @@ class Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no typ
         random_state: Any = None,
         verbose: bool = False,
     ) -> None:
-        # Stored as they are: `clone` wants the very objects back, and `fit` checks them.
+        # Stored unchanged, since `clone` compares identities; `fit` checks them.
         self.layers = layers
         self.experiment = experiment
         self.input_shape = input_shape
@@ -90,7 +90,7 @@ class Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no typ
         return hasattr(self, "model_")
 
     def _rows(self, x: Any, y: Any = "no_validation", *, is_first: bool = False, **checks: Any) -> Any:
-        """Return x as checked rows (n, features), with y as scikit-learn checks it where there is one."""
+        """Validate x, and y if there is one, as scikit-learn does; return x as rows (n, features)."""
         x = on_host(x)
         shape = tuple(getattr(x, "shape", ()))
         if len(shape) in (3, 4) and prod(shape):
@@ -103,13 +103,13 @@ class Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no typ
         return validate_data(self, x, y, reset=is_first, dtype=wanted, **checks)
 
     def _shaped(self, x: NDArray[Any]) -> NDArray[Any]:
-        """Return rows in the shape that the network takes."""
+        """Reshape rows to the input shape of the network."""
         return x.reshape(len(x), *self._shape)
 
     def _begin(self, x: NDArray[Any], outputs: int, *, takes_any_end: bool) -> Sequential:
-        """Return a network for the first training, and decide on all that later ones keep."""
+        """Make the network of a first training; fix shape, seed, dtype, optimizer and scale for later calls."""
         if hasattr(self, "model_"):
-            del self.model_  # a fit that fails leaves none of another
+            del self.model_  # so a failed fit leaves no earlier network
         given = self._given_shape if self.input_shape is None else as_shape(_with_channels(self.input_shape))
         shape = _with_channels(given) or x.shape[1:]
         if prod(shape) != x.shape[1]:
@@ -132,7 +132,7 @@ class Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no typ
     def _default_dtype(self, x: NDArray[Any], device: str) -> str:
         if self._experiment is not None:
             return self._experiment.training.dtype
-        # A GPU computes float64 many times more slowly, and data frames are of nothing else.
+        # A GPU is many times slower in float64, the dtype of every data frame.
         return str(x.dtype) if select(device).device == "cpu" else "float32"
 
     def _made_optimizer(self) -> Optimizer:
@@ -149,7 +149,7 @@ class Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no typ
         return cast(Optimizer, from_config("optimizer", {**table, "learning_rate": rate}))
 
     def _network(self, x: NDArray[Any], outputs: int, takes_any_end: bool) -> Sequential:
-        """Make the network: a last Dense is added to layers that do not end in one of so many outputs."""
+        """Make the network, with a last Dense added unless the layers end in one of `outputs` outputs."""
         layers: Any = self.layers
         if layers is None and self._experiment is not None:
             return self._experiment.model(_blank(self._shaped(x[:1]), outputs, takes_any_end))
@@ -159,19 +159,19 @@ class Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no typ
         if isinstance(layers, numbers.Integral):
             layers = (layers,)
         units = isinstance(layers, list | tuple | np.ndarray) and all(isinstance(u, numbers.Integral) for u in layers)
-        if units:  # none at all too: a linear model
+        if units:  # () too, a linear model
             hidden = [part for u in layers for part in (Dense(positive_whole(u, "units of layers")), ReLU())]
             return Sequential([*hidden, Dense(outputs)])
-        listed = [copy.copy(layer) for layer in as_layers(layers)]  # the parameter stays as it was given
+        listed = [copy.copy(layer) for layer in as_layers(layers)]  # the parameter stays unchanged
         links: Any = Activation if takes_any_end else Softmax | Sigmoid
         end = next((layer for layer in reversed(unchained(listed)) if not isinstance(layer, links)), listed[0])
-        is_binary = not takes_any_end and outputs == 2  # which one output tells too
+        is_binary = not takes_any_end and outputs == 2  # for which one output suffices
         if end.outputs not in ((1, 2) if is_binary else (outputs,)):
             listed.append(Dense(outputs))
         return Sequential(listed)
 
     def _train(self, network: Sequential, samples: Samples, names: Sequence[str] | None, **changed: Any) -> Self:
-        """Train a network on samples; what the estimator does not say is said by the experiment."""
+        """Train a network on samples, with options of the estimator, else of its experiment."""
         held = changed.pop("validation", self.validation)
         if held is None:
             held = 0 if self._experiment is None else self._experiment.data.validation
@@ -187,7 +187,7 @@ class Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no typ
         options |= {name: value for name, value in own.items() if value is not None}
         options |= changed | {"optimizer": self._optimizer, "seed": self._seed, "dtype": self._dtype}
         options |= {"progress": bool(self.verbose), "callbacks": self.callbacks}
-        if (size := options.get("batch_size")) is not None:  # the sizes of folds are nobody's choice
+        if (size := options.get("batch_size")) is not None:  # the size of a fold is not the user's choice
             count = len(data.train)
             size = min(positive_whole(size, "batch_size"), count)
             options["batch_size"] = next_batch_size(size, count, network.layers)
@@ -196,7 +196,7 @@ class Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no typ
         return self
 
     def _outputs(self, x: Any) -> NDArray[Any]:
-        """Return the network's outputs for later inputs, (n, outputs)."""
+        """Compute the outputs of the network, (n, outputs)."""
         check_is_fitted(self)
         rows = self._shaped(self._rows(x))
         targets = np.zeros((len(rows), 1), np.float32)
@@ -205,12 +205,12 @@ class Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no typ
 
 
 def unchained(layers: Sequence[Any]) -> list[Layer]:
-    """Return layers one after another, those of chains for the chains."""
+    """Replace chains by their layers."""
     return [each for layer in layers for each in (unchained(layer.layers) if layer.is_chain else [layer])]
 
 
 def _with_channels(shape: Any) -> tuple[int, ...]:
-    """Return the shape of an image with its channels, that of rows as it is."""
+    """Return a shape of one sample, with a channel added to (height, width)."""
     sizes = tuple(shape) if isinstance(shape, Sequence | np.ndarray) and not isinstance(shape, str) else (shape,)
     return (*sizes, 1) if len(sizes) == 2 else sizes
 
@@ -224,17 +224,17 @@ def _as_experiment(given: Any) -> Experiment | None:
 
 
 def _blank(x: NDArray[Any], outputs: int, is_float: bool) -> Data:
-    """Return data of one sample with so many classes or targets, which an experiment makes its network for."""
+    """Return data of one sample with `outputs` classes or targets, from which an experiment makes its network."""
     targets = np.zeros((len(x), outputs), np.float32) if is_float else np.zeros(len(x), np.int32)
     return Data("X", Samples(x, targets, classes=0 if is_float else outputs), None, ())
 
 
-def counted(x: NDArray[Any], y: NDArray[Any], given: Any) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None]:
-    """Return the samples that count, those of weight 0 left out, and their weights."""
+def weighted(x: NDArray[Any], y: NDArray[Any], given: Any) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None]:
+    """Return the samples of weight above 0, and their weights."""
     if given is None:
         return x, y, None
     if isinstance(given, numbers.Real):
         given = np.full(len(x), float(given))
     weights = checked_weights(given, len(x))
-    counts = weights > 0
-    return (x, y, weights) if counts.all() else (x[counts], y[counts], weights[counts])
+    kept = weights > 0
+    return (x, y, weights) if kept.all() else (x[kept], y[kept], weights[kept])

@@ -1,4 +1,4 @@
-"""A network that tells classes apart, as a classifier of scikit-learn."""
+"""Wrap a network as a scikit-learn classifier."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -19,44 +19,43 @@ from gpunn.experiments.experiment import Experiment
 from gpunn.nn.losses import Loss
 from gpunn.nn.tasks import by_class
 from gpunn.sequential import Sequential
-from gpunn.sklearn.base import ONE_PASS, Estimator, Layers, counted
+from gpunn.sklearn.base import ONE_PASS, Estimator, Layers, weighted
 from gpunn.train.callbacks import Callback
 from gpunn.train.optimizers import Optimizer, Regularizer
 
 
 class Classifier(ClassifierMixin, Estimator):  # type: ignore[misc]
-    """A network as a classifier of scikit-learn.
+    """Classify by a network, as a scikit-learn estimator.
 
     Args:
-        layers: Units of hidden layers, each with ReLU, (100,) where nothing is given; or layers, to which a last
-            `Dense` is added unless they end in one of as many outputs as there are classes (Softmax or Sigmoid may
-            follow); or a function that returns all layers for a number of outputs.
-        experiment: `gpunn.experiments.experiment.Experiment`, name of a recipe or path of an experiment file, for all
-            that is not given here; its data are left aside.
+        layers: Units of hidden layers, each with ReLU, by default (100,); or layers, to which a last `Dense` is added
+            unless they end in one with an output for each class (Softmax or Sigmoid may follow); or a function that
+            returns all layers for a number of outputs.
+        experiment: `gpunn.experiments.experiment.Experiment`, name of a recipe or path of an experiment file, for
+            everything that is not given here, except the data.
         input_shape: Shape of one sample, (height, width) or (height, width, channels), for images flat in rows.
-        loss: Loss, chosen by the targets where none is given.
+        loss: Loss. Default: chosen by the targets.
         optimizer: Optimizer, or its class or name. Default: Adam(0.01).
-        learning_rate: Learning rate, or a schedule of it, in place of the optimizer's own.
+        learning_rate: Learning rate, or a schedule of it, instead of the optimizer's own.
         regularizer: L1 or L2, or None.
-        epochs: Number of epochs; 50 where nothing says it.
-        batch_size: Samples in a batch; 128 where nothing says it, never more than there are.
-        validation: Share or number of samples that are held back and watched; none where nothing says it.
-        patience: Number of epochs without a better validation loss after which training stops.
+        epochs: Number of epochs. Default: 50.
+        batch_size: Number of samples in a batch, at most all. Default: 128.
+        validation: Share or number of samples that are split off for validation. Default: none.
+        patience: Number of epochs without a lower validation loss after which training stops.
         class_weight: "balanced", or weights by label, 1 for others, or a list in the order of `classes_`.
         augmentation: Random changes of the training images, or None.
-        callbacks: Objects of `gn.Callback`.
+        callbacks: `gn.Callback` objects.
         device: "auto", "cpu", "cuda" or "cuda:N".
-        dtype: "float32" or "float64"; left out, that of X on a CPU (float64 for
-            whole numbers), on a GPU float32.
+        dtype: "float32" or "float64". Default: on a CPU that of X (float64 for integers), on a GPU float32.
         random_state: Seed, RandomState, or None for a new seed in each `fit`.
-        verbose: Whether progress is shown.
+        verbose: Whether to show progress.
 
     Attributes:
         classes_: Labels, sorted.
-        model_: The network, `gn.Sequential`; it knows classes by their places in `classes_`.
+        model_: Trained network, `gn.Sequential`, with classes numbered as in `classes_`.
         history_: Records of the last training.
         n_iter_: Number of epochs trained.
-        n_features_in_, feature_names_in_: Number of features, and their names where X was a data frame.
+        n_features_in_, feature_names_in_: Number of features, and their names if X was a data frame.
     """
 
     def __init__(
@@ -108,22 +107,22 @@ class Classifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         Args:
             X: (n, features), or images (n, height, width) or (n, height, width, channels).
             y: Labels, (n,).
-            sample_weight: Weight of each sample, (n,), at least 0: one of weight 2 counts as two, one of 0 as none.
+            sample_weight: Weight of each sample, (n,), at least 0: one of weight 2 counts as two, one of 0 is left out.
 
         Raises:
-            ValueError: Data or parameters that cannot be, in one line of gpunn's or scikit-learn's.
+            ValueError: Invalid data or parameters, in one line of gpunn or scikit-learn.
         """
         X, y = self._rows(X, y, is_first=True)
         check_classification_targets(y)
-        X, y, weights = counted(X, y, sample_weight)
+        X, y, weights = weighted(X, y, sample_weight)
         return self._learn(self._begin_with(X, np.unique(y)), X, y, weights)
 
     def partial_fit(
         self, X: Any, y: Any, classes: ArrayLike | None = None, sample_weight: ArrayLike | None = None
     ) -> Self:
-        """Train for one more epoch, on these samples; in the first call `classes` are all labels there will be.
+        """Train for one more epoch on these samples; the first call needs `classes`, all labels of all calls.
 
-        A network that `fit` has trained goes on from where it is. Scale of the inputs and seed stay as they were.
+        A network trained by `fit` continues, with the same seed and scale of the inputs.
         """
         is_first = not hasattr(self, "model_")
         X, y = self._rows(X, y, is_first=is_first)
@@ -131,7 +130,7 @@ class Classifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         if isinstance(self.class_weight, str):
             mend = "give the weights of all classes, or sample_weight"
             raise OptionError(f"class_weight='{self.class_weight}' needs all samples, partial_fit has some: {mend}")
-        X, y, weights = counted(X, y, sample_weight)
+        X, y, weights = weighted(X, y, sample_weight)
         if is_first:
             if classes is None:
                 raise OptionError("the first call of partial_fit needs classes, all labels that there will be")
@@ -162,22 +161,22 @@ class Classifier(ClassifierMixin, Estimator):  # type: ignore[misc]
         return self._train(network, samples, _names(self.classes_), **changed)
 
     def predict_proba(self, X: Any) -> NDArray[Any]:
-        """Return the probability of each class, (n, classes), in the order of `classes_`."""
+        """Predict the probability of each class, (n, classes), in the order of `classes_`."""
         return by_class(self._outputs(X), len(self.classes_))[:, : len(self.classes_)]
 
     def predict_log_proba(self, X: Any) -> NDArray[Any]:
-        """Return the logarithms of `predict_proba`."""
+        """Predict the logarithm of each probability."""
         with np.errstate(divide="ignore"):
             return np.asarray(np.log(self.predict_proba(X)))
 
     def predict(self, X: Any) -> NDArray[Any]:
-        """Return the likeliest label of each sample, (n,)."""
+        """Predict the most probable label of each sample, (n,)."""
         places = self.predict_proba(X).argmax(axis=1)
         return np.asarray(self.classes_[places])
 
 
 def _names(classes: NDArray[Any]) -> Sequence[str] | None:
-    """Return labels as names of the network's classes; None where a model file could not hold them."""
+    """Return labels as class names of the network; None if a model file cannot hold them."""
     try:
         return checked_names([str(label) for label in classes.tolist()], len(classes))
     except DataError:
@@ -185,7 +184,7 @@ def _names(classes: NDArray[Any]) -> Sequence[str] | None:
 
 
 def _weights_of(given: ClassWeight, classes: NDArray[Any]) -> ClassWeight:
-    """Return weights by label as a list in the order of the classes; the labels of a fold may be fewer."""
+    """Return weights by label as a list in the order of `classes`, which may be fewer in a fold."""
     if not isinstance(given, Mapping):
         return given
     labels = classes.tolist()

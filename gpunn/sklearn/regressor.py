@@ -1,4 +1,4 @@
-"""A network that learns numbers, as a regressor of scikit-learn."""
+"""Wrap a network as a scikit-learn regressor."""
 
 from typing import Any, Self, cast
 
@@ -12,30 +12,31 @@ from gpunn.errors import ShapeError
 from gpunn.nn.losses import Loss
 from gpunn.nn.tasks import Task
 from gpunn.sequential import Sequential
-from gpunn.sklearn.base import ONE_PASS, Estimator, counted, unchained
+from gpunn.sklearn.base import ONE_PASS, Estimator, unchained, weighted
 
 
 class Regressor(RegressorMixin, Estimator):  # type: ignore[misc]
-    """A network as a regressor of scikit-learn.
+    """Predict numbers by a network, as a scikit-learn estimator.
 
-    Targets are standardised where the network ends in a `Dense` (and so the loss is in those units), and answers are
-    turned back. A network that ends in an activation, or is trained by BinaryCrossEntropy, learns them as they are.
+    If the network ends in a `Dense`, targets are standardised, so the loss is in those units, and predictions are
+    scaled back. A network that ends in an activation, or is trained by BinaryCrossEntropy, learns the targets
+    unscaled.
 
-    Args and attributes are those of `Classifier`, but for `class_weight` and `classes_`; the last layer has an output
+    Args and attributes are those of `Classifier`, without `class_weight` and `classes_`. The last layer has an output
     for each target, and any activation may follow it.
     """
 
     def fit(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> Self:
         """Train a new network on numbers y, (n,) or (n, targets); see `Classifier.fit`."""
         X, y = self._rows(X, y, is_first=True, multi_output=True, y_numeric=True)
-        X, y, weights = counted(X, y, sample_weight)
+        X, y, weights = weighted(X, y, sample_weight)
         return self._learn(self._begin_with(X, y, weights), X, y, weights)
 
     def partial_fit(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> Self:
-        """Train for one more epoch, on these samples; the targets of the first call decide how all are scaled."""
+        """Train for one more epoch on these samples; targets are scaled as in the first call."""
         is_first = not hasattr(self, "model_")
         X, y = self._rows(X, y, is_first=is_first, multi_output=True, y_numeric=True)
-        X, y, weights = counted(X, y, sample_weight)
+        X, y, weights = weighted(X, y, sample_weight)
         network = self._begin_with(X, y, weights) if is_first else self.model_
         return self._learn(network, X, y, weights, **ONE_PASS)
 
@@ -64,7 +65,7 @@ class Regressor(RegressorMixin, Estimator):  # type: ignore[misc]
         return self._train(network, samples, None, **changed)
 
     def predict(self, X: Any) -> NDArray[Any]:
-        """Return the answers in the units of y, float64, of its shape."""
+        """Predict in the units and shape of y, as float64."""
         answers = self._outputs(X) * self._deviation + self._mean
         return np.asarray(answers[:, 0] if self._is_flat else answers, np.float64)
 
