@@ -104,11 +104,14 @@ class Experiment:
         """
         changed, kept = ({k: v for k, v in given.items() if v is not None} for given in (options, checkpoints))
         rate, epoch, optimizer = changed.pop("learning_rate", None), changed.pop("at_epoch", None), self.optimizer
-        of_images = {name: changed.pop(name) for name in OF_IMAGES if name in changed}
         part = self.data if data is None else replace(self.data, source=_located(data))
-        if data is not None and part.shape and not is_image_folder(data):
-            part = replace(part, image_size=(), colours="")  # they belong to the folder before
-        of_data = of_images | {name: changed.pop(name) for name in OF_TABLES if name in changed}
+        if data is not None and part.shape:  # a run has noted how it read the data before
+            if not is_image_folder(data):
+                part = replace(part, image_size=(), colours="")
+            if data in NAMES:
+                task = part.task if part.task == RECONSTRUCTION else ""
+                part = replace(part, target="", ignore="", missing="", scaling="", task=task)
+        of_data = {name: changed.pop(name) for name in (*OF_IMAGES, *OF_TABLES) if name in changed}
         part = replace(part, **of_data)
         if data is not None or of_data or "seed" in changed:
             part = replace(part, shape=(), sha256="")  # other samples, so these fingerprints no longer apply

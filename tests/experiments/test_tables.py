@@ -100,6 +100,15 @@ def test_a_run_remembers_that_numbers_stay_as_they_are(folder: Path) -> None:
     assert set(columns.means) == {0.0}
 
 
+def test_the_experiment_of_a_table_trains_on_other_data(folder: Path) -> None:
+    FRAME.assign(species=[str(number % 10) for number in range(len(FRAME))]).to_csv(folder / "ten.csv", index=False)
+    done = gpunn("train", "ten.csv", "--task", "classes", "--epochs", "1", "--device", "cpu", "--out", "run")
+    assert done.code == 0, done.err
+    again = gpunn("train", "digits", "--recipe", "run/experiment.toml", "--out", "digits")
+    assert again.code == 0, again.err
+    assert read_experiment("digits/experiment.toml").data.target == ""
+
+
 def test_the_recipe_is_chosen_by_the_data(folder: Path) -> None:
     pixels = pd.DataFrame(RNG.integers(0, 256, (20, 16)), columns=[f"pixel{k}" for k in range(16)])
     pixels.assign(label=RNG.integers(0, 2, 20)).to_parquet(folder / "pixels.parquet")
