@@ -281,13 +281,17 @@ def read_experiment(recipe: str) -> Experiment:
     elif path.suffix != ".toml" and path.name == recipe:
         expected = f"expected {', '.join(known)} or a .toml file{nearest(recipe, known, ', did you mean {}?')}"
         raise OptionError(f"unknown recipe {recipe!r}: {expected}")
+    return parse_experiment(read_text(path, f"recipe {path}"), recipe if recipe in known else str(path))
+
+
+def read_text(path: Path, name: str) -> str:
+    """Read the text of an experiment file; raise OptionError, with its `name`, if that fails."""
     try:
-        text = read_regular(path, _MOST_BYTES).decode("utf-8")
-        return parse_experiment(text, recipe if recipe in known else str(path))
+        return read_regular(path, _MOST_BYTES).decode("utf-8")
     except OSError as error:
-        raise OptionError(f"recipe {path} cannot be read ({error.strerror or error}): check the path") from None
+        raise OptionError(f"{name} cannot be read ({error.strerror or error}): check the path") from None
     except UnicodeDecodeError:
-        raise OptionError(f"recipe {path} is not UTF-8 text: it is no experiment file") from None
+        raise OptionError(f"{name} is not UTF-8 text: it is no experiment file") from None
 
 
 def parse_experiment(text: str, where: str) -> Experiment:

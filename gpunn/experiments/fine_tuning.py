@@ -133,8 +133,8 @@ def _check(network: Network, data: Data, path: str) -> None:
         if len(shape) == len(wanted) == 3:
             mend = f"folders of images are fitted by --image-size {wanted[0]}x{wanted[1]}"
             mend += {1: " --colours grey", 3: " --colours rgb"}.get(wanted[2], "")
-        words = (" × ".join(map(str, sizes)) for sizes in (shape, wanted))
-        raise ShapeError(f"{data.name} has samples of {next(words)}, the network of {path} takes {next(words)}: {mend}")
+        has, takes = (" × ".join(map(str, sizes)) for sizes in (shape, wanted))
+        raise ShapeError(f"{data.name} has samples of {has}, the network of {path} takes {takes}: {mend}")
     if network.trained_on is not None:
         network.trained_on.check_samples(data.train)
 

@@ -1,9 +1,8 @@
 """Write `report.md`, the page of a run: warnings, results, pictures, data, network and options."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -138,7 +137,7 @@ def _result(measured: FinalEvaluation | None, conclusions: Sequence[tuple[str, s
         lines += _classes(report)
     elif isinstance(report, MultilabelReport):
         heads = ("output", *HEADS[:3], "AUC", HEADS[3])
-        rows = [*_cells(report.rows()), *_averages(report.averages.items(), ("", ""))]
+        rows = [*_cells(report.rows()), *_averages(report.averages, ("", ""))]
         lines += [*table(heads, rows), "", f"{in_line(report.figures())}."]
     else:
         lines += table(("output", "RMSE", "MAE", "R²"), [*_cells(report.rows()), *report.averages])
@@ -150,7 +149,7 @@ def _classes(report: ClassificationReport) -> list[str]:
     chosen, _ = report.shown_classes()
     names, numbers = report.class_names, (report.precision, report.recall, report.f1)
     rows = [(cell(names[k]), *(decimal(v[k]) for v in numbers), amount(report.support[k])) for k in chosen]
-    averages = _averages(report.averages.items(), (amount(report.support.sum()),))
+    averages = _averages(report.averages, (amount(report.support.sum()),))
     lines = [*table(("class", *HEADS), [*rows, *averages]), "", f"{in_line(report.figures())}."]
     if len(chosen) <= _MOST_MATRIX and len(chosen) + len(report.absent) == len(names):
         matrix = report.confusion_matrix[np.ix_(chosen, chosen)]
@@ -164,9 +163,8 @@ def _cells(rows: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
     return [(cell(name), *numbers) for name, *numbers in rows]
 
 
-def _averages(averages: Any, rest: Sequence[str]) -> list[tuple[str, ...]]:
-    each: list[tuple[str, Average]] = list(averages)
-    return [(name, *map(decimal, vars(average).values()), *rest) for name, average in each]
+def _averages(averages: Mapping[str, Average], rest: Sequence[str]) -> list[tuple[str, ...]]:
+    return [(name, *map(decimal, vars(average).values()), *rest) for name, average in averages.items()]
 
 
 def _counts(data: Data, measured: FinalEvaluation | None) -> list[str]:

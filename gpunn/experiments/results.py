@@ -91,12 +91,13 @@ def write_results(folder: Path, experiment: Experiment, trainer: Trainer, say: S
         _write_metrics(folder, experiment, trainer, None, str(error))
         raise type(error)(f"{error}; the trained network is kept in {folder}") from None
     report = measured.report if measured else None
-    if measured and isinstance(report, ClassificationReport):
-        pictures += draw_answers(folder, measured.samples, report, data.class_names, f"{title}, {measured.part}")
-    if measured and experiment.data.task == RECONSTRUCTION:
-        named = f"{title}, {measured.part}"
-        draw_reconstructions(trainer.model, measured.samples, folder / RECONSTRUCTIONS, title=named)
-        pictures.append(RECONSTRUCTIONS)
+    if measured:
+        samples, named = measured.samples, f"{title}, {measured.part}"
+        if isinstance(report, ClassificationReport):
+            pictures += draw_answers(folder, samples, report, data.class_names, named)
+        if experiment.data.task == RECONSTRUCTION:
+            draw_reconstructions(trainer.model, samples, folder / RECONSTRUCTIONS, title=named)
+            pictures.append(RECONSTRUCTIONS)
     pictures += draw_network(folder, trainer.model, data, title)
     conclusions = list(conclude(trainer, measured))
     write_report(folder, experiment, trainer, measured, conclusions, pictures)
@@ -118,7 +119,7 @@ def _evaluate(trainer: Trainer, say: Say) -> FinalEvaluation | None:
     evaluation = evaluate(model, samples)
     try:
         return FinalEvaluation(part, samples, evaluation, _report(trainer, samples, say))
-    except MemoryError as error:  # keep the run: network and accuracy are there, only the other metrics are missing
+    except MemoryError as error:  # network and accuracy are worth more than the metrics that do not fit
         say(f"no metrics beside those of the loss: {error}")
         return FinalEvaluation(part, samples, evaluation, None)
 

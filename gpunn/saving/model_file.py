@@ -105,10 +105,12 @@ def _read(kind: type[Model], path: str | os.PathLike[str], device: str, batch_si
     except MemoryError as error:
         free = backend.free_bytes()
         layers = [from_config("layer", layer) for layer in description["layers"]]
-        made_for = description["input_shape"], backend, description["dtype"]
-        raise shortage(
-            error, lambda n: count_network(layers, made_for[0], n, *made_for[1:]).nbytes, batch_size, backend, 0, free
-        ) from None
+        shape, dtype = description["input_shape"], description["dtype"]
+
+        def nbytes(count: int) -> int:
+            return count_network(layers, shape, count, backend, dtype).nbytes
+
+        raise shortage(error, nbytes, batch_size, backend, 0, free) from None
     except (GpunnError, KeyError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else error
         raise ModelFileError(f"{path} describes no network that can be made: {reason}") from None

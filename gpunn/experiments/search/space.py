@@ -11,11 +11,10 @@ from typing import Any
 from gpunn.config import check_names, from_table
 from gpunn.config.scalars import checked_seed, positive_whole
 from gpunn.errors import OptionError
-from gpunn.experiments.experiment import Experiment, errors_of, parse_experiment, table_of
-from gpunn.files import read_regular
+from gpunn.experiments.experiment import Experiment, errors_of, parse_experiment, read_text, table_of
 from gpunn.train.stopping import EarlyStopping
 
-_MOST_BYTES, _MOST_RANGES, _MOST_CHOICES = 1 << 16, 100, 1000
+_MOST_RANGES, _MOST_CHOICES = 100, 1000
 _FIXED = ("version", "name", "description", "search", "start")  # keys without ranges
 Number = int | float
 
@@ -162,12 +161,7 @@ class Space:
     @classmethod
     def read(cls, path: str) -> "Space":
         """Read a file; raise OptionError if that fails."""
-        try:
-            return cls(read_regular(Path(path), _MOST_BYTES).decode("utf-8"), path)
-        except OSError as error:
-            raise OptionError(f"{path} cannot be read ({error.strerror or error}): check the path") from None
-        except UnicodeDecodeError:
-            raise OptionError(f"{path} is not UTF-8 text: it is no experiment file") from None
+        return cls(read_text(Path(path), path), path)
 
     def _read(self, value: Any, place: str) -> Any:
         """Return a table with its ranges parsed, and add them to `ranges`."""

@@ -42,6 +42,7 @@ class Study:
 
     def __init__(self, study: Any, space: Space, seed: int, folder: Path, worker: str) -> None:
         self._study, self._space, self._seed, self._folder, self._worker = study, space, seed, folder, worker
+        self._states = require_optuna().trial.TrialState
 
     def ask(self) -> tuple[Any, dict[str, Any]]:
         """Start a trial, and return it with its values."""
@@ -58,12 +59,12 @@ class Study:
 
     def prune(self, trial: Any) -> None:
         """End a trial early; its last reported metric counts as its result."""
-        self._study.tell(trial, state=require_optuna().trial.TrialState.PRUNED)
+        self._study.tell(trial, state=self._states.PRUNED)
 
     def fail(self, trial: Any, error: str) -> None:
         """End a trial with the error of its training."""
         trial.set_user_attr(ERROR, error)
-        self._study.tell(trial, state=require_optuna().trial.TrialState.FAIL)
+        self._study.tell(trial, state=self._states.FAIL)
 
     def give_back(self, trial: Any) -> None:
         """Queue an interrupted trial again."""
@@ -71,13 +72,11 @@ class Study:
 
     def trials(self) -> list[Any]:
         """Return all trials but the interrupted ones, by number."""
-        state = require_optuna().trial.TrialState
-        return [each for each in self._study.trials if each.state != state.FAIL or ERROR in each.user_attrs]
+        return [each for each in self._study.trials if each.state != self._states.FAIL or ERROR in each.user_attrs]
 
     def count(self) -> int:
         """Count the finished and the running trials."""
-        waiting = require_optuna().trial.TrialState.WAITING
-        return sum(each.state != waiting for each in self.trials())
+        return sum(each.state != self._states.WAITING for each in self.trials())
 
     def best(self) -> Any:
         """Return the best complete trial, or None."""
@@ -98,15 +97,14 @@ class Study:
         return found
 
     def _again(self, trial: Any) -> None:
-        self._study.tell(trial.number, state=require_optuna().trial.TrialState.FAIL)
+        self._study.tell(trial.number, state=self._states.FAIL)
         self._study.enqueue_trial(trial.params, user_attrs={_AGAIN: trial.number})
 
     def begin(self) -> None:
         """Queue the first trial given in the file, and again the trials of killed workers."""
-        state = require_optuna().trial.TrialState
         if not self._study.trials and (first := self._space.first()):
             self._study.enqueue_trial(first)
-        for trial in self._study.get_trials(states=(state.RUNNING,)):
+        for trial in self._study.get_trials(states=(self._states.RUNNING,)):
             if self._is_lost(trial):
                 self._again(trial)
 

@@ -88,10 +88,6 @@ def _size(kind: str, given: list[NDArray[Any]]) -> int:
     return sum(values.size for values in given)
 
 
-def _transpose(x: NDArray[Any], perm: list[int] | None = None) -> NDArray[Any]:
-    return x.transpose(perm)
-
-
 def _reshape(x: NDArray[Any], shape: NDArray[Any], allowzero: int = 0) -> NDArray[Any]:
     sizes = [x.shape[at] if size == 0 and not allowzero else int(size) for at, size in enumerate(shape.tolist())]
     return x.reshape(sizes)
@@ -107,10 +103,6 @@ def _unsqueeze(x: NDArray[Any], more: NDArray[Any] | None = None, axes: list[int
 
 def _squeeze(x: NDArray[Any], more: NDArray[Any] | None = None, axes: list[int] | None = None) -> NDArray[Any]:
     return np.squeeze(x, _axes(more, axes) or None)
-
-
-def _cast(x: NDArray[Any], to: int) -> NDArray[Any]:
-    return x.astype(_DTYPES[to])
 
 
 def _gather(x: NDArray[Any], at: NDArray[Any], axis: int = 0) -> NDArray[Any]:
@@ -131,25 +123,22 @@ def _slice(
     return x[slice(int(starts[0]), int(ends[0]), None if steps is None else int(steps[0]))]
 
 
-def _concat(*parts: NDArray[Any], axis: int) -> NDArray[Any]:
-    return np.concatenate(parts, axis)
-
-
 def _divide(x: NDArray[Any], y: NDArray[Any]) -> NDArray[Any]:
     if x.dtype.kind != "f":
         raise TypeError("whole numbers are divided in another way")
     return np.asarray(x / y)
 
 
-def _flatten(x: NDArray[Any], axis: int = 1) -> NDArray[Any]:
-    return x.reshape(prod(x.shape[:axis]), -1)
-
-
 _OF_TWO: dict[str, Callable[..., Any]] = {"Add": np.add, "Sub": np.subtract, "Mul": np.multiply, "Div": _divide}
 _FOLDED: dict[str, Callable[..., Any]] = {
-    **_OF_TWO, "Identity": lambda x: x, "Transpose": _transpose, "Reshape": _reshape, "Unsqueeze": _unsqueeze,
-    "Squeeze": _squeeze, "Cast": _cast, "Concat": _concat, "Neg": np.negative, "Sqrt": np.sqrt, "Flatten": _flatten,
-    "Reciprocal": np.reciprocal, "CastLike": lambda x, like: x.astype(like.dtype),
+    **_OF_TWO, "Reshape": _reshape, "Unsqueeze": _unsqueeze, "Squeeze": _squeeze,
+    "Neg": np.negative, "Sqrt": np.sqrt, "Reciprocal": np.reciprocal,
+    "Identity": lambda x: x,
+    "Transpose": lambda x, perm=None: x.transpose(perm),
+    "Flatten": lambda x, axis=1: x.reshape(prod(x.shape[:axis]), -1),
+    "Concat": lambda *parts, axis: np.concatenate(parts, axis),
+    "Cast": lambda x, to: x.astype(_DTYPES[to]),
+    "CastLike": lambda x, like: x.astype(like.dtype),
 }  # fmt: skip
 _OF_SHAPES: dict[str, Callable[..., Any]] = {
     "Gather": _gather, "Slice": _slice,

@@ -1,16 +1,14 @@
 """Turn the nodes of a graph into layers: chains, branches that meet again, and equations of activations."""
 
 from collections import defaultdict
-from collections.abc import Iterable
 
-from gpunn.errors import GpunnError
 from gpunn.nn.layers import Chain, Concatenate, Layer, Residual
 from gpunn.saving.onnx import window_readers  # noqa: F401  # registers its readers
 from gpunn.saving.onnx.elementwise import ELEMENTWISE, add_equation, check_inputs, read_with_constant
 from gpunn.saving.onnx.folding import fold_shape
 from gpunn.saving.onnx.operator_readers import READERS, read_embedding
 from gpunn.saving.onnx.parsing import OnnxFile, Operator, RefusedError
-from gpunn.saving.onnx.reader_state import ReaderState, known_inputs
+from gpunn.saving.onnx.reader_state import ReaderState, known_inputs, make_layer
 
 _JOINS = {"Add", "Sum", "Concat"}
 
@@ -156,7 +154,7 @@ class GraphReader:
             at = 1 if len(last.shape) == 1 or not last.channels_last else rank - 1
             if axis % rank != at or last.flat is not None:
                 raise node.refusal(f"axis = {axis}", "expected that of features or channels")
-            layer = _made(node, Concatenate, *branches)
+            layer = make_layer(node, "its inputs", Concatenate, *branches)
         layer.name = layer.name_prefix
         state.channels_last, state.flat, state.is_row = last.order
         state.add(node, layer)
@@ -168,12 +166,5 @@ def _sum(node: Operator, branches: list[list[Layer]]) -> Layer:
         raise node.refusal(f"{len(branches)} inputs", "expected a sum of two branches")
     shortcut, layers = sorted(branches, key=len)
     if not shortcut:
-        return _made(node, Residual, layers)
-    return _made(node, Residual, layers, shortcut[0] if len(shortcut) == 1 else Chain(shortcut))
-
-
-def _made(node: Operator, kind: type[Layer], *given: Iterable[Layer] | Layer) -> Layer:
-    try:
-        return kind(*given)
-    except GpunnError as error:
-        raise node.refusal("its inputs", str(error)) from None
+        return make_layer(node, "its inputs", Residual, layers)
+    return make_layer(node, "its inputs", Residual, layers, shortcut[0] if len(shortcut) == 1 else Chain(shortcut))

@@ -97,8 +97,8 @@ def _input_of(file: OnnxFile, input_shape: Shape | None) -> tuple[ReaderState, s
     ((name, axes),) = file.shapes.items()
     if (kind := file.kinds[name]) not in ("float32", "float64", "uint8", *_TOKENS):
         raise RefusedError(f"the input {name!r:.60} is {kind}: gpunn takes float32, float64 or uint8")
+    got = ", ".join(map(str, axes))
     if len(axes) not in (2, 4):
-        got = ", ".join(map(str, axes))
         raise RefusedError(f"the input {name!r:.60} is ({got:.60}): expected (batch, features) or images of 4 axes")
     sizes = axes[1:]
     if input_shape is not None:
@@ -106,7 +106,6 @@ def _input_of(file: OnnxFile, input_shape: Shape | None) -> tuple[ReaderState, s
         if len(sizes) != len(axes) - 1:
             raise RefusedError(f"input_shape {input_shape} is for images or features, the file is for the other")
     if not all(isinstance(size, int) and size > 0 for size in sizes):
-        got = ", ".join(map(str, axes))
         mend = "say how large samples are, input_shape=(height, width, channels)"
         raise RefusedError(f"the input {name!r:.60} has no fixed size, ({got:.60}): {mend}")
     whole = [size for size in sizes if isinstance(size, int)]

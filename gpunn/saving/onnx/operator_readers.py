@@ -140,7 +140,7 @@ def give_bias(state: ReaderState, values: NDArray[Any]) -> bool:
 @reads("BatchNormalization")
 def _batch_norm(state: ReaderState, node: Operator, given: Constants) -> None:
     refuse_training(node)
-    if node.take("training_mode", 0) or len([name for name in node.outputs if name]) > 1:
+    if node.take("training_mode", 0) or any(node.outputs[1:]):
         raise node.refusal("training_mode = 1", "export it for inference")
     momentum, epsilon = node.take("momentum", 0.9), node.take("epsilon", 1e-5)
     if not node.take("spatial", 1):
@@ -163,7 +163,7 @@ def _batch_norm(state: ReaderState, node: Operator, given: Constants) -> None:
 def _layer_norm(state: ReaderState, node: Operator, given: Constants) -> None:
     axis, epsilon = node.take("axis", -1), node.take("epsilon", 1e-5)
     node.take("stash_type", 1)
-    if len([name for name in node.outputs if name]) > 1:
+    if any(node.outputs[1:]):
         raise node.refusal("its second output", "gpunn gives no means")
     last = len(state.axes)
     if axis not in (-1, last) or (len(state.shape) == 3 and not state.channels_last) or not epsilon > 0:

@@ -111,6 +111,14 @@ class ReaderState:
         self.flat, self.channels_last, self.is_row = (shape if is_turned else None), False, False
 
 
+def make_layer(node: Operator, what: str, kind: type[Layer], *given: Any, **named: Any) -> Layer:
+    """Make a layer of a node; let an error about its arguments name the node and `what` of it."""
+    try:
+        return kind(*given, **named)
+    except GpunnError as error:
+        raise node.refusal(what, str(error)) from None
+
+
 def numbers(node: Operator, values: NDArray[Any] | None, what: str) -> NDArray[Any]:
     """Return weights; refuse missing or computed ones."""
     if values is None:

@@ -1,13 +1,15 @@
 """Read ONNX operators with windows as layers: convolution and pooling."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import prod
+from typing import Any
 
-from gpunn.errors import GpunnError
+from numpy.typing import NDArray
+
 from gpunn.nn.layers import AveragePool2D, Conv2D, ConvTranspose2D, Layer, MaxPool2D, windows
 from gpunn.saving.onnx.operator_readers import Constants, give_bias, reads
 from gpunn.saving.onnx.parsing import Operator
-from gpunn.saving.onnx.reader_state import MOST_SIZE, ReaderState, numbers
+from gpunn.saving.onnx.reader_state import MOST_SIZE, ReaderState, make_layer, numbers
 
 
 @reads("Conv")
@@ -16,10 +18,7 @@ def _convolution(state: ReaderState, node: Operator, given: Constants) -> None:
     w = numbers(node, given[0] if given else None, "its weights")
     if w.ndim != 4 or not w.size:
         raise node.refusal(f"weights of {w.shape}", "expected (filters, channels, height, width)")
-    size = tuple(w.shape[2:])
-    if tuple(node.take("kernel_shape", list(size))) != size:
-        raise node.refusal("kernel_shape", f"expected that of its weights, {list(size)}")
-    refuse_dilations(node)
+    size = _size_of(node, w)
     groups, channels = node.take("group", 1), state.shape[2]
     if groups < 1 or w.shape[1] * groups != channels or len(w) % groups:
         raise node.refusal(f"group = {groups}, weights of {w.shape}", f"they do not fit {channels} channels")
@@ -27,6 +26,15 @@ def _convolution(state: ReaderState, node: Operator, given: Constants) -> None:
     padding, _ = padding_of(node, state, size, stride)
     state.add(node, Conv2D(len(w), size, stride, padding, False, groups=groups), w=w)
     _give_bias(state, node, given)
+
+
+def _size_of(node: Operator, w: NDArray[Any]) -> tuple[int, int]:
+    """Return height and width of a filter, as its weights have them; refuse others and dilated ones."""
+    size = (w.shape[2], w.shape[3])
+    if tuple(node.take("kernel_shape", list(size))) != size:
+        raise node.refusal("kernel_shape", f"expected that of its weights, {list(size)}")
+    refuse_dilations(node)
+    return size
 
 
 def _give_bias(state: ReaderState, node: Operator, given: Constants) -> None:
@@ -43,10 +51,7 @@ def _transposed_convolution(state: ReaderState, node: Operator, given: Constants
     w = numbers(node, given[0] if given else None, "its weights")
     if w.ndim != 4 or not w.size or len(w) != state.shape[2]:
         raise node.refusal(f"weights of {w.shape}", f"expected ({state.shape[2]}, filters, height, width)")
-    size, filters = (w.shape[2], w.shape[3]), w.shape[1]
-    if tuple(node.take("kernel_shape", list(size))) != size:
-        raise node.refusal("kernel_shape", f"expected that of its weights, {list(size)}")
-    refuse_dilations(node)
+    size, filters = _size_of(node, w), w.shape[1]
     if (groups := node.take("group", 1)) != 1:
         raise node.refusal(f"group = {groups}", "transposed convolutions have no groups here")
     for attribute in ("auto_pad", "output_shape"):
@@ -59,10 +64,12 @@ def _transposed_convolution(state: ReaderState, node: Operator, given: Constants
     same = ConvTranspose2D(filters, size, stride, "same", bias=False)
     made = [(state.shape[i] - 1) * stride[i] - sum(cut[i]) + size[i] + added[i] for i in (0, 1)]
     is_same = cut == list(same.pads(state.shape)) and made == [state.shape[i] * stride[i] for i in (0, 1)]
-    if not is_same and any(before != after for before, after in cut):
-        raise node.refusal(f"pads = {cut}", "as much is cut off on both sides here, or as in SAME_UPPER")
-    even, more = (cut[0][0], cut[1][0]), (added[0], added[1])
-    layer = same if is_same else _made(node, lambda: ConvTranspose2D(filters, size, stride, even, more, bias=False))
+    layer: Layer = same
+    if not is_same:
+        if any(before != after for before, after in cut):
+            raise node.refusal(f"pads = {cut}", "as much is cut off on both sides here, or as in SAME_UPPER")
+        even, more = (cut[0][0], cut[1][0]), (added[0], added[1])
+        layer = make_layer(node, "its window", ConvTranspose2D, filters, size, stride, even, more, bias=False)
     state.add(node, layer, w=w)
     _give_bias(state, node, given)
 
@@ -118,24 +125,16 @@ def _pool(state: ReaderState, node: Operator, _: Constants) -> None:
     size, stride = pair_of(node, "kernel_shape", []), pair_of(node, "strides", [1, 1])
     refuse_dilations(node)
     counts = bool(node.take("count_include_pad", 0))
-    if node.take("storage_order", 0) or len([name for name in node.outputs if name]) > 1:
+    if node.take("storage_order", 0) or any(node.outputs[1:]):
         raise node.refusal("Indices", "gpunn gives no places of the largest")
     padding, ends = padding_of(node, state, size, stride)
     rest = [(state.shape[axis] + sum(ends[axis]) - size[axis]) % stride[axis] for axis in (0, 1)]
     if node.take("ceil_mode", 0) and any(rest):
         raise node.refusal("ceil_mode = 1", "windows here lie wholly inside")
     if node.kind == "MaxPool":
-        state.add(node, _made(node, lambda: MaxPool2D(size, stride, padding)))
+        state.add(node, make_layer(node, "its window", MaxPool2D, size, stride, padding))
     else:
-        state.add(node, _made(node, lambda: AveragePool2D(size, stride, padding, counts)))
-
-
-def _made(node: Operator, make: Callable[[], Layer]) -> Layer:
-    """Make a layer; let errors about its arguments name the node."""
-    try:
-        return make()
-    except GpunnError as error:
-        raise node.refusal("its window", str(error)) from None
+        state.add(node, make_layer(node, "its window", AveragePool2D, size, stride, padding, counts))
 
 
 @reads("GlobalAveragePool", "GlobalMaxPool")
