@@ -21,7 +21,7 @@ from gpunn.reports import filters, learning_rates, predictions
 from gpunn.reports.multilabel import draw_multilabel, draw_multilabel_mistakes
 from gpunn.reports.reconstructions import MOST_SHOWN, draw_reconstructions
 from gpunn.reports.regression import draw_largest_errors, draw_predictions
-from gpunn.train.arguments import as_samples, check_samples
+from gpunn.train.arguments import as_samples
 from gpunn.train.history import History
 from gpunn.train.outputs_report import MultilabelReport, RegressionReport
 from gpunn.train.predictions import all_outputs, answers_to
@@ -287,8 +287,7 @@ def _report(model: Network, samples: Any, y: ArrayLike | None) -> Any:
 @explains_shortage
 def _taken(model: Network, samples: Any, y: ArrayLike | None) -> tuple[Samples, Task, tuple[str, ...]]:
     """Return samples as the network takes them, its task, and the names of its targets if they are not classes."""
-    taken = model.arranged(as_samples(samples, y, model))
-    check_samples(model, taken)
+    taken = as_samples(samples, y, model)
     task = (model.loss or MeanSquaredError()).task(bool(taken.classes))
     columns = taken.columns
     names = () if columns is None or taken.classes else columns.targets

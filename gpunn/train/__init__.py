@@ -1,1 +1,1 @@
-"""Training: steps, records, optimizers, and what is watched on the way."""
+"""Train networks: steps, records, optimizers, callbacks, metrics."""

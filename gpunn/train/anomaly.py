@@ -1,6 +1,6 @@
-"""Find the first NaN or Inf by replaying the steps since the last record: the seed makes the same numbers again.
+"""Find the first NaN or Inf by replaying the steps since the last record; the seed makes them the same steps.
 
-Several ranks do so together: one that finds something ends its step first, since the others wait for its gradients.
+Several ranks search together. A rank with a finding still ends its step, since the others wait for its gradients.
 """
 
 from collections.abc import Iterator
@@ -19,11 +19,11 @@ from gpunn.train.training import Training
 
 
 class _Search:
-    """Looks at one array after another of a step, until one is not finite.
+    """Check the arrays of a step one after another, until one is not finite.
 
     Attributes:
-        found: The first that was not, in words.
-        looks: Number of arrays looked at until then.
+        found: Name of the first array with NaN or Inf; "" before.
+        checks: Number of arrays checked until then.
     """
 
     def __init__(self, training: Training) -> None:
@@ -32,18 +32,18 @@ class _Search:
 
     def begin(self) -> None:
         """Begin a step."""
-        self.found, self.looks = "", 0
+        self.found, self.checks = "", 0
 
-    def check(self, array: Array, what: str) -> None:
-        """Look at the next array, in words `what`."""
+    def check(self, array: Array, name: str) -> None:
+        """Check the next array."""
         if not self.found:
-            self.looks += 1
+            self.checks += 1
             if not np.isfinite(self._backend.to_host(array)).all():
-                self.found = what
+                self.found = name
 
 
 class _CheckedStage:
-    """A stage, in all but its class, whose inputs and outputs are checked, forward and backward."""
+    """Stand in for a stage, and check its inputs and outputs, forward and backward."""
 
     def __init__(self, stage: Layer, training: Training, search: _Search) -> None:
         self._stage, self._training, self._check = stage, training, search.check
@@ -61,7 +61,7 @@ class _CheckedStage:
         self._check(dy, f"the gradient of the loss, {self._training.loss!r}")
         dx = self._stage.backward(dy)
         for p in _parameters_of(self._stage):
-            # Where no gradient is kept, the product that would make it has changed the weight already.
+            # Without a stored gradient, the matrix product of the gradient has updated the weight already.
             self._check(p.value if p.grad is None else p.grad, f"the gradient of {p.name}")
         if dx is not None:
             self._check(dx, f"the gradient by the input of {self._name}")
@@ -73,27 +73,27 @@ class _CheckedStage:
 
 @contextmanager
 def _checked(training: Training, search: _Search) -> Iterator[None]:
-    """Within, every stage of the step is checked, and those that run within others."""
-    held: list[tuple[Any, list[Layer]]] = [(training.step, training.step.stages)]
-    for _, stages in held:  # and those within them, which are added meanwhile
-        held += [(within, within.stages) for stage in stages for within in stage.running]
+    """Check every stage of the step, nested ones too, while the context is open."""
+    owners: list[tuple[Any, list[Layer]]] = [(training.step, training.step.stages)]
+    for _, stages in owners:  # grows as it goes, by the stages nested in these
+        owners += [(inner, inner.stages) for stage in stages for inner in stage.running]
     try:
-        for owner, stages in held:
+        for owner, stages in owners:
             owner.stages = [_CheckedStage(stage, training, search) for stage in stages]
         yield
     finally:
-        for owner, stages in held:
+        for owner, stages in owners:
             owner.stages = stages
 
 
 def _parameters_of(stage: Buildable) -> list[Parameter]:
-    """The parameters whose gradients are there once the stage has gone backward."""
+    """List the parameters whose gradients the backward pass of a stage computes."""
     own = [value for value in vars(stage).values() if isinstance(value, Parameter)]
     return own + [parameter for part in parts_of(stage) for parameter in _parameters_of(part)]
 
 
 def first_not_finite(training: Training) -> str:
-    """Name the first NaN or Inf since the last record; "" where all was finite. The network is left anywhere."""
+    """Name the first NaN or Inf since the last record, "" if there is none; the weights are then those of any step."""
     last, step, parameters = training.done, training.step, training.model.parameters
     search = _Search(training)
 
@@ -106,18 +106,18 @@ def first_not_finite(training: Training) -> str:
             search.check(p.value, f"{p.name} after its update")
 
     training.rewind()
-    # On the CPU every step was checked when it was done, so only the last is searched.
+    # The CPU checks after every step, so only the last one can be at fault.
     while training.backend.device == "cpu" and training.done < last - 1:
         training.do_steps()
     with _checked(training, search):
         while training.done < last:
             training.do_steps(compute=compute)
-            if found := _first_of_all(training.ranks, search):
+            if found := _earliest(training.ranks, search):
                 return f"{found}, in step {training.done}" if training.done < last else found
     return ""
 
 
-def _first_of_all(ranks: Ranks, search: _Search) -> str:
-    """Return what the rank has found that found something first."""
-    places = ranks.all_gather(np.array(search.looks if search.found else np.iinfo(np.int64).max))
+def _earliest(ranks: Ranks, search: _Search) -> str:
+    """Return the finding of the rank that needed the fewest checks."""
+    places = ranks.all_gather(np.array(search.checks if search.found else np.iinfo(np.int64).max))
     return first_text(ranks, search.found if ranks.rank == places.argmin() else "")

@@ -1,4 +1,4 @@
-"""Check the arguments of `fit` and `evaluate`, and bring them into the form that a network and its loss take."""
+"""Check the arguments of `fit` and `evaluate`, and convert them for a network and its loss."""
 
 import logging
 from collections.abc import Sequence
@@ -35,12 +35,12 @@ from gpunn.train.optimizers import SGD, Optimizer, Regularizer
 
 log = logging.getLogger(__name__)
 
-BATCH = 128  # samples, where nothing else is asked for
+BATCH = 128  # default batch size
 
 
 @dataclass(frozen=True)
 class PlainOptions:
-    """The options of `fit` that experiment files hold; not checked, so that a file may be read whatever it holds."""
+    """Options of `fit` that experiment files hold; unchecked, so that a file with bad values can still be read."""
 
     epochs: int = 10
     freeze: int = 0
@@ -63,7 +63,7 @@ _DECAY: Range = "lie between 0 and 1, such as 0.999 (None for none)", lambda num
 
 @dataclass(frozen=True)
 class TrainOptions(PlainOptions):
-    """All options of `Sequential.fit`, checked; parts given by class, name or table are made."""
+    """Options of `Sequential.fit`, checked, with parts made from their classes, names or tables."""
 
     loss: Loss | None = None
     optimizer: Optimizer = None  # type: ignore[assignment]  # SGD(0.1, momentum=0.9)
@@ -85,7 +85,7 @@ class TrainOptions(PlainOptions):
             "callbacks": checked_callbacks(self.callbacks),
             "metrics": checked_columns(self.metrics),
         }
-        if not isinstance(self.optimizer, Optimizer):  # given by name, or not at all: the same in every call of `fit`
+        if not isinstance(self.optimizer, Optimizer):  # a name or none means the same optimizer in every call of `fit`
             default = SGD(0.1, momentum=0.9)
             checked["optimizer"] = as_part("optimizer", default if self.optimizer is None else self.optimizer)
             checked["optimizer"].identity = repr(self.optimizer)
@@ -106,7 +106,7 @@ class TrainOptions(PlainOptions):
 
     @classmethod
     def among(cls, arguments: dict[str, Any]) -> Self:
-        """Make the options from those of some arguments that are options."""
+        """Make the options from a table of arguments, without those that are no options."""
         return cls(**{each.name: arguments[each.name] for each in fields(cls) if each.name in arguments})
 
 
@@ -119,7 +119,7 @@ def as_data(
     layers: Sequence[Layer],
     sample_weight: ArrayLike | None = None,
 ) -> Data:
-    """Return the arguments of `fit` as a data set; `validation` replaces the samples that are held back."""
+    """Return the arguments of `fit` as a data set; with `validation`, no training samples are held back."""
     held_back: dict[str, Any] = {} if validation is None else {"validation": 0}
     if pair := _pair(data, y, "fit"):
         if pair[0] is None:
@@ -151,17 +151,17 @@ def as_data(
 def data_for(
     model: Network, options: TrainOptions, data: Any, y: Any, validation: Any, sample_weight: ArrayLike | None
 ) -> tuple[Data, TrainOptions]:
-    """Return the arguments of `fit` as a data set for the classes and inputs that a network knows, and its options."""
+    """Return the arguments of `fit` as a data set with the network's class numbers and inputs, and the options."""
     own = as_data(data, y, validation, options.seed, options.loss, model.layers, sample_weight)
     given = as_known(own, model.class_names)
-    if given is not own and options.class_weight not in (None, "balanced"):  # by number, which may be another now
+    if given is not own and options.class_weight not in (None, "balanced"):  # class numbers may have changed
         weights = class_weights(options.class_weight, own.train, own.class_names)
         options = replace(options, class_weight=dict(zip(own.class_names, weights, strict=True)))
     return given if model.trained_on is None else given.mapped(model.arranged, given.class_names), options
 
 
 def _weighted(samples: Samples, sample_weight: ArrayLike | None) -> Samples:
-    """Return samples with weights that were given beside them."""
+    """Return samples with the given weights."""
     if sample_weight is None:
         return samples
     if samples.weights is not None:
@@ -176,7 +176,7 @@ def as_samples(
     sample_weight: ArrayLike | None = None,
     class_weight: ClassWeight = None,
 ) -> Samples:
-    """Return the arguments of `evaluate` as samples of the kind that the network was trained on."""
+    """Return the arguments of `evaluate` as samples in the form of the training data; raise an error if they differ."""
     columns = None if model.trained_on is None else model.trained_on.columns
     pair = _pair(data, y, "evaluate")
     if columns is not None and is_frame(pair[0] if pair else data):
@@ -196,11 +196,14 @@ def as_samples(
     elif not isinstance(data, Samples):
         raise DataError(f"expected samples such as data.test, a data set, or x and y, got {_named(data)}")
     samples: Samples = data.as_floats() if model.task not in (None, Task.CLASSES) and data.one_hot else data
-    return with_class_weight(_weighted(samples, sample_weight), class_weight, model.class_names)
+    samples = with_class_weight(_weighted(samples, sample_weight), class_weight, model.class_names)
+    samples = model.arranged(samples)
+    check_samples(model, samples)
+    return samples
 
 
 def _pair(data: Any, y: ArrayLike | None, caller: str) -> tuple[Any, Any] | None:
-    """Return x and y where they were given, as two or as one."""
+    """Return x and y, given as two arguments or as a pair; None for anything else."""
     if y is None:
         return (data[0], data[1]) if isinstance(data, tuple | list) and len(data) == 2 else None
     if isinstance(data, Data | Samples):
@@ -210,17 +213,17 @@ def _pair(data: Any, y: ArrayLike | None, caller: str) -> tuple[Any, Any] | None
 
 
 def _named(data: Any) -> str:
-    """Name something that is no data set."""
+    """Describe a wrong argument for an error message."""
     is_array = hasattr(data, "__array__") or isinstance(data, list | tuple)
     return "nothing" if data is None else f"{type(data).__name__} without targets" if is_array else repr(data)
 
 
 def _as_targets(y: Any, loss: Loss | None, layers: Sequence[Layer]) -> Any:
-    """Return targets (n,) as labels, or as floats (n, 1) for one output and a loss of numbers; others as they are."""
+    """Return targets (n,) as labels, or as floats (n, 1) for one output and a regression loss; others unchanged."""
     try:
         array = as_array(y, "targets")
     except DataError:
-        return y  # names are numbered later, and what is nothing at all is refused there
+        return y  # names are numbered later, and bad targets refused there
     if array.ndim not in (1, 2) or array.shape[1:] not in ((), (1,)) or not array.size:
         return array
     outputs, is_float = _outputs(layers), array.dtype.kind == "f"
@@ -233,13 +236,13 @@ def _as_targets(y: Any, loss: Loss | None, layers: Sequence[Layer]) -> Any:
 
 
 def _outputs(layers: Sequence[Layer]) -> int:
-    """Number of outputs of a network, 0 where no layer says how many it has."""
+    """Count the outputs of a network; 0 if no layer states them."""
     return next((layer.outputs for layer in reversed(layers) if layer.outputs), 0)
 
 
 def renumbered(samples: Samples, names: Sequence[str], known: Sequence[str]) -> Samples:
-    """Number the labels of samples, of classes `names`, as a network that knows other names for them."""
-    are_named = samples.from_files or _are_texts(names)  # folders are named on purpose, by numbers too
+    """Renumber labels from the order of class `names` to the order of a network's class names, `known`."""
+    are_named = samples.from_files or _are_texts(names)  # names of folders are meant, even numbers
     are_known = _are_texts(known) or set(names) <= set(known)
     if not (are_named and are_known) or not samples.classes or tuple(names) == (*known[: len(names)],):
         return samples
@@ -248,9 +251,9 @@ def renumbered(samples: Samples, names: Sequence[str], known: Sequence[str]) -> 
 
 
 def as_known(data: Data, known: Sequence[str]) -> Data:
-    """Return data for a network that knows names of classes: each keeps its number, new ones get the next.
+    """Renumber the classes of data for a network: known names keep their numbers, new ones follow.
 
-    Where no class is known the network begins with another task, and the data stay as they are.
+    Data without any known class are a new task, and stay unchanged.
     """
     names = data.class_names
     if not (_are_texts(names) and _are_texts(known)) or not set(names) & set(known):
@@ -260,19 +263,19 @@ def as_known(data: Data, known: Sequence[str]) -> Data:
 
 
 def _are_texts(names: Sequence[str]) -> bool:
-    """Tell whether classes have names that are not their numbers."""
+    """Return whether classes have names other than their numbers."""
     return any(name != str(k) for k, name in enumerate(names))
 
 
 def check_samples(model: Network, samples: Samples, loss: Loss | None = None) -> None:
-    """Raise an error unless the network fits the samples, for a training with `loss` or after its own."""
+    """Raise an error unless the network fits the samples, for a training with `loss` or, by default, an evaluation."""
     if not isinstance(samples, Samples):
         raise DataError(f"expected samples such as data.test, got {type(samples).__name__}: see gpunn.Samples")
     model._built()
     is_trained, loss = loss is None and model.task is not None, loss or model.loss
     outputs, classes, labels = prod(model.output_shape), samples.classes, model.task is Task.CLASSES
     if loss is not None:
-        # One output answers 0 or 1, whether these are labels or floats.
+        # One output can predict 0 or 1 for labels and for floats alike.
         answers_either = outputs == 1 and loss.of_targets is Task.BINARY
         if is_trained and labels != bool(classes) and not answers_either:
             trained = "labels, whole numbers (n,)" if labels else f"float targets (n, {outputs})"
@@ -299,7 +302,7 @@ def check_samples(model: Network, samples: Samples, loss: Loss | None = None) ->
 
 
 def note_missing_classes(data: Data) -> None:
-    """Warn of classes without a training sample: a network never names them, and no figure shows it."""
+    """Warn of classes without a training sample: the network never predicts them, and no metric shows it."""
     train, names = data.train, data.class_names
     missing = np.flatnonzero(train.class_counts() == 0)
     if train.classes == 1:
@@ -316,7 +319,7 @@ def note_missing_classes(data: Data) -> None:
 
 
 def fitting_batch_size(batch_size: int | None, samples: int, layers: Sequence[Layer]) -> int:
-    """Return the batch size; left out, `BATCH` or the next that leaves no batch of one to BatchNorm."""
+    """Return the batch size; by default `BATCH`, or the next one that leaves BatchNorm no batch of one sample."""
     size = min(samples, batch_size or BATCH)
     fitting = next_batch_size(size, samples, layers)
     if batch_size is None or fitting == size:
@@ -326,7 +329,7 @@ def fitting_batch_size(batch_size: int | None, samples: int, layers: Sequence[La
 
 
 def next_batch_size(size: int, samples: int, layers: Sequence[Layer]) -> int:
-    """Return the batch size, or the next that leaves no batch of one to BatchNorm."""
+    """Return the batch size, or the next one that leaves BatchNorm no batch of one sample."""
     if samples % size != 1 or not any(
         layer.normalizes_batch and not is_frozen for layer, is_frozen in every_layer(layers)
     ):
@@ -335,7 +338,7 @@ def next_batch_size(size: int, samples: int, layers: Sequence[Layer]) -> int:
 
 
 def loss_for(samples: Samples, loss: Loss | None, layers: Sequence[Layer]) -> Loss:
-    """Return the loss, chosen by the targets where it was left out; see `Sequential.fit`."""
+    """Return the loss, by default chosen from the targets; see `Sequential.fit`."""
     if samples.classes:
         is_binary_task = samples.classes == 2 and _outputs(layers) == 1
         return loss or (BinaryCrossEntropy() if is_binary_task else SoftmaxCrossEntropy())

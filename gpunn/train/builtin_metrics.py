@@ -1,4 +1,4 @@
-"""Metrics of gpunn's reports by their names, such as "f1": the numbers that `Sequential.report` has."""
+"""Compute the metrics of `Sequential.report` by their names, such as "f1"."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -15,36 +15,36 @@ from gpunn.train.metrics import Average, Counts, Weights, divided, errors_of, me
 
 @dataclass(frozen=True, eq=False)
 class MetricInputs:
-    """Samples of a task and what a network answered.
+    """True and predicted values of a task.
 
     Attributes:
         true: Labels (n,), or targets (n, outputs) in their units.
         outputs: Outputs of `predict_proba` (n, outputs).
-        answers: Answers of `predict`, of the shape of `true`.
-        classes: Number of classes that can be answered.
+        predicted: Values of `predict`, of the shape of `true`.
+        classes: Number of classes the network predicts.
         weights: Weight of each sample (n,), or None.
     """
 
     task: Task
     true: NDArray[Any]
     outputs: NDArray[Any]
-    answers: NDArray[Any]
+    predicted: NDArray[Any]
     classes: int
     weights: Weights
 
 
 def _counts(inputs: MetricInputs) -> Counts:
     if inputs.task is Task.CLASSES:
-        return Counts.of_classes(inputs.true, inputs.answers, inputs.classes, inputs.weights)
+        return Counts.of_classes(inputs.true, inputs.predicted, inputs.classes, inputs.weights)
     return Counts.of_outputs(inputs.true, inputs.outputs, inputs.weights)
 
 
 def _macro(inputs: MetricInputs) -> Average:
-    """Average over the classes that occur in labels or answers, or over all outputs."""
+    """Average over the true and predicted classes, or over all outputs."""
     counts = _counts(inputs)
     if inputs.task is not Task.CLASSES:
         return counts.average(np.ones(len(counts.right)))
-    occurs = [np.bincount(values, minlength=inputs.classes) > 0 for values in (inputs.true, inputs.answers)]
+    occurs = [np.bincount(values, minlength=inputs.classes) > 0 for values in (inputs.true, inputs.predicted)]
     return counts.average((occurs[0] | occurs[1]).astype(np.float64))
 
 
@@ -65,7 +65,7 @@ def _mae(inputs: MetricInputs) -> float:
 
 
 def _exact(inputs: MetricInputs) -> float:
-    return mean((inputs.answers == (inputs.true >= 0.5)).all(axis=1), inputs.weights)
+    return mean((inputs.predicted == (inputs.true >= 0.5)).all(axis=1), inputs.weights)
 
 
 _CLASSES: tuple[Task, ...] = (Task.CLASSES,)
@@ -80,7 +80,7 @@ _NAMED: Mapping[str, tuple[tuple[Task, ...], Callable[[MetricInputs], float]]] =
     "mae": ((Task.REGRESSION,), _mae),
 }
 _TOP = re.compile(r"top_?([1-9]\d{0,6})")
-KNOWN = (*_NAMED, "top5")  # and of any other number
+KNOWN = (*_NAMED, "top5")  # stands for every top-k
 
 
 class BuiltinMetric:
@@ -91,7 +91,7 @@ class BuiltinMetric:
         self._k = int(found[1]) if (found := _TOP.fullmatch(name)) else 0
 
     def check(self, task: Task, classes: int) -> None:
-        """Raise OptionError where the metric says nothing of a task."""
+        """Raise OptionError unless the metric is defined for a task."""
         if self._k:
             tasks, too_many = _CLASSES, self._k > classes
         else:
@@ -110,6 +110,6 @@ class BuiltinMetric:
 
 
 def builtin_metric(name: str) -> BuiltinMetric | None:
-    """Return gpunn's metric of a name, in whatever letters; None where there is none."""
+    """Return gpunn's metric of a name, in upper or lower case; None for an unknown name."""
     word = name.lower()
     return BuiltinMetric(word) if word in _NAMED or _TOP.fullmatch(word) else None

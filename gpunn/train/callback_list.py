@@ -13,48 +13,48 @@ from gpunn.train.distributed import first_text
 
 
 class Callbacks:
-    """The callbacks of one training, called one after another.
+    """Call the callbacks of one training in the order of their turns, and of the list within a turn.
 
-    The order is that of their turns, and within one that of the list, but that what restores a checkpoint begins first.
+    `on_train_begin` is the exception: checkpoints come first, since they restore the training.
     """
 
     def __init__(self, callbacks: Iterable[Callback], training: TrainingView) -> None:
         self._all, self._training, self._ranks = list[Callback](), training, world()
-        self.failure: Exception | None = None  # what one has raised that is not `StopTraining`
+        self.failure: Exception | None = None  # raised by a callback, other than `StopTraining`
         for callback in callbacks:
             self.add(callback)
 
     def add(self, callback: Callback) -> None:
-        """Call one more, after those of its turn that there are."""
+        """Add a callback, the last of its turn."""
         self._all = sorted([*self._all, callback], key=lambda each: each._turn)
 
     def remove(self, callback: Callback) -> None:
-        """Call one no more."""
+        """Remove a callback."""
         self._all.remove(callback)
 
     def call(self, hook: Callable[..., None], *given: object) -> None:
-        """Call a hook, a method of `Callback`, of each."""
+        """Call a hook, a method of `Callback`, of every callback."""
         callbacks = self._all
         if hook is Callback.on_train_begin:
             callbacks = sorted(callbacks, key=lambda each: each._turn != CHECKPOINTS)
         self._call(callbacks, hook, *given)
 
     def after_steps(self, done: int) -> None:
-        """Call `on_steps` of those whose turn it is after so many steps."""
+        """Call `on_steps` of the callbacks that are due after `done` steps."""
         due = (each for each in self._all if each.every_steps is None or done % each.every_steps == 0)
         self._call(due, Callback.on_steps)
 
     def is_due(self, done: int) -> bool:
-        """Whether one is to be called after so many steps, so that no steps beyond may be replayed with these."""
+        """Return whether a callback asks for `done` steps; a replay then ends there."""
         return any(each.every_steps is not None and done % each.every_steps == 0 for each in self._all)
 
     @property
     def wait_for_records(self) -> bool:
-        """Whether one is told of each record at once: it may stop the training, or look at the network."""
+        """Return whether a callback needs each record at once, to stop the training or look at the network."""
         return any(_waits(each, Callback.on_record) for each in self._all)
 
     def states(self) -> dict[str, Any]:
-        """Return the states of those that have any, by name."""
+        """Return the states of the callbacks that have one, by name."""
         made = {}
         for name, callback in self._by_name().items():
             with self.watched():
@@ -63,7 +63,7 @@ class Callbacks:
         return made
 
     def load_states(self, states: Mapping[str, Any]) -> list[str]:
-        """Give each its state, and return the names of those that are not there."""
+        """Load the states by name, and return the names without a callback."""
         named = self._by_name()
         for name in states.keys() & named.keys():
             if not self._is_called(named[name]):
@@ -73,7 +73,7 @@ class Callbacks:
         return sorted(states.keys() - named.keys())
 
     def _by_name(self) -> dict[str, Callback]:
-        """Name each by its class, and from the second of a class on by its number, too."""
+        """Name each callback by its class, and number the second of a class and those after it."""
         made: dict[str, Callback] = {}
         for callback in self._all:
             name = type(callback).__name__
@@ -92,7 +92,7 @@ class Callbacks:
 
     @property
     def displays(self) -> list[Display]:
-        """Those that show what the training says."""
+        """Callbacks that show the messages of the training."""
         return [each for each in self._all if isinstance(each, Display) and self._is_called(each)]
 
     def _is_called(self, callback: Callback) -> bool:
@@ -102,15 +102,15 @@ class Callbacks:
         for callback in callbacks:
             if _waits(callback, hook):
                 self._training.trainer.settle()
-            why = self._stopped_by(callback, hook, *given) if self._is_called(callback) else ""
-            # Those of gpunn go by the records, which are the same on all ranks; yours may go by anything.
+            why = self._reason_to_stop(callback, hook, *given) if self._is_called(callback) else ""
+            # Callbacks of gpunn decide by the records, which are the same on all ranks; yours may decide by anything.
             if callback._turn == YOURS and _has(callback, hook):
                 why = first_text(self._ranks, why)
             if why and hook is not Callback.on_train_end:
                 self._training.trainer.stop(why)
 
-    def _stopped_by(self, callback: Callback, hook: Callable[..., None], *given: object) -> str:
-        """Call a hook, and say why it stops the training; "" where it does not."""
+    def _reason_to_stop(self, callback: Callback, hook: Callable[..., None], *given: object) -> str:
+        """Call a hook, and return its reason to stop the training; "" if it has none."""
         try:
             with self.watched():
                 getattr(callback, hook.__name__)(self._training, *given)
@@ -120,17 +120,17 @@ class Callbacks:
 
 
 def _has(callback: Callback, hook: Callable[..., None]) -> bool:
-    """Whether a callback has a hook of its own."""
+    """Return whether a callback overrides a hook."""
     return getattr(type(callback), hook.__name__) is not getattr(Callback, hook.__name__)
 
 
 def _waits(callback: Callback, hook: Callable[..., None]) -> bool:
-    """Whether all looks are judged before a hook is called; a class to which records may come late says so itself."""
+    """Return whether pending records are judged before a hook; `_waits` counts only in the very class that sets it."""
     return _has(callback, hook) and (callback._waits or "_waits" not in vars(type(callback)))
 
 
 def checked_state(state: Any, what: str) -> Any:
-    """Return a state as JSON gives it back; raise OptionError unless that is the same."""
+    """Return a state as JSON reads it back; raise OptionError unless nothing is lost."""
     if not isinstance(state, dict):
         raise OptionError(f"{what} must be a dict, {{'best': 0.5}}, say, got {state!r:.60}")
     try:
@@ -142,7 +142,7 @@ def checked_state(state: Any, what: str) -> Any:
 
 
 def _wrong(value: Any) -> str:
-    """Name the first part of a state that JSON would not give back as it was, and what to write for it; or ""."""
+    """Name the first part of a state that JSON would change, and its mend; "" if there is none."""
     if isinstance(value, dict):
         wrong = next((f"the key {key!r:.60}: str(key)" for key in value if type(key) is not str), "")
         return wrong or next(filter(None, map(_wrong, value.values())), "")

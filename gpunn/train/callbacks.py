@@ -1,4 +1,4 @@
-"""Callbacks: code of your own that a training calls between its steps, and never within those it replays."""
+"""Call code of your own between the steps of a training."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,13 +14,13 @@ from gpunn.train.history import History
 from gpunn.train.monitor import Monitor
 from gpunn.train.record import Record
 
-JUDGES, YOURS, CHECKPOINTS, DISPLAYS = range(4)  # turns: callbacks of a lower one are called first
+JUDGES, YOURS, CHECKPOINTS, DISPLAYS = range(4)  # turns, called in this order
 
 
 class StopTraining(Exception):  # noqa: N818  # no error: it ends a training well
-    """Raised by a callback, it ends the training well, as `patience` does.
+    """End the training well, as `patience` does: raise it in a callback.
 
-    The weights stay as they are, or are the best ones where `patience` was given; `history.stopped` holds the reason.
+    The weights stay as they are; with `patience`, the best ones are put back. `history.stopped` holds the reason.
 
     Args:
         reason: Why the training ends, in a few words. Default: the name of the callback.
@@ -32,7 +32,7 @@ class StopTraining(Exception):  # noqa: N818  # no error: it ends a training wel
 
 
 class RunningTrainer(Protocol):
-    """The part of a `Trainer` that `TrainingView` shows, and that the callbacks of gpunn use."""
+    """Attributes of a `Trainer` that `TrainingView` shows and the callbacks of gpunn use."""
 
     model: Network
     data: Data
@@ -60,27 +60,27 @@ class RunningTrainer(Protocol):
 
 
 class TrainingView:
-    """A training as its callbacks see it, between two steps.
+    """View of a training for its callbacks, between two steps.
 
-    Look at whatever you like: predict with the network, evaluate it, save it. The numbers of the training stay the same
-    to the last bit as long as you change nothing of the network.
+    Predict with the network, evaluate it, save it: as long as you change nothing of the network, the numbers of the
+    training stay the same to the last bit.
 
     Attributes:
-        model: The network, with the weights of now; with averaged ones at records, and when an epoch or all has ended.
-        data: Data set that it is trained on.
+        model: Network with its current weights; with averaged ones at a record, and at the end of an epoch or of all.
+        data: Data set of the training.
         history: Records so far.
-        record: The last record, or None before the first.
+        record: Last record, or None before the first.
         step: Number of steps done.
         steps: Number of steps of the whole training.
         steps_per_epoch: Number of steps of an epoch.
-        epoch: step / (steps per epoch), as in a record: 1.0 at the end of the first.
+        epoch: step / (steps per epoch), as in a record: 1.0 at the end of the first epoch.
         epochs: Number of epochs of the whole training.
-        batch_size: Samples in a full batch.
-        device: Device it runs on, "cpu" or "cuda:N".
-        learning_rate: Learning rate of the last step; before the first, that of the first.
-        folder: Folder that the training writes to, of its `Checkpointer`; None where there is none.
-        resumed_from: Step of the checkpoint that the training goes on from; None where it has begun anew.
-        trainer: What does the training; not public, its names may change.
+        batch_size: Number of samples in a full batch.
+        device: Device of the training, "cpu" or "cuda:N".
+        learning_rate: Learning rate of the last step; before the first step, of the first.
+        folder: Folder of the training's `Checkpointer`, or None without one.
+        resumed_from: Step of the checkpoint that the training resumed from, or None.
+        trainer: The trainer itself; not public, its names may change.
     """
 
     def __init__(self, trainer: RunningTrainer) -> None:
@@ -143,20 +143,20 @@ class TrainingView:
         return self.trainer.resumed_from
 
     def weights(self) -> Arrays:
-        """Copy the weights and biases to the host, by name, "dense1.w"; a device is waited for."""
+        """Copy the weights and biases to the host, by name, "dense1.w"; waits for the device."""
         return self.model.parameters.to_host()
 
     def gradients(self) -> Arrays:
-        """Compute ∂C₀/∂w of the weights of now on some training samples, the same each time, by name, on the host.
+        """Compute ∂C₀/∂w at the current weights, by name, on the host; always on the same training samples.
 
-        The samples are as many as a batch has, spread over all of them, as they are: without augmentation. The network
-        computes as in training, so BatchNorm takes the statistics of these and Dropout drops; regularizers are left
-        out. It takes the memory and the time of a copy of the network and a step.
+        The samples are one batch, evenly spaced over the training set, without augmentation. The network computes as in
+        training: BatchNorm normalises by this batch, and Dropout drops. Regularizers are left out. The call takes the
+        memory of a second network and the time of a step.
         """
         return self.trainer.gradients()
 
     def say(self, text: str) -> None:
-        """Write a line above the progress; nothing where no `ProgressBar` shows it, as with `fit(progress=False)`."""
+        """Write a line above the progress bar; without one, as with `fit(progress=False)`, write nothing."""
         self.trainer.say(text)
 
     def __repr__(self) -> str:
@@ -166,69 +166,69 @@ class TrainingView:
 class Callback:
     """Base of your own callbacks: override what you need, and give them to `fit(callbacks=[...])`.
 
-    A hook is called between two steps, for each callback in the order of the list. It may raise `StopTraining`; any
-    other exception ends the training with the weights of the last record and is raised by `fit`. There is no hook for
-    every step: CUDA replays up to eight of them as one graph, and a callback leaves it so.
+    Hooks are called between two steps, for each callback in the order of the list. A hook may raise `StopTraining`. Any
+    other exception ends the training with the weights of the last record, and `fit` raises it again. No hook is called
+    for every step, since CUDA replays up to eight steps as one graph.
 
     Attributes:
-        every_steps: `on_steps` is called after each multiple of so many steps; steps between are replayed as before.
-            None: whenever the training pauses by itself, on a CPU after each step, on CUDA after up to eight.
-        first_rank_only: Of a training on several ranks each calls its callbacks, and all stop where one of them raises
-            `StopTraining`. True: only the first rank calls this one, which shows or writes something.
+        every_steps: Number of steps from one `on_steps` to the next; CUDA still replays the steps between. None: call
+            it at every pause of the training, after each step on a CPU, after up to eight steps on CUDA.
+        first_rank_only: Whether only the first rank calls this callback, because it shows or writes something. On
+            several ranks each calls the others, and all ranks stop when one of them raises `StopTraining`.
     """
 
     every_steps: int | None = None
     first_rank_only: bool = False
     _turn = YOURS
-    _waits = True  # whether a device is waited for before it is called, so that all records are judged; not inherited
+    _waits = True  # whether hooks wait until all records are judged, and so for the device; not inherited
 
     def on_train_begin(self, training: TrainingView) -> None:
-        """Called once, before the first step."""
+        """Run once, before the first step."""
 
     def on_steps(self, training: TrainingView) -> None:
-        """Called after steps, see `every_steps`; the last of the hooks that are called after a step."""
+        """Run after some steps, see `every_steps`; the other hooks of a step come first."""
 
     def on_record(self, training: TrainingView, record: Record) -> None:
-        """Called with each record, by default four times an epoch; see `fit(validate_every=...)`."""
+        """Run on each record, by default four times an epoch; see `fit(validate_every=...)`."""
 
     def on_epoch_end(self, training: TrainingView) -> None:
-        """Called after the last step of each epoch, and after its record."""
+        """Run after the last step of each epoch, and after its record."""
 
     def on_train_end(self, training: TrainingView) -> None:
-        """Called before `fit` returns, with the network as `fit` leaves it; not after an error."""
+        """Run before `fit` returns, with the network as `fit` leaves it; not called after an error."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps of this callback: lists, numbers, texts and the like, by name.
+        """Return the callback's state for a checkpoint: lists, numbers and texts, by name.
 
-        It is asked for whenever a `Checkpointer` writes. Without one, or where it is empty, a training that resumes
-        begins with the callback as it was made.
+        Each checkpoint of a `Checkpointer` has it. Without a `Checkpointer`, or with an empty state, a resumed training
+        begins with a fresh callback.
         """
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up what `state_dict` has returned; called before `on_train_begin` of a training that resumes."""
+        """Load the state of `state_dict`; called before `on_train_begin` when a training resumes."""
 
 
 class Display(Callback):
-    """Shows the lines that a training says; see `ProgressBar`."""
+    """Show the messages of a training; see `ProgressBar`."""
 
     first_rank_only = True
     _turn = DISPLAYS
 
     @property
     def is_shown(self) -> bool:
-        """Whether anybody sees them."""
+        """Return whether anybody sees the display."""
         return True
 
     def say(self, text: str) -> None:
         """Show a line that stays."""
 
     def close(self) -> None:
-        """Leave what is shown as it stands, for lines of others; also after an error."""
+        """End the display, so that others may write below it; also called after an error."""
 
 
 class LambdaCallback(Callback):
-    """Calls a function wherever the training pauses by itself."""
+    """Call a function at every pause of a training."""
 
     def __init__(self, function: Callable[[TrainingView], object]) -> None:
         self._function = function
@@ -238,7 +238,7 @@ class LambdaCallback(Callback):
 
 
 def checked_callbacks(callbacks: object) -> tuple[Callback, ...]:
-    """Return callbacks as a tuple; raise OptionError unless each is one."""
+    """Return callbacks as a tuple; raise OptionError for anything else among them."""
     if isinstance(callbacks, Callback) or not isinstance(callbacks, list | tuple):
         raise OptionError(f"callbacks must be a list of callbacks, [{_shown(callbacks)}], say, got {callbacks!r}")
     for each in callbacks:

@@ -1,7 +1,7 @@
-"""Find state of parts from outside that a graph would lose: names that are bound to something new at each step.
+"""Find state of your own parts that a CUDA graph would lose: attributes that each step binds to a new object.
 
-A graph replays kernels on the addresses that they were recorded with. State that a step reads, and then binds to a new
-array or number (`self.mean = 0.9 * self.mean + ...`), stays for ever what it was when the step was recorded.
+A graph replays kernels on the addresses of its capture. If a step reads an attribute and then binds it to a new array
+or number (`self.mean = 0.9 * self.mean + ...`), every replay reads the value of the capture.
 """
 
 import threading
@@ -15,20 +15,20 @@ _PATCHING = threading.RLock()  # of classes, which all threads share
 
 
 class CaptureCheck:
-    """Watches the attributes of parts from outside during one step.
+    """Watch the attributes of your own parts during one step.
 
     Args:
-        parts: Layers, loss, optimizer and the like; those of gpunn are passed over.
+        parts: Layers, loss, optimizer and regularizer; parts of gpunn are skipped.
     """
 
     def __init__(self, parts: Iterable[Any]) -> None:
         self._parts = [part for part in parts if hasattr(part, "__dict__") and not outside.is_ours(type(part))]
         self._before = [dict(vars(part)) for part in self._parts]
-        self._first: dict[int, dict[str, str]] = {id(part): {} for part in self._parts}  # how each name was used first
+        self._first: dict[int, dict[str, str]] = {id(part): {} for part in self._parts}  # first use of each attribute
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Within, note of each attribute whether it is first read or first written."""
+        """Note whether each attribute is first read or first written, while the context is open."""
         with _PATCHING if self._parts else nullcontext(), ExitStack() as undo:
             for cls in dict.fromkeys(type(part) for part in self._parts):
                 self._patch(cls, "__getattribute__", undo)
@@ -51,7 +51,7 @@ class CaptureCheck:
         setattr(cls, method, noting)
 
     def found(self) -> str:
-        """Say which state was read, and then bound to something new; "" where there is none."""
+        """Describe an attribute that was read and then bound to a new object; "" if there is none."""
         for part, before in zip(self._parts, self._before, strict=True):
             for name, use in self._first[id(part)].items():
                 old, new = before.get(name), vars(part).get(name)
@@ -61,7 +61,7 @@ class CaptureCheck:
         return ""
 
     def restore(self) -> None:
-        """Bind all names to what they were bound to before: what a recording made holds no numbers."""
+        """Restore all attributes: a capture computes nothing, so its arrays hold no values."""
         for part, before in zip(self._parts, self._before, strict=True):
             vars(part).clear()
             vars(part).update(before)

@@ -1,4 +1,4 @@
-"""The figures of a task over the epochs of a run, with its best record and the start of overfitting."""
+"""Draw the metrics of a run over its epochs, with the best record and the start of overfitting."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -38,12 +38,12 @@ _AXES = {
     "rmse": "root mean squared error",
     "r2": "explained share of the variance",
 }
-_MOST_OWN = 3  # metrics from outside that are drawn
+_MOST_OWN = 3  # number of the user's own metrics that are drawn
 _SCALES = {"accuracy": 100.0}  # in per cent
 
 
 class Recorded(Protocol):
-    """The part of a `History` that is drawn; a history draws itself, so that this file cannot import it."""
+    """Attributes of a `History` that are drawn; `history.py` imports this file, which cannot import it back."""
 
     best: Record | None
     overfitting_since: Record | None
@@ -58,8 +58,8 @@ def plot_curves(
 ) -> "Figure":
     """Draw loss and accuracy (for regression RMSE and R²) over the epochs, and a learning rate that changes.
 
-    A `reference` is drawn dashed beside these: lists under `train_loss`, `train_accuracy`, `validation_loss` and
-    `validation_accuracy`, each optional, at the epochs under `epoch` (1, 2, … where missing); `name` says whose.
+    A `reference` is drawn dashed: lists under `train_loss`, `train_accuracy`, `validation_loss` and
+    `validation_accuracy`, each optional, at the epochs under `epoch`, by default 1, 2, …; `name` is its label.
     """
     own = list(dict.fromkeys(name for record in history for name in record.metrics))
     ours = {key: np.array([record.number(key) for record in history], float) for key in COLUMNS}
@@ -85,19 +85,15 @@ def plot_curves(
             _draw_measure(axes, measure, ours, theirs)
             _mark(axes, history, measure)
             axes.set_xlabel("epoch")
-        if has_schedule:  # one for all the panels, below them
+        if has_schedule:  # one for all panels, below them
             _draw_rate(figure.add_subplot(grid[1, :]), ours)
-        # One legend for all the panels, below them, where it hides nothing.
-        named = {label: handle for axes in panels for handle, label in zip(*_legend_of(axes), strict=True)}
+        # One legend for all panels, below them, where it hides nothing.
+        legends = (axes.get_legend_handles_labels() for axes in panels)
+        named = {label: handle for legend in legends for handle, label in zip(*legend, strict=True)}
         labels = {fitted(drawable(label), width - 1.0, 9.0): handle for label, handle in named.items()}
         columns = 2 if 2 * max(width_of(label, 9.0) for label in labels) + 1.6 < width else 1
         figure.legend(labels.values(), labels, loc="outside lower center", ncols=min(columns, len(labels)))
     return figure
-
-
-def _legend_of(axes: "Axes") -> tuple[list[Any], list[str]]:
-    handles, labels = axes.get_legend_handles_labels()
-    return list(handles), list(labels)
 
 
 def _draw_rate(axes: "Axes", ours: Mapping[str, Any]) -> None:
@@ -110,7 +106,7 @@ def _draw_rate(axes: "Axes", ours: Mapping[str, Any]) -> None:
 
 
 def _checked(reference: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn a reference's lists into arrays, and check its keys and lengths."""
+    """Convert the lists of a reference to arrays, and check its keys and lengths."""
     if not isinstance(reference, Mapping):
         raise OptionError(f"a reference is a table of lists such as validation_loss, got {type(reference).__name__}")
     if unknown := sorted(set(map(str, reference)).difference(_REFERENCE_KEYS)):
@@ -135,7 +131,7 @@ def _is_known(curves: Mapping[str, Any], key: str) -> bool:
 
 
 def _draw_measure(axes: "Axes", measure: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
-    # The training's line is the broader: where both are equal it is seen below the other.
+    # The training line is broader, so that it shows behind an equal validation line.
     broad: dict[str, Any] = {"train": 2.6, "validation": 1.5}
     dashed: dict[str, Any] = {"lw": 1.2, "ls": (0, (4, 2)), "alpha": 0.65, "zorder": 2}
     for part, (word, color) in _PARTS.items():
@@ -153,7 +149,7 @@ def _draw_measure(axes: "Axes", measure: str, ours: Mapping[str, Any], theirs: M
     values = np.concatenate([np.asarray(line.get_ydata(), float) for line in axes.lines] or [np.empty(0)])
     values = values[np.isfinite(values)]
     if measure == "r2" and (values < -1.0).any() and (values > -1.0).any():
-        axes.set_ylim(bottom=-1.0)  # first records far below would press the rest together
+        axes.set_ylim(bottom=-1.0)  # first records far below would squeeze the rest
     elif measure in ("loss", "rmse") and values.size and 0 < 100 * values.min() < values.max():
         axes.set(yscale="log", ylabel=f"{_AXES[measure]} (log scale)")
         axes.yaxis.set_major_formatter("{x:g}")  # 0.01, not a power of ten: mathematical text is off, see the style
@@ -165,7 +161,7 @@ def _draw_measure(axes: "Axes", measure: str, ours: Mapping[str, Any], theirs: M
 
 
 def _alone(values: NDArray[Any]) -> NDArray[np.bool_]:
-    """Tell which records are shown by a dot: all of few; of many those that no line would show."""
+    """Return which records get a dot: all of a few, else those without a finite neighbour, which no line shows."""
     is_known: NDArray[np.bool_] = np.isfinite(values)
     if len(values) > 15:
         before, after = np.append(False, is_known[:-1]), np.append(is_known[1:], False)
@@ -174,7 +170,7 @@ def _alone(values: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def _mark(axes: "Axes", history: Recorded, measure: str) -> None:
-    """Mark the best record by a ring, its value above the panel; and the time of overfitting by a tinted field."""
+    """Mark the best record by a ring with its value above the panel, and overfitting by a tinted area."""
     best, since = history.best, history.overfitting_since
     if best is not None:
         part = "validation" if math.isfinite(best.validation_loss) else "train"
@@ -184,7 +180,7 @@ def _mark(axes: "Axes", history: Recorded, measure: str) -> None:
                 best.epoch, value, ls="", marker="o", ms=9, mfc="white", mec=BEST, mew=2.2, zorder=5, clip_on=False,
                 label=f"lowest {_PARTS[part][0]} loss: step {best.step}, epoch {best.epoch:.4g}",
             )  # fmt: skip
-            # Above the panel: within, a label lies on a curve sooner or later.
+            # Above the panel, where it covers no curve.
             axes.set_title(f"○ {_told(measure, value, axes)}", loc="right", color=BEST, fontsize=10.0, weight="bold")
     if since is not None:
         axes.axvspan(since.epoch, history[-1].epoch, color=OVERFITTING, alpha=0.07, lw=0, zorder=0)
@@ -195,7 +191,7 @@ def _mark(axes: "Axes", history: Recorded, measure: str) -> None:
 
 
 def _told(measure: str, value: float, axes: "Axes") -> str:
-    """Write a value in the digits in which it differs from others of its panel, four at least."""
+    """Write a value with at least four digits, more where the panel shows a narrow range."""
     if measure == "accuracy":
         return f"{value:.2f} %"
     low, high = axes.get_ylim()

@@ -1,4 +1,4 @@
-"""Metrics from outside: functions of true and predicted targets, measured beside those of a report."""
+"""Evaluate metrics of your own, functions of true and predicted targets, and gpunn's by their names."""
 
 import inspect
 from abc import ABC, abstractmethod
@@ -24,10 +24,10 @@ __all__ = ["Metric"]
 
 
 class Metric(Part, ABC, kind="metric", example="MyMetric()"):
-    """A number that says how good answers are; give it to `fit` or `report` by `metrics=[...]`, or a plain function.
+    """Base of your own metrics for `fit` and `report`: `metrics=[...]` takes them, and plain functions too.
 
     Attributes:
-        takes_probabilities: Whether `y_pred` are the outputs of `predict_proba` (n, outputs), and not its answers.
+        takes_probabilities: Whether `y_pred` comes from `predict_proba` (n, outputs), not from `predict`.
     """
 
     takes_probabilities: bool = False
@@ -38,8 +38,8 @@ class Metric(Part, ABC, kind="metric", example="MyMetric()"):
 
         Args:
             y_true: Labels (n,), or targets (n, outputs).
-            y_pred: Answers as `predict` gives them, or the outputs.
-            sample_weight: Weight of each sample (n,), or None where all count alike.
+            y_pred: Values of `predict`, or of `predict_proba`.
+            sample_weight: Weight of each sample (n,), or None if all count alike.
         """
 
 
@@ -47,12 +47,12 @@ MetricList: TypeAlias = "Sequence[Metric | Callable[..., float] | str | type[Met
 
 
 def checked_metrics(metrics: Any) -> dict[str, Callable[..., float]]:
-    """Return metrics by the names of their classes or functions; raise OptionError for all that is none."""
+    """Return metrics by the names of their classes or functions; raise OptionError for anything else."""
     if not isinstance(metrics, list | tuple):
         raise OptionError(f"metrics is a list of functions f(y_true, y_pred), or of names, got {metrics!r:.80}")
     made: dict[str, Callable[..., float]] = {}
     for given in metrics:
-        metric = _made(given)
+        metric = _resolved(given)
         if not callable(metric) or isinstance(metric, type):
             raise OptionError(f"a metric is a function f(y_true, y_pred) or a gn.Metric, got {given!r:.80}")
         name = type(metric).__name__ if isinstance(metric, Metric) else getattr(metric, "__name__", repr(metric))
@@ -63,7 +63,7 @@ def checked_metrics(metrics: Any) -> dict[str, Callable[..., float]]:
 
 
 def checked_columns(metrics: Any) -> tuple[Callable[..., float], ...]:
-    """Return the metrics of `fit`, each of a name that a column of the history may have."""
+    """Return the metrics of `fit`; raise OptionError for a name that cannot be a column of the history."""
     as_texts = [given.lower() for given in metrics if isinstance(given, str)] if isinstance(metrics, list) else []
     made = {} if set(as_texts) & set(FIGURES) else checked_metrics(metrics)
     for name in (*as_texts, *made):
@@ -80,8 +80,8 @@ def checked_columns(metrics: Any) -> tuple[Callable[..., float], ...]:
     return tuple(made.values())
 
 
-def _made(given: Any) -> Any:
-    """Return a metric that was given by itself, by its class, its name or its table; else what was given."""
+def _resolved(given: Any) -> Any:
+    """Return the metric of a class, a name or a table; anything else unchanged."""
     if isinstance(given, str):
         if (known := builtin_metric(given)) is not None:
             return known
@@ -99,21 +99,22 @@ def _made(given: Any) -> Any:
 
 
 def check_measurable(model: Network, samples: Samples, metrics: Mapping[str, Callable[..., float]]) -> None:
-    """Raise an error where metrics cannot be measured on samples: by the task, their weights or their number.
+    """Check that metrics can be evaluated on samples.
 
     Raises:
-        OptionError: A metric says nothing of the task, or cannot weigh samples that have weights.
-        MemoryShortageError: Their outputs need more memory than there is.
+        OptionError: A metric is not defined for the task, or takes no weights and the samples have some.
+        MemoryShortageError: The outputs need more memory than is free.
     """
     for name, metric in metrics.items():
         if isinstance(metric, BuiltinMetric):
-            metric.check(_task_of(model, samples), len(model.names_of_outputs))
+            metric.check(task_of(model, samples), len(model.names_of_outputs))
         elif samples.weights is not None and not _takes_weights(metric):
             raise OptionError(f"the metric {name} takes no sample_weight, and the samples have weights")
     require(16 * len(samples) * int(np.prod(model.output_shape)), f"the outputs of {len(samples):,} samples")
 
 
-def _task_of(model: Network, samples: Samples) -> Task:
+def task_of(model: Network, samples: Samples) -> Task:
+    """Return the task of a network on samples; without a loss it is that of squared errors."""
     return (model.loss or MeanSquaredError()).task(bool(samples.classes))
 
 
@@ -123,30 +124,29 @@ def evaluate_metrics(
     metrics: Mapping[str, Callable[..., float]],
     batches: DataLoader | None = None,
 ) -> dict[str, float]:
-    """Measure a network's answers to samples, which are checked, by metrics, in one pass over them.
-
-    `batches` are those of the samples where they lie on the device already.
+    """Evaluate metrics on checked samples, in one pass; `batches` is a loader that already has them on the device.
 
     Raises:
-        OptionError: A metric cannot weigh samples that have weights, says nothing of the task, or gives no number.
+        OptionError: A metric is not defined for the task, takes no weights and the samples have some, or returns
+            something else than a number.
     """
     if not metrics:
         return {}
     check_measurable(model, samples, metrics)
     outputs = np.concatenate([part for _, part in outputs_of(model, samples, batches)])
-    task = _task_of(model, samples)
-    answers = task.answers(outputs, model.classes)
+    task = task_of(model, samples)
+    predicted = task.answers(outputs, model.classes)
     true = samples.targets if samples.columns is None else samples.columns.answers(samples.targets)
     true = samples.targets if task is Task.CLASSES else true
     found = {}
     for name, metric in metrics.items():
         if isinstance(metric, BuiltinMetric):
             found[name] = metric(
-                MetricInputs(task, true, outputs, answers, len(model.names_of_outputs), samples.weights)
+                MetricInputs(task, true, outputs, predicted, len(model.names_of_outputs), samples.weights)
             )
             continue
         weights = {} if samples.weights is None else {"sample_weight": samples.weights}
-        value = metric(true, outputs if getattr(metric, "takes_probabilities", False) else answers, **weights)
+        value = metric(true, outputs if getattr(metric, "takes_probabilities", False) else predicted, **weights)
         try:
             found[name] = float(value)
         except (TypeError, ValueError):
@@ -157,6 +157,6 @@ def evaluate_metrics(
 def _takes_weights(metric: Callable[..., float]) -> bool:
     try:
         parameters = inspect.signature(metric).parameters
-    except (TypeError, ValueError):  # of a function in C
+    except (TypeError, ValueError):  # functions in C have no signature
         return True
     return "sample_weight" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())

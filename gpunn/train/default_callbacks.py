@@ -1,4 +1,4 @@
-"""Choose the callbacks of a training: those that were given, and those that its options ask for or every one has."""
+"""Choose the callbacks of a training: yours, those of its options, and those of every training."""
 
 from gpunn.errors import OptionError
 from gpunn.train.arguments import TrainOptions
@@ -8,7 +8,7 @@ from gpunn.train.stopping import BestWeights, EarlyStopping, OverfittingDetector
 
 
 def early_stopping(options: TrainOptions) -> EarlyStopping:
-    """Return the one that was given, or that `patience` makes, or one that never stops."""
+    """Return the given `EarlyStopping`, or one made from `patience`, or one that never stops."""
     given = [each for each in options.callbacks if isinstance(each, EarlyStopping)]
     if options.patience is not None:
         given.append(EarlyStopping(options.patience))
@@ -19,7 +19,7 @@ def early_stopping(options: TrainOptions) -> EarlyStopping:
 
 
 def all_callbacks(options: TrainOptions, stopping: EarlyStopping) -> list[Callback]:
-    """Return those of the options and those that every training has, each once."""
+    """Return the callbacks of the options, and the missing ones of every training."""
     made = list(options.callbacks)
     if not any(isinstance(each, OverfittingDetector) for each in made):
         made.append(OverfittingDetector())

@@ -1,4 +1,4 @@
-"""Measure a network: the figures of its task over samples, nothing learned."""
+"""Evaluate a network on samples by the metrics of its task."""
 
 import math
 from copy import copy
@@ -23,17 +23,17 @@ from gpunn.train.arguments import as_samples, check_samples
 
 @dataclass(frozen=True, repr=False)
 class Evaluation:
-    """Figures of a network on some samples; those that do not apply to its task are NaN, and not shown.
+    """Metrics of a network on samples; those of other tasks are NaN, and not shown.
 
-    Of weighted samples they are averages by weight, Σ w c / Σ w.
+    Metrics of weighted samples are weighted means, Σ w c / Σ w.
 
     Attributes:
-        loss: Loss C₀, without a regularizer; NaN where the network knows no loss.
+        loss: Loss C₀, without a regularizer; NaN for a network without a loss.
         accuracy: Share of right answers, 0 to 1; NaN for regression.
-        right: Number of right answers; 0 for regression. Of weighted samples the share of `total`, a float.
-        total: Number of answers: one a sample, or, where each output is a question by itself, one an output.
-        rmse: Root mean squared error √(Σ ‖a − y‖² / (samples · outputs)); NaN but for regression.
-        r2: R² = 1 − Σ ‖a − y‖² / Σ ‖y − ȳ‖², ȳ the mean target; NaN but for regression, and where all y are equal.
+        right: Number of right answers; 0 for regression. For weighted samples accuracy times `total`, a float.
+        total: Number of answers: one a sample, or one an output where each output is 0 or 1 by itself.
+        rmse: Root mean squared error √(Σ ‖a − y‖² / (samples · outputs)), for regression only.
+        r2: R² = 1 − Σ ‖a − y‖² / Σ ‖y − ȳ‖², ȳ the mean target, for regression only; NaN if all y are equal.
     """
 
     loss: float
@@ -45,7 +45,7 @@ class Evaluation:
 
     @property
     def figures(self) -> dict[str, float]:
-        """The figures that apply, by name."""
+        """Metrics of the task, by name."""
         return {name: value for name in FIGURES if not math.isnan(value := getattr(self, name))}
 
     def __repr__(self) -> str:
@@ -61,13 +61,13 @@ class Evaluation:
 
     @property
     def counted(self) -> str:
-        """The right answers of all, in words."""
+        """Number of right answers and of all, in words."""
         right = f"{self.right:,}" if isinstance(self.right, int) else f"by weight {self.right:,.1f}"
         return f"{right} of {self.total:,} right"
 
 
 class Measure:
-    """Makes the figures of a task from sums over samples; without a loss these are sums of squares."""
+    """Compute the metrics of a task from sums over samples; without a loss, from sums of squares."""
 
     def __init__(self, loss: Loss | None, samples: Samples) -> None:
         self._has_loss = loss is not None
@@ -77,12 +77,12 @@ class Measure:
         self._unit = 1.0 if samples.columns is None or samples.classes else samples.columns.unit
         self._outputs = 1 if self.task is Task.CLASSES else targets.shape[1]
         self._squares = self.task is Task.REGRESSION and loss.is_squared_error
-        self.size = 2 if samples.weights is None else 3  # of the totals
+        self.size = 2 if samples.weights is None else 3  # number of totals
         if self._squares:
             self._variance = _variance(targets, samples.weights)
 
     def __call__(self, totals: NDArray[Any], samples: int) -> Evaluation:
-        """Return the figures of `samples` samples from the sums of their losses and right answers, and of weights."""
+        """Return the metrics of `samples` samples from the sums of losses, of right answers, and of weights."""
         whole = samples if self.size == 2 else float(totals[2])
         if not samples or not whole:
             return Evaluation(math.nan, math.nan, 0, 0)
@@ -97,7 +97,7 @@ class Measure:
 
 
 def _variance(targets: NDArray[Any], weights: NDArray[Any] | None) -> float:
-    """Return the variance of targets, by weight, summed over outputs; of equal ones rounding would be all of it."""
+    """Return the weighted variance of targets, summed over outputs; equal targets are left out, since they round."""
     if weights is not None:
         targets, weights = targets[weights > 0].astype(np.float64), weights[weights > 0]
     varies = targets.max(axis=0) > targets.min(axis=0)
@@ -108,18 +108,18 @@ def _variance(targets: NDArray[Any], weights: NDArray[Any] | None) -> float:
 
 
 class Evaluator:
-    """Runs samples through a network, and sums loss and right answers on the device; each of several ranks a share."""
+    """Run samples through a network, and sum loss and right answers on the device; each rank takes its share."""
 
     def __init__(self, model: Network, batches: DataLoader, ranks: Ranks | None = None) -> None:
         self.model, self.batches, self.backend, self._ranks = model, batches, model._built(), ranks or Ranks()
-        # A loss of its own: that of the training keeps the buffers that it was recorded with.
+        # A copy: the loss of the training keeps the buffers of its graphs.
         self._loss = copy(model.loss) or MeanSquaredError()
         self._measure = Measure(model.loss, batches.samples)
         self._clock = self.backend.zeros((4,), np.int32)
         self._totals = self.backend.zeros((self._measure.size,), np.float64)
 
     def rehearse(self, size: int) -> None:
-        """Compute a batch of each size that a pass by `size` has; see `Backend.compile_ahead`."""
+        """Compute a batch of each size of a pass in batches of `size`; see `Backend.compile_ahead`."""
         for n in sizes_of(self.batches.count, size):
             self.compute(n)
 
@@ -133,7 +133,7 @@ class Evaluator:
         self._loss.evaluate(self.backend, z, targets, self._totals, bias=None if bias is None else bias.value, **given)
 
     def run(self, size: int | None = None) -> Evaluation:
-        """Make one pass over all samples in batches of `size`; left out, of the network's capacity."""
+        """Make one pass over all samples in batches of `size`, by default the network's capacity."""
         model, backend, batches = self.model, self.backend, self.batches
         size = size or model.capacity
         backend.assign(self._totals, 0.0)
@@ -149,7 +149,7 @@ class Evaluator:
         return self._measure(totals, batches.size)
 
     def _order(self) -> NDArray[np.int32] | None:
-        """Return the samples of this rank's share; None where it has all."""
+        """Return the indices of this rank's share; None for all samples."""
         return None if self._ranks.size == 1 else np.arange(*self._ranks.share(self.batches.size), dtype=np.int32)
 
 
@@ -160,25 +160,24 @@ def evaluate(
     sample_weight: ArrayLike | None = None,
     class_weight: ClassWeight = None,
 ) -> Evaluation:
-    """Measure a network on samples; see `Sequential.evaluate`."""
-    samples = model.arranged(as_samples(samples, y, model, sample_weight, class_weight))
-    check_samples(model, samples)
+    """Evaluate a network on samples; see `Sequential.evaluate`."""
+    samples = as_samples(samples, y, model, sample_weight, class_weight)
     return Evaluator(model, place(model._built(), samples, model.dtype)).run()
 
 
 def recompute_statistics(model: Network, samples: Samples | Data) -> None:
-    """Replace the running averages of BatchNorm; see `Sequential.recompute_statistics`."""
+    """Replace BatchNorm's running averages by the statistics of samples; see `Sequential.recompute_statistics`."""
     samples = model.arranged(samples.train if isinstance(samples, Data) else samples)
     check_samples(model, samples)
     if not any(layer.normalizes_batch for layer, _ in model.every_layer):
         raise OptionError("the network has no BatchNorm, so no statistics to recompute")
     layers = [layer for layer, is_frozen in model.every_layer if layer.normalizes_batch and not is_frozen]
-    if not layers:  # all are frozen, and keep theirs
+    if not layers:  # all are frozen
         return
     for layer in layers:
         layer.start_gathering()
-    # Not such that one sample is left over, which BatchNorm could not normalise; the same for any batch size of the
-    # training and any number of ranks, each of which goes through all samples.
+    # BatchNorm cannot normalise a last batch of one sample. The size depends neither on the training's batch size nor
+    # on the number of ranks, each of which goes through all samples.
     sizes = (size for size in range(EVALUATION_BATCH, 1, -1) if len(samples) % size != 1)
     keep = False
     try:

@@ -1,14 +1,14 @@
-"""Fine-tuning: the layers that stay as they are while the new ones begin to learn."""
+"""Choose the layers that fine-tuning freezes at first."""
 
 from gpunn.errors import OptionError
 from gpunn.nn.network import Network
 
 
 def held_at_first(model: Network) -> frozenset[int]:
-    """Return the places of the layers that `fit(freeze=…)` holds: those taken over, else all before the last weights.
+    """Return the indices of layers for `fit(freeze=…)`: transferred ones, else all before the last with weights.
 
     Raises:
-        OptionError: The network has learned nothing that could be held.
+        OptionError: The network has no trained layers.
     """
     weighted = [number for number, layer in enumerate(model.layers) if layer.has_weights]
     if not weighted or not (model.taken or model.steps_trained or model.loss):

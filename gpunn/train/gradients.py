@@ -1,4 +1,4 @@
-"""Look at a network in training through some of its training samples, which leaves the training as it is."""
+"""Compute the gradients of a network on some of its training samples, without any effect on the training."""
 
 from copy import copy, deepcopy
 
@@ -11,14 +11,14 @@ from gpunn.nn.parameter import Arrays
 
 
 def evenly_spaced(samples: Samples, most: int) -> Samples:
-    """Return at most so many samples, spread over all those that count."""
+    """Return at most `most` samples, evenly spaced over those of positive weight."""
     counting = np.arange(len(samples)) if samples.weights is None else np.flatnonzero(samples.weights)
     return samples.subset(counting[np.linspace(0, len(counting) - 1, min(len(counting), most)).astype(np.int64)])
 
 
 def gradients_of(model: Network, loss: Loss, samples: Samples) -> Arrays:
-    """Compute ∂C₀/∂w of all parameters that learn, by name, by a copy of the network, for at most a full batch."""
-    network, own = deepcopy(model), copy(loss)  # built anew, so that no update is folded into the backward pass
+    """Compute ∂C₀/∂w of all trainable parameters, by name, with a copy of the network, on at most a full batch."""
+    network, own = deepcopy(model), copy(loss)  # the copy has no update folded into its backward pass
     y = network.forward(samples.inputs[:], training=True)
     own.forward(y, samples.targets, samples.weights)
     network.backward(own.backward())

@@ -1,4 +1,4 @@
-"""The records of a training, in memory and as CSV, and since when they show overfitting."""
+"""Keep the records of a training in memory and as CSV, and detect overfitting."""
 
 import math
 import os
@@ -14,31 +14,31 @@ from gpunn.train.history_table import html_of, rows_of
 from gpunn.train.record import COLUMNS, MOST_METRICS, Record, is_metric_name, record_of
 
 # The bounds of `OverfittingCriterion`; the evidence is in `docs/design/overfitting.md`.
-WINDOW, SHARE, FEWEST = 5.0, 1 / 6, 5  # least length of a window: in epochs, of the training so far, in records
+WINDOW, SHARE, FEWEST = 5.0, 1 / 6, 5  # least window: in epochs, as a share of the training so far, in records
 PRODUCT, REGULARIZED_PRODUCT = 0.015, 0.03  # least r · f, without and with a regularizer
-RISE, SIGMAS = 0.025, 4.0  # least rise of the validation loss, relative and in standard errors
+RISE, SIGMAS = 0.025, 4.0  # least rise of the validation loss: relative, in standard errors
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _ALWAYS = ("step", "epoch", "train_loss", "learning_rate", "seconds")
 _LONGEST_LINE = 4000
-_RECORD_BYTES = 32  # of memory that a record takes for each byte of the shortest line that is one
+_RECORD_BYTES = 32  # memory of a record for each byte of the shortest line
 _INTEGER = re.compile(r"[0-9]{1,18}")
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?|nan|-?inf")
 
 
 class History(Sequence[Record]):
-    """The records of a run in the order of their steps: `history[-1]` is the last, `history["train_loss"]` a column.
+    """Records of a run in the order of their steps: `history[-1]` is the last, `history["train_loss"]` a column.
 
     Args:
-        records: Records so far; appended one by one.
+        records: Records so far.
 
     Attributes:
         records: List of `Record`.
-        best: First record of the lowest finite validation loss, of training loss if none was validated; or None.
+        best: First record of the lowest finite validation loss, or training loss without validation; or None.
         overfitting_since: Record since which the model overfits, or None; see docs/design/overfitting.md.
-        stopped: Reason of an end before the last epoch, or "".
+        stopped: Reason for an end before the last epoch, or "".
         skipped: Number of batches skipped because they led to NaN or Inf.
     """
 
@@ -103,7 +103,7 @@ class History(Sequence[Record]):
         return "\n".join([*lines, *self._notes()])
 
     def _notes(self) -> list[str]:
-        """Say what is to be known of the training, a line each."""
+        """Return remarks on the training, a line each."""
         lines = []
         if since := self.overfitting_since:
             lines.append(f"overfitting (high variance) since step {since.step}, epoch {since.epoch:.4g}")
@@ -120,35 +120,36 @@ class History(Sequence[Record]):
         title: str = "",
         reference: Mapping[str, Any] | None = None,
     ) -> "Figure":
-        """Draw loss and accuracy (for regression RMSE and R²) over the epochs, as `curves.png` of a run folder.
+        """Draw loss and accuracy (for regression RMSE and R²) over the epochs, as in `curves.png` of a run folder.
 
         Args:
-            path: Path of a PNG to write as well, or None.
-            title: Title of the picture.
-            reference: Curves to draw dashed beside: lists under `train_loss`, `train_accuracy`, `validation_loss` and
-                `validation_accuracy`, each optional, at the epochs under `epoch`; `name` says whose they are.
+            path: Path of a PNG file to write, or None.
+            title: Title of the figure.
+            reference: Curves to draw dashed for comparison: lists under `train_loss`, `train_accuracy`,
+                `validation_loss` and `validation_accuracy`, each optional, at the epochs under `epoch`; `name` is their
+                label.
 
         Returns:
-            A Matplotlib figure, which a notebook shows by itself; pyplot does not know it.
+            A Matplotlib figure, which a notebook shows by itself; it is not registered with pyplot.
 
         Raises:
             OutputError: The file cannot be written.
-            OptionError, ShapeError: A reference of other keys, or of lists that differ in length.
+            OptionError, ShapeError: A reference with other keys, or lists of different lengths.
         """
         from gpunn.train.curves import plot_curves
 
         return plot_curves(self, path, title=title, reference=reference)
 
     def write_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write all records, one a line under a header; numbers read back to the same bits, empty columns are left out.
+        """Write all records as CSV, with a header and without empty columns; numbers read back to the same bits.
 
         Raises:
-            OutputError: The file cannot be written; an older file of that name is then untouched.
+            OutputError: The file cannot be written; an older file of the same name is then untouched.
         """
         write_atomically(path, self.to_csv())
 
     def to_csv(self) -> bytes:
-        """Make the content of a file of `write_csv`."""
+        """Return the bytes that `write_csv` writes."""
         columns = columns_of(self.records)
         lines = [",".join(columns)]
         for record in self.records:
@@ -160,7 +161,7 @@ class History(Sequence[Record]):
         """Read a file of `write_csv`. Overfitting is detected again; `stopped` is "".
 
         Raises:
-            DataError: The file is missing or damaged, with the line and the fault in it.
+            DataError: The file is missing or damaged; the message names the line and its fault.
         """
         history = cls()
         try:
@@ -168,7 +169,7 @@ class History(Sequence[Record]):
                 require(_RECORD_BYTES * os.fstat(file.fileno()).st_size, str(path))
                 head = file.readline(_LONGEST_LINE).decode("latin-1")
                 columns = head.removesuffix("\n").split(",")
-                # Any subset of the known ones, in their order: a version before this one wrote fewer.
+                # A subset of the known columns, in their order: earlier versions wrote fewer.
                 known = [n for n in COLUMNS if n in columns or n in _ALWAYS]
                 own = columns[len(known) :]
                 is_own = all(map(is_metric_name, own)) and len(set(own)) == len(own) <= MOST_METRICS
@@ -187,13 +188,13 @@ class History(Sequence[Record]):
 
 
 def columns_of(records: Sequence[Record]) -> list[str]:
-    """Name the columns that some records have numbers for, those that every history has, and those of metrics."""
+    """List the columns of a history: those that every history has, others with a number, and the user's metrics."""
     known = [n for n in COLUMNS if n in _ALWAYS or any(not math.isnan(getattr(each, n)) for each in records)]
     return known + list(dict.fromkeys(name for each in records for name, _ in each.measured))
 
 
 def _parse(line: str, columns: Sequence[str]) -> Record:
-    """Read one line of the CSV; a ValueError names the fault in it."""
+    """Read one line of the CSV; a ValueError names its fault."""
     cells = line.split(",")
     if len(cells) != len(columns):
         raise ValueError(f"expected {len(columns)} numbers, got {len(cells)}")
@@ -217,25 +218,25 @@ def _shown(text: str) -> str:
 
 
 class _Window(NamedTuple):
-    """Means over one window of records."""
+    """Mean losses of a window of records."""
 
     validation: float
     training: float
     variance: float  # of the mean validation loss
-    lowest: Record  # by validation loss
+    lowest: Record  # record of the lowest validation loss
 
 
 class OverfittingCriterion:
-    """Says since when the training loss still falls while the validation loss rises (high variance).
+    """Find since when the training loss still falls while the validation loss rises (high variance).
 
     V and T are the mean validation and training loss, without λR, of the last max(`WINDOW`, `SHARE` · epoch) epochs; Vb
     and Tb those of the window with the lowest V so far. With the relative rise r = V/Vb − 1 and fall f = 1 − T/Tb, the
-    model overfits *since* the record of the lowest validation loss in that window when
+    model overfits *since* the record of the lowest validation loss in the best window when
 
         r · f ≥ `PRODUCT`   and   r ≥ `RISE`   and   V − Vb ≥ `SIGMAS` · √(s² + sb²).
 
-    s² = Σ(vᵢ₊₁ − vᵢ)² / 2m(m − 1) estimates the variance of a window's mean from the steps between its m neighbouring
-    records, so that it grows with noise and not with a trend: small or noisy validation sets have to rise further.
+    s² = Σ(vᵢ₊₁ − vᵢ)² / 2m(m − 1) estimates the variance of a window's mean from the differences of its m neighbouring
+    records. It grows with noise and not with a trend, so small or noisy validation sets must rise further.
     """
 
     def __init__(self) -> None:
@@ -244,7 +245,7 @@ class OverfittingCriterion:
         self._said = False
 
     def observe(self, record: Record) -> Record | None:
-        """Take the next record; return, once, the record since which the model overfits."""
+        """Add the next record to the windows; return, once, the record since which the model overfits."""
         if self._said or not (math.isfinite(record.validation_loss) and math.isfinite(record.train_loss)):
             return None
         self._records.append(record)
@@ -266,9 +267,9 @@ class OverfittingCriterion:
         return best.lowest if self._said else None
 
     def _last_window(self) -> _Window | None:
-        """The window that ends with the last record; None while it is not yet full."""
+        """Return the window that ends with the last record; None until it is full."""
         records, epoch = self._records, self._records[-1].epoch
-        # Epochs are quotients of steps: a record exactly one window ago must not fall in by rounding.
+        # Epochs are quotients of steps, and rounding must not admit a record exactly one window ago.
         slack = 1e-9 * (1 + epoch)
         if len(records) < FEWEST or epoch < WINDOW - slack:
             return None

@@ -1,4 +1,4 @@
-"""A history as a table, in text and in HTML, with a small picture of its losses that needs no Matplotlib."""
+"""Write a history as a table, in text and in HTML, with a small plot of its losses without Matplotlib."""
 
 import math
 from collections.abc import Sequence
@@ -9,22 +9,22 @@ from gpunn.nn.tasks import FIGURES, shown
 from gpunn.train.record import Record
 
 _LAST = 5  # records of a table in HTML
-_WIDTH, _HEIGHT, _POINTS = 420, 90, 300  # of the small picture, and of each of its lines
+_WIDTH, _HEIGHT, _POINTS = 420, 90, 300  # size of the plot, and most points of a line
 
 
-def rows_of(records: Sequence[Record], told: Sequence[tuple[str, Record]]) -> list[list[str]]:
-    """Write some records, each under a word of its own, as rows of cells, of which the first has the heads."""
+def rows_of(records: Sequence[Record], named: Sequence[tuple[str, Record]]) -> list[list[str]]:
+    """Write named records as rows of cells after a row of heads, with the columns of all records."""
     figures = [
         (f"{part}_{name}", word + FIGURES[name])
         for part, word in (("train", ""), ("validation", "validation "))
         for name in FIGURES
         if any(name in record.figures(part) for record in records)
     ]
-    if any(not math.isnan(record.penalty) for _, record in told):
+    if any(not math.isnan(record.penalty) for _, record in named):
         figures.append(("penalty", "λR"))
     figures += [(name, name) for name in dict.fromkeys(name for each in records for name in each.metrics)]
     rows = [["", "step", "epoch", *(word for _, word in figures), "time"]]
-    for name, record in told:
+    for name, record in named:
         values = [(column.rpartition("_")[2], record.number(column)) for column, _ in figures]
         cells = ["-" if math.isnan(value) else shown(figure, value) for figure, value in values]
         rows.append([name, str(record.step), f"{record.epoch:.4g}", *cells, f"{record.seconds:.1f} s"])
@@ -32,7 +32,7 @@ def rows_of(records: Sequence[Record], told: Sequence[tuple[str, Record]]) -> li
 
 
 def html_of(records: Sequence[Record], best: Record | None, title: str, notes: Sequence[str]) -> str:
-    """Write the losses as a small picture, and the last records and the best as a table."""
+    """Write the losses as a small plot, and the last records and the best as a table."""
     if not records:
         return html_table((title,), [])
     last = [("last" if record is records[-1] else "", record) for record in records[-_LAST:]]
@@ -42,7 +42,7 @@ def html_of(records: Sequence[Record], best: Record | None, title: str, notes: S
 
 
 def _lines(records: Sequence[Record]) -> str:
-    """Draw training and validation loss over the steps; on a logarithmic scale where they span two decades."""
+    """Draw training and validation loss over the steps, on a logarithmic scale if they span two decades."""
     parts = {"training": ("train_loss", TRAINING), "validation": ("validation_loss", VALIDATION)}
     every = -(-len(records) // _POINTS)
     chosen = [*records[::every], *([records[-1]] if (len(records) - 1) % every else [])]

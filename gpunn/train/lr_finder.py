@@ -1,4 +1,4 @@
-"""Train a copy of a network at rising learning rates, to see which rates it learns at (L. N. Smith, 2017)."""
+"""Find a learning rate by training a copy of a network at rising rates (L. N. Smith, 2017)."""
 
 from collections.abc import Callable
 from copy import copy, deepcopy
@@ -17,14 +17,14 @@ from gpunn.train.callbacks import LambdaCallback
 from gpunn.train.schedules import Schedule
 from gpunn.train.trainer import Trainer
 
-LOWEST, HIGHEST, STEPS = 1e-6, 10.0, 200  # where nothing else is asked for
-BETA = 0.9  # of the running mean of losses
-SHARE = 0.97  # of the fall of the loss that is done at the suggested rate
-EXPLODED = 4.0  # times its least value, from which the running mean of losses has exploded, if it is above its first
+LOWEST, HIGHEST, STEPS = 1e-6, 10.0, 200  # defaults
+BETA = 0.9  # decay of the running mean of losses
+SHARE = 0.97  # share of the loss's fall that is done at the suggested rate
+EXPLODED = 4.0  # ratio of the running mean of losses to its minimum from which, above its start, it has exploded
 _SIGNIFICANT = 1.2  # least fall of the smoothed loss, in median differences of neighbouring batches
 _LEAST_SAMPLES, _LEAST_STEPS, _MOST_STEPS = 2, 20, 100_000
 
-Show = Callable[[int, float, float], None]  # steps done, learning rate and running mean of the losses
+Show = Callable[[int, float, float], None]  # called with steps done, learning rate, running mean of the losses
 
 
 class Rising(Schedule):
@@ -52,13 +52,13 @@ class Rising(Schedule):
 
 @dataclass(frozen=True)
 class Losses:
-    """Losses of the batches of a training at rising learning rates, each before the update at its rate.
+    """Batch losses of a training at rising learning rates, each before the update at its rate.
 
     Attributes:
         rates: Learning rate of each step.
-        losses: Mean loss of the batch of each step.
-        sizes: Number of samples of that batch.
-        end: Why it ended: "exploded" or "not finite", of the loss, or "" where the highest rate was reached.
+        losses: Mean loss of each step's batch.
+        sizes: Number of samples of each step's batch.
+        end: Reason of an early end, a loss that "exploded" or is "not finite"; "" after the highest rate.
     """
 
     rates: NDArray[np.float64]
@@ -68,23 +68,23 @@ class Losses:
 
 
 class RunningMean:
-    """Mean m/c of the losses so far: m := β m + (1 − β) n L, c := β c + (1 − β) n, so without bias to the first.
+    """m/c, the running mean of losses L without initial bias: m := β m + (1 − β) n L, c := β c + (1 − β) n.
 
-    n is the size of the batch: the last of an epoch may be short, and then its loss says less.
+    n is the size of the batch: the last one of an epoch may be short, and its loss then counts less.
     """
 
     def __init__(self) -> None:
         self._sum = self._weight = 0.0
 
     def add(self, loss: float, size: float) -> float:
-        """Take the next loss, and return the mean."""
+        """Add a loss, and return the mean."""
         self._sum = BETA * self._sum + (1 - BETA) * size * loss
         self._weight = BETA * self._weight + (1 - BETA) * size
         return self._sum / self._weight
 
 
 def smoothed(losses: NDArray[np.float64], sizes: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the running mean of the running mean, backwards: it does not lag behind the losses."""
+    """Return the running mean, forwards and then backwards, so that it does not lag behind the losses."""
     means = losses
     for direction in (slice(None), slice(None, None, -1)):
         mean = RunningMean()
@@ -93,10 +93,10 @@ def smoothed(losses: NDArray[np.float64], sizes: NDArray[np.float64]) -> NDArray
 
 
 def suggest_rate(seen: Losses) -> tuple[NDArray[np.float64], float | None, str]:
-    """Return the smoothed losses, the first rate at which these have done `SHARE` of their fall, and why there is none.
+    """Return the smoothed losses, the first rate at which they have done `SHARE` of their fall, and why there is none.
 
-    Before they are smoothed, losses are cut at the highest of the first steps, at rates that change nothing: one that
-    has exploded would hide the fall before it.
+    Before smoothing, losses are clipped at the maximum of the first steps, whose rates change nothing; an exploded loss
+    would hide the fall before it.
     """
     first = seen.losses[: max(1, len(seen.losses) // 10)]
     start, spread = first.mean(), np.median(np.abs(np.diff(seen.losses))) if len(seen.losses) > 1 else 0.0
@@ -117,13 +117,13 @@ def try_rates(
     show: Show | None = None,
     sample_weight: ArrayLike | None = None,
 ) -> Losses:
-    """Train a copy of a network on the training samples by a rise of the rate, until the loss explodes.
+    """Train a copy of a network on the training samples at rising rates, until the loss explodes.
 
     Raises:
         DataError: Too few samples.
-        DivergenceError: The loss is not finite before anything was learned.
+        DivergenceError: The loss is NaN or Inf before the first update.
     """
-    if isinstance(data, Data):  # without the other sets from here on
+    if isinstance(data, Data):  # the other sets play no part
         data = Data(data.name, data.train, None, data.class_names)
     given = as_data(data, y, None, options.seed, options.loss, model.layers, sample_weight)
     samples = given.train
@@ -135,7 +135,7 @@ def try_rates(
     optimizer.learning_rate = rise
     off = dict.fromkeys(("recompute_statistics", "skip_bad_batches", "progress"), False)
     changed: dict[str, Any] = {"optimizer": optimizer, "epochs": -(-rise.steps // per_epoch), "validate_every": 1}
-    # The rate is for the part of a training in which all layers learn, and an average would lag behind it.
+    # The rate is meant for the epochs in which all layers learn, and averaged weights would lag behind it.
     changed |= off | {"patience": None, "freeze": 0, "average": None, "metrics": ()}
     trainer = Trainer(deepcopy(model), replace(options, **changed), given)
     size, end, mean = trainer.batch_size, "", RunningMean()

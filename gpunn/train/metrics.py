@@ -1,6 +1,6 @@
-"""The formulas of metrics, each as scikit-learn defines it; a quotient of nothing by nothing is 0 (zero_division=0).
+"""Compute metrics as scikit-learn defines them, with zero_division=0: 0 / 0 is 0.
 
-`weights` are those of the samples, (n,), or None where each counts once; sums are of float64.
+`weights` are those of the samples, (n,), or None if all count alike; sums are in float64.
 """
 
 import math
@@ -19,9 +19,9 @@ Weights = NDArray[Any] | None
 def confusion_matrix(
     labels: ArrayLike, predicted: ArrayLike, classes: int, weights: ArrayLike | None = None
 ) -> NDArray[Any]:
-    """Count how often class i was taken for class j: n_ij = #{k : labels_k = i, predicted_k = j}, for classes (n,).
+    """Count the samples of class i predicted as class j: n_ij = #{k : labels_k = i, predicted_k = j}, classes (n,).
 
-    With `weights` (n,) each sample counts as much as it weighs, and the matrix is of floats.
+    With `weights` (n,), n_ij is the sum of the samples' weights, a float.
     """
     true, answers = np.asarray(labels), np.asarray(predicted)
     if true.ndim != 1 or true.shape != answers.shape:
@@ -50,7 +50,7 @@ class Average:
 
 @dataclass(frozen=True, eq=False)
 class Counts:
-    """Counts of each class or output, (classes,): true positives TP, TP + FN, and TP + FP."""
+    """True positives TP, positives TP + FN and predicted positives TP + FP of each class or output, (classes,)."""
 
     right: NDArray[Any]
     support: NDArray[Any]
@@ -58,7 +58,7 @@ class Counts:
 
     @classmethod
     def of_classes(cls, labels: NDArray[Any], predicted: NDArray[Any], classes: int, weights: Weights) -> "Counts":
-        """Count labels and predicted classes (n,)."""
+        """Count true and predicted classes (n,)."""
         is_right = labels == predicted
         of_right = None if weights is None else weights[is_right]
         true, answers = (np.bincount(values, weights, classes) for values in (labels, predicted))
@@ -66,7 +66,7 @@ class Counts:
 
     @classmethod
     def of_outputs(cls, targets: NDArray[Any], outputs: NDArray[Any], weights: Weights) -> "Counts":
-        """Count targets and outputs (n, outputs), each a 1 from ½ on."""
+        """Count targets and outputs (n, outputs) of at least ½."""
         counts = np.zeros((3, targets.shape[1]))
         for column in range(targets.shape[1]):
             true, answers = targets[:, column] >= 0.5, outputs[:, column] >= 0.5
@@ -96,19 +96,19 @@ class Counts:
         return Average(*means)
 
     def micro(self) -> Average:
-        """Return precision, recall and F1 of the sums over all."""
+        """Return precision, recall and F1 of the counts summed over all classes or outputs."""
         sums = Counts(*(np.atleast_1d(count.sum()) for count in (self.right, self.support, self.predicted)))
         return Average(*(float(m[0]) for m in (sums.precision, sums.recall, sums.f1)))
 
 
 def divided(counts: NDArray[Any], by: NDArray[Any]) -> NDArray[np.float64]:
-    """Return quotients, 0 where the divisor is 0."""
+    """Divide counts, with 0 where the divisor is 0."""
     quotients: NDArray[np.float64] = np.divide(counts, by, out=np.zeros(len(counts)), where=by != 0)
     return quotients
 
 
 def mean(values: NDArray[Any], weights: Weights = None) -> float:
-    """Return Σ w x / Σ w of values (n,); nan of nothing."""
+    """Return Σ w x / Σ w of values (n,); NaN if Σ w is 0."""
     if weights is None:
         return float(values.mean(dtype=np.float64)) if len(values) else math.nan
     total = float(weights.sum())
@@ -118,14 +118,14 @@ def mean(values: NDArray[Any], weights: Weights = None) -> float:
 def roc_auc(positive: NDArray[Any], scores: NDArray[Any], weights: Weights = None) -> float:
     """Return the area under the ROC curve: the probability that a positive has a higher score than a negative.
 
-    Σ_i Σ_j w_i w_j ([s_i > s_j] + ½ [s_i = s_j]) / Σ_i w_i Σ_j w_j over positives i and negatives j: the statistic of
-    Mann and Whitney, in one sort. It is nan where one of the two is missing, or a score is NaN.
+    Σ_i Σ_j w_i w_j ([s_i > s_j] + ½ [s_i = s_j]) / Σ_i w_i Σ_j w_j over positives i and negatives j: the Mann–Whitney
+    statistic, in one sort. It is NaN without positives, without negatives, or with a score of NaN.
     """
     if np.isnan(scores).any():
         return math.nan
     order = np.argsort(scores, kind="stable")
     ranked, is_one = scores[order], positive[order]
-    first = np.flatnonzero(np.append(True, ranked[1:] != ranked[:-1]))[: len(ranked)]  # of each group of ties
+    first = np.flatnonzero(np.append(True, ranked[1:] != ranked[:-1]))[: len(ranked)]  # first of each group of ties
     each = np.ones(len(ranked)) if weights is None else weights[order]
     ones, zeros = (np.add.reduceat(np.where(chosen, each, 0.0), first) for chosen in (is_one, ~is_one))
     both = float(ones.sum()) * float(zeros.sum())
@@ -133,7 +133,7 @@ def roc_auc(positive: NDArray[Any], scores: NDArray[Any], weights: Weights = Non
 
 
 def ranks(scores: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.int32]:
-    """Return the rank of each true class from 0, among scores (n, classes): the later class first among equals."""
+    """Return the rank of each true class, from 0, among scores (n, classes); of equal scores the later class first."""
     own = np.take_along_axis(scores, labels[:, None], 1)
     later = np.arange(scores.shape[1]) > labels[:, None]
     before = np.count_nonzero((scores > own) | ((scores == own) & later), axis=1)
@@ -142,7 +142,7 @@ def ranks(scores: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.int32]:
 
 @dataclass(frozen=True)
 class Errors:
-    """Errors of numbers: √(mean of squares), mean of absolute values, and R²."""
+    """Root mean squared error, mean absolute error, and R²."""
 
     rmse: float
     mae: float
@@ -150,17 +150,17 @@ class Errors:
 
 
 def errors_of(targets: NDArray[Any], outputs: NDArray[Any], weights: Weights = None) -> tuple[list[Errors], Errors]:
-    """Return the errors of each output, and of all together, for targets and outputs (n, outputs).
+    """Return the errors of each output, and of all outputs together, for targets and outputs (n, outputs).
 
-    R² = 1 − Σ w (y − a)² / Σ w (y − ȳ)²: 0 where all y are equal, 1 if all a are too, and nan for a single sample. All
-    together are one sum over samples and outputs, as in the loss; its R² is nan where each output's y are equal.
+    R² = 1 − Σ w (y − a)² / Σ w (y − ȳ)². If all y are equal it is 1 if all a equal them, else 0; it is NaN for a single
+    sample. Together means one sum over samples and outputs, as in the loss; its R² is NaN if each output's y are equal.
     """
     each, sums = [], np.zeros(3)
     for column in range(targets.shape[1]):
         y, a = (values[:, column].astype(np.float64) for values in (targets, outputs))
         counted = y if weights is None else y[weights > 0]
         varies = counted.size and counted.max() > counted.min()
-        center = mean(y, weights) if varies else counted[:1]  # a mean of equals may be rounded
+        center = mean(y, weights) if varies else counted[:1]  # the mean of equal values may be rounded
         square, absolute, variance = (mean(v, weights) for v in ((y - a) ** 2, np.abs(y - a), (y - center) ** 2))
         r2 = 1 - square / variance if variance else float(square == 0)
         each.append(Errors(math.sqrt(square), absolute, r2 if len(y) > 1 else math.nan))

@@ -1,4 +1,4 @@
-"""Judge the records of a training: does it diverge or learn nothing, and which weights are there to fall back to?"""
+"""Detect a training that diverges or learns nothing, and keep weights to fall back to."""
 
 import math
 from collections.abc import Callable
@@ -18,14 +18,14 @@ from gpunn.train.distributed import first_text
 from gpunn.train.history import History
 from gpunn.train.record import Record, State, Weights
 
-EXPLOSION = 100.0  # times the untrained network's loss, or 1 if that is more, from which a training has diverged
+EXPLOSION = 100.0  # ratio to the larger of 1 and the untrained network's loss from which a training has diverged
 BAD_LOSS, BAD_WEIGHTS = "the loss is NaN or Inf", "the weights contain NaN or Inf"
 GROWN = "the loss has grown to"
-_NEAR = 0.95  # share of a constant answer's loss above which answers like those of chance show nothing learned
+_NEAR = 0.95  # share of a constant prediction's loss above which an accuracy of chance means that nothing is learned
 
 
 class FiniteCheck:
-    """Tells whether loss and weights are finite, and so the gradients; of a device, from copies on their way."""
+    """Check loss and weights, and so the gradients, for NaN and Inf; on a device without waiting for it."""
 
     def __init__(self, backend: Backend, values: Array, totals: Array) -> None:
         self._backend, self._values, self._totals, self._ranks = backend, values, totals, world()
@@ -34,14 +34,14 @@ class FiniteCheck:
         self._copies = backend.mirror(totals, self._flag)
 
     def begin(self) -> None:
-        """Look at the numbers of now, without waiting for a device."""
+        """Start a check of the current values."""
         if not self._magnitude:
             self._backend.run(mark_not_finite, self._values, self._flag)
             self._copies.fetch()
             self._backend.assign(self._flag, 0)
 
     def trouble(self) -> str:
-        """Say which of them was not finite at the last `begin`, on any rank; "" where both were."""
+        """Return the fault that the check of `begin` finds on any rank, or ""."""
         return first_text(self._ranks, self._trouble())
 
     def _trouble(self) -> str:
@@ -56,38 +56,38 @@ class FiniteCheck:
 
 
 class Monitor:
-    """Looks for a divergence in every record, and remembers the weights that were last, last good, and best."""
+    """Check every record for divergence, and keep the last, the last good and the best weights."""
 
     def __init__(self, start: Weights) -> None:
         self.history = History()
         self.start = self.last = self.good = start
         self.best: Weights | None = None  # chosen by `EarlyStopping`
-        self.untrained_loss: float | None = None  # mean of the first batch
-        self._forgiven = 0.0  # highest loss of a record that was wrongly suspected
+        self.untrained_loss: float | None = None  # mean loss of the first batch
+        self._forgiven = 0.0  # highest loss of a record after a false alarm
 
     def trouble(self, record: Record, weights: Weights, loss_of: Callable[[Arrays], float]) -> str:
-        """Say why a record shows that the training diverged; "" where it does not."""
+        """Return the reason why a record shows divergence, or ""."""
         if not math.isfinite(record.train_loss) or not math.isfinite(record.watched_loss):
             return BAD_LOSS
         if not all(np.isfinite(array).all() for array in weights.arrays.values()):
             return BAD_WEIGHTS
-        # One outlier in a small validation set makes its loss as high as it likes, so the networks are compared.
+        # One outlier in a small validation set may raise its loss without limit, so the networks are compared.
         if record.watched_loss > EXPLOSION * max(1.0, self.untrained_loss or 0.0, self._forgiven):
-            untrained = loss_of(self.start.arrays)  # first: the network keeps the weights that are measured last
+            untrained = loss_of(self.start.arrays)
             if not loss_of(weights.arrays) <= EXPLOSION * max(1.0, untrained):
                 return f"{GROWN} {record.watched_loss:.3g}"
             self._forgiven = record.watched_loss
         return ""
 
     def add(self, record: Record, weights: Weights) -> None:
-        """Take a record without trouble and the network at it."""
+        """Add a record without divergence, and the weights at its step."""
         self.history.append(record)
-        # A validation loss judges the weights as they are; the training loss is from before the last update.
+        # A validation loss vouches for the current weights; a training loss is from before the last update.
         self.good = self.last if math.isnan(record.validation_loss) else weights
         self.last = weights
 
     def restore(self, state: State) -> None:
-        """Take up the records and weights of an earlier part of the training."""
+        """Restore the records and weights of a checkpoint."""
         self.history = History(state.records)
         self.history.stopped, self.history.skipped = state.stopped, state.skipped
         self.last, self.good, self.best = state.last, state.good, state.best
@@ -97,10 +97,10 @@ class Monitor:
 def no_better_than_chance(
     train: Samples, watched: Samples | None, loss: Loss, last: Record, learning_rate: float | None, outputs: int
 ) -> str:
-    """Say why a record shows a network that does no better than a constant answer, and what to do; "" where it does.
+    """Say that a network predicts no better than a constant, and what to try; "" if it does better.
 
-    Classes: the accuracy is that of always answering the commonest one, within two standard errors, and the loss near
-    that of always answering their shares. Float targets: the loss is that of answering their mean, R² ≤ 0, or above.
+    Classes: the accuracy is within two standard errors of the commonest class's share, and the loss is near that of
+    predicting the class shares. Float targets: the loss is at least that of predicting their mean, so R² ≤ 0.
     """
     samples, part, reached, accuracy = watched, "validation", last.validation_loss, last.validation_accuracy
     if samples is None:
@@ -108,7 +108,7 @@ def no_better_than_chance(
     constant, weights = _constant_loss(samples, loss, outputs), samples.weights
     if samples.classes:
         chance = float(_shares(samples).max())
-        # Samples of unequal weights are as uncertain as this many of equal ones.
+        # Effective sample size: samples of unequal weights are as uncertain as this many of equal ones.
         count = len(samples) if weights is None else samples.total_weight**2 / float(np.square(weights).sum())
         margin = 2 * math.sqrt(chance * (1 - chance) / count)
         is_chance = accuracy <= chance + margin and reached >= _NEAR * constant
@@ -118,7 +118,7 @@ def no_better_than_chance(
         shown = f"loss {reached:.4g}, and always answering the mean of the targets gives {constant:.4g}"
     if not is_chance:
         return ""
-    # Where the training samples are known by heart, the learning rate is not to blame.
+    # A network that has memorised the training samples does not suffer from its learning rate.
     if part == "validation" and last.train_loss < 0.5 * _constant_loss(train, loss, outputs):
         causes = "targets that do not depend on the inputs or have outliers, or too few training samples"
     else:
@@ -129,8 +129,8 @@ def no_better_than_chance(
 
 
 def _constant_loss(samples: Samples, loss: Loss, outputs: int) -> float:
-    """Return the lowest loss of a network with the same answer to every input; NaN for a loss of the user's own."""
-    if samples.classes:  # labels count as one-hot; one output alone is that of class 1 of two
+    """Return the lowest loss of a constant prediction; NaN for a loss of the user's own."""
+    if samples.classes:  # labels count as one-hot; a single output is that of class 1 of two
         shares = _shares(samples)[1 if outputs == 1 else 0 :]
         return loss.of_constant(shares, shares)
     targets = samples.targets.astype(np.float64, copy=False)
@@ -140,5 +140,5 @@ def _constant_loss(samples: Samples, loss: Loss, outputs: int) -> float:
 
 
 def _shares(samples: Samples) -> NDArray[np.float64]:
-    """Return the share of each class in samples, by weight."""
+    """Return the weighted share of each class."""
     return np.bincount(samples.targets, samples.weights, samples.classes) / samples.total_weight

@@ -1,4 +1,4 @@
-"""Show how a training proceeds in a notebook: one bar of tqdm below the cell."""
+"""Show the progress of a training in a notebook, by a tqdm bar below the cell."""
 
 import sys
 import time
@@ -9,20 +9,20 @@ from typing import Any
 from gpunn.nn.tasks import in_words
 from gpunn.train.record import Record
 
-_EVERY = 0.2  # seconds from one change of the bar to the next: each is a message to the browser
+_EVERY = 0.2  # least seconds between updates of the bar, since each is a message to the browser
 
 
 def has_widgets() -> bool:
-    """Whether the code runs in a notebook that can show a bar."""
+    """Return whether the code runs in a notebook that can show widgets."""
     shell: Any = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     return hasattr(shell, "kernel") and find_spec("ipywidgets") is not None
 
 
 class NotebookProgress:
-    """Shows epoch, figures, speed and time left as a bar of the whole training; lines that stay go to standard error.
+    """Show epoch, metrics, speed and time left as a bar of the whole training; messages go to standard error.
 
     Raises:
-        ImportError: The widgets that tqdm wants are not there.
+        ImportError: The widgets of tqdm are missing.
     """
 
     shown = True
@@ -31,7 +31,7 @@ class NotebookProgress:
         from tqdm.notebook import tqdm
 
         self.epochs, self.samples = epochs, samples
-        # Of standard output the bar writes nothing, as long as it is a widget.
+        # As a widget the bar writes nothing to standard output.
         self._bar: Any = tqdm(total=epochs * samples, unit=" samples", unit_scale=True)
         self._validation: dict[str, float] = {}
         self._written = 0.0
@@ -45,26 +45,26 @@ class NotebookProgress:
         self._bar.set_description_str(f"epoch {epoch + 1}/{self.epochs}", refresh=False)
 
     def step(self, n: int, figures: Callable[[], Mapping[str, float]]) -> None:
-        """Note that n more samples are done; `figures`, of the training so far, is called only when they are shown."""
+        """Add n samples to the bar; `figures` returns the training metrics, and is called only to show them."""
         self._at = (self._at or 0) + n
         if time.perf_counter() - self._written >= _EVERY:
             self._write(figures())
 
     def look(self, record: Record) -> None:
-        """Take the validation figures that are shown from now on."""
+        """Show the validation metrics of a record from now on."""
         self._validation = record.figures("validation") | record.metrics
 
     def end_epoch(self, record: Record | None) -> None:
-        """End the epoch; `record` is the last one."""
+        """End the epoch, with its last record."""
         self._write({} if record is None else record.figures("train"))
 
     def say(self, text: str) -> None:
-        """Write a line that stays."""
+        """Write a message."""
         sys.stderr.write(f"{text}\n")
         sys.stderr.flush()
 
     def close(self) -> None:
-        """Leave the bar as it stands."""
+        """Close the bar, and leave it in the notebook."""
         self._bar.close()
 
     def _write(self, training: Mapping[str, float]) -> None:

@@ -1,4 +1,4 @@
-"""Gradient descent (4) and regularisation (17): each optimizer is one kernel over the flat arrays."""
+"""Update parameters by gradient descent (4) with regularisation (17), each optimizer by one kernel over flat arrays."""
 
 import os
 from abc import ABC, abstractmethod
@@ -26,15 +26,15 @@ Update = TypeVar("Update", bound=Callable[..., None])
 
 
 class Regularizer(Part, ABC, kind="regularizer", example="L2(5.0)"):
-    """A penalty on large weights, not biases: C = C₀ + λ R(w) (17), λ = `strength`, n the size of the training set.
+    """C = C₀ + λ R(w) (17): penalise large weights, not biases; λ = `strength`, n is the size of the training set.
 
-    Of weighted samples n is the sum of their weights, so that one of weight 2 is as if it were there twice.
+    With weighted samples n is the sum of their weights: a sample of weight 2 counts as two samples.
     """
 
     def __init__(self, strength: float) -> None:
         self.strength = real(strength, f"strength of {type(self).__name__}", NOT_NEGATIVE)
 
-    is_array_code: ClassVar[bool] = False  # whether `gradient` stands for the coefficients
+    is_array_code: ClassVar[bool] = False  # whether `gradient` replaces `coefficients`
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -43,12 +43,12 @@ class Regularizer(Part, ABC, kind="regularizer", example="L2(5.0)"):
             cls.coefficients = _no_coefficients  # type: ignore[method-assign,assignment]
 
     def gradient(self, xp: Any, weights: Array, n: float) -> Array:
-        """Return λ ∂R/∂w of the weights, one flat array, by functions of `xp`, NumPy or CuPy."""
+        """Return λ ∂R/∂w of the weights, one flat array, with functions of `xp`, NumPy or CuPy."""
         raise NotImplementedError
 
     @abstractmethod
     def coefficients(self, n: float) -> tuple[float, float]:
-        """Return λ/n for sign w and for w: the gain of the gradient of each weight. Or have a `gradient` instead."""
+        """Return the factors of sign w and of w in λ ∂R/∂w; a subclass may define `gradient` instead."""
 
     @abstractmethod
     def cost(self, weights: NDArray[Any], n: float) -> float:
@@ -85,30 +85,30 @@ class L1(Regularizer):
 
 
 def ending_step(update: Update) -> Update:
-    """Mark an `update` whose kernel ends the step too: a launch less, since one follows on all others."""
+    """Mark an `update` whose last kernel also ends the step, which saves a launch."""
     update.ends_step = True  # type: ignore[attr-defined]
     return update
 
 
 class Optimizer(Buildable, Part, ABC, kind="optimizer", example="SGD(0.1)"):
-    """Changes parameters so that the loss falls.
+    """Update parameters to reduce the loss.
 
-    `fit` works with a copy, so one object may serve several networks, also at once. Each network keeps its optimizer's
-    state (momentum, means of gradients), and continues from it in the next `fit` with the same object.
+    `fit` copies the optimizer, so one object may serve several networks, even at once. Each network keeps the state of
+    its optimizer (momentum, means of gradients), and the next `fit` with the same object continues from it.
 
     Args:
         learning_rate: η, or a schedule of it.
 
-    One of your own has `change`, in array code that runs on NumPy and CuPy alike, or `_build` and `update`.
+    Your own optimizer defines `change`, array code for NumPy and CuPy alike, or `_build` and `update`.
 
     Attributes:
-        state: Arrays that are kept from step to step, by name.
-        remembers: Names of those that begin with zeros and have one element for each parameter.
+        state: Arrays that last from step to step, by name.
+        remembers: Names of state arrays that begin with zeros and have one element for each parameter.
     """
 
     state: Mapping[str, Array] = {}
     remembers: ClassVar[tuple[str, ...]] = ()
-    penalty: Regularizer | None = None  # whose gradient is array code
+    penalty: Regularizer | None = None  # a regularizer with a `gradient` in array code
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -121,29 +121,29 @@ class Optimizer(Buildable, Part, ABC, kind="optimizer", example="SGD(0.1)"):
         if isinstance(learning_rate, str | type):
             raise OptionError(f"{what} must be a number or a schedule such as Cosine(0.1), got {learning_rate!r}")
         self.learning_rate = learning_rate if isinstance(learning_rate, Schedule) else real(learning_rate, what)
-        _ = self.schedule  # which raises an error for a rate that cannot be
+        _ = self.schedule  # raises an error for a bad rate
 
     @property
     def schedule(self) -> Schedule:
-        """The learning rate as a schedule; a plain number is `Constant`."""
+        """Schedule of the learning rate; a number becomes `Constant`."""
         rate = self.learning_rate
         return rate if isinstance(rate, Schedule) else Constant(rate)
 
     @cached_property
     def identity(self) -> str:
-        """Tells this optimizer, and copies made of it from now on, from every other."""
+        """Random identifier that this optimizer shares with its later copies alone."""
         return os.urandom(16).hex()
 
     def build(
         self, parameters: Parameters, regularizer: Regularizer | None = None, n: float = 1, first: int = 0
     ) -> None:
-        """Take the parameters to change, and allocate the state.
+        """Attach the optimizer to parameters, and allocate its state.
 
         Args:
             parameters: Parameters of the network.
-            regularizer: Regularizer whose gradient is part of the update.
+            regularizer: Regularizer whose gradient joins the update.
             n: Size of the training set, by weight, for λ/n.
-            first: Step of the network that was the first of this optimizer.
+            first: Step of the network at which this optimizer began.
         """
         self.remember_settings()
         self.first, self.parameters = first, parameters
@@ -157,21 +157,21 @@ class Optimizer(Buildable, Part, ABC, kind="optimizer", example="SGD(0.1)"):
         self.state = {name: self._zeros() for name in self.remembers}
 
     def change(self, xp: Any, values: Array, gradients: Array, rate: Array, count: Array) -> Array:
-        """Return what a step takes from the parameters, and write what is remembered into the arrays of `state`.
+        """Return the amount that a step subtracts from the parameters, and update the arrays of `state` in place.
 
-        All parameters lie in one array after another, without gaps, those that a regularizer acts on first.
+        All parameters lie in one flat array without gaps, regularized weights first.
 
         Args:
             xp: NumPy or CuPy.
-            values: Values of the parameters, which are not to be changed here.
-            gradients: Their gradients, with those of the regularizer.
+            values: Values of the parameters; leave them unchanged.
+            gradients: Gradients of the loss and the regularizer.
             rate: Learning rate of the step, (1,).
             count: Number of the step, from 1, in float64, (1,).
         """
         raise NotImplementedError
 
     def add_penalty(self) -> None:
-        """Add the gradient of a regularizer in array code to those of the weights."""
+        """Add the gradient of a regularizer in array code to the gradients of the weights."""
         if self.penalty is not None:
             p = self.parameters
             with p.backend.array_code():
@@ -187,14 +187,14 @@ class Optimizer(Buildable, Part, ABC, kind="optimizer", example="SGD(0.1)"):
                 w, real = values[:weights], values.dtype.type
                 gradients = gradients.copy()
                 gradients[:weights] += real(self.l2) * w + real(self.l1) * xp.sign(w)
-            # No number leaves the device: a graph would keep that of the step that was recorded.
+            # Rate and count stay on the device: a graph would replay the numbers of its capture.
             rate = rates[clock[STEP : STEP + 1]]
             count = (clock[COUNT : COUNT + 1] + (1 - self.first)).astype(np.float64)
             values -= self.change(xp, values, gradients, rate, count)
             p.spread(values, p.learned)
 
     def clear_gaps(self) -> None:
-        """Set what lies between parameters to 0 again, where an `update` from outside may have computed with it."""
+        """Set the gaps between parameters to 0 again, since a user's `update` may have written to them."""
         p, update = self.parameters, type(self).update
         if not p.has_gaps or outside.is_ours(update):
             return
@@ -205,19 +205,19 @@ class Optimizer(Buildable, Part, ABC, kind="optimizer", example="SGD(0.1)"):
                         flat[gap] = 0
 
     def before_backward(self, rates: Array, clock: Array) -> None:
-        """Prepare the step before its gradients are computed."""
+        """Prepare a step before its backward pass."""
 
     @abstractmethod
     def update(self, rates: Array, clock: Array) -> None:
-        """Change the parameters by their gradients.
+        """Update the parameters by their gradients.
 
         Args:
             rates: Learning rates of the epoch's steps.
-            clock: Number of the step, and of the next; see `gpunn.kernels.gather`.
+            clock: Number of this step and of the next one; see `gpunn.kernels.gather`.
         """
 
     def _zeros(self) -> Array:
-        """Return zeros that lie as the gradients do; as those that `change` is given, where the update is by it."""
+        """Return zeros in the layout of the gradients, or of the arrays of `change` if the optimizer defines it."""
         p, by_change = self.parameters, type(self).update is Optimizer._update_by_arrays
         return p.backend.zeros((p.learned_size,) if by_change else p.gradients.shape, p.gradients.dtype)
 
@@ -226,12 +226,12 @@ class Optimizer(Buildable, Part, ABC, kind="optimizer", example="SGD(0.1)"):
 class SGD(Optimizer):
     """Stochastic gradient descent: v := μ v + ∂C/∂p, p := p − η v; plain (4) where μ = 0.
 
-    With Nesterov's momentum p := p − η (∂C/∂p + μ v). Momentum is put as in PyTorch, so a schedule of η means the same.
+    With Nesterov's momentum p := p − η (∂C/∂p + μ v). Momentum and schedules of η have the meaning of PyTorch.
 
     Args:
         learning_rate: η, or a schedule of it.
         momentum: μ, 0 to below 1.
-        nesterov: Whether the gradient is taken one step ahead.
+        nesterov: Whether to use Nesterov's momentum.
     """
 
     def __init__(self, learning_rate: float | Schedule = 0.1, momentum: float = 0.0, nesterov: bool = False) -> None:
@@ -243,8 +243,8 @@ class SGD(Optimizer):
     def _build(self) -> None:
         p = self.parameters
         weights = [parameter for parameter in p if parameter.weight_decay and not parameter.is_frozen]
-        # Without momentum, (21) is the very product that would make the gradient, with another alpha and beta. On a
-        # device the rate would have to be known on the host, so there the update stays a kernel; and of several ranks
+        # Without momentum, (21) is the matrix product of the gradient with another alpha and beta. A GPU keeps the
+        # update as a kernel, since the product would need the learning rate on the host; so do several ranks, since
         # each has the product of its share alone.
         is_alone = p.backend.device == "cpu" and world().size == 1
         is_folded = not self.momentum and not self.l1 and self.penalty is None and is_alone
@@ -269,13 +269,13 @@ class SGD(Optimizer):
 
 @register
 class Adam(Optimizer):
-    """Adam (D. P. Kingma, J. Ba, 2015): steps of about η, whatever the size of the gradient.
+    """w := w − η m̂ / (√v̂ + ε), Adam (D. P. Kingma, J. Ba, 2015): steps of about η for gradients of any size.
 
     Args:
         learning_rate: η, or a schedule of it.
-        beta1: Decay rate of the mean of gradients.
-        beta2: Decay rate of the mean of their squares.
-        epsilon: Addend of the root, so that nothing is divided by 0.
+        beta1: Decay rate of the mean of the gradients, m.
+        beta2: Decay rate of the mean of the squared gradients, v.
+        epsilon: ε, which avoids a division by 0.
     """
 
     weight_decay = 0.0
@@ -302,16 +302,16 @@ class Adam(Optimizer):
 class AdamW(Adam):
     """Adam with decoupled weight decay (I. Loshchilov, F. Hutter, 2019): w := w − η m̂ / (√v̂ + ε) − η λ w.
 
-    Unlike the gradient of `L2`, which Adam divides by √v̂, the decay is the same share of every weight. It acts on
-    weights alone, as the regularizers do, not on biases nor BatchNorm's γ and β; PyTorch's AdamW decays these too,
-    unless they are put into a group with weight_decay=0. λ is not divided by the size of the training set.
+    Every weight decays by the same share, while Adam divides the gradient of `L2` by √v̂. Like the regularizers, the
+    decay acts on weights, not on biases nor BatchNorm's γ and β. PyTorch's AdamW decays these too, except in a
+    parameter group with weight_decay=0. λ is not divided by the size of the training set.
 
     Args:
         learning_rate: η, or a schedule of it, which the decay follows.
         weight_decay: λ, at least 0; 0 is Adam, to the same bits.
-        beta1: Decay rate of the mean of gradients.
-        beta2: Decay rate of the mean of their squares.
-        epsilon: Addend of the root, so that nothing is divided by 0.
+        beta1: Decay rate of the mean of the gradients, m.
+        beta2: Decay rate of the mean of the squared gradients, v.
+        epsilon: ε, which avoids a division by 0.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The orders of a training's epochs, of which a thread may draw the next while a device works on this one."""
+"""Draw the shuffled order of each epoch, the next one in a thread while a device still computes this one."""
 
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -11,9 +11,9 @@ Order = NDArray[np.int32]
 
 
 class Orders:
-    """Gives the order of an epoch, which depends on seed and epoch alone: who draws it, and when, changes no bit.
+    """Draw the order of an epoch from seed and epoch alone; whether it is drawn ahead changes no bit.
 
-    Learning rates are not drawn ahead: callbacks may change them until the epoch begins, and they take microseconds.
+    Learning rates are not computed ahead: callbacks may change them until the epoch begins, and they take microseconds.
 
     Args:
         size: Number of samples.
@@ -26,21 +26,21 @@ class Orders:
         self._ahead: tuple[int, Future[Order]] | None = None
 
     def of(self, epoch: int) -> Order:
-        """Return the order of an epoch of the network's, drawn ahead or now.
+        """Return the order of an epoch, counted over all trainings of the network, drawn ahead or now.
 
         Raises:
-            MemoryError: There was none to draw it, then or now; so with any other error of the thread.
+            MemoryError: Too little memory, now or in the thread, whose other errors are raised too.
         """
         ahead, self._ahead = self._ahead, None
         return ahead[1].result() if ahead is not None and ahead[0] == epoch else self._drawn(epoch)
 
     def draw_ahead(self, epoch: int) -> None:
-        """Let a thread draw the order of an epoch."""
+        """Start to draw the order of an epoch in a thread."""
         self._thread = self._thread or ThreadPoolExecutor(1, "gpunn order")
         self._ahead = epoch, self._thread.submit(self._drawn, epoch)
 
     def close(self) -> None:
-        """Wait until nothing is drawn any more, and end the thread."""
+        """Wait for the thread, and end it."""
         if self._thread is not None:
             self._thread.shutdown(cancel_futures=True)
         self._thread = self._ahead = None

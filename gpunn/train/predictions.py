@@ -1,4 +1,4 @@
-"""The answers of a network to samples in one pass: a few numbers a sample, never the outputs of all at once."""
+"""Predict samples in one pass, batch by batch, and keep a few numbers a sample instead of all outputs."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,18 +16,18 @@ from gpunn.nn.network import Network
 from gpunn.nn.tasks import Task, by_class
 from gpunn.train.metrics import ranks
 
-_A_SAMPLE = 64  # bytes of a sample's answers and of what metrics make of them, such as an order
+_A_SAMPLE = 64  # bytes for a sample's predictions, and for the arrays of metrics, such as a sorted order
 
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """Answers to samples of classes, all (n,).
+    """True and predicted classes of samples, all (n,).
 
     Attributes:
         labels, predicted: True and predicted class.
-        of_true, of_predicted: Outputs of these, probabilities where the loss or the last layer makes them such.
-        ranks: Place of the true class among the outputs, from 0 for the largest; the later class first among equals.
-        scores: Output of class 1 where there are two classes, else empty.
+        of_true, of_predicted: Outputs of the true and the predicted class, usually probabilities.
+        ranks: Rank of the true class among the outputs, 0 for the largest; of equal outputs the later class first.
+        scores: Output of class 1 of two classes, else empty.
     """
 
     labels: NDArray[Any]
@@ -39,7 +39,7 @@ class Answers:
 
     @classmethod
     def of(cls, outputs: NDArray[Any], labels: NDArray[Any], classes: int = 2) -> "Answers":
-        """Return the answers that outputs (n, outputs) give; one output alone is that of class 1, but of one class."""
+        """Predict from outputs (n, outputs); a single output is that of class 1, unless there is only one class."""
         shares, predicted = by_class(outputs, classes), Task.CLASSES.answers(outputs, classes)
         true, best = (np.take_along_axis(shares, places[:, None], 1)[:, 0] for places in (labels, predicted))
         scores = outputs[:, -1] if shares.shape[1] == 2 else outputs[:0, 0]
@@ -47,9 +47,9 @@ class Answers:
 
 
 def answers_to(model: Network, samples: Samples) -> Answers:
-    """Return the answers of a network to samples of classes, all arrays filled batch by batch."""
+    """Predict the classes of samples batch by batch."""
     n = len(samples)
-    require(_A_SAMPLE * n, f"what is kept of the answers to {n:,} samples")
+    require(_A_SAMPLE * n, f"the predictions for {n:,} samples")
     made: dict[str, NDArray[Any]] = {}
     for start, outputs in outputs_of(model, samples):
         part = vars(Answers.of(outputs, samples.targets[start : start + len(outputs)], model.classes))
@@ -60,12 +60,12 @@ def answers_to(model: Network, samples: Samples) -> Answers:
 
 
 def all_outputs(model: Network, samples: Samples) -> NDArray[Any]:
-    """Return all outputs (n, outputs), for as many targets as there are outputs."""
+    """Return all outputs (n, outputs), one for each target."""
     n, columns = samples.targets.shape
     require(n * (8 * columns + _A_SAMPLE), f"the outputs of {n:,} samples")
     made: NDArray[Any] | None = None
     for start, outputs in outputs_of(model, samples):
-        made = np.empty((n, columns), outputs.dtype) if made is None else made  # in units of a table they are float64
+        made = np.empty((n, columns), outputs.dtype) if made is None else made  # float64 in units of a table
         made[start : start + len(outputs)] = outputs
     return made if made is not None else np.empty((0, columns))
 
@@ -73,9 +73,9 @@ def all_outputs(model: Network, samples: Samples) -> NDArray[Any]:
 def outputs_of(
     model: Network, samples: Samples, batches: DataLoader | None = None
 ) -> Iterator[tuple[int, NDArray[Any]]]:
-    """Give the number of the first sample and the outputs of each batch, as `predict_proba`.
+    """Yield the first sample's index and the outputs of each batch, as in `predict_proba`.
 
-    `batches` are those of the samples where they have a place on the device already.
+    `batches` is a loader that already has the samples on the device.
     """
     backend, size = model._built(), model.capacity
     batches = place(backend, samples, model.dtype) if batches is None else batches

@@ -1,4 +1,4 @@
-"""Show how a training proceeds: one line that is kept up to date on a terminal, else one an epoch."""
+"""Show the progress of a training: one updated line on a terminal, else a line an epoch."""
 
 import contextlib
 import sys
@@ -13,9 +13,9 @@ from gpunn.train.callbacks import Display, TrainingView
 from gpunn.train.notebook import NotebookProgress, has_widgets
 from gpunn.train.record import Record
 
-_EVERY = 0.1  # seconds from one change of the line to the next: to read the figures is to wait for the device
+_EVERY = 0.1  # least seconds between updates of the line, since the metrics wait for the device
 _LEAST_BAR, _MOST_BAR = 8, 40
-_SHORTER = (  # words for epoch, accuracy and validation, and digits of the figures, the widest first
+_SHORTER = (  # words for epoch, accuracy and validation, and digits of the metrics, the widest first
     ("epoch ", "accuracy ", "validation", 4),
     ("epoch ", "accuracy ", "val", 4),
     ("epoch ", "", "val", 4),
@@ -23,11 +23,11 @@ _SHORTER = (  # words for epoch, accuracy and validation, and digits of the figu
     ("", "", "val", 3),
     ("", "", "val", 2),
 )
-_WIDE = 4  # digits of a line that has room for metrics
+_WIDE = 4  # digits of a line with room for the user's metrics
 
 
 class Progress:
-    """Shows epoch, figures, speed and time left, in one line that is no wider than the terminal; one stays an epoch."""
+    """Show epoch, metrics, speed and time left in one line within the terminal's width; each epoch leaves a line."""
 
     def __init__(self, epochs: int, samples: int, stream: TextIO | None = None) -> None:
         self.epochs, self.samples = epochs, samples
@@ -39,7 +39,7 @@ class Progress:
         self._began = self._written = 0.0
         self._done = 0  # samples since it began
         self._validation: dict[str, float] = {}
-        self._line = ""  # text of the last line of the terminal, to be written over
+        self._line = ""  # last line of the terminal, to overwrite
 
     def start_epoch(self, epoch: int, before: int = 0) -> None:
         """Begin an epoch, counted from 0, or the rest of it after the first `before` samples."""
@@ -48,18 +48,18 @@ class Progress:
         self._at = self._before = before
 
     def step(self, n: int, figures: Callable[[], Mapping[str, float]]) -> None:
-        """Note that n more samples are done; `figures`, of the training so far, is called only when they are shown."""
+        """Add n samples to the line; `figures` returns the training metrics, and is called only to show them."""
         self._at += n
         self._done += n
         if self.is_terminal and time.perf_counter() - self._written >= _EVERY:
             self._write(figures())
 
     def look(self, record: Record) -> None:
-        """Take the validation figures that are shown from now on."""
+        """Show the validation metrics of a record from now on."""
         self._validation = record.figures("validation") | record.metrics
 
     def end_epoch(self, record: Record | None) -> None:
-        """End the epoch; `record` is the last one."""
+        """End the epoch, with its last record."""
         training = {} if record is None else record.figures("train")
         if self.is_terminal:
             self._write(training)
@@ -68,7 +68,7 @@ class Progress:
             print(next(self._texts(training)), file=self.stream, flush=True)
 
     def say(self, text: str) -> None:
-        """Write a line that stays, above the one that is kept up to date."""
+        """Write a message above the updated line."""
         if self.shown:
             print(f"{_over(self._line, text)}\n{self._line}", end="", file=self.stream, flush=True)
 
@@ -79,7 +79,7 @@ class Progress:
             self._line = ""
 
     def _write(self, training: Mapping[str, float]) -> None:
-        """Write the widest text that fits over the last one, and after it, where there is room, a bar."""
+        """Overwrite the line with the widest text that fits, and a bar if there is room."""
         width = self._width() - 1
         *wider, narrowest = self._texts(training)
         line = next((text for text in wider if len(text) <= width), narrowest)[:width]
@@ -110,16 +110,16 @@ class Progress:
 
 
 class ProgressBar(Display):
-    """Shows how a training proceeds; `fit(progress=True)` makes one.
+    """Show the progress of a training; `fit(progress=True)` makes one.
 
-    On a terminal it is a line of epoch, figures, speed and time left, kept up to date; in a notebook with ipywidgets, a
-    bar of tqdm; elsewhere, a line an epoch. Both go to standard error, and so do the lines that the training says.
+    A terminal shows one updated line of epoch, metrics, speed and time left; a notebook with ipywidgets, a bar of tqdm;
+    anything else, a line an epoch. Lines and messages of the training go to standard error.
 
     Args:
-        stream: Text stream in place of standard error; it gets lines in notebooks, too.
+        stream: Text stream in place of standard error, in notebooks too.
 
     Raises:
-        OptionError: Something that is no stream.
+        OptionError: `stream` is no open text stream.
     """
 
     _waits = False
@@ -132,9 +132,7 @@ class ProgressBar(Display):
         self._display: Progress | NotebookProgress = Progress(1, 1, stream)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {
-            "stream": self._stream
-        }  # copies show a training of their own, and standard error is no part of a pickle
+        return {"stream": self._stream}  # a copy shows its own training, and a pickle cannot hold standard error
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         ProgressBar.__init__(self, state["stream"])
@@ -159,9 +157,9 @@ class ProgressBar(Display):
         epoch, at = _place(training)
         is_end = epoch > self._epoch
         if is_end or training.history.stopped:
-            training.trainer.settle()  # the line that stays has the last record
+            training.trainer.settle()  # the last line of an epoch has its last record
         record, display = training.record, self._display
-        is_recorded = record is not None and record.step == training.step  # the sums of the figures began anew
+        is_recorded = record is not None and record.step == training.step  # the sums of the metrics are empty
         if record is not None and is_recorded:
             display.look(record)
         n = (len(training.data.train) if is_end else at) - self._at
@@ -184,18 +182,18 @@ class ProgressBar(Display):
 
 
 def _place(training: TrainingView) -> tuple[int, int]:
-    """Return the epoch of the next step, from 0, and the number of samples that are done of it."""
+    """Return the epoch of the next step, from 0, and the number of its samples that are done."""
     epoch, number = divmod(training.step, training.steps_per_epoch)
     return epoch, number * training.batch_size
 
 
 def _over(before: str, text: str) -> str:
-    """Return the text that writes over a line."""
+    """Return the text that overwrites a line."""
     return f"\r{text:{len(before)}}" if before else text
 
 
 def _compact(figures: Mapping[str, float], digits: int, loss: str = "", accuracy: str = "") -> str:
-    """Write figures in few columns, "loss 0.0421 98.71%"; without the RMSE, which the loss implies."""
+    """Write metrics in few columns, "loss 0.0421 98.71%", without the RMSE, which follows from the loss."""
     forms: dict[str, Callable[[float], str]] = {
         "loss": lambda value: f"{loss}{_number(value, digits)}",
         "accuracy": lambda value: f"{accuracy}{value:.{max(digits - 2, 0)}%}",
@@ -207,7 +205,7 @@ def _compact(figures: Mapping[str, float], digits: int, loss: str = "", accuracy
 
 
 def _number(value: float, digits: int) -> str:
-    """Write a number with so many digits after the point at most, fewer where there are some before it."""
+    """Write a number with at most `digits` decimals, fewer with more digits before the point."""
     if value and not 10.0**-digits <= abs(value) < 1e5:
         return f"{value:.{max(digits - 3, 0)}e}".replace("e-0", "e-").replace("e+0", "e")
     return f"{value:.{max(0, digits + 1 - len(str(int(abs(value)))))}f}"

@@ -1,8 +1,8 @@
-"""A training between two steps: its figures since the last record, and the state that resumes it."""
+"""Record the metrics of a training between two steps, and save and restore its state."""
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -25,19 +25,20 @@ from gpunn.train.monitor import Monitor
 from gpunn.train.record import Record, State, Weights
 from gpunn.train.training import Training
 
-MOST_COPIED = 64 << 20  # bytes of a look that is judged later: of larger networks a step takes longer than a wait
+MOST_COPIED = 64 << 20  # bytes that a pending record copies at most: a step of a larger network outlasts the wait
 _NOT_MEASURED = Evaluation(math.nan, math.nan, 0, 0)
 
 
 class RecordingTraining(Training):
-    """A training whose records are made, and whose state can be taken and restored.
+    """Train with records, and save and restore the state.
 
-    To look at a device's numbers is to copy them. A look that nothing waits for is judged later, when the next one is
-    due, so that the device goes on meanwhile: `settle` judges it, as of its step, with the numbers of its step. Whoever
-    goes by what a look finds calls that first, as a checkpoint does. So a divergence is found later, and no other.
+    A record needs a copy of the device's numbers. If nothing waits for the record, it stays pending while the device
+    goes on, until the next one is due. `settle` then judges it, as of its own step and with the numbers of that step.
+    Code that depends on the records, such as a checkpoint, calls `settle` first. A divergence is found later, but it is
+    the same one.
     """
 
-    _under_way: tuple[int, Callable[[], None]] | None = None  # step of the look that is not judged yet; judges it
+    _pending: tuple[int, Callable[[], None]] | None = None  # step of a record that is not judged yet; judges it
 
     def __init__(self, model: Network, data: Data, options: TrainOptions, backend: Backend) -> None:
         self.metrics = checked_metrics(options.metrics)
@@ -50,7 +51,7 @@ class RecordingTraining(Training):
         self._began: float | None = None
 
     def prepare(self, backend: Backend) -> None:
-        """Make everything on a device, or raise MemoryShortageError; OptionError where a metric cannot be measured."""
+        """Allocate everything on a device; raise MemoryShortageError, or OptionError for a metric of another task."""
         super().prepare(backend)
         if self.metrics and self.data.validation is not None:
             check_measurable(self.model, self.data.validation, self.metrics)
@@ -61,28 +62,28 @@ class RecordingTraining(Training):
         return self.monitor.history
 
     def figures(self) -> dict[str, float]:
-        """Figures of the training samples since the last record, by name; of several ranks, of this one's samples.
+        """Return the metrics of the training samples since the last record, by name, on this rank's samples alone.
 
-        The others need not ask at the same time: who shows a training asks by the clock.
+        Ranks need not call it together, since a display calls it by the clock.
         """
         skipped = self.step.share_of(self._skipped()[1])
-        if self._under_way and not self._own_samples:  # at the step of that look, when the sums have just begun anew
+        if self._pending and not self._own_samples:  # at the step of a pending record, the sums are empty
             self.settle()
             return self.history[-1].figures("train")
         return self._measure(self.backend.to_host(self.step.totals), max(0, self._own_samples - skipped)).figures
 
     def _evaluation(self) -> Evaluation:
-        """Figures of the training samples since the last record, each as it was before its step."""
+        """Evaluate the training samples since the last record, each with the weights before its step."""
         return self._measure(self._totals(), self._samples - self._skipped()[1])
 
     def _totals(self) -> NDArray[np.float64]:
-        """Sums over the training samples since the last record, of all ranks."""
+        """Return the sums over the training samples since the last record, of all ranks."""
         totals = self.backend.to_host(self.step.totals)
         self.ranks.all_reduce(totals)
         return totals
 
     def _skipped(self) -> tuple[int, int]:
-        """Batches and samples that were skipped since the last record."""
+        """Count the batches and samples skipped since the last record."""
         skip = self.step.skip
         batches, samples = (0, 0) if skip is None else map(int, self.backend.to_host(skip.counts))
         return batches, samples
@@ -91,27 +92,27 @@ class RecordingTraining(Training):
         return self._seconds_before + (0.0 if self._began is None else time.perf_counter() - self._began)
 
     def settle(self) -> None:
-        """Judge the look that is under way, if any; waits for its numbers."""
-        if self._under_way is not None:
-            (step, judge), self._under_way, now = self._under_way, None, self.done
+        """Wait for a pending record, and judge it."""
+        if self._pending is not None:
+            (step, judge), self._pending, now = self._pending, None, self.done
             self.done = step
             judge()
             self.done = now
 
-    def _forget_look(self) -> None:
-        """Let nothing be copied any more, when a training has ended in the midst."""
-        if self._under_way is not None:
-            self._under_way = None
-            with suppress(Exception):  # of a device that is lost, which the training has ended with
+    def _drop_pending(self) -> None:
+        """Drop a pending record, and let its copies end, when a training has failed."""
+        if self._pending is not None:
+            self._pending = None
+            with suppress(Exception):  # the error of a lost device, which has ended the training already
                 self.backend.synchronize()
 
-    def _look(self) -> Callable[[], tuple[Record, Weights, Arrays]]:
-        """Begin to copy the numbers of a record, and its sums anew; return what waits for them and makes the record."""
+    def _begin_record(self) -> Callable[[], tuple[Record, Weights, Arrays]]:
+        """Start to copy the numbers of a record, and reset the sums; return a function that waits and makes it."""
         model, p, samples, rate = self.model, self.model.parameters, self._samples, self._rate()
         self._copies.fetch()
         self._reset_totals()
 
-        def seen() -> tuple[Record, Weights, Arrays]:
+        def finished() -> tuple[Record, Weights, Arrays]:
             totals, values, *others = self._copies.fetched()
             arrays = {each.name: values[each.place].reshape(each.shape) for each in p}
             arrays |= zip(model.statistics, others, strict=False)
@@ -120,20 +121,25 @@ class RecordingTraining(Training):
             record = self._recorded(self._measure(totals, samples), _NOT_MEASURED, learned, rate, {})
             return record, Weights(self.done, arrays, self._trained_at(self.done)), remembered
 
-        return seen
+        return finished
 
-    def _measured(self, seen: Evaluation) -> Record:
-        """Evaluate the validation samples, and make a record of the figures."""
-        watched = self._validation.run() if self._validation else _NOT_MEASURED
+    def _measured(self, train: Evaluation) -> Record:
+        """Evaluate the validation set, and make a record."""
+        validation = self._validation.run() if self._validation else _NOT_MEASURED
         learned = self.backend.to_host(self.model.parameters.learned) if self.options.regularizer else None
-        return self._recorded(seen, watched, learned, self._rate(), self._measured_metrics())
+        return self._recorded(train, validation, learned, self._rate(), self._own_metrics())
 
     def _recorded(
-        self, seen: Evaluation, watched: Evaluation, learned: NDArray[Any] | None, rate: float, own: Mapping[str, float]
+        self,
+        train: Evaluation,
+        validation: Evaluation,
+        learned: NDArray[Any] | None,
+        rate: float,
+        own: dict[str, float],
     ) -> Record:
-        """Make a record of figures of the training and of the validation samples, with λR of the learned values."""
+        """Make a record of training and validation metrics, with λR of the trainable values."""
         p = self.model.parameters
-        parts, epoch = (("train", seen), ("validation", watched)), self.done / self.step.steps_per_epoch
+        parts, epoch = (("train", train), ("validation", validation)), self.done / self.steps_per_epoch
         figures = {f"{part}_{name}": getattr(figures, name) for part, figures in parts for name in FIGURES}
         if learned is not None and (regularizer := self.options.regularizer):
             weights = p.packed(learned)[: p.weights]
@@ -141,25 +147,25 @@ class RecordingTraining(Training):
         seconds = self.ranks.broadcast(self._seconds())
         return Record(self.done, epoch, **figures, learning_rate=rate, seconds=seconds, measured=tuple(own.items()))
 
-    def _measured_metrics(self) -> dict[str, float]:
-        """Measure the metrics that were asked for on the validation samples, where these lie."""
+    def _own_metrics(self) -> dict[str, float]:
+        """Evaluate the metrics of `fit(metrics=...)` on the validation set."""
         samples, evaluator = self.data.validation, self._validation
         if not self.metrics or samples is None or evaluator is None:
             return {}
-        # All samples on the first rank, since a metric is no sum of shares; it is code from outside, called once.
+        # All samples on the first rank, since a metric is no sum over ranks, and the user's code is called once.
         is_first = self.ranks.is_first
         return self.ranks.broadcast(
             evaluate_metrics(self.model, samples, self.metrics, evaluator.batches) if is_first else {}
         )
 
     def gradients(self) -> Arrays:
-        """Gradients of the loss on a batch of training samples, the same each time; see `TrainingView.gradients`."""
+        """Compute the gradients on a fixed batch of training samples; see `TrainingView.gradients`."""
         return gradients_of(
             self.model, self.loss, evenly_spaced(self.samples, min(self.batch_size, self.model.capacity))
         )
 
     def state(self) -> State:
-        """Return everything that the rest of the training depends on; between two steps."""
+        """Return the complete state of the training, between two steps."""
         self.settle()
         monitor, skipped = self.monitor, self._skipped()
         return State(
@@ -178,14 +184,14 @@ class RecordingTraining(Training):
         )
 
     def restore(self, state: State) -> None:
-        """Go on from a state of the same training."""
+        """Resume from a state of the same training."""
         kept = {name: weights for name in ("now", "last", "good", "best") if (weights := getattr(state, name))}
         state = replace(state, **{n: replace(w, trained=self._trained_at(w.step)) for n, w in kept.items()})
         self._back = state.now, state.optimizer
         self.rewind()
-        is_first = self.ranks.is_first  # the sums of all, of which the others then have none
+        is_first = self.ranks.is_first  # the first rank takes the sums of all ranks
         self.backend.assign(self.step.totals, state.totals if is_first else 0.0)
         self._samples, self._seconds_before = state.samples, state.seconds
         self._own_samples = state.samples if is_first else 0
-        self._began = self._began and time.perf_counter()  # before which the seconds of the state have passed
+        self._began = self._began and time.perf_counter()  # earlier time is in the state's seconds
         self.monitor.restore(state)

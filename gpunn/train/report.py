@@ -1,4 +1,4 @@
-"""Reports on classes: every metric of a network's answers, as numbers and as a table."""
+"""Report every metric of a network's predictions, for classes here, as numbers and as a table."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,26 +12,24 @@ from numpy.typing import ArrayLike, NDArray
 from gpunn.config.scalars import positive_whole
 from gpunn.data import Samples
 from gpunn.data.class_weights import ClassWeight
-from gpunn.display.html import html_table
 from gpunn.errors import DataError, OptionError, in_one_line
-from gpunn.nn.losses import MeanSquaredError
 from gpunn.nn.network import Network
 from gpunn.nn.tasks import Task
-from gpunn.train.arguments import as_samples, check_samples
-from gpunn.train.custom_metrics import MetricList, checked_metrics, evaluate_metrics
+from gpunn.train.arguments import as_samples
+from gpunn.train.custom_metrics import MetricList, checked_metrics, evaluate_metrics, task_of
 from gpunn.train.metrics import Average, Counts, Weights, confusion_matrix, divided, mean, roc_auc
 from gpunn.train.outputs_report import MultilabelReport, RegressionReport
 from gpunn.train.predictions import Answers, all_outputs, answers_to
-from gpunn.train.table import HEADS, MOST_IN_FILES, MOST_ROWS, amount, decimal, in_line, own, some, table, with_notes
+from gpunn.train.table import HEADS, MOST_IN_FILES, MOST_ROWS, Layout, TableReport, amount, decimal, in_line, own, some
 
 MOST_IN_MATRIX = 200  # classes of the confusion matrix in `metrics.json`
 _TOP = 5
-_IMBALANCE = 3  # times as many samples in one class as in another: accuracy then says little about the smaller
+_IMBALANCE = 3  # ratio of class sizes from which accuracy says little about the smaller class
 
 
 @dataclass(frozen=True)
 class ClassScores:
-    """Precision, recall and F1 of one class, and its support: its samples, or the sum of their weights."""
+    """Precision, recall and F1 of one class, and its support: number of samples, or sum of their weights."""
 
     name: str
     precision: float
@@ -41,19 +39,19 @@ class ClassScores:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ClassificationReport:
-    """Metrics of classes, as scikit-learn defines them, with 0 for a quotient of nothing by nothing (zero_division=0).
+class ClassificationReport(TableReport):
+    """Metrics of classes, as scikit-learn defines them, with zero_division=0: 0 / 0 is 0.
 
     Attributes:
         class_names: Name of each class, one for each output of the network.
-        precision, recall, f1: Of each class, (classes,).
-        support: Number of samples of each class, (classes,), or the sum of their weights.
+        precision, recall, f1: Metrics of each class, (classes,).
+        support: Number of samples of each class, (classes,), or sum of their weights.
         accuracy: Share of right answers.
-        balanced_accuracy: Mean recall of the classes that have samples.
-        macro: Mean precision, recall and F1 of the classes that occur, in the labels or in the answers.
-        weighted: Their means weighted by support.
+        balanced_accuracy: Mean recall of the classes with samples.
+        macro: Mean precision, recall and F1 over the true and predicted classes.
+        weighted: Mean precision, recall and F1 weighted by support.
         auc: Area under the ROC curve; NaN unless there are two classes, and samples of both.
-        answers: Labels and answers, which the other metrics are made of.
+        answers: True and predicted classes, from which all metrics are computed.
         metrics: Metrics of your own, by name.
     """
 
@@ -73,7 +71,7 @@ class ClassificationReport:
 
     @classmethod
     def of(cls, answers: Answers, class_names: Sequence[str], weights: Weights = None) -> "ClassificationReport":
-        """Compute the metrics of answers."""
+        """Compute the metrics from true and predicted classes."""
         labels, predicted, classes = answers.labels, answers.predicted, len(class_names)
         counts = Counts.of_classes(labels, predicted, classes, weights)
         occurs = (np.bincount(labels, minlength=classes) + np.bincount(predicted, minlength=classes)) > 0
@@ -98,11 +96,11 @@ class ClassificationReport:
 
     @cached_property
     def confusion_matrix(self) -> NDArray[Any]:
-        """How often class i was taken for class j, (classes, classes), or the sum of the weights of these samples."""
+        """Number of samples of class i predicted as class j, (classes, classes), or sum of their weights."""
         return confusion_matrix(self.answers.labels, self.answers.predicted, len(self.class_names), self.weights)
 
     def top_k_accuracy(self, k: int | None = None) -> float:
-        """Return the share of samples whose true class is among the k likeliest; left out, k is `default_k`.
+        """Return the share of samples with the true class among the k likeliest; k is `default_k` by default.
 
         Raises:
             OptionError: k is no whole number from 1 to the number of classes.
@@ -114,7 +112,7 @@ class ClassificationReport:
 
     @property
     def default_k(self) -> int:
-        """5, or one less than the classes where they are fewer."""
+        """5, or the number of classes less one if that is smaller."""
         return max(1, min(_TOP, len(self.class_names) - 1))
 
     def __getitem__(self, name: str) -> ClassScores:
@@ -128,29 +126,31 @@ class ClassificationReport:
 
     @cached_property
     def counts(self) -> NDArray[np.int64]:
-        """Number of samples of each class, (classes,), whatever they weigh."""
+        """Number of samples of each class, (classes,), without their weights."""
         return np.bincount(self.answers.labels, minlength=len(self.class_names))
 
     @cached_property
+    def _predicted_counts(self) -> NDArray[np.int64]:
+        return np.bincount(self.answers.predicted, minlength=len(self.class_names))
+
+    @cached_property
     def absent(self) -> NDArray[np.intp]:
-        """Numbers of the classes that occur neither in the labels nor in the answers."""
-        said = np.bincount(self.answers.predicted, minlength=len(self.class_names))
-        return np.flatnonzero(self.counts + said == 0)
+        """Numbers of the classes that are neither true nor predicted of any sample."""
+        return np.flatnonzero(self.counts + self._predicted_counts == 0)
 
     @property
     def worst(self) -> ClassScores:
-        """The class of the lowest F1 among those with samples."""
+        """Scores of the class with the lowest F1 among those with samples."""
         there = np.flatnonzero(self.counts)
         return self._scores(int(there[np.argmin(self.f1[there])]))
 
     @property
     def never_predicted(self) -> tuple[str, ...]:
-        """Names of the classes that have samples and were never the answer."""
-        said = np.bincount(self.answers.predicted, minlength=len(self.class_names))
-        return tuple(self.class_names[k] for k in np.flatnonzero((self.counts > 0) & (said == 0)))
+        """Names of the classes with samples that were never predicted."""
+        return tuple(self.class_names[k] for k in np.flatnonzero((self.counts > 0) & (self._predicted_counts == 0)))
 
     def most_mistaken(self, most: int = 3) -> list[tuple[str, str, int]]:
-        """Return the most frequent mistakes: true class, what it was taken for, and how often."""
+        """Return the most frequent mistakes: true class, predicted class, and count."""
         true, taken = self.answers.labels.astype(np.int64), self.answers.predicted
         classes, is_wrong = len(self.class_names), true != taken
         places, counts = np.unique(true[is_wrong] * classes + taken[is_wrong], return_counts=True)
@@ -159,11 +159,11 @@ class ClassificationReport:
 
     @property
     def is_imbalanced(self) -> bool:
-        """Whether some class has at least three times as many samples as another."""
+        """Return whether a class has at least three times as many samples as another."""
         return are_imbalanced(self.counts)
 
     def shown_classes(self, most: int = MOST_ROWS) -> tuple[NDArray[np.intp], str]:
-        """Return the numbers of the classes that a table shows, and what it leaves out, in words."""
+        """Return the numbers of the classes in a table, and a note in words if others are left out."""
         there = np.setdiff1d(np.arange(len(self.class_names)), self.absent)
         if len(there) <= most:
             return there, ""
@@ -172,18 +172,18 @@ class ClassificationReport:
 
     @property
     def averages(self) -> Mapping[str, Average]:
-        """The averages by name."""
+        """Macro and weighted average, by name."""
         return {"macro average": self.macro, "weighted average": self.weighted}
 
     def figures(self) -> dict[str, float]:
-        """Return the figures over all classes that apply, by their names for people."""
+        """Return the metrics over all classes, by their usual names."""
         told = {"accuracy": self.accuracy, "balanced accuracy": self.balanced_accuracy}
         if len(self.class_names) > _TOP:
             told[f"top-{self.default_k} accuracy"] = self.top_k_accuracy()
         return told | ({} if math.isnan(self.auc) else {"AUC": self.auc})
 
     def notes(self) -> list[str]:
-        """Return what is to be known of the numbers, a line each."""
+        """Return remarks on the metrics, a line each."""
         _, left_out = self.shown_classes()
         lines = [f"the table shows {left_out}"] if left_out else []
         if absent := [self.class_names[k] for k in self.absent]:
@@ -195,33 +195,20 @@ class ClassificationReport:
             lines.append(f"never predicted: {some(names)}")
         return [*lines, *own(self.metrics)]
 
-    def _groups(self) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
-        """Return the cells of each class, and of the averages."""
+    def _layout(self) -> Layout:
         chosen, _ = self.shown_classes()
         numbers = (self.precision, self.recall, self.f1)
         rows = [(self.class_names[k], *(decimal(v[k]) for v in numbers), amount(self.support[k])) for k in chosen]
         total = amount(self.support.sum())
         averages = [(name, *map(decimal, vars(each).values()), total) for name, each in self.averages.items()]
-        return rows, averages
-
-    def table(self, width: int = 80) -> str:
-        """Write the metrics of each class, and their averages, in at most so many columns."""
-        lines = [in_line(self.figures()), *self.notes()]
-        return with_notes(table(("class", *HEADS), self._groups(), width), lines, width)
-
-    def _repr_html_(self) -> str:
-        notes = [in_line(self.figures()), *self.notes()]
-        return html_table(("class", *HEADS), self._groups(), title=repr(self), notes=notes)
-
-    def __str__(self) -> str:
-        return self.table()
+        return ("class", *HEADS), [rows, averages], [in_line(self.figures()), *self.notes()]
 
     def __repr__(self) -> str:
         told = f"accuracy={self.accuracy:.4f}, macro F1={self.macro.f1:.4f}"
         return f"ClassificationReport({len(self.class_names)} classes, {self.total:,} samples, {told})"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the metrics as what JSON takes; each class up to 1,000, and the confusion matrix up to 200."""
+        """Return the metrics as plain values for JSON; scores up to 1,000 classes, confusion matrix up to 200."""
         count = len(self.class_names)
         classes = [asdict(self._scores(k)) for k in range(count)] if count <= MOST_IN_FILES else None
         named = {"auc": self.auc} if count == 2 else {}
@@ -250,17 +237,15 @@ def report_on(
     class_weight: ClassWeight = None,
     metrics: MetricList = (),
 ) -> Report:
-    """Make the report of a network's answers to samples; see `Sequential.report`."""
+    """Report the metrics of a network on samples; see `Sequential.report`."""
     own_metrics = checked_metrics(metrics)
-    samples = model.arranged(as_samples(samples, y, model, sample_weight, class_weight))
-    check_samples(model, samples)
-    report, found = _bundled(model, samples), evaluate_metrics(model, samples, own_metrics)
+    samples = as_samples(samples, y, model, sample_weight, class_weight)
+    report, found = _plain_report(model, samples), evaluate_metrics(model, samples, own_metrics)
     return replace(report, metrics=found) if found else report
 
 
-def _bundled(model: Network, samples: Samples) -> Report:
-    task = (model.loss or MeanSquaredError()).task(bool(samples.classes))
-    weights = samples.weights
+def _plain_report(model: Network, samples: Samples) -> Report:
+    task, weights = task_of(model, samples), samples.weights
     if task is Task.CLASSES:
         return ClassificationReport.of(answers_to(model, samples), model.names_of_outputs, weights)
     kind = MultilabelReport if task is Task.BINARY else RegressionReport
@@ -271,6 +256,6 @@ def _bundled(model: Network, samples: Samples) -> Report:
 
 
 def are_imbalanced(counts: NDArray[np.integer]) -> bool:
-    """Tell whether some class has at least three times as many samples as another that has any."""
+    """Return whether a class has at least three times as many samples as another with any."""
     there = counts[counts > 0]
     return len(there) > 1 and int(there.max()) >= _IMBALANCE * int(there.min())

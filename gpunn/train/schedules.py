@@ -1,4 +1,4 @@
-"""Learning rates as functions of how far training has come, evaluated for all steps of an epoch at once."""
+"""Schedule the learning rate over a training, for all steps of an epoch at once."""
 
 from abc import ABC, abstractmethod
 from copy import copy
@@ -16,30 +16,30 @@ _MOST_CHANGES = 20
 
 
 class Schedule(Part, ABC, kind="schedule", example="Cosine(0.1)"):
-    """A learning rate that changes as training goes on."""
+    """Learning rate as a function of the training's progress."""
 
     @abstractmethod
     def rates(self, epochs: NDArray[Any], total: float) -> NDArray[Any]:
         """Return the learning rates.
 
         Args:
-            epochs: Epochs done before each step, with fractions.
+            epochs: Epochs done before each step, with fractions, (steps,).
             total: Number of epochs of the whole training.
         """
 
     def for_epochs_of(self, steps: int) -> Self:
-        """Return the schedule for epochs of so many steps: itself, unless it counts in steps."""
+        """Return the schedule for epochs of `steps` steps; only schedules that count in steps change."""
         return self
 
     @property
     def given(self) -> float | None:
-        """The rate that names the schedule, set by `--learning-rate`: its `rate` or `peak`, or None."""
+        """Main rate of the schedule, which `--learning-rate` sets: `rate` or `peak`, or None."""
         return getattr(self, "rate", getattr(self, "peak", None))
 
 
 @register
 class Constant(Schedule):
-    """η = `rate`, always."""
+    """η = `rate` at every step."""
 
     def __init__(self, rate: float) -> None:
         self.rate = real(rate, "learning rate", POSITIVE)
@@ -86,13 +86,13 @@ class Cosine(Schedule):
 
 @register
 class OneCycle(Schedule):
-    """Up to `peak` and down again, both by a cosine (L. N. Smith, N. Topin, 2018).
+    """peak/start → peak → peak/end, both ways by a cosine (L. N. Smith, N. Topin, 2018).
 
     Args:
         peak: Highest rate.
         rise: Share of the training in which the rate rises.
-        start: The rate begins with peak/start.
-        end: The rate ends with peak/end.
+        start: Divisor of the peak for the first rate.
+        end: Divisor of the peak for the last rate.
     """
 
     def __init__(self, peak: float, rise: float = 0.3, start: float = 25.0, end: float = 1e4) -> None:
@@ -109,17 +109,15 @@ class OneCycle(Schedule):
 
 @register
 class Warmup(Schedule):
-    """A linear rise from 0 to the rate that a schedule begins with; the schedule has the rest of the training.
-
-    Step k of the n steps of the rise, counted from 1, has k/n of that rate.
+    """η k/n at step k of the first n steps, counted from 1: a linear rise to the start of a schedule for the rest.
 
     Args:
         rate: η after the rise, or a schedule of it, whose epochs are counted from the end of the rise.
-        epochs: Length of the rise in epochs, with fractions; or give
+        epochs: Length of the rise in epochs, with fractions; give this or `steps`.
         steps: Length of the rise in steps.
 
     Raises:
-        OptionError: Neither or both lengths, or a schedule that is a warm-up already.
+        OptionError: Neither or both lengths, or a schedule with a warm-up of its own.
     """
 
     def __init__(self, rate: float | Schedule, *, epochs: float | None = None, steps: int | None = None) -> None:
@@ -150,19 +148,19 @@ class Warmup(Schedule):
                 raise OptionError("how long steps are is not known here: call for_epochs_of(steps of an epoch) before")
             length = self.steps * of_step
         assert length is not None
-        # What is left may be nothing, and schedules divide by it.
+        # The rest of the training may be empty, and schedules divide by its length.
         after = self._of.rates(np.maximum(epochs - length, 0.0), max(total - length, of_step, 1e-9))
         return after * np.clip((epochs + of_step) / length, 0.0, 1.0)
 
 
 @register
 class Changed(Schedule):
-    """η of one schedule, and from some epoch on of another: of a run that went on with another learning rate.
+    """η of one schedule up to an epoch, and of another one from there, for a run resumed with a new learning rate.
 
     Args:
-        before: η up to there, or a schedule of it.
+        before: η before the change, or a schedule of it.
         at: Epoch of the change, with fractions.
-        after: η from there on, or a schedule of it; its epochs are counted from the start too.
+        after: η after the change, or a schedule of it, whose epochs are counted from the start of the training too.
     """
 
     def __init__(self, before: float | Schedule, at: float, after: float | Schedule) -> None:

@@ -1,4 +1,4 @@
-"""Watch the records of a training: stop it where it learns no more, keep its best weights, tell of overfitting."""
+"""Stop a training early, keep its best weights, and report overfitting."""
 
 import math
 from typing import Any
@@ -8,39 +8,31 @@ from gpunn.errors import OptionError
 from gpunn.train.callbacks import JUDGES, Callback, StopTraining, TrainingView
 from gpunn.train.record import Record
 
-_RISING = (
-    "accuracy",
-    "r2",
-    "f1",
-    "auc",
-    "precision",
-    "recall",
-    "exact",
-)  # endings of the names of figures that are better the higher they are
-_FALLING = ("loss", "rmse", "mae", "penalty")
-_PARTS = ("train", "validation")  # of the samples that a record has figures of
+_RISING = ("accuracy", "r2", "f1", "auc", "precision", "recall", "exact")  # ends of names of metrics to maximise
+_FALLING = ("loss", "rmse", "mae", "penalty")  # to minimise
+_PARTS = ("train", "validation")  # samples whose metrics a record has
 
 
 class EarlyStopping(Callback):
-    """Stops a training some time after its best record, and puts the weights of that record back.
+    """Stop a training when it no longer improves, and restore the weights of its best record.
 
-    `fit(patience=3)` is short for `fit(callbacks=[gn.EarlyStopping(3)])`. A training has one at most. What it knows
-    follows from the records, so a training that a `Checkpointer` resumes stops where it would have stopped.
+    `fit(patience=3)` is short for `fit(callbacks=[gn.EarlyStopping(3)])`. A training has at most one. Its state follows
+    from the records, so a training that a `Checkpointer` resumes stops at the same step as an uninterrupted one.
 
     Args:
-        patience: Number of epochs without a better record after which the training stops. Records are usually made four
-            times an epoch.
-        monitor: Name of the figure of a `Record` that is watched, such as "validation_accuracy" or "train_loss", or of
-            one of the metrics of `fit`, such as "f1".
-        mode: "min" where a lower figure is better, "max" where a higher one is. Default: by the name of the figure.
-        min_delta: Difference by which a record must be better than the best one so far.
-        restore_best: Whether the weights of the best record are put back at the end, also at that of the last epoch.
+        patience: Number of epochs without a better record after which the training stops. An epoch usually has four
+            records.
+        monitor: Metric to watch: one of a `Record`, such as "validation_accuracy" or "train_loss", or one of `fit`,
+            such as "f1".
+        mode: "min" if lower is better, "max" if higher is better. Default: by the name of the metric.
+        min_delta: Least improvement over the best record that counts.
+        restore_best: Whether to restore the weights of the best record at the end, even after the last epoch.
 
     Attributes:
         best: Best record so far, or None.
 
     Raises:
-        OptionError: Arguments that cannot be; from `fit`: records without such a figure.
+        OptionError: A bad argument; from `fit`: records without this metric.
     """
 
     _turn = JUDGES
@@ -72,7 +64,7 @@ class EarlyStopping(Callback):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Arguments beside `patience` that are not the usual ones, by name."""
+        """Arguments other than `patience` that differ from the defaults, by name."""
         given = {"monitor": self.monitor, "mode": self.mode, "min_delta": self.min_delta}
         usual = {"monitor": "validation_loss", "mode": "min", "min_delta": 0.0}
         restoring = {} if self.restore_best else {"restore_best": False}
@@ -80,12 +72,12 @@ class EarlyStopping(Callback):
 
     @property
     def needs_validation(self) -> bool:
-        """Whether it watches a figure of the validation samples."""
+        """Return whether the metric is one of the validation set."""
         return self.monitor.startswith("validation")
 
     @property
     def was_best(self) -> str:
-        """In words, how the best record differs from the others."""
+        """Merit of the best record, in words."""
         return f"{self._words} was {'lowest' if self.mode == 'min' else 'highest'}"
 
     @property
@@ -94,7 +86,7 @@ class EarlyStopping(Callback):
 
     def on_train_begin(self, training: TrainingView) -> None:
         self.best = None
-        for record in training.history:  # of the part before a checkpoint
+        for record in training.history:  # records before a checkpoint
             if self._is_better(record):
                 self.best = record
         training.trainer.restores_best = self.restore_best
@@ -113,7 +105,7 @@ class EarlyStopping(Callback):
         return best is None or now[0] < best[0] or (now[0] == best[0] and now[1] < best[1] - self.min_delta)
 
     def _measure(self, record: Record) -> tuple[bool, float]:
-        """Return the figure, the lower the better; for lack of a validation loss that of training, behind all such."""
+        """Return a key to minimise: the metric, or the training loss after all records with a validation loss."""
         figures = {f"{part}_{name}": value for part in _PARTS for name, value in record.figures(part).items()}
         figures |= record.metrics
         value = figures.get(self.monitor, record.penalty if self.monitor == "penalty" else math.nan)
@@ -130,7 +122,7 @@ class EarlyStopping(Callback):
 
 
 class BestWeights(EarlyStopping):
-    """Keeps the weights of the lowest validation loss for checkpoints, and never stops: a training without patience."""
+    """Keep the weights of the lowest validation loss for checkpoints, and never stop the training."""
 
     _waits = False
 
@@ -139,17 +131,17 @@ class BestWeights(EarlyStopping):
 
     @property
     def needs_validation(self) -> bool:
-        return False  # without any, the training loss stands in
+        return False  # the training loss replaces a missing validation loss
 
 
 class OverfittingDetector(Callback):
-    """Says, once, since when a training overfits: `history.overfitting_since` (docs/design/overfitting.md).
+    """Report once since when a training overfits: `history.overfitting_since` (docs/design/overfitting.md).
 
-    Every training has one, which only says it.
+    Every training has one, with `stop=False`.
 
     Args:
-        stop: Whether it also ends the training then. The weights stay as they are; those of the lowest validation loss
-            are put back where there is an `EarlyStopping` too.
+        stop: Whether overfitting also ends the training. The weights stay as they are; together with `EarlyStopping`,
+            those of the lowest validation loss are restored.
 
     Raises:
         OptionError: `stop` is neither True nor False.
@@ -160,16 +152,16 @@ class OverfittingDetector(Callback):
 
     def __init__(self, stop: bool = False) -> None:
         self.stop = self._waits = flag(stop, "stop")
-        self._is_said = False
+        self._is_reported = False
 
     def on_train_begin(self, training: TrainingView) -> None:
-        self._is_said = training.history.overfitting_since is not None
+        self._is_reported = training.history.overfitting_since is not None
 
     def on_record(self, training: TrainingView, record: Record) -> None:
         since = training.history.overfitting_since
-        if since is None or self._is_said:
+        if since is None or self._is_reported:
             return
-        self._is_said = True
+        self._is_reported = True
         when = f"since step {since.step}, epoch {since.epoch:.1f}"
         falls = "the training loss still falls, the validation loss no longer does"
         training.say(f"overfitting (high variance) {when}: {falls}")

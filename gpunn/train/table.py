@@ -1,27 +1,53 @@
-"""Tables of plain text, within a width: columns of names are cut, and characters of two columns count as such."""
+"""Write tables of plain text within a width: long names are cut, and wide characters count as two columns."""
 
 import math
 import textwrap
 import unicodedata
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeAlias
 
+from gpunn.display.html import html_table
 from gpunn.errors import in_one_line
 
 HEADS = ("precision", "recall", "F1", "support")
 MOST_ROWS = 50  # classes or outputs in a table; of more, the worst are shown
 MOST_IN_FILES = 1000  # classes or outputs in `metrics.json`, which is read whole
-_LEAST_NAME = 8  # columns of a name, where the width leaves it none
+_LEAST_NAME = 8  # columns of a name in the narrowest table
 _MOST_NAMES = 6
+
+Layout: TypeAlias = tuple[Sequence[str], Sequence[Sequence[Sequence[str]]], list[str]]  # heads, groups of rows, notes
+
+
+class TableReport(ABC):
+    """Show a report as a table, of text or, in a notebook, of HTML."""
+
+    @abstractmethod
+    def _layout(self) -> Layout:
+        """Return the heads, the groups of rows, and the notes below them."""
+
+    def table(self, width: int = 80) -> str:
+        """Write the metrics of each class or output, and their averages, in at most `width` columns of text."""
+        heads, groups, notes = self._layout()
+        lines = [line for note in notes if note for line in textwrap.wrap(note, max(width, 20))]
+        return "\n".join([table(heads, groups, width), "", *lines])
+
+    def _repr_html_(self) -> str:
+        heads, groups, notes = self._layout()
+        return html_table(heads, groups, title=repr(self), notes=notes)
+
+    def __str__(self) -> str:
+        return self.table()
 
 
 def width_of(text: str) -> int:
-    """Return the number of a terminal's columns that a text takes."""
+    """Count the terminal columns of a text."""
     wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
     return len(text) + wide - sum(unicodedata.combining(c) > 0 for c in text)
 
 
 def fitted(text: str, width: int) -> str:
-    """Cut a text to one line of so many columns, with "…" at the end, and fill it up with spaces."""
+    """Cut a text to one line of `width` columns, with "…" at the end, and pad it with spaces."""
     text = in_one_line(text)
     if width_of(text) > width:
         while width_of(text) > width - 1:
@@ -31,7 +57,7 @@ def fitted(text: str, width: int) -> str:
 
 
 def table(heads: Sequence[str], groups: Iterable[Sequence[Sequence[str]]], width: int = 80) -> str:
-    """Lay out rows of a name and of numbers under heads, groups of rows apart; the names give way to the width."""
+    """Write groups of rows, a name and numbers each, under heads; names are cut to fit the width."""
     parts = [group for group in groups if group]
     rows = [heads, *(row for group in parts for row in group)]
     others = [max(width_of(row[k]) for row in rows) for k in range(1, len(heads))]
@@ -50,7 +76,7 @@ def _row(row: Sequence[str], first: int, others: Sequence[int]) -> str:
 
 
 def decimal(value: float) -> str:
-    """Write a share with four digits after the point, "–" for nan."""
+    """Write a share with four decimals, "–" for NaN."""
     return "–" if math.isnan(value) else f"{value:.4f}"
 
 
@@ -60,22 +86,16 @@ def amount(value: float) -> str:
 
 
 def in_line(figures: Mapping[str, float]) -> str:
-    """Write figures by name as one text."""
+    """Write metrics by name as one text."""
     return ", ".join(f"{name} {decimal(value)}" for name, value in figures.items())
 
 
 def own(metrics: Mapping[str, float]) -> list[str]:
-    """Write metrics from outside as a note, where there are any."""
+    """Write metrics of the user's own as a note, if there are any."""
     return [", ".join(f"{name} {value:.6g}" for name, value in metrics.items())] if metrics else []
 
 
 def some(names: Sequence[str]) -> str:
-    """Write the first few of some names, and how many more there are."""
+    """Write the first few names, and the number of the others."""
     more = f" and {len(names) - _MOST_NAMES:,} more" if len(names) > _MOST_NAMES else ""
     return ", ".join(fitted(name, 24).rstrip() for name in names[:_MOST_NAMES]) + more
-
-
-def with_notes(text: str, notes: Iterable[str], width: int) -> str:
-    """Write notes below a table, in no more columns than it may have."""
-    lines = [line for note in notes if note for line in textwrap.wrap(note, max(width, 20))]
-    return "\n".join([text, "", *lines])

@@ -1,4 +1,4 @@
-"""Train: epochs of freshly shuffled batches, records on the way, and an end that keeps good weights."""
+"""Train a network epoch by epoch, with records and callbacks, and keep good weights at the end."""
 
 import math
 import sys
@@ -31,14 +31,14 @@ from gpunn.train.monitor import BAD_LOSS, GROWN, no_better_than_chance
 from gpunn.train.record import Record, Weights
 from gpunn.train.recording import MOST_COPIED, RecordingTraining
 
-CHECK_EVERY = 256  # steps after which a device is asked whether loss and weights are still finite
-RECORDS_PER_EPOCH = 4  # where `validate_every` is left out
-_IN_TRAINING: set[int] = set()  # networks, by `id`, that others train copies of until they are done
-COMPARED = 1024  # training samples on which a suspected network is compared with the untrained one
+CHECK_EVERY = 256  # steps between checks of a device's loss and weights for NaN and Inf
+RECORDS_PER_EPOCH = 4  # default of `validate_every`
+_IN_TRAINING: set[int] = set()  # `id` of each network in training
+COMPARED = 1024  # training samples on which a network with a suspicious loss is compared with the untrained one
 
 
 class Trainer(RecordingTraining):
-    """A training from its first to its last epoch; see `Sequential.fit` for the arguments."""
+    """Run a training from its first to its last epoch; see `Sequential.fit` for the arguments."""
 
     def __init__(
         self,
@@ -63,11 +63,11 @@ class Trainer(RecordingTraining):
             raise OptionError(f"precision {precision!r} rounds products of float32, and the dtype is {options.dtype}")
         self.stopping, self.restores_best = stopping, False
         self.callbacks = Callbacks(all_callbacks(options, stopping), TrainingView(self))
-        self.exits = ExitStack()  # what callbacks hold until the training has ended, however
-        self.folder: Path | None = None  # of checkpoints and all else that the training writes
-        self.resumed_from: int | None = None  # step of the checkpoint that it goes on from
+        self.exits = ExitStack()  # resources of callbacks, released at the end even after an error
+        self.folder: Path | None = None  # folder of checkpoints and other files of the training
+        self.resumed_from: int | None = None  # step of the checkpoint to resume from
         super().__init__(model, given, options, backend)
-        if not (model.epochs_trained and model.class_names == given.class_names):  # else it has seen them
+        if not (model.epochs_trained and model.class_names == given.class_names):  # a missing class was never learned
             note_missing_classes(self.data)
         if options.batch_size is not None and options.batch_size > self.batch_size:
             more = f"a batch size of {options.batch_size} is more than there are"
@@ -80,31 +80,31 @@ class Trainer(RecordingTraining):
             far = f"average {options.average:g} looks back over {1 / (1 - options.average):,.0f} steps"
             better = f"{max(0.5, 1 - 10 / self.steps):.2g}"
             self.say(f"{far}, and the training has {self.steps:,}: {better} lags less behind")
-        self._is_compiled, self._said = False, {""}  # what was said of things that go more slowly than they could
+        self._is_compiled, self._said = False, {""}  # messages about slower paths, each shown once
 
     def say(self, text: str) -> None:
-        """Show a line that stays, above the progress."""
+        """Show a message above the progress bar."""
         for display in self.callbacks.displays:
             display.say(text)
 
     def stop(self, why: str) -> None:
-        """End the training well after this step, unless it was stopped before."""
+        """Stop the training after this step, unless it is stopped already."""
         if not self.history.stopped:
             self.history.stopped = why
             self.say(f"stopped: {why}")
 
     def run(self) -> History:
-        """Train to the end, or to an interrupt or a lost device, and leave the network as it is to be used."""
+        """Train to the end, an interrupt or a lost device, and leave the network ready for use."""
         try:
             self.train()
         except KeyboardInterrupt:
             self.put_back(self.monitor.last)
             self.history.stopped = "interrupted"
-            if not hasattr(sys, "ps1"):  # a script is to end; at a prompt there is somebody to look at the history
+            if not hasattr(sys, "ps1"):  # end a script, but at a prompt return the history
                 raise
             self.callbacks.call(Callback.on_train_end)
             return self.history
-        except SystemExit as error:  # which no hook of Python sees, and the others wait
+        except SystemExit as error:  # no exception hook sees it, and the other ranks wait
             self.ranks.fail(f"SystemExit: {error}")
             raise
         except Exception as error:
@@ -123,11 +123,11 @@ class Trainer(RecordingTraining):
         return self.history
 
     def train(self) -> None:
-        """Train to the end, or until patience runs out or a callback stops it."""
+        """Train to the end, or until a callback stops the training."""
         self._began = time.perf_counter()
         _IN_TRAINING.add(id(self.model))
         try:
-            # NaN and Inf are reported in one line by the checks below, not by warnings on the way.
+            # The checks below report NaN and Inf in one line, without NumPy's warnings.
             with np.errstate(over="ignore", divide="ignore", invalid="ignore"), self.enough_memory(), self.loops():
                 self.check_same_weights()
                 self.callbacks.call(Callback.on_train_begin)
@@ -135,15 +135,15 @@ class Trainer(RecordingTraining):
                     self._run_epoch()
                 self.settle()
         finally:
-            self._forget_look()
+            self._drop_pending()
             _IN_TRAINING.discard(id(self.model))
             self._seconds_before, self._began = self._seconds(), None
             self.orders.close()
             self._close_displays()
             if self.average is not None and not self.is_cut:
-                with suppress(RuntimeError, MemoryError):  # of a device that is lost: `put_back` has the weights
-                    self.average.show()
-            self.model.parameters.keep_gradients()  # for a `backward` by hand, which must not change the weights
+                with suppress(RuntimeError, MemoryError):  # on a lost device; `put_back` then has the weights
+                    self.average.apply()
+            self.model.parameters.keep_gradients()  # a later `backward` by hand must not change the weights
             self.exits.close()
 
     def _close_displays(self) -> None:
@@ -151,11 +151,11 @@ class Trainer(RecordingTraining):
             display.close()
 
     def finish(self) -> None:
-        """Put back the best weights where `EarlyStopping` asked for them; recompute statistics where that was asked."""
+        """Restore the best weights for `EarlyStopping`, and recompute statistics, if the options ask for it."""
         best = self.monitor.best
         self._keep_optimizer(self._remembered())
-        self.model.count_on(*self._trained_at(self.done))  # for steps by hand, too
-        # What was held all the time keeps its statistics.
+        self.model.count_on(*self._trained_at(self.done))  # for later steps by hand
+        # Layers frozen all the time keep their statistics.
         self.model.held = self.held if self.options.freeze >= self.options.epochs else frozenset()
         if self.restores_best and best is not None and best.step != self.history[-1].step:
             self.put_back(best)
@@ -165,23 +165,23 @@ class Trainer(RecordingTraining):
         self.model.held = frozenset()
 
     def verdict(self) -> str:
-        """Say why the network does no better than chance; "" where it does better."""
+        """Say why the network does no better than chance; "" if it does better."""
         history, rate, outputs = self.history, self.optimizer.schedule.given, math.prod(self.model.output_shape)
         record = self.stopping.best if self.restores_best or not history else history[-1]
-        # Weights of classes change what is learned, which the validation samples then do not show.
+        # Class weights change the training loss, but not that of the validation samples.
         watched = self.data.validation if self.options.class_weight is None else None
         return no_better_than_chance(self.samples, watched, self.loss, record, rate, outputs) if record else ""
 
     def _is_own(self, error: Exception) -> bool:
         return error is not self.callbacks.failure
 
-    def _measured_metrics(self) -> dict[str, float]:
-        with self.callbacks.watched():  # a metric is code from outside, as a callback is
-            return super()._measured_metrics()
+    def _own_metrics(self) -> dict[str, float]:
+        with self.callbacks.watched():  # a metric is the user's code, like a callback
+            return super()._own_metrics()
 
     def _run_epoch(self) -> None:
-        """Do an epoch, or the rest of it."""
-        steps = self.step.steps_per_epoch
+        """Train for an epoch, or for the rest of one."""
+        steps = self.steps_per_epoch
         epoch = self.done // steps
         if self.held and self.done == self.thaws_at:
             self.say(f"from epoch {epoch + 1} on all layers learn")
@@ -192,7 +192,7 @@ class Trainer(RecordingTraining):
             if self.done == self.thaws_at and self.held:
                 self._thaw()
             if self.monitor.untrained_loss is None:
-                self._look_at_first_loss()
+                self._keep_first_loss()
             for trouble in sorted({self.step.trouble, self.step.batches.trouble} - self._said):
                 self._said.add(trouble)
                 self.say(trouble)
@@ -204,8 +204,8 @@ class Trainer(RecordingTraining):
                     self.callbacks.call(Callback.on_epoch_end)
             self.callbacks.after_steps(self.done)
 
-    def _look_at_first_loss(self) -> None:
-        """Remember the loss of the first batch that had one, with which later ones are compared."""
+    def _keep_first_loss(self) -> None:
+        """Keep the loss of the first batch that has one, to compare later losses with."""
         seen = self._evaluation()
         if seen.total and math.isfinite(seen.loss):
             self.monitor.untrained_loss = seen.loss
@@ -213,13 +213,13 @@ class Trainer(RecordingTraining):
             self._diverged(BAD_LOSS)
 
     def _thaw(self) -> None:
-        """Let all layers learn from the next step on."""
-        self.check_numbers()  # so that nobody has to go back to before
+        """Unfreeze all layers from the next step on."""
+        self.check_numbers()  # so that no rewind goes back before this step
         self.move_to(self.done)
         self._back, self._is_compiled = (self._weights(), self._remembered()), False
 
     def prepare(self, backend: Backend) -> None:
-        """Make everything on a device; on the CPU where a compiler fails and "auto" leaves the choice."""
+        """Allocate everything on a device, or on the CPU if a compiler fails and the device is "auto"."""
         memory = self.model.optimizer_memory
         try:
             super().prepare(backend)
@@ -229,7 +229,7 @@ class Trainer(RecordingTraining):
             super().prepare(cpu)
 
     def _cpu_instead(self, error: DeviceError) -> Backend:
-        """Say why the training goes on with the CPU, and return it; raise the error where that was not left open."""
+        """Return the CPU, and say why the training moves there; raise the error if the options rule that out."""
         options = self.options
         is_left_open = options.device == "auto" and options.precision == "float32" and self.ranks.size == 1
         if self._is_host or not is_left_open or error.is_sticky:
@@ -256,11 +256,11 @@ class Trainer(RecordingTraining):
             self._begin_epoch(epoch, number)
 
     def _steps_at_once(self) -> int:
-        """Number of steps that a device may be given with nothing to be done between them."""
-        step = self.step
+        """Count the steps until the next record, check or callback, up to the steps of a graph."""
+        steps = self.steps_per_epoch
         if self.monitor.untrained_loss is None:
             return 1
-        last = self.done + min(step.steps_per_graph, step.steps_per_epoch - self.done % step.steps_per_epoch)
+        last = self.done + min(self.step.steps_per_graph, steps - self.done % steps)
         is_due = self.callbacks.is_due
         stops = (
             n for n in range(self.done + 1, last) if not n % CHECK_EVERY or self._is_time_to_record(n) or is_due(n)
@@ -268,45 +268,45 @@ class Trainer(RecordingTraining):
         return next(stops, last) - self.done
 
     def _is_time_to_record(self, done: int) -> bool:
-        """Whether a record is due after so many steps."""
-        steps, every = self.step.steps_per_epoch, self.options.validate_every
+        """Return whether a record is due after `done` steps."""
+        steps, every = self.steps_per_epoch, self.options.validate_every
         if every is not None:
             return done % every == 0 or done == self.steps
         return RECORDS_PER_EPOCH * done // steps > RECORDS_PER_EPOCH * (done - 1) // steps
 
     def _record(self) -> None:
-        """Measure the network, judge it, and remember its weights where they are good or best; or begin to."""
+        """Make a record, judge it and keep its weights; or start a pending record."""
         self.settle()
         if self._is_judged_later():
-            look = self._look()
-            self._under_way = self.done, lambda: self._judge(*look())
+            record_of_now = self._begin_record()
+            self._pending = self.done, lambda: self._judge(*record_of_now())
             return
         skipped, samples = self._skipped()
         if samples == self._samples:
             begin = self._back[0].step
-            if self.done - begin >= self.step.steps_per_epoch:
+            if self.done - begin >= self.steps_per_epoch:
                 self._diverged(f"every batch since step {begin} had to be skipped")
             return  # there is no loss to record
-        seen = self._evaluation()
-        if not seen.total:
-            return  # samples of weight 0 have none either
-        record, weights, remembered = self._measured(seen), self._weights(), self._remembered()
+        train = self._evaluation()
+        if not train.total:
+            return  # samples of weight 0 have no loss either
+        record, weights, remembered = self._measured(train), self._weights(), self._remembered()
         self._reset_totals()
         self._judge(record, weights, remembered, skipped)
 
     def _is_judged_later(self) -> bool:
-        """Whether nothing waits for a record of now: no sample but plain ones to measure, and no callback to be told.
+        """Return whether a record may stay pending, because nothing waits for it.
 
-        On a CPU, on several ranks, with a validation set, averaged weights or skipped batches, with weighted samples,
-        of large networks and after the last step, a record is judged at once. So it is where a callback has `on_record`
-        that may stop or look at anything: yours, and of those of gpunn all but the ones that only write or say.
+        A record is judged at once on a CPU, on several ranks, with a validation set, averaged weights, skipped batches
+        or weighted samples, for large networks, and after the last step. It is judged at once, too, for a callback with
+        `on_record`, which may stop the training; of gpunn's callbacks, those that only write or show can wait.
         """
         has_more = self._validation or self.average or self.step.skip or self.samples.weights is not None
         is_plain = not (self._is_host or has_more) and self.ranks.size == 1 and self._copied_bytes <= MOST_COPIED
         return is_plain and self.done < self.steps and not self.callbacks.wait_for_records
 
     def _judge(self, record: Record, weights: Weights, remembered: Arrays, skipped: int = 0) -> None:
-        """End the training where a record shows a divergence; else take it, and let callbacks have it."""
+        """End the training if a record shows divergence; else keep it, and call the callbacks."""
         if trouble := first_text(self.ranks, self.monitor.trouble(record, weights, self._loss_of)):
             self._diverged(trouble)
         self.monitor.add(record, weights)
@@ -318,27 +318,27 @@ class Trainer(RecordingTraining):
         self.callbacks.call(Callback.on_record, record)
 
     def check_numbers(self) -> None:
-        """Raise DivergenceError where loss or weights are not finite, unless such steps are skipped; waits."""
+        """Raise DivergenceError for NaN or Inf in loss or weights, unless these are skipped; waits for the device."""
         self.settle()
         if self.step.skip is None:
             self._finite.begin()
             self._judge_numbers()
 
     def _check_numbers_soon(self) -> None:
-        """Do the same, of a device at the next look; of one of several, whose ranks tell each other, at once."""
+        """Check the numbers: on a CPU and on several ranks, which exchange the result, at once; on a device later."""
         if self._is_host or self.ranks.size > 1:
             self.check_numbers()
         elif self.step.skip is None:
             self.settle()
             self._finite.begin()
-            self._under_way = self.done, self._judge_numbers
+            self._pending = self.done, self._judge_numbers
 
     def _judge_numbers(self) -> None:
         if trouble := self._finite.trouble():
             self._diverged(trouble)
 
     def _loss_of(self, arrays: Arrays) -> float:
-        """Measure the loss of other weights on training samples, spread over all of them; the network keeps its own."""
+        """Evaluate the loss of other weights on evenly spaced training samples, then restore the network's own."""
         now = self.model.arrays()
         try:
             self.model.load_arrays(arrays)
@@ -347,9 +347,9 @@ class Trainer(RecordingTraining):
             self.model.load_arrays(now)
 
     def _diverged(self, why: str) -> NoReturn:
-        """End the training with the last good weights, and say what went wrong where."""
-        # Advice is about the rate that was set, not about the one that a schedule had made of it at that moment.
-        given, epoch, done = self.optimizer.schedule.given, (self.done - 1) // self.step.steps_per_epoch, self.done
+        """End the training with the last good weights; raise DivergenceError with the first fault and a mend."""
+        # The advice is about the rate that the user set, not about the schedule's rate at this step.
+        given, epoch, done = self.optimizer.schedule.given, (self.done - 1) // self.steps_per_epoch, self.done
         rate = self._rate() if given is None else given
         self._close_displays()
         if not why.startswith(GROWN):

@@ -1,4 +1,4 @@
-"""A training on its device: its memory counted before it is taken, everything built, its steps done and undone."""
+"""Build a training on its device within its memory, do its steps, and rewind them."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -37,14 +37,14 @@ _AVERAGED = "averaged weights"
 
 
 class Training:
-    """A network, its optimizer, its data and the step, built on one device for a training."""
+    """Build network, optimizer, data and step on one device, and do the steps of a training."""
 
-    average: WeightAverage | None = None  # None: the weights are measured and kept as they are
+    average: WeightAverage | None = None
     _averages_from: int | None = None  # step of the network after which the average begins
 
     def __init__(self, model: Network, data: Data, options: TrainOptions, backend: Backend) -> None:
         self.model, self.data, self.options = model, data, options
-        # Apart from the data, which are fingerprinted as they were given: weights of classes are an option.
+        # Apart from `data`, whose fingerprint must not depend on class weights, an option.
         self.samples = with_class_weight(data.train, options.class_weight, data.class_names)
         self.batch_size = fitting_batch_size(options.batch_size, len(data.train), model.layers)
         self.ranks = world()
@@ -52,12 +52,12 @@ class Training:
         self.loss = loss_for(data.train, options.loss, model.layers)
         if self.ranks.size > 1:
             self.loss.check_takes_shares()
-        # Copies of optimizer and loss work in it, so that other trainings may have the same ones meanwhile.
+        # Copies of optimizer and loss, so that other trainings may use the same objects meanwhile.
         self.optimizer = options.optimizer.unbuilt()
-        self.done = self._samples = self._own_samples = 0  # steps so far; samples of the sums, and of these this rank's
-        self.kept = 0  # step whose weights were put back where training was cut off
-        self.is_cut = False  # whether they were
-        self._epoch: int | None = None  # whose order and rates the step has
+        self.done = self._samples = self._own_samples = 0  # steps so far; samples in the sums, and this rank's of them
+        self.kept = 0  # step of the weights that were restored after a cut
+        self.is_cut = False  # whether weights were restored
+        self._epoch: int | None = None  # epoch whose order and rates the step has
         self.orders = Orders(len(data.train), options.seed)
         self.held = held_at_first(model) if options.freeze else frozenset[int]()
         self.thaws_at = options.freeze * -(-len(data.train) // self.batch_size)  # step from which all layers learn
@@ -68,13 +68,13 @@ class Training:
             raise
 
     def prepare(self, backend: Backend) -> None:
-        """Make everything on a device, or raise MemoryShortageError."""
+        """Allocate everything on a device, or raise MemoryShortageError."""
         model, options, train, validation = self.model, self.options, self.samples, self.data.validation
         self.backend, self._is_host = backend, backend.device == "cpu"
-        backend.connect()  # what that takes is no longer free
+        backend.connect()  # before free memory is counted, since it takes some
         self._free = backend.free_bytes()
         with self.enough_memory():
-            # What the network has taken it keeps, or gives back before it is built again.
+            # A network built on this device keeps its memory, or frees it before it is rebuilt.
             taken = model.bytes_for(model.batch_size) if model.backend is backend else 0
             largest = self._count(self.batch_size).largest if self._is_host else 0
             require(self._bytes_for, self.batch_size, backend, self._bytes_of_data(), taken, largest)
@@ -95,21 +95,21 @@ class Training:
                 self._averages_from = model.steps_trained if raw is None else -1
             later = 0 if self._is_host else self._bytes_for(self.batch_size) - model.bytes_for(self._own_batch)
             batches = place(backend, train, options.dtype, options.augmentation, options.seed, options.data_on, later)
-            self.placement, watched = batches.placement, None  # where the data lie, in words
+            self.placement, held_out = batches.placement, None  # place of the data, in words
             if validation is not None:
-                watched = place(backend, validation, options.dtype, data_on=options.data_on, later=later)
-                self.placement += f"; for validation {watched.placement}" if watched.placement else ""
-            self._assemble(batches, watched)
-            self.steps = options.epochs * self.step.steps_per_epoch  # of the whole training
+                held_out = place(backend, validation, options.dtype, data_on=options.data_on, later=later)
+                self.placement += f"; for validation {held_out.placement}" if held_out.placement else ""
+            self._assemble(batches, held_out)
+            self.steps = options.epochs * self.steps_per_epoch  # of the whole training
             if self.average is not None and raw is not None:
                 self.average.restore(raw)
             self._back = Weights(0, self._arrays(), self._count_from), self._remembered()
 
-    def _assemble(self, batches: DataLoader, watched: DataLoader | None) -> None:
-        """Make step, evaluator and checks for the network as it is built now."""
+    def _assemble(self, batches: DataLoader, validation: DataLoader | None) -> None:
+        """Make step, evaluator and checks for the network in its current build."""
         model, options = self.model, self.options
         self.step = Step(model, batches, copy(self.loss), self.optimizer, self.batch_size, options.capture)
-        self._validation = None if watched is None else Evaluator(model, watched, self.ranks)
+        self._validation = None if validation is None else Evaluator(model, validation, self.ranks)
         if options.average is not None:
             self.average = self.step.average = WeightAverage(model, options.average, cast(int, self._averages_from))
         self.backend.assign(model.clock[NEXT_COUNT : NEXT_COUNT + 1], model.steps_trained)
@@ -129,7 +129,7 @@ class Training:
         return self._count_from
 
     def begin_anew(self) -> None:
-        """Let the network count from 0 and remember no optimizer, as if it had never been trained; weights stay."""
+        """Reset the network's counts of epochs and steps and its optimizer's state, but not its weights."""
         if self._count_from != (0, 0):
             self.model.count_on(0, 0)
             self.model.optimizer_memory = self._averages_from = None
@@ -141,11 +141,11 @@ class Training:
         return self.step.steps_per_epoch
 
     def _held_at(self, step: int) -> frozenset[int]:
-        """Return the places of the layers that are held before a step is done."""
+        """Return the indices of the frozen layers at a step."""
         return self.held if step < self.thaws_at else frozenset()
 
     def move_to(self, step: int) -> None:
-        """Build network and optimizer for the layers that learn from a step on; values and sums stay, no momentum."""
+        """Rebuild network and optimizer for the trainable layers of a step; weights and sums stay, momentum is lost."""
         if (held := self._held_at(step)) == self.model.held:
             return
         model, before = self.model, [self.backend.to_host(array) for array in self.step.sums]
@@ -163,7 +163,7 @@ class Training:
 
     @contextmanager
     def enough_memory(self) -> Iterator[None]:
-        """Say what was needed and what would fit, where memory runs out inside."""
+        """Turn a MemoryError into one with the bytes that were needed and the batch size that would fit."""
         try:
             yield
         except MemoryError as error:
@@ -173,16 +173,16 @@ class Training:
             raise shortage(error, *needed, self._free) from None
 
     def _is_own(self, error: Exception) -> bool:
-        """Whether an error is of the training, and not of what it has called."""
+        """Return whether an error comes from the training itself, not from code that it called."""
         return True
 
     @property
     def _own_batch(self) -> int:
-        """Samples that a rank has at most of a batch, for which it makes memory."""
+        """Largest share of a batch on one rank, for which it allocates memory."""
         return -(-self.batch_size // self.ranks.size)
 
     def _count(self, batch_size: int) -> Footprint:
-        """Count the bytes of this training beside its data, for a batch size, on one rank."""
+        """Count the bytes of this training without its data, for a batch size, on one rank."""
         layers, options, share = self.model.layers, self.options, -(-batch_size // self.ranks.size)
         network = layers, fed_shape(layers, self.data.train.shape), share, self.backend, options.dtype
         return count_network(*network, None, self.optimizer, options.skip_bad_batches, options.average is not None)
@@ -191,7 +191,7 @@ class Training:
         return self._count(batch_size).nbytes + (UNCOUNTED if self._is_host else 0)
 
     def _bytes_of_data(self) -> int:
-        """Count the bytes of the data: on a device all of them, on the host where they are converted."""
+        """Count the bytes of the data: all on a device, on the host only converted ones."""
         data_on, dtype, is_host = self.options.data_on, self.options.dtype, self._is_host
         if data_on == "host" or (data_on == "auto" and not is_host):
             return 0
@@ -199,7 +199,7 @@ class Training:
         return sum((bytes_on_host if is_host else bytes_on_device)(s, dtype) for s in samples)
 
     def _build_network(self) -> None:
-        """Build the network, or build it again where it was made for something else."""
+        """Build the network, or rebuild it if it was built for another device, dtype or batch size."""
         model, train, dtype = self.model, self.samples, self.options.dtype
         is_new, backend, size = model.backend is None, self.backend, self._own_batch
         if is_new:
@@ -212,22 +212,22 @@ class Training:
                 check_seen(train)
         except GpunnError:
             if is_new:
-                model.unbuild()  # the next data may be of another shape
+                model.unbuild()  # the next data may have another shape
             raise
         if len(model.parameters) and not model.parameters.gradients.size:
             raise OptionError("every layer with weights is frozen: set trainable = True on one of network.layers")
 
     def _memory(self) -> Memory:
-        """Return what the network keeps of the same optimizer and of all that learns now; else an empty memory."""
+        """Return the state that the network keeps of this optimizer, if it has all trainable parameters; else none."""
         model, memory, identity = self.model, self.model.optimizer_memory, self.options.optimizer.identity
         learning = {p.name for p in model.parameters if not p.is_frozen}
-        # Adam counts the steps of all parameters as one: those released since then have no means of gradients yet.
+        # Adam has one step count for all parameters, and parameters unfrozen since have no means of gradients yet.
         if memory is None or memory.of != identity or any(learning - part.keys() for part in memory.arrays.values()):
             return Memory(identity, model.steps_trained, {})
         return memory
 
     def _build_optimizer(self, memory: Memory) -> None:
-        """Build the optimizer, with what is remembered of the last training."""
+        """Build the optimizer, with its state from the last training."""
         model = self.model
         self.optimizer.build(model.parameters, self.options.regularizer, self.samples.total_weight, memory.first)
         for name, array in self.optimizer.state.items():
@@ -236,21 +236,21 @@ class Training:
         model.optimizer_memory = None  # until this training has ended
 
     def _keep_optimizer(self, remembered: Arrays) -> None:
-        """Let the network keep the optimizer's state for the next training with the same one."""
+        """Keep the optimizer's state in the network, for its next training with the same optimizer."""
         p = self.model.parameters
         arrays = {name: p.split(array) for name, array in remembered.items()}
-        if RAW in remembered:  # beside the averaged ones that they belong to, which the network has
+        if RAW in remembered:  # together with the averaged weights that they belong to
             arrays[_AVERAGED] = p.split(p.packed(self.backend.to_host(p.learned)))
         self.model.optimizer_memory = Memory(self.options.optimizer.identity, self.optimizer.first, arrays)
 
     def _remembered(self) -> Arrays:
-        """Copy the optimizer's state to the host, packed, and the weights where it is not they that are kept."""
+        """Copy the optimizer's state to the host, packed; with averaged weights, the raw ones too."""
         packed = self.model.parameters.packed
         held = {name: packed(self.backend.to_host(array)) for name, array in self.optimizer.state.items()}
         return held if self.average is None else {**held, RAW: self.average.raw()}
 
     def _raw_of(self, memory: Memory) -> NDArray[Any] | None:
-        """Return the weights of the last training behind the averaged ones that the network has; None if it has not."""
+        """Return the raw weights that belong to the network's averaged ones; None if its weights have changed since."""
         p = self.model.parameters
         if RAW not in memory.arrays or _AVERAGED not in memory.arrays:
             return None
@@ -258,27 +258,27 @@ class Training:
         return raw if np.array_equal(averaged, p.packed(self.backend.to_host(p.learned))) else None
 
     def _arrays(self) -> Arrays:
-        """Copy all that the network has learned and remembers to the host, with averaged weights where they are."""
+        """Copy parameters and statistics to the host, with the averaged weights if there are any."""
         arrays = self.model.arrays()
         return arrays if self.average is None else arrays | self.average.to_host()
 
     def averaged(self) -> AbstractContextManager[None]:
-        """Within, the network has the averaged weights, where there are any."""
-        return nullcontext() if self.average is None else self.average.shown()
+        """Lend the network the averaged weights, if there are any."""
+        return nullcontext() if self.average is None else self.average.applied()
 
     def _trained_at(self, step: int) -> Trained:
-        """Epochs and steps of the network after so many steps of this training."""
+        """Count the network's epochs and steps of all trainings after a step of this one."""
         epochs, steps = self._count_from
-        return epochs - (-step // self.step.steps_per_epoch), steps + step
+        return epochs - (-step // self.steps_per_epoch), steps + step
 
     def loops(self) -> AbstractContextManager[None]:
-        """Within, kernels on the host run as this training runs them: NumPy's passes or Numba's loops."""
+        """Choose NumPy or Numba for the kernels on the host by the size of this training."""
         features = max(map(prod, (self.model.input_shape, *self.model.shapes)))
         return numba_loops.for_training(self.steps, features * self._own_batch * np.dtype(self.model.dtype).itemsize)
 
     def do_steps(self, count: int = 1, compute: Callable[[int], None] | None = None) -> int:
         """Do the next steps of an epoch, by `compute` or the step itself, and return the number of their samples."""
-        epoch, number = divmod(self.done, self.step.steps_per_epoch)
+        epoch, number = divmod(self.done, self.steps_per_epoch)
         if epoch != self._epoch:
             self._begin_epoch(epoch, number)
         step, size = self.step, self.batch_size
@@ -295,8 +295,8 @@ class Training:
         return n
 
     def _begin_epoch(self, epoch: int, number: int) -> None:
-        """Give the step the order and the learning rates of an epoch; `number` is its first step that is done."""
-        self._epoch, options, steps = epoch, self.options, self.step.steps_per_epoch
+        """Give the step the order and learning rates of an epoch, from its step `number` on."""
+        self._epoch, options, steps = epoch, self.options, self.steps_per_epoch
         order = self.orders.of(self._count_from[0] + epoch)
         schedule = self.optimizer.schedule.for_epochs_of(steps)
         self._rates = schedule.rates(epoch + np.arange(steps) / steps, options.epochs)
@@ -306,18 +306,19 @@ class Training:
 
     @property
     def learning_rate(self) -> float:
-        """Learning rate of the last step; before the first, that of the first."""
-        epoch, number = divmod(max(self.done - 1, 0), self.step.steps_per_epoch)
-        schedule = self.optimizer.schedule.for_epochs_of(self.step.steps_per_epoch)
-        at = np.array([epoch + number / self.step.steps_per_epoch])
+        """Learning rate of the last step; before the first step, of the first."""
+        steps = self.steps_per_epoch
+        epoch, number = divmod(max(self.done - 1, 0), steps)
+        schedule = self.optimizer.schedule.for_epochs_of(steps)
+        at = np.array([epoch + number / steps])
         return float(schedule.rates(at, self.options.epochs)[0])
 
     def _rate(self) -> float:
-        """Learning rate of the last step, of the epoch that has begun."""
-        return float(self._rates[(self.done - 1) % self.step.steps_per_epoch])
+        """Return the learning rate of the last step, within the current epoch."""
+        return float(self._rates[(self.done - 1) % self.steps_per_epoch])
 
     def _rehearse(self) -> None:
-        """Compute everything that steps and records are made of; see `Backend.compile_ahead`."""
+        """Launch every kernel of steps and records once; see `Backend.compile_ahead`."""
         for n in sizes_of(len(self.data.train), self.batch_size):
             self.step.compute(n)
         if self._validation is not None:
@@ -325,14 +326,14 @@ class Training:
             self._validation.rehearse(self.model.capacity)
 
     def _reset_totals(self) -> None:
-        """Begin the sums and counts of the next record."""
+        """Reset the sums and counts for the next record."""
         self._samples = self._own_samples = 0
         self.backend.assign(self.step.totals, 0.0)
         if self.step.skip is not None:
             self.backend.assign(self.step.skip.counts, 0)
 
     def check_same_weights(self) -> None:
-        """Raise GpunnError, on all ranks, unless they have the same weights and statistics; all are to call it."""
+        """Raise GpunnError, on all ranks, if their weights or statistics differ; all ranks must call it."""
         check_same_weights(self.model, f"after step {self.done}")
 
     def _weights(self) -> Weights:
@@ -350,15 +351,15 @@ class Training:
         self._reset_totals()
         self.done, self._epoch = weights.step, None
         self.model.epochs_trained, self.model.steps_trained = weights.trained
-        # The place in the epoch is set when the epoch begins.
+        # `_begin_epoch` sets the step within the epoch.
         assign(self.model.clock[NEXT_COUNT : NEXT_COUNT + 1], self.model.steps_trained)
 
     def put_back(self, weights: Weights) -> None:
-        """Load the weights after a cut; where their device fails, the network is built again on the CPU."""
+        """Restore weights after a cut; if the device fails, rebuild the network on the CPU."""
         model = self.model
         try:
             model.load_arrays(weights.arrays)
-        except (RuntimeError, MemoryError):  # DeviceError too: the fault of the device has been reported, or will be
+        except (RuntimeError, MemoryError):  # DeviceError too; the device's fault is reported elsewhere
             if self._is_host:
                 raise
             model.build_with(weights.arrays, model.input_shape, model.batch_size, "cpu", model.dtype, model.seed)

@@ -341,7 +341,7 @@ def test_an_error_of_the_thread_ends_the_training_in_one_line(
 @EVERY_ORDER
 def test_nothing_is_left_running_when_a_training_has_ended(cuda: Core, end: BaseException | None, order: int) -> None:
     def raising(view: gn.TrainingView) -> None:
-        running.append((threads(), training._under_way is not None))
+        running.append((threads(), training._pending is not None))
         if view.step == 22 and end is not None:
             raise end
 
@@ -358,7 +358,7 @@ def test_nothing_is_left_running_when_a_training_has_ended(cuda: Core, end: Base
         training.run()
     assert running[0] == (["gpunn order_0"], True)
     assert threads() == []
-    assert training._under_way is None
+    assert training._pending is None
     # What waits for nobody, as only gpunn's own may, is cut off without the record of step 19, which is under way.
     is_cut = isinstance(end, ValueError | KeyboardInterrupt)
     assert training.history[-1].step == (15 if is_cut else 45 if end is None else 19)
