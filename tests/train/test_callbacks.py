@@ -363,4 +363,4 @@ def test_the_examples_of_the_page_run(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "fit(" in code
     names: dict[str, Any] = {}
     exec(compile(code.replace("epochs=", 'progress=False, device="cpu", epochs='), "page", "exec"), names)
-    assert names["history"].stopped.startswith("95 % are right")
+    assert names["history"].stopped.startswith("validation accuracy has reached")
