@@ -1,4 +1,4 @@
-"""What has been run on which GPU, in docs/gpu.md and README.md, from the JSON of benchmarks/results/gpu.
+"""Write the GPU runs into docs/gpu.md and README.md, from the JSON of benchmarks/results/gpu.
 
 scripts/gpu-check.sh && python benchmarks/gpu_page.py
 """
@@ -15,14 +15,14 @@ from profile_report import duration
 from write_docs import markdown
 
 BEGIN, END = "<!-- written by benchmarks/gpu_page.py -->", "<!-- until here -->"
-NONE_YET = """None yet: nothing on this page has been run on a real GPU, as the machines that gpunn was built on have
-none. What stands in its place is said below, and what still waits for one is listed last."""
+NONE_YET = """None yet: the machines that gpunn was built on have no GPU. [Without a GPU](#without-a-gpu) lists the tests that stand in, and
+[what waits for a GPU](#what-waits-for-a-gpu) the checks still to run."""
 
 Check = dict[str, Any]
 
 
 def read_checks(folder: Path = KEPT) -> list[Check]:
-    """The JSON of each device, of whole steps only."""
+    """Read the JSON of each device, without small steps."""
     checks = [read_result(path) for path in sorted(folder.glob("*.json"))]
     whole = [
         check | {"steps": {name: step for name, step in check["steps"].items() if not step.get("small")}}
@@ -32,7 +32,7 @@ def read_checks(folder: Path = KEPT) -> list[Check]:
 
 
 def outcome(name: str, step: dict[str, Any]) -> str:
-    """How a step went, in words."""
+    """Describe the outcome of a step in words."""
     words = in_words(step)
     if tests := step.get("tests"):
         words += f"; {tests['passed']:,} tests passed, {tests['not_passed']} did not"
@@ -42,9 +42,9 @@ def outcome(name: str, step: dict[str, Any]) -> str:
 
 
 def sentence(checks: Sequence[Check]) -> str:
-    """The README's line: each device with how its steps went."""
+    """Write the README's line: each device and the outcome of its steps."""
     if not checks:
-        return "Run on GPUs so far: none yet. [What stands in its place, and what waits for one](docs/gpu.md)."
+        return "Run on GPUs so far: none yet. [Tests that stand in, and checks that wait for a GPU](docs/gpu.md)."
     devices = []
     for check in checks:
         steps = check["steps"].values()
@@ -56,12 +56,12 @@ def sentence(checks: Sequence[Check]) -> str:
 
 
 def section(checks: Sequence[Check]) -> str:
-    """The part of docs/gpu.md that is made of the JSON."""
+    """Write the section of docs/gpu.md."""
     return "\n".join(line for check in checks for line in of_device(check)).strip() if checks else NONE_YET
 
 
 def of_device(check: Check) -> Iterator[str]:
-    """Everything about one device."""
+    """Write the lines about one device."""
     gpu, machine, steps = check["gpu"], check["machine"], check["steps"]
     yield from ("", f"### {gpu['name']}", "")
     yield (
@@ -112,7 +112,7 @@ def _peers(workload: dict[str, Any]) -> Iterator[tuple[str, ...]]:
 
 
 def replaced(page: str, words: str) -> str:
-    """A page with other words between the two comments."""
+    """Replace the words between the two comments of a page."""
     before, _, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not end:
