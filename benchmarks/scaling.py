@@ -146,8 +146,8 @@ def page(parts: dict[str, Any]) -> str:
         "\n".join(lines)
         + f"""
 
-Medians of alternating rounds on two cores, batches of 128 with momentum. One process has all threads, or one; two ranks have
-one thread each, and share the batches or have 128 samples each. The columns PyTorch are the time of its
+Medians of alternating rounds on two cores, batches of 128 with momentum. One process has all threads, or one; two ranks
+have one thread each, and share the batches or have 128 samples each. The columns PyTorch are the time of its
 DistributedDataParallel (gloo) for the same work, relative to gpunn (`{how["command"]}`, {how["date"]}).
 Two ranks with the default number of threads took {ratio:.2f} times as long as with one thread each."""
     )
