@@ -15,8 +15,8 @@ from profile_report import duration
 from write_docs import markdown
 
 BEGIN, END = "<!-- written by benchmarks/gpu_page.py -->", "<!-- until here -->"
-NONE_YET = """None yet: the machines that gpunn was built on have no GPU. [Without a GPU](#without-a-gpu) lists the tests that stand
-in, and [what waits for a GPU](#what-waits-for-a-gpu) the checks still to run."""
+NONE_YET = """None yet: the machines that gpunn was built on have no GPU. [Without a GPU](#without-a-gpu) lists the
+tests that stand in, and [what waits for a GPU](#what-waits-for-a-gpu) the checks still to run."""
 
 Check = dict[str, Any]
 

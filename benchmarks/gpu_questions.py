@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from lt_product import LtProduct
 from machine import RESULTS, command, machine, write_result
+from workloads import dense, layers_of, recipe
 
 import gpunn as gn
 from gpunn.backend.cuda import CupyBackend
@@ -181,12 +182,9 @@ def digits() -> gn.Data:
 
 
 def networks() -> dict[str, list[Any]]:
-    conv = [gn.Conv2D(20, 5), gn.ReLU(), gn.MaxPool2D(), gn.Conv2D(40, 5), gn.ReLU(), gn.MaxPool2D(), gn.Flatten()]
-    return {
-        "784-128-10": [gn.Dense(128), gn.ReLU(), gn.Dense(10)],
-        "784-512-512-10": [gn.Dense(512), gn.ReLU(), gn.Dense(512), gn.ReLU(), gn.Dense(10)],
-        "lenet": [*conv, gn.Dense(100), gn.ReLU(), gn.Dense(10)],
-    }
+    """Build the layers of each network."""
+    made = {"784-128-10": dense(128, 10), "784-512-512-10": dense(512, 512, 10), "lenet": recipe("lenet")}
+    return {name: layers_of(layers) for name, layers in made.items()}
 
 
 def time_of_a_step(

@@ -13,13 +13,12 @@ from math import prod
 from typing import Any
 
 import numpy as np
-from workloads import dense, recipe, three_by_three
+from workloads import dense, layers_of, recipe, three_by_three
 
 import gpunn as gn
 from gpunn.backend import compiling, wide
 from gpunn.backend.base import Planned, layout_of
 from gpunn.backend.cuda import CupyBackend
-from gpunn.config import from_config
 from gpunn.kernels import convolution
 from gpunn.kernels.bias_normalization import joined
 from gpunn.kernels.record import Elementwise, Raw, per_element
@@ -240,7 +239,7 @@ def traced(network: Network, backend: CupyBackend, samples: int = 256) -> list[N
         regularizer=gn.L2(network.decay * samples) if network.decay else None,
         augmentation=gn.Augmentation(shift=2, rotation=10, scale=0.1, shear=0.1) if network.is_augmented else None,
     )  # fmt: skip
-    model = gn.Sequential([from_config("layer", layer) for layer in network.layers])
+    model = gn.Sequential(layers_of(network.layers))
     with noting() as notes:
         trainer = Trainer(model, options, data)
         notes.nodes = []

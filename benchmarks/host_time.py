@@ -26,12 +26,11 @@ from typing import Any
 
 import numpy as np
 from machine import RESULTS, command, commit, machine, write_result
-from workloads import dense
+from workloads import dense, layers_of
 
 import gpunn as gn
 from gpunn.backend.cuda import CupyBackend
 from gpunn.backend.pinned import PinnedMirror
-from gpunn.config import from_config
 from gpunn.train.arguments import TrainOptions
 from gpunn.train.orders import Orders
 from gpunn.train.step import Step
@@ -178,7 +177,7 @@ def epochs(clock: Clock, count: int, patch: Callable[[Any, str, Any], None]) -> 
     rng = np.random.default_rng(0)
     inputs, labels = rng.integers(0, 256, (SAMPLES, 784), np.uint8), rng.integers(0, 10, SAMPLES)
     data = gn.Data.from_arrays(inputs, labels, validation=0)
-    model = gn.Sequential([from_config("layer", layer) for layer in dense(128, 10)])
+    model = gn.Sequential(layers_of(dense(128, 10)))
     options = TrainOptions(optimizer=gn.SGD(0.1), epochs=count, batch_size=BATCH, device="cuda", progress=False)
     trainer, marks = Trainer(model, options, data), list[tuple[Counter[str], Counter[str], int]]()
     attach(clock, patch)

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from workloads import layers_of, recipe
 
 import gpunn as gn
 from gpunn.backend.devices import select
-from gpunn.config import from_config
-from gpunn.experiments.experiment import read_experiment, with_units
 from gpunn.kernels.random import epoch_order
 from gpunn.train.arguments import TrainOptions
 from gpunn.train.trainer import Trainer
@@ -40,11 +39,10 @@ def main() -> None:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (batch, 28, 28, 1)).astype(np.uint8)
     data = gn.Data.from_arrays(images, rng.integers(0, 10, batch), validation=0)
-    layers = [from_config("layer", with_units(layer, 10)) for layer in read_experiment("lenet-bn").layers]
     options = TrainOptions(
         optimizer=gn.SGD(0.01, momentum=0.9), batch_size=batch, device=backend, capture=False, progress=False
     )
-    trainer = Trainer(gn.Sequential(layers), options, data)
+    trainer = Trainer(gn.Sequential(layers_of(recipe("lenet-bn"))), options, data)
     trainer.step.start_epoch(epoch_order(batch, seed=0, epoch=0), np.full(trainer.step.steps_per_epoch, 0.01))
     trainer.step(batch)
     backend.synchronize()

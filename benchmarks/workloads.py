@@ -18,11 +18,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpunn.config import from_config
 from gpunn.data import load_data
 from gpunn.data.download import user_cache
 from gpunn.errors import GpunnError
 from gpunn.experiments.experiment import read_experiment, with_units
 from gpunn.kernels.random import epoch_order
+from gpunn.nn.layers import Layer
 from gpunn.train.schedules import OneCycle
 
 Shape = tuple[int, int, int]
@@ -92,6 +94,11 @@ def dense(*units: int) -> tuple[dict[str, Any], ...]:
 def recipe(name: str) -> tuple[dict[str, Any], ...]:
     """The layers of a recipe, for ten classes."""
     return tuple(with_units(layer, 10) for layer in read_experiment(name).layers)
+
+
+def layers_of(layers: Sequence[dict[str, Any]]) -> list[Layer]:
+    """Build layers from their tables in an experiment file."""
+    return [from_config("layer", layer) for layer in layers]
 
 
 def padded_alike(layers: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
