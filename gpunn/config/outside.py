@@ -100,7 +100,7 @@ def allow(modules: Iterable[str]) -> tuple[list[str], Callable[[], None]]:
         _ALLOWED.reset(token)
 
     if folder not in (str(Path(place).absolute()) for place in path):
-        sys.path.insert(0, folder)  # as `python -m` has it
+        sys.path.insert(0, folder)  # like `python -m`
     try:
         _EVER_ALLOWED.update(names)
         return [f"imported {name} ({_place(_import(name, '--allow-import'))})" for name in names], undo

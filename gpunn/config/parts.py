@@ -126,7 +126,7 @@ def class_of(kind: str, name: str) -> type:
         return known
     if (part := outside.given(kind, name)) is not None:
         return part
-    if not module or not outside.is_name(module) or not outside.is_name(word):  # which nobody is to type
+    if not module or not outside.is_name(module) or not outside.is_name(word):  # never tell to type it
         if module or known is None:
             raise unknown(kind, name)
         return known

@@ -131,7 +131,7 @@ def _per_column(*arrays: Array) -> Launch:
 
 _THREADS = 256
 _COLUMN = """
-// This thread's share of a column: every `lanes`-th class from `first` on, of none beyond the last column.
+// This thread's share of a column: every `lanes`-th class from `first` on, and none beyond the last column.
 #define OF_COLUMN(classes, n, shift)                                                                         \\
     __shared__ T part[256];                                                                                  \\
     int samples = 1 << shift, first = threadIdx.x >> shift, lanes = blockDim.x >> shift;                     \\

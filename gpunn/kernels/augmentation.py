@@ -122,7 +122,7 @@ __device__ inline float pixel(const D* image, int y, int x, int height, int widt
 
 __device__ inline float unit(unsigned word) { return float(word >> 8) * 1.1920928955078125e-07f - 1.0f; }
 
-struct Map { float cosine, sheared, x, sine, y; int is_mirrored, left, top, unused; };  // nine words: no two banks meet
+struct Map { float cosine, sheared, x, sine, y; int is_mirrored, left, top, unused; };  // nine words: no bank conflicts
 
 extern "C" __global__ void gather_augmented(const D* data, const S* targets, const int* order, int* clock,
                                             int batch_size, float scale, unsigned seed, int first, float shift,
@@ -169,7 +169,7 @@ extern "C" __global__ void gather_augmented(const D* data, const S* targets, con
         float at_y = (m.sine * across + m.cosine * down) + m.y;
         float left = floorf(at_x), top = floorf(at_y);
         float part_x = at_x - left, part_y = at_y - top;
-        // A place far outside has no whole number; all of those from two pixels beyond the image on are alike.
+        // Coordinates far outside may overflow an int; all from two pixels beyond the image on are equivalent.
         int column = (int)fminf(fmaxf(left, -2.0f), float(width)), row = (int)fminf(fmaxf(top, -2.0f), float(height));
         const D* image = data + (long long)order[clock[2] * batch_size + j] * features
                          + (long long)(f / (height * width)) * height * width;

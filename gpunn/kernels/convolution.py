@@ -57,14 +57,14 @@ extern "C" __global__ void im2col(const T* __restrict__ x, int first_row, int ro
                                   int seen_across, int groups, int shift) {
     long long step = (long long)rows * width_out * groups;
     FOR_PLACES(channels, seen_down, seen_across, groups, shift) {
-        // A thread reads one place of the image once, and writes it for every tap that sees it.
+        // A thread reads one pixel of the image once, and writes it for every tap that sees it.
         int y = first_row * STRIDE_H - top + row, x_at = column - left;
         Samples seen = {};
         if (lies_in(y, height, x_at, width))
             seen = ((const Samples*)x)[place(channel, height, y, width, x_at, groups, group)];
         #pragma unroll UNROLLED
         for (int u = 0; u < SIZE_H; ++u) {
-            unsigned down = row - u;  // from above the block: beyond its end
+            unsigned down = row - u;  // a negative row wraps to beyond the end of the block
             if (down / STRIDE_H >= rows || down % STRIDE_H) continue;
             #pragma unroll
             for (int v = 0; v < SIZE_W; ++v) {
@@ -139,12 +139,12 @@ extern "C" __global__ void col2im(const T* __restrict__ columns, int first_row, 
                                   int width, int seen_down, int groups, int shift) {
     long long step = (long long)rows * width_out * groups;
     FOR_PLACES(channels, seen_down, width, groups, shift) {
-        // One thread gathers all that one input gave to the block, in an order that never changes: no atomics.
+        // One thread sums the gradient of one input from the block in a fixed order, without atomics.
         int y = begin + row;
         Samples sum = {};
         #pragma unroll UNROLLED
         for (int u = 0; u < SIZE_H; ++u) {
-            unsigned down = y + top - first_row * STRIDE_H - u;  // from above the block: beyond its end
+            unsigned down = y + top - first_row * STRIDE_H - u;  // a negative row wraps to beyond the end of the block
             if (down / STRIDE_H >= rows || down % STRIDE_H) continue;
             #pragma unroll
             for (int v = 0; v < SIZE_W; ++v) {

@@ -10,13 +10,13 @@ bandwidth unused, so `each` and `each_into` issue several wide loads before they
 BLOCKS, LEAST = 1056, 512
 
 BLOCK_SUM = """
-// The sum of one value a lane over the warp, given to every lane: both of two lanes add the same two numbers.
+// Sum one value per lane over the warp and return it in every lane: each pair of lanes adds the same two numbers.
 template <typename V> __device__ inline V warp_sum(V value) {
     for (int apart = 16; apart > 0; apart /= 2) value += __shfl_xor_sync(0xffffffffu, value, apart);
     return value;
 }
 
-// The sums of some values a thread over the block, given to every thread; `part` is shared, so many elements a warp.
+// Sum `count` values per thread over the block, for every thread; `part` is shared memory, `count` elements per warp.
 template <int count, typename V> __device__ inline void block_sums(V (&values)[count], V* part) {
     #pragma unroll
     for (int k = 0; k < count; ++k) {
@@ -39,7 +39,7 @@ template <typename V> __device__ inline V block_sum(V value, V* part) {
 """
 
 WIDE = """
-// As many numbers as 128 bits hold, which are loaded and stored at once.
+// The numbers that fit into 128 bits, loaded and stored at once.
 template <typename V> struct alignas(16) Wide {
     static const unsigned count = 16 / sizeof(V);
     V at[count];
@@ -60,7 +60,7 @@ __device__ inline void each_value(const V* const (&from)[inputs], V* to, unsigne
     const unsigned width = Wide<V>::count, step = blockDim.x * width;
     bool wide = !writes || is_wide(to + begin);
     for (int k = 0; k < inputs; ++k) wide = wide && is_wide(from[k] + begin);
-    unsigned rest = begin;  // where the numbers begin that are taken one by one
+    unsigned rest = begin;  // from here on numbers are taken one by one
     if (wide) {
         rest = end - (end - begin) % width;
         for (unsigned base = begin + threadIdx.x * width; base < rest; base += ahead * step) {
@@ -98,13 +98,13 @@ __device__ inline void each_value(const V* const (&from)[inputs], V* to, unsigne
     }
 }
 
-// Call use(values) for the elements begin .. end of some arrays, shared out among the threads of a block, with `ahead`
-// times 128 bits of each array on their way at once; where an address is not of 16 bytes, one number at a time.
+// Call use(values) for the elements begin .. end of some arrays, split among the threads of a block, with `ahead` loads
+// of 128 bits per array in flight; if an address is not aligned to 16 bytes, one number at a time.
 template <int ahead, int inputs, typename V, typename F>
 __device__ inline void each(const V* const (&from)[inputs], unsigned begin, unsigned end, F use) {
     each_value<ahead, false>(from, static_cast<V*>(nullptr), begin, end, use);
 }
-// The same, and to[i] := use(values); `to` may be one of the arrays.
+// The same with to[i] := use(values); `to` may be one of the arrays.
 template <int ahead, int inputs, typename V, typename F>
 __device__ inline void each_into(const V* const (&from)[inputs], V* to, unsigned begin, unsigned end, F use) {
     each_value<ahead, true>(from, to, begin, end, use);
@@ -112,12 +112,12 @@ __device__ inline void each_into(const V* const (&from)[inputs], V* to, unsigned
 """
 
 SHARED_ROWS = """
-// Where part `number` of n elements begins, of parts of `size`: see `part_of_row`; the one behind the last begins at n.
+// Return where part `number` of n elements begins, in parts of `size` (see `part_of_row`); at most n.
 __device__ inline unsigned part_begin(unsigned number, unsigned size, unsigned n) { return min(number * size, n); }
 
-// Whether this block is the last of `count` to come here, for all its threads: then what the others wrote before is
-// there to be read, though not through const __restrict__. The ticket, on the device, is 0 before the first and after
-// the last, so that the next launch finds it so, one of a graph too.
+// Return, to all threads, whether this block is the last of `count` to arrive. The last one can read the earlier writes
+// of the others, though not through const __restrict__. The ticket in device memory is 0 before the first and after the
+// last block, and so ready for the next launch, also in a graph.
 __device__ inline bool is_last_block(unsigned* ticket, unsigned count) {
     __shared__ bool is_last;
     __syncthreads();
@@ -130,8 +130,8 @@ __device__ inline bool is_last_block(unsigned* ticket, unsigned count) {
     return is_last;
 }
 
-// The sums of a row, of which this block has made one part; parts and ticket are the scratch of all rows. True in the
-// last block of a row, whose threads are given the sums of all parts, in their order.
+// Sum a row of which this block has summed one part; parts and tickets are the scratch of all rows. It returns true in
+// the last block of a row, with the sums of all parts, added in order, in every thread.
 template <int count, typename V> __device__ inline bool sums_of_row(V (&sums)[count], V* parts, unsigned* tickets) {
     __shared__ V part[32 * count];
     block_sums(sums, part);
@@ -149,8 +149,8 @@ template <int count, typename V> __device__ inline bool sums_of_row(V (&sums)[co
 """
 
 OF_SAMPLES = """
-// Neighbouring threads have neighbouring samples, whose values lie beside each other, and several share the outputs of
-// one: what each has found is put together in shared memory, in their order.
+// Neighbouring threads take neighbouring samples, whose values are contiguous, and several threads share the outputs of
+// one sample: their results are joined in shared memory, in order.
 template <typename V, typename F> __device__ inline V join_of_sample(V value, int samples, V* part, F join) {
     part[threadIdx.x] = value;
     __syncthreads();

@@ -106,7 +106,7 @@ def _launch(x: Array, seed: int, *others: object) -> Launch:
     """
 extern "C" __global__ void dropout(const T* x, unsigned seed, int stream, int first, const int* count, int threshold,
                                    T scale, T* y, int features, int n, int groups) {
-    // Neighbouring threads have neighbouring samples, each 16 features, which it reads before it draws.
+    // Neighbouring threads take neighbouring samples; each takes 16 features, and reads them before it draws.
     unsigned number = blockIdx.x * blockDim.x + threadIdx.x;
     int group = number / n, j = number % n, left = min(16, features - 16 * group);
     if (left <= 0) return;

@@ -17,7 +17,7 @@ from gpunn.kernels.record import Array, Launch, per_element, raw
 
 STEP, COUNT, NEXT_STEP, NEXT_COUNT = range(4)  # indices into the clock
 BEGIN_STEP = """
-// A block takes 32 samples and 32 features. Its warps write places side by side, whichever way round x lies in memory.
+// A block takes 32 samples and 32 features. Its warps write contiguous memory in either layout of x.
 struct Tile {
     int j, f, more_samples, more_features;
     __device__ Tile(int n, int column_stride) {
@@ -31,7 +31,7 @@ struct Tile {
     __device__ void next() { j += more_samples; f += more_features; }
 };
 
-// The targets, in tiles of 32 samples and 32 outputs; and the first thread of all takes the next step for this one.
+// Gather the targets in tiles of 32 samples and 32 outputs; the first thread of all advances the clock.
 __device__ inline void begin_step(const S* targets, const int* order, int* clock, int batch_size, S* t, int n,
                                   int outputs) {
     int tiles = (n + 31) / 32, lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;

@@ -87,7 +87,7 @@ extern "C" __global__ void NAME(const T* __restrict__ dz, const T* __restrict__ 
                                 T* __restrict__ dx, int channels, int height, int width, int rows, int columns,
                                 int groups, int shift) {
     FOR_PLACES(channels, height, width, groups, shift) {
-        // One thread gathers all that one input gave, in an order that never changes: no atomics.
+        // One thread sums the gradient of one input in a fixed order, without atomics.
         int first = channel / CHANNELS * FILTERS, c = channel % CHANNELS;
         Samples sum = {};
         #pragma unroll 1
@@ -95,7 +95,7 @@ extern "C" __global__ void NAME(const T* __restrict__ dz, const T* __restrict__ 
             const T* weights = w + ((long long)f * CHANNELS + c) * SIZE_H * SIZE_W;
             #pragma unroll UNROLLED
             for (int u = 0; u < SIZE_H; ++u) {
-                unsigned down = row + top - u;  // from above the image: beyond its end
+                unsigned down = row + top - u;  // a negative row wraps to beyond the end of the image
                 if (down / STRIDE_H >= rows || down % STRIDE_H) continue;
                 #pragma unroll
                 for (int v = 0; v < SIZE_W; ++v) {
@@ -139,7 +139,7 @@ def _launch_weight_gradient(x: Array, dz: Array, geometry: Geometry, dw: Array) 
 extern "C" __global__ void NAME(const T* __restrict__ x, const T* __restrict__ dz, int top, int left, T* dw, int height,
                                 int width, int rows, int columns, int groups, int shift) {
     __shared__ T part[128 / 32];
-    // One block a weight: its threads go along samples and columns, and add their sums in an order that never changes.
+    // One block per weight: its threads go along samples and columns, and add their sums in a fixed order.
     int v = blockIdx.x % SIZE_W, u = blockIdx.x / SIZE_W % SIZE_H, c = blockIdx.x / (SIZE_W * SIZE_H) % CHANNELS;
     int f = blockIdx.x / (SIZE_W * SIZE_H * CHANNELS);
     long long of_x = (long long)(f / FILTERS) * CHANNELS + c;

@@ -22,7 +22,7 @@ struct alignas(SAMPLES * sizeof(T)) Samples { T of[SAMPLES]; };
 struct alignas(SAMPLES) Choices { unsigned char of[SAMPLES]; };
 #define EACH_SAMPLE(s) for (int s = 0; s < SAMPLES; ++s)
 
-// What a thread does for each (channel, row, column) of its own, and for the samples from group · SAMPLES on.
+// Loop over the (channel, row, column) of a thread, for its samples from group · SAMPLES on.
 #define FOR_PLACES(channels, rows, columns, groups, shift)                                                 \\
     long long thread_at = (long long)blockIdx.x * blockDim.x + threadIdx.x;                                \\
     int group = thread_at & ((1 << shift) - 1), column = thread_at >> shift;                               \\
@@ -30,7 +30,7 @@ struct alignas(SAMPLES) Choices { unsigned char of[SAMPLES]; };
     for (int channel = blockIdx.z; channel < channels; channel += gridDim.z)                               \\
         for (int row = blockIdx.y; row < rows; row += gridDim.y)
 
-// Where the samples of a place lie, counted in groups.
+// Return the index of the samples of a pixel, counted in groups.
 __device__ inline long long place(long long channel, int height, int y, int width, int x, int groups, int group) {
     return ((channel * height + y) * width + x) * groups + group;
 }

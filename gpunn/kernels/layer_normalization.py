@@ -19,7 +19,7 @@ _LEAST = 16  # columns of a piece: NumPy sums a single column in another order
 
 # Neighbouring threads read neighbouring values: 32 columns, and eight threads for the features of each.
 _COLUMNS = """
-// The sum of one value a thread over the threads of its column, given to each, always added in the same order.
+// Sum one value per thread over the threads of its column, for each of them, in a fixed order.
 __device__ inline T column_sum(T value, T* part) {
     part[threadIdx.x] = value;
     __syncthreads();
@@ -34,8 +34,9 @@ __device__ inline T column_sum(T value, T* part) {
 """
 
 
-def _launch(columns: int, features: int, *arguments: object) -> Launch:
-    return Launch(-(-columns // 32), _THREADS, (*arguments, features, columns))
+def _launch(x: Array, *others: object) -> Launch:
+    features, columns = x.shape
+    return Launch(-(-columns // 32), _THREADS, (x, *others, features, columns))
 
 
 def _in_columns(function: Callable[[slice], None], x: Array) -> None:
@@ -75,7 +76,7 @@ extern "C" __global__ void normalize_columns(const T* x, const T* gamma, const T
     }
 }
 """,
-    launch=lambda x, *others: _launch(x.shape[1], len(x), x, *others),
+    launch=_launch,
     preamble=_COLUMNS,
 )
 def normalize_columns(x: Array, gamma: Array, beta: Array, epsilon: float, mean: Array, scale: Array, y: Array) -> None:
@@ -157,7 +158,7 @@ extern "C" __global__ void normalize_columns_gradient(const T* dy, const T* x, c
     }
 }
 """,
-    launch=lambda dy, *others: _launch(dy.shape[1], len(dy), dy, *others),
+    launch=_launch,
     preamble=_COLUMNS,
 )
 def normalize_columns_gradient(dy: Array, x: Array, gamma: Array, mean: Array, scale: Array, dx: Array) -> None:

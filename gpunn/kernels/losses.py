@@ -49,7 +49,7 @@ def _launch(z: Array, bias: Array, targets: Array, weight: float, *others: Array
 
 
 _BEST = """
-struct Best { T value; int at; };  // the first of the largest, of outputs from 0; where `at` is −1, of none
+struct Best { T value; int at; };  // the first largest output and its index, −1 for none
 __device__ inline void take(Best& best, T value, int at) {
     if (best.at < 0 || value > best.value || (value == best.value && at < best.at)) best = {value, at};
 }
@@ -128,7 +128,7 @@ extern "C" __global__ void NAME(const T* __restrict__ z, const T* __restrict__ b
         #pragma unroll
         for (int k = 1; k < {sums}; ++k) totals[k] += sums[k];
     }}
-    // A warp for each output, over the gradient that the blocks have written.
+    // One warp per output sums the gradient that the blocks have written.
     for (int k = threadIdx.x / 32; k < summed; k += blockDim.x / 32) {{
         T total = T(0);
         #pragma unroll 4
@@ -202,7 +202,7 @@ def _loss(
             T aim = end ? z[(long long)label * n + j] + bias[label] - largest : T(0);
             if (smoothing > T(0)) aim = (T(1) - smoothing) * aim + smoothing * (sum_of_all / T(outputs));
             loss = log(total) - aim;
-        } else {  // a label that no output has: seen in the loss and in the gradient, and nothing beside z is read
+        } else {  // a label out of range: NaN in loss and gradient show it, and no memory outside z is read
             loss = off = T(0) / T(0);
         }
         each_output([&](int k, long long at, T v) {

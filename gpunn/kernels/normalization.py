@@ -20,7 +20,7 @@ _THREADS = 256
 LARGE = 2**18  # values from which several blocks share a channel: below, saving a launch is faster
 
 STATISTICS = """
-struct Moments {  // of some values: their number, mean, and squared distances from it
+struct Moments {  // count and mean of some values, and their squared distances from the mean
     T count, mean, squares;
 
     __device__ void add(const Moments& other) {
@@ -38,7 +38,7 @@ struct Moments {  // of some values: their number, mean, and squared distances f
     }
 };
 
-// Those of all threads of the block merged, given to every thread, always in the same order.
+// Merge the moments of all threads of the block, for every thread, in a fixed order.
 __device__ inline Moments of_block(Moments mine) {
     __shared__ T count[8], mean[8], squares[8];  // of each warp
     for (int apart = 16; apart > 0; apart /= 2)
@@ -53,7 +53,7 @@ __device__ inline Moments of_block(Moments mine) {
     return all;
 }
 
-// Those of elements of a row, its first value taken from each: so a mean keeps digits that are small beside the values.
+// Moments of the elements of a row, less its first value, so a mean keeps digits that are small beside the values.
 __device__ inline Moments moments_of(const T* row, unsigned begin, unsigned end) {
     const T* const from[1] = {row};
     const T origin = row[0];

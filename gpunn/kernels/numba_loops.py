@@ -153,7 +153,7 @@ def softmax_cross_entropy(
         for k in range(outputs):
             v = z[k, j] + bias[k]
             gradient[k, j] = v
-            if v > largest or (np.isnan(v) and not np.isnan(largest)):  # as NumPy has it: NaN is above all
+            if v > largest or (np.isnan(v) and not np.isnan(largest)):  # like NumPy: NaN is above all
                 largest, guess = v, k
         label = labels[j]
         aim = gradient[label, j] - largest

@@ -105,7 +105,7 @@ def _pooling_gradient(read: str, given: str, share: str, mean: str = "", preambl
 extern "C" __global__ void NAME({read}, int top, int left, T* __restrict__ dx, int channels, int height, int width,
                                 int rows, int columns, int cells_down, int cells_across, int groups, int shift) {{
     FOR_PLACES(channels, cells_down, cells_across, groups, shift) {{
-        // One thread asks every window that its inputs lie in, once: no atomics.
+        // One thread visits every window of its inputs once, so there are no atomics.
         int y_at = row * CELL_H, x_at = column * CELL_W;
         Samples sums[CELL_H][CELL_W] = {{}};
         #pragma unroll UNROLLED
@@ -168,7 +168,7 @@ extern "C" __global__ void NAME({read}, int top, int left, T* __restrict__ dx, i
                     T value = seen.of[s];
                     bool is_better = !has_begun || value > best.of[s];
                     if (is_better) chosen.of[s] = u * SIZE_W + v;
-                    if (is_better || value != value) best.of[s] = value;  // a NaN stays, whatever comes after it
+                    if (is_better || value != value) best.of[s] = value;  // a NaN stays, as no later value is larger
                 }
                 has_begun = true;
 """,
@@ -287,7 +287,7 @@ def average_pool(x: Array, window: Window, counts_all: bool, y: Array) -> None:
     "const T* __restrict__ dy",
     """
                 if (!COUNTS_ALL) {
-                    // The places of this window that lie in the image.
+                    // The pixels of this window inside the image.
                     int first_u = max(0, top - i * STRIDE_H), end_u = min(SIZE_H, height + top - i * STRIDE_H);
                     int first_v = max(0, left - j * STRIDE_W), end_v = min(SIZE_W, width + left - j * STRIDE_W);
                     T share = one_over((end_u - first_u) * (end_v - first_v));

@@ -111,8 +111,8 @@ def of_mean(beta: float) -> tuple[float, float, float]:
     value -= change;
 """,
     """
-    // 1 - βᵗ = -expm1(t log β) loses no digits where βᵗ is near 1, and is 1 for β = 0, since t ≥ 1. One thread computes
-    // what its block shares.
+    // 1 - βᵗ = -expm1(t log β) loses no digits if βᵗ is near 1, and is 1 for β = 0, since t ≥ 1. One thread computes it
+    // for its block.
     __shared__ T of_step[2];
     if (threadIdx.x == 0) {
         T t = T(clock[1] - begun + 1);
