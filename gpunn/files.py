@@ -69,6 +69,10 @@ def write_folder(path: Path, files: Iterable[tuple[str, bytes]]) -> None:
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
+        # After an error or Ctrl-C between the two renames, the old folder gets its name back.
+        with contextlib.suppress(OSError):
+            if not path.exists():
+                replaced.rename(path)
         for folder in (temporary, replaced):
             shutil.rmtree(folder, ignore_errors=True)
 

@@ -1,5 +1,6 @@
 """Checkpoints as folders: whole or not at all, and whatever is damaged is found out, in one line."""
 
+import contextlib
 import errno
 import json
 import os
@@ -406,3 +407,24 @@ def test_an_operation_that_fails_leaves_the_checkpoint_before_and_nothing_else(
         if done:
             break
     assert failed > 10
+
+
+def test_an_operation_that_fails_leaves_the_checkpoint_that_was_to_be_replaced(
+    written: Path, stopped: tuple[Trainer, State]
+) -> None:
+    def fail() -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    training, state = stopped
+    for at in range(1000):
+        with pytest.MonkeyPatch.context() as patch:
+            counter = Counter(patch, fail, at)
+            with contextlib.suppress(OutputError):
+                write_checkpoint(written, state, ORIGIN, training.model)
+            done = counter.count <= at
+        remove_leftovers(written.parent)  # the operation that failed may be the removal of the old folder
+        assert [path.name for path in written.parent.iterdir()] == [written.name], f"operation {at}"
+        assert_equal(open_checkpoint(written).state(state), state)
+        if done:
+            break
+    assert at > 10
