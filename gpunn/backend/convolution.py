@@ -14,7 +14,8 @@ from gpunn.backend import blas
 from gpunn.backend.base import Backend, Shape
 from gpunn.backend.convolution_shape import ConvolutionShape, seen_rows
 from gpunn.backend.strided_convolution import StridedInputGradient
-from gpunn.kernels.convolution import Geometry, col2im, im2col
+from gpunn.kernels.convolution import col2im, im2col
+from gpunn.kernels.image_grid import Geometry
 from gpunn.kernels.record import Array
 
 _SHORT = 16  # terms of a sum: with fewer, BLAS is slow

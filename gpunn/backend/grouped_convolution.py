@@ -7,8 +7,8 @@ from gpunn.backend.convolution import PatchProducts, RowProducts
 from gpunn.backend.convolution_shape import ConvolutionShape
 from gpunn.backend.pointwise_convolution import PointProducts
 from gpunn.kernels import numba_loops
-from gpunn.kernels.convolution import Geometry
 from gpunn.kernels.grouped import convolve_groups, convolve_groups_input_gradient, convolve_groups_weight_gradient
+from gpunn.kernels.image_grid import Geometry
 from gpunn.kernels.record import Array
 
 # Channels times filters of a group up to which direct kernels are faster than matrix products: compiled by Numba, in

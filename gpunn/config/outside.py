@@ -66,8 +66,8 @@ def imported(name: str) -> Any:
     module, _, word = name.rpartition(":")
     if not _is_within(module, _ALLOWED.get()):
         return None
-    held = _import(module, f"the module of {name!r}")
-    if not isinstance(part := getattr(held, word, None), type):
+    imported_module = _import(module, f"the module of {name!r}")
+    if not isinstance(part := getattr(imported_module, word, None), type):
         raise OptionError(f"the module {module} has no class {word!r}: check the name in the file")
     _SPELLED.setdefault(part, name)
     return part
@@ -78,8 +78,8 @@ def function(name: str) -> Callable[..., Any] | None:
     module, _, word = name.rpartition(":")
     if not is_name(module) or not is_name(word) or not _is_within(module, _ALLOWED.get()):
         return None
-    held = getattr(_import(module, f"the module of {name!r}"), word, None)
-    return held if callable(held) and not isinstance(held, type) else None
+    value = getattr(_import(module, f"the module of {name!r}"), word, None)
+    return value if callable(value) and not isinstance(value, type) else None
 
 
 def allow(modules: Iterable[str]) -> tuple[list[str], Callable[[], None]]:

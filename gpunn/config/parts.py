@@ -119,7 +119,7 @@ def kind_of_class(part: Any) -> str:
 
 
 def class_of(kind: str, name: str) -> type:
-    """Return the class that a file names: one of gpunn, then one that was given for the call, registered or allowed."""
+    """Return the class that a file names: gpunn's own, else one given for the call, registered or allowed."""
     module, _, word = name.rpartition(":")
     known = PARTS[kind].get(word)
     if not module and known is not None and outside.is_ours(known):

@@ -82,7 +82,7 @@ def to_built_config(layer: Any) -> dict[str, Any]:
 
 
 def _with_initializers(config: Any, value: Any) -> Any:
-    """Return the description of a layer, or of layers in an argument, with the initializers chosen."""
+    """Return the description of a layer, or of layers in an argument, with the chosen initializers."""
     if isinstance(value, list | tuple):
         return [_with_initializers(*pair) for pair in zip(config, value, strict=True)]
     if kind_of(type(value)) != "layer":

@@ -25,7 +25,7 @@ TRAINING, VALIDATION, BEST = "#0072B2", "#D55E00", "#009E73"
 OVERFITTING, RATE, INK, FAINT = "#A8447F", "#5B5B5B", "#222222", "#767676"
 NOT_FINITE = "#B8A2D9"  # NaN and Inf in images, maps and filters: violet, which is on no colour scale
 
-# Flat samples with fewer than its square of features are measurements, even if their number happens to be a square.
+# Least side of an image: smaller flat samples are measurements, even if their number of features is a square.
 LEAST_SIDE = 8
 
 _STYLE = {

@@ -49,7 +49,7 @@ def _words(n: int, seed: int, step: int, first: int) -> Array:
 def holes(n: int, seed: int, step: int, side: int, height: int, width: int, first: int = 0) -> Array:
     """Draw the top left corners of the squares to cut out of n images, int64 (n, 2).
 
-    Their centers are drawn uniformly from all pixels, so some squares lie partly outside.
+    Their centres are drawn uniformly from all pixels, so some squares lie partly outside.
     """
     return (_words(n, seed, step, first)[:, 6:].astype(np.int64) * (height, width) >> 32) - side // 2
 

@@ -15,8 +15,6 @@ from numpy.lib.stride_tricks import as_strided
 from gpunn.kernels.image_grid import PLACES, Geometry, launch_per_pixel, window_constants
 from gpunn.kernels.record import Array, Launch, raw
 
-__all__ = ["Geometry", "col2im", "im2col", "taps"]
-
 
 def taps(geometry: Geometry, rows: range, width_out: int, height: int, width: int) -> Iterator[tuple[slice, ...]]:
     """Yield for each filter position its rows and columns in the block, and those that it sees in the input."""

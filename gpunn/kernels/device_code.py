@@ -1,4 +1,4 @@
-"""Hold CUDA C++ that kernels share in their `preamble`: block sums, 128-bit loads, rows split among blocks.
+"""Provide CUDA C++ that kernels share in their `preamble`: block sums, 128-bit loads, rows split among blocks.
 
 Blocks have one dimension, a multiple of 32 threads. The order of every sum depends on the sizes alone and nothing is
 added by atomics, so each run gives the same bits. A thread that waits for one load at a time leaves most of the memory

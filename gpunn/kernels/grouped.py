@@ -11,10 +11,10 @@ import numpy as np
 
 from gpunn.kernels import numba_loops
 from gpunn.kernels.bias import sums_of_rows
-from gpunn.kernels.convolution import Geometry, taps
+from gpunn.kernels.convolution import taps
 from gpunn.kernels.cores import by_channels
 from gpunn.kernels.device_code import BLOCK_SUM
-from gpunn.kernels.image_grid import PLACES, launch_per_pixel, samples, window_constants
+from gpunn.kernels.image_grid import PLACES, Geometry, launch_per_pixel, samples, window_constants
 from gpunn.kernels.record import Array, Launch, raw
 
 _THREADS = 128

@@ -149,7 +149,7 @@ def _loss(
     times its weight `w`, the constant 1 for samples without weights. `weighted` gets the record for sample weights.
     """
 
-    def made(formula: Callable[..., Array]) -> Raw:
+    def decorate(formula: Callable[..., Array]) -> Raw:
         def host(
             z: Array, bias: Array, targets: Array, weight: float, gradient: Array, bias_gradient: Array, losses: Array,
             totals: Array, of: int, parts: Array, ticket: Array, *others: Any,  # noqa: ARG001 - scratch of a device
@@ -178,7 +178,7 @@ def _loss(
         weighted[plain] = raw(_source(targets, sample, more, True), **options)(weighted_host)
         return plain
 
-    return made
+    return decorate
 
 
 @_loss(

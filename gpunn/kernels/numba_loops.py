@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from gpunn.kernels.image_grid import Geometry
 from gpunn.kernels.record import Array, Host
 
 OFF = "GPUNN_NUMBA"  # environment variable: 0 leaves Numba unused
 WORTHWHILE = 2**19  # bytes of the largest array for which loops repay the half second of loading Numba
-Window = tuple[int, int, int, int, int, int]  # size, stride, and the padding above and on the left
 LOADED = 150 << 20  # bytes to reserve for Numba and its compiler, which take 90 to 115 MiB
 LONG = 10_000  # steps from which a training uses loops for all arrays: they save a tenth of a millisecond per step
 pairs: list[tuple[Host, Host]] = []  # NumPy bodies with the loops that replace them, for the tests
@@ -84,13 +84,13 @@ def compiled(loops: Host) -> Host:
 def in_loops(loops: Host, sized_by: Callable[..., tuple[Any, ...]] | None = None) -> Callable[[Host], Host]:
     """Decorate a NumPy body to run `loops` instead, if Numba is installed and an array of `sized_by` is large."""
 
-    def beside(passes: Host) -> Host:
+    def decorate(passes: Host) -> Host:
         pairs.append((passes, loops))
         if not version():
             return passes
 
         @wraps(passes)
-        def either(*arguments: Any) -> None:
+        def choose(*arguments: Any) -> None:
             takes_all = getattr(_of_thread, "takes_all", False)
             for each in sized_by(*arguments) if sized_by else arguments:
                 if takes_all or (isinstance(each, np.ndarray) and each.nbytes >= WORTHWHILE):
@@ -98,9 +98,9 @@ def in_loops(loops: Host, sized_by: Callable[..., tuple[Any, ...]] | None = None
                     return
             passes(*arguments)
 
-        return either
+        return choose
 
-    return beside
+    return decorate
 
 
 # The loops. `gather` explains the clock.
@@ -219,7 +219,7 @@ def normalize_gradient(
             out[j] = (delta[j] - by_beta - (row[j] - middle) * by_gamma) * factor
 
 
-def max_pool(x: Array, window: Window, y: Array, choice: Array) -> None:
+def max_pool(x: Array, window: Geometry, y: Array, choice: Array) -> None:
     size_h, size_w, stride_h, stride_w, top, left = window
     for channel in range(y.shape[0]):
         for row in range(y.shape[1]):
@@ -239,7 +239,7 @@ def max_pool(x: Array, window: Window, y: Array, choice: Array) -> None:
                         is_first = False
 
 
-def max_pool_gradient(dy: Array, choice: Array, window: Window, dx: Array) -> None:
+def max_pool_gradient(dy: Array, choice: Array, window: Geometry, dx: Array) -> None:
     size_h, size_w, stride_h, stride_w, top, left = window
     adds = top > 0 or left > 0  # else every input lies in one window
     for channel in range(dy.shape[0]):
@@ -258,7 +258,7 @@ def max_pool_gradient(dy: Array, choice: Array, window: Window, dx: Array) -> No
                             target[j] = target[j] + share if adds else share
 
 
-def convolve_groups(x: Array, w: Array, geometry: Window, z: Array) -> None:
+def convolve_groups(x: Array, w: Array, geometry: Geometry, z: Array) -> None:
     size_h, size_w, stride_h, stride_w, top, left = geometry
     height, width = x.shape[2], x.shape[3]
     for group in range(z.shape[0]):
@@ -281,7 +281,7 @@ def convolve_groups(x: Array, w: Array, geometry: Window, z: Array) -> None:
                                     sums[j] += weight * seen[j]
 
 
-def convolve_groups_input_gradient(dz: Array, w: Array, geometry: Window, dx: Array) -> None:
+def convolve_groups_input_gradient(dz: Array, w: Array, geometry: Geometry, dx: Array) -> None:
     size_h, size_w, stride_h, stride_w, top, left = geometry
     rows, columns = dz.shape[2], dz.shape[3]
     for group in range(dx.shape[0]):
@@ -305,7 +305,7 @@ def convolve_groups_input_gradient(dz: Array, w: Array, geometry: Window, dx: Ar
                                     sums[j] += weight * delta[j]
 
 
-def convolve_groups_weight_gradient(x: Array, dz: Array, geometry: Window, dw: Array) -> None:
+def convolve_groups_weight_gradient(x: Array, dz: Array, geometry: Geometry, dw: Array) -> None:
     size_h, size_w, stride_h, stride_w, top, left = geometry
     height, width = x.shape[2], x.shape[3]
     for group in range(dw.shape[0]):

@@ -11,9 +11,9 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from gpunn.kernels import numba_loops
-from gpunn.kernels.convolution import Geometry, taps
+from gpunn.kernels.convolution import taps
 from gpunn.kernels.cores import by_channels
-from gpunn.kernels.image_grid import PLACES, launch_per_pixel, samples, window_constants
+from gpunn.kernels.image_grid import PLACES, Geometry, launch_per_pixel, samples, window_constants
 from gpunn.kernels.record import Array, Host, Launch, Raw, raw
 
 Window: TypeAlias = Geometry
