@@ -6,47 +6,7 @@ from typing import Any
 import pytest
 from support.harness import one_line
 
-from gpunn import (
-    L1,
-    L2,
-    SGD,
-    Activation,
-    Adam,
-    AdamW,
-    AveragePool2D,
-    BatchNorm,
-    BinaryCrossEntropy,
-    Chain,
-    Concatenate,
-    Constant,
-    Conv2D,
-    ConvTranspose2D,
-    Cosine,
-    Dense,
-    Dropout,
-    Embedding,
-    Flatten,
-    GlobalAveragePool2D,
-    Glorot,
-    He,
-    LayerNorm,
-    LeakyReLU,
-    LeCun,
-    Loss,
-    MaxPool2D,
-    MeanSquaredError,
-    Normal,
-    OneCycle,
-    ReLU,
-    Residual,
-    Sigmoid,
-    Softmax,
-    SoftmaxCrossEntropy,
-    Softplus,
-    StepDecay,
-    Tanh,
-    Warmup,
-)
+import gpunn as gn
 from gpunn.config import PARTS, arguments_of, from_config, to_config
 from gpunn.data.augmentation import Augmentation
 from gpunn.errors import OptionError
@@ -55,37 +15,44 @@ from gpunn.train.schedules import Changed
 
 EXAMPLES: dict[str, list[Any]] = {
     "layer": [
-        Dense(3), Dense(4, "he", 0.5), Dense(4, Normal(0.3)), Dense(2, LeCun()), Dense(5, bias=False),
-        Conv2D(3, 2), Conv2D(4, (3, 2), stride=(2, 1), padding=1), Conv2D(4, groups=2), Conv2D(4, groups="depthwise"),
-        ConvTranspose2D(4), ConvTranspose2D(3, 2, stride=(2, 3), padding=1, output_padding=(0, 1), bias=False),
-        MaxPool2D(2), MaxPool2D((3, 2), 1),
-        MaxPool2D(3, 2, "same"), AveragePool2D(3, 2, (1, 0), count_include_pad=True),
-        AveragePool2D(2), AveragePool2D(3, (2, 1)), BatchNorm(), BatchNorm(1e-3, 0.5), Dropout(0.25), Flatten(),
-        GlobalAveragePool2D(), LayerNorm(), LayerNorm(1e-3),
-        Embedding(4, 3), Embedding(9, 2, Normal(0.1)),
-        Sigmoid(), Tanh(), ReLU(), LeakyReLU(), LeakyReLU(-0.25), Softplus(), Softmax(),
-        Chain([Dense(3), ReLU()]), Residual([Conv2D(4, padding="same"), Chain([BatchNorm(), Tanh()])]),
-        Residual([Dense(3)], Dense(3, bias=False)), Residual([Conv2D(4, 1)], [Conv2D(4, 1, bias=False), BatchNorm()]),
-        Concatenate([], [Dense(3), Residual([Tanh()])], [Dropout(0.25)]),
-        Activation.from_equation("swish", "z / (1 + exp(-z))"),
-        Activation.from_equation("prelu", "where(z > 0, z, a * z)", parameters={"a": 0.5}),
+        gn.Dense(3), gn.Dense(4, "he", 0.5), gn.Dense(4, gn.Normal(0.3)), gn.Dense(2, gn.LeCun()),
+        gn.Dense(5, bias=False),
+        gn.Conv2D(3, 2), gn.Conv2D(4, (3, 2), stride=(2, 1), padding=1), gn.Conv2D(4, groups=2),
+        gn.Conv2D(4, groups="depthwise"),
+        gn.ConvTranspose2D(4), gn.ConvTranspose2D(3, 2, stride=(2, 3), padding=1, output_padding=(0, 1), bias=False),
+        gn.MaxPool2D(2), gn.MaxPool2D((3, 2), 1),
+        gn.MaxPool2D(3, 2, "same"), gn.AveragePool2D(3, 2, (1, 0), count_include_pad=True),
+        gn.AveragePool2D(2), gn.AveragePool2D(3, (2, 1)), gn.BatchNorm(), gn.BatchNorm(1e-3, 0.5), gn.Dropout(0.25),
+        gn.Flatten(),
+        gn.GlobalAveragePool2D(), gn.LayerNorm(), gn.LayerNorm(1e-3),
+        gn.Embedding(4, 3), gn.Embedding(9, 2, gn.Normal(0.1)),
+        gn.Sigmoid(), gn.Tanh(), gn.ReLU(), gn.LeakyReLU(), gn.LeakyReLU(-0.25), gn.Softplus(), gn.Softmax(),
+        gn.Chain([gn.Dense(3), gn.ReLU()]),
+        gn.Residual([gn.Conv2D(4, padding="same"), gn.Chain([gn.BatchNorm(), gn.Tanh()])]),
+        gn.Residual([gn.Dense(3)], gn.Dense(3, bias=False)),
+        gn.Residual([gn.Conv2D(4, 1)], [gn.Conv2D(4, 1, bias=False), gn.BatchNorm()]),
+        gn.Concatenate([], [gn.Dense(3), gn.Residual([gn.Tanh()])], [gn.Dropout(0.25)]),
+        gn.Activation.from_equation("swish", "z / (1 + exp(-z))"),
+        gn.Activation.from_equation("prelu", "where(z > 0, z, a * z)", parameters={"a": 0.5}),
     ],
     "loss": [
-        MeanSquaredError(), BinaryCrossEntropy(), SoftmaxCrossEntropy(), SoftmaxCrossEntropy(label_smoothing=0.1),
-        Loss.from_equation("log_cosh", "log(cosh(a - y))"),
+        gn.MeanSquaredError(), gn.BinaryCrossEntropy(), gn.SoftmaxCrossEntropy(),
+        gn.SoftmaxCrossEntropy(label_smoothing=0.1),
+        gn.Loss.from_equation("log_cosh", "log(cosh(a - y))"),
     ],
-    "regularizer": [L1(0.5), L2(5.0)],
+    "regularizer": [gn.L1(0.5), gn.L2(5.0)],
     "optimizer": [
-        SGD(), SGD(0.5, 0.9, nesterov=True), SGD(Cosine(0.5, 0.1), 0.5), Adam(), Adam(OneCycle(0.1), 0.8, 0.9, 1e-6),
-        AdamW(), AdamW(Cosine(0.1), 0.25, 0.8, 0.9, 1e-6),
+        gn.SGD(), gn.SGD(0.5, 0.9, nesterov=True), gn.SGD(gn.Cosine(0.5, 0.1), 0.5), gn.Adam(),
+        gn.Adam(gn.OneCycle(0.1), 0.8, 0.9, 1e-6),
+        gn.AdamW(), gn.AdamW(gn.Cosine(0.1), 0.25, 0.8, 0.9, 1e-6),
     ],
     "schedule": [
-        Constant(0.5), StepDecay(0.5, 0.25, 3), Cosine(0.5, 0.25), OneCycle(0.5, 0.25, 10.0, 100.0),
-        Changed(0.5, 1.5, Cosine(0.1)), Warmup(0.5, epochs=2), Warmup(Cosine(0.5), steps=100),
-        Changed(Warmup(0.5, steps=3), 1.5, Warmup(0.25, steps=3)),
+        gn.Constant(0.5), gn.StepDecay(0.5, 0.25, 3), gn.Cosine(0.5, 0.25), gn.OneCycle(0.5, 0.25, 10.0, 100.0),
+        Changed(0.5, 1.5, gn.Cosine(0.1)), gn.Warmup(0.5, epochs=2), gn.Warmup(gn.Cosine(0.5), steps=100),
+        Changed(gn.Warmup(0.5, steps=3), 1.5, gn.Warmup(0.25, steps=3)),
     ],
     "augmentation": [Augmentation(), Augmentation(2.0, 15, 0.1, 0.2, 0.5, 8)],
-    "initializer": [Normal(0.3), He(), Glorot(), LeCun(), initializers.Constant(0.5)],
+    "initializer": [gn.Normal(0.3), gn.He(), gn.Glorot(), gn.LeCun(), initializers.Constant(0.5)],
     "metric": [],
 }  # fmt: skip
 ALL = [(kind, part) for kind, parts in EXAMPLES.items() for part in parts]
@@ -115,8 +82,8 @@ PYTHON = {name: part for parts in PARTS.values() for name, part in parts.items()
 
 @pytest.mark.parametrize("part", [part for _, part in ALL], ids=repr)
 def test_a_part_is_shown_as_the_python_that_makes_it(part: Any) -> None:
-    constant = initializers.Constant if isinstance(part, initializers.Initializer) else Constant
-    assert same(eval(repr(part), {**PYTHON, "Activation": Activation, "Loss": Loss, "Constant": constant}), part)
+    constant = initializers.Constant if isinstance(part, initializers.Initializer) else gn.Constant
+    assert same(eval(repr(part), {**PYTHON, "Activation": gn.Activation, "Loss": gn.Loss, "Constant": constant}), part)
 
 
 @pytest.mark.parametrize(
@@ -137,12 +104,12 @@ def test_every_part_that_a_file_may_name_is_tried_above(kind: str) -> None:
 
 
 def test_a_bare_name_is_a_part_without_options() -> None:
-    assert isinstance(from_config("layer", "ReLU"), ReLU)
-    assert isinstance(from_config("loss", "MeanSquaredError"), MeanSquaredError)
+    assert isinstance(from_config("layer", "ReLU"), gn.ReLU)
+    assert isinstance(from_config("loss", "MeanSquaredError"), gn.MeanSquaredError)
 
 
 def test_options_that_are_left_out_take_their_defaults() -> None:
-    assert same(from_config("optimizer", {"type": "SGD", "momentum": 0.5}), SGD(0.1, 0.5))
+    assert same(from_config("optimizer", {"type": "SGD", "momentum": 0.5}), gn.SGD(0.1, 0.5))
 
 
 def test_making_a_part_leaves_its_dictionary_as_it_was() -> None:

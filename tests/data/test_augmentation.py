@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from support.harness import one_line
 from support.kernel_cases import philox
 
-from gpunn import SGD, Augmentation, Conv2D, Data, Dense, Flatten, ReLU, Samples, Sequential, load_data
+import gpunn as gn
 from gpunn.backend.base import Backend
 from gpunn.backend.devices import select
 from gpunn.data.loader import DataLoader, rows_of
@@ -21,8 +21,8 @@ NOTHING = (0.0, 0.0, 0.0, 0.0, -1.0, 0)
 
 def pictures(
     backend: Backend,
-    samples: Samples,
-    augmentation: Augmentation | None,
+    samples: gn.Samples,
+    augmentation: gn.Augmentation | None,
     *,
     seed: int = 3,
     count: int = 5,
@@ -48,10 +48,12 @@ def pictures(
     return (taken.T if samples_last else taken).reshape(n, channels, height, width).transpose(0, 2, 3, 1)
 
 
-def images(n: int = 6, shape: tuple[int, int, int] = (9, 8, 2), dtype: type = np.uint8, scale: float = 1.0) -> Samples:
+def images(
+    n: int = 6, shape: tuple[int, int, int] = (9, 8, 2), dtype: type = np.uint8, scale: float = 1.0
+) -> gn.Samples:
     rng = np.random.default_rng(0)
     x = rng.integers(0, 256, (n, *shape)).astype(dtype)
-    return Samples(x, np.arange(n) % 3, scale, 3)
+    return gn.Samples(x, np.arange(n) % 3, scale, 3)
 
 
 # By limits of 0, and by known maps
@@ -68,11 +70,11 @@ def test_limits_of_zero_are_the_plain_gather_to_the_bit(
     order = np.array([4, 2, 0, 1, 5, 3])
     options: dict[str, Any] = {"order": order, "n": 2, "step": 1, "samples_last": samples_last}
     plain = pictures(backend, samples, None, **options)
-    np.testing.assert_array_equal(pictures(backend, samples, Augmentation(), **options), plain)
+    np.testing.assert_array_equal(pictures(backend, samples, gn.Augmentation(), **options), plain)
     np.testing.assert_allclose(plain, samples.inputs[[0, 1]].astype(np.float64) * scale, rtol=1e-6)
 
 
-def moved(backend: Backend, samples: Samples, augmentation: Augmentation, count: int = 5) -> Any:
+def moved(backend: Backend, samples: gn.Samples, augmentation: gn.Augmentation, count: int = 5) -> Any:
     """Pictures, and the maps that they were made with: (n, 6), rows m₀ … m₅."""
     maps = transforms(len(samples), 3, count, augmentation.limits).T.astype(np.float64)
     return pictures(backend, samples, augmentation, count=count), maps
@@ -93,18 +95,18 @@ def looked_up(image: NDArray[Any], y: float, x: float) -> NDArray[np.float64]:
 @pytest.mark.parametrize(
     "augmentation",
     [
-        Augmentation(shift=3.0),
-        Augmentation(rotation=30.0),
-        Augmentation(scale=0.4),
-        Augmentation(shear=0.5),
-        Augmentation(shift=2.0, rotation=15.0, scale=0.15, shear=0.1),
-        Augmentation(shift=100.0),
-        Augmentation(shift=2.0, rotation=15.0, flip=0.5),
+        gn.Augmentation(shift=3.0),
+        gn.Augmentation(rotation=30.0),
+        gn.Augmentation(scale=0.4),
+        gn.Augmentation(shear=0.5),
+        gn.Augmentation(shift=2.0, rotation=15.0, scale=0.15, shear=0.1),
+        gn.Augmentation(shift=100.0),
+        gn.Augmentation(shift=2.0, rotation=15.0, flip=0.5),
     ],
     ids=repr,
 )
 def test_each_picture_is_its_image_seen_through_its_map(
-    backend: Backend, augmentation: Augmentation, samples_last: bool
+    backend: Backend, augmentation: gn.Augmentation, samples_last: bool
 ) -> None:
     samples = images(scale=1 / 255)
     _, maps = moved(backend, samples, augmentation)
@@ -120,7 +122,7 @@ def test_each_picture_is_its_image_seen_through_its_map(
 @pytest.mark.parametrize("samples_last", [False, True])
 @pytest.mark.parametrize("ranks", [1, 2, 3, 4, 5])
 def test_shares_of_a_batch_are_slices_of_its_pictures(backend: Backend, ranks: int, samples_last: bool) -> None:
-    n, way = 37, Augmentation(shift=2.0, rotation=15.0, scale=0.1, flip=0.5, cutout=3)
+    n, way = 37, gn.Augmentation(shift=2.0, rotation=15.0, scale=0.1, flip=0.5, cutout=3)
     samples = images(n)
     whole = pictures(backend, samples, way, samples_last=samples_last)
     for rank in range(ranks):
@@ -131,9 +133,9 @@ def test_shares_of_a_batch_are_slices_of_its_pictures(backend: Backend, ranks: i
 
 
 def test_pictures_moved_out_of_all_bounds_are_black(backend: Backend) -> None:
-    taken = pictures(backend, images(), Augmentation(shift=9e5, scale=0.9, shear=9.0))
+    taken = pictures(backend, images(), gn.Augmentation(shift=9e5, scale=0.9, shear=9.0))
     assert np.isfinite(taken).all()
-    np.testing.assert_array_equal(taken, pictures(select("cpu"), images(), Augmentation(9e5, scale=0.9, shear=9.0)))
+    np.testing.assert_array_equal(taken, pictures(select("cpu"), images(), gn.Augmentation(9e5, scale=0.9, shear=9.0)))
 
 
 @pytest.mark.parametrize("limits", [(2.0, 0.0, 0.0, 0.0), (0.0, 0.4, 0.0, 0.0), (1.5, 0.3, 0.2, 0.1)], ids=repr)
@@ -167,7 +169,7 @@ def test_a_shift_by_whole_pixels_is_exact(monkeypatch: pytest.MonkeyPatch, down:
 
     monkeypatch.setattr(kernels, "transforms", shifts)
     samples = images(scale=1 / 255)
-    plain, picture = (pictures(backend, samples, a) for a in (None, Augmentation(shift=1.0)))
+    plain, picture = (pictures(backend, samples, a) for a in (None, gn.Augmentation(shift=1.0)))
     expected = np.zeros_like(plain)
     for i in range(9):
         for j in range(8):
@@ -179,7 +181,7 @@ def test_a_shift_by_whole_pixels_is_exact(monkeypatch: pytest.MonkeyPatch, down:
 def test_a_shift_moves_the_centre_of_what_is_seen_by_what_was_drawn(backend: Backend) -> None:
     dot = np.zeros((40, 21, 21, 1), np.float32)
     dot[:, 9:12, 9:12] = 1.0
-    taken, maps = moved(backend, Samples(dot, np.zeros(40, int), classes=1), Augmentation(shift=4.0))
+    taken, maps = moved(backend, gn.Samples(dot, np.zeros(40, int), classes=1), gn.Augmentation(shift=4.0))
     rows, columns = np.mgrid[:21, :21] - 10.0
     for picture, m in zip(taken[..., 0], maps, strict=True):
         np.testing.assert_allclose(picture.sum(), 9, rtol=1e-5)
@@ -190,7 +192,7 @@ def test_a_shift_moves_the_centre_of_what_is_seen_by_what_was_drawn(backend: Bac
 def test_a_rotation_turns_a_bar_by_the_angle_drawn(backend: Backend) -> None:
     bar = np.zeros((40, 41, 41, 1), np.float32)
     bar[:, 19:22, 6:35] = 1.0
-    taken, maps = moved(backend, Samples(bar, np.zeros(40, int), classes=1), Augmentation(rotation=89.0))
+    taken, maps = moved(backend, gn.Samples(bar, np.zeros(40, int), classes=1), gn.Augmentation(rotation=89.0))
     rows, columns = np.mgrid[:41, :41] - 20.0
     angles = []
     for picture, m in zip(taken[..., 0].astype(np.float64), maps, strict=True):
@@ -210,7 +212,7 @@ def test_a_rotation_turns_a_bar_by_the_angle_drawn(backend: Backend) -> None:
 def test_growing_and_shrinking_keep_the_middle(backend: Backend) -> None:
     square = np.zeros((40, 31, 31, 1), np.float32)
     square[:, 10:21, 10:21] = 1.0
-    taken, maps = moved(backend, Samples(square, np.zeros(40, int), classes=1), Augmentation(scale=0.3))
+    taken, maps = moved(backend, gn.Samples(square, np.zeros(40, int), classes=1), gn.Augmentation(scale=0.3))
     rows, columns = np.mgrid[:31, :31] - 15.0
     for picture, m in zip(taken[..., 0].astype(np.float64), maps, strict=True):
         np.testing.assert_allclose(picture.sum(), 121 / m[0] ** 2, rtol=0.05)
@@ -220,8 +222,8 @@ def test_growing_and_shrinking_keep_the_middle(backend: Backend) -> None:
 
 
 def test_moderate_changes_keep_the_ink_of_digits(backend: Backend) -> None:
-    samples = load_data("digits", limit=200, validation=0).train
-    taken = pictures(backend, samples, Augmentation(shift=0.5, rotation=8.0, scale=0.05, shear=0.05))
+    samples = gn.load_data("digits", limit=200, validation=0).train
+    taken = pictures(backend, samples, gn.Augmentation(shift=0.5, rotation=8.0, scale=0.05, shear=0.05))
     plain = pictures(backend, samples, None)
     assert abs(taken.sum() / plain.sum() - 1) < 0.05
     assert not np.array_equal(taken, plain)
@@ -231,8 +233,8 @@ def test_moderate_changes_keep_the_ink_of_digits(backend: Backend) -> None:
 
 def test_channels_move_together(backend: Backend) -> None:
     grey = images(4, (9, 8, 1))
-    colour = Samples(np.repeat(grey.inputs, 3, axis=3), grey.targets, classes=3)
-    augmentation = Augmentation(shift=1.5, rotation=20.0, scale=0.2, shear=0.2)
+    colour = gn.Samples(np.repeat(grey.inputs, 3, axis=3), grey.targets, classes=3)
+    augmentation = gn.Augmentation(shift=1.5, rotation=20.0, scale=0.2, shear=0.2)
     one, three = (pictures(backend, samples, augmentation) for samples in (grey, colour))
     for channel in range(3):
         np.testing.assert_array_equal(three[..., channel], one[..., 0])
@@ -241,7 +243,7 @@ def test_channels_move_together(backend: Backend) -> None:
 # What decides the pictures
 
 
-AUGMENTATION = Augmentation(shift=1.5, rotation=20.0, scale=0.2, shear=0.2)
+AUGMENTATION = gn.Augmentation(shift=1.5, rotation=20.0, scale=0.2, shear=0.2)
 
 
 def test_pictures_follow_the_seed_and_the_step(backend: Backend) -> None:
@@ -285,14 +287,16 @@ def test_neighbours_and_repeated_samples_are_changed_in_other_ways(backend: Back
 
 
 @pytest.mark.parametrize(
-    "layers", [[Dense(12), ReLU(), Dense(10)], [Conv2D(4, 3), ReLU(), Flatten(), Dense(10)]], ids=len
+    "layers",
+    [[gn.Dense(12), gn.ReLU(), gn.Dense(10)], [gn.Conv2D(4, 3), gn.ReLU(), gn.Flatten(), gn.Dense(10)]],
+    ids=len,
 )
 def test_fit_trains_on_changed_images_and_looks_at_unchanged_ones(
     backend: Backend, monkeypatch: pytest.MonkeyPatch, layers: list[Any]
 ) -> None:
-    data = load_data("digits", limit=200, validation=40)
+    data = gn.load_data("digits", limit=200, validation=40)
     seen: dict[bool, list[NDArray[Any]]] = {True: [], False: []}
-    model = Sequential(layers)
+    model = gn.Sequential(layers)
     propagate = model.propagate
 
     def watched(x: Any, training: bool, stages: Any) -> Any:
@@ -300,11 +304,11 @@ def test_fit_trains_on_changed_images_and_looks_at_unchanged_ones(
         return propagate(x, training, stages)
 
     monkeypatch.setattr(model, "propagate", watched)
-    options: dict[str, Any] = {"optimizer": SGD(0.05), "epochs": 2, "device": backend, "progress": False}
+    options: dict[str, Any] = {"optimizer": gn.SGD(0.05), "epochs": 2, "device": backend, "progress": False}
     model.fit(data, batch_size=32, augmentation=AUGMENTATION, **options)
     assert data.validation is not None
 
-    def known(samples: Samples) -> set[bytes]:
+    def known(samples: gn.Samples) -> set[bytes]:
         rows = rows_of(samples.inputs).astype(np.float32) * np.float32(samples.scale)
         return {row.tobytes() for row in rows}
 
@@ -318,10 +322,10 @@ def test_fit_trains_on_changed_images_and_looks_at_unchanged_ones(
 
 
 def test_an_image_is_changed_in_another_way_each_epoch_and_the_same_in_each_run(backend: Backend) -> None:
-    data = load_data("digits", limit=100, validation=0)
+    data = gn.load_data("digits", limit=100, validation=0)
     runs = []
     for seed, augmentation in ((0, AUGMENTATION), (0, AUGMENTATION), (1, AUGMENTATION), (0, None)):
-        model = Sequential([Dense(8), ReLU(), Dense(10)])
+        model = gn.Sequential([gn.Dense(8), gn.ReLU(), gn.Dense(10)])
         model.fit(data, epochs=2, batch_size=25, seed=seed, augmentation=augmentation, device=backend, progress=False)
         runs.append(model.parameters.to_host()["dense1.w"].tobytes())
     assert runs[0] == runs[1]
@@ -330,9 +334,9 @@ def test_an_image_is_changed_in_another_way_each_epoch_and_the_same_in_each_run(
 
 def test_augmenting_flat_samples_is_refused(backend: Backend) -> None:
     rng = np.random.default_rng(0)
-    data = Data("flat", Samples(rng.normal(size=(20, 64)), rng.integers(0, 2, 20), classes=2), None, ("a", "b"))
+    data = gn.Data("flat", gn.Samples(rng.normal(size=(20, 64)), rng.integers(0, 2, 20), classes=2), None, ("a", "b"))
     with pytest.raises(ShapeError, match=r"needs images \(height, width, channels\), got samples of \(64,\)") as caught:
-        Sequential([Dense(2)]).fit(data, batch_size=10, augmentation=AUGMENTATION, device=backend, progress=False)
+        gn.Sequential([gn.Dense(2)]).fit(data, batch_size=10, augmentation=AUGMENTATION, device=backend, progress=False)
     one_line(caught.value)
 
 
@@ -347,7 +351,7 @@ def test_augmenting_flat_samples_is_refused(backend: Backend) -> None:
 def test_a_limit_that_cannot_be_is_refused(arguments: dict[str, float]) -> None:
     name = next(iter(arguments))
     with pytest.raises(OptionError, match=f"{name} of Augmentation must lie from 0 to below") as caught:
-        Augmentation(**arguments)
+        gn.Augmentation(**arguments)
     one_line(caught.value)
 
 
@@ -366,7 +370,7 @@ def test_a_limit_that_cannot_be_is_refused(arguments: dict[str, float]) -> None:
 )
 def test_a_flip_or_a_cutout_that_cannot_be_is_refused(arguments: dict[str, Any], wrong: str) -> None:
     with pytest.raises(OptionError, match=wrong) as caught:
-        Augmentation(**arguments)
+        gn.Augmentation(**arguments)
     one_line(caught.value)
 
 
@@ -381,7 +385,7 @@ def drawn_by(n: int, seed: int = 3, count: int = 5) -> list[list[int]]:
 @pytest.mark.parametrize("flip", [0.0, 0.25, 0.5, 1.0])
 def test_images_are_mirrored_left_to_right_with_a_probability(backend: Backend, flip: float) -> None:
     samples = images(200, (3, 4, 2))
-    taken = pictures(backend, samples, Augmentation(flip=flip))
+    taken = pictures(backend, samples, gn.Augmentation(flip=flip))
     is_mirrored = np.array([words[5] < flip * 2**32 for words in drawn_by(200)])
     expected = np.where(is_mirrored[:, None, None, None], samples.inputs[:, :, ::-1], samples.inputs)
     np.testing.assert_array_equal(taken, expected)
@@ -393,7 +397,7 @@ def test_images_are_mirrored_left_to_right_with_a_probability(backend: Backend, 
 def test_a_square_of_each_picture_is_cut_out(backend: Backend, side: int, samples_last: bool) -> None:
     samples = images(40, (7, 5, 2))
     samples.inputs[...] = np.maximum(samples.inputs, 1)
-    taken = pictures(backend, samples, Augmentation(cutout=side), samples_last=samples_last)
+    taken = pictures(backend, samples, gn.Augmentation(cutout=side), samples_last=samples_last)
     for image, picture, words in zip(samples.inputs, taken, drawn_by(40), strict=True):
         middle = words[6] * 7 >> 32, words[7] * 5 >> 32
         assert (picture[middle] == 0).all()
@@ -404,23 +408,23 @@ def test_a_square_of_each_picture_is_cut_out(backend: Backend, side: int, sample
 
 
 def test_every_pixel_is_the_middle_of_a_square_equally_often(backend: Backend) -> None:
-    samples = Samples(np.ones((4000, 3, 4, 1), np.float32), np.zeros(4000, int), classes=1)
-    share = (pictures(backend, samples, Augmentation(cutout=1)) == 0).mean(axis=0)
+    samples = gn.Samples(np.ones((4000, 3, 4, 1), np.float32), np.zeros(4000, int), classes=1)
+    share = (pictures(backend, samples, gn.Augmentation(cutout=1)) == 0).mean(axis=0)
     np.testing.assert_allclose(share, 1 / 12, atol=0.02)
 
 
 def test_what_else_is_drawn_stays_as_it_was_where_images_are_mirrored_and_cut(backend: Backend) -> None:
     samples = images()
     plain, other = (
-        pictures(backend, samples, Augmentation(shift=2.0, rotation=15.0, flip=flip, cutout=side))
+        pictures(backend, samples, gn.Augmentation(shift=2.0, rotation=15.0, flip=flip, cutout=side))
         for flip, side in ((0.0, 0), (1e-9, 1))
     )
     assert ((plain == other) | (other == 0)).all()
 
 
 def test_it_shows_how_it_was_made() -> None:
-    assert repr(Augmentation(shift=2, rotation=10)) == "Augmentation(2.0, rotation=10.0)"
-    assert Augmentation().limits == NOTHING
+    assert repr(gn.Augmentation(shift=2, rotation=10)) == "Augmentation(2.0, rotation=10.0)"
+    assert gn.Augmentation().limits == NOTHING
 
 
 # Applied to images at hand
@@ -429,7 +433,7 @@ def test_it_shows_how_it_was_made() -> None:
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
 def test_pictures_applied_are_those_of_the_batch_of_this_step(backend: Backend, dtype: type) -> None:
     samples = images(5, dtype=dtype)
-    augmentation = Augmentation(shift=1.5, rotation=20.0, scale=0.2, shear=0.2, flip=0.5, cutout=3)
+    augmentation = gn.Augmentation(shift=1.5, rotation=20.0, scale=0.2, shear=0.2, flip=0.5, cutout=3)
     applied = augmentation.apply(samples.inputs, seed=3, step=5)
     assert applied.dtype == np.float32
     np.testing.assert_array_equal(applied, pictures(backend, samples, augmentation, seed=3, count=5))
@@ -437,13 +441,13 @@ def test_pictures_applied_are_those_of_the_batch_of_this_step(backend: Backend, 
 
 
 def test_images_of_one_channel_are_applied_to_with_and_without_it() -> None:
-    grey, augmentation = images(4, (9, 8, 1)).inputs, Augmentation(shift=2.0, cutout=2)
+    grey, augmentation = images(4, (9, 8, 1)).inputs, gn.Augmentation(shift=2.0, cutout=2)
     before = grey.copy()
     flat = augmentation.apply(grey[..., 0])
     assert flat.shape == (4, 9, 8)
     np.testing.assert_array_equal(flat, augmentation.apply(grey)[..., 0])
     np.testing.assert_array_equal(grey, before)
-    np.testing.assert_array_equal(Augmentation().apply(grey), grey)
+    np.testing.assert_array_equal(gn.Augmentation().apply(grey), grey)
 
 
 @pytest.mark.parametrize(
@@ -463,5 +467,5 @@ def test_images_that_cannot_be_applied_to_are_refused(
     given: Any, options: dict[str, Any], error: type[Exception], wrong: str
 ) -> None:
     with pytest.raises(error, match=wrong) as caught:
-        Augmentation(shift=1.0).apply(given, **options)
+        gn.Augmentation(shift=1.0).apply(given, **options)
     one_line(caught.value)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from support.harness import one_line
 
-from gpunn import SGD, Adam, Augmentation, BatchNorm, Conv2D, Data, Dense, Flatten, ReLU, Samples, Sequential
+import gpunn as gn
 from gpunn.backend.base import Backend
 from gpunn.backend.devices import select
 from gpunn.data import loader
@@ -24,30 +24,30 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loader, "PIECE", 900)
 
 
-def samples(kind: str, n: int = 61) -> Samples:
+def samples(kind: str, n: int = 61) -> gn.Samples:
     rng = np.random.default_rng(0)
     labels = np.arange(n) % 3
     if kind == "bytes":
-        return Samples(rng.integers(0, 256, (n, 20)).astype(np.uint8), labels, 1 / 255)
+        return gn.Samples(rng.integers(0, 256, (n, 20)).astype(np.uint8), labels, 1 / 255)
     if kind == "doubles":
-        return Samples(rng.normal(size=(n, 20)), labels)
+        return gn.Samples(rng.normal(size=(n, 20)), labels)
     if kind == "colours":
-        return Samples(rng.integers(0, 256, (n, 4, 5, 3)).astype(np.uint8), labels, 1 / 255)
+        return gn.Samples(rng.integers(0, 256, (n, 4, 5, 3)).astype(np.uint8), labels, 1 / 255)
     assert kind == "regression"
     x = rng.normal(size=(n, 20)).astype(np.float32)
-    return Samples(x, x[:, :3] ** 2)
+    return gn.Samples(x, x[:, :3] ** 2)
 
 
-def network(kind: str) -> Sequential:
+def network(kind: str) -> gn.Sequential:
     if kind == "colours":
-        return Sequential([Conv2D(4, 3), BatchNorm(), ReLU(), Flatten(), Dense(3)])
-    return Sequential([Dense(8), ReLU(), Dense(3)])
+        return gn.Sequential([gn.Conv2D(4, 3), gn.BatchNorm(), gn.ReLU(), gn.Flatten(), gn.Dense(3)])
+    return gn.Sequential([gn.Dense(8), gn.ReLU(), gn.Dense(3)])
 
 
-def fitted(backend: Backend, source: Samples, kind: str, data_on: str, **options: Any) -> tuple[Any, ...]:
+def fitted(backend: Backend, source: gn.Samples, kind: str, data_on: str, **options: Any) -> tuple[Any, ...]:
     model = network(kind)
     usual: dict[str, Any] = {"epochs": 3, "batch_size": 8, "device": backend, "progress": False, "seed": 2}
-    data = Data.from_samples(source, validation=13)
+    data = gn.Data.from_samples(source, validation=13)
     history = model.fit(data, data_on=data_on, **usual | options)
     figures = [(r.train_loss, r.train_accuracy, r.validation_loss, r.validation_accuracy) for r in history]
     statistics = {name: backend.to_host(array).tobytes() for name, array in model.statistics.items()}
@@ -59,9 +59,9 @@ def fitted(backend: Backend, source: Samples, kind: str, data_on: str, **options
 
 @pytest.mark.parametrize("kind", ["bytes", "doubles", "colours", "regression"])
 def test_streamed_samples_give_the_same_training_to_the_bit(backend: Backend, kind: str) -> None:
-    options: dict[str, Any] = {"optimizer": Adam(0.01)}
+    options: dict[str, Any] = {"optimizer": gn.Adam(0.01)}
     if kind == "colours":
-        options |= {"augmentation": Augmentation(shift=1), "recompute_statistics": True, "optimizer": SGD(0.1)}
+        options |= {"augmentation": gn.Augmentation(shift=1), "recompute_statistics": True, "optimizer": gn.SGD(0.1)}
     streamed, resident = (fitted(backend, samples(kind), kind, place, **options) for place in ("host", "device"))
     assert streamed == resident
 
@@ -73,7 +73,7 @@ def test_samples_of_a_file_give_the_same_training_to_the_bit(backend: Backend, t
     path = tmp_path / "x.bin"
     path.write_bytes(b"abc" + source.inputs.tobytes())
     inputs = np.memmap(path, source.inputs.dtype, "r", 3, source.inputs.shape)
-    mapped = Samples(inputs, source.targets, source.scale)
+    mapped = gn.Samples(inputs, source.targets, source.scale)
     assert is_mapped(mapped.inputs)
     expected = fitted(backend, source, kind, "device")
     for place_name in ("auto", "device", "host"):
@@ -104,7 +104,7 @@ def test_an_epoch_may_begin_with_any_batch(backend: Backend, first: int) -> None
 def test_an_evaluation_is_the_same_from_a_file(backend: Backend, tmp_path: Path) -> None:
     source = samples("bytes", 700)  # more than go through a network at once
     np.save(tmp_path / "x.npy", source.inputs)
-    mapped = Samples(np.load(tmp_path / "x.npy", mmap_mode="r"), source.targets, source.scale)
+    mapped = gn.Samples(np.load(tmp_path / "x.npy", mmap_mode="r"), source.targets, source.scale)
     model = network("bytes").build((20,), 8, backend)
     model.fit(source, epochs=1, device=backend, progress=False)
     expected = model.evaluate(source)
@@ -122,7 +122,7 @@ def test_samples_in_memory_lie_on_the_device_and_those_of_a_file_are_streamed_on
     assert np.shares_memory(batches.rows, source.inputs)  # not copied
     assert batches.placement == ""
     np.save(tmp_path / "x.npy", source.inputs)
-    mapped = Samples(np.load(tmp_path / "x.npy", mmap_mode="r"), source.targets, source.scale)
+    mapped = gn.Samples(np.load(tmp_path / "x.npy", mmap_mode="r"), source.targets, source.scale)
     batches = place(cpu, mapped, "float32")
     assert isinstance(batches, StreamingLoader)
     assert batches.placement == "the host: 1.7 KiB, read from their file as they are used"
@@ -145,13 +145,13 @@ def test_training_from_a_file_takes_the_memory_of_a_piece(tmp_path: Path, monkey
             file.seek(row * features)
             file.write(bytes([255]) * 100)
     inputs = np.memmap(path, np.uint8, "r", 0, (n, features))
-    few = Data.from_arrays(np.asarray(inputs[:256]), np.arange(256) % 8)  # the first training loads what it uses
-    Sequential([Dense(8)]).fit(few, epochs=1, batch_size=64, device="cpu", optimizer=SGD(0.1), progress=False)
+    few = gn.Data.from_arrays(np.asarray(inputs[:256]), np.arange(256) % 8)  # the first training loads what it uses
+    gn.Sequential([gn.Dense(8)]).fit(few, epochs=1, batch_size=64, device="cpu", optimizer=gn.SGD(0.1), progress=False)
     tracemalloc.start()
     try:
-        data = Data.from_arrays(inputs, (np.arange(n) % 8 == 0).astype(int))
-        model = Sequential([Dense(2)])
-        model.fit(data, epochs=1, batch_size=64, device="cpu", optimizer=SGD(0.1), progress=False)
+        data = gn.Data.from_arrays(inputs, (np.arange(n) % 8 == 0).astype(int))
+        model = gn.Sequential([gn.Dense(2)])
+        model.fit(data, epochs=1, batch_size=64, device="cpu", optimizer=gn.SGD(0.1), progress=False)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -10,30 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from support.harness import one_line
 
-from gpunn import (
-    L2,
-    SGD,
-    Adam,
-    Augmentation,
-    AveragePool2D,
-    BatchNorm,
-    Conv2D,
-    Cosine,
-    Data,
-    Dense,
-    Dropout,
-    Flatten,
-    He,
-    LeakyReLU,
-    MaxPool2D,
-    ReLU,
-    Samples,
-    Sequential,
-    Softmax,
-    SoftmaxCrossEntropy,
-    load_data,
-    load_model,
-)
+import gpunn as gn
 from gpunn.backend.base import Backend
 from gpunn.backend.devices import select
 from gpunn.errors import GpunnError, OptionError, ShapeError
@@ -50,40 +27,40 @@ each_copy = pytest.mark.parametrize("copied", COPIES, ids=NAMES)
 KW: dict[str, Any] = {"progress": False, "epochs": 1, "batch_size": 16}
 
 
-def images(n: int = 60) -> Samples:
+def images(n: int = 60) -> gn.Samples:
     rng = np.random.default_rng(0)
     labels = np.arange(n) % 3
-    return Samples((rng.normal(size=(n, 6, 6, 1)) + labels[:, None, None, None]).astype(np.float32), labels)
+    return gn.Samples((rng.normal(size=(n, 6, 6, 1)) + labels[:, None, None, None]).astype(np.float32), labels)
 
 
-def dense() -> Sequential:
-    return Sequential([Dense(8), BatchNorm(), ReLU(), Dropout(0.25), Dense(3)])
+def dense() -> gn.Sequential:
+    return gn.Sequential([gn.Dense(8), gn.BatchNorm(), gn.ReLU(), gn.Dropout(0.25), gn.Dense(3)])
 
 
-def convolution() -> Sequential:
-    return Sequential(
+def convolution() -> gn.Sequential:
+    return gn.Sequential(
         [
-            Conv2D(4),
-            LeakyReLU(),
-            MaxPool2D(),
-            Conv2D(4, 1, groups=2),
-            Conv2D(2, size=1),
-            AveragePool2D(),
-            Flatten(),
-            Dense(3),
-            Softmax(),
+            gn.Conv2D(4),
+            gn.LeakyReLU(),
+            gn.MaxPool2D(),
+            gn.Conv2D(4, 1, groups=2),
+            gn.Conv2D(2, size=1),
+            gn.AveragePool2D(),
+            gn.Flatten(),
+            gn.Dense(3),
+            gn.Softmax(),
         ]
     )
 
 
-def bits(model: Sequential) -> dict[str, bytes]:
+def bits(model: gn.Sequential) -> dict[str, bytes]:
     return {name: array.tobytes() for name, array in model.arrays().items()}
 
 
 each_network = pytest.mark.parametrize("make", [dense, convolution])
 
 
-def learned(make: Callable[[], Sequential], backend: Backend) -> Sequential:
+def learned(make: Callable[[], gn.Sequential], backend: Backend) -> gn.Sequential:
     model = make()
     model.fit(images(), device=backend, **KW)
     model.predict(images().inputs[:40])  # whose products are planned
@@ -117,7 +94,7 @@ def test_a_copy_and_the_network_go_on_apart_and_alike(backend: Backend, make: An
 
 
 @each_copy
-@pytest.mark.parametrize("make", [lambda: SGD(0.05, momentum=0.9), lambda: Adam(0.01)])
+@pytest.mark.parametrize("make", [lambda: gn.SGD(0.05, momentum=0.9), lambda: gn.Adam(0.01)])
 def test_a_copy_has_what_the_optimizer_remembers_of_the_network(backend: Backend, copied: Any, make: Any) -> None:
     optimizer, model = make(), dense()
     model.fit(images(), optimizer=optimizer, device=backend, **KW)
@@ -150,10 +127,10 @@ def test_a_copy_keeps_attributes_that_it_knows_nothing_of(backend: Backend, make
 
 def test_steps_by_hand_go_on_alike_in_a_copy(backend: Backend) -> None:
     """The masks of dropout are those that come next."""
-    model, loss = dense().build((36,), 16, backend), SoftmaxCrossEntropy()
+    model, loss = dense().build((36,), 16, backend), gn.SoftmaxCrossEntropy()
     x, labels = images().inputs[:16], images().targets[:16]
 
-    def step(one: Sequential) -> None:
+    def step(one: gn.Sequential) -> None:
         loss.forward(one.forward(x, training=True), labels)
         one.backward(loss.backward())
         for p in one.parameters:
@@ -188,8 +165,10 @@ def test_a_backend_is_not_copied(backend: Backend) -> None:
 # Parts
 
 PARTS = [
-    Dense(3, weights=He()), Conv2D(2, padding="same"), BatchNorm(momentum=0.2), Dropout(0.3), MaxPool2D(3),
-    SGD(0.1, 0.5), Adam(Cosine(0.1)), L2(2.0), Cosine(0.5), SoftmaxCrossEntropy(), Augmentation(shift=1.0), He(),
+    gn.Dense(3, weights=gn.He()), gn.Conv2D(2, padding="same"), gn.BatchNorm(momentum=0.2), gn.Dropout(0.3),
+    gn.MaxPool2D(3),
+    gn.SGD(0.1, 0.5), gn.Adam(gn.Cosine(0.1)), gn.L2(2.0), gn.Cosine(0.5), gn.SoftmaxCrossEntropy(),
+    gn.Augmentation(shift=1.0), gn.He(),
 ]  # fmt: skip
 
 
@@ -203,15 +182,15 @@ def test_a_part_is_copied_as_it_was_made(part: Any, copied: Any) -> None:
 
 @each_copy
 def test_parts_that_were_used_are_copied_as_they_were_made(backend: Backend, copied: Any) -> None:
-    model, loss, optimizer = dense(), SoftmaxCrossEntropy(), Adam(0.01)
+    model, loss, optimizer = dense(), gn.SoftmaxCrossEntropy(), gn.Adam(0.01)
     history = model.fit(images(), loss=loss, optimizer=optimizer, device=backend, **KW)
     loss.forward(model.forward(images().inputs[:4], training=True), images().targets[:4])
     optimizer.build(model.parameters)
-    again = Sequential([copied(layer) for layer in model.layers])
+    again = gn.Sequential([copied(layer) for layer in model.layers])
     again.build((36,), 16, backend)
     assert bits(again) == bits(model)
     assert [repr(record) for record in copied(history)] == [repr(record) for record in history]
-    assert sorted(vars(copied(optimizer))) == sorted(name for name in vars(Adam()) | {"identity": ""})
+    assert sorted(vars(copied(optimizer))) == sorted(name for name in vars(gn.Adam()) | {"identity": ""})
     assert float(copied(loss).forward(model.forward(images().inputs[:4]), images().targets[:4])) > 0
 
 
@@ -233,8 +212,8 @@ def test_parameters_are_copied_with_memory_of_their_own(backend: Backend, make: 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, COPIES[2]], ids=["deepcopy", "pickle"])
 def test_data_are_copied_with_their_test_set_closed(copied: Any) -> None:
-    data = copied(load_data("digits"))
-    assert isinstance(data, Data)
+    data = copied(gn.load_data("digits"))
+    assert isinstance(data, gn.Data)
     assert not data.test_is_open
     assert len(data.test) == 360
     assert copied(data.train).sha256() == data.train.sha256()
@@ -248,8 +227,8 @@ def test_a_network_of_layers_of_another_begins_with_their_weights(backend: Backe
     trained = learned(make, backend)
     before, answers = bits(trained), trained.predict_proba(images().inputs)
     layers: list[Any] = trained.layers
-    at = next(number for number in reversed(range(len(layers))) if isinstance(layers[number], Dense))
-    other = Sequential([*layers[:at], Dense(2)])
+    at = next(number for number in reversed(range(len(layers))) if isinstance(layers[number], gn.Dense))
+    other = gn.Sequential([*layers[:at], gn.Dense(2)])
     other.build(trained.input_shape, 16, backend, seed=7)
     shared = [name for name in before if not name.startswith(layers[at].name)]
     assert shared
@@ -263,20 +242,20 @@ def test_a_network_of_layers_of_another_begins_with_their_weights(backend: Backe
 
 
 def test_a_layer_alone_begins_with_its_weights_in_another_place(backend: Backend) -> None:
-    model = Sequential([Dense(5), ReLU(), Dense(3)]).build((4,), 8, backend, seed=3)
-    turned = Sequential([model.layers[2]]).build((5,), 8, backend)
+    model = gn.Sequential([gn.Dense(5), gn.ReLU(), gn.Dense(3)]).build((4,), 8, backend, seed=3)
+    turned = gn.Sequential([model.layers[2]]).build((5,), 8, backend)
     np.testing.assert_array_equal(turned.arrays()["dense1.w"], model.arrays()["dense2.w"])
     with pytest.raises(ShapeError, match=r"dense1.w was learned in the shape \(3, 5\), and here it must be") as caught:
-        Sequential([model.layers[2]]).build((6,), 8, backend)
+        gn.Sequential([model.layers[2]]).build((6,), 8, backend)
     one_line(caught.value)
 
 
 def test_a_network_of_layers_of_another_takes_data_that_it_can_after_those_that_it_cannot(backend: Backend) -> None:
-    model = Sequential([Dense(5), ReLU(), Dense(3)]).build((36,), 8, backend, seed=3)
-    other = Sequential([*model.layers[:2], Dense(2)])
+    model = gn.Sequential([gn.Dense(5), gn.ReLU(), gn.Dense(3)]).build((36,), 8, backend, seed=3)
+    other = gn.Sequential([*model.layers[:2], gn.Dense(2)])
     with pytest.raises(ShapeError, match="3 classes"):
         other.fit(images(), device=backend, **KW)
-    other.fit((images().inputs, images().targets % 2), optimizer=SGD(1e-9), device=backend, **KW)
+    other.fit((images().inputs, images().targets % 2), optimizer=gn.SGD(1e-9), device=backend, **KW)
     np.testing.assert_allclose(other.arrays()["dense1.w"], model.arrays()["dense1.w"], atol=1e-6)
 
 
@@ -284,14 +263,14 @@ def test_a_network_of_layers_of_another_takes_data_that_it_can_after_those_that_
 def test_layers_of_a_file_go_into_another_network(backend: Backend, make: Any, tmp_path: Any) -> None:
     trained = learned(make, backend)
     trained.save(tmp_path / "model.safetensors")
-    other = Sequential([*load_model(tmp_path / "model.safetensors", device=backend.device).layers])
+    other = gn.Sequential([*gn.load_model(tmp_path / "model.safetensors", device=backend.device).layers])
     other.build(trained.input_shape, 16, backend)
     assert bits(other) == bits(trained)
 
 
 def test_networks_of_the_same_layers_are_independent(backend: Backend) -> None:
-    hidden = [Dense(4), ReLU(), Dense(3)]
-    models = [Sequential(hidden) for _ in range(3)]
+    hidden = [gn.Dense(4), gn.ReLU(), gn.Dense(3)]
+    models = [gn.Sequential(hidden) for _ in range(3)]
     for model in models:
         model.build((36,), 16, backend)
     assert bits(models[0]) == bits(models[1]) == bits(models[2])
@@ -301,9 +280,9 @@ def test_networks_of_the_same_layers_are_independent(backend: Backend) -> None:
 
 
 def test_one_layer_in_two_places_says_what_to_write() -> None:
-    layer = Dense(3)
+    layer = gn.Dense(3)
     with pytest.raises(OptionError, match=r"Dense\(3\) in places 1 and 3: write Dense\(3\) again") as caught:
-        Sequential([layer, ReLU(), layer])
+        gn.Sequential([layer, gn.ReLU(), layer])
     one_line(caught.value)
 
 
@@ -311,7 +290,7 @@ def test_one_layer_in_two_places_says_what_to_write() -> None:
 def test_a_list_of_layers_that_was_changed_says_what_to_write(backend: Backend, make: Any) -> None:
     trained = learned(make, backend)
     before = bits(trained)
-    trained.layers[-1] = Dense(3)
+    trained.layers[-1] = gn.Dense(3)
     calls: list[Any] = [
         lambda: trained.predict(images().inputs),
         lambda: trained.fit(images(), **KW),
@@ -322,8 +301,8 @@ def test_a_list_of_layers_that_was_changed_says_what_to_write(backend: Backend, 
         with pytest.raises(GpunnError, match=r"make another, Sequential\(network.layers\)") as caught:
             call()
         one_line(caught.value)
-    other = Sequential(trained.layers)
-    other.fit(images(), optimizer=SGD(1e-9), **KW)
+    other = gn.Sequential(trained.layers)
+    other.fit(images(), optimizer=gn.SGD(1e-9), **KW)
     name = next(iter(before))
     np.testing.assert_allclose(
         other.arrays()[name], np.frombuffer(before[name], "f4").reshape(other.arrays()[name].shape)
@@ -331,16 +310,16 @@ def test_a_list_of_layers_that_was_changed_says_what_to_write(backend: Backend, 
 
 
 def test_a_network_stays_where_building_it_again_fails(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = Sequential([Dense(3)]).build((4,), 8, backend)
+    model = gn.Sequential([gn.Dense(3)]).build((4,), 8, backend)
     before = bits(model)
-    original = Sequential.lay_out
+    original = gn.Sequential.lay_out
 
     def failing(self: Any, input_shape: Any, batch_size: int, *rest: Any) -> Any:
         if batch_size == 1000:
             raise MemoryError("no room")
         return original(self, input_shape, batch_size, *rest)
 
-    monkeypatch.setattr(Sequential, "lay_out", failing)
+    monkeypatch.setattr(gn.Sequential, "lay_out", failing)
     with pytest.raises(MemoryError):
         model.rebuild(1000, backend, "float32")
     assert bits(model) == before

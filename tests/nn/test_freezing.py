@@ -7,26 +7,7 @@ import numpy as np
 import pytest
 from support.harness import one_line
 
-from gpunn import (
-    L1,
-    L2,
-    SGD,
-    Adam,
-    AdamW,
-    BatchNorm,
-    Conv2D,
-    Dense,
-    Dropout,
-    Flatten,
-    LeakyReLU,
-    MaxPool2D,
-    ReLU,
-    Samples,
-    Sequential,
-    SoftmaxCrossEntropy,
-    Tanh,
-    load_model,
-)
+import gpunn as gn
 from gpunn.backend.base import Backend
 from gpunn.config import from_config, to_config
 from gpunn.errors import GpunnError, OptionError, ShapeError
@@ -35,32 +16,38 @@ from gpunn.nn.layers import Layer
 KW: dict[str, Any] = {"progress": False, "epochs": 2, "batch_size": 16, "dtype": "float64"}
 
 
-def images(n: int = 60) -> Samples:
+def images(n: int = 60) -> gn.Samples:
     rng = np.random.default_rng(0)
     labels = np.arange(n) % 3
-    return Samples(rng.normal(size=(n, 6, 6, 1)) + labels[:, None, None, None], labels)
+    return gn.Samples(rng.normal(size=(n, 6, 6, 1)) + labels[:, None, None, None], labels)
 
 
 def layers() -> list[Layer]:
     return [
-        Conv2D(3), BatchNorm(), ReLU(), Conv2D(3, size=2, groups=3), LeakyReLU(), MaxPool2D(), Flatten(), Dense(7),
-        Tanh(), BatchNorm(), Dropout(0.25), Dense(5), Dense(3),
+        gn.Conv2D(3), gn.BatchNorm(), gn.ReLU(), gn.Conv2D(3, size=2, groups=3), gn.LeakyReLU(), gn.MaxPool2D(),
+        gn.Flatten(), gn.Dense(7),
+        gn.Tanh(), gn.BatchNorm(), gn.Dropout(0.25), gn.Dense(5), gn.Dense(3),
     ]  # fmt: skip
 
 
-def built(backend: Backend, frozen: set[int] | None = None) -> Sequential:
-    model = Sequential(layers())
+def built(backend: Backend, frozen: set[int] | None = None) -> gn.Sequential:
+    model = gn.Sequential(layers())
     for at in frozen or ():
         model.layers[at].trainable = False
     return model.build((6, 6, 1), 16, backend, "float64", 1)
 
 
 WITH_WEIGHTS = (0, 1, 3, 7, 9, 11, 12)
-OPTIMIZERS = [lambda: SGD(0.02), lambda: SGD(0.02, momentum=0.9), lambda: Adam(0.01), lambda: AdamW(0.01, 0.1)]
+OPTIMIZERS = [
+    lambda: gn.SGD(0.02),
+    lambda: gn.SGD(0.02, momentum=0.9),
+    lambda: gn.Adam(0.01),
+    lambda: gn.AdamW(0.01, 0.1),
+]
 
 
 @pytest.mark.parametrize("make", OPTIMIZERS, ids=["plain", "momentum", "adam", "adamw"])
-@pytest.mark.parametrize("regularizer", [None, L2(3.0), L1(0.5)], ids=repr)
+@pytest.mark.parametrize("regularizer", [None, gn.L2(3.0), gn.L1(0.5)], ids=repr)
 @pytest.mark.parametrize("frozen", [{0}, {12}, {0, 1, 3}, {1, 9}, {3, 7, 11}, {0, 1, 3, 7, 9, 11}], ids=str)
 def test_what_is_frozen_stays_and_the_rest_learns(
     backend: Backend, frozen: set[int], regularizer: Any, make: Any
@@ -82,7 +69,7 @@ def test_the_gradients_of_the_rest_are_those_of_a_network_with_nothing_frozen(
 ) -> None:
     gradients = []
     for which in (set(), frozen):
-        model, loss = built(backend, which), SoftmaxCrossEntropy()
+        model, loss = built(backend, which), gn.SoftmaxCrossEntropy()
         loss.forward(model.forward(images().inputs[:16], training=True), images().targets[:16])
         model.backward(loss.backward())
         gradients.append({p.name: backend.to_host(p.grad) for p in model.parameters if p.grad is not None})
@@ -97,7 +84,11 @@ def test_the_steps_of_the_rest_are_those_of_a_network_with_nothing_frozen(backen
     for which in (set(), {7, 12}):
         model = built(backend, which)
         model.fit(
-            images(), optimizer=SGD(0.1), regularizer=L2(2.0), device=backend, **KW | {"epochs": 1, "batch_size": 54}
+            images(),
+            optimizer=gn.SGD(0.1),
+            regularizer=gn.L2(2.0),
+            device=backend,
+            **KW | {"epochs": 1, "batch_size": 54},
         )
         after.append(model.arrays())
     for at in (0, 3, 11):
@@ -106,7 +97,7 @@ def test_the_steps_of_the_rest_are_those_of_a_network_with_nothing_frozen(backen
 
 
 def test_no_gradient_is_computed_below_what_learns(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, loss = built(backend, {0, 1, 3, 7, 9}), SoftmaxCrossEntropy()
+    model, loss = built(backend, {0, 1, 3, 7, 9}), gn.SoftmaxCrossEntropy()
     loss.forward(model.forward(images().inputs[:16], training=True), images().targets[:16])
     for at in range(9):
         monkeypatch.setattr(model.layers[at], "backward", None)  # to call it is an error
@@ -116,7 +107,7 @@ def test_no_gradient_is_computed_below_what_learns(backend: Backend, monkeypatch
 
 def test_frozen_batchnorm_is_differentiated_as_the_function_that_it_is(backend: Backend) -> None:
     """∂C/∂w below it, against central differences of the cost with the statistics that it remembers."""
-    model, loss = Sequential([Dense(4), BatchNorm(), Tanh(), Dense(3)]), SoftmaxCrossEntropy()
+    model, loss = gn.Sequential([gn.Dense(4), gn.BatchNorm(), gn.Tanh(), gn.Dense(3)]), gn.SoftmaxCrossEntropy()
     model.layers[1].trainable = False
     model.build((5,), 16, backend, "float64", 1)
     rng = np.random.default_rng(0)
@@ -137,7 +128,7 @@ def test_frozen_batchnorm_is_differentiated_as_the_function_that_it_is(backend: 
 
 
 def test_a_frozen_layer_does_in_training_what_it_does_in_use(backend: Backend) -> None:
-    model = Sequential([BatchNorm(), Dropout(0.5), Dense(3)]).build((4,), 8, backend, "float64", 1)
+    model = gn.Sequential([gn.BatchNorm(), gn.Dropout(0.5), gn.Dense(3)]).build((4,), 8, backend, "float64", 1)
     x = np.random.default_rng(0).normal(size=(8, 4))
     used = backend.to_host(model.forward(x))
     assert not np.array_equal(backend.to_host(model.forward(x, training=True)), used)
@@ -163,7 +154,7 @@ def test_frozen_statistics_are_not_computed_again(backend: Backend) -> None:
 
 
 def test_layers_are_frozen_and_released_between_trainings(backend: Backend) -> None:
-    model, optimizer = built(backend), SGD(0.02, momentum=0.9)
+    model, optimizer = built(backend), gn.SGD(0.02, momentum=0.9)
     for frozen in ({0, 1}, {12}, set()):
         for at in WITH_WEIGHTS:
             model.layers[at].trainable = at not in frozen
@@ -174,7 +165,7 @@ def test_layers_are_frozen_and_released_between_trainings(backend: Backend) -> N
 
 
 def test_momentum_of_what_stays_trainable_is_kept(backend: Backend) -> None:
-    model, optimizer = built(backend), SGD(0.02, momentum=0.9)
+    model, optimizer = built(backend), gn.SGD(0.02, momentum=0.9)
     model.fit(images(), optimizer=optimizer, device=backend, **KW)
     assert model.optimizer_memory is not None
     velocity = dict(model.optimizer_memory.arrays["velocity"])
@@ -197,13 +188,13 @@ def test_a_network_all_of_which_is_frozen_cannot_be_trained(backend: Backend) ->
 def test_the_setting_is_in_files_configurations_and_copies(backend: Backend, tmp_path: Any) -> None:
     model = built(backend, {0, 1})
     model.save(tmp_path / "model.safetensors")
-    loaded = load_model(tmp_path / "model.safetensors", backend.device)
-    for one in (loaded, copy.deepcopy(model), copy.copy(model), Sequential(model.layers)):
+    loaded = gn.load_model(tmp_path / "model.safetensors", backend.device)
+    for one in (loaded, copy.deepcopy(model), copy.copy(model), gn.Sequential(model.layers)):
         assert [at for at, layer in enumerate(one.layers) if not layer.trainable] == [0, 1]
     before = loaded.arrays()
     loaded.fit(images(), device=backend, **KW)
     np.testing.assert_array_equal(loaded.arrays()["conv1.w"], before["conv1.w"])
-    layer = Dense(3)
+    layer = gn.Dense(3)
     assert "trainable" not in to_config(layer)
     layer.trainable = False
     assert not from_config("layer", to_config(layer)).trainable

@@ -7,27 +7,13 @@ import pytest
 from numpy.typing import NDArray
 from support.harness import one_line
 
-from gpunn import (
-    SGD,
-    BinaryCrossEntropy,
-    Data,
-    Dense,
-    Flatten,
-    MeanSquaredError,
-    ReLU,
-    Samples,
-    Sequential,
-    Sigmoid,
-    Softmax,
-    SoftmaxCrossEntropy,
-    Tanh,
-)
+import gpunn as gn
 from gpunn.backend.base import Backend
 from gpunn.errors import DataError, DeviceError, GpunnError, OptionError, ShapeError
 
 
-def network(backend: Backend, *, dtype: str = "float64", batch_size: int = 8) -> Sequential:
-    return Sequential([Dense(6), Tanh(), Dense(3)]).build((4,), batch_size, backend, dtype, 1)
+def network(backend: Backend, *, dtype: str = "float64", batch_size: int = 8) -> gn.Sequential:
+    return gn.Sequential([gn.Dense(6), gn.Tanh(), gn.Dense(3)]).build((4,), batch_size, backend, dtype, 1)
 
 
 def some(n: int, *shape: int, seed: int = 0) -> NDArray[Any]:
@@ -35,7 +21,7 @@ def some(n: int, *shape: int, seed: int = 0) -> NDArray[Any]:
 
 
 def test_the_parts_by_hand_are_those_of_the_readme(backend: Backend) -> None:
-    model, loss = network(backend), SoftmaxCrossEntropy()
+    model, loss = network(backend), gn.SoftmaxCrossEntropy()
     x, labels = some(8), np.arange(8) % 3
     costs = []
     for _ in range(20):
@@ -105,20 +91,20 @@ def test_building_again_for_another_batch_or_dtype_keeps_the_weights(backend: Ba
     ("layers", "said"),
     [
         ([], "a network is a list of layers"),
-        ([Dense], "Dense needs units"),
-        ([Dense(3), "rule"], "unknown layer 'rule'"),
+        ([gn.Dense], "Dense needs units"),
+        ([gn.Dense(3), "rule"], "unknown layer 'rule'"),
         ([None], "expected a layer such as"),
     ],
 )
 def test_a_network_is_made_of_layers(layers: list[Any], said: str) -> None:
     with pytest.raises(OptionError, match=said):
-        Sequential(layers)
+        gn.Sequential(layers)
 
 
 def test_one_layer_cannot_stand_in_two_places() -> None:
-    layer = Dense(3)
+    layer = gn.Dense(3)
     with pytest.raises(OptionError, match="a layer stands in the network twice"):
-        Sequential([layer, layer])
+        gn.Sequential([layer, layer])
 
 
 @pytest.mark.parametrize(
@@ -140,7 +126,7 @@ def test_one_layer_cannot_stand_in_two_places() -> None:
 def test_a_network_that_cannot_be_built_says_why_in_one_line(
     backend: Backend, arguments: dict[str, Any], error: type[GpunnError]
 ) -> None:
-    model = Sequential([Dense(3)])
+    model = gn.Sequential([gn.Dense(3)])
     with pytest.raises(error) as caught:
         model.build(**{"input_shape": (4,), "device": backend} | arguments)
     one_line(caught.value)
@@ -148,7 +134,7 @@ def test_a_network_that_cannot_be_built_says_why_in_one_line(
 
 
 def test_layers_that_do_not_fit_leave_no_half_built_network(backend: Backend) -> None:
-    model = Sequential([Tanh(), Dense(3)])
+    model = gn.Sequential([gn.Tanh(), gn.Dense(3)])
     with pytest.raises(ShapeError, match=r"put Flatten\(\) before it"):
         model.build((4, 4, 1), device=backend)
     with pytest.raises(GpunnError, match="not built yet"):
@@ -162,7 +148,7 @@ def test_layers_that_do_not_fit_leave_no_half_built_network(backend: Backend) ->
 
 def test_a_seed_from_numpy_is_that_seed(backend: Backend) -> None:
     weights = [
-        Sequential([Dense(3)]).build((4,), device=backend, seed=seed).parameters.to_host()["dense1.w"]
+        gn.Sequential([gn.Dense(3)]).build((4,), device=backend, seed=seed).parameters.to_host()["dense1.w"]
         for seed in (3, np.int32(3), np.uint8(3), 4)
     ]
     np.testing.assert_array_equal(weights[0], weights[1])
@@ -173,7 +159,7 @@ def test_a_seed_from_numpy_is_that_seed(backend: Backend) -> None:
 @pytest.mark.parametrize("what", ["forward", "predict", "predict_proba"])
 def test_a_network_that_is_not_built_says_so(what: str) -> None:
     with pytest.raises(GpunnError, match="not built yet: call build"):
-        getattr(Sequential([Dense(3)]), what)(some(2))
+        getattr(gn.Sequential([gn.Dense(3)]), what)(some(2))
 
 
 # What comes in
@@ -194,7 +180,7 @@ def test_a_batch_beyond_the_capacity_is_refused(backend: Backend) -> None:
 
 
 def test_a_short_batch_does_not_see_what_a_longer_one_left(backend: Backend) -> None:
-    model, loss = network(backend), MeanSquaredError()
+    model, loss = network(backend), gn.MeanSquaredError()
     alone = []
     for before in (None, 8):
         if before:
@@ -221,27 +207,27 @@ def test_any_number_of_samples_is_predicted_in_parts(backend: Backend) -> None:
 
 def test_nothing_is_predicted_of_no_samples(backend: Backend) -> None:
     model = network(backend)
-    model.loss = SoftmaxCrossEntropy()
+    model.loss = gn.SoftmaxCrossEntropy()
     assert model.predict_proba(np.empty((0, 4))).shape == (0, 3)
     assert model.predict(np.empty((0, 4))).shape == (0,)
 
 
-@pytest.mark.parametrize(("loss", "last"), [(SoftmaxCrossEntropy, Softmax), (BinaryCrossEntropy, Sigmoid)])
+@pytest.mark.parametrize(("loss", "last"), [(gn.SoftmaxCrossEntropy, gn.Softmax), (gn.BinaryCrossEntropy, gn.Sigmoid)])
 def test_probabilities_are_the_same_with_the_last_activation_or_without(backend: Backend, loss: Any, last: Any) -> None:
     probabilities = []
     for after in ([], [last()]):
-        model = Sequential([Dense(6), Tanh(), Dense(3), *after]).build((4,), 8, backend, "float64", 1)
+        model = gn.Sequential([gn.Dense(6), gn.Tanh(), gn.Dense(3), *after]).build((4,), 8, backend, "float64", 1)
         model.loss = loss()
         probabilities.append(model.predict_proba(some(5)))
     # The last activation is computed on the device, the cost's own on the host: exp may differ in its last bit.
     np.testing.assert_allclose(probabilities[0], probabilities[1], rtol=1e-15 if backend.device == "cpu" else 1e-14)
-    if loss is SoftmaxCrossEntropy:
+    if loss is gn.SoftmaxCrossEntropy:
         np.testing.assert_allclose(probabilities[0].sum(axis=1), 1, rtol=1e-14)
 
 
 def test_a_regression_gives_its_outputs_as_they_are(backend: Backend) -> None:
     model = network(backend)
-    model.loss = MeanSquaredError()
+    model.loss = gn.MeanSquaredError()
     np.testing.assert_array_equal(model.predict_proba(some(5)), backend.to_host(model.forward(some(5))))
 
 
@@ -261,9 +247,9 @@ def test_bytes_are_scaled_as_those_of_the_training_set_were(backend: Backend) ->
 def test_images_may_come_flat_or_without_a_channel(
     backend: Backend, shape: tuple[int, ...], given: tuple[int, ...]
 ) -> None:
-    layers = [Dense(3)] if len(shape) == 1 else [Flatten(), Dense(3)]
-    model = Sequential(layers).build(shape, 8, backend, "float64", 1)
-    flat = Sequential([Dense(3)]).build((16,), 8, backend, "float64", 1)
+    layers = [gn.Dense(3)] if len(shape) == 1 else [gn.Flatten(), gn.Dense(3)]
+    model = gn.Sequential(layers).build(shape, 8, backend, "float64", 1)
+    flat = gn.Sequential([gn.Dense(3)]).build((16,), 8, backend, "float64", 1)
     x = some(5, 16)
     np.testing.assert_allclose(model.predict_proba(x.reshape(given)), flat.predict_proba(x), rtol=1e-13)
 
@@ -273,10 +259,10 @@ def test_images_may_come_flat_or_without_a_channel(
 
 def test_an_evaluation_is_the_mean_over_all_samples(backend: Backend) -> None:
     model = network(backend)
-    model.loss = SoftmaxCrossEntropy()
+    model.loss = gn.SoftmaxCrossEntropy()
     n = model.capacity + 7
     x, labels = some(n), np.arange(n) % 3
-    result = model.evaluate(Samples(x, labels))
+    result = model.evaluate(gn.Samples(x, labels))
     p = model.predict_proba(x)
     right = int((p.argmax(axis=1) == labels).sum())
     assert result.loss == pytest.approx(-np.log(p[np.arange(n), labels]).mean(), rel=1e-12)
@@ -285,26 +271,26 @@ def test_an_evaluation_is_the_mean_over_all_samples(backend: Backend) -> None:
 
 def test_an_evaluation_scales_bytes_and_takes_regressions(backend: Backend) -> None:
     model = network(backend)
-    model.loss = MeanSquaredError()
+    model.loss = gn.MeanSquaredError()
     x = np.random.default_rng(0).integers(0, 256, (9, 4)).astype(np.uint8)
     targets = some(9, 3)
-    result = model.evaluate(Samples(x, targets, scale=1 / 255))
+    result = model.evaluate(gn.Samples(x, targets, scale=1 / 255))
     y = backend.to_host(model.forward(x / 255))
     assert result.loss == pytest.approx(np.square(y - targets).sum() / 9, rel=1e-12)
     assert np.isnan(result.accuracy)
 
 
 def test_a_network_without_a_cost_is_still_right_or_wrong(backend: Backend) -> None:
-    result = network(backend).evaluate(Samples(some(9), np.arange(9) % 3))
+    result = network(backend).evaluate(gn.Samples(some(9), np.arange(9) % 3))
     assert np.isnan(result.loss)
     assert 0 <= result.accuracy <= 1
 
 
 def test_an_evaluation_teaches_nothing(backend: Backend) -> None:
     model = network(backend)
-    model.loss = SoftmaxCrossEntropy()
+    model.loss = gn.SoftmaxCrossEntropy()
     before = model.parameters.to_host()
-    model.evaluate(Samples(some(9), np.arange(9) % 3))
+    model.evaluate(gn.Samples(some(9), np.arange(9) % 3))
     for name, value in model.parameters.to_host().items():
         np.testing.assert_array_equal(value, before[name])
 
@@ -312,9 +298,9 @@ def test_an_evaluation_teaches_nothing(backend: Backend) -> None:
 @pytest.mark.parametrize(
     ("samples", "error", "message"),
     [
-        (Samples(some(5, 3), np.arange(5) % 3), ShapeError, r"built for inputs \(4,\), these samples are \(3,\)"),
-        (Samples(some(5), np.arange(5)), ShapeError, r"5 classes, the network 3 outputs: end it with Dense\(5\)"),
-        (Samples(some(5), some(5, 2)), DataError, "needs labels"),
+        (gn.Samples(some(5, 3), np.arange(5) % 3), ShapeError, r"built for inputs \(4,\), these samples are \(3,\)"),
+        (gn.Samples(some(5), np.arange(5)), ShapeError, r"5 classes, the network 3 outputs: end it with Dense\(5\)"),
+        (gn.Samples(some(5), some(5, 2)), DataError, "needs labels"),
         (None, DataError, "expected samples such as data.test, a data set, or x and y, got nothing"),
         ((some(5), np.arange(5)), ShapeError, r"5 classes, the network 3 outputs: end it with Dense\(5\)"),
     ],
@@ -322,20 +308,22 @@ def test_an_evaluation_teaches_nothing(backend: Backend) -> None:
 )
 def test_samples_that_do_not_fit_are_refused(backend: Backend, samples: Any, error: Any, message: str) -> None:
     model = network(backend)
-    model.loss = SoftmaxCrossEntropy()
+    model.loss = gn.SoftmaxCrossEntropy()
     with pytest.raises(error, match=message) as caught:
         model.evaluate(samples)
     one_line(caught.value)
 
 
 def test_fewer_classes_than_outputs_are_no_error(backend: Backend) -> None:
-    assert network(backend).evaluate(Samples(some(4), np.array([0, 1, 0, 1]))).total == 4
+    assert network(backend).evaluate(gn.Samples(some(4), np.array([0, 1, 0, 1]))).total == 4
 
 
 def test_a_network_that_ends_in_images_cannot_be_trained(backend: Backend) -> None:
-    data = Data.from_arrays(some(20, 4, 4, 1), np.arange(20) % 2, validation=0)
+    data = gn.Data.from_arrays(some(20, 4, 4, 1), np.arange(20) % 2, validation=0)
     with pytest.raises(ShapeError, match=r"end it with Flatten\(\) and Dense\(\)"):
-        Sequential([ReLU()]).fit(data, optimizer=SGD(0.1), epochs=1, batch_size=5, device=backend, progress=False)
+        gn.Sequential([gn.ReLU()]).fit(
+            data, optimizer=gn.SGD(0.1), epochs=1, batch_size=5, device=backend, progress=False
+        )
 
 
 # Words
@@ -348,10 +336,10 @@ def test_a_summary_counts_every_parameter(backend: Backend) -> None:
 
 
 def test_a_network_shows_how_it_was_made() -> None:
-    assert repr(Sequential([ReLU(), Flatten()])) == "Sequential([ReLU(), Flatten()])"
+    assert repr(gn.Sequential([gn.ReLU(), gn.Flatten()])) == "Sequential([ReLU(), Flatten()])"
 
 
 def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gpunn.backend.devices.cuda_trouble", lambda index=0: "no driver")
     with pytest.raises(DeviceError, match="no driver"):
-        Sequential([Dense(3)]).build((4,), device="cuda")
+        gn.Sequential([gn.Dense(3)]).build((4,), device="cuda")

@@ -15,36 +15,17 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save
 from support.harness import DTYPES, one_line
 
-from gpunn import (
-    BatchNorm,
-    BinaryCrossEntropy,
-    Chain,
-    Conv2D,
-    Dense,
-    Dropout,
-    Flatten,
-    LeakyReLU,
-    MaxPool2D,
-    MeanSquaredError,
-    Normal,
-    ReLU,
-    Samples,
-    Sequential,
-    Sigmoid,
-    Softmax,
-    SoftmaxCrossEntropy,
-    Softplus,
-    Tanh,
-    load_model,
-)
+import gpunn as gn
 from gpunn.backend.base import Backend
 from gpunn.config import to_built_config
 from gpunn.errors import DeviceError, GpunnError, MemoryShortageError, ModelFileError, OptionError, OutputError
 
 
-def a_model(backend: Backend | str = "cpu", dtype: str = "float32") -> Sequential:
-    model = Sequential([Dense(5, Normal(0.3), bias=0.25), LeakyReLU(0.2), Dense(3)]).build((4,), 8, backend, dtype, 3)
-    model.loss, model.class_names, model.input_scale = SoftmaxCrossEntropy(), ("a", "b", "ç"), 1 / 255
+def a_model(backend: Backend | str = "cpu", dtype: str = "float32") -> gn.Sequential:
+    model = gn.Sequential([gn.Dense(5, gn.Normal(0.3), bias=0.25), gn.LeakyReLU(0.2), gn.Dense(3)]).build(
+        (4,), 8, backend, dtype, 3
+    )
+    model.loss, model.class_names, model.input_scale = gn.SoftmaxCrossEntropy(), ("a", "b", "ç"), 1 / 255
     return model
 
 
@@ -61,7 +42,7 @@ def rewritten(path: Path, change: Callable[[dict[str, Any], dict[str, Any]], Non
 
 def refused(path: Path) -> str:
     with pytest.raises(ModelFileError) as caught:
-        load_model(path, "cpu")
+        gn.load_model(path, "cpu")
     assert caught.value.__cause__ is None
     message = one_line(caught.value)
     assert str(path) in message
@@ -75,56 +56,62 @@ def refused(path: Path) -> str:
 def test_a_model_comes_back_to_the_byte(backend: Backend, dtype: str, tmp_path: Path) -> None:
     model, path = a_model(backend, dtype), tmp_path / "model.safetensors"
     model.save(path)
-    again = load_model(path, backend.device)
+    again = gn.load_model(path, backend.device)
     assert again.dtype == dtype
     assert (again.input_shape, again.class_names, again.input_scale) == ((4,), ("a", "b", "ç"), 1 / 255)
     assert [to_built_config(layer) for layer in again.layers] == [to_built_config(layer) for layer in model.layers]
-    assert isinstance(again.loss, SoftmaxCrossEntropy)
+    assert isinstance(again.loss, gn.SoftmaxCrossEntropy)
     for name, value in model.parameters.to_host().items():
         assert again.parameters.to_host()[name].tobytes() == value.tobytes()
     x = np.random.default_rng(0).integers(0, 256, (9, 4)).astype(np.uint8)
     assert again.predict_proba(x).tobytes() == model.predict_proba(x).tobytes()
 
 
-@pytest.mark.parametrize("loss", [None, MeanSquaredError(), BinaryCrossEntropy(), SoftmaxCrossEntropy()], ids=repr)
 @pytest.mark.parametrize(
-    "layer", [Sigmoid(), Tanh(), ReLU(), LeakyReLU(-0.3), Softplus(), Softmax(), Flatten()], ids=repr
+    "loss", [None, gn.MeanSquaredError(), gn.BinaryCrossEntropy(), gn.SoftmaxCrossEntropy()], ids=repr
+)
+@pytest.mark.parametrize(
+    "layer",
+    [gn.Sigmoid(), gn.Tanh(), gn.ReLU(), gn.LeakyReLU(-0.3), gn.Softplus(), gn.Softmax(), gn.Flatten()],
+    ids=repr,
 )
 def test_every_layer_and_cost_comes_back(tmp_path: Path, layer: Any, loss: Any) -> None:
-    model = Sequential([Dense(4), layer]).build((3,), device="cpu", seed=1)
+    model = gn.Sequential([gn.Dense(4), layer]).build((3,), device="cpu", seed=1)
     model.loss = loss
     model.save(tmp_path / "m")
-    again = load_model(tmp_path / "m", "cpu")
+    again = gn.load_model(tmp_path / "m", "cpu")
     x = np.random.default_rng(0).normal(size=(5, 3))
     assert again.predict_proba(x).tobytes() == model.predict_proba(x).tobytes()
     assert type(again.loss) is type(loss)
 
 
 def test_what_the_training_inputs_were_comes_back_and_may_be_missing(tmp_path: Path) -> None:
-    model = Sequential([Dense(2)])
+    model = gn.Sequential([gn.Dense(2)])
     model.fit(
         (np.arange(240).reshape(20, 12) / 240, np.arange(20) % 2), epochs=1, batch_size=6, progress=False, device="cpu"
     )
     model.save(tmp_path / "m")
-    assert load_model(tmp_path / "m", "cpu").trained_on == model.trained_on is not None
+    assert gn.load_model(tmp_path / "m", "cpu").trained_on == model.trained_on is not None
     path = rewritten(tmp_path / "old", lambda description, arrays: description.pop("trained_on", None))
-    assert load_model(path, "cpu").trained_on is None
+    assert gn.load_model(path, "cpu").trained_on is None
 
 
 def test_what_batchnorm_remembers_comes_back(tmp_path: Path) -> None:
-    model = Sequential([Conv2D(3, 3), BatchNorm(), ReLU(), MaxPool2D(2), Dropout(0.5), Flatten(), Dense(2)])
+    model = gn.Sequential(
+        [gn.Conv2D(3, 3), gn.BatchNorm(), gn.ReLU(), gn.MaxPool2D(2), gn.Dropout(0.5), gn.Flatten(), gn.Dense(2)]
+    )
     rng = np.random.default_rng(0)
-    data = Samples(rng.normal(3, 2, (40, 6, 6, 1)), np.arange(40) % 2)
+    data = gn.Samples(rng.normal(3, 2, (40, 6, 6, 1)), np.arange(40) % 2)
     model.fit(data, epochs=2, batch_size=12, device="cpu", progress=False)
     model.save(tmp_path / "m")
-    again = load_model(tmp_path / "m", "cpu")
+    again = gn.load_model(tmp_path / "m", "cpu")
     assert again.predict_proba(data.inputs).tobytes() == model.predict_proba(data.inputs).tobytes()
 
 
 def test_a_model_that_was_loaded_can_be_trained_on(tmp_path: Path) -> None:
     x, labels = np.random.default_rng(0).normal(size=(40, 4)), np.arange(40) % 3
     a_model().save(tmp_path / "m")
-    again = load_model(tmp_path / "m", "cpu", batch_size=10)
+    again = gn.load_model(tmp_path / "m", "cpu", batch_size=10)
     before = again.parameters.to_host()
     again.fit((x, labels), epochs=1, batch_size=10, device="cpu", progress=False)
     assert not np.array_equal(again.parameters.to_host()["dense1.w"], before["dense1.w"])
@@ -147,7 +134,7 @@ def test_saving_the_same_model_gives_the_same_file(tmp_path: Path) -> None:
 def test_saving_replaces_the_older_file_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
     (tmp_path / "m").write_bytes(b"old")
     a_model().save(tmp_path / "m")
-    load_model(tmp_path / "m", "cpu")
+    gn.load_model(tmp_path / "m", "cpu")
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
 
 
@@ -159,7 +146,7 @@ def test_a_file_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
 
 def test_a_network_that_is_not_built_cannot_be_saved(tmp_path: Path) -> None:
     with pytest.raises(GpunnError, match="not built yet"):
-        Sequential([Dense(3)]).save(tmp_path / "m")
+        gn.Sequential([gn.Dense(3)]).save(tmp_path / "m")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -205,7 +192,7 @@ def test_bytes_that_are_changed_give_a_model_or_one_line(tmp_path: Path, data: s
         content[data.draw(st.integers(0, header - 1))] = data.draw(st.integers(0, 255))
     (tmp_path / "changed").write_bytes(content)
     try:
-        load_model(tmp_path / "changed", "cpu")
+        gn.load_model(tmp_path / "changed", "cpu")
     except ModelFileError as error:
         one_line(error)
 
@@ -330,7 +317,7 @@ def test_a_file_that_is_cut_short_while_it_is_read_is_refused(tmp_path: Path, mo
         return model_file_read(file, *rest)
 
     path = tmp_path / "m"
-    Sequential([Dense(50)]).build((2000,), device="cpu").save(path)
+    gn.Sequential([gn.Dense(50)]).build((2000,), device="cpu").save(path)
     model_file_read = model_file.read_values
     monkeypatch.setattr(model_file, "read_values", cut)
     assert "it ends within 'dense" in refused(path)
@@ -499,7 +486,7 @@ def test_a_description_of_no_network_is_refused(tmp_path: Path, change: dict[str
 
 
 def test_layers_within_layers_that_a_file_could_not_have_are_not_saved(tmp_path: Path) -> None:
-    model = Sequential([Chain([Tanh() for _ in range(1001)]), Dense(2)]).build((2,), device="cpu")
+    model = gn.Sequential([gn.Chain([gn.Tanh() for _ in range(1001)]), gn.Dense(2)]).build((2,), device="cpu")
     with pytest.raises(OptionError, match="at most 1,000, those within"):
         model.save(tmp_path / "m")
     assert not (tmp_path / "m").exists()
@@ -525,7 +512,7 @@ def test_what_doubles_its_features_200_times_is_refused_in_a_short_line(tmp_path
     layers = [{"type": "Concatenate", "branches": [["ReLU"], []]}] * 200
     path = rewritten(tmp_path / "m", lambda description, arrays: description.update(layers=layers))
     with pytest.raises(MemoryShortageError) as caught:
-        load_model(path, "cpu")
+        gn.load_model(path, "cpu")
     assert len(one_line(caught.value)) < 200
 
 
@@ -535,9 +522,9 @@ def test_what_doubles_its_features_200_times_is_refused_in_a_short_line(tmp_path
 def test_a_wrong_argument_is_no_fault_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     a_model().save(tmp_path / "m")
     with pytest.raises(OptionError, match="unknown device"):
-        load_model(tmp_path / "m", "gpu")
+        gn.load_model(tmp_path / "m", "gpu")
     with pytest.raises(OptionError, match="batch size"):
-        load_model(tmp_path / "m", "cpu", batch_size=0)
+        gn.load_model(tmp_path / "m", "cpu", batch_size=0)
     monkeypatch.setattr("gpunn.backend.devices.cuda_trouble", lambda index=0: "no driver")
     with pytest.raises(DeviceError, match="no driver"):
-        load_model(tmp_path / "m", "cuda")
+        gn.load_model(tmp_path / "m", "cuda")

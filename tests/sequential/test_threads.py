@@ -11,46 +11,31 @@ import pytest
 from support.harness import one_line
 from support.threads import together
 
-from gpunn import (
-    SGD,
-    Adam,
-    BatchNorm,
-    Conv2D,
-    Dense,
-    Dropout,
-    Flatten,
-    MaxPool2D,
-    MeanSquaredError,
-    ReLU,
-    Samples,
-    Sequential,
-    SoftmaxCrossEntropy,
-    load_model,
-)
+import gpunn as gn
 from gpunn.backend.base import Backend
 from gpunn.errors import GpunnError, ShapeError
 
 KW: dict[str, Any] = {"progress": False, "epochs": 2, "batch_size": 16}
 
 
-def images(n: int = 60, seed: int = 0) -> Samples:
+def images(n: int = 60, seed: int = 0) -> gn.Samples:
     rng = np.random.default_rng(seed)
     labels = np.arange(n) % 3
-    return Samples((rng.normal(size=(n, 6, 6, 1)) + labels[:, None, None, None]).astype(np.float32), labels)
+    return gn.Samples((rng.normal(size=(n, 6, 6, 1)) + labels[:, None, None, None]).astype(np.float32), labels)
 
 
-def dense() -> Sequential:
-    return Sequential([Dense(16), BatchNorm(), ReLU(), Dropout(0.25), Dense(3)])
+def dense() -> gn.Sequential:
+    return gn.Sequential([gn.Dense(16), gn.BatchNorm(), gn.ReLU(), gn.Dropout(0.25), gn.Dense(3)])
 
 
-def convolution() -> Sequential:
-    return Sequential([Conv2D(3), ReLU(), MaxPool2D(), Flatten(), Dense(3)])
+def convolution() -> gn.Sequential:
+    return gn.Sequential([gn.Conv2D(3), gn.ReLU(), gn.MaxPool2D(), gn.Flatten(), gn.Dense(3)])
 
 
 each_network = pytest.mark.parametrize("make", [dense, convolution])
 
 
-def learned(make: Callable[[], Sequential], backend: Backend) -> Sequential:
+def learned(make: Callable[[], gn.Sequential], backend: Backend) -> gn.Sequential:
     model = make()
     model.fit(images(), device=backend, **KW)
     model.predict(images().inputs[:40])  # whose products are planned
@@ -87,12 +72,12 @@ def test_what_is_asked_while_a_network_learns_is_answered_before_or_after(
 ) -> None:
     trained = learned(make, backend)
 
-    def bits(model: Sequential) -> bytes:
+    def bits(model: gn.Sequential) -> bytes:
         return b"".join(array.tobytes() for array in model.arrays().values())
 
-    def saved() -> Sequential:
+    def saved() -> gn.Sequential:
         trained.save(tmp_path / "model.safetensors")
-        return load_model(tmp_path / "model.safetensors", backend.device)
+        return gn.load_model(tmp_path / "model.safetensors", backend.device)
 
     before, other = bits(trained), copy.deepcopy(trained)
     other.fit(images(), device=backend, **KW)
@@ -100,7 +85,7 @@ def test_what_is_asked_while_a_network_learns_is_answered_before_or_after(
         lambda: trained.fit(images(), device=backend, **KW),
         *[lambda: bits(copy.deepcopy(trained))] * 3,
         lambda: bits(saved()),
-        lambda: bits(Sequential(trained.layers).build(trained.input_shape, device=backend)),
+        lambda: bits(gn.Sequential(trained.layers).build(trained.input_shape, device=backend)),
         lambda: len(trained.summary()) and before,
     ]
     assert set(together(calls)[1:]) <= {before, bits(other)}
@@ -111,7 +96,7 @@ def test_what_is_asked_while_a_network_learns_is_answered_before_or_after(
 def test_trainings_of_one_network_come_one_after_another(backend: Backend, make: Any) -> None:
     """With the optimizer's memory: whichever is first, they are one training."""
     trained = learned(make, backend)
-    optimizer, other = SGD(0.05, momentum=0.9), copy.deepcopy(trained)
+    optimizer, other = gn.SGD(0.05, momentum=0.9), copy.deepcopy(trained)
     other.fit(images(), device=backend, optimizer=optimizer, **KW | {"epochs": 6})
     together([lambda: trained.fit(images(), device=backend, optimizer=optimizer, **KW)] * 3)
     for name, array in trained.arrays().items():
@@ -121,12 +106,12 @@ def test_trainings_of_one_network_come_one_after_another(backend: Backend, make:
 @pytest.mark.parametrize("make", [dense, convolution])
 def test_networks_that_share_optimizer_and_loss_learn_as_if_alone(backend: Backend, make: Any) -> None:
     def trained_with(loss: Any, optimizer: Any, seed: int) -> dict[str, Any]:
-        model: Sequential = make()
+        model: gn.Sequential = make()
         model.fit(images(), device=backend, loss=loss, optimizer=optimizer, seed=seed, **KW)
         return model.arrays()
 
-    expected = [trained_with(SoftmaxCrossEntropy(), Adam(0.01), seed) for seed in range(3)]
-    loss, optimizer = SoftmaxCrossEntropy(), Adam(0.01)
+    expected = [trained_with(gn.SoftmaxCrossEntropy(), gn.Adam(0.01), seed) for seed in range(3)]
+    loss, optimizer = gn.SoftmaxCrossEntropy(), gn.Adam(0.01)
     for seed, arrays in enumerate(
         together([lambda seed=seed: trained_with(loss, optimizer, seed) for seed in range(3)])
     ):
@@ -135,7 +120,7 @@ def test_networks_that_share_optimizer_and_loss_learn_as_if_alone(backend: Backe
 
 
 def test_steps_by_hand_in_threads_that_hold_the_lock(backend: Backend) -> None:
-    model, loss = dense().build((36,), 16, backend, "float64"), SoftmaxCrossEntropy()
+    model, loss = dense().build((36,), 16, backend, "float64"), gn.SoftmaxCrossEntropy()
     model.layers[1].trainable = model.layers[3].trainable = False
 
     def gradient(seed: int) -> Any:
@@ -154,7 +139,7 @@ def test_steps_by_hand_in_threads_that_hold_the_lock(backend: Backend) -> None:
 @each_network
 def test_backward_after_something_else_was_computed_says_so(backend: Backend, make: Any) -> None:
     trained = learned(make, backend)
-    loss, data = SoftmaxCrossEntropy(), images(4)
+    loss, data = gn.SoftmaxCrossEntropy(), images(4)
 
     def forward() -> Any:
         loss.forward(trained.forward(data.inputs, training=True), data.targets)
@@ -178,7 +163,7 @@ def test_backward_after_something_else_was_computed_says_so(backend: Backend, ma
 
 
 def test_a_loss_of_ones_own_may_set_what_it_gives(backend: Backend) -> None:
-    class Distance(MeanSquaredError):  # noqa: N818
+    class Distance(gn.MeanSquaredError):
         def __init__(self, factor: float) -> None:
             self.factor = factor
 
@@ -187,7 +172,7 @@ def test_a_loss_of_ones_own_may_set_what_it_gives(backend: Backend) -> None:
             self.gradient = self.gradient * self.factor
 
     y = backend.asarray(np.ones((2, 3)))
-    plain, double = MeanSquaredError(), copy.deepcopy(Distance(2.0))
+    plain, double = gn.MeanSquaredError(), copy.deepcopy(Distance(2.0))
     for loss in (plain, double):
         loss.forward(y, np.zeros((2, 3)))
     np.testing.assert_array_equal(backend.to_host(double.backward()), 2 * backend.to_host(plain.backward()))
@@ -242,9 +227,9 @@ def test_inputs_are_let_go_of_when_a_call_ends(backend: Backend, make: Any, what
 
 @pytest.mark.parametrize("what", ["fit", "evaluate", "recompute_statistics"])
 def test_samples_are_let_go_of_when_a_call_ends(backend: Backend, what: str) -> None:
-    model, optimizer, loss = dense().build((36,), 16, backend), SGD(0.1, momentum=0.9), SoftmaxCrossEntropy()
+    model, optimizer, loss = dense().build((36,), 16, backend), gn.SGD(0.1, momentum=0.9), gn.SoftmaxCrossEntropy()
     inputs = a_batch(60, 36)
-    samples, left = Samples(inputs, np.arange(60) % 3), weakref.ref(inputs)
+    samples, left = gn.Samples(inputs, np.arange(60) % 3), weakref.ref(inputs)
     assert samples.inputs is inputs
     gc.disable()
     try:
@@ -259,7 +244,7 @@ def test_samples_are_let_go_of_when_a_call_ends(backend: Backend, what: str) -> 
 
 
 def test_an_optimizer_and_a_loss_do_not_hold_the_network_that_they_served(backend: Backend) -> None:
-    model, optimizer, loss = dense(), SGD(0.1, momentum=0.9), SoftmaxCrossEntropy()
+    model, optimizer, loss = dense(), gn.SGD(0.1, momentum=0.9), gn.SoftmaxCrossEntropy()
     model.fit(images(), optimizer=optimizer, loss=loss, device=backend, **KW)
     left = weakref.ref(model)
     del model

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from support.harness import call, one_line
 
 import gpunn as gn
-from gpunn import L1, L2, SGD, Adam, AdamW, Cosine, Dense, Sequential, SoftmaxCrossEntropy, Tanh
 from gpunn.backend.base import Backend
 from gpunn.errors import OptionError
 from gpunn.kernels.updates import adam as adam_kernel
@@ -22,8 +21,8 @@ RATES = np.array([0.5, 0.25, 0.125, 0.0625, 0.5])
 Arrays = dict[str, NDArray[Any]]
 
 
-def network(backend: Backend, dtype: str = "float64") -> Sequential:
-    return Sequential([Dense(4, bias=0.5), Tanh(), Dense(3, bias=-0.5)]).build((5,), 6, backend, dtype, 7)
+def network(backend: Backend, dtype: str = "float64") -> gn.Sequential:
+    return gn.Sequential([gn.Dense(4, bias=0.5), gn.Tanh(), gn.Dense(3, bias=-0.5)]).build((5,), 6, backend, dtype, 7)
 
 
 def gradient_of(step: int, names: Arrays) -> Arrays:
@@ -37,7 +36,7 @@ def followed(
     """The parameters after each of five steps, the gradients given."""
     model = network(backend, dtype)
     optimizer.build(model.parameters, regularizer, N)
-    if isinstance(optimizer, SGD) and optimizer._folded:  # the gradients are given here, not made by a product
+    if isinstance(optimizer, gn.SGD) and optimizer._folded:  # the gradients are given here, not made by a product
         p = model.parameters
         optimizer._folded, optimizer._values, optimizer._gradients = [], p.values, p.gradients
         optimizer._decayed = p.decayed
@@ -97,15 +96,17 @@ def adam(g: Any, memory: Any, eta: float, t: int) -> Any:
 
 
 RULES = [
-    pytest.param(lambda: SGD(0.1), plain, id="plain"),
-    pytest.param(lambda: SGD(0.1, momentum=0.9), momentum, id="momentum"),
-    pytest.param(lambda: SGD(0.1, momentum=0.9, nesterov=True), nesterov, id="nesterov"),
-    pytest.param(lambda: Adam(0.1, beta1=0.8, beta2=0.95, epsilon=1e-3), adam, id="adam"),
+    pytest.param(lambda: gn.SGD(0.1), plain, id="plain"),
+    pytest.param(lambda: gn.SGD(0.1, momentum=0.9), momentum, id="momentum"),
+    pytest.param(lambda: gn.SGD(0.1, momentum=0.9, nesterov=True), nesterov, id="nesterov"),
+    pytest.param(lambda: gn.Adam(0.1, beta1=0.8, beta2=0.95, epsilon=1e-3), adam, id="adam"),
 ]
 
 
 @pytest.mark.parametrize(("make", "rule"), RULES)
-@pytest.mark.parametrize(("regularizer", "l1", "l2"), [(None, 0, 0), (L2(4.0), 0, 4.0), (L1(3.0), 3.0, 0)], ids=str)
+@pytest.mark.parametrize(
+    ("regularizer", "l1", "l2"), [(None, 0, 0), (gn.L2(4.0), 0, 4.0), (gn.L1(3.0), 3.0, 0)], ids=str
+)
 def test_an_optimizer_follows_its_equation(
     backend: Backend, make: Any, rule: Any, regularizer: Regularizer | None, l1: float, l2: float
 ) -> None:
@@ -114,12 +115,12 @@ def test_an_optimizer_follows_its_equation(
 
 @pytest.mark.parametrize(("make", "rule"), RULES)
 def test_float32_follows_float64_to_rounding(backend: Backend, make: Any, rule: Any) -> None:
-    assert_same(followed(backend, make(), L2(4.0), "float32"), expected(backend, rule, 0, 4.0), 2e-5)
+    assert_same(followed(backend, make(), gn.L2(4.0), "float32"), expected(backend, rule, 0, 4.0), 2e-5)
 
 
 def test_adams_first_step_is_as_long_as_the_rate_whatever_the_gradient(backend: Backend) -> None:
     before = network(backend).parameters.to_host()
-    after = followed(backend, Adam(0.1, epsilon=1e-12), None)[0]
+    after = followed(backend, gn.Adam(0.1, epsilon=1e-12), None)[0]
     for name in before:
         np.testing.assert_allclose(np.abs(after[name] - before[name]), RATES[0], rtol=1e-6)
 
@@ -134,8 +135,8 @@ def test_the_update_inside_the_product_is_that_of_the_kernel(dtype: str, strengt
     rng = np.random.default_rng(0)
     results = []
     for folds in (True, False):
-        model, loss, optimizer = network(backend, dtype), SoftmaxCrossEntropy(), SGD(0.1)
-        optimizer.build(model.parameters, L2(strength) if strength else None, N)
+        model, loss, optimizer = network(backend, dtype), gn.SoftmaxCrossEntropy(), gn.SGD(0.1)
+        optimizer.build(model.parameters, gn.L2(strength) if strength else None, N)
         assert len(optimizer._folded) == 2
         if not folds:
             p = model.parameters
@@ -156,7 +157,8 @@ def test_the_update_inside_the_product_is_that_of_the_kernel(dtype: str, strengt
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "regularizer"), [(SGD(0.1, momentum=0.5), None), (SGD(0.1), L1(1.0)), (Adam(), L2(1.0))]
+    ("optimizer", "regularizer"),
+    [(gn.SGD(0.1, momentum=0.5), None), (gn.SGD(0.1), gn.L1(1.0)), (gn.Adam(), gn.L2(1.0))],
 )
 def test_what_remembers_gradients_or_has_l1_keeps_its_gradients(
     backend: Backend, optimizer: Optimizer, regularizer: Regularizer | None
@@ -170,20 +172,20 @@ def test_what_remembers_gradients_or_has_l1_keeps_its_gradients(
 def test_what_an_optimizer_remembers_has_names(backend: Backend) -> None:
     model = network(backend)
     names = {}
-    for optimizer in (SGD(0.1), SGD(0.1, momentum=0.9), Adam(), AdamW()):
+    for optimizer in (gn.SGD(0.1), gn.SGD(0.1, momentum=0.9), gn.Adam(), gn.AdamW()):
         optimizer.build(model.parameters)
         names[repr(type(optimizer)), len(optimizer.state)] = sorted(optimizer.state)
         assert all(array.shape == model.parameters.values.shape for array in optimizer.state.values())
     assert sorted(names.values()) == [[], ["first", "second"], ["first", "second"], ["velocity"]]
 
 
-@pytest.mark.parametrize("regularizer", [None, L2(4.0)], ids=str)
+@pytest.mark.parametrize("regularizer", [None, gn.L2(4.0)], ids=str)
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-13), ("float32", 2e-5)])
 def test_adamw_takes_the_decay_from_the_weights_and_not_from_the_means(
     backend: Backend, dtype: str, tolerance: float, regularizer: Regularizer | None
 ) -> None:
     """w := (1 - ηλ) w - η m̂ / (√v̂ + ε): η of the schedule, biases as Adam has them."""
-    optimizer = AdamW(0.1, 0.25, beta1=0.8, beta2=0.95, epsilon=1e-3)
+    optimizer = gn.AdamW(0.1, 0.25, beta1=0.8, beta2=0.95, epsilon=1e-3)
     wanted = expected(backend, adam, 0.0, 4.0 if regularizer else 0.0, 0.25)
     assert_same(followed(backend, optimizer, regularizer, dtype), wanted, tolerance)
 
@@ -219,16 +221,16 @@ def test_adam_divides_by_the_powers_of_the_step(backend: Backend, dtype: str, be
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_adamw_without_decay_is_adam_to_the_same_bits(backend: Backend, dtype: str) -> None:
-    plain = followed(backend, Adam(0.1, epsilon=1e-3), L2(4.0), dtype)
-    assert_same(followed(backend, AdamW(0.1, 0.0, epsilon=1e-3), L2(4.0), dtype), plain, 0.0)
+    plain = followed(backend, gn.Adam(0.1, epsilon=1e-3), gn.L2(4.0), dtype)
+    assert_same(followed(backend, gn.AdamW(0.1, 0.0, epsilon=1e-3), gn.L2(4.0), dtype), plain, 0.0)
     assert any((a["dense1.w"] != b["dense1.w"]).any() for a, b in zip(
-        followed(backend, AdamW(0.1, epsilon=1e-3), L2(4.0), dtype), plain, strict=True
+        followed(backend, gn.AdamW(0.1, epsilon=1e-3), gn.L2(4.0), dtype), plain, strict=True
     ))  # fmt: skip
 
 
 def test_a_decay_too_small_to_change_a_factor_of_float32_still_shrinks_the_weights(backend: Backend) -> None:
     """1 - ηλ is 1 in float32 where ηλ is 2⁻²⁶; added to a step of its own size the decay counts."""
-    model, optimizer = network(backend, "float32"), AdamW(0.25, 2.0**-24, epsilon=1e-8)
+    model, optimizer = network(backend, "float32"), gn.AdamW(0.25, 2.0**-24, epsilon=1e-8)
     optimizer.build(model.parameters, None, N)
     w = np.full(model.parameters["dense1.w"].shape, 2.0**20, np.float32)
     backend.assign(model.parameters["dense1.w"].value, w)
@@ -242,7 +244,7 @@ def test_a_decay_too_small_to_change_a_factor_of_float32_still_shrinks_the_weigh
 
 
 def test_building_again_forgets_the_momentum(backend: Backend) -> None:
-    optimizer = SGD(0.1, momentum=0.9)
+    optimizer = gn.SGD(0.1, momentum=0.9)
     first = followed(backend, optimizer, None)
     assert_same(followed(backend, optimizer, None), first, 0.0)
 
@@ -253,17 +255,17 @@ def test_building_again_forgets_the_momentum(backend: Backend) -> None:
 def test_the_cost_of_l2_is_the_half_mean_square_and_of_l1_the_mean_size() -> None:
     """(18) λ/2n Σ w², and λ/n Σ |w|."""
     w = np.array([3.0, -4.0, 0.0])
-    assert L2(5.0).cost(w, 10) == pytest.approx(5.0 / 20 * 25)
-    assert L1(5.0).cost(w, 10) == pytest.approx(5.0 / 10 * 7)
-    assert L2(5.0).coefficients(10) == (0.0, 0.5)
-    assert L1(5.0).coefficients(10) == (0.5, 0.0)
+    assert gn.L2(5.0).cost(w, 10) == pytest.approx(5.0 / 20 * 25)
+    assert gn.L1(5.0).cost(w, 10) == pytest.approx(5.0 / 10 * 7)
+    assert gn.L2(5.0).coefficients(10) == (0.0, 0.5)
+    assert gn.L1(5.0).coefficients(10) == (0.5, 0.0)
 
 
 def test_a_regulariser_adds_up_in_double_precision() -> None:
     w = np.full(100_000, 1e-3, np.float32)
     exact = 100_000 * float(w[0])
-    assert L1(1.0).cost(w, 1) == pytest.approx(exact, rel=1e-12)
-    assert L2(2.0).cost(w, 1) == pytest.approx(exact * float(w[0]), rel=1e-12)
+    assert gn.L1(1.0).cost(w, 1) == pytest.approx(exact, rel=1e-12)
+    assert gn.L2(2.0).cost(w, 1) == pytest.approx(exact * float(w[0]), rel=1e-12)
 
 
 # Arguments that cannot be
@@ -274,17 +276,17 @@ NAN, INF = float("nan"), float("inf")
 @pytest.mark.parametrize(
     "make",
     [
-        *(lambda v=v: SGD(v) for v in (0, -0.1, NAN, INF)),
-        *(lambda v=v: Adam(v) for v in (0, -0.1, NAN, INF)),
-        *(lambda v=v: SGD(0.1, momentum=v) for v in (-0.1, 1, NAN, INF)),
-        lambda: SGD(0.1, nesterov=True),
-        *(lambda v=v: Adam(beta1=v) for v in (-0.1, 1, NAN)),
-        *(lambda v=v: Adam(beta2=v) for v in (-0.1, 1, NAN)),
-        *(lambda v=v: Adam(epsilon=v) for v in (0, -1, NAN, INF)),
-        *(lambda v=v: AdamW(weight_decay=v) for v in (-0.1, NAN, INF, "0.1")),
-        *(lambda v=v: AdamW(**v) for v in ({"beta1": 1}, {"beta2": -1}, {"epsilon": 0})),
-        *(lambda v=v: L1(v) for v in (-1, NAN, INF)),
-        *(lambda v=v: L2(v) for v in (-1, NAN, INF)),
+        *(lambda v=v: gn.SGD(v) for v in (0, -0.1, NAN, INF)),
+        *(lambda v=v: gn.Adam(v) for v in (0, -0.1, NAN, INF)),
+        *(lambda v=v: gn.SGD(0.1, momentum=v) for v in (-0.1, 1, NAN, INF)),
+        lambda: gn.SGD(0.1, nesterov=True),
+        *(lambda v=v: gn.Adam(beta1=v) for v in (-0.1, 1, NAN)),
+        *(lambda v=v: gn.Adam(beta2=v) for v in (-0.1, 1, NAN)),
+        *(lambda v=v: gn.Adam(epsilon=v) for v in (0, -1, NAN, INF)),
+        *(lambda v=v: gn.AdamW(weight_decay=v) for v in (-0.1, NAN, INF, "0.1")),
+        *(lambda v=v: gn.AdamW(**v) for v in ({"beta1": 1}, {"beta2": -1}, {"epsilon": 0})),
+        *(lambda v=v: gn.L1(v) for v in (-1, NAN, INF)),
+        *(lambda v=v: gn.L2(v) for v in (-1, NAN, INF)),
     ],
 )
 def test_a_hyper_parameter_that_cannot_be_is_refused(make: Any) -> None:
@@ -294,10 +296,10 @@ def test_a_hyper_parameter_that_cannot_be_is_refused(make: Any) -> None:
 
 
 def test_a_number_is_a_constant_rate_and_a_schedule_is_itself() -> None:
-    assert isinstance(SGD(0.25).schedule, Constant)
-    assert SGD(0.25).schedule.rate == 0.25
-    cosine = Cosine(0.5)
-    assert Adam(cosine).schedule is cosine
+    assert isinstance(gn.SGD(0.25).schedule, Constant)
+    assert gn.SGD(0.25).schedule.rate == 0.25
+    cosine = gn.Cosine(0.5)
+    assert gn.Adam(cosine).schedule is cosine
 
 
 @pytest.mark.parametrize(

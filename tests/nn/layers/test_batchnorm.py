@@ -11,21 +11,7 @@ from numpy.typing import NDArray
 from support.harness import one_line
 from support.layer_helpers import Alone, assert_gradients
 
-from gpunn import (
-    L2,
-    SGD,
-    BatchNorm,
-    Conv2D,
-    Data,
-    Dense,
-    Flatten,
-    MaxPool2D,
-    ReLU,
-    Samples,
-    Sequential,
-    load_data,
-    load_model,
-)
+import gpunn as gn
 from gpunn.backend.base import Backend
 from gpunn.backend.cpu import NumpyBackend
 from gpunn.errors import OptionError, ShapeError
@@ -54,7 +40,7 @@ def test_a_batch_is_normalised_by_its_own_mean_and_variance(
 ) -> None:
     rng = np.random.default_rng(seed)
     x = rng.normal(3, 2, (n, *shape))
-    alone = Alone(BatchNorm(), shape, backend).draw(rng)
+    alone = Alone(gn.BatchNorm(), shape, backend).draw(rng)
     values = of_channels(x)
     expected = normalised(x, values.mean(axis=0), values.var(axis=0), alone.value("gamma"), alone.value("beta"))
     np.testing.assert_allclose(alone.forward(x), expected, rtol=1e-10, atol=1e-10)
@@ -67,7 +53,7 @@ def test_back_propagation_through_a_normalised_batch(
 ) -> None:
     rng = np.random.default_rng(seed)
     channels = shape[-1]
-    alone = Alone(BatchNorm(epsilon=0.1), shape, backend).draw(rng)
+    alone = Alone(gn.BatchNorm(epsilon=0.1), shape, backend).draw(rng)
     alone.set(mean=rng.normal(size=channels), variance=rng.uniform(0.5, 2, channels))
     x = rng.normal(0.5, 2, (n, *shape))
     # In training a step changes the running averages, but not what comes out.
@@ -78,7 +64,7 @@ def test_back_propagation_through_a_normalised_batch(
 @pytest.mark.parametrize("shape", [(3,), (3, 2, 2)], ids=["dense", "images"])
 def test_back_propagation_element_by_element(backend: Backend, shape: tuple[int, ...], training: bool) -> None:
     rng = np.random.default_rng(13)
-    alone = Alone(BatchNorm(), shape, backend).draw(rng)
+    alone = Alone(gn.BatchNorm(), shape, backend).draw(rng)
     alone.set(mean=rng.normal(size=shape[-1]), variance=rng.uniform(0.5, 2, shape[-1]))
     assert_gradients(alone, rng.normal(1, 2, (4, *shape)), rng, training)
 
@@ -87,7 +73,7 @@ def test_back_propagation_follows_the_mode_of_the_last_forward(backend: Backend)
     rng = np.random.default_rng(0)
     x, v = rng.normal(size=(6, 3)), rng.normal(size=(6, 3))
     results: dict[bool, list[Any]] = {True: [], False: []}
-    alone = Alone(BatchNorm(momentum=1e-12), (3,), backend).set(mean=[1.0, 2.0, 3.0], variance=[4.0, 5.0, 6.0])
+    alone = Alone(gn.BatchNorm(momentum=1e-12), (3,), backend).set(mean=[1.0, 2.0, 3.0], variance=[4.0, 5.0, 6.0])
     for training in (True, False, True, False, False, True):
         alone.forward(x, training)
         results[training].append((alone.backward(v), alone.grad("gamma"), alone.grad("beta")))
@@ -106,7 +92,7 @@ def test_with_gamma_the_deviation_and_beta_the_mean_it_is_the_identity(
     rng = np.random.default_rng(1)
     x = rng.normal(-2, 3, (7, *shape))
     mean, variance = of_channels(x).mean(axis=0), of_channels(x).var(axis=0)
-    alone = Alone(BatchNorm(), shape, backend)
+    alone = Alone(gn.BatchNorm(), shape, backend)
     alone.set(gamma=np.sqrt(variance + EPSILON), beta=mean, mean=mean, variance=variance)
     np.testing.assert_allclose(alone.forward(x, training=False), x, rtol=1e-13, atol=1e-13)
     np.testing.assert_allclose(alone.forward(x, training=True), x, rtol=1e-13, atol=1e-13)
@@ -114,14 +100,14 @@ def test_with_gamma_the_deviation_and_beta_the_mean_it_is_the_identity(
 
 def test_what_comes_out_has_mean_beta_and_deviation_gamma(backend: Backend) -> None:
     rng = np.random.default_rng(2)
-    alone = Alone(BatchNorm(), (4, 4, 3), backend).set(gamma=[1.0, 2.0, 0.5], beta=[0.0, -1.0, 7.0])
+    alone = Alone(gn.BatchNorm(), (4, 4, 3), backend).set(gamma=[1.0, 2.0, 0.5], beta=[0.0, -1.0, 7.0])
     y = of_channels(alone.forward(rng.normal(50, [1, 10, 100], (8, 4, 4, 3))))
     np.testing.assert_allclose(y.mean(axis=0), [0, -1, 7], atol=1e-12)
     np.testing.assert_allclose(y.std(axis=0), [1, 2, 0.5], rtol=1e-4)
 
 
 def test_it_begins_as_plain_normalisation_and_remembers_mean_0_and_variance_1(backend: Backend) -> None:
-    alone = Alone(BatchNorm(), (2,), backend)
+    alone = Alone(gn.BatchNorm(), (2,), backend)
     for word, value in (("gamma", 1), ("beta", 0), ("mean", 0), ("variance", 1)):
         np.testing.assert_array_equal(alone.value(word), [value, value])
 
@@ -135,7 +121,7 @@ def test_a_spread_small_beside_the_mean_is_not_lost(backend: Backend, training: 
     mean, variance = values.mean(axis=0), values.var(axis=0)
     careless = np.square(of_channels(x)).mean(axis=0) - np.square(of_channels(x).mean(axis=0))
     assert (np.abs(careless / variance - 1) > 10).all()
-    alone = Alone(BatchNorm(momentum=1.0), (12, 12, 2), backend, dtype="float32")
+    alone = Alone(gn.BatchNorm(momentum=1.0), (12, 12, 2), backend, dtype="float32")
     y = of_channels(alone.forward(x).astype(np.float64))
     # The mean itself can only be told to half a unit of its last place, 0.0005: a twentieth of the deviation.
     unbiased = len(values) / (len(values) - 1)
@@ -152,7 +138,7 @@ def test_a_spread_small_beside_the_mean_is_not_lost(backend: Backend, training: 
 
 def test_a_channel_that_never_varies_stays_finite(backend: Backend) -> None:
     x = np.full((4, 3), 1e4)
-    alone = Alone(BatchNorm(), (3,), backend, dtype="float32")
+    alone = Alone(gn.BatchNorm(), (3,), backend, dtype="float32")
     np.testing.assert_array_equal(alone.forward(x), np.zeros((4, 3)))
     assert np.isfinite(alone.backward(np.ones((4, 3)))).all()
 
@@ -162,8 +148,8 @@ def test_gradients_may_be_written_over_what_comes_back(backend: Backend) -> None
     rng = np.random.default_rng(4)
     x = rng.normal(size=(5, 3))
     results = []
-    for after in ([], [Dense(4, weights="normal")]):
-        model = Sequential([Dense(3), BatchNorm(), *after]).build((3,), 8, backend, "float64")
+    for after in ([], [gn.Dense(4, weights="normal")]):
+        model = gn.Sequential([gn.Dense(3), gn.BatchNorm(), *after]).build((3,), 8, backend, "float64")
         model.forward(x, training=True)
         dy = backend.asarray(rng.normal(size=(5, 4 if after else 3)))
         before = backend.to_host(dy)
@@ -171,7 +157,7 @@ def test_gradients_may_be_written_over_what_comes_back(backend: Backend) -> None
         np.testing.assert_array_equal(backend.to_host(dy), before)
         if after:
             w = backend.to_host(model.parameters["dense2.w"].value)
-            alone = Sequential([Dense(3), BatchNorm()]).build((3,), 8, backend, "float64")
+            alone = gn.Sequential([gn.Dense(3), gn.BatchNorm()]).build((3,), 8, backend, "float64")
             alone.forward(x, training=True)
             alone.backward(backend.asarray(before @ w))
             results = [backend.to_host(m.parameters["dense1.w"].grad) for m in (model, alone)]
@@ -208,7 +194,7 @@ def test_blocks_that_share_a_channel_compute_the_same(
     values = of_channels(x)
     mean, variance = values.mean(axis=0), values.var(axis=0)
     for _ in range(2):  # the second finds the tickets as the first did
-        alone = Alone(BatchNorm(), x.shape[1:], backend, capacity=n).set(gamma=gamma, beta=beta)
+        alone = Alone(gn.BatchNorm(), x.shape[1:], backend, capacity=n).set(gamma=gamma, beta=beta)
         y = alone.forward(x)
         np.testing.assert_allclose(y, normalised(x, mean, variance, gamma, beta), rtol=1e-9, atol=1e-9)
         np.testing.assert_allclose(alone.value("mean"), 0.1 * mean, rtol=1e-9)
@@ -225,7 +211,7 @@ def test_large_batches_keep_a_gpu_busy_and_are_read_twice(height: int, width: in
     """From 2¹⁸ numbers on: two blocks for each of 132 processors, two reads and a write, and four and a write back."""
     device = Recorded()
     shape = (n, height, width, channels)
-    alone = Alone(BatchNorm(), shape[1:], device, capacity=n)
+    alone = Alone(gn.BatchNorm(), shape[1:], device, capacity=n)
     for work, passes in ((alone.forward, 3), (alone.backward, 5)):
         device.calls.clear()
         work(np.ones(shape))
@@ -243,7 +229,7 @@ def test_large_batches_keep_a_gpu_busy_and_are_read_twice(height: int, width: in
 
 def test_the_scratch_of_blocks_is_counted_and_not_made_on_the_host() -> None:
     for device, is_made in ((Recorded(), True), (NumpyBackend(), False)):
-        alone = Alone(BatchNorm(), (16, 16, 64), device, capacity=64)
+        alone = Alone(gn.BatchNorm(), (16, 16, 64), device, capacity=64)
         parts, tickets = alone.stages[0]._scratch  # type: ignore[attr-defined]
         assert (parts.size > 0) == (tickets.size > 0) == is_made
         buffers = 2 * 16 * 16 * 64 * 64 * 8
@@ -258,7 +244,7 @@ def test_the_scratch_of_blocks_is_counted_and_not_made_on_the_host() -> None:
 def test_running_averages_follow_the_batches(backend: Backend, shape: tuple[int, ...], momentum: float) -> None:
     """r := (1 − m) r + m · value, the variance as n/(n − 1) σ²; batches of different sizes."""
     rng = np.random.default_rng(5)
-    alone = Alone(BatchNorm(momentum=momentum), shape, backend)
+    alone = Alone(gn.BatchNorm(momentum=momentum), shape, backend)
     mean, variance = np.zeros(3), np.ones(3)
     for n in (8, 3, 2, 8):
         x = rng.normal(2, 3, (n, *shape))
@@ -273,7 +259,7 @@ def test_running_averages_follow_the_batches(backend: Backend, shape: tuple[int,
 
 def test_remembered_statistics_do_not_change_by_being_used(backend: Backend) -> None:
     rng = np.random.default_rng(6)
-    alone = Alone(BatchNorm(), (3,), backend)
+    alone = Alone(gn.BatchNorm(), (3,), backend)
     alone.forward(rng.normal(size=(8, 3)))
     before = alone.value("mean"), alone.value("variance")
     alone.forward(rng.normal(9, 9, (8, 3)), training=False)
@@ -283,7 +269,7 @@ def test_remembered_statistics_do_not_change_by_being_used(backend: Backend) -> 
 
 def test_by_remembered_statistics_a_sample_does_not_depend_on_its_batch(backend: Backend) -> None:
     rng = np.random.default_rng(7)
-    alone = Alone(BatchNorm(), (3,), backend).draw(rng)
+    alone = Alone(gn.BatchNorm(), (3,), backend).draw(rng)
     x = rng.normal(size=(8, 3))
     alone.forward(x)
     whole = alone.forward(x, training=False)
@@ -293,16 +279,18 @@ def test_by_remembered_statistics_a_sample_does_not_depend_on_its_batch(backend:
 # One pass over the training set
 
 
-def network(*after: Any) -> Sequential:
-    return Sequential([Conv2D(4, 3), BatchNorm(), ReLU(), MaxPool2D(2), Flatten(), Dense(12), *after, Dense(10)])
+def network(*after: Any) -> gn.Sequential:
+    return gn.Sequential(
+        [gn.Conv2D(4, 3), gn.BatchNorm(), gn.ReLU(), gn.MaxPool2D(2), gn.Flatten(), gn.Dense(12), *after, gn.Dense(10)]
+    )
 
 
-def digits(count: int) -> Data:
-    data = load_data("digits", limit=count, validation=0)
-    return Data("digits", data.train, None, data.class_names)
+def digits(count: int) -> gn.Data:
+    data = gn.load_data("digits", limit=count, validation=0)
+    return gn.Data("digits", data.train, None, data.class_names)
 
 
-def fitted(model: Sequential, data: Data, backend: Backend, **options: Any) -> Sequential:
+def fitted(model: gn.Sequential, data: gn.Data, backend: Backend, **options: Any) -> gn.Sequential:
     model.fit(data, epochs=2, batch_size=32, device=backend, progress=False, **options)
     return model
 
@@ -334,8 +322,8 @@ def test_recomputed_statistics_are_those_of_the_training_set(backend: Backend, c
 def test_statistics_of_any_number_of_samples_can_be_recomputed(backend: Backend, count: int) -> None:
     """Also where the last batch would be of one sample, which a dense BatchNorm could not normalise."""
     rng = np.random.default_rng(8)
-    samples = Samples(rng.normal(size=(count, 3)), rng.integers(0, 2, count))
-    model = Sequential([Dense(4), BatchNorm(), Dense(2)]).build((3,), 32, backend, "float64")
+    samples = gn.Samples(rng.normal(size=(count, 3)), rng.integers(0, 2, count))
+    model = gn.Sequential([gn.Dense(4), gn.BatchNorm(), gn.Dense(2)]).build((3,), 32, backend, "float64")
     model.recompute_statistics(samples)
     arrays = model.arrays()
     z = samples.inputs @ arrays["dense1.w"].T + arrays["dense1.b"]
@@ -344,16 +332,18 @@ def test_statistics_of_any_number_of_samples_can_be_recomputed(backend: Backend,
 
 
 def test_no_pass_is_made_for_frozen_statistics(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
-    samples = Samples(np.random.default_rng(8).normal(size=(6, 3)), np.array([0, 1] * 3))
-    model = Sequential([Dense(4), BatchNorm(), Dense(2)]).build((3,), 32, backend)
+    samples = gn.Samples(np.random.default_rng(8).normal(size=(6, 3)), np.array([0, 1] * 3))
+    model = gn.Sequential([gn.Dense(4), gn.BatchNorm(), gn.Dense(2)]).build((3,), 32, backend)
     model.layers[1].trainable = False
     monkeypatch.setattr("gpunn.train.evaluator.Evaluator.run", lambda *_: pytest.fail("a pass was made"))
     model.recompute_statistics(samples)
 
 
 def test_several_layers_are_recomputed_in_one_pass_and_the_network_stays_as_good(backend: Backend) -> None:
-    data = load_data("digits")
-    model = fitted(network(BatchNorm(), ReLU(), Dense(12), BatchNorm()), data, backend, optimizer=SGD(0.1))
+    data = gn.load_data("digits")
+    model = fitted(
+        network(gn.BatchNorm(), gn.ReLU(), gn.Dense(12), gn.BatchNorm()), data, backend, optimizer=gn.SGD(0.1)
+    )
     assert data.validation is not None
     before = model.evaluate(data.validation)
     running = model.arrays()
@@ -371,7 +361,7 @@ def test_several_layers_are_recomputed_in_one_pass_and_the_network_stays_as_good
 
 def test_recomputing_twice_gives_the_same(backend: Backend) -> None:
     data = digits(300)
-    model = fitted(network(BatchNorm()), data, backend)
+    model = fitted(network(gn.BatchNorm()), data, backend)
     model.recompute_statistics(data)
     once = model.arrays()
     model.recompute_statistics(data.train)
@@ -393,7 +383,7 @@ def test_a_pass_that_is_cut_off_leaves_the_statistics_as_they_were(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = digits(600)
-    model = fitted(network(BatchNorm()), data, backend)
+    model = fitted(network(gn.BatchNorm()), data, backend)
     before, propagate, calls = model.arrays(), model.propagate, []
 
     def cut_off(*arguments: Any) -> Any:
@@ -416,27 +406,27 @@ def test_a_pass_that_is_cut_off_leaves_the_statistics_as_they_were(
 
 def test_gradients_by_recomputed_statistics(backend: Backend) -> None:
     rng = np.random.default_rng(9)
-    samples = Samples(rng.normal(2, 3, (40, 3)), rng.integers(0, 2, 40))
-    model = Sequential([BatchNorm(), Dense(2)]).build((3,), 8, backend, "float64")
+    samples = gn.Samples(rng.normal(2, 3, (40, 3)), rng.integers(0, 2, 40))
+    model = gn.Sequential([gn.BatchNorm(), gn.Dense(2)]).build((3,), 8, backend, "float64")
     model.recompute_statistics(samples)
     remembered = model.arrays()
-    alone = Alone(BatchNorm(), (3,), backend).draw(rng)
+    alone = Alone(gn.BatchNorm(), (3,), backend).draw(rng)
     alone.set(mean=remembered["batchnorm1.mean"], variance=remembered["batchnorm1.variance"])
     assert_gradients(alone, samples.inputs[:5], rng, training=False)
 
 
 def test_to_recompute_without_batchnorm_is_refused(backend: Backend) -> None:
-    model = Sequential([Dense(2)]).build((3,), 8, backend)
+    model = gn.Sequential([gn.Dense(2)]).build((3,), 8, backend)
     with pytest.raises(OptionError, match="no BatchNorm") as caught:
-        model.recompute_statistics(Samples(np.zeros((4, 3)), np.array([0, 1, 0, 1])))
+        model.recompute_statistics(gn.Samples(np.zeros((4, 3)), np.array([0, 1, 0, 1])))
     one_line(caught.value)
 
 
 def test_to_recompute_from_samples_of_another_shape_is_refused_and_leaves_the_statistics(backend: Backend) -> None:
-    model = Sequential([Dense(2), BatchNorm()]).build((3,), 8, backend)
+    model = gn.Sequential([gn.Dense(2), gn.BatchNorm()]).build((3,), 8, backend)
     model.forward(np.random.default_rng(0).normal(size=(8, 3)), training=True)
     before = model.arrays()
-    for samples in (Samples(np.zeros((4, 5)), np.array([0, 1, 0, 1])), Samples(np.zeros((1, 3)), np.array([0]))):
+    for samples in (gn.Samples(np.zeros((4, 5)), np.array([0, 1, 0, 1])), gn.Samples(np.zeros((1, 3)), np.array([0]))):
         with pytest.raises(ShapeError):
             model.recompute_statistics(samples)
         for name, array in model.arrays().items():
@@ -448,15 +438,15 @@ def test_to_recompute_from_samples_of_another_shape_is_refused_and_leaves_the_st
 
 
 def test_gamma_and_beta_are_learned_and_not_decayed(backend: Backend) -> None:
-    model = Sequential([Dense(4), BatchNorm(), ReLU(), Dense(10)]).build((64,), 32, backend)
+    model = gn.Sequential([gn.Dense(4), gn.BatchNorm(), gn.ReLU(), gn.Dense(10)]).build((64,), 32, backend)
     assert [p.name for p in model.parameters if not p.weight_decay] == [
         "dense1.b", "batchnorm1.gamma", "batchnorm1.beta", "dense2.b",
     ]  # fmt: skip
     before = model.arrays()
-    data = load_data("digits", limit=200, validation=0)
-    step = {"optimizer": SGD(0.5), "epochs": 1, "batch_size": 200, "device": backend, "progress": False}
+    data = gn.load_data("digits", limit=200, validation=0)
+    step = {"optimizer": gn.SGD(0.5), "epochs": 1, "batch_size": 200, "device": backend, "progress": False}
     after = []
-    for regularizer in (None, L2(40.0)):
+    for regularizer in (None, gn.L2(40.0)):
         model.load_arrays(before)
         model.count_on(0, 0)  # the order of the sums is that of the epoch
         model.fit(data, regularizer=regularizer, **step)
@@ -471,9 +461,9 @@ def test_gamma_and_beta_are_learned_and_not_decayed(backend: Backend) -> None:
 
 def test_statistics_are_saved_and_loaded(backend: Backend, tmp_path: Path) -> None:
     data = digits(200)
-    model = fitted(network(BatchNorm()), data, backend)
+    model = fitted(network(gn.BatchNorm()), data, backend)
     model.save(tmp_path / "model.safetensors")
-    loaded = load_model(tmp_path / "model.safetensors", device=backend.device)
+    loaded = gn.load_model(tmp_path / "model.safetensors", device=backend.device)
     expected, arrays = model.arrays(), loaded.arrays()
     assert {"batchnorm1.mean", "batchnorm2.variance"} <= set(arrays)
     for name, array in expected.items():
@@ -486,7 +476,7 @@ def test_statistics_are_saved_and_loaded(backend: Backend, tmp_path: Path) -> No
 
 
 def test_a_batch_of_one_cannot_be_normalised_in_training(backend: Backend) -> None:
-    model = Sequential([Dense(4), BatchNorm()]).build((3,), 8, backend)
+    model = gn.Sequential([gn.Dense(4), gn.BatchNorm()]).build((3,), 8, backend)
     with pytest.raises(ShapeError, match=r"^batchnorm1: .*at least two values a channel, got a batch of one") as caught:
         model.forward(np.zeros((1, 3)), training=True)
     assert "larger batch" in one_line(caught.value)
@@ -496,7 +486,7 @@ def test_a_batch_of_one_cannot_be_normalised_in_training(backend: Backend) -> No
 
 def test_one_image_has_many_values_a_channel(backend: Backend) -> None:
     rng = np.random.default_rng(10)
-    alone = Alone(BatchNorm(), (3, 4, 2), backend)
+    alone = Alone(gn.BatchNorm(), (3, 4, 2), backend)
     assert_gradients(alone, rng.normal(size=(1, 3, 4, 2)), rng)
 
 
@@ -505,8 +495,10 @@ def test_fit_refuses_batches_that_leave_one_sample_before_it_begins(
     backend: Backend, samples: int, batch_size: int
 ) -> None:
     rng = np.random.default_rng(11)
-    data = Data("toy", Samples(rng.normal(size=(samples, 3)), rng.integers(0, 2, samples), classes=2), None, ("a", "b"))
-    model = Sequential([Dense(4), BatchNorm(), Dense(2)])
+    data = gn.Data(
+        "toy", gn.Samples(rng.normal(size=(samples, 3)), rng.integers(0, 2, samples), classes=2), None, ("a", "b")
+    )
+    model = gn.Sequential([gn.Dense(4), gn.BatchNorm(), gn.Dense(2)])
     with pytest.raises(
         OptionError, match=f"{samples} samples in batches of {batch_size} leave a batch of one"
     ) as caught:
@@ -517,8 +509,8 @@ def test_fit_refuses_batches_that_leave_one_sample_before_it_begins(
 
 def test_fit_refuses_batches_of_one_before_it_begins(backend: Backend) -> None:
     rng = np.random.default_rng(12)
-    data = Data("toy", Samples(rng.normal(size=(8, 3)), rng.integers(0, 2, 8), classes=2), None, ("a", "b"))
-    model = Sequential([Dense(4), BatchNorm(), Dense(2)])
+    data = gn.Data("toy", gn.Samples(rng.normal(size=(8, 3)), rng.integers(0, 2, 8), classes=2), None, ("a", "b"))
+    model = gn.Sequential([gn.Dense(4), gn.BatchNorm(), gn.Dense(2)])
     with pytest.raises((OptionError, ShapeError), match="batch of one") as caught:
         model.fit(data, batch_size=1, device=backend, progress=False)
     one_line(caught.value)
@@ -529,4 +521,4 @@ def test_fit_refuses_batches_of_one_before_it_begins(backend: Backend) -> None:
 )
 def test_an_option_that_cannot_be_is_refused(arguments: dict[str, float]) -> None:
     with pytest.raises(OptionError, match=f"{next(iter(arguments))} of BatchNorm"):
-        BatchNorm(**arguments)
+        gn.BatchNorm(**arguments)
