@@ -167,7 +167,7 @@ def in_pieces(function: Callable[[slice], None], count: int, nbytes: int, *, cut
 
 def by_channels(host: Host) -> Host:
     """Decorate a host body to work `in_pieces` along the first axis of its arrays, the channels."""
-    cut = not hasattr(host, "__wrapped__")  # set by `in_loops`: compiled loops pass over their arrays only once
+    body_for: Callable[..., Host] | None = getattr(host, "body_for", None)  # set by `in_loops`
 
     @wraps(host)
     def in_turn(*arguments: Any) -> None:
@@ -177,9 +177,12 @@ def by_channels(host: Host) -> Host:
             host(*arguments)
             return
 
-        def piece(channels: slice) -> None:
-            host(*(each[channels] if isinstance(each, np.ndarray) else each for each in arguments))
+        # Chosen by the whole arrays: their pieces are smaller on more cores, which must not change the bits.
+        body = body_for(*arguments) if body_for else host
 
-        in_pieces(piece, len(arrays[0]), nbytes, cut=cut)
+        def piece(channels: slice) -> None:
+            body(*(each[channels] if isinstance(each, np.ndarray) else each for each in arguments))
+
+        in_pieces(piece, len(arrays[0]), nbytes, cut=not body_for)  # compiled loops pass over their arrays only once
 
     return in_turn

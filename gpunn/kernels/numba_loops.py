@@ -89,15 +89,19 @@ def in_loops(loops: Host, sized_by: Callable[..., tuple[Any, ...]] | None = None
         if not version():
             return passes
 
-        @wraps(passes)
-        def choose(*arguments: Any) -> None:
+        def body_for(*arguments: Any) -> Host:
             takes_all = getattr(_of_thread, "takes_all", False)
             for each in sized_by(*arguments) if sized_by else arguments:
                 if takes_all or (isinstance(each, np.ndarray) and each.nbytes >= WORTHWHILE):
-                    compiled(loops)(*arguments)
-                    return
-            passes(*arguments)
+                    return compiled(loops)
+            return passes
 
+        @wraps(passes)
+        def choose(*arguments: Any) -> None:
+            body_for(*arguments)(*arguments)
+
+        # For `by_channels`, which chooses once for all pieces of its arrays.
+        choose.body_for = body_for  # type: ignore[attr-defined]
         return choose
 
     return decorate

@@ -15,7 +15,7 @@ from support.kernel_cases import CASES
 import gpunn as gn
 from gpunn.backend.cpu import NumpyBackend
 from gpunn.cli.doctor import diagnose
-from gpunn.kernels import numba_loops, registry
+from gpunn.kernels import cores, numba_loops, registry
 from gpunn.kernels.activations import relu
 from gpunn.kernels.bias import with_bias
 
@@ -138,6 +138,26 @@ def test_a_training_that_is_long_or_large_uses_loops_for_small_arrays_too(
     used.clear()
     model.predict(x[:3])  # no longer part of it
     assert not used
+
+
+@pytest.mark.parametrize("name", ["normalize", "normalize_gradient"])
+def test_however_many_cores_share_an_array_its_bits_are_the_same(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """The pieces of a core may be smaller than arrays that loops are worth it for; the whole array is not."""
+    monkeypatch.setattr(cores, "WORTHWHILE", 2**16)
+    monkeypatch.setattr(numba_loops, "WORTHWHILE", 2**16)
+    rng = np.random.default_rng(0)
+    x, dy = rng.random((2, 64, 512), np.float32)
+    gamma, beta, mean, variance, running_mean, running_variance = rng.random((6, 64), np.float32)
+    arguments = {
+        "normalize": (x, gamma, beta, 1e-5, 0.1, mean, variance, running_mean, running_variance, np.empty_like(x)),
+        "normalize_gradient": (dy, x, gamma, mean, variance, 1e-5, 1 / 512, *np.empty((2, 64), np.float32), dy.copy()),
+    }[name]
+    results = []
+    for count in (1, 64):
+        monkeypatch.setattr(cores, "cores", lambda count=count: count)
+        results.append(call(NumpyBackend(), registry[name], *arguments))
+    for one, other in zip(*results, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_whether_a_training_is_long_is_a_matter_of_its_thread(used: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
