@@ -40,7 +40,7 @@ class Part:
         for number, (name, parameter) in enumerate(parameters.items()):
             leads = number == 0 and parameter.kind is parameter.POSITIONAL_OR_KEYWORD and hasattr(self, name)
             if parameter.kind is parameter.VAR_POSITIONAL:
-                words += map(repr, getattr(self, name))
+                words += map(repr, getattr(self, name, ()))
             elif leads or name in shown:
                 value = getattr(self, name)
                 is_pair = isinstance(value, tuple) and value[1:] == value[:1] and "int |" in annotation_of(parameter)

@@ -7,7 +7,7 @@ import pytest
 from support.harness import one_line
 
 import gpunn as gn
-from gpunn.config import PARTS, arguments_of, from_config, to_config
+from gpunn.config import PARTS, Part, arguments_of, from_config, to_config
 from gpunn.data.augmentation import Augmentation
 from gpunn.errors import OptionError
 from gpunn.nn import initializers
@@ -95,6 +95,14 @@ def test_a_part_is_shown_as_the_python_that_makes_it(part: Any) -> None:
 )  # fmt: skip
 def test_what_was_not_asked_for_is_not_shown(text: str) -> None:
     assert repr(eval(text, dict(PYTHON))) == text
+
+
+def test_a_part_that_does_not_keep_its_arguments_is_shown_without_them() -> None:
+    class Forgetful(Part):
+        def __init__(self, *layers: Any, size: int = 1) -> None:
+            pass
+
+    assert repr(Forgetful(1, 2, size=3)) == "Forgetful()"
 
 
 @pytest.mark.parametrize("kind", sorted(PARTS))
