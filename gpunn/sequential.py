@@ -30,7 +30,7 @@ from gpunn.train.trainer import Trainer
 # Attributes for the rest of the library, hidden from tab completion.
 _INTERNAL = {"arranged", "backpropagate", "buffer_bytes", "build_with", "clock", "compile_ahead"}
 _INTERNAL |= {"classes", "count_on", "factor_of", "input", "freezing_changed", "lay_out", "linked", "names_of_outputs"}
-_INTERNAL |= {"optimizer_memory", "propagate", "stages_under", "tokens", "unbuild", "frozen", "held", "taken"}
+_INTERNAL |= {"optimizer_memory", "propagate", "stages_under", "tokens", "unbuild", "frozen", "held", "inherited"}
 
 
 class Sequential(SaveableNetwork):

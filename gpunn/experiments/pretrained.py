@@ -64,7 +64,7 @@ class StartPart:
                 made[number] = copy.copy(other)
                 made[number].trainable = layer.trainable
         model = Sequential(made)
-        model.taken = frozenset(range(self.layers))
+        model.inherited = frozenset(range(self.layers))
         return model
 
 

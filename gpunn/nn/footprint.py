@@ -92,7 +92,7 @@ def count_network(
     return counting
 
 
-def require(
+def require_memory(
     needed: Callable[[int], int], batch_size: int, backend: Backend, others: int = 0, taken: int = 0, largest: int = 0
 ) -> None:
     """Raise MemoryShortageError where the host lacks memory for a network and its data.
@@ -116,13 +116,13 @@ def require(
             numba_loops.load()
             free = backend.free_bytes() + taken
     if wanted > free:
-        raise shortage(error, needed, batch_size, backend, others, free)
+        raise shortage_error(error, needed, batch_size, backend, others, free)
 
 
-def shortage(
+def shortage_error(
     error: MemoryError, needed: Callable[[int], int], batch_size: int, backend: Backend, others: int, free: int
 ) -> MemoryShortageError:
-    """Return the error with the bytes needed, the bytes `free` before, and a batch size that fits; see `require`."""
+    """Return the error with the bytes needed, the bytes `free` before, and a batch size that fits."""
     if isinstance(error, MemoryShortageError):
         return error  # already complete
     reason = " ".join(str(error).split()) or type(error).__name__

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, TypeVar, cast
 
-from gpunn.nn.footprint import shortage
+from gpunn.nn.footprint import shortage_error
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -30,6 +30,6 @@ def explains_shortage(method: Method) -> Method:
             return method(network, *arguments, **options)
         except MemoryError as error:
             backend = network._built()
-            raise shortage(error, network.bytes_for, network.capacity, backend, 0, backend.free_bytes()) from None
+            raise shortage_error(error, network.bytes_for, network.capacity, backend, 0, backend.free_bytes()) from None
 
     return cast(Method, explaining)

@@ -21,7 +21,7 @@ from gpunn.errors import GpunnError, ShapeError
 from gpunn.kernels.gather import COUNT
 from gpunn.kernels.record import Array
 from gpunn.nn.arguments import as_batch, as_shape, checked_dtype
-from gpunn.nn.footprint import count_network, require
+from gpunn.nn.footprint import count_network, require_memory
 from gpunn.nn.layers.base import Layer, every_layer, placed
 from gpunn.nn.layers.chain import as_layers, check_places
 from gpunn.nn.layout import Layout, check_arrays, inherited_arrays, swap_batch_axis
@@ -42,7 +42,7 @@ class Network(Layout):
     def __init__(self, layers: Iterable[Layer | type[Layer] | str], *more: Layer) -> None:
         given = as_layers(layers, more)
         check_places(given)
-        self.taken = frozenset(number for number, layer in enumerate(given) if layer.has_learned)
+        self.inherited = frozenset(number for number, layer in enumerate(given) if layer.has_learned)
         super().__init__(placed(given))
         self.loss: Loss | None = None
         self.task: Task | None = None
@@ -126,7 +126,7 @@ class Network(Layout):
         shape, batch_size = as_shape(input_shape), positive_whole(batch_size, "batch size")
         dtype, seed = checked_dtype(dtype), checked_seed(seed)
         self.unbuild()  # so that a failure leaves no half-built network
-        require(
+        require_memory(
             lambda n: count_network(self.layers, shape, n, backend, dtype, arrays).nbytes, batch_size, backend, 0, taken
         )
         context = self.lay_out(shape, batch_size, backend, dtype, seed)

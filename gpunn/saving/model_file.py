@@ -17,7 +17,7 @@ from gpunn.data.training_inputs import TrainingInputs
 from gpunn.errors import DataError, GpunnError, ModelFileError
 from gpunn.files import as_path, open_regular, write_atomically
 from gpunn.nn.arguments import DTYPES
-from gpunn.nn.footprint import count_network, shortage
+from gpunn.nn.footprint import count_network, shortage_error
 from gpunn.nn.layers.chain import MOST_LAYERS, check_tables
 from gpunn.nn.layout import fed_shape
 from gpunn.nn.network import Network
@@ -110,7 +110,7 @@ def _read(kind: type[Model], path: str | os.PathLike[str], device: str, batch_si
         def nbytes(count: int) -> int:
             return count_network(layers, shape, count, backend, dtype).nbytes
 
-        raise shortage(error, nbytes, batch_size, backend, 0, free) from None
+        raise shortage_error(error, nbytes, batch_size, backend, 0, free) from None
     except (GpunnError, KeyError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else error
         raise ModelFileError(f"{path} describes no network that can be made: {reason}") from None

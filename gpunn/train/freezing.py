@@ -11,7 +11,7 @@ def held_at_first(model: Network) -> frozenset[int]:
         OptionError: The network has no trained layers.
     """
     weighted = [number for number, layer in enumerate(model.layers) if layer.has_weights]
-    if not weighted or not (model.taken or model.steps_trained or model.loss):
+    if not weighted or not (model.inherited or model.steps_trained or model.loss):
         mend = "take the layers of a trained one, Sequential([*trained.layers[:-1], Dense(5)]), or leave it out"
         raise OptionError(f"freeze holds layers that have learned, and this network has none: {mend}")
-    return model.taken if set(weighted) - model.taken and model.taken else frozenset(range(weighted[-1]))
+    return model.inherited if set(weighted) - model.inherited and model.inherited else frozenset(range(weighted[-1]))

@@ -18,7 +18,7 @@ from gpunn.data.training_inputs import TrainingInputs, check_seen
 from gpunn.errors import GpunnError, OptionError
 from gpunn.kernels import numba_loops
 from gpunn.kernels.gather import NEXT_COUNT
-from gpunn.nn.footprint import UNCOUNTED, Footprint, count_network, require, shortage
+from gpunn.nn.footprint import UNCOUNTED, Footprint, count_network, require_memory, shortage_error
 from gpunn.nn.layers.base import unchained
 from gpunn.nn.layout import fed_shape
 from gpunn.nn.network import Network
@@ -77,7 +77,7 @@ class Training:
             # A network built on this device keeps its memory, or frees it before it is rebuilt.
             taken = model.bytes_for(model.batch_size) if model.backend is backend else 0
             largest = self._count(self.batch_size).largest if self._is_host else 0
-            require(self._bytes_for, self.batch_size, backend, self._bytes_of_data(), taken, largest)
+            require_memory(self._bytes_for, self.batch_size, backend, self._bytes_of_data(), taken, largest)
             model.held = self._held_at(self.done)
             self._build_network()
             model.loss, model.class_names, model.input_scale = self.loss, self.data.class_names, train.scale
@@ -170,7 +170,7 @@ class Training:
             if not self._is_own(error):
                 raise
             needed = self._bytes_for, self.batch_size, self.backend, self._bytes_of_data()
-            raise shortage(error, *needed, self._free) from None
+            raise shortage_error(error, *needed, self._free) from None
 
     def _is_own(self, error: Exception) -> bool:
         """Return whether an error comes from the training itself, not from code that it called."""

@@ -265,7 +265,7 @@ def test_what_comes_after_the_last_weights_is_made_anew_too() -> None:
     made = model.replace_last(6)
     assert list(map(repr, made.layers[2:])) == ["Dense(6, bias=False)", "BatchNorm(1e-05, momentum=0.3)", "Softmax()"]
     assert made.build((2,), device="cpu").trainable
-    assert made.taken == {0, 1}
+    assert made.inherited == {0, 1}
     assert made.layers[2].trainable
     assert made.layers[3].trainable
 

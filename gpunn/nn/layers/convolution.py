@@ -106,7 +106,7 @@ class Conv2D(Convolution):
 
     def pads(self, input_shape: Shape) -> tuple[tuple[int, int], tuple[int, int]]:
         """Return the rows of zeros above and below an image, and the columns of zeros left and right."""
-        return windows.around(self.padding, input_shape, self.size, self.stride)
+        return windows.image_padding(self.padding, input_shape, self.size, self.stride)
 
     def groups_of(self, channels: int) -> int:
         """Return the number of groups for images of this many channels; raise ShapeError where it is no divisor."""

@@ -53,7 +53,7 @@ class _Pool2D(Layer):
 
     def pads(self, input_shape: Shape) -> tuple[tuple[int, int], tuple[int, int]]:
         """Return the padded rows above and below an image, and the padded columns left and right."""
-        return windows.around(self.padding, input_shape, self.size, self.stride)
+        return windows.image_padding(self.padding, input_shape, self.size, self.stride)
 
     def build(self, context: BuildContext, input_shape: Shape) -> Shape:
         shape = self.output_shape(input_shape)

@@ -87,7 +87,7 @@ class ConvTranspose2D(Convolution):
     def pads(self, input_shape: Shape) -> tuple[tuple[int, int], tuple[int, int]]:
         """Return the rows cropped above and below, and the columns left and right: the zeros of that `Conv2D`."""
         same = input_shape[0] * self.stride[0], input_shape[1] * self.stride[1]  # the output where it is "same"
-        return windows.around(self.padding, same, self.size, self.stride)
+        return windows.image_padding(self.padding, same, self.size, self.stride)
 
     def build(self, context: BuildContext, input_shape: Shape) -> Shape:
         rows, columns, _ = shape = self.output_shape(input_shape)

@@ -24,7 +24,7 @@ def checked_padding(padding: Any, kind: str) -> Padding:
     return padding if isinstance(padding, str) else pair(padding, f"padding of {kind}", least=0)
 
 
-def added(padding: Padding, axis: int, length: int, size: int, stride: int) -> tuple[int, int]:
+def axis_padding(padding: Padding, axis: int, length: int, size: int, stride: int) -> tuple[int, int]:
     """Return the number of padded places before and after the image along one axis.
 
     "same" pads for ⌈length/stride⌉ windows; the larger half of an odd number comes after.
@@ -35,11 +35,11 @@ def added(padding: Padding, axis: int, length: int, size: int, stride: int) -> t
     return (0, 0) if isinstance(padding, str) else (padding[axis], padding[axis])
 
 
-def around(
+def image_padding(
     padding: Padding, image: Shape, size: tuple[int, int], stride: tuple[int, int]
 ) -> tuple[tuple[int, int], tuple[int, int]]:
     """Return the padded rows above and below an image, and the padded columns left and right."""
-    down, across = (added(padding, axis, image[axis], size[axis], stride[axis]) for axis in (0, 1))
+    down, across = (axis_padding(padding, axis, image[axis], size[axis], stride[axis]) for axis in (0, 1))
     return down, across
 
 

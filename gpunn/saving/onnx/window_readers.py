@@ -93,7 +93,7 @@ def ends_of(node: Operator, state: ReaderState, size: Sequence[int], stride: Seq
     """Return the padding before and after, of rows and of columns."""
     automatic, pads = node.take("auto_pad", "NOTSET"), node.take("pads", [0, 0, 0, 0])
     if automatic in ("SAME_UPPER", "SAME_LOWER"):
-        ends = [windows.added("same", axis, state.shape[axis], size[axis], stride[axis]) for axis in (0, 1)]
+        ends = [windows.axis_padding("same", axis, state.shape[axis], size[axis], stride[axis]) for axis in (0, 1)]
         return ends if automatic == "SAME_UPPER" else [(after, before) for before, after in ends]
     if automatic not in ("NOTSET", "VALID", ""):
         raise node.refusal(f"auto_pad = {automatic:.40}", "expected NOTSET, VALID, SAME_UPPER or SAME_LOWER")
@@ -113,7 +113,7 @@ def padding_of(
         return "valid", ends
     if all(before == after for before, after in ends):
         return (ends[0][0], ends[1][0]), ends
-    if ends == [windows.added("same", axis, state.shape[axis], size[axis], stride[axis]) for axis in (0, 1)]:
+    if ends == [windows.axis_padding("same", axis, state.shape[axis], size[axis], stride[axis]) for axis in (0, 1)]:
         return "same", ends
     written = [ends[0][0], ends[1][0], ends[0][1], ends[1][1]]
     raise node.refusal(f"pads = {written}", "padding is alike on both sides here, or as in SAME_UPPER")

@@ -276,7 +276,7 @@ def test_a_network_is_a_layer_of_another() -> None:
     assert isinstance(other.layers[0], Chain)
     other.build((8, 8, 1))
     np.testing.assert_array_equal(other.arrays()["chain1.residual1.conv2.w"], model.arrays()["residual1.conv2.w"])
-    assert other.taken == {0}
+    assert other.inherited == {0}
 
 
 def test_the_last_layer_of_a_chain_is_replaced_and_those_before_it_keep_their_weights() -> None:
