@@ -24,7 +24,7 @@ from gpunn.data.columns import (
     refuse_missing,
 )
 from gpunn.data.dataset import Data
-from gpunn.data.formats.parts import ReadOptions
+from gpunn.data.formats.parts import PART_OF, ReadOptions
 from gpunn.data.formats.table import Column, Table, written
 from gpunn.data.samples import Samples
 from gpunn.errors import DataError, OptionError
@@ -40,8 +40,7 @@ _PIXEL = re.compile(r"(?:pixels?|px|p)?[ _.-]?(\d+)(?:[ _.x-](\d+))?", re.IGNORE
 _LEAST_PIXELS = 16
 _DATE = re.compile(r"\d{4}-\d\d?-\d\d?(?:[T ].*)?|\d\d?([./-])\d\d?\1\d{2,4}(?: .*)?")
 _DECORATED = re.compile(r"[^\w\s]{0,3}\s?\d[\d.,' ]*\s?(?:[%‰$€£]|EUR|USD)?")
-_PARTS = {"train": ("train", "training"), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
-_PART_FILE = re.compile(r"(train(?:ing)?|valid(?:ation)?|val|dev|test)\.(?:csv|tsv|parquet)(?:\.gz)?", re.IGNORECASE)
+_PART_FILE = re.compile(rf"({'|'.join(PART_OF)})\.(?:csv|tsv|parquet)(?:\.gz)?", re.IGNORECASE)
 _INDEX = re.compile(r"|unnamed: ?0|index|row(?:_?(?:names?|id|number|nr))?|.*[ _-]id|.*[a-z]Id|id", re.IGNORECASE)
 
 
@@ -51,7 +50,7 @@ def tables_in(folder: Path) -> dict[str, Path]:
     for path in sorted(folder.iterdir()):
         match = _PART_FILE.fullmatch(path.name)
         if match and path.is_file():
-            found.setdefault(next(part for part in _PARTS if match[1].lower() in _PARTS[part]), path)
+            found.setdefault(PART_OF[match[1].lower()], path)
     return found if "train" in found else {}
 
 

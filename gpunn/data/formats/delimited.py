@@ -1,9 +1,9 @@
-"""Tables as text, CSV: delimiter, header and decimal comma are found out, and the cells read piece by piece.
+"""Read tables written as text (CSV): detect delimiter, header and decimal comma, and read the cells in pieces.
 
 Source: Y. Shafranovich, "Common Format and MIME Type for Comma-Separated Values (CSV) Files", RFC 4180, 2005.
 
-PyArrow guesses the type of a column from its first piece. Here all cells are read as texts, so that a column is of
-numbers only where every cell is one, and the first that is none can be named.
+PyArrow guesses the type of a column from its first piece. Here all cells are read as texts, so that a column
+holds numbers only if every cell is one, and an error can name the first that is none.
 """
 
 import codecs
@@ -20,21 +20,20 @@ from typing import Any, NamedTuple
 from gpunn.backend.limits import require
 from gpunn.data.formats.arrow import Numbers, add_texts, arrow, arrow_errors, lending
 from gpunn.data.formats.bounded import Readable, opened, read_up_to
-from gpunn.data.formats.table import MISSING, Cells, Kinds, Table, as_number, checked_columns
-from gpunn.data.formats.table import wanted_columns as wanted
+from gpunn.data.formats.table import MISSING, Cells, Kinds, Table, as_number, checked_columns, wanted_columns
 from gpunn.errors import DataError
 
-_BLOCK, _LARGEST_BLOCK = 1 << 20, 16 << 20  # bytes that are parsed at once, and that a row must fit into
-_COLUMNS = 64  # as many as make a block of so many bytes worth its calls
-_LOOKED_AT = 40  # rows that delimiter and header are told by
-_DELIMITERS = "\t;|,"  # in this order where several would do: a comma may be that of decimals
+_BLOCK, _LARGEST_BLOCK = 1 << 20, 16 << 20  # bytes that are parsed at once, and longest row
+_COLUMNS = 64  # of a block of so many bytes, to be worth its calls
+_LOOKED_AT = 40  # rows by which delimiter and header are detected
+_DELIMITERS = "\t;|,"  # in this order if several fit: a comma may be a decimal comma
 _WORDS = {"\t": "a tab", ";": "';'", "|": "'|'", ",": "','"}
 _DECIMAL_COMMA, _DECIMAL_POINT = re.compile(r"[+-]?\d+,\d+"), re.compile(r"[+-]?\d+\.\d+")
 _WIDE = {codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16"}
 
 
 class Form(NamedTuple):
-    """How a file writes its table."""
+    """Layout of a table written as text."""
 
     delimiter: str
     names: list[str]  # of all columns
@@ -44,18 +43,17 @@ class Form(NamedTuple):
 
 
 class _Bytes(io.RawIOBase):
-    """The unpacked bytes of a file as PyArrow takes them, after those that were read already."""
+    """Give PyArrow the unpacked bytes of a file; count their quotes."""
 
-    def __init__(self, path: Path, stream: Readable, begin: bytes) -> None:
-        self._path, self._stream, self._begin, self.quotes = path, stream, begin, 0
+    def __init__(self, path: Path, stream: Readable) -> None:
+        self._path, self._stream, self.quotes = path, stream, 0
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
         """Fill the buffer."""
-        data = self._begin[: len(buffer)] or self._stream.read(len(buffer))
-        self._begin = self._begin[len(buffer) :]
+        data = self._stream.read(len(buffer))
         if b"\0" in data:
             raise DataError(f"{self._path}: holds bytes of 0, and a table is text: save it as CSV in UTF-8")
         self.quotes += data.count(b'"')
@@ -64,9 +62,9 @@ class _Bytes(io.RawIOBase):
 
 
 def read_delimited(path: Path, kinds: Kinds | None = None, ignore: Collection[str] = ()) -> Table:
-    """Read a table written as text, in UTF-8 and perhaps gzipped; of `kinds`, if given, the columns named there."""
+    """Read a table written as text, in UTF-8 and perhaps gzipped, all columns or those of `kinds`."""
     form = find_form(path)
-    columns = wanted(str(path), checked_columns(str(path), form.names), kinds, ignore)
+    columns = wanted_columns(str(path), checked_columns(str(path), form.names), kinds, ignore)
     late: set[str] = set()
     while True:
         cells = {
@@ -79,14 +77,14 @@ def read_delimited(path: Path, kinds: Kinds | None = None, ignore: Collection[st
             cells[name].check(bad[name])
         if not found:
             break
-        late |= found  # began with numbers, and is read again as texts
+        late |= found  # they began with numbers, and are read again as texts
     length = next(iter(cells.values())).count
     made = {name: cells.pop(name).column(bad[name]) for name in list(cells)}
     return Table(str(path), made, length, lambda row: _line(path, form, row))
 
 
 def find_form(path: Path) -> Form:
-    """Find out how a table is written by its first rows."""
+    """Detect the layout of a table by its first rows."""
     with opened(path) as (stream, size):
         start = bytes(read_up_to(stream, _BLOCK))
         is_whole = len(start) < _BLOCK or len(start) == size
@@ -119,16 +117,16 @@ def find_form(path: Path) -> Form:
     decimal, names = "," if comma else ".", [name.strip() for name in first]
     if not _is_header(names, rows, decimal):
         names = [name.strip() for name in comments[-1].lstrip("# ").split(delimiter)] if comments else []
-        if len(names) != len(first):  # else NumPy has written them as a comment
+        if len(names) != len(first):  # NumPy writes the names into a comment
             names = [f"column {number}" for number in range(1, len(first) + 1)]
         return Form(delimiter, names, skipped, decimal, commented)
     if rows and all(len(row) == len(names) + 1 for row in rows):
-        names = ["", *names]  # R gives the names of rows no name
+        names = ["", *names]  # R leaves the column of row names without a name
     return Form(delimiter, names, skipped + len(head.encode()), decimal, commented + 1)
 
 
 def _without_comments(text: str) -> tuple[str, list[str], str]:
-    """Return a text without the comments that it begins with, those, and the delimiter that a line of Excel names."""
+    """Split leading comments off a text; return the rest, the comments, and the delimiter of Excel's line sep=."""
     comments, given = list[str](), ""
     if not text.lstrip().startswith(("#", "sep=")):
         return text, comments, given
@@ -145,13 +143,13 @@ def _without_comments(text: str) -> tuple[str, list[str], str]:
 
 
 def _delimiter(text: str, is_whole: bool) -> str:
-    """Return the delimiter by which the most of the first rows have as many fields as the first, or more of them."""
+    """Return the delimiter with which most of the first rows have as many fields as the first or the longest row."""
     best, delimiter = 0.0, ","
     for candidate in _DELIMITERS:
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=candidate)
         try:
             counts = [len(row) for row in islice((row for row in reader if row), _LOOKED_AT + 1)]
-        except csv.Error:  # a row without it may be longer than a field
+        except csv.Error:  # without it a row may be longer than a field may be
             continue
         counts = counts[:-1] if not is_whole and len(counts) > 1 else counts
         alike = round(sum(count in (counts[0], max(counts)) for count in counts) / len(counts), 1)
@@ -161,7 +159,7 @@ def _delimiter(text: str, is_whole: bool) -> str:
 
 
 def _is_header(first: list[str], rows: list[list[str]], decimal: str) -> bool:
-    """Tell whether the first row names the columns: it holds no numbers, or texts above numbers, or it counts."""
+    """Return whether the first row names the columns: no numbers, texts above numbers, or a count from 0."""
     numbers = [as_number(cell, decimal) for cell in first]
     if all(number is None for number in numbers) or not rows:
         return True
@@ -176,7 +174,7 @@ def _is_header(first: list[str], rows: list[list[str]], decimal: str) -> bool:
 
 
 def _read(path: Path, form: Form, cells: dict[str, Cells], fixed: set[str]) -> set[str]:
-    """Read the cells of some columns; return those that turn out to be of texts after pieces of numbers."""
+    """Read the cells of some columns; return columns that turn out to hold texts after pieces of numbers."""
     pa, late, wrong = arrow(), set[str](), list[Any]()
     numbers, count = Numbers(form.decimal), 0
     block = min(_LARGEST_BLOCK, _BLOCK * (1 + len(cells) // _COLUMNS))
@@ -218,7 +216,7 @@ def _read(path: Path, form: Form, cells: dict[str, Cells], fixed: set[str]) -> s
             ),
             "memory_pool": pa.system_memory_pool(),
         }
-        source = _Bytes(path, stream, b"")
+        source = _Bytes(path, stream)
         for batch in reader.open_csv(lend(source), **options):
             for name, array in zip(batch.schema.names, batch.columns, strict=True):
                 if name in late:
@@ -242,7 +240,7 @@ def _read(path: Path, form: Form, cells: dict[str, Cells], fixed: set[str]) -> s
 
 
 def _add(cells: Cells, array: Any, numbers: Numbers) -> bool:
-    """Add a piece to the cells of a column; return whether it fits those before, and what is wanted."""
+    """Add a piece to the cells of a column; return whether it fits the earlier pieces and the wanted kind."""
     if not cells.is_text:
         if (values := numbers(array)) is not None:
             cells.add_numbers(values)
@@ -259,9 +257,9 @@ def _bad(path: Path, form: Form, name: str, row: int, got: str) -> DataError:
 
 
 def _line(path: Path, form: Form, row: int) -> str:
-    """Name the line of a row; rows may have several, and lines may be empty."""
+    """Return the line of a row: a row may span several lines, and lines may be empty."""
     with _parsing(path), opened(path) as (stream, _):
-        text = io.TextIOWrapper(io.BufferedReader(_Bytes(path, stream, b"")), "utf-8", "replace", newline="")
+        text = io.TextIOWrapper(io.BufferedReader(_Bytes(path, stream)), "utf-8", "replace", newline="")
         reader = csv.reader(text, delimiter=form.delimiter)
         begin, left = 0, row + form.before
         for fields in reader:
@@ -282,9 +280,9 @@ def _parsing(path: Path) -> Iterator[None]:
 
 
 def _encoding(path: Path) -> DataError:
-    """Say in which line a file is no UTF-8, and what it probably is."""
+    """Return the error of a file that is no UTF-8, with the line and its probable encoding."""
     with opened(path) as (stream, _):
-        lines = io.BufferedReader(_Bytes(path, stream, b""))
+        lines = io.BufferedReader(_Bytes(path, stream))
         for number, line in enumerate(iter(lambda: lines.readline(_BLOCK), b""), 1):
             try:
                 line.decode("utf-8-sig")

@@ -1,4 +1,4 @@
-"""Data frames of pandas, polars and PyArrow, and dictionaries of columns, as tables; none of these is imported."""
+"""Read data frames of pandas, polars and PyArrow, and dictionaries of columns, without importing any of these."""
 
 from collections.abc import Collection, Mapping
 from decimal import Decimal
@@ -7,22 +7,22 @@ from typing import Any
 
 import numpy as np
 
-from gpunn.data.formats.table import Cells, Column, Kinds, Table, checked_columns, wanted_columns
+from gpunn.data.formats.table import Cells, Column, Kinds, Table, bad_cell, checked_columns, wanted_columns
 from gpunn.errors import DataError
 
 _MISSING_TYPES = {"NAType", "NaTType", "NoneType"}
 
 
 def is_frame(value: Any) -> bool:
-    """Tell whether a value has named columns: a data frame, or a dictionary of them."""
-    kind = type(value)  # whose properties are not computed
+    """Return whether a value has named columns: a data frame, or a dictionary of columns."""
+    kind = type(value)  # so that no property is computed
     return isinstance(value, Mapping) or (
         hasattr(kind, "__getitem__") and (hasattr(kind, "column_names") or hasattr(kind, "columns"))
     )
 
 
 def read_frame(frame: Any, kinds: Kinds | None = None, ignore: Collection[str] = (), name: str = "") -> Table:
-    """Read a data frame; of `kinds`, if given, the columns named there. Errors call it by its name."""
+    """Read a data frame, all columns or those of `kinds`; errors call it `name`."""
     if hasattr(frame, "collect") and not hasattr(frame, "to_numpy"):
         raise DataError(f"a {type(frame).__name__} has not been computed: give frame.collect()")
     name = name or "the dictionary" if isinstance(frame, Mapping) else f"the {type(frame).__name__}"
@@ -34,8 +34,7 @@ def read_frame(frame: Any, kinds: Kinds | None = None, ignore: Collection[str] =
         cells = Cells(is_text, is_wanted=is_text is not None)
 
         def bad(row: int, got: str, column: str = column) -> DataError:
-            mend = "mend it, leave the value out, or ignore the column"
-            return DataError(f"{name}: row {row}, column {column!r:.60}: expected a number, got {got}: {mend}")
+            return bad_cell(f"{name}: row {row}", column, got)
 
         if values.dtype.kind in "iuf":
             cells.add_numbers(values)
@@ -73,13 +72,13 @@ def _values(column: Any, what: str) -> np.ndarray[Any, Any]:
 
 
 def _is_number(value: Any) -> bool:
-    """Tell whether a value is a number, or one that is missing."""
+    """Return whether a value is a number, or a missing one."""
     is_number = isinstance(value, Real | Decimal | np.number) and not isinstance(value, bool | np.bool_)
     return is_number or type(value).__name__ in _MISSING_TYPES
 
 
 def _numbers(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any] | None:
-    """Return objects that are numbers, or missing, as floats; None where some are neither."""
+    """Return objects as floats, NaN for missing ones; None if some are no numbers."""
     listed = values.tolist()
     if values.dtype.kind != "O" or not all(map(_is_number, listed)):
         return None
@@ -89,7 +88,7 @@ def _numbers(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any] | None:
 
 
 def _text(value: Any) -> str:
-    """Return a value as a text, "" where it is missing."""
+    """Return a value as a text, "" for a missing one."""
     if type(value).__name__ in _MISSING_TYPES or (isinstance(value, float) and value != value):
         return ""
     if isinstance(value, bytes):

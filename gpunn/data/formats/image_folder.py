@@ -1,4 +1,4 @@
-"""Find the images of a folder, and what each of them is: class folders, folders of parts, or a list beside them."""
+"""Find the images of a folder and their targets: by class folders, folders of parts, or a list."""
 
 import os
 import re
@@ -14,28 +14,23 @@ from numpy.typing import NDArray
 
 from gpunn.data.formats.image_list import listed_targets, read_list
 from gpunn.data.formats.inputs import kind_of_file
+from gpunn.data.formats.parts import PART_OF, PARTS
 from gpunn.errors import DataError
 
 _SUFFIXES = frozenset(
     (".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".pbm", ".pgm", ".ppm", ".pnm", ".gif", ".webp")
 )
 _HIDDEN = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "lost+found"))
-_PARTS = {
-    "train": ("train", "training"),
-    "validation": ("val", "validation", "valid", "dev"),
-    "test": ("test", "testing"),
-}
-_PART_OF = {name: part for part, names in _PARTS.items() for name in names}
 _LISTS = ("metadata.csv", "metadata.jsonl")
-_ENDINGS = (".jpg", ".png", ".jpeg", ".JPG", ".PNG", ".JPEG", ".bmp", ".webp")  # that names of a list may lack
+_ENDINGS = (".jpg", ".png", ".jpeg", ".JPG", ".PNG", ".JPEG", ".bmp", ".webp")  # that names in a list may lack
 _MOST_FILES, _MOST_FOLDERS, _LONGEST_NAME = 1 << 22, 1 << 18, 4096
-_MOST_LOOKED, _DEEPEST = 10_000, 8  # names, and folders in one another, that are looked at for a first image
+_MOST_LOOKED, _DEEPEST = 10_000, 8  # names and nested folders that are searched for a first image
 _SHOWN = 3  # names in a line about many
 
 
 @dataclass(frozen=True)
 class ImageFile:
-    """An image by its name in the folder; its size and time tell whether it has changed."""
+    """Image file by its name in the folder; size and time show whether it has changed."""
 
     name: str
     nbytes: int
@@ -44,7 +39,7 @@ class ImageFile:
 
 @dataclass(frozen=True)
 class ImagePart:
-    """Images of one part of a data set, their targets, and the folder that their names are in."""
+    """Images of one part of a data set, their targets, and the folder of their names."""
 
     folder: Path
     files: Sequence[ImageFile]
@@ -53,7 +48,7 @@ class ImagePart:
 
 @dataclass
 class ImageFolder:
-    """Images by part ("train", and "validation" and "test" where there are such), names of classes, and remarks."""
+    """Images by part ("train", and perhaps "validation" and "test"), class names, and notes for the user."""
 
     folder: Path
     parts: dict[str, ImagePart] = field(default_factory=dict)
@@ -62,8 +57,8 @@ class ImageFolder:
     has_list: bool = False
 
 
-class _Looking:
-    """Files of a folder that are looked at, counted, and those that are no images."""
+class _Scan:
+    """Scan folders for images; count files and folders, and note files that are no images."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.files, self.folders = folder, 0, 0
@@ -71,15 +66,15 @@ class _Looking:
         self.mends: dict[str, str] = {}
 
     def entries(self, folder: Path) -> tuple[list[os.DirEntry[str]], list[os.DirEntry[str]]]:
-        """Return the folders and the files in one, without hidden ones, in natural order of their names."""
+        """Return the folders and the files in a folder, without hidden ones, in natural order."""
         self.folders += 1
         try:
             with os.scandir(folder) as found:
                 there = [entry for entry in found if not _is_hidden(entry.name)]
             there.sort(key=lambda entry: _natural(entry.name))
-            are_folders = [entry.is_dir() for entry in there]
-            folders = [entry for entry, is_folder in zip(there, are_folders, strict=True) if is_folder]
-            files = [entry for entry, is_folder in zip(there, are_folders, strict=True) if not is_folder]
+            folders, files = list[os.DirEntry[str]](), list[os.DirEntry[str]]()
+            for entry in there:
+                (folders if entry.is_dir() else files).append(entry)
         except OSError as error:
             raise DataError(f"{folder}: cannot be read ({error.strerror or error}): check its rights") from None
         self.files += len(files)
@@ -87,8 +82,8 @@ class _Looking:
             raise DataError(f"{self.folder}: more than {_MOST_FILES:,} files or {_MOST_FOLDERS:,} folders: give a part")
         return folders, files
 
-    def images(self, folder: Path, inner: bool = True) -> list[ImageFile]:
-        """Return the images of a folder, and of the folders in it; a link back to one above is not followed."""
+    def images(self, folder: Path) -> list[ImageFile]:
+        """Return the images in a folder and below it; a link back to a folder above is not followed."""
         found: list[ImageFile] = []
         above = (path.stat() for path in folder.parents if path.is_relative_to(self.folder))
         seen = {(status.st_dev, status.st_ino) for status in above}
@@ -104,12 +99,11 @@ class _Looking:
             seen.add((status.st_dev, status.st_ino))
             folders, files = self.entries(here)
             found += [image for entry in files if (image := self.image(Path(entry.path))) is not None]
-            if inner:
-                stack += [Path(entry.path) for entry in reversed(folders)]
+            stack += [Path(entry.path) for entry in reversed(folders)]
         return found
 
     def image(self, path: Path) -> ImageFile | None:
-        """Return a file by its name if it is an image, told by its ending, else by its first bytes."""
+        """Return a file if it is an image, by its ending or its first bytes; else None."""
         try:
             status = path.stat()
         except OSError:
@@ -128,7 +122,7 @@ class _Looking:
 
 
 class _Asked(NamedTuple):
-    """Columns of a list that are asked for, and whether they are numbers to learn."""
+    """Target columns that are asked for, and whether they are float targets."""
 
     targets: Sequence[str]
     are_floats: bool | None
@@ -139,24 +133,24 @@ def _is_hidden(name: str) -> bool:
 
 
 def _natural(name: str) -> tuple[list[Any], str]:
-    """Return a key by which img2 comes before img10."""
+    """Return a sort key that puts img2 before img10."""
     pieces = re.split(r"(\d+)", name)
     return [int(piece) if number % 2 else piece for number, piece in enumerate(pieces)], name
 
 
 def counted(count: int, one: str, many: str) -> str:
-    """Say how many there are of something."""
+    """Write a count with its noun."""
     return f"{count:,} {one if count == 1 else many}"
 
 
 def shown(names: Sequence[str]) -> str:
-    """Name a few of many."""
+    """Write the first few of many names."""
     more = len(names) - _SHOWN
     return ", ".join(names[:_SHOWN]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def holds_images(folder: Path) -> bool:
-    """Tell quickly whether a folder is one of images: whether one is found where they would be looked for."""
+    """Return whether a folder has an image, by a quick search."""
     stack, looked = [(folder, 0)], 0
     while stack and looked < _MOST_LOOKED:
         here, depth = stack.pop()
@@ -175,7 +169,7 @@ def holds_images(folder: Path) -> bool:
 
 
 def learns_numbers(folder: Path, targets: Sequence[str] = (), task: str | None = None) -> bool:
-    """Tell whether the images of a folder have a list of numbers to learn; False where it cannot be read."""
+    """Return whether the images of a folder have a list of float targets; False if it cannot be read."""
     with suppress(OSError, DataError):
         if any(_is_list(path) for path in (*folder.iterdir(), *folder.glob("[Tt][Rr][Aa][Ii][Nn]*/metadata.*"))):
             found = find_images(folder, targets, task)
@@ -184,30 +178,30 @@ def learns_numbers(folder: Path, targets: Sequence[str] = (), task: str | None =
 
 
 def find_images(folder: Path, targets: Sequence[str] = (), task: str | None = None) -> ImageFolder:
-    """Find the images of a folder, with labels or numbers, or raise a DataError that says what was expected."""
-    looking, found = _Looking(folder), ImageFolder(folder)
+    """Find the images of a folder with their labels or float targets; raise DataError for an unknown layout."""
+    scan, found = _Scan(folder), ImageFolder(folder)
     asked = _Asked(targets, {"regression": True, "classes": False}.get(task or ""))
-    folders, files = looking.entries(folder)
-    parts = _parts_of(folder, looking, folders)
+    folders, files = scan.entries(folder)
+    parts = _parts_of(folder, scan, folders)
     if parts:
         others = [entry.name for entry in folders if entry.name not in {path.name for path in parts.values()}]
         if others:
             found.notes.append(f"{folder}: {shown(others)}: left out beside the folders {_names(parts.values())}")
-        _read_parts(found, looking, parts, asked)
+        _read_parts(found, scan, parts, asked)
     elif listed := _list_in(folder, files) or _other_list(folder, folders, files):
-        _read_list(found, looking, {"": listed}, asked)
+        _read_list(found, scan, {"": listed}, asked)
     elif folders:
-        _read_classes(found, looking, {"train": (folder, folders)})
+        _read_classes(found, scan, {"train": (folder, folders)})
         if stray := [entry.name for entry in files if Path(entry.name).suffix.lower() in _SUFFIXES]:
             found.notes.append(f"{folder}: {shown(stray)}: left out, they lie in no class folder")
     else:
-        raise _no_labels(folder, looking)
+        raise _no_labels(folder, scan)
     if (targets or task) and not found.has_list:
         raise DataError(f"{folder}: its folders are the classes, and no list has columns: leave target and task out")
-    if looking.skipped:
-        mends = "".join(f"; {name}: {mend}" for name, mend in list(looking.mends.items())[:_SHOWN])
-        count = counted(len(looking.skipped), "file skipped that is no image", "files skipped that are no images")
-        found.notes.append(f"{folder}: {count} ({shown(looking.skipped)}){mends}")
+    if scan.skipped:
+        mends = "".join(f"; {name}: {mend}" for name, mend in list(scan.mends.items())[:_SHOWN])
+        count = counted(len(scan.skipped), "file skipped that is no image", "files skipped that are no images")
+        found.notes.append(f"{folder}: {count} ({shown(scan.skipped)}){mends}")
     return found
 
 
@@ -215,11 +209,11 @@ def _names(paths: Any) -> str:
     return ", ".join(path.name for path in paths)
 
 
-def _parts_of(folder: Path, looking: _Looking, folders: Sequence[os.DirEntry[str]]) -> dict[str, Path]:
-    """Return the folders of the parts where there are such: train, and others or nothing beside it."""
+def _parts_of(folder: Path, scan: _Scan, folders: Sequence[os.DirEntry[str]]) -> dict[str, Path]:
+    """Return the folders of the parts, train and perhaps others; none if the folder has no such layout."""
     by_part: dict[str, list[Path]] = {}
     for entry in folders:
-        if part := _PART_OF.get(entry.name.lower()):
+        if part := PART_OF.get(entry.name.lower()):
             by_part.setdefault(part, []).append(Path(entry.path))
     named = sum(map(len, by_part.values()))
     if "train" not in by_part or (len(by_part) == 1 and len(folders) > 1):
@@ -227,14 +221,14 @@ def _parts_of(folder: Path, looking: _Looking, folders: Sequence[os.DirEntry[str
             there = ", ".join(entry.name for entry in folders)
             raise DataError(f"{folder}: holds {there}, but no train: call the folder to learn from train")
         return {}
-    if named < len(folders):  # perhaps classes that are called so
-        inner, files = looking.entries(by_part["train"][0])
+    if named < len(folders):  # perhaps classes with these names
+        inner, files = scan.entries(by_part["train"][0])
         if not inner and not _list_in(by_part["train"][0], files):
             return {}
     for part, paths in by_part.items():
         if len(paths) > 1:
             raise DataError(f"{folder}: {_names(paths)} are all folders of the {part} set: keep one of them")
-    return {part: by_part[part][0] for part in _PARTS if part in by_part}
+    return {part: by_part[part][0] for part in PARTS if part in by_part}
 
 
 def _list_in(folder: Path, files: Sequence[os.DirEntry[str]]) -> Path | None:
@@ -249,7 +243,7 @@ def _is_list(path: Path) -> bool:
 
 
 def _other_list(folder: Path, folders: Sequence[os.DirEntry[str]], files: Sequence[os.DirEntry[str]]) -> Path | None:
-    """Return the only CSV beside images that lie in one heap, in the folder or in the only one in it."""
+    """Return the only CSV file beside images that lie in the folder or in its only subfolder."""
     lists = [entry.name for entry in files if _is_list(Path(entry.name))]
     if not lists or len(folders) > 1:
         return None
@@ -258,8 +252,8 @@ def _other_list(folder: Path, folders: Sequence[os.DirEntry[str]], files: Sequen
     return folder / lists[0]
 
 
-def _no_labels(folder: Path, looking: _Looking) -> DataError:
-    images = looking.images(folder)
+def _no_labels(folder: Path, scan: _Scan) -> DataError:
+    images = scan.images(folder)
     layouts = "a folder for each class, or a list with the columns file_name and label (metadata.csv)"
     if not images:
         return DataError(f"{folder}: no images are in it: give {layouts}")
@@ -268,39 +262,37 @@ def _no_labels(folder: Path, looking: _Looking) -> DataError:
     )
 
 
-def _read_parts(found: ImageFolder, looking: _Looking, parts: dict[str, Path], asked: _Asked) -> None:
-    inside = {part: (path, *looking.entries(path)) for part, path in parts.items()}
+def _read_parts(found: ImageFolder, scan: _Scan, parts: dict[str, Path], asked: _Asked) -> None:
+    inside = {part: (path, *scan.entries(path)) for part, path in parts.items()}
     lists = {part: _list_in(path, files) for part, (path, _, files) in inside.items()}
     if lists["train"] is None and not inside["train"][1]:
-        if listed := _list_in(found.folder, looking.entries(found.folder)[1]):
-            return _read_list(found, looking, {"": listed}, asked)
-        raise _no_labels(parts["train"], looking)
+        if listed := _list_in(found.folder, scan.entries(found.folder)[1]):
+            return _read_list(found, scan, {"": listed}, asked)
+        raise _no_labels(parts["train"], scan)
     if lists["train"] is None:
-        return _read_classes(found, looking, {part: (path, folders) for part, (path, folders, _) in inside.items()})
+        return _read_classes(found, scan, {part: (path, folders) for part, (path, folders, _) in inside.items()})
     if without := [parts[part] for part, path in lists.items() if path is None]:
         raise DataError(f"{without[0]}: has no metadata.csv as {parts['train']} has: add one")
-    return _read_list(found, looking, {part: path for part, path in lists.items() if path is not None}, asked)
+    return _read_list(found, scan, {part: path for part, path in lists.items() if path is not None}, asked)
 
 
-def _read_classes(
-    found: ImageFolder, looking: _Looking, parts: dict[str, tuple[Path, Sequence[os.DirEntry[str]]]]
-) -> None:
-    """Read the images of class folders; classes are those of train that have images."""
+def _read_classes(found: ImageFolder, scan: _Scan, parts: dict[str, tuple[Path, Sequence[os.DirEntry[str]]]]) -> None:
+    """Read the images of class folders; the classes are the folders of train that have images."""
     for part, (path, folders) in parts.items():
-        by_class = {entry.name: looking.images(Path(entry.path)) for entry in folders}
+        by_class = {entry.name: scan.images(Path(entry.path)) for entry in folders}
         empty = sorted(name for name, files in by_class.items() if not files)
         if part == "train":
             found.class_names = tuple(sorted(name for name, files in by_class.items() if files))
             if not found.class_names:
-                raise _no_labels(path, looking)
+                raise _no_labels(path, scan)
             if len(found.class_names) == 1:
-                raise _one_class(path, found.class_names[0], empty, looking)
+                raise _one_class(path, found.class_names[0], empty, scan)
         known = found.class_names or ()
         if unknown := sorted(name for name, files in by_class.items() if files and name not in known):
             mend = "put images of it there too, or remove the folder"
             raise DataError(f"{path / unknown[0]}: class {unknown[0]} has no images in train: {mend}")
         if not any(by_class.values()):
-            wrong = "its images lie in no folders of classes" if looking.images(path) else "no images are in it"
+            wrong = "its images lie in no folders of classes" if scan.images(path) else "no images are in it"
             raise DataError(f"{path}: {wrong}: put some into a folder for each class, or move the folder away")
         if empty:
             found.notes.append(f"{path}: no images are in {shown(empty)}: {'left out' if part == 'train' else 'none'}")
@@ -309,48 +301,48 @@ def _read_classes(
         found.parts[part] = ImagePart(found.folder, files, np.repeat(np.arange(len(known), dtype=np.int32), counts))
 
 
-def _one_class(path: Path, name: str, empty: Sequence[str], looking: _Looking) -> DataError:
-    inner = [entry.name for entry in looking.entries(path / name)[0]]
+def _one_class(path: Path, name: str, empty: Sequence[str], scan: _Scan) -> DataError:
+    inner = [entry.name for entry in scan.entries(path / name)[0]]
     if len(inner) > 1:
         return DataError(f"{path}: all images are in {name}: did you mean {path / name}?")
     others = f" ({shown(empty)} {'are' if len(empty) > 1 else 'is'} empty)" if empty else ""
     return DataError(f"{path}: only one class, {name}, has images{others}: give a folder for each class")
 
 
-def _read_list(found: ImageFolder, looking: _Looking, lists: dict[str, Path], asked: _Asked) -> None:
-    """Read the images of lists, by part, or of one list, whose names may begin with the part."""
+def _read_list(found: ImageFolder, scan: _Scan, lists: dict[str, Path], asked: _Asked) -> None:
+    """Read the images of lists by part, or of one list whose names may begin with the part."""
     are_floats, found.has_list = asked.are_floats, True
     for part, path in lists.items():
-        roots = [path.parent, *(Path(entry.path) for entry in looking.entries(path.parent)[0][:1])]
+        roots = [path.parent, *(Path(entry.path) for entry in scan.entries(path.parent)[0][:1])]
         listed = read_list(path, asked.targets, lambda text, roots=roots: _file_of(text, roots) is not None)  # type: ignore[misc]
         targets, names = listed_targets(listed, found.class_names, are_floats=are_floats)
         are_floats, found.class_names = names is None, names
         files, groups = [], []
         for number, name in enumerate(listed.names):
             file = _file_of(name, roots)
-            image = None if file is None else looking.image(file)
+            image = None if file is None else scan.image(file)
             if image is None:
                 wrong = "is not in the folder" if file is None else "is no image"
                 raise DataError(f"{listed.where(number)}: {name} {wrong}: mend the name, or remove the row")
             files.append(image)
-            groups.append(_PART_OF.get(name.split("/")[0].lower(), "") if "/" in name and not part else "")
+            groups.append(PART_OF.get(name.split("/")[0].lower(), "") if "/" in name and not part else "")
         if "train" in groups and "" not in groups:
-            for group in _PARTS:
+            for group in PARTS:
                 chosen = [number for number, own in enumerate(groups) if own == group]
                 if chosen:
                     found.parts[group] = ImagePart(found.folder, [files[n] for n in chosen], targets[chosen])
         else:
             found.parts[part or "train"] = ImagePart(found.folder, files, targets)
-        unlisted = {image.name for image in looking.images(path.parent)} - {image.name for image in files}
+        unlisted = {image.name for image in scan.images(path.parent)} - {image.name for image in files}
         if unlisted:
             those = counted(len(unlisted), "image is not listed", "images are not listed")
             found.notes.append(f"{path}: {those}: left out ({shown(sorted(unlisted))})")
         own = path.relative_to(found.folder).as_posix()
-        looking.skipped = [name for name in looking.skipped if name != own]
+        scan.skipped = [name for name in scan.skipped if name != own]
 
 
 def _file_of(name: str, roots: Sequence[Path]) -> Path | None:
-    """Return the file that a list means by a name, which may lack its ending."""
+    """Return the file of a name in a list, which may lack its ending."""
     if not name or "\0" in name or len(name) > _LONGEST_NAME:
         return None
     endings = ("",) if Path(name).suffix.lower() in _SUFFIXES else ("", *_ENDINGS)

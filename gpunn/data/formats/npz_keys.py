@@ -1,4 +1,4 @@
-"""What the names of arrays in a .npz file mean: inputs, targets or weights of a part, or the names of the classes.
+"""Understand the names of arrays in a .npz file: inputs, targets or weights of a part, or the class names.
 
 Understood are the names of Keras (x_train), scikit-learn (X, y, data, target), MedMNIST (train_images), of `np.savez`
 itself (arr_0, arr_1), and their like, in any letters.
@@ -8,20 +8,16 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from gpunn.data.formats.parts import PART_OF
 from gpunn.errors import DataError
 
 INPUTS, TARGETS, WEIGHTS, NAMES = "inputs", "targets", "sample weights", "class names"
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
-_PARTS = {
-    TRAIN: ("train", "training", "tr"),
-    VALIDATION: ("validation", "valid", "val", "dev"),
-    TEST: ("test", "testing", "te"),
-}
 _KINDS = {
     TARGETS: ("y", "ys", "target", "targets", "label", "labels", "output", "outputs"),
     INPUTS: ("x", "xs", "data", "image", "images", "img", "imgs", "input", "inputs", "feature", "features"),
 }
-_PART_OF = {word: part for part, words in _PARTS.items() for word in words}
+_PART_OF = PART_OF | {"tr": TRAIN, "te": TEST}
 _CLASS_NAMES = re.compile(r"(class(es)?|labels?|targets?)_?names?")
 _WEIGHTS = re.compile(r"samples?_?weights?")
 _PLAIN, _WORD = re.compile(r"[A-Za-z0-9 ._-]{1,64}"), re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
@@ -29,14 +25,14 @@ _UNNAMED = {"arr_0": INPUTS, "arr_1": TARGETS}  # what np.savez(path, x, y) writ
 
 
 class Meaning(NamedTuple):
-    """What an array is: its kind, and the part of the data set, "" where its name has none."""
+    """Kind of an array, and part of the data set, "" where its name has none."""
 
     kind: str
     part: str = ""
 
 
 def meaning(key: str) -> Meaning | None:
-    """Tell what an array of this name is, or None for any other."""
+    """Return the meaning of an array's name, None for an unknown one."""
     if key in _UNNAMED:
         return Meaning(_UNNAMED[key])
     if not _PLAIN.fullmatch(key):
@@ -57,7 +53,7 @@ def meaning(key: str) -> Meaning | None:
 
 
 def _read(word: str) -> tuple[str, str]:
-    """Return part and kind that a word says: "train", "images", "xtrain", "testlabels"."""
+    """Return part and kind in a word, "" for none: "train", "images", "xtrain", "testlabels"."""
     for kind, words in _KINDS.items():
         if word in words:
             return "", kind
@@ -69,7 +65,7 @@ def _read(word: str) -> tuple[str, str]:
 
 
 def by_meaning(keys: Iterable[str]) -> dict[Meaning, list[str]]:
-    """Sort the names of arrays by what they mean."""
+    """Group the names of arrays by their meaning."""
     found: dict[Meaning, list[str]] = {}
     for key in sorted(keys):
         if (told := meaning(key)) is not None:
@@ -78,7 +74,7 @@ def by_meaning(keys: Iterable[str]) -> dict[Meaning, list[str]]:
 
 
 def one_of(keys: list[str], wanted: Meaning) -> str | None:
-    """Return the one of the arrays that could be wanted, None of none; raise DataError where it is not clear."""
+    """Choose the array with the wanted meaning, None if there is none; raise DataError if several could be it."""
     usual = usual_key(wanted)
     if usual in keys or len(keys) < 2:
         return usual if usual in keys else next(iter(keys), None)
@@ -88,6 +84,6 @@ def one_of(keys: list[str], wanted: Meaning) -> str | None:
 
 
 def usual_key(wanted: Meaning) -> str:
-    """Return the name that goes before all others: x, y_train, sample_weight_test, class_names."""
+    """Return the preferred name of an array: x, y_train, sample_weight_test, class_names."""
     key = {INPUTS: "x", TARGETS: "y", WEIGHTS: "sample_weight", NAMES: "class_names"}[wanted.kind]
     return f"{key}_{wanted.part}" if wanted.part else key

@@ -1,4 +1,4 @@
-"""Tables in Parquet files, read piece by piece once the sizes that they promise fit into memory."""
+"""Read tables from Parquet files piece by piece, once the sizes that they promise fit into memory."""
 
 from collections.abc import Collection
 from functools import partial
@@ -7,17 +7,17 @@ from typing import Any
 
 import numpy as np
 
+from gpunn.backend.limits import require
 from gpunn.data.formats.arrow import add_texts, arrow, arrow_errors, as_floats
 from gpunn.data.formats.bounded import MAX_RATIO
-from gpunn.data.formats.table import Cells, Column, Kinds, Table, checked_columns, require_cells
-from gpunn.data.formats.table import wanted_columns as wanted
+from gpunn.data.formats.table import Cells, Kinds, Table, bad_cell, checked_columns, wanted_columns
 from gpunn.errors import DataError
 from gpunn.files import open_regular
 
 _ROWS, _CELLS = 1 << 16, 1 << 20  # of a piece
 _COLUMN = 16 << 10  # bytes that PyArrow takes for a column, whatever it holds
-_FREE_BYTES = 16 << 20  # that a file may promise whatever its size
-_MOST_THRIFT = 64 << 20  # bytes and members of what describes a file
+_FREE_BYTES = 16 << 20  # that a file of any size may promise
+_MOST_THRIFT = 64 << 20  # bytes and members of the description of a file
 
 
 def read_parquet(path: Path, kinds: Kinds | None = None, ignore: Collection[str] = ()) -> Table:
@@ -29,7 +29,7 @@ def read_parquet(path: Path, kinds: Kinds | None = None, ignore: Collection[str]
         file.seek(0)
         source = _opened(file)
         metadata, schema = source.metadata, source.schema_arrow
-        columns = wanted(str(path), checked_columns(str(path), list(schema.names)), kinds, ignore)
+        columns = wanted_columns(str(path), checked_columns(str(path), list(schema.names)), kinds, ignore)
         fields = {name: schema.field(name).type for name in columns}
         rows, largest = metadata.num_rows, 0
         if rows <= 0 or not columns:
@@ -49,9 +49,8 @@ def read_parquet(path: Path, kinds: Kinds | None = None, ignore: Collection[str]
             largest = max(largest, metadata.row_group(group).total_byte_size)
         if largest > _FREE_BYTES + MAX_RATIO * size:
             raise DataError(f"{path}: promises more than {size:,} bytes can hold: get or save the file again")
-        require_cells(
-            1, 1, f"{path}: of {rows:,} rows and {len(columns):,} columns", promised + largest + _COLUMN * len(columns)
-        )
+        needed = promised + largest + _COLUMN * len(columns)
+        require(needed, f"{path}: a table of {rows:,} rows and {len(columns):,} columns")
         cells = {name: Cells(is_text, is_wanted=True) for name, is_text in columns.items()}
         step = max(1, min(_ROWS, _CELLS // len(columns)))
         count = 0
@@ -65,12 +64,9 @@ def read_parquet(path: Path, kinds: Kinds | None = None, ignore: Collection[str]
             raise DataError(f"{path}: holds {count:,} rows, not the {rows:,} it promises: get or save the file again")
 
     def bad(name: str, row: int, got: str) -> DataError:
-        mend = "mend it, leave the value out, or ignore the column"
-        return DataError(f"{path}: row {row + 1}, column {name!r:.60}: expected a number, got {got}: {mend}")
+        return bad_cell(f"{path}: row {row + 1}", name, got)
 
-    made: dict[str, Column] = {}
-    for name in list(cells):
-        made[name] = cells.pop(name).column(partial(bad, name))
+    made = {name: cells.pop(name).column(partial(bad, name)) for name in list(cells)}
     return Table(str(path), made, rows, lambda row: f"row {row + 1}")
 
 
@@ -81,7 +77,7 @@ def parquet_names(path: Path) -> list[str]:
 
 
 def _opened(file: Any) -> Any:
-    """Open a Parquet file of which only the description is read."""
+    """Open a Parquet file, reading only its description."""
     limits = {"thrift_string_size_limit": _MOST_THRIFT, "thrift_container_size_limit": _MOST_THRIFT}
     return arrow("pyarrow.parquet").ParquetFile(file, memory_map=False, pre_buffer=False, **limits)
 
@@ -94,7 +90,7 @@ def _is_text(pa: Any, of_type: Any) -> bool:
 
 
 def _check_type(pa: Any, path: Path, name: str, of_type: Any) -> None:
-    """Raise DataError for a column of neither numbers nor texts."""
+    """Raise DataError if a column holds neither numbers nor texts."""
     types = pa.types
     inner = of_type.value_type if types.is_dictionary(of_type) else of_type
     is_number = types.is_integer(inner) or types.is_floating(inner) or types.is_decimal(inner) or types.is_null(inner)
@@ -104,21 +100,18 @@ def _check_type(pa: Any, path: Path, name: str, of_type: Any) -> None:
 
 
 def _add(pa: Any, path: Path, name: str, cells: Cells, array: Any) -> None:
-    """Add a piece to the cells of a column, of its own kind or as texts where these are wanted."""
+    """Add a piece to the cells of a column, of its own kind, or as texts if these are wanted."""
     types = pa.types
     if types.is_dictionary(array.type) and not _is_text(pa, array.type):
         array = array.dictionary_decode()
     if not _is_text(pa, array.type):
-        cells.add_numbers(
-            as_floats(
-                array if types.is_integer(array.type) and not array.null_count else array.cast(pa.float64(), safe=False)
-            )
-        )
+        if not types.is_integer(array.type) or array.null_count:
+            array = array.cast(pa.float64(), safe=False)
+        cells.add_numbers(as_floats(array))
         return
     if cells.is_text is False:
         at = int(np.argmax(array.is_valid().to_numpy(zero_copy_only=False)))
-        got = f"{str(array[at].as_py())!r:.60}"
-        raise DataError(f"{path}: row {cells.count + at + 1}, column {name!r:.60}: expected a number, got {got}")
+        raise bad_cell(f"{path}: row {cells.count + at + 1}", name, f"{str(array[at].as_py())!r:.60}")
     if not types.is_dictionary(array.type) and not types.is_string(array.type):
         array = array.cast(pa.string())
     add_texts(cells, array)

@@ -1,4 +1,4 @@
-"""What a reader is asked for, and what it gives: the parts of a data set."""
+"""Define the options of a reader, and the parts of a data set that it returns."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -6,12 +6,19 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
+# Names that files, folders and arrays give the parts.
+PARTS = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test", "testing"),
+}
+PART_OF = {name: part for part, names in PARTS.items() for name in names}
 Pair = tuple[NDArray[Any], ...]  # inputs and targets, and the weights of the samples where there are any
 
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """How a source is read; None leaves the choice to the reader. See `load_data`."""
+    """Options for reading a source; None leaves the choice to the reader. See `load_data`."""
 
     memory_map: bool | None = None
     image_size: tuple[int, int] | None = None
@@ -24,12 +31,12 @@ class ReadOptions:
 
     @property
     def of_tables(self) -> list[str]:
-        """The options that were given and are of tables alone."""
+        """Names of the given options that are for tables alone."""
         return [name for name in ("target", "ignore", "missing", "task", "scaling") if getattr(self, name) is not None]
 
 
 class Parts(NamedTuple):
-    """What a file or folder holds: the pair to learn from, and readers of those to validate and to test on."""
+    """Parts of a data set: the training pair, and readers of the validation and the test pair."""
 
     train: Pair
     validation: Callable[[], Pair] | None = None

@@ -1,4 +1,4 @@
-"""A table as it was read: columns of numbers and of texts, each cell with the place that messages name."""
+"""Hold a table as it was read: columns of numbers and of texts, each cell with its place for messages."""
 
 import re
 from collections.abc import Callable, Collection, Mapping
@@ -8,22 +8,21 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gpunn.backend.limits import require
 from gpunn.config import nearest
 from gpunn.errors import DataError
 
 MOST_COLUMNS = 65_536
-MOST_TEXTS = 65_536  # different ones that a column may have; with more, it is no column of categories
+MOST_TEXTS = 65_536  # different texts of a column; one with more is no column of categories
 MISSING = frozenset(("", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "-nan", "NULL", "null", "None", "<NA>", "NaT", "?"))
-_FEW_TEXTS = 3  # among numbers that are no column of categories
+_FEW_TEXTS = 3  # among numbers that do not make a column of categories
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 _TRUTH = {"true": "True", "false": "False"}
 
-Kinds = Mapping[str, bool]  # the columns that are wanted, and whether each is of texts
+Kinds = Mapping[str, bool]  # the wanted columns, and whether each holds texts
 
 
 class Column(NamedTuple):
-    """The cells of a column: numbers, NaN where one is missing, or places among the texts, -1 where one is missing."""
+    """Cells of a column: numbers, NaN for a missing one, or places among the texts, -1 for a missing one."""
 
     values: NDArray[Any]
     texts: tuple[str, ...] | None = None  # sorted
@@ -31,7 +30,7 @@ class Column(NamedTuple):
 
     @property
     def is_missing(self) -> NDArray[np.bool_]:
-        """Tell which cells are missing."""
+        """Return which cells are missing."""
         return np.asarray(np.isnan(self.values) if self.texts is None else self.values < 0)
 
 
@@ -40,7 +39,7 @@ class Table:
     """Columns of one length by their names.
 
     Attributes:
-        name: Name of the file, or of what the table comes from; errors begin with it.
+        name: Name of the file or of another source; errors begin with it.
         columns: Columns by name, in order.
         length: Number of rows.
         place: Function that names the place of a row, "line 7".
@@ -57,7 +56,7 @@ class Table:
 
 
 class Cells:
-    """Gathers the cells of a column piece by piece; numbers or texts as wanted, or as they are where `is_text` is None.
+    """Collect the cells of a column piece by piece, as numbers or as texts, by their kind if `is_text` is None.
 
     Attributes:
         is_text: Whether the cells are kept as texts; None as long as all are numbers or missing.
@@ -71,8 +70,8 @@ class Cells:
         self._pieces: list[NDArray[Any]] = []
         self._places: dict[str, int] = {}
         self._has_too_many = False
-        self._numbers = self._others = 0  # cells that are, and are no, numbers
-        self._bad: dict[str, int] = {}  # the first texts among them, each with its row
+        self._numbers = self._others = 0  # counts of cells that are numbers, and of others
+        self._bad: dict[str, int] = {}  # the first texts of the others, each with its row
 
     @property
     def nbytes(self) -> int:
@@ -92,7 +91,7 @@ class Cells:
         self._pieces.append(_smallest(values))
 
     def count_texts(self, places: NDArray[Any], texts: list[str]) -> None:
-        """Count texts by their places among some, and do not keep them."""
+        """Count texts, given by their places among `texts`, without keeping them."""
         counts = np.bincount(places[places >= 0], minlength=len(texts)).tolist()
         for number, text in enumerate(texts):
             text = text.strip()
@@ -107,7 +106,7 @@ class Cells:
         self.count += len(places)
 
     def add_texts(self, places: NDArray[Any], texts: list[str]) -> None:
-        """Add texts by their places among some; those that say that a value is missing are missing."""
+        """Add texts, given by their places among `texts`; those in `MISSING` become missing."""
         if not self.is_text:  # up to here all cells were missing
             self.is_text, self._pieces = True, [np.full(self.count, -1, np.int32)]
         self.count_texts(places, texts)
@@ -122,14 +121,14 @@ class Cells:
         self._pieces.append(own[places] if not self._has_too_many else np.zeros(len(places), np.int32))
 
     def check(self, bad: Callable[[int, str], DataError]) -> None:
-        """Raise the error that `bad` makes of a row, for the first of a few texts in what is a column of numbers."""
+        """Raise the error of `bad` for the first text, if a column of numbers has a few."""
         is_few = len(self._bad) <= _FEW_TEXTS or self._others < self._numbers / 10
         if not self._is_wanted and self._others and self._numbers > self._others and is_few:
             text, row = min(self._bad.items(), key=lambda each: each[1])
             raise bad(row, f"{text!r:.60}")
 
     def column(self, bad: Callable[[int, str], DataError]) -> Column:
-        """Return the column; `bad` makes the error of a row whose cell is no number."""
+        """Return the column; `bad` makes the error of a row without a number."""
         self.check(bad)
         values = np.concatenate(self._pieces) if self._pieces else np.zeros(0)
         self._pieces = []
@@ -140,7 +139,7 @@ class Cells:
         if self._has_too_many:
             return Column(values, (), has_too_many=True)
         names = list(self._places)
-        if names and all(name.lower() in _TRUTH for name in names):  # as different programs write them
+        if names and all(name.lower() in _TRUTH for name in names):  # programs spell them differently
             names = [_TRUTH[name.lower()] for name in names]
         texts = sorted(set(names))
         order = {text: place for place, text in enumerate(texts)}
@@ -149,7 +148,7 @@ class Cells:
 
 
 def as_number(text: str, decimal: str = ".") -> float | None:
-    """Return the number that a text is, or None."""
+    """Parse a text as a number; return None if it is none."""
     text = text.replace(decimal, ".") if decimal != "." else text
     return float(text) if _NUMBER.fullmatch(text) else None
 
@@ -160,7 +159,7 @@ def written(value: float) -> str:
 
 
 def _smallest(values: NDArray[Any]) -> NDArray[Any]:
-    """Return whole numbers from 0 to 255 as bytes, of which tables of pixels have millions, and others as they are."""
+    """Return whole numbers from 0 to 255 as bytes, since tables of pixels have millions; others unchanged."""
     if values.dtype == np.uint8 or not len(values) or not (values.min() >= 0 and values.max() <= 255):  # or NaN
         return values
     small = values.astype(np.uint8)
@@ -168,7 +167,7 @@ def _smallest(values: NDArray[Any]) -> NDArray[Any]:
 
 
 def checked_columns(name: str, names: list[str]) -> list[str]:
-    """Return the names of all columns; raise DataError where there are too many or two are equal."""
+    """Check the names of all columns; raise DataError if there are too many or two are equal."""
     if len(names) > MOST_COLUMNS:
         raise DataError(f"{name}: has {len(names):,} columns, at most {MOST_COLUMNS:,} are read: leave some out")
     seen: set[str] = set()
@@ -183,7 +182,7 @@ def checked_columns(name: str, names: list[str]) -> list[str]:
 def wanted_columns(
     name: str, names: list[str], kinds: Kinds | None, ignore: Collection[str] = ()
 ) -> dict[str, bool | None]:
-    """Return the columns to read, with whether they are of texts where that is known; else all that are not ignored."""
+    """Return the columns to read, those of `kinds` or all that are not ignored, and whether each holds texts."""
     if missing := [column for column in (ignore if kinds is None else kinds) if column not in names]:
         got = ", ".join(map(repr, names[:8])) + (", ..." if len(names) > 8 else "")
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
@@ -191,6 +190,7 @@ def wanted_columns(
     return dict.fromkeys(column for column in names if column not in ignore) if kinds is None else dict(kinds)
 
 
-def require_cells(rows: int, columns: int, name: str, nbytes: int = 8) -> None:
-    """Raise MemoryShortageError where a table would not fit into memory."""
-    require(rows * columns * nbytes, f"{name}: a table of {rows:,} rows and {columns:,} columns")
+def bad_cell(place: str, column: str, got: str) -> DataError:
+    """Return the error of a cell without a number, in a row at `place`."""
+    mend = "mend it, leave the value out, or ignore the column"
+    return DataError(f"{place}, column {column!r:.60}: expected a number, got {got}: {mend}")

@@ -75,7 +75,7 @@ def test_a_table_larger_than_the_memory_limit_is_refused_before_it_is_read(
     monkeypatch.setattr("gpunn.data.formats.parquet._add", fail)
     gn.set_memory_limit(resident_bytes() + (4 << 20))
     try:
-        with pytest.raises(MemoryShortageError, match=r"t\.parquet: of 1,000,000 rows and 2 columns.*are free"):
+        with pytest.raises(MemoryShortageError, match=r"t\.parquet: a table of 1,000,000 rows and 2 columns.*are free"):
             read_parquet(path)
     finally:
         gn.set_memory_limit(None)
