@@ -1,4 +1,4 @@
-"""Look at a mask by its runs of pixels: connected areas, lengths of runs, and openings by a square."""
+"""Find connected areas, run lengths and openings of a mask by its runs of pixels."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +11,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Areas:
-    """The connected areas of a mask: pixels of each, its bounding box (top, left, bottom, right), and its runs."""
+    """Connected areas of a mask: pixels of each, its bounding box (top, left, bottom, right), and its runs."""
 
     counts: Array
     boxes: Array
@@ -20,7 +20,7 @@ class Areas:
     area_of_run: Array
 
     def where(self, chosen: Array) -> Array:
-        """Return the mask of some areas."""
+        """Return the mask of the chosen areas."""
         steps = np.zeros((self.shape[0], self.shape[1] + 1), np.int8)
         rows, starts, ends = self.runs[np.isin(self.area_of_run, chosen)].T
         steps[rows, starts] += 1  # runs of a row do not touch, so no place is met twice
@@ -29,18 +29,18 @@ class Areas:
 
 
 def find_areas(mask: Array) -> Areas:
-    """Find the areas whose pixels touch each other, corners too."""
+    """Find the areas of pixels that touch each other, corners included (8-connected)."""
     runs = _runs(mask)
     rows, starts, ends = runs.T
     area = np.arange(len(runs))
-    # Each run and those of the row above that touch it: their ends are sorted within a row, and rows are sorted.
+    # Pairs of a run and a run of the row above that touch; rows are sorted, and so are the ends within a row.
     wide = mask.shape[1] + 2
     first = np.searchsorted(rows * wide + ends, (rows - 1) * wide + starts)
     last = np.searchsorted(rows * wide + starts, (rows - 1) * wide + ends, side="right")
     counts = np.maximum(last - first, 0)
     below = np.repeat(area, counts)
     above = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts) + np.repeat(first, counts)
-    while True:  # the least number of those that touch, then of those that this one names
+    while True:  # the least number among touching runs, then the number that it points to
         before = area.copy()
         np.minimum.at(area, area[below], area[above])
         np.minimum.at(area, area[above], area[below])
@@ -66,7 +66,7 @@ def _runs(mask: Array) -> Array:
 
 
 def run_lengths(mask: Array) -> Array:
-    """Return of each True the length of its run down its column; 0 elsewhere."""
+    """Return the length of the vertical run through each True; 0 elsewhere."""
     columns, starts, ends = _runs(mask.T).T
     steps = np.zeros((mask.shape[1], mask.shape[0] + 1), np.int32)
     steps[columns, starts] += (ends - starts).astype(np.int32)
@@ -75,7 +75,7 @@ def run_lengths(mask: Array) -> Array:
 
 
 def opened(values: Array, window: int) -> Array:
-    """Take away what is above 0 and narrower than a square window (morphological opening); 0 lies around it."""
+    """Remove structures above 0 and narrower than a square window (morphological opening); 0 lies around."""
     window += 1 - window % 2
     padded = np.pad(values, window)
     for reduce in (np.minimum, np.maximum):
@@ -85,7 +85,7 @@ def opened(values: Array, window: int) -> Array:
 
 
 def _extreme(values: Array, window: int, axis: int, reduce: Any) -> Array:
-    """Take the least or largest of a window around each place, in passes that double it."""
+    """Return the minimum or maximum of a window around each place, in passes that double it."""
     turned = np.moveaxis(values, axis, 0)
     length, done = len(turned), 1
     out = np.pad(turned, ((window // 2, window // 2), (0, 0)), mode="edge")
@@ -97,7 +97,7 @@ def _extreme(values: Array, window: int, axis: int, reduce: Any) -> Array:
 
 
 def smoothed(values: Array) -> Array:
-    """Take means over each place (height, width, ...) and its neighbours, weighted 1 2 1 down and across."""
+    """Smooth values (height, width, ...) over neighbours, weighted 1 2 1 down and across."""
     for axis in (0, 1):
         ends = [(int(each == axis), int(each == axis)) for each in range(values.ndim)]
         turned = np.moveaxis(np.pad(values, ends, mode="edge"), axis, 0)

@@ -1,4 +1,4 @@
-"""PyArrow, which reads tables: imported where it is used, its errors as one line, its arrays as cells."""
+"""Adapt PyArrow, which reads tables: import it on use, turn its errors into one line, its arrays into cells."""
 
 import time
 import weakref
@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from gpunn.data.formats.table import MISSING, Cells
 from gpunn.errors import DataError, GpunnError, MemoryShortageError, in_one_line
 
-_MOST_SECONDS = 0.5  # that a thread of PyArrow's may take to let go of a file
+_MOST_SECONDS = 0.5  # that a thread of PyArrow may take to release a file
 
 
 def arrow(module: str = "pyarrow") -> Any:
-    """Import PyArrow, or a module of it; raise DataError with the way to install it."""
+    """Import PyArrow or a module of it; raise DataError that says how to install it."""
     try:
         return import_module(module)
     except ImportError:
@@ -27,7 +27,7 @@ def arrow(module: str = "pyarrow") -> Any:
 
 @contextmanager
 def arrow_errors(path: Path, mend: str, explain: Callable[[str], None] = lambda _: None) -> Iterator[None]:
-    """Turn errors of PyArrow into one line; `explain` is given its message, and may raise a better one."""
+    """Turn errors of PyArrow into one line; `explain` gets its message, and may raise a better error."""
     message, is_short = "", False
     try:
         yield
@@ -37,7 +37,7 @@ def arrow_errors(path: Path, mend: str, explain: Callable[[str], None] = lambda 
         is_short = True
     except (OSError, ValueError, TypeError, KeyError, NotImplementedError, OverflowError, arrow().ArrowException) as e:
         message = str(e) or type(e).__name__
-    if is_short:  # raised out here, since what PyArrow did not get was a promise of the file, and nothing was taken
+    if is_short:  # raised here, outside the handler: only a size that the file promised did not fit
         raise MemoryShortageError(f"{path}: its content does not fit into memory: use a smaller file")
     if message:
         explain(message)
@@ -45,7 +45,7 @@ def arrow_errors(path: Path, mend: str, explain: Callable[[str], None] = lambda 
 
 
 class _Lent:
-    """A file in the hands of PyArrow."""
+    """Proxy of a file, by which the end of a loan to PyArrow is seen."""
 
     def __init__(self, file: Any) -> None:
         self._file = file
@@ -56,10 +56,10 @@ class _Lent:
 
 @contextmanager
 def lending() -> Iterator[Callable[[Any], Any]]:
-    """Give a function that lends a file to PyArrow, and wait in the end until PyArrow has let go of it.
+    """Yield a function that lends a file to PyArrow, and wait at the end until PyArrow has released it.
 
-    A thread of PyArrow's may be the last to let go, after the last rows have come. Were Python at its end by then, that
-    thread would abort the process.
+    A thread of PyArrow may release it last, after the last rows. If Python is shutting down by then, that thread aborts
+    the process.
     """
     loans = []
 
@@ -71,21 +71,21 @@ def lending() -> Iterator[Callable[[Any], Any]]:
     try:
         yield lend
     finally:
-        # An error that was raised while the file was read holds it, too, so the wait has an end.
+        # An error raised during the read holds the file too, so the wait has an end.
         until = time.monotonic() + _MOST_SECONDS
         while any(loan() for loan in loans) and time.monotonic() < until:
             time.sleep(0.0005)
 
 
 class Numbers:
-    """Turns texts of PyArrow into numbers."""
+    """Turn texts of PyArrow into numbers."""
 
     def __init__(self, decimal: str = ".") -> None:
         self._decimal, self._pa, self._compute = decimal, arrow(), arrow("pyarrow.compute")
         self._missing = self._pa.array(sorted(MISSING))
 
     def __call__(self, texts: Any) -> NDArray[np.float64] | None:
-        """Return texts as numbers, NaN where one is missing; None where some are neither."""
+        """Return texts as numbers, NaN for missing ones; None if some are no numbers."""
         pa, compute = self._pa, self._compute
         for is_plain in (True, False):
             if not is_plain:
@@ -103,12 +103,12 @@ class Numbers:
 
 
 def as_floats(array: Any) -> NDArray[Any]:
-    """Return numbers of PyArrow as an array of NumPy, NaN where one is null."""
+    """Return numbers of PyArrow as a NumPy array, NaN for null."""
     return np.asarray(array.to_numpy(zero_copy_only=False))
 
 
 def add_texts(cells: Cells, array: Any, *, is_kept: bool = True) -> None:
-    """Add texts of PyArrow, null where one is missing, to the cells of a column, or only count them."""
+    """Add texts of PyArrow, null for missing ones, to the cells of a column, or only count them."""
     encoded = array if arrow().types.is_dictionary(array.type) else array.dictionary_encode()
     places = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
     texts = ["" if text is None else text for text in encoded.dictionary.to_pylist()]

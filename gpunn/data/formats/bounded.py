@@ -1,4 +1,4 @@
-"""Read files that may be damaged or hostile: no more memory is taken than there is real content."""
+"""Read files that may be damaged or hostile, with no more memory than they have real content."""
 
 import math
 import os
@@ -19,14 +19,14 @@ from gpunn.files import open_regular
 GZIP_MAGIC = b"\x1f\x8b"
 MAX_RATIO = 1032  # most that deflate can pack into one byte (zlib's technical notes)
 MAX_UNPACKED = 4 << 30
-MAPPED_FROM = 1 << 30  # bytes from which an array stays in an unpacked file where nothing else is asked for
-_MAX_MEMBERS = MAX_UNPACKED >> 16  # as many as `bgzip` makes, of 64 KiB each; there could be millions of empty ones
+MAPPED_FROM = 1 << 30  # bytes from which an array in an unpacked file is memory-mapped by default
+_MAX_MEMBERS = MAX_UNPACKED >> 16  # `bgzip` makes members of 64 KiB; a hostile file could have millions of empty ones
 _CHUNK, _PACKED_CHUNK = 1 << 20, 1 << 15
-_GZIP_WINDOW = 31  # zlib's word for the largest window in a wrapper of gzip's
+_GZIP_WINDOW = 31  # zlib's code for the largest window with a gzip header
 
 
 class Readable(Protocol):
-    """Anything that gives bytes."""
+    """Stream of bytes."""
 
     def read(self, size: int, /) -> bytes: ...
 
@@ -38,7 +38,7 @@ def reading(
     mend: str = "get the file again",
     damage: tuple[type[Exception], ...] = (zlib.error, EOFError),
 ) -> Iterator[None]:
-    """Turn errors of reading a file into one line that says what is wrong and how to mend it."""
+    """Turn errors of reading a file into a DataError that says what is wrong and how to mend it."""
     try:
         yield
     except GpunnError:
@@ -62,7 +62,7 @@ def opened(path: Path) -> Iterator[tuple[Readable, int | None]]:
 
 
 class Gunzip:
-    """The content of a gzip file, of all its members, as a stream; a hostile file takes GzipFile minutes."""
+    """Unpack all members of a gzip file as a stream; on a hostile file GzipFile takes minutes."""
 
     def __init__(self, packed: Readable) -> None:
         self._file, self._packed = packed, b""
@@ -95,7 +95,7 @@ class Gunzip:
 
 
 def read_up_to(stream: Readable, size: int, what: str = "a file") -> bytearray:
-    """Read `size` bytes, or what there is; memory grows with the content, not with the promise."""
+    """Read up to `size` bytes; memory grows with the content, not with the promise."""
     require(size, what)
     data = bytearray()
     while len(data) < size and (chunk := stream.read(min(_CHUNK, size - len(data)))):
@@ -121,14 +121,14 @@ class Header(NamedTuple):
         return f"{shape} {self.dtype.newbyteorder('=')} values, {self.nbytes:,} bytes"
 
     def check_size(self, got: int, what: str) -> None:
-        """Raise a DataError unless so many bytes of values are there."""
+        """Raise a DataError unless `got` is the number of bytes of the values."""
         if wrong := got - self.nbytes:
             how = f"cut short by {-wrong:,} bytes" if wrong < 0 else f"{wrong:,} bytes too long"
             raise DataError(f"{what}: its header promises {self}, got {got:,} bytes, {how}: get or save the file again")
 
 
 def check_packed(what: str, promised: int, packed: int, mend: str) -> None:
-    """Raise a DataError where so many packed bytes cannot hold what is promised, or it is too much."""
+    """Raise a DataError if the packed bytes cannot hold the promised ones, or these are too many."""
     if promised > (most := min(MAX_UNPACKED, MAX_RATIO * packed)):
         raise DataError(f"{what} promises {promised:,} bytes, more than the {most:,} that can be unpacked: {mend}")
 
@@ -136,11 +136,11 @@ def check_packed(what: str, promised: int, packed: int, mend: str) -> None:
 def read_array(
     path: Path, stream: Readable, header: Header, memory_map: bool | None = False, *, is_packed: bool = False
 ) -> NDArray[Any]:
-    """Read the values after a header, or map them where they stay in the file."""
+    """Read the values after a header, or memory-map them."""
     if memory_map and is_packed:
         raise DataError(f"{path}: what is compressed cannot be memory-mapped: unpack it, or leave memory_map out")
     if memory_map or (memory_map is None and not is_packed and header.nbytes >= MAPPED_FROM):
-        # Without NumPy's own subclass: its slices are slower to make, and nothing here asks for it.
+        # Without NumPy's subclass memmap, whose slices are slower.
         return np.asarray(np.memmap(path, header.dtype, "r", header.size, header.shape, header.order))
     data = read_up_to(stream, header.nbytes, str(path))
     header.check_size(len(data), str(path))

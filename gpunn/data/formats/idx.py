@@ -1,4 +1,4 @@
-"""The IDX format of the MNIST files: two zero bytes, type, number of dimensions, sizes, values (big-endian).
+"""Read the IDX format of the MNIST files: two zero bytes, type, number of dimensions, sizes, values (big-endian).
 
 Source: Y. LeCun, C. Cortes, C. J. C. Burges, "The MNIST database of handwritten digits", file formats.
 """
@@ -21,7 +21,7 @@ _MAX_DIMENSIONS = 8
 
 
 def read_idx(path: str | PathLike[str]) -> NDArray[Any]:
-    """Read any IDX file, gzipped or not, in this machine's byte order; a damaged or other file is a DataError."""
+    """Read any IDX file, gzipped or not, in this machine's byte order; raise DataError for any other file."""
     return _read(Path(path), "")
 
 
@@ -37,7 +37,7 @@ def read_labels(path: str | PathLike[str]) -> NDArray[np.uint8]:
 
 
 def idx_header(dtype: DTypeLike, shape: Sequence[int]) -> bytes:
-    """Return the bytes before the values, 4 + 4 * len(shape) of them."""
+    """Return the header of an array, 4 + 4 * len(shape) bytes."""
     code = next(code for code, kind in _DTYPES.items() if np.dtype(kind) == np.dtype(dtype).newbyteorder(">"))
     return struct.pack(f">4B{len(shape)}I", 0, 0, code, len(shape), *shape)
 

@@ -1,4 +1,4 @@
-"""Make images inputs of a network: grey or RGB, fitted into its size, dark and light as it learned them."""
+"""Turn images into inputs of a network: grey or RGB, resized, dark and light as in training."""
 
 import io
 import math
@@ -32,20 +32,20 @@ Taken = TypeVar("Taken")
 
 # Bytes of a file: the comments of a GIF take 35 times their size.
 _MOST_READ, _MOST_READ_OF = 256 << 20, {"PNG": 1 << 30, "GIF": 1 << 20, "WebP": 32 << 20}
-# Memory that decoding may take: at any rate, for each byte of the file, and in all. A small file that promises much is
-# refused. Photographs are smooth where they are large. A PNG may take all that its header promises, since a large page
-# may be nearly blank: deflate packs 1032 bytes into one, of up to 8 pixels; of RGB Pillow makes four bytes of three.
+# Memory that decoding may take: a base, more for each byte of the file, and a limit. A small file that promises much
+# is refused. Large photographs are smooth. A PNG may take all that its header promises, since a large page may be nearly
+# blank: deflate packs 1032 bytes into one, of up to 8 pixels; of RGB Pillow makes four bytes of three.
 _MOST_BYTES, _MOST_OF_ANY, _MOST_PER_BYTE = 40 << 20, 1 << 30, {"JPEG": 512, "PNG": 8 * 1376}
 # Memory that a pixel takes, if not four bytes; the decoder of WebP keeps three whole images, and Pillow two.
 _OF_PIXEL, _OF_PIXEL_OF_PNG = {"GIF": 5, "WebP": 20}, {"1": 1, "L": 1, "P": 1, "I;16": 2}
 _MOST_PIXELS, _LONGEST_SIDE, _MOST_SCANS, _MOST_TAGS = 220_000_000, 65_535, 64, 200
 _MOST_CHUNKS, _MOST_MARKERS = 1 << 16, 1 << 19
-_BAND, _SPARE = 1 << 18, 4  # pixels as floats at a time, and of the image for one of the network in the first shrinking
+_BAND, _SPARE = 1 << 18, 4  # pixels converted to floats at a time, and times the shape that the first shrinking keeps
 _SEEN = 0.1  # share of the whole range below which a drawing is not seen on its ground
 
 
 def image_shape(path: Path, shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Return (height, width, channels) of the images that a network takes; features of a square number are an image."""
+    """Return (height, width, channels) of a network's images; a square number of features is an image too."""
     if len(shape) == 3 and shape[2] in (1, 3):
         return shape[0], shape[1], shape[2]
     side = math.isqrt(shape[0])
@@ -83,7 +83,7 @@ def read_image(
 
 
 def on_ground(planes: Planes, ground: str | None) -> NDArray[np.float32]:
-    """Lay an image on white, or on its usual ground, unless the drawing would vanish; grey on which shows more."""
+    """Composite an image over white, or the usual ground, unless the drawing would vanish there."""
     pixels, on_black, alpha = planes
     if not alpha.size or np.ptp(alpha) < 1 / 512:  # where all is equally transparent, colours are the drawing
         return pixels.astype(np.float32)
@@ -95,14 +95,14 @@ def on_ground(planes: Planes, ground: str | None) -> NDArray[np.float32]:
 
 
 def decoded_planes(path: Path, form: str, shape: tuple[int, ...]) -> tuple[Planes, tuple[int, int]]:
-    """Decode an image to upright pixels, a large one shrunk to some multiple of the shape, with its whole size."""
+    """Decode an image to upright pixels, a large one shrunk to a multiple of the shape; return its full size too."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return decode(path, form, shape, planes_of)
 
 
 class Decoded(NamedTuple):
-    """An image as it lies in its file, twice where it has 16 bits, its size and the shape asked for as they lie."""
+    """Image as its file stores it, not yet upright: opened twice if it has 16 bits; its size and the wanted shape."""
 
     images: "list[ImageFile]"
     size: tuple[int, int]
@@ -112,7 +112,7 @@ class Decoded(NamedTuple):
 
 
 def planes_of(decoded: Decoded) -> Planes:
-    """Return the upright pixels of an image, shrunk to some multiple of the shape asked for."""
+    """Return the upright pixels of an image, shrunk to a multiple of the wanted shape."""
     planes = shrunk(decoded.images, decoded.wanted, is_deep=decoded.is_deep)
     pixels, drawn, alpha = (upright(plane, decoded.orientation) for plane in planes)
     return pixels, drawn, alpha
@@ -121,9 +121,9 @@ def planes_of(decoded: Decoded) -> Planes:
 def decode(
     path: Path, form: str, shape: tuple[int, ...], take: Callable[[Decoded], Taken], spare: int = 0
 ) -> tuple[Taken, tuple[int, int]]:
-    """Decode an image, and return what `take` makes of it, with its upright size; Pillow may warn meanwhile.
+    """Decode an image; return the result of `take` and the upright size. Pillow may warn meanwhile.
 
-    A JPEG comes at a half, a quarter or an eighth where it is large, or where that is `spare` times the shape.
+    A JPEG is decoded at a half, a quarter or an eighth if it is large, or if that is still `spare` times the shape.
     """
     content = content_of(path, form)
     with reading(path, "the image is damaged", "get it again", (Exception,)):
@@ -136,7 +136,7 @@ def decode(
             if form == "JPEG":  # shrunk while it is decoded, a photograph takes few bytes
                 fewest = width * height * 4 / _MOST_BYTES
                 shrinking = next((by for by in (1, 2, 4) if fewest <= by * by), 8)
-                if spare:  # the longer side says how much it shrinks, however it is turned
+                if spare:  # by the longer side, however the image is turned
                     times = max(image.size) / (spare * max(shape[:2]))
                     shrinking = max(shrinking, next((by for by in (8, 4, 2) if by <= times), 1))
                 held = _held(content, image)
@@ -163,7 +163,7 @@ def content_of(path: Path, form: str) -> bytes:
             limit = f"the {most:,} that are read of a {form} image: make it smaller"
             raise DataError(f"{path}: {size:,} bytes are more than {limit}")
         require(2 * size, str(path))
-        return file.read(size)  # not `most`: that would be allocated
+        return file.read(size)  # `most` would be allocated
 
 
 EXIF, _SCAN, _END = b"Exif\0\0", b"\xff\xda", b"\xff\xd9"
@@ -174,7 +174,7 @@ _DEEP = {"RGB;16B": ("RGB;16B", "RGB;16L"), "LA;16B": ("RGBA",), "RGBA;16B": ("R
 
 
 def opened_image(form: str, content: bytes) -> "ImageFile":
-    """Read the header of an image; `Image.open` would take photographs of 179 million pixels for bombs."""
+    """Read the header of an image; `Image.open` takes photographs of 179 million pixels for bombs."""
     from PIL import Image, JpegImagePlugin
 
     if form == "JPEG":  # without EXIF, of which Pillow keeps all values, and without the other images of a camera
@@ -189,7 +189,7 @@ def opened_image(form: str, content: bytes) -> "ImageFile":
 
 
 def needed_parts(form: str, content: bytes) -> bytes:
-    """Drop a PNG's texts and profiles, of which Pillow refuses large ones; refuse very many parts of any image."""
+    """Drop a PNG's texts and profiles, since Pillow refuses large ones; refuse too many parts of any image."""
     if form == "PPM":
         number = rb"\s+(?:#.*\s+)?\d{1,5}"
         if re.match(rb"P(?:4(?:%b){2}|[56](?:%b){3})\s" % (number, number), content[:1000]) is None:
@@ -214,7 +214,7 @@ def needed_parts(form: str, content: bytes) -> bytes:
 
 
 def gif_size(content: bytes) -> tuple[int, int]:
-    """Return the size of a GIF; Pillow makes room for its first frame when it opens it, so that may not be larger."""
+    """Return the size of a GIF; its first frame, which Pillow allocates on opening, must fit into it."""
     width, height, flags = struct.unpack_from("<HHB", content, 6)
     place = 13 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
     while content[place] == 0x21:  # an extension, in blocks
@@ -229,7 +229,7 @@ def gif_size(content: bytes) -> tuple[int, int]:
 
 
 def _check(path: Path, form: str, given: int, size: tuple[int, int], of_pixel: float = 4) -> None:
-    """Refuse too many pixels, and more memory than they may take or is free."""
+    """Refuse too many pixels, or more memory than is allowed or free."""
     width, height = size
     wrong = f"{path}: {width} × {height} pixels are too many"
     if max(size) > _LONGEST_SIDE or width * height > _MOST_PIXELS:
@@ -245,7 +245,7 @@ def _check(path: Path, form: str, given: int, size: tuple[int, int], of_pixel: f
 
 
 def _held(content: bytes, image: "ImageFile") -> float:
-    """Return the bytes of each pixel's coefficients, which a JPEG in several scans holds to the end."""
+    """Return the bytes of coefficients per pixel that a JPEG in several scans holds to the end."""
     # Within a scan a byte 0xff is followed by 0, so these are markers. After the end may come another image.
     start = image.fp.tell() if image.fp else 0
     end = content.find(_END, start)
@@ -277,7 +277,7 @@ def shrunk(images: "list[ImageFile]", shape: tuple[int, ...], *, is_deep: bool) 
     """Shrink an image to means over squares of pixels, a band of rows at a time, since floats take more memory."""
     (width, height), channels = images[0].size, shape[2]
     most_rows = max(1, _BAND // width)
-    # It is fitted in whole, so the longer side says how much it shrinks.
+    # The whole image must fit, so the longer side says how much it shrinks.
     side = max(1, min(max(height // shape[0], width // shape[1]) // _SPARE, most_rows))
     depth, shrunk, rows = 0.0, [], most_rows // side * side
     for top in range(0, height, rows):
@@ -297,7 +297,7 @@ def shrunk(images: "list[ImageFile]", shape: tuple[int, ...], *, is_deep: bool) 
 
 
 def _means(values: NDArray[Any], count: int, axis: int) -> NDArray[Any]:
-    """Take means over `count` neighbours along an axis, over fewer at its end."""
+    """Average `count` neighbours along an axis, fewer at its end."""
     if count == 1:
         return values
     starts = np.arange(0, values.shape[axis], count)
@@ -312,9 +312,9 @@ def upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
 
 
 def _values(band: "Image | NDArray[Any]", channels: int) -> tuple[NDArray[Any], NDArray[Any] | None, float]:
-    """Take from a band its pixels, how opaque each of them is, 0 to 1, or None, and the largest value."""
+    """Return the pixels of a band, their alpha (0 to 1, or None), and the largest value."""
     alpha = None
-    if isinstance(band, np.ndarray) or band.mode.startswith("I"):  # 16 bits: Pillow would cut off numbers above 255
+    if isinstance(band, np.ndarray) or band.mode.startswith("I"):  # 16 bits: Pillow would clip values above 255
         deep = np.atleast_3d(np.asarray(band, dtype=np.float64))
         if deep.shape[2] in (2, 4):
             deep, alpha = deep[..., :-1], deep[..., -1:] / 65_535
@@ -331,13 +331,13 @@ def _values(band: "Image | NDArray[Any]", channels: int) -> tuple[NDArray[Any], 
 
 
 def fitted_size(size: tuple[int, int], height: int, width: int) -> tuple[int, int]:
-    """Return rows and columns of an image of a size that is scaled to fit, proportions kept."""
+    """Return rows and columns of an image scaled to fit, proportions kept."""
     scale = min(height / size[0], width / size[1])
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 def fitted(pixels: NDArray[Any], size: tuple[int, int], height: int, width: int, border: NDArray[Any]) -> NDArray[Any]:
-    """Scale an image of a size to fit, proportions kept, in the middle of a field of its border's colour."""
+    """Resize an image to fit, proportions kept, in the middle of a field of its border's colour (letterbox)."""
     from PIL import Image
 
     rows, columns = fitted_size(size, height, width)

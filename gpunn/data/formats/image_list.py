@@ -1,4 +1,4 @@
-"""Lists of image files with labels or numbers: metadata.csv and metadata.jsonl (Hugging Face), and any other CSV.
+"""Read lists of image files with labels or numbers: metadata.csv, metadata.jsonl (Hugging Face) or another CSV.
 
 Source: Hugging Face, "Create an image dataset" (ImageFolder), https://huggingface.co/docs/datasets/image_dataset.
 """
@@ -20,12 +20,12 @@ from gpunn.files import read_regular
 
 _MOST_BYTES, _MOST_ROWS, _MOST_COLUMNS = 256 << 20, 1 << 22, 1000
 _NAMES = ("file_name", "filename", "file", "image", "image_path", "image_name", "path", "name", "image_id", "id")
-_TARGETS = ("label", "labels", "class", "target")  # which of several columns is meant
+_TARGETS = ("label", "labels", "class", "target")  # preferred among several columns
 _WHOLE, _DECIMAL = re.compile(r"[+-]?\d{1,18}"), re.compile(r"[+-]?\d+,\d+")
 
 
 class ImageList(NamedTuple):
-    """Names of image files as the list has them, the numbers of their rows, and the columns that are targets."""
+    """Names of image files in a list, the numbers of their rows, and the target columns."""
 
     path: Path
     names: list[str]
@@ -34,12 +34,12 @@ class ImageList(NamedTuple):
     values: list[list[str]]  # for each image
 
     def where(self, number: int, column: str = "") -> str:
-        """Say where an entry stands."""
+        """Return the place of an entry for an error."""
         return f"{self.path}: row {self.rows[number]}" + (f", column {column}" if column else "")
 
 
 def read_list(path: Path, targets: Sequence[str] = (), has_image: Callable[[str], bool] = lambda _: False) -> ImageList:
-    """Read a list; `has_image` tells whether a text names an image, and so whether a CSV has a line of names."""
+    """Read a list; by `has_image`, whether a text names an image, it knows a CSV without a header."""
     try:
         text = read_regular(path, _MOST_BYTES).decode("utf-8-sig")
     except OSError as error:
@@ -93,7 +93,7 @@ def _csv_rows(path: Path, text: str, has_image: Callable[[str], bool]) -> tuple[
                 raise DataError(f"{path}: is larger than {limits}: split it up")
     except csv.Error as error:
         raise DataError(f"{path}: row {reader.line_num} is no CSV ({error}): save it again as CSV") from None
-    if rows and any(map(has_image, rows[0][1])):  # no line of names
+    if rows and any(map(has_image, rows[0][1])):  # no header
         return [f"column {number}" for number in range(1, 1 + len(rows[0][1]))], rows
     return [cell.strip() for cell in rows[0][1]] if rows else [], rows[1:]
 
@@ -127,7 +127,7 @@ def _cell(value: Any) -> str:
 def _chosen(
     path: Path, header: list[str], place: int, targets: Sequence[str], rows: list[tuple[int, list[str]]]
 ) -> list[int]:
-    """Choose the columns that are targets: the one named, `label`, the only one, or all where all are numbers."""
+    """Choose the target columns: those in `targets`, `label`, the only one, or all if all are numbers."""
     for name in targets:
         if name not in header or header.index(name) == place:
             others = ", ".join(name for column, name in enumerate(header) if column != place)
@@ -151,7 +151,7 @@ def _chosen(
 
 
 def _inside(path: Path, number: int, name: str) -> str:
-    """Return the name of an image as a relative path that stays in the folder."""
+    """Return the name of an image as a relative path inside the folder; raise DataError for any other."""
     pure = PurePosixPath(name.replace("\\", "/"))
     parts = [part for part in pure.parts if part != "."]
     if pure.is_absolute() or ".." in parts or not parts or "\0" in name or re.match("[A-Za-z]:", name):
@@ -162,16 +162,15 @@ def _inside(path: Path, number: int, name: str) -> str:
 
 def _number(text: str) -> float | None:
     try:
-        value = float(text) if "_" not in text else math.nan
+        return float(text) if "_" not in text else math.nan
     except ValueError:
         return None
-    return value
 
 
 def listed_targets(
     listed: ImageList, class_names: Sequence[str] | None = None, *, are_floats: bool | None = None
 ) -> tuple[NDArray[Any], tuple[str, ...] | None]:
-    """Return the targets of a list, labels with their names or floats (n, columns); by default what they look like.
+    """Return the targets of a list: labels with class names, or floats (n, columns); by default chosen by the values.
 
     One column of whole numbers or of texts is labels; everything else must be finite numbers.
     """
@@ -179,9 +178,8 @@ def listed_targets(
     numbers = None if several else [_number(text) for text in texts]
     if are_floats is None and numbers is not None:
         are_whole = all(map(_WHOLE.fullmatch, texts))
-        with_point = sum(
-            number is not None and not _WHOLE.fullmatch(t) for t, number in zip(texts, numbers, strict=True)
-        )
+        pairs = zip(texts, numbers, strict=True)
+        with_point = sum(number is not None and not _WHOLE.fullmatch(text) for text, number in pairs)
         are_floats = not are_whole and with_point > len(texts) / 2
     if several or are_floats:
         rows = [[_finite(listed, i, column, text) for column, text in zip(listed.columns, row, strict=True)]

@@ -1,4 +1,4 @@
-"""Fit image files in whole into one size, as bytes: alike for a training on a folder and for a later prediction."""
+"""Read image files as bytes of one size, alike for training on a folder and for later predictions."""
 
 import struct
 from contextlib import suppress
@@ -28,15 +28,15 @@ from gpunn.data.formats.image import (
 )
 from gpunn.files import open_regular
 
-_SPARE = 2  # times the size that a JPEG keeps at least when it is shrunk while it is decoded
+_SPARE = 2  # times the shape that a JPEG keeps at least when it is shrunk during decoding
 _MOST_WHOLE = 1 << 22  # pixels of an image that is converted in one piece
-_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # markers of JPEG with the size
-_WITHOUT_LENGTH = frozenset((0x01, *range(0xD0, 0xDB), 0xFF))  # nothing, or pixels, come after these
-_START = 1 << 16  # bytes in which the header of most images lies
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # JPEG markers with the size
+_WITHOUT_LENGTH = frozenset((0x01, *range(0xD0, 0xDB), 0xFF))  # markers before nothing, or before pixels
+_START = 1 << 16  # bytes that hold the header of most images
 
 
 class ImageHeader(NamedTuple):
-    """Upright size of an image, and whether its kind of pixels has no colours."""
+    """Upright size of an image, and whether its pixel format is grey."""
 
     height: int
     width: int
@@ -44,13 +44,13 @@ class ImageHeader(NamedTuple):
 
 
 def read_header(path: Path, form: str) -> ImageHeader:
-    """Read size and colours of an image, of most formats from the first bytes alone; Pillow may warn meanwhile."""
+    """Read size and colours of an image, mostly from its first bytes; Pillow may warn meanwhile."""
     with reading(path), open_regular(path) as file:
         start = file.read(_START)
     if form == "JPEG" and (found := _header_of_jpeg(start)) is not None:
         return found
     if form in ("JPEG", "PNG", "BMP", "PPM"):
-        with suppress(Exception):  # of a header that is longer, or damaged
+        with suppress(Exception):  # the header is longer, or damaged
             return _header(form, start)
     content = content_of(path, form)
     with reading(path, "the image is damaged", "get it again, or remove it", (Exception,)):
@@ -61,7 +61,7 @@ def read_header(path: Path, form: str) -> ImageHeader:
 
 
 def _header_of_jpeg(start: bytes) -> ImageHeader | None:
-    """Read the header from the first segments of a JPEG, or return None where it takes Pillow to tell."""
+    """Read the header from the first segments of a JPEG; return None if it takes Pillow."""
     place = 2
     while place + 10 <= len(start) and start[place] == 0xFF and start[place + 1] not in _WITHOUT_LENGTH:
         if start[place + 1] in _FRAMES:
@@ -87,10 +87,11 @@ def _header(form: str, content: bytes) -> ImageHeader:
 
 
 def read_pixels(path: Path, form: str, shape: tuple[int, int, int]) -> tuple[NDArray[np.uint8], tuple[int, int]]:
-    """Read an image as bytes (height, width, channels), fitted in whole, proportions kept, with its upright size.
+    """Read an image as bytes (height, width, channels), resized to fit, with its upright size.
 
-    It is turned as EXIF says, laid on white where it is transparent (on black where only that shows it), shrunk to
-    means over areas or enlarged linearly; around it is the median colour of its border. Pillow may warn meanwhile.
+    It is turned as EXIF says, laid on white if it is transparent (on black if only that shows it), and shrunk by area
+    means or enlarged linearly, proportions kept; the rest is filled by the median colour of its border. Pillow may warn
+    meanwhile.
     """
     height, width, channels = shape
 
@@ -117,7 +118,7 @@ def read_pixels(path: Path, form: str, shape: tuple[int, int, int]) -> tuple[NDA
 
 
 def _small(decoded: Decoded, mode: str) -> NDArray[np.uint8]:
-    """Return opaque pixels of 8 bits, scaled to fit, all by Pillow, which lets other threads work meanwhile."""
+    """Return opaque pixels of 8 bits, resized by Pillow, which lets other threads work meanwhile."""
     from PIL import Image
 
     given = decoded.images[0]

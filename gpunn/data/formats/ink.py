@@ -1,4 +1,4 @@
-"""Find the drawing in a photograph: ground and shading taken out, lines, specks and what is at the edges left out."""
+"""Find the drawing in a photograph: remove ground and shading, ruled lines, specks and anything at the edges."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,31 +10,34 @@ from gpunn.data.formats.areas import Areas, find_areas, opened, run_lengths, smo
 
 Array = NDArray[Any]
 LEAST_INK = 0.06  # departure from the ground, as a share of the whole range, that is ink in a photograph
-# What is wider in both directions is ground, such as a shadow or the table: shares of the shorter and the longer side.
+# Anything wider in both directions is ground, such as a shadow or a table: shares of the shorter and the longer side.
 _WIDEST, _WIDEST_OF_LONGER = 0.3, 0.25
-# Standard deviations of the noise: by how many ink departs from the ground at least, which is found some below its
-# mean, and from how many on it is clear enough without smoothing; and what is left of one after each.
+# In standard deviations of the noise: the least departure of ink from the ground, and the least that needs no
+# smoothing; and the share of the noise that is left after each smoothing.
 _OVER_NOISE, _CLEAR, _LEFT = 9.0, 25.0, (1.0, 0.375, 0.273, 0.226, 0.196)
 _MOST_SMOOTHINGS = len(_LEFT) - 1
-_BROADEST, _FINER = 0.2, 0.7  # breadth of strokes, and of those of the other kind against theirs, which are then taken
+_BROADEST, _FINER = (
+    0.2,
+    0.7,
+)  # breadth of strokes, and how much finer strokes of the other kind win
 _LEAST_LIGHT = 0.1
 _DARK_IS_LIKELIER = 1.2
 _POINTS = 48  # of the longer side, to which the ground is fitted
-# Departure from the ground that counts by half, and how stiff it is, of one fit after the other.
+# Departure from the ground at which a pixel loses weight, and stiffness, of successive fits.
 _ROUNDS = ((0.25, 1.0), (0.2, 0.3), (0.15, 0.1), (0.1, 0.03), (0.07, 0.01), (0.05, 0.01), (0.05, 0.01))
 _STEPS = 20
-_GRID = 32  # cells of the longer side when the ground is looked at as a whole
+_GRID = 32  # cells of the longer side in the local median
 _LINE = 0.02  # of the longer side: the thickest ruled line
 _LINE_COVERS = 0.6  # of the picture's width
 _SLANTS = np.linspace(-0.25, 0.25, 101)  # of ruled lines
-_SPECK = 0.02  # of the drawing's area: parts that are smaller are specks
-_NEAR = 0.25  # of the drawing's size: how far parts of it may lie from each other
-_LIKE = 0.5  # of the drawing's size: another of that is a drawing of its own
+_SPECK = 0.02  # of the drawing's area: smaller parts are specks
+_NEAR = 0.25  # of the drawing's size: largest gap between its parts
+_LIKE = 0.5  # of the drawing's size: another area of that size is a drawing of its own
 
 
 @dataclass(frozen=True)
 class Ink:
-    """A drawing that was found: how much ink lies at each pixel, 0 to about 1, and which pixels are of the drawing."""
+    """Drawing in a photograph: amount of ink at each pixel, 0 to about 1, and mask of the drawing."""
 
     amount: Array
     drawing: Array
@@ -47,7 +50,7 @@ class Ink:
 def find_ink(pixels: Array, is_dark: bool | None = None) -> Ink | None:
     """Find the largest drawing in pixels from 0 to 1, (height, width, channels); None where there is none.
 
-    `is_dark` says whether ink is darker than its ground; left out, that is found out.
+    `is_dark` says whether ink is darker than its ground; left out, it is detected.
     """
     signal = _along_ink(pixels - _plain_ground(pixels))
     noise, smoothings = _noise(signal), 0
@@ -66,7 +69,7 @@ def find_ink(pixels: Array, is_dark: bool | None = None) -> Ink | None:
     likely: Ink | None = None
     for _, sign, hat in sorted(found, key=lambda each: -each[0]):
         drawing = _drawing(pixels, hat, noise, is_dark=sign > 0)
-        # A blot may be the sheet, or the spot of a lamp, on which there are strokes of the other kind.
+        # A blot may be the sheet, or the light of a lamp, with strokes of the other kind on it.
         if drawing is not None and (likely is None or drawing.breadth < _FINER * likely.breadth):
             likely = drawing
         if likely is not None and likely.breadth <= _BROADEST:
@@ -79,7 +82,7 @@ def _drawing(pixels: Array, hat: Array, noise: float, *, is_dark: bool) -> Ink |
     is_ink = hat > least
     if np.count_nonzero(is_ink) < 2:
         return None
-    if is_dark:  # light falls on ink as on its ground: ink is a share of the light that is missing
+    if is_dark:  # light falls on ink as on its ground, so ink is the missing share of the light
         hat = hat / np.maximum(pixels.mean(axis=2) + hat, _LEAST_LIGHT)
     mask = is_ink & (hat > _otsu(hat[is_ink]) * 0.9)
     lines = _ruled_lines(mask)
@@ -93,7 +96,7 @@ def _drawing(pixels: Array, hat: Array, noise: float, *, is_dark: bool) -> Ink |
 
 
 def _breadth(drawing: Array) -> float:
-    """Return the mean width of strokes, twice their area over the length of their outline, as a share of the size."""
+    """Return the mean width of strokes, twice area over outline, as a share of the drawing's size."""
     outline = sum(np.count_nonzero(np.diff(np.pad(drawing, 1).astype(np.int8), axis=axis)) for axis in (0, 1))
     size = max(np.ptp(np.flatnonzero(drawing.any(axis=axis))) + 1 for axis in (0, 1))
     return float(2 * np.count_nonzero(drawing) / (outline * np.pi / 4) / size)
@@ -122,8 +125,8 @@ def _plain_ground(pixels: Array) -> Array:
 
 
 def _sums(left: Array, right: Array) -> Array:
-    """Return the sums of the products of each row of one with each of the other."""
-    # In one pass: to multiply first took a quarter of all the time of a small picture.
+    """Return the products of each row of `left` with each row of `right`."""
+    # In one pass: a separate multiplication took a quarter of the time of a small picture.
     return np.asarray(np.einsum("ik,jk->ij", left, right))  # noqa: TID251 - six rows: too few for BLAS
 
 
@@ -142,7 +145,7 @@ def _solved(products: Array, right: Array) -> Array:
 
 
 def _usual_colour(colours: Array) -> Array:
-    """Return the mean of the colours (n, channels) that are as bright as most are."""
+    """Return the mean of the colours (n, channels) at the most frequent brightness."""
     brightness = colours.mean(axis=1)
     counts, edges = np.histogram(brightness, 64, (0, 1))
     wide = np.convolve(counts, np.hanning(11), "same")
@@ -166,14 +169,14 @@ def _along_ink(departs: Array) -> Array:
 
 
 def _noise(signal: Array) -> float:
-    """Estimate the standard deviation of noise by the second differences (Immerkær 1996), most of which are of it."""
+    """Estimate the standard deviation of noise by second differences (Immerkær 1996)."""
     rows = np.diff(signal, 2, axis=0)
     both = np.diff(rows, 2, axis=1)
     return float(np.median(np.abs(both))) / 0.6745 / 6 if both.size else 0.0
 
 
 def _local_median(signal: Array) -> Array:
-    """Return the median of the half of the picture around each pixel, coarsely."""
+    """Return a coarse median over half of the picture around each pixel."""
     height, width = signal.shape
     step = max(1, -(-max(height, width) // _GRID))
     few = signal[min(step // 2, height - 1) :: step, min(step // 2, width - 1) :: step]
@@ -188,9 +191,9 @@ def _local_median(signal: Array) -> Array:
 
 
 def _otsu(values: Array) -> float:
-    """Return the threshold between two classes of numbers (Otsu 1979), the least of them where they are one class."""
+    """Return the threshold between two classes of numbers (Otsu 1979), their minimum if they are one class."""
     low, high = float(values.min()), float(values.max())
-    if high - low < 1e-4:  # of the range of pixels: less than rounding leaves, and no two classes
+    if high - low < 1e-4:  # of the range of pixels: rounding alone, and no two classes
         return low
     counts, edges = np.histogram(values.astype(np.float64), 128, (low, high))
     middles = (edges[:-1] + edges[1:]) / 2
@@ -203,7 +206,7 @@ def _otsu(values: Array) -> float:
 
 
 def _ruled_lines(mask: Array) -> Array:
-    """Return the pixels of long thin straight lines across a picture, down it too, but where strokes cross them."""
+    """Return the pixels of long thin straight lines, across or down, except where strokes cross them."""
     found = np.zeros_like(mask)
     for turned, out in ((mask, found), (mask.T, found.T)):
         height, width = turned.shape
@@ -238,7 +241,7 @@ def _ruled_lines(mask: Array) -> Array:
 
 
 def _cluster(areas: Areas, shape: tuple[int, ...]) -> tuple[Array, int]:
-    """Choose the areas of the largest drawing, and count the others that are like it in size."""
+    """Choose the areas of the largest drawing, and count other drawings of similar size."""
     top, left, bottom, right = areas.boxes.T
     size = np.maximum(bottom - top, right - left)
     at_edge = (top == 0) | (left == 0) | (bottom == shape[0]) | (right == shape[1])

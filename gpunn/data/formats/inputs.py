@@ -1,4 +1,4 @@
-"""Tell the kinds of files by their first bytes, and read them as inputs of a network; a format is a file and a row."""
+"""Recognise files by their first bytes, and read them as inputs of a network."""
 
 import math
 import re
@@ -30,17 +30,17 @@ from gpunn.files import open_regular
 
 
 class FileKind(NamedTuple):
-    """A kind of file, told by the pattern of its first bytes."""
+    """Kind of file, recognised by the pattern of its first bytes."""
 
     start: bytes  # not compiled: all of them would take milliseconds at each import
-    name: str  # words for it, such as "a HEIC photograph"
-    mend: str = ""  # advice about a file that is often given and not read
+    name: str  # name in messages, such as "a HEIC photograph"
+    mend: str = ""  # advice for a kind that is not read
     inputs: Callable[[Path], NDArray[Any]] | None = None  # reads an array of samples, for predictions
     data: Callable[[Path, ReadOptions], Parts] | None = None  # reads a whole data set
     image: str = ""  # Pillow's name of an image format
     table: Callable[..., Table] | None = None  # reads a table
     columns: Callable[[Path], list[str]] | None = None  # reads the names of a table's columns
-    suffix: str = ""  # pattern of the names of files that are told by these, since a text begins with anything
+    suffix: str = ""  # pattern of file names, since a text may begin with anything
 
 
 _CONVERT, _EXPORT = "convert it to PNG or JPEG", "export it as PNG or JPEG"
@@ -98,7 +98,7 @@ KINDS = (
 
 
 def kind_of_file(path: Path, mend: str) -> FileKind:
-    """Tell a file by its first bytes, or raise a DataError with the mend where it cannot be read."""
+    """Recognise a file by its first bytes; raise a DataError with the mend if it cannot be read."""
     try:
         with open_regular(path) as file:
             start = file.read(32)
@@ -125,11 +125,11 @@ def read_inputs(
     trained_on: TrainingInputs | None = None,
     prepare: bool = True,
 ) -> NDArray[Any]:
-    """Read the samples in an image, .npy, .npz or IDX file, (n, *shape), as a network of this sample shape takes them.
+    """Read the samples (n, *shape) in an image, .npy, .npz or IDX file for a network of this sample shape.
 
-    `invert` exchanges dark and light of an image "always", "never", or where its ground differs ("auto"); `note` takes
-    a line about changes that may surprise. Left out, `trained_on` is light on dark, as MNIST is. Where the training
-    images were drawings, `prepare` finds the drawing in a photograph and brings it into their place.
+    `invert` exchanges dark and light of an image "always", "never", or if its ground differs ("auto"); `note` gets a
+    line about changes that may surprise. Left out, `trained_on` is light on dark, as in MNIST. If the training images
+    were drawings, `prepare` finds the drawing in a photograph and places it like theirs.
     """
     if (own := reader_of(path)) is not None and path.is_file():
         return _as_samples(path, _inputs_in(own(path)), shape)
@@ -156,14 +156,14 @@ def read_inputs(
         if as_trained is not None:
             return as_trained.reshape(1, *shape)
     pixels = read_image(path, kind.image, size, invert, note, trained_on)
-    # Of two rows all is border, and networks that were trained on patches of one colour are asked about such.
+    # Two rows are all border, and a network trained on patches of one colour must predict them.
     if min(size[:2]) > 2 and (trained_on is None or trained_on.is_drawn) and not are_drawn(pixels[None])[0]:
         raise DataError(f"{path}: nothing is drawn in it: give an image with a drawing")
     return (pixels if trained_on is None else trained_on.as_inputs(pixels)).reshape(1, *shape)
 
 
 def _inputs_in(read: Any) -> NDArray[Any]:
-    """Return the inputs in what a reader from outside has given: Data, samples, or (x, y) and the like."""
+    """Return the inputs in the result of a registered reader: Data, Samples, or a tuple (x, y)."""
     samples = getattr(read, "train", read)
     return as_array(samples[0] if isinstance(samples, tuple) else getattr(samples, "inputs", samples), "inputs")
 
@@ -176,7 +176,7 @@ def _as_in_training(
     note: Callable[[str], None],
     trained_on: TrainingInputs,
 ) -> NDArray[np.uint8] | None:
-    """Read an image as those of a folder were; None where it is a drawing whose dark and light are to be exchanged."""
+    """Read an image like those of the training folder; None if it is a drawing that must be inverted."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         pixels, (height, width) = read_pixels(path, form, size)
@@ -194,7 +194,7 @@ def _as_in_training(
 
 
 def _as_samples(path: Path, array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-    """Arrange an array as samples; the values are checked as those of a data set are."""
+    """Reshape an array to samples, and check its values."""
     features = math.prod(shape)
     fitting = (shape, shape[:2], (features,)) if len(shape) == 3 else (shape,)
     if array.shape in fitting:
@@ -204,7 +204,7 @@ def _as_samples(path: Path, array: NDArray[Any], shape: tuple[int, ...]) -> NDAr
         sizes = list(map(str, shape))
         raise DataError(f"{path}: expected samples of {' × '.join(sizes)}, (n, {', '.join(sizes)}), got {array.shape}")
     if array.dtype.kind in "iu" and array.size and array.min() >= 0 and array.max() <= 255:
-        array = array.astype(np.uint8)  # a network scales whole numbers as those of its training were
+        array = array.astype(np.uint8)  # a network scales whole numbers like those of its training
     if len(shape) == 3 and len(one) != 3:
         array = array.reshape(len(array), *shape)
     try:

@@ -1,8 +1,8 @@
-"""NumPy's files: .npy of one array, and .npz of x_train, y_train, x_test, y_test (Keras's names), x and y, or the like.
+"""Read NumPy's files: .npy with one array, and .npz with x_train, y_train, x_test, y_test (as Keras), x and y, ….
 
 Source: R. Kern, "A simple file format for NumPy arrays", NumPy Enhancement Proposal 1.
 
-`np.load` takes the memory that is promised, and seconds for a header of 10,000 bytes. Here sizes must be the file's.
+`np.load` allocates all that a header promises, and takes seconds for one of 10,000 bytes. Here sizes must be right.
 """
 
 import io
@@ -41,7 +41,7 @@ from gpunn.errors import DataError
 from gpunn.files import open_regular
 
 _START, _MOST_HEADER = b"\x93NUMPY\1\0", 1000
-# What `zipfile` raises on damaged files: a size that is no C integer is an OverflowError, and so on.
+# Errors of `zipfile` on damaged files; a size that is no C integer is an OverflowError.
 _DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, KeyError, RuntimeError, OverflowError)
 
 
@@ -52,7 +52,7 @@ def read_npy(path: Path) -> NDArray[Any]:
 
 
 def _read_header(stream: Readable, size: int, what: str) -> Header:
-    """Read all before the values of an array of `size` bytes; errors begin with `what`."""
+    """Read the header of an array of `size` bytes; errors begin with `what`."""
     header, start = None, bytes(read_up_to(stream, 10))
     if len(start) < 10 or start[:6] != _START[:6]:
         raise DataError(f"{what} is no .npy array: it starts {start[:8].hex(' ') or '(empty)'}: save it with NumPy")
@@ -77,7 +77,7 @@ def _read_header(stream: Readable, size: int, what: str) -> Header:
 
 
 class NpzFile:
-    """A .npz file whose arrays are read when they are asked for; with `memory_map` inputs stay in the file."""
+    """Read arrays of a .npz file on demand; with `memory_map` inputs stay in the file."""
 
     def __init__(self, path: str | PathLike[str], memory_map: bool | None = False) -> None:
         self.path, self.memory_map = Path(path).absolute(), memory_map
@@ -91,7 +91,7 @@ class NpzFile:
             raise DataError(f"{self.path}: holds two arrays of one name: save it again with np.savez")
 
     def data(self) -> Parts:
-        """Read the pair to learn from; those of the validation and the test set are read when they are asked for."""
+        """Read the training pair; the validation and the test pair are read on demand."""
         if len(self.names) > 2 and all(re.fullmatch(r"arr_\d+", name) for name in self.names):
             mend = "save it with np.savez(path, x_train=..., y_train=..., x_test=..., y_test=...)"
             raise DataError(f"{self.path}: holds {len(self.names)} arrays without names, in an unknown order: {mend}")
@@ -105,14 +105,14 @@ class NpzFile:
         raise self._missing(f"the arrays {names}", "x=x, y=y")
 
     def inputs(self) -> NDArray[Any]:
-        """Read the inputs for a prediction: x, x_test, what is called like these, or the only array there is."""
+        """Read the inputs for a prediction: x, x_test, an array with a similar name, or the only one."""
         found = (key for part in ("", TEST) if (key := self._key(INPUTS, part)))
         if key := next(found, None) or (next(iter(self.names)) if len(self.names) == 1 else None):
             return self.read(key)
         raise self._missing("the array x", "x=x")
 
     def read(self, key: str, memory_map: bool | None = False) -> NDArray[Any]:
-        """Read one array, or map it where it stays in the file."""
+        """Read one array, or memory-map it."""
         what = f"{self.path}: array {key}"
         with self._opened(f"array {key} is damaged", "get or save the file again") as archive:
             member = archive.getinfo(f"{key}.npy")
@@ -145,7 +145,7 @@ class NpzFile:
         return (self.read(x, self.memory_map), self.read(y), *((self.read(weights),) if weights else ()))
 
     def _class_names(self, y: NDArray[Any]) -> list[str] | None:
-        """Read the names of the classes; those of several numbers or answers for each sample name no classes."""
+        """Read the class names; targets of several numbers have none."""
         key = self._key(NAMES)
         if key is None or (y.ndim == 2 and y.shape[1] > 1 and not is_one_hot(y)):
             return None
@@ -169,7 +169,7 @@ class NpzFile:
 
 
 class _Bounded(io.BufferedReader):
-    """A file of which at most a mebibyte is read at once, since `zipfile` takes twenty times its list of members."""
+    """Allow reads of at most a mebibyte, since `zipfile` takes twenty times the size of a list of members."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is not None and size > 1 << 20:

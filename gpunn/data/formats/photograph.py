@@ -1,4 +1,4 @@
-"""Make a photograph of a drawing an input of a network that was trained on drawings, such as MNIST's digits."""
+"""Turn a photograph of a drawing into an input of a network trained on drawings, such as MNIST's digits."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,16 +13,16 @@ from gpunn.data.formats.ink import Ink, find_ink
 from gpunn.data.training_inputs import TrainingInputs
 from gpunn.errors import DataError
 
-_FEWEST, _MOST = 320, 800  # pixels of the longer side in which ink is looked for
+_FEWEST, _MOST = 320, 800  # pixels of the longer side, in the search for ink
 _OLD = "is not prepared: the network does not remember how its training images are drawn, train it again"
 
 
 def read_photograph(
     path: Path, form: str, size: tuple[int, int], invert: str, note: Callable[[str], None], trained_on: TrainingInputs
 ) -> NDArray[np.float32] | None:
-    """Read the drawing in an image as (height, width, 1), 0 to 1, drawn as the training images are.
+    """Read the drawing in an image as (height, width, 1), 0 to 1, placed like those of the training images.
 
-    Return None where the image is to be fitted as it is: it already is as they are, or they are no drawings.
+    Return None if the image needs no preparation: it is like the training images, or they are no drawings.
     """
     drawings = trained_on.drawings
     if drawings is None or not drawings.are_strokes:
@@ -48,7 +48,7 @@ def read_photograph(
 
 
 def _words(found: Ink) -> str:
-    """Say what was found, and what was left out."""
+    """Describe the drawing that was found, and the parts left out."""
     left_out = ["without the ruled lines"] * found.had_lines
     if found.others:
         left_out.append(f"the largest of {found.others + 1}: give each in a picture of its own")
@@ -57,7 +57,7 @@ def _words(found: Ink) -> str:
 
 
 def _resized(pixels: NDArray[Any]) -> NDArray[np.float32]:
-    """Scale an image to a size in which strokes are some pixels wide and all is done in a moment."""
+    """Resize an image until strokes are some pixels wide and the search is fast."""
     from PIL import Image
 
     longer = max(pixels.shape[:2])

@@ -1,4 +1,4 @@
-"""Data formats from outside: readers by the end of a file's name."""
+"""Register readers of your own data formats by the ends of file names."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,17 +15,17 @@ _OURS |= {"gz", "toml", "safetensors", "csv.gz", "tsv.gz"}
 
 
 def register_format(*suffixes: str) -> Callable[[Reader], Reader]:
-    """Let `load_data`, and the program, read files of your own format: write it above a function that reads one.
+    """Register a function that reads files of your own format, for `load_data` and the program.
 
-    The function is given the path, and returns (x, y), (x, y, sample_weight), `Samples`, or `Data` with its own parts;
-    what it takes of a damaged or hostile file is its own care. `gpunn train x.points --allow-import mymodule` imports
-    the module in which it stands. `gpunn predict` asks it for the inputs of a file.
+    The function is called with the path, and returns (x, y), (x, y, sample_weight), `Samples`, or `Data` with its own
+    parts; it must itself guard against damaged and hostile files. `gpunn train x.points --allow-import mymodule`
+    imports its module. `gpunn predict` takes the inputs of a file from it.
 
     Args:
-        suffixes: Ends of the names of such files, such as ".points".
+        suffixes: Ends of the file names, such as ".points".
 
     Raises:
-        OptionError: No such end, one that gpunn reads itself, or one that another module has taken.
+        OptionError: No valid end, one that gpunn reads itself, or one that another module has taken.
     """
     if not suffixes:
         raise OptionError('register_format takes the ends of files\' names: write @gn.register_format(".points")')
@@ -50,13 +50,13 @@ def register_format(*suffixes: str) -> Callable[[Reader], Reader]:
 
 
 def reader_of(path: Path) -> Callable[[Path], Any] | None:
-    """Return the reader from outside for a file, by the longest end of its name; None where there is none."""
+    """Return the registered reader of a file, by the longest end of its name; None if there is none."""
     name = path.name.lower()
     ends = [end for end in READERS if name.endswith(end)]
     return READERS[max(ends, key=len)] if ends else None
 
 
 def _is_same(read: Any, other: Any) -> bool:
-    """Return whether a reader is defined again, as by a cell of a notebook that is run again."""
+    """Return whether a reader is only defined again, for example by a notebook cell."""
     modules = {outside.module_of(read), outside.module_of(other)}
     return len(modules) == 1 or "__main__" in modules

@@ -1,4 +1,4 @@
-"""Read some files of a tar archive by their names: nothing is unpacked to a path, and other files are not kept."""
+"""Read some files of a tar archive by name, without unpacking anything to a path."""
 
 import tarfile
 import zlib
@@ -15,7 +15,7 @@ _DAMAGED = "the archive is damaged", "get it again", (tarfile.TarError, zlib.err
 
 
 class _Forward:
-    """A stream for `tarfile`, which may seek forward, and ask for a mebibyte at once: long headers claim any size."""
+    """Let `tarfile` read a stream, seek forward, and ask for at most a mebibyte, since headers may claim any size."""
 
     def __init__(self, stream: Readable) -> None:
         self._stream, self._place = stream, 0
@@ -39,7 +39,7 @@ class _Forward:
 
 
 def first_of(path: Path, wanted: Collection[str]) -> str | None:
-    """Return the first of the wanted files in a tar archive, "" where it has none; None of any other file."""
+    """Return the first wanted file name in a tar archive, "" if it has none; None if it is no tar archive."""
     with opened(path) as (raw, _):
         start = bytes(read_up_to(raw, 512))
     if not start[MAGIC[0]].startswith(MAGIC[1]):
@@ -58,13 +58,13 @@ def first_of(path: Path, wanted: Collection[str]) -> str | None:
 
 
 def read_members(path: Path, sizes: Mapping[str, int]) -> dict[str, bytes]:
-    """Read the files of these names, in whatever folder of the archive, gzipped or not; each must have its size."""
+    """Read files of an archive, gzipped or not, by name, in any of its folders; each must have its size."""
     with opened(path) as (stream, _):
         return members_of(stream, sizes, path)
 
 
 def members_of(packed: Readable, sizes: Mapping[str, int], path: Path) -> dict[str, bytes]:
-    """Read the files of these names from an archive that is open; errors name its path."""
+    """Read files by name from an open archive; errors name its path."""
     stream, found, mend = _Forward(packed), dict[str, bytes](), "get it again"
     with (
         reading(path, *_DAMAGED),

@@ -1,4 +1,4 @@
-"""Files of other programs that are not read: they would run programs, or need another library. What to do instead."""
+"""Recognise unsupported files, which would run code or need another library, and say what to do instead."""
 
 import re
 from collections.abc import Collection
@@ -11,7 +11,7 @@ from gpunn.errors import DataError
 
 
 class Unsupported(NamedTuple):
-    """A kind of file, told by a pattern of its first bytes, unpacked, and one of its path."""
+    """Kind of file, recognised by patterns of its first bytes, unpacked, and of its path."""
 
     start: bytes
     path: str
@@ -51,12 +51,12 @@ _PYTHON_CIFAR = re.compile(r"cifar-(10|100)-(?:batches-py|python)")
 
 
 def unsupported_file(path: Path) -> tuple[str, str] | None:
-    """Return what a file of another program is, and the mend; None where it is none that is known."""
+    """Return the name and the mend of an unsupported file; None for an unknown one."""
     try:
         with opened(path) as (stream, _):
             start = bytes(read_up_to(stream, 512))
     except DataError:
-        return None  # of gzip, and damaged
+        return None  # damaged gzip
     if start[MAGIC[0]].startswith(MAGIC[1]):
         found = _PYTHON_CIFAR.search(start[:100].decode("latin-1") + path.name)
         mend = _CIFAR.format(found[1]) if found else "unpack it, and give its folder"
@@ -66,7 +66,7 @@ def unsupported_file(path: Path) -> tuple[str, str] | None:
 
 
 def unsupported_folder(folder: Path) -> tuple[str, str] | None:
-    """Return what a folder of pickles is, and the mend; None of any other."""
+    """Return the name and the mend of a folder of pickles; None for any other."""
     is_100 = all((folder / name).is_file() for name in ("meta", "train", "test"))
     if (folder / "data_batch_1").is_file() or is_100:
         return "the python version of CIFAR, which is pickles", _CIFAR.format(100 if is_100 else 10)
@@ -74,7 +74,7 @@ def unsupported_folder(folder: Path) -> tuple[str, str] | None:
 
 
 def unsupported_zip(names: Collection[str]) -> tuple[str, str] | None:
-    """Return what a zip without arrays is, by the names in it, and the mend."""
+    """Return the name and the mend of a zip without arrays, by the names in it."""
     for ending, found in _IN_ZIP.items():
         if any(name.endswith(ending) for name in names):
             return found
