@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from gpunn.backend.limits import require
-from gpunn.data.formats.idx import read_images, read_labels
+from gpunn.data.formats.idx import check_counts, read_images, read_labels
 from gpunn.data.formats.parts import Pair, Parts
 from gpunn.data.published import PublishedFile
 from gpunn.errors import DataError
@@ -57,9 +57,7 @@ class EmnistSplit:
         if counts and len(images) not in counts:
             mend = f"get it again, or load your own version by its folder, {folder}"
             raise DataError(f"{x}: expected {' or '.join(map(str, counts))} images, got {len(images)}: {mend}")
-        if len(labels) != len(images):
-            got = f"{len(images):,} images, {y.name} {len(labels):,} labels"
-            raise DataError(f"{x} holds {got}: get two files that belong together")
+        check_counts(x, images, y, labels)
         low, high = int(labels.min()), int(labels.max())
         last = self.first_label + len(self.class_names) - 1
         if low < self.first_label or high > last:

@@ -14,12 +14,13 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from gpunn.config import nearest
 from gpunn.config.scalars import flag
 from gpunn.data.columns import Columns
 from gpunn.data.dataset import Data, stratified_split
 from gpunn.data.download import download, user_cache
 from gpunn.data.formats.frame import is_frame, read_frame
-from gpunn.data.formats.idx import read_images, read_labels
+from gpunn.data.formats.idx import check_counts, read_images, read_labels
 from gpunn.data.formats.image_folder import holds_images
 from gpunn.data.formats.inputs import kind_of_file
 from gpunn.data.formats.parts import Parts, ReadOptions
@@ -163,13 +164,11 @@ def _loaded(source: Any, options: ReadOptions, split: dict[str, Any]) -> Data:
         return read(path, split, options)
     if os.sep in given or "/" in given or path.suffix:
         raise DataError(f"{path}: there is no such file or folder: check the path, or give one of {known}")
-    from difflib import get_close_matches
-
     word = given.lower().replace("_", "-")
     begun = [name for name in NAMES if name.startswith(f"{word}-")]  # "emnist" is no misspelt "mnist"
     if (bundled := word.replace("-", "_")) in SKLEARN_NAMES:
         begun = [f"{PREFIX}{bundled}"]
-    near = " or ".join(f'"{name}"' for name in begun or get_close_matches(word, NAMES, n=1))
+    near = " or ".join(f'"{name}"' for name in begun) or nearest(word, NAMES, '"{}"')
     guess = f"did you mean {near}?" if near else "check its spelling"
     expected = f"{known}, a folder with the four IDX files, or a .npz file"
     raise OptionError(f'unknown data set "{given}": expected {expected}; {guess}')
@@ -239,9 +238,7 @@ def _half(
     if published is not None:
         for file, path, array in zip(published.files[2 * part :], (x, y), (images, labels), strict=False):
             check_published(published, file, path, array)
-    if len(images) != len(labels):
-        counts = f"{len(images):,} images, {y.name} {len(labels):,} labels"
-        raise DataError(f"{x} holds {counts}: get two files that belong together")
+    check_counts(x, images, y, labels)
     try:
         return Samples(images, labels, 1 / 255, classes)
     except DataError as error:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from gpunn.config import nearest
 from gpunn.data.published import DIGITS
 from gpunn.data.samples import Samples
 from gpunn.errors import DataError, OptionError
@@ -44,10 +45,7 @@ def set_name(source: str) -> str:
     if (fetched := name.removeprefix("fetch_")) in _DOWNLOADED or name.startswith("fetch_"):
         save = f"save what sklearn.datasets.fetch_{fetched}() gives by np.savez(path, x=x, y=y), and give that file"
         raise OptionError(f"{source} is no set in scikit-learn's package, which downloads it: {save}")
-    from difflib import get_close_matches
-
-    near = get_close_matches(name, SKLEARN_NAMES, n=1)
-    guess = f'did you mean "{PREFIX}{near[0]}"?' if near else "check its spelling"
+    guess = nearest(name, SKLEARN_NAMES, f'did you mean "{PREFIX}{{}}"?') or "check its spelling"
     raise OptionError(f'unknown data set "{source}": expected {known}; {guess}')
 
 

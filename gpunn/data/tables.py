@@ -183,11 +183,9 @@ def _labels(
     )
     if is_classes and column.texts is not None and options.task == "regression":
         raise DataError(f"{table.name}: regression needs numbers, and the column {name!r:.60} holds texts")
-    for each in targets:
-        values = table.columns[each].values
-        if table.length > 1 and (values == values[0]).all() and not table.columns[each].has_too_many:
-            text = table.columns[each].texts
-            got = repr(text[0])[:60] if text else written(float(values[0]))
+    for each, given in zip(targets, columns, strict=True):
+        if (given.values == given.values[0]).all() and not given.has_too_many:
+            got = repr(given.texts[0])[:60] if given.texts else written(float(given.values[0]))
             raise DataError(
                 f"{table.name}: the column {each!r:.60} holds {got} in every row, and nothing is to be learned"
             )

@@ -69,7 +69,7 @@ class Gunzip:
         self._member, self._members = zlib.decompressobj(_GZIP_WINDOW), 1
 
     def read(self, size: int, /) -> bytes:
-        """Read at most `size` bytes, fewer only at the end of a member; none at the end of the file."""
+        """Read at most `size` bytes, perhaps fewer; none only at the end of the file."""
         while not self._member.eof or self._is_more():
             data = self._member.decompress(self._packed, size)
             self._packed = self._member.unused_data if self._member.eof else self._member.unconsumed_tail

@@ -205,7 +205,7 @@ def _read(path: Path, form: Form, cells: dict[str, Cells], fixed: set[str]) -> s
         lending() as lend,
     ):
         reader = arrow("pyarrow.csv")
-        stream.read(form.begin) if form.begin else b""
+        read_up_to(stream, form.begin)  # of a gzip file one call of `read` may return less
         options = {
             "read_options": reader.ReadOptions(column_names=form.names, block_size=block, use_threads=False),
             "parse_options": reader.ParseOptions(

@@ -36,6 +36,13 @@ def read_labels(path: str | PathLike[str]) -> NDArray[np.uint8]:
     return _read(Path(path), "labels")
 
 
+def check_counts(x: Path, images: NDArray[Any], y: Path, labels: NDArray[Any]) -> None:
+    """Raise a DataError unless there is a label for each image."""
+    if len(images) != len(labels):
+        got = f"{len(images):,} images, {y.name} {len(labels):,} labels"
+        raise DataError(f"{x} holds {got}: get two files that belong together")
+
+
 def idx_header(dtype: DTypeLike, shape: Sequence[int]) -> bytes:
     """Return the header of an array, 4 + 4 * len(shape) bytes."""
     code = next(code for code, kind in _DTYPES.items() if np.dtype(kind) == np.dtype(dtype).newbyteorder(">"))

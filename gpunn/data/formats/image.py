@@ -33,8 +33,8 @@ Taken = TypeVar("Taken")
 # Bytes of a file: the comments of a GIF take 35 times their size.
 _MOST_READ, _MOST_READ_OF = 256 << 20, {"PNG": 1 << 30, "GIF": 1 << 20, "WebP": 32 << 20}
 # Memory that decoding may take: a base, more for each byte of the file, and a limit. A small file that promises much
-# is refused. Large photographs are smooth. A PNG may take all that its header promises, since a large page may be nearly
-# blank: deflate packs 1032 bytes into one, of up to 8 pixels; of RGB Pillow makes four bytes of three.
+# is refused. Large photographs are smooth. A PNG may take all that its header promises, since a large page may be
+# nearly blank: deflate packs 1032 bytes into one, of up to 8 pixels; of RGB Pillow makes four bytes of three.
 _MOST_BYTES, _MOST_OF_ANY, _MOST_PER_BYTE = 40 << 20, 1 << 30, {"JPEG": 512, "PNG": 8 * 1376}
 # Memory that a pixel takes, if not four bytes; the decoder of WebP keeps three whole images, and Pillow two.
 _OF_PIXEL, _OF_PIXEL_OF_PNG = {"GIF": 5, "WebP": 20}, {"1": 1, "L": 1, "P": 1, "I;16": 2}

@@ -1,6 +1,7 @@
 """Tables written as text: their form is found out, and what is wrong is named with its line."""
 
 import gzip
+import random
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,14 @@ def test_missing_values_and_truth_are_understood_however_they_are_written(tmp_pa
     assert cells(read, "c") == ["True", "False", "True", None]
 
 
+def test_comments_longer_than_one_read_of_a_gzip_file_are_skipped(tmp_path: Path) -> None:
+    draw = random.Random(0)
+    comments = "".join(f"# {draw.randbytes(60).hex()}\n" for _ in range(3000))
+    path = tmp_path / "t.csv.gz"
+    path.write_bytes(gzip.compress(f"{comments}a,b\n1,2\n3,4\n".encode()))
+    assert cells(read_delimited(path), "a") == [1, 3]
+
+
 def test_a_gzipped_table_and_values_of_several_lines_are_read(tmp_path: Path) -> None:
     text = 'a,b\n1,"x\ny"\n2,z\n'
     path = tmp_path / "t.csv.gz"
@@ -148,8 +157,9 @@ def test_pixels_are_kept_as_bytes(tmp_path: Path) -> None:
 
 def test_a_table_that_does_not_fit_is_refused_before_all_of_it_is_read(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
+    path.write_text("a,b\n1.5,2.5\n")
+    read_delimited(path)  # imports what there is to import; of a large table freed memory would stay resident
     path.write_text("a,b\n" + "1.5,2.5\n" * 500_000)
-    read_delimited(path)  # imports what there is to import
     gn.set_memory_limit(resident_bytes() + (2 << 20))
     try:
         with pytest.raises(MemoryError, match=r"t\.csv"):
