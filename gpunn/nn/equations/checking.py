@@ -32,8 +32,7 @@ def check_range(
     columns: Sequence[Array],
 ) -> None:
     """Raise OptionError where f or a derivative is infinite or NaN in float32, and suggest another form."""
-    rest = [array for array in (*others, *columns) if array.size]
-    arrays = [np.asarray(array, np.float32) for array in (_RANGE[None, :], *rest)]
+    arrays = [np.asarray(array, np.float32) for array in (_RANGE[None, :], *others, *columns)]
     value, slopes = both(arrays)
     for tree, found in zip(trees, (value, *slopes), strict=True):
         bad = ~np.isfinite(found)
@@ -88,7 +87,7 @@ def check_derivative(
     equation: str, names: Sequence[str], both: Both, others: Sequence[Array], columns: Sequence[Array]
 ) -> None:
     """Raise OptionError where a derivative differs from central differences of f."""
-    arrays: list[Array] = [_WITHIN[None, :], *(array for array in (*others, *columns) if array.size)]
+    arrays: list[Array] = [_WITHIN[None, :], *others, *columns]
     _, slopes = both(arrays)
     places = [0, *range(len(arrays) - len(columns), len(arrays))]
     for place, found in zip(places, slopes, strict=True):

@@ -132,8 +132,8 @@ def activation_code(equation: str, parameters: tuple[tuple[str, float], ...], ch
 
     if check:
         variables = ["z", *names]
-        check_range(equation, variables, both, [tree, *slopes], [np.empty(0)], columns)
-        check_derivative(equation, variables, both, [np.empty(0)], columns)
+        check_range(equation, variables, both, [tree, *slopes], [], columns)
+        check_derivative(equation, variables, both, [], columns)
     ends = np.array([[-1000.0, 1000.0]])
     low, high = both([ends, *columns])[0][0]
     shown = [("f(z)", "f(z)", tree), ("f′(z)", "f'(z)", slopes[0])]
