@@ -353,5 +353,5 @@ def _check_count(count: int) -> None:
     if count > _MOST_ELEMENTS:
         mend = "take a smaller shape, fewer units or a smaller batch_size"
         raise OptionError(
-            f"there are {count:,} numbers to look at, and two passes for each: {mend} (at most {_MOST_ELEMENTS:,})"
+            f"there are {count:,} elements to check, with two passes for each: {mend} (at most {_MOST_ELEMENTS:,})"
         )

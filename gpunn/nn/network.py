@@ -358,7 +358,7 @@ class Network(Layout):
     def predict_names(self, x: ArrayLike) -> NDArray[Any]:
         """Return the predicted class name of each input, strings (n,); raise GpunnError if not trained on labels."""
         if not self.class_names:
-            raise GpunnError("the network knows no names of classes, since it was not trained on labels: use predict")
+            raise GpunnError("the network has no class names, since it was not trained on labels: use predict")
         return np.asarray(np.array(self.names_of_outputs)[self.predict(x)])
 
     @property

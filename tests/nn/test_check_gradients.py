@@ -149,7 +149,7 @@ def test_at_a_kink_every_slope_between_both_sides_is_right() -> None:
         ({"part": gn.Dense(2), "inputs": [["a"]]}, "inputs must be numbers"),
         ({"part": gn.Dense(2), "loss": "mse"}, "loss behind"),
         ({"part": gn.MeanSquaredError(), "loss": gn.MeanSquaredError()}, "loss behind"),
-        ({"part": gn.Dense(20), "shape": 1000}, "numbers to look at"),
+        ({"part": gn.Dense(20), "shape": 1000}, "elements to check"),
         ({"part": gn.Dense(2), "step": 0}, "step"),
         ({"part": gn.Dense(2), "tolerance": -1}, "tolerance"),
         ({"part": gn.Dense(2), "batch_size": 0}, "batch_size"),

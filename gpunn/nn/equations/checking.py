@@ -77,10 +77,10 @@ def _advice(part: Any) -> str:
         root = "sqrt({})" if abs(part.args[1]) == f.HALF else f"({{}})**({abs(part.args[1])})"
         return "write " + root.format(f"max({inside}, 1e-7)")
     if part.is_Pow and part.args[1] < 0:
-        return f"add a small number to what is divided by, as in 1 / (1e-7 + abs({inside}))"
+        return f"add a small number to the divisor, as in 1 / (1e-7 + abs({inside}))"
     if part.is_Pow:
         return f"limit the power, as in min(max({inside}, -10), 10)**{part.args[1]}"
-    return f"limit what is too large in {str(part)[:60]}, as by min(..., 80)"
+    return f"limit the large values in {str(part)[:60]}, for example by min(..., 80)"
 
 
 def check_derivative(
@@ -100,7 +100,7 @@ def check_derivative(
         at = int(np.argmax(wrong))
         if not wrong.flat[at] <= _TOLERANCE:
             z = float(np.broadcast_to(arrays[0], found.shape).flat[at])
-            mend = "it must not jump nor swing so fast; write it smoother, or allow it by check=False"
+            mend = "it must neither jump nor oscillate so fast; write it smoother, or allow it by check=False"
             told = (
                 f"the derivative {found.flat[at]:g} by {names[place]} is not that of differences at {names[0]} = {z:g}"
             )

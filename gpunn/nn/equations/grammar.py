@@ -151,7 +151,7 @@ class _Reader:
 
     def _call(self, node: ast.Call) -> Expression:
         if not isinstance(node.func, ast.Name):
-            raise self._wrong(node, "calls what is no function")
+            raise self._wrong(node, "calls something that is no function")
         name = node.func.id
         if name not in FUNCTIONS:
             raise self._unknown(node, name, FUNCTIONS)

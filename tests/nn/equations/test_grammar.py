@@ -19,10 +19,10 @@ from gpunn.nn.equations.grammar import FUNCTIONS, MOST_CHARACTERS, read
 HOSTILE = {
     "attribute": ("z.__class__", "attribute at character 1"),
     "dunder": ("__import__(1) + z", "unknown name '__import__'"),
-    "call of an attribute": ("z.real()", "calls what is no function"),
+    "call of an attribute": ("z.real()", "calls something that is no function"),
     "text": ("exp('z')", 'has "\'" at character 5'),
     "f-string": ('f"{z}"', "at character 2"),
-    "subclasses": ("z.__class__.__base__.__subclasses__()", "calls what is no function"),
+    "subclasses": ("z.__class__.__base__.__subclasses__()", "calls something that is no function"),
     "bytes": ("b'z'", 'has "\'" at character 2'),
     "set": ("{z}", r"has '\{'"),
     "await": ("await z", "something else"),
